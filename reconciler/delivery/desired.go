@@ -1,0 +1,86 @@
+package delivery
+
+import (
+	"crypto/sha256"
+	"time"
+)
+
+// DesiredPayload is the DSSE payload type of a Desired document.
+const DesiredPayload = "application/vnd.aob.desired.v1+json"
+
+// Desired is what one ring of devices must run now. AOB signs it; a device
+// decides alone whether it is in the wave. Rolling back makes a higher Version
+// that names an older bundle.
+type Desired struct {
+	Ring     string            `json:"ring"`    // the fleet's name
+	Version  int64             `json:"version"` // only ever grows; a device refuses a lower one
+	Match    map[string]string `json:"match,omitempty"`
+	Model    string            `json:"model"`
+	Release  Target            `json:"release"`            // for devices in the wave
+	Previous *Target           `json:"previous,omitempty"` // for the others; nil: they keep what they run
+	Share    float64           `json:"share"`              // of the hash space, 0..1; 1 is every device
+	Salt     string            `json:"salt"`
+	Soak     Duration          `json:"soak"`
+	NextPoll Duration          `json:"nextPoll"`
+	Expires  time.Time         `json:"expires"` // later installs are refused, inference goes on
+}
+
+// A Target is a release as a device needs it.
+type Target struct {
+	Version int    `json:"version"`
+	Bundle  Digest `json:"bundle"`
+}
+
+// InWave reports whether a device takes d.Release rather than d.Previous.
+func (d Desired) InWave(device string) bool {
+	return d.Share >= 1 || WavePosition(d.Salt, device) < d.Share
+}
+
+// WavePosition is a device's place in a rollout, in [0, 1): the first 53 bits
+// of SHA-256(salt + id). Another salt shuffles the fleet.
+func WavePosition(salt, device string) float64 {
+	sum := sha256.Sum256([]byte(salt + device))
+	var n uint64
+	for _, b := range sum[:8] {
+		n = n<<8 | uint64(b)
+	}
+	return float64(n>>11) / (1 << 53)
+}
+
+// DevicePhase is where a device stands with its bundle.
+type DevicePhase string
+
+// The phases of a device.
+const (
+	DeviceIdle        DevicePhase = "idle"        // runs nothing yet
+	DeviceDownloading DevicePhase = "downloading" // the old release serves
+	DeviceStarting    DevicePhase = "starting"    // the new detector is checked; the old release serves
+	DeviceSoaking     DevicePhase = "soaking"     // the new release serves, not yet called a success
+	DeviceHealthy     DevicePhase = "healthy"     // served through its soak time
+	DeviceFailed      DevicePhase = "failed"      // fell back; Report.Failed names the bundle that failed
+)
+
+// A Report is what a device says about itself. It never drives the device's own
+// state, and a repeat changes nothing: reports count by (device, sequence).
+type Report struct {
+	Device     string            `json:"device"`
+	Ring       string            `json:"ring"`
+	Sequence   int64             `json:"sequence"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Desired    int64             `json:"desired"`          // version of the document it acts on
+	Bundle     Digest            `json:"bundle,omitempty"` // that serves now
+	Release    int               `json:"release,omitempty"`
+	Slot       string            `json:"slot,omitempty"` // a or b
+	Phase      DevicePhase       `json:"phase"`
+	Failed     Digest            `json:"failed,omitempty"` // the last bundle that failed here
+	Why        string            `json:"why,omitempty"`
+	Downloaded int64             `json:"downloaded"` // bytes of model fetched since the agent was installed
+	At         time.Time         `json:"at"`         // the device's clock: information only
+}
+
+// A Device is what the registry knows of one device.
+type Device struct {
+	Report  Report    `json:"report"`
+	Seen    time.Time `json:"seen"`    // when the server last heard from it
+	Healthy []Digest  `json:"healthy"` // bundles it has run through a healthy soak, newest last, at most 16
+}

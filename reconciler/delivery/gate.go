@@ -1,0 +1,105 @@
+package delivery
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// A Gate says what a model must reach before it is released:
+// gates/NAME.yaml.
+type Gate struct {
+	APIVersion string      `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
+	Kind       string      `json:"kind" check:"oneof=Gate" doc:"What this file describes."`
+	Name       string      `json:"name" check:"name" doc:"The gate's name, the same as the file's."`
+	Covers     []string    `json:"covers" check:"min=1" doc:"The models that must pass this gate."`
+	Owners     []string    `json:"owners,omitempty" check:"optional" doc:"Who may settle an unsure check: users or teams of the forge."`
+	Evaluate   EvalSet     `json:"evaluate" doc:"The images and truths that the gate judges on."`
+	Looks      int         `json:"looks,omitempty" check:"optional,later" doc:"How many judged runs one baseline and eval set stand."`
+	Checks     []GateCheck `json:"checks" check:"min=1" doc:"What must hold; all of them."`
+}
+
+// Digest returns the digest of what the gate asks for. Owners are left out:
+// who may settle a doubt changes no measurement.
+func (g Gate) Digest() Digest {
+	g.Owners = nil
+	return DigestOf("gate", g)
+}
+
+// An EvalSet is the images and truths that a gate judges on.
+type EvalSet struct {
+	Dataset Dataset `json:"dataset" doc:"The dataset, by a name that the server's configuration allows."`
+	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test" doc:"Which split of it."`
+	Group   string  `json:"group,omitempty" check:"optional,later" doc:"The image field whose equal values are not independent, as video."`
+}
+
+func (e EvalSet) String() string { return e.Dataset.String() + " " + e.Split }
+
+// A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
+// is given.
+type GateCheck struct {
+	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|recall|precision|falsePositivesPerImage|latency.p50|latency.p95|latency.p99|size" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class, size of the largest variant. Latency, recall, precision and falsePositivesPerImage come later."`
+	Classes    ClassSelect `json:"classes,omitzero" check:"optional" doc:"For AP: all, or a list of classes; each is held to the bound."`
+	Except     []string    `json:"except,omitempty" check:"optional" doc:"With classes: all, the classes that this check leaves out."`
+	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1" doc:"The lowest value that passes."`
+	Max        *Quantity   `json:"max,omitempty" check:"optional" doc:"The highest value that passes, with its unit: 120MB."`
+	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1" doc:"How much lower than the baseline the value may be."`
+	Against    string      `json:"against,omitempty" check:"optional,oneof=release" doc:"With maxDrop: the baseline. release is the target branch's."`
+	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%" doc:"Of the one-sided bounds."`
+	Support    int         `json:"support" default:"1" check:"min=1,max=1000000" doc:"Truths that a class needs; below it the check is unsure."`
+	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore" doc:"What too little evidence means: fail, review (pending until an owner settles it), or ignore."`
+	At         string      `json:"at,omitempty" check:"optional,later" doc:"At which threshold recall and precision are taken."`
+	Profiles   string      `json:"profiles,omitempty" check:"optional,later" doc:"Which hardware profiles are held to the bound."`
+}
+
+// ClassSelect picks classes: all of them, or the ones named.
+type ClassSelect struct {
+	All   bool
+	Names []string
+}
+
+// IsZero reports whether nothing is picked.
+func (c ClassSelect) IsZero() bool { return !c.All && len(c.Names) == 0 }
+
+// MarshalJSON writes "all" or the list.
+func (c ClassSelect) MarshalJSON() ([]byte, error) {
+	if c.All {
+		return json.Marshal("all")
+	}
+	return json.Marshal(c.Names)
+}
+
+// UnmarshalJSON reads "all" or a list of names.
+func (c *ClassSelect) UnmarshalJSON(data []byte) error {
+	var word string
+	if json.Unmarshal(data, &word) == nil {
+		if word != "all" {
+			return fmt.Errorf("want all or a list of classes, got %q", word)
+		}
+		*c = ClassSelect{All: true}
+		return nil
+	}
+	*c = ClassSelect{}
+	return json.Unmarshal(data, &c.Names)
+}
+
+// A Quantity is a bound with a unit that depends on the metric: a size for
+// size, a duration for latency.
+type Quantity string
+
+// UnmarshalText implements encoding.TextUnmarshaler: a size or a duration.
+func (q *Quantity) UnmarshalText(text []byte) error {
+	var b Bytes
+	var d Duration
+	if b.UnmarshalText(text) != nil && d.UnmarshalText(text) != nil {
+		return fmt.Errorf("want a size as in 120MB or a duration as in 33ms, got %q", text)
+	}
+	*q = Quantity(text)
+	return nil
+}
+
+// Bytes returns the quantity as a size.
+func (q Quantity) Bytes() (Bytes, error) {
+	var b Bytes
+	err := b.UnmarshalText([]byte(q))
+	return b, err
+}

@@ -1,0 +1,41 @@
+package delivery
+
+// The keys. Each is a function of the content that decides the result, so a
+// rebase, a squash, a revert, a restart or an upgrade finds what was computed,
+// and nothing else does.
+
+// DataKey is the key of a data run.
+func DataKey(r DataRun) Digest { return DigestOf("data", r) }
+
+// TrainKey is the run key of one training: the spec without what is resolved
+// after training, the seed, and the digests of all that goes in.
+func TrainKey(r TrainRun) Digest {
+	spec := r.Spec
+	spec.Thresholds, spec.Variants = nil, nil
+	spec.Train.Seeds = nil
+	spec.Dataset = "" // its content counts, not its name
+	return DigestOf("train", map[string]any{
+		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent, "accelerator": "cpu",
+	})
+}
+
+// DetectKey is the key of stored detections.
+func DetectKey(model, signature, images Digest, numerics, provider string) Digest {
+	return DigestOf("detect", map[string]any{
+		"model": model, "signature": signature, "images": images, "numerics": numerics, "provider": provider,
+	})
+}
+
+// ScoreKey is the key of an eval run: a corrected label or another evaluator
+// scores stored detections again and infers nothing.
+func ScoreKey(r EvalRun) Digest {
+	return DigestOf("score", []Digest{r.Detect, r.Truths, r.Protocol})
+}
+
+// CompareKey is the key of a compare run.
+func CompareKey(r CompareRun) Digest { return DigestOf("compare", r) }
+
+// VerdictKey is the key of a gate's answer: the gate and everything it read.
+func VerdictKey(gate Digest, inputs []Digest) Digest {
+	return DigestOf("verdict", map[string]any{"gate": gate, "inputs": inputs})
+}

@@ -1,0 +1,189 @@
+package delivery
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Intent's types carry their own manual in struct tags, read by package intent
+// for checking and for the JSON Schema:
+//
+//	json     the YAML key
+//	doc      what it means, for the schema and the reference
+//	default  the value where the key is left out; without it and without
+//	         "optional" in check, the key is required
+//	check    comma-separated rules: optional, min=N, max=N, oneof=a|b, name
+//	         (lower-case letters, digits, dashes), later (AOB knows the field and
+//	         refuses it with "not yet")
+
+// APIVersion is what every intent file states.
+const APIVersion = "aob/v1"
+
+// A Model says which model to deliver and how it is trained:
+// models/NAME.yaml.
+type Model struct {
+	APIVersion string            `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
+	Kind       string            `json:"kind" check:"oneof=Model" doc:"What this file describes."`
+	Name       string            `json:"name" check:"name" doc:"The model's name, the same as the file's."`
+	Dataset    Dataset           `json:"dataset" doc:"What it is trained on: a frozen version of COCO-format images, by a name that the server's configuration allows."`
+	Classes    Classes           `json:"classes" doc:"The classes to detect, in order; or a map of class to the dataset's labels that become it."`
+	Was        map[string]string `json:"was,omitempty" check:"optional,later" doc:"Renamed classes, new name to old name."`
+	Train      Train             `json:"train" doc:"How it is trained."`
+	Thresholds map[string]any    `json:"thresholds,omitempty" check:"optional,later" doc:"Score thresholds, resolved on the validation split."`
+	Variants   []string          `json:"variants" default:"[fp32]" check:"oneof=fp32" doc:"The forms that are shipped."`
+	Track      *Track            `json:"track,omitempty" check:"optional,later" doc:"Where the run is mirrored, by a name in the server's configuration."`
+}
+
+// A Dataset refers to a version of a dataset by exactly one source. The value
+// is never an address: its first part is a name in the server's configuration,
+// and the rest picks a version or a folder under it.
+type Dataset struct {
+	Dir      string `json:"dir,omitempty" check:"optional" doc:"A folder: NAME or NAME/sub/folder, where NAME is a root in the server's configuration."`
+	Roboflow string `json:"roboflow,omitempty" check:"optional,later" doc:"A Roboflow version: workspace/project/version."`
+	Archive  string `json:"archive,omitempty" check:"optional,later" doc:"An archive: NAME/file.zip."`
+	S3       string `json:"s3,omitempty" check:"optional,later" doc:"A bucket's folder: NAME/prefix."`
+}
+
+func (d Dataset) String() string {
+	switch {
+	case d.Dir != "":
+		return "dir:" + d.Dir
+	case d.Roboflow != "":
+		return "roboflow:" + d.Roboflow
+	case d.Archive != "":
+		return "archive:" + d.Archive
+	case d.S3 != "":
+		return "s3:" + d.S3
+	}
+	return "none"
+}
+
+// A Class is one thing the model detects, and the dataset labels that mean it.
+type Class struct {
+	Name   string   `json:"name"`
+	Labels []string `json:"labels"`
+}
+
+// Classes are a model's classes in order. In YAML they are a list of names, or
+// a map of name to labels; both orders are the file's.
+type Classes []Class
+
+// Names returns the classes' names in order.
+func (c Classes) Names() []string {
+	names := make([]string, len(c))
+	for i, class := range c {
+		names[i] = class.Name
+	}
+	return names
+}
+
+// Train says how a model is trained.
+type Train struct {
+	With          string         `json:"with" check:"oneof=tiny@1" doc:"The trainer and its version: trainers/NAME."`
+	Architecture  string         `json:"architecture" default:"tiny" check:"oneof=tiny" doc:"The network, one of the trainer's."`
+	From          string         `json:"from" default:"none" check:"oneof=none" doc:"The weights to start from: none, coco, release, or MODEL@VERSION."`
+	Resolution    int            `json:"resolution" default:"256" check:"min=32,max=2048" doc:"Input size in pixels."`
+	Epochs        int            `json:"epochs" default:"30" check:"min=1,max=1000" doc:"Passes over the training split."`
+	Batch         Batch          `json:"batch" doc:"Images per step."`
+	Optimizer     Optimizer      `json:"optimizer" doc:"How weights are moved."`
+	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32" doc:"Arithmetic while training."`
+	EarlyStopping EarlyStopping  `json:"earlyStopping" doc:"When to stop before the last epoch, by mAP@[.50:.95] on the validation split."`
+	Seeds         []int64        `json:"seeds" default:"[1]" check:"min=0,max=9007199254740991" doc:"Random seeds; each is trained. Several at once come later."`
+	Args          map[string]any `json:"args,omitempty" check:"optional" doc:"Anything else, checked against trainers/NAME/schema.json."`
+	Machine       Machine        `json:"machine" doc:"Where it is trained. Not part of the model's identity."`
+	Import        *Dataset       `json:"import,omitempty" check:"optional,later" doc:"An existing ONNX file instead of training."`
+}
+
+// Batch is images per step of the optimizer.
+type Batch struct {
+	Effective int `json:"effective" default:"16" check:"min=1,max=4096" doc:"Images per step of the optimizer."`
+	Step      int `json:"step" default:"16" check:"min=1,max=4096" doc:"Images that go through the network at once; divides effective."`
+}
+
+// Optimizer says how weights are moved.
+type Optimizer struct {
+	Name     string  `json:"name" default:"adamw" check:"oneof=adamw" doc:"The optimizer."`
+	LR       float64 `json:"lr" default:"0.002" check:"min=1e-9,max=10" doc:"The highest learning rate."`
+	Warmup   int     `json:"warmup" default:"1" check:"min=0,max=1000" doc:"Epochs of linear warm-up."`
+	Schedule string  `json:"schedule" default:"cosine" check:"oneof=cosine" doc:"How the rate falls after warm-up."`
+}
+
+// EarlyStopping says when to stop before the last epoch.
+type EarlyStopping struct {
+	Patience int `json:"patience" default:"0" check:"min=0,max=1000" doc:"Epochs without a better model before it stops; 0 never stops early."`
+}
+
+// Machine says where a run happens. It is not part of the spec.
+type Machine struct {
+	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local" doc:"The Terraform module: infra/terraform/NAME."`
+	Instance  string   `json:"instance,omitempty" check:"optional,later" doc:"The machine type."`
+	Spot      string   `json:"spot,omitempty" check:"optional,later" doc:"Whether to take spot capacity."`
+	Limit     Duration `json:"limit" default:"8h" check:"min=1m,max=168h" doc:"The longest a run may take."`
+	MaxCost   Money    `json:"maxCost,omitempty" check:"optional,later" doc:"The most a run may cost."`
+}
+
+// Track names a tracker in the server's configuration.
+type Track struct {
+	MLflow string `json:"mlflow" check:"name" doc:"The MLflow server's name in the server's configuration."`
+}
+
+// A Spec is what a model is, without what it costs or where it is made: the
+// dataset, classes, training and what is shipped. Two files with the same spec
+// are the same model, however they are written.
+type Spec struct {
+	Dataset    string         `json:"dataset"`
+	Classes    Classes        `json:"classes"`
+	Train      SpecTrain      `json:"train"`
+	Thresholds map[string]any `json:"thresholds,omitempty"`
+	Variants   []string       `json:"variants"`
+}
+
+// SpecTrain is [Train] without the machine.
+type SpecTrain struct {
+	With          string         `json:"with"`
+	Architecture  string         `json:"architecture"`
+	From          string         `json:"from"`
+	Resolution    int            `json:"resolution"`
+	Epochs        int            `json:"epochs"`
+	Batch         Batch          `json:"batch"`
+	Optimizer     Optimizer      `json:"optimizer"`
+	Precision     string         `json:"precision"`
+	EarlyStopping EarlyStopping  `json:"earlyStopping"`
+	Seeds         []int64        `json:"seeds"`
+	Args          map[string]any `json:"args,omitempty"`
+}
+
+// Spec returns the model's spec. Defaults must have been filled.
+func (m Model) Spec() Spec {
+	t := m.Train
+	return Spec{
+		Dataset: m.Dataset.String(),
+		Classes: m.Classes,
+		Train: SpecTrain{With: t.With, Architecture: t.Architecture, From: t.From, Resolution: t.Resolution, Epochs: t.Epochs,
+			Batch: t.Batch, Optimizer: t.Optimizer, Precision: t.Precision, EarlyStopping: t.EarlyStopping, Seeds: t.Seeds, Args: t.Args},
+		Thresholds: m.Thresholds,
+		Variants:   m.Variants,
+	}
+}
+
+// Digest returns the spec digest.
+func (s Spec) Digest() Digest { return DigestOf("spec", s) }
+
+// UnmarshalJSON reads the list form ["a", "b"] and the full form
+// [{"name": "a", "labels": ["a", "a2"]}].
+func (c *Classes) UnmarshalJSON(data []byte) error {
+	var names []string
+	if json.Unmarshal(data, &names) == nil {
+		*c = nil
+		for _, n := range names {
+			*c = append(*c, Class{Name: n, Labels: []string{n}})
+		}
+		return nil
+	}
+	var full []Class
+	if err := json.Unmarshal(data, &full); err != nil {
+		return fmt.Errorf("classes: want a list of names or of {name, labels}: %w", err)
+	}
+	*c = full
+	return nil
+}

@@ -1,0 +1,218 @@
+package delivery
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// RunKind is what a run does.
+type RunKind string
+
+// The kinds of runs.
+const (
+	RunData    RunKind = "data"    // digest and check a dataset, prepare what the trainer gets
+	RunTrain   RunKind = "train"   // train, inspect the ONNX file, pack the bundle
+	RunEval    RunKind = "eval"    // run a bundle over an eval set and score it
+	RunCompare RunKind = "compare" // paired bootstrap of two scored bundles
+)
+
+// A RunSpec is one piece of slow work, complete: a runner needs nothing else
+// but the server's configuration. Exactly one of the parts is set, by Kind.
+type RunSpec struct {
+	Key   Digest   `json:"key"` // of the content; see keys.go
+	Kind  RunKind  `json:"kind"`
+	Note  string   `json:"note"` // for people: what asked first; not part of the key
+	Limit Duration `json:"limit"`
+
+	Data    *DataRun    `json:"data,omitempty"`
+	Train   *TrainRun   `json:"train,omitempty"`
+	Eval    *EvalRun    `json:"eval,omitempty"`
+	Compare *CompareRun `json:"compare,omitempty"`
+}
+
+// DataRun asks for a dataset's digest, its checks against the eval sets it will
+// be judged on, and the training input made of it.
+type DataRun struct {
+	Dataset  Dataset   `json:"dataset"`
+	Classes  Classes   `json:"classes"`
+	EvalSets []EvalSet `json:"evalSets"` // sorted by String, no doubles
+}
+
+// DataResult is what a data run found.
+type DataResult struct {
+	Content  Digest           `json:"content"`  // sorted file list with per-file SHA-256
+	Training Digest           `json:"training"` // what the trainer gets: images and truths of train and valid, classes mapped, leaks left out
+	Prepared string           `json:"prepared"` // folder of the training input, relative to the run's folder
+	Images   map[string]int   `json:"images"`   // by split
+	Truths   map[string]int   `json:"truths"`   // by class, of the train split
+	LeftOut  int              `json:"leftOut"`  // training images that stand in an eval set
+	EvalSets []EvalSetContent `json:"evalSets"` // in the order asked, then the dataset's own test split if it has one
+	Findings []Finding        `json:"findings"`
+}
+
+// Failed reports whether a finding is an error.
+func (r DataResult) Failed() bool {
+	for _, f := range r.Findings {
+		if f.Level == LevelError {
+			return true
+		}
+	}
+	return false
+}
+
+// EvalSetContent is what an eval set holds, by digest.
+type EvalSetContent struct {
+	EvalSet EvalSet `json:"evalSet"`
+	Images  Digest  `json:"images"` // of the images' bytes, in id order
+	Truths  Digest  `json:"truths"` // of annotations and categories
+	Count   int     `json:"count"`
+}
+
+// Digest names images and truths together.
+func (e EvalSetContent) Digest() Digest {
+	return DigestOf("evalset", []Digest{e.Images, e.Truths})
+}
+
+// The levels of a finding.
+const (
+	LevelError   = "error"
+	LevelWarning = "warning"
+)
+
+// A Finding is something wrong in a dataset.
+type Finding struct {
+	Level string `json:"level"`
+	Code  string `json:"code"`  // as missing-file, unknown-category, leak
+	Where string `json:"where"` // as train/_annotations.coco.json: annotations[12]
+	Text  string `json:"text"`
+	Count int    `json:"count"` // how many of this code; Where and Text show the first
+}
+
+// TrainRun asks for one training.
+type TrainRun struct {
+	Spec     Spec     `json:"spec"`
+	Seed     int64    `json:"seed"`
+	Data     Digest   `json:"data"`     // key of the data run whose prepared folder is used
+	Training Digest   `json:"training"` // DataResult.Training
+	Trainer  Digest   `json:"trainer"`  // of the trainer's files
+	Parent   Digest   `json:"parent,omitempty"`
+	Machine  string   `json:"machine"` // the Terraform module
+	Limit    Duration `json:"limit"`
+}
+
+// TrainResult is what a training made.
+type TrainResult struct {
+	Bundle   Digest          `json:"bundle"`
+	Model    Digest          `json:"model"` // of model.onnx
+	Size     int64           `json:"size"`  // of the largest variant, bytes
+	Attempts int             `json:"attempts"`
+	Trainer  json.RawMessage `json:"trainer"` // train.json, information and never evidence
+}
+
+// EvalRun asks for a bundle's score on an eval set.
+type EvalRun struct {
+	Bundle    Digest  `json:"bundle"`
+	Model     Digest  `json:"model"`     // of the variant's ONNX file
+	Signature Digest  `json:"signature"` // of the bundle's signature
+	EvalSet   EvalSet `json:"evalSet"`
+	Images    Digest  `json:"images"`
+	Truths    Digest  `json:"truths"`
+	Protocol  Digest  `json:"protocol"` // of the evaluator's protocol
+	Detect    Digest  `json:"detect"`   // the detect key: stored detections are reused
+}
+
+// A ScoreSet is what one bundle scored on one eval set. All metrics lie in
+// 0..1; a class without truths has none (absent from the maps).
+type ScoreSet struct {
+	Detections Digest             `json:"detections"` // of the stored detections
+	Protocol   Digest             `json:"protocol"`
+	Images     int                `json:"images"`
+	Values     map[string]float64 `json:"values"`    // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS
+	Truths     map[string]int     `json:"truths"`    // by class
+	Classes    []string           `json:"classes"`   // that both the model and the eval set have, in the model's order
+	Resamples  map[string]Samples `json:"resamples"` // by metric: bootstrap over images, sorted; for intervals
+}
+
+// Samples are bootstrap values in ascending order.
+type Samples []float64
+
+// CompareRun asks for the paired bootstrap of two scores on one eval set.
+type CompareRun struct {
+	Candidate Digest `json:"candidate"` // score keys
+	Baseline  Digest `json:"baseline"`
+	Resamples int    `json:"resamples"`
+	Seed      uint64 `json:"seed"`
+}
+
+// A CompareResult holds candidate minus baseline, by metric.
+type CompareResult struct {
+	Images  int                   `json:"images"`
+	Classes []string              `json:"classes"` // that both models and the eval set have
+	Metrics map[string]Difference `json:"metrics"` // mAP and AP50 over Classes, AP/CLASS
+}
+
+// A Difference is candidate minus baseline on the same images.
+type Difference struct {
+	Candidate float64 `json:"candidate"`
+	Baseline  float64 `json:"baseline"`
+	Value     float64 `json:"value"`
+	Resamples Samples `json:"resamples"` // of Value, sorted
+}
+
+// RunPhase is where a run stands, as the outside sees it.
+type RunPhase int
+
+// The phases of a run.
+const (
+	RunUnknown RunPhase = iota // never started
+	RunRunning                 // its lock is held
+	RunDied                    // its lock is free and its journal has no end
+	RunDone                    // ended with a result
+	RunFailed                  // ended with an error that a retry will not mend
+)
+
+func (p RunPhase) String() string {
+	return [...]string{"unknown", "running", "died", "done", "failed"}[p]
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (p RunPhase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *RunPhase) UnmarshalText(text []byte) error {
+	for q := RunUnknown; q <= RunFailed; q++ {
+		if q.String() == string(text) {
+			*p = q
+			return nil
+		}
+	}
+	*p = RunUnknown
+	return nil
+}
+
+// A RunState is what reading a run's folder shows.
+type RunState struct {
+	Spec    RunSpec         `json:"spec"`
+	Phase   RunPhase        `json:"phase"`
+	Attempt int             `json:"attempt"` // from 1
+	Stage   string          `json:"stage"`   // as apply, training, detect, score
+	Status  RunStatus       `json:"status"`
+	Started time.Time       `json:"started,omitzero"`
+	Ended   time.Time       `json:"ended,omitzero"`
+	Error   string          `json:"error,omitempty"`
+	Result  json.RawMessage `json:"result,omitempty"`
+}
+
+// RunStatus is status.json: how far a trainer is, by its own word. The file is
+// replaced atomically, and is hostile input.
+type RunStatus struct {
+	Phase       string    `json:"phase"` // starting, training, exporting, done, failed
+	Epoch       int       `json:"epoch"`
+	Epochs      int       `json:"epochs"`
+	Batch       int       `json:"batch"`
+	Batches     int       `json:"batches"`
+	Heartbeat   time.Time `json:"heartbeat"`
+	Message     string    `json:"message,omitempty"`
+	MAP         *float64  `json:"map,omitempty"` // best on validation so far
+	SecondsLeft *float64  `json:"secondsLeft,omitempty"`
+}

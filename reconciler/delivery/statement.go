@@ -1,0 +1,97 @@
+package delivery
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// A Statement is an in-toto Statement v1: something said about a bundle. It
+// travels in a signed DSSE envelope, attached to the bundle as a referrer.
+type Statement struct {
+	Type          string          `json:"_type"` // StatementType
+	Subject       []Subject       `json:"subject"`
+	PredicateType string          `json:"predicateType"`
+	Predicate     json.RawMessage `json:"predicate"`
+}
+
+// A Subject is what a statement is about.
+type Subject struct {
+	Name   string            `json:"name"`
+	Digest map[string]string `json:"digest"` // {"sha256": hex}
+}
+
+// The types that in-toto, DSSE and OCI want.
+const (
+	StatementType    = "https://in-toto.io/Statement/v1"
+	StatementPayload = "application/vnd.in-toto+json"
+
+	TrainingType   = "https://aob.dev/training/v1"
+	ScoresType     = "https://aob.dev/scores/v1"
+	VerdictType    = "https://aob.dev/verdict/v1"
+	ReleaseType    = "https://aob.dev/release/v1"
+	AcceptanceType = "https://aob.dev/acceptance/v1"
+	AbortType      = "https://aob.dev/abort/v1"
+)
+
+// Training says how a bundle came to be.
+type Training struct {
+	Run    Digest      `json:"run"`  // the run key
+	Spec   Digest      `json:"spec"` // the spec digest it was resolved for
+	Input  TrainRun    `json:"input"`
+	Data   DataResult  `json:"data"`
+	Result TrainResult `json:"result"`
+}
+
+// Scores says what a bundle measured on one eval set.
+type Scores struct {
+	Key     Digest         `json:"key"` // the score key
+	Input   EvalRun        `json:"input"`
+	Content EvalSetContent `json:"content"`
+	Scores  ScoreSet       `json:"scores"`
+}
+
+// ReleaseStatement is signed when aob/release turns green for a spec and bundle.
+type ReleaseStatement struct {
+	Model        string       `json:"model"`
+	Version      int          `json:"version"`
+	Spec         Digest       `json:"spec"`
+	Bundle       Digest       `json:"bundle"`
+	Baseline     Digest       `json:"baseline,omitempty"` // the release it was judged against; empty for a first
+	Gates        []GateJudged `json:"gates"`
+	File         Release      `json:"file"`         // what the release file must say
+	TargetCommit string       `json:"targetCommit"` // whose gates and baseline these were
+}
+
+// Release content is compared by value: see SameRelease.
+
+// GateJudged is one gate's answer in a release statement.
+type GateJudged struct {
+	Name    string  `json:"name"`
+	Spec    Digest  `json:"spec"`
+	Verdict Verdict `json:"verdict"`
+}
+
+// Acceptance says that main took a release. It is signed once, and no later
+// gate, edit or key takes it back.
+type Acceptance struct {
+	Model   string `json:"model"`
+	Version int    `json:"version"`
+	Spec    Digest `json:"spec"`
+	Bundle  Digest `json:"bundle"`
+	Commit  string `json:"commit"` // of main, when it was accepted
+}
+
+// Abort says that a fleet fell back from a release.
+type Abort struct {
+	Fleet  string    `json:"fleet"`
+	Model  string    `json:"model"`
+	Bundle Digest    `json:"bundle"`
+	Why    string    `json:"why"`
+	At     time.Time `json:"at"`
+}
+
+// SameRelease reports whether two release files say the same. Files are
+// compared as values, so that another way of writing YAML re-commits nothing.
+func SameRelease(a, b Release) bool {
+	return string(Canonical(a)) == string(Canonical(b))
+}

@@ -1,0 +1,119 @@
+package delivery
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// An Intent is what one tree of a repository asks for, defaults filled.
+type Intent struct {
+	Models      map[string]Model
+	Gates       map[string]Gate
+	Fleets      map[string]Fleet
+	Releases    map[string]Release    // by model
+	Quarantines map[string]Quarantine // by model
+}
+
+// Covering returns the names of the gates that cover a model, sorted.
+func (i Intent) Covering(model string) []string {
+	var names []string
+	for name, g := range i.Gates {
+		if slices.Contains(g.Covers, model) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// A Complaint says what is wrong with a file, where, and what would be right.
+type Complaint struct {
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"` // from 1; 0 is the whole file
+	Column int    `json:"column,omitempty"`
+	Path   string `json:"path,omitempty"` // as checks[0].min
+	Text   string `json:"text"`
+}
+
+func (c Complaint) String() string {
+	s := c.File
+	if c.Line > 0 {
+		s += fmt.Sprintf(":%d:%d", c.Line, c.Column)
+	}
+	if c.Path != "" {
+		s += ": " + c.Path
+	}
+	return s + ": " + c.Text
+}
+
+// SortComplaints sorts by place.
+func SortComplaints(list []Complaint) {
+	slices.SortStableFunc(list, func(a, b Complaint) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Text, b.Text))
+	})
+}
+
+// A Release is what models/NAME.release.yaml says: which bundle is the model,
+// and what it measured. AOB writes it; people read it in the diff. It is a
+// function of evidence alone, and holds no clock.
+type Release struct {
+	APIVersion string     `json:"apiVersion"`
+	Kind       string     `json:"kind"` // Release
+	Name       string     `json:"name"`
+	Version    int        `json:"version"` // 1 + the highest ever on main
+	Bundle     Digest     `json:"bundle"`
+	Spec       Digest     `json:"spec"`
+	Measured   []Measured `json:"measured"` // one a gate, sorted by its name
+}
+
+// Measured is what one gate's eval set showed, rounded to four decimals.
+type Measured struct {
+	Gate     string            `json:"gate"`
+	EvalSet  Digest            `json:"evalSet"` // of images and truths
+	Images   int               `json:"images"`
+	Metrics  map[string]Figure `json:"metrics"`            // mAP, AP50, AP75 and AP/CLASS
+	Baseline *BaselineMeasured `json:"baseline,omitempty"` // nil for a first model
+}
+
+// A Figure is a value with its two-sided interval at 95 %, over test images.
+type Figure struct {
+	Value float64  `json:"value"`
+	Low   *float64 `json:"low,omitempty"`
+	High  *float64 `json:"high,omitempty"`
+}
+
+// BaselineMeasured is the target branch's release, scored again on the same set.
+type BaselineMeasured struct {
+	Version int                `json:"version"`
+	Bundle  Digest             `json:"bundle"`
+	Metrics map[string]float64 `json:"metrics"`
+}
+
+// A Quarantine is models/NAME.quarantine.yaml: bundles that must not run.
+// Entries are only ever added, or lifted.
+type Quarantine struct {
+	APIVersion string        `json:"apiVersion"`
+	Kind       string        `json:"kind"` // Quarantine
+	Name       string        `json:"name"`
+	Entries    []Quarantined `json:"entries"`
+}
+
+// Quarantined is one bundle that must not run, until it is lifted.
+type Quarantined struct {
+	Digest Digest `json:"digest"`
+	Why    string `json:"why"`
+	Fleet  string `json:"fleet,omitempty"`
+	Lifted string `json:"lifted,omitempty"` // why it may run again
+}
+
+// Holds reports whether the bundle is quarantined, and why.
+func (q Quarantine) Holds(bundle Digest) (why string, held bool) {
+	for _, e := range q.Entries {
+		if e.Digest == bundle {
+			why, held = e.Why, e.Lifted == ""
+		}
+	}
+	return why, held
+}

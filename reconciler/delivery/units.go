@@ -1,0 +1,188 @@
+package delivery
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Values in intent carry their unit (24h, 10%, 120MB). Each type here reads and
+// writes that text form, and its error says what form it wants.
+
+// A Duration is a span of time, written as in 90s, 30m, 1h30m or 30d.
+type Duration time.Duration
+
+var dayPattern = regexp.MustCompile(`^([0-9]+)d$`)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	s := string(text)
+	if m := dayPattern.FindStringSubmatch(s); m != nil {
+		days, err := strconv.Atoi(m[1])
+		if err != nil || days > 36500 {
+			return fmt.Errorf("want at most 36500d, got %q", s)
+		}
+		*d = Duration(time.Duration(days) * 24 * time.Hour)
+		return nil
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 || s == "0" {
+		return fmt.Errorf("want a duration with its unit, as in 90s, 30m, 24h or 7d, got %q", s)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler. Whole hours, minutes and
+// seconds are written without the zero parts: 24h, not 24h0m0s.
+func (d Duration) MarshalText() ([]byte, error) {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return []byte(s), nil
+}
+
+func (d Duration) String() string { b, _ := d.MarshalText(); return string(b) }
+
+// A Share is a part of a whole between 0 and 1, written as in 10% or 2.5%.
+type Share float64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Share) UnmarshalText(text []byte) error {
+	s, ok := strings.CutSuffix(string(text), "%")
+	v, err := strconv.ParseFloat(s, 64)
+	if !ok || err != nil || !(v >= 0 && v <= 100) {
+		return fmt.Errorf("want a share with its unit, as in 10%%, between 0%% and 100%%, got %q", text)
+	}
+	*p = Share(v / 100)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Share) MarshalText() ([]byte, error) {
+	return []byte(strconv.FormatFloat(math.Round(float64(p)*1e8)/1e6, 'g', -1, 64) + "%"), nil
+}
+
+func (p Share) String() string { b, _ := p.MarshalText(); return string(b) }
+
+// A Wave is how far one step of a rollout goes: a number of devices (1) or a
+// share of the fleet (25%). Exactly one of the two is not zero.
+type Wave struct {
+	Devices int
+	Share   Share
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (w *Wave) UnmarshalText(text []byte) error {
+	s := string(text)
+	if strings.HasSuffix(s, "%") {
+		var p Share
+		if err := p.UnmarshalText(text); err != nil || p == 0 {
+			return fmt.Errorf("want a wave: a number of devices as in 1, or a share as in 25%%, got %q", s)
+		}
+		*w = Wave{Share: p}
+		return nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 1_000_000 {
+		return fmt.Errorf("want a wave: a number of devices as in 1, or a share as in 25%%, got %q", s)
+	}
+	*w = Wave{Devices: n}
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (w Wave) MarshalText() ([]byte, error) {
+	if w.Devices > 0 {
+		return []byte(strconv.Itoa(w.Devices)), nil
+	}
+	return w.Share.MarshalText()
+}
+
+func (w Wave) String() string { b, _ := w.MarshalText(); return string(b) }
+
+// A Bytes is a size, written as in 120MB (10^6) or 64MiB (2^20).
+type Bytes int64
+
+var byteUnits = []struct {
+	name string
+	size int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"kB", 1e3}, {"B", 1}}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	for _, u := range byteUnits {
+		num, ok := strings.CutSuffix(string(text), u.name)
+		if !ok {
+			continue
+		}
+		v, err := strconv.ParseFloat(num, 64)
+		if err != nil || !(v >= 0 && v*float64(u.size) < 1<<53) {
+			break
+		}
+		*b = Bytes(math.Round(v * float64(u.size)))
+		return nil
+	}
+	return fmt.Errorf("want a size with its unit, as in 120MB or 64MiB, got %q", text)
+}
+
+// MarshalText implements encoding.TextMarshaler, with the largest decimal unit
+// that leaves at most three decimals.
+func (b Bytes) MarshalText() ([]byte, error) {
+	for _, u := range []struct {
+		name string
+		size int64
+	}{{"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}} {
+		if int64(b) >= u.size && int64(b)%(u.size/1000) == 0 {
+			return []byte(strconv.FormatFloat(float64(b)/float64(u.size), 'f', -1, 64) + u.name), nil
+		}
+	}
+	return []byte(strconv.FormatInt(int64(b), 10) + "B"), nil
+}
+
+func (b Bytes) String() string { t, _ := b.MarshalText(); return string(t) }
+
+// Money is an amount of US dollars, written as in $12 or $0.90.
+type Money float64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *Money) UnmarshalText(text []byte) error {
+	s, ok := strings.CutPrefix(string(text), "$")
+	v, err := strconv.ParseFloat(s, 64)
+	if !ok || err != nil || !(v >= 0 && v <= 1e6) {
+		return fmt.Errorf("want an amount in dollars, as in $12 or $0.90, got %q", text)
+	}
+	*m = Money(v)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (m Money) MarshalText() ([]byte, error) {
+	return []byte("$" + strconv.FormatFloat(float64(m), 'f', -1, 64)), nil
+}
+
+// Celsius is a temperature, written as in 85C.
+type Celsius float64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Celsius) UnmarshalText(text []byte) error {
+	s, ok := strings.CutSuffix(string(text), "C")
+	v, err := strconv.ParseFloat(s, 64)
+	if !ok || err != nil || !(v >= -50 && v <= 150) {
+		return fmt.Errorf("want a temperature in Celsius, as in 85C, got %q", text)
+	}
+	*c = Celsius(v)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Celsius) MarshalText() ([]byte, error) {
+	return []byte(strconv.FormatFloat(float64(c), 'f', -1, 64) + "C"), nil
+}
