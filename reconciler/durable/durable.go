@@ -1,0 +1,136 @@
+// Package durable writes files so that a crash or a power cut leaves the old
+// content or the new, never half of either.
+//
+// Replacing a file durably takes five steps: write a temporary file in the same
+// folder, fsync it, rename it over the name, fsync the folder, and report every
+// error on the way. Leaving out the last makes the rename itself forgettable.
+//
+// The package also holds the advisory locks by which processes of one machine
+// tell whether another is alive: the kernel drops a dead process's locks.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteFile replaces the file at path with data. When it returns nil, data
+// survives a power cut; when it returns an error, the old content is still there.
+func WriteFile(path string, data []byte, perm fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	tmp := f.Name()
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(perm), f.Sync(), f.Close())
+	if err == nil {
+		err = Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// Rename moves a file or folder whose content is already durable, and makes the
+// move itself durable. Both paths must lie on one file system.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	if err := SyncDir(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if filepath.Dir(from) != filepath.Dir(to) {
+		return SyncDir(filepath.Dir(from))
+	}
+	return nil
+}
+
+// SyncDir makes the entries of a folder durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// SyncTree makes every file and folder under dir durable, children first.
+func SyncTree(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			dirs = append(dirs, path)
+			return nil
+		}
+		if !e.Type().IsRegular() {
+			return nil
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+	for i := len(dirs) - 1; i >= 0 && err == nil; i-- {
+		err = SyncDir(dirs[i])
+	}
+	return err
+}
+
+// A Lock is held until Unlock, or until the process that took it is gone. A
+// child that inherits the file keeps it held; Go opens files close-on-exec.
+type Lock struct{ f *os.File }
+
+// ErrLocked means that another process holds the lock.
+var ErrLocked = errors.New("locked by another process")
+
+// TryLock takes the exclusive lock on the file at path, which it makes if it is
+// not there. It answers ErrLocked at once where another holds it.
+func TryLock(path string) (*Lock, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: %w", path, ErrLocked)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return &Lock{f}, nil
+}
+
+// WaitLock takes the exclusive lock on the file at path, waiting for it.
+func WaitLock(path string) (*Lock, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return &Lock{f}, nil
+}
+
+// Unlock gives the lock back. The file stays.
+func (l *Lock) Unlock() error { return l.f.Close() }
