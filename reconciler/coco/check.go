@@ -1,0 +1,108 @@
+package coco
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// indexes gives the place of every image and category, sorted by id.
+type indexes struct {
+	images, categories map[int64]int32
+}
+
+// check refuses a ground truth that no COCO file may hold.
+func (t *Truth) check() (indexes, error) {
+	ids := indexes{
+		images:     make(map[int64]int32, len(t.Images)),
+		categories: make(map[int64]int32, len(t.Categories)),
+	}
+	for i, m := range t.Images {
+		if _, again := ids.images[m.ID]; again {
+			return ids, fmt.Errorf("coco: images[%d]: id %d is there twice", i, m.ID)
+		}
+		if m.Width < 0 || m.Height < 0 {
+			return ids, fmt.Errorf("coco: images[%d]: want sizes from 0 up, got %d x %d", i, m.Width, m.Height)
+		}
+		ids.images[m.ID] = 0
+	}
+	for i, c := range t.Categories {
+		if _, again := ids.categories[c.ID]; again {
+			return ids, fmt.Errorf("coco: categories[%d]: id %d is there twice", i, c.ID)
+		}
+		ids.categories[c.ID] = 0
+	}
+	rank(ids.images)
+	rank(ids.categories)
+	seen := make(map[int64]struct{}, len(t.Annotations))
+	for i := range t.Annotations {
+		a := &t.Annotations[i]
+		text := a.fault()
+		if _, again := seen[a.ID]; again {
+			text = fmt.Sprintf("id %d is there twice", a.ID)
+		}
+		if _, ok := ids.images[a.Image]; !ok {
+			text = fmt.Sprintf("image %d is not among the images", a.Image)
+		}
+		if _, ok := ids.categories[a.Category]; !ok {
+			text = fmt.Sprintf("category %d is not among the categories", a.Category)
+		}
+		if text != "" {
+			return ids, fmt.Errorf("coco: annotations[%d]: %s", i, text)
+		}
+		seen[a.ID] = struct{}{}
+	}
+	return ids, nil
+}
+
+// rank gives each key its place in rising order.
+func rank(m map[int64]int32) {
+	keys := make([]int64, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, cmp.Compare[int64])
+	for i, k := range keys {
+		m[k] = int32(i)
+	}
+}
+
+// fault says what is wrong with an annotation's numbers; "" if nothing is.
+func (a *Annotation) fault() string {
+	if text := a.Box.fault(); text != "" {
+		return text
+	}
+	if !finite(a.Area) || a.Area < 0 {
+		return fmt.Sprintf("area: want a finite number from 0 up, got %v", a.Area)
+	}
+	return ""
+}
+
+// fault says what is wrong with a detection's numbers; "" if nothing is.
+func (d *Detection) fault() string {
+	if !finite(d.Score) {
+		return fmt.Sprintf("score: want a finite number, got %v", d.Score)
+	}
+	return d.Box.fault()
+}
+
+// fault says what is wrong with a box; "" if nothing is.
+func (b *Box) fault() string {
+	// The comparisons are such that NaN fails them.
+	if b.W >= 0 && b.H >= 0 && b.W <= maxPixels && b.H <= maxPixels &&
+		b.X >= -maxPixels && b.X <= maxPixels && b.Y >= -maxPixels && b.Y <= maxPixels {
+		return ""
+	}
+	for _, v := range [4]float64{b.X, b.Y, b.W, b.H} {
+		if !finite(v) {
+			return fmt.Sprintf("bbox: want finite numbers, got %v", v)
+		}
+	}
+	if b.W < 0 || b.H < 0 {
+		return fmt.Sprintf("bbox: want width and height from 0 up, got %v x %v", b.W, b.H)
+	}
+	return fmt.Sprintf("bbox: want pixels up to %v, got [%v, %v, %v, %v]", float64(maxPixels), b.X, b.Y, b.W, b.H)
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

@@ -1,0 +1,227 @@
+package coco
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"math"
+	"slices"
+)
+
+// Truth is what is really in the images: the ground truth of an evaluation.
+type Truth struct {
+	Images      []Image
+	Categories  []Category
+	Annotations []Annotation
+}
+
+// Image is one image of the ground truth.
+type Image struct {
+	ID            int64
+	Width, Height int    // pixels; 0 where the file does not say
+	FileName      string // may be empty
+	Group         string // images of one group are resampled together; see Loader.Group
+}
+
+// Category is one class of objects.
+type Category struct {
+	ID   int64
+	Name string
+}
+
+// Annotation is one true object.
+type Annotation struct {
+	ID       int64
+	Image    int64
+	Category int64
+	Box      Box
+	Area     float64 // of the object, which for outlined objects is less than the box's
+	Crowd    bool    // a region of many objects: detections in it count neither for nor against
+}
+
+// Detection is one object that a model claims to see.
+type Detection struct {
+	Image    int64
+	Category int64
+	Box      Box
+	Score    float64
+}
+
+// Box is a rectangle in pixels: top left corner, width and height.
+type Box struct {
+	X, Y, W, H float64
+}
+
+// Mode says whose arithmetic is followed. The zero value is Fixed.
+type Mode int
+
+const (
+	// Fixed counts truths with annotation id 0 like any other.
+	Fixed Mode = iota
+	// Strict equals pycocotools to the last bit. There a detection that finds
+	// the truth with annotation id 0 counts as false, and stats[0] is -1 when
+	// 100 is not among the limits on detections.
+	Strict
+)
+
+// String returns "fixed" or "strict".
+func (m Mode) String() string {
+	switch m {
+	case Fixed:
+		return "fixed"
+	case Strict:
+		return "strict"
+	}
+	return fmt.Sprintf("Mode(%d)", int(m))
+}
+
+// MarshalText writes the mode's name.
+func (m Mode) MarshalText() ([]byte, error) {
+	if m != Fixed && m != Strict {
+		return nil, fmt.Errorf("coco: no such mode: %d", int(m))
+	}
+	return []byte(m.String()), nil
+}
+
+// UnmarshalText reads "fixed" or "strict".
+func (m *Mode) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "fixed":
+		*m = Fixed
+	case "strict":
+		*m = Strict
+	default:
+		return fmt.Errorf("coco: mode: want fixed or strict, got %q", text)
+	}
+	return nil
+}
+
+// Params says how to evaluate. The zero value is COCO's way in Fixed mode.
+type Params struct {
+	Mode Mode
+	// MaxDets are the three limits on detections an image and class, rising;
+	// AP uses the last. All zero means 1, 10, 100.
+	MaxDets [3]int
+	// ScoreFloor leaves out detections that score less. Zero leaves out none.
+	ScoreFloor float64
+	// ClipBoxes cuts detections to their image before anything else.
+	ClipBoxes bool
+}
+
+func (p Params) withDefaults() (Params, error) {
+	if p.MaxDets == [3]int{} {
+		p.MaxDets = [3]int{1, 10, 100}
+	}
+	if p.Mode != Fixed && p.Mode != Strict {
+		return p, fmt.Errorf("coco: no such mode: %d", int(p.Mode))
+	}
+	m := p.MaxDets
+	if m[0] < 1 || m[1] <= m[0] || m[2] <= m[1] || m[2] > maxMaxDets {
+		return p, fmt.Errorf("coco: limits on detections: want three rising numbers from 1 to %d, got %v", maxMaxDets, m)
+	}
+	if math.IsNaN(p.ScoreFloor) || math.IsInf(p.ScoreFloor, 0) || p.ScoreFloor < 0 {
+		return p, fmt.Errorf("coco: score floor: want a number from 0 up, got %v", p.ScoreFloor)
+	}
+	return p, nil
+}
+
+const (
+	// evaluator names this implementation and the version of its numbers. It
+	// changes only when some input gives another number than before.
+	evaluator = "aob/coco@1"
+
+	maxMaxDets = 1 << 20
+	maxPixels  = 1e9 // no coordinate or side is larger: products stay finite
+)
+
+// Protocol says how a number was made. Numbers of different protocols must not
+// be compared.
+type Protocol struct {
+	Evaluator  string  `json:"evaluator"` // implementation and version
+	Mode       Mode    `json:"mode"`
+	MaxDets    [3]int  `json:"maxDets"`
+	ScoreFloor float64 `json:"scoreFloor"`
+	ClipBoxes  bool    `json:"clipBoxes"`
+	Area       string  `json:"area"`  // where the areas of truths come from: "field"
+	Truth      string  `json:"truth"` // Truth.Digest
+}
+
+// Digest names the protocol: "sha256:" and 64 hexadecimal digits.
+func (p Protocol) Digest() string {
+	text, err := json.Marshal(p)
+	if err != nil { // an unknown mode: no evaluation makes one
+		text = fmt.Appendf(nil, "%#v", p)
+	}
+	sum := sha256.Sum256(text)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// Digest names the content of the ground truth: "sha256:" and 64 hexadecimal
+// digits. The order of images and categories does not matter to it. The order
+// of annotations does, as it decides between truths that overlap a detection
+// equally. Groups do not: they change no score.
+func (t *Truth) Digest() string {
+	d := digester{Hash: sha256.New()}
+	images := slices.SortedFunc(slices.Values(t.Images), func(a, b Image) int { return cmp.Compare(a.ID, b.ID) })
+	categories := slices.SortedFunc(slices.Values(t.Categories), func(a, b Category) int { return cmp.Compare(a.ID, b.ID) })
+	d.text("aob/coco truth 1")
+	d.int(int64(len(images)))
+	for _, m := range images {
+		d.int(m.ID)
+		d.int(int64(m.Width))
+		d.int(int64(m.Height))
+		d.text(m.FileName)
+	}
+	d.int(int64(len(categories)))
+	for _, c := range categories {
+		d.int(c.ID)
+		d.text(c.Name)
+	}
+	d.int(int64(len(t.Annotations)))
+	for _, a := range t.Annotations {
+		d.int(a.ID)
+		d.int(a.Image)
+		d.int(a.Category)
+		d.float(a.Box.X)
+		d.float(a.Box.Y)
+		d.float(a.Box.W)
+		d.float(a.Box.H)
+		d.float(a.Area)
+		crowd := int64(0)
+		if a.Crowd {
+			crowd = 1
+		}
+		d.int(crowd)
+	}
+	d.flush()
+	return "sha256:" + hex.EncodeToString(d.Sum(nil))
+}
+
+// digester hashes numbers and length-prefixed texts.
+type digester struct {
+	hash.Hash
+	buf []byte
+}
+
+func (d *digester) int(v int64) {
+	d.buf = binary.LittleEndian.AppendUint64(d.buf, uint64(v))
+	if len(d.buf) > 1<<14 {
+		d.flush()
+	}
+}
+
+func (d *digester) float(v float64) { d.int(int64(math.Float64bits(v))) }
+
+func (d *digester) text(s string) {
+	d.int(int64(len(s)))
+	d.buf = append(d.buf, s...)
+}
+
+func (d *digester) flush() {
+	d.Write(d.buf)
+	d.buf = d.buf[:0]
+}

@@ -1,0 +1,260 @@
+package coco
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// CompareParams says how to resample. The zero value takes 1000 resamples of
+// all images, with seed 1, for all classes, at a confidence of 95 %.
+type CompareParams struct {
+	Resamples  int     // zero means 1000
+	Seed       uint64  // zero means 1
+	Confidence float64 // of each one-sided bound, from .5 to below 1; zero means .95
+	// Classes are the category ids to look at; nil means all. The mean over
+	// classes is over these.
+	Classes []int64
+	// Images are the ids of the images to look at; nil means all.
+	Images []int64
+	// ByGroup resamples whole groups of images (Image.Group), as frames of one
+	// video are not independent of each other.
+	ByGroup bool
+}
+
+const maxResamples = 100_000
+
+func (p CompareParams) withDefaults() (CompareParams, error) {
+	if p.Resamples == 0 {
+		p.Resamples = 1000
+	}
+	if p.Seed == 0 {
+		p.Seed = 1
+	}
+	if p.Confidence == 0 {
+		p.Confidence = 0.95
+	}
+	if p.Resamples < 2 || p.Resamples > maxResamples {
+		return p, fmt.Errorf("coco: resamples: want 2 to %d, got %d", maxResamples, p.Resamples)
+	}
+	if !(p.Confidence >= 0.5 && p.Confidence < 1) {
+		return p, fmt.Errorf("coco: confidence: want .5 to below 1, got %v", p.Confidence)
+	}
+	return p, nil
+}
+
+// Sampling says what was resampled.
+type Sampling struct {
+	Resamples  int     `json:"resamples"`
+	Seed       uint64  `json:"seed"`
+	Confidence float64 `json:"confidence"` // of Lower and of Upper, each
+	Images     int     `json:"images"`     // looked at
+	Units      int     `json:"units"`      // drawn independently: images, or groups of them
+	ByGroup    bool    `json:"byGroup"`
+}
+
+// Subject is what a figure is about.
+type Subject struct {
+	Metric     string `json:"metric"`             // mAP or AP50 over all classes, or AP of one class
+	CategoryID int64  `json:"category_id"`        // of AP
+	Class      string `json:"class,omitempty"`    // of AP
+	Truths     int    `json:"truths"`             // that count, in the images looked at
+	Images     int    `json:"images_with_truths"` // of the images looked at
+}
+
+// Spread is a figure and how far it may be off. Samples are the figures of the
+// resamples, rising, moved so that their mean is the figure itself: a resample
+// has images twice, which lifts every AP a little. Those in which a class had
+// no truth are left out.
+type Spread struct {
+	Lower     float64   `json:"lower"` // one-sided bounds
+	Upper     float64   `json:"upper"`
+	HalfWidth float64   `json:"halfWidth"` // of the interval between them
+	StdErr    float64   `json:"stdErr"`
+	Samples   []float64 `json:"samples"`
+}
+
+// Bounds gives the one-sided bounds, each at a confidence of its own choosing,
+// as for an adjustment over many classes. Samples are finite in number: beyond
+// a confidence of n/(n+1), for n of them, the bounds are the outermost ones and
+// claim too much, so take more resamples.
+func (s *Spread) Bounds(confidence float64) (lower, upper float64) {
+	n := len(s.Samples)
+	if n == 0 {
+		return math.Inf(-1), math.Inf(1)
+	}
+	k := int(float64((1-confidence)*float64(n+1)) + 1e-9)
+	k = min(max(k, 1), (n+1)/2)
+	return s.Samples[k-1], s.Samples[n-k]
+}
+
+// Difference is one figure of two models: a minus b.
+type Difference struct {
+	Subject
+	A    float64 `json:"a"`
+	B    float64 `json:"b"`
+	Diff float64 `json:"diff"`
+	Spread
+}
+
+// Estimate is one figure of one model.
+type Estimate struct {
+	Subject
+	Value float64 `json:"value"`
+	Spread
+}
+
+// Comparison is what resampling says of two models on the same truths.
+type Comparison struct {
+	MAP     Difference   `json:"mAP"`
+	AP50    Difference   `json:"AP50"`
+	Classes []Difference `json:"classes"` // AP, by category id
+	// Unmeasured are classes that were asked for and have no truth in the
+	// images looked at, or in none of the resamples.
+	Unmeasured []Subject `json:"unmeasured,omitempty"`
+	// A and B are the models' own mAP.
+	A        Estimate `json:"A"`
+	B        Estimate `json:"B"`
+	Sampling Sampling `json:"sampling"`
+	Protocol Protocol `json:"protocol"`
+	Digest   string   `json:"protocol_digest"`
+}
+
+// Intervals is what resampling says of one model.
+type Intervals struct {
+	MAP        Estimate   `json:"mAP"`
+	AP50       Estimate   `json:"AP50"`
+	Classes    []Estimate `json:"classes"`
+	Unmeasured []Subject  `json:"unmeasured,omitempty"`
+	Sampling   Sampling   `json:"sampling"`
+	Protocol   Protocol   `json:"protocol"`
+	Digest     string     `json:"protocol_digest"`
+}
+
+// ErrNoTruth says that the images and classes to look at hold no truth that
+// counts, so that there is nothing to measure.
+var ErrNoTruth = errors.New("coco: no truth that counts in the chosen images and classes")
+
+// Compare resamples two models together. Both must have been matched with the
+// same truth and parameters. Given the same model twice, every difference and
+// every bound is exactly 0.
+func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
+	if a.protocol != b.protocol {
+		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol, b.protocol)
+	}
+	r, err := newResampling(a, params)
+	if err != nil {
+		return nil, err
+	}
+	figures := r.run(a, b)
+	of, with := figures[0], figures[1]
+	confidence := r.params.Confidence
+	c := &Comparison{
+		MAP:      difference(r.all("mAP"), of.mAP, with.mAP, confidence),
+		AP50:     difference(r.all("AP50"), of.ap50, with.ap50, confidence),
+		A:        estimate(r.all("mAP"), of.mAP, confidence),
+		B:        estimate(r.all("mAP"), with.mAP, confidence),
+		Classes:  []Difference{},
+		Sampling: r.sampling(), Protocol: a.protocol, Digest: a.protocol.Digest(),
+	}
+	for i, k := range r.classes {
+		d := difference(r.class(k), of.classes[i], with.classes[i], confidence)
+		if len(d.Samples) == 0 {
+			c.Unmeasured = append(c.Unmeasured, d.Subject)
+			continue
+		}
+		c.Classes = append(c.Classes, d)
+	}
+	for _, k := range r.empty {
+		c.Unmeasured = append(c.Unmeasured, r.class(k))
+	}
+	slices.SortFunc(c.Unmeasured, byCategory)
+	return c, nil
+}
+
+// Interval resamples one model.
+func Interval(m *Matched, params CompareParams) (*Intervals, error) {
+	r, err := newResampling(m, params)
+	if err != nil {
+		return nil, err
+	}
+	f := r.run(m)[0]
+	confidence := r.params.Confidence
+	v := &Intervals{
+		MAP:      estimate(r.all("mAP"), f.mAP, confidence),
+		AP50:     estimate(r.all("AP50"), f.ap50, confidence),
+		Classes:  []Estimate{},
+		Sampling: r.sampling(), Protocol: m.protocol, Digest: m.protocol.Digest(),
+	}
+	for i, k := range r.classes {
+		e := estimate(r.class(k), f.classes[i], confidence)
+		if len(e.Samples) == 0 {
+			v.Unmeasured = append(v.Unmeasured, e.Subject)
+			continue
+		}
+		v.Classes = append(v.Classes, e)
+	}
+	for _, k := range r.empty {
+		v.Unmeasured = append(v.Unmeasured, r.class(k))
+	}
+	slices.SortFunc(v.Unmeasured, byCategory)
+	return v, nil
+}
+
+func byCategory(a, b Subject) int {
+	switch {
+	case a.CategoryID < b.CategoryID:
+		return -1
+	case a.CategoryID > b.CategoryID:
+		return 1
+	}
+	return 0
+}
+
+// difference pairs the figures of two models, resample by resample.
+func difference(s Subject, a, b figure, confidence float64) Difference {
+	d := Difference{Subject: s, A: a.value, B: b.value, Diff: a.value - b.value}
+	samples := make([]float64, 0, len(a.samples))
+	for i, v := range a.samples {
+		if v >= 0 { // b has the same truths, so the same gaps
+			samples = append(samples, v-b.samples[i])
+		}
+	}
+	d.Spread = spread(d.Diff, samples, confidence)
+	return d
+}
+
+func estimate(s Subject, f figure, confidence float64) Estimate {
+	samples := make([]float64, 0, len(f.samples))
+	for _, v := range f.samples {
+		if v >= 0 {
+			samples = append(samples, v)
+		}
+	}
+	return Estimate{Subject: s, Value: f.value, Spread: spread(f.value, samples, confidence)}
+}
+
+// spread centres the samples on the value, and sorts them.
+func spread(value float64, samples []float64, confidence float64) Spread {
+	s := Spread{Samples: samples}
+	if len(samples) == 0 {
+		return s
+	}
+	n := float64(len(samples))
+	average := numpySum(samples) / n
+	shift := value - average
+	squares := 0.0
+	for i, v := range samples {
+		off := v - average
+		squares += float64(off * off)
+		samples[i] = v + shift
+	}
+	if n > 1 {
+		s.StdErr = math.Sqrt(squares / (n - 1))
+	}
+	slices.Sort(samples)
+	s.Lower, s.Upper = s.Bounds(confidence)
+	s.HalfWidth = (s.Upper - s.Lower) / 2
+	return s
+}

@@ -1,0 +1,320 @@
+package coco
+
+import (
+	"math"
+	"slices"
+)
+
+// Result holds the scores of one model on one ground truth.
+type Result struct {
+	Stats      Stats         `json:"stats"`
+	PerClass   []ClassResult `json:"per_class"` // by category id, all of the ground truth's
+	Images     int           `json:"images"`
+	Detections int           `json:"detections"` // that reached the score floor
+	Protocol   Protocol      `json:"protocol"`
+	Digest     string        `json:"protocol_digest"` // of Protocol
+}
+
+// Stats are COCO's twelve numbers, from 0 to 1, or -1 where there is nothing to
+// measure. AP is the mean of the precisions at 101 recalls, over classes and
+// the IoU thresholds .50, .55, … .95. AR is the mean of the highest recalls.
+// Suffixes: 50 and 75 the IoU threshold; s, m, l objects of up to 32², up to
+// 96² and more square pixels; 1, 10, 100 the limit on detections an image and
+// class, that is Params.MaxDets, whatever they are.
+type Stats struct {
+	AP    float64 `json:"AP"`
+	AP50  float64 `json:"AP50"`
+	AP75  float64 `json:"AP75"`
+	APs   float64 `json:"APs"`
+	APm   float64 `json:"APm"`
+	APl   float64 `json:"APl"`
+	AR1   float64 `json:"AR1"`
+	AR10  float64 `json:"AR10"`
+	AR100 float64 `json:"AR100"`
+	ARs   float64 `json:"ARs"`
+	ARm   float64 `json:"ARm"`
+	ARl   float64 `json:"ARl"`
+}
+
+// ClassResult holds the scores of one class, as Stats does for all of them.
+type ClassResult struct {
+	CategoryID int64   `json:"category_id"`
+	Name       string  `json:"name"`
+	AP         float64 `json:"AP"`
+	AP50       float64 `json:"AP50"`
+	AP75       float64 `json:"AP75"`
+	AR100      float64 `json:"AR100"`
+	Truths     int     `json:"truths"` // that count, so without crowds
+}
+
+// Evaluate scores detections against the ground truth.
+func Evaluate(truth *Truth, detections []Detection, params Params) (*Result, error) {
+	m, err := Match(truth, detections, params)
+	if err != nil {
+		return nil, err
+	}
+	return m.Result(), nil
+}
+
+const at50, at75 = 0, 5 // indexes of the IoU thresholds .50 and .75
+
+// Result computes the scores.
+func (m *Matched) Result() *Result {
+	r := &Result{
+		PerClass: make([]ClassResult, len(m.classes)), Images: len(m.images), Detections: m.used,
+		Protocol: m.protocol, Digest: m.protocol.Digest(),
+	}
+	last := len(m.params.MaxDets) - 1
+	var precision [areas]table
+	var recall [areas]table
+	for a := range areas {
+		precision[a], recall[a] = newTable(recalls, len(m.classes)), newTable(1, len(m.classes))
+	}
+	recall1, recall10 := newTable(1, len(m.classes)), newTable(1, len(m.classes))
+	headline := &precision[0]
+	headlineAt := last
+	if m.params.Mode == Strict {
+		headlineAt = indexOf(m.params.MaxDets, 100)
+		if headlineAt >= 0 && headlineAt != last {
+			t := newTable(recalls, len(m.classes))
+			headline = &t
+		}
+	}
+	inParallel(len(m.classes), func() func(int) {
+		var w sweep
+		return func(k int) {
+			c := &m.classes[k]
+			for a := range areas {
+				w.cells(c, a, m.params.MaxDets[last], &precision[a], &recall[a], k)
+			}
+			w.cells(c, 0, m.params.MaxDets[0], nil, &recall1, k)
+			w.cells(c, 0, m.params.MaxDets[1], nil, &recall10, k)
+			if headline != &precision[0] {
+				w.cells(c, 0, 100, headline, nil, k)
+			}
+			r.PerClass[k] = ClassResult{
+				CategoryID: m.category[k].ID, Name: m.category[k].Name, Truths: c.truths[0],
+				AP: precision[0].class(k, 0, thresholds), AP50: precision[0].class(k, at50, at50+1),
+				AP75: precision[0].class(k, at75, at75+1), AR100: recall[0].class(k, 0, thresholds),
+			}
+		}
+	})
+	r.Stats = Stats{
+		AP50: precision[0].mean(at50, at50+1), AP75: precision[0].mean(at75, at75+1),
+		APs: precision[1].mean(0, thresholds), APm: precision[2].mean(0, thresholds), APl: precision[3].mean(0, thresholds),
+		AR1: recall1.mean(0, thresholds), AR10: recall10.mean(0, thresholds), AR100: recall[0].mean(0, thresholds),
+		ARs: recall[1].mean(0, thresholds), ARm: recall[2].mean(0, thresholds), ARl: recall[3].mean(0, thresholds),
+	}
+	r.Stats.AP = -1
+	if headlineAt >= 0 {
+		r.Stats.AP = headline.mean(0, thresholds)
+	}
+	return r
+}
+
+func indexOf(limits [3]int, want int) int {
+	for i, v := range limits {
+		if v == want {
+			return i
+		}
+	}
+	return -1
+}
+
+// table holds a value for each threshold, recall and class, the class varying
+// fastest: the order in which the reference adds them up.
+type table struct {
+	recalls, classes int
+	cells            []float64 // -1: nothing to measure
+}
+
+func newTable(recalls, classes int) table {
+	t := table{recalls: recalls, classes: classes, cells: make([]float64, thresholds*recalls*classes)}
+	for i := range t.cells {
+		t.cells[i] = -1
+	}
+	return t
+}
+
+func (t *table) set(threshold, recall, class int, v float64) {
+	t.cells[(threshold*t.recalls+recall)*t.classes+class] = v
+}
+
+// mean averages the cells of some thresholds over those that are not -1.
+func (t *table) mean(from, to int) float64 {
+	return mean(t.cells[from*t.recalls*t.classes : to*t.recalls*t.classes])
+}
+
+// class averages the cells of some thresholds of one class.
+func (t *table) class(class, from, to int) float64 {
+	values := make([]float64, 0, (to-from)*t.recalls)
+	for i := from * t.recalls; i < to*t.recalls; i++ {
+		values = append(values, t.cells[i*t.classes+class])
+	}
+	return mean(values)
+}
+
+// mean averages the values that are not -1; -1 if there are none.
+func mean(values []float64) float64 {
+	kept := make([]float64, 0, len(values))
+	for _, v := range values {
+		if v > -1 {
+			kept = append(kept, v)
+		}
+	}
+	if len(kept) == 0 {
+		return -1
+	}
+	return numpySum(kept) / float64(len(kept))
+}
+
+// numpySum adds in numpy's order: one buffer of 8192 after the other, each of
+// them pairwise.
+func numpySum(v []float64) float64 {
+	sum := 0.0
+	for part := range slices.Chunk(v, 8192) {
+		sum += pairwiseSum(part)
+	}
+	return sum
+}
+
+// pairwiseSum keeps eight interleaved sums within blocks of up to 128, and adds
+// longer ones as two halves of whole eights.
+func pairwiseSum(v []float64) float64 {
+	n := len(v)
+	switch {
+	case n < 8:
+		sum := 0.0
+		for _, x := range v {
+			sum += x
+		}
+		return sum
+	case n <= 128:
+		r := [8]float64(v[:8])
+		i := 8
+		for ; i < n-n%8; i += 8 {
+			for j := range r {
+				r[j] += v[i+j]
+			}
+		}
+		sum := ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
+		for ; i < n; i++ {
+			sum += v[i]
+		}
+		return sum
+	}
+	half := n / 2
+	half -= half % 8
+	return pairwiseSum(v[:half]) + pairwiseSum(v[half:])
+}
+
+// sweep walks over one class's detections by falling score; it keeps its
+// working memory.
+type sweep struct {
+	curve curve
+	need  [recalls]int32
+	q     [recalls]float64
+}
+
+// cells fills in one class of a table, for one size class and one limit on
+// detections.
+func (w *sweep) cells(c *class, area, maxDets int, precision, recall *table, k int) {
+	truths := c.truths[area]
+	if truths == 0 {
+		return
+	}
+	recallCounts(truths, &w.need)
+	for t := range thresholds {
+		w.curve.walk(c.dets, bit(area, t), maxDets)
+		if precision != nil {
+			w.curve.interpolate(&w.need, &w.q)
+			for r, v := range w.q {
+				precision.set(t, r, k, v)
+			}
+		}
+		if recall != nil {
+			recall.set(t, 0, k, float64(w.curve.total())/float64(truths))
+		}
+	}
+}
+
+// recallCounts says, for each of the 101 recalls, how many truths must be found
+// to reach it.
+func recallCounts(truths int, need *[recalls]int32) {
+	of := float64(truths)
+	for r, want := range recallThresholds {
+		k := math.Ceil(want * of)
+		for k > 0 && (k-1)/of >= want {
+			k--
+		}
+		for k/of < want {
+			k++
+		}
+		need[r] = int32(k)
+	}
+}
+
+// curve is the precision–recall curve at its true positives; between them
+// precision only falls, so that they are all that interpolation needs.
+type curve struct {
+	tp []int32 // true positives so far
+	n  []int32 // true and false positives so far
+	at []int32 // which detection it is
+}
+
+func (c *curve) reset() { c.tp, c.n, c.at = c.tp[:0], c.n[:0], c.at[:0] }
+
+func (c *curve) total() int32 {
+	if len(c.tp) == 0 {
+		return 0
+	}
+	return c.tp[len(c.tp)-1]
+}
+
+// walk makes the curve of one size class and threshold.
+func (c *curve) walk(dets []verdict, b uint64, maxDets int) {
+	c.reset()
+	var tp, n int32
+	for i := range dets {
+		d := &dets[i]
+		if d.aside&b != 0 || int(d.rank) >= maxDets {
+			continue
+		}
+		n++
+		if d.found&b != 0 {
+			tp++
+			c.tp, c.n, c.at = append(c.tp, tp), append(c.n, n), append(c.at, int32(i))
+		}
+	}
+}
+
+// interpolate gives the highest precision at each recall or beyond it. need is
+// recallCounts of the truths.
+func (c *curve) interpolate(need *[recalls]int32, q *[recalls]float64) {
+	r := recalls - 1
+	for total := c.total(); r >= 0 && need[r] > total; r-- {
+		q[r] = 0
+	}
+	// Precisions are compared as fractions, which is exact, and divided only
+	// where they are used.
+	bestTP, bestN := int64(0), int64(1)
+	for i := len(c.tp) - 1; i >= 0 && r >= 0; i-- {
+		if tp, n := int64(c.tp[i]), int64(c.n[i]); tp*bestN > bestTP*n {
+			bestTP, bestN = tp, n
+		}
+		before := int32(0)
+		if i > 0 {
+			before = c.tp[i-1]
+		}
+		for ; r >= 0 && need[r] > before; r-- {
+			q[r] = ratio(bestTP, bestN)
+		}
+	}
+	for ; r >= 0; r-- {
+		q[r] = ratio(bestTP, bestN)
+	}
+}
+
+// ratio is a precision. The reference adds the spacing of 1 to the divisor,
+// which shows when a single detection is counted.
+func ratio(tp, n int64) float64 { return float64(tp) / (float64(n) + 0x1p-52) }

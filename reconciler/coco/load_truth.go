@@ -1,0 +1,376 @@
+package coco
+
+import (
+	"cmp"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+)
+
+// Kind names what is wrong with an item of an annotation file.
+type Kind string
+
+// The kinds of problems.
+const (
+	DuplicateID     Kind = "duplicate-id"     // the later one is left out
+	DuplicateName   Kind = "duplicate-name"   // two categories of one name; both are kept
+	DuplicateField  Kind = "duplicate-field"  // the later one is passed over
+	UnknownImage    Kind = "unknown-image"    // the annotation is left out
+	UnknownCategory Kind = "unknown-category" // the annotation is left out
+	OutsideImage    Kind = "outside-image"    // by more than a pixel; kept as it is
+	EmptyBox        Kind = "empty-box"        // width or height zero: kept; below zero: left out
+	DegenerateBox   Kind = "degenerate-box"   // width or height below one pixel; kept
+	NotFinite       Kind = "not-finite"       // NaN or an infinity; the item is left out
+	MissingBox      Kind = "missing-box"      // the annotation is left out
+	MissingField    Kind = "missing-field"    // another field; left out unless only area or an image's size is missing
+	WrongType       Kind = "wrong-type"       // the item is left out if it needs the field
+	OutOfRange      Kind = "out-of-range"     // a number that cannot be; left out likewise
+	MoreProblems    Kind = "more-problems"    // the last one, if there are too many to list
+)
+
+const maxProblems = 10_000
+
+// Problem is one thing that is wrong with an annotation file.
+type Problem struct {
+	Path   string `json:"path"`         // like annotations[12].bbox, counted from 0 in the file
+	ID     int64  `json:"id,omitempty"` // of the item; 0 if it has none
+	Kind   Kind   `json:"kind"`
+	Text   string `json:"text"`   // what is wrong, with the values
+	Offset int64  `json:"offset"` // bytes from the start of the file
+	Line   int    `json:"line"`   // from 1
+	Column int    `json:"column"` // in bytes, from 1
+}
+
+// String reads "3:14: annotations[12].bbox: …".
+func (p Problem) String() string {
+	return strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column) + ": " + p.Path + ": " + p.Text
+}
+
+// ParseTruthLenient reads an annotation file for all that is wrong with it, in
+// the order of the file, 10,000 problems at most. It returns what is sound: the
+// truth is one that [Match] accepts. The error is for files that are no JSON or
+// lack the shape of an annotation file.
+func ParseTruthLenient(data []byte) (*Truth, []Problem, error) {
+	return Loader{}.readTruth(nil, data, true)
+}
+
+// ReadTruthLenient is ParseTruthLenient for a stream.
+func ReadTruthLenient(r io.Reader) (*Truth, []Problem, error) {
+	return Loader{}.readTruth(r, nil, true)
+}
+
+// truthParser reads an annotation file. Annotations may come before the images
+// and categories they name, so references are checked at the end.
+type truthParser struct {
+	*parser
+	truth       *Truth
+	images      map[int64]int32 // index into truth.Images
+	categories  map[int64]string
+	names       map[string]int64
+	annotations map[int64]struct{}
+	starts      []start // of truth.Annotations
+	first       int     // problem of the current item
+}
+
+// start is where an annotation was in the file.
+type start struct {
+	position
+	item int
+}
+
+func (l Loader) readTruth(r io.Reader, data []byte, lenient bool) (*Truth, []Problem, error) {
+	p := &truthParser{
+		parser: newParser(l, r, data), truth: &Truth{},
+		images: map[int64]int32{}, categories: map[int64]string{}, names: map[string]int64{},
+		annotations: map[int64]struct{}{},
+	}
+	p.lenient = lenient
+	p.file()
+	p.references()
+	if p.err != nil {
+		return nil, nil, p.err
+	}
+	slices.SortStableFunc(p.problems, func(a, b Problem) int { return cmp.Compare(a.Offset, b.Offset) })
+	if p.unlisted > 0 {
+		p.problems = append(p.problems, Problem{
+			Kind: MoreProblems, Text: "and " + strconv.Itoa(p.unlisted) + " more problems", Path: "annotations", Line: 1, Column: 1,
+		})
+	}
+	return p.truth, p.problems, nil
+}
+
+// file reads the whole file.
+func (p *truthParser) file() {
+	p.begin("an object with images, categories and annotations", '{')
+	if p.err != nil {
+		return
+	}
+	var images, categories, annotations bool
+	list := func(name string, there *bool, item func(position)) {
+		if *there {
+			p.field = name
+			p.fail("a second field of this name")
+			return
+		}
+		*there = true
+		p.array(name, item)
+	}
+	p.object(func(name []byte) {
+		switch string(name) {
+		case "images":
+			list("images", &images, p.image)
+		case "categories":
+			list("categories", &categories, p.category)
+		case "annotations":
+			list("annotations", &annotations, p.annotation)
+		default:
+			p.skip()
+		}
+	})
+	p.end()
+	for _, v := range []struct {
+		name  string
+		there bool
+	}{{"images", images}, {"categories", categories}, {"annotations", annotations}} {
+		if !v.there {
+			p.field = v.name
+			p.fail("missing: want an object with images, categories and annotations")
+		}
+	}
+}
+
+// named completes the problems of the item that has just been read.
+func (p *truthParser) named(id int64) {
+	for i := p.first; i < len(p.problems); i++ {
+		p.problems[i].ID = id
+	}
+}
+
+func (p *truthParser) image(at position) {
+	p.first = len(p.problems)
+	var v Image
+	var hasID, hasGroup bool
+	if !p.object(func(name []byte) {
+		switch {
+		case string(name) == "id":
+			if p.enter(0, "id") {
+				v.ID, hasID = p.whole(math.MinInt64, math.MaxInt64)
+			}
+		case string(name) == "width":
+			if p.enter(1, "width") {
+				n, _ := p.whole(0, maxPixels)
+				v.Width = int(n)
+			}
+		case string(name) == "height":
+			if p.enter(2, "height") {
+				n, _ := p.whole(0, maxPixels)
+				v.Height = int(n)
+			}
+		case string(name) == "file_name":
+			if p.enter(3, "file_name") {
+				v.FileName, _ = p.name()
+			}
+		case p.loader.Group != "" && string(name) == p.loader.Group:
+			if p.enter(4, p.loader.Group) {
+				v.Group, hasGroup = p.group()
+			}
+		default:
+			p.skip()
+		}
+	}) {
+		return
+	}
+	if p.lenient {
+		p.need(at, "id", "width", "height")
+	} else {
+		p.need(at, "id")
+	}
+	if p.loader.Group != "" && p.seen&(1<<4) == 0 {
+		p.field = p.loader.Group
+		p.complain(at, MissingField, "missing: images are to be grouped by it")
+		p.field = ""
+	}
+	p.named(v.ID)
+	if !hasID || p.loader.Group != "" && !hasGroup {
+		return
+	}
+	if _, again := p.images[v.ID]; again {
+		p.duplicate(at, v.ID)
+		return
+	}
+	p.images[v.ID] = int32(len(p.truth.Images))
+	p.truth.Images = append(p.truth.Images, v)
+}
+
+// group reads a text or a whole number as a text.
+func (p *truthParser) group() (string, bool) {
+	if startsNumber(p.peek()) {
+		n, ok := p.whole(math.MinInt64, math.MaxInt64)
+		return strconv.FormatInt(n, 10), ok
+	}
+	return p.name()
+}
+
+func (p *truthParser) duplicate(at position, id int64) {
+	p.field = "id"
+	p.complain(at, DuplicateID, "%d is there twice", id)
+	p.field = ""
+	p.named(id)
+}
+
+func (p *truthParser) category(at position) {
+	p.first = len(p.problems)
+	var v Category
+	var hasID, hasName bool
+	if !p.object(func(name []byte) {
+		switch string(name) {
+		case "id":
+			if p.enter(0, "id") {
+				v.ID, hasID = p.whole(math.MinInt64, math.MaxInt64)
+			}
+		case "name":
+			if p.enter(1, "name") {
+				v.Name, hasName = p.name()
+			}
+		default:
+			p.skip()
+		}
+	}) {
+		return
+	}
+	p.need(at, "id", "name")
+	p.named(v.ID)
+	if !hasID || !hasName {
+		return
+	}
+	if _, again := p.categories[v.ID]; again {
+		p.duplicate(at, v.ID)
+		return
+	}
+	if other, again := p.names[v.Name]; again && p.lenient {
+		p.field = "name"
+		p.complain(at, DuplicateName, "%q is the name of category %d too", v.Name, other)
+		p.named(v.ID)
+	}
+	p.categories[v.ID] = v.Name
+	p.names[v.Name] = v.ID
+	p.truth.Categories = append(p.truth.Categories, v)
+}
+
+func (p *truthParser) annotation(at position) {
+	p.first = len(p.problems)
+	var v Annotation
+	var hasID, hasImage, hasCategory, hasBox, hasArea bool
+	crowd := true // unless there is a field that is wrong
+	if !p.object(func(name []byte) {
+		switch string(name) {
+		case "id":
+			if p.enter(0, "id") {
+				v.ID, hasID = p.whole(math.MinInt64, math.MaxInt64)
+			}
+		case "image_id":
+			if p.enter(1, "image_id") {
+				v.Image, hasImage = p.whole(math.MinInt64, math.MaxInt64)
+			}
+		case "category_id":
+			if p.enter(2, "category_id") {
+				v.Category, hasCategory = p.whole(math.MinInt64, math.MaxInt64)
+			}
+		case "bbox":
+			if p.enter(3, "bbox") {
+				v.Box, hasBox = p.box()
+			}
+		case "area":
+			if p.enter(4, "area") {
+				v.Area, hasArea = p.area()
+			}
+		case "iscrowd":
+			if p.enter(5, "iscrowd") {
+				v.Crowd, crowd = p.flag()
+			}
+		default:
+			p.skip()
+		}
+	}) {
+		return
+	}
+	p.need(at, "id", "image_id", "category_id", "bbox", "area")
+	p.named(v.ID)
+	if !hasID || !hasImage || !hasCategory || !hasBox || !crowd {
+		return
+	}
+	if !hasArea {
+		v.Area = float64(v.Box.W * v.Box.H)
+	}
+	if _, again := p.annotations[v.ID]; again {
+		p.duplicate(at, v.ID)
+		return
+	}
+	p.annotations[v.ID] = struct{}{}
+	p.truth.Annotations = append(p.truth.Annotations, v)
+	p.starts = append(p.starts, start{at, p.item})
+}
+
+// area reads the size of an object.
+func (p *truthParser) area() (float64, bool) {
+	p.peek()
+	at := p.here()
+	v, ok := p.finite()
+	if ok && v < 0 {
+		p.complain(at, OutOfRange, "want a number from 0 up, got %v", v)
+		return 0, false
+	}
+	return v, ok
+}
+
+// references checks what annotations say of images and categories, and leaves
+// out those that name none.
+func (p *truthParser) references() {
+	kept := p.truth.Annotations[:0]
+	for i, a := range p.truth.Annotations {
+		if p.err != nil {
+			return
+		}
+		at := p.starts[i]
+		p.list, p.item, p.first = "annotations", at.item, len(p.problems)
+		image, ok := p.images[a.Image]
+		if !ok {
+			p.field = "image_id"
+			p.complain(at.position, UnknownImage, "%d is not among the images", a.Image)
+		}
+		if _, known := p.categories[a.Category]; !known {
+			p.field = "category_id"
+			p.complain(at.position, UnknownCategory, "%d is not among the categories", a.Category)
+			ok = false
+		}
+		if ok {
+			kept = append(kept, a)
+			if p.lenient {
+				p.inside(at.position, a.Box, p.truth.Images[image])
+			}
+		}
+		p.named(a.ID)
+	}
+	p.truth.Annotations = kept
+}
+
+// inside complains of boxes that hold nothing or leave their image. Half a
+// pixel too much is how labelling tools round.
+func (p *truthParser) inside(at position, b Box, in Image) {
+	p.field = "bbox"
+	switch {
+	case b.W == 0 || b.H == 0:
+		p.complain(at, EmptyBox, "%v x %v pixels hold nothing", b.W, b.H)
+	case b.W < 1 || b.H < 1:
+		p.complain(at, DegenerateBox, "%v x %v pixels: less than a pixel across", b.W, b.H)
+	}
+	if in.Width == 0 || in.Height == 0 {
+		return
+	}
+	by := max(-b.X, -b.Y, b.X+b.W-float64(in.Width), b.Y+b.H-float64(in.Height))
+	if by > 1 {
+		p.complain(at, OutsideImage, "[%v, %v, %v, %v] leaves image %d of %d x %d by %.4g pixels",
+			b.X, b.Y, b.W, b.H, in.ID, in.Width, in.Height, by)
+	}
+}

@@ -1,0 +1,417 @@
+package coco
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	areas      = 4  // all, small, medium, large
+	thresholds = 10 // IoU .50, .55, … .95
+	recalls    = 101
+)
+
+// areaRanges are COCO's size classes in square pixels, both ends included: an
+// object of exactly 32² is small and medium.
+var areaRanges = [areas][2]float64{{0, 1e10}, {0, 32 * 32}, {32 * 32, 96 * 96}, {96 * 96, 1e10}}
+
+// iouThresholds and recallThresholds are numpy's linspace(.5, .95, 10) and
+// linspace(0, 1, 101), which differ in places from the decimal literals.
+var iouThresholds, recallThresholds = func() (iou [thresholds]float64, recall [recalls]float64) {
+	first, last := 0.5, 0.95 // variables: constant arithmetic would be exact
+	step := (last - first) / (thresholds - 1)
+	for i := range iou {
+		iou[i] = float64(float64(i)*step) + first
+	}
+	iou[thresholds-1] = last
+	step = 0.01
+	for i := range recall {
+		recall[i] = float64(i) * step
+	}
+	recall[recalls-1] = 1
+	return iou, recall
+}()
+
+// bit is the place of an area and a threshold in the masks of a verdict.
+func bit(area, threshold int) uint64 { return 1 << (area*thresholds + threshold) }
+
+// areaMask has the bits of all thresholds of one area.
+func areaMask(area int) uint64 { return (1<<thresholds - 1) << (area * thresholds) }
+
+// Matched says which detection found which truth, for every size class and IoU
+// threshold: all that any of the metrics needs. It grows with the number of
+// detections alone.
+type Matched struct {
+	params   Params
+	protocol Protocol
+	images   []Image    // by id
+	category []Category // by id
+	classes  []class    // as category
+	used     int        // detections that took part
+}
+
+// Protocol says how the matching was done.
+func (m *Matched) Protocol() Protocol { return m.protocol }
+
+// class is one category's matching.
+type class struct {
+	truths [areas]int // that count: neither crowd nor outside the size class
+	places []place    // of the truths that count in size class "all", by image
+	dets   []verdict  // falling score; of equals, the one of the lower image id first
+}
+
+// place says how many truths of one class one image has.
+type place struct {
+	image  int32 // index into Matched.images
+	truths int32
+}
+
+// verdict is what became of one detection. The masks have a bit for each size
+// class and threshold.
+type verdict struct {
+	score float64
+	found uint64 // a truth, counted or not
+	aside uint64 // counts neither as true nor as false
+	image int32  // index into Matched.images
+	rank  int32  // by score within image and class, from 0
+}
+
+// Match assigns detections to truths. It refuses values that no COCO file may
+// hold: repeated ids, unknown images or categories, numbers that are not
+// finite, negative sizes.
+func Match(truth *Truth, detections []Detection, params Params) (*Matched, error) {
+	params, err := params.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := truth.check()
+	if err != nil {
+		return nil, err
+	}
+	m := &Matched{
+		params:   params,
+		images:   make([]Image, len(truth.Images)),
+		category: make([]Category, len(truth.Categories)),
+		classes:  make([]class, len(truth.Categories)),
+		protocol: Protocol{
+			Evaluator: evaluator, Mode: params.Mode, MaxDets: params.MaxDets, ScoreFloor: params.ScoreFloor,
+			ClipBoxes: params.ClipBoxes, Area: "field", Truth: truth.Digest(),
+		},
+	}
+	for _, v := range truth.Images {
+		m.images[ids.images[v.ID]] = v
+	}
+	for _, v := range truth.Categories {
+		m.category[ids.categories[v.ID]] = v
+	}
+	truths := newCells(len(truth.Annotations))
+	for i := range truth.Annotations {
+		a := &truth.Annotations[i]
+		truths.add(i, ids.categories[a.Category], ids.images[a.Image])
+	}
+	found := newCells(len(detections))
+	last := Detection{Image: math.MinInt64}
+	var image, category int32
+	for i := range detections {
+		d := &detections[i]
+		if text := d.fault(); text != "" {
+			return nil, fmt.Errorf("coco: detections[%d]: %s", i, text)
+		}
+		if i == 0 || d.Image != last.Image {
+			var ok bool
+			if image, ok = ids.images[d.Image]; !ok {
+				return nil, fmt.Errorf("coco: detections[%d]: image %d is not in the ground truth", i, d.Image)
+			}
+		}
+		if i == 0 || d.Category != last.Category {
+			var ok bool
+			if category, ok = ids.categories[d.Category]; !ok {
+				return nil, fmt.Errorf("coco: detections[%d]: category %d is not in the ground truth", i, d.Category)
+			}
+		}
+		last = *d
+		if params.ScoreFloor > 0 && d.Score < params.ScoreFloor {
+			continue
+		}
+		found.add(i, category, image)
+	}
+	m.used = len(found.items)
+	truths.sort(len(m.category), len(m.images))
+	found.sort(len(m.category), len(m.images))
+	inParallel(len(m.classes), func() func(int) {
+		w := &matcher{m: m, truth: truth, detections: detections}
+		return func(k int) { w.class(&m.classes[k], truths.of(k), found.of(k)) }
+	})
+	return m, nil
+}
+
+// cells sorts items by category and, within, by image, keeping their order.
+type cells struct {
+	items []cell
+	ends  []int32 // of each category
+}
+
+type cell struct{ item, category, image int32 }
+
+func newCells(n int) *cells { return &cells{items: make([]cell, 0, n)} }
+
+func (c *cells) add(item int, category, image int32) {
+	c.items = append(c.items, cell{int32(item), category, image})
+}
+
+func (c *cells) sort(categories, images int) {
+	spare := make([]cell, len(c.items))
+	distribute(c.items, spare, images, func(v cell) int32 { return v.image })
+	c.ends = distribute(spare, c.items, categories, func(v cell) int32 { return v.category })
+}
+
+func (c *cells) of(category int) []cell {
+	start := int32(0)
+	if category > 0 {
+		start = c.ends[category-1]
+	}
+	return c.items[start:c.ends[category]]
+}
+
+// distribute copies from into to, sorted by key, in one counting pass, and
+// returns where each key ends.
+func distribute(from, to []cell, keys int, key func(cell) int32) []int32 {
+	next := make([]int32, keys+1)
+	for _, v := range from {
+		next[key(v)+1]++
+	}
+	for i := 1; i <= keys; i++ {
+		next[i] += next[i-1]
+	}
+	for _, v := range from {
+		k := key(v)
+		to[next[k]] = v
+		next[k]++
+	}
+	return next[:keys]
+}
+
+// matcher matches one class at a time and keeps its working memory.
+type matcher struct {
+	m          *Matched
+	truth      *Truth
+	detections []Detection
+
+	gts  []target
+	near []candidate
+	keys []sortKey
+	raw  []verdict
+}
+
+// target is a truth within one image and class.
+type target struct {
+	box   Box
+	area  float64     // of the box
+	aside [areas]bool // ignored in that size class
+	taken uint64      // by a detection, for size class and threshold
+	crowd bool        // may be taken again and again
+	zero  bool        // found, it reads as not found: annotation id 0 in Strict mode
+}
+
+type candidate struct {
+	target *target
+	iou    float64
+}
+
+type sortKey struct {
+	score float64
+	index int32
+}
+
+// class matches the images of one class, both lists being sorted by image.
+func (w *matcher) class(c *class, truths, dets []cell) {
+	w.raw = w.raw[:0]
+	for len(truths) > 0 || len(dets) > 0 {
+		image := int32(math.MaxInt32)
+		if len(truths) > 0 {
+			image = truths[0].image
+		}
+		if len(dets) > 0 {
+			image = min(image, dets[0].image)
+		}
+		nt, nd := run(truths, image), run(dets, image)
+		w.targets(c, truths[:nt], image)
+		w.image(dets[:nd], image)
+		truths, dets = truths[nt:], dets[nd:]
+	}
+	w.keys = w.keys[:0]
+	for i := range w.raw {
+		w.keys = append(w.keys, sortKey{w.raw[i].score, int32(i)})
+	}
+	sortKeys(w.keys)
+	c.dets = make([]verdict, len(w.raw))
+	for i, k := range w.keys {
+		c.dets[i] = w.raw[k.index]
+	}
+}
+
+// run counts the leading cells of one image.
+func run(cells []cell, image int32) int {
+	n := 0
+	for n < len(cells) && cells[n].image == image {
+		n++
+	}
+	return n
+}
+
+// sortKeys sorts by falling score and keeps the order of equals.
+func sortKeys(keys []sortKey) {
+	slices.SortFunc(keys, func(a, b sortKey) int {
+		switch {
+		case a.score > b.score:
+			return -1
+		case a.score < b.score:
+			return 1
+		}
+		return cmp.Compare(a.index, b.index)
+	})
+}
+
+// targets prepares the truths of one image and counts them.
+func (w *matcher) targets(c *class, cells []cell, image int32) {
+	w.gts = w.gts[:0]
+	counted := int32(0)
+	for _, v := range cells {
+		a := &w.truth.Annotations[v.item]
+		t := target{box: a.Box, area: float64(a.Box.W * a.Box.H), crowd: a.Crowd, zero: a.ID == 0 && w.m.params.Mode == Strict}
+		for k, r := range areaRanges {
+			t.aside[k] = a.Crowd || a.Area < r[0] || a.Area > r[1]
+			if !t.aside[k] {
+				c.truths[k]++
+			}
+		}
+		if !t.aside[0] {
+			counted++
+		}
+		w.gts = append(w.gts, t)
+	}
+	if counted > 0 {
+		c.places = append(c.places, place{image, counted})
+	}
+}
+
+// image gives the verdicts on the detections of one image, in order of score.
+func (w *matcher) image(cells []cell, image int32) {
+	w.keys = w.keys[:0]
+	for i, v := range cells {
+		w.keys = append(w.keys, sortKey{w.detections[v.item].Score, int32(i)})
+	}
+	sortKeys(w.keys)
+	for rank, k := range w.keys[:min(len(w.keys), w.m.params.MaxDets[2])] {
+		d := &w.detections[cells[k.index].item]
+		box := d.Box
+		if w.m.params.ClipBoxes {
+			box = clip(box, w.m.images[image])
+		}
+		v := verdict{score: d.Score, image: image, rank: int32(rank)}
+		area := float64(box.W * box.H)
+		w.near = w.near[:0]
+		for i := range w.gts {
+			g := &w.gts[i]
+			if iou := overlap(box, area, g); !(iou < iouThresholds[0]) { // not >=: 0/0 counts as near, as in the reference
+				w.near = append(w.near, candidate{g, iou})
+			}
+		}
+		if len(w.near) > 0 {
+			v.found, v.aside = assign(w.near)
+		}
+		for a, r := range areaRanges {
+			if area < r[0] || area > r[1] {
+				v.aside |= areaMask(a) &^ v.found
+			}
+		}
+		w.raw = append(w.raw, v)
+	}
+}
+
+// assign takes for one detection, in each size class and at each threshold,
+// the best truth that is free: one that counts before one that is set aside,
+// and of equally good ones the last in the file.
+func assign(near []candidate) (found, aside uint64) {
+	for a := range areas {
+		for t := range thresholds {
+			b := bit(a, t)
+			var m *target
+			for _, wantAside := range [2]bool{false, true} {
+				best := iouThresholds[t]
+				for i := range near {
+					c := &near[i]
+					if c.target.aside[a] != wantAside || c.iou < best || c.target.taken&b != 0 && !c.target.crowd {
+						continue
+					}
+					best, m = c.iou, c.target
+				}
+				if m != nil {
+					break
+				}
+			}
+			if m == nil {
+				continue
+			}
+			m.taken |= b
+			if m.aside[a] {
+				aside |= b
+			}
+			if !m.zero {
+				found |= b
+			}
+		}
+	}
+	return found, aside
+}
+
+// overlap is the intersection over union of a detection and a truth; for a
+// crowd, over the detection alone. The conversions forbid the compiler to fuse
+// a product into the next addition, which would change the last bit.
+func overlap(d Box, area float64, g *target) float64 {
+	w := min(d.W+d.X, g.box.W+g.box.X) - max(d.X, g.box.X)
+	if w <= 0 {
+		return 0
+	}
+	h := min(d.H+d.Y, g.box.H+g.box.Y) - max(d.Y, g.box.Y)
+	if h <= 0 {
+		return 0
+	}
+	i := float64(w * h)
+	if g.crowd {
+		return i / area
+	}
+	return i / (area + g.area - i)
+}
+
+// clip cuts a box to its image, where the image's size is known.
+func clip(b Box, in Image) Box {
+	if in.Width == 0 || in.Height == 0 {
+		return b
+	}
+	x, y := max(b.X, 0), max(b.Y, 0)
+	w := max(min(b.X+b.W, float64(in.Width))-x, 0)
+	h := max(min(b.Y+b.H, float64(in.Height))-y, 0)
+	return Box{x, y, w, h}
+}
+
+// inParallel calls a function for each of 0…n-1 on as many threads as there
+// are processors. start is called once a thread, to make its working memory.
+func inParallel(n int, start func() func(int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			do := start()
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,537 @@
+package coco
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// ParseError says what is wrong with a file, and where.
+type ParseError struct {
+	Offset int64  // bytes from the start
+	Line   int    // from 1
+	Column int    // in bytes, from 1
+	Path   string // like annotations[12].bbox; may be empty
+	Text   string
+}
+
+// Error reads "3:14 (byte 210): annotations[12].bbox: want 4 numbers, got 3".
+func (e *ParseError) Error() string {
+	where := fmt.Sprintf("%d:%d (byte %d): ", e.Line, e.Column, e.Offset)
+	if e.Path != "" {
+		where += e.Path + ": "
+	}
+	return where + e.Text
+}
+
+const (
+	maxDepth   = 64      // of values that are passed over
+	maxNumber  = 512     // bytes of one number
+	maxText    = 4096    // bytes of one name, as written
+	bufferSize = 1 << 18 // bytes read at once; more than any token that is kept
+)
+
+// position is a place in the file.
+type position struct {
+	offset int64
+	line   int
+	column int
+}
+
+// scanner reads JSON from a stream, one token at a time. After an error, which
+// it keeps, all methods return zero values and false.
+type scanner struct {
+	from  io.Reader // nil when all is in buf
+	buf   []byte
+	pos   int   // of the next byte in buf
+	base  int64 // offset of buf[0]
+	limit int64 // bytes; more is an error
+	line  int
+	start int64 // offset of the current line
+	err   error
+	text  []byte // an unescaped string
+
+	// Where the scanner is, for errors: list[item].field.
+	list, field string
+	item        int
+}
+
+func newScanner(from io.Reader, all []byte, limit int64) scanner {
+	s := scanner{from: from, buf: all, limit: limit, line: 1}
+	if from != nil {
+		s.buf = make([]byte, 0, bufferSize)
+	} else if int64(len(all)) > limit {
+		s.fail("want at most %d bytes, got %d", limit, len(all))
+	}
+	return s
+}
+
+func (s *scanner) here() position {
+	offset := s.base + int64(s.pos)
+	return position{offset, s.line, int(offset-s.start) + 1}
+}
+
+// path is like annotations[12].bbox.
+func (s *scanner) path() string {
+	switch {
+	case s.list == "":
+		return s.field
+	case s.field == "":
+		return fmt.Sprintf("%s[%d]", s.list, s.item)
+	}
+	return fmt.Sprintf("%s[%d].%s", s.list, s.item, s.field)
+}
+
+// fail records an error at the current place, unless there is one already.
+func (s *scanner) fail(format string, args ...any) { s.failAt(s.here(), format, args...) }
+
+func (s *scanner) failAt(at position, format string, args ...any) {
+	if s.err == nil {
+		s.err = &ParseError{Offset: at.offset, Line: at.line, Column: at.column, Path: s.path(), Text: fmt.Sprintf(format, args...)}
+	}
+}
+
+// more reads on, keeping the bytes from keep on, and returns how far they
+// moved to the front; false at the end of the stream or after an error.
+func (s *scanner) more(keep int) (moved int, ok bool) {
+	if s.from == nil || s.err != nil {
+		return 0, false
+	}
+	if len(s.buf)-keep >= bufferSize {
+		s.fail("a text or number of more than %d bytes", bufferSize)
+		return 0, false
+	}
+	n := copy(s.buf[:cap(s.buf)], s.buf[keep:])
+	s.buf, s.base, s.pos = s.buf[:n], s.base+int64(keep), s.pos-keep
+	for range 100 {
+		n, err := s.from.Read(s.buf[len(s.buf):cap(s.buf)])
+		s.buf = s.buf[:len(s.buf)+n]
+		if s.base+int64(len(s.buf)) > s.limit {
+			s.fail("want at most %d bytes, got more", s.limit)
+			return keep, false
+		}
+		if err != nil {
+			s.from = nil
+			if err != io.EOF && s.err == nil {
+				s.err = fmt.Errorf("read at byte %d: %w", s.base+int64(len(s.buf)), err)
+				return keep, false
+			}
+		}
+		if n > 0 {
+			return keep, true
+		}
+		if err != nil {
+			return keep, false
+		}
+	}
+	s.err = fmt.Errorf("read at byte %d: %w", s.base+int64(len(s.buf)), io.ErrNoProgress)
+	return keep, false
+}
+
+// peek passes over white space and returns the next byte; 0 at the end.
+func (s *scanner) peek() byte {
+	if s.err != nil {
+		return 0
+	}
+	for {
+		for s.pos < len(s.buf) {
+			c := s.buf[s.pos]
+			if c > ' ' {
+				return c
+			}
+			switch c {
+			case '\n':
+				s.line++
+				s.start = s.base + int64(s.pos) + 1
+			case ' ', '\t', '\r':
+			default:
+				return c
+			}
+			s.pos++
+		}
+		if _, ok := s.more(s.pos); !ok {
+			return 0
+		}
+	}
+}
+
+// ended says whether nothing is left.
+func (s *scanner) ended() bool { return s.peek() == 0 && s.err == nil && s.pos == len(s.buf) }
+
+// unexpected fails with what is there in place of what is wanted.
+func (s *scanner) unexpected(want string) {
+	c := s.peek()
+	switch {
+	case s.err != nil:
+	case s.pos == len(s.buf):
+		s.fail("want %s, got the end of the file", want)
+	default:
+		s.fail("want %s, got %s", want, describe(c))
+	}
+}
+
+// describe names the value that starts with a byte.
+func describe(c byte) string {
+	switch {
+	case c == '{':
+		return "an object"
+	case c == '[':
+		return "an array"
+	case c == '"':
+		return "a text"
+	case c == 't' || c == 'f':
+		return "true or false"
+	case c == 'n':
+		return "null"
+	case startsNumber(c):
+		return "a number"
+	}
+	return strconv.QuoteRune(rune(c))
+}
+
+// take passes over one byte, which must be there.
+func (s *scanner) take(c byte, want string) bool {
+	if s.peek() != c || s.err != nil {
+		s.unexpected(want)
+		return false
+	}
+	s.pos++
+	return true
+}
+
+// next moves to the next element of an array or object whose opening byte was
+// taken, first being true before the first one. It returns false, and takes
+// the closing byte, when there is none.
+func (s *scanner) next(first bool, closing byte) bool {
+	c := s.peek()
+	if s.err != nil {
+		return false
+	}
+	if c == closing {
+		s.pos++
+		return false
+	}
+	if first {
+		if c == 0 {
+			s.unexpected(strconv.QuoteRune(rune(closing)))
+			return false
+		}
+		return true
+	}
+	if !s.take(',', "a comma or "+strconv.QuoteRune(rune(closing))) {
+		return false
+	}
+	if s.peek() == closing {
+		s.fail("a comma before %q", closing)
+		return false
+	}
+	return s.err == nil
+}
+
+// key reads a field's name and the colon. The bytes are good until the next
+// call.
+func (s *scanner) key() ([]byte, bool) {
+	if s.peek() != '"' {
+		s.unexpected("a field's name in quotes")
+		return nil, false
+	}
+	name, ok := s.string(maxText)
+	if !ok {
+		return nil, false
+	}
+	// The name may lie in the buffer, which looking for the colon may move.
+	if s.pos < len(s.buf) && s.buf[s.pos] == ':' {
+		s.pos++
+		return name, true
+	}
+	s.text = append(s.text[:0], name...)
+	return s.text, s.take(':', "a colon")
+}
+
+// string reads a text whose quote is next. The bytes are good until the next
+// call.
+func (s *scanner) string(limit int) ([]byte, bool) {
+	at := s.here()
+	from := s.pos
+	i := from + 1
+	plain := true
+	for {
+		for i < len(s.buf) && s.buf[i] != '"' && s.buf[i] != '\\' && s.buf[i] >= ' ' {
+			i++
+		}
+		if i-from > limit+1 {
+			s.failAt(at, "want a text of at most %d bytes", limit)
+			return nil, false
+		}
+		if i+1 >= len(s.buf) && (i >= len(s.buf) || s.buf[i] == '\\') {
+			moved, ok := s.more(from)
+			i, from = i-moved, from-moved
+			if !ok {
+				s.failAt(at, "a text without an end")
+				return nil, false
+			}
+			continue
+		}
+		switch s.buf[i] {
+		case '"':
+			raw := s.buf[from : i+1]
+			s.pos = i + 1
+			if plain && utf8.Valid(raw) {
+				return raw[1 : len(raw)-1], true
+			}
+			var text string
+			if !utf8.Valid(raw) || json.Unmarshal(raw, &text) != nil {
+				s.failAt(at, "a text that is not valid JSON in UTF-8")
+				return nil, false
+			}
+			s.text = append(s.text[:0], text...)
+			return s.text, true
+		case '\\':
+			plain = false
+			i += 2
+		default:
+			s.pos = i
+			s.fail("a control character in a text")
+			return nil, false
+		}
+	}
+}
+
+func startsNumber(c byte) bool { return c == '-' || '0' <= c && c <= '9' || c == 'N' || c == 'I' }
+
+// number reads a number that is next. Python's NaN, Infinity and -Infinity,
+// which JSON does not allow but many programs write, are read as what they
+// mean, for the caller to refuse. Whole says that there was neither fraction
+// nor exponent, and integer is then its value, unless it does not fit.
+func (s *scanner) number() (v float64, integer int64, whole, ok bool) {
+	at := s.here()
+	raw := s.numberBytes()
+	if s.err != nil {
+		return 0, 0, false, false
+	}
+	v, integer, whole, ok = parseNumber(raw)
+	if !ok {
+		s.failAt(at, "want a number, got %.40q", raw)
+	}
+	return v, integer, whole, ok
+}
+
+// numberBytes takes all bytes that may belong to a number.
+func (s *scanner) numberBytes() []byte {
+	from, i := s.pos, s.pos
+	for {
+		for i < len(s.buf) && isNumberByte[s.buf[i]] {
+			i++
+		}
+		if i-from > maxNumber {
+			s.fail("a number of more than %d bytes", maxNumber)
+			return nil
+		}
+		if i < len(s.buf) {
+			break
+		}
+		moved, ok := s.more(from)
+		i, from = i-moved, from-moved
+		if !ok {
+			break
+		}
+	}
+	s.pos = i
+	return s.buf[from:i]
+}
+
+var isNumberByte = func() (t [256]bool) {
+	for _, c := range "+-.0123456789eE" + "NaN" + "Infinity" {
+		t[c] = true
+	}
+	return t
+}()
+
+var powersOf10 = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15}
+
+// parseNumber reads a JSON number, or what Python writes for those that JSON
+// lacks.
+func parseNumber(b []byte) (v float64, integer int64, whole, ok bool) {
+	i := 0
+	negative := len(b) > 0 && b[0] == '-'
+	if negative {
+		i++
+	}
+	first := i
+	var digits uint64
+	for ; i < len(b) && isDigit(b[i]); i++ {
+		digits = digits*10 + uint64(b[i]-'0') // may overflow: used only when short
+	}
+	count := i - first
+	if count == 0 {
+		switch string(b) {
+		case "NaN":
+			return math.NaN(), 0, false, true
+		case "Infinity":
+			return math.Inf(1), 0, false, true
+		case "-Infinity":
+			return math.Inf(-1), 0, false, true
+		}
+		return 0, 0, false, false
+	}
+	if b[first] == '0' && count > 1 {
+		return 0, 0, false, false
+	}
+	if i == len(b) {
+		if count > 15 {
+			v, err := strconv.ParseFloat(string(b), 64)
+			integer, notInt := strconv.ParseInt(string(b), 10, 64)
+			return v, integer, notInt == nil, err == nil || math.IsInf(v, 0)
+		}
+		integer = int64(digits)
+		v = float64(digits)
+		if negative {
+			integer, v = -integer, -v
+		}
+		return v, integer, true, true
+	}
+	fraction := 0
+	if b[i] == '.' {
+		i++
+		for ; i < len(b) && isDigit(b[i]); i++ {
+			digits = digits*10 + uint64(b[i]-'0')
+			fraction++
+		}
+		if fraction == 0 {
+			return 0, 0, false, false
+		}
+	}
+	if i == len(b) && count+fraction <= 15 {
+		// Both are exact, so their quotient is the nearest float64.
+		v = float64(digits) / powersOf10[fraction]
+		if negative {
+			v = -v
+		}
+		return v, 0, false, true
+	}
+	if i < len(b) { // an exponent
+		if b[i] != 'e' && b[i] != 'E' {
+			return 0, 0, false, false
+		}
+		i++
+		if i < len(b) && (b[i] == '+' || b[i] == '-') {
+			i++
+		}
+		start := i
+		for i < len(b) && isDigit(b[i]) {
+			i++
+		}
+		if i == start || i < len(b) {
+			return 0, 0, false, false
+		}
+	}
+	// Out of range gives an infinity, which the caller refuses by that name.
+	v, err := strconv.ParseFloat(string(b), 64)
+	return v, 0, false, err == nil || math.IsInf(v, 0)
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// boolean reads true or false.
+func (s *scanner) boolean() (value, ok bool) {
+	if s.peek() == 't' {
+		return true, s.word("true")
+	}
+	return false, s.word("false")
+}
+
+// word takes a literal whose first byte is next.
+func (s *scanner) word(word string) bool {
+	for s.pos+len(word) > len(s.buf) {
+		if _, ok := s.more(s.pos); !ok {
+			break
+		}
+	}
+	if s.err != nil {
+		return false
+	}
+	if s.pos+len(word) > len(s.buf) || string(s.buf[s.pos:s.pos+len(word)]) != word {
+		s.fail("want %s", word)
+		return false
+	}
+	s.pos += len(word)
+	return true
+}
+
+// skip passes over one value of any kind, checking its form.
+func (s *scanner) skip() bool { return s.skipNested(0) }
+
+func (s *scanner) skipNested(depth int) bool {
+	if depth > maxDepth {
+		s.fail("nested more than %d deep", maxDepth)
+		return false
+	}
+	switch c := s.peek(); {
+	case s.err != nil:
+		return false
+	case c == '{':
+		s.pos++
+		for first := true; s.next(first, '}'); first = false {
+			if s.peek() != '"' {
+				s.unexpected("a field's name in quotes")
+				return false
+			}
+			if !s.skipString() || !s.take(':', "a colon") || !s.skipNested(depth+1) {
+				return false
+			}
+		}
+	case c == '[':
+		s.pos++
+		for first := true; s.next(first, ']'); first = false {
+			if !s.skipNested(depth + 1) {
+				return false
+			}
+		}
+	case c == '"':
+		return s.skipString()
+	case c == 't' || c == 'f':
+		_, ok := s.boolean()
+		return ok
+	case c == 'n':
+		return s.word("null")
+	case startsNumber(c):
+		_, _, _, ok := s.number()
+		return ok
+	default:
+		s.unexpected("a value")
+	}
+	return s.err == nil
+}
+
+// skipString passes over a text of any length.
+func (s *scanner) skipString() bool {
+	at := s.here()
+	s.pos++
+	for {
+		for s.pos < len(s.buf) {
+			c := s.buf[s.pos]
+			if c == '\\' {
+				if s.pos+1 == len(s.buf) {
+					break // its second half is not here yet
+				}
+				s.pos += 2
+				continue
+			}
+			if c < ' ' {
+				s.fail("a control character in a text")
+				return false
+			}
+			s.pos++
+			if c == '"' {
+				return true
+			}
+		}
+		if _, ok := s.more(s.pos); !ok {
+			s.failAt(at, "a text without an end")
+			return false
+		}
+	}
+}
