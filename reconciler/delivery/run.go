@@ -169,10 +169,11 @@ const (
 	RunDied                    // its lock is free and its journal has no end
 	RunDone                    // ended with a result
 	RunFailed                  // ended with an error that a retry will not mend
+	RunStopped                 // ended on request, nothing of it is left running; started again, it goes on where it was
 )
 
 func (p RunPhase) String() string {
-	return [...]string{"unknown", "running", "died", "done", "failed"}[p]
+	return [...]string{"unknown", "running", "died", "done", "failed", "stopped"}[p]
 }
 
 // MarshalText implements encoding.TextMarshaler.
@@ -180,7 +181,7 @@ func (p RunPhase) MarshalText() ([]byte, error) { return []byte(p.String()), nil
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *RunPhase) UnmarshalText(text []byte) error {
-	for q := RunUnknown; q <= RunFailed; q++ {
+	for q := RunUnknown; q <= RunStopped; q++ {
 		if q.String() == string(text) {
 			*p = q
 			return nil
