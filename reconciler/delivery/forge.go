@@ -16,6 +16,14 @@ type PullRequest struct {
 	Updated time.Time `json:"updated,omitzero"`
 }
 
+// A Comment is what a person wrote on a pull request.
+type Comment struct {
+	ID     int64     `json:"id"`
+	Author string    `json:"author"`
+	Body   string    `json:"body"`
+	At     time.Time `json:"at,omitzero"`
+}
+
 // Permission is what a user may do, by the forge's own word.
 type Permission string
 

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Builds Gitea from source, once, for the tests that want a real forge, and
+# prints the folder that holds it: the program, and the templates, locales and
+# public files that it reads when it runs. Needs Go, a C compiler (for SQLite)
+# and git. The first build takes some minutes; later calls answer at once.
+set -eu
+
+version=1.25.5
+here=$(cd "$(dirname "$0")" && pwd)
+folder=${XDG_CACHE_HOME:-$HOME/.cache}/aob/gitea-$version
+
+if [ -x "$folder/gitea" ]; then
+	echo "$folder"
+	exit 0
+fi
+
+mkdir -p "$(dirname "$folder")"
+new=$(mktemp -d "$folder.XXXXXX")
+trap 'chmod -R u+w "$new" && rm -rf "$new"' EXIT
+cd "$here/build"
+# This module says what is built and with what: no workspace or flag of the
+# caller's may change it, and the build may not change the module.
+export GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=1
+nice -n 10 go build -p 2 -o "$new/gitea" -trimpath \
+	-tags 'sqlite sqlite_unlock_notify' -ldflags "-s -w -X main.Version=$version" code.gitea.io/gitea
+source=$(go list -m -f '{{.Dir}}' code.gitea.io/gitea)
+for part in options public templates; do
+	cp -R "$source/$part" "$new/$part"
+done
+chmod -R u+w "$new"
+"$new/gitea" --version >&2
+# Renaming the whole folder last means that a build that was cut short is never found.
+mv -T "$new" "$folder" 2>/dev/null || [ -x "$folder/gitea" ]
+echo "$folder"
