@@ -1,0 +1,247 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// maxKeyFile bounds what is read of a key file; a key takes some 120 bytes.
+const maxKeyFile = 64 << 10
+
+const (
+	privateBlock = "PRIVATE KEY"
+	publicBlock  = "PUBLIC KEY"
+)
+
+// A Key signs. It prints as its id, never as the secret.
+type Key struct {
+	private ed25519.PrivateKey
+	public  PublicKey
+}
+
+// Public returns the key that verifies what k signs.
+func (k *Key) Public() PublicKey { return k.public }
+
+// ID returns the key's id, the same as its public key's.
+func (k *Key) ID() string { return k.public.id }
+
+func (k *Key) String() string { return "key " + k.public.id }
+
+// GoString keeps the secret out of %#v.
+func (k *Key) GoString() string { return k.String() }
+
+// A PublicKey verifies. The zero value verifies nothing.
+type PublicKey struct {
+	key ed25519.PublicKey
+	der []byte // SubjectPublicKeyInfo
+	id  string
+}
+
+// ID returns the key's id: the SHA-256 of its SubjectPublicKeyInfo in DER, as
+// 64 hex digits.
+func (p PublicKey) ID() string { return p.id }
+
+func (p PublicKey) String() string { return "public key " + p.id }
+
+// PEM returns the key as a "PUBLIC KEY" block.
+func (p PublicKey) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: p.der})
+}
+
+// Create makes a key and writes it to path, readable by its owner alone. It
+// never overwrites: where path exists the error is fs.ErrExist. When it returns
+// nil the key survives a power cut.
+func Create(path string) (*Key, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	if err := writeNew(path, pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: der})); err != nil {
+		return nil, fmt.Errorf("write private key: %w", err)
+	}
+	return newKey(private)
+}
+
+// writeNew writes a file that must not exist. A link, unlike a rename, refuses
+// to replace what another process has just created, and unlike an exclusive
+// open never shows half a file.
+func writeNew(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Load reads a private key. It refuses a file that group or others may read,
+// and anything but one ed25519 key in PKCS #8.
+func Load(path string) (*Key, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read private key: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read private key: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("private key %s: want a file, found %s", path, info.Mode().Type())
+	}
+	if extra := info.Mode().Perm() &^ 0o700; extra != 0 {
+		return nil, fmt.Errorf("private key %s: others may use it (mode %04o); run chmod 600 on it, and replace the key if they did",
+			path, info.Mode().Perm())
+	}
+	data, err := readBounded(f)
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: %w", path, err)
+	}
+	blocks, err := decodePEM(data, privateBlock)
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: %w", path, err)
+	}
+	if len(blocks) != 1 {
+		return nil, fmt.Errorf("private key %s: want one key, found %d", path, len(blocks))
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0])
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: not a PKCS #8 key; make one with: openssl genpkey -algorithm ed25519", path)
+	}
+	private, ok := parsed.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("private key %s: want an ed25519 key, found %T", path, parsed)
+	}
+	return newKey(private)
+}
+
+// LoadPublic reads one or more public keys from a PEM file.
+func LoadPublic(path string) ([]PublicKey, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read public key: %w", err)
+	}
+	defer f.Close()
+	data, err := readBounded(f)
+	if err != nil {
+		return nil, fmt.Errorf("public key %s: %w", path, err)
+	}
+	keys, err := ParsePublic(data)
+	if err != nil {
+		return nil, fmt.Errorf("public key %s: %w", path, err)
+	}
+	return keys, nil
+}
+
+// ParsePublic reads one or more "PUBLIC KEY" blocks. A key that stands twice
+// comes once; text outside the blocks, as comments, is passed over.
+func ParsePublic(data []byte) ([]PublicKey, error) {
+	if len(data) > maxKeyFile {
+		return nil, fmt.Errorf("want at most %d bytes, got %d", maxKeyFile, len(data))
+	}
+	blocks, err := decodePEM(data, publicBlock)
+	if err != nil {
+		return nil, err
+	}
+	var keys []PublicKey
+	seen := map[string]bool{}
+	for i, der := range blocks {
+		parsed, err := x509.ParsePKIXPublicKey(der)
+		if err != nil {
+			return nil, fmt.Errorf("key %d: not a public key: %w", i+1, err)
+		}
+		public, ok := parsed.(ed25519.PublicKey)
+		if !ok {
+			return nil, fmt.Errorf("key %d: want an ed25519 key, found %T", i+1, parsed)
+		}
+		key, err := newPublic(public)
+		if err != nil {
+			return nil, fmt.Errorf("key %d: %w", i+1, err)
+		}
+		if !seen[key.id] {
+			seen[key.id] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
+
+func newKey(private ed25519.PrivateKey) (*Key, error) {
+	public, err := newPublic(private.Public().(ed25519.PublicKey))
+	if err != nil {
+		return nil, err
+	}
+	return &Key{private, public}, nil
+}
+
+func newPublic(key ed25519.PublicKey) (PublicKey, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("encode public key: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	return PublicKey{key, der, hex.EncodeToString(sum[:])}, nil
+}
+
+func readBounded(f fs.File) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxKeyFile {
+		return nil, fmt.Errorf("larger than %d bytes, so not a key", maxKeyFile)
+	}
+	return data, nil
+}
+
+// decodePEM returns the content of every block of data, of which there must be
+// at least one and all of one type. The error never quotes the data: it may be
+// a secret in the wrong place.
+func decodePEM(data []byte, want string) ([][]byte, error) {
+	var all [][]byte
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if block.Type != want {
+			return nil, fmt.Errorf("want a PEM block %q, found %q", want, block.Type)
+		}
+		all = append(all, block.Bytes)
+		data = rest
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no PEM block %q in it", want)
+	}
+	if bytes.Contains(data, []byte("-----BEGIN")) {
+		return nil, errors.New("its last PEM block is cut off or damaged")
+	}
+	return all, nil
+}
