@@ -16,13 +16,24 @@ type Gate struct {
 	Evaluate   EvalSet     `json:"evaluate" doc:"The images and truths that the gate judges on."`
 	Looks      int         `json:"looks,omitempty" check:"optional,later" doc:"How many judged runs one baseline and eval set stand."`
 	Checks     []GateCheck `json:"checks" check:"min=1" doc:"What must hold; all of them."`
+
+	sealed Digest // see Sealed
 }
 
 // Digest returns the digest of what the gate asks for. Owners are left out:
 // who may settle a doubt changes no measurement.
 func (g Gate) Digest() Digest {
+	if g.sealed != "" {
+		return g.sealed
+	}
 	g.Owners = nil
 	return DigestOf("gate", g)
+}
+
+// Sealed returns the gate with its digest computed once; see [Model.Sealed].
+func (g Gate) Sealed() Gate {
+	g.sealed = g.Digest()
+	return g
 }
 
 // An EvalSet is the images and truths that a gate judges on.

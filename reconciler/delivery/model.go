@@ -32,6 +32,8 @@ type Model struct {
 	Thresholds map[string]any    `json:"thresholds,omitempty" check:"optional,later" doc:"Score thresholds, resolved on the validation split."`
 	Variants   []string          `json:"variants" default:"[fp32]" check:"oneof=fp32" doc:"The forms that are shipped."`
 	Track      *Track            `json:"track,omitempty" check:"optional,later" doc:"Where the run is mirrored, by a name in the server's configuration."`
+
+	sealed Digest // see Sealed
 }
 
 // A Dataset refers to a version of a dataset by exactly one source. The value
@@ -168,6 +170,22 @@ func (m Model) Spec() Spec {
 
 // Digest returns the spec digest.
 func (s Spec) Digest() Digest { return DigestOf("spec", s) }
+
+// SpecDigest returns the digest of the model's spec.
+func (m Model) SpecDigest() Digest {
+	if m.sealed != "" {
+		return m.sealed
+	}
+	return m.Spec().Digest()
+}
+
+// Sealed returns the model with its spec digest computed once, for a reader of
+// hundreds of models that asks again every turn. Only a value that will not
+// change any more may be sealed.
+func (m Model) Sealed() Model {
+	m.sealed = m.Spec().Digest()
+	return m
+}
 
 // UnmarshalJSON reads the list form ["a", "b"] and the full form
 // [{"name": "a", "labels": ["a", "a2"]}].

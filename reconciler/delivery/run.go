@@ -217,3 +217,17 @@ type RunStatus struct {
 	MAP         *float64  `json:"map,omitempty"` // best on validation so far
 	SecondsLeft *float64  `json:"secondsLeft,omitempty"`
 }
+
+// Quantile returns the q-quantile, linearly interpolated between neighbours
+// (type 7 of Hyndman and Fan, as numpy's default). It is 0 for no samples.
+func (s Samples) Quantile(q float64) float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	at := max(0, min(q, 1)) * float64(len(s)-1)
+	i := int(at)
+	if i+1 >= len(s) {
+		return s[len(s)-1]
+	}
+	return s[i] + float64((at-float64(i))*(s[i+1]-s[i]))
+}

@@ -13,6 +13,10 @@ type Intent struct {
 	Fleets      map[string]Fleet
 	Releases    map[string]Release    // by model
 	Quarantines map[string]Quarantine // by model
+
+	// Files holds the content hash of every file by path, so that two trees are
+	// compared without looking at what did not change. It may be nil.
+	Files map[string]string
 }
 
 // Covering returns the names of the gates that cover a model, sorted.

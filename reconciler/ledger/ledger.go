@@ -1,0 +1,209 @@
+// Package ledger remembers what the world cannot tell AOB: who allowed a run,
+// when a rollout's wave began, what has been said on the forge, and what a
+// device last reported. With the local forge, checks and comments live here too.
+//
+// Nothing in it is evidence. A ledger that is lost is made anew, and then AOB
+// asks again for a go, begins waves again and says again what it has said,
+// word for word; it never trains, ships or comments twice for it.
+//
+// The default is one SQLite file in write-ahead mode. Every write is one
+// transaction, durable when the call returns.
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	sqlite "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+const schema = `
+CREATE TABLE IF NOT EXISTS gos      (pr INTEGER, code TEXT, author TEXT, at INTEGER, PRIMARY KEY (pr, code));
+CREATE TABLE IF NOT EXISTS clocks   (fleet TEXT PRIMARY KEY, state TEXT);
+CREATE TABLE IF NOT EXISTS said     (key TEXT PRIMARY KEY, content TEXT, at INTEGER, count INTEGER);
+CREATE TABLE IF NOT EXISTS devices  (ring TEXT, device TEXT, state TEXT, PRIMARY KEY (ring, device));
+CREATE TABLE IF NOT EXISTS numbers  (number INTEGER PRIMARY KEY AUTOINCREMENT, branch TEXT UNIQUE);
+CREATE TABLE IF NOT EXISTS checks   (head TEXT, context TEXT, state TEXT, PRIMARY KEY (head, context));
+CREATE TABLE IF NOT EXISTS comments (pr INTEGER, marker TEXT, body TEXT, PRIMARY KEY (pr, marker));
+CREATE TABLE IF NOT EXISTS asked    (pr INTEGER, id INTEGER, author TEXT, body TEXT, PRIMARY KEY (pr, id));
+PRAGMA user_version = 1;
+`
+
+// A Ledger is an open ledger. Its methods may be called from any goroutine.
+type Ledger struct {
+	db   *sql.DB
+	path string
+}
+
+// Open opens the ledger file at path and makes it if it is not there. A file
+// that is no ledger, or a disk that is full, is a [delivery.Blocked] error.
+func Open(ctx context.Context, path string) (*Ledger, error) {
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)")
+	if err != nil {
+		return nil, err
+	}
+	// One writer at a time is all that SQLite offers, and all that the loop needs.
+	db.SetMaxOpenConns(1)
+	l := &Ledger{db: db, path: path}
+	var version int
+	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		db.Close()
+		return nil, l.explain(err)
+	}
+	if version > 1 {
+		db.Close()
+		return nil, delivery.Blockedf("run the newer aob, or move the file away: what it holds is asked again", "the ledger %s was written by a newer aob (schema %d)", path, version)
+	}
+	if _, err := db.ExecContext(ctx, schema); err != nil {
+		db.Close()
+		return nil, l.explain(err)
+	}
+	return l, nil
+}
+
+// Close closes the file.
+func (l *Ledger) Close() error { return l.db.Close() }
+
+// explain turns what only a person can mend into Blocked.
+func (l *Ledger) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *sqlite.Error
+	if !errors.As(err, &se) {
+		return fmt.Errorf("ledger %s: %w", l.path, err)
+	}
+	switch se.Code() & 0xff {
+	case lib.SQLITE_FULL:
+		return delivery.Blockedf("free some space; aob goes on by itself", "the disk under the ledger %s is full", l.path)
+	case lib.SQLITE_NOTADB, lib.SQLITE_CORRUPT:
+		return delivery.Blockedf("move the file away and start again: what it holds is asked again, nothing is trained or shipped twice", "the ledger %s is damaged", l.path)
+	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_IOERR:
+		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path, strings.TrimSpace(se.Error()))
+	}
+	return fmt.Errorf("ledger %s: %w", l.path, err)
+}
+
+func (l *Ledger) exec(ctx context.Context, query string, args ...any) error {
+	_, err := l.db.ExecContext(ctx, query, args...)
+	return l.explain(err)
+}
+
+// each calls scan for every row of a query.
+func (l *Ledger) each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := l.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return l.explain(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return l.explain(err)
+		}
+	}
+	return l.explain(rows.Err())
+}
+
+// A Go allows one pull request to run what its code names.
+type Go struct {
+	PR     int
+	Code   string
+	Author string
+	At     time.Time
+}
+
+// PutGo remembers a go. A repeat keeps the first.
+func (l *Ledger) PutGo(ctx context.Context, g Go) error {
+	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", g.PR, g.Code, g.Author, g.At.UnixMilli())
+}
+
+// Gos returns the gos given since a time.
+func (l *Ledger) Gos(ctx context.Context, since time.Time) ([]Go, error) {
+	var gos []Go
+	err := l.each(ctx, func(rows *sql.Rows) error {
+		var g Go
+		var at int64
+		err := rows.Scan(&g.PR, &g.Code, &g.Author, &at)
+		g.At = time.UnixMilli(at).UTC()
+		gos = append(gos, g)
+		return err
+	}, "SELECT pr, code, author, at FROM gos WHERE at >= ? ORDER BY pr, code", since.UnixMilli())
+	return gos, err
+}
+
+// PutClock remembers where a fleet's rollout stands; state is JSON of the caller's.
+func (l *Ledger) PutClock(ctx context.Context, fleet string, state json.RawMessage) error {
+	return l.exec(ctx, "INSERT INTO clocks VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET state = excluded.state", fleet, string(state))
+}
+
+// Clocks returns all rollouts' states by fleet.
+func (l *Ledger) Clocks(ctx context.Context) (map[string]json.RawMessage, error) {
+	clocks := map[string]json.RawMessage{}
+	err := l.each(ctx, func(rows *sql.Rows) error {
+		var fleet, state string
+		err := rows.Scan(&fleet, &state)
+		clocks[fleet] = json.RawMessage(state)
+		return err
+	}, "SELECT fleet, state FROM clocks")
+	return clocks, err
+}
+
+// Said is what was last said under a key, when, and how often anything was.
+type Said struct {
+	Content string
+	At      time.Time
+	Count   int
+}
+
+// Said returns what was said under every key that begins with prefix.
+func (l *Ledger) Said(ctx context.Context, prefix string) (map[string]Said, error) {
+	said := map[string]Said{}
+	err := l.each(ctx, func(rows *sql.Rows) error {
+		var key string
+		var s Said
+		var at int64
+		err := rows.Scan(&key, &s.Content, &at, &s.Count)
+		s.At = time.UnixMilli(at).UTC()
+		said[key] = s
+		return err
+	}, "SELECT key, content, at, count FROM said WHERE key >= ? AND key < ?", prefix, prefix+"\xff")
+	return said, err
+}
+
+// PutSaid records that content has been said under key.
+func (l *Ledger) PutSaid(ctx context.Context, key, content string, at time.Time) error {
+	return l.exec(ctx, `INSERT INTO said VALUES (?, ?, ?, 1)
+		ON CONFLICT (key) DO UPDATE SET content = excluded.content, at = excluded.at, count = count + 1`, key, content, at.UnixMilli())
+}
+
+// SaveDevice keeps what a device of a ring last reported.
+func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device) error {
+	return l.exec(ctx, "INSERT INTO devices VALUES (?, ?, ?) ON CONFLICT (ring, device) DO UPDATE SET state = excluded.state",
+		ring, d.Report.Device, string(delivery.Canonical(d)))
+}
+
+// Devices returns all devices, sorted by ring and name.
+func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
+	var devices []delivery.Device
+	err := l.each(ctx, func(rows *sql.Rows) error {
+		var state string
+		if err := rows.Scan(&state); err != nil {
+			return err
+		}
+		var d delivery.Device
+		if err := json.Unmarshal([]byte(state), &d); err != nil {
+			return err
+		}
+		devices = append(devices, d)
+		return nil
+	}, "SELECT state FROM devices ORDER BY ring, device")
+	return devices, err
+}
