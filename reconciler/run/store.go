@@ -1,0 +1,564 @@
+package run
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// A Store is the loop's side: it starts runs and reads how they stand. One
+// process starts and ends runs in a folder; any number may read. The zero value
+// but for Dir and Command works, also from several goroutines.
+type Store struct {
+	Dir     string   // made if missing
+	Command []string // starts a runner; the run's folder is appended
+	Env     []string // the runner's whole environment, as KEY=value
+	Wake    func()   // if not nil, called when a runner that this Store launched is gone
+
+	mu       sync.Mutex
+	runs     map[delivery.Digest]*observed
+	states   []delivery.RunState // what Observe answers while nothing changes
+	listed   time.Time           // the folder's time of change when it was last listed
+	results  map[delivery.Digest]json.RawMessage
+	resident int // bytes of results
+}
+
+// maxResident is how many bytes of results are kept in memory. Scores carry
+// their resamples, so ten thousand runs' results would not fit.
+const maxResident = 64 << 20
+
+// maxLog is the size in bytes from which a runner's log is set aside.
+const maxLog = 1 << 20
+
+// An observed run is what the Store knows of one folder.
+type observed struct {
+	dir     string
+	state   delivery.RunState // without the result
+	history history
+	closed  bool // ended or stopped: not looked at again until Start or Retry
+	child   *child
+
+	statusSize int64
+	statusTime time.Time
+}
+
+// A child is a runner that this process launched and waits for.
+type child struct {
+	gone     bool
+	attempt  int // the run's attempts when it was launched
+	ended    time.Time
+	failures int // in a row that ended before they began an attempt
+}
+
+// Start makes the run's folder and launches its runner, which outlives this
+// process. It does nothing where the run is running, done or failed, so a repeat
+// is harmless. It answers a delivery.Wait while the pause after a failed attempt
+// lasts. A request to end an earlier attempt is void from here on.
+func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := checkSpec(spec); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := s.create(spec)
+	if err != nil {
+		return fmt.Errorf("start %s run %s: %w", spec.Kind, spec.Key.Short(), err)
+	}
+	o.closed = false
+	if err := o.refresh(); err != nil {
+		return err
+	}
+	switch o.state.Phase {
+	case delivery.RunRunning, delivery.RunDone, delivery.RunFailed:
+		return nil
+	}
+	if err := o.tooSoon(time.Now()); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(o.dir, endFile)); err == nil {
+		err = durable.SyncDir(o.dir)
+		if err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return s.launch(o)
+}
+
+// End asks the run to end, and says why. It does not wait for it. Where the
+// runner died, another is launched to clean up what it left. It does nothing for
+// a run that has ended, was stopped, or is not known.
+func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := s.find(key)
+	if o == nil || err != nil {
+		return err
+	}
+	if err := o.refresh(); err != nil || o.closed {
+		return err
+	}
+	path := filepath.Join(o.dir, endFile)
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		data, err := json.Marshal(ending{At: time.Now().UTC(), Why: why})
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(path, data, 0o600); err != nil {
+			return fmt.Errorf("end run %s: %w", key.Short(), err)
+		}
+	}
+	switch o.state.Phase {
+	case delivery.RunRunning:
+		err := o.history.process.Signal(syscall.SIGTERM)
+		if errors.Is(err, os.ErrProcessDone) {
+			return nil // it has just ended, or has not begun; end.json is there
+		}
+		return err
+	case delivery.RunDied:
+		if err := o.tooSoon(time.Now()); err != nil {
+			return err
+		}
+		return s.launch(o)
+	}
+	return nil
+}
+
+// Retry opens a failed run again, its earlier attempts forgiven; Start goes on
+// from where it was. It does nothing for a run that has not failed.
+func (s *Store) Retry(key delivery.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := s.find(key)
+	if o == nil || err != nil || o.state.Phase != delivery.RunFailed {
+		return err
+	}
+	lock, err := takeLock(filepath.Join(o.dir, lockFile))
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	j, err := openJournal(filepath.Join(o.dir, journalFile))
+	if err != nil {
+		return err
+	}
+	err = j.append(entry{Event: eventRetry})
+	o.closed, s.states = false, nil
+	return errors.Join(err, j.f.Close())
+}
+
+// Remove deletes a run with all it made. A run that is running, or that died
+// and may have left something running, is refused with a delivery.Wait: End it.
+func (s *Store) Remove(key delivery.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := s.find(key)
+	if o == nil || err != nil {
+		return err
+	}
+	if err := o.refresh(); err != nil {
+		return err
+	}
+	if p := o.state.Phase; p == delivery.RunRunning || p == delivery.RunDied {
+		return delivery.Wait{For: time.Second, What: fmt.Sprintf("run %s is %s: end it before it is removed", key.Short(), p)}
+	}
+	gone := filepath.Join(s.Dir, ".gone-"+filepath.Base(o.dir))
+	if err := durable.Rename(o.dir, gone); err != nil {
+		return err
+	}
+	delete(s.runs, key)
+	s.forget(key)
+	s.states = nil
+	return os.RemoveAll(gone)
+}
+
+// Observe returns how all runs stand, ordered by key and without their results.
+// The slice is shared: it must not be changed. Folders that cannot be read are
+// left out, and are the error beside the rest.
+//
+// A first call reads the spec and the journal of every run. Later ones read
+// what was appended to those that have not ended, and cost one stat of Dir
+// where there are none.
+func (s *Store) Observe() ([]delivery.RunState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.list()
+	changed := s.states == nil
+	for _, o := range s.runs {
+		if o.closed {
+			continue
+		}
+		changed = true
+		err = errors.Join(err, o.refresh())
+	}
+	if changed {
+		s.states = make([]delivery.RunState, 0, len(s.runs))
+		for _, o := range s.runs {
+			s.states = append(s.states, o.state)
+		}
+		slices.SortFunc(s.states, func(a, b delivery.RunState) int {
+			return strings.Compare(string(a.Spec.Key), string(b.Spec.Key))
+		})
+	}
+	return s.states, err
+}
+
+// State returns how one run stands, with its result if it is done. A run that
+// was never started has phase RunUnknown.
+func (s *Store) State(key delivery.Digest) (delivery.RunState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := s.find(key)
+	if o == nil || err != nil {
+		return delivery.RunState{}, err
+	}
+	if !o.closed {
+		s.states = nil
+		if err := o.refresh(); err != nil {
+			return delivery.RunState{}, err
+		}
+	}
+	state := o.state
+	if state.Phase == delivery.RunDone {
+		state.Result, err = s.result(o)
+	}
+	return state, err
+}
+
+// Folder returns the run's folder, which exists once Start has returned.
+func (s *Store) Folder(kind delivery.RunKind, key delivery.Digest) string {
+	return Folder(s.Dir, kind, key)
+}
+
+// create returns the run of a spec, its folder made if it is not there.
+func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
+	if o, err := s.find(spec.Key); o != nil || err != nil {
+		return o, err
+	}
+	data, err := json.MarshalIndent(spec, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	// Under its name the folder always has its spec.
+	tmp, err := os.MkdirTemp(s.Dir, ".new-*")
+	if err != nil {
+		return nil, err
+	}
+	err = durable.WriteFile(filepath.Join(tmp, specFile), append(data, '\n'), 0o600)
+	if err == nil {
+		err = durable.Rename(tmp, s.Folder(spec.Kind, spec.Key))
+	}
+	if err != nil {
+		os.RemoveAll(tmp)
+		return nil, err
+	}
+	o := &observed{dir: s.Folder(spec.Kind, spec.Key), state: delivery.RunState{Spec: spec}}
+	s.runs[spec.Key], s.states = o, nil
+	return o, nil
+}
+
+// find returns what is known of a run, nil for nothing.
+func (s *Store) find(key delivery.Digest) (*observed, error) {
+	if o := s.runs[key]; o != nil {
+		return o, nil
+	}
+	err := s.list()
+	if o := s.runs[key]; o != nil {
+		return o, nil
+	}
+	return nil, err
+}
+
+// list brings s.runs in line with the folder where that has changed.
+func (s *Store) list() error {
+	if s.runs == nil {
+		s.runs = map[delivery.Digest]*observed{}
+	}
+	info, err := os.Stat(s.Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.ModTime().Equal(s.listed) {
+		return nil
+	}
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return err
+	}
+	// The file system's clock is coarse: a folder made right after this listing
+	// may leave the same time, so a fresh time is not relied on.
+	if s.listed = info.ModTime(); time.Since(s.listed) < time.Second {
+		s.listed = time.Time{}
+	}
+	known := map[string]*observed{}
+	for _, o := range s.runs {
+		known[filepath.Base(o.dir)] = o
+	}
+	var fresh []string
+	there := map[string]bool{}
+	for _, e := range entries {
+		if name := e.Name(); e.IsDir() && !strings.HasPrefix(name, ".") {
+			there[name] = true
+			if known[name] == nil {
+				fresh = append(fresh, name)
+			}
+		}
+	}
+	for name, o := range known {
+		if !there[name] {
+			delete(s.runs, o.state.Spec.Key)
+			s.states = nil
+		}
+	}
+	loaded, err := s.load(fresh)
+	for _, o := range loaded {
+		if o != nil {
+			s.runs[o.state.Spec.Key], s.states = o, nil
+		}
+	}
+	return err
+}
+
+// load reads folders seen for the first time, a few at once: with thousands of
+// them it is the disk that takes the time.
+func (s *Store) load(names []string) ([]*observed, error) {
+	loaded, errs := make([]*observed, len(names)), make([]error, len(names))
+	var work sync.WaitGroup
+	const workers = 8
+	for w := range workers {
+		work.Go(func() {
+			for i := w; i < len(names); i += workers {
+				loaded[i], errs[i] = s.open(names[i])
+			}
+		})
+	}
+	work.Wait()
+	return loaded, errors.Join(errs...)
+}
+
+func (s *Store) open(name string) (*observed, error) {
+	dir := filepath.Join(s.Dir, name)
+	spec, err := readSpec(dir)
+	if err != nil {
+		return nil, err
+	}
+	if want := s.Folder(spec.Kind, spec.Key); want != dir {
+		return nil, fmt.Errorf("%s holds the run that belongs in %s", dir, filepath.Base(want))
+	}
+	o := &observed{dir: dir, state: delivery.RunState{Spec: spec}}
+	return o, o.refresh()
+}
+
+// result returns a done run's result, checked against the journal's word.
+func (s *Store) result(o *observed) (json.RawMessage, error) {
+	key := o.state.Spec.Key
+	if data, ok := s.results[key]; ok {
+		return data, nil
+	}
+	path := filepath.Join(o.dir, resultFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if got := delivery.Sum(data); got != o.history.last.Result {
+		return nil, fmt.Errorf("%s: is %s, the journal says %s: remove the run and it is made again", path, got, o.history.last.Result)
+	}
+	if s.results == nil || s.resident+len(data) > maxResident {
+		s.results, s.resident = map[delivery.Digest]json.RawMessage{}, 0
+	}
+	s.results[key] = data
+	s.resident += len(data)
+	return data, nil
+}
+
+func (s *Store) forget(key delivery.Digest) {
+	s.resident -= len(s.results[key])
+	delete(s.results, key)
+}
+
+// launch starts a runner in a session of its own.
+func (s *Store) launch(o *observed) error {
+	if len(s.Command) == 0 {
+		return errors.New("no command to start a runner with")
+	}
+	path := filepath.Join(o.dir, logFile)
+	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return err
+		}
+	}
+	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(s.Command[0], append(slices.Clone(s.Command[1:]), o.dir)...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, log, log
+	cmd.Env = append([]string{}, s.Env...) // nil would hand over all of ours
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start a runner: %w", err)
+	}
+	c := &child{attempt: o.history.attempt}
+	if o.child != nil {
+		c.failures = o.child.failures
+	}
+	o.child, o.closed, s.states = c, false, nil
+	go func() {
+		err := cmd.Wait()
+		s.mu.Lock()
+		c.gone, c.ended = true, time.Now()
+		if err == nil {
+			c.failures = 0
+		} else {
+			c.failures++ // until the journal shows that it began an attempt
+		}
+		s.mu.Unlock()
+		if s.Wake != nil {
+			s.Wake()
+		}
+	}()
+	return nil
+}
+
+// refresh looks at the folder and brings the state up to date.
+func (o *observed) refresh() error {
+	if o.closed {
+		return nil
+	}
+	// First the lock, then the journal: the other way round, a run that ends in
+	// between would look dead.
+	held := o.child != nil && !o.child.gone
+	if !held {
+		lock, err := durable.TryLock(filepath.Join(o.dir, lockFile))
+		switch {
+		case err == nil:
+			lock.Unlock()
+		case errors.Is(err, durable.ErrLocked):
+			held = true
+		default:
+			return err
+		}
+	}
+	h := &o.history
+	if err := h.read(filepath.Join(o.dir, journalFile)); err != nil {
+		return err
+	}
+	if o.child != nil && h.attempt > o.child.attempt {
+		o.child.failures = 0
+	}
+	st := &o.state
+	st.Attempt, st.Stage, st.Started = h.attempt, h.stage, h.started
+	st.Ended, st.Error = time.Time{}, ""
+	switch {
+	case h.ended():
+		st.Ended, o.closed = h.at, true
+		st.Phase = delivery.RunDone
+		if h.last.Event == eventFailed {
+			st.Phase = delivery.RunFailed
+			st.Error = delivery.Blocked{What: h.last.Error, Do: h.last.Do}.Error()
+		}
+	case held:
+		st.Phase, st.Error = delivery.RunRunning, h.fail
+	case h.last.Event == eventStopped:
+		st.Phase, st.Ended, st.Error, o.closed = delivery.RunStopped, h.at, h.last.Error, true
+	case h.last.Event == "" || h.last.Event == eventRetry:
+		st.Phase = delivery.RunUnknown
+		if o.child != nil && o.child.failures > 0 {
+			st.Error = o.neverBegan()
+		}
+	default:
+		st.Phase, st.Error = delivery.RunDied, h.now().fail
+	}
+	o.readStatus()
+	return nil
+}
+
+// readStatus takes in output/status.json where it changed. A file that cannot
+// be read or understood leaves the last good one in place: the heartbeat in it
+// grows old, which is what tells.
+func (o *observed) readStatus() {
+	f, err := os.OpenFile(filepath.Join(o.dir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	if info.Size() == o.statusSize && info.ModTime().Equal(o.statusTime) {
+		return
+	}
+	data, err := io.ReadAll(io.LimitReader(f, delivery.MaxRunStatus+1))
+	if err != nil {
+		return
+	}
+	o.statusSize, o.statusTime = info.Size(), info.ModTime()
+	if status, err := delivery.ParseRunStatus(data); err == nil {
+		o.state.Status = status
+	}
+}
+
+// tooSoon answers a Wait while a run that keeps failing must rest.
+func (o *observed) tooSoon(now time.Time) error {
+	h := o.history.now()
+	until, why := h.at.Add(h.pause()), h.fail
+	if c := o.child; c != nil && c.gone && c.failures > 1 {
+		pause := min(firstPause<<min(c.failures-2, 20), maxPause)
+		if again := c.ended.Add(pause); again.After(until) {
+			until, why = again, o.neverBegan()
+		}
+	}
+	if wait := until.Sub(now); wait > 0 {
+		return delivery.Wait{For: wait.Round(time.Millisecond), What: why}
+	}
+	return nil
+}
+
+// neverBegan tells of a runner that ended before it began an attempt, in the
+// last words of its log: a wrong configuration, or a full disk.
+func (o *observed) neverBegan() string {
+	text := "the runner ended before it began"
+	f, err := os.Open(filepath.Join(o.dir, logFile))
+	if err != nil {
+		return text
+	}
+	defer f.Close()
+	tail := make([]byte, 500)
+	if info, err := f.Stat(); err == nil {
+		n, _ := f.ReadAt(tail, max(0, info.Size()-int64(len(tail))))
+		lines := bytes.Split(bytes.TrimSpace(tail[:n]), []byte("\n"))
+		if last := lines[len(lines)-1]; len(last) > 0 {
+			text += ": " + strings.ToValidUTF8(string(last), "")
+		}
+	}
+	return text
+}
