@@ -1,0 +1,234 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+// published is one ring's document, as it is served.
+type published struct {
+	desired  delivery.Desired
+	envelope []byte
+	etag     string
+}
+
+func newPublished(d delivery.Desired, envelope []byte) published {
+	return published{desired: d, envelope: envelope, etag: `"` + delivery.Sum(envelope).Hex() + `"`}
+}
+
+// load reads a document that this server, or one before it, published. A
+// document of another key is taken for its version alone: Publish signs it anew.
+func load(path string, key *trust.Key) (published, error) {
+	envelope, err := os.ReadFile(path)
+	if err != nil {
+		return published{}, err
+	}
+	var d delivery.Desired
+	payload, _, err := trust.Verify(envelope, delivery.DesiredPayload, []trust.PublicKey{key.Public()})
+	if err == nil {
+		err = json.Unmarshal(payload, &d)
+	}
+	if err != nil {
+		return published{}, err
+	}
+	if want := strings.TrimSuffix(filepath.Base(path), ".json"); d.Ring != want {
+		return published{}, fmt.Errorf("it is the document of ring %q", d.Ring)
+	}
+	return newPublished(d, envelope), nil
+}
+
+// Published returns what a ring's document says.
+func (s *Server) Published(ring string) (delivery.Desired, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.rings[ring]
+	return p.desired, ok
+}
+
+// Publish makes d the document of its ring; Version and Expires are the
+// server's to fill. A document that says what is published already changes
+// nothing, except that it is signed again when half of its time is over. When
+// Publish returns nil the document is on disk, and devices that wait have been
+// told.
+func (s *Server) Publish(ctx context.Context, d delivery.Desired) error {
+	if err := s.publish(ctx, d); err != nil {
+		return fmt.Errorf("publish ring %.80q: %w", d.Ring, err)
+	}
+	return nil
+}
+
+func (s *Server) publish(ctx context.Context, d delivery.Desired) error {
+	if err := check(d); err != nil {
+		return err
+	}
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	old, ok := s.rings[d.Ring]
+	ahead := s.ahead(d.Ring)
+	s.mu.Unlock()
+
+	now := s.Now()
+	d.Version = max(old.desired.Version, ahead)
+	switch {
+	case !ok || ahead > old.desired.Version || !same(old.desired, d):
+		d.Version++
+	case old.desired.Expires.Sub(now) > s.Expiry/2:
+		return nil
+	}
+	d.Expires = now.Add(s.Expiry).UTC().Truncate(time.Second)
+	payload, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	envelope, err := trust.Sign(s.Key, delivery.DesiredPayload, payload)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(s.desiredDir(), d.Ring+".json"), envelope, 0o644); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.rings[d.Ring] = newPublished(d, envelope)
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	s.Log.Info("published", "ring", d.Ring, "version", d.Version, "release", d.Release.Version, "bundle", d.Release.Bundle, "share", d.Share)
+	return nil
+}
+
+// maxVersion bounds what devices can make of a ring's version, with room for
+// more changes than will ever be.
+const maxVersion = 1 << 52
+
+// ahead is the highest version that a ring's devices report. It is above what
+// is published only where the server lost its file. The caller holds s.mu.
+func (s *Server) ahead(ring string) int64 {
+	var highest int64
+	for k, d := range s.devices {
+		if k.ring == ring && d.Report.Desired <= maxVersion {
+			highest = max(highest, d.Report.Desired)
+		}
+	}
+	return highest
+}
+
+// same compares what documents say, apart from version and expiry.
+func same(a, b delivery.Desired) bool {
+	a.Version, a.Expires = b.Version, b.Expires
+	return string(delivery.Canonical(a)) == string(delivery.Canonical(b))
+}
+
+// check refuses what no device would take.
+func check(d delivery.Desired) error {
+	if err := checkName("ring", d.Ring); err != nil {
+		return err
+	}
+	if _, err := delivery.ParseDigest(string(d.Release.Bundle)); err != nil {
+		return fmt.Errorf("release: %w", err)
+	}
+	if d.Previous != nil {
+		if _, err := delivery.ParseDigest(string(d.Previous.Bundle)); err != nil {
+			return fmt.Errorf("previous: %w", err)
+		}
+	}
+	if !(d.Share >= 0 && d.Share <= 1) {
+		return fmt.Errorf("share: want 0 to 1, got %v", d.Share)
+	}
+	if d.Soak < 0 || d.NextPoll < 0 {
+		return fmt.Errorf("soak %s and nextPoll %s must not be negative", d.Soak, d.NextPoll)
+	}
+	return nil
+}
+
+// serveDesired answers GET /fleet/v1/desired/RING.
+func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
+	ring := r.PathValue("ring")
+	if err := checkName("ring", ring); err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	wait, err := waitOf(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	p, ok := s.await(r.Context(), ring, r.Header.Get("If-None-Match"), wait, w)
+	if !ok {
+		http.Error(w, fmt.Sprintf("nothing has been published for ring %s yet", ring), http.StatusNotFound)
+		return
+	}
+	w.Header().Set("ETag", p.etag)
+	w.Header().Set("Cache-Control", "no-cache")
+	if r.Header.Get("If-None-Match") == p.etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", "application/vnd.dsse.envelope.v1+json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(p.envelope)))
+	s.reads.Add(1)
+	w.Write(p.envelope)
+}
+
+// waitOf reads ?wait=SECONDS.
+func waitOf(r *http.Request) (time.Duration, error) {
+	text := r.URL.Query().Get("wait")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("wait: want seconds, 0 to %d, got %.20q", int(MaxWait.Seconds()), text)
+	}
+	return min(time.Duration(n)*time.Second, MaxWait), nil
+}
+
+// await returns the ring's document once it is another than etag names, or as
+// it is after wait.
+func (s *Server) await(ctx context.Context, ring, etag string, wait time.Duration, w http.ResponseWriter) (published, bool) {
+	look := func() (published, bool, <-chan struct{}) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p, ok := s.rings[ring]
+		return p, ok, s.changed
+	}
+	p, ok, changed := look()
+	news := func() bool { return ok && p.etag != etag }
+	if news() || wait <= 0 {
+		return p, ok
+	}
+	defer s.waiting.Add(-1)
+	if s.waiting.Add(1) > int64(s.MaxWaiters) {
+		return p, ok
+	}
+	// The answer is late on purpose, so a server's own deadline must not cut it.
+	// Where deadlines cannot be set there are none.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + 30*time.Second))
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for !news() {
+		select {
+		case <-changed:
+			p, ok, changed = look()
+		case <-timer.C:
+			return p, ok
+		case <-ctx.Done():
+			return p, ok
+		}
+	}
+	return p, ok
+}

@@ -1,0 +1,147 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+// Bounds.
+const (
+	MaxReport  = 64 << 10 // bytes of a report
+	MaxWait    = 55 * time.Second
+	maxHealthy = 16 // bundles in a device's history
+)
+
+// A Registry keeps devices. A device is named by ring and Report.Device.
+type Registry interface {
+	// SaveDevice keeps a device in place of what was kept. It is durable on return.
+	SaveDevice(ctx context.Context, ring string, d delivery.Device) error
+	// Devices returns all devices.
+	Devices(ctx context.Context) ([]delivery.Device, error)
+}
+
+// Config says what a Server works with.
+type Config struct {
+	Dir      string     // holds desired/RING.json; is made
+	Key      *trust.Key // the desired key
+	Token    string     // that devices report with; at least 16 bytes
+	Registry Registry
+
+	Expiry     time.Duration    // of a document; 24h where zero
+	MaxWaiters int              // requests held at one time; 4096 where zero
+	MaxDevices int              // in all rings; 200,000 where zero
+	Now        func() time.Time // time.Now where nil
+	Wake       func()           // called when a report says something new; must not block. May be nil
+	Log        *slog.Logger
+}
+
+// A Server publishes desired state and hears reports. Its methods may be called
+// from any goroutine.
+type Server struct {
+	Config
+
+	publishing sync.Mutex // one at a time: the version is read, raised and written
+	reporting  sync.Mutex // one at a time: the registry gets a device's reports in order
+
+	mu      sync.Mutex
+	rings   map[string]published
+	changed chan struct{} // closed and made anew when a ring changes
+	devices map[deviceKey]delivery.Device
+
+	waiting, reports, repeats, refused, reads atomic.Int64
+}
+
+type deviceKey struct{ ring, device string }
+
+// Stats are counts since the start, but for Waiting, which is now.
+type Stats struct {
+	Waiting int64 // requests held
+	Reads   int64 // documents sent
+	Reports int64 // reports taken
+	Repeats int64 // reports heard before
+	Refused int64 // reports refused
+}
+
+// Open makes a server from the documents in c.Dir and the devices in c.Registry.
+func Open(ctx context.Context, c Config) (*Server, error) {
+	if len(c.Token) < 16 {
+		return nil, delivery.Blockedf("make one with: openssl rand -hex 32", "the fleet's token has %d characters, want at least 16", len(c.Token))
+	}
+	if c.Expiry <= 0 {
+		c.Expiry = 24 * time.Hour
+	}
+	if c.MaxWaiters <= 0 {
+		c.MaxWaiters = 4096
+	}
+	if c.MaxDevices <= 0 {
+		c.MaxDevices = 200_000
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Wake == nil {
+		c.Wake = func() {}
+	}
+	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}}
+	if err := os.MkdirAll(s.desiredDir(), 0o755); err != nil {
+		return nil, fmt.Errorf("open fleet: %w", err)
+	}
+	files, err := filepath.Glob(filepath.Join(s.desiredDir(), "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("open fleet: %w", err)
+	}
+	for _, path := range files {
+		p, err := load(path, c.Key)
+		if err != nil {
+			return nil, delivery.Blockedf("move the file away; its ring is published anew, above the version that its devices report", "the desired document %s cannot be read: %s", path, err)
+		}
+		s.rings[p.desired.Ring] = p
+	}
+	devices, err := c.Registry.Devices(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open fleet: read devices: %w", err)
+	}
+	for _, d := range devices {
+		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
+	}
+	return s, nil
+}
+
+func (s *Server) desiredDir() string { return filepath.Join(s.Dir, "desired") }
+
+// Stats returns what has happened since the server was opened.
+func (s *Server) Stats() Stats {
+	return Stats{Waiting: s.waiting.Load(), Reads: s.reads.Load(), Reports: s.reports.Load(), Repeats: s.repeats.Load(), Refused: s.refused.Load()}
+}
+
+// Handler serves the two addresses of the package comment.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /fleet/v1/desired/{ring}", s.serveDesired)
+	mux.HandleFunc("POST /fleet/v1/reports", s.serveReport)
+	return mux
+}
+
+var (
+	errName     = errors.New("want lower-case letters, digits and dashes, at most 64")
+	namePattern = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+)
+
+func checkName(what, name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("%s: %w, got %.80q", what, errName, name)
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+package rollout
+
+import (
+	"fmt"
+	"math"
+)
+
+// NotRuledOut is the highest failure rate that so few failures among so many
+// devices leave possible, with 95 % confidence: the exact one-sided binomial
+// bound (Clopper and Pearson). For no failure it is 1-0.05^(1/n). Without
+// devices it is 1.
+func NotRuledOut(failures, devices int) float64 {
+	if devices <= 0 || failures >= devices {
+		return 1
+	}
+	// The probability of at most so many failures falls as the rate grows.
+	low, high := 0.0, 1.0
+	for range 60 {
+		mid := (low + high) / 2
+		if atMost(failures, devices, mid) > 0.05 {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	return high
+}
+
+// atMost is the probability of at most k failures of n at rate p.
+func atMost(k, n int, p float64) float64 {
+	sum := 0.0
+	lnN, _ := math.Lgamma(float64(n + 1))
+	for i := 0; i <= k; i++ {
+		a, _ := math.Lgamma(float64(i + 1))
+		b, _ := math.Lgamma(float64(n - i + 1))
+		sum += math.Exp(lnN - a - b + float64(i)*math.Log(p) + float64(n-i)*math.Log1p(-p))
+	}
+	return sum
+}
+
+// evidence says what so many devices show, and what they do not.
+func evidence(failures, n int) string {
+	s := "failures"
+	if failures == 1 {
+		s = "failure"
+	}
+	return fmt.Sprintf("%d %s of %d: a failure rate up to %s is not ruled out", failures, s, n, percent(NotRuledOut(failures, n)))
+}
+
+func percent(p float64) string {
+	if p >= 0.1 {
+		return fmt.Sprintf("%.0f %%", 100*p)
+	}
+	return fmt.Sprintf("%.2g %%", 100*p)
+}

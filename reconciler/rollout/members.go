@@ -1,0 +1,239 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A standing is what one device says about the target.
+type standing int
+
+const (
+	waiting standing = iota // it may still become healthy
+	healthy                 // it served the target through a soak
+	failed                  // it tried the target and fell back
+	silent                  // not heard from since the deadline, in its wave
+	away                    // not heard from since before the wave
+)
+
+type member struct {
+	device   delivery.Device
+	position float64
+	profile  string // hardware profile; empty: of none
+	standing standing
+}
+
+// members are a fleet's devices by their place in the rollout.
+type members []member
+
+// members judges every device of the fleet.
+func (in Input) members(s State) members {
+	salt := Salt(in.Fleet.Name, s.Target.Bundle)
+	m := make(members, 0, len(in.Devices))
+	for _, d := range in.Devices {
+		m = append(m, member{
+			device: d, position: delivery.WavePosition(salt, d.Report.Device),
+			profile: profile(in.Fleet, d), standing: in.judge(s, d),
+		})
+	}
+	slices.SortFunc(m, func(a, b member) int {
+		return cmp.Or(cmp.Compare(a.position, b.position), cmp.Compare(a.device.Report.Device, b.device.Report.Device))
+	})
+	return m
+}
+
+// judge looks at one device.
+func (in Input) judge(s State, d delivery.Device) standing {
+	r := d.Report
+	switch {
+	case r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle:
+		return healthy
+	// A failure that an earlier rollout of the same bundle saw does not count
+	// against this one: the device has not tried again yet.
+	case r.Phase == delivery.DeviceFailed && r.Failed == s.Target.Bundle && r.Desired > s.Since:
+		return failed
+	case d.Seen.Before(s.Started.Add(-in.Deadline)):
+		return away
+	case in.At.Sub(later(d.Seen, s.Started)) > in.Deadline:
+		return silent
+	}
+	return waiting
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// profile names the hardware profile of a device: the first, by name, that has
+// its board.
+func profile(f delivery.Fleet, d delivery.Device) string {
+	board := d.Report.Labels["board"]
+	name := ""
+	for n, p := range f.Profiles {
+		if p.Board == board && board != "" && (name == "" || n < name) {
+			name = n
+		}
+	}
+	return name
+}
+
+// reach is the share of the line that a wave needs: just above its last device,
+// with a device of each profile. Devices that are away do not count.
+func (m members) reach(w delivery.Wave) float64 {
+	if w.Share >= 1 {
+		return 1
+	}
+	here := slices.DeleteFunc(slices.Clone(m), func(x member) bool { return x.standing == away })
+	if len(here) == 0 {
+		return 0
+	}
+	n := w.Devices
+	if n == 0 {
+		// The slack keeps 5% of 20 devices at one, whatever the last bit says.
+		n = int(math.Ceil(float64(w.Share)*float64(len(here)) - 1e-9))
+	}
+	n = min(max(n, 1), len(here))
+	share := above(here[n-1].position)
+	seen := map[string]bool{}
+	for _, x := range here {
+		if x.profile != "" && !seen[x.profile] {
+			seen[x.profile] = true
+			share = max(share, above(x.position))
+		}
+	}
+	return share
+}
+
+// above is the smallest share that holds a position. Positions lie on a grid
+// that is coarser than the numbers between them, so no other is caught.
+func above(position float64) float64 { return math.Nextafter(position, 2) }
+
+// count sums up the devices below a share.
+func (m members) count(share float64) Count {
+	var c Count
+	var bad members
+	for _, x := range m {
+		if x.standing == away {
+			c.Away++
+			continue
+		}
+		if share < 1 && x.position >= share {
+			continue
+		}
+		c.Devices++
+		switch x.standing {
+		case healthy:
+			c.Healthy++
+		case failed:
+			c.Failed++
+			bad = append(bad, x)
+		case silent:
+			c.Silent++
+			bad = append(bad, x)
+		default:
+			c.Waiting++
+		}
+	}
+	slices.SortFunc(bad, byDevice)
+	for _, x := range bad[:min(5, len(bad))] {
+		why := "silent since " + clock(x.device.Seen)
+		if x.standing == failed {
+			why = clean(x.device.Report.Why)
+		}
+		c.Why = append(c.Why, x.device.Report.Device+": "+why)
+	}
+	return c
+}
+
+// deadline is when the next device of the wave would count as silent.
+func (m members) deadline(in Input, s State) time.Time {
+	var wake time.Time
+	for _, x := range m {
+		if x.standing == waiting && (s.Share >= 1 || x.position < s.Share) {
+			wake = earliest(wake, later(x.device.Seen, s.Started).Add(in.Deadline+time.Second))
+		}
+	}
+	return wake
+}
+
+// away names the devices that are left out.
+func (m members) away(c Count) string {
+	if c.Away == 0 {
+		return ""
+	}
+	var names []string
+	for _, x := range m {
+		if x.standing == away {
+			names = append(names, x.device.Report.Device)
+		}
+	}
+	slices.Sort(names)
+	more := ""
+	if len(names) > 5 {
+		names, more = names[:5], ", …"
+	}
+	return fmt.Sprintf("; away: %s%s", strings.Join(names, ", "), more)
+}
+
+func (c Count) healthyOf() string {
+	return fmt.Sprintf("%d of %s healthy", c.Healthy, devices(c.Devices))
+}
+
+// missing says who has not made it yet.
+func (c Count) missing() string {
+	var parts []string
+	if c.Waiting > 0 {
+		parts = append(parts, "waiting for "+devices(c.Waiting))
+	}
+	if c.Failed+c.Silent > 0 {
+		parts = append(parts, c.whys())
+	}
+	return strings.Join(parts, "; ")
+}
+
+// whys says what went wrong.
+func (c Count) whys() string {
+	s := fmt.Sprintf("%s failed", devices(c.Failed+c.Silent))
+	if c.Failed == 0 {
+		s = fmt.Sprintf("%s silent", devices(c.Silent))
+	}
+	s += " (" + strings.Join(c.Why, "; ")
+	if n := c.Failed + c.Silent - len(c.Why); n > 0 {
+		s += fmt.Sprintf("; and %d more", n)
+	}
+	return s + ")"
+}
+
+func devices(n int) string {
+	if n == 1 {
+		return "1 device"
+	}
+	return fmt.Sprintf("%d devices", n)
+}
+
+// clean makes what a device wrote fit for one line of a report.
+func clean(why string) string {
+	why = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, why)
+	if r := []rune(why); len(r) > 200 {
+		why = string(r[:199]) + "…"
+	}
+	if strings.TrimSpace(why) == "" {
+		return "no reason given"
+	}
+	return why
+}
