@@ -1,0 +1,76 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// What another forge would keep, for the local one: it has no server of its own.
+
+// Number returns the number of a branch's proposal: the next free one when the
+// branch is new, and the same ever after.
+func (l *Ledger) Number(ctx context.Context, branch string) (int, error) {
+	if err := l.exec(ctx, "INSERT INTO numbers (branch) VALUES (?) ON CONFLICT DO NOTHING", branch); err != nil {
+		return 0, err
+	}
+	var n int
+	err := l.db.QueryRowContext(ctx, "SELECT number FROM numbers WHERE branch = ?", branch).Scan(&n)
+	return n, l.explain(err)
+}
+
+// PutCheck replaces the check of its context on a commit.
+func (l *Ledger) PutCheck(ctx context.Context, commit string, c delivery.Check) error {
+	return l.exec(ctx, "INSERT INTO checks VALUES (?, ?, ?) ON CONFLICT (head, context) DO UPDATE SET state = excluded.state",
+		commit, c.Context, string(delivery.Canonical(c)))
+}
+
+// Checks returns a commit's checks, sorted by context.
+func (l *Ledger) Checks(ctx context.Context, commit string) ([]delivery.Check, error) {
+	var checks []delivery.Check
+	err := l.each(ctx, func(rows *sql.Rows) error {
+		var state string
+		if err := rows.Scan(&state); err != nil {
+			return err
+		}
+		var c delivery.Check
+		err := json.Unmarshal([]byte(state), &c)
+		checks = append(checks, c)
+		return err
+	}, "SELECT state FROM checks WHERE head = ? ORDER BY context", commit)
+	return checks, err
+}
+
+// PutComment replaces the comment with the marker.
+func (l *Ledger) PutComment(ctx context.Context, pr int, marker, body string) error {
+	return l.exec(ctx, "INSERT INTO comments VALUES (?, ?, ?) ON CONFLICT (pr, marker) DO UPDATE SET body = excluded.body", pr, marker, body)
+}
+
+// CommentBody returns the comment with the marker, or "".
+func (l *Ledger) CommentBody(ctx context.Context, pr int, marker string) (string, error) {
+	var body string
+	err := l.db.QueryRowContext(ctx, "SELECT body FROM comments WHERE pr = ? AND marker = ?", pr, marker).Scan(&body)
+	if err == sql.ErrNoRows {
+		return "", nil
+	}
+	return body, l.explain(err)
+}
+
+// Ask adds what a person asked on a proposal.
+func (l *Ledger) Ask(ctx context.Context, pr int, author, body string) error {
+	return l.exec(ctx, "INSERT INTO asked SELECT ?, COALESCE(MAX(id), 0) + 1, ?, ? FROM asked WHERE pr = ?", pr, author, body, pr)
+}
+
+// Commands returns what people asked on a proposal, oldest first.
+func (l *Ledger) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
+	var comments []delivery.Comment
+	err := l.each(ctx, func(rows *sql.Rows) error {
+		var c delivery.Comment
+		err := rows.Scan(&c.ID, &c.Author, &c.Body)
+		comments = append(comments, c)
+		return err
+	}, "SELECT id, author, body FROM asked WHERE pr = ? ORDER BY id", pr)
+	return comments, err
+}

@@ -1,0 +1,168 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+// A FleetReport is what to tell about one fleet.
+type FleetReport struct {
+	Fleet    string
+	Model    string
+	Target   delivery.Target
+	State    delivery.CheckState
+	Text     string
+	Decision rollout.Decision
+}
+
+// fleets decides every fleet's rollout. While main cannot be read, fleets stay
+// as they are.
+func (m *maker) fleets(main *MainReport) {
+	if len(m.w.Main.Complaints) > 0 {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
+		m.plan.Fleets = append(m.plan.Fleets, m.fleet(m.w.Main.Intent.Fleets[name]))
+	}
+}
+
+func (m *maker) fleet(f delivery.Fleet) FleetReport {
+	r := FleetReport{Fleet: f.Name, Model: f.Runs, State: delivery.CheckPending}
+	releases := m.accepted(f.Runs)
+	var target delivery.Release
+	switch {
+	case f.Version > 0:
+		var ok bool
+		if target, ok = m.pinned(f); !ok {
+			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s, which main never accepted; the devices keep what they run", f.Version, f.Runs)
+			return r
+		}
+		if why, held := m.w.Main.Intent.Quarantines[f.Runs].Holds(target.Bundle); held {
+			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s, which is quarantined: %s; the devices keep what they run", f.Version, f.Runs, why)
+			return r
+		}
+	case len(releases) == 0:
+		r.Text = fmt.Sprintf("waits for the first release of %s", f.Runs)
+		return r
+	default:
+		target = releases[0]
+	}
+	r.Target = delivery.Target{Version: target.Version, Bundle: target.Bundle}
+	if _, there := m.w.Evidence.Bundles[target.Bundle]; !there {
+		r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("bundle %s of %s version %d is gone from the registry; restore it. The devices keep what they run", target.Bundle.Short(), f.Runs, target.Version)
+		return r
+	}
+
+	devices := m.w.Devices[f.Name]
+	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
+		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f), Deadline: time.Duration(m.w.Server.Deadline)}
+	for _, before := range releases {
+		if before.Bundle != target.Bundle {
+			in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
+			break
+		}
+	}
+	if d, ok := m.w.Published[f.Name]; ok {
+		in.Published = &d
+	}
+	if f.After != nil {
+		in.After = m.w.Clocks[f.After.Fleet].Standing()
+	}
+	d := rollout.Next(in)
+	r.Decision, r.Text = d, d.Text
+	m.wake(d.Wake)
+
+	if d.Abort != nil {
+		// Recorded before anything is published, so that it cannot be forgotten.
+		m.step(Sign{Bundle: target.Bundle, Type: delivery.AbortType, Predicate: *d.Abort, What: "abort of " + f.Name})
+	}
+	if d.Desired != nil && m.news(*d.Desired, in.Published) {
+		m.step(Publish{Desired: *d.Desired})
+	}
+	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
+		m.step(KeepClock{Fleet: f.Name, State: d.State})
+	}
+	switch {
+	case d.Abort != nil || slices.Contains(in.Aborted, target.Bundle):
+		r.State = delivery.CheckFailure
+		m.proposeQuarantine(f, target, releases, r.Text)
+	case d.Done:
+		r.State = delivery.CheckSuccess
+	}
+	return r
+}
+
+// pinned finds the release that a fleet is pinned to.
+func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
+	for _, a := range m.w.Evidence.Accepted[f.Runs] {
+		if a.Version == f.Version {
+			return delivery.Release{Name: f.Runs, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}, true
+		}
+	}
+	return delivery.Release{}, false
+}
+
+// aborted lists the bundles that a fleet fell back from and that no merged lift
+// has freed since.
+func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
+	var list []delivery.Digest
+	for _, a := range m.w.Evidence.Aborts {
+		if a.Fleet != f.Name || slices.Contains(list, a.Bundle) {
+			continue
+		}
+		lifted := slices.ContainsFunc(m.w.Main.Intent.Quarantines[f.Runs].Entries, func(q delivery.Quarantined) bool {
+			return q.Digest == a.Bundle && q.Lifted != ""
+		})
+		if !lifted {
+			list = append(list, a.Bundle)
+		}
+	}
+	return list
+}
+
+// news reports whether a document says something that the published one does
+// not, or has to be signed again before it expires.
+func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
+	if published == nil {
+		return true
+	}
+	p := *published
+	half := m.w.At.Add(time.Duration(m.w.Server.Expiry) / 2)
+	if p.Expires.Before(half) {
+		return true
+	}
+	m.wake(p.Expires.Add(-time.Duration(m.w.Server.Expiry) / 2))
+	p.Version, d.Version = 0, 0
+	p.Expires, d.Expires = time.Time{}, time.Time{}
+	p.NextPoll, d.NextPoll = 0, 0
+	return delivery.DigestOf("desired", p) != delivery.DigestOf("desired", d)
+}
+
+// proposeQuarantine opens the PR that makes git agree with a fleet that fell
+// back: the model's files as they were, and the bundle in quarantine.
+func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releases []delivery.Release, why string) {
+	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != bad.Bundle {
+		return // main names something else by now
+	}
+	restore := map[string]string{"models/" + f.Runs + ".release.yaml": ""}
+	title := fmt.Sprintf("%s: take version %d back, fleet %s fell back from it", f.Runs, bad.Version, f.Name)
+	for _, before := range releases {
+		if commit, ok := m.commitOf(f.Runs, before); ok && before.Bundle != bad.Bundle {
+			restore["models/"+f.Runs+".release.yaml"] = commit
+			restore["models/"+f.Runs+".yaml"] = commit
+			title = fmt.Sprintf("%s: back to version %d, fleet %s fell back from version %d", f.Runs, before.Version, f.Name, bad.Version)
+			break
+		}
+	}
+	q := m.w.Main.Intent.Quarantines[f.Runs]
+	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
+	q.Entries = append(slices.Clone(q.Entries), delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
+	m.step(Propose{Branch: fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short()), Base: m.w.Main.Commit, Title: title,
+		Restore: restore, Quarantine: &q,
+		Body: fmt.Sprintf("Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.", f.Name, why)})
+}

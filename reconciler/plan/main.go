@@ -1,0 +1,257 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
+)
+
+// A MainReport is what to tell about the main branch.
+type MainReport struct {
+	Branch string
+	Commit string
+	Checks []delivery.Check
+	Models []MainModel
+}
+
+// A MainModel is one model on main.
+type MainModel struct {
+	Model    string
+	Named    *delivery.Release // what the release file says; nil for none
+	Accepted *delivery.Release // what fleets get; nil for none
+	State    delivery.CheckState
+	Text     string
+}
+
+// main decides what main accepts. A release that main accepted before needs no
+// new answer; a new one needs a release statement that fits; anything else is
+// refused, and the fleets stay with the last accepted release.
+func (m *maker) main() MainReport {
+	main := m.w.Main
+	r := MainReport{Branch: main.Branch, Commit: main.Commit}
+	if main.Commit == "" {
+		return r
+	}
+	if len(main.Complaints) > 0 {
+		text := main.Complaints[0].String()
+		if n := len(main.Complaints) - 1; n > 0 {
+			text += fmt.Sprintf(" (and %d more)", n)
+		}
+		r.Checks = []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: text + "; fleets stay as they are"}}
+		return r
+	}
+	var texts []string
+	worst := delivery.CheckSuccess
+	for _, name := range slices.Sorted(maps.Keys(main.Intent.Models)) {
+		mm := m.mainModel(name)
+		r.Models = append(r.Models, mm)
+		if severity(mm.State) > severity(worst) {
+			worst, texts = mm.State, nil
+		}
+		if mm.State == worst && (mm.Named != nil || worst != delivery.CheckSuccess) {
+			texts = append(texts, mm.Text)
+		}
+	}
+	text := strings.Join(texts, "; ")
+	if text == "" {
+		text = "no model is released yet"
+	}
+	r.Checks = []delivery.Check{
+		{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(main.Intent)},
+		{Context: delivery.ContextRelease, State: worst, Description: text},
+	}
+	return r
+}
+
+func (m *maker) mainModel(name string) MainModel {
+	mm := MainModel{Model: name, State: delivery.CheckSuccess}
+	before := m.accepted(name)
+	if len(before) > 0 {
+		mm.Accepted = &before[0]
+	}
+	named, ok := m.w.Main.Intent.Releases[name]
+	if !ok {
+		mm.Text = name + ": no release yet; its fleets wait"
+		return mm
+	}
+	mm.Named = &named
+	refuse := func(format string, args ...any) MainModel {
+		mm.State = delivery.CheckFailure
+		mm.Text = fmt.Sprintf("%s version %d refused: ", name, named.Version) + fmt.Sprintf(format, args...)
+		m.proposeRestore(name, named, before, mm.Text)
+		return mm
+	}
+	if why, held := m.w.Main.Intent.Quarantines[name].Holds(named.Bundle); held {
+		return refuse("bundle %s is quarantined: %s", named.Bundle.Short(), why)
+	}
+	if !m.ships(name, named) {
+		return refuse("models/%s.yaml is not the spec that version %d was made from; change the model in a PR", name, named.Version)
+	}
+	if m.w.Evidence.accepted(named) {
+		mm.Text = fmt.Sprintf("%s version %d", name, named.Version)
+		return mm
+	}
+	statement, ok := m.w.Evidence.statement(named)
+	if !ok {
+		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships", named.Bundle.Short())
+	}
+	var last delivery.Digest
+	if len(before) > 0 {
+		last = before[0].Bundle
+	}
+	if statement.Baseline != last {
+		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run against that", orNone(statement.Baseline), orNone(last))
+	}
+	if missing := m.unjudged(name, statement); missing != "" {
+		return refuse("%s", missing)
+	}
+	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, What: fmt.Sprintf("acceptance of %s version %d", name, named.Version),
+		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle, Commit: m.w.Main.Commit}})
+	mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("accepting %s version %d", name, named.Version)
+	return mm
+}
+
+func orNone(d delivery.Digest) string {
+	if d == "" {
+		return "no release"
+	}
+	return "bundle " + d.Short()
+}
+
+// unjudged names a covering gate of main that neither stands in the statement
+// nor passes now on the stored measurements.
+func (m *maker) unjudged(model string, s delivery.ReleaseStatement) string {
+	gates := m.w.Main.Intent.Covering(model)
+	if len(gates) == 0 {
+		return "no gate covers it on main"
+	}
+	for _, name := range gates {
+		g := m.w.Main.Intent.Gates[name]
+		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() && j.Verdict.Outcome == delivery.Pass }) {
+			continue
+		}
+		v, ok := m.judgeStored(model, name, g, s.Bundle, s.Baseline)
+		if !ok {
+			return fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)
+		}
+		if v.Outcome != delivery.Pass {
+			return fmt.Sprintf("gate %s says %s: %s", name, v.Outcome, v.Reason)
+		}
+	}
+	return ""
+}
+
+// judgeStored lets a gate answer from signed scores alone.
+func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baseline delivery.Digest) (delivery.Verdict, bool) {
+	score, ok := m.storedScore(bundle, g.Evaluate)
+	if !ok {
+		return delivery.Verdict{}, false
+	}
+	mdl := m.w.Main.Intent.Models[model]
+	in := gate.Input{Model: model, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
+		Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}, SameBundle: bundle == baseline}
+	if baseline != "" && baseline != bundle {
+		base, ok := m.storedScore(baseline, g.Evaluate)
+		if !ok || base.Content != score.Content {
+			return delivery.Verdict{}, false
+		}
+		ask := delivery.CompareRun{Candidate: score.Key, Baseline: base.Key, Resamples: resamples, Seed: bootstrapSeed}
+		compare, stage := m.compare(score.Key, base.Key, func(s delivery.RunSpec) (delivery.RunState, Stage) {
+			s.Note = model + " on main"
+			return m.run(s, Proposal{}, true, "")
+		})
+		if stage.State != delivery.CheckSuccess {
+			return delivery.Verdict{}, false
+		}
+		in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: base.Key, Scores: base.Scores}, compare, delivery.CompareKey(ask)
+	}
+	return gate.Judge(name, g, in), true
+}
+
+// storedScore finds a bundle's signed score on an eval set by today's protocol.
+// Where labels were corrected there may be several; the highest key is as good
+// as any and the same for every reader.
+func (m *maker) storedScore(bundle delivery.Digest, e delivery.EvalSet) (delivery.Scores, bool) {
+	var found delivery.Scores
+	for _, s := range m.w.Evidence.Scores {
+		if s.Input.Bundle == bundle && s.Input.EvalSet == e && s.Input.Protocol == m.w.Server.Protocol && s.Key > found.Key {
+			found = s
+		}
+	}
+	return found, found.Key != ""
+}
+
+// judgeCurrent lets the gates that a proposal adds or changes judge the
+// releases that main runs, so that the reviewer sees what they would fail.
+// Verdicts without an outcome are still waited for.
+func (m *maker) judgeCurrent(p Proposal, gates []string) []delivery.Verdict {
+	var verdicts []delivery.Verdict
+	for _, name := range gates {
+		g, ok := p.Intent.Gates[name]
+		if !ok {
+			continue // removed
+		}
+		for _, model := range g.Covers {
+			releases := m.accepted(model)
+			mdl, ok := m.w.Main.Intent.Models[model]
+			if len(releases) == 0 || !ok {
+				continue
+			}
+			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: releases[0].Bundle, Baseline: &releases[0]}}
+			allowed := p.Permission == delivery.PermissionWrite || slices.Contains(p.Gos, GoCode(r.Spec))
+			run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
+				spec.Note = fmt.Sprintf("gate %s, #%d", name, p.Number)
+				return m.run(spec, p, allowed, r.Spec)
+			}
+			list := []judged{{name: name, gate: g}}
+			v := delivery.Verdict{Gate: name, Model: model}
+			if data, ok := m.data(r, mdl, list, run); ok {
+				if _, _ = m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
+					v = r.Verdicts[0]
+				}
+			}
+			if v.Outcome == "" {
+				for _, s := range r.Stages { // a failed stage is an answer too
+					if s.State == delivery.CheckFailure {
+						v.Outcome, v.Reason = delivery.Fail, s.Text
+					}
+				}
+			}
+			verdicts = append(verdicts, v)
+		}
+	}
+	return verdicts
+}
+
+// proposeRestore opens the PR that sets a refused model's files back to what
+// main accepted last.
+func (m *maker) proposeRestore(model string, named delivery.Release, before []delivery.Release, why string) {
+	restore := map[string]string{"models/" + model + ".release.yaml": ""}
+	title := fmt.Sprintf("%s: take version %d back", model, named.Version)
+	if len(before) > 0 {
+		commit, ok := m.commitOf(model, before[0])
+		if !ok {
+			return // main's history does not say; the failure on the commit does
+		}
+		restore["models/"+model+".release.yaml"] = commit
+		restore["models/"+model+".yaml"] = commit
+		title = fmt.Sprintf("%s: back to version %d", model, before[0].Version)
+	}
+	m.step(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model, named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
+		Title: title, Restore: restore,
+		Body: why + ".\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs."})
+}
+
+// commitOf finds the newest commit of main whose release file was r.
+func (m *maker) commitOf(model string, r delivery.Release) (string, bool) {
+	for _, past := range m.w.Main.History[model] {
+		if past.Release != nil && delivery.SameRelease(*past.Release, r) {
+			return past.Commit, true
+		}
+	}
+	return "", false
+}

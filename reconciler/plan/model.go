@@ -1,0 +1,557 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
+)
+
+// A Stage is where one model stands at one check.
+type Stage struct {
+	Context string
+	State   delivery.CheckState
+	Text    string
+}
+
+// A ModelReport is what to tell about one changed model of a pull request.
+type ModelReport struct {
+	Model    string
+	Spec     delivery.Digest
+	Stages   []Stage
+	State    delivery.CheckState // what it lets aob/release be
+	Text     string
+	Data     *delivery.DataResult
+	Bundle   delivery.Digest    // once trained
+	Baseline *delivery.Release  // main's accepted release; nil for a first model
+	Verdicts []delivery.Verdict // of all gates that have answered
+	Release  *delivery.Release  // what the release file must say
+	Commit   *delivery.Release  // set where the head's tree does not hold it yet
+	Own      *delivery.Scores   // on the PR's own test split, for information
+}
+
+// judged is one gate that a proposal's model must pass.
+type judged struct {
+	name     string
+	gate     delivery.Gate
+	proposed bool // the PR's own version, on top of main's
+}
+
+// gatesFor returns the gates of a PR for a model: all covering gates of the
+// target branch, and the PR's new or changed ones on top. A PR cannot lower its
+// own bar: removing or loosening a gate counts once it is on main.
+func (m *maker) gatesFor(p Proposal, model string) []judged {
+	var list []judged
+	main := m.w.Main.Intent
+	for _, name := range main.Covering(model) {
+		list = append(list, judged{name: name, gate: main.Gates[name]})
+	}
+	for _, name := range p.Intent.Covering(model) {
+		proposed := p.Intent.Gates[name]
+		if base, ok := p.Base.Gates[name]; ok && base.Digest() == proposed.Digest() {
+			continue // the PR does not touch it
+		}
+		if onMain, ok := main.Gates[name]; ok && onMain.Digest() == proposed.Digest() {
+			continue
+		}
+		list = append(list, judged{name: name, gate: proposed, proposed: true})
+	}
+	return list
+}
+
+// label is the gate's name in checks and files.
+func (j judged) label(list []judged) string {
+	if j.proposed && slices.ContainsFunc(list, func(o judged) bool { return o.name == j.name && !o.proposed }) {
+		return j.name + ".proposed"
+	}
+	return j.name
+}
+
+// progress collects the stages of one model.
+type progress struct {
+	ModelReport
+	dataKey delivery.Digest
+}
+
+func (p *progress) stage(context string, state delivery.CheckState, format string, args ...any) {
+	p.Stages = append(p.Stages, Stage{context, state, fmt.Sprintf(format, args...)})
+}
+
+func (p *progress) end(state delivery.CheckState, format string, args ...any) ModelReport {
+	p.State, p.Text = state, p.Model+": "+fmt.Sprintf(format, args...)
+	return p.ModelReport
+}
+
+// GoCode is what a comment must name to let a proposal of a stranger run.
+func GoCode(spec delivery.Digest) string {
+	return delivery.DigestOf("go", spec).Hex()[:8]
+}
+
+// model takes one changed model as far as what was seen allows.
+func (m *maker) model(p Proposal, name string) ModelReport {
+	r := &progress{ModelReport: ModelReport{Model: name}}
+	mdl, ok := p.Intent.Models[name]
+	if !ok {
+		return r.end(delivery.CheckSuccess, "removed; nothing to train")
+	}
+	spec := mdl.Spec()
+	r.Spec = spec.Digest()
+	gates := m.gatesFor(p, name)
+	if len(gates) == 0 {
+		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
+	}
+	if for_ := removedClasses(mdl, m.w.Main.Intent.Models[name], gates); for_ != "" {
+		return r.end(delivery.CheckFailure, "%s", for_)
+	}
+	current := m.accepted(name)
+	if len(current) > 0 {
+		r.Baseline = &current[0]
+	}
+	rollback, isRollback := m.rollsBackTo(p, name)
+	if isRollback {
+		if why, held := m.w.Main.Intent.Quarantines[name].Holds(rollback.Bundle); held {
+			return r.end(delivery.CheckFailure, "version %d is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", rollback.Version, why, name)
+		}
+	}
+	allowed := p.Permission == delivery.PermissionWrite || slices.Contains(p.Gos, GoCode(r.Spec))
+
+	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
+		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
+		return m.run(spec, p, allowed, r.Spec)
+	}
+	data, ok := m.data(r, mdl, gates, run)
+	if !ok && !isRollback {
+		return r.end(blockedBy(r.Stages))
+	}
+	trained, ok := m.trained(r, mdl, data, run, isRollback, rollback)
+	if !ok {
+		return r.end(blockedBy(r.Stages))
+	}
+	r.Bundle = trained
+	if why, held := m.w.Main.Intent.Quarantines[name].Holds(trained); held {
+		return r.end(delivery.CheckFailure, "bundle %s is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", trained.Short(), why, name)
+	}
+	if p.Draft {
+		r.stage(delivery.ContextEval, delivery.CheckPending, "draft: the eval set is opened when the pull request is ready for review")
+		return r.end(delivery.CheckPending, "draft: judged when ready for review")
+	}
+	judgements, ok := m.judge(r, mdl, gates, data, run)
+	if isRollback {
+		text := fmt.Sprintf("rolls back to version %d, accepted before; gates do not block a rollback", rollback.Version)
+		if failing := failing(r.Verdicts); failing != "" {
+			text += "; today's gates would say: " + failing
+		}
+		r.Release = &rollback
+		for i := range r.Stages { // shown, and never in the way
+			if r.Stages[i].State != delivery.CheckSuccess {
+				r.Stages[i].State, r.Stages[i].Text = delivery.CheckSuccess, "rollback, for information: "+r.Stages[i].Text
+			}
+		}
+		return r.end(delivery.CheckSuccess, "%s", text)
+	}
+	if !ok {
+		return r.end(blockedBy(r.Stages))
+	}
+	if !slices.ContainsFunc(r.Verdicts, func(v delivery.Verdict) bool { return v.Outcome == delivery.Pass }) {
+		return r.end(delivery.CheckFailure, "no check of any gate applies, so nothing was judged; give a gate a floor (min)")
+	}
+	return m.release(r, p, judgements)
+}
+
+// blockedBy says what aob/release waits for: the first stage that is not done.
+func blockedBy(stages []Stage) (delivery.CheckState, string, string) {
+	worst := Stage{Context: delivery.ContextRelease, State: delivery.CheckPending, Text: "waiting"}
+	found := false
+	for _, s := range stages {
+		if s.State == delivery.CheckSuccess || (found && severity(s.State) <= severity(worst.State)) {
+			continue
+		}
+		worst, found = s, true
+	}
+	return worst.State, "%s", strings.TrimPrefix(worst.Context, "aob/") + ": " + worst.Text
+}
+
+// removedClasses refuses a model that drops a class which a gate of main names.
+func removedClasses(mdl, main delivery.Model, gates []judged) string {
+	var gone []string
+	for _, c := range main.Classes.Names() {
+		if !slices.Contains(mdl.Classes.Names(), c) {
+			gone = append(gone, c)
+		}
+	}
+	if len(gone) == 0 {
+		return ""
+	}
+	for _, j := range gates {
+		if j.proposed {
+			continue
+		}
+		for _, c := range j.gate.Checks {
+			held := c.Classes.Names
+			if c.Classes.All {
+				held = slices.DeleteFunc(slices.Clone(gone), func(s string) bool { return slices.Contains(c.Except, s) })
+			}
+			for _, class := range gone {
+				if slices.Contains(held, class) {
+					return fmt.Sprintf("class %s is removed, and gate %s holds it to a bound; drop it from the gate in an earlier PR", class, j.name)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// run looks a run up, plans its start where it is allowed, and says where it
+// stands.
+func (m *maker) run(spec delivery.RunSpec, p Proposal, allowed bool, model delivery.Digest) (delivery.RunState, Stage) {
+	m.needed[spec.Key] = true
+	state, ok := m.w.Runs[spec.Key]
+	if !ok {
+		state.Phase = delivery.RunUnknown
+	}
+	switch state.Phase {
+	case delivery.RunDone:
+		if state.Result == nil {
+			if !slices.Contains(m.plan.Unread, spec.Key) {
+				m.plan.Unread = append(m.plan.Unread, spec.Key)
+			}
+			return state, Stage{State: delivery.CheckPending, Text: "reading the result"}
+		}
+		return state, Stage{State: delivery.CheckSuccess}
+	case delivery.RunFailed:
+		return state, Stage{State: delivery.CheckFailure, Text: state.Error}
+	case delivery.RunRunning:
+		return state, Stage{State: delivery.CheckPending, Text: runText(state)}
+	}
+	if !allowed {
+		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: someone with write permission comments /aob run " + GoCode(model)}
+	}
+	m.step(StartRun{Spec: spec, PRs: []int{p.Number}})
+	switch state.Phase {
+	case delivery.RunDied:
+		return state, Stage{State: delivery.CheckPending, Text: "its process died; starting again"}
+	case delivery.RunStopped:
+		return state, Stage{State: delivery.CheckPending, Text: "goes on where it was stopped"}
+	}
+	return state, Stage{State: delivery.CheckPending, Text: "starting"}
+}
+
+// runText says how far a run is.
+func runText(r delivery.RunState) string {
+	s := r.Status
+	var text string
+	switch {
+	case r.Spec.Kind == delivery.RunTrain && s.Epochs > 0 && s.Phase == "training":
+		text = fmt.Sprintf("epoch %d/%d", s.Epoch, s.Epochs)
+		if s.MAP != nil {
+			text += fmt.Sprintf(", mAP %.3f on validation", *s.MAP)
+		}
+	case r.Spec.Kind == delivery.RunEval && s.Batches > 0:
+		text = fmt.Sprintf("image %d/%d", s.Batch, s.Batches)
+	case r.Stage != "":
+		text = r.Stage
+	default:
+		text = "running"
+	}
+	if s.SecondsLeft != nil && *s.SecondsLeft > 0 {
+		text += ", about " + (time.Duration(*s.SecondsLeft) * time.Second).String() + " left"
+	}
+	if r.Attempt > 1 {
+		text += fmt.Sprintf(" (attempt %d)", r.Attempt)
+	}
+	return text
+}
+
+type runner func(delivery.RunSpec) (delivery.RunState, Stage)
+
+// data takes the aob/data stage: the dataset's digest, checks and eval sets.
+func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner) (delivery.DataResult, bool) {
+	ask := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes}
+	for _, j := range gates {
+		ask.EvalSets = append(ask.EvalSets, j.gate.Evaluate)
+	}
+	slices.SortFunc(ask.EvalSets, func(a, b delivery.EvalSet) int { return strings.Compare(a.String(), b.String()) })
+	ask.EvalSets = slices.Compact(ask.EvalSets)
+	r.dataKey = delivery.DataKey(ask)
+	state, stage := run(delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData, Limit: m.w.Server.DataTime, Data: &ask})
+	var result delivery.DataResult
+	if stage.State == delivery.CheckSuccess {
+		if err := json.Unmarshal(state.Result, &result); err != nil {
+			stage = Stage{State: delivery.CheckError, Text: "the data run's result cannot be read: " + err.Error()}
+		}
+	}
+	if stage.State != delivery.CheckSuccess {
+		r.stage(delivery.ContextData, stage.State, "%s", stage.Text)
+		return result, false
+	}
+	r.Data = &result
+	if result.Failed() {
+		r.stage(delivery.ContextData, delivery.CheckFailure, "%s", findings(result.Findings, delivery.LevelError))
+		return result, false
+	}
+	text := fmt.Sprintf("%s %s: %d images to train on, %d to validate", mdl.Dataset, result.Content.Short(), result.Images["train"], result.Images["valid"])
+	if result.LeftOut > 0 {
+		text += fmt.Sprintf("; %d left out, they stand in an eval set", result.LeftOut)
+	}
+	if w := findings(result.Findings, delivery.LevelWarning); w != "" {
+		text += "; " + w
+	}
+	r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", text)
+	return result, true
+}
+
+// findings says what was found at one level: the first in full, and how many.
+func findings(list []delivery.Finding, level string) string {
+	var first string
+	n := 0
+	for _, f := range list {
+		if f.Level == level {
+			if n == 0 {
+				first = f.Where + ": " + f.Text
+			}
+			n += max(1, f.Count)
+		}
+	}
+	if n > 1 {
+		return fmt.Sprintf("%s (and %s)", first, count(n-1, "more finding"))
+	}
+	return first
+}
+
+// trained takes the aob/train stage and returns the bundle. What a spec was
+// resolved to once is what it stays: new content under an old name trains
+// nothing by itself.
+func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResult, run runner, isRollback bool, rollback delivery.Release) (delivery.Digest, bool) {
+	if isRollback {
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "version %d was trained before: bundle %s", rollback.Version, rollback.Bundle.Short())
+		return rollback.Bundle, true
+	}
+	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
+		if _, there := m.w.Evidence.Bundles[t.Bundle]; !there {
+			r.stage(delivery.ContextTrain, delivery.CheckFailure, "bundle %s of this spec is gone from the registry; restore it, or change the spec to train anew", t.Bundle.Short())
+			return "", false
+		}
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %s", t.Bundle.Short(), delivery.Bytes(t.Training.Result.Size))
+		return t.Bundle, true
+	}
+	trainer, ok := m.w.Server.Trainers[mdl.Train.With]
+	if !ok {
+		r.stage(delivery.ContextTrain, delivery.CheckFailure, "this server has no trainer %s", mdl.Train.With)
+		return "", false
+	}
+	ask := delivery.TrainRun{Spec: mdl.Spec(), Seed: mdl.Train.Seeds[0], Data: r.dataKey, Training: data.Training,
+		Trainer: trainer, Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
+	key := delivery.TrainKey(ask)
+	if t, ok := m.w.Evidence.ByRun[key]; ok {
+		// Another spec asked for the same work: its result counts for this one too.
+		m.signTraining(r, key, ask, data, t.Training.Result)
+		r.stage(delivery.ContextTrain, delivery.CheckPending, "bundle %s was trained from the same content; signing", t.Bundle.Short())
+		return "", false
+	}
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunTrain, Limit: ask.Limit, Train: &ask})
+	if stage.State == delivery.CheckSuccess {
+		var result delivery.TrainResult
+		if err := json.Unmarshal(state.Result, &result); err != nil {
+			stage = Stage{State: delivery.CheckError, Text: "the training's result cannot be read: " + err.Error()}
+		} else {
+			m.signTraining(r, key, ask, data, result)
+			stage = Stage{State: delivery.CheckPending, Text: "trained; signing"}
+		}
+	}
+	r.stage(delivery.ContextTrain, stage.State, "%s", stage.Text)
+	return "", false
+}
+
+func (m *maker) signTraining(r *progress, key delivery.Digest, ask delivery.TrainRun, data delivery.DataResult, result delivery.TrainResult) {
+	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, What: "training of " + r.Model,
+		Predicate: delivery.Training{Run: key, Spec: r.Spec, Input: ask, Data: data, Result: result}})
+}
+
+// judgement is one gate's answer with what it read.
+type judgement struct {
+	judged
+	label   string
+	content delivery.EvalSetContent
+	score   delivery.Scores
+	base    *delivery.Scores
+	compare *delivery.CompareResult
+	verdict delivery.Verdict
+}
+
+// judge takes the aob/eval stage and every aob/gate/NAME stage.
+func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult, run runner) ([]judgement, bool) {
+	var list []judgement
+	eval := Stage{State: delivery.CheckSuccess}
+	wait := func(s Stage) {
+		if severity(s.State) > severity(eval.State) {
+			eval = s
+		}
+	}
+	baseline := r.Baseline
+	if baseline != nil && baseline.Bundle == r.Bundle {
+		baseline = nil // the same bytes; nothing can have got worse
+	}
+	for _, j := range gates {
+		jt := judgement{judged: j, label: j.label(gates)}
+		content, ok := contentOf(data, j.gate.Evaluate)
+		if !ok {
+			wait(Stage{State: delivery.CheckPending, Text: "the eval set of gate " + jt.label + " is not read yet"})
+			continue
+		}
+		jt.content = content
+		score, stage := m.score(r, r.Bundle, content, run)
+		wait(stage)
+		if stage.State != delivery.CheckSuccess {
+			continue
+		}
+		jt.score = score
+		if baseline != nil {
+			base, stage := m.score(r, baseline.Bundle, content, run)
+			stage.Text = prefixed("release: ", stage.Text)
+			wait(stage)
+			if stage.State != delivery.CheckSuccess {
+				continue
+			}
+			jt.base = &base
+			compare, stage := m.compare(score.Key, base.Key, run)
+			wait(stage)
+			if stage.State != delivery.CheckSuccess {
+				continue
+			}
+			jt.compare = compare
+		}
+		jt.verdict = m.verdict(r, jt, mdl)
+		list = append(list, jt)
+	}
+	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok {
+		score, stage := m.score(r, r.Bundle, own, run)
+		if stage.State == delivery.CheckSuccess {
+			r.Own = &score
+		} else {
+			wait(stage)
+		}
+	}
+	if eval.State == delivery.CheckSuccess && len(list) == len(gates) {
+		eval.Text = evalText(list[0])
+	}
+	r.stage(delivery.ContextEval, eval.State, "%s", eval.Text)
+	judgedAll := eval.State == delivery.CheckSuccess && len(list) == len(gates)
+	for _, j := range gates {
+		label := j.label(gates)
+		i := slices.IndexFunc(list, func(jt judgement) bool { return jt.label == label })
+		if i < 0 {
+			r.stage(delivery.ContextGate+label, delivery.CheckPending, "waiting for the evaluation")
+			continue
+		}
+		v := list[i].verdict
+		r.Verdicts = append(r.Verdicts, v)
+		if !m.w.Evidence.Verdicts[v.Key] {
+			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, What: "verdict of gate " + label})
+		}
+		r.stage(delivery.ContextGate+label, verdictState(v.Outcome), "%s", v.Reason)
+		if verdictState(v.Outcome) != delivery.CheckSuccess {
+			judgedAll = false
+		}
+	}
+	return list, judgedAll
+}
+
+// verdictState maps a verdict to a check. A gate of which nothing applies is in
+// nobody's way; that something passed is asked of all gates together.
+func verdictState(o delivery.Outcome) delivery.CheckState {
+	switch o {
+	case delivery.Pass, delivery.NotApplicable:
+		return delivery.CheckSuccess
+	case delivery.Unsure:
+		return delivery.CheckPending
+	}
+	return delivery.CheckFailure
+}
+
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+func evalText(j judgement) string {
+	text := fmt.Sprintf("mAP %.4f on %d images", j.score.Scores.Values["mAP"], j.score.Scores.Images)
+	if j.base != nil {
+		text += fmt.Sprintf(", release %.4f", j.base.Scores.Values["mAP"])
+	}
+	return text
+}
+
+func contentOf(data delivery.DataResult, e delivery.EvalSet) (delivery.EvalSetContent, bool) {
+	for _, c := range data.EvalSets {
+		if c.EvalSet == e {
+			return c, true
+		}
+	}
+	return delivery.EvalSetContent{}, false
+}
+
+// score finds what a bundle scored on an eval set, or plans the run for it.
+func (m *maker) score(r *progress, bundle delivery.Digest, content delivery.EvalSetContent, run runner) (delivery.Scores, Stage) {
+	info, ok := m.w.Evidence.Bundles[bundle]
+	if !ok {
+		return delivery.Scores{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
+	}
+	ask := delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: content.EvalSet,
+		Images: content.Images, Truths: content.Truths, Protocol: m.w.Server.Protocol,
+		Detect: delivery.DetectKey(info.Model, info.Signature, content.Images, m.w.Server.Numerics, "cpu")}
+	key := delivery.ScoreKey(ask)
+	if s, ok := m.w.Evidence.Scores[key]; ok {
+		return s, Stage{State: delivery.CheckSuccess}
+	}
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunEval, Limit: m.w.Server.EvalTime, Eval: &ask})
+	if stage.State != delivery.CheckSuccess {
+		return delivery.Scores{}, stage
+	}
+	var scores delivery.ScoreSet
+	if err := json.Unmarshal(state.Result, &scores); err != nil {
+		return delivery.Scores{}, Stage{State: delivery.CheckError, Text: "the scores cannot be read: " + err.Error()}
+	}
+	s := delivery.Scores{Key: key, Input: ask, Content: content, Scores: scores}
+	m.step(Sign{Bundle: bundle, Type: delivery.ScoresType, Predicate: s, What: "scores on " + content.EvalSet.String()})
+	return s, Stage{State: delivery.CheckPending, Text: "scored; signing"}
+}
+
+// The bootstrap of every comparison. Changing either makes other keys.
+const (
+	resamples     = 1000
+	bootstrapSeed = 1
+)
+
+// compare finds the paired bootstrap of two scores, or plans the run for it.
+func (m *maker) compare(candidate, baseline delivery.Digest, run runner) (*delivery.CompareResult, Stage) {
+	ask := delivery.CompareRun{Candidate: candidate, Baseline: baseline, Resamples: resamples, Seed: bootstrapSeed}
+	state, stage := run(delivery.RunSpec{Key: delivery.CompareKey(ask), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask})
+	if stage.State != delivery.CheckSuccess {
+		stage.Text = prefixed("comparing: ", stage.Text)
+		return nil, stage
+	}
+	var result delivery.CompareResult
+	if err := json.Unmarshal(state.Result, &result); err != nil {
+		return nil, Stage{State: delivery.CheckError, Text: "the comparison cannot be read: " + err.Error()}
+	}
+	return &result, stage
+}
+
+// verdict lets one gate answer.
+func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.Verdict {
+	in := gate.Input{Model: r.Model, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[r.Bundle].Size,
+		Candidate: gate.Measured{Key: j.score.Key, Scores: j.score.Scores}}
+	if j.base != nil {
+		in.Baseline = &gate.Measured{Key: j.base.Key, Scores: j.base.Scores}
+		in.Compare = j.compare
+		in.CompareKey = delivery.CompareKey(delivery.CompareRun{Candidate: j.score.Key, Baseline: j.base.Key, Resamples: resamples, Seed: bootstrapSeed})
+	}
+	in.SameBundle = r.Baseline != nil && r.Baseline.Bundle == r.Bundle
+	return gate.Judge(j.label, j.gate, in)
+}

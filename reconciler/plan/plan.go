@@ -1,0 +1,95 @@
+// Package plan decides. [Make] takes one [World], everything that AOB can see
+// at one moment, and returns a [Plan]: the steps to take, and what to tell
+// people about each pull request, each model on main and each fleet.
+//
+// It is one pure function: no clock but World.At, no file, no network, no
+// memory. The same world gives the same plan, so a dry run is the same code,
+// a crash loses nothing, and a decision can be replayed from its inputs. What
+// is too much to read every turn is asked for: [NeedsHistory], Plan.Unread.
+//
+// A plan goes one stage further than the world it sees, never two: what a step
+// makes is seen in the next world. A turn of the loop is cheap, and a stage
+// that was not seen to succeed cannot be built on.
+//
+//   - world.go: what is seen.
+//   - proposal.go, model.go: a pull request, and one changed model in it.
+//   - release.go: the release file and the statement behind it.
+//   - main.go: what main accepts, refuses and rolls back.
+//   - fleet.go: rollouts.
+//   - step.go: what can be done about it.
+package plan
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Plan is what to do and what to say.
+type Plan struct {
+	Steps     []Step
+	Proposals []ProposalReport
+	Main      MainReport
+	Fleets    []FleetReport
+	Wake      time.Time         // when time alone may change the plan; zero for never
+	Unread    []delivery.Digest // runs that are done and whose result has to be read to go on
+	Needed    []delivery.Digest // runs that something open waits for
+}
+
+// Make decides.
+func Make(w World) Plan {
+	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}}
+	main := m.main()
+	for _, p := range w.Proposals {
+		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
+	}
+	m.fleets(&main)
+	m.plan.Main = main
+	m.endUnneeded()
+	m.plan.Needed = slices.Sorted(maps.Keys(m.needed))
+	return m.plan
+}
+
+// maker is the state of one Make.
+type maker struct {
+	w       World
+	plan    Plan
+	needed  map[delivery.Digest]bool // run keys that something open waits for
+	planned map[string]bool          // keys of steps, so that two PRs with one content plan it once
+	keepAll bool                     // a pull request cannot be read, so nobody can say which runs it needs
+}
+
+func (m *maker) step(s Step) {
+	if !m.planned[s.Key()] {
+		m.planned[s.Key()] = true
+		m.plan.Steps = append(m.plan.Steps, s)
+	}
+}
+
+// wake asks for a turn at t at the latest.
+func (m *maker) wake(t time.Time) {
+	if !t.IsZero() && (m.plan.Wake.IsZero() || t.Before(m.plan.Wake)) {
+		m.plan.Wake = t
+	}
+}
+
+// endUnneeded ends the runs that no open pull request waits for any more, as
+// after a push of other content. Where the list of pull requests could not be
+// read, nobody can say so, and nothing is ended.
+func (m *maker) endUnneeded() {
+	if !m.w.ProposalsKnown || m.keepAll {
+		return
+	}
+	var keys []delivery.Digest
+	for key, r := range m.w.Runs {
+		if r.Phase == delivery.RunRunning && !m.needed[key] {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		m.step(EndRun{Run: key, Kind: m.w.Runs[key].Spec.Kind, Why: "no open pull request needs it"})
+	}
+}

@@ -1,0 +1,283 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A ProposalReport is what to tell about one pull request.
+type ProposalReport struct {
+	PR      delivery.PullRequest
+	Checks  []delivery.Check
+	Models  []ModelReport
+	Gates   []delivery.Verdict // of current releases, by gates that the PR adds or changes
+	Fleets  []string           // what the PR changes about fleets, a line each
+	Problem []delivery.Complaint
+}
+
+// Green reports whether aob/release succeeded.
+func (r ProposalReport) Green() bool {
+	for _, c := range r.Checks {
+		if c.Context == delivery.ContextRelease {
+			return c.State == delivery.CheckSuccess
+		}
+	}
+	return false
+}
+
+// changedModels names the models that a proposal changes: another spec, another
+// release file, added or removed. Comments, order and machine limits change
+// nothing.
+func changedModels(p Proposal) []string {
+	changed := map[string]bool{}
+	for name, head := range p.Intent.Models {
+		if sameBlob(p, "models/"+name+".yaml") && sameBlob(p, "models/"+name+".release.yaml") {
+			continue
+		}
+		base, ok := p.Base.Models[name]
+		changed[name] = !ok || base.SpecDigest() != head.SpecDigest() || !sameFile(p.Base.Releases, p.Intent.Releases, name)
+	}
+	for name := range p.Base.Models {
+		if _, ok := p.Intent.Models[name]; !ok {
+			changed[name] = true
+		}
+	}
+	var names []string
+	for name, yes := range changed {
+		if yes {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// sameBlob reports whether both trees are known to hold the same bytes at path.
+func sameBlob(p Proposal, path string) bool {
+	return p.Base.Files != nil && p.Intent.Files != nil && p.Base.Files[path] == p.Intent.Files[path]
+}
+
+func sameFile(base, head map[string]delivery.Release, name string) bool {
+	b, inBase := base[name]
+	h, inHead := head[name]
+	return inBase == inHead && delivery.SameRelease(b, h)
+}
+
+// proposal decides about one pull request.
+func (m *maker) proposal(p Proposal) ProposalReport {
+	r := ProposalReport{PR: p.PullRequest, Problem: p.Complaints}
+	if len(p.Complaints) > 0 {
+		first := p.Complaints[0].String()
+		if n := len(p.Complaints) - 1; n > 0 {
+			first += fmt.Sprintf(" (and %d more)", n)
+		}
+		r.Checks = []delivery.Check{
+			{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: first},
+			{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "intent: " + first},
+		}
+		m.keepAll = true // it may still need what it started; a typo must not throw a training away
+		return r
+	}
+	intentOK := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(p.Intent)}
+
+	names := changedModels(p)
+	for _, name := range names {
+		r.Models = append(r.Models, m.model(p, name))
+	}
+	r.Fleets = changedFleets(p)
+	gates := changedGates(p)
+	if len(gates) > 0 {
+		r.Gates = m.judgeCurrent(p, gates)
+	}
+
+	r.Checks = append(r.Checks, intentOK)
+	r.Checks = append(r.Checks, stageChecks(r.Models)...)
+	r.Checks = append(r.Checks, m.releaseCheck(p, &r, gates))
+	return r
+}
+
+func summary(i delivery.Intent) string {
+	return fmt.Sprintf("%s, %s, %s", count(len(i.Models), "model"), count(len(i.Gates), "gate"), count(len(i.Fleets), "fleet"))
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// changedGates names the gates that a proposal adds or changes.
+func changedGates(p Proposal) []string {
+	var names []string
+	for name, head := range p.Intent.Gates {
+		if sameBlob(p, "gates/"+name+".yaml") {
+			continue
+		}
+		if base, ok := p.Base.Gates[name]; !ok || base.Digest() != head.Digest() {
+			names = append(names, name)
+		}
+	}
+	for name := range p.Base.Gates {
+		if _, ok := p.Intent.Gates[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// changedFleets says, a line each, what a proposal changes about fleets.
+func changedFleets(p Proposal) []string {
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(p.Intent.Fleets)) {
+		if sameBlob(p, "fleets/"+name+".yaml") {
+			continue
+		}
+		head := p.Intent.Fleets[name]
+		base, ok := p.Base.Fleets[name]
+		switch {
+		case !ok:
+			lines = append(lines, fmt.Sprintf("%s is new and runs %s", name, runs(head)))
+		case delivery.DigestOf("fleet", base) != delivery.DigestOf("fleet", head):
+			line := fmt.Sprintf("%s: waves %s, soak %s", name, waves(head), head.Soak)
+			if runs(base) != runs(head) {
+				line = fmt.Sprintf("%s: %s -> %s", name, runs(base), runs(head)) + ", waves " + waves(head)
+			}
+			if head.Paused {
+				line += ", paused"
+			}
+			lines = append(lines, line)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Base.Fleets)) {
+		if _, ok := p.Intent.Fleets[name]; !ok {
+			lines = append(lines, name+" is removed; its devices keep what they run")
+		}
+	}
+	return lines
+}
+
+func runs(f delivery.Fleet) string {
+	if f.Version > 0 {
+		return fmt.Sprintf("%s version %d", f.Runs, f.Version)
+	}
+	return f.Runs
+}
+
+func waves(f delivery.Fleet) string {
+	words := make([]string, len(f.Waves))
+	for i, w := range f.Waves {
+		words[i] = w.String()
+	}
+	return strings.Join(words, ", ")
+}
+
+// stageChecks sums the stages of all changed models up, one check a context:
+// the worst state, and every model's word.
+func stageChecks(models []ModelReport) []delivery.Check {
+	var order []string
+	byContext := map[string][]Stage{}
+	for _, mr := range models {
+		for _, s := range mr.Stages {
+			if len(models) > 1 {
+				s.Text = mr.Model + ": " + s.Text
+			}
+			if byContext[s.Context] == nil {
+				order = append(order, s.Context)
+			}
+			byContext[s.Context] = append(byContext[s.Context], s)
+		}
+	}
+	checks := make([]delivery.Check, 0, len(order))
+	for _, context := range order {
+		stages := byContext[context]
+		slices.SortStableFunc(stages, func(a, b Stage) int { return severity(b.State) - severity(a.State) })
+		texts := make([]string, len(stages))
+		for i, s := range stages {
+			texts[i] = s.Text
+		}
+		checks = append(checks, delivery.Check{Context: context, State: stages[0].State, Description: strings.Join(texts, "; ")})
+	}
+	return checks
+}
+
+func severity(s delivery.CheckState) int {
+	switch s {
+	case delivery.CheckSuccess:
+		return 0
+	case delivery.CheckPending:
+		return 1
+	}
+	return 2
+}
+
+// releaseCheck is the one check that branch protection requires. It is green
+// only where nothing is to be released, or where the tree holds the release
+// files that signed statements yield.
+func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) delivery.Check {
+	check := delivery.Check{Context: delivery.ContextRelease}
+	if len(r.Models) == 0 {
+		check.State, check.Description = delivery.CheckSuccess, "no model change"
+		switch {
+		case len(gates) > 0:
+			check.Description += "; gates: " + strings.Join(gates, ", ")
+			if failing := failing(r.Gates); failing != "" {
+				check.Description += "; would fail: " + failing
+			}
+			for _, v := range r.Gates {
+				if v.Outcome == "" {
+					check.State = delivery.CheckPending
+					check.Description = "judging the current releases by the changed gates"
+				}
+			}
+		case len(r.Fleets) > 0:
+			check.Description += "; fleets: " + strings.Join(r.Fleets, "; ")
+		}
+		return check
+	}
+
+	var done, waiting, failed []string
+	var missing []delivery.Release
+	for _, mr := range r.Models {
+		switch mr.State {
+		case delivery.CheckSuccess:
+			done = append(done, mr.Text)
+		case delivery.CheckPending:
+			waiting = append(waiting, mr.Text)
+		default:
+			failed = append(failed, mr.Text)
+		}
+		if mr.Commit != nil {
+			missing = append(missing, *mr.Commit)
+		}
+	}
+	switch {
+	case len(failed) > 0:
+		check.State, check.Description = delivery.CheckFailure, strings.Join(failed, "; ")
+	case len(waiting) > len(missing):
+		check.State, check.Description = delivery.CheckPending, strings.Join(waiting, "; ")
+	case len(missing) > 0:
+		// Every model is ready; one commit brings all files, so that no head in
+		// between holds half of them.
+		m.step(CommitRelease{PR: p.PullRequest, Releases: missing})
+		check.State, check.Description = delivery.CheckPending, strings.Join(waiting, "; ")
+	default:
+		check.State, check.Description = delivery.CheckSuccess, strings.Join(done, "; ")
+	}
+	return check
+}
+
+func failing(verdicts []delivery.Verdict) string {
+	var words []string
+	for _, v := range verdicts {
+		if v.Outcome == delivery.Fail {
+			words = append(words, v.Model+": "+v.Reason)
+		}
+	}
+	return strings.Join(words, "; ")
+}

@@ -1,0 +1,174 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// accepted returns the releases of a model that main has named, accepted and
+// not quarantined, newest first, each bundle once. The first is what main's
+// fleets follow and what a candidate is judged against.
+func (m *maker) accepted(model string) []delivery.Release {
+	quarantine := m.w.Main.Intent.Quarantines[model]
+	var list []delivery.Release
+	add := func(r delivery.Release) {
+		_, held := quarantine.Holds(r.Bundle)
+		seen := slices.ContainsFunc(list, func(o delivery.Release) bool { return o.Version == r.Version && o.Bundle == r.Bundle })
+		if !held && !seen && m.w.Evidence.accepted(r) {
+			list = append(list, r)
+		}
+	}
+	if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
+		add(r)
+	}
+	now, named := m.w.Main.Intent.Releases[model]
+	for i, past := range m.w.Main.History[model] {
+		if past.Release == nil || (i == 0 && named && delivery.SameRelease(now, *past.Release)) {
+			continue // what main names now was looked at above, with its spec
+		}
+		add(*past.Release)
+	}
+	return list
+}
+
+// ships reports whether main's tree holds a release together with the spec that
+// it was made from.
+func (m *maker) ships(model string, r delivery.Release) bool {
+	mdl, ok := m.w.Main.Intent.Models[model]
+	return ok && mdl.SpecDigest() == r.Spec
+}
+
+// rollsBackTo reports whether a proposal's tree names, with its spec, a release
+// that main accepted before.
+func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
+	r, ok := p.Intent.Releases[model]
+	if !ok || sameFile(p.Base.Releases, p.Intent.Releases, model) || r.Spec != p.Intent.Models[model].SpecDigest() {
+		return delivery.Release{}, false
+	}
+	return r, m.w.Evidence.accepted(r)
+}
+
+// nextVersion is 1 + the highest version that main's history of the file holds,
+// removed ones included.
+func (m *maker) nextVersion(model string) int {
+	highest := m.w.Main.Intent.Releases[model].Version
+	for _, past := range m.w.Main.History[model] {
+		if past.Release != nil {
+			highest = max(highest, past.Release.Version)
+		}
+	}
+	return highest + 1
+}
+
+// release takes the last stage: the release file and the statement behind it.
+// It is green only on a tree that holds the file which the evidence yields.
+func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelReport {
+	want := m.releaseFile(r, judgements)
+	r.Release = &want
+	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle, File: want, TargetCommit: m.w.Main.Commit}
+	if r.Baseline != nil {
+		statement.Baseline = r.Baseline.Bundle
+	}
+	for _, j := range judgements {
+		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict})
+	}
+	signed := slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) })
+	if !signed {
+		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, What: fmt.Sprintf("release of %s version %d", r.Model, want.Version)})
+		return r.end(delivery.CheckPending, "every gate passed; signing version %d", want.Version)
+	}
+	have, inTree := p.Intent.Releases[r.Model]
+	switch {
+	case inTree && delivery.SameRelease(have, want):
+		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(), headline(want))
+	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
+		return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version %d, bundle %s, and no release statement says so; remove it from this branch, AOB writes it",
+			r.Model, have.Version, have.Bundle.Short())
+	}
+	r.Commit = &want
+	return r.end(delivery.CheckPending, "every gate passed; committing version %d", want.Version)
+}
+
+// wrote reports whether a release file is AOB's own word of some earlier moment.
+func (m *maker) wrote(r delivery.Release) bool {
+	_, ok := m.w.Evidence.statement(r)
+	return ok
+}
+
+// sameStatement compares what a release statement says, and not the commit of
+// main that happened to be the head when it was made.
+func sameStatement(a, b delivery.ReleaseStatement) bool {
+	a.TargetCommit, b.TargetCommit = "", ""
+	return delivery.DigestOf("statement", a) == delivery.DigestOf("statement", b)
+}
+
+func headline(r delivery.Release) string {
+	if len(r.Measured) == 0 {
+		return "unknown"
+	}
+	text := fmt.Sprintf("%.4f", r.Measured[0].Metrics["mAP"].Value)
+	if b := r.Measured[0].Baseline; b != nil {
+		text += fmt.Sprintf(" (version %d: %.4f)", b.Version, b.Metrics["mAP"])
+	}
+	return text
+}
+
+// The metrics that a release file shows for a whole eval set.
+var headlines = []string{"mAP", "AP50", "AP75"}
+
+// releaseFile is a function of evidence, baseline and version alone.
+func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Release {
+	file := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: r.Model,
+		Version: m.nextVersion(r.Model), Bundle: r.Bundle, Spec: r.Spec}
+	for _, j := range judgements {
+		if j.proposed {
+			continue // shown in the comment; the file speaks of the gates that were asked
+		}
+		file.Measured = append(file.Measured, measured(j, r.Baseline))
+	}
+	if len(file.Measured) == 0 { // a model and its first gate in one PR
+		for _, j := range judgements {
+			file.Measured = append(file.Measured, measured(j, r.Baseline))
+		}
+	}
+	slices.SortFunc(file.Measured, func(a, b delivery.Measured) int {
+		if a.Gate < b.Gate {
+			return -1
+		}
+		return 1
+	})
+	return file
+}
+
+func measured(j judgement, baseline *delivery.Release) delivery.Measured {
+	names := slices.Clone(headlines)
+	for _, class := range j.score.Scores.Classes {
+		names = append(names, "AP/"+class)
+	}
+	out := delivery.Measured{Gate: j.label, EvalSet: j.content.Digest(), Images: j.score.Scores.Images, Metrics: map[string]delivery.Figure{}}
+	for _, name := range names {
+		if v, ok := j.score.Scores.Values[name]; ok {
+			f := delivery.Figure{Value: round(v)}
+			if s := j.score.Scores.Resamples[name]; len(s) > 1 {
+				low, high := round(s.Quantile(0.025)), round(s.Quantile(0.975))
+				f.Low, f.High = &low, &high
+			}
+			out.Metrics[name] = f
+		}
+	}
+	if j.base != nil {
+		out.Baseline = &delivery.BaselineMeasured{Version: baseline.Version, Bundle: baseline.Bundle, Metrics: map[string]float64{}}
+		for _, name := range names {
+			if v, ok := j.base.Scores.Values[name]; ok {
+				out.Baseline.Metrics[name] = round(v)
+			}
+		}
+	}
+	return out
+}
+
+// round keeps four decimals, as release files hold.
+func round(v float64) float64 { return math.Round(v*1e4) / 1e4 }

@@ -1,0 +1,136 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+// A Step is one thing to do. Its key is the same across restarts, and doing it
+// twice is the same as doing it once.
+type Step interface {
+	Key() string
+	String() string // as shown by aob plan
+}
+
+// StartRun starts a run, or starts it again after it died.
+type StartRun struct {
+	Spec delivery.RunSpec
+	PRs  []int // who waits for it
+}
+
+func (s StartRun) Key() string { return "run/" + string(s.Spec.Key) }
+func (s StartRun) String() string {
+	return fmt.Sprintf("+ run %s %s (%s)", s.Spec.Kind, s.Spec.Key.Short(), s.Spec.Note)
+}
+
+// EndRun ends a run that nothing waits for.
+type EndRun struct {
+	Run  delivery.Digest
+	Kind delivery.RunKind
+	Why  string
+}
+
+func (s EndRun) Key() string    { return "end/" + string(s.Run) }
+func (s EndRun) String() string { return fmt.Sprintf("- run %s %s: %s", s.Kind, s.Run.Short(), s.Why) }
+
+// Sign attaches a signed statement to a bundle.
+type Sign struct {
+	Bundle    delivery.Digest
+	Type      string // predicate type
+	Predicate any
+	What      string
+}
+
+func (s Sign) Key() string {
+	return "sign/" + string(delivery.DigestOf(s.Type, []any{s.Bundle, s.Predicate}))
+}
+func (s Sign) String() string { return fmt.Sprintf("+ sign %s for %s", s.What, s.Bundle.Short()) }
+
+// CommitRelease writes release files to a pull request's branch, if its head is
+// still the expected one.
+type CommitRelease struct {
+	PR       delivery.PullRequest
+	Releases []delivery.Release // by model's name
+}
+
+func (s CommitRelease) Key() string {
+	return "commit/" + string(delivery.DigestOf("commit", []any{s.PR.Head, s.Releases}))
+}
+func (s CommitRelease) String() string {
+	names := make([]string, len(s.Releases))
+	for i, r := range s.Releases {
+		names[i] = fmt.Sprintf("models/%s.release.yaml (version %d)", r.Name, r.Version)
+	}
+	return fmt.Sprintf("~ commit %s to %s", strings.Join(names, ", "), s.PR.HeadRef)
+}
+
+// Propose opens a pull request of AOB's own, found again by its branch.
+type Propose struct {
+	Branch string // without refs/heads/
+	Base   string // commit of main that it starts from
+	Title  string
+	Body   string
+	// Restore maps a path to the commit whose content it gets back; "" removes it.
+	Restore map[string]string
+	// Quarantine is appended to the model's file, where set.
+	Quarantine *delivery.Quarantine
+}
+
+func (s Propose) Key() string { return "propose/" + s.Branch }
+func (s Propose) String() string {
+	return fmt.Sprintf("+ pull request %s: %s", s.Branch, s.Title)
+}
+
+// Publish signs and publishes what a ring of devices must run.
+type Publish struct {
+	Desired delivery.Desired // the publisher numbers it
+}
+
+func (s Publish) Key() string { return "publish/" + string(delivery.DigestOf("desired", s.Desired)) }
+func (s Publish) String() string {
+	d := s.Desired
+	return fmt.Sprintf("~ fleet %s: %s version %d for %.0f%% of devices", d.Ring, d.Model, d.Release.Version, d.Share*100)
+}
+
+// KeepClock remembers where a rollout stands.
+type KeepClock struct {
+	Fleet string
+	State rollout.State
+}
+
+func (s KeepClock) Key() string {
+	return "clock/" + s.Fleet + "/" + string(delivery.DigestOf("clock", s.State))
+}
+func (s KeepClock) String() string { return fmt.Sprintf("~ fleet %s: remember the wave", s.Fleet) }
+
+// String prints a plan as a diff, as aob plan does.
+func (p Plan) String() string {
+	var b strings.Builder
+	for _, r := range p.Proposals {
+		fmt.Fprintf(&b, "#%d %s %.12s\n", r.PR.Number, r.PR.Title, r.PR.Head)
+		for _, c := range r.Checks {
+			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, c.Context, c.Description)
+		}
+	}
+	if p.Main.Commit != "" {
+		fmt.Fprintf(&b, "%s %.12s\n", p.Main.Branch, p.Main.Commit)
+		for _, c := range p.Main.Checks {
+			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, c.Context, c.Description)
+		}
+	}
+	if len(p.Steps) == 0 {
+		b.WriteString("nothing to do\n")
+		return b.String()
+	}
+	lines := make([]string, len(p.Steps))
+	for i, s := range p.Steps {
+		lines[i] = s.String()
+	}
+	slices.Sort(lines)
+	b.WriteString(strings.Join(lines, "\n") + "\n")
+	return b.String()
+}

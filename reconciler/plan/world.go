@@ -1,0 +1,139 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+// A World is everything that a plan depends on, as seen at one moment.
+type World struct {
+	At        time.Time
+	Main      Main
+	Proposals []Proposal
+	// ProposalsKnown is false while the forge has not answered: then the list is
+	// the last one known, and nothing may be ended for not being in it.
+	ProposalsKnown bool
+	Runs           map[delivery.Digest]delivery.RunState // by key
+	Evidence       Evidence
+	Devices        map[string][]delivery.Device // by ring
+	Clocks         map[string]rollout.State     // by fleet
+	Published      map[string]delivery.Desired  // by ring: what devices read now
+	Server         Server
+}
+
+// Main is the branch that says what must run.
+type Main struct {
+	Branch     string
+	Commit     string
+	Intent     delivery.Intent
+	Complaints []delivery.Complaint
+	// History is what main's release files have said, by model, newest first. It
+	// holds the models that [NeedsHistory] names, and may hold more.
+	History map[string][]Past
+}
+
+// Past is what a model's release file said from one commit of main on.
+type Past struct {
+	Commit  string
+	Release *delivery.Release // nil: the file was removed, or did not parse
+}
+
+// A Proposal is an open pull request with its trees.
+type Proposal struct {
+	delivery.PullRequest
+	Permission delivery.Permission // of the author, by the forge's API
+	Gos        []string            // codes that someone with write permission gave
+	Intent     delivery.Intent     // at the head
+	Base       delivery.Intent     // at the merge base with main
+	Complaints []delivery.Complaint
+}
+
+// Evidence is what signed statements say. Every entry has been verified.
+type Evidence struct {
+	BySpec   map[delivery.Digest]Trained         // by spec digest: what it was resolved to, once
+	ByRun    map[delivery.Digest]Trained         // by run key
+	Scores   map[delivery.Digest]delivery.Scores // by score key
+	Verdicts map[delivery.Digest]bool            // by verdict key
+	Releases []delivery.ReleaseStatement
+	Accepted map[string][]delivery.Acceptance // by model
+	Aborts   []delivery.Abort
+	Bundles  map[delivery.Digest]Bundle // that the store holds
+}
+
+// Trained is a bundle and how it came to be.
+type Trained struct {
+	Bundle   delivery.Digest
+	Training delivery.Training
+}
+
+// A Bundle is what a plan needs to know of a packed model.
+type Bundle struct {
+	Model     delivery.Digest // of the variant that is judged
+	Signature delivery.Digest
+	Size      int64 // of the largest variant, bytes
+}
+
+// Server is what the server's own version and configuration decide.
+type Server struct {
+	Trainers map[string]delivery.Digest // by NAME@VERSION: digest of the trainer's files
+	Protocol delivery.Digest            // of the evaluator
+	Numerics string                     // of the detector
+	DataTime delivery.Duration          // limit of a data run
+	EvalTime delivery.Duration          // limit of an eval or compare run
+	NextPoll delivery.Duration          // of devices
+	Expiry   delivery.Duration          // of desired documents
+	Deadline delivery.Duration          // after which a silent device has failed
+}
+
+// NeedsHistory names the models whose history on main a plan will read: those
+// with an open proposal, and those whose release on main is not simply an
+// accepted one.
+func NeedsHistory(w World) []string {
+	need := map[string]bool{}
+	for name := range w.Main.Intent.Models {
+		r, ok := w.Main.Intent.Releases[name]
+		if !ok || !w.Evidence.accepted(r) {
+			need[name] = ok
+		}
+	}
+	for _, a := range w.Evidence.Aborts {
+		need[a.Model] = true
+	}
+	for name, q := range w.Main.Intent.Quarantines {
+		need[name] = need[name] || len(q.Entries) > 0
+	}
+	for _, p := range w.Proposals {
+		for _, name := range changedModels(p) {
+			need[name] = true
+		}
+	}
+	var names []string
+	for name, yes := range need {
+		if yes {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// accepted reports whether main has accepted what a release file names.
+func (e Evidence) accepted(r delivery.Release) bool {
+	for _, a := range e.Accepted[r.Name] {
+		if a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version {
+			return true
+		}
+	}
+	return false
+}
+
+// statement finds the release statement that a release file says.
+func (e Evidence) statement(r delivery.Release) (delivery.ReleaseStatement, bool) {
+	for _, s := range e.Releases {
+		if delivery.SameRelease(s.File, r) {
+			return s, true
+		}
+	}
+	return delivery.ReleaseStatement{}, false
+}
