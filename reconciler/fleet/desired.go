@@ -21,31 +21,39 @@ type published struct {
 	desired  delivery.Desired
 	envelope []byte
 	etag     string
+	foreign  bool // another key signed it
 }
 
 func newPublished(d delivery.Desired, envelope []byte) published {
 	return published{desired: d, envelope: envelope, etag: `"` + delivery.Sum(envelope).Hex() + `"`}
 }
 
-// load reads a document that this server, or one before it, published. A
-// document of another key is taken for its version alone: Publish signs it anew.
+// load reads a document that this server, or one before it, published. Where
+// another key signed it, it is served as it is until Publish signs it anew.
 func load(path string, key *trust.Key) (published, error) {
 	envelope, err := os.ReadFile(path)
 	if err != nil {
 		return published{}, err
 	}
-	var d delivery.Desired
 	payload, _, err := trust.Verify(envelope, delivery.DesiredPayload, []trust.PublicKey{key.Public()})
-	if err == nil {
-		err = json.Unmarshal(payload, &d)
+	foreign := err != nil
+	if foreign {
+		var e struct{ Payload []byte }
+		if err := json.Unmarshal(envelope, &e); err != nil {
+			return published{}, err
+		}
+		payload = e.Payload
 	}
-	if err != nil {
+	var d delivery.Desired
+	if err := json.Unmarshal(payload, &d); err != nil {
 		return published{}, err
 	}
 	if want := strings.TrimSuffix(filepath.Base(path), ".json"); d.Ring != want {
 		return published{}, fmt.Errorf("it is the document of ring %q", d.Ring)
 	}
-	return newPublished(d, envelope), nil
+	p := newPublished(d, envelope)
+	p.foreign = foreign
+	return p, nil
 }
 
 // Published returns what a ring's document says.
@@ -62,30 +70,33 @@ func (s *Server) Published(ring string) (delivery.Desired, bool) {
 // Publish returns nil the document is on disk, and devices that wait have been
 // told.
 func (s *Server) Publish(ctx context.Context, d delivery.Desired) error {
-	if err := s.publish(ctx, d); err != nil {
+	err := check(d)
+	if err == nil {
+		err = s.publish(ctx, d.Ring, func(delivery.Desired) delivery.Desired { return d })
+	}
+	if err != nil {
 		return fmt.Errorf("publish ring %.80q: %w", d.Ring, err)
 	}
 	return nil
 }
 
-func (s *Server) publish(ctx context.Context, d delivery.Desired) error {
-	if err := check(d); err != nil {
-		return err
-	}
+// publish makes what say returns the ring's document; say gets what it is now.
+func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Desired) delivery.Desired) error {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	old, ok := s.rings[d.Ring]
-	ahead := s.ahead(d.Ring)
+	old, ok := s.rings[ring]
+	seen := s.seen[ring]
 	s.mu.Unlock()
 
 	now := s.Now()
-	d.Version = max(old.desired.Version, ahead)
+	d := say(old.desired)
+	d.Version = max(old.desired.Version, seen)
 	switch {
-	case !ok || ahead > old.desired.Version || !same(old.desired, d):
+	case !ok || old.foreign || seen > old.desired.Version || !same(old.desired, d):
 		d.Version++
 	case old.desired.Expires.Sub(now) > s.Expiry/2:
 		return nil
@@ -99,32 +110,28 @@ func (s *Server) publish(ctx context.Context, d delivery.Desired) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(s.desiredDir(), d.Ring+".json"), envelope, 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.desiredDir(), ring+".json"), envelope, 0o644); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	s.rings[d.Ring] = newPublished(d, envelope)
+	s.rings[ring] = newPublished(d, envelope)
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	s.Log.Info("published", "ring", d.Ring, "version", d.Version, "release", d.Release.Version, "bundle", d.Release.Bundle, "share", d.Share)
+	s.Log.Info("published", "ring", ring, "version", d.Version, "release", d.Release.Version, "bundle", d.Release.Bundle, "share", d.Share)
 	return nil
 }
 
 // maxVersion bounds what devices can make of a ring's version, with room for
-// more changes than will ever be.
+// more changes than there will ever be.
 const maxVersion = 1 << 52
 
-// ahead is the highest version that a ring's devices report. It is above what
-// is published only where the server lost its file. The caller holds s.mu.
-func (s *Server) ahead(ring string) int64 {
-	var highest int64
-	for k, d := range s.devices {
-		if k.ring == ring && d.Report.Desired <= maxVersion {
-			highest = max(highest, d.Report.Desired)
-		}
+// saw remembers the highest version that a ring's devices report. It is above
+// what is published only where the server lost its file. The caller holds s.mu.
+func (s *Server) saw(r delivery.Report) {
+	if r.Desired <= maxVersion {
+		s.seen[r.Ring] = max(s.seen[r.Ring], r.Desired)
 	}
-	return highest
 }
 
 // same compares what documents say, apart from version and expiry.

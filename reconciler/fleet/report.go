@@ -84,7 +84,6 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (highest int64, er
 	s.mu.Lock()
 	old, known := s.devices[key]
 	full := !known && len(s.devices) >= s.MaxDevices
-	published := s.rings[r.Ring]
 	s.mu.Unlock()
 	if known && r.Sequence <= old.Report.Sequence {
 		s.repeats.Add(1)
@@ -104,13 +103,17 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (highest int64, er
 	}
 	s.mu.Lock()
 	s.devices[key] = d
+	s.saw(r)
+	published, ok := s.rings[r.Ring]
+	ahead := ok && s.seen[r.Ring] > published.desired.Version
 	s.mu.Unlock()
 	s.reports.Add(1)
-	if r.Desired > published.desired.Version && r.Desired <= maxVersion && published.etag != "" {
-		// It has seen a version that this server never published, and refuses
-		// what there is. The same content goes out above that version.
-		s.Log.Warn("a device is ahead of the published document: this server's files are older than its fleet", "device", r.Device, "ring", r.Ring, "seen", r.Desired, "published", published.desired.Version)
-		if err := s.Publish(context.WithoutCancel(ctx), published.desired); err != nil {
+	if ahead {
+		// The device has seen a version that this server never published, and
+		// refuses what there is: the same content goes out above it.
+		s.Log.Warn("a device is ahead of what is published: the server's files are older than its fleet", "device", r.Device, "ring", r.Ring, "seen", r.Desired, "published", published.desired.Version)
+		again := func(d delivery.Desired) delivery.Desired { return d }
+		if err := s.publish(context.WithoutCancel(ctx), r.Ring, again); err != nil {
 			s.Log.Error("not published", "ring", r.Ring, "err", err)
 		}
 	}

@@ -59,6 +59,7 @@ type Server struct {
 	rings   map[string]published
 	changed chan struct{} // closed and made anew when a ring changes
 	devices map[deviceKey]delivery.Device
+	seen    map[string]int64 // by ring: the highest version that a device reported
 
 	waiting, reports, repeats, refused, reads atomic.Int64
 }
@@ -94,7 +95,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}}
+	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, seen: map[string]int64{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o755); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
@@ -115,6 +116,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
+		s.saw(d.Report)
 	}
 	return s, nil
 }

@@ -184,24 +184,24 @@ func (in Input) base() *delivery.Target {
 // begin makes the state of a new rollout, or says what it must wait for.
 func (in Input) begin(base *delivery.Target) (s State, hold string, wake time.Time) {
 	s = State{Target: in.Target, Base: base, Began: in.At, Started: in.At}
-	if p := in.Published; p != nil && p.Release.Bundle == in.Target.Bundle && p.Share > 0 {
+	p := in.Published
+	resumes := p != nil && p.Release.Bundle == in.Target.Bundle && p.Share > 0
+	switch {
+	case base != nil && base.Bundle == in.Target.Bundle, in.Rollback && !resumes:
+		s.Rollback, s.Base = true, nil
+		if in.Fleet.Paused {
+			hold = in.paused()
+		}
+		return s, hold, time.Time{}
+	case resumes:
 		// It had begun, and the state was lost. Nobody loses the release for that.
 		s.Share = p.Share
 		if p.Share >= 1 {
 			s.Wave = max(0, len(in.Fleet.Waves)-1)
 		}
 		return s, "", time.Time{}
-	}
-	if p := in.Published; p != nil {
+	case p != nil:
 		s.Since = p.Version
-	}
-	s.Rollback = in.Rollback || base != nil && base.Bundle == in.Target.Bundle
-	if s.Rollback {
-		s.Base = nil
-		if in.Fleet.Paused {
-			return s, in.paused(), time.Time{}
-		}
-		return s, "", time.Time{}
 	}
 	if hold, wake := in.held(); hold != "" {
 		return s, hold, wake
@@ -281,7 +281,7 @@ func (in Input) goOn(s State) Decision {
 			if c.Failed > 0 {
 				d.Text += "; " + c.whys()
 			}
-			d.Text += m.away(c)
+			d.Text += "; " + evidence(c.Failed, c.Healthy+c.Failed) + m.away(c)
 			return d
 		}
 		bad := c.Failed + c.Silent
@@ -336,7 +336,7 @@ func (in Input) waiting(s State, c Count, m members) (hold string, wake time.Tim
 	}
 	hold = c.missing()
 	if until := s.Started.Add(time.Duration(in.Fleet.Soak)); in.Fleet.Soak > 0 && until.After(in.At) {
-		hold += fmt.Sprintf(", which soak until %s at least", clock(until))
+		hold += fmt.Sprintf("; the soak lasts until %s at least", clock(until))
 		wake = earliest(wake, until)
 	}
 	return hold, wake
@@ -440,9 +440,6 @@ func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 func (d Decision) String() string {
 	var b strings.Builder
 	b.WriteString(d.Text)
-	if d.Abort != nil {
-		b.WriteString("\n  abort: " + d.Abort.Why)
-	}
 	if p := d.Desired; p != nil {
 		fmt.Fprintf(&b, "\n  publish: version %d to %.4g of %s", p.Release.Version, p.Share, p.Ring)
 		if p.Previous != nil {

@@ -1,0 +1,326 @@
+package rollout_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+var (
+	noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC) // a Tuesday
+	v1   = delivery.Target{Version: 1, Bundle: delivery.Sum([]byte("one"))}
+	v2   = delivery.Target{Version: 2, Bundle: delivery.Sum([]byte("two"))}
+	v3   = delivery.Target{Version: 3, Bundle: delivery.Sum([]byte("three"))}
+)
+
+func fleet(waves ...string) delivery.Fleet {
+	f := delivery.Fleet{Name: "north", Runs: "pallets", Soak: delivery.Duration(30 * time.Minute)}
+	for _, text := range waves {
+		var w delivery.Wave
+		if err := w.UnmarshalText([]byte(text)); err != nil {
+			panic(err)
+		}
+		f.Waves = append(f.Waves, w)
+	}
+	return f
+}
+
+// device is one of the fleet north that was just heard from.
+func device(id string, phase delivery.DevicePhase, bundle delivery.Target) delivery.Device {
+	return delivery.Device{
+		Report: delivery.Report{Device: id, Ring: "north", Phase: phase, Bundle: bundle.Bundle, Release: bundle.Version, Desired: 100},
+		Seen:   noon,
+	}
+}
+
+func broken(id string, target, runs delivery.Target, why string) delivery.Device {
+	d := device(id, delivery.DeviceFailed, runs)
+	d.Report.Failed, d.Report.Why = target.Bundle, why
+	return d
+}
+
+func all(n int, phase delivery.DevicePhase, bundle delivery.Target) []delivery.Device {
+	var list []delivery.Device
+	for i := range n {
+		list = append(list, device(fmt.Sprintf("d%02d", i), phase, bundle))
+	}
+	return list
+}
+
+// inWave counts the devices that a decision gives the target.
+func inWave(d rollout.Decision, devices []delivery.Device) int {
+	n := 0
+	for _, x := range devices {
+		if d.Desired.InWave(x.Report.Device) {
+			n++
+		}
+	}
+	return n
+}
+
+// obey is a fleet of perfect devices: each runs what the document gives it.
+func obey(doc delivery.Desired, devices []delivery.Device, at time.Time) {
+	for i := range devices {
+		r := &devices[i].Report
+		devices[i].Seen = at
+		switch want := doc.Release; {
+		case doc.InWave(r.Device):
+			r.Phase, r.Bundle = delivery.DeviceHealthy, want.Bundle
+		case doc.Previous != nil:
+			r.Phase, r.Bundle = delivery.DeviceHealthy, doc.Previous.Bundle
+		}
+	}
+}
+
+func TestWavesInOrder(t *testing.T) {
+	in := rollout.Input{Fleet: fleet("1", "25%", "100%"), Target: v2, Previous: &v1, Devices: all(12, delivery.DeviceHealthy, v1), At: noon}
+	var reached []int
+	for range 5 {
+		d := rollout.Next(in)
+		if d.Desired == nil || d.Abort != nil {
+			t.Fatalf("unexpected: %s", d)
+		}
+		reached = append(reached, inWave(d, in.Devices))
+		if again := rollout.Next(in); cmp.Diff(d, again) != "" {
+			t.Fatalf("not a function: %s", cmp.Diff(d, again))
+		}
+		in.State = d.State
+		in.Published = d.Desired
+		in.At = in.At.Add(time.Minute)
+		obey(*d.Desired, in.Devices, in.At)
+		if d.Done {
+			break
+		}
+	}
+	if diff := cmp.Diff([]int{1, 3, 12, 12}, reached); diff != "" {
+		t.Errorf("devices in the wave, turn by turn (-want +got):\n%s", diff)
+	}
+	if s := in.State.Standing(); s.Bundle != v2.Bundle || s.HealthySince.IsZero() {
+		t.Errorf("standing after the end: %+v", s)
+	}
+}
+
+func TestNext(t *testing.T) {
+	paused := func(f delivery.Fleet) delivery.Fleet { f.Paused = true; return f }
+	tolerant := func(f delivery.Fleet, p delivery.Share) delivery.Fleet {
+		f.Budget.Failures = &delivery.Failures{Tolerable: p}
+		return f
+	}
+	night := func(f delivery.Fleet) delivery.Fleet {
+		f.Window = &delivery.Window{From: "01:00", To: "05:00", Zone: "Europe/Berlin"}
+		return f
+	}
+	after := func(f delivery.Fleet) delivery.Fleet {
+		f.After = &delivery.After{Fleet: "staging", Healthy: delivery.Duration(24 * time.Hour)}
+		return f
+	}
+	was := func(d delivery.Device, ago time.Duration) delivery.Device { d.Seen = noon.Add(-ago); return d }
+	begun := rollout.State{Target: v2, Base: &v1, Began: noon, Started: noon}
+	last := begun
+	last.Wave, last.Share = 1, 1
+	done := last
+	done.Done, done.Healthy = true, noon
+	doc := func(release delivery.Target, previous *delivery.Target, share float64) *delivery.Desired {
+		return &delivery.Desired{Ring: "north", Model: "pallets", Version: 7, Release: release, Previous: previous, Share: share,
+			Salt: rollout.Salt("north", release.Bundle), Expires: noon}
+	}
+
+	for _, c := range []struct {
+		name string
+		in   rollout.Input
+
+		release  int // version published; 0: nothing is
+		previous int // published for the others; 0: none
+		devices  int // of in.Devices that get the release
+		done     bool
+		abort    string // part of the reason
+		hold     string // part of it
+		wake     time.Time
+	}{
+		{name: "no device", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1},
+			release: 1, hold: "no device has reported yet"},
+		{name: "no device and a lost registry takes nothing from anybody", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1},
+			release: 2, previous: 0, hold: "no device has reported yet"},
+		{name: "first release", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1, Devices: all(3, delivery.DeviceIdle, delivery.Target{})},
+			release: 1, devices: 1, hold: "waiting for 1 device", wake: noon.Add(rollout.DefaultDeadline + time.Second)},
+		{name: "fewer devices than the wave", in: rollout.Input{Fleet: fleet("5", "100%"), Target: v2, Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v1)},
+			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
+		{name: "others are not the fleet's", in: rollout.Input{Fleet: fleet("100%"), Target: v1,
+			Devices: []delivery.Device{{Report: delivery.Report{Device: "x", Ring: "south"}, Seen: noon}}},
+			release: 1, devices: 1, hold: "no device has reported yet"},
+		{name: "everything healthy at once is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v2)},
+			release: 2, previous: 1, devices: 3, done: true},
+		{name: "a failure aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: append(all(2, delivery.DeviceHealthy, v2), broken("x", v2, v1, "golden differs"))},
+			release: 1, devices: 3, abort: "x: golden differs"},
+		{name: "a failure of the first release leaves devices what they run", in: rollout.Input{Fleet: fleet("100%"), Target: v1, Devices: []delivery.Device{broken("x", v1, delivery.Target{}, "no")}},
+			release: 1, devices: 0, abort: "x: no"},
+		{name: "a failure of another bundle is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{broken("x", v3, v1, "no")}},
+			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+		{name: "a failure from before a lift is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, Published: &delivery.Desired{Version: 100, Release: v1, Share: 1}, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
+			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+		{name: "tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.25), Target: v2, State: begun, Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
+			release: 2, previous: 1, devices: 4, done: true},
+		{name: "one more than tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.24), Target: v2, State: begun, Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
+			release: 1, devices: 4, abort: "1 device failed"},
+		{name: "nobody healthy never passes", in: rollout.Input{Fleet: tolerant(fleet("100%"), 1), Target: v2, State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
+			release: 2, previous: 1, devices: 1, hold: "no device is healthy"},
+		{name: "silence aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+			device("x", delivery.DeviceSoaking, v2)}},
+			release: 1, devices: 1, abort: "1 device silent (x: silent since 2026-11-24 12:00 UTC)"},
+		{name: "silence since before the wave does not", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+			was(device("gone", delivery.DeviceHealthy, v1), time.Hour), device("x", delivery.DeviceHealthy, v2)}},
+			release: 2, previous: 1, devices: 2, done: true},
+		{name: "all away", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: []delivery.Device{was(device("x", delivery.DeviceHealthy, v1), time.Hour)}},
+			release: 2, previous: 1, hold: "none of 1 was heard from for 15m"},
+		{name: "paused before it began", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), Devices: all(3, delivery.DeviceHealthy, v1)},
+			release: 1, devices: 3, hold: "paused: true in fleets/north.yaml"},
+		{name: "paused before anything", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v1}, hold: "paused"},
+		{name: "paused between waves", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2, State: begun, Devices: all(3, delivery.DeviceHealthy, v2)},
+			release: 2, previous: 1, devices: 3, hold: "paused"},
+		{name: "paused, and a device fails", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2, State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
+			release: 1, devices: 1, abort: "x: no"},
+		{name: "window closed", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), Devices: all(1, delivery.DeviceHealthy, v1)},
+			release: 1, devices: 1, hold: "opens 2026-11-25 00:00 UTC", wake: time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)},
+		{name: "window open", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, At: time.Date(2026, 11, 24, 3, 59, 0, 0, time.UTC), Published: doc(v1, nil, 1), Devices: all(1, delivery.DeviceHealthy, v1)},
+			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+		{name: "another fleet goes first", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v1.Bundle, HealthySince: noon.Add(-48 * time.Hour)}},
+			release: 1, hold: "waiting for fleet staging to run version 2 healthily for 24h"},
+		{name: "another fleet is not done soaking", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-time.Hour)}},
+			release: 1, hold: "until 2026-11-25 11:00 UTC", wake: noon.Add(23 * time.Hour)},
+		{name: "another fleet is done", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-24 * time.Hour)}, Devices: all(2, delivery.DeviceHealthy, v1)},
+			release: 2, previous: 1, devices: 2, hold: "waiting for 2 devices"},
+		{name: "rollback", in: rollout.Input{Fleet: after(night(fleet("1", "100%"))), Target: v1, Rollback: true, State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
+			release: 1, devices: 3, hold: "waiting for 3 devices"},
+		{name: "rollback is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1, State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: all(3, delivery.DeviceHealthy, v1)},
+			release: 1, devices: 3, done: true},
+		{name: "a failing rollback has nowhere to go", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1, State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: append(all(2, delivery.DeviceHealthy, v1), broken("x", v1, v2, "disk"))},
+			release: 1, devices: 3, hold: "x: disk"},
+		{name: "paused holds a rollback too", in: rollout.Input{Fleet: paused(fleet("1", "100%")), Target: v1, Rollback: true, State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
+			release: 2, previous: 1, devices: 3, hold: "paused"},
+		{name: "back to what it completed, in the middle of a rollout", in: rollout.Input{Fleet: night(fleet("1", "100%")), Target: v1, State: begun, Published: doc(v2, &v1, 0.1), Devices: all(3, delivery.DeviceHealthy, v1)},
+			release: 1, devices: 3, done: true},
+		{name: "a healthy canary does not make a rollback of its own rollout", in: rollout.Input{Fleet: fleet("3", "100%"), Target: v2, Rollback: true, State: begun, Devices: all(4, delivery.DeviceHealthy, v1)},
+			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
+		{name: "superseded in the middle: the others stay on what was completed", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, State: begun, Published: doc(v2, &v1, 0.1), Devices: all(4, delivery.DeviceHealthy, v1)},
+			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
+		{name: "after a completed one", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, State: done, Published: doc(v2, &v1, 1), Devices: all(4, delivery.DeviceHealthy, v2)},
+			release: 3, previous: 2, devices: 1, hold: "waiting for 1 device"},
+		{name: "state lost in the middle", in: rollout.Input{Fleet: fleet("1", "50%", "100%"), Target: v2, Previous: &v1, Published: doc(v2, &v1, 0.9999), Devices: all(4, delivery.DeviceHealthy, v1)},
+			release: 2, previous: 1, devices: 4, hold: "waiting for 4 devices"},
+		{name: "state and registry lost at the end", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Published: doc(v2, &v1, 1)},
+			release: 2, previous: 1, hold: "no device has reported yet"},
+		{name: "aborted before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Aborted: []delivery.Digest{v2.Bundle}, State: begun, Devices: all(4, delivery.DeviceHealthy, v2)},
+			release: 1, devices: 4},
+		{name: "aborted, and so is what came before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, Aborted: []delivery.Digest{v2.Bundle, v3.Bundle}, Devices: all(4, delivery.DeviceIdle, v1)},
+			release: 3, devices: 0},
+		{name: "a new digest after an abort", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, Aborted: []delivery.Digest{v2.Bundle}, State: rollout.State{Base: &v1}, Published: doc(v1, nil, 1), Devices: all(4, delivery.DeviceHealthy, v1)},
+			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
+		{name: "a device breaks when all is over", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: done, Devices: []delivery.Device{broken("x", v2, v1, "crash loop")}},
+			release: 2, previous: 1, devices: 1, done: true},
+		{name: "a window that nobody can read", in: rollout.Input{Fleet: func() delivery.Fleet {
+			f := night(fleet("100%"))
+			f.Window.Zone = "Mars/Olympus"
+			return f
+		}(), Target: v1}, hold: "Mars/Olympus"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.in.At.IsZero() {
+				c.in.At = noon
+			}
+			d := rollout.Next(c.in)
+			if again := rollout.Next(c.in); cmp.Diff(d, again) != "" {
+				t.Errorf("not a function: %s", cmp.Diff(d, again))
+			}
+			release, previous, reached := 0, 0, 0
+			if d.Desired != nil {
+				release, reached = d.Desired.Release.Version, inWave(d, c.in.Devices)
+				if d.Desired.Previous != nil {
+					previous = d.Desired.Previous.Version
+				}
+				if d.Desired.Version != 0 || !d.Desired.Expires.IsZero() {
+					t.Errorf("version and expiry are not for Next to set: %+v", d.Desired)
+				}
+			}
+			if release != c.release || previous != c.previous || reached != c.devices {
+				t.Errorf("publishes version %d to %d devices and %d to the others, want %d to %d and %d", release, reached, previous, c.release, c.devices, c.previous)
+			}
+			if d.Done != c.done {
+				t.Errorf("done is %v", d.Done)
+			}
+			if (d.Abort != nil) != (c.abort != "") || d.Abort != nil && (!strings.Contains(d.Abort.Why, c.abort) || d.Abort.Bundle != c.in.Target.Bundle) {
+				t.Errorf("abort is %+v, want %q", d.Abort, c.abort)
+			}
+			if (d.Hold != "") != (c.hold != "") || !strings.Contains(d.Hold, c.hold) {
+				t.Errorf("hold is %q, want %q", d.Hold, c.hold)
+			}
+			if !c.wake.IsZero() && !d.Wake.Equal(c.wake) {
+				t.Errorf("wakes %v, want %v", d.Wake, c.wake)
+			}
+			if t.Failed() {
+				t.Logf("decision: %s", d)
+			}
+		})
+	}
+}
+
+func TestEveryProfileIsInTheFirstWave(t *testing.T) {
+	f := fleet("1", "100%")
+	f.Profiles = map[string]delivery.Profile{"agx-fp16": {Board: "agx"}, "nano-fp16": {Board: "nano"}}
+	devices := all(20, delivery.DeviceHealthy, v1)
+	for i := range devices {
+		devices[i].Report.Labels = map[string]string{"board": []string{"nano", "agx"}[i/19]}
+	}
+	d := rollout.Next(rollout.Input{Fleet: f, Target: v2, Previous: &v1, Devices: devices, At: noon})
+	boards := map[string]bool{}
+	for _, x := range devices {
+		if d.Desired.InWave(x.Report.Device) {
+			boards[x.Report.Labels["board"]] = true
+		}
+	}
+	if !boards["nano"] || !boards["agx"] {
+		t.Errorf("the first wave has %v", boards)
+	}
+}
+
+func TestHasRun(t *testing.T) {
+	ran := func(n, of int) []delivery.Device {
+		devices := all(of, delivery.DeviceHealthy, v2)
+		for i := range n {
+			devices[i].Healthy = []delivery.Digest{v1.Bundle, v2.Bundle}
+		}
+		return devices
+	}
+	f := fleet("100%")
+	for _, c := range []struct {
+		n, of int
+		want  bool
+	}{{0, 0, false}, {0, 3, false}, {1, 3, false}, {2, 4, false}, {2, 3, true}, {3, 3, true}} {
+		if got := rollout.HasRun(f, ran(c.n, c.of), v1.Bundle); got != c.want {
+			t.Errorf("%d of %d devices ran it: got %v", c.n, c.of, got)
+		}
+	}
+}
+
+// The figures that facts about small samples give.
+func TestNotRuledOut(t *testing.T) {
+	for n, want := range map[int]float64{1: 0.95, 3: 0.6316, 5: 0.4507, 10: 0.2589, 20: 0.1391, 60: 0.0487, 300: 0.00994} {
+		if got := rollout.NotRuledOut(0, n); math.Abs(got-want) > 5e-5 || math.Abs(got-(1-math.Pow(0.05, 1/float64(n)))) > 1e-9 {
+			t.Errorf("0 of %d: got %v, want %v", n, got, want)
+		}
+	}
+	if got := rollout.NotRuledOut(1, 10); math.Abs(got-0.3942) > 5e-5 { // the 95 % bound of Clopper and Pearson
+		t.Errorf("1 of 10: got %v", got)
+	}
+	for _, c := range [][2]int{{0, 0}, {3, 3}, {5, 3}} {
+		if got := rollout.NotRuledOut(c[0], c[1]); got != 1 {
+			t.Errorf("%v: got %v, want 1", c, got)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package rollout_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+var update = flag.Bool("update", false, "write testdata/story.txt anew")
+
+// The story of a release that goes out in waves and of one that does not, as
+// people read it.
+func TestStory(t *testing.T) {
+	var b strings.Builder
+	in := rollout.Input{Fleet: fleet("1", "25%", "100%"), Target: v2, Previous: &v1, At: noon}
+	in.Fleet.Window = &delivery.Window{Days: []string{"tue", "wed"}, From: "11:00", To: "13:00", Zone: "UTC"}
+	published := int64(0)
+	tell := func(what string) rollout.Decision {
+		d := rollout.Next(in)
+		fmt.Fprintf(&b, "%s: %s\n%s\n\n", in.At.Format("Mon 15:04"), what, d)
+		published++
+		in.State, in.Published = d.State, d.Desired
+		in.Published.Version = published
+		return d
+	}
+	// follow lets the first n devices of the wave, by name, run what they are given.
+	follow := func(n int, phase delivery.DevicePhase) {
+		for i := range in.Devices {
+			in.Devices[i].Seen = in.At
+			r := &in.Devices[i].Report
+			if n > 0 && in.Published.InWave(r.Device) {
+				r.Phase, r.Bundle = phase, in.Published.Release.Bundle
+				n--
+			}
+		}
+	}
+
+	tell("nobody is there")
+	in.Devices = all(8, delivery.DeviceHealthy, v1)
+	tell("eight devices on version 1")
+	follow(8, delivery.DeviceSoaking)
+	in.At = in.At.Add(10 * time.Minute)
+	tell("the canary soaks")
+	in.At = in.At.Add(21 * time.Minute)
+	follow(8, delivery.DeviceHealthy)
+	in.Fleet.Paused = true
+	tell("the canary is healthy, and the fleet is paused")
+	in.Fleet.Paused = false
+	tell("no longer paused")
+	in.At = in.At.Add(35 * time.Minute)
+	follow(8, delivery.DeviceHealthy)
+	tell("the second wave is healthy, too late")
+	in.At = in.At.Add(22 * time.Hour)
+	follow(0, "")
+	in.Devices[7].Seen = noon
+	tell("the next day, and d07 has been off since")
+	in.At = in.At.Add(time.Minute)
+	follow(5, delivery.DeviceHealthy)
+	in.Devices[7].Seen = noon
+	tell("most are healthy")
+	follow(8, delivery.DeviceHealthy)
+	tell("all are")
+
+	in.Target, in.Previous = v3, &v2
+	tell("the next release")
+	for i := range in.Devices {
+		if in.Published.InWave(in.Devices[i].Report.Device) {
+			in.Devices[i].Report.Phase, in.Devices[i].Report.Bundle = delivery.DeviceFailed, v2.Bundle
+			in.Devices[i].Report.Failed, in.Devices[i].Report.Why = v3.Bundle, "golden replay: output dets differs\nby 0.3"
+			in.Devices[i].Report.Desired = in.Published.Version
+		}
+	}
+	d := tell("its canary fails")
+	in.Aborted = append(in.Aborted, d.Abort.Bundle)
+	tell("the abort is recorded")
+	in.Target = v2
+	tell("people merge the revert")
+	in.Target, in.Rollback = v1, true
+	tell("and go back further")
+
+	const path = "testdata/story.txt"
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("the story changed; run go test -update, and read it (-want +got):\n%s", diff)
+	}
+}
