@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/detect"
+)
+
+func inspectCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect MODEL.onnx",
+		Short: "Check a model against the contract and print its signature and golden",
+		Long: `Inspect opens a model, checks its inputs and outputs by name, type and shape,
+makes the signature from its rfdetr_inference metadata, runs the golden input,
+and prints both as lines of JSON.`,
+		Example: `  # the signature of a model, for people
+  aob-detect inspect model.onnx | jq 'select(.inspected).inspected.signature'
+
+  # a bundle's folder out of a model
+  aob-detect inspect model.onnx | jq 'select(.inspected).inspected' >inspected.json
+  jq .signature inspected.json >bundle/signature.json
+  jq .signature.slots inspected.json >bundle/labels.json
+  jq -r .golden inspected.json | base64 -d >bundle/golden.bin
+  cp model.onnx bundle/`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.answer(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+				found, err := w.Inspect(args[0])
+				if err != nil {
+					return err
+				}
+				return detect.WriteInspection(out, found)
+			})
+		},
+	}
+}
+
+func evaluateCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "evaluate",
+		Short: "Run a model over the images that standard input lists",
+		Long: `Evaluate reads a request from standard input: one line of JSON with the model's
+path, its signature and the number of images, then a line for each image. It
+prints a line for each image, in order: slot, score, x, y, width and height of
+each box, in pixels of the image. All paths are absolute.`,
+		Example: `  (jq -c '{model: "/models/model.onnx", signature: ., images: 1}' bundle/signature.json
+   echo '{"id": 1, "path": "/images/1.jpg"}') | aob-detect evaluate`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.answer(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+				return w.Evaluate(cmd.Context(), cmd.InOrStdin(), out)
+			})
+		},
+	}
+}
+
+func serveCommand(o *options) *cobra.Command {
+	var bundle, socket string
+	cmd := &cobra.Command{
+		Use:   "serve --bundle DIR --socket PATH",
+		Short: "Serve a bundle over HTTP on a Unix socket",
+		Long: `Serve loads the bundle in a folder (model.onnx, signature.json, golden.bin,
+labels.json), replays its golden, and answers on a Unix socket: POST /infer,
+GET /health and GET /metrics. It ends on SIGTERM, after the calls in work.`,
+		Example: `  aob-detect serve --bundle bundle --socket /run/aob/detect.sock
+  curl --unix-socket /run/aob/detect.sock --data-binary @image.jpg http://aob-detect/infer
+  curl --unix-socket /run/aob/detect.sock http://aob-detect/health`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.answer(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+				return serve(cmd.Context(), w, bundle, socket, func() error { return detect.Ready(out) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder")
+	cmd.Flags().StringVar(&socket, "socket", "", "the Unix socket to listen on")
+	cmd.MarkFlagRequired("bundle")
+	cmd.MarkFlagRequired("socket")
+	return cmd
+}
+
+// answer lets do write what a program asked for, between a hello and, where it
+// goes wrong, a failure. The error is returned too, for people.
+func (o options) answer(out io.Writer, do func(detect.Worker, io.Writer) error) error {
+	if err := detect.Hello(out); err != nil {
+		return err
+	}
+	w, err := o.worker()
+	if err == nil {
+		err = do(w, out)
+	}
+	if err != nil {
+		return errors.Join(err, detect.Fail(out, err))
+	}
+	return nil
+}
+
+func inferCommand(o *options) *cobra.Command {
+	var bundle string
+	var score float64
+	cmd := &cobra.Command{
+		Use:   "infer --bundle DIR IMAGE...",
+		Short: "Print the boxes on images as JSON",
+		Long: `Infer loads the bundle in a folder, replays its golden, and prints one JSON
+object for each image: its path, size and boxes, best first. x and y are the
+upper left corner; all are pixels of the image.`,
+		Example: `  aob-detect infer --bundle bundle image.jpg
+  aob-detect infer --bundle bundle --score 0.5 images/*.jpg | jq '.boxes | length'`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w, err := o.worker()
+			if err != nil {
+				return err
+			}
+			return infer(cmd.Context(), w, cmd.OutOrStdout(), bundle, score, args)
+		},
+	}
+	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder")
+	cmd.Flags().Float64Var(&score, "score", 0, "leave out boxes that score less, 0 to 1")
+	cmd.MarkFlagRequired("bundle")
+	return cmd
+}
+
+func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, score float64, images []string) error {
+	server, err := w.Open(bundle)
+	if err != nil {
+		return err
+	}
+	enc := json.NewEncoder(out)
+	for _, path := range images {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		found, err := server.Infer(ctx, data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		n := 0
+		for n < len(found.Boxes) && found.Boxes[n].Score >= score {
+			n++
+		}
+		err = enc.Encode(map[string]any{"image": path, "width": found.Width, "height": found.Height, "boxes": found.Boxes[:n]})
+		if err != nil {
+			return err
+		}
+	}
+	return server.Close()
+}

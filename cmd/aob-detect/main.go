@@ -1,0 +1,121 @@
+// Command aob-detect runs detector models with ONNX Runtime, for programs that
+// do not want it in their own process.
+//
+// inspect, evaluate and serve are spoken to by package detect: standard output
+// carries lines of JSON, standard error is for people. infer is for people
+// alone. See package detect for what a model, a bundle and a box are.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/onnx"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := newCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "aob-detect:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what every subcommand takes.
+type options struct {
+	library string
+	threads int
+	memory  string
+}
+
+func newCommand() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:   "aob-detect",
+		Short: "Run detector models with ONNX Runtime",
+		Long: `aob-detect runs detector models with ONNX Runtime, in a process of its own: a
+model that crashes the runtime, hangs or eats memory takes nothing else down.
+
+The library is found through AOB_ONNXRUNTIME, or where
+tools/onnxruntime/install.sh puts it.`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&o.library, "library", "", "ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
+	flags.IntVar(&o.threads, "threads", 0, "cores to use (default: all)")
+	flags.StringVar(&o.memory, "memory", "", "limit on this process's private memory, as 4GiB (default: none)")
+	root.AddCommand(inspectCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))
+	return root
+}
+
+// worker confines the process and loads the library.
+func (o options) worker() (detect.Worker, error) {
+	var memory delivery.Bytes
+	if o.memory != "" {
+		if err := memory.UnmarshalText([]byte(o.memory)); err != nil {
+			return detect.Worker{}, fmt.Errorf("--memory: %w", err)
+		}
+	}
+	if o.threads < 0 {
+		return detect.Worker{}, fmt.Errorf("--threads: want a number of cores, got %d", o.threads)
+	}
+	library := o.library
+	if library == "" {
+		found, err := detect.FindLibrary()
+		if err != nil {
+			return detect.Worker{}, err
+		}
+		library = found
+	}
+	if err := detect.Confine(memory); err != nil {
+		return detect.Worker{}, err
+	}
+	if err := onnx.Init(library); err != nil {
+		return detect.Worker{}, err
+	}
+	return detect.Worker{Runtime: runtime{}, Threads: o.threads}, nil
+}
+
+// runtime is package onnx in the words of package detect.
+type runtime struct{}
+
+func (runtime) Describe(model []byte, metadata string) (inputs, outputs []detect.Port, entry string, err error) {
+	in, out, entry, err := onnx.Describe(model, metadata)
+	ports := func(list []onnx.Port) []detect.Port {
+		converted := make([]detect.Port, len(list))
+		for i, p := range list {
+			converted[i] = detect.Port(p)
+		}
+		return converted
+	}
+	return ports(in), ports(out), entry, err
+}
+
+func (runtime) Load(model []byte, input string, outputs []string, threads int) (detect.Model, error) {
+	session, err := onnx.Load(model, input, outputs, threads)
+	if err != nil {
+		return nil, err
+	}
+	return loaded{session}, nil
+}
+
+type loaded struct{ *onnx.Session }
+
+func (l loaded) Run(input detect.Tensor) ([]detect.Tensor, error) {
+	out, err := l.Session.Run(onnx.Tensor(input))
+	tensors := make([]detect.Tensor, len(out))
+	for i, t := range out {
+		tensors[i] = detect.Tensor(t)
+	}
+	return tensors, err
+}

@@ -1,0 +1,306 @@
+package detect
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// MetadataKey is the entry of an ONNX file's metadata that says how the model
+// is used. RF-DETR writes it since 1.10.
+const MetadataKey = "rfdetr_inference"
+
+// A Port is one input or output of a model, as its file declares it.
+type Port struct {
+	Name  string
+	Type  string  // float32; anything else is refused
+	Shape []int64 // -1 where the size is open
+}
+
+// metadata is the part of rfdetr_inference that says what numbers mean. Where a
+// pointer is nil the file left the field out, and RF-DETR's default holds.
+type metadata struct {
+	SchemaVersion   int               `json:"schema_version"`
+	Task            string            `json:"task"`
+	InputShape      []int64           `json:"input_shape"` // N,3,H,W; -1 is open
+	InputLayout     *string           `json:"input_layout"`
+	InputName       *string           `json:"input_name"`
+	Outputs         map[string]string `json:"outputs"` // pred_boxes, pred_logits
+	Means           []float64         `json:"means"`
+	Stds            []float64         `json:"stds"`
+	PixelScale      *float64          `json:"pixel_scale"`
+	ChannelOrder    *string           `json:"channel_order"`
+	Interpolation   *string           `json:"resize_interpolation"`
+	Antialias       *bool             `json:"resize_antialias"`
+	ClassNames      []string          `json:"class_names"`
+	ClassIDToName   map[string]string `json:"class_id_to_name"`
+	NumClasses      int               `json:"num_classes"`
+	NumSelect       int               `json:"num_select"`
+	SelectionPolicy *string           `json:"selection_policy"`
+	BoxFormat       *string           `json:"box_format"`
+}
+
+const maxMetadata = 1 << 20
+
+// signatureOf makes the signature of a model from what its file declares. Every
+// error says which part of the contract is broken.
+func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, error) {
+	var none delivery.Signature
+	if entry == "" {
+		return none, fmt.Errorf("it has no %s metadata, so its classes and its input are unknown; export it with RF-DETR 1.10 or later, or with one of AOB's trainers", MetadataKey)
+	}
+	if len(entry) > maxMetadata {
+		return none, fmt.Errorf("its %s metadata has %d bytes, more than the %d that are allowed", MetadataKey, len(entry), maxMetadata)
+	}
+	var m metadata
+	if err := json.Unmarshal([]byte(entry), &m); err != nil {
+		return none, fmt.Errorf("its %s metadata: %w", MetadataKey, err)
+	}
+	if err := m.check(); err != nil {
+		return none, fmt.Errorf("its %s metadata: %w", MetadataKey, err)
+	}
+
+	sig := delivery.Signature{
+		SchemaVersion: 1,
+		Input:         "input",
+		Boxes:         m.Outputs["pred_boxes"],
+		Logits:        m.Outputs["pred_logits"],
+		Resize:        delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"},
+		Means:         m.Means,
+		Stds:          m.Stds,
+		Select:        m.NumSelect,
+	}
+	if m.InputName != nil {
+		sig.Input = *m.InputName
+	}
+	slots, err := checkPorts(&sig, inputs, outputs)
+	if err != nil {
+		return none, err
+	}
+	if h, w := m.InputShape[2], m.InputShape[3]; int64(sig.Height) != h || int64(sig.Width) != w {
+		return none, fmt.Errorf("input %s is %d x %d pixels (width x height), its metadata says %d x %d", sig.Input, sig.Width, sig.Height, w, h)
+	}
+	if err := m.name(&sig, slots); err != nil {
+		return none, fmt.Errorf("its %s metadata: %w", MetadataKey, err)
+	}
+	return sig, checkSignature(sig)
+}
+
+// check refuses what would make other numbers than the contract's.
+func (m metadata) check() error {
+	if m.SchemaVersion != 1 {
+		return fmt.Errorf("schema_version is %d, AOB knows 1", m.SchemaVersion)
+	}
+	if m.Task != "detect" {
+		return fmt.Errorf("task is %q, AOB runs detect", m.Task)
+	}
+	if len(m.InputShape) != 4 {
+		return fmt.Errorf("input_shape has %d numbers, want 4: N,3,H,W", len(m.InputShape))
+	}
+	for _, f := range []struct {
+		name string
+		got  *string
+		want string
+	}{
+		{"input_layout", m.InputLayout, "NCHW"},
+		{"channel_order", m.ChannelOrder, "RGB"},
+		{"resize_interpolation", m.Interpolation, "bilinear"},
+		{"selection_policy", m.SelectionPolicy, "all_logits"},
+		{"box_format", m.BoxFormat, "cxcywh_normalized"},
+	} {
+		if f.got != nil && *f.got != f.want {
+			return fmt.Errorf("%s is %q, AOB knows %q", f.name, *f.got, f.want)
+		}
+	}
+	if m.Antialias != nil && *m.Antialias {
+		return errors.New("resize_antialias is true, AOB resizes without")
+	}
+	if m.PixelScale != nil && math.Abs(*m.PixelScale-1.0/255) > 1e-12 {
+		return fmt.Errorf("pixel_scale is %v, AOB knows 1/255", *m.PixelScale)
+	}
+	for _, name := range []string{"pred_boxes", "pred_logits"} {
+		if m.Outputs[name] == "" {
+			return fmt.Errorf("outputs does not name %s", name)
+		}
+	}
+	return nil
+}
+
+// checkPorts compares what the file declares with the contract, fills the
+// input's size in, and returns how many slots the logits have.
+func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err error) {
+	if len(inputs) != 1 || inputs[0].Name != sig.Input {
+		return 0, fmt.Errorf("its inputs are %s, want one of the name %s", portNames(inputs), sig.Input)
+	}
+	in := inputs[0]
+	if err := in.is(4); err != nil {
+		return 0, fmt.Errorf("input %s: %w: want [N,3,H,W]", in.Name, err)
+	}
+	if in.Shape[1] != 3 || in.Shape[2] < 1 || in.Shape[2] > maxSide || in.Shape[3] < 1 || in.Shape[3] > maxSide {
+		return 0, fmt.Errorf("input %s has shape %v, want [N,3,H,W] with H and W fixed, 1 to %d", in.Name, in.Shape, maxSide)
+	}
+	sig.Height, sig.Width = int(in.Shape[2]), int(in.Shape[3])
+
+	find := func(name string, last string) (Port, error) {
+		i := slices.IndexFunc(outputs, func(p Port) bool { return p.Name == name })
+		if i < 0 {
+			return Port{}, fmt.Errorf("it has no output %s, only %s", name, portNames(outputs))
+		}
+		if err := outputs[i].is(3); err != nil {
+			return Port{}, fmt.Errorf("output %s: %w: want [N,Q,%s]", name, err, last)
+		}
+		return outputs[i], nil
+	}
+	boxes, err := find(sig.Boxes, "4")
+	if err != nil {
+		return 0, err
+	}
+	logits, err := find(sig.Logits, "slots")
+	if err != nil {
+		return 0, err
+	}
+	if sig.Boxes == sig.Logits {
+		return 0, fmt.Errorf("boxes and logits are both output %s", sig.Boxes)
+	}
+	queries := boxes.Shape[1]
+	if boxes.Shape[2] != 4 || queries < 1 || queries > maxQueries {
+		return 0, fmt.Errorf("output %s has shape %v, want [N,Q,4] with Q fixed, 1 to %d", sig.Boxes, boxes.Shape, maxQueries)
+	}
+	if n := logits.Shape[2]; logits.Shape[1] != queries || n < 1 || n > maxSlots || queries*n > maxOutputs {
+		return 0, fmt.Errorf("output %s has shape %v, want [N,%d,slots] with slots fixed, 1 to %d", sig.Logits, logits.Shape, queries, min(maxSlots, maxOutputs/queries))
+	}
+	return int(logits.Shape[2]), nil
+}
+
+// is reports what keeps a port from being a float32 tensor of a rank whose
+// batch is 1 or open.
+func (p Port) is(rank int) error {
+	switch {
+	case p.Type == "":
+		return errors.New("it is not a tensor")
+	case p.Type != "float32":
+		return fmt.Errorf("its type is %s, want float32", p.Type)
+	case len(p.Shape) != rank:
+		return fmt.Errorf("its shape is %v, want %d dimensions", p.Shape, rank)
+	case p.Shape[0] != 1 && p.Shape[0] != -1:
+		return fmt.Errorf("its shape is %v, want a batch of 1 or open", p.Shape)
+	}
+	return nil
+}
+
+func portNames(ports []Port) string {
+	names := make([]string, len(ports))
+	for i, p := range ports {
+		names[i] = p.Name
+	}
+	return fmt.Sprintf("%.400q", names)
+}
+
+// name fills in the slots' class names. Older exports count the no-object slot
+// in num_classes and newer ones do not, so the last slot may be one more than
+// the metadata says; it is then nobody's class.
+func (m metadata) name(sig *delivery.Signature, slots int) error {
+	if m.NumClasses != slots && m.NumClasses != slots-1 {
+		return fmt.Errorf("num_classes is %d, and output %s has %d slots, want as many or one more", m.NumClasses, sig.Logits, slots)
+	}
+	names := make([]string, slots)
+	switch {
+	case len(m.ClassIDToName) > 0:
+		for id, name := range m.ClassIDToName {
+			slot, err := strconv.Atoi(id)
+			if err != nil || slot < 0 || slot >= slots || strconv.Itoa(slot) != id {
+				return fmt.Errorf("class_id_to_name has the slot %.40q, and output %s has slots 0 to %d", id, sig.Logits, slots-1)
+			}
+			names[slot] = name
+		}
+	case len(m.ClassNames) == m.NumClasses:
+		copy(names, m.ClassNames)
+	default:
+		return fmt.Errorf("it has %d class_names for %d classes and no class_id_to_name", len(m.ClassNames), m.NumClasses)
+	}
+	sig.Slots, sig.Background = names, -1
+	if names[slots-1] == "" {
+		sig.Background = slots - 1
+	}
+	return nil
+}
+
+// checkSignature refuses a signature that this program cannot keep to the
+// letter. It may come from a bundle, and so from anywhere.
+func checkSignature(s delivery.Signature) error {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("signature: "+format, args...)
+	}
+	if s.SchemaVersion != 1 {
+		return fail("schemaVersion is %d, this program knows 1", s.SchemaVersion)
+	}
+	for _, name := range []string{s.Input, s.Boxes, s.Logits} {
+		if err := checkName(name); err != nil {
+			return fail("an input or output: %w", err)
+		}
+	}
+	if s.Width < 1 || s.Width > maxSide || s.Height < 1 || s.Height > maxSide {
+		return fail("input is %d x %d pixels, want 1 to %d each", s.Width, s.Height, maxSide)
+	}
+	if want := (delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"}); s.Resize != want {
+		return fail("resize is %+v, this program knows %+v", s.Resize, want)
+	}
+	if len(s.Means) != 3 || len(s.Stds) != 3 {
+		return fail("%d means and %d stds, want 3 of each", len(s.Means), len(s.Stds))
+	}
+	for i := range 3 {
+		if !(math.Abs(s.Means[i]) <= 1e6) || !(s.Stds[i] >= 1e-6 && s.Stds[i] <= 1e6) {
+			return fail("mean %v and std %v of channel %d, want numbers, and the std above 0", s.Means[i], s.Stds[i], i)
+		}
+	}
+	if len(s.Slots) < 1 || len(s.Slots) > maxSlots {
+		return fail("%d slots, want 1 to %d", len(s.Slots), maxSlots)
+	}
+	if s.Background < -1 || s.Background >= len(s.Slots) {
+		return fail("background is slot %d of %d", s.Background, len(s.Slots))
+	}
+	slot := map[string]int{}
+	for i, name := range s.Slots {
+		if name == "" || i == s.Background {
+			continue
+		}
+		if err := checkName(name); err != nil {
+			return fail("slot %d: %w", i, err)
+		}
+		if first, twice := slot[name]; twice {
+			return fail("slots %d and %d are both %q", first, i, name)
+		}
+		slot[name] = i
+	}
+	if len(slot) == 0 {
+		return fail("no slot has a class")
+	}
+	if s.Select < 1 || s.Select > maxQueries {
+		return fail("selects %d boxes, want 1 to %d", s.Select, maxQueries)
+	}
+	return nil
+}
+
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("empty name")
+	case len(name) > maxClass:
+		return fmt.Errorf("name of %d bytes, want at most %d", len(name), maxClass)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("name %q is not UTF-8", name)
+	}
+	for _, r := range name {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("name %q holds an unprintable character", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,222 @@
+package detect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"os"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// readFile reads a regular file of at most limit bytes.
+func readFile(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path) // before Open, which would wait for ever on a pipe
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a file")
+	}
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%d bytes, more than the %d that are allowed", info.Size(), limit)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	b.Grow(int(info.Size()) + bytes.MinRead)
+	n, err := b.ReadFrom(io.LimitReader(f, limit+1))
+	if err == nil && n > limit {
+		err = fmt.Errorf("grew past the %d bytes that are allowed", limit)
+	}
+	return b.Bytes(), err
+}
+
+// decodeImage decodes a JPEG or PNG file after its size was looked at.
+func decodeImage(data []byte) (image.Image, error) {
+	decodeConfig, decode, format := jpeg.DecodeConfig, jpeg.Decode, "JPEG"
+	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xd8")):
+	case bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n")):
+		decodeConfig, decode, format = png.DecodeConfig, png.Decode, "PNG"
+	case len(data) == 0:
+		return nil, errors.New("empty file")
+	default:
+		return nil, errors.New("neither JPEG nor PNG")
+	}
+	config, err := decodeConfig(bytes.NewReader(data))
+	if err != nil {
+		return nil, imageError(format, err)
+	}
+	if config.Width <= 0 || config.Height <= 0 {
+		return nil, fmt.Errorf("%s of %d x %d pixels", format, config.Width, config.Height)
+	}
+	if int64(config.Width)*int64(config.Height) > MaxPixels {
+		return nil, fmt.Errorf("%s of %d x %d pixels, more than the %d Mpx that are allowed", format, config.Width, config.Height, MaxPixels>>20)
+	}
+	img, err := decode(bytes.NewReader(data))
+	if err != nil {
+		return nil, imageError(format, err)
+	}
+	return img, nil
+}
+
+func imageError(format string, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return fmt.Errorf("truncated %s", format)
+	}
+	return fmt.Errorf("malformed %s: %w", format, err)
+}
+
+// toTensor makes the model's input of an image: CHW, stretched, normalised.
+func toTensor(img image.Image, sig delivery.Signature) []float32 {
+	w, h := sig.Width, sig.Height
+	bounds := img.Bounds()
+	across, down := stretch(bounds.Dx(), w), stretch(bounds.Dy(), h)
+	var mean, std [3]float32
+	for c := range 3 {
+		mean[c], std[c] = float32(sig.Means[c]), float32(sig.Stds[c])
+	}
+
+	// Only the rows that an output row mixes are looked at, and each is shrunk
+	// once: the rows wanted only ever grow.
+	rows := rowReader(img)
+	pixels := make([]uint8, 3*bounds.Dx())
+	type shrunk struct {
+		y   int
+		rgb []float32
+	}
+	cache := [2]shrunk{{-1, make([]float32, 3*w)}, {-1, make([]float32, 3*w)}}
+	row := func(y int) []float32 {
+		entry := &cache[y&1] // the two rows of a mix are neighbours
+		if entry.y != y {
+			rows(y, pixels)
+			across.apply(pixels, entry.rgb)
+			entry.y = y
+		}
+		return entry.rgb
+	}
+
+	out := make([]float32, 3*w*h)
+	for y := range h {
+		m := down[y]
+		top, bottom := row(m.lo), row(m.hi)
+		for x := range w {
+			for c := range 3 {
+				v := float32(m.wlo*top[3*x+c]) + float32(m.whi*bottom[3*x+c])
+				out[(c*h+y)*w+x] = (v - mean[c]) / std[c]
+			}
+		}
+	}
+	return out
+}
+
+// A mix says which two pixels of one axis an output pixel is made of. The
+// arithmetic is torch's, in float32 and in its order. Products are converted
+// one by one, so that no processor fuses them with the sum and rounds once
+// where another rounds twice.
+type mix struct {
+	lo, hi   int
+	wlo, whi float32
+}
+
+type axis []mix
+
+func stretch(in, out int) axis {
+	scale := float32(in) / float32(out)
+	a := make(axis, out)
+	for i := range a {
+		src := max(float32(scale*(float32(i)+0.5))-0.5, 0)
+		lo := min(int(src), in-1)
+		w := min(max(src-float32(lo), 0), 1)
+		a[i] = mix{lo: lo, hi: min(lo+1, in-1), wlo: 1 - w, whi: w}
+	}
+	return a
+}
+
+// unit is a byte as a share of 255, rounded as a division in float32 rounds.
+var unit = func() (t [256]float32) {
+	for i := range t {
+		t[i] = float32(i) / 255
+	}
+	return t
+}()
+
+func (a axis) apply(pixels []uint8, out []float32) {
+	for i, m := range a {
+		for c := range 3 {
+			out[3*i+c] = float32(m.wlo*unit[pixels[3*m.lo+c]]) + float32(m.whi*unit[pixels[3*m.hi+c]])
+		}
+	}
+}
+
+// rowReader returns a function that writes row y of the image as RGB bytes,
+// counted from the image's top. Alpha is dropped, not blended.
+func rowReader(img image.Image) func(y int, rgb []uint8) {
+	b := img.Bounds()
+	switch m := img.(type) {
+	case *image.YCbCr:
+		return func(y int, rgb []uint8) {
+			for x := range b.Dx() {
+				yi, ci := m.YOffset(b.Min.X+x, b.Min.Y+y), m.COffset(b.Min.X+x, b.Min.Y+y)
+				rgb[3*x], rgb[3*x+1], rgb[3*x+2] = color.YCbCrToRGB(m.Y[yi], m.Cb[ci], m.Cr[ci])
+			}
+		}
+	case *image.Gray:
+		return func(y int, rgb []uint8) {
+			for x, v := range m.Pix[y*m.Stride:][:b.Dx()] {
+				rgb[3*x], rgb[3*x+1], rgb[3*x+2] = v, v, v
+			}
+		}
+	case *image.NRGBA:
+		return func(y int, rgb []uint8) { every(m.Pix[y*m.Stride:], rgb, 4, 1) }
+	case *image.RGBA: // the decoder makes it of images without alpha only
+		return func(y int, rgb []uint8) { every(m.Pix[y*m.Stride:], rgb, 4, 1) }
+	case *image.NRGBA64:
+		return func(y int, rgb []uint8) { every(m.Pix[y*m.Stride:], rgb, 8, 2) }
+	case *image.Paletted:
+		table := make([][3]uint8, len(m.Palette))
+		for i, c := range m.Palette {
+			table[i] = opaque(c)
+		}
+		return func(y int, rgb []uint8) {
+			for x, i := range m.Pix[y*m.Stride:][:b.Dx()] {
+				var c [3]uint8 // an index past the palette is black
+				if int(i) < len(table) {
+					c = table[i]
+				}
+				copy(rgb[3*x:], c[:])
+			}
+		}
+	}
+	return func(y int, rgb []uint8) {
+		for x := range b.Dx() {
+			c := opaque(img.At(b.Min.X+x, b.Min.Y+y))
+			copy(rgb[3*x:], c[:])
+		}
+	}
+}
+
+// every takes the first three channels of pixels that are pixel bytes wide, the
+// first byte of each channel.
+func every(pix, rgb []uint8, pixel, channel int) {
+	for x := range len(rgb) / 3 {
+		rgb[3*x], rgb[3*x+1], rgb[3*x+2] = pix[x*pixel], pix[x*pixel+channel], pix[x*pixel+2*channel]
+	}
+}
+
+func opaque(c color.Color) [3]uint8 {
+	if n, ok := c.(color.NRGBA); ok {
+		return [3]uint8{n.R, n.G, n.B}
+	}
+	r, g, b, _ := c.RGBA()
+	return [3]uint8{uint8(r >> 8), uint8(g >> 8), uint8(b >> 8)}
+}

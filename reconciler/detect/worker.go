@@ -1,0 +1,283 @@
+package detect
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Tensor is numbers in row-major order.
+type Tensor struct {
+	Shape []int64
+	Data  []float32
+}
+
+// A Model is a loaded ONNX file. Run may be called from several goroutines.
+type Model interface {
+	// Run feeds the input and returns the outputs in the order they were
+	// asked for when the model was loaded.
+	Run(input Tensor) ([]Tensor, error)
+	Close() error
+}
+
+// A Runtime opens models. Its errors are taken to be the model's fault.
+type Runtime interface {
+	// Describe returns what a model's file declares, and its metadata entry of
+	// the given name, "" where there is none.
+	Describe(model []byte, metadata string) (inputs, outputs []Port, entry string, err error)
+	// Load makes a model ready to run on the given number of threads.
+	Load(model []byte, input string, outputs []string, threads int) (Model, error)
+}
+
+// A Worker does inside aob-detect what a Detector asks for.
+type Worker struct {
+	Runtime Runtime
+	Threads int // cores to use; 0 is all
+}
+
+func (w Worker) threads() int {
+	if w.Threads > 0 {
+		return w.Threads
+	}
+	return runtime.NumCPU()
+}
+
+// Hello writes the line that every answer starts with.
+func Hello(out io.Writer) error { return writeLine(out, message{Hello: &ourHello}) }
+
+// Ready writes the line that says that a server answers.
+func Ready(out io.Writer) error {
+	yes := true
+	return writeLine(out, message{Ready: &yes})
+}
+
+// Fail writes the line that an answer ends with when it went wrong.
+func Fail(out io.Writer, err error) error { return writeLine(out, message{Failure: failureOf(err)}) }
+
+// A loaded model with the signature that it is used by.
+type loaded struct {
+	path  string
+	model Model
+	sig   delivery.Signature
+}
+
+func (w Worker) load(path string, data []byte, sig delivery.Signature, threads int) (*loaded, error) {
+	model, err := w.Runtime.Load(data, sig.Input, []string{sig.Boxes, sig.Logits}, threads)
+	if err != nil {
+		return nil, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
+	}
+	return &loaded{path, model, sig}, nil
+}
+
+// run feeds one image's tensor and returns boxes and logits, whose shapes are
+// as the signature says whatever the file declared.
+func (l *loaded) run(input []float32) (boxes, logits []float32, err error) {
+	fail := func(format string, args ...any) ([]float32, []float32, error) {
+		return nil, nil, &ModelError{l.path, fmt.Sprintf(format, args...)}
+	}
+	out, err := l.model.Run(Tensor{Shape: []int64{1, 3, int64(l.sig.Height), int64(l.sig.Width)}, Data: input})
+	if err != nil {
+		return fail("does not run: %v", err)
+	}
+	b, s := out[0], out[1]
+	if len(b.Shape) != 3 || b.Shape[0] != 1 || b.Shape[1] < 1 || b.Shape[1] > maxQueries || b.Shape[2] != 4 {
+		return fail("output %s came with shape %v, want [1,Q,4]", l.sig.Boxes, b.Shape)
+	}
+	slots := int64(len(l.sig.Slots))
+	if !slices.Equal(s.Shape, []int64{1, b.Shape[1], slots}) || b.Shape[1]*slots > maxOutputs {
+		return fail("output %s came with shape %v, want [1,%d,%d]", l.sig.Logits, s.Shape, b.Shape[1], slots)
+	}
+	return b.Data, s.Data, nil
+}
+
+// golden runs the golden input and checks that the model gives the same answer
+// to the same question.
+func (l *loaded) golden() (Golden, error) {
+	g := Golden{Seed: goldenSeed, Width: l.sig.Width, Height: l.sig.Height, Slots: len(l.sig.Slots)}
+	boxes, logits, err := l.run(g.Input())
+	if err != nil {
+		return Golden{}, err
+	}
+	g.Boxes, g.Logits = boxes, logits
+	list, err := decode(l.sig, boxes, logits, g.Width, g.Height)
+	if err != nil {
+		return Golden{}, &ModelError{l.path, err.Error()}
+	}
+	g.Best = named(l.sig, list[:min(len(list), goldenBest)])
+	return g, l.replay(g)
+}
+
+func (l *loaded) replay(g Golden) error {
+	boxes, logits, err := l.run(g.Input())
+	if err != nil {
+		return err
+	}
+	if err := g.check(l.sig, boxes, logits); err != nil {
+		return &ModelError{l.path, err.Error()}
+	}
+	return nil
+}
+
+// Inspect opens the model at path, checks it against the contract, and runs the
+// golden input.
+func (w Worker) Inspect(path string) (Inspection, error) {
+	data, err := readFile(path, MaxModelBytes)
+	if err != nil {
+		return Inspection{}, fmt.Errorf("model %s: %w", path, err)
+	}
+	inputs, outputs, entry, err := w.Runtime.Describe(data, MetadataKey)
+	if err != nil {
+		return Inspection{}, &ModelError{path, fmt.Sprintf("does not load: %v", err)}
+	}
+	sig, err := signatureOf(entry, inputs, outputs)
+	if err != nil {
+		return Inspection{}, &ModelError{path, err.Error()}
+	}
+	model, err := w.load(path, data, sig, w.threads())
+	if err != nil {
+		return Inspection{}, err
+	}
+	defer model.model.Close()
+	golden, err := model.golden()
+	if err != nil {
+		return Inspection{}, err
+	}
+	encoded, err := golden.MarshalBinary()
+	if err != nil {
+		return Inspection{}, &ModelError{path, err.Error()}
+	}
+	return Inspection{sig, encoded}, nil
+}
+
+// WriteInspection writes the line that an answer to inspect ends with.
+func WriteInspection(out io.Writer, i Inspection) error {
+	return writeLine(out, message{Inspected: &i})
+}
+
+// Evaluate reads a request from in and writes a line for each image to out, in
+// the request's order. It works on several images at once, each on one thread:
+// so the numbers do not depend on how many there are.
+func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxHeader)
+	var h header
+	if err := nextLine(lines, &h); err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	if err := checkSignature(h.Signature); err != nil {
+		return &ModelError{h.Model, err.Error()}
+	}
+	data, err := readFile(h.Model, MaxModelBytes)
+	if err != nil {
+		return fmt.Errorf("model %s: %w", h.Model, err)
+	}
+	model, err := w.load(h.Model, data, h.Signature, 1)
+	if err != nil {
+		return err
+	}
+	data = nil // the runtime has its own copy, and images need the memory
+
+	// The queue holds answers in the making, in order. Its length is the number
+	// of images in work.
+	type answer struct {
+		line *imageLine
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	queue := make(chan chan answer, w.threads()-1)
+	go func() {
+		defer close(queue)
+		for range h.Images {
+			made := make(chan answer, 1)
+			select {
+			case queue <- made:
+			case <-ctx.Done():
+				return
+			}
+			var asked imageAsked
+			if err := nextLine(lines, &asked); err != nil {
+				made <- answer{err: fmt.Errorf("request: %w", err)}
+				return
+			}
+			go func() {
+				line, err := model.look(asked)
+				made <- answer{line, err}
+			}()
+		}
+	}()
+	done := 0
+	for made := range queue {
+		a := <-made
+		if a.err != nil {
+			return a.err
+		}
+		if err := writeLine(out, message{Image: a.line}); err != nil {
+			return err
+		}
+		done++
+	}
+	if done != h.Images {
+		return context.Cause(ctx)
+	}
+	// Only here is no image in work any more. Where something went wrong the
+	// model stays open, for the process is about to end.
+	if err := model.model.Close(); err != nil {
+		return err
+	}
+	return writeLine(out, message{Done: &done})
+}
+
+const maxHeader = 4 << 20 // a signature of many slots
+
+func nextLine(lines *bufio.Scanner, v any) error {
+	if !lines.Scan() {
+		if err := lines.Err(); err != nil {
+			return err
+		}
+		return io.ErrUnexpectedEOF
+	}
+	return parseLine(lines.Bytes(), v)
+}
+
+// look finds what is on one image.
+func (l *loaded) look(asked imageAsked) (*imageLine, error) {
+	data, err := readFile(asked.Path, MaxImageBytes)
+	if err != nil {
+		return nil, &ImageError{asked.Path, fileTrouble(err)}
+	}
+	img, err := decodeImage(data)
+	if err != nil {
+		return nil, &ImageError{asked.Path, err.Error()}
+	}
+	width, height := img.Bounds().Dx(), img.Bounds().Dy()
+	boxes, logits, err := l.run(toTensor(img, l.sig))
+	if err != nil {
+		return nil, err
+	}
+	list, err := decode(l.sig, boxes, logits, width, height)
+	if err != nil {
+		return nil, &ModelError{l.path, fmt.Sprintf("on image %s: %v", filepath.Base(asked.Path), err)}
+	}
+	line := &imageLine{ID: asked.ID, Width: width, Height: height, Boxes: make([][6]float64, len(list))}
+	for i, f := range list {
+		line.Boxes[i] = [6]float64{float64(f.slot), f.score, f.x, f.y, f.w, f.h}
+	}
+	return line, nil
+}
+
+// fileTrouble leaves the path out of an error that will be told with it.
+func fileTrouble(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}

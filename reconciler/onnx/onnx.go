@@ -1,0 +1,136 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+
+	ort "github.com/yalue/onnxruntime_go"
+)
+
+// Init loads ONNX Runtime's shared library. A process can hold one; Init is
+// called once, before anything else here. It leaves the process's signal
+// handlers as it found them.
+func Init(library string) error {
+	restore := keepSignals()
+	defer restore()
+	ort.SetSharedLibraryPath(library)
+	if err := ort.InitializeEnvironment(ort.WithLogLevelError()); err != nil {
+		return fmt.Errorf("load ONNX Runtime from %s: %w", library, err)
+	}
+	return nil
+}
+
+// A Port is one input or output of a model.
+type Port struct {
+	Name  string
+	Type  string  // as float32; "" for what is not a tensor
+	Shape []int64 // -1 where the size is open
+}
+
+// Describe returns a model's inputs and outputs, and its metadata entry of the
+// given name ("" where there is none).
+func Describe(model []byte, metadata string) (inputs, outputs []Port, entry string, err error) {
+	restore := keepSignals()
+	defer restore()
+	in, out, err := ort.GetInputOutputInfoWithONNXData(model)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	meta, err := ort.GetModelMetadataWithONNXData(model)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	defer meta.Destroy()
+	if entry, _, err = meta.LookupCustomMetadataMap(metadata); err != nil {
+		return nil, nil, "", fmt.Errorf("metadata %s: %w", metadata, err)
+	}
+	return ports(in), ports(out), entry, nil
+}
+
+func ports(infos []ort.InputOutputInfo) []Port {
+	list := make([]Port, len(infos))
+	for i, info := range infos {
+		list[i] = Port{Name: info.Name, Shape: info.Dimensions}
+		switch {
+		case info.OrtValueType != ort.ONNXTypeTensor:
+		case info.DataType == ort.TensorElementDataTypeFloat:
+			list[i].Type = "float32"
+		default:
+			list[i].Type = info.DataType.String()
+		}
+	}
+	return list
+}
+
+// A Session is a loaded model. Run may be called from several goroutines.
+type Session struct {
+	session *ort.DynamicAdvancedSession
+	outputs []string
+}
+
+// Load makes a session of a model with one input and the named outputs, whose
+// operators use the given number of threads. Names that the model does not have
+// are found out by Run.
+func Load(model []byte, input string, outputs []string, threads int) (*Session, error) {
+	restore := keepSignals()
+	defer restore()
+	options, err := ort.NewSessionOptions()
+	if err != nil {
+		return nil, err
+	}
+	defer options.Destroy()
+	err = errors.Join(
+		options.SetExecutionMode(ort.ExecutionModeSequential),
+		options.SetIntraOpNumThreads(threads),
+		options.SetInterOpNumThreads(1),
+		// Threads that spin while they wait take a core from whoever shares the
+		// machine, and gain little on models that take milliseconds.
+		options.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
+	)
+	if err != nil {
+		return nil, err
+	}
+	session, err := ort.NewDynamicAdvancedSessionWithONNXData(model, []string{input}, outputs, options)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{session, outputs}, nil
+}
+
+// A Tensor is numbers in row-major order.
+type Tensor struct {
+	Shape []int64
+	Data  []float32
+}
+
+// Run feeds the input and returns the outputs in the order given to Load.
+func (s *Session) Run(input Tensor) ([]Tensor, error) {
+	in, err := ort.NewTensor(ort.NewShape(input.Shape...), input.Data)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Destroy()
+	values := make([]ort.Value, len(s.outputs))
+	defer func() {
+		for _, v := range values {
+			if v != nil {
+				v.Destroy()
+			}
+		}
+	}()
+	if err := s.session.Run([]ort.Value{in}, values); err != nil {
+		return nil, err
+	}
+	tensors := make([]Tensor, len(values))
+	for i, v := range values {
+		t, ok := v.(*ort.Tensor[float32])
+		if !ok {
+			return nil, fmt.Errorf("output %s is not a float32 tensor", s.outputs[i])
+		}
+		tensors[i] = Tensor{Shape: t.GetShape(), Data: t.GetData()}
+	}
+	return tensors, nil
+}
+
+// Close frees the model. No Run may be going on.
+func (s *Session) Close() error { return s.session.Destroy() }
