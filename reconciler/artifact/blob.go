@@ -1,0 +1,187 @@
+package artifact
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// errDamaged means that stored bytes are not those that their digest names.
+var errDamaged = errors.New("damaged: its content is not what its digest names; restore it from a copy, or push it again")
+
+// A blob is content by digest and length.
+type blob struct {
+	digest delivery.Digest
+	size   int64
+}
+
+// putBytes stores data. It is durable when the error is nil.
+func (s *Store) putBytes(ctx context.Context, data []byte) (blob, error) {
+	b := blob{delivery.Sum(data), int64(len(data))}
+	if s.verifyBlob(ctx, b) == nil {
+		return b, nil
+	}
+	return s.put(ctx, bytes.NewReader(data), b)
+}
+
+// put stores what r gives in one pass, durably. What r gives must be want, or,
+// where want has no digest, no longer than its size. Content that is stored
+// already is stored once; a stored blob that was damaged is replaced.
+func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
+	f, lock, err := s.ingest()
+	if err != nil {
+		return blob{}, fmt.Errorf("write blob: %w", err)
+	}
+	defer lock.Unlock() // last, so that sweep never takes a file that is in use
+	b, err := copyAndSum(ctx, f, r, want.size)
+	if err == nil && want.digest != "" && b != want {
+		err = fmt.Errorf("want %s of %d bytes, got %s of %d", want.digest, want.size, b.digest, b.size)
+	}
+	err = errors.Join(err, f.Chmod(0o444), f.Sync(), f.Close())
+	switch {
+	case err != nil:
+	case s.verifyBlob(ctx, b) == nil:
+		// It was there, but another writer's rename may not have reached the disk yet.
+		return b, errors.Join(os.Remove(f.Name()), durable.SyncDir(s.path("blobs", "sha256")))
+	default:
+		err = durable.Rename(f.Name(), s.blobPath(b.digest))
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return blob{}, fmt.Errorf("write blob: %w", err)
+	}
+	return b, nil
+}
+
+// ingest makes a file for a blob being written, with its own lock held.
+func (s *Store) ingest() (*os.File, *durable.Lock, error) {
+	store, err := s.lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer store.Unlock()
+	f, err := os.CreateTemp(s.path("ingest"), "*")
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err := durable.TryLock(f.Name())
+	if err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, nil, err
+	}
+	return f, lock, nil
+}
+
+// copyAndSum copies at most limit bytes and says what they were.
+func copyAndSum(ctx context.Context, w io.Writer, r io.Reader, limit int64) (blob, error) {
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(contextReader{ctx, r}, limit+1))
+	if err != nil {
+		return blob{}, err
+	}
+	if n > limit {
+		return blob{}, fmt.Errorf("longer than %d bytes", limit)
+	}
+	return blob{delivery.Digest("sha256:" + hex.EncodeToString(sum.Sum(nil))), n}, nil
+}
+
+// contextReader stops a long copy when the context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// readBlob returns a small blob, verified. This and verifyBlob are the only
+// functions that read blobs for use.
+func (s *Store) readBlob(d delivery.Digest, limit int64) ([]byte, error) {
+	data, err := readFile(s.blobPath(d), limit)
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d, err)
+	}
+	if delivery.Sum(data) != d {
+		return nil, fmt.Errorf("blob %s: %w", d, errDamaged)
+	}
+	return data, nil
+}
+
+// verifyBlob reads a blob of any size and checks it.
+func (s *Store) verifyBlob(ctx context.Context, want blob) error {
+	f, err := os.Open(s.blobPath(want.digest))
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", want.digest, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", want.digest, err)
+	}
+	if info.Size() != want.size {
+		return fmt.Errorf("blob %s: %w", want.digest, errDamaged)
+	}
+	got, err := copyAndSum(ctx, io.Discard, f, want.size)
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", want.digest, err)
+	}
+	if got != want {
+		return fmt.Errorf("blob %s: %w", want.digest, errDamaged)
+	}
+	return nil
+}
+
+// hasBlob reports whether a blob is there with its length, without reading it.
+func (s *Store) hasBlob(want blob) (bool, error) {
+	info, err := os.Stat(s.blobPath(want.digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return info.Mode().IsRegular() && info.Size() == want.size, nil
+}
+
+// readFile reads a file that must not be longer than limit.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%s: %d bytes, the most is %d", path, info.Size(), limit)
+	}
+	data := make([]byte, 0, info.Size()+1)
+	buf := bytes.NewBuffer(data)
+	n, err := buf.ReadFrom(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if n > limit {
+		return nil, fmt.Errorf("%s: longer than %d bytes", path, limit)
+	}
+	return buf.Bytes(), nil
+}

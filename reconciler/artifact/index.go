@@ -1,0 +1,273 @@
+package artifact
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+const (
+	// annotationSeal stands on index.json and is the digest of its entries.
+	annotationSeal = "dev.aob.seal"
+
+	maxIndex = 256 << 20
+
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+// An index is what index.json says, checked and arranged. It is never changed.
+type index struct {
+	file      fs.FileInfo // what it was read from
+	manifests []ocispec.Descriptor
+	at        map[delivery.Digest]int // in manifests
+	bundles   []delivery.Digest
+	byType    map[string][]pair          // referrers by artifact type
+	bySubject map[delivery.Digest][]pair // referrers by what they hang on
+}
+
+// A pair is one referrer.
+type pair struct {
+	subject, referrer delivery.Digest
+}
+
+// loadIndex returns the index as it is on disk now. Reading it again costs one
+// stat while nothing is written.
+func (s *Store) loadIndex() (*index, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info, err := os.Stat(s.path(ocispec.ImageIndexFile))
+	if err != nil {
+		return nil, fmt.Errorf("bundles in %s: %w", s.dir, err)
+	}
+	if s.index != nil && s.index.same(info) {
+		return s.index, nil
+	}
+	ix, err := s.readIndex()
+	if err != nil {
+		return nil, fmt.Errorf("bundles in %s: %s: %w; remove that file and start again: it is rebuilt from the blobs",
+			s.dir, ocispec.ImageIndexFile, err)
+	}
+	ix.file, s.index = info, ix
+	return ix, nil
+}
+
+// same reports whether the file is the one that the index was read from. We
+// replace it and never write over it, so the inode tells; and where an inode is
+// used again within one tick of the clock, the size does, for it only grows.
+func (ix *index) same(info fs.FileInfo) bool {
+	return os.SameFile(ix.file, info) && ix.file.ModTime().Equal(info.ModTime()) && ix.file.Size() == info.Size()
+}
+
+func (s *Store) readIndex() (*index, error) {
+	data, err := readFile(s.path(ocispec.ImageIndexFile), maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	// Strict: a damaged key must not hide what stands under it.
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var file ocispec.Index
+	if err := dec.Decode(&file); err != nil {
+		return nil, fmt.Errorf("damaged: %w", err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("damaged: something follows its end")
+	}
+	if file.SchemaVersion != 2 || (file.MediaType != "" && file.MediaType != ocispec.MediaTypeImageIndex) {
+		return nil, fmt.Errorf("damaged: not an OCI index: schema version %d, media type %q", file.SchemaVersion, clip(file.MediaType))
+	}
+	if file.Annotations[annotationSeal] != seal(file.Manifests) {
+		if err := s.describe(file.Manifests); err != nil {
+			return nil, err
+		}
+	}
+	return arrange(file.Manifests), nil
+}
+
+// describe sets what the entries say of their manifests from the manifests
+// themselves. It is for an index that another tool wrote, or a disk damaged.
+func (s *Store) describe(entries []ocispec.Descriptor) error {
+	for i, e := range entries {
+		switch e.MediaType {
+		case ocispec.MediaTypeImageManifest:
+		case ocispec.MediaTypeImageIndex, dockerManifest, dockerList:
+			continue // another tool's; we keep the entry and do not look at it
+		default:
+			return fmt.Errorf("damaged: manifests[%d]: no manifest has the media type %q", i, clip(e.MediaType))
+		}
+		digest, err := delivery.ParseDigest(clip(string(e.Digest)))
+		if err != nil {
+			return fmt.Errorf("damaged: manifests[%d]: %w", i, err)
+		}
+		data, err := s.readBlob(digest, maxManifest)
+		if err != nil {
+			return fmt.Errorf("damaged, or a blob is gone: manifests[%d]: %w", i, err)
+		}
+		if int64(len(data)) != e.Size {
+			return fmt.Errorf("damaged: manifests[%d] says %d bytes of %s, which has %d", i, e.Size, digest, len(data))
+		}
+		m, err := parseManifest(data)
+		if err != nil {
+			continue // an image of another kind
+		}
+		entries[i] = describe(e, m)
+	}
+	return nil
+}
+
+// describe returns an entry for a manifest.
+func describe(entry ocispec.Descriptor, m ocispec.Manifest) ocispec.Descriptor {
+	entry.ArtifactType = m.ArtifactType
+	entry.Annotations = maps.Clone(entry.Annotations)
+	delete(entry.Annotations, annotationSubject)
+	if m.Subject != nil {
+		if entry.Annotations == nil {
+			entry.Annotations = map[string]string{}
+		}
+		entry.Annotations[annotationSubject] = string(m.Subject.Digest)
+	}
+	return entry
+}
+
+// arrange makes the lookups. Entries that are not ours are kept in manifests and
+// nowhere else.
+func arrange(entries []ocispec.Descriptor) *index {
+	ix := &index{
+		manifests: entries,
+		at:        make(map[delivery.Digest]int, len(entries)),
+		byType:    map[string][]pair{},
+		bySubject: map[delivery.Digest][]pair{},
+	}
+	for i, e := range entries {
+		digest := delivery.Digest(e.Digest)
+		if _, double := ix.at[digest]; double {
+			continue // as another tag of the same manifest
+		}
+		if _, err := delivery.ParseDigest(clip(string(digest))); err != nil || e.MediaType != ocispec.MediaTypeImageManifest {
+			continue
+		}
+		ix.at[digest] = i
+		subject := delivery.Digest(e.Annotations[annotationSubject])
+		switch {
+		case subject != "":
+			p := pair{subject, digest}
+			ix.byType[e.ArtifactType] = append(ix.byType[e.ArtifactType], p)
+			ix.bySubject[subject] = append(ix.bySubject[subject], p)
+		case e.ArtifactType == BundleType:
+			ix.bundles = append(ix.bundles, digest)
+		}
+	}
+	return ix
+}
+
+// seal is the digest of all that we read from the entries.
+func seal(entries []ocispec.Descriptor) string {
+	sum := sha256.New()
+	for _, e := range entries {
+		fmt.Fprintf(sum, "%q %d %q %q %q\n", e.Digest, e.Size, e.MediaType, e.ArtifactType, e.Annotations[annotationSubject])
+	}
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
+}
+
+// addToIndex names a manifest in index.json, unless it is named already. All
+// that the manifest needs must be durable.
+func (s *Store) addToIndex(entry ocispec.Descriptor) error {
+	lock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	ix, err := s.loadIndex()
+	if err != nil {
+		return err
+	}
+	if _, there := ix.at[delivery.Digest(entry.Digest)]; there {
+		return nil
+	}
+	return s.writeIndex(append(slices.Clip(ix.manifests), entry))
+}
+
+// writeIndex replaces index.json. The caller holds the lock.
+func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
+	if entries == nil {
+		entries = []ocispec.Descriptor{}
+	}
+	data, err := json.Marshal(ocispec.Index{
+		Versioned:   specs.Versioned{SchemaVersion: 2},
+		MediaType:   ocispec.MediaTypeImageIndex,
+		Manifests:   entries,
+		Annotations: map[string]string{annotationSeal: seal(entries)},
+	})
+	if err != nil {
+		return err
+	}
+	if len(data) > maxIndex {
+		return fmt.Errorf("%s would have %d bytes, the most is %d; move the bundles to a registry", ocispec.ImageIndexFile, len(data), maxIndex)
+	}
+	return durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o644)
+}
+
+// rebuildIndex makes index.json from the blobs, in the order in which they were
+// written. The caller holds the lock.
+func (s *Store) rebuildIndex() error {
+	type found struct {
+		entry   ocispec.Descriptor
+		written time.Time
+	}
+	var manifests []found
+	dir, err := os.ReadDir(s.path("blobs", "sha256"))
+	if err != nil {
+		return err
+	}
+	for _, e := range dir {
+		digest, err := delivery.ParseDigest("sha256:" + e.Name())
+		if err != nil {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() || info.Size() > maxManifest {
+			continue
+		}
+		data, err := s.readBlob(digest, maxManifest)
+		if errors.Is(err, errDamaged) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		m, err := parseManifest(data)
+		if err != nil || (m.ArtifactType != BundleType && m.Subject == nil) {
+			continue
+		}
+		entry := descriptor(ocispec.MediaTypeImageManifest, blob{digest, info.Size()})
+		manifests = append(manifests, found{describe(entry, m), info.ModTime()})
+	}
+	slices.SortFunc(manifests, func(a, b found) int {
+		return cmp.Or(a.written.Compare(b.written), cmp.Compare(a.entry.Digest, b.entry.Digest))
+	})
+	var entries []ocispec.Descriptor
+	for _, f := range manifests {
+		entries = append(entries, f.entry)
+	}
+	return s.writeIndex(entries)
+}

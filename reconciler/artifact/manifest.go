@@ -1,0 +1,327 @@
+package artifact
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	godigest "github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// The media types of ModelPack, and of what hangs on a bundle.
+const (
+	BundleType   = "application/vnd.cncf.model.manifest.v1+json" // artifactType of a bundle
+	EnvelopeType = "application/vnd.dsse.envelope.v1+json"       // media type of a referrer's layer
+
+	configType       = "application/vnd.cncf.model.config.v1+json"
+	weightType       = "application/vnd.cncf.model.weight.v1.raw"
+	weightConfigType = "application/vnd.cncf.model.weight.config.v1.raw"
+)
+
+// The files of a bundle, as [Store.Unpack] lays them out.
+const (
+	ModelFile     = "model.onnx"
+	SignatureFile = "signature.json"
+	LabelsFile    = "labels.json"
+	GoldenFile    = "golden.bin"
+)
+
+const (
+	// MaxBundle is the most bytes that a bundle's files may have together.
+	MaxBundle = 8 << 30
+	// MaxGolden is the most bytes that golden.bin may have.
+	MaxGolden = 64 << 20
+
+	maxSmall      = 1 << 20 // signature, labels, config
+	maxManifest   = 1 << 20
+	maxProvenance = 64 // entries
+)
+
+const (
+	annotationFile       = "org.cncf.model.filepath"
+	annotationProvenance = "dev.aob.provenance."
+	annotationSubject    = "dev.aob.subject" // on index entries: what a referrer hangs on
+	created              = "1970-01-01T00:00:00Z"
+)
+
+// A file is one of the files of a bundle.
+type file struct {
+	name, mediaType string
+	limit           int64 // bytes
+}
+
+// files lists them in the manifest's order. Names from outside are only ever
+// compared with these; none becomes a path.
+var files = []file{
+	{ModelFile, weightType, MaxBundle},
+	{SignatureFile, weightConfigType, maxSmall},
+	{LabelsFile, weightConfigType, maxSmall},
+	{GoldenFile, weightConfigType, MaxGolden},
+}
+
+// A bundleManifest is a bundle's manifest, checked.
+type bundleManifest struct {
+	config     blob
+	files      []blob // in the order of files
+	provenance map[string]string
+}
+
+// blobs lists all that the manifest needs.
+func (m bundleManifest) blobs() []blob { return append([]blob{m.config}, m.files...) }
+
+func (m bundleManifest) file(name string) blob {
+	for i, f := range files {
+		if f.name == name {
+			return m.files[i]
+		}
+	}
+	return blob{}
+}
+
+// modelConfig is ModelPack's config, as far as we fill it.
+type modelConfig struct {
+	Descriptor struct {
+		CreatedAt string `json:"createdAt"`
+	} `json:"descriptor"`
+	ModelFS struct {
+		Type    string            `json:"type"`
+		DiffIDs []delivery.Digest `json:"diffIds"`
+	} `json:"modelfs"`
+	Config struct {
+		Format string `json:"format"`
+	} `json:"config"`
+}
+
+// encodeConfig writes the config of a bundle with these files.
+func encodeConfig(stored []blob) []byte {
+	var c modelConfig
+	c.Descriptor.CreatedAt = created
+	c.ModelFS.Type = "layers"
+	for _, b := range stored {
+		c.ModelFS.DiffIDs = append(c.ModelFS.DiffIDs, b.digest)
+	}
+	c.Config.Format = "onnx"
+	return delivery.Canonical(c)
+}
+
+// parseConfig reads a bundle's config and checks that it is about these files.
+func parseConfig(data []byte, stored []blob) error {
+	var c modelConfig
+	if err := json.Unmarshal(data, &c); err != nil {
+		return fmt.Errorf("config: not a ModelPack config: %w", err)
+	}
+	if c.Config.Format != "onnx" {
+		return fmt.Errorf("config: want the format onnx, got %q", clip(c.Config.Format))
+	}
+	if len(c.ModelFS.DiffIDs) != len(stored) {
+		return fmt.Errorf("config: want %d diffIds, got %d", len(stored), len(c.ModelFS.DiffIDs))
+	}
+	for i, b := range stored {
+		if c.ModelFS.DiffIDs[i] != b.digest {
+			return fmt.Errorf("config: diffIds[%d] is not the digest of %s", i, files[i].name)
+		}
+	}
+	return nil
+}
+
+// encodeBundle writes the manifest of a bundle.
+func encodeBundle(m bundleManifest) []byte {
+	layers := make([]ocispec.Descriptor, len(files))
+	for i, f := range files {
+		layers[i] = descriptor(f.mediaType, m.files[i])
+		layers[i].Annotations = map[string]string{annotationFile: f.name}
+	}
+	annotations := map[string]string{ocispec.AnnotationCreated: created}
+	for name, value := range m.provenance {
+		annotations[annotationProvenance+name] = value
+	}
+	return delivery.Canonical(ocispec.Manifest{
+		Versioned:    specs.Versioned{SchemaVersion: 2},
+		MediaType:    ocispec.MediaTypeImageManifest,
+		ArtifactType: BundleType,
+		Config:       descriptor(configType, m.config),
+		Layers:       layers,
+		Annotations:  annotations,
+	})
+}
+
+// parseBundle reads a manifest that anybody may have written.
+func parseBundle(data []byte) (bundleManifest, error) {
+	var none bundleManifest
+	m, err := parseManifest(data)
+	if err != nil {
+		return none, err
+	}
+	if m.ArtifactType != BundleType {
+		return none, fmt.Errorf("manifest: want a bundle (%s), got %q", BundleType, clip(m.ArtifactType))
+	}
+	if m.Subject != nil {
+		return none, fmt.Errorf("manifest: a bundle has no subject")
+	}
+	config, err := checkDescriptor(m.Config, configType, maxSmall)
+	if err != nil {
+		return none, fmt.Errorf("manifest: config: %w", err)
+	}
+	if len(m.Layers) != len(files) {
+		return none, fmt.Errorf("manifest: want the %d files that this version knows, got %d", len(files), len(m.Layers))
+	}
+	checked := bundleManifest{config: config, files: make([]blob, len(files)), provenance: map[string]string{}}
+	total := config.size
+	for i, layer := range m.Layers {
+		name := layer.Annotations[annotationFile]
+		at := slices.IndexFunc(files, func(f file) bool { return f.name == name })
+		if at < 0 {
+			return none, fmt.Errorf("manifest: layers[%d]: this version knows no file %q", i, clip(name))
+		}
+		if checked.files[at].digest != "" {
+			return none, fmt.Errorf("manifest: layers[%d]: a second %s", i, name)
+		}
+		b, err := checkDescriptor(layer, files[at].mediaType, files[at].limit)
+		if err != nil {
+			return none, fmt.Errorf("manifest: %s: %w", name, err)
+		}
+		checked.files[at] = b
+		if total += b.size; total > MaxBundle {
+			return none, fmt.Errorf("manifest: more than %d bytes in all", int64(MaxBundle))
+		}
+	}
+	for key, value := range m.Annotations {
+		if name, ok := strings.CutPrefix(key, annotationProvenance); ok {
+			checked.provenance[name] = value
+		}
+	}
+	if err := checkProvenance(checked.provenance); err != nil {
+		return none, fmt.Errorf("manifest: %w", err)
+	}
+	return checked, nil
+}
+
+// A referrer is a manifest that hangs on a bundle, checked.
+type referrer struct {
+	subject      delivery.Digest
+	artifactType string
+	envelope     blob
+}
+
+// encodeReferrer writes the manifest of a referrer.
+func encodeReferrer(r referrer, subject ocispec.Descriptor) []byte {
+	return delivery.Canonical(ocispec.Manifest{
+		Versioned:    specs.Versioned{SchemaVersion: 2},
+		MediaType:    ocispec.MediaTypeImageManifest,
+		ArtifactType: r.artifactType,
+		Config:       descriptor(ocispec.MediaTypeEmptyJSON, emptyConfig),
+		Layers:       []ocispec.Descriptor{descriptor(EnvelopeType, r.envelope)},
+		Subject:      &subject,
+		Annotations:  map[string]string{ocispec.AnnotationCreated: created},
+	})
+}
+
+// emptyConfig is the blob {} that OCI wants as the config of an artifact that has none.
+var emptyConfig = blob{delivery.Digest(ocispec.DescriptorEmptyJSON.Digest), ocispec.DescriptorEmptyJSON.Size}
+
+// parseReferrer reads a manifest that anybody may have written.
+func parseReferrer(data []byte, maxEnvelope int64) (referrer, error) {
+	m, err := parseManifest(data)
+	if err != nil {
+		return referrer{}, err
+	}
+	if m.Subject == nil {
+		return referrer{}, fmt.Errorf("manifest: it has no subject, so it hangs on nothing")
+	}
+	subject, err := checkDescriptor(*m.Subject, ocispec.MediaTypeImageManifest, maxManifest)
+	if err != nil {
+		return referrer{}, fmt.Errorf("manifest: subject: %w", err)
+	}
+	if err := checkArtifactType(m.ArtifactType); err != nil {
+		return referrer{}, fmt.Errorf("manifest: %w", err)
+	}
+	if len(m.Layers) != 1 {
+		return referrer{}, fmt.Errorf("manifest: want one envelope, got %d layers", len(m.Layers))
+	}
+	envelope, err := checkDescriptor(m.Layers[0], EnvelopeType, maxEnvelope)
+	if err != nil {
+		return referrer{}, fmt.Errorf("manifest: envelope: %w", err)
+	}
+	return referrer{subject.digest, m.ArtifactType, envelope}, nil
+}
+
+// parseManifest reads an OCI image manifest, whatever it holds.
+func parseManifest(data []byte) (ocispec.Manifest, error) {
+	var m ocispec.Manifest
+	if len(data) > maxManifest {
+		return m, fmt.Errorf("manifest: longer than %d bytes", maxManifest)
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return m, fmt.Errorf("manifest: not an OCI manifest: %w", err)
+	}
+	if m.SchemaVersion != 2 || m.MediaType != ocispec.MediaTypeImageManifest {
+		return m, fmt.Errorf("manifest: want schema version 2 and %s, got %d and %q",
+			ocispec.MediaTypeImageManifest, m.SchemaVersion, clip(m.MediaType))
+	}
+	if m.ArtifactType == "" {
+		m.ArtifactType = m.Config.MediaType // as the specification has it
+	}
+	return m, nil
+}
+
+func descriptor(mediaType string, b blob) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: godigest.Digest(b.digest), Size: b.size}
+}
+
+// checkDescriptor takes a descriptor from outside: its digest becomes a path and
+// its size a promise about what is read.
+func checkDescriptor(d ocispec.Descriptor, mediaType string, limit int64) (blob, error) {
+	if d.MediaType != mediaType {
+		return blob{}, fmt.Errorf("want the media type %s, got %q", mediaType, clip(d.MediaType))
+	}
+	digest, err := delivery.ParseDigest(clip(string(d.Digest)))
+	if err != nil {
+		return blob{}, err
+	}
+	if d.Size <= 0 || d.Size > limit {
+		return blob{}, fmt.Errorf("want 1 to %d bytes, got %d", limit, d.Size)
+	}
+	return blob{digest, d.Size}, nil
+}
+
+var (
+	artifactTypeForm = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$`)
+	provenanceForm   = regexp.MustCompile(`^[a-z][a-zA-Z0-9-]{0,62}$`)
+)
+
+func checkArtifactType(t string) error {
+	if !artifactTypeForm.MatchString(t) {
+		return fmt.Errorf("want an artifact type like application/vnd.aob.scores.v1+json, got %q", clip(t))
+	}
+	return nil
+}
+
+func checkProvenance(p map[string]string) error {
+	if len(p) > maxProvenance {
+		return fmt.Errorf("provenance: want at most %d entries, got %d", maxProvenance, len(p))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		if !provenanceForm.MatchString(name) {
+			return fmt.Errorf("provenance: %q is no name: want letters, digits and dashes, a lower-case letter first", clip(name))
+		}
+		if len(p[name]) > 1024 {
+			return fmt.Errorf("provenance: %s: want at most 1024 bytes, got %d", name, len(p[name]))
+		}
+	}
+	return nil
+}
+
+// clip shortens a stranger's words for an error.
+func clip(s string) string {
+	if len(s) > 128 {
+		return s[:128] + "…"
+	}
+	return s
+}

@@ -1,0 +1,231 @@
+package artifact
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	godigest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
+	"oras.land/oras-go/v2/content/oci"
+	"oras.land/oras-go/v2/registry/remote"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Source is where bundles are pulled from.
+type Source struct {
+	// URL is https://HOST[:PORT]/REPOSITORY of an OCI registry, as
+	// https://aob.example:8443/bundles for a server's Handler, or file:///DIR for
+	// a copy of a layout, as on a USB stick. http is for loopback alone.
+	URL string
+	// Client makes the requests; nil is http.DefaultClient. Redirects to http, save
+	// on loopback, are refused whatever it says.
+	Client *http.Client
+	// Token is sent as a bearer token, where it is not empty, to the host of URL.
+	Token string
+}
+
+// Pull brings a bundle into the store, and lays it into dir as Unpack does. What
+// the store holds already is not fetched; what is fetched is checked against
+// digest and length, and is never more than the manifest promises nor more than
+// MaxBundle. Files that arrived whole stay when a later one fails, so that the
+// next try goes on from there. downloaded counts the bytes of manifest, config
+// and files that crossed the wire, also beside an error.
+//
+// On a device the store is the cache that both slots share.
+func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, dir string) (downloaded int64, err error) {
+	var wire atomic.Int64
+	m, err := s.pull(ctx, from, bundle, &wire)
+	if err == nil {
+		err = s.unpack(ctx, m, dir)
+	}
+	if err != nil {
+		return wire.Load(), fmt.Errorf("pull bundle %s: %w", bundle, err)
+	}
+	return wire.Load(), nil
+}
+
+func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, wire *atomic.Int64) (bundleManifest, error) {
+	var none bundleManifest
+	if _, err := delivery.ParseDigest(string(bundle)); err != nil {
+		return none, err
+	}
+	source, err := from.open()
+	if err != nil {
+		return none, err
+	}
+	data, err := s.readBlob(bundle, maxManifest)
+	if err != nil { // not here, or damaged here
+		data, err = fetchManifest(ctx, source, bundle, wire)
+	}
+	if err != nil {
+		return none, fmt.Errorf("manifest: %w", err)
+	}
+	m, err := parseBundle(data)
+	if err != nil {
+		return none, err
+	}
+	fetch := func(what, mediaType string, b blob) error {
+		if s.verifyBlob(ctx, b) == nil {
+			return nil
+		}
+		body, err := source.Fetch(ctx, descriptor(mediaType, b))
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		defer body.Close()
+		if _, err := s.put(ctx, countingReader{body, wire}, b); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	}
+	if err := fetch("config", configType, m.config); err != nil {
+		return none, err
+	}
+	config, err := s.readBlob(m.config.digest, maxSmall)
+	if err != nil {
+		return none, err
+	}
+	if err := parseConfig(config, m.files); err != nil {
+		return none, err
+	}
+	for i, f := range files {
+		if err := fetch(f.name, f.mediaType, m.files[i]); err != nil {
+			return none, err
+		}
+	}
+	// Last, so that a bundle that the index names has all its files.
+	_, err = s.putManifest(ctx, data)
+	return m, err
+}
+
+// fetchManifest reads a manifest of which only the digest is known.
+func fetchManifest(ctx context.Context, source source, want delivery.Digest, wire *atomic.Int64) ([]byte, error) {
+	body, err := source.manifest(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	var buf bytes.Buffer
+	got, err := copyAndSum(ctx, &buf, countingReader{body, wire}, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	if got.digest != want {
+		return nil, fmt.Errorf("the source sent other content: want %s, got %s", want, got.digest)
+	}
+	return buf.Bytes(), nil
+}
+
+// A source is a registry or a layout, as oras-go reads them.
+type source interface {
+	content.Fetcher
+	manifest(context.Context, delivery.Digest) (io.ReadCloser, error)
+}
+
+func (f Source) open() (source, error) {
+	u, err := url.Parse(f.URL)
+	if err != nil {
+		return nil, errors.New("source: not a URL") // the error would quote it, secrets and all
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("source: want a URL without user, query and fragment, got one for %s", u.Host)
+	}
+	switch u.Scheme {
+	case "file":
+		if u.Host != "" || !strings.HasPrefix(u.Path, "/") {
+			return nil, fmt.Errorf("source: want file:///DIR, got %q", clip(f.URL))
+		}
+		return layoutSource{oci.NewStorageFromFS(os.DirFS(u.Path))}, nil
+	case "https":
+	case "http":
+		if !loopback(u.Hostname()) {
+			return nil, fmt.Errorf("source: http is for loopback alone; use https for %s", u.Host)
+		}
+	default:
+		return nil, fmt.Errorf("source: want https or file, got %q", clip(f.URL))
+	}
+	repo, err := remote.NewRepository(u.Host + "/" + strings.Trim(u.Path, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("source: want https://HOST/REPOSITORY: %w", err)
+	}
+	repo.PlainHTTP = u.Scheme == "http"
+	repo.MaxMetadataBytes = maxManifest
+	repo.Client = newClient(f.Client, f.Token)
+	return registrySource{repo}, nil
+}
+
+type registrySource struct{ *remote.Repository }
+
+func (r registrySource) manifest(ctx context.Context, d delivery.Digest) (io.ReadCloser, error) {
+	_, body, err := r.Manifests().FetchReference(ctx, string(d))
+	return body, err
+}
+
+type layoutSource struct{ *oci.ReadOnlyStorage }
+
+func (l layoutSource) manifest(ctx context.Context, d delivery.Digest) (io.ReadCloser, error) {
+	return l.Fetch(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: godigest.Digest(d)})
+}
+
+// A client adds the token to requests. The standard client drops the header
+// when it is redirected to another host.
+type client struct {
+	http  *http.Client
+	token string
+}
+
+func newClient(base *http.Client, token string) *client {
+	if base == nil {
+		base = http.DefaultClient
+	}
+	c := *base
+	c.CheckRedirect = func(to *http.Request, via []*http.Request) error {
+		if to.URL.Scheme != "https" && !(to.URL.Scheme == "http" && loopback(to.URL.Hostname())) {
+			return fmt.Errorf("redirected to %s, which is not https", to.URL.Host)
+		}
+		if base.CheckRedirect != nil {
+			return base.CheckRedirect(to, via)
+		}
+		if len(via) >= 5 {
+			return errors.New("redirected 5 times")
+		}
+		return nil
+	}
+	return &client{&c, token}
+}
+
+func (c *client) Do(r *http.Request) (*http.Response, error) {
+	if c.token != "" {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return c.http.Do(r)
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// countingReader counts what was read of the wire.
+type countingReader struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
