@@ -71,7 +71,7 @@ func rank(m map[int64]int32) {
 // fault says what is wrong with an annotation's numbers; "" if nothing is.
 func (a *Annotation) fault() string {
 	if text := a.Box.fault(); text != "" {
-		return text
+		return "bbox: " + text
 	}
 	if !finite(a.Area) || a.Area < 0 {
 		return fmt.Sprintf("area: want a finite number from 0 up, got %v", a.Area)
@@ -84,7 +84,10 @@ func (d *Detection) fault() string {
 	if !finite(d.Score) {
 		return fmt.Sprintf("score: want a finite number, got %v", d.Score)
 	}
-	return d.Box.fault()
+	if text := d.Box.fault(); text != "" {
+		return "bbox: " + text
+	}
+	return ""
 }
 
 // fault says what is wrong with a box; "" if nothing is.
@@ -96,13 +99,13 @@ func (b *Box) fault() string {
 	}
 	for _, v := range [4]float64{b.X, b.Y, b.W, b.H} {
 		if !finite(v) {
-			return fmt.Sprintf("bbox: want finite numbers, got %v", v)
+			return fmt.Sprintf("want finite numbers, got %v", v)
 		}
 	}
 	if b.W < 0 || b.H < 0 {
-		return fmt.Sprintf("bbox: want width and height from 0 up, got %v x %v", b.W, b.H)
+		return fmt.Sprintf("want width and height from 0 up, got %v x %v", b.W, b.H)
 	}
-	return fmt.Sprintf("bbox: want pixels up to %v, got [%v, %v, %v, %v]", float64(maxPixels), b.X, b.Y, b.W, b.H)
+	return fmt.Sprintf("want pixels up to %v, got [%v, %v, %v, %v]", float64(maxPixels), b.X, b.Y, b.W, b.H)
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

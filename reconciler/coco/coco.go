@@ -143,9 +143,9 @@ const (
 type Protocol struct {
 	Evaluator  string  `json:"evaluator"` // implementation and version
 	Mode       Mode    `json:"mode"`
-	MaxDets    [3]int  `json:"maxDets"`
-	ScoreFloor float64 `json:"scoreFloor"`
-	ClipBoxes  bool    `json:"clipBoxes"`
+	MaxDets    [3]int  `json:"max_dets"`
+	ScoreFloor float64 `json:"score_floor"`
+	ClipBoxes  bool    `json:"clip_boxes"`
 	Area       string  `json:"area"`  // where the areas of truths come from: "field"
 	Truth      string  `json:"truth"` // Truth.Digest
 }

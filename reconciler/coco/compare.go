@@ -51,7 +51,7 @@ type Sampling struct {
 	Confidence float64 `json:"confidence"` // of Lower and of Upper, each
 	Images     int     `json:"images"`     // looked at
 	Units      int     `json:"units"`      // drawn independently: images, or groups of them
-	ByGroup    bool    `json:"byGroup"`
+	ByGroup    bool    `json:"by_group"`
 }
 
 // Subject is what a figure is about.
@@ -63,22 +63,26 @@ type Subject struct {
 	Images     int    `json:"images_with_truths"` // of the images looked at
 }
 
-// Spread is a figure and how far it may be off. Samples are the figures of the
+// Spread says how far a figure may be off. Samples are the figures of the
 // resamples, rising, moved so that their mean is the figure itself: a resample
 // has images twice, which lifts every AP a little. Those in which a class had
 // no truth are left out.
+//
+// The figure is that of test sets of this size. The mAP of a small set with
+// many rare classes is higher than that of a large one, which no resampling
+// shows; differences between models hardly suffer from it.
 type Spread struct {
 	Lower     float64   `json:"lower"` // one-sided bounds
 	Upper     float64   `json:"upper"`
-	HalfWidth float64   `json:"halfWidth"` // of the interval between them
-	StdErr    float64   `json:"stdErr"`
+	HalfWidth float64   `json:"half_width"` // of the interval between them
+	StdErr    float64   `json:"std_err"`
 	Samples   []float64 `json:"samples"`
 }
 
 // Bounds gives the one-sided bounds, each at a confidence of its own choosing,
 // as for an adjustment over many classes. Samples are finite in number: beyond
 // a confidence of n/(n+1), for n of them, the bounds are the outermost ones and
-// claim too much, so take more resamples.
+// claim too much, so take more resamples. Without samples they are infinite.
 func (s *Spread) Bounds(confidence float64) (lower, upper float64) {
 	n := len(s.Samples)
 	if n == 0 {

@@ -52,12 +52,23 @@ func (p Problem) String() string {
 // truth is one that [Match] accepts. The error is for files that are no JSON or
 // lack the shape of an annotation file.
 func ParseTruthLenient(data []byte) (*Truth, []Problem, error) {
-	return Loader{}.readTruth(nil, data, true)
+	return Loader{}.ParseTruthLenient(data)
 }
 
 // ReadTruthLenient is ParseTruthLenient for a stream.
 func ReadTruthLenient(r io.Reader) (*Truth, []Problem, error) {
-	return Loader{}.readTruth(r, nil, true)
+	return Loader{}.ReadTruthLenient(r)
+}
+
+// ParseTruthLenient is the function ParseTruthLenient with the loader's
+// settings.
+func (l Loader) ParseTruthLenient(data []byte) (*Truth, []Problem, error) {
+	return l.readTruth(nil, data, true)
+}
+
+// ReadTruthLenient is the function ReadTruthLenient with the loader's settings.
+func (l Loader) ReadTruthLenient(r io.Reader) (*Truth, []Problem, error) {
+	return l.readTruth(r, nil, true)
 }
 
 // truthParser reads an annotation file. Annotations may come before the images

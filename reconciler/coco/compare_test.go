@@ -1,0 +1,295 @@
+package coco
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func match(t *testing.T, truth *Truth, detections []Detection) *Matched {
+	t.Helper()
+	m, err := Match(truth, detections, Params{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func compare(t *testing.T, a, b *Matched, p CompareParams) *Comparison {
+	t.Helper()
+	c, err := Compare(a, b, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// worse moves detections off the truth.
+func worse(detections []Detection) []Detection {
+	other := slices.Clone(detections)
+	for i := range other {
+		other[i].Box.X += float64(i%5) * .05 * other[i].Box.W
+	}
+	return other
+}
+
+func TestCompareWithItself(t *testing.T) {
+	truth, detections := random(3, 30, 5, false)
+	c := compare(t, match(t, truth, detections), match(t, truth, detections), CompareParams{Resamples: 200})
+	for _, d := range append(c.Classes, c.MAP, c.AP50) {
+		if d.Diff != 0 || d.Lower != 0 || d.Upper != 0 || d.StdErr != 0 || d.HalfWidth != 0 {
+			t.Errorf("%s %s: got %v in [%v, %v], want all 0", d.Metric, d.Class, d.Diff, d.Lower, d.Upper)
+		}
+	}
+	if c.A.Lower >= c.A.Value || c.A.Upper <= c.A.Value || !reflect.DeepEqual(c.A, c.B) {
+		t.Errorf("own intervals: got %v in [%v, %v] and %v", c.A.Value, c.A.Lower, c.A.Upper, c.B.Value)
+	}
+}
+
+func TestCompareValuesAreThoseOfEvaluate(t *testing.T) {
+	truth, detections := random(4, 40, 5, false)
+	other := worse(detections)
+	a, b := evaluate(t, truth, detections, Params{}), evaluate(t, truth, other, Params{})
+	c := compare(t, match(t, truth, detections), match(t, truth, other), CompareParams{Resamples: 50})
+	if c.MAP.A != a.Stats.AP || c.MAP.B != b.Stats.AP || c.AP50.A != a.Stats.AP50 || c.AP50.B != b.Stats.AP50 {
+		t.Errorf("got %v, %v, want %v, %v", c.MAP.A, c.MAP.B, a.Stats.AP, b.Stats.AP)
+	}
+	for i, d := range c.Classes {
+		if d.A != a.PerClass[i].AP || d.B != b.PerClass[i].AP || d.Truths != a.PerClass[i].Truths {
+			t.Errorf("%s: got %v, %v, want %v, %v", d.Class, d.A, d.B, a.PerClass[i].AP, b.PerClass[i].AP)
+		}
+	}
+	if c.MAP.Diff <= 0 || c.MAP.Lower > c.MAP.Diff || c.MAP.Upper < c.MAP.Diff {
+		t.Errorf("got %v in [%v, %v]", c.MAP.Diff, c.MAP.Lower, c.MAP.Upper)
+	}
+	if c.Sampling.Images != 40 || c.Sampling.Units != 40 || c.Sampling.Seed != 1 || c.Sampling.Confidence != .95 {
+		t.Errorf("got %+v", c.Sampling)
+	}
+}
+
+// A resample is worth what an evaluation is on a set that has each image as
+// often as it was drawn.
+func TestResampleEqualsEvaluation(t *testing.T) {
+	truth, detections := random(5, 12, 3, true)
+	m := match(t, truth, detections)
+	r, err := newResampling(m, CompareParams{Resamples: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := r.run(m)[0]
+	source := rand.NewPCG(1, 0x616f622f636f636f)
+	weights := make([]int32, len(truth.Images))
+	for i := range 8 {
+		r.draw(source, weights)
+		large := &Truth{Categories: truth.Categories}
+		var found []Detection
+		for k, image := range m.images {
+			for copy := range weights[k] {
+				id := image.ID*1000 + int64(copy)
+				large.Images = append(large.Images, Image{ID: id})
+				for _, a := range truth.Annotations {
+					if a.Image == image.ID {
+						a.ID, a.Image = a.ID*1000+int64(copy), id
+						large.Annotations = append(large.Annotations, a)
+					}
+				}
+				for _, d := range detections {
+					if d.Image == image.ID {
+						d.Image = id
+						found = append(found, d)
+					}
+				}
+			}
+		}
+		want := evaluate(t, large, found, Params{}).Stats
+		if math.Abs(got.mAP.samples[i]-want.AP) > 1e-12 || math.Abs(got.ap50.samples[i]-want.AP50) > 1e-12 {
+			t.Errorf("resample %d: got %v and %v, want %v and %v", i, got.mAP.samples[i], got.ap50.samples[i], want.AP, want.AP50)
+		}
+	}
+}
+
+// The draw of a seed is part of stored results: it must never change.
+func TestDrawIsFixed(t *testing.T) {
+	r := &resampling{}
+	for i := range int32(10) {
+		r.units = append(r.units, []int32{i})
+	}
+	source := rand.NewPCG(1, 0x616f622f636f636f)
+	got := make([][]int32, 3)
+	for i := range got {
+		got[i] = make([]int32, 10)
+		r.draw(source, got[i])
+	}
+	want := [][]int32{{2, 0, 0, 1, 0, 3, 1, 1, 0, 2}, {0, 0, 2, 0, 2, 0, 1, 2, 1, 2}, {0, 2, 0, 1, 1, 1, 0, 2, 2, 1}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestCompareChosen(t *testing.T) {
+	truth, detections := random(6, 30, 4, false)
+	other := worse(detections)
+	images := []int64{}
+	small := &Truth{Categories: truth.Categories}
+	in := map[int64]bool{}
+	for i, v := range truth.Images {
+		if i%3 != 0 {
+			images = append(images, v.ID)
+			small.Images = append(small.Images, v)
+			in[v.ID] = true
+		}
+	}
+	for _, a := range truth.Annotations {
+		if in[a.Image] {
+			small.Annotations = append(small.Annotations, a)
+		}
+	}
+	keep := func(d []Detection) (kept []Detection) {
+		for _, v := range d {
+			if in[v.Image] {
+				kept = append(kept, v)
+			}
+		}
+		return kept
+	}
+	a, b := match(t, truth, detections), match(t, truth, other)
+	got := compare(t, a, b, CompareParams{Resamples: 50, Images: images})
+	want := compare(t, match(t, small, keep(detections)), match(t, small, keep(other)), CompareParams{Resamples: 50})
+	got.Protocol, got.Digest, want.Protocol, want.Digest = Protocol{}, "", Protocol{}, ""
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("images chosen: got %+v, want %+v", got.MAP, want.MAP)
+	}
+
+	got = compare(t, a, b, CompareParams{Resamples: 50, Classes: []int64{20, 30}})
+	if len(got.Classes) != 2 || got.Classes[0].CategoryID != 20 || got.Classes[1].CategoryID != 30 {
+		t.Fatalf("classes chosen: got %+v", got.Classes)
+	}
+	if mean := (got.Classes[0].A + got.Classes[1].A) / 2; math.Abs(got.MAP.A-mean) > 1e-12 {
+		t.Errorf("classes chosen: got mAP %v, want %v", got.MAP.A, mean)
+	}
+
+	alone, err := Interval(a, CompareParams{Resamples: 50, Classes: []int64{20, 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(alone.MAP, got.A) || len(alone.Classes) != 2 {
+		t.Errorf("one model alone: got %v, want %v", alone.MAP.Value, got.A.Value)
+	}
+}
+
+func TestCompareByGroup(t *testing.T) {
+	truth, detections := random(7, 30, 3, false)
+	m := match(t, truth, detections)
+	r, err := newResampling(m, CompareParams{ByGroup: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.units) != 10 || r.images != 30 {
+		t.Fatalf("got %d groups of %d images, want 10 of 30", len(r.units), r.images)
+	}
+	weights := make([]int32, 30)
+	r.draw(rand.NewPCG(1, 2), weights)
+	for i := range 30 {
+		if weights[i] != weights[i/3*3] {
+			t.Errorf("images of one group were drawn %v times", weights[i/3*3:i/3*3+3])
+		}
+	}
+	truth.Images[4].Group = ""
+	if _, err := Interval(match(t, truth, detections), CompareParams{ByGroup: true}); err == nil || !strings.Contains(err.Error(), "image 35 has no group") {
+		t.Errorf("image without a group: got %v", err)
+	}
+}
+
+func TestCompareUnmeasured(t *testing.T) {
+	truth, detections := single(1, .5)
+	m := match(t, truth, detections)
+	c := compare(t, m, m, CompareParams{Resamples: 10})
+	if len(c.Classes) != 1 || len(c.Unmeasured) != 1 || c.Unmeasured[0].Class != "b" || c.Unmeasured[0].Truths != 0 {
+		t.Errorf("got %+v and %+v", c.Classes, c.Unmeasured)
+	}
+	if _, err := Compare(m, m, CompareParams{Classes: []int64{2}}); !errors.Is(err, ErrNoTruth) {
+		t.Errorf("no truths: got %v", err)
+	}
+	if _, err := Compare(m, m, CompareParams{Classes: []int64{}}); !errors.Is(err, ErrNoTruth) {
+		t.Errorf("no classes: got %v", err)
+	}
+	if _, err := Compare(m, m, CompareParams{Images: []int64{}}); !errors.Is(err, ErrNoTruth) {
+		t.Errorf("no images: got %v", err)
+	}
+}
+
+func TestCompareRefuses(t *testing.T) {
+	truth, detections := single(1, .5)
+	m := match(t, truth, detections)
+	strict, err := Match(truth, detections, Params{Mode: Strict})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		b    *Matched
+		p    CompareParams
+		want string
+	}{
+		"other protocol":   {strict, CompareParams{}, "different ways"},
+		"one resample":     {m, CompareParams{Resamples: 1}, "resamples: want 2 to 100000"},
+		"confidence 95":    {m, CompareParams{Confidence: 95}, "confidence: want .5 to below 1"},
+		"confidence NaN":   {m, CompareParams{Confidence: math.NaN()}, "confidence"},
+		"unknown class":    {m, CompareParams{Classes: []int64{1, 9}}, "category 9 is not"},
+		"unknown image":    {m, CompareParams{Images: []int64{9}}, "9 is not in the ground truth"},
+		"images, no group": {m, CompareParams{ByGroup: true}, "no group"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Compare(m, test.b, test.p); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestBounds(t *testing.T) {
+	s := Spread{}
+	for i := range 999 {
+		s.Samples = append(s.Samples, float64(i+1))
+	}
+	tests := []struct{ confidence, lower, upper float64 }{
+		{.5, 500, 500}, {.9, 100, 900}, {.95, 50, 950}, {.99, 10, 990}, {.999, 1, 999}, {.99999, 1, 999},
+	}
+	for _, test := range tests {
+		if lower, upper := s.Bounds(test.confidence); lower != test.lower || upper != test.upper {
+			t.Errorf("%v: got [%v, %v], want [%v, %v]", test.confidence, lower, upper, test.lower, test.upper)
+		}
+	}
+}
+
+func TestStoredComparisonIsWhole(t *testing.T) {
+	truth, detections := random(8, 20, 3, false)
+	c := compare(t, match(t, truth, detections), match(t, truth, worse(detections)), CompareParams{Resamples: 100})
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Comparison
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(*c, back) {
+		t.Error("a comparison changes on its way through JSON")
+	}
+	r := evaluate(t, truth, detections, Params{Mode: Strict})
+	if text, err = json.Marshal(r); err != nil {
+		t.Fatal(err)
+	}
+	var result Result
+	if err := json.Unmarshal(text, &result); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(*r, result) {
+		t.Error("a result changes on its way through JSON")
+	}
+}
