@@ -1,0 +1,163 @@
+package terraform
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// The other files of an attempt's folder.
+const (
+	attemptFile = "attempt.json"
+	appliedFile = "applied"
+	settledFile = "settled.json"
+	stackFolder = "terraform"
+)
+
+// An attempt is one launch of a training: a folder with its own Terraform state.
+type attempt struct {
+	dir     string
+	number  int
+	begun   time.Time
+	applied bool // Terraform finished launching it
+	settled bool // nothing of it is left
+	spent   time.Duration
+}
+
+// A settlement is settled.json.
+type settlement struct {
+	At    time.Time         `json:"at"`
+	Spent delivery.Duration `json:"spent"` // how long the trainer ran, for the limit
+}
+
+// attempts returns those of a run, the oldest first.
+func attempts(run string) ([]*attempt, error) {
+	dir := filepath.Join(run, "attempts")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var list []*attempt
+	for _, e := range entries {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil || n < 1 || !e.IsDir() {
+			continue
+		}
+		a := &attempt{dir: filepath.Join(dir, e.Name()), number: n}
+		var begun struct {
+			At time.Time `json:"at"`
+		}
+		// A folder that a crash left without it launched nothing.
+		if err := readJSON(filepath.Join(a.dir, attemptFile), &begun); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		a.begun = begun.At
+		a.applied = exists(filepath.Join(a.dir, appliedFile))
+		var s settlement
+		switch err := readJSON(filepath.Join(a.dir, settledFile), &s); {
+		case err == nil:
+			a.settled, a.spent = true, time.Duration(s.Spent)
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, err
+		}
+		list = append(list, a)
+	}
+	slices.SortFunc(list, func(a, b *attempt) int { return a.number - b.number })
+	return list, nil
+}
+
+// begin makes the next attempt's folder.
+func begin(run string, number int, l launch) (*attempt, error) {
+	a := &attempt{dir: filepath.Join(run, "attempts", strconv.Itoa(number)), number: number, begun: time.Now().UTC()}
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return nil, err
+	}
+	l.Mark = a.dir
+	l.Env = append([]string{"PATH=" + path, "HOME=" + a.dir, "LANG=C.UTF-8"}, l.Env...)
+	data, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.WriteFile(filepath.Join(a.dir, launchFile), data, 0o600); err != nil {
+		return nil, err
+	}
+	data, err = json.Marshal(map[string]time.Time{"at": a.begun})
+	if err != nil {
+		return nil, err
+	}
+	return a, durable.WriteFile(filepath.Join(a.dir, attemptFile), data, 0o600)
+}
+
+func (a *attempt) stackDir() string { return filepath.Join(a.dir, stackFolder) }
+
+// settle ends the attempt: fenced, destroyed, nothing left running, recorded. It
+// does all of that it can before it returns an error.
+func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
+	if a.settled {
+		return nil
+	}
+	ran := t.ran(run, a)
+	if err := fence(a.dir); err != nil {
+		return err
+	}
+	err := t.destroy(ctx, a)
+	if err := errors.Join(err, stopTrainer(a.dir)); err != nil {
+		return fmt.Errorf("clean up attempt %d: %w", a.number, err)
+	}
+	data, err := json.Marshal(settlement{At: time.Now().UTC(), Spent: delivery.Duration(ran)})
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(a.dir, settledFile), data, 0o600); err != nil {
+		return err
+	}
+	a.settled, a.spent = true, ran
+	return nil
+}
+
+// ran returns how long the attempt's trainer ran: until now if it still does,
+// else as far as is known.
+func (t *Trainer) ran(run string, a *attempt) time.Duration {
+	if a.begun.IsZero() {
+		return 0
+	}
+	end := time.Now()
+	if alive, err := trainerAlive(a.dir); err == nil && !alive {
+		end = a.begun
+		if s, err := readStatus(run); err == nil && s.Heartbeat.Before(time.Now()) {
+			end = s.Heartbeat
+		}
+	}
+	return max(0, end.Sub(a.begun))
+}
+
+func (t *Trainer) destroy(ctx context.Context, a *attempt) error {
+	if !exists(a.stackDir()) {
+		return nil
+	}
+	s, err := t.module().Reopen(a.stackDir(), Policy{}, t.env())
+	if err != nil {
+		return err
+	}
+	return s.Destroy(ctx)
+}
+
+func readJSON(path string, into any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

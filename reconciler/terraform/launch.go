@@ -1,0 +1,326 @@
+package terraform
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// The files of an attempt's folder.
+const (
+	launchFile  = "launch.json"
+	trainerLock = "trainer.lock"
+	processFile = "process.json"
+	exitFile    = "exit.json"
+	trainerLog  = "trainer.log"
+	fenceFile   = "ended"
+)
+
+// markVariable marks the trainer and all its children in their environment with
+// the attempt's folder, so that none is overlooked.
+const markVariable = "AOB_TRAINING"
+
+// A launch is launch.json.
+type launch struct {
+	Argv  []string          `json:"argv"`
+	Env   []string          `json:"env"` // all of it
+	Dir   string            `json:"dir"`
+	Mark  string            `json:"mark"`
+	Grace delivery.Duration `json:"grace"` // between SIGTERM and SIGKILL
+}
+
+func readLaunch(dir string) (launch, error) {
+	var l launch
+	data, err := os.ReadFile(filepath.Join(dir, launchFile))
+	if err != nil {
+		return l, err
+	}
+	if err := json.Unmarshal(data, &l); err != nil {
+		return l, fmt.Errorf("%s: %w", filepath.Join(dir, launchFile), err)
+	}
+	if len(l.Argv) == 0 || l.Mark == "" {
+		return l, fmt.Errorf("%s: want argv and mark", filepath.Join(dir, launchFile))
+	}
+	return l, nil
+}
+
+// Launch is "aob launch VERB", run by the module in the attempt's folder.
+//
+// start launches what launch.json says, detached, and returns when it runs. It
+// does nothing where the folder's process was launched before, and fails where
+// the folder is fenced. stop fences the folder and returns when nothing of it is
+// left running.
+//
+// Behind start there are two more processes: wait, which stays to record how the
+// trainer ended, and exec, its child, which becomes the trainer. Only the trainer
+// counts: wait may be killed, and then nobody knows the exit status.
+func Launch(verb string) error {
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "start":
+		return startTrainer(dir)
+	case "wait":
+		return waitTrainer(dir)
+	case "exec":
+		err := execTrainer(dir)
+		if err != nil {
+			fmt.Fprint(os.NewFile(reportFD, "report"), err.Error())
+		}
+		return err
+	case "stop":
+		return stopTrainer(dir)
+	}
+	return fmt.Errorf("launch: want start or stop, got %q", verb)
+}
+
+// reportFD is the pipe through which wait and exec tell start what went wrong.
+// It closes when the trainer's program takes over.
+const reportFD = 3
+
+func startTrainer(dir string) error {
+	l, err := readLaunch(dir)
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(dir, trainerLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	report, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer report.Close()
+	cmd := self(dir, "wait", append(l.Env, markVariable+"="+l.Mark), log, w)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("launch the trainer: %w", err)
+	}
+	text, err := io.ReadAll(report)
+	if err == nil && len(text) == 0 {
+		return cmd.Process.Release()
+	}
+	_ = cmd.Wait()
+	return errors.Join(fmt.Errorf("launch the trainer: %s", text), err)
+}
+
+// waitTrainer starts exec and records how what becomes of it ends.
+func waitTrainer(dir string) error {
+	syscall.CloseOnExec(reportFD)
+	report := os.NewFile(reportFD, "report")
+	cmd := self(dir, "exec", os.Environ(), os.Stdout, report)
+	if err := cmd.Start(); err != nil {
+		fmt.Fprint(report, err.Error())
+		return err
+	}
+	report.Close() // from here on the child reports
+	state, err := cmd.Process.Wait()
+	if err != nil {
+		return err
+	}
+	// Where an earlier start had launched it, the child did nothing.
+	if trainer, err := readProcess(dir); err != nil || trainer.PID != cmd.Process.Pid {
+		return err
+	}
+	status := state.Sys().(syscall.WaitStatus)
+	e := exitStatus{Code: status.ExitStatus()}
+	if status.Signaled() {
+		e.Signal = status.Signal().String()
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, exitFile), data, 0o600)
+}
+
+// self runs this very program again, even where it was replaced on disk.
+func self(dir, verb string, env []string, log, report *os.File) *exec.Cmd {
+	return &exec.Cmd{
+		Path:       "/proc/self/exe",
+		Args:       []string{os.Args[0], "launch", verb},
+		Dir:        dir,
+		Env:        env,
+		Stdout:     log,
+		Stderr:     log,
+		ExtraFiles: []*os.File{report}, // becomes reportFD
+	}
+}
+
+// An exitStatus is exit.json: how the trainer ended.
+type exitStatus struct {
+	Code   int    `json:"code"`             // -1 for a signal
+	Signal string `json:"signal,omitempty"` // its name
+}
+
+// execTrainer takes the trainer's lock, records the process, and becomes the
+// trainer. The order is what makes it safe to be killed anywhere in between:
+// whoever holds the lock has seen no fence, and a trainer is always on record.
+func execTrainer(dir string) error {
+	syscall.CloseOnExec(reportFD)
+	l, err := readLaunch(dir)
+	if err != nil {
+		return err
+	}
+	// One look at the lock takes it for an instant, so one refusal means little.
+	lock, err := durable.TryLock(filepath.Join(dir, trainerLock))
+	for end := time.Now().Add(time.Second); errors.Is(err, durable.ErrLocked); {
+		if time.Now().After(end) {
+			return nil // it runs
+		}
+		time.Sleep(5 * time.Millisecond)
+		lock, err = durable.TryLock(filepath.Join(dir, trainerLock))
+	}
+	if err != nil {
+		return err
+	}
+	if exists(filepath.Join(dir, fenceFile)) {
+		return errors.New("the attempt has ended")
+	}
+	if exists(filepath.Join(dir, processFile)) {
+		return nil // it ran
+	}
+	self, err := durable.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	record, err := json.Marshal(self)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(dir, processFile), record, 0o600); err != nil {
+		return err
+	}
+	if err := os.Chdir(l.Dir); err != nil {
+		return err
+	}
+	if err := lock.Inherit(); err != nil {
+		return err
+	}
+	return fmt.Errorf("execute %s: %w", l.Argv[0], syscall.Exec(l.Argv[0], l.Argv, os.Environ()))
+}
+
+// readProcess returns the trainer's process, the zero one before it is recorded.
+func readProcess(dir string) (durable.Process, error) {
+	var p durable.Process
+	path := filepath.Join(dir, processFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return p, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &p)
+	}
+	if err != nil {
+		return p, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
+// trainerAlive reports whether the attempt's trainer, or a child that inherited
+// its lock, runs.
+func trainerAlive(dir string) (bool, error) {
+	lock, err := durable.TryLock(filepath.Join(dir, trainerLock))
+	if errors.Is(err, durable.ErrLocked) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, lock.Unlock()
+}
+
+// stopTrainer fences the attempt's folder and ends what runs in it: the trainer
+// by SIGTERM first, so that it writes its checkpoint, then by SIGKILL with all
+// its children. It returns nil when nothing is left.
+func stopTrainer(dir string) error {
+	if err := fence(dir); err != nil {
+		return err
+	}
+	l, err := readLaunch(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // nothing can have been launched
+	}
+	if err != nil {
+		return err
+	}
+	var trainer durable.Process
+	asked := false
+	patience := time.Now().Add(time.Duration(l.Grace))
+	for {
+		alive, err := trainerAlive(dir)
+		if err != nil {
+			return err
+		}
+		if !asked {
+			// The record comes after the lock: it may appear only now.
+			if trainer, err = readProcess(dir); err != nil {
+				return err
+			}
+			if trainer.PID != 0 {
+				asked = true
+				if err := trainer.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+					return err
+				}
+			}
+		}
+		if !alive || asked && !trainer.Alive() || time.Now().After(patience) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return killMarked(dir, l.Mark)
+}
+
+// killMarked kills every process that carries the mark, until none is left and
+// the lock is free.
+func killMarked(dir, mark string) error {
+	for end := time.Now().Add(30 * time.Second); ; {
+		left, err := marked(mark)
+		if err != nil {
+			return err
+		}
+		for _, p := range left {
+			if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return err
+			}
+		}
+		alive, err := trainerAlive(dir)
+		if err != nil || !alive && len(left) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the trainer in %s does not end: %d processes carry its mark after SIGKILL, lock held: %t", dir, len(left), alive)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// fence makes sure that nothing is launched in the folder from here on.
+func fence(dir string) error {
+	path := filepath.Join(dir, fenceFile)
+	if exists(path) {
+		return nil
+	}
+	return durable.WriteFile(path, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
