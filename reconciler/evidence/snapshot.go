@@ -1,0 +1,158 @@
+package evidence
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Snapshot is all the evidence but scores, as it stood at one moment. It is
+// shared: read it, do not change it. Where several statements answer, they come
+// in the order in which they were attached.
+type Snapshot struct {
+	// Trainings by run key. Where a key was trained twice, as after the ledger was
+	// lost, the first counts.
+	Trainings map[delivery.Digest]delivery.Training
+	// TrainingsOf holds all trainings resolved for a spec, by spec digest.
+	TrainingsOf map[delivery.Digest][]delivery.Training
+	// Verdicts by verdict key.
+	Verdicts map[delivery.Digest]delivery.Verdict
+	// ReleasesOf holds release statements by bundle.
+	ReleasesOf map[delivery.Digest][]delivery.ReleaseStatement
+	// AcceptancesOf holds acceptances by model, lowest version first.
+	AcceptancesOf map[string][]delivery.Acceptance
+	// AbortsOf holds aborts by fleet.
+	AbortsOf map[string][]delivery.Abort
+	// Skipped are the statements that do not count, and why.
+	Skipped []Skipped
+}
+
+// Releases returns the release statements for a spec and a bundle.
+func (s *Snapshot) Releases(spec, bundle delivery.Digest) []delivery.ReleaseStatement {
+	var found []delivery.ReleaseStatement
+	for _, r := range s.ReleasesOf[bundle] {
+		if r.Spec == spec {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// Accepted returns the acceptances of a model's bundle, lowest version first.
+func (s *Snapshot) Accepted(model string, bundle delivery.Digest) []delivery.Acceptance {
+	var found []delivery.Acceptance
+	for _, a := range s.AcceptancesOf[model] {
+		if a.Bundle == bundle {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// Aborts returns the aborts of a bundle on a fleet.
+func (s *Snapshot) Aborts(fleet string, bundle delivery.Digest) []delivery.Abort {
+	var found []delivery.Abort
+	for _, a := range s.AbortsOf[fleet] {
+		if a.Bundle == bundle {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// Load returns the evidence as it stands now. Only statements that were not read
+// before are read; while nothing is attached, the same snapshot comes back.
+func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	listed, changed, err := s.list(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read evidence: %w", err)
+	}
+	if s.snapshot != nil && !changed {
+		return s.snapshot, nil
+	}
+	read := make(map[delivery.Digest]statement, len(listed))
+	snapshot, complete := newSnapshot(), true
+	said := map[delivery.Digest]bool{}
+	for _, ref := range listed {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		st, final := s.read[ref.referrer]
+		if !final {
+			st, final = s.readStatement(ctx, snapshotKinds[ref.kind], ref.bundle, ref.referrer)
+		}
+		if final {
+			read[ref.referrer] = st
+		}
+		complete = complete && final
+		switch {
+		case st.why != "":
+			snapshot.Skipped = append(snapshot.Skipped, Skipped{ref.bundle, ref.referrer, st.why})
+		case !said[st.payload]: // else the same, signed by two keys
+			said[st.payload] = true
+			snapshot.add(st.value)
+		}
+	}
+	for _, list := range snapshot.AcceptancesOf {
+		slices.SortStableFunc(list, func(a, b delivery.Acceptance) int { return cmp.Compare(a.Version, b.Version) })
+	}
+	s.read, s.listed, s.snapshot = read, listed, snapshot
+	if !complete {
+		s.listed = nil // look again next time
+	}
+	return snapshot, nil
+}
+
+// list returns the referrers that there are now, and whether they are others
+// than those that the last snapshot was made of.
+func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err error) {
+	listed = make([]reference, 0, len(s.listed))
+	for i, k := range snapshotKinds {
+		list, err := s.bundles.Referrers(ctx, k.artifactType)
+		if err != nil {
+			return nil, false, err
+		}
+		for bundle, referrer := range list {
+			listed = append(listed, reference{bundle, referrer, i})
+		}
+	}
+	return listed, s.listed == nil || !slices.Equal(listed, s.listed), nil
+}
+
+func newSnapshot() *Snapshot {
+	return &Snapshot{
+		Trainings:     map[delivery.Digest]delivery.Training{},
+		TrainingsOf:   map[delivery.Digest][]delivery.Training{},
+		Verdicts:      map[delivery.Digest]delivery.Verdict{},
+		ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{},
+		AcceptancesOf: map[string][]delivery.Acceptance{},
+		AbortsOf:      map[string][]delivery.Abort{},
+	}
+}
+
+func (s *Snapshot) add(value any) {
+	switch v := value.(type) {
+	case delivery.Training:
+		if _, there := s.Trainings[v.Run]; !there {
+			s.Trainings[v.Run] = v
+		}
+		s.TrainingsOf[v.Spec] = append(s.TrainingsOf[v.Spec], v)
+	case delivery.Verdict:
+		if _, there := s.Verdicts[v.Key]; !there {
+			s.Verdicts[v.Key] = v
+		}
+	case delivery.ReleaseStatement:
+		s.ReleasesOf[v.Bundle] = append(s.ReleasesOf[v.Bundle], v)
+	case delivery.Acceptance:
+		s.AcceptancesOf[v.Model] = append(s.AcceptancesOf[v.Model], v)
+	case delivery.Abort:
+		s.AbortsOf[v.Fleet] = append(s.AbortsOf[v.Fleet], v)
+	default:
+		panic(fmt.Sprintf("evidence: a snapshot has no place for %T", v))
+	}
+}
