@@ -9,14 +9,14 @@ type Fleet struct {
 	Runs       string             `json:"runs" check:"name" doc:"The model. The fleet follows its accepted release."`
 	Version    int                `json:"version,omitempty" check:"optional,min=1,max=1000000" doc:"Pins the fleet to this version of the model."`
 	Target     string             `json:"target" default:"cloud" check:"oneof=cloud|jetson" doc:"What the devices are."`
-	Profiles   map[string]Profile `json:"profiles,omitempty" check:"optional" doc:"Hardware profiles; the first wave takes at least one device of each."`
-	Match      map[string]string  `json:"match,omitempty" check:"optional" doc:"Labels that a device must have to belong."`
+	Profiles   map[string]Profile `json:"profiles,omitempty" check:"optional,nonempty,keys=name" doc:"Hardware profiles; the first wave takes at least one device of each."`
+	Match      map[string]string  `json:"match,omitempty" check:"optional,nonempty,keys=label,label" doc:"Labels that a device must have to belong."`
 	Bench      *Bench             `json:"bench,omitempty" check:"optional,later" doc:"Devices that candidates are measured on."`
 	After      *After             `json:"after,omitempty" check:"optional" doc:"A fleet that must run the release healthily before this one starts."`
 	Shadow     *Shadow            `json:"shadow,omitempty" check:"optional,later" doc:"Running the candidate beside the release, unseen."`
-	Waves      []Wave             `json:"waves" default:"[1, 100%]" doc:"How far each step of a rollout goes: devices (1) or shares (25%), growing; the last is 100%."`
+	Waves      []Wave             `json:"waves" default:"[1, 100%]" check:"nonempty" doc:"How far each step of a rollout goes: devices (1) or shares (25%), growing; the last is 100%."`
 	Soak       Duration           `json:"soak" default:"30m" check:"min=0s,max=720h" doc:"How long a wave must be healthy before the next."`
-	Advance    string             `json:"advance" default:"all-healthy" check:"oneof=all-healthy" doc:"What ends a wave: every device of it healthy after soak. Statistics (auto) come later."`
+	Advance    string             `json:"advance" default:"all-healthy" check:"oneof=all-healthy,later=auto" doc:"What ends a wave: every device of it healthy after soak. Statistics (auto) come later."`
 	Budget     Budget             `json:"budget" doc:"What a release may do to a device."`
 	Window     *Window            `json:"window,omitempty" check:"optional" doc:"When a rollout may move on."`
 	Paused     bool               `json:"paused" default:"false" doc:"Whether rollouts hold where they are."`
@@ -31,7 +31,7 @@ type Profile struct {
 
 // Bench picks the devices that candidates are measured on.
 type Bench struct {
-	Match map[string]string `json:"match" doc:"Labels of those devices."`
+	Match map[string]string `json:"match" check:"nonempty,keys=label,label" doc:"Labels of those devices."`
 }
 
 // After makes a fleet wait for another.
@@ -63,8 +63,8 @@ type Failures struct {
 // A Window is when a rollout may move on. From and To are wall-clock times in
 // Zone; a window may cross midnight.
 type Window struct {
-	Days []string `json:"days" default:"[mon, tue, wed, thu, fri, sat, sun]" check:"oneof=mon|tue|wed|thu|fri|sat|sun" doc:"On which days it opens."`
-	From string   `json:"from" doc:"When it opens, as in \"01:00\"."`
-	To   string   `json:"to" doc:"When it closes, as in \"05:00\"."`
-	Zone string   `json:"zone" default:"UTC" doc:"The time zone, as in Europe/Berlin."`
+	Days []string `json:"days" default:"[mon, tue, wed, thu, fri, sat, sun]" check:"nonempty,oneof=mon|tue|wed|thu|fri|sat|sun" doc:"On which days it opens."`
+	From string   `json:"from" check:"time" doc:"When it opens, as in \"01:00\"."`
+	To   string   `json:"to" check:"time" doc:"When it closes, as in \"05:00\"."`
+	Zone string   `json:"zone" default:"UTC" check:"zone" doc:"The time zone, as in Europe/Berlin."`
 }

@@ -11,11 +11,11 @@ type Gate struct {
 	APIVersion string      `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
 	Kind       string      `json:"kind" check:"oneof=Gate" doc:"What this file describes."`
 	Name       string      `json:"name" check:"name" doc:"The gate's name, the same as the file's."`
-	Covers     []string    `json:"covers" check:"min=1" doc:"The models that must pass this gate."`
-	Owners     []string    `json:"owners,omitempty" check:"optional" doc:"Who may settle an unsure check: users or teams of the forge."`
+	Covers     []string    `json:"covers" check:"nonempty,name" doc:"The models that must pass this gate."`
+	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label" doc:"Who may settle an unsure check: users or teams of the forge."`
 	Evaluate   EvalSet     `json:"evaluate" doc:"The images and truths that the gate judges on."`
 	Looks      int         `json:"looks,omitempty" check:"optional,later" doc:"How many judged runs one baseline and eval set stand."`
-	Checks     []GateCheck `json:"checks" check:"min=1" doc:"What must hold; all of them."`
+	Checks     []GateCheck `json:"checks" check:"nonempty" doc:"What must hold; all of them."`
 
 	sealed Digest // see Sealed
 }
@@ -38,7 +38,7 @@ func (g Gate) Sealed() Gate {
 
 // An EvalSet is the images and truths that a gate judges on.
 type EvalSet struct {
-	Dataset Dataset `json:"dataset" doc:"The dataset, by a name that the server's configuration allows."`
+	Dataset Dataset `json:"dataset" check:"required" doc:"The dataset, by a name that the server's configuration allows."`
 	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test" doc:"Which split of it."`
 	Group   string  `json:"group,omitempty" check:"optional,later" doc:"The image field whose equal values are not independent, as video."`
 }
@@ -48,13 +48,13 @@ func (e EvalSet) String() string { return e.Dataset.String() + " " + e.Split }
 // A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
 // is given.
 type GateCheck struct {
-	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|recall|precision|falsePositivesPerImage|latency.p50|latency.p95|latency.p99|size" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class, size of the largest variant. Latency, recall, precision and falsePositivesPerImage come later."`
+	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|size,later=recall|precision|falsePositivesPerImage|latency.*" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class, size of the largest variant. Latency, recall, precision and falsePositivesPerImage come later."`
 	Classes    ClassSelect `json:"classes,omitzero" check:"optional" doc:"For AP: all, or a list of classes; each is held to the bound."`
-	Except     []string    `json:"except,omitempty" check:"optional" doc:"With classes: all, the classes that this check leaves out."`
+	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class" doc:"With classes: all, the classes that this check leaves out."`
 	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1" doc:"The lowest value that passes."`
 	Max        *Quantity   `json:"max,omitempty" check:"optional" doc:"The highest value that passes, with its unit: 120MB."`
 	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1" doc:"How much lower than the baseline the value may be."`
-	Against    string      `json:"against,omitempty" check:"optional,oneof=release" doc:"With maxDrop: the baseline. release is the target branch's."`
+	Against    string      `json:"against,omitempty" check:"optional,oneof=release,later=fp32" doc:"With maxDrop: the baseline. release is the target branch's."`
 	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%" doc:"Of the one-sided bounds."`
 	Support    int         `json:"support" default:"1" check:"min=1,max=1000000" doc:"Truths that a class needs; below it the check is unsure."`
 	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore" doc:"What too little evidence means: fail, review (pending until an owner settles it), or ignore."`

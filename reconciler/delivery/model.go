@@ -12,9 +12,17 @@ import (
 //	doc      what it means, for the schema and the reference
 //	default  the value where the key is left out; without it and without
 //	         "optional" in check, the key is required
-//	check    comma-separated rules: optional, min=N, max=N, oneof=a|b, name
-//	         (lower-case letters, digits, dashes), later (AOB knows the field and
-//	         refuses it with "not yet")
+//	check    comma-separated rules; on a list or a map they hold for each entry:
+//	         optional       may be left out, and has no default
+//	         required       may not be left out, although nothing in it must be there
+//	         nonempty       a list or map with at least one entry
+//	         min=N, max=N   the range, written as the values are: 1, 10%, 720h
+//	         oneof=a|b      the words
+//	         later          AOB knows the field and refuses it with "not yet"
+//	         later=a*|b     the same, for these words
+//	         keys=FORM      the form of a map's keys
+//	         FORM           the form of the text: name (lower-case letters, digits,
+//	                        dashes), label, digest, dataset, time, zone, text, …
 
 // APIVersion is what every intent file states.
 const APIVersion = "aob/v1"
@@ -25,12 +33,12 @@ type Model struct {
 	APIVersion string            `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
 	Kind       string            `json:"kind" check:"oneof=Model" doc:"What this file describes."`
 	Name       string            `json:"name" check:"name" doc:"The model's name, the same as the file's."`
-	Dataset    Dataset           `json:"dataset" doc:"What it is trained on: a frozen version of COCO-format images, by a name that the server's configuration allows."`
+	Dataset    Dataset           `json:"dataset" check:"required" doc:"What it is trained on: a frozen version of COCO-format images, by a name that the server's configuration allows."`
 	Classes    Classes           `json:"classes" doc:"The classes to detect, in order; or a map of class to the dataset's labels that become it."`
 	Was        map[string]string `json:"was,omitempty" check:"optional,later" doc:"Renamed classes, new name to old name."`
 	Train      Train             `json:"train" doc:"How it is trained."`
 	Thresholds map[string]any    `json:"thresholds,omitempty" check:"optional,later" doc:"Score thresholds, resolved on the validation split."`
-	Variants   []string          `json:"variants" default:"[fp32]" check:"oneof=fp32" doc:"The forms that are shipped."`
+	Variants   []string          `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8" doc:"The forms that are shipped."`
 	Track      *Track            `json:"track,omitempty" check:"optional,later" doc:"Where the run is mirrored, by a name in the server's configuration."`
 
 	sealed Digest // see Sealed
@@ -40,7 +48,7 @@ type Model struct {
 // is never an address: its first part is a name in the server's configuration,
 // and the rest picks a version or a folder under it.
 type Dataset struct {
-	Dir      string `json:"dir,omitempty" check:"optional" doc:"A folder: NAME or NAME/sub/folder, where NAME is a root in the server's configuration."`
+	Dir      string `json:"dir,omitempty" check:"optional,dataset" doc:"A folder: NAME or NAME/sub/folder, where NAME is a root in the server's configuration."`
 	Roboflow string `json:"roboflow,omitempty" check:"optional,later" doc:"A Roboflow version: workspace/project/version."`
 	Archive  string `json:"archive,omitempty" check:"optional,later" doc:"An archive: NAME/file.zip."`
 	S3       string `json:"s3,omitempty" check:"optional,later" doc:"A bucket's folder: NAME/prefix."`
@@ -81,16 +89,16 @@ func (c Classes) Names() []string {
 
 // Train says how a model is trained.
 type Train struct {
-	With          string         `json:"with" check:"oneof=tiny@1" doc:"The trainer and its version: trainers/NAME."`
-	Architecture  string         `json:"architecture" default:"tiny" check:"oneof=tiny" doc:"The network, one of the trainer's."`
-	From          string         `json:"from" default:"none" check:"oneof=none" doc:"The weights to start from: none, coco, release, or MODEL@VERSION."`
+	With          string         `json:"with" check:"oneof=tiny@1,later=rfdetr@*|import" doc:"The trainer and its version: trainers/NAME."`
+	Architecture  string         `json:"architecture" default:"tiny" check:"oneof=tiny,later=rf-detr-*" doc:"The network, one of the trainer's."`
+	From          string         `json:"from" default:"none" check:"oneof=none,later=coco|release|*@*" doc:"The weights to start from: none, coco, release, or MODEL@VERSION."`
 	Resolution    int            `json:"resolution" default:"256" check:"min=32,max=2048" doc:"Input size in pixels."`
 	Epochs        int            `json:"epochs" default:"30" check:"min=1,max=1000" doc:"Passes over the training split."`
 	Batch         Batch          `json:"batch" doc:"Images per step."`
 	Optimizer     Optimizer      `json:"optimizer" doc:"How weights are moved."`
-	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32" doc:"Arithmetic while training."`
+	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32,later=amp|fp16|bf16" doc:"Arithmetic while training."`
 	EarlyStopping EarlyStopping  `json:"earlyStopping" doc:"When to stop before the last epoch, by mAP@[.50:.95] on the validation split."`
-	Seeds         []int64        `json:"seeds" default:"[1]" check:"min=0,max=9007199254740991" doc:"Random seeds; each is trained. Several at once come later."`
+	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991" doc:"Random seeds; each is trained. Several at once come later."`
 	Args          map[string]any `json:"args,omitempty" check:"optional" doc:"Anything else, checked against trainers/NAME/schema.json."`
 	Machine       Machine        `json:"machine" doc:"Where it is trained. Not part of the model's identity."`
 	Import        *Dataset       `json:"import,omitempty" check:"optional,later" doc:"An existing ONNX file instead of training."`
@@ -117,7 +125,7 @@ type EarlyStopping struct {
 
 // Machine says where a run happens. It is not part of the spec.
 type Machine struct {
-	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local" doc:"The Terraform module: infra/terraform/NAME."`
+	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local,later=aws-ec2|train-aws-ec2" doc:"The Terraform module: infra/terraform/NAME."`
 	Instance  string   `json:"instance,omitempty" check:"optional,later" doc:"The machine type."`
 	Spot      string   `json:"spot,omitempty" check:"optional,later" doc:"Whether to take spot capacity."`
 	Limit     Duration `json:"limit" default:"8h" check:"min=1m,max=168h" doc:"The longest a run may take."`

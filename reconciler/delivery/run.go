@@ -64,7 +64,7 @@ func (r DataResult) Failed() bool {
 type EvalSetContent struct {
 	EvalSet EvalSet `json:"evalSet"`
 	Images  Digest  `json:"images"` // of the images' bytes, in id order
-	Truths  Digest  `json:"truths"` // of annotations and categories
+	Truths  Digest  `json:"truths"` // of annotations and categories, the model's classes applied
 	Count   int     `json:"count"`
 }
 
@@ -115,8 +115,9 @@ type EvalRun struct {
 	Model     Digest  `json:"model"`     // of the variant's ONNX file
 	Signature Digest  `json:"signature"` // of the bundle's signature
 	EvalSet   EvalSet `json:"evalSet"`
+	Classes   Classes `json:"classes"` // which of its labels count, and as what
 	Images    Digest  `json:"images"`
-	Truths    Digest  `json:"truths"`
+	Truths    Digest  `json:"truths"`   // with Classes applied
 	Protocol  Digest  `json:"protocol"` // of the evaluator's protocol
 	Detect    Digest  `json:"detect"`   // the detect key: stored detections are reused
 }

@@ -63,53 +63,53 @@ func SortComplaints(list []Complaint) {
 // and what it measured. AOB writes it; people read it in the diff. It is a
 // function of evidence alone, and holds no clock.
 type Release struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"` // Release
-	Name       string     `json:"name"`
-	Version    int        `json:"version"` // 1 + the highest ever on main
-	Bundle     Digest     `json:"bundle"`
-	Spec       Digest     `json:"spec"`
-	Measured   []Measured `json:"measured"` // one a gate, sorted by its name
+	APIVersion string     `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
+	Kind       string     `json:"kind" check:"oneof=Release" doc:"What this file describes."`
+	Name       string     `json:"name" check:"name" doc:"The model's name."`
+	Version    int        `json:"version" check:"min=1,max=1000000" doc:"1 + the highest ever on main."`
+	Bundle     Digest     `json:"bundle" check:"digest" doc:"The packaged model."`
+	Spec       Digest     `json:"spec" check:"digest" doc:"The model's spec that the bundle was made of."`
+	Measured   []Measured `json:"measured" doc:"What each gate's eval set showed, sorted by the gate's name."`
 }
 
 // Measured is what one gate's eval set showed, rounded to four decimals.
 type Measured struct {
-	Gate     string            `json:"gate"`
-	EvalSet  Digest            `json:"evalSet"` // of images and truths
-	Images   int               `json:"images"`
-	Metrics  map[string]Figure `json:"metrics"`            // mAP, AP50, AP75 and AP/CLASS
-	Baseline *BaselineMeasured `json:"baseline,omitempty"` // nil for a first model
+	Gate     string            `json:"gate" check:"label" doc:"The gate."`
+	EvalSet  Digest            `json:"evalSet" check:"digest" doc:"Its images and truths."`
+	Images   int               `json:"images" check:"min=0,max=100000000" doc:"How many images."`
+	Metrics  map[string]Figure `json:"metrics" check:"keys=metric" doc:"What was measured: mAP, AP50, AP75 and AP/CLASS."`
+	Baseline *BaselineMeasured `json:"baseline,omitempty" check:"optional" doc:"The target branch's release, scored again on the same images. A first model has none."`
 }
 
 // A Figure is a value with its two-sided interval at 95 %, over test images.
 type Figure struct {
-	Value float64  `json:"value"`
-	Low   *float64 `json:"low,omitempty"`
-	High  *float64 `json:"high,omitempty"`
+	Value float64  `json:"value" doc:"The value."`
+	Low   *float64 `json:"low,omitempty" check:"optional" doc:"The low end of its 95% interval, over test images."`
+	High  *float64 `json:"high,omitempty" check:"optional" doc:"The high end of its 95% interval, over test images."`
 }
 
 // BaselineMeasured is the target branch's release, scored again on the same set.
 type BaselineMeasured struct {
-	Version int                `json:"version"`
-	Bundle  Digest             `json:"bundle"`
-	Metrics map[string]float64 `json:"metrics"`
+	Version int                `json:"version" check:"min=1,max=1000000" doc:"Its version."`
+	Bundle  Digest             `json:"bundle" check:"digest" doc:"Its packaged model."`
+	Metrics map[string]float64 `json:"metrics" check:"keys=metric" doc:"What it measured."`
 }
 
 // A Quarantine is models/NAME.quarantine.yaml: bundles that must not run.
 // Entries are only ever added, or lifted.
 type Quarantine struct {
-	APIVersion string        `json:"apiVersion"`
-	Kind       string        `json:"kind"` // Quarantine
-	Name       string        `json:"name"`
-	Entries    []Quarantined `json:"entries"`
+	APIVersion string        `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
+	Kind       string        `json:"kind" check:"oneof=Quarantine" doc:"What this file describes."`
+	Name       string        `json:"name" check:"name" doc:"The model's name."`
+	Entries    []Quarantined `json:"entries" doc:"Bundles that must not run; entries are only ever added, or lifted."`
 }
 
 // Quarantined is one bundle that must not run, until it is lifted.
 type Quarantined struct {
-	Digest Digest `json:"digest"`
-	Why    string `json:"why"`
-	Fleet  string `json:"fleet,omitempty"`
-	Lifted string `json:"lifted,omitempty"` // why it may run again
+	Digest Digest `json:"digest" check:"digest" doc:"The bundle."`
+	Why    string `json:"why" check:"text" doc:"Why it must not run."`
+	Fleet  string `json:"fleet,omitempty" check:"optional,name" doc:"The fleet on which it failed."`
+	Lifted string `json:"lifted,omitempty" check:"optional,text" doc:"Why it may run again; without it, it may not."`
 }
 
 // Holds reports whether the bundle is quarantined, and why.

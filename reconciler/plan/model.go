@@ -403,14 +403,14 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			continue
 		}
 		jt.content = content
-		score, stage := m.score(r, r.Bundle, content, run)
+		score, stage := m.score(mdl, r.Bundle, content, run)
 		wait(stage)
 		if stage.State != delivery.CheckSuccess {
 			continue
 		}
 		jt.score = score
 		if baseline != nil {
-			base, stage := m.score(r, baseline.Bundle, content, run)
+			base, stage := m.score(mdl, baseline.Bundle, content, run)
 			stage.Text = prefixed("release: ", stage.Text)
 			wait(stage)
 			if stage.State != delivery.CheckSuccess {
@@ -428,7 +428,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		list = append(list, jt)
 	}
 	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok {
-		score, stage := m.score(r, r.Bundle, own, run)
+		score, stage := m.score(mdl, r.Bundle, own, run)
 		if stage.State == delivery.CheckSuccess {
 			r.Own = &score
 		} else {
@@ -497,12 +497,12 @@ func contentOf(data delivery.DataResult, e delivery.EvalSet) (delivery.EvalSetCo
 }
 
 // score finds what a bundle scored on an eval set, or plans the run for it.
-func (m *maker) score(r *progress, bundle delivery.Digest, content delivery.EvalSetContent, run runner) (delivery.Scores, Stage) {
+func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, content delivery.EvalSetContent, run runner) (delivery.Scores, Stage) {
 	info, ok := m.w.Evidence.Bundles[bundle]
 	if !ok {
 		return delivery.Scores{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
 	}
-	ask := delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: content.EvalSet,
+	ask := delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: content.EvalSet, Classes: mdl.Classes,
 		Images: content.Images, Truths: content.Truths, Protocol: m.w.Server.Protocol,
 		Detect: delivery.DetectKey(info.Model, info.Signature, content.Images, m.w.Server.Numerics, "cpu")}
 	key := delivery.ScoreKey(ask)

@@ -1,0 +1,355 @@
+package dataset
+
+import (
+	"context"
+	"fmt"
+	"image"
+	_ "image/jpeg" // the two formats that trainers and detectors read
+	_ "image/png"
+	"io"
+	"math"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// The most training images that may stand in an eval set.
+const maxLeak = 0.05
+
+// Check is a data run: it names the dataset by its content, looks for all that
+// is wrong with it and with the eval sets it will be judged on, and prepares in
+// the folder out what the trainer gets. Findings of level error mean that
+// nothing may be trained on it; then nothing is prepared. The error is for what
+// is not the dataset's fault, or keeps it from being looked at.
+func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out string, progress func(done, total int)) (delivery.DataResult, error) {
+	c := &checker{classes: ask.Classes, seen: map[string]int{}}
+	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}
+	v, err := r.open(ask.Dataset)
+	if err != nil {
+		return c.result, err
+	}
+	all := make([]string, 0, len(v.files))
+	for name, f := range v.files {
+		if f.size > maxImage && path.Base(name) != AnnotationsFile {
+			c.finding(delivery.LevelError, "too-large", name, fmt.Sprintf("%s, want at most %s", delivery.Bytes(f.size), delivery.Bytes(maxImage)))
+			continue
+		}
+		all = append(all, name)
+	}
+	if err := v.hash(ctx, all); err != nil {
+		return c.result, err
+	}
+	c.result.Content = v.content()
+
+	splits := map[string]*split{}
+	for _, name := range []string{"train", "valid", "test"} {
+		s, ok, err := v.split(name)
+		switch {
+		case err != nil:
+			c.finding(delivery.LevelError, "annotations", "", err.Error())
+			continue
+		case !ok && name != "test":
+			c.finding(delivery.LevelError, "missing-split", name, fmt.Sprintf("there is no %s/%s; a model is trained on train and chosen on valid", name, AnnotationsFile))
+			continue
+		case !ok:
+			continue
+		}
+		splits[name] = s
+		c.split(v, s, name+"/")
+		c.result.Images[name] = len(s.images)
+		if name != "test" && len(s.images) == 0 {
+			c.finding(delivery.LevelError, "empty-split", name, "holds no image")
+		}
+	}
+	c.labels(splits)
+
+	// The eval sets asked for, then the dataset's own test split.
+	held := map[string]string{} // identity -> where it is held out
+	sets := slices.Clone(ask.EvalSets)
+	if own := (delivery.EvalSet{Dataset: ask.Dataset, Split: "test"}); splits["test"] != nil && !slices.Contains(sets, own) {
+		sets = append(sets, own)
+	}
+	for _, e := range sets {
+		if err := c.evalSet(ctx, r, v, splits, e, held); err != nil {
+			return c.result, err
+		}
+	}
+	if err := c.decode(ctx, progress); err != nil {
+		return c.result, err
+	}
+	c.leaks(v, splits, held)
+	if c.result.Failed() {
+		return c.done(), nil
+	}
+	c.result.Prepared = filepath.Base(out)
+	if c.result.Training, err = c.prepare(v, splits, out); err != nil {
+		return c.result, err
+	}
+	return c.done(), nil
+}
+
+type checker struct {
+	classes delivery.Classes
+	result  delivery.DataResult
+	seen    map[string]int // finding by level and code
+	decodes []imageFile
+	leftOut map[string]map[int64]bool // by split: images that must not be trained on
+}
+
+type imageFile struct {
+	where string
+	path  string
+	image coco.Image
+}
+
+// finding adds a finding, or counts one more of its code.
+func (c *checker) finding(level, code, where, text string) {
+	key := level + "/" + code
+	if i, ok := c.seen[key]; ok {
+		c.result.Findings[i].Count++
+		return
+	}
+	c.seen[key] = len(c.result.Findings)
+	c.result.Findings = append(c.result.Findings, delivery.Finding{Level: level, Code: code, Where: where, Text: text, Count: 1})
+}
+
+// done puts errors first and gives the result.
+func (c *checker) done() delivery.DataResult {
+	slices.SortStableFunc(c.result.Findings, func(a, b delivery.Finding) int { return strings.Compare(a.Level, b.Level) })
+	return c.result
+}
+
+// level says whether a problem of an annotation file keeps it from use.
+func level(k coco.Kind) string {
+	switch k {
+	case coco.OutsideImage, coco.EmptyBox, coco.DegenerateBox, coco.DuplicateName, coco.DuplicateField:
+		return delivery.LevelWarning
+	}
+	return delivery.LevelError
+}
+
+// split reports what is wrong with a split's annotations and files, and notes
+// its images for decoding.
+func (c *checker) split(v *version, s *split, prefix string) {
+	for _, p := range s.problems {
+		c.finding(level(p.Kind), string(p.Kind), fmt.Sprintf("%s%s:%d: %s", prefix, AnnotationsFile, p.Line, p.Path), p.Text)
+	}
+	for _, im := range s.missing {
+		c.finding(delivery.LevelError, "missing-file", prefix+AnnotationsFile, fmt.Sprintf("image %d names the file %q, which is not there", im.ID, im.FileName))
+	}
+	for _, im := range s.truth.Images {
+		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
+			c.decodes = append(c.decodes, imageFile{prefix + strings.TrimPrefix(file, s.name+"/"), v.path(file), im})
+		}
+	}
+	listed := map[string]bool{}
+	for _, file := range s.files() {
+		listed[file] = true
+	}
+	for name := range v.files {
+		if strings.HasPrefix(name, s.name+"/") && !listed[name] && path.Base(name) != AnnotationsFile {
+			c.finding(delivery.LevelWarning, "unlisted-file", prefix+strings.TrimPrefix(name, s.name+"/"), "no image of the annotations names it; it is not used")
+		}
+	}
+}
+
+// labels compares the classes asked for with the train split's categories.
+func (c *checker) labels(splits map[string]*split) {
+	train := splits["train"]
+	if train == nil {
+		return
+	}
+	objects := map[int64]int{}
+	for _, a := range train.truth.Annotations {
+		objects[a.Category]++
+	}
+	wanted := map[string]bool{}
+	counts := map[string]int{}
+	var names []string
+	for _, cat := range train.truth.Categories {
+		counts[cat.Name] += objects[cat.ID]
+		names = append(names, cat.Name)
+	}
+	for _, class := range c.classes {
+		n, known := 0, false
+		for _, label := range class.Labels {
+			wanted[label] = true
+			n += counts[label]
+			known = known || slices.Contains(names, label)
+		}
+		c.result.Truths[class.Name] = n
+		where := "train/" + AnnotationsFile
+		switch {
+		case !known:
+			c.finding(delivery.LevelError, "unknown-class", where, fmt.Sprintf("class %s: no category is named %s; the categories are %s", class.Name, strings.Join(class.Labels, " or "), strings.Join(names, ", ")))
+		case n == 0:
+			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %s has no object to learn from", class.Name))
+		}
+	}
+	for _, name := range names {
+		if !wanted[name] && counts[name] > 0 {
+			c.finding(delivery.LevelWarning, "unused-category", "train/"+AnnotationsFile, fmt.Sprintf("category %s has %d objects and is not among the classes; they are left out", name, counts[name]))
+		}
+	}
+}
+
+// evalSet checks one eval set, notes its content, and holds its images out.
+func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[string]*split, e delivery.EvalSet, held map[string]string) error {
+	ev, s := v, splits[e.Split]
+	if e.Dataset != v.ref {
+		var err error
+		if ev, err = r.open(e.Dataset); err != nil {
+			return err
+		}
+		var ok bool
+		if s, ok, err = ev.split(e.Split); err != nil || !ok {
+			text := fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile)
+			if err != nil {
+				text = err.Error()
+			}
+			c.finding(delivery.LevelError, "eval-set", e.String(), text)
+			return nil
+		}
+		if err := ev.hash(ctx, s.files()); err != nil {
+			return err
+		}
+		c.split(ev, s, e.Dataset.String()+" "+e.Split+"/")
+	} else if s == nil {
+		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile))
+		return nil
+	}
+	data := ev.evalData(e, s, c.classes)
+	if len(data.Truth.Annotations) == 0 {
+		c.finding(delivery.LevelError, "eval-set", e.String(), "holds no object of the model's classes, so there is nothing to judge")
+	}
+	c.result.EvalSets = append(c.result.EvalSets, data.Content)
+	if e.Dataset == v.ref && e.Split != "test" {
+		return nil // judged on what it is trained on: leaks says so below
+	}
+	for _, file := range s.files() {
+		for _, id := range identities(file, ev.files[file].sum) {
+			held[id] = e.String()
+		}
+	}
+	return nil
+}
+
+// identities are the names under which an image is the same image.
+func identities(file, sum string) []string {
+	ids := []string{"sha256:" + sum}
+	if source, _, ok := strings.Cut(path.Base(file), ".rf."); ok && source != "" {
+		ids = append(ids, "source:"+source)
+	}
+	return ids
+}
+
+// leaks leaves training images out that stand in an eval set, or, of train, in
+// valid, and says how many.
+func (c *checker) leaks(v *version, splits map[string]*split, held map[string]string) {
+	c.leftOut = map[string]map[int64]bool{"train": {}, "valid": {}}
+	total := 0
+	mark := func(s *split, code string, held map[string]string) {
+		for _, im := range s.truth.Images {
+			file, ok := s.images[im.ID]
+			if !ok || c.leftOut[s.name][im.ID] {
+				continue
+			}
+			for _, id := range identities(file, v.files[file].sum) {
+				if where, leaked := held[id]; leaked {
+					c.leftOut[s.name][im.ID] = true
+					c.finding(delivery.LevelWarning, code, file, "the same image stands in "+where+"; it is left out of training")
+					break
+				}
+			}
+		}
+	}
+	for _, name := range []string{"train", "valid"} {
+		if s := splits[name]; s != nil {
+			mark(s, "leak", held)
+			total += len(s.images)
+			c.result.LeftOut += len(c.leftOut[name])
+		}
+	}
+	if share := float64(c.result.LeftOut) / float64(max(1, total)); share > maxLeak {
+		c.finding(delivery.LevelError, "leaks", "train", fmt.Sprintf("%d of %d training images (%.1f%%) stand in an eval set; at most %.0f%% may", c.result.LeftOut, total, share*100, maxLeak*100))
+	}
+	train, valid := splits["train"], splits["valid"]
+	if train == nil || valid == nil {
+		return
+	}
+	inValid := map[string]string{}
+	for _, file := range valid.files() {
+		for _, id := range identities(file, v.files[file].sum) {
+			inValid[id] = "valid"
+		}
+	}
+	mark(train, "split-leak", inValid)
+}
+
+// decode opens every image, so that a truncated one is found before a training
+// has been paid for.
+func (c *checker) decode(ctx context.Context, progress func(done, total int)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	var mu sync.Mutex
+	done := 0
+	type bad struct{ code, text string }
+	found := make([]bad, len(c.decodes))
+	for i, im := range c.decodes {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			found[i].code, found[i].text = decodeImage(im)
+			mu.Lock()
+			defer mu.Unlock()
+			done++
+			if progress != nil {
+				progress(done, len(c.decodes))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, b := range found {
+		if b.code != "" {
+			c.finding(delivery.LevelError, b.code, c.decodes[i].where, b.text)
+		}
+	}
+	return nil
+}
+
+func decodeImage(im imageFile) (code, text string) {
+	f, err := os.Open(im.path)
+	if err != nil {
+		return "unreadable-image", pathless(err).Error()
+	}
+	defer f.Close()
+	config, _, err := image.DecodeConfig(f)
+	if err != nil {
+		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err)
+	}
+	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height || config.Width*config.Height > maxPixels {
+		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels)
+	}
+	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 && im.image.Height != config.Height) {
+		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height, im.image.Width, im.image.Height)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "unreadable-image", pathless(err).Error()
+	}
+	if _, _, err := image.Decode(f); err != nil {
+		return "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
+	}
+	return "", ""
+}

@@ -1,0 +1,153 @@
+package dataset
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// The annotation file that a trainer gets. Field order is fixed, so equal truths
+// are equal bytes.
+type (
+	preparedFile struct {
+		Images      []preparedImage      `json:"images"`
+		Annotations []preparedAnnotation `json:"annotations"`
+		Categories  []preparedCategory   `json:"categories"`
+	}
+	preparedImage struct {
+		ID       int    `json:"id"`
+		FileName string `json:"file_name"`
+		Width    int    `json:"width"`
+		Height   int    `json:"height"`
+	}
+	preparedAnnotation struct {
+		ID         int        `json:"id"`
+		ImageID    int        `json:"image_id"`
+		CategoryID int64      `json:"category_id"`
+		BBox       [4]float64 `json:"bbox"`
+		Area       float64    `json:"area"`
+		IsCrowd    int        `json:"iscrowd"`
+	}
+	preparedCategory struct {
+		ID   int64  `json:"id"`
+		Name string `json:"name"`
+	}
+)
+
+// prepare writes what the trainer gets: train and valid with the model's classes
+// and no other, every image under the name of its content, leaks, crowds and
+// empty boxes left out, boxes cut to their image. The trainer never sees a test
+// split, an eval set, or a name from outside. Its digest is the training input's.
+func (c *checker) prepare(v *version, splits map[string]*split, out string) (delivery.Digest, error) {
+	tmp := out + ".part"
+	if err := os.RemoveAll(tmp); err != nil {
+		return "", err
+	}
+	var parts []delivery.Digest
+	for _, name := range []string{"train", "valid"} {
+		dir := filepath.Join(tmp, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return "", err
+		}
+		file, sources := c.prepared(v, splits[name])
+		if len(file.Images) == 0 {
+			return "", delivery.Blockedf("check what is left out, and why", "nothing is left of split %s to train on", name)
+		}
+		data, err := json.Marshal(file)
+		if err != nil {
+			return "", err
+		}
+		for target, source := range sources {
+			if err := link(source, filepath.Join(dir, target)); err != nil {
+				return "", fmt.Errorf("prepare %s: %w", name, err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, AnnotationsFile), data, 0o644); err != nil {
+			return "", err
+		}
+		parts = append(parts, delivery.Sum(data))
+	}
+	if err := durable.SyncTree(tmp); err != nil {
+		return "", err
+	}
+	if err := os.RemoveAll(out); err != nil {
+		return "", err
+	}
+	if err := durable.Rename(tmp, out); err != nil {
+		return "", err
+	}
+	return delivery.DigestOf("training", parts), nil
+}
+
+// prepared makes a split's annotation file, and says which file each image is.
+func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]string) {
+	truth := mapped(s.truth, c.classes)
+	out := preparedFile{Images: []preparedImage{}, Annotations: []preparedAnnotation{}}
+	for _, cat := range truth.Categories {
+		out.Categories = append(out.Categories, preparedCategory{cat.ID, cat.Name})
+	}
+	sources := map[string]string{}
+	place := map[int64]coco.Image{}
+	number := map[int64]int{}
+	for _, im := range truth.Images {
+		file, ok := s.images[im.ID]
+		if !ok || c.leftOut[s.name][im.ID] {
+			continue
+		}
+		name := v.files[file].sum[:32] + strings.ToLower(path.Ext(file))
+		if _, twice := sources[name]; twice {
+			continue // the same bytes under two names teach nothing new
+		}
+		sources[name] = v.path(file)
+		number[im.ID] = len(out.Images) + 1
+		place[im.ID] = im
+		out.Images = append(out.Images, preparedImage{len(out.Images) + 1, name, im.Width, im.Height})
+	}
+	for _, a := range truth.Annotations {
+		im, ok := place[a.Image]
+		if !ok || a.Crowd {
+			continue
+		}
+		x0, y0 := max(a.Box.X, 0), max(a.Box.Y, 0)
+		x1, y1 := a.Box.X+a.Box.W, a.Box.Y+a.Box.H
+		if im.Width > 0 && im.Height > 0 {
+			x1, y1 = min(x1, float64(im.Width)), min(y1, float64(im.Height))
+		}
+		if x1-x0 < 1 || y1-y0 < 1 {
+			continue
+		}
+		out.Annotations = append(out.Annotations, preparedAnnotation{ID: len(out.Annotations) + 1, ImageID: number[a.Image], CategoryID: a.Category,
+			BBox: [4]float64{x0, y0, x1 - x0, y1 - y0}, Area: (x1 - x0) * (y1 - y0)})
+	}
+	return out, sources
+}
+
+// link makes a file at target with source's content: a hard link where the file
+// system allows one, a copy elsewhere.
+func link(source, target string) error {
+	if os.Link(source, target) == nil {
+		return nil
+	}
+	in, err := os.Open(source)
+	if err != nil {
+		return pathless(err)
+	}
+	defer in.Close()
+	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return pathless(err)
+	}
+	if _, err := io.Copy(f, in); err != nil {
+		f.Close()
+		return pathless(err)
+	}
+	return f.Close()
+}

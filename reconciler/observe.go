@@ -1,0 +1,368 @@
+package reconciler
+
+// This file looks. What did not change since the last look is not read again.
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+// goLasts is how long a go is good for.
+const goLasts = 7 * 24 * time.Hour
+
+// seen is what the last turns saw.
+type seen struct {
+	woken bool      // somebody said that something happened
+	due   time.Time // when the last plan wants to be made again
+
+	refs       map[string]string
+	prs        []delivery.PullRequest
+	prsAt      time.Time // of the last answer
+	prsOK      bool
+	trees      map[string]tree // by commit
+	bases      map[[2]string]string
+	results    map[delivery.Digest]json.RawMessage
+	permission map[string]permitted
+	active     bool // a run was running
+	plan       plan.Plan
+	world      plan.World
+}
+
+type tree struct {
+	intent     delivery.Intent
+	complaints []delivery.Complaint
+}
+
+type permitted struct {
+	permission delivery.Permission
+	at         time.Time
+}
+
+// permissionLasts is how long an author's permission is believed. What costs
+// money asks again.
+const permissionLasts = time.Minute
+
+func newSeen() seen {
+	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string]string{},
+		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}}
+}
+
+// observe returns the world. It reports false, and no world, where nothing can
+// have changed since the last turn.
+func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
+	now := r.Now()
+	refs, moved, err := r.Repo.Observe(ctx)
+	if err != nil {
+		return plan.World{}, false, err
+	}
+	r.seen.refs = refs
+	forgeDue := moved || r.seen.woken || !r.seen.prsOK || now.Sub(r.seen.prsAt) >= r.Poll
+	if !moved && !forgeDue && !r.seen.active && (r.seen.due.IsZero() || now.Before(r.seen.due)) {
+		return plan.World{}, false, nil
+	}
+	prsChanged := false
+	if forgeDue {
+		prsChanged = r.observeForge(ctx, now)
+	}
+	if !moved && !prsChanged && !r.seen.woken && !r.seen.active && (r.seen.due.IsZero() || now.Before(r.seen.due)) {
+		return plan.World{}, false, nil
+	}
+	r.seen.woken = false
+	w, err := r.world(ctx, now)
+	if err != nil {
+		r.seen.woken = true
+		return plan.World{}, false, err
+	}
+	r.seen.world = w
+	return w, true, nil
+}
+
+// nextLook returns when the next turn is due.
+func (r *Reconciler) nextLook() time.Time {
+	next := r.seen.due
+	if poll := r.seen.prsAt.Add(r.Poll); next.IsZero() || poll.Before(next) {
+		next = poll
+	}
+	if active := r.Now().Add(activePoll); r.seen.active && active.Before(next) {
+		next = active
+	}
+	if r.seen.woken {
+		next = r.Now()
+	}
+	return next
+}
+
+// observeForge asks for the open pull requests and reports whether the list
+// changed. While the forge does not answer, the last list stands.
+func (r *Reconciler) observeForge(ctx context.Context, now time.Time) bool {
+	if err := r.retry.due("forge", now); err != nil {
+		return false
+	}
+	start := r.Now()
+	prs, err := r.Forge.PullRequests(ctx)
+	r.Metrics.ForgeCall("pull requests", r.Now().Sub(start), err)
+	r.retry.note("forge", now, err)
+	r.seen.prsAt = now
+	if err != nil {
+		r.seen.prsOK = false
+		r.Log.Warn("the forge does not answer; going on with what it said last", "error", err.Error())
+		return false
+	}
+	prs = slices.DeleteFunc(prs, func(p delivery.PullRequest) bool { return p.Base != r.Main })
+	changed := !r.seen.prsOK || !slices.Equal(prs, r.seen.prs)
+	r.seen.prs, r.seen.prsOK = prs, true
+	return changed
+}
+
+// world puts together what is seen.
+func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, error) {
+	w := plan.World{At: now, ProposalsKnown: r.seen.prsOK, Server: r.Server,
+		Main: plan.Main{Branch: r.Main, Commit: r.seen.refs[git.Branch+r.Main], History: map[string][]plan.Past{}}}
+	keep := map[string]bool{}
+	if w.Main.Commit != "" {
+		t, err := r.tree(w.Main.Commit)
+		if err != nil {
+			return w, fmt.Errorf("read %s: %w", r.Main, err)
+		}
+		keep[w.Main.Commit] = true
+		w.Main.Intent, w.Main.Complaints = t.intent, t.complaints
+	}
+	gos, err := r.Ledger.Gos(ctx, now.Add(-goLasts))
+	if err != nil {
+		return w, err
+	}
+	for _, pr := range r.seen.prs {
+		p, err := r.proposal(ctx, pr, w.Main.Commit, gos, keep)
+		if err != nil {
+			// Its commit is not here yet, or cannot be read: the others go on, and
+			// nothing that it may need is ended.
+			r.Log.Warn("pull request not read", "pr", pr.Number, "error", err.Error())
+			w.ProposalsKnown = false
+			r.wakeAt(now.Add(time.Second))
+			continue
+		}
+		w.Proposals = append(w.Proposals, p)
+	}
+	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
+
+	if w.Runs, err = r.runs(); err != nil {
+		return w, err
+	}
+	if w.Evidence, err = r.Evidence.Evidence(ctx); err != nil {
+		return w, fmt.Errorf("evidence: %w", err)
+	}
+	w.Devices, w.Published = r.Fleet.Devices(), r.Fleet.Published()
+	if w.Clocks, err = r.clocks(ctx); err != nil {
+		return w, err
+	}
+	for _, model := range plan.NeedsHistory(w) {
+		if w.Main.History[model], err = r.history(w.Main.Commit, model); err != nil {
+			return w, fmt.Errorf("history of %s: %w", model, err)
+		}
+	}
+	return w, nil
+}
+
+func (r *Reconciler) runs() (map[delivery.Digest]delivery.RunState, error) {
+	list, err := r.Runs.Observe()
+	if err != nil {
+		r.Log.Warn("a run cannot be read", "error", err.Error())
+	}
+	runs := make(map[delivery.Digest]delivery.RunState, len(list))
+	r.seen.active = false
+	for _, s := range list {
+		s.Result = r.seen.results[s.Spec.Key]
+		runs[s.Spec.Key] = s
+		r.seen.active = r.seen.active || s.Phase == delivery.RunRunning
+	}
+	return runs, nil
+}
+
+// readResults reads the results that a plan asked for, and reports whether it
+// got any.
+func (r *Reconciler) readResults(w plan.World, keys []delivery.Digest) bool {
+	got := false
+	for _, key := range keys {
+		s, err := r.Runs.State(key)
+		if err != nil || s.Result == nil {
+			r.Log.Warn("the result of a run cannot be read", "run", key.Short(), "error", fmt.Sprint(err))
+			continue
+		}
+		r.seen.results[key] = s.Result
+		w.Runs[key] = s
+		got = true
+	}
+	return got
+}
+
+func (r *Reconciler) clocks(ctx context.Context) (map[string]rollout.State, error) {
+	raw, err := r.Ledger.Clocks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	clocks := make(map[string]rollout.State, len(raw))
+	for fleet, state := range raw {
+		var s rollout.State
+		if err := json.Unmarshal(state, &s); err == nil {
+			clocks[fleet] = s // an unreadable clock begins its waves again
+		}
+	}
+	return clocks, nil
+}
+
+// proposal reads one pull request's trees and what its author may do.
+func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main string, gos []ledger.Go, keep map[string]bool) (plan.Proposal, error) {
+	// The ref is newer than the list, where both know the pull request.
+	if head, ok := r.seen.refs[fmt.Sprintf("%s%d/head", git.Pull, pr.Number)]; ok {
+		pr.Head = head
+	}
+	p := plan.Proposal{PullRequest: pr}
+	if err := r.Repo.Has(pr.Head); err != nil {
+		return p, err
+	}
+	head, err := r.tree(pr.Head)
+	if err != nil {
+		return p, err
+	}
+	keep[pr.Head] = true
+	p.Intent, p.Complaints = head.intent, head.complaints
+	if base, err := r.mergeBase(pr.Head, main); err != nil {
+		return p, err
+	} else if base != "" {
+		t, err := r.tree(base)
+		if err != nil {
+			return p, err
+		}
+		keep[base] = true
+		p.Base = t.intent
+	}
+	if p.Permission, err = r.permission(ctx, pr.Author); err != nil {
+		return p, err
+	}
+	for _, g := range gos {
+		if g.PR == pr.Number {
+			p.Gos = append(p.Gos, g.Code)
+		}
+	}
+	if p.Permission != delivery.PermissionWrite {
+		p.Gos = append(p.Gos, r.newGos(ctx, pr.Number, p.Gos)...)
+	}
+	return p, nil
+}
+
+func (r *Reconciler) mergeBase(head, main string) (string, error) {
+	key := [2]string{head, main}
+	if base, ok := r.seen.bases[key]; ok {
+		return base, nil
+	}
+	base, err := r.Repo.MergeBase(head, main)
+	if err == nil {
+		if len(r.seen.bases) > 10_000 {
+			clear(r.seen.bases)
+		}
+		r.seen.bases[key] = base
+	}
+	return base, err
+}
+
+func (r *Reconciler) permission(ctx context.Context, user string) (delivery.Permission, error) {
+	now := r.Now()
+	if p, ok := r.seen.permission[user]; ok && now.Sub(p.at) < permissionLasts {
+		return p.permission, nil
+	}
+	p, err := r.Forge.Permission(ctx, user)
+	if err != nil {
+		return delivery.PermissionNone, fmt.Errorf("permission of %s: %w", user, err)
+	}
+	r.seen.permission[user] = permitted{p, now}
+	return p, nil
+}
+
+// newGos reads /aob run CODE comments of people with write permission, and
+// remembers the codes. A comment that was edited does not count.
+func (r *Reconciler) newGos(ctx context.Context, pr int, have []string) []string {
+	comments, err := r.Forge.Commands(ctx, pr)
+	if err != nil {
+		r.Log.Warn("comments not read", "pr", pr, "error", err.Error())
+		return nil
+	}
+	var codes []string
+	for _, c := range comments {
+		code, ok := strings.CutPrefix(strings.TrimSpace(c.Body), "/aob run ")
+		if code = strings.TrimSpace(code); !ok || slices.Contains(have, code) || len(code) > 64 {
+			continue
+		}
+		if p, err := r.Forge.Permission(ctx, c.Author); err != nil || p != delivery.PermissionWrite {
+			r.Log.Warn("a go from someone without write permission", "pr", pr, "user", c.Author)
+			continue
+		}
+		if err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: c.Author, At: r.Now()}); err != nil {
+			r.Log.Error("a go cannot be kept", "pr", pr, "error", err.Error())
+		}
+		codes = append(codes, code)
+	}
+	return codes
+}
+
+// tree parses what a commit asks for.
+func (r *Reconciler) tree(commit string) (tree, error) {
+	if t, ok := r.seen.trees[commit]; ok {
+		return t, nil
+	}
+	files, err := r.Repo.Files(commit)
+	if err != nil {
+		return tree{}, err
+	}
+	in, complaints, err := r.Parser.Parse(sources(files), func(hash string) ([]byte, error) {
+		return r.Repo.Blob(hash, intent.MaxFileSize)
+	})
+	if err != nil {
+		return tree{}, err
+	}
+	t := tree{in, complaints}
+	r.seen.trees[commit] = t
+	return t, nil
+}
+
+// sources turns a tree's entries into the parser's.
+func sources(files []git.File) []intent.Source {
+	out := make([]intent.Source, len(files))
+	for i, f := range files {
+		out[i] = intent.Source{Path: f.Path, Hash: f.Hash, Size: f.Size, Regular: f.Mode.IsRegular(), Symlink: f.Mode&fs.ModeSymlink != 0}
+	}
+	return out
+}
+
+// history reads what main's release file of a model has said.
+func (r *Reconciler) history(main, model string) ([]plan.Past, error) {
+	path := "models/" + model + ".release.yaml"
+	versions, err := r.Repo.History(main, path)
+	if err != nil {
+		return nil, err
+	}
+	past := make([]plan.Past, 0, len(versions))
+	for _, v := range versions {
+		p := plan.Past{Commit: v.Commit}
+		if v.Blob != "" {
+			data, err := r.Repo.Blob(v.Blob, intent.MaxFileSize)
+			if err == nil {
+				p.Release = intent.ReadRelease(path, data)
+			}
+		}
+		past = append(past, p)
+	}
+	return past, nil
+}

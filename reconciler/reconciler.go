@@ -1,0 +1,236 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// What the loop needs of the world, and nothing more. Each has one real
+// implementation in the package of that name, wired in cmd/aob.
+type (
+	// Repo is the mirror of the intent repository.
+	Repo interface {
+		Observe(ctx context.Context) (refs map[string]string, changed bool, err error)
+		Has(commit string) error
+		Files(commit string) ([]git.File, error)
+		Blob(hash string, limit int64) ([]byte, error)
+		History(head, path string) ([]git.FileVersion, error)
+		MergeBase(a, b string) (string, error)
+		Commit(parents []string, files map[string][]byte, author git.Author, message string) (hash string, err error)
+		Author(commit string) (name, email string, when time.Time, err error)
+		Push(ctx context.Context, hash, ref, old string) error
+	}
+	// Forge is where people propose and read.
+	Forge interface {
+		PullRequests(ctx context.Context) ([]delivery.PullRequest, error)
+		SetStatus(ctx context.Context, commit string, c delivery.Check) error
+		Comment(ctx context.Context, pr int, marker, body string) error
+		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
+		Permission(ctx context.Context, user string) (delivery.Permission, error)
+		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
+	}
+	// Runs is slow work outside the loop.
+	Runs interface {
+		Start(ctx context.Context, spec delivery.RunSpec) error
+		Observe() ([]delivery.RunState, error)
+		State(key delivery.Digest) (delivery.RunState, error)
+		End(ctx context.Context, key delivery.Digest, why string) error
+	}
+	// Evidence is what has been signed.
+	Evidence interface {
+		Evidence(ctx context.Context) (plan.Evidence, error)
+		Sign(ctx context.Context, bundle delivery.Digest, predicateType string, predicate any) error
+	}
+	// Fleet is what devices read and say.
+	Fleet interface {
+		Publish(ctx context.Context, d delivery.Desired) error
+		Published() map[string]delivery.Desired
+		Devices() map[string][]delivery.Device
+	}
+	// Ledger is what the world cannot tell.
+	Ledger interface {
+		Gos(ctx context.Context, since time.Time) ([]ledger.Go, error)
+		PutGo(ctx context.Context, g ledger.Go) error
+		Clocks(ctx context.Context) (map[string]json.RawMessage, error)
+		PutClock(ctx context.Context, fleet string, state json.RawMessage) error
+		Said(ctx context.Context, prefix string) (map[string]Said, error)
+		PutSaid(ctx context.Context, key, content string, at time.Time) error
+	}
+	// Metrics counts. See package web for the names.
+	Metrics interface {
+		Turn(took time.Duration, steps int, err error)
+		ForgeCall(what string, took time.Duration, err error)
+		Step(kind string, err error)
+	}
+)
+
+// Said is what was last said on the forge under a key.
+type Said = ledger.Said
+
+// A Reconciler is the loop. Its fields are set once, before Run.
+type Reconciler struct {
+	Repo     Repo
+	Forge    Forge
+	Runs     Runs
+	Evidence Evidence
+	Fleet    Fleet
+	Ledger   Ledger
+	Metrics  Metrics
+	Parser   *intent.Cache
+
+	Main     string        // the target branch
+	Server   plan.Server   // what the server's version and configuration decide
+	GitPoll  time.Duration // the longest between two looks at git
+	Poll     time.Duration // the longest between two looks at the forge's pull requests
+	Progress time.Duration // the shortest between two posts of mere progress
+
+	Log *slog.Logger
+	Now func() time.Time
+
+	wake chan struct{}
+	seen seen // what was observed last
+
+	retry      backoff
+	saidCache  map[string]Said
+	saidLoaded map[string]bool
+	wakeNext   time.Time // asked for while acting and reporting
+}
+
+// Wake asks for a turn soon. It may be called from any goroutine, any number of
+// times; a webhook does no more than this.
+func (r *Reconciler) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Init makes the reconciler ready; Run and Reconcile come after.
+func (r *Reconciler) Init() *Reconciler {
+	r.wake = make(chan struct{}, 1)
+	r.retry = backoff{}
+	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
+	r.seen = newSeen()
+	return r
+}
+
+// activePoll is how often runs are looked at while one is running.
+const activePoll = 500 * time.Millisecond
+
+// Run turns the loop until ctx ends. An error of one turn is logged and the
+// next turn looks anew: the loop is level-triggered, and forgets nothing by
+// failing.
+func (r *Reconciler) Run(ctx context.Context) error {
+	for {
+		again, err := r.Reconcile(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		logError(r.Log, "turn", err)
+		wait := r.GitPoll
+		if !again.IsZero() {
+			wait = max(0, min(wait, again.Sub(r.Now())))
+		}
+		if err != nil {
+			wait = max(wait, activePoll)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-r.wake:
+			r.seen.woken = true
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// Reconcile takes one turn: observe, plan, act, report. Calling it again is
+// always safe. It returns when the next turn is due at the latest; zero is
+// whenever something happens.
+func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error) {
+	start := r.Now()
+	r.wakeNext = time.Time{}
+	world, changed, err := r.observe(ctx)
+	if err != nil {
+		r.Metrics.Turn(r.Now().Sub(start), 0, err)
+		return r.retryAt(), fmt.Errorf("observe: %w", err)
+	}
+	if !changed {
+		r.Metrics.Turn(r.Now().Sub(start), 0, nil)
+		return r.nextLook(), nil
+	}
+	p := r.plan(world)
+	failed := r.act(ctx, p.Steps)
+	err = errors.Join(r.report(ctx, p, failed), joined(failed))
+	r.settle(p, failed, err)
+	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
+	return r.nextLook(), err
+}
+
+// Plan observes and decides, and does nothing: the dry run.
+func (r *Reconciler) Plan(ctx context.Context) (plan.Plan, error) {
+	r.seen.woken = true
+	world, _, err := r.observe(ctx)
+	if err != nil {
+		return plan.Plan{}, fmt.Errorf("observe: %w", err)
+	}
+	return r.plan(world), nil
+}
+
+// plan makes the plan, reading the results of runs as it asks for them.
+func (r *Reconciler) plan(w plan.World) plan.Plan {
+	for {
+		p := plan.Make(w)
+		if !r.readResults(w, p.Unread) {
+			return p
+		}
+	}
+}
+
+// wakeAt asks for a turn at t at the latest.
+func (r *Reconciler) wakeAt(t time.Time) {
+	if !t.IsZero() && (r.wakeNext.IsZero() || t.Before(r.wakeNext)) {
+		r.wakeNext = t
+	}
+}
+
+// settle remembers what the turn leaves to do.
+func (r *Reconciler) settle(p plan.Plan, failed map[string]error, err error) {
+	r.seen.plan = p
+	r.wakeAt(p.Wake)
+	r.wakeAt(r.retry.earliest())
+	r.seen.due = r.wakeNext
+	done := len(p.Steps) - len(failed)
+	if done > 0 {
+		r.seen.woken = true // what was done shows in the next world
+		r.seen.due = r.Now()
+	}
+	if err != nil && r.seen.due.IsZero() {
+		r.seen.due = r.Now().Add(time.Second)
+	}
+}
+
+func joined(failed map[string]error) error {
+	var errs []error
+	for key, err := range failed {
+		if _, ok := errors.AsType[delivery.Wait](err); !ok {
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Reconciler) retryAt() time.Time { return r.Now().Add(time.Second) }
