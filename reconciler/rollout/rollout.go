@@ -407,7 +407,7 @@ func (in Input) aborted(base *delivery.Target, why string) Decision {
 		d.Text += "; there is no release to fall back to, devices keep what they run"
 		return d
 	}
-	d.Text += fmt.Sprintf("; all devices are on version %d", base.Version)
+	d.Text += fmt.Sprintf("; devices go back to version %d", base.Version)
 	d.Desired.Release, d.Desired.Share, d.Desired.Salt = *base, 1, Salt(in.Fleet.Name, base.Bundle)
 	return d
 }

@@ -1,0 +1,365 @@
+package fleet_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/fleet"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+const token = "a token of the fleet"
+
+// registry keeps devices in memory.
+type registry struct {
+	mu      sync.Mutex
+	devices map[string]delivery.Device
+	err     error
+}
+
+func (r *registry) SaveDevice(_ context.Context, ring string, d delivery.Device) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return r.err
+	}
+	if r.devices == nil {
+		r.devices = map[string]delivery.Device{}
+	}
+	r.devices[ring+"/"+d.Report.Device] = d
+	return nil
+}
+
+func (r *registry) Devices(context.Context) ([]delivery.Device, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Values(r.devices)), r.err
+}
+
+// A site is a server, its clock and its files.
+type site struct {
+	*fleet.Server
+	config fleet.Config
+	reg    *registry
+	now    time.Time
+	wakes  int
+	url    string
+}
+
+func newSite(t *testing.T, change func(*fleet.Config)) *site {
+	t.Helper()
+	key, err := trust.Create(filepath.Join(t.TempDir(), "desired.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{reg: &registry{}, now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
+	s.config = fleet.Config{
+		Dir: t.TempDir(), Key: key, Token: token, Registry: s.reg, Now: func() time.Time { return s.now },
+		Wake: func() { s.wakes++ }, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	if change != nil {
+		change(&s.config)
+	}
+	s.restart(t)
+	return s
+}
+
+func (s *site) restart(t *testing.T) {
+	t.Helper()
+	var err error
+	if s.Server, err = fleet.Open(t.Context(), s.config); err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(s.Handler())
+	t.Cleanup(web.Close)
+	s.url = web.URL
+}
+
+func (s *site) publish(t *testing.T, d delivery.Desired) {
+	t.Helper()
+	if err := s.Publish(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// get asks for a ring's document and reads it with the site's key.
+func (s *site) get(t *testing.T, path, etag string) (status int, d delivery.Desired, newTag string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		payload, _, err := trust.Verify(body, delivery.DesiredPayload, []trust.PublicKey{s.config.Key.Public()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(payload, &d); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.ReadFile(filepath.Join(s.config.Dir, "desired", d.Ring+".json"))
+		if err != nil || !bytes.Equal(file, body) {
+			t.Errorf("the file is not what is served: %v", err)
+		}
+	}
+	return resp.StatusCode, d, resp.Header.Get("ETag")
+}
+
+// post sends a report's bytes.
+func (s *site) post(t *testing.T, token string, body []byte) (status int, answer string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/fleet/v1/reports", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, strings.TrimSpace(string(text))
+}
+
+func bundle(name string) delivery.Digest { return delivery.Sum([]byte(name)) }
+
+func desired(version int) delivery.Desired {
+	return delivery.Desired{
+		Ring: "north", Model: "pallets", Release: delivery.Target{Version: version, Bundle: bundle(fmt.Sprint(version))},
+		Share: 0.25, Salt: "s", Soak: delivery.Duration(time.Minute), NextPoll: delivery.Duration(time.Second),
+	}
+}
+
+func report(device string, sequence int64) delivery.Report {
+	return delivery.Report{Device: device, Ring: "north", Sequence: sequence, Phase: delivery.DeviceIdle, Labels: map[string]string{"site": "north"}}
+}
+
+func encode(t *testing.T, r delivery.Report) []byte {
+	t.Helper()
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (s *site) report(t *testing.T, r delivery.Report) {
+	t.Helper()
+	if status, answer := s.post(t, token, encode(t, r)); status != http.StatusOK {
+		t.Fatalf("report refused: %d %s", status, answer)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	s := newSite(t, nil)
+	want := func(version int64, release int) {
+		t.Helper()
+		status, d, _ := s.get(t, "/fleet/v1/desired/north", "")
+		if status != 200 || d.Version != version || d.Release.Version != release || !d.Expires.After(s.now) {
+			t.Fatalf("got %d, %+v, want version %d of release %d", status, d, version, release)
+		}
+		if kept, ok := s.Published("north"); !ok || cmp.Diff(kept, d) != "" {
+			t.Fatalf("Published differs: %s", cmp.Diff(kept, d))
+		}
+	}
+	if status, _, _ := s.get(t, "/fleet/v1/desired/north", ""); status != 404 {
+		t.Errorf("before anything is published: %d", status)
+	}
+	s.publish(t, desired(1))
+	want(1, 1)
+	s.publish(t, desired(1))
+	want(1, 1)
+	s.publish(t, desired(2))
+	want(2, 2)
+	s.publish(t, desired(1)) // going back is a higher version
+	want(3, 1)
+	s.restart(t)
+	want(3, 1)
+	s.publish(t, desired(1))
+	want(3, 1)
+	s.publish(t, desired(2))
+	want(4, 2)
+}
+
+func TestSignedAgainBeforeItExpires(t *testing.T) {
+	s := newSite(t, func(c *fleet.Config) { c.Expiry = 10 * time.Hour })
+	s.publish(t, desired(1))
+	_, first, tag := s.get(t, "/fleet/v1/desired/north", "")
+	s.now = s.now.Add(4 * time.Hour)
+	s.publish(t, desired(1))
+	if status, _, _ := s.get(t, "/fleet/v1/desired/north", tag); status != http.StatusNotModified {
+		t.Errorf("signed again too early: %d", status)
+	}
+	s.now = s.now.Add(2 * time.Hour)
+	s.publish(t, desired(1))
+	_, second, _ := s.get(t, "/fleet/v1/desired/north", tag)
+	if second.Version != first.Version || !second.Expires.Equal(s.now.Add(10*time.Hour)) {
+		t.Errorf("got version %d until %v, want version %d until ten hours from now", second.Version, second.Expires, first.Version)
+	}
+}
+
+func TestAnotherKeySignsAnew(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	var err error
+	if s.config.Key, err = trust.Create(filepath.Join(t.TempDir(), "desired.pem")); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(t)
+	s.publish(t, desired(1))
+	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version != 2 {
+		t.Errorf("got version %d, want 2, of the new key", d.Version)
+	}
+}
+
+// A server whose files were lost, or came from an old copy, is not refused for
+// ever by devices that have seen more.
+func TestFleetThatIsAheadOfItsServer(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	r := report("d1", 1)
+	r.Desired = 57
+	s.report(t, r)
+	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version != 58 || d.Release.Version != 1 {
+		t.Errorf("got version %d of release %d, want 58 of 1", d.Version, d.Release.Version)
+	}
+	if err := os.Remove(filepath.Join(s.config.Dir, "desired", "north.json")); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(t)
+	s.publish(t, desired(2))
+	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version != 58 || d.Release.Version != 2 {
+		t.Errorf("after losing the file: got version %d of release %d, want 58 of 2", d.Version, d.Release.Version)
+	}
+	r.Sequence, r.Desired = 2, 1<<60
+	s.report(t, r)
+	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version != 58 {
+		t.Errorf("a device can take the version to %d", d.Version)
+	}
+}
+
+func TestDamagedFile(t *testing.T) {
+	s := newSite(t, nil)
+	path := filepath.Join(s.config.Dir, "desired", "north.json")
+	for _, content := range []string{"", "{", `{"payload":"bm8="}`, `{"payload":"e30="}`} {
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := fleet.Open(t.Context(), s.config)
+		if blocked := (delivery.Blocked{}); !errors.As(err, &blocked) || !strings.Contains(err.Error(), path) || blocked.Do == "" {
+			t.Errorf("%q: got %v", content, err)
+		}
+	}
+}
+
+func TestPublishRefuses(t *testing.T) {
+	s := newSite(t, nil)
+	for want, change := range map[string]func(*delivery.Desired){
+		"ring: want":       func(d *delivery.Desired) { d.Ring = "../x" },
+		"release: want":    func(d *delivery.Desired) { d.Release.Bundle = "" },
+		"previous: want":   func(d *delivery.Desired) { d.Previous = &delivery.Target{} },
+		"share: want":      func(d *delivery.Desired) { d.Share = 1.5 },
+		"must not be nega": func(d *delivery.Desired) { d.Soak = -1 },
+	} {
+		d := desired(1)
+		change(&d)
+		if err := s.Publish(t.Context(), d); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestUnchangedIs304(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	_, _, tag := s.get(t, "/fleet/v1/desired/north", "")
+	if status, _, _ := s.get(t, "/fleet/v1/desired/north", tag); status != http.StatusNotModified {
+		t.Errorf("got %d", status)
+	}
+	if status, _, _ := s.get(t, "/fleet/v1/desired/north?wait=0", tag); status != http.StatusNotModified {
+		t.Errorf("wait=0: got %d", status)
+	}
+	for path, want := range map[string]int{
+		"/fleet/v1/desired/North": 404, "/fleet/v1/desired/..%2fx": 404, "/fleet/v1/desired/" + strings.Repeat("a", 65): 404,
+		"/fleet/v1/desired/north?wait=x": 400, "/fleet/v1/desired/north?wait=-1": 400,
+	} {
+		if status, _, _ := s.get(t, path, ""); status != want {
+			t.Errorf("%s: got %d, want %d", path, status, want)
+		}
+	}
+}
+
+func TestWaitersAreToldAtOnce(t *testing.T) {
+	s := newSite(t, func(c *fleet.Config) { c.MaxWaiters = 2 })
+	answers := make(chan int64)
+	wait := func() {
+		go func() {
+			_, d, _ := s.get(t, "/fleet/v1/desired/north?wait=55", "")
+			answers <- d.Version
+		}()
+	}
+	held := func(n int64) {
+		for s.Stats().Waiting < n {
+			runtime.Gosched()
+		}
+	}
+	wait() // before there is any document
+	wait()
+	held(2)
+	if status, _, _ := s.get(t, "/fleet/v1/desired/north?wait=55", ""); status != 404 {
+		t.Errorf("a waiter too many: got %d, want its answer at once", status)
+	}
+	other := desired(1)
+	other.Ring = "south"
+	s.publish(t, other)
+	s.publish(t, desired(1))
+	for range 2 {
+		if v := <-answers; v != 1 {
+			t.Errorf("a waiter got version %d", v)
+		}
+	}
+	_, _, tag := s.get(t, "/fleet/v1/desired/north", "")
+	if status, _, _ := s.get(t, "/fleet/v1/desired/north?wait=1", tag); status != http.StatusNotModified {
+		t.Errorf("after the wait: got %d", status)
+	}
+	for s.Stats().Waiting > 0 {
+		runtime.Gosched()
+	}
+}
