@@ -1,0 +1,94 @@
+package intent
+
+import (
+	"sync"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Cache keeps parsed files by path and content, so that a tree which differs
+// in one file from one seen before costs one file and a Join. It is safe for
+// use by many goroutines.
+type Cache struct {
+	options Options
+
+	mu     sync.Mutex
+	recent map[blob]*Doc
+	older  map[blob]*Doc // dropped when recent is full: what was not asked for since goes
+}
+
+type blob struct{ path, hash string }
+
+// A generation holds two trees of the largest size that is common.
+const generation = 8192
+
+// NewCache returns an empty cache. Its options hold for all it parses.
+func NewCache(o Options) *Cache {
+	return &Cache{options: o, recent: make(map[blob]*Doc), older: make(map[blob]*Doc)}
+}
+
+// Has reports whether a file with this path and hash can be parsed without its
+// data.
+func (c *Cache) Has(path, hash string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.get(blob{path, hash})
+	return ok
+}
+
+// get looks a file up; c.mu is held.
+func (c *Cache) get(b blob) (*Doc, bool) {
+	if b.hash == "" {
+		return nil, false
+	}
+	if doc, ok := c.recent[b]; ok {
+		return doc, true
+	}
+	doc, ok := c.older[b]
+	if ok {
+		c.put(b, doc)
+	}
+	return doc, ok
+}
+
+// put keeps a file; c.mu is held.
+func (c *Cache) put(b blob, doc *Doc) {
+	if len(c.recent) >= generation {
+		c.older, c.recent = c.recent, make(map[blob]*Doc)
+	}
+	c.recent[b] = doc
+}
+
+// Parse is [Parse] with what the cache knows. Only regular files with a hash are
+// kept.
+func (c *Cache) Parse(files []File) (delivery.Intent, []delivery.Complaint) {
+	if len(files) > MaxFiles {
+		return delivery.Intent{}, tooMany(files)
+	}
+	docs := make([]*Doc, len(files))
+	var missing []int
+	c.mu.Lock()
+	for i, f := range files {
+		doc, ok := c.get(blob{f.Path, f.Hash})
+		if docs[i] = doc; !ok || f.Mode != Regular {
+			missing = append(missing, i)
+		}
+	}
+	c.mu.Unlock()
+
+	unparsed := make([]File, len(missing))
+	for i, m := range missing {
+		unparsed[i] = files[m]
+	}
+	parsed := parseAll(unparsed, c.options)
+
+	c.mu.Lock()
+	for i, m := range missing {
+		docs[m] = parsed[i]
+		if f := files[m]; f.Hash != "" && f.Mode == Regular && (f.Data != nil || f.Size == 0 || f.Size > MaxFileSize) {
+			c.put(blob{f.Path, f.Hash}, parsed[i])
+		}
+	}
+	c.mu.Unlock()
+	return Join(docs)
+}

@@ -1,0 +1,185 @@
+package intent
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A reader decodes the values of one type that has more than one form in YAML.
+type reader func(d *document, n *yaml.Node, v reflect.Value, r *rules, path string)
+
+var (
+	classesType = reflect.TypeFor[delivery.Classes]()
+	selectType  = reflect.TypeFor[delivery.ClassSelect]()
+	argsType    = reflect.TypeFor[map[string]any]()
+)
+
+// custom returns the reader of a type, or nil where the type says it all.
+func custom(t reflect.Type) reader {
+	switch t {
+	case classesType:
+		return readClasses
+	case selectType:
+		return readSelect
+	case argsType:
+		return readArgs
+	}
+	return nil
+}
+
+// class reads the name of a class or label.
+func (d *document) class(n *yaml.Node, path string) (string, bool) {
+	return d.word(n, &rules{form: forms["class"]}, path)
+}
+
+// readClasses reads [a, b] or {a: [a, a2], b: [b]}.
+func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
+	var list delivery.Classes
+	names, labels := make(map[string]int), make(map[string]int)
+	once := func(n *yaml.Node, seen map[string]int, what, word, at string) bool {
+		if line, ok := seen[word]; ok {
+			d.fault(placeOf(n), at, "%s %s is given twice; the first is in line %d", what, quote(word), line)
+			return false
+		}
+		seen[word] = n.Line
+		return true
+	}
+	switch n.Kind {
+	case yaml.SequenceNode:
+		for i, c := range n.Content {
+			at := item(path, i)
+			d.spots[at] = spot{value: c}
+			if name, ok := d.class(c, at); ok && once(c, names, "class", name, at) {
+				list = append(list, delivery.Class{Name: name, Labels: []string{name}})
+			}
+		}
+	case yaml.MappingNode:
+		for key, value := range d.pairs(n, path) {
+			at := member(path, key.Value)
+			name, ok := d.class(key, at)
+			if !d.kind(value, yaml.SequenceNode, at) || !ok {
+				continue
+			}
+			class := delivery.Class{Name: name}
+			for i, c := range value.Content {
+				at := item(at, i)
+				d.spots[at] = spot{value: c}
+				if label, ok := d.class(c, at); ok && once(c, labels, "label", label, at) {
+					class.Labels = append(class.Labels, label)
+				}
+			}
+			if len(value.Content) == 0 {
+				d.fault(placeOf(value), at, "is empty; want at least one of the dataset's labels")
+			}
+			slices.Sort(class.Labels) // a set: how it is written is no other model
+			list = append(list, class)
+		}
+	default:
+		d.fault(placeOf(n), path, "want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s", got(n))
+		return
+	}
+	if len(n.Content) == 0 {
+		d.fault(placeOf(n), path, "is empty; want at least one class")
+	}
+	v.Set(reflect.ValueOf(list))
+}
+
+// readSelect reads all or [a, b].
+func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
+	if n.Kind == yaml.ScalarNode {
+		if n.Value != "all" {
+			d.fault(placeOf(n), path, "want all or a list of classes, as in [%s], got %s", clip(n.Value), got(n))
+			return
+		}
+		v.Set(reflect.ValueOf(delivery.ClassSelect{All: true}))
+		return
+	}
+	var list delivery.ClassSelect
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		d.fault(placeOf(n), path, "want all or a list of classes, got %s", got(n))
+		return
+	}
+	for i, c := range n.Content {
+		at := item(path, i)
+		d.spots[at] = spot{value: c}
+		if name, ok := d.class(c, at); ok {
+			list.Names = append(list.Names, name)
+		}
+	}
+	v.Set(reflect.ValueOf(list))
+}
+
+// readArgs reads arguments of a trainer: scalars, or lists or maps of scalars.
+// Numbers become float64, as in JSON, so that 1 and 1.0 are one value.
+func readArgs(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
+	if !d.kind(n, yaml.MappingNode, path) {
+		return
+	}
+	args := make(map[string]any)
+	for key, value := range d.pairs(n, path) {
+		at := member(path, key.Value)
+		if f := forms["argument"]; !f.holds(key.Value) {
+			d.fault(placeOf(key), at, "want as key %s, got %s", f.want, quote(key.Value))
+			continue
+		}
+		switch value.Kind {
+		case yaml.SequenceNode:
+			list := []any{}
+			for i, c := range value.Content {
+				at := item(at, i)
+				d.spots[at] = spot{value: c}
+				list = append(list, d.scalar(c, at))
+			}
+			args[key.Value] = list
+		case yaml.MappingNode:
+			table := make(map[string]any)
+			for k, c := range d.pairs(value, at) {
+				table[k.Value] = d.scalar(c, member(at, k.Value))
+			}
+			args[key.Value] = table
+		default:
+			args[key.Value] = d.scalar(value, at)
+		}
+	}
+	if len(args) > 0 {
+		v.Set(reflect.ValueOf(args))
+	}
+}
+
+// scalar reads text, a number, true or false.
+func (d *document) scalar(n *yaml.Node, path string) any {
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		d.fault(placeOf(n), path, "want text, a number, true or false, got %s in a list or map", got(n))
+	case isNull(n):
+		d.fault(placeOf(n), path, "has no value; give it one, or leave the key out")
+	case !plain(n) || n.Tag == "!!str" || n.Tag == "!!timestamp":
+		return n.Value
+	case n.Value == "true" || n.Value == "false":
+		return n.Value == "true"
+	case n.Tag == "!!bool":
+		d.fault(placeOf(n), path, "want true or false, got %s", quote(n.Value))
+	case wholePattern.MatchString(n.Value) || decimalPattern.MatchString(n.Value) && !leadingZero(n.Value):
+		f, err := strconv.ParseFloat(n.Value, 64)
+		if err == nil && (math.Abs(f) <= maxWhole || !wholePattern.MatchString(n.Value)) && !math.IsInf(f, 0) {
+			return f + 0
+		}
+		d.fault(placeOf(n), path, "want a number that is not that large, got %s", clip(n.Value))
+	default:
+		d.fault(placeOf(n), path, "want a number in plain decimal, as in 12, 0.5 or 1e-4, got %s", clip(n.Value))
+	}
+	return nil
+}
+
+// leadingZero reports whether YAML 1.1 would read a number as octal.
+func leadingZero(s string) bool {
+	s = strings.TrimPrefix(s, "-")
+	return len(s) > 1 && s[0] == '0' && s[1] >= '0' && s[1] <= '9'
+}

@@ -1,0 +1,358 @@
+package intent
+
+import (
+	"encoding"
+	"math"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// decode fills v, a struct, from the document's top map, defaults included.
+func (d *document) decode(v any) {
+	d.structure(d.top, reflect.ValueOf(v).Elem(), "", nil)
+}
+
+// structure decodes a map into a struct; a nil map fills defaults. The keys of
+// the structs above, which hold, are there to guess what was meant.
+func (d *document) structure(n *yaml.Node, v reflect.Value, path string, above []reflect.Type) {
+	fields := fieldsOf(v.Type())
+	above = append(slices.Clip(above), v.Type())
+	given := make(map[string]*yaml.Node)
+	for key, value := range d.pairs(n, path) {
+		if f := find(fields, key.Value); f == nil {
+			d.fault(placeOf(key), member(path, key.Value), "%s", unknownKey(key.Value, v.Type(), above[0]))
+			continue
+		}
+		given[key.Value] = value
+	}
+	for _, f := range fields {
+		at := member(path, f.key)
+		value, ok := given[f.key]
+		switch {
+		case ok && f.later:
+			d.fault(placeOf(d.spots[at].key), at, "not yet: %s comes later; leave it out", f.key)
+		case ok:
+			d.value(value, v.Field(f.index), &f.rules, at, above)
+		default:
+			d.absent(f, v.Field(f.index), at)
+		}
+	}
+}
+
+// absent fills in a key that the file leaves out.
+func (d *document) absent(f *field, v reflect.Value, path string) {
+	switch {
+	case f.def != nil:
+		scratch := document{spots: map[string]spot{}}
+		scratch.value(f.def, v, &f.rules, path, nil)
+	case !f.mayLeaveOut():
+		d.complain(path, "missing: %s", f.what())
+	case v.Kind() == reflect.Struct && !f.optional:
+		d.structure(nil, v, path, nil)
+	}
+}
+
+// what says what belongs at a key.
+func (f *field) what() string {
+	s := sentence(f.doc)
+	if len(f.oneof) > 0 {
+		s += " (" + or(f.oneof) + ")"
+	}
+	return s
+}
+
+func find(fields []*field, key string) *field {
+	for _, f := range fields {
+		if f.key == key {
+			return f
+		}
+	}
+	return nil
+}
+
+// unknownKey says that a struct has no such key, and which one may be meant.
+func unknownKey(key string, t, top reflect.Type) string {
+	fields := fieldsOf(t)
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.key
+	}
+	if near := nearest(key, names); near != "" {
+		return "unknown key; did you mean " + near + "?"
+	}
+	if t != top && find(fieldsOf(top), key) != nil {
+		return "unknown key here; did you mean " + key + " at the top of the file?"
+	}
+	if path := elsewhere(top, key, ""); path != "" {
+		return "unknown key here; did you mean " + path + "?"
+	}
+	return "unknown key; known here: " + strings.Join(names, ", ")
+}
+
+// elsewhere returns the path of the key in a part of the struct, or "".
+func elsewhere(t reflect.Type, key, path string) string {
+	for _, f := range fieldsOf(t) {
+		if path != "" && f.key == key {
+			return member(path, key)
+		}
+		at := f.typ
+		for at.Kind() == reflect.Pointer {
+			at = at.Elem()
+		}
+		if at.Kind() == reflect.Struct && !isText(at) && custom(at) == nil {
+			if p := elsewhere(at, key, member(path, f.key)); p != "" {
+				return p
+			}
+		}
+	}
+	return ""
+}
+
+// pairs goes through the keys of a map, and complains of keys that are no words
+// or come twice. It notes where the values stand.
+func (d *document) pairs(n *yaml.Node, path string) func(yield func(key, value *yaml.Node) bool) {
+	return func(yield func(key, value *yaml.Node) bool) {
+		if n == nil {
+			return
+		}
+		seen := make(map[string]int, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			if key.Kind != yaml.ScalarNode || isNull(key) {
+				d.fault(placeOf(key), path, "want a word as key, got %s", got(key))
+				continue
+			}
+			at := member(path, key.Value)
+			if line, ok := seen[key.Value]; ok {
+				d.fault(placeOf(key), at, "given twice; the first is in line %d", line)
+				continue
+			}
+			seen[key.Value] = key.Line
+			d.spots[at] = spot{key, value}
+			if !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+// value decodes one value by its type and checks its rules.
+func (d *document) value(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
+	if isNull(n) {
+		d.fault(placeOf(n), path, "has no value; give it one, or leave the key out")
+		return
+	}
+	if read := custom(v.Type()); read != nil {
+		read(d, n, v, r, path)
+		return
+	}
+	if isText(v.Type()) {
+		d.text(n, v, r, path)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.value(n, v.Elem(), r, path, above)
+	case reflect.Struct:
+		if d.kind(n, yaml.MappingNode, path) {
+			d.structure(n, v, path, above)
+		}
+	case reflect.Map:
+		d.table(n, v, r, path, above)
+	case reflect.Slice:
+		d.series(n, v, r, path, above)
+	case reflect.String:
+		if s, ok := d.word(n, r, path); ok {
+			v.SetString(s)
+		}
+	case reflect.Bool:
+		if !plain(n) || n.Value != "true" && n.Value != "false" {
+			d.fault(placeOf(n), path, "want true or false, got %s", got(n))
+			return
+		}
+		v.SetBool(n.Value == "true")
+	case reflect.Int, reflect.Int64:
+		d.whole(n, v, r, path)
+	case reflect.Float64:
+		d.decimal(n, v, r, path)
+	default:
+		panic("intent: no YAML form for " + v.Type().String())
+	}
+}
+
+// kind complains where a node is not a map or list as it must be.
+func (d *document) kind(n *yaml.Node, want yaml.Kind, path string) bool {
+	if n.Kind == want {
+		return true
+	}
+	form := "a map, as in {key: value}"
+	if want == yaml.SequenceNode {
+		form = "a list, as in [a, b]"
+	}
+	d.fault(placeOf(n), path, "want %s, got %s", form, got(n))
+	return false
+}
+
+func (d *document) table(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
+	if !d.kind(n, yaml.MappingNode, path) {
+		return
+	}
+	if r.nonempty && len(n.Content) == 0 {
+		d.fault(placeOf(n), path, "is empty; want at least one entry")
+	}
+	if len(n.Content) > 0 { // empty is nil, so that values compare
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	for key, value := range d.pairs(n, path) {
+		at := member(path, key.Value)
+		if r.keys != nil && !r.keys.holds(key.Value) {
+			d.fault(placeOf(key), at, "want as key %s, got %s", r.keys.want, quote(key.Value))
+			continue
+		}
+		e := reflect.New(v.Type().Elem()).Elem()
+		d.value(value, e, r, at, above)
+		v.SetMapIndex(reflect.ValueOf(key.Value), e)
+	}
+}
+
+func (d *document) series(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
+	if !d.kind(n, yaml.SequenceNode, path) {
+		return
+	}
+	if r.nonempty && len(n.Content) == 0 {
+		d.fault(placeOf(n), path, "is empty; want at least one entry")
+	}
+	if len(n.Content) > 0 {
+		v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	}
+	for i, c := range n.Content {
+		at := item(path, i)
+		d.spots[at] = spot{value: c}
+		d.value(c, v.Index(i), r, at, above)
+	}
+}
+
+// text decodes a value that reads its own text form: 24h, 10%, 120MB.
+func (d *document) text(n *yaml.Node, v reflect.Value, r *rules, path string) {
+	if n.Kind != yaml.ScalarNode {
+		d.fault(placeOf(n), path, "want one value with its unit, got %s", got(n))
+		return
+	}
+	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(clip(n.Value))); err != nil {
+		d.fault(placeOf(n), path, "%s", err)
+		return
+	}
+	if v.CanInt() || v.CanFloat() {
+		d.inRange(n, number(v), r, path)
+	}
+}
+
+// word decodes text and checks that it is one of the words, or of the form.
+func (d *document) word(n *yaml.Node, r *rules, path string) (string, bool) {
+	if n.Kind != yaml.ScalarNode {
+		d.fault(placeOf(n), path, "want text, got %s", got(n))
+		return "", false
+	}
+	switch {
+	case r.form != nil && r.form.secret && !r.form.holds(n.Value):
+		d.fault(placeOf(n), path, "want %s", r.form.want)
+		return "", false
+	case plain(n) && n.Tag != "!!str" && n.Tag != "!!timestamp":
+		if len(r.oneof) > 0 {
+			d.fault(placeOf(n), path, "want %s, got %s", or(r.oneof), got(n))
+		} else {
+			d.fault(placeOf(n), path, "want text, got %s; quote it if it is meant: %s", got(n), quote(n.Value))
+		}
+		return "", false
+	case slices.Contains(r.oneof, n.Value):
+		return n.Value, true
+	case matches(n.Value, r.laterValues):
+		d.fault(placeOf(n), path, "not yet: %s comes later; want %s", quote(n.Value), or(r.oneof))
+		return "", false
+	case len(r.oneof) > 0:
+		s := "want " + or(r.oneof) + ", got " + quote(n.Value)
+		if near := nearest(n.Value, r.oneof); near != "" && len(r.oneof) > 1 {
+			s += "; did you mean " + near + "?"
+		}
+		d.fault(placeOf(n), path, "%s", s)
+		return "", false
+	case r.form != nil && !r.form.holds(n.Value):
+		s := "want " + r.form.want + ", got " + quote(n.Value)
+		if r.form.why != nil && r.form.why(n.Value) != "" {
+			s += "; " + r.form.why(n.Value)
+		}
+		d.fault(placeOf(n), path, "%s", s)
+		return "", false
+	}
+	return n.Value, true
+}
+
+var (
+	wholePattern   = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+	decimalPattern = regexp.MustCompile(`^-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$`)
+)
+
+// maxWhole is the largest whole number that JSON carries everywhere.
+const maxWhole = 1<<53 - 1
+
+func (d *document) whole(n *yaml.Node, v reflect.Value, r *rules, path string) {
+	if !plain(n) || !wholePattern.MatchString(n.Value) {
+		d.fault(placeOf(n), path, "want a whole number%s, got %s", rangeOf(r, ", "), got(n))
+		return
+	}
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	if err != nil || i > maxWhole || i < -maxWhole {
+		text := rangeOf(r, "")
+		if text == "" {
+			text = "at most " + strconv.FormatInt(maxWhole, 10)
+		}
+		d.fault(placeOf(n), path, "want %s, got %s", text, clip(n.Value))
+		return
+	}
+	if d.inRange(n, float64(i), r, path) {
+		v.SetInt(i)
+	}
+}
+
+func (d *document) decimal(n *yaml.Node, v reflect.Value, r *rules, path string) {
+	if !plain(n) || !decimalPattern.MatchString(n.Value) {
+		d.fault(placeOf(n), path, "want a number%s, got %s", rangeOf(r, ", "), got(n))
+		return
+	}
+	f, err := strconv.ParseFloat(n.Value, 64)
+	if err != nil || math.IsInf(f, 0) {
+		d.fault(placeOf(n), path, "want a number%s that is not that large, got %s", rangeOf(r, ", "), clip(n.Value))
+		return
+	}
+	if d.inRange(n, f, r, path) {
+		v.SetFloat(f + 0) // -0 is 0
+	}
+}
+
+// inRange complains where a number is outside its rules.
+func (d *document) inRange(n *yaml.Node, f float64, r *rules, path string) bool {
+	if (r.lo == nil || f >= r.lo.value) && (r.hi == nil || f <= r.hi.value) {
+		return true
+	}
+	d.fault(placeOf(n), path, "want %s, got %s", rangeOf(r, ""), clip(n.Value))
+	return false
+}
+
+// rangeOf says which values are in range, after a prefix; "" where all are.
+func rangeOf(r *rules, prefix string) string {
+	switch {
+	case r.lo != nil && r.hi != nil:
+		return prefix + r.lo.text + " to " + r.hi.text
+	case r.lo != nil:
+		return prefix + "at least " + r.lo.text
+	case r.hi != nil:
+		return prefix + "at most " + r.hi.text
+	}
+	return ""
+}

@@ -1,0 +1,54 @@
+package intent_test
+
+import (
+	"io/fs"
+	"testing"
+	"time"
+
+	aob "github.com/autonomos/aob"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+// embedded returns the example set that aob init writes.
+func embedded(t testing.TB) []intent.File {
+	t.Helper()
+	var files []intent.File
+	for _, folder := range intent.Folders() {
+		err := fs.WalkDir(aob.Intent, folder, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			data, err := fs.ReadFile(aob.Intent, path)
+			files = append(files, intent.File{Path: path, Size: int64(len(data)), Data: data})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+func TestExampleSet(t *testing.T) {
+	got, complaints := intent.Parse(embedded(t), intent.Options{
+		Roots: []string{"shapes"},
+		Zone:  func(name string) error { _, err := time.LoadLocation(name); return err },
+	})
+	for _, c := range complaints {
+		t.Error(c)
+	}
+	if t.Failed() {
+		return
+	}
+	m, g, f := got.Models["shapes"], got.Gates["production"], got.Fleets["demo"]
+	if m.Train.With != "tiny@1" || m.Train.Precision != "fp32" || len(m.Variants) != 1 {
+		t.Errorf("shapes: %+v", m)
+	}
+	if names := got.Covering("shapes"); len(names) != 1 || len(g.Checks) != 4 || g.Checks[2].Against != "release" {
+		t.Errorf("production covers shapes by %q: %+v", names, g)
+	}
+	if want := []delivery.Wave{{Devices: 1}, {Share: 1}}; f.Runs != "shapes" || len(f.Waves) != 2 || f.Waves[0] != want[0] || f.Waves[1] != want[1] {
+		t.Errorf("demo: %+v", f)
+	}
+}

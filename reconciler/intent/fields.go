@@ -1,0 +1,162 @@
+package intent
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"gopkg.in/yaml.v3"
+)
+
+// rules are what a check tag says of a value. On a list or a map they hold for
+// each entry.
+type rules struct {
+	optional    bool
+	required    bool // although nothing in it is
+	nonempty    bool
+	later       bool
+	lo, hi      *bound
+	oneof       []string
+	laterValues []string // patterns with *, of the design and not there yet
+	form        *form
+	keys        *form // of a map's keys
+}
+
+// A bound is the end of a range, as written and as a number.
+type bound struct {
+	text  string
+	value float64
+}
+
+// A field is one key of a struct.
+type field struct {
+	rules
+	key   string
+	doc   string
+	def   *yaml.Node // nil: no default
+	deft  string     // the default as written
+	index int
+	typ   reflect.Type
+}
+
+// mayLeaveOut reports whether a file is right without the key.
+func (f *field) mayLeaveOut() bool {
+	if f.required {
+		return false
+	}
+	return f.def != nil || f.optional || (f.typ.Kind() == reflect.Struct && !isText(f.typ) && custom(f.typ) == nil && !needs(f.typ))
+}
+
+// needs reports whether a struct has a key that must be there.
+func needs(t reflect.Type) bool {
+	return slices.ContainsFunc(fieldsOf(t), func(f *field) bool { return !f.mayLeaveOut() })
+}
+
+var fieldCache sync.Map // reflect.Type -> []*field
+
+// fieldsOf returns the keys of a struct in the order of the type. It panics on
+// a tag that says nothing sensible, which is a mistake in the type.
+func fieldsOf(t reflect.Type) []*field {
+	if list, ok := fieldCache.Load(t); ok {
+		return list.([]*field)
+	}
+	var list []*field
+	for sf := range t.Fields() {
+		key, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
+		if key == "" || key == "-" {
+			continue
+		}
+		f := &field{key: key, doc: sf.Tag.Get("doc"), index: sf.Index[0], typ: sf.Type}
+		f.rules = parseRules(sf.Type, sf.Tag.Get("check"), t.Name()+"."+sf.Name)
+		if def, ok := sf.Tag.Lookup("default"); ok {
+			f.deft = def
+			f.def = new(yaml.Node)
+			if err := yaml.Unmarshal([]byte(def), f.def); err != nil || len(f.def.Content) != 1 {
+				panic(fmt.Sprintf("intent: %s.%s: default %q is not a value: %v", t.Name(), sf.Name, def, err))
+			}
+			f.def = f.def.Content[0]
+		}
+		list = append(list, f)
+	}
+	fieldCache.Store(t, list)
+	return list
+}
+
+func parseRules(t reflect.Type, tag, where string) rules {
+	var r rules
+	for rule := range strings.SplitSeq(tag, ",") {
+		word, arg, _ := strings.Cut(rule, "=")
+		switch word {
+		case "":
+		case "optional":
+			r.optional = true
+		case "required":
+			r.required = true
+		case "nonempty":
+			r.nonempty = true
+		case "later":
+			if arg == "" {
+				r.later = true
+			} else {
+				r.laterValues = strings.Split(arg, "|")
+			}
+		case "min":
+			r.lo = parseBound(t, arg, where)
+		case "max":
+			r.hi = parseBound(t, arg, where)
+		case "oneof":
+			r.oneof = strings.Split(arg, "|")
+		case "keys":
+			r.keys = forms[arg]
+			if r.keys == nil {
+				panic(fmt.Sprintf("intent: %s: no such form %q", where, arg))
+			}
+		default:
+			r.form = forms[word]
+			if r.form == nil {
+				panic(fmt.Sprintf("intent: %s: no such rule %q", where, rule))
+			}
+		}
+	}
+	return r
+}
+
+// parseBound reads a bound in the form of the values it bounds: 1, 10%, 720h.
+func parseBound(t reflect.Type, text, where string) *bound {
+	for !isText(t) && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map) {
+		t = t.Elem()
+	}
+	if !isText(t) {
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			panic(fmt.Sprintf("intent: %s: bound %q: %v", where, text, err))
+		}
+		return &bound{text, v}
+	}
+	v := reflect.New(t)
+	if err := v.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
+		panic(fmt.Sprintf("intent: %s: bound %q: %v", where, text, err))
+	}
+	return &bound{text, number(v.Elem())}
+}
+
+// number returns a value of a numeric kind as a number; a time.Duration past
+// 104 days loses nanoseconds, which no bound can tell.
+func number(v reflect.Value) float64 {
+	switch {
+	case v.CanInt():
+		return float64(v.Int())
+	case v.CanFloat():
+		return v.Float()
+	}
+	panic("intent: a bound on " + v.Type().String())
+}
+
+var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+// isText reports whether values of t read their own text form.
+func isText(t reflect.Type) bool { return reflect.PointerTo(t).Implements(textType) }

@@ -1,0 +1,127 @@
+package intent
+
+import (
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// A form is a rule for text that a struct tag names.
+type form struct {
+	pattern *regexp.Regexp
+	most    int // characters, 0 for what the pattern says
+	want    string
+	secret  bool                      // the text may be a pasted secret; never repeat it
+	why     func(value string) string // optional: the reason, after "got …"
+}
+
+// One part of a path: neither empty nor . nor .., written so that both Go and
+// JSON Schema can match it.
+const segment = `(?:[A-Za-z0-9_-]|\.[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]*`
+
+const digestPattern = `^sha256:[0-9a-f]{64}$`
+
+// forms are the words that a check tag may hold, beside the rules in fields.go.
+var forms = map[string]*form{
+	"name": {
+		pattern: regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`),
+		want:    "a name of lower-case letters, digits and dashes, at most 63",
+	},
+	"label": {
+		pattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/@-]{0,62}$`),
+		want:    "a word of letters, digits and ._/@-, at most 63",
+	},
+	"argument": {
+		pattern: regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,62}$`),
+		want:    "a word of letters, digits and _.-, at most 63",
+	},
+	"class": {
+		pattern: regexp.MustCompile(`^[^\p{C}\p{Z}](?:[^\p{C}\p{Zl}\p{Zp}]{0,98}[^\p{C}\p{Z}])?$`),
+		want:    "a class: text of at most 100 characters without spaces around it",
+	},
+	"metric": {
+		pattern: regexp.MustCompile(`^[^\p{C}\p{Z}](?:[^\p{C}\p{Zl}\p{Zp}]{0,118}[^\p{C}\p{Z}])?$`),
+		want:    "a metric, as mAP or AP/person",
+	},
+	"digest": {
+		pattern: regexp.MustCompile(digestPattern),
+		want:    "a digest, sha256: and 64 lower-case hex digits",
+	},
+	"dataset": {
+		pattern: regexp.MustCompile(`^` + segment + `(?:/` + segment + `)*$`),
+		most:    512,
+		want:    "NAME or NAME/sub/folder, where NAME stands in the server's configuration",
+		why:     whyDataset,
+	},
+	"segment": {
+		pattern: regexp.MustCompile(`^` + segment + `$`),
+		most:    100,
+		want:    "a name of letters, digits and ._-",
+	},
+	"time": {
+		pattern: regexp.MustCompile(`^(?:[01][0-9]|2[0-3]):[0-5][0-9]$`),
+		want:    `a time of day, as in "01:00"`,
+	},
+	"zone": {
+		pattern: regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9_+-]{1,31}){0,2}$`),
+		want:    "a time zone, as in Europe/Berlin or UTC",
+	},
+	"text": {
+		pattern: regexp.MustCompile(`^[\s\S]+$`),
+		most:    2000,
+		want:    "text of at most 2000 characters",
+	},
+	"variable": {
+		pattern: regexp.MustCompile(`^[A-Z_][A-Z0-9_]{0,63}$`),
+		want:    "the name of an environment variable in capitals, as in AOB_TOKEN, and not the secret itself",
+		secret:  true,
+	},
+	"path": {
+		pattern: regexp.MustCompile(`^[^\x00-\x1f\x7f]+$`),
+		most:    1024,
+		want:    "the path of a file or folder",
+		secret:  true,
+	},
+	"absolute": {
+		pattern: regexp.MustCompile(`^/[^\x00-\x1f\x7f]*$`),
+		most:    1024,
+		want:    "an absolute path, as in /srv/datasets",
+	},
+	"branch": {
+		pattern: regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`),
+		most:    200,
+		want:    "the name of a branch",
+	},
+	"url": {
+		pattern: regexp.MustCompile(`^https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?$`),
+		want:    "an address as https://gitea.example.com, without name and password",
+		secret:  true,
+	},
+	"repo": {
+		pattern: regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$`),
+		want:    "owner/name",
+	},
+	"address": {
+		pattern: regexp.MustCompile(`^(?:[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$`),
+		want:    "an address and a port, as in 127.0.0.1:8370",
+	},
+}
+
+// holds reports whether text is of the form.
+func (f *form) holds(s string) bool {
+	return (f.most == 0 || utf8.RuneCountInString(s) <= f.most) && f.pattern.MatchString(s)
+}
+
+func whyDataset(value string) string {
+	switch {
+	case strings.Contains(value, "://"):
+		return "a reference is a name, never an address"
+	case strings.HasPrefix(value, "/"):
+		return "a reference is a name, never an absolute path"
+	case strings.Contains("/"+value+"/", "/../") || strings.Contains("/"+value+"/", "/./"):
+		return "a reference never leaves its root"
+	case strings.Contains("/"+value+"/", "//"):
+		return "one of its parts is empty"
+	}
+	return ""
+}

@@ -1,0 +1,90 @@
+package intent
+
+import (
+	"fmt"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// gate checks the rules between a gate's fields.
+func (d *document) gate(g *delivery.Gate, doc *Doc) {
+	unique(d, g.Owners, "owners")
+	unique(d, g.Covers, "covers")
+	for i, name := range g.Covers {
+		doc.refer(d, refCovers, name, item("covers", i))
+	}
+	d.dataset(g.Evaluate.Dataset, "evaluate.dataset")
+	seen := make(map[string]int)
+	for i := range g.Checks {
+		path := item("checks", i)
+		c := &g.Checks[i]
+		if c.MaxDrop != nil && c.Against == "" && !d.has(path+".against") {
+			c.Against = "release"
+		}
+		for n, class := range c.Classes.Names {
+			doc.refer(d, refClass, class, item(path+".classes", n))
+		}
+		for n, class := range c.Except {
+			doc.refer(d, refClass, class, item(path+".except", n))
+		}
+		if !d.sound(path) {
+			continue
+		}
+		d.check(c, path)
+		key := fmt.Sprintf("%s %v %v %s", c.Metric, c.Classes, c.MaxDrop != nil, c.Against)
+		if first, ok := seen[key]; ok && d.sound(path) {
+			d.complain(path, "bounds what %s bounds; want one check for it", item("checks", first))
+			continue
+		}
+		seen[key] = i
+	}
+}
+
+// check checks the rules between the fields of one check, whose fields by
+// themselves are right.
+func (d *document) check(c *delivery.GateCheck, path string) {
+	var bounds []string
+	for _, key := range []string{"min", "max", "maxDrop"} {
+		if d.has(path + "." + key) {
+			bounds = append(bounds, key)
+		}
+	}
+	size := c.Metric == "size"
+	switch {
+	case len(bounds) == 0 && size:
+		d.complain(path, "has no bound; want max, as in max: 120MB")
+	case len(bounds) == 0:
+		d.complain(path, "has no bound; want min or maxDrop")
+	case len(bounds) > 1:
+		d.complain(path, "want exactly one of min, max and maxDrop, got %s; split it into two checks", and(bounds))
+	case size && bounds[0] != "max":
+		d.complain(path+"."+bounds[0], "has no meaning for size; want max, as in max: 120MB")
+	case !size && bounds[0] == "max":
+		d.complain(path+".max", "has no meaning for %s, where more is better; want min or maxDrop", c.Metric)
+	case size:
+		if _, err := c.Max.Bytes(); err != nil {
+			d.complain(path+".max", "%s", err)
+		}
+	}
+	switch {
+	case c.Metric == "AP" && c.Classes.IsZero():
+		d.complain(path, "AP is a class's own; want classes: all, or a list, as in classes: [person]; over all classes it is mAP")
+	case c.Metric != "AP" && !c.Classes.IsZero():
+		d.complain(path+".classes", "has no meaning for %s; want it with AP alone", c.Metric)
+	}
+	if len(c.Except) > 0 && !c.Classes.All {
+		d.complain(path+".except", "has a meaning with classes: all alone")
+	}
+	if c.Against != "" && c.MaxDrop == nil {
+		d.complain(path+".against", "has a meaning with maxDrop alone")
+	}
+	if size {
+		for _, key := range []string{"confidence", "support", "unsure"} {
+			if d.has(path + "." + key) {
+				d.complain(path+"."+key, "has no meaning for size, which is never unsure; leave it out")
+			}
+		}
+	}
+	unique(d, c.Classes.Names, path+".classes")
+	unique(d, c.Except, path+".except")
+}

@@ -1,0 +1,289 @@
+package intent
+
+import (
+	"fmt"
+	"path"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Mode is what a tree entry is.
+type Mode int
+
+// The modes.
+const (
+	Regular Mode = iota // executable or not
+	Symlink
+	Other // a submodule, or what no intent is
+)
+
+// A File is one file of a tree under models/, gates/ or fleets/.
+type File struct {
+	Path string // with slashes, from the root of the tree
+	Mode Mode
+	Size int64  // in bytes; over MaxFileSize, Data is not looked at
+	Data []byte // may be nil where Size says that it is too large, or a Cache has Hash
+	Hash string // names the content, as a git blob's hash; "" is never cached
+}
+
+// MaxFiles is how many files one tree may hold.
+const MaxFiles = 10_000
+
+// Options are what a file can only be checked against from outside. The zero
+// value leaves those checks out.
+type Options struct {
+	// Args checks train.args against a trainer, named without its version:
+	// Trainers.Check.
+	Args func(trainer string, args map[string]any) []Problem
+
+	// Roots are the names that may begin a dir: reference, from the server's
+	// configuration; nil allows all.
+	Roots []string
+
+	// Zone returns an error for an unknown time zone.
+	Zone func(name string) error
+}
+
+// A Problem is something wrong inside train.args.
+type Problem struct {
+	Path string // as lr_encoder or steps[2]; "" is all of them
+	Text string
+}
+
+// A Doc is one file, parsed by itself. It is never changed, so it may be kept
+// and joined again.
+type Doc struct {
+	file       string
+	kind       string // Model, Gate, Fleet, Release, Quarantine; "" is no file of intent
+	name       string // from the file's name; "" where that is wrong
+	value      any    // delivery.Model, …; nil where there is a complaint
+	refs       []ref
+	complaints []delivery.Complaint
+}
+
+// A ref is a name in one file that another file must define.
+type ref struct {
+	role   role
+	name   string
+	path   string
+	line   int
+	column int
+}
+
+type role int
+
+const (
+	refCovers role = iota // a gate's model
+	refRuns               // a fleet's model
+	refAfter              // a fleet's fleet
+	refClass              // a class of a covered model
+)
+
+// Complaints returns what is wrong with the file by itself, sorted.
+func (d *Doc) Complaints() []delivery.Complaint { return d.complaints }
+
+// Parse reads all files of one tree. Where there are complaints the intent
+// holds only the files that have none, which is good to show and not to act on.
+// What it returns shares memory with other calls' results where a Cache is
+// used, and must not be changed.
+func Parse(files []File, o Options) (delivery.Intent, []delivery.Complaint) {
+	return NewCache(o).Parse(files)
+}
+
+// parseAll parses files, on all processors where there are many.
+func parseAll(files []File, o Options) []*Doc {
+	docs := make([]*Doc, len(files))
+	workers := min(runtime.GOMAXPROCS(0), 1+len(files)/16)
+	if workers == 1 {
+		for i, f := range files {
+			docs[i] = ParseFile(f, o)
+		}
+		return docs
+	}
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range workers {
+		wait.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(files) {
+					return
+				}
+				docs[i] = ParseFile(files[i], o)
+			}
+		})
+	}
+	wait.Wait()
+	return docs
+}
+
+// The folders of intent and what their files may be, by what comes before .yaml.
+var folders = map[string]map[string]string{
+	"models": {"": "Model", ".release": "Release", ".quarantine": "Quarantine"},
+	"gates":  {"": "Gate"},
+	"fleets": {"": "Fleet"},
+}
+
+// Folders returns the folders that hold intent.
+func Folders() []string { return []string{"fleets", "gates", "models"} }
+
+// ParseFile reads one file by itself. The result depends on nothing but the
+// file's path, mode and content, and the options.
+func ParseFile(f File, o Options) *Doc {
+	doc := &Doc{file: f.Path}
+	d := &document{file: f.Path, options: o}
+	if doc.kind, doc.name = d.identify(f); doc.kind != "" && d.open(f) && d.header(doc) {
+		doc.value = d.parse(doc)
+	}
+	if doc.complaints = d.complaints(); len(doc.complaints) > 0 {
+		doc.value = nil
+	}
+	return doc
+}
+
+// identify says what a file must be, by its path alone.
+func (d *document) identify(f File) (kind, name string) {
+	folder, base, _ := strings.Cut(f.Path, "/")
+	kinds, ok := folders[folder]
+	switch {
+	case !ok || path.Clean(f.Path) != f.Path:
+		d.fault(place{}, "", "is no file of intent; those lie in models/, gates/ and fleets/")
+		return "", ""
+	case base == "":
+		d.fault(place{}, "", "want a folder of files")
+		return "", ""
+	case strings.HasPrefix(base, ".") || strings.Contains(base, "/.") || path.Base(base) == "README.md":
+		return "", "" // for people and their editors
+	case strings.Contains(base, "/"):
+		d.fault(place{}, "", "want files directly in %s/, without folders", folder)
+		return "", ""
+	}
+	stem, ok := strings.CutSuffix(base, ".yaml")
+	if !ok {
+		if stem, ok := strings.CutSuffix(strings.ToLower(base), ".yml"); ok {
+			d.fault(place{}, "", "want the extension .yaml: %s/%s.yaml", folder, stem)
+		} else {
+			d.fault(place{}, "", "want only NAME.yaml and README.md in %s/", folder)
+		}
+		return "", ""
+	}
+	name, kind = stem, kinds[""]
+	if i := strings.LastIndexByte(stem, '.'); i >= 0 && kinds[stem[i:]] != "" {
+		name, kind = stem[:i], kinds[stem[i:]]
+	}
+	if form := forms["name"]; !form.holds(name) {
+		d.fault(place{}, "", "want as file name %s, and .yaml, got %s", form.want, quote(base))
+		name = ""
+	}
+	return kind, name
+}
+
+// open reads a file into nodes.
+func (d *document) open(f File) bool {
+	switch {
+	case f.Mode == Symlink:
+		d.fault(place{}, "", "is a symbolic link; want the file itself")
+	case f.Mode != Regular:
+		d.fault(place{}, "", "want a regular file")
+	case f.Size > MaxFileSize || len(f.Data) > MaxFileSize:
+		d.fault(place{}, "", "is too large: %d bytes; want at most %d", max(f.Size, int64(len(f.Data))), MaxFileSize)
+	case f.Data == nil && f.Size > 0:
+		d.fault(place{}, "", "its content could not be read")
+	default:
+		return d.read(f.Data)
+	}
+	return false
+}
+
+// header compares kind and name with the file's path, and reports whether the
+// rest is worth reading: a gate among the models would be wrong in every line.
+func (d *document) header(doc *Doc) bool {
+	for i := 0; i+1 < len(d.top.Content); i += 2 {
+		key, value := d.top.Content[i], d.top.Content[i+1]
+		switch {
+		case key.Value == "kind" && value.Value != doc.kind && isKind(value.Value):
+			d.fault(placeOf(value), "kind", "want %s, by the file's place, got %s; move it to %s", doc.kind, value.Value, home(value.Value))
+			return false
+		case key.Value == "name" && doc.name != "" && value.Value != doc.name && forms["name"].holds(value.Value):
+			d.fault(placeOf(value), "name", "want %s, the file's name, got %s", quote(doc.name), quote(value.Value))
+		}
+	}
+	return true
+}
+
+func isKind(word string) bool { return home(word) != "" }
+
+// home returns the path pattern of a kind's files.
+func home(kind string) string {
+	for folder, kinds := range folders {
+		for suffix, k := range kinds {
+			if k == kind {
+				return folder + "/NAME" + suffix + ".yaml"
+			}
+		}
+	}
+	return ""
+}
+
+// parse decodes a file by its kind and checks the rules between its fields.
+func (d *document) parse(doc *Doc) any {
+	switch doc.kind {
+	case "Model":
+		var m delivery.Model
+		d.decode(&m)
+		d.model(&m)
+		return m
+	case "Gate":
+		var g delivery.Gate
+		d.decode(&g)
+		d.gate(&g, doc)
+		return g
+	case "Fleet":
+		var f delivery.Fleet
+		d.decode(&f)
+		d.fleet(&f, doc)
+		return f
+	case "Release":
+		var r delivery.Release
+		d.decode(&r)
+		d.release(&r)
+		return r
+	case "Quarantine":
+		var q delivery.Quarantine
+		d.decode(&q)
+		return q
+	}
+	panic("intent: unknown kind " + doc.kind)
+}
+
+// refer notes that another file must define a name.
+func (doc *Doc) refer(d *document, role role, name, path string) {
+	if name == "" || !d.sound(path) {
+		return
+	}
+	at := d.place(path)
+	doc.refs = append(doc.refs, ref{role, name, path, at.line, at.column})
+}
+
+// kindTypes are the types behind the kinds.
+var kindTypes = map[string]reflect.Type{
+	"Model":      reflect.TypeFor[delivery.Model](),
+	"Gate":       reflect.TypeFor[delivery.Gate](),
+	"Fleet":      reflect.TypeFor[delivery.Fleet](),
+	"Release":    reflect.TypeFor[delivery.Release](),
+	"Quarantine": reflect.TypeFor[delivery.Quarantine](),
+	"Server":     reflect.TypeFor[Server](),
+}
+
+// tooMany is what a tree beyond MaxFiles gets.
+func tooMany(files []File) []delivery.Complaint {
+	first := slices.MinFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	folder, _, _ := strings.Cut(first.Path, "/")
+	return []delivery.Complaint{{File: folder, Text: fmt.Sprintf("%d files of intent; want at most %d in one tree", len(files), MaxFiles)}}
+}

@@ -1,0 +1,234 @@
+package intent
+
+import (
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Server is the configuration of aob serve, defaults filled. Secrets are never
+// in it, only where they are: a variable of the environment or a file.
+//
+// A relative path is relative to the configuration file's folder; see
+// [Server.Resolve].
+type Server struct {
+	Repository string            `json:"repository" check:"path" doc:"The intent repository: an address, or the folder of a bare repository."`
+	Main       string            `json:"main" default:"main" check:"branch" doc:"The branch that says what must run."`
+	Forge      ServerForge       `json:"forge" default:"{local: {}}" doc:"Where pull requests live."`
+	State      string            `json:"state" default:"state" check:"path" doc:"The folder of all that the server keeps: mirror, runs, bundles, ledger, keys."`
+	Listen     ServerListen      `json:"listen" doc:"Where devices, webhooks and browsers reach the server."`
+	Socket     string            `json:"socket,omitempty" check:"optional,path" doc:"The Unix socket of aob status and the other commands; aob.sock in state by default."`
+	Datasets   ServerDatasets    `json:"datasets" doc:"The names that dataset references may use, and what they stand for."`
+	AutoGo     map[string]any    `json:"autoGo,omitempty" check:"optional,later" doc:"Which runs that cost money start without being asked for. Local runs cost none."`
+	Poll       ServerPoll        `json:"poll" doc:"How often the world is looked at where nothing wakes the loop."`
+	Fleets     ServerFleets      `json:"fleets" doc:"How devices and the server keep in touch."`
+	Detector   ServerDetector    `json:"detector" doc:"The process that runs ONNX models, to evaluate them."`
+	Trainers   string            `json:"trainers,omitempty" check:"optional,path" doc:"A folder of trainers to use in place of the built-in ones."`
+	Python     string            `json:"python" default:"/usr/bin/python3" check:"path" doc:"The Python that runs trainers."`
+	Terraform  string            `json:"terraform,omitempty" check:"optional,path" doc:"The Terraform binary; the one on PATH by default."`
+	Keys       ServerKeys        `json:"keys" doc:"The files of the signing keys."`
+	Heartbeat  delivery.Duration `json:"heartbeat" default:"60s" check:"min=5s,max=1h" doc:"How long a run may be silent before it counts as dead."`
+	Devices    ServerDevices     `json:"devices" doc:"How devices prove that they may talk to the server."`
+}
+
+// ServerForge is where pull requests live: exactly one of its fields.
+type ServerForge struct {
+	Local *ServerLocal `json:"local,omitempty" check:"optional" doc:"The bare folder alone: every branch but main is a proposal. Write {}."`
+	Gitea *ServerGitea `json:"gitea,omitempty" check:"optional" doc:"A Gitea or Forgejo server."`
+}
+
+// ServerLocal has no settings.
+type ServerLocal struct{}
+
+// ServerGitea says how to talk to a Gitea server.
+type ServerGitea struct {
+	URL               string `json:"url" check:"url" doc:"The server's address, as https://gitea.example.com."`
+	Repo              string `json:"repo" check:"repo" doc:"The repository there: owner/name."`
+	TokenEnv          string `json:"tokenEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the access token."`
+	TokenFile         string `json:"tokenFile,omitempty" check:"optional,path" doc:"The file that holds the access token."`
+	WebhookSecretEnv  string `json:"webhookSecretEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the webhook's secret. Without a secret no webhook is taken, and polling finds changes."`
+	WebhookSecretFile string `json:"webhookSecretFile,omitempty" check:"optional,path" doc:"The file that holds the webhook's secret."`
+}
+
+// ServerListen is where the server is reached.
+type ServerListen struct {
+	Address     string `json:"address" default:"127.0.0.1:8370" check:"address" doc:"Address and port."`
+	Certificate string `json:"certificate,omitempty" check:"optional,path" doc:"The TLS certificate's file, PEM; with key."`
+	Key         string `json:"key,omitempty" check:"optional,path" doc:"The file of the certificate's private key, PEM."`
+}
+
+// ServerDatasets are the dataset names that intent may use.
+type ServerDatasets struct {
+	Dir map[string]string `json:"dir,omitempty" check:"optional,keys=segment,absolute" doc:"For dir: references, a name and the folder it stands for."`
+}
+
+// ServerPoll says how often the world is looked at.
+type ServerPoll struct {
+	Git   delivery.Duration `json:"git" default:"5s" check:"min=100ms,max=1h" doc:"Between looks at the repository's branches."`
+	Forge delivery.Duration `json:"forge" default:"15s" check:"min=100ms,max=1h" doc:"Between looks at the forge's pull requests."`
+}
+
+// ServerFleets says how devices and the server keep in touch.
+type ServerFleets struct {
+	Poll     delivery.Duration `json:"poll" default:"2s" check:"min=100ms,max=24h" doc:"Between a device's looks at what it must run."`
+	Expiry   delivery.Duration `json:"expiry" default:"24h" check:"min=1m,max=8760h" doc:"How long a signed desired state may be installed."`
+	Deadline delivery.Duration `json:"deadline" default:"10m" check:"min=1s,max=720h" doc:"How long a device in a wave may be silent before it counts as failed."`
+}
+
+// ServerDetector is the process that runs ONNX models.
+type ServerDetector struct {
+	Binary  string            `json:"binary,omitempty" check:"optional,path" doc:"The file of aob-detect; beside aob by default."`
+	Library string            `json:"library,omitempty" check:"optional,path" doc:"The file of the ONNX Runtime library; looked for by default."`
+	Memory  delivery.Bytes    `json:"memory" default:"4GiB" check:"min=256MiB,max=1024GiB" doc:"The most memory that it may take."`
+	Limit   delivery.Duration `json:"limit" default:"30m" check:"min=1s,max=24h" doc:"The longest that one evaluation may take."`
+}
+
+// ServerKeys are the files of signing keys. Those left out are in the folder
+// keys in state, and made at the first start.
+type ServerKeys struct {
+	Evidence string   `json:"evidence,omitempty" check:"optional,path" doc:"The private key that signs evidence."`
+	Desired  string   `json:"desired,omitempty" check:"optional,path" doc:"The private key that signs what fleets run."`
+	Trusted  []string `json:"trusted,omitempty" check:"optional,nonempty,path" doc:"Public keys whose evidence counts beside the server's own, as after a change of keys."`
+}
+
+// ServerDevices says how devices prove who they are.
+type ServerDevices struct {
+	TokenEnv  string `json:"tokenEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the token which devices show."`
+	TokenFile string `json:"tokenFile,omitempty" check:"optional,path" doc:"The file that holds the token which devices show; device.token in state by default, made at the first start."`
+}
+
+// ParseServer reads the server's configuration as strictly as intent is read.
+// Complaints never repeat what may be a secret.
+func ParseServer(path string, data []byte) (Server, []delivery.Complaint) {
+	d := &document{file: path}
+	var s Server
+	if d.open(File{Path: path, Size: int64(len(data)), Data: data}) {
+		d.secrets(d.top, "")
+		d.decode(&s)
+		d.server(s)
+	}
+	list := d.complaints()
+	if len(list) > 0 {
+		return Server{}, list
+	}
+	return s, nil
+}
+
+var secretKey = regexp.MustCompile(`(?i)(token|secret|password|passphrase|credential)s?$|^(api|access|private|signing)_?key$`)
+
+// secrets takes keys that hold a secret out of the file, with a complaint that
+// says where it goes, so that nothing later repeats it.
+func (d *document) secrets(n *yaml.Node, path string) {
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	var kept []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		at := member(path, key.Value)
+		if secretKey.MatchString(key.Value) {
+			stem := "token"
+			if key.Value == "webhookSecret" {
+				stem = key.Value
+			}
+			d.fault(placeOf(key), at, "a secret does not belong in this file; want %sEnv: NAME, of an environment variable, or %sFile: PATH", stem, stem)
+			continue
+		}
+		d.secrets(value, at)
+		kept = append(kept, key, value)
+	}
+	n.Content = kept
+}
+
+// server checks the rules between the configuration's fields.
+func (d *document) server(s Server) {
+	if d.sound("repository") && hasPassword(s.Repository) {
+		d.complain("repository", "a secret does not belong in an address; want it without name and password, and the token in forge")
+	}
+	if d.sound("forge") {
+		switch {
+		case s.Forge.Local == nil && s.Forge.Gitea == nil, s.Forge.Local != nil && s.Forge.Gitea != nil:
+			d.complain("forge", "want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}")
+		case s.Forge.Gitea != nil:
+			g := s.Forge.Gitea
+			d.oneOf("forge.gitea", "tokenEnv", g.TokenEnv, "tokenFile", g.TokenFile, true)
+			d.oneOf("forge.gitea", "webhookSecretEnv", g.WebhookSecretEnv, "webhookSecretFile", g.WebhookSecretFile, false)
+		}
+	}
+	d.oneOf("devices", "tokenEnv", s.Devices.TokenEnv, "tokenFile", s.Devices.TokenFile, false)
+	if d.sound("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
+		d.complain("listen", "want certificate and key together, or neither")
+	}
+}
+
+// oneOf complains where two ways to say one thing are both taken, or neither.
+func (d *document) oneOf(path, a, va, b, vb string, must bool) {
+	switch {
+	case !d.sound(path):
+	case va != "" && vb != "":
+		d.complain(path, "want %s or %s, got both", a, b)
+	case va == "" && vb == "" && must:
+		d.complain(path, "want %s or %s", a, b)
+	}
+}
+
+// hasPassword reports whether an address carries a password, or a token as its
+// user. The user git of SSH addresses is neither.
+func hasPassword(address string) bool {
+	_, rest, ok := strings.Cut(address, "://")
+	if !ok {
+		return false
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	user, _, ok := strings.Cut(host, "@")
+	return ok && (strings.Contains(user, ":") || !strings.HasPrefix(address, "ssh://"))
+}
+
+// Resolve returns the configuration with the paths that its folder decides:
+// relative paths are joined to folder, and those left out that lie in state are
+// filled in. Binaries that are looked for stay empty.
+func (s Server) Resolve(folder string) Server {
+	join := func(base, path string) string {
+		if path == "" || filepath.IsAbs(path) {
+			return path
+		}
+		return filepath.Join(base, path)
+	}
+	s.State = join(folder, s.State)
+	fill := func(path *string, name string) {
+		if *path == "" {
+			*path = filepath.Join(s.State, name)
+		}
+		*path = join(folder, *path)
+	}
+	fill(&s.Socket, "aob.sock")
+	fill(&s.Keys.Evidence, "keys/evidence.key")
+	fill(&s.Keys.Desired, "keys/desired.key")
+	if s.Devices.TokenEnv == "" {
+		fill(&s.Devices.TokenFile, "device.token")
+	}
+	if !strings.Contains(s.Repository, ":") { // no address
+		s.Repository = join(folder, s.Repository)
+	}
+	for _, path := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Trainers, &s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
+		*path = join(folder, *path)
+	}
+	if strings.Contains(s.Python, "/") {
+		s.Python = join(folder, s.Python)
+	}
+	trusted := make([]string, len(s.Keys.Trusted))
+	for i, path := range s.Keys.Trusted {
+		trusted[i] = join(folder, path)
+	}
+	s.Keys.Trusted = trusted
+	if g := s.Forge.Gitea; g != nil {
+		c := *g
+		c.TokenFile, c.WebhookSecretFile = join(folder, g.TokenFile), join(folder, g.WebhookSecretFile)
+		s.Forge.Gitea = &c
+	}
+	return s
+}
