@@ -148,4 +148,3 @@ func byImportance(a, b string) int {
 func escape(s string) string {
 	return strings.NewReplacer("<", "&lt;", "|", "\\|", "@", "@\u200b", "`", "'", "[", "\\[", "\n", " ", "\r", " ").Replace(s)
 }
-

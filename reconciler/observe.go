@@ -5,9 +5,11 @@ package reconciler
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -161,10 +163,18 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}
-	if w.Evidence, err = r.Evidence.Evidence(ctx); err != nil {
+	if w.Evidence, err = r.Evidence.Evidence(ctx, w); err != nil {
 		return w, fmt.Errorf("evidence: %w", err)
 	}
-	w.Devices, w.Published = r.Fleet.Devices(), r.Fleet.Published()
+	w.Devices, w.Published = map[string][]delivery.Device{}, map[string]delivery.Desired{}
+	for _, d := range r.Fleet.Devices() {
+		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
+	}
+	for name := range w.Main.Intent.Fleets {
+		if d, ok := r.Fleet.Published(name); ok {
+			w.Published[name] = d
+		}
+	}
 	if w.Clocks, err = r.clocks(ctx); err != nil {
 		return w, err
 	}
@@ -326,24 +336,33 @@ func (r *Reconciler) tree(commit string) (tree, error) {
 	if err != nil {
 		return tree{}, err
 	}
-	in, complaints, err := r.Parser.Parse(sources(files), func(hash string) ([]byte, error) {
-		return r.Repo.Blob(hash, intent.MaxFileSize)
-	})
-	if err != nil {
-		return tree{}, err
+	sources := make([]intent.File, len(files))
+	for i, f := range files {
+		sources[i] = intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Mode: mode(f.Mode)}
+		if f.Size < 0 {
+			sources[i].Size = math.MaxInt64
+		}
+		if f.Size < 0 || f.Size > intent.MaxFileSize || !f.Mode.IsRegular() || r.Parser.Has(f.Path, f.Hash) {
+			continue
+		}
+		if sources[i].Data, err = r.Repo.Blob(f.Hash, intent.MaxFileSize); err != nil {
+			return tree{}, fmt.Errorf("%s: %w", f.Path, err)
+		}
 	}
+	in, complaints := r.Parser.Parse(sources)
 	t := tree{in, complaints}
 	r.seen.trees[commit] = t
 	return t, nil
 }
 
-// sources turns a tree's entries into the parser's.
-func sources(files []git.File) []intent.Source {
-	out := make([]intent.Source, len(files))
-	for i, f := range files {
-		out[i] = intent.Source{Path: f.Path, Hash: f.Hash, Size: f.Size, Regular: f.Mode.IsRegular(), Symlink: f.Mode&fs.ModeSymlink != 0}
+func mode(m fs.FileMode) intent.Mode {
+	switch {
+	case m.IsRegular():
+		return intent.Regular
+	case m&fs.ModeSymlink != 0:
+		return intent.Symlink
 	}
-	return out
+	return intent.Other
 }
 
 // history reads what main's release file of a model has said.
@@ -358,9 +377,11 @@ func (r *Reconciler) history(main, model string) ([]plan.Past, error) {
 		p := plan.Past{Commit: v.Commit}
 		if v.Blob != "" {
 			data, err := r.Repo.Blob(v.Blob, intent.MaxFileSize)
-			if err == nil {
-				p.Release = intent.ReadRelease(path, data)
+			if err != nil && !errors.Is(err, git.ErrTooBig) {
+				return nil, err
 			}
+			doc := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{})
+			p.Release = doc.Release()
 		}
 		past = append(past, p)
 	}

@@ -48,14 +48,16 @@ type (
 	}
 	// Evidence is what has been signed.
 	Evidence interface {
-		Evidence(ctx context.Context) (plan.Evidence, error)
+		// Evidence returns what there is to say about the models of a world: main
+		// and proposals are filled, the rest is not.
+		Evidence(ctx context.Context, w plan.World) (plan.Evidence, error)
 		Sign(ctx context.Context, bundle delivery.Digest, predicateType string, predicate any) error
 	}
 	// Fleet is what devices read and say.
 	Fleet interface {
 		Publish(ctx context.Context, d delivery.Desired) error
-		Published() map[string]delivery.Desired
-		Devices() map[string][]delivery.Device
+		Published(ring string) (delivery.Desired, bool)
+		Devices() []delivery.Device
 	}
 	// Ledger is what the world cannot tell.
 	Ledger interface {

@@ -225,3 +225,17 @@ func (d *digester) flush() {
 	d.Write(d.buf)
 	d.buf = d.buf[:0]
 }
+
+// Protocol returns how numbers are made with these parameters, before there is
+// a ground truth: its Truth is empty.
+func (p Params) Protocol() (Protocol, error) {
+	p, err := p.withDefaults()
+	return p.protocol(""), err
+}
+
+func (p Params) protocol(truth string) Protocol {
+	return Protocol{
+		Evaluator: evaluator, Mode: p.Mode, MaxDets: p.MaxDets, ScoreFloor: p.ScoreFloor,
+		ClipBoxes: p.ClipBoxes, Area: "field", Truth: truth,
+	}
+}

@@ -98,10 +98,7 @@ func Match(truth *Truth, detections []Detection, params Params) (*Matched, error
 		images:   make([]Image, len(truth.Images)),
 		category: make([]Category, len(truth.Categories)),
 		classes:  make([]class, len(truth.Categories)),
-		protocol: Protocol{
-			Evaluator: evaluator, Mode: params.Mode, MaxDets: params.MaxDets, ScoreFloor: params.ScoreFloor,
-			ClipBoxes: params.ClipBoxes, Area: "field", Truth: truth.Digest(),
-		},
+		protocol: params.protocol(truth.Digest()),
 	}
 	for _, v := range truth.Images {
 		m.images[ids.images[v.ID]] = v

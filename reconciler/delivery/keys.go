@@ -33,7 +33,11 @@ func ScoreKey(r EvalRun) Digest {
 }
 
 // CompareKey is the key of a compare run.
-func CompareKey(r CompareRun) Digest { return DigestOf("compare", r) }
+func CompareKey(r CompareRun) Digest {
+	return DigestOf("compare", map[string]any{
+		"candidate": ScoreKey(r.Candidate), "baseline": ScoreKey(r.Baseline), "resamples": r.Resamples, "seed": r.Seed,
+	})
+}
 
 // VerdictKey is the key of a gate's answer: the gate and everything it read.
 func VerdictKey(gate Digest, inputs []Digest) Digest {

@@ -139,10 +139,10 @@ type Samples []float64
 
 // CompareRun asks for the paired bootstrap of two scores on one eval set.
 type CompareRun struct {
-	Candidate Digest `json:"candidate"` // score keys
-	Baseline  Digest `json:"baseline"`
-	Resamples int    `json:"resamples"`
-	Seed      uint64 `json:"seed"`
+	Candidate EvalRun `json:"candidate"`
+	Baseline  EvalRun `json:"baseline"`
+	Resamples int     `json:"resamples"`
+	Seed      uint64  `json:"seed"`
 }
 
 // A CompareResult holds candidate minus baseline, by metric.

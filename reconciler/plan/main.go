@@ -159,8 +159,8 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 		if !ok || base.Content != score.Content {
 			return delivery.Verdict{}, false
 		}
-		ask := delivery.CompareRun{Candidate: score.Key, Baseline: base.Key, Resamples: resamples, Seed: bootstrapSeed}
-		compare, stage := m.compare(score.Key, base.Key, func(s delivery.RunSpec) (delivery.RunState, Stage) {
+		ask := delivery.CompareRun{Candidate: score.Input, Baseline: base.Input, Resamples: resamples, Seed: bootstrapSeed}
+		compare, stage := m.compare(score.Input, base.Input, func(s delivery.RunSpec) (delivery.RunState, Stage) {
 			s.Note = model + " on main"
 			return m.run(s, Proposal{}, true, "")
 		})

@@ -417,7 +417,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 				continue
 			}
 			jt.base = &base
-			compare, stage := m.compare(score.Key, base.Key, run)
+			compare, stage := m.compare(score.Input, base.Input, run)
 			wait(stage)
 			if stage.State != delivery.CheckSuccess {
 				continue
@@ -529,7 +529,7 @@ const (
 )
 
 // compare finds the paired bootstrap of two scores, or plans the run for it.
-func (m *maker) compare(candidate, baseline delivery.Digest, run runner) (*delivery.CompareResult, Stage) {
+func (m *maker) compare(candidate, baseline delivery.EvalRun, run runner) (*delivery.CompareResult, Stage) {
 	ask := delivery.CompareRun{Candidate: candidate, Baseline: baseline, Resamples: resamples, Seed: bootstrapSeed}
 	state, stage := run(delivery.RunSpec{Key: delivery.CompareKey(ask), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask})
 	if stage.State != delivery.CheckSuccess {
@@ -550,7 +550,7 @@ func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.V
 	if j.base != nil {
 		in.Baseline = &gate.Measured{Key: j.base.Key, Scores: j.base.Scores}
 		in.Compare = j.compare
-		in.CompareKey = delivery.CompareKey(delivery.CompareRun{Candidate: j.score.Key, Baseline: j.base.Key, Resamples: resamples, Seed: bootstrapSeed})
+		in.CompareKey = delivery.CompareKey(delivery.CompareRun{Candidate: j.score.Input, Baseline: j.base.Input, Resamples: resamples, Seed: bootstrapSeed})
 	}
 	in.SameBundle = r.Baseline != nil && r.Baseline.Bundle == r.Bundle
 	return gate.Judge(j.label, j.gate, in)

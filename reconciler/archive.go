@@ -1,0 +1,161 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/evidence"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// An Archive is bundles and what is signed about them, as a plan reads it. It
+// belongs to the loop's goroutine.
+type Archive struct {
+	Bundles    *artifact.Store
+	Statements *evidence.Store
+
+	described map[delivery.Digest]plan.Bundle
+	last      *evidence.Snapshot // what index was made of
+	index     plan.Evidence
+	skipped   int
+	Skipped   func(evidence.Skipped) // told once of each statement that does not count; may be nil
+}
+
+// Sign signs a statement about a bundle.
+func (a *Archive) Sign(ctx context.Context, bundle delivery.Digest, predicateType string, predicate any) error {
+	return a.Statements.Sign(ctx, bundle, predicateType, predicate)
+}
+
+// Evidence returns what is signed. Scores, which are large, are those of the
+// bundles that the world's open questions are about.
+func (a *Archive) Evidence(ctx context.Context, w plan.World) (plan.Evidence, error) {
+	s, err := a.Statements.Load(ctx)
+	if err != nil {
+		return plan.Evidence{}, err
+	}
+	if s != a.last {
+		a.last, a.index = s, indexed(s)
+		for ; a.skipped < len(s.Skipped); a.skipped++ {
+			if a.Skipped != nil {
+				a.Skipped(s.Skipped[a.skipped])
+			}
+		}
+	}
+	e := a.index
+	if e.Bundles, err = a.bundles(ctx); err != nil {
+		return e, err
+	}
+	wanted := scored(w, s)
+	if len(wanted) > 0 {
+		if e.Scores, _, err = a.Statements.Scores(ctx, wanted); err != nil {
+			return e, err
+		}
+	}
+	return e, nil
+}
+
+// indexed arranges a snapshot as plans read it.
+func indexed(s *evidence.Snapshot) plan.Evidence {
+	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
+		Verdicts: map[delivery.Digest]bool{}, Accepted: s.AcceptancesOf}
+	for spec, list := range s.TrainingsOf {
+		// The first is what the spec was resolved to; a later one is another
+		// server's, and both are the same model.
+		e.BySpec[spec] = plan.Trained{Bundle: list[0].Result.Bundle, Training: list[0]}
+	}
+	for key, t := range s.Trainings {
+		e.ByRun[key] = plan.Trained{Bundle: t.Result.Bundle, Training: t}
+	}
+	for key := range s.Verdicts {
+		e.Verdicts[key] = true
+	}
+	for _, list := range s.ReleasesOf {
+		e.Releases = append(e.Releases, list...)
+	}
+	for _, list := range s.AbortsOf {
+		e.Aborts = append(e.Aborts, list...)
+	}
+	return e
+}
+
+// bundles describes every bundle of the store; each is read once.
+func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle, error) {
+	list, err := a.Bundles.Bundles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if a.described == nil {
+		a.described = map[delivery.Digest]plan.Bundle{}
+	}
+	there := make(map[delivery.Digest]plan.Bundle, len(list))
+	for _, d := range list {
+		b, ok := a.described[d]
+		if !ok {
+			info, err := a.Bundles.Describe(ctx, d)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size}
+			a.described[d] = b
+		}
+		there[d] = b
+	}
+	return there, nil
+}
+
+// scored lists the bundles whose scores the open questions are about: what the
+// proposals' specs were resolved to, and the releases of their models and of
+// the models whose release on main has still to be accepted.
+func scored(w plan.World, s *evidence.Snapshot) []delivery.Digest {
+	var list []delivery.Digest
+	seen := map[delivery.Digest]bool{}
+	add := func(d delivery.Digest) {
+		if d != "" && !seen[d] {
+			seen[d] = true
+			list = append(list, d)
+		}
+	}
+	models := map[string]bool{}
+	for _, p := range w.Proposals {
+		for name, m := range p.Intent.Models {
+			if base, ok := p.Base.Models[name]; ok && base.SpecDigest() == m.SpecDigest() && p.Base.Releases[name].Bundle == p.Intent.Releases[name].Bundle {
+				continue
+			}
+			models[name] = true
+			for _, t := range s.TrainingsOf[m.SpecDigest()] {
+				add(t.Result.Bundle)
+			}
+			add(p.Intent.Releases[name].Bundle)
+		}
+		for name, g := range p.Intent.Gates {
+			if base, ok := p.Base.Gates[name]; ok && base.Digest() == g.Digest() {
+				continue
+			}
+			for _, model := range g.Covers {
+				models[model] = true
+			}
+		}
+	}
+	for name, r := range w.Main.Intent.Releases {
+		accepted := false
+		for _, a := range s.AcceptancesOf[name] {
+			accepted = accepted || (a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version)
+		}
+		if !accepted {
+			models[name] = true
+			add(r.Bundle)
+		}
+	}
+	for name := range models {
+		for _, a := range s.AcceptancesOf[name] {
+			add(a.Bundle)
+		}
+	}
+	return list
+}

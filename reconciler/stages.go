@@ -1,0 +1,407 @@
+package reconciler
+
+// This file is what happens inside a run: the work of aob runner, in a process
+// of its own. Each kind is one method from a spec to a result. All of it may be
+// killed at any moment and done again.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/terraform"
+)
+
+// Stages does the work of runs.
+type Stages struct {
+	Roots      dataset.Roots
+	Runs       string // the folder of runs
+	Detections string // the folder of stored detections
+	Trainers   string // the folder of trainers
+	Python     string
+	Trainer    *terraform.Trainer
+	Detector   detect.Detector
+	Bundles    *artifact.Store
+	Heartbeat  time.Duration
+	Log        *slog.Logger
+}
+
+// Protocol names how AOB scores, the ground truth aside. It is part of every
+// score key.
+func Protocol() (delivery.Digest, error) {
+	p, err := scoring.Protocol()
+	return protocol(p), err
+}
+
+// scoring is how AOB scores.
+var scoring = coco.Params{Mode: coco.Fixed}
+
+func protocol(p coco.Protocol) delivery.Digest {
+	p.Truth = "" // the score key has the truths beside it
+	return delivery.Digest(p.Digest())
+}
+
+// Do performs one run.
+func (s *Stages) Do(ctx context.Context, r *run.Run) error {
+	return r.Do(ctx, func(ctx context.Context) (any, error) {
+		switch r.Spec.Kind {
+		case delivery.RunData:
+			return s.data(ctx, r, *r.Spec.Data)
+		case delivery.RunTrain:
+			return s.train(ctx, r, *r.Spec.Train)
+		case delivery.RunEval:
+			return s.eval(ctx, r, *r.Spec.Eval)
+		case delivery.RunCompare:
+			return s.compare(ctx, r, *r.Spec.Compare)
+		}
+		return nil, delivery.Blockedf("run it with the aob that asked for it", "there is no run of kind %q", r.Spec.Kind)
+	})
+}
+
+const preparedFolder = "prepared"
+
+func (s *Stages) data(ctx context.Context, r *run.Run, ask delivery.DataRun) (any, error) {
+	if err := r.Stage("check"); err != nil {
+		return nil, err
+	}
+	return s.Roots.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.progress(r, "checking images"))
+}
+
+// progress writes status.json as a trainer does, now and then.
+func (s *Stages) progress(r *run.Run, what string) func(done, total int) {
+	began := time.Now()
+	var last time.Time
+	return func(done, total int) {
+		now := time.Now()
+		if now.Sub(last) < 500*time.Millisecond && done != total {
+			return
+		}
+		last = now
+		left := now.Sub(began).Seconds() / float64(max(1, done)) * float64(total-done)
+		data, err := json.Marshal(delivery.RunStatus{Batch: done, Batches: total, Heartbeat: now.UTC(), Message: what, SecondsLeft: &left})
+		if err == nil {
+			err = os.MkdirAll(filepath.Join(r.Dir, "output"), 0o755)
+		}
+		if err == nil {
+			err = durable.WriteFile(filepath.Join(r.Dir, "output", "status.json"), data, 0o644)
+		}
+		if err != nil {
+			s.Log.Warn("progress not written", "error", err.Error())
+		}
+	}
+}
+
+// A trainer is told what to do by this, and nothing else.
+type trainerRun struct {
+	Key     delivery.Digest `json:"key"`
+	Seed    int64           `json:"seed"`
+	Dataset string          `json:"dataset"`
+	Output  string          `json:"output"`
+	Spec    trainerSpec     `json:"spec"`
+}
+
+type trainerSpec struct {
+	Classes []string       `json:"classes"`
+	Train   map[string]any `json:"train"`
+}
+
+func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (any, error) {
+	prepared := filepath.Join(run.Folder(s.Runs, delivery.RunData, ask.Data), preparedFolder)
+	if _, err := os.Stat(prepared); err != nil {
+		return nil, delivery.Blockedf("check the dataset again: aob pr recheck", "the training input of data run %s is gone", ask.Data.Short())
+	}
+	name, _, _ := strings.Cut(ask.Spec.Train.With, "@")
+	output := filepath.Join(r.Dir, "output")
+	var spec map[string]any
+	if err := json.Unmarshal(delivery.Canonical(ask.Spec.Train), &spec); err != nil {
+		return nil, err
+	}
+	delete(spec, "seeds") // this run has one
+	if spec["args"] == nil {
+		spec["args"] = map[string]any{}
+	}
+	trained, err := s.Trainer.Train(ctx, terraform.TrainRequest{
+		Dir:     r.Dir,
+		RunJSON: trainerRun{Key: r.Spec.Key, Seed: ask.Seed, Dataset: prepared, Output: output, Spec: trainerSpec{ask.Spec.Classes.Names(), spec}},
+		Python:  s.Python, Script: filepath.Join(s.Trainers, name, "train.py"),
+		Heartbeat: s.Heartbeat, Limit: time.Duration(ask.Limit),
+		Stage: r.Stage, Progress: r.Progress,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("inspect"); err != nil {
+		return nil, err
+	}
+	model := filepath.Join(trained.Output, "model.onnx")
+	signature, golden, err := s.Detector.Inspect(ctx, model)
+	if err != nil {
+		return nil, blocked(err, "mend the trainer")
+	}
+	if err := sameClasses(signature, ask.Spec.Classes.Names()); err != nil {
+		return nil, err
+	}
+	goldenBytes, err := golden.MarshalBinary()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("pack"); err != nil {
+		return nil, err
+	}
+	bundle, err := s.Bundles.Push(ctx, artifact.Bundle{ModelPath: model, Signature: signature, Golden: goldenBytes,
+		Labels: ask.Spec.Classes.Names(), Provenance: map[string]string{"run": string(r.Spec.Key)}})
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Bundles.Describe(ctx, bundle)
+	if err != nil {
+		return nil, err
+	}
+	return delivery.TrainResult{Bundle: bundle, Model: info.Model, Size: info.Size, Attempts: trained.Attempts,
+		Trainer: trainerWord(filepath.Join(trained.Output, "train.json"))}, nil
+}
+
+// trainerWord reads what a trainer says about itself; it is information only,
+// and its absence is no failure.
+func trainerWord(path string) json.RawMessage {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil || !json.Valid(data) {
+		return nil
+	}
+	return data
+}
+
+// sameClasses refuses a model that does not know the classes asked for.
+func sameClasses(s delivery.Signature, classes []string) error {
+	for _, c := range classes {
+		if !slices.Contains(s.Slots, c) {
+			return delivery.Blockedf("mend the trainer", "the trained model has no class %s; it has %s", c, strings.Join(s.Slots, ", "))
+		}
+	}
+	return nil
+}
+
+// blocked turns a detector's word that model or image is at fault into one for
+// a person: trying again does not help.
+func blocked(err error, do string) error {
+	if _, ok := errors.AsType[*detect.ModelError](err); ok {
+		return delivery.Blocked{What: err.Error(), Do: do}
+	}
+	if _, ok := errors.AsType[*detect.ImageError](err); ok {
+		return delivery.Blocked{What: err.Error(), Do: "mend the image in the dataset"}
+	}
+	return err
+}
+
+// opened is an eval set with one bundle's detections on it.
+type opened struct {
+	data       *dataset.EvalData
+	detections []detect.ImageDetections
+	digest     delivery.Digest
+	slots      []string
+}
+
+// open reads an eval run's images and truths, and finds or makes the detections.
+func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*opened, error) {
+	data, err := s.Roots.EvalSet(ctx, e.EvalSet, e.Classes)
+	if err != nil {
+		return nil, err
+	}
+	if data.Content.Images != e.Images || data.Content.Truths != e.Truths {
+		return nil, delivery.Blockedf("put the files back, or give the new content a folder of its own and name that in the gate",
+			"eval set %s has changed since it was read: a dataset's version must stay what it is", e.EvalSet)
+	}
+	info, err := s.Bundles.Describe(ctx, e.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", e.Bundle.Short(), err)
+	}
+	o := &opened{data: data, slots: info.Signature.Slots}
+	path := filepath.Join(s.Detections, e.Detect.Hex()+".json")
+	if stored, err := os.ReadFile(path); err == nil && json.Unmarshal(stored, &o.detections) == nil && len(o.detections) == len(data.Images) {
+		o.digest = delivery.Sum(stored)
+		return o, nil
+	}
+	if err := r.Stage("detect"); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(r.Dir, "bundle-"+e.Bundle.Short())
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := s.Bundles.Unpack(ctx, e.Bundle, dir); err != nil {
+		return nil, err
+	}
+	images := make([]detect.ImageFile, len(data.Images))
+	for i, im := range data.Images {
+		images[i] = detect.ImageFile{ID: im.ID, Path: im.Path}
+	}
+	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, artifact.ModelFile), Signature: info.Signature, Images: images},
+		s.progress(r, "detecting"))
+	if err != nil {
+		return nil, blocked(err, "train the model anew")
+	}
+	stored, err := json.Marshal(o.detections)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.Detections, 0o755); err != nil {
+		return nil, err
+	}
+	o.digest = delivery.Sum(stored)
+	return o, durable.WriteFile(path, stored, 0o644)
+}
+
+// shared returns the truth restricted to classes, by name.
+func (o *opened) shared(classes []string) *coco.Truth {
+	t := &coco.Truth{Images: o.data.Truth.Images}
+	keep := map[int64]bool{}
+	for _, c := range o.data.Truth.Categories {
+		if slices.Contains(classes, c.Name) {
+			keep[c.ID] = true
+			t.Categories = append(t.Categories, c)
+		}
+	}
+	for _, a := range o.data.Truth.Annotations {
+		if keep[a.Category] {
+			t.Annotations = append(t.Annotations, a)
+		}
+	}
+	return t
+}
+
+// match assigns the detections to the truths of some classes. Detections are
+// matched to categories by name; those of other names do not count.
+func (o *opened) match(t *coco.Truth) (*coco.Matched, error) {
+	category := map[string]int64{}
+	for _, c := range t.Categories {
+		category[c.Name] = c.ID
+	}
+	var list []coco.Detection
+	for _, im := range o.detections {
+		for _, b := range im.Boxes {
+			if id, ok := category[b.Class]; ok {
+				list = append(list, coco.Detection{Image: im.ID, Category: id, Box: coco.Box{X: b.X, Y: b.Y, W: b.W, H: b.H}, Score: b.Score})
+			}
+		}
+	}
+	return coco.Match(t, list, scoring)
+}
+
+// classes lists what both the model and the eval set know, in the truth's order.
+func (o *opened) classes() []string {
+	var names []string
+	for _, c := range o.data.Truth.Categories {
+		if slices.Contains(o.slots, c.Name) {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any, error) {
+	o, err := s.open(ctx, r, e)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("score"); err != nil {
+		return nil, err
+	}
+	m, err := o.match(o.shared(o.classes()))
+	if err != nil {
+		return nil, err
+	}
+	result := m.Result()
+	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images,
+		Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}, Resamples: map[string]delivery.Samples{}}
+	for name, v := range map[string]float64{"mAP": result.Stats.AP, "AP50": result.Stats.AP50, "AP75": result.Stats.AP75,
+		"APs": result.Stats.APs, "APm": result.Stats.APm, "APl": result.Stats.APl,
+		"AR1": result.Stats.AR1, "AR10": result.Stats.AR10, "AR100": result.Stats.AR100} {
+		if v >= 0 {
+			out.Values[name] = v
+		}
+	}
+	for _, c := range result.PerClass {
+		out.Truths[c.Name] = c.Truths
+		if c.AP >= 0 {
+			out.Classes = append(out.Classes, c.Name)
+			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name] = c.AP, c.AP50
+		}
+	}
+	intervals, err := coco.Interval(m, coco.CompareParams{})
+	if errors.Is(err, coco.ErrNoTruth) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out.Resamples["mAP"], out.Resamples["AP50"] = intervals.MAP.Samples, intervals.AP50.Samples
+	for _, c := range intervals.Classes {
+		out.Resamples["AP/"+c.Class] = c.Samples
+	}
+	return out, nil
+}
+
+func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRun) (any, error) {
+	a, err := s.open(ctx, r, ask.Candidate)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.open(ctx, r, ask.Baseline)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("compare"); err != nil {
+		return nil, err
+	}
+	classes := slices.DeleteFunc(a.classes(), func(c string) bool { return !slices.Contains(b.classes(), c) })
+	out := delivery.CompareResult{Images: len(a.data.Images), Classes: []string{}, Metrics: map[string]delivery.Difference{}}
+	if len(classes) == 0 {
+		return out, nil
+	}
+	truth := a.shared(classes)
+	ma, err := a.match(truth)
+	if err != nil {
+		return nil, err
+	}
+	mb, err := b.match(truth)
+	if err != nil {
+		return nil, err
+	}
+	c, err := coco.Compare(ma, mb, coco.CompareParams{Resamples: ask.Resamples, Seed: ask.Seed})
+	if errors.Is(err, coco.ErrNoTruth) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	difference := func(d coco.Difference) delivery.Difference {
+		return delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff, Resamples: d.Samples}
+	}
+	out.Metrics["mAP"], out.Metrics["AP50"] = difference(c.MAP), difference(c.AP50)
+	for _, d := range c.Classes {
+		out.Classes = append(out.Classes, d.Class)
+		out.Metrics["AP/"+d.Class] = difference(d)
+	}
+	return out, nil
+}
