@@ -1,0 +1,237 @@
+package artifact_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
+	"oras.land/oras-go/v2/content/oci"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// layout makes a folder with two bundles, and two referrers on the first.
+func layout(t *testing.T) (dir string, one, two delivery.Digest) {
+	t.Helper()
+	dir = t.TempDir()
+	s := open(t, dir)
+	one, two = push(t, s, "onnx 1"), push(t, s, "onnx 2")
+	for _, text := range []string{"first", "second"} {
+		if _, err := s.Attach(t.Context(), one, evidenceType, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, one, two
+}
+
+// Flip one bit at a time in every file of a layout. Whatever is then read is
+// what was written, or an error: never other content, and nothing goes missing
+// in silence.
+func TestEveryFlippedBitIsNoticed(t *testing.T) {
+	dir, one, two := layout(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	for name, good := range tree(t, dir) {
+		path := filepath.Join(dir, name)
+		step, unpack := 1, false
+		if strings.HasPrefix(name, "blobs") {
+			step, unpack = 16, true // a digest covers one byte like another
+		}
+		for i := 0; i < len(good); i += step {
+			bad := []byte(good)
+			bad[i] ^= 1 << random.IntN(8)
+			replace(t, path, bad)
+			if problem := readAll(t, dir, one, two, unpack); problem != "" {
+				t.Fatalf("%s, byte %d, %q for %q: %s", name, i, bad[i], good[i], problem)
+			}
+		}
+		replace(t, path, []byte(good))
+	}
+	s := open(t, dir)
+	if err := s.Unpack(t.Context(), one, filepath.Join(t.TempDir(), "a")); err != nil {
+		t.Errorf("all bits set right: %v", err)
+	}
+}
+
+// replace puts a file in place of one that may be read-only.
+func replace(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readAll reads everything, and says where an answer without an error is not
+// what layout wrote.
+func readAll(t *testing.T, dir string, one, two delivery.Digest, unpack bool) string {
+	s, err := artifact.Open(dir)
+	if err != nil {
+		return ""
+	}
+	if got, err := s.Bundles(t.Context()); err == nil && !slices.Equal(got, []delivery.Digest{one, two}) {
+		return "Bundles: " + cmp.Diff([]delivery.Digest{one, two}, got)
+	}
+	if there, err := s.Has(t.Context(), one); err == nil && !there {
+		return "Has: the bundle is gone"
+	}
+	for model, digest := range map[string]delivery.Digest{"onnx 1": one, "onnx 2": two} {
+		info, err := s.Describe(t.Context(), digest)
+		if err == nil && (info.Model != delivery.Sum([]byte(model)) || info.Signature.Digest() != signature().Digest() || len(info.Labels) != 2) {
+			return "Describe: other content"
+		}
+		if !unpack {
+			continue
+		}
+		to := filepath.Join(t.TempDir(), "slot")
+		if err := s.Unpack(t.Context(), digest, to); err == nil {
+			if diff := cmp.Diff(unpacked(model), files(t, to)); diff != "" {
+				return "Unpack: " + diff
+			}
+		} else if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
+			return "Unpack: an error, and a folder"
+		}
+	}
+	got, err := s.Attached(t.Context(), one, evidenceType)
+	if err == nil && (len(got) != 2 || string(got[0]) != "first" || string(got[1]) != "second") {
+		return "Attached: other content"
+	}
+	for _, g := range got {
+		if string(g) != "first" && string(g) != "second" {
+			return "Attached: other content beside an error"
+		}
+	}
+	return ""
+}
+
+func TestPushingAgainMendsADamagedBlob(t *testing.T) {
+	dir, one, _ := layout(t)
+	blob := filepath.Join(dir, "blobs", "sha256", delivery.Sum([]byte("onnx 1")).Hex())
+	replace(t, blob, []byte("onnx X"))
+	s := open(t, dir)
+	if err := s.Unpack(t.Context(), one, filepath.Join(t.TempDir(), "a")); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Fatalf("unpacked a damaged model: %v", err)
+	}
+	push(t, s, "onnx 1")
+	if err := s.Unpack(t.Context(), one, filepath.Join(t.TempDir(), "a")); err != nil {
+		t.Errorf("pushed again: %v", err)
+	}
+}
+
+func TestAMissingIndexIsRebuilt(t *testing.T) {
+	dir, one, two := layout(t)
+	if err := os.Remove(filepath.Join(dir, "index.json")); err != nil {
+		t.Fatal(err)
+	}
+	// Content that only looks like a manifest to a careless reader.
+	b := bundle(t, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`)
+	s := open(t, dir)
+	third, err := s.Push(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "index.json")); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	got := bundles(t, s)
+	slices.Sort(got)
+	want := []delivery.Digest{one, two, third}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("rebuilt with %v, want %v", got, want)
+	}
+	if got, err := s.Attached(t.Context(), one, evidenceType); err != nil || len(got) != 2 {
+		t.Errorf("rebuilt with the referrers %q, %v", got, err)
+	}
+}
+
+func TestADamagedIndexSaysWhatToDo(t *testing.T) {
+	dir, one, _ := layout(t)
+	path := filepath.Join(dir, "index.json")
+	for name, text := range map[string]string{
+		"cut off":          tree(t, dir)["index.json"][:100],
+		"empty":            "",
+		"another document": `{"schemaVersion":1}`,
+		"more than one":    tree(t, dir)["index.json"] + "{}",
+	} {
+		replace(t, path, []byte(text))
+		if _, err := artifact.Open(dir); err == nil || !strings.Contains(err.Error(), "remove that file") || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if there, err := open(t, dir).Has(t.Context(), one); !there || err != nil {
+		t.Errorf("did what it said: %v, %v", there, err)
+	}
+}
+
+// Another OCI tool may tag, and writes index.json in its own way.
+func TestAnotherToolMayChangeTheFolder(t *testing.T) {
+	dir, one, two := layout(t)
+	s := open(t, dir)
+	tool, err := oci.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc, err := tool.Resolve(t.Context(), string(one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tool.Tag(t.Context(), desc, "production"); err != nil {
+		t.Fatal(err)
+	}
+	data := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
+	image := content.NewDescriptorFromBytes(ocispec.MediaTypeImageIndex, data)
+	if err := tool.Push(t.Context(), image, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*artifact.Store{s, open(t, dir)} {
+		got := bundles(t, s)
+		slices.Sort(got)
+		want := []delivery.Digest{one, two}
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("after another tool: %v, want %v", got, want)
+		}
+		if got, err := s.Attached(t.Context(), one, evidenceType); err != nil || len(got) != 2 {
+			t.Errorf("after another tool: referrers %q, %v", got, err)
+		}
+	}
+	third := push(t, s, "onnx 3")
+	if got := bundles(t, open(t, dir)); len(got) != 3 || !slices.Contains(got, third) {
+		t.Errorf("pushed beside another tool: %v", got)
+	}
+	if tool, err = oci.New(dir); err != nil {
+		t.Fatal(err)
+	}
+	if tagged, err := tool.Resolve(t.Context(), "production"); err != nil || tagged.Digest != desc.Digest {
+		t.Errorf("its tag is lost: %v, %v", tagged.Digest, err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	for name, text := range map[string]string{"another version": `{"imageLayoutVersion":"2.0.0"}`, "not JSON": "x"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := artifact.Open(dir); err == nil || !strings.Contains(err.Error(), "oci-layout") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
