@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,9 +19,11 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
-// serve answers on the socket until ctx ends, and then lets the calls in work
-// end. It calls ready once it answers.
+// serve answers on the socket until SIGTERM or an interrupt, and then lets the
+// calls in work end. It calls ready once it answers.
 func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready func() error) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+	defer stop()
 	server, err := w.Open(bundle)
 	if err != nil {
 		return err

@@ -45,6 +45,7 @@ type metadata struct {
 	NumSelect       int               `json:"num_select"`
 	SelectionPolicy *string           `json:"selection_policy"`
 	BoxFormat       *string           `json:"box_format"`
+	BackgroundID    *int              `json:"background_class_id"` // as RF-DETR's decoder takes it: -1 is the last slot
 }
 
 const maxMetadata = 1 << 20
@@ -98,7 +99,7 @@ func (m metadata) check() error {
 	if m.SchemaVersion != 1 {
 		return fmt.Errorf("schema_version is %d, AOB knows 1", m.SchemaVersion)
 	}
-	if m.Task != "detect" {
+	if m.Task != "detect" && m.Task != "detection" {
 		return fmt.Errorf("task is %q, AOB runs detect", m.Task)
 	}
 	if len(m.InputShape) != 4 {
@@ -229,6 +230,17 @@ func (m metadata) name(sig *delivery.Signature, slots int) error {
 	if names[slots-1] == "" {
 		sig.Background = slots - 1
 	}
+	if m.BackgroundID == nil {
+		return nil
+	}
+	id := *m.BackgroundID
+	if id == -1 {
+		id = slots - 1
+	}
+	if id < 0 || id >= slots || names[id] != "" {
+		return fmt.Errorf("background_class_id is %d, which is no slot or has a class's name", *m.BackgroundID)
+	}
+	sig.Background = id
 	return nil
 }
 

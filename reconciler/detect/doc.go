@@ -33,8 +33,8 @@
 //
 // Images are JPEG or PNG. Transparency is dropped, 16 bits become the upper 8,
 // and the orientation that a camera notes in EXIF is ignored, as training
-// ignores it. JPEG is decoded by Go's decoder, in evaluation and on devices
-// alike; another decoder gives slightly other pixels.
+// ignores it. JPEG is decoded by Go's decoder and its colour enlarged as libjpeg
+// does it, so pixels are within one of 255 of those that training sees.
 //
 // [Numerics] names all of this. Whatever is computed from pixels carries it, so
 // that a change here never mixes with results of before.
@@ -42,6 +42,7 @@
 // # The two sides
 //
 // detect.go, inspect.go, evaluate.go, serve.go and child.go are the asking
-// side. worker.go, image.go, boxes.go and server.go run inside aob-detect, on a
+// side. worker.go, image.go, chroma.go, contract.go, boxes.go
+// and server.go run inside aob-detect, on a
 // [Model] that package onnx opens. wire.go and golden.go are what both speak.
 package detect

@@ -124,12 +124,12 @@ const (
 	maxSide    = 8192
 	maxQueries = 10_000
 	maxSlots   = 4096
-	maxOutputs = 4 << 20 // queries x slots
+	maxOutputs = 1 << 20 // queries x slots
 	maxClass   = 256     // bytes of a class name
 )
 
 // MaxGoldenBytes bounds golden.bin.
-const MaxGoldenBytes = 32 << 20
+const MaxGoldenBytes = 8 << 20
 
 func (g Golden) validate() error {
 	queries := len(g.Boxes) / 4

@@ -73,7 +73,7 @@ func imageError(format string, err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return fmt.Errorf("truncated %s", format)
 	}
-	return fmt.Errorf("malformed %s: %w", format, err)
+	return fmt.Errorf("truncated or malformed %s: %w", format, err)
 }
 
 // toTensor makes the model's input of an image: CHW, stretched, normalised.
@@ -164,12 +164,7 @@ func rowReader(img image.Image) func(y int, rgb []uint8) {
 	b := img.Bounds()
 	switch m := img.(type) {
 	case *image.YCbCr:
-		return func(y int, rgb []uint8) {
-			for x := range b.Dx() {
-				yi, ci := m.YOffset(b.Min.X+x, b.Min.Y+y), m.COffset(b.Min.X+x, b.Min.Y+y)
-				rgb[3*x], rgb[3*x+1], rgb[3*x+2] = color.YCbCrToRGB(m.Y[yi], m.Cb[ci], m.Cr[ci])
-			}
-		}
+		return ycbcrRows(m)
 	case *image.Gray:
 		return func(y int, rgb []uint8) {
 			for x, v := range m.Pix[y*m.Stride:][:b.Dx()] {

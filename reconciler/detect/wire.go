@@ -89,7 +89,7 @@ func (f failure) err() error {
 
 // Bounds of the wire.
 const (
-	maxLine = 64 << 20 // a golden in base64 is the largest
+	maxLine = 16 << 20 // a golden in base64 is the largest
 	maxWhy  = 2000
 	maxPath = 4096
 )

@@ -30,6 +30,9 @@ type Port struct {
 // Describe returns a model's inputs and outputs, and its metadata entry of the
 // given name ("" where there is none).
 func Describe(model []byte, metadata string) (inputs, outputs []Port, entry string, err error) {
+	if err := selfContained(model); err != nil {
+		return nil, nil, "", err
+	}
 	restore := keepSignals()
 	defer restore()
 	in, out, err := ort.GetInputOutputInfoWithONNXData(model)
@@ -72,6 +75,9 @@ type Session struct {
 // operators use the given number of threads. Names that the model does not have
 // are found out by Run.
 func Load(model []byte, input string, outputs []string, threads int) (*Session, error) {
+	if err := selfContained(model); err != nil {
+		return nil, err
+	}
 	restore := keepSignals()
 	defer restore()
 	options, err := ort.NewSessionOptions()

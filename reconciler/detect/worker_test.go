@@ -1,0 +1,315 @@
+package detect
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// pureRuntime is a Runtime without ONNX Runtime. Its models see one box, in
+// the middle, that is as red as the picture is.
+type pureRuntime struct {
+	run func(input Tensor) ([]Tensor, error) // in place of that, if set
+}
+
+func (pureRuntime) Describe([]byte, string) ([]Port, []Port, string, error) {
+	in, out := testPorts()
+	return in, out, testMetadata, nil
+}
+
+func (r pureRuntime) Load(model []byte, _ string, _ []string, _ int) (Model, error) {
+	if string(model) != "model" {
+		return nil, errors.New("no model")
+	}
+	return r, nil
+}
+
+func (r pureRuntime) Run(input Tensor) ([]Tensor, error) {
+	if r.run != nil {
+		return r.run(input)
+	}
+	red := float32(0)
+	for _, v := range input.Data[:24*32] {
+		red += v / (24 * 32)
+	}
+	inf := float32(math.Inf(-1))
+	return []Tensor{
+		{[]int64{1, 1, 4}, []float32{0.5, 0.5, 1, 1}},
+		{[]int64{1, 1, 4}, []float32{red, inf, inf, inf}},
+	}, nil
+}
+
+func (pureRuntime) Close() error { return nil }
+
+// pureBundle writes a bundle for a pureRuntime.
+func pureBundle(t *testing.T) string {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ModelFile), []byte("model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found, err := Worker{Runtime: pureRuntime{}}.Inspect(filepath.Join(dir, ModelFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeBundle(t, dir, found.Signature, found.Golden)
+	return dir
+}
+
+func writeBundle(t *testing.T, dir string, sig delivery.Signature, golden []byte) {
+	for name, v := range map[string]any{SignatureFile: sig, LabelsFile: sig.Slots} {
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, GoldenFile), golden, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// request writes evaluate's request for the pictures of testdata.
+func request(t *testing.T, model string, pictures ...string) *bytes.Buffer {
+	r := Request{Model: model, Signature: testSignature()}
+	for i, name := range pictures {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join("testdata", name)
+		}
+		r.Images = append(r.Images, ImageFile{int64(i), name})
+	}
+	var b bytes.Buffer
+	if err := r.write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+func TestWorkerEvaluate(t *testing.T) {
+	model := filepath.Join(t.TempDir(), "m")
+	if err := os.WriteFile(model, []byte("model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Pictures of different sizes end in another order than they started; the
+	// answers must not, whatever the number of threads.
+	pictures := []string{"picture.jpg", "small.png", "grey.png", "small.png", "alpha.png", "palette.png", "small.png", "whole.jpg"}
+	var first string
+	for _, threads := range []int{1, 2, 7} {
+		var out bytes.Buffer
+		err := Worker{Runtime: pureRuntime{}, Threads: threads}.Evaluate(t.Context(), request(t, model, pictures...), &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(bytes.NewReader(out.Bytes()))
+		for i, name := range pictures {
+			lines.Scan()
+			m, err := parseMessage(lines.Bytes())
+			if err != nil || m.Image == nil || m.Image.ID != int64(i) {
+				t.Fatalf("line %d (%s): %s: %v", i, name, lines.Text(), err)
+			}
+		}
+		if lines.Scan(); lines.Text() != `{"done":8}` {
+			t.Errorf("ends with %s", lines.Text())
+		}
+		if first == "" {
+			first = out.String()
+		}
+		if out.String() != first {
+			t.Errorf("%d threads give another answer than one", threads)
+		}
+	}
+}
+
+func TestWorkerEvaluateRefuses(t *testing.T) {
+	dir := t.TempDir()
+	model := filepath.Join(dir, "m")
+	if err := os.WriteFile(model, []byte("model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(dir, "cut.jpg")
+	if err := os.WriteFile(cut, read(t, "picture.jpg")[:900], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tensors := func(list ...Tensor) pureRuntime {
+		return pureRuntime{func(Tensor) ([]Tensor, error) { return list, nil }}
+	}
+	boxes, logits := Tensor{[]int64{1, 1, 4}, make([]float32, 4)}, Tensor{[]int64{1, 1, 4}, make([]float32, 4)}
+	whole := request(t, model, "small.png").String()
+	for _, c := range []struct {
+		name    string
+		runtime pureRuntime
+		request string
+		want    string
+		about   string
+	}{
+		{"no request", pureRuntime{}, "", "request: unexpected EOF", failRequest},
+		{"garbage", pureRuntime{}, "hello\n", "request: invalid character", failRequest},
+		{"fewer images than said", pureRuntime{}, whole[:strings.Index(whole, "\n")+1], "request: unexpected EOF", failRequest},
+		{"no such model", pureRuntime{}, request(t, filepath.Join(dir, "none"), "small.png").String(), "none: no such file", failRequest},
+		{"another model", pureRuntime{}, request(t, "worker_test.go", "small.png").String(), "does not load: no model", failModel},
+		{"no such image", pureRuntime{}, request(t, model, "small.png", "none.png").String(), "none.png: no such file", failImage},
+		{"a folder", pureRuntime{}, request(t, model, ".").String(), "testdata: not a file", failImage},
+		{"a cut image", pureRuntime{}, request(t, model, "small.png", cut).String(), "cut.jpg: truncated", failImage},
+		{"the model fails", pureRuntime{func(Tensor) ([]Tensor, error) { return nil, errors.New("boom") }}, whole, "does not run: boom", failModel},
+		{"NaN", tensors(boxes, Tensor{[]int64{1, 1, 4}, []float32{float32(math.NaN()), 0, 0, 0}}), whole, "on image small.png: output labels holds NaN", failModel},
+		{"boxes flat", tensors(Tensor{[]int64{4}, boxes.Data}, logits), whole, "dets came with shape [4]", failModel},
+		{"boxes of none", tensors(Tensor{[]int64{1, 0, 4}, nil}, logits), whole, "dets came with shape [1 0 4]", failModel},
+		{"a batch of logits", tensors(boxes, Tensor{[]int64{2, 1, 4}, make([]float32, 8)}), whole, "labels came with shape [2 1 4]", failModel},
+		{"slots", tensors(boxes, Tensor{[]int64{1, 1, 3}, make([]float32, 3)}), whole, "labels came with shape [1 1 3]", failModel},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := Worker{Runtime: c.runtime}.Evaluate(t.Context(), strings.NewReader(c.request), new(bytes.Buffer))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+			if f := failureOf(err); f.About != c.about {
+				t.Errorf("it is about the %s, want %s", f.About, c.about)
+			}
+		})
+	}
+}
+
+func FuzzWorkerEvaluate(f *testing.F) {
+	model := filepath.Join(f.TempDir(), "m")
+	if err := os.WriteFile(model, []byte("model"), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	sig, err := json.Marshal(testSignature())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(fmt.Sprintf("{\"model\":%q,\"signature\":%s,\"images\":1}\n{\"id\":1,\"path\":\"x\"}\n", model, sig)))
+	f.Fuzz(func(t *testing.T, request []byte) {
+		_ = Worker{Runtime: pureRuntime{}, Threads: 2}.Evaluate(t.Context(), bytes.NewReader(request), new(bytes.Buffer))
+	})
+}
+
+func TestServer(t *testing.T) {
+	s, err := Worker{Runtime: pureRuntime{}, Threads: 2}.Open(pureBundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	outcomes := map[string]int{}
+	s.Observe = func(i Inference) {
+		mu.Lock()
+		defer mu.Unlock()
+		outcomes[i.Outcome]++
+	}
+	call := func(method, path string, body []byte) (int, string) {
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest(method, path, bytes.NewReader(body)))
+		return w.Code, w.Body.String()
+	}
+	if code, body := call("GET", "/health", nil); code != 200 || body != "{\"ok\":true}\n" {
+		t.Errorf("health: %d %s", code, body)
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			code, body := call("POST", "/infer", read(t, "picture.jpg"))
+			var got inferAnswer
+			if err := json.Unmarshal([]byte(body), &got); code != 200 || err != nil || got.Width != 67 || got.Height != 51 || len(got.Boxes) != 2 ||
+				got.Boxes[0].Class != "red" || got.Boxes[0].W != 67 {
+				t.Errorf("infer: %d %s", code, body)
+			}
+		})
+	}
+	all.Wait()
+	for _, c := range []struct {
+		method, path string
+		body         []byte
+		code         int
+		want         string
+	}{
+		{"POST", "/infer", nil, 400, "empty file"},
+		{"POST", "/infer", []byte("text"), 400, "neither JPEG nor PNG"},
+		{"POST", "/infer", make([]byte, MaxImageBytes+1), 413, "too large"},
+		{"GET", "/infer", nil, 405, ""},
+		{"GET", "/", nil, 404, ""},
+	} {
+		if code, body := call(c.method, c.path, c.body); code != c.code || !strings.Contains(body, c.want) {
+			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, code, body, c.code, c.want)
+		}
+	}
+	if outcomes["ok"] != 20 || outcomes["image"] != 2 || len(outcomes) != 2 {
+		t.Errorf("observed %v", outcomes)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A model that starts to answer otherwise is no longer healthy.
+func TestServerHealthFails(t *testing.T) {
+	s, err := Worker{Runtime: pureRuntime{}}.Open(pureBundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.model.model = pureRuntime{func(in Tensor) ([]Tensor, error) {
+		out, err := pureRuntime{}.Run(in)
+		out[1].Data[0] += 0.1
+		return out, err
+	}}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest("GET", "/health", nil))
+	if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "output labels differs by 0.1") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name, file string
+		content    func(old []byte) []byte // nil removes
+		want       string
+	}{
+		{"no signature", SignatureFile, nil, "signature.json: no such file"},
+		{"broken signature", SignatureFile, func([]byte) []byte { return []byte("{") }, "signature.json: unexpected"},
+		{"unknown field", SignatureFile, func([]byte) []byte { return []byte(`{"antialias":true}`) }, "unknown field"},
+		{"no labels", LabelsFile, nil, "labels.json: no such file"},
+		{"other labels", LabelsFile, func([]byte) []byte { return []byte(`["red","","green",""]`) }, "name other classes"},
+		{"no golden", GoldenFile, nil, "golden.bin: no such file"},
+		{"broken golden", GoldenFile, func(old []byte) []byte { return old[:20] }, "golden.bin: golden"},
+		{"another model's golden", GoldenFile, func(old []byte) []byte { old[len(goldenMagic)] ^= 1; return old }, "golden replay: output labels differs"},
+		{"no model", ModelFile, nil, "model.onnx: no such file"},
+		{"another model", ModelFile, func([]byte) []byte { return []byte("x") }, "does not load"},
+		{"classes swapped everywhere", SignatureFile, func(old []byte) []byte {
+			return bytes.Replace(old, []byte(`["red","","blue",""]`), []byte(`["blue","","red",""]`), 1)
+		}, "name other classes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := pureBundle(t)
+			path := filepath.Join(dir, c.file)
+			if c.content == nil {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				old, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, c.content(old), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
