@@ -32,7 +32,7 @@ type Stages struct {
 	Roots      dataset.Roots
 	Runs       string // the folder of runs
 	Detections string // the folder of stored detections
-	Trainers   string // the folder of trainers
+	Trainers   string // the folder of trainers: DIGEST/NAME/train.py
 	Python     string
 	Trainer    *terraform.Trainer
 	Detector   detect.Detector
@@ -56,21 +56,19 @@ func protocol(p coco.Protocol) delivery.Digest {
 	return delivery.Digest(p.Digest())
 }
 
-// Do performs one run.
-func (s *Stages) Do(ctx context.Context, r *run.Run) error {
-	return r.Do(ctx, func(ctx context.Context) (any, error) {
-		switch r.Spec.Kind {
-		case delivery.RunData:
-			return s.data(ctx, r, *r.Spec.Data)
-		case delivery.RunTrain:
-			return s.train(ctx, r, *r.Spec.Train)
-		case delivery.RunEval:
-			return s.eval(ctx, r, *r.Spec.Eval)
-		case delivery.RunCompare:
-			return s.compare(ctx, r, *r.Spec.Compare)
-		}
-		return nil, delivery.Blockedf("run it with the aob that asked for it", "there is no run of kind %q", r.Spec.Kind)
-	})
+// Work does the work of one run and returns its result.
+func (s *Stages) Work(ctx context.Context, r *run.Run) (any, error) {
+	switch r.Spec.Kind {
+	case delivery.RunData:
+		return s.data(ctx, r, *r.Spec.Data)
+	case delivery.RunTrain:
+		return s.train(ctx, r, *r.Spec.Train)
+	case delivery.RunEval:
+		return s.eval(ctx, r, *r.Spec.Eval)
+	case delivery.RunCompare:
+		return s.compare(ctx, r, *r.Spec.Compare)
+	}
+	return nil, delivery.Blockedf("run it with the aob that asked for it", "there is no run of kind %q", r.Spec.Kind)
 }
 
 const preparedFolder = "prepared"
@@ -126,6 +124,10 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 		return nil, delivery.Blockedf("check the dataset again: aob pr recheck", "the training input of data run %s is gone", ask.Data.Short())
 	}
 	name, _, _ := strings.Cut(ask.Spec.Train.With, "@")
+	script := filepath.Join(s.Trainers, ask.Trainer.Hex(), name, "train.py")
+	if _, err := os.Stat(script); err != nil {
+		return nil, delivery.Blockedf("push again, so that the server's present trainer is used", "trainer %s of files %s is not on this server", ask.Spec.Train.With, ask.Trainer.Short())
+	}
 	output := filepath.Join(r.Dir, "output")
 	var spec map[string]any
 	if err := json.Unmarshal(delivery.Canonical(ask.Spec.Train), &spec); err != nil {
@@ -138,7 +140,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 	trained, err := s.Trainer.Train(ctx, terraform.TrainRequest{
 		Dir:     r.Dir,
 		RunJSON: trainerRun{Key: r.Spec.Key, Seed: ask.Seed, Dataset: prepared, Output: output, Spec: trainerSpec{ask.Spec.Classes.Names(), spec}},
-		Python:  s.Python, Script: filepath.Join(s.Trainers, name, "train.py"),
+		Python:  s.Python, Script: script,
 		Heartbeat: s.Heartbeat, Limit: time.Duration(ask.Limit),
 		Stage: r.Stage, Progress: r.Progress,
 	})

@@ -1,0 +1,43 @@
+# make demo    the whole story on this machine, after installing what it needs
+# make test    everything that passes in CI
+# make bench   the figures of BENCHMARKS.md
+# make lint    formatting, vet, staticcheck
+# make build   bin/aob, bin/aob-agent, bin/aob-detect
+
+SHELL := /bin/sh
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
+export PATH := $(PATH):$(CACHE)/bin
+
+.PHONY: demo test bench lint build tools test-tools schemas
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
+	CGO_ENABLED=0 go build -trimpath -o bin/aob-agent ./cmd/aob-agent
+	CGO_ENABLED=1 go build -trimpath -o bin/aob-detect ./cmd/aob-detect
+
+tools:
+	tools/install.sh
+
+# What only tests need: a real Gitea, built from source once.
+test-tools: tools
+	sh tools/gitea/install.sh >/dev/null
+
+demo: tools build
+	go run ./demo
+
+test: test-tools build
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go test -timeout 30m ./...
+	/usr/bin/python3 -m unittest discover -s trainers/tiny
+
+bench: test-tools build
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./reconciler/...
+
+lint:
+	gofmt -l $$(git ls-files '*.go')
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@2025.1.1 ./...
+
+schemas: build
+	for kind in model gate fleet release quarantine server; do bin/aob schema $$kind > schemas/$$kind.json; done

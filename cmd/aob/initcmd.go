@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// newInitCommand writes a world to start from.
+func newInitCommand() *cobra.Command {
+	var python string
+	var images int
+	c := &cobra.Command{
+		Use:   "init DIR",
+		Short: "Write an intent repository, a small dataset and a server configuration",
+		Long: `Init writes a folder with all that aob serve needs to run on this machine alone:
+
+  DIR/intent.git   the intent repository; every branch but main is a proposal
+  DIR/intent       a clone of it to work in
+  DIR/datasets     a small dataset of shapes, in COCO layout
+  DIR/aob.yaml     the server's configuration`,
+		Example: "  aob init world\n  aob serve --config world/aob.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return initWorld(c.Context(), args[0], python, images, func(format string, a ...any) {
+				fmt.Fprintf(c.OutOrStdout(), format+"\n", a...)
+			})
+		},
+	}
+	c.Flags().StringVar(&python, "python", "/usr/bin/python3", "the Python that runs trainers")
+	c.Flags().IntVar(&images, "images", 240, "training images in the dataset; 0 writes none")
+	return c
+}
+
+const serverTemplate = `# The server's configuration: aob serve --config %s
+# Every field: aob schema server
+
+repository: intent.git
+forge: {local: {}}
+state: state
+listen: {address: "127.0.0.1:8370"}
+datasets:
+  dir:
+    shapes: %s
+poll: {git: 500ms, forge: 1s}
+fleets: {poll: 1s, deadline: 2m}
+python: %s
+`
+
+func initWorld(ctx context.Context, dir, python string, images int, say func(string, ...any)) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
+		return delivery.Blockedf("name another folder, or empty it", "%s is not empty", dir)
+	}
+	bare, clone := filepath.Join(dir, "intent.git"), filepath.Join(dir, "intent")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	git := func(args ...string) error {
+		cmd := exec.CommandContext(ctx, "git", args...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	}
+	if err := git("init", "--quiet", "--bare", "--initial-branch=main", bare); err != nil {
+		return err
+	}
+	if err := git("clone", "--quiet", bare, clone); err != nil {
+		return err
+	}
+	if err := copyFS(clone, aob.Intent); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"checkout", "--quiet", "-B", "main"}, {"add", "."},
+		{"-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet", "-m", "A model, a gate and a fleet"},
+		{"push", "--quiet", "-u", "origin", "main"}} {
+		if err := git(append([]string{"-C", clone}, args...)...); err != nil {
+			return err
+		}
+	}
+	say("%s: the intent repository; %s: a clone to work in", bare, clone)
+
+	data := filepath.Join(dir, "datasets", "shapes")
+	if images > 0 {
+		if err := makeShapes(ctx, python, data, images); err != nil {
+			return err
+		}
+		say("%s: %d images to train on", data, images)
+	}
+	config := filepath.Join(dir, "aob.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, serverTemplate, config, data, python), 0o644); err != nil {
+		return err
+	}
+	say("%s: the server's configuration\n\nnext: aob serve --config %s", config, config)
+	return nil
+}
+
+// makeShapes generates the dataset with the tiny trainer's own generator.
+func makeShapes(ctx context.Context, python, to string, images int) error {
+	tmp, err := os.MkdirTemp("", "aob-shapes-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	files, err := fs.Sub(aob.Trainers, "trainers")
+	if err != nil {
+		return err
+	}
+	digests, err := layTrainers(files, tmp)
+	if err != nil {
+		return err
+	}
+	script := filepath.Join(tmp, digests["tiny@1"].Hex(), "tiny", "shapes.py")
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, python, script, to, "--train", fmt.Sprint(images), "--valid", fmt.Sprint(max(8, images/4)), "--test", fmt.Sprint(max(8, images/2)))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make the dataset: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// copyFS writes files into dir. It is os.CopyFS with ordinary permissions.
+func copyFS(dir string, files fs.FS) error {
+	return fs.WalkDir(files, ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, filepath.FromSlash(path))
+		if e.IsDir() {
+			return os.MkdirAll(to, 0o755)
+		}
+		data, err := fs.ReadFile(files, path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, data, 0o644)
+	})
+}

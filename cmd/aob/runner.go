@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/terraform"
+)
+
+// newRunnerCommand is what aob serve starts for each run.
+func newRunnerCommand() *cobra.Command {
+	var config string
+	c := &cobra.Command{
+		Use:    "runner --config FILE RUN",
+		Short:  "Work on one run in its folder; aob serve starts this",
+		Args:   cobra.ExactArgs(1),
+		Hidden: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := run.Open(dir)
+			if errors.Is(err, run.ErrEnded) || errors.Is(err, run.ErrLocked) {
+				return nil // somebody else has done it, or is at it
+			}
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			return r.Do(c.Context(), func(ctx context.Context) (any, error) {
+				s, err := loadServer(config)
+				if err != nil {
+					return nil, err
+				}
+				stages, err := newStages(s)
+				if err != nil {
+					return nil, err
+				}
+				return stages.Work(ctx, r)
+			})
+		},
+	}
+	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration")
+	return c
+}
+
+// newLaunchCommand is what the Terraform module train-local calls.
+func newLaunchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "launch start|stop|wait|exec",
+		Short:  "Launch or end the trainer of the folder; the module train-local calls this",
+		Args:   cobra.ExactArgs(1),
+		Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			return terraform.Launch(args[0])
+		},
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+// This file prints the story: one line a step, with its duration.
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+func (s *story) color(code, text string) string {
+	if !s.terminal {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func (s *story) chapter(title string) {
+	fmt.Fprintf(s.out, "\n%s\n", s.color("1", title))
+}
+
+// say prints a finished step.
+func (s *story) say(what, text string, took time.Duration) {
+	s.clear()
+	duration := ""
+	if took > 0 {
+		duration = fmt.Sprintf("%.1fs", took.Seconds())
+	}
+	fmt.Fprintf(s.out, "  %7s  %-18s %s\n", duration, what, text)
+}
+
+// progress shows a line that the next one replaces; without a terminal it is
+// not shown.
+func (s *story) progress(what, text string) {
+	if s.terminal {
+		fmt.Fprintf(s.out, "\r\x1b[K  %7s  %-18s %s", "…", what, s.color("2", text))
+	}
+}
+
+func (s *story) clear() {
+	if s.terminal {
+		fmt.Fprint(s.out, "\r\x1b[K")
+	}
+}
+
+// step does one thing and prints what came of it.
+func (s *story) step(what string, do func() (string, error)) error {
+	start := time.Now()
+	s.progress(what, "")
+	text, err := do()
+	if err != nil {
+		s.clear()
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	s.say(what, text, time.Since(start))
+	return nil
+}
+
+// quote shows at most n lines of something.
+func (s *story) quote(title string, lines []string, n int) {
+	s.say("", title+":", 0)
+	for i, l := range lines {
+		if i == n {
+			fmt.Fprintf(s.out, "           … %d more lines\n", len(lines)-n)
+			return
+		}
+		code := "0"
+		switch {
+		case strings.HasPrefix(l, "+"):
+			code = "32"
+		case strings.HasPrefix(l, "-"):
+			code = "31"
+		}
+		fmt.Fprintf(s.out, "           %s\n", s.color(code, l))
+	}
+}
+
+// short shows a path as the reader would type it.
+func short(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(wd, path); err == nil && !strings.HasPrefix(rel, "..") {
+		return rel
+	}
+	return path
+}

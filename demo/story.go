@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// The trainings of the story. The first is ended long before it is good, the
+// second is not, and the third learns next to nothing, so that what the gates
+// say does not hang on a lucky seed.
+const (
+	briefly   = "epochs: 2"
+	longer    = "epochs: 14"
+	shapesKey = "epochs: 8" // as aob init writes it
+	hardly    = "lr: 1e-6"
+)
+
+// tell tells the story.
+func (s *story) tell(ctx context.Context) error {
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+
+	s.chapter("PR 1: a first model, trained briefly")
+	first, err := s.propose(ctx, "first-model", "shapes: a first model", replace(shapesKey, briefly))
+	if err != nil {
+		return err
+	}
+	if err := s.green(ctx, first); err != nil {
+		return err
+	}
+	if err := s.merge(ctx, first); err != nil {
+		return err
+	}
+	if err := s.fleet(ctx, 1); err != nil {
+		return err
+	}
+
+	s.chapter("PR 2: the same model, trained longer")
+	second, err := s.propose(ctx, "train-longer", "shapes: train longer", replace(briefly, longer))
+	if err != nil {
+		return err
+	}
+	if err := s.green(ctx, second); err != nil {
+		return err
+	}
+	if err := s.showDiff(ctx, second.branch); err != nil {
+		return err
+	}
+	if err := s.merge(ctx, second); err != nil {
+		return err
+	}
+	if err := s.fleet(ctx, 2); err != nil {
+		return err
+	}
+
+	s.chapter("PR 3: a model made worse")
+	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", replace("lr: 2e-3", hardly))
+	if err != nil {
+		return err
+	}
+	if err := s.red(ctx, third); err != nil {
+		return err
+	}
+
+	s.chapter("git revert: back to version 1")
+	if err := s.revert(ctx, 1); err != nil {
+		return err
+	}
+	return s.ending(ctx)
+}
+
+// prepare checks the tools, writes the world and starts everything.
+func (s *story) prepare(ctx context.Context) error {
+	s.chapter("A world of one machine")
+	if err := s.step("tools", func() (string, error) { return s.tools(ctx) }); err != nil {
+		return err
+	}
+	if err := s.step("aob init", func() (string, error) {
+		if err := os.RemoveAll(s.dir); err != nil {
+			return "", err
+		}
+		_, err := s.aob(ctx, "init", s.world())
+		return "an intent repository and a dataset of shapes in " + short(s.world()), err
+	}); err != nil {
+		return err
+	}
+	if err := s.step("aob serve", func() (string, error) { return "with the local forge", s.startServer(ctx) }); err != nil {
+		return err
+	}
+	return s.step("aob-agent", func() (string, error) {
+		for i := 1; i <= 3; i++ {
+			if err := s.startAgent(fmt.Sprintf("robot-%d", i)); err != nil {
+				return "", err
+			}
+		}
+		return "three devices in the fleet", nil
+	})
+}
+
+// An edit changes the model's file.
+type edit func(text string) (string, error)
+
+func replace(old, new string) edit {
+	return func(text string) (string, error) {
+		if !strings.Contains(text, old) {
+			return "", fmt.Errorf("models/shapes.yaml has no %q", old)
+		}
+		return strings.Replace(text, old, new, 1), nil
+	}
+}
+
+// A proposal is a pull request of the story.
+type proposal struct {
+	branch string
+	number int
+}
+
+// propose pushes a branch that edits the model.
+func (s *story) propose(ctx context.Context, branch, subject string, change edit) (proposal, error) {
+	p := proposal{branch: branch}
+	err := s.step("git push "+branch, func() (string, error) {
+		for _, args := range [][]string{{"fetch", "--quiet", "--prune"}, {"checkout", "--quiet", "-B", branch, "origin/main"}} {
+			if _, err := s.git(ctx, args...); err != nil {
+				return "", err
+			}
+		}
+		path := filepath.Join(s.clone(), "models", "shapes.yaml")
+		before, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		after, err := change(string(before))
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(path, []byte(after), 0o644); err != nil {
+			return "", err
+		}
+		diff, err := s.git(ctx, "diff", "-U0")
+		if err != nil {
+			return "", err
+		}
+		for _, args := range [][]string{{"commit", "--quiet", "-am", subject}, {"push", "--quiet", "-u", "origin", branch}} {
+			if _, err := s.git(ctx, args...); err != nil {
+				return "", err
+			}
+		}
+		p.number, err = s.waitForPR(ctx, branch)
+		return fmt.Sprintf("PR #%d: %s", p.number, oneLine(diff)), err
+	})
+	return p, err
+}
+
+var changed = regexp.MustCompile(`(?m)^[-+] .*$`)
+
+// oneLine says what a diff changes.
+func oneLine(diff string) string {
+	lines := changed.FindAllString(diff, -1)
+	for i, l := range lines {
+		lines[i] = l[:1] + " " + strings.TrimSpace(l[1:])
+	}
+	return strings.Join(lines, "  ")
+}
+
+// green waits until a pull request may be merged.
+func (s *story) green(ctx context.Context, p proposal) error {
+	return s.watch(ctx, p, "success")
+}
+
+// red waits until a pull request is refused, and checks that nothing ships.
+func (s *story) red(ctx context.Context, p proposal) error {
+	if err := s.watch(ctx, p, "failure"); err != nil {
+		return err
+	}
+	return s.step("aob pr merge", func() (string, error) {
+		out, err := s.aob(ctx, "pr", "merge", fmt.Sprint(p.number))
+		if err == nil {
+			return "", fmt.Errorf("the refused PR #%d was merged: %s", p.number, out)
+		}
+		return "refused, as it must be; the fleet stays on version 2", nil
+	})
+}
+
+func (s *story) merge(ctx context.Context, p proposal) error {
+	return s.step(fmt.Sprintf("aob pr merge %d", p.number), func() (string, error) {
+		_, err := s.aob(ctx, "pr", "merge", fmt.Sprint(p.number))
+		return "main moves", err
+	})
+}
+
+// showDiff shows the reviewer's view: the release file's figures move.
+func (s *story) showDiff(ctx context.Context, branch string) error {
+	if _, err := s.git(ctx, "fetch", "--quiet"); err != nil {
+		return err
+	}
+	diff, err := s.git(ctx, "diff", "-U0", "origin/main...origin/"+branch, "--", "models/shapes.release.yaml")
+	if err != nil {
+		return err
+	}
+	s.quote("what the reviewer sees in models/shapes.release.yaml", strings.Split(strings.TrimSpace(diff), "\n")[4:], 16)
+	return nil
+}
+
+// revert rolls back with git alone, and shows what it did not cost.
+func (s *story) revert(ctx context.Context, version int) error {
+	before, err := s.costs(ctx)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := s.step("git revert", func() (string, error) {
+		for _, args := range [][]string{{"fetch", "--quiet"}, {"checkout", "--quiet", "-B", "main", "origin/main"},
+			{"revert", "--no-edit", "-m", "1", "HEAD"}, {"push", "--quiet", "origin", "main"}} {
+			if _, err := s.git(ctx, args...); err != nil {
+				return "", err
+			}
+		}
+		start = time.Now()
+		return "of the merge of PR 2, pushed to main", nil
+	}); err != nil {
+		return err
+	}
+	if err := s.fleet(ctx, version); err != nil {
+		return err
+	}
+	took := time.Since(start)
+	after, err := s.costs(ctx)
+	if err != nil {
+		return err
+	}
+	if after != before {
+		return fmt.Errorf("the rollback was not free: before %+v, after %+v", before, after)
+	}
+	s.say("", fmt.Sprintf("%.1fs after the push every device serves version %d: nothing trained, 0 bytes of model downloaded", took.Seconds(), version), 0)
+	return nil
+}

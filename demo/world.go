@@ -1,0 +1,193 @@
+package main
+
+// This file starts and ends the programs of the story, and asks them questions
+// with the commands that a user has.
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type story struct {
+	out       io.Writer
+	bin, dir  string
+	terminal  bool
+	began     time.Time
+	processes []*process
+	rows      []row
+	address   string
+}
+
+// A row of the table at the end.
+type row struct{ what, result string }
+
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+func newStory(out *os.File, bin, dir string) *story {
+	info, err := out.Stat()
+	return &story{out: out, bin: bin, dir: dir, began: time.Now(), terminal: err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""}
+}
+
+func (s *story) world() string  { return filepath.Join(s.dir, "world") }
+func (s *story) clone() string  { return filepath.Join(s.world(), "intent") }
+func (s *story) config() string { return filepath.Join(s.world(), "aob.yaml") }
+func (s *story) socket() string { return filepath.Join(s.world(), "state", "aob.sock") }
+
+// aob runs a command of aob's and returns what it printed.
+func (s *story) aob(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "aob"), args...)
+	cmd.Env = append(os.Environ(), "AOB_SOCKET="+s.socket(), "NO_COLOR=1")
+	return output(cmd)
+}
+
+func (s *story) git(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", s.clone(), "-c", "user.name=demo", "-c", "user.email=demo@localhost"}, args...)...)
+	return output(cmd)
+}
+
+func output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// tools checks that everything is there, before a minute has been spent.
+func (s *story) tools(ctx context.Context) (string, error) {
+	var missing []string
+	for _, name := range []string{"aob", "aob-agent", "aob-detect"} {
+		if _, err := os.Stat(filepath.Join(s.bin, name)); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	for _, name := range []string{"git", "terraform"} {
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return "", fmt.Errorf("missing: %s; run: make demo", strings.Join(missing, ", "))
+	}
+	if out, err := output(exec.CommandContext(ctx, "/usr/bin/python3", "-c", "import torch, onnx; print(torch.__version__)")); err != nil {
+		return "", fmt.Errorf("PyTorch is missing: %w", err)
+	} else {
+		return "git, Terraform, ONNX Runtime, PyTorch " + strings.TrimSpace(out), nil
+	}
+}
+
+// start starts a program that goes on beside the story, with a log of its own.
+func (s *story) start(name string, args ...string) error {
+	log, err := os.Create(filepath.Join(s.dir, name+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	p := &process{name: name, cmd: cmd, done: make(chan struct{})}
+	go func() { _ = cmd.Wait(); close(p.done) }()
+	s.processes = append(s.processes, p)
+	return nil
+}
+
+// startServer starts aob serve on a free port and waits until it answers.
+func (s *story) startServer(ctx context.Context) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.address = l.Addr().String()
+	l.Close()
+	config, err := os.ReadFile(s.config())
+	if err != nil {
+		return err
+	}
+	config = bytes.Replace(config, []byte("127.0.0.1:8370"), []byte(s.address), 1)
+	if err := os.WriteFile(s.config(), config, 0o644); err != nil {
+		return err
+	}
+	if err := s.start("serve", filepath.Join(s.bin, "aob"), "serve", "--config", s.config()); err != nil {
+		return err
+	}
+	return s.until(ctx, 30*time.Second, "aob serve answers", func() (bool, error) {
+		_, err := s.aob(ctx, "status", "-o", "json")
+		return err == nil, nil
+	})
+}
+
+func (s *story) startAgent(name string) error {
+	state := filepath.Join(s.world(), "state")
+	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--ring", "demo", "--device", name,
+		"--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust", filepath.Join(state, "keys", "desired.pem.pub"),
+		"--token-file", filepath.Join(state, "device.token"))
+}
+
+// end ends everything that was started, the agents first.
+func (s *story) end() error {
+	var errs []error
+	for i := len(s.processes) - 1; i >= 0; i-- {
+		p := s.processes[i]
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.done:
+		case <-time.After(20 * time.Second):
+			errs = append(errs, fmt.Errorf("%s did not end when asked", p.name), p.cmd.Process.Kill())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// until asks again and again, until it is so.
+func (s *story) until(ctx context.Context, limit time.Duration, what string, ok func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if yes, err := ok(); yes || err != nil {
+			return err
+		}
+		for _, p := range s.processes {
+			select {
+			case <-p.done:
+				return fmt.Errorf("%s has ended; see %s", p.name, filepath.Join(s.dir, p.name+".log"))
+			default:
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited %s in vain until %s; see %s", limit, what, filepath.Join(s.dir, "serve.log"))
+		case <-tick.C:
+		}
+	}
+}
+
+// ask runs an aob command with -o json and reads its answer.
+func (s *story) ask(ctx context.Context, into any, args ...string) error {
+	out, err := s.aob(ctx, append(args, "-o", "json")...)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(out), into)
+}

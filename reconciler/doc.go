@@ -1,0 +1,46 @@
+// Package reconciler makes the world follow Git: it trains, judges and releases
+// the models that people ask for in pull requests, and brings fleets to what
+// main says.
+//
+// One turn of the loop is a page of prose, [Reconciler.Reconcile]:
+//
+//	observe  look at git, the forge, runs, evidence, devices and the ledger
+//	plan     decide: one pure function from what was seen to steps and words
+//	act      take the steps; each carries a key, so twice is the same as once
+//	report   say on the forge what is so, where it differs from what was said
+//
+// The loop is level-triggered: each turn looks anew, so a lost webhook, a crash
+// or an upgrade costs a turn and nothing else. Nothing slow happens inside it:
+// slow work is a run, a detached process that the loop starts and observes
+// ([Stages] is what happens in one).
+//
+// The packages, from the middle outwards. imports_test.go is this list,
+// executable.
+//
+//	delivery   the nouns, the keys, the wire documents; standard library only
+//
+//	intent     YAML to nouns, with every complaint at its place
+//	coco       COCO detection metrics and the paired bootstrap
+//	gate       measurements to verdicts, with a reason for every check
+//	rollout    how far a fleet goes with a release
+//	plan       all decisions
+//	explain    the chain from a commit to a device, in words
+//
+//	durable    files that survive a crash, and locks
+//	trust      ed25519 keys and signed envelopes
+//
+//	git        a bare mirror, read by hash, written with objects
+//	forge      pull requests, statuses and comments: a local folder, Gitea
+//	dataset    digest and check a dataset, make the training input
+//	run        slow work in detached processes, with a journal
+//	terraform  apply a module, and train with it
+//	detect     run models in a child process: inspect, evaluate, serve
+//	artifact   bundles and what hangs on them, as OCI artifacts
+//	evidence   signed statements about bundles
+//	fleet      publish what devices must run, hear what they say
+//	ledger     what the world cannot tell: gos, wave clocks, what was said
+//	web        the API of the commands, webhooks, metrics
+//
+//	edge       the same loop on a device
+//	onnx       ONNX Runtime, the only cgo, in aob-detect alone
+package reconciler

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Finds or installs what training and evaluation need on this machine:
+# PyTorch with onnx (Debian's packages), ONNX Runtime's library, Terraform.
+# It changes nothing that is already there, and says what it does.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+
+say() { printf 'install: %s\n' "$*" >&2; }
+fail() { printf 'install: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then "$@"
+	elif command -v sudo >/dev/null 2>&1; then sudo "$@"
+	else fail "$* needs root" "run it as root, then make again"
+	fi
+}
+
+packages() {
+	command -v apt-get >/dev/null 2>&1 || fail "missing: $*" "install them with this system's package manager"
+	say "installing $*"
+	as_root apt-get update -qq >&2
+	DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# PyTorch, for the system's own Python.
+if ! /usr/bin/python3 -c 'import torch, torchvision, onnx, PIL, numpy' >/dev/null 2>&1; then
+	packages python3-torch python3-torchvision python3-onnx python3-pil
+fi
+command -v cc >/dev/null 2>&1 || packages gcc libc6-dev
+
+# ONNX Runtime's library.
+sh "$here/onnxruntime/install.sh" >/dev/null
+
+# Terraform.
+if ! command -v terraform >/dev/null 2>&1; then
+	bin=${XDG_CACHE_HOME:-$HOME/.cache}/aob/bin
+	if [ ! -x "$bin/terraform" ]; then
+		say "installing Terraform 1.11.4 into $bin"
+		mkdir -p "$bin"
+		go run github.com/hashicorp/hc-install/cmd/hc-install@v0.9.2 install -version 1.11.4 -path "$bin" terraform >&2 ||
+			fail "Terraform cannot be installed" "install it by hand and put it on PATH"
+	fi
+fi
