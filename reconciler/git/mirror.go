@@ -1,15 +1,25 @@
 package git
 
 import (
-	"context"
+	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
-	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// Branch is the prefix of a branch's ref, Pull that of a pull request's, whose
-// ref is Pull + number + "/head".
+// Branch is the prefix of a branch's ref, and Pull that of a pull request's,
+// which ends in /head.
 const (
 	Branch = "refs/heads/"
 	Pull   = "refs/pull/"
@@ -22,112 +32,249 @@ const MaxBlob = 1 << 20
 // ErrMoved means that the ref is not where the caller thought: look again.
 var ErrMoved = errors.New("the ref has moved meanwhile")
 
-// ErrTooBig means that a blob is larger than asked for.
+// ErrTooBig means that a file is larger than it may be.
 var ErrTooBig = errors.New("the file is too large")
 
-// A Remote says where the repository is, and how to be let in.
-type Remote struct {
-	URL       string                      // http(s) address without user, or a folder of this machine
-	Auth      func() (user, token string) // asked before each request; nil is nobody
-	Transport http.RoundTripper           // nil is one of the mirror's own
-}
-
 // A Mirror is an open copy of a repository.
-type Mirror struct{}
+type Mirror struct {
+	dir    string
+	remote *remote
+	lock   *durable.Lock
+
+	net sync.Mutex // one Observe at a time; taken before mu
+
+	mu       sync.Mutex // guards all below; never held while waiting for the network
+	own      *store
+	folder   *store // the remote's own objects where it is a folder of this machine, else nil
+	observed bool
+	seen     map[string]plumbing.Hash
+	refs     map[string]string        // seen, in words; replaced, never changed
+	refused  map[plumbing.Hash]string // commits of refs that were too large to bring, and why
+	broken   error                    // the mirror is damaged: the next Observe clones it again
+
+	commits   map[plumbing.Hash]*commit
+	lists     map[listKey]*list
+	latest    [len(folders)]*list // of each folder, the one asked for last
+	files     map[plumbing.Hash][]File
+	histories map[historyKey]map[string][]FileVersion
+	changes   [len(folders)]map[plumbing.Hash][]change
+}
 
 // Open opens the mirror in dir, and makes the folder if it is not there. It
-// does not ask the remote anything: until the first Observe a new mirror is
-// empty, and an old one has what it had.
-func Open(dir string, remote Remote) (*Mirror, error) { panic("not written yet") }
+// asks the remote nothing: until the first Observe a new mirror is empty, and
+// an old one has what it had.
+func Open(dir string, r Remote) (*Mirror, error) {
+	rem, err := newRemote(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := durable.TryLock(filepath.Join(dir, lockName))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, delivery.Blockedf("stop the other aob, or give this one another folder", "the mirror %s is in use", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := &Mirror{dir: dir, remote: rem, lock: lock}
+	if err := m.open(); err != nil {
+		lock.Unlock()
+		return nil, err
+	}
+	return m, nil
+}
 
 // Close gives the folder back.
-func (m *Mirror) Close() error { panic("not written yet") }
-
-// Observe asks the remote for its branches and pull requests, brings what is
-// new, and returns the commit of each by the ref's full name, as
-// refs/heads/main and refs/pull/7/head. changed says whether any differs from
-// what the last call returned; the first call's answer is always a change. A
-// ref whose content is too large to bring is left out: Has says why.
-func (m *Mirror) Observe(ctx context.Context) (refs map[string]string, changed bool, err error) {
-	panic("not written yet")
+func (m *Mirror) Close() error {
+	m.net.Lock()
+	defer m.net.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.own.close()
+	if m.folder != nil {
+		m.folder.close()
+	}
+	m.remote.close()
+	return m.lock.Unlock()
 }
 
-// Refs returns what the last Observe returned, without asking.
-func (m *Mirror) Refs() map[string]string { panic("not written yet") }
+const lockName = "aob.lock"
 
-// Has returns nil if the commit is here. Otherwise the error is Wait (not seen
-// yet) or Blocked (seen, and too large to bring).
-func (m *Mirror) Has(commit string) error { panic("not written yet") }
-
-// A File is an entry of one of the intent folders.
-type File struct {
-	Path string      // from the repository's root, as models/pallets.yaml
-	Mode fs.FileMode // regular; fs.ModeSymlink; fs.ModeDir for a submodule; fs.ModeIrregular for what git does not allow
-	Hash string      // of the blob; the same hash is the same content
-	Size int64       // bytes; -1 is too large, and left on the remote
+// config is the mirror's config file. A mirror whose file says anything else is
+// of another repository, or was made by another aob.
+func (m *Mirror) config() string {
+	return fmt.Sprintf("[core]\n\trepositoryformatversion = 0\n\tbare = true\n[remote \"origin\"]\n\turl = %s\n[aob]\n\tmirror = 1\n", strconv.Quote(m.remote.url))
 }
 
-// Files returns what lies in models/, gates/ and fleets/ at a commit, folders
-// in folders included, sorted by path. It reads what differs from what was
-// read before. The caller must not change the slice.
-func (m *Mirror) Files(commit string) ([]File, error) { panic("not written yet") }
-
-// Blob returns a file's content. It is ErrTooBig, and nothing is read, if the
-// file has more than limit bytes.
-func (m *Mirror) Blob(hash string, limit int64) ([]byte, error) { panic("not written yet") }
-
-// A FileVersion is one content that a file has had.
-type FileVersion struct {
-	Commit string    // that brought it
-	Parent string    // its first parent; empty for a root
-	Blob   string    // empty where the commit removed the file
-	When   time.Time // of the commit
+func (m *Mirror) open() error {
+	text, err := os.ReadFile(filepath.Join(m.dir, "config"))
+	switch {
+	case err == nil && string(text) == m.config():
+		if m.load() == nil {
+			return nil
+		}
+	case err == nil && bytes.Contains(text, []byte("[aob]\n\tmirror")):
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		entries, err := os.ReadDir(m.dir)
+		if err != nil {
+			return err
+		}
+		if len(entries) > 1 {
+			return delivery.Blockedf("give another folder, or empty this one", "%s holds something else than a mirror of aob's", m.dir)
+		}
+	default:
+		return err
+	}
+	return m.clear()
 }
 
-// History returns the versions of an intent file in the history of head,
-// newest first, removals included. All parents are followed; a commit counts
-// where the file differs from the one in its first parent, so a merge counts
-// for what it brought to its branch.
-func (m *Mirror) History(head, path string) ([]FileVersion, error) { panic("not written yet") }
-
-// MergeBase returns the best common ancestor of two commits, or "" if they have
-// none. Of several equally good ones it returns the newest.
-func (m *Mirror) MergeBase(a, b string) (string, error) { panic("not written yet") }
-
-// IsAncestor reports whether a is b or lies in its history.
-func (m *Mirror) IsAncestor(a, b string) (bool, error) { panic("not written yet") }
-
-// FirstParents returns head, its first parent, and so on, at most limit.
-func (m *Mirror) FirstParents(head string, limit int) ([]string, error) { panic("not written yet") }
-
-// Subject returns the first line of a commit's message.
-func (m *Mirror) Subject(commit string) (string, error) { panic("not written yet") }
-
-// Author returns who wrote a commit, and when.
-func (m *Mirror) Author(commit string) (name, email string, when time.Time, err error) {
-	panic("not written yet")
+// load reads what a mirror of this remote has left.
+func (m *Mirror) load() error {
+	m.forget()
+	if err := m.own.verify(); err != nil {
+		return err
+	}
+	if err := m.own.load(); err != nil {
+		return err
+	}
+	seen, err := readRefs(filepath.Join(m.dir, "packed-refs"))
+	if err != nil {
+		return err
+	}
+	for name, h := range seen {
+		if p, _ := m.own.find(h); p == nil {
+			return fmt.Errorf("%s: %w", name, errMissing)
+		}
+	}
+	m.see(seen)
+	return nil
 }
 
-// An Author is who a commit says has written it.
-type Author struct {
-	Name, Email string
-	When        time.Time // to the second
+// clear empties the folder and makes an empty mirror in it.
+func (m *Mirror) clear() error {
+	if m.own != nil {
+		m.own.close()
+	}
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		return err
+	}
+	// The config goes last: without it the folder would not be taken for ours.
+	for _, config := range []bool{false, true} {
+		for _, e := range entries {
+			if e.Name() != lockName && (e.Name() == "config") == config {
+				if err := os.RemoveAll(filepath.Join(m.dir, e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := durable.WriteFile(filepath.Join(m.dir, "config"), []byte(m.config()), 0o600); err != nil {
+		return err
+	}
+	for _, dir := range []string{"objects/pack", "refs"} {
+		if err := os.MkdirAll(filepath.Join(m.dir, filepath.FromSlash(dir)), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(m.dir, "HEAD"), []byte("ref: refs/heads/main\n"), 0o600); err != nil {
+		return err
+	}
+	m.forget()
+	return nil
 }
 
-// Commit makes a commit in the mirror and returns its hash; the remote does not
-// know of it before Push. Its tree is the first parent's with files changed: a
-// nil content removes the file. Equal input makes the same commit.
-func (m *Mirror) Commit(parents []string, files map[string][]byte, author Author, message string) (hash string, err error) {
-	panic("not written yet")
+// forget empties everything that is in memory.
+func (m *Mirror) forget() {
+	m.own = newStore(m.dir, false)
+	if m.remote.folder != "" && m.folder == nil {
+		m.folder = newStore(m.remote.folder, true)
+	}
+	m.observed, m.broken = false, nil
+	m.see(nil)
+	m.refused = map[plumbing.Hash]string{}
+	m.commits = map[plumbing.Hash]*commit{}
+	m.lists = map[listKey]*list{}
+	m.latest = [len(folders)]*list{}
+	m.files = map[plumbing.Hash][]File{}
+	m.histories = map[historyKey]map[string][]FileVersion{}
+	for i := range m.changes {
+		m.changes[i] = map[plumbing.Hash][]change{}
+	}
 }
 
-// Merge makes a merge commit of head into base, of which head must be a
-// descendant, and returns its hash. Its tree is head's.
-func (m *Mirror) Merge(base, head string, name, email string, when time.Time, message string) (hash string, err error) {
-	panic("not written yet")
+// see replaces the refs.
+func (m *Mirror) see(seen map[string]plumbing.Hash) {
+	m.seen = seen
+	m.refs = make(map[string]string, len(seen))
+	for name, h := range seen {
+		m.refs[name] = h.String()
+	}
 }
 
-// Push moves a ref of the remote to a commit, if it is at old: empty means that
-// it must not be there. An empty hash removes the ref. Where the ref is
-// elsewhere the error is ErrMoved; a repeat of a push that came through is nil.
-func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error { panic("not written yet") }
+// Refs returns what the last Observe returned, without asking the remote. The
+// caller must not change it.
+func (m *Mirror) Refs() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refs
+}
+
+// Has returns nil if the commit is here. Otherwise the error is Wait (the
+// remote has not shown it yet) or Blocked (it is too large to bring).
+func (m *Mirror) Has(commit string) error {
+	h, err := hash(commit)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, err = m.commit(h)
+	return err
+}
+
+// read reads a commit or tree, wherever it is.
+func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
+	data, err := m.own.read(t, h, maxObject)
+	if errors.Is(err, errMissing) && m.folder != nil {
+		data, err = m.folder.read(t, h, maxObject)
+	}
+	switch {
+	case err == nil:
+		return data, nil
+	case m.refused[h] != "":
+		return nil, delivery.Blockedf("take it out of the branch's history", "commit %.10s brings %s", h, m.refused[h])
+	case errors.Is(err, ErrTooBig):
+		return nil, delivery.Blockedf("take it out of the branch's history", "the %s %.10s has more than %d MiB", t, h, maxObject>>20)
+	case errors.Is(err, errMissing) && t == plumbing.CommitObject:
+		return nil, delivery.Wait{For: 2 * time.Second, What: fmt.Sprintf("the repository has not shown commit %.10s yet", h)}
+	}
+	return nil, m.damaged(h, err)
+}
+
+// damaged notes that an object which must be here cannot be read.
+func (m *Mirror) damaged(h plumbing.Hash, err error) error {
+	if m.folder != nil {
+		return delivery.Blockedf("run `git fsck` there", "the repository %s is damaged at %.10s: %v", m.remote.folder, h, err)
+	}
+	m.broken = fmt.Errorf("the mirror %s is damaged at %.10s, and will be cloned again: %w", m.dir, h, err)
+	return m.broken
+}
+
+// hash reads a hash that the caller gives.
+func hash(s string) (plumbing.Hash, error) {
+	h, ok := parseHash(s)
+	if !ok {
+		return h, fmt.Errorf("%q is not the hash of a commit or file: want 40 hexadecimal digits", s)
+	}
+	return h, nil
+}
+
+func parseHash(s string) (plumbing.Hash, bool) {
+	if !plumbing.IsHash(s) || strings.ToLower(s) != s {
+		return plumbing.ZeroHash, false
+	}
+	return plumbing.NewHash(s), true
+}

@@ -1,0 +1,226 @@
+package git
+
+import (
+	"bytes"
+	"container/heap"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// A FileVersion is one content that a file has had.
+type FileVersion struct {
+	Commit string    // that brought it
+	Parent string    // its first parent; empty for a root
+	Blob   string    // empty where the commit removed the file
+	When   time.Time // the committer's
+}
+
+// A change is what a commit did to one entry of an intent folder.
+type change struct {
+	name string
+	blob plumbing.Hash // zero: removed
+}
+
+type historyKey struct {
+	head   plumbing.Hash
+	folder int
+}
+
+// History returns the versions of an intent file, as models/pallets.yaml, in
+// the history of head: newest first and children before parents, removals
+// included. All parents are followed; a commit counts where the file differs
+// from the one in its first parent, so a merge counts for what it brought to
+// its branch. The caller must not change the slice.
+func (m *Mirror) History(head, path string) ([]FileVersion, error) {
+	h, err := hash(head)
+	if err != nil {
+		return nil, err
+	}
+	folder, name, _ := strings.Cut(path, "/")
+	i := slices.Index(folders[:], folder)
+	if i < 0 || name == "" || strings.Contains(name, "/") {
+		return nil, fmt.Errorf("history of %s: not a file in models/, gates/ or fleets/", path)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.commit(h); err != nil {
+		return nil, err
+	}
+	key := historyKey{h, i}
+	byName, ok := m.histories[key]
+	if !ok {
+		if byName, err = m.history(h, i); err != nil {
+			return nil, err
+		}
+		if len(m.histories) >= 2*len(folders) {
+			clear(m.histories)
+		}
+		m.histories[key] = byName
+	}
+	return byName[name], nil
+}
+
+// history collects the versions of all files of a folder.
+func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersion, error) {
+	order, err := m.order(head)
+	if err != nil {
+		return nil, err
+	}
+	versions := map[string][]FileVersion{}
+	for _, c := range order {
+		changes, err := m.changed(c, folder)
+		if err != nil {
+			return nil, err
+		}
+		for _, ch := range changes {
+			v := FileVersion{Commit: c.hash.String(), When: time.Unix(c.when, 0).UTC()}
+			if len(c.parents) > 0 {
+				v.Parent = c.parents[0].String()
+			}
+			if !ch.blob.IsZero() {
+				v.Blob = ch.blob.String()
+			}
+			versions[ch.name] = append(versions[ch.name], v)
+		}
+	}
+	return versions, nil
+}
+
+// order returns head and its history, children before parents, and else the
+// newest first.
+func (m *Mirror) order(head plumbing.Hash) ([]*commit, error) {
+	children := map[plumbing.Hash]int{}
+	var all int
+	err := m.walk(func(c *commit) bool {
+		all++
+		for _, p := range c.parents {
+			children[p]++
+		}
+		return true
+	}, head)
+	if err != nil {
+		return nil, err
+	}
+	order := make([]*commit, 0, all)
+	ready := &byDate{m.commits[head]}
+	for ready.Len() > 0 {
+		c := heap.Pop(ready).(*commit)
+		order = append(order, c)
+		for _, p := range c.parents {
+			if children[p]--; children[p] == 0 {
+				heap.Push(ready, m.commits[p])
+			}
+		}
+	}
+	return order, nil
+}
+
+// byDate is a heap of commits, the newest first.
+type byDate []*commit
+
+func (b byDate) Len() int           { return len(b) }
+func (b byDate) Less(i, j int) bool { return newest(b[i], b[j]) < 0 }
+func (b byDate) Swap(i, j int)      { b[i], b[j] = b[j], b[i] }
+func (b *byDate) Push(c any)        { *b = append(*b, c.(*commit)) }
+func (b *byDate) Pop() any {
+	old := *b
+	c := old[len(old)-1]
+	*b = old[:len(old)-1]
+	return c
+}
+
+// changed returns what a commit did to a folder. It is remembered: a commit
+// does not change.
+func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
+	if changes, ok := m.changes[folder][c.hash]; ok {
+		return changes, nil
+	}
+	var was top
+	if len(c.parents) > 0 {
+		p, err := m.parent(c.parents[0])
+		if err != nil {
+			return nil, err
+		}
+		if err := m.tops(p); err != nil {
+			return nil, err
+		}
+		was = p.top[folder]
+	}
+	if err := m.tops(c); err != nil {
+		return nil, err
+	}
+	var changes []change
+	if is := c.top[folder]; is != was {
+		before, err := m.topTree(was)
+		if err != nil {
+			return nil, err
+		}
+		after, err := m.topTree(is)
+		if err != nil {
+			return nil, err
+		}
+		if changes, err = diff(before, after); err != nil {
+			return nil, m.damaged(is.hash, err)
+		}
+	}
+	m.changes[folder][c.hash] = changes
+	return changes, nil
+}
+
+// topTree returns an intent folder's tree, which is empty if it is no folder.
+func (m *Mirror) topTree(t top) ([]byte, error) {
+	if t.mode != modeTree {
+		return nil, nil
+	}
+	return m.read(plumbing.TreeObject, t.hash)
+}
+
+// diff compares two trees entry by entry, folders in them aside.
+func diff(before, after []byte) ([]change, error) {
+	var changes []change
+	for len(before) > 0 || len(after) > 0 {
+		var a, b entry
+		var restA, restB []byte
+		var err error
+		if len(before) > 0 {
+			if a, restA, err = next(before); err != nil {
+				return nil, err
+			}
+			if line := before[:len(before)-len(restA)]; bytes.HasPrefix(after, line) {
+				before, after = restA, after[len(line):]
+				continue
+			}
+		}
+		if len(after) > 0 {
+			if b, restB, err = next(after); err != nil {
+				return nil, err
+			}
+		}
+		var c int
+		switch {
+		case len(before) == 0:
+			c = 1
+		case len(after) == 0:
+			c = -1
+		default:
+			c = order(a, b)
+		}
+		if c <= 0 {
+			before = restA
+		}
+		if c >= 0 {
+			after = restB
+		}
+		switch {
+		case c < 0 && a.mode != modeTree:
+			changes = append(changes, change{name: string(a.name)})
+		case c > 0 && b.mode != modeTree, c == 0 && b.mode != modeTree && a.hash != b.hash:
+			changes = append(changes, change{string(b.name), b.hash})
+		}
+	}
+	return changes, nil
+}

@@ -1,0 +1,172 @@
+package git
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Push moves a ref of the remote to a commit, if it is at old: empty means that
+// it must not be there. An empty hash removes the ref. Where the ref is
+// elsewhere the error is ErrMoved; where the remote refuses, as for a protected
+// branch, it is Blocked with the remote's own words. A repeat of a push that
+// came through is nil.
+func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
+	cmd := &packp.Command{Name: plumbing.ReferenceName(ref)}
+	if err := cmd.Name.Validate(); err != nil || !strings.HasPrefix(ref, "refs/") {
+		return fmt.Errorf("push: %q is not a ref", ref)
+	}
+	for _, c := range []struct {
+		text string
+		hash *plumbing.Hash
+	}{{hash, &cmd.New}, {old, &cmd.Old}} {
+		h, ok := parseHash(c.text)
+		if !ok && c.text != "" {
+			return fmt.Errorf("push: %q is not the hash of a commit", c.text)
+		}
+		*c.hash = h
+	}
+	if cmd.New == cmd.Old {
+		return fmt.Errorf("push %s: from %.10s to %.10s is no move", ref, cmd.Old, cmd.New)
+	}
+	session, err := m.remote.client.NewReceivePackSession(m.remote.end, m.remote.method())
+	if err != nil {
+		return m.remote.explain("push to", err)
+	}
+	defer session.Close()
+	adv, err := session.AdvertisedReferencesContext(ctx)
+	if err != nil {
+		return m.remote.explain("push to", err)
+	}
+	switch adv.References[ref] {
+	case cmd.New:
+		return nil
+	case cmd.Old:
+	default:
+		return m.moved(cmd, adv.References[ref])
+	}
+	req := packp.NewReferenceUpdateRequestFromCapabilities(adv.Capabilities)
+	req.Commands = []*packp.Command{cmd}
+	words := &words{}
+	if adv.Capabilities.Supports(capability.Sideband64k) {
+		if err := req.Capabilities.Set(capability.Sideband64k); err != nil {
+			return err
+		}
+		req.Progress = words
+	}
+	if !cmd.New.IsZero() {
+		pack, err := m.outgoing(cmd.New, adv.References)
+		if err != nil {
+			return err
+		}
+		req.Packfile = io.NopCloser(bytes.NewReader(pack))
+	}
+	report, err := session.ReceivePack(ctx, req)
+	if err == nil {
+		return nil
+	}
+	// The remote compares with old once more, under its lock, but every server
+	// words it differently. Where the ref is now says what happened.
+	at, again := m.at(ctx, ref)
+	switch {
+	case again != nil:
+		return m.remote.explain("push to", err)
+	case at == cmd.New:
+		return nil
+	case at != cmd.Old:
+		return m.moved(cmd, at)
+	case report != nil:
+		return delivery.Blockedf("let aob's user push there, or take the protection into account", "push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
+	}
+	return m.remote.explain("push to", err)
+}
+
+func (m *Mirror) moved(cmd *packp.Command, at plumbing.Hash) error {
+	return fmt.Errorf("push to %s of %s: it is at %.10s, not %.10s: %w", strings.TrimPrefix(cmd.Name.String(), Branch), m.remote.url, at, cmd.Old, ErrMoved)
+}
+
+// at asks the remote where a ref is; zero is nowhere.
+func (m *Mirror) at(ctx context.Context, ref string) (plumbing.Hash, error) {
+	session, adv, err := m.remote.advertised(ctx)
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	defer session.Close()
+	return adv.References[ref], nil
+}
+
+// outgoing packs what a commit needs and the remote does not have.
+func (m *Mirror) outgoing(h plumbing.Hash, refs map[string]plumbing.Hash) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.commit(h); err != nil {
+		return nil, err
+	}
+	var tips []plumbing.Hash
+	for _, known := range []map[string]plumbing.Hash{refs, m.seen} {
+		for _, h := range known {
+			if _, err := m.commit(h); err == nil {
+				tips = append(tips, h)
+			}
+		}
+	}
+	there := map[plumbing.Hash]bool{}
+	err := m.walk(func(c *commit) bool {
+		there[c.hash] = true
+		return true
+	}, tips...)
+	if err != nil {
+		return nil, err
+	}
+	var news []*commit
+	err = m.walk(func(c *commit) bool {
+		if !there[c.hash] {
+			news = append(news, c)
+		}
+		return !there[c.hash]
+	}, h)
+	if err != nil {
+		return nil, err
+	}
+	var objects []plumbing.EncodedObject
+	for _, c := range news {
+		list, err := m.brings(c)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, list...)
+	}
+	return encode(objects, 0)
+}
+
+// words keeps what the remote says while it takes a push: the reason is there.
+type words struct{ b bytes.Buffer }
+
+func (w *words) Write(p []byte) (int, error) {
+	if room := 4<<10 - w.b.Len(); room > 0 {
+		w.b.Write(p[:min(len(p), room)])
+	}
+	return len(p), nil
+}
+
+// with returns an error's text with the remote's words, on one line.
+func (w *words) with(err error) string {
+	text := strings.ToValidUTF8(w.b.String(), "")
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	if len(text) > 300 {
+		text = strings.ToValidUTF8(text[:300], "") + "…"
+	}
+	if text == "" {
+		return err.Error()
+	}
+	return err.Error() + " (" + text + ")"
+}

@@ -1,0 +1,373 @@
+package git
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+func TestFiles(t *testing.T) {
+	both(t, func(t *testing.T, r *repo, remote Remote) {
+		blob := r.gitIn(strings.NewReader("text"), "hash-object", "-w", "--stdin")
+		tree := r.gitIn(strings.NewReader("100644 blob "+blob+"\tin.yaml\n"), "mktree")
+		models := r.gitIn(strings.NewReader(strings.Join([]string{
+			"100644 blob " + blob + "\ta.yaml",
+			"100755 blob " + blob + "\tb.yaml",
+			"120000 blob " + blob + "\tlink.yaml",
+			"160000 commit " + strings.Repeat("1", 40) + "\tsub",
+			"040000 tree " + tree + "\tfolder",
+			"100644 blob " + blob + "\tfolder-1.yaml",
+		}, "\n")+"\n"), "mktree", "--missing")
+		root := r.gitIn(strings.NewReader(strings.Join([]string{
+			"040000 tree " + models + "\tmodels",
+			"100644 blob " + blob + "\tgates",
+			"120000 blob " + blob + "\tfleets",
+			"100644 blob " + blob + "\tREADME.md",
+			"040000 tree " + tree + "\tinfra",
+		}, "\n")+"\n"), "mktree")
+		head := r.git("commit-tree", root, "-m", "x")
+		r.git("update-ref", "refs/heads/main", head)
+		m := open(t, t.TempDir(), remote)
+		observe(t, m)
+		got, err := m.Files(head)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []File{
+			{"fleets", fs.ModeSymlink, blob, 0},
+			{"gates", 0o644, blob, 4},
+			{"models/a.yaml", 0o644, blob, 4},
+			{"models/b.yaml", 0o755, blob, 4},
+			{"models/folder-1.yaml", 0o644, blob, 4},
+			{"models/folder/in.yaml", 0o644, blob, 4},
+			{"models/link.yaml", fs.ModeSymlink, blob, 0},
+			{"models/sub", fs.ModeDir, strings.Repeat("1", 40), 0},
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+		if data, err := m.Blob(blob, 4); err != nil || string(data) != "text" {
+			t.Errorf("got %q, %v", data, err)
+		}
+		if _, err := m.Blob(blob, 3); !errors.Is(err, ErrTooBig) {
+			t.Errorf("got %v, want ErrTooBig", err)
+		}
+		if _, err := m.Blob(tree, MaxBlob); err == nil {
+			t.Error("a tree was read as a file")
+		}
+		if _, err := m.Files(blob); err == nil {
+			t.Error("a blob was read as a commit")
+		}
+	})
+}
+
+// TestHostileTrees lists trees that git would not make.
+func TestHostileTrees(t *testing.T) {
+	r := newRepo(t)
+	m := open(t, t.TempDir(), Remote{URL: r.dir})
+	blob := r.gitIn(strings.NewReader("text"), "hash-object", "-w", "--stdin")
+	put := func(tree string) string {
+		return r.gitIn(strings.NewReader(tree), "hash-object", "-w", "-t", "tree", "--literally", "--stdin")
+	}
+	line := func(mode, name, hash string) string {
+		h, _ := parseHash(hash)
+		return mode + " " + name + "\x00" + string(h[:])
+	}
+	commit := func(models string) string {
+		head := r.git("commit-tree", put(line("40000", "models", models)), "-m", "x")
+		r.git("update-ref", "refs/heads/main", head)
+		observe(t, m)
+		return head
+	}
+	inner := put(line("100644", "a.yaml", blob))
+	head := commit(put(line("100644", "..", blob) + line("100644", ".git", blob) + line("40000", "..", inner) + line("100644", "a/b", blob) + line("100644", "a\nb", blob) + line("777", "odd", blob)))
+	files, err := m.Files(head)
+	if err != nil || len(files) != 6 {
+		t.Errorf("got %v, %v", files, err)
+	}
+	for _, f := range files {
+		if f.Mode != fs.ModeIrregular || f.Size != 0 {
+			t.Errorf("%q is %v", f.Path, f.Mode)
+		}
+	}
+	for name, tree := range map[string]string{"cut short": "100644 a.yaml\x00abc", "no mode": " a.yaml\x00" + strings.Repeat("x", 20), "no name": line("100644", "", blob), "letters": line("1x", "a", blob)} {
+		if files, err := m.Files(commit(put(tree))); err == nil {
+			t.Errorf("%s: got %v", name, files)
+		}
+	}
+	// Ten folders of ten folders of ten … name the same file ten billion times.
+	bomb := inner
+	for range 10 {
+		var b strings.Builder
+		for i := range 10 {
+			b.WriteString(line("40000", fmt.Sprint("d", i), bomb))
+		}
+		bomb = put(b.String())
+	}
+	if _, err := m.Files(commit(bomb)); !isBlocked(err) {
+		t.Errorf("a bomb: got %v, want Blocked", err)
+	}
+	var many strings.Builder
+	for i := range maxFiles + 1 {
+		many.WriteString(line("100644", fmt.Sprintf("f%06d", i), blob))
+	}
+	if _, err := m.Files(commit(put(many.String()))); !isBlocked(err) {
+		t.Errorf("many: got %v, want Blocked", err)
+	}
+}
+
+func isBlocked(err error) bool {
+	_, ok := errors.AsType[delivery.Blocked](err)
+	return ok
+}
+
+// TestGraph grows a random history with merges and lying dates and compares
+// every answer with git's.
+func TestGraph(t *testing.T) {
+	r := newRepo(t)
+	rnd := rand.New(rand.NewPCG(7, 7))
+	names := []string{"models/a.yaml", "models/b.yaml", "models/c.release.yaml", "gates/a.yaml", "gates/b.yaml", "README", "models/in/deep.yaml"}
+	const n = 120
+	type state map[string]string
+	states, parents := make([]state, n), make([][]int, n)
+	var script strings.Builder
+	for i := range n {
+		if i > 0 {
+			for range min(1+rnd.IntN(3)/2+rnd.IntN(8)/7, i) {
+				if p := max(0, i-1-rnd.IntN(12)); !slices.Contains(parents[i], p) {
+					parents[i] = append(parents[i], p)
+				}
+			}
+		}
+		fmt.Fprintf(&script, "commit refs/heads/n%d\nmark :%d\ncommitter A <a@example.com> %d +0000\ndata 1\nx\n", i, i+1, 1_700_000_000+60*(i+rnd.IntN(9)))
+		now := state{}
+		for j, p := range parents[i] {
+			fmt.Fprintf(&script, "%s :%d\n", []string{"from", "merge"}[min(j, 1)], p+1)
+			if j == 0 {
+				maps.Copy(now, states[p])
+			}
+		}
+		for range rnd.IntN(3) {
+			name := names[rnd.IntN(len(names))]
+			// Content is drawn from few, so that files return to what they were.
+			if text := fmt.Sprint(rnd.IntN(4)); text != "0" {
+				fmt.Fprintf(&script, "M 100644 inline %s\ndata %d\n%s\n", name, len(text), text)
+				now[name] = text
+			} else if now[name] != "" {
+				fmt.Fprintf(&script, "D %s\n", name)
+				delete(now, name)
+			}
+		}
+		states[i] = now
+		script.WriteByte('\n')
+	}
+	r.gitIn(strings.NewReader(script.String()), "fast-import", "--quiet")
+	refs := map[string]string{}
+	for line := range strings.Lines(r.git("for-each-ref", "--format=%(refname:lstrip=2) %(objectname)")) {
+		name, commit, _ := strings.Cut(strings.TrimSpace(line), " ")
+		refs[name] = commit
+	}
+	commits := make([]string, n)
+	for i := range commits {
+		commits[i] = refs[fmt.Sprint("n", i)]
+	}
+	blob := func(text string) string {
+		if text == "" {
+			return ""
+		}
+		return plumbing.ComputeHash(plumbing.BlobObject, []byte(text)).String()
+	}
+	m := open(t, t.TempDir(), serve(t, r).remote())
+	observe(t, m)
+
+	for _, at := range []int{0, 3, 40, 80, 119} {
+		head := commits[at]
+		var want []string
+		for line := range strings.Lines(r.git("ls-tree", "-r", "-l", head, "models", "gates", "fleets")) {
+			f := strings.Fields(line)
+			want = append(want, fmt.Sprintf("%s %s %s %s", f[0], f[2], f[3], f[4]))
+		}
+		files, err := m.Files(head)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range files {
+			got = append(got, fmt.Sprintf("100644 %s %d %s", f.Hash, f.Size, f.Path))
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("files of n%d: %s", at, d)
+		}
+
+		reach := map[int]bool{at: true}
+		for i := at; i >= 0; i-- {
+			for _, p := range parents[i] {
+				reach[p] = reach[p] || reach[i]
+			}
+		}
+		for _, name := range names {
+			want := map[string]FileVersion{}
+			for i := range reach {
+				v := FileVersion{Commit: commits[i], Blob: blob(states[i][name])}
+				was := ""
+				if len(parents[i]) > 0 {
+					v.Parent = commits[parents[i][0]]
+					was = states[parents[i][0]][name]
+				}
+				if reach[i] && states[i][name] != was {
+					want[v.Commit] = v
+				}
+			}
+			got, err := m.History(head, name)
+			if name == "README" || name == "models/in/deep.yaml" {
+				if err == nil {
+					t.Errorf("history of %s: no error", name)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen := map[string]FileVersion{}
+			for i, v := range got {
+				v.When = time.Time{}
+				seen[v.Commit] = v
+				for _, older := range got[i+1:] {
+					if is, _ := m.IsAncestor(v.Commit, older.Commit); is {
+						t.Errorf("history of %s: %s comes before its descendant", name, v.Commit)
+					}
+				}
+			}
+			if d := cmp.Diff(want, seen); d != "" || len(seen) != len(got) {
+				t.Errorf("history of %s at n%d: %s", name, at, d)
+			}
+		}
+		want = strings.Fields(r.git("rev-list", "--first-parent", head))
+		if got, err := m.FirstParents(head, 1000); err != nil || !slices.Equal(got, want) {
+			t.Errorf("first parents of n%d: %v, %v", at, got, err)
+		}
+	}
+
+	for range 60 {
+		a, b := commits[rnd.IntN(n)], commits[rnd.IntN(n)]
+		want := strings.Fields(r.try("merge-base", "--all", a, b))
+		got, err := m.MergeBase(a, b)
+		if err != nil || got == "" != (len(want) == 0) || got != "" && !slices.Contains(want, got) {
+			t.Errorf("merge base of %s and %s: got %s, %v; want one of %v", a, b, got, err, want)
+		}
+		if back, _ := m.MergeBase(b, a); back != got {
+			t.Errorf("merge base of %s and %s: %s one way and %s the other", a, b, got, back)
+		}
+		is, err := m.IsAncestor(a, b)
+		if want := slices.Contains(want, a); err != nil || is != want {
+			t.Errorf("is %s an ancestor of %s: got %v, %v", a, b, is, err)
+		}
+	}
+	if got, err := m.FirstParents(commits[100], 2); err != nil || len(got) > 2 {
+		t.Errorf("at most two: got %v, %v", got, err)
+	}
+	one := r.commit("refs/heads/alone", map[string]string{"x": "y"})
+	observe(t, m)
+	if got, err := m.MergeBase(one, commits[50]); err != nil || got != "" {
+		t.Errorf("no common history: got %q, %v", got, err)
+	}
+}
+
+// try runs git, for which failing is an answer.
+func (r *repo) try(args ...string) string {
+	out, _ := exec.Command("git", append([]string{"-C", r.dir}, args...)...).Output()
+	return strings.TrimSpace(string(out))
+}
+
+func TestPeople(t *testing.T) {
+	r := newRepo(t)
+	m := open(t, t.TempDir(), Remote{URL: r.dir})
+	tree := r.gitIn(nil, "mktree")
+	for _, tt := range []struct{ author, message, name, email, subject string }{
+		{"Ada L. <ada@example.com> 1700000000 +0200", "  \n\nFirst line \nSecond\n\nBody", "Ada L.", "ada@example.com", "First line"},
+		{"<> 1 +0000", "", "", "", ""},
+		{"A <b> C <d@e> 99999999999999999999 +0000", "x", "A", "b> C <d@e", "x"},
+		{"nobody", "\xff\xfe", "nobody", "", "\uFFFD"},
+	} {
+		raw := "tree " + tree + "\nauthor " + tt.author + "\ncommitter " + tt.author + "\n\n" + tt.message
+		h := r.gitIn(strings.NewReader(raw), "hash-object", "-w", "-t", "commit", "--literally", "--stdin")
+		subject, err := m.Subject(h)
+		if err != nil || subject != tt.subject {
+			t.Errorf("%q: subject %q, %v", raw, subject, err)
+		}
+		name, email, _, err := m.Author(h)
+		if err != nil || name != tt.name || email != tt.email {
+			t.Errorf("%q: author %q %q, %v", raw, name, email, err)
+		}
+		if _, err := m.FirstParents(h, 1); err != nil {
+			t.Errorf("%q: %v", raw, err)
+		}
+	}
+}
+
+func FuzzTree(f *testing.F) {
+	f.Add([]byte("100644 a.yaml\x0012345678901234567890"), []byte("40000 a\x0012345678901234567890"))
+	f.Add([]byte("100644 a"), []byte(" "))
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		list, err := entries(a)
+		if err == nil {
+			for _, e := range list {
+				e.fileMode()
+			}
+			if again, err := entries(encodeTree(slices.Clone(list))); err != nil || len(again) != len(list) {
+				t.Errorf("written again: %v, %v", again, err)
+			}
+			if changes, err := diff(a, a); err != nil || len(changes) != 0 {
+				t.Errorf("a tree differs from itself: %v, %v", changes, err)
+			}
+		}
+		diff(a, b)
+	})
+}
+
+func FuzzCommit(f *testing.F) {
+	f.Add([]byte("tree 1111111111111111111111111111111111111111\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx"))
+	f.Add([]byte("tree \ncommitter <\n\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parseCommit([20]byte{}, data)
+		if err == nil && c.tree.IsZero() {
+			t.Error("a commit without a tree")
+		}
+		parsePerson(data)
+	})
+}
+
+func FuzzPack(f *testing.F) {
+	w := writer{}
+	w.object(3, []byte("one"))
+	w.object(3, bytes.Repeat([]byte("one"), 100))
+	w.object(3, append(bytes.Repeat([]byte("one"), 100), 'x'))
+	data := must(encode(w.objects, 10))
+	f.Add(data)
+	f.Add(data[:len(data)-9])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		check(bytes.NewReader(data))
+		s := newStore(t.TempDir(), false)
+		must(0, mkdirs(s.dir))
+		rec, err := s.receive(bytes.NewReader(data))
+		if err == nil {
+			if err := s.add(rec); err != nil {
+				t.Error(err)
+			}
+		}
+		s.close()
+	})
+}

@@ -1,0 +1,124 @@
+package git
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// The modes that git writes in a tree.
+const (
+	modeFile      = 0o100644
+	modeExec      = 0o100755
+	modeGroup     = 0o100664 // by git of before 2005
+	modeLink      = 0o120000
+	modeTree      = 0o040000
+	modeSubmodule = 0o160000
+)
+
+// An entry is one line of a tree. Its name is part of the tree's bytes.
+type entry struct {
+	mode uint32
+	name []byte
+	hash plumbing.Hash
+}
+
+// folder says whether the entry is a tree to look into. A name that git itself
+// would refuse is never one.
+func (e entry) folder() bool { return e.mode == modeTree && e.proper() }
+
+// proper says whether git would take the name.
+func (e entry) proper() bool {
+	name := string(e.name)
+	return name != "." && name != ".." && !strings.EqualFold(name, ".git") &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r < ' ' || r == 0x7f })
+}
+
+// fileMode is the mode as people know it.
+func (e entry) fileMode() fs.FileMode {
+	if !e.proper() {
+		return fs.ModeIrregular
+	}
+	switch e.mode {
+	case modeFile, modeGroup:
+		return 0o644
+	case modeExec:
+		return 0o755
+	case modeLink:
+		return fs.ModeSymlink
+	case modeSubmodule:
+		return fs.ModeDir
+	}
+	return fs.ModeIrregular
+}
+
+// next reads the first entry of a tree and returns the rest.
+func next(tree []byte) (entry, []byte, error) {
+	var e entry
+	i := 0
+	for ; i < len(tree) && i < 7 && tree[i] != ' '; i++ {
+		if tree[i] < '0' || tree[i] > '7' {
+			return e, nil, fmt.Errorf("a tree's mode is not a number")
+		}
+		e.mode = e.mode<<3 | uint32(tree[i]-'0')
+	}
+	if i == 0 || i >= len(tree) || tree[i] != ' ' {
+		return e, nil, fmt.Errorf("a tree's mode is cut short")
+	}
+	tree = tree[i+1:]
+	end := bytes.IndexByte(tree, 0)
+	if end <= 0 || len(tree) < end+1+len(e.hash) {
+		return e, nil, fmt.Errorf("a tree's entry is cut short")
+	}
+	e.name = tree[:end]
+	copy(e.hash[:], tree[end+1:])
+	return e, tree[end+1+len(e.hash):], nil
+}
+
+// entries reads a whole tree.
+func entries(tree []byte) ([]entry, error) {
+	list := make([]entry, 0, len(tree)/40)
+	for len(tree) > 0 {
+		e, rest, err := next(tree)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+		tree = rest
+	}
+	return list, nil
+}
+
+// order compares entries as git sorts them: a folder's name ends in a slash.
+func order(a, b entry) int {
+	n := min(len(a.name), len(b.name))
+	if c := bytes.Compare(a.name[:n], b.name[:n]); c != 0 {
+		return c
+	}
+	end := func(e entry) byte {
+		switch {
+		case len(e.name) > n:
+			return e.name[n]
+		case e.mode == modeTree:
+			return '/'
+		}
+		return 0
+	}
+	return cmp.Compare(end(a), end(b))
+}
+
+// encodeTree writes a tree of entries, which it sorts.
+func encodeTree(list []entry) []byte {
+	slices.SortFunc(list, order)
+	var b bytes.Buffer
+	for _, e := range list {
+		fmt.Fprintf(&b, "%o %s\x00", e.mode, e.name)
+		b.Write(e.hash[:])
+	}
+	return b.Bytes()
+}

@@ -1,0 +1,278 @@
+package git
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// An Author is who a commit says has written it.
+type Author struct {
+	Name, Email string
+	When        time.Time // to the second
+}
+
+// Commit makes a commit in the mirror and returns its hash; the remote does not
+// know of it before Push. Its tree is the first parent's with files changed: a
+// nil content removes the file, and a path that is a symbolic link becomes a
+// file. Equal input makes the same commit.
+func (m *Mirror) Commit(parents []string, files map[string][]byte, author Author, message string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list, err := m.parents(parents)
+	if err != nil {
+		return "", err
+	}
+	var w writer
+	var tree plumbing.Hash
+	if len(list) > 0 {
+		tree = list[0].tree
+	}
+	root := &node{files: map[string][]byte{}, folders: map[string]*node{}}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := root.put(name, files[name]); err != nil {
+			return "", err
+		}
+	}
+	if tree, err = w.tree(m, tree, root); err != nil {
+		return "", err
+	}
+	if tree.IsZero() {
+		tree = w.object(plumbing.TreeObject, nil)
+	}
+	return m.write(&w, tree, list, author, message)
+}
+
+// Merge makes a merge commit of head into base, of which head must be a
+// descendant, and returns its hash. Its tree is head's.
+func (m *Mirror) Merge(base, head, name, email string, when time.Time, message string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list, err := m.parents([]string{base, head})
+	if err != nil {
+		return "", err
+	}
+	on, err := m.isAncestor(list[0].hash, list[1].hash)
+	if err != nil {
+		return "", err
+	}
+	if !on {
+		return "", delivery.Blockedf("rebase it first", "%.10s does not follow %.10s", head, base)
+	}
+	return m.write(&writer{}, list[1].tree, list, Author{name, email, when}, message)
+}
+
+func (m *Mirror) parents(hashes []string) ([]*commit, error) {
+	var list []*commit
+	for _, s := range hashes {
+		h, err := hash(s)
+		if err != nil {
+			return nil, err
+		}
+		c, err := m.commit(h)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// write makes the commit object, and keeps it with what it needs.
+func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit, a Author, message string) (string, error) {
+	clean := strings.NewReplacer("<", "", ">", "", "\n", " ", "\x00", "")
+	who := fmt.Sprintf("%s <%s> %d +0000", strings.TrimSpace(clean.Replace(a.Name)), strings.TrimSpace(clean.Replace(a.Email)), a.When.Unix())
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "tree %s\n", tree)
+	for _, p := range parents {
+		fmt.Fprintf(&b, "parent %s\n", p.hash)
+	}
+	fmt.Fprintf(&b, "author %s\ncommitter %s\n\n%s\n", who, who, strings.Trim(strings.ReplaceAll(message, "\x00", ""), "\n"))
+	h := w.object(plumbing.CommitObject, b.Bytes())
+	if p, _ := m.own.find(h); p != nil {
+		return h.String(), nil
+	}
+	if err := m.own.put(w.objects); err != nil {
+		return "", fmt.Errorf("write to the mirror %s: %w", m.dir, err)
+	}
+	return h.String(), nil
+}
+
+// A node is a folder in which files change.
+type node struct {
+	files   map[string][]byte
+	folders map[string]*node
+}
+
+func (n *node) put(name string, content []byte) error {
+	if !fs.ValidPath(name) || name == "." || path.Clean(name) != name {
+		return fmt.Errorf("commit: %q is not a path in a repository", name)
+	}
+	parts := strings.Split(name, "/")
+	for i, part := range parts {
+		if !(entry{name: []byte(part)}).proper() {
+			return fmt.Errorf("commit: %q is not a path in a repository", name)
+		}
+		if i == len(parts)-1 {
+			n.files[part] = content
+			break
+		}
+		if _, file := n.files[part]; file {
+			return fmt.Errorf("commit: %q lies in a file", name)
+		}
+		if n.folders[part] == nil {
+			n.folders[part] = &node{files: map[string][]byte{}, folders: map[string]*node{}}
+		}
+		n = n.folders[part]
+	}
+	return nil
+}
+
+// A writer collects objects, each after what it needs.
+type writer struct{ objects []plumbing.EncodedObject }
+
+func (w *writer) object(t plumbing.ObjectType, data []byte) plumbing.Hash {
+	o := new(plumbing.MemoryObject)
+	o.SetType(t)
+	o.Write(data)
+	w.objects = append(w.objects, o)
+	return o.Hash()
+}
+
+// tree writes a tree with changes, and returns zero for one that has nothing.
+func (w *writer) tree(m *Mirror, was plumbing.Hash, n *node) (plumbing.Hash, error) {
+	var list []entry
+	if !was.IsZero() {
+		data, err := m.read(plumbing.TreeObject, was)
+		if err != nil {
+			return was, err
+		}
+		if list, err = entries(data); err != nil {
+			return was, m.damaged(was, err)
+		}
+	}
+	// take removes a name's entry and returns it.
+	take := func(name string) (e entry, found bool) {
+		for i, e := range list {
+			if string(e.name) == name {
+				list = slices.Delete(list, i, i+1)
+				return e, true
+			}
+		}
+		return e, false
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.folders)) {
+		e, found := take(name)
+		if found && e.mode != modeTree {
+			return was, delivery.Blockedf("remove it", "%s is not a folder", name)
+		}
+		h, err := w.tree(m, e.hash, n.folders[name])
+		if err != nil {
+			return was, err
+		}
+		if !h.IsZero() {
+			list = append(list, entry{modeTree, []byte(name), h})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.files)) {
+		take(name)
+		if content := n.files[name]; content != nil {
+			list = append(list, entry{modeFile, []byte(name), w.object(plumbing.BlobObject, content)})
+		}
+	}
+	if len(list) == 0 {
+		return plumbing.ZeroHash, nil
+	}
+	return w.object(plumbing.TreeObject, encodeTree(list)), nil
+}
+
+// missing lists the objects that a commit brings beside those of its parents.
+func (m *Mirror) brings(c *commit) ([]plumbing.EncodedObject, error) {
+	var w writer
+	var olds []plumbing.Hash
+	for _, h := range c.parents {
+		p, err := m.parent(h)
+		if err != nil {
+			return nil, err
+		}
+		olds = append(olds, p.tree)
+	}
+	if err := w.collect(m, c.tree, olds); err != nil {
+		return nil, err
+	}
+	data, err := m.read(plumbing.CommitObject, c.hash)
+	if err != nil {
+		return nil, err
+	}
+	w.object(plumbing.CommitObject, data)
+	return w.objects, nil
+}
+
+// collect gathers a tree and what lies in it, but for what lies at the same
+// place in one of the old trees.
+func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash) error {
+	if slices.Contains(olds, tree) {
+		return nil
+	}
+	data, err := m.read(plumbing.TreeObject, tree)
+	if err != nil {
+		return err
+	}
+	list, err := entries(data)
+	if err != nil {
+		return m.damaged(tree, err)
+	}
+	type line struct {
+		name string
+		mode uint32
+		hash plumbing.Hash
+	}
+	known := map[line]bool{}
+	folders := map[string][]plumbing.Hash{}
+	for _, old := range olds {
+		data, err := m.read(plumbing.TreeObject, old)
+		if err != nil {
+			return err
+		}
+		was, err := entries(data)
+		if err != nil {
+			return m.damaged(old, err)
+		}
+		for _, e := range was {
+			known[line{string(e.name), e.mode, e.hash}] = true
+			if e.mode == modeTree {
+				folders[string(e.name)] = append(folders[string(e.name)], e.hash)
+			}
+		}
+	}
+	for _, e := range list {
+		switch {
+		case e.mode == modeSubmodule || known[line{string(e.name), e.mode, e.hash}]:
+		case e.mode == modeTree:
+			if err := w.collect(m, e.hash, folders[string(e.name)]); err != nil {
+				return err
+			}
+		default:
+			content, err := m.own.read(plumbing.BlobObject, e.hash, maxObject)
+			if errors.Is(err, errMissing) {
+				continue // moved here from elsewhere in the repository: the remote has it
+			}
+			if err != nil {
+				return m.damaged(e.hash, err)
+			}
+			w.object(plumbing.BlobObject, content)
+		}
+	}
+	w.object(plumbing.TreeObject, data)
+	return nil
+}
