@@ -100,14 +100,14 @@ type Train struct {
 	EarlyStopping EarlyStopping  `json:"earlyStopping" doc:"When to stop before the last epoch, by mAP@[.50:.95] on the validation split."`
 	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991" doc:"Random seeds; each is trained. Several at once come later."`
 	Args          map[string]any `json:"args,omitempty" check:"optional" doc:"Anything else, checked against trainers/NAME/schema.json."`
-	Machine       Machine        `json:"machine" doc:"Where it is trained. Not part of the model's identity."`
+	Machine       Machine        `json:"machine" check:"later=*" doc:"Where it is trained. Not part of the model's identity."`
 	Import        *Dataset       `json:"import,omitempty" check:"optional,later" doc:"An existing ONNX file instead of training."`
 }
 
 // Batch is images per step of the optimizer.
 type Batch struct {
 	Effective int `json:"effective" default:"16" check:"min=1,max=4096" doc:"Images per step of the optimizer."`
-	Step      int `json:"step" default:"16" check:"min=1,max=4096" doc:"Images that go through the network at once; divides effective."`
+	Step      int `json:"step" check:"optional,min=1,max=4096" doc:"Images that go through the network at once; divides effective, and is all of it by default."`
 }
 
 // Optimizer says how weights are moved.

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"unicode"
 )
 
 // An Intent is what one tree of a repository asks for, defaults filled.
@@ -40,8 +43,13 @@ type Complaint struct {
 	Text   string `json:"text"`
 }
 
+// String is the form that editors jump to. A file's name with control
+// characters, which a stranger may commit, is quoted to stay on its line.
 func (c Complaint) String() string {
 	s := c.File
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		s = strconv.Quote(s)
+	}
 	if c.Line > 0 {
 		s += fmt.Sprintf(":%d:%d", c.Line, c.Column)
 	}

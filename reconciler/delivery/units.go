@@ -29,7 +29,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return nil
 	}
 	v, err := time.ParseDuration(s)
-	if err != nil || v < 0 || s == "0" {
+	if err != nil || v < 0 || s == "0" || s[0] == '+' || s[0] == '-' {
 		return fmt.Errorf("want a duration with its unit, as in 90s, 30m, 24h or 7d, got %q", s)
 	}
 	*d = Duration(v)
@@ -51,14 +51,26 @@ func (d Duration) MarshalText() ([]byte, error) {
 
 func (d Duration) String() string { b, _ := d.MarshalText(); return string(b) }
 
+var decimalPattern = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?$`)
+
+// parseDecimal reads a number as people write one: no exponent, hexadecimal,
+// underscore, infinity or NaN. It never returns a negative zero.
+func parseDecimal(s string) (float64, error) {
+	if !decimalPattern.MatchString(s) {
+		return 0, strconv.ErrSyntax
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	return v + 0, err
+}
+
 // A Share is a part of a whole between 0 and 1, written as in 10% or 2.5%.
 type Share float64
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *Share) UnmarshalText(text []byte) error {
 	s, ok := strings.CutSuffix(string(text), "%")
-	v, err := strconv.ParseFloat(s, 64)
-	if !ok || err != nil || !(v >= 0 && v <= 100) {
+	v, err := parseDecimal(s)
+	if !ok || err != nil || v < 0 || v > 100 {
 		return fmt.Errorf("want a share with its unit, as in 10%%, between 0%% and 100%%, got %q", text)
 	}
 	*p = Share(v / 100)
@@ -123,8 +135,8 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 		if !ok {
 			continue
 		}
-		v, err := strconv.ParseFloat(num, 64)
-		if err != nil || !(v >= 0 && v*float64(u.size) < 1<<53) {
+		v, err := parseDecimal(num)
+		if err != nil || v < 0 || v*float64(u.size) >= 1<<53 {
 			break
 		}
 		*b = Bytes(math.Round(v * float64(u.size)))
@@ -155,8 +167,8 @@ type Money float64
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (m *Money) UnmarshalText(text []byte) error {
 	s, ok := strings.CutPrefix(string(text), "$")
-	v, err := strconv.ParseFloat(s, 64)
-	if !ok || err != nil || !(v >= 0 && v <= 1e6) {
+	v, err := parseDecimal(s)
+	if !ok || err != nil || v < 0 || v > 1e6 {
 		return fmt.Errorf("want an amount in dollars, as in $12 or $0.90, got %q", text)
 	}
 	*m = Money(v)
@@ -174,8 +186,8 @@ type Celsius float64
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (c *Celsius) UnmarshalText(text []byte) error {
 	s, ok := strings.CutSuffix(string(text), "C")
-	v, err := strconv.ParseFloat(s, 64)
-	if !ok || err != nil || !(v >= -50 && v <= 150) {
+	v, err := parseDecimal(s)
+	if !ok || err != nil || v < -50 || v > 150 {
 		return fmt.Errorf("want a temperature in Celsius, as in 85C, got %q", text)
 	}
 	*c = Celsius(v)

@@ -19,8 +19,9 @@ type Cache struct {
 
 type blob struct{ path, hash string }
 
-// A generation holds two trees of the largest size that is common.
-const generation = 8192
+// A generation holds more than one tree, so what Has found is still there when
+// Parse asks.
+const generation = 2 * MaxFiles
 
 // NewCache returns an empty cache. Its options hold for all it parses.
 func NewCache(o Options) *Cache {

@@ -102,9 +102,12 @@ func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path strin
 		return
 	}
 	var list delivery.ClassSelect
-	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+	if n.Kind != yaml.SequenceNode {
 		d.fault(placeOf(n), path, "want all or a list of classes, got %s", got(n))
 		return
+	}
+	if len(n.Content) == 0 {
+		d.fault(placeOf(n), path, "is empty; want all or a list of classes")
 	}
 	for i, c := range n.Content {
 		at := item(path, i)
@@ -159,7 +162,7 @@ func (d *document) scalar(n *yaml.Node, path string) any {
 	case n.Kind != yaml.ScalarNode:
 		d.fault(placeOf(n), path, "want text, a number, true or false, got %s in a list or map", got(n))
 	case isNull(n):
-		d.fault(placeOf(n), path, "has no value; give it one, or leave the key out")
+		d.fault(placeOf(n), path, "%s", noValue)
 	case !plain(n) || n.Tag == "!!str" || n.Tag == "!!timestamp":
 		return n.Value
 	case n.Value == "true" || n.Value == "false":

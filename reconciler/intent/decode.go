@@ -2,7 +2,6 @@ package intent
 
 import (
 	"encoding"
-	"math"
 	"reflect"
 	"regexp"
 	"slices"
@@ -141,10 +140,12 @@ func (d *document) pairs(n *yaml.Node, path string) func(yield func(key, value *
 	}
 }
 
+const noValue = "has no value; give it one, or remove it"
+
 // value decodes one value by its type and checks its rules.
 func (d *document) value(n *yaml.Node, v reflect.Value, r *rules, path string, above []reflect.Type) {
 	if isNull(n) {
-		d.fault(placeOf(n), path, "has no value; give it one, or leave the key out")
+		d.fault(placeOf(n), path, "%s", noValue)
 		return
 	}
 	if read := custom(v.Type()); read != nil {
@@ -160,7 +161,9 @@ func (d *document) value(n *yaml.Node, v reflect.Value, r *rules, path string, a
 		v.Set(reflect.New(v.Type().Elem()))
 		d.value(n, v.Elem(), r, path, above)
 	case reflect.Struct:
-		if d.kind(n, yaml.MappingNode, path) {
+		if n.Kind == yaml.ScalarNode && matches(n.Value, r.laterValues) {
+			d.fault(placeOf(n), path, "not yet: a name here comes later; want a map, as in {key: value}")
+		} else if d.kind(n, yaml.MappingNode, path) {
 			d.structure(n, v, path, above)
 		}
 	case reflect.Map:
@@ -260,6 +263,9 @@ func (d *document) word(n *yaml.Node, r *rules, path string) (string, bool) {
 		return "", false
 	}
 	switch {
+	case isNull(n):
+		d.fault(placeOf(n), path, "%s", noValue)
+		return "", false
 	case r.form != nil && r.form.secret && !r.form.holds(n.Value):
 		d.fault(placeOf(n), path, "want %s", r.form.want)
 		return "", false
@@ -326,10 +332,10 @@ func (d *document) decimal(n *yaml.Node, v reflect.Value, r *rules, path string)
 		return
 	}
 	f, err := strconv.ParseFloat(n.Value, 64)
-	if err != nil || math.IsInf(f, 0) {
-		d.fault(placeOf(n), path, "want a number%s that is not that large, got %s", rangeOf(r, ", "), clip(n.Value))
+	if err != nil && rangeOf(r, "") == "" {
+		d.fault(placeOf(n), path, "want a number that is not that large, got %s", clip(n.Value))
 		return
-	}
+	} // beyond every float64 it is infinite here, and out of any range
 	if d.inRange(n, f, r, path) {
 		v.SetFloat(f + 0) // -0 is 0
 	}

@@ -86,11 +86,14 @@ func (d *document) has(path string) bool {
 	return ok
 }
 
-// sound reports whether the value at each path, and all in it, came without a
-// complaint. Rules between fields hold only for sound ones.
+// sound reports whether the value at each path, what it is in and all in it
+// came without a complaint. Rules between fields hold only for sound ones, and
+// not where complaints were too many to keep.
 func (d *document) sound(paths ...string) bool {
-	return !slices.ContainsFunc(d.list, func(c delivery.Complaint) bool {
-		return slices.ContainsFunc(paths, func(p string) bool { return within(c.Path, p) })
+	return d.more == 0 && !slices.ContainsFunc(d.list, func(c delivery.Complaint) bool {
+		return slices.ContainsFunc(paths, func(p string) bool {
+			return within(c.Path, p) || c.Path != "" && within(p, c.Path)
+		})
 	})
 }
 
@@ -103,7 +106,7 @@ func within(path, top string) bool {
 func (d *document) complaints() []delivery.Complaint {
 	delivery.SortComplaints(d.list)
 	if d.more > 0 {
-		return append(d.list, delivery.Complaint{File: d.file, Text: fmt.Sprintf("and %d more complaints about this file", d.more)})
+		return append(d.list, delivery.Complaint{File: d.file, Text: fmt.Sprintf("%d more complaints about this file are left out", d.more)})
 	}
 	return d.list
 }
@@ -230,6 +233,9 @@ func syntax(data []byte, err error) (place, string) {
 	m := yamlError.FindStringSubmatch(err.Error())
 	at, text := place{1, 1}, m[2]
 	if n, err := strconv.Atoi(m[1]); err == nil {
+		if strings.HasPrefix(text, "did not find expected") {
+			n++ // the library counts these lines from 0
+		}
 		at.line = min(n, 1+bytes.Count(data, []byte("\n")))
 	}
 	for i, line := range bytes.Split(data, []byte("\n")) {

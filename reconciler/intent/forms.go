@@ -69,7 +69,7 @@ var forms = map[string]*form{
 	"text": {
 		pattern: regexp.MustCompile(`^[\s\S]+$`),
 		most:    2000,
-		want:    "text of at most 2000 characters",
+		want:    "text of 1 to 2000 characters",
 	},
 	"variable": {
 		pattern: regexp.MustCompile(`^[A-Z_][A-Z0-9_]{0,63}$`),

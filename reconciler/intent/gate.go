@@ -73,10 +73,10 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 		d.complain(path+".classes", "has no meaning for %s; want it with AP alone", c.Metric)
 	}
 	if len(c.Except) > 0 && !c.Classes.All {
-		d.complain(path+".except", "has a meaning with classes: all alone")
+		d.complain(path+".except", "has no meaning without classes: all")
 	}
 	if c.Against != "" && c.MaxDrop == nil {
-		d.complain(path+".against", "has a meaning with maxDrop alone")
+		d.complain(path+".against", "has no meaning without maxDrop")
 	}
 	if size {
 		for _, key := range []string{"confidence", "support", "unsure"} {

@@ -60,6 +60,7 @@ type Problem struct {
 // and joined again.
 type Doc struct {
 	file       string
+	hash       string // of the content, where known
 	kind       string // Model, Gate, Fleet, Release, Quarantine; "" is no file of intent
 	name       string // from the file's name; "" where that is wrong
 	value      any    // delivery.Model, …; nil where there is a complaint
@@ -136,15 +137,26 @@ func Folders() []string { return []string{"fleets", "gates", "models"} }
 // ParseFile reads one file by itself. The result depends on nothing but the
 // file's path, mode and content, and the options.
 func ParseFile(f File, o Options) *Doc {
-	doc := &Doc{file: f.Path}
+	doc := &Doc{file: f.Path, hash: f.Hash}
 	d := &document{file: f.Path, options: o}
 	if doc.kind, doc.name = d.identify(f); doc.kind != "" && d.open(f) && d.header(doc) {
-		doc.value = d.parse(doc)
+		doc.value = sealed(d.parse(doc))
 	}
 	if doc.complaints = d.complaints(); len(doc.complaints) > 0 {
 		doc.value = nil
 	}
 	return doc
+}
+
+// sealed computes once what readers ask of a value every turn.
+func sealed(value any) any {
+	switch v := value.(type) {
+	case delivery.Model:
+		return v.Sealed()
+	case delivery.Gate:
+		return v.Sealed()
+	}
+	return value
 }
 
 // identify says what a file must be, by its path alone.
@@ -192,7 +204,7 @@ func (d *document) open(f File) bool {
 	case f.Mode != Regular:
 		d.fault(place{}, "", "want a regular file")
 	case f.Size > MaxFileSize || len(f.Data) > MaxFileSize:
-		d.fault(place{}, "", "is too large: %d bytes; want at most %d", max(f.Size, int64(len(f.Data))), MaxFileSize)
+		d.fault(place{}, "", "is too large; want at most %d KiB", MaxFileSize>>10)
 	case f.Data == nil && f.Size > 0:
 		d.fault(place{}, "", "its content could not be read")
 	default:

@@ -19,6 +19,7 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 		intent: delivery.Intent{
 			Models: map[string]delivery.Model{}, Gates: map[string]delivery.Gate{}, Fleets: map[string]delivery.Fleet{},
 			Releases: map[string]delivery.Release{}, Quarantines: map[string]delivery.Quarantine{},
+			Files: make(map[string]string, len(docs)),
 		},
 	}
 	for _, doc := range docs {
@@ -41,6 +42,9 @@ type joiner struct {
 
 func (j *joiner) add(doc *Doc) {
 	j.list = append(j.list, doc.complaints...)
+	if doc.hash != "" {
+		j.intent.Files[doc.file] = doc.hash
+	}
 	if named := j.named[doc.kind]; named != nil && doc.name != "" {
 		named[doc.name] = doc
 	}
@@ -136,7 +140,7 @@ func (j *joiner) class(doc *Doc, r ref) {
 	}
 	if len(known) > 0 {
 		slices.Sort(known)
-		j.complain(doc, r, "%s", unknown("class of the covered models", r.name, slices.Compact(known)))
+		j.complain(doc, r, "no covered model has a class %s; %s", quote(r.name), instead(r.name, slices.Compact(known)))
 	}
 }
 

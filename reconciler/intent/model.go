@@ -10,7 +10,10 @@ import (
 // model checks the rules between a model's fields.
 func (d *document) model(m *delivery.Model) {
 	d.dataset(m.Dataset, "dataset")
-	t := m.Train
+	t := &m.Train
+	if !d.has("train.batch.step") {
+		t.Batch.Step = t.Batch.Effective
+	}
 	if d.sound("train.batch") && t.Batch.Effective%t.Batch.Step != 0 {
 		d.complain("train.batch.step", "want a divisor of effective, %d, got %d", t.Batch.Effective, t.Batch.Step)
 	}
@@ -21,7 +24,7 @@ func (d *document) model(m *delivery.Model) {
 		d.complain("train.seeds", "not yet: several seeds come later; want one, as in [%d]", t.Seeds[0])
 	}
 	unique(d, m.Variants, "variants")
-	d.args(t)
+	d.args(*t)
 }
 
 // args checks what the trainer itself defines.

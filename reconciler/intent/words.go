@@ -82,14 +82,18 @@ func some(names []string) string {
 
 // unknown says that a word is none of the known ones, and which it may be.
 func unknown(what, word string, known []string) string {
-	s := "unknown " + what + " " + quote(word)
-	if near := nearest(word, known); near != "" {
-		s += "; did you mean " + near + "?"
-	}
+	return "unknown " + what + " " + quote(word) + "; " + instead(word, known)
+}
+
+// instead says what an unknown word may be, and what is known.
+func instead(word string, known []string) string {
 	if len(known) == 0 {
-		return s + "; there is none"
+		return "there is none"
 	}
-	return s + "; known: " + some(known)
+	if near := nearest(word, known); near != "" {
+		return "did you mean " + near + "? known: " + some(known)
+	}
+	return "known: " + some(known)
 }
 
 // nearest returns the known word that is a typing mistake away, or "".
@@ -138,8 +142,9 @@ func distance(a, b string) int {
 	return row[len(t)]
 }
 
-// sentence turns a doc tag into the end of a sentence.
+// sentence turns a doc tag's first sentence into the end of another.
 func sentence(doc string) string {
+	doc, _, _ = strings.Cut(doc, ". ")
 	doc = strings.TrimSuffix(doc, ".")
 	if len(doc) > 1 && doc[1] >= 'a' && doc[1] <= 'z' || strings.HasPrefix(doc, "A ") {
 		doc = strings.ToLower(doc[:1]) + doc[1:]

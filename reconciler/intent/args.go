@@ -1,0 +1,247 @@
+package intent
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+)
+
+// Trainers are the schemas of train.args, by the trainer's name. Its Check is
+// what [Options] asks for.
+type Trainers map[string]*ArgsSchema
+
+// Check says what is wrong with the arguments of a trainer.
+func (t Trainers) Check(trainer string, args map[string]any) []Problem {
+	s := t[trainer]
+	if s == nil {
+		return []Problem{{Text: unknown("trainer", trainer, slices.Sorted(maps.Keys(t)))}}
+	}
+	if args == nil {
+		args = map[string]any{}
+	}
+	return s.root.check(args, "")
+}
+
+// An ArgsSchema says which arguments a trainer takes: trainers/NAME/schema.json.
+// It is a JSON Schema (draft 2020-12) of the keywords that [schemaNode] has.
+type ArgsSchema struct{ root *schemaNode }
+
+// ParseArgsSchema reads a schema. A keyword that is not understood is an error,
+// so that no rule is ignored.
+func ParseArgsSchema(data []byte) (*ArgsSchema, error) {
+	var root schemaNode
+	if err := json.Unmarshal(data, &root); err != nil {
+		return nil, fmt.Errorf("schema.json: %w", err)
+	}
+	if !slices.Equal(root.Type, words{"object"}) {
+		return nil, fmt.Errorf("schema.json: want type object, got %q", root.Type)
+	}
+	return &ArgsSchema{&root}, nil
+}
+
+// A schemaNode is one schema: annotations, which say nothing here, and rules.
+type schemaNode struct {
+	schemaWords
+	never bool // the schema false
+}
+
+type schemaWords struct {
+	Schema      string `json:"$schema"`
+	ID          string `json:"$id"`
+	Comment     string `json:"$comment"`
+	Title       string `json:"title"`
+	Description string `json:"description"`
+	Default     any    `json:"default"`
+	Examples    []any  `json:"examples"`
+
+	Type                 words                  `json:"type"`
+	Enum                 []any                  `json:"enum"`
+	Minimum              *float64               `json:"minimum"`
+	Maximum              *float64               `json:"maximum"`
+	ExclusiveMinimum     *float64               `json:"exclusiveMinimum"`
+	ExclusiveMaximum     *float64               `json:"exclusiveMaximum"`
+	MultipleOf           *float64               `json:"multipleOf"`
+	MinLength            *int                   `json:"minLength"`
+	MaxLength            *int                   `json:"maxLength"`
+	Items                *schemaNode            `json:"items"`
+	MinItems             *int                   `json:"minItems"`
+	MaxItems             *int                   `json:"maxItems"`
+	Properties           map[string]*schemaNode `json:"properties"`
+	Required             []string               `json:"required"`
+	AdditionalProperties *schemaNode            `json:"additionalProperties"`
+}
+
+// UnmarshalJSON reads a schema: true, false or an object of known keywords.
+func (s *schemaNode) UnmarshalJSON(data []byte) error {
+	var always bool
+	if json.Unmarshal(data, &always) == nil {
+		*s = schemaNode{never: !always}
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	return dec.Decode(&s.schemaWords)
+}
+
+// words are one word or a list of them.
+type words []string
+
+// UnmarshalJSON reads "a" or ["a", "b"].
+func (w *words) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*w = words{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(w))
+}
+
+// check says what is wrong with a value. Maps come in the order of their keys.
+func (s *schemaNode) check(v any, path string) []Problem {
+	if s == nil {
+		return nil
+	}
+	wrong := func(format string, args ...any) []Problem {
+		return []Problem{{path, fmt.Sprintf(format, args...)}}
+	}
+	if s.never {
+		return wrong("has no place here; leave it out")
+	}
+	if len(s.Type) > 0 && !slices.ContainsFunc(s.Type, func(t string) bool { return isType(v, t) }) {
+		return wrong("want %s, got %s", or(kindWords(s.Type)), show(v))
+	}
+	if len(s.Enum) > 0 && !slices.ContainsFunc(s.Enum, func(e any) bool { return reflect.DeepEqual(e, v) }) {
+		var list []string
+		for _, e := range s.Enum {
+			list = append(list, show(e))
+		}
+		return wrong("want %s, got %s", or(list), show(v))
+	}
+	switch v := v.(type) {
+	case float64:
+		if text := s.number(v); text != "" {
+			return wrong("want %s, got %s", text, show(v))
+		}
+	case string:
+		if n := utf8.RuneCountInString(v); s.MinLength != nil && n < *s.MinLength || s.MaxLength != nil && n > *s.MaxLength {
+			return wrong("want text of %s characters, got %d", span(s.MinLength, s.MaxLength), n)
+		}
+	case []any:
+		if n := len(v); s.MinItems != nil && n < *s.MinItems || s.MaxItems != nil && n > *s.MaxItems {
+			return wrong("want %s entries, got %d", span(s.MinItems, s.MaxItems), n)
+		}
+		var list []Problem
+		for i, e := range v {
+			list = append(list, s.Items.check(e, item(path, i))...)
+		}
+		return list
+	case map[string]any:
+		return s.object(v, path)
+	}
+	return nil
+}
+
+func (s *schemaNode) object(v map[string]any, path string) []Problem {
+	var list []Problem
+	for _, key := range slices.Sorted(maps.Keys(v)) {
+		at := member(path, key)
+		p, ok := s.Properties[key]
+		switch {
+		case ok:
+			list = append(list, p.check(v[key], at)...)
+		case s.AdditionalProperties != nil && s.AdditionalProperties.never:
+			list = append(list, Problem{at, unknown("argument", key, slices.Sorted(maps.Keys(s.Properties)))})
+		default:
+			list = append(list, s.AdditionalProperties.check(v[key], at)...)
+		}
+	}
+	for _, key := range s.Required {
+		if _, ok := v[key]; !ok {
+			text := "missing"
+			if p := s.Properties[key]; p != nil && p.Description != "" {
+				text += ": " + sentence(p.Description)
+			}
+			list = append(list, Problem{member(path, key), text})
+		}
+	}
+	return list
+}
+
+// number says which numbers are right where v is not, or "".
+func (s *schemaNode) number(v float64) string {
+	g := func(f *float64) string { return strconv.FormatFloat(*f, 'g', -1, 64) }
+	switch {
+	case s.Minimum != nil && s.Maximum != nil && (v < *s.Minimum || v > *s.Maximum):
+		return g(s.Minimum) + " to " + g(s.Maximum)
+	case s.Minimum != nil && v < *s.Minimum:
+		return "at least " + g(s.Minimum)
+	case s.Maximum != nil && v > *s.Maximum:
+		return "at most " + g(s.Maximum)
+	case s.ExclusiveMinimum != nil && v <= *s.ExclusiveMinimum:
+		return "more than " + g(s.ExclusiveMinimum)
+	case s.ExclusiveMaximum != nil && v >= *s.ExclusiveMaximum:
+		return "less than " + g(s.ExclusiveMaximum)
+	case s.MultipleOf != nil && math.Abs(v / *s.MultipleOf - math.Round(v / *s.MultipleOf)) > 1e-9:
+		return "a multiple of " + g(s.MultipleOf)
+	}
+	return ""
+}
+
+func isType(v any, name string) bool {
+	switch v := v.(type) {
+	case float64:
+		return name == "number" || name == "integer" && v == math.Trunc(v)
+	case string:
+		return name == "string"
+	case bool:
+		return name == "boolean"
+	case []any:
+		return name == "array"
+	case map[string]any:
+		return name == "object"
+	}
+	return false
+}
+
+// kindWords says JSON's types as complaints do.
+func kindWords(types []string) []string {
+	say := map[string]string{"number": "a number", "integer": "a whole number", "string": "text", "boolean": "true or false", "array": "a list", "object": "a map"}
+	list := make([]string, len(types))
+	for i, t := range types {
+		if list[i] = say[t]; list[i] == "" {
+			list[i] = t
+		}
+	}
+	return list
+}
+
+// show says a value in few words.
+func show(v any) string {
+	switch v := v.(type) {
+	case string:
+		return quote(v)
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a map"
+	}
+	return fmt.Sprint(v)
+}
+
+func span(lo, hi *int) string {
+	switch {
+	case hi == nil:
+		return fmt.Sprintf("at least %d", *lo)
+	case lo == nil:
+		return fmt.Sprintf("at most %d", *hi)
+	}
+	return fmt.Sprintf("%d to %d", *lo, *hi)
+}

@@ -1,0 +1,111 @@
+package intent_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+const model = `apiVersion: aob/v1
+kind: Model
+name: m
+dataset: {dir: shapes}
+classes: [a]
+train: {with: tiny@1}
+`
+
+func file(path, data string) intent.File {
+	return intent.File{Path: path, Size: int64(len(data)), Data: []byte(data)}
+}
+
+// lines returns complaints as people see them.
+func lines(files ...intent.File) []string {
+	_, complaints := intent.Parse(files, intent.Options{})
+	var list []string
+	for _, c := range complaints {
+		list = append(list, c.String())
+	}
+	return list
+}
+
+func TestFiles(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		file intent.File
+		want []string
+	}{
+		{"right", file("models/m.yaml", model), nil},
+		{"executable with CRLF", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r\n")), nil},
+		{"symbolic link", intent.File{Path: "models/m.yaml", Mode: intent.Symlink, Size: 11, Data: []byte("/etc/passwd")},
+			[]string{"models/m.yaml: is a symbolic link; want the file itself"}},
+		{"submodule", intent.File{Path: "models/m.yaml", Mode: intent.Other}, []string{"models/m.yaml: want a regular file"}},
+		{"the folder is a link", intent.File{Path: "models", Mode: intent.Symlink, Size: 4}, []string{"models: want a folder of files"}},
+		{"1 GiB, by its size alone", intent.File{Path: "models/m.yaml", Size: 1 << 30}, []string{"models/m.yaml: is too large; want at most 64 KiB"}},
+		{"of unknown size", intent.File{Path: "models/m.yaml", Size: math.MaxInt64}, []string{"models/m.yaml: is too large; want at most 64 KiB"}},
+		{"larger than it says", intent.File{Path: "models/m.yaml", Size: 1, Data: make([]byte, intent.MaxFileSize+1)},
+			[]string{"models/m.yaml: is too large; want at most 64 KiB"}},
+		{"not read", intent.File{Path: "models/m.yaml", Size: 10}, []string{"models/m.yaml: its content could not be read"}},
+		{"as large as may be", file("models/m.yaml", model+"#"+strings.Repeat("x", intent.MaxFileSize-len(model)-1)), nil},
+		{"byte order mark", file("models/m.yaml", "\xef\xbb\xbf"+model),
+			[]string{"models/m.yaml:1:1: starts with a byte order mark; save it as UTF-8 without one"}},
+		{"UTF-16", file("models/m.yaml", "\xff\xfea\x00"), []string{"models/m.yaml:1:1: is not UTF-8; save it as UTF-8"}},
+		{"Latin-1", file("models/m.yaml", "kind: Model\n# Gr\xf6\xdfe\n"), []string{"models/m.yaml:2:5: is not UTF-8; save it as UTF-8"}},
+		{"control character", file("models/m.yaml", "kind: Model\nname: a\x00b\n"), []string{"models/m.yaml:1:1: is not YAML: control characters are not allowed"}},
+		{"outside", file("infra/m.yaml", model), []string{"infra/m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
+		{"out of the tree", file("models/../m.yaml", model), []string{"models/../m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
+		{"newline in the name", file("models/a\nb.yaml", model),
+			[]string{`"models/a\nb.yaml": want as file name a name of lower-case letters, digits and dashes, at most 63, and .yaml, got "a\nb.yaml"`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := lines(c.file)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("complaints (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The text of a file comes back in complaints, but not all of it.
+func TestComplaintsAreBounded(t *testing.T) {
+	var many strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&many, "key%d: 1\n", i)
+	}
+	for name, data := range map[string]string{
+		"many keys":  many.String(),
+		"long key":   strings.Repeat("k", 30_000) + ": 1\n",
+		"long value": "kind: " + strings.Repeat("v", 30_000) + "\n",
+		"long class": "classes: [" + strings.Repeat("v", 30_000) + "]\n",
+		"many lists": "classes: [" + strings.Repeat("[],", 20_000) + "]\n",
+		"long unit":  strings.Replace(model, "train: {", "train: {machine: {limit: "+strings.Repeat("1", 30_000)+"h}, ", 1),
+		"long label": "classes: {a: [" + strings.Repeat("v", 30_000) + "]}\n",
+	} {
+		got := lines(file("models/m.yaml", data))
+		if len(got) == 0 || len(got) > 101 {
+			t.Errorf("%s: %d complaints", name, len(got))
+		}
+		for _, line := range got {
+			if len(line) > 600 {
+				t.Errorf("%s: a complaint of %d bytes: %.200s…", name, len(line), line)
+			}
+		}
+	}
+	if got := lines(file("models/m.yaml", many.String())); got[0] != "models/m.yaml: 2906 more complaints about this file are left out" {
+		t.Errorf("the first line does not say how many more there are: %q", got[0])
+	}
+}
+
+func TestTooManyFiles(t *testing.T) {
+	files := make([]intent.File, intent.MaxFiles+1)
+	for i := range files {
+		files[i] = intent.File{Path: fmt.Sprintf("models/m%d.yaml", i), Data: []byte(model)}
+	}
+	if diff := cmp.Diff([]string{"models: 10001 files of intent; want at most 10000 in one tree"}, lines(files...)); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,238 @@
+package intent
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Kinds returns the kinds of file that have a schema, sorted.
+func Kinds() []string {
+	return []string{"Fleet", "Gate", "Model", "Quarantine", "Release", "Server"}
+}
+
+// Schema returns the JSON Schema (draft 2020-12) of a kind of file, for editors
+// to complete and check by; nil for an unknown kind. What parses without a
+// complaint is valid by it; what only [Parse] can see, as names in other files,
+// is not in it.
+func Schema(kind string) []byte {
+	t, ok := kindTypes[kind]
+	if !ok {
+		return nil
+	}
+	top := object{
+		{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+		{"$id", "https://github.com/autonomos/aob/blob/main/schemas/" + strings.ToLower(kind) + ".json"},
+		{"title", "AOB " + kind},
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(append(top, structSchema(t)...)); err != nil {
+		panic("intent: schema of " + kind + ": " + err.Error())
+	}
+	return b.Bytes()
+}
+
+// An object is JSON whose keys keep their order.
+type object []pair
+
+type pair struct {
+	key   string
+	value any
+}
+
+// MarshalJSON writes the keys in order.
+func (o object) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for i, p := range o {
+		b.WriteByte("{,"[min(i, 1)])
+		if err := enc.Encode(p.key); err != nil {
+			return nil, err
+		}
+		b.WriteByte(':')
+		if err := enc.Encode(p.value); err != nil {
+			return nil, err
+		}
+	}
+	if len(o) == 0 {
+		b.WriteByte('{')
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+func structSchema(t reflect.Type) object {
+	properties, required := object{}, []string{}
+	for _, f := range fieldsOf(t) {
+		properties = append(properties, pair{f.key, fieldSchema(f)})
+		if !f.mayLeaveOut() {
+			required = append(required, f.key)
+		}
+	}
+	o := object{{"type", "object"}, {"additionalProperties", false}}
+	if len(required) > 0 {
+		o = append(o, pair{"required", required})
+	}
+	o = append(o, between(t)...)
+	return append(o, pair{"properties", properties})
+}
+
+// between returns the rules between a struct's fields that a schema can say.
+func between(t reflect.Type) object {
+	has := func(key string) object { return object{{"required", []string{key}}} }
+	when := func(metric string, then, otherwise object) object {
+		return object{{"if", object{{"properties", object{{"metric", object{{"const", metric}}}}}}}, {"then", then}, {"else", otherwise}}
+	}
+	without := func(keys ...string) object {
+		o := object{}
+		for _, key := range keys {
+			o = append(o, pair{key, false})
+		}
+		return object{{"properties", o}}
+	}
+	switch t {
+	case reflect.TypeFor[delivery.Dataset](), reflect.TypeFor[ServerForge]():
+		return object{{"minProperties", 1}, {"maxProperties", 1}}
+	case reflect.TypeFor[delivery.GateCheck]():
+		return object{
+			{"oneOf", []object{has("min"), has("max"), has("maxDrop")}},
+			{"allOf", []object{
+				when("size", append(has("max"), without("confidence", "support", "unsure")...), without("max")),
+				when("AP", has("classes"), without("classes")),
+			}},
+			{"dependentRequired", object{{"against", []string{"maxDrop"}}, {"except", []string{"classes"}}}},
+		}
+	}
+	return nil
+}
+
+func fieldSchema(f *field) object {
+	if f.later {
+		return object{{"description", "Not yet. " + f.doc}, {"not", object{}}}
+	}
+	o := append(object{{"description", f.doc}}, valueSchema(f.typ, &f.rules)...)
+	if f.def != nil {
+		var def any
+		if err := f.def.Decode(&def); err != nil {
+			panic("intent: default of " + f.key + ": " + err.Error())
+		}
+		o = append(o, pair{"default", def})
+	}
+	return o
+}
+
+func valueSchema(t reflect.Type, r *rules) object {
+	if s, ok := special(t); ok {
+		return s
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return valueSchema(t.Elem(), r)
+	case reflect.Struct:
+		return structSchema(t)
+	case reflect.Bool:
+		return object{{"type", "boolean"}}
+	case reflect.Int, reflect.Int64:
+		return append(object{{"type", "integer"}}, rangeSchema(r)...)
+	case reflect.Float64:
+		return append(object{{"type", "number"}}, rangeSchema(r)...)
+	case reflect.String:
+		o := object{{"type", "string"}}
+		if len(r.oneof) > 0 {
+			o = append(o, pair{"enum", r.oneof})
+		}
+		return append(o, formSchema(r.form)...)
+	case reflect.Slice:
+		o := object{{"type", "array"}}
+		if r.nonempty {
+			o = append(o, pair{"minItems", 1})
+		}
+		return append(o, pair{"items", valueSchema(t.Elem(), r)})
+	case reflect.Map:
+		o := object{{"type", "object"}}
+		if r.nonempty {
+			o = append(o, pair{"minProperties", 1})
+		}
+		if r.keys != nil {
+			o = append(o, pair{"propertyNames", formSchema(r.keys)})
+		}
+		return append(o, pair{"additionalProperties", valueSchema(t.Elem(), r)})
+	}
+	panic("intent: no schema for " + t.String())
+}
+
+func rangeSchema(r *rules) object {
+	var o object
+	if r.lo != nil {
+		o = append(o, pair{"minimum", json.Number(r.lo.text)})
+	}
+	if r.hi != nil {
+		o = append(o, pair{"maximum", json.Number(r.hi.text)})
+	}
+	return o
+}
+
+func formSchema(f *form) object {
+	if f == nil {
+		return nil
+	}
+	o := object{{"pattern", f.pattern.String()}}
+	if f.most > 0 {
+		o = append(o, pair{"maxLength", f.most})
+	}
+	return o
+}
+
+const (
+	decimal         = `[0-9]+(\.[0-9]+)?`
+	durationPattern = `^([0-9]+d|(` + decimal + `(h|ms|m|s|us|µs|ns))+)$`
+	sizePattern     = `^` + decimal + `(GiB|MiB|KiB|GB|MB|KB|kB|B)$`
+	sharePattern    = `^` + decimal + `%$`
+)
+
+// special returns the schema of a type with a text form or several forms.
+func special(t reflect.Type) (object, bool) {
+	text := func(pattern string) object { return object{{"type", "string"}, {"pattern", pattern}} }
+	class := append(object{{"type", "string"}}, formSchema(forms["class"])...)
+	classes := object{{"type", "array"}, {"minItems", 1}, {"uniqueItems", true}, {"items", class}}
+	switch t {
+	case reflect.TypeFor[delivery.Duration]():
+		return text(durationPattern), true
+	case reflect.TypeFor[delivery.Share]():
+		return text(sharePattern), true
+	case reflect.TypeFor[delivery.Bytes]():
+		return text(sizePattern), true
+	case reflect.TypeFor[delivery.Quantity]():
+		return object{{"type", "string"}, {"anyOf", []object{text(sizePattern), text(durationPattern)}}}, true
+	case reflect.TypeFor[delivery.Wave]():
+		return object{{"anyOf", []object{{{"type", "integer"}, {"minimum", 1}, {"maximum", 1_000_000}}, text(sharePattern)}}}, true
+	case classesType:
+		labels := object{{"type", "object"}, {"minProperties", 1}, {"propertyNames", formSchema(forms["class"])}, {"additionalProperties", classes}}
+		return object{{"anyOf", []object{classes, labels}}}, true
+	case selectType:
+		return object{{"anyOf", []object{{{"const", "all"}}, classes}}}, true
+	case argsType:
+		scalar := []string{"string", "number", "boolean"}
+		return object{
+			{"type", "object"},
+			{"propertyNames", formSchema(forms["argument"])},
+			{"additionalProperties", object{
+				{"type", slices.Concat(scalar, []string{"array", "object"})},
+				{"items", object{{"type", scalar}}},
+				{"additionalProperties", object{{"type", scalar}}},
+			}},
+		}, true
+	}
+	if isText(t) {
+		return object{{"type", "string"}}, true
+	}
+	return nil, false
+}

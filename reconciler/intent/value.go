@@ -1,0 +1,12 @@
+package intent
+
+import "github.com/autonomos/aob/reconciler/delivery"
+
+// Release returns the release that the file holds, or nil if it holds none.
+func (d *Doc) Release() *delivery.Release {
+	r, ok := d.value.(delivery.Release)
+	if !ok {
+		return nil
+	}
+	return &r
+}
