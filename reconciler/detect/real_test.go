@@ -1,0 +1,508 @@
+package detect
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// build makes aob-detect once for all tests.
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "aob-detect-test")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "aob-detect")
+	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/aob-detect").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build aob-detect: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+func TestMain(m *testing.M) {
+	if socket := os.Getenv("AOB_TEST_PARENT"); socket != "" {
+		parent(socket)
+		return
+	}
+	code := m.Run()
+	if binary, err := build(); err == nil {
+		os.RemoveAll(filepath.Dir(binary))
+	}
+	os.Exit(code)
+}
+
+// real is a Detector with the real library.
+func real(t testing.TB) Detector {
+	library, err := FindLibrary()
+	if err != nil {
+		t.Skipf("this test runs real models: %v", err)
+	}
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Detector{Binary: binary, Library: library, Patience: 2 * time.Minute}
+}
+
+func TestInspect(t *testing.T) {
+	d := real(t)
+	var first Golden
+	for _, name := range []string{"detector.onnx", "static.onnx"} {
+		sig, golden, err := d.Inspect(t.Context(), filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(sig, testSignature()) {
+			t.Errorf("%s: %+v", name, sig)
+		}
+		if len(golden.Boxes) != 24 || len(golden.Logits) != 24 || len(golden.Best) != 8 {
+			t.Errorf("%s: golden of %d, %d and %d", name, len(golden.Boxes), len(golden.Logits), len(golden.Best))
+		}
+		if first.Boxes == nil {
+			first = golden
+		}
+		if !reflect.DeepEqual(golden, first) { // the same weights
+			t.Errorf("%s: another golden", name)
+		}
+	}
+}
+
+func TestInspectRefuses(t *testing.T) {
+	d := real(t)
+	d.MemoryLimit = 1 << 30
+	for name, want := range map[string]string{
+		"no_metadata.onnx":   "no rfdetr_inference metadata",
+		"wrong_outputs.onnx": "no output dets",
+		"wrong_slots.onnx":   "num_classes is 7",
+		"malformed.onnx":     "does not load",
+		"nan.onnx":           "output dets holds NaN",
+		"random.onnx":        "golden replay: output dets differs",
+		"large.onnx":         "does not run",
+		"external.onnx":      "keeps weights in other files",
+	} {
+		_, _, err := d.Inspect(t.Context(), filepath.Join("testdata", name))
+		if bad, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(bad.Why, want) || filepath.Base(bad.Path) != name {
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+	}
+	if _, _, err := d.Inspect(t.Context(), "testdata"); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Errorf("a folder: %v", err)
+	}
+	if _, _, err := d.Inspect(t.Context(), "--help"); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("a name like an option: %v", err)
+	}
+}
+
+// Models with bytes changed at random load, fail, or bring the child down; this
+// process lives, and is told.
+func TestInspectMutated(t *testing.T) {
+	d := real(t)
+	d.MemoryLimit, d.Patience = 1<<30, 30*time.Second
+	original := read(t, "detector.onnx")
+	path := filepath.Join(t.TempDir(), "mutated.onnx")
+	draw := rand.New(rand.NewPCG(1, 1))
+	for i := range 50 {
+		model := append([]byte(nil), original...)
+		for range 1 + draw.IntN(20) {
+			at := draw.IntN(len(model))
+			if i%2 == 0 { // in the graph rather than the weights
+				at = draw.IntN(900)
+			}
+			model[at] = byte(draw.Uint32())
+		}
+		if err := os.WriteFile(path, model, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := d.Inspect(t.Context(), path)
+		_, bad := errors.AsType[*ModelError](err)
+		_, crash := errors.AsType[*CrashError](err)
+		if err != nil && !bad && !crash {
+			t.Errorf("mutation %d: %v", i, err)
+		}
+	}
+}
+
+func TestInspectEndless(t *testing.T) {
+	d := real(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, _, err := d.Inspect(ctx, "testdata/endless.onnx"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	d.Patience = time.Second
+	_, _, err := d.Inspect(t.Context(), "testdata/endless.onnx")
+	if crash, ok := errors.AsType[*CrashError](err); !ok || !strings.Contains(crash.Why, "gave no answer for 1s") {
+		t.Errorf("out of patience: %v", err)
+	}
+}
+
+// The expected boxes are torch's.
+func TestEvaluate(t *testing.T) {
+	d := real(t)
+	var want []delivery.Box
+	if err := json.Unmarshal(read(t, "detections.json"), &want); err != nil {
+		t.Fatal(err)
+	}
+	request := Request{Model: "testdata/detector.onnx", Signature: testSignature(),
+		Images: []ImageFile{{7, "testdata/picture.png"}, {3, "testdata/small.png"}, {9, "testdata/alpha.png"}}}
+	found, err := d.Evaluate(t.Context(), request, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 3 || found[0].ID != 7 || found[1].ID != 3 || found[0].Width != 67 || found[0].Height != 51 || found[1].Width != 7 {
+		t.Fatalf("got %+v", found)
+	}
+	if !reflect.DeepEqual(found[0].Boxes, found[2].Boxes) {
+		t.Error("alpha makes a difference")
+	}
+	for i, b := range found[0].Boxes {
+		w := want[i]
+		for _, pair := range [][2]float64{{b.Score, w.Score}, {b.X, w.X}, {b.Y, w.Y}, {b.W, w.W}, {b.H, w.H}} {
+			if math.Abs(pair[0]-pair[1]) > 1e-3 || b.Class != w.Class {
+				t.Errorf("box %d is %+v, torch has %+v", i, b, w)
+			}
+		}
+	}
+	if len(found[0].Boxes) != len(want) {
+		t.Errorf("%d boxes, torch has %d", len(found[0].Boxes), len(want))
+	}
+	d.Threads = 1
+	if again, err := d.Evaluate(t.Context(), request, nil); err != nil || !reflect.DeepEqual(again, found) {
+		t.Errorf("one thread gives another answer (%v)", err)
+	}
+	request.Images = nil
+	if none, err := d.Evaluate(t.Context(), request, nil); err != nil || len(none) != 0 {
+		t.Errorf("no images: %v, %v", none, err)
+	}
+}
+
+func TestEvaluateRefuses(t *testing.T) {
+	d := real(t)
+	dir := t.TempDir()
+	cut := filepath.Join(dir, "cut.jpg")
+	if err := os.WriteFile(cut, read(t, "picture.jpg")[:1500], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	evaluate := func(model string, change func(*delivery.Signature), images ...string) error {
+		r := Request{Model: model, Signature: testSignature()}
+		if change != nil {
+			change(&r.Signature)
+		}
+		for i, path := range images {
+			r.Images = append(r.Images, ImageFile{int64(i), path})
+		}
+		_, err := d.Evaluate(t.Context(), r, nil)
+		return err
+	}
+	err := evaluate("testdata/detector.onnx", nil, "testdata/small.png", cut)
+	if bad, ok := errors.AsType[*ImageError](err); !ok || bad.Path != cut || !strings.Contains(bad.Why, "truncated") {
+		t.Errorf("a truncated image: %v", err)
+	}
+	const model = "testdata/detector.onnx"
+	for name, err := range map[string]error{
+		"does not load":          evaluate("testdata/malformed.onnx", nil, "testdata/small.png"),
+		"signature: ":            evaluate(model, func(s *delivery.Signature) { s.Select = 0 }, "testdata/small.png"),
+		"labels came with shape": evaluate(model, func(s *delivery.Signature) { s.Slots, s.Background = s.Slots[:3], -1 }, "testdata/small.png"),
+		"does not run":           evaluate(model, func(s *delivery.Signature) { s.Width = 64 }, "testdata/small.png"),
+		"Invalid output name":    evaluate(model, func(s *delivery.Signature) { s.Boxes = "boxes" }, "testdata/small.png"),
+		"dets holds NaN":         evaluate("testdata/nan.onnx", nil, "testdata/small.png"),
+	} {
+		if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want %q", err, name)
+		}
+	}
+}
+
+// The child is killed in the middle of its work.
+func TestEvaluateKilled(t *testing.T) {
+	d := real(t)
+	r := Request{Model: "testdata/detector.onnx", Signature: testSignature()}
+	for i := range 20_000 {
+		r.Images = append(r.Images, ImageFile{int64(i), "testdata/picture.png"})
+	}
+	_, err := d.Evaluate(t.Context(), r, func(done, _ int) {
+		if done == 10 {
+			for _, pid := range children(t) {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	if crash, ok := errors.AsType[*CrashError](err); !ok || !strings.Contains(crash.Why, "it was killed") {
+		t.Errorf("got %v", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := d.Evaluate(ctx, r, func(int, int) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if left := children(t); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+}
+
+// children returns the numbers of this process's children.
+func children(t *testing.T) []int {
+	var list []int
+	files, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread ended
+		}
+		for _, field := range strings.Fields(string(data)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// Images too can be larger than the memory that the child is given.
+func TestEvaluateMemory(t *testing.T) {
+	d := real(t)
+	d.MemoryLimit, d.Threads = 150<<20, 1
+	_, err := d.Evaluate(t.Context(), Request{Model: "testdata/large.onnx", Signature: testSignature(), Images: []ImageFile{{1, "testdata/small.png"}}}, nil)
+	if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), "8589934592") {
+		t.Errorf("got %v, want what could not be had", err)
+	}
+	d.MemoryLimit = 10 << 20 // less than Go and the library themselves need
+	_, err = d.Evaluate(t.Context(), Request{Model: "testdata/detector.onnx", Signature: testSignature()}, nil)
+	if err == nil {
+		t.Error("10 MiB are enough")
+	}
+}
+
+// bundle makes a bundle's folder of a model.
+func bundle(t *testing.T, d Detector, model string) string {
+	dir := t.TempDir()
+	sig, golden, err := d.Inspect(t.Context(), filepath.Join("testdata", model))
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := golden.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeBundle(t, dir, sig, encoded)
+	if err := os.WriteFile(filepath.Join(dir, ModelFile), read(t, model), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestServe(t *testing.T) {
+	d := real(t)
+	dir := bundle(t, d, "detector.onnx")
+	socket := filepath.Join(t.TempDir(), "detect.sock")
+	s, err := d.Serve(t.Context(), dir, socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("socket %v, %v: others can use it", info.Mode(), err)
+	}
+	if err := s.Health(t.Context()); err != nil {
+		t.Errorf("health: %v", err)
+	}
+	// What serves answers as what was evaluated.
+	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, ModelFile), Signature: testSignature(), Images: []ImageFile{{1, "testdata/picture.jpg"}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			boxes, err := s.Infer(t.Context(), read(t, "picture.jpg"))
+			if err != nil || !reflect.DeepEqual(boxes, want[0].Boxes) {
+				t.Errorf("got %+v, %v", boxes, err)
+			}
+		})
+	}
+	all.Wait()
+	if _, err := s.Infer(t.Context(), read(t, "picture.jpg")[:1000]); err == nil || err.Error() != "image: truncated JPEG" && !strings.HasPrefix(err.Error(), "image: truncated or") {
+		t.Errorf("a truncated image: %v", err)
+	}
+	if _, err := s.Infer(t.Context(), make([]byte, MaxImageBytes+1)); err == nil {
+		t.Error("a huge file: no error")
+	}
+	resp, err := s.client.Get("http://aob-detect/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	for _, want := range []string{`aob_detect_inferences_total{outcome="ok"} 8`, `aob_detect_inferences_total{outcome="image"} 1`, `aob_detect_stage_seconds_count{stage="run"} 8`, "aob_detect_boxes_total 64"} {
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(metrics), want) {
+			t.Errorf("metrics lack %s (%v)", want, err)
+		}
+	}
+
+	if _, err := d.Serve(t.Context(), dir, socket); err == nil || !strings.Contains(err.Error(), "another server answers") {
+		t.Errorf("a second server on the socket: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Wait(); err != nil {
+		t.Errorf("after Close: %v", err)
+	}
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("a second Close: %v", err)
+	}
+}
+
+// A server that dies is noticed, and its socket does not stand in the way.
+func TestServeDies(t *testing.T) {
+	d := real(t)
+	dir := bundle(t, d, "detector.onnx")
+	socket := filepath.Join(t.TempDir(), "detect.sock")
+	s, err := d.Serve(t.Context(), dir, socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.child.cmd.Process.Signal(syscall.SIGSEGV); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Done()
+	if crash, ok := errors.AsType[*CrashError](s.Wait()); !ok || crash.Command != "serve" {
+		t.Errorf("got %v", s.Wait())
+	}
+	if err := s.Health(t.Context()); err == nil {
+		t.Error("health of a dead server: no error")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	s, err = d.Serve(t.Context(), dir, socket)
+	if err != nil {
+		t.Fatalf("on the stale socket: %v", err)
+	}
+	defer s.Close()
+	if err := s.Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// A server that no longer answers is ended all the same.
+	if err := s.child.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.Health(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("health of a stopped server: %v", err)
+	}
+	s.child.kill() // or Close would wait for it to mend its ways
+}
+
+func TestServeRefuses(t *testing.T) {
+	d := real(t)
+	dir := bundle(t, d, "detector.onnx")
+	in := func(name string) string { return filepath.Join(t.TempDir(), name) }
+	if _, err := d.Serve(t.Context(), t.TempDir(), in("s")); err == nil || !strings.Contains(err.Error(), "signature.json: no such file") {
+		t.Errorf("no bundle: %v", err)
+	}
+	if _, err := d.Serve(t.Context(), dir, in(strings.Repeat("x", 120))); err == nil || !strings.Contains(err.Error(), "use a shorter folder") {
+		t.Errorf("a long socket: %v", err)
+	}
+	occupied := in("file")
+	if err := os.WriteFile(occupied, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Serve(t.Context(), dir, occupied); err == nil || !strings.Contains(err.Error(), "something else in its place") {
+		t.Errorf("a file for a socket: %v", err)
+	}
+
+	// Other weights under the same signature: the golden finds out.
+	model := read(t, "detector.onnx")
+	at := strings.LastIndex(string(model), "to_labels") + 20 // its numbers follow its name
+	for i := at; i < at+100; i++ {
+		model[i] ^= 0x10
+	}
+	if err := os.WriteFile(filepath.Join(dir, ModelFile), model, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Serve(t.Context(), dir, in("s"))
+	if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), "golden replay") {
+		t.Errorf("other weights: %v", err)
+	}
+}
+
+// A parent that is killed takes its server with it.
+func TestParentDies(t *testing.T) {
+	d := real(t)
+	dir := bundle(t, d, "detector.onnx")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "AOB_TEST_PARENT="+filepath.Join(t.TempDir(), "s"), "AOB_TEST_BINARY="+d.Binary, "AOB_TEST_BUNDLE="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed, as it should be
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 30_000); n != 1 {
+		t.Errorf("process %d outlives its parent (%v)", pid, err)
+	}
+}
+
+// parent serves a bundle, prints the server's process number, and waits.
+func parent(socket string) {
+	library, err := FindLibrary()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	d := Detector{Binary: os.Getenv("AOB_TEST_BINARY"), Library: library}
+	s, err := d.Serve(context.Background(), os.Getenv("AOB_TEST_BUNDLE"), socket)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(s.child.cmd.Process.Pid)
+	fmt.Println(s.Wait())
+}
