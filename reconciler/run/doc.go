@@ -46,7 +46,8 @@
 // earlier attempt will die of the eleventh too, so the run then fails.
 //
 // Getting further means a stage or an epoch that no attempt reached before. The
-// pause after an attempt that did is nothing; then 1 s, 2 s, 4 s, up to 5 min.
+// pause after an attempt that did is nothing; then it grows from 0.25 s, doubling,
+// to 5 min.
 package run
 
 import (

@@ -42,7 +42,7 @@ type entry struct {
 // How often a run is tried that gets no further, and how the pauses grow.
 const (
 	maxDeaths  = 10
-	firstPause = time.Second
+	firstPause = 250 * time.Millisecond
 	maxPause   = 5 * time.Minute
 )
 
@@ -91,10 +91,16 @@ func (h *history) read(path string) error {
 	if err != nil {
 		return err
 	}
+	h.take(data)
+	return nil
+}
+
+// take takes in what stands at the offset.
+func (h *history) take(data []byte) {
 	for {
 		line, rest, ok := bytes.Cut(data, []byte("\n"))
 		if !ok {
-			return nil
+			return
 		}
 		h.offset += int64(len(line)) + 1
 		data = rest

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +33,8 @@ type Store struct {
 
 	mu       sync.Mutex
 	runs     map[delivery.Digest]*observed
-	states   []delivery.RunState // what Observe answers while nothing changes
+	active   map[*observed]bool  // those of runs that are looked at every turn
+	states   []delivery.RunState // what Observe answers, by key; nil after a run came or went
 	listed   time.Time           // the folder's time of change when it was last listed
 	results  map[delivery.Digest]json.RawMessage
 	resident int // bytes of results
@@ -43,26 +46,6 @@ const maxResident = 64 << 20
 
 // maxLog is the size in bytes from which a runner's log is set aside.
 const maxLog = 1 << 20
-
-// An observed run is what the Store knows of one folder.
-type observed struct {
-	dir     string
-	state   delivery.RunState // without the result
-	history history
-	closed  bool // ended or stopped: not looked at again until Start or Retry
-	child   *child
-
-	statusSize int64
-	statusTime time.Time
-}
-
-// A child is a runner that this process launched and waits for.
-type child struct {
-	gone     bool
-	attempt  int // the run's attempts when it was launched
-	ended    time.Time
-	failures int // in a row that ended before they began an attempt
-}
 
 // Start makes the run's folder and launches its runner, which outlives this
 // process. It does nothing where the run is running, done or failed, so a repeat
@@ -81,7 +64,6 @@ func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
 	if err != nil {
 		return fmt.Errorf("start %s run %s: %w", spec.Kind, spec.Key.Short(), err)
 	}
-	o.closed = false
 	if err := o.refresh(); err != nil {
 		return err
 	}
@@ -164,7 +146,7 @@ func (s *Store) Retry(key delivery.Digest) error {
 		return err
 	}
 	err = j.append(entry{Event: eventRetry})
-	o.closed, s.states = false, nil
+	s.reopen(o)
 	return errors.Join(err, j.f.Close())
 }
 
@@ -187,9 +169,7 @@ func (s *Store) Remove(key delivery.Digest) error {
 	if err := durable.Rename(o.dir, gone); err != nil {
 		return err
 	}
-	delete(s.runs, key)
 	s.forget(key)
-	s.states = nil
 	return os.RemoveAll(gone)
 }
 
@@ -204,22 +184,28 @@ func (s *Store) Observe() ([]delivery.RunState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.list()
-	changed := s.states == nil
-	for _, o := range s.runs {
-		if o.closed {
-			continue
-		}
-		changed = true
+	for o := range s.active {
 		err = errors.Join(err, o.refresh())
 	}
-	if changed {
+	if s.states == nil {
 		s.states = make([]delivery.RunState, 0, len(s.runs))
-		for _, o := range s.runs {
+		for _, key := range slices.Sorted(maps.Keys(s.runs)) {
+			o := s.runs[key]
+			o.index = len(s.states)
 			s.states = append(s.states, o.state)
 		}
-		slices.SortFunc(s.states, func(a, b delivery.RunState) int {
-			return strings.Compare(string(a.Spec.Key), string(b.Spec.Key))
-		})
+	}
+	shared := true
+	for o := range s.active {
+		if !reflect.DeepEqual(s.states[o.index], o.state) {
+			if shared { // the slice that was answered before stays as it was
+				s.states, shared = slices.Clone(s.states), false
+			}
+			s.states[o.index] = o.state
+		}
+		if o.closed {
+			delete(s.active, o)
+		}
 	}
 	return s.states, err
 }
@@ -233,11 +219,8 @@ func (s *Store) State(key delivery.Digest) (delivery.RunState, error) {
 	if o == nil || err != nil {
 		return delivery.RunState{}, err
 	}
-	if !o.closed {
-		s.states = nil
-		if err := o.refresh(); err != nil {
-			return delivery.RunState{}, err
-		}
+	if err := o.refresh(); err != nil {
+		return delivery.RunState{}, err
 	}
 	state := o.state
 	if state.Phase == delivery.RunDone {
@@ -277,7 +260,7 @@ func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 		return nil, err
 	}
 	o := &observed{dir: s.Folder(spec.Kind, spec.Key), state: delivery.RunState{Spec: spec}}
-	s.runs[spec.Key], s.states = o, nil
+	s.add(o)
 	return o, nil
 }
 
@@ -296,7 +279,7 @@ func (s *Store) find(key delivery.Digest) (*observed, error) {
 // list brings s.runs in line with the folder where that has changed.
 func (s *Store) list() error {
 	if s.runs == nil {
-		s.runs = map[delivery.Digest]*observed{}
+		s.runs, s.active = map[delivery.Digest]*observed{}, map[*observed]bool{}
 	}
 	info, err := os.Stat(s.Dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -333,17 +316,35 @@ func (s *Store) list() error {
 	}
 	for name, o := range known {
 		if !there[name] {
-			delete(s.runs, o.state.Spec.Key)
-			s.states = nil
+			s.forget(o.state.Spec.Key)
 		}
 	}
 	loaded, err := s.load(fresh)
 	for _, o := range loaded {
 		if o != nil {
-			s.runs[o.state.Spec.Key], s.states = o, nil
+			s.add(o)
 		}
 	}
 	return err
+}
+
+func (s *Store) add(o *observed) {
+	s.runs[o.state.Spec.Key], s.states = o, nil
+	if !o.closed {
+		s.active[o] = true
+	}
+}
+
+func (s *Store) reopen(o *observed) {
+	o.closed, s.active[o] = false, true
+}
+
+func (s *Store) forget(key delivery.Digest) {
+	delete(s.active, s.runs[key])
+	delete(s.runs, key)
+	s.states = nil
+	s.resident -= len(s.results[key])
+	delete(s.results, key)
 }
 
 // load reads folders seen for the first time, a few at once: with thousands of
@@ -398,11 +399,6 @@ func (s *Store) result(o *observed) (json.RawMessage, error) {
 	return data, nil
 }
 
-func (s *Store) forget(key delivery.Digest) {
-	s.resident -= len(s.results[key])
-	delete(s.results, key)
-}
-
 // launch starts a runner in a session of its own.
 func (s *Store) launch(o *observed) error {
 	if len(s.Command) == 0 {
@@ -430,7 +426,8 @@ func (s *Store) launch(o *observed) error {
 	if o.child != nil {
 		c.failures = o.child.failures
 	}
-	o.child, o.closed, s.states = c, false, nil
+	o.child = c
+	s.reopen(o)
 	go func() {
 		err := cmd.Wait()
 		s.mu.Lock()
@@ -446,119 +443,4 @@ func (s *Store) launch(o *observed) error {
 		}
 	}()
 	return nil
-}
-
-// refresh looks at the folder and brings the state up to date.
-func (o *observed) refresh() error {
-	if o.closed {
-		return nil
-	}
-	// First the lock, then the journal: the other way round, a run that ends in
-	// between would look dead.
-	held := o.child != nil && !o.child.gone
-	if !held {
-		lock, err := durable.TryLock(filepath.Join(o.dir, lockFile))
-		switch {
-		case err == nil:
-			lock.Unlock()
-		case errors.Is(err, durable.ErrLocked):
-			held = true
-		default:
-			return err
-		}
-	}
-	h := &o.history
-	if err := h.read(filepath.Join(o.dir, journalFile)); err != nil {
-		return err
-	}
-	if o.child != nil && h.attempt > o.child.attempt {
-		o.child.failures = 0
-	}
-	st := &o.state
-	st.Attempt, st.Stage, st.Started = h.attempt, h.stage, h.started
-	st.Ended, st.Error = time.Time{}, ""
-	switch {
-	case h.ended():
-		st.Ended, o.closed = h.at, true
-		st.Phase = delivery.RunDone
-		if h.last.Event == eventFailed {
-			st.Phase = delivery.RunFailed
-			st.Error = delivery.Blocked{What: h.last.Error, Do: h.last.Do}.Error()
-		}
-	case held:
-		st.Phase, st.Error = delivery.RunRunning, h.fail
-	case h.last.Event == eventStopped:
-		st.Phase, st.Ended, st.Error, o.closed = delivery.RunStopped, h.at, h.last.Error, true
-	case h.last.Event == "" || h.last.Event == eventRetry:
-		st.Phase = delivery.RunUnknown
-		if o.child != nil && o.child.failures > 0 {
-			st.Error = o.neverBegan()
-		}
-	default:
-		st.Phase, st.Error = delivery.RunDied, h.now().fail
-	}
-	o.readStatus()
-	return nil
-}
-
-// readStatus takes in output/status.json where it changed. A file that cannot
-// be read or understood leaves the last good one in place: the heartbeat in it
-// grows old, which is what tells.
-func (o *observed) readStatus() {
-	f, err := os.OpenFile(filepath.Join(o.dir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return
-	}
-	if info.Size() == o.statusSize && info.ModTime().Equal(o.statusTime) {
-		return
-	}
-	data, err := io.ReadAll(io.LimitReader(f, delivery.MaxRunStatus+1))
-	if err != nil {
-		return
-	}
-	o.statusSize, o.statusTime = info.Size(), info.ModTime()
-	if status, err := delivery.ParseRunStatus(data); err == nil {
-		o.state.Status = status
-	}
-}
-
-// tooSoon answers a Wait while a run that keeps failing must rest.
-func (o *observed) tooSoon(now time.Time) error {
-	h := o.history.now()
-	until, why := h.at.Add(h.pause()), h.fail
-	if c := o.child; c != nil && c.gone && c.failures > 1 {
-		pause := min(firstPause<<min(c.failures-2, 20), maxPause)
-		if again := c.ended.Add(pause); again.After(until) {
-			until, why = again, o.neverBegan()
-		}
-	}
-	if wait := until.Sub(now); wait > 0 {
-		return delivery.Wait{For: wait.Round(time.Millisecond), What: why}
-	}
-	return nil
-}
-
-// neverBegan tells of a runner that ended before it began an attempt, in the
-// last words of its log: a wrong configuration, or a full disk.
-func (o *observed) neverBegan() string {
-	text := "the runner ended before it began"
-	f, err := os.Open(filepath.Join(o.dir, logFile))
-	if err != nil {
-		return text
-	}
-	defer f.Close()
-	tail := make([]byte, 500)
-	if info, err := f.Stat(); err == nil {
-		n, _ := f.ReadAt(tail, max(0, info.Size()-int64(len(tail))))
-		lines := bytes.Split(bytes.TrimSpace(tail[:n]), []byte("\n"))
-		if last := lines[len(lines)-1]; len(last) > 0 {
-			text += ": " + strings.ToValidUTF8(string(last), "")
-		}
-	}
-	return text
 }

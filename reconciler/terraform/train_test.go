@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -61,7 +62,9 @@ func trainAsRunner(file string) error {
 		return err
 	}
 	t := &Trainer{Terraform: j.Terraform, Module: os.DirFS(moduleDir), AOB: aob}
-	trained, err := t.Train(context.Background(), TrainRequest{
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	trained, err := t.Train(ctx, TrainRequest{
 		Dir: j.Dir, Python: j.Python, Script: j.Script, Heartbeat: 30 * time.Second, Grace: 10 * time.Second,
 		RunJSON: map[string]any{"output": filepath.Join(j.Dir, outputDir), "epochs": j.Epochs, "seconds": j.Seconds},
 		Stage:   func(s string) error { _, err := fmt.Println(s); return err },
@@ -291,6 +294,25 @@ func TestInterruptedTrainingGoesOn(t *testing.T) {
 	}
 }
 
+func TestSignalledRunnerCleansUp(t *testing.T) {
+	for _, stage := range []string{"plan", "apply", "training"} {
+		t.Run(stage, func(t *testing.T) {
+			trainer, req := setup(t, map[string]any{})
+			r := startRunner(t, trainer, req, 1000)
+			r.await(t, stage)
+			if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			r.await(t, "destroy")
+			for r.stages.Scan() {
+			}
+			if err := r.cmd.Wait(); err == nil || !strings.Contains(r.errs.String(), "terminated signal received") && !strings.Contains(r.errs.String(), "context canceled") {
+				t.Errorf("%v: %s", err, r.errs)
+			}
+		})
+	}
+}
+
 // A context that has ended before is how a run is cleaned up that nobody wants
 // any more: whatever an earlier runner left must be gone.
 func TestEndedBeforeCleansUp(t *testing.T) {
@@ -493,13 +515,13 @@ func TestKilledAtAnyMoment(t *testing.T) {
 // killTerraform kills a child of the process that is terraform, if it has one.
 func killTerraform(t *testing.T, parent int) bool {
 	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", parent))
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	if err != nil {
-		return false
+		t.Fatal(err)
 	}
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	for _, task := range tasks {
-		if data, err = os.ReadFile(task); err != nil {
+		data, err := os.ReadFile(task)
+		if err != nil {
 			continue
 		}
 		for pid := range strings.FieldsSeq(string(data)) {

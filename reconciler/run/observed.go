@@ -1,0 +1,153 @@
+package run
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// An observed run is what the Store knows of one folder.
+type observed struct {
+	dir     string
+	state   delivery.RunState // without the result
+	history history
+	closed  bool // ended or stopped: not looked at again until Start or Retry
+	index   int  // in the Store's states
+	child   *child
+
+	statusSize int64
+	statusTime time.Time
+}
+
+// A child is a runner that this process launched and waits for.
+type child struct {
+	gone     bool
+	attempt  int // the run's attempts when it was launched
+	ended    time.Time
+	failures int // in a row that ended before they began an attempt
+}
+
+// refresh looks at the folder and brings the state up to date.
+func (o *observed) refresh() error {
+	if o.closed {
+		return nil
+	}
+	h := &o.history
+	if err := h.read(filepath.Join(o.dir, journalFile)); err != nil {
+		return err
+	}
+	held := o.child != nil && !o.child.gone
+	if !held && !h.ended() {
+		lock, err := durable.TryLock(filepath.Join(o.dir, lockFile))
+		switch {
+		case err == nil:
+			lock.Unlock()
+		case errors.Is(err, durable.ErrLocked):
+			held = true
+		default:
+			return err
+		}
+	}
+	// Once more after the lock: a run that ended in between would look dead.
+	if err := h.read(filepath.Join(o.dir, journalFile)); err != nil {
+		return err
+	}
+	if o.child != nil && h.attempt > o.child.attempt {
+		o.child.failures = 0
+	}
+	st := &o.state
+	st.Attempt, st.Stage, st.Started = h.attempt, h.stage, h.started
+	st.Ended, st.Error = time.Time{}, ""
+	switch {
+	case h.ended():
+		st.Ended, o.closed = h.at, true
+		st.Phase = delivery.RunDone
+		if h.last.Event == eventFailed {
+			st.Phase = delivery.RunFailed
+			st.Error = delivery.Blocked{What: h.last.Error, Do: h.last.Do}.Error()
+		}
+	case held:
+		st.Phase, st.Error = delivery.RunRunning, h.fail
+	case h.last.Event == eventStopped:
+		st.Phase, st.Ended, st.Error, o.closed = delivery.RunStopped, h.at, h.last.Error, true
+	case h.last.Event == "" || h.last.Event == eventRetry:
+		st.Phase = delivery.RunUnknown
+		if o.child != nil && o.child.failures > 0 {
+			st.Error = o.neverBegan()
+		}
+	default:
+		st.Phase, st.Error = delivery.RunDied, h.now().fail
+	}
+	o.readStatus()
+	return nil
+}
+
+// readStatus takes in output/status.json where it changed. A file that cannot
+// be read or understood leaves the last good one in place: the heartbeat in it
+// grows old, which is what tells.
+func (o *observed) readStatus() {
+	f, err := os.OpenFile(filepath.Join(o.dir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	if info.Size() == o.statusSize && info.ModTime().Equal(o.statusTime) {
+		return
+	}
+	data, err := io.ReadAll(io.LimitReader(f, delivery.MaxRunStatus+1))
+	if err != nil {
+		return
+	}
+	o.statusSize, o.statusTime = info.Size(), info.ModTime()
+	if status, err := delivery.ParseRunStatus(data); err == nil {
+		o.state.Status = status
+	}
+}
+
+// tooSoon answers a Wait while a run that keeps failing must rest.
+func (o *observed) tooSoon(now time.Time) error {
+	h := o.history.now()
+	until, why := h.at.Add(h.pause()), h.fail
+	if c := o.child; c != nil && c.gone && c.failures > 1 {
+		pause := min(firstPause<<min(c.failures-2, 20), maxPause)
+		if again := c.ended.Add(pause); again.After(until) {
+			until, why = again, o.neverBegan()
+		}
+	}
+	if wait := until.Sub(now); wait > 0 {
+		return delivery.Wait{For: wait.Round(time.Millisecond), What: why}
+	}
+	return nil
+}
+
+// neverBegan tells of a runner that ended before it began an attempt, in the
+// last words of its log: a wrong configuration, or a full disk.
+func (o *observed) neverBegan() string {
+	text := "the runner ended before it began"
+	f, err := os.Open(filepath.Join(o.dir, logFile))
+	if err != nil {
+		return text
+	}
+	defer f.Close()
+	tail := make([]byte, 500)
+	if info, err := f.Stat(); err == nil {
+		n, _ := f.ReadAt(tail, max(0, info.Size()-int64(len(tail))))
+		lines := bytes.Split(bytes.TrimSpace(tail[:n]), []byte("\n"))
+		if last := lines[len(lines)-1]; len(last) > 0 {
+			text += ": " + strings.ToValidUTF8(string(last), "")
+		}
+	}
+	return text
+}
