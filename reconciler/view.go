@@ -1,0 +1,336 @@
+package reconciler
+
+// This file shows: it maps what the loop saw and decided last to what package
+// web and package explain speak of. It decides nothing.
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// A Snapshot is what one turn saw and decided. Nobody changes it once it is
+// stored, so its methods may be called while the loop goes on.
+type Snapshot struct {
+	World plan.World
+	Plan  plan.Plan
+	At    time.Time
+}
+
+// A View holds the snapshot of the last turn. The loop stores, and any
+// goroutine loads.
+type View struct{ last atomic.Pointer[Snapshot] }
+
+// Store replaces the snapshot.
+func (v *View) Store(s *Snapshot) { v.last.Store(s) }
+
+// Load returns the last snapshot, or nil before the first turn is over.
+func (v *View) Load() *Snapshot { return v.last.Load() }
+
+// Status says how everything stands.
+func (s *Snapshot) Status() web.Status {
+	status := web.Status{At: s.At, Main: web.Main{Branch: s.World.Main.Branch, Commit: s.World.Main.Commit, Checks: s.Plan.Main.Checks},
+		Models: s.models(), PRs: s.PRs(), Fleets: s.fleets()}
+	for key, r := range s.World.Runs {
+		needed := slices.Contains(s.Plan.Needed, key) && r.Phase != delivery.RunDone
+		if needed || r.Phase == delivery.RunRunning {
+			status.Runs = append(status.Runs, s.run(r))
+		}
+	}
+	sortRuns(status.Runs)
+	if !s.World.ProposalsKnown {
+		status.Notices = append(status.Notices, "the forge does not answer, or a pull request could not be read; the list of pull requests may be old")
+	}
+	if n := len(s.World.Main.Complaints); n > 0 {
+		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read, fleets stay as they are: %s", s.World.Main.Branch, s.World.Main.Complaints[0]))
+	}
+	return status
+}
+
+func (s *Snapshot) models() []web.Model {
+	list := make([]web.Model, 0, len(s.Plan.Main.Models))
+	for _, m := range s.Plan.Main.Models {
+		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State, Text: m.Text})
+	}
+	return list
+}
+
+// PRs returns the open pull requests, by number.
+func (s *Snapshot) PRs() []web.PR {
+	list := make([]web.PR, 0, len(s.Plan.Proposals))
+	for _, p := range s.Plan.Proposals {
+		list = append(list, s.pr(p))
+	}
+	slices.SortFunc(list, func(a, b web.PR) int { return cmp.Compare(a.Number, b.Number) })
+	return list
+}
+
+// PR returns one pull request with all that is known of it.
+func (s *Snapshot) PR(number int) (web.PR, error) {
+	for _, p := range s.Plan.Proposals {
+		if p.PR.Number != number {
+			continue
+		}
+		pr := s.pr(p)
+		pr.Gates, pr.Fleets, pr.Complaints = p.Gates, p.Fleets, p.Problem
+		for _, m := range p.Models {
+			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Text: m.Text, Bundle: m.Bundle,
+				Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}
+			if m.Data != nil {
+				c.Findings = m.Data.Findings
+			}
+			pr.Models = append(pr.Models, c)
+		}
+		return pr, nil
+	}
+	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: "aob pr list shows the open ones; aob explain pr " + fmt.Sprint(number) + " tells what a merged one released"}
+}
+
+func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
+	pr := web.PR{PullRequest: p.PR, State: delivery.CheckPending, Checks: p.Checks}
+	for _, c := range p.Checks {
+		if c.Context == delivery.ContextRelease {
+			pr.State, pr.Text = c.State, c.Description
+		}
+	}
+	for _, key := range s.runsOf(p) {
+		if r, ok := s.World.Runs[key]; ok {
+			pr.Runs = append(pr.Runs, s.run(r))
+		}
+	}
+	sortRuns(pr.Runs)
+	return pr
+}
+
+// runsOf lists the runs of a pull request's content: those that the plan looked
+// up, and the trainings behind evidence that is there already.
+func (s *Snapshot) runsOf(p plan.ProposalReport) []delivery.Digest {
+	keys := slices.Clone(p.Runs)
+	for _, m := range p.Models {
+		if t, ok := s.World.Evidence.BySpec[m.Spec]; ok && !slices.Contains(keys, t.Training.Run) {
+			keys = append(keys, t.Training.Run)
+		}
+	}
+	return keys
+}
+
+// sortRuns puts running ones first, and then the newest.
+func sortRuns(runs []web.Run) {
+	slices.SortFunc(runs, func(a, b web.Run) int {
+		if ar, br := a.Phase == delivery.RunRunning, b.Phase == delivery.RunRunning; ar != br {
+			if ar {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(b.Started.Compare(a.Started), cmp.Compare(a.Key, b.Key))
+	})
+}
+
+func (s *Snapshot) run(r delivery.RunState) web.Run {
+	st := r.Status
+	run := web.Run{Key: r.Spec.Key, Kind: r.Spec.Kind, Note: r.Spec.Note, Phase: r.Phase, Stage: r.Stage, Attempt: r.Attempt,
+		Epoch: st.Epoch, Epochs: st.Epochs, Batch: st.Batch, Batches: st.Batches, MAP: st.MAP, SecondsLeft: st.SecondsLeft,
+		Heartbeat: st.Heartbeat, Started: r.Started, Ended: r.Ended, Message: st.Message, Error: r.Error}
+	for _, p := range s.Plan.Proposals {
+		if slices.Contains(s.runsOf(p), r.Spec.Key) {
+			run.PRs = append(run.PRs, p.PR.Number)
+		}
+	}
+	return run
+}
+
+// fleets lists main's fleets, and the rings of devices that no fleet claims.
+func (s *Snapshot) fleets() []web.Fleet {
+	var list []web.Fleet
+	said := map[string]bool{}
+	for _, f := range s.Plan.Fleets {
+		said[f.Fleet] = true
+		list = append(list, s.fleet(f))
+	}
+	for ring := range s.World.Devices {
+		if !said[ring] {
+			text := fmt.Sprintf("no fleet on %s has this name; its devices keep what they run", s.World.Main.Branch)
+			list = append(list, s.fleet(plan.FleetReport{Fleet: ring, State: delivery.CheckPending, Text: text}))
+		}
+	}
+	slices.SortFunc(list, func(a, b web.Fleet) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
+	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Text: f.Text, Waves: f.Decision.Waves,
+		Done: f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
+	if d := f.Decision.Desired; d != nil && d.Release == f.Target {
+		fleet.Share = d.Share
+		fleet.Wave = min(f.Decision.State.Wave+1, fleet.Waves)
+	}
+	for _, d := range s.World.Devices[f.Fleet] {
+		r := d.Report
+		fleet.Count.Devices++
+		switch {
+		case r.Phase == delivery.DeviceFailed:
+			fleet.Count.Failed++
+		case r.Phase == delivery.DeviceHealthy && r.Bundle == f.Target.Bundle && r.Bundle != "":
+			fleet.Count.Healthy++
+		}
+		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
+			Seen: d.Seen, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels, Downloaded: r.Downloaded})
+	}
+	slices.SortFunc(fleet.Devices, func(a, b web.Device) int { return cmp.Compare(a.ID, b.ID) })
+	return fleet
+}
+
+// Counts counts runs and devices, for metrics.
+func (s *Snapshot) Counts() web.Counts {
+	c := web.Counts{Runs: map[web.RunCount]int{}, Devices: map[web.DeviceCount]int{}}
+	for _, r := range s.World.Runs {
+		c.Runs[web.RunCount{Kind: r.Spec.Kind, Phase: r.Phase}]++
+	}
+	for ring, devices := range s.World.Devices {
+		for _, d := range devices {
+			c.Devices[web.DeviceCount{Fleet: ring, Phase: d.Report.Phase}]++
+		}
+	}
+	return c
+}
+
+// Commits is what explaining reads of the repository besides what the loop saw.
+// Its methods may be called while the loop goes on.
+type Commits interface {
+	History(head, path string) ([]git.FileVersion, error)
+	Blob(hash string, limit int64) ([]byte, error)
+	Subject(commit string) (string, error)
+	Author(commit string) (name, email string, when time.Time, err error)
+	Refs() map[string]string
+}
+
+// Explain tells how a thing came to be. Without commits it knows of main's past
+// what signed statements say, and not who asked for it.
+func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (explain.Chain, error) {
+	f := s.facts()
+	if commits != nil {
+		if err := s.past(&f, kind, id, commits); err != nil {
+			return explain.Chain{}, fmt.Errorf("read the history of %s: %w", f.Branch, err)
+		}
+	}
+	return f.Explain(kind, id)
+}
+
+// facts gathers what the snapshot itself holds.
+func (s *Snapshot) facts() explain.Facts {
+	w, e := s.World, s.World.Evidence
+	f := explain.Facts{Branch: w.Main.Branch, Head: w.Main.Commit, Published: w.Published, Statements: e.Releases,
+		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: w.Main.Intent.Quarantines, Runs: w.Runs, Scores: e.Scores,
+		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{}, Sizes: map[delivery.Digest]int64{}}
+	for _, key := range slices.Sorted(maps.Keys(e.ByRun)) {
+		t := e.ByRun[key]
+		f.Trainings[t.Bundle] = t.Training
+	}
+	for d, b := range e.Bundles {
+		f.Sizes[d] = b.Size
+	}
+	for _, ring := range slices.Sorted(maps.Keys(w.Devices)) {
+		f.Devices = append(f.Devices, w.Devices[ring]...)
+	}
+	for _, m := range s.Plan.Main.Models {
+		f.Models = append(f.Models, explain.Main{Name: m.Model, Spec: w.Main.Intent.Models[m.Model].Spec(), Named: m.Named, Accepted: m.Accepted, Text: m.Text})
+	}
+	for _, d := range s.Plan.Fleets {
+		fleet := explain.Fleet{Name: d.Fleet, Model: d.Model, Target: d.Target, Text: d.Text}
+		if doc := d.Decision.Desired; doc != nil {
+			fleet.Share = doc.Share
+		}
+		f.Fleets = append(f.Fleets, fleet)
+	}
+	for _, p := range s.Plan.Proposals {
+		f.Proposals = append(f.Proposals, s.proposed(p))
+	}
+	for model, list := range w.Main.History {
+		for _, past := range list {
+			f.Versions[model] = append(f.Versions[model], explain.Version{Commit: past.Commit, Release: past.Release})
+		}
+	}
+	return f
+}
+
+func (s *Snapshot) proposed(p plan.ProposalReport) explain.Proposal {
+	out := explain.Proposal{PR: p.PR, Checks: p.Checks, Complaints: p.Problem}
+	var head delivery.Intent
+	for _, w := range s.World.Proposals {
+		if w.Number == p.PR.Number {
+			head = w.Intent
+		}
+	}
+	for _, m := range p.Models {
+		c := explain.Change{Model: m.Model, State: m.State, Text: m.Text, Data: m.Data, Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}
+		if mdl, ok := head.Models[m.Model]; ok {
+			spec := mdl.Spec()
+			c.Spec = &spec
+		}
+		out.Models = append(out.Models, c)
+	}
+	return out
+}
+
+// past reads what main's release files have said, and who changed them: of one
+// model where that is asked for, else of all that main has accepted.
+func (s *Snapshot) past(f *explain.Facts, kind explain.Kind, id string, commits Commits) error {
+	var models []string
+	switch {
+	case s.World.Main.Commit == "" || strings.Contains(id, "/"):
+		return nil
+	case kind == explain.Model:
+		models = []string{id}
+	default:
+		models = slices.Sorted(maps.Keys(f.Acceptances))
+	}
+	f.Heads = map[int]string{}
+	for ref, commit := range commits.Refs() {
+		var n int
+		if rest, ok := strings.CutPrefix(ref, git.Pull); ok {
+			if _, err := fmt.Sscanf(rest, "%d/head", &n); err == nil {
+				f.Heads[n] = commit
+			}
+		}
+	}
+	for _, model := range models {
+		path := "models/" + model + ".release.yaml"
+		list, err := commits.History(s.World.Main.Commit, path)
+		if err != nil {
+			return err
+		}
+		versions := make([]explain.Version, 0, len(list))
+		for _, v := range list {
+			version := explain.Version{Commit: v.Commit}
+			if version.Subject, err = commits.Subject(v.Commit); err != nil {
+				return err
+			}
+			if version.Author, _, version.At, err = commits.Author(v.Commit); err != nil {
+				return err
+			}
+			if v.Blob != "" {
+				data, err := commits.Blob(v.Blob, intent.MaxFileSize)
+				if err != nil && !errors.Is(err, git.ErrTooBig) {
+					return err
+				}
+				version.Release = intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Release()
+			}
+			versions = append(versions, version)
+		}
+		f.Versions[model] = versions
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package web
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+)
+
+// A Source is what the API shows and does. A [Client] is one too, at the other
+// end of the socket. Its methods may be called from any goroutine.
+//
+// Errors: [explain.Unknown] and fs.ErrNotExist are answered with 404,
+// [delivery.Blocked] with 409, [delivery.Wait] with 503, [Error] as it says, and
+// all others with 500 and their text. No error may hold a secret.
+type Source interface {
+	Status(ctx context.Context) (Status, error)
+	// PRs returns the open pull requests, without what only PR tells.
+	PRs(ctx context.Context) ([]PR, error)
+	PR(ctx context.Context, number int) (PR, error)
+	Explain(ctx context.Context, kind explain.Kind, id string) (explain.Chain, error)
+	Plan(ctx context.Context) (Plan, error)
+	// Log opens a run's log at an offset in bytes. The run is named by its key or
+	// by the beginning of the key's digits. An offset beyond the end is the end.
+	Log(ctx context.Context, run string, offset int64) (Log, error)
+
+	// Merge merges a pull request for a user and returns main's new commit. Only
+	// the local forge can; others answer with a Blocked error that says where to
+	// merge.
+	Merge(ctx context.Context, number int, user string) (commit string, err error)
+	// Adopt brings a fork's pull request into the repository and returns the
+	// number of the new one.
+	Adopt(ctx context.Context, number int) (int, error)
+	// Ask writes what a user asks on a pull request, as "/aob run 3f9c2a10".
+	Ask(ctx context.Context, number int, user, text string) error
+	// Recheck looks at a pull request anew and tries again what has failed.
+	Recheck(ctx context.Context, number int) error
+}
+
+// A Log is part of a run's log.
+type Log struct {
+	io.ReadCloser
+	Offset int64 // where it begins, bytes from the log's start
+	Ended  bool  // the run had ended when the log was opened, so that nothing follows
+}
+
+// Status is how everything stands.
+type Status struct {
+	At      time.Time `json:"at"`
+	Main    Main      `json:"main"`
+	Models  []Model   `json:"models"`  // by name
+	PRs     []PR      `json:"prs"`     // open ones, by number; without what only Source.PR tells
+	Runs    []Run     `json:"runs"`    // running, or waited for
+	Fleets  []Fleet   `json:"fleets"`  // by name
+	Notices []string  `json:"notices"` // what keeps this from being the whole truth
+}
+
+// Main is the branch that says what must run.
+type Main struct {
+	Branch string           `json:"branch"`
+	Commit string           `json:"commit"`
+	Checks []delivery.Check `json:"checks"`
+}
+
+// A Model is one model on main.
+type Model struct {
+	Name     string              `json:"name"`
+	Accepted *delivery.Release   `json:"accepted,omitempty"` // what fleets get
+	Named    *delivery.Release   `json:"named,omitempty"`    // what the release file says; differs where it was refused
+	State    delivery.CheckState `json:"state"`
+	Text     string              `json:"text"`
+}
+
+// A PR is an open pull request.
+type PR struct {
+	delivery.PullRequest
+	State  delivery.CheckState `json:"state"` // of aob/release
+	Text   string              `json:"text"`  // of aob/release
+	Checks []delivery.Check    `json:"checks"`
+	Runs   []Run               `json:"runs"` // of its content: running ones first, then the newest first
+
+	// The rest only Source.PR tells.
+
+	Models     []Change             `json:"models,omitempty"`
+	Gates      []delivery.Verdict   `json:"gates,omitempty"`  // of current releases, by gates that it changes
+	Fleets     []string             `json:"fleets,omitempty"` // what it changes about fleets, a line each
+	Complaints []delivery.Complaint `json:"complaints,omitempty"`
+}
+
+// A Change is one model that a pull request changes.
+type Change struct {
+	Model    string              `json:"model"`
+	Spec     delivery.Digest     `json:"spec,omitempty"`
+	State    delivery.CheckState `json:"state"`
+	Text     string              `json:"text"`
+	Findings []delivery.Finding  `json:"findings,omitempty"` // in its dataset
+	Bundle   delivery.Digest     `json:"bundle,omitempty"`   // once trained
+	Baseline *delivery.Release   `json:"baseline,omitempty"` // main's accepted release
+	Verdicts []delivery.Verdict  `json:"verdicts,omitempty"`
+	Release  *delivery.Release   `json:"release,omitempty"` // what the release file must say
+}
+
+// A Run is how one run stands.
+type Run struct {
+	Key         delivery.Digest   `json:"key"`
+	Kind        delivery.RunKind  `json:"kind"`
+	Note        string            `json:"note"` // what asked for it first
+	PRs         []int             `json:"prs,omitempty"`
+	Phase       delivery.RunPhase `json:"phase"`
+	Stage       string            `json:"stage,omitempty"`
+	Attempt     int               `json:"attempt"`
+	Epoch       int               `json:"epoch,omitempty"`
+	Epochs      int               `json:"epochs,omitempty"`
+	Batch       int               `json:"batch,omitempty"` // of the epoch; or images done
+	Batches     int               `json:"batches,omitempty"`
+	MAP         *float64          `json:"map,omitempty"`         // best on validation so far, by the trainer's word
+	SecondsLeft *float64          `json:"secondsLeft,omitempty"` // by the trainer's word
+	Heartbeat   time.Time         `json:"heartbeat,omitzero"`
+	Started     time.Time         `json:"started,omitzero"`
+	Ended       time.Time         `json:"ended,omitzero"`
+	Message     string            `json:"message,omitempty"`
+	Error       string            `json:"error,omitempty"`
+}
+
+// A Fleet is how one fleet stands.
+type Fleet struct {
+	Name    string              `json:"name"`
+	Model   string              `json:"model"`
+	Target  delivery.Target     `json:"target"`
+	State   delivery.CheckState `json:"state"`
+	Text    string              `json:"text"`
+	Wave    int                 `json:"wave"`  // from 1; 0 is none
+	Waves   int                 `json:"waves"` // how many there are
+	Share   float64             `json:"share"` // 0..1, of devices that are told to run Target
+	Done    bool                `json:"done"`
+	Paused  bool                `json:"paused"`
+	Count   Count               `json:"count"`
+	Devices []Device            `json:"devices"` // by id
+}
+
+// Count says how a fleet's devices stand with Target, all waves together.
+type Count struct {
+	Devices int `json:"devices"`
+	Healthy int `json:"healthy"` // on Target
+	Failed  int `json:"failed"`
+}
+
+// A Device is how one device stands, by its last report.
+type Device struct {
+	ID         string               `json:"id"`
+	Phase      delivery.DevicePhase `json:"phase"`
+	Version    int                  `json:"version,omitempty"` // of the model that serves; 0 is none
+	Bundle     delivery.Digest      `json:"bundle,omitempty"`
+	Slot       string               `json:"slot,omitempty"`
+	Seen       time.Time            `json:"seen"` // when the server last heard from it
+	Desired    int64                `json:"desired"`
+	Failed     delivery.Digest      `json:"failed,omitempty"` // the last bundle that failed here
+	Why        string               `json:"why,omitempty"`
+	Labels     map[string]string    `json:"labels,omitempty"`
+	Downloaded int64                `json:"downloaded"` // bytes of model since the agent was installed
+}
+
+// A Plan is what the server would do, and what it says.
+type Plan struct {
+	At    time.Time `json:"at"`   // of the world that it was made from
+	Text  string    `json:"text"` // like a diff
+	Steps []Step    `json:"steps"`
+}
+
+// A Step is one thing to do.
+type Step struct {
+	Key  string `json:"key"`
+	Text string `json:"text"`
+}
+
+// Counts is what is counted at the moment of asking.
+type Counts struct {
+	Runs    map[RunCount]int
+	Devices map[DeviceCount]int
+}
+
+// RunCount are runs of a kind in a phase.
+type RunCount struct {
+	Kind  delivery.RunKind
+	Phase delivery.RunPhase
+}
+
+// DeviceCount are devices of a fleet in a phase.
+type DeviceCount struct {
+	Fleet string
+	Phase delivery.DevicePhase
+}
