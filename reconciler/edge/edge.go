@@ -1,0 +1,355 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+// Config says who a device is and what it works with.
+type Config struct {
+	Device string            // its id: lower-case letters, digits and dashes, at most 64
+	Ring   string            // the fleet it belongs to
+	Labels map[string]string // what fleets match on, as site=north, board=orin-nano
+	Dir    string            // where its state lies; is made
+
+	Server string // URL that /fleet/v1/ is under, without a slash at the end
+	Token  string // that reports are sent with
+	Client *http.Client
+	Keys   []trust.PublicKey // that documents are believed from
+
+	Fetch FetchFunc
+	Start StartFunc
+
+	Heartbeat     time.Duration // between reports when nothing changes; 5m where zero
+	Health        time.Duration // between health checks during a soak, a tenth as often after it; 1s where zero
+	HealthTimeout time.Duration // of one check; 30s where zero
+	Retry         time.Duration // the first pause after a failure, which grows to 15m; 1s where zero
+	Now           func() time.Time
+	Metrics       *Metrics
+	Log           *slog.Logger
+}
+
+// An Agent brings one device to what its ring's document says.
+type Agent struct {
+	Config
+	lock  *durable.Lock
+	spool *spool
+	docs  chan document
+	sick  chan sickness
+	tasks sync.WaitGroup
+
+	// What follows is the loop's alone.
+	state    State
+	desired  *delivery.Desired
+	slots    map[string]Slot
+	serving  *instance
+	ending   *instance // that the next one must wait for
+	trouble  string
+	fetching Fetching
+	tries    pauses // of downloads that the network failed
+	bad      int    // downloads of fetching.Bundle that failed for another reason
+	job      *job
+	sockets  int // made so far
+	said     delivery.Report
+	saidAt   time.Time
+	rested   string // the reason last logged
+}
+
+// A job is slow work beside the loop: a download, or the start of a detector.
+type job struct {
+	plan       Plan
+	cancel     context.CancelFunc
+	done       chan struct{}
+	pointer    string    // slot that serves
+	ending     *instance // to wait for
+	socket     string
+	instance   *instance // that was started
+	downloaded int64
+	err        error
+}
+
+var namePattern = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+// stable is how long a detector must run for its crashes to be forgotten.
+const stable = 10 * time.Minute
+
+// Open takes a device's folder, and reads what an agent before this one left.
+// A folder that another agent works in is a [delivery.Blocked] error.
+func Open(c Config) (*Agent, error) {
+	for what, name := range map[string]string{"device": c.Device, "ring": c.Ring} {
+		if !namePattern.MatchString(name) {
+			return nil, delivery.Blockedf("use lower-case letters, digits and dashes, at most 64", "the %s's name %.80q cannot be used", what, name)
+		}
+	}
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return nil, err
+	}
+	// A socket's path has at most 107 bytes.
+	if n := len(filepath.Join(c.Dir, socketDir, "000000000.sock")); n > 107 {
+		return nil, delivery.Blockedf("choose a shorter one", "the state folder %s makes socket paths of %d bytes, the most is 107", c.Dir, n)
+	}
+	if c.Client == nil {
+		c.Client = http.DefaultClient
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{{&c.Heartbeat, 5 * time.Minute}, {&c.Health, time.Second}, {&c.HealthTimeout, 30 * time.Second}, {&c.Retry, time.Second}} {
+		if *d.v <= 0 {
+			*d.v = d.d
+		}
+	}
+	c.Server = strings.TrimRight(c.Server, "/")
+	a := &Agent{Config: c, docs: make(chan document), sick: make(chan sickness)}
+	a.tries = pauses{first: c.Retry, most: 15 * time.Minute}
+	if err := a.open(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.Dir, err)
+	}
+	return a, nil
+}
+
+func (a *Agent) open() (err error) {
+	if err := os.MkdirAll(a.Dir, 0o755); err != nil {
+		return err
+	}
+	a.lock, err = durable.TryLock(filepath.Join(a.Dir, lockFile))
+	if errors.Is(err, durable.ErrLocked) {
+		return delivery.Blockedf("stop it, or give this one a folder of its own", "another agent works here")
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.load(); err != nil {
+		return errors.Join(err, a.lock.Unlock())
+	}
+	return nil
+}
+
+// load reads the folder.
+func (a *Agent) load() error {
+	if err := sweep(a.Dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(a.Dir, socketDir), 0o700); err != nil {
+		return err
+	}
+	a.spool = openSpool(a.Dir)
+	state, err := readState(a.Dir)
+	damaged := err != nil && !errors.Is(err, fs.ErrNotExist)
+	if damaged {
+		a.Log.Error("the pointer is damaged; what a slot holds is tried anew", "err", err)
+	}
+	a.state = state.clone()
+	a.state.Device, a.state.Ring = a.Device, a.Ring
+	a.slots = map[string]Slot{}
+	for _, slot := range []string{"b", "a"} {
+		keep := delivery.Digest("")
+		if a.state.Slot == slot {
+			keep = a.state.Bundle
+		}
+		b, err := scanSlot(a.Dir, slot, keep)
+		if err != nil {
+			return err
+		}
+		a.slots[slot] = Slot{Bundle: b}
+		if damaged && b != "" {
+			a.state.Slot, a.state.Bundle = slot, b // something serves, until there is a document
+		}
+	}
+	envelope, err := readFile(filepath.Join(a.Dir, docFile), maxDocument)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var d document
+	if err == nil {
+		d, err = a.verify(envelope)
+	}
+	if err == nil && d.desired.Version < a.state.Versions[a.Ring] {
+		err = fmt.Errorf("it is version %d, below %d", d.desired.Version, a.state.Versions[a.Ring])
+	}
+	if err != nil {
+		a.Log.Warn("the kept document is not used", "err", err)
+		return nil
+	}
+	a.desired = &d.desired
+	a.state.Versions[a.Ring] = d.desired.Version // where the pointer was lost, or lags one behind
+	return nil
+}
+
+// Run works until ctx ends, and then ends its detector. It returns an error
+// only where the folder cannot be given back.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.Log.Info("agent", "device", a.Device, "ring", a.Ring, "slot", a.state.Slot, "bundle", a.state.Bundle, "release", a.state.Release)
+	a.tasks.Go(func() { a.poll(ctx) })
+	a.tasks.Go(func() { a.send(ctx) })
+	a.loop(ctx)
+
+	cancel()
+	a.endJob()
+	if a.serving != nil {
+		a.close(a.serving)
+	}
+	a.tasks.Wait()
+	if a.state.Tries > 0 { // ending on purpose is no sign against the bundle
+		a.state.Tries--
+		a.keep()
+	}
+	os.Remove(filepath.Join(a.Dir, socketLink)) // it points nowhere, which is as good as gone
+	return errors.Join(os.RemoveAll(filepath.Join(a.Dir, socketDir)), a.lock.Unlock())
+}
+
+// loop takes one turn after the other: observe, plan, act, report.
+func (a *Agent) loop(ctx context.Context) {
+	for ctx.Err() == nil {
+		plan := Make(a.observe())
+		if a.act(ctx, plan) {
+			continue // the world is another one now
+		}
+		a.report(plan)
+		a.wait(ctx, plan)
+	}
+}
+
+func (a *Agent) observe() World {
+	w := World{At: a.Now(), Device: a.Device, Labels: a.Labels, Desired: a.desired, State: a.state, Slots: a.slots,
+		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble, Fetch: a.fetching}
+	if a.serving != nil {
+		w.Soaked = time.Since(a.serving.since)
+	}
+	return w
+}
+
+// wait lets the next thing happen.
+func (a *Agent) wait(ctx context.Context, p Plan) {
+	until := a.Heartbeat - time.Since(a.saidAt)
+	if !p.Until.IsZero() {
+		until = min(until, p.Until.Sub(a.Now()))
+	}
+	timer := time.NewTimer(max(until, time.Millisecond))
+	defer timer.Stop()
+	var done chan struct{}
+	if a.job != nil {
+		done = a.job.done
+	}
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case d := <-a.docs:
+		a.take(d)
+	case s := <-a.sick:
+		a.fell(s)
+	case <-done:
+		a.finish(ctx)
+	}
+}
+
+// take makes a document the one to follow, unless it is older than one before.
+func (a *Agent) take(d document) {
+	seen := a.state.Versions[a.Ring]
+	if d.desired.Version < seen {
+		a.Metrics.refused.WithLabelValues("version").Inc()
+		a.Log.Error("desired state refused: it is older than one seen before", "version", d.desired.Version, "seen", seen)
+		return
+	}
+	if a.desired != nil && a.desired.Version == d.desired.Version && !d.desired.Expires.After(a.desired.Expires) {
+		return
+	}
+	a.desired = &d.desired
+	a.Log.Info("desired state", "version", d.desired.Version, "release", d.desired.Release.Version, "bundle", d.desired.Release.Bundle,
+		"share", d.desired.Share, "mine", d.desired.InWave(a.Device), "expires", d.desired.Expires)
+	// A document that cannot be kept is followed all the same, and is asked for
+	// again after a restart.
+	if err := durable.WriteFile(filepath.Join(a.Dir, docFile), d.envelope, 0o644); err != nil {
+		a.Log.Error("desired state not kept", "err", err)
+	}
+	if d.desired.Version > seen {
+		if len(a.state.Versions) >= maxRings {
+			a.state.Versions = map[string]int64{}
+		}
+		a.state.Versions[a.Ring] = d.desired.Version
+		a.keep()
+	}
+}
+
+// keep writes the pointer where no switch depends on it.
+func (a *Agent) keep() {
+	if err := a.state.save(a.Dir); err != nil {
+		a.Log.Error("state not kept", "err", err)
+	}
+}
+
+// fell takes a sick instance out of service.
+func (a *Agent) fell(s sickness) {
+	if s.instance != a.serving {
+		return
+	}
+	a.Metrics.crashes.Inc()
+	a.Log.Error("detector fell", "slot", s.slot, "bundle", s.target.Bundle, "why", s.why)
+	a.serving, a.ending = nil, s.instance
+	a.close(s.instance)
+	a.trouble = s.why
+	slot := a.slots[s.slot]
+	if time.Since(s.since) > stable {
+		slot.Crashes = 0
+	}
+	a.crashed(s.slot, slot)
+}
+
+// crashed counts a crash on a slot.
+func (a *Agent) crashed(name string, s Slot) {
+	p := pauses{first: a.Retry, most: time.Minute, n: s.Crashes}
+	s.Crashes++
+	s.NotBefore = a.Now().Add(p.next(0))
+	a.slots[name] = s
+}
+
+// report says what changed since it was last said, or that nothing did for long.
+func (a *Agent) report(p Plan) {
+	r := delivery.Report{
+		Device: a.Device, Ring: a.Ring, Labels: a.Labels, Desired: a.state.Versions[a.Ring], Phase: p.Phase,
+		Downloaded: a.state.Downloaded,
+	}
+	want, _ := a.observe().want()
+	failure := a.state.failure(want.Bundle)
+	r.Failed, r.Why = failure.Bundle, failure.Why
+	if a.serving != nil {
+		r.Bundle, r.Release, r.Slot = a.state.Bundle, a.state.Release, a.state.Slot
+	}
+	stale := 0.0
+	if a.desired != nil && !a.Now().Before(a.desired.Expires) {
+		stale = 1
+	}
+	a.Metrics.stale.Set(stale)
+	if reflect.DeepEqual(r, a.said) && time.Since(a.saidAt) < a.Heartbeat {
+		return
+	}
+	a.said, a.saidAt = r, time.Now()
+	r.At = a.Now().UTC()
+	if err := a.spool.add(r); err != nil {
+		a.Log.Warn("report not kept on disk", "err", err)
+	}
+}

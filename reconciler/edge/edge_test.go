@@ -1,0 +1,455 @@
+package edge_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/edge"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+func TestInstallUpdateAndGoBack(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+
+	first := document(1, v1.target)
+	first.Soak = delivery.Duration(500 * time.Millisecond)
+	l.say(l.sign(l.key, first))
+	heard := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
+	var phases []delivery.DevicePhase
+	for i, r := range heard {
+		phases = append(phases, r.Phase)
+		if r.Device != "d1" || r.Ring != "north" || r.Labels["site"] != "north" || r.Sequence != int64(i+1) || r.At.IsZero() {
+			t.Errorf("report %+v", r)
+		}
+	}
+	want := []delivery.DevicePhase{delivery.DeviceIdle, delivery.DeviceDownloading, delivery.DeviceStarting, delivery.DeviceSoaking, delivery.DeviceHealthy}
+	if phases = slices.Compact(phases); !slices.Equal(phases, want) {
+		t.Errorf("phases %v, want %v", phases, want)
+	}
+	d.serves(v1.target)
+
+	l.publish(2, v2.target)
+	r := l.phase(2, delivery.DeviceHealthy, v2.target)
+	if r.Downloaded != 2*bundleSize || r.Release != 2 {
+		t.Errorf("after the update: %+v", r)
+	}
+	d.serves(v2.target)
+
+	l.publish(3, v1.target)
+	if r := l.phase(3, delivery.DeviceHealthy, v1.target); r.Downloaded != 2*bundleSize {
+		t.Errorf("going back downloaded %d bytes", r.Downloaded-2*bundleSize)
+	}
+	d.serves(v1.target)
+	if want := []delivery.Digest{v1.target.Bundle, v2.target.Bundle}; !slices.Equal(l.fetched, want) {
+		t.Errorf("fetched %v", l.fetched)
+	}
+	status, err := edge.ReadStatus(d.dir)
+	if err != nil || !status.Serving || status.Bundle != v1.target.Bundle || status.Release != 1 || status.Desired != 3 || status.Phase != delivery.DeviceHealthy {
+		t.Errorf("status %+v, %v", status, err)
+	}
+}
+
+// Whatever goes wrong with a new bundle, the old one serves, the report names
+// the new one and says why, and it is tried again only under another document.
+func TestFailureFallsBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		break_ func(*bundle)
+		later  func(*lab, *bundle) // breaks it while it soaks
+		why    string
+	}{
+		"it does not start": {break_: func(b *bundle) { b.start = errors.New("golden replay: output dets differs") }, why: "golden replay"},
+		"another bundle":    {break_: func(b *bundle) { b.download = func(int) error { return errors.New("other content") } }, why: "download: other content"},
+		"a full disk": {break_: func(b *bundle) {
+			b.download = func(int) error { return &os.PathError{Op: "write", Err: os.ErrPermission} }
+		}, why: "download: write"},
+		"it crashes":         {later: func(l *lab, b *bundle) { l.crash(b) }, why: "segmentation fault"},
+		"it answers wrongly": {later: func(l *lab, b *bundle) { l.set(b, func(b *bundle) { b.health = errors.New("golden differs") }) }, why: "health check: golden differs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			v1, v2 := l.shelve(1), l.shelve(2)
+			d := l.boot(l.dir())
+			l.publish(1, v1.target)
+			l.phase(1, delivery.DeviceHealthy, v1.target)
+
+			if c.break_ != nil {
+				l.set(v2, c.break_)
+			}
+			slow := document(2, v2.target)
+			slow.Soak = delivery.Duration(time.Hour)
+			l.say(l.sign(l.key, slow))
+			if c.later != nil {
+				l.phase(2, delivery.DeviceSoaking, v2.target)
+				d.serves(v2.target)
+				c.later(l, v2)
+			}
+			r := l.phase(2, delivery.DeviceFailed, v1.target)
+			if r.Failed != v2.target.Bundle || !strings.Contains(r.Why, c.why) {
+				t.Errorf("reports %q of %s, want %q of %s", r.Why, r.Failed.Short(), c.why, v2.target.Bundle.Short())
+			}
+			d.serves(v1.target)
+			started, fetched := v2.started, len(l.fetched)
+
+			// A restart does not make it try again, signing again does not, and an
+			// equal document of a later version does.
+			d.stop()
+			d = l.boot(d.dir)
+			l.phase(2, delivery.DeviceFailed, v1.target)
+			slow.Expires = slow.Expires.Add(time.Hour)
+			l.say(l.sign(l.key, slow))
+			l.set(v2, func(b *bundle) { b.start, b.download, b.health = nil, nil, nil })
+			again := document(3, v2.target)
+			l.say(l.sign(l.key, again))
+			l.phase(3, delivery.DeviceHealthy, v2.target)
+			d.serves(v2.target)
+			if n := v2.started - started; n != 1 {
+				t.Errorf("started %d times under the next document", n)
+			}
+			if want := fetched + 1; len(l.fetched) > want {
+				t.Errorf("fetched %d times more", len(l.fetched)-fetched)
+			}
+		})
+	}
+}
+
+func TestFirstReleaseThatFailsLeavesNothing(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	slow := document(1, v1.target)
+	slow.Soak = delivery.Duration(time.Hour)
+	l.say(l.sign(l.key, slow))
+	l.phase(1, delivery.DeviceSoaking, v1.target)
+	l.crash(v1)
+	if r := l.phase(1, delivery.DeviceFailed, delivery.Target{}); r.Failed != v1.target.Bundle {
+		t.Errorf("reports %+v", r)
+	}
+	if _, err := edge.Infer(t.Context(), d.dir, nil); err == nil {
+		t.Error("something serves")
+	}
+	l.publish(2, v2.target)
+	l.phase(2, delivery.DeviceHealthy, v2.target)
+	d.serves(v2.target)
+}
+
+// A bundle that is known to be good gets one restart, and then the other slot's
+// turn comes.
+func TestGoodBundleThatCrashes(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	l.publish(2, v2.target)
+	l.phase(2, delivery.DeviceHealthy, v2.target)
+
+	l.crash(v2)
+	l.phase(2, delivery.DeviceHealthy, v2.target)
+	d.serves(v2.target)
+	l.crash(v2)
+	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle || !strings.Contains(r.Why, "segmentation") {
+		t.Errorf("reports %+v", r)
+	}
+	d.serves(v1.target)
+
+	// With nothing else that is good it is started for ever.
+	l.crash(v1)
+	for range 3 {
+		l.phase(2, delivery.DeviceFailed, v1.target)
+		l.crash(v1)
+	}
+	l.phase(2, delivery.DeviceFailed, v1.target)
+	d.serves(v1.target)
+}
+
+// What must not be believed is looked at, and changes nothing: the next good
+// document is followed, and nothing of the bad one was fetched.
+func TestRefusedDocuments(t *testing.T) {
+	l := newLab(t)
+	v1, bad := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(7, v1.target)
+	l.phase(7, delivery.DeviceHealthy, v1.target)
+
+	stranger, err := trust.Create(filepath.Join(t.TempDir(), "stranger.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(change func(*delivery.Desired)) []byte {
+		doc := document(8, bad.target)
+		change(&doc)
+		return l.sign(l.key, doc)
+	}
+	other, err := trust.Sign(l.key, "application/json", []byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := int64(7)
+	for _, c := range []struct {
+		name     string
+		envelope []byte
+	}{
+		{"older", l.sign(l.key, document(6, bad.target))},
+		{"another key", l.sign(stranger, document(8, bad.target))},
+		{"another key's id", bytes.ReplaceAll(l.sign(stranger, document(8, bad.target)), []byte(stranger.ID()), []byte(l.key.ID()))},
+		{"another ring", with(func(d *delivery.Desired) { d.Ring = "south" })},
+		{"no version", with(func(d *delivery.Desired) { d.Version = 0 })},
+		{"a share of two", with(func(d *delivery.Desired) { d.Share = 2 })},
+		{"a bundle that is a path", with(func(d *delivery.Desired) { d.Release.Bundle = "sha256:../../x" })},
+		{"another type", other},
+		{"no envelope", []byte("hello")},
+		{"empty", []byte{}},
+		{"endless", bytes.Repeat([]byte(" "), 10<<20)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l.deliver(c.envelope)
+			// Documents are taken one after the other.
+			version++
+			l.publish(version+10, v1.target)
+			l.phase(version+10, delivery.DeviceHealthy, v1.target)
+			d.serves(v1.target)
+		})
+	}
+	d.stop()
+	d = l.boot(d.dir) // a restart does not make it forget which versions it saw
+	l.deliver(l.sign(l.key, document(7, bad.target)))
+	l.publish(100, v1.target)
+	l.phase(100, delivery.DeviceHealthy, v1.target)
+	if slices.Contains(l.fetched, bad.target.Bundle) {
+		t.Error("it fetched what a refused document named")
+	}
+}
+
+func TestExpiredDocumentInstallsNothingAndStopsNothing(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	expired := document(2, v2.target)
+	expired.Expires = time.Now().Add(-time.Second)
+	l.deliver(l.sign(l.key, expired))
+	l.phase(2, delivery.DeviceHealthy, v1.target)
+	d.serves(v1.target)
+	d.stop()
+	d = l.boot(d.dir)
+	l.phase(2, delivery.DeviceHealthy, v1.target)
+	d.serves(v1.target)
+	if slices.Contains(l.fetched, v2.target.Bundle) {
+		t.Error("it fetched what an expired document named")
+	}
+	expired.Expires = time.Now().Add(time.Hour) // signed again, the same version
+	l.say(l.sign(l.key, expired))
+	l.phase(2, delivery.DeviceHealthy, v2.target)
+}
+
+func TestServesWithNoNetwork(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	d.stop()
+
+	l.setDown(true)
+	d = l.boot(d.dir)
+	for {
+		if status, err := edge.ReadStatus(d.dir); err == nil && status.Serving && status.Phase == delivery.DeviceHealthy {
+			break
+		}
+	}
+	d.serves(v1.target)
+	if len(l.heard) > 0 {
+		t.Error("a report came through")
+	}
+
+	// Back on the network it reports what it had to say, in order, and follows.
+	l.setDown(false)
+	heard := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
+	for i := 1; i < len(heard); i++ {
+		if heard[i].Sequence != heard[i-1].Sequence+1 {
+			t.Errorf("report %d follows %d", heard[i].Sequence, heard[i-1].Sequence)
+		}
+	}
+	l.publish(2, v2.target)
+	l.phase(2, delivery.DeviceHealthy, v2.target)
+}
+
+// The network's failures are not the bundle's.
+func TestDownloadIsTriedAgain(t *testing.T) {
+	l := newLab(t)
+	v1 := l.shelve(1)
+	v1.download = func(try int) error {
+		if try < 7 {
+			return &net.OpError{Op: "read", Err: errors.New("connection reset by peer")}
+		}
+		return nil
+	}
+	l.boot(l.dir())
+	l.publish(1, v1.target)
+	r := l.phase(1, delivery.DeviceHealthy, v1.target)
+	if r.Downloaded != 6*10+bundleSize {
+		t.Errorf("downloaded %d bytes", r.Downloaded)
+	}
+}
+
+// Another document ends a download that nobody wants any more.
+func TestNewDocumentEndsADownload(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	begun := make(chan struct{})
+	c := l.config(l.dir())
+	fetch := c.Fetch
+	v1.download = func(int) error { return errors.New("not to be asked") }
+	d := l.boot(c.Dir, func(c *edge.Config) {
+		c.Fetch = func(ctx context.Context, b delivery.Digest, cache, dir string) (int64, error) {
+			if b == v1.target.Bundle {
+				close(begun)
+				<-ctx.Done()
+				return 5, ctx.Err()
+			}
+			return fetch(ctx, b, cache, dir)
+		}
+	})
+	l.publish(1, v1.target)
+	<-begun
+	l.publish(2, v2.target)
+	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Downloaded != 5+bundleSize || r.Failed != "" {
+		t.Errorf("reports %+v", r)
+	}
+	d.serves(v2.target)
+}
+
+// The pointer that cannot be written is not switched.
+func TestPointerThatCannotBeWritten(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	pointer := filepath.Join(d.dir, "agent.json")
+	kept, err := os.ReadFile(pointer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(pointer), os.MkdirAll(filepath.Join(pointer, "in the way"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	l.publish(2, v2.target)
+	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle {
+		t.Errorf("reports %+v", r)
+	}
+	d.serves(v1.target)
+	d.stop()
+	if err := errors.Join(os.RemoveAll(pointer), os.WriteFile(pointer, kept, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	d = l.boot(d.dir)
+	l.publish(3, v2.target)
+	l.phase(3, delivery.DeviceHealthy, v2.target)
+}
+
+func TestDamagedFiles(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	last := l.phase(1, delivery.DeviceHealthy, v1.target)
+	for _, files := range [][]string{{"agent.json"}, {"desired.json"}, {"reports.json"}, {"agent.json", "desired.json", "reports.json"}} {
+		d.stop()
+		l.setDown(true)
+		for _, file := range files {
+			if err := os.WriteFile(filepath.Join(d.dir, file), []byte("{"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d = l.boot(d.dir)
+		for {
+			if status, err := edge.ReadStatus(d.dir); err == nil && status.Serving {
+				break
+			}
+		}
+		d.serves(v1.target)
+		l.setDown(false)
+		r := l.phase(1, delivery.DeviceHealthy, v1.target)
+		if r.Sequence <= last.Sequence {
+			t.Errorf("%v: report %d follows %d", files, r.Sequence, last.Sequence)
+		}
+		last = r
+	}
+	if len(l.fetched) != 1 {
+		t.Errorf("fetched %v", l.fetched)
+	}
+	l.publish(2, v2.target)
+	l.phase(2, delivery.DeviceHealthy, v2.target)
+}
+
+// A bundle that takes the device down whenever it soaks is left in the end.
+func TestDeviceThatGoesDownInEverySoak(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	slow := document(2, v2.target)
+	slow.Soak = delivery.Duration(time.Hour)
+	l.say(l.sign(l.key, slow))
+	l.phase(2, delivery.DeviceSoaking, v2.target)
+	powerCut := func() {
+		t.Helper()
+		// A power cut leaves the pointer as it is; ending on purpose does not.
+		pointer := filepath.Join(d.dir, "agent.json")
+		data, err := os.ReadFile(pointer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.stop()
+		if err := os.WriteFile(pointer, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d = l.boot(d.dir)
+	}
+	for range 2 {
+		powerCut()
+		l.phase(2, delivery.DeviceSoaking, v2.target)
+	}
+	powerCut()
+	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle || !strings.Contains(r.Why, "went down") {
+		t.Errorf("reports %+v", r)
+	}
+	d.serves(v1.target)
+}
+
+func TestOneAgentAFolder(t *testing.T) {
+	l := newLab(t)
+	d := l.boot(l.dir())
+	_, err := edge.Open(l.config(d.dir))
+	if blocked := (delivery.Blocked{}); !errors.As(err, &blocked) || !strings.Contains(err.Error(), "another agent") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := edge.ReadStatus(l.dir()); !errors.As(err, new(delivery.Blocked)) {
+		t.Errorf("status of an empty folder: %v", err)
+	}
+	for _, change := range []func(*edge.Config){
+		func(c *edge.Config) { c.Device = "D 1" },
+		func(c *edge.Config) { c.Ring = "" },
+		func(c *edge.Config) { c.Dir = filepath.Join(c.Dir, strings.Repeat("x", 100)) },
+	} {
+		c := l.config(l.dir())
+		change(&c)
+		if _, err := edge.Open(c); !errors.As(err, new(delivery.Blocked)) {
+			t.Errorf("got %v", err)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A FetchFunc brings a bundle into dir, which appears at once and complete, and
+// says how many bytes of it were downloaded, also beside an error. What a try
+// that fails has brought stays in cache for the next.
+type FetchFunc func(ctx context.Context, bundle delivery.Digest, cache, dir string) (downloaded int64, err error)
+
+// Bundles fetches from a server's bundles, or from any OCI registry.
+func Bundles(from artifact.Source) FetchFunc {
+	client := http.Client{}
+	if from.Client != nil {
+		client = *from.Client
+	}
+	client.Transport = patient{client.Transport}
+	from.Client = &client
+	return func(ctx context.Context, bundle delivery.Digest, cache, dir string) (int64, error) {
+		store, err := artifact.Open(cache)
+		if err != nil {
+			return 0, err
+		}
+		return store.Pull(ctx, from, bundle, dir)
+	}
+}
+
+// busy is a server that answers, and asks for patience.
+type busy struct {
+	status string
+	after  time.Duration // that it asked for
+}
+
+func (b *busy) Error() string { return "the server answers " + b.status }
+
+// patient turns a server's 429 and 5xx into errors.
+type patient struct{ base http.RoundTripper }
+
+func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+	base := p.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	resp, err := base.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := overloaded(resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// overloaded is a *busy error for an answer that time may mend.
+func overloaded(resp *http.Response) error {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
+		return nil
+	}
+	b := &busy{status: resp.Status}
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+		b.after = min(time.Duration(n)*time.Second, time.Hour)
+	} else if t, err := http.ParseTime(resp.Header.Get("Retry-After")); err == nil {
+		b.after = min(max(0, time.Until(t)), time.Hour)
+	}
+	return b
+}
+
+// unreachable reports whether an error is the network's or the server's, so
+// that it says nothing about a bundle. It does not ask for net.Error, which a
+// full disk's error is, too.
+func unreachable(err error) bool {
+	var b *busy
+	var u *url.Error
+	var o *net.OpError
+	return errors.As(err, &b) || errors.As(err, &u) || errors.As(err, &o) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// fetch brings a bundle into a slot, which must not be the one that serves.
+func (a *Agent) fetch(ctx context.Context, slot string, b delivery.Digest) (int64, error) {
+	if err := clearSlot(a.Dir, slot, b); err != nil {
+		return 0, fmt.Errorf("make room in slot %s: %w", slot, err)
+	}
+	cache := cacheDir(a.Dir, slot, b)
+	n, err := a.Fetch(ctx, b, cache, bundleDir(a.Dir, slot, b))
+	if err != nil {
+		return n, err
+	}
+	// The bundle is in its place; its cache only takes room.
+	if err := os.RemoveAll(cache); err != nil {
+		a.Log.Warn("cache not removed", "slot", slot, "err", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,264 @@
+package edge
+
+import (
+	"slices"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A World is all that a step depends on.
+type World struct {
+	At      time.Time
+	Device  string
+	Labels  map[string]string
+	Desired *delivery.Desired // the ring's document; nil: none was ever taken
+	State   State
+
+	Slots    map[string]Slot // a and b
+	Serving  bool            // a detector answers from State.Slot
+	Soaked   time.Duration   // for how long it has
+	Starting bool            // one is being started there
+	Trouble  string          // how the last one ended, if none serves
+	Fetch    Fetching
+}
+
+// A Slot is one of the two places for a bundle.
+type Slot struct {
+	Bundle    delivery.Digest // complete and checked; empty: none
+	Crashes   int             // of its detector, without ten good minutes between them
+	NotBefore time.Time       // when it may be started again
+}
+
+// Fetching is how the last download went.
+type Fetching struct {
+	Bundle    delivery.Digest
+	NotBefore time.Time // when it may be tried again
+}
+
+// An Action is what a step does.
+type Action string
+
+// The actions.
+const (
+	Rest     Action = "rest"      // nothing to do before Until
+	Start    Action = "start"     // a detector on the slot that the pointer names
+	Fetch    Action = "fetch"     // Target into Slot, which does not serve
+	Switch   Action = "switch"    // to Target in Slot: start beside, move the pointer, stop the old
+	FallBack Action = "fall back" // to Target in Slot, because of Why
+	GiveUp   Action = "give up"   // what serves has failed, because of Why, and there is nothing to fall back to
+	Forget   Action = "forget"    // what the pointer names is not there any more, because of Why
+	Prove    Action = "prove"     // the soak is over: what serves is good
+	Relabel  Action = "relabel"   // what serves is Target under another version number
+)
+
+// A Step is one thing to do. Two equal steps are the same piece of work.
+type Step struct {
+	Do     Action
+	Slot   string
+	Target delivery.Target
+}
+
+// A Plan is a step and what to say while it is done.
+type Plan struct {
+	Step
+	Why   string
+	Phase delivery.DevicePhase
+	Until time.Time // look again then, at the latest; zero: when something happens
+}
+
+const (
+	maxCrashes = 1 // restarts that a good bundle gets before it is left
+	maxTries   = 3 // starts of a bundle that never gets through its soak
+)
+
+// Make decides the next step.
+func Make(w World) Plan {
+	p, busy := w.serve()
+	if !busy {
+		p = w.follow()
+	}
+	if p.Phase == "" {
+		p.Phase = w.phase()
+	}
+	return p
+}
+
+// phase is where the device stands when it does nothing in particular.
+func (w World) phase() delivery.DevicePhase {
+	want, _ := w.want()
+	switch {
+	case w.failed(want.Bundle):
+		return delivery.DeviceFailed
+	case want.Bundle == "" && len(w.State.Failures) > 0 && w.State.FailedAt == w.version():
+		return delivery.DeviceFailed // it runs something else than it was left with
+	case w.State.Slot == "" || !w.Serving:
+		return delivery.DeviceIdle
+	case !w.proven():
+		return delivery.DeviceSoaking
+	}
+	return delivery.DeviceHealthy
+}
+
+func (w World) version() int64 {
+	if w.Desired == nil {
+		return 0
+	}
+	return w.Desired.Version
+}
+
+// proven reports whether what the pointer names has passed a soak here.
+func (w World) proven() bool { return w.good(w.State.Bundle) }
+
+// failed reports whether a bundle failed here under this document.
+func (w World) failed(b delivery.Digest) bool {
+	return b != "" && w.State.FailedAt == w.version() && w.State.failure(b).Bundle == b
+}
+
+func (w World) good(b delivery.Digest) bool { return b != "" && slices.Contains(w.State.Good, b) }
+
+func other(slot string) string {
+	if slot == "a" {
+		return "b"
+	}
+	return "a"
+}
+
+// serve keeps a detector running on the slot that the pointer names. busy is
+// false when one runs, or when there is none to run.
+func (w World) serve() (p Plan, busy bool) {
+	slot := w.State.Slot
+	if slot == "" || w.Serving {
+		return p, false
+	}
+	here, there := w.Slots[slot], other(slot)
+	start := Plan{Step: Step{Start, slot, delivery.Target{Version: w.State.Release, Bundle: w.State.Bundle}}, Phase: delivery.DeviceStarting}
+	fallback := Plan{Step: Step{FallBack, there, delivery.Target{Version: w.release(w.Slots[there].Bundle), Bundle: w.Slots[there].Bundle}}, Why: w.Trouble, Phase: delivery.DeviceStarting}
+	canFallBack := w.good(w.Slots[there].Bundle)
+
+	switch {
+	case here.Bundle != w.State.Bundle: // changed by hand: not the bundle's fault
+		return Plan{Step: Step{Do: Forget}, Why: "its files are gone from slot " + slot}, true
+	case !w.proven() && here.Crashes == 0 && (w.Starting || w.State.Tries < maxTries):
+		return start, true
+	case !w.proven():
+		if w.Trouble == "" {
+			fallback.Why = "the device went down each time that it was tried"
+		}
+		if canFallBack {
+			return w.after(fallback, w.Slots[there].NotBefore), true
+		}
+		return Plan{Step: Step{Do: GiveUp}, Why: fallback.Why}, true
+	case here.Crashes <= maxCrashes:
+		return start, true
+	case canFallBack && w.Slots[there].Crashes <= maxCrashes:
+		return fallback, true
+	}
+	return w.after(start, here.NotBefore), true
+}
+
+// after puts a step off until a time.
+func (w World) after(p Plan, t time.Time) Plan {
+	if w.At.Before(t) {
+		return Plan{Step: Step{Do: Rest}, Why: p.Why, Phase: p.Phase, Until: t}
+	}
+	return p
+}
+
+// release is the version number under which a bundle is known.
+func (w World) release(b delivery.Digest) int {
+	if w.Desired != nil {
+		if w.Desired.Release.Bundle == b {
+			return w.Desired.Release.Version
+		}
+		if p := w.Desired.Previous; p != nil && p.Bundle == b {
+			return p.Version
+		}
+	}
+	return w.State.Releases[b]
+}
+
+// follow does what the document says.
+func (w World) follow() Plan {
+	want, why := w.want()
+	rest := Plan{Step: Step{Do: Rest}, Why: why}
+	if want.Bundle == "" {
+		return w.soak(rest)
+	}
+	if want.Bundle == w.State.Bundle && w.State.Slot != "" {
+		if want.Version != w.State.Release {
+			return Plan{Step: Step{Do: Relabel, Target: want}}
+		}
+		return w.soak(rest)
+	}
+	if w.failed(want.Bundle) {
+		rest.Why = "bundle " + want.Bundle.Short() + " failed here, and is not tried again until the document changes"
+		return w.soak(rest)
+	}
+	if !w.At.Before(w.Desired.Expires) {
+		rest.Why = "the document has expired: nothing is installed"
+		return w.soak(rest)
+	}
+	for _, slot := range []string{"a", "b"} {
+		if slot != w.State.Slot && w.Slots[slot].Bundle == want.Bundle {
+			return Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting}
+		}
+	}
+	free := w.free()
+	if back := w.Slots[free].Bundle; w.State.Slot != "" && !w.proven() && w.good(back) {
+		// The only bundle known to be good is where the download would go. It
+		// serves again first, and the one that never passed its soak makes room.
+		return Plan{Step: Step{Switch, free, delivery.Target{Version: w.release(back), Bundle: back}}, Phase: delivery.DeviceDownloading}
+	}
+	fetch := Plan{Step: Step{Fetch, free, want}, Phase: delivery.DeviceDownloading}
+	if w.Fetch.Bundle == want.Bundle {
+		return w.after(fetch, w.Fetch.NotBefore)
+	}
+	return fetch
+}
+
+// want is what the document gives this device; nothing, and why, where that is
+// to keep what it runs.
+func (w World) want() (t delivery.Target, why string) {
+	d := w.Desired
+	if d == nil {
+		return t, "no document yet"
+	}
+	for k, v := range d.Match {
+		if got, ok := w.Labels[k]; !ok || got != v {
+			return t, "the document is for devices with " + k + "=" + v
+		}
+	}
+	if d.InWave(w.Device) {
+		return d.Release, ""
+	}
+	if d.Previous != nil {
+		return *d.Previous, ""
+	}
+	return t, "not in the wave yet"
+}
+
+// soak calls what serves good once it has served long enough.
+func (w World) soak(rest Plan) Plan {
+	if !w.Serving || w.proven() || w.Desired == nil {
+		return rest
+	}
+	left := time.Duration(w.Desired.Soak) - w.Soaked
+	if left <= 0 {
+		return Plan{Step: Step{Do: Prove}}
+	}
+	rest.Until = w.At.Add(left)
+	return rest
+}
+
+// free is the slot for the next download: never the one that serves; of two
+// that do not, the one that holds nothing good.
+func (w World) free() string {
+	if w.State.Slot != "" {
+		return other(w.State.Slot)
+	}
+	if w.good(w.Slots["a"].Bundle) {
+		return "b"
+	}
+	return "a"
+}

@@ -1,0 +1,198 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+const (
+	maxSpool     = 64 // reports; the oldest make room
+	maxSpoolFile = 4 << 20
+)
+
+// A spool holds the reports that were not sent yet, and counts all of them. It
+// survives restarts; where it cannot be written it goes on in memory, because a
+// full disk must not stop a device.
+type spool struct {
+	path string
+
+	mu   sync.Mutex
+	kept spoolContent
+	more chan struct{} // holds a token when there is something to send
+}
+
+type spoolContent struct {
+	Sequence int64             `json:"sequence"` // of the last report made
+	Reports  []delivery.Report `json:"reports"`  // oldest first
+	Last     delivery.Report   `json:"last"`
+}
+
+// openSpool reads the spool. One that cannot be read begins anew: the server
+// tells where its numbers have to go on.
+func openSpool(dir string) *spool {
+	s := &spool{path: filepath.Join(dir, spoolFile), more: make(chan struct{}, 1)}
+	if data, err := readFile(s.path, maxSpoolFile); err == nil {
+		if json.Unmarshal(data, &s.kept) != nil {
+			s.kept = spoolContent{}
+		}
+	}
+	s.wake()
+	return s
+}
+
+func (s *spool) wake() {
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+}
+
+// add numbers a report and keeps it until it is sent.
+func (s *spool) add(r delivery.Report) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept.Sequence++
+	r.Sequence = s.kept.Sequence
+	s.kept.Reports = append(s.kept.Reports, r)
+	s.kept.Reports = s.kept.Reports[max(0, len(s.kept.Reports)-maxSpool):]
+	s.kept.Last = r
+	s.wake()
+	return s.write()
+}
+
+func (s *spool) write() error {
+	data, err := json.Marshal(s.kept)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(s.path, data, 0o644)
+}
+
+// first is the next report to send.
+func (s *spool) first() (delivery.Report, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.kept.Reports) == 0 {
+		return delivery.Report{}, false
+	}
+	return s.kept.Reports[0], true
+}
+
+// sent forgets a report and all before it. highest is the number that the
+// server has heard: above ours, this device has lost its count, so it goes on
+// above it, and says again what the server took for a repeat.
+func (s *spool) sent(sequence, highest int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.kept.Reports) > 0 && s.kept.Reports[0].Sequence <= sequence {
+		s.kept.Reports = s.kept.Reports[1:]
+	}
+	if highest > s.kept.Sequence && highest < 1<<53 {
+		s.kept.Sequence = highest + 1
+		s.kept.Last.Sequence = s.kept.Sequence
+		s.kept.Reports = []delivery.Report{s.kept.Last}
+	}
+	// A repeat after a crash is harmless; losing the count is not much worse.
+	return s.write()
+}
+
+// send posts reports for ever, in order.
+func (a *Agent) send(ctx context.Context) {
+	wait := pauses{first: a.Retry, most: 15 * time.Minute}
+	for {
+		r, ok := a.spool.first()
+		if !ok {
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.spool.more:
+			}
+			continue
+		}
+		highest, err := a.post(ctx, r)
+		var bad refusal
+		var slow *busy
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			a.Metrics.reports.WithLabelValues("sent").Inc()
+		case errors.As(err, &bad):
+			// It will be refused again, and those behind it must not wait for it.
+			a.Metrics.reports.WithLabelValues("refused").Inc()
+			a.Log.Error("report refused", "sequence", r.Sequence, "err", err)
+		default:
+			a.Metrics.reports.WithLabelValues("failed").Inc()
+			pause := wait.next(0)
+			if errors.As(err, &slow) {
+				pause = max(pause, slow.after)
+			}
+			a.Log.Warn("report not sent", "sequence", r.Sequence, "err", err, "again", pause.Round(time.Millisecond))
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			continue
+		}
+		wait.reset()
+		if err := a.spool.sent(r.Sequence, highest); err != nil {
+			a.Log.Warn("reports not kept", "err", err)
+		}
+	}
+}
+
+// refusal is an answer that a repeat does not change.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+func (a *Agent) post(ctx context.Context, r delivery.Report) (highest int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	body, err := json.Marshal(r)
+	if err != nil {
+		return 0, refusal(err.Error())
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.Server+"/fleet/v1/reports", bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+a.Token)
+	resp, err := a.Client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case resp.StatusCode == http.StatusOK:
+	case resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusRequestEntityTooLarge:
+		return 0, refusal(fmt.Sprintf("the server answers %s: %.200q", resp.Status, answer))
+	default:
+		if err := overloaded(resp); err != nil {
+			return 0, err
+		}
+		return 0, fmt.Errorf("the server answers %s", resp.Status)
+	}
+	var receipt struct{ Highest int64 }
+	if err := json.Unmarshal(answer, &receipt); err != nil {
+		return 0, fmt.Errorf("the server's receipt: %w", err)
+	}
+	return receipt.Highest, nil
+}

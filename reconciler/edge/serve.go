@@ -1,0 +1,157 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+)
+
+// Serving is a detector that runs on a bundle.
+type Serving interface {
+	// Health runs the bundle's golden through it.
+	Health(ctx context.Context) error
+	// Done is closed when it has ended, asked or not.
+	Done() <-chan struct{}
+	// Wait blocks until then, and says how it ended: nil after Close.
+	Wait() error
+	// Close lets it finish what it is at, and ends it.
+	Close() error
+}
+
+// A StartFunc starts a detector on a bundle's folder, behind a Unix socket. It
+// returns once the golden came out right. ctx bounds the start alone.
+type StartFunc func(ctx context.Context, bundleDir, socket string) (Serving, error)
+
+// Detector starts detectors with d.
+func Detector(d detect.Detector) StartFunc {
+	return func(ctx context.Context, bundleDir, socket string) (Serving, error) {
+		s, err := d.Serve(ctx, bundleDir, socket)
+		if err != nil {
+			return nil, err // not s, which would be a nil that is not nil
+		}
+		return s, nil
+	}
+}
+
+// An instance is a detector of ours.
+type instance struct {
+	Serving
+	slot   string
+	target delivery.Target
+	socket string
+	since  time.Time
+	stop   context.CancelFunc // of its watch
+	gone   chan struct{}      // closed when it has been closed
+}
+
+// sickness is the end of an instance that nobody asked for.
+type sickness struct {
+	*instance
+	why string
+}
+
+// newSocket is a path that no detector of this agent had before: one that ends
+// removes its socket, and must not remove another's.
+func (a *Agent) newSocket() string {
+	a.sockets++
+	return filepath.Join(a.Dir, socketDir, fmt.Sprintf("%d.sock", a.sockets))
+}
+
+// start starts an instance on a slot.
+func (a *Agent) start(ctx context.Context, slot string, t delivery.Target, socket string) (*instance, error) {
+	s, err := a.Start(ctx, bundleDir(a.Dir, slot, t.Bundle), socket)
+	if err != nil {
+		return nil, err
+	}
+	return &instance{Serving: s, slot: slot, target: t, socket: socket, stop: func() {}, gone: make(chan struct{})}, nil
+}
+
+// put lets an instance serve.
+func (a *Agent) put(ctx context.Context, i *instance) {
+	i.since = time.Now() // the soak is of serving, not of what came before
+	a.serving, a.ending, a.trouble = i, nil, ""
+	if err := a.link(i); err != nil {
+		a.Log.Error("clients do not find the detector", "link", socketLink, "err", err)
+	}
+	a.Metrics.serving.Reset()
+	a.Metrics.serving.WithLabelValues(string(i.target.Bundle), i.slot).Set(1)
+	every := a.Health
+	if a.observe().proven() {
+		every *= 10
+	}
+	a.watch(ctx, i, every)
+}
+
+// watch asks an instance for its health until it is sick or stopped.
+func (a *Agent) watch(ctx context.Context, i *instance, every time.Duration) {
+	ctx, i.stop = context.WithCancel(ctx)
+	a.tasks.Go(func() {
+		if why := a.watched(ctx, i, every); why != "" {
+			select {
+			case a.sick <- sickness{i, why}:
+			case <-ctx.Done():
+			}
+		}
+	})
+}
+
+// watched returns why an instance is sick, or nothing when ctx has ended. One
+// bad answer may be a busy machine's; two in a row are not.
+func (a *Agent) watched(ctx context.Context, i *instance, every time.Duration) (why string) {
+	bad := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-i.Done():
+			err := i.Wait()
+			if err == nil {
+				err = errors.New("the detector ended")
+			}
+			return err.Error()
+		case <-time.After(every):
+		}
+		check, cancel := context.WithTimeout(ctx, a.HealthTimeout)
+		err := i.Health(check)
+		cancel()
+		if ctx.Err() != nil {
+			return ""
+		}
+		if err == nil {
+			bad = 0
+			continue
+		}
+		if bad++; bad == 2 {
+			return "health check: " + err.Error()
+		}
+	}
+}
+
+// close ends an instance in the background: what it is at may take a while.
+func (a *Agent) close(i *instance) {
+	i.stop()
+	a.tasks.Go(func() {
+		defer close(i.gone)
+		if err := i.Close(); err != nil {
+			a.Log.Warn("detector did not close", "slot", i.slot, "bundle", i.target.Bundle, "err", err)
+		}
+	})
+}
+
+// link points serving.sock at an instance, in one step.
+func (a *Agent) link(i *instance) error {
+	tmp := filepath.Join(a.Dir, "."+socketLink+".new")
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(filepath.Join(socketDir, filepath.Base(i.socket)), tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(a.Dir, socketLink))
+}

@@ -1,0 +1,241 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+)
+
+// State is the pointer file, agent.json.
+type State struct {
+	Device  string          `json:"device"`
+	Ring    string          `json:"ring"`
+	Slot    string          `json:"slot,omitempty"` // that serves: a or b; empty: none
+	Bundle  delivery.Digest `json:"bundle,omitempty"`
+	Release int             `json:"release,omitempty"`
+	Tries   int             `json:"tries,omitempty"` // starts of Bundle without a soak to its end
+
+	Versions map[string]int64        `json:"versions,omitempty"` // by ring: the highest version of a document that was taken
+	Good     []delivery.Digest       `json:"good,omitempty"`     // bundles that passed their soak here, newest last
+	Releases map[delivery.Digest]int `json:"releases,omitempty"` // the version number of what has served here
+
+	Failures   []Failure `json:"failures,omitempty"` // bundles that failed under one document, newest last
+	FailedAt   int64     `json:"failedAt,omitempty"` // that document's version
+	Downloaded int64     `json:"downloaded"`         // bytes of model since the agent was installed
+}
+
+// A Failure is a bundle that failed here, and why.
+type Failure struct {
+	Bundle delivery.Digest `json:"bundle"`
+	Why    string          `json:"why"`
+}
+
+const (
+	maxGood    = 8
+	maxRings   = 16
+	stateFile  = "agent.json"
+	maxState   = 64 << 10
+	docFile    = "desired.json"
+	spoolFile  = "reports.json"
+	lockFile   = "lock"
+	socketLink = "serving.sock"
+	socketDir  = "run"
+)
+
+// readState reads the pointer. The error is fs.ErrNotExist on a new device.
+func readState(dir string) (State, error) {
+	var s State
+	data, err := readFile(filepath.Join(dir, stateFile), maxState)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return State{}, fmt.Errorf("%s: %w", stateFile, err)
+	}
+	if s.Slot != "" && s.Slot != "a" && s.Slot != "b" {
+		return State{}, fmt.Errorf("%s: slot %q", stateFile, s.Slot)
+	}
+	return s, nil
+}
+
+// save replaces the pointer durably.
+func (s State) save(dir string) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o644)
+}
+
+// clone makes a copy that can be changed and thrown away.
+func (s State) clone() State {
+	c := s
+	c.Good, c.Failures = slices.Clone(s.Good), slices.Clone(s.Failures)
+	c.Versions, c.Releases = map[string]int64{}, map[delivery.Digest]int{}
+	for k, v := range s.Versions {
+		c.Versions[k] = v
+	}
+	for k, v := range s.Releases {
+		c.Releases[k] = v
+	}
+	return c
+}
+
+// prove remembers that the serving bundle is good.
+func (s *State) prove() {
+	s.Good = slices.DeleteFunc(s.Good, func(b delivery.Digest) bool { return b == s.Bundle })
+	s.Good = append(s.Good, s.Bundle)
+	s.Good = s.Good[max(0, len(s.Good)-maxGood):]
+	s.Tries = 0
+	s.Failures = slices.DeleteFunc(s.Failures, func(f Failure) bool { return f.Bundle == s.Bundle })
+}
+
+// serve makes a bundle the one that serves.
+func (s *State) serve(slot string, t delivery.Target) {
+	s.Slot, s.Bundle, s.Release, s.Tries = slot, t.Bundle, t.Version, 0
+	if !slices.Contains(s.Good, t.Bundle) {
+		s.Tries = 1
+	}
+	for b := range s.Releases {
+		if b != t.Bundle && !slices.Contains(s.Good, b) {
+			delete(s.Releases, b)
+		}
+	}
+	s.Releases[t.Bundle] = t.Version
+}
+
+// failure is what to say of failures: that of b, or else the last.
+func (s State) failure(b delivery.Digest) Failure {
+	last := Failure{}
+	for _, f := range s.Failures {
+		if f.Bundle == b {
+			return f
+		}
+		last = f
+	}
+	return last
+}
+
+// fail remembers that a bundle failed under a document.
+func (s *State) fail(b delivery.Digest, version int64, why string) {
+	if s.FailedAt != version {
+		s.FailedAt, s.Failures = version, nil
+	}
+	s.Failures = slices.DeleteFunc(s.Failures, func(f Failure) bool { return f.Bundle == b })
+	s.Failures = append(s.Failures, Failure{b, cut(why)})
+	// Once good is not good for ever: it has to pass a soak again.
+	s.Good = slices.DeleteFunc(s.Good, func(g delivery.Digest) bool { return g == b })
+}
+
+// cut shortens a reason to what a report carries.
+func cut(why string) string {
+	why = strings.ToValidUTF8(strings.Join(strings.Fields(why), " "), "?")
+	const most = 500
+	if len(why) <= most {
+		return why
+	}
+	for i := range why {
+		if i > most-4 {
+			return why[:i] + "…"
+		}
+	}
+	return why
+}
+
+// Slots on disk: DIR/a/HEX is a bundle; DIR/a/HEX.cache is what a download has
+// brought so far; anything else is what an interrupted removal left.
+
+func bundleDir(dir, slot string, b delivery.Digest) string { return filepath.Join(dir, slot, b.Hex()) }
+
+func cacheDir(dir, slot string, b delivery.Digest) string {
+	return filepath.Join(dir, slot, b.Hex()+".cache")
+}
+
+// scanSlot says which bundle a slot holds. Two would be a mistake of ours: then
+// keep decides, else the first.
+func scanSlot(dir, slot string, keep delivery.Digest) (delivery.Digest, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, slot))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var found delivery.Digest
+	for _, e := range entries {
+		b, err := delivery.ParseDigest("sha256:" + e.Name())
+		if err == nil && e.IsDir() && (found == "" || b == keep) {
+			found = b
+		}
+	}
+	return found, nil
+}
+
+// clearSlot removes all of a slot but what a download of keep has brought.
+func clearSlot(dir, slot string, keep delivery.Digest) error {
+	root := filepath.Join(dir, slot)
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(root, e.Name())
+		if path == cacheDir(dir, slot, keep) {
+			continue
+		}
+		if _, err := delivery.ParseDigest("sha256:" + e.Name()); err == nil {
+			// Half a bundle must never look like one.
+			gone := path + ".gone"
+			if err := errors.Join(os.RemoveAll(gone), durable.Rename(path, gone)); err != nil {
+				return err
+			}
+			path = gone
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes what an agent that was killed left: temporary files of durable
+// writes, and sockets. Only the holder of the lock may.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		for _, name := range []string{stateFile, docFile, spoolFile, socketLink} {
+			if strings.HasPrefix(e.Name(), "."+name+".") {
+				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return os.RemoveAll(filepath.Join(dir, socketDir))
+}
+
+// readFile reads a file that must not be longer than limit.
+func readFile(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("%s: want a file of at most %d bytes", path, limit)
+	}
+	return os.ReadFile(path)
+}

@@ -1,0 +1,101 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Status is what a device's folder says, whether or not an agent runs.
+type Status struct {
+	Device   string               `json:"device"`
+	Ring     string               `json:"ring"`
+	Serving  bool                 `json:"serving"` // a detector answers now
+	Socket   string               `json:"socket"`  // where
+	Slot     string               `json:"slot,omitempty"`
+	Bundle   delivery.Digest      `json:"bundle,omitempty"`
+	Release  int                  `json:"release,omitempty"`
+	Phase    delivery.DevicePhase `json:"phase"` // last reported
+	Desired  int64                `json:"desired"`
+	Failed   delivery.Digest      `json:"failed,omitempty"`
+	Why      string               `json:"why,omitempty"`
+	Unsent   int                  `json:"unsent"` // reports that wait for the network
+	Download int64                `json:"downloaded"`
+}
+
+// ReadStatus reads a device's folder.
+func ReadStatus(dir string) (Status, error) {
+	s, err := readState(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Status{}, delivery.Blockedf("start one with: aob-agent run --state "+dir, "no agent has worked in %s yet", dir)
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("status of %s: %w", dir, err)
+	}
+	var kept spoolContent
+	if data, err := readFile(filepath.Join(dir, spoolFile), maxSpoolFile); err == nil {
+		_ = json.Unmarshal(data, &kept) // what cannot be read has nothing to say
+	}
+	status := Status{
+		Device: s.Device, Ring: s.Ring, Socket: filepath.Join(dir, socketLink), Slot: s.Slot, Bundle: s.Bundle, Release: s.Release,
+		Phase: kept.Last.Phase, Desired: s.Versions[s.Ring], Failed: s.failure("").Bundle, Why: s.failure("").Why, Unsent: len(kept.Reports), Download: s.Downloaded,
+	}
+	if status.Phase == "" {
+		status.Phase = delivery.DeviceIdle
+	}
+	if conn, err := net.Dial("unix", status.Socket); err == nil {
+		conn.Close()
+		status.Serving = true
+	}
+	return status, nil
+}
+
+// Boxes are what the serving detector finds on an image.
+type Boxes struct {
+	Width  int            `json:"width"` // of the image, pixels
+	Height int            `json:"height"`
+	Boxes  []delivery.Box `json:"boxes"` // best first
+}
+
+// Infer asks the detector that serves from a device's folder what is on a JPEG
+// or PNG file.
+func Infer(ctx context.Context, dir string, image []byte) (Boxes, error) {
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, socketLink))
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://detector/infer", bytes.NewReader(image))
+	if err != nil {
+		return Boxes{}, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return Boxes{}, delivery.Blockedf("start an agent there, and see: aob-agent status --state "+dir, "no detector serves from %s", dir)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 32<<20))
+	if err != nil {
+		return Boxes{}, fmt.Errorf("infer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var wrong struct{ Error string }
+		_ = json.Unmarshal(body, &wrong) // the status says enough where it is not JSON
+		return Boxes{}, fmt.Errorf("infer: the detector answers %s: %.200s", resp.Status, wrong.Error)
+	}
+	var found Boxes
+	if err := json.Unmarshal(body, &found); err != nil {
+		return Boxes{}, fmt.Errorf("infer: %w", err)
+	}
+	return found, nil
+}
