@@ -35,9 +35,9 @@ const Repository = "bundles"
 // nil, is told the bytes of content that each answer carried.
 func (s *Store) Handler(served func(bytes int64)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		counted := &countingWriter{ResponseWriter: w, head: r.Method == http.MethodHead}
+		counted := &countingWriter{ResponseWriter: w}
 		s.serve(counted, r)
-		if served != nil && counted.content > 0 {
+		if served != nil && counted.content > 0 && r.Method == http.MethodGet {
 			served(counted.content)
 		}
 	})
@@ -190,9 +190,15 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 // underlying ReadFrom, by which a file reaches a socket without passing here.
 type countingWriter struct {
 	http.ResponseWriter
-	isContent bool
-	head      bool
+	isContent bool // what is written is content, unless the status says otherwise
 	content   int64
+}
+
+func (w *countingWriter) WriteHeader(status int) {
+	if status != http.StatusOK && status != http.StatusPartialContent {
+		w.isContent = false
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
@@ -209,7 +215,7 @@ func (w *countingWriter) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (w *countingWriter) count(n int64) {
-	if w.isContent && !w.head {
+	if w.isContent {
 		w.content += n
 	}
 }

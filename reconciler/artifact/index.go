@@ -3,8 +3,6 @@ package artifact
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -179,11 +178,14 @@ func arrange(entries []ocispec.Descriptor) *index {
 
 // seal is the digest of all that we read from the entries.
 func seal(entries []ocispec.Descriptor) string {
-	sum := sha256.New()
+	var lines []byte
 	for _, e := range entries {
-		fmt.Fprintf(sum, "%q %d %q %q %q\n", e.Digest, e.Size, e.MediaType, e.ArtifactType, e.Annotations[annotationSubject])
+		for _, word := range []string{string(e.Digest), e.MediaType, e.ArtifactType, e.Annotations[annotationSubject]} {
+			lines = append(strconv.AppendQuote(lines, word), ' ')
+		}
+		lines = append(strconv.AppendInt(lines, e.Size, 10), '\n')
 	}
-	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
+	return string(delivery.Sum(lines))
 }
 
 // addToIndex names a manifest in index.json, unless it is named already. All
@@ -221,7 +223,19 @@ func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 	if len(data) > maxIndex {
 		return fmt.Errorf("%s would have %d bytes, the most is %d; move the bundles to a registry", ocispec.ImageIndexFile, len(data), maxIndex)
 	}
-	return durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o644)
+	if err := durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o644); err != nil {
+		return err
+	}
+	info, err := os.Stat(s.path(ocispec.ImageIndexFile))
+	if err != nil {
+		return err
+	}
+	ix := arrange(entries)
+	ix.file = info
+	s.mu.Lock()
+	s.index = ix
+	s.mu.Unlock()
+	return nil
 }
 
 // rebuildIndex makes index.json from the blobs, in the order in which they were

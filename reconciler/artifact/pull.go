@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/content/oci"
+	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -38,9 +40,10 @@ type Source struct {
 // Pull brings a bundle into the store, and lays it into dir as Unpack does. What
 // the store holds already is not fetched; what is fetched is checked against
 // digest and length, and is never more than the manifest promises nor more than
-// MaxBundle. Files that arrived whole stay when a later one fails, so that the
+// MaxBundle. The error is fs.ErrNotExist where the source has no such bundle. Files that arrived whole stay when a later one fails, so that the
 // next try goes on from there. downloaded counts the bytes of manifest, config
-// and files that crossed the wire, also beside an error.
+// and files that crossed the wire, also beside an error. How long it may take is
+// for ctx and the client's timeouts to say: a server may always be slow.
 //
 // On a device the store is the cache that both slots share.
 func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, dir string) (downloaded int64, err error) {
@@ -67,6 +70,9 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 	data, err := s.readBlob(bundle, maxManifest)
 	if err != nil { // not here, or damaged here
 		data, err = fetchManifest(ctx, source, bundle, wire)
+	}
+	if errors.Is(err, errdef.ErrNotFound) {
+		return none, fmt.Errorf("the source does not have it: %w", fs.ErrNotExist)
 	}
 	if err != nil {
 		return none, fmt.Errorf("manifest: %w", err)

@@ -1,0 +1,29 @@
+package artifact
+
+import (
+	"fmt"
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Grow lets the index name n more referrers, without the cost of writing each.
+func Grow(b *testing.B, s *Store, subject delivery.Digest, artifactType string, n int) {
+	b.Helper()
+	ix, err := s.loadIndex()
+	if err != nil {
+		b.Fatal(err)
+	}
+	entries := ix.manifests
+	for i := range n {
+		e := descriptor(ocispec.MediaTypeImageManifest, blob{delivery.Sum(fmt.Append(nil, i)), 675})
+		e.ArtifactType = artifactType
+		e.Annotations = map[string]string{annotationSubject: string(subject)}
+		entries = append(entries, e)
+	}
+	if err := s.writeIndex(entries); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,354 @@
+package artifact_test
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Every source keeps the same promises.
+func TestPull(t *testing.T) {
+	sources := map[string]func(t *testing.T, dir string) artifact.Source{
+		"a server": func(t *testing.T, dir string) artifact.Source {
+			srv := httptest.NewServer(open(t, dir).Handler(nil))
+			t.Cleanup(srv.Close)
+			return artifact.Source{URL: srv.URL + "/bundles"}
+		},
+		"a server with TLS and a token": func(t *testing.T, dir string) artifact.Source {
+			h := open(t, dir).Handler(nil)
+			srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") != "Bearer secret" {
+					http.Error(w, "who are you?", http.StatusUnauthorized)
+					return
+				}
+				h.ServeHTTP(w, r)
+			}))
+			t.Cleanup(srv.Close)
+			return artifact.Source{URL: srv.URL + "/bundles", Client: srv.Client(), Token: "secret"}
+		},
+		"a copy of the folder": func(t *testing.T, dir string) artifact.Source {
+			return artifact.Source{URL: "file://" + dir}
+		},
+	}
+	for name, source := range sources {
+		t.Run(name, func(t *testing.T) { testPull(t, source) })
+	}
+}
+
+func testPull(t *testing.T, source func(t *testing.T, dir string) artifact.Source) {
+	served := t.TempDir()
+	s := open(t, served)
+	one, two := push(t, s, "onnx 1"), push(t, s, "another onnx")
+	from := source(t, served)
+	cacheDir, slots := t.TempDir(), t.TempDir()
+	cache := open(t, cacheDir)
+	pull := func(digest delivery.Digest, slot, model string, want int64) {
+		t.Helper()
+		dir := filepath.Join(slots, slot)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		got, err := cache.Pull(t.Context(), from, digest, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("pulled %d bytes for %s, want %d", got, model, want)
+		}
+		if diff := cmp.Diff(unpacked(model), files(t, dir)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	// All of the first bundle crosses the wire; of the second only what is new; of
+	// one that the cache holds, nothing.
+	pull(one, "a", "onnx 1", sizes(t, served, one))
+	pull(two, "b", "another onnx", sizes(t, served, two)-int64(len(delivery.Canonical(signature()))+len(`["pallet","forklift"]`)+len("golden tensors")))
+	pull(one, "a", "onnx 1", 0)
+
+	t.Run("a blob damaged in the cache is fetched again", func(t *testing.T) {
+		blob := filepath.Join(cacheDir, "blobs", "sha256", delivery.Sum([]byte("onnx 1")).Hex())
+		replace(t, blob, []byte("onnx X"))
+		pull(one, "a", "onnx 1", 6)
+	})
+	t.Run("a bundle that is not there", func(t *testing.T) {
+		refuses(t, cache, from, delivery.Sum([]byte("none")), fs.ErrNotExist, "the source does not have it")
+	})
+	t.Run("a bundle damaged at the source", func(t *testing.T) {
+		three := push(t, s, "onnx 3")
+		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx X"))
+		refuses(t, cache, from, three, nil, "model.onnx")
+		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx 3 and more"))
+		refuses(t, cache, from, three, nil, "model.onnx")
+		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx"))
+		refuses(t, cache, from, three, nil, "model.onnx")
+		// Mended: what came whole before is not fetched again.
+		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx 3"))
+		pull(three, "c", "onnx 3", manifestSize(t, served, three)+6)
+	})
+	t.Run("a manifest damaged at the source", func(t *testing.T) {
+		four := push(t, s, "onnx 4")
+		path := filepath.Join(served, "blobs", "sha256", four.Hex())
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replace(t, path, []byte(strings.Replace(string(data), "onnx", "onnX", 1)))
+		refuses(t, cache, from, four, nil, "")
+	})
+	left, err := os.ReadDir(filepath.Join(cacheDir, "ingest"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left in ingest: %v, %v", left, err)
+	}
+}
+
+// refuses pulls and wants an error, no folder, and no bundle in the cache.
+func refuses(t *testing.T, cache *artifact.Store, from artifact.Source, digest delivery.Digest, is error, want string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "slot")
+	_, err := cache.Pull(t.Context(), from, digest, dir)
+	if err == nil || !strings.Contains(err.Error(), want) || is != nil && !errors.Is(err, is) {
+		t.Errorf("got %v, want an error with %q", err, want)
+	}
+	if found, _ := filepath.Glob(dir + "*"); len(found) != 0 {
+		t.Errorf("left behind: %v", found)
+	}
+	if there, _ := cache.Has(t.Context(), digest); there {
+		t.Error("the cache says that it has the bundle")
+	}
+}
+
+// sizes is what a bundle weighs on the wire: manifest, config and files.
+func sizes(t *testing.T, dir string, digest delivery.Digest) int64 {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "blobs", "sha256", digest.Hex()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m struct {
+		Config struct{ Size int64 }
+		Layers []struct{ Size int64 }
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(len(data)) + m.Config.Size
+	for _, l := range m.Layers {
+		total += l.Size
+	}
+	return total
+}
+
+// manifestSize is the size of a bundle's manifest.
+func manifestSize(t *testing.T, dir string, digest delivery.Digest) int64 {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(dir, "blobs", "sha256", digest.Hex()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+func TestPullRefusesTheSource(t *testing.T) {
+	s := open(t, t.TempDir())
+	digest := delivery.Sum([]byte("x"))
+	for url, want := range map[string]string{
+		"http://aob.example/bundles":             "http is for loopback alone",
+		"http://10.0.0.1:5000/bundles":           "http is for loopback alone",
+		"http://localhost.evil.example/bundles":  "http is for loopback alone",
+		"ftp://aob.example/bundles":              "want https or file",
+		"":                                       "want https or file",
+		"https://user:secret@aob.example/b":      "without user",
+		"https://aob.example/bundles?key=secret": "without user, query",
+		"https://aob.example":                    "want https://HOST/REPOSITORY",
+		"https://aob.example/../x":               "want https://HOST/REPOSITORY",
+		"file://host/dir":                        "want file:///DIR",
+		"https://secret\x7f@x/":                  "not a URL",
+	} {
+		_, err := s.Pull(t.Context(), artifact.Source{URL: url}, digest, filepath.Join(t.TempDir(), "slot"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want an error with %q", url, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: the error tells the secret: %v", url, err)
+		}
+	}
+	if _, err := s.Pull(t.Context(), artifact.Source{URL: "https://aob.example/b"}, "sha256:../x", "slot"); err == nil || !strings.Contains(err.Error(), "want a digest") {
+		t.Errorf("a path for a digest: %v", err)
+	}
+}
+
+// A server that is not ours may answer anything.
+func TestPullFromAHostileServer(t *testing.T) {
+	served := t.TempDir()
+	s := open(t, served)
+	digest := push(t, s, strings.Repeat("onnx", 1000))
+	honest := s.Handler(nil)
+	onModel := func(wrong http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, delivery.Sum([]byte(strings.Repeat("onnx", 1000))).Hex()) {
+				wrong(w, r)
+				return
+			}
+			honest.ServeHTTP(w, r)
+		}
+	}
+	onManifest := func(wrong http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				wrong(w, r)
+				return
+			}
+			honest.ServeHTTP(w, r)
+		}
+	}
+	endless := func(w http.ResponseWriter, r *http.Request) {
+		for r.Method == http.MethodGet {
+			if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+				return
+			}
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		handler http.HandlerFunc
+		most    int64 // bytes that may be read of it
+	}{
+		{"an endless model", onModel(endless), 4001},
+		{"an endless manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			endless(w, r)
+		}), 1<<20 + 1},
+		{"a model cut short", onModel(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "4000")
+			io.WriteString(w, "onnx")
+		}), 4},
+		{"another model of the same length", onModel(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, strings.Repeat("ONNX", 1000))
+		}), 4000},
+		{"another length", onModel(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "onnx") }), 0},
+		{"an error page", onModel(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusBadGateway) }), 0},
+		{"a page for a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }), 6},
+		{"nothing for a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {}), 0},
+		{"another digest in a header", onManifest(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			w.Header().Set("Docker-Content-Digest", "sha256:x")
+			io.WriteString(w, "{}")
+		}), 2},
+		{"a redirect to plain http", onModel(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://aob.example/model", http.StatusFound)
+		}), 0},
+		{"a redirect in circles", onModel(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusFound)
+		}), 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			srv := httptest.NewServer(c.handler)
+			defer srv.Close()
+			cacheDir := t.TempDir()
+			cache := open(t, cacheDir)
+			dir := filepath.Join(t.TempDir(), "slot")
+			downloaded, err := cache.Pull(t.Context(), artifact.Source{URL: srv.URL + "/bundles"}, digest, dir)
+			if err == nil {
+				t.Fatal("it was taken for a bundle")
+			}
+			if small := sizes(t, served, digest) - 4000; downloaded > small+c.most {
+				t.Errorf("read %d bytes of it, want at most %d", downloaded, small+c.most)
+			}
+			if found, _ := filepath.Glob(dir + "*"); len(found) != 0 {
+				t.Errorf("left behind: %v", found)
+			}
+			if there, err := cache.Has(t.Context(), digest); there || err != nil {
+				t.Errorf("the cache says that it has the bundle: %v, %v", there, err)
+			}
+			if left, _ := os.ReadDir(filepath.Join(cacheDir, "ingest")); len(left) != 0 {
+				t.Errorf("left in ingest: %v", left)
+			}
+		})
+	}
+}
+
+// The token is for the host that it was given for.
+func TestPullTellsTheTokenToNobodyElse(t *testing.T) {
+	served := t.TempDir()
+	s := open(t, served)
+	digest := push(t, s, "onnx")
+	var told string
+	other := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told += r.Header.Get("Authorization")
+		s.Handler(nil).ServeHTTP(w, r)
+	}))
+	defer other.Close()
+	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			// Another name for loopback is another host to the client.
+			http.Redirect(w, r, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)+r.URL.Path, http.StatusTemporaryRedirect)
+			return
+		}
+		s.Handler(nil).ServeHTTP(w, r)
+	}))
+	defer first.Close()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	_, err := open(t, t.TempDir()).Pull(t.Context(), artifact.Source{URL: first.URL + "/bundles", Client: client, Token: "secret"}, digest, filepath.Join(t.TempDir(), "slot"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told != "" {
+		t.Errorf("the other host was told %q", told)
+	}
+}
+
+// A bundle that its digest pins may still have been made by a stranger.
+func TestPullRefusesTheManifest(t *testing.T) {
+	served := t.TempDir()
+	s := open(t, served)
+	good, err := os.ReadFile(filepath.Join(served, "blobs", "sha256", push(t, s, "onnx").Hex()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"a path out of the folder", `"model.onnx"`, `"../../model.onnx"`, `knows no file "../../model.onnx"`},
+		{"an absolute path", `"model.onnx"`, `"/etc/passwd"`, "knows no file"},
+		{"a file twice", `"golden.bin"`, `"labels.json"`, "second labels.json"},
+		{"a file of another type", "weight.v1.raw", "weight.v1.tar", "want the media type"},
+		{"another artifact", "cncf.model.manifest", "example.thing", "want a bundle"},
+		{"not a manifest", "image.manifest", "image.index", "want schema version 2"},
+		{"a subject", `"schemaVersion":2`, `"schemaVersion":2,"subject":{"mediaType":"x","digest":"` + string(delivery.Sum(nil)) + `","size":2}`, "has no subject"},
+		{"a digest that is a path", string(delivery.Sum([]byte("onnx"))), "sha256:../../../etc/passwd", "want a digest"},
+		{"another algorithm", string(delivery.Sum([]byte("onnx"))), "sha512:" + strings.Repeat("0", 128), "want a digest"},
+		{"a negative length", `"size":4}`, `"size":-4}`, "want 1 to"},
+		{"too long a model", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1), "want 1 to"},
+		{"too much together", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)), "in all"},
+		{"a length that is no number", `"size":4}`, `"size":1e99}`, "not an OCI manifest"},
+		{"another config", "model.config", "model.confog", "config: want the media type"},
+		{"a wrong name in the provenance", "dev.aob.provenance.run", "dev.aob.provenance.r u", "provenance"},
+		{"a config about other files", string(delivery.Sum([]byte("golden tensors"))), string(delivery.Sum([]byte("onnx"))), "diffIds"},
+		{"no JSON", `{`, `x`, "not an OCI manifest"},
+		{"long", `{`, `{` + strings.Repeat(" ", 1<<20), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !strings.Contains(string(good), c.old) {
+				t.Fatalf("the manifest holds no %s", c.old)
+			}
+			bad := []byte(strings.Replace(string(good), c.old, c.new, 1))
+			digest := delivery.Sum(bad)
+			if err := os.WriteFile(filepath.Join(served, "blobs", "sha256", digest.Hex()), bad, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			refuses(t, open(t, t.TempDir()), artifact.Source{URL: "file://" + served}, digest, nil, c.want)
+		})
+	}
+}
