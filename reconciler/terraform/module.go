@@ -135,10 +135,10 @@ func (s *Stack) Plan(ctx context.Context) error {
 		return err
 	}
 	if err := tf.Init(ctx, tfexec.Upgrade(false)); err != nil {
-		return s.failed("init", err)
+		return s.failed(ctx, "init", err)
 	}
 	if _, err := tf.Plan(ctx, tfexec.Out(planFile), tfexec.LockTimeout("30s")); err != nil {
-		return s.failed("plan", err)
+		return s.failed(ctx, "plan", err)
 	}
 	if tf, err = s.terraform(); err != nil {
 		return err
@@ -146,7 +146,7 @@ func (s *Stack) Plan(ctx context.Context) error {
 	tf.SetStdout(nil) // the plan as JSON is large and repeats what is there
 	plan, err := tf.ShowPlanFile(ctx, planFile)
 	if err != nil {
-		return s.failed("show", err)
+		return s.failed(ctx, "show", err)
 	}
 	if err := s.policy.check(plan); err != nil {
 		return delivery.Blockedf("report it: the module and its allow-list come with AOB and must fit",
@@ -162,7 +162,7 @@ func (s *Stack) Apply(ctx context.Context) error {
 		return err
 	}
 	if err := tf.Apply(ctx, tfexec.DirOrPlan(planFile), tfexec.LockTimeout("30s")); err != nil {
-		return s.failed("apply", err)
+		return s.failed(ctx, "apply", err)
 	}
 	return nil
 }
@@ -175,7 +175,7 @@ func (s *Stack) Output(ctx context.Context, name string, into any) error {
 	}
 	outputs, err := tf.Output(ctx)
 	if err != nil {
-		return s.failed("output", err)
+		return s.failed(ctx, "output", err)
 	}
 	out, ok := outputs[name]
 	if !ok {
@@ -188,8 +188,11 @@ func (s *Stack) Output(ctx context.Context, name string, into any) error {
 }
 
 // Destroy destroys what was applied; again, where that was done before, is
-// harmless. It expects that no other terraform is at work in the folder.
+// harmless. It first waits for what is still at work in the folder.
 func (s *Stack) Destroy(ctx context.Context) error {
+	if err := s.idle(ctx); err != nil {
+		return err
+	}
 	if _, err := os.Stat(filepath.Join(s.dir, stateFile)); errors.Is(err, os.ErrNotExist) {
 		return nil // nothing was ever made
 	}
@@ -203,12 +206,29 @@ func (s *Stack) Destroy(ctx context.Context) error {
 		return err
 	}
 	if err := tf.Init(ctx, tfexec.Upgrade(false)); err != nil {
-		return s.failed("init", err)
+		return s.failed(ctx, "init", err)
 	}
 	if err := tf.Destroy(ctx, tfexec.LockTimeout("30s")); err != nil {
-		return s.failed("destroy", err)
+		return s.failed(ctx, "destroy", err)
 	}
 	return nil
+}
+
+// idle waits until no terraform of the folder is left, nor a command that one
+// started: terraform-exec may return while an interrupted one is still ending,
+// and the commands of one that was killed go on for a little.
+func (s *Stack) idle(ctx context.Context) error {
+	for {
+		left, err := carrying("TF_DATA_DIR=" + s.env["TF_DATA_DIR"])
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d of an earlier terraform in %s does not end: %w", left[0].PID, s.dir, context.Cause(ctx))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // terraform returns a handle for one step: what is set on one stays set, so each
@@ -228,7 +248,12 @@ func (s *Stack) terraform() (*tfexec.Terraform, error) {
 }
 
 // failed cuts Terraform's error to what fits a status; terraform.log has it all.
-func (s *Stack) failed(step string, err error) error {
+func (s *Stack) failed(ctx context.Context, step string, err error) error {
+	if ctx.Err() != nil {
+		// Not the error itself: terraform-exec 0.26 makes one that panics when it is
+		// printed, where the program ended well and the context at the same moment.
+		return fmt.Errorf("terraform %s was interrupted: %w", step, context.Cause(ctx))
+	}
 	text := strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if strings.ContainsRune("│╷╵", r) {
 			return ' '

@@ -9,9 +9,14 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// marked returns the processes whose environment carries the mark. Those of
-// other users cannot be read, and are not ours.
+// marked returns the processes of the attempt that has this mark.
 func marked(mark string) ([]durable.Process, error) {
+	return carrying(markVariable + "=" + mark)
+}
+
+// carrying returns the processes that were started with this variable in their
+// environment. Those of other users cannot be read, and are not ours.
+func carrying(variable string) ([]durable.Process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -36,7 +41,7 @@ func marked(mark string) ([]durable.Process, error) {
 			continue
 		}
 		for v := range bytes.SplitSeq(env, []byte{0}) {
-			if string(v) == markVariable+"="+mark {
+			if string(v) == variable {
 				list = append(list, p)
 				break
 			}

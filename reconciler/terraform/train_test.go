@@ -306,7 +306,7 @@ func TestSignalledRunnerCleansUp(t *testing.T) {
 			r.await(t, "destroy")
 			for r.stages.Scan() {
 			}
-			if err := r.cmd.Wait(); err == nil || !strings.Contains(r.errs.String(), "terminated signal received") && !strings.Contains(r.errs.String(), "context canceled") {
+			if err := r.cmd.Wait(); err == nil || !strings.Contains(r.errs.String(), "interrupted: terminated signal received") {
 				t.Errorf("%v: %s", err, r.errs)
 			}
 		})
@@ -429,6 +429,7 @@ func (r *runner) await(t *testing.T, stage string) {
 			return
 		}
 	}
+	r.cmd.Wait()
 	t.Fatalf("the runner ended before stage %s: %s", stage, r.errs)
 }
 
