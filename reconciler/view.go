@@ -189,8 +189,28 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
 			Seen: d.Seen, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels, Downloaded: r.Downloaded})
 	}
-	slices.SortFunc(fleet.Devices, func(a, b web.Device) int { return cmp.Compare(a.ID, b.ID) })
+	byID := func(a, b web.Device) int { return cmp.Compare(a.ID, b.ID) }
+	if n := len(fleet.Devices); n > maxDevices {
+		slices.SortFunc(fleet.Devices, func(a, b web.Device) int { return cmp.Or(interest(a)-interest(b), byID(a, b)) })
+		fleet.Devices, fleet.More = slices.Clip(fleet.Devices[:maxDevices]), n-maxDevices
+	}
+	slices.SortFunc(fleet.Devices, byID)
 	return fleet
+}
+
+// maxDevices is how many devices of one fleet a status lists; all are counted.
+const maxDevices = 1000
+
+// interest ranks devices that somebody may have to look at before those that
+// are well.
+func interest(d web.Device) int {
+	switch d.Phase {
+	case delivery.DeviceFailed:
+		return 0
+	case delivery.DeviceHealthy, delivery.DeviceIdle:
+		return 2
+	}
+	return 1
 }
 
 // Counts counts runs and devices, for metrics.

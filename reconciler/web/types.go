@@ -42,8 +42,9 @@ type Source interface {
 // A Log is part of a run's log.
 type Log struct {
 	io.ReadCloser
-	Offset int64 // where it begins, bytes from the log's start
-	Ended  bool  // the run had ended when the log was opened, so that nothing follows
+	Name   string // of the file: a run may go on in another one, from its start
+	Offset int64  // where it begins, bytes from the file's start
+	Ended  bool   // the run had ended when the log was opened, so that nothing follows
 }
 
 // Status is how everything stands.
@@ -137,7 +138,8 @@ type Fleet struct {
 	Done    bool                `json:"done"`
 	Paused  bool                `json:"paused"`
 	Count   Count               `json:"count"`
-	Devices []Device            `json:"devices"` // by id
+	Devices []Device            `json:"devices"`        // by id; of many, some
+	More    int                 `json:"more,omitempty"` // devices that are not listed
 }
 
 // Count says how a fleet's devices stand with Target, all waves together.

@@ -1,0 +1,282 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+)
+
+// Bounds of what a request may bring.
+const (
+	MaxBody = 64 << 10 // bytes of a request's body
+	MaxText = 4 << 10  // bytes of what is asked on a pull request
+	maxUser = 100      // bytes of a user's name
+)
+
+// An Error is what the API answers when it cannot do what was asked.
+type Error struct {
+	Code  int           `json:"-"` // HTTP status
+	What  string        `json:"error"`
+	Do    string        `json:"hint,omitempty"`
+	Again time.Duration `json:"-"` // when to ask again; zero is no matter when
+}
+
+func (e *Error) Error() string { return e.What }
+
+// Hint returns what to do about it.
+func (e *Error) Hint() string { return e.Do }
+
+// errorOf says how an error is answered.
+func errorOf(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if u, ok := errors.AsType[explain.Unknown](err); ok {
+		return &Error{Code: http.StatusNotFound, What: u.Error(), Do: u.Do}
+	}
+	if b, ok := errors.AsType[delivery.Blocked](err); ok {
+		return &Error{Code: http.StatusConflict, What: b.What, Do: b.Do}
+	}
+	if w, ok := errors.AsType[delivery.Wait](err); ok {
+		return &Error{Code: http.StatusServiceUnavailable, What: w.What, Do: "ask again in " + w.For.String(), Again: w.For}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Error{Code: http.StatusNotFound, What: err.Error()}
+	}
+	return &Error{Code: http.StatusInternalServerError, What: err.Error()}
+}
+
+// API is the handler of the socket.
+type API struct {
+	Source Source
+	Log    *slog.Logger
+}
+
+// Handler returns the API.
+func (a API) Handler() http.Handler {
+	mux := http.NewServeMux()
+	get := func(path string, answer func(r *http.Request) (any, error)) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, answer) })
+	}
+	post := func(path string, answer func(r *http.Request, number int, ask asked) (any, error)) {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+			a.answer(w, r, func(r *http.Request) (any, error) {
+				number, err := numberOf(r)
+				if err != nil {
+					return nil, err
+				}
+				ask, err := readAsked(w, r)
+				if err != nil {
+					return nil, err
+				}
+				a.Log.Info("asked for", "path", r.URL.Path, "user", ask.User)
+				return answer(r, number, ask)
+			})
+		})
+	}
+	get("/v1/status", func(r *http.Request) (any, error) { return a.Source.Status(r.Context()) })
+	get("/v1/prs", func(r *http.Request) (any, error) { return list(a.Source.PRs(r.Context())) })
+	get("/v1/prs/{number}", func(r *http.Request) (any, error) {
+		number, err := numberOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return a.Source.PR(r.Context(), number)
+	})
+	get("/v1/explain/{kind}/{id}", func(r *http.Request) (any, error) {
+		return a.Source.Explain(r.Context(), explain.Kind(r.PathValue("kind")), r.PathValue("id"))
+	})
+	get("/v1/plan", func(r *http.Request) (any, error) { return a.Source.Plan(r.Context()) })
+	get("/healthz", func(*http.Request) (any, error) { return map[string]string{"status": "ok"}, nil })
+	post("/v1/prs/{number}/merge", func(r *http.Request, number int, ask asked) (any, error) {
+		if err := checkUser(ask.User); err != nil {
+			return nil, err
+		}
+		commit, err := a.Source.Merge(r.Context(), number, ask.User)
+		return merged{commit}, err
+	})
+	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, _ asked) (any, error) {
+		adopted, err := a.Source.Adopt(r.Context(), number)
+		return adoption{adopted}, err
+	})
+	post("/v1/prs/{number}/ask", func(r *http.Request, number int, ask asked) (any, error) {
+		if err := checkUser(ask.User); err != nil {
+			return nil, err
+		}
+		if ask.Text = strings.TrimSpace(ask.Text); ask.Text == "" || len(ask.Text) > MaxText || !utf8.ValidString(ask.Text) {
+			return nil, badRequest("", "text: want 1 to %d bytes of UTF-8, got %d bytes", MaxText, len(ask.Text))
+		}
+		return struct{}{}, a.Source.Ask(r.Context(), number, ask.User, ask.Text)
+	})
+	post("/v1/prs/{number}/recheck", func(r *http.Request, number int, _ asked) (any, error) {
+		return struct{}{}, a.Source.Recheck(r.Context(), number)
+	})
+	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(r *http.Request) (any, error) {
+			return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method, clip(r.URL.Path)), Do: "use an aob of the same version as the server's"}
+		})
+	})
+	return mux
+}
+
+// asked is the body of every POST.
+type asked struct {
+	User string `json:"user,omitempty"`
+	Text string `json:"text,omitempty"`
+}
+
+// The answers to POSTs.
+type (
+	merged struct {
+		Commit string `json:"commit"`
+	}
+	adoption struct {
+		Number int `json:"number"`
+	}
+)
+
+// list answers an empty list as one, not as null.
+func list[T any](v []T, err error) (any, error) {
+	if v == nil {
+		v = []T{}
+	}
+	return v, err
+}
+
+func numberOf(r *http.Request) (int, error) {
+	n, err := strconv.Atoi(r.PathValue("number"))
+	if err != nil || n < 1 || n > math.MaxInt32 {
+		return 0, badRequest("", "want a pull request's number, got %q", clip(r.PathValue("number")))
+	}
+	return n, nil
+}
+
+func readAsked(w http.ResponseWriter, r *http.Request) (asked, error) {
+	var a asked
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return a, &Error{Code: http.StatusRequestEntityTooLarge, What: fmt.Sprintf("the body is too large; want at most %d bytes", MaxBody)}
+	}
+	if err != nil {
+		return a, badRequest("", "the body could not be read: %s", err)
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return a, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&a); err != nil {
+		return a, badRequest("use an aob of the same version as the server's", "the body is not what is asked for: %s", err)
+	}
+	return a, nil
+}
+
+// checkUser keeps control characters out of commits and logs.
+func checkUser(user string) error {
+	bad := strings.ContainsFunc(user, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
+	if user == "" || len(user) > maxUser || bad {
+		return badRequest("", "user: want a name of 1 to %d printable bytes", maxUser)
+	}
+	return nil
+}
+
+func badRequest(do, format string, args ...any) *Error {
+	return &Error{Code: http.StatusBadRequest, What: fmt.Sprintf(format, args...), Do: do}
+}
+
+func clip(s string) string { return s[:min(len(s), 200)] }
+
+// answer writes what a handler returns.
+func (a API) answer(w http.ResponseWriter, r *http.Request, do func(r *http.Request) (any, error)) {
+	v, err := do(r)
+	if err == nil {
+		err = writeJSON(w, http.StatusOK, v)
+	}
+	if err != nil {
+		a.refuse(w, r, err)
+	}
+}
+
+func (a API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return // nobody is there to read it
+	}
+	e := errorOf(err)
+	if e.Code >= http.StatusInternalServerError && e.Again == 0 {
+		a.Log.Error("API", "path", clip(r.URL.Path), "error", err.Error())
+	}
+	if e.Again > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.Again.Seconds()))))
+	}
+	if err := writeJSON(w, e.Code, e); err != nil {
+		a.Log.Error("API", "path", clip(r.URL.Path), "error", err.Error())
+	}
+}
+
+// writeJSON encodes before it answers, so that what cannot be encoded is an
+// error and not half an answer.
+func writeJSON(w http.ResponseWriter, code int, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	w.WriteHeader(code)
+	w.Write(b.Bytes()) // an error is the reader's going away
+	return nil
+}
+
+// The headers of a log.
+const (
+	headerOffset = "Aob-Log-Offset"
+	headerName   = "Aob-Log-Name"
+	headerEnded  = "Aob-Log-Ended"
+)
+
+func (a API) serveLog(w http.ResponseWriter, r *http.Request) {
+	var offset int64
+	if s := r.URL.Query().Get("offset"); s != "" {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < 0 {
+			a.refuse(w, r, badRequest("", "offset: want a number of bytes, got %q", clip(s)))
+			return
+		}
+		offset = n
+	}
+	log, err := a.Source.Log(r.Context(), r.PathValue("run"), offset)
+	if err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	defer log.Close()
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set(headerOffset, strconv.FormatInt(log.Offset, 10))
+	h.Set(headerName, log.Name)
+	h.Set(headerEnded, strconv.FormatBool(log.Ended))
+	io.Copy(w, log) // an error is the reader's going away, or shows as a log cut short
+}

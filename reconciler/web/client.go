@@ -1,0 +1,174 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/explain"
+)
+
+// maxAnswer is the size in bytes from which an answer is refused.
+const maxAnswer = 256 << 20
+
+// answerTime is how long an answer may take to begin. What is done between two
+// turns of the loop waits for the turn to end.
+const answerTime = 2 * time.Minute
+
+// A Client asks a server over its socket. Errors are [*Error].
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+var _ Source = (*Client)(nil)
+
+// NewClient returns a client of the server that listens on a socket. It does not
+// connect.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: dial, ResponseHeaderTimeout: answerTime, MaxIdleConns: 2, IdleConnTimeout: time.Minute}}}
+}
+
+// Status says how everything stands.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return get[Status](ctx, c, "/v1/status")
+}
+
+// PRs returns the open pull requests.
+func (c *Client) PRs(ctx context.Context) ([]PR, error) { return get[[]PR](ctx, c, "/v1/prs") }
+
+// PR returns one pull request.
+func (c *Client) PR(ctx context.Context, number int) (PR, error) {
+	return get[PR](ctx, c, fmt.Sprintf("/v1/prs/%d", number))
+}
+
+// Explain tells how a thing came to be.
+func (c *Client) Explain(ctx context.Context, kind explain.Kind, id string) (explain.Chain, error) {
+	return get[explain.Chain](ctx, c, "/v1/explain/"+url.PathEscape(string(kind))+"/"+url.PathEscape(id))
+}
+
+// Plan returns what the server would do.
+func (c *Client) Plan(ctx context.Context) (Plan, error) { return get[Plan](ctx, c, "/v1/plan") }
+
+// Merge merges a pull request of a local forge.
+func (c *Client) Merge(ctx context.Context, number int, user string) (string, error) {
+	m, err := post[merged](ctx, c, number, "merge", asked{User: user})
+	return m.Commit, err
+}
+
+// Adopt brings a fork's pull request into the repository.
+func (c *Client) Adopt(ctx context.Context, number int) (int, error) {
+	a, err := post[adoption](ctx, c, number, "adopt", asked{})
+	return a.Number, err
+}
+
+// Ask writes what a user asks on a pull request.
+func (c *Client) Ask(ctx context.Context, number int, user, text string) error {
+	_, err := post[struct{}](ctx, c, number, "ask", asked{User: user, Text: text})
+	return err
+}
+
+// Recheck looks at a pull request anew.
+func (c *Client) Recheck(ctx context.Context, number int) error {
+	_, err := post[struct{}](ctx, c, number, "recheck", asked{})
+	return err
+}
+
+// Log opens a run's log.
+func (c *Client) Log(ctx context.Context, run string, offset int64) (Log, error) {
+	path := "/v1/runs/" + url.PathEscape(run) + "/log?offset=" + strconv.FormatInt(offset, 10)
+	resp, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return Log{}, err
+	}
+	h := resp.Header
+	at, err := strconv.ParseInt(h.Get(headerOffset), 10, 64)
+	if err != nil {
+		resp.Body.Close()
+		return Log{}, &Error{Code: http.StatusBadGateway, What: "the server does not say where the log begins", Do: "use an aob of the same version as the server's"}
+	}
+	return Log{ReadCloser: resp.Body, Name: h.Get(headerName), Offset: at, Ended: h.Get(headerEnded) == "true"}, nil
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	return exchange[T](ctx, c, http.MethodGet, path, nil)
+}
+
+func post[T any](ctx context.Context, c *Client, number int, what string, ask asked) (T, error) {
+	body, err := json.Marshal(ask)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return exchange[T](ctx, c, http.MethodPost, fmt.Sprintf("/v1/prs/%d/%s", number, what), body)
+}
+
+func exchange[T any](ctx context.Context, c *Client, method, path string, body []byte) (v T, err error) {
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return v, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&v); err != nil {
+		return v, &Error{Code: http.StatusBadGateway, What: "the answer on " + c.socket + " is not what was asked for: " + err.Error(), Do: "use an aob of the same version as the server's"}
+	}
+	return v, nil
+}
+
+// send sends a request and returns the answer if it is a good one.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://aob"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	e := &Error{Code: resp.StatusCode}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(e); err != nil || e.What == "" {
+		e.What = "the answer on " + c.socket + " is " + resp.Status
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+		e.Again = time.Duration(s) * time.Second
+	}
+	return nil, e
+}
+
+// unreachable says why there is no answer.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	e := &Error{Code: http.StatusBadGateway}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		e.What, e.Do = "no permission to open "+c.socket, "run this as the user that runs aob serve"
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		e.What, e.Do = "no aob serve answers on "+c.socket, "start it with aob serve --config aob.yaml, or name its socket with --socket or AOB_SOCKET"
+	default:
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // the address in it is made up
+		}
+		e.What = "aob serve does not answer on " + c.socket + ": " + err.Error()
+	}
+	return e
+}

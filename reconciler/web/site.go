@@ -1,0 +1,160 @@
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Site is what other machines reach. A handler that is nil is not there.
+type Site struct {
+	Fleet     http.Handler // below /fleet/v1/
+	Artifacts http.Handler // below /v2/
+	Webhook   http.Handler
+	Metrics   http.Handler
+	Ready     func() error // nil once the loop has seen the world
+}
+
+// Handler returns the site.
+func (s Site) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mount := func(path string, h http.Handler) {
+		if h != nil {
+			mux.Handle(path, h)
+		}
+	}
+	mount("/fleet/v1/", s.Fleet)
+	mount("/v2/", s.Artifacts)
+	mount("/webhook", s.Webhook)
+	mount("GET /metrics", s.Metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		// Why it is not ready is for the log: strangers may read this.
+		if s.Ready != nil && s.Ready() != nil {
+			writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready"})
+			return
+		}
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	})
+	return mux
+}
+
+// An Address is where a site listens.
+type Address struct {
+	Address     string // host and port
+	Certificate string // file, PEM; with Key. Without both it is plain HTTP
+	Key         string // file, PEM
+	Plain       bool   // plain HTTP is taken on any address, as behind a proxy that ends TLS
+}
+
+// Listen listens for a site. Plain HTTP is refused on an address that other
+// machines reach, unless a.Plain. A certificate that is renewed in its file is
+// taken up without a restart.
+func Listen(a Address) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(a.Address)
+	if err != nil {
+		return nil, delivery.Blockedf("write host and port, as 127.0.0.1:8370", "listen.address %q cannot be read", a.Address)
+	}
+	secure := a.Certificate != "" || a.Key != ""
+	if !secure && !a.Plain && !loopback(host) {
+		return nil, delivery.Blockedf("name listen.certificate and listen.key, or listen on 127.0.0.1 behind a proxy that speaks TLS",
+			"listen.address %s can be reached from other machines, and plain HTTP would show them the devices' token", a.Address)
+	}
+	var config *tls.Config
+	if secure {
+		c := &certificate{cert: a.Certificate, key: a.Key}
+		if _, err := c.get(nil); err != nil {
+			return nil, delivery.Blockedf("listen.certificate and listen.key must be PEM files that belong together", "the certificate cannot be used: %s", err)
+		}
+		config = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
+	}
+	l, err := net.Listen("tcp", a.Address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", a.Address, err)
+	}
+	if config != nil {
+		l = tls.NewListener(l, config)
+	}
+	return l, nil
+}
+
+// loopback reports whether a host can be reached from this machine alone.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// A certificate is read again when its file changes.
+type certificate struct {
+	cert, key string
+
+	mu     sync.Mutex
+	loaded *tls.Certificate
+	time   time.Time
+}
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info, err := os.Stat(c.cert)
+	if err == nil && c.loaded != nil && info.ModTime().Equal(c.time) {
+		return c.loaded, nil
+	}
+	var pair tls.Certificate
+	if err == nil {
+		pair, err = tls.LoadX509KeyPair(c.cert, c.key)
+	}
+	if err != nil {
+		// Half of a renewal is no reason to stop: the old one goes on.
+		if c.loaded != nil {
+			return c.loaded, nil
+		}
+		return nil, err
+	}
+	c.loaded, c.time = &pair, info.ModTime()
+	return c.loaded, nil
+}
+
+// Serve answers on a listener until ctx ends, and returns nil then. Requests get
+// a context that ends with ctx, so held ones let go; what still goes on 5 s
+// later is cut off.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // strangers' broken handshakes, mostly
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := srv.Shutdown(stop)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = srv.Close()
+	}
+	<-done
+	return err
+}

@@ -1,0 +1,62 @@
+package web
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+)
+
+// MaxWebhook is how many bytes of a webhook are read.
+const MaxWebhook = 8 << 20
+
+// A Webhook is where a forge says that something happened. It wakes the loop and
+// does nothing else: what happened, the loop looks up itself.
+type Webhook struct {
+	// Read checks a request's signature and says what it tells, for the log.
+	Read     func(*http.Request) (event string, err error)
+	Unsigned error // Read's error, by errors.Is, for a wrong signature
+	Wake     func()
+	Metrics  *Metrics // may be nil
+	Log      *slog.Logger
+}
+
+// ServeHTTP implements http.Handler.
+func (h Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		h.refuse(w, http.StatusMethodNotAllowed, "a webhook is a POST")
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, MaxWebhook)
+	event, err := h.Read(r)
+	_, large := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case err == nil:
+		h.count("taken")
+		h.Log.Debug("webhook", "event", event)
+		h.Wake()
+		w.WriteHeader(http.StatusNoContent)
+	case large:
+		h.count("refused")
+		h.refuse(w, http.StatusRequestEntityTooLarge, "at most "+strconv.Itoa(MaxWebhook)+" bytes are read")
+	case errors.Is(err, h.Unsigned):
+		h.count("unsigned")
+		h.Log.Warn("webhook refused", "error", err.Error())
+		h.refuse(w, http.StatusUnauthorized, "the signature is missing or wrong")
+	default:
+		h.count("refused")
+		h.Log.Warn("webhook refused", "error", err.Error())
+		h.refuse(w, http.StatusBadRequest, err.Error())
+	}
+}
+
+func (h Webhook) refuse(w http.ResponseWriter, code int, what string) {
+	writeJSON(w, code, &Error{What: what})
+}
+
+func (h Webhook) count(result string) {
+	if h.Metrics != nil {
+		h.Metrics.webhooks.WithLabelValues(result).Inc()
+	}
+}
