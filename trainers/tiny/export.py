@@ -57,6 +57,10 @@ def to_onnx(model: Deployed, height: int, width: int, classes: list[str]) -> byt
             dynamic_axes={name: {0: "batch"} for name in (INPUT, BOXES, LOGITS)},
         )
     graph = onnx.load_model_from_string(buffer.getvalue())
+    # The exporter leaves the outputs' fixed sizes open.
+    for output, last in zip(graph.graph.output, (4, len(classes) + 1)):
+        for dimension, size in zip(output.type.tensor_type.shape.dim[1:], (model.queries, last)):
+            dimension.dim_value = size
     entry = graph.metadata_props.add()
     entry.key = "rfdetr_inference"
     entry.value = json.dumps(metadata(model, height, width, classes), sort_keys=True)

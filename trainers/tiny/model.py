@@ -22,7 +22,8 @@ COARSEST = 32
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# Logits that no trained cell reaches: a suppressed cell ranks below every peak, and the background below both.
+# Logits of peaks are kept above -20, those of other cells are squeezed into -35 to -25 (in order, so that the top-k of
+# one engine is that of another), and the background's is below both.
 LOWEST_PEAK, SUPPRESSED, BACKGROUND = -20.0, -30.0, -50.0
 
 # A box reaches at most e^7 cells from its centre: enough for any image, and small enough to keep exp() finite.
@@ -130,12 +131,11 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         heat, log_sides = self.detector(images)
-        # A whole number of cells apart, neighbours can tie to the last bit only on flat ground, which is no peak.
         peaks = heat == F.max_pool2d(heat, 3, 1, 1)
-        logits = torch.where(peaks, heat.clamp(min=LOWEST_PEAK), torch.full_like(heat, SUPPRESSED)).flatten(2)
+        logits = torch.where(peaks, heat.clamp(min=LOWEST_PEAK), SUPPRESSED + heat.clamp(-20, 20) / 4).flatten(2)
         best, cells = logits.max(1)[0].topk(self.queries)
         labels = logits.transpose(1, 2).gather(1, cells[:, :, None].expand(-1, -1, self.classes))
-        labels = F.pad(labels, (0, 1), value=BACKGROUND)
+        labels = torch.cat((labels, torch.full_like(labels[:, :, :1], BACKGROUND)), 2)
 
         corners = boxes(log_sides, self.h, self.w).flatten(2).transpose(1, 2)
         corners = corners.gather(1, cells[:, :, None].expand(-1, -1, 4))
