@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -12,8 +13,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// folders are where intent lies.
-var folders = [...]string{"models", "gates", "fleets"}
+// folders are where intent lies, sorted.
+var folders = [...]string{"fleets", "gates", "models"}
 
 // What an intent folder may hold. A few small trees can name billions of files.
 const (
@@ -50,18 +51,16 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 	if err := m.tops(c); err != nil {
 		return nil, err
 	}
-	var all []File
+	var lists [len(folders)][]File
 	for i, top := range c.top {
-		list, err := m.folderFiles(i, top)
-		if err != nil {
+		if lists[i], err = m.folderFiles(i, top); err != nil {
 			return nil, err
 		}
-		all = append(all, list...)
 	}
+	all := slices.Concat(lists[:]...)
 	if len(all) > maxFiles {
 		return nil, tooMany(h)
 	}
-	slices.SortFunc(all, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	if len(m.files) >= 64 {
 		clear(m.files)
 	}
@@ -103,21 +102,20 @@ type listKey struct {
 	top    top
 }
 
-// A list is one intent folder's files by path.
+// A list is one intent folder's files, sorted by path.
 type list struct {
-	files  []File
-	byPath map[string]listed
+	files []File
+	made  []origin // of the file with the same index
 }
 
-// listed is a file and what it was made of.
-type listed struct {
-	file File
+// An origin is what a File was made of.
+type origin struct {
 	mode uint32
 	hash plumbing.Hash
 }
 
 // folderFiles lists one intent folder, taking what it can from the list that
-// was made last.
+// was asked for last.
 func (m *Mirror) folderFiles(i int, t top) ([]File, error) {
 	if t.mode == 0 {
 		return nil, nil
@@ -125,14 +123,18 @@ func (m *Mirror) folderFiles(i int, t top) ([]File, error) {
 	key := listKey{i, t}
 	l := m.lists[key]
 	if l == nil {
-		l = &list{byPath: map[string]listed{}}
-		var known map[string]listed
-		if m.latest[i] != nil {
-			known = m.latest[i].byPath
+		w := walker{m: m, known: m.latest[i]}
+		if w.known == nil {
+			w.known = &list{}
 		}
-		e := entry{mode: t.mode, name: []byte(folders[i]), hash: t.hash}
-		if err := m.list(l, known, "", e, 0); err != nil {
+		w.files = make([]File, 0, len(w.known.files)+8)
+		w.made = make([]origin, 0, len(w.known.files)+8)
+		if err := w.add(entry{mode: t.mode, name: []byte(folders[i]), hash: t.hash}, 0); err != nil {
 			return nil, err
+		}
+		l = &w.list
+		if !sort.IsSorted(l) {
+			sort.Stable(l) // git puts folder-1.yaml before folder/a.yaml, and paths do not
 		}
 		if len(m.lists) >= 64 {
 			clear(m.lists)
@@ -143,45 +145,83 @@ func (m *Mirror) folderFiles(i int, t top) ([]File, error) {
 	return l.files, nil
 }
 
-// list adds an entry, or all that lies in it. A file that is known under its
+func (l *list) Len() int           { return len(l.files) }
+func (l *list) Less(i, j int) bool { return l.files[i].Path < l.files[j].Path }
+func (l *list) Swap(i, j int) {
+	l.files[i], l.files[j] = l.files[j], l.files[i]
+	l.made[i], l.made[j] = l.made[j], l.made[i]
+}
+
+// A walker makes a list with the help of a known one.
+type walker struct {
+	list
+	m     *Mirror
+	known *list
+	at    int    // where in known the next file is likely to be
+	path  []byte // of the folder, with a slash
+}
+
+// add adds an entry, or all that lies in it. A file that is known under its
 // path with the same content is taken from there: nothing is read for it.
-func (m *Mirror) list(l *list, known map[string]listed, prefix string, e entry, depth int) error {
-	if len(l.files) >= maxFiles || depth > maxDepth {
+func (w *walker) add(e entry, depth int) error {
+	if len(w.files) >= maxFiles || depth > maxDepth {
 		return tooMany(e.hash)
 	}
-	if e.folder() {
-		data, err := m.read(plumbing.TreeObject, e.hash)
+	length := len(w.path)
+	defer func() { w.path = w.path[:length] }()
+	w.path = append(w.path, e.name...)
+	if !e.folder() {
+		return w.file(e)
+	}
+	w.path = append(w.path, '/')
+	data, err := w.m.read(plumbing.TreeObject, e.hash)
+	if err != nil {
+		return err
+	}
+	for len(data) > 0 {
+		in, rest, err := next(data)
+		if err != nil {
+			return w.m.damaged(e.hash, err)
+		}
+		if err := w.add(in, depth+1); err != nil {
+			return err
+		}
+		data = rest
+	}
+	return nil
+}
+
+func (w *walker) file(e entry) error {
+	made := origin{e.mode, e.hash}
+	if i := w.find(); i >= 0 && w.known.made[i] == made {
+		w.files, w.made = append(w.files, w.known.files[i]), append(w.made, made)
+		return nil
+	}
+	f := File{Path: string(w.path), Mode: e.fileMode(), Hash: e.hash.String()}
+	if f.Mode.IsRegular() {
+		size, err := w.m.size(e.hash)
 		if err != nil {
 			return err
 		}
-		prefix += string(e.name) + "/"
-		for len(data) > 0 {
-			in, rest, err := next(data)
-			if err != nil {
-				return m.damaged(e.hash, err)
-			}
-			if err := m.list(l, known, prefix, in, depth+1); err != nil {
-				return err
-			}
-			data = rest
-		}
-		return nil
+		f.Size = size
 	}
-	path := prefix + string(e.name)
-	f, ok := known[path]
-	if !ok || f.hash != e.hash || f.mode != e.mode {
-		f = listed{File{Path: path, Mode: e.fileMode(), Hash: e.hash.String()}, e.mode, e.hash}
-		if f.file.Mode.IsRegular() {
-			size, err := m.size(e.hash)
-			if err != nil {
-				return err
-			}
-			f.file.Size = size
-		}
-	}
-	l.files = append(l.files, f.file)
-	l.byPath[path] = f
+	w.files, w.made = append(w.files, f), append(w.made, made)
 	return nil
+}
+
+// find returns the index of the known file with the path, or -1.
+func (w *walker) find() int {
+	known := w.known.files
+	i := w.at
+	if i >= len(known) || known[i].Path != string(w.path) {
+		var found bool
+		i, found = slices.BinarySearchFunc(known, w.path, func(f File, path []byte) int { return strings.Compare(f.Path, string(path)) })
+		if !found {
+			return -1
+		}
+	}
+	w.at = i + 1
+	return i
 }
 
 // size returns a file's size, or -1 where it was left on the remote.

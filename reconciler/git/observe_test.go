@@ -287,7 +287,7 @@ func TestPacks(t *testing.T) {
 	m := open(t, t.TempDir(), Remote{URL: newRepo(t).dir})
 	var parent []string
 	tree := map[string]string{}
-	for i := range 600 {
+	for i := range 300 {
 		name := fmt.Sprintf("models/m%d.yaml", i%50)
 		tree[name] = strings.Repeat(fmt.Sprint(i, " "), 20)
 		c, err := m.Commit(parent, map[string][]byte{name: []byte(tree[name])}, Author{Name: "a", Email: "b", When: time.Unix(int64(i), 0)}, "c")
@@ -317,7 +317,7 @@ func TestPacks(t *testing.T) {
 				t.Errorf("%s: %q, %v", f.Path, data, err)
 			}
 		}
-		if line, err := m.FirstParents(parent[0], 1000); err != nil || len(line) != 600 {
+		if line, err := m.FirstParents(parent[0], 1000); err != nil || len(line) != 300 {
 			t.Errorf("%d commits, %v", len(line), err)
 		}
 	}

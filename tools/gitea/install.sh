@@ -16,7 +16,7 @@ fi
 
 mkdir -p "$(dirname "$folder")"
 new=$(mktemp -d "$folder.XXXXXX")
-trap 'chmod -R u+w "$new" && rm -rf "$new"' EXIT
+trap '[ ! -d "$new" ] || { chmod -R u+w "$new" && rm -rf "$new"; }' EXIT
 cd "$here/build"
 # This module says what is built and with what: no workspace or flag of the
 # caller's may change it, and the build may not change the module.

@@ -1,0 +1,437 @@
+// Package giteatest runs a real Gitea server for tests.
+//
+// The program is built once by ../install.sh and found in the user's cache
+// folder; a test that calls [Start] where it is missing is skipped. Each server
+// has a folder, a SQLite database and a loopback port of its own, and ends with
+// the test.
+//
+//	server := giteatest.Start(t)
+//	ada := server.User(t, "ada")
+//	repo := server.Repo(t, ada, "intent")
+//	git clone repo.CloneURL
+//
+// Only tests import it.
+package giteatest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Version is the version that install.sh builds.
+const Version = "1.25.5"
+
+// A Server is a running Gitea.
+type Server struct {
+	URL   string // as http://127.0.0.1:40123, without a slash at the end
+	Admin User
+
+	dir string
+	log *os.File
+}
+
+// A User is a user of the server.
+type User struct {
+	Name     string
+	Password string
+	Token    string // may do everything that the user may
+}
+
+// A Repo is a repository on the server.
+type Repo struct {
+	Owner, Name string
+	CloneURL    string // without user and token
+}
+
+// Folder returns where install.sh puts Gitea, and whether it is there.
+func Folder() (dir string, installed bool) {
+	cache := os.Getenv("XDG_CACHE_HOME")
+	if cache == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", false
+		}
+		cache = filepath.Join(home, ".cache")
+	}
+	dir = filepath.Join(cache, "aob", "gitea-"+Version)
+	info, err := os.Stat(filepath.Join(dir, "gitea"))
+	return dir, err == nil && info.Mode().IsRegular()
+}
+
+// Start starts a server, waits until it answers, and stops it when the test
+// ends. The test is skipped where Gitea is not installed.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	install, ok := Folder()
+	if !ok {
+		t.Skipf("Gitea %s is not in %s: run tools/gitea/install.sh", Version, install)
+	}
+	var err error
+	for range 3 { // another program may take the port first
+		s := &Server{dir: t.TempDir()}
+		if err = s.start(t, install); err == nil {
+			return s
+		}
+	}
+	t.Fatal(err)
+	return nil
+}
+
+func (s *Server) start(t testing.TB, install string) error {
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	s.URL = fmt.Sprintf("http://127.0.0.1:%d", port)
+	me, err := user.Current()
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(s.dir, "app.ini")
+	text := strings.NewReplacer("{user}", me.Username, "{dir}", s.dir, "{gitea}", install, "{port}", fmt.Sprint(port)).Replace(appINI)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
+	}
+	if s.log, err = os.Create(filepath.Join(s.dir, "gitea.log")); err != nil {
+		return err
+	}
+	program := filepath.Join(install, "gitea")
+	env := append(os.Environ(), "GITEA_WORK_DIR="+s.dir, "HOME="+s.dir, "GIT_CONFIG_NOSYSTEM=1")
+
+	web := exec.Command(program, "web", "--config", config)
+	web.Env, web.Dir = env, s.dir
+	web.Stdout, web.Stderr = s.log, s.log
+	if err := web.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- web.Wait() }()
+	t.Cleanup(func() {
+		web.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			web.Process.Kill()
+			<-ended
+		}
+		s.log.Close()
+		if t.Failed() {
+			t.Logf("Gitea's log:\n%s", tail(s.log.Name()))
+		}
+	})
+	if err := s.wait(ended); err != nil {
+		ended <- err // for the cleanup
+		return fmt.Errorf("%w\n%s", err, tail(s.log.Name()))
+	}
+
+	s.Admin = User{Name: "root", Password: "root-password"}
+	admin := exec.Command(program, "admin", "user", "create", "--config", config, "--admin", "--must-change-password=false",
+		"--username", s.Admin.Name, "--password", s.Admin.Password, "--email", "root@example.com", "--access-token")
+	admin.Env, admin.Dir = env, s.dir
+	out, err := admin.CombinedOutput()
+	token := regexp.MustCompile(`\b[0-9a-f]{40}\b`).Find(out)
+	if err != nil || token == nil {
+		return fmt.Errorf("gitea admin user create: %v: %s", err, out)
+	}
+	s.Admin.Token = string(token)
+	return nil
+}
+
+func (s *Server) wait(ended <-chan error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/api/healthz", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case err := <-ended:
+			return fmt.Errorf("gitea ended: %v", err)
+		case <-ctx.Done():
+			return errors.New("gitea did not answer within a minute")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func tail(path string) string {
+	data, _ := os.ReadFile(path)
+	return string(data[max(0, len(data)-8<<10):])
+}
+
+// Everything that a test does not need is off.
+const appINI = `
+RUN_USER = {user}
+RUN_MODE = prod
+WORK_PATH = {dir}
+I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
+[server]
+PROTOCOL = http
+HTTP_ADDR = 127.0.0.1
+HTTP_PORT = {port}
+ROOT_URL = http://127.0.0.1:{port}/
+STATIC_ROOT_PATH = {gitea}
+APP_DATA_PATH = {dir}/data
+DISABLE_SSH = true
+OFFLINE_MODE = true
+[database]
+DB_TYPE = sqlite3
+PATH = {dir}/gitea.db
+SQLITE_JOURNAL_MODE = WAL
+[repository]
+ROOT = {dir}/repositories
+DEFAULT_BRANCH = main
+DEFAULT_PRIVATE = private
+[security]
+INSTALL_LOCK = true
+SECRET_KEY = for-tests-alone
+PASSWORD_HASH_ALGO = pbkdf2_v1
+MIN_PASSWORD_LENGTH = 6
+[service]
+DISABLE_REGISTRATION = true
+[webhook]
+ALLOWED_HOST_LIST = loopback
+[log]
+MODE = console
+LEVEL = Warn
+[queue]
+TYPE = channel
+[indexer]
+ISSUE_INDEXER_TYPE = db
+[session]
+PROVIDER = memory
+[picture]
+DISABLE_GRAVATAR = true
+[actions]
+ENABLED = false
+[packages]
+ENABLED = false
+[mailer]
+ENABLED = false
+[cron]
+ENABLED = false
+[other]
+ENABLE_SITEMAP = false
+`
+
+// Call calls the API, as "POST", "/repos/ada/intent/forks", in the name of a
+// user. in is sent as JSON unless it is nil; the answer is read into out unless
+// that is nil. A status of 300 or more is an error that holds the answer.
+func (s *Server) Call(as User, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(data)
+	}
+	req, err := http.NewRequest(method, s.URL+"/api/v1"+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if as.Token != "" {
+		req.Header.Set("Authorization", "token "+as.Token)
+	} else {
+		req.SetBasicAuth(as.Name, as.Password)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, data)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(data, out)
+}
+
+func (s *Server) must(t testing.TB, as User, method, path string, in, out any) {
+	t.Helper()
+	if err := s.Call(as, method, path, in, out); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// User makes a user.
+func (s *Server) User(t testing.TB, name string) User {
+	t.Helper()
+	u := User{Name: name, Password: name + "-password"}
+	s.must(t, s.Admin, "POST", "/admin/users", map[string]any{
+		"username": u.Name, "password": u.Password, "email": name + "@example.com", "must_change_password": false,
+	}, nil)
+	var token struct {
+		SHA1 string `json:"sha1"`
+	}
+	s.must(t, u, "POST", "/users/"+name+"/tokens", map[string]any{"name": "test", "scopes": []string{"all"}}, &token)
+	u.Token = token.SHA1
+	return u
+}
+
+// Repo makes an empty private repository whose default branch is main.
+func (s *Server) Repo(t testing.TB, owner User, name string) Repo {
+	t.Helper()
+	return s.repo(t, owner, "POST", "/user/repos", map[string]any{"name": name, "private": true, "default_branch": "main"})
+}
+
+// Fork makes a fork of a repository that the user may read.
+func (s *Server) Fork(t testing.TB, as User, of Repo) Repo {
+	t.Helper()
+	return s.repo(t, as, "POST", "/repos/"+of.Owner+"/"+of.Name+"/forks", map[string]any{})
+}
+
+func (s *Server) repo(t testing.TB, as User, method, path string, in any) Repo {
+	t.Helper()
+	var made struct {
+		Name     string `json:"name"`
+		CloneURL string `json:"clone_url"`
+		Owner    struct {
+			Login string `json:"login"`
+		} `json:"owner"`
+	}
+	s.must(t, as, method, path, in, &made)
+	return Repo{Owner: made.Owner.Login, Name: made.Name, CloneURL: made.CloneURL}
+}
+
+// Allow gives a user a permission in a repository: read, write or admin.
+func (s *Server) Allow(t testing.TB, r Repo, u User, permission string) {
+	t.Helper()
+	s.must(t, s.Admin, "PUT", "/repos/"+r.Owner+"/"+r.Name+"/collaborators/"+u.Name, map[string]any{"permission": permission}, nil)
+}
+
+// Protect protects a branch: nobody may push to it, and a pull request is
+// merged only when the status checks have passed.
+func (s *Server) Protect(t testing.TB, r Repo, branch string, checks ...string) {
+	t.Helper()
+	s.must(t, s.Admin, "POST", "/repos/"+r.Owner+"/"+r.Name+"/branch_protections", map[string]any{
+		"rule_name": branch, "enable_push": false, "enable_status_check": len(checks) > 0, "status_check_contexts": checks,
+		"apply_to_admins": true, "block_admin_merge_override": true,
+	}, nil)
+}
+
+// Hook makes a webhook for pushes, pull requests and comments.
+func (s *Server) Hook(t testing.TB, r Repo, target, secret string) {
+	t.Helper()
+	s.must(t, s.Admin, "POST", "/repos/"+r.Owner+"/"+r.Name+"/hooks", map[string]any{
+		"type": "gitea", "active": true,
+		"config": map[string]string{"url": target, "content_type": "json", "secret": secret},
+		"events": []string{"push", "pull_request", "pull_request_sync", "issue_comment", "create", "delete"},
+	}, nil)
+}
+
+// PullRequest opens a pull request in the name of a user; head is a branch, or
+// user:branch for one of a fork. It returns its number.
+func (s *Server) PullRequest(t testing.TB, as User, r Repo, head, base, title string) int {
+	t.Helper()
+	var made struct {
+		Number int `json:"number"`
+	}
+	s.must(t, as, "POST", "/repos/"+r.Owner+"/"+r.Name+"/pulls", map[string]any{"head": head, "base": base, "title": title}, &made)
+	return made.Number
+}
+
+// Merge asks the server to merge a pull request; the error is its refusal.
+func (s *Server) Merge(as User, r Repo, number int) error {
+	return s.Call(as, "POST", fmt.Sprintf("/repos/%s/%s/pulls/%d/merge", r.Owner, r.Name, number), map[string]any{"Do": "merge"}, nil)
+}
+
+// A Status is a commit status, as the server shows it.
+type Status struct {
+	Context     string `json:"context"`
+	State       string `json:"status"`
+	Description string `json:"description"`
+	TargetURL   string `json:"target_url"`
+}
+
+// Statuses returns the latest status of each context on a commit.
+func (s *Server) Statuses(t testing.TB, r Repo, commit string) map[string]Status {
+	t.Helper()
+	var combined struct {
+		Statuses []Status `json:"statuses"`
+	}
+	s.must(t, s.Admin, "GET", "/repos/"+r.Owner+"/"+r.Name+"/commits/"+commit+"/status?limit=100", nil, &combined)
+	latest := map[string]Status{}
+	for _, st := range combined.Statuses {
+		latest[st.Context] = st
+	}
+	return latest
+}
+
+// A Comment is a comment on a pull request.
+type Comment struct {
+	ID   int64  `json:"id"`
+	Body string `json:"body"`
+	User struct {
+		Login string `json:"login"`
+	} `json:"user"`
+	Created time.Time `json:"created_at"`
+	Updated time.Time `json:"updated_at"`
+}
+
+// Comments returns the comments on a pull request, oldest first.
+func (s *Server) Comments(t testing.TB, r Repo, number int) []Comment {
+	t.Helper()
+	var list []Comment
+	s.must(t, s.Admin, "GET", fmt.Sprintf("/repos/%s/%s/issues/%d/comments", r.Owner, r.Name, number), nil, &list)
+	return list
+}
+
+// Say comments on a pull request.
+func (s *Server) Say(t testing.TB, as User, r Repo, number int, text string) Comment {
+	t.Helper()
+	var made Comment
+	s.must(t, as, "POST", fmt.Sprintf("/repos/%s/%s/issues/%d/comments", r.Owner, r.Name, number), map[string]string{"body": text}, &made)
+	return made
+}
+
+// PushURL returns the repository's address with a user's token in it, for the
+// git command of a test.
+func (s *Server) PushURL(r Repo, as User) string {
+	u, err := url.Parse(r.CloneURL)
+	if err != nil {
+		panic(err)
+	}
+	u.User = url.UserPassword(as.Name, as.Token)
+	return u.String()
+}
