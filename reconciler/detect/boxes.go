@@ -30,8 +30,11 @@ func decode(sig delivery.Signature, boxes, logits []float32, width, height int) 
 		}
 	}
 	// One integer orders a pair: its score's bits turned round, for a positive
-	// float grows with its bits, then its place.
-	order := make([]uint64, 0, len(logits))
+	// float grows with its bits, then its place. Sorting now and then, and keeping
+	// the best, is a good deal cheaper than sorting all once.
+	room := min(2*sig.Select, len(logits))
+	order := make([]uint64, 0, room)
+	limit := uint64(math.MaxUint64)
 	for i, v := range logits {
 		if math.IsNaN(float64(v)) {
 			return nil, fmt.Errorf("output %s holds NaN (query %d)", sig.Logits, i/slots)
@@ -39,7 +42,16 @@ func decode(sig delivery.Signature, boxes, logits []float32, width, height int) 
 		if slot := i % slots; slot == sig.Background || sig.Slots[slot] == "" {
 			continue
 		}
-		order = append(order, uint64(^math.Float32bits(sigmoid(v)))<<32|uint64(i))
+		key := uint64(^math.Float32bits(sigmoid(v)))<<32 | uint64(i)
+		if key >= limit {
+			continue
+		}
+		if len(order) == room {
+			slices.Sort(order)
+			order = order[:min(sig.Select, room)]
+			limit = order[len(order)-1]
+		}
+		order = append(order, key)
 	}
 	slices.Sort(order)
 	order = order[:min(len(order), sig.Select)]

@@ -154,7 +154,7 @@ const closeAfter = 10 * time.Second
 // It returns when the server is gone.
 func (s *Served) Close() error {
 	s.closing.Store(true)
-	s.client.CloseIdleConnections() // the server waits for connections that never asked anything
+	s.client.CloseIdleConnections()                 // the server waits for connections that never asked anything
 	_ = s.child.cmd.Process.Signal(syscall.SIGTERM) // gone already is as good
 	select {
 	case <-s.child.done:
