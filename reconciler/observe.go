@@ -39,6 +39,7 @@ type seen struct {
 	results    map[delivery.Digest]json.RawMessage
 	permission map[string]permitted
 	active     bool // a run was running
+	strangers  bool // a proposal waits for somebody's go
 	plan       plan.Plan
 	world      plan.World
 }
@@ -124,7 +125,8 @@ func (r *Reconciler) observeForge(ctx context.Context, now time.Time) bool {
 		return false
 	}
 	prs = slices.DeleteFunc(prs, func(p delivery.PullRequest) bool { return p.Base != r.Main })
-	changed := !r.seen.prsOK || !slices.Equal(prs, r.seen.prs)
+	// Comments do not show in the list, so where one is waited for it is looked for.
+	changed := !r.seen.prsOK || !slices.Equal(prs, r.seen.prs) || r.seen.strangers
 	r.seen.prs, r.seen.prsOK = prs, true
 	return changed
 }
@@ -146,6 +148,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 	if err != nil {
 		return w, err
 	}
+	r.seen.strangers = false
 	for _, pr := range r.seen.prs {
 		p, err := r.proposal(ctx, pr, w.Main.Commit, gos, keep)
 		if err != nil {
@@ -268,6 +271,7 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 		}
 	}
 	if p.Permission != delivery.PermissionWrite {
+		r.seen.strangers = true
 		p.Gos = append(p.Gos, r.newGos(ctx, pr.Number, p.Gos)...)
 	}
 	return p, nil

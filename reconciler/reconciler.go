@@ -45,6 +45,8 @@ type (
 		Observe() ([]delivery.RunState, error)
 		State(key delivery.Digest) (delivery.RunState, error)
 		End(ctx context.Context, key delivery.Digest, why string) error
+		Retry(key delivery.Digest) error
+		Remove(key delivery.Digest) error
 	}
 	// Evidence is what has been signed.
 	Evidence interface {
@@ -100,6 +102,8 @@ type Reconciler struct {
 	Now func() time.Time
 
 	wake chan struct{}
+	asks chan func() // done between turns, for those who ask from outside the loop
+	view View
 	seen seen // what was observed last
 
 	retry      backoff
@@ -119,7 +123,7 @@ func (r *Reconciler) Wake() {
 
 // Init makes the reconciler ready; Run and Reconcile come after.
 func (r *Reconciler) Init() *Reconciler {
-	r.wake = make(chan struct{}, 1)
+	r.wake, r.asks = make(chan struct{}, 1), make(chan func())
 	r.retry = backoff{}
 	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
 	r.seen = newSeen()
@@ -153,6 +157,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-r.wake:
 			r.seen.woken = true
+		case ask := <-r.asks:
+			ask()
+			r.seen.woken = true
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -178,8 +185,20 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	failed := r.act(ctx, p.Steps)
 	err = errors.Join(r.report(ctx, p, failed), joined(failed))
 	r.settle(p, failed, err)
+	r.view.Store(&Snapshot{World: world, Plan: p, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
 	return r.nextLook(), err
+}
+
+// ask does something between turns, where the loop's state may be used.
+func (r *Reconciler) ask(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case r.asks <- func() { done <- do() }:
+	}
+	return <-done
 }
 
 // Plan observes and decides, and does nothing: the dry run.

@@ -88,7 +88,10 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		m.step(KeepClock{Fleet: f.Name, State: d.State})
 	}
 	switch {
-	case d.Abort != nil || slices.Contains(in.Aborted, target.Bundle):
+	case d.Abort != nil:
+		r.State = delivery.CheckFailure
+	case slices.Contains(in.Aborted, target.Bundle):
+		// Only once the abort is recorded: from then on main's history is read.
 		r.State = delivery.CheckFailure
 		m.proposeQuarantine(f, target, releases, r.Text)
 	case d.Done:

@@ -209,6 +209,9 @@ func removedClasses(mdl, main delivery.Model, gates []judged) string {
 // stands.
 func (m *maker) run(spec delivery.RunSpec, p Proposal, allowed bool, model delivery.Digest) (delivery.RunState, Stage) {
 	m.needed[spec.Key] = true
+	if !slices.Contains(m.runs[p.Number], spec.Key) {
+		m.runs[p.Number] = append(m.runs[p.Number], spec.Key)
+	}
 	state, ok := m.w.Runs[spec.Key]
 	if !ok {
 		state.Phase = delivery.RunUnknown

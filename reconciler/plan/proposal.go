@@ -17,6 +17,7 @@ type ProposalReport struct {
 	Gates   []delivery.Verdict // of current releases, by gates that the PR adds or changes
 	Fleets  []string           // what the PR changes about fleets, a line each
 	Problem []delivery.Complaint
+	Runs    []delivery.Digest // of its content, in the order of the stages
 }
 
 // Green reports whether aob/release succeeded.
@@ -93,6 +94,8 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	if len(gates) > 0 {
 		r.Gates = m.judgeCurrent(p, gates)
 	}
+
+	r.Runs = m.runs[p.Number]
 
 	r.Checks = append(r.Checks, intentOK)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler"
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/evidence"
+	"github.com/autonomos/aob/reconciler/fleet"
+	"github.com/autonomos/aob/reconciler/forge"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/trust"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// newServeCommand is the server: the loop, the API and what devices read.
+func newServeCommand() *cobra.Command {
+	var config string
+	c := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run the loop: train, judge and release what the repository asks for",
+		Long: `Serve watches the intent repository and makes the world follow it. It keeps
+everything in the folder that state: names, and may be killed and started again
+at any time: runs go on without it.`,
+		Example: "  aob init world\n  aob serve --config world/aob.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return serve(c.Context(), config)
+		},
+	}
+	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration; its fields: aob schema server")
+	return c
+}
+
+func newLog() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(os.Stderr, nil))
+}
+
+func serve(ctx context.Context, config string) (err error) {
+	s, err := loadServer(config)
+	if err != nil {
+		return err
+	}
+	if config, err = filepath.Abs(config); err != nil {
+		return err
+	}
+	log := newLog()
+	st := state(s.State)
+	if err := os.MkdirAll(string(st), 0o755); err != nil {
+		return err
+	}
+	lock, err := durable.TryLock(st.path("serve.lock"))
+	if errors.Is(err, durable.ErrLocked) {
+		return delivery.Blockedf("use that one, or give this one another state folder", "another aob serve works in %s", st)
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+
+	evidenceKey, err := loadKey(orDefault(s.Keys.Evidence, st.path("keys", "evidence.pem")))
+	if err != nil {
+		return err
+	}
+	desiredKey, err := loadKey(orDefault(s.Keys.Desired, st.path("keys", "desired.pem")))
+	if err != nil {
+		return err
+	}
+	trusted, err := loadTrusted(s.Keys.Trusted)
+	if err != nil {
+		return err
+	}
+	token, err := deviceToken(s, st)
+	if err != nil {
+		return err
+	}
+	book, err := ledger.Open(ctx, st.ledger())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, book.Close()) }()
+	bundles, err := artifact.Open(st.bundles())
+	if err != nil {
+		return err
+	}
+	trainers, err := trainerFiles(s)
+	if err != nil {
+		return err
+	}
+	digests, err := layTrainers(trainers, st.trainers())
+	if err != nil {
+		return err
+	}
+	schemas, err := intent.LoadTrainers(trainers)
+	if err != nil {
+		return err
+	}
+	protocol, err := reconciler.Protocol()
+	if err != nil {
+		return err
+	}
+	metrics := web.NewMetrics()
+	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s), Transport: metrics.CountGit(nil)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, mirror.Close()) }()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+
+	r := &reconciler.Reconciler{
+		Repo: mirror, Ledger: book, Metrics: metrics,
+		Parser: intent.NewCache(intent.Options{Args: schemas.Check, Roots: rootNames(s), Zone: knownZone}),
+		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge), Progress: 5 * time.Second,
+		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics, DataTime: delivery.Duration(2 * time.Hour),
+			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline},
+		Log: log, Now: time.Now,
+	}
+	r.Init()
+	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, Env: runnerEnv(), Wake: r.Wake}
+	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted), Skipped: func(k evidence.Skipped) {
+		log.Warn("a statement does not count", "bundle", k.Bundle.Short(), "why", k.Why)
+	}}
+	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Token: token, Registry: book,
+		Expiry: time.Duration(s.Fleets.Expiry), Wake: r.Wake, Log: log})
+	if err != nil {
+		return err
+	}
+	r.Fleet = devices
+
+	source := &reconciler.Source{Reconciler: r, RunFolder: st.runs()}
+	var webhook http.Handler
+	if g := s.Forge.Gitea; g != nil {
+		if r.Forge, webhook, err = giteaForge(g, r, metrics, log); err != nil {
+			return err
+		}
+	} else {
+		local := forge.NewLocal(mirror, book, s.Main)
+		r.Forge, source.Merger, source.Asker = local, local, book
+	}
+
+	metrics.Watch(source)
+	server := web.Server{Source: source, Metrics: metrics, Log: log,
+		Socket:  orDefault(s.Socket, st.path("aob.sock")),
+		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
+		Fleet: devices.Handler(), Bundles: bundles.Handler(metrics.BytesServed), Webhook: webhook,
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 2)
+	go func() { failed <- server.Run(ctx); cancel() }()
+	go func() { failed <- r.Run(ctx); cancel() }()
+	log.Info("serving", "repository", redacted(s.Repository), "state", string(st))
+	err = errors.Join(<-failed, <-failed)
+	if errors.Is(err, context.Canceled) {
+		return nil // asked to end; runs go on by themselves
+	}
+	return err
+}
+
+func orDefault(value, other string) string {
+	if value != "" {
+		return value
+	}
+	return other
+}
+
+func loadTrusted(files []string) ([]trust.PublicKey, error) {
+	var keys []trust.PublicKey
+	for _, f := range files {
+		more, err := trust.LoadPublic(f)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, more...)
+	}
+	return keys, nil
+}
+
+// deviceToken is the token that devices report with; one is made at the first
+// start.
+func deviceToken(s intent.Server, st state) (string, error) {
+	token, err := secret(s.Devices.TokenEnv, s.Devices.TokenFile)
+	if token != "" || err != nil {
+		return token, err
+	}
+	path := st.path("device.token")
+	data, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", err
+	}
+	token = hex.EncodeToString(raw)
+	return token, durable.WriteFile(path, []byte(token+"\n"), 0o600)
+}
+
+// runnerEnv is the whole environment of runners: nothing of the server's secrets.
+func runnerEnv() []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "AOB_ONNXRUNTIME"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+func rootNames(s intent.Server) []string {
+	names := []string{}
+	for name := range s.Datasets.Dir {
+		names = append(names, name)
+	}
+	return names
+}
+
+func knownZone(name string) error {
+	_, err := time.LoadLocation(name)
+	return err
+}
+
+func gitAuth(s intent.Server) func() (user, token string) {
+	g := s.Forge.Gitea
+	if g == nil {
+		return nil
+	}
+	return func() (string, string) {
+		token, err := secret(g.TokenEnv, g.TokenFile)
+		if err != nil {
+			return "", ""
+		}
+		return "", token
+	}
+}
+
+func giteaForge(g *intent.ServerGitea, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
+	if _, err := secret(g.TokenEnv, g.TokenFile); err != nil {
+		return nil, nil, err
+	}
+	owner, name, _ := strings.Cut(g.Repo, "/")
+	f, err := forge.NewGitea(forge.Server{URL: g.URL, Owner: owner, Repo: name, Token: func() string {
+		token, err := secret(g.TokenEnv, g.TokenFile)
+		if err != nil {
+			log.Error("the forge's token cannot be read", "error", err.Error())
+		}
+		return token
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	hookSecret, err := secret(g.WebhookSecretEnv, g.WebhookSecretFile)
+	if err != nil || hookSecret == "" {
+		return f, nil, err
+	}
+	read, err := forge.Webhook(hookSecret)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		event, err := read(req)
+		switch {
+		case errors.Is(err, forge.ErrSignature):
+			metrics.Webhook("forged")
+			log.Warn("a webhook without a valid signature", "from", req.RemoteAddr)
+			http.Error(w, "the signature does not fit: check the webhook's secret", http.StatusUnauthorized)
+			return
+		case err != nil:
+			metrics.Webhook("refused")
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		metrics.Webhook("taken")
+		log.Info("webhook", "kind", event.Kind, "ref", event.Ref, "commit", event.Commit)
+		r.Wake()
+		w.WriteHeader(http.StatusNoContent)
+	}), nil
+}
+
+// redacted shows an address without the user in it.
+func redacted(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return address
+	}
+	return fmt.Sprintf("%s://%s%s", u.Scheme, u.Host, u.Path)
+}

@@ -1,0 +1,168 @@
+package main
+
+// This file waits for what happens, and shows it while it does.
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// waitForPR waits until AOB has seen a branch, and returns its number.
+func (s *story) waitForPR(ctx context.Context, branch string) (int, error) {
+	number := 0
+	err := s.until(ctx, 30*time.Second, "AOB sees branch "+branch, func() (bool, error) {
+		var prs []web.PR
+		if err := s.ask(ctx, &prs, "pr", "list"); err != nil {
+			return false, nil // it is just restarting, or has not looked yet
+		}
+		for _, p := range prs {
+			if p.HeadRef == branch {
+				number = p.Number
+			}
+		}
+		return number > 0, nil
+	})
+	return number, err
+}
+
+// watch follows a pull request until aob/release has answered, and prints each
+// check once, when it is settled.
+func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState) error {
+	last := time.Now()
+	shown := map[string]bool{}
+	var pr web.PR
+	err := s.until(ctx, 10*time.Minute, fmt.Sprintf("PR #%d is settled", p.number), func() (bool, error) {
+		if err := s.ask(ctx, &pr, "pr", "show", fmt.Sprint(p.number)); err != nil {
+			return false, nil
+		}
+		for _, c := range pr.Checks {
+			if c.State == delivery.CheckPending || shown[c.Context] || c.Context == delivery.ContextRelease {
+				continue
+			}
+			shown[c.Context] = true
+			s.say(s.mark(c.State)+" "+c.Context, cut(c.Description, 150), time.Since(last))
+			last = time.Now()
+		}
+		s.progress("…", progress(pr))
+		return pr.State == delivery.CheckSuccess || pr.State == delivery.CheckFailure || pr.State == delivery.CheckError, nil
+	})
+	if err != nil {
+		return err
+	}
+	s.say(s.mark(pr.State)+" "+delivery.ContextRelease, cut(pr.Text, 220), 0)
+	if pr.State != want {
+		return fmt.Errorf("PR #%d: %s is %s, the story wants %s: %s", p.number, delivery.ContextRelease, pr.State, want, pr.Text)
+	}
+	s.rows = append(s.rows, row{fmt.Sprintf("PR #%d %s", p.number, pr.Title), string(pr.State) + ": " + cut(pr.Text, 90)})
+	return nil
+}
+
+func (s *story) mark(state delivery.CheckState) string {
+	if state == delivery.CheckSuccess {
+		return s.color("32", "✓")
+	}
+	return s.color("31", "✗")
+}
+
+// progress draws what runs just now.
+func progress(pr web.PR) string {
+	for _, r := range pr.Runs {
+		if r.Phase != delivery.RunRunning {
+			continue
+		}
+		if r.Epochs > 0 {
+			const width = 24
+			done := width * r.Epoch / r.Epochs
+			left := ""
+			if r.SecondsLeft != nil {
+				left = fmt.Sprintf(", about %.0fs left", *r.SecondsLeft)
+			}
+			return fmt.Sprintf("%s [%s%s] epoch %d/%d%s", r.Kind, strings.Repeat("=", done), strings.Repeat(" ", width-done), r.Epoch, r.Epochs, left)
+		}
+		return fmt.Sprintf("%s: %s", r.Kind, r.Stage)
+	}
+	return ""
+}
+
+func cut(text string, n int) string {
+	if runes := []rune(text); len(runes) > n {
+		return string(runes[:n-1]) + "…"
+	}
+	return text
+}
+
+// fleet waits until every device serves a version, healthy through its soak,
+// and tells of each as it arrives.
+func (s *story) fleet(ctx context.Context, version int) error {
+	start := time.Now()
+	var order []string
+	err := s.until(ctx, 2*time.Minute, fmt.Sprintf("the fleet runs version %d", version), func() (bool, error) {
+		var status web.Status
+		if err := s.ask(ctx, &status, "status"); err != nil {
+			return false, nil
+		}
+		for _, f := range status.Fleets {
+			s.progress("fleet "+f.Name, f.Text)
+			for _, d := range f.Devices {
+				if d.Version == version && d.Phase == delivery.DeviceHealthy && !slices.Contains(order, d.ID) {
+					order = append(order, d.ID)
+					s.say("fleet "+f.Name, fmt.Sprintf("%s serves version %d, slot %s", d.ID, d.Version, d.Slot), time.Since(start))
+				}
+			}
+			return len(order) == 3 && f.Done, nil
+		}
+		return false, nil
+	})
+	if err == nil {
+		s.rows = append(s.rows, row{fmt.Sprintf("fleet demo on version %d", version), fmt.Sprintf("%s, %.1fs", strings.Join(order, ", "), time.Since(start).Seconds())})
+	}
+	return err
+}
+
+// cost is what a rollback must not change.
+type cost struct {
+	trainings  string
+	downloaded int64
+}
+
+func (s *story) costs(ctx context.Context) (cost, error) {
+	var status web.Status
+	if err := s.ask(ctx, &status, "status"); err != nil {
+		return cost{}, err
+	}
+	var c cost
+	for _, f := range status.Fleets {
+		for _, d := range f.Devices {
+			c.downloaded += d.Downloaded
+		}
+	}
+	metrics, err := s.metrics(ctx)
+	if err != nil {
+		return c, err
+	}
+	for line := range strings.Lines(metrics) {
+		if value, ok := strings.CutPrefix(line, "aob_trainings_total "); ok {
+			c.trainings = strings.TrimSpace(value)
+		}
+	}
+	return c, nil
+}
+
+// ending prints what happened and where to look.
+func (s *story) ending(ctx context.Context) error {
+	s.chapter("What happened")
+	for _, r := range s.rows {
+		fmt.Fprintf(s.out, "  %-44s %s\n", r.what, r.result)
+	}
+	fmt.Fprintf(s.out, "\n  %.0fs in all. Look at it:\n\n", time.Since(s.began).Seconds())
+	fmt.Fprintf(s.out, "    git -C %s log --oneline --graph --all\n", short(s.clone()))
+	fmt.Fprintf(s.out, "    bin/aob serve --config %s &      # start it again, then:\n", short(s.config()))
+	fmt.Fprintf(s.out, "    export AOB_SOCKET=%s\n    bin/aob status\n    bin/aob explain model shapes\n    bin/aob explain device robot-1\n", short(s.socket()))
+	return nil
+}

@@ -1,0 +1,190 @@
+package reconciler
+
+// This file answers those who ask: the commands, through package web. What it
+// shows is the loop's last snapshot; what it does is done between turns.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// A Source answers the API for a reconciler.
+type Source struct {
+	Reconciler *Reconciler
+	RunFolder  string // of all runs
+	// Commits tells explain of main's past, as git.Mirror does; nil: only what the last turn saw.
+	Commits Commits
+	// Merge merges a proposal of a local forge; nil where people merge on the forge.
+	Merger interface {
+		Merge(ctx context.Context, number int, user string) (commit string, err error)
+	}
+	// Asker keeps what is asked on a local forge; nil where people comment on the forge.
+	Asker interface {
+		Ask(ctx context.Context, pr int, author, body string) error
+	}
+}
+
+func (s *Source) snapshot() (*Snapshot, error) {
+	if snap := s.Reconciler.view.Load(); snap != nil {
+		return snap, nil
+	}
+	return nil, delivery.Wait{For: time.Second, What: "aob serve has only just started"}
+}
+
+// Plan shows what the last turn decided.
+func (s *Source) Plan(context.Context) (web.Plan, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return web.Plan{}, err
+	}
+	p := web.Plan{At: snap.At, Text: snap.Plan.String()}
+	for _, step := range snap.Plan.Steps {
+		p.Steps = append(p.Steps, web.Step{Key: step.Key(), Text: step.String()})
+	}
+	return p, nil
+}
+
+// Log opens a run's log: the trainer's where it has one, the runner's elsewhere.
+func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return web.Log{}, err
+	}
+	var found []delivery.RunState
+	for key, r := range snap.World.Runs {
+		if string(key) == name || (len(name) >= 4 && strings.HasPrefix(key.Hex(), name)) {
+			found = append(found, r)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return web.Log{}, delivery.Blockedf("aob status lists the runs", "there is no run %s", name)
+	case len(found) > 1:
+		return web.Log{}, delivery.Blockedf("give more of its key", "%d runs begin with %s", len(found), name)
+	}
+	dir := run.Folder(s.RunFolder, found[0].Spec.Kind, found[0].Spec.Key)
+	for _, file := range []string{filepath.Join("output", "log.txt"), "runner.log"} {
+		f, err := os.Open(filepath.Join(dir, file))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return web.Log{}, err
+		}
+		at, err := f.Seek(0, io.SeekEnd)
+		if err == nil && offset < at {
+			at, err = f.Seek(offset, io.SeekStart)
+		}
+		if err != nil {
+			f.Close()
+			return web.Log{}, err
+		}
+		return web.Log{ReadCloser: f, Name: file, Offset: at, Ended: found[0].Phase != delivery.RunRunning}, nil
+	}
+	return web.Log{}, delivery.Blockedf("ask again in a moment", "run %s has no log yet", found[0].Spec.Key.Short())
+}
+
+// Merge merges a proposal of a local forge.
+func (s *Source) Merge(ctx context.Context, number int, user string) (string, error) {
+	if s.Merger == nil {
+		return "", delivery.Blockedf("merge it there, where aob/release is a required check", "pull requests of this server live on a forge")
+	}
+	defer s.Reconciler.Wake()
+	return s.Merger.Merge(ctx, number, user)
+}
+
+// Adopt brings a fork's pull request into the repository.
+func (s *Source) Adopt(ctx context.Context, number int) (adopted int, err error) {
+	err = s.Reconciler.ask(ctx, func() error {
+		adopted, err = s.Reconciler.Adopt(ctx, number)
+		return err
+	})
+	return adopted, err
+}
+
+// Ask keeps what a user asks on a proposal of a local forge.
+func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
+	if s.Asker == nil {
+		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
+	}
+	defer s.Reconciler.Wake()
+	return s.Asker.Ask(ctx, number, user, text)
+}
+
+// Recheck tries again what has failed for a pull request: its failed runs, and
+// a data run that found errors.
+func (s *Source) Recheck(ctx context.Context, number int) error {
+	r := s.Reconciler
+	return r.ask(ctx, func() error {
+		for _, p := range r.seen.plan.Proposals {
+			if p.PR.Number == number {
+				return r.recheck(p.Runs)
+			}
+		}
+		return delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
+	})
+}
+
+func (r *Reconciler) recheck(keys []delivery.Digest) error {
+	clear(r.retry)
+	for _, key := range keys {
+		state := r.seen.world.Runs[key]
+		var err error
+		switch {
+		case state.Phase == delivery.RunFailed:
+			err = r.Runs.Retry(key)
+		case state.Phase == delivery.RunDone && state.Spec.Kind == delivery.RunData:
+			err = r.Runs.Remove(key)
+			delete(r.seen.results, key)
+		}
+		if err != nil {
+			return fmt.Errorf("run %s: %w", key.Short(), err)
+		}
+	}
+	return nil
+}
+
+// The rest is views of the snapshot; see view.go.
+
+func (s *Source) Status(context.Context) (web.Status, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return web.Status{}, err
+	}
+	return snap.Status(), nil
+}
+
+func (s *Source) PRs(context.Context) ([]web.PR, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return snap.PRs(), nil
+}
+
+func (s *Source) PR(_ context.Context, number int) (web.PR, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return web.PR{}, err
+	}
+	return snap.PR(number)
+}
+
+func (s *Source) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return explain.Chain{}, err
+	}
+	return snap.Explain(kind, id, s.Commits)
+}

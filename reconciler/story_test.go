@@ -1,0 +1,431 @@
+package reconciler
+
+// The cases of the design's section 9, as stories in a small world.
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+)
+
+func model(name string, epochs int) string {
+	return fmt.Sprintf("apiVersion: aob/v1\nkind: Model\nname: %s\ndataset: {dir: shapes}\nclasses: [circle, square]\ntrain:\n  with: tiny@1\n  epochs: %d\n", name, epochs)
+}
+
+func gateFile(name, models string, floor float64) string {
+	return fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: %s\ncovers: [%s]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, min: %g}\n  - {metric: mAP, maxDrop: 0.02, against: release}\n", name, models, floor)
+}
+
+const fleetFile = "apiVersion: aob/v1\nkind: Fleet\nname: demo\nruns: shapes\nmatch: {site: demo}\nwaves: [1, 100%]\nsoak: 3s\nadvance: all-healthy\n"
+
+// begun is a world with a model of 2 epochs on main that nobody has trained, a
+// gate, and a fleet of three.
+func begun(t *testing.T) (*sim, string) {
+	s := newSim(t)
+	main := s.repo.commit("main", "", s.now, map[string]string{
+		"models/shapes.yaml": model("shapes", 1), "gates/production.yaml": gateFile("production", "shapes", 0.3), "fleets/demo.yaml": fleetFile})
+	s.fleet.add("demo", "a", "b", "c")
+	s.settle()
+	return s, main
+}
+
+func (s *sim) check(commit, context string) delivery.Check { return s.forge.statuses[commit][context] }
+
+func (s *sim) head(branch string) string { return s.repo.refs[git.Branch+branch] }
+
+func (s *sim) want(branch string, state delivery.CheckState, words ...string) {
+	s.t.Helper()
+	c := s.check(s.head(branch), delivery.ContextRelease)
+	if c.State != state {
+		s.t.Fatalf("%s: aob/release is %q (%s), want %s\nall: %v", branch, c.State, c.Description, state, s.forge.statuses[s.head(branch)])
+	}
+	for _, w := range words {
+		if !strings.Contains(c.Description, w) {
+			s.t.Errorf("%s: aob/release says %q, want it to mention %q", branch, c.Description, w)
+		}
+	}
+}
+
+// merge merges a green branch as a forge does, with two parents.
+func (s *sim) merge(branch string) string {
+	s.t.Helper()
+	s.want(branch, delivery.CheckSuccess)
+	head, main := s.head(branch), s.head("main")
+	id := s.repo.write([]string{main, head}, s.merged(main, head), s.now, "merge "+branch)
+	s.repo.refs[git.Branch+"main"] = id
+	delete(s.repo.refs, git.Branch+branch)
+	return id
+}
+
+// merged is the three-way merge of two trees, file by file.
+func (s *sim) merged(a, b string) map[string]string {
+	base, _ := s.repo.MergeBase(a, b)
+	out := map[string]string{}
+	ours, theirs, from := s.repo.commits[a].files, s.repo.commits[b].files, s.repo.commits[base].files
+	for _, files := range []map[string]string{ours, theirs} {
+		for path := range files {
+			blob := theirs[path]
+			if theirs[path] == from[path] {
+				blob = ours[path]
+			}
+			if blob != "" {
+				out[path] = blob
+			}
+		}
+	}
+	return out
+}
+
+// revert makes main's tree what it was before its head.
+func (s *sim) revert() string {
+	main := s.head("main")
+	before := s.repo.commits[main].parents[0]
+	id := s.repo.write([]string{main}, s.repo.commits[before].files, s.now, "revert")
+	s.repo.refs[git.Branch+"main"] = id
+	return id
+}
+
+func (s *sim) serving() string {
+	var versions []string
+	for _, d := range s.fleet.devices {
+		versions = append(versions, fmt.Sprint(d.Report.Release))
+	}
+	return strings.Join(versions, " ")
+}
+
+func (s *sim) propose(branch string, epochs int) {
+	s.repo.commit(branch, s.head("main"), s.now, map[string]string{"models/shapes.yaml": model("shapes", epochs)})
+	s.forge.open(branch, "dev")
+}
+
+func TestPromotionAndRevert(t *testing.T) {
+	s, _ := begun(t)
+	if len(s.runs.states) != 0 {
+		t.Fatalf("a model on main without a release trains nothing, got %d runs", len(s.runs.states))
+	}
+	s.propose("first", 8)
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	s.merge("first")
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("devices serve %s, want version 1", got)
+	}
+	s.propose("second", 14)
+	s.settle()
+	s.want("second", delivery.CheckSuccess, "version 2")
+	s.merge("second")
+	s.settle()
+	if got := s.serving(); got != "2 2 2" {
+		t.Fatalf("devices serve %s, want version 2", got)
+	}
+	s.propose("worse", 2)
+	s.settle()
+	s.want("worse", delivery.CheckFailure, "0.4000")
+	runs, downloads := len(s.runs.states), s.fleet.downloads
+
+	delete(s.repo.refs, git.Branch+"worse")
+	s.revert()
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("after the revert devices serve %s, want version 1", got)
+	}
+	if len(s.runs.states) != runs || s.fleet.downloads != downloads {
+		t.Errorf("the revert cost %d runs and %d downloads", len(s.runs.states)-runs, s.fleet.downloads-downloads)
+	}
+	s.revert() // of the revert
+	s.settle()
+	if got := s.serving(); got != "2 2 2" {
+		t.Fatalf("after the revert of the revert devices serve %s, want version 2", got)
+	}
+	for key, n := range s.trained {
+		if n != 1 {
+			t.Errorf("run %s was trained %d times", key.Short(), n)
+		}
+	}
+	if s.forge.made != 3 {
+		t.Errorf("%d comments were made for 3 pull requests", s.forge.made)
+	}
+}
+
+// Settled worlds stay as they are: nothing is posted or committed again, after a
+// restart and without the ledger neither.
+func TestSettledIsQuiet(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	head, posts := s.head("first"), s.forge.posts
+	s.settle()
+	s.restart()
+	s.settle()
+	if s.head("first") != head || s.forge.posts != posts {
+		t.Errorf("a settled world moved: %d posts, want %d", s.forge.posts, posts)
+	}
+	statements := len(s.signed.statements)
+	s.ledger = newSimLedger()
+	s.restart()
+	s.settle()
+	if s.head("first") != head || len(s.signed.statements) != statements || s.forge.made != 1 {
+		t.Errorf("without the ledger something was made again: head moved %v, %d statements more, %d comments", s.head("first") != head, len(s.signed.statements)-statements, s.forge.made)
+	}
+	for key, n := range s.trained {
+		if n != 1 {
+			t.Errorf("run %s was trained %d times", key.Short(), n)
+		}
+	}
+}
+
+// Case 2: a release file written by hand names no evidence.
+func TestReleaseFileEditedByHand(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	head := s.head("first")
+	blob := s.repo.commits[head].files["models/shapes.release.yaml"]
+	s.repo.commit("first", head, s.now, map[string]string{"models/shapes.release.yaml": strings.Replace(string(s.repo.blobs[blob]), "0.6", "0.9", 1)})
+	s.settle()
+	s.want("first", delivery.CheckFailure, "not what the evidence yields")
+}
+
+// Case 6: another spec ends the old run, the same spec keeps it.
+func TestForcePushDuringTraining(t *testing.T) {
+	s, main := begun(t)
+	s.propose("first", 8)
+	s.untilTraining()
+	training := s.runs.running(delivery.RunTrain)
+	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": "# amended\n" + model("shapes", 8)})
+	s.turn()
+	s.turn()
+	if now := s.runs.running(delivery.RunTrain); now != training {
+		t.Fatalf("an amend with the same spec changed the run from %s to %q", training.Short(), now)
+	}
+	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
+	s.turn()
+	s.turn()
+	s.untilTraining()
+	if now := s.runs.running(delivery.RunTrain); now == training || now == "" {
+		t.Fatalf("another spec left the old run running: %q", now)
+	}
+	if phase := s.runs.states[training].Phase; phase != delivery.RunStopped {
+		t.Errorf("the old run is %s, want stopped", phase)
+	}
+}
+
+// untilTraining turns until a training runs, finishing nothing but data runs.
+func (s *sim) untilTraining() {
+	s.t.Helper()
+	for i := 0; i < 20; i++ {
+		s.turn()
+		for key, r := range s.runs.states {
+			if r.Spec.Kind == delivery.RunData {
+				s.runs.finish(key)
+			}
+		}
+		if s.runs.running(delivery.RunTrain) != "" {
+			return
+		}
+	}
+	s.t.Fatal("nothing is trained")
+}
+
+func (r *simRuns) running(kind delivery.RunKind) delivery.Digest {
+	for key, s := range r.states {
+		if s.Spec.Kind == kind && s.Phase == delivery.RunRunning {
+			return key
+		}
+	}
+	return ""
+}
+
+// Case 11: only what passed its gates in a PR ships, whatever the road.
+func TestMainPushedDirectly(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	s.merge("first")
+	s.settle()
+	accepted := s.head("main")
+	forged := strings.NewReplacer("version: 1", "version: 2").Replace(string(s.repo.blobs[s.repo.commits[accepted].files["models/shapes.release.yaml"]]))
+	s.repo.commit("main", accepted, s.now, map[string]string{"models/shapes.release.yaml": forged})
+	s.settle()
+	if c := s.check(s.head("main"), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "refused") {
+		t.Errorf("a bundle without a release statement: %s: %s", c.State, c.Description)
+	}
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s, want version 1 still", got)
+	}
+	opened := false
+	for _, p := range s.forge.prs {
+		opened = opened || strings.HasPrefix(p.HeadRef, "aob/restore-shapes")
+	}
+	if !opened {
+		t.Error("no pull request sets the file back")
+	}
+}
+
+// Forks and strangers cost nothing until someone with write permission says so.
+func TestStrangersWaitForAGo(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.forge.open("first", "stranger")
+	s.forge.permission["stranger"] = delivery.PermissionRead
+	s.settle()
+	if len(s.runs.states) != 0 {
+		t.Fatal("a stranger's pull request started a run")
+	}
+	s.want("first", delivery.CheckPending, "/aob run ")
+	_, code, _ := strings.Cut(s.check(s.head("first"), delivery.ContextRelease).Description, "/aob run ")
+	s.forge.commands = []delivery.Comment{{Author: "stranger", Body: "/aob run " + code}}
+	s.settle()
+	if len(s.runs.states) != 0 {
+		t.Fatal("a stranger gave himself a go")
+	}
+	s.forge.commands = append(s.forge.commands, delivery.Comment{Author: "maintainer", Body: "/aob run " + code})
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+}
+
+// A failing wave falls back, and git is made to agree by a pull request.
+func TestAbortAndQuarantine(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	s.merge("first")
+	s.settle()
+	s.propose("second", 14)
+	s.settle()
+	merged := s.merge("second")
+	bad := s.signed.bundles[len(s.signed.bundles)-1].digest
+	s.fleet.broken = map[delivery.Digest]bool{bad: true}
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("devices serve %s, want version 1 after the abort", got)
+	}
+	if c := s.check(merged, delivery.ContextRollout+"demo"); c.State != delivery.CheckFailure {
+		t.Errorf("the rollout's check is %s: %s", c.State, c.Description)
+	}
+	branch := ""
+	for _, p := range s.forge.prs {
+		if strings.HasPrefix(p.HeadRef, "aob/quarantine-shapes") {
+			branch = p.HeadRef
+		}
+	}
+	if branch == "" {
+		t.Fatal("no pull request takes the bad version back")
+	}
+	s.want(branch, delivery.CheckSuccess, "rolls back to version 1")
+	s.merge(branch)
+	s.settle()
+	// What is quarantined does not come back.
+	s.propose("again", 14)
+	s.settle()
+	s.want("again", delivery.CheckFailure, "quarantined")
+}
+
+// Case 12: while the forge is down nothing is ended, and afterwards everything
+// is said.
+func TestForgeDown(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.untilTraining()
+	s.forge.down = true
+	for range 10 {
+		s.turn()
+	}
+	if s.runs.running(delivery.RunTrain) == "" {
+		t.Fatal("the training was ended while the forge was down")
+	}
+	s.runs.finishAll()
+	s.forge.down = false
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+}
+
+// Case 13: a full disk under the ledger stops what must be remembered, and
+// nothing else; once there is room it goes on.
+func TestLedgerDiskFull(t *testing.T) {
+	s, _ := begun(t)
+	s.ledger.full = true
+	s.propose("first", 8)
+	s.settle()
+	s.ledger.full = false
+	for range 400 {
+		s.turn() // the pause after a blocked write
+	}
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	if s.forge.made != 1 {
+		t.Errorf("%d comments were made", s.forge.made)
+	}
+}
+
+// Case 5: a pull request that changes nothing of ours.
+func TestNoModelChange(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("docs", main, s.now, map[string]string{"models/shapes.yaml": "# a comment\n" + model("shapes", 1)})
+	s.forge.open("docs", "dev")
+	s.turn()
+	s.want("docs", delivery.CheckSuccess, "no model change")
+	s.settle()
+	if len(s.runs.states) != 0 {
+		t.Errorf("it started %d runs", len(s.runs.states))
+	}
+}
+
+// Case 3: a model that no gate covers.
+func TestNoGateCovers(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("other", main, s.now, map[string]string{"models/other.yaml": model("other", 8)})
+	s.forge.open("other", "dev")
+	s.settle()
+	s.want("other", delivery.CheckFailure, "no gate covers other")
+	// With its gate in the same PR it goes through.
+	s.repo.commit("other", s.head("other"), s.now, map[string]string{"gates/other.yaml": gateFile("other", "other", 0.1)})
+	s.settle()
+	s.want("other", delivery.CheckSuccess, "version 1")
+}
+
+// A PR cannot lower its own bar: main's gates judge it, its own come on top.
+func TestOwnBar(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("low", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 1) + "  args: {}\n", "gates/production.yaml": gateFile("production", "shapes", 0.01)})
+	s.repo.commit("low", s.head("low"), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes", 1), "epochs: 1", "epochs: 1\n  resolution: 128", 1)})
+	s.forge.open("low", "dev")
+	s.settle()
+	s.want("low", delivery.CheckFailure, "gate/production")
+}
+
+// Case 7: a squash has another commit and the same content.
+func TestSquash(t *testing.T) {
+	s, main := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	s.want("first", delivery.CheckSuccess)
+	id := s.repo.write([]string{main}, s.repo.commits[s.head("first")].files, s.now, "squashed")
+	s.repo.refs[git.Branch+"main"] = id
+	delete(s.repo.refs, git.Branch+"first")
+	runs := len(s.runs.states)
+	s.settle()
+	if got := s.serving(); got != "1 1 1" || len(s.runs.states) != runs {
+		t.Errorf("after a squash devices serve %s and %d more runs", got, len(s.runs.states)-runs)
+	}
+}
+
+// Case 8: main moves under an open PR.
+func TestMainMoves(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.propose("second", 14)
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	s.want("second", delivery.CheckSuccess, "version 1")
+	s.merge("first")
+	s.settle()
+	// The other is judged against the new release, and becomes version 2.
+	s.want("second", delivery.CheckSuccess, "version 2", "version 1: 0.6000")
+	_ = context.Background()
+}
