@@ -227,6 +227,20 @@ func (s *Snapshot) Counts() web.Counts {
 	return c
 }
 
+// Counts counts the last snapshot, for metrics.
+func (s *Source) Counts() web.Counts {
+	if last := s.Reconciler.view.Load(); last != nil {
+		return last.Counts()
+	}
+	return web.Counts{}
+}
+
+// Ready returns nil once the loop has seen the world.
+func (s *Source) Ready() error {
+	_, err := s.snapshot()
+	return err
+}
+
 // Commits is what explaining reads of the repository besides what the loop saw.
 // Its methods may be called while the loop goes on.
 type Commits interface {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -41,9 +42,8 @@ type Metrics struct {
 	webhooks   *prometheus.CounterVec
 }
 
-// NewMetrics returns metrics in a registry of their own. counts is asked
-// whenever the metrics are read, and may be nil.
-func NewMetrics(counts func() Counts) *Metrics {
+// NewMetrics returns metrics in a registry of their own.
+func NewMetrics() *Metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -68,9 +68,6 @@ func NewMetrics(counts func() Counts) *Metrics {
 	}
 	m.registry.MustRegister(m.turns, m.turn, m.steps, m.forge, m.git, m.gitBytes, m.started, m.trainings, m.modelBytes, m.webhooks,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
-	if counts != nil {
-		m.registry.MustRegister(gauges{counts})
-	}
 	// Series that a dashboard divides by are there from the start.
 	for _, result := range []string{"ok", "error"} {
 		m.turns.WithLabelValues(result)
@@ -80,6 +77,13 @@ func NewMetrics(counts func() Counts) *Metrics {
 	}
 	return m
 }
+
+// A Counter knows what there is at the moment of asking.
+type Counter interface{ Counts() Counts }
+
+// Watch adds aob_runs and aob_devices, which c is asked for whenever the metrics
+// are read. It is called once.
+func (m *Metrics) Watch(c Counter) { m.registry.MustRegister(gauges{c}) }
 
 // Handler answers GET /metrics.
 func (m *Metrics) Handler() http.Handler {
@@ -104,10 +108,42 @@ func (m *Metrics) ForgeCall(what string, took time.Duration, err error) {
 // Step counts one step.
 func (m *Metrics) Step(kind string, err error) { m.steps.WithLabelValues(kind, result(err)).Inc() }
 
-// GitObserve counts one look at the git remote and the bytes that it read.
-func (m *Metrics) GitObserve(took time.Duration, bytes int64) {
-	m.git.Observe(took.Seconds())
-	m.gitBytes.Add(float64(max(0, bytes)))
+// GitObserve counts one look at git.
+func (m *Metrics) GitObserve(took time.Duration) { m.git.Observe(took.Seconds()) }
+
+// CountGit returns a transport that counts the bytes of next's answers as read
+// from the git remote. nil is a transport of its own.
+func (m *Metrics) CountGit(next http.RoundTripper) http.RoundTripper {
+	if next == nil {
+		next = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	return countedTransport{next, m.gitBytes}
+}
+
+type countedTransport struct {
+	next  http.RoundTripper
+	bytes prometheus.Counter
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t countedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(r)
+	if resp != nil && resp.Body != nil {
+		resp.Body = &countedBody{resp.Body, t.bytes}
+	}
+	return resp, err
+}
+
+type countedBody struct {
+	io.ReadCloser
+	bytes prometheus.Counter
+}
+
+// Read implements io.Reader.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.bytes.Add(float64(n))
+	return n, err
 }
 
 // RunStarted counts one start of a run.
@@ -118,8 +154,11 @@ func (m *Metrics) RunStarted(kind delivery.RunKind) {
 	}
 }
 
-// ModelBytes counts bytes of bundles that were sent.
-func (m *Metrics) ModelBytes(n int64) { m.modelBytes.Add(float64(max(0, n))) }
+// BytesServed counts bytes of bundles that were sent.
+func (m *Metrics) BytesServed(n int64) { m.modelBytes.Add(float64(max(0, n))) }
+
+// Webhook counts one webhook; see the list for the results.
+func (m *Metrics) Webhook(result string) { m.webhooks.WithLabelValues(result).Inc() }
 
 // result names how something ended.
 func result(err error) string {
@@ -137,7 +176,7 @@ func result(err error) string {
 
 // gauges reads what there is at the moment of asking, so that nothing that is
 // gone goes on being shown.
-type gauges struct{ counts func() Counts }
+type gauges struct{ Counter }
 
 var (
 	runsDesc    = prometheus.NewDesc("aob_runs", "Runs there are, by kind and phase.", []string{"kind", "phase"}, nil)
@@ -152,7 +191,7 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
-	c := g.counts()
+	c := g.Counts()
 	gauge := func(desc *prometheus.Desc, n int, labels ...string) {
 		// Not the Must form: names of fleets and phases come from outside.
 		metric, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(n), labels...)

@@ -57,6 +57,6 @@ func (h Webhook) refuse(w http.ResponseWriter, code int, what string) {
 
 func (h Webhook) count(result string) {
 	if h.Metrics != nil {
-		h.Metrics.webhooks.WithLabelValues(result).Inc()
+		h.Metrics.Webhook(result)
 	}
 }

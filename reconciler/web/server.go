@@ -1,0 +1,59 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+)
+
+// A Server is the API on a socket, and the site on an address.
+type Server struct {
+	Source  Source
+	Metrics *Metrics
+	Log     *slog.Logger
+
+	Socket string // path
+
+	Address     string // of the site; see [Address] for this and the next three
+	Certificate string
+	Key         string
+	Plain       bool
+
+	Fleet   http.Handler // of the site; see [Site] for this and the next three
+	Bundles http.Handler
+	Webhook http.Handler
+	Ready   func() error
+}
+
+// Run answers until ctx ends, and returns nil then. Nothing is answered before
+// both addresses are listened on.
+func (s Server) Run(ctx context.Context) error {
+	site, err := Listen(Address{s.Address, s.Certificate, s.Key, s.Plain})
+	if err != nil {
+		return err
+	}
+	defer site.Close()
+	socket, err := ListenSocket(s.Socket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	s.Log.Info("listening", "site", site.Addr().String(), "socket", s.Socket)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	handlers := map[net.Listener]http.Handler{
+		socket: API{Source: s.Source, Log: s.Log}.Handler(),
+		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Webhook: s.Webhook, Metrics: s.Metrics.Handler(), Ready: s.Ready}.Handler(),
+	}
+	done := make(chan error, len(handlers))
+	for l, h := range handlers {
+		go func() {
+			done <- Serve(ctx, l, h, s.Log)
+			cancel() // one without the other is no server
+		}()
+	}
+	return errors.Join(<-done, <-done)
+}
