@@ -51,7 +51,11 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	switch s := s.(type) {
 	case plan.StartRun:
 		r.seen.active = true
-		return r.Runs.Start(ctx, s.Spec)
+		err := r.Runs.Start(ctx, s.Spec)
+		if err == nil {
+			r.Metrics.RunStarted(s.Spec.Kind)
+		}
+		return err
 	case plan.EndRun:
 		return r.Runs.End(ctx, s.Run, s.Why)
 	case plan.Sign:
