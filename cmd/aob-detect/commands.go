@@ -26,7 +26,7 @@ and prints both as lines of JSON.`,
   # a bundle's folder out of a model
   aob-detect inspect model.onnx | jq 'select(.inspected).inspected' >inspected.json
   jq .signature inspected.json >bundle/signature.json
-  jq .signature.slots inspected.json >bundle/labels.json
+  jq '[.signature.slots[] | select(. != "")]' inspected.json >bundle/labels.json
   jq -r .golden inspected.json | base64 -d >bundle/golden.bin
   cp model.onnx bundle/`,
 		Args: cobra.ExactArgs(1),

@@ -76,42 +76,9 @@ func (o options) worker() (detect.Worker, error) {
 	if err := detect.Confine(memory); err != nil {
 		return detect.Worker{}, err
 	}
-	if err := onnx.Init(library); err != nil {
+	runtime, err := onnx.Open(library)
+	if err != nil {
 		return detect.Worker{}, err
 	}
-	return detect.Worker{Runtime: runtime{}, Threads: o.threads}, nil
-}
-
-// runtime is package onnx in the words of package detect.
-type runtime struct{}
-
-func (runtime) Describe(model []byte, metadata string) (inputs, outputs []detect.Port, entry string, err error) {
-	in, out, entry, err := onnx.Describe(model, metadata)
-	ports := func(list []onnx.Port) []detect.Port {
-		converted := make([]detect.Port, len(list))
-		for i, p := range list {
-			converted[i] = detect.Port(p)
-		}
-		return converted
-	}
-	return ports(in), ports(out), entry, err
-}
-
-func (runtime) Load(model []byte, input string, outputs []string, threads int) (detect.Model, error) {
-	session, err := onnx.Load(model, input, outputs, threads)
-	if err != nil {
-		return nil, err
-	}
-	return loaded{session}, nil
-}
-
-type loaded struct{ *onnx.Session }
-
-func (l loaded) Run(input detect.Tensor) ([]detect.Tensor, error) {
-	out, err := l.Session.Run(onnx.Tensor(input))
-	tensors := make([]detect.Tensor, len(out))
-	for i, t := range out {
-		tensors[i] = detect.Tensor(t)
-	}
-	return tensors, err
+	return detect.Worker{Runtime: runtime, Threads: o.threads}, nil
 }

@@ -26,7 +26,7 @@ const (
 	ModelFile     = "model.onnx"
 	SignatureFile = "signature.json" // delivery.Signature
 	GoldenFile    = "golden.bin"     // Golden
-	LabelsFile    = "labels.json"    // the slots, a JSON list of names
+	LabelsFile    = "labels.json"    // the model's classes, a JSON list of names
 )
 
 // What is refused unread, since it comes from datasets, devices and pull

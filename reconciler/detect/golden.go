@@ -109,8 +109,8 @@ func near(name string, got, want []float32) error {
 
 func sameBox(a, b delivery.Box) bool {
 	const slack = 1e-6 // of a pixel; the arithmetic is the same, the last bit may not be
-	close := func(x, y float64) bool { return math.Abs(x-y) <= slack }
-	return a.Class == b.Class && close(a.Score, b.Score) && close(a.X, b.X) && close(a.Y, b.Y) && close(a.W, b.W) && close(a.H, b.H)
+	like := func(x, y float64) bool { return math.Abs(x-y) <= slack }
+	return a.Class == b.Class && like(a.Score, b.Score) && like(a.X, b.X) && like(a.Y, b.Y) && like(a.W, b.W) && like(a.H, b.H)
 }
 
 // The form of golden.bin, all little-endian: the magic, seed (uint64), width,

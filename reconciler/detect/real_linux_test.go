@@ -51,8 +51,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// real is a Detector with the real library.
-func real(t testing.TB) Detector {
+// withLibrary is a Detector with the real library.
+func withLibrary(t testing.TB) Detector {
 	library, err := FindLibrary()
 	if err != nil {
 		t.Skipf("this test runs real models: %v", err)
@@ -65,7 +65,7 @@ func real(t testing.TB) Detector {
 }
 
 func TestInspect(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	var first Golden
 	for _, name := range []string{"detector.onnx", "static.onnx"} {
 		sig, golden, err := d.Inspect(t.Context(), filepath.Join("testdata", name))
@@ -88,7 +88,7 @@ func TestInspect(t *testing.T) {
 }
 
 func TestInspectRefuses(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	d.MemoryLimit = 1 << 30
 	for name, want := range map[string]string{
 		"no_metadata.onnx":   "no rfdetr_inference metadata",
@@ -116,7 +116,7 @@ func TestInspectRefuses(t *testing.T) {
 // Models with bytes changed at random load, fail, or bring the child down; this
 // process lives, and is told.
 func TestInspectMutated(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	d.MemoryLimit, d.Patience = 1<<30, 30*time.Second
 	original := read(t, "detector.onnx")
 	path := filepath.Join(t.TempDir(), "mutated.onnx")
@@ -143,7 +143,7 @@ func TestInspectMutated(t *testing.T) {
 }
 
 func TestInspectEndless(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, _, err := d.Inspect(ctx, "testdata/endless.onnx"); !errors.Is(err, context.DeadlineExceeded) {
@@ -158,7 +158,7 @@ func TestInspectEndless(t *testing.T) {
 
 // The expected boxes are torch's.
 func TestEvaluate(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	var want []delivery.Box
 	if err := json.Unmarshal(read(t, "detections.json"), &want); err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestEvaluate(t *testing.T) {
 }
 
 func TestEvaluateRefuses(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	dir := t.TempDir()
 	cut := filepath.Join(dir, "cut.jpg")
 	if err := os.WriteFile(cut, read(t, "picture.jpg")[:1500], 0o600); err != nil {
@@ -235,7 +235,7 @@ func TestEvaluateRefuses(t *testing.T) {
 
 // The child is killed in the middle of its work.
 func TestEvaluateKilled(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	r := Request{Model: "testdata/detector.onnx", Signature: testSignature()}
 	for i := range 20_000 {
 		r.Images = append(r.Images, ImageFile{int64(i), "testdata/picture.png"})
@@ -288,7 +288,7 @@ func children(t *testing.T) []int {
 
 // Images too can be larger than the memory that the child is given.
 func TestEvaluateMemory(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	d.MemoryLimit, d.Threads = 150<<20, 1
 	_, err := d.Evaluate(t.Context(), Request{Model: "testdata/large.onnx", Signature: testSignature(), Images: []ImageFile{{1, "testdata/small.png"}}}, nil)
 	if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), "8589934592") {
@@ -320,7 +320,7 @@ func bundle(t *testing.T, d Detector, model string) string {
 }
 
 func TestServe(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")
 	socket := filepath.Join(t.TempDir(), "detect.sock")
 	s, err := d.Serve(t.Context(), dir, socket)
@@ -385,7 +385,7 @@ func TestServe(t *testing.T) {
 
 // A server that dies is noticed, and its socket does not stand in the way.
 func TestServeDies(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")
 	socket := filepath.Join(t.TempDir(), "detect.sock")
 	s, err := d.Serve(t.Context(), dir, socket)
@@ -426,7 +426,7 @@ func TestServeDies(t *testing.T) {
 }
 
 func TestServeRefuses(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")
 	in := func(name string) string { return filepath.Join(t.TempDir(), name) }
 	if _, err := d.Serve(t.Context(), t.TempDir(), in("s")); err == nil || !strings.Contains(err.Error(), "signature.json: no such file") {
@@ -460,7 +460,7 @@ func TestServeRefuses(t *testing.T) {
 
 // A parent that is killed takes its server with it.
 func TestParentDies(t *testing.T) {
-	d := real(t)
+	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "AOB_TEST_PARENT="+filepath.Join(t.TempDir(), "s"), "AOB_TEST_BINARY="+d.Binary, "AOB_TEST_BUNDLE="+dir)

@@ -69,8 +69,10 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 	if err := parseLine(list, &labels); err != nil {
 		return nil, fmt.Errorf("bundle %s: %s: %w", bundleDir, LabelsFile, err)
 	}
-	if !slices.Equal(labels, sig.Slots) {
-		return nil, fmt.Errorf("bundle %s: %s and %s name other classes: they belong to different models", bundleDir, LabelsFile, SignatureFile)
+	for _, label := range labels {
+		if slot := slices.Index(sig.Slots, label); label == "" || slot < 0 || slot == sig.Background {
+			return nil, fmt.Errorf("bundle %s: %s has the class %.100q and %s has not: they belong to different models", bundleDir, LabelsFile, label, SignatureFile)
+		}
 	}
 	encoded, err := read(GoldenFile, MaxGoldenBytes)
 	if err != nil {

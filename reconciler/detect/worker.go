@@ -172,6 +172,9 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	if err := nextLine(lines, &h); err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
+	if h.Images < 0 || h.Images > MaxImages {
+		return fmt.Errorf("request: %d images, want at most %d", h.Images, MaxImages)
+	}
 	if err := checkSignature(h.Signature); err != nil {
 		return &ModelError{h.Model, err.Error()}
 	}

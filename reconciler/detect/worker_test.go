@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +69,8 @@ func pureBundle(t *testing.T) string {
 }
 
 func writeBundle(t *testing.T, dir string, sig delivery.Signature, golden []byte) {
-	for name, v := range map[string]any{SignatureFile: sig, LabelsFile: sig.Slots} {
+	classes := slices.DeleteFunc(slices.Clone(sig.Slots), func(name string) bool { return name == "" })
+	for name, v := range map[string]any{SignatureFile: sig, LabelsFile: classes} {
 		data, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
@@ -157,6 +159,7 @@ func TestWorkerEvaluateRefuses(t *testing.T) {
 	}{
 		{"no request", pureRuntime{}, "", "request: unexpected EOF", failRequest},
 		{"garbage", pureRuntime{}, "hello\n", "request: invalid character", failRequest},
+		{"a negative number of images", pureRuntime{}, strings.Replace(whole, `"images":1`, `"images":-1`, 1), "request: -1 images", failRequest},
 		{"fewer images than said", pureRuntime{}, whole[:strings.Index(whole, "\n")+1], "request: unexpected EOF", failRequest},
 		{"no such model", pureRuntime{}, request(t, filepath.Join(dir, "none"), "small.png").String(), "none: no such file", failRequest},
 		{"another model", pureRuntime{}, request(t, "worker_test.go", "small.png").String(), "does not load: no model", failModel},
@@ -281,15 +284,16 @@ func TestOpenRefuses(t *testing.T) {
 		{"broken signature", SignatureFile, func([]byte) []byte { return []byte("{") }, "signature.json: unexpected"},
 		{"unknown field", SignatureFile, func([]byte) []byte { return []byte(`{"antialias":true}`) }, "unknown field"},
 		{"no labels", LabelsFile, nil, "labels.json: no such file"},
-		{"other labels", LabelsFile, func([]byte) []byte { return []byte(`["red","","green",""]`) }, "name other classes"},
+		{"other labels", LabelsFile, func([]byte) []byte { return []byte(`["red","green"]`) }, `the class "green"`},
+		{"an empty label", LabelsFile, func([]byte) []byte { return []byte(`["red",""]`) }, `the class ""`},
 		{"no golden", GoldenFile, nil, "golden.bin: no such file"},
 		{"broken golden", GoldenFile, func(old []byte) []byte { return old[:20] }, "golden.bin: golden"},
 		{"another model's golden", GoldenFile, func(old []byte) []byte { old[len(goldenMagic)] ^= 1; return old }, "golden replay: output labels differs"},
 		{"no model", ModelFile, nil, "model.onnx: no such file"},
 		{"another model", ModelFile, func([]byte) []byte { return []byte("x") }, "does not load"},
-		{"classes swapped everywhere", SignatureFile, func(old []byte) []byte {
+		{"classes swapped", SignatureFile, func(old []byte) []byte {
 			return bytes.Replace(old, []byte(`["red","","blue",""]`), []byte(`["blue","","red",""]`), 1)
-		}, "name other classes"},
+		}, "golden box 0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := pureBundle(t)

@@ -1,8 +1,8 @@
 // Package onnx opens ONNX models with ONNX Runtime. It is AOB's only cgo, and
 // only aob-detect imports it: see package detect for why.
 //
-// A program calls [Init] once with the library's path, then [Describe] to look
-// at a model or [Load] to run it. Models are taken as bytes, so that what was
+// [Open] loads the library; the [Runtime] that it returns is what a
+// detect.Worker runs models with. Models are taken as bytes, so that what was
 // checked is what runs; a model that keeps its weights in other files is
 // refused, since nobody has looked at those.
 //

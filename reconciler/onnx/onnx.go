@@ -5,31 +5,28 @@ import (
 	"fmt"
 
 	ort "github.com/yalue/onnxruntime_go"
+
+	"github.com/autonomos/aob/reconciler/detect"
 )
 
-// Init loads ONNX Runtime's shared library. A process can hold one; Init is
-// called once, before anything else here. It leaves the process's signal
-// handlers as it found them.
-func Init(library string) error {
+// A Runtime is the loaded library. It is a detect.Runtime.
+type Runtime struct{}
+
+// Open loads ONNX Runtime's shared library. A process can hold one, so Open is
+// called once. It leaves the process's signal handlers as it found them.
+func Open(library string) (Runtime, error) {
 	restore := keepSignals()
 	defer restore()
 	ort.SetSharedLibraryPath(library)
 	if err := ort.InitializeEnvironment(ort.WithLogLevelError()); err != nil {
-		return fmt.Errorf("load ONNX Runtime from %s: %w", library, err)
+		return Runtime{}, fmt.Errorf("load ONNX Runtime from %s: %w", library, err)
 	}
-	return nil
-}
-
-// A Port is one input or output of a model.
-type Port struct {
-	Name  string
-	Type  string  // as float32; "" for what is not a tensor
-	Shape []int64 // -1 where the size is open
+	return Runtime{}, nil
 }
 
 // Describe returns a model's inputs and outputs, and its metadata entry of the
 // given name ("" where there is none).
-func Describe(model []byte, metadata string) (inputs, outputs []Port, entry string, err error) {
+func (Runtime) Describe(model []byte, metadata string) (inputs, outputs []detect.Port, entry string, err error) {
 	if err := selfContained(model); err != nil {
 		return nil, nil, "", err
 	}
@@ -50,10 +47,10 @@ func Describe(model []byte, metadata string) (inputs, outputs []Port, entry stri
 	return ports(in), ports(out), entry, nil
 }
 
-func ports(infos []ort.InputOutputInfo) []Port {
-	list := make([]Port, len(infos))
+func ports(infos []ort.InputOutputInfo) []detect.Port {
+	list := make([]detect.Port, len(infos))
 	for i, info := range infos {
-		list[i] = Port{Name: info.Name, Shape: info.Dimensions}
+		list[i] = detect.Port{Name: info.Name, Shape: info.Dimensions}
 		switch {
 		case info.OrtValueType != ort.ONNXTypeTensor:
 		case info.DataType == ort.TensorElementDataTypeFloat:
@@ -65,16 +62,16 @@ func ports(infos []ort.InputOutputInfo) []Port {
 	return list
 }
 
-// A Session is a loaded model. Run may be called from several goroutines.
-type Session struct {
-	session *ort.DynamicAdvancedSession
+// A session is a loaded model.
+type session struct {
+	*ort.DynamicAdvancedSession
 	outputs []string
 }
 
-// Load makes a session of a model with one input and the named outputs, whose
-// operators use the given number of threads. Names that the model does not have
+// Load makes a model with one input and the named outputs ready to run, its
+// operators on the given number of threads. Names that the model does not have
 // are found out by Run.
-func Load(model []byte, input string, outputs []string, threads int) (*Session, error) {
+func (Runtime) Load(model []byte, input string, outputs []string, threads int) (detect.Model, error) {
 	if err := selfContained(model); err != nil {
 		return nil, err
 	}
@@ -96,21 +93,15 @@ func Load(model []byte, input string, outputs []string, threads int) (*Session, 
 	if err != nil {
 		return nil, err
 	}
-	session, err := ort.NewDynamicAdvancedSessionWithONNXData(model, []string{input}, outputs, options)
+	loaded, err := ort.NewDynamicAdvancedSessionWithONNXData(model, []string{input}, outputs, options)
 	if err != nil {
 		return nil, err
 	}
-	return &Session{session, outputs}, nil
-}
-
-// A Tensor is numbers in row-major order.
-type Tensor struct {
-	Shape []int64
-	Data  []float32
+	return &session{loaded, outputs}, nil
 }
 
 // Run feeds the input and returns the outputs in the order given to Load.
-func (s *Session) Run(input Tensor) ([]Tensor, error) {
+func (s *session) Run(input detect.Tensor) ([]detect.Tensor, error) {
 	in, err := ort.NewTensor(ort.NewShape(input.Shape...), input.Data)
 	if err != nil {
 		return nil, err
@@ -124,19 +115,19 @@ func (s *Session) Run(input Tensor) ([]Tensor, error) {
 			}
 		}
 	}()
-	if err := s.session.Run([]ort.Value{in}, values); err != nil {
+	if err := s.DynamicAdvancedSession.Run([]ort.Value{in}, values); err != nil {
 		return nil, err
 	}
-	tensors := make([]Tensor, len(values))
+	tensors := make([]detect.Tensor, len(values))
 	for i, v := range values {
 		t, ok := v.(*ort.Tensor[float32])
 		if !ok {
 			return nil, fmt.Errorf("output %s is not a float32 tensor", s.outputs[i])
 		}
-		tensors[i] = Tensor{Shape: t.GetShape(), Data: t.GetData()}
+		tensors[i] = detect.Tensor{Shape: t.GetShape(), Data: t.GetData()}
 	}
 	return tensors, nil
 }
 
 // Close frees the model. No Run may be going on.
-func (s *Session) Close() error { return s.session.Destroy() }
+func (s *session) Close() error { return s.Destroy() }

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+)
+
+const testdata = "../../reconciler/detect/testdata/"
+
+// aobDetect builds the command and returns a function that runs it.
+func aobDetect(t *testing.T) func(args ...string) (stdout, stderr string, err error) {
+	binary := filepath.Join(t.TempDir(), "aob-detect")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return func(args ...string) (string, string, error) {
+		cmd := exec.Command(binary, args...)
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		err := cmd.Run()
+		return out.String(), errs.String(), err
+	}
+}
+
+func TestHelp(t *testing.T) {
+	root := newCommand()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "help" {
+			continue
+		}
+		if cmd.Short == "" || cmd.Long == "" || !strings.Contains(cmd.Example, "aob-detect "+cmd.Name()) {
+			t.Errorf("%s: its help lacks a sentence, a page or an example", cmd.Name())
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	if _, err := detect.FindLibrary(); err != nil {
+		t.Skipf("this test runs real models: %v", err)
+	}
+	run := aobDetect(t)
+
+	// As the example of inspect: a bundle's folder out of a model.
+	stdout, stderr, err := run("inspect", testdata+"detector.onnx")
+	if err != nil || stderr != "" {
+		t.Fatalf("inspect: %v\n%s", err, stderr)
+	}
+	var answer struct{ Inspected detect.Inspection }
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &answer); err != nil {
+		t.Fatal(err)
+	}
+	bundle := t.TempDir()
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(bundle, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	model, err := os.ReadFile(testdata + "detector.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(detect.ModelFile, model)
+	write(detect.SignatureFile, delivery.Canonical(answer.Inspected.Signature))
+	write(detect.LabelsFile, []byte(`["red","blue"]`))
+	write(detect.GoldenFile, answer.Inspected.Golden)
+
+	stdout, stderr, err = run("infer", "--bundle", bundle, "--score", "0.9", testdata+"picture.png", testdata+"small.png")
+	if err != nil || stderr != "" {
+		t.Fatalf("infer: %v\n%s", err, stderr)
+	}
+	dec := json.NewDecoder(strings.NewReader(stdout))
+	for _, want := range []string{"picture.png", "small.png"} {
+		var got struct {
+			Image         string
+			Width, Height int
+			Boxes         []delivery.Box
+		}
+		if err := dec.Decode(&got); err != nil || filepath.Base(got.Image) != want || got.Width == 0 || len(got.Boxes) == 8 {
+			t.Errorf("%s: %+v, %v", want, got, err)
+		}
+		for _, b := range got.Boxes {
+			if b.Score < 0.9 {
+				t.Errorf("%s: a box of score %v", want, b.Score)
+			}
+		}
+	}
+
+	for _, c := range []struct {
+		args []string
+		want string // on standard error
+	}{
+		{[]string{"infer", "--bundle", bundle, testdata + "make_models.py"}, "aob-detect: ../../reconciler/detect/testdata/make_models.py: image: neither JPEG nor PNG\n"},
+		{[]string{"infer", "--bundle", testdata, testdata + "small.png"}, "signature.json: no such file or directory\n"},
+		{[]string{"infer", testdata + "small.png"}, `required flag(s) "bundle" not set`},
+		{[]string{"inspect", testdata + "wrong_slots.onnx"}, "num_classes is 7"},
+		{[]string{"inspect", "--memory", "much", testdata + "detector.onnx"}, "--memory: want a size"},
+		{[]string{"inspect", "--library", testdata + "picture.png", testdata + "detector.onnx"}, "load ONNX Runtime from"},
+	} {
+		_, stderr, err := run(c.args...)
+		if err == nil || !strings.HasPrefix(stderr, "aob-detect: ") || !strings.Contains(stderr, c.want) {
+			t.Errorf("%q: %v, %s", c.args, err, stderr)
+		}
+	}
+}
