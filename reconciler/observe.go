@@ -67,9 +67,8 @@ func newSeen() seen {
 // have changed since the last turn.
 func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	now := r.Now()
-	before := r.gitBytes()
 	refs, moved, err := r.Repo.Observe(ctx)
-	r.Metrics.GitObserve(r.Now().Sub(now), r.gitBytes()-before)
+	r.Metrics.GitObserve(r.Now().Sub(now))
 	if err != nil {
 		return plan.World{}, false, err
 	}
@@ -93,13 +92,6 @@ func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	}
 	r.seen.world = w
 	return w, true, nil
-}
-
-func (r *Reconciler) gitBytes() int64 {
-	if r.GitBytes == nil {
-		return 0
-	}
-	return r.GitBytes()
 }
 
 // nextLook returns when the next turn is due.

@@ -74,7 +74,7 @@ type (
 	Metrics interface {
 		Turn(took time.Duration, steps int, err error)
 		ForgeCall(what string, took time.Duration, err error)
-		GitObserve(took time.Duration, bytes int64)
+		GitObserve(took time.Duration)
 		RunStarted(kind delivery.RunKind)
 		Step(kind string, err error)
 	}
@@ -92,7 +92,6 @@ type Reconciler struct {
 	Fleet    Fleet
 	Ledger   Ledger
 	Metrics  Metrics
-	GitBytes func() int64 // read from the remote so far; nil where nobody counts
 	Parser   *intent.Cache
 
 	Main     string        // the target branch

@@ -96,7 +96,7 @@ type noMetrics struct{}
 func (noMetrics) Turn(time.Duration, int, error)         {}
 func (noMetrics) ForgeCall(string, time.Duration, error) {}
 func (noMetrics) Step(string, error)                     {}
-func (noMetrics) GitObserve(time.Duration, int64)        {}
+func (noMetrics) GitObserve(time.Duration)               {}
 func (noMetrics) RunStarted(delivery.RunKind)            {}
 
 // ---- git

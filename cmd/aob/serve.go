@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -124,9 +122,8 @@ func serve(ctx context.Context, config string) (err error) {
 	}
 	r := &reconciler.Reconciler{}
 	source := &reconciler.Source{Reconciler: r, RunFolder: st.runs()}
-	metrics := web.NewMetrics(source.Counts)
-	counter := &countingTransport{base: http.DefaultTransport.(*http.Transport).Clone()}
-	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s), Transport: counter})
+	metrics := web.NewMetrics()
+	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s), Transport: metrics.CountGit(nil)})
 	if err != nil {
 		return err
 	}
@@ -136,9 +133,8 @@ func serve(ctx context.Context, config string) (err error) {
 		return err
 	}
 
-	*r = reconciler.Reconciler{
-		GitBytes: counter.read.Load,
-		Repo:     mirror, Ledger: book, Metrics: metrics,
+	r := &reconciler.Reconciler{
+		Repo: mirror, Ledger: book, Metrics: metrics,
 		Parser: intent.NewCache(intent.Options{Args: schemas.Check, Roots: rootNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge), Progress: 5 * time.Second,
 		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics, DataTime: delivery.Duration(2 * time.Hour),
@@ -157,7 +153,8 @@ func serve(ctx context.Context, config string) (err error) {
 	}
 	r.Fleet = devices
 
-	source.Commits = mirror
+	source := &reconciler.Source{Reconciler: r, RunFolder: st.runs(), Commits: mirror}
+	metrics.Watch(source)
 	var webhook http.Handler
 	if g := s.Forge.Gitea; g != nil {
 		if r.Forge, webhook, err = giteaForge(g, r, metrics, log); err != nil {
@@ -168,26 +165,16 @@ func serve(ctx context.Context, config string) (err error) {
 		r.Forge, source.Merger, source.Asker = local, local, book
 	}
 
-	socket, err := web.ListenSocket(orDefault(s.Socket, st.path("aob.sock")))
-	if err != nil {
-		return err
+	server := web.Server{Source: source, Metrics: metrics, Log: log,
+		Socket:  orDefault(s.Socket, st.path("aob.sock")),
+		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
+		Fleet: devices.Handler(), Bundles: bundles.Handler(metrics.BytesServed), Webhook: webhook,
 	}
-	listener, err := web.Listen(web.Address{Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key})
-	if err != nil {
-		return errors.Join(err, socket.Close())
-	}
-	site := web.Site{Fleet: devices.Handler(), Artifacts: bundles.Handler(metrics.ModelBytes), Webhook: webhook, Metrics: metrics.Handler(), Ready: source.Ready}
-
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	failed := make(chan error, 3)
-	for _, part := range []func() error{
-		func() error { return web.Serve(ctx, socket, web.API{Source: source, Log: log}.Handler(), log) },
-		func() error { return web.Serve(ctx, listener, site.Handler(), log) },
-		func() error { return r.Run(ctx) },
-	} {
-		go func() { failed <- part(); cancel() }()
-	}
+	failed := make(chan error, 2)
+	go func() { failed <- server.Run(ctx); cancel() }()
+	go func() { failed <- r.Run(ctx); cancel() }()
 	log.Info("serving", "repository", redacted(s.Repository), "state", string(st))
 	for range cap(failed) {
 		if part := <-failed; !errors.Is(part, context.Canceled) { // asked to end; runs go on by themselves
@@ -304,32 +291,6 @@ func giteaForge(g *intent.ServerGitea, r *reconciler.Reconciler, metrics *web.Me
 		event, err := read(req)
 		return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err
 	}}, nil
-}
-
-// A countingTransport counts what is read from the git remote.
-type countingTransport struct {
-	base http.RoundTripper
-	read atomic.Int64
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t *countingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.base.RoundTrip(req)
-	if err == nil {
-		resp.Body = &countingBody{resp.Body, &t.read}
-	}
-	return resp, err
-}
-
-type countingBody struct {
-	io.ReadCloser
-	read *atomic.Int64
-}
-
-func (b *countingBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.read.Add(int64(n))
-	return n, err
 }
 
 // redacted shows an address without the user in it.
