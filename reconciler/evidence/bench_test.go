@@ -1,0 +1,68 @@
+package evidence_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/evidence"
+)
+
+// BenchmarkLoad measures reading 500 bundles' worth of statements.
+func BenchmarkLoad(b *testing.B) {
+	blobs, bundles := bundlesIn(b, b.TempDir(), 50)
+	k := key(b)
+	store := evidence.New(blobs, k, nil)
+	for i, bundle := range bundles {
+		for j := range 10 {
+			run := fmt.Sprintf("%d/%d", i, j)
+			t := training(bundle, run)
+			t.Data.Images = map[string]int{"train": 1000, "valid": 100}
+			for _, err := range []error{
+				store.SignTraining(b.Context(), t),
+				store.SignVerdict(b.Context(), bundle, verdictOf(run)),
+				store.SignRelease(b.Context(), releaseOf(bundle, j)),
+				store.SignAcceptance(b.Context(), acceptanceOf(bundle, j)),
+			} {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	b.Run("cold", func(b *testing.B) {
+		for b.Loop() {
+			load(b, evidence.New(blobs, nil, public(k)))
+		}
+	})
+	load(b, store)
+	b.Run("unchanged", func(b *testing.B) {
+		for b.Loop() {
+			load(b, store)
+		}
+	})
+	last := bundles[len(bundles)-1:]
+	if err := store.SignScores(b.Context(), bigScores(last[0])); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("scores of one bundle, cold", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := evidence.New(blobs, k, nil).Scores(b.Context(), last); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// bigScores has the samples of twenty metrics.
+func bigScores(bundle delivery.Digest) delivery.Scores {
+	s := scoresOf(bundle, "big")
+	for m := range 20 {
+		samples := make(delivery.Samples, 1000)
+		for i := range samples {
+			samples[i] = float64(i*1000+m) / 1234567
+		}
+		s.Scores.Resamples[fmt.Sprintf("AP/%d", m)] = samples
+	}
+	return s
+}

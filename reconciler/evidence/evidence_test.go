@@ -1,0 +1,556 @@
+package evidence_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/evidence"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+func digest(text string) delivery.Digest { return delivery.Sum([]byte(text)) }
+
+func key(t testing.TB) *trust.Key {
+	t.Helper()
+	k, err := trust.Create(filepath.Join(t.TempDir(), "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func public(keys ...*trust.Key) []trust.PublicKey {
+	var list []trust.PublicKey
+	for _, k := range keys {
+		list = append(list, k.Public())
+	}
+	return list
+}
+
+// bundlesIn opens a folder and pushes n bundles into it.
+func bundlesIn(t testing.TB, dir string, n int) (*artifact.Store, []delivery.Digest) {
+	t.Helper()
+	s, err := artifact.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var digests []delivery.Digest
+	for i := range n {
+		model := filepath.Join(t.TempDir(), "model.onnx")
+		if err := os.WriteFile(model, fmt.Appendf(nil, "onnx %d", i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.Push(t.Context(), artifact.Bundle{ModelPath: model, Signature: delivery.Signature{SchemaVersion: 1},
+			Golden: []byte("golden"), Labels: []string{"pallet"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, d)
+	}
+	return s, digests
+}
+
+func training(bundle delivery.Digest, run string) delivery.Training {
+	return delivery.Training{Run: digest(run), Spec: digest("spec"), Result: delivery.TrainResult{Bundle: bundle, Size: 6, Trainer: []byte(`{"torch":"2"}`)}}
+}
+
+func scoresOf(bundle delivery.Digest, k string) delivery.Scores {
+	return delivery.Scores{Key: digest(k), Input: delivery.EvalRun{Bundle: bundle},
+		Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": 0.44}, Resamples: map[string]delivery.Samples{"mAP": {0.4, 0.44, 0.5}}}}
+}
+
+func verdictOf(k string) delivery.Verdict {
+	return delivery.Verdict{Gate: "production", Model: "pallets", Outcome: delivery.Pass, Key: digest(k)}
+}
+
+func releaseOf(bundle delivery.Digest, version int) delivery.ReleaseStatement {
+	return delivery.ReleaseStatement{Model: "pallets", Version: version, Spec: digest("spec"), Bundle: bundle}
+}
+
+func acceptanceOf(bundle delivery.Digest, version int) delivery.Acceptance {
+	return delivery.Acceptance{Model: "pallets", Version: version, Spec: digest("spec"), Bundle: bundle, Commit: "c0ffee"}
+}
+
+func abortOf(bundle delivery.Digest) delivery.Abort {
+	return delivery.Abort{Fleet: "north", Model: "pallets", Bundle: bundle, Why: "2 of 3 failed", At: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)}
+}
+
+// sayAll signs one statement of every kind about a bundle.
+func sayAll(t testing.TB, s *evidence.Store, bundle delivery.Digest) {
+	t.Helper()
+	ctx := t.Context()
+	if err := errors.Join(
+		s.SignTraining(ctx, training(bundle, "run")),
+		s.SignScores(ctx, scoresOf(bundle, "score")),
+		s.SignVerdict(ctx, bundle, verdictOf("verdict")),
+		s.SignRelease(ctx, releaseOf(bundle, 1)),
+		s.SignAcceptance(ctx, acceptanceOf(bundle, 1)),
+		s.SignAbort(ctx, abortOf(bundle)),
+	); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func load(t testing.TB, s *evidence.Store) *evidence.Snapshot {
+	t.Helper()
+	snapshot, err := s.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snapshot
+}
+
+func TestWhatIsSignedIsThereAgain(t *testing.T) {
+	dir := t.TempDir()
+	blobs, b := bundlesIn(t, dir, 2)
+	k := key(t)
+	store := evidence.New(blobs, k, nil)
+	sayAll(t, store, b[0])
+	if err := errors.Join(
+		store.SignTraining(t.Context(), training(b[1], "run")), // trained again under the same key
+		store.SignTraining(t.Context(), training(b[1], "another run")),
+		store.SignAcceptance(t.Context(), acceptanceOf(b[1], 3)),
+		store.SignAcceptance(t.Context(), acceptanceOf(b[0], 2)), // a rollback, said late
+	); err != nil {
+		t.Fatal(err)
+	}
+	want := &evidence.Snapshot{
+		Trainings: map[delivery.Digest]delivery.Training{digest("run"): training(b[0], "run"), digest("another run"): training(b[1], "another run")},
+		TrainingsOf: map[delivery.Digest][]delivery.Training{
+			digest("spec"): {training(b[0], "run"), training(b[1], "run"), training(b[1], "another run")}},
+		Verdicts:      map[delivery.Digest]delivery.Verdict{digest("verdict"): verdictOf("verdict")},
+		ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{b[0]: {releaseOf(b[0], 1)}},
+		AcceptancesOf: map[string][]delivery.Acceptance{"pallets": {acceptanceOf(b[0], 1), acceptanceOf(b[0], 2), acceptanceOf(b[1], 3)}},
+		AbortsOf:      map[string][]delivery.Abort{"north": {abortOf(b[0])}},
+	}
+	// The folder and the public key are enough, wherever the folder is.
+	moved := filepath.Join(t.TempDir(), "moved")
+	if err := os.CopyFS(moved, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, err := artifact.Open(moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*evidence.Store{"the same store": store, "a copy, read-only": evidence.New(elsewhere, nil, public(k))} {
+		got := load(t, s)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if r := got.Releases(digest("spec"), b[0]); len(r) != 1 || len(got.Releases(digest("other"), b[0])) != 0 {
+			t.Errorf("%s: releases %v", name, r)
+		}
+		if a := got.Accepted("pallets", b[0]); len(a) != 2 || len(got.Accepted("other", b[0])) != 0 {
+			t.Errorf("%s: accepted %v", name, a)
+		}
+		if a := got.Aborts("north", b[0]); len(a) != 1 || len(got.Aborts("north", b[1])) != 0 {
+			t.Errorf("%s: aborts %v", name, a)
+		}
+		scores, skipped, err := s.Scores(t.Context(), b)
+		if diff := cmp.Diff(map[delivery.Digest]delivery.Scores{digest("score"): scoresOf(b[0], "score")}, scores); diff != "" || err != nil || skipped != nil {
+			t.Errorf("%s: scores %s, skipped %v, %v", name, diff, skipped, err)
+		}
+		if scores, _, err := s.Scores(t.Context(), b[1:]); len(scores) != 0 || err != nil {
+			t.Errorf("%s: scores of the other bundle: %v, %v", name, scores, err)
+		}
+	}
+}
+
+func TestSayingItAgainChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	blobs, b := bundlesIn(t, dir, 1)
+	old, next := key(t), key(t)
+	sayAll(t, evidence.New(blobs, old, nil), b[0])
+	before := referrers(t, dir)
+	// By the same process, by another, and after the key was replaced.
+	for name, s := range map[string]*evidence.Store{
+		"the same key":  evidence.New(blobs, old, nil),
+		"another key":   evidence.New(blobs, next, public(old)),
+		"an untold key": evidence.New(blobs, old, public(next)),
+	} {
+		sayAll(t, s, b[0])
+		load(t, s)
+		sayAll(t, s, b[0])
+		if got := referrers(t, dir); got != before {
+			t.Errorf("%s: the folder grew from %d files to %d", name, before, got)
+		}
+	}
+}
+
+// referrers counts the files of a folder.
+func referrers(t *testing.T, dir string) int {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(dir, "blobs", "sha256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestKeysAreReplaced(t *testing.T) {
+	blobs, b := bundlesIn(t, t.TempDir(), 1)
+	old, next := key(t), key(t)
+	if err := evidence.New(blobs, old, nil).SignAcceptance(t.Context(), acceptanceOf(b[0], 1)); err != nil {
+		t.Fatal(err)
+	}
+	both := evidence.New(blobs, next, public(old))
+	if got := load(t, both); len(got.Accepted("pallets", b[0])) != 1 {
+		t.Error("an acceptance by the old key no longer counts")
+	}
+	alone := evidence.New(blobs, next, nil)
+	got := load(t, alone)
+	if len(got.Accepted("pallets", b[0])) != 0 {
+		t.Error("an acceptance by a key that is not trusted counts")
+	}
+	if len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0].Why, old.ID()) || !strings.Contains(got.Skipped[0].Why, next.ID()) || got.Skipped[0].Bundle != b[0] {
+		t.Errorf("skipped %+v, want the reason to name both keys", got.Skipped)
+	}
+	// What no longer counts may be said again, and then counts once.
+	if err := alone.SignAcceptance(t.Context(), acceptanceOf(b[0], 1)); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*evidence.Store{"the new key alone": alone, "both keys": both} {
+		if got := load(t, s).Accepted("pallets", b[0]); len(got) != 1 {
+			t.Errorf("%s: %d acceptances, want 1", name, len(got))
+		}
+	}
+}
+
+func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
+	k, stranger := key(t), key(t)
+	const trainingType, scoresType = "application/vnd.aob.training.v1+json", "application/vnd.aob.scores.v1+json"
+	statement := func(bundle delivery.Digest, predicateType string, predicate any) []byte {
+		return delivery.Canonical(delivery.Statement{Type: delivery.StatementType, PredicateType: predicateType, Predicate: delivery.Canonical(predicate),
+			Subject: []delivery.Subject{{Name: "bundle", Digest: map[string]string{"sha256": bundle.Hex()}}}})
+	}
+	signed := func(k *trust.Key, payload []byte) []byte {
+		envelope, err := trust.Sign(k, delivery.StatementPayload, payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return envelope
+	}
+	for _, c := range []struct {
+		name     string
+		envelope func(one, two delivery.Digest) []byte
+		want     string
+	}{
+		{"a stranger's", func(one, _ delivery.Digest) []byte {
+			return signed(stranger, statement(one, delivery.TrainingType, training(one, "run")))
+		}, "no trusted key signed it"},
+		{"about another bundle", func(_, two delivery.Digest) []byte {
+			return signed(k, statement(two, delivery.TrainingType, training(two, "run")))
+		}, "it is about sha256:"},
+		{"with another bundle in its predicate", func(one, two delivery.Digest) []byte {
+			return signed(k, statement(one, delivery.TrainingType, training(two, "run")))
+		}, "its predicate is about"},
+		{"about nothing", func(_, _ delivery.Digest) []byte {
+			return signed(k, []byte(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/training/v1"}`))
+		}, "it is about nothing"},
+		{"about two bundles", func(one, two delivery.Digest) []byte {
+			return signed(k, delivery.Canonical(delivery.Statement{Type: delivery.StatementType, PredicateType: delivery.TrainingType, Predicate: delivery.Canonical(training(one, "run")),
+				Subject: []delivery.Subject{{Digest: map[string]string{"sha256": one.Hex()}}, {Digest: map[string]string{"sha256": two.Hex()}}}}))
+		}, "it is about sha256:"},
+		{"of another kind", func(one, _ delivery.Digest) []byte {
+			return signed(k, statement(one, delivery.AcceptanceType, acceptanceOf(one, 1)))
+		}, "want a predicate of type https://aob.dev/training/v1"},
+		{"of another form", func(one, _ delivery.Digest) []byte {
+			return signed(k, statement(one, delivery.TrainingType, "trained"))
+		}, "predicate:"},
+		{"without a run key", func(one, _ delivery.Digest) []byte {
+			return signed(k, statement(one, delivery.TrainingType, delivery.Training{Spec: "x", Result: delivery.TrainResult{Bundle: one}}))
+		}, "run is empty"},
+		{"not a statement", func(_, _ delivery.Digest) []byte { return signed(k, []byte("hello")) }, "not an in-toto statement"},
+		{"a statement of another time", func(_, _ delivery.Digest) []byte {
+			return signed(k, []byte(`{"_type":"https://in-toto.io/Statement/v9"}`))
+		}, "want a statement of type"},
+		{"a desired state", func(_, _ delivery.Digest) []byte {
+			envelope, err := trust.Sign(k, delivery.DesiredPayload, []byte("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return envelope
+		}, "want a payload of type"},
+		{"not signed", func(one, _ delivery.Digest) []byte {
+			return statement(one, delivery.TrainingType, training(one, "run"))
+		}, "not a DSSE envelope"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			blobs, b := bundlesIn(t, t.TempDir(), 2)
+			good := evidence.New(blobs, k, nil)
+			if err := good.SignTraining(t.Context(), training(b[1], "good")); err != nil {
+				t.Fatal(err)
+			}
+			referrer, err := blobs.Attach(t.Context(), b[0], trainingType, c.envelope(b[0], b[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := load(t, evidence.New(blobs, nil, public(k)))
+			if len(got.Trainings) != 1 || got.Trainings[digest("good")].Run == "" {
+				t.Errorf("trainings %v, want the good one alone", got.Trainings)
+			}
+			if len(got.Skipped) != 1 || got.Skipped[0].Referrer != referrer || got.Skipped[0].Bundle != b[0] || !strings.Contains(got.Skipped[0].Why, c.want) {
+				t.Errorf("skipped %+v, want %s with %q", got.Skipped, referrer, c.want)
+			}
+			// The same holds for scores.
+			if _, err := blobs.Attach(t.Context(), b[0], scoresType, c.envelope(b[0], b[1])); err != nil {
+				t.Fatal(err)
+			}
+			scores, skipped, err := good.Scores(t.Context(), b)
+			if len(scores) != 0 || len(skipped) != 1 || err != nil {
+				t.Errorf("scores %v, skipped %v, %v", scores, skipped, err)
+			}
+		})
+	}
+}
+
+func TestSignRefuses(t *testing.T) {
+	blobs, b := bundlesIn(t, t.TempDir(), 1)
+	store := evidence.New(blobs, key(t), nil)
+	other := digest("another bundle")
+	for _, c := range []struct {
+		name          string
+		bundle        delivery.Digest
+		predicateType string
+		predicate     any
+		want          string
+	}{
+		{"a bundle that is not there", other, delivery.TrainingType, training(other, "run"), "no such bundle"},
+		{"a digest that is none", "sha256:x", delivery.TrainingType, training("sha256:x", "run"), "want a digest"},
+		{"a kind that is none", b[0], "https://aob.dev/rumour/v1", training(b[0], "run"), "no statement of type"},
+		{"a predicate of another kind", b[0], delivery.TrainingType, "trained", "predicate:"},
+		{"a predicate about another bundle", b[0], delivery.TrainingType, training(other, "run"), "its predicate is about"},
+		{"a number that is none", b[0], delivery.ScoresType, delivery.Scores{Key: "k", Input: delivery.EvalRun{Bundle: b[0]},
+			Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": math.NaN()}}}, "unsupported value"},
+		{"more than an envelope holds", b[0], delivery.AbortType, delivery.Abort{Fleet: "f", Model: "m", Bundle: b[0], Why: strings.Repeat("x", 4<<20)}, "the most is"},
+	} {
+		if err := store.Sign(t.Context(), c.bundle, c.predicateType, c.predicate); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
+		}
+	}
+	if got := load(t, store); len(got.Trainings)+len(got.Skipped) != 0 {
+		t.Errorf("attached all the same: %+v", got)
+	}
+	err := evidence.New(blobs, nil, nil).SignTraining(t.Context(), training(b[0], "run"))
+	if blocked, ok := errors.AsType[delivery.Blocked](err); !ok || blocked.Do == "" {
+		t.Errorf("without a key: %v, want Blocked", err)
+	}
+}
+
+// counting counts how often referrers are read.
+type counting struct {
+	*artifact.Store
+	mu    sync.Mutex
+	reads int
+}
+
+func (c *counting) Attachment(ctx context.Context, referrer delivery.Digest) (delivery.Digest, []byte, error) {
+	c.mu.Lock()
+	c.reads++
+	c.mu.Unlock()
+	return c.Store.Attachment(ctx, referrer)
+}
+
+func TestOnlyWhatIsNewIsRead(t *testing.T) {
+	dir := t.TempDir()
+	blobs, b := bundlesIn(t, dir, 2)
+	k := key(t)
+	writer := evidence.New(blobs, k, nil)
+	sayAll(t, writer, b[0])
+	counted := &counting{Store: blobs}
+	reader := evidence.New(counted, nil, public(k))
+	reads := func(name string, want int) {
+		t.Helper()
+		if counted.reads != want {
+			t.Errorf("%s: %d reads, want %d", name, counted.reads, want)
+		}
+		counted.reads = 0
+	}
+	first := load(t, reader)
+	reads("the first time", 5)
+	if second := load(t, reader); second != first {
+		t.Error("another snapshot, though nothing changed")
+	}
+	reads("nothing changed", 0)
+	if err := writer.SignAcceptance(t.Context(), acceptanceOf(b[1], 2)); err != nil {
+		t.Fatal(err)
+	}
+	third := load(t, reader)
+	reads("one more statement", 1)
+	if len(third.AcceptancesOf["pallets"]) != 2 || len(first.AcceptancesOf["pallets"]) != 1 {
+		t.Error("the new snapshot lacks it, or the old one was changed")
+	}
+	for range 2 {
+		if _, _, err := reader.Scores(t.Context(), b[:1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reads("scores, twice", 1)
+}
+
+func TestADamagedStatementIsReadAgainWhenMended(t *testing.T) {
+	dir := t.TempDir()
+	blobs, b := bundlesIn(t, dir, 1)
+	store := evidence.New(blobs, key(t), nil)
+	before := referrers(t, dir)
+	if err := store.SignTraining(t.Context(), training(b[0], "run")); err != nil {
+		t.Fatal(err)
+	}
+	if referrers(t, dir) == before {
+		t.Fatal("nothing was written")
+	}
+	var envelope string
+	for path, data := range tree(t, dir) {
+		if strings.Contains(data, "payloadType") {
+			envelope = path
+		}
+	}
+	good := tree(t, dir)[envelope]
+	replace(t, filepath.Join(dir, envelope), good[1:])
+	got := load(t, store)
+	if len(got.Trainings) != 0 || len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0].Why, "damaged") {
+		t.Fatalf("damaged: %+v", got)
+	}
+	replace(t, filepath.Join(dir, envelope), good)
+	if got := load(t, store); len(got.Trainings) != 1 || len(got.Skipped) != 0 {
+		t.Errorf("mended: %+v", got)
+	}
+}
+
+// Flip one bit at a time in every file. Of the statements, each is then there as
+// it was signed, or skipped with a reason, or reading fails; none is another.
+func TestEveryFlippedBitIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	blobs, b := bundlesIn(t, dir, 1)
+	k := key(t)
+	sayAll(t, evidence.New(blobs, k, nil), b[0])
+	want := load(t, evidence.New(blobs, nil, public(k)))
+	wantScores, _, err := evidence.New(blobs, nil, public(k)).Scores(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, good := range tree(t, dir) {
+		for i := 0; i < len(good); i += 11 { // the tests of artifact flip bits of every byte
+			bad := []byte(good)
+			bad[i] ^= 1 << (i % 8)
+			replace(t, filepath.Join(dir, name), string(bad))
+			if problem := compare(t, dir, k, b, want, wantScores); problem != "" {
+				t.Fatalf("%s, byte %d, %q for %q: %s", name, i, bad[i], good[i], problem)
+			}
+		}
+		replace(t, filepath.Join(dir, name), good)
+	}
+}
+
+// compare reads the evidence and says where it is neither as wanted nor missed.
+func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *evidence.Snapshot, wantScores map[delivery.Digest]delivery.Scores) string {
+	blobs, err := artifact.Open(dir)
+	if err != nil {
+		return ""
+	}
+	store := evidence.New(blobs, nil, public(k))
+	got, err := store.Load(t.Context())
+	if err != nil {
+		return ""
+	}
+	if len(got.Skipped) == 0 {
+		if diff := cmp.Diff(want, got); diff != "" {
+			return diff
+		}
+	}
+	// With one skipped, the others are as they were.
+	found := len(got.Trainings) + len(got.Verdicts) + len(got.ReleasesOf) + len(got.AcceptancesOf) + len(got.AbortsOf)
+	if found+len(got.Skipped) != 5 {
+		return fmt.Sprintf("%d statements and %d skipped, want 5 together", found, len(got.Skipped))
+	}
+	scores, skipped, err := store.Scores(t.Context(), b)
+	if err != nil || len(skipped) == 1 && len(scores) == 0 {
+		return ""
+	}
+	return cmp.Diff(wantScores, scores)
+}
+
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(filepath.Join(dir, path))
+		found[path] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// replace puts a file in place of one that may be read-only.
+func replace(t *testing.T, path, data string) {
+	t.Helper()
+	if err := errors.Join(os.WriteFile(path+".new", []byte(data), 0o644), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSigningAndLoadingAtOnce(t *testing.T) {
+	blobs, b := bundlesIn(t, t.TempDir(), 2)
+	store := evidence.New(blobs, key(t), nil)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for _, bundle := range b {
+				if err := store.SignTraining(t.Context(), training(bundle, fmt.Sprint(i/2))); err != nil {
+					t.Error(err)
+				}
+				if _, err := store.Load(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := store.Scores(t.Context(), b); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := load(t, store); len(got.TrainingsOf[digest("spec")]) != 8 {
+		t.Errorf("%d trainings, want 8", len(got.TrainingsOf[digest("spec")]))
+	}
+}
+
+// broken is a folder that cannot be listed.
+type broken struct{ *artifact.Store }
+
+func (broken) Referrers(context.Context, string) (iter.Seq2[delivery.Digest, delivery.Digest], error) {
+	return nil, fs.ErrPermission
+}
+
+func TestAFolderThatCannotBeListedIsAnError(t *testing.T) {
+	blobs, b := bundlesIn(t, t.TempDir(), 1)
+	store := evidence.New(broken{blobs}, key(t), nil)
+	if _, err := store.Load(t.Context()); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("Load: %v", err)
+	}
+	if _, _, err := store.Scores(t.Context(), b); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("Scores: %v", err)
+	}
+	if err := store.SignTraining(t.Context(), training(b[0], "run")); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("Sign: %v", err)
+	}
+}

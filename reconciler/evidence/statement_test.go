@@ -1,0 +1,36 @@
+package evidence
+
+import (
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+func FuzzDecodeStatement(f *testing.F) {
+	bundle := delivery.Sum([]byte("bundle"))
+	good, err := encodeStatement(abort, bundle, delivery.Abort{Fleet: "north", Model: "pallets", Bundle: bundle})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/abort/v1","subject":[{}],"predicate":null}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		value, err := decodeStatement(abort, bundle, payload)
+		if err != nil {
+			return
+		}
+		a := value.(delivery.Abort)
+		if a.Bundle != bundle || a.Fleet == "" {
+			t.Errorf("accepted %+v", a)
+		}
+		newSnapshot().add(value)
+	})
+}
+
+// A snapshot has a place for every kind that Load reads.
+func TestEveryKindHasAPlace(t *testing.T) {
+	for _, k := range snapshotKinds {
+		value, _, _ := k.decode([]byte("{}"))
+		newSnapshot().add(value)
+	}
+}
