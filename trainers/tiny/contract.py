@@ -6,6 +6,7 @@ the world learns about it is in the output folder. Files are replaced whole, so 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -16,7 +17,7 @@ import threading
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 NAME, VERSION = "tiny", 1
 TRAINER = f"{NAME}@{VERSION}"
@@ -252,19 +253,22 @@ def replace(file: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def claim(folder: Path) -> int:
-    """Locks the output folder for this process; the lock goes with the process, however it ends."""
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Holds the output folder for this process alone; the lock goes with the process, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
         raise BadRun(f"{folder}: {e.strerror}") from None
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadRun(f"{folder}: another trainer is at work there") from None
+        yield
+    finally:
         os.close(held)
-        raise BadRun(f"{folder}: another trainer is at work there") from None
-    return held
 
 
 class Log:
@@ -272,6 +276,12 @@ class Log:
 
     def __init__(self, file: Path) -> None:
         self._file = open(file, "a", encoding="utf-8")
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
 
     def __call__(self, line: str) -> None:
         stamped = f"{_now()} {line}\n"
@@ -281,7 +291,8 @@ class Log:
             sys.stdout.write(stamped)
             sys.stdout.flush()
         except OSError:
-            pass
+            # Whoever listened is gone; without this, the flush at exit would fail again and change the exit status.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Status:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +116,10 @@ def _split(folder: Path, file: Path, document: dict, classes: Sequence[str]) -> 
         if annotation["category_id"] not in label:
             raise BadData(f"{which}: category {names[annotation['category_id']]!r} is not one of the model's classes")
         _, width, height = images[annotation["image_id"]]
-        x, y, w, h = (float(v) for v in annotation["bbox"])
-        if not all(map(math.isfinite, (x, y, w, h))):
-            raise BadData(f"{which}: bbox {annotation['bbox']} is not finite")
+        bbox = annotation["bbox"]
+        if not (isinstance(bbox, list) and len(bbox) == 4 and all(_finite(v) for v in bbox)):
+            raise BadData(f"{which}: bbox must be four finite numbers, not {bbox!r}")
+        x, y, w, h = bbox
         x1, y1 = min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0)
         x2, y2 = min(max((x + w) / width, 0.0), 1.0), min(max((y + h) / height, 0.0), 1.0)
         if x2 <= x1 or y2 <= y1:
@@ -135,6 +135,10 @@ def _split(folder: Path, file: Path, document: dict, classes: Sequence[str]) -> 
         truth = Truth(table[:, :4], table[:, 4].astype(np.int64), table[:, 5] > 0)
         pictures.append(Picture(path, width, height, truth))
     return Split(pictures, dropped)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def input_size(pictures: Sequence[Picture], long_side: int, short_side: int | None) -> tuple[int, int]:

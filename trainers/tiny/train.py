@@ -393,6 +393,31 @@ def is_done(run: Run, state: dict[str, Any] | None) -> bool:
     return state is not None and phase == "done" and all((run.output / f).is_file() for f in files)
 
 
+def attempt(run: Run, log: Log, signals: Signals, state: dict[str, Any] | None) -> int:
+    """Trains, and turns every way it can end into a status, a line and an exit status."""
+    status = Status(run.output / "status.json", run.epochs)
+    try:
+        train(run, status, log, signals, state)
+        status.close()
+        status.enter("done")
+        return 0
+    except Stopped as e:
+        status.close()
+        log(str(e))
+        return 128 + e.number
+    except Exception as e:
+        status.close()
+        expected = isinstance(e, (BadData, FloatingPointError))
+        line = " ".join((str(e) if expected else f"{type(e).__name__}: {e}").split())
+        try:
+            status.enter("failed", line)
+            log(f"error: {line}" if expected else traceback.format_exc())
+        except OSError:
+            pass  # the disk may be what failed; standard error still hears of it
+        print(f"error: {line}", file=sys.stderr)
+        return 1
+
+
 def main(arguments: list[str]) -> int:
     """Runs the trainer; returns the exit status."""
     if len(arguments) != 1:
@@ -401,40 +426,14 @@ def main(arguments: list[str]) -> int:
     signals = Signals()
     try:
         run = contract.read_run(Path(arguments[0]))
-        _held = contract.claim(run.output)
-        state = load_checkpoint(run)
-    except BadRun as e:  # the output folder is unknown or another run's: leave it alone
+        with contract.claim(run.output):
+            state = load_checkpoint(run)
+            if is_done(run, state):
+                return 0
+            with Log(run.output / "log.txt") as log:
+                return attempt(run, log, signals, state)
+    except (BadRun, OSError) as e:  # the output folder is unknown, another run's, or not to be written: left alone
         print(f"error: {e}", file=sys.stderr)
-        return 1
-    if is_done(run, state):
-        return 0
-
-    status = log = None
-    try:
-        log = Log(run.output / "log.txt")
-        status = Status(run.output / "status.json", run.epochs)
-        train(run, status, log, signals, state)
-        status.close()
-        status.enter("done")
-        return 0
-    except Stopped as e:
-        log(str(e))
-        status.close()
-        return 128 + e.number
-    except Exception as e:
-        expected = isinstance(e, (BadRun, BadData, FloatingPointError))
-        line = " ".join((str(e) if expected else f"{type(e).__name__}: {e}").split())
-        try:
-            if log is not None and not expected:
-                log(traceback.format_exc())
-            if log is not None:
-                log(f"error: {line}")
-            if status is not None:
-                status.close()
-                status.enter("failed", line)
-        except OSError:
-            pass  # the disk is what failed; standard error still hears of it
-        print(f"error: {line}", file=sys.stderr)
         return 1
 
 
