@@ -1,0 +1,84 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// output is how a command prints its result.
+type output struct{ format string }
+
+func (o *output) register(c *cobra.Command) {
+	c.Flags().StringVarP(&o.format, "output", "o", "text", "how to print: text or json")
+	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	check := c.PreRunE
+	c.PreRunE = func(c *cobra.Command, args []string) error {
+		if o.format != "text" && o.format != "json" {
+			return hinted{fmt.Errorf("--output: want text or json, got %q", o.format), c.CommandPath() + " --help shows how"}
+		}
+		if check != nil {
+			return check(c, args)
+		}
+		return nil
+	}
+}
+
+func (o *output) json() bool { return o.format == "json" }
+
+// print writes v as JSON, or lets text write it for people.
+func (o *output) print(w io.Writer, v any, text func(t *terminal)) error {
+	if o.json() {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	t := newTerminal(w)
+	text(t)
+	return t.flush()
+}
+
+// client is what commands share that ask a server.
+type client struct {
+	output
+	socket string
+}
+
+// register adds the flags of a command that asks a server.
+func (o *client) register(c *cobra.Command) {
+	o.output.register(c)
+	o.registerSocket(c)
+}
+
+func (o *client) registerSocket(c *cobra.Command) {
+	c.Flags().StringVar(&o.socket, "socket", cmp.Or(os.Getenv("AOB_SOCKET"), "state/aob.sock"), "the server's socket, by default AOB_SOCKET's or ./state/aob.sock")
+}
+
+func (o *client) dial() *web.Client { return web.NewClient(o.socket) }
+
+// numberOf reads a pull request's number, as 12 or #12.
+func numberOf(word string) (int, error) {
+	n, err := strconv.Atoi(strings.TrimPrefix(word, "#"))
+	if err != nil || n < 1 {
+		return 0, hinted{fmt.Errorf("want a pull request's number, got %q", word), "aob pr list shows the open ones"}
+	}
+	return n, nil
+}
+
+// userName is who this is, for what a server writes down.
+func userName() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return cmp.Or(os.Getenv("USER"), "unknown")
+}

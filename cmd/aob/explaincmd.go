@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/explain"
+)
+
+func newExplainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "explain",
+		Short: "Tell how a release, a pull request or a device came to what it is",
+		Long: `Explain tells the chain from a commit to the devices that run it: content,
+dataset, run, bundle, scores, verdicts with their reasons, release statement,
+acceptance on main, fleets and devices. Digests are cut to 12 digits; -o json has
+them in full.`,
+		Example: `  aob explain pr 12
+  aob explain commit 4f1c09d
+  aob explain model pallets
+  aob explain device dock-3 -o json`,
+	}
+	group(c)
+	for _, k := range []struct {
+		kind              explain.Kind
+		arg, short, again string
+	}{
+		{explain.PR, "N", "What a pull request changes, measured and released", "12"},
+		{explain.Commit, "SHA", "What a commit asks for, or brought to main", "4f1c09d"},
+		{explain.Model, "NAME", "Every version of a model, and where it runs", "pallets"},
+		{explain.Device, "ID", "What a device runs, and how that came to be", "dock-3"},
+	} {
+		var o client
+		sub := &cobra.Command{
+			Use:     fmt.Sprintf("%s %s", k.kind, k.arg),
+			Short:   k.short,
+			Example: fmt.Sprintf("  aob explain %s %s", k.kind, k.again),
+			Args:    arguments(cobra.ExactArgs(1)),
+			RunE: func(c *cobra.Command, args []string) error {
+				if args[0] == "" {
+					return hinted{fmt.Errorf("want the %s to explain", k.kind), c.CommandPath() + " --help shows how"}
+				}
+				chain, err := o.dial().Explain(c.Context(), k.kind, args[0])
+				if err != nil {
+					return err
+				}
+				return o.print(c.OutOrStdout(), chain, func(t *terminal) { t.printf("%s", chain.Format(t.width)) })
+			},
+		}
+		o.register(sub)
+		c.AddCommand(sub)
+	}
+	return c
+}

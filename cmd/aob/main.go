@@ -1,0 +1,129 @@
+// Command aob delivers computer-vision models the way GitOps delivers software:
+// Git says what should run, a pull request proposes a change, and merging
+// releases it.
+//
+// aob serve is the server. The other commands ask it over its socket, or work on
+// files alone (init, validate, schema).
+//
+// Results go to standard output, as text or with -o json; all else goes to
+// standard error. The exit status is 0, or 1 where something went wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// execute runs one command and returns the exit status.
+func execute(ctx context.Context, args []string) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	if err := root.ExecuteContext(ctx); err != nil {
+		printError(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "aob",
+		Short: "Deliver computer-vision models by Git",
+		Long: `aob delivers computer-vision models by Git. Git says what should run, a pull
+request proposes a change, status checks are the evidence, merging releases, and
+git revert rolls back.`,
+		Example: `  aob init world                          # a repository and a dataset to start from
+  aob serve --config world/aob.yaml       # the server
+  aob status -w                           # how everything stands
+  aob explain model shapes                # how it came to be`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(
+		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
+		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
+		newValidateCommand(), newSchemaCommand(), newVersionCommand(),
+	)
+	group(root)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return hinted{err, c.CommandPath() + " --help shows how"}
+	})
+	return root
+}
+
+// group makes a command that only holds others say what it holds, and suggest
+// one where the word is not one of them.
+func group(c *cobra.Command) {
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := c.CommandPath() + " --help lists the commands"
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = "did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return hinted{fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath()), hint}
+	}
+	c.SuggestionsMinimumDistance = 2
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+}
+
+// arguments wraps cobra's check of the number of arguments with a hint.
+func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return hinted{err, "usage: " + c.UseLine()}
+		}
+		return nil
+	}
+}
+
+// hinted is an error with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// Hint returns what to do about it.
+func (h hinted) Hint() string { return h.hint }
+
+// printError says what is wrong, and what to do where that is known.
+func printError(w io.Writer, err error) {
+	what, hint := err.Error(), ""
+	if h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); ok {
+		hint = h.Hint()
+	} else if b, ok := errors.AsType[delivery.Blocked](err); ok && b.Do != "" {
+		what, hint = strings.TrimSuffix(what, "; "+b.Do), b.Do
+	}
+	if errors.Is(err, context.Canceled) {
+		what = "interrupted"
+	}
+	for line := range strings.SplitSeq(what, "\n") {
+		fmt.Fprintln(w, "aob: "+printable(line))
+	}
+	if hint != "" {
+		fmt.Fprintln(w, "hint: "+printable(hint))
+	}
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+func newPRCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "pr",
+		Short: "List, show and merge pull requests",
+		Long: `Pull requests as the server sees them. With the local forge every branch but main
+is one; on a forge such as Gitea people merge and comment there.`,
+		Example: "  aob pr list\n  aob pr show 12\n  aob pr merge 12",
+	}
+	group(c)
+	c.AddCommand(newPRListCommand(), newPRShowCommand(), newPRMergeCommand(), newPRAdoptCommand(), newPRAskCommand(), newPRRecheckCommand())
+	return c
+}
+
+func newPRListCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the open pull requests",
+		Example: "  aob pr list\n  aob pr list -o json | jq '.[] | select(.state == \"success\").number'",
+		Args:    arguments(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			prs, err := o.dial().PRs(c.Context())
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), prs, func(t *terminal) {
+				if len(prs) == 0 {
+					t.printf("no open pull request\n")
+					return
+				}
+				t.prTable(prs)
+			})
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newPRShowCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:     "show N",
+		Short:   "Show a pull request's checks, figures, verdicts and runs",
+		Example: "  aob pr show 12",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: onPR(func(c *cobra.Command, number int) error {
+			pr, err := o.dial().PR(c.Context(), number)
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), pr, func(t *terminal) { t.pr(pr, time.Now()) })
+		}),
+	}
+	o.register(c)
+	return c
+}
+
+func newPRMergeCommand() *cobra.Command {
+	var o client
+	var user string
+	c := &cobra.Command{
+		Use:   "merge N",
+		Short: "Merge a pull request of the local forge",
+		Long: `Merge moves main to a pull request of the local forge, if aob/release has passed
+on its head and nothing was merged since it began. On a forge such as Gitea,
+merge there: aob/release is the check that branch protection requires.`,
+		Example: "  aob pr merge 12",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: onPR(func(c *cobra.Command, number int) error {
+			commit, err := o.dial().Merge(c.Context(), number, user)
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]any{"number": number, "commit": commit}, func(t *terminal) {
+				t.printf("merged #%d: main is at %s\n", number, short(printable(commit)))
+			})
+		}),
+	}
+	o.register(c)
+	c.Flags().StringVar(&user, "user", userName(), "who merges")
+	return c
+}
+
+func newPRAdoptCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "adopt N",
+		Short: "Bring a fork's pull request into the repository",
+		Long: `Adopt opens a pull request with the same commits on a branch of the repository
+itself, so that the release can be committed to it. A fork's branch is not AOB's
+to write.`,
+		Example: "  aob pr adopt 12",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: onPR(func(c *cobra.Command, number int) error {
+			adopted, err := o.dial().Adopt(c.Context(), number)
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]any{"number": adopted}, func(t *terminal) {
+				t.printf("#%d is now #%d\n", number, adopted)
+			})
+		}),
+	}
+	o.register(c)
+	return c
+}
+
+func newPRAskCommand() *cobra.Command {
+	var o client
+	var user string
+	c := &cobra.Command{
+		Use:   "ask N TEXT",
+		Short: "Comment on a pull request of the local forge, as /aob run CODE",
+		Long: `Ask says something on a pull request of the local forge, as a comment does on
+others. What begins with /aob asks for something; the pull request's checks say
+what may be asked.`,
+		Example: "  aob pr ask 12 '/aob run 3f9c2a10'",
+		Args:    arguments(cobra.MinimumNArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			number, err := numberOf(args[0])
+			if err != nil {
+				return err
+			}
+			text := strings.Join(args[1:], " ")
+			if err := o.dial().Ask(c.Context(), number, user, text); err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]any{"number": number, "text": text}, func(t *terminal) {
+				t.printf("said on #%d: %s\n", number, printable(text))
+			})
+		},
+	}
+	o.register(c)
+	c.Flags().StringVar(&user, "user", userName(), "who asks")
+	return c
+}
+
+func newPRRecheckCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "recheck N",
+		Short: "Try again what has failed for a pull request",
+		Long: `Recheck opens the failed runs of a pull request again and looks at its dataset
+anew. What succeeded is not done again.`,
+		Example: "  aob pr recheck 12",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: onPR(func(c *cobra.Command, number int) error {
+			if err := o.dial().Recheck(c.Context(), number); err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]any{"number": number}, func(t *terminal) {
+				t.printf("looking at #%d again; aob pr show %d\n", number, number)
+			})
+		}),
+	}
+	o.register(c)
+	return c
+}
+
+// onPR is a command whose one argument is a pull request's number.
+func onPR(do func(c *cobra.Command, number int) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		number, err := numberOf(args[0])
+		if err != nil {
+			return err
+		}
+		return do(c, number)
+	}
+}
+
+// pr prints one pull request.
+func (t *terminal) pr(p web.PR, now time.Time) {
+	t.printf("%s  %s\n", t.styled(bold, fmt.Sprintf("#%d %s", p.Number, printable(p.Title))), t.styled(stateStyle(p.State), string(p.State)))
+	from := p.HeadRef
+	if p.Fork {
+		from += " (a fork)"
+	}
+	if p.Draft {
+		from += " (draft)"
+	}
+	t.paragraph("", fmt.Sprintf("%s wants to merge %s (%s) into %s", p.Author, from, short(p.Head), p.Base))
+	if p.URL != "" {
+		t.printf("%s\n", printable(p.URL))
+	}
+	t.printf("\n")
+	for _, c := range p.Checks {
+		t.printf("%s %s\n", t.styled(stateStyle(c.State), fmt.Sprintf("%-8s", c.State)), t.styled(bold, printable(c.Context)))
+		t.paragraph("         ", c.Description)
+	}
+	for _, c := range p.Complaints {
+		t.printf("%s\n", printable(c.String())) // never wrapped: editors jump to it
+	}
+	for _, m := range p.Models {
+		t.change(m)
+	}
+	if len(p.Gates) > 0 {
+		t.printf("\nCurrent releases, judged by the changed gates\n")
+		t.verdicts(p.Gates)
+	}
+	for i, line := range p.Fleets {
+		if i == 0 {
+			t.printf("\n")
+		}
+		t.paragraph("", "fleet "+line)
+	}
+	t.runs(p.Runs, now)
+}
+
+// change prints what is known of one changed model.
+func (t *terminal) change(m web.Change) {
+	t.printf("\n%s", t.styled(bold, printable(m.Model)))
+	if m.Bundle != "" {
+		t.printf("  bundle %s", m.Bundle.Short())
+	}
+	t.printf("\n")
+	if m.Release != nil {
+		for _, e := range m.Release.Measured {
+			t.measured(e)
+		}
+	}
+	t.verdicts(m.Verdicts)
+	for i, f := range m.Findings {
+		if i == 10 {
+			t.printf("… and %d more findings\n", len(m.Findings)-i)
+			break
+		}
+		t.paragraph("", fmt.Sprintf("%s in %s: %s (%d)", f.Level, f.Where, f.Text, max(1, f.Count)))
+	}
+}
+
+// measured prints what an eval set showed, beside the release's figures.
+func (t *terminal) measured(e delivery.Measured) {
+	head := []string{"METRIC", "VALUE", "95% INTERVAL"}
+	if e.Baseline != nil {
+		head = append(head, fmt.Sprintf("VERSION %d", e.Baseline.Version), "CHANGE")
+	}
+	rows := [][]cell{heading(head...)}
+	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), byImportance) {
+		f := e.Metrics[name]
+		interval := ""
+		if f.Low != nil && f.High != nil {
+			interval = fmt.Sprintf("%.4f to %.4f", *f.Low, *f.High)
+		}
+		row := cells(name, fmt.Sprintf("%.4f", f.Value), interval)
+		if e.Baseline != nil {
+			base, ok := e.Baseline.Metrics[name]
+			if ok {
+				row = append(row, cell{text: fmt.Sprintf("%.4f", base)}, cell{text: fmt.Sprintf("%+.4f", f.Value-base)})
+			}
+		}
+		rows = append(rows, row)
+	}
+	t.printf("\ngate %s, %d images\n", printable(e.Gate), e.Images)
+	t.table("  ", rows)
+}
+
+// byImportance puts mAP first and classes last.
+func byImportance(a, b string) int {
+	rank := func(s string) int {
+		if i := slices.Index([]string{"mAP", "AP50", "AP75"}, s); i >= 0 {
+			return i
+		}
+		return 3
+	}
+	return cmp.Or(rank(a)-rank(b), strings.Compare(a, b))
+}
+
+func (t *terminal) verdicts(verdicts []delivery.Verdict) {
+	for _, v := range verdicts {
+		t.printf("\ngate %s, %s: %s\n", printable(v.Gate), printable(v.Model), t.styled(outcomeStyle(v.Outcome), string(v.Outcome)))
+		for _, c := range v.Checks {
+			check := c.Check
+			if c.Class != "" {
+				check += ", " + c.Class
+			}
+			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), printable(check))
+			t.paragraph("                 ", c.Reason)
+		}
+		if len(v.Checks) == 0 {
+			t.paragraph("  ", v.Reason)
+		}
+	}
+}
+
+func outcomeStyle(o delivery.Outcome) style {
+	switch o {
+	case delivery.Pass:
+		return green
+	case delivery.Fail:
+		return red
+	case delivery.Unsure:
+		return yellow
+	}
+	return faint
+}

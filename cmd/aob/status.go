@@ -1,0 +1,324 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+func newStatusCommand() *cobra.Command {
+	var o client
+	var watch bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show models, pull requests, runs, fleets and devices",
+		Long: `Status shows how everything stands: what each model on the main branch runs,
+open pull requests, runs with their progress, fleets with their wave, and devices.
+
+With -w it shows it again and again until interrupted: on a terminal in place,
+else each time that something has changed. With -w -o json each is one line.`,
+		Example: "  aob status\n  aob status -w\n  aob status -o json | jq '.fleets[].count'",
+		Args:    arguments(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if watch {
+				tick := time.NewTicker(time.Second)
+				defer tick.Stop()
+				return o.watch(c.Context(), o.dial(), c.OutOrStdout(), tick.C)
+			}
+			s, err := o.dial().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), s, func(t *terminal) { t.status(s, time.Now()) })
+		},
+	}
+	o.register(c)
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it until interrupted")
+	return c
+}
+
+// statusSource is what watching needs of a server.
+type statusSource interface {
+	Status(ctx context.Context) (web.Status, error)
+}
+
+// watch shows the status now and at every tick, until ctx ends.
+func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, tick <-chan time.Time) error {
+	last, now := "", time.Now()
+	t := newTerminal(w)
+	for {
+		s, err := source.Status(ctx)
+		if ctx.Err() != nil {
+			return nil // that is how watching ends
+		}
+		if err != nil && (!t.tty || o.json() || last == "") {
+			return err
+		}
+		var b strings.Builder
+		switch {
+		case err != nil:
+			fmt.Fprintf(&b, "aob: %s\n", printable(err.Error()))
+		case o.json():
+			line, err := json.Marshal(s)
+			if err != nil {
+				return err
+			}
+			b.Write(append(line, '\n'))
+		default:
+			frame := newTerminal(&b)
+			frame.tty, frame.color, frame.width = t.tty, t.color, t.width
+			frame.status(s, now)
+			if err := frame.flush(); err != nil {
+				return err
+			}
+		}
+		if err := show(t, w, last, b.String(), o.json()); err != nil {
+			return err
+		}
+		last = b.String()
+		select {
+		case <-ctx.Done():
+			return nil
+		case now = <-tick:
+		}
+		t = newTerminal(w) // its size may have changed
+	}
+}
+
+// show draws a frame over the last one, or prints it where it is another.
+func show(t *terminal, w io.Writer, last, frame string, lines bool) error {
+	if t.tty && !lines {
+		_, err := io.WriteString(w, inPlace(frame, t.lines))
+		return err
+	}
+	if frame == last {
+		return nil
+	}
+	if last != "" && !lines {
+		frame = "\n" + frame
+	}
+	_, err := io.WriteString(w, frame)
+	return err
+}
+
+// inPlace returns what draws a frame from the screen's upper left corner, cut to
+// the screen, and clears what was there before.
+func inPlace(frame string, lines int) string {
+	rows := strings.Split(strings.TrimSuffix(frame, "\n"), "\n")
+	if lines > 1 && len(rows) > lines-1 {
+		rows = append(rows[:lines-2], fmt.Sprintf("… and %d more lines", len(rows)-(lines-2)))
+	}
+	return "\x1b[H" + strings.Join(rows, "\x1b[K\n") + "\x1b[K\n\x1b[J"
+}
+
+// status prints how everything stands.
+func (t *terminal) status(s web.Status, now time.Time) {
+	for _, n := range s.Notices {
+		t.paragraph("", "note: "+n)
+	}
+	t.main(s.Main)
+	t.models(s.Models)
+	t.prs(s.PRs)
+	t.runs(s.Runs, now)
+	t.fleets(s.Fleets, now)
+}
+
+// section begins a part of the status.
+func (t *terminal) section(rows [][]cell) {
+	t.printf("\n")
+	t.table("", rows)
+}
+
+func (t *terminal) main(m web.Main) {
+	state, text := delivery.CheckPending, "nothing is there yet"
+	for _, c := range m.Checks {
+		if state, text = c.State, c.Description; c.Context == delivery.ContextRelease {
+			break
+		}
+	}
+	t.table("", [][]cell{{{m.Branch, bold}, {short(m.Commit), faint}, {string(state), stateStyle(state)}, {text: text}}})
+}
+
+func short(commit string) string { return commit[:min(12, len(commit))] }
+
+func (t *terminal) models(models []web.Model) {
+	rows := [][]cell{heading("MODEL", "RELEASE", "mAP", "STATE", "")}
+	for _, m := range models {
+		release, score := "-", "-"
+		if m.Accepted != nil {
+			release = fmt.Sprintf("version %d", m.Accepted.Version)
+			if len(m.Accepted.Measured) > 0 {
+				if f, ok := m.Accepted.Measured[0].Metrics["mAP"]; ok {
+					score = fmt.Sprintf("%.4f", f.Value)
+				}
+			}
+		}
+		rows = append(rows, []cell{{text: m.Name}, {text: release}, {text: score}, {string(m.State), stateStyle(m.State)}, {text: m.Text}})
+	}
+	if len(models) > 0 {
+		t.section(rows)
+	}
+}
+
+func (t *terminal) prs(prs []web.PR) {
+	if len(prs) == 0 {
+		return
+	}
+	t.printf("\n")
+	t.prTable(prs)
+}
+
+// prTable lists pull requests.
+func (t *terminal) prTable(prs []web.PR) {
+	rows := [][]cell{heading("PR", "TITLE", "AUTHOR", "STATE", "")}
+	for _, p := range prs {
+		rows = append(rows, []cell{{text: fmt.Sprintf("#%d", p.Number)}, {text: cut(p.Title, 28)}, {text: p.Author}, {string(p.State), stateStyle(p.State)}, {text: p.Text}})
+	}
+	t.table("", rows)
+}
+
+func (t *terminal) runs(runs []web.Run, now time.Time) {
+	rows := [][]cell{heading("RUN", "KIND", "FOR", "PHASE", "PROGRESS")}
+	for _, r := range runs {
+		rows = append(rows, []cell{{text: r.Key.Short()}, {text: string(r.Kind)}, {text: cut(waiting(r), 16)}, {r.Phase.String(), phaseStyle(r.Phase)}, {text: t.progress(r, now)}})
+	}
+	if len(runs) > 0 {
+		t.section(rows)
+	}
+}
+
+// waiting names the pull requests that wait for a run, or what asked for it.
+func waiting(r web.Run) string {
+	if len(r.PRs) == 0 {
+		return r.Note
+	}
+	words := make([]string, len(r.PRs))
+	for i, n := range r.PRs {
+		words[i] = fmt.Sprintf("#%d", n)
+	}
+	return strings.Join(words, " ")
+}
+
+func phaseStyle(p delivery.RunPhase) style {
+	switch p {
+	case delivery.RunDone:
+		return green
+	case delivery.RunFailed, delivery.RunDied:
+		return red
+	}
+	return yellow
+}
+
+// progress says how far a run is.
+func (t *terminal) progress(r web.Run, now time.Time) string {
+	var words []string
+	if share, ok := done(r); ok && r.Phase == delivery.RunRunning && t.tty {
+		words = append(words, bar(share, 16))
+	}
+	switch {
+	case r.Error != "":
+		words = append(words, r.Error)
+	case r.Phase == delivery.RunDone || r.Phase == delivery.RunFailed:
+		if took := r.Ended.Sub(r.Started); took > 0 {
+			words = append(words, "took "+span(took))
+		}
+	case r.Phase == delivery.RunRunning:
+		words = append(words, steps(r)...)
+		if !r.Started.IsZero() && len(words) == 0 {
+			words = append(words, "for "+span(now.Sub(r.Started)))
+		}
+	}
+	if r.Attempt > 1 {
+		words = append(words, fmt.Sprintf("attempt %d", r.Attempt))
+	}
+	return strings.Join(words, "  ")
+}
+
+func steps(r web.Run) []string {
+	var words []string
+	switch {
+	case r.Kind == delivery.RunTrain && r.Epochs > 0:
+		words = append(words, fmt.Sprintf("epoch %d/%d", r.Epoch, r.Epochs))
+	case r.Batches > 0:
+		words = append(words, fmt.Sprintf("image %d/%d", r.Batch, r.Batches))
+	case r.Stage != "":
+		words = append(words, r.Stage)
+	}
+	if r.MAP != nil {
+		words = append(words, fmt.Sprintf("mAP %.3f", *r.MAP))
+	}
+	if s := r.SecondsLeft; s != nil && *s > 0 {
+		words = append(words, span(time.Duration(*s*float64(time.Second)))+" left")
+	}
+	return words
+}
+
+// done returns how much of a run's work is done, where the run says so.
+func done(r web.Run) (share float64, ok bool) {
+	batch := 0.0
+	if r.Batches > 0 {
+		batch = float64(r.Batch) / float64(r.Batches)
+	}
+	if r.Epochs > 0 {
+		// A trainer counts the epochs that are over.
+		return min(1, (float64(r.Epoch)+batch)/float64(r.Epochs)), true
+	}
+	return batch, r.Batches > 0
+}
+
+func (t *terminal) fleets(fleets []web.Fleet, now time.Time) {
+	for _, f := range fleets {
+		runs, wave := "-", "-"
+		if f.Target.Version > 0 {
+			runs = fmt.Sprintf("%s@%d", f.Model, f.Target.Version)
+		}
+		if f.Wave > 0 {
+			wave = fmt.Sprintf("%d/%d, %.0f%%", f.Wave, f.Waves, f.Share*100)
+		}
+		t.section([][]cell{
+			heading("FLEET", "RUNS", "WAVE", "HEALTHY", "STATE"),
+			{{text: f.Name}, {text: runs}, {text: wave}, {text: fmt.Sprintf("%d of %d", f.Count.Healthy, f.Count.Devices)}, {string(f.State), stateStyle(f.State)}},
+		})
+		t.paragraph("  ", f.Text)
+		t.devices(f, now)
+	}
+}
+
+func (t *terminal) devices(f web.Fleet, now time.Time) {
+	if len(f.Devices) == 0 {
+		return
+	}
+	rows := [][]cell{heading("DEVICE", "PHASE", "VERSION", "SLOT", "SEEN", "")}
+	for _, d := range f.Devices {
+		version, slot := "-", "-"
+		if d.Version > 0 {
+			version = fmt.Sprint(d.Version)
+		}
+		if d.Slot != "" {
+			slot = d.Slot
+		}
+		rows = append(rows, []cell{{text: d.ID}, {string(d.Phase), deviceStyle(d.Phase)}, {text: version}, {text: slot}, {text: ago(d.Seen, now)}, {text: d.Why}})
+	}
+	t.table("  ", rows)
+	if f.More > 0 {
+		t.printf("  … and %d more devices\n", f.More)
+	}
+}
+
+func deviceStyle(p delivery.DevicePhase) style {
+	switch p {
+	case delivery.DeviceHealthy:
+		return green
+	case delivery.DeviceFailed:
+		return red
+	}
+	return yellow
+}

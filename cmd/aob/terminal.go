@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A terminal is where text for people goes: a terminal, or a file or pipe that
+// takes the same text without colour and movement.
+type terminal struct {
+	out   *bufio.Writer
+	tty   bool // a person looks at it now
+	color bool
+	width int // columns
+	lines int // of the screen; 0 is without end
+}
+
+// newTerminal finds out what w is. Colour is for terminals, and NO_COLOR turns
+// it off.
+func newTerminal(w io.Writer) *terminal {
+	t := &terminal{out: bufio.NewWriter(w), width: 80}
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return t
+	}
+	t.tty = os.Getenv("TERM") != "dumb"
+	t.color = t.tty && os.Getenv("NO_COLOR") == ""
+	if width, lines, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+		t.width, t.lines = max(width, 40), lines
+	}
+	return t
+}
+
+func (t *terminal) flush() error { return t.out.Flush() }
+
+func (t *terminal) printf(format string, args ...any) { fmt.Fprintf(t.out, format, args...) }
+
+// A style is how a word is shown where there is colour.
+type style string
+
+// The styles, as SGR parameters.
+const (
+	plainStyle style = ""
+	bold       style = "1"
+	faint      style = "2"
+	red        style = "31"
+	green      style = "32"
+	yellow     style = "33"
+)
+
+func (t *terminal) styled(s style, text string) string {
+	if !t.color || s == plainStyle || text == "" {
+		return text
+	}
+	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
+}
+
+// A cell is one entry of a table.
+type cell struct {
+	text  string
+	style style
+}
+
+// cells makes a row of plain text.
+func cells(words ...string) []cell {
+	row := make([]cell, len(words))
+	for i, w := range words {
+		row[i] = cell{text: w}
+	}
+	return row
+}
+
+// heading makes a table's first row.
+func heading(words ...string) []cell {
+	row := cells(words...)
+	for i := range row {
+		row[i].style = faint
+	}
+	return row
+}
+
+// table prints rows in columns. Where they do not fit, the last column is cut,
+// and where that would leave it less than a third of the screen, the widest one
+// is cut first.
+func (t *terminal) table(indent string, rows [][]cell) {
+	var widths []int
+	for _, row := range rows {
+		for i, c := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], columns(printable(c.text)))
+		}
+	}
+	if len(widths) == 0 {
+		return
+	}
+	last := len(widths) - 1
+	const gap = 2
+	room := func() int {
+		left := t.width - columns(indent)
+		for _, w := range widths[:last] {
+			left -= w + gap
+		}
+		return left
+	}
+	least := min(widths[last], t.width/3)
+	for room() < least {
+		widest := 0
+		for i, w := range widths[:last] {
+			if w > widths[widest] {
+				widest = i
+			}
+		}
+		if last == 0 || widths[widest] <= 8 {
+			break
+		}
+		widths[widest] = max(8, widths[widest]-(least-room()))
+	}
+	widths[last] = max(8, min(widths[last], room()))
+	for _, row := range rows {
+		line := indent
+		for i, c := range row {
+			text := cut(printable(c.text), widths[i])
+			line += t.styled(c.style, text)
+			if i < len(row)-1 {
+				line += strings.Repeat(" ", widths[i]-columns(text)+gap)
+			}
+		}
+		t.printf("%s\n", strings.TrimRight(line, " "))
+	}
+}
+
+// paragraph prints text wrapped between words, each line after indent.
+func (t *terminal) paragraph(indent, text string) {
+	line := ""
+	for _, word := range strings.Fields(printable(text)) {
+		if line != "" && columns(indent)+columns(line)+1+columns(word) > t.width {
+			t.printf("%s%s\n", indent, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	if line != "" {
+		t.printf("%s%s\n", indent, line)
+	}
+}
+
+// columns is how wide text is on a screen, for text of single-width characters.
+func columns(s string) int { return utf8.RuneCountInString(s) }
+
+// cut shortens text to n columns, the last of them an ellipsis.
+func cut(s string, n int) string {
+	if columns(s) <= n {
+		return s
+	}
+	runes := []rune(s)
+	return strings.TrimRight(string(runes[:max(0, n-1)]), " ") + "…"
+}
+
+// printable returns s on one line without characters that would move the cursor
+// or hide other text: titles, names and errors come from strangers.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case r == utf8.RuneError || !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// A printableWriter lets only text through, line ends included.
+type printableWriter struct{ w io.Writer }
+
+// Write implements io.Writer.
+func (p printableWriter) Write(data []byte) (int, error) {
+	clean := strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t', r == '\r', unicode.IsPrint(r):
+			return r
+		}
+		return -1
+	}, string(data))
+	if _, err := io.WriteString(p.w, clean); err != nil {
+		return 0, err
+	}
+	return len(data), nil
+}
+
+// stateStyle colours an answer.
+func stateStyle(s delivery.CheckState) style {
+	switch s {
+	case delivery.CheckSuccess:
+		return green
+	case delivery.CheckPending:
+		return yellow
+	}
+	return red
+}
+
+// bar draws a share between 0 and 1.
+func bar(share float64, width int) string {
+	share = max(0, min(share, 1))
+	full := int(share*float64(width) + 1e-9)
+	return "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + "]"
+}
+
+// span says how long something takes, in its two largest units.
+func span(d time.Duration) string {
+	d = d.Round(time.Second)
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd", d/(24*time.Hour))
+}
+
+// ago says how long something is past.
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return span(now.Sub(t)) + " ago"
+}

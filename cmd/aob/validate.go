@@ -1,0 +1,195 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+func newValidateCommand() *cobra.Command {
+	var o output
+	var config string
+	c := &cobra.Command{
+		Use:   "validate [DIR]",
+		Short: "Check the files of an intent repository, without a server",
+		Long: `Validate reads models/, gates/ and fleets/ in DIR (here, where it is left out) as
+the server would, and prints every complaint as file:line:column: path: what is
+wrong. The exit status is 1 if there is one.
+
+With --config it also checks the server's configuration, and that datasets begin
+with a name that the configuration allows.`,
+		Example: "  aob validate\n  aob validate intent --config aob.yaml\n  aob validate -o json | jq -r '.complaints[].text'",
+		Args:    arguments(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			dir := "."
+			if len(args) == 1 {
+				dir = args[0]
+			}
+			v, err := validate(dir, config)
+			if err != nil {
+				return err
+			}
+			if err := o.print(c.OutOrStdout(), v, func(t *terminal) { t.validation(v) }); err != nil {
+				return err
+			}
+			if n := len(v.Complaints); n > 0 {
+				return fmt.Errorf("%s in %s", count(n, "complaint"), dir)
+			}
+			return nil
+		},
+	}
+	o.register(c)
+	c.Flags().StringVar(&config, "config", "", "the server's configuration, to check and to check datasets against")
+	return c
+}
+
+// validation is what aob validate found.
+type validation struct {
+	Models     int                  `json:"models"`
+	Gates      int                  `json:"gates"`
+	Fleets     int                  `json:"fleets"`
+	Complaints []delivery.Complaint `json:"complaints"`
+}
+
+// validate checks the files in a folder. Complaints name files as they are
+// reached from here.
+func validate(dir, config string) (validation, error) {
+	v := validation{Complaints: []delivery.Complaint{}}
+	options := intent.Options{Zone: knownZone}
+	var server intent.Server
+	if config != "" {
+		var err error
+		server, err = loadServer(config)
+		bad, isBad := errors.AsType[configComplaints](err)
+		switch {
+		case isBad:
+			v.Complaints = append(v.Complaints, bad...)
+		case err != nil:
+			return v, err
+		default:
+			options.Roots = rootNames(server)
+		}
+	}
+	trainers, err := trainerFiles(server)
+	if err != nil {
+		return v, err
+	}
+	schemas, err := intent.LoadTrainers(trainers)
+	if err != nil {
+		return v, err
+	}
+	options.Args = schemas.Check
+	files, err := intentFiles(dir)
+	if err != nil {
+		return v, err
+	}
+	in, complaints := intent.Parse(files, options)
+	for _, c := range complaints {
+		c.File = filepath.Join(dir, filepath.FromSlash(c.File))
+		v.Complaints = append(v.Complaints, c)
+	}
+	v.Models, v.Gates, v.Fleets = len(in.Models), len(in.Gates), len(in.Fleets)
+	return v, nil
+}
+
+// intentFiles reads what lies in the folders of intent. Nothing is followed out
+// of them: a symbolic link is listed as one.
+func intentFiles(dir string) ([]intent.File, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	var files []intent.File
+	for _, folder := range intent.Folders() {
+		err := fs.WalkDir(root.FS(), folder, func(path string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) && path == folder {
+				return nil
+			}
+			if err != nil || e.IsDir() {
+				return err
+			}
+			f, err := intentFile(root, path)
+			files = append(files, f)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(files) == 0 {
+		return nil, hinted{fmt.Errorf("%s has no file in %s/", dir, strings.Join(intent.Folders(), "/, ")), "name the folder of an intent repository; aob init writes one"}
+	}
+	return files, nil
+}
+
+func intentFile(root *os.Root, path string) (intent.File, error) {
+	f := intent.File{Path: path}
+	info, err := root.Lstat(path)
+	if err != nil {
+		return f, err
+	}
+	f.Size = info.Size()
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		f.Mode = intent.Symlink
+	case !info.Mode().IsRegular():
+		f.Mode = intent.Other
+	case f.Size <= intent.MaxFileSize:
+		f.Data, err = root.ReadFile(path)
+	}
+	return f, err
+}
+
+func (t *terminal) validation(v validation) {
+	for _, c := range v.Complaints {
+		t.printf("%s\n", printable(c.String()))
+	}
+	if len(v.Complaints) == 0 {
+		t.printf("%s, %s, %s: no complaint\n", count(v.Models, "model"), count(v.Gates, "gate"), count(v.Fleets, "fleet"))
+	}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func newSchemaCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "schema [KIND]",
+		Short: "Print the JSON Schema of a kind of file",
+		Long: `Schema prints the JSON Schema (draft 2020-12) of a kind of file: what fields it
+has, what they mean, their defaults and bounds. Editors complete and check by it.
+Without KIND it lists the kinds.`,
+		Example: "  aob schema\n  aob schema model >model.schema.json\n  aob schema gate | jq '.properties.checks'",
+		Args:    arguments(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				for _, kind := range intent.Kinds() {
+					fmt.Fprintln(c.OutOrStdout(), strings.ToLower(kind))
+				}
+				return nil
+			}
+			for _, kind := range intent.Kinds() {
+				if strings.EqualFold(kind, args[0]) {
+					_, err := c.OutOrStdout().Write(intent.Schema(kind))
+					return err
+				}
+			}
+			return hinted{fmt.Errorf("there is no kind %q", args[0]), "the kinds are " + strings.ToLower(strings.Join(intent.Kinds(), ", "))}
+		},
+	}
+	c.ValidArgs = intent.Kinds()
+	return c
+}
