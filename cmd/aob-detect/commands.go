@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -140,8 +139,11 @@ func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, s
 			return err
 		}
 		found, err := server.Infer(ctx, data)
+		if bad, ok := errors.AsType[*detect.ImageError](err); ok {
+			bad.Path = path
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return err
 		}
 		n := 0
 		for n < len(found.Boxes) && found.Boxes[n].Score >= score {

@@ -98,7 +98,7 @@ func TestCommands(t *testing.T) {
 		args []string
 		want string // on standard error
 	}{
-		{[]string{"infer", "--bundle", bundle, testdata + "make_models.py"}, "aob-detect: ../../reconciler/detect/testdata/make_models.py: image: neither JPEG nor PNG\n"},
+		{[]string{"infer", "--bundle", bundle, testdata + "make_models.py"}, "aob-detect: image ../../reconciler/detect/testdata/make_models.py: neither JPEG nor PNG\n"},
 		{[]string{"infer", "--bundle", testdata, testdata + "small.png"}, "signature.json: no such file or directory\n"},
 		{[]string{"infer", testdata + "small.png"}, `required flag(s) "bundle" not set`},
 		{[]string{"inspect", testdata + "wrong_slots.onnx"}, "num_classes is 7"},

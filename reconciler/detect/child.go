@@ -50,6 +50,10 @@ func (d Detector) command(name string, args ...string) *exec.Cmd {
 // start starts a subcommand. The child is killed when ctx ends, and when this
 // process does.
 func (d Detector) start(ctx context.Context, name string, args ...string) (*child, error) {
+	d, err := d.found()
+	if err != nil {
+		return nil, err
+	}
 	c := &child{name: name, cmd: d.command(name, args...), done: make(chan struct{})}
 	childIn, stdin, err := os.Pipe()
 	if err != nil {

@@ -37,11 +37,10 @@ const (
 	MaxPixels     = 64 << 20 // of one image, width times height
 )
 
-// A Detector starts aob-detect. The zero value of every field but Binary and
-// Library has a meaning, and Find fills those two.
+// A Detector starts aob-detect. The zero value works where Find does.
 type Detector struct {
-	Binary      string         // path of aob-detect
-	Library     string         // path of ONNX Runtime's shared library
+	Binary      string         // path of aob-detect; "" looks as Find does
+	Library     string         // path of ONNX Runtime's shared library; "" looks as FindLibrary does
 	Threads     int            // cores to use; 0 is all
 	MemoryLimit delivery.Bytes // of the child's private memory; 0 is 4GiB
 	Patience    time.Duration  // the longest wait for a model to load or for one image; 0 is 5m
@@ -76,16 +75,25 @@ func (d Detector) patience() time.Duration {
 
 // Find returns a Detector with the aob-detect that lies beside this program or
 // on PATH, and the library that FindLibrary finds.
-func Find() (Detector, error) {
-	binary, err := findBinary()
+func Find() (Detector, error) { return Detector{}.found() }
+
+// found fills in the two paths, which become absolute: the child works in
+// another folder.
+func (d Detector) found() (_ Detector, err error) {
+	if d.Binary == "" {
+		d.Binary, err = findBinary()
+	} else {
+		d.Binary, err = filepath.Abs(d.Binary)
+	}
 	if err != nil {
 		return Detector{}, err
 	}
-	library, err := FindLibrary()
-	if err != nil {
-		return Detector{}, err
+	if d.Library == "" {
+		d.Library, err = FindLibrary()
+	} else {
+		d.Library, err = filepath.Abs(d.Library)
 	}
-	return Detector{Binary: binary, Library: library}, nil
+	return d, err
 }
 
 func findBinary() (string, error) {

@@ -190,6 +190,17 @@ func TestEvaluate(t *testing.T) {
 	if again, err := d.Evaluate(t.Context(), request, nil); err != nil || !reflect.DeepEqual(again, found) {
 		t.Errorf("one thread gives another answer (%v)", err)
 	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	relative, err := filepath.Rel(here, d.Binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := (Detector{Binary: relative}).Evaluate(t.Context(), request, nil); err != nil || !reflect.DeepEqual(again, found) {
+		t.Errorf("from a relative path, with the library looked for: %v", err)
+	}
 	request.Images = nil
 	if none, err := d.Evaluate(t.Context(), request, nil); err != nil || len(none) != 0 {
 		t.Errorf("no images: %v, %v", none, err)
