@@ -94,8 +94,27 @@ func (m *Mirror) moved(cmd *packp.Command, at plumbing.Hash) error {
 	return fmt.Errorf("push to %s of %s: it is at %.10s, not %.10s: %w", strings.TrimPrefix(cmd.Name.String(), Branch), m.remote.url, at, cmd.Old, ErrMoved)
 }
 
-// at asks the remote where a ref is; zero is nowhere.
+// At asks the remote where a ref is now; "" is nowhere. What Observe returns
+// next does not depend on it.
+func (m *Mirror) At(ctx context.Context, ref string) (string, error) {
+	at, err := m.at(ctx, ref)
+	if err != nil || at.IsZero() {
+		return "", err
+	}
+	return at.String(), nil
+}
+
 func (m *Mirror) at(ctx context.Context, ref string) (plumbing.Hash, error) {
+	if m.remote.folder != "" {
+		refs, err := folderRefs(m.remote.folder)
+		if err != nil {
+			return plumbing.ZeroHash, m.remote.explain("read", err)
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.folder.stale = true
+		return refs[ref], nil
+	}
 	session, adv, err := m.remote.advertised(ctx)
 	if err != nil {
 		return plumbing.ZeroHash, err

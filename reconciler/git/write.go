@@ -196,7 +196,7 @@ func (w *writer) tree(m *Mirror, was plumbing.Hash, n *node) (plumbing.Hash, err
 	return w.object(plumbing.TreeObject, encodeTree(list)), nil
 }
 
-// missing lists the objects that a commit brings beside those of its parents.
+// brings returns the objects of a commit that none of its parents has.
 func (m *Mirror) brings(c *commit) ([]plumbing.EncodedObject, error) {
 	var w writer
 	var olds []plumbing.Hash

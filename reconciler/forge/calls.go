@@ -1,0 +1,107 @@
+package forge
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// maxResponse is the largest answer that is read, in bytes.
+const maxResponse = 32 << 20
+
+// calls sends requests with the token, bounds the answers, and makes an error
+// of every status from 400 up.
+type calls struct {
+	next  http.RoundTripper
+	token func() string
+}
+
+func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	token := c.token()
+	if token != "" {
+		req.Header.Set("Authorization", "token "+token)
+	}
+	resp, err := c.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 400 {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{&bounded{resp.Body, maxResponse}, resp.Body}
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	return nil, &statusError{code: resp.StatusCode, text: message(text, token), after: retryAfter(resp.Header, time.Now())}
+}
+
+// bounded fails where more is read than may be.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("the server's answer has more than %d MiB", maxResponse>>20)
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
+
+// A statusError is a server's refusal.
+type statusError struct {
+	code  int
+	text  string // the server's words, cut
+	after time.Duration
+}
+
+func (s *statusError) Error() string {
+	if s.text == "" {
+		return fmt.Sprintf("status %d", s.code)
+	}
+	return fmt.Sprintf("status %d: %s", s.code, s.text)
+}
+
+// message takes the message out of an answer. What the server may have
+// repeated of the request does not come along.
+func message(data []byte, token string) string {
+	text := string(data)
+	var m struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(data, &m) == nil {
+		text = m.Message
+	}
+	if token != "" {
+		text = strings.ReplaceAll(text, token, "…")
+	}
+	return Cut(printable(text), 200)
+}
+
+// printable puts text on one line and takes out what a terminal would obey.
+func printable(text string) string {
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, ""), func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+}
+
+// retryAfter reads the header's seconds or date, between a second and ten minutes.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	wait := 10 * time.Second
+	if s := h.Get("Retry-After"); s != "" {
+		if n, err := strconv.Atoi(s); err == nil && n < 1e6 {
+			wait = time.Duration(n) * time.Second
+		} else if t, err := http.ParseTime(s); err == nil {
+			wait = t.Sub(now).Round(time.Second)
+		}
+	}
+	return min(max(wait, time.Second), 10*time.Minute)
+}

@@ -1,0 +1,349 @@
+package forge
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/tools/gitea/giteatest"
+)
+
+// TestGitea runs against a real server.
+func TestGitea(t *testing.T) {
+	server := giteatest.Start(t)
+	ada, bob, eve, robot := server.User(t, "ada"), server.User(t, "bob"), server.User(t, "eve"), server.User(t, "aob")
+	users := map[string]giteatest.User{"ada": ada, "bob": bob, "eve": eve}
+	setup := func(t *testing.T, name string) (*stage, *Gitea, giteatest.Repo) {
+		t.Helper()
+		repo := server.Repo(t, ada, name)
+		server.Allow(t, repo, bob, "read")
+		server.Allow(t, repo, robot, "admin")
+		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string { return robot.Token }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &stage{forge: f, work: newWork(t, server.PushURL(repo, ada))}
+		s.propose = func(branch, title string) int { return server.PullRequest(t, ada, repo, branch, "main", title) }
+		s.remove = func(branch string) { s.work.git("push", "-q", s.work.remote, ":"+branch) }
+		s.checks = func(commit string) map[string]string {
+			checks := map[string]string{}
+			for context, st := range server.Statuses(t, repo, commit) {
+				checks[context] = state(delivery.CheckState(st.State), st.Description)
+			}
+			return checks
+		}
+		s.comments = func(pr int) []string {
+			var bodies []string
+			for _, c := range server.Comments(t, repo, pr) {
+				bodies = append(bodies, c.Body)
+			}
+			return bodies
+		}
+		s.say = func(pr int, user, text string) { server.Say(t, users[user], repo, pr, text) }
+		s.may = map[string]delivery.Permission{
+			"ada": delivery.PermissionWrite, "aob": delivery.PermissionWrite, "bob": delivery.PermissionRead,
+			"eve": delivery.PermissionNone, "nobody-of-that-name": delivery.PermissionNone, "": delivery.PermissionNone,
+		}
+		return s, f, repo
+	}
+
+	t.Run("conformance", func(t *testing.T) {
+		s, _, _ := setup(t, "intent")
+		conform(t, s)
+	})
+
+	// A protected branch is merged when aob/release says so, and not before.
+	t.Run("protection", func(t *testing.T) {
+		s, f, repo := setup(t, "protected")
+		main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+		server.Protect(t, repo, "main", delivery.ContextRelease)
+		s.work.branch("side", main)
+		head := s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
+		number := s.propose("side", "Second")
+		for _, st := range []delivery.CheckState{"", delivery.CheckPending, delivery.CheckFailure, delivery.CheckError} {
+			if st != "" {
+				if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: st}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := server.Merge(ada, repo, number); err == nil {
+				t.Fatalf("merged while aob/release is %q", st)
+			}
+		}
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the pull request can be merged", func() bool { return server.Merge(ada, repo, number) == nil })
+		eventually(t, "it is open no more", func() bool {
+			list, err := f.PullRequests(t.Context())
+			return err == nil && len(list) == 0
+		})
+	})
+
+	// A stranger may fork, propose and comment, and that is all.
+	t.Run("fork", func(t *testing.T) {
+		s, f, repo := setup(t, "forked")
+		s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+		fork := server.Fork(t, bob, repo)
+		theirs := newWork(t, server.PushURL(fork, bob))
+		theirs.git("pull", "-q", theirs.remote, "main")
+		theirs.git("checkout", "-q", "-b", "main2")
+		head := theirs.push("main2", map[string]string{"models/a.yaml": "evil"}, "second")
+		number := server.PullRequest(t, bob, repo, "bob:main2", "main", "Second")
+		list, err := f.PullRequests(t.Context())
+		if err != nil || len(list) != 1 {
+			t.Fatalf("got %v, %v", list, err)
+		}
+		if pr := list[0]; !pr.Fork || pr.Number != number || pr.Head != head || pr.Author != "bob" || pr.HeadRef != "main2" {
+			t.Errorf("got %+v", pr)
+		}
+		ref := fmt.Sprintf("refs/pull/%d/head", number)
+		if got := s.work.git("ls-remote", s.work.remote, ref); !strings.HasPrefix(got, head) {
+			t.Errorf("%s is %q", ref, got)
+		}
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckPending}); err != nil {
+			t.Errorf("a status on a fork's commit: %v", err)
+		}
+		// The branch's name is taken in the fork, and not here.
+		if _, err := f.OpenPR(t.Context(), "main2", "main", "x", ""); err == nil {
+			t.Error("a fork's branch was taken for ours")
+		}
+		if err := f.Comment(t.Context(), number, "report", "ours"); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	// Others may write our marker, and edit what they wrote.
+	t.Run("comments of others", func(t *testing.T) {
+		s, f, repo := setup(t, "comments")
+		main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+		s.work.branch("side", main)
+		s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
+		number := s.propose("side", "Second")
+		s.say(number, "bob", hidden("report")+"I am AOB")
+		if err := f.Comment(t.Context(), number, "report", "ours"); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.comments(number); len(got) != 2 || !strings.Contains(got[0], "I am AOB") || !strings.Contains(got[1], "ours") {
+			t.Errorf("got %q", got)
+		}
+		before := server.Comments(t, repo, number)[1]
+		if err := f.Comment(t.Context(), number, "report", "ours"); err != nil {
+			t.Fatal(err)
+		}
+		if after := server.Comments(t, repo, number)[1]; after.Updated != before.Updated {
+			t.Error("the same content was written again")
+		}
+		said := server.Say(t, bob, repo, number, "/aob run 1")
+		// Gitea's clock has seconds.
+		eventually(t, "a second has passed", func() bool { return time.Since(said.Created) > 1100*time.Millisecond })
+		path := fmt.Sprintf("/repos/%s/%s/issues/comments/%d", repo.Owner, repo.Name, said.ID)
+		if err := server.Call(bob, "PATCH", path, map[string]string{"body": "/aob run 2"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := f.Commands(t.Context(), number); err != nil || len(got) != 0 {
+			t.Errorf("an edited comment: got %v, %v", got, err)
+		}
+	})
+
+	t.Run("webhook", func(t *testing.T) {
+		s, _, repo := setup(t, "hooked")
+		const secret = "between us"
+		read, err := Webhook(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := make(chan Event, 100)
+		target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+			e, err := read(req)
+			if err != nil {
+				t.Errorf("got %v", err)
+			}
+			events <- e
+		}))
+		t.Cleanup(target.Close)
+		server.Hook(t, repo, target.URL, secret)
+		wait := func(kind, ref, commit string) {
+			t.Helper()
+			deadline := time.After(20 * time.Second)
+			for {
+				select {
+				case e := <-events:
+					if e == (Event{kind, ref, commit}) {
+						return
+					}
+				case <-deadline:
+					t.Fatalf("no %s of %s within 20 s", kind, ref)
+				}
+			}
+		}
+		main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+		wait("push", "refs/heads/main", main)
+		s.work.branch("side", main)
+		head := s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
+		wait("push", "refs/heads/side", head)
+		s.propose("side", "Second")
+		wait("pull_request", "side", head)
+	})
+
+	t.Run("errors", func(t *testing.T) {
+		s, _, repo := setup(t, "denied")
+		main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+		as := func(token string, name string) *Gitea {
+			f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: name, Token: func() string { return token }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		check := delivery.Check{Context: "x", State: delivery.CheckPending}
+		for what, err := range map[string]error{
+			"no such token":       as(strings.Repeat("0", 40), repo.Name).SetStatus(t.Context(), main, check),
+			"read only":           as(bob.Token, repo.Name).SetStatus(t.Context(), main, check),
+			"a stranger":          as(eve.Token, repo.Name).SetStatus(t.Context(), main, check),
+			"no such repository":  as(robot.Token, "nothing").SetStatus(t.Context(), main, check),
+			"permission, as bob":  second(as(bob.Token, repo.Name).Permission(t.Context(), "ada")),
+			"permission, nowhere": second(as(robot.Token, "nothing").Permission(t.Context(), "ada")),
+		} {
+			if _, ok := errors.AsType[delivery.Blocked](err); !ok {
+				t.Errorf("%s: got %v, want Blocked", what, err)
+			}
+			for _, token := range []string{bob.Token, eve.Token, robot.Token} {
+				if err != nil && strings.Contains(err.Error(), token) {
+					t.Errorf("%s: a token is in %q", what, err)
+				}
+			}
+		}
+		// Gitea answers 500 here, as it does where it is not well.
+		for what, err := range map[string]error{
+			"no such commit": as(robot.Token, repo.Name).SetStatus(t.Context(), strings.Repeat("1", 40), check),
+			"no such PR":     as(robot.Token, repo.Name).Comment(t.Context(), 99, "x", "x"),
+		} {
+			if err == nil {
+				t.Errorf("%s: no error", what)
+			}
+		}
+	})
+}
+
+func second[A, B any](_ A, b B) B { return b }
+
+// TestGiteaErrors is about servers that are not well.
+func TestGiteaErrors(t *testing.T) {
+	const token = "s3cr3t-t0k3n"
+	var answer http.HandlerFunc
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answer(w, req) }))
+	defer server.Close()
+	f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string { return token }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it went elsewhere") }))
+	defer elsewhere.Close()
+	status := func(code int, header ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, req *http.Request) {
+			if len(header) == 2 {
+				w.Header().Set(header[0], header[1])
+			}
+			w.WriteHeader(code)
+			fmt.Fprintf(w, `{"message": "you sent %s\u001b[31m\n"}`, req.Header.Get("Authorization"))
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string
+		kind   error
+	}{
+		{"401", status(401), "check the token", delivery.Blocked{}},
+		{"403", status(403), "write permission", delivery.Blocked{}},
+		{"404", status(404), "check owner and name", delivery.Blocked{}},
+		{"429", status(429, "Retry-After", "90"), "again in 1m30s", delivery.Wait{}},
+		{"500", status(500), "again in 10s", delivery.Wait{}},
+		{"503", status(503, "Retry-After", "99999"), "again in 10m0s", delivery.Wait{}},
+		{"422", status(422), "you sent token …", nil},
+		{"another host", func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, elsewhere.URL, 307) }, "new address", delivery.Blocked{}},
+		{"in circles", func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, req.URL.Path, 307) }, "circles", nil},
+		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "", nil},
+		{"another JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `"hello"`) }, "", nil},
+		{"without end", func(w http.ResponseWriter, _ *http.Request) {
+			for _, err := w.Write([]byte("[")); err == nil; _, err = w.Write([]byte(strings.Repeat("{},", 1<<18))) {
+			}
+		}, "more than 32 MiB", nil},
+		{"hang up", func(w http.ResponseWriter, _ *http.Request) {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			c.Close()
+		}, "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			answer = tt.answer
+			ctx := t.Context()
+			for what, err := range map[string]error{
+				"PullRequests": second(f.PullRequests(ctx)),
+				"SetStatus":    f.SetStatus(ctx, strings.Repeat("1", 40), delivery.Check{Context: "x"}),
+				"Comment":      f.Comment(ctx, 1, "x", "x"),
+				"Commands":     second(f.Commands(ctx, 1)),
+				"Permission":   second(f.Permission(ctx, "bob")),
+				"OpenPR":       second(f.OpenPR(ctx, "a", "b", "c", "d")),
+			} {
+				if err == nil {
+					t.Errorf("%s: no error", what)
+					continue
+				}
+				if strings.Contains(err.Error(), token) || strings.ContainsAny(err.Error(), "\x1b\n") {
+					t.Errorf("%s: %q", what, err)
+				}
+				_, blocked := errors.AsType[delivery.Blocked](err)
+				_, wait := errors.AsType[delivery.Wait](err)
+				if what == "Permission" && tt.name == "403" {
+					continue // has words of its own
+				}
+				if _, want := tt.kind.(delivery.Blocked); want != blocked {
+					t.Errorf("%s: Blocked is %v: %v", what, blocked, err)
+				}
+				if _, want := tt.kind.(delivery.Wait); want != wait {
+					t.Errorf("%s: Wait is %v: %v", what, wait, err)
+				}
+				if !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("%s: got %q, want %q in it", what, err, tt.want)
+				}
+			}
+		})
+	}
+	for _, s := range []Server{{}, {URL: "git.example.com", Owner: "a", Repo: "b", Token: func() string { return "" }}, {URL: "https://" + token + "@x.example", Owner: "a", Repo: "b", Token: func() string { return "" }}, {URL: "https://x.example"}} {
+		_, err := NewGitea(s)
+		if _, ok := errors.AsType[delivery.Blocked](err); !ok || strings.Contains(err.Error(), token) {
+			t.Errorf("%q: got %v", s.URL, err)
+		}
+	}
+}
+
+// TestPages lists pull requests over several pages, with one seen twice.
+func TestPages(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		pr := func(n int) string {
+			return fmt.Sprintf(`{"number":%d,"title":"t","user":{"login":"ada"},"head":{"ref":"b","sha":"c","repo_id":1},"base":{"ref":"main","repo_id":1}}`, n)
+		}
+		page := req.URL.Query().Get("page")
+		if page == "1" {
+			w.Header().Set("Link", `<http://x/?page=2>; rel="next",<http://x/?page=2>; rel="last"`)
+			fmt.Fprintf(w, "[%s,%s,null,{\"number\":9}]", pr(3), pr(1))
+		} else {
+			fmt.Fprintf(w, "[%s,%s]", pr(3), pr(2))
+		}
+	}))
+	defer server.Close()
+	f, err := NewGitea(Server{URL: server.URL + "/", Owner: "ada", Repo: "intent", Token: func() string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := f.PullRequests(t.Context())
+	if err != nil || len(list) != 3 || list[0].Number != 1 || list[2].Number != 3 {
+		t.Errorf("got %+v, %v", list, err)
+	}
+}

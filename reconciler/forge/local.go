@@ -1,0 +1,220 @@
+package forge
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Git is what a local forge needs of the repository; git.Mirror has it.
+type Git interface {
+	Refs() map[string]string
+	At(ctx context.Context, ref string) (commit string, err error)
+	Subject(commit string) (string, error)
+	Author(commit string) (name, email string, when time.Time, err error)
+	IsAncestor(a, b string) (bool, error)
+	Merge(base, head, name, email string, when time.Time, message string) (hash string, err error)
+	Push(ctx context.Context, hash, ref, old string) error
+}
+
+// Rows is where a local forge keeps what another forge would keep: numbers,
+// checks and comments. The ledger has it.
+type Rows interface {
+	// Number returns the number of a branch's proposal: the next free one when
+	// the branch is new, and the same ever after.
+	Number(ctx context.Context, branch string) (int, error)
+	// PutCheck replaces the check of its context on a commit.
+	PutCheck(ctx context.Context, commit string, c delivery.Check) error
+	// Checks returns a commit's checks, sorted by context.
+	Checks(ctx context.Context, commit string) ([]delivery.Check, error)
+	// PutComment replaces the comment with the marker.
+	PutComment(ctx context.Context, pr int, marker, body string) error
+	// Commands returns what people asked on a proposal, oldest first.
+	Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
+}
+
+// Local is a bare git folder whose branches are proposals: every branch but the
+// target, unless the target has all of it. Whoever can write to the folder may
+// propose and merge; the folder's permissions are the only ones there are.
+type Local struct {
+	git    Git
+	rows   Rows
+	target string // branch
+}
+
+const branches = "refs/heads/"
+
+// NewLocal makes a Local whose target branch is main, or another.
+func NewLocal(git Git, rows Rows, target string) *Local {
+	return &Local{git: git, rows: rows, target: target}
+}
+
+// PullRequests returns the open proposals as of the last Observe, sorted by
+// number. Its title and author are those of the branch's last commit.
+func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
+	refs := f.git.Refs()
+	target := refs[branches+f.target]
+	var prs []delivery.PullRequest
+	for _, ref := range slices.Sorted(maps.Keys(refs)) {
+		branch, ok := strings.CutPrefix(ref, branches)
+		if !ok || branch == f.target || target == "" {
+			continue
+		}
+		merged, err := f.git.IsAncestor(refs[ref], target)
+		if err != nil {
+			return nil, fmt.Errorf("proposal %s: %w", branch, err)
+		}
+		if merged {
+			continue
+		}
+		pr, err := f.proposal(ctx, branch, refs[ref])
+		if err != nil {
+			return nil, fmt.Errorf("proposal %s: %w", branch, err)
+		}
+		prs = append(prs, pr)
+	}
+	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
+	return prs, nil
+}
+
+func (f *Local) proposal(ctx context.Context, branch, head string) (delivery.PullRequest, error) {
+	number, err := f.rows.Number(ctx, branch)
+	if err != nil {
+		return delivery.PullRequest{}, err
+	}
+	title, err := f.git.Subject(head)
+	if err != nil {
+		return delivery.PullRequest{}, err
+	}
+	name, email, when, err := f.git.Author(head)
+	if err != nil {
+		return delivery.PullRequest{}, err
+	}
+	return delivery.PullRequest{
+		Number: number, Title: title, Author: cmp.Or(email, name), Head: head, HeadRef: branch, Base: f.target,
+		Draft: draft(title), Updated: when,
+	}, nil
+}
+
+// SetStatus sets one status check on a commit.
+func (f *Local) SetStatus(ctx context.Context, commit string, check delivery.Check) error {
+	check.Description = Cut(check.Description, MaxDescription)
+	return f.rows.PutCheck(ctx, commit, check)
+}
+
+// Comment makes the comment with the marker, or changes it to the body.
+func (f *Local) Comment(ctx context.Context, pr int, marker, body string) error {
+	return f.rows.PutComment(ctx, pr, marker, cutComment(body))
+}
+
+// Commands returns what people asked on a proposal, oldest first.
+func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
+	list, err := f.rows.Commands(ctx, pr)
+	return slices.DeleteFunc(list, func(c delivery.Comment) bool { return !command(c.Body) }), err
+}
+
+// Permission is write for everybody: who can write to the folder can do
+// anything to it.
+func (f *Local) Permission(_ context.Context, user string) (delivery.Permission, error) {
+	if user == "" {
+		return delivery.PermissionNone, nil
+	}
+	return delivery.PermissionWrite, nil
+}
+
+// OpenPR returns the number of a branch's proposal, which is there as soon as
+// the branch is. The title is the branch's last commit's; the body is kept as a
+// comment.
+func (f *Local) OpenPR(ctx context.Context, head, base, _, body string) (int, error) {
+	if base != f.target {
+		return 0, fmt.Errorf("open a proposal of %s: proposals go to %s, not %s", head, f.target, base)
+	}
+	at, err := f.git.At(ctx, branches+head)
+	if err != nil {
+		return 0, err
+	}
+	if at == "" {
+		return 0, fmt.Errorf("open a proposal of %s: there is no such branch", head)
+	}
+	number, err := f.rows.Number(ctx, head)
+	if err != nil {
+		return 0, err
+	}
+	return number, f.Comment(ctx, number, "description", body)
+}
+
+// Merge merges a proposal in the name of a user, and returns the merge commit.
+// It is Blocked unless aob/release has passed on the commit that the branch is
+// at now, and the target lies in its history. The branch is removed afterwards.
+func (f *Local) Merge(ctx context.Context, number int, user string) (commit string, err error) {
+	prs, err := f.PullRequests(ctx)
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(prs, func(pr delivery.PullRequest) bool { return pr.Number == number })
+	if i < 0 {
+		return "", delivery.Blockedf("see `aob pr` for those that are open", "there is no open proposal %d", number)
+	}
+	branch := prs[i].HeadRef
+	head, err := f.git.At(ctx, branches+branch)
+	if err != nil {
+		return "", err
+	}
+	target, err := f.git.At(ctx, branches+f.target)
+	if err != nil {
+		return "", err
+	}
+	if head == "" || target == "" {
+		return "", delivery.Blockedf("see `aob pr` for those that are open", "proposal %d was removed meanwhile", number)
+	}
+	title, err := f.git.Subject(head)
+	if err != nil {
+		return "", err
+	}
+	if draft(title) {
+		return "", delivery.Blockedf("take the mark out of the last commit's subject", "proposal %d is a draft", number)
+	}
+	if err := f.passed(ctx, number, head); err != nil {
+		return "", err
+	}
+	follows, err := f.git.IsAncestor(target, head)
+	if err != nil {
+		return "", err
+	}
+	if !follows {
+		return "", delivery.Blockedf(fmt.Sprintf("rebase first: `git rebase %s` and push again", f.target), "%s has moved on since proposal %d (%s) left it", f.target, number, branch)
+	}
+	commit, err = f.git.Merge(target, head, user, "", time.Now(), fmt.Sprintf("Merge %d: %s", number, title))
+	if err != nil {
+		return "", err
+	}
+	if err := f.git.Push(ctx, commit, branches+f.target, target); err != nil {
+		return "", fmt.Errorf("merge proposal %d: %w", number, err)
+	}
+	if err := f.git.Push(ctx, "", branches+branch, head); err != nil {
+		return commit, fmt.Errorf("proposal %d is merged as %.10s, and its branch stays: %w", number, commit, err)
+	}
+	return commit, nil
+}
+
+// passed returns nil if aob/release is success on a commit.
+func (f *Local) passed(ctx context.Context, number int, head string) error {
+	checks, err := f.rows.Checks(ctx, head)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(checks, func(c delivery.Check) bool { return c.Context == delivery.ContextRelease })
+	if i < 0 {
+		return delivery.Blockedf(fmt.Sprintf("wait for it: `aob pr %d` shows how far it is", number), "proposal %d: %s has not been judged on %.10s yet", number, delivery.ContextRelease, head)
+	}
+	if c := checks[i]; c.State != delivery.CheckSuccess {
+		return delivery.Blockedf(fmt.Sprintf("see `aob pr %d`", number), "proposal %d: %s is %s on %.10s: %s", number, c.Context, c.State, head, c.Description)
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package forge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+func TestLocal(t *testing.T) {
+	s, _, _ := local(t)
+	conform(t, s)
+}
+
+// local makes a stage with a bare folder.
+func local(t *testing.T) (*stage, *Local, *bare) {
+	t.Helper()
+	dir := t.TempDir() + "/intent.git"
+	if out, err := exec.Command("git", "init", "-q", "--bare", "-b", "main", dir).CombinedOutput(); err != nil {
+		t.Fatalf("git init: %v: %s", err, out)
+	}
+	git, rows := &bare{t: t, dir: dir}, newRows()
+	f := NewLocal(git, rows, "main")
+	s := &stage{forge: f, work: newWork(t, dir)}
+	s.work.pushed = git.observe
+	s.propose = func(branch, _ string) int {
+		list, err := f.PullRequests(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[slices.IndexFunc(list, func(pr delivery.PullRequest) bool { return pr.HeadRef == branch })].Number
+	}
+	s.remove = func(branch string) {
+		s.work.git("push", "-q", dir, ":"+branch)
+		git.observe()
+	}
+	s.checks = func(commit string) map[string]string {
+		checks := map[string]string{}
+		for _, c := range rows.checks[commit] {
+			checks[c.Context] = state(c.State, c.Description)
+		}
+		return checks
+	}
+	s.comments = func(pr int) []string { return rows.comments[pr] }
+	s.say = func(pr int, user, text string) {
+		rows.said[pr] = append(rows.said[pr], delivery.Comment{ID: int64(len(rows.said[pr]) + 1), Author: user, Body: text})
+	}
+	s.may = map[string]delivery.Permission{"ada@example.com": delivery.PermissionWrite, "": delivery.PermissionNone}
+	return s, f, git
+}
+
+func TestLocalMerge(t *testing.T) {
+	s, f, git := local(t)
+	ctx := t.Context()
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("side", main)
+	head := s.work.push("side", map[string]string{"models/a.yaml": "2"}, "Second")
+	number := s.propose("side", "")
+	refuse := func(what, want string) {
+		t.Helper()
+		_, err := f.Merge(ctx, number, "Ada")
+		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want Blocked with %q", what, err, want)
+		}
+		if at, _ := git.At(ctx, "refs/heads/main"); at != main {
+			t.Fatalf("%s: main moved to %s", what, at)
+		}
+	}
+	check := func(commit string, state delivery.CheckState, text string) {
+		t.Helper()
+		if err := f.SetStatus(ctx, commit, delivery.Check{Context: delivery.ContextRelease, State: state, Description: text}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuse("not judged", "has not been judged")
+	check(main, delivery.CheckSuccess, "of another commit")
+	refuse("another commit is", "has not been judged")
+	if err := f.SetStatus(ctx, head, delivery.Check{Context: delivery.ContextGate + "g", State: delivery.CheckSuccess}); err != nil {
+		t.Fatal(err)
+	}
+	refuse("another check is", "has not been judged")
+	check(head, delivery.CheckPending, "epoch 3 of 9")
+	refuse("pending", "pending")
+	check(head, delivery.CheckFailure, "mAP 0.41 < 0.48")
+	refuse("failed", "mAP 0.41 < 0.48")
+	check(head, delivery.CheckError, "the detector crashed")
+	refuse("error", "error")
+	check(head, delivery.CheckSuccess, "mAP 0.52")
+
+	// Pushed after the last look, and not judged.
+	pushed := s.work.pushed
+	s.work.pushed = func() {}
+	newer := s.work.push("side", map[string]string{"models/a.yaml": "3"}, "WIP: Third")
+	refuse("a newer commit, a draft", "draft")
+	newer = s.work.push("side", map[string]string{"models/a.yaml": "4"}, "Fourth")
+	refuse("a newer commit", "has not been judged")
+	s.work.pushed = pushed
+	check(newer, delivery.CheckSuccess, "mAP 0.53")
+	git.observe()
+
+	// main moves on.
+	s.work.git("checkout", "-q", "main")
+	main = s.work.push("main", map[string]string{"README.md": "hello"}, "docs")
+	refuse("main moved on", "rebase")
+	s.work.git("checkout", "-q", "side")
+	s.work.git("rebase", "-q", "main")
+	s.work.git("push", "-q", "-f", s.work.remote, "side")
+	rebased := s.work.git("rev-parse", "side")
+	git.observe()
+	refuse("rebased, another commit", "has not been judged")
+	check(rebased, delivery.CheckSuccess, "mAP 0.53")
+	commit, err := f.Merge(ctx, number, "Ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := git.run("rev-list", "--parents", "-1", "main"), commit+" "+main+" "+rebased; got != want {
+		t.Errorf("main is %s, want %s", got, want)
+	}
+	if got := git.run("log", "-1", "--format=%an %s", "main"); got != fmt.Sprintf("Ada Merge %d: Fourth", number) {
+		t.Errorf("got %q", got)
+	}
+	if got := git.run("for-each-ref", "refs/heads/side"); got != "" {
+		t.Errorf("the branch stays: %s", got)
+	}
+	git.observe()
+	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
+		t.Errorf("got %v, %v", list, err)
+	}
+	if _, err := f.Merge(ctx, number, "Ada"); !strings.Contains(fmt.Sprint(err), "no open proposal") {
+		t.Errorf("again: got %v", err)
+	}
+
+	// A branch that main has all of is no proposal, wherever it is.
+	s.work.branch("old", main)
+	s.work.git("push", "-q", s.work.remote, "old")
+	git.observe()
+	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
+		t.Errorf("got %v, %v", list, err)
+	}
+}
+
+// TestLocalMergeRace moves main between Merge's look and its push.
+func TestLocalMergeRace(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("side", main)
+	head := s.work.push("side", map[string]string{"models/a.yaml": "2"}, "Second")
+	number := s.propose("side", "")
+	if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+		t.Fatal(err)
+	}
+	var moved string
+	git.beforePush = func() {
+		git.beforePush = nil
+		s.work.git("checkout", "-q", "main")
+		moved = s.work.push("main", map[string]string{"README.md": "hello"}, "docs")
+	}
+	if _, err := f.Merge(t.Context(), number, "Ada"); err == nil {
+		t.Error("no error")
+	}
+	if got := git.run("rev-parse", "main"); got != moved {
+		t.Errorf("main is at %s, not where it was pushed to", got)
+	}
+	if got := git.run("rev-parse", "side"); got != head {
+		t.Errorf("the branch is at %s", got)
+	}
+}
+
+// bare is Git by the git command.
+type bare struct {
+	t          *testing.T
+	dir        string
+	refs       map[string]string
+	beforePush func()
+}
+
+func (b *bare) run(args ...string) string {
+	b.t.Helper()
+	out, err := b.try(args...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
+func (b *bare) try(args ...string) (string, error) {
+	out, err := exec.Command("git", append([]string{"-C", b.dir}, args...)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("git %s: %w: %s", args[0], err, out)
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+func (b *bare) observe() {
+	b.refs = map[string]string{}
+	for line := range strings.Lines(b.run("for-each-ref", "--format=%(refname) %(objectname)")) {
+		ref, commit, _ := strings.Cut(strings.TrimSpace(line), " ")
+		b.refs[ref] = commit
+	}
+}
+
+func (b *bare) Refs() map[string]string { return b.refs }
+
+func (b *bare) At(_ context.Context, ref string) (string, error) {
+	return b.try("for-each-ref", "--format=%(objectname)", ref)
+}
+
+func (b *bare) Subject(commit string) (string, error) {
+	return b.try("log", "-1", "--format=%s", commit)
+}
+
+func (b *bare) Author(commit string) (name, email string, when time.Time, err error) {
+	out, err := b.try("log", "-1", "--format=%an\n%ae\n%aI", commit)
+	if err != nil {
+		return "", "", time.Time{}, err
+	}
+	lines := strings.Split(out, "\n")
+	when, err = time.Parse(time.RFC3339, lines[2])
+	return lines[0], lines[1], when, err
+}
+
+func (b *bare) IsAncestor(a, c string) (bool, error) {
+	_, err := b.try("merge-base", "--is-ancestor", a, c)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (b *bare) Merge(base, head, name, email string, when time.Time, message string) (string, error) {
+	cmd := exec.Command("git", "-C", b.dir, "commit-tree", head+"^{tree}", "-p", base, "-p", head, "-m", message)
+	who := fmt.Sprintf("%d +0000", when.Unix())
+	cmd.Env = append(cmd.Environ(), "GIT_AUTHOR_NAME="+name, "GIT_AUTHOR_EMAIL="+email, "GIT_COMMITTER_NAME="+name, "GIT_COMMITTER_EMAIL="+email, "GIT_AUTHOR_DATE="+who, "GIT_COMMITTER_DATE="+who)
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+func (b *bare) Push(_ context.Context, hash, ref, old string) error {
+	if b.beforePush != nil {
+		b.beforePush()
+	}
+	args := []string{"update-ref", ref, hash, old}
+	if hash == "" {
+		args = []string{"update-ref", "-d", ref, old}
+	}
+	_, err := b.try(args...)
+	return err
+}
+
+// memory is Rows in memory.
+type memory struct {
+	mu       sync.Mutex
+	numbers  map[string]int
+	checks   map[string][]delivery.Check
+	comments map[int][]string
+	markers  map[string]int
+	said     map[int][]delivery.Comment
+}
+
+func newRows() *memory {
+	return &memory{numbers: map[string]int{}, checks: map[string][]delivery.Check{}, comments: map[int][]string{}, markers: map[string]int{}, said: map[int][]delivery.Comment{}}
+}
+
+func (m *memory) Number(_ context.Context, branch string) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.numbers[branch] == 0 {
+		m.numbers[branch] = len(m.numbers) + 1
+	}
+	return m.numbers[branch], nil
+}
+
+func (m *memory) PutCheck(_ context.Context, commit string, c delivery.Check) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := slices.DeleteFunc(m.checks[commit], func(old delivery.Check) bool { return old.Context == c.Context })
+	m.checks[commit] = append(list, c)
+	return nil
+}
+
+func (m *memory) Checks(_ context.Context, commit string) ([]delivery.Check, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.checks[commit]), nil
+}
+
+func (m *memory) PutComment(_ context.Context, pr int, marker, body string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := fmt.Sprint(pr, marker)
+	i, ok := m.markers[key]
+	if !ok {
+		i = len(m.comments[pr])
+		m.markers = maps.Clone(m.markers)
+		m.markers[key] = i
+		m.comments[pr] = append(m.comments[pr], "")
+	}
+	m.comments[pr][i] = body
+	return nil
+}
+
+func (m *memory) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {
+	return slices.Clone(m.said[pr]), nil
+}

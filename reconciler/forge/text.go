@@ -1,0 +1,76 @@
+package forge
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxDescription is the longest description of a status, in characters. GitHub
+// takes no more, and what fits there is short enough everywhere.
+const MaxDescription = 140
+
+// MaxComment is the longest comment, in bytes.
+const MaxComment = 65_000
+
+// Cut returns s with at most n characters, the last of them an ellipsis where
+// it was longer. What is not UTF-8 is replaced.
+func Cut(s string, n int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	if n <= 0 {
+		return ""
+	}
+	count := 0
+	for i := range s {
+		if count == n-1 {
+			return strings.TrimRight(s[:i], " ") + "…"
+		}
+		count++
+	}
+	return s
+}
+
+// hidden is the first line of a comment, which is not shown.
+func hidden(marker string) string { return "<!-- aob:" + marker + " -->\n" }
+
+// comment is the whole text of a comment.
+func comment(marker, body string) string { return hidden(marker) + cutComment(body) }
+
+// cutComment cuts a text at a line's end, so that it fits with its marker.
+func cutComment(body string) string {
+	const note = "\n\n*The rest does not fit here: see `aob explain`.*"
+	body = strings.ToValidUTF8(body, "\uFFFD")
+	const room = MaxComment - 1000 // for the marker
+	if len(body) <= room {
+		return body
+	}
+	end := strings.LastIndexByte(body[:room-len(note)], '\n')
+	if end < room/2 {
+		for end = room - len(note); !utf8.RuneStart(body[end]); end-- {
+		}
+	}
+	return body[:end] + note
+}
+
+// command says whether a comment asks something of AOB.
+func command(body string) bool {
+	for line := range strings.Lines(body) {
+		if first, _, _ := strings.Cut(strings.TrimSpace(line), " "); first == "/aob" {
+			return true
+		}
+	}
+	return false
+}
+
+// draft says whether a title marks a draft, as Gitea's own prefixes do.
+func draft(title string) bool {
+	title = strings.ToUpper(strings.TrimSpace(title))
+	for _, prefix := range []string{"WIP:", "[WIP]", "DRAFT:", "[DRAFT]"} {
+		if strings.HasPrefix(title, prefix) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,104 @@
+package forge
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// maxWebhook is the largest webhook that is read, in bytes.
+const maxWebhook = 1 << 20
+
+// ErrSignature means that a webhook was not signed with the secret.
+var ErrSignature = errors.New("the webhook's signature is wrong")
+
+// ErrWebhookTooLarge means that a webhook has more than 1 MiB.
+var ErrWebhookTooLarge = errors.New("the webhook is larger than 1 MiB")
+
+// An Event says that something happened on the forge. It wakes the loop, which
+// then looks for itself: the fields are for the log alone, cut and printable.
+type Event struct {
+	Kind   string // as push or pull_request
+	Ref    string
+	Commit string
+}
+
+// Webhook returns a function that checks a request's signature and reads its
+// event. It refuses to be made without a secret. The function's errors are
+// ErrSignature, which should be answered with 401, ErrWebhookTooLarge, with
+// 413, or another, with 400. A signed request whose content it does not
+// understand is an event all the same.
+func Webhook(secret string) (func(*http.Request) (Event, error), error) {
+	if secret == "" {
+		return nil, delivery.Blockedf("give one, the same as in the forge's webhook settings", "webhooks need a secret")
+	}
+	key := []byte(secret)
+	return func(req *http.Request) (Event, error) {
+		if req.Method != http.MethodPost {
+			return Event{}, fmt.Errorf("a webhook is a POST, not a %s", printable(Cut(req.Method, 20)))
+		}
+		body, err := io.ReadAll(io.LimitReader(req.Body, maxWebhook+1))
+		if err != nil {
+			return Event{}, fmt.Errorf("read the webhook: %w", err)
+		}
+		if len(body) > maxWebhook {
+			return Event{}, ErrWebhookTooLarge
+		}
+		mac := hmac.New(sha256.New, key)
+		mac.Write(body)
+		if !hmac.Equal(mac.Sum(nil), signature(req.Header)) {
+			return Event{}, ErrSignature
+		}
+		return event(req.Header, body), nil
+	}, nil
+}
+
+// signature returns the first signature that a request has. All forges sign
+// with HMAC-SHA256 and differ in the header.
+func signature(h http.Header) []byte {
+	for _, name := range []string{"X-Gitea-Signature", "X-Forgejo-Signature", "X-Hub-Signature-256"} {
+		if text := strings.TrimPrefix(h.Get(name), "sha256="); text != "" {
+			sum, err := hex.DecodeString(text)
+			if err != nil {
+				return nil
+			}
+			return sum
+		}
+	}
+	return nil
+}
+
+func event(h http.Header, body []byte) Event {
+	var e Event
+	for _, name := range []string{"X-Gitea-Event", "X-Forgejo-Event", "X-GitHub-Event"} {
+		if e.Kind = h.Get(name); e.Kind != "" {
+			break
+		}
+	}
+	var content struct {
+		Ref         string `json:"ref"`
+		After       string `json:"after"`
+		PullRequest struct {
+			Head struct {
+				Ref string `json:"ref"`
+				SHA string `json:"sha"`
+			} `json:"head"`
+		} `json:"pull_request"`
+	}
+	if json.Unmarshal(body, &content) == nil {
+		e.Ref, e.Commit = content.Ref, content.After
+		if head := content.PullRequest.Head; e.Ref == "" && e.Commit == "" {
+			e.Ref, e.Commit = head.Ref, head.SHA
+		}
+	}
+	const long = 100
+	return Event{Kind: Cut(printable(e.Kind), long), Ref: Cut(printable(e.Ref), long), Commit: Cut(printable(e.Commit), long)}
+}
