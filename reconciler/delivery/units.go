@@ -145,14 +145,15 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return fmt.Errorf("want a size with its unit, as in 120MB or 64MiB, got %q", text)
 }
 
-// MarshalText implements encoding.TextMarshaler, with the largest decimal unit
-// that leaves at most three decimals.
+// MarshalText implements encoding.TextMarshaler, with the first unit that says
+// the size exactly: a decimal one with at most three decimals, or a binary one.
 func (b Bytes) MarshalText() ([]byte, error) {
 	for _, u := range []struct {
-		name string
-		size int64
-	}{{"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}} {
-		if int64(b) >= u.size && int64(b)%(u.size/1000) == 0 {
+		name  string
+		size  int64
+		exact int64 // what the size must be a multiple of
+	}{{"GB", 1e9, 1e6}, {"MB", 1e6, 1e3}, {"GiB", 1 << 30, 1 << 30}, {"MiB", 1 << 20, 1 << 20}, {"KB", 1e3, 1}} {
+		if int64(b) >= u.size && int64(b)%u.exact == 0 {
 			return []byte(strconv.FormatFloat(float64(b)/float64(u.size), 'f', -1, 64) + u.name), nil
 		}
 	}

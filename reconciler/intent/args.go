@@ -3,7 +3,9 @@ package intent
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"reflect"
@@ -15,6 +17,32 @@ import (
 // Trainers are the schemas of train.args, by the trainer's name. Its Check is
 // what [Options] asks for.
 type Trainers map[string]*ArgsSchema
+
+// LoadTrainers reads NAME/schema.json of each folder. A trainer without one takes
+// no arguments.
+func LoadTrainers(files fs.FS) (Trainers, error) {
+	folders, err := fs.ReadDir(files, ".")
+	if err != nil {
+		return nil, err
+	}
+	trainers := make(Trainers)
+	for _, folder := range folders {
+		if !folder.IsDir() {
+			continue
+		}
+		data, err := fs.ReadFile(files, folder.Name()+"/schema.json")
+		if errors.Is(err, fs.ErrNotExist) {
+			data, err = []byte(`{"type": "object", "additionalProperties": false}`), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if trainers[folder.Name()], err = ParseArgsSchema(data); err != nil {
+			return nil, fmt.Errorf("trainer %s: %w", folder.Name(), err)
+		}
+	}
+	return trainers, nil
+}
 
 // Check says what is wrong with the arguments of a trainer.
 func (t Trainers) Check(trainer string, args map[string]any) []Problem {

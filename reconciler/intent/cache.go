@@ -63,8 +63,8 @@ func (c *Cache) put(b blob, doc *Doc) {
 // Parse is [Parse] with what the cache knows. Only regular files with a hash are
 // kept.
 func (c *Cache) Parse(files []File) (delivery.Intent, []delivery.Complaint) {
-	if len(files) > MaxFiles {
-		return delivery.Intent{}, tooMany(files)
+	if complaints := bounded(files); len(complaints) > 0 {
+		return delivery.Intent{}, complaints
 	}
 	docs := make([]*Doc, len(files))
 	var missing []int

@@ -23,8 +23,12 @@ func (d *document) structure(n *yaml.Node, v reflect.Value, path string, above [
 	above = append(slices.Clip(above), v.Type())
 	given := make(map[string]*yaml.Node)
 	for key, value := range d.pairs(n, path) {
-		if f := find(fields, key.Value); f == nil {
-			d.fault(placeOf(key), member(path, key.Value), "%s", unknownKey(key.Value, v.Type(), above[0]))
+		if find(fields, key.Value) == nil {
+			if d.full() {
+				d.more++
+			} else {
+				d.fault(placeOf(key), member(path, key.Value), "%s", unknownKey(key.Value, v.Type(), above[0]))
+			}
 			continue
 		}
 		given[key.Value] = value

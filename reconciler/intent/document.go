@@ -25,6 +25,8 @@ const (
 	maxComplaints = 100 // about one file
 )
 
+const tooDeep = "is nested far deeper than anything here needs"
+
 // A document is one file while it is checked: its nodes, where each value
 // stands, and what is wrong with it.
 type document struct {
@@ -34,6 +36,7 @@ type document struct {
 	spots   map[string]spot // by path
 	list    []delivery.Complaint
 	more    int // complaints beyond maxComplaints
+	lines   int // of the file; the library places some things after the last
 }
 
 // A spot is where a value stands: its key, nil in a list, and the value.
@@ -46,12 +49,18 @@ func placeOf(n *yaml.Node) place { return place{n.Line, n.Column} }
 
 // fault complains about what stands at a place.
 func (d *document) fault(at place, path, format string, args ...any) {
-	if len(d.list) == maxComplaints {
+	if d.full() {
 		d.more++
 		return
 	}
+	if d.lines > 0 && at.line > d.lines {
+		at = place{d.lines, 1}
+	}
 	d.list = append(d.list, delivery.Complaint{File: d.file, Line: at.line, Column: at.column, Path: path, Text: fmt.Sprintf(format, args...)})
 }
+
+// full reports whether further complaints are only counted.
+func (d *document) full() bool { return len(d.list) >= maxComplaints }
 
 // complain complains about the value at a path; of a value that is not there, at
 // what it belongs to.
@@ -125,6 +134,7 @@ func (d *document) read(data []byte) bool {
 		d.fault(place{}, "", "empty file; write it, or remove it")
 		return false
 	}
+	d.lines = countLines(data)
 	nodes, err := parseYAML(data)
 	switch {
 	case err != nil:
@@ -152,7 +162,7 @@ func (d *document) read(data []byte) bool {
 // simple refuses aliases, anchors, tags, merge keys and deep nesting.
 func (d *document) simple(n *yaml.Node, path string, depth int) bool {
 	if depth > maxDepth {
-		d.fault(placeOf(n), "", "nested deeper than %d; nothing here needs that", maxDepth)
+		d.fault(placeOf(n), "", "%s", tooDeep)
 		return false
 	}
 	ok := true
@@ -189,7 +199,7 @@ func (d *document) simple(n *yaml.Node, path string, depth int) bool {
 
 // member returns the path of a key in a map.
 func member(path, key string) string {
-	if !plainKey.MatchString(key) {
+	if !plainKey(key) {
 		return path + "[" + quote(key) + "]"
 	}
 	if path == "" {
@@ -198,7 +208,11 @@ func member(path, key string) string {
 	return path + "." + key
 }
 
-var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_./-]{0,63}$`)
+// plainKey reports whether a key stands in a path as it is.
+func plainKey(key string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./"
+	return key != "" && len(key) <= 64 && strings.Trim(key, letters) == ""
+}
 
 // item returns the path of an entry in a list.
 func item(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
@@ -227,16 +241,37 @@ func parseYAML(data []byte) (nodes []*yaml.Node, err error) {
 
 var yamlError = regexp.MustCompile(`^(?:yaml: )*(?:line ([0-9]+): )?([\s\S]*)$`)
 
+// countLines counts lines as YAML 1.1 breaks them.
+func countLines(data []byte) int {
+	n := 1
+	var before rune
+	for _, r := range string(data) {
+		switch r {
+		case '\n':
+			if before != '\r' {
+				n++
+			}
+		case '\r', '\u0085', '\u2028', '\u2029':
+			n++
+		}
+		before = r
+	}
+	return n
+}
+
 // syntax turns an error of the YAML library into a place and a text. The
 // library gives at most a line.
 func syntax(data []byte, err error) (place, string) {
 	m := yamlError.FindStringSubmatch(err.Error())
 	at, text := place{1, 1}, m[2]
+	if strings.HasPrefix(text, "exceeded max depth") {
+		return at, tooDeep
+	}
 	if n, err := strconv.Atoi(m[1]); err == nil {
 		if strings.HasPrefix(text, "did not find expected") {
 			n++ // the library counts these lines from 0
 		}
-		at.line = min(n, 1+bytes.Count(data, []byte("\n")))
+		at.line = n
 	}
 	for i, line := range bytes.Split(data, []byte("\n")) {
 		if indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]; bytes.ContainsRune(indent, '\t') && strings.Contains(text, "cannot start any token") {

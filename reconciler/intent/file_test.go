@@ -56,6 +56,10 @@ func TestFiles(t *testing.T) {
 		{"UTF-16", file("models/m.yaml", "\xff\xfea\x00"), []string{"models/m.yaml:1:1: is not UTF-8; save it as UTF-8"}},
 		{"Latin-1", file("models/m.yaml", "kind: Model\n# Gr\xf6\xdfe\n"), []string{"models/m.yaml:2:5: is not UTF-8; save it as UTF-8"}},
 		{"control character", file("models/m.yaml", "kind: Model\nname: a\x00b\n"), []string{"models/m.yaml:1:1: is not YAML: control characters are not allowed"}},
+		{"an empty second document", file("models/m.yaml", "kind: Model\n---"),
+			[]string{"models/m.yaml:2:1: a second document; want one a file, without ---"}},
+		{"lines of old", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r")+"nmae: m\r"), []string{"models/m.yaml:7:1: nmae: unknown key; did you mean name?"}},
+		{"control character in the name", file("models/\x00.Yml", model), []string{`"models/\x00.Yml": want the extension .yaml, not .yml`}},
 		{"outside", file("infra/m.yaml", model), []string{"infra/m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
 		{"out of the tree", file("models/../m.yaml", model), []string{"models/../m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
 		{"newline in the name", file("models/a\nb.yaml", model),
@@ -100,7 +104,14 @@ func TestComplaintsAreBounded(t *testing.T) {
 	}
 }
 
-func TestTooManyFiles(t *testing.T) {
+func TestTreesAreBounded(t *testing.T) {
+	var large []intent.File
+	for i := range 300 {
+		large = append(large, intent.File{Path: fmt.Sprintf("gates/g%d.yaml", i), Size: intent.MaxFileSize})
+	}
+	if diff := cmp.Diff([]string{"gates: 19 MiB of intent; want at most 16 MiB in one tree"}, lines(large...)); diff != "" {
+		t.Error(diff)
+	}
 	files := make([]intent.File, intent.MaxFiles+1)
 	for i := range files {
 		files[i] = intent.File{Path: fmt.Sprintf("models/m%d.yaml", i), Data: []byte(model)}

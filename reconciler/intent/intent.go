@@ -32,8 +32,12 @@ type File struct {
 	Hash string // names the content, as a git blob's hash; "" is never cached
 }
 
-// MaxFiles is how many files one tree may hold.
-const MaxFiles = 10_000
+// The bounds of one tree: how many files, and how many bytes in all of them.
+// They leave room for thousands of models and keep a hostile one cheap.
+const (
+	MaxFiles = 10_000
+	MaxTree  = 16 << 20
+)
 
 // Options are what a file can only be checked against from outside. The zero
 // value leaves those checks out.
@@ -140,11 +144,12 @@ func ParseFile(f File, o Options) *Doc {
 	doc := &Doc{file: f.Path, hash: f.Hash}
 	d := &document{file: f.Path, options: o}
 	if doc.kind, doc.name = d.identify(f); doc.kind != "" && d.open(f) && d.header(doc) {
-		doc.value = sealed(d.parse(doc))
+		doc.value = d.parse(doc)
 	}
 	if doc.complaints = d.complaints(); len(doc.complaints) > 0 {
 		doc.value = nil
 	}
+	doc.value = sealed(doc.value)
 	return doc
 }
 
@@ -178,8 +183,8 @@ func (d *document) identify(f File) (kind, name string) {
 	}
 	stem, ok := strings.CutSuffix(base, ".yaml")
 	if !ok {
-		if stem, ok := strings.CutSuffix(strings.ToLower(base), ".yml"); ok {
-			d.fault(place{}, "", "want the extension .yaml: %s/%s.yaml", folder, stem)
+		if strings.EqualFold(path.Ext(base), ".yml") {
+			d.fault(place{}, "", "want the extension .yaml, not .yml")
 		} else {
 			d.fault(place{}, "", "want only NAME.yaml and README.md in %s/", folder)
 		}
@@ -293,9 +298,24 @@ var kindTypes = map[string]reflect.Type{
 	"Server":     reflect.TypeFor[Server](),
 }
 
-// tooMany is what a tree beyond MaxFiles gets.
-func tooMany(files []File) []delivery.Complaint {
+// bounded complains of a tree beyond MaxFiles or MaxTree, at its first folder.
+func bounded(files []File) []delivery.Complaint {
+	var size int64
+	for _, f := range files {
+		if f.Mode == Regular && f.Size <= MaxFileSize { // a larger one costs nothing
+			size += f.Size
+		}
+	}
+	var text string
+	switch {
+	case len(files) > MaxFiles:
+		text = fmt.Sprintf("%d files of intent; want at most %d in one tree", len(files), MaxFiles)
+	case size > MaxTree:
+		text = fmt.Sprintf("%d MiB of intent; want at most %d MiB in one tree", (size+1<<20-1)>>20, MaxTree>>20)
+	default:
+		return nil
+	}
 	first := slices.MinFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	folder, _, _ := strings.Cut(first.Path, "/")
-	return []delivery.Complaint{{File: folder, Text: fmt.Sprintf("%d files of intent; want at most %d in one tree", len(files), MaxFiles)}}
+	return []delivery.Complaint{{File: folder, Text: text}}
 }

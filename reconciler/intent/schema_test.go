@@ -36,7 +36,7 @@ func TestSchemasAreUpToDate(t *testing.T) {
 }
 
 // compiled returns the schemas as an independent library reads them.
-func compiled(t *testing.T) map[string]*jsonschema.Schema {
+func compiled(t testing.TB) map[string]*jsonschema.Schema {
 	t.Helper()
 	c := jsonschema.NewCompiler()
 	schemas := make(map[string]*jsonschema.Schema)
@@ -72,7 +72,7 @@ func kindOf(path string) string {
 
 // valid asks a schema what it thinks of a file. YAML that no JSON can be made of
 // is left to Parse.
-func valid(t *testing.T, s *jsonschema.Schema, data []byte) (err error, asked bool) {
+func valid(t testing.TB, s *jsonschema.Schema, data []byte) (err error, asked bool) {
 	t.Helper()
 	var v any
 	if yaml.Unmarshal(data, &v) != nil {

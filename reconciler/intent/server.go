@@ -1,7 +1,7 @@
 package intent
 
 import (
-	"path/filepath"
+	"path"
 	"regexp"
 	"strings"
 
@@ -103,10 +103,10 @@ type ServerDevices struct {
 
 // ParseServer reads the server's configuration as strictly as intent is read.
 // Complaints never repeat what may be a secret.
-func ParseServer(path string, data []byte) (Server, []delivery.Complaint) {
-	d := &document{file: path}
+func ParseServer(file string, data []byte) (Server, []delivery.Complaint) {
+	d := &document{file: file}
 	var s Server
-	if d.open(File{Path: path, Size: int64(len(data)), Data: data}) {
+	if d.open(File{Path: file, Size: int64(len(data)), Data: data}) {
 		d.secrets(d.top, "")
 		d.decode(&s)
 		d.server(s)
@@ -192,18 +192,18 @@ func hasPassword(address string) bool {
 // relative paths are joined to folder, and those left out that lie in state are
 // filled in. Binaries that are looked for stay empty.
 func (s Server) Resolve(folder string) Server {
-	join := func(base, path string) string {
-		if path == "" || filepath.IsAbs(path) {
-			return path
+	join := func(base, name string) string {
+		if name == "" || path.IsAbs(name) {
+			return name
 		}
-		return filepath.Join(base, path)
+		return path.Join(base, name)
 	}
 	s.State = join(folder, s.State)
-	fill := func(path *string, name string) {
-		if *path == "" {
-			*path = filepath.Join(s.State, name)
+	fill := func(name *string, standard string) {
+		if *name == "" {
+			*name = path.Join(s.State, standard)
 		}
-		*path = join(folder, *path)
+		*name = join(folder, *name)
 	}
 	fill(&s.Socket, "aob.sock")
 	fill(&s.Keys.Evidence, "keys/evidence.key")
@@ -214,15 +214,15 @@ func (s Server) Resolve(folder string) Server {
 	if !strings.Contains(s.Repository, ":") { // no address
 		s.Repository = join(folder, s.Repository)
 	}
-	for _, path := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Trainers, &s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
-		*path = join(folder, *path)
+	for _, name := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Trainers, &s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
+		*name = join(folder, *name)
 	}
 	if strings.Contains(s.Python, "/") {
 		s.Python = join(folder, s.Python)
 	}
 	trusted := make([]string, len(s.Keys.Trusted))
-	for i, path := range s.Keys.Trusted {
-		trusted[i] = join(folder, path)
+	for i, name := range s.Keys.Trusted {
+		trusted[i] = join(folder, name)
 	}
 	s.Keys.Trusted = trusted
 	if g := s.Forge.Gitea; g != nil {

@@ -10,3 +10,13 @@ func (d *Doc) Release() *delivery.Release {
 	}
 	return &r
 }
+
+// Spec returns the spec digest of the model that the file holds, or "" if it
+// holds none.
+func (d *Doc) Spec() delivery.Digest {
+	m, ok := d.value.(delivery.Model)
+	if !ok {
+		return ""
+	}
+	return m.SpecDigest()
+}

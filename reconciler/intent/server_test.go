@@ -1,0 +1,159 @@
+package intent_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+func TestServerDefaults(t *testing.T) {
+	got, complaints := intent.ParseServer("aob.yaml", []byte("repository: intent.git\n"))
+	if len(complaints) > 0 {
+		t.Fatal(complaints)
+	}
+	got = got.Resolve("/srv/aob")
+	want := intent.Server{
+		Repository: "/srv/aob/intent.git",
+		Main:       "main",
+		Forge:      intent.ServerForge{Local: &intent.ServerLocal{}},
+		State:      "/srv/aob/state",
+		Listen:     intent.ServerListen{Address: "127.0.0.1:8370"},
+		Socket:     "/srv/aob/state/aob.sock",
+		Poll:       intent.ServerPoll{Git: seconds(5), Forge: seconds(15)},
+		Fleets:     intent.ServerFleets{Poll: seconds(2), Expiry: hours(24), Deadline: seconds(600)},
+		Detector:   intent.ServerDetector{Memory: 4 << 30, Limit: seconds(1800)},
+		Python:     "/usr/bin/python3",
+		Keys:       intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key", Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
+		Heartbeat:  seconds(60),
+		Devices:    intent.ServerDevices{TokenFile: "/srv/aob/state/device.token"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func seconds(s float64) delivery.Duration { return delivery.Duration(s * 1e9) }
+
+func TestServerInFull(t *testing.T) {
+	got, complaints := intent.ParseServer("aob.yaml", []byte(`
+repository: https://gitea.example.com/acme/intent.git
+main: release/2026
+forge: {gitea: {url: "https://gitea.example.com/", repo: acme/intent, tokenEnv: AOB_TOKEN, webhookSecretFile: hook.secret}}
+state: /var/lib/aob
+listen: {address: "[::]:8370", certificate: tls/cert.pem, key: tls/key.pem}
+socket: /run/aob.sock
+datasets: {dir: {shapes: /srv/data/shapes, gold-3: /srv/data/gold}}
+poll: {git: 500ms, forge: 1m}
+fleets: {poll: 10s, expiry: 7d, deadline: 1h}
+detector: {binary: bin/aob-detect, library: lib/libonnxruntime.so, memory: 2GiB, limit: 10m}
+trainers: trainers
+python: venv/bin/python
+terraform: /usr/local/bin/terraform
+keys: {evidence: e.key, desired: /k/d.key, trusted: [old.pub]}
+heartbeat: 30s
+devices: {tokenEnv: DEVICE_TOKEN}
+`))
+	if len(complaints) > 0 {
+		t.Fatal(complaints)
+	}
+	got = got.Resolve("/etc/aob")
+	want := intent.Server{
+		Repository: "https://gitea.example.com/acme/intent.git",
+		Main:       "release/2026",
+		Forge: intent.ServerForge{Gitea: &intent.ServerGitea{URL: "https://gitea.example.com/", Repo: "acme/intent",
+			TokenEnv: "AOB_TOKEN", WebhookSecretFile: "/etc/aob/hook.secret"}},
+		State:     "/var/lib/aob",
+		Listen:    intent.ServerListen{Address: "[::]:8370", Certificate: "/etc/aob/tls/cert.pem", Key: "/etc/aob/tls/key.pem"},
+		Socket:    "/run/aob.sock",
+		Datasets:  intent.ServerDatasets{Dir: map[string]string{"shapes": "/srv/data/shapes", "gold-3": "/srv/data/gold"}},
+		Poll:      intent.ServerPoll{Git: seconds(0.5), Forge: seconds(60)},
+		Fleets:    intent.ServerFleets{Poll: seconds(10), Expiry: hours(168), Deadline: hours(1)},
+		Detector:  intent.ServerDetector{Binary: "/etc/aob/bin/aob-detect", Library: "/etc/aob/lib/libonnxruntime.so", Memory: 2 << 30, Limit: seconds(600)},
+		Trainers:  "/etc/aob/trainers",
+		Python:    "/etc/aob/venv/bin/python",
+		Terraform: "/usr/local/bin/terraform",
+		Keys:      intent.ServerKeys{Evidence: "/etc/aob/e.key", Desired: "/k/d.key", Trusted: []string{"/etc/aob/old.pub"}},
+		Heartbeat: seconds(30),
+		Devices:   intent.ServerDevices{TokenEnv: "DEVICE_TOKEN"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestServerComplaints(t *testing.T) {
+	const gitea = "repository: x\nforge: {gitea: {url: https://g.example.com, repo: a/b, "
+	for _, c := range []struct{ name, text, want string }{
+		{"empty", "", "aob.yaml: empty file; write it, or remove it"},
+		{"missing", "main: main\n", "aob.yaml:1:1: repository: missing: the intent repository: an address, or the folder of a bare repository"},
+		{"unknown key", "repository: x\nheartbeet: 3s\n", "aob.yaml:2:1: heartbeet: unknown key; did you mean heartbeat?"},
+		{"unit", "repository: x\npoll: {git: 5}\n", `aob.yaml:2:13: poll.git: want a duration with its unit, as in 90s, 30m, 24h or 7d, got "5"`},
+		{"range", "repository: x\npoll: {git: 1ms}\n", "aob.yaml:2:13: poll.git: want 100ms to 1h, got 1ms"},
+		{"memory", "repository: x\ndetector: {memory: 1GB}\n", ""},
+		{"little memory", "repository: x\ndetector: {memory: 1MB}\n", "aob.yaml:2:20: detector.memory: want 256MiB to 1024GiB, got 1MB"},
+		{"later", "repository: x\nautoGo: local\n", "aob.yaml:2:1: autoGo: not yet: autoGo comes later; leave it out"},
+		{"no forge", "repository: x\nforge: {}\n", "aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
+		{"two forges", gitea + "tokenEnv: T}, local: {}}\n", "aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
+		{"no token", gitea + "}}\n", "aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile"},
+		{"two tokens", gitea + "tokenEnv: T, tokenFile: t}}\n", "aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile, got both"},
+		{"certificate alone", "repository: x\nlisten: {certificate: c.pem}\n", "aob.yaml:2:9: listen: want certificate and key together, or neither"},
+		{"relative dataset", "repository: x\ndatasets: {dir: {a: data}}\n", `aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, got "data"`},
+		{"dataset name", "repository: x\ndatasets: {dir: {a/b: /data}}\n", `aob.yaml:2:18: datasets.dir.a/b: want as key a name of letters, digits and ._-, got "a/b"`},
+		{"branch", "repository: x\nmain: -f\n", `aob.yaml:2:7: main: want the name of a branch, got "-f"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, complaints := intent.ParseServer("aob.yaml", []byte(c.text))
+			var got []string
+			for _, c := range complaints {
+				got = append(got, c.String())
+			}
+			if s := strings.Join(got, "\n"); s != c.want {
+				t.Errorf("got  %s\nwant %s", s, c.want)
+			}
+		})
+	}
+}
+
+// A secret in the file is refused, and what is said about it does not show it.
+func TestServerSecrets(t *testing.T) {
+	const secret = "ghp_0123456789abcdef"
+	for _, text := range []string{
+		"forge: {gitea: {url: https://g.example.com, repo: a/b, token: " + secret + "}}",
+		"forge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: " + secret + "}}",
+		"forge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: T, webhookSecret: " + secret + "}}",
+		"forge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: [" + secret + "]}}",
+		"forge: {gitea: {url: https://me:" + secret + "@g.example.com, repo: a/b, tokenEnv: T}}",
+		"password: " + secret,
+		"devices: {token: " + secret + "}",
+		"devices: {tokenEnv: '" + secret + "'}",
+		"devices: {tokens: [" + secret + "]}",
+		"keys: {evidence: \"-----BEGIN PRIVATE KEY-----\\n" + secret + "\"}",
+		"keys: {password: {a: " + secret + "}}",
+		"apiKey: " + secret,
+	} {
+		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: x\n"+text+"\n"))
+		if len(complaints) == 0 {
+			t.Errorf("accepted: %s", text)
+		}
+		for _, c := range complaints {
+			if strings.Contains(c.String(), "0123456789abcdef") {
+				t.Errorf("a complaint shows the secret: %s", c)
+			}
+		}
+	}
+	for _, repository := range []string{"https://me:" + secret + "@g.example.com/a/b", "https://" + secret + "@g.example.com/a/b"} {
+		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n"))
+		if len(complaints) != 1 || strings.Contains(complaints[0].String(), "0123456789abcdef") {
+			t.Errorf("%s: %v", repository, complaints)
+		}
+	}
+	for _, repository := range []string{"ssh://git@g.example.com/a/b.git", "git@g.example.com:a/b.git", "https://g.example.com/a@b"} {
+		if _, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n")); len(complaints) > 0 {
+			t.Errorf("%s: %v", repository, complaints)
+		}
+	}
+}
