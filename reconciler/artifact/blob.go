@@ -18,6 +18,8 @@ import (
 // errDamaged means that stored bytes are not those that their digest names.
 var errDamaged = errors.New("damaged: its content is not what its digest names; restore it from a copy, or push it again")
 
+var errTooLong = errors.New("longer")
+
 // A blob is content by digest and length.
 type blob struct {
 	digest delivery.Digest
@@ -43,8 +45,8 @@ func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
 	}
 	defer lock.Unlock() // last, so that sweep never takes a file that is in use
 	b, err := copyAndSum(ctx, f, r, want.size)
-	if err == nil && want.digest != "" && b != want {
-		err = fmt.Errorf("want %s of %d bytes, got %s of %d", want.digest, want.size, b.digest, b.size)
+	if want.digest != "" && (errors.Is(err, errTooLong) || err == nil && b != want) {
+		err = &SourceError{fmt.Errorf("other content than %s of %d bytes", want.digest, want.size)}
 	}
 	err = errors.Join(err, f.Chmod(0o444), f.Sync(), f.Close())
 	switch {
@@ -90,7 +92,7 @@ func copyAndSum(ctx context.Context, w io.Writer, r io.Reader, limit int64) (blo
 		return blob{}, err
 	}
 	if n > limit {
-		return blob{}, fmt.Errorf("longer than %d bytes", limit)
+		return blob{}, fmt.Errorf("%w than %d bytes", errTooLong, limit)
 	}
 	return blob{delivery.Digest("sha256:" + hex.EncodeToString(sum.Sum(nil))), n}, nil
 }

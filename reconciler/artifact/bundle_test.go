@@ -292,6 +292,31 @@ func TestUnpackIntoAnEmptyFolderAndOverARemainder(t *testing.T) {
 	}
 }
 
+func TestUnpackOnAnotherFileSystem(t *testing.T) {
+	there, err := os.MkdirTemp("/dev/shm", "unpack")
+	if err != nil {
+		t.Skip("needs /dev/shm as a second file system: ", err)
+	}
+	defer os.RemoveAll(there)
+	dir := t.TempDir()
+	s := open(t, dir)
+	digest := push(t, s, "onnx")
+	if os.Link(filepath.Join(dir, "oci-layout"), filepath.Join(there, "probe")) == nil {
+		t.Skip("needs /dev/shm as a second file system: it is the same one as the test's")
+	}
+	slot := filepath.Join(there, "a")
+	if err := s.Unpack(t.Context(), digest, slot); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(unpacked("onnx"), files(t, slot)); diff != "" {
+		t.Error(diff)
+	}
+	replace(t, filepath.Join(dir, "blobs", "sha256", delivery.Sum([]byte("onnx")).Hex()), []byte("onnX"))
+	if err := s.Unpack(t.Context(), digest, filepath.Join(there, "b")); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a damaged blob: %v", err)
+	}
+}
+
 // What we write, oras-go reads: bundles, their files, and what hangs on them.
 func TestTheFolderIsAnOCILayout(t *testing.T) {
 	dir := t.TempDir()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,11 +25,16 @@ const (
 	writerDir   = "ARTIFACT_TEST_WRITER_DIR"
 	writerFrom  = "ARTIFACT_TEST_WRITER_FROM"
 	writerCount = "ARTIFACT_TEST_WRITER_COUNT"
+	writerSlot  = "ARTIFACT_TEST_WRITER_SLOT"
 )
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(writerDir); dir != "" {
-		if err := write(dir, os.Stdout); err != nil {
+		do := write
+		if os.Getenv(writerSlot) != "" {
+			do = unpackAll
+		}
+		if err := do(dir, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -74,6 +80,29 @@ func write(dir string, out io.Writer) error {
 		fmt.Fprintln(out, digest)
 	}
 	return nil
+}
+
+// unpackAll unpacks each bundle in turn into one slot, as a device does.
+func unpackAll(dir string, _ io.Writer) error {
+	s, err := artifact.Open(dir)
+	if err != nil {
+		return err
+	}
+	digests, err := s.Bundles(context.Background())
+	if err != nil {
+		return err
+	}
+	slot := os.Getenv(writerSlot)
+	for {
+		for _, digest := range digests {
+			if err := os.RemoveAll(slot); err != nil {
+				return err
+			}
+			if err := s.Unpack(context.Background(), digest, slot); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // numbered is a model of some size, so that writing it takes a while.
@@ -198,6 +227,48 @@ func TestKilledWritersLeaveAReadableFolder(t *testing.T) {
 func exists(pattern string) bool {
 	found, _ := filepath.Glob(pattern)
 	return len(found) > 0
+}
+
+// A slot holds a whole bundle or is not there, whenever its writer is killed.
+func TestKilledUnpackersLeaveAWholeSlotOrNone(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	models := []string{numbered(1), numbered(2)}
+	var digests []delivery.Digest
+	for _, m := range models {
+		digests = append(digests, push(t, s, m))
+	}
+	slot := filepath.Join(t.TempDir(), "a")
+	for round := range 20 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), writerDir+"="+dir, writerSlot+"="+slot)
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		seen := []string{slot + ".partial", slot + ".partial/golden.bin", slot, slot + "/model.onnx"}[round%4]
+		for !exists(seen) {
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		if exists(slot) {
+			removing := len(files(t, slot)) < 4 // killed in RemoveAll, which is not ours
+			if got := files(t, slot); !removing && !slices.ContainsFunc(models, func(m string) bool { return maps.Equal(got, unpacked(m)) }) {
+				t.Fatalf("round %d: the slot holds no bundle", round)
+			}
+		}
+		if err := os.RemoveAll(slot); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Unpack(t.Context(), digests[0], slot); err != nil {
+			t.Fatalf("round %d: the next try: %v", round, err)
+		}
+		if err := os.RemoveAll(slot); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A file in ingest whose writer lives is not swept, however long it takes: here

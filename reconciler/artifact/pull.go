@@ -37,10 +37,21 @@ type Source struct {
 	Token string
 }
 
+// A SourceError is a failure of the source or of the way to it, as no answer,
+// a body that breaks off, or other content than was asked for. It says nothing
+// about the bundle, which another try may bring whole.
+type SourceError struct{ Err error }
+
+func (e *SourceError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SourceError) Unwrap() error { return e.Err }
+
 // Pull brings a bundle into the store, and lays it into dir as Unpack does. What
 // the store holds already is not fetched; what is fetched is checked against
 // digest and length, and is never more than the manifest promises nor more than
-// MaxBundle. The error is fs.ErrNotExist where the source has no such bundle. Files that arrived whole stay when a later one fails, so that the
+// MaxBundle. The error is a *SourceError where the source is at fault, with
+// fs.ErrNotExist in it where the source has no such bundle. Files that arrived whole stay when a later one fails, so that the
 // next try goes on from there. downloaded counts the bytes of manifest, config
 // and files that crossed the wire, also beside an error. How long it may take is
 // for ctx and the client's timeouts to say: a server may always be slow.
@@ -71,9 +82,6 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 	if err != nil { // not here, or damaged here
 		data, err = fetchManifest(ctx, source, bundle, wire)
 	}
-	if errors.Is(err, errdef.ErrNotFound) {
-		return none, fmt.Errorf("the source does not have it: %w", fs.ErrNotExist)
-	}
 	if err != nil {
 		return none, fmt.Errorf("manifest: %w", err)
 	}
@@ -87,10 +95,10 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 		}
 		body, err := source.Fetch(ctx, descriptor(mediaType, b))
 		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+			return fmt.Errorf("%s: %w", what, sourceError(err))
 		}
 		defer body.Close()
-		if _, err := s.put(ctx, countingReader{body, wire}, b); err != nil {
+		if _, err := s.put(ctx, wireReader{body, wire}, b); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		return nil
@@ -119,18 +127,25 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 func fetchManifest(ctx context.Context, source source, want delivery.Digest, wire *atomic.Int64) ([]byte, error) {
 	body, err := source.manifest(ctx, want)
 	if err != nil {
-		return nil, err
+		return nil, sourceError(err)
 	}
 	defer body.Close()
 	var buf bytes.Buffer
-	got, err := copyAndSum(ctx, &buf, countingReader{body, wire}, maxManifest)
+	got, err := copyAndSum(ctx, &buf, wireReader{body, wire}, maxManifest)
+	if errors.Is(err, errTooLong) || err == nil && got.digest != want {
+		err = &SourceError{fmt.Errorf("other content than %s", want)}
+	}
 	if err != nil {
 		return nil, err
 	}
-	if got.digest != want {
-		return nil, fmt.Errorf("the source sent other content: want %s, got %s", want, got.digest)
-	}
 	return buf.Bytes(), nil
+}
+
+func sourceError(err error) error {
+	if errors.Is(err, errdef.ErrNotFound) {
+		err = fmt.Errorf("the source does not have it: %w", fs.ErrNotExist)
+	}
+	return &SourceError{err}
 }
 
 // A source is a registry or a layout, as oras-go reads them.
@@ -224,14 +239,18 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// countingReader counts what was read of the wire.
-type countingReader struct {
+// wireReader counts what was read of the wire, and says whose errors are whose:
+// writing what was read may fail, too.
+type wireReader struct {
 	r io.Reader
 	n *atomic.Int64
 }
 
-func (c countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n.Add(int64(n))
+func (w wireReader) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	w.n.Add(int64(n))
+	if err != nil && err != io.EOF {
+		err = &SourceError{err}
+	}
 	return n, err
 }
