@@ -19,7 +19,7 @@ import (
 type output struct{ format string }
 
 func (o *output) register(c *cobra.Command) {
-	c.Flags().StringVarP(&o.format, "output", "o", "text", "how to print: text or json")
+	c.Flags().StringVarP(&o.format, "output", "o", "text", "the `format`: text or json")
 	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	check := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
@@ -61,7 +61,7 @@ func (o *client) register(c *cobra.Command) {
 }
 
 func (o *client) registerSocket(c *cobra.Command) {
-	c.Flags().StringVar(&o.socket, "socket", cmp.Or(os.Getenv("AOB_SOCKET"), "state/aob.sock"), "the server's socket, by default AOB_SOCKET's or ./state/aob.sock")
+	c.Flags().StringVar(&o.socket, "socket", cmp.Or(os.Getenv("AOB_SOCKET"), "state/aob.sock"), "the `path` of the server's socket; AOB_SOCKET names another default")
 }
 
 func (o *client) dial() *web.Client { return web.NewClient(o.socket) }

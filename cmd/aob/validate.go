@@ -47,7 +47,7 @@ with a name that the configuration allows.`,
 		},
 	}
 	o.register(c)
-	c.Flags().StringVar(&config, "config", "", "the server's configuration, to check and to check datasets against")
+	c.Flags().StringVar(&config, "config", "", "the `file` of the server's configuration, to check it and datasets against it")
 	return c
 }
 

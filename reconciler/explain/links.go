@@ -18,7 +18,7 @@ func (c *chain) content(model string, digest delivery.Digest, s delivery.Spec) {
 	for i, seed := range t.Seeds {
 		seeds[i] = fmt.Sprint(seed)
 	}
-	c.add(Link{What: "content", ID: string(digest), Text: fmt.Sprintf("models/%s.yaml: dataset %s; classes %s; %s, resolution %d, %d epochs, lr %g, seed %s",
+	c.add(Link{What: "content", ID: string(digest), Text: fmt.Sprintf("models/%s.yaml: dataset %s; classes %s; %s, resolution %d, epochs %d, lr %g, seed %s",
 		model, s.Dataset, strings.Join(s.Classes.Names(), ", "), t.With, t.Resolution, t.Epochs, t.Optimizer.LR, strings.Join(seeds, ", "))})
 }
 
@@ -214,6 +214,7 @@ func (c *chain) accepted(model string, r delivery.Release) {
 		if v.Commit == a.Commit {
 			l.Text += ": " + c.authored(v)
 			l.At = v.At
+			break
 		}
 	}
 	c.add(l)
