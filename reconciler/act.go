@@ -76,12 +76,6 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	return fmt.Errorf("no way to do a %T", s)
 }
 
-// Who AOB's commits are by.
-const (
-	authorName  = "aob"
-	authorEmail = "aob@users.noreply.localhost"
-)
-
 // commitRelease writes the release files on top of the head that the plan saw.
 // The commit's time is the head's, so that writing it again makes the same
 // commit, and a push onto another head is refused.
@@ -101,7 +95,7 @@ func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) er
 		subjects = append(subjects, fmt.Sprintf("%s version %d", rel.Name, rel.Version))
 	}
 	message := "Release " + strings.Join(subjects, ", ") + "\n\nEvery gate passed; the figures are in the diff.\n"
-	commit, err := r.Repo.Commit([]string{s.PR.Head}, files, git.Author{Name: authorName, Email: authorEmail, When: when}, message)
+	commit, err := r.Repo.Commit([]string{s.PR.Head}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, message)
 	if err != nil {
 		return err
 	}
@@ -156,7 +150,7 @@ func (r *Reconciler) pushProposal(ctx context.Context, s plan.Propose) error {
 	if err != nil {
 		return err
 	}
-	commit, err := r.Repo.Commit([]string{s.Base}, files, git.Author{Name: authorName, Email: authorEmail, When: when}, s.Title+"\n\n"+s.Body+"\n")
+	commit, err := r.Repo.Commit([]string{s.Base}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, s.Title+"\n\n"+s.Body+"\n")
 	if err != nil {
 		return err
 	}

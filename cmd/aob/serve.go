@@ -79,11 +79,11 @@ func serve(ctx context.Context, config string) (err error) {
 	}
 	defer lock.Unlock()
 
-	evidenceKey, err := loadKey(orDefault(s.Keys.Evidence, st.path("keys", "evidence.pem")))
+	evidenceKey, err := loadKey(orDefault(s.Keys.Evidence, st.path("keys", "evidence.key")))
 	if err != nil {
 		return err
 	}
-	desiredKey, err := loadKey(orDefault(s.Keys.Desired, st.path("keys", "desired.pem")))
+	desiredKey, err := loadKey(orDefault(s.Keys.Desired, st.path("keys", "desired.key")))
 	if err != nil {
 		return err
 	}
@@ -120,8 +120,6 @@ func serve(ctx context.Context, config string) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &reconciler.Reconciler{}
-	source := &reconciler.Source{Reconciler: r, RunFolder: st.runs()}
 	metrics := web.NewMetrics()
 	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s), Transport: metrics.CountGit(nil)})
 	if err != nil {
@@ -203,20 +201,16 @@ func loadTrusted(files []string) ([]trust.PublicKey, error) {
 	return keys, nil
 }
 
-// deviceToken is the token that devices report with; one is made at the first
-// start.
+// deviceToken is the token that devices report with; its file is made at the
+// first start.
 func deviceToken(s intent.Server, st state) (string, error) {
-	token, err := secret(s.Devices.TokenEnv, s.Devices.TokenFile)
-	if token != "" || err != nil {
-		return token, err
+	if s.Devices.TokenEnv != "" {
+		return secret(s.Devices.TokenEnv, "")
 	}
-	path := st.path("device.token")
-	data, err := os.ReadFile(path)
-	if err == nil {
-		return strings.TrimSpace(string(data)), nil
-	}
+	path := orDefault(s.Devices.TokenFile, st.path("device.token"))
+	token, err := secret("", path)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+		return token, err
 	}
 	raw := make([]byte, 32)
 	if _, err := rand.Read(raw); err != nil {

@@ -34,6 +34,12 @@ const (
 	PermissionWrite Permission = "write" // write, maintain, admin, owner
 )
 
+// The author of AOB's own commits.
+const (
+	CommitName  = "aob"
+	CommitEmail = "aob@users.noreply.localhost"
+)
+
 // CheckState is a commit status's state.
 type CheckState string
 

@@ -17,6 +17,7 @@ type Git interface {
 	Refs() map[string]string
 	At(ctx context.Context, ref string) (commit string, err error)
 	Subject(commit string) (string, error)
+	FirstParents(head string, limit int) ([]string, error)
 	Author(commit string) (name, email string, when time.Time, err error)
 	IsAncestor(a, b string) (bool, error)
 	Merge(base, head, name, email string, when time.Time, message string) (hash string, err error)
@@ -56,7 +57,8 @@ func NewLocal(git Git, rows Rows, target string) *Local {
 }
 
 // PullRequests returns the open proposals as of the last Observe, sorted by
-// number. Its title and author are those of the branch's last commit.
+// number. A proposal's title and author are those of the last commit that people
+// made on the branch.
 func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
 	refs := f.git.Refs()
 	target := refs[branches+f.target]
@@ -88,11 +90,15 @@ func (f *Local) proposal(ctx context.Context, branch, head string) (delivery.Pul
 	if err != nil {
 		return delivery.PullRequest{}, err
 	}
-	title, err := f.git.Subject(head)
+	last, err := f.byPeople(head)
 	if err != nil {
 		return delivery.PullRequest{}, err
 	}
-	name, email, when, err := f.git.Author(head)
+	title, err := f.git.Subject(last)
+	if err != nil {
+		return delivery.PullRequest{}, err
+	}
+	name, email, when, err := f.git.Author(last)
 	if err != nil {
 		return delivery.PullRequest{}, err
 	}
@@ -100,6 +106,30 @@ func (f *Local) proposal(ctx context.Context, branch, head string) (delivery.Pul
 		Number: number, Title: title, Author: cmp.Or(email, name), Head: head, HeadRef: branch, Base: f.target,
 		Draft: draft(title), Updated: when,
 	}, nil
+}
+
+// byPeople returns the last commit of a branch that AOB has not made itself: the
+// release commit says nothing of who proposed what. Where all are AOB's, it is
+// the head.
+func (f *Local) byPeople(head string) (string, error) {
+	commits, err := f.git.FirstParents(head, 20)
+	if err != nil {
+		return "", err
+	}
+	target := f.git.Refs()[branches+f.target]
+	for _, c := range commits {
+		if c == target {
+			break
+		}
+		_, email, _, err := f.git.Author(c)
+		if err != nil {
+			return "", err
+		}
+		if email != delivery.CommitEmail {
+			return c, nil
+		}
+	}
+	return head, nil
 }
 
 // SetStatus sets one status check on a commit.

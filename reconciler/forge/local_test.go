@@ -217,6 +217,11 @@ func (b *bare) Subject(commit string) (string, error) {
 	return b.try("log", "-1", "--format=%s", commit)
 }
 
+func (b *bare) FirstParents(head string, limit int) ([]string, error) {
+	out, err := b.try("log", "--first-parent", "--format=%H", fmt.Sprintf("-%d", limit), head)
+	return strings.Fields(out), err
+}
+
 func (b *bare) Author(commit string) (name, email string, when time.Time, err error) {
 	out, err := b.try("log", "-1", "--format=%an\n%ae\n%aI", commit)
 	if err != nil {

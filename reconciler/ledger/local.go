@@ -13,12 +13,17 @@ import (
 // Number returns the number of a branch's proposal: the next free one when the
 // branch is new, and the same ever after.
 func (l *Ledger) Number(ctx context.Context, branch string) (int, error) {
-	if err := l.exec(ctx, "INSERT INTO numbers (branch) VALUES (?) ON CONFLICT DO NOTHING", branch); err != nil {
-		return 0, err
+	for {
+		var n int
+		err := l.db.QueryRowContext(ctx, "SELECT number FROM numbers WHERE branch = ?", branch).Scan(&n)
+		if err != sql.ErrNoRows {
+			return n, l.explain(err)
+		}
+		// Not an INSERT that ignores what is there: that would use a number up.
+		if err := l.exec(ctx, "INSERT INTO numbers (branch) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM numbers WHERE branch = ?)", branch, branch); err != nil {
+			return 0, err
+		}
 	}
-	var n int
-	err := l.db.QueryRowContext(ctx, "SELECT number FROM numbers WHERE branch = ?", branch).Scan(&n)
-	return n, l.explain(err)
 }
 
 // PutCheck replaces the check of its context on a commit.

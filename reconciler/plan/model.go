@@ -338,7 +338,7 @@ func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResul
 			r.stage(delivery.ContextTrain, delivery.CheckFailure, "bundle %s of this spec is gone from the registry; restore it, or change the spec to train anew", t.Bundle.Short())
 			return "", false
 		}
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %s", t.Bundle.Short(), delivery.Bytes(t.Training.Result.Size))
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %.1fMB", t.Bundle.Short(), float64(t.Training.Result.Size)/1e6)
 		return t.Bundle, true
 	}
 	trainer, ok := m.w.Server.Trainers[mdl.Train.With]
