@@ -84,7 +84,7 @@ func (m *Mirror) tops(c *commit) error {
 	for len(data) > 0 {
 		e, rest, err := next(data)
 		if err != nil {
-			return m.damaged(c.tree, err)
+			return malformed(c.tree, err)
 		}
 		for i, name := range folders {
 			if string(e.name) == name {
@@ -181,7 +181,7 @@ func (w *walker) add(e entry, depth int) error {
 	for len(data) > 0 {
 		in, rest, err := next(data)
 		if err != nil {
-			return w.m.damaged(e.hash, err)
+			return malformed(e.hash, err)
 		}
 		if err := w.add(in, depth+1); err != nil {
 			return err
@@ -259,6 +259,8 @@ func (m *Mirror) Blob(blob string, limit int64) ([]byte, error) {
 	switch {
 	case err == nil:
 		return data, nil
+	case errors.Is(err, errKind):
+		return nil, malformed(h, errors.New("it is no file"))
 	case errors.Is(err, ErrTooBig):
 		return nil, fmt.Errorf("file %.10s has more than %d bytes: %w", h, limit, ErrTooBig)
 	}

@@ -44,7 +44,7 @@ func (m *Mirror) commit(h plumbing.Hash) (*commit, error) {
 	}
 	c, err := parseCommit(h, data)
 	if err != nil {
-		return nil, m.damaged(h, err)
+		return nil, malformed(h, err)
 	}
 	if len(m.commits) >= maxCommits {
 		return nil, delivery.Blockedf("keep intent in a repository of its own", "the repository has more than %d commits", maxCommits)

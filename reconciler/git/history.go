@@ -164,7 +164,7 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 			return nil, err
 		}
 		if changes, err = diff(before, after); err != nil {
-			return nil, m.damaged(is.hash, err)
+			return nil, malformed(is.hash, err)
 		}
 	}
 	m.changes[folder][c.hash] = changes

@@ -51,6 +51,7 @@ type Mirror struct {
 	refs     map[string]string        // seen, in words; replaced, never changed
 	refused  map[plumbing.Hash]string // commits of refs that were too large to bring, and why
 	broken   error                    // the mirror is damaged: the next Observe clones it again
+	blamed   map[plumbing.Hash]bool   // objects for which it was
 
 	commits   map[plumbing.Hash]*commit
 	lists     map[listKey]*list
@@ -78,7 +79,7 @@ func Open(dir string, r Remote) (*Mirror, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mirror{dir: dir, remote: rem, lock: lock}
+	m := &Mirror{dir: dir, remote: rem, lock: lock, blamed: map[plumbing.Hash]bool{}}
 	if err := m.open(); err != nil {
 		lock.Unlock()
 		return nil, err
@@ -248,17 +249,27 @@ func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 		return nil, delivery.Blockedf("take it out of the branch's history", "commit %.10s brings %s", h, m.refused[h])
 	case errors.Is(err, ErrTooBig):
 		return nil, delivery.Blockedf("take it out of the branch's history", "the %s %.10s has more than %d MiB", t, h, maxObject>>20)
+	case errors.Is(err, errKind):
+		return nil, malformed(h, fmt.Errorf("it is no %s", t))
 	case errors.Is(err, errMissing) && t == plumbing.CommitObject:
 		return nil, delivery.Wait{For: 2 * time.Second, What: fmt.Sprintf("the repository has not shown commit %.10s yet", h)}
 	}
 	return nil, m.damaged(h, err)
 }
 
-// damaged notes that an object which must be here cannot be read.
+// malformed is about what somebody has pushed and git would not make. It is as
+// it came: cloning again would not help.
+func malformed(h plumbing.Hash, err error) error {
+	return delivery.Blockedf("take it out of the branch's history; `git fsck` finds it", "object %.10s of the repository is malformed: %v", h, err)
+}
+
+// damaged notes that an object which must be here cannot be read. The mirror is
+// cloned again for it once.
 func (m *Mirror) damaged(h plumbing.Hash, err error) error {
-	if m.folder != nil {
-		return delivery.Blockedf("run `git fsck` there", "the repository %s is damaged at %.10s: %v", m.remote.folder, h, err)
+	if m.folder != nil || m.blamed[h] {
+		return delivery.Blockedf("run `git fsck` there", "the repository %s is damaged at %.10s: %v", m.remote.url, h, err)
 	}
+	m.blamed[h] = true
 	m.broken = fmt.Errorf("the mirror %s is damaged at %.10s, and will be cloned again: %w", m.dir, h, err)
 	return m.broken
 }

@@ -76,8 +76,11 @@ func TestFiles(t *testing.T) {
 
 // TestHostileTrees lists trees that git would not make.
 func TestHostileTrees(t *testing.T) {
-	r := newRepo(t)
-	m := open(t, t.TempDir(), Remote{URL: r.dir})
+	both(t, testHostileTrees)
+}
+
+func testHostileTrees(t *testing.T, r *repo, remote Remote) {
+	m := open(t, t.TempDir(), remote)
 	blob := r.gitIn(strings.NewReader("text"), "hash-object", "-w", "--stdin")
 	put := func(tree string) string {
 		return r.gitIn(strings.NewReader(tree), "hash-object", "-w", "-t", "tree", "--literally", "--stdin")
@@ -103,10 +106,23 @@ func TestHostileTrees(t *testing.T) {
 			t.Errorf("%q is %v", f.Path, f.Mode)
 		}
 	}
-	for name, tree := range map[string]string{"cut short": "100644 a.yaml\x00abc", "no mode": " a.yaml\x00" + strings.Repeat("x", 20), "no name": line("100644", "", blob), "letters": line("1x", "a", blob)} {
-		if files, err := m.Files(commit(put(tree))); err == nil {
-			t.Errorf("%s: got %v", name, files)
+	for name, tree := range map[string]string{
+		"cut short": "100644 a.yaml\x00abc", "no mode": " a.yaml\x00" + strings.Repeat("x", 20), "no name": line("100644", "", blob),
+		"letters": line("1x", "a", blob), "a file as a folder": line("40000", "sub", blob),
+	} {
+		if m.folder == nil {
+			break // git's own server does not send these
 		}
+		head := commit(put(tree))
+		if files, err := m.Files(head); !isBlocked(err) {
+			t.Errorf("%s: got %v, %v, want Blocked", name, files, err)
+		}
+		m.History(head, "models/a.yaml")
+	}
+	if files, err := m.Files(commit(put(line("100644", "a.yaml", inner)))); err != nil || len(files) != 1 {
+		t.Errorf("a folder as a file: got %v, %v", files, err)
+	} else if _, err := m.Blob(files[0].Hash, MaxBlob); !isBlocked(err) {
+		t.Errorf("a folder as a file: got %v, want Blocked", err)
 	}
 	// Ten folders of ten folders of ten … name the same file ten billion times.
 	bomb := inner

@@ -24,7 +24,10 @@ import (
 // deltas, and what was read last.
 const cacheSize = 32 << 20
 
-var errMissing = errors.New("no such object")
+var (
+	errMissing = errors.New("no such object")
+	errKind    = errors.New("an object of another kind")
+)
 
 // A store reads the objects of a bare repository. go-git's own storage may not
 // be read while it is written to; this one opens packs that are complete, one
@@ -173,7 +176,8 @@ func (p *pack) size(off int64) (int64, error) {
 }
 
 // read returns an object's content. It is ErrTooBig, and nothing is read, if it
-// has more than limit bytes, and errMissing if it is not here or of another type.
+// has more than limit bytes, errMissing if it is not here, and errKind if it is
+// something else.
 func (s *store) read(t plumbing.ObjectType, h plumbing.Hash, limit int64) (data []byte, err error) {
 	err = s.again(func() error {
 		p, off := s.find(h)
@@ -193,7 +197,7 @@ func (s *store) read(t plumbing.ObjectType, h plumbing.Hash, limit int64) (data 
 			return err
 		}
 		if o.Type() != t {
-			return errMissing
+			return errKind
 		}
 		r, err := o.Reader()
 		if err != nil {
@@ -209,7 +213,7 @@ func (s *store) read(t plumbing.ObjectType, h plumbing.Hash, limit int64) (data 
 // again calls read, and once more if other programs may have moved objects.
 func (s *store) again(read func() error) error {
 	err := read()
-	if err == nil || !s.stale || errors.Is(err, ErrTooBig) {
+	if err == nil || !s.stale || errors.Is(err, ErrTooBig) || errors.Is(err, errKind) {
 		return err
 	}
 	s.stale = false
@@ -251,7 +255,7 @@ func (s *store) readLoose(t plumbing.ObjectType, h plumbing.Hash, limit int64) (
 		return nil, err
 	}
 	if typ != t {
-		return nil, errMissing
+		return nil, errKind
 	}
 	if size > limit {
 		return nil, ErrTooBig

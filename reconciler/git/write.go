@@ -158,7 +158,7 @@ func (w *writer) tree(m *Mirror, was plumbing.Hash, n *node) (plumbing.Hash, err
 			return was, err
 		}
 		if list, err = entries(data); err != nil {
-			return was, m.damaged(was, err)
+			return was, malformed(was, err)
 		}
 	}
 	// take removes a name's entry and returns it.
@@ -230,7 +230,7 @@ func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash) er
 	}
 	list, err := entries(data)
 	if err != nil {
-		return m.damaged(tree, err)
+		return malformed(tree, err)
 	}
 	type line struct {
 		name string
@@ -246,7 +246,7 @@ func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash) er
 		}
 		was, err := entries(data)
 		if err != nil {
-			return m.damaged(old, err)
+			return malformed(old, err)
 		}
 		for _, e := range was {
 			known[line{string(e.name), e.mode, e.hash}] = true
