@@ -104,9 +104,13 @@ func Open(c Config) (*Agent, error) {
 	if n := len(filepath.Join(c.Dir, socketDir, "000000000.sock")); n > 107 {
 		return nil, delivery.Blockedf("choose a shorter one", "the state folder %s makes socket paths of %d bytes, the most is 107", c.Dir, n)
 	}
-	if c.Client == nil {
-		c.Client = http.DefaultClient
+	client := http.Client{}
+	if c.Client != nil {
+		client = *c.Client
 	}
+	// The token must not follow a redirect, and a document needs none.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.Client = &client
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics()
 	}
@@ -221,6 +225,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	os.Remove(filepath.Join(a.Dir, socketLink)) // it points nowhere, which is as good as gone
 	return errors.Join(os.RemoveAll(filepath.Join(a.Dir, socketDir)), a.lock.Unlock())
 }
+
+// Close gives the folder back where Run is never called.
+func (a *Agent) Close() error { return a.lock.Unlock() }
 
 // loop takes one turn after the other: observe, plan, act, report.
 func (a *Agent) loop(ctx context.Context) {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -27,7 +28,7 @@ func Bundles(from artifact.Source) FetchFunc {
 	if from.Client != nil {
 		client = *from.Client
 	}
-	client.Transport = patient{client.Transport}
+	client.Transport = patient{base: client.Transport, window: time.Minute, least: 64 << 10}
 	from.Client = &client
 	return func(ctx context.Context, bundle delivery.Digest, cache, dir string) (int64, error) {
 		store, err := artifact.Open(cache)
@@ -46,23 +47,84 @@ type busy struct {
 
 func (b *busy) Error() string { return "the server answers " + b.status }
 
-// patient turns a server's 429 and 5xx into errors.
-type patient struct{ base http.RoundTripper }
+// patient turns a server's 429 and 5xx into errors, and ends a body that brings
+// less than least bytes in a window: a download that never ends is a failure
+// that never shows.
+type patient struct {
+	base   http.RoundTripper
+	window time.Duration
+	least  int64
+}
 
 func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	base := p.base
 	if base == nil {
 		base = http.DefaultTransport
 	}
-	resp, err := base.RoundTrip(r)
+	ctx, cancel := context.WithCancel(r.Context())
+	resp, err := base.RoundTrip(r.WithContext(ctx))
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	if err := overloaded(resp); err != nil {
 		resp.Body.Close()
+		cancel()
 		return nil, err
 	}
+	body := &steady{ReadCloser: resp.Body, cancel: cancel}
+	body.mu.Lock() // until the timer is in its place, which check uses
+	body.timer = time.AfterFunc(p.window, func() { body.check(p.window, p.least) })
+	body.mu.Unlock()
+	resp.Body = body
 	return resp, nil
+}
+
+// steady is a body that has to go on.
+type steady struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+	timer  *time.Timer
+
+	mu     sync.Mutex
+	fresh  int64 // bytes in this window
+	slow   bool
+	closed bool
+}
+
+func (s *steady) check(window time.Duration, least int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if s.fresh < least {
+		s.slow = true
+		s.cancel() // it ends the Read that waits
+		return
+	}
+	s.fresh = 0
+	s.timer.Reset(window)
+}
+
+func (s *steady) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fresh += int64(n)
+	if err != nil && err != io.EOF && s.slow {
+		err = &busy{status: "too slowly to go on"}
+	}
+	return n, err
+}
+
+func (s *steady) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.timer.Stop()
+	defer s.cancel()
+	return s.ReadCloser.Close()
 }
 
 // overloaded is a *busy error for an answer that time may mend.

@@ -17,19 +17,19 @@ import (
 
 // Status is what a device's folder says, whether or not an agent runs.
 type Status struct {
-	Device   string               `json:"device"`
-	Ring     string               `json:"ring"`
-	Serving  bool                 `json:"serving"` // a detector answers now
-	Socket   string               `json:"socket"`  // where
-	Slot     string               `json:"slot,omitempty"`
-	Bundle   delivery.Digest      `json:"bundle,omitempty"`
-	Release  int                  `json:"release,omitempty"`
-	Phase    delivery.DevicePhase `json:"phase"` // last reported
-	Desired  int64                `json:"desired"`
-	Failed   delivery.Digest      `json:"failed,omitempty"`
-	Why      string               `json:"why,omitempty"`
-	Unsent   int                  `json:"unsent"` // reports that wait for the network
-	Download int64                `json:"downloaded"`
+	Device     string               `json:"device"`
+	Ring       string               `json:"ring"`
+	Serving    bool                 `json:"serving"` // a detector answers now
+	Socket     string               `json:"socket"`  // where
+	Slot       string               `json:"slot,omitempty"`
+	Bundle     delivery.Digest      `json:"bundle,omitempty"`
+	Release    int                  `json:"release,omitempty"`
+	Phase      delivery.DevicePhase `json:"phase"` // last reported
+	Desired    int64                `json:"desired"`
+	Failed     delivery.Digest      `json:"failed,omitempty"`
+	Why        string               `json:"why,omitempty"`
+	Unsent     int                  `json:"unsent"` // reports that wait for the network
+	Downloaded int64                `json:"downloaded"`
 }
 
 // ReadStatus reads a device's folder.
@@ -47,7 +47,7 @@ func ReadStatus(dir string) (Status, error) {
 	}
 	status := Status{
 		Device: s.Device, Ring: s.Ring, Socket: filepath.Join(dir, socketLink), Slot: s.Slot, Bundle: s.Bundle, Release: s.Release,
-		Phase: kept.Last.Phase, Desired: s.Versions[s.Ring], Failed: s.failure("").Bundle, Why: s.failure("").Why, Unsent: len(kept.Reports), Download: s.Downloaded,
+		Phase: kept.Last.Phase, Desired: s.Versions[s.Ring], Failed: s.failure("").Bundle, Why: s.failure("").Why, Unsent: len(kept.Reports), Downloaded: s.Downloaded,
 	}
 	if status.Phase == "" {
 		status.Phase = delivery.DeviceIdle

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/edge"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+// The fleet's whole story, with everything real but the detector.
+func TestFleet(t *testing.T) {
+	s := newSite(t, delivery.Wave{Devices: 1}, delivery.Wave{Share: 1})
+	v1, v2 := s.push(t, script{Version: 1}), s.push(t, script{Version: 2})
+	bad := s.push(t, script{Version: 3, CrashAfter: 10 * time.Millisecond})
+	worse := s.push(t, script{Version: 4, Start: "fail"})
+	dirs := map[string]string{}
+	for _, device := range []string{"d1", "d2", "d3"} {
+		dirs[device] = shortDir(t)
+		s.boot(t, device, dirs[device])
+	}
+	everywhere := func(version int) {
+		t.Helper()
+		want := map[string]int{"d1": version, "d2": version, "d3": version}
+		if got := serving(t, dirs); !maps.Equal(got, want) {
+			t.Errorf("serving %v, want %v", got, want)
+		}
+	}
+
+	s.until(t, "three devices", func([]rollout.Decision) bool { return len(s.Devices()) == 3 })
+	s.release(v1)
+	s.done(t, v1)
+	decided := s.until(t, "decisions", func(all []rollout.Decision) bool { return true })
+	if first := decided[0]; first.Wave.Devices != 1 || first.State.Wave != 0 {
+		t.Errorf("it does not begin with one canary: %s", first)
+	}
+	everywhere(1)
+
+	s.release(v2)
+	s.done(t, v2)
+	everywhere(2)
+
+	// Two releases that are no good: the canary falls back by itself, and nobody
+	// else gets them.
+	for _, broken := range []delivery.Target{bad, worse} {
+		before := s.served.Load()
+		s.release(broken)
+		s.until(t, "an abort", func(all []rollout.Decision) bool {
+			return slices.ContainsFunc(all, func(d rollout.Decision) bool {
+				return d.Abort != nil && d.Abort.Bundle == broken.Bundle && d.Desired.Release == v2
+			})
+		})
+		s.release(v2)
+		s.done(t, v2)
+		everywhere(2)
+		canaries := 0
+		for _, device := range s.Devices() {
+			if device.Report.Failed == broken.Bundle {
+				canaries++
+			}
+		}
+		if canaries != 1 {
+			t.Errorf("version %d was tried on %d devices", broken.Version, canaries)
+		}
+		if n := s.served.Load() - before; n == 0 || n > 20_000 {
+			t.Errorf("version %d cost %d bytes of downloads", broken.Version, n)
+		}
+	}
+
+	// The canary's other slot held the broken release; the others go back with
+	// what they have.
+	v5 := s.push(t, script{Version: 5})
+	s.release(v5)
+	s.done(t, v5)
+	everywhere(5)
+
+	before, began := s.served.Load(), time.Now()
+	s.release(v2)
+	s.done(t, v2)
+	t.Logf("from the decision to go back until three devices had it: %v", time.Since(began).Round(time.Millisecond))
+	everywhere(2)
+	if n := s.served.Load() - before; n != 0 {
+		t.Errorf("going back downloaded %d bytes", n)
+	}
+
+	var status edge.Status
+	if err := json.Unmarshal([]byte(command(t, "status", "--state", dirs["d1"], "-o", "json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if !status.Serving || status.Release != 2 || status.Phase != delivery.DeviceHealthy || status.Device != "d1" {
+		t.Errorf("status %+v", status)
+	}
+	if text := command(t, "status", "--state", dirs["d1"]); !strings.Contains(text, "version 2, bundle "+v2.Bundle.Short()) {
+		t.Errorf("status prints:\n%s", text)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	s := newSite(t, delivery.Wave{Share: 1})
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, extra := range map[string][]string{
+		"--server: want https":      {"--server", "http://aob.example"},
+		"--server: want https://HO": {"--server", "https://user:secret@aob.example"},
+		"--label: want name=value":  {"--label", "site"},
+		"--label: site is given tw": {"--label", "site=south"},
+		"--trust: read public":      {"--trust", empty + "x"},
+		"holds no token":            {"--token-file", empty},
+		"holds no certificate":      {"--ca", empty},
+		"--memory: want a size":     {"--memory", "much"},
+		"--heartbeat: want":         {"--heartbeat", "1ms"},
+		"the device's name":         {"--device", "D 1"},
+		"--metrics: listen":         {"--metrics", "256.0.0.1:1"},
+	} {
+		cmd := newCommand()
+		cmd.SetArgs(append(s.arguments(t, "d1", shortDir(t)), extra...))
+		err := cmd.ExecuteContext(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%v: got %v, want %q", extra, err, want)
+		}
+	}
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/edge"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+type runOptions struct {
+	server, bundles, ring, device, state    string
+	trust, tokenFile, ca, detector, library string
+	metrics                                 string
+	labels                                  []string
+	threads                                 int
+	memory                                  string
+	heartbeat                               time.Duration
+}
+
+func runCommand() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run --server URL --ring NAME --device ID --state DIR --trust FILE --token-file FILE",
+		Short: "Work for this device until it is stopped",
+		Long: `Run works until SIGTERM or SIGINT, and then ends its detector. It logs lines of
+JSON to standard error. Clients find the detector at DIR/serving.sock: see
+aob-agent infer.
+
+The environment needs nothing; AOB_ONNXRUNTIME names ONNX Runtime's library
+where --library does not.`,
+		Example: `  aob-agent run --server https://aob.example:8443 --ring warehouse-north --device dock-7 \
+    --label site=north --label board=orin-nano --state /var/lib/aob \
+    --trust /etc/aob/desired.pub --token-file /etc/aob/token --ca /etc/aob/ca.pem`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+			return run(cmd.Context(), o, log)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.server, "server", "", "where aob serve listens: https, or http on this machine")
+	f.StringVar(&o.bundles, "bundles", "", "the OCI repository that bundles come from (default: SERVER/bundles)")
+	f.StringVar(&o.ring, "ring", "", "the fleet that this device belongs to")
+	f.StringVar(&o.device, "device", "", "this device's id: lower-case letters, digits and dashes")
+	f.StringArrayVar(&o.labels, "label", nil, "a label that fleets match on, as site=north; may be given often")
+	f.StringVar(&o.state, "state", "", "the folder that this agent works in")
+	f.StringVar(&o.trust, "trust", "", "the public keys that desired state is believed from, as PEM")
+	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token that reports are sent with")
+	f.StringVar(&o.ca, "ca", "", "certificates that the server's is checked against, as PEM (default: the system's)")
+	f.StringVar(&o.detector, "detector", "", "aob-detect (default: beside this program, or on PATH)")
+	f.StringVar(&o.library, "library", "", "ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
+	f.IntVar(&o.threads, "threads", 0, "cores that the detector uses (default: all)")
+	f.StringVar(&o.memory, "memory", "4GiB", "limit on the detector's memory")
+	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, as 127.0.0.1:9102")
+	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute, "how often to report when nothing changes; well below the server's deadline for silent devices")
+	for _, name := range []string{"server", "ring", "device", "state", "trust", "token-file"} {
+		cmd.MarkFlagRequired(name)
+	}
+	return cmd
+}
+
+func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
+	c, err := o.config(log)
+	if err != nil {
+		return err
+	}
+	agent, err := edge.Open(c)
+	if err != nil {
+		return err
+	}
+	if o.metrics == "" {
+		return agent.Run(ctx)
+	}
+	listener, err := net.Listen("tcp", o.metrics)
+	if err != nil {
+		return errors.Join(fmt.Errorf("--metrics: %w", err), agent.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", c.Metrics.Handler())
+	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	err = errors.Join(agent.Run(ctx), server.Close())
+	if serveErr := <-ended; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("metrics: %w", serveErr))
+	}
+	return err
+}
+
+// config makes of flags what the agent works with.
+func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
+	var none edge.Config
+	labels, err := parseLabels(o.labels)
+	if err != nil {
+		return none, err
+	}
+	keys, err := trust.LoadPublic(o.trust)
+	if err != nil {
+		return none, fmt.Errorf("--trust: %w", err)
+	}
+	token, err := readToken(o.tokenFile)
+	if err != nil {
+		return none, err
+	}
+	client, err := o.client()
+	if err != nil {
+		return none, err
+	}
+	server, err := parseServer(o.server)
+	if err != nil {
+		return none, err
+	}
+	if o.heartbeat < time.Second {
+		return none, fmt.Errorf("--heartbeat: want a second or more, got %s", o.heartbeat)
+	}
+	bundles := o.bundles
+	if bundles == "" {
+		bundles = server + "/" + artifact.Repository
+	}
+	d, err := o.detect()
+	if err != nil {
+		return none, err
+	}
+	from := artifact.Source{URL: bundles, Client: client}
+	if o.bundles == "" {
+		from.Token = token // it is the server's, and nobody else's
+	}
+	return edge.Config{
+		Device: o.device, Ring: o.ring, Labels: labels, Dir: o.state,
+		Server: server, Token: token, Client: client, Keys: keys,
+		Fetch: edge.Bundles(from), Start: edge.Detector(d),
+		Heartbeat: o.heartbeat, Metrics: edge.NewMetrics(), Log: log,
+	}, nil
+}
+
+// detect finds the detector.
+func (o runOptions) detect() (detect.Detector, error) {
+	d := detect.Detector{Binary: o.detector, Library: o.library, Threads: o.threads}
+	if err := d.MemoryLimit.UnmarshalText([]byte(o.memory)); err != nil {
+		return d, fmt.Errorf("--memory: %w", err)
+	}
+	if o.detector != "" && o.library != "" {
+		return d, nil
+	}
+	found, err := detect.Find()
+	if o.detector != "" { // only the library is to be found
+		found.Library, err = detect.FindLibrary()
+	}
+	if err != nil {
+		return d, err
+	}
+	if d.Binary == "" {
+		d.Binary = found.Binary
+	}
+	if d.Library == "" {
+		d.Library = found.Library
+	}
+	return d, nil
+}
+
+func parseServer(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("--server: want https://HOST[:PORT], without user or query")
+	}
+	ip := net.ParseIP(u.Hostname())
+	local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	if u.Scheme != "https" && (u.Scheme != "http" || !local) {
+		return "", fmt.Errorf("--server: want https; http is for this machine alone, and the token would be read on the way to %s", u.Host)
+	}
+	return strings.TrimRight(text, "/"), nil
+}
+
+func parseLabels(list []string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, l := range list {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok || k == "" || len(k) > 64 || len(v) > 64 {
+			return nil, fmt.Errorf("--label: want name=value, each of at most 64 bytes, got %.80q", l)
+		}
+		if _, twice := labels[k]; twice {
+			return nil, fmt.Errorf("--label: %s is given twice", k)
+		}
+		labels[k] = v
+	}
+	if len(labels) > 32 {
+		return nil, fmt.Errorf("--label: want at most 32, got %d", len(labels))
+	}
+	return labels, nil
+}
+
+func readToken(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" || strings.ContainsAny(token, "\r\n") {
+		return "", delivery.Blockedf("write the server's token into it, on one line", "--token-file: %s holds no token", path)
+	}
+	return token, nil
+}
+
+// client makes requests to the server. Answers may be held back for a minute,
+// so only what comes before them has a short deadline.
+func (o runOptions) client() (*http.Client, error) {
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: 90 * time.Second,
+		IdleConnTimeout:       2 * time.Minute,
+		ForceAttemptHTTP2:     true,
+	}
+	if o.ca != "" {
+		pem, err := os.ReadFile(o.ca)
+		if err != nil {
+			return nil, fmt.Errorf("--ca: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--ca: %s holds no certificate in PEM", o.ca)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+	}
+	return &http.Client{Transport: transport}, nil
+}

@@ -1,0 +1,98 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestBodyThatStalls(t *testing.T) {
+	release := make(chan struct{})
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy" {
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		w.Write([]byte("a few bytes"))
+		if r.URL.Path == "/stall" {
+			w.(http.Flusher).Flush()
+			<-release
+		}
+	}))
+	defer web.Close()
+	defer close(release)
+	client := http.Client{Transport: patient{window: 20 * time.Millisecond, least: 1000}}
+
+	resp, err := client.Get(web.URL + "/stall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadAll(resp.Body); !unreachable(err) || !errors.As(err, new(*busy)) {
+		t.Errorf("a body that stalls: %v", err)
+	}
+
+	resp, err = client.Get(web.URL + "/whole")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "a few bytes" {
+		t.Errorf("a whole one: %q, %v", body, err)
+	}
+
+	_, err = client.Get(web.URL + "/busy")
+	var b *busy
+	if !errors.As(err, &b) || b.after != 7*time.Second {
+		t.Errorf("a busy server: %v", err)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	_, refused := http.Get("http://127.0.0.1:1/")
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{refused, true},
+		{fmt.Errorf("pull: %w", io.ErrUnexpectedEOF), true},
+		{errors.New("want sha256:00, got sha256:01"), false},
+		{&fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, false},
+	} {
+		if got := unreachable(c.err); got != c.want {
+			t.Errorf("%v: %v", c.err, got)
+		}
+	}
+}
+
+func TestPauses(t *testing.T) {
+	p := pauses{first: time.Second, most: 15 * time.Minute}
+	for i := range 100 {
+		low := min(15*time.Minute, time.Second<<min(i, 30))
+		if d := p.next(0); d < low || d > 2*low {
+			t.Errorf("pause %d is %v, want %v and as much again at most", i, d, low)
+		}
+	}
+	if d := p.next(40 * time.Minute); d < 40*time.Minute {
+		t.Errorf("%v is less than was asked for", d)
+	}
+	if d := p.next(100 * time.Hour); d > 2*time.Hour {
+		t.Errorf("a server can put a device off for %v", d)
+	}
+	p.reset()
+	if d := p.next(0); d > 2*time.Second {
+		t.Errorf("%v after a success", d)
+	}
+	for range 1000 {
+		if d := around(time.Minute); d < 30*time.Second || d > 90*time.Second {
+			t.Fatalf("%v is not around a minute", d)
+		}
+	}
+}
