@@ -95,7 +95,7 @@ func TestJournals(t *testing.T) {
 // A run whose process always dies is called once more to clean up, and fails.
 func TestDeathsAreCounted(t *testing.T) {
 	b := newBench(t)
-	s := spec("steps 5")
+	s := spec("steps 5 0")
 	dir := b.folder(t, s)
 	journalOf(t, dir, strings.Repeat("start stage:work ", maxDeaths+1), time.Now().Add(-time.Hour))
 	state := b.run(t, s)
@@ -111,7 +111,7 @@ func TestDeathsAreCounted(t *testing.T) {
 func TestTornJournal(t *testing.T) {
 	for _, torn := range []string{`{"at":"2026-11-`, "\x00\x00\x00\x00", `{"event":"done"}`} {
 		b := newBench(t)
-		s := spec("steps 3")
+		s := spec("steps 3 0")
 		dir := b.folder(t, s)
 		journalOf(t, dir, "start stage:work", time.Now().Add(-time.Hour))
 		path := filepath.Join(dir, journalFile)
@@ -160,67 +160,87 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(3, 4))
 	b := newBench(t)
-	s := spec("steps 60")
-	deadline := time.Now().Add(2 * time.Minute)
-	for done := 0; ; {
-		if time.Now().After(deadline) {
-			t.Fatal("the run does not end")
-		}
-		err := b.Start(t.Context(), s)
-		if wait, ok := errors.AsType[delivery.Wait](err); ok {
-			time.Sleep(wait.For) // as the loop does
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		moment := time.NewTimer(time.Duration(random.Float64() * float64(40*time.Millisecond)))
-		if done >= kills {
-			moment.Reset(time.Minute)
-		}
-		select {
-		case <-b.wake:
-		case <-moment.C:
-			done++
-			b.signalChild(t, s)
-			<-b.wake
+	for series, killed := 0, 0; killed < kills; series++ {
+		s := spec(fmt.Sprintf("steps 100 %d", series))
+		next := 1
+		for {
+			err := b.Start(t.Context(), s)
+			if wait, ok := errors.AsType[delivery.Wait](err); ok {
+				<-time.After(wait.For) // as the loop does
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			killed += b.killSometime(t, s, next, random)
 			if random.IntN(2) == 0 {
 				b.Store = &Store{Dir: b.Dir, Command: b.Command, Env: b.Env, Wake: b.Wake}
 			}
-		}
-		state := b.state(t, s)
-		if state.Phase == delivery.RunDone {
-			if string(state.Result) != `{"steps":60}` {
-				t.Errorf("result %s", state.Result)
+			state := b.state(t, s)
+			if state.Phase == delivery.RunDone {
+				if string(state.Result) != `{"steps":100}` {
+					t.Errorf("result %s", state.Result)
+				}
+				t.Logf("done in attempt %d, %d kills in all", state.Attempt, killed)
+				break
 			}
-			t.Logf("%d kills, %d attempts", done, state.Attempt)
-			break
-		}
-		if p := state.Phase; p != delivery.RunDied && p != delivery.RunUnknown {
-			t.Fatalf("%s: %s", p, state.Error)
+			if p := state.Phase; p != delivery.RunDied && p != delivery.RunUnknown {
+				t.Fatalf("%s: %s", p, state.Error)
+			}
+			next = state.Attempt + 1
 		}
 	}
 }
 
-// signalChild kills the runner that the store launched, begun or not.
-func (b *bench) signalChild(t *testing.T, s delivery.RunSpec) {
+// killSometime kills the runner after some steps of the attempt, or earlier,
+// perhaps before it even begins. It returns 1, or 0 if the runner was faster.
+func (b *bench) killSometime(t *testing.T, s delivery.RunSpec, attempt int, random *rand.Rand) int {
 	t.Helper()
-	found := false
+	steps := 1 + random.IntN(4)
+	early := time.NewTimer(time.Hour)
+	defer early.Stop()
+	if random.IntN(3) == 0 {
+		early.Reset(time.Duration(random.Float64() * float64(20*time.Millisecond)))
+	}
+	for killed := 0; ; {
+		select {
+		case <-b.wake:
+			return killed
+		case line := <-b.news:
+			if line != fmt.Sprint("step of attempt ", attempt) {
+				continue
+			}
+			if steps--; steps != 0 {
+				continue
+			}
+		case <-early.C:
+		}
+		killed += b.killRunner(t, s)
+	}
+}
+
+// killRunner kills the runner that was launched for the run, begun or not. It
+// returns how many it found.
+func (b *bench) killRunner(t *testing.T, s delivery.RunSpec) int {
+	t.Helper()
 	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
+	killed := 0
 	for _, p := range procs {
 		data, err := os.ReadFile(p)
 		if err == nil && strings.HasSuffix(string(data), "\x00runner\x00"+b.Folder(s.Kind, s.Key)+"\x00") {
 			var pid int
-			fmt.Sscanf(p, "/proc/%d/", &pid)
-			found = syscall.Kill(pid, syscall.SIGKILL) == nil
+			if _, err := fmt.Sscanf(p, "/proc/%d/", &pid); err != nil {
+				t.Fatal(err)
+			}
+			if syscall.Kill(pid, syscall.SIGKILL) == nil {
+				killed++
+			}
 		}
 	}
-	if !found {
-		t.Log("the runner had just ended")
-	}
+	return killed
 }
 
 // However a journal came to be, reading it in pieces shows the same as reading

@@ -17,8 +17,8 @@ import (
 
 // The other files of an attempt's folder.
 const (
-	attemptFile = "attempt.json"
-	appliedFile = "applied"
+	attemptFile = "begun.json"
+	appliedFile = "applied.json"
 	settledFile = "settled.json"
 	stackFolder = "terraform"
 )
@@ -28,8 +28,8 @@ type attempt struct {
 	dir     string
 	number  int
 	begun   time.Time
-	applied bool // Terraform finished launching it
-	settled bool // nothing of it is left
+	applied time.Time // when Terraform had launched it; zero if that was not seen
+	settled bool      // nothing of it is left
 	spent   time.Duration
 }
 
@@ -53,15 +53,13 @@ func attempts(run string) ([]*attempt, error) {
 			continue
 		}
 		a := &attempt{dir: filepath.Join(dir, e.Name()), number: n}
-		var begun struct {
-			At time.Time `json:"at"`
-		}
-		// A folder that a crash left without it launched nothing.
-		if err := readJSON(filepath.Join(a.dir, attemptFile), &begun); err != nil && !errors.Is(err, os.ErrNotExist) {
+		// A folder that a crash left without its first file launched nothing.
+		if a.begun, err = readMoment(filepath.Join(a.dir, attemptFile)); err != nil {
 			return nil, err
 		}
-		a.begun = begun.At
-		a.applied = exists(filepath.Join(a.dir, appliedFile))
+		if a.applied, err = readMoment(filepath.Join(a.dir, appliedFile)); err != nil {
+			return nil, err
+		}
 		var s settlement
 		switch err := readJSON(filepath.Join(a.dir, settledFile), &s); {
 		case err == nil:
@@ -90,11 +88,29 @@ func begin(run string, number int, l launch) (*attempt, error) {
 	if err := durable.WriteFile(filepath.Join(a.dir, launchFile), data, 0o600); err != nil {
 		return nil, err
 	}
-	data, err = json.Marshal(map[string]time.Time{"at": a.begun})
+	return a, writeMoment(filepath.Join(a.dir, attemptFile), a.begun)
+}
+
+// A moment is a file that says when something had happened.
+type moment struct {
+	At time.Time `json:"at"`
+}
+
+func writeMoment(path string, at time.Time) error {
+	data, err := json.Marshal(moment{at})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return a, durable.WriteFile(filepath.Join(a.dir, attemptFile), data, 0o600)
+	return durable.WriteFile(path, data, 0o600)
+}
+
+// readMoment returns the zero time where the file is not there.
+func readMoment(path string) (time.Time, error) {
+	var m moment
+	if err := readJSON(path, &m); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return time.Time{}, err
+	}
+	return m.At, nil
 }
 
 func (a *attempt) stackDir() string { return filepath.Join(a.dir, stackFolder) }

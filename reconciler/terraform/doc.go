@@ -21,7 +21,7 @@
 //
 // Anything here can be killed at any moment. Terraform dies with its runner; the
 // launcher may live on a little and the trainer for hours. Therefore an attempt
-// is ended in this order: its folder is fenced by the file "ended", after which no
+// is ended in this order: its folder is fenced by ended.json, after which no
 // late launcher starts anything in it; the stack is destroyed; every process that
 // still holds the lock or carries the attempt's mark in its environment is ended;
 // and settled.json says so. A process is only ever signalled after its start time

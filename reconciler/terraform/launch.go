@@ -22,7 +22,7 @@ const (
 	processFile = "process.json"
 	exitFile    = "exit.json"
 	trainerLog  = "trainer.log"
-	fenceFile   = "ended"
+	fenceFile   = "ended.json"
 )
 
 // markVariable marks the trainer and all its children in their environment with
@@ -317,7 +317,7 @@ func fence(dir string) error {
 	if exists(path) {
 		return nil
 	}
-	return durable.WriteFile(path, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600)
+	return writeMoment(path, time.Now().UTC())
 }
 
 func exists(path string) bool {

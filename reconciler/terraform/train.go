@@ -125,7 +125,7 @@ func (t *Trainer) takeOver(ctx context.Context, req TrainRequest, list []*attemp
 		if a.settled {
 			continue
 		}
-		if i == len(list)-1 && a.applied && !exists(filepath.Join(a.dir, fenceFile)) && ctx.Err() == nil {
+		if i == len(list)-1 && !a.applied.IsZero() && !exists(filepath.Join(a.dir, fenceFile)) && ctx.Err() == nil {
 			alive, err := trainerAlive(a.dir)
 			if err != nil {
 				return nil, err
@@ -197,11 +197,8 @@ func (t *Trainer) launch(ctx context.Context, req TrainRequest, number int) (*at
 	if folder != a.dir {
 		return a, fmt.Errorf("terraform launched the trainer in %s, want %s", folder, a.dir)
 	}
-	if err := durable.WriteFile(filepath.Join(a.dir, appliedFile), nil, 0o600); err != nil {
-		return a, err
-	}
-	a.applied = true
-	return a, nil
+	a.applied = time.Now().UTC()
+	return a, writeMoment(filepath.Join(a.dir, appliedFile), a.applied)
 }
 
 // trainLocal is all that the module may do: launch and end one process.
@@ -284,7 +281,7 @@ func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent
 				return status, delivery.Blockedf("raise the limit, or ask for fewer epochs; what is trained so far is kept",
 					"the training took longer than its limit of %s%s", delivery.Duration(req.Limit), at(status))
 			}
-			if err := delivery.Heartbeat(status, a.begun, now, req.Heartbeat); err != nil {
+			if err := delivery.Heartbeat(status, a.applied, now, req.Heartbeat); err != nil {
 				if unreadable != nil && !errors.Is(unreadable, os.ErrNotExist) {
 					err = fmt.Errorf("%w, and %w", err, unreadable)
 				}
