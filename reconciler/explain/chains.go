@@ -49,7 +49,8 @@ func mentions(subject string, number int) bool {
 	return false
 }
 
-var reference = regexp.MustCompile(`[#!]([0-9]{1,9})\b`)
+// reference is #12 as most forges write it, !12, or the Merge 12: of the local one.
+var reference = regexp.MustCompile(`(?:[#!]|^Merge )([0-9]{1,9})\b`)
 
 // namedVersion is a version with its model.
 type namedVersion struct {

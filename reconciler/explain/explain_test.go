@@ -224,6 +224,27 @@ func TestTextIsShortAndJSONIsFull(t *testing.T) {
 	}
 }
 
+// A merged pull request is found by its last commit, or by its number in the
+// subject of a commit on main.
+func TestMergedIsFound(t *testing.T) {
+	for subject, found := range map[string]bool{
+		"Merge pull request #2 from longer": true, "Train for longer (#2)": true, "Merge 2: train for longer": true, "See merge request shapes!2": true,
+		"Merge 22: other": false, "Train for 2 epochs": false, "#21": false, "": false,
+	} {
+		f := world()
+		f.Heads = nil
+		f.Versions["shapes"][0].Subject = subject
+		if _, err := f.Explain(explain.PR, "2"); (err == nil) != found {
+			t.Errorf("%q: %v", subject, err)
+		}
+	}
+	f := world()
+	f.Versions["shapes"][0].Subject = "Train for longer"
+	if _, err := f.Explain(explain.PR, "2"); err != nil {
+		t.Errorf("by its head: %v", err)
+	}
+}
+
 func TestUnknown(t *testing.T) {
 	f := world()
 	for _, c := range []struct {

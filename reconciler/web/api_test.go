@@ -1,0 +1,236 @@
+package web_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// logger writes to the test's log, or to a buffer that the test looks at.
+func logger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// serve answers for a source on a socket, and returns a client of it.
+func serve(t *testing.T, source web.Source) *web.Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "aob.sock")
+	l, err := web.ListenSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- web.Serve(ctx, l, web.API{Source: source, Log: logger(t.Output())}.Handler(), logger(t.Output()))
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return web.NewClient(path)
+}
+
+// A client says what the source behind the server says.
+func TestClientIsItsSource(t *testing.T) {
+	source := newShop()
+	client := serve(t, source)
+	ctx := t.Context()
+	same := func(what string, want, got any, wantErr, err error) {
+		t.Helper()
+		if (err == nil) != (wantErr == nil) {
+			t.Errorf("%s: %v, want %v", what, err, wantErr)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	for what, ask := range map[string]func(s web.Source) (any, error){
+		"status":  func(s web.Source) (any, error) { return s.Status(ctx) },
+		"prs":     func(s web.Source) (any, error) { return s.PRs(ctx) },
+		"pr":      func(s web.Source) (any, error) { return s.PR(ctx, 3) },
+		"no pr":   func(s web.Source) (any, error) { return s.PR(ctx, 4) },
+		"explain": func(s web.Source) (any, error) { return s.Explain(ctx, explain.Model, "shapes") },
+		"slash":   func(s web.Source) (any, error) { return s.Explain(ctx, explain.Model, "a/b c") },
+		"unknown": func(s web.Source) (any, error) { return s.Explain(ctx, explain.Device, "../../x?y=%2f#z") },
+		"plan":    func(s web.Source) (any, error) { return s.Plan(ctx) },
+		"adopt":   func(s web.Source) (any, error) { return s.Adopt(ctx, 3) },
+		"blocked": func(s web.Source) (any, error) { return s.Merge(ctx, 3, "maria") },
+		"recheck": func(s web.Source) (any, error) { return nil, s.Recheck(ctx, 3) },
+		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, "maria", "/aob run 3f9c2a10") },
+		"log": func(s web.Source) (any, error) {
+			log, err := s.Log(ctx, string(delivery.Sum([]byte("train"))), 8)
+			if err != nil {
+				return nil, err
+			}
+			defer log.Close()
+			data, err := io.ReadAll(log)
+			return []any{string(data), log.Name, log.Offset, log.Ended}, err
+		},
+		"log beyond its end": func(s web.Source) (any, error) {
+			log, err := s.Log(ctx, string(delivery.Sum([]byte("train"))), 1000)
+			return log.Offset, err
+		},
+		"no log": func(s web.Source) (any, error) { _, err := s.Log(ctx, "..", 0); return nil, err },
+	} {
+		want, wantErr := ask(source)
+		got, err := ask(client)
+		same(what, want, got, wantErr, err)
+	}
+	if len(source.said) != 2 || source.said[0] != "#3 maria: /aob run 3f9c2a10" || source.said[0] != source.said[1] {
+		t.Errorf("said %q", source.said)
+	}
+	source.prs[0].State = delivery.CheckSuccess
+	if commit, err := client.Merge(ctx, 3, "maria"); err != nil || commit != "merged by maria" {
+		t.Errorf("merge: %q, %v", commit, err)
+	}
+	if prs, err := client.PRs(ctx); err != nil || prs == nil || len(prs) != 0 {
+		t.Errorf("after the merge: %v, %v; want an empty list", prs, err)
+	}
+}
+
+// Every kind of error arrives with its code, what is wrong, and what to do.
+func TestErrors(t *testing.T) {
+	source := newShop()
+	client := serve(t, source)
+	for _, c := range []struct {
+		err  error
+		want web.Error
+	}{
+		{delivery.Blockedf("free some room", "the disk is full"), web.Error{Code: 409, What: "the disk is full", Do: "free some room"}},
+		{fmt.Errorf("merge: %w", delivery.Blockedf("rebase first", "main has moved")), web.Error{Code: 409, What: "main has moved", Do: "rebase first"}},
+		{delivery.Wait{For: 1500 * time.Millisecond, What: "aob serve has only just started"}, web.Error{Code: 503, What: "aob serve has only just started", Do: "ask again in 1.5s", Again: 2 * time.Second}},
+		{explain.Unknown{Kind: explain.PR, ID: "9", Do: "aob pr list"}, web.Error{Code: 404, What: "nothing is known of pr 9", Do: "aob pr list"}},
+		{errors.New("something broke"), web.Error{Code: 500, What: "something broke"}},
+		{&web.Error{Code: 418, What: "a teapot"}, web.Error{Code: 418, What: "a teapot"}},
+	} {
+		source.broken = c.err
+		_, err := client.PRs(t.Context())
+		e, ok := errors.AsType[*web.Error](err)
+		if !ok {
+			t.Errorf("%v: got %v", c.err, err)
+			continue
+		}
+		if diff := cmp.Diff(c.want, *e); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", c.err, diff)
+		}
+	}
+}
+
+// What cannot be encoded is an error, never half an answer.
+func TestAnswerThatHasNoJSON(t *testing.T) {
+	source := newShop()
+	client := serve(t, source)
+	nan := math.NaN()
+	source.prs[0].Runs[0].MAP = &nan
+	_, err := client.PR(t.Context(), 3)
+	if e, ok := errors.AsType[*web.Error](err); !ok || e.Code != 500 || !strings.Contains(e.What, "NaN") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRequestsRefused(t *testing.T) {
+	handler := web.API{Source: newShop(), Log: logger(t.Output())}.Handler()
+	for _, c := range []struct {
+		method, path, body string
+		code               int
+		says               string
+	}{
+		{"GET", "/v1/nothing", "", 404, "the API has no GET /v1/nothing"},
+		{"GET", "/v2/status", "", 404, "the API has no"},
+		{"DELETE", "/v1/prs/3", "", 404, "the API has no DELETE"},
+		{"POST", "/v1/status", "", 404, "the API has no POST"},
+		{"GET", "/v1/prs/x", "", 400, "number"},
+		{"GET", "/v1/prs/0", "", 400, "number"},
+		{"GET", "/v1/prs/99999999999999999999", "", 400, "number"},
+		{"POST", "/v1/prs/3/merge", "{}", 400, "user"},
+		{"POST", "/v1/prs/3/merge", `{"user": "a\u001b[2J"}`, 400, "user"},
+		{"POST", "/v1/prs/3/merge", `{"user": "` + strings.Repeat("x", 101) + `"}`, 400, "user"},
+		{"POST", "/v1/prs/3/merge", "not json", 400, "not what is asked for"},
+		{"POST", "/v1/prs/3/merge", `{"user": "maria", "force": true}`, 400, "force"},
+		{"POST", "/v1/prs/3/ask", `{"user": "maria", "text": " "}`, 400, "text"},
+		{"POST", "/v1/prs/3/ask", `{"user": "maria", "text": "` + strings.Repeat("x", web.MaxText+1) + `"}`, 400, "text"},
+		{"POST", "/v1/prs/3/ask", strings.Repeat(" ", web.MaxBody+1), 413, "too large"},
+		{"GET", "/v1/runs/x/log?offset=-1", "", 400, "offset"},
+		{"GET", "/v1/runs/x/log?offset=x", "", 400, "offset"},
+		{"GET", "/v1/runs/x/log", "", 404, "run x"},
+	} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)))
+		var answer struct{ Error, Hint string }
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+			t.Errorf("%s %s: %v in %q", c.method, c.path, err, w.Body)
+		}
+		if w.Code != c.code || !strings.Contains(answer.Error, c.says) {
+			t.Errorf("%s %s: %d %q, want %d with %q", c.method, c.path, w.Code, answer.Error, c.code, c.says)
+		}
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "aob.sock")
+	_, err := web.NewClient(path).Status(t.Context())
+	e, ok := errors.AsType[*web.Error](err)
+	if !ok || e.What != "no aob serve answers on "+path || !strings.Contains(e.Do, "aob serve --config") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := web.NewClient(path).Status(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// What the server does for people is logged, with who asked; what goes wrong in
+// it too.
+func TestLogged(t *testing.T) {
+	var log bytes.Buffer
+	source := newShop()
+	handler := web.API{Source: source, Log: logger(&log)}.Handler()
+	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/prs/3/recheck", strings.NewReader(`{"user":"maria"}`)))
+	source.broken = errors.New("something broke")
+	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/plan", nil))
+	for _, want := range []string{"/v1/prs/3/recheck", "user=maria", "something broke"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, &log)
+		}
+	}
+}
+
+func FuzzAPI(f *testing.F) {
+	f.Add("POST", "/v1/prs/3/ask", `{"user": "maria", "text": "/aob run 1"}`)
+	f.Add("GET", "/v1/explain/commit/..%2f", "")
+	f.Add("GET", "/v1/runs/a/log?offset=9223372036854775807", "")
+	handler := web.API{Source: newShop(), Log: slog.New(slog.DiscardHandler)}.Handler()
+	f.Fuzz(func(t *testing.T, method, path, body string) {
+		r, err := http.NewRequest(method, "http://aob/", strings.NewReader(body))
+		if err != nil {
+			t.Skip()
+		}
+		if r.URL, err = r.URL.Parse(path); err != nil {
+			t.Skip()
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code >= 500 {
+			t.Errorf("%d: %s", w.Code, w.Body)
+		}
+	})
+}

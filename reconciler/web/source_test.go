@@ -1,0 +1,129 @@
+package web_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// shop is a small Source that does what it is asked in memory.
+type shop struct {
+	mu     sync.Mutex
+	prs    []web.PR
+	said   []string
+	main   string
+	logs   map[string]string // by run
+	ended  map[string]bool   // by run
+	broken error             // what everything answers, where not nil
+}
+
+func newShop() *shop {
+	left, mAP := 95.0, 0.412
+	train := web.Run{Key: delivery.Sum([]byte("train")), Kind: delivery.RunTrain, Note: "shapes, #3", PRs: []int{3}, Phase: delivery.RunRunning, Stage: "training", Attempt: 2,
+		Epoch: 12, Epochs: 30, Batch: 4, Batches: 15, MAP: &mAP, SecondsLeft: &left, Started: noon}
+	return &shop{main: "4d5e6f7a8b9c", logs: map[string]string{string(train.Key): "epoch 1\nepoch 2\n"}, ended: map[string]bool{}, prs: []web.PR{
+		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train longer", Author: "maria", Head: "c0ffee", HeadRef: "longer", Base: "main", Updated: noon},
+			State: delivery.CheckPending, Text: "shapes: train: epoch 12/30", Runs: []web.Run{train},
+			Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "shapes: train: epoch 12/30"}}},
+	}}
+}
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func (s *shop) Status(context.Context) (web.Status, error) {
+	prs, err := s.PRs(context.Background())
+	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.main}, PRs: prs, Runs: prs[0].Runs,
+		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: delivery.Sum(nil)}, Share: 0.5, Wave: 1, Waves: 2,
+			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Seen: noon}}}}}, err
+}
+
+func (s *shop) PRs(context.Context) ([]web.PR, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.prs), s.broken
+}
+
+func (s *shop) find(number int) (int, error) {
+	i := slices.IndexFunc(s.prs, func(p web.PR) bool { return p.Number == number })
+	if i < 0 {
+		return i, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: "aob pr list shows the open ones"}
+	}
+	return i, s.broken
+}
+
+func (s *shop) PR(_ context.Context, number int) (web.PR, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, err := s.find(number)
+	if err != nil {
+		return web.PR{}, err
+	}
+	return s.prs[i], nil
+}
+
+func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
+	if kind != explain.Model || (id != "shapes" && id != "a/b c") {
+		return explain.Chain{}, explain.Unknown{Kind: kind, ID: id, Do: "look elsewhere"}
+	}
+	return explain.Chain{Kind: kind, ID: id, Title: "shapes version 2", Links: []explain.Link{
+		{What: "content", ID: string(delivery.Sum(nil)), Text: "models/shapes.yaml", Inputs: []delivery.Digest{delivery.Sum(nil)}, At: noon}}}, s.broken
+}
+
+func (s *shop) Plan(context.Context) (web.Plan, error) {
+	return web.Plan{At: noon, Text: "nothing to do\n", Steps: []web.Step{{Key: "run/1", Text: "+ run train"}}}, s.broken
+}
+
+func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, ok := s.logs[run]
+	if !ok {
+		return web.Log{}, fmt.Errorf("run %s: %w", run, fs.ErrNotExist)
+	}
+	offset = min(offset, int64(len(text)))
+	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(text[offset:])), Name: "output/log.txt", Offset: offset, Ended: s.ended[run]}, nil
+}
+
+func (s *shop) Merge(_ context.Context, number int, user string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, err := s.find(number)
+	if err != nil {
+		return "", err
+	}
+	if s.prs[i].State != delivery.CheckSuccess {
+		return "", delivery.Blockedf("wait for aob/release to pass", "#%d cannot be merged", number)
+	}
+	s.prs = slices.Delete(s.prs, i, i+1)
+	s.main = "merged by " + user
+	return s.main, nil
+}
+
+func (s *shop) Adopt(_ context.Context, number int) (int, error) {
+	_, err := s.find(number)
+	return number + 1, err
+}
+
+func (s *shop) Ask(_ context.Context, number int, user, text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.find(number)
+	if err == nil {
+		s.said = append(s.said, fmt.Sprintf("#%d %s: %s", number, user, text))
+	}
+	return err
+}
+
+func (s *shop) Recheck(_ context.Context, number int) error {
+	_, err := s.find(number)
+	return err
+}
