@@ -121,7 +121,7 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	if a.settled {
 		return nil
 	}
-	ran := t.ran(run, a)
+	ran := a.ran(run)
 	if err := fence(a.dir); err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 
 // ran returns how long the attempt's trainer ran: until now if it still does,
 // else as far as is known.
-func (t *Trainer) ran(run string, a *attempt) time.Duration {
+func (a *attempt) ran(run string) time.Duration {
 	if a.begun.IsZero() {
 		return 0
 	}

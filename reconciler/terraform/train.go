@@ -268,10 +268,10 @@ func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent
 			if status.Phase == "done" {
 				return status, nil
 			}
-			return status, t.refused(req, a, status.Message)
+			return status, refused(req, a, status.Message)
 		}
 		if !alive {
-			return status, t.vanished(ctx, req, a, status)
+			return status, vanished(ctx, req, a, status)
 		}
 		if err := context.Cause(ctx); err != nil {
 			return status, interrupted(ctx)
@@ -319,7 +319,7 @@ func (t *Trainer) settleAnyway(ctx context.Context, req TrainRequest, a *attempt
 }
 
 // refused is the error of a trainer that ended by its own decision.
-func (t *Trainer) refused(req TrainRequest, a *attempt, message string) error {
+func refused(req TrainRequest, a *attempt, message string) error {
 	if message == "" {
 		message = lastLine(filepath.Join(a.dir, trainerLog))
 	}
@@ -328,7 +328,7 @@ func (t *Trainer) refused(req TrainRequest, a *attempt, message string) error {
 
 // vanished is the error of a trainer that is gone and said neither done nor
 // failed.
-func (t *Trainer) vanished(ctx context.Context, req TrainRequest, a *attempt, status delivery.RunStatus) error {
+func vanished(ctx context.Context, req TrainRequest, a *attempt, status delivery.RunStatus) error {
 	var exit exitStatus
 	known := false
 	// It is recorded by another process, an instant after the lock is free.
@@ -341,7 +341,7 @@ func (t *Trainer) vanished(ctx context.Context, req TrainRequest, a *attempt, st
 		return interrupted(ctx)
 	case known && exit.Code == 1:
 		// It refused its task before it could write a status.
-		return t.refused(req, a, "")
+		return refused(req, a, "")
 	case known && exit.Signal == syscall.SIGKILL.String():
 		return fmt.Errorf("the trainer was killed%s; the machine may be short of memory", at(status))
 	case known && exit.Signal != "":
