@@ -93,16 +93,16 @@ func (s *Store) readIndex() (*index, error) {
 		return nil, fmt.Errorf("damaged: not an OCI index: schema version %d, media type %q", file.SchemaVersion, clip(file.MediaType))
 	}
 	if file.Annotations[annotationSeal] != seal(file.Manifests) {
-		if err := s.describe(file.Manifests); err != nil {
+		if err := s.describeAll(file.Manifests); err != nil {
 			return nil, err
 		}
 	}
 	return arrange(file.Manifests), nil
 }
 
-// describe sets what the entries say of their manifests from the manifests
+// describeAll sets what the entries say of their manifests from the manifests
 // themselves. It is for an index that another tool wrote, or a disk damaged.
-func (s *Store) describe(entries []ocispec.Descriptor) error {
+func (s *Store) describeAll(entries []ocispec.Descriptor) error {
 	for i, e := range entries {
 		switch e.MediaType {
 		case ocispec.MediaTypeImageManifest:
