@@ -315,11 +315,11 @@ func shortDir(t *testing.T) string {
 }
 
 // boot runs an agent's command in this process.
-func (s *site) boot(t *testing.T, device, dir string) (stop func()) {
+func (s *site) boot(t *testing.T, device, dir string, more ...string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := newCommand()
-	cmd.SetArgs(s.arguments(t, device, dir))
+	cmd.SetArgs(append(s.arguments(t, device, dir), more...))
 	cmd.SetErr(t.Output())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.ExecuteContext(ctx) }()

@@ -66,7 +66,11 @@ func (a *Agent) explain(p Plan) {
 		return
 	}
 	a.rested = ""
-	a.Log.Info(string(p.Do), "slot", p.Slot, "bundle", p.Target.Bundle, "release", p.Target.Version, "why", p.Why)
+	slot, t := p.Slot, p.Target
+	if t.Bundle == "" { // it is about what serves
+		slot, t = a.state.Slot, delivery.Target{Version: a.state.Release, Bundle: a.state.Bundle}
+	}
+	a.Log.Info(string(p.Do), "slot", slot, "bundle", t.Bundle, "release", t.Version, "why", p.Why)
 }
 
 // begin does slow work beside the loop.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -373,6 +374,19 @@ func (l *lab) phase(version int64, phase delivery.DevicePhase, runs delivery.Tar
 		return r.Desired == version && r.Phase == phase && r.Bundle == runs.Bundle
 	})
 	return heard[len(heard)-1]
+}
+
+// until waits until the device's folder says that it serves, in a phase where
+// one is named.
+func (d *device) until(phase delivery.DevicePhase) {
+	d.t.Helper()
+	for began := time.Now(); time.Since(began) < 20*time.Second; runtime.Gosched() {
+		status, err := edge.ReadStatus(d.dir)
+		if err == nil && status.Serving && (phase == "" || status.Phase == phase) {
+			return
+		}
+	}
+	d.t.Fatalf("never serves, %s", phase)
 }
 
 // serves asks the device's socket, as its users do.

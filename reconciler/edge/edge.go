@@ -35,7 +35,7 @@ type Config struct {
 	Fetch FetchFunc
 	Start StartFunc
 
-	Heartbeat     time.Duration // between reports when nothing changes; 5m where zero
+	Heartbeat     time.Duration // between reports when nothing changes, give or take half of it; 5m where zero
 	Health        time.Duration // between health checks during a soak, a tenth as often after it; 1s where zero
 	HealthTimeout time.Duration // of one check; 30s where zero
 	Retry         time.Duration // the first pause after a failure, which grows to 15m; 1s where zero
@@ -66,8 +66,8 @@ type Agent struct {
 	job      *job
 	sockets  int // made so far
 	said     delivery.Report
-	saidAt   time.Time
-	rested   string // the reason last logged
+	beat     time.Time // when to say it again, if nothing changes
+	rested   string    // the reason last logged
 }
 
 // A job is slow work beside the loop: a download, or the start of a detector.
@@ -252,7 +252,7 @@ func (a *Agent) observe() World {
 
 // wait lets the next thing happen.
 func (a *Agent) wait(ctx context.Context, p Plan) {
-	until := a.Heartbeat - time.Since(a.saidAt)
+	until := time.Until(a.beat)
 	if !p.Until.IsZero() {
 		until = min(until, p.Until.Sub(a.Now()))
 	}
@@ -351,10 +351,10 @@ func (a *Agent) report(p Plan) {
 		stale = 1
 	}
 	a.Metrics.stale.Set(stale)
-	if reflect.DeepEqual(r, a.said) && time.Since(a.saidAt) < a.Heartbeat {
+	if reflect.DeepEqual(r, a.said) && time.Now().Before(a.beat) {
 		return
 	}
-	a.said, a.saidAt = r, time.Now()
+	a.said, a.beat = r, time.Now().Add(around(a.Heartbeat))
 	r.At = a.Now().UTC()
 	if err := a.spool.add(r); err != nil {
 		a.Log.Warn("report not kept on disk", "err", err)

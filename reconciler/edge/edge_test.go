@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +21,8 @@ import (
 func TestInstallUpdateAndGoBack(t *testing.T) {
 	l := newLab(t)
 	v1, v2 := l.shelve(1), l.shelve(2)
-	d := l.boot(l.dir())
+	metrics := edge.NewMetrics()
+	d := l.boot(l.dir(), func(c *edge.Config) { c.Metrics = metrics })
 
 	first := document(1, v1.target)
 	first.Soak = delivery.Duration(500 * time.Millisecond)
@@ -53,6 +55,14 @@ func TestInstallUpdateAndGoBack(t *testing.T) {
 	d.serves(v1.target)
 	if want := []delivery.Digest{v1.target.Bundle, v2.target.Bundle}; !slices.Equal(l.fetched, want) {
 		t.Errorf("fetched %v", l.fetched)
+	}
+	scrape := httptest.NewRecorder()
+	metrics.Handler().ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{"aob_agent_switches_total 3", "aob_agent_downloaded_bytes_total 2000", "aob_agent_failures_total 0",
+		`aob_agent_serving{bundle="` + string(v1.target.Bundle) + `",slot="a"} 1`} {
+		if !strings.Contains(scrape.Body.String(), want+"\n") {
+			t.Errorf("metrics lack %s", want)
+		}
 	}
 	status, err := edge.ReadStatus(d.dir)
 	if err != nil || !status.Serving || status.Bundle != v1.target.Bundle || status.Release != 1 || status.Desired != 3 || status.Phase != delivery.DeviceHealthy {
@@ -264,11 +274,7 @@ func TestServesWithNoNetwork(t *testing.T) {
 
 	l.setDown(true)
 	d = l.boot(d.dir)
-	for {
-		if status, err := edge.ReadStatus(d.dir); err == nil && status.Serving && status.Phase == delivery.DeviceHealthy {
-			break
-		}
-	}
+	d.until(delivery.DeviceHealthy)
 	d.serves(v1.target)
 	if len(l.heard) > 0 {
 		t.Error("a report came through")
@@ -375,11 +381,7 @@ func TestDamagedFiles(t *testing.T) {
 			}
 		}
 		d = l.boot(d.dir)
-		for {
-			if status, err := edge.ReadStatus(d.dir); err == nil && status.Serving {
-				break
-			}
-		}
+		d.until("")
 		d.serves(v1.target)
 		l.setDown(false)
 		r := l.phase(1, delivery.DeviceHealthy, v1.target)

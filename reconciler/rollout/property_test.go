@@ -14,7 +14,7 @@ import (
 // A fleet that comes and goes, breaks and forgets: whatever happens, a rollout
 // keeps its promises.
 func TestPromises(t *testing.T) {
-	for seed := range uint64(400) {
+	for seed := range uint64(150) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		f := fleet("2", "30%", "100%")
 		f.Profiles = map[string]delivery.Profile{"agx": {Board: "agx"}, "nano": {Board: "nano"}}
@@ -156,5 +156,20 @@ func TestWaveSizes(t *testing.T) {
 			}
 			before = d.Desired.Share
 		}
+	}
+}
+
+func BenchmarkNext(b *testing.B) {
+	for _, n := range []int{100, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("devices=%d", n), func(b *testing.B) {
+			var devices []delivery.Device
+			for i := range n {
+				devices = append(devices, device(fmt.Sprintf("device-%06d", i), delivery.DeviceHealthy, v1))
+			}
+			in := rollout.Input{Fleet: fleet("1", "25%", "100%"), Target: v2, Previous: &v1, Devices: devices, At: noon}
+			for b.Loop() {
+				rollout.Next(in)
+			}
+		})
 	}
 }
