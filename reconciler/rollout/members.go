@@ -24,7 +24,7 @@ const (
 )
 
 type member struct {
-	device   delivery.Device
+	device   *delivery.Device
 	position float64
 	profile  string // hardware profile; empty: of none
 	standing standing
@@ -34,10 +34,10 @@ type member struct {
 type members []member
 
 // members judges every device of the fleet.
-func (in Input) members(s State) members {
+func (in *turn) members(s State) members {
 	salt := Salt(in.Fleet.Name, s.Target.Bundle)
-	m := make(members, 0, len(in.Devices))
-	for _, d := range in.Devices {
+	m := make(members, 0, len(in.fleet))
+	for _, d := range in.fleet {
 		m = append(m, member{
 			device: d, position: delivery.WavePosition(salt, d.Report.Device),
 			profile: profile(in.Fleet, d), standing: in.judge(s, d),
@@ -50,8 +50,8 @@ func (in Input) members(s State) members {
 }
 
 // judge looks at one device.
-func (in Input) judge(s State, d delivery.Device) standing {
-	r := d.Report
+func (in *turn) judge(s State, d *delivery.Device) standing {
+	r := &d.Report
 	switch {
 	case r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle:
 		return healthy
@@ -76,7 +76,10 @@ func later(a, b time.Time) time.Time {
 
 // profile names the hardware profile of a device: the first, by name, that has
 // its board.
-func profile(f delivery.Fleet, d delivery.Device) string {
+func profile(f delivery.Fleet, d *delivery.Device) string {
+	if len(f.Profiles) == 0 {
+		return ""
+	}
 	board := d.Report.Labels["board"]
 	name := ""
 	for n, p := range f.Profiles {
@@ -156,7 +159,7 @@ func (m members) count(share float64) Count {
 }
 
 // deadline is when the next device of the wave would count as silent.
-func (m members) deadline(in Input, s State) time.Time {
+func (m members) deadline(in *turn, s State) time.Time {
 	var wake time.Time
 	for _, x := range m {
 		if x.standing == waiting && (s.Share >= 1 || x.position < s.Share) {

@@ -101,7 +101,8 @@ type Count struct {
 // devices have run it through a healthy soak.
 func HasRun(f delivery.Fleet, devices []delivery.Device, bundle delivery.Digest) bool {
 	all, ran := 0, 0
-	for _, d := range devices {
+	for i := range devices {
+		d := &devices[i]
 		if !belongs(f, d) {
 			continue
 		}
@@ -114,7 +115,7 @@ func HasRun(f delivery.Fleet, devices []delivery.Device, bundle delivery.Digest)
 }
 
 // belongs reports whether a device is one of the fleet's.
-func belongs(f delivery.Fleet, d delivery.Device) bool {
+func belongs(f delivery.Fleet, d *delivery.Device) bool {
 	if d.Report.Ring != f.Name {
 		return false
 	}
@@ -126,12 +127,23 @@ func belongs(f delivery.Fleet, d delivery.Device) bool {
 	return true
 }
 
+// A turn is one look at a fleet.
+type turn struct {
+	Input
+	fleet []*delivery.Device // those of Devices that belong to it
+}
+
 // Next decides. See the package comment for the rules.
-func Next(in Input) Decision {
+func Next(input Input) Decision {
+	in := &turn{Input: input}
 	if in.Deadline <= 0 {
 		in.Deadline = DefaultDeadline
 	}
-	in.Devices = slices.DeleteFunc(slices.Clone(in.Devices), func(d delivery.Device) bool { return !belongs(in.Fleet, d) })
+	for i := range in.Devices {
+		if d := &in.Devices[i]; belongs(in.Fleet, d) {
+			in.fleet = append(in.fleet, d)
+		}
+	}
 	base := in.base()
 	if slices.Contains(in.Aborted, in.Target.Bundle) {
 		d := in.aborted(base, "")
@@ -158,7 +170,7 @@ func Next(in Input) Decision {
 
 // base is what the fleet ran, all of it, before Target: what devices outside
 // the wave get, and what an abort returns to.
-func (in Input) base() *delivery.Target {
+func (in *turn) base() *delivery.Target {
 	var base *delivery.Target
 	switch s, p := in.State, in.Published; {
 	case s.Target.Bundle == in.Target.Bundle && s.Target.Bundle != "":
@@ -182,7 +194,7 @@ func (in Input) base() *delivery.Target {
 }
 
 // begin makes the state of a new rollout, or says what it must wait for.
-func (in Input) begin(base *delivery.Target) (s State, hold string, wake time.Time) {
+func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Time) {
 	s = State{Target: in.Target, Base: base, Began: in.At, Started: in.At}
 	p := in.Published
 	resumes := p != nil && p.Release.Bundle == in.Target.Bundle && p.Share > 0
@@ -219,7 +231,7 @@ func (in Input) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 }
 
 // held says whether a person or the hour forbids to move on.
-func (in Input) held() (hold string, wake time.Time) {
+func (in *turn) held() (hold string, wake time.Time) {
 	if in.Fleet.Paused {
 		return in.paused(), time.Time{}
 	}
@@ -235,12 +247,12 @@ func (in Input) held() (hold string, wake time.Time) {
 	return "", time.Time{}
 }
 
-func (in Input) paused() string {
+func (in *turn) paused() string {
 	return fmt.Sprintf("paused: true in fleets/%s.yaml", in.Fleet.Name)
 }
 
 // goBack brings all devices to a release that the fleet knows.
-func (in Input) goBack(s State) Decision {
+func (in *turn) goBack(s State) Decision {
 	s.Share = 1
 	m := in.members(s)
 	c := m.count(1)
@@ -261,7 +273,7 @@ func (in Input) goBack(s State) Decision {
 }
 
 // goOn looks at the current wave, and at the next ones as long as they have passed.
-func (in Input) goOn(s State) Decision {
+func (in *turn) goOn(s State) Decision {
 	waves := in.Fleet.Waves
 	if len(waves) == 0 {
 		waves = []delivery.Wave{{Share: 1}}
@@ -321,7 +333,7 @@ func (in Input) goOn(s State) Decision {
 }
 
 // tolerated is how many failures a wave of n devices stands.
-func (in Input) tolerated(n int) int {
+func (in *turn) tolerated(n int) int {
 	if f := in.Fleet.Budget.Failures; f != nil {
 		return int(math.Floor(float64(f.Tolerable)*float64(n) + 1e-9))
 	}
@@ -329,7 +341,7 @@ func (in Input) tolerated(n int) int {
 }
 
 // waiting says for whom a wave waits, and until when at least.
-func (in Input) waiting(s State, c Count, m members) (hold string, wake time.Time) {
+func (in *turn) waiting(s State, c Count, m members) (hold string, wake time.Time) {
 	wake = m.deadline(in, s)
 	if c.Waiting == 0 {
 		return "no device is healthy", wake
@@ -342,15 +354,15 @@ func (in Input) waiting(s State, c Count, m members) (hold string, wake time.Tim
 	return hold, wake
 }
 
-func (in Input) nobody() string {
-	if n := len(in.Devices); n > 0 {
+func (in *turn) nobody() string {
+	if n := len(in.fleet); n > 0 {
 		return fmt.Sprintf("waiting for a device: none of %d was heard from for %s", n, delivery.Duration(in.Deadline))
 	}
 	return "no device has reported yet"
 }
 
 // settle keeps the clock of a fleet that has been reached.
-func (in Input) settle(s State, c Count) State {
+func (in *turn) settle(s State, c Count) State {
 	if !s.Done && c.Devices > 0 && c.Healthy == c.Devices {
 		s.Done, s.Healthy = true, in.At
 	}
@@ -366,7 +378,7 @@ func (in Input) settle(s State, c Count) State {
 }
 
 // decision fills what all decisions share.
-func (in Input) decision(s State, c Count, poll delivery.Duration) Decision {
+func (in *turn) decision(s State, c Count, poll delivery.Duration) Decision {
 	if s.Done {
 		poll = pollSettled
 	}
@@ -382,15 +394,15 @@ func (in Input) decision(s State, c Count, poll delivery.Duration) Decision {
 
 // previous is what devices outside the wave are told. Where no device is known
 // they are told nothing: a registry that was lost takes the release from nobody.
-func (in Input) previous(s State) *delivery.Target {
-	if len(in.Devices) == 0 && in.Published == nil {
+func (in *turn) previous(s State) *delivery.Target {
+	if len(in.fleet) == 0 && in.Published == nil {
 		return nil
 	}
 	return s.Base
 }
 
 // aborted returns everybody to base.
-func (in Input) aborted(base *delivery.Target, why string) Decision {
+func (in *turn) aborted(base *delivery.Target, why string) Decision {
 	d := Decision{
 		State: State{Base: base}, Waves: len(in.Fleet.Waves),
 		Desired: &delivery.Desired{
@@ -413,7 +425,7 @@ func (in Input) aborted(base *delivery.Target, why string) Decision {
 }
 
 // unchanged is what is published already.
-func (in Input) unchanged() *delivery.Desired {
+func (in *turn) unchanged() *delivery.Desired {
 	if in.Published == nil {
 		return nil
 	}
