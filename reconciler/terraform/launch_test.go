@@ -184,8 +184,8 @@ func TestLauncherKilledAtAnyMoment(t *testing.T) {
 // A trainer whose runner died is watched on: it is launched once and loses
 // nothing.
 func TestAdoption(t *testing.T) {
-	trainer, req := setup(t, map[string]any{"epochs": 60})
-	r := startRunner(t, trainer, req, 60)
+	trainer, req := setup(t, map[string]any{"epochs": endless})
+	r := startRunner(t, trainer, req, endless)
 	r.await(t, "training")
 	r.kill(t)
 	first := filepath.Join(req.Dir, "attempts", "1")
@@ -195,6 +195,7 @@ func TestAdoption(t *testing.T) {
 	}
 	var stages []string
 	req.Stage = func(s string) error { stages = append(stages, s); return nil }
+	req.Progress = func(delivery.RunStatus) error { return enough(req) }
 	trained, err := trainer.Train(t.Context(), req)
 	if err != nil || trained.Attempts != 1 {
 		t.Fatalf("trained %+v, %v: want it done in attempt 1", trained, err)
@@ -207,7 +208,7 @@ func TestAdoption(t *testing.T) {
 // An attempt whose apply was not seen to end is destroyed, never planned on.
 func TestDeathDuringApply(t *testing.T) {
 	trainer, req := setup(t, map[string]any{})
-	r := startRunner(t, trainer, req, 1000)
+	r := startRunner(t, trainer, req, endless)
 	r.await(t, "training")
 	r.kill(t)
 	first := filepath.Join(req.Dir, "attempts", "1")

@@ -132,6 +132,13 @@ func noStrays(t *testing.T, dir string) {
 	}
 }
 
+// endless is more epochs than any test waits for; enough ends them.
+const endless = 1_000_000
+
+func enough(req TrainRequest) error {
+	return os.WriteFile(filepath.Join(req.Dir, outputDir, "enough"), nil, 0o600)
+}
+
 func lines(t *testing.T, path string) []string {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -239,7 +246,7 @@ func TestTrainerMisbehaves(t *testing.T) {
 
 // The limit counts what former attempts used up.
 func TestLimitOverAttempts(t *testing.T) {
-	trainer, req := setup(t, map[string]any{"epochs": 1000})
+	trainer, req := setup(t, map[string]any{"epochs": endless})
 	ctx, cancel := context.WithCancel(t.Context())
 	req.Progress = func(s delivery.RunStatus) error {
 		if s.Epoch > 10 {
@@ -262,7 +269,7 @@ func TestLimitOverAttempts(t *testing.T) {
 }
 
 func TestInterruptedTrainingGoesOn(t *testing.T) {
-	trainer, req := setup(t, map[string]any{"epochs": 30})
+	trainer, req := setup(t, map[string]any{"epochs": endless})
 	ctx, cancel := context.WithCancel(t.Context())
 	req.Progress = func(s delivery.RunStatus) error {
 		if s.Epoch >= 3 {
@@ -284,7 +291,7 @@ func TestInterruptedTrainingGoesOn(t *testing.T) {
 		if first == 0 {
 			first = s.Epoch
 		}
-		return nil
+		return enough(req)
 	}
 	trained, err := trainer.Train(t.Context(), req)
 	if err != nil {
@@ -299,7 +306,7 @@ func TestSignalledRunnerCleansUp(t *testing.T) {
 	for _, stage := range []string{"plan", "apply", "training"} {
 		t.Run(stage, func(t *testing.T) {
 			trainer, req := setup(t, map[string]any{})
-			r := startRunner(t, trainer, req, 1000)
+			r := startRunner(t, trainer, req, endless)
 			r.await(t, stage)
 			if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
@@ -317,8 +324,8 @@ func TestSignalledRunnerCleansUp(t *testing.T) {
 // A context that has ended before is how a run is cleaned up that nobody wants
 // any more: whatever an earlier runner left must be gone.
 func TestEndedBeforeCleansUp(t *testing.T) {
-	trainer, req := setup(t, map[string]any{"epochs": 1000})
-	runner := startRunner(t, trainer, req, 1000)
+	trainer, req := setup(t, map[string]any{"epochs": endless})
+	runner := startRunner(t, trainer, req, endless)
 	runner.await(t, "training")
 	runner.kill(t)
 	if left, _ := marked(filepath.Join(req.Dir, "attempts", "1")); len(left) == 0 {

@@ -61,7 +61,7 @@ if mode in ("hang", "stubborn", "child", "corrupt"):
     while True:
         time.sleep(1)
 
-while epoch < epochs:
+while epoch < epochs and not (output / "enough").exists():
     for _ in range(5):
         time.sleep(seconds / 5)
         tell()
