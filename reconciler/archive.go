@@ -20,8 +20,10 @@ type Archive struct {
 	described map[delivery.Digest]plan.Bundle
 	last      *evidence.Snapshot // what index was made of
 	index     plan.Evidence
-	skipped   int
-	Skipped   func(evidence.Skipped) // told once of each statement that does not count; may be nil
+	told      map[delivery.Digest]bool
+	// Tell is told once of each bundle or statement that does not count, and why;
+	// it may be nil.
+	Tell func(what delivery.Digest, why string)
 }
 
 // Sign signs a statement about a bundle.
@@ -38,11 +40,7 @@ func (a *Archive) Evidence(ctx context.Context, w plan.World) (plan.Evidence, er
 	}
 	if s != a.last {
 		a.last, a.index = s, indexed(s)
-		for ; a.skipped < len(s.Skipped); a.skipped++ {
-			if a.Skipped != nil {
-				a.Skipped(s.Skipped[a.skipped])
-			}
-		}
+		a.tell(s.Skipped)
 	}
 	e := a.index
 	if e.Bundles, err = a.bundles(ctx); err != nil {
@@ -50,11 +48,27 @@ func (a *Archive) Evidence(ctx context.Context, w plan.World) (plan.Evidence, er
 	}
 	wanted := scored(w, s)
 	if len(wanted) > 0 {
-		if e.Scores, _, err = a.Statements.Scores(ctx, wanted); err != nil {
+		var skipped []evidence.Skipped
+		if e.Scores, skipped, err = a.Statements.Scores(ctx, wanted); err != nil {
 			return e, err
 		}
+		a.tell(skipped)
 	}
 	return e, nil
+}
+
+// tell passes on what does not count, each once.
+func (a *Archive) tell(list []evidence.Skipped) {
+	for _, s := range list {
+		if a.Tell == nil || a.told[s.Referrer] {
+			continue
+		}
+		if a.told == nil {
+			a.told = map[delivery.Digest]bool{}
+		}
+		a.told[s.Referrer] = true
+		a.Tell(s.Referrer, s.Why)
+	}
 }
 
 // indexed arranges a snapshot as plans read it.
@@ -95,11 +109,12 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 		b, ok := a.described[d]
 		if !ok {
 			info, err := a.Bundles.Describe(ctx, d)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
 			if err != nil {
-				return nil, err
+				// Damaged or gone: no bundle, and no reason to stop for the others.
+				if !errors.Is(err, fs.ErrNotExist) {
+					a.tell([]evidence.Skipped{{Referrer: d, Why: err.Error()}})
+				}
+				continue
 			}
 			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size}
 			a.described[d] = b

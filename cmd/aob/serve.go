@@ -141,8 +141,8 @@ func serve(ctx context.Context, config string) (err error) {
 	}
 	r.Init()
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, Env: runnerEnv(), Wake: r.Wake}
-	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted), Skipped: func(k evidence.Skipped) {
-		log.Warn("a statement does not count", "bundle", k.Bundle.Short(), "why", k.Why)
+	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted), Tell: func(what delivery.Digest, why string) {
+		log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
 	}}
 	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Token: token, Registry: book,
 		Expiry: time.Duration(s.Fleets.Expiry), Wake: r.Wake, Log: log})
