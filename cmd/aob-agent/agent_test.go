@@ -111,6 +111,7 @@ func TestFlags(t *testing.T) {
 	for want, extra := range map[string][]string{
 		"--server: want https":      {"--server", "http://aob.example"},
 		"--server: want https://HO": {"--server", "https://user:secret@aob.example"},
+		"without user, path":        {"--server", "https://aob.example/fleets"},
 		"--label: want name=value":  {"--label", "site"},
 		"--label: site is given tw": {"--label", "site=south"},
 		"--trust: read public":      {"--trust", empty + "x"},

@@ -16,7 +16,8 @@
 // (at most 55) holds the answer back until there is another document. That is a
 // hint that saves waiting: the number of held requests is bounded, a request too
 // many is answered at once, and a device that never waits gets the same
-// documents later.
+// documents later. A held request ends with its context, so whoever shuts a
+// server down ends its base context first.
 //
 // A document's version grows by one with its content, and only ever grows:
 // devices refuse a lower one. A document that only expires is signed again, with
