@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import sys
 import threading
@@ -346,11 +345,6 @@ class Status:
                 self._write()
             except OSError as e:  # a full disk is the main loop's to report
                 print(f"status.json: {e}", file=sys.stderr)
-
-
-def finite(value: float | None) -> float | None:
-    """The value if JSON can hold it."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _now() -> str:

@@ -186,7 +186,7 @@ class Images:
         between: Callable[[], None],
     ) -> None:
         """Decodes what fits on several threads, and calls between() now and then, which may raise to end it."""
-        self._pictures = pictures
+        self.pictures = pictures
         self._size = (height, width)
         self._pool = ThreadPoolExecutor(threads)
         kept = min(len(pictures), max(most_bytes, 0) // (3 * height * width))
@@ -197,8 +197,13 @@ class Images:
             for i, image in zip(some, self._pool.map(self._load, some)):
                 self._memory[i] = image
 
+    @property
+    def bytes(self) -> int:
+        """The memory that the kept images take."""
+        return self._memory.numel()
+
     def _load(self, i: int) -> Tensor:
-        return load(self._pictures[i], *self._size)
+        return load(self.pictures[i], *self._size)
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """The images at the indices, uint8 [N,3,H,W]."""

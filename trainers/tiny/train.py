@@ -12,11 +12,11 @@ import sys
 
 sys.dont_write_bytecode = True  # this folder's files are digested: running must not add to them
 
-import copy
-import io
-import json
-import math
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
+
+import json
 import platform
 import signal
 import time
@@ -31,16 +31,14 @@ import torch
 
 import contract
 import data
-from coco_map import Found, Score, Truth, evaluate
+from coco_map import Found, Score, evaluate
 from contract import BadRun, Log, Run, Status
 from data import BadData, Images, Split
 from export import to_onnx
-from model import Deployed, Detector, box_loss, heat_loss
+from model import Deployed
+from training import Training
 
-BOX_WEIGHT = 5.0
-LONGEST_GRADIENT = 10.0
 CHECKPOINT_SECONDS = 60.0
-LAST_LR = 0.01  # where the cosine ends, as a share of lr
 LOWEST_SCORE = 1e-3
 MOST_DETECTIONS = 300
 
@@ -70,146 +68,6 @@ class Signals:
             raise Stopped(self._number)
 
 
-class Training:
-    """The state of a run that a checkpoint holds, and how it moves on.
-
-    All randomness after the first weights comes from (seed, epoch, batch), so a run that was stopped anywhere and
-    resumed gives the weights of one that was not.
-    """
-
-    def __init__(self, run: Run, split: Split, height: int, width: int) -> None:
-        torch.manual_seed(run.seed)
-        self.run = run
-        self.size = (height, width)
-        self.model = Detector(len(run.classes), run.args.channels).to(memory_format=torch.channels_last)
-        self.model.start_sides(data.typical_log_sides(split.pictures, height, width))
-        self.average = copy.deepcopy(self.model).eval()
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        others = [p for p in self.model.parameters() if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": run.args.weightDecay}, {"params": others, "weight_decay": 0.0}],
-            lr=run.optimizer.lr,
-        )
-        self.batches = math.ceil(len(split.pictures) / run.batch.step)
-        self.accumulate = run.batch.effective // run.batch.step
-        self.steps_an_epoch = math.ceil(self.batches / self.accumulate)
-        self.epoch = 0  # epochs finished
-        self.batch = 0  # batches of the next epoch finished
-        self.steps = 0
-        self.loss = 0.0  # summed over those batches
-        self.epoch_seconds = 0.0
-        self.seconds = 0.0
-        self.resumed = 0
-        self.history: list[dict[str, Any]] = []
-        self.best_epoch = 0
-        self.best_map: float | None = None
-        self.best_weights: dict[str, torch.Tensor] = {}
-
-    _PLAIN = (
-        "epoch", "batch", "steps", "loss", "epoch_seconds", "seconds", "resumed", "history", "best_epoch", "best_map"
-    )  # fmt: skip
-
-    def save(self, file: Path) -> None:
-        """Writes the checkpoint."""
-        # All but tensors goes in as JSON text: what torch unpickles without trusting the file is hardly more.
-        plain = {name: getattr(self, name) for name in self._PLAIN}
-        state = {
-            "identity": self.run.identity,
-            "plain": json.dumps(plain),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "best": self.best_weights,
-            "moments": self.optimizer.state_dict()["state"],
-            "gradients": [p.grad for p in self.model.parameters()],
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        contract.replace(file, buffer.getvalue())
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes back to where a checkpoint was written."""
-        for name, value in json.loads(state["plain"]).items():
-            setattr(self, name, value)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.best_weights = state["best"]
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state["moments"]})
-        for p, gradient in zip(self.model.parameters(), state["gradients"]):
-            p.grad = gradient
-        self.resumed += 1
-
-    def lr(self) -> float:
-        """The learning rate of the next step."""
-        o, total = self.run.optimizer, self.run.epochs * self.steps_an_epoch
-        warmup = o.warmup * self.steps_an_epoch
-        rate = o.lr * min(1.0, (self.steps + 1) / max(warmup, 1.0))
-        if o.schedule == "cosine":
-            done = max(0.0, self.steps - warmup) / max(1.0, total - warmup)
-            rate *= LAST_LR + (1 - LAST_LR) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-        return rate
-
-    def learn(self, images: torch.Tensor, truths: list[Truth]) -> None:
-        """One batch: its gradients, and a step when enough have come together."""
-        run = self.run
-        target = data.targets(truths, len(run.classes), *self.size)
-        self.model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "amp"):
-            heat, sides = self.model(images)
-        heat, sides = heat.float(), sides.float()
-        loss = heat_loss(heat, target.heat, target.heat_weight, target.objects)
-        loss = loss + BOX_WEIGHT * box_loss(sides, target.boxes, target.box_weight, target.objects)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} in epoch {self.epoch + 1}, batch {self.batch + 1}: "
-                "a smaller optimizer.lr or a longer warmup may help"
-            )
-        (loss / self.accumulate).backward()
-        self.loss += loss.item()
-        self.batch += 1
-        if self.batch % self.accumulate == 0 or self.batch == self.batches:
-            self._step()
-
-    def _step(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), LONGEST_GRADIENT)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.steps += 1
-        # A young average forgets its random start quickly.
-        keep = min(self.run.args.ema, self.steps / (self.steps + 9))
-        with torch.no_grad():
-            for ours, theirs in zip(self.average.state_dict().values(), self.model.state_dict().values()):
-                if ours.dtype.is_floating_point:
-                    ours.mul_(keep).add_(theirs, alpha=1 - keep)
-                else:
-                    ours.copy_(theirs)
-
-    def finish_epoch(self, score: Score, rate: float) -> None:
-        """Books a finished epoch and keeps its weights if they are the best so far."""
-        self.epoch += 1
-        if score.map is None or self.best_map is None or score.map >= self.best_map:
-            self.best_epoch, self.best_map = self.epoch, score.map
-            self.best_weights = {name: value.clone() for name, value in self.average.state_dict().items()}
-        self.history.append(
-            {
-                "epoch": self.epoch,
-                "loss": round(self.loss / self.batches, 6),
-                "lr": rate,
-                "val_map": score.map,
-                "val_map50": score.map50,
-                "seconds": round(self.epoch_seconds, 3),
-            }
-        )
-        self.batch, self.loss, self.epoch_seconds = 0, 0.0, 0.0
-
-    @property
-    def finished(self) -> bool:
-        patience = self.run.patience
-        early = patience > 0 and self.epoch - self.best_epoch >= patience
-        return self.epoch >= self.run.epochs or (self.epoch > 0 and early)
-
-
 def threads() -> int:
     """As many as this process may use cores."""
     cores = len(os.sched_getaffinity(0))
@@ -231,14 +89,14 @@ def detect(model: Deployed, images: torch.Tensor) -> list[Found]:
     return found
 
 
-def validate(model: Deployed, images: Images, split: Split, step: int, check: Callable[[], None]) -> Score:
-    """Scores the model on a split."""
-    found = []
-    for start in range(0, len(split.pictures), step):
+def validate(model: Deployed, images: Images, step: int, check: Callable[[], None]) -> Score:
+    """Scores the model on images, step at a time."""
+    pictures, found = images.pictures, []
+    for start in range(0, len(pictures), step):
         check()
-        found += detect(model, images.take(range(start, min(start + step, len(split.pictures)))))
-    scale = [(p.width, p.height, p.width, p.height) for p in split.pictures]
-    truths = [p.truth._replace(boxes=p.truth.boxes * s) for p, s in zip(split.pictures, scale)]
+        found += detect(model, images.take(range(start, min(start + step, len(pictures)))))
+    scale = [(p.width, p.height, p.width, p.height) for p in pictures]
+    truths = [p.truth._replace(boxes=p.truth.boxes * s) for p, s in zip(pictures, scale)]
     found = [f._replace(boxes=f.boxes * s) for f, s in zip(found, scale)]
     return evaluate(truths, found, model.classes)
 
@@ -263,25 +121,48 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
     return state
 
 
+def read_dataset(run: Run, log: Log) -> tuple[Split, Split]:
+    """The splits to learn from and to validate on; the log gets what is in them."""
+    splits = []
+    for name in ("train", "valid"):
+        split = data.read_split(run.dataset / name, run.classes)
+        counts = ", ".join(f"{c} {n}" for c, n in zip(run.classes, split.objects(len(run.classes))))
+        log(f"{name}: {len(split.pictures)} images; {counts}; {split.dropped} boxes without area left out")
+        splits.append(split)
+    if not any(splits[0].objects(len(run.classes))):
+        raise BadData(f"{run.dataset / 'train'}: no annotations to learn from")
+    return splits[0], splits[1]
+
+
+def teach(training: Training, images: Images, status: Status, check: Callable[[], None]) -> None:
+    """What is left of the next epoch's batches."""
+    run, pictures = training.run, images.pictures
+    how = data.Augmentation(run.args.hflip, run.args.vflip, run.args.zoom, run.args.color)
+    order = np.random.default_rng((run.seed, training.epoch)).permutation(len(pictures))
+    saved = time.monotonic()
+    while training.batch < training.batches:
+        check()
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            training.save(run.output / "checkpoint")
+            saved = time.monotonic()
+        chosen = order[training.batch * run.batch.step :][: run.batch.step]
+        random = np.random.default_rng((run.seed, training.epoch, training.batch))
+        training.learn(*data.augment(images.take(chosen), [pictures[i].truth for i in chosen], how, random))
+        done = training.epoch + training.batch / training.batches
+        left = training.seconds * (run.epochs / done - 1)
+        status.note(batch=training.batch, secondsLeft=round(left, 1))
+
+
 def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str, Any] | None) -> None:
     """The whole run, from reading the dataset to the last file."""
     torch.set_num_threads(threads())
     torch.use_deterministic_algorithms(True)
-    output = run.output
-    learn, valid = (data.read_split(run.dataset / name, run.classes) for name in ("train", "valid"))
-    objects = learn.objects(len(run.classes))
-    for name, split in (("train", learn), ("valid", valid)):
-        counts = ", ".join(f"{c} {n}" for c, n in zip(run.classes, split.objects(len(run.classes))))
-        log(f"{name}: {len(split.pictures)} images; {counts}; {split.dropped} boxes without area left out")
-    if sum(objects) == 0:
-        raise BadData(f"{run.dataset / 'train'}: no annotations to learn from")
+    learn, valid = read_dataset(run, log)
     height, width = data.input_size(learn.pictures, run.resolution, run.args.shortSide)
     log(f"input {width}x{height}, {threads()} threads")
-
-    room, pixels = run.args.cacheMiB << 20, 3 * height * width
-    validated = Images(valid.pictures, height, width, min(room // 2, pixels * len(valid.pictures)), threads(), signals.check)
-    room -= min(room // 2, pixels * len(valid.pictures))
-    learnt = Images(learn.pictures, height, width, room, threads(), signals.check)
+    room = run.args.cacheMiB << 20
+    validated = Images(valid.pictures, height, width, room // 2, threads(), signals.check)
+    learnt = Images(learn.pictures, height, width, room - validated.bytes, threads(), signals.check)
 
     training = Training(run, learn, height, width)
     if state is not None:
@@ -289,60 +170,29 @@ def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str,
         log(f"resumed after epoch {training.epoch}, batch {training.batch}")
     write_metrics(training)
     deployed = Deployed(training.average, run.args.queries, height, width).eval()
-    how = data.Augmentation(run.args.hflip, run.args.vflip, run.args.zoom, run.args.color)
-
     status.note(batches=training.batches, epoch=training.epoch, map=training.best_map)
     status.enter("training")
-    saved = time.monotonic()
     try:
         while not training.finished:
-            begun = time.monotonic()
-            order = np.random.default_rng((run.seed, training.epoch)).permutation(len(learn.pictures))
-            while training.batch < training.batches:
-                signals.check()
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    begun = clock(training, begun)
-                    training.save(output / "checkpoint")
-                    saved = time.monotonic()
-                chosen = order[training.batch * run.batch.step :][: run.batch.step]
-                random = np.random.default_rng((run.seed, training.epoch, training.batch))
-                truths = [learn.pictures[i].truth for i in chosen]
-                training.learn(*data.augment(learnt.take(chosen), truths, how, random))
-                done = training.epoch + training.batch / training.batches
-                left = (training.seconds + time.monotonic() - begun) * (run.epochs / done - 1)
-                status.note(batch=training.batch, secondsLeft=round(left, 1))
-            score = validate(deployed, validated, valid, run.batch.step, signals.check)
-            begun = clock(training, begun)
-            training.finish_epoch(score, training.optimizer.param_groups[0]["lr"])
-            training.save(output / "checkpoint")
-            saved = time.monotonic()
+            teach(training, learnt, status, signals.check)
+            training.finish_epoch(validate(deployed, validated, run.batch.step, signals.check))
+            training.save(run.output / "checkpoint")
             write_metrics(training)
             status.note(epoch=training.epoch, batch=0, map=training.best_map)
             row = training.history[-1]
-            shown = "no truths" if score.map is None else f"mAP {score.map:.4f}, mAP50 {score.map50:.4f}"
+            shown = "no truths" if row["val_map"] is None else f"mAP {row['val_map']:.4f}, mAP50 {row['val_map50']:.4f}"
             log(f"epoch {training.epoch}/{run.epochs}: loss {row['loss']:.4f}, {shown}, {row['seconds']:.1f} s")
     except Stopped:
-        clock(training, begun)
-        training.save(output / "checkpoint")
+        training.save(run.output / "checkpoint")
         raise
 
     status.note(secondsLeft=0.0)
     status.enter("exporting")
-    begun = time.monotonic()
     training.average.load_state_dict(training.best_weights)
-    contract.replace(output / "model.onnx", to_onnx(deployed, height, width, run.classes))
-    training.seconds += time.monotonic() - begun
-    contract.replace(output / "train.json", (json.dumps(summary(training), indent=2) + "\n").encode())
+    contract.replace(run.output / "model.onnx", to_onnx(deployed, height, width, run.classes))
+    contract.replace(run.output / "train.json", (json.dumps(summary(training), indent=2) + "\n").encode())
     shown = "unknown" if training.best_map is None else f"{training.best_map:.4f}"
     log(f"done: the best epoch is {training.best_epoch}, with mAP {shown}; {training.seconds:.1f} s")
-
-
-def clock(training: Training, begun: float) -> float:
-    """Books the time since begun, and returns now."""
-    now = time.monotonic()
-    training.epoch_seconds += now - begun
-    training.seconds += now - begun
-    return now
 
 
 def write_metrics(training: Training) -> None:
