@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -100,6 +101,7 @@ func serve(t testing.TB, r *repo) *server {
 		Path:   path,
 		Env:    []string{"GIT_PROJECT_ROOT=" + filepath.Dir(r.dir), "GIT_HTTP_EXPORT_ALL=1"},
 		Stderr: io.Discard,
+		Logger: log.New(io.Discard, "", 0),
 	}
 	s := &server{repo: r}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
