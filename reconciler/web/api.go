@@ -89,19 +89,32 @@ func (a API) Handler() http.Handler {
 			})
 		})
 	}
-	get("/v1/status", func(r *http.Request) (any, error) { return a.Source.Status(r.Context()) })
-	get("/v1/prs", func(r *http.Request) (any, error) { return list(a.Source.PRs(r.Context())) })
+	get("/v1/status", func(r *http.Request) (any, error) {
+		s, err := a.Source.Status(r.Context())
+		return s.listed(), err
+	})
+	get("/v1/prs", func(r *http.Request) (any, error) {
+		prs, err := a.Source.PRs(r.Context())
+		return listedPRs(prs), err
+	})
 	get("/v1/prs/{number}", func(r *http.Request) (any, error) {
 		number, err := numberOf(r)
 		if err != nil {
 			return nil, err
 		}
-		return a.Source.PR(r.Context(), number)
+		pr, err := a.Source.PR(r.Context(), number)
+		return pr.listed(), err
 	})
 	get("/v1/explain/{kind}/{id}", func(r *http.Request) (any, error) {
-		return a.Source.Explain(r.Context(), explain.Kind(r.PathValue("kind")), r.PathValue("id"))
+		c, err := a.Source.Explain(r.Context(), explain.Kind(r.PathValue("kind")), r.PathValue("id"))
+		c.Links = list(c.Links)
+		return c, err
 	})
-	get("/v1/plan", func(r *http.Request) (any, error) { return a.Source.Plan(r.Context()) })
+	get("/v1/plan", func(r *http.Request) (any, error) {
+		p, err := a.Source.Plan(r.Context())
+		p.Steps = list(p.Steps)
+		return p, err
+	})
 	get("/healthz", func(*http.Request) (any, error) { return map[string]string{"status": "ok"}, nil })
 	post("/v1/prs/{number}/merge", func(r *http.Request, number int, ask asked) (any, error) {
 		if err := checkUser(ask.User); err != nil {
@@ -151,12 +164,37 @@ type (
 	}
 )
 
-// list answers an empty list as one, not as null.
-func list[T any](v []T, err error) (any, error) {
+// list makes an empty list an empty list in JSON, and not null, which programs
+// would have to look for.
+func list[T any](v []T) []T {
 	if v == nil {
-		v = []T{}
+		return []T{}
 	}
-	return v, err
+	return v
+}
+
+func (p PR) listed() PR {
+	p.Checks, p.Runs = list(p.Checks), list(p.Runs)
+	return p
+}
+
+func listedPRs(prs []PR) []PR {
+	out := make([]PR, len(prs)) // a copy: the source's own is not to be changed
+	for i, p := range prs {
+		out[i] = p.listed()
+	}
+	return out
+}
+
+func (s Status) listed() Status {
+	s.Main.Checks, s.Models, s.PRs, s.Runs, s.Notices = list(s.Main.Checks), list(s.Models), listedPRs(s.PRs), list(s.Runs), list(s.Notices)
+	fleets := make([]Fleet, len(s.Fleets))
+	for i, f := range s.Fleets {
+		f.Devices = list(f.Devices)
+		fleets[i] = f
+	}
+	s.Fleets = fleets
+	return s
 }
 
 func numberOf(r *http.Request) (int, error) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
@@ -58,7 +59,7 @@ func TestClientIsItsSource(t *testing.T) {
 		if (err == nil) != (wantErr == nil) {
 			t.Errorf("%s: %v, want %v", what, err, wantErr)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
@@ -182,6 +183,37 @@ func TestRequestsRefused(t *testing.T) {
 			t.Errorf("%s %s: %d %q, want %d with %q", c.method, c.path, w.Code, answer.Error, c.code, c.says)
 		}
 	}
+}
+
+// Nothing is an empty list, so that programs may go through it.
+func TestEmptyIsNotNull(t *testing.T) {
+	handler := web.API{Source: empty{newShop()}, Log: logger(t.Output())}.Handler()
+	for path, want := range map[string]string{
+		"/v1/status":               `"checks":[]},"models":[],"prs":[],"runs":[],"fleets":[{"name":"demo"`,
+		"/v1/prs":                  `[]`,
+		"/v1/prs/3":                `"checks":[],"runs":[]`,
+		"/v1/plan":                 `"steps":[]`,
+		"/v1/explain/model/shapes": `"links":[]`,
+	} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %s, want %s in it", path, w.Code, w.Body, want)
+		}
+	}
+}
+
+// empty is a source that has next to nothing.
+type empty struct{ *shop }
+
+func (empty) Status(context.Context) (web.Status, error) {
+	return web.Status{Fleets: []web.Fleet{{Name: "demo"}}}, nil
+}
+func (empty) PRs(context.Context) ([]web.PR, error)   { return nil, nil }
+func (empty) PR(context.Context, int) (web.PR, error) { return web.PR{}, nil }
+func (empty) Plan(context.Context) (web.Plan, error)  { return web.Plan{}, nil }
+func (empty) Explain(context.Context, explain.Kind, string) (explain.Chain, error) {
+	return explain.Chain{}, nil
 }
 
 func TestNoServer(t *testing.T) {

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+var update = flag.Bool("update", false, "write what the scripts compare with as it comes out now")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"aob": main})
+}
+
+// Each script runs the real commands against a real server over its socket; only
+// what the server serves is small and in memory.
+func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the commands as processes")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:           filepath.Join("testdata", "script"),
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			dir, err := os.MkdirTemp("", "aob") // a socket's path has to be short
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(dir) })
+			s := newShop()
+			socket := filepath.Join(dir, "aob.sock")
+			l, err := web.ListenSocket(socket)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			log := slog.New(slog.NewTextHandler(io.Discard, nil))
+			go func() { done <- web.Serve(ctx, l, web.API{Source: s, Log: log}.Handler(), log) }()
+			env.Values["shop"] = s
+			env.Values["stop"] = func() error { cancel(); return <-done }
+			env.Defer(cancel)
+			env.Setenv("AOB_SOCKET", socket)
+			env.Setenv("USER", "maria")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// pass N lets aob/release of a pull request pass.
+			"pass": func(ts *testscript.TestScript, _ bool, args []string) {
+				n, err := strconv.Atoi(args[0])
+				ts.Check(err)
+				ts.Value("shop").(*shop).pass(n)
+			},
+			// write TEXT appends a line to the log of the training; end ends it.
+			"write": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Value("shop").(*shop).write(args[0] + "\n")
+			},
+			"end": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("shop").(*shop).end() },
+			// shutdown stops the server.
+			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(ts.Value("stop").(func() error)()) },
+			// asked FILE writes what was asked on pull requests, a line each.
+			"asked": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(ts.Value("shop").(*shop).asked()), 0o644))
+			},
+		},
+	})
+}
+
+var _ web.Source = (*shop)(nil)
+
+func sum(s string) delivery.Digest { return delivery.Sum([]byte(s)) }

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// shop is a small server in memory: one model on version 2, one pull request in
+// training, one that fails its gate, and a fleet of three.
+type shop struct {
+	mu     sync.Mutex
+	commit string
+	prs    []web.PR
+	log    string
+	ended  bool
+	said   []string
+}
+
+var trainKey = sum("training")
+
+func newShop() *shop {
+	left, mAP := 95.0, 0.412
+	train := web.Run{Key: trainKey, Kind: delivery.RunTrain, Note: "shapes, #3", PRs: []int{3}, Phase: delivery.RunRunning, Stage: "training", Attempt: 2,
+		Epoch: 12, Epochs: 30, MAP: &mAP, SecondsLeft: &left, Started: noon}
+	v2 := shapes(2, 0.44)
+	bad := shapes(3, 0.10)
+	bad.Measured[0].Baseline = &delivery.BaselineMeasured{Version: 2, Bundle: v2.Bundle, Metrics: map[string]float64{"mAP": 0.44, "AP/circle": 0.41}}
+	verdict := delivery.Verdict{Gate: "production", Model: "shapes", Outcome: delivery.Fail, Reason: "mAP 0.1000 < 0.30 on 72 images", Checks: []delivery.CheckVerdict{
+		{Check: "mAP >= 0.30", Outcome: delivery.Fail, Reason: "0.1000 on 72 images; the whole interval (0.0700 to 0.1300) lies below the floor"},
+		{Check: "AP >= 0.20", Class: "circle", Outcome: delivery.Ignored, Reason: "12 truths, want 20"}}}
+	return &shop{commit: strings.Repeat("4d5e6f7a", 5), log: "epoch 11/30\nepoch 12/30\n", prs: []web.PR{
+		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train for much longer than anybody would", Author: "maria", Head: strings.Repeat("c0ffee12", 5), HeadRef: "longer", Base: "main"},
+			State: delivery.CheckPending, Text: "shapes: train: epoch 12/30, mAP 0.412 on validation", Runs: []web.Run{train},
+			Checks: []delivery.Check{{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: "epoch 12/30, mAP 0.412 on validation"},
+				{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "shapes: train: epoch 12/30"}}},
+		{PullRequest: delivery.PullRequest{Number: 4, Title: "Make it worse \x1b[2J", Author: "jonas", Head: strings.Repeat("badbadba", 5), HeadRef: "worse", Base: "main", Fork: true},
+			State: delivery.CheckFailure, Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images",
+			Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}},
+			Models: []web.Change{{Model: "shapes", Bundle: bad.Bundle, Baseline: &v2, Release: &bad, Verdicts: []delivery.Verdict{verdict},
+				Findings: []delivery.Finding{{Level: delivery.LevelWarning, Code: "leak", Where: "train/17.png", Text: "is an image of the eval set", Count: 2}}}}},
+	}}
+}
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func shapes(version int, mAP float64) delivery.Release {
+	low, high := mAP-0.03, mAP+0.03
+	return delivery.Release{Name: "shapes", Version: version, Bundle: sum(fmt.Sprint("bundle ", version)), Spec: sum("spec"), Measured: []delivery.Measured{
+		{Gate: "production", Images: 72, Metrics: map[string]delivery.Figure{"mAP": {Value: mAP, Low: &low, High: &high}, "AP/circle": {Value: mAP}}}}}
+}
+
+func (s *shop) pass(number int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.prs {
+		if s.prs[i].Number == number {
+			s.prs[i].State, s.prs[i].Text = delivery.CheckSuccess, "shapes: version 3"
+		}
+	}
+}
+
+func (s *shop) write(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log += text
+}
+
+func (s *shop) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+}
+
+func (s *shop) asked() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.said, "\n") + "\n"
+}
+
+func (s *shop) Status(ctx context.Context) (web.Status, error) {
+	prs, err := s.PRs(ctx)
+	v2 := shapes(2, 0.44)
+	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.commit, Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "shapes version 2"}}},
+		Models: []web.Model{{Name: "shapes", Accepted: &v2, Named: &v2, State: delivery.CheckSuccess, Text: "shapes version 2"}, {Name: "pallets", State: delivery.CheckSuccess, Text: "pallets: no release yet; its fleets wait"}},
+		PRs:    prs, Runs: prs[0].Runs,
+		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle}, State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
+			Text: "version 2, wave 1 of 2 (1): 1 of 1 devices healthy; the soak lasts until 2026-03-01 12:01 UTC at least", Count: web.Count{Devices: 3, Healthy: 1, Failed: 1},
+			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Slot: "b", Seen: noon.Add(-3 * time.Second)},
+				{ID: "dock-2", Phase: delivery.DeviceFailed, Version: 1, Slot: "a", Seen: noon.Add(-2 * time.Hour), Why: "the golden inference differs"}, {ID: "dock-3", Phase: delivery.DeviceIdle, Seen: noon}}}}}, err
+}
+
+func (s *shop) PRs(context.Context) ([]web.PR, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.prs), nil
+}
+
+func (s *shop) PR(_ context.Context, number int) (web.PR, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.prs {
+		if p.Number == number {
+			return p, nil
+		}
+	}
+	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: "aob pr list shows the open ones"}
+}
+
+func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
+	f := explain.Facts{Branch: "main", Head: s.commit, Models: []explain.Main{{Name: "shapes", Text: "shapes version 2"}},
+		Devices:     []delivery.Device{{Report: delivery.Report{Device: "dock-1", Ring: "demo", Phase: delivery.DeviceHealthy, Bundle: sum("bundle 2"), Release: 2}, Seen: noon}},
+		Acceptances: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 2, Bundle: sum("bundle 2"), Spec: sum("spec"), Commit: s.commit}}}}
+	for _, p := range s.prs {
+		f.Proposals = append(f.Proposals, explain.Proposal{PR: p.PullRequest, Checks: p.Checks})
+	}
+	return f.Explain(kind, id)
+}
+
+func (s *shop) Plan(context.Context) (web.Plan, error) {
+	return web.Plan{At: noon, Text: "#3 Train longer c0ffee12c0ff\n    pending  aob/train: epoch 12/30\n- run eval 1234: no open pull request needs it\n+ run train 3f9c2a10ab12 (shapes, #3)\n",
+		Steps: []web.Step{{Key: "run/1", Text: "+ run train 3f9c2a10ab12 (shapes, #3)"}}}, nil
+}
+
+func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if string(trainKey) != run && !strings.HasPrefix(trainKey.Hex(), run) {
+		return web.Log{}, fmt.Errorf("run %s: %w", run, fs.ErrNotExist)
+	}
+	offset = min(offset, int64(len(s.log)))
+	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(s.log[offset:])), Name: "output/log.txt", Offset: offset, Ended: s.ended}, nil
+}
+
+func (s *shop) Merge(ctx context.Context, number int, user string) (string, error) {
+	p, err := s.PR(ctx, number)
+	if err != nil {
+		return "", err
+	}
+	if p.State != delivery.CheckSuccess {
+		return "", delivery.Blockedf("aob pr show "+fmt.Sprint(number)+" says why", "#%d cannot be merged: aob/release is %s", number, p.State)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prs = slices.DeleteFunc(s.prs, func(p web.PR) bool { return p.Number == number })
+	s.said = append(s.said, fmt.Sprintf("#%d merged by %s", number, user))
+	return s.commit, nil
+}
+
+func (s *shop) Adopt(ctx context.Context, number int) (int, error) {
+	_, err := s.PR(ctx, number)
+	return number + 1, err
+}
+
+func (s *shop) Ask(ctx context.Context, number int, user, text string) error {
+	_, err := s.PR(ctx, number)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said = append(s.said, fmt.Sprintf("#%d %s: %s", number, user, text))
+	return err
+}
+
+func (s *shop) Recheck(ctx context.Context, number int) error {
+	_, err := s.PR(ctx, number)
+	return err
+}
