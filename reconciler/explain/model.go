@@ -32,7 +32,7 @@ func (f Facts) model(name string) (Chain, error) {
 	told := map[delivery.Acceptance]bool{}
 	for i, v := range versions {
 		if v.Release == nil {
-			c.add(Link{What: "version", Text: "the release file was removed: " + c.authored(v), At: v.At})
+			c.add(Link{What: "version", Text: "the release file was removed, or could not be read: " + c.authored(v), At: v.At})
 			continue
 		}
 		if i > 0 && versions[i-1].Release != nil && delivery.SameRelease(*versions[i-1].Release, *v.Release) {

@@ -1,0 +1,266 @@
+package reconciler
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+var viewTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func digestOf(s string) delivery.Digest { return delivery.Sum([]byte(s)) }
+
+func hashOf(s string) string { return digestOf(s).Hex()[:40] }
+
+// viewModel is a model of so many epochs.
+func viewModel(epochs int) delivery.Model {
+	return delivery.Model{Name: "shapes", Dataset: delivery.Dataset{Dir: "shapes"}, Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}},
+		Train: delivery.Train{With: "tiny@1", Epochs: epochs, Seeds: []int64{1}}, Variants: []string{"fp32"}}
+}
+
+// viewed is the snapshot of a world with one release, a fleet of three devices
+// and two pull requests, of which one is in its data run.
+func viewed(t *testing.T) *Snapshot {
+	t.Helper()
+	now := viewModel(4)
+	release := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: "shapes", Version: 1, Bundle: digestOf("bundle"), Spec: now.SpecDigest(),
+		Measured: []delivery.Measured{{Gate: "production", EvalSet: digestOf("eval set"), Images: 40, Metrics: map[string]delivery.Figure{"mAP": {Value: 0.4}}}}}
+	floor := 0.3
+	main := delivery.Intent{Models: map[string]delivery.Model{"shapes": now}, Releases: map[string]delivery.Release{"shapes": release},
+		Gates: map[string]delivery.Gate{"production": {Name: "production", Covers: []string{"shapes"}, Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "shapes"}, Split: "test"},
+			Checks: []delivery.GateCheck{{Metric: "mAP", Min: &floor}}}},
+		Fleets: map[string]delivery.Fleet{"demo": {Name: "demo", Runs: "shapes", Waves: []delivery.Wave{{Devices: 1}, {Share: 1}}, Advance: "all-healthy"}}}
+	changed := main
+	changed.Models = map[string]delivery.Model{"shapes": viewModel(8)}
+	trained := plan.Trained{Bundle: release.Bundle, Training: delivery.Training{Run: digestOf("run"), Spec: release.Spec, Input: delivery.TrainRun{Spec: now.Spec(), Seed: 1, Machine: "train-local"},
+		Result: delivery.TrainResult{Bundle: release.Bundle, Model: digestOf("onnx")}}}
+	device := func(id string, phase delivery.DevicePhase, bundle delivery.Digest) delivery.Device {
+		return delivery.Device{Seen: viewTime, Report: delivery.Report{Device: id, Ring: "demo", Phase: phase, Bundle: bundle, Release: 1, Slot: "a"}}
+	}
+	w := plan.World{At: viewTime, ProposalsKnown: true,
+		Main: plan.Main{Branch: "main", Commit: hashOf("main"), Intent: main},
+		Proposals: []plan.Proposal{
+			{PullRequest: delivery.PullRequest{Number: 9, Title: "A typo", Author: "jonas", Head: hashOf("typo"), Base: "main"}, Complaints: []delivery.Complaint{{File: "models/shapes.yaml", Line: 3, Text: "unknown key"}}},
+			{PullRequest: delivery.PullRequest{Number: 3, Title: "Longer", Author: "maria", Head: hashOf("longer"), HeadRef: "longer", Base: "main"}, Permission: delivery.PermissionWrite, Intent: changed, Base: main},
+		},
+		Runs: map[delivery.Digest]delivery.RunState{},
+		Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{release.Spec: trained}, ByRun: map[delivery.Digest]plan.Trained{trained.Training.Run: trained},
+			Bundles:  map[delivery.Digest]plan.Bundle{release.Bundle: {Size: 4_000_000}},
+			Accepted: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 1, Spec: release.Spec, Bundle: release.Bundle, Commit: hashOf("main")}}},
+			Releases: []delivery.ReleaseStatement{{Model: "shapes", Version: 1, Spec: release.Spec, Bundle: release.Bundle, File: release}}},
+		Devices: map[string][]delivery.Device{
+			"demo": {device("dock-2", delivery.DeviceFailed, ""), device("dock-1", delivery.DeviceHealthy, release.Bundle), device("dock-3", delivery.DeviceHealthy, digestOf("other"))},
+			"old":  {{Seen: viewTime, Report: delivery.Report{Device: "cart", Ring: "old", Phase: delivery.DeviceIdle}}},
+		},
+		Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": digestOf("trainer")}},
+	}
+	// What the pull request asks for first is running, and another run is over.
+	for _, s := range plan.Make(w).Steps {
+		if start, ok := s.(plan.StartRun); ok {
+			w.Runs[start.Spec.Key] = delivery.RunState{Spec: start.Spec, Phase: delivery.RunRunning, Stage: "check", Attempt: 1, Started: viewTime, Status: delivery.RunStatus{Batch: 10, Batches: 40}}
+		}
+	}
+	if len(w.Runs) != 1 {
+		t.Fatalf("%d runs started, want the data run", len(w.Runs))
+	}
+	w.Runs[trained.Training.Run] = delivery.RunState{Spec: delivery.RunSpec{Key: trained.Training.Run, Kind: delivery.RunTrain}, Phase: delivery.RunDone}
+	return &Snapshot{World: w, Plan: plan.Make(w), At: viewTime}
+}
+
+func TestViewOfStatus(t *testing.T) {
+	s := viewed(t).Status()
+	if s.Main.Branch != "main" || s.Main.Commit != hashOf("main") || len(s.Main.Checks) == 0 {
+		t.Errorf("main: %+v", s.Main)
+	}
+	if len(s.Models) != 1 || s.Models[0].Accepted == nil || s.Models[0].Accepted.Version != 1 || s.Models[0].State != delivery.CheckSuccess {
+		t.Errorf("models: %+v", s.Models)
+	}
+	if len(s.PRs) != 2 || s.PRs[0].Number != 3 || s.PRs[0].State != delivery.CheckPending || s.PRs[1].State != delivery.CheckFailure {
+		t.Errorf("pull requests: %+v", s.PRs)
+	}
+	if len(s.Runs) != 1 || s.Runs[0].Kind != delivery.RunData || s.Runs[0].Batch != 10 || fmt.Sprint(s.Runs[0].PRs) != "[3]" {
+		t.Errorf("runs: %+v; want the one that runs, and not what is over", s.Runs)
+	}
+	if len(s.PRs[0].Runs) != 1 || len(s.PRs[1].Runs) != 0 {
+		t.Errorf("runs of pull requests: %+v, %+v", s.PRs[0].Runs, s.PRs[1].Runs)
+	}
+	if len(s.Fleets) != 2 {
+		t.Fatalf("fleets: %+v", s.Fleets)
+	}
+	demo, old := s.Fleets[0], s.Fleets[1]
+	if demo.Name != "demo" || demo.Target.Version != 1 || demo.Count != (web.Count{Devices: 3, Healthy: 1, Failed: 1}) || demo.Waves != 2 {
+		t.Errorf("fleet: %+v", demo)
+	}
+	if len(demo.Devices) != 3 || demo.Devices[0].ID != "dock-1" || demo.Devices[1].Phase != delivery.DeviceFailed {
+		t.Errorf("devices: %+v", demo.Devices)
+	}
+	if old.Name != "old" || !strings.Contains(old.Text, "no fleet on main") || len(old.Devices) != 1 {
+		t.Errorf("a ring without a fleet: %+v", old)
+	}
+	if len(s.Notices) != 0 {
+		t.Errorf("notices: %q", s.Notices)
+	}
+	if _, err := json.Marshal(s); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestViewOfTrouble(t *testing.T) {
+	snap := viewed(t)
+	snap.World.ProposalsKnown = false
+	snap.World.Main.Complaints = []delivery.Complaint{{File: "models/shapes.yaml", Text: "is too large"}}
+	snap.Plan = plan.Make(snap.World)
+	s := snap.Status()
+	if len(s.Notices) != 2 || !strings.Contains(s.Notices[1], "models/shapes.yaml: is too large") {
+		t.Errorf("notices: %q", s.Notices)
+	}
+}
+
+func TestViewOfAPullRequest(t *testing.T) {
+	snap := viewed(t)
+	p, err := snap.PR(3)
+	if err != nil || len(p.Models) != 1 || p.Models[0].Model != "shapes" || p.Models[0].Baseline == nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if p, err = snap.PR(9); err != nil || len(p.Complaints) != 1 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err = snap.PR(1); !errors.As(err, new(explain.Unknown)) {
+		t.Errorf("a pull request that is not open: %v", err)
+	}
+}
+
+// The training behind stored evidence belongs to a pull request of its content.
+func TestViewOfAnOldTraining(t *testing.T) {
+	snap := viewed(t)
+	back := snap.World.Proposals[1]
+	back.Intent = snap.World.Main.Intent
+	back.Base.Models = map[string]delivery.Model{}
+	snap.World.Proposals = []plan.Proposal{back}
+	snap.Plan = plan.Make(snap.World)
+	p, err := snap.PR(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, r := range p.Runs {
+		found = found || r.Key == digestOf("run")
+	}
+	if !found {
+		t.Errorf("runs: %+v", p.Runs)
+	}
+}
+
+func TestViewOfManyDevices(t *testing.T) {
+	snap := viewed(t)
+	list := snap.World.Devices["demo"]
+	for i := range 5000 {
+		d := list[1]
+		d.Report.Device = fmt.Sprintf("a-%04d", i)
+		list = append(list, d)
+	}
+	snap.World.Devices["demo"] = list
+	demo := snap.Status().Fleets[0]
+	if len(demo.Devices) != maxDevices || demo.More != 5003-maxDevices || demo.Count.Devices != 5003 {
+		t.Errorf("%d devices and %d more of %d", len(demo.Devices), demo.More, demo.Count.Devices)
+	}
+	if last := demo.Devices[len(demo.Devices)-1]; last.ID != "dock-2" {
+		t.Errorf("the failed one is not listed; the last is %s", last.ID)
+	}
+}
+
+func TestViewCounts(t *testing.T) {
+	c := viewed(t).Counts()
+	if c.Runs[web.RunCount{Kind: delivery.RunData, Phase: delivery.RunRunning}] != 1 || c.Runs[web.RunCount{Kind: delivery.RunTrain, Phase: delivery.RunDone}] != 1 ||
+		c.Devices[web.DeviceCount{Fleet: "demo", Phase: delivery.DeviceHealthy}] != 2 || c.Devices[web.DeviceCount{Fleet: "old", Phase: delivery.DeviceIdle}] != 1 {
+		t.Errorf("%+v", c)
+	}
+	s := &Source{Reconciler: new(Reconciler).Init()}
+	if c := s.Counts(); len(c.Runs) != 0 {
+		t.Errorf("before the first turn: %+v", c)
+	}
+	if err := s.Ready(); err == nil {
+		t.Error("ready before the first turn")
+	}
+}
+
+// past is a repository with two commits that named the release.
+type past struct{ release delivery.Release }
+
+func (p past) History(head, path string) ([]git.FileVersion, error) {
+	if path != "models/shapes.release.yaml" || head != hashOf("main") {
+		return nil, nil
+	}
+	return []git.FileVersion{{Commit: hashOf("main"), Blob: "blob"}, {Commit: hashOf("branch"), Blob: "blob"}, {Commit: hashOf("before"), Blob: "large"}, {Commit: hashOf("first")}}, nil
+}
+
+func (p past) Blob(hash string, _ int64) ([]byte, error) {
+	if hash == "large" {
+		return nil, fmt.Errorf("blob: %w", git.ErrTooBig)
+	}
+	return intent.FormatRelease(p.release), nil
+}
+
+func (p past) Subject(commit string) (string, error) {
+	if commit == hashOf("main") {
+		return "Train longer (#2)", nil
+	}
+	return "Release shapes version 1", nil
+}
+
+func (p past) Author(string) (name, email string, when time.Time, err error) {
+	return "maria", "", viewTime, nil
+}
+
+func (p past) Refs() map[string]string {
+	return map[string]string{"refs/heads/main": hashOf("main"), "refs/pull/1/head": hashOf("branch"), "refs/pull/x/head": "bad", "refs/pull/9": "bad"}
+}
+
+func TestViewExplains(t *testing.T) {
+	snap := viewed(t)
+	commits := past{snap.World.Main.Intent.Releases["shapes"]}
+	for _, c := range []struct {
+		kind explain.Kind
+		id   string
+		want []string
+	}{
+		{explain.PR, "3", []string{"#3 Longer, by maria", "content"}},
+		{explain.PR, "2", []string{"#2, no longer open: shapes version 1", "Train longer (#2), by maria", "fleet       demo"}},
+		{explain.PR, "1", []string{"#1, no longer open: shapes version 1"}},
+		{explain.Commit, hashOf("main")[:10], []string{"shapes version 1", "acceptance"}},
+		{explain.Model, "shapes", []string{"shapes@1", "by maria", "removed, or could not be read", "fleet       demo"}},
+		{explain.Device, "dock-1", []string{"dock-1 runs shapes version 1", "train-local", "signed: every gate passed"}},
+		{explain.Device, "cart", []string{"runs nothing yet"}},
+	} {
+		chain, err := snap.Explain(c.kind, c.id, commits)
+		if err != nil {
+			t.Errorf("%s %s: %v", c.kind, c.id, err)
+			continue
+		}
+		for _, want := range c.want {
+			if !strings.Contains(chain.String(), want) {
+				t.Errorf("%s %s lacks %q:\n%s", c.kind, c.id, want, chain)
+			}
+		}
+	}
+	for kind, id := range map[explain.Kind]string{explain.Model: "../secret", explain.Device: "nobody", explain.Commit: "ffffffff"} {
+		if _, err := snap.Explain(kind, id, commits); !errors.As(err, new(explain.Unknown)) {
+			t.Errorf("%s %s: %v", kind, id, err)
+		}
+	}
+	// Without the repository: what signed statements say.
+	chain, err := snap.Explain(explain.Model, "shapes", nil)
+	if err != nil || !strings.Contains(chain.String(), "shapes@1") {
+		t.Errorf("without commits: %v\n%s", err, chain)
+	}
+}
