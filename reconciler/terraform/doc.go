@@ -23,7 +23,7 @@
 // launcher may live on a little and the trainer for hours. Therefore an attempt
 // is ended in this order: its folder is fenced by ended.json, after which no
 // late launcher starts anything in it; the stack is destroyed; every process that
-// still holds the lock or carries the attempt's mark in its environment is ended;
+// carries the attempt's mark in its environment is ended, until the lock is free;
 // and settled.json says so. A process is only ever signalled after its start time
 // was compared, so that one which got a freed process id is safe.
 package terraform
