@@ -40,6 +40,11 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, c))
 	}
 	for _, f := range p.Fleets {
+		// A fleet that this commit moves nothing of has no place on it.
+		said, err := r.said(ctx, "status/"+p.Main.Commit+"/"+delivery.ContextRollout+f.Fleet)
+		if errs = append(errs, err); said.Content == "" && (f.State == delivery.CheckSuccess || f.Target.Version == 0 && f.State == delivery.CheckPending) {
+			continue
+		}
 		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, delivery.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Description: f.Text}))
 	}
 	return errors.Join(errs...)

@@ -1,0 +1,244 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/evidence"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// The benchmarks turn the real loop on an intent repository of 500 models, 500
+// gates and 500 fleets with 3,000 commits, behind git's smart HTTP on loopback.
+// Each measures 21 times, by turns with the git command beside it, and reports
+// the medians in milliseconds. Run them with -benchtime 1x.
+const (
+	benchModels  = 500
+	benchCommits = 3000
+	benchRounds  = 21
+)
+
+func benchModel(i, rev int) string {
+	return fmt.Sprintf("# revision %d\n%s", rev, model(fmt.Sprintf("m%03d", i), rev%60+1))
+}
+
+// benchRepo makes the repository and returns its folder.
+func benchRepo(b *testing.B) string {
+	dir := filepath.Join(b.TempDir(), "intent.git")
+	benchGit(b, nil, "init", "-q", "--bare", "--initial-branch=main", dir)
+	var script strings.Builder
+	for n := range benchCommits {
+		fmt.Fprintf(&script, "commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \n\n", 1_700_000_000+60*n)
+		put := func(path, text string) {
+			fmt.Fprintf(&script, "M 100644 inline %s\ndata %d\n%s\n", path, len(text), text)
+		}
+		if n == 0 {
+			for i := range benchModels {
+				name := fmt.Sprintf("m%03d", i)
+				put("gates/g"+name+".yaml", gateFile("g"+name, name, 0.3))
+				put("fleets/f"+name+".yaml", strings.NewReplacer("name: demo", "name: f"+name, "runs: shapes", "runs: "+name).Replace(fleetFile))
+				put("models/"+name+".yaml", benchModel(i, 0))
+			}
+			continue
+		}
+		i := n * 7 % benchModels
+		put(fmt.Sprintf("models/m%03d.yaml", i), benchModel(i, n))
+	}
+	benchGit(b, strings.NewReader(script.String()), "-C", dir, "fast-import", "--quiet")
+	benchGit(b, nil, "-C", dir, "repack", "-adq")
+	return dir
+}
+
+func benchGit(b *testing.B, in *strings.Reader, args ...string) {
+	b.Helper()
+	cmd := exec.Command("git", args...)
+	if in != nil {
+		cmd.Stdin = in
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("git %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// serveGit serves a folder of repositories by git's own smart HTTP.
+func serveGit(b *testing.B, root string) string {
+	path, err := exec.LookPath("git")
+	if err != nil {
+		b.Skip("git is not on PATH")
+	}
+	s := httptest.NewServer(&cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + root}, Stderr: os.Stderr})
+	b.Cleanup(s.Close)
+	return s.URL + "/intent.git"
+}
+
+type countedConn struct {
+	net.Conn
+	read *atomic.Int64
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// benchLoop makes the loop with all real parts but the forge, which has no pull
+// request: its polls are no part of a turn here.
+func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
+	dir := b.TempDir()
+	var read atomic.Int64
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return countedConn{c, &read}, err
+	}}
+	mirror, err := git.Open(filepath.Join(dir, "mirror"), git.Remote{URL: url, Transport: transport})
+	if err != nil {
+		b.Fatal(err)
+	}
+	book, err := ledger.Open(b.Context(), filepath.Join(dir, "ledger.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	bundles, err := artifact.Open(filepath.Join(dir, "bundles"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { mirror.Close(); book.Close() })
+	s := &sim{t: new(testing.T)}
+	r := &Reconciler{Repo: mirror, Forge: &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}}, Runs: &simRuns{sim: s}, Evidence: &Archive{Bundles: bundles, Statements: evidence.New(bundles, nil, nil)},
+		Fleet: &simFleet{sim: s}, Ledger: book, Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}), Main: "main", GitPoll: time.Hour, Poll: time.Hour,
+		Server: plan.Server{Expiry: delivery.Duration(time.Hour)}, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	s.repo = &simRepo{refs: map[string]string{}}
+	return r.Init(), &read
+}
+
+// byTurns measures two things by turns and returns the medians.
+func byTurns(before, ours, theirs func()) (a, b time.Duration) {
+	var as, bs []time.Duration
+	measure := func(f func()) time.Duration {
+		start := time.Now()
+		f()
+		return time.Since(start)
+	}
+	for i := range benchRounds {
+		before()
+		if i%2 == 0 {
+			as, bs = append(as, measure(ours)), append(bs, measure(theirs))
+		} else {
+			bs, as = append(bs, measure(theirs)), append(as, measure(ours))
+		}
+	}
+	slices.Sort(as)
+	slices.Sort(bs)
+	return as[len(as)/2], bs[len(bs)/2]
+}
+
+func reportTurns(b *testing.B, ours, theirs time.Duration) {
+	b.ReportMetric(ours.Seconds()*1e3, "aob-ms")
+	b.ReportMetric(theirs.Seconds()*1e3, "git-ms")
+	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "aob/git")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkTurnNothingNew is a turn with nothing changed and no run active,
+// beside git ls-remote.
+func BenchmarkTurnNothingNew(b *testing.B) {
+	dir := benchRepo(b)
+	url := serveGit(b, filepath.Dir(dir))
+	r, read := benchLoop(b, url)
+	for range 3 {
+		if _, err := r.Reconcile(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var ours, theirs time.Duration
+	var most int64
+	for b.Loop() {
+		ours, theirs = byTurns(func() {}, func() {
+			before := read.Load()
+			if _, changed, err := r.observe(b.Context()); err != nil || changed {
+				b.Fatal("changed", err)
+			}
+			most = max(most, read.Load()-before)
+		}, func() { benchGit(b, nil, "ls-remote", url) })
+	}
+	reportTurns(b, ours, theirs)
+	b.ReportMetric(float64(most), "bytes-read")
+}
+
+// BenchmarkTurnOnePush is a push of one file to its new plan, beside git fetch
+// alone.
+func BenchmarkTurnOnePush(b *testing.B) {
+	dir := benchRepo(b)
+	url := serveGit(b, filepath.Dir(dir))
+	r, _ := benchLoop(b, url)
+	for range 3 {
+		if _, err := r.Reconcile(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	clone := filepath.Join(b.TempDir(), "clone")
+	benchGit(b, nil, "clone", "-q", "--mirror", url, clone)
+	rev := benchCommits
+	var ours, theirs time.Duration
+	for b.Loop() {
+		ours, theirs = byTurns(func() {
+			rev++
+			i := rev * 7 % benchModels
+			text := benchModel(i, rev)
+			script := fmt.Sprintf("commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \nfrom refs/heads/main^0\nM 100644 inline models/m%03d.yaml\ndata %d\n%s\n", 1_700_000_000+60*rev, i, len(text), text)
+			benchGit(b, strings.NewReader(script), "-C", dir, "fast-import", "--quiet")
+		}, func() {
+			w, changed, err := r.observe(b.Context())
+			if err != nil || !changed {
+				b.Fatal("unchanged", err)
+			}
+			if p := r.plan(w); len(p.Main.Models) != benchModels {
+				b.Fatal("no plan", len(p.Main.Models), w.Main.Complaints)
+			}
+		}, func() { benchGit(b, nil, "-C", clone, "fetch", "-q") })
+	}
+	reportTurns(b, ours, theirs)
+}
+
+// BenchmarkColdStart is from an empty folder to the first plan, beside git clone.
+func BenchmarkColdStart(b *testing.B) {
+	dir := benchRepo(b)
+	url := serveGit(b, filepath.Dir(dir))
+	var ours, theirs time.Duration
+	for b.Loop() {
+		var r *Reconciler
+		n := 0
+		ours, theirs = byTurns(func() {
+			r, _ = benchLoop(b, url)
+			n++
+		}, func() {
+			w, _, err := r.observe(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			if p := r.plan(w); len(p.Main.Models) != benchModels {
+				b.Fatal("no plan")
+			}
+		}, func() { benchGit(b, nil, "clone", "-q", "--mirror", url, filepath.Join(b.TempDir(), fmt.Sprint(n))) })
+	}
+	reportTurns(b, ours, theirs)
+}
