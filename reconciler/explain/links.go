@@ -103,7 +103,7 @@ func (c *chain) bundle(d delivery.Digest) {
 		l.Inputs = inputs(t.Run, t.Result.Model)
 	}
 	if size, ok := c.Sizes[d]; ok {
-		l.Text += ", " + delivery.Bytes(size).String()
+		l.Text += fmt.Sprintf(", %.1f MB", float64(size)/1e6)
 	} else {
 		l.Text += "; the registry no longer holds it"
 	}
