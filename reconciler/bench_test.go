@@ -122,13 +122,22 @@ func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { mirror.Close(); book.Close() })
-	s := &sim{t: new(testing.T)}
-	r := &Reconciler{Repo: mirror, Forge: &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}}, Runs: &simRuns{sim: s}, Evidence: &Archive{Bundles: bundles, Statements: evidence.New(bundles, nil, nil)},
+	s := &sim{}
+	r := &Reconciler{Repo: mirror, Forge: noForge{}, Runs: &simRuns{sim: s}, Evidence: &Archive{Bundles: bundles, Statements: evidence.New(bundles, nil, nil)},
 		Fleet: &simFleet{sim: s}, Ledger: book, Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}), Main: "main", GitPoll: time.Hour, Poll: time.Hour,
 		Server: plan.Server{Expiry: delivery.Duration(time.Hour)}, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-	s.repo = &simRepo{refs: map[string]string{}}
 	return r.Init(), &read
 }
+
+// noForge has no pull request and keeps nothing.
+type noForge struct{}
+
+func (noForge) PullRequests(context.Context) ([]delivery.PullRequest, error)        { return nil, nil }
+func (noForge) SetStatus(context.Context, string, delivery.Check) error             { return nil }
+func (noForge) Comment(context.Context, int, string, string) error                  { return nil }
+func (noForge) Commands(context.Context, int) ([]delivery.Comment, error)           { return nil, nil }
+func (noForge) Permission(context.Context, string) (delivery.Permission, error)     { return "", nil }
+func (noForge) OpenPR(context.Context, string, string, string, string) (int, error) { return 0, nil }
 
 // byTurns measures two things by turns and returns the medians.
 func byTurns(before, ours, theirs func()) (a, b time.Duration) {

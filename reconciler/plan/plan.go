@@ -85,7 +85,8 @@ func (m *maker) endUnneeded() {
 	}
 	var keys []delivery.Digest
 	for key, r := range m.w.Runs {
-		if r.Phase == delivery.RunRunning && !m.needed[key] {
+		// One that died may have left a trainer behind: ending it cleans up.
+		if (r.Phase == delivery.RunRunning || r.Phase == delivery.RunDied) && !m.needed[key] {
 			keys = append(keys, key)
 		}
 	}
