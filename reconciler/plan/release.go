@@ -170,5 +170,11 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 	return out
 }
 
-// round keeps four decimals, as release files hold.
-func round(v float64) float64 { return math.Round(v*1e4) / 1e4 }
+// round keeps four decimals, as release files hold. Zero has no sign there, so
+// none is given back: a file would not equal what it was written from.
+func round(v float64) float64 {
+	if r := math.Round(v*1e4) / 1e4; r != 0 {
+		return r
+	}
+	return 0
+}
