@@ -33,21 +33,20 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	const seed = 1
 	rng := rand.New(rand.NewPCG(seed, seed))
 	s := newSite(t, delivery.Wave{Share: 1})
-	releases := []delivery.Target{
-		s.push(t, script{Version: 1, Padding: padding(rng, 2<<20)}),
-		s.push(t, script{Version: 2, Padding: padding(rng, 2<<20)}),
-		s.push(t, script{Version: 3, Padding: padding(rng, 2<<20)}),
-		s.push(t, script{Version: 4, Start: "crash", Padding: padding(rng, 2<<20)}),
-		s.push(t, script{Version: 5, CrashAfter: 20 * time.Millisecond, Padding: padding(rng, 2<<20)}),
+	var good, bad []delivery.Target
+	for version := range 8 { // more than two slots hold, so that there is much to download
+		good = append(good, s.push(t, script{Version: version + 1, Padding: padding(rng, 2<<20)}))
 	}
+	bad = append(bad, s.push(t, script{Version: 101, Start: "crash", Padding: padding(rng, 2<<20)}),
+		s.push(t, script{Version: 102, CrashAfter: 20 * time.Millisecond, Padding: padding(rng, 2<<20)}))
 	dir := shortDir(t)
 	at := map[string]int{} // what it was doing when it was killed
 	served := 0            // kills that left a bundle behind
 	for i := range kills {
 		// Mostly good releases, so that there is something to lose.
-		release := releases[rng.IntN(3)]
+		release := good[rng.IntN(len(good))]
 		if rng.IntN(4) == 0 {
-			release = releases[3+rng.IntN(2)]
+			release = bad[rng.IntN(len(bad))]
 		}
 		doc := delivery.Desired{Ring: "north", Model: "pallets", Release: release, Share: 1, Salt: fmt.Sprint(i),
 			Soak: delivery.Duration(time.Duration(rng.IntN(60)) * time.Millisecond), NextPoll: delivery.Duration(time.Second)}
@@ -57,7 +56,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		agent := launch(t, s.arguments(t, "d1", dir))
 		// A moment from when it has begun to work, spread over all that it does.
 		agent.started(t)
-		time.Sleep(time.Duration(rng.IntN(250_000)) * time.Microsecond)
+		time.Sleep(time.Duration(rng.IntN(400_000)) * time.Microsecond)
 		at[agent.kill(t)]++
 		if checkFolder(t, s.store, dir) {
 			served++
@@ -69,9 +68,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	t.Logf("killed %d times, %d times with something to serve; last words before: %v", kills, served, at)
 
 	// Left alone, it comes to where the document points.
-	s.release(releases[0])
+	s.release(good[0])
 	agent := launch(t, s.arguments(t, "d1", dir))
-	s.done(t, releases[0])
+	s.done(t, good[0])
 	if got := serving(t, map[string]string{"d1": dir}); got["d1"] != 1 {
 		t.Errorf("serves version %d", got["d1"])
 	}

@@ -45,7 +45,7 @@ func (a *Agent) act(ctx context.Context, p Plan) bool {
 		a.state.prove()
 		a.keep()
 		a.serving.stop()
-		a.watch(ctx, a.serving, 10*a.Health)
+		a.watch(ctx, a.serving)
 		return true
 	case Relabel:
 		a.state.Release = p.Target.Version

@@ -51,6 +51,7 @@ type Agent struct {
 	spool *spool
 	docs  chan document
 	sick  chan sickness
+	well  chan struct{} // holds a token when a health check came out well
 	tasks sync.WaitGroup
 
 	// What follows is the loop's alone.
@@ -126,7 +127,7 @@ func Open(c Config) (*Agent, error) {
 		}
 	}
 	c.Server = strings.TrimRight(c.Server, "/")
-	a := &Agent{Config: c, docs: make(chan document), sick: make(chan sickness)}
+	a := &Agent{Config: c, docs: make(chan document), sick: make(chan sickness), well: make(chan struct{}, 1)}
 	a.tries = pauses{first: c.Retry, most: 15 * time.Minute}
 	if err := a.open(); err != nil {
 		return nil, fmt.Errorf("open %s: %w", c.Dir, err)
@@ -245,7 +246,7 @@ func (a *Agent) observe() World {
 	w := World{At: a.Now(), Device: a.Device, Labels: a.Labels, Desired: a.desired, State: a.state, Slots: a.slots,
 		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble, Fetch: a.fetching}
 	if a.serving != nil {
-		w.Soaked = time.Since(a.serving.since)
+		w.Soaked = time.Duration(a.serving.well.Load())
 	}
 	return w
 }
@@ -269,6 +270,7 @@ func (a *Agent) wait(ctx context.Context, p Plan) {
 		a.take(d)
 	case s := <-a.sick:
 		a.fell(s)
+	case <-a.well:
 	case <-done:
 		a.finish(ctx)
 	}

@@ -238,17 +238,17 @@ func (w World) want() (t delivery.Target, why string) {
 	return t, "not in the wave yet"
 }
 
-// soak calls what serves good once it has served long enough.
+// soak calls what serves good once it has served long enough. It is a health
+// check after the soak that ends it, not the clock: what died a moment ago is not
+// good.
 func (w World) soak(rest Plan) Plan {
 	if !w.Serving || w.proven() || w.Desired == nil {
 		return rest
 	}
-	left := time.Duration(w.Desired.Soak) - w.Soaked
-	if left <= 0 {
-		return Plan{Step: Step{Do: Prove}}
+	if w.Soaked < time.Duration(w.Desired.Soak) {
+		return rest // until a later check comes out well
 	}
-	rest.Until = w.At.Add(left)
-	return rest
+	return Plan{Step: Step{Do: Prove}}
 }
 
 // free is the slot for the next download: never the one that serves; of two

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -46,6 +47,7 @@ type instance struct {
 	target delivery.Target
 	socket string
 	since  time.Time
+	well   atomic.Int64       // how long after since the last good check began, ns
 	stop   context.CancelFunc // of its watch
 	gone   chan struct{}      // closed when it has been closed
 }
@@ -81,15 +83,21 @@ func (a *Agent) put(ctx context.Context, i *instance) {
 	}
 	a.Metrics.serving.Reset()
 	a.Metrics.serving.WithLabelValues(string(i.target.Bundle), i.slot).Set(1)
-	every := a.Health
-	if a.observe().proven() {
-		every *= 10
+	a.watch(ctx, i)
+}
+
+// checkEvery is the time between health checks: the soak has a few, however
+// short it is, and a bundle that is known to be good needs fewer.
+func (a *Agent) checkEvery() time.Duration {
+	if a.observe().proven() || a.desired == nil {
+		return 10 * a.Health
 	}
-	a.watch(ctx, i, every)
+	return min(a.Health, time.Duration(a.desired.Soak)/4+time.Millisecond)
 }
 
 // watch asks an instance for its health until it is sick or stopped.
-func (a *Agent) watch(ctx context.Context, i *instance, every time.Duration) {
+func (a *Agent) watch(ctx context.Context, i *instance) {
+	every := a.checkEvery()
 	ctx, i.stop = context.WithCancel(ctx)
 	a.tasks.Go(func() {
 		if why := a.watched(ctx, i, every); why != "" {
@@ -117,6 +125,7 @@ func (a *Agent) watched(ctx context.Context, i *instance, every time.Duration) (
 			return err.Error()
 		case <-time.After(every):
 		}
+		began := time.Since(i.since)
 		check, cancel := context.WithTimeout(ctx, a.HealthTimeout)
 		err := i.Health(check)
 		cancel()
@@ -125,6 +134,11 @@ func (a *Agent) watched(ctx context.Context, i *instance, every time.Duration) (
 		}
 		if err == nil {
 			bad = 0
+			i.well.Store(int64(began))
+			select {
+			case a.well <- struct{}{}:
+			default: // the loop has yet to look at the one before
+			}
 			continue
 		}
 		if bad++; bad == 2 {
