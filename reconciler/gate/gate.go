@@ -107,15 +107,31 @@ func reason(v delivery.Verdict) string {
 	case len(decisive) == 0:
 		return "nothing to judge: no check applies"
 	case v.Outcome == delivery.Pass:
-		text := decisive[0].Reason
-		if n := len(decisive); n > 1 {
-			text += fmt.Sprintf("; %d of %d checks passed", n, len(v.Checks))
-		}
-		return text
+		return decisive[0].Reason + others(v)
 	case len(decisive) > 1:
 		return fmt.Sprintf("%s (and %d more)", decisive[0].Reason, len(decisive)-1)
 	}
 	return decisive[0].Reason
+}
+
+// others counts a passing verdict's checks, where there is more than one. What
+// did not apply is named, so that nobody looks for what failed.
+func others(v delivery.Verdict) string {
+	if len(v.Checks) < 2 {
+		return ""
+	}
+	n := map[delivery.Outcome]int{}
+	for _, c := range v.Checks {
+		n[c.Outcome]++
+	}
+	text := fmt.Sprintf("; passed %d of %d checks", n[delivery.Pass], len(v.Checks))
+	if n[delivery.NotApplicable] > 0 {
+		text += fmt.Sprintf(", %d not applicable", n[delivery.NotApplicable])
+	}
+	if n[delivery.Ignored] > 0 {
+		text += fmt.Sprintf(", %d ignored", n[delivery.Ignored])
+	}
+	return text
 }
 
 func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
