@@ -19,8 +19,8 @@ import (
 // are kept for what matters.
 const maxProgressPosts = 40
 
-// commentMarker finds AOB's one comment on a pull request again.
-const commentMarker = "<!-- aob: report -->"
+// commentMarker finds AOB's one comment on a pull request again. Forges hide it.
+const commentMarker = "report"
 
 // report says what the plan says, where it differs from what was said last.
 // Failing to say one thing does not keep the others from being said.
