@@ -154,7 +154,7 @@ def input_size(pictures: Sequence[Picture], long_side: int, short_side: int | No
 
 
 def load(picture: Picture, height: int, width: int) -> Tensor:
-    """Decodes and stretches one image to uint8 [3,height,width], by the resize that the deployed model's signature names."""
+    """Decodes one image and stretches it to uint8 [3,height,width], by the resize that the exported model names."""
     try:
         with Image.open(picture.path) as image:
             if image.size != (picture.width, picture.height):

@@ -22,9 +22,8 @@ COARSEST = 32
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# Logits of peaks are kept above -20, those of other cells are squeezed into -35 to -25 (in order, so that the top-k of
-# one engine is that of another), and the background's is below both.
-LOWEST_PEAK, SUPPRESSED, BACKGROUND = -20.0, -30.0, -50.0
+# How steeply logits fall beside a peak, and how low at most; the background is below all of them.
+STEEPNESS, LOWEST, BACKGROUND = 50.0, -30.0, -50.0
 
 # A box reaches at most e^7 cells from its centre: enough for any image, and small enough to keep exp() finite.
 LARGEST_LOG_SIDE = 7.0
@@ -117,8 +116,10 @@ def boxes(log_sides: Tensor, h: int, w: int) -> Tensor:
 class Deployed(nn.Module):
     """The detector with RF-DETR's outputs: `dets` [N,Q,4] (cx,cy,w,h in 0..1) and `labels` [N,Q,C+1] raw logits.
 
-    A query is a cell that is a local maximum of some class; classes of which it is none get a very low logit, and so
-    does the last slot, the background.
+    The queries are the cells with the highest logits, in the order of the grid, after every cell that is no local
+    maximum of a class has had that class's logit lowered, the more the further it is below its highest neighbour. There
+    is no threshold in this and no order by score: two engines that differ in the last bits of a sum differ in the last
+    bits of the outputs, and hardly ever in which query is which.
     """
 
     def __init__(self, detector: Detector, queries: int, height: int, width: int) -> None:
@@ -131,9 +132,10 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         heat, log_sides = self.detector(images)
-        peaks = heat == F.max_pool2d(heat, 3, 1, 1)
-        logits = torch.where(peaks, heat.clamp(min=LOWEST_PEAK), SUPPRESSED + heat.clamp(-20, 20) / 4).flatten(2)
-        best, cells = logits.max(1)[0].topk(self.queries)
+        below = F.max_pool2d(heat, 3, 1, 1) - heat
+        logits = (heat - STEEPNESS * below).clamp(min=LOWEST).flatten(2)
+        cells = logits.max(1)[0].topk(self.queries)[1]
+        cells = (-(-cells.float()).topk(self.queries)[0]).long()  # in the order of the grid
         labels = logits.transpose(1, 2).gather(1, cells[:, :, None].expand(-1, -1, self.classes))
         labels = torch.cat((labels, torch.full_like(labels[:, :, :1], BACKGROUND)), 2)
 

@@ -75,7 +75,7 @@ def draw(random: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
     items = ["object"] * wanted + ["distractor"] * int(random.integers(0, 4))
     for item in [items[i] for i in random.permutation(len(items))]:
         label = int(random.integers(len(CLASSES)))
-        radius = unit * float(np.exp(random.uniform(np.log(0.045), np.log(0.24))))
+        radius = unit * float(np.exp(random.uniform(np.log(0.06), np.log(0.24))))
         x, y = random.uniform(radius * 0.7, width - radius * 0.7), random.uniform(radius * 0.7, height - radius * 0.7)
         inside, low, high = shape(CLASSES[label], x, y, radius, random.uniform(-0.4, 0.4), xs, ys)
         if item == "distractor":
@@ -89,7 +89,7 @@ def draw(random: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
                 inside = np.minimum(line - np.minimum(along, aside), radius - np.maximum(along, aside))
         mask = (inside + 0.5).clip(0, 1)
         left = [seen * (1 - mask) for seen in visible]
-        contrast = float(np.exp(random.uniform(np.log(25), np.log(110))))
+        contrast = float(np.exp(random.uniform(np.log(35), np.log(110))))
         fill = color(random, image, mask, contrast)
         if any(seen.sum() < LEAST_VISIBLE * area for seen, area in zip(left, areas)):
             continue

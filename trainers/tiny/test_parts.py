@@ -162,15 +162,24 @@ class ModelTest(unittest.TestCase):
         deployed = model.Deployed(Maps(heat, sides), 300, 32, 64)
         dets, labels = deployed(torch.zeros(2, 3, 32, 64))
         self.assertEqual((dets.shape, labels.shape), ((2, 128, 4), (2, 128, 3)))
-        np.testing.assert_allclose(labels[1, 0], [-6, 3, model.BACKGROUND])
-        np.testing.assert_allclose(dets[1, 0], [6.5 / 16, 2.5 / 8, 4 / 16, 2 / 8])
-        np.testing.assert_allclose(labels[1, 1, 0], 1)
-        np.testing.assert_allclose(dets[1, 1], [15.25 / 16, 7.25 / 8, 1.5 / 16, 1.5 / 8])  # clipped to the image
+        first, last = 2 * 16 + 5, 7 * 16 + 15  # as many queries as cells: each is its own
+        np.testing.assert_allclose(labels[1, first], [-6, 3, model.BACKGROUND])
+        np.testing.assert_allclose(dets[1, first], [6.5 / 16, 2.5 / 8, 4 / 16, 2 / 8])
+        self.assertEqual(labels[1, last, 0], 1)
+        np.testing.assert_allclose(dets[1, last], [15.25 / 16, 7.25 / 8, 1.5 / 16, 1.5 / 8])  # clipped to the image
+        self.assertEqual(labels[1, first + 1, 1], model.LOWEST)
         self.assertEqual(int((labels[1] > 0).sum()), 2)
         found = train.detect(deployed, torch.zeros(1, 3, 32, 64, dtype=torch.uint8))[0]
         np.testing.assert_array_equal(found.labels[:2], [1, 0])
         np.testing.assert_allclose(found.boxes[0], [4.5 / 16, 1.5 / 8, 8.5 / 16, 3.5 / 8])
         np.testing.assert_allclose(found.scores[0], 1 / (1 + math.exp(-3)), rtol=1e-6)
+
+    def test_queries_are_the_best_cells_in_the_order_of_the_grid(self) -> None:
+        heat = torch.full((1, 1, 8, 8), -6.0)
+        for row, column, logit in ((1, 6, 1.0), (4, 1, 3.0), (6, 6, 2.0), (6, 2, -1.0)):
+            heat[0, 0, row, column] = logit
+        _, labels = model.Deployed(Maps(heat, torch.zeros(1, 4, 8, 8)), 3, 32, 32)(torch.zeros(1, 3, 32, 32))
+        self.assertEqual(labels[0, :, 0].tolist(), [1, 3, 2])
 
     def test_the_background_is_never_chosen(self) -> None:
         for logit in (-1e6, 1e6):
@@ -203,7 +212,8 @@ class ModelTest(unittest.TestCase):
     def test_losses_are_least_where_they_should_be(self) -> None:
         target = data.targets([Truth(np.array([[0.25, 0.25, 0.5, 0.75]]), np.array([0]), np.array([False]))], 1, 64, 64)
         good = torch.where(target.heat == 1, 9.0, -9.0)
-        losses = [model.heat_loss(h, target.heat, target.heat_weight, 1.0) for h in (good, torch.zeros_like(good), -good)]
+        maps = (good, torch.zeros_like(good), -good)
+        losses = [model.heat_loss(m, target.heat, target.heat_weight, 1.0) for m in maps]
         self.assertLess(losses[0], losses[1])
         self.assertLess(losses[1], losses[2])
         ys, xs = torch.meshgrid(torch.arange(16) + 0.5, torch.arange(16) + 0.5, indexing="ij")
