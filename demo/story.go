@@ -14,10 +14,11 @@ import (
 // second is not, and the third learns next to nothing, so that what the gates
 // say does not hang on a lucky seed.
 const (
-	briefly   = "epochs: 2"
-	longer    = "epochs: 14"
-	shapesKey = "epochs: 8" // as aob init writes it
-	hardly    = "lr: 1e-6"
+	written = "epochs: 12" // as aob init writes it
+	briefly = "epochs: 5"
+	longer  = "epochs: 24"
+	rate    = "lr: 4e-3"
+	hardly  = "lr: 1e-6"
 )
 
 // tell tells the story.
@@ -27,7 +28,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 
 	s.chapter("PR 1: a first model, trained briefly")
-	first, err := s.propose(ctx, "first-model", "shapes: a first model", replace(shapesKey, briefly))
+	first, err := s.propose(ctx, "first-model", "shapes: a first model", replace(written, briefly))
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 
 	s.chapter("PR 3: a model made worse")
-	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", replace("lr: 2e-3", hardly))
+	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", both(replace(longer, briefly), replace(rate, hardly)))
 	if err != nil {
 		return err
 	}
@@ -112,6 +113,16 @@ func replace(old, new string) edit {
 			return "", fmt.Errorf("models/shapes.yaml has no %q", old)
 		}
 		return strings.Replace(text, old, new, 1), nil
+	}
+}
+
+func both(a, b edit) edit {
+	return func(text string) (string, error) {
+		text, err := a(text)
+		if err != nil {
+			return "", err
+		}
+		return b(text)
 	}
 }
 

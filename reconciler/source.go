@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,7 +70,7 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 	}
 	switch {
 	case len(found) == 0:
-		return web.Log{}, delivery.Blockedf("aob status lists the runs", "there is no run %s", name)
+		return web.Log{}, fmt.Errorf("there is no run %s; aob status lists them: %w", name, fs.ErrNotExist)
 	case len(found) > 1:
 		return web.Log{}, delivery.Blockedf("give more of its key", "%d runs begin with %s", len(found), name)
 	}
@@ -92,7 +93,7 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 		}
 		return web.Log{ReadCloser: f, Name: file, Offset: at, Ended: found[0].Phase != delivery.RunRunning}, nil
 	}
-	return web.Log{}, delivery.Blockedf("ask again in a moment", "run %s has no log yet", found[0].Spec.Key.Short())
+	return web.Log{}, fmt.Errorf("run %s has no log yet: %w", found[0].Spec.Key.Short(), fs.ErrNotExist)
 }
 
 // Merge merges a proposal of a local forge.

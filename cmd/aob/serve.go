@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	_ "time/tzdata" // windows name zones, and a server may have none
 
 	"github.com/spf13/cobra"
 
@@ -167,6 +168,7 @@ func serve(ctx context.Context, config string) (err error) {
 		Socket:  orDefault(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
 		Fleet: devices.Handler(), Bundles: bundles.Handler(metrics.BytesServed), Webhook: webhook,
+		Ready: source.Ready,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

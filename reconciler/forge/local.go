@@ -203,7 +203,11 @@ func (f *Local) Merge(ctx context.Context, number int, user string) (commit stri
 	if head == "" || target == "" {
 		return "", delivery.Blockedf("see `aob pr` for those that are open", "proposal %d was removed meanwhile", number)
 	}
-	title, err := f.git.Subject(head)
+	last, err := f.byPeople(head)
+	if err != nil {
+		return "", err
+	}
+	title, err := f.git.Subject(last)
 	if err != nil {
 		return "", err
 	}

@@ -76,7 +76,7 @@ type ServerPoll struct {
 type ServerFleets struct {
 	Poll     delivery.Duration `json:"poll" default:"2s" check:"min=100ms,max=24h" doc:"Between a device's looks at what it must run."`
 	Expiry   delivery.Duration `json:"expiry" default:"24h" check:"min=1m,max=8760h" doc:"How long a signed desired state may be installed."`
-	Deadline delivery.Duration `json:"deadline" default:"10m" check:"min=1s,max=720h" doc:"How long a device in a wave may be silent before it counts as failed."`
+	Deadline delivery.Duration `json:"deadline" default:"15m" check:"min=1s,max=720h" doc:"How long a device in a wave may be silent before it counts as failed."`
 }
 
 // ServerDetector is the process that runs ONNX models.

@@ -82,7 +82,9 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		m.step(Sign{Bundle: target.Bundle, Type: delivery.AbortType, Predicate: *d.Abort, What: "abort of " + f.Name})
 	}
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
-		m.step(Publish{Desired: *d.Desired})
+		desired := *d.Desired
+		desired.NextPoll = m.w.Server.NextPoll
+		m.step(Publish{Desired: desired})
 	}
 	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
 		m.step(KeepClock{Fleet: f.Name, State: d.State})
