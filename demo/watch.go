@@ -107,17 +107,18 @@ func (s *story) fleet(ctx context.Context, version int) error {
 		if err := s.ask(ctx, &status, "status"); err != nil {
 			return false, nil
 		}
-		for _, f := range status.Fleets {
-			s.progress("fleet "+f.Name, f.Text)
-			for _, d := range f.Devices {
-				if d.Version == version && d.Phase == delivery.DeviceHealthy && !slices.Contains(order, d.ID) {
-					order = append(order, d.ID)
-					s.say("fleet "+f.Name, fmt.Sprintf("%s serves version %d, slot %s", d.ID, d.Version, d.Slot), time.Since(start))
-				}
-			}
-			return len(order) == 3 && f.Done, nil
+		if len(status.Fleets) != 1 {
+			return false, nil
 		}
-		return false, nil
+		f := status.Fleets[0]
+		s.progress("fleet "+f.Name, f.Text)
+		for _, d := range f.Devices {
+			if d.Version == version && d.Phase == delivery.DeviceHealthy && !slices.Contains(order, d.ID) {
+				order = append(order, d.ID)
+				s.say("fleet "+f.Name, fmt.Sprintf("%s serves version %d, slot %s", d.ID, d.Version, d.Slot), time.Since(start))
+			}
+		}
+		return len(order) == 3 && f.Done, nil
 	})
 	if err == nil {
 		s.rows = append(s.rows, row{fmt.Sprintf("fleet demo on version %d", version), fmt.Sprintf("%s, %.1fs", strings.Join(order, ", "), time.Since(start).Seconds())})

@@ -361,7 +361,7 @@ func TestPointerThatCannotBeWritten(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(pointer), os.WriteFile(pointer, kept, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	d = l.boot(d.dir)
+	l.boot(d.dir)
 	l.publish(3, v2.target)
 	l.phase(3, delivery.DeviceHealthy, v2.target)
 }

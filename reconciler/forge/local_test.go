@@ -98,9 +98,9 @@ func TestLocalMerge(t *testing.T) {
 	// Pushed after the last look, and not judged.
 	pushed := s.work.pushed
 	s.work.pushed = func() {}
-	newer := s.work.push("side", map[string]string{"models/a.yaml": "3"}, "WIP: Third")
+	s.work.push("side", map[string]string{"models/a.yaml": "3"}, "WIP: Third")
 	refuse("a newer commit, a draft", "draft")
-	newer = s.work.push("side", map[string]string{"models/a.yaml": "4"}, "Fourth")
+	newer := s.work.push("side", map[string]string{"models/a.yaml": "4"}, "Fourth")
 	refuse("a newer commit", "has not been judged")
 	s.work.pushed = pushed
 	check(newer, delivery.CheckSuccess, "mAP 0.53")

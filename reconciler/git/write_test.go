@@ -103,8 +103,8 @@ func TestFirstCommit(t *testing.T) {
 func TestMerge(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		base := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
-		head := r.commit("refs/heads/side", map[string]string{"models/a.yaml": "2", "docs/big.md": strings.Repeat("x", MaxBlob+10)}, base)
-		head = r.commit("refs/heads/side", map[string]string{"models/b.yaml": "3"})
+		r.commit("refs/heads/side", map[string]string{"models/a.yaml": "2", "docs/big.md": strings.Repeat("x", MaxBlob+10)}, base)
+		head := r.commit("refs/heads/side", map[string]string{"models/b.yaml": "3"})
 		other := r.commit("refs/heads/other", map[string]string{"models/c.yaml": "3"}, base)
 		m := open(t, t.TempDir(), remote)
 		observe(t, m)

@@ -24,7 +24,7 @@ func TestServerDefaults(t *testing.T) {
 		Listen:     intent.ServerListen{Address: "127.0.0.1:8370"},
 		Socket:     "/srv/aob/state/aob.sock",
 		Poll:       intent.ServerPoll{Git: seconds(5), Forge: seconds(15)},
-		Fleets:     intent.ServerFleets{Poll: seconds(2), Expiry: hours(24), Deadline: seconds(600)},
+		Fleets:     intent.ServerFleets{Poll: seconds(2), Expiry: hours(24), Deadline: seconds(900)},
 		Detector:   intent.ServerDetector{Memory: 4 << 30, Limit: seconds(1800)},
 		Python:     "/usr/bin/python3",
 		Keys:       intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key", Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
