@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestReadme runs every command that the README shows, in its order.
+func TestReadme(t *testing.T) {
+	n := findPrograms(t)
+	data, err := os.ReadFile(filepath.Join("..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(n.bin, filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	env := os.Environ()
+	shell := func(line string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-ec", line)
+		cmd.Dir, cmd.Env = dir, env
+		return cmd
+	}
+	do := func(line string) string {
+		t.Helper()
+		out, err := shell(line).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+		return string(out)
+	}
+	ran := 0
+	for line := range strings.Lines(string(data)) {
+		command, indented := strings.CutPrefix(line, "    ")
+		command, _, _ = strings.Cut(command, " #")
+		command = strings.TrimSpace(command)
+		word, rest, _ := strings.Cut(command, " ")
+		if !indented {
+			continue
+		}
+		switch {
+		case word == "make":
+			// make itself is running this, or the demo's own job; the target must be there.
+			if out, err := exec.Command("make", "-C", "..", "-n", rest).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", command, err, out)
+			}
+		case word == "export":
+			name, value, _ := strings.Cut(rest, "=")
+			env = append(env, name+"="+filepath.Join(dir, value))
+		case strings.HasPrefix(command, "bin/aob serve"):
+			freePort(t, filepath.Join(dir, "world", "aob.yaml"))
+			cmd := exec.Command("/bin/sh", "-ec", "exec "+command)
+			cmd.Dir, cmd.Env = dir, env
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				_ = cmd.Process.Signal(syscall.SIGTERM)
+				if err := cmd.Wait(); err != nil {
+					t.Errorf("aob serve: %v", err)
+				}
+			})
+			// A typo in the model is judged at once, and trains nothing.
+			do(`cd world/intent && git checkout -q -b change && sed -i 's/epochs: 12/epochs: twelve/' models/shapes.yaml &&
+				git -c user.name=a -c user.email=a@example.com commit -qam "shapes: train longer" && git push -q origin change`)
+			waitFor(t, func() bool {
+				out, err := shell("AOB_SOCKET=world/state/aob.sock bin/aob pr show 1").CombinedOutput()
+				return err == nil && strings.Contains(string(out), "epochs")
+			})
+		case strings.HasPrefix(word, "bin/"):
+			if out := do(command); strings.TrimSpace(out) == "" && !strings.Contains(command, "validate") {
+				t.Errorf("%s prints nothing", command)
+			}
+		default:
+			continue
+		}
+		ran++
+	}
+	if ran < 10 {
+		t.Errorf("only %d commands were found in the README", ran)
+	}
+}
+
+// freePort puts a free port into a configuration.
+func freePort(t *testing.T, config string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	data, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, []byte(strings.Replace(string(data), "127.0.0.1:8370", l.Addr().String(), 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitFor asks until it is so.
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatal("waited a minute in vain")
+		case <-tick.C:
+		}
+	}
+}
