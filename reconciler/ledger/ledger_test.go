@@ -1,0 +1,145 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+func open(t *testing.T, path string) *Ledger {
+	t.Helper()
+	l, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// must is for calls that a test needs and does not look at.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What was put is there after the file was closed and opened again.
+func TestRemembers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	l := open(t, path)
+	ctx := t.Context()
+	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
+
+	must(t, l.PutGo(ctx, Go{PR: 3, Code: "3f9c2a10", Author: "ada", At: at}))
+	must(t, l.PutGo(ctx, Go{PR: 3, Code: "3f9c2a10", Author: "bob", At: at.Add(time.Hour)})) // the first one counts
+	must(t, l.PutGo(ctx, Go{PR: 2, Code: "00000000", Author: "ada", At: at.Add(-8 * 24 * time.Hour)}))
+	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":1}`)))
+	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":2}`)))
+	must(t, l.PutSaid(ctx, "status/abc/aob/train", "pending one", at))
+	must(t, l.PutSaid(ctx, "status/abc/aob/train", "success two", at.Add(time.Second)))
+	must(t, l.PutSaid(ctx, "status/abd/aob/train", "other", at))
+	device := delivery.Device{Report: delivery.Report{Device: "robot-1", Ring: "north", Sequence: 7}, Seen: at, Healthy: []delivery.Digest{delivery.Sum(nil)}}
+	must(t, l.SaveDevice(ctx, "north", device))
+	must(t, l.SaveDevice(ctx, "north", device))
+	must(t, l.Close())
+
+	l = open(t, path)
+	gos, err := l.Gos(ctx, at.Add(-7*24*time.Hour))
+	must(t, err)
+	if diff := cmp.Diff([]Go{{PR: 3, Code: "3f9c2a10", Author: "ada", At: at}}, gos); diff != "" {
+		t.Error(diff)
+	}
+	clocks, err := l.Clocks(ctx)
+	must(t, err)
+	if got := string(clocks["north"]); got != `{"wave":2}` || len(clocks) != 1 {
+		t.Errorf("clocks: %v", clocks)
+	}
+	said, err := l.Said(ctx, "status/abc/")
+	must(t, err)
+	if diff := cmp.Diff(map[string]Said{"status/abc/aob/train": {Content: "success two", At: at.Add(time.Second), Count: 2}}, said); diff != "" {
+		t.Error(diff)
+	}
+	devices, err := l.Devices(ctx)
+	must(t, err)
+	if diff := cmp.Diff([]delivery.Device{device}, devices); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The rows that a local forge keeps.
+func TestLocalForge(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
+	ctx := t.Context()
+	for _, c := range []struct {
+		branch string
+		want   int
+	}{{"first", 1}, {"second", 2}, {"first", 1}, {"first", 1}, {"third", 3}} {
+		if n, err := l.Number(ctx, c.branch); err != nil || n != c.want {
+			t.Errorf("branch %s has number %d, want %d (%v)", c.branch, n, c.want, err)
+		}
+	}
+	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/train", State: delivery.CheckPending}))
+	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/eval", State: delivery.CheckPending}))
+	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/train", State: delivery.CheckSuccess, Description: "done"}))
+	checks, err := l.Checks(ctx, "abc")
+	must(t, err)
+	if diff := cmp.Diff([]delivery.Check{{Context: "aob/eval", State: delivery.CheckPending}, {Context: "aob/train", State: delivery.CheckSuccess, Description: "done"}}, checks); diff != "" {
+		t.Error(diff)
+	}
+	must(t, l.PutComment(ctx, 1, "<!-- m -->", "one"))
+	must(t, l.PutComment(ctx, 1, "<!-- m -->", "two"))
+	if body, err := l.CommentBody(ctx, 1, "<!-- m -->"); err != nil || body != "two" {
+		t.Errorf("comment %q, %v", body, err)
+	}
+	if body, err := l.CommentBody(ctx, 2, "<!-- m -->"); err != nil || body != "" {
+		t.Errorf("no comment was made, got %q, %v", body, err)
+	}
+	must(t, l.Ask(ctx, 1, "ada", "/aob run 1"))
+	must(t, l.Ask(ctx, 2, "bob", "/aob run 2"))
+	must(t, l.Ask(ctx, 1, "ada", "/aob run 3"))
+	commands, err := l.Commands(ctx, 1)
+	must(t, err)
+	if diff := cmp.Diff([]delivery.Comment{{ID: 1, Author: "ada", Body: "/aob run 1"}, {ID: 2, Author: "ada", Body: "/aob run 3"}}, commands); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What only a person can mend says what to do.
+func TestOpenRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		make func(t *testing.T, path string)
+		want string
+	}{
+		"no database": {func(t *testing.T, path string) {
+			must(t, os.WriteFile(path, []byte(strings.Repeat("no database ", 100)), 0o600))
+		}, "is damaged; move the file away"},
+		"a folder":        {func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, "cannot be used"},
+		"from the future": {future, "written by a newer aob (schema 9); run the newer aob"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			c.make(t, path)
+			_, err := Open(t.Context(), path)
+			if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want Blocked with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func future(t *testing.T, path string) {
+	l, err := Open(context.Background(), path)
+	must(t, err)
+	must(t, l.exec(context.Background(), "PRAGMA user_version = 9"))
+	must(t, l.Close())
+}
