@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"time"
 
@@ -15,9 +16,13 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// A status may be posted about a thousand times on one commit; the last posts
-// are kept for what matters.
-const maxProgressPosts = 40
+// Forges take about a thousand posts of one status on one commit. Progress is
+// posted less and less often, by this factor, so that a run of ten hours needs
+// some fifty posts; past the most, only answers are posted.
+const (
+	progressGrowth   = 1.2
+	maxProgressPosts = 100
+)
 
 // commentMarker finds AOB's one comment on a pull request again. Forges hide it.
 const commentMarker = "report"
@@ -106,7 +111,8 @@ func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Che
 		if said.Count >= maxProgressPosts {
 			return nil
 		}
-		if next := said.At.Add(r.Progress); r.Now().Before(next) {
+		pause := time.Duration(float64(r.Progress) * math.Pow(progressGrowth, float64(said.Count-1)))
+		if next := said.At.Add(pause); r.Now().Before(next) {
 			r.wakeAt(next)
 			return nil
 		}
@@ -160,8 +166,10 @@ func (r *Reconciler) said(ctx context.Context, key string) (Said, error) {
 }
 
 // backoff keeps what failed from being tried again at once.
-type backoff map[string]struct {
-	next  time.Time
+type backoff map[string]failure
+
+type failure struct {
+	next  time.Time // when it may be tried again
 	delay time.Duration
 	err   error
 }
@@ -193,6 +201,12 @@ func (b backoff) note(key string, now time.Time, err error) {
 	}
 	e.next, e.err = now.Add(e.delay), err
 	b[key] = e
+}
+
+// forget drops what was due at the start of a turn and was not tried in it:
+// nobody asks for it any more.
+func (b backoff) forget(start time.Time) {
+	maps.DeleteFunc(b, func(_ string, e failure) bool { return !e.next.After(start) })
 }
 
 // earliest returns when the first of all tries is due again.
