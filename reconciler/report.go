@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"maps"
+	"math"
 	"strings"
 	"time"
 
