@@ -110,15 +110,13 @@ func moved(err error) error {
 	return err
 }
 
+// openedKey is where the ledger keeps which branches were proposed.
+const openedKey = "proposed/"
+
 // propose opens a pull request of AOB's own. Its branch is found again by name,
 // and its commit is a function of its content and of main's, so a repeat is
 // identical. A branch that people have gone on with is left alone.
 func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
-	key := "proposed/" + s.Branch
-	said, err := r.said(ctx, key)
-	if err != nil || said.Content != "" {
-		return err // once is enough: closing it is an answer too
-	}
 	if _, there := r.seen.refs[git.Branch+s.Branch]; !there {
 		if err := r.pushProposal(ctx, s); err != nil {
 			return err
@@ -129,9 +127,8 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 		return err
 	}
 	r.Log.Info("opened a pull request", "pr", number, "branch", s.Branch, "title", s.Title)
-	now := r.Now()
-	r.saidCache[key] = Said{Content: s.Title, At: now, Count: 1}
-	return r.Ledger.PutSaid(ctx, key, s.Title, now)
+	r.seen.opened[s.Branch] = true
+	return r.Ledger.PutSaid(ctx, openedKey+s.Branch, s.Title, r.Now())
 }
 
 func (r *Reconciler) pushProposal(ctx context.Context, s plan.Propose) error {

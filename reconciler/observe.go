@@ -38,8 +38,9 @@ type seen struct {
 	bases      map[[2]string]string
 	results    map[delivery.Digest]json.RawMessage
 	permission map[string]permitted
-	active     bool // a run was running
-	strangers  bool // a proposal waits for somebody's go
+	opened     map[string]bool // branches of AOB's own pull requests, as the ledger knows them; nil until read
+	active     bool            // a run was running
+	strangers  bool            // a proposal waits for somebody's go
 	plan       plan.Plan
 	world      plan.World
 }
@@ -182,6 +183,9 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 	if w.Clocks, err = r.clocks(ctx); err != nil {
 		return w, err
 	}
+	if w.Opened, err = r.opened(ctx); err != nil {
+		return w, err
+	}
 	for _, model := range plan.NeedsHistory(w) {
 		if w.Main.History[model], err = r.history(w.Main.Commit, model); err != nil {
 			return w, fmt.Errorf("history of %s: %w", model, err)
@@ -235,6 +239,21 @@ func (r *Reconciler) clocks(ctx context.Context) (map[string]rollout.State, erro
 		}
 	}
 	return clocks, nil
+}
+
+// opened names the branches of AOB's own pull requests.
+func (r *Reconciler) opened(ctx context.Context) (map[string]bool, error) {
+	if r.seen.opened == nil {
+		list, err := r.Ledger.Said(ctx, openedKey)
+		if err != nil {
+			return nil, err
+		}
+		r.seen.opened = map[string]bool{}
+		for key := range list {
+			r.seen.opened[strings.TrimPrefix(key, openedKey)] = true
+		}
+	}
+	return maps.Clone(r.seen.opened), nil
 }
 
 // proposal reads one pull request's trees and what its author may do.

@@ -186,7 +186,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	p := r.plan(world)
 	failed := r.act(ctx, p.Steps)
 	err = errors.Join(r.report(ctx, p, failed), joined(failed))
-	r.settle(p, failed, err)
+	r.settle(p, failed, err, start)
 	r.view.Store(&Snapshot{World: world, Plan: p, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
 	return r.nextLook(), err
@@ -230,10 +230,11 @@ func (r *Reconciler) wakeAt(t time.Time) {
 	}
 }
 
-// settle remembers what the turn leaves to do.
-func (r *Reconciler) settle(p plan.Plan, failed map[string]error, err error) {
+// settle remembers what the turn that began at start leaves to do.
+func (r *Reconciler) settle(p plan.Plan, failed map[string]error, err error, start time.Time) {
 	r.seen.plan = p
 	r.wakeAt(p.Wake)
+	r.retry.forget(start)
 	r.wakeAt(r.retry.earliest())
 	r.seen.due = r.wakeNext
 	done := len(p.Steps) - len(failed)

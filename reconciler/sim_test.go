@@ -2,11 +2,11 @@ package reconciler
 
 // A small world for the loop: a repository, a forge, runs, evidence and a fleet
 // that live in memory and obey the same interfaces as the real ones. Stories and
-// the property test play in it; nothing in it waits for anything.
+// the property test play in it; nothing in it waits for anything. What must
+// never happen is checked where it would: see sim_rules_test.go.
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,13 +20,13 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
-	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // A sim is one world.
 type sim struct {
-	t       *testing.T
+	fail    func(format string, args ...any) // does not return
+	helper  func()
 	now     time.Time
 	repo    *simRepo
 	forge   *simForge
@@ -35,60 +35,119 @@ type sim struct {
 	fleet   *simFleet
 	ledger  *simLedger
 	loop    *Reconciler
+	server  plan.Server
 	trained map[delivery.Digest]int // by run key: how often it was trained to completion
 	quality map[int]float64         // by epochs: the mAP that a model of so many epochs reaches
+
+	effects int // what the loop did to the world so far
+	crashIn int // effects until the process is killed; 0 is never
+	killed  bool
+	again   time.Time // when the loop wants its next turn
+	failed  error     // of the last turn
 }
 
-func newSim(t *testing.T) *sim {
-	s := &sim{t: t, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), trained: map[delivery.Digest]int{},
-		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72}}
-	s.repo = &simRepo{commits: map[string]simCommit{}, refs: map[string]string{}, blobs: map[string][]byte{}}
-	s.forge = &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}, permission: map[string]delivery.Permission{}, prs: map[int]delivery.PullRequest{}}
+func newSim(t testing.TB) *sim {
+	s := &sim{fail: t.Fatalf, helper: t.Helper, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), trained: map[delivery.Digest]int{},
+		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
+		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
+			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}
+	s.repo = &simRepo{sim: s, commits: map[string]simCommit{}, refs: map[string]string{}, blobs: map[string][]byte{}}
+	s.forge = &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}, permission: map[string]delivery.Permission{}, prs: map[int]*simPR{}}
 	s.runs = &simRuns{sim: s, states: map[delivery.Digest]*delivery.RunState{}}
-	s.signed = &simEvidence{sim: s}
-	s.fleet = &simFleet{sim: s, published: map[string]delivery.Desired{}}
-	s.ledger = newSimLedger()
+	s.signed = newSimEvidence(s)
+	s.fleet = &simFleet{sim: s, published: map[string]delivery.Desired{}, broken: map[delivery.Digest]bool{}}
+	s.ledger = newSimLedger(s)
 	s.restart()
 	return s
 }
 
+// parsed is shared by all worlds: what a file says depends on nothing else.
+var parsed = intent.NewCache(intent.Options{})
+
 // restart is what a crash of aob serve leaves: everything but the loop's memory.
 func (s *sim) restart() {
 	s.loop = (&Reconciler{Repo: s.repo, Forge: s.forge, Runs: s.runs, Evidence: s.signed, Fleet: s.fleet, Ledger: s.ledger,
-		Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}), Main: "main", GitPoll: time.Second, Poll: time.Second,
-		Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
-			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)},
-		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}).Init()
+		Metrics: noMetrics{}, Parser: parsed, Main: "main", GitPoll: time.Second, Poll: time.Second,
+		Server: s.server, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}).Init()
+	s.repo.last = ""
 }
 
-// turn takes one turn, a second later.
+// killed is what the process dies of in the middle of a turn.
+type killed struct{}
+
+// turn takes one turn, a second later. A process that is killed in it is started
+// again.
 func (s *sim) turn() {
 	s.now = s.now.Add(time.Second)
-	_, _ = s.loop.Reconcile(context.Background())
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case killed:
+			s.crashIn = 0
+			s.restart()
+		default:
+			panic(r)
+		}
+	}()
+	s.again, s.failed = s.loop.Reconcile(context.Background())
+}
+
+// effect is called around everything that the loop does to the world. The
+// process may die before it is done, or after.
+func (s *sim) effect() (done func()) {
+	s.effects++
+	if s.crashIn > 0 {
+		if s.crashIn--; s.crashIn == 0 {
+			if s.effects%2 == 0 {
+				panic(killed{})
+			}
+			return func() { panic(killed{}) }
+		}
+	}
+	return func() {}
 }
 
 // settle turns until nothing moves: runs finish, devices report.
 func (s *sim) settle() {
-	s.t.Helper()
-	for i := 0; i < 400; i++ {
-		before := s.fingerprint()
+	s.helper()
+	still := 0
+	for range 1000 {
+		before := fmt.Sprint(s.effects, s.repo.refs, s.fleet.reported)
 		s.turn()
 		s.runs.finishAll()
 		s.fleet.report()
-		s.turn()
-		if s.fingerprint() == before && i > 5 {
+		if fmt.Sprint(s.effects, s.repo.refs, s.fleet.reported) != before || s.runs.active() > 0 {
+			still = 0
+			continue
+		}
+		if still++; still == 5 {
 			return
 		}
+		// Pauses after errors, soaks and the forge's next look go by at once.
+		if next := s.again.Sub(s.now); next > 0 && next < 20*time.Minute {
+			s.now = s.again
+		}
 	}
-	s.t.Fatal("the loop does not settle")
+	s.fail("the loop does not settle")
 }
 
-func (s *sim) fingerprint() string {
-	reports := ""
-	for _, d := range s.fleet.devices {
-		reports += fmt.Sprint(d.Report)
+// quiet fails unless a settled loop rests: nothing is done any more, and the
+// next turn waits for something to happen.
+func (s *sim) quiet() {
+	s.helper()
+	effects, asked := s.effects, s.forge.asked
+	for range 20 {
+		s.turn()
+		if !s.again.After(s.now) {
+			s.fail("a settled loop wants its next turn at once; the last plan:\n%s", s.loop.seen.plan)
+		}
 	}
-	return fmt.Sprint(s.repo.refs, s.forge.statuses, len(s.signed.statements), s.fleet.published, reports, len(s.runs.states), s.runs.active())
+	if s.effects != effects {
+		s.fail("a settled loop did %d things more; the last plan:\n%s", s.effects-effects, s.loop.seen.plan)
+	}
+	if s.forge.asked-asked > 30 {
+		s.fail("a settled loop asked the forge %d times in 20 turns", s.forge.asked-asked)
+	}
 }
 
 type noMetrics struct{}
@@ -105,10 +164,11 @@ type simCommit struct {
 	parents []string
 	files   map[string]string // path to blob
 	when    time.Time
-	message string
+	number  int // the order in which commits were made
 }
 
 type simRepo struct {
+	sim     *sim
 	commits map[string]simCommit
 	refs    map[string]string
 	blobs   map[string][]byte
@@ -120,12 +180,14 @@ func hash(v any) string { return delivery.DigestOf("git", v).Hex()[:40] }
 
 func (r *simRepo) write(parents []string, files map[string]string, when time.Time, message string) string {
 	id := hash([]any{parents, files, when, message})
-	r.commits[id] = simCommit{parents, files, when, message}
+	if _, ok := r.commits[id]; !ok {
+		r.commits[id] = simCommit{parents, files, when, len(r.commits)}
+	}
 	return id
 }
 
-// commit changes files on a branch; "" removes one.
-func (r *simRepo) commit(branch, from string, when time.Time, files map[string]string) string {
+// with returns a commit's files with some of them changed; "" removes one.
+func (r *simRepo) with(from string, files map[string]string) map[string]string {
 	next := maps.Clone(r.commits[from].files)
 	if next == nil {
 		next = map[string]string{}
@@ -139,13 +201,23 @@ func (r *simRepo) commit(branch, from string, when time.Time, files map[string]s
 		r.blobs[b] = []byte(content)
 		next[path] = b
 	}
+	return next
+}
+
+// commit changes files on a branch; "" removes one.
+func (r *simRepo) commit(branch, from string, when time.Time, files map[string]string) string {
 	var parents []string
 	if from != "" {
 		parents = []string{from}
 	}
-	id := r.write(parents, next, when, "change")
+	id := r.write(parents, r.with(from, files), when, "change")
 	r.refs[git.Branch+branch] = id
 	return id
+}
+
+// read returns a file of a commit; "" where it is not there.
+func (r *simRepo) read(commit, path string) string {
+	return string(r.blobs[r.commits[commit].files[path]])
 }
 
 func (r *simRepo) Observe(context.Context) (map[string]string, bool, error) {
@@ -176,35 +248,34 @@ func (r *simRepo) Files(commit string) ([]git.File, error) {
 
 func (r *simRepo) Blob(hash string, _ int64) ([]byte, error) { return r.blobs[hash], nil }
 
+// ancestors lists a commit and its history, newest first, children before parents.
 func (r *simRepo) ancestors(commit string) []string {
+	seen := map[string]bool{"": true}
 	var list []string
-	seen := map[string]bool{}
 	queue := []string{commit}
 	for len(queue) > 0 {
 		c := queue[0]
 		queue = queue[1:]
-		if c == "" || seen[c] {
-			continue
+		if !seen[c] {
+			seen[c] = true
+			list = append(list, c)
+			queue = append(queue, r.commits[c].parents...)
 		}
-		seen[c] = true
-		list = append(list, c)
-		queue = append(queue, r.commits[c].parents...)
 	}
+	slices.SortFunc(list, func(a, b string) int { return r.commits[b].number - r.commits[a].number })
 	return list
 }
 
 func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
 	var out []git.FileVersion
-	for c := head; c != ""; {
+	for _, c := range r.ancestors(head) {
 		parent := ""
 		if p := r.commits[c].parents; len(p) > 0 {
 			parent = p[0]
 		}
-		now, before := r.commits[c].files[path], r.commits[parent].files[path]
-		if now != before {
+		if now := r.commits[c].files[path]; now != r.commits[parent].files[path] {
 			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when})
 		}
-		c = parent
 	}
 	return out, nil
 }
@@ -220,17 +291,11 @@ func (r *simRepo) MergeBase(a, b string) (string, error) {
 }
 
 func (r *simRepo) Commit(parents []string, files map[string][]byte, author git.Author, message string) (string, error) {
-	next := maps.Clone(r.commits[parents[0]].files)
+	text := map[string]string{}
 	for path, data := range files {
-		if data == nil {
-			delete(next, path)
-			continue
-		}
-		b := hash(string(data))
-		r.blobs[b] = data
-		next[path] = b
+		text[path] = string(data)
 	}
-	return r.write(parents, next, author.When, message), nil
+	return r.write(parents, r.with(parents[0], text), author.When, message), nil
 }
 
 func (r *simRepo) Author(commit string) (string, string, time.Time, error) {
@@ -238,6 +303,10 @@ func (r *simRepo) Author(commit string) (string, string, time.Time, error) {
 }
 
 func (r *simRepo) Push(_ context.Context, hash, ref, old string) error {
+	defer r.sim.effect()()
+	if r.down {
+		return errors.New("git is down")
+	}
 	if r.refs[ref] == hash {
 		return nil
 	}
@@ -250,61 +319,123 @@ func (r *simRepo) Push(_ context.Context, hash, ref, old string) error {
 
 // ---- forge
 
+// A simPR is a pull request, open or closed. Its head is its branch's.
+type simPR struct {
+	delivery.PullRequest
+	closed bool
+}
+
 type simForge struct {
 	sim        *sim
-	prs        map[int]delivery.PullRequest
+	prs        map[int]*simPR
 	statuses   map[string]map[string]delivery.Check
 	comments   map[int]string
-	commands   []delivery.Comment
+	commands   []simCommand
 	permission map[string]delivery.Permission
+	were       map[int][]string // every commit that a pull request has been at, as listed
 	down       bool
+	busy       bool                   // answers 429
+	old        []delivery.PullRequest // not nil: the API shows this, and not what is so by now
 	posts      int
+	asked      int
 	made       int // comments made, not edited
 }
 
+type simCommand struct {
+	pr int // 0 is every one
+	delivery.Comment
+}
+
+// open opens a pull request of a branch, or opens its own again.
 func (f *simForge) open(branch, author string) int {
+	for n, p := range f.prs {
+		if p.HeadRef == branch {
+			p.closed = false
+			return n
+		}
+	}
 	n := len(f.prs) + 1
-	f.prs[n] = delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main"}
+	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main"}}
 	return n
 }
 
-var errDown = errors.New("the forge is down")
-
-func (f *simForge) PullRequests(context.Context) ([]delivery.PullRequest, error) {
-	if f.down {
-		return nil, errDown
+// head returns a pull request's commit.
+func (f *simForge) head(p *simPR) string {
+	if p.Fork {
+		return f.sim.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, p.Number)]
 	}
-	var list []delivery.PullRequest
-	for _, p := range f.prs {
-		head, ok := f.sim.repo.refs[git.Branch+p.HeadRef]
-		if !ok {
-			continue
-		}
-		p.Head = head
-		list = append(list, p)
-	}
-	slices.SortFunc(list, func(a, b delivery.PullRequest) int { return a.Number - b.Number })
-	return list, nil
+	return f.sim.repo.refs[git.Branch+p.HeadRef]
 }
 
-func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check) error {
-	if f.down {
-		return errDown
+// list returns the open pull requests.
+func (f *simForge) list() []delivery.PullRequest {
+	list := []delivery.PullRequest{}
+	for _, n := range slices.Sorted(maps.Keys(f.prs)) {
+		if p := f.prs[n]; !p.closed && f.head(p) != "" {
+			pr := p.PullRequest
+			pr.Head = f.head(p)
+			if f.were == nil {
+				f.were = map[int][]string{}
+			}
+			if !slices.Contains(f.were[n], pr.Head) {
+				f.were[n] = append(f.were[n], pr.Head)
+			}
+			list = append(list, pr)
+		}
 	}
-	if f.statuses[commit] == nil {
-		f.statuses[commit] = map[string]delivery.Check{}
-	}
-	f.statuses[commit][c.Context] = c
-	f.posts++
-	if c.Context == delivery.ContextRelease && c.State == delivery.CheckSuccess {
-		f.sim.checkGreen(commit, c)
+	return list
+}
+
+// heads returns the commits that a pull request has been seen at.
+func (f *simForge) heads(p *simPR) []string { return f.were[p.Number] }
+
+func (f *simForge) well() error {
+	f.asked++
+	switch {
+	case f.down:
+		return errors.New("the forge is down")
+	case f.busy:
+		return delivery.Wait{For: 3 * time.Second, What: "the forge asks for time"}
 	}
 	return nil
 }
 
-func (f *simForge) Comment(_ context.Context, pr int, _, body string) error {
-	if f.down {
-		return errDown
+func (f *simForge) PullRequests(context.Context) ([]delivery.PullRequest, error) {
+	if err := f.well(); err != nil {
+		return nil, err
+	}
+	if f.old != nil {
+		return slices.Clone(f.old), nil
+	}
+	return f.list(), nil
+}
+
+func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check) error {
+	defer f.sim.effect()()
+	if err := f.well(); err != nil {
+		return err
+	}
+	if f.statuses[commit] == nil {
+		f.statuses[commit] = map[string]delivery.Check{}
+	}
+	if f.statuses[commit][c.Context] == c {
+		return nil // at least once, and a repeat is identical
+	}
+	f.statuses[commit][c.Context] = c
+	f.posts++
+	if c.Context == delivery.ContextRelease && c.State == delivery.CheckSuccess {
+		f.sim.checkGreen(commit)
+	}
+	return nil
+}
+
+func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error {
+	defer f.sim.effect()()
+	if err := f.well(); err != nil {
+		return err
+	}
+	if marker != commentMarker {
+		f.sim.fail("a comment on #%d has the marker %q, so it would be a second one", pr, marker)
 	}
 	if _, ok := f.comments[pr]; !ok {
 		f.made++
@@ -313,362 +444,43 @@ func (f *simForge) Comment(_ context.Context, pr int, _, body string) error {
 	return nil
 }
 
-func (f *simForge) Commands(context.Context, int) ([]delivery.Comment, error) { return f.commands, nil }
-
-func (f *simForge) Permission(_ context.Context, user string) (delivery.Permission, error) {
-	if f.down {
-		return "", errDown
+func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {
+	if err := f.well(); err != nil {
+		return nil, err
 	}
-	if p, ok := f.permission[user]; ok {
-		return p, nil
-	}
-	return delivery.PermissionWrite, nil
-}
-
-func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, error) {
-	for n, p := range f.prs {
-		if p.HeadRef == head {
-			return n, nil
+	var list []delivery.Comment
+	for _, c := range f.commands {
+		if c.pr == 0 || c.pr == pr {
+			list = append(list, c.Comment)
 		}
 	}
-	n := f.open(head, "aob")
-	p := f.prs[n]
-	p.Title = title
-	f.prs[n] = p
-	return n, nil
-}
-
-// ---- runs
-
-type simRuns struct {
-	sim    *sim
-	states map[delivery.Digest]*delivery.RunState
-	fail   map[delivery.RunKind]string // kinds that end failed, with the reason
-}
-
-func (r *simRuns) Start(_ context.Context, spec delivery.RunSpec) error {
-	if s, ok := r.states[spec.Key]; ok {
-		if s.Phase == delivery.RunDied || s.Phase == delivery.RunStopped {
-			s.Phase = delivery.RunRunning
-			s.Attempt++
-		}
-		return nil
-	}
-	r.states[spec.Key] = &delivery.RunState{Spec: spec, Phase: delivery.RunRunning, Attempt: 1, Started: r.sim.now}
-	return nil
-}
-
-func (r *simRuns) Observe() ([]delivery.RunState, error) {
-	var list []delivery.RunState
-	for _, s := range r.states {
-		c := *s
-		c.Result = nil
-		list = append(list, c)
-	}
-	slices.SortFunc(list, func(a, b delivery.RunState) int { return strings.Compare(string(a.Spec.Key), string(b.Spec.Key)) })
 	return list, nil
 }
 
-func (r *simRuns) State(key delivery.Digest) (delivery.RunState, error) {
-	if s, ok := r.states[key]; ok {
-		return *s, nil
+func (f *simForge) comment(pr int, author, body string) {
+	f.commands = append(f.commands, simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body}})
+}
+
+func (f *simForge) Permission(_ context.Context, user string) (delivery.Permission, error) {
+	if err := f.well(); err != nil {
+		return "", err
 	}
-	return delivery.RunState{}, nil
+	return f.may(user), nil
 }
 
-func (r *simRuns) End(_ context.Context, key delivery.Digest, _ string) error {
-	if s, ok := r.states[key]; ok && s.Phase == delivery.RunRunning {
-		s.Phase = delivery.RunStopped
+func (f *simForge) may(user string) delivery.Permission {
+	if p, ok := f.permission[user]; ok {
+		return p
 	}
-	return nil
+	return delivery.PermissionWrite
 }
 
-func (r *simRuns) Retry(key delivery.Digest) error { return r.Remove(key) }
-func (r *simRuns) Remove(key delivery.Digest) error {
-	delete(r.states, key)
-	return nil
-}
-
-func (r *simRuns) active() int {
-	n := 0
-	for _, s := range r.states {
-		if s.Phase == delivery.RunRunning {
-			n++
-		}
+func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, error) {
+	defer f.sim.effect()()
+	if err := f.well(); err != nil {
+		return 0, err
 	}
-	return n
-}
-
-func (r *simRuns) finishAll() {
-	for _, key := range slices.Sorted(maps.Keys(r.states)) {
-		r.finish(key)
-	}
-}
-
-// finish ends a running run with the result that its content decides.
-func (r *simRuns) finish(key delivery.Digest) {
-	s := r.states[key]
-	if s.Phase != delivery.RunRunning {
-		return
-	}
-	if why, ok := r.fail[s.Spec.Kind]; ok {
-		s.Phase, s.Error = delivery.RunFailed, why
-		return
-	}
-	var result any
-	switch spec := s.Spec; spec.Kind {
-	case delivery.RunData:
-		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset), Training: delivery.DigestOf("training", spec.Data.Dataset),
-			Images: map[string]int{"train": 100, "valid": 30, "test": 50}, Truths: map[string]int{}}
-		for _, e := range spec.Data.EvalSets {
-			d.EvalSets = append(d.EvalSets, delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", e), Count: 50})
-		}
-		result = d
-	case delivery.RunTrain:
-		r.sim.trained[key]++
-		bundle := delivery.DigestOf("bundle", key)
-		r.sim.signed.bundles = append(r.sim.signed.bundles, simBundle{bundle, spec.Train.Spec.Train.Epochs})
-		result = delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000, Attempts: 1}
-	case delivery.RunEval:
-		q := r.sim.qualityOf(spec.Eval.Bundle)
-		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect), Protocol: spec.Eval.Protocol, Images: 50,
-			Values: map[string]float64{"mAP": q, "AP50": q}, Truths: map[string]int{}, Classes: spec.Eval.Classes.Names(), Resamples: map[string]delivery.Samples{"mAP": spread(q), "AP50": spread(q)}}
-		for _, c := range set.Classes {
-			set.Truths[c], set.Values["AP/"+c], set.Resamples["AP/"+c] = 100, q, spread(q)
-		}
-		result = set
-	case delivery.RunCompare:
-		a, b := r.sim.qualityOf(spec.Compare.Candidate.Bundle), r.sim.qualityOf(spec.Compare.Baseline.Bundle)
-		c := delivery.CompareResult{Images: 50, Classes: spec.Compare.Candidate.Classes.Names(), Metrics: map[string]delivery.Difference{}}
-		for _, m := range append([]string{"mAP", "AP50"}, prefixedAll("AP/", c.Classes)...) {
-			c.Metrics[m] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: spread(a - b)}
-		}
-		result = c
-	}
-	data, err := json.Marshal(result)
-	if err != nil {
-		r.sim.t.Fatal(err)
-	}
-	s.Phase, s.Result, s.Ended = delivery.RunDone, data, r.sim.now
-}
-
-func prefixedAll(prefix string, names []string) []string {
-	out := make([]string, len(names))
-	for i, n := range names {
-		out[i] = prefix + n
-	}
-	return out
-}
-
-// spread is a narrow bootstrap around a value.
-func spread(v float64) delivery.Samples {
-	s := make(delivery.Samples, 101)
-	for i := range s {
-		s[i] = v + float64(i-50)*0.0001
-	}
-	return s
-}
-
-// ---- evidence
-
-type simBundle struct {
-	digest delivery.Digest
-	epochs int
-}
-
-type simEvidence struct {
-	sim        *sim
-	bundles    []simBundle
-	statements []simStatement
-}
-
-type simStatement struct {
-	bundle    delivery.Digest
-	kind      string
-	predicate any
-}
-
-func (s *sim) qualityOf(bundle delivery.Digest) float64 {
-	for _, b := range s.signed.bundles {
-		if b.digest == bundle {
-			return s.quality[b.epochs]
-		}
-	}
-	return 0
-}
-
-func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind string, predicate any) error {
-	for _, s := range e.statements {
-		if s.bundle == bundle && s.kind == kind && delivery.DigestOf("p", s.predicate) == delivery.DigestOf("p", predicate) {
-			return nil
-		}
-	}
-	e.statements = append(e.statements, simStatement{bundle, kind, predicate})
-	return nil
-}
-
-func (e *simEvidence) Evidence(context.Context, plan.World) (plan.Evidence, error) {
-	out := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
-		Verdicts: map[delivery.Digest]bool{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}}
-	for _, b := range e.bundles {
-		out.Bundles[b.digest] = plan.Bundle{Model: delivery.DigestOf("m", b.digest), Signature: delivery.DigestOf("s", b.digest), Size: 1_000_000}
-	}
-	for _, s := range e.statements {
-		switch p := s.predicate.(type) {
-		case delivery.Training:
-			if _, ok := out.BySpec[p.Spec]; !ok {
-				out.BySpec[p.Spec] = plan.Trained{Bundle: s.bundle, Training: p}
-			}
-			out.ByRun[p.Run] = plan.Trained{Bundle: s.bundle, Training: p}
-		case delivery.Scores:
-			out.Scores[p.Key] = p
-		case delivery.Verdict:
-			out.Verdicts[p.Key] = true
-		case delivery.ReleaseStatement:
-			out.Releases = append(out.Releases, p)
-		case delivery.Acceptance:
-			out.Accepted[p.Model] = append(out.Accepted[p.Model], p)
-		case delivery.Abort:
-			out.Aborts = append(out.Aborts, p)
-		}
-	}
-	return out, nil
-}
-
-// ---- fleet
-
-type simFleet struct {
-	sim       *sim
-	published map[string]delivery.Desired
-	devices   []delivery.Device
-	broken    map[delivery.Digest]bool // bundles that fail on devices
-	downloads int
-}
-
-func (f *simFleet) add(ring string, ids ...string) {
-	for _, id := range ids {
-		f.devices = append(f.devices, delivery.Device{Report: delivery.Report{Device: id, Ring: ring, Labels: map[string]string{"site": "demo"}, Phase: delivery.DeviceIdle}, Seen: f.sim.now})
-	}
-}
-
-func (f *simFleet) Publish(_ context.Context, d delivery.Desired) error {
-	d.Version = f.published[d.Ring].Version + 1
-	d.Expires = f.sim.now.Add(24 * time.Hour)
-	f.published[d.Ring] = d
-	return nil
-}
-
-func (f *simFleet) Published(ring string) (delivery.Desired, bool) {
-	d, ok := f.published[ring]
-	return d, ok
-}
-
-func (f *simFleet) Devices() []delivery.Device { return slices.Clone(f.devices) }
-
-// report lets every device do what it is told, and say so.
-func (f *simFleet) report() {
-	for i := range f.devices {
-		d := &f.devices[i]
-		want, ok := f.published[d.Report.Ring]
-		d.Seen = f.sim.now
-		if !ok || want.Version <= d.Report.Desired {
-			continue
-		}
-		target := &want.Release
-		if !want.InWave(d.Report.Device) {
-			target = want.Previous
-		}
-		d.Report.Desired = want.Version
-		d.Report.Sequence++
-		if target == nil || target.Bundle == d.Report.Bundle {
-			continue
-		}
-		if f.broken[target.Bundle] {
-			d.Report.Phase, d.Report.Failed, d.Report.Why = delivery.DeviceFailed, target.Bundle, "golden mismatch"
-			continue
-		}
-		if !slices.Contains(d.Healthy, target.Bundle) {
-			f.downloads++
-			d.Healthy = append(d.Healthy, target.Bundle)
-		}
-		d.Report.Bundle, d.Report.Release, d.Report.Phase, d.Report.Failed = target.Bundle, target.Version, delivery.DeviceHealthy, ""
-	}
-}
-
-// ---- ledger
-
-type simLedger struct {
-	gos    []ledger.Go
-	clocks map[string]json.RawMessage
-	said   map[string]Said
-	full   bool
-}
-
-func newSimLedger() *simLedger {
-	return &simLedger{clocks: map[string]json.RawMessage{}, said: map[string]Said{}}
-}
-
-var errFull = delivery.Blocked{What: "the disk under the ledger is full", Do: "free some space"}
-
-func (l *simLedger) Gos(context.Context, time.Time) ([]ledger.Go, error) { return l.gos, nil }
-func (l *simLedger) PutGo(_ context.Context, g ledger.Go) error {
-	l.gos = append(l.gos, g)
-	return nil
-}
-func (l *simLedger) Clocks(context.Context) (map[string]json.RawMessage, error) { return l.clocks, nil }
-func (l *simLedger) PutClock(_ context.Context, fleet string, s json.RawMessage) error {
-	if l.full {
-		return errFull
-	}
-	l.clocks[fleet] = s
-	return nil
-}
-func (l *simLedger) Said(_ context.Context, prefix string) (map[string]Said, error) {
-	out := map[string]Said{}
-	for k, s := range l.said {
-		if strings.HasPrefix(k, prefix) {
-			out[k] = s
-		}
-	}
-	return out, nil
-}
-func (l *simLedger) PutSaid(_ context.Context, key, content string, at time.Time) error {
-	if l.full {
-		return errFull
-	}
-	l.said[key] = Said{Content: content, At: at, Count: l.said[key].Count + 1}
-	return nil
-}
-
-// checkGreen is the invariant that the property test is about: green only with
-// the evidence, on a tree that holds the file which the evidence yields.
-func (s *sim) checkGreen(commit string, c delivery.Check) {
-	s.t.Helper()
-	if strings.HasPrefix(c.Description, "no model change") || strings.Contains(c.Description, "removed; nothing to train") || strings.Contains(c.Description, "rolls back to version") || s.repo.refs[git.Branch+"main"] == commit {
-		return
-	}
-	files := s.repo.commits[commit].files
-	for path, blob := range files {
-		name, ok := strings.CutSuffix(strings.TrimPrefix(path, "models/"), ".release.yaml")
-		if !ok || !strings.Contains(c.Description, name+": version") {
-			continue
-		}
-		doc := intent.ParseFile(intent.File{Path: path, Size: int64(len(s.repo.blobs[blob])), Data: s.repo.blobs[blob]}, intent.Options{})
-		release := doc.Release()
-		if release == nil {
-			s.t.Fatalf("green on %s, whose release file of %s does not parse", commit, name)
-		}
-		model := intent.ParseFile(intent.File{Path: "models/" + name + ".yaml", Size: int64(len(s.repo.blobs[files["models/"+name+".yaml"]])), Data: s.repo.blobs[files["models/"+name+".yaml"]]}, intent.Options{})
-		evidence := false
-		for _, st := range s.signed.statements {
-			if r, ok := st.predicate.(delivery.ReleaseStatement); ok && delivery.SameRelease(r.File, *release) && r.Spec == model.Spec() {
-				evidence = true
-			}
-		}
-		if !evidence {
-			s.t.Fatalf("green on %s for %s without a release statement for its content: %s", commit, name, c.Description)
-		}
-		return
-	}
-	s.t.Fatalf("green on %s whose tree holds no release file: %s", commit, c.Description)
+	n := f.open(head, "aob")
+	f.prs[n].Title = title
+	return n, nil
 }

@@ -3,10 +3,10 @@ package reconciler
 // The cases of the design's section 9, as stories in a small world.
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
@@ -38,21 +38,21 @@ func (s *sim) check(commit, context string) delivery.Check { return s.forge.stat
 func (s *sim) head(branch string) string { return s.repo.refs[git.Branch+branch] }
 
 func (s *sim) want(branch string, state delivery.CheckState, words ...string) {
-	s.t.Helper()
+	s.helper()
 	c := s.check(s.head(branch), delivery.ContextRelease)
 	if c.State != state {
-		s.t.Fatalf("%s: aob/release is %q (%s), want %s\nall: %v", branch, c.State, c.Description, state, s.forge.statuses[s.head(branch)])
+		s.fail("%s: aob/release is %q (%s), want %s\nall: %v", branch, c.State, c.Description, state, s.forge.statuses[s.head(branch)])
 	}
 	for _, w := range words {
 		if !strings.Contains(c.Description, w) {
-			s.t.Errorf("%s: aob/release says %q, want it to mention %q", branch, c.Description, w)
+			s.fail("%s: aob/release says %q, want it to mention %q", branch, c.Description, w)
 		}
 	}
 }
 
 // merge merges a green branch as a forge does, with two parents.
 func (s *sim) merge(branch string) string {
-	s.t.Helper()
+	s.helper()
 	s.want(branch, delivery.CheckSuccess)
 	head, main := s.head(branch), s.head("main")
 	id := s.repo.write([]string{main, head}, s.merged(main, head), s.now, "merge "+branch)
@@ -166,7 +166,7 @@ func TestSettledIsQuiet(t *testing.T) {
 		t.Errorf("a settled world moved: %d posts, want %d", s.forge.posts, posts)
 	}
 	statements := len(s.signed.statements)
-	s.ledger = newSimLedger()
+	s.ledger = newSimLedger(s)
 	s.restart()
 	s.settle()
 	if s.head("first") != head || len(s.signed.statements) != statements || s.forge.made != 1 {
@@ -217,7 +217,7 @@ func TestForcePushDuringTraining(t *testing.T) {
 
 // untilTraining turns until a training runs, finishing nothing but data runs.
 func (s *sim) untilTraining() {
-	s.t.Helper()
+	s.helper()
 	for i := 0; i < 20; i++ {
 		s.turn()
 		for key, r := range s.runs.states {
@@ -229,16 +229,7 @@ func (s *sim) untilTraining() {
 			return
 		}
 	}
-	s.t.Fatal("nothing is trained")
-}
-
-func (r *simRuns) running(kind delivery.RunKind) delivery.Digest {
-	for key, s := range r.states {
-		if s.Spec.Kind == kind && s.Phase == delivery.RunRunning {
-			return key
-		}
-	}
-	return ""
+	s.fail("nothing is trained")
 }
 
 // Case 11: only what passed its gates in a PR ships, whatever the road.
@@ -265,6 +256,7 @@ func TestMainPushedDirectly(t *testing.T) {
 	if !opened {
 		t.Error("no pull request sets the file back")
 	}
+	s.quiet()
 }
 
 // Forks and strangers cost nothing until someone with write permission says so.
@@ -279,12 +271,12 @@ func TestStrangersWaitForAGo(t *testing.T) {
 	}
 	s.want("first", delivery.CheckPending, "/aob run ")
 	_, code, _ := strings.Cut(s.check(s.head("first"), delivery.ContextRelease).Description, "/aob run ")
-	s.forge.commands = []delivery.Comment{{Author: "stranger", Body: "/aob run " + code}}
+	s.forge.comment(0, "stranger", "/aob run "+code)
 	s.settle()
 	if len(s.runs.states) != 0 {
 		t.Fatal("a stranger gave himself a go")
 	}
-	s.forge.commands = append(s.forge.commands, delivery.Comment{Author: "maintainer", Body: "/aob run " + code})
+	s.forge.comment(0, "maintainer", "/aob run "+code)
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
 }
@@ -299,7 +291,7 @@ func TestAbortAndQuarantine(t *testing.T) {
 	s.propose("second", 14)
 	s.settle()
 	merged := s.merge("second")
-	bad := s.signed.bundles[len(s.signed.bundles)-1].digest
+	bad := s.signed.last()
 	s.fleet.broken = map[delivery.Digest]bool{bad: true}
 	s.settle()
 	if got := s.serving(); got != "1 1 1" {
@@ -318,12 +310,14 @@ func TestAbortAndQuarantine(t *testing.T) {
 		t.Fatal("no pull request takes the bad version back")
 	}
 	s.want(branch, delivery.CheckSuccess, "rolls back to version 1")
+	s.quiet()
 	s.merge(branch)
 	s.settle()
 	// What is quarantined does not come back.
 	s.propose("again", 14)
 	s.settle()
 	s.want("again", delivery.CheckFailure, "quarantined")
+	s.quiet()
 }
 
 // Case 12: while the forge is down nothing is ended, and afterwards everything
@@ -427,5 +421,29 @@ func TestMainMoves(t *testing.T) {
 	s.settle()
 	// The other is judged against the new release, and becomes version 2.
 	s.want("second", delivery.CheckSuccess, "version 2", "version 1: 0.6000")
-	_ = context.Background()
+}
+
+// A fork's branch cannot be pushed to: the author is told what to do. Once the
+// pull request is closed nothing is tried for it any more.
+func TestForkIsBlockedAndForgotten(t *testing.T) {
+	s, main := begun(t)
+	n := s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.settle()
+	c := s.check(s.forge.head(s.forge.prs[n]), delivery.ContextRelease)
+	if c.State != delivery.CheckFailure || !strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
+		t.Errorf("a fork that is ready: %s: %s", c.State, c.Description)
+	}
+	s.forge.prs[n].closed = true
+	s.settle()
+	s.now = s.now.Add(time.Hour)
+	s.turn()
+	s.quiet()
+}
+
+// fork opens a pull request from another repository.
+func (s *sim) fork(branch, author, from string, files map[string]string) int {
+	n := s.forge.open(branch, author)
+	s.forge.prs[n].Fork = true
+	s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)] = s.repo.write([]string{from}, s.repo.with(from, files), s.now, branch)
+	return n
 }

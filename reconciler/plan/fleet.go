@@ -167,7 +167,7 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	q := m.w.Main.Intent.Quarantines[f.Runs]
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
 	q.Entries = append(slices.Clone(q.Entries), delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
-	m.step(Propose{Branch: fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short()), Base: m.w.Main.Commit, Title: title,
+	m.propose(Propose{Branch: fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short()), Base: m.w.Main.Commit, Title: title,
 		Restore: restore, Quarantine: &q,
 		Body: fmt.Sprintf("Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.", f.Name, why)})
 }

@@ -241,7 +241,7 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 		restore["models/"+model+".yaml"] = commit
 		title = fmt.Sprintf("%s: back to version %d", model, before[0].Version)
 	}
-	m.step(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model, named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
+	m.propose(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model, named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
 		Title: title, Restore: restore,
 		Body: why + ".\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs."})
 }

@@ -69,6 +69,13 @@ func (m *maker) step(s Step) {
 	}
 }
 
+// propose opens a pull request of AOB's own, once: closing it is an answer too.
+func (m *maker) propose(p Propose) {
+	if !m.w.Opened[p.Branch] {
+		m.step(p)
+	}
+}
+
 // wake asks for a turn at t at the latest.
 func (m *maker) wake(t time.Time) {
 	if !t.IsZero() && (m.plan.Wake.IsZero() || t.Before(m.plan.Wake)) {

@@ -20,6 +20,7 @@ type World struct {
 	Devices        map[string][]delivery.Device // by ring
 	Clocks         map[string]rollout.State     // by fleet
 	Published      map[string]delivery.Desired  // by ring: what devices read now
+	Opened         map[string]bool              // branches of AOB's own pull requests: opened once, whatever became of them
 	Server         Server
 }
 

@@ -1,0 +1,249 @@
+package reconciler
+
+// What must never happen, whatever the order of events. These checks look at
+// trees, signed statements and devices, and share no code with the decisions
+// that they check: no plan, no words of a status.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// tree parses what a commit asks for.
+func (s *sim) tree(commit string) (delivery.Intent, []delivery.Complaint) {
+	files, _ := s.repo.Files(commit)
+	sources := make([]intent.File, len(files))
+	for i, f := range files {
+		sources[i] = intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Data: s.repo.blobs[f.Hash]}
+	}
+	return parsed.Parse(sources)
+}
+
+func (s *sim) main() string { return s.repo.refs[git.Branch+"main"] }
+
+// accepted reports whether there is an acceptance of a release.
+func (s *sim) accepted(model string, r delivery.Release) bool {
+	return slices.ContainsFunc(s.signed.index.Accepted[model], func(a delivery.Acceptance) bool {
+		return a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version
+	})
+}
+
+// quarantined reports whether main forbids a bundle.
+func (s *sim) quarantined(model string, bundle delivery.Digest) bool {
+	main, _ := s.tree(s.main())
+	_, held := main.Quarantines[model].Holds(bundle)
+	return held
+}
+
+// checkGreen is called when aob/release turns to success on a commit.
+func (s *sim) checkGreen(commit string) {
+	if commit == s.main() {
+		s.checkMainGreen(commit)
+		return
+	}
+	head, complaints := s.tree(commit)
+	if len(complaints) > 0 {
+		s.fail("green on %.8s, whose tree cannot be read: %s", commit, complaints[0])
+	}
+	from, _ := s.repo.MergeBase(commit, s.main())
+	base, _ := s.tree(from)
+	for name, mdl := range head.Models {
+		release, named := head.Releases[name]
+		was, before := base.Models[name]
+		wasRelease, wasNamed := base.Releases[name]
+		sameSpec := before && was.Spec().Digest() == mdl.Spec().Digest()
+		switch {
+		case sameSpec && named == wasNamed && delivery.SameRelease(release, wasRelease):
+			continue // unchanged
+		case sameSpec && !named:
+			continue // no release is asked for any more
+		case !named:
+			s.fail("green on %.8s, which changes %s and holds no release file", commit, name)
+		case release.Spec != mdl.Spec().Digest():
+			s.fail("green on %.8s, whose release file of %s names another spec than the tree's", commit, name)
+		case s.quarantined(name, release.Bundle):
+			s.fail("green on %.8s, whose release of %s is quarantined", commit, name)
+		case s.accepted(name, release):
+			continue // a rollback
+		}
+		s.checkEvidence(fmt.Sprintf("green on %.8s", commit), name, release, head)
+	}
+}
+
+// checkEvidence fails unless signed statements say that a bundle was made of
+// exactly a release's spec, and that all gates of main pass it.
+func (s *sim) checkEvidence(what, name string, release delivery.Release, tree delivery.Intent) {
+	ran, ok := s.signed.bundles[release.Bundle]
+	if want := tree.Models[name].Spec(); !ok || delivery.DigestOf("train", ran.Spec.Train) != delivery.DigestOf("train", want.Train) || delivery.DigestOf("classes", ran.Spec.Classes) != delivery.DigestOf("classes", want.Classes) {
+		s.fail("%s: bundle %s of %s was not trained from the tree's spec", what, release.Bundle.Short(), name)
+	}
+	i := slices.IndexFunc(s.signed.index.Releases, func(r delivery.ReleaseStatement) bool {
+		return r.Model == name && r.Bundle == release.Bundle && r.Spec == release.Spec && delivery.SameRelease(r.File, release)
+	})
+	if i < 0 {
+		s.fail("%s: no release statement says what the release file of %s says", what, name)
+	}
+	main, _ := s.tree(s.main())
+	gates := main.Covering(name)
+	if len(gates)+len(tree.Covering(name)) == 0 {
+		s.fail("%s: no gate covers %s", what, name)
+	}
+	for _, g := range gates {
+		s.checkPasses(what, main.Gates[g], release.Bundle, s.signed.index.Releases[i].Baseline)
+	}
+}
+
+// checkPasses fails unless a bundle has signed scores on a gate's eval set that
+// keep all its bounds.
+func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline delivery.Digest) {
+	scores, ok := s.scores(bundle, g.Evaluate)
+	if !ok {
+		s.fail("%s: no signed scores of bundle %s on the eval set of gate %s", what, bundle.Short(), g.Name)
+	}
+	for _, c := range g.Checks {
+		value := scores.Scores.Values[c.Metric]
+		if c.Min != nil && value < *c.Min {
+			s.fail("%s: %s %.4f is below %g of gate %s", what, c.Metric, value, *c.Min, g.Name)
+		}
+		if c.MaxDrop == nil || baseline == "" || baseline == bundle {
+			continue
+		}
+		base, ok := s.scores(baseline, g.Evaluate)
+		if !ok {
+			s.fail("%s: no signed scores of the baseline %s on the eval set of gate %s", what, baseline.Short(), g.Name)
+		}
+		if was := base.Scores.Values[c.Metric]; value < was-*c.MaxDrop {
+			s.fail("%s: %s %.4f has dropped from %.4f, more than %g of gate %s", what, c.Metric, value, was, *c.MaxDrop, g.Name)
+		}
+	}
+}
+
+func (s *sim) scores(bundle delivery.Digest, e delivery.EvalSet) (delivery.Scores, bool) {
+	for _, sc := range s.signed.index.Scores {
+		if sc.Input.Bundle == bundle && sc.Input.EvalSet == e {
+			return sc, true
+		}
+	}
+	return delivery.Scores{}, false
+}
+
+// checkMainGreen is called when aob/release turns to success on main.
+func (s *sim) checkMainGreen(commit string) {
+	main, complaints := s.tree(commit)
+	if len(complaints) > 0 {
+		s.fail("main is green and cannot be read: %s", complaints[0])
+	}
+	for name, mdl := range main.Models {
+		release, named := main.Releases[name]
+		switch {
+		case !named:
+		case release.Spec != mdl.Spec().Digest():
+			s.fail("main is green, and the release of %s has another spec than the tree's", name)
+		case s.quarantined(name, release.Bundle):
+			s.fail("main is green, and its release of %s is quarantined", name)
+		case !s.accepted(name, release):
+			s.fail("main is green, and its release of %s was never accepted", name)
+		}
+	}
+}
+
+// checkAcceptance is called when main accepts a release.
+func (s *sim) checkAcceptance(a delivery.Acceptance) {
+	what := fmt.Sprintf("%s version %d accepted", a.Model, a.Version)
+	main, complaints := s.tree(s.main())
+	release, named := main.Releases[a.Model]
+	switch {
+	case len(complaints) > 0 || !named || release.Bundle != a.Bundle || release.Version != a.Version || release.Spec != a.Spec:
+		s.fail("%s, which main does not name", what)
+	case main.Models[a.Model].Spec().Digest() != a.Spec:
+		s.fail("%s, and main holds another spec", what)
+	case s.quarantined(a.Model, a.Bundle):
+		s.fail("%s, and it is quarantined", what)
+	case a.Commit != s.main():
+		s.fail("%s on %.8s, and main is at %.8s", what, a.Commit, s.main())
+	}
+	for _, other := range s.signed.index.Accepted[a.Model] {
+		if other.Version == a.Version {
+			s.fail("%s, which is accepted with bundle %s already", what, other.Bundle.Short())
+		}
+	}
+	s.checkEvidence(what, a.Model, release, main)
+	if len(main.Covering(a.Model)) == 0 {
+		s.fail("%s, and no gate covers it on main", what)
+	}
+}
+
+// checkPublish is called when devices are told something new.
+func (s *sim) checkPublish(d, old delivery.Desired) {
+	check := func(t delivery.Target, to string) {
+		ok := slices.ContainsFunc(s.signed.index.Accepted[d.Model], func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version })
+		if !ok {
+			s.fail("fleet %s: version %d was never accepted, and is published to %s", d.Ring, t.Version, to)
+		}
+		if s.quarantined(d.Model, t.Bundle) {
+			s.fail("fleet %s: version %d is quarantined, and is published to %s", d.Ring, t.Version, to)
+		}
+		if s.aborted(d.Ring, d.Model, t.Bundle) {
+			s.fail("fleet %s: version %d is aborted there, and is published to %s", d.Ring, t.Version, to)
+		}
+	}
+	if d.Share > 0 {
+		check(d.Release, "the wave")
+	}
+	if d.Previous != nil && d.Share < 1 {
+		check(*d.Previous, "devices outside the wave")
+	}
+	d.Version, d.Expires = old.Version, old.Expires
+	if delivery.DigestOf("d", d) == delivery.DigestOf("d", old) && s.now.Before(old.Expires.Add(-12*60*60*1e9)) {
+		s.fail("fleet %s is told again what it has been told", d.Ring)
+	}
+}
+
+// aborted reports whether a fleet fell back from a bundle and nobody has lifted it.
+func (s *sim) aborted(fleet, model string, bundle delivery.Digest) bool {
+	main, _ := s.tree(s.main())
+	lifted := slices.ContainsFunc(main.Quarantines[model].Entries, func(q delivery.Quarantined) bool { return q.Digest == bundle && q.Lifted != "" })
+	return !lifted && slices.ContainsFunc(s.signed.index.Aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle })
+}
+
+// checkStart is called when a run starts: somebody who may, asked for it.
+func (s *sim) checkStart(spec delivery.RunSpec) {
+	if spec.Kind == delivery.RunCompare || spec.Kind == delivery.RunEval {
+		// They follow from a training, or judge what main has.
+		if len(s.signed.bundles) == 0 {
+			s.fail("run %s of kind %s starts before anything was trained", spec.Key.Short(), spec.Kind)
+		}
+		return
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.forge.prs)) {
+		p := s.forge.prs[n]
+		for _, commit := range s.forge.heads(p) {
+			tree, _ := s.tree(commit)
+			for _, mdl := range tree.Models {
+				asked := spec.Kind == delivery.RunTrain && spec.Train.Spec.Digest() == mdl.Spec().Digest() ||
+					spec.Kind == delivery.RunData && spec.Data.Dataset == mdl.Dataset
+				if asked && s.allowed(p, mdl.Spec().Digest()) {
+					return
+				}
+			}
+		}
+	}
+	s.fail("a %s run starts, and nobody with write permission asked for it: %s", spec.Kind, spec.Note)
+}
+
+// allowed reports whether a pull request may run what a spec costs.
+func (s *sim) allowed(p *simPR, spec delivery.Digest) bool {
+	if s.forge.may(p.Author) == delivery.PermissionWrite {
+		return true
+	}
+	return slices.ContainsFunc(s.forge.commands, func(c simCommand) bool {
+		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(spec)) && s.forge.may(c.Author) == delivery.PermissionWrite
+	})
+}

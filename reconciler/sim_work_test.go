@@ -1,0 +1,397 @@
+package reconciler
+
+// The working half of the small world: runs, evidence, a fleet and a ledger.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// ---- runs
+
+type simRuns struct {
+	sim    *sim
+	states map[delivery.Digest]*delivery.RunState
+	fail   map[delivery.RunKind]string // kinds that end failed, with the reason
+}
+
+func (r *simRuns) Start(_ context.Context, spec delivery.RunSpec) error {
+	defer r.sim.effect()()
+	r.sim.checkStart(spec)
+	if s, ok := r.states[spec.Key]; ok {
+		if s.Phase == delivery.RunDied || s.Phase == delivery.RunStopped {
+			s.Phase = delivery.RunRunning
+			s.Attempt++
+		}
+		return nil
+	}
+	r.states[spec.Key] = &delivery.RunState{Spec: spec, Phase: delivery.RunRunning, Attempt: 1, Started: r.sim.now}
+	return nil
+}
+
+func (r *simRuns) Observe() ([]delivery.RunState, error) {
+	var list []delivery.RunState
+	for _, key := range r.keys() {
+		c := *r.states[key]
+		c.Result = nil
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+func (r *simRuns) keys() []delivery.Digest { return slices.Sorted(maps.Keys(r.states)) }
+
+func (r *simRuns) State(key delivery.Digest) (delivery.RunState, error) {
+	if s, ok := r.states[key]; ok {
+		return *s, nil
+	}
+	return delivery.RunState{}, nil
+}
+
+func (r *simRuns) End(_ context.Context, key delivery.Digest, _ string) error {
+	defer r.sim.effect()()
+	if s, ok := r.states[key]; ok && (s.Phase == delivery.RunRunning || s.Phase == delivery.RunDied) {
+		s.Phase = delivery.RunStopped
+	}
+	return nil
+}
+
+// Retry forgives a failed run; Start goes on from where it was.
+func (r *simRuns) Retry(key delivery.Digest) error {
+	if s, ok := r.states[key]; ok && s.Phase == delivery.RunFailed {
+		s.Phase, s.Error = delivery.RunStopped, ""
+	}
+	return nil
+}
+
+func (r *simRuns) Remove(key delivery.Digest) error {
+	delete(r.states, key)
+	return nil
+}
+
+func (r *simRuns) active() int {
+	n := 0
+	for _, s := range r.states {
+		if s.Phase == delivery.RunRunning {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *simRuns) running(kind delivery.RunKind) delivery.Digest {
+	for _, key := range r.keys() {
+		if s := r.states[key]; s.Spec.Kind == kind && s.Phase == delivery.RunRunning {
+			return key
+		}
+	}
+	return ""
+}
+
+func (r *simRuns) finishAll() {
+	for _, key := range r.keys() {
+		r.finish(key)
+	}
+}
+
+// finish ends a running run with the result that its content decides.
+func (r *simRuns) finish(key delivery.Digest) {
+	s := r.states[key]
+	if s.Phase != delivery.RunRunning {
+		return
+	}
+	if why, ok := r.fail[s.Spec.Kind]; ok {
+		s.Phase, s.Error = delivery.RunFailed, why
+		return
+	}
+	data, err := json.Marshal(r.result(key, s.Spec))
+	if err != nil {
+		r.sim.fail("%v", err)
+	}
+	s.Phase, s.Result, s.Ended = delivery.RunDone, data, r.sim.now
+}
+
+func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
+	switch spec.Kind {
+	case delivery.RunData:
+		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset), Training: delivery.DigestOf("training", []any{spec.Data.Dataset, spec.Data.Classes}),
+			Images: map[string]int{"train": 100, "valid": 30, "test": 50}, Truths: map[string]int{}}
+		for _, e := range spec.Data.EvalSets {
+			d.EvalSets = append(d.EvalSets, delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", []any{e, spec.Data.Classes}), Count: 50})
+		}
+		return d
+	case delivery.RunTrain:
+		if r.sim.trained[key]++; r.sim.trained[key] > 1 {
+			r.sim.fail("run %s was trained to completion %d times", key.Short(), r.sim.trained[key])
+		}
+		bundle := delivery.DigestOf("bundle", key)
+		r.sim.signed.pack(bundle, *spec.Train)
+		return delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000, Attempts: 1}
+	case delivery.RunEval:
+		q := r.sim.qualityOf(spec.Eval.Bundle)
+		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect), Protocol: spec.Eval.Protocol, Images: 50,
+			Values: map[string]float64{"mAP": q, "AP50": q}, Truths: map[string]int{}, Classes: spec.Eval.Classes.Names(), Resamples: map[string]delivery.Samples{"mAP": spread(q), "AP50": spread(q)}}
+		for _, c := range set.Classes {
+			set.Truths[c], set.Values["AP/"+c], set.Resamples["AP/"+c] = 100, q, spread(q)
+		}
+		return set
+	}
+	a, b := r.sim.qualityOf(spec.Compare.Candidate.Bundle), r.sim.qualityOf(spec.Compare.Baseline.Bundle)
+	c := delivery.CompareResult{Images: 50, Classes: spec.Compare.Candidate.Classes.Names(), Metrics: map[string]delivery.Difference{}}
+	for _, m := range append([]string{"mAP", "AP50"}, prefixedAll("AP/", c.Classes)...) {
+		c.Metrics[m] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: spread(a - b)}
+	}
+	return c
+}
+
+func prefixedAll(prefix string, names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = prefix + n
+	}
+	return out
+}
+
+// spread is a narrow bootstrap around a value.
+func spread(v float64) delivery.Samples {
+	s := make(delivery.Samples, 21)
+	for i := range s {
+		s[i] = v + float64(i-10)*0.0005
+	}
+	return s
+}
+
+// ---- evidence
+
+type simEvidence struct {
+	sim        *sim
+	bundles    map[delivery.Digest]delivery.TrainRun // what each was trained from
+	order      []delivery.Digest                     // of bundles, oldest first
+	statements []simStatement
+	known      map[delivery.Digest]bool
+	index      plan.Evidence
+	down       bool
+}
+
+type simStatement struct {
+	bundle    delivery.Digest
+	predicate any
+}
+
+func newSimEvidence(s *sim) *simEvidence {
+	return &simEvidence{sim: s, bundles: map[delivery.Digest]delivery.TrainRun{}, known: map[delivery.Digest]bool{},
+		index: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
+			Verdicts: map[delivery.Digest]bool{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}}}
+}
+
+func (e *simEvidence) pack(bundle delivery.Digest, from delivery.TrainRun) {
+	e.bundles[bundle] = from
+	e.order = append(e.order, bundle)
+	e.index.Bundles[bundle] = plan.Bundle{Model: delivery.DigestOf("m", bundle), Signature: delivery.DigestOf("s", bundle), Size: 1_000_000}
+}
+
+// last returns the newest bundle.
+func (e *simEvidence) last() delivery.Digest { return e.order[len(e.order)-1] }
+
+func (s *sim) qualityOf(bundle delivery.Digest) float64 {
+	return s.quality[s.signed.bundles[bundle].Spec.Train.Epochs]
+}
+
+func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind string, predicate any) error {
+	defer e.sim.effect()()
+	if e.down {
+		return errors.New("the registry is down")
+	}
+	key := delivery.DigestOf(kind, []any{bundle, predicate})
+	if e.known[key] {
+		return nil
+	}
+	e.known[key] = true
+	e.statements = append(e.statements, simStatement{bundle, predicate})
+	switch p := predicate.(type) {
+	case delivery.Training:
+		if _, ok := e.index.BySpec[p.Spec]; !ok {
+			e.index.BySpec[p.Spec] = plan.Trained{Bundle: bundle, Training: p}
+		}
+		e.index.ByRun[p.Run] = plan.Trained{Bundle: bundle, Training: p}
+	case delivery.Scores:
+		e.index.Scores[p.Key] = p
+	case delivery.Verdict:
+		e.index.Verdicts[p.Key] = true
+	case delivery.ReleaseStatement:
+		e.index.Releases = append(e.index.Releases, p)
+	case delivery.Acceptance:
+		e.sim.checkAcceptance(p)
+		e.index.Accepted[p.Model] = append(e.index.Accepted[p.Model], p)
+	case delivery.Abort:
+		e.index.Aborts = append(e.index.Aborts, p)
+	}
+	return nil
+}
+
+func (e *simEvidence) Evidence(context.Context, plan.World) (plan.Evidence, error) {
+	if e.down {
+		return plan.Evidence{}, errors.New("the registry is down")
+	}
+	return e.index, nil
+}
+
+// ---- fleet
+
+type simFleet struct {
+	sim       *sim
+	published map[string]delivery.Desired
+	devices   []delivery.Device
+	broken    map[delivery.Digest]bool // bundles that fail on devices
+	silent    map[string]bool          // devices that say nothing
+	downloads int
+	reported  int // reports with news
+	down      bool
+}
+
+func (f *simFleet) add(ring string, ids ...string) {
+	for _, id := range ids {
+		f.devices = append(f.devices, delivery.Device{Report: delivery.Report{Device: id, Ring: ring, Labels: map[string]string{"site": "demo"}, Phase: delivery.DeviceIdle}, Seen: f.sim.now})
+	}
+}
+
+func (f *simFleet) Publish(_ context.Context, d delivery.Desired) error {
+	defer f.sim.effect()()
+	if f.down {
+		return errors.New("the desired state cannot be written")
+	}
+	old := f.published[d.Ring]
+	f.sim.checkPublish(d, old)
+	d.Version = old.Version + 1
+	d.Expires = f.sim.now.Add(24 * time.Hour)
+	f.published[d.Ring] = d
+	return nil
+}
+
+func (f *simFleet) Published(ring string) (delivery.Desired, bool) {
+	d, ok := f.published[ring]
+	return d, ok
+}
+
+func (f *simFleet) Devices() []delivery.Device { return slices.Clone(f.devices) }
+
+// report lets every device do what it is told, and say so.
+func (f *simFleet) report() {
+	for i := range f.devices {
+		f.reportOne(i)
+	}
+}
+
+func (f *simFleet) reportOne(i int) {
+	d := &f.devices[i]
+	want, ok := f.published[d.Report.Ring]
+	if f.silent[d.Report.Device] {
+		return
+	}
+	d.Seen = f.sim.now
+	if !ok || want.Version == d.Report.Desired {
+		return
+	}
+	if want.Version < d.Report.Desired {
+		f.sim.fail("ring %s went from version %d to %d", want.Ring, d.Report.Desired, want.Version)
+	}
+	target := &want.Release
+	if !want.InWave(d.Report.Device) {
+		target = want.Previous
+	}
+	d.Report.Desired = want.Version
+	d.Report.Sequence++
+	f.reported++
+	if target == nil || target.Bundle == d.Report.Bundle {
+		return
+	}
+	if f.broken[target.Bundle] {
+		d.Report.Phase, d.Report.Failed, d.Report.Why = delivery.DeviceFailed, target.Bundle, "golden mismatch"
+		return
+	}
+	if !slices.Contains(d.Healthy, target.Bundle) {
+		f.downloads++
+		d.Healthy = append(slices.Clone(d.Healthy), target.Bundle)
+	}
+	d.Report.Bundle, d.Report.Release, d.Report.Phase, d.Report.Failed, d.Report.Why = target.Bundle, target.Version, delivery.DeviceHealthy, "", ""
+}
+
+// ---- ledger
+
+type simLedger struct {
+	sim    *sim
+	gos    []ledger.Go
+	clocks map[string]json.RawMessage
+	said   map[string]Said
+	full   bool
+}
+
+func newSimLedger(s *sim) *simLedger {
+	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Said{}}
+}
+
+func (l *simLedger) write() error {
+	if l.full {
+		return delivery.Blocked{What: "the disk under the ledger is full", Do: "free some space"}
+	}
+	return nil
+}
+
+func (l *simLedger) Gos(_ context.Context, since time.Time) ([]ledger.Go, error) {
+	return slices.DeleteFunc(slices.Clone(l.gos), func(g ledger.Go) bool { return g.At.Before(since) }), nil
+}
+
+func (l *simLedger) PutGo(_ context.Context, g ledger.Go) error {
+	defer l.sim.effect()()
+	if err := l.write(); err != nil {
+		return err
+	}
+	for _, o := range l.gos {
+		if o.PR == g.PR && o.Code == g.Code {
+			return nil
+		}
+	}
+	l.gos = append(l.gos, g)
+	return nil
+}
+
+func (l *simLedger) Clocks(context.Context) (map[string]json.RawMessage, error) {
+	return maps.Clone(l.clocks), nil
+}
+
+func (l *simLedger) PutClock(_ context.Context, fleet string, s json.RawMessage) error {
+	defer l.sim.effect()()
+	if err := l.write(); err != nil {
+		return err
+	}
+	l.clocks[fleet] = s
+	return nil
+}
+
+func (l *simLedger) Said(_ context.Context, prefix string) (map[string]Said, error) {
+	out := map[string]Said{}
+	for k, s := range l.said {
+		if strings.HasPrefix(k, prefix) {
+			out[k] = s
+		}
+	}
+	return out, nil
+}
+
+func (l *simLedger) PutSaid(_ context.Context, key, content string, at time.Time) error {
+	defer l.sim.effect()()
+	if err := l.write(); err != nil {
+		return err
+	}
+	l.said[key] = Said{Content: content, At: at, Count: l.said[key].Count + 1}
+	return nil
+}
