@@ -20,7 +20,7 @@ tools:
 
 # What only tests need: a real Gitea, built from source once.
 test-tools: tools
-	sh tools/gitea/install.sh >/dev/null
+	tools/gitea/install.sh >/dev/null
 
 demo: tools build
 	go run ./demo

@@ -29,7 +29,7 @@ fi
 command -v cc >/dev/null 2>&1 || packages gcc libc6-dev
 
 # ONNX Runtime's library.
-sh "$here/onnxruntime/install.sh" >/dev/null
+"$here/onnxruntime/install.sh" >/dev/null
 
 # Terraform.
 if ! command -v terraform >/dev/null 2>&1; then
