@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -70,7 +72,8 @@ func (a *Agent) poll(ctx context.Context) {
 		}
 		began := time.Now()
 		envelope, tag, err := a.get(ctx, etag)
-		held := time.Since(began) > longPoll/2
+		took := time.Since(began)
+		held := took > longPoll/2
 		if ctx.Err() != nil {
 			return
 		}
@@ -86,6 +89,11 @@ func (a *Agent) poll(ctx context.Context) {
 		case errors.As(err, &slow):
 			pause = wait.next(slow.after)
 		case err != nil:
+			// A server that had the question for longer than the last pause was well
+			// until then: one that is restarted now and then is not one that is gone.
+			if lost := (unanswered{}); errors.As(err, &lost) && took > pause {
+				wait.reset()
+			}
 			pause = wait.next(0)
 		}
 		if err != nil {
@@ -117,6 +125,11 @@ func (a *Agent) poll(ctx context.Context) {
 	}
 }
 
+// unanswered is the error of a question that was sent.
+type unanswered struct{ error }
+
+func (u unanswered) Unwrap() error { return u.error }
+
 // get asks once. It returns nothing and no error where there is nothing new.
 func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longPoll+30*time.Second)
@@ -129,7 +142,14 @@ func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag stri
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
+	var asked atomic.Bool
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(w httptrace.WroteRequestInfo) { asked.Store(w.Err == nil) },
+	}))
 	resp, err := a.Client.Do(req)
+	if err != nil && asked.Load() {
+		return nil, "", unanswered{err}
+	}
 	if err != nil {
 		return nil, "", err
 	}

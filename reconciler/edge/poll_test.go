@@ -1,9 +1,16 @@
 package edge
 
 import (
+	"context"
 	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptrace"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/trust"
@@ -42,4 +49,69 @@ func FuzzDocument(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A server that is restarted now and then while it holds the question is asked
+// again soon after each time; one that breaks off at once, or cannot be reached,
+// less and less often.
+func TestPausesBetweenPolls(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		server
+		want time.Duration // the pause after the tenth failure; jitter at most doubles it
+	}{
+		{"restarted", server{there: true, holds: 30 * time.Second}, time.Second},
+		{"breaks off at once", server{there: true}, 512 * time.Second},
+		{"gone", server{holds: 30 * time.Second}, 512 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				told := make(pauseLog)
+				a := &Agent{Config: Config{Server: "http://aob", Ring: "north", Client: &http.Client{Transport: tt.server},
+					Retry: time.Second, Metrics: NewMetrics(), Log: slog.New(told)}}
+				go a.poll(ctx)
+				var last time.Duration
+				for range 10 {
+					last = <-told
+				}
+				if last < tt.want || last > 2*tt.want {
+					t.Errorf("after ten failures the pause is %s, want %s to %s", last, tt.want, 2*tt.want)
+				}
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// A server takes questions, or cannot be reached, and answers none.
+type server struct {
+	there bool
+	holds time.Duration
+}
+
+func (s server) RoundTrip(r *http.Request) (*http.Response, error) {
+	if s.there {
+		httptrace.ContextClientTrace(r.Context()).WroteRequest(httptrace.WroteRequestInfo{})
+	}
+	time.Sleep(s.holds)
+	return nil, io.ErrUnexpectedEOF
+}
+
+// A pauseLog passes on what an agent logs of its pauses.
+type pauseLog chan time.Duration
+
+func (pauseLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l pauseLog) WithAttrs([]slog.Attr) slog.Handler     { return l }
+func (l pauseLog) WithGroup(string) slog.Handler          { return l }
+func (l pauseLog) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "again" {
+			l <- a.Value.Duration()
+		}
+		return true
+	})
+	return nil
 }
