@@ -32,9 +32,10 @@ const commentMarker = "report"
 // Failing to say one thing does not keep the others from being said.
 func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]error) error {
 	var errs []error
+	speaks := speakers(p)
 	for _, pr := range p.Proposals {
 		checks := withFailures(pr, p.Steps, failed)
-		for i := len(checks) - 1; i >= 0; i-- { // aob/release comes last in the list, and first on the forge
+		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- { // aob/release comes last in the list, and first on the forge
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
 		}
 		body := Comment(pr, checks)
@@ -54,6 +55,21 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, delivery.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Description: f.Text}))
 	}
 	return errors.Join(errs...)
+}
+
+// speakers says, by commit, whose checks stand on it: main's, which has no
+// number, or those of one of the pull requests that are at it, a draft or a fork
+// last. Two that took turns would never come to an end.
+func speakers(p plan.Plan) map[string]int {
+	speaks := map[string]int{p.Main.Commit: 0}
+	for _, guarded := range []bool{false, true} {
+		for _, pr := range p.Proposals {
+			if _, taken := speaks[pr.PR.Head]; !taken && guarded == (pr.PR.Draft || pr.PR.Fork) {
+				speaks[pr.PR.Head] = pr.PR.Number
+			}
+		}
+	}
+	return speaks
 }
 
 // withFailures shows what a person must settle: an error of a step for this

@@ -36,6 +36,7 @@ type sim struct {
 	ledger  *simLedger
 	loop    *Reconciler
 	server  plan.Server
+	poll    time.Duration           // between two looks at the forge
 	trained map[delivery.Digest]int // by run key: how often it was trained to completion
 	quality map[int]float64         // by epochs: the mAP that a model of so many epochs reaches
 
@@ -47,7 +48,13 @@ type sim struct {
 }
 
 func newSim(t testing.TB) *sim {
-	s := &sim{fail: t.Fatalf, helper: t.Helper, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), trained: map[delivery.Digest]int{},
+	s := newSimFailing(t.Fatalf)
+	s.helper = t.Helper
+	return s
+}
+
+func newSimFailing(fail func(format string, args ...any)) *sim {
+	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), trained: map[delivery.Digest]int{},
 		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
 		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}
@@ -67,7 +74,7 @@ var parsed = intent.NewCache(intent.Options{})
 // restart is what a crash of aob serve leaves: everything but the loop's memory.
 func (s *sim) restart() {
 	s.loop = (&Reconciler{Repo: s.repo, Forge: s.forge, Runs: s.runs, Evidence: s.signed, Fleet: s.fleet, Ledger: s.ledger,
-		Metrics: noMetrics{}, Parser: parsed, Main: "main", GitPoll: time.Second, Poll: time.Second,
+		Metrics: noMetrics{}, Parser: parsed, Main: "main", GitPoll: time.Second, Poll: s.poll,
 		Server: s.server, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}).Init()
 	s.repo.last = ""
 }
@@ -123,12 +130,12 @@ func (s *sim) settle() {
 		if still++; still == 5 {
 			return
 		}
-		// Pauses after errors, soaks and the forge's next look go by at once.
-		if next := s.again.Sub(s.now); next > 0 && next < 20*time.Minute {
-			s.now = s.again
+		// Soaks and pauses after errors go by at once.
+		if due := s.loop.seen.due; due.After(s.now) && due.Sub(s.now) < 20*time.Minute {
+			s.now = due
 		}
 	}
-	s.fail("the loop does not settle")
+	s.fail("the loop does not settle; the last plan:\n%s\nposts %d, last error %v", s.loop.seen.plan, s.forge.posts, s.failed)
 }
 
 // quiet fails unless a settled loop rests: nothing is done any more, and the

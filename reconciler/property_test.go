@@ -1,0 +1,621 @@
+package reconciler
+
+// No order of events turns aob/release green without evidence for exactly that
+// content, ships what was not accepted, trains twice or says twice. Random
+// sequences of events are played in the small world; what must never happen is
+// checked where it would (sim_rules_test.go), and at the end, when everything
+// works again, the loop must come to rest with what people are owed.
+//
+// A sequence that fails is made shorter and printed, with its seed. To play more:
+//
+//	AOB_SEEDS=1:20000 go test ./reconciler -run AnyOrder
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+func TestAnyOrderOfEvents(t *testing.T) {
+	first, last := 1, 300
+	if testing.Short() {
+		last = 60
+	}
+	if seeds := os.Getenv("AOB_SEEDS"); seeds != "" {
+		if _, err := fmt.Sscanf(seeds, "%d:%d", &first, &last); err != nil {
+			t.Fatalf("AOB_SEEDS: want FIRST:LAST, got %q", seeds)
+		}
+	}
+	seeds := make(chan int)
+	var players sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		players.Go(func() {
+			for seed := range seeds {
+				events := sequence(seed)
+				if why := play(events); why != "" {
+					events, why = shorter(events, why)
+					t.Errorf("seed %d, made shorter:\n%s\n%s", seed, script(events), why)
+				}
+			}
+		})
+	}
+	for seed := first; seed <= last && !t.Failed(); seed++ {
+		seeds <- seed
+	}
+	close(seeds)
+	players.Wait()
+}
+
+// An event is something that happens to the world. Its numbers pick what it
+// happens to, of what there is at the moment.
+type event struct {
+	do   string
+	a, b int
+}
+
+func script(events []event) string {
+	var b strings.Builder
+	for _, e := range events {
+		fmt.Fprintf(&b, "\t{%q, %d, %d},\n", e.do, e.a, e.b)
+	}
+	return b.String()
+}
+
+// sequence is the random sequence of a seed.
+func sequence(seed int) []event {
+	random := rand.New(rand.NewPCG(uint64(seed), 1))
+	var bag []string
+	for _, name := range slices.Sorted(maps.Keys(happenings)) {
+		for range happenings[name].often {
+			bag = append(bag, name)
+		}
+	}
+	events := make([]event, 10+random.IntN(70))
+	for i := range events {
+		events[i] = event{bag[random.IntN(len(bag))], random.IntN(1000), random.IntN(1000)}
+	}
+	return events
+}
+
+// broke is what a rule that was broken ends a play with.
+type broke string
+
+// play plays a sequence in a new world, and says which rule was broken.
+func play(events []event) (why string) {
+	at := "the beginning"
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case broke:
+			why = fmt.Sprintf("at %s: %s", at, string(r))
+		default:
+			why = fmt.Sprintf("at %s: panic: %v\n%s", at, r, debug.Stack())
+		}
+	}()
+	s := newSimFailing(func(format string, args ...any) { panic(broke(fmt.Sprintf(format, args...))) })
+	s.poll = 5 * time.Second // a webhook that is lost costs some turns
+	s.restart()
+	s.repo.commit("main", "", s.now, map[string]string{
+		"models/shapes.yaml": model("shapes", 1), "gates/production.yaml": gateFile("production", "shapes", 0.3), "fleets/demo.yaml": fleet("demo", "shapes", ""),
+		"models/signs.yaml": model("signs", 1), "gates/signs.yaml": gateFile("signs", "signs", 0.3), "fleets/east.yaml": fleet("east", "signs", ""),
+		"fleets/late.yaml": fleet("late", "shapes", "after: {fleet: demo, healthy: 1m}\n"),
+	})
+	s.forge.permission["stranger"] = delivery.PermissionRead
+	s.fleet.add("demo", "a", "b", "c")
+	s.fleet.add("east", "d", "e")
+	s.fleet.add("late", "f")
+	for i, e := range events {
+		at = fmt.Sprintf("event %d, %s", i, e.do)
+		happenings[e.do].do(s, e.a, e.b)
+	}
+	at = "the end"
+	s.heal()
+	s.settle()
+	s.quiet()
+	s.checkOwed()
+	return ""
+}
+
+// shorter leaves events out as long as the play ends with a broken rule.
+func shorter(events []event, why string) ([]event, string) {
+	for size := len(events) / 2; size >= 1; size /= 2 {
+		for from := 0; from+size <= len(events); {
+			fewer := slices.Delete(slices.Clone(events), from, from+size)
+			if now := play(fewer); now != "" {
+				events, why = fewer, now
+				continue
+			}
+			from += size
+		}
+	}
+	return events, why
+}
+
+// heal ends every trouble that is not of people's making.
+func (s *sim) heal() {
+	s.forge.down, s.forge.busy, s.forge.old = false, false, nil
+	s.repo.down, s.signed.down, s.fleet.down, s.ledger.full = false, false, false, false
+	s.crashIn, s.fleet.silent = 0, nil
+	clear(s.fleet.broken)
+	for _, key := range s.runs.keys() {
+		_ = s.runs.Retry(key)
+	}
+	s.loop.Wake()
+	s.loop.seen.woken = true
+}
+
+// checkOwed fails unless a world at rest has what people are owed: pull requests
+// that are good are green, and fleets run what main has accepted.
+func (s *sim) checkOwed() {
+	main, complaints := s.tree(s.main())
+	if len(complaints) > 0 {
+		return
+	}
+	for _, pr := range s.forge.list() {
+		state := s.forge.statuses[pr.Head][delivery.ContextRelease]
+		if state.State == "" {
+			s.fail("#%d has no aob/release at all", pr.Number)
+		}
+		if state.State == delivery.CheckPending && !pr.Draft && s.forge.may(pr.Author) == delivery.PermissionWrite {
+			s.fail("#%d waits, and nothing happens any more: %s", pr.Number, state.Description)
+		}
+		if s.forge.comments[pr.Number] == "" {
+			s.fail("#%d has no comment", pr.Number)
+		}
+		if why := s.good(pr, main); why != "" && state.State != delivery.CheckSuccess {
+			s.fail("#%d is not green (%s: %s), and should be: %s", pr.Number, state.State, state.Description, why)
+		}
+	}
+	free := func(name string, release delivery.Release) bool {
+		f := main.Fleets[name]
+		return !f.Paused && f.Version == 0 && !s.aborted(name, f.Runs, release.Bundle)
+	}
+	for name, f := range main.Fleets {
+		release, named := main.Releases[f.Runs]
+		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) || s.quarantined(f.Runs, release.Bundle) {
+			continue
+		}
+		if !free(name, release) || f.After != nil && !free(f.After.Fleet, release) {
+			continue
+		}
+		for _, d := range s.fleet.devices {
+			if d.Report.Ring == name && d.Report.Bundle != release.Bundle {
+				s.fail("device %s runs version %d, and main has accepted version %d; the fleet: %+v", d.Report.Device, d.Report.Release, release.Version, s.loop.seen.plan.Fleets)
+			}
+		}
+	}
+}
+
+// good says why a pull request must be green, where that is beyond doubt.
+func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
+	head, complaints := s.tree(pr.Head)
+	if len(complaints) > 0 || pr.Fork || pr.Draft || s.forge.may(pr.Author) != delivery.PermissionWrite {
+		return ""
+	}
+	from, _ := s.repo.MergeBase(pr.Head, s.main())
+	base, _ := s.tree(from)
+	for name, mdl := range head.Models {
+		was := base.Models[name]
+		release, named := head.Releases[name]
+		if was.SpecDigest() == mdl.SpecDigest() && delivery.SameRelease(release, base.Releases[name]) {
+			continue
+		}
+		if named && !slices.ContainsFunc(s.signed.index.Releases, func(r delivery.ReleaseStatement) bool { return delivery.SameRelease(r.File, release) }) {
+			return "" // written by hand
+		}
+		q := s.quality[mdl.Train.Epochs]
+		if t, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || s.quarantined(name, t.Bundle) || len(main.Covering(name)) == 0 {
+			return ""
+		}
+		for _, in := range []delivery.Intent{main, head} {
+			for _, g := range in.Covering(name) {
+				if q < *in.Gates[g].Checks[0].Min {
+					return ""
+				}
+			}
+		}
+		for _, a := range s.signed.index.Accepted[name] {
+			if s.qualityOf(a.Bundle) > q {
+				return ""
+			}
+		}
+	}
+	return "every changed model passes every gate"
+}
+
+// fleet is a fleet file.
+func fleet(name, runs, more string) string {
+	return fmt.Sprintf("apiVersion: aob/v1\nkind: Fleet\nname: %s\nruns: %s\nmatch: {site: demo}\nwaves: [1, 100%%]\nsoak: 3s\nadvance: all-healthy\n%s", name, runs, more)
+}
+
+// A happening is one kind of event.
+type happening struct {
+	often int
+	do    func(s *sim, a, b int)
+}
+
+var (
+	allModels = []string{"shapes", "shapes", "shapes", "signs"}
+	allEpochs = []int{1, 2, 8, 14, 20}
+	pauses    = []time.Duration{10 * time.Second, time.Minute, time.Hour, 2 * time.Hour, 13 * time.Hour, 8 * 24 * time.Hour}
+)
+
+func of[T any](list []T, n int) T { return list[n%len(list)] }
+
+// someBranch is a branch that people push to, or AOB has made.
+func (s *sim) someBranch(n int) string {
+	list := []string{"b0", "b1", "b2"}
+	for ref := range s.repo.refs {
+		if name, ok := strings.CutPrefix(ref, git.Branch); ok && strings.HasPrefix(name, "aob/") {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list[3:])
+	return of(list, n)
+}
+
+// change commits to a branch, made from main where it is not there, and opens
+// its pull request.
+func (s *sim) change(branch, author string, files map[string]string) {
+	from := s.head(branch)
+	if from == "" {
+		from = s.main()
+	}
+	s.repo.commit(branch, from, s.now, files)
+	s.forge.open(branch, author)
+}
+
+// landed moves main to a tree, with the parents that a way of merging gives.
+func (s *sim) landed(head string, how int, files map[string]string) {
+	parents := []string{s.main()}
+	if how%2 == 0 {
+		parents = append(parents, head)
+	}
+	s.repo.refs[git.Branch+"main"] = s.repo.write(parents, files, s.now, "merge")
+}
+
+// conflicts reports whether git would refuse to merge two commits.
+func (s *sim) conflicts(a, b string) bool {
+	from, _ := s.repo.MergeBase(a, b)
+	base, ours, theirs := s.repo.commits[from].files, s.repo.commits[a].files, s.repo.commits[b].files
+	for _, files := range []map[string]string{base, ours, theirs} {
+		for path := range files {
+			if ours[path] != base[path] && theirs[path] != base[path] && ours[path] != theirs[path] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mergePR does what a forge does when somebody presses the button.
+func (s *sim) mergePR(n, how int, override bool) {
+	list := s.forge.list()
+	if len(list) == 0 {
+		return
+	}
+	pr := of(list, n)
+	if !override && (pr.Draft || s.forge.statuses[pr.Head][delivery.ContextRelease].State != delivery.CheckSuccess) || s.conflicts(s.main(), pr.Head) {
+		return
+	}
+	s.landed(pr.Head, how, s.merged(s.main(), pr.Head))
+	s.forge.prs[pr.Number].closed = true
+	delete(s.repo.refs, git.Branch+pr.HeadRef)
+}
+
+// pastRelease is a release file that some commit holds.
+func (s *sim) pastRelease(name string, n int) (file, modelFile string) {
+	var commits []string
+	for id, c := range s.repo.commits {
+		if c.files["models/"+name+".release.yaml"] != "" {
+			commits = append(commits, id)
+		}
+	}
+	if len(commits) == 0 {
+		return "", ""
+	}
+	slices.SortFunc(commits, func(a, b string) int { return s.repo.commits[a].number - s.repo.commits[b].number })
+	id := of(commits, n)
+	return s.repo.read(id, "models/"+name+".release.yaml"), s.repo.read(id, "models/"+name+".yaml")
+}
+
+// byHand is what people do to a release file.
+func (s *sim) byHand(commit, name string, n int) map[string]string {
+	path := "models/" + name + ".release.yaml"
+	now := s.repo.read(commit, path)
+	past, pastModel := s.pastRelease(name, n/7)
+	switch n % 7 {
+	case 0:
+		return map[string]string{path: strings.Replace(now, "version: ", "version: 1", 1)}
+	case 1:
+		return map[string]string{path: strings.Replace(now, "0.6", "0.9", 1)}
+	case 2:
+		return map[string]string{path: past}
+	case 3:
+		return map[string]string{path: past, "models/" + name + ".yaml": pastModel}
+	case 4:
+		if len(s.signed.order) > 0 && now != "" {
+			doc := intent.ParseFile(intent.File{Path: path, Size: int64(len(now)), Data: []byte(now)}, intent.Options{})
+			if r := doc.Release(); r != nil {
+				forged := *r
+				forged.Bundle = of(s.signed.order, n/7)
+				return map[string]string{path: string(intent.FormatRelease(forged))}
+			}
+		}
+	case 5:
+		return map[string]string{path: ""}
+	}
+	return map[string]string{"models/" + name + ".yaml": "# touched\n" + s.repo.read(commit, "models/"+name+".yaml")}
+}
+
+// withoutNothing drops changes that would write an empty model file.
+func withoutNothing(files map[string]string) map[string]string {
+	for path, text := range files {
+		if text == "" && !strings.HasSuffix(path, ".release.yaml") {
+			delete(files, path)
+		}
+	}
+	return files
+}
+
+func (s *sim) pushMain(files map[string]string) {
+	s.repo.commit("main", s.main(), s.now, withoutNothing(files))
+}
+
+func (s *sim) quarantine(name string, edit func(*delivery.Quarantine)) {
+	main, _ := s.tree(s.main())
+	q := main.Quarantines[name]
+	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", name
+	q.Entries = slices.Clone(q.Entries)
+	edit(&q)
+	if len(q.Entries) > 0 {
+		s.pushMain(map[string]string{"models/" + name + ".quarantine.yaml": string(intent.FormatQuarantine(q))})
+	}
+}
+
+func (s *sim) someRun(n int) *delivery.RunState {
+	if keys := s.runs.keys(); len(keys) > 0 {
+		return s.runs.states[of(keys, n)]
+	}
+	return nil
+}
+
+var happenings = map[string]happening{
+	// People propose.
+	"push": {8, func(s *sim, a, b int) {
+		name := of(allModels, b)
+		s.change(s.someBranch(a), "dev", map[string]string{"models/" + name + ".yaml": model(name, of(allEpochs, b/4))})
+	}},
+	"push by a stranger": {2, func(s *sim, a, b int) {
+		s.change("x", "stranger", map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))})
+	}},
+	"force-push": {3, func(s *sim, a, b int) {
+		name := of(allModels, b)
+		delete(s.repo.refs, git.Branch+s.someBranch(a))
+		s.change(s.someBranch(a), "dev", map[string]string{"models/" + name + ".yaml": model(name, of(allEpochs, b/4))})
+	}},
+	"amend": {2, func(s *sim, a, b int) {
+		if head := s.head(s.someBranch(a)); head != "" {
+			c := s.repo.commits[head]
+			s.repo.refs[git.Branch+s.someBranch(a)] = s.repo.write(c.parents, c.files, s.now, fmt.Sprint("amended ", b))
+		}
+	}},
+	"rebase": {3, func(s *sim, a, b int) {
+		if head := s.head(s.someBranch(a)); head != "" && !s.conflicts(s.main(), head) {
+			s.repo.refs[git.Branch+s.someBranch(a)] = s.repo.write([]string{s.main()}, s.merged(s.main(), head), s.now, "rebased")
+		}
+	}},
+	"update": {2, func(s *sim, a, b int) {
+		// As aob pr update: where only the release file conflicts, main's is taken.
+		if head := s.head(s.someBranch(a)); head != "" {
+			files := s.merged(s.main(), head)
+			for path, blob := range s.repo.commits[s.main()].files {
+				if strings.HasSuffix(path, ".release.yaml") {
+					files[path] = blob
+				}
+			}
+			s.repo.refs[git.Branch+s.someBranch(a)] = s.repo.write([]string{head, s.main()}, files, s.now, "update")
+		}
+	}},
+	"edit a release file": {4, func(s *sim, a, b int) {
+		if branch := s.someBranch(a); s.head(branch) != "" {
+			s.change(branch, "dev", withoutNothing(s.byHand(s.head(branch), of(allModels, b), b/4)))
+		}
+	}},
+	"propose a rollback": {2, func(s *sim, a, b int) {
+		if past, pastModel := s.pastRelease("shapes", b); past != "" {
+			s.change("back", "dev", withoutNothing(map[string]string{"models/shapes.release.yaml": past, "models/shapes.yaml": pastModel}))
+		}
+	}},
+	"change a gate": {2, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.01, 0.3, 0.65, 0.9}, b))})
+	}},
+	"add a gate": {1, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict", "shapes", of([]float64{0.2, 0.65}, b)), "dir: shapes", "dir: gold", 1)})
+	}},
+	"add a model": {1, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"models/third.yaml": model("third", of(allEpochs, b)), "gates/third.yaml": gateFile("third", "third", 0.3)})
+	}},
+	"remove a model": {1, func(s *sim, a, b int) {
+		branch := s.someBranch(a)
+		from := s.head(branch)
+		if from == "" {
+			from = s.main()
+		}
+		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "gates/signs.yaml": "", "fleets/east.yaml": "", "models/signs.release.yaml": ""})
+		s.forge.open(branch, "dev")
+	}},
+	"break a file": {1, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": "kind: Oops\n"})
+	}},
+	"mend the file": {1, func(s *sim, a, b int) { s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": ""}) }},
+	"fork": {1, func(s *sim, a, b int) {
+		s.fork("fork", of([]string{"dev", "stranger"}, b), s.main(), map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b/2))})
+	}},
+	"close": {2, func(s *sim, a, b int) {
+		if list := s.forge.list(); len(list) > 0 {
+			s.forge.prs[of(list, a).Number].closed = true
+		}
+	}},
+	"reopen": {1, func(s *sim, a, b int) {
+		if n := len(s.forge.prs); n > 0 {
+			s.forge.prs[1+a%n].closed = false
+		}
+	}},
+	"draft": {2, func(s *sim, a, b int) {
+		if list := s.forge.list(); len(list) > 0 {
+			p := s.forge.prs[of(list, a).Number]
+			p.Draft = !p.Draft
+		}
+	}},
+	"go": {2, func(s *sim, a, b int) {
+		for _, pr := range s.forge.list() {
+			if head, _ := s.tree(pr.Head); pr.Author == "stranger" {
+				s.forge.comment(pr.Number, of([]string{"dev", "stranger"}, a), "/aob run "+plan.GoCode(head.Models["shapes"].SpecDigest()))
+			}
+		}
+	}},
+
+	// Main moves.
+	"merge":        {6, func(s *sim, a, b int) { s.mergePR(a, b, false) }},
+	"merge anyway": {1, func(s *sim, a, b int) { s.mergePR(a, b, true) }},
+	"revert":       {2, func(s *sim, a, b int) { s.revertMain() }},
+	"push to main": {2, func(s *sim, a, b int) { s.pushMain(s.byHand(s.main(), of(allModels, b), b/4)) }},
+	"raise the gate": {1, func(s *sim, a, b int) {
+		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.3, 0.65, 0.9}, b))})
+	}},
+	"quarantine": {1, func(s *sim, a, b int) {
+		if len(s.signed.order) > 0 {
+			s.quarantine("shapes", func(q *delivery.Quarantine) {
+				q.Entries = append(q.Entries, delivery.Quarantined{Digest: of(s.signed.order, b), Why: "smoke"})
+			})
+		}
+	}},
+	"lift": {1, func(s *sim, a, b int) {
+		s.quarantine("shapes", func(q *delivery.Quarantine) {
+			for i := range q.Entries {
+				q.Entries[i].Lifted = "mended"
+			}
+		})
+	}},
+	"pin a fleet": {1, func(s *sim, a, b int) {
+		s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", fmt.Sprintf("version: %d\n", 1+b%4))})
+	}},
+	"unpin it": {1, func(s *sim, a, b int) { s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", "")}) }},
+	"pause a fleet": {1, func(s *sim, a, b int) {
+		s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", "paused: true\n")})
+	}},
+	"break main": {1, func(s *sim, a, b int) { s.pushMain(map[string]string{"models/bad.yaml": "kind: Oops\n"}) }},
+	"mend main": {2, func(s *sim, a, b int) {
+		s.repo.commit("main", s.main(), s.now, map[string]string{"models/bad.yaml": ""})
+	}},
+	"push a comment": {1, func(s *sim, a, b int) {
+		s.pushMain(map[string]string{"gates/signs.yaml": fmt.Sprintf("# %d\n", b) + gateFile("signs", "signs", 0.3)})
+	}},
+
+	// The loop turns, is woken, dies.
+	"turn": {20, func(s *sim, a, b int) {
+		for range 1 + a%4 {
+			s.turn()
+		}
+	}},
+	"webhook":         {6, func(s *sim, a, b int) { s.loop.seen.woken = true; s.turn() }}, // as Run does when it is woken
+	"settle":          {5, func(s *sim, a, b int) { s.rest() }},
+	"time passes":     {4, func(s *sim, a, b int) { s.now = s.now.Add(of(pauses, a)) }},
+	"restart":         {2, func(s *sim, a, b int) { s.restart() }},
+	"kill":            {4, func(s *sim, a, b int) { s.crashIn = 1 + a%6 }},
+	"lose the ledger": {1, func(s *sim, a, b int) { s.ledger = newSimLedger(s); s.restart() }},
+	"upgrade": {1, func(s *sim, a, b int) {
+		if b%2 == 0 {
+			s.server.Trainers = map[string]delivery.Digest{"tiny@1": delivery.DigestOf("trainer", a)}
+		} else {
+			s.server.Protocol = delivery.DigestOf("protocol", a)
+		}
+		s.restart()
+	}},
+
+	// Others fail.
+	"forge down":    {1, func(s *sim, a, b int) { s.forge.down = true }},
+	"forge busy":    {1, func(s *sim, a, b int) { s.forge.busy = true }},
+	"forge up":      {3, func(s *sim, a, b int) { s.forge.down, s.forge.busy = false, false }},
+	"forge is late": {1, func(s *sim, a, b int) { s.forge.old = s.forge.list() }},
+	"forge knows":   {2, func(s *sim, a, b int) { s.forge.old = nil }},
+	"git down":      {1, func(s *sim, a, b int) { s.repo.down = true }},
+	"git up":        {2, func(s *sim, a, b int) { s.repo.down = false }},
+	"registry down": {1, func(s *sim, a, b int) { s.signed.down = true }},
+	"registry up":   {2, func(s *sim, a, b int) { s.signed.down = false }},
+	"disk full":     {1, func(s *sim, a, b int) { s.ledger.full, s.fleet.down = true, b%2 == 0 }},
+	"disk free":     {2, func(s *sim, a, b int) { s.ledger.full, s.fleet.down = false, false }},
+
+	// Runs.
+	"a run ends": {10, func(s *sim, a, b int) {
+		if r := s.someRun(a); r != nil {
+			s.runs.finish(r.Spec.Key)
+		}
+	}},
+	"runs end": {6, func(s *sim, a, b int) { s.runs.finishAll() }},
+	"a run dies": {2, func(s *sim, a, b int) {
+		if r := s.someRun(a); r != nil && r.Phase == delivery.RunRunning {
+			r.Phase = delivery.RunDied
+		}
+	}},
+	"a run fails": {2, func(s *sim, a, b int) {
+		if r := s.someRun(a); r != nil && r.Phase == delivery.RunRunning {
+			r.Phase, r.Error = delivery.RunFailed, "out of memory"
+		}
+	}},
+	"recheck": {2, func(s *sim, a, b int) {
+		if plans := s.loop.seen.plan.Proposals; len(plans) > 0 {
+			_ = s.loop.recheck(of(plans, a).Runs)
+			s.loop.seen.woken = true
+		}
+	}},
+	"a run is lost": {1, func(s *sim, a, b int) {
+		if r := s.someRun(a); r != nil && r.Phase != delivery.RunRunning && r.Spec.Kind != delivery.RunTrain {
+			_ = s.runs.Remove(r.Spec.Key)
+		}
+	}},
+
+	// Devices.
+	"a device reports": {4, func(s *sim, a, b int) { s.fleet.reportOne(a % len(s.fleet.devices)) }},
+	"devices report":   {4, func(s *sim, a, b int) { s.fleet.report() }},
+	"a device is silent": {1, func(s *sim, a, b int) {
+		s.fleet.silent = map[string]bool{s.fleet.devices[a%len(s.fleet.devices)].Report.Device: true}
+	}},
+	"all are heard":   {1, func(s *sim, a, b int) { s.fleet.silent = nil }},
+	"a device is new": {1, func(s *sim, a, b int) { s.fleet.add("demo", fmt.Sprintf("n%d", len(s.fleet.devices))) }},
+	"a bundle is bad": {1, func(s *sim, a, b int) {
+		if len(s.signed.order) > 0 {
+			s.fleet.broken[of(s.signed.order, a)] = true
+		}
+	}},
+}
+
+// revertMain makes main's tree what it was before its head.
+func (s *sim) revertMain() {
+	if len(s.repo.commits[s.main()].parents) > 0 {
+		s.revert()
+	}
+}
+
+// rest lets the loop and all runs and devices go on for a while.
+func (s *sim) rest() {
+	for range 12 {
+		s.turn()
+		s.runs.finishAll()
+		s.fleet.report()
+	}
+}
