@@ -326,7 +326,8 @@ func (r *Reconciler) permission(ctx context.Context, user string) (delivery.Perm
 }
 
 // newGos reads /aob run CODE comments of people with write permission, and
-// remembers the codes. A comment that was edited does not count.
+// remembers the codes. A comment that was edited does not count, nor does one
+// that is older than a go lasts.
 func (r *Reconciler) newGos(ctx context.Context, pr int, have []string) []string {
 	comments, err := r.Forge.Commands(ctx, pr)
 	if err != nil {
@@ -335,15 +336,18 @@ func (r *Reconciler) newGos(ctx context.Context, pr int, have []string) []string
 	}
 	var codes []string
 	for _, c := range comments {
+		if c.At.IsZero() {
+			c.At = r.Now()
+		}
 		code, ok := strings.CutPrefix(strings.TrimSpace(c.Body), "/aob run ")
-		if code = strings.TrimSpace(code); !ok || slices.Contains(have, code) || len(code) > 64 {
+		if code = strings.TrimSpace(code); !ok || slices.Contains(have, code) || len(code) > 64 || r.Now().Sub(c.At) >= goLasts {
 			continue
 		}
 		if p, err := r.Forge.Permission(ctx, c.Author); err != nil || p != delivery.PermissionWrite {
 			r.Log.Warn("a go from someone without write permission", "pr", pr, "user", c.Author)
 			continue
 		}
-		if err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: c.Author, At: r.Now()}); err != nil {
+		if err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: c.Author, At: c.At}); err != nil {
 			r.Log.Error("a go cannot be kept", "pr", pr, "error", err.Error())
 		}
 		codes = append(codes, code)

@@ -152,7 +152,7 @@ func (s *sim) quiet() {
 	if s.effects != effects {
 		s.fail("a settled loop did %d things more; the last plan:\n%s", s.effects-effects, s.loop.seen.plan)
 	}
-	if s.forge.asked-asked > 30 {
+	if s.forge.asked-asked > 3*20 {
 		s.fail("a settled loop asked the forge %d times in 20 turns", s.forge.asked-asked)
 	}
 }
@@ -465,7 +465,7 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 }
 
 func (f *simForge) comment(pr int, author, body string) {
-	f.commands = append(f.commands, simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body}})
+	f.commands = append(f.commands, simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}})
 }
 
 func (f *simForge) Permission(_ context.Context, user string) (delivery.Permission, error) {

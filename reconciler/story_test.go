@@ -447,3 +447,25 @@ func (s *sim) fork(branch, author, from string, files map[string]string) int {
 	s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)] = s.repo.write([]string{from}, s.repo.with(from, files), s.now, branch)
 	return n
 }
+
+// A go is good for a week from when it was written; reading it again, or losing
+// the ledger, does not make it younger.
+func TestAGoEnds(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	n := s.forge.open("first", "stranger")
+	s.forge.permission["stranger"] = delivery.PermissionRead
+	s.settle()
+	_, code, _ := strings.Cut(s.check(s.head("first"), delivery.ContextRelease).Description, "/aob run ")
+	s.forge.comment(n, "maintainer", "/aob run "+code)
+	s.now = s.now.Add(7 * 24 * time.Hour)
+	s.settle()
+	s.ledger = newSimLedger(s)
+	s.restart()
+	s.settle()
+	if len(s.runs.states) != 0 {
+		t.Fatal("a comment of last week started a run")
+	}
+	s.want("first", delivery.CheckPending, "/aob run ")
+	s.quiet()
+}
