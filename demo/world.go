@@ -161,8 +161,8 @@ func (s *story) end() error {
 
 // until asks again and again, until it is so.
 func (s *story) until(ctx context.Context, limit time.Duration, what string, ok func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	late := time.NewTimer(limit)
+	defer late.Stop()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -178,6 +178,8 @@ func (s *story) until(ctx context.Context, limit time.Duration, what string, ok 
 		}
 		select {
 		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
 			return fmt.Errorf("waited %s in vain until %s; see %s", limit, what, filepath.Join(s.dir, "serve.log"))
 		case <-tick.C:
 		}
