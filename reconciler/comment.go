@@ -19,9 +19,14 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 	var b strings.Builder
 	for _, c := range checks {
 		if c.Context == delivery.ContextRelease {
-			fmt.Fprintf(&b, "### AOB: %s\n\n", verdictWord(c.State))
-			if c.State != delivery.CheckPending {
-				fmt.Fprintf(&b, "%s\n\n", escape(c.Description))
+			switch {
+			case c.State != delivery.CheckPending:
+				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), escape(c.Description))
+			case len(pr.Asks) > 0:
+				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. A comment that was edited does not count.\n\n",
+					strings.Join(pr.Asks, "`, and `"))
+			default:
+				fmt.Fprintf(&b, "### AOB: %s\n\n", verdictWord(c.State))
 			}
 		}
 	}

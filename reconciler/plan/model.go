@@ -231,7 +231,11 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, allowed bool, model deliv
 		return state, Stage{State: delivery.CheckPending, Text: runText(state)}
 	}
 	if !allowed {
-		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: someone with write permission comments /aob run " + GoCode(model)}
+		ask := "/aob run " + GoCode(model)
+		if !slices.Contains(m.asks[p.Number], ask) {
+			m.asks[p.Number] = append(m.asks[p.Number], ask)
+		}
+		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: someone with write permission comments " + ask}
 	}
 	m.step(StartRun{Spec: spec, PRs: []int{p.Number}})
 	switch state.Phase {

@@ -40,7 +40,7 @@ type Plan struct {
 
 // Make decides.
 func Make(w World) Plan {
-	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{}}
+	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, asks: map[int][]string{}}
 	main := m.main()
 	for _, p := range w.Proposals {
 		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
@@ -58,6 +58,7 @@ type maker struct {
 	plan    Plan
 	needed  map[delivery.Digest]bool  // run keys that something open waits for
 	runs    map[int][]delivery.Digest // by pull request
+	asks    map[int][]string          // by pull request
 	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
 	keepAll bool                      // a pull request cannot be read, so nobody can say which runs it needs
 }

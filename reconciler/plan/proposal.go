@@ -18,6 +18,7 @@ type ProposalReport struct {
 	Fleets  []string           // what the PR changes about fleets, a line each
 	Problem []delivery.Complaint
 	Runs    []delivery.Digest // of its content, in the order of the stages
+	Asks    []string          // comments of someone with write permission that its runs wait for
 }
 
 // Green reports whether aob/release succeeded.
@@ -95,7 +96,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Gates = m.judgeCurrent(p, gates)
 	}
 
-	r.Runs = m.runs[p.Number]
+	r.Runs, r.Asks = m.runs[p.Number], m.asks[p.Number]
 
 	r.Checks = append(r.Checks, intentOK)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)
