@@ -54,7 +54,8 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out string, prog
 		s, ok, err := v.split(name)
 		switch {
 		case err != nil:
-			c.finding(delivery.LevelError, "annotations", "", err.Error())
+			where := name + "/" + AnnotationsFile
+			c.finding(delivery.LevelError, "annotations", where, strings.TrimPrefix(err.Error(), where+": "))
 			continue
 		case !ok && name != "test":
 			c.finding(delivery.LevelError, "missing-split", name, fmt.Sprintf("there is no %s/%s; a model is trained on train and chosen on valid", name, AnnotationsFile))

@@ -1,0 +1,241 @@
+package reconciler
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/png"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/forge"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/ledger"
+)
+
+// TestErrors keeps docs/errors.md true: every row's error is made for real, and
+// must be what the table says.
+func TestErrors(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "docs", "errors.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if len(cells) == 3 && strings.HasPrefix(cells[0], "| ") {
+			said[strings.TrimPrefix(cells[0], "| ")] = strings.Trim(strings.TrimSuffix(cells[2], " |"), "`")
+		}
+	}
+	delete(said, "input")
+	delete(said, "---")
+	rows := map[string]func(t *testing.T) string{
+		"a symbolic link as a model": func(*testing.T) string {
+			return complaint(intent.File{Path: "models/pallets.yaml", Mode: intent.Symlink})
+		},
+		"a YAML file of 1 GiB": func(*testing.T) string {
+			return complaint(intent.File{Path: "models/pallets.yaml", Size: 1 << 30})
+		},
+		"a dataset path with `..`": func(*testing.T) string {
+			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: shapes/../../etc", 1), intent.Options{})
+		},
+		"a `dir:` outside the server's list": func(*testing.T) string {
+			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: secrets", 1), intent.Options{Roots: []string{"shapes", "gold"}})
+		},
+		"an address as a dataset": func(*testing.T) string {
+			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", `dir: "http://10.0.0.1/data"`, 1), intent.Options{})
+		},
+		"a symbolic link in a dataset": func(t *testing.T) string {
+			dir := smallDataset(t)
+			if err := os.Symlink("/etc/passwd", filepath.Join(dir, "train", "more.png")); err != nil {
+				t.Fatal(err)
+			}
+			return dataError(t, dir)
+		},
+		"a dataset that is not there": func(t *testing.T) string { return dataError(t, filepath.Join(t.TempDir(), "gone")) },
+		"a truncated image": func(t *testing.T) string {
+			dir := smallDataset(t)
+			path := filepath.Join(dir, "train", "1.png")
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(path, info.Size()/2); err != nil {
+				t.Fatal(err)
+			}
+			return dataError(t, dir)
+		},
+		"an annotation file of the wrong shape": func(t *testing.T) string {
+			dir := smallDataset(t)
+			if err := os.WriteFile(filepath.Join(dir, "train", dataset.AnnotationsFile), []byte(`["no", "object"]`), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return dataError(t, dir)
+		},
+		"a malformed ONNX file": func(t *testing.T) string {
+			return malformedModel(t)
+		},
+		"a webhook with a wrong signature": func(t *testing.T) string {
+			read, err := forge.Webhook("the secret")
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := httptest.NewRequest("POST", "/webhook", strings.NewReader(`{"ref":"refs/heads/main"}`))
+			req.Header.Set("X-Gitea-Event", "push")
+			req.Header.Set("X-Gitea-Signature", strings.Repeat("00", 32))
+			_, err = read(req)
+			return text(err)
+		},
+		"a run that never gives a sign of life": func(*testing.T) string {
+			began := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
+			return text(delivery.Heartbeat(delivery.RunStatus{}, began, began.Add(90*time.Second), time.Minute))
+		},
+		"a full disk under the ledger": fullDisk,
+	}
+	for name, make := range rows {
+		t.Run(name, func(t *testing.T) {
+			if said[name] == "" {
+				t.Fatalf("docs/errors.md has no row for it; it is: %s", make(t))
+			}
+			if got := make(t); got != said[name] {
+				t.Errorf("docs/errors.md says\n%s\nand it is\n%s", said[name], got)
+			}
+		})
+	}
+	for name := range said {
+		if rows[name] == nil {
+			t.Errorf("docs/errors.md has a row that nothing makes: %s", name)
+		}
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return "no error"
+	}
+	return err.Error()
+}
+
+func complaint(f intent.File) string {
+	_, list := intent.Parse([]intent.File{f}, intent.Options{})
+	return first(list)
+}
+
+func complaintOf(yaml string, o intent.Options) string {
+	_, list := intent.Parse([]intent.File{{Path: "models/pallets.yaml", Size: int64(len(yaml)), Data: []byte(yaml)}}, o)
+	return first(list)
+}
+
+func first(list []delivery.Complaint) string {
+	if len(list) == 0 {
+		return "no complaint"
+	}
+	return list[0].String()
+}
+
+// smallDataset writes two images a split, each with one object.
+func smallDataset(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for k, split := range []string{"train", "valid"} {
+		if err := os.MkdirAll(filepath.Join(dir, split), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		type object map[string]any
+		var images, annotations []object
+		for i := 1; i <= 2; i++ {
+			img := image.NewGray(image.Rect(0, 0, 64, 64))
+			for p := range img.Pix {
+				img.Pix[p] = byte(p*7*i + 31*k)
+			}
+			var b bytes.Buffer
+			if err := png.Encode(&b, img); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, split, fmt.Sprintf("%d.png", i)), b.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			images = append(images, object{"id": i, "file_name": fmt.Sprintf("%d.png", i), "width": 64, "height": 64})
+			annotations = append(annotations, object{"id": i, "image_id": i, "category_id": 1, "bbox": []int{8, 8, 20, 20}, "area": 400, "iscrowd": 0})
+		}
+		data, err := json.Marshal(object{"images": images, "annotations": annotations, "categories": []object{{"id": 1, "name": "circle"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, split, dataset.AnnotationsFile), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// dataError is what aob/data says of a dataset, as plan shows it.
+func dataError(t *testing.T, dir string) string {
+	t.Helper()
+	ask := delivery.DataRun{Dataset: delivery.Dataset{Dir: "shapes"}, Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}}}
+	result, err := dataset.Roots{"shapes": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), nil)
+	if err != nil {
+		return err.Error()
+	}
+	for _, f := range result.Findings {
+		if f.Level == delivery.LevelError {
+			return f.Where + ": " + f.Text
+		}
+	}
+	return "no error"
+}
+
+func malformedModel(t *testing.T) string {
+	binary, library := os.Getenv("AOB_DETECT"), ""
+	if found, err := detect.FindLibrary(); err == nil {
+		library = found
+	}
+	if binary == "" {
+		binary, _ = filepath.Abs(filepath.Join("..", "bin", "aob-detect"))
+	}
+	if _, err := os.Stat(binary); err != nil || library == "" {
+		t.Skip("aob-detect or ONNX Runtime's library is missing: run make build and tools/install.sh")
+	}
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	if err := os.WriteFile(path, []byte("this is no protobuf"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := detect.Detector{Binary: binary, Library: library}.Inspect(t.Context(), path)
+	return strings.ReplaceAll(text(err), filepath.Dir(path)+"/", "")
+}
+
+// fullDisk fills a small file system under a ledger.
+func fullDisk(t *testing.T) string {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("a small file system cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	l, err := ledger.Open(t.Context(), filepath.Join(dir, "ledger.db"))
+	if err != nil {
+		return strings.ReplaceAll(text(err), dir, "state")
+	}
+	defer l.Close()
+	for i := range 1000 {
+		err := l.PutSaid(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
+		if err == nil {
+			continue
+		}
+		if _, ok := errors.AsType[delivery.Blocked](err); !ok {
+			t.Errorf("%v is no Blocked error", err)
+		}
+		return strings.ReplaceAll(err.Error(), dir, "state")
+	}
+	return "no error"
+}
