@@ -105,7 +105,7 @@ func reason(v delivery.Verdict) string {
 	}
 	switch {
 	case len(decisive) == 0:
-		return "nothing to judge: no check applies"
+		return "nothing to judge: every check is ignored or does not apply"
 	case v.Outcome == delivery.Pass:
 		return decisive[0].Reason + others(v)
 	case len(decisive) > 1:

@@ -1,0 +1,178 @@
+package gate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// around is a bootstrap of 1,001 samples that spread evenly by width to each
+// side of a value.
+func around(value, width float64) delivery.Samples {
+	s := make(delivery.Samples, 1001)
+	for i := range s {
+		s[i] = value + width*float64(i-500)/500
+	}
+	return s
+}
+
+// scored is a candidate with one width of doubt for everything.
+func scored(mAP, width float64, classes map[string]float64) Measured {
+	m := Measured{Key: delivery.DigestOf("score", []any{mAP, width, classes}), Scores: delivery.ScoreSet{Protocol: "p", Images: 72,
+		Values: map[string]float64{"mAP": mAP, "AP50": mAP}, Truths: map[string]int{}, Resamples: map[string]delivery.Samples{"mAP": around(mAP, width), "AP50": around(mAP, width)}}}
+	for c, v := range classes {
+		m.Scores.Classes = append(m.Scores.Classes, c)
+		m.Scores.Values["AP/"+c], m.Scores.Truths[c], m.Scores.Resamples["AP/"+c] = v, 100, around(v, width)
+	}
+	slices.Sort(m.Scores.Classes)
+	return m
+}
+
+// against compares a candidate with a baseline, with one width of doubt for
+// every difference.
+func against(in Input, baseline Measured, width float64) Input {
+	in.Baseline, in.CompareKey = &baseline, "compare"
+	c := delivery.CompareResult{Images: 72, Metrics: map[string]delivery.Difference{}}
+	put := func(metric string) {
+		a, b := in.Candidate.Scores.Values[metric], baseline.Scores.Values[metric]
+		c.Metrics[metric] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: around(a-b, width)}
+	}
+	put("mAP")
+	put("AP50")
+	for _, class := range in.Candidate.Scores.Classes {
+		if slices.Contains(baseline.Scores.Classes, class) {
+			c.Classes = append(c.Classes, class)
+			put("AP/" + class)
+		}
+	}
+	in.Compare = &c
+	return in
+}
+
+func minimum(metric string, v float64) delivery.GateCheck {
+	return delivery.GateCheck{Metric: metric, Min: &v, Confidence: 0.95, Support: 1, Unsure: "review"}
+}
+
+func maxDrop(metric string, v float64) delivery.GateCheck {
+	return delivery.GateCheck{Metric: metric, MaxDrop: &v, Against: "release", Confidence: 0.95, Support: 1, Unsure: "review"}
+}
+
+func with(c delivery.GateCheck, change func(*delivery.GateCheck)) delivery.GateCheck {
+	change(&c)
+	return c
+}
+
+func all(c *delivery.GateCheck) { c.Classes = delivery.ClassSelect{All: true} }
+
+// How one check decides, sentence by sentence of the design's section 3.
+func TestJudge(t *testing.T) {
+	half := map[string]float64{"a": 0.5, "b": 0.5}
+	size := delivery.Quantity("2MB")
+	candidate := func(mAP, width float64) Input {
+		return Input{Model: "m", Candidate: scored(mAP, width, half), Size: 1_500_000}
+	}
+	for _, c := range []struct {
+		name   string
+		check  delivery.GateCheck
+		in     Input
+		want   delivery.Outcome
+		reason string
+	}{
+		{"min: pass at the bound", minimum("mAP", 0.5), candidate(0.5, 0.1), delivery.Pass, "mAP 0.5000 >= 0.5"},
+		{"min: pass above it, whatever the doubt", minimum("mAP", 0.4), candidate(0.5, 0.4), delivery.Pass, ">= 0.4"},
+		{"min: fail where the upper bound is below", minimum("mAP", 0.6), candidate(0.5, 0.05), delivery.Fail, "mAP 0.5000 < 0.6 (at most 0.5450, 95% sure, 72 images)"},
+		{"min: else unsure", minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure, "cannot rule out"},
+		{"unsure: fail", with(minimum("mAP", 0.52), func(c *delivery.GateCheck) { c.Unsure = "fail" }), candidate(0.5, 0.05), delivery.Fail, "cannot rule out"},
+		{"min: nothing measured is unsure", minimum("AP75", 0.1), candidate(0.5, 0.05), delivery.Unsure, "no truths"},
+		{"size: pass", delivery.GateCheck{Metric: "size", Max: &size}, candidate(0.5, 0), delivery.Pass, "size 1.5MB <= 2MB"},
+		{"size: fail", delivery.GateCheck{Metric: "size", Max: &size}, Input{Candidate: scored(0.5, 0, half), Size: 2_000_001}, delivery.Fail, "> 2MB"},
+
+		{"maxDrop: a first model", maxDrop("mAP", 0.01), candidate(0.5, 0.05), delivery.NotApplicable, "no release to compare with"},
+		{"maxDrop: the release itself", maxDrop("mAP", 0.01), Input{Candidate: scored(0.5, 0.1, half), SameBundle: true}, delivery.Pass, "it is the release itself"},
+		{"maxDrop: pass where the lower bound holds", maxDrop("mAP", 0.01), against(candidate(0.6, 0), scored(0.5, 0, half), 0.05), delivery.Pass, "at worst +0.0550 >= -0.01"},
+		{"maxDrop: equal and certain", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.005), delivery.Pass, "mAP"},
+		{"maxDrop: fail where the upper bound is below", maxDrop("mAP", 0.01), against(candidate(0.4, 0), scored(0.5, 0, half), 0.05), delivery.Fail, "at best -0.0550 < -0.01"},
+		{"maxDrop: else unsure, with what would settle it", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.05), delivery.Unsure, "images would settle it"},
+
+		{"class: all pass", with(minimum("AP", 0.5), all), candidate(0.5, 0.1), delivery.Pass, "AP of a 0.5000 >= 0.5"},
+		{"class: one fails", with(minimum("AP", 0.45), all), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Fail, "AP of b 0.4000 < 0.45"},
+		{"class: an exception", with(minimum("AP", 0.45), func(c *delivery.GateCheck) { all(c); c.Except = []string{"b"} }), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Pass, "AP of a"},
+		{"class: below support is unsure", with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1), delivery.Unsure, "100 truths, the check asks for 101"},
+		{"class: one that the eval set lacks", with(minimum("AP", 0.1), func(c *delivery.GateCheck) { c.Classes.Names = []string{"z"} }), candidate(0.5, 0.1), delivery.Unsure, "AP of z: 0 truths"},
+		{"class: a first model", with(maxDrop("AP", 0.05), all), candidate(0.5, 0.1), delivery.NotApplicable, "no release"},
+		{"class: drops over shared classes only", with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass, "AP of a"},
+		{"class: one drops", with(maxDrop("AP", 0.05), all), against(Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5, "b": 0.3})}, scored(0.5, 0, half), 0.05), delivery.Fail, "AP of b 0.3000, release 0.5000"},
+		{"an unknown metric never passes", minimum("recall", 0.1), candidate(0.5, 0), delivery.Unsure, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)
+			if v.Outcome != c.want || !strings.Contains(v.Reason, c.reason) {
+				t.Errorf("%s: %s\nwant %s with %q\nchecks: %+v", v.Outcome, v.Reason, c.want, c.reason, v.Checks)
+			}
+			for _, cv := range v.Checks {
+				if cv.Reason == "" {
+					t.Error("a check without a reason")
+				}
+			}
+		})
+	}
+}
+
+// Twenty equal classes do not raise twenty alarms: with Holm's adjustment no
+// class fails that a bound at the plain confidence would have failed.
+func TestHolm(t *testing.T) {
+	classes := map[string]float64{}
+	for i := range 20 {
+		classes[fmt.Sprintf("c%02d", i)] = 0.5
+	}
+	// Each class is just sure at 95 % to be below the floor by itself.
+	in := Input{Candidate: scored(0.5, 0.1, classes)}
+	floor := 0.592 // the 96 % quantile of 0.5 +- 0.1
+	one := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), func(c *delivery.GateCheck) { c.Classes.Names = []string{"c00"} })}}, in)
+	if one.Outcome != delivery.Fail {
+		t.Errorf("one class alone: %s: %s, want fail", one.Outcome, one.Reason)
+	}
+	twenty := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), all)}}, in)
+	if twenty.Outcome != delivery.Unsure {
+		t.Errorf("twenty classes: %s: %s, want unsure", twenty.Outcome, twenty.Reason)
+	}
+	// A class that is far below fails among twenty too.
+	in.Candidate.Scores.Values["AP/c07"], in.Candidate.Scores.Resamples["AP/c07"] = 0.1, around(0.1, 0.1)
+	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), all)}}, in); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "c07") {
+		t.Errorf("one of twenty far below: %s: %s", v.Outcome, v.Reason)
+	}
+}
+
+// A verdict never passes on nothing, and numbers of two protocols do not meet.
+func TestNeverVacuous(t *testing.T) {
+	in := Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5})}
+	if v := Judge("g", delivery.Gate{}, in); v.Outcome == delivery.Pass {
+		t.Errorf("a gate without checks passed: %s", v.Reason)
+	}
+	ignored := with(minimum("mAP", 0.6), func(c *delivery.GateCheck) { c.Unsure = "ignore" })
+	in.Candidate.Scores.Resamples["mAP"] = around(0.5, 0.2)
+	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{ignored}}, in); v.Outcome != delivery.NotApplicable {
+		t.Errorf("ignored alone: %s, want not-applicable", v.Outcome)
+	}
+	other := scored(0.5, 0, map[string]float64{"a": 0.5})
+	other.Scores.Protocol = "q"
+	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{maxDrop("mAP", 0.5)}}, against(in, other, 0)); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "protocols") {
+		t.Errorf("two protocols: %s: %s", v.Outcome, v.Reason)
+	}
+}
+
+// The key is the gate and what it read.
+func TestVerdictKey(t *testing.T) {
+	in := Input{Candidate: scored(0.5, 0.1, map[string]float64{"a": 0.5})}
+	a := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
+	same := Judge("g", delivery.Gate{Owners: []string{"someone"}, Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
+	gate := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.3)}}, in)
+	in.Candidate.Key = "other"
+	input := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
+	if a.Key != same.Key || a.Key == gate.Key || a.Key == input.Key {
+		t.Errorf("keys: %s, same %s, other gate %s, other input %s", a.Key.Short(), same.Key.Short(), gate.Key.Short(), input.Key.Short())
+	}
+}
