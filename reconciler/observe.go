@@ -36,6 +36,7 @@ type seen struct {
 	prsOK      bool
 	trees      map[string]tree // by commit
 	bases      map[[2]string]string
+	specs      map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results    map[delivery.Digest]json.RawMessage
 	permission map[string]permitted
 	opened     map[string]bool // branches of AOB's own pull requests, as the ledger knows them; nil until read
@@ -60,7 +61,7 @@ type permitted struct {
 const permissionLasts = time.Minute
 
 func newSeen() seen {
-	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string]string{},
+	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string]string{}, specs: map[[2]string]delivery.Digest{},
 		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}}
 }
 
@@ -409,9 +410,35 @@ func (r *Reconciler) history(main, model string) ([]plan.Past, error) {
 				return nil, err
 			}
 			doc := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{})
-			p.Release = doc.Release()
+			if p.Release = doc.Release(); p.Release != nil {
+				if p.Spec, err = r.specAt(v.Commit, model); err != nil {
+					return nil, err
+				}
+			}
 		}
 		past = append(past, p)
 	}
 	return past, nil
+}
+
+// specAt returns the spec digest of a model at a commit; empty for none.
+func (r *Reconciler) specAt(commit, model string) (delivery.Digest, error) {
+	key := [2]string{commit, model}
+	if spec, ok := r.seen.specs[key]; ok {
+		return spec, nil
+	}
+	path := "models/" + model + ".yaml"
+	data, err := r.fileAt(commit, path)
+	if err != nil && !errors.Is(err, git.ErrTooBig) {
+		return "", err
+	}
+	var spec delivery.Digest
+	if data != nil {
+		spec = intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Spec()
+	}
+	if len(r.seen.specs) > 10_000 {
+		clear(r.seen.specs)
+	}
+	r.seen.specs[key] = spec
+	return spec, nil
 }

@@ -153,8 +153,7 @@ func (s *sim) heal() {
 	for _, key := range s.runs.keys() {
 		_ = s.runs.Retry(key)
 	}
-	s.loop.Wake()
-	s.loop.seen.woken = true
+	s.wake()
 }
 
 // checkOwed fails unless a world at rest has what people are owed: pull requests
@@ -169,7 +168,7 @@ func (s *sim) checkOwed() {
 		if state.State == "" {
 			s.fail("#%d has no aob/release at all", pr.Number)
 		}
-		if state.State == delivery.CheckPending && !pr.Draft && s.forge.may(pr.Author) == delivery.PermissionWrite {
+		if state.State == delivery.CheckPending && !pr.Draft && s.forge.may(pr.Author) == delivery.PermissionWrite && !s.unsure(pr) {
 			s.fail("#%d waits, and nothing happens any more: %s", pr.Number, state.Description)
 		}
 		if s.forge.comments[pr.Number] == "" {
@@ -181,7 +180,8 @@ func (s *sim) checkOwed() {
 	}
 	free := func(name string, release delivery.Release) bool {
 		f := main.Fleets[name]
-		return !f.Paused && f.Version == 0 && !s.aborted(name, f.Runs, release.Bundle)
+		failed := slices.ContainsFunc(s.fleet.devices, func(d delivery.Device) bool { return d.Report.Ring == name && d.Report.Failed == release.Bundle })
+		return !f.Paused && f.Version == 0 && !failed && !s.aborted(name, f.Runs, release.Bundle)
 	}
 	for name, f := range main.Fleets {
 		release, named := main.Releases[f.Runs]
@@ -197,6 +197,16 @@ func (s *sim) checkOwed() {
 			}
 		}
 	}
+}
+
+// unsure reports whether a gate waits for a person to settle a pull request.
+func (s *sim) unsure(pr delivery.PullRequest) bool {
+	head, _ := s.tree(pr.Head)
+	return slices.ContainsFunc(s.signed.statements, func(st simStatement) bool {
+		v, ok := st.predicate.(delivery.Verdict)
+		mdl, there := head.Models[v.Model]
+		return ok && there && v.Outcome == delivery.Unsure && s.signed.index.BySpec[mdl.SpecDigest()].Bundle == st.bundle
+	})
 }
 
 // good says why a pull request must be green, where that is beyond doubt.
@@ -303,17 +313,19 @@ func (s *sim) conflicts(a, b string) bool {
 
 // mergePR does what a forge does when somebody presses the button.
 func (s *sim) mergePR(n, how int, override bool) {
-	list := s.forge.list()
-	if len(list) == 0 {
+	if list := s.forge.list(); len(list) > 0 {
+		s.mergeOne(s.forge.prs[of(list, n).Number], how, override)
+	}
+}
+
+func (s *sim) mergeOne(p *simPR, how int, override bool) {
+	head := s.forge.head(p)
+	if !override && (p.Draft || s.forge.statuses[head][delivery.ContextRelease].State != delivery.CheckSuccess) || s.conflicts(s.main(), head) {
 		return
 	}
-	pr := of(list, n)
-	if !override && (pr.Draft || s.forge.statuses[pr.Head][delivery.ContextRelease].State != delivery.CheckSuccess) || s.conflicts(s.main(), pr.Head) {
-		return
-	}
-	s.landed(pr.Head, how, s.merged(s.main(), pr.Head))
-	s.forge.prs[pr.Number].closed = true
-	delete(s.repo.refs, git.Branch+pr.HeadRef)
+	s.landed(head, how, s.merged(s.main(), head))
+	p.closed = true
+	delete(s.repo.refs, git.Branch+p.HeadRef)
 }
 
 // pastRelease is a release file that some commit holds.
@@ -489,11 +501,25 @@ var happenings = map[string]happening{
 		}
 	}},
 
+	"release": {4, func(s *sim, a, b int) {
+		// All that a release takes, for sequences that begin where others end.
+		name := of(allModels, b)
+		branch := fmt.Sprint("release", len(s.repo.commits))
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/" + name + ".yaml": model(name, of(allEpochs, b/4))})
+		n := s.forge.open(branch, "dev")
+		s.rest()
+		s.mergeOne(s.forge.prs[n], a, false)
+		s.rest()
+	}},
+
 	// Main moves.
 	"merge":        {6, func(s *sim, a, b int) { s.mergePR(a, b, false) }},
 	"merge anyway": {1, func(s *sim, a, b int) { s.mergePR(a, b, true) }},
 	"revert":       {2, func(s *sim, a, b int) { s.revertMain() }},
 	"push to main": {2, func(s *sim, a, b int) { s.pushMain(s.byHand(s.main(), of(allModels, b), b/4)) }},
+	"push a spec to main": {1, func(s *sim, a, b int) {
+		s.pushMain(map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))})
+	}},
 	"raise the gate": {1, func(s *sim, a, b int) {
 		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.3, 0.65, 0.9}, b))})
 	}},
@@ -532,7 +558,7 @@ var happenings = map[string]happening{
 			s.turn()
 		}
 	}},
-	"webhook":         {6, func(s *sim, a, b int) { s.loop.seen.woken = true; s.turn() }}, // as Run does when it is woken
+	"webhook":         {6, func(s *sim, a, b int) { s.wake(); s.turn() }},
 	"settle":          {5, func(s *sim, a, b int) { s.rest() }},
 	"time passes":     {4, func(s *sim, a, b int) { s.now = s.now.Add(of(pauses, a)) }},
 	"restart":         {2, func(s *sim, a, b int) { s.restart() }},
@@ -580,7 +606,7 @@ var happenings = map[string]happening{
 	"recheck": {2, func(s *sim, a, b int) {
 		if plans := s.loop.seen.plan.Proposals; len(plans) > 0 {
 			_ = s.loop.recheck(of(plans, a).Runs)
-			s.loop.seen.woken = true
+			s.wake()
 		}
 	}},
 	"a run is lost": {1, func(s *sim, a, b int) {

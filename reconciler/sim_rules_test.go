@@ -35,6 +35,22 @@ func (s *sim) accepted(model string, r delivery.Release) bool {
 	})
 }
 
+// lastAccepted is what main has named last, with its spec, of what it accepted
+// and does not hold in quarantine.
+func (s *sim) lastAccepted(model string) (delivery.Release, bool) {
+	for commit := s.main(); commit != ""; {
+		c := s.repo.commits[commit]
+		tree, _ := s.tree(commit)
+		if r, ok := tree.Releases[model]; ok && tree.Models[model].Spec().Digest() == r.Spec && s.accepted(model, r) && !s.quarantined(model, r.Bundle) {
+			return r, true
+		}
+		if commit = ""; len(c.parents) > 0 {
+			commit = c.parents[0]
+		}
+	}
+	return delivery.Release{}, false
+}
+
 // quarantined reports whether main forbids a bundle.
 func (s *sim) quarantined(model string, bundle delivery.Digest) bool {
 	main, _ := s.tree(s.main())
@@ -196,6 +212,11 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 	}
 	if d.Share > 0 {
 		check(d.Release, "the wave")
+		main, _ := s.tree(s.main())
+		last, ok := s.lastAccepted(d.Model)
+		if f := main.Fleets[d.Ring]; f.Version == 0 && !f.Paused && ok && !s.aborted(d.Ring, d.Model, last.Bundle) && last.Bundle != d.Release.Bundle && d.Release.Bundle != old.Release.Bundle {
+			s.fail("fleet %s: version %d is published, and main's last accepted release is version %d", d.Ring, d.Release.Version, last.Version)
+		}
 	}
 	if d.Previous != nil && d.Share < 1 {
 		check(*d.Previous, "devices outside the wave")

@@ -99,6 +99,9 @@ func (s *sim) turn() {
 	s.again, s.failed = s.loop.Reconcile(context.Background())
 }
 
+// wake does what Run does when the loop is woken.
+func (s *sim) wake() { s.loop.seen.woken = true }
+
 // effect is called around everything that the loop does to the world. The
 // process may die before it is done, or after.
 func (s *sim) effect() (done func()) {

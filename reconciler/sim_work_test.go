@@ -311,6 +311,7 @@ func (f *simFleet) reportOne(i int) {
 	d.Report.Desired = want.Version
 	d.Report.Sequence++
 	f.reported++
+	f.sim.wake()
 	if target == nil || target.Bundle == d.Report.Bundle {
 		return
 	}

@@ -469,3 +469,44 @@ func TestAGoEnds(t *testing.T) {
 	s.want("first", delivery.CheckPending, "/aob run ")
 	s.quiet()
 }
+
+// Accepted is accepted: a model file that was changed on main without a release
+// is refused, and un-ships nothing.
+func TestSpecPushedToMainUnshipsNothing(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.released("second", 14)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 20)})
+	s.settle()
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s, want version 2 still", got)
+	}
+	c := s.check(s.main(), delivery.ContextRelease)
+	if c.State != delivery.CheckFailure || !strings.Contains(c.Description, "is not the spec that version 2 was made from") {
+		t.Errorf("main: %s: %s", c.State, c.Description)
+	}
+	s.want(s.opened("aob/restore-shapes-"), delivery.CheckSuccess, "back to version 2")
+	s.quiet()
+}
+
+// released proposes a model, waits until it is green, merges it, and waits again.
+func (s *sim) released(branch string, epochs int) (merge string) {
+	s.helper()
+	s.propose(branch, epochs)
+	s.settle()
+	merge = s.merge(branch)
+	s.settle()
+	return merge
+}
+
+// opened returns the branch of an open pull request of AOB's own.
+func (s *sim) opened(prefix string) string {
+	s.helper()
+	for _, pr := range s.forge.list() {
+		if strings.HasPrefix(pr.HeadRef, prefix) {
+			return pr.HeadRef
+		}
+	}
+	s.fail("there is no pull request from %s…", prefix)
+	return ""
+}

@@ -76,6 +76,9 @@ func (m *maker) mainModel(name string) MainModel {
 	named, ok := m.w.Main.Intent.Releases[name]
 	if !ok {
 		mm.Text = name + ": no release yet; its fleets wait"
+		if mm.Accepted != nil {
+			mm.Text = fmt.Sprintf("%s: no release file; its fleets stay with version %d", name, mm.Accepted.Version)
+		}
 		return mm
 	}
 	mm.Named = &named
@@ -246,10 +249,10 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 		Body: why + ".\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs."})
 }
 
-// commitOf finds the newest commit of main whose release file was r.
+// commitOf finds the newest commit of main that held r together with its spec.
 func (m *maker) commitOf(model string, r delivery.Release) (string, bool) {
 	for _, past := range m.w.Main.History[model] {
-		if past.Release != nil && delivery.SameRelease(*past.Release, r) {
+		if past.Release != nil && past.Spec == r.Spec && delivery.SameRelease(*past.Release, r) {
 			return past.Commit, true
 		}
 	}

@@ -98,8 +98,10 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if !ok {
 		return r.end(delivery.CheckSuccess, "removed; nothing to train")
 	}
-	spec := mdl.Spec()
-	r.Spec = spec.Digest()
+	r.Spec = mdl.SpecDigest()
+	if _, named := p.Intent.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
+		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
+	}
 	gates := m.gatesFor(p, name)
 	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)

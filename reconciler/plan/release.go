@@ -8,9 +8,9 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// accepted returns the releases of a model that main has named, accepted and
-// not quarantined, newest first, each bundle once. The first is what main's
-// fleets follow and what a candidate is judged against.
+// accepted returns the releases of a model that main has named together with
+// their spec, accepted and not quarantined, newest first, each once. The first
+// is what main's fleets follow and what a candidate is judged against.
 func (m *maker) accepted(model string) []delivery.Release {
 	quarantine := m.w.Main.Intent.Quarantines[model]
 	var list []delivery.Release
@@ -24,12 +24,10 @@ func (m *maker) accepted(model string) []delivery.Release {
 	if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
 		add(r)
 	}
-	now, named := m.w.Main.Intent.Releases[model]
-	for i, past := range m.w.Main.History[model] {
-		if past.Release == nil || (i == 0 && named && delivery.SameRelease(now, *past.Release)) {
-			continue // what main names now was looked at above, with its spec
+	for _, past := range m.w.Main.History[model] {
+		if past.Release != nil && past.Spec == past.Release.Spec {
+			add(*past.Release)
 		}
-		add(*past.Release)
 	}
 	return list
 }
@@ -45,7 +43,7 @@ func (m *maker) ships(model string, r delivery.Release) bool {
 // that main accepted before.
 func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
 	r, ok := p.Intent.Releases[model]
-	if !ok || sameFile(p.Base.Releases, p.Intent.Releases, model) || r.Spec != p.Intent.Models[model].SpecDigest() {
+	if !ok || r.Spec != p.Intent.Models[model].SpecDigest() {
 		return delivery.Release{}, false
 	}
 	return r, m.w.Evidence.accepted(r)

@@ -39,6 +39,7 @@ type Main struct {
 type Past struct {
 	Commit  string
 	Release *delivery.Release // nil: the file was removed, or did not parse
+	Spec    delivery.Digest   // of the model file beside it; empty where there was none
 }
 
 // A Proposal is an open pull request with its trees.
@@ -90,13 +91,15 @@ type Server struct {
 
 // NeedsHistory names the models whose history on main a plan will read: those
 // with an open proposal, and those whose release on main is not simply an
-// accepted one.
+// accepted one with its spec.
 func NeedsHistory(w World) []string {
 	need := map[string]bool{}
-	for name := range w.Main.Intent.Models {
-		r, ok := w.Main.Intent.Releases[name]
-		if !ok || !w.Evidence.accepted(r) {
-			need[name] = ok
+	for name, mdl := range w.Main.Intent.Models {
+		r, named := w.Main.Intent.Releases[name]
+		if !named {
+			need[name] = len(w.Evidence.Accepted[name]) > 0
+		} else if !w.Evidence.accepted(r) || mdl.SpecDigest() != r.Spec {
+			need[name] = true
 		}
 	}
 	for _, a := range w.Evidence.Aborts {
