@@ -140,8 +140,9 @@ func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Che
 	})
 }
 
-// say sends content under key unless it is what was sent last. What was sent is
-// remembered after it was sent: a crash between the two sends the same again.
+// say sends content under key unless it is what was sent last. The old word is
+// forgotten before the new one is sent, and the new one remembered afterwards:
+// whatever happens between the two, it is sent again, and never taken for sent.
 func (r *Reconciler) say(ctx context.Context, key, content string, send func() error) error {
 	said, err := r.said(ctx, key)
 	if err != nil || said.Content == content {
@@ -150,15 +151,21 @@ func (r *Reconciler) say(ctx context.Context, key, content string, send func() e
 	if err := r.retry.due(key, r.Now()); err != nil {
 		return err
 	}
+	var forgotten error // to forget in vain keeps nobody from being told
+	if said.Content != "" {
+		said.Content = ""
+		r.saidCache[key] = said
+		forgotten = r.Ledger.PutSaid(ctx, key, "", said.At)
+	}
 	start := r.Now()
 	err = send()
 	r.Metrics.ForgeCall("say", r.Now().Sub(start), err)
 	if r.retry.note(key, r.Now(), err); err != nil {
-		return fmt.Errorf("say %s: %w", key, err)
+		return errors.Join(forgotten, fmt.Errorf("say %s: %w", key, err))
 	}
 	now := r.Now()
 	r.saidCache[key] = Said{Content: content, At: now, Count: said.Count + 1}
-	return r.Ledger.PutSaid(ctx, key, content, now)
+	return errors.Join(forgotten, r.Ledger.PutSaid(ctx, key, content, now))
 }
 
 // said looks up what was said under a key.

@@ -393,6 +393,10 @@ func (l *simLedger) PutSaid(_ context.Context, key, content string, at time.Time
 	if err := l.write(); err != nil {
 		return err
 	}
-	l.said[key] = Said{Content: content, At: at, Count: l.said[key].Count + 1}
+	count := l.said[key].Count
+	if content != "" {
+		count++
+	}
+	l.said[key] = Said{Content: content, At: at, Count: count}
 	return nil
 }

@@ -510,3 +510,24 @@ func (s *sim) opened(prefix string) string {
 	s.fail("there is no pull request from %s…", prefix)
 	return ""
 }
+
+// A process that dies after it has said something, and before it remembers it,
+// must not take the word before for what stands on the forge.
+func TestKilledWhileItSpeaks(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	green, head := s.repo.refs[git.Branch+"main"], s.head("first")
+	for point := 1; point < 30; point++ {
+		// The gate is raised and lowered again while nobody listens.
+		s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
+		s.crashIn = point
+		s.turn()
+		s.repo.refs[git.Branch+"main"] = green
+		s.settle()
+		if s.head("first") != head {
+			t.Fatalf("killed at effect %d: the head moved", point)
+		}
+		s.want("first", delivery.CheckSuccess, "version 1")
+	}
+}
