@@ -562,7 +562,7 @@ var happenings = map[string]happening{
 	"settle":          {5, func(s *sim, a, b int) { s.rest() }},
 	"time passes":     {4, func(s *sim, a, b int) { s.now = s.now.Add(of(pauses, a)) }},
 	"restart":         {2, func(s *sim, a, b int) { s.restart() }},
-	"kill":            {4, func(s *sim, a, b int) { s.crashIn = 1 + a%6 }},
+	"kill":            {4, func(s *sim, a, b int) { s.crashIn = 1 + a%12 }},
 	"lose the ledger": {1, func(s *sim, a, b int) { s.ledger = newSimLedger(s); s.restart() }},
 	"upgrade": {1, func(s *sim, a, b int) {
 		if b%2 == 0 {

@@ -40,9 +40,8 @@ type sim struct {
 	trained map[delivery.Digest]int // by run key: how often it was trained to completion
 	quality map[int]float64         // by epochs: the mAP that a model of so many epochs reaches
 
-	effects int // what the loop did to the world so far
-	crashIn int // effects until the process is killed; 0 is never
-	killed  bool
+	effects int       // what the loop did to the world so far
+	crashIn int       // begins and ends of effects until the process is killed; 0 is never
 	again   time.Time // when the loop wants its next turn
 	failed  error     // of the last turn
 }
@@ -106,15 +105,16 @@ func (s *sim) wake() { s.loop.seen.woken = true }
 // process may die before it is done, or after.
 func (s *sim) effect() (done func()) {
 	s.effects++
+	s.mayDie()
+	return s.mayDie
+}
+
+func (s *sim) mayDie() {
 	if s.crashIn > 0 {
 		if s.crashIn--; s.crashIn == 0 {
-			if s.effects%2 == 0 {
-				panic(killed{})
-			}
-			return func() { panic(killed{}) }
+			panic(killed{})
 		}
 	}
-	return func() {}
 }
 
 // settle turns until nothing moves: runs finish, devices report.

@@ -531,3 +531,27 @@ func TestKilledWhileItSpeaks(t *testing.T) {
 		s.want("first", delivery.CheckSuccess, "version 1")
 	}
 }
+
+// Nobody is sent back to what is in quarantine by now.
+func TestQuarantinedBase(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	first := s.signed.last()
+	s.propose("second", 14)
+	s.settle()
+	s.merge("second")
+	s.turn()
+	s.turn() // the first wave is out; two devices stay with version 1
+	s.quarantine("shapes", func(q *delivery.Quarantine) {
+		q.Entries = append(q.Entries, delivery.Quarantined{Digest: first, Why: "it was unsafe"})
+	})
+	s.turn()
+	s.turn()
+	if d := s.fleet.published["demo"]; d.Previous != nil || d.Release.Version != 2 {
+		t.Errorf("published: version %d, and to the others %v", d.Release.Version, d.Previous)
+	}
+	s.settle()
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s, want version 2", got)
+	}
+}

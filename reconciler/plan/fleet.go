@@ -112,15 +112,21 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 	return delivery.Release{}, false
 }
 
-// aborted lists the bundles that a fleet fell back from and that no merged lift
-// has freed since.
+// aborted lists the bundles that a fleet must not go to or back to: those that it
+// fell back from and no merged lift has freed since, and those in quarantine.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
 	var list []delivery.Digest
+	quarantine := m.w.Main.Intent.Quarantines[f.Runs]
+	for _, q := range quarantine.Entries {
+		if _, held := quarantine.Holds(q.Digest); held && !slices.Contains(list, q.Digest) {
+			list = append(list, q.Digest)
+		}
+	}
 	for _, a := range m.w.Evidence.Aborts {
 		if a.Fleet != f.Name || slices.Contains(list, a.Bundle) {
 			continue
 		}
-		lifted := slices.ContainsFunc(m.w.Main.Intent.Quarantines[f.Runs].Entries, func(q delivery.Quarantined) bool {
+		lifted := slices.ContainsFunc(quarantine.Entries, func(q delivery.Quarantined) bool {
 			return q.Digest == a.Bundle && q.Lifted != ""
 		})
 		if !lifted {

@@ -32,7 +32,7 @@ type Input struct {
 	Published *delivery.Desired // what the ring's document says now; nil where there is none
 
 	Devices  []delivery.Device // those of another ring, or without the fleet's labels, are ignored
-	Aborted  []delivery.Digest // bundles that were aborted and not lifted since
+	Aborted  []delivery.Digest // bundles that were aborted or forbidden, and not lifted since
 	After    AfterState        // of the fleet that Fleet.After names
 	At       time.Time         // now
 	Deadline time.Duration     // the silence that counts as failure; zero is DefaultDeadline
@@ -160,6 +160,8 @@ func Next(input Input) Decision {
 			}
 		}
 		s = next
+	} else {
+		s.Base = base // it may have been aborted or forbidden since
 	}
 	s.Target = in.Target // another version number for the same bundle
 	if s.Rollback {
