@@ -58,7 +58,7 @@ type CommitRelease struct {
 }
 
 func (s CommitRelease) Key() string {
-	return "commit/" + string(delivery.DigestOf("commit", []any{s.PR.Head, s.Releases}))
+	return "commit/" + string(delivery.DigestOf("commit", []any{s.PR.HeadRef, s.PR.Fork, s.PR.Head, s.Releases}))
 }
 func (s CommitRelease) String() string {
 	names := make([]string, len(s.Releases))
