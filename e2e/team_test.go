@@ -58,7 +58,10 @@ func newTeam(t *testing.T, files map[string]string) *team {
 	}
 	t.Cleanup(func() {
 		killBelonging(t, m.dir)
-		if os.Getenv("KEEP") != "" { t.Logf("kept %s", m.dir); return }
+		if os.Getenv("KEEP") != "" {
+			t.Logf("kept %s", m.dir)
+			return
+		}
 		if err := os.RemoveAll(m.dir); err != nil {
 			t.Error(err)
 		}
