@@ -267,8 +267,12 @@ func TestGiteaErrors(t *testing.T) {
 		{"500", status(500), "again in 10s", delivery.Wait{}},
 		{"503", status(503, "Retry-After", "99999"), "again in 10m0s", delivery.Wait{}},
 		{"422", status(422), "you sent token …", nil},
-		{"another host", func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, elsewhere.URL, http.StatusTemporaryRedirect) }, "new address", delivery.Blocked{}},
-		{"in circles", func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, req.URL.Path, http.StatusTemporaryRedirect) }, "circles", nil},
+		{"another host", func(w http.ResponseWriter, req *http.Request) {
+			http.Redirect(w, req, elsewhere.URL, http.StatusTemporaryRedirect)
+		}, "new address", delivery.Blocked{}},
+		{"in circles", func(w http.ResponseWriter, req *http.Request) {
+			http.Redirect(w, req, req.URL.Path, http.StatusTemporaryRedirect)
+		}, "circles", nil},
 		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "", nil},
 		{"another JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `"hello"`) }, "", nil},
 		{"without end", func(w http.ResponseWriter, _ *http.Request) {
