@@ -265,7 +265,7 @@ func settle(half, distance float64, images int) string {
 	return fmt.Sprintf(" (half-width %.4f; about %.0f images would settle it)", half, math.Ceil(need))
 }
 
-func sure(confidence float64) string { return delivery.Share(confidence).String() }
+func sure(confidence float64) string { return fmt.Sprintf("%.4g%%", confidence*100) }
 
 func label(metric, class string) string {
 	if class == "" {
