@@ -247,10 +247,15 @@ func (r *Reconciler) settle(p plan.Plan, failed map[string]error, err error, sta
 	}
 }
 
+// joined returns the errors that a turn ends with. What only has to wait is
+// none, and neither is what a person was told to settle: it was said where they
+// look, and not by every turn again.
 func joined(failed map[string]error) error {
 	var errs []error
 	for key, err := range failed {
-		if _, ok := errors.AsType[delivery.Wait](err); !ok {
+		_, waits := errors.AsType[delivery.Wait](err)
+		_, blocked := errors.AsType[delivery.Blocked](err)
+		if !waits && !blocked {
 			errs = append(errs, fmt.Errorf("%s: %w", key, err))
 		}
 	}
