@@ -81,8 +81,8 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 // commit, and a push onto another head is refused.
 func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) error {
 	if s.PR.Fork {
-		return delivery.Blockedf("push this branch to the repository itself, or a maintainer runs: aob pr adopt "+fmt.Sprint(s.PR.Number),
-			"the release file cannot be pushed to a fork")
+		return delivery.Blockedf("push the branch here, or a maintainer runs: aob pr adopt "+fmt.Sprint(s.PR.Number),
+			"every gate passed, but AOB cannot push the release file to a fork") // fits a status's description
 	}
 	_, _, when, err := r.Repo.Author(s.PR.Head)
 	if err != nil {
