@@ -35,13 +35,19 @@ func (s *sim) accepted(model string, r delivery.Release) bool {
 	})
 }
 
-// lastAccepted is what main has named last, with its spec, of what it accepted
-// and does not hold in quarantine.
-func (s *sim) lastAccepted(model string) (delivery.Release, bool) {
+// lastAccepted is what main has named last, with its spec, of what it had accepted
+// by the n-th statement and does not hold in quarantine.
+func (s *sim) lastAccepted(model string, n int) (delivery.Release, bool) {
+	accepted := func(r delivery.Release) bool {
+		return slices.ContainsFunc(s.signed.statements[:n], func(st simStatement) bool {
+			a, ok := st.predicate.(delivery.Acceptance)
+			return ok && a.Model == model && a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version
+		})
+	}
 	for commit := s.main(); commit != ""; {
 		c := s.repo.commits[commit]
 		tree, _ := s.tree(commit)
-		if r, ok := tree.Releases[model]; ok && tree.Models[model].Spec().Digest() == r.Spec && s.accepted(model, r) && !s.quarantined(model, r.Bundle) {
+		if r, ok := tree.Releases[model]; ok && tree.Models[model].Spec().Digest() == r.Spec && accepted(r) && !s.quarantined(model, r.Bundle) {
 			return r, true
 		}
 		if commit = ""; len(c.parents) > 0 {
@@ -213,7 +219,7 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 	if d.Share > 0 {
 		check(d.Release, "the wave")
 		main, _ := s.tree(s.main())
-		last, ok := s.lastAccepted(d.Model)
+		last, ok := s.lastAccepted(d.Model, s.asOf)
 		if f := main.Fleets[d.Ring]; f.Version == 0 && !f.Paused && ok && !s.aborted(d.Ring, d.Model, last.Bundle) && last.Bundle != d.Release.Bundle && d.Release.Bundle != old.Release.Bundle {
 			s.fail("fleet %s: version %d is published, and main's last accepted release is version %d", d.Ring, d.Release.Version, last.Version)
 		}

@@ -40,6 +40,7 @@ type sim struct {
 	trained map[delivery.Digest]int // by run key: how often it was trained to completion
 	quality map[int]float64         // by epochs: the mAP that a model of so many epochs reaches
 
+	asOf    int       // statements that there were when the turn began
 	effects int       // what the loop did to the world so far
 	crashIn int       // begins and ends of effects until the process is killed; 0 is never
 	again   time.Time // when the loop wants its next turn
@@ -95,6 +96,7 @@ func (s *sim) turn() {
 			panic(r)
 		}
 	}()
+	s.asOf = len(s.signed.statements)
 	s.again, s.failed = s.loop.Reconcile(context.Background())
 }
 

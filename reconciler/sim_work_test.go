@@ -356,8 +356,11 @@ func (l *simLedger) PutGo(_ context.Context, g ledger.Go) error {
 	if err := l.write(); err != nil {
 		return err
 	}
-	for _, o := range l.gos {
+	for i, o := range l.gos {
 		if o.PR == g.PR && o.Code == g.Code {
+			if g.At.After(o.At) {
+				l.gos[i].At = g.At
+			}
 			return nil
 		}
 	}

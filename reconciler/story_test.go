@@ -468,6 +468,10 @@ func TestAGoEnds(t *testing.T) {
 	}
 	s.want("first", delivery.CheckPending, "/aob run ")
 	s.quiet()
+	s.forge.comment(n, "maintainer", "/aob run "+code)
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	s.quiet()
 }
 
 // Accepted is accepted: a model file that was changed on main without a release

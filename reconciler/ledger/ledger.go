@@ -120,9 +120,9 @@ type Go struct {
 	At     time.Time
 }
 
-// PutGo remembers a go. A repeat keeps the first.
+// PutGo remembers a go. Of a repeat it keeps who was first, and the latest time.
 func (l *Ledger) PutGo(ctx context.Context, g Go) error {
-	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", g.PR, g.Code, g.Author, g.At.UnixMilli())
+	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", g.PR, g.Code, g.Author, g.At.UnixMilli())
 }
 
 // Gos returns the gos given since a time.
