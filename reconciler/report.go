@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,13 +49,22 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	}
 	for _, f := range p.Fleets {
 		// A fleet that this commit moves nothing of has no place on it.
-		said, err := r.said(ctx, "status/"+p.Main.Commit+"/"+delivery.ContextRollout+f.Fleet)
-		if errs = append(errs, err); said.Content == "" && (f.State == delivery.CheckSuccess || f.Target.Version == 0 && f.State == delivery.CheckPending) {
+		told, err := r.said(ctx, "status/"+p.Main.Commit+"/"+delivery.ContextRollout+f.Fleet)
+		if errs = append(errs, err); told.Count == 0 && (f.State == delivery.CheckSuccess && !moves(p, f.Fleet) || f.Target.Version == 0 && f.State == delivery.CheckPending) {
 			continue
 		}
 		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, delivery.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Description: f.Text}))
 	}
 	return errors.Join(errs...)
+}
+
+// moves reports whether a fleet's rollout comes further in a plan: to its end
+// too, or to where it stood before the ledger was lost.
+func moves(p plan.Plan, fleet string) bool {
+	return slices.ContainsFunc(p.Steps, func(s plan.Step) bool {
+		k, ok := s.(plan.KeepClock)
+		return ok && k.Fleet == fleet
+	})
 }
 
 // speakers says, by commit, whose checks stand on it: main's, which has no

@@ -1,0 +1,50 @@
+package reconciler
+
+import (
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Whatever is killed in a rollout, main's commit says in the end that it is over.
+func TestRolloutIsToldWheneverKilled(t *testing.T) {
+	for point := 1; ; point++ {
+		s, _ := begun(t)
+		s.propose("first", 8)
+		s.settle()
+		merged := s.merge("first")
+		s.crashIn = point
+		s.settle()
+		if c := s.check(merged, delivery.ContextRollout+"demo"); c.State != delivery.CheckSuccess {
+			t.Errorf("killed at effect %d: the rollout's check is %+v", point, c)
+		}
+		if s.crashIn > 0 {
+			return // it was over before
+		}
+	}
+}
+
+// A ledger that is lost takes with it what was said. A rollout that was told of
+// is told of again, also where it is over at the first look; a commit that moves
+// no fleet still has no rollout on it.
+func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	merged := s.merge("first")
+	s.settle()
+	s.forge.statuses[merged][delivery.ContextRollout+"demo"] = delivery.Check{Context: delivery.ContextRollout + "demo", State: delivery.CheckPending}
+	s.ledger = newSimLedger(s)
+	s.restart()
+	s.settle()
+	if c := s.check(merged, delivery.ContextRollout+"demo"); c.State != delivery.CheckSuccess {
+		t.Errorf("without the ledger the rollout's check is %+v", c)
+	}
+	words := s.repo.commit("main", merged, s.now, map[string]string{"README.md": "words"})
+	s.settle()
+	s.restart()
+	s.settle()
+	if c, told := s.forge.statuses[words][delivery.ContextRollout+"demo"]; told {
+		t.Errorf("a commit that moves no fleet has %+v", c)
+	}
+}
