@@ -5,13 +5,17 @@
 // they could see: statuses, comments, commits, metrics, and what devices serve.
 //
 // What a test needs and does not find makes it skip and say what is missing. A
-// test takes minutes; -short leaves all of them out. The logs of all processes
-// are kept with
+// test takes minutes; -short leaves out the story on Gitea and kills less often.
+// The logs of all processes are kept with
 //
 //		go test ./e2e -v -artifacts -outputdir DIR
 //
 //	  - needs_test.go: what is needed, found or built.
 //	  - process_test.go: processes, waiting, and what is left of them.
-//	  - office_test.go: a team with a Gitea, a server and three devices.
-//	  - gitea_test.go: the story.
+//	  - team_test.go, pull_test.go: a team with a Gitea, a server and three devices.
+//	  - gitea_test.go: their story.
+//	  - workshop_test.go: the local forge, a server and three devices in one folder.
+//	  - killer_test.go: who is killed there, and when.
+//	  - kill_test.go: a promotion that comes out all the same.
+//	  - readme_test.go: every command of the README.
 package e2e

@@ -63,16 +63,16 @@ var plans = map[phase]struct {
 	victims              []victim
 }{
 	checking:   {8, 4, 10, []victim{server, runner}},
-	planning:   {12, 16, 60, []victim{terraform, terraform, runner, server}},
-	applying:   {12, 8, 60, []victim{terraform, terraform, runner, server}},
+	planning:   {12, 12, 50, []victim{terraform, terraform, runner, server}},
+	applying:   {12, 4, 40, []victim{terraform, terraform, runner, server}},
 	training:   {20, 12, 40, []victim{server, server, runner, runner, trainer}},
-	destroying: {8, 8, 60, []victim{terraform, terraform, runner, server}},
-	inspecting: {4, 1, 30, []victim{runner, runner, server}},
+	destroying: {8, 3, 50, []victim{terraform, terraform, runner, server}},
+	inspecting: {4, 1, 20, []victim{runner, runner, server}},
 	packing:    {4, 1, 5, []victim{runner, server}},
-	evaluating: {8, 4, 20, []victim{runner, server}},
+	evaluating: {8, 3, 20, []victim{runner, server}},
 	signing:    {8, 6, 3, []victim{server}},
-	merging:    {8, 10, 3, []victim{server}},
-	rolling:    {8, 24, 10, []victim{server}},
+	merging:    {8, 8, 3, []victim{server}},
+	rolling:    {8, 16, 10, []victim{server}},
 }
 
 // A moment is when to kill whom: in a phase, after some events and looks.

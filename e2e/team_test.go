@@ -241,10 +241,12 @@ func (m *team) costs(t *testing.T) costs {
 	return c
 }
 
-// metrics reads the server's counters, by series.
-func (m *team) metrics(t *testing.T) map[string]float64 {
+func (m *team) metrics(t *testing.T) map[string]float64 { return metrics(t, m.address) }
+
+// metrics reads a server's counters, by series.
+func metrics(t *testing.T, address string) map[string]float64 {
 	t.Helper()
-	resp, err := http.Get("http://" + m.address + "/metrics")
+	resp, err := http.Get("http://" + address + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
