@@ -41,7 +41,7 @@ func TestRemembers(t *testing.T) {
 	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 
 	must(t, l.PutGo(ctx, Go{PR: 3, Code: "3f9c2a10", Author: "ada", At: at}))
-	must(t, l.PutGo(ctx, Go{PR: 3, Code: "3f9c2a10", Author: "bob", At: at.Add(time.Hour)})) // the first one counts
+	must(t, l.PutGo(ctx, Go{PR: 3, Code: "3f9c2a10", Author: "bob", At: at.Add(time.Hour)}))
 	must(t, l.PutGo(ctx, Go{PR: 2, Code: "00000000", Author: "ada", At: at.Add(-8 * 24 * time.Hour)}))
 	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":1}`)))
 	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":2}`)))
