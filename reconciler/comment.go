@@ -80,10 +80,8 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		fmt.Fprintf(b, ", bundle `%s`", m.Bundle.Short())
 	}
 	b.WriteString("\n\n")
-	if m.Release != nil {
-		for _, e := range m.Release.Measured {
-			commentMeasured(b, e)
-		}
+	for _, e := range m.Measured {
+		commentMeasured(b, e)
 	}
 	if len(m.Verdicts) > 0 {
 		b.WriteString("| gate | check | answer | |\n| --- | --- | --- | --- |\n")
@@ -107,7 +105,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 	}
 }
 
-// commentMeasured writes one eval set's figures beside the release's.
+// commentMeasured writes one eval set's figures beside those of main's release.
 func commentMeasured(b *strings.Builder, e delivery.Measured) {
 	version := ""
 	if e.Baseline != nil {

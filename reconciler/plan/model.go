@@ -26,12 +26,13 @@ type ModelReport struct {
 	State    delivery.CheckState // what it lets aob/release be
 	Text     string
 	Data     *delivery.DataResult
-	Bundle   delivery.Digest    // once trained
-	Baseline *delivery.Release  // main's accepted release; nil for a first model
-	Verdicts []delivery.Verdict // of all gates that have answered
-	Release  *delivery.Release  // what the release file must say
-	Commit   *delivery.Release  // set where the head's tree does not hold it yet
-	Own      *delivery.Scores   // on the PR's own test split, for information
+	Bundle   delivery.Digest     // once trained
+	Baseline *delivery.Release   // main's accepted release; nil for a first model
+	Measured []delivery.Measured // by the gates that have answered
+	Verdicts []delivery.Verdict  // theirs
+	Release  *delivery.Release   // what the release file must say
+	Commit   *delivery.Release   // set where the head's tree does not hold it yet
+	Own      *delivery.Scores    // on the PR's own test split, for information
 }
 
 // judged is one gate that a proposal's model must pass.
@@ -266,7 +267,7 @@ func runText(r delivery.RunState) string {
 	default:
 		text = "running"
 	}
-	if s.SecondsLeft != nil && *s.SecondsLeft > 0 {
+	if s.SecondsLeft != nil && *s.SecondsLeft >= 1 {
 		text += ", about " + (time.Duration(*s.SecondsLeft) * time.Second).String() + " left"
 	}
 	if r.Attempt > 1 {
@@ -457,7 +458,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			continue
 		}
 		v := list[i].verdict
-		r.Verdicts = append(r.Verdicts, v)
+		r.Measured, r.Verdicts = append(r.Measured, measured(list[i], r.Baseline)), append(r.Verdicts, v)
 		if !m.w.Evidence.Verdicts[v.Key] {
 			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, What: "verdict of gate " + label})
 		}
