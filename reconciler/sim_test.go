@@ -398,8 +398,8 @@ func (f *simForge) list() []delivery.PullRequest {
 	return list
 }
 
-// heads returns the commits that a pull request has been seen at.
-func (f *simForge) heads(p *simPR) []string { return f.were[p.Number] }
+// heads returns the commits that a pull request is at and has been listed at.
+func (f *simForge) heads(p *simPR) []string { return append([]string{f.head(p)}, f.were[p.Number]...) }
 
 func (f *simForge) well() error {
 	f.asked++
