@@ -426,13 +426,20 @@ func (in *turn) aborted(base *delivery.Target, why string) Decision {
 	return d
 }
 
-// unchanged is what is published already.
+// unchanged is what is published already; what was forbidden since is given to
+// nobody new.
 func (in *turn) unchanged() *delivery.Desired {
 	if in.Published == nil {
 		return nil
 	}
 	d := *in.Published
 	d.Version, d.Expires = 0, time.Time{}
+	if slices.Contains(in.Aborted, d.Release.Bundle) {
+		d.Share = 0
+	}
+	if d.Previous != nil && slices.Contains(in.Aborted, d.Previous.Bundle) {
+		d.Previous = nil
+	}
 	return &d
 }
 
