@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
@@ -232,33 +231,6 @@ func (s *sim) untilTraining() {
 	s.fail("nothing is trained")
 }
 
-// Case 11: only what passed its gates in a PR ships, whatever the road.
-func TestMainPushedDirectly(t *testing.T) {
-	s, _ := begun(t)
-	s.propose("first", 8)
-	s.settle()
-	s.merge("first")
-	s.settle()
-	accepted := s.head("main")
-	forged := strings.NewReplacer("version: 1", "version: 2").Replace(string(s.repo.blobs[s.repo.commits[accepted].files["models/shapes.release.yaml"]]))
-	s.repo.commit("main", accepted, s.now, map[string]string{"models/shapes.release.yaml": forged})
-	s.settle()
-	if c := s.check(s.head("main"), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "refused") {
-		t.Errorf("a bundle without a release statement: %s: %s", c.State, c.Description)
-	}
-	if got := s.serving(); got != "1 1 1" {
-		t.Errorf("devices serve %s, want version 1 still", got)
-	}
-	opened := false
-	for _, p := range s.forge.prs {
-		opened = opened || strings.HasPrefix(p.HeadRef, "aob/restore-shapes")
-	}
-	if !opened {
-		t.Error("no pull request sets the file back")
-	}
-	s.quiet()
-}
-
 // Forks and strangers cost nothing until someone with write permission says so.
 func TestStrangersWaitForAGo(t *testing.T) {
 	s, main := begun(t)
@@ -279,82 +251,6 @@ func TestStrangersWaitForAGo(t *testing.T) {
 	s.forge.comment(0, "maintainer", "/aob run "+code)
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
-}
-
-// A failing wave falls back, and git is made to agree by a pull request.
-func TestAbortAndQuarantine(t *testing.T) {
-	s, _ := begun(t)
-	s.propose("first", 8)
-	s.settle()
-	s.merge("first")
-	s.settle()
-	s.propose("second", 14)
-	s.settle()
-	merged := s.merge("second")
-	bad := s.signed.last()
-	s.fleet.broken = map[delivery.Digest]bool{bad: true}
-	s.settle()
-	if got := s.serving(); got != "1 1 1" {
-		t.Fatalf("devices serve %s, want version 1 after the abort", got)
-	}
-	if c := s.check(merged, delivery.ContextRollout+"demo"); c.State != delivery.CheckFailure {
-		t.Errorf("the rollout's check is %s: %s", c.State, c.Description)
-	}
-	branch := ""
-	for _, p := range s.forge.prs {
-		if strings.HasPrefix(p.HeadRef, "aob/quarantine-shapes") {
-			branch = p.HeadRef
-		}
-	}
-	if branch == "" {
-		t.Fatal("no pull request takes the bad version back")
-	}
-	s.want(branch, delivery.CheckSuccess, "rolls back to version 1")
-	s.quiet()
-	s.merge(branch)
-	s.settle()
-	// What is quarantined does not come back.
-	s.propose("again", 14)
-	s.settle()
-	s.want("again", delivery.CheckFailure, "quarantined")
-	s.quiet()
-}
-
-// Case 12: while the forge is down nothing is ended, and afterwards everything
-// is said.
-func TestForgeDown(t *testing.T) {
-	s, _ := begun(t)
-	s.propose("first", 8)
-	s.untilTraining()
-	s.forge.down = true
-	for range 10 {
-		s.turn()
-	}
-	if s.runs.running(delivery.RunTrain) == "" {
-		t.Fatal("the training was ended while the forge was down")
-	}
-	s.runs.finishAll()
-	s.forge.down = false
-	s.settle()
-	s.want("first", delivery.CheckSuccess, "version 1")
-}
-
-// Case 13: a full disk under the ledger stops what must be remembered, and
-// nothing else; once there is room it goes on.
-func TestLedgerDiskFull(t *testing.T) {
-	s, _ := begun(t)
-	s.ledger.full = true
-	s.propose("first", 8)
-	s.settle()
-	s.ledger.full = false
-	for range 400 {
-		s.turn() // the pause after a blocked write
-	}
-	s.settle()
-	s.want("first", delivery.CheckSuccess, "version 1")
-	if s.forge.made != 1 {
-		t.Errorf("%d comments were made", s.forge.made)
-	}
 }
 
 // Case 5: a pull request that changes nothing of ours.
@@ -423,74 +319,12 @@ func TestMainMoves(t *testing.T) {
 	s.want("second", delivery.CheckSuccess, "version 2", "version 1: 0.6000")
 }
 
-// A fork's branch cannot be pushed to: the author is told what to do. Once the
-// pull request is closed nothing is tried for it any more.
-func TestForkIsBlockedAndForgotten(t *testing.T) {
-	s, main := begun(t)
-	n := s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
-	s.settle()
-	c := s.check(s.forge.head(s.forge.prs[n]), delivery.ContextRelease)
-	if c.State != delivery.CheckFailure || !strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
-		t.Errorf("a fork that is ready: %s: %s", c.State, c.Description)
-	}
-	s.forge.prs[n].closed = true
-	s.settle()
-	s.now = s.now.Add(time.Hour)
-	s.turn()
-	s.quiet()
-}
-
 // fork opens a pull request from another repository.
 func (s *sim) fork(branch, author, from string, files map[string]string) int {
 	n := s.forge.open(branch, author)
 	s.forge.prs[n].Fork = true
 	s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)] = s.repo.write([]string{from}, s.repo.with(from, files), s.now, branch)
 	return n
-}
-
-// A go is good for a week from when it was written; reading it again, or losing
-// the ledger, does not make it younger.
-func TestAGoEnds(t *testing.T) {
-	s, main := begun(t)
-	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
-	n := s.forge.open("first", "stranger")
-	s.forge.permission["stranger"] = delivery.PermissionRead
-	s.settle()
-	_, code, _ := strings.Cut(s.check(s.head("first"), delivery.ContextRelease).Description, "/aob run ")
-	s.forge.comment(n, "maintainer", "/aob run "+code)
-	s.now = s.now.Add(7 * 24 * time.Hour)
-	s.settle()
-	s.ledger = newSimLedger(s)
-	s.restart()
-	s.settle()
-	if len(s.runs.states) != 0 {
-		t.Fatal("a comment of last week started a run")
-	}
-	s.want("first", delivery.CheckPending, "/aob run ")
-	s.quiet()
-	s.forge.comment(n, "maintainer", "/aob run "+code)
-	s.settle()
-	s.want("first", delivery.CheckSuccess, "version 1")
-	s.quiet()
-}
-
-// Accepted is accepted: a model file that was changed on main without a release
-// is refused, and un-ships nothing.
-func TestSpecPushedToMainUnshipsNothing(t *testing.T) {
-	s, _ := begun(t)
-	s.released("first", 8)
-	s.released("second", 14)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 20)})
-	s.settle()
-	if got := s.serving(); got != "2 2 2" {
-		t.Errorf("devices serve %s, want version 2 still", got)
-	}
-	c := s.check(s.main(), delivery.ContextRelease)
-	if c.State != delivery.CheckFailure || !strings.Contains(c.Description, "is not the spec that version 2 was made from") {
-		t.Errorf("main: %s: %s", c.State, c.Description)
-	}
-	s.want(s.opened("aob/restore-shapes-"), delivery.CheckSuccess, "back to version 2")
-	s.quiet()
 }
 
 // released proposes a model, waits until it is green, merges it, and waits again.
@@ -513,49 +347,4 @@ func (s *sim) opened(prefix string) string {
 	}
 	s.fail("there is no pull request from %s…", prefix)
 	return ""
-}
-
-// A process that dies after it has said something, and before it remembers it,
-// must not take the word before for what stands on the forge.
-func TestKilledWhileItSpeaks(t *testing.T) {
-	s, _ := begun(t)
-	s.propose("first", 8)
-	s.settle()
-	green, head := s.repo.refs[git.Branch+"main"], s.head("first")
-	for point := 1; point < 30; point++ {
-		// The gate is raised and lowered again while nobody listens.
-		s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
-		s.crashIn = point
-		s.turn()
-		s.repo.refs[git.Branch+"main"] = green
-		s.settle()
-		if s.head("first") != head {
-			t.Fatalf("killed at effect %d: the head moved", point)
-		}
-		s.want("first", delivery.CheckSuccess, "version 1")
-	}
-}
-
-// Nobody is sent back to what is in quarantine by now.
-func TestQuarantinedBase(t *testing.T) {
-	s, _ := begun(t)
-	s.released("first", 8)
-	first := s.signed.last()
-	s.propose("second", 14)
-	s.settle()
-	s.merge("second")
-	s.turn()
-	s.turn() // the first wave is out; two devices stay with version 1
-	s.quarantine("shapes", func(q *delivery.Quarantine) {
-		q.Entries = append(q.Entries, delivery.Quarantined{Digest: first, Why: "it was unsafe"})
-	})
-	s.turn()
-	s.turn()
-	if d := s.fleet.published["demo"]; d.Previous != nil || d.Release.Version != 2 {
-		t.Errorf("published: version %d, and to the others %v", d.Release.Version, d.Previous)
-	}
-	s.settle()
-	if got := s.serving(); got != "2 2 2" {
-		t.Errorf("devices serve %s, want version 2", got)
-	}
 }

@@ -109,8 +109,13 @@ func (m *maker) mainModel(name string) MainModel {
 	if statement.Baseline != last {
 		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run against that", orNone(statement.Baseline), orNone(last))
 	}
-	if missing := m.unjudged(name, statement); missing != "" {
-		return refuse("%s", missing)
+	switch judged := m.judged(name, statement); judged.State {
+	case delivery.CheckSuccess:
+	case delivery.CheckPending:
+		mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("%s version %d: %s", name, named.Version, judged.Text)
+		return mm
+	default:
+		return refuse("%s", judged.Text)
 	}
 	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, What: fmt.Sprintf("acceptance of %s version %d", name, named.Version),
 		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle, Commit: m.w.Main.Commit}})
@@ -125,34 +130,40 @@ func orNone(d delivery.Digest) string {
 	return "bundle " + d.Short()
 }
 
-// unjudged names a covering gate of main that neither stands in the statement
-// nor passes now on the stored measurements.
-func (m *maker) unjudged(model string, s delivery.ReleaseStatement) string {
+// judged says whether every covering gate of main stands in a release statement,
+// or passes now on the stored measurements.
+func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 	gates := m.w.Main.Intent.Covering(model)
 	if len(gates) == 0 {
-		return "no gate covers it on main"
+		return Stage{State: delivery.CheckFailure, Text: "no gate covers it on main"}
 	}
+	waits := Stage{State: delivery.CheckSuccess}
 	for _, name := range gates {
 		g := m.w.Main.Intent.Gates[name]
 		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() && j.Verdict.Outcome == delivery.Pass }) {
 			continue
 		}
-		v, ok := m.judgeStored(model, name, g, s.Bundle, s.Baseline)
-		if !ok {
-			return fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)
-		}
-		if v.Outcome != delivery.Pass {
-			return fmt.Sprintf("gate %s says %s: %s", name, v.Outcome, v.Reason)
+		v, stage := m.judgeStored(model, name, g, s.Bundle, s.Baseline)
+		switch {
+		case stage.State == delivery.CheckPending:
+			stage.Text = "gate " + name + ": " + stage.Text
+			waits = stage
+		case stage.State != delivery.CheckSuccess:
+			return stage
+		case v.Outcome != delivery.Pass:
+			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", name, v.Outcome, v.Reason)}
 		}
 	}
-	return ""
+	return waits
 }
 
-// judgeStored lets a gate answer from signed scores alone.
-func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baseline delivery.Digest) (delivery.Verdict, bool) {
+// judgeStored lets a gate answer from signed scores alone. Comparing them may
+// take a run.
+func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baseline delivery.Digest) (delivery.Verdict, Stage) {
+	unknown := Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)}
 	score, ok := m.storedScore(bundle, g.Evaluate)
 	if !ok {
-		return delivery.Verdict{}, false
+		return delivery.Verdict{}, unknown
 	}
 	mdl := m.w.Main.Intent.Models[model]
 	in := gate.Input{Model: model, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
@@ -160,7 +171,7 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 	if baseline != "" && baseline != bundle {
 		base, ok := m.storedScore(baseline, g.Evaluate)
 		if !ok || base.Content != score.Content {
-			return delivery.Verdict{}, false
+			return delivery.Verdict{}, unknown
 		}
 		ask := delivery.CompareRun{Candidate: score.Input, Baseline: base.Input, Resamples: resamples, Seed: bootstrapSeed}
 		compare, stage := m.compare(score.Input, base.Input, func(s delivery.RunSpec) (delivery.RunState, Stage) {
@@ -168,11 +179,11 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 			return m.run(s, Proposal{}, true, "")
 		})
 		if stage.State != delivery.CheckSuccess {
-			return delivery.Verdict{}, false
+			return delivery.Verdict{}, stage
 		}
 		in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: base.Key, Scores: base.Scores}, compare, delivery.CompareKey(ask)
 	}
-	return gate.Judge(name, g, in), true
+	return gate.Judge(name, g, in), Stage{State: delivery.CheckSuccess}
 }
 
 // storedScore finds a bundle's signed score on an eval set by today's protocol.

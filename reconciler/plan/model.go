@@ -119,6 +119,9 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		if why, held := m.w.Main.Intent.Quarantines[name].Holds(rollback.Bundle); held {
 			return r.end(delivery.CheckFailure, "version %d is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", rollback.Version, why, name)
 		}
+		if _, there := m.w.Evidence.Bundles[rollback.Bundle]; !there {
+			return r.end(delivery.CheckFailure, "bundle %s of version %d is gone from the registry; restore it", rollback.Bundle.Short(), rollback.Version)
+		}
 	}
 	allowed := p.Permission == delivery.PermissionWrite || slices.Contains(p.Gos, GoCode(r.Spec))
 
@@ -355,6 +358,7 @@ func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResul
 	}
 	ask := delivery.TrainRun{Spec: mdl.Spec(), Seed: mdl.Train.Seeds[0], Data: r.dataKey, Training: data.Training,
 		Trainer: trainer, Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
+	ask = m.underWay(ask)
 	key := delivery.TrainKey(ask)
 	if t, ok := m.w.Evidence.ByRun[key]; ok {
 		// Another spec asked for the same work: its result counts for this one too.
@@ -374,6 +378,33 @@ func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResul
 	}
 	r.stage(delivery.ContextTrain, stage.State, "%s", stage.Text)
 	return "", false
+}
+
+// underWay returns the training that was begun for the same work with the files
+// that its trainer had then, where there is one: an upgrade of the trainer ends
+// and repeats nothing.
+func (m *maker) underWay(ask delivery.TrainRun) delivery.TrainRun {
+	key := delivery.TrainKey(ask)
+	if _, begun := m.w.Runs[key]; begun {
+		return ask
+	}
+	var first delivery.Digest
+	for k, r := range m.w.Runs {
+		if r.Spec.Train == nil || (r.Phase != delivery.RunRunning && r.Phase != delivery.RunDone) {
+			continue
+		}
+		begun := *r.Spec.Train
+		if begun.Training != ask.Training || begun.Seed != ask.Seed || (first != "" && k > first) {
+			continue
+		}
+		if begun.Trainer = ask.Trainer; delivery.TrainKey(begun) == key {
+			first = k
+		}
+	}
+	if first == "" {
+		return ask
+	}
+	return *m.w.Runs[first].Spec.Train
 }
 
 func (m *maker) signTraining(r *progress, key delivery.Digest, ask delivery.TrainRun, data delivery.DataResult, result delivery.TrainResult) {
