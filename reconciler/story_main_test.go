@@ -360,3 +360,22 @@ func TestGateSinceGreen(t *testing.T) {
 		t.Errorf("main: %s: %s", c.State, c.Description)
 	}
 }
+
+// A gate that only compares has nothing to say of a first model, and is in
+// nobody's way: neither in the pull request nor on main.
+func TestGateThatDoesNotApply(t *testing.T) {
+	s, _ := begun(t)
+	compares := strings.Replace(gateFile("compares", "shapes", 0), "  - {metric: mAP, min: 0}\n", "", 1)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/compares.yaml": compares})
+	s.settle()
+	s.released("first", 8)
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s, want version 1; main: %v", got, s.check(s.main(), delivery.ContextRelease))
+	}
+	// Alone it lets nothing through.
+	s, _ = begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/compares.yaml": compares, "gates/production.yaml": ""})
+	s.propose("first", 8)
+	s.settle()
+	s.want("first", delivery.CheckFailure, "no check of any gate applies")
+}

@@ -140,7 +140,7 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 	waits := Stage{State: delivery.CheckSuccess}
 	for _, name := range gates {
 		g := m.w.Main.Intent.Gates[name]
-		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() && j.Verdict.Outcome == delivery.Pass }) {
+		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() && verdictState(j.Verdict.Outcome) == delivery.CheckSuccess }) {
 			continue
 		}
 		v, stage := m.judgeStored(model, name, g, s.Bundle, s.Baseline)
@@ -150,7 +150,7 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 			waits = stage
 		case stage.State != delivery.CheckSuccess:
 			return stage
-		case v.Outcome != delivery.Pass:
+		case verdictState(v.Outcome) != delivery.CheckSuccess:
 			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", name, v.Outcome, v.Reason)}
 		}
 	}
