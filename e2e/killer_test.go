@@ -64,7 +64,7 @@ var plans = map[phase]struct {
 }{
 	checking:   {8, 4, 10, []victim{server, runner}},
 	planning:   {12, 12, 50, []victim{terraform, terraform, runner, server}},
-	applying:   {12, 4, 40, []victim{terraform, terraform, runner, server}},
+	applying:   {12, 2, 20, []victim{terraform, terraform, runner, runner, server}},
 	training:   {20, 12, 40, []victim{server, server, runner, runner, trainer}},
 	destroying: {8, 3, 50, []victim{terraform, terraform, runner, server}},
 	inspecting: {4, 1, 20, []victim{runner, runner, server}},

@@ -140,7 +140,9 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 	waits := Stage{State: delivery.CheckSuccess}
 	for _, name := range gates {
 		g := m.w.Main.Intent.Gates[name]
-		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() && verdictState(j.Verdict.Outcome) == delivery.CheckSuccess }) {
+		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool {
+			return j.Spec == g.Digest() && verdictState(j.Verdict.Outcome) == delivery.CheckSuccess
+		}) {
 			continue
 		}
 		v, stage := m.judgeStored(model, name, g, s.Bundle, s.Baseline)
