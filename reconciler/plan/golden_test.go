@@ -1,0 +1,440 @@
+package plan_test
+
+// Golden cases: testdata/*.txtar, one decision each, numbered as the cases of the
+// design. An archive begins with what it shows, and holds
+//
+//	main/…, main~1/…   intent on main, and on main before its last commits
+//	base/…             where pull requests left main; main, where it is not given
+//	pr/3/…             pull request 3
+//	then/3/…           the same at another time, where a line of world speaks of it
+//	world              what else is seen, a line each: see scene.line
+//	plan               what must come of it, as aob plan prints it, and the fleets
+//
+// A tree is given by what it has in place of main's files (then/3: of pr/3's); an
+// empty file is one that is not there. In files ${a} is the digest of bundle a,
+// ${spec} that of the spec beside a release file, and ${evalset} that of what its
+// gate judges on.
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+var update = flag.Bool("update", false, "write the plans of the golden cases as they come out now; then read every one")
+
+func TestGolden(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatal("no golden cases", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(a.Files, func(f txtar.File) bool { return f.Name == "plan" })
+			if i < 0 {
+				t.Fatal("the case has no file plan")
+			}
+			w := world(t, a)
+			got := show(plan.Make(w))
+			if again := show(plan.Make(w)); again != got {
+				t.Errorf("the same world gives another plan:\n%s", cmp.Diff(got, again))
+			}
+			if *update {
+				a.Files[i].Data = []byte(got)
+				if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(string(a.Files[i].Data), got); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func show(p plan.Plan) string {
+	text := p.String()
+	for _, f := range p.Fleets {
+		text += fmt.Sprintf("fleet %s %s: %s\n", f.Fleet, f.State, f.Text)
+	}
+	return text
+}
+
+// A scene is a world while it is read.
+type scene struct {
+	*testing.T
+	plan.World
+	files  map[string]map[string]string // by tree and path
+	trees  map[string]delivery.Intent
+	words  []string          // of the line that is read
+	values map[string]string // its key=value pairs
+	made   map[string]made   // by bundle
+}
+
+// made is what a bundle was made of, and what it scored by eval set.
+type made struct {
+	model  delivery.Model
+	mAP    float64
+	scores map[delivery.EvalSet]delivery.Scores
+}
+
+func world(t *testing.T, a *txtar.Archive) plan.World {
+	s := &scene{T: t, files: map[string]map[string]string{}, trees: map[string]delivery.Intent{}, made: map[string]made{}, World: plan.World{
+		At: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), ProposalsKnown: true, Main: plan.Main{Branch: "main", Commit: "main", History: map[string][]plan.Past{}},
+		Runs: map[delivery.Digest]delivery.RunState{}, Devices: map[string][]delivery.Device{}, Clocks: map[string]rollout.State{}, Published: map[string]delivery.Desired{},
+		Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
+			Verdicts: map[delivery.Digest]bool{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}},
+		Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
+			Numerics: "1", Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}}
+	var lines string
+	for _, f := range a.Files {
+		switch tree, path := split(f.Name); {
+		case f.Name == "world":
+			lines = string(f.Data)
+		case tree != "":
+			if s.files[tree] == nil {
+				s.files[tree] = map[string]string{}
+			}
+			s.files[tree][path] = string(f.Data)
+		case f.Name != "plan":
+			t.Fatalf("%s is no file of a case", f.Name)
+		}
+	}
+	s.Main.Intent, s.Main.Complaints = s.tree("main")
+	base, _ := s.tree("base")
+	for _, tree := range slices.Sorted(maps.Keys(s.files)) {
+		head, complaints := s.tree(tree)
+		if number, ok := strings.CutPrefix(tree, "pr/"); ok {
+			s.Proposals = append(s.Proposals, plan.Proposal{Intent: head, Base: base, Complaints: complaints, Permission: delivery.PermissionWrite,
+				PullRequest: delivery.PullRequest{Number: s.number(number), Title: "by dev", Author: "dev", Head: tree, HeadRef: "change-" + number, Base: "main"}})
+		}
+	}
+	for line := range strings.Lines(lines) {
+		s.line(line)
+	}
+	for _, model := range plan.NeedsHistory(s.World) {
+		s.Main.History[model] = s.history(model)
+	}
+	return s.World
+}
+
+// split parts a name into its tree and the path in that.
+func split(name string) (tree, path string) {
+	for _, folder := range intent.Folders() {
+		if tree, path, ok := strings.Cut(name, "/"+folder+"/"); ok {
+			return tree, folder + "/" + path
+		}
+	}
+	return "", name
+}
+
+// tree puts a tree together and parses it.
+func (s *scene) tree(name string) (delivery.Intent, []delivery.Complaint) {
+	files := map[string]string{}
+	maps.Copy(files, s.files["main"])
+	if kind, number, ok := strings.Cut(name, "/"); ok {
+		maps.Copy(files, s.files["base"])
+		if kind == "then" {
+			maps.Copy(files, s.files["pr/"+number])
+		}
+	}
+	maps.Copy(files, s.files[name])
+	maps.DeleteFunc(files, func(_, text string) bool { return text == "" })
+	parse := func() (delivery.Intent, []delivery.Complaint) {
+		var list []intent.File
+		for path, text := range files {
+			list = append(list, intent.File{Path: path, Size: int64(len(text)), Data: []byte(text), Hash: string(delivery.Sum([]byte(text)))})
+		}
+		return intent.Parse(list, intent.Options{})
+	}
+	named, _ := parse() // what release files name by digest
+	for path, text := range files {
+		files[path] = os.Expand(text, func(word string) string {
+			model := named.Models[modelOf(path)]
+			switch word {
+			case "spec":
+				return string(model.SpecDigest())
+			case "evalset":
+				return string(content(model, named.Gates[named.Covering(model.Name)[0]].Evaluate).Digest())
+			}
+			return string(bundle(word))
+		})
+	}
+	var complaints []delivery.Complaint
+	s.trees[name], complaints = parse()
+	return s.trees[name], complaints
+}
+
+// modelOf names the model of a file under models/.
+func modelOf(path string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(path, "models/"), ".yaml"), ".release")
+}
+
+// bundle is a digest that is easy to read: aaaaaaaaaaaa for a.
+func bundle(letter string) delivery.Digest {
+	return delivery.Digest("sha256:" + strings.Repeat(letter, 64))
+}
+
+// history is what main's release file of a model has said, newest first.
+func (s *scene) history(model string) []plan.Past {
+	var list []plan.Past
+	for n, commit := 1, "main"; ; n++ {
+		older := fmt.Sprintf("main~%d", n)
+		now, before := s.trees[commit].Releases[model], s.trees[older].Releases[model]
+		if !delivery.SameRelease(now, before) {
+			past := plan.Past{Commit: commit}
+			if now.Version > 0 {
+				past.Release, past.Spec = &now, s.trees[commit].Models[model].SpecDigest()
+			}
+			list = append(list, past)
+		}
+		if s.files[older] == nil {
+			return list
+		}
+		commit = older
+	}
+}
+
+// line reads a fact: words, then key=value pairs whose values may have spaces.
+//
+//	draft 3                            it is a draft; all are by someone who may write
+//	checked FILE                       the data run of a model file is done
+//	training FILE epoch=3/8            its train run is running
+//	bundle a of=FILE mAP=0.60          made from a model file, and scored for its gates
+//	lost a                             the registry has the bundle no more
+//	compared b with=a                  the bootstrap that compares them is done
+//	statement FILE baseline=a gates=…  a release file is signed, as judged by main's gates or by those of another tree
+//	accepted a version=1               main has accepted the bundle
+//	fleet demo runs=b version=2 before=a devices=x y
+//	                                   all devices are healthy on b, as they were on a before
+//	upgraded trainer, upgraded evaluator
+//	                                   another one than that which the lines before have seen
+func (s *scene) line(line string) {
+	last := ""
+	s.words, s.values = nil, map[string]string{}
+	for _, word := range strings.Fields(line) {
+		key, value, pair := strings.Cut(word, "=")
+		switch {
+		case pair:
+			last, s.values[key] = key, value
+		case last != "":
+			s.values[last] += " " + word
+		default:
+			s.words = append(s.words, word)
+		}
+	}
+	if len(s.words) != 2 {
+		s.Fatalf("want two words and then pairs, got %q", line)
+	}
+	switch what := s.words[1]; s.words[0] {
+	case "draft":
+		i := slices.IndexFunc(s.Proposals, func(p plan.Proposal) bool { return p.Number == s.number(what) })
+		s.Proposals[i].Draft = true
+	case "checked":
+		ask, found := s.data(what)
+		s.run(delivery.RunSpec{Kind: delivery.RunData, Key: delivery.DataKey(ask), Data: &ask}, found)
+	case "training":
+		ask := s.training(what)
+		r := delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Status: delivery.RunStatus{Phase: "training"}, Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: delivery.TrainKey(ask), Train: &ask}}
+		if _, err := fmt.Sscanf(s.value("epoch"), "%d/%d", &r.Status.Epoch, &r.Status.Epochs); err != nil {
+			s.Fatal(err)
+		}
+		s.Runs[r.Spec.Key] = r
+	case "bundle":
+		s.bundle(what)
+	case "lost":
+		delete(s.Evidence.Bundles, bundle(what))
+	case "compared":
+		baseline := s.value("with")
+		for e := range s.made[what].scores {
+			ask, result := s.comparison(what, baseline, e)
+			s.run(delivery.RunSpec{Kind: delivery.RunCompare, Key: delivery.CompareKey(ask), Compare: &ask}, result)
+		}
+	case "statement":
+		s.statement(what)
+	case "accepted":
+		m := s.made[what].model
+		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name, Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what)})
+	case "fleet":
+		s.fleet(what)
+	case "upgraded":
+		later := delivery.Sum([]byte("later"))
+		switch what {
+		case "trainer":
+			s.Server.Trainers = map[string]delivery.Digest{"tiny@1": later}
+		case "evaluator":
+			s.Server.Protocol = later
+		default:
+			s.Fatalf("nobody upgrades %s", what)
+		}
+	default:
+		s.Fatalf("what is %q?", line)
+	}
+	if len(s.values) > 0 {
+		s.Fatalf("%q: what are %v?", line, s.values)
+	}
+}
+
+// value takes a value of the line; it is empty where there is none.
+func (s *scene) value(key string) string {
+	v := s.values[key]
+	delete(s.values, key)
+	return v
+}
+
+func (s *scene) number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return n
+}
+
+// run is done, with a result.
+func (s *scene) run(spec delivery.RunSpec, result any) {
+	data, err := json.Marshal(result)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Runs[spec.Key] = delivery.RunState{Spec: spec, Phase: delivery.RunDone, Attempt: 1, Result: data}
+}
+
+// model finds the model of a file, and the gates that judge it: main's, and those
+// of its own tree.
+func (s *scene) model(file string) (delivery.Model, []delivery.Gate) {
+	tree, path := split(file)
+	m, ok := s.trees[tree].Models[modelOf(path)]
+	if !ok {
+		s.Fatalf("there is no model %s", file)
+	}
+	var gates []delivery.Gate
+	for _, in := range []delivery.Intent{s.Main.Intent, s.trees[tree]} {
+		for _, name := range in.Covering(m.Name) {
+			gates = append(gates, in.Gates[name])
+		}
+	}
+	return m, gates
+}
+
+// content is what an eval set holds for a model.
+func content(m delivery.Model, e delivery.EvalSet) delivery.EvalSetContent {
+	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", []any{e, m.Classes}), Count: 50}
+}
+
+func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
+	m, gates := s.model(file)
+	ask := delivery.DataRun{Dataset: m.Dataset, Classes: m.Classes}
+	found := delivery.DataResult{Content: delivery.DigestOf("content", m.Dataset), Training: delivery.DigestOf("training", []any{m.Dataset, m.Classes}), Images: map[string]int{"train": 100, "valid": 30}}
+	for _, g := range gates {
+		if !slices.Contains(ask.EvalSets, g.Evaluate) {
+			ask.EvalSets, found.EvalSets = append(ask.EvalSets, g.Evaluate), append(found.EvalSets, content(m, g.Evaluate))
+		}
+	}
+	return ask, found
+}
+
+func (s *scene) training(file string) delivery.TrainRun {
+	m, _ := s.model(file)
+	ask, found := s.data(file)
+	return delivery.TrainRun{Spec: m.Spec(), Seed: m.Train.Seeds[0], Data: delivery.DataKey(ask), Training: found.Training,
+		Trainer: s.Server.Trainers[m.Train.With], Machine: m.Train.Machine.Terraform, Limit: m.Train.Machine.Limit}
+}
+
+func (s *scene) bundle(letter string) {
+	file, b := s.value("of"), bundle(letter)
+	m, gates := s.model(file)
+	q, err := strconv.ParseFloat(s.value("mAP"), 64)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.made[letter] = made{m, q, map[delivery.EvalSet]delivery.Scores{}}
+	info := plan.Bundle{Model: delivery.DigestOf("model", b), Signature: delivery.DigestOf("signature", b), Size: 1e6}
+	s.Evidence.Bundles[b] = info
+	ask := s.training(file)
+	t := plan.Trained{Bundle: b, Training: delivery.Training{Run: delivery.TrainKey(ask), Spec: m.SpecDigest(), Input: ask, Result: delivery.TrainResult{Bundle: b, Size: info.Size}}}
+	s.Evidence.BySpec[m.SpecDigest()], s.Evidence.ByRun[t.Training.Run] = t, t
+	for _, g := range gates {
+		c := content(m, g.Evaluate)
+		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate, Classes: m.Classes, Images: c.Images, Truths: c.Truths,
+			Protocol: s.Server.Protocol, Detect: delivery.DetectKey(info.Model, info.Signature, c.Images, s.Server.Numerics, "cpu")}
+		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c, Scores: delivery.ScoreSet{Protocol: in.Protocol, Images: c.Count, Classes: m.Classes.Names(),
+			Values: map[string]float64{"mAP": q}, Resamples: map[string]delivery.Samples{"mAP": around(q)}}}
+		s.Evidence.Scores[score.Key], s.made[letter].scores[g.Evaluate] = score, score
+	}
+}
+
+// around is a bootstrap that leaves little doubt.
+func around(v float64) delivery.Samples { return delivery.Samples{v - 0.01, v, v + 0.01} }
+
+// comparison is the paired bootstrap of two bundles on an eval set.
+func (s *scene) comparison(candidate, baseline string, e delivery.EvalSet) (delivery.CompareRun, delivery.CompareResult) {
+	a, b := s.made[candidate], s.made[baseline]
+	return delivery.CompareRun{Candidate: a.scores[e].Input, Baseline: b.scores[e].Input, Resamples: 1000, Seed: 1},
+		delivery.CompareResult{Images: 50, Classes: a.model.Classes.Names(), Metrics: map[string]delivery.Difference{
+			"mAP": {Candidate: a.mAP, Baseline: b.mAP, Value: a.mAP - b.mAP, Resamples: around(a.mAP - b.mAP)}}}
+}
+
+// statement signs what a release file says, and the verdicts behind it.
+func (s *scene) statement(file string) {
+	tree, path := split(file)
+	r, ok := s.trees[tree].Releases[modelOf(path)]
+	if !ok {
+		s.Fatalf("there is no release file %s", file)
+	}
+	judges, baseline, letter := s.Main.Intent, s.value("baseline"), r.Bundle.Hex()[:1]
+	if from := s.value("gates"); from != "" {
+		judges = s.trees[from]
+	}
+	statement := delivery.ReleaseStatement{Model: r.Name, Version: r.Version, Spec: r.Spec, Bundle: r.Bundle, File: r}
+	for _, name := range judges.Covering(r.Name) {
+		g := judges.Gates[name]
+		score := s.made[letter].scores[g.Evaluate]
+		in := gate.Input{Model: r.Name, Size: 1e6, Classes: s.made[letter].model.Classes.Names(), Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
+		if baseline != "" {
+			statement.Baseline = bundle(baseline)
+			ask, result := s.comparison(letter, baseline, g.Evaluate)
+			old := s.made[baseline].scores[g.Evaluate]
+			in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: old.Key, Scores: old.Scores}, &result, delivery.CompareKey(ask)
+		}
+		v := gate.Judge(name, g, in)
+		s.Evidence.Verdicts[v.Key] = true
+		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: name, Spec: g.Digest(), Verdict: v})
+	}
+	s.Evidence.Releases = append(s.Evidence.Releases, statement)
+}
+
+func (s *scene) fleet(name string) {
+	f, hour := s.Main.Intent.Fleets[name], s.At.Add(-time.Hour)
+	to := delivery.Target{Version: s.number(s.value("version")), Bundle: bundle(s.value("runs"))}
+	healthy := []delivery.Digest{to.Bundle}
+	if before := s.value("before"); before != "" {
+		healthy = []delivery.Digest{bundle(before), to.Bundle}
+	}
+	s.Clocks[name] = rollout.State{Target: to, Wave: len(f.Waves) - 1, Share: 1, Began: hour, Started: hour, Healthy: hour, Done: true}
+	s.Published[name] = delivery.Desired{Ring: name, Version: 1, Match: f.Match, Model: f.Runs, Release: to, Share: 1, Salt: rollout.Salt(name, to.Bundle), Soak: f.Soak, Expires: s.At.Add(24 * time.Hour)}
+	for id := range strings.FieldsSeq(s.value("devices")) {
+		s.Devices[name] = append(s.Devices[name], delivery.Device{Seen: s.At, Healthy: healthy,
+			Report: delivery.Report{Device: id, Ring: name, Labels: f.Match, Desired: 1, Bundle: to.Bundle, Release: to.Version, Phase: delivery.DeviceHealthy}})
+	}
+}
