@@ -16,6 +16,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/web"
 )
@@ -49,11 +50,23 @@ func (s *Source) Plan(context.Context) (web.Plan, error) {
 	if err != nil {
 		return web.Plan{}, err
 	}
-	p := web.Plan{At: snap.At, Text: snap.Plan.String()}
-	for _, step := range snap.Plan.Steps {
-		p.Steps = append(p.Steps, web.Step{Key: step.Key(), Text: step.String()})
+	return shown(snap.Plan, snap.At), nil
+}
+
+// DryRun shows what a turn would decide now, and does nothing of it. It is for a
+// loop that does not run.
+func (s *Source) DryRun(ctx context.Context) (web.Plan, error) {
+	at := s.Reconciler.Now()
+	p, err := s.Reconciler.Plan(ctx)
+	return shown(p, at), err
+}
+
+func shown(p plan.Plan, at time.Time) web.Plan {
+	show := web.Plan{At: at, Text: p.String(), Steps: []web.Step{}}
+	for _, step := range p.Steps {
+		show.Steps = append(show.Steps, web.Step{Key: step.Key(), Text: step.String()})
 	}
-	return p, nil
+	return show
 }
 
 // Log opens a run's log: the trainer's where it has one, the runner's elsewhere.

@@ -1,22 +1,37 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/web"
 )
 
 func newPlanCommand() *cobra.Command {
 	var o client
+	var config string
 	c := &cobra.Command{
 		Use:   "plan",
-		Short: "Show what the server decided last, like a diff",
+		Short: "Show what the server decides, like a diff, and do nothing",
 		Long: `Plan shows what the server's last turn decided: what it says about each pull
-request and the main branch, and the steps that it takes. It does nothing.`,
-		Example: "  aob plan\n  aob plan -o json | jq '.steps[].text'",
+request and the main branch, and the steps that it takes. It does nothing.
+
+With --config, and no server at work, it is a dry run: it looks at the world as
+aob serve would, decides by the same code, prints, and stops there. Nothing is
+started, signed, committed, published or said.`,
+		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o json | jq '.steps[].text'",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			p, err := o.dial().Plan(c.Context())
+			ask := o.dial().Plan
+			if config != "" {
+				ask = func(ctx context.Context) (web.Plan, error) { return dryRun(ctx, config) }
+			}
+			p, err := ask(c.Context())
 			if err != nil {
 				return err
 			}
@@ -24,7 +39,18 @@ request and the main branch, and the steps that it takes. It does nothing.`,
 		},
 	}
 	o.register(c)
+	c.Flags().StringVar(&config, "config", "", "a server's configuration `file`: a dry run instead of asking a server")
 	return c
+}
+
+// dryRun plans once, as the server of a configuration would.
+func dryRun(ctx context.Context, config string) (_ web.Plan, err error) {
+	p, err := openServer(ctx, config, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		return web.Plan{}, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	return p.source.DryRun(ctx)
 }
 
 // plan prints a plan in the colours of a diff.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // windows name zones, and a server may have none
@@ -59,77 +60,124 @@ func newLog() *slog.Logger {
 }
 
 func serve(ctx context.Context, config string) (err error) {
+	log := newLog()
+	p, err := openServer(ctx, config, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 2)
+	go func() { failed <- p.web.Run(ctx); cancel() }()
+	go func() { failed <- p.source.Reconciler.Run(ctx); cancel() }()
+	log.Info("serving", "repository", redacted(p.repository), "state", string(p.state))
+	for range cap(failed) {
+		if part := <-failed; !errors.Is(part, context.Canceled) { // asked to end; runs go on by themselves
+			err = errors.Join(err, part)
+		}
+	}
+	return err
+}
+
+// A server is the loop and what people, devices and the forge reach it by, both
+// at rest: aob serve runs them, aob plan --config asks the loop once.
+type server struct {
+	source     *reconciler.Source
+	web        web.Server
+	state      state
+	repository string
+	closers    []func() error
+}
+
+// close gives back what the server holds, in the opposite order.
+func (p *server) close() error {
+	var err error
+	for _, c := range slices.Backward(p.closers) {
+		err = errors.Join(err, c())
+	}
+	return err
+}
+
+// openServer puts a server together from its configuration. Its state folder is
+// locked until it is closed.
+func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server, err error) {
 	s, err := loadServer(config)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if config, err = filepath.Abs(config); err != nil {
-		return err
+		return nil, err
 	}
-	log := newLog()
 	st := state(s.State)
 	if err := os.MkdirAll(string(st), 0o755); err != nil {
-		return err
+		return nil, err
 	}
+	p := &server{state: st, repository: s.Repository}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
 	lock, err := durable.TryLock(st.path("serve.lock"))
 	if errors.Is(err, durable.ErrLocked) {
-		return delivery.Blockedf("use that one, or give this one another state folder", "another aob serve works in %s", st)
+		return nil, delivery.Blockedf("use that one (aob plan without --config asks it), or give this one another state folder", "an aob serve works in %s", st)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer lock.Unlock()
+	p.closers = append(p.closers, lock.Unlock)
 
 	evidenceKey, err := loadKey(orDefault(s.Keys.Evidence, st.path("keys", "evidence.key")))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	desiredKey, err := loadKey(orDefault(s.Keys.Desired, st.path("keys", "desired.key")))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	trusted, err := loadTrusted(s.Keys.Trusted)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	token, err := deviceToken(s, st)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	book, err := ledger.Open(ctx, st.ledger())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, book.Close()) }()
+	p.closers = append(p.closers, book.Close)
 	bundles, err := artifact.Open(st.bundles())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	trainers, err := trainerFiles(s)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	digests, err := layTrainers(trainers, st.trainers())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	schemas, err := intent.LoadTrainers(trainers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	protocol, err := reconciler.Protocol()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	metrics := web.NewMetrics()
 	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s), Transport: metrics.CountGit(nil)})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, mirror.Close()) }()
+	p.closers = append(p.closers, mirror.Close)
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, err
 	}
 
 	r := &reconciler.Reconciler{
@@ -148,7 +196,7 @@ func serve(ctx context.Context, config string) (err error) {
 	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Token: token, Registry: book,
 		Expiry: time.Duration(s.Fleets.Expiry), Wake: r.Wake, Log: log})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Fleet = devices
 
@@ -157,31 +205,20 @@ func serve(ctx context.Context, config string) (err error) {
 	var webhook http.Handler
 	if g := s.Forge.Gitea; g != nil {
 		if r.Forge, webhook, err = giteaForge(g, r, metrics, log); err != nil {
-			return err
+			return nil, err
 		}
 	} else {
 		local := forge.NewLocal(mirror, book, s.Main)
 		r.Forge, source.Merger, source.Asker = local, local, book
 	}
 
-	server := web.Server{Source: source, Metrics: metrics, Log: log,
+	p.source, p.web = source, web.Server{Source: source, Metrics: metrics, Log: log,
 		Socket:  orDefault(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
 		Fleet: devices.Handler(), Bundles: bundles.Handler(metrics.BytesServed), Webhook: webhook,
 		Ready: source.Ready,
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	failed := make(chan error, 2)
-	go func() { failed <- server.Run(ctx); cancel() }()
-	go func() { failed <- r.Run(ctx); cancel() }()
-	log.Info("serving", "repository", redacted(s.Repository), "state", string(st))
-	for range cap(failed) {
-		if part := <-failed; !errors.Is(part, context.Canceled) { // asked to end; runs go on by themselves
-			err = errors.Join(err, part)
-		}
-	}
-	return err
+	return p, nil
 }
 
 func orDefault(value, other string) string {
