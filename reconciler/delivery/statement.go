@@ -88,6 +88,7 @@ type Abort struct {
 	Bundle Digest    `json:"bundle"`
 	Why    string    `json:"why"`
 	At     time.Time `json:"at"`
+	Lifts  int       `json:"lifts,omitempty"` // Quarantine.Lifts on main then: only a later lift ends it
 }
 
 // SameRelease reports whether two release files say the same. Files are

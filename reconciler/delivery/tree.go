@@ -129,3 +129,14 @@ func (q Quarantine) Holds(bundle Digest) (why string, held bool) {
 	}
 	return why, held
 }
+
+// Lifts counts how often the bundle was lifted.
+func (q Quarantine) Lifts(bundle Digest) int {
+	n := 0
+	for _, e := range q.Entries {
+		if e.Digest == bundle && e.Lifted != "" {
+			n++
+		}
+	}
+	return n
+}

@@ -79,6 +79,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 
 	if d.Abort != nil {
 		// Recorded before anything is published, so that it cannot be forgotten.
+		d.Abort.Lifts = m.w.Main.Intent.Quarantines[f.Runs].Lifts(target.Bundle)
 		m.step(Sign{Bundle: target.Bundle, Type: delivery.AbortType, Predicate: *d.Abort, What: "abort of " + f.Name})
 	}
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
@@ -123,13 +124,9 @@ func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
 		}
 	}
 	for _, a := range m.w.Evidence.Aborts {
-		if a.Fleet != f.Name || slices.Contains(list, a.Bundle) {
-			continue
-		}
-		lifted := slices.ContainsFunc(quarantine.Entries, func(q delivery.Quarantined) bool {
-			return q.Digest == a.Bundle && q.Lifted != ""
-		})
-		if !lifted {
+		// A lift ends the aborts before it, and none that came after.
+		lifted := quarantine.Lifts(a.Bundle) > a.Lifts
+		if a.Fleet == f.Name && !lifted && !slices.Contains(list, a.Bundle) {
 			list = append(list, a.Bundle)
 		}
 	}
@@ -173,7 +170,11 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	q := m.w.Main.Intent.Quarantines[f.Runs]
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
 	q.Entries = append(slices.Clone(q.Entries), delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
-	m.propose(Propose{Branch: fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short()), Base: m.w.Main.Commit, Title: title,
+	branch := fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short())
+	if n := q.Lifts(bad.Bundle); n > 0 { // it was lifted, and failed again
+		branch += fmt.Sprintf("-%d", n+1)
+	}
+	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title,
 		Restore: restore, Quarantine: &q,
 		Body: fmt.Sprintf("Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.", f.Name, why)})
 }

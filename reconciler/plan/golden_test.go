@@ -228,6 +228,7 @@ func (s *scene) history(model string) []plan.Past {
 //	accepted a version=1               main has accepted the bundle
 //	fleet demo runs=b version=2 before=a devices=x y
 //	                                   all devices are healthy on b, as they were on a before
+//	abort demo of=b lifts=0            it fell back from b to that, when b had been lifted so often
 //	upgraded trainer, upgraded evaluator
 //	                                   another one than that which the lines before have seen
 func (s *scene) line(line string) {
@@ -278,6 +279,12 @@ func (s *scene) line(line string) {
 		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name, Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what)})
 	case "fleet":
 		s.fleet(what)
+	case "abort":
+		b := s.value("of")
+		s.Evidence.Aborts = append(s.Evidence.Aborts, delivery.Abort{Fleet: what, Model: s.made[b].model.Name, Bundle: bundle(b), Lifts: s.number(s.value("lifts"))})
+		back := s.Published[what]
+		back.Soak = 0
+		s.Published[what], s.Clocks[what] = back, rollout.State{Base: &back.Release}
 	case "upgraded":
 		later := delivery.Sum([]byte("later"))
 		switch what {
