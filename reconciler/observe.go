@@ -340,18 +340,34 @@ func (r *Reconciler) newGos(ctx context.Context, pr int, have []string) []string
 		if c.At.IsZero() {
 			c.At = r.Now()
 		}
-		code, ok := strings.CutPrefix(strings.TrimSpace(c.Body), "/aob run ")
-		if code = strings.TrimSpace(code); !ok || slices.Contains(have, code) || len(code) > 64 || r.Now().Sub(c.At) >= goLasts {
+		asked := goCodes(c.Body)
+		asked = slices.DeleteFunc(asked, func(code string) bool { return slices.Contains(have, code) || slices.Contains(codes, code) })
+		if len(asked) == 0 || r.Now().Sub(c.At) >= goLasts {
 			continue
 		}
 		if p, err := r.Forge.Permission(ctx, c.Author); err != nil || p != delivery.PermissionWrite {
 			r.Log.Warn("a go from someone without write permission", "pr", pr, "user", c.Author)
 			continue
 		}
-		if err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: c.Author, At: c.At}); err != nil {
-			r.Log.Error("a go cannot be kept", "pr", pr, "error", err.Error())
+		for _, code := range asked {
+			if err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: c.Author, At: c.At}); err != nil {
+				r.Log.Error("a go cannot be kept", "pr", pr, "error", err.Error())
+			}
 		}
-		codes = append(codes, code)
+		codes = append(codes, asked...)
+	}
+	return codes
+}
+
+// goCodes reads the codes of a comment's lines that say /aob run CODE. Two models
+// of one pull request ask for one each, and people paste them together.
+func goCodes(body string) []string {
+	var codes []string
+	for line := range strings.Lines(body) {
+		code, ok := strings.CutPrefix(strings.TrimSpace(line), "/aob run ")
+		if code = strings.TrimSpace(code); ok && code != "" && len(code) <= 64 {
+			codes = append(codes, code)
+		}
 	}
 	return codes
 }

@@ -496,7 +496,7 @@ var happenings = map[string]happening{
 	"go": {2, func(s *sim, a, b int) {
 		for _, pr := range s.forge.list() {
 			if head, _ := s.tree(pr.Head); pr.Author == "stranger" {
-				s.forge.comment(pr.Number, of([]string{"dev", "stranger"}, a), "/aob run "+plan.GoCode(head.Models["shapes"].SpecDigest()))
+				s.forge.comment(pr.Number, of([]string{"dev", "stranger"}, a), "/aob run "+plan.GoCode(head.Models["shapes"]))
 			}
 		}
 	}},

@@ -236,8 +236,8 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 // aborted reports whether a fleet fell back from a bundle and nobody has lifted it.
 func (s *sim) aborted(fleet, model string, bundle delivery.Digest) bool {
 	main, _ := s.tree(s.main())
-	lifted := slices.ContainsFunc(main.Quarantines[model].Entries, func(q delivery.Quarantined) bool { return q.Digest == bundle && q.Lifted != "" })
-	return !lifted && slices.ContainsFunc(s.signed.index.Aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle })
+	lifts := main.Quarantines[model].Lifts(bundle)
+	return slices.ContainsFunc(s.signed.index.Aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts })
 }
 
 // checkStart is called when a run starts: somebody who may, asked for it.
@@ -256,7 +256,7 @@ func (s *sim) checkStart(spec delivery.RunSpec) {
 			for _, mdl := range tree.Models {
 				asked := spec.Kind == delivery.RunTrain && spec.Train.Spec.Digest() == mdl.Spec().Digest() ||
 					spec.Kind == delivery.RunData && spec.Data.Dataset == mdl.Dataset
-				if asked && s.allowed(p, mdl.Spec().Digest()) {
+				if asked && s.allowed(p, mdl) {
 					return
 				}
 			}
@@ -265,12 +265,12 @@ func (s *sim) checkStart(spec delivery.RunSpec) {
 	s.fail("a %s run starts, and nobody with write permission asked for it: %s", spec.Kind, spec.Note)
 }
 
-// allowed reports whether a pull request may run what a spec costs.
-func (s *sim) allowed(p *simPR, spec delivery.Digest) bool {
+// allowed reports whether a pull request may run what a model costs.
+func (s *sim) allowed(p *simPR, mdl delivery.Model) bool {
 	if s.forge.may(p.Author) == delivery.PermissionWrite {
 		return true
 	}
 	return slices.ContainsFunc(s.forge.commands, func(c simCommand) bool {
-		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(spec)) && s.forge.may(c.Author) == delivery.PermissionWrite
+		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(mdl)) && s.forge.may(c.Author) == delivery.PermissionWrite
 	})
 }

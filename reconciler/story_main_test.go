@@ -75,6 +75,29 @@ func TestAbortAndQuarantine(t *testing.T) {
 	s.settle()
 	s.want("again", delivery.CheckFailure, "quarantined")
 	s.quiet()
+
+	// The reason is the device's own.
+	main, _ := s.tree(s.main())
+	held := main.Quarantines["shapes"].Entries
+	if len(held) != 1 || held[0].Digest != bad || !strings.Contains(held[0].Why, "golden") {
+		t.Errorf("quarantined: %+v", held)
+	}
+
+	// Once it is lifted it is tried again; where it fails again, a lift of before
+	// is none.
+	s.quarantine("shapes", func(q *delivery.Quarantine) { q.Entries[0].Lifted = "the cameras were replaced" })
+	s.settle()
+	s.want("again", delivery.CheckSuccess)
+	s.merge("again")
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("devices serve %s, want version 1 after the second abort", got)
+	}
+	if n := len(s.signed.index.Aborts); n != 2 {
+		t.Errorf("%d aborts were signed, want 2", n)
+	}
+	s.want(s.opened("aob/quarantine-shapes-"+bad.Short()+"-2"), delivery.CheckSuccess, "rolls back to version 1")
+	s.quiet()
 }
 
 // Accepted is accepted: a model file that was changed on main without a release
@@ -163,6 +186,10 @@ func TestRollbacks(t *testing.T) {
 			s.settle()
 			s.want("back", delivery.CheckSuccess, "rolls back to version 2", "today's gates would say: shapes: mAP 0.7000 < 0.9")
 			s.merge("back")
+			s.settle()
+			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "a rollback; today's gates would say: shapes: mAP 0.7000 < 0.9") {
+				s.fail("main: %s: %s", c.State, c.Description)
+			}
 		}, "2 2 2"},
 		"to what is in quarantine": {func(s *sim) {
 			s.quarantine("shapes", func(q *delivery.Quarantine) {

@@ -96,7 +96,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	case slices.Contains(in.Aborted, target.Bundle):
 		// Only once the abort is recorded: from then on main's history is read.
 		r.State = delivery.CheckFailure
-		m.proposeQuarantine(f, target, releases, r.Text)
+		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
 	case d.Done:
 		r.State = delivery.CheckSuccess
 	}
@@ -131,6 +131,19 @@ func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
 		}
 	}
 	return list
+}
+
+// abortReason is why a fleet fell back from a bundle, by its last abort; for one
+// that another fleet brought into quarantine, what stands there.
+func (m *maker) abortReason(f delivery.Fleet, bundle delivery.Digest) string {
+	why, _ := m.w.Main.Intent.Quarantines[f.Runs].Holds(bundle)
+	var last time.Time
+	for _, a := range m.w.Evidence.Aborts {
+		if a.Fleet == f.Name && a.Bundle == bundle && !a.At.Before(last) {
+			why, last = a.Why, a.At
+		}
+	}
+	return why
 }
 
 // news reports whether a document says something that the published one does

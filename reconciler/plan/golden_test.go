@@ -8,7 +8,7 @@ package plan_test
 //	pr/3/…             pull request 3
 //	then/3/…           the same at another time, where a line of world speaks of it
 //	world              what else is seen, a line each: see scene.line
-//	plan               what must come of it, as aob plan prints it, and the fleets
+//	plan               what must come of it, as aob plan prints it
 //
 // A tree is given by what it has in place of main's files (then/3: of pr/3's); an
 // empty file is one that is not there. In files ${a} is the digest of bundle a,
@@ -56,8 +56,8 @@ func TestGolden(t *testing.T) {
 				t.Fatal("the case has no file plan")
 			}
 			w := world(t, a)
-			got := show(plan.Make(w))
-			if again := show(plan.Make(w)); again != got {
+			got := plan.Make(w).String()
+			if again := plan.Make(w).String(); again != got {
 				t.Errorf("the same world gives another plan:\n%s", cmp.Diff(got, again))
 			}
 			if *update {
@@ -71,14 +71,6 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
-}
-
-func show(p plan.Plan) string {
-	text := p.String()
-	for _, f := range p.Fleets {
-		text += fmt.Sprintf("fleet %s %s: %s\n", f.Fleet, f.State, f.Text)
-	}
-	return text
 }
 
 // A scene is a world while it is read.

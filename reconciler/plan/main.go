@@ -95,7 +95,7 @@ func (m *maker) mainModel(name string) MainModel {
 		return refuse("models/%s.yaml is not the spec that version %d was made from; change the model in a PR", name, named.Version)
 	}
 	if m.w.Evidence.accepted(named) {
-		mm.Text = fmt.Sprintf("%s version %d", name, named.Version)
+		mm.Text = fmt.Sprintf("%s version %d", name, named.Version) + m.todaysGates(name, named)
 		return mm
 	}
 	statement, ok := m.w.Evidence.statement(named)
@@ -121,6 +121,33 @@ func (m *maker) mainModel(name string) MainModel {
 		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle, Commit: m.w.Main.Commit}})
 	mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("accepting %s version %d", name, named.Version)
 	return mm
+}
+
+// todaysGates says, of a release that main has gone back to, which of main's
+// gates it would fail now. They are computed from its signed scores alone: a way
+// back waits for nothing.
+func (m *maker) todaysGates(name string, named delivery.Release) string {
+	newest := !slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Version > named.Version })
+	if newest {
+		return ""
+	}
+	var verdicts []delivery.Verdict
+	for _, g := range m.w.Main.Intent.Covering(name) {
+		if score, ok := m.storedScore(named.Bundle, m.w.Main.Intent.Gates[g].Evaluate); ok {
+			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g], m.gateInput(name, named.Bundle, score)))
+		}
+	}
+	if fails := failing(verdicts); fails != "" {
+		return ", a rollback; today's gates would say: " + fails
+	}
+	return ""
+}
+
+// gateInput is what a gate judges a bundle of a model on main by, without a
+// baseline.
+func (m *maker) gateInput(model string, bundle delivery.Digest, score delivery.Scores) gate.Input {
+	return gate.Input{Model: model, Classes: m.w.Main.Intent.Models[model].Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
+		Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }
 
 func orNone(d delivery.Digest) string {
@@ -167,9 +194,8 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	mdl := m.w.Main.Intent.Models[model]
-	in := gate.Input{Model: model, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
-		Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}, SameBundle: bundle == baseline}
+	in := m.gateInput(model, bundle, score)
+	in.SameBundle = bundle == baseline
 	if baseline != "" && baseline != bundle {
 		base, ok := m.storedScore(baseline, g.Evaluate)
 		if !ok || base.Content != score.Content {
@@ -178,7 +204,7 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 		ask := delivery.CompareRun{Candidate: score.Input, Baseline: base.Input, Resamples: resamples, Seed: bootstrapSeed}
 		compare, stage := m.compare(score.Input, base.Input, func(s delivery.RunSpec) (delivery.RunState, Stage) {
 			s.Note = model + " on main"
-			return m.run(s, Proposal{}, true, "")
+			return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
 		})
 		if stage.State != delivery.CheckSuccess {
 			return delivery.Verdict{}, stage
@@ -218,10 +244,9 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) []delivery.Verdict {
 				continue
 			}
 			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: releases[0].Bundle, Baseline: &releases[0]}}
-			allowed := p.Permission == delivery.PermissionWrite || slices.Contains(p.Gos, GoCode(r.Spec))
 			run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 				spec.Note = fmt.Sprintf("gate %s, #%d", name, p.Number)
-				return m.run(spec, p, allowed, r.Spec)
+				return m.run(spec, p, GoCode(mdl))
 			}
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}

@@ -87,9 +87,12 @@ func (p *progress) end(state delivery.CheckState, format string, args ...any) Mo
 	return p.ModelReport
 }
 
-// GoCode is what a comment must name to let a proposal of a stranger run.
-func GoCode(spec delivery.Digest) string {
-	return delivery.DigestOf("go", spec).Hex()[:8]
+// GoCode is what a comment must name to let a proposal of a stranger run. It is
+// bound to all that a training may cost: the spec and the machine. It is long
+// because a stranger makes the specs: of a short code one finds two, a cheap one
+// to get the go for, and a dear one to push afterwards.
+func GoCode(m delivery.Model) string {
+	return delivery.DigestOf("go", []any{m.SpecDigest(), m.Train.Machine}).Hex()[:32]
 }
 
 // model takes one changed model as far as what was seen allows.
@@ -123,11 +126,11 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 			return r.end(delivery.CheckFailure, "bundle %s of version %d is gone from the registry; restore it", rollback.Bundle.Short(), rollback.Version)
 		}
 	}
-	allowed := p.Permission == delivery.PermissionWrite || slices.Contains(p.Gos, GoCode(r.Spec))
+	code := GoCode(mdl)
 
 	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
-		return m.run(spec, p, allowed, r.Spec)
+		return m.run(spec, p, code)
 	}
 	data, ok := m.data(r, mdl, gates, run)
 	if !ok && !isRollback {
@@ -213,7 +216,7 @@ func removedClasses(mdl, main delivery.Model, gates []judged) string {
 
 // run looks a run up, plans its start where it is allowed, and says where it
 // stands.
-func (m *maker) run(spec delivery.RunSpec, p Proposal, allowed bool, model delivery.Digest) (delivery.RunState, Stage) {
+func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.RunState, Stage) {
 	m.needed[spec.Key] = true
 	if !slices.Contains(m.runs[p.Number], spec.Key) {
 		m.runs[p.Number] = append(m.runs[p.Number], spec.Key)
@@ -236,14 +239,14 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, allowed bool, model deliv
 	case delivery.RunRunning:
 		return state, Stage{State: delivery.CheckPending, Text: runText(state)}
 	}
-	if !allowed {
-		ask := "/aob run " + GoCode(model)
+	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Gos, code) {
+		ask := "/aob run " + code
 		if !slices.Contains(m.asks[p.Number], ask) {
 			m.asks[p.Number] = append(m.asks[p.Number], ask)
 		}
 		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: someone with write permission comments " + ask}
 	}
-	m.step(StartRun{Spec: spec, PRs: []int{p.Number}})
+	m.start(spec, p.Number)
 	switch state.Phase {
 	case delivery.RunDied:
 		return state, Stage{State: delivery.CheckPending, Text: "its process died; starting again"}
@@ -251,6 +254,21 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, allowed bool, model deliv
 		return state, Stage{State: delivery.CheckPending, Text: "goes on where it was stopped"}
 	}
 	return state, Stage{State: delivery.CheckPending, Text: "starting"}
+}
+
+// start plans the start of a run, once for all pull requests that wait for it.
+func (m *maker) start(spec delivery.RunSpec, pr int) {
+	step := StartRun{Spec: spec, PRs: []int{pr}}
+	if !m.planned[step.Key()] {
+		m.step(step)
+		return
+	}
+	for i, s := range m.plan.Steps {
+		if s, ok := s.(StartRun); ok && s.Spec.Key == spec.Key && !slices.Contains(s.PRs, pr) {
+			s.PRs = append(s.PRs, pr)
+			m.plan.Steps[i] = s
+		}
+	}
 }
 
 // runText says how far a run is.

@@ -83,8 +83,14 @@ func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelRe
 	case inTree && delivery.SameRelease(have, want):
 		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(), headline(want))
 	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
-		return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version %d, bundle %s, and no release statement says so; remove it from this branch, AOB writes it",
-			r.Model, have.Version, have.Bundle.Short())
+		why := "and no release statement says so"
+		if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+			return s.Model == r.Model && s.Version == have.Version && s.Bundle == have.Bundle
+		}) {
+			why = "with other figures than its release statement has"
+		}
+		return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version %d, bundle %s, %s; remove it from this branch, AOB writes it",
+			r.Model, have.Version, have.Bundle.Short(), why)
 	}
 	r.Commit = &want
 	return r.end(delivery.CheckPending, "every gate passed; committing version %d", want.Version)

@@ -122,6 +122,9 @@ func (p Plan) String() string {
 			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, c.Context, c.Description)
 		}
 	}
+	for _, f := range p.Fleets {
+		fmt.Fprintf(&b, "fleet %s\n    %-8s %s: %s\n", f.Fleet, f.State, delivery.ContextRollout+f.Fleet, f.Text)
+	}
 	if len(p.Steps) == 0 {
 		b.WriteString("nothing to do\n")
 		return b.String()

@@ -457,7 +457,7 @@ func earliest(a, b time.Time) time.Time {
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
-// String is the decision as aob plan prints it.
+// String is the decision in words, with what comes of it.
 func (d Decision) String() string {
 	var b strings.Builder
 	b.WriteString(d.Text)
