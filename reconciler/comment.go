@@ -76,6 +76,9 @@ func orWaiting(o delivery.Outcome) string {
 
 func commentModel(b *strings.Builder, m plan.ModelReport) {
 	fmt.Fprintf(b, "**%s**", m.Model)
+	if m.Was != "" {
+		fmt.Fprintf(b, ", until now **%s**, whose gates and release judge it", m.Was)
+	}
 	if m.Bundle != "" {
 		fmt.Fprintf(b, ", bundle `%s`", m.Bundle.Short())
 	}

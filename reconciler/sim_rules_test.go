@@ -205,8 +205,11 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 // checkPublish is called when devices are told something new.
 func (s *sim) checkPublish(d, old delivery.Desired) {
 	check := func(t delivery.Target, to string) {
-		ok := slices.ContainsFunc(s.signed.index.Accepted[d.Model], func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version })
-		if !ok {
+		named := slices.Clone(s.signed.index.Accepted[d.Model])
+		for _, a := range s.signed.index.Accepted[d.Model] { // under its former name too
+			named = append(named, s.signed.index.Accepted[a.Was]...)
+		}
+		if !slices.ContainsFunc(named, func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version }) {
 			s.fail("fleet %s: version %d was never accepted, and is published to %s", d.Ring, t.Version, to)
 		}
 		if s.quarantined(d.Model, t.Bundle) {

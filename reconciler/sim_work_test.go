@@ -312,7 +312,11 @@ func (f *simFleet) reportOne(i int) {
 	d.Report.Sequence++
 	f.reported++
 	f.sim.wake()
-	if target == nil || target.Bundle == d.Report.Bundle {
+	if target == nil {
+		return
+	}
+	if target.Bundle == d.Report.Bundle { // by another number, maybe
+		d.Report.Release = target.Version
 		return
 	}
 	if f.broken[target.Bundle] {

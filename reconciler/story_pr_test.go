@@ -144,6 +144,47 @@ func TestModelComesAndGoes(t *testing.T) {
 	s.want("back", delivery.CheckSuccess, "version 2")
 }
 
+// Case 4: a renamed model goes on as the same one: nothing is trained or
+// downloaded, its versions go on, its quarantine and its bar stay, and it can be
+// taken back.
+func TestModelRenamed(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.released("second", 14)
+	trained, downloads := len(s.trained), s.fleet.downloads
+	rename := func(branch string, epochs int, bar float64) {
+		s.repo.commit(branch, s.main(), s.now, map[string]string{
+			"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/figures.yaml": model("figures", epochs),
+			"gates/production.yaml": gateFile("production", "figures", bar), "fleets/demo.yaml": strings.Replace(fleetFile, "runs: shapes", "runs: figures", 1)})
+		s.forge.open(branch, "dev")
+		s.settle()
+	}
+	rename("lower", 1, 0.01)
+	s.want("lower", delivery.CheckFailure, "figures: gate/production: mAP 0.1000 < 0.3")
+	trained++
+
+	rename("renamed", 14, 0.3)
+	s.want("renamed", delivery.CheckSuccess, "figures: version 3")
+	s.merge("renamed")
+	s.settle()
+	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "figures version 3") {
+		t.Errorf("main: %s: %s", c.State, c.Description)
+	}
+	if got := s.serving(); got != "3 3 3" {
+		t.Errorf("devices serve %s, want version 3 under the new name", got)
+	}
+	s.quiet()
+	s.revert()
+	s.settle()
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s, want version 2 of the old name", got)
+	}
+	if len(s.trained) != trained || s.fleet.downloads != downloads {
+		t.Errorf("renaming cost %d trainings and %d downloads", len(s.trained)-trained, s.fleet.downloads-downloads)
+	}
+	s.quiet()
+}
+
 // Case 5: a gate alone. The current release is judged by it too, and on main it
 // re-judges every open pull request.
 func TestOnlyAGate(t *testing.T) {

@@ -42,12 +42,14 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s, which main never accepted; the devices keep what they run", f.Version, f.Runs)
 			return r
 		}
-		if why, held := m.w.Main.Intent.Quarantines[f.Runs].Holds(target.Bundle); held {
+		if why, held := m.held(m.w.names(f.Runs), target.Bundle); held {
 			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s, which is quarantined: %s; the devices keep what they run", f.Version, f.Runs, why)
 			return r
 		}
-	case len(releases) == 0:
-		r.Text = fmt.Sprintf("waits for the first release of %s", f.Runs)
+	case len(releases) == 0 || releases[0].Name != f.Runs:
+		if r.Text = fmt.Sprintf("waits for the first release of %s", f.Runs); len(releases) > 0 {
+			r.Text += fmt.Sprintf(", which was %s; the devices keep what they run", releases[0].Name)
+		}
 		return r
 	default:
 		target = releases[0]
@@ -105,9 +107,11 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 
 // pinned finds the release that a fleet is pinned to.
 func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
-	for _, a := range m.w.Evidence.Accepted[f.Runs] {
-		if a.Version == f.Version {
-			return delivery.Release{Name: f.Runs, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}, true
+	for _, name := range m.w.names(f.Runs) {
+		for _, a := range m.w.Evidence.Accepted[name] {
+			if a.Version == f.Version {
+				return delivery.Release{Name: name, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}, true
+			}
 		}
 	}
 	return delivery.Release{}, false

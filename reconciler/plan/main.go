@@ -88,7 +88,7 @@ func (m *maker) mainModel(name string) MainModel {
 		m.proposeRestore(name, named, before, mm.Text)
 		return mm
 	}
-	if why, held := m.w.Main.Intent.Quarantines[name].Holds(named.Bundle); held {
+	if why, held := m.held(m.w.names(name), named.Bundle); held {
 		return refuse("bundle %s is quarantined: %s", named.Bundle.Short(), why)
 	}
 	if !m.ships(name, named) {
@@ -118,7 +118,7 @@ func (m *maker) mainModel(name string) MainModel {
 		return refuse("%s", judged.Text)
 	}
 	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, What: fmt.Sprintf("acceptance of %s version %d", name, named.Version),
-		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle, Commit: m.w.Main.Commit}})
+		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle, Commit: m.w.Main.Commit, Was: statement.Was}})
 	mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("accepting %s version %d", name, named.Version)
 	return mm
 }
@@ -273,6 +273,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) []delivery.Verdict {
 func (m *maker) proposeRestore(model string, named delivery.Release, before []delivery.Release, why string) {
 	restore := map[string]string{"models/" + model + ".release.yaml": ""}
 	title := fmt.Sprintf("%s: take version %d back", model, named.Version)
+	before = slices.DeleteFunc(slices.Clone(before), func(r delivery.Release) bool { return r.Name != model }) // a former name's files are another's
 	if len(before) > 0 {
 		commit, ok := m.commitOf(model, before[0])
 		if !ok {

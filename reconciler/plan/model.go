@@ -21,6 +21,7 @@ type Stage struct {
 // A ModelReport is what to tell about one changed model of a pull request.
 type ModelReport struct {
 	Model    string
+	Was      string // what the proposal renames to it; mostly empty
 	Spec     delivery.Digest
 	Stages   []Stage
 	State    delivery.CheckState // what it lets aob/release be
@@ -44,11 +45,12 @@ type judged struct {
 
 // gatesFor returns the gates of a PR for a model: all covering gates of the
 // target branch, and the PR's new or changed ones on top. A PR cannot lower its
-// own bar: removing or loosening a gate counts once it is on main.
-func (m *maker) gatesFor(p Proposal, model string) []judged {
+// own bar: removing or loosening a gate counts once it is on main, and a model
+// that it renames is judged by the gates of its name on main.
+func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 	var list []judged
 	main := m.w.Main.Intent
-	for _, name := range main.Covering(model) {
+	for _, name := range main.Covering(onMain) {
 		list = append(list, judged{name: name, gate: main.Gates[name]})
 	}
 	for _, name := range p.Intent.Covering(model) {
@@ -75,6 +77,7 @@ func (j judged) label(list []judged) string {
 // progress collects the stages of one model.
 type progress struct {
 	ModelReport
+	names   []string // the model's, and those that it had before
 	dataKey delivery.Digest
 }
 
@@ -106,20 +109,26 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if _, named := p.Intent.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
 	}
-	gates := m.gatesFor(p, name)
+	r.Was = formerly(m.w, p, name)
+	onMain := name
+	if r.names = m.w.names(name); r.Was != "" {
+		r.names = append([]string{name}, m.w.names(r.Was)...)
+		onMain = r.Was
+	}
+	gates := m.gatesFor(p, name, onMain)
 	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
 	}
-	if for_ := removedClasses(mdl, m.w.Main.Intent.Models[name], gates); for_ != "" {
+	if for_ := removedClasses(mdl, m.w.Main.Intent.Models[onMain], gates); for_ != "" {
 		return r.end(delivery.CheckFailure, "%s", for_)
 	}
-	current := m.accepted(name)
+	current := m.acceptedAs(r.names)
 	if len(current) > 0 {
 		r.Baseline = &current[0]
 	}
 	rollback, isRollback := m.rollsBackTo(p, name)
 	if isRollback {
-		if why, held := m.w.Main.Intent.Quarantines[name].Holds(rollback.Bundle); held {
+		if why, held := m.held(r.names, rollback.Bundle); held {
 			return r.end(delivery.CheckFailure, "version %d is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", rollback.Version, why, name)
 		}
 		if _, there := m.w.Evidence.Bundles[rollback.Bundle]; !there {
@@ -141,7 +150,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return r.end(blockedBy(r.Stages))
 	}
 	r.Bundle = trained
-	if why, held := m.w.Main.Intent.Quarantines[name].Holds(trained); held {
+	if why, held := m.held(r.names, trained); held {
 		return r.end(delivery.CheckFailure, "bundle %s is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", trained.Short(), why, name)
 	}
 	if p.Draft {

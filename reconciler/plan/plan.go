@@ -14,6 +14,7 @@
 //   - world.go: what is seen.
 //   - proposal.go, model.go: a pull request, and one changed model in it.
 //   - release.go: the release file and the statement behind it.
+//   - rename.go: a model under its former names.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.
 //   - step.go: what can be done about it.

@@ -9,24 +9,28 @@ import (
 )
 
 // accepted returns the releases of a model that main has named together with
-// their spec, accepted and not quarantined, newest first, each once. The first
-// is what main's fleets follow and what a candidate is judged against.
-func (m *maker) accepted(model string) []delivery.Release {
-	quarantine := m.w.Main.Intent.Quarantines[model]
+// their spec, accepted and not quarantined, newest first, each once; those under
+// its former names come last. The first is what main's fleets follow and what a
+// candidate is judged against.
+func (m *maker) accepted(model string) []delivery.Release { return m.acceptedAs(m.w.names(model)) }
+
+func (m *maker) acceptedAs(names []string) []delivery.Release {
 	var list []delivery.Release
 	add := func(r delivery.Release) {
-		_, held := quarantine.Holds(r.Bundle)
+		_, held := m.held(names, r.Bundle)
 		seen := slices.ContainsFunc(list, func(o delivery.Release) bool { return o.Version == r.Version && o.Bundle == r.Bundle })
 		if !held && !seen && m.w.Evidence.accepted(r) {
 			list = append(list, r)
 		}
 	}
-	if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
-		add(r)
-	}
-	for _, past := range m.w.Main.History[model] {
-		if past.Release != nil && past.Spec == past.Release.Spec {
-			add(*past.Release)
+	for _, model := range names {
+		if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
+			add(r)
+		}
+		for _, past := range m.w.Main.History[model] {
+			if past.Release != nil && past.Spec == past.Release.Spec {
+				add(*past.Release)
+			}
 		}
 	}
 	return list
@@ -50,12 +54,15 @@ func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
 }
 
 // nextVersion is 1 + the highest version that main's history of the file holds,
-// removed ones included.
-func (m *maker) nextVersion(model string) int {
-	highest := m.w.Main.Intent.Releases[model].Version
-	for _, past := range m.w.Main.History[model] {
-		if past.Release != nil {
-			highest = max(highest, past.Release.Version)
+// under all of the model's names, removed ones included.
+func (m *maker) nextVersion(names []string) int {
+	highest := 0
+	for _, model := range names {
+		highest = max(highest, m.w.Main.Intent.Releases[model].Version)
+		for _, past := range m.w.Main.History[model] {
+			if past.Release != nil {
+				highest = max(highest, past.Release.Version)
+			}
 		}
 	}
 	return highest + 1
@@ -66,7 +73,7 @@ func (m *maker) nextVersion(model string) int {
 func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelReport {
 	want := m.releaseFile(r, judgements)
 	r.Release = &want
-	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle, File: want, TargetCommit: m.w.Main.Commit}
+	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle, Was: r.Was, File: want, TargetCommit: m.w.Main.Commit}
 	if r.Baseline != nil {
 		statement.Baseline = r.Baseline.Bundle
 	}
@@ -126,7 +133,7 @@ var headlines = []string{"mAP", "AP50", "AP75"}
 // releaseFile is a function of evidence, baseline and version alone.
 func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Release {
 	file := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: r.Model,
-		Version: m.nextVersion(r.Model), Bundle: r.Bundle, Spec: r.Spec}
+		Version: m.nextVersion(r.names), Bundle: r.Bundle, Spec: r.Spec}
 	for _, j := range judgements {
 		if j.proposed {
 			continue // shown in the comment; the file speaks of the gates that were asked

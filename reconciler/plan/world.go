@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -116,10 +117,11 @@ func NeedsHistory(w World) []string {
 	var names []string
 	for name, yes := range need {
 		if yes {
-			names = append(names, name)
+			names = append(names, w.names(name)...)
 		}
 	}
-	return names
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // accepted reports whether main has accepted what a release file names.
