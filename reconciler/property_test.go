@@ -470,6 +470,20 @@ var happenings = map[string]happening{
 		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "gates/signs.yaml": "", "fleets/east.yaml": "", "models/signs.release.yaml": ""})
 		s.forge.open(branch, "dev")
 	}},
+	"rename a model": {2, func(s *sim, a, b int) {
+		branch := s.someBranch(a)
+		from := s.head(branch)
+		if from == "" {
+			from = s.main()
+		}
+		third := model("third", of(allEpochs, b))
+		if old := s.repo.read(from, "models/signs.yaml"); old != "" && b%2 == 0 {
+			third = strings.Replace(old, "name: signs", "name: third", 1)
+		}
+		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "models/signs.release.yaml": "", "models/third.yaml": third,
+			"gates/signs.yaml": gateFile("signs", "third", of([]float64{0.01, 0.3}, b/2)), "fleets/east.yaml": fleet("east", "third", "")})
+		s.forge.open(branch, "dev")
+	}},
 	"break a file": {1, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": "kind: Oops\n"})
 	}},

@@ -98,13 +98,13 @@ func (m *maker) mainModel(name string) MainModel {
 		mm.Text = fmt.Sprintf("%s version %d", name, named.Version) + m.todaysGates(name, named)
 		return mm
 	}
-	statement, ok := m.w.Evidence.statement(named)
-	if !ok {
-		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships", named.Bundle.Short())
-	}
 	var last delivery.Digest
 	if len(before) > 0 {
 		last = before[0].Bundle
+	}
+	statement, ok := m.w.Evidence.statement(named, last)
+	if !ok {
+		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships", named.Bundle.Short())
 	}
 	if statement.Baseline != last {
 		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run against that", orNone(statement.Baseline), orNone(last))

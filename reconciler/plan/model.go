@@ -66,6 +66,14 @@ func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 	return list
 }
 
+// staysCovered reports whether a gate will cover a model once a proposal is
+// merged: main would refuse it otherwise.
+func (m *maker) staysCovered(p Proposal, model string) bool {
+	return len(p.Intent.Covering(model)) > 0 || slices.ContainsFunc(m.w.Main.Intent.Covering(model), func(gate string) bool {
+		return !slices.Contains(p.Base.Gates[gate].Covers, model) // main got it meanwhile
+	})
+}
+
 // label is the gate's name in checks and files.
 func (j judged) label(list []judged) string {
 	if j.proposed && slices.ContainsFunc(list, func(o judged) bool { return o.name == j.name && !o.proposed }) {
@@ -116,7 +124,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		onMain = r.Was
 	}
 	gates := m.gatesFor(p, name, onMain)
-	if len(gates) == 0 {
+	if len(gates) == 0 || !m.staysCovered(p, name) {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
 	}
 	if for_ := removedClasses(mdl, m.w.Main.Intent.Models[onMain], gates); for_ != "" {

@@ -105,7 +105,7 @@ func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelRe
 
 // wrote reports whether a release file is AOB's own word of some earlier moment.
 func (m *maker) wrote(r delivery.Release) bool {
-	_, ok := m.w.Evidence.statement(r)
+	_, ok := m.w.Evidence.statement(r, "")
 	return ok
 }
 

@@ -33,7 +33,7 @@ func (w World) former(model string) string {
 		}
 	}
 	if r, ok := w.Main.Intent.Releases[model]; ok && !w.Evidence.accepted(r) {
-		if s, ok := w.Evidence.statement(r); ok {
+		if s, ok := w.Evidence.statement(r, ""); ok {
 			return s.Was
 		}
 	}

@@ -134,12 +134,13 @@ func (e Evidence) accepted(r delivery.Release) bool {
 	return false
 }
 
-// statement finds the release statement that a release file says.
-func (e Evidence) statement(r delivery.Release) (delivery.ReleaseStatement, bool) {
+// statement finds the release statement that a release file says: the one that
+// was judged against a baseline, where several say the same, or else any.
+func (e Evidence) statement(r delivery.Release, baseline delivery.Digest) (found delivery.ReleaseStatement, ok bool) {
 	for _, s := range e.Releases {
-		if delivery.SameRelease(s.File, r) {
-			return s, true
+		if delivery.SameRelease(s.File, r) && (!ok || s.Baseline == baseline) {
+			found, ok = s, true
 		}
 	}
-	return delivery.ReleaseStatement{}, false
+	return found, ok
 }
