@@ -84,6 +84,14 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		m.keepAll = true // it may still need what it started; a typo must not throw a training away
 		return r
 	}
+	if broken := shortenedQuarantine(p); broken != "" {
+		r.Checks = []delivery.Check{
+			{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: broken},
+			{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "intent: " + broken},
+		}
+		m.keepAll = true
+		return r
+	}
 	intentOK := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(p.Intent)}
 
 	names := changedModels(p)
@@ -113,6 +121,43 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// shortenedQuarantine says where a proposal takes back what stands in a quarantine
+// file, also of a model that it removes. Entries are added, or lifted with a
+// reason that stays to be read.
+func shortenedQuarantine(p Proposal) string {
+	for _, name := range slices.Sorted(maps.Keys(p.Base.Quarantines)) {
+		head := p.Intent.Quarantines[name].Entries
+		for i, e := range p.Base.Quarantines[name].Entries {
+			if i < len(head) {
+				lifted := head[i]
+				if lifted.Lifted = e.Lifted; lifted == e && (e.Lifted == "" || head[i].Lifted == e.Lifted) {
+					continue
+				}
+			}
+			return fmt.Sprintf("models/%s.quarantine.yaml: entry %d, bundle %s, was removed or changed; leave entries as they are, add new ones below, and set lifted: to let a bundle run again",
+				name, i+1, e.Digest.Short())
+		}
+	}
+	return ""
+}
+
+// changedQuarantines says, a line each, what a proposal forbids and lifts.
+func changedQuarantines(p Proposal) []string {
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(p.Intent.Quarantines)) {
+		base := p.Base.Quarantines[name].Entries
+		for i, e := range p.Intent.Quarantines[name].Entries {
+			switch {
+			case i >= len(base):
+				lines = append(lines, fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, e.Why))
+			case e.Lifted != base[i].Lifted:
+				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name, e.Lifted))
+			}
+		}
+	}
+	return lines
 }
 
 // changedGates names the gates that a proposal adds or changes.
@@ -241,6 +286,9 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) deli
 			}
 		case len(r.Fleets) > 0:
 			check.Description += "; fleets: " + strings.Join(r.Fleets, "; ")
+		}
+		if lines := changedQuarantines(p); len(lines) > 0 {
+			check.Description += "; quarantine: " + strings.Join(lines, "; ")
 		}
 		return check
 	}
