@@ -168,6 +168,9 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	judgements, ok := m.judge(r, mdl, gates, data, run)
 	if isRollback {
 		text := fmt.Sprintf("rolls back to version %d, accepted before; gates do not block a rollback", rollback.Version)
+		if named, ok := m.w.Main.Intent.Releases[name]; ok && delivery.SameRelease(named, rollback) && m.ships(name, named) {
+			text = fmt.Sprintf("version %d, which is main's release already", rollback.Version)
+		}
 		if failing := failing(r.Verdicts); failing != "" {
 			text += "; today's gates would say: " + failing
 		}
