@@ -42,6 +42,7 @@ type seen struct {
 	opened     map[string]bool // branches of AOB's own pull requests, as the ledger knows them; nil until read
 	active     bool            // a run was running
 	strangers  bool            // a proposal waits for somebody's go
+	asked      map[int]asked   // by pull request: what its comments ask for
 	plan       plan.Plan
 	world      plan.World
 }
@@ -56,13 +57,20 @@ type permitted struct {
 	at         time.Time
 }
 
+// asked is what the comments of a pull request ask for, and by which look at the
+// forge: between two looks a turn asks it nothing.
+type asked struct {
+	at    time.Time
+	codes []string
+}
+
 // permissionLasts is how long an author's permission is believed. What costs
 // money asks again.
 const permissionLasts = time.Minute
 
 func newSeen() seen {
 	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string]string{}, specs: map[[2]string]delivery.Digest{},
-		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}}
+		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, asked: map[int]asked{}}
 }
 
 // observe returns the world. It reports false, and no world, where nothing can
@@ -293,7 +301,10 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 	}
 	if p.Permission != delivery.PermissionWrite {
 		r.seen.strangers = true
-		p.Gos = append(p.Gos, r.newGos(ctx, pr.Number, p.Gos)...)
+		if look := r.seen.prsAt; !r.seen.asked[pr.Number].at.Equal(look) {
+			r.seen.asked[pr.Number] = asked{look, r.newGos(ctx, pr.Number, p.Gos)}
+		}
+		p.Gos = append(p.Gos, r.seen.asked[pr.Number].codes...)
 	}
 	return p, nil
 }

@@ -343,6 +343,7 @@ type simForge struct {
 	statuses   map[string]map[string]delivery.Check
 	comments   map[int]string
 	commands   []simCommand
+	reads      int // of comments
 	permission map[string]delivery.Permission
 	were       map[int][]string // every commit that a pull request has been at, as listed
 	down       bool
@@ -457,6 +458,7 @@ func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error
 }
 
 func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {
+	f.reads++
 	if err := f.well(); err != nil {
 		return nil, err
 	}

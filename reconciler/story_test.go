@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
@@ -248,7 +249,19 @@ func TestStrangersWaitForAGo(t *testing.T) {
 	if len(s.runs.states) != 0 {
 		t.Fatal("a stranger gave himself a go")
 	}
-	s.forge.comment(0, "maintainer", "/aob run "+code)
+	s.forge.comment(0, "maintainer", "thank you\n/aob run "+code+"\nand let us see")
+	s.loop.Poll = time.Hour
+	s.wake()
+	s.untilTraining()
+	// A training takes thousands of turns: they ask the forge for nothing.
+	reads := s.forge.reads
+	for range 50 {
+		s.turn()
+	}
+	if n := s.forge.reads - reads; n > 1 { // the training has just been started
+		t.Errorf("its comments were read %d times while it trained", n)
+	}
+	s.loop.Poll = time.Second
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
 }
