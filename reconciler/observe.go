@@ -41,7 +41,7 @@ type seen struct {
 	permission map[string]permitted
 	opened     map[string]bool // branches of AOB's own pull requests, as the ledger knows them; nil until read
 	active     bool            // a run was running
-	strangers  bool            // a proposal waits for somebody's go
+	asking     bool            // a proposal waits for a comment
 	asked      map[int]asked   // by pull request: what its comments ask for
 	plan       plan.Plan
 	world      plan.World
@@ -60,8 +60,9 @@ type permitted struct {
 // asked is what the comments of a pull request ask for, and by which look at the
 // forge: between two looks a turn asks it nothing.
 type asked struct {
-	at    time.Time
-	codes []string
+	at      time.Time
+	gos     []string
+	accepts []plan.Asked
 }
 
 // permissionLasts is how long an author's permission is believed. What costs
@@ -137,7 +138,7 @@ func (r *Reconciler) observeForge(ctx context.Context, now time.Time) bool {
 	}
 	prs = slices.DeleteFunc(prs, func(p delivery.PullRequest) bool { return p.Base != r.Main })
 	// Comments do not show in the list, so where one is waited for it is looked for.
-	changed := !r.seen.prsOK || !slices.Equal(prs, r.seen.prs) || r.seen.strangers
+	changed := !r.seen.prsOK || !slices.Equal(prs, r.seen.prs) || r.seen.asking
 	r.seen.prs, r.seen.prsOK = prs, true
 	return changed
 }
@@ -159,7 +160,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 	if err != nil {
 		return w, err
 	}
-	r.seen.strangers = false
+	r.seen.asking = false
 	for _, pr := range r.seen.prs {
 		p, err := r.proposal(ctx, pr, w.Main.Commit, gos, keep)
 		if err != nil {
@@ -299,12 +300,15 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 			p.Gos = append(p.Gos, g.Code)
 		}
 	}
-	if p.Permission != delivery.PermissionWrite {
-		r.seen.strangers = true
+	if p.Permission != delivery.PermissionWrite || r.seen.unsure(pr.Number) {
+		r.seen.asking = true
 		if look := r.seen.prsAt; !r.seen.asked[pr.Number].at.Equal(look) {
-			r.seen.asked[pr.Number] = asked{look, r.newGos(ctx, pr.Number, p.Gos)}
+			a := r.comments(ctx, pr.Number, p.Gos)
+			a.at = look
+			r.seen.asked[pr.Number] = a
 		}
-		p.Gos = append(p.Gos, r.seen.asked[pr.Number].codes...)
+		p.Gos = append(p.Gos, r.seen.asked[pr.Number].gos...)
+		p.Accepts = r.seen.asked[pr.Number].accepts
 	}
 	return p, nil
 }
@@ -335,52 +339,6 @@ func (r *Reconciler) permission(ctx context.Context, user string) (delivery.Perm
 	}
 	r.seen.permission[user] = permitted{p, now}
 	return p, nil
-}
-
-// newGos reads /aob run CODE comments of people with write permission, and
-// remembers the codes. A comment that was edited does not count, nor does one
-// that is older than a go lasts.
-func (r *Reconciler) newGos(ctx context.Context, pr int, have []string) []string {
-	comments, err := r.Forge.Commands(ctx, pr)
-	if err != nil {
-		r.Log.Warn("comments not read", "pr", pr, "error", err.Error())
-		return nil
-	}
-	var codes []string
-	for _, c := range comments {
-		if c.At.IsZero() {
-			c.At = r.Now()
-		}
-		asked := goCodes(c.Body)
-		asked = slices.DeleteFunc(asked, func(code string) bool { return slices.Contains(have, code) || slices.Contains(codes, code) })
-		if len(asked) == 0 || r.Now().Sub(c.At) >= goLasts {
-			continue
-		}
-		if p, err := r.Forge.Permission(ctx, c.Author); err != nil || p != delivery.PermissionWrite {
-			r.Log.Warn("a go from someone without write permission", "pr", pr, "user", c.Author)
-			continue
-		}
-		for _, code := range asked {
-			if err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: c.Author, At: c.At}); err != nil {
-				r.Log.Error("a go cannot be kept", "pr", pr, "error", err.Error())
-			}
-		}
-		codes = append(codes, asked...)
-	}
-	return codes
-}
-
-// goCodes reads the codes of a comment's lines that say /aob run CODE. Two models
-// of one pull request ask for one each, and people paste them together.
-func goCodes(body string) []string {
-	var codes []string
-	for line := range strings.Lines(body) {
-		code, ok := strings.CutPrefix(strings.TrimSpace(line), "/aob run ")
-		if code = strings.TrimSpace(code); ok && code != "" && len(code) <= 64 {
-			codes = append(codes, code)
-		}
-	}
-	return codes
 }
 
 // tree parses what a commit asks for.

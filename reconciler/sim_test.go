@@ -345,7 +345,8 @@ type simForge struct {
 	commands   []simCommand
 	reads      int // of comments
 	permission map[string]delivery.Permission
-	were       map[int][]string // every commit that a pull request has been at, as listed
+	teams      map[string][]string // by user
+	were       map[int][]string    // every commit that a pull request has been at, as listed
 	down       bool
 	busy       bool                   // answers 429
 	old        []delivery.PullRequest // not nil: the API shows this, and not what is so by now
@@ -480,6 +481,10 @@ func (f *simForge) Permission(_ context.Context, user string) (delivery.Permissi
 		return "", err
 	}
 	return f.may(user), nil
+}
+
+func (f *simForge) Teams(_ context.Context, user string) ([]string, error) {
+	return f.teams[user], f.well()
 }
 
 func (f *simForge) may(user string) delivery.Permission {

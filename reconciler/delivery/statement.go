@@ -70,6 +70,28 @@ type GateJudged struct {
 	Name    string  `json:"name"`
 	Spec    Digest  `json:"spec"`
 	Verdict Verdict `json:"verdict"`
+	Accept  *Accept `json:"accept,omitempty"` // of an unsure verdict
+}
+
+// Accept is an owner's word that an unsure verdict is good enough. It is bound
+// to the verdict's key, and so to all that the verdict read.
+type Accept struct {
+	Verdict Digest    `json:"verdict"` // Verdict.Key
+	By      string    `json:"by"`
+	Because string    `json:"because"`
+	At      time.Time `json:"at"` // of the comment
+}
+
+// Settled reports whether the gate is in nobody's way: it passed, does not
+// apply, or is unsure and was accepted. A fail is never settled.
+func (j GateJudged) Settled() bool {
+	switch j.Verdict.Outcome {
+	case Pass, NotApplicable:
+		return true
+	case Unsure:
+		return j.Accept != nil && j.Accept.Verdict == j.Verdict.Key
+	}
+	return false
 }
 
 // Acceptance says that main took a release. It is signed once, and no later

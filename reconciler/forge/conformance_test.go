@@ -23,6 +23,7 @@ type stage struct {
 		Comment(ctx context.Context, pr int, marker, body string) error
 		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
+		Teams(ctx context.Context, user string) ([]string, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
 	work     *work
@@ -145,6 +146,14 @@ func conform(t *testing.T, s *stage) {
 		for user, want := range s.may {
 			if got, err := s.forge.Permission(ctx, user); err != nil || got != want {
 				t.Errorf("%q: got %q, %v; want %q", user, got, err, want)
+			}
+		}
+	})
+
+	t.Run("Teams", func(t *testing.T) {
+		for user := range s.may {
+			if got, err := s.forge.Teams(ctx, user); err != nil || len(got) != 0 {
+				t.Errorf("%q: got %q, %v; want none", user, got, err)
 			}
 		}
 	})

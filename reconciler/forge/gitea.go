@@ -259,6 +259,35 @@ func (f *Gitea) Permission(ctx context.Context, user string) (delivery.Permissio
 	return delivery.PermissionNone, nil
 }
 
+// Teams returns the names of the repository's teams that a user belongs to. A
+// repository that no organization owns has none.
+func (f *Gitea) Teams(ctx context.Context, user string) ([]string, error) {
+	doing := fmt.Sprintf("ask for the teams of %s", Cut(user, 40))
+	c, err := f.client(ctx)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	teams, _, err := c.GetRepoTeams(f.owner, f.repo)
+	if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusMethodNotAllowed {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	var names []string
+	for _, t := range teams {
+		_, _, err := c.GetTeamMember(t.ID, user)
+		if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusNotFound {
+			continue
+		}
+		if err != nil {
+			return nil, f.explain(doing, err)
+		}
+		names = append(names, t.Name)
+	}
+	return names, nil
+}
+
 // unknown tells a user who is not there from a repository that is not.
 func (f *Gitea) unknown(ctx context.Context, doing string) (delivery.Permission, error) {
 	c, err := f.client(ctx)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,40 @@ func TestGitea(t *testing.T) {
 	t.Run("conformance", func(t *testing.T) {
 		s, _, _ := setup(t, "intent")
 		conform(t, s)
+	})
+
+	// An organization's repository has teams.
+	t.Run("teams", func(t *testing.T) {
+		call := func(method, path string, in, out any) {
+			t.Helper()
+			if err := server.Call(server.Admin, method, path, in, out); err != nil {
+				t.Fatal(err)
+			}
+		}
+		call("POST", "/orgs", map[string]any{"username": "vision"}, nil)
+		call("POST", "/orgs/vision/repos", map[string]any{"name": "intent"}, nil)
+		call("PUT", "/repos/vision/intent/collaborators/"+robot.Name, map[string]any{"permission": "admin"}, nil)
+		for team, members := range map[string][]string{"leads": {"ada"}, "crew": {"ada", "bob"}, "elsewhere": {"ada"}} {
+			var made struct{ ID int64 }
+			call("POST", "/orgs/vision/teams", map[string]any{"name": team, "permission": "write", "units": []string{"repo.code", "repo.pulls"}}, &made)
+			for _, user := range members {
+				call("PUT", fmt.Sprintf("/teams/%d/members/%s", made.ID, user), nil, nil)
+			}
+			if team != "elsewhere" {
+				call("PUT", "/repos/vision/intent/teams/"+team, nil, nil)
+			}
+		}
+		f, err := NewGitea(Server{URL: server.URL, Owner: "vision", Repo: "intent", Token: func() string { return robot.Token }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for user, want := range map[string]string{"ada": "crew leads", "bob": "crew", "eve": "", "nobody-of-that-name": ""} {
+			got, err := f.Teams(t.Context(), user)
+			slices.Sort(got)
+			if err != nil || strings.Join(got, " ") != want {
+				t.Errorf("%s: got %q, %v; want %q", user, got, err, want)
+			}
+		}
 	})
 
 	// A protected branch is merged when aob/release says so, and not before.

@@ -86,6 +86,7 @@ func (j judged) label(list []judged) string {
 type progress struct {
 	ModelReport
 	names   []string // the model's, and those that it had before
+	asked   Proposal // whose comments may settle what is unsure
 	dataKey delivery.Digest
 }
 
@@ -108,7 +109,7 @@ func GoCode(m delivery.Model) string {
 
 // model takes one changed model as far as what was seen allows.
 func (m *maker) model(p Proposal, name string) ModelReport {
-	r := &progress{ModelReport: ModelReport{Model: name}}
+	r := &progress{ModelReport: ModelReport{Model: name}, asked: p}
 	mdl, ok := p.Intent.Models[name]
 	if !ok {
 		return r.end(delivery.CheckSuccess, "removed; nothing to train")
@@ -185,8 +186,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if !ok {
 		return r.end(blockedBy(r.Stages))
 	}
-	if !slices.ContainsFunc(r.Verdicts, func(v delivery.Verdict) bool { return v.Outcome == delivery.Pass }) {
-		return r.end(delivery.CheckFailure, "no check of any gate applies, so nothing was judged; give a gate a floor (min)")
+	if !slices.ContainsFunc(r.Verdicts, anyPassed) {
+		return r.end(delivery.CheckFailure, "no check of any gate applies and passes, so nothing was judged; give a gate a floor (min)")
 	}
 	return m.release(r, p, judgements)
 }
@@ -459,6 +460,11 @@ type judgement struct {
 	base    *delivery.Scores
 	compare *delivery.CompareResult
 	verdict delivery.Verdict
+	accept  *delivery.Accept // of an unsure verdict
+}
+
+func (j judgement) settled() bool {
+	return delivery.GateJudged{Verdict: j.verdict, Accept: j.accept}.Settled()
 }
 
 // judge takes the aob/eval stage and every aob/gate/NAME stage.
@@ -531,12 +537,25 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		if !m.w.Evidence.Verdicts[v.Key] {
 			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, What: "verdict of gate " + label})
 		}
-		r.stage(delivery.ContextGate+label, verdictState(v.Outcome), "%s", v.Reason)
-		if verdictState(v.Outcome) != delivery.CheckSuccess {
+		state, text := verdictState(v.Outcome), v.Reason
+		if v.Outcome == delivery.Unsure {
+			list[i].accept = m.acceptOf(r.asked, j, v)
+			if text = m.acceptText(j, v, list[i].accept); list[i].settled() {
+				state = delivery.CheckSuccess
+			}
+		}
+		r.stage(delivery.ContextGate+label, state, "%s", text)
+		if !list[i].settled() {
 			judgedAll = false
 		}
 	}
 	return list, judgedAll
+}
+
+// anyPassed reports whether a check of a verdict passed: what is only unsure,
+// ignored and not applicable shows nothing.
+func anyPassed(v delivery.Verdict) bool {
+	return slices.ContainsFunc(v.Checks, func(c delivery.CheckVerdict) bool { return c.Outcome == delivery.Pass })
 }
 
 // verdictState maps a verdict to a check. A gate of which nothing applies is in

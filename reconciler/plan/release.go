@@ -78,7 +78,7 @@ func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelRe
 		statement.Baseline = r.Baseline.Bundle
 	}
 	for _, j := range judgements {
-		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict})
+		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict, Accept: j.accept})
 	}
 	signed := slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) })
 	if !signed {

@@ -48,6 +48,7 @@ type Proposal struct {
 	delivery.PullRequest
 	Permission delivery.Permission // of the author, by the forge's API
 	Gos        []string            // codes that someone with write permission gave
+	Accepts    []Asked             // of unsure verdicts, oldest first, by whomever
 	Intent     delivery.Intent     // at the head
 	Base       delivery.Intent     // at the merge base with main
 	Complaints []delivery.Complaint

@@ -1,0 +1,71 @@
+package plan
+
+// This file lets an owner of a gate settle what the gate cannot tell. An accept
+// is bound to the verdict's key: other content, another baseline, other labels or
+// another gate are another verdict. A fail cannot be accepted.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Asked is a comment that says /aob accept CODE because REASON, on a pull
+// request, by somebody who has not edited it since.
+type Asked struct {
+	Code    string
+	By      string
+	Teams   []string // of the forge, that By belongs to
+	Because string
+	At      time.Time
+}
+
+// AcceptCode is what a comment must name to settle a verdict.
+func AcceptCode(v delivery.Verdict) string { return v.Key.Hex()[:12] }
+
+// owners says who may settle a gate's doubts: main's word where main has the
+// gate, so that a pull request appoints nobody to judge it.
+func (m *maker) owners(j judged) []string {
+	if onMain, ok := m.w.Main.Intent.Gates[j.name]; ok {
+		return onMain.Owners
+	}
+	return j.gate.Owners
+}
+
+// acceptOf finds what settles an unsure verdict: a comment of an owner, or a
+// release statement that holds one already.
+func (m *maker) acceptOf(p Proposal, j judged, v delivery.Verdict) *delivery.Accept {
+	if v.Outcome != delivery.Unsure {
+		return nil
+	}
+	for _, s := range m.w.Evidence.Releases {
+		for _, g := range s.Gates {
+			if g.Accept != nil && g.Accept.Verdict == v.Key && g.Settled() {
+				return g.Accept
+			}
+		}
+	}
+	owners := m.owners(j)
+	for _, a := range p.Accepts { // oldest first: the first word stands
+		owns := slices.ContainsFunc(owners, func(o string) bool { return strings.EqualFold(o, a.By) || slices.Contains(a.Teams, o) })
+		if owns && a.Code == AcceptCode(v) && a.Because != "" {
+			return &delivery.Accept{Verdict: v.Key, By: a.By, Because: a.Because, At: a.At}
+		}
+	}
+	return nil
+}
+
+// acceptText says how an unsure verdict is settled, or was.
+func (m *maker) acceptText(j judged, v delivery.Verdict, accept *delivery.Accept) string {
+	owners := m.owners(j)
+	switch {
+	case accept != nil:
+		return fmt.Sprintf("accepted by %s: %s; the gate says: %s", accept.By, accept.Because, v.Reason)
+	case len(owners) == 0:
+		return fmt.Sprintf("unsure: %s; nobody can accept it, as gate %s has no owners", v.Reason, j.name)
+	}
+	return fmt.Sprintf("unsure: %s; %s may comment /aob accept %s because …", v.Reason, strings.Join(owners, " or "), AcceptCode(v))
+}
