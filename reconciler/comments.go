@@ -6,6 +6,8 @@ package reconciler
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -56,24 +58,41 @@ func (r *Reconciler) comments(ctx context.Context, pr int, have []string) asked 
 				}
 			}
 		}
-		if len(accepts) > 0 && r.mayWrite(ctx, pr, c.Author) { // whoever only has the name of a team cannot
-			teams, err := r.Forge.Teams(ctx, c.Author)
-			if err != nil {
-				r.Log.Warn("teams not read", "user", c.Author, "error", err.Error())
-			}
-			for _, a := range accepts {
-				a.Teams = teams
-				found.accepts = append(found.accepts, a)
-			}
+		if len(accepts) == 0 {
+			continue
+		}
+		// Whoever only has the name of a team may not write. Both are asked for as
+		// long as the comment is read, so an answer lasts a while.
+		teams, err := r.teams(ctx, c.Author)
+		if p, permErr := r.permission(ctx, c.Author); err != nil || permErr != nil || p != delivery.PermissionWrite {
+			r.Log.Warn("an accept does not count", "pr", pr, "user", c.Author, "permission", string(p), "error", fmt.Sprint(errors.Join(err, permErr)))
+			continue
+		}
+		for _, a := range accepts {
+			a.Teams = teams
+			found.accepts = append(found.accepts, a)
 		}
 	}
 	return found
 }
 
+func (r *Reconciler) teams(ctx context.Context, user string) ([]string, error) {
+	now := r.Now()
+	if t, ok := r.seen.teams[user]; ok && now.Sub(t.at) < permissionLasts {
+		return t.names, nil
+	}
+	names, err := r.Forge.Teams(ctx, user)
+	if err == nil {
+		r.seen.teams[user] = teamsOf{names, now}
+	}
+	return names, err
+}
+
+// mayWrite asks the forge anew: a go costs money.
 func (r *Reconciler) mayWrite(ctx context.Context, pr int, user string) bool {
 	p, err := r.Forge.Permission(ctx, user)
 	if err != nil || p != delivery.PermissionWrite {
-		r.Log.Warn("a comment of someone without write permission does not count", "pr", pr, "user", user)
+		r.Log.Warn("a go from someone without write permission", "pr", pr, "user", user)
 		return false
 	}
 	return true

@@ -39,6 +39,7 @@ type seen struct {
 	specs      map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results    map[delivery.Digest]json.RawMessage
 	permission map[string]permitted
+	teams      map[string]teamsOf
 	opened     map[string]bool // branches of AOB's own pull requests, as the ledger knows them; nil until read
 	active     bool            // a run was running
 	asking     bool            // a proposal waits for a comment
@@ -57,6 +58,11 @@ type permitted struct {
 	at         time.Time
 }
 
+type teamsOf struct {
+	names []string
+	at    time.Time
+}
+
 // asked is what the comments of a pull request ask for, and by which look at the
 // forge: between two looks a turn asks it nothing.
 type asked struct {
@@ -71,7 +77,7 @@ const permissionLasts = time.Minute
 
 func newSeen() seen {
 	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string]string{}, specs: map[[2]string]delivery.Digest{},
-		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, asked: map[int]asked{}}
+		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, teams: map[string]teamsOf{}, asked: map[int]asked{}}
 }
 
 // observe returns the world. It reports false, and no world, where nothing can

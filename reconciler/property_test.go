@@ -174,7 +174,8 @@ func (s *sim) checkOwed() {
 		if s.forge.comments[pr.Number] == "" {
 			s.fail("#%d has no comment", pr.Number)
 		}
-		if why := s.good(pr, main); why != "" && state.State != delivery.CheckSuccess {
+		// On main's own commit main has the word, and there is nothing to merge.
+		if why := s.good(pr, main); why != "" && pr.Head != s.main() && state.State != delivery.CheckSuccess {
 			s.fail("#%d is not green (%s: %s), and should be: %s", pr.Number, state.State, state.Description, why)
 		}
 	}
@@ -227,7 +228,8 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 			return "" // written by hand
 		}
 		q := s.quality[mdl.Train.Epochs]
-		if t, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || s.quarantined(name, t.Bundle) || len(main.Covering(name)) == 0 {
+		stays := len(head.Covering(name)) > 0 || slices.ContainsFunc(main.Covering(name), func(g string) bool { return !slices.Contains(base.Gates[g].Covers, name) })
+		if t, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || s.quarantined(name, t.Bundle) || len(main.Covering(name)) == 0 || !stays {
 			return ""
 		}
 		for _, in := range []delivery.Intent{main, head} {
@@ -453,7 +455,7 @@ var happenings = map[string]happening{
 		}
 	}},
 	"change a gate": {2, func(s *sim, a, b int) {
-		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.01, 0.3, 0.65, 0.9}, b))})
+		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.01, 0.3, 0.603, 0.65, 0.703, 0.9}, b))})
 	}},
 	"add a gate": {1, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict", "shapes", of([]float64{0.2, 0.65}, b)), "dir: shapes", "dir: gold", 1)})
@@ -490,6 +492,18 @@ var happenings = map[string]happening{
 	"mend the file": {1, func(s *sim, a, b int) { s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": ""}) }},
 	"fork": {1, func(s *sim, a, b int) {
 		s.fork("fork", of([]string{"dev", "stranger"}, b), s.main(), map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b/2))})
+	}},
+	"accept": {4, func(s *sim, a, b int) {
+		var verdicts []delivery.Verdict
+		for _, st := range s.signed.statements {
+			if v, ok := st.predicate.(delivery.Verdict); ok && v.Outcome != delivery.Pass {
+				verdicts = append(verdicts, v)
+			}
+		}
+		if list := s.forge.list(); len(list) > 0 && len(verdicts) > 0 {
+			code := plan.AcceptCode(verdicts[len(verdicts)-1-a%min(3, len(verdicts))])
+			s.forge.comment(of(list, a).Number, of([]string{"lead", "lead", "dev", "stranger"}, b), "/aob accept "+code+" because of this")
+		}
 	}},
 	"close": {2, func(s *sim, a, b int) {
 		if list := s.forge.list(); len(list) > 0 {
@@ -535,7 +549,7 @@ var happenings = map[string]happening{
 		s.pushMain(map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))})
 	}},
 	"raise the gate": {1, func(s *sim, a, b int) {
-		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.3, 0.65, 0.9}, b))})
+		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.3, 0.603, 0.65, 0.703, 0.9}, b))})
 	}},
 	"quarantine": {1, func(s *sim, a, b int) {
 		if len(s.signed.order) > 0 {

@@ -343,7 +343,8 @@ type simForge struct {
 	statuses   map[string]map[string]delivery.Check
 	comments   map[int]string
 	commands   []simCommand
-	reads      int // of comments
+	ever       []simCommand // those that were deleted too
+	reads      int          // of comments
 	permission map[string]delivery.Permission
 	teams      map[string][]string // by user
 	were       map[int][]string    // every commit that a pull request has been at, as listed
@@ -473,7 +474,8 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 }
 
 func (f *simForge) comment(pr int, author, body string) {
-	f.commands = append(f.commands, simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}})
+	c := simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}}
+	f.commands, f.ever = append(f.commands, c), append(f.ever, c)
 }
 
 func (f *simForge) Permission(_ context.Context, user string) (delivery.Permission, error) {

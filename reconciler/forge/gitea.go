@@ -260,7 +260,8 @@ func (f *Gitea) Permission(ctx context.Context, user string) (delivery.Permissio
 }
 
 // Teams returns the names of the repository's teams that a user belongs to. A
-// repository that no organization owns has none.
+// repository that no organization owns has none. Gitea tells of a team its own
+// members alone: aob's user has to be in those that own gates.
 func (f *Gitea) Teams(ctx context.Context, user string) ([]string, error) {
 	doing := fmt.Sprintf("ask for the teams of %s", Cut(user, 40))
 	c, err := f.client(ctx)
@@ -277,7 +278,7 @@ func (f *Gitea) Teams(ctx context.Context, user string) ([]string, error) {
 	var names []string
 	for _, t := range teams {
 		_, _, err := c.GetTeamMember(t.ID, user)
-		if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusNotFound {
+		if s, ok := errors.AsType[*statusError](err); ok && (s.code == http.StatusNotFound || s.code == http.StatusForbidden) {
 			continue
 		}
 		if err != nil {

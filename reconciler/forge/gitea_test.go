@@ -69,7 +69,7 @@ func TestGitea(t *testing.T) {
 		call("POST", "/orgs", map[string]any{"username": "vision"}, nil)
 		call("POST", "/orgs/vision/repos", map[string]any{"name": "intent"}, nil)
 		call("PUT", "/repos/vision/intent/collaborators/"+robot.Name, map[string]any{"permission": "admin"}, nil)
-		for team, members := range map[string][]string{"leads": {"ada"}, "crew": {"ada", "bob"}, "elsewhere": {"ada"}} {
+		for team, members := range map[string][]string{"leads": {"ada", robot.Name}, "crew": {"ada", "bob", robot.Name}, "secret": {"ada"}, "elsewhere": {"ada", robot.Name}} {
 			var made struct{ ID int64 }
 			call("POST", "/orgs/vision/teams", map[string]any{"name": team, "permission": "write", "units": []string{"repo.code", "repo.pulls"}}, &made)
 			for _, user := range members {

@@ -1,0 +1,133 @@
+package reconciler
+
+// Stories of gates that cannot tell, and of who may settle it.
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// strict asks for more than 14 epochs reach, by less than 50 images can tell.
+const strict = `apiVersion: aob/v1
+kind: Gate
+name: production
+covers: [shapes]
+owners: [lead, vision-leads]
+evaluate: {dataset: {dir: shapes}, split: test}
+checks:
+  - {metric: mAP, min: 0.703}
+  - {metric: AP50, min: 0.1}
+`
+
+// verdict returns the last verdict that was signed.
+func (s *sim) verdict() delivery.Verdict {
+	var last delivery.Verdict
+	for _, st := range s.signed.statements {
+		if v, ok := st.predicate.(delivery.Verdict); ok {
+			last = v
+		}
+	}
+	return last
+}
+
+// unsureOf is a world in which a pull request waits for an owner of its gate.
+func unsureOf(t *testing.T) *sim {
+	s, main := begun(t)
+	s.repo.commit("main", main, s.now, map[string]string{"gates/production.yaml": strict})
+	s.propose("first", 14)
+	s.settle()
+	s.want("first", delivery.CheckPending, "unsure: mAP 0.7000 < 0.703", "lead or vision-leads may comment /aob accept "+plan.AcceptCode(s.verdict())+" because")
+	return s
+}
+
+// What settles an unsure verdict, and what does not.
+func TestAccept(t *testing.T) {
+	for name, c := range map[string]struct {
+		by, text string
+		do       func(s *sim)
+		want     string // in aob/gate/production; "" while nobody has settled it
+	}{
+		"an owner":                  {by: "lead", text: "/aob accept CODE because the set is small", want: "accepted by lead: the set is small; the gate says: mAP 0.7000 < 0.703"},
+		"an owner, in other cases":  {by: "Lead", text: "/aob accept CODE because ok", want: "accepted by Lead: ok"},
+		"among other lines":         {by: "lead", text: "I looked.\n  /aob accept CODE because  it   will do\nbye", want: "accepted by lead: it will do"},
+		"a member of an owner team": {by: "maria", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, want: "accepted by maria: ok"},
+		"no reason":                 {by: "lead", text: "/aob accept CODE because"},
+		"no because":                {by: "lead", text: "/aob accept CODE please take it"},
+		"another code":              {by: "lead", text: "/aob accept 0123456789ab because ok"},
+		"a go is no accept":         {by: "lead", text: "/aob run CODE"},
+		"no owner":                  {by: "dev", text: "/aob accept CODE because I want it"},
+		"a team by its name alone":  {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
+		"the owner may not write":   {by: "lead", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead }},
+		"an owner of the pull request's own making": {by: "dev", text: "/aob accept CODE because ok", do: func(s *sim) {
+			s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[dev, ", 1)})
+			s.settle()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := unsureOf(t)
+			if c.do != nil {
+				c.do(s)
+			}
+			s.forge.comment(0, c.by, strings.ReplaceAll(c.text, "CODE", plan.AcceptCode(s.verdict())))
+			s.settle()
+			if c.want == "" {
+				s.want("first", delivery.CheckPending, "unsure")
+				s.quiet()
+				return
+			}
+			s.want("first", delivery.CheckSuccess, "version 1")
+			if check := s.check(s.head("first"), delivery.ContextGate+"production"); check.State != delivery.CheckSuccess || !strings.Contains(check.Description, c.want) {
+				t.Errorf("the gate's check is %s: %s", check.State, check.Description)
+			}
+			s.quiet()
+		})
+	}
+}
+
+// An accept is signed into the release statement: it needs its comment no more,
+// main takes the release, and other content needs another.
+func TestAcceptIsBoundToContent(t *testing.T) {
+	s := unsureOf(t)
+	s.quality[15] = 0.702
+	accept := "/aob accept " + plan.AcceptCode(s.verdict()) + " because the set is small"
+	s.forge.comment(0, "lead", accept)
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	s.forge.commands = nil
+	s.restart()
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	s.quiet()
+
+	statement := s.signed.index.Releases[len(s.signed.index.Releases)-1]
+	if a := statement.Gates[0].Accept; a == nil || a.By != "lead" || a.Because != "the set is small" || a.Verdict != statement.Gates[0].Verdict.Key {
+		t.Errorf("the release statement holds %+v", a)
+	}
+	s.merge("first")
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s", got)
+	}
+	s.forge.comment(0, "lead", accept)
+	s.repo.commit("second", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 15)})
+	s.forge.open("second", "dev")
+	s.settle()
+	s.want("second", delivery.CheckPending, "unsure: mAP 0.7020 < 0.703")
+	s.quiet()
+}
+
+// A fail cannot be accepted, by nobody.
+func TestFailIsNotAccepted(t *testing.T) {
+	s := unsureOf(t)
+	s.repo.commit("first", s.repo.refs[git.Branch+"main"], s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.settle()
+	s.want("first", delivery.CheckFailure, "mAP 0.6000 < 0.703")
+	s.forge.comment(0, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because I say so")
+	s.settle()
+	s.want("first", delivery.CheckFailure, "mAP 0.6000 < 0.703")
+	s.quiet()
+}
