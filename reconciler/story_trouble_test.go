@@ -21,6 +21,9 @@ func TestForgeDown(t *testing.T) {
 	s.forge.down = true
 	for range 10 {
 		s.turn()
+		if !s.again.After(s.now) {
+			t.Fatal("it does not rest while the forge is down")
+		}
 	}
 	if s.runs.running(delivery.RunTrain) == "" {
 		t.Fatal("the training was ended while the forge was down")
@@ -39,8 +42,8 @@ func TestLedgerDiskFull(t *testing.T) {
 	s.propose("first", 8)
 	s.settle()
 	s.ledger.full = false
-	for range 400 {
-		s.turn() // the pause after a blocked write
+	for range 60 {
+		s.turn() // the longest pause after a blocked write
 	}
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
