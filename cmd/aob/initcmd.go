@@ -52,7 +52,7 @@ datasets:
   dir:
     shapes: %s
 poll: {git: 500ms, forge: 1s}
-fleets: {poll: 1s, deadline: 2m}   # agents here report every 20s
+fleets: {poll: 1s, deadline: 2m}
 python: %s
 `
 
