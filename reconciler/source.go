@@ -158,7 +158,7 @@ func (r *Reconciler) recheck(keys []delivery.Digest) error {
 		switch {
 		case state.Phase == delivery.RunFailed:
 			err = r.Runs.Retry(key)
-		case state.Phase == delivery.RunDone && state.Spec.Kind == delivery.RunData:
+		case state.Phase == delivery.RunDone && state.Spec.Kind == delivery.RunData && !r.reads(key):
 			err = r.Runs.Remove(key)
 			delete(r.seen.results, key)
 		}
@@ -167,6 +167,17 @@ func (r *Reconciler) recheck(keys []delivery.Digest) error {
 		}
 	}
 	return nil
+}
+
+// reads reports whether a training reads the images that a data run has laid out:
+// they are not taken from under it.
+func (r *Reconciler) reads(data delivery.Digest) bool {
+	for _, s := range r.seen.world.Runs {
+		if s.Phase == delivery.RunRunning && s.Spec.Train != nil && s.Spec.Train.Data == data {
+			return true
+		}
+	}
+	return false
 }
 
 // The rest is views of the snapshot; see view.go.

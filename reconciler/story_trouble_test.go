@@ -52,6 +52,24 @@ func TestLedgerDiskFull(t *testing.T) {
 	}
 }
 
+// Rechecking one pull request takes nothing from under the training of another.
+func TestRecheckLeavesOthersAlone(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.untilTraining()
+	training := s.runs.running(delivery.RunTrain)
+	data := s.runs.states[training].Spec.Train.Data
+	s.turn()
+	if err := s.loop.recheck(s.loop.seen.plan.Proposals[0].Runs); err != nil {
+		t.Fatal(err)
+	}
+	if s.runs.states[data] == nil {
+		t.Fatal("the images were taken from under a training")
+	}
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+}
+
 // A fork's branch cannot be pushed to: the author is told what to do. Once the
 // pull request is closed nothing is tried for it any more.
 func TestForkIsBlockedAndForgotten(t *testing.T) {

@@ -151,6 +151,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	data, ok := m.data(r, mdl, gates, run)
 	if !ok && !isRollback {
+		m.keepTrainings(r.dataKey, mdl)
 		return r.end(blockedBy(r.Stages))
 	}
 	trained, ok := m.trained(r, mdl, data, run, isRollback, rollback)
@@ -274,6 +275,16 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		return state, Stage{State: delivery.CheckPending, Text: "goes on where it was stopped"}
 	}
 	return state, Stage{State: delivery.CheckPending, Text: "starting"}
+}
+
+// keepTrainings keeps what trains a model on a data run that is made again.
+func (m *maker) keepTrainings(data delivery.Digest, mdl delivery.Model) {
+	spec := mdl.SpecDigest()
+	for key, r := range m.w.Runs {
+		if t := r.Spec.Train; t != nil && t.Data == data && t.Spec.Digest() == spec {
+			m.needed[key] = true
+		}
+	}
 }
 
 // start plans the start of a run, once for all pull requests that wait for it.
