@@ -322,7 +322,10 @@ func runText(r delivery.RunState) string {
 	if s.SecondsLeft != nil && *s.SecondsLeft >= 1 {
 		text += ", about " + (time.Duration(*s.SecondsLeft) * time.Second).String() + " left"
 	}
-	if r.Attempt > 1 {
+	switch {
+	case r.Attempt > 1 && r.Error != "":
+		text += fmt.Sprintf(" (attempt %d, after: %s)", r.Attempt, r.Error)
+	case r.Attempt > 1:
 		text += fmt.Sprintf(" (attempt %d)", r.Attempt)
 	}
 	return text
