@@ -83,7 +83,7 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 	}
 	switch {
 	case len(found) == 0:
-		return web.Log{}, fmt.Errorf("there is no run %s; aob status lists them: %w", name, fs.ErrNotExist)
+		return web.Log{}, explain.Unknown{Kind: "run", ID: name, Do: "aob status lists the runs"}
 	case len(found) > 1:
 		return web.Log{}, delivery.Blockedf("give more of its key", "%d runs begin with %s", len(found), name)
 	}
