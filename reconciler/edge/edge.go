@@ -209,6 +209,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.Log.Info("agent", "device", a.Device, "ring", a.Ring, "slot", a.state.Slot, "bundle", a.state.Bundle, "release", a.state.Release)
+	a.keep() // so that status has something to say before the first document comes
 	a.tasks.Go(func() { a.poll(ctx) })
 	a.tasks.Go(func() { a.send(ctx) })
 	a.loop(ctx)

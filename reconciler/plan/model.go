@@ -124,7 +124,10 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		onMain = r.Was
 	}
 	gates := m.gatesFor(p, name, onMain)
-	if len(gates) == 0 || !m.staysCovered(p, name) {
+	if len(gates) > 0 && !m.staysCovered(p, name) {
+		return r.end(delivery.CheckFailure, "no gate would cover %s any more, and main refuses what none covers; leave one that does under gates/", name)
+	}
+	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
 	}
 	if for_ := removedClasses(mdl, m.w.Main.Intent.Models[onMain], gates); for_ != "" {
@@ -226,9 +229,14 @@ func removedClasses(mdl, main delivery.Model, gates []judged) string {
 				held = slices.DeleteFunc(slices.Clone(gone), func(s string) bool { return slices.Contains(c.Except, s) })
 			}
 			for _, class := range gone {
-				if slices.Contains(held, class) {
-					return fmt.Sprintf("class %s is removed, and gate %s holds it to a bound; drop it from the gate in an earlier PR", class, j.name)
+				if !slices.Contains(held, class) {
+					continue
 				}
+				drop := "drop it from the gate"
+				if c.Classes.All {
+					drop = "put it under except: there"
+				}
+				return fmt.Sprintf("class %s is removed, and gate %s holds it to a bound; %s in an earlier PR", class, j.name, drop)
 			}
 		}
 	}
