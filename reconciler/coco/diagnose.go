@@ -2,10 +2,14 @@ package coco
 
 import "fmt"
 
+// Foreground is the IoU from which a detection is on a truth, Background the one
+// up to which it is on nothing.
+const Foreground, Background = 0.5, 0.1
+
 // ErrorType is one of TIDE's six reasons why a model falls short.
 type ErrorType int
 
-// The error types. Foreground is an IoU of .50, background of .10. A false
+// The error types. A false
 // detection has the first of the types that fits, in this order: Loc, Cls,
 // Dupe, Bkg, Both. One that counts neither as true nor as false, in a crowd, is
 // no error.
@@ -34,8 +38,6 @@ func (e ErrorType) MarshalText() ([]byte, error) {
 	}
 	return []byte(e.String()), nil
 }
-
-const foreground, background = 0.5, 0.1
 
 // Diagnosis says what keeps a model from a higher AP50.
 type Diagnosis struct {
@@ -93,7 +95,7 @@ func Diagnose(truth *Truth, detections []Detection, params Params) (*Diagnosis, 
 	if err != nil {
 		return nil, err
 	}
-	points, err := m.BestF1(foreground)
+	points, err := m.BestF1(Foreground)
 	if err != nil {
 		return nil, err
 	}

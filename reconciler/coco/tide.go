@@ -163,13 +163,13 @@ func (d *diagnosing) blame(i int) {
 	}
 	var on *wanted // what it would find, corrected
 	switch {
-	case own >= background && own <= foreground:
+	case own >= Background && own <= Foreground:
 		v.kind, on = Loc, ownAt
-	case other >= foreground:
+	case other >= Foreground:
 		v.kind, on, v.other = Cls, otherAt, otherAt.class
-	case found >= foreground:
+	case found >= Foreground:
 		v.kind = Dupe
-	case max(own, other) <= background:
+	case max(own, other) <= Background:
 		v.kind = Bkg
 	default:
 		v.kind = Both
