@@ -72,6 +72,16 @@ func FuzzParseDetections(f *testing.F) {
 		if !reflect.DeepEqual(streamed, detections) || (err == nil) != (streamErr == nil) || err != nil && err.Error() != streamErr.Error() {
 			t.Errorf("streamed: got %v, want %v", streamErr, err)
 		}
+		for name, r := range map[string]io.Reader{"memory": nil, "seekable": bytes.NewReader(data)} {
+			whole := data
+			if r != nil {
+				whole = nil
+			}
+			halves, halvesErr := Loader{}.readDetections(r, whole, nil, 0)
+			if !reflect.DeepEqual(halves, detections) || !reflect.DeepEqual(halvesErr, err) {
+				t.Errorf("in halves, %s: got %v, want %v", name, halvesErr, err)
+			}
+		}
 		if err != nil {
 			return
 		}

@@ -119,7 +119,8 @@ func extent(s io.Seeker) (at, size int64) {
 }
 
 // expect says how many items a list will have, from the bytes that the n read
-// so far took, so that memory is taken once. It is a guess, and at least n+1.
+// so far took, so that memory is taken once. It is a guess, at least n+1, and not beyond what n
+// can vouch for.
 func (p *parser) expect(n int) int {
 	if n < 1000 {
 		return 1000
@@ -129,7 +130,7 @@ func (p *parser) expect(n int) int {
 		rest := float64(p.size-read) / float64(read)
 		guess = n + int(float64(float64(n)*rest)*1.01) + 100
 	}
-	return max(min(guess, p.loader.MaxItems), n+1)
+	return max(min(guess, n<<10, p.loader.MaxItems), n+1)
 }
 
 // complain notes a problem with an item.
