@@ -152,15 +152,18 @@ func (v *evaluation) classes() section {
 }
 
 func (a *against) section() section {
-	s := section{title: "Against " + a.File, rows: [][]cell{heading("FIGURE", "THIS", "BASE", "DIFFERENCE", "AT LEAST", "AT MOST", "VERDICT")}}
+	s := section{title: "Against " + a.File, rows: [][]cell{heading("FIGURE", "THIS", "BASE", "DIFF", "LOW", "HIGH", "VERDICT")}}
 	styles := map[coco.Answer]style{coco.Better: green, coco.Worse: red, coco.Unsure: yellow, coco.TooFew: faint}
 	for _, f := range append([]coco.Finding{a.MAP, a.AP50}, a.Classes...) {
 		name := f.Metric
 		if f.Metric == "AP" {
-			name = "AP of " + f.Class
+			name = f.Class
 		}
 		verdict := string(f.Answer)
-		if f.Reason != "" {
+		switch {
+		case f.Answer == coco.TooFew:
+			verdict = f.Reason
+		case f.Reason != "":
 			verdict += ": " + f.Reason
 		}
 		row := cells(name, figure(f.A), figure(f.B), signed(f.Diff), signed(f.Lower), signed(f.Upper), verdict)

@@ -105,7 +105,7 @@ func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 		if c.Sampling.ByGroup {
 			what = "groups"
 		}
-		v.Reason = fmt.Sprintf("%d %s, want %d to say anything", c.Sampling.Units, what, MinUnits)
+		v.Reason = fmt.Sprintf("%d %s, want %d", c.Sampling.Units, what, MinUnits)
 	case v.Lower > 0 && d.Resolves(lowerAt):
 		v.Answer = Better
 	case v.Upper < 0 && d.Resolves(upperAt):
@@ -115,7 +115,7 @@ func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 		if v.Upper < 0 {
 			at = upperAt
 		}
-		v.Reason = fmt.Sprintf("%d resamples do not reach a confidence of %.6g; take %d", len(d.Samples), at, ResamplesFor(1, at)*c.Sampling.Resamples/len(d.Samples)+1)
+		v.Reason = fmt.Sprintf("want %d resamples", ResamplesFor(1, at)*c.Sampling.Resamples/len(d.Samples)+1)
 	}
 	return v
 }

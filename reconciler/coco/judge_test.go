@@ -35,7 +35,7 @@ func TestJudge(t *testing.T) {
 		"two, one each way":           {[]Difference{differs(1, 100, 999, 24), differs(2, 100, 999, 975)}, .95, 100, []Answer{Better, Worse}, ""},
 		"few truths are no burden":    {[]Difference{differs(1, 49, 999, 0), differs(2, 50, 999, 49)}, .95, 100, []Answer{TooFew, Better}, "49 truths, want 50"},
 		"few images":                  {[]Difference{differs(1, 100, 999, 0)}, .95, 19, []Answer{Unsure}, "19 images, want 20"},
-		"few resamples":               {[]Difference{differs(1, 100, 999, 0)}, .9995, 100, []Answer{Unsure}, "999 resamples do not reach a confidence of 0.9995; take 2"},
+		"few resamples":               {[]Difference{differs(1, 100, 999, 0)}, .9995, 100, []Answer{Unsure}, "want 2001 resamples"},
 		"none":                        {[]Difference{differs(1, 100, 0, 0)}, .95, 100, []Answer{Unsure}, "no resample had a truth"},
 	}
 	for name, test := range tests {
@@ -82,7 +82,7 @@ func TestJudgeNamesTheUnmeasured(t *testing.T) {
 	if !reflect.DeepEqual(f.Classes, want) {
 		t.Errorf("got %+v, want %+v", f.Classes, want)
 	}
-	if f.MAP.Answer != Unsure || f.MAP.Reason != "1 images, want 20 to say anything" {
+	if f.MAP.Answer != Unsure || f.MAP.Reason != "1 images, want 20" {
 		t.Errorf("got %+v", f.MAP)
 	}
 }
