@@ -37,6 +37,10 @@ detection of the truth with annotation id 0 as false. The default, fixed, counts
 such truths like any other. The protocol and its digest say how the numbers were
 made; numbers of different protocols must not be compared.
 
+-o json has stats, per_class, protocol and protocol_digest at full precision,
+and curves, thresholds, confusions, tide and against where they are asked for.
+Nothing to measure is -1.
+
 --against compares with the detections of another model on the same truths: a
 paired bootstrap over images, or over groups of images that share the image
 field that --group names, as the frames of one video do. A class is called

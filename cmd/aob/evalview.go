@@ -27,7 +27,7 @@ func (t *terminal) evaluation(v *evaluation) {
 		t.printf(" %s @[ IoU=%-9s | area=%6s | maxDets=%3d ] = %0.3f\n", title, n.iou, n.area, n.maxDets, n.value)
 	}
 	for _, s := range v.sections() {
-		t.printf("\n%s\n", t.styled(bold, s.title))
+		t.printf("\n%s\n", t.styled(bold, printable(s.title)))
 		t.table("", s.rows)
 		t.paragraph("", s.note)
 	}

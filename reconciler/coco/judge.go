@@ -58,7 +58,11 @@ func (c *Comparison) Judge(support int) *Findings {
 	f := &Findings{Classes: make([]Finding, 0, len(c.Classes)+len(c.Unmeasured))}
 	f.MAP, f.AP50 = c.find(&c.MAP, confidence, confidence), c.find(&c.AP50, confidence, confidence)
 	for _, s := range c.Unmeasured {
-		f.Classes = append(f.Classes, Finding{Subject: s, A: -1, B: -1, Answer: TooFew, Reason: fewTruths(s.Truths, max(support, 1))})
+		v := Finding{Subject: s, A: -1, B: -1, Answer: TooFew, Reason: fewTruths(s.Truths, max(support, 1))}
+		if s.Truths >= max(support, 1) {
+			v.Answer, v.Reason = Unsure, noTruthDrawn
+		}
+		f.Classes = append(f.Classes, v)
 	}
 	var enough []int // places in Classes
 	for i := range c.Classes {
@@ -94,7 +98,7 @@ func (c *Comparison) Judge(support int) *Findings {
 func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 	v := Finding{Subject: d.Subject, A: d.A, B: d.B, Diff: d.Diff, LowerAt: lowerAt, UpperAt: upperAt, Answer: Unsure}
 	if len(d.Samples) == 0 {
-		v.Lower, v.Upper, v.Reason = -1, 1, "no resample had a truth"
+		v.Lower, v.Upper, v.Reason = -1, 1, noTruthDrawn
 		return v
 	}
 	v.Lower, _ = d.Bounds(lowerAt)
@@ -119,6 +123,8 @@ func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 	}
 	return v
 }
+
+const noTruthDrawn = "no resample had a truth"
 
 func fewTruths(n, want int) string { return fmt.Sprintf("%d truths, want %d", n, want) }
 

@@ -82,6 +82,10 @@ func TestJudgeNamesTheUnmeasured(t *testing.T) {
 	if !reflect.DeepEqual(f.Classes, want) {
 		t.Errorf("got %+v, want %+v", f.Classes, want)
 	}
+	c := &Comparison{Unmeasured: []Subject{{CategoryID: 1, Truths: 7}}, Sampling: Sampling{Confidence: .95, Units: 19, ByGroup: true}, MAP: differs(0, 7, 999, 0)}
+	if g := c.Judge(5); g.Classes[0].Answer != Unsure || g.Classes[0].Reason != noTruthDrawn || g.MAP.Reason != "19 groups, want 20" {
+		t.Errorf("got %+v", g)
+	}
 	if f.MAP.Answer != Unsure || f.MAP.Reason != "1 images, want 20" {
 		t.Errorf("got %+v", f.MAP)
 	}
