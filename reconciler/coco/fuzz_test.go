@@ -24,7 +24,9 @@ func addCases(f *testing.F, name string) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(text)
+		if len(text) < 2000 { // from large ones the fuzzer gets nowhere
+			f.Add(text)
+		}
 	}
 }
 
