@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -118,9 +119,9 @@ func (a *evalAsk) check(c *cobra.Command) error {
 // evaluation is what aob eval prints.
 type evaluation struct {
 	*coco.Result
-	Curves     []coco.ClassCurves    `json:"curves,omitempty"`
-	Thresholds []coco.OperatingPoint `json:"thresholds,omitempty"`
-	Confusions []coco.Confusion      `json:"confusions,omitempty"`
+	Curves     []coco.ClassCurves    `json:"curves,omitzero"`
+	Thresholds []coco.OperatingPoint `json:"thresholds,omitzero"`
+	Confusions []coco.Confusion      `json:"confusions,omitzero"`
 	TIDE       *errorCosts           `json:"tide,omitempty"`
 	Against    *against              `json:"against,omitempty"`
 }
@@ -223,6 +224,9 @@ func (a *evalAsk) judge(m, base *coco.Matched, classes []coco.ClassResult) (*aga
 		p.Resamples = coco.ResamplesFor(enough, p.Confidence)
 	}
 	c, err := coco.Compare(m, base, p)
+	if errors.Is(err, coco.ErrNoTruth) {
+		return nil, hinted{fmt.Errorf("%s: no truth that counts: nothing to compare by", a.truth), "leave --against out to see each class"}
+	}
 	if err != nil {
 		return nil, err
 	}

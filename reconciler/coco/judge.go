@@ -126,7 +126,12 @@ func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 
 const noTruthDrawn = "no resample had a truth"
 
-func fewTruths(n, want int) string { return fmt.Sprintf("%d truths, want %d", n, want) }
+func fewTruths(n, want int) string {
+	if n == 1 {
+		return fmt.Sprintf("1 truth, want %d", want)
+	}
+	return fmt.Sprintf("%d truths, want %d", n, want)
+}
 
 // Resolves says whether there are enough samples for [Spread.Bounds] at a
 // confidence.

@@ -76,7 +76,7 @@ func TestJudgeNamesTheUnmeasured(t *testing.T) {
 	m := match(t, truth, detections)
 	f := compare(t, m, m, CompareParams{Resamples: 10}).Judge(5)
 	want := []Finding{
-		{Subject: f.Classes[0].Subject, A: f.Classes[0].A, B: f.Classes[0].A, LowerAt: .95, UpperAt: .95, Answer: TooFew, Reason: "1 truths, want 5"},
+		{Subject: f.Classes[0].Subject, A: f.Classes[0].A, B: f.Classes[0].A, LowerAt: .95, UpperAt: .95, Answer: TooFew, Reason: "1 truth, want 5"},
 		{Subject: Subject{Metric: "AP", CategoryID: 2, Class: "b"}, A: -1, B: -1, Answer: TooFew, Reason: "0 truths, want 5"},
 	}
 	if !reflect.DeepEqual(f.Classes, want) {
