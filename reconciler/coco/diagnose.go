@@ -9,10 +9,9 @@ const Foreground, Background = 0.5, 0.1
 // ErrorType is one of TIDE's six reasons why a model falls short.
 type ErrorType int
 
-// The error types. A false
-// detection has the first of the types that fits, in this order: Loc, Cls,
-// Dupe, Bkg, Both. One that counts neither as true nor as false, in a crowd, is
-// no error.
+// The error types. A false detection has the first of the types that fits, in
+// this order: Loc, Cls, Dupe, Bkg, Both. One that counts neither as true nor as
+// false, as in a crowd, is no error.
 const (
 	Cls  ErrorType = iota // on a truth of another class, in foreground
 	Loc                   // on a truth of its class, between background and foreground
