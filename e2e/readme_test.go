@@ -20,8 +20,14 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.Symlink(n.bin, filepath.Join(dir, "bin")); err != nil {
+	source, err := filepath.Abs(filepath.Join("..", "reconciler"))
+	if err != nil {
 		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"bin": n.bin, "reconciler": source} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	env := os.Environ()
 	shell := func(line string) *exec.Cmd {
