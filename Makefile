@@ -1,14 +1,15 @@
-# make demo    the whole story on this machine, after installing what it needs
-# make test    everything that passes in CI
-# make bench   the figures of BENCHMARKS.md
-# make lint    formatting, vet, staticcheck
-# make build   bin/aob, bin/aob-agent, bin/aob-detect
+# make demo         the whole story on this machine, after installing what it needs
+# make test         everything that passes in CI
+# make bench        the figures of BENCHMARKS.md
+# make bench-coco   aob eval beside other evaluators, where Python can import them
+# make lint         formatting, vet, staticcheck
+# make build        bin/aob, bin/aob-agent, bin/aob-detect
 
 SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo test bench lint build tools test-tools schemas
+.PHONY: demo test bench bench-coco lint build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -33,6 +34,16 @@ test: test-tools build
 
 bench: test-tools build
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./reconciler/...
+
+# The case is made by make_case.py of the shared data, which lies beside the
+# repository or in AOB_SHARED; COCO_CASE names another.
+AOB_SHARED ?= ../shared
+COCO_CASE ?= $(CACHE)/coco-seed7
+bench-coco: build
+	@test -e $(COCO_CASE)/dt.json || test -e $(AOB_SHARED)/coco/make_case.py || { echo 'no case: name a folder with gt.json and dt.json in COCO_CASE'; exit 1; }
+	@test -e $(COCO_CASE)/dt.json || /usr/bin/python3 $(AOB_SHARED)/coco/make_case.py --seed 7 $(COCO_CASE)
+	/usr/bin/python3 reconciler/coco/testdata/peers.py bin/aob $(COCO_CASE)
+	@test ! -e $(AOB_SHARED)/coco/make_case.py || /usr/bin/python3 reconciler/coco/testdata/peers.py --growth bin/aob $(AOB_SHARED)/coco/make_case.py
 
 lint:
 	gofmt -l $$(git ls-files '*.go')

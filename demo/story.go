@@ -214,7 +214,7 @@ func (s *story) showDiff(ctx context.Context, branch string) error {
 	if err != nil {
 		return err
 	}
-	s.quote("what the reviewer sees in models/shapes.release.yaml", strings.Split(strings.TrimSpace(diff), "\n")[4:], 16)
+	s.quote("what the reviewer sees in models/shapes.release.yaml", strings.Split(strings.TrimSpace(diff), "\n")[4:], 48)
 	return nil
 }
 

@@ -80,7 +80,7 @@ func progress(pr web.PR) string {
 			const width = 24
 			done := width * r.Epoch / r.Epochs
 			left := ""
-			if r.SecondsLeft != nil {
+			if r.SecondsLeft != nil && *r.SecondsLeft >= 1 {
 				left = fmt.Sprintf(", about %.0fs left", *r.SecondsLeft)
 			}
 			return fmt.Sprintf("%s [%s%s] epoch %d/%d%s", r.Kind, strings.Repeat("=", done), strings.Repeat(" ", width-done), r.Epoch, r.Epochs, left)

@@ -141,7 +141,7 @@ func (s *story) startAgent(name string) error {
 	state := filepath.Join(s.world(), "state")
 	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--ring", "demo", "--device", name,
 		"--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust", filepath.Join(state, "keys", "desired.key.pub"),
-		"--token-file", filepath.Join(state, "device.token"), "--heartbeat", "20s")
+		"--token-file", filepath.Join(state, "device.token"))
 }
 
 // end ends everything that was started, the agents first.

@@ -20,8 +20,14 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.Symlink(n.bin, filepath.Join(dir, "bin")); err != nil {
+	source, err := filepath.Abs(filepath.Join("..", "reconciler"))
+	if err != nil {
 		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"bin": n.bin, "reconciler": source} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	env := os.Environ()
 	shell := func(line string) *exec.Cmd {
@@ -37,7 +43,21 @@ func TestReadme(t *testing.T) {
 		}
 		return string(out)
 	}
-	ran := 0
+	start := func(command string) {
+		t.Helper()
+		cmd := exec.Command("/bin/sh", "-ec", "exec "+command)
+		cmd.Dir, cmd.Env = dir, env
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%s: %v", command, err)
+			}
+		})
+	}
+	ran, address := 0, ""
 	for line := range strings.Lines(string(data)) {
 		command, indented := strings.CutPrefix(line, "    ")
 		command, _, _ = strings.Cut(command, " #")
@@ -56,24 +76,20 @@ func TestReadme(t *testing.T) {
 			name, value, _ := strings.Cut(rest, "=")
 			env = append(env, name+"="+filepath.Join(dir, value))
 		case strings.HasPrefix(command, "bin/aob serve"):
-			freePort(t, filepath.Join(dir, "world", "aob.yaml"))
-			cmd := exec.Command("/bin/sh", "-ec", "exec "+command)
-			cmd.Dir, cmd.Env = dir, env
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				_ = cmd.Process.Signal(syscall.SIGTERM)
-				if err := cmd.Wait(); err != nil {
-					t.Errorf("aob serve: %v", err)
-				}
-			})
+			address = freePort(t, filepath.Join(dir, "world", "aob.yaml"))
+			start(command)
 			// A typo in the model is judged at once, and trains nothing.
 			do(`cd world/intent && git checkout -q -b change && sed -i 's/epochs: 12/epochs: twelve/' models/shapes.yaml &&
 				git -c user.name=a -c user.email=a@example.com commit -qam "shapes: train longer" && git push -q origin change`)
 			waitFor(t, func() bool {
 				out, err := shell("AOB_SOCKET=world/state/aob.sock bin/aob pr show 1").CombinedOutput()
 				return err == nil && strings.Contains(string(out), "epochs")
+			})
+		case strings.HasPrefix(command, "bin/aob-agent run"):
+			start(strings.Replace(command, defaultAddress, address, 1))
+			waitFor(t, func() bool {
+				out, err := shell("bin/aob-agent status --state world/dock-1").CombinedOutput()
+				return err == nil && strings.Contains(string(out), "idle")
 			})
 		case strings.HasPrefix(word, "bin/"):
 			if out := do(command); strings.TrimSpace(out) == "" && !strings.Contains(command, "validate") {
@@ -89,8 +105,10 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// freePort puts a free port into a configuration.
-func freePort(t *testing.T, config string) {
+const defaultAddress = "127.0.0.1:8370"
+
+// freePort puts a free port into a configuration, and returns its address.
+func freePort(t *testing.T, config string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -101,9 +119,10 @@ func freePort(t *testing.T, config string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(config, []byte(strings.Replace(string(data), "127.0.0.1:8370", l.Addr().String(), 1)), 0o644); err != nil {
+	if err := os.WriteFile(config, []byte(strings.Replace(string(data), defaultAddress, l.Addr().String(), 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return l.Addr().String()
 }
 
 // waitFor asks until it is so.

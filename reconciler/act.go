@@ -178,11 +178,14 @@ func (r *Reconciler) Adopt(ctx context.Context, number int) (int, error) {
 		if pr.Number != number {
 			continue
 		}
+		if !pr.Fork {
+			return 0, delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's", number)
+		}
 		branch := fmt.Sprintf("aob/adopt-%d", number)
 		if err := r.Repo.Push(ctx, pr.Head, git.Branch+branch, r.seen.refs[git.Branch+branch]); err != nil {
 			return 0, err
 		}
 		return r.Forge.OpenPR(ctx, branch, r.Main, pr.Title, fmt.Sprintf("Adopted from #%d by %s.", number, pr.Author))
 	}
-	return 0, delivery.Blockedf("aob pr lists the open ones", "there is no open pull request %d", number)
+	return 0, delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
 }

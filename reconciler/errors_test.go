@@ -9,6 +9,7 @@ import (
 	"image/png"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/forge"
+	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/ledger"
 )
@@ -41,11 +43,16 @@ func TestErrors(t *testing.T) {
 	delete(said, "input")
 	delete(said, "---")
 	rows := map[string]func(t *testing.T) string{
-		"a symbolic link as a model": func(*testing.T) string {
-			return complaint(intent.File{Path: "models/pallets.yaml", Mode: intent.Symlink})
+		"a symbolic link as a model": func(t *testing.T) string {
+			return pushed(t, func(path string) error { return os.Symlink("/etc/passwd", path) })
 		},
-		"a YAML file of 1 GiB": func(*testing.T) string {
-			return complaint(intent.File{Path: "models/pallets.yaml", Size: 1 << 30})
+		"a YAML file of 1 GiB": func(t *testing.T) string {
+			if testing.Short() {
+				t.Skip("git takes some seconds for 1 GiB")
+			}
+			return pushed(t, func(path string) error {
+				return errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<30))
+			})
 		},
 		"a dataset path with `..`": func(*testing.T) string {
 			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: shapes/../../etc", 1), intent.Options{})
@@ -99,7 +106,7 @@ func TestErrors(t *testing.T) {
 		},
 		"a run that never gives a sign of life": func(*testing.T) string {
 			began := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
-			return text(delivery.Heartbeat(delivery.RunStatus{}, began, began.Add(90*time.Second), time.Minute))
+			return "the trainer hangs: " + text(delivery.Heartbeat(delivery.RunStatus{}, began, began.Add(90*time.Second), time.Minute))
 		},
 		"a full disk under the ledger": fullDisk,
 	}
@@ -127,9 +134,37 @@ func text(err error) string {
 	return err.Error()
 }
 
-func complaint(f intent.File) string {
-	_, list := intent.Parse([]intent.File{f}, intent.Options{})
-	return first(list)
+// pushed is what the loop says of a model file that somebody pushes with git.
+func pushed(t *testing.T, write func(path string) error) string {
+	t.Helper()
+	dir := t.TempDir()
+	work := filepath.Join(dir, "work")
+	if err := errors.Join(os.MkdirAll(filepath.Join(work, "models"), 0o755), write(filepath.Join(work, "models", "pallets.yaml"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"init", "-q", "--bare", "bare"}, {"init", "-q", "-b", "main", "work"}, {"-C", "work", "-c", "core.compression=1", "add", "."},
+		{"-C", "work", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "-m", "A model"}, {"-C", "work", "push", "-q", "../bare", "main"}} {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	mirror, err := git.Open(filepath.Join(dir, "mirror"), git.Remote{URL: filepath.Join(dir, "bare")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mirror.Close()
+	refs, _, err := mirror.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := (&Reconciler{Repo: mirror, Parser: intent.NewCache(intent.Options{})}).Init()
+	tree, err := r.tree(refs[git.Branch+"main"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first(tree.complaints)
 }
 
 func complaintOf(yaml string, o intent.Options) string {

@@ -114,7 +114,11 @@ func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 // nextLook returns when the next turn is due.
 func (r *Reconciler) nextLook() time.Time {
 	next := r.seen.due
-	if poll := r.seen.prsAt.Add(r.Poll); next.IsZero() || poll.Before(next) {
+	poll := r.seen.prsAt.Add(r.Poll)
+	if f, ok := r.retry["forge"]; ok && f.next.After(poll) {
+		poll = f.next // it is not asked before
+	}
+	if next.IsZero() || poll.Before(next) {
 		next = poll
 	}
 	if active := r.Now().Add(activePoll); r.seen.active && active.Before(next) {

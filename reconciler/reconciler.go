@@ -176,9 +176,10 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	start := r.Now()
 	r.wakeNext = time.Time{}
 	world, changed, err := r.observe(ctx)
+	r.retry.note("observe", r.Now(), err)
 	if err != nil {
 		r.Metrics.Turn(r.Now().Sub(start), 0, err)
-		return r.retryAt(), fmt.Errorf("observe: %w", err)
+		return r.retry["observe"].next, fmt.Errorf("observe: %w", err)
 	}
 	if !changed {
 		r.Metrics.Turn(r.Now().Sub(start), 0, nil)
@@ -262,5 +263,3 @@ func joined(failed map[string]error) error {
 	}
 	return errors.Join(errs...)
 }
-
-func (r *Reconciler) retryAt() time.Time { return r.Now().Add(time.Second) }

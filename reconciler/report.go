@@ -208,7 +208,7 @@ type failure struct {
 	err   error
 }
 
-const maxBackoff = 5 * time.Minute
+const maxBackoff = time.Minute
 
 // due returns the last error while it is too early to try again.
 func (b backoff) due(key string, now time.Time) error {
@@ -218,8 +218,9 @@ func (b backoff) due(key string, now time.Time) error {
 	return nil
 }
 
-// note remembers how a try ended. A Blocked error waits for its key to change:
-// a key is made of content.
+// note remembers how a try ended. Each failure in a row doubles the pause, unless
+// the error asks for another. What a person must settle is tried again too: a
+// disk that has room again tells nobody.
 func (b backoff) note(key string, now time.Time, err error) {
 	if err == nil {
 		delete(b, key)
@@ -229,9 +230,6 @@ func (b backoff) note(key string, now time.Time, err error) {
 	e.delay = min(max(2*e.delay, time.Second), maxBackoff)
 	if w, ok := errors.AsType[delivery.Wait](err); ok {
 		e.delay = w.For
-	}
-	if _, ok := errors.AsType[delivery.Blocked](err); ok {
-		e.delay = maxBackoff
 	}
 	e.next, e.err = now.Add(e.delay), err
 	b[key] = e

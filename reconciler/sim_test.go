@@ -132,7 +132,7 @@ func (s *sim) settle() {
 			still = 0
 			continue
 		}
-		if still++; still == 5 {
+		if still++; still == 12 { // pauses after errors double, and go by one by one
 			return
 		}
 		// Soaks and pauses after errors go by at once.

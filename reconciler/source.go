@@ -83,7 +83,7 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 	}
 	switch {
 	case len(found) == 0:
-		return web.Log{}, fmt.Errorf("there is no run %s; aob status lists them: %w", name, fs.ErrNotExist)
+		return web.Log{}, explain.Unknown{Kind: "run", ID: name, Do: "aob status lists the runs"}
 	case len(found) > 1:
 		return web.Log{}, delivery.Blockedf("give more of its key", "%d runs begin with %s", len(found), name)
 	}
@@ -158,7 +158,7 @@ func (r *Reconciler) recheck(keys []delivery.Digest) error {
 		switch {
 		case state.Phase == delivery.RunFailed:
 			err = r.Runs.Retry(key)
-		case state.Phase == delivery.RunDone && state.Spec.Kind == delivery.RunData:
+		case state.Phase == delivery.RunDone && state.Spec.Kind == delivery.RunData && !r.reads(key):
 			err = r.Runs.Remove(key)
 			delete(r.seen.results, key)
 		}
@@ -167,6 +167,17 @@ func (r *Reconciler) recheck(keys []delivery.Digest) error {
 		}
 	}
 	return nil
+}
+
+// reads reports whether a training reads the images that a data run has laid out:
+// they are not taken from under it.
+func (r *Reconciler) reads(data delivery.Digest) bool {
+	for _, s := range r.seen.world.Runs {
+		if s.Phase == delivery.RunRunning && s.Spec.Train != nil && s.Spec.Train.Data == data {
+			return true
+		}
+	}
+	return false
 }
 
 // The rest is views of the snapshot; see view.go.

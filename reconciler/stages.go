@@ -121,7 +121,9 @@ type trainerSpec struct {
 func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (any, error) {
 	prepared := filepath.Join(run.Folder(s.Runs, delivery.RunData, ask.Data), preparedFolder)
 	if _, err := os.Stat(prepared); err != nil {
-		return nil, delivery.Blockedf("check the dataset again: aob pr recheck", "the training input of data run %s is gone", ask.Data.Short())
+		// Not for a person: where the data run is gone too it is made again, and the
+		// training after it.
+		return nil, fmt.Errorf("the training input of data run %s is not there; aob pr recheck NUMBER makes it again: %w", ask.Data.Short(), err)
 	}
 	name, _, _ := strings.Cut(ask.Spec.Train.With, "@")
 	script := filepath.Join(s.Trainers, ask.Trainer.Hex(), name, "train.py")

@@ -21,6 +21,9 @@ func TestForgeDown(t *testing.T) {
 	s.forge.down = true
 	for range 10 {
 		s.turn()
+		if !s.again.After(s.now) {
+			t.Fatal("it does not rest while the forge is down")
+		}
 	}
 	if s.runs.running(delivery.RunTrain) == "" {
 		t.Fatal("the training was ended while the forge was down")
@@ -39,14 +42,32 @@ func TestLedgerDiskFull(t *testing.T) {
 	s.propose("first", 8)
 	s.settle()
 	s.ledger.full = false
-	for range 400 {
-		s.turn() // the pause after a blocked write
+	for range 60 {
+		s.turn() // the longest pause after a blocked write
 	}
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
 	if s.forge.made != 1 {
 		t.Errorf("%d comments were made", s.forge.made)
 	}
+}
+
+// Rechecking one pull request takes nothing from under the training of another.
+func TestRecheckLeavesOthersAlone(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.untilTraining()
+	training := s.runs.running(delivery.RunTrain)
+	data := s.runs.states[training].Spec.Train.Data
+	s.turn()
+	if err := s.loop.recheck(s.loop.seen.plan.Proposals[0].Runs); err != nil {
+		t.Fatal(err)
+	}
+	if s.runs.states[data] == nil {
+		t.Fatal("the images were taken from under a training")
+	}
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
 }
 
 // A fork's branch cannot be pushed to: the author is told what to do. Once the

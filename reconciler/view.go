@@ -95,7 +95,7 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 		}
 		return pr, nil
 	}
-	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: "aob pr list shows the open ones; aob explain pr " + fmt.Sprint(number) + " tells what a merged one released"}
+	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: "aob pr list shows the open ones; aob explain model NAME tells what merged ones released"}
 }
 
 func (s *Snapshot) pr(p plan.ProposalReport) web.PR {

@@ -68,7 +68,7 @@ where --library does not.`,
 	f.IntVar(&o.threads, "threads", 0, "cores that the detector uses (default: all)")
 	f.StringVar(&o.memory, "memory", "4GiB", "limit on the detector's memory")
 	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, as 127.0.0.1:9102")
-	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute, "how often to report when nothing changes; well below the server's deadline for silent devices")
+	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute, "how often to report when nothing changes; the server may ask for more")
 	for _, name := range []string{"server", "ring", "device", "state", "trust", "token-file"} {
 		cmd.MarkFlagRequired(name)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,13 +19,18 @@ import (
 // output is how a command prints its result.
 type output struct{ format string }
 
-func (o *output) register(c *cobra.Command) {
-	c.Flags().StringVarP(&o.format, "output", "o", "text", "the `format`: text or json")
-	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+// register adds -o, which takes more formats than text and json where a command
+// names them.
+func (o *output) register(c *cobra.Command, more ...string) {
+	formats := append([]string{"text", "json"}, more...)
+	last := len(formats) - 1
+	choice := strings.Join(formats[:last], ", ") + " or " + formats[last]
+	c.Flags().StringVarP(&o.format, "output", "o", "text", "the `format`: "+choice)
+	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	check := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
-		if o.format != "text" && o.format != "json" {
-			return hinted{fmt.Errorf("--output: want text or json, got %q", o.format), c.CommandPath() + " --help shows how"}
+		if !slices.Contains(formats, o.format) {
+			return hinted{fmt.Errorf("--output: want %s, got %q", choice, o.format), c.CommandPath() + " --help shows how"}
 		}
 		if check != nil {
 			return check(c, args)

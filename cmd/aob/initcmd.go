@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 
 // newInitCommand writes a world to start from.
 func newInitCommand() *cobra.Command {
+	var o output
 	var python string
 	var images int
 	c := &cobra.Command{
@@ -31,11 +33,18 @@ func newInitCommand() *cobra.Command {
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return initWorld(c.Context(), args[0], python, images, func(format string, a ...any) {
-				fmt.Fprintf(c.OutOrStdout(), format+"\n", a...)
-			})
+			say := c.OutOrStdout()
+			if o.json() {
+				say = io.Discard
+			}
+			w, err := initWorld(c.Context(), args[0], python, images, say)
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), w, func(t *terminal) { t.printf("\nnext: aob serve --config %s\n", w.Config) })
 		},
 	}
+	o.register(c)
 	c.Flags().StringVar(&python, "python", "/usr/bin/python3", "the Python that runs trainers")
 	c.Flags().IntVar(&images, "images", 240, "training images in the dataset; 0 writes none")
 	return c
@@ -52,21 +61,30 @@ datasets:
   dir:
     shapes: %s
 poll: {git: 500ms, forge: 1s}
-fleets: {poll: 1s, deadline: 2m}   # agents here report every 20s
+fleets: {poll: 1s, deadline: 2m}
 python: %s
 `
 
-func initWorld(ctx context.Context, dir, python string, images int, say func(string, ...any)) error {
-	dir, err := filepath.Abs(dir)
+// A world is what aob init has written.
+type world struct {
+	Repository string `json:"repository"`
+	Clone      string `json:"clone"`
+	Dataset    string `json:"dataset,omitempty"`
+	Config     string `json:"config"`
+}
+
+func initWorld(ctx context.Context, dir, python string, images int, say io.Writer) (w world, err error) {
+	dir, err = filepath.Abs(dir)
 	if err != nil {
-		return err
+		return w, err
 	}
 	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
-		return delivery.Blockedf("name another folder, or empty it", "%s is not empty", dir)
+		return w, delivery.Blockedf("name another folder, or empty it", "%s is not empty", dir)
 	}
 	bare, clone := filepath.Join(dir, "intent.git"), filepath.Join(dir, "intent")
+	w.Repository, w.Clone, w.Config = bare, clone, filepath.Join(dir, "aob.yaml")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return w, err
 	}
 	git := func(args ...string) error {
 		cmd := exec.CommandContext(ctx, "git", args...)
@@ -77,36 +95,36 @@ func initWorld(ctx context.Context, dir, python string, images int, say func(str
 		return nil
 	}
 	if err := git("init", "--quiet", "--bare", "--initial-branch=main", bare); err != nil {
-		return err
+		return w, err
 	}
 	if err := git("clone", "--quiet", bare, clone); err != nil {
-		return err
+		return w, err
 	}
 	if err := copyFS(clone, aob.Intent); err != nil {
-		return err
+		return w, err
 	}
 	for _, args := range [][]string{{"checkout", "--quiet", "-B", "main"}, {"add", "."},
 		{"-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet", "-m", "A model, a gate and a fleet"},
 		{"push", "--quiet", "-u", "origin", "main"}} {
 		if err := git(append([]string{"-C", clone}, args...)...); err != nil {
-			return err
+			return w, err
 		}
 	}
-	say("%s: the intent repository; %s: a clone to work in", bare, clone)
+	fmt.Fprintf(say, "%s: the intent repository; %s: a clone to work in\n", bare, clone)
 
 	data := filepath.Join(dir, "datasets", "shapes")
 	if images > 0 {
 		if err := makeShapes(ctx, python, data, images); err != nil {
-			return err
+			return w, err
 		}
-		say("%s: %d images to train on", data, images)
+		w.Dataset = data
+		fmt.Fprintf(say, "%s: %d images to train on\n", data, images)
 	}
-	config := filepath.Join(dir, "aob.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, serverTemplate, config, data, python), 0o644); err != nil {
-		return err
+	if err := os.WriteFile(w.Config, fmt.Appendf(nil, serverTemplate, w.Config, data, python), 0o644); err != nil {
+		return w, err
 	}
-	say("%s: the server's configuration\n\nnext: aob serve --config %s", config, config)
-	return nil
+	fmt.Fprintf(say, "%s: the server's configuration\n", w.Config)
+	return w, nil
 }
 
 // makeShapes generates the dataset with the tiny trainer's own generator.

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,7 +24,7 @@ func newLogsCommand() *cobra.Command {
 		Long: `Logs prints what a run has written: one that is named by its key or the beginning
 of it, as aob status shows, or the one of a pull request that matters most: what
 is running, else what failed, else the training.`,
-		Example: "  aob logs 3f9c2a10ab12\n  aob logs pr 12 -f",
+		Example: "  aob logs 3f9c2a10ab12\n  aob logs pr 12 -f\n  aob logs pr 12 -o json | jq -r .line",
 		Args:    arguments(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			api, run := o.dial(), args[0]
@@ -45,7 +48,12 @@ is running, else what failed, else the training.`,
 				return hinted{fmt.Errorf("want a run's key, or pr and a number"), "usage: " + c.UseLine()}
 			}
 			out := c.OutOrStdout()
-			if newTerminal(out).tty {
+			switch {
+			case o.json():
+				lines := &jsonLines{out: json.NewEncoder(out), run: run}
+				defer lines.flush()
+				out = lines
+			case newTerminal(out).tty:
 				out = printableWriter{out}
 			}
 			tick := time.NewTicker(500 * time.Millisecond)
@@ -53,9 +61,41 @@ is running, else what failed, else the training.`,
 			return printLog(c.Context(), api, out, run, follow, tick.C)
 		},
 	}
-	o.registerSocket(c)
+	o.register(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing until the run has ended")
 	return c
+}
+
+// jsonLines writes a log as JSON, an object a line.
+type jsonLines struct {
+	out  *json.Encoder
+	run  string
+	rest []byte
+}
+
+func (w *jsonLines) Write(data []byte) (int, error) {
+	w.rest = append(w.rest, data...)
+	for {
+		line, rest, ok := bytes.Cut(w.rest, []byte("\n"))
+		if !ok {
+			return len(data), nil
+		}
+		w.rest = rest
+		if err := w.line(line); err != nil {
+			return len(data), err
+		}
+	}
+}
+
+func (w *jsonLines) line(line []byte) error {
+	return w.out.Encode(map[string]string{"run": w.run, "line": strings.ToValidUTF8(string(line), "\uFFFD")})
+}
+
+// flush writes a last line that has no end.
+func (w *jsonLines) flush() {
+	if len(w.rest) > 0 {
+		_ = w.line(w.rest)
+	}
 }
 
 // telling picks the run of a pull request that says most: runs come running

@@ -59,7 +59,7 @@ git revert rolls back.`,
 	root.AddCommand(
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
-		newValidateCommand(), newSchemaCommand(), newVersionCommand(),
+		newEvalCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)
 	// Cobra counts a command that only holds others as one to be run.

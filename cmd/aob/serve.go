@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -271,11 +272,7 @@ func runnerEnv() []string {
 }
 
 func rootNames(s intent.Server) []string {
-	names := []string{}
-	for name := range s.Datasets.Dir {
-		names = append(names, name)
-	}
-	return names
+	return append([]string{}, slices.Sorted(maps.Keys(s.Datasets.Dir))...) // none is not nil, which would allow all
 }
 
 func knownZone(name string) error {

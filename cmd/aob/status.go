@@ -224,7 +224,7 @@ func (t *terminal) progress(r web.Run, now time.Time) string {
 		words = append(words, bar(share, 16))
 	}
 	switch {
-	case r.Error != "":
+	case r.Error != "" && r.Phase != delivery.RunRunning:
 		words = append(words, r.Error)
 	case r.Phase == delivery.RunDone || r.Phase == delivery.RunFailed:
 		if took := r.Ended.Sub(r.Started); took > 0 {
@@ -238,6 +238,9 @@ func (t *terminal) progress(r web.Run, now time.Time) string {
 	}
 	if r.Attempt > 1 {
 		words = append(words, fmt.Sprintf("attempt %d", r.Attempt))
+		if r.Phase == delivery.RunRunning && r.Error != "" {
+			words = append(words, "after: "+r.Error)
+		}
 	}
 	return strings.Join(words, "  ")
 }
@@ -255,7 +258,7 @@ func steps(r web.Run) []string {
 	if r.MAP != nil {
 		words = append(words, fmt.Sprintf("mAP %.3f", *r.MAP))
 	}
-	if s := r.SecondsLeft; s != nil && *s > 0 {
+	if s := r.SecondsLeft; s != nil && *s >= 1 {
 		words = append(words, span(time.Duration(*s*float64(time.Second)))+" left")
 	}
 	return words

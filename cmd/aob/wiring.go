@@ -4,6 +4,7 @@ package main
 // for aob serve and for the runners that it starts.
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -220,12 +221,15 @@ func loadKey(path string) (*trust.Key, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	key, err := trust.Create(path)
-	if errors.Is(err, fs.ErrExist) {
-		key, err = trust.Load(path)
+	key, err := trust.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = trust.Create(path)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if have, err := os.ReadFile(path + ".pub"); err == nil && bytes.Equal(have, key.Public().PEM()) {
+		return key, nil
 	}
 	return key, durable.WriteFile(path+".pub", key.Public().PEM(), 0o644)
 }

@@ -81,31 +81,48 @@ func runCases(t *testing.T, files []string) {
 			if err := json.Unmarshal(text, &want); err != nil {
 				t.Fatal(err)
 			}
-			truth, detections := readCase(t, filepath.Dir(file))
-			m, err := Match(truth, detections, Params{Mode: Strict})
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := m.Result()
-			same(t, "stats", fields(t, got.Stats), want.Stats)
-			if len(got.PerClass) != len(want.PerClass) {
-				t.Fatalf("got %d classes, want %d", len(got.PerClass), len(want.PerClass))
-			}
-			for i, w := range want.PerClass {
-				g := got.PerClass[i]
-				if g.CategoryID != w.CategoryID {
-					t.Fatalf("class %d: got category %d, want %d", i, g.CategoryID, w.CategoryID)
-				}
-				same(t, g.Name,
-					map[string]float64{"AP": g.AP, "AP50": g.AP50, "AP75": g.AP75, "AR100": g.AR100},
-					map[string]float64{"AP": w.AP, "AP50": w.AP50, "AP75": w.AP75, "AR100": w.AR100})
-			}
-			precision, recall, scores := sums(m)
-			near(t, "precision_sum", precision, want.PrecisionSum)
-			near(t, "recall_sum", recall, want.RecallSum)
-			near(t, "scores_sum", scores, want.ScoresSum)
+			runCase(t, filepath.Dir(file), want)
 		})
 	}
+}
+
+// runCase compares a folder's case with what pycocotools answers, bit for bit.
+// A file params.json beside it has other limits on detections.
+func runCase(t *testing.T, dir string, want expected) {
+	t.Helper()
+	truth, detections := readCase(t, dir)
+	params := Params{Mode: Strict}
+	if text, err := os.ReadFile(filepath.Join(dir, "params.json")); err == nil {
+		var p struct {
+			MaxDets [3]int `json:"max_dets"`
+		}
+		if err := json.Unmarshal(text, &p); err != nil {
+			t.Fatal(err)
+		}
+		params.MaxDets = p.MaxDets
+	}
+	m, err := Match(truth, detections, params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := m.Result()
+	same(t, "stats", fields(t, got.Stats), want.Stats)
+	if len(got.PerClass) != len(want.PerClass) {
+		t.Fatalf("got %d classes, want %d", len(got.PerClass), len(want.PerClass))
+	}
+	for i, w := range want.PerClass {
+		g := got.PerClass[i]
+		if g.CategoryID != w.CategoryID {
+			t.Fatalf("class %d: got category %d, want %d", i, g.CategoryID, w.CategoryID)
+		}
+		same(t, g.Name,
+			map[string]float64{"AP": g.AP, "AP50": g.AP50, "AP75": g.AP75, "AR100": g.AR100},
+			map[string]float64{"AP": w.AP, "AP50": w.AP50, "AP75": w.AP75, "AR100": w.AR100})
+	}
+	precision, recall, scores := sums(m)
+	near(t, "precision_sum", precision, want.PrecisionSum)
+	near(t, "recall_sum", recall, want.RecallSum)
+	near(t, "scores_sum", scores, want.ScoresSum)
 }
 
 // fields gives a struct's numbers by their JSON names.
@@ -163,18 +180,9 @@ func sums(m *Matched) (precision, recall, scores float64) {
 						precision += v
 					}
 					recall += float64(w.curve.total()) / float64(c.truths[a])
-					for r, need := range w.need {
-						switch {
-						case r == 0 && len(c.dets) > 0:
-							scores += c.dets[0].score
-						case r > 0:
-							for i, tp := range w.curve.tp {
-								if tp >= need {
-									scores += c.dets[w.curve.at[i]].score
-									break
-								}
-							}
-						}
+					w.curve.scores(c.dets, &w.need, &w.q)
+					for _, v := range w.q {
+						scores += v
 					}
 				}
 			}

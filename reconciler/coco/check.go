@@ -12,6 +12,18 @@ type indexes struct {
 	images, categories map[int64]int32
 }
 
+// indexes gives the places of images and categories.
+func (m *Matched) indexes() indexes {
+	ids := indexes{images: make(map[int64]int32, len(m.images)), categories: make(map[int64]int32, len(m.category))}
+	for i, v := range m.images {
+		ids.images[v.ID] = int32(i)
+	}
+	for i, v := range m.category {
+		ids.categories[v.ID] = int32(i)
+	}
+	return ids
+}
+
 // check refuses a ground truth that no COCO file may hold.
 func (t *Truth) check() (indexes, error) {
 	ids := indexes{

@@ -1,9 +1,6 @@
 package coco
 
-import (
-	"math"
-	"slices"
-)
+import "slices"
 
 // Result holds the scores of one model on one ground truth.
 type Result struct {
@@ -82,15 +79,33 @@ func (m *Matched) Result() *Result {
 	}
 	inParallel(len(m.classes), func() func(int) {
 		var w sweep
+		var all pass
 		return func(k int) {
 			c := &m.classes[k]
+			all.walk(c.dets, m.params.MaxDets)
 			for a := range areas {
-				w.cells(c, a, m.params.MaxDets[last], &precision[a], &recall[a], k)
+				if c.truths[a] == 0 {
+					continue
+				}
+				recallCounts(c.truths[a], &w.need)
+				for t := range thresholds {
+					curve := &all.curves[a*thresholds+t]
+					curve.interpolate(&w.need, &w.q)
+					precision[a].setAll(t, k, &w.q)
+					recall[a].set(t, 0, k, float64(curve.total())/float64(c.truths[a]))
+					if a == 0 {
+						recall1.set(t, 0, k, float64(all.found[0][t])/float64(c.truths[a]))
+						recall10.set(t, 0, k, float64(all.found[1][t])/float64(c.truths[a]))
+					}
+				}
 			}
-			w.cells(c, 0, m.params.MaxDets[0], nil, &recall1, k)
-			w.cells(c, 0, m.params.MaxDets[1], nil, &recall10, k)
-			if headline != &precision[0] {
-				w.cells(c, 0, 100, headline, nil, k)
+			if headline != &precision[0] && c.truths[0] > 0 {
+				recallCounts(c.truths[0], &w.need)
+				for t := range thresholds {
+					w.curve.walk(c.dets, bit(0, t), 100)
+					w.curve.interpolate(&w.need, &w.q)
+					headline.setAll(t, k, &w.q)
+				}
 			}
 			r.PerClass[k] = ClassResult{
 				CategoryID: m.category[k].ID, Name: m.category[k].Name, Truths: c.truths[0],
@@ -138,6 +153,12 @@ func newTable(recalls, classes int) table {
 
 func (t *table) set(threshold, recall, class int, v float64) {
 	t.cells[(threshold*t.recalls+recall)*t.classes+class] = v
+}
+
+func (t *table) setAll(threshold, class int, q *[recalls]float64) {
+	for r, v := range q {
+		t.set(threshold, r, class, v)
+	}
 }
 
 // mean averages the cells of some thresholds over those that are not -1.
@@ -207,114 +228,3 @@ func pairwiseSum(v []float64) float64 {
 	half -= half % 8
 	return pairwiseSum(v[:half]) + pairwiseSum(v[half:])
 }
-
-// sweep walks over one class's detections by falling score; it keeps its
-// working memory.
-type sweep struct {
-	curve curve
-	need  [recalls]int32
-	q     [recalls]float64
-}
-
-// cells fills in one class of a table, for one size class and one limit on
-// detections.
-func (w *sweep) cells(c *class, area, maxDets int, precision, recall *table, k int) {
-	truths := c.truths[area]
-	if truths == 0 {
-		return
-	}
-	recallCounts(truths, &w.need)
-	for t := range thresholds {
-		w.curve.walk(c.dets, bit(area, t), maxDets)
-		if precision != nil {
-			w.curve.interpolate(&w.need, &w.q)
-			for r, v := range w.q {
-				precision.set(t, r, k, v)
-			}
-		}
-		if recall != nil {
-			recall.set(t, 0, k, float64(w.curve.total())/float64(truths))
-		}
-	}
-}
-
-// recallCounts says, for each of the 101 recalls, how many truths must be found
-// to reach it.
-func recallCounts(truths int, need *[recalls]int32) {
-	of := float64(truths)
-	for r, want := range recallThresholds {
-		k := math.Ceil(want * of)
-		for k > 0 && (k-1)/of >= want {
-			k--
-		}
-		for k/of < want {
-			k++
-		}
-		need[r] = int32(k)
-	}
-}
-
-// curve is the precision–recall curve at its true positives; between them
-// precision only falls, so that they are all that interpolation needs.
-type curve struct {
-	tp []int32 // true positives so far
-	n  []int32 // true and false positives so far
-	at []int32 // which detection it is
-}
-
-func (c *curve) reset() { c.tp, c.n, c.at = c.tp[:0], c.n[:0], c.at[:0] }
-
-func (c *curve) total() int32 {
-	if len(c.tp) == 0 {
-		return 0
-	}
-	return c.tp[len(c.tp)-1]
-}
-
-// walk makes the curve of one size class and threshold.
-func (c *curve) walk(dets []verdict, b uint64, maxDets int) {
-	c.reset()
-	var tp, n int32
-	for i := range dets {
-		d := &dets[i]
-		if d.aside&b != 0 || int(d.rank) >= maxDets {
-			continue
-		}
-		n++
-		if d.found&b != 0 {
-			tp++
-			c.tp, c.n, c.at = append(c.tp, tp), append(c.n, n), append(c.at, int32(i))
-		}
-	}
-}
-
-// interpolate gives the highest precision at each recall or beyond it. need is
-// recallCounts of the truths.
-func (c *curve) interpolate(need *[recalls]int32, q *[recalls]float64) {
-	r := recalls - 1
-	for total := c.total(); r >= 0 && need[r] > total; r-- {
-		q[r] = 0
-	}
-	// Precisions are compared as fractions, which is exact, and divided only
-	// where they are used.
-	bestTP, bestN := int64(0), int64(1)
-	for i := len(c.tp) - 1; i >= 0 && r >= 0; i-- {
-		if tp, n := int64(c.tp[i]), int64(c.n[i]); tp*bestN > bestTP*n {
-			bestTP, bestN = tp, n
-		}
-		before := int32(0)
-		if i > 0 {
-			before = c.tp[i-1]
-		}
-		for ; r >= 0 && need[r] > before; r-- {
-			q[r] = ratio(bestTP, bestN)
-		}
-	}
-	for ; r >= 0; r-- {
-		q[r] = ratio(bestTP, bestN)
-	}
-}
-
-// ratio is a precision. The reference adds the spacing of 1 to the divisor,
-// which shows when a single detection is counted.
-func ratio(tp, n int64) float64 { return float64(tp) / (float64(n) + 0x1p-52) }

@@ -2,8 +2,11 @@ package coco
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -21,7 +24,9 @@ func addCases(f *testing.F, name string) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(text)
+		if len(text) < 2000 { // from large ones the fuzzer gets nowhere
+			f.Add(text)
+		}
 	}
 }
 
@@ -72,6 +77,16 @@ func FuzzParseDetections(f *testing.F) {
 		if !reflect.DeepEqual(streamed, detections) || (err == nil) != (streamErr == nil) || err != nil && err.Error() != streamErr.Error() {
 			t.Errorf("streamed: got %v, want %v", streamErr, err)
 		}
+		for name, r := range map[string]io.Reader{"memory": nil, "seekable": bytes.NewReader(data)} {
+			whole := data
+			if r != nil {
+				whole = nil
+			}
+			halves, halvesErr := Loader{}.readDetections(r, whole, nil, 0)
+			if !reflect.DeepEqual(halves, detections) || !reflect.DeepEqual(halvesErr, err) {
+				t.Errorf("in halves, %s: got %v, want %v", name, halvesErr, err)
+			}
+		}
 		if err != nil {
 			return
 		}
@@ -85,6 +100,65 @@ func FuzzParseDetections(f *testing.F) {
 		again, err := ParseDetections(file.Bytes(), nil)
 		if err != nil || !reflect.DeepEqual(again, detections) {
 			t.Errorf("written and read again: got %v, %v, want %v", again, err, detections)
+		}
+	})
+}
+
+// Whatever Match lets through is scored without a panic, and the numbers are
+// numbers. data replaces numbers of a case of traps: a byte says which of a
+// detection's or truth's, one which item, eight bytes are its bits.
+func FuzzEvaluate(f *testing.F) {
+	chunk := func(field, item byte, v float64) []byte {
+		return binary.LittleEndian.AppendUint64([]byte{field, item}, math.Float64bits(v))
+	}
+	f.Add(uint64(0), []byte{}, false)
+	f.Add(uint64(2), chunk(2, 0, 5e-324), true)
+	f.Add(uint64(4), append(chunk(3, 1, 1e9), chunk(5, 1, 1.7e308)...), false)
+	f.Fuzz(func(t *testing.T, seed uint64, data []byte, strict bool) {
+		truth, detections := traps(seed % 4096)
+		params := Params{ClipBoxes: len(data)%2 == 1}
+		if strict {
+			params.Mode = Strict
+		}
+		for ; len(data) >= 10 && len(detections) > 0 && len(truth.Annotations) > 0; data = data[10:] {
+			d := &detections[int(data[1])%len(detections)]
+			a := &truth.Annotations[int(data[1])%len(truth.Annotations)]
+			numbers := []*float64{&d.Box.X, &d.Box.Y, &d.Box.W, &d.Box.H, &d.Score, &a.Area, &a.Box.X, &a.Box.Y, &a.Box.W, &a.Box.H}
+			*numbers[int(data[0])%len(numbers)] = math.Float64frombits(binary.LittleEndian.Uint64(data[2:]))
+		}
+		m, err := Match(truth, detections, params)
+		if err != nil {
+			return
+		}
+		result := m.Result()
+		d, err := Diagnose(truth, detections, params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.AP50 != result.Stats.AP50 {
+			t.Errorf("diagnosis starts from %v, AP50 is %v", d.AP50, result.Stats.AP50)
+		}
+		points, err := m.BestF1(.5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := []any{result, d, points, m.Curves()}
+		c, err := Compare(m, m, CompareParams{Resamples: 5})
+		switch {
+		case err == nil:
+			all = append(all, c, c.Judge(2))
+		case !errors.Is(err, ErrNoTruth):
+			t.Fatal(err)
+		}
+		for _, v := range all {
+			if _, err := json.Marshal(v); err != nil { // NaN and infinities are no JSON
+				t.Errorf("%T: %v", v, err)
+			}
+		}
+		for _, v := range []float64{result.Stats.AP, result.Stats.APs, result.Stats.AR1, result.Stats.ARl} {
+			if v != -1 && !(v >= 0 && v <= 1) {
+				t.Errorf("got %+v", result.Stats)
+			}
 		}
 	})
 }

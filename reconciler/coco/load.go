@@ -70,12 +70,12 @@ func ParseDetections(data []byte, truth *Truth) ([]Detection, error) {
 
 // ReadDetections is the function ReadDetections with the loader's settings.
 func (l Loader) ReadDetections(r io.Reader, truth *Truth) ([]Detection, error) {
-	return l.readDetections(r, nil, truth)
+	return l.readDetections(r, nil, truth, splitFrom)
 }
 
 // ParseDetections is the function ParseDetections with the loader's settings.
 func (l Loader) ParseDetections(data []byte, truth *Truth) ([]Detection, error) {
-	return l.readDetections(nil, data, truth)
+	return l.readDetections(nil, data, truth, splitFrom)
 }
 
 // parser reads the values that COCO files are made of. Where it is lenient, it
@@ -85,13 +85,52 @@ type parser struct {
 	loader   Loader
 	lenient  bool
 	problems []Problem
-	unlisted int    // problems beyond maxProblems
-	seen     uint32 // fields of the current object
+	unlisted int                    // problems beyond maxProblems
+	size     int64                  // bytes of the file; 0 where it cannot be known
+	origin   int64                  // where the file begins in a reader that can seek
+	stop     func(at position) bool // asked before each element of an array; nil goes on
+	seen     uint32                 // fields of the current object
 }
 
 func newParser(l Loader, r io.Reader, data []byte) *parser {
 	l = l.withDefaults()
-	return &parser{loader: l, scanner: newScanner(r, data, l.MaxBytes)}
+	p := &parser{loader: l, scanner: newScanner(r, data, l.MaxBytes), size: int64(len(data))}
+	if s, ok := r.(io.Seeker); ok {
+		p.origin, p.size = extent(s)
+	}
+	return p
+}
+
+// extent is where a reader stands and how many bytes it has before its end; 0
+// where it cannot tell, as a pipe.
+func extent(s io.Seeker) (at, size int64) {
+	at, err := s.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, 0
+	}
+	end, err := s.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, 0
+	}
+	if _, err := s.Seek(at, io.SeekStart); err != nil {
+		return 0, 0 // reading will say so
+	}
+	return at, end - at
+}
+
+// expect says how many items a list will have, from the bytes that the n read
+// so far took, so that memory is taken once. It is a guess, at least n+1, and not beyond what n
+// can vouch for.
+func (p *parser) expect(n int) int {
+	if n < 1000 {
+		return 1000
+	}
+	guess := n + n/4
+	if read := p.base + int64(p.pos); p.size > read {
+		rest := float64(p.size-read) / float64(read)
+		guess = n + int(float64(float64(n)*rest)*1.01) + 100
+	}
+	return max(min(guess, n<<10, p.loader.MaxItems), n+1)
 }
 
 // complain notes a problem with an item.
@@ -113,16 +152,25 @@ func (p *parser) complain(at position, kind Kind, format string, args ...any) {
 // array calls item for each element of an array, with the place of its start.
 func (p *parser) array(list string, item func(at position)) {
 	p.list, p.field, p.item = "", list, 0
-	if !p.take('[', "an array") {
-		return
+	if p.take('[', "an array") {
+		p.elements(list, item)
 	}
+}
+
+// elements is array from the first element on.
+func (p *parser) elements(list string, item func(at position)) {
 	for first := true; p.next(first, ']'); first = false {
 		if p.item == p.loader.MaxItems {
 			p.fail("want at most %d %s", p.loader.MaxItems, list)
 			return
 		}
 		p.list, p.field = list, ""
-		item(p.here())
+		p.peek()
+		at := p.here()
+		if p.stop != nil && p.stop(at) {
+			return
+		}
+		item(at)
 		p.field = ""
 		p.item++
 		if p.err != nil {

@@ -319,6 +319,10 @@ func (p *truthParser) annotation(at position) {
 		return
 	}
 	p.annotations[v.ID] = struct{}{}
+	if n := len(p.truth.Annotations); n == cap(p.truth.Annotations) {
+		more := p.expect(n) - n
+		p.truth.Annotations, p.starts = slices.Grow(p.truth.Annotations, more), slices.Grow(p.starts, more)
+	}
 	p.truth.Annotations = append(p.truth.Annotations, v)
 	p.starts = append(p.starts, start{at, p.item})
 }

@@ -227,7 +227,7 @@ type sortKey struct {
 
 // class matches the images of one class, both lists being sorted by image.
 func (w *matcher) class(c *class, truths, dets []cell) {
-	w.raw = w.raw[:0]
+	w.raw = slices.Grow(w.raw[:0], len(dets))
 	for len(truths) > 0 || len(dets) > 0 {
 		image := int32(math.MaxInt32)
 		if len(truths) > 0 {
@@ -241,7 +241,7 @@ func (w *matcher) class(c *class, truths, dets []cell) {
 		w.image(dets[:nd], image)
 		truths, dets = truths[nt:], dets[nd:]
 	}
-	w.keys = w.keys[:0]
+	w.keys = slices.Grow(w.keys[:0], len(w.raw))
 	for i := range w.raw {
 		w.keys = append(w.keys, sortKey{w.raw[i].score, int32(i)})
 	}

@@ -22,7 +22,8 @@ type Desired struct {
 	Salt     string            `json:"salt"`
 	Soak     Duration          `json:"soak"`
 	NextPoll Duration          `json:"nextPoll"`
-	Expires  time.Time         `json:"expires"` // later installs are refused, inference goes on
+	Report   Duration          `json:"report,omitempty"` // how often to report when nothing changes, at least; 0: as the device likes
+	Expires  time.Time         `json:"expires"`          // later installs are refused, inference goes on
 }
 
 // A Target is a release as a device needs it.

@@ -35,7 +35,7 @@ type Config struct {
 	Fetch FetchFunc
 	Start StartFunc
 
-	Heartbeat     time.Duration // between reports when nothing changes, give or take half of it; 5m where zero
+	Heartbeat     time.Duration // between reports when nothing changes, give or take half of it; 5m where zero, less where the document says so
 	Health        time.Duration // between health checks during a soak, a tenth as often after it; 1s where zero
 	HealthTimeout time.Duration // of one check; 30s where zero
 	Retry         time.Duration // the first pause after a failure, which grows to 15m; 1s where zero
@@ -209,6 +209,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.Log.Info("agent", "device", a.Device, "ring", a.Ring, "slot", a.state.Slot, "bundle", a.state.Bundle, "release", a.state.Release)
+	a.keep() // so that status has something to say before the first document comes
 	a.tasks.Go(func() { a.poll(ctx) })
 	a.tasks.Go(func() { a.send(ctx) })
 	a.loop(ctx)
@@ -336,6 +337,15 @@ func (a *Agent) crashed(name string, s Slot) {
 	a.slots[name] = s
 }
 
+// heartbeat is how often the device reports when nothing changes: as often as the
+// document asks for, which knows when the server takes silence for a failure.
+func (a *Agent) heartbeat() time.Duration {
+	if a.desired != nil && a.desired.Report > 0 {
+		return min(a.Heartbeat, max(time.Duration(a.desired.Report), time.Second))
+	}
+	return a.Heartbeat
+}
+
 // report says what changed since it was last said, or that nothing did for long.
 func (a *Agent) report(p Plan) {
 	r := delivery.Report{
@@ -356,7 +366,7 @@ func (a *Agent) report(p Plan) {
 	if reflect.DeepEqual(r, a.said) && time.Now().Before(a.beat) {
 		return
 	}
-	a.said, a.beat = r, time.Now().Add(around(a.Heartbeat))
+	a.said, a.beat = r, time.Now().Add(around(a.heartbeat()))
 	r.At = a.Now().UTC()
 	if err := a.spool.add(r); err != nil {
 		a.Log.Warn("report not kept on disk", "err", err)

@@ -72,6 +72,24 @@ func TestInstallUpdateAndGoBack(t *testing.T) {
 
 // Whatever goes wrong with a new bundle, the old one serves, the report names
 // the new one and says why, and it is tried again only under another document.
+// The server says how soon it takes silence for a failure, and so how often it
+// wants to hear.
+func TestReportsAsOftenAsTheDocumentAsks(t *testing.T) {
+	l := newLab(t)
+	v1 := l.shelve(1)
+	l.boot(l.dir()) // by itself it would report every five minutes
+	d := document(1, v1.target)
+	d.Report = delivery.Duration(time.Second)
+	l.say(l.sign(l.key, d))
+	healthy := 0
+	l.until("healthy, three times", func(r delivery.Report) bool {
+		if r.Phase == delivery.DeviceHealthy {
+			healthy++
+		}
+		return healthy == 3
+	})
+}
+
 func TestFailureFallsBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		break_ func(*bundle)

@@ -156,8 +156,8 @@ func check(d delivery.Desired) error {
 	if !(d.Share >= 0 && d.Share <= 1) {
 		return fmt.Errorf("share: want 0 to 1, got %v", d.Share)
 	}
-	if d.Soak < 0 || d.NextPoll < 0 {
-		return fmt.Errorf("soak %s and nextPoll %s must not be negative", d.Soak, d.NextPoll)
+	if d.Soak < 0 || d.NextPoll < 0 || d.Report < 0 {
+		return fmt.Errorf("soak %s, nextPoll %s and report %s must not be negative", d.Soak, d.NextPoll, d.Report)
 	}
 	return nil
 }

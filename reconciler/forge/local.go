@@ -118,8 +118,14 @@ func (f *Local) byPeople(head string) (string, error) {
 	}
 	target := f.git.Refs()[branches+f.target]
 	for _, c := range commits {
-		if c == target {
-			break
+		if target != "" {
+			landed, err := f.git.IsAncestor(c, target)
+			if err != nil {
+				return "", err
+			}
+			if landed { // from here on it is the target's history, wherever the target has gone since
+				break
+			}
 		}
 		_, email, _, err := f.git.Author(c)
 		if err != nil {
@@ -192,7 +198,7 @@ func (f *Local) Merge(ctx context.Context, number int, user string) (commit stri
 	}
 	i := slices.IndexFunc(prs, func(pr delivery.PullRequest) bool { return pr.Number == number })
 	if i < 0 {
-		return "", delivery.Blockedf("see `aob pr` for those that are open", "there is no open proposal %d", number)
+		return "", delivery.Blockedf("aob pr list shows those that are open", "there is no open pull request %d", number)
 	}
 	branch := prs[i].HeadRef
 	head, err := f.git.At(ctx, branches+branch)
@@ -204,7 +210,7 @@ func (f *Local) Merge(ctx context.Context, number int, user string) (commit stri
 		return "", err
 	}
 	if head == "" || target == "" {
-		return "", delivery.Blockedf("see `aob pr` for those that are open", "proposal %d was removed meanwhile", number)
+		return "", delivery.Blockedf("aob pr list shows those that are open", "pull request %d was removed meanwhile", number)
 	}
 	last, err := f.byPeople(head)
 	if err != nil {
@@ -215,7 +221,7 @@ func (f *Local) Merge(ctx context.Context, number int, user string) (commit stri
 		return "", err
 	}
 	if draft(title) {
-		return "", delivery.Blockedf("take the mark out of the last commit's subject", "proposal %d is a draft", number)
+		return "", delivery.Blockedf("take the mark out of the last commit's subject", "pull request %d is a draft", number)
 	}
 	if err := f.passed(ctx, number, head); err != nil {
 		return "", err
@@ -225,17 +231,17 @@ func (f *Local) Merge(ctx context.Context, number int, user string) (commit stri
 		return "", err
 	}
 	if !follows {
-		return "", delivery.Blockedf(fmt.Sprintf("rebase first: `git rebase %s` and push again", f.target), "%s has moved on since proposal %d (%s) left it", f.target, number, branch)
+		return "", delivery.Blockedf(fmt.Sprintf("rebase first: `git rebase %s` and push again", f.target), "%s has moved on since pull request %d (%s) left it", f.target, number, branch)
 	}
 	commit, err = f.git.Merge(target, head, user, "", time.Now(), fmt.Sprintf("Merge %d: %s", number, title))
 	if err != nil {
 		return "", err
 	}
 	if err := f.git.Push(ctx, commit, branches+f.target, target); err != nil {
-		return "", fmt.Errorf("merge proposal %d: %w", number, err)
+		return "", fmt.Errorf("merge pull request %d: %w", number, err)
 	}
 	if err := f.git.Push(ctx, "", branches+branch, head); err != nil {
-		return commit, fmt.Errorf("proposal %d is merged as %.10s, and its branch stays: %w", number, commit, err)
+		return commit, fmt.Errorf("pull request %d is merged as %.10s, and its branch stays: %w", number, commit, err)
 	}
 	return commit, nil
 }
@@ -248,10 +254,10 @@ func (f *Local) passed(ctx context.Context, number int, head string) error {
 	}
 	i := slices.IndexFunc(checks, func(c delivery.Check) bool { return c.Context == delivery.ContextRelease })
 	if i < 0 {
-		return delivery.Blockedf(fmt.Sprintf("wait for it: `aob pr %d` shows how far it is", number), "proposal %d: %s has not been judged on %.10s yet", number, delivery.ContextRelease, head)
+		return delivery.Blockedf(fmt.Sprintf("wait for it; aob pr show %d says how far it is", number), "pull request %d: %s has not been judged on %.10s yet", number, delivery.ContextRelease, head)
 	}
 	if c := checks[i]; c.State != delivery.CheckSuccess {
-		return delivery.Blockedf(fmt.Sprintf("see `aob pr %d`", number), "proposal %d: %s is %s on %.10s: %s", number, c.Context, c.State, head, c.Description)
+		return delivery.Blockedf(fmt.Sprintf("aob pr show %d says why", number), "pull request %d: %s is %s on %.10s: %s", number, c.Context, c.State, head, c.Description)
 	}
 	return nil
 }

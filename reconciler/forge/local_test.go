@@ -134,7 +134,7 @@ func TestLocalMerge(t *testing.T) {
 	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
 		t.Errorf("got %v, %v", list, err)
 	}
-	if _, err := f.Merge(ctx, number, "Ada"); !strings.Contains(fmt.Sprint(err), "no open proposal") {
+	if _, err := f.Merge(ctx, number, "Ada"); !strings.Contains(fmt.Sprint(err), "no open pull request") {
 		t.Errorf("again: got %v", err)
 	}
 
@@ -314,4 +314,24 @@ func (m *memory) PutComment(_ context.Context, pr int, marker, body string) erro
 
 func (m *memory) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {
 	return slices.Clone(m.said[pr]), nil
+}
+
+// A pull request that AOB itself has opened keeps its title and author when main
+// goes on.
+func TestLocalOwnPullRequest(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("aob/restore-a", main)
+	s.work.git("checkout", "-q", "aob/restore-a")
+	s.work.git("commit", "-q", "--allow-empty", "--author", delivery.CommitName+" <"+delivery.CommitEmail+">", "-m", "a: back to version 1")
+	s.work.git("push", "-q", s.work.remote, "aob/restore-a")
+	s.work.git("checkout", "-q", "main")
+	for i, when := range []string{"before main moves", "after"} {
+		git.observe()
+		list, err := f.PullRequests(t.Context())
+		if err != nil || len(list) != 1 || list[0].Title != "a: back to version 1" || list[0].Author != delivery.CommitEmail {
+			t.Errorf("%s: got %+v, %v", when, list, err)
+		}
+		s.work.push("main", map[string]string{"README.md": fmt.Sprint(i)}, "docs")
+	}
 }

@@ -18,11 +18,11 @@
 package gate
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
 
+	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -349,20 +349,7 @@ func below(s delivery.Samples, bound float64) float64 {
 	return float64(n) / float64(len(s))
 }
 
-// holm tests hypotheses in the order of their evidence, strongest first, each at
-// the level that Holm's step-down method leaves it: alpha divided by the number
-// not yet rejected. From the first that is not rejected on, all that follow are
-// tested at that one's level and cannot be rejected at a laxer one.
+// holm tests hypotheses at a check's confidence; see [coco.Holm].
 func holm(c delivery.GateCheck, places []int, evidence func(int) float64, reject func(place int, confidence float64) bool) {
-	order := slices.Clone(places)
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(evidence(b), evidence(a)) })
-	alpha := 1 - float64(c.Confidence)
-	left, open := len(order), true
-	for _, place := range order {
-		if reject(place, 1-alpha/float64(left)) && open {
-			left--
-		} else {
-			open = false
-		}
-	}
+	coco.Holm(1-float64(c.Confidence), places, evidence, reject)
 }

@@ -87,6 +87,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
 		desired := *d.Desired
 		desired.NextPoll = m.w.Server.NextPoll
+		desired.Report = m.w.Server.Deadline / 4 // give or take half of it: three may be lost before a device counts as silent
 		m.step(Publish{Desired: desired})
 	}
 	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
@@ -165,6 +166,7 @@ func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
 	p.Version, d.Version = 0, 0
 	p.Expires, d.Expires = time.Time{}, time.Time{}
 	p.NextPoll, d.NextPoll = 0, 0
+	p.Report, d.Report = 0, 0
 	return delivery.DigestOf("desired", p) != delivery.DigestOf("desired", d)
 }
 

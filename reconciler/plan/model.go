@@ -125,7 +125,10 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		onMain = r.Was
 	}
 	gates := m.gatesFor(p, name, onMain)
-	if len(gates) == 0 || !m.staysCovered(p, name) {
+	if len(gates) > 0 && !m.staysCovered(p, name) {
+		return r.end(delivery.CheckFailure, "no gate would cover %s any more, and main refuses what none covers; leave one that does under gates/", name)
+	}
+	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
 	}
 	if for_ := removedClasses(mdl, m.w.Main.Intent.Models[onMain], gates); for_ != "" {
@@ -152,6 +155,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	data, ok := m.data(r, mdl, gates, run)
 	if !ok && !isRollback {
+		m.keepTrainings(r.dataKey, mdl)
 		return r.end(blockedBy(r.Stages))
 	}
 	trained, ok := m.trained(r, mdl, data, run, isRollback, rollback)
@@ -226,9 +230,14 @@ func removedClasses(mdl, main delivery.Model, gates []judged) string {
 				held = slices.DeleteFunc(slices.Clone(gone), func(s string) bool { return slices.Contains(c.Except, s) })
 			}
 			for _, class := range gone {
-				if slices.Contains(held, class) {
-					return fmt.Sprintf("class %s is removed, and gate %s holds it to a bound; drop it from the gate in an earlier PR", class, j.name)
+				if !slices.Contains(held, class) {
+					continue
 				}
+				drop := "drop it from the gate"
+				if c.Classes.All {
+					drop = "put it under except: there"
+				}
+				return fmt.Sprintf("class %s is removed, and gate %s holds it to a bound; %s in an earlier PR", class, j.name, drop)
 			}
 		}
 	}
@@ -277,6 +286,16 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 	return state, Stage{State: delivery.CheckPending, Text: "starting"}
 }
 
+// keepTrainings keeps what trains a model on a data run that is made again.
+func (m *maker) keepTrainings(data delivery.Digest, mdl delivery.Model) {
+	spec := mdl.SpecDigest()
+	for key, r := range m.w.Runs {
+		if t := r.Spec.Train; t != nil && t.Data == data && t.Spec.Digest() == spec {
+			m.needed[key] = true
+		}
+	}
+}
+
 // start plans the start of a run, once for all pull requests that wait for it.
 func (m *maker) start(spec delivery.RunSpec, pr int) {
 	step := StartRun{Spec: spec, PRs: []int{pr}}
@@ -312,7 +331,10 @@ func runText(r delivery.RunState) string {
 	if s.SecondsLeft != nil && *s.SecondsLeft >= 1 {
 		text += ", about " + (time.Duration(*s.SecondsLeft) * time.Second).String() + " left"
 	}
-	if r.Attempt > 1 {
+	switch {
+	case r.Attempt > 1 && r.Error != "":
+		text += fmt.Sprintf(" (attempt %d, after: %s)", r.Attempt, r.Error)
+	case r.Attempt > 1:
 		text += fmt.Sprintf(" (attempt %d)", r.Attempt)
 	}
 	return text

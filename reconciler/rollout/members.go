@@ -35,7 +35,7 @@ type members []member
 
 // members judges every device of the fleet.
 func (in *turn) members(s State) members {
-	salt := Salt(in.Fleet.Name, s.Target.Bundle)
+	salt := in.salt(s)
 	m := make(members, 0, len(in.fleet))
 	for _, d := range in.fleet {
 		m = append(m, member{
@@ -120,6 +120,45 @@ func (m members) reach(w delivery.Wave) float64 {
 // above is the smallest share that holds a position. Positions lie on a grid
 // that is coarser than the numbers between them, so no other is caught.
 func above(position float64) float64 { return math.Nextafter(position, 2) }
+
+// draws is how many salts are tried for the first wave.
+const draws = 64
+
+// salt is the rollout's own, or the first that draw would take.
+func (in *turn) salt(s State) string {
+	return cmp.Or(s.Salt, Salt(in.Fleet.Name, s.Target.Bundle))
+}
+
+// draw chooses the salt of a new rollout: the first of some by which the first
+// wave holds no device that is away, or else as few as can be. A share holds all
+// devices below it: one that comes back in the middle of the first wave would
+// take the release too, and a wave of one would be two.
+func (in *turn) draw(s State) string {
+	first := Salt(in.Fleet.Name, s.Target.Bundle)
+	if len(in.Fleet.Waves) == 0 {
+		return first
+	}
+	best, fewest := first, math.MaxInt
+	for i := range draws {
+		if s.Salt = first; i > 0 {
+			s.Salt += fmt.Sprintf("/%d", i)
+		}
+		m := in.members(s)
+		share, caught := m.reach(in.Fleet.Waves[0]), 0
+		for _, x := range m {
+			if x.standing == away && x.position < share {
+				caught++
+			}
+		}
+		if caught < fewest {
+			best, fewest = s.Salt, caught
+		}
+		if fewest == 0 || share >= 1 {
+			break
+		}
+	}
+	return best
+}
 
 // count sums up the devices below a share.
 func (m members) count(share float64) Count {

@@ -51,9 +51,10 @@ type State struct {
 	Target   delivery.Target  `json:"target"`
 	Base     *delivery.Target `json:"base,omitempty"` // what the fleet completed before, and falls back to
 	Rollback bool             `json:"rollback,omitempty"`
-	Wave     int              `json:"wave"`  // from 0
-	Share    float64          `json:"share"` // published; only grows
-	Since    int64            `json:"since"` // version of the document before this rollout's first
+	Salt     string           `json:"salt,omitempty"` // by which devices take their turns; see draw
+	Wave     int              `json:"wave"`           // from 0
+	Share    float64          `json:"share"`          // published; only grows
+	Since    int64            `json:"since"`          // version of the document before this rollout's first
 	Began    time.Time        `json:"began"`
 	Started  time.Time        `json:"started"` // this wave
 	Healthy  time.Time        `json:"healthy"` // since when all devices are healthy on Target; zero: they are not
@@ -209,7 +210,7 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 		return s, hold, time.Time{}
 	case resumes:
 		// It had begun, and the state was lost. Nobody loses the release for that.
-		s.Share = p.Share
+		s.Share, s.Salt = p.Share, p.Salt
 		if p.Share >= 1 {
 			s.Wave = max(0, len(in.Fleet.Waves)-1)
 		}
@@ -229,6 +230,7 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 			return s, fmt.Sprintf("waiting for fleet %s, which must be healthy for %s, until %s", a.Fleet, a.Healthy, clock(until)), until
 		}
 	}
+	s.Salt = in.draw(s)
 	return s, "", time.Time{}
 }
 
@@ -387,7 +389,7 @@ func (in *turn) decision(s State, c Count, poll delivery.Duration) Decision {
 	return Decision{
 		Desired: &delivery.Desired{
 			Ring: in.Fleet.Name, Match: in.Fleet.Match, Model: in.Fleet.Runs,
-			Release: s.Target, Previous: in.previous(s), Share: s.Share, Salt: Salt(in.Fleet.Name, s.Target.Bundle),
+			Release: s.Target, Previous: in.previous(s), Share: s.Share, Salt: in.salt(s),
 			Soak: in.Fleet.Soak, NextPoll: poll,
 		},
 		State: s, Done: s.Done, Wave: c, Waves: len(in.Fleet.Waves),

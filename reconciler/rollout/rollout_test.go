@@ -324,3 +324,35 @@ func TestNotRuledOut(t *testing.T) {
 		}
 	}
 }
+
+// A device that is away when a rollout begins is not in its first wave, also if
+// it comes back while that goes on.
+func TestFirstWaveLeavesAwayDevicesOut(t *testing.T) {
+	for n := 2; n <= 24; n += 2 {
+		devices := all(n, delivery.DeviceHealthy, v1)
+		for i := range n / 2 {
+			devices[i].Seen = noon.Add(-24 * time.Hour)
+		}
+		in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: devices, At: noon}
+		begun := rollout.Next(in)
+		in.State, in.Published = begun.State, begun.Desired
+		for i := range devices {
+			devices[i].Seen = noon.Add(time.Minute) // all are back
+		}
+		in.At = noon.Add(time.Minute)
+		d := rollout.Next(in)
+		reached := 0
+		for _, device := range devices {
+			if d.Desired.InWave(device.Report.Device) {
+				reached++
+			}
+		}
+		if reached != 1 || d.Desired.Salt != begun.Desired.Salt {
+			t.Errorf("%d devices: the wave of 1 reaches %d once all are back; salt %q, then %q", n, reached, begun.Desired.Salt, d.Desired.Salt)
+		}
+		in.State = rollout.State{} // the ledger is lost: the document says who is in the wave
+		if again := rollout.Next(in); again.Desired.Salt != d.Desired.Salt || again.Desired.Share != d.Desired.Share {
+			t.Errorf("%d devices: without the ledger salt %q and share %v, want %q and %v", n, again.Desired.Salt, again.Desired.Share, d.Desired.Salt, d.Desired.Share)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -195,9 +196,15 @@ func (r *Run) ending(ctx context.Context, err error) entry {
 		}
 	}
 	if blocked, ok := errors.AsType[delivery.Blocked](err); ok {
-		return entry{Event: eventFailed, Error: blocked.What, Do: blocked.Do}
+		return entry{Event: eventFailed, Error: r.public(blocked.What), Do: r.public(blocked.Do)}
 	}
-	return entry{Event: eventError, Error: err.Error()}
+	return entry{Event: eventError, Error: r.public(err.Error())}
+}
+
+// public is an error without the run's folder in it: it is shown on pull
+// requests, where the server's paths say nothing to anybody.
+func (r *Run) public(text string) string {
+	return strings.ReplaceAll(text, r.Dir+string(filepath.Separator), "")
 }
 
 // done makes the result durable, and then the word that it is there.

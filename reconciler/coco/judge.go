@@ -1,0 +1,177 @@
+package coco
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"sort"
+)
+
+// Answer is what a comparison says of one figure.
+type Answer string
+
+// The answers.
+const (
+	Better Answer = "better" // a's figure is higher, at the confidence asked for
+	Worse  Answer = "worse"  // it is lower
+	Unsure Answer = "unsure" // the test set cannot tell
+	TooFew Answer = "too-few-truths"
+)
+
+// MinUnits is how many images or groups it takes to say anything: the bounds
+// of a bootstrap over fewer are too narrow.
+const MinUnits = 20
+
+// Finding is one figure of two models, judged.
+type Finding struct {
+	Subject
+	A     float64 `json:"a"`
+	B     float64 `json:"b"`
+	Diff  float64 `json:"diff"` // a minus b
+	Lower float64 `json:"lower"`
+	Upper float64 `json:"upper"`
+	// LowerAt and UpperAt are the confidences of the one-sided bounds, over
+	// classes after Holm's adjustment.
+	LowerAt float64 `json:"lower_confidence"`
+	UpperAt float64 `json:"upper_confidence"`
+	Answer  Answer  `json:"verdict"`
+	Reason  string  `json:"reason,omitempty"` // of TooFew, and of Unsure where it is not the bounds
+}
+
+// Findings are a comparison, judged.
+type Findings struct {
+	MAP     Finding   `json:"mAP"`
+	AP50    Finding   `json:"AP50"`
+	Classes []Finding `json:"classes"` // AP, by category id, those that were not measured too
+}
+
+// Judge says of mAP, AP50 and every class whether a is better or worse than b:
+// better where the lower bound of the difference is above zero, worse where
+// the upper bound is below it. Over classes the bounds are adjusted by Holm's
+// method, better and worse being two families of hypotheses, so that among
+// many equal classes one is called better, or one worse, no more often than
+// the confidence allows. Classes of fewer truths than support are not judged,
+// and not adjusted for.
+func (c *Comparison) Judge(support int) *Findings {
+	confidence := c.Sampling.Confidence
+	f := &Findings{Classes: make([]Finding, 0, len(c.Classes)+len(c.Unmeasured))}
+	f.MAP, f.AP50 = c.find(&c.MAP, confidence, confidence), c.find(&c.AP50, confidence, confidence)
+	for _, s := range c.Unmeasured {
+		v := Finding{Subject: s, A: -1, B: -1, Answer: TooFew, Reason: fewTruths(s.Truths, max(support, 1))}
+		if s.Truths >= max(support, 1) {
+			v.Answer, v.Reason = Unsure, noTruthDrawn
+		}
+		f.Classes = append(f.Classes, v)
+	}
+	var enough []int // places in Classes
+	for i := range c.Classes {
+		d := &c.Classes[i]
+		if d.Truths >= support {
+			enough = append(enough, i)
+			continue
+		}
+		v := c.find(d, confidence, confidence)
+		v.Answer, v.Reason = TooFew, fewTruths(d.Truths, support)
+		f.Classes = append(f.Classes, v)
+	}
+	lowerAt, upperAt := make([]float64, len(c.Classes)), make([]float64, len(c.Classes))
+	Holm(1-confidence, enough, func(i int) float64 { return c.Classes[i].above() }, func(i int, at float64) bool {
+		lowerAt[i] = at
+		lower, _ := c.Classes[i].Bounds(at)
+		return lower > 0 && c.Classes[i].Resolves(at)
+	})
+	Holm(1-confidence, enough, func(i int) float64 { return c.Classes[i].below() }, func(i int, at float64) bool {
+		upperAt[i] = at
+		_, upper := c.Classes[i].Bounds(at)
+		return upper < 0 && c.Classes[i].Resolves(at)
+	})
+	for _, i := range enough {
+		f.Classes = append(f.Classes, c.find(&c.Classes[i], lowerAt[i], upperAt[i]))
+	}
+	slices.SortFunc(f.Classes, func(a, b Finding) int { return cmp.Compare(a.CategoryID, b.CategoryID) })
+	return f
+}
+
+// find judges one difference by a lower and an upper bound, each at its own
+// confidence.
+func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
+	v := Finding{Subject: d.Subject, A: d.A, B: d.B, Diff: d.Diff, LowerAt: lowerAt, UpperAt: upperAt, Answer: Unsure}
+	if len(d.Samples) == 0 {
+		v.Lower, v.Upper, v.Reason = -1, 1, noTruthDrawn
+		return v
+	}
+	v.Lower, _ = d.Bounds(lowerAt)
+	_, v.Upper = d.Bounds(upperAt)
+	switch {
+	case c.Sampling.Units < MinUnits:
+		what := "images"
+		if c.Sampling.ByGroup {
+			what = "groups"
+		}
+		v.Reason = fmt.Sprintf("%d %s, want %d", c.Sampling.Units, what, MinUnits)
+	case v.Lower > 0 && d.Resolves(lowerAt):
+		v.Answer = Better
+	case v.Upper < 0 && d.Resolves(upperAt):
+		v.Answer = Worse
+	case v.Lower > 0 || v.Upper < 0:
+		at := lowerAt
+		if v.Upper < 0 {
+			at = upperAt
+		}
+		v.Reason = fmt.Sprintf("want %d resamples", ResamplesFor(1, at)*c.Sampling.Resamples/len(d.Samples)+1)
+	}
+	return v
+}
+
+const noTruthDrawn = "no resample had a truth"
+
+func fewTruths(n, want int) string {
+	if n == 1 {
+		return fmt.Sprintf("1 truth, want %d", want)
+	}
+	return fmt.Sprintf("%d truths, want %d", n, want)
+}
+
+// Resolves says whether there are enough samples for [Spread.Bounds] at a
+// confidence.
+func (s *Spread) Resolves(confidence float64) bool {
+	return float64((1-confidence)*float64(len(s.Samples)+1)) > 1-1e-9
+}
+
+// ResamplesFor says how many resamples Holm's adjustment over a number of
+// classes needs at a confidence, at least 1000.
+func ResamplesFor(classes int, confidence float64) int {
+	n := math.Ceil(float64(max(classes, 1))/(1-confidence) - 1e-6)
+	return int(min(max(n, 1000), maxResamples))
+}
+
+// above is the share of samples above zero; below, of those below it.
+func (s *Spread) above() float64 {
+	n := len(s.Samples) - sort.Search(len(s.Samples), func(i int) bool { return s.Samples[i] > 0 })
+	return float64(n) / float64(max(len(s.Samples), 1))
+}
+
+func (s *Spread) below() float64 {
+	n := sort.SearchFloat64s(s.Samples, 0)
+	return float64(n) / float64(max(len(s.Samples), 1))
+}
+
+// Holm tests a family of hypotheses by Holm's step-down method (Holm, "A
+// simple sequentially rejective multiple test procedure", 1979): in the order
+// of their evidence, strongest first, each at the level that is left to it,
+// alpha divided by the number not yet rejected. From the first that is not
+// rejected on, all that follow are tested at that one's level. reject tests
+// the hypothesis at a place with a confidence, and is called once for each.
+func Holm(alpha float64, places []int, evidence func(place int) float64, reject func(place int, confidence float64) bool) {
+	order := slices.Clone(places)
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(evidence(b), evidence(a)) })
+	left, open := len(order), true
+	for _, place := range order {
+		if reject(place, 1-alpha/float64(left)) && open {
+			left--
+		} else {
+			open = false
+		}
+	}
+}
