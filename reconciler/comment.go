@@ -22,6 +22,9 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 			switch {
 			case c.State != delivery.CheckPending:
 				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), escape(c.Description))
+			case len(settle(pr)) > 0:
+				fmt.Fprintf(&b, "### AOB: an owner of the gate decides\n\n%s. A comment that was edited does not count, and what is accepted is signed with its reason. More test images would settle it without anybody.\n\n",
+					escape(strings.Join(settle(pr), "; ")))
 			case len(pr.Asks) > 0:
 				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. A comment that was edited does not count.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
@@ -55,6 +58,19 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		fmt.Fprintf(&b, "- fleet %s\n", escape(line))
 	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
+// settle is what waits for owners of gates, in a pull request for which nothing
+// else is to be done.
+func settle(pr plan.ProposalReport) []string {
+	var list []string
+	for _, m := range pr.Models {
+		list = append(list, m.Settle...)
+	}
+	if len(pr.Asks) > 0 {
+		return nil
+	}
+	return list
 }
 
 func verdictWord(s delivery.CheckState) string {
@@ -96,6 +112,9 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 				}
 				fmt.Fprintf(b, "| %s | %s | %s | %s |\n", v.Gate, escape(check), c.Outcome, escape(c.Reason))
 			}
+		}
+		for _, s := range m.Settled {
+			fmt.Fprintf(b, "\n%s\n", escape(s))
 		}
 		b.WriteString("\nIntervals cover the choice of test images, not the noise of training.\n\n")
 	}

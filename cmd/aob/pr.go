@@ -126,11 +126,11 @@ func newPRAskCommand() *cobra.Command {
 	var user string
 	c := &cobra.Command{
 		Use:   "ask N TEXT",
-		Short: "Comment on a pull request of the local forge, as /aob run CODE",
+		Short: "Comment on a pull request of the local forge, as /aob run CODE or /aob accept CODE because …",
 		Long: `Ask says something on a pull request of the local forge, as a comment does on
 others. What begins with /aob asks for something; the pull request's checks say
 what may be asked.`,
-		Example: "  aob pr ask 12 '/aob run 3f9c2a10'",
+		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f because the test set is small'",
 		Args:    arguments(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := numberOf(args[0])

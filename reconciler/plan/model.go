@@ -31,6 +31,8 @@ type ModelReport struct {
 	Baseline *delivery.Release   // main's accepted release; nil for a first model
 	Measured []delivery.Measured // by the gates that have answered
 	Verdicts []delivery.Verdict  // theirs
+	Settle   []string            // what an owner must say to which gate that cannot tell
+	Settled  []string            // what an owner has said
 	Release  *delivery.Release   // what the release file must say
 	Commit   *delivery.Release   // set where the head's tree does not hold it yet
 	Own      *delivery.Scores    // on the PR's own test split, for information
@@ -562,8 +564,12 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		state, text := verdictState(v.Outcome), v.Reason
 		if v.Outcome == delivery.Unsure {
 			list[i].accept = m.acceptOf(r.asked, j, v)
-			if text = m.acceptText(j, v, list[i].accept); list[i].settled() {
+			text = m.acceptText(j, v, list[i].accept)
+			if list[i].settled() {
 				state = delivery.CheckSuccess
+				r.Settled = append(r.Settled, fmt.Sprintf("gate %s cannot tell, and %s takes it for good enough: %s", label, list[i].accept.By, list[i].accept.Because))
+			} else {
+				r.Settle = append(r.Settle, "gate "+label+" cannot tell: "+strings.TrimPrefix(text, "unsure: "))
 			}
 		}
 		r.stage(delivery.ContextGate+label, state, "%s", text)
