@@ -352,12 +352,15 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name] = c.AP, c.AP50
 		}
 	}
-	intervals, err := coco.Interval(m, coco.CompareParams{})
+	intervals, err := coco.Interval(m, coco.CompareParams{ByGroup: e.EvalSet.Group != ""})
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
 	}
 	if err != nil {
 		return nil, err
+	}
+	if intervals.Sampling.ByGroup {
+		out.Groups = intervals.Sampling.Units
 	}
 	out.Resamples["mAP"], out.Resamples["AP50"] = intervals.MAP.Samples, intervals.AP50.Samples
 	for _, c := range intervals.Classes {
@@ -392,7 +395,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	if err != nil {
 		return nil, err
 	}
-	c, err := coco.Compare(ma, mb, coco.CompareParams{Resamples: ask.Resamples, Seed: ask.Seed})
+	c, err := coco.Compare(ma, mb, coco.CompareParams{Resamples: ask.Resamples, Seed: ask.Seed, ByGroup: ask.Candidate.EvalSet.Group != ""})
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
 	}
@@ -401,6 +404,9 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	}
 	difference := func(d coco.Difference) delivery.Difference {
 		return delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff, Resamples: d.Samples}
+	}
+	if c.Sampling.ByGroup {
+		out.Groups = c.Sampling.Units
 	}
 	out.Metrics["mAP"], out.Metrics["AP50"] = difference(c.MAP), difference(c.AP50)
 	for _, d := range c.Classes {

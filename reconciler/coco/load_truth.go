@@ -220,7 +220,12 @@ func (p *truthParser) group() (string, bool) {
 		n, ok := p.whole(math.MinInt64, math.MaxInt64)
 		return strconv.FormatInt(n, 10), ok
 	}
-	return p.name()
+	at := p.here()
+	text, ok := p.name()
+	if ok && text == "" {
+		p.complain(at, WrongType, "want a text that says which group, got an empty one")
+	}
+	return text, ok && text != ""
 }
 
 func (p *truthParser) duplicate(at position, id int64) {

@@ -51,7 +51,7 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out string, prog
 
 	splits := map[string]*split{}
 	for _, name := range []string{"train", "valid", "test"} {
-		s, ok, err := v.split(name)
+		s, ok, err := v.split(name, "")
 		switch {
 		case err != nil:
 			where := name + "/" + AnnotationsFile
@@ -211,7 +211,7 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 			return err
 		}
 		var ok bool
-		if s, ok, err = ev.split(e.Split); err != nil || !ok {
+		if s, ok, err = ev.split(e.Split, e.Group); err != nil || !ok {
 			text := fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile)
 			if err != nil {
 				text = err.Error()
@@ -225,6 +225,17 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 		c.split(ev, s, e.Dataset.String()+" "+e.Split+"/")
 	} else if s == nil {
 		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile))
+		return nil
+	} else if e.Group != "" { // the split again, with what groups its images
+		grouped, _, err := ev.split(e.Split, e.Group)
+		if err != nil {
+			return err
+		}
+		s = grouped
+	}
+	if i := slices.IndexFunc(s.problems, ungrouped(e.Group)); e.Group != "" && i >= 0 {
+		p := s.problems[i]
+		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("%s: %s; every image needs it, as a text or a whole number", p.Path, p.Text))
 		return nil
 	}
 	data := ev.evalData(e, s, c.classes)

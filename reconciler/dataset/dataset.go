@@ -205,8 +205,9 @@ type split struct {
 	missing  []coco.Image
 }
 
-// split reads a split's annotations. It reports false where there is none.
-func (v *version) split(name string) (*split, bool, error) {
+// split reads a split's annotations, and of images the field that group names, if
+// it does. It reports false where there is none.
+func (v *version) split(name, group string) (*split, bool, error) {
 	annotations := name + "/" + AnnotationsFile
 	f, ok := v.files[annotations]
 	if !ok {
@@ -220,7 +221,7 @@ func (v *version) split(name string) (*split, bool, error) {
 		return nil, true, pathless(err)
 	}
 	defer in.Close()
-	truth, problems, err := coco.ReadTruthLenient(in)
+	truth, problems, err := coco.Loader{Group: group}.ReadTruthLenient(in)
 	if err != nil {
 		return nil, true, fmt.Errorf("%s: %w", annotations, err)
 	}
@@ -234,6 +235,13 @@ func (v *version) split(name string) (*split, bool, error) {
 		}
 	}
 	return s, true, nil
+}
+
+// ungrouped matches the problem of an image that says nothing of its group.
+func ungrouped(group string) func(coco.Problem) bool {
+	return func(p coco.Problem) bool {
+		return strings.HasPrefix(p.Path, "images[") && strings.HasSuffix(p.Path, "."+group)
+	}
 }
 
 // files lists the split's image files, sorted, each once.
@@ -288,12 +296,15 @@ func (r Roots) EvalSet(ctx context.Context, e delivery.EvalSet, classes delivery
 	if err != nil {
 		return nil, err
 	}
-	s, ok, err := v.split(e.Split)
+	s, ok, err := v.split(e.Split, e.Group)
 	if err != nil {
 		return nil, delivery.Blockedf("mend the file", "eval set %s: %v", e, err)
 	}
 	if !ok {
 		return nil, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split, AnnotationsFile)
+	}
+	if e.Group != "" && slices.ContainsFunc(s.problems, ungrouped(e.Group)) {
+		return nil, delivery.Blockedf("give every image the field, or leave group: out of the gate", "eval set %s: an image has no %s", e, e.Group)
 	}
 	if len(s.missing) > 0 {
 		return nil, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e, s.missing[0].FileName)
@@ -315,7 +326,15 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file)})
 		fmt.Fprintf(h, "%d %s\n", im.ID, v.files[file].sum)
 	}
-	d.Content = delivery.EvalSetContent{EvalSet: e, Count: len(d.Images), Truths: delivery.Digest(d.Truth.Digest()),
+	truths := delivery.Digest(d.Truth.Digest())
+	if e.Group != "" { // which images go together decides intervals
+		groups := make([]string, len(d.Truth.Images))
+		for i, im := range d.Truth.Images {
+			groups[i] = im.Group
+		}
+		truths = delivery.DigestOf("groups", []any{truths, groups})
+	}
+	d.Content = delivery.EvalSetContent{EvalSet: e, Count: len(d.Images), Truths: truths,
 		Images: delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}
 	return d
 }

@@ -261,6 +261,58 @@ func TestEvalSet(t *testing.T) {
 	}
 }
 
+// Which images go together is part of what an eval set is; an image that does not
+// say so is an error.
+func TestGroups(t *testing.T) {
+	b := newDataset(t)
+	video := func(names ...any) func(object) {
+		return func(f object) {
+			for i, im := range f["images"].([]object) {
+				if names[i] != nil {
+					im["video"] = names[i]
+				}
+			}
+		}
+	}
+	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test", Group: "video"}
+	content := map[string]delivery.EvalSetContent{}
+	for name, change := range map[string]func(object){"two": video("a", "a", "b", "b"), "other two": video("a", "b", "a", "b"), "numbers": video(1, 1, 2, 2)} {
+		b.annotate("test", change)
+		r, err := b.check(classes, e)
+		if err != nil || r.Failed() || len(r.EvalSets) != 2 {
+			t.Fatalf("%s: %v, %+v", name, err, r)
+		}
+		plain, grouped := r.EvalSets[0], r.EvalSets[1]
+		if plain.EvalSet.Group != "" {
+			plain, grouped = grouped, plain
+		}
+		if grouped.Images != plain.Images || grouped.Truths == plain.Truths {
+			t.Errorf("%s: the images must be the same and the truths must not: %+v, %+v", name, plain, grouped)
+		}
+		got, err := Roots{"d": b.dir}.EvalSet(t.Context(), e, classes)
+		if err != nil || got.Content != grouped || got.Truth.Images[0].Group == "" {
+			t.Errorf("%s: %v, %+v, want the content of the data run %+v", name, err, got, grouped)
+		}
+		content[name] = grouped
+	}
+	if content["two"].Truths == content["other two"].Truths {
+		t.Error("other groups, and the same truths")
+	}
+	for name, change := range map[string]func(object){"missing": video("a", nil, "b", "b"), "a list": video("a", []int{1}, "b", "b"), "empty": video("a", "", "b", "b")} {
+		b.annotate("test", change)
+		r, err := b.check(classes, e)
+		if err != nil || !r.Failed() {
+			t.Errorf("%s: %v, %+v", name, err, r.Findings)
+		}
+		if text := fmt.Sprintf("%+v", r.Findings); !strings.Contains(text, "images[1].video") || !strings.Contains(text, "every image needs it") {
+			t.Errorf("%s: %s", name, text)
+		}
+		if _, err := (Roots{"d": b.dir}).EvalSet(t.Context(), e, classes); err == nil {
+			t.Errorf("%s: the eval set opens", name)
+		}
+	}
+}
+
 // The real dataset of blood cells, where it is.
 func TestBCCD(t *testing.T) {
 	shared := os.Getenv("AOB_SHARED")

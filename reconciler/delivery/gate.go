@@ -40,10 +40,15 @@ func (g Gate) Sealed() Gate {
 type EvalSet struct {
 	Dataset Dataset `json:"dataset" check:"required" doc:"The dataset, by a name that the server's configuration allows."`
 	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test" doc:"Which split of it."`
-	Group   string  `json:"group,omitempty" check:"optional,later" doc:"The image field whose equal values are not independent, as video."`
+	Group   string  `json:"group,omitempty" check:"optional,argument" doc:"The field of images, in the annotation file, whose equal values are not independent, as video: intervals then come from drawing whole groups."`
 }
 
-func (e EvalSet) String() string { return e.Dataset.String() + " " + e.Split }
+func (e EvalSet) String() string {
+	if e.Group != "" {
+		return e.Dataset.String() + " " + e.Split + " by " + e.Group
+	}
+	return e.Dataset.String() + " " + e.Split
+}
 
 // A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
 // is given.

@@ -128,10 +128,11 @@ type ScoreSet struct {
 	Detections Digest             `json:"detections"` // of the stored detections
 	Protocol   Digest             `json:"protocol"`
 	Images     int                `json:"images"`
-	Values     map[string]float64 `json:"values"`    // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS
-	Truths     map[string]int     `json:"truths"`    // by class
-	Classes    []string           `json:"classes"`   // that both the model and the eval set have, in the model's order
-	Resamples  map[string]Samples `json:"resamples"` // by metric: bootstrap over images, sorted; for intervals
+	Groups     int                `json:"groups,omitempty"` // of images, where the eval set names a group: what the bootstrap draws
+	Values     map[string]float64 `json:"values"`           // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS
+	Truths     map[string]int     `json:"truths"`           // by class
+	Classes    []string           `json:"classes"`          // that both the model and the eval set have, in the model's order
+	Resamples  map[string]Samples `json:"resamples"`        // by metric: bootstrap over images, sorted; for intervals
 }
 
 // Samples are bootstrap values in ascending order.
@@ -148,8 +149,9 @@ type CompareRun struct {
 // A CompareResult holds candidate minus baseline, by metric.
 type CompareResult struct {
 	Images  int                   `json:"images"`
-	Classes []string              `json:"classes"` // that both models and the eval set have
-	Metrics map[string]Difference `json:"metrics"` // mAP and AP50 over Classes, AP/CLASS
+	Groups  int                   `json:"groups,omitempty"` // as ScoreSet.Groups
+	Classes []string              `json:"classes"`          // that both models and the eval set have
+	Metrics map[string]Difference `json:"metrics"`          // mAP and AP50 over Classes, AP/CLASS
 }
 
 // A Difference is candidate minus baseline on the same images.

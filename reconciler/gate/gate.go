@@ -12,9 +12,11 @@
 //
 // Bounds are one-sided at the check's confidence and come from the bootstrap
 // over test images that the measurements carry: they cover the choice of test
-// images, not the noise of training. Over several classes they are adjusted by
-// Holm's step-down method, so that twenty equal classes do not raise twenty
-// alarms. A class with less truths than the check's support is unsure.
+// images, not the noise of training. Where the eval set names a group, whole
+// groups are drawn, as the frames of one video are not independent; less than 20
+// groups are unsure. Over several classes bounds are adjusted by Holm's step-down
+// method, so that twenty equal classes do not raise twenty alarms. A class with
+// less truths than the check's support is unsure.
 package gate
 
 import (
@@ -180,10 +182,14 @@ func floorAt(c delivery.GateCheck, metric, class string, in Input, confidence fl
 		return v
 	}
 	v.Value = &value
+	name := label(c.Metric, class)
+	if few, ok := tooFewGroups(s.Groups); ok {
+		v.Outcome, v.Reason = delivery.Unsure, name+": "+few
+		return v
+	}
 	if samples := s.Resamples[metric]; len(samples) > 0 {
 		v.Low, v.High = ptr(samples.Quantile(1-confidence)), ptr(samples.Quantile(confidence))
 	}
-	name := label(c.Metric, class)
 	switch {
 	case value >= *c.Min:
 		v.Outcome, v.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, value, num(*c.Min))
@@ -197,6 +203,19 @@ func floorAt(c delivery.GateCheck, metric, class string, in Input, confidence fl
 		}
 	}
 	return v
+}
+
+// minGroups is how many groups of images a bootstrap needs: of fewer it draws too
+// much the same, and its intervals are too short.
+const minGroups = 20
+
+// tooFewGroups reports whether the images come in too few groups; none is that
+// each stands for itself.
+func tooFewGroups(groups int) (why string, few bool) {
+	if groups == 0 || groups >= minGroups {
+		return "", false
+	}
+	return fmt.Sprintf("the eval set has %d groups of images, and an interval needs %d", groups, minGroups), true
 }
 
 // drop judges one difference against maxDrop, without adjustment.
@@ -229,6 +248,10 @@ func difference(c delivery.GateCheck, metric, class string, in Input) (delivery.
 		return v, d, false
 	}
 	v.Value, v.Baseline, v.Diff = &d.Candidate, &d.Baseline, &d.Value
+	if few, ok := tooFewGroups(in.Compare.Groups); ok {
+		v.Outcome, v.Reason = delivery.Unsure, name+": "+few
+		return v, d, false
+	}
 	return v, d, true
 }
 

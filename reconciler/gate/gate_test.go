@@ -74,6 +74,13 @@ func TestJudge(t *testing.T) {
 	candidate := func(mAP, width float64) Input {
 		return Input{Model: "m", Candidate: scored(mAP, width, half), Size: 1_500_000}
 	}
+	grouped := func(in Input, groups int) Input {
+		in.Candidate.Scores.Groups = groups
+		if in.Compare != nil {
+			in.Compare.Groups = groups
+		}
+		return in
+	}
 	for _, c := range []struct {
 		name   string
 		check  delivery.GateCheck
@@ -105,6 +112,12 @@ func TestJudge(t *testing.T) {
 		{"class: a first model", with(maxDrop("AP", 0.05), all), candidate(0.5, 0.1), delivery.NotApplicable, "no release"},
 		{"class: drops over shared classes only", with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass, "AP of a"},
 		{"class: one drops", with(maxDrop("AP", 0.05), all), against(Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5, "b": 0.3})}, scored(0.5, 0, half), 0.05), delivery.Fail, "AP of b 0.3000, release 0.5000"},
+		{"groups: fewer than 20 are unsure, also above a floor", minimum("mAP", 0.4), grouped(candidate(0.5, 0), 19), delivery.Unsure, "mAP: the eval set has 19 groups of images, and an interval needs 20"},
+		{"groups: fewer than 20 are unsure, also where nothing dropped", maxDrop("mAP", 0.01), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure, "19 groups"},
+		{"groups: fewer than 20 are unsure, class by class", with(maxDrop("AP", 0.01), all), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure, "AP of a: the eval set has 19 groups"},
+		{"groups: 20 are enough", maxDrop("mAP", 0.01), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0.05), 20), delivery.Pass, "at worst +0.0550"},
+		{"groups: of the release itself nothing is asked", maxDrop("mAP", 0.01), grouped(Input{Candidate: scored(0.5, 0.1, half), SameBundle: true}, 3), delivery.Pass, "it is the release itself"},
+
 		{"an unknown metric never passes", minimum("recall", 0.1), candidate(0.5, 0), delivery.Unsure, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
