@@ -445,6 +445,11 @@ func (s *story) knownContent(t *testing.T) {
 
 // What people can ask afterwards.
 func (s *story) whatPeopleSee(t *testing.T) {
+	counted := s.metrics(t)
+	looks := counted[forgeLooks]
+	t.Logf("%v looks at the forge, of %s each; %v looks at git, of %s each", looks,
+		round(time.Duration(counted[strings.Replace(forgeLooks, "_count", "_sum", 1)]/looks*float64(time.Second))),
+		counted["aob_git_observe_seconds_count"], round(time.Duration(counted["aob_git_observe_seconds_sum"]/counted["aob_git_observe_seconds_count"]*float64(time.Second))))
 	for _, args := range [][]string{{"status"}, {"pr", "list"}, {"explain", "model", "bccd"}, {"explain", "device", "bench-1"}, {"explain", "commit", s.better}} {
 		out, err := s.aob(t, args...)
 		if err != nil {
