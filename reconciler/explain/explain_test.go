@@ -360,3 +360,22 @@ func FuzzExplain(f *testing.F) {
 		}
 	})
 }
+
+// Who settled what a gate could not tell stands with the reason in the chain, and
+// so does a former name.
+func TestAcceptedAndRenamed(t *testing.T) {
+	f := world()
+	s := &f.Statements[1]
+	s.Was = "forms"
+	s.Gates[0].Verdict.Outcome = delivery.Unsure
+	s.Gates[0].Accept = &delivery.Accept{Verdict: s.Gates[0].Verdict.Key, By: "lead", Because: "the set is small", At: noon}
+	c, err := f.Explain(explain.Device, "dock-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"every gate passed or was accepted", "until then it was forms", "gate production was unsure, and lead accepted it", "the set is small"} {
+		if text := strings.Join(strings.Fields(c.String()), " "); !strings.Contains(text, want) {
+			t.Errorf("the chain does not say %q:\n%s", want, c)
+		}
+	}
+}

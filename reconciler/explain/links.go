@@ -189,12 +189,20 @@ func byImportance(a, b string) int {
 }
 
 func (c *chain) release(s delivery.ReleaseStatement) {
-	l := Link{What: "release", ID: at(s.Model, s.Version), Text: "signed: every gate passed; the first release", Inputs: inputs(s.Spec, s.Bundle, s.Baseline)}
-	if s.Baseline != "" {
-		l.Text = "signed: every gate passed, against bundle " + s.Baseline.Short()
-	}
+	l := Link{What: "release", ID: at(s.Model, s.Version), Inputs: inputs(s.Spec, s.Bundle, s.Baseline)}
+	how := "every gate passed"
 	for _, g := range s.Gates {
 		l.Inputs = append(l.Inputs, g.Spec)
+		if a := g.Accept; a != nil {
+			how = "every gate passed or was accepted"
+			l.Lines = append(l.Lines, fmt.Sprintf("gate %s was unsure, and %s accepted it (%s): %s", g.Name, a.By, a.At.UTC().Format("2006-01-02 15:04 MST"), a.Because))
+		}
+	}
+	if l.Text = "signed: " + how + "; the first release"; s.Baseline != "" {
+		l.Text = "signed: " + how + ", against bundle " + s.Baseline.Short()
+	}
+	if s.Was != "" {
+		l.Text += "; until then it was " + s.Was
 	}
 	if s.TargetCommit != "" {
 		l.Text += fmt.Sprintf("; gates as of %s %s", c.Branch, ShortID(s.TargetCommit))
