@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // Trainers are the schemas of train.args, by the trainer's name. Its Check is
@@ -44,20 +46,34 @@ func LoadTrainers(files fs.FS) (Trainers, error) {
 	return trainers, nil
 }
 
-// Check says what is wrong with the arguments of a trainer.
-func (t Trainers) Check(trainer string, args map[string]any) []Problem {
+// Check says what is wrong with train for its trainer, named without the version:
+// its arguments, and what a trainer asks of the fields that all have.
+func (t Trainers) Check(trainer string, train delivery.Train) []Problem {
 	s := t[trainer]
 	if s == nil {
-		return []Problem{{Text: unknown("trainer", trainer, slices.Sorted(maps.Keys(t)))}}
+		return []Problem{{Path: "args", Text: unknown("trainer", trainer, slices.Sorted(maps.Keys(t)))}}
 	}
+	args := train.Args
 	if args == nil {
 		args = map[string]any{}
 	}
-	return s.root.check(args, "")
+	problems := s.root.check(args, "args")
+	for _, field := range slices.Sorted(maps.Keys(s.root.Train)) {
+		if v, ok := trainFields(train)[field]; ok {
+			problems = append(problems, s.root.Train[field].check(v, field)...)
+		}
+	}
+	return problems
+}
+
+// trainFields are the numbers of train that a trainer may bound.
+func trainFields(t delivery.Train) map[string]any {
+	return map[string]any{"resolution": float64(t.Resolution), "epochs": float64(t.Epochs)}
 }
 
 // An ArgsSchema says which arguments a trainer takes: trainers/NAME/schema.json.
-// It is a JSON Schema (draft 2020-12) of the keywords that [schemaNode] has.
+// It is a JSON Schema (draft 2020-12) of the keywords that [schemaNode] has. At
+// its top "train" may bound what stands beside args: resolution and epochs.
 type ArgsSchema struct{ root *schemaNode }
 
 // ParseArgsSchema reads a schema. A keyword that is not understood is an error,
@@ -69,6 +85,11 @@ func ParseArgsSchema(data []byte) (*ArgsSchema, error) {
 	}
 	if !slices.Equal(root.Type, words{"object"}) {
 		return nil, fmt.Errorf("schema.json: want type object, got %q", root.Type)
+	}
+	for field := range root.Train {
+		if _, ok := trainFields(delivery.Train{})[field]; !ok {
+			return nil, fmt.Errorf("schema.json: train.%s: want resolution or epochs", field)
+		}
 	}
 	return &ArgsSchema{&root}, nil
 }
@@ -103,6 +124,8 @@ type schemaWords struct {
 	Properties           map[string]*schemaNode `json:"properties"`
 	Required             []string               `json:"required"`
 	AdditionalProperties *schemaNode            `json:"additionalProperties"`
+
+	Train map[string]*schemaNode `json:"train"` // of the top alone, no word of JSON Schema's
 }
 
 // UnmarshalJSON reads a schema: true, false or an object of known keywords.

@@ -9,8 +9,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	aob "github.com/autonomos/aob"
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 )
+
+// What a trainer asks of the fields that all have is said at those.
+func TestTrainerBoundsFields(t *testing.T) {
+	s, err := intent.ParseArgsSchema([]byte(`{"type": "object", "train": {"resolution": {"type": "integer", "minimum": 64, "multipleOf": 32}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for resolution, want := range map[int]string{256: "", 161: "want a multiple of 32, got 161", 32: "want at least 64, got 32"} {
+		got := intent.Trainers{"x": s}.Check("x", delivery.Train{Resolution: resolution})
+		if (len(got) > 0) != (want != "") || want != "" && (got[0].Path != "resolution" || got[0].Text != want) {
+			t.Errorf("%d: got %v, want %q", resolution, got, want)
+		}
+	}
+	if _, err := intent.ParseArgsSchema([]byte(`{"type": "object", "train": {"machine": {}}}`)); err == nil {
+		t.Error("a trainer bounds the machine")
+	}
+}
 
 // The schemas of the trainers that AOB brings along are understood.
 func TestBuiltInTrainers(t *testing.T) {
@@ -22,10 +40,10 @@ func TestBuiltInTrainers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if problems := trainers.Check("tiny", nil); len(problems) > 0 {
+	if problems := trainers.Check("tiny", delivery.Train{Resolution: 256}); len(problems) > 0 {
 		t.Errorf("tiny without arguments: %v", problems)
 	}
-	if problems := trainers.Check("tiny", map[string]any{"no such": 1.0}); len(problems) != 1 {
+	if problems := trainers.Check("tiny", delivery.Train{Resolution: 256, Args: map[string]any{"no such": 1.0}}); len(problems) != 1 {
 		t.Errorf("tiny takes an argument that it does not know: %v", problems)
 	}
 }
@@ -45,12 +63,12 @@ func TestLoadTrainers(t *testing.T) {
 		want    []intent.Problem
 	}{
 		{"tiny", map[string]any{"a": "x", "b": 1.0}, nil},
-		{"tiny", nil, []intent.Problem{{Path: "a", Text: "missing: what it is"}}},
+		{"tiny", nil, []intent.Problem{{Path: "args.a", Text: "missing: what it is"}}},
 		{"none", nil, nil},
-		{"none", map[string]any{"a": true}, []intent.Problem{{Path: "a", Text: `unknown argument "a"; there is none`}}},
-		{"tinny", nil, []intent.Problem{{Text: `unknown trainer "tinny"; did you mean tiny? known: none, tiny`}}},
+		{"none", map[string]any{"a": true}, []intent.Problem{{Path: "args.a", Text: `unknown argument "a"; there is none`}}},
+		{"tinny", nil, []intent.Problem{{Path: "args", Text: `unknown trainer "tinny"; did you mean tiny? known: none, tiny`}}},
 	} {
-		if diff := cmp.Diff(c.want, trainers.Check(c.trainer, c.args)); diff != "" {
+		if diff := cmp.Diff(c.want, trainers.Check(c.trainer, delivery.Train{Args: c.args})); diff != "" {
 			t.Errorf("%s %v (-want +got):\n%s", c.trainer, c.args, diff)
 		}
 	}
@@ -94,8 +112,8 @@ func TestArgsSchema(t *testing.T) {
 		{"any", []any{}, ""}, {"never", 1.0, "never: has no place here; leave it out"},
 	} {
 		var got string
-		for _, p := range trainers.Check("x", map[string]any{c.key: c.value}) {
-			got += p.Path + ": " + p.Text
+		for _, p := range trainers.Check("x", delivery.Train{Args: map[string]any{c.key: c.value}}) {
+			got += strings.TrimPrefix(p.Path, "args.") + ": " + p.Text
 		}
 		if got != c.want {
 			t.Errorf("%s = %v: got %q, want %q", c.key, c.value, got, c.want)

@@ -42,9 +42,9 @@ const (
 // Options are what a file can only be checked against from outside. The zero
 // value leaves those checks out.
 type Options struct {
-	// Args checks train.args against a trainer, named without its version:
+	// Args checks train against a trainer, named without its version:
 	// Trainers.Check.
-	Args func(trainer string, args map[string]any) []Problem
+	Args func(trainer string, train delivery.Train) []Problem
 
 	// Roots are the names that may begin a dir: reference, from the server's
 	// configuration; nil allows all.
@@ -54,9 +54,9 @@ type Options struct {
 	Zone func(name string) error
 }
 
-// A Problem is something wrong inside train.args.
+// A Problem is something wrong inside train.
 type Problem struct {
-	Path string // as lr_encoder or steps[2]; "" is all of them
+	Path string // as args.lr_encoder, args.steps[2] or resolution; args is all of them
 	Text string
 }
 

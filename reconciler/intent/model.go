@@ -33,15 +33,8 @@ func (d *document) args(t delivery.Train) {
 		return
 	}
 	trainer, _, _ := strings.Cut(t.With, "@")
-	for _, p := range d.options.Args(trainer, t.Args) {
-		at := "train.args"
-		switch {
-		case strings.HasPrefix(p.Path, "["):
-			at += p.Path
-		case p.Path != "":
-			at += "." + p.Path
-		}
-		d.complain(at, "%s", p.Text)
+	for _, p := range d.options.Args(trainer, t) {
+		d.complain("train."+p.Path, "%s", p.Text)
 	}
 }
 
