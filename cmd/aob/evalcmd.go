@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -60,7 +62,7 @@ cover the choice of test images, not the noise of training.`,
 			// What is taken is little more than what is kept, so that collecting
 			// garbage often saves hardly any memory, and costs a tenth of the time.
 			debug.SetGCPercent(400)
-			v, err := evaluate(ask)
+			v, err := interruptible(c.Context(), func() (*evaluation, error) { return evaluate(ask, c.InOrStdin()) })
 			if err != nil {
 				return err
 			}
@@ -73,8 +75,8 @@ cover the choice of test images, not the noise of training.`,
 	}
 	o.register(c, "markdown")
 	f := c.Flags()
-	f.StringVar(&ask.truth, "truth", "", "the COCO annotation `file`")
-	f.StringVar(&ask.detections, "detections", "", "the COCO results `file`")
+	f.StringVar(&ask.truth, "truth", "", "the COCO annotation `file`; - is the standard input")
+	f.StringVar(&ask.detections, "detections", "", "the COCO results `file`; - is the standard input")
 	f.StringVar(&ask.mode, "mode", "fixed", "strict, as pycocotools, or fixed, where annotation id 0 counts")
 	f.IntSliceVar(&ask.maxDets, "max-dets", []int{1, 10, 100}, "the three limits on detections an image and class")
 	f.BoolVar(&ask.curves, "curves", false, "add precision-recall curves")
@@ -85,13 +87,33 @@ cover the choice of test images, not the noise of training.`,
 	f.StringVar(&ask.group, "group", "", "resample images together that share this `field`")
 	f.IntVar(&ask.compare.Resamples, "resamples", 0, "how often to resample; 0 is 1000, or more where many classes need it")
 	f.Uint64Var(&ask.compare.Seed, "seed", 1, "of the resampling")
-	f.Float64Var(&ask.compare.Confidence, "confidence", 0.95, "of each one-sided bound")
+	f.Float64Var(&ask.compare.Confidence, "confidence", 0.95, "of each one-sided bound, between 0 and 1")
 	f.IntVar(&ask.support, "support", 50, "the truths that a class needs to be judged")
 	c.MarkFlagFilename("truth", "json")
 	c.MarkFlagFilename("detections", "json")
 	c.MarkFlagFilename("against", "json")
 	c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"strict", "fixed"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
+}
+
+// interruptible waits for work that looks at no context, until the context ends.
+func interruptible[T any](ctx context.Context, work func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := work()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 // check refuses what makes no sense before anything is read.
@@ -102,6 +124,12 @@ func (a *evalAsk) check(c *cobra.Command) error {
 	}
 	if len(a.maxDets) != 3 {
 		return hinted{fmt.Errorf("--max-dets: want three numbers, got %d", len(a.maxDets)), hint}
+	}
+	if !(a.compare.Confidence > 0 && a.compare.Confidence < 1) {
+		return hinted{fmt.Errorf("--confidence: want a number between 0 and 1, got %g", a.compare.Confidence), hint}
+	}
+	if a.compare.Seed == 0 {
+		return hinted{fmt.Errorf("--seed: want a number from 1 up, got 0"), hint}
 	}
 	if a.support < 1 {
 		return hinted{fmt.Errorf("--support: want a number from 1 up, got %d", a.support), hint}
@@ -143,21 +171,21 @@ type against struct {
 	Support  int           `json:"support"`
 }
 
-func evaluate(ask evalAsk) (*evaluation, error) {
+func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
 	params := coco.Params{MaxDets: [3]int(ask.maxDets)}
 	if err := params.Mode.UnmarshalText([]byte(ask.mode)); err != nil {
 		return nil, fmt.Errorf("--mode: want strict or fixed, got %q", ask.mode)
 	}
 	if _, err := params.Protocol(); err != nil {
-		return nil, fmt.Errorf("--max-dets: want three rising numbers, got %v", ask.maxDets)
+		return nil, fmt.Errorf("--max-dets: %s", strings.TrimPrefix(err.Error(), "coco: limits on detections: "))
 	}
 	loader := coco.Loader{Group: ask.group}
-	truth, err := readFile(ask.truth, loader.ReadTruth)
+	truth, err := readFile(ask.truth, stdin, loader.ReadTruth)
 	if err != nil {
 		return nil, err
 	}
 	read := func(name string) ([]coco.Detection, error) {
-		return readFile(name, func(r io.Reader) ([]coco.Detection, error) { return loader.ReadDetections(r, truth) })
+		return readFile(name, stdin, func(r io.Reader) ([]coco.Detection, error) { return loader.ReadDetections(r, truth) })
 	}
 	var base []coco.Detection
 	var baseErr error
@@ -233,16 +261,20 @@ func (a *evalAsk) judge(m, base *coco.Matched, classes []coco.ClassResult) (*aga
 	return &against{File: a.base, Findings: c.Judge(a.support), Sampling: c.Sampling, Support: a.support}, nil
 }
 
-// readFile opens a file and reads it. What is wrong in it is said with its name
-// and the place.
-func readFile[T any](name string, read func(io.Reader) (T, error)) (T, error) {
+// readFile opens a file, or takes - for the standard input, and reads it. What is
+// wrong in it is said with its name and the place.
+func readFile[T any](name string, stdin io.Reader, read func(io.Reader) (T, error)) (T, error) {
 	var none T
-	f, err := os.Open(name)
-	if err != nil {
-		return none, err
+	in := stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return none, err
+		}
+		defer f.Close()
+		in = f
 	}
-	defer f.Close()
-	v, err := read(f)
+	v, err := read(in)
 	if err != nil {
 		return none, fmt.Errorf("%s: %w", name, err)
 	}

@@ -19,6 +19,7 @@ const most = 20
 
 // evaluation prints the twelve numbers as pycocotools does, then tables.
 func (t *terminal) evaluation(v *evaluation) {
+	t.whole = !t.tty // two classes of one long name with two ends are told apart in a file
 	for _, n := range v.numbers() {
 		title := "Average Precision  (AP)"
 		if n.recall {
@@ -64,7 +65,8 @@ func (v *evaluation) markdown() string {
 // markdownText keeps names from a file from becoming markup, a link or a
 // mention.
 func markdownText(s string) string {
-	return strings.NewReplacer("<", "&lt;", "|", "\\|", "@", "@\u200b", "`", "'", "[", "\\[", "*", "\\*", "_", "\\_").Replace(printable(s))
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", "\\", "&#92;", "|", "\\|", "@", "@\u200b", "`", "'", "[", "\\[", "*", "\\*", "_", "\\_",
+		"~", "\\~", "#", "&#35;", "$", "&#36;", "://", ":\u200b//", "www.", "www\u200b.").Replace(printable(s))
 }
 
 // protocol says how the numbers were made.

@@ -21,8 +21,9 @@ type terminal struct {
 	out   *bufio.Writer
 	tty   bool // a person looks at it now
 	color bool
-	width int // columns
-	lines int // of the screen; 0 is without end
+	width int  // columns
+	whole bool // tables are as wide as what stands in them
+	lines int  // of the screen; 0 is without end
 }
 
 // newTerminal finds out what w is. Colour is for terminals, and NO_COLOR turns
@@ -115,7 +116,7 @@ func (t *terminal) table(indent string, rows [][]cell) {
 		return left
 	}
 	least := min(widths[last], t.width/3)
-	for room() < least {
+	for !t.whole && room() < least {
 		widest := 0
 		for i, w := range widths[:last] {
 			if w > widths[widest] {
@@ -127,7 +128,9 @@ func (t *terminal) table(indent string, rows [][]cell) {
 		}
 		widths[widest] = max(8, widths[widest]-(least-room()))
 	}
-	widths[last] = max(8, min(widths[last], room()))
+	if !t.whole {
+		widths[last] = max(8, min(widths[last], room()))
+	}
 	for _, row := range rows {
 		line := indent
 		for i, c := range row {

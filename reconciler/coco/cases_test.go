@@ -153,7 +153,7 @@ func same(t *testing.T, what string, got, want map[string]float64) {
 
 func near(t *testing.T, what string, got, want float64) {
 	t.Helper()
-	if math.Abs(got-want) > 1e-9*max(1, math.Abs(want)) {
+	if math.Abs(got-want) > 1e-9*max(1, math.Abs(want)) { // of sums of up to a million cells
 		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
 }

@@ -349,7 +349,12 @@ func (p *parser) flag() (value, ok bool) {
 	case c == 't' || c == 'f':
 		return p.boolean()
 	case startsNumber(c):
+		at := p.here()
 		v, ok := p.finite()
+		if ok && v != 0 && v != 1 { // tools make of others what their arithmetic makes of them
+			p.complain(at, WrongType, "want 0 or 1, got %v", v)
+			return false, false
+		}
 		return v != 0, ok
 	}
 	p.mismatch("0 or 1")

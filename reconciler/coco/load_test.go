@@ -44,6 +44,12 @@ func TestParseTruth(t *testing.T) {
 	if grouped.Images[0].Group != "12" {
 		t.Errorf("got group %q, want 12", grouped.Images[0].Group)
 	}
+	for field, want := range map[string]string{"id": "4", "width": "640", "height": "480", "file_name": "aé.jpg"} {
+		grouped, err := Loader{Group: field}.ParseTruth([]byte(tinyTruth))
+		if err != nil || grouped.Images[0].Group != want {
+			t.Errorf("by %s: got %+v, %v, want group %q", field, grouped, err, want)
+		}
+	}
 	if _, err := (Loader{Group: "scene"}).ParseTruth([]byte(tinyTruth)); err == nil || !strings.Contains(err.Error(), "images[0].scene: missing") {
 		t.Errorf("missing group: got %v", err)
 	}
@@ -92,6 +98,8 @@ func TestParseTruthRefuses(t *testing.T) {
 		{"bbox huge", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,2e10,2]", 1)), "annotations[0].bbox: want pixels up to 1e+09"},
 		{"bbox twice", file(strings.Replace(ok, `"area"`, `"bbox":[1,1,2,2],"area"`, 1)), "annotations[0].bbox: a second field of this name"},
 		{"area negative", file(strings.Replace(ok, `"area":4`, `"area":-4`, 1)), "annotations[0].area: want a number from 0 up, got -4"},
+		{"crowd out of range", file(strings.Replace(ok, `"area"`, `"iscrowd":256,"area"`, 1)), "annotations[0].iscrowd: want 0 or 1, got 256"},
+		{"crowd a half", file(strings.Replace(ok, `"area"`, `"iscrowd":0.5,"area"`, 1)), "annotations[0].iscrowd: want 0 or 1, got 0.5"},
 		{"crowd a text", file(strings.Replace(ok, `"area"`, `"iscrowd":"no","area"`, 1)), "annotations[0].iscrowd: want 0 or 1, got a text"},
 		{"leading zero", file(strings.Replace(ok, `"area":4`, `"area":04`, 1)), `annotations[0].area: want a number, got "04"`},
 		{"plus sign", file(strings.Replace(ok, `"area":4`, `"area":+4`, 1)), "annotations[0].area: want a number, got '+'"},

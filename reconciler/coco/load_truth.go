@@ -192,12 +192,15 @@ func (p *truthParser) image(at position) {
 	}) {
 		return
 	}
+	if p.loader.Group != "" && p.seen&(1<<4) == 0 {
+		v.Group, hasGroup = p.ownGroup(v)
+	}
 	if p.lenient {
 		p.need(at, "id", "width", "height")
 	} else {
 		p.need(at, "id")
 	}
-	if p.loader.Group != "" && p.seen&(1<<4) == 0 {
+	if p.loader.Group != "" && p.seen&(1<<4) == 0 && !hasGroup {
 		p.field = p.loader.Group
 		p.complain(at, MissingField, "missing: images are to be grouped by it")
 		p.field = ""
@@ -226,6 +229,18 @@ func (p *truthParser) group() (string, bool) {
 		p.complain(at, WrongType, "want a text that says which group, got an empty one")
 	}
 	return text, ok && text != ""
+}
+
+// ownGroup is the group of images that are grouped by a field which every image
+// has anyway.
+func (p *truthParser) ownGroup(v Image) (string, bool) {
+	for i, field := range []string{"id", "width", "height", "file_name"} {
+		if p.loader.Group == field && p.seen&(1<<i) != 0 {
+			group := []string{strconv.FormatInt(v.ID, 10), strconv.Itoa(v.Width), strconv.Itoa(v.Height), v.FileName}[i]
+			return group, group != ""
+		}
+	}
+	return "", false
 }
 
 func (p *truthParser) duplicate(at position, id int64) {
