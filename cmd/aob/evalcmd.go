@@ -169,6 +169,7 @@ type against struct {
 	*coco.Findings
 	Sampling coco.Sampling `json:"sampling"`
 	Support  int           `json:"support"`
+	MaxDets  int           `json:"max_dets"` // that the differences are at: the last limit, also where strict has stats.AP at 100
 }
 
 func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
@@ -258,7 +259,7 @@ func (a *evalAsk) judge(m, base *coco.Matched, classes []coco.ClassResult) (*aga
 	if err != nil {
 		return nil, err
 	}
-	return &against{File: a.base, Findings: c.Judge(a.support), Sampling: c.Sampling, Support: a.support}, nil
+	return &against{File: a.base, Findings: c.Judge(a.support), Sampling: c.Sampling, Support: a.support, MaxDets: a.maxDets[2]}, nil
 }
 
 // readFile opens a file, or takes - for the standard input, and reads it. What is

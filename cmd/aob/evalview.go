@@ -181,6 +181,9 @@ func (a *against) section() section {
 	}
 	s.note = fmt.Sprintf("%s of %s, seed %d; each bound is one-sided at %g %%, over classes by Holm's method. It covers the choice of test images, not the noise of training.",
 		count(a.Sampling.Resamples, "resample"), count(a.Sampling.Units, what), a.Sampling.Seed, a.Sampling.Confidence*100)
+	if a.MaxDets != 100 {
+		s.note += fmt.Sprintf(" All of it at %d detections an image and class.", a.MaxDets)
+	}
 	return s
 }
 

@@ -3,6 +3,7 @@ package coco
 import (
 	"fmt"
 	"io"
+	"math"
 )
 
 // Loader reads COCO files. The zero value reads any of them; fields narrow what
@@ -249,7 +250,8 @@ func (p *parser) mismatch(want string) {
 	}
 }
 
-// whole reads a whole number between two bounds.
+// whole reads a whole number between two bounds; 2.0 and 2e0 are whole too, as
+// tools that know only one kind of number write them.
 func (p *parser) whole(low, high int64) (int64, bool) {
 	if !startsNumber(p.peek()) {
 		p.mismatch("a whole number")
@@ -257,6 +259,9 @@ func (p *parser) whole(low, high int64) (int64, bool) {
 	}
 	at := p.here()
 	v, n, whole, ok := p.number()
+	if ok && !whole && v == math.Trunc(v) && math.Abs(v) <= 1<<53 {
+		n, whole = int64(v), true
+	}
 	switch {
 	case !ok:
 		return 0, false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -377,6 +378,10 @@ func (s *scanner) skipString() bool {
 			if c == '\\' {
 				if s.pos+1 == len(s.buf) {
 					break // its second half is not here yet
+				}
+				if !strings.ContainsRune(`"\/bfnrtu`, rune(s.buf[s.pos+1])) {
+					s.fail("an escape that JSON does not have")
+					return false
 				}
 				s.pos += 2
 				continue
