@@ -15,7 +15,12 @@ import (
 // A Duration is a span of time, written as in 90s, 30m, 1h30m or 30d.
 type Duration time.Duration
 
-var dayPattern = regexp.MustCompile(`^([0-9]+)d$`)
+var (
+	dayPattern = regexp.MustCompile(`^([0-9]+)d$`)
+	// What time.ParseDuration reads beyond it, as .5h or 1.s, the JSON Schemas of
+	// the files do not know.
+	durationPattern = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(h|ms|m|s|us|µs|ns))+$`)
+)
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(text []byte) error {
@@ -29,7 +34,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return nil
 	}
 	v, err := time.ParseDuration(s)
-	if err != nil || v < 0 || s == "0" || s[0] == '+' || s[0] == '-' {
+	if err != nil || v < 0 || !durationPattern.MatchString(s) {
 		return fmt.Errorf("want a duration with its unit, as in 90s, 30m, 24h or 7d, got %q", s)
 	}
 	*d = Duration(v)

@@ -65,7 +65,7 @@ func TestUnits(t *testing.T) {
 
 func TestUnitsRefuse(t *testing.T) {
 	for typ, texts := range map[reflect.Type][]string{
-		reflect.TypeFor[Duration](): {"", "5", "0", "soon", "-5m", "+5m", "99999999d", "5 m", "1d12h", "1e3s"},
+		reflect.TypeFor[Duration](): {"", "5", "0", "soon", "-5m", "+5m", "99999999d", "5 m", "1d12h", "1e3s", ".5h", "1.h", "1h.5m", "5\u03bcs"},
 		reflect.TypeFor[Share]():    {"", "10", "0.1", "101%", "-1%", "-0.1%", "nan%", "inf%", "0x1p3%", "1_0%", "1e1%", "+5%", "%", " 5%"},
 		reflect.TypeFor[Wave]():     {"", "0", "-1", "1.5", "0%", "101%", "all", "9999999", "+x"},
 		reflect.TypeFor[Bytes]():    {"", "120", "MB", "-1MB", "nanMB", "1e9B", "1 MB", "9999999GiB", "0x1MB"},
