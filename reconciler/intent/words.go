@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -43,8 +44,8 @@ func got(n *yaml.Node) string {
 			return "nothing"
 		case !plain(n):
 			return "the text " + quote(n.Value)
-		case n.Tag == "!!str" || n.Tag == "!!timestamp":
-			return quote(n.Value)
+		case n.Tag != "!!int" && n.Tag != "!!float" && n.Tag != "!!bool", strings.ContainsFunc(n.Value, unicode.IsControl):
+			return quote(n.Value) // a text, or what somebody's own tag stands before: it may have lines
 		}
 		return clip(n.Value)
 	}
