@@ -13,6 +13,7 @@
 //
 //   - world.go: what is seen.
 //   - proposal.go, model.go: a pull request, and one changed model in it.
+//   - judge.go, accept.go: what gates say of it, and what their owners settle.
 //   - release.go: the release file and the statement behind it.
 //   - rename.go: a model under its former names.
 //   - main.go: what main accepts, refuses and rolls back.
