@@ -63,12 +63,12 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 // settle is what waits for owners of gates, in a pull request for which nothing
 // else is to be done.
 func settle(pr plan.ProposalReport) []string {
+	if len(pr.Asks) > 0 {
+		return nil
+	}
 	var list []string
 	for _, m := range pr.Models {
 		list = append(list, m.Settle...)
-	}
-	if len(pr.Asks) > 0 {
-		return nil
 	}
 	return list
 }

@@ -104,9 +104,18 @@ func TestAcceptIsBoundToContent(t *testing.T) {
 	s.quiet()
 
 	statement := s.signed.index.Releases[len(s.signed.index.Releases)-1]
-	if a := statement.Gates[0].Accept; a == nil || a.By != "lead" || a.Because != "the set is small" || a.Verdict != statement.Gates[0].Verdict.Key {
+	if a := statement.Gates[0].Accept; a == nil || a.By != "lead" || a.As != "lead" || a.Because != "the set is small" || a.Verdict != statement.Gates[0].Verdict.Key {
 		t.Errorf("the release statement holds %+v", a)
 	}
+	// Owners are no part of what was judged: whoever is none any more, or never was
+	// one on main, has accepted nothing.
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[another, ", 1)})
+	s.settle()
+	s.want("first", delivery.CheckPending, "unsure", "another or vision-leads may comment")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strict})
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+
 	s.merge("first")
 	s.settle()
 	if got := s.serving(); got != "1 1 1" {

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -78,18 +79,20 @@ type GateJudged struct {
 type Accept struct {
 	Verdict Digest    `json:"verdict"` // Verdict.Key
 	By      string    `json:"by"`
+	As      string    `json:"as"` // the owner that By is or belongs to, as the gate names it
 	Because string    `json:"because"`
 	At      time.Time `json:"at"` // of the comment
 }
 
 // Settled reports whether the gate is in nobody's way: it passed, does not
-// apply, or is unsure and was accepted. A fail is never settled.
-func (j GateJudged) Settled() bool {
+// apply, or is unsure and was accepted by one of these owners. Who owns a gate is
+// no part of its digest, so it is asked anew. A fail is never settled.
+func (j GateJudged) Settled(owners []string) bool {
 	switch j.Verdict.Outcome {
 	case Pass, NotApplicable:
 		return true
 	case Unsure:
-		return j.Accept != nil && j.Accept.Verdict == j.Verdict.Key
+		return j.Accept != nil && j.Accept.Verdict == j.Verdict.Key && slices.Contains(owners, j.Accept.As)
 	}
 	return false
 }

@@ -41,18 +41,18 @@ func (m *maker) acceptOf(p Proposal, j judged, v delivery.Verdict) *delivery.Acc
 	if v.Outcome != delivery.Unsure {
 		return nil
 	}
+	owners := m.owners(j)
 	for _, s := range m.w.Evidence.Releases {
 		for _, g := range s.Gates {
-			if g.Accept != nil && g.Accept.Verdict == v.Key && g.Settled() {
+			if g.Accept != nil && g.Accept.Verdict == v.Key && g.Settled(owners) {
 				return g.Accept
 			}
 		}
 	}
-	owners := m.owners(j)
 	for _, a := range p.Accepts { // oldest first: the first word stands
-		owns := slices.ContainsFunc(owners, func(o string) bool { return strings.EqualFold(o, a.By) || slices.Contains(a.Teams, o) })
-		if owns && a.Code == AcceptCode(v) && a.Because != "" {
-			return &delivery.Accept{Verdict: v.Key, By: a.By, Because: a.Because, At: a.At}
+		as := slices.IndexFunc(owners, func(o string) bool { return strings.EqualFold(o, a.By) || slices.Contains(a.Teams, o) })
+		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" {
+			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At}
 		}
 	}
 	return nil

@@ -24,8 +24,10 @@ type judgement struct {
 	accept  *delivery.Accept // of an unsure verdict
 }
 
+// settled reports whether the gate is in nobody's way. acceptOf has seen to it
+// that an accept is an owner's.
 func (j judgement) settled() bool {
-	return delivery.GateJudged{Verdict: j.verdict, Accept: j.accept}.Settled()
+	return verdictState(j.verdict.Outcome) == delivery.CheckSuccess || j.verdict.Outcome == delivery.Unsure && j.accept != nil
 }
 
 // judge takes the aob/eval stage and every aob/gate/NAME stage.

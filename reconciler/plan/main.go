@@ -168,7 +168,7 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 	for _, name := range gates {
 		g := m.w.Main.Intent.Gates[name]
 		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool {
-			return j.Spec == g.Digest() && j.Settled()
+			return j.Spec == g.Digest() && j.Settled(g.Owners)
 		}) {
 			continue
 		}
