@@ -142,7 +142,7 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 	}
 	for _, c := range g.Checks {
 		value := scores.Scores.Values[c.Metric]
-		if c.Min != nil && value < *c.Min && !s.excused(g, bundle, scores.Scores.Resamples[c.Metric].Quantile(float64(c.Confidence)) >= *c.Min) {
+		if c.Min != nil && value < *c.Min && !s.excused(g, bundle, reaches(scores.Scores.Resamples[c.Metric], c)) {
 			s.fail("%s: %s %.4f is below %g of gate %s", what, c.Metric, value, *c.Min, g.Name)
 		}
 		if c.MaxDrop == nil || baseline == "" || baseline == bundle {
@@ -301,4 +301,10 @@ func (s *sim) allowed(p *simPR, mdl delivery.Model) bool {
 	return slices.ContainsFunc(s.forge.commands, func(c simCommand) bool {
 		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(mdl)) && s.forge.may(c.Author) == delivery.PermissionWrite
 	})
+}
+
+// reaches reports whether a floor lies below the upper bound.
+func reaches(s delivery.Samples, c delivery.GateCheck) bool {
+	_, high := s.Bounds(float64(c.Confidence))
+	return high >= *c.Min
 }

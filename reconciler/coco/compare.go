@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // CompareParams says how to resample. The zero value takes 1000 resamples of
@@ -79,18 +81,10 @@ type Spread struct {
 	Samples   []float64 `json:"samples"`
 }
 
-// Bounds gives the one-sided bounds, each at a confidence of its own choosing,
-// as for an adjustment over many classes. Samples are finite in number: beyond
-// a confidence of n/(n+1), for n of them, the bounds are the outermost ones and
-// claim too much, so take more resamples. Without samples they are infinite.
+// Bounds gives the one-sided bounds, each at a confidence of its own choosing:
+// see [delivery.Samples.Bounds].
 func (s *Spread) Bounds(confidence float64) (lower, upper float64) {
-	n := len(s.Samples)
-	if n == 0 {
-		return math.Inf(-1), math.Inf(1)
-	}
-	k := int(float64((1-confidence)*float64(n+1)) + 1e-9)
-	k = min(max(k, 1), (n+1)/2)
-	return s.Samples[k-1], s.Samples[n-k]
+	return delivery.Samples(s.Samples).Bounds(confidence)
 }
 
 // Difference is one figure of two models: a minus b.

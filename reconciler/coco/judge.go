@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"sort"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // Answer is what a comparison says of one figure.
@@ -136,7 +138,7 @@ func fewTruths(n, want int) string {
 // Resolves says whether there are enough samples for [Spread.Bounds] at a
 // confidence.
 func (s *Spread) Resolves(confidence float64) bool {
-	return float64((1-confidence)*float64(len(s.Samples)+1)) > 1-1e-9
+	return delivery.Samples(s.Samples).Resolves(confidence)
 }
 
 // ResamplesFor says how many resamples Holm's adjustment over a number of

@@ -14,7 +14,7 @@ type Gate struct {
 	Covers     []string    `json:"covers" check:"nonempty,name" doc:"The models that must pass this gate."`
 	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label" doc:"Who may settle an unsure check: users or teams of the forge."`
 	Evaluate   EvalSet     `json:"evaluate" doc:"The images and truths that the gate judges on."`
-	Looks      int         `json:"looks,omitempty" check:"optional,later" doc:"How many judged runs one baseline and eval set stand."`
+	Looks      int         `json:"looks,omitempty" check:"optional,later" doc:"How many models may be judged on one eval set against one baseline; beyond it the verdict is unsure, as the best of many looks better than it is. Left out, any number."`
 	Checks     []GateCheck `json:"checks" check:"nonempty" doc:"What must hold; all of them."`
 
 	sealed Digest // see Sealed
@@ -40,6 +40,7 @@ func (g Gate) Sealed() Gate {
 type EvalSet struct {
 	Dataset Dataset `json:"dataset" check:"required" doc:"The dataset, by a name that the server's configuration allows."`
 	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test" doc:"Which split of it."`
+	Content Digest  `json:"content,omitempty" check:"optional,later" doc:"What the split holds, images and truths, by digest; aob gate freeze writes it, and anything else under the name is refused."`
 	Group   string  `json:"group,omitempty" check:"optional,argument" doc:"The field of images, in the annotation file, whose equal values are not independent, as video: intervals then come from drawing whole groups."`
 }
 
@@ -53,17 +54,17 @@ func (e EvalSet) String() string {
 // A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
 // is given.
 type GateCheck struct {
-	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|size,later=recall|precision|falsePositivesPerImage|latency.*" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class, size of the largest variant. Latency, recall, precision and falsePositivesPerImage come later."`
+	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|size,later=recall|precision|falsePositivesPerImage|latency.*" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class; recall, precision and falsePositivesPerImage at the model's thresholds, per class where classes are given; size of the largest variant. Latency comes later."`
 	Classes    ClassSelect `json:"classes,omitzero" check:"optional" doc:"For AP: all, or a list of classes; each is held to the bound."`
-	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class" doc:"With classes: all, the classes that this check leaves out."`
+	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class" doc:"With classes: all, the classes that this check leaves out; with mAP, AP50 and AP75, those that a model may lack."`
 	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1" doc:"The lowest value that passes."`
-	Max        *Quantity   `json:"max,omitempty" check:"optional" doc:"The highest value that passes, with its unit: 120MB."`
+	Max        *Quantity   `json:"max,omitempty" check:"optional" doc:"The highest value that passes, with its unit: 120MB; of falsePositivesPerImage a number."`
 	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1" doc:"How much lower than the baseline the value may be."`
-	Against    string      `json:"against,omitempty" check:"optional,oneof=release,later=fp32" doc:"With maxDrop: the baseline. release is the target branch's."`
+	Against    string      `json:"against,omitempty" check:"optional,oneof=release,later=fp32" doc:"With maxDrop: the baseline. release is the target branch's, pallets@12 a version that stays the measure however many small losses follow it."`
 	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%" doc:"Of the one-sided bounds."`
 	Support    int         `json:"support" default:"1" check:"min=1,max=1000000" doc:"Truths that a class needs; below it the check is unsure."`
 	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore" doc:"What too little evidence means: fail, review (pending until an owner settles it), or ignore."`
-	At         string      `json:"at,omitempty" check:"optional,later" doc:"At which threshold recall and precision are taken."`
+	At         string      `json:"at,omitempty" check:"optional,later" doc:"With recall, precision and falsePositivesPerImage: threshold, the model's own of each class."`
 	Profiles   string      `json:"profiles,omitempty" check:"optional,later" doc:"Which hardware profiles are held to the bound."`
 }
 

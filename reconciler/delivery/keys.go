@@ -29,7 +29,11 @@ func DetectKey(model, signature, images Digest, numerics, provider string) Diges
 // ScoreKey is the key of an eval run: a corrected label or another evaluator
 // scores stored detections again and infers nothing.
 func ScoreKey(r EvalRun) Digest {
-	return DigestOf("score", []Digest{r.Detect, r.Truths, r.Protocol})
+	key := DigestOf("score", []Digest{r.Detect, r.Truths, r.Protocol})
+	if len(r.Was) == 0 && len(r.Thresholds) == 0 && len(r.Seen) == 0 {
+		return key
+	}
+	return DigestOf("score", map[string]any{"on": key, "was": r.Was, "thresholds": r.Thresholds, "seen": r.Seen})
 }
 
 // CompareKey is the key of a compare run.
@@ -37,6 +41,12 @@ func CompareKey(r CompareRun) Digest {
 	return DigestOf("compare", map[string]any{
 		"candidate": ScoreKey(r.Candidate), "baseline": ScoreKey(r.Baseline), "resamples": r.Resamples, "seed": r.Seed,
 	})
+}
+
+// ThresholdKey is the key of a thresholds run: what is asked, of which bundle, by
+// which detections and truths.
+func ThresholdKey(r ThresholdRun) Digest {
+	return DigestOf("thresholds", map[string]any{"bundle": r.Valid.Bundle, "valid": ScoreKey(r.Valid), "ask": r.Ask})
 }
 
 // VerdictKey is the key of a gate's answer: the gate and everything it read.

@@ -35,9 +35,9 @@ type Model struct {
 	Name       string            `json:"name" check:"name" doc:"The model's name, the same as the file's."`
 	Dataset    Dataset           `json:"dataset" check:"required" doc:"What it is trained on: a frozen version of COCO-format images, by a name that the server's configuration allows."`
 	Classes    Classes           `json:"classes" doc:"The classes to detect, in order; or a map of class to the dataset's labels that become it."`
-	Was        map[string]string `json:"was,omitempty" check:"optional,later" doc:"Renamed classes, new name to old name."`
+	Was        map[string]string `json:"was,omitempty" check:"optional,later" doc:"Renamed classes, new name to old name: the old name's truths and detections count as the new one's."`
 	Train      Train             `json:"train" doc:"How it is trained."`
-	Thresholds map[string]any    `json:"thresholds,omitempty" check:"optional,later" doc:"Score thresholds, resolved on the validation split."`
+	Thresholds Thresholds        `json:"thresholds,omitempty" check:"optional,later" doc:"The score from which a detection of a class counts, by class and default for the rest; resolved on the validation split. Changing one trains nothing."`
 	Variants   []string          `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8" doc:"The forms that are shipped."`
 	Track      *Track            `json:"track,omitempty" check:"optional,later" doc:"Where the run is mirrored, by a name in the server's configuration."`
 
@@ -98,7 +98,7 @@ type Train struct {
 	Optimizer     Optimizer      `json:"optimizer" doc:"How weights are moved."`
 	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32,later=amp|fp16|bf16" doc:"Arithmetic while training."`
 	EarlyStopping EarlyStopping  `json:"earlyStopping" doc:"When to stop before the last epoch, by mAP@[.50:.95] on the validation split."`
-	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991" doc:"Random seeds; each is trained. Several at once come later."`
+	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991" doc:"Random seeds. Of several each is trained, the best on the validation split is the model, and the spread is reported."`
 	Args          map[string]any `json:"args,omitempty" check:"optional" doc:"Anything else, checked against trainers/NAME/schema.json."`
 	Machine       Machine        `json:"machine" check:"later=*" doc:"Where it is trained. Not part of the model's identity."`
 	Import        *Dataset       `json:"import,omitempty" check:"optional,later" doc:"An existing ONNX file instead of training."`
@@ -141,11 +141,11 @@ type Track struct {
 // dataset, classes, training and what is shipped. Two files with the same spec
 // are the same model, however they are written.
 type Spec struct {
-	Dataset    string         `json:"dataset"`
-	Classes    Classes        `json:"classes"`
-	Train      SpecTrain      `json:"train"`
-	Thresholds map[string]any `json:"thresholds,omitempty"`
-	Variants   []string       `json:"variants"`
+	Dataset    string     `json:"dataset"`
+	Classes    Classes    `json:"classes"`
+	Train      SpecTrain  `json:"train"`
+	Thresholds Thresholds `json:"thresholds,omitempty"`
+	Variants   []string   `json:"variants"`
 }
 
 // SpecTrain is [Train] without the machine.
@@ -211,5 +211,104 @@ func (c *Classes) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("classes: want a list of names or of {name, labels}: %w", err)
 	}
 	*c = full
+	return nil
+}
+
+// DefaultThreshold is the key of [Thresholds] for the classes not named.
+const DefaultThreshold = "default"
+
+// Thresholds say by class how its score threshold is found; [DefaultThreshold]
+// is for the classes not named.
+type Thresholds map[string]Threshold
+
+// For returns what holds for a class.
+func (t Thresholds) For(class string) (Threshold, bool) {
+	if v, ok := t[class]; ok {
+		return v, true
+	}
+	v, ok := t[DefaultThreshold]
+	return v, ok
+}
+
+// A Threshold says how a class's score threshold is found on the validation
+// split. Exactly one field is set. In YAML it is bestF1, a score, {precision: p}
+// or {recall: r}.
+type Threshold struct {
+	BestF1    bool     // the score of the highest F1
+	Score     *float64 // this score
+	Precision *float64 // the lowest score with at least this precision
+	Recall    *float64 // the highest score with at least this recall
+}
+
+// bestF1 is how YAML and JSON write Threshold.BestF1.
+const bestF1 = "bestF1"
+
+// String is the form in YAML.
+func (t Threshold) String() string {
+	switch {
+	case t.BestF1:
+		return bestF1
+	case t.Score != nil:
+		return fmt.Sprintf("%g", *t.Score)
+	case t.Precision != nil:
+		return fmt.Sprintf("{precision: %g}", *t.Precision)
+	case t.Recall != nil:
+		return fmt.Sprintf("{recall: %g}", *t.Recall)
+	}
+	return "none"
+}
+
+// MarshalJSON writes the form that YAML has.
+func (t Threshold) MarshalJSON() ([]byte, error) {
+	switch {
+	case t.BestF1:
+		return json.Marshal(bestF1)
+	case t.Score != nil:
+		return json.Marshal(*t.Score)
+	case t.Precision != nil:
+		return json.Marshal(map[string]float64{"precision": *t.Precision})
+	case t.Recall != nil:
+		return json.Marshal(map[string]float64{"recall": *t.Recall})
+	}
+	return nil, fmt.Errorf("a threshold that says nothing")
+}
+
+// UnmarshalJSON reads the form that YAML has.
+func (t *Threshold) UnmarshalJSON(data []byte) error {
+	*t = Threshold{}
+	var word string
+	if json.Unmarshal(data, &word) == nil {
+		if t.BestF1 = word == bestF1; !t.BestF1 {
+			return fmt.Errorf("want bestF1, a score, {precision: 0.95} or {recall: 0.9}, got %q", word)
+		}
+		return nil
+	}
+	var share float64
+	if json.Unmarshal(data, &share) == nil {
+		t.Score = &share
+		return inUnit(share)
+	}
+	var of map[string]float64
+	if err := json.Unmarshal(data, &of); err != nil || len(of) != 1 {
+		return fmt.Errorf("want bestF1, a score, {precision: 0.95} or {recall: 0.9}")
+	}
+	for key, share := range of {
+		switch key {
+		case "precision":
+			t.Precision = &share
+		case "recall":
+			t.Recall = &share
+		default:
+			return fmt.Errorf("want precision or recall, got %q", key)
+		}
+		return inUnit(share)
+	}
+	return nil
+}
+
+func inUnit(v float64) error {
+	if v < 0 || v > 1 {
+		return fmt.Errorf("want 0 to 1, got %g", v)
+	}
 	return nil
 }

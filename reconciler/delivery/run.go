@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"encoding/json"
+	"math"
 	"time"
 )
 
@@ -14,6 +15,9 @@ const (
 	RunTrain   RunKind = "train"   // train, inspect the ONNX file, pack the bundle
 	RunEval    RunKind = "eval"    // run a bundle over an eval set and score it
 	RunCompare RunKind = "compare" // paired bootstrap of two scored bundles
+	// RunThresholds finds a bundle's score thresholds on the validation split and
+	// packs the same model with them. It trains nothing.
+	RunThresholds RunKind = "thresholds"
 )
 
 // A RunSpec is one piece of slow work, complete: a runner needs nothing else
@@ -28,6 +32,8 @@ type RunSpec struct {
 	Train   *TrainRun   `json:"train,omitempty"`
 	Eval    *EvalRun    `json:"eval,omitempty"`
 	Compare *CompareRun `json:"compare,omitempty"`
+
+	Thresholds *ThresholdRun `json:"thresholds,omitempty"`
 }
 
 // DataRun asks for a dataset's digest, its checks against the eval sets it will
@@ -47,6 +53,8 @@ type DataResult struct {
 	Truths   map[string]int   `json:"truths"`   // by class, of the train split
 	LeftOut  int              `json:"leftOut"`  // training images that stand in an eval set
 	EvalSets []EvalSetContent `json:"evalSets"` // in the order asked, then the dataset's own test split if it has one
+	Valid    EvalSetContent   `json:"valid"`    // the dataset's validation split, on which seeds, thresholds and experiments are judged
+	Seen     Digest           `json:"seen"`     // of the list of images that the trainer gets; see SeenImages
 	Findings []Finding        `json:"findings"`
 }
 
@@ -88,6 +96,15 @@ type Finding struct {
 	Count int    `json:"count"` // how many of this code; Where and Text show the first
 }
 
+// SeenImages lists the images that a trainer got, by what makes two files the
+// same image: sha256:HEX of their bytes, or source:NAME of Roboflow's. It is kept
+// under its digest for as long as the model is, since a later eval set may hold
+// what an earlier training saw.
+type SeenImages struct {
+	Train []string `json:"train"` // sorted, each once
+	Valid []string `json:"valid"`
+}
+
 // TrainRun asks for one training.
 type TrainRun struct {
 	Spec     Spec     `json:"spec"`
@@ -120,6 +137,15 @@ type EvalRun struct {
 	Truths    Digest  `json:"truths"`   // with Classes applied
 	Protocol  Digest  `json:"protocol"` // of the evaluator's protocol
 	Detect    Digest  `json:"detect"`   // the detect key: stored detections are reused
+
+	// Was tells by which other name the bundle may know a class: new name to old.
+	Was map[string]string `json:"was,omitempty"`
+	// Thresholds are the bundle's own, by class; recall, precision and
+	// falsePositivesPerImage are measured where it has some.
+	Thresholds map[string]float64 `json:"thresholds,omitempty"`
+	// Seen are digests of [SeenImages]: of what the bundle, and all that it was
+	// fine-tuned from, was trained on. Those images are left out.
+	Seen []Digest `json:"seen,omitempty"`
 }
 
 // A ScoreSet is what one bundle scored on one eval set. All metrics lie in
@@ -127,16 +153,38 @@ type EvalRun struct {
 type ScoreSet struct {
 	Detections Digest             `json:"detections"` // of the stored detections
 	Protocol   Digest             `json:"protocol"`
-	Images     int                `json:"images"`
-	Groups     int                `json:"groups,omitempty"` // of images, where the eval set names a group: what the bootstrap draws
-	Values     map[string]float64 `json:"values"`           // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS
-	Truths     map[string]int     `json:"truths"`           // by class
-	Classes    []string           `json:"classes"`          // that both the model and the eval set have, in the model's order
-	Resamples  map[string]Samples `json:"resamples"`        // by metric: bootstrap over images, sorted; for intervals
+	Images     int                `json:"images"`            // that count
+	LeftOut    int                `json:"leftOut,omitempty"` // that do not, as the bundle was trained on them
+	Groups     int                `json:"groups,omitempty"`  // of images, where the eval set names a group: what the bootstrap draws
+	Values     map[string]float64 `json:"values"`            // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS; with thresholds recall, precision, falsePositivesPerImage, and each /CLASS
+	Truths     map[string]int     `json:"truths"`            // by class
+	Classes    []string           `json:"classes"`           // that both the model and the eval set have, in the model's order
+	Resamples  map[string]Samples `json:"resamples"`         // by metric: what its bounds are read from
 }
 
-// Samples are bootstrap values in ascending order.
+// Samples say how far a figure may be off: in ascending order, so that the k-th
+// of n is a lower bound at a confidence of 1 - k/(n+1).
 type Samples []float64
+
+// Bounds gives the one-sided bounds, each at a confidence of its own choosing,
+// as for an adjustment over many classes. Samples are finite in number: beyond
+// a confidence of n/(n+1), for n of them, the bounds are the outermost ones and
+// claim too much; see [Samples.Resolves]. Without samples they are infinite.
+func (s Samples) Bounds(confidence float64) (lower, upper float64) {
+	n := len(s)
+	if n == 0 {
+		return math.Inf(-1), math.Inf(1)
+	}
+	k := int(float64((1-confidence)*float64(n+1)) + 1e-9)
+	k = min(max(k, 1), (n+1)/2)
+	return s[k-1], s[n-k]
+}
+
+// Resolves says whether there are enough samples for [Samples.Bounds] at a
+// confidence.
+func (s Samples) Resolves(confidence float64) bool {
+	return float64((1-confidence)*float64(len(s)+1)) > 1-1e-9
+}
 
 // CompareRun asks for the paired bootstrap of two scores on one eval set.
 type CompareRun struct {
@@ -148,10 +196,47 @@ type CompareRun struct {
 
 // A CompareResult holds candidate minus baseline, by metric.
 type CompareResult struct {
-	Images  int                   `json:"images"`
-	Groups  int                   `json:"groups,omitempty"` // as ScoreSet.Groups
-	Classes []string              `json:"classes"`          // that both models and the eval set have
-	Metrics map[string]Difference `json:"metrics"`          // mAP and AP50 over Classes, AP/CLASS
+	Images  int                   `json:"images"`            // that count
+	LeftOut int                   `json:"leftOut,omitempty"` // that do not, as one of the two was trained on them
+	Groups  int                   `json:"groups,omitempty"`  // as ScoreSet.Groups
+	Classes []string              `json:"classes"`           // that both models and the eval set have
+	Truths  map[string]int        `json:"truths,omitempty"`  // by class, in the images that count
+	Metrics map[string]Difference `json:"metrics"`           // mAP and AP50 over Classes, AP/CLASS, and what [ScoreSet] has at thresholds where both have some
+	// Shifts say by class, and under "" for all, why AP50 moved: by TIDE's error
+	// types, what the candidate loses to each more than the baseline does, worst first.
+	Shifts map[string][]ErrorShift `json:"shifts,omitempty"`
+	// Pictures lists what was drawn of the worst regressions, in order; empty for none.
+	Pictures []string `json:"pictures,omitempty"`
+}
+
+// An ErrorShift is how one of TIDE's error types weighs on two models.
+type ErrorShift struct {
+	Type  string  `json:"type"`  // Cls, Loc, Both, Dupe, Bkg, Miss
+	AP50  float64 `json:"AP50"`  // what it costs the candidate minus what it costs the baseline; above 0 is worse
+	Count int     `json:"count"` // how many more of them the candidate has
+}
+
+// A ThresholdRun asks for a bundle's score thresholds.
+type ThresholdRun struct {
+	Valid EvalRun    `json:"valid"` // the trained bundle on its dataset's validation split
+	Ask   Thresholds `json:"ask"`
+}
+
+// A ThresholdResult is what a thresholds run found and packed.
+type ThresholdResult struct {
+	Bundle Digest                    `json:"bundle"` // the same model with the thresholds
+	Size   int64                     `json:"size"`   // of the largest variant, bytes
+	Points map[string]OperatingPoint `json:"points"` // by class
+}
+
+// An OperatingPoint is a class's score threshold and what it gives on the
+// validation split.
+type OperatingPoint struct {
+	Score     float64 `json:"score"` // a detection counts from this score on
+	Precision float64 `json:"precision"`
+	Recall    float64 `json:"recall"`
+	Truths    int     `json:"truths"`
+	Note      string  `json:"note,omitempty"` // what could not be had, as a precision that no score reaches
 }
 
 // A Difference is candidate minus baseline on the same images.
@@ -219,18 +304,4 @@ type RunStatus struct {
 	Message     string    `json:"message,omitempty"`
 	MAP         *float64  `json:"map,omitempty"` // best on validation so far
 	SecondsLeft *float64  `json:"secondsLeft,omitempty"`
-}
-
-// Quantile returns the q-quantile, linearly interpolated between neighbours
-// (type 7 of Hyndman and Fan, as numpy's default). It is 0 for no samples.
-func (s Samples) Quantile(q float64) float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	at := max(0, min(q, 1)) * float64(len(s)-1)
-	i := int(at)
-	if i+1 >= len(s) {
-		return s[len(s)-1]
-	}
-	return s[i] + float64((at-float64(i))*(s[i+1]-s[i]))
 }

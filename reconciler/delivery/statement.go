@@ -32,6 +32,7 @@ const (
 	ReleaseType    = "https://aob.dev/release/v1"
 	AcceptanceType = "https://aob.dev/acceptance/v1"
 	AbortType      = "https://aob.dev/abort/v1"
+	ThresholdsType = "https://aob.dev/thresholds/v1"
 )
 
 // Training says how a bundle came to be.
@@ -41,6 +42,22 @@ type Training struct {
 	Input  TrainRun    `json:"input"`
 	Data   DataResult  `json:"data"`
 	Result TrainResult `json:"result"`
+	Seeds  []SeedScore `json:"seeds,omitempty"` // of a spec with several: all of them, the best on validation being Result
+}
+
+// A SeedScore is what one seed of a spec gave on the validation split.
+type SeedScore struct {
+	Seed   int64   `json:"seed"`
+	Bundle Digest  `json:"bundle"`
+	Score  Digest  `json:"score"` // the score key
+	MAP    float64 `json:"mAP"`
+}
+
+// Resolved says which thresholds a bundle has, and where they come from.
+type Resolved struct {
+	Key    Digest          `json:"key"` // of the thresholds run
+	Input  ThresholdRun    `json:"input"`
+	Result ThresholdResult `json:"result"`
 }
 
 // Scores says what a bundle measured on one eval set.

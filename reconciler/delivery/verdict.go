@@ -24,13 +24,30 @@ type Verdict struct {
 	Classes  []string       `json:"classes"` // that comparisons ran over
 	Inputs   []Digest       `json:"inputs"`  // the score and compare keys that were read
 	Key      Digest         `json:"key"`
+
+	Bundle   Digest `json:"bundle,omitempty"`
+	Baseline Digest `json:"baseline,omitempty"` // the release's bundle; empty for a first model
+	EvalSet  Digest `json:"evalSet,omitempty"`
+	Images   int    `json:"images,omitempty"`  // that the figures are over
+	LeftOut  int    `json:"leftOut,omitempty"` // of the eval set, as a model was trained on them
+	// Look is which model this was that the eval set judged against the baseline,
+	// from 1, and Looks how many the gate allows; 0 is not counted, or any number.
+	// Look is no part of the key: the same content keeps the number it had first.
+	Look  int `json:"look,omitempty"`
+	Looks int `json:"looks,omitempty"`
+	// What became of the release's classes: Added has no baseline, Removed is not
+	// judged any more, Renamed goes on under the new name (new to old).
+	Added   []string          `json:"added,omitempty"`
+	Removed []string          `json:"removed,omitempty"`
+	Renamed map[string]string `json:"renamed,omitempty"`
 }
 
 // A CheckVerdict is the answer to one check, or to one class of it.
 type CheckVerdict struct {
-	Check    string   `json:"check"`           // as "mAP >= 0.48" or "mAP drop <= 0.01"
-	Metric   string   `json:"metric"`          // mAP, AP50, AP75, AP, size
-	Class    string   `json:"class,omitempty"` // for AP
+	Check    string   `json:"check"`             // as "mAP >= 0.48" or "mAP drop <= 0.01"
+	Metric   string   `json:"metric"`            // mAP, AP50, AP75, AP, recall, precision, falsePositivesPerImage, size, looks
+	Class    string   `json:"class,omitempty"`   // for AP, and for recall and the like where the check names classes
+	Against  string   `json:"against,omitempty"` // of a drop: release, or NAME@VERSION
 	Outcome  Outcome  `json:"outcome"`
 	Reason   string   `json:"reason"` // a sentence with the numbers
 	Value    *float64 `json:"value,omitempty"`
@@ -39,6 +56,10 @@ type CheckVerdict struct {
 	Low      *float64 `json:"low,omitempty"` // one-sided bounds at the check's confidence
 	High     *float64 `json:"high,omitempty"`
 	Limit    *float64 `json:"limit,omitempty"`
+
+	Confidence float64 `json:"confidence,omitempty"` // of the bound that decided, after adjustment
+	Settle     int     `json:"settle,omitempty"`     // of an unsure one: about how many images would settle it; 0 for unknown
+	Loss       string  `json:"loss,omitempty"`       // of what dropped: why, in TIDE's words
 }
 
 // Overall sums outcomes up: a fail outweighs an unsure, which outweighs a pass;

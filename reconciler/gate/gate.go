@@ -39,11 +39,28 @@ type Input struct {
 	Model      string
 	Classes    []string // the model's, in order
 	Size       int64    // of the largest variant, bytes
+	Bundle     delivery.Digest
+	EvalSet    delivery.Digest // of its content
 	Candidate  Measured
 	Baseline   *Measured               // the target branch's release on the same eval set; nil for a first model
 	Compare    *delivery.CompareResult // nil where Baseline is nil
 	CompareKey delivery.Digest
 	SameBundle bool // the candidate is the release: nothing can have dropped
+
+	BaselineBundle  delivery.Digest
+	BaselineClasses []string          // the release's, by its own names
+	Was             map[string]string // renamed classes, new name to old
+	Look            int               // which model the eval set judges against this baseline, from 1; 0 is not counted
+	Anchors         map[string]Anchor // by what a check is against, as pallets@12
+}
+
+// An Anchor is a fixed version that checks compare with, on the same eval set.
+type Anchor struct {
+	Missing    string // why there is none to compare with, as "pallets@12 is no version that main accepted"
+	SameBundle bool
+	Measured   Measured
+	Compare    *delivery.CompareResult
+	CompareKey delivery.Digest
 }
 
 // Judge lets a gate answer under a name.
@@ -188,7 +205,8 @@ func floorAt(c delivery.GateCheck, metric, class string, in Input, confidence fl
 		return v
 	}
 	if samples := s.Resamples[metric]; len(samples) > 0 {
-		v.Low, v.High = ptr(samples.Quantile(1-confidence)), ptr(samples.Quantile(confidence))
+		low, high := samples.Bounds(confidence)
+		v.Low, v.High = &low, &high
 	}
 	switch {
 	case value >= *c.Min:
@@ -258,7 +276,8 @@ func difference(c delivery.GateCheck, metric, class string, in Input) (delivery.
 // dropAt decides a difference with a lower bound at one confidence and an upper
 // bound at another.
 func dropAt(c delivery.GateCheck, v delivery.CheckVerdict, d delivery.Difference, in Input, lowAt, highAt float64) delivery.CheckVerdict {
-	low, high := d.Resamples.Quantile(1-lowAt), d.Resamples.Quantile(highAt)
+	low, _ := d.Resamples.Bounds(lowAt)
+	_, high := d.Resamples.Bounds(highAt)
 	v.Low, v.High = &low, &high
 	name := fmt.Sprintf("%s %.4f, release %.4f", label(c.Metric, v.Class), d.Candidate, d.Baseline)
 	limit := -*c.MaxDrop
@@ -354,7 +373,8 @@ func perClass(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 	// far, and that it has not.
 	holm(c, comparable, func(i int) float64 { return 1 - below(diffs[i].Resamples, limit) }, func(i int, confidence float64) bool {
 		low[i] = confidence
-		return diffs[i].Resamples.Quantile(1-confidence) >= limit
+		lower, _ := diffs[i].Resamples.Bounds(confidence)
+		return lower >= limit
 	})
 	holm(c, comparable, func(i int) float64 { return below(diffs[i].Resamples, limit) }, func(i int, confidence float64) bool {
 		verdicts[i] = dropAt(c, verdicts[i], diffs[i], in, low[i], confidence)

@@ -164,7 +164,8 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		if v, ok := j.score.Scores.Values[name]; ok {
 			f := delivery.Figure{Value: round(v)}
 			if s := j.score.Scores.Resamples[name]; len(s) > 1 {
-				low, high := round(s.Quantile(0.025)), round(s.Quantile(0.975))
+				low, high := s.Bounds(0.975)
+				low, high = round(low), round(high)
 				f.Low, f.High = &low, &high
 			}
 			out.Metrics[name] = f
