@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -74,7 +77,7 @@ func (a *Archive) tell(list []evidence.Skipped) {
 // indexed arranges a snapshot as plans read it.
 func indexed(s *evidence.Snapshot) plan.Evidence {
 	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
-		Verdicts: map[delivery.Digest]bool{}, Accepted: s.AcceptancesOf}
+		Resolved: s.Resolved, Verdicts: s.Verdicts, Accepted: s.AcceptancesOf}
 	for spec, list := range s.TrainingsOf {
 		// The first is what the spec was resolved to; a later one is another
 		// server's, and both are the same model.
@@ -82,9 +85,6 @@ func indexed(s *evidence.Snapshot) plan.Evidence {
 	}
 	for key, t := range s.Trainings {
 		e.ByRun[key] = plan.Trained{Bundle: t.Result.Bundle, Training: t}
-	}
-	for key := range s.Verdicts {
-		e.Verdicts[key] = true
 	}
 	for _, list := range s.ReleasesOf {
 		e.Releases = append(e.Releases, list...)
@@ -116,7 +116,7 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 				}
 				continue
 			}
-			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size}
+			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size, Classes: info.Labels}
 			a.described[d] = b
 		}
 		there[d] = b
@@ -125,36 +125,64 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 }
 
 // scored lists the bundles whose scores the open questions are about: what the
-// proposals' specs were resolved to, and the releases of their models and of
-// the models whose release on main has still to be accepted.
+// specs of proposals and trials were resolved to, seed by seed and with their
+// thresholds, and the releases of their models, of what their gates compare with,
+// and of the models whose release on main has still to be accepted.
 func scored(w plan.World, s *evidence.Snapshot) []delivery.Digest {
-	var list []delivery.Digest
-	seen := map[delivery.Digest]bool{}
-	add := func(d delivery.Digest) {
-		if d != "" && !seen[d] {
-			seen[d] = true
-			list = append(list, d)
+	wanted := map[delivery.Digest]bool{}
+	model := func(m delivery.Model) {
+		spec := m.Spec()
+		add := func() {
+			for _, t := range s.TrainingsOf[spec.Digest()] {
+				wanted[t.Result.Bundle] = true
+			}
+		}
+		add()
+		spec.Thresholds = nil
+		for _, seed := range m.Train.Seeds {
+			spec.Train.Seeds = []int64{seed}
+			add()
 		}
 	}
 	models := map[string]bool{}
+	gates := func(in delivery.Intent, model string) {
+		models[model] = true
+		for _, g := range in.Covering(model) {
+			for _, c := range in.Gates[g].Checks {
+				if name, _, anchored := strings.Cut(c.Against, "@"); anchored {
+					models[name] = true
+				}
+			}
+		}
+	}
 	for _, p := range w.Proposals {
 		for name, m := range p.Intent.Models {
 			if base, ok := p.Base.Models[name]; ok && base.SpecDigest() == m.SpecDigest() && p.Base.Releases[name].Bundle == p.Intent.Releases[name].Bundle {
 				continue
 			}
-			models[name] = true
-			for _, t := range s.TrainingsOf[m.SpecDigest()] {
-				add(t.Result.Bundle)
+			gates(w.Main.Intent, name)
+			gates(p.Intent, name)
+			model(m)
+			wanted[p.Intent.Releases[name].Bundle] = true
+		}
+		for name := range p.Base.Models {
+			if _, kept := p.Intent.Models[name]; !kept { // it may go on under another name
+				gates(w.Main.Intent, name)
 			}
-			add(p.Intent.Releases[name].Bundle)
 		}
 		for name, g := range p.Intent.Gates {
 			if base, ok := p.Base.Gates[name]; ok && base.Digest() == g.Digest() {
 				continue
 			}
 			for _, model := range g.Covers {
-				models[model] = true
+				gates(p.Intent, model)
 			}
+		}
+	}
+	for _, t := range w.Trials {
+		models[t.Model] = true
+		for _, v := range t.Variants {
+			model(v.Model)
 		}
 	}
 	for name, r := range w.Main.Intent.Releases {
@@ -163,14 +191,20 @@ func scored(w plan.World, s *evidence.Snapshot) []delivery.Digest {
 			accepted = accepted || (a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version)
 		}
 		if !accepted {
-			models[name] = true
-			add(r.Bundle)
+			gates(w.Main.Intent, name)
+			wanted[r.Bundle] = true
 		}
 	}
 	for name := range models {
 		for _, a := range s.AcceptancesOf[name] {
-			add(a.Bundle)
+			wanted[a.Bundle] = true
 		}
 	}
-	return list
+	for _, r := range s.Resolved {
+		if wanted[r.Input.Valid.Bundle] {
+			wanted[r.Result.Bundle] = true
+		}
+	}
+	delete(wanted, "")
+	return slices.Sorted(maps.Keys(wanted))
 }

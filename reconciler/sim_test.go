@@ -25,20 +25,21 @@ import (
 
 // A sim is one world.
 type sim struct {
-	fail    func(format string, args ...any) // does not return
-	helper  func()
-	now     time.Time
-	repo    *simRepo
-	forge   *simForge
-	runs    *simRuns
-	signed  *simEvidence
-	fleet   *simFleet
-	ledger  *simLedger
-	loop    *Reconciler
-	server  plan.Server
-	poll    time.Duration           // between two looks at the forge
-	trained map[delivery.Digest]int // by run key: how often it was trained to completion
-	quality map[int]float64         // by epochs: the mAP that a model of so many epochs reaches
+	fail     func(format string, args ...any) // does not return
+	helper   func()
+	now      time.Time
+	repo     *simRepo
+	forge    *simForge
+	runs     *simRuns
+	signed   *simEvidence
+	fleet    *simFleet
+	ledger   *simLedger
+	loop     *Reconciler
+	server   plan.Server
+	poll     time.Duration            // between two looks at the forge
+	trained  map[delivery.Digest]int  // by run key: how often it was trained to completion
+	inferred map[delivery.Digest]bool // by detect key: whose detections are stored
+	quality  map[int]float64          // by epochs: the mAP that a model of so many epochs reaches
 
 	asOf    int       // statements that there were when the turn began
 	effects int       // what the loop did to the world so far
@@ -54,7 +55,7 @@ func newSim(t testing.TB) *sim {
 }
 
 func newSimFailing(fail func(format string, args ...any)) *sim {
-	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), trained: map[delivery.Digest]int{},
+	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), trained: map[delivery.Digest]int{}, inferred: map[delivery.Digest]bool{},
 		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
 		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}

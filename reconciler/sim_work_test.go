@@ -126,8 +126,10 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset), Training: delivery.DigestOf("training", []any{spec.Data.Dataset, spec.Data.Classes}),
 			Images: map[string]int{"train": 100, "valid": 30, "test": 50}, Truths: map[string]int{}}
 		for _, e := range spec.Data.EvalSets {
-			d.EvalSets = append(d.EvalSets, delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", []any{e, spec.Data.Classes}), Count: 50})
+			d.EvalSets = append(d.EvalSets, simContent(e, spec.Data.Classes))
 		}
+		d.Valid = simContent(delivery.EvalSet{Dataset: spec.Data.Dataset, Split: "valid"}, spec.Data.Classes)
+		d.Seen = delivery.DigestOf("seen", spec.Data.Dataset)
 		return d
 	case delivery.RunTrain:
 		if r.sim.trained[key]++; r.sim.trained[key] > 1 {
@@ -136,7 +138,20 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		bundle := delivery.DigestOf("bundle", key)
 		r.sim.signed.pack(bundle, *spec.Train)
 		return delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000, Attempts: 1}
+	case delivery.RunThresholds:
+		bundle := delivery.DigestOf("resolved", []any{spec.Thresholds.Valid.Bundle, spec.Thresholds.Ask})
+		thresholds, points := map[string]float64{}, map[string]delivery.OperatingPoint{}
+		for _, c := range spec.Thresholds.Valid.Classes.Names() {
+			thresholds[c], points[c] = 0.5, delivery.OperatingPoint{Score: 0.5, Precision: 0.9, Recall: 0.8, Truths: 30}
+		}
+		r.sim.signed.pack(bundle, r.sim.signed.bundles[spec.Thresholds.Valid.Bundle])
+		info := r.sim.signed.index.Bundles[bundle]
+		from := r.sim.signed.index.Bundles[spec.Thresholds.Valid.Bundle]
+		info.Model, info.Signature, info.Thresholds = from.Model, from.Signature, thresholds
+		r.sim.signed.index.Bundles[bundle] = info
+		return delivery.ThresholdResult{Bundle: bundle, Size: 1_000_000, Points: points}
 	case delivery.RunEval:
+		r.sim.infer(spec.Eval.Detect)
 		q := r.sim.qualityOf(spec.Eval.Bundle)
 		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect), Protocol: spec.Eval.Protocol, Images: 50,
 			Values: map[string]float64{"mAP": q, "AP50": q}, Truths: map[string]int{}, Classes: spec.Eval.Classes.Names(), Resamples: map[string]delivery.Samples{"mAP": spread(q), "AP50": spread(q)}}
@@ -152,6 +167,13 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 	}
 	return c
 }
+
+func simContent(e delivery.EvalSet, classes delivery.Classes) delivery.EvalSetContent {
+	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", []any{e, classes}), Count: 50}
+}
+
+// infer counts what is not stored: each detect key is inferred once.
+func (s *sim) infer(detect delivery.Digest) { s.inferred[detect] = true }
 
 func prefixedAll(prefix string, names []string) []string {
 	out := make([]string, len(names))
@@ -190,7 +212,7 @@ type simStatement struct {
 func newSimEvidence(s *sim) *simEvidence {
 	return &simEvidence{sim: s, bundles: map[delivery.Digest]delivery.TrainRun{}, known: map[delivery.Digest]bool{},
 		index: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
-			Verdicts: map[delivery.Digest]bool{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}}}
+			Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}}}
 }
 
 func (e *simEvidence) pack(bundle delivery.Digest, from delivery.TrainRun) {
@@ -225,8 +247,10 @@ func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind strin
 		e.index.ByRun[p.Run] = plan.Trained{Bundle: bundle, Training: p}
 	case delivery.Scores:
 		e.index.Scores[p.Key] = p
+	case delivery.Resolved:
+		e.index.Resolved[p.Key] = p
 	case delivery.Verdict:
-		e.index.Verdicts[p.Key] = true
+		e.index.Verdicts[p.Key] = p
 	case delivery.ReleaseStatement:
 		e.index.Releases = append(e.index.Releases, p)
 	case delivery.Acceptance:

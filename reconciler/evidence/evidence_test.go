@@ -73,6 +73,11 @@ func scoresOf(bundle delivery.Digest, k string) delivery.Scores {
 		Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": 0.44}, Resamples: map[string]delivery.Samples{"mAP": {0.4, 0.44, 0.5}}}}
 }
 
+func resolvedOf(bundle delivery.Digest, k string) delivery.Resolved {
+	return delivery.Resolved{Key: digest(k), Input: delivery.ThresholdRun{Valid: delivery.EvalRun{Bundle: digest("trained")}, Ask: delivery.Thresholds{"default": {BestF1: true}}},
+		Result: delivery.ThresholdResult{Bundle: bundle, Size: 6, Points: map[string]delivery.OperatingPoint{"pallet": {Score: 0.4, Precision: 0.9, Recall: 0.8, Truths: 12}}}}
+}
+
 func verdictOf(k string) delivery.Verdict {
 	return delivery.Verdict{Gate: "production", Model: "pallets", Outcome: delivery.Pass, Key: digest(k)}
 }
@@ -96,6 +101,7 @@ func sayAll(t testing.TB, s *evidence.Store, bundle delivery.Digest) {
 	if err := errors.Join(
 		s.SignTraining(ctx, training(bundle, "run")),
 		s.SignScores(ctx, scoresOf(bundle, "score")),
+		s.Sign(ctx, bundle, delivery.ThresholdsType, resolvedOf(bundle, "thresholds")),
 		s.SignVerdict(ctx, bundle, verdictOf("verdict")),
 		s.SignRelease(ctx, releaseOf(bundle, 1)),
 		s.SignAcceptance(ctx, acceptanceOf(bundle, 1)),
@@ -132,6 +138,7 @@ func TestWhatIsSignedIsThereAgain(t *testing.T) {
 		Trainings: map[delivery.Digest]delivery.Training{digest("run"): training(b[0], "run"), digest("another run"): training(b[1], "another run")},
 		TrainingsOf: map[delivery.Digest][]delivery.Training{
 			digest("spec"): {training(b[0], "run"), training(b[1], "run"), training(b[1], "another run")}},
+		Resolved:      map[delivery.Digest]delivery.Resolved{digest("thresholds"): resolvedOf(b[0], "thresholds")},
 		Verdicts:      map[delivery.Digest]delivery.Verdict{digest("verdict"): verdictOf("verdict")},
 		ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{b[0]: {releaseOf(b[0], 1)}},
 		AcceptancesOf: map[string][]delivery.Acceptance{"pallets": {acceptanceOf(b[0], 1), acceptanceOf(b[0], 2), acceptanceOf(b[1], 3)}},
@@ -381,7 +388,7 @@ func TestOnlyWhatIsNewIsRead(t *testing.T) {
 		counted.reads = 0
 	}
 	first := load(t, reader)
-	reads("the first time", 5)
+	reads("the first time", 6)
 	if second := load(t, reader); second != first {
 		t.Error("another snapshot, though nothing changed")
 	}

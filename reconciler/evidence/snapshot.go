@@ -18,6 +18,8 @@ type Snapshot struct {
 	Trainings map[delivery.Digest]delivery.Training
 	// TrainingsOf holds all trainings resolved for a spec, by spec digest.
 	TrainingsOf map[delivery.Digest][]delivery.Training
+	// Resolved holds what thresholds runs found, by their key.
+	Resolved map[delivery.Digest]delivery.Resolved
 	// Verdicts by verdict key.
 	Verdicts map[delivery.Digest]delivery.Verdict
 	// ReleasesOf holds release statements by bundle.
@@ -128,6 +130,7 @@ func newSnapshot() *Snapshot {
 	return &Snapshot{
 		Trainings:     map[delivery.Digest]delivery.Training{},
 		TrainingsOf:   map[delivery.Digest][]delivery.Training{},
+		Resolved:      map[delivery.Digest]delivery.Resolved{},
 		Verdicts:      map[delivery.Digest]delivery.Verdict{},
 		ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{},
 		AcceptancesOf: map[string][]delivery.Acceptance{},
@@ -142,6 +145,10 @@ func (s *Snapshot) add(value any) {
 			s.Trainings[v.Run] = v
 		}
 		s.TrainingsOf[v.Spec] = append(s.TrainingsOf[v.Spec], v)
+	case delivery.Resolved:
+		if _, there := s.Resolved[v.Key]; !there {
+			s.Resolved[v.Key] = v
+		}
 	case delivery.Verdict:
 		if _, there := s.Verdicts[v.Key]; !there {
 			s.Verdicts[v.Key] = v

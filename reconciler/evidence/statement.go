@@ -27,9 +27,13 @@ var (
 		decode(func(s delivery.Scores) (delivery.Digest, error) {
 			return s.Input.Bundle, required("key", s.Key, "input.bundle", s.Input.Bundle)
 		})}
+	resolved = kind{delivery.ThresholdsType, "application/vnd.aob.thresholds.v1+json",
+		decode(func(r delivery.Resolved) (delivery.Digest, error) {
+			return r.Result.Bundle, required("key", r.Key, "input.valid.bundle", r.Input.Valid.Bundle, "result.bundle", r.Result.Bundle)
+		})}
 	verdict = kind{delivery.VerdictType, "application/vnd.aob.verdict.v1+json",
 		decode(func(v delivery.Verdict) (delivery.Digest, error) {
-			return "", required("key", v.Key, "gate", v.Gate, "outcome", v.Outcome)
+			return v.Bundle, required("key", v.Key, "gate", v.Gate, "outcome", v.Outcome)
 		})}
 	release = kind{delivery.ReleaseType, "application/vnd.aob.release.v1+json",
 		decode(func(r delivery.ReleaseStatement) (delivery.Digest, error) {
@@ -45,7 +49,7 @@ var (
 		})}
 
 	// snapshotKinds are those that Load reads; scores are read on demand.
-	snapshotKinds = []kind{training, verdict, release, acceptance, abort}
+	snapshotKinds = []kind{training, resolved, verdict, release, acceptance, abort}
 	allKinds      = append([]kind{scores}, snapshotKinds...)
 )
 

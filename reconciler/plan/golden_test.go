@@ -96,7 +96,7 @@ func world(t *testing.T, a *txtar.Archive) plan.World {
 		At: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), ProposalsKnown: true, Main: plan.Main{Branch: "main", Commit: "main", History: map[string][]plan.Past{}},
 		Runs: map[delivery.Digest]delivery.RunState{}, Devices: map[string][]delivery.Device{}, Clocks: map[string]rollout.State{}, Published: map[string]delivery.Desired{},
 		Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
-			Verdicts: map[delivery.Digest]bool{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}},
+			Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}},
 		Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "1", Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}}
 	var lines string
@@ -417,7 +417,7 @@ func (s *scene) statement(file string) {
 			in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: old.Key, Scores: old.Scores}, &result, delivery.CompareKey(ask)
 		}
 		v := gate.Judge(name, g, in)
-		s.Evidence.Verdicts[v.Key] = true
+		s.Evidence.Verdicts[v.Key] = v
 		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: name, Spec: g.Digest(), Verdict: v})
 	}
 	s.Evidence.Releases = append(s.Evidence.Releases, statement)

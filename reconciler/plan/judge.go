@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -20,6 +21,8 @@ type judgement struct {
 	score   delivery.Scores
 	base    *delivery.Scores
 	compare *delivery.CompareResult
+	key     delivery.Digest // of the comparison
+	anchors map[string]gate.Anchor
 	verdict delivery.Verdict
 	accept  *delivery.Accept // of an unsure verdict
 }
@@ -65,12 +68,14 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 				continue
 			}
 			jt.base = &base
-			compare, stage := m.compare(score.Input, base.Input, run)
-			wait(stage)
-			if stage.State != delivery.CheckSuccess {
+			if jt.compare, jt.key, stage = m.compare(score, base, j.gate, run); stage.State != delivery.CheckSuccess {
+				wait(stage)
 				continue
 			}
-			jt.compare = compare
+		}
+		if jt.anchors, stage = m.anchors(jt, func(bundle delivery.Digest) (delivery.Scores, Stage) { return m.score(mdl, bundle, content, run) }, run); stage.State != delivery.CheckSuccess {
+			wait(stage)
+			continue
 		}
 		jt.verdict = m.verdict(r, jt, mdl)
 		list = append(list, jt)
@@ -80,6 +85,15 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		if stage.State == delivery.CheckSuccess {
 			r.Own = &score
 		} else {
+			wait(stage)
+		}
+	}
+	if data.Valid.Count > 0 { // so that its detections are there when thresholds change
+		score, stage := m.score(mdl, r.Bundle, data.Valid, run)
+		if stage.State == delivery.CheckSuccess {
+			r.Valid = &score
+		} else {
+			stage.Text = prefixed("validation: ", stage.Text)
 			wait(stage)
 		}
 	}
@@ -97,7 +111,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		}
 		v := list[i].verdict
 		r.Measured, r.Verdicts = append(r.Measured, measured(list[i], r.Baseline)), append(r.Verdicts, v)
-		if !m.w.Evidence.Verdicts[v.Key] {
+		if _, signed := m.w.Evidence.Verdicts[v.Key]; !signed {
 			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, What: "verdict of gate " + label})
 		}
 		state, text := verdictState(v.Outcome), v.Reason
@@ -161,15 +175,39 @@ func contentOf(data delivery.DataResult, e delivery.EvalSet) (delivery.EvalSetCo
 	return delivery.EvalSetContent{}, false
 }
 
-// score finds what a bundle scored on an eval set, or plans the run for it.
-func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, content delivery.EvalSetContent, run runner) (delivery.Scores, Stage) {
+// evalRun says how a bundle is scored on an eval set for a model that it is, or
+// is compared with.
+func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, content delivery.EvalSetContent) (delivery.EvalRun, Stage) {
 	info, ok := m.w.Evidence.Bundles[bundle]
 	if !ok {
-		return delivery.Scores{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
+		return delivery.EvalRun{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
 	}
-	ask := delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: content.EvalSet, Classes: mdl.Classes,
+	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: content.EvalSet, Classes: mdl.Classes.Renamed(mdl.Was),
 		Images: content.Images, Truths: content.Truths, Protocol: m.w.Server.Protocol,
-		Detect: delivery.DetectKey(info.Model, info.Signature, content.Images, m.w.Server.Numerics, "cpu")}
+		Detect: delivery.DetectKey(info.Model, info.Signature, content.Images, m.w.Server.Numerics, "cpu"),
+		Was:    wasOf(mdl, info), Thresholds: info.Thresholds, Seen: m.w.Evidence.seen(bundle)}, Stage{State: delivery.CheckSuccess}
+}
+
+// wasOf tells which classes a bundle knows by their former names alone.
+func wasOf(mdl delivery.Model, b Bundle) map[string]string {
+	var was map[string]string
+	for name, old := range mdl.Was {
+		if slices.Contains(b.Classes, old) && !slices.Contains(b.Classes, name) {
+			if was == nil {
+				was = map[string]string{}
+			}
+			was[name] = old
+		}
+	}
+	return was
+}
+
+// score finds what a bundle scored on an eval set, or plans the run for it.
+func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, content delivery.EvalSetContent, run runner) (delivery.Scores, Stage) {
+	ask, stage := m.evalRun(mdl, bundle, content)
+	if stage.State != delivery.CheckSuccess {
+		return delivery.Scores{}, stage
+	}
 	key := delivery.ScoreKey(ask)
 	if s, ok := m.w.Evidence.Scores[key]; ok {
 		return s, Stage{State: delivery.CheckSuccess}
@@ -187,36 +225,126 @@ func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, content delive
 	return s, Stage{State: delivery.CheckPending, Text: "scored; signing"}
 }
 
-// The bootstrap of every comparison. Changing either makes other keys.
-const (
-	resamples     = 1000
-	bootstrapSeed = 1
-)
-
-// compare finds the paired bootstrap of two scores, or plans the run for it.
-func (m *maker) compare(candidate, baseline delivery.EvalRun, run runner) (*delivery.CompareResult, Stage) {
-	ask := delivery.CompareRun{Candidate: candidate, Baseline: baseline, Resamples: resamples, Seed: bootstrapSeed}
-	state, stage := run(delivery.RunSpec{Key: delivery.CompareKey(ask), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask})
+// compare finds the paired bootstrap of two scores, with as many resamples as a
+// gate's checks need, or plans the run for it.
+func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult, delivery.Digest, Stage) {
+	ask := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
+		Resamples: gate.Resamples(g.Checks, len(candidate.Scores.Classes))}
+	key := delivery.CompareKey(ask)
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask})
 	if stage.State != delivery.CheckSuccess {
 		stage.Text = prefixed("comparing: ", stage.Text)
-		return nil, stage
+		return nil, key, stage
 	}
 	var result delivery.CompareResult
 	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return nil, Stage{State: delivery.CheckError, Text: "the comparison cannot be read: " + err.Error()}
+		return nil, key, Stage{State: delivery.CheckError, Text: "the comparison cannot be read: " + err.Error()}
 	}
-	return &result, stage
+	return &result, key, stage
+}
+
+// bootstrapSeed is that of every comparison. Another makes other keys.
+const bootstrapSeed = 1
+
+// anchors compares a candidate with the fixed versions that a gate's checks name.
+func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Scores, Stage), run runner) (map[string]gate.Anchor, Stage) {
+	anchors := map[string]gate.Anchor{}
+	for _, c := range j.gate.Checks {
+		name, version, ok := strings.Cut(c.Against, "@")
+		if _, done := anchors[c.Against]; !ok || done {
+			continue
+		}
+		bundle, why := m.version(name, version)
+		a := gate.Anchor{Missing: why, SameBundle: bundle == j.score.Input.Bundle}
+		if why == "" && !a.SameBundle {
+			base, stage := score(bundle)
+			if stage.State == delivery.CheckSuccess {
+				a.Measured = gate.Measured{Key: base.Key, Scores: base.Scores}
+				a.Compare, a.CompareKey, stage = m.compare(j.score, base, j.gate, run)
+			}
+			if stage.State != delivery.CheckSuccess {
+				stage.Text = prefixed(c.Against+": ", stage.Text)
+				return nil, stage
+			}
+		}
+		anchors[c.Against] = a
+	}
+	return anchors, Stage{State: delivery.CheckSuccess}
+}
+
+// version finds the bundle of a version that main accepted, or says why there is
+// none to compare with.
+func (m *maker) version(model, version string) (bundle delivery.Digest, why string) {
+	for _, name := range m.w.names(model) {
+		for _, a := range m.w.Evidence.Accepted[name] {
+			if strconv.Itoa(a.Version) != version {
+				continue
+			}
+			if _, there := m.w.Evidence.Bundles[a.Bundle]; !there {
+				return "", fmt.Sprintf("bundle %s of %s@%s is gone from the registry; restore it", a.Bundle.Short(), model, version)
+			}
+			return a.Bundle, ""
+		}
+	}
+	return "", fmt.Sprintf("%s@%s is no version that main accepted; name one that it did in the gate", model, version)
+}
+
+// A look is one baseline on one eval set.
+type look struct{ baseline, evalSet delivery.Digest }
+
+// lookOf says which model a bundle is, from 1, that an eval set judges against a
+// baseline. It keeps the number that it got first.
+func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
+	at := look{baseline, evalSet}
+	if m.looks == nil {
+		m.looks = map[look]map[delivery.Digest]int{}
+		for _, v := range m.w.Evidence.Verdicts {
+			at := look{v.Baseline, v.EvalSet}
+			if v.Look == 0 || v.Bundle == "" {
+				continue
+			}
+			if m.looks[at] == nil {
+				m.looks[at] = map[delivery.Digest]int{}
+			}
+			if n, ok := m.looks[at][v.Bundle]; !ok || v.Look < n {
+				m.looks[at][v.Bundle] = v.Look
+			}
+		}
+	}
+	n, ok := m.looks[at][bundle]
+	if !ok {
+		for _, taken := range m.looks[at] {
+			n = max(n, taken)
+		}
+		n++
+		if m.looks[at] == nil {
+			m.looks[at] = map[delivery.Digest]int{}
+		}
+		m.looks[at][bundle] = n
+	}
+	return n
 }
 
 // verdict lets one gate answer.
 func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.Verdict {
-	in := gate.Input{Model: r.Model, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[r.Bundle].Size,
-		Candidate: gate.Measured{Key: j.score.Key, Scores: j.score.Scores}}
+	in := m.gateInput(mdl, r.Bundle, j.score)
+	if r.Baseline != nil {
+		in.BaselineBundle, in.BaselineClasses = r.Baseline.Bundle, m.w.Evidence.Bundles[r.Baseline.Bundle].Classes
+		in.SameBundle = r.Baseline.Bundle == r.Bundle
+	}
 	if j.base != nil {
 		in.Baseline = &gate.Measured{Key: j.base.Key, Scores: j.base.Scores}
-		in.Compare = j.compare
-		in.CompareKey = delivery.CompareKey(delivery.CompareRun{Candidate: j.score.Input, Baseline: j.base.Input, Resamples: resamples, Seed: bootstrapSeed})
+		in.Compare, in.CompareKey = j.compare, j.key
 	}
-	in.SameBundle = r.Baseline != nil && r.Baseline.Bundle == r.Bundle
+	if !in.SameBundle {
+		in.Look = m.lookOf(r.Bundle, in.BaselineBundle, in.EvalSet)
+	}
+	in.Anchors = j.anchors
 	return gate.Judge(j.label, j.gate, in)
+}
+
+// gateInput is what a gate judges a bundle by, without a baseline.
+func (m *maker) gateInput(mdl delivery.Model, bundle delivery.Digest, score delivery.Scores) gate.Input {
+	return gate.Input{Model: mdl.Name, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size, Bundle: bundle,
+		EvalSet: score.Content.Digest(), Was: mdl.Was, Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }

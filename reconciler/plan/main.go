@@ -134,20 +134,13 @@ func (m *maker) todaysGates(name string, named delivery.Release) string {
 	var verdicts []delivery.Verdict
 	for _, g := range m.w.Main.Intent.Covering(name) {
 		if score, ok := m.storedScore(named.Bundle, m.w.Main.Intent.Gates[g].Evaluate); ok {
-			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g], m.gateInput(name, named.Bundle, score)))
+			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g], m.gateInput(m.w.Main.Intent.Models[name], named.Bundle, score)))
 		}
 	}
 	if fails := failing(verdicts); fails != "" {
 		return ", a rollback; today's gates would say: " + fails
 	}
 	return ""
-}
-
-// gateInput is what a gate judges a bundle of a model on main by, without a
-// baseline.
-func (m *maker) gateInput(model string, bundle delivery.Digest, score delivery.Scores) gate.Input {
-	return gate.Input{Model: model, Classes: m.w.Main.Intent.Models[model].Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
-		Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }
 
 func orNone(d delivery.Digest) string {
@@ -194,22 +187,36 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	in := m.gateInput(model, bundle, score)
+	mdl := m.w.Main.Intent.Models[model]
+	in := m.gateInput(mdl, bundle, score)
 	in.SameBundle = bundle == baseline
+	in.BaselineBundle, in.BaselineClasses = baseline, m.w.Evidence.Bundles[baseline].Classes
+	run := func(s delivery.RunSpec) (delivery.RunState, Stage) {
+		s.Note = model + " on main"
+		return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
+	}
 	if baseline != "" && baseline != bundle {
 		base, ok := m.storedScore(baseline, g.Evaluate)
 		if !ok || base.Content != score.Content {
 			return delivery.Verdict{}, unknown
 		}
-		ask := delivery.CompareRun{Candidate: score.Input, Baseline: base.Input, Resamples: resamples, Seed: bootstrapSeed}
-		compare, stage := m.compare(score.Input, base.Input, func(s delivery.RunSpec) (delivery.RunState, Stage) {
-			s.Note = model + " on main"
-			return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
-		})
+		compare, key, stage := m.compare(score, base, g, run)
 		if stage.State != delivery.CheckSuccess {
 			return delivery.Verdict{}, stage
 		}
-		in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: base.Key, Scores: base.Scores}, compare, delivery.CompareKey(ask)
+		in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: base.Key, Scores: base.Scores}, compare, key
+	}
+	if !in.SameBundle {
+		in.Look = m.lookOf(bundle, baseline, in.EvalSet)
+	}
+	var stage Stage
+	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score}, func(b delivery.Digest) (delivery.Scores, Stage) {
+		if base, ok := m.storedScore(b, g.Evaluate); ok && base.Content == score.Content {
+			return base, Stage{State: delivery.CheckSuccess}
+		}
+		return delivery.Scores{}, unknown
+	}, run); stage.State != delivery.CheckSuccess {
+		return delivery.Verdict{}, stage
 	}
 	return gate.Judge(name, g, in), Stage{State: delivery.CheckSuccess}
 }

@@ -26,15 +26,19 @@ type ModelReport struct {
 	State    delivery.CheckState // what it lets aob/release be
 	Text     string
 	Data     *delivery.DataResult
-	Bundle   delivery.Digest     // once trained
-	Baseline *delivery.Release   // main's accepted release; nil for a first model
-	Measured []delivery.Measured // by the gates that have answered
-	Verdicts []delivery.Verdict  // theirs
-	Settle   []string            // what an owner must say to which gate that cannot tell
-	Settled  []string            // what an owner has said
-	Release  *delivery.Release   // what the release file must say
-	Commit   *delivery.Release   // set where the head's tree does not hold it yet
-	Own      *delivery.Scores    // on the PR's own test split, for information
+	Bundle   delivery.Digest                    // once trained
+	Baseline *delivery.Release                  // main's accepted release; nil for a first model
+	Measured []delivery.Measured                // by the gates that have answered
+	Verdicts []delivery.Verdict                 // theirs
+	Settle   []string                           // what an owner must say to which gate that cannot tell
+	Settled  []string                           // what an owner has said
+	Release  *delivery.Release                  // what the release file must say
+	Commit   *delivery.Release                  // set where the head's tree does not hold it yet
+	Own      *delivery.Scores                   // on the PR's own test split, for information
+	Seeds    []SeedReport                       // where each of its trainings stands
+	Points   map[string]delivery.OperatingPoint // its thresholds, by class
+	Valid    *delivery.Scores                   // on its validation split
+	Tried    *delivery.CompareResult            // of a draft: with the release, on its validation split
 }
 
 // judged is one gate that a proposal's model must pass.
@@ -159,17 +163,17 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		m.keepTrainings(r.dataKey, mdl)
 		return r.end(blockedBy(r.Stages))
 	}
-	trained, ok := m.trained(r, mdl, data, run, isRollback, rollback)
-	if !ok {
+	if isRollback {
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "version %d was trained before: bundle %s", rollback.Version, rollback.Bundle.Short())
+		r.Bundle = rollback.Bundle
+	} else if r.Bundle, ok = m.trained(r, mdl, data, run); !ok {
 		return r.end(blockedBy(r.Stages))
 	}
-	r.Bundle = trained
-	if why, held := m.held(r.names, trained); held {
-		return r.end(delivery.CheckFailure, "bundle %s is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", trained.Short(), why, name)
+	if why, held := m.held(r.names, r.Bundle); held {
+		return r.end(delivery.CheckFailure, "bundle %s is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", r.Bundle.Short(), why, name)
 	}
 	if p.Draft {
-		r.stage(delivery.ContextEval, delivery.CheckPending, "draft: the eval set is opened when the pull request is ready for review")
-		return r.end(delivery.CheckPending, "draft: judged when ready for review")
+		return m.draft(r, mdl, data, run)
 	}
 	judgements, ok := m.judge(r, mdl, gates, data, run)
 	if isRollback {
@@ -195,6 +199,28 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return r.end(delivery.CheckFailure, "no check of any gate applies and passes, so nothing was judged; give a gate a floor (min)")
 	}
 	return m.release(r, p, judgements)
+}
+
+// draft shows what a draft's model does on its validation split. The gates' eval
+// sets are opened when the pull request is ready for review.
+func (m *maker) draft(r *progress, mdl delivery.Model, data delivery.DataResult, run runner) ModelReport {
+	score, compare, stage := m.validated(r, mdl, r.Bundle, data, run)
+	text := stage.Text
+	if stage.State == delivery.CheckSuccess {
+		r.Valid, r.Tried = score, compare
+		text = fmt.Sprintf("mAP %.4f on %d validation images", score.Scores.Values["mAP"], score.Scores.Images)
+		if compare != nil {
+			d := compare.Metrics["mAP"]
+			low, high := d.Resamples.Bounds(0.975)
+			text += fmt.Sprintf(", %+.4f to the release's %.4f (95%% sure: %+.4f to %+.4f)", d.Value, d.Baseline, low, high)
+		}
+		text += "; gates judge it when the pull request is ready for review"
+	}
+	if stage.State == delivery.CheckSuccess {
+		stage.State = delivery.CheckPending
+	}
+	r.stage(delivery.ContextEval, stage.State, "draft: %s", text)
+	return r.end(stage.State, "draft: %s", text)
 }
 
 // blockedBy says what aob/release waits for: the first stage that is not done.
@@ -277,6 +303,12 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		}
 		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: someone with write permission comments " + ask}
 	}
+	if spec.Kind == delivery.RunTrain {
+		if limit := m.w.Server.Trainings; limit > 0 && m.trainings >= limit {
+			return state, Stage{State: delivery.CheckPending, Text: fmt.Sprintf("in the queue: this server trains %s at once", count(limit, "model"))}
+		}
+		m.trainings++
+	}
 	m.start(spec, p.Number)
 	switch state.Phase {
 	case delivery.RunDied:
@@ -289,9 +321,13 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 
 // keepTrainings keeps what trains a model on a data run that is made again.
 func (m *maker) keepTrainings(data delivery.Digest, mdl delivery.Model) {
-	spec := mdl.SpecDigest()
+	spec := mdl.Spec()
+	spec.Thresholds = nil
 	for key, r := range m.w.Runs {
-		if t := r.Spec.Train; t != nil && t.Data == data && t.Spec.Digest() == spec {
+		if r.Spec.Train == nil || r.Spec.Train.Data != data || !slices.Contains(mdl.Train.Seeds, r.Spec.Train.Seed) {
+			continue
+		}
+		if spec.Train.Seeds = []int64{r.Spec.Train.Seed}; r.Spec.Train.Spec.Digest() == spec.Digest() {
 			m.needed[key] = true
 		}
 	}
@@ -345,7 +381,7 @@ type runner func(delivery.RunSpec) (delivery.RunState, Stage)
 
 // data takes the aob/data stage: the dataset's digest, checks and eval sets.
 func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner) (delivery.DataResult, bool) {
-	ask := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes}
+	ask := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes.Renamed(mdl.Was)}
 	for _, j := range gates {
 		ask.EvalSets = append(ask.EvalSets, j.gate.Evaluate)
 	}
@@ -395,81 +431,4 @@ func findings(list []delivery.Finding, level string) string {
 		return fmt.Sprintf("%s (and %s)", first, count(n-1, "more finding"))
 	}
 	return first
-}
-
-// trained takes the aob/train stage and returns the bundle. What a spec was
-// resolved to once is what it stays: new content under an old name trains
-// nothing by itself.
-func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResult, run runner, isRollback bool, rollback delivery.Release) (delivery.Digest, bool) {
-	if isRollback {
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "version %d was trained before: bundle %s", rollback.Version, rollback.Bundle.Short())
-		return rollback.Bundle, true
-	}
-	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
-		if _, there := m.w.Evidence.Bundles[t.Bundle]; !there {
-			r.stage(delivery.ContextTrain, delivery.CheckFailure, "bundle %s of this spec is gone from the registry; restore it, or change the spec to train anew", t.Bundle.Short())
-			return "", false
-		}
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %.1fMB", t.Bundle.Short(), float64(t.Training.Result.Size)/1e6)
-		return t.Bundle, true
-	}
-	trainer, ok := m.w.Server.Trainers[mdl.Train.With]
-	if !ok {
-		r.stage(delivery.ContextTrain, delivery.CheckFailure, "this server has no trainer %s", mdl.Train.With)
-		return "", false
-	}
-	ask := delivery.TrainRun{Spec: mdl.Spec(), Seed: mdl.Train.Seeds[0], Data: r.dataKey, Training: data.Training,
-		Trainer: trainer, Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
-	ask = m.underWay(ask)
-	key := delivery.TrainKey(ask)
-	if t, ok := m.w.Evidence.ByRun[key]; ok {
-		// Another spec asked for the same work: its result counts for this one too.
-		m.signTraining(r, key, ask, data, t.Training.Result)
-		r.stage(delivery.ContextTrain, delivery.CheckPending, "bundle %s was trained from the same content; signing", t.Bundle.Short())
-		return "", false
-	}
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunTrain, Limit: ask.Limit, Train: &ask})
-	if stage.State == delivery.CheckSuccess {
-		var result delivery.TrainResult
-		if err := json.Unmarshal(state.Result, &result); err != nil {
-			stage = Stage{State: delivery.CheckError, Text: "the training's result cannot be read: " + err.Error()}
-		} else {
-			m.signTraining(r, key, ask, data, result)
-			stage = Stage{State: delivery.CheckPending, Text: "trained; signing"}
-		}
-	}
-	r.stage(delivery.ContextTrain, stage.State, "%s", stage.Text)
-	return "", false
-}
-
-// underWay returns the training that was begun for the same work with the files
-// that its trainer had then, where there is one: an upgrade of the trainer ends
-// and repeats nothing.
-func (m *maker) underWay(ask delivery.TrainRun) delivery.TrainRun {
-	key := delivery.TrainKey(ask)
-	if _, begun := m.w.Runs[key]; begun {
-		return ask
-	}
-	var first delivery.Digest
-	for k, r := range m.w.Runs {
-		if r.Spec.Train == nil || (r.Phase != delivery.RunRunning && r.Phase != delivery.RunDone) {
-			continue
-		}
-		begun := *r.Spec.Train
-		if begun.Training != ask.Training || begun.Seed != ask.Seed || (first != "" && k > first) {
-			continue
-		}
-		if begun.Trainer = ask.Trainer; delivery.TrainKey(begun) == key {
-			first = k
-		}
-	}
-	if first == "" {
-		return ask
-	}
-	return *m.w.Runs[first].Spec.Train
-}
-
-func (m *maker) signTraining(r *progress, key delivery.Digest, ask delivery.TrainRun, data delivery.DataResult, result delivery.TrainResult) {
-	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, What: "training of " + r.Model,
-		Predicate: delivery.Training{Run: key, Spec: r.Spec, Input: ask, Data: data, Result: result}})
 }

@@ -13,7 +13,9 @@
 //
 //   - world.go: what is seen.
 //   - proposal.go, model.go: a pull request, and one changed model in it.
+//   - train.go: how a model is trained: its seeds, and its thresholds.
 //   - judge.go, accept.go: what gates say of it, and what their owners settle.
+//   - trial.go: experiments, which no gate judges.
 //   - release.go: the release file and the statement behind it.
 //   - rename.go: a model under its former names.
 //   - main.go: what main accepts, refuses and rolls back.
@@ -35,6 +37,7 @@ type Plan struct {
 	Proposals []ProposalReport
 	Main      MainReport
 	Fleets    []FleetReport
+	Trials    []TrialReport
 	Wake      time.Time         // when time alone may change the plan; zero for never
 	Unread    []delivery.Digest // runs that are done and whose result has to be read to go on
 	Needed    []delivery.Digest // runs that something open waits for
@@ -43,10 +46,19 @@ type Plan struct {
 // Make decides.
 func Make(w World) Plan {
 	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, asks: map[int][]string{}}
+	for _, r := range w.Runs {
+		if r.Spec.Kind == delivery.RunTrain && r.Phase == delivery.RunRunning {
+			m.trainings++
+		}
+	}
 	main := m.main()
 	for _, p := range w.Proposals {
 		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
 	}
+	for _, t := range w.Trials {
+		m.plan.Trials = append(m.plan.Trials, m.trial(t))
+	}
+	m.wanted()
 	m.fleets(&main)
 	m.plan.Main = main
 	m.endUnneeded()
@@ -63,6 +75,9 @@ type maker struct {
 	asks    map[int][]string          // by pull request
 	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
 	keepAll bool                      // a pull request cannot be read, so nobody can say which runs it needs
+
+	trainings int                              // that are running, or about to
+	looks     map[look]map[delivery.Digest]int // which look each bundle was, or will be
 }
 
 func (m *maker) step(s Step) {

@@ -22,6 +22,8 @@ type World struct {
 	Clocks         map[string]rollout.State     // by fleet
 	Published      map[string]delivery.Desired  // by ring: what devices read now
 	Opened         map[string]bool              // branches of AOB's own pull requests: opened once, whatever became of them
+	Trials         []Trial                      // experiments, oldest first
+	Wanted         []delivery.CompareRun        // comparisons that somebody waits for
 	Server         Server
 }
 
@@ -56,14 +58,51 @@ type Proposal struct {
 
 // Evidence is what signed statements say. Every entry has been verified.
 type Evidence struct {
-	BySpec   map[delivery.Digest]Trained         // by spec digest: what it was resolved to, once
-	ByRun    map[delivery.Digest]Trained         // by run key
-	Scores   map[delivery.Digest]delivery.Scores // by score key
-	Verdicts map[delivery.Digest]bool            // by verdict key
+	BySpec   map[delivery.Digest]Trained           // by spec digest: what it was resolved to, once
+	ByRun    map[delivery.Digest]Trained           // by run key
+	Scores   map[delivery.Digest]delivery.Scores   // by score key
+	Resolved map[delivery.Digest]delivery.Resolved // thresholds, by the key of their run
+	Verdicts map[delivery.Digest]delivery.Verdict  // by verdict key
 	Releases []delivery.ReleaseStatement
 	Accepted map[string][]delivery.Acceptance // by model
 	Aborts   []delivery.Abort
 	Bundles  map[delivery.Digest]Bundle // that the store holds
+}
+
+// training finds how a bundle came to be: its own training, or that of the bundle
+// which its thresholds were added to.
+func (e Evidence) training(bundle delivery.Digest) (Trained, bool) {
+	for _, r := range e.Resolved {
+		if r.Result.Bundle == bundle {
+			bundle = r.Input.Valid.Bundle
+			break
+		}
+	}
+	for _, t := range e.ByRun {
+		if t.Bundle == bundle {
+			return t, true
+		}
+	}
+	return Trained{}, false
+}
+
+// seen lists what a bundle, and all that it was fine-tuned from, was trained on.
+func (e Evidence) seen(bundle delivery.Digest) []delivery.Digest {
+	var list []delivery.Digest
+	for range 100 { // nobody fine-tunes that often; signed statements that go round must not keep us
+		t, ok := e.training(bundle)
+		if !ok {
+			break
+		}
+		if t.Training.Data.Seen != "" {
+			list = append(list, t.Training.Data.Seen)
+		}
+		if bundle = t.Training.Input.Parent; bundle == "" {
+			break
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // Trained is a bundle and how it came to be.
@@ -74,9 +113,11 @@ type Trained struct {
 
 // A Bundle is what a plan needs to know of a packed model.
 type Bundle struct {
-	Model     delivery.Digest // of the variant that is judged
-	Signature delivery.Digest
-	Size      int64 // of the largest variant, bytes
+	Model      delivery.Digest // of the variant that is judged
+	Signature  delivery.Digest
+	Size       int64              // of the largest variant, bytes
+	Classes    []string           // that it detects, by its own names
+	Thresholds map[string]float64 // its own, by class; nil for none
 }
 
 // Server is what the server's own version and configuration decide.
@@ -89,6 +130,9 @@ type Server struct {
 	NextPoll delivery.Duration          // of devices
 	Expiry   delivery.Duration          // of desired documents
 	Deadline delivery.Duration          // after which a silent device has failed
+	// Trainings is how many may run at once; 0 is any number. Those of pull requests
+	// go before those of experiments.
+	Trainings int
 }
 
 // NeedsHistory names the models whose history on main a plan will read: those

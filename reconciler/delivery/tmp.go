@@ -1,0 +1,3 @@
+package delivery
+
+func (c Classes) Renamed(was map[string]string) Classes { return c }

@@ -1,0 +1,233 @@
+package plan
+
+// This file trains a model: one run for each of its seeds, of which the best on
+// the validation split is the model, and then its score thresholds, which train
+// nothing.
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// trained takes the aob/train stage and returns the bundle. What a spec was
+// resolved to once is what it stays: new content under an old name trains
+// nothing by itself.
+func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResult, run runner) (delivery.Digest, bool) {
+	bundle, stage := m.chosen(r, mdl, data, run)
+	if stage.State == delivery.CheckSuccess && len(mdl.Thresholds) > 0 {
+		var resolved Stage
+		bundle, resolved = m.resolved(r, mdl, bundle, data, run)
+		if resolved.State != delivery.CheckSuccess {
+			stage = resolved
+		} else {
+			stage.Text += "; " + resolved.Text
+		}
+	}
+	r.stage(delivery.ContextTrain, stage.State, "%s", stage.Text)
+	return bundle, stage.State == delivery.CheckSuccess
+}
+
+// chosen returns what a spec was resolved to: the bundle of its seed, or of the
+// best of them.
+func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult, run runner) (delivery.Digest, Stage) {
+	for _, seed := range mdl.Train.Seeds {
+		r.Seeds = append(r.Seeds, m.seed(r, mdl, seed, data, run))
+	}
+	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
+		return t.Bundle, m.known(t)
+	}
+	if len(r.Seeds) == 1 {
+		// Its training is not signed for this spec yet, which may differ from the
+		// seed's in thresholds.
+		return "", m.adopt(r, r.Spec, 0)
+	}
+	slowest := Stage{State: delivery.CheckSuccess}
+	trained := 0
+	for i := range r.Seeds {
+		s := &r.Seeds[i]
+		if s.State == delivery.CheckSuccess {
+			trained++
+			score, stage := m.score(mdl, s.Bundle, data.Valid, run)
+			if stage.State == delivery.CheckSuccess {
+				s.Score = &score
+				continue
+			}
+			s.State, s.Text = stage.State, prefixed("validation: ", stage.Text)
+		}
+		if slowest.State == delivery.CheckSuccess || severity(s.State) > severity(slowest.State) {
+			slowest = Stage{State: s.State, Text: fmt.Sprintf("seed %d: %s", s.Seed, s.Text)}
+		}
+	}
+	if slowest.State != delivery.CheckSuccess {
+		slowest.Text = fmt.Sprintf("%d of %d seeds trained; %s", trained, len(r.Seeds), slowest.Text)
+		return "", slowest
+	}
+	return "", m.adopt(r, r.Spec, best(r.Seeds))
+}
+
+// known describes what a spec was resolved to.
+func (m *maker) known(t Trained) Stage {
+	if _, there := m.w.Evidence.Bundles[t.Bundle]; !there {
+		return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s of this spec is gone from the registry; restore it, or change the spec to train anew", t.Bundle.Short())}
+	}
+	text := fmt.Sprintf("bundle %s, %.1fMB", t.Bundle.Short(), float64(t.Training.Result.Size)/1e6)
+	if seeds := t.Training.Seeds; len(seeds) > 1 {
+		low, high, mAP := seeds[0].MAP, seeds[0].MAP, 0.0
+		for _, s := range seeds {
+			low, high = min(low, s.MAP), max(high, s.MAP)
+			if s.Bundle == t.Bundle {
+				mAP = s.MAP
+			}
+		}
+		text += fmt.Sprintf(", seed %d, the best of %d on validation: mAP %.4f (they spread from %.4f to %.4f)", t.Training.Input.Seed, len(seeds), mAP, low, high)
+	}
+	return Stage{State: delivery.CheckSuccess, Text: text}
+}
+
+// adopt signs that a spec was resolved to what one of its seeds gave.
+func (m *maker) adopt(r *progress, spec delivery.Digest, i int) Stage {
+	s := r.Seeds[i]
+	if s.State != delivery.CheckSuccess {
+		return Stage{State: s.State, Text: s.Text}
+	}
+	t, ok := m.w.Evidence.ByRun[s.key]
+	if !ok {
+		return Stage{State: delivery.CheckPending, Text: "trained; signing"}
+	}
+	signed := t.Training
+	signed.Spec, signed.Seeds = spec, nil
+	text := fmt.Sprintf("bundle %s was trained from the same content; signing", t.Bundle.Short())
+	if len(r.Seeds) > 1 {
+		for _, o := range r.Seeds {
+			signed.Seeds = append(signed.Seeds, delivery.SeedScore{Seed: o.Seed, Bundle: o.Bundle, Score: o.Score.Key, MAP: o.Score.Scores.Values["mAP"]})
+		}
+		text = fmt.Sprintf("seed %d is the best of %d on validation; signing", s.Seed, len(r.Seeds))
+	}
+	m.step(Sign{Bundle: t.Bundle, Type: delivery.TrainingType, Predicate: signed, What: "training of " + r.Model})
+	return Stage{State: delivery.CheckPending, Text: text}
+}
+
+// seed trains a spec with one seed, without what is resolved afterwards: a spec of
+// its own, whose training serves every spec that it is part of.
+func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.DataResult, run runner) SeedReport {
+	s := SeedReport{Seed: seed}
+	is := func(state delivery.CheckState, format string, args ...any) SeedReport {
+		s.State, s.Text = state, fmt.Sprintf(format, args...)
+		return s
+	}
+	spec := mdl.Spec()
+	spec.Train.Seeds, spec.Thresholds = []int64{seed}, nil
+	if t, ok := m.w.Evidence.BySpec[spec.Digest()]; ok {
+		s.Bundle, s.key = t.Bundle, t.Training.Run
+		stage := m.known(t)
+		return is(stage.State, "%s", stage.Text)
+	}
+	trainer, ok := m.w.Server.Trainers[mdl.Train.With]
+	if !ok {
+		return is(delivery.CheckFailure, "this server has no trainer %s", mdl.Train.With)
+	}
+	ask := delivery.TrainRun{Spec: spec, Seed: seed, Data: r.dataKey, Training: data.Training,
+		Trainer: trainer, Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
+	ask = m.underWay(ask)
+	s.key = delivery.TrainKey(ask)
+	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
+		// Another spec asked for the same work, as of a dataset with another name.
+		m.signTraining(r, s.key, spec, ask, data, t.Training.Result)
+		return is(delivery.CheckPending, "bundle %s was trained from the same content; signing", t.Bundle.Short())
+	}
+	s.Run = s.key
+	state, stage := run(delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain, Limit: ask.Limit, Train: &ask})
+	if stage.State != delivery.CheckSuccess {
+		return is(stage.State, "%s", stage.Text)
+	}
+	var result delivery.TrainResult
+	if err := json.Unmarshal(state.Result, &result); err != nil {
+		return is(delivery.CheckError, "the training's result cannot be read: %v", err)
+	}
+	m.signTraining(r, s.key, spec, ask, data, result)
+	return is(delivery.CheckPending, "trained; signing")
+}
+
+func (m *maker) signTraining(r *progress, key delivery.Digest, spec delivery.Spec, ask delivery.TrainRun, data delivery.DataResult, result delivery.TrainResult) {
+	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, What: "training of " + r.Model,
+		Predicate: delivery.Training{Run: key, Spec: spec.Digest(), Input: ask, Data: data, Result: result}})
+}
+
+// resolved finds a bundle's thresholds on the validation split, and returns the
+// bundle that holds them. Where the split's detections are stored nothing is
+// inferred.
+func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Digest, data delivery.DataResult, run runner) (delivery.Digest, Stage) {
+	if data.Valid.Count == 0 {
+		return "", Stage{State: delivery.CheckFailure, Text: "thresholds: the dataset has no validation split to find them on"}
+	}
+	valid, stage := m.evalRun(mdl, trained, data.Valid)
+	if stage.State != delivery.CheckSuccess {
+		return "", stage
+	}
+	ask := delivery.ThresholdRun{Valid: valid, Ask: mdl.Thresholds}
+	key := delivery.ThresholdKey(ask)
+	if t, ok := m.w.Evidence.Resolved[key]; ok {
+		if _, there := m.w.Evidence.Bundles[t.Result.Bundle]; !there {
+			return "", Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s with these thresholds is gone from the registry; restore it", t.Result.Bundle.Short())}
+		}
+		r.Points = t.Result.Points
+		return t.Result.Bundle, Stage{State: delivery.CheckSuccess, Text: pointsText(t.Result.Points)}
+	}
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime, Thresholds: &ask})
+	if stage.State != delivery.CheckSuccess {
+		stage.Text = prefixed("thresholds: ", stage.Text)
+		return "", stage
+	}
+	var result delivery.ThresholdResult
+	if err := json.Unmarshal(state.Result, &result); err != nil {
+		return "", Stage{State: delivery.CheckError, Text: "the thresholds cannot be read: " + err.Error()}
+	}
+	m.step(Sign{Bundle: result.Bundle, Type: delivery.ThresholdsType, What: "thresholds of " + r.Model,
+		Predicate: delivery.Resolved{Key: key, Input: ask, Result: result}})
+	return "", Stage{State: delivery.CheckPending, Text: "thresholds found; signing"}
+}
+
+// pointsText says which thresholds there are, the classes in order.
+func pointsText(points map[string]delivery.OperatingPoint) string {
+	var words []string
+	for _, class := range slices.Sorted(maps.Keys(points)) {
+		if len(words) == 4 && len(points) > 5 {
+			words = append(words, fmt.Sprintf("%d more", len(points)-4))
+			break
+		}
+		words = append(words, fmt.Sprintf("%s from %.3g", class, points[class].Score))
+	}
+	return "thresholds " + strings.Join(words, ", ")
+}
+
+// underWay returns the training that was begun for the same work with the files
+// that its trainer had then, where there is one: an upgrade of the trainer ends
+// and repeats nothing.
+func (m *maker) underWay(ask delivery.TrainRun) delivery.TrainRun {
+	key := delivery.TrainKey(ask)
+	if _, begun := m.w.Runs[key]; begun {
+		return ask
+	}
+	var first delivery.Digest
+	for k, r := range m.w.Runs {
+		if r.Spec.Train == nil || (r.Phase != delivery.RunRunning && r.Phase != delivery.RunDone) {
+			continue
+		}
+		begun := *r.Spec.Train
+		if begun.Training != ask.Training || begun.Seed != ask.Seed || (first != "" && k > first) {
+			continue
+		}
+		if begun.Trainer = ask.Trainer; delivery.TrainKey(begun) == key {
+			first = k
+		}
+	}
+	if first == "" {
+		return ask
+	}
+	return *m.w.Runs[first].Spec.Train
+}

@@ -1,0 +1,248 @@
+package plan
+
+// This file tries ideas: experiments that have no branch. They are trained like
+// any model and judged on the validation split alone, so that the eval sets of
+// gates are not spent on them. What an experiment trained, a pull request with
+// the same values finds.
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A Trial is an experiment: variants of one model.
+type Trial struct {
+	ID       string    `json:"id"`
+	Model    string    `json:"model"`
+	By       string    `json:"by"`
+	At       time.Time `json:"at"`
+	Variants []Variant `json:"variants"`
+}
+
+// A Variant is one of them.
+type Variant struct {
+	Set   []string       `json:"set"` // what is other than in the file, as train.optimizer.lr=2e-4
+	Model delivery.Model `json:"model"`
+}
+
+// NewTrial names an experiment by what it trains, so that the same one asked for
+// again is the same one.
+func NewTrial(model string, variants []Variant, by string, at time.Time) Trial {
+	specs := make([]delivery.Digest, len(variants))
+	for i, v := range variants {
+		specs[i] = v.Model.SpecDigest()
+	}
+	return Trial{ID: delivery.DigestOf("trial", []any{model, specs}).Hex()[:10], Model: model, By: by, At: at, Variants: variants}
+}
+
+// A TrialReport says where an experiment stands.
+type TrialReport struct {
+	Trial    Trial
+	State    delivery.CheckState
+	Text     string
+	Release  *delivery.Release // main's, for comparison; nil for none
+	Variants []VariantReport
+	Known    int               // trainings that were there before anything was asked
+	Trained  int               // trainings that are done
+	Total    int               // trainings in all
+	Left     time.Duration     // about how long the rest takes; 0 where nobody can say yet
+	Runs     []delivery.Digest // of its content
+}
+
+// A VariantReport says where one variant stands. Differences are to main's release
+// on the same validation images.
+type VariantReport struct {
+	ID     string // of its spec: what aob compare takes
+	Spec   delivery.Digest
+	State  delivery.CheckState
+	Text   string
+	Seeds  []SeedReport
+	Bundle delivery.Digest      // the best seed's, with thresholds where the spec has some
+	Score  *delivery.Scores     // of that, on the validation split
+	Diff   *delivery.Difference // of mAP, to main's release
+}
+
+// A SeedReport says where the training of one seed stands.
+type SeedReport struct {
+	Seed   int64
+	Run    delivery.Digest // empty where it was trained before
+	State  delivery.CheckState
+	Text   string
+	Bundle delivery.Digest
+	Score  *delivery.Scores // on the validation split
+	key    delivery.Digest  // of its run, whenever that was
+}
+
+// VariantID is what people name a variant by.
+func VariantID(spec delivery.Digest) string { return spec.Hex()[:10] }
+
+// trial takes an experiment as far as what was seen allows.
+func (m *maker) trial(t Trial) TrialReport {
+	r := TrialReport{Trial: t, State: delivery.CheckSuccess}
+	asker := Proposal{Permission: delivery.PermissionWrite, PullRequest: delivery.PullRequest{Number: -1 - len(m.plan.Trials)}}
+	var gates []judged
+	for _, name := range m.w.Main.Intent.Covering(t.Model) {
+		gates = append(gates, judged{name: name, gate: m.w.Main.Intent.Gates[name]})
+	}
+	current := m.accepted(t.Model)
+	if len(current) > 0 {
+		r.Release = &current[0]
+	}
+	for _, v := range t.Variants {
+		run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
+			spec.Note = fmt.Sprintf("%s, trial %s", t.Model, t.ID)
+			return m.run(spec, asker, "")
+		}
+		r.Variants = append(r.Variants, m.variant(&r, v, gates, run))
+	}
+	done, failed := 0, 0
+	for _, v := range r.Variants {
+		switch v.State {
+		case delivery.CheckSuccess:
+			done++
+		case delivery.CheckPending:
+			r.State = delivery.CheckPending
+		default:
+			failed++
+		}
+	}
+	if failed > 0 && r.State == delivery.CheckSuccess {
+		r.State = delivery.CheckFailure
+	}
+	r.Text = fmt.Sprintf("%d of %s trained", r.Trained, count(r.Total, "model"))
+	if failed > 0 {
+		r.Text += fmt.Sprintf(", %s failed", count(failed, "variant"))
+	}
+	r.Left = m.left(r)
+	r.Runs = m.runs[asker.Number]
+	return r
+}
+
+// variant takes one variant of an experiment: data, trainings, validation.
+func (m *maker) variant(t *TrialReport, v Variant, gates []judged, run runner) VariantReport {
+	mdl := v.Model
+	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release}, names: m.w.names(mdl.Name)}
+	out := VariantReport{ID: VariantID(p.Spec), Spec: p.Spec}
+	t.Total += len(mdl.Train.Seeds)
+	wait := func() VariantReport {
+		var format string
+		out.State, format, out.Text = blockedBy(p.Stages)
+		out.Text = fmt.Sprintf(format, out.Text)
+		out.Seeds = p.Seeds
+		return out
+	}
+	data, ok := m.data(p, mdl, gates, run)
+	if !ok {
+		m.keepTrainings(p.dataKey, mdl)
+		return wait()
+	}
+	// Every seed is validated, also where there is one: that is what is asked for.
+	bundle, ok := m.trained(p, mdl, data, run)
+	for i := range p.Seeds {
+		s := &p.Seeds[i]
+		if s.Bundle == "" {
+			continue
+		}
+		t.Trained++
+		if s.Run == "" {
+			t.Known++
+		}
+		if score, stage := m.score(mdl, s.Bundle, data.Valid, run); stage.State == delivery.CheckSuccess {
+			s.Score = &score
+		} else {
+			s.State, s.Text = stage.State, prefixed("validation: ", stage.Text)
+		}
+	}
+	out.Seeds = p.Seeds
+	if !ok {
+		return wait()
+	}
+	score, compare, stage := m.validated(p, mdl, bundle, data, run)
+	if stage.State != delivery.CheckSuccess {
+		p.stage(delivery.ContextEval, stage.State, "%s", stage.Text)
+		return wait()
+	}
+	out.State, out.Bundle, out.Score = delivery.CheckSuccess, bundle, score
+	if compare != nil {
+		if d, ok := compare.Metrics["mAP"]; ok {
+			out.Diff = &d
+		}
+	}
+	out.Text = fmt.Sprintf("mAP %.4f on %d validation images", score.Scores.Values["mAP"], score.Scores.Images)
+	return out
+}
+
+// validated scores a bundle, and main's release beside it, on the validation
+// split of the bundle's own dataset, and compares the two there.
+func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult, run runner) (*delivery.Scores, *delivery.CompareResult, Stage) {
+	if data.Valid.Count == 0 {
+		return nil, nil, Stage{State: delivery.CheckFailure, Text: "the dataset has no validation split to judge it on"}
+	}
+	score, stage := m.score(mdl, bundle, data.Valid, run)
+	if stage.State != delivery.CheckSuccess || r.Baseline == nil || r.Baseline.Bundle == bundle {
+		return &score, nil, stage
+	}
+	base, stage := m.score(mdl, r.Baseline.Bundle, data.Valid, run)
+	if stage.State == delivery.CheckFailure {
+		return &score, nil, Stage{State: delivery.CheckSuccess} // the release is gone; what is tried stands without it
+	}
+	if stage.State != delivery.CheckSuccess {
+		stage.Text = prefixed("release: ", stage.Text)
+		return &score, nil, stage
+	}
+	compare, _, stage := m.compare(score, base, delivery.Gate{}, run)
+	return &score, compare, stage
+}
+
+// left estimates how long the trainings that are not done will take, from those
+// that are: per epoch, as many at once as the server allows.
+func (m *maker) left(r TrialReport) time.Duration {
+	var spent time.Duration
+	epochs := 0
+	for _, s := range m.w.Runs {
+		if s.Spec.Train != nil && s.Phase == delivery.RunDone && s.Ended.After(s.Started) {
+			spent += s.Ended.Sub(s.Started)
+			epochs += s.Spec.Train.Spec.Train.Epochs
+		}
+	}
+	if epochs == 0 {
+		return 0
+	}
+	rest := 0
+	for i, v := range r.Variants {
+		for _, s := range v.Seeds {
+			if s.Bundle == "" && s.State == delivery.CheckPending {
+				rest += r.Trial.Variants[i].Model.Train.Epochs
+			}
+		}
+		if len(v.Seeds) == 0 && v.State == delivery.CheckPending {
+			rest += r.Trial.Variants[i].Model.Train.Epochs * len(r.Trial.Variants[i].Model.Train.Seeds)
+		}
+	}
+	at := max(1, m.w.Server.Trainings)
+	if m.w.Server.Trainings == 0 {
+		at = max(1, r.Total-r.Trained)
+	}
+	return spent / time.Duration(epochs) * time.Duration(rest) / time.Duration(at)
+}
+
+// wanted runs the comparisons that somebody waits for.
+func (m *maker) wanted() {
+	for _, ask := range m.w.Wanted {
+		m.run(delivery.RunSpec{Key: delivery.CompareKey(ask), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask, Note: "aob compare"},
+			Proposal{Permission: delivery.PermissionWrite}, "")
+	}
+}
+
+// best picks of several seeds the one that ships: the highest mAP on validation,
+// of equals the first.
+func best(seeds []SeedReport) int {
+	return slices.IndexFunc(seeds, func(s SeedReport) bool {
+		return !slices.ContainsFunc(seeds, func(o SeedReport) bool {
+			return o.Score.Scores.Values["mAP"] > s.Score.Scores.Values["mAP"]
+		})
+	})
+}
