@@ -3,6 +3,8 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
+	"strconv"
 )
 
 // A Gate says what a model must reach before it is released:
@@ -14,7 +16,7 @@ type Gate struct {
 	Covers     []string    `json:"covers" check:"nonempty,name" doc:"The models that must pass this gate."`
 	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label" doc:"Who may settle an unsure check: users or teams of the forge."`
 	Evaluate   EvalSet     `json:"evaluate" doc:"The images and truths that the gate judges on."`
-	Looks      int         `json:"looks,omitempty" check:"optional,later" doc:"How many models may be judged on one eval set against one baseline; beyond it the verdict is unsure, as the best of many looks better than it is. Left out, any number."`
+	Looks      int         `json:"looks,omitempty" check:"optional,min=1,max=100000" doc:"How many models may be judged on one eval set against one baseline; beyond it the verdict is unsure, as the best of many looks better than it is. Left out, any number."`
 	Checks     []GateCheck `json:"checks" check:"nonempty" doc:"What must hold; all of them."`
 
 	sealed Digest // see Sealed
@@ -40,7 +42,7 @@ func (g Gate) Sealed() Gate {
 type EvalSet struct {
 	Dataset Dataset `json:"dataset" check:"required" doc:"The dataset, by a name that the server's configuration allows."`
 	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test" doc:"Which split of it."`
-	Content Digest  `json:"content,omitempty" check:"optional,later" doc:"What the split holds, images and truths, by digest; aob gate freeze writes it, and anything else under the name is refused."`
+	Content Digest  `json:"content,omitempty" check:"optional,digest" doc:"What the split holds, images and truths, by digest; aob gate freeze writes it, and anything else under the name is refused."`
 	Group   string  `json:"group,omitempty" check:"optional,argument" doc:"The field of images, in the annotation file, whose equal values are not independent, as video: intervals then come from drawing whole groups."`
 }
 
@@ -54,17 +56,17 @@ func (e EvalSet) String() string {
 // A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
 // is given.
 type GateCheck struct {
-	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|size,later=recall|precision|falsePositivesPerImage|latency.*" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class; recall, precision and falsePositivesPerImage at the model's thresholds, per class where classes are given; size of the largest variant. Latency comes later."`
+	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|recall|precision|falsePositivesPerImage|size,later=latency.*" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class; recall, precision and falsePositivesPerImage at the model's thresholds, per class where classes are given; size of the largest variant. Latency comes later."`
 	Classes    ClassSelect `json:"classes,omitzero" check:"optional" doc:"For AP: all, or a list of classes; each is held to the bound."`
 	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class" doc:"With classes: all, the classes that this check leaves out; with mAP, AP50 and AP75, those that a model may lack."`
 	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1" doc:"The lowest value that passes."`
 	Max        *Quantity   `json:"max,omitempty" check:"optional" doc:"The highest value that passes, with its unit: 120MB; of falsePositivesPerImage a number."`
 	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1" doc:"How much lower than the baseline the value may be."`
-	Against    string      `json:"against,omitempty" check:"optional,oneof=release,later=fp32" doc:"With maxDrop: the baseline. release is the target branch's, pallets@12 a version that stays the measure however many small losses follow it."`
+	Against    string      `json:"against,omitempty" check:"optional,against" doc:"With maxDrop: the baseline. release is the target branch's, pallets@12 a version that stays the measure however many small losses follow it."`
 	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%" doc:"Of the one-sided bounds."`
 	Support    int         `json:"support" default:"1" check:"min=1,max=1000000" doc:"Truths that a class needs; below it the check is unsure."`
 	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore" doc:"What too little evidence means: fail, review (pending until an owner settles it), or ignore."`
-	At         string      `json:"at,omitempty" check:"optional,later" doc:"With recall, precision and falsePositivesPerImage: threshold, the model's own of each class."`
+	At         string      `json:"at,omitempty" check:"optional,oneof=threshold" doc:"With recall, precision and falsePositivesPerImage: threshold, the model's own of each class."`
 	Profiles   string      `json:"profiles,omitempty" check:"optional,later" doc:"Which hardware profiles are held to the bound."`
 }
 
@@ -100,18 +102,29 @@ func (c *ClassSelect) UnmarshalJSON(data []byte) error {
 }
 
 // A Quantity is a bound with a unit that depends on the metric: a size for
-// size, a duration for latency.
+// size, a duration for latency, none for a count.
 type Quantity string
 
-// UnmarshalText implements encoding.TextUnmarshaler: a size or a duration.
+// UnmarshalText implements encoding.TextUnmarshaler: a size, a duration or a
+// plain number.
 func (q *Quantity) UnmarshalText(text []byte) error {
 	var b Bytes
 	var d Duration
-	if b.UnmarshalText(text) != nil && d.UnmarshalText(text) != nil {
-		return fmt.Errorf("want a size as in 120MB or a duration as in 33ms, got %q", text)
+	if b.UnmarshalText(text) != nil && d.UnmarshalText(text) != nil && !plainNumber.Match(text) {
+		return fmt.Errorf("want a size as in 120MB, a duration as in 33ms or a number as in 0.5, got %q", text)
 	}
 	*q = Quantity(text)
 	return nil
+}
+
+var plainNumber = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9})?$`)
+
+// Number returns the quantity as a plain number.
+func (q Quantity) Number() (float64, error) {
+	if !plainNumber.MatchString(string(q)) {
+		return 0, fmt.Errorf("want a number as in 0.5, got %q", string(q))
+	}
+	return strconv.ParseFloat(string(q), 64)
 }
 
 // Bytes returns the quantity as a size.

@@ -35,9 +35,9 @@ type Model struct {
 	Name       string            `json:"name" check:"name" doc:"The model's name, the same as the file's."`
 	Dataset    Dataset           `json:"dataset" check:"required" doc:"What it is trained on: a frozen version of COCO-format images, by a name that the server's configuration allows."`
 	Classes    Classes           `json:"classes" doc:"The classes to detect, in order; or a map of class to the dataset's labels that become it."`
-	Was        map[string]string `json:"was,omitempty" check:"optional,later" doc:"Renamed classes, new name to old name: the old name's truths and detections count as the new one's."`
+	Was        map[string]string `json:"was,omitempty" check:"optional,nonempty,keys=class,class" doc:"Renamed classes, new name to old name: the old name's truths and detections count as the new one's."`
 	Train      Train             `json:"train" doc:"How it is trained."`
-	Thresholds Thresholds        `json:"thresholds,omitempty" check:"optional,later" doc:"The score from which a detection of a class counts, by class and default for the rest; resolved on the validation split. Changing one trains nothing."`
+	Thresholds Thresholds        `json:"thresholds,omitempty" check:"optional,nonempty,keys=class" doc:"The score from which a detection of a class counts, by class and default for the rest; resolved on the validation split. Changing one trains nothing."`
 	Variants   []string          `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8" doc:"The forms that are shipped."`
 	Track      *Track            `json:"track,omitempty" check:"optional,later" doc:"Where the run is mirrored, by a name in the server's configuration."`
 

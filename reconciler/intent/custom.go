@@ -19,6 +19,8 @@ var (
 	classesType = reflect.TypeFor[delivery.Classes]()
 	selectType  = reflect.TypeFor[delivery.ClassSelect]()
 	argsType    = reflect.TypeFor[map[string]any]()
+
+	thresholdType = reflect.TypeFor[delivery.Threshold]()
 )
 
 // custom returns the reader of a type, or nil where the type says it all.
@@ -30,6 +32,8 @@ func custom(t reflect.Type) reader {
 		return readSelect
 	case argsType:
 		return readArgs
+	case thresholdType:
+		return readThreshold
 	}
 	return nil
 }
@@ -117,6 +121,41 @@ func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path strin
 		}
 	}
 	v.Set(reflect.ValueOf(list))
+}
+
+const wantThreshold = "want bestF1, a score as in 0.5, {precision: 0.95} or {recall: 0.9}"
+
+// unit is the range of scores and shares.
+var unit = rules{lo: &bound{"0", 0}, hi: &bound{"1", 1}}
+
+// readThreshold reads bestF1, a score, {precision: p} or {recall: r}.
+func readThreshold(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
+	var t delivery.Threshold
+	share := func(n *yaml.Node, path string) *float64 {
+		f := new(float64)
+		d.decimal(n, reflect.ValueOf(f).Elem(), &unit, path)
+		return f
+	}
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Value == "bestF1":
+		t.BestF1 = true
+	case n.Kind == yaml.ScalarNode && plain(n) && decimalPattern.MatchString(n.Value):
+		t.Score = share(n, path)
+	case n.Kind == yaml.MappingNode && len(n.Content) == 2:
+		for key, value := range d.pairs(n, path) {
+			switch at := member(path, key.Value); key.Value {
+			case "precision":
+				t.Precision = share(value, at)
+			case "recall":
+				t.Recall = share(value, at)
+			default:
+				d.fault(placeOf(key), at, "unknown key; %s", wantThreshold)
+			}
+		}
+	default:
+		d.fault(placeOf(n), path, "%s, got %s", wantThreshold, got(n))
+	}
+	v.Set(reflect.ValueOf(t))
 }
 
 // readArgs reads arguments of a trainer: scalars, or lists or maps of scalars.

@@ -47,6 +47,11 @@ var forms = map[string]*form{
 		pattern: regexp.MustCompile(digestPattern),
 		want:    "a digest, sha256: and 64 lower-case hex digits",
 	},
+	"against": {
+		pattern: regexp.MustCompile(`^(?:release|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@[1-9][0-9]{0,6})$`),
+		want:    "release, or a version that main has accepted, as in pallets@12",
+		why:     whyAgainst,
+	},
 	"dataset": {
 		pattern: regexp.MustCompile(`^` + segment + `(?:/` + segment + `)*$`),
 		most:    512,
@@ -110,6 +115,13 @@ var forms = map[string]*form{
 // holds reports whether text is of the form.
 func (f *form) holds(s string) bool {
 	return (f.most == 0 || utf8.RuneCountInString(s) <= f.most) && f.pattern.MatchString(s)
+}
+
+func whyAgainst(value string) string {
+	if value == "fp32" {
+		return "comparing variants comes later"
+	}
+	return ""
 }
 
 func whyDataset(value string) string {

@@ -2,6 +2,7 @@ package intent
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -31,6 +32,9 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 			continue
 		}
 		d.check(c, path)
+		if model, _, anchored := strings.Cut(c.Against, "@"); anchored {
+			doc.refer(d, refAgainst, model, path+".against")
+		}
 		key := fmt.Sprintf("%s %v %v %s", c.Metric, c.Classes, c.MaxDrop != nil, c.Against)
 		if first, ok := seen[key]; ok && d.sound(path) {
 			d.complain(path, "bounds what %s bounds; want one check for it", item("checks", first))
@@ -50,15 +54,25 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 		}
 	}
 	size := c.Metric == "size"
+	counted := c.Metric == "falsePositivesPerImage"
+	thresholded := counted || c.Metric == "recall" || c.Metric == "precision"
 	switch {
 	case len(bounds) == 0 && size:
 		d.complain(path, "has no bound; want max, as in max: 120MB")
+	case len(bounds) == 0 && counted:
+		d.complain(path, "has no bound; want max, as in max: 0.5")
 	case len(bounds) == 0:
 		d.complain(path, "has no bound; want min or maxDrop")
 	case len(bounds) > 1:
 		d.complain(path, "want exactly one of min, max and maxDrop, got %s; split it into two checks", and(bounds))
 	case size && bounds[0] != "max":
 		d.complain(path+"."+bounds[0], "has no meaning for size; want max, as in max: 120MB")
+	case counted && bounds[0] != "max":
+		d.complain(path+"."+bounds[0], "has no meaning for %s, where less is better; want max, as in max: 0.5", c.Metric)
+	case counted:
+		if _, err := c.Max.Number(); err != nil {
+			d.complain(path+".max", "%s", err)
+		}
 	case !size && bounds[0] == "max":
 		d.complain(path+".max", "has no meaning for %s, where more is better; want min or maxDrop", c.Metric)
 	case size:
@@ -69,19 +83,26 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 	switch {
 	case c.Metric == "AP" && c.Classes.IsZero():
 		d.complain(path, "AP is a class's own; want classes: all, or a list, as in classes: [person]; over all classes it is mAP")
-	case c.Metric != "AP" && !c.Classes.IsZero():
-		d.complain(path+".classes", "has no meaning for %s; want it with AP alone", c.Metric)
+	case c.Metric != "AP" && !thresholded && !c.Classes.IsZero():
+		d.complain(path+".classes", "has no meaning for %s; want it with AP, recall, precision or falsePositivesPerImage", c.Metric)
 	}
-	if len(c.Except) > 0 && !c.Classes.All {
+	overall := !size && !thresholded && c.Metric != "AP"
+	if len(c.Except) > 0 && !c.Classes.All && !overall {
 		d.complain(path+".except", "has no meaning without classes: all")
+	}
+	switch {
+	case thresholded && c.At == "":
+		d.complain(path, "%s depends on a score threshold; want at: threshold, the model's own", c.Metric)
+	case !thresholded && c.At != "":
+		d.complain(path+".at", "has no meaning for %s", c.Metric)
 	}
 	if c.Against != "" && c.MaxDrop == nil {
 		d.complain(path+".against", "has no meaning without maxDrop")
 	}
 	if size {
-		for _, key := range []string{"confidence", "support", "unsure"} {
+		for _, key := range []string{"confidence", "support", "unsure", "except"} {
 			if d.has(path + "." + key) {
-				d.complain(path+"."+key, "has no meaning for size, which is never unsure; leave it out")
+				d.complain(path+"."+key, "has no meaning for size, which is never unsure and has no classes; leave it out")
 			}
 		}
 	}

@@ -88,6 +88,7 @@ const (
 	refRuns               // a fleet's model
 	refAfter              // a fleet's fleet
 	refClass              // a class of a covered model
+	refAgainst            // a model with a version
 )
 
 // Complaints returns what is wrong with the file by itself, sorted.

@@ -91,6 +91,10 @@ func (j *joiner) check(doc *Doc) {
 			j.after(doc, r)
 		case refClass:
 			j.class(doc, r)
+		case refAgainst:
+			if j.named["Model"][r.name] == nil {
+				j.complain(doc, r, "%s", unknown("model", r.name, j.names("Model")))
+			}
 		}
 	}
 }
@@ -136,6 +140,11 @@ func (j *joiner) class(doc *Doc, r ref) {
 				return
 			}
 			known = append(known, c.Name)
+		}
+		for _, old := range m.Was { // a gate may go on to name it so
+			if old == r.name {
+				return
+			}
 		}
 	}
 	if len(known) > 0 {

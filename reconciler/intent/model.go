@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,11 +21,51 @@ func (d *document) model(m *delivery.Model) {
 	if d.sound("train.epochs", "train.optimizer.warmup") && t.Optimizer.Warmup > t.Epochs {
 		d.complain("train.optimizer.warmup", "want at most the %d epochs, got %d", t.Epochs, t.Optimizer.Warmup)
 	}
-	if unique(d, t.Seeds, "train.seeds") && len(t.Seeds) > 1 {
-		d.complain("train.seeds", "not yet: several seeds come later; want one, as in [%d]", t.Seeds[0])
+	if unique(d, t.Seeds, "train.seeds") && len(t.Seeds) > maxSeeds {
+		d.complain("train.seeds", "want at most %d, got %d", maxSeeds, len(t.Seeds))
 	}
+	d.classes(m)
 	unique(d, m.Variants, "variants")
 	d.args(*t)
+}
+
+// maxSeeds is how many trainings one spec may ask for.
+const maxSeeds = 16
+
+// classes checks what is said by class.
+func (d *document) classes(m *delivery.Model) {
+	if !d.sound("classes") {
+		return
+	}
+	names := m.Classes.Names()
+	old := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(m.Was)) {
+		at := member("was", name)
+		switch was := m.Was[name]; {
+		case !d.sound(at):
+		case !slices.Contains(names, name):
+			d.complain(at, "%s", unknown("class", name, names))
+		case slices.Contains(names, was):
+			d.complain(at, "%s is a class of this model too; a class is renamed or kept", quote(was))
+		case old[was] != "":
+			d.complain(at, "%s was renamed to %s already", quote(was), quote(old[was]))
+		default:
+			old[was] = name
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Thresholds)) {
+		if at := member("thresholds", name); d.sound(at) && name != delivery.DefaultThreshold && !slices.Contains(names, name) {
+			d.complain(at, "%s", unknown("class", name, append(slices.Clone(names), delivery.DefaultThreshold)))
+		}
+	}
+	if d.sound("thresholds") && len(m.Thresholds) > 0 {
+		for _, name := range names {
+			if _, ok := m.Thresholds.For(name); !ok {
+				d.complain("thresholds", "says nothing of class %s; add it, or default: bestF1", quote(name))
+				break
+			}
+		}
+	}
 }
 
 // args checks what the trainer itself defines.

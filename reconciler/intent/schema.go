@@ -88,8 +88,15 @@ func structSchema(t reflect.Type) object {
 // between returns the rules between a struct's fields that a schema can say.
 func between(t reflect.Type) object {
 	has := func(key string) object { return object{{"required", []string{key}}} }
-	when := func(metric string, then, otherwise object) object {
-		return object{{"if", object{{"properties", object{{"metric", object{{"const", metric}}}}}}}, {"then", then}, {"else", otherwise}}
+	when := func(metrics []string, then, otherwise object) object {
+		o := object{{"if", object{{"properties", object{{"metric", object{{"enum", metrics}}}}}}}}
+		if then != nil {
+			o = append(o, pair{"then", then})
+		}
+		if otherwise != nil {
+			o = append(o, pair{"else", otherwise})
+		}
+		return o
 	}
 	without := func(keys ...string) object {
 		o := object{}
@@ -105,10 +112,14 @@ func between(t reflect.Type) object {
 		return object{
 			{"oneOf", []object{has("min"), has("max"), has("maxDrop")}},
 			{"allOf", []object{
-				when("size", append(has("max"), without("confidence", "support", "unsure")...), without("max")),
-				when("AP", has("classes"), without("classes")),
+				when([]string{"size"}, append(has("max"), without("confidence", "support", "unsure", "except")...), nil),
+				when([]string{"falsePositivesPerImage"}, has("max"), nil),
+				when([]string{"size", "falsePositivesPerImage"}, nil, without("max")),
+				when([]string{"AP"}, has("classes"), nil),
+				when([]string{"mAP", "AP50", "AP75", "size"}, without("classes"), object{{"dependentRequired", object{{"except", []string{"classes"}}}}}),
+				when([]string{"recall", "precision", "falsePositivesPerImage"}, has("at"), without("at")),
 			}},
-			{"dependentRequired", object{{"against", []string{"maxDrop"}}, {"except", []string{"classes"}}}},
+			{"dependentRequired", object{{"against", []string{"maxDrop"}}}},
 		}
 	}
 	return nil
@@ -211,7 +222,7 @@ func special(t reflect.Type) (object, bool) {
 	case reflect.TypeFor[delivery.Bytes]():
 		return text(sizePattern), true
 	case reflect.TypeFor[delivery.Quantity]():
-		return object{{"type", "string"}, {"anyOf", []object{text(sizePattern), text(durationPattern)}}}, true
+		return object{{"anyOf", []object{text(sizePattern), text(durationPattern), {{"type", "number"}, {"minimum", 0}, {"exclusiveMaximum", 1e9}}, text(`^[0-9]{1,9}(\.[0-9]{1,9})?$`)}}}, true
 	case reflect.TypeFor[delivery.Wave]():
 		return object{{"anyOf", []object{{{"type", "integer"}, {"minimum", 1}, {"maximum", 1_000_000}}, text(sharePattern)}}}, true
 	case classesType:
@@ -219,6 +230,13 @@ func special(t reflect.Type) (object, bool) {
 		return object{{"anyOf", []object{classes, labels}}}, true
 	case selectType:
 		return object{{"anyOf", []object{{{"const", "all"}}, classes}}}, true
+	case thresholdType:
+		share := object{{"type", "number"}, {"minimum", 0}, {"maximum", 1}}
+		return object{{"anyOf", []object{
+			{{"const", "bestF1"}}, share,
+			{{"type", "object"}, {"additionalProperties", false}, {"minProperties", 1}, {"maxProperties", 1},
+				{"properties", object{{"precision", share}, {"recall", share}}}},
+		}}}, true
 	case argsType:
 		scalar := []string{"string", "number", "boolean"}
 		return object{
