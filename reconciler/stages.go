@@ -32,6 +32,7 @@ type Stages struct {
 	Roots      dataset.Roots
 	Runs       string // the folder of runs
 	Detections string // the folder of stored detections
+	Seen       string // the folder of lists of the images that trainings saw
 	Trainers   string // the folder of trainers: DIGEST/NAME/train.py
 	Python     string
 	Trainer    *terraform.Trainer
@@ -77,7 +78,7 @@ func (s *Stages) data(ctx context.Context, r *run.Run, ask delivery.DataRun) (an
 	if err := r.Stage("check"); err != nil {
 		return nil, err
 	}
-	return s.Roots.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.progress(r, "checking images"))
+	return s.Roots.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.Seen, s.progress(r, "checking images"))
 }
 
 // progress writes status.json as a trainer does, now and then.

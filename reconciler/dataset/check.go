@@ -29,7 +29,9 @@ const maxLeak = 0.05
 // the folder out what the trainer gets. Findings of level error mean that
 // nothing may be trained on it; then nothing is prepared. The error is for what
 // is not the dataset's fault, or keeps it from being looked at.
-func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out string, progress func(done, total int)) (delivery.DataResult, error) {
+//
+// The list of images that the trainer gets is written to the folder seen.
+func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string, progress func(done, total int)) (delivery.DataResult, error) {
 	c := &checker{classes: ask.Classes, seen: map[string]int{}}
 	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}
 	v, err := r.open(ask.Dataset)
@@ -83,14 +85,21 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out string, prog
 			return c.result, err
 		}
 	}
+	if valid := splits["valid"]; valid != nil {
+		c.result.Valid = v.evalData(delivery.EvalSet{Dataset: ask.Dataset, Split: "valid"}, valid, c.classes).Content
+	}
 	if err := c.decode(ctx, progress); err != nil {
 		return c.result, err
 	}
 	c.leaks(v, splits, held)
+	c.twins(v, splits)
 	if c.result.Failed() {
 		return c.done(), nil
 	}
 	c.result.Prepared = filepath.Base(out)
+	if c.result.Seen, err = c.seenImages(v, splits, seen); err != nil {
+		return c.result, err
+	}
 	if c.result.Training, err = c.prepare(v, splits, out); err != nil {
 		return c.result, err
 	}
@@ -103,12 +112,22 @@ type checker struct {
 	seen    map[string]int // finding by level and code
 	decodes []imageFile
 	leftOut map[string]map[int64]bool // by split: images that must not be trained on
+	sets    map[string]string         // by path: the eval set that an image stands in
+}
+
+// inSet notes that an image stands in an eval set.
+func (c *checker) inSet(path, set string) {
+	if c.sets == nil {
+		c.sets = map[string]string{}
+	}
+	c.sets[path] = set
 }
 
 type imageFile struct {
 	where string
 	path  string
 	image coco.Image
+	look  look
 }
 
 // finding adds a finding, or counts one more of its code.
@@ -148,7 +167,7 @@ func (c *checker) split(v *version, s *split, prefix string) {
 	}
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
-			c.decodes = append(c.decodes, imageFile{prefix + strings.TrimPrefix(file, s.name+"/"), v.path(file), im})
+			c.decodes = append(c.decodes, imageFile{where: prefix + strings.TrimPrefix(file, s.name+"/"), path: v.path(file), image: im})
 		}
 	}
 	listed := map[string]bool{}
@@ -238,6 +257,10 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("%s: %s; every image needs it, as a text or a whole number", p.Path, p.Text))
 		return nil
 	}
+	if thawed := ev.thawed(e, s); thawed != "" {
+		c.finding(delivery.LevelError, "eval-set", e.String(), thawed+"; "+refreeze)
+		return nil
+	}
 	data := ev.evalData(e, s, c.classes)
 	if len(data.Truth.Annotations) == 0 {
 		c.finding(delivery.LevelError, "eval-set", e.String(), "holds no object of the model's classes, so there is nothing to judge")
@@ -250,17 +273,9 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 		for _, id := range identities(file, ev.files[file].sum) {
 			held[id] = e.String()
 		}
+		c.inSet(ev.path(file), e.String())
 	}
 	return nil
-}
-
-// identities are the names under which an image is the same image.
-func identities(file, sum string) []string {
-	ids := []string{"sha256:" + sum}
-	if source, _, ok := strings.Cut(path.Base(file), ".rf."); ok && source != "" {
-		ids = append(ids, "source:"+source)
-	}
-	return ids
 }
 
 // leaks leaves training images out that stand in an eval set, or, of train, in
@@ -274,7 +289,7 @@ func (c *checker) leaks(v *version, splits map[string]*split, held map[string]st
 			if !ok || c.leftOut[s.name][im.ID] {
 				continue
 			}
-			for _, id := range identities(file, v.files[file].sum) {
+			for _, id := range asksFor(file, v.files[file].sum) {
 				if where, leaked := held[id]; leaked {
 					c.leftOut[s.name][im.ID] = true
 					c.finding(delivery.LevelWarning, code, file, "the same image stands in "+where+"; it is left out of training")
@@ -320,7 +335,7 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			found[i].code, found[i].text = decodeImage(im)
+			found[i].code, found[i].text, c.decodes[i].look = decodeImage(im)
 			mu.Lock()
 			defer mu.Unlock()
 			done++
@@ -341,27 +356,28 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	return nil
 }
 
-func decodeImage(im imageFile) (code, text string) {
+func decodeImage(im imageFile) (code, text string, seen look) {
 	f, err := os.Open(im.path)
 	if err != nil {
-		return "unreadable-image", pathless(err).Error()
+		return "unreadable-image", pathless(err).Error(), seen
 	}
 	defer f.Close()
 	config, _, err := image.DecodeConfig(f)
 	if err != nil {
-		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err)
+		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), seen
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height || config.Width*config.Height > maxPixels {
-		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels)
+		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels), seen
 	}
 	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 && im.image.Height != config.Height) {
-		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height, im.image.Width, im.image.Height)
+		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height, im.image.Width, im.image.Height), seen
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return "unreadable-image", pathless(err).Error()
+		return "unreadable-image", pathless(err).Error(), seen
 	}
-	if _, _, err := image.Decode(f); err != nil {
-		return "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
+	decoded, _, err := image.Decode(f)
+	if err != nil {
+		return "truncated-image", fmt.Sprintf("damaged or truncated: %v", err), seen
 	}
-	return "", ""
+	return "", "", looks(decoded)
 }

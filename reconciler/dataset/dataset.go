@@ -16,10 +16,27 @@
 //
 // # Image identity
 //
-// Two files are the same image if their bytes are equal, or if Roboflow made
-// them from one source: NAME.rf.HASH.jpg names its source before ".rf.".
-// Training images that stand in an eval set are left out of training and
-// counted; from 5 % on that is an error.
+// Two files are the same image if their bytes are equal, or if Roboflow made one
+// of them from the other or both from one source: cells_jpg.rf.HASH.jpg names its
+// source, cells.jpg, before ".rf.". Of two files without ".rf." equal names say
+// nothing: every camera has a frame_1.jpg. Training images that stand in an eval
+// set are left out of training and counted; above 5 % that is an error.
+//
+// An image that merely looks like one of an eval set, by a hash of its brightness
+// ([twins.go]), is a warning with the pair, and stays.
+//
+// # What a model has seen
+//
+// A data run lists the images that the trainer gets ([delivery.SeenImages]), in a
+// file that is named by its digest and kept as long as the model. Whoever scores
+// the model on an eval set of another day leaves those images out:
+// [EvalData.SeenBy].
+//
+// # Frozen eval sets
+//
+// An eval set may say what it holds ([delivery.EvalSet].Content, written by aob gate
+// freeze after [Roots.Freeze]): every byte of its images and all its truths,
+// whatever a model's classes. Anything else under its name is refused.
 package dataset
 
 import (
@@ -281,6 +298,7 @@ func mapped(t *coco.Truth, classes delivery.Classes) *coco.Truth {
 type EvalImage struct {
 	ID   int64
 	Path string
+	asks []string // under which names a training may have seen it
 }
 
 // EvalData is an opened eval set.
@@ -312,6 +330,9 @@ func (r Roots) EvalSet(ctx context.Context, e delivery.EvalSet, classes delivery
 	if err := v.hash(ctx, s.files()); err != nil {
 		return nil, err
 	}
+	if thawed := v.thawed(e, s); thawed != "" {
+		return nil, delivery.Blocked{What: "eval set " + e.String() + " " + thawed, Do: refreeze}
+	}
 	return v.evalData(e, s, classes), nil
 }
 
@@ -323,7 +344,7 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 		if !ok {
 			continue
 		}
-		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file)})
+		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file), asks: asksFor(file, v.files[file].sum)})
 		fmt.Fprintf(h, "%d %s\n", im.ID, v.files[file].sum)
 	}
 	truths := delivery.Digest(d.Truth.Digest())

@@ -85,7 +85,7 @@ var classes = delivery.Classes{{Name: "circle", Labels: []string{"circle"}}, {Na
 
 func (b *builder) check(classes delivery.Classes, sets ...delivery.EvalSet) (delivery.DataResult, error) {
 	out := filepath.Join(b.t.TempDir(), "prepared")
-	return Roots{"d": b.dir}.Check(b.t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"}, Classes: classes, EvalSets: sets}, out, nil)
+	return Roots{"d": b.dir}.Check(b.t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"}, Classes: classes, EvalSets: sets}, out, b.t.TempDir(), nil)
 }
 
 func (b *builder) must() delivery.DataResult {
@@ -241,7 +241,7 @@ func TestRefused(t *testing.T) {
 		"d/link/ssl": "is a symbolic link",
 		"d":          "link is a symbolic link or no file",
 	} {
-		_, err := Roots{"d": b.dir}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: ref}, Classes: classes}, filepath.Join(t.TempDir(), "p"), nil)
+		_, err := Roots{"d": b.dir}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: ref}, Classes: classes}, filepath.Join(t.TempDir(), "p"), t.TempDir(), nil)
 		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), b.dir) {
 			t.Errorf("%s: got %v, want Blocked with %q and without the server's path", ref, err, want)
 		}
@@ -330,7 +330,7 @@ func TestBCCD(t *testing.T) {
 	for _, c := range []string{"Platelets", "RBC", "WBC"} {
 		ask.Classes = append(ask.Classes, delivery.Class{Name: c, Labels: []string{c}})
 	}
-	r, err := Roots{"data": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), nil)
+	r, err := Roots{"data": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), t.TempDir(), nil)
 	if err != nil || r.Failed() || r.Images["test"] != 72 || len(r.EvalSets) != 1 {
 		t.Errorf("%v, %+v", err, r)
 	}

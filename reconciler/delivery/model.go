@@ -3,6 +3,7 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // Intent's types carry their own manual in struct tags, read by package intent
@@ -85,6 +86,28 @@ func (c Classes) Names() []string {
 		names[i] = class.Name
 	}
 	return names
+}
+
+// Renamed returns the classes with their former names as labels: truths that
+// still have the old name count as the new class. A class with labels of its own
+// says itself what it takes.
+func (c Classes) Renamed(was map[string]string) Classes {
+	if len(was) == 0 {
+		return c
+	}
+	taken := map[string]bool{}
+	for _, class := range c {
+		for _, label := range class.Labels {
+			taken[label] = true
+		}
+	}
+	out := slices.Clone(c)
+	for i, class := range c {
+		if old := was[class.Name]; old != "" && !taken[old] && slices.Equal(class.Labels, []string{class.Name}) {
+			out[i].Labels = []string{class.Name, old}
+		}
+	}
+	return out
 }
 
 // Train says how a model is trained.

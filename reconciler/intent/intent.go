@@ -84,11 +84,11 @@ type ref struct {
 type role int
 
 const (
-	refCovers role = iota // a gate's model
-	refRuns               // a fleet's model
-	refAfter              // a fleet's fleet
-	refClass              // a class of a covered model
-	refAgainst            // a model with a version
+	refCovers  role = iota // a gate's model
+	refRuns                // a fleet's model
+	refAfter               // a fleet's fleet
+	refClass               // a class of a covered model
+	refAgainst             // a model with a version
 )
 
 // Complaints returns what is wrong with the file by itself, sorted.

@@ -1,0 +1,153 @@
+package dataset
+
+// This file finds images that look alike under other names: a warning, since
+// two frames of one camera may look alike and be two.
+
+import (
+	"fmt"
+	"image"
+	"math/bits"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A look is what an image looks like from afar: where it gets brighter from left
+// to right, over a grid of 16 x 16 ("dHash"; Krawetz, "Kind of like that", 2013).
+// Of an image without texture it says nothing.
+type look struct {
+	bits    [4]uint64
+	texture bool
+}
+
+const (
+	grid       = 16
+	samples    = 8  // of each cell and direction, at most
+	minTexture = 12 // of 255: the least difference between the brightest and the darkest cell
+	// maxApart is how many of the 256 places may differ between an image and its
+	// copy that was encoded anew or scaled: of BCCD, at JPEG quality 50, at most 11;
+	// its images differ from one another in 77 and more, but for one pair in 23.
+	maxApart = 15
+	// maxBand is how many images may share sixteen places before those say nothing.
+	maxBand = 64
+)
+
+// looks computes an image's look.
+func looks(m image.Image) look {
+	b := m.Bounds()
+	var cells [grid][grid + 1]int
+	low, high := 255, 0
+	for y := range grid {
+		for x := range grid + 1 {
+			v := brightness(m, image.Rect(
+				b.Min.X+b.Dx()*x/(grid+1), b.Min.Y+b.Dy()*y/grid,
+				b.Min.X+b.Dx()*(x+1)/(grid+1), b.Min.Y+b.Dy()*(y+1)/grid))
+			cells[y][x] = v
+			low, high = min(low, v>>8), max(high, v>>8)
+		}
+	}
+	out := look{texture: high-low >= minTexture}
+	for y := range grid {
+		for x := range grid {
+			if cells[y][x+1] > cells[y][x] {
+				out.bits[y/4] |= 1 << (y%4*grid + x)
+			}
+		}
+	}
+	return out
+}
+
+// brightness is the mean of a part of an image, 0 to 65535.
+func brightness(m image.Image, r image.Rectangle) int {
+	if r.Dx() < 1 {
+		r.Max.X = r.Min.X + 1
+	}
+	if r.Dy() < 1 {
+		r.Max.Y = r.Min.Y + 1
+	}
+	r = r.Intersect(m.Bounds())
+	sum, n := 0, 0
+	for i := range min(samples, r.Dy()) {
+		y := r.Min.Y + r.Dy()*(2*i+1)/(2*min(samples, r.Dy()))
+		for j := range min(samples, r.Dx()) {
+			x := r.Min.X + r.Dx()*(2*j+1)/(2*min(samples, r.Dx()))
+			switch m := m.(type) {
+			case *image.YCbCr:
+				sum += int(m.Y[m.YOffset(x, y)]) * 257
+			case *image.Gray:
+				sum += int(m.GrayAt(x, y).Y) * 257
+			default:
+				red, green, blue, _ := m.At(x, y).RGBA()
+				sum += (299*int(red) + 587*int(green) + 114*int(blue)) / 1000
+			}
+			n++
+		}
+	}
+	return sum / max(n, 1)
+}
+
+// apart counts the places in which two looks differ.
+func (l look) apart(o look) int {
+	n := 0
+	for i := range l.bits {
+		n += bits.OnesCount64(l.bits[i] ^ o.bits[i])
+	}
+	return n
+}
+
+// bands are sixteen places each: of two looks that differ in fewer than sixteen,
+// one is equal.
+func (l look) bands() [16]uint32 {
+	var out [16]uint32
+	for i := range out {
+		out[i] = uint32(i)<<16 | uint32(l.bits[i/4]>>(i%4*16)&0xffff)
+	}
+	return out
+}
+
+// twins warns of training images that look like one of an eval set and are not
+// known to be the same.
+func (c *checker) twins(v *version, splits map[string]*split) {
+	held := map[uint32][]int{}
+	for i, im := range c.decodes {
+		if c.sets[im.path] == "" || !im.look.texture {
+			continue
+		}
+		for _, band := range im.look.bands() {
+			held[band] = append(held[band], i)
+		}
+	}
+	index := map[string]int{}
+	for i, im := range c.decodes {
+		index[im.path] = i
+	}
+	for _, name := range []string{"train", "valid"} {
+		s := splits[name]
+		if s == nil {
+			continue
+		}
+		for _, im := range s.truth.Images {
+			file, ok := s.images[im.ID]
+			i, decoded := index[v.path(file)]
+			if !ok || !decoded || c.leftOut[name][im.ID] || c.sets[v.path(file)] != "" || !c.decodes[i].look.texture {
+				continue
+			}
+			twin, nearest := -1, maxApart+1
+			for _, band := range c.decodes[i].look.bands() {
+				if len(held[band]) > maxBand {
+					continue
+				}
+				for _, j := range held[band] {
+					if n := c.decodes[i].look.apart(c.decodes[j].look); n < nearest || n == nearest && j < twin {
+						twin, nearest = j, n
+					}
+				}
+			}
+			if twin >= 0 {
+				other := c.decodes[twin]
+				c.finding(delivery.LevelWarning, "perceptual-twin", file, fmt.Sprintf("looks the same as %s of %s; take it out of training if it is the same picture",
+					strings.TrimPrefix(other.where, c.sets[other.path]+"/"), c.sets[other.path]))
+			}
+		}
+	}
+}
