@@ -24,6 +24,7 @@ type Bundle struct {
 	Golden     []byte             // tensors that every loader replays; at most MaxGolden bytes
 	Labels     []string           // the classes, in the model's order
 	Provenance map[string]string  // by name, as run and spec: the keys that it was made under; no time, no score
+	Thresholds map[string]float64 // by class, the score from which a detection counts; nil for none
 }
 
 // Info is what a stored bundle says of itself.
@@ -35,6 +36,7 @@ type Info struct {
 	Labels     []string
 	Golden     delivery.Digest
 	Provenance map[string]string
+	Thresholds map[string]float64 // nil for none
 }
 
 // Push packs a bundle and stores it, durably. Equal content gives an equal
@@ -57,6 +59,9 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	if err := checkSignature(b.Signature); err != nil {
 		return "", err
 	}
+	if err := checkThresholds(b.Thresholds); err != nil {
+		return "", err
+	}
 	if n := len(b.Golden); n == 0 || n > MaxGolden {
 		return "", fmt.Errorf("%s: want 1 to %d bytes, got %d", GoldenFile, MaxGolden, n)
 	}
@@ -77,12 +82,21 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 			m.files[i], err = s.putBytes(ctx, delivery.Canonical(b.Labels))
 		case GoldenFile:
 			m.files[i], err = s.putBytes(ctx, b.Golden)
+		case ThresholdsFile:
+			if len(b.Thresholds) > 0 {
+				m.files[i], err = s.putBytes(ctx, delivery.Canonical(b.Thresholds))
+			}
 		}
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	if m.config, err = s.putBytes(ctx, encodeConfig(m.files)); err != nil {
+	return s.finish(ctx, m)
+}
+
+// finish stores the config and the manifest of a bundle whose files are there.
+func (s *Store) finish(ctx context.Context, m bundleManifest) (_ delivery.Digest, err error) {
+	if m.config, err = s.putBytes(ctx, encodeConfig(m)); err != nil {
 		return "", err
 	}
 	data := encodeBundle(m)
@@ -91,6 +105,26 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 		return "", err
 	}
 	return s.putManifest(ctx, data)
+}
+
+// WithThresholds stores a bundle once more with other score thresholds: the same
+// model, whose bytes are not copied.
+func (s *Store) WithThresholds(ctx context.Context, bundle delivery.Digest, thresholds map[string]float64) (delivery.Digest, error) {
+	m, err := s.readBundle(bundle)
+	if err == nil {
+		err = checkThresholds(thresholds)
+	}
+	for i, f := range files {
+		if err == nil && f.name == ThresholdsFile {
+			if m.files[i] = (blob{}); len(thresholds) > 0 {
+				m.files[i], err = s.putBytes(ctx, delivery.Canonical(thresholds))
+			}
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("bundle %s with thresholds: %w", bundle.Short(), err)
+	}
+	return s.finish(ctx, m)
 }
 
 // putManifest stores a manifest and names it in the index.
@@ -142,6 +176,21 @@ func checkLabels(labels []string) error {
 			return fmt.Errorf("%s: %q stands twice", LabelsFile, l)
 		}
 		seen[l] = true
+	}
+	return nil
+}
+
+func checkThresholds(thresholds map[string]float64) error {
+	if n := len(thresholds); n > 1000 {
+		return fmt.Errorf("%s: want at most 1000 classes, got %d", ThresholdsFile, n)
+	}
+	for class, score := range thresholds {
+		if class == "" || len(class) > 256 {
+			return fmt.Errorf("%s: want names of 1 to 256 bytes, got %q", ThresholdsFile, clip(class))
+		}
+		if !(score >= 0 && score <= 1) {
+			return fmt.Errorf("%s: %q: want a score, 0 to 1, got %v", ThresholdsFile, clip(class), score)
+		}
 	}
 	return nil
 }
@@ -218,7 +267,7 @@ func (s *Store) Describe(ctx context.Context, bundle delivery.Digest) (Info, err
 	}
 	config, err := s.readBlob(m.config.digest, maxSmall)
 	if err == nil {
-		err = parseConfig(config, m.files)
+		err = parseConfig(config, m)
 	}
 	if err == nil {
 		err = s.readJSON(m.file(SignatureFile), &info.Signature)
@@ -231,6 +280,11 @@ func (s *Store) Describe(ctx context.Context, bundle delivery.Digest) (Info, err
 	}
 	if err == nil {
 		err = checkLabels(info.Labels)
+	}
+	if b := m.file(ThresholdsFile); err == nil && b.digest != "" {
+		if err = s.readJSON(b, &info.Thresholds); err == nil {
+			err = checkThresholds(info.Thresholds)
+		}
 	}
 	if err != nil {
 		return Info{}, fmt.Errorf("bundle %s: %w", bundle, err)
@@ -259,7 +313,8 @@ func (s *Store) Bundles(ctx context.Context) ([]delivery.Digest, error) {
 }
 
 // Unpack lays a bundle's files into dir, which must not be there or be empty:
-// model.onnx, signature.json, labels.json and golden.bin, each checked against
+// model.onnx, signature.json, labels.json, golden.bin and, where the bundle has
+// some, thresholds.json, each checked against
 // its digest. All of dir appears at once, durably, or nothing of it. The files
 // are read-only and, where the file system can, share their bytes with the
 // store: replace them, never write into them. One caller at a time for one dir.
@@ -300,8 +355,8 @@ func (s *Store) unpack(ctx context.Context, m bundleManifest, dir string) error 
 }
 
 func (s *Store) layOut(ctx context.Context, m bundleManifest, dir string) error {
-	for i, f := range files {
-		b, to := m.files[i], filepath.Join(dir, f.name)
+	for f, b := range m.each() {
+		to := filepath.Join(dir, f.name)
 		if err := s.verifyBlob(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}

@@ -438,3 +438,54 @@ func TestAttachRefuses(t *testing.T) {
 		t.Errorf("no such bundle: %v, want fs.ErrNotExist", err)
 	}
 }
+
+// A bundle with thresholds is another one of the same model, and one without them
+// is what it was before bundles could have any.
+func TestThresholds(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "store"))
+	plain := push(t, s, "model")
+	if want := delivery.Digest("sha256:ad6dca5144c735638412676c93e54c419abeee0ac0d230adfa75a6861803b631"); plain != want {
+		t.Errorf("%s, want %s", plain, want)
+	}
+	scores := map[string]float64{"pallet": 0.4, "forklift": 0.25}
+	with, err := s.WithThresholds(t.Context(), plain, scores)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bundle(t, "model")
+	b.Thresholds = scores
+	if pushed, err := s.Push(t.Context(), b); err != nil || pushed != with || with == plain {
+		t.Errorf("pushed with thresholds %s, %v; added to %s: %s", pushed, err, plain, with)
+	}
+	a, err := s.Describe(t.Context(), plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Describe(t.Context(), with)
+	if err != nil || info.Model != a.Model || !cmp.Equal(info.Signature, a.Signature) || !cmp.Equal(info.Thresholds, scores) || a.Thresholds != nil || !cmp.Equal(info.Provenance, a.Provenance) {
+		t.Errorf("%v: %+v, and without: %+v", err, info, a)
+	}
+	if back, err := s.WithThresholds(t.Context(), with, nil); err != nil || back != plain {
+		t.Errorf("taken away again: %s, %v", back, err)
+	}
+	// A device gets the file, whichever way the bundle comes to it.
+	device := open(t, filepath.Join(dir, "device"))
+	if _, err := device.Pull(t.Context(), artifact.Source{URL: "file://" + filepath.Join(dir, "store")}, with, filepath.Join(dir, "pulled")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unpack(t.Context(), with, filepath.Join(dir, "unpacked")); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"forklift":0.25,"pallet":0.4}`
+	for _, at := range []string{"pulled", "unpacked"} {
+		if got := files(t, filepath.Join(dir, at))[artifact.ThresholdsFile]; strings.TrimSpace(got) != want {
+			t.Errorf("%s: %q", at, got)
+		}
+	}
+	for _, wrong := range []map[string]float64{{"": .5}, {"pallet": 1.5}, {"pallet": math.NaN()}, {strings.Repeat("x", 300): .5}} {
+		if _, err := s.WithThresholds(t.Context(), plain, wrong); err == nil {
+			t.Errorf("%v is taken", wrong)
+		}
+	}
+}

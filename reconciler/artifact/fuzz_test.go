@@ -17,7 +17,7 @@ func someBundle() (bundleManifest, []byte) {
 	for i, f := range files {
 		m.files = append(m.files, blob{delivery.Sum([]byte(f.name)), int64(i + 1)})
 	}
-	config := encodeConfig(m.files)
+	config := encodeConfig(m)
 	m.config = blob{delivery.Sum(config), int64(len(config))}
 	return m, encodeBundle(m)
 }
@@ -69,9 +69,9 @@ func FuzzParseReferrer(f *testing.F) {
 
 func FuzzParseConfig(f *testing.F) {
 	m, _ := someBundle()
-	good := encodeConfig(m.files)
+	good := encodeConfig(m)
 	f.Add(good)
-	f.Fuzz(func(t *testing.T, data []byte) { parseConfig(data, m.files) })
+	f.Fuzz(func(t *testing.T, data []byte) { parseConfig(data, m) })
 }
 
 func FuzzIndex(f *testing.F) {

@@ -3,6 +3,7 @@ package artifact
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"regexp"
 	"slices"
@@ -31,6 +32,9 @@ const (
 	SignatureFile = "signature.json"
 	LabelsFile    = "labels.json"
 	GoldenFile    = "golden.bin"
+	// ThresholdsFile maps classes to the score from which a detection counts. A
+	// bundle may have none.
+	ThresholdsFile = "thresholds.json"
 )
 
 const (
@@ -55,26 +59,45 @@ const (
 type file struct {
 	name, mediaType string
 	limit           int64 // bytes
+	optional        bool
 }
 
 // files lists them in the manifest's order. Names from outside are only ever
 // compared with these; none becomes a path.
 var files = []file{
-	{ModelFile, weightType, MaxBundle},
-	{SignatureFile, weightConfigType, maxSmall},
-	{LabelsFile, weightConfigType, maxSmall},
-	{GoldenFile, weightConfigType, MaxGolden},
+	{ModelFile, weightType, MaxBundle, false},
+	{SignatureFile, weightConfigType, maxSmall, false},
+	{LabelsFile, weightConfigType, maxSmall, false},
+	{GoldenFile, weightConfigType, MaxGolden, false},
+	{ThresholdsFile, weightConfigType, maxSmall, true},
 }
 
 // A bundleManifest is a bundle's manifest, checked.
 type bundleManifest struct {
 	config     blob
-	files      []blob // in the order of files
+	files      []blob // in the order of files; without a digest where an optional one is not there
 	provenance map[string]string
 }
 
 // blobs lists all that the manifest needs.
-func (m bundleManifest) blobs() []blob { return append([]blob{m.config}, m.files...) }
+func (m bundleManifest) blobs() []blob {
+	list := []blob{m.config}
+	for _, b := range m.each() {
+		list = append(list, b)
+	}
+	return list
+}
+
+// each goes through the files that are there.
+func (m bundleManifest) each() iter.Seq2[file, blob] {
+	return func(yield func(file, blob) bool) {
+		for i, f := range files {
+			if m.files[i].digest != "" && !yield(f, m.files[i]) {
+				return
+			}
+		}
+	}
+}
 
 func (m bundleManifest) file(name string) blob {
 	for i, f := range files {
@@ -99,20 +122,20 @@ type modelConfig struct {
 	} `json:"config"`
 }
 
-// encodeConfig writes the config of a bundle with these files.
-func encodeConfig(stored []blob) []byte {
+// encodeConfig writes the config of a bundle.
+func encodeConfig(m bundleManifest) []byte {
 	var c modelConfig
 	c.Descriptor.CreatedAt = created
 	c.ModelFS.Type = "layers"
-	for _, b := range stored {
+	for _, b := range m.each() {
 		c.ModelFS.DiffIDs = append(c.ModelFS.DiffIDs, b.digest)
 	}
 	c.Config.Format = "onnx"
 	return delivery.Canonical(c)
 }
 
-// parseConfig reads a bundle's config and checks that it is about these files.
-func parseConfig(data []byte, stored []blob) error {
+// parseConfig reads a bundle's config and checks that it is about its files.
+func parseConfig(data []byte, m bundleManifest) error {
 	var c modelConfig
 	if err := json.Unmarshal(data, &c); err != nil {
 		return fmt.Errorf("config: not a ModelPack config: %w", err)
@@ -120,23 +143,26 @@ func parseConfig(data []byte, stored []blob) error {
 	if c.Config.Format != "onnx" {
 		return fmt.Errorf("config: want the format onnx, got %q", clip(c.Config.Format))
 	}
-	if len(c.ModelFS.DiffIDs) != len(stored) {
-		return fmt.Errorf("config: want %d diffIds, got %d", len(stored), len(c.ModelFS.DiffIDs))
+	if n := len(m.blobs()) - 1; len(c.ModelFS.DiffIDs) != n {
+		return fmt.Errorf("config: want %d diffIds, got %d", n, len(c.ModelFS.DiffIDs))
 	}
-	for i, b := range stored {
+	i := 0
+	for f, b := range m.each() {
 		if c.ModelFS.DiffIDs[i] != b.digest {
-			return fmt.Errorf("config: diffIds[%d] is not the digest of %s", i, files[i].name)
+			return fmt.Errorf("config: diffIds[%d] is not the digest of %s", i, f.name)
 		}
+		i++
 	}
 	return nil
 }
 
 // encodeBundle writes the manifest of a bundle.
 func encodeBundle(m bundleManifest) []byte {
-	layers := make([]ocispec.Descriptor, len(files))
-	for i, f := range files {
-		layers[i] = descriptor(f.mediaType, m.files[i])
-		layers[i].Annotations = map[string]string{annotationFile: f.name}
+	var layers []ocispec.Descriptor
+	for f, b := range m.each() {
+		layer := descriptor(f.mediaType, b)
+		layer.Annotations = map[string]string{annotationFile: f.name}
+		layers = append(layers, layer)
 	}
 	annotations := map[string]string{ocispec.AnnotationCreated: created}
 	for name, value := range m.provenance {
@@ -169,8 +195,8 @@ func parseBundle(data []byte) (bundleManifest, error) {
 	if err != nil {
 		return none, fmt.Errorf("manifest: config: %w", err)
 	}
-	if len(m.Layers) != len(files) {
-		return none, fmt.Errorf("manifest: want the %d files that this version knows, got %d", len(files), len(m.Layers))
+	if len(m.Layers) > len(files) {
+		return none, fmt.Errorf("manifest: want at most the %d files that this version knows, got %d", len(files), len(m.Layers))
 	}
 	checked := bundleManifest{config: config, files: make([]blob, len(files)), provenance: map[string]string{}}
 	total := config.size
@@ -190,6 +216,11 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		checked.files[at] = b
 		if total += b.size; total > MaxBundle {
 			return none, fmt.Errorf("manifest: more than %d bytes in all", int64(MaxBundle))
+		}
+	}
+	for i, f := range files {
+		if checked.files[i].digest == "" && !f.optional {
+			return none, fmt.Errorf("manifest: there is no %s", f.name)
 		}
 	}
 	for key, value := range m.Annotations {

@@ -110,11 +110,11 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 	if err != nil {
 		return none, err
 	}
-	if err := parseConfig(config, m.files); err != nil {
+	if err := parseConfig(config, m); err != nil {
 		return none, err
 	}
-	for i, f := range files {
-		if err := fetch(f.name, f.mediaType, m.files[i]); err != nil {
+	for f, b := range m.each() {
+		if err := fetch(f.name, f.mediaType, b); err != nil {
 			return none, err
 		}
 	}

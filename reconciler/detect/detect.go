@@ -27,6 +27,10 @@ const (
 	SignatureFile = "signature.json" // delivery.Signature
 	GoldenFile    = "golden.bin"     // Golden
 	LabelsFile    = "labels.json"    // the model's classes, a JSON list of names
+
+	// ThresholdsFile maps classes to the score from which a detection is answered;
+	// a bundle may have none.
+	ThresholdsFile = "thresholds.json"
 )
 
 // What is refused unread, since it comes from datasets, devices and pull

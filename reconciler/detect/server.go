@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -28,8 +29,9 @@ type Server struct {
 
 	model  *loaded
 	golden Golden
-	turn   chan struct{} // held while the model runs: it uses all cores itself
-	room   chan struct{} // held while an image is in memory
+	scores map[string]float64 // by class: what is less sure is not answered; nil for no thresholds
+	turn   chan struct{}      // held while the model runs: it uses all cores itself
+	room   chan struct{}      // held while an image is in memory
 	mux    *http.ServeMux
 }
 
@@ -74,6 +76,14 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 			return nil, fmt.Errorf("bundle %s: %s has the class %.100q and %s has not: they belong to different models", bundleDir, LabelsFile, label, SignatureFile)
 		}
 	}
+	var scores map[string]float64
+	thresholds, err := readFile(filepath.Join(bundleDir, ThresholdsFile), maxJSON)
+	if err == nil {
+		err = parseLine(thresholds, &scores)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, ThresholdsFile, fileTrouble(err))
+	}
 	encoded, err := read(GoldenFile, MaxGoldenBytes)
 	if err != nil {
 		return nil, err
@@ -96,6 +106,7 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 	s := &Server{
 		model:  model,
 		golden: golden,
+		scores: scores,
 		turn:   make(chan struct{}, 1),
 		room:   make(chan struct{}, w.threads()+1),
 		mux:    http.NewServeMux(),
@@ -164,7 +175,19 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 		return ImageDetections{}, &ModelError{s.model.path, err.Error()}
 	}
 	seen.Run = time.Since(began)
-	return ImageDetections{Width: width, Height: height, Boxes: named(s.model.sig, list)}, nil
+	return ImageDetections{Width: width, Height: height, Boxes: s.sure(named(s.model.sig, list))}, nil
+}
+
+// sure drops what is below its class's threshold, where the bundle has some. Those
+// who score a model get all that it finds.
+func (s *Server) sure(boxes []delivery.Box) []delivery.Box {
+	if len(s.scores) == 0 {
+		return boxes
+	}
+	return slices.DeleteFunc(boxes, func(b delivery.Box) bool {
+		score, ok := s.scores[b.Class]
+		return ok && b.Score < score
+	})
 }
 
 func take(ctx context.Context, turn chan struct{}) error {

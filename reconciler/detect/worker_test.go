@@ -256,6 +256,48 @@ func TestServer(t *testing.T) {
 	}
 }
 
+// Where a bundle has thresholds, what is below them is not answered; the class
+// without one is.
+func TestServerThresholds(t *testing.T) {
+	boxes := func(thresholds string) []delivery.Box {
+		dir := pureBundle(t)
+		if thresholds != "" {
+			if err := os.WriteFile(filepath.Join(dir, ThresholdsFile), []byte(thresholds), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := Worker{Runtime: pureRuntime{}}.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := s.Infer(t.Context(), read(t, "picture.jpg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found.Boxes
+	}
+	all := boxes("")
+	if len(all) != 2 {
+		t.Fatalf("%+v", all)
+	}
+	best := all[0]
+	if got := boxes(fmt.Sprintf(`{%q: %v}`, best.Class, best.Score)); !slices.Contains(got, best) {
+		t.Errorf("from its own score on it counts: %+v", got)
+	}
+	for _, b := range boxes(fmt.Sprintf(`{%q: %v}`, best.Class, math.Nextafter(best.Score, 2))) {
+		if b.Class == best.Class {
+			t.Errorf("%+v is below its threshold", b)
+		}
+	}
+	dir := pureBundle(t)
+	if err := os.WriteFile(filepath.Join(dir, ThresholdsFile), []byte(`[1]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil || !strings.Contains(err.Error(), ThresholdsFile) {
+		t.Errorf("damaged thresholds: %v", err)
+	}
+}
+
 // A model that starts to answer otherwise is no longer healthy.
 func TestServerHealthFails(t *testing.T) {
 	s, err := Worker{Runtime: pureRuntime{}}.Open(pureBundle(t))
