@@ -116,7 +116,7 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 				}
 				continue
 			}
-			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size, Classes: info.Labels}
+			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size, Classes: info.Labels, Thresholds: info.Thresholds}
 			a.described[d] = b
 		}
 		there[d] = b

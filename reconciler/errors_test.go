@@ -219,7 +219,7 @@ func smallDataset(t *testing.T) string {
 func dataError(t *testing.T, dir string) string {
 	t.Helper()
 	ask := delivery.DataRun{Dataset: delivery.Dataset{Dir: "shapes"}, Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}}}
-	result, err := dataset.Roots{"shapes": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), nil)
+	result, err := dataset.Roots{"shapes": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), t.TempDir(), nil)
 	if err != nil {
 		return err.Error()
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,6 +69,8 @@ func (s *Stages) Work(ctx context.Context, r *run.Run) (any, error) {
 		return s.eval(ctx, r, *r.Spec.Eval)
 	case delivery.RunCompare:
 		return s.compare(ctx, r, *r.Spec.Compare)
+	case delivery.RunThresholds:
+		return s.thresholds(ctx, r, *r.Spec.Thresholds)
 	}
 	return nil, delivery.Blockedf("run it with the aob that asked for it", "there is no run of kind %q", r.Spec.Kind)
 }
@@ -220,10 +223,12 @@ func blocked(err error, do string) error {
 
 // opened is an eval set with one bundle's detections on it.
 type opened struct {
+	ask        delivery.EvalRun
 	data       *dataset.EvalData
 	detections []detect.ImageDetections
 	digest     delivery.Digest
 	slots      []string
+	seen       map[int64]bool // images that the bundle was trained on
 }
 
 // open reads an eval run's images and truths, and finds or makes the detections.
@@ -240,7 +245,14 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", e.Bundle.Short(), err)
 	}
-	o := &opened{data: data, slots: info.Signature.Slots}
+	o := &opened{ask: e, data: data, slots: info.Signature.Slots}
+	lists := make([]delivery.SeenImages, len(e.Seen))
+	for i, digest := range e.Seen {
+		if lists[i], err = dataset.ReadSeen(s.Seen, digest); err != nil {
+			return nil, err
+		}
+	}
+	o.seen = data.SeenBy(lists...)
 	path := filepath.Join(s.Detections, e.Detect.Hex()+".json")
 	if stored, err := os.ReadFile(path); err == nil && json.Unmarshal(stored, &o.detections) == nil && len(o.detections) == len(data.Images) {
 		o.digest = delivery.Sum(stored)
@@ -277,9 +289,35 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	return o, durable.WriteFile(path, stored, 0o644)
 }
 
-// shared returns the truth restricted to classes, by name.
-func (o *opened) shared(classes []string) *coco.Truth {
-	t := &coco.Truth{Images: o.data.Truth.Images}
+// name returns what the bundle calls a class; empty where it does not know it.
+func (o *opened) name(class string) string {
+	for _, name := range []string{class, o.ask.Was[class]} {
+		if name != "" && slices.Contains(o.slots, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// classes lists what both the model and the eval set know, in the truth's order.
+func (o *opened) classes() []string {
+	var names []string
+	for _, c := range o.data.Truth.Categories {
+		if o.name(c.Name) != "" {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// truth returns the truths of some classes, in the images that nobody left out.
+func (o *opened) truth(classes []string, without map[int64]bool) *coco.Truth {
+	t := &coco.Truth{}
+	for _, im := range o.data.Truth.Images {
+		if !without[im.ID] {
+			t.Images = append(t.Images, im)
+		}
+	}
 	keep := map[int64]bool{}
 	for _, c := range o.data.Truth.Categories {
 		if slices.Contains(classes, c.Name) {
@@ -288,40 +326,56 @@ func (o *opened) shared(classes []string) *coco.Truth {
 		}
 	}
 	for _, a := range o.data.Truth.Annotations {
-		if keep[a.Category] {
+		if keep[a.Category] && !without[a.Image] {
 			t.Annotations = append(t.Annotations, a)
 		}
 	}
 	return t
 }
 
-// match assigns the detections to the truths of some classes. Detections are
+// found lists the detections on the images of a truth, of its classes. They are
 // matched to categories by name; those of other names do not count.
-func (o *opened) match(t *coco.Truth) (*coco.Matched, error) {
-	category := map[string]int64{}
+func (o *opened) found(t *coco.Truth) []coco.Detection {
+	category, there := map[string]int64{}, map[int64]bool{}
 	for _, c := range t.Categories {
-		category[c.Name] = c.ID
+		category[o.name(c.Name)] = c.ID
+	}
+	for _, im := range t.Images {
+		there[im.ID] = true
 	}
 	var list []coco.Detection
 	for _, im := range o.detections {
+		if !there[im.ID] {
+			continue
+		}
 		for _, b := range im.Boxes {
-			if id, ok := category[b.Class]; ok {
+			if id, ok := category[b.Class]; ok && b.Class != "" {
 				list = append(list, coco.Detection{Image: im.ID, Category: id, Box: coco.Box{X: b.X, Y: b.Y, W: b.W, H: b.H}, Score: b.Score})
 			}
 		}
 	}
-	return coco.Match(t, list, scoring)
+	return list
 }
 
-// classes lists what both the model and the eval set know, in the truth's order.
-func (o *opened) classes() []string {
-	var names []string
-	for _, c := range o.data.Truth.Categories {
-		if slices.Contains(o.slots, c.Name) {
-			names = append(names, c.Name)
+func (o *opened) match(t *coco.Truth) (*coco.Matched, error) {
+	return coco.Match(t, o.found(t), scoring)
+}
+
+// at returns a match with the bundle's thresholds, under the truth's class names.
+func (o *opened) at(m *coco.Matched) coco.AtThresholds {
+	scores := map[string]float64{}
+	for _, class := range o.classes() {
+		if score, ok := o.ask.Thresholds[o.name(class)]; ok {
+			scores[class] = score
 		}
 	}
-	return names
+	return coco.AtThresholds{Matched: m, Scores: scores}
+}
+
+// resampling says how an eval set is resampled: often enough for a check at 95 %
+// over all classes.
+func (o *opened) resampling(atLeast int, classes []string) coco.CompareParams {
+	return coco.CompareParams{Resamples: max(atLeast, coco.ResamplesFor(len(classes), 0.95)), ByGroup: o.ask.EvalSet.Group != ""}
 }
 
 func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any, error) {
@@ -332,12 +386,13 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	if err := r.Stage("score"); err != nil {
 		return nil, err
 	}
-	m, err := o.match(o.shared(o.classes()))
+	classes := o.classes()
+	m, err := o.match(o.truth(classes, o.seen))
 	if err != nil {
 		return nil, err
 	}
 	result := m.Result()
-	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images,
+	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images, LeftOut: len(o.seen),
 		Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}, Resamples: map[string]delivery.Samples{}}
 	for name, v := range map[string]float64{"mAP": result.Stats.AP, "AP50": result.Stats.AP50, "AP75": result.Stats.AP75,
 		"APs": result.Stats.APs, "APm": result.Stats.APm, "APl": result.Stats.APl,
@@ -353,7 +408,8 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name] = c.AP, c.AP50
 		}
 	}
-	intervals, err := coco.Interval(m, coco.CompareParams{ByGroup: e.EvalSet.Group != ""})
+	params := o.resampling(0, out.Classes)
+	intervals, err := coco.Interval(m, params)
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
 	}
@@ -363,11 +419,26 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	if intervals.Sampling.ByGroup {
 		out.Groups = intervals.Sampling.Units
 	}
-	out.Resamples["mAP"], out.Resamples["AP50"] = intervals.MAP.Samples, intervals.AP50.Samples
-	for _, c := range intervals.Classes {
-		out.Resamples["AP/"+c.Class] = c.Samples
+	estimates := append([]coco.Estimate{intervals.MAP, intervals.AP50}, intervals.Classes...)
+	if len(e.Thresholds) > 0 {
+		at, err := coco.IntervalAt(o.at(m), params)
+		if err != nil {
+			return nil, err
+		}
+		estimates = append(estimates, at...)
+	}
+	for _, v := range estimates {
+		out.Values[metric(v.Subject)], out.Resamples[metric(v.Subject)] = v.Value, v.Samples
 	}
 	return out, nil
+}
+
+// metric names a figure as gates do: mAP, or AP/CLASS.
+func metric(s coco.Subject) string {
+	if s.Class == "" {
+		return s.Metric
+	}
+	return s.Metric + "/" + s.Class
 }
 
 func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRun) (any, error) {
@@ -382,12 +453,14 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	if err := r.Stage("compare"); err != nil {
 		return nil, err
 	}
+	without := maps.Clone(a.seen)
+	maps.Copy(without, b.seen)
 	classes := slices.DeleteFunc(a.classes(), func(c string) bool { return !slices.Contains(b.classes(), c) })
-	out := delivery.CompareResult{Images: len(a.data.Images), Classes: []string{}, Metrics: map[string]delivery.Difference{}}
+	truth := a.truth(classes, without)
+	out := delivery.CompareResult{Images: len(truth.Images), LeftOut: len(without), Classes: []string{}, Truths: map[string]int{}, Metrics: map[string]delivery.Difference{}}
 	if len(classes) == 0 {
 		return out, nil
 	}
-	truth := a.shared(classes)
 	ma, err := a.match(truth)
 	if err != nil {
 		return nil, err
@@ -396,23 +469,68 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	if err != nil {
 		return nil, err
 	}
-	c, err := coco.Compare(ma, mb, coco.CompareParams{Resamples: ask.Resamples, Seed: ask.Seed, ByGroup: ask.Candidate.EvalSet.Group != ""})
+	params := a.resampling(ask.Resamples, classes)
+	params.Seed = ask.Seed
+	c, err := coco.Compare(ma, mb, params)
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	difference := func(d coco.Difference) delivery.Difference {
-		return delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff, Resamples: d.Samples}
-	}
 	if c.Sampling.ByGroup {
 		out.Groups = c.Sampling.Units
 	}
-	out.Metrics["mAP"], out.Metrics["AP50"] = difference(c.MAP), difference(c.AP50)
+	differences := append([]coco.Difference{c.MAP, c.AP50}, c.Classes...)
+	if len(ask.Candidate.Thresholds) > 0 && len(ask.Baseline.Thresholds) > 0 {
+		at, err := coco.CompareAt(a.at(ma), b.at(mb), params)
+		if err != nil {
+			return nil, err
+		}
+		differences = append(differences, at...)
+	}
+	for _, d := range differences {
+		out.Metrics[metric(d.Subject)] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff, Resamples: d.Samples}
+	}
 	for _, d := range c.Classes {
 		out.Classes = append(out.Classes, d.Class)
-		out.Metrics["AP/"+d.Class] = difference(d)
+		out.Truths[d.Class] = d.Truths
+	}
+	ra, rb := ma.Result(), mb.Result()
+	for i, of := range ra.PerClass { // without bounds: to say what became of a class
+		if with := rb.PerClass[i]; of.AP50 >= 0 && with.AP50 >= 0 {
+			out.Metrics["AP50/"+of.Name] = delivery.Difference{Candidate: of.AP50, Baseline: with.AP50, Value: of.AP50 - with.AP50}
+		}
+	}
+	if out.Shifts, err = coco.Shifts(truth, a.found(truth), b.found(truth), scoring); err != nil {
+		return nil, err
 	}
 	return out, nil
+}
+
+// thresholds finds a bundle's score thresholds on its dataset's validation split,
+// and packs the same model with them.
+func (s *Stages) thresholds(ctx context.Context, r *run.Run, ask delivery.ThresholdRun) (any, error) {
+	o, err := s.open(ctx, r, ask.Valid)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("thresholds"); err != nil {
+		return nil, err
+	}
+	m, err := o.match(o.truth(o.classes(), nil)) // chosen on it is the model too
+	if err != nil {
+		return nil, err
+	}
+	out := delivery.ThresholdResult{Points: m.Points(ask.Ask)}
+	scores := map[string]float64{}
+	for class, p := range out.Points {
+		scores[class] = p.Score
+	}
+	if out.Bundle, err = s.Bundles.WithThresholds(ctx, ask.Valid.Bundle, scores); err != nil {
+		return nil, err
+	}
+	info, err := s.Bundles.Describe(ctx, out.Bundle)
+	out.Size = info.Size
+	return out, err
 }

@@ -1,6 +1,12 @@
 package coco
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
 
 // Foreground is the IoU from which a detection is on a truth, Background the one
 // up to which it is on nothing.
@@ -101,4 +107,33 @@ func Diagnose(truth *Truth, detections []Detection, params Params) (*Diagnosis, 
 	d := &diagnosing{m: m, truth: truth, detections: detections, classes: make([]classErrors, len(m.classes))}
 	d.look()
 	return d.diagnosis(points), nil
+}
+
+// Shifts says why one model's AP50 is another's no more, by class name and, under
+// the empty one, over all classes: what each type of error costs a minus what it
+// costs b, the one that a suffers most under first. Errors that weigh the same
+// are left out.
+func Shifts(truth *Truth, a, b []Detection, params Params) (map[string][]delivery.ErrorShift, error) {
+	of, err := Diagnose(truth, a, params)
+	if err != nil {
+		return nil, err
+	}
+	with, err := Diagnose(truth, b, params)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]delivery.ErrorShift{}
+	add := func(class string, of, with []ErrorCost) {
+		for i, e := range of {
+			if s := (delivery.ErrorShift{Type: e.Type.String(), AP50: e.DAP - with[i].DAP, Count: e.Count - with[i].Count}); s.AP50 != 0 || s.Count != 0 {
+				out[class] = append(out[class], s)
+			}
+		}
+		slices.SortStableFunc(out[class], func(a, b delivery.ErrorShift) int { return cmp.Compare(b.AP50, a.AP50) })
+	}
+	add("", of.Errors, with.Errors)
+	for i, c := range of.PerClass {
+		add(c.Name, c.Errors, with.PerClass[i].Errors)
+	}
+	return out, nil
 }

@@ -1,6 +1,7 @@
 package coco
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 func diagnose(t *testing.T, truth *Truth, detections []Detection) *Diagnosis {
@@ -180,6 +183,34 @@ func TestErrorsAddUp(t *testing.T) {
 			if n != wrong {
 				t.Errorf("seed %d class %s: %d errors, %d false detections", seed, c.Name, n, wrong)
 			}
+		}
+	}
+}
+
+// A model that finds less has more missing, and a model is not shifted from
+// itself.
+func TestShifts(t *testing.T) {
+	truth, all := random(3, 40, 3, true)
+	same, err := Shifts(truth, all, all, Params{})
+	if err != nil || len(same) != 0 {
+		t.Errorf("from itself: %v, %v", same, err)
+	}
+	class := truth.Categories[1]
+	var fewer []Detection
+	for i, d := range all {
+		if d.Category != class.ID || i%2 == 0 {
+			fewer = append(fewer, d)
+		}
+	}
+	shifts, err := Shifts(truth, fewer, all, Params{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", class.Name} {
+		list := shifts[name]
+		missed := slices.IndexFunc(list, func(s delivery.ErrorShift) bool { return s.Type == "Miss" })
+		if missed < 0 || list[missed].AP50 <= 0 || list[missed].Count <= 0 || !slices.IsSortedFunc(list, func(a, b delivery.ErrorShift) int { return cmp.Compare(b.AP50, a.AP50) }) {
+			t.Errorf("%q: %+v", name, list)
 		}
 	}
 }
