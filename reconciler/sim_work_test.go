@@ -185,9 +185,9 @@ func prefixedAll(prefix string, names []string) []string {
 
 // spread is a narrow bootstrap around a value.
 func spread(v float64) delivery.Samples {
-	s := make(delivery.Samples, 21)
+	s := make(delivery.Samples, 201)
 	for i := range s {
-		s[i] = v + float64(i-10)*0.0005
+		s[i] = v + float64(i-100)*0.00005
 	}
 	return s
 }

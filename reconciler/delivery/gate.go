@@ -58,7 +58,7 @@ func (e EvalSet) String() string {
 type GateCheck struct {
 	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|recall|precision|falsePositivesPerImage|size,later=latency.*" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class; recall, precision and falsePositivesPerImage at the model's thresholds, per class where classes are given; size of the largest variant. Latency comes later."`
 	Classes    ClassSelect `json:"classes,omitzero" check:"optional" doc:"For AP: all, or a list of classes; each is held to the bound."`
-	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class" doc:"With classes: all, the classes that this check leaves out; with mAP, AP50 and AP75, those that a model may lack."`
+	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class" doc:"With classes: all, the classes that this check leaves out; without classes, those that a model may lack."`
 	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1" doc:"The lowest value that passes."`
 	Max        *Quantity   `json:"max,omitempty" check:"optional" doc:"The highest value that passes, with its unit: 120MB; of falsePositivesPerImage a number."`
 	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1" doc:"How much lower than the baseline the value may be."`

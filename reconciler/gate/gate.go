@@ -5,24 +5,44 @@
 //
 //   - min: pass at or above the bound; fail where even the upper bound of the
 //     value lies below it; else unsure.
-//   - max, for size: pass at or below the bound, else fail.
+//   - max: for size, pass at or below it, else fail. For falsePositivesPerImage,
+//     pass at or below it; fail where even the lower bound lies above; else unsure.
 //   - maxDrop: pass where the lower bound of candidate minus baseline is at
 //     least -maxDrop; fail where its upper bound is below; else unsure, with
-//     what would settle it.
+//     what would settle it. The baseline is the release, or a version that the
+//     check is against, as pallets@12; without a release it does not apply.
 //
 // Bounds are one-sided at the check's confidence and come from the bootstrap
 // over test images that the measurements carry: they cover the choice of test
 // images, not the noise of training. Where the eval set names a group, whole
-// groups are drawn, as the frames of one video are not independent; less than 20
-// groups are unsure. Over several classes bounds are adjusted by Holm's step-down
-// method, so that twenty equal classes do not raise twenty alarms. A class with
-// less truths than the check's support is unsure.
+// groups are drawn, as the frames of one video are not independent; fewer than 20
+// groups, or images, are unsure.
+//
+// Over several classes bounds are adjusted by Holm's step-down method, so that
+// twenty equal classes do not raise twenty alarms. A class with fewer truths than
+// the check's support is unsure, and not adjusted for. A bound that takes more
+// resamples than there are decides nothing.
+//
+// Recall, precision and falsePositivesPerImage are taken at the model's own
+// thresholds; a model without any fails what asks for them.
+//
+// Comparisons run over the classes that both models and the eval set have, which
+// the verdict lists, renamed ones under their new name, and over images that
+// neither model was trained on. A class that only the candidate has is held to
+// floors alone. That no class gets lost is seen to before a gate is asked: see
+// [Requires].
+//
+// What is unsure is left to an owner of the gate (review), counts as a fail, or is
+// ignored, as the check says. So is a verdict beyond the gate's looks, whatever its
+// checks say, unless one fails: the best of many models looks better on one eval
+// set than it is.
 package gate
 
 import (
 	"fmt"
-	"math"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -63,17 +83,54 @@ type Anchor struct {
 	CompareKey delivery.Digest
 }
 
+// Resamples says how many resamples the comparisons of a gate's checks need over so
+// many classes.
+func Resamples(checks []delivery.GateCheck, classes int) int {
+	n := coco.ResamplesFor(1, 0.95)
+	for _, c := range checks {
+		family := 1
+		if perClass(c) {
+			family = classes
+		}
+		if c.MaxDrop != nil {
+			n = max(n, coco.ResamplesFor(family, float64(c.Confidence)))
+		}
+	}
+	return n
+}
+
+// Requires reports whether a gate holds a model to having a class: whether a check
+// is about it, by name, among all classes, or in a mean over them.
+func Requires(g delivery.Gate, class string) bool {
+	return slices.ContainsFunc(g.Checks, func(c delivery.GateCheck) bool {
+		switch {
+		case c.Metric == "size" || slices.Contains(c.Except, class):
+			return false
+		case c.Classes.IsZero() || c.Classes.All:
+			return true
+		}
+		return slices.Contains(c.Classes.Names, class)
+	})
+}
+
 // Judge lets a gate answer under a name.
 func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
-	v := delivery.Verdict{Gate: name, GateSpec: g.Digest(), Model: in.Model, Inputs: []delivery.Digest{in.Candidate.Key}}
-	v.Classes = in.Candidate.Scores.Classes
+	v := delivery.Verdict{Gate: name, GateSpec: g.Digest(), Model: in.Model, Bundle: in.Bundle, Baseline: in.BaselineBundle, EvalSet: in.EvalSet,
+		Inputs: []delivery.Digest{in.Candidate.Key}, Classes: in.Candidate.Scores.Classes,
+		Images: in.Candidate.Scores.Images, LeftOut: in.Candidate.Scores.LeftOut, Look: in.Look, Looks: g.Looks}
 	if in.Baseline != nil {
 		v.Inputs = append(v.Inputs, in.Baseline.Key, in.CompareKey)
 		if in.Compare != nil {
-			v.Classes = in.Compare.Classes
+			v.Classes, v.Images, v.LeftOut = in.Compare.Classes, in.Compare.Images, in.Compare.LeftOut
+		}
+	}
+	for _, against := range slices.Sorted(maps.Keys(in.Anchors)) {
+		if a := in.Anchors[against]; a.Compare != nil {
+			v.Inputs = append(v.Inputs, a.Measured.Key, a.CompareKey)
 		}
 	}
 	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs)
+	v.Added, v.Removed, v.Renamed = in.changed()
 	if in.Baseline != nil && in.Baseline.Scores.Protocol != in.Candidate.Scores.Protocol {
 		v.Outcome, v.Reason = delivery.Fail, "candidate and release were scored by different protocols; their numbers cannot be compared"
 		return v
@@ -86,6 +143,7 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 				switch c.Unsure {
 				case "fail":
 					cv.Outcome = delivery.Fail
+					cv.Reason += "; the gate takes that for a fail"
 				case "ignore":
 					cv.Outcome = delivery.Ignored
 				}
@@ -94,21 +152,80 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 			outcomes = append(outcomes, cv.Outcome)
 		}
 	}
+	if g.Looks > 0 && in.Look > g.Looks {
+		looked := float64(in.Look)
+		limit := float64(g.Looks)
+		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("looks <= %d", g.Looks), Metric: "looks", Value: &looked, Limit: &limit, Outcome: delivery.Unsure,
+			Reason: fmt.Sprintf("this is model %d that the eval set judges against %s, and the gate allows %d: the best of many looks better than it is; freeze a new eval set (aob gate freeze)", in.Look, orFirst(in), g.Looks)})
+		outcomes = append(outcomes, delivery.Unsure)
+	}
 	v.Outcome = delivery.Overall(outcomes)
 	v.Reason = reason(v)
 	return v
 }
 
+func orFirst(in Input) string {
+	if in.BaselineBundle == "" {
+		return "no release"
+	}
+	return "this release"
+}
+
+// now is what a model calls a class that a gate, or another model, names.
+func (in Input) now(class string) string {
+	if slices.Contains(in.Classes, class) {
+		return class
+	}
+	for name, old := range in.Was {
+		if old == class {
+			return name
+		}
+	}
+	return class
+}
+
+// changed says what became of the release's classes.
+func (in Input) changed() (added, removed []string, renamed map[string]string) {
+	if in.SameBundle || len(in.BaselineClasses) == 0 {
+		return nil, nil, nil
+	}
+	from := map[string]bool{}
+	for _, class := range in.BaselineClasses {
+		now := in.now(class)
+		from[now] = true
+		switch {
+		case !slices.Contains(in.Classes, now):
+			removed = append(removed, class)
+		case now != class:
+			if renamed == nil {
+				renamed = map[string]string{}
+			}
+			renamed[now] = class
+		}
+	}
+	for _, class := range in.Classes {
+		if !from[class] {
+			added = append(added, class)
+		}
+	}
+	return added, removed, renamed
+}
+
+// describe is a check as people wrote it.
 func describe(c delivery.GateCheck) string {
+	text := c.Metric
 	switch {
 	case c.Min != nil:
-		return fmt.Sprintf("%s >= %s", c.Metric, num(*c.Min))
+		text = fmt.Sprintf("%s >= %s", c.Metric, num(*c.Min))
 	case c.Max != nil:
-		return fmt.Sprintf("%s <= %s", c.Metric, *c.Max)
+		text = fmt.Sprintf("%s <= %s", c.Metric, *c.Max)
 	case c.MaxDrop != nil:
-		return fmt.Sprintf("%s drop <= %s", c.Metric, num(*c.MaxDrop))
+		text = fmt.Sprintf("%s drop <= %s", c.Metric, num(*c.MaxDrop))
 	}
-	return c.Metric
+	if strings.Contains(c.Against, "@") {
+		text += " against " + c.Against
+	}
+	return text
 }
 
 // num prints a bound as people wrote it.
@@ -122,15 +239,28 @@ func reason(v delivery.Verdict) string {
 			decisive = append(decisive, c)
 		}
 	}
+	text := ""
 	switch {
 	case len(decisive) == 0:
-		return "nothing to judge: every check is ignored or does not apply"
+		text = "nothing to judge: every check is ignored or does not apply"
 	case v.Outcome == delivery.Pass:
-		return decisive[0].Reason + others(v)
+		text = decisive[0].Reason + others(v)
 	case len(decisive) > 1:
-		return fmt.Sprintf("%s (and %d more)", decisive[0].Reason, len(decisive)-1)
+		text = fmt.Sprintf("%s (and %d more)", decisive[0].Reason, len(decisive)-1)
+	default:
+		text = decisive[0].Reason
 	}
-	return decisive[0].Reason
+	if v.LeftOut > 0 {
+		text += fmt.Sprintf("; over %d of %d images, as %s", v.Images, v.Images+v.LeftOut, trainedOn(v.LeftOut))
+	}
+	return text
+}
+
+func trainedOn(n int) string {
+	if n == 1 {
+		return "a model was trained on the other one"
+	}
+	return fmt.Sprintf("a model was trained on the other %d", n)
 }
 
 // others counts a passing verdict's checks, where there is more than one. What
@@ -151,248 +281,4 @@ func others(v delivery.Verdict) string {
 		text += fmt.Sprintf(", %d ignored", n[delivery.Ignored])
 	}
 	return text
-}
-
-func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
-	switch {
-	case c.Metric == "size":
-		return []delivery.CheckVerdict{size(c, in)}
-	case c.Metric == "AP":
-		return perClass(c, in)
-	case c.Min != nil:
-		return []delivery.CheckVerdict{floor(c, c.Metric, "", in)}
-	case c.MaxDrop != nil:
-		return []delivery.CheckVerdict{drop(c, c.Metric, "", in)}
-	}
-	// The parser lets nothing else through; a gate never passes what it does not know.
-	return []delivery.CheckVerdict{{Metric: c.Metric, Outcome: delivery.Fail, Reason: "this version of aob cannot judge " + c.Metric}}
-}
-
-func size(c delivery.GateCheck, in Input) delivery.CheckVerdict {
-	limit, err := c.Max.Bytes()
-	if err != nil {
-		return delivery.CheckVerdict{Metric: c.Metric, Outcome: delivery.Fail, Reason: err.Error()}
-	}
-	v := delivery.CheckVerdict{Metric: c.Metric, Value: ptr(float64(in.Size)), Limit: ptr(float64(limit)), Outcome: delivery.Pass,
-		Reason: fmt.Sprintf("size %s <= %s", megabytes(in.Size), limit)}
-	if in.Size > int64(limit) {
-		v.Outcome, v.Reason = delivery.Fail, fmt.Sprintf("size %s > %s", megabytes(in.Size), limit)
-	}
-	return v
-}
-
-func megabytes(n int64) string { return fmt.Sprintf("%.1fMB", float64(n)/1e6) }
-
-func ptr(v float64) *float64 { return &v }
-
-// floor judges one value against min, without adjustment.
-func floor(c delivery.GateCheck, metric, class string, in Input) delivery.CheckVerdict {
-	return floorAt(c, metric, class, in, float64(c.Confidence))
-}
-
-func floorAt(c delivery.GateCheck, metric, class string, in Input, confidence float64) delivery.CheckVerdict {
-	v := delivery.CheckVerdict{Metric: c.Metric, Class: class, Limit: c.Min}
-	s := in.Candidate.Scores
-	value, ok := s.Values[metric]
-	if !ok {
-		v.Outcome, v.Reason = delivery.Unsure, fmt.Sprintf("%s: the eval set has no truths for it", label(c.Metric, class))
-		return v
-	}
-	v.Value = &value
-	name := label(c.Metric, class)
-	if few, ok := tooFewGroups(s.Groups); ok {
-		v.Outcome, v.Reason = delivery.Unsure, name+": "+few
-		return v
-	}
-	if samples := s.Resamples[metric]; len(samples) > 0 {
-		low, high := samples.Bounds(confidence)
-		v.Low, v.High = &low, &high
-	}
-	switch {
-	case value >= *c.Min:
-		v.Outcome, v.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, value, num(*c.Min))
-	case v.High != nil && *v.High < *c.Min:
-		v.Outcome, v.Reason = delivery.Fail, fmt.Sprintf("%s %.4f < %s (at most %.4f, %s sure, %d images)", name, value, num(*c.Min), *v.High, sure(confidence), s.Images)
-	default:
-		v.Outcome = delivery.Unsure
-		v.Reason = fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", name, value, num(*c.Min), s.Images)
-		if v.High != nil {
-			v.Reason += settle(*v.High-value, *c.Min-value, s.Images)
-		}
-	}
-	return v
-}
-
-// minGroups is how many groups of images a bootstrap needs: of fewer it draws too
-// much the same, and its intervals are too short.
-const minGroups = 20
-
-// tooFewGroups reports whether the images come in too few groups; none is that
-// each stands for itself.
-func tooFewGroups(groups int) (why string, few bool) {
-	if groups == 0 || groups >= minGroups {
-		return "", false
-	}
-	return fmt.Sprintf("the eval set has %d groups of images, and an interval needs %d", groups, minGroups), true
-}
-
-// drop judges one difference against maxDrop, without adjustment.
-func drop(c delivery.GateCheck, metric, class string, in Input) delivery.CheckVerdict {
-	v, d, ok := difference(c, metric, class, in)
-	if !ok {
-		return v
-	}
-	return dropAt(c, v, d, in, float64(c.Confidence), float64(c.Confidence))
-}
-
-// difference looks a difference up, or says why there is none to judge.
-func difference(c delivery.GateCheck, metric, class string, in Input) (delivery.CheckVerdict, delivery.Difference, bool) {
-	v := delivery.CheckVerdict{Metric: c.Metric, Class: class, Limit: c.MaxDrop}
-	name := label(c.Metric, class)
-	switch {
-	case in.SameBundle:
-		v.Outcome, v.Reason = delivery.Pass, name+": it is the release itself"
-		return v, delivery.Difference{}, false
-	case in.Baseline == nil:
-		v.Outcome, v.Reason = delivery.NotApplicable, name+": no release to compare with"
-		return v, delivery.Difference{}, false
-	case in.Compare == nil:
-		v.Outcome, v.Reason = delivery.Unsure, name+": not compared with the release"
-		return v, delivery.Difference{}, false
-	}
-	d, ok := in.Compare.Metrics[metric]
-	if !ok || len(d.Resamples) == 0 {
-		v.Outcome, v.Reason = delivery.Unsure, name+": model, release and eval set do not share it"
-		return v, d, false
-	}
-	v.Value, v.Baseline, v.Diff = &d.Candidate, &d.Baseline, &d.Value
-	if few, ok := tooFewGroups(in.Compare.Groups); ok {
-		v.Outcome, v.Reason = delivery.Unsure, name+": "+few
-		return v, d, false
-	}
-	return v, d, true
-}
-
-// dropAt decides a difference with a lower bound at one confidence and an upper
-// bound at another.
-func dropAt(c delivery.GateCheck, v delivery.CheckVerdict, d delivery.Difference, in Input, lowAt, highAt float64) delivery.CheckVerdict {
-	low, _ := d.Resamples.Bounds(lowAt)
-	_, high := d.Resamples.Bounds(highAt)
-	v.Low, v.High = &low, &high
-	name := fmt.Sprintf("%s %.4f, release %.4f", label(c.Metric, v.Class), d.Candidate, d.Baseline)
-	limit := -*c.MaxDrop
-	switch {
-	case low >= limit:
-		v.Outcome, v.Reason = delivery.Pass, fmt.Sprintf("%s: %+.4f, at worst %+.4f >= %+g", name, d.Value, low, limit)
-	case high < limit:
-		v.Outcome, v.Reason = delivery.Fail, fmt.Sprintf("%s: %+.4f, at best %+.4f < %+g (%s sure)", name, d.Value, high, limit, sure(highAt))
-	default:
-		v.Outcome = delivery.Unsure
-		v.Reason = fmt.Sprintf("%s: %+.4f, between %+.4f and %+.4f, cannot tell a drop of %s", name, d.Value, low, high, num(*c.MaxDrop))
-		v.Reason += settle((high-low)/2, math.Abs(d.Value-limit), in.Compare.Images)
-	}
-	return v
-}
-
-// settle says how many images would decide, as the half-width of an interval
-// falls with the square root of their number.
-func settle(half, distance float64, images int) string {
-	if distance <= 0 || half <= distance {
-		return fmt.Sprintf(" (half-width %.4f)", half)
-	}
-	need := float64(images) * (half / distance) * (half / distance)
-	if need > 1e6 {
-		return fmt.Sprintf(" (half-width %.4f; more images would hardly settle it)", half)
-	}
-	return fmt.Sprintf(" (half-width %.4f; about %.0f images would settle it)", half, math.Ceil(need))
-}
-
-func sure(confidence float64) string { return fmt.Sprintf("%.4g%%", confidence*100) }
-
-func label(metric, class string) string {
-	if class == "" {
-		return metric
-	}
-	return metric + " of " + class
-}
-
-// classesOf lists the classes that a check holds to its bound.
-func classesOf(c delivery.GateCheck, in Input) []string {
-	if !c.Classes.All {
-		return c.Classes.Names
-	}
-	shared := in.Candidate.Scores.Classes
-	if c.MaxDrop != nil && in.Compare != nil {
-		shared = in.Compare.Classes
-	}
-	return slices.DeleteFunc(slices.Clone(shared), func(s string) bool { return slices.Contains(c.Except, s) })
-}
-
-// perClass judges AP class by class.
-func perClass(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
-	if c.MaxDrop != nil && (in.SameBundle || in.Baseline == nil) {
-		v, _, _ := difference(c, "AP", "", in) // one answer for all classes
-		return []delivery.CheckVerdict{v}
-	}
-	classes := classesOf(c, in)
-	if len(classes) == 0 {
-		return []delivery.CheckVerdict{{Metric: c.Metric, Outcome: delivery.Unsure, Reason: "AP: model and eval set share no class to judge"}}
-	}
-	verdicts := make([]delivery.CheckVerdict, len(classes))
-	var adjust []int // places whose bounds are adjusted together
-	for i, class := range classes {
-		if n := in.Candidate.Scores.Truths[class]; n < c.Support {
-			verdicts[i] = delivery.CheckVerdict{Metric: c.Metric, Class: class, Outcome: delivery.Unsure,
-				Reason: fmt.Sprintf("AP of %s: %d truths, the check asks for %d", class, n, c.Support)}
-			if value, ok := in.Candidate.Scores.Values["AP/"+class]; ok {
-				verdicts[i].Value = &value
-			}
-			continue
-		}
-		adjust = append(adjust, i)
-	}
-	if c.Min != nil {
-		holm(c, adjust, func(i int) float64 { return below(in.Candidate.Scores.Resamples["AP/"+classes[i]], *c.Min) },
-			func(i int, confidence float64) bool {
-				verdicts[i] = floorAt(c, "AP/"+classes[i], classes[i], in, confidence)
-				return verdicts[i].Outcome == delivery.Fail
-			})
-		return verdicts
-	}
-	var comparable []int
-	diffs := make([]delivery.Difference, len(classes))
-	for _, i := range adjust {
-		var ok bool
-		if verdicts[i], diffs[i], ok = difference(c, "AP/"+classes[i], classes[i], in); ok {
-			comparable = append(comparable, i)
-		}
-	}
-	low := make([]float64, len(classes))
-	limit := -*c.MaxDrop
-	// The two sides are two families of hypotheses: that a class has dropped too
-	// far, and that it has not.
-	holm(c, comparable, func(i int) float64 { return 1 - below(diffs[i].Resamples, limit) }, func(i int, confidence float64) bool {
-		low[i] = confidence
-		lower, _ := diffs[i].Resamples.Bounds(confidence)
-		return lower >= limit
-	})
-	holm(c, comparable, func(i int) float64 { return below(diffs[i].Resamples, limit) }, func(i int, confidence float64) bool {
-		verdicts[i] = dropAt(c, verdicts[i], diffs[i], in, low[i], confidence)
-		return verdicts[i].Outcome == delivery.Fail
-	})
-	return verdicts
-}
-
-// below returns the part of samples that lies below a bound.
-func below(s delivery.Samples, bound float64) float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	n, _ := slices.BinarySearch(s, bound)
-	return float64(n) / float64(len(s))
-}
-
-// holm tests hypotheses at a check's confidence; see [coco.Holm].
-func holm(c delivery.GateCheck, places []int, evidence func(int) float64, reject func(place int, confidence float64) bool) {
-	coco.Holm(1-float64(c.Confidence), places, evidence, reject)
 }

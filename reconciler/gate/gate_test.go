@@ -118,7 +118,7 @@ func TestJudge(t *testing.T) {
 		{"groups: 20 are enough", maxDrop("mAP", 0.01), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0.05), 20), delivery.Pass, "at worst +0.0549"},
 		{"groups: of the release itself nothing is asked", maxDrop("mAP", 0.01), grouped(Input{Candidate: scored(0.5, 0.1, half), SameBundle: true}, 3), delivery.Pass, "it is the release itself"},
 
-		{"an unknown metric never passes", minimum("recall", 0.1), candidate(0.5, 0), delivery.Unsure, ""},
+		{"an unknown metric never passes", minimum("F7", 0.1), candidate(0.5, 0), delivery.Unsure, "F7: the eval set has no truths for it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)

@@ -26,7 +26,7 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 			doc.refer(d, refClass, class, item(path+".classes", n))
 		}
 		for n, class := range c.Except {
-			doc.refer(d, refClass, class, item(path+".except", n))
+			doc.refer(d, refExcept, class, item(path+".except", n))
 		}
 		if !d.sound(path) {
 			continue
@@ -86,8 +86,7 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 	case c.Metric != "AP" && !thresholded && !c.Classes.IsZero():
 		d.complain(path+".classes", "has no meaning for %s; want it with AP, recall, precision or falsePositivesPerImage", c.Metric)
 	}
-	overall := !size && !thresholded && c.Metric != "AP"
-	if len(c.Except) > 0 && !c.Classes.All && !overall {
+	if len(c.Except) > 0 && !c.Classes.All && (c.Metric == "AP" || len(c.Classes.Names) > 0) {
 		d.complain(path+".except", "has no meaning without classes: all")
 	}
 	switch {

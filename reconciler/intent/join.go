@@ -89,7 +89,7 @@ func (j *joiner) check(doc *Doc) {
 			}
 		case refAfter:
 			j.after(doc, r)
-		case refClass:
+		case refClass, refExcept:
 			j.class(doc, r)
 		case refAgainst:
 			if j.named["Model"][r.name] == nil {
@@ -146,6 +146,9 @@ func (j *joiner) class(doc *Doc, r ref) {
 				return
 			}
 		}
+	}
+	if r.role == refExcept && nearest(r.name, known) == "" {
+		return // a gate goes on to let a class go that is gone
 	}
 	if len(known) > 0 {
 		slices.Sort(known)

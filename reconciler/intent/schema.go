@@ -116,7 +116,7 @@ func between(t reflect.Type) object {
 				when([]string{"falsePositivesPerImage"}, has("max"), nil),
 				when([]string{"size", "falsePositivesPerImage"}, nil, without("max")),
 				when([]string{"AP"}, has("classes"), nil),
-				when([]string{"mAP", "AP50", "AP75", "size"}, without("classes"), object{{"dependentRequired", object{{"except", []string{"classes"}}}}}),
+				when([]string{"mAP", "AP50", "AP75", "size"}, without("classes"), nil),
 				when([]string{"recall", "precision", "falsePositivesPerImage"}, has("at"), without("at")),
 			}},
 			{"dependentRequired", object{{"against", []string{"maxDrop"}}}},

@@ -384,7 +384,13 @@ func (s *scene) bundle(letter string) {
 }
 
 // around is a bootstrap that leaves little doubt.
-func around(v float64) delivery.Samples { return delivery.Samples{v - 0.01, v, v + 0.01} }
+func around(v float64) delivery.Samples {
+	s := make(delivery.Samples, 1000)
+	for i := range s {
+		s[i] = v + 0.01*float64(2*i-999)/999
+	}
+	return s
+}
 
 // comparison is the paired bootstrap of two bundles on an eval set.
 func (s *scene) comparison(candidate, baseline string, e delivery.EvalSet) (delivery.CompareRun, delivery.CompareResult) {

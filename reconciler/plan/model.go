@@ -3,11 +3,13 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // A Stage is where one model stands at one check.
@@ -136,12 +138,11 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
 	}
-	if for_ := removedClasses(mdl, m.w.Main.Intent.Models[onMain], gates); for_ != "" {
-		return r.end(delivery.CheckFailure, "%s", for_)
-	}
-	current := m.acceptedAs(r.names)
-	if len(current) > 0 {
+	if current := m.acceptedAs(r.names); len(current) > 0 {
 		r.Baseline = &current[0]
+		if for_ := removedClasses(mdl, m.w.Main.Intent.Models[onMain], gates); for_ != "" {
+			return r.end(delivery.CheckFailure, "%s", for_)
+		}
 	}
 	rollback, isRollback := m.rollsBackTo(p, name)
 	if isRollback {
@@ -236,35 +237,17 @@ func blockedBy(stages []Stage) (delivery.CheckState, string, string) {
 	return worst.State, "%s", strings.TrimPrefix(worst.Context, "aob/") + ": " + worst.Text
 }
 
-// removedClasses refuses a model that drops a class which a gate of main names.
+// removedClasses refuses a model that drops a class which a gate of main holds it
+// to. One that is renamed goes on.
 func removedClasses(mdl, main delivery.Model, gates []judged) string {
-	var gone []string
-	for _, c := range main.Classes.Names() {
-		if !slices.Contains(mdl.Classes.Names(), c) {
-			gone = append(gone, c)
-		}
-	}
-	if len(gone) == 0 {
-		return ""
-	}
-	for _, j := range gates {
-		if j.proposed {
+	for _, class := range main.Classes.Names() {
+		renamed := slices.Contains(slices.Collect(maps.Values(mdl.Was)), class)
+		if renamed || slices.Contains(mdl.Classes.Names(), class) {
 			continue
 		}
-		for _, c := range j.gate.Checks {
-			held := c.Classes.Names
-			if c.Classes.All {
-				held = slices.DeleteFunc(slices.Clone(gone), func(s string) bool { return slices.Contains(c.Except, s) })
-			}
-			for _, class := range gone {
-				if !slices.Contains(held, class) {
-					continue
-				}
-				drop := "drop it from the gate"
-				if c.Classes.All {
-					drop = "put it under except: there"
-				}
-				return fmt.Sprintf("class %s is removed, and gate %s holds it to a bound; %s in an earlier PR", class, j.name, drop)
+		for _, j := range gates {
+			if !j.proposed && gate.Requires(j.gate, class) {
+				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it; drop it there in an earlier PR, from classes: or by except: [%s], or say what it is called now: was: {NEW: %s}", class, j.name, class, class)
 			}
 		}
 	}

@@ -1,0 +1,175 @@
+package gate
+
+// This file holds a candidate to a baseline: the release, or a fixed version.
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A baseline is what a check compares the candidate with.
+type baseline struct {
+	name    string // release, or pallets@12
+	compare *delivery.CompareResult
+}
+
+func orRelease(against string) string {
+	if against == "" {
+		return "release"
+	}
+	return against
+}
+
+func the(baseline string) string {
+	if baseline == "release" {
+		return "the release"
+	}
+	return baseline
+}
+
+// baseline finds what a check compares with, or the answer where nothing is to be
+// compared.
+func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Outcome, why string) {
+	scores := func(m *Measured) *delivery.ScoreSet {
+		if m == nil {
+			return nil
+		}
+		return &m.Scores
+	}
+	b.name = orRelease(c.Against)
+	same, with := in.SameBundle, scores(in.Baseline)
+	b.compare = in.Compare
+	if strings.Contains(c.Against, "@") {
+		a, known := in.Anchors[c.Against]
+		switch {
+		case !known:
+			return b, delivery.Unsure, "not compared with " + c.Against
+		case a.Missing != "":
+			return b, delivery.Fail, a.Missing
+		}
+		same, with, b.compare = a.SameBundle, &a.Measured.Scores, a.Compare
+	}
+	switch {
+	case same:
+		return b, delivery.Pass, "it is " + the(b.name) + " itself"
+	case with == nil:
+		return b, delivery.NotApplicable, "no release to compare with"
+	case with.Protocol != in.Candidate.Scores.Protocol:
+		return b, delivery.Fail, "it and " + b.name + " were scored by different protocols; their numbers cannot be compared"
+	case b.compare == nil:
+		return b, delivery.Unsure, "not compared with " + the(b.name)
+	case slices.Contains(atThreshold, c.Metric):
+		if _, measured := with.Values["falsePositivesPerImage"]; !measured {
+			return b, delivery.NotApplicable, the(b.name) + " has no thresholds to compare with"
+		}
+	}
+	return b, "", ""
+}
+
+// drops judges differences against maxDrop. The two sides are two families of
+// hypotheses: that a class has dropped too far, and that it has not.
+func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
+	limit := -*c.MaxDrop
+	alpha := 1 - float64(c.Confidence)
+	lowAt := make([]float64, len(figures))
+	coco.Holm(alpha, known, func(i int) float64 { return 1 - below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
+		lowAt[i] = confidence
+		low, _ := figures[i].samples.Bounds(confidence)
+		return low >= limit && figures[i].samples.Resolves(confidence)
+	})
+	coco.Holm(alpha, known, func(i int) float64 { return below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
+		drop(c, base, &figures[i], limit, lowAt[i], confidence)
+		return figures[i].verdict.Outcome == delivery.Fail
+	})
+}
+
+// drop decides one difference with a lower bound at one confidence and an upper
+// bound at another.
+func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt float64) {
+	low, _ := f.samples.Bounds(lowAt)
+	_, high := f.samples.Bounds(highAt)
+	v := &f.verdict
+	v.Low, v.High = &low, &high
+	v.Confidence = lowAt
+	name := fmt.Sprintf("%s %.4f, %s %.4f", label(c.Metric, f.class), *v.Value, base.name, *v.Baseline)
+	resolved := f.samples.Resolves(lowAt)
+	switch {
+	case low >= limit && resolved:
+		v.Outcome, v.Reason = delivery.Pass, fmt.Sprintf("%s: %+.4f, at worst %+.4f >= %+g", name, f.value, low, limit)
+		return
+	case high < limit && f.samples.Resolves(highAt):
+		v.Outcome, v.Confidence = delivery.Fail, highAt
+		v.Reason = fmt.Sprintf("%s: %+.4f, at best %+.4f < %+g (%s)", name, f.value, high, limit, sure(highAt))
+	default:
+		v.Outcome = delivery.Unsure
+		v.Reason = fmt.Sprintf("%s: %+.4f, between %+.4f and %+.4f, cannot tell a drop of %s", name, f.value, low, high, num(*c.MaxDrop))
+		if !resolved || !f.samples.Resolves(highAt) {
+			v.Reason += " (" + unresolved(f.samples, max(lowAt, highAt)) + ")"
+			break
+		}
+		var text string
+		text, v.Settle = settle((high-low)/2, math.Abs(f.value-limit), base.compare.Images)
+		v.Reason += text
+	}
+	if f.value < 0 {
+		if v.Loss = loss(base.compare, f.class); v.Loss != "" {
+			v.Reason += "; " + v.Loss
+		}
+	}
+}
+
+// loss says in TIDE's words why AP50 fell: over all classes, or of one.
+func loss(c *delivery.CompareResult, class string) string {
+	metric := "AP50"
+	if class != "" {
+		metric += "/" + class
+	}
+	d, ok := c.Metrics[metric]
+	worst, why := delivery.ErrorShift{}, ""
+	of := class
+	for _, s := range c.Shifts[class] {
+		if s.AP50 > worst.AP50 {
+			worst = s
+		}
+	}
+	if class == "" { // name the class that it is worst in
+		most := 0.0
+		for _, name := range c.Classes {
+			for _, s := range c.Shifts[name] {
+				if s.Type == worst.Type && s.AP50 > most {
+					most, of = s.AP50, name
+				}
+			}
+		}
+	}
+	if of == "" {
+		of = "objects"
+	}
+	switch worst.Type {
+	case "Miss":
+		why = "missed " + of
+	case "Loc":
+		why = of + " in the wrong place"
+	case "Cls":
+		why = "others taken for " + of
+	case "Both":
+		why = of + " of wrong class and place"
+	case "Dupe":
+		why = of + " found twice"
+	case "Bkg":
+		why = "false " + of
+	}
+	if !ok || d.Value >= 0 || why == "" {
+		return ""
+	}
+	text := fmt.Sprintf("%+.1f AP50, mostly %s", d.Value*100, why)
+	if worst.Type == "Miss" && worst.Count > 0 {
+		text += fmt.Sprintf(" (%d more)", worst.Count)
+	}
+	return text
+}

@@ -1,0 +1,294 @@
+package gate
+
+// Every sentence of "How a check decides" (the design, section 3), with what the
+// verdict says.
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// at adds what is measured at thresholds.
+func at(in Input, recall, precision, false_ float64, width float64) Input {
+	s := &in.Candidate.Scores
+	put := func(metric string, v float64) {
+		s.Values[metric], s.Resamples[metric] = v, around(v, width)
+	}
+	for _, suffix := range append([]string{""}, prefixed(s.Classes)...) {
+		put("recall"+suffix, recall)
+		put("precision"+suffix, precision)
+		put("falsePositivesPerImage"+suffix, false_)
+	}
+	return in
+}
+
+func prefixed(classes []string) []string {
+	var out []string
+	for _, c := range classes {
+		out = append(out, "/"+c)
+	}
+	return out
+}
+
+func threshold(c *delivery.GateCheck) { c.At = "threshold" }
+
+func maximum(v string) delivery.GateCheck {
+	q := delivery.Quantity(v)
+	return delivery.GateCheck{Metric: "falsePositivesPerImage", Max: &q, At: "threshold", Confidence: 0.95, Support: 1, Unsure: "review"}
+}
+
+// lost tells why a comparison's AP50 fell.
+func lost(in Input) Input {
+	in.Compare.Metrics["AP50/b"] = delivery.Difference{Candidate: 0.3, Baseline: 0.5, Value: -0.2}
+	in.Compare.Shifts = map[string][]delivery.ErrorShift{
+		"":  {{Type: "Miss", AP50: 0.15, Count: 5}, {Type: "Bkg", AP50: 0.02, Count: 3}},
+		"a": {{Type: "Bkg", AP50: 0.02, Count: 3}},
+		"b": {{Type: "Miss", AP50: 0.19, Count: 4}, {Type: "Loc", AP50: -0.01}},
+	}
+	return in
+}
+
+func TestHowACheckDecides(t *testing.T) {
+	half := map[string]float64{"a": 0.5, "b": 0.5}
+	candidate := func(mAP, width float64) Input {
+		return Input{Model: "m", Classes: []string{"a", "b"}, Candidate: scored(mAP, width, half), Bundle: "b2", EvalSet: "set"}
+	}
+	release := func(mAP float64) Measured { return scored(mAP, 0.05, half) }
+	groups := func(in Input, n int) Input {
+		in.Candidate.Scores.Groups = n
+		if in.Compare != nil {
+			in.Compare.Groups = n
+		}
+		return in
+	}
+	images := func(in Input, n int) Input {
+		in.Candidate.Scores.Images = n
+		if in.Compare != nil {
+			in.Compare.Images = n
+		}
+		return in
+	}
+	few := func(in Input, n int) Input { // resamples
+		s := around(0, 0.001)[:n]
+		in.Compare.Metrics["AP/a"], in.Compare.Metrics["AP/b"] = delivery.Difference{Resamples: s}, delivery.Difference{Resamples: s}
+		return in
+	}
+	anchored := func(in Input, a Anchor) Input {
+		in.Anchors = map[string]Anchor{"m@3": a}
+		return in
+	}
+	old := release(0.6)
+	drift := delivery.CompareResult{Images: 72, Classes: []string{"a", "b"}, Metrics: map[string]delivery.Difference{
+		"mAP": {Candidate: 0.5, Baseline: 0.6, Value: -0.1, Resamples: around(-0.1, 0.02)}}}
+	toAnchor := with(maxDrop("mAP", 0.05), func(c *delivery.GateCheck) { c.Against = "m@3" })
+	unsure := func(policy string) delivery.GateCheck {
+		return with(minimum("mAP", 0.52), func(c *delivery.GateCheck) { c.Unsure = policy })
+	}
+	for _, c := range []struct {
+		sentence string
+		check    delivery.GateCheck
+		in       Input
+		want     delivery.Outcome
+		text     string
+	}{
+		{"Intervals come from a paired bootstrap over images",
+			maxDrop("mAP", 0.02), against(candidate(0.5, 0.3), release(0.5), 0.01), delivery.Pass,
+			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.02"},
+		{"or over groups where given; fewer than 20 groups is unsure",
+			maxDrop("mAP", 0.02), groups(against(candidate(0.5, 0.3), release(0.5), 0.01), 19), delivery.Unsure,
+			"mAP: the eval set has 19 groups of images, and an interval needs 20"},
+		{"an image without a group is one",
+			maxDrop("mAP", 0.02), images(against(candidate(0.5, 0.3), release(0.5), 0.01), 19), delivery.Unsure,
+			"mAP: the eval set has 19 images, and an interval needs 20"},
+		{"bounds are one-sided at confidence",
+			with(maxDrop("mAP", 0.008), func(c *delivery.GateCheck) { c.Confidence = 0.8 }), against(candidate(0.5, 0), release(0.5), 0.01), delivery.Pass,
+			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0060 >= -0.008"},
+		{"maxDrop: pass if the lower bound of the difference >= -maxDrop",
+			maxDrop("mAP", 0.05), against(candidate(0.48, 0), release(0.5), 0.03), delivery.Pass,
+			"mAP 0.4800, release 0.5000: -0.0200, at worst -0.0471 >= -0.05"},
+		{"fail if its upper bound < -maxDrop",
+			maxDrop("mAP", 0.05), against(candidate(0.4, 0), release(0.5), 0.03), delivery.Fail,
+			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure)"},
+		{"else unsure, with the half-width and how many images would settle it",
+			maxDrop("mAP", 0.02), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
+			"mAP 0.4900, release 0.5000: -0.0100, between -0.0551 and +0.0351, cannot tell a drop of 0.02 (half-width 0.0451; about 1465 images would settle it)"},
+		{"or that no number of images would",
+			maxDrop("mAP", 0.01), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
+			"mAP 0.4900, release 0.5000: -0.0100, between -0.0551 and +0.0351, cannot tell a drop of 0.01 (half-width 0.0451; more images would hardly settle it)"},
+		{"min: pass if the value is at or above it",
+			minimum("mAP", 0.5), candidate(0.5, 0.2), delivery.Pass,
+			"mAP 0.5000 >= 0.5"},
+		{"fail if its upper bound is below",
+			minimum("mAP", 0.6), candidate(0.5, 0.05), delivery.Fail,
+			"mAP 0.5000 < 0.6 (at most 0.5451, 95% sure, 72 images)"},
+		{"else unsure",
+			minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure,
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it (half-width 0.0451; about 367 images would settle it)"},
+		{"Over several classes the bounds are Holm-adjusted",
+			with(maxDrop("AP", 0.047), all), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Unsure,
+			"AP of a 0.5000, release 0.5000: +0.0000, between -0.0476 and +0.0476, cannot tell a drop of 0.047 (half-width 0.0476; about 74 images would settle it) (and 1 more)"},
+		{"as one of them alone would pass",
+			with(maxDrop("AP", 0.047), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Pass,
+			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0451 >= -0.047"},
+		{"a bound that takes more resamples than there are decides nothing",
+			with(maxDrop("AP", 0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
+			"AP of a 0.0000, release 0.0000: +0.0000, between -0.0010 and -0.0009, cannot tell a drop of 0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+		{"below support truths is unsure",
+			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1), delivery.Unsure,
+			"AP of a: 100 truths, the check asks for 101 (and 1 more)"},
+		{"Comparisons run over the classes that both models and the eval set have",
+			with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass,
+			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05"},
+		{"a class by name that they do not share",
+			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01), delivery.Unsure,
+			"AP of b: model, release and eval set do not share it"},
+		{"a class by name that the model does not have",
+			with(minimum("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"z"} }), candidate(0.5, 0), delivery.Fail,
+			"AP of z: the model does not detect it"},
+		{"and over images that neither model trained on",
+			maxDrop("mAP", 0.05), func() Input {
+				in := against(candidate(0.5, 0), release(0.5), 0.01)
+				in.Compare.Images, in.Compare.LeftOut = 70, 2
+				return in
+			}(), delivery.Pass,
+			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 70 of 72 images, as a model was trained on the other 2"},
+		{"unsure: fail",
+			unsure("fail"), candidate(0.5, 0.05), delivery.Fail,
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it (half-width 0.0451; about 367 images would settle it); the gate takes that for a fail"},
+		{"unsure: review",
+			unsure("review"), candidate(0.5, 0.05), delivery.Unsure,
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it (half-width 0.0451; about 367 images would settle it)"},
+		{"unsure: ignore, which is no pass",
+			unsure("ignore"), candidate(0.5, 0.05), delivery.NotApplicable,
+			"nothing to judge: every check is ignored or does not apply"},
+		{"a first model: no baseline, so no-regression is not-applicable",
+			maxDrop("mAP", 0.05), candidate(0.5, 0.05), delivery.NotApplicable,
+			"mAP: no release to compare with"},
+		{"what was lost, in TIDE's words",
+			maxDrop("mAP", 0.05), lost(against(candidate(0.4, 0), release(0.5), 0.03)), delivery.Fail,
+			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure); -10.0 AP50, mostly missed b (5 more)"},
+		{"and by a class",
+			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
+			lost(against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.5, "b": 0.3})}, release(0.5), 0.03)), delivery.Fail,
+			"AP of b 0.3000, release 0.5000: -0.2000, at best -0.1729 < -0.05 (95% sure); -20.0 AP50, mostly missed b (4 more)"},
+
+		{"recall at threshold: a floor",
+			with(minimum("recall", 0.92), threshold), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
+			"recall 0.9000 < 0.92 (at most 0.9090, 95% sure, 72 images)"},
+		{"by class",
+			with(minimum("precision", 0.75), func(c *delivery.GateCheck) { threshold(c); c.Classes.Names = []string{"b"} }), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Pass,
+			"precision of b 0.8000 >= 0.75"},
+		{"max: pass at or below it",
+			maximum("0.3"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Pass,
+			"falsePositivesPerImage 0.3000 <= 0.3"},
+		{"fail where its lower bound is above",
+			maximum("0.2"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
+			"falsePositivesPerImage 0.3000 > 0.2 (at least 0.2910, 95% sure, 72 images)"},
+		{"else unsure",
+			maximum("0.295"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Unsure,
+			"falsePositivesPerImage 0.3000 > 0.295, but 72 images cannot rule out that it is as low (half-width 0.0090; about 235 images would settle it)"},
+		{"a model without thresholds fails",
+			with(minimum("recall", 0.92), threshold), candidate(0.5, 0), delivery.Fail,
+			"recall: the model has no thresholds; add thresholds: {default: bestF1} to it"},
+		{"a release without thresholds is nothing to compare with",
+			with(maxDrop("recall", 0.02), threshold), against(at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), release(0.5), 0.01), delivery.NotApplicable,
+			"recall: the release has no thresholds to compare with"},
+
+		{"against: a version that stays the measure",
+			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: old, Compare: &drift, CompareKey: "k"}), delivery.Fail,
+			"mAP 0.5000, m@3 0.6000: -0.1000, at best -0.0820 < -0.05 (95% sure)"},
+		{"which was never accepted",
+			toAnchor, anchored(candidate(0.5, 0), Anchor{Missing: "m@3 is no version that main accepted"}), delivery.Fail,
+			"mAP: m@3 is no version that main accepted"},
+		{"which it is itself",
+			toAnchor, anchored(candidate(0.5, 0), Anchor{SameBundle: true}), delivery.Pass,
+			"mAP: it is m@3 itself"},
+	} {
+		t.Run(c.sentence, func(t *testing.T) {
+			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)
+			if v.Outcome != c.want || v.Reason != c.text {
+				t.Errorf("%s: %s\nwant %s: %s", v.Outcome, v.Reason, c.want, c.text)
+			}
+		})
+	}
+}
+
+// Beyond its looks a gate is unsure, unless it fails; the number is no part of the
+// verdict's key, and an owner's accept is for this model alone.
+func TestLooks(t *testing.T) {
+	half := map[string]float64{"a": 0.5}
+	judge := func(look int, floor float64) delivery.Verdict {
+		in := Input{Candidate: scored(0.5, 0.01, half), Look: look, BaselineBundle: "b1", Bundle: "b2"}
+		return Judge("g", delivery.Gate{Looks: 10, Checks: []delivery.GateCheck{minimum("mAP", floor)}}, in)
+	}
+	tenth, eleventh := judge(10, 0.4), judge(11, 0.4)
+	if tenth.Outcome != delivery.Pass || tenth.Look != 10 || tenth.Looks != 10 {
+		t.Errorf("the tenth: %+v", tenth)
+	}
+	const want = "this is model 11 that the eval set judges against this release, and the gate allows 10: the best of many looks better than it is; freeze a new eval set (aob gate freeze)"
+	if eleventh.Outcome != delivery.Unsure || eleventh.Reason != want {
+		t.Errorf("the eleventh: %s: %s", eleventh.Outcome, eleventh.Reason)
+	}
+	if tenth.Key != eleventh.Key {
+		t.Error("the number of looks is part of the key")
+	}
+	if v := judge(11, 0.9); v.Outcome != delivery.Fail {
+		t.Errorf("a fail is a fail, however often one looks: %s", v.Outcome)
+	}
+}
+
+// What became of the release's classes stands in the verdict, and a gate that names
+// a renamed class judges it under its new name.
+func TestChangedClasses(t *testing.T) {
+	in := Input{Classes: []string{"lorry", "van", "person"}, BaselineClasses: []string{"truck", "person", "bike"}, Was: map[string]string{"lorry": "truck"},
+		Candidate: scored(0.5, 0.01, map[string]float64{"lorry": 0.5, "van": 0.5, "person": 0.5})}
+	in = against(in, scored(0.5, 0.01, map[string]float64{"lorry": 0.5, "person": 0.5}), 0.01)
+	named := with(minimum("AP", 0.4), func(c *delivery.GateCheck) { c.Classes.Names = []string{"truck"} })
+	excepted := with(minimum("AP", 0.4), func(c *delivery.GateCheck) { all(c); c.Except = []string{"truck"} })
+	v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{named, excepted}}, in)
+	if !slices.Equal(v.Added, []string{"van"}) || !slices.Equal(v.Removed, []string{"bike"}) || len(v.Renamed) != 1 || v.Renamed["lorry"] != "truck" {
+		t.Errorf("added %v, removed %v, renamed %v", v.Added, v.Removed, v.Renamed)
+	}
+	var judged []string
+	for _, c := range v.Checks {
+		judged = append(judged, c.Class)
+	}
+	if !slices.Equal(judged, []string{"lorry", "person", "van"}) || v.Outcome != delivery.Pass {
+		t.Errorf("judged %v: %s", judged, v.Reason)
+	}
+	if !slices.Equal(v.Classes, []string{"lorry", "person"}) {
+		t.Errorf("compared over %v", v.Classes)
+	}
+}
+
+func TestRequires(t *testing.T) {
+	size := delivery.Quantity("1MB")
+	for _, c := range []struct {
+		name  string
+		check delivery.GateCheck
+		want  bool
+	}{
+		{"a mean over classes", minimum("mAP", 0.5), true},
+		{"a mean that may lack it", with(minimum("mAP", 0.5), func(c *delivery.GateCheck) { c.Except = []string{"a"} }), false},
+		{"every class", with(minimum("AP", 0.5), all), true},
+		{"by name", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), true},
+		{"another by name", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }), false},
+		{"all but it", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { all(c); c.Except = []string{"a"} }), false},
+		{"size", delivery.GateCheck{Metric: "size", Max: &size}, false},
+	} {
+		if got := Requires(delivery.Gate{Checks: []delivery.GateCheck{c.check}}, "a"); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+func TestResamples(t *testing.T) {
+	if n := Resamples([]delivery.GateCheck{maxDrop("mAP", 0.01), minimum("mAP", 0.1)}, 80); n != 1000 {
+		t.Errorf("one figure: %d", n)
+	}
+	if n := Resamples([]delivery.GateCheck{with(maxDrop("AP", 0.01), all)}, 80); n != 1600 {
+		t.Errorf("80 classes at 95%%: %d", n)
+	}
+}
