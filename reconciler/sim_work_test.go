@@ -158,6 +158,11 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		for _, c := range set.Classes {
 			set.Truths[c], set.Values["AP/"+c], set.Resamples["AP/"+c] = 100, q, spread(q)
 		}
+		if spec.Eval.Thresholds != nil {
+			for _, m := range []string{"recall", "precision", "falsePositivesPerImage"} {
+				set.Values[m], set.Resamples[m] = q, spread(q)
+			}
+		}
 		return set
 	}
 	a, b := r.sim.qualityOf(spec.Compare.Candidate.Bundle), r.sim.qualityOf(spec.Compare.Baseline.Bundle)
@@ -168,8 +173,12 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 	return c
 }
 
+// simContent is what an eval set holds: of shapes/labels-2 the images of shapes with
+// other labels.
 func simContent(e delivery.EvalSet, classes delivery.Classes) delivery.EvalSetContent {
-	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", []any{e, classes}), Count: 50}
+	images := e
+	images.Dataset.Dir, _, _ = strings.Cut(e.Dataset.Dir, "/labels")
+	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images), Truths: delivery.DigestOf("truths", []any{e, classes}), Count: 50}
 }
 
 // infer counts what is not stored: each detect key is inferred once.
@@ -225,7 +234,8 @@ func (e *simEvidence) pack(bundle delivery.Digest, from delivery.TrainRun) {
 func (e *simEvidence) last() delivery.Digest { return e.order[len(e.order)-1] }
 
 func (s *sim) qualityOf(bundle delivery.Digest) float64 {
-	return s.quality[s.signed.bundles[bundle].Spec.Train.Epochs]
+	t := s.signed.bundles[bundle]
+	return s.quality[t.Spec.Train.Epochs] + 0.01*float64(t.Seed-1)
 }
 
 func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind string, predicate any) error {

@@ -1,0 +1,99 @@
+package coco
+
+import (
+	"fmt"
+	"slices"
+)
+
+// A Pool is what two models found on many images, from which tests draw test sets.
+type Pool struct {
+	models [2]*Matched
+	of     [2][][][]verdict // by model, image and class
+	truths [][]int32        // by image and class
+}
+
+// NewPool takes two matches of the same truth.
+func NewPool(a, b *Matched) *Pool {
+	p := &Pool{models: [2]*Matched{a, b}, truths: make([][]int32, len(a.images))}
+	for i := range p.truths {
+		p.truths[i] = make([]int32, len(a.classes))
+	}
+	for k := range a.classes {
+		for _, at := range a.classes[k].places {
+			p.truths[at.image][k] = at.truths
+		}
+	}
+	for m, model := range p.models {
+		p.of[m] = make([][][]verdict, len(model.images))
+		for i := range p.of[m] {
+			p.of[m][i] = make([][]verdict, len(model.classes))
+		}
+		for k := range model.classes {
+			for _, d := range model.classes[k].dets {
+				p.of[m][d.image][k] = append(p.of[m][d.image][k], d)
+			}
+		}
+	}
+	return p
+}
+
+// Draw makes a test set of some images, one drawn twice being two, and gives each
+// the group of its place. Where swap says so the two models change places.
+func (p *Pool) Draw(images []int, groups []int, swap func(i int) bool) (a, b *Matched) {
+	var out [2]*Matched
+	for m := range out {
+		out[m] = &Matched{params: p.models[m].params, protocol: p.models[m].protocol, category: p.models[m].category,
+			images: make([]Image, len(images)), classes: make([]class, len(p.models[m].classes))}
+	}
+	for place, image := range images {
+		im := Image{ID: int64(place)}
+		if groups != nil {
+			im.Group = fmt.Sprint(groups[place])
+		}
+		swapped := swap != nil && swap(place)
+		for m := range out {
+			out[m].images[place] = im
+			from := m
+			if swapped {
+				from = 1 - m
+			}
+			for k := range out[m].classes {
+				c := &out[m].classes[k]
+				if n := p.truths[image][k]; n > 0 {
+					c.truths[0] += int(n)
+					c.places = append(c.places, place32(place, n))
+				}
+				for _, d := range p.of[from][image][k] {
+					d.image = int32(place)
+					c.dets = append(c.dets, d)
+				}
+			}
+		}
+	}
+	for m := range out {
+		for k := range out[m].classes {
+			slices.SortStableFunc(out[m].classes[k].dets, func(a, b verdict) int {
+				switch {
+				case a.score > b.score:
+					return -1
+				case a.score < b.score:
+					return 1
+				}
+				return 0
+			})
+		}
+	}
+	return out[0], out[1]
+}
+
+func place32(image int, truths int32) place { return place{image: int32(image), truths: truths} }
+
+// MeanAP is a model's mAP.
+func (m *Matched) MeanAP() float64 {
+	r, err := newResampling(m, CompareParams{})
+	if err != nil {
+		return -1
+	}
+	f := r.point(m, make([]path, len(r.classes)))
+	return f.mAP.value
+}

@@ -1,0 +1,228 @@
+package reconciler
+
+// Stories of how models are judged: seeds, thresholds, labels, looks, anchors, and
+// what is only tried.
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// with adds lines to a model's or a gate's file.
+func withLines(file string, lines ...string) string { return file + strings.Join(lines, "\n") + "\n" }
+
+// started counts the runs of a kind that were ever begun.
+func (s *sim) started(kind delivery.RunKind) int {
+	n := 0
+	for _, r := range s.runs.states {
+		if r.Spec.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *sim) wantContext(branch, context string, state delivery.CheckState, words ...string) {
+	s.helper()
+	c := s.check(s.head(branch), context)
+	for _, w := range words {
+		if !strings.Contains(c.Description, w) {
+			s.fail("%s: %s says %q, want it to mention %q", branch, context, c.Description, w)
+		}
+	}
+	if c.State != state {
+		s.fail("%s: %s is %q (%s), want %s", branch, context, c.State, c.Description, state)
+	}
+}
+
+// released brings a branch to main and its devices.
+func (s *sim) ships(branch string) {
+	s.helper()
+	s.settle()
+	s.merge(branch)
+	s.settle()
+}
+
+// Of several seeds each is trained once, the best on validation ships, and their
+// spread is told. The best one alone needs no training then.
+func TestSeeds(t *testing.T) {
+	s, _ := begun(t)
+	seeds := func(list string) string { return withLines(model("shapes", 8), "  seeds: "+list) }
+	s.repo.commit("seeds", s.main(), s.now, map[string]string{"models/shapes.yaml": seeds("[1, 3, 2]")})
+	s.forge.open("seeds", "dev")
+	s.settle()
+	s.want("seeds", delivery.CheckSuccess, "version 1", "mAP 0.6200")
+	s.wantContext("seeds", delivery.ContextTrain, delivery.CheckSuccess, "seed 3, the best of 3 on validation: mAP 0.6200 (they spread from 0.6000 to 0.6200)")
+	if n := s.started(delivery.RunTrain); n != 3 {
+		t.Errorf("%d trainings, want 3", n)
+	}
+	s.ships("seeds")
+	s.repo.commit("one", s.main(), s.now, map[string]string{"models/shapes.yaml": seeds("[3]")})
+	s.forge.open("one", "dev")
+	s.settle()
+	s.want("one", delivery.CheckSuccess)
+	if n := s.started(delivery.RunTrain); n != 3 {
+		t.Errorf("%d trainings, want no further one", n)
+	}
+	s.quiet()
+}
+
+// A pull request that changes thresholds trains nothing and infers nothing, and is
+// a model of its own that devices get.
+func TestThresholdsAlone(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.ships("first")
+	trainings, inferred := s.started(delivery.RunTrain), len(s.inferred)
+	s.repo.commit("second", s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 8), "thresholds: {default: bestF1, circle: {precision: 0.95}}")})
+	s.forge.open("second", "dev")
+	s.settle()
+	s.want("second", delivery.CheckSuccess, "version 2")
+	s.wantContext("second", delivery.ContextTrain, delivery.CheckSuccess, "thresholds circle from 0.5, square from 0.5")
+	if s.started(delivery.RunTrain) != trainings || len(s.inferred) != inferred {
+		t.Errorf("it cost %d trainings and %d inferences", s.started(delivery.RunTrain)-trainings, len(s.inferred)-inferred)
+	}
+	s.ships("second")
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s", got)
+	}
+	// A gate that asks for what is measured at thresholds fails a model without them.
+	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: recall, at: threshold, min: 0.5}")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
+	s.repo.commit("without", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
+	s.forge.open("without", "dev")
+	s.settle()
+	s.want("without", delivery.CheckFailure, "recall: the model has no thresholds; add thresholds: {default: bestF1} to it")
+	s.repo.commit("without", s.head("without"), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 14), "thresholds: {default: 0.4}")})
+	s.settle()
+	s.want("without", delivery.CheckSuccess, "version 3")
+	s.quiet()
+}
+
+// Corrected labels score again what is stored: nothing is trained, nothing inferred.
+func TestCorrectedLabels(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.ships("first")
+	s.propose("second", 14)
+	s.settle()
+	trainings, inferred, scored := s.started(delivery.RunTrain), len(s.inferred), s.started(delivery.RunEval)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", 0.3), "dir: shapes", "dir: shapes/labels-2", 1)})
+	s.settle()
+	s.want("second", delivery.CheckSuccess)
+	if s.started(delivery.RunTrain) != trainings || len(s.inferred) != inferred || s.started(delivery.RunEval) == scored {
+		t.Errorf("it cost %d trainings, %d inferences and %d evaluations", s.started(delivery.RunTrain)-trainings, len(s.inferred)-inferred, s.started(delivery.RunEval)-scored)
+	}
+}
+
+// An eval set judges so many models against one release; further ones are for an
+// owner. What was judged before stays what it was.
+func TestLooks(t *testing.T) {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "looks: 2")})
+	s.propose("first", 8)
+	s.ships("first")
+	for i, branch := range []string{"a", "b", "c"} {
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 14), fmt.Sprintf("  seeds: [%d]", i+1))})
+		s.forge.open(branch, "dev")
+		s.settle()
+	}
+	for _, branch := range []string{"a", "b"} {
+		s.want(branch, delivery.CheckSuccess, "version 2")
+	}
+	s.want("c", delivery.CheckPending, "this is model 3 that the eval set judges against this release, and the gate allows 2", "/aob accept")
+	s.restart()
+	s.settle()
+	s.want("a", delivery.CheckSuccess)
+	s.want("c", delivery.CheckPending)
+	// Against the next release it counts anew.
+	s.merge("b")
+	for _, branch := range []string{"a", "c"} {
+		s.forge.prs[s.forge.open(branch, "dev")].closed = true
+	}
+	s.settle()
+	s.repo.commit("d", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 20)})
+	s.forge.open("d", "dev")
+	s.settle()
+	if c := s.check(s.head("d"), delivery.ContextGate+"production"); strings.Contains(c.Description, "judges against this release") {
+		t.Errorf("the first against the next release: %s", c.Description)
+	}
+}
+
+// A version stays the measure, however small the steps down are.
+func TestAnchor(t *testing.T) {
+	s, _ := begun(t)
+	s.quality[14], s.quality[20] = 0.585, 0.57 // each a little worse than the one before
+	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: mAP, maxDrop: 0.02, against: shapes@1}")
+	s.propose("first", 8)
+	s.ships("first")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
+	s.propose("second", 14)
+	s.ships("second")
+	s.propose("third", 20)
+	s.settle()
+	s.want("third", delivery.CheckFailure, "mAP 0.5700, shapes@1 0.6000: -0.0300, at best")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "shapes@1", "shapes@7", 1)})
+	s.settle()
+	s.want("third", delivery.CheckFailure, "shapes@7 is no version that main accepted")
+	s.quiet()
+}
+
+// A draft is trained, and shown what it does on its validation split: no gate's
+// eval set is opened before it is ready.
+func TestDraft(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.ships("first")
+	s.propose("idea", 14)
+	pr := s.forge.prs[s.forge.open("idea", "dev")]
+	pr.Draft = true
+	evals := s.evaluated("test")
+	s.settle()
+	s.want("idea", delivery.CheckPending, "draft: mAP 0.7000 on 50 validation images, +0.1000 to the release's 0.6000", "gates judge it when the pull request is ready for review")
+	if n := s.evaluated("test"); n != evals {
+		t.Errorf("the gate's eval set was opened for a draft: %d evaluations", n-evals)
+	}
+	pr.Draft = false
+	s.settle()
+	s.want("idea", delivery.CheckSuccess, "version 2")
+}
+
+// evaluated counts the evaluations on a split.
+func (s *sim) evaluated(split string) int {
+	n := 0
+	for _, r := range s.runs.states {
+		if r.Spec.Eval != nil && r.Spec.Eval.EvalSet.Split == split {
+			n++
+		}
+	}
+	return n
+}
+
+// A class that gets another name goes on: it is judged by the gate that names it by
+// the old one, and compared with what the release called so.
+func TestRenamedClass(t *testing.T) {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [square], min: 0.3}")})
+	s.propose("first", 8)
+	s.ships("first")
+	gone := strings.Replace(model("shapes", 14), "square", "box", 1)
+	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": gone})
+	s.forge.open("renamed", "dev")
+	s.settle()
+	s.want("renamed", delivery.CheckFailure, "no covered model has a class \"square\"")
+	s.repo.commit("removed", s.main(), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes", 14), "circle, square", "square", 1)})
+	s.forge.open("removed", "dev")
+	s.settle()
+	s.want("removed", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it", "was: {NEW: circle}")
+	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.yaml": withLines(gone, "was: {box: square}")})
+	s.settle()
+	s.want("renamed", delivery.CheckSuccess, "version 2")
+	s.ships("renamed")
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s", got)
+	}
+}
