@@ -1,0 +1,320 @@
+package intent
+
+// This file changes values in a file of intent as a person would in an editor:
+// comments, order and style of all else stay.
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// An Assignment gives a value to a path, as train.optimizer.lr=2e-4.
+type Assignment struct {
+	Path  string // keys from the top of the file, with dots
+	Value string // as YAML writes it on one line
+}
+
+func (a Assignment) String() string { return a.Path + "=" + a.Value }
+
+// MaxVariants is how many variants a grid may have.
+const MaxVariants = 256
+
+// Grid reads what a model is to be tried with: PATH=VALUE, or PATH=VALUE,VALUE for
+// several. It returns the assignments of each combination, the last path changing
+// fastest. Of what is a list in the file, as train.seeds, the values are one list.
+func Grid(sets []string) ([][]Assignment, error) {
+	grid := [][]Assignment{nil}
+	seen := map[string]bool{}
+	for _, set := range sets {
+		path, value, ok := strings.Cut(set, "=")
+		if !ok || path == "" || strings.TrimSpace(value) == "" {
+			return nil, fmt.Errorf("want PATH=VALUE, as in train.optimizer.lr=1e-4,2e-4, got %q", clip(set))
+		}
+		if seen[path] {
+			return nil, fmt.Errorf("%s is set twice; give all its values at once: %s=a,b", path, path)
+		}
+		seen[path] = true
+		values := splitList(value)
+		if slices.Contains(values, "") {
+			return nil, fmt.Errorf("%s: a value is empty in %q", path, clip(value))
+		}
+		if isList(path) {
+			if len(values) > 1 || !strings.HasPrefix(value, "[") {
+				values = []string{"[" + strings.Join(values, ", ") + "]"}
+			}
+		}
+		if len(grid)*len(values) > MaxVariants {
+			return nil, fmt.Errorf("that is more than %d variants; try fewer values at once", MaxVariants)
+		}
+		var next [][]Assignment
+		for _, row := range grid {
+			for _, v := range values {
+				next = append(next, append(slices.Clip(row), Assignment{path, v}))
+			}
+		}
+		grid = next
+	}
+	return grid, nil
+}
+
+// splitList parts values at commas that are in no bracket and no quotes.
+func splitList(s string) []string {
+	var out []string
+	depth, from := 0, 0
+	quote := byte(0)
+	for i := range len(s) {
+		switch c := s[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'':
+			quote = c
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		case c == ',' && depth == 0:
+			out = append(out, strings.TrimSpace(s[from:i]))
+			from = i + 1
+		}
+	}
+	return append(out, strings.TrimSpace(s[from:]))
+}
+
+// isList reports whether a path of a model's file holds a list.
+func isList(path string) bool {
+	t := reflect.TypeFor[delivery.Model]()
+	for key := range strings.SplitSeq(path, ".") {
+		if t.Kind() != reflect.Struct || isText(t) {
+			return false
+		}
+		f := find(fieldsOf(t), key)
+		if f == nil {
+			return false
+		}
+		t = f.typ
+	}
+	return t.Kind() == reflect.Slice
+}
+
+// Set gives values to paths of a file. What cannot be changed in its place is an
+// error that says so; the file is then for an editor.
+func Set(data []byte, assignments []Assignment) ([]byte, error) {
+	for _, a := range assignments {
+		next, err := set(data, a)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a.Path, err)
+		}
+		data = next
+	}
+	return data, nil
+}
+
+func set(data []byte, a Assignment) ([]byte, error) {
+	var value any
+	if strings.ContainsAny(a.Value, "\n\r") || yaml.Unmarshal([]byte(a.Value), &value) != nil || value == nil {
+		return nil, fmt.Errorf("want a value that YAML can write on one line, got %q", clip(a.Value))
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return nil, fmt.Errorf("the file is not YAML: %w", err)
+	}
+	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("the file is not a map")
+	}
+	keys := strings.Split(a.Path, ".")
+	at := doc.Content[0]
+	text := string(data)
+	for i, key := range keys {
+		if key == "" {
+			return nil, fmt.Errorf("want keys with dots between them, as train.optimizer.lr")
+		}
+		if at.Kind != yaml.MappingNode {
+			return nil, fmt.Errorf("%s is no map in the file", strings.Join(keys[:i], "."))
+		}
+		var found *yaml.Node
+		for k := 0; k+1 < len(at.Content); k += 2 {
+			if at.Content[k].Value == key {
+				found = at.Content[k+1]
+			}
+		}
+		if found == nil {
+			written := a.Value
+			for _, deeper := range slices.Backward(keys[i+1:]) {
+				written = "{" + deeper + ": " + written + "}"
+			}
+			text = insert(text, at, key+": "+written)
+			break
+		}
+		if i < len(keys)-1 {
+			at = found
+			continue
+		}
+		from, to, ok := extent(text, found)
+		if !ok {
+			return nil, fmt.Errorf("it stands over several lines in the file; edit it there")
+		}
+		text = text[:from] + a.Value + text[to:]
+	}
+	// What was meant, and nothing else.
+	var before, after any
+	if yaml.Unmarshal(data, &before) != nil || yaml.Unmarshal([]byte(text), &after) != nil || !reflect.DeepEqual(assigned(before, keys, value), after) {
+		return nil, fmt.Errorf("it cannot be changed in its place; edit the file")
+	}
+	return []byte(text), nil
+}
+
+// assigned sets a value in a decoded file.
+func assigned(v any, keys []string, value any) any {
+	if len(keys) == 0 {
+		return value
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		m = map[string]any{}
+	}
+	m[keys[0]] = assigned(m[keys[0]], keys[1:], value)
+	return m
+}
+
+// offset is where a node begins.
+func offset(text string, n *yaml.Node) int {
+	at := 0
+	for range n.Line - 1 {
+		i := strings.IndexByte(text[at:], '\n')
+		if i < 0 {
+			return len(text)
+		}
+		at += i + 1
+	}
+	// Columns count characters.
+	line := text[at:]
+	for range n.Column - 1 {
+		if line == "" {
+			break
+		}
+		size := len(string([]rune(line[:min(len(line), 4)])[:1]))
+		line, at = line[size:], at+size
+	}
+	return at
+}
+
+// extent is the part of a text that a value of one line takes.
+func extent(text string, n *yaml.Node) (from, to int, ok bool) {
+	from = offset(text, n)
+	rest, _, _ := strings.Cut(text[from:], "\n")
+	switch {
+	case n.Anchor != "" || n.Kind == yaml.AliasNode || n.Style&yaml.TaggedStyle != 0:
+		return 0, 0, false
+	case n.Kind == yaml.ScalarNode && n.Style == 0:
+		if !strings.HasPrefix(rest, n.Value) {
+			return 0, 0, false
+		}
+		return from, from + len(n.Value), true
+	case n.Kind == yaml.ScalarNode && n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
+		for i := 1; i < len(rest); i++ {
+			switch {
+			case rest[i] == '\\' && rest[0] == '"':
+				i++
+			case rest[i] == rest[0] && rest[0] == '\'' && i+1 < len(rest) && rest[i+1] == '\'':
+				i++
+			case rest[i] == rest[0]:
+				return from, from + i + 1, true
+			}
+		}
+	case n.Style&yaml.FlowStyle != 0:
+		if end, ok := closing(rest); ok {
+			return from, from + end, true
+		}
+	}
+	return 0, 0, false
+}
+
+// closing finds the end of the bracket that a line begins with.
+func closing(line string) (end int, ok bool) {
+	depth := 0
+	quote := byte(0)
+	for i := range len(line) {
+		switch c := line[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case (c == '"' || c == '\'') && i > 0 && strings.IndexByte(" ,[{:", line[i-1]) >= 0:
+			quote = c
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			if depth--; depth == 0 {
+				return i + 1, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// insert adds an entry to a map: behind the last one, in the map's own style.
+func insert(text string, m *yaml.Node, entry string) string {
+	if m.Style&yaml.FlowStyle != 0 {
+		from := offset(text, m)
+		line, _, _ := strings.Cut(text[from:], "\n")
+		end, ok := closing(line)
+		if !ok {
+			return text // Set notices
+		}
+		at := from + end - 1
+		inside := strings.TrimRight(text[from+1:at], " ")
+		if inside != "" {
+			entry = ", " + entry
+		}
+		at = from + 1 + len(inside)
+		return text[:at] + entry + text[at:]
+	}
+	last := lastLine(m)
+	lines := strings.SplitAfter(text, "\n")
+	last = min(last, len(lines))
+	if n := len(lines[last-1]); n > 0 && lines[last-1][n-1] != '\n' {
+		lines[last-1] += "\n"
+	}
+	indent := strings.Repeat(" ", m.Column-1)
+	return strings.Join(slices.Insert(lines, last, indent+entry+"\n"), "")
+}
+
+// lastLine is the last line that a node takes.
+func lastLine(n *yaml.Node) int {
+	last := n.Line
+	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		last += strings.Count(n.Value, "\n")
+	}
+	for _, c := range n.Content {
+		last = max(last, lastLine(c))
+	}
+	return last
+}
+
+// SetEvaluate writes what a gate judges on into its file.
+func SetEvaluate(data []byte, e delivery.EvalSet) ([]byte, error) {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "{dataset: {%s}, split: %s", datasetFlow(e.Dataset), e.Split)
+	if e.Group != "" {
+		fmt.Fprintf(&b, ", group: %s", e.Group)
+	}
+	if e.Content != "" {
+		fmt.Fprintf(&b, ", content: %q", string(e.Content))
+	}
+	b.WriteString("}")
+	return Set(data, []Assignment{{"evaluate", b.String()}})
+}
+
+func datasetFlow(d delivery.Dataset) string {
+	source, rest, _ := strings.Cut(d.String(), ":")
+	return source + ": " + rest
+}
