@@ -44,6 +44,8 @@ type seen struct {
 	active     bool            // a run was running
 	asking     bool            // a proposal waits for a comment
 	asked      map[int]asked   // by pull request: what its comments ask for
+	trials     []plan.Trial    // experiments, as the ledger knows them; nil until read
+	wanted     []wanted        // comparisons that somebody waits for
 	plan       plan.Plan
 	world      plan.World
 }
@@ -185,6 +187,10 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 	}
 	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
 
+	if w.Trials, err = r.trials(ctx, now); err != nil {
+		return w, err
+	}
+	w.Wanted = r.seen.stillWanted(now)
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}

@@ -70,6 +70,9 @@ type (
 		PutClock(ctx context.Context, fleet string, state json.RawMessage) error
 		Said(ctx context.Context, prefix string) (map[string]Said, error)
 		PutSaid(ctx context.Context, key, content string, at time.Time) error
+		Trials(ctx context.Context, since time.Time) ([]json.RawMessage, error)
+		PutTrial(ctx context.Context, id string, at time.Time, body json.RawMessage) error
+		DropTrial(ctx context.Context, id string) error
 	}
 	// Metrics counts. See package web for the names.
 	Metrics interface {

@@ -39,6 +39,7 @@ type sim struct {
 	poll     time.Duration            // between two looks at the forge
 	trained  map[delivery.Digest]int  // by run key: how often it was trained to completion
 	inferred map[delivery.Digest]bool // by detect key: whose detections are stored
+	tried    []plan.Variant           // that were asked for as experiments
 	quality  map[int]float64          // by epochs: the mAP that a model of so many epochs reaches
 
 	asOf    int       // statements that there were when the turn began

@@ -371,11 +371,35 @@ type simLedger struct {
 	gos    []ledger.Go
 	clocks map[string]json.RawMessage
 	said   map[string]Said
+	trials map[string]json.RawMessage
 	full   bool
 }
 
 func newSimLedger(s *sim) *simLedger {
-	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Said{}}
+	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Said{}, trials: map[string]json.RawMessage{}}
+}
+
+func (l *simLedger) Trials(context.Context, time.Time) ([]json.RawMessage, error) {
+	var list []json.RawMessage
+	for _, id := range slices.Sorted(maps.Keys(l.trials)) {
+		list = append(list, l.trials[id])
+	}
+	return list, nil
+}
+
+func (l *simLedger) PutTrial(_ context.Context, id string, _ time.Time, body json.RawMessage) error {
+	defer l.sim.effect()()
+	if err := l.write(); err != nil {
+		return err
+	}
+	l.trials[id] = body
+	return nil
+}
+
+func (l *simLedger) DropTrial(_ context.Context, id string) error {
+	defer l.sim.effect()()
+	delete(l.trials, id)
+	return l.write()
 }
 
 func (l *simLedger) write() error {

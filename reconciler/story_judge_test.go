@@ -4,11 +4,15 @@ package reconciler
 // what is only tried.
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // with adds lines to a model's or a gate's file.
@@ -224,5 +228,111 @@ func TestRenamedClass(t *testing.T) {
 	s.ships("renamed")
 	if got := s.serving(); got != "2 2 2" {
 		t.Errorf("devices serve %s", got)
+	}
+}
+
+// try asks for an experiment, as aob try does, and returns its ID.
+func (s *sim) try(by string, epochs ...int) string {
+	s.helper()
+	var variants []plan.Variant
+	for _, n := range epochs {
+		in, complaints := parsed.Parse([]intent.File{{Path: "models/shapes.yaml", Data: []byte(withLines(model("shapes", n), "  seeds: [1, 2]"))}})
+		if len(complaints) > 0 {
+			s.fail("%v", complaints)
+		}
+		variants = append(variants, plan.Variant{Set: []string{fmt.Sprintf("train.epochs=%d", n)}, Model: in.Models["shapes"]})
+	}
+	t := plan.NewTrial("shapes", variants, by, s.now)
+	body, err := json.Marshal(t)
+	if err != nil {
+		s.fail("%v", err)
+	}
+	if err := s.ledger.PutTrial(context.Background(), t.ID, s.now, body); err != nil {
+		s.fail("%v", err)
+	}
+	s.tried = append(s.tried, variants...)
+	s.loop.seen.trials = nil
+	s.wake()
+	return t.ID
+}
+
+func (s *sim) trial(id string) plan.TrialReport {
+	s.helper()
+	for _, t := range s.loop.seen.plan.Trials {
+		if t.Trial.ID == id {
+			return t
+		}
+	}
+	s.fail("no experiment %s", id)
+	return plan.TrialReport{}
+}
+
+// finishOne lets a running run of a kind end, where there is one.
+func (s *sim) finishOne(kind delivery.RunKind) {
+	if key := s.runs.running(kind); key != "" {
+		s.runs.finish(key)
+	}
+}
+
+// An experiment trains every variant and seed once and is judged on validation
+// alone. A pull request with the winner's values trains nothing. Whatever is killed
+// on the way is not done again.
+func TestTry(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.ships("first")
+	s.server.Trainings = 2
+	s.restart()
+	evals := s.evaluated("test")
+	id := s.try("maria", 8, 14, 20)
+	for s.started(delivery.RunTrain) < 4 { // half-way
+		s.turn()
+		if n := s.runs.active(); n > 2 {
+			t.Fatalf("%d runs at once", n)
+		}
+		s.finishOne(delivery.RunTrain)
+		s.finishOne(delivery.RunData)
+	}
+	s.restart()
+	if again := s.try("jonas", 8, 14, 20); again != id {
+		t.Errorf("the same experiment is another one: %s and %s", id, again)
+	}
+	s.settle()
+	r := s.trial(id)
+	if r.State != delivery.CheckSuccess || r.Trained != 6 || r.Total != 6 || r.Known != 6 {
+		t.Errorf("%s: %s, %d of %d", r.State, r.Text, r.Trained, r.Total)
+	}
+	// The first, with seed 1, was trained for its pull request.
+	if n := s.started(delivery.RunTrain); n != 6 {
+		t.Errorf("%d trainings, want 6", n)
+	}
+	best := r.Variants[2]
+	if best.Score == nil || best.Score.Scores.Values["mAP"] != s.quality[20]+0.01 || best.Diff == nil || len(best.Seeds) != 2 {
+		t.Fatalf("the best: %+v", best)
+	}
+	if n := s.evaluated("test"); n != evals {
+		t.Errorf("an experiment opened a gate's eval set: %d evaluations", n-evals)
+	}
+	s.quiet()
+	s.repo.commit("winner", s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 20), "  seeds: [1, 2]")})
+	s.forge.open("winner", "dev")
+	s.settle()
+	s.want("winner", delivery.CheckSuccess, "version 2")
+	if n := s.started(delivery.RunTrain); n != 6 {
+		t.Errorf("the winner's pull request trained %d models", n-6)
+	}
+	// Forgotten, it ends what only it needed.
+	other := s.try("maria", 1)
+	s.turn()
+	s.finishOne(delivery.RunData)
+	for s.runs.running(delivery.RunTrain) == "" {
+		s.turn()
+	}
+	delete(s.ledger.trials, other)
+	s.loop.seen.trials = nil
+	s.wake()
+	s.turn()
+	if n := s.runs.active(); n != 0 {
+		t.Errorf("%d runs go on for an experiment that was stopped", n)
 	}
 }

@@ -53,6 +53,7 @@ git revert rolls back.`,
 		Example: `  aob init world                          # a repository and a dataset to start from
   aob serve --config world/aob.yaml       # the server
   aob status -w                           # how everything stands
+  aob try models/shapes.yaml --set train.epochs=4,8
   aob explain model shapes                # how it came to be`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -60,6 +61,7 @@ git revert rolls back.`,
 	root.AddCommand(
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
+		newTryCommand(), newRunsCommand(), newCompareCommand(),
 		newEvalCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)

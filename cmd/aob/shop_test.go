@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/web"
@@ -172,4 +173,53 @@ func (s *shop) Ask(ctx context.Context, number int, user, text string) error {
 func (s *shop) Recheck(ctx context.Context, number int) error {
 	_, err := s.PR(ctx, number)
 	return err
+}
+
+// tried is an experiment of two variants, of which the second is better.
+func tried() web.Trial {
+	v2 := shapes(2, 0.44)
+	figure := func(v float64) *delivery.Figure {
+		low, high := v-0.03, v+0.03
+		return &delivery.Figure{Value: v, Low: &low, High: &high}
+	}
+	seed := func(n int64, v float64) web.Seed {
+		return web.Seed{Seed: n, State: delivery.CheckSuccess, Bundle: sum("seed"), MAP: &v}
+	}
+	return web.Trial{ID: "0a1b2c3d4e", Model: "shapes", By: "maria", At: noon, State: delivery.CheckSuccess, Text: "4 of 4 models trained", Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
+		Variants: []web.Variant{
+			{ID: "77d0c1e2f3", Set: []string{"train.epochs=4"}, State: delivery.CheckSuccess, MAP: figure(0.41), Diff: figure(-0.03), Seeds: []web.Seed{seed(1, 0.41), seed(2, 0.38)}},
+			{ID: "3f9c2a10ab", Set: []string{"train.epochs=8"}, State: delivery.CheckSuccess, MAP: figure(0.46), Diff: figure(0.02), Seeds: []web.Seed{seed(1, 0.44), seed(2, 0.46)}},
+		}}
+}
+
+func (s *shop) Try(_ context.Context, ask web.TrialAsk) (web.Trial, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range ask.Variants {
+		s.said = append(s.said, fmt.Sprintf("%s tries %s of %s", ask.User, strings.Join(v.Set, " "), ask.File))
+	}
+	return tried(), nil
+}
+
+func (s *shop) Trials(context.Context) ([]web.Trial, error) { return []web.Trial{tried()}, nil }
+
+func (s *shop) Trial(_ context.Context, id string) (web.Trial, error) {
+	if t := tried(); strings.HasPrefix(t.ID, id) {
+		return t, nil
+	}
+	return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}
+}
+
+func (s *shop) EndTrial(ctx context.Context, id string) error {
+	_, err := s.Trial(ctx, id)
+	return err
+}
+
+func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
+	if a == b {
+		return web.Comparison{}, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
+	}
+	return web.Comparison{State: delivery.CheckSuccess, A: a, B: b, Images: 87, Rows: []web.Compared{
+		{Metric: "mAP", A: 0.46, B: 0.41, Diff: 0.05, Low: 0.01, High: 0.09, Answer: coco.Better},
+		{Metric: "AP", Class: "circle", Truths: 50, A: 0.4, B: 0.39, Diff: 0.01, Low: -0.04, High: 0.06, Answer: coco.Unsure}}}, nil
 }

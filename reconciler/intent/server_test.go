@@ -26,6 +26,7 @@ func TestServerDefaults(t *testing.T) {
 		Poll:       intent.ServerPoll{Git: seconds(5), Forge: seconds(15)},
 		Fleets:     intent.ServerFleets{Poll: seconds(2), Expiry: hours(24), Deadline: seconds(900)},
 		Detector:   intent.ServerDetector{Memory: 4 << 30, Limit: seconds(1800)},
+		Trainings:  1,
 		Python:     "/usr/bin/python3",
 		Keys:       intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key", Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
 		Heartbeat:  seconds(60),
@@ -47,6 +48,7 @@ state: /var/lib/aob
 listen: {address: "[::]:8370", certificate: tls/cert.pem, key: tls/key.pem}
 socket: /run/aob.sock
 datasets: {dir: {shapes: /srv/data/shapes, gold-3: /srv/data/gold}}
+trainings: 4
 poll: {git: 500ms, forge: 1m}
 fleets: {poll: 10s, expiry: 7d, deadline: 1h}
 detector: {binary: bin/aob-detect, library: lib/libonnxruntime.so, memory: 2GiB, limit: 10m}
@@ -73,6 +75,7 @@ devices: {tokenEnv: DEVICE_TOKEN}
 		Poll:      intent.ServerPoll{Git: seconds(0.5), Forge: seconds(60)},
 		Fleets:    intent.ServerFleets{Poll: seconds(10), Expiry: hours(168), Deadline: hours(1)},
 		Detector:  intent.ServerDetector{Binary: "/etc/aob/bin/aob-detect", Library: "/etc/aob/lib/libonnxruntime.so", Memory: 2 << 30, Limit: seconds(600)},
+		Trainings: 4,
 		Trainers:  "/etc/aob/trainers",
 		Python:    "/etc/aob/venv/bin/python",
 		Terraform: "/usr/local/bin/terraform",

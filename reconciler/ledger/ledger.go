@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS numbers  (number INTEGER PRIMARY KEY AUTOINCREMENT, b
 CREATE TABLE IF NOT EXISTS checks   (head TEXT, context TEXT, state TEXT, PRIMARY KEY (head, context));
 CREATE TABLE IF NOT EXISTS comments (pr INTEGER, marker TEXT, body TEXT, PRIMARY KEY (pr, marker));
 CREATE TABLE IF NOT EXISTS asked    (pr INTEGER, id INTEGER, author TEXT, body TEXT, PRIMARY KEY (pr, id));
+CREATE TABLE IF NOT EXISTS trials   (id TEXT PRIMARY KEY, at INTEGER, body TEXT);
 PRAGMA user_version = 1;
 `
 
@@ -154,6 +155,29 @@ func (l *Ledger) Clocks(ctx context.Context) (map[string]json.RawMessage, error)
 		return err
 	}, "SELECT fleet, state FROM clocks")
 	return clocks, err
+}
+
+// PutTrial remembers an experiment; body is JSON of the caller's. One that is asked
+// for again is kept from then on.
+func (l *Ledger) PutTrial(ctx context.Context, id string, at time.Time, body json.RawMessage) error {
+	return l.exec(ctx, "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at", id, at.UnixMilli(), string(body))
+}
+
+// DropTrial forgets an experiment.
+func (l *Ledger) DropTrial(ctx context.Context, id string) error {
+	return l.exec(ctx, "DELETE FROM trials WHERE id = ?", id)
+}
+
+// Trials returns the experiments asked for since a time, oldest first.
+func (l *Ledger) Trials(ctx context.Context, since time.Time) ([]json.RawMessage, error) {
+	var list []json.RawMessage
+	err := l.each(ctx, func(rows *sql.Rows) error {
+		var body string
+		err := rows.Scan(&body)
+		list = append(list, json.RawMessage(body))
+		return err
+	}, "SELECT body FROM trials WHERE at >= ? ORDER BY at, id", since.UnixMilli())
+	return list, err
 }
 
 // Said is what was last said under a key, when, and how often anything was.

@@ -159,6 +159,9 @@ func NeedsHistory(w World) []string {
 			need[name] = true
 		}
 	}
+	for _, t := range w.Trials {
+		need[t.Model] = true
+	}
 	var names []string
 	for name, yes := range need {
 		if yes {

@@ -25,7 +25,11 @@ import (
 const (
 	MaxBody = 64 << 10 // bytes of a request's body
 	MaxText = 4 << 10  // bytes of what is asked on a pull request
-	maxUser = 100      // bytes of a user's name
+	// MaxTrial is how many bytes an experiment may have, and MaxVariants how many
+	// variants.
+	MaxTrial    = 16 << 20
+	MaxVariants = 256
+	maxUser     = 100 // bytes of a user's name
 )
 
 // An Error is what the API answers when it cannot do what was asked.
@@ -139,6 +143,29 @@ func (a API) Handler() http.Handler {
 	post("/v1/prs/{number}/recheck", func(r *http.Request, number int, _ asked) (any, error) {
 		return struct{}{}, a.Source.Recheck(r.Context(), number)
 	})
+	get("/v1/trials", func(r *http.Request) (any, error) {
+		trials, err := a.Source.Trials(r.Context())
+		return list(trials), err
+	})
+	get("/v1/trials/{id}", func(r *http.Request) (any, error) { return a.Source.Trial(r.Context(), r.PathValue("id")) })
+	get("/v1/compare", func(r *http.Request) (any, error) {
+		return a.Source.Compare(r.Context(), r.URL.Query().Get("a"), r.URL.Query().Get("b"))
+	})
+	mux.HandleFunc("POST /v1/trials", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(r *http.Request) (any, error) {
+			ask, err := readTrial(w, r)
+			if err != nil {
+				return nil, err
+			}
+			a.Log.Info("asked for", "path", r.URL.Path, "user", ask.User, "variants", len(ask.Variants))
+			return a.Source.Try(r.Context(), ask)
+		})
+	})
+	mux.HandleFunc("DELETE /v1/trials/{id}", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(r *http.Request) (any, error) {
+			return struct{}{}, a.Source.EndTrial(r.Context(), r.PathValue("id"))
+		})
+	})
 	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, func(r *http.Request) (any, error) {
@@ -205,24 +232,42 @@ func numberOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-func readAsked(w http.ResponseWriter, r *http.Request) (asked, error) {
-	var a asked
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+func readAsked(w http.ResponseWriter, r *http.Request) (a asked, err error) {
+	return a, readBody(w, r, MaxBody, &a)
+}
+
+// readTrial reads and checks what is to be tried.
+func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialAsk, err error) {
+	if err := readBody(w, r, MaxTrial, &ask); err != nil {
+		return ask, err
+	}
+	if err := checkUser(ask.User); err != nil {
+		return ask, err
+	}
+	if n := len(ask.Variants); n == 0 || n > MaxVariants {
+		return ask, badRequest("", "want 1 to %d variants, got %d", MaxVariants, n)
+	}
+	return ask, nil
+}
+
+// readBody decodes a request's body; without one v stays as it is.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return a, &Error{Code: http.StatusRequestEntityTooLarge, What: fmt.Sprintf("the body is too large; want at most %d bytes", MaxBody)}
+		return &Error{Code: http.StatusRequestEntityTooLarge, What: fmt.Sprintf("the body is too large; want at most %d bytes", limit)}
 	}
 	if err != nil {
-		return a, badRequest("", "the body could not be read: %s", err)
+		return badRequest("", "the body could not be read: %s", err)
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
-		return a, nil
+		return nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&a); err != nil {
-		return a, badRequest("use an aob of the same version as the server's", "the body is not what is asked for: %s", err)
+	if err := dec.Decode(v); err != nil {
+		return badRequest("use an aob of the same version as the server's", "the body is not what is asked for: %s", err)
 	}
-	return a, nil
+	return nil
 }
 
 // checkUser keeps control characters out of commits and logs.

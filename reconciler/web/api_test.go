@@ -76,6 +76,16 @@ func TestClientIsItsSource(t *testing.T) {
 		"blocked": func(s web.Source) (any, error) { return s.Merge(ctx, 3, "maria") },
 		"recheck": func(s web.Source) (any, error) { return nil, s.Recheck(ctx, 3) },
 		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, "maria", "/aob run 3f9c2a10") },
+		"try": func(s web.Source) (any, error) {
+			return s.Try(ctx, web.TrialAsk{User: "maria", File: "models/shapes.yaml", Variants: []web.VariantAsk{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
+		},
+		"trials":         func(s web.Source) (any, error) { return s.Trials(ctx) },
+		"trial":          func(s web.Source) (any, error) { return s.Trial(ctx, "0123") },
+		"no trial":       func(s web.Source) (any, error) { return s.Trial(ctx, "../prs/3") },
+		"end":            func(s web.Source) (any, error) { return nil, s.EndTrial(ctx, "0123") },
+		"end of none":    func(s web.Source) (any, error) { return nil, s.EndTrial(ctx, "9") },
+		"compare":        func(s web.Source) (any, error) { return s.Compare(ctx, "#3", "a&b=c") },
+		"compare itself": func(s web.Source) (any, error) { return s.Compare(ctx, "a", "a") },
 		"log": func(s web.Source) (any, error) {
 			log, err := s.Log(ctx, string(delivery.Sum([]byte("train"))), 8)
 			if err != nil {

@@ -88,6 +88,36 @@ func (c *Client) Recheck(ctx context.Context, number int) error {
 	return err
 }
 
+// Try begins an experiment.
+func (c *Client) Try(ctx context.Context, ask TrialAsk) (Trial, error) {
+	body, err := json.Marshal(ask)
+	if err != nil {
+		return Trial{}, err
+	}
+	return exchange[Trial](ctx, c, http.MethodPost, "/v1/trials", body)
+}
+
+// Trials returns the experiments.
+func (c *Client) Trials(ctx context.Context) ([]Trial, error) {
+	return get[[]Trial](ctx, c, "/v1/trials")
+}
+
+// Trial returns one experiment.
+func (c *Client) Trial(ctx context.Context, id string) (Trial, error) {
+	return get[Trial](ctx, c, "/v1/trials/"+url.PathEscape(id))
+}
+
+// EndTrial forgets an experiment.
+func (c *Client) EndTrial(ctx context.Context, id string) error {
+	_, err := exchange[struct{}](ctx, c, http.MethodDelete, "/v1/trials/"+url.PathEscape(id), nil)
+	return err
+}
+
+// Compare compares two models on their validation split.
+func (c *Client) Compare(ctx context.Context, a, b string) (Comparison, error) {
+	return get[Comparison](ctx, c, "/v1/compare?a="+url.QueryEscape(a)+"&b="+url.QueryEscape(b))
+}
+
 // Log opens a run's log.
 func (c *Client) Log(ctx context.Context, run string, offset int64) (Log, error) {
 	path := "/v1/runs/" + url.PathEscape(run) + "/log?offset=" + strconv.FormatInt(offset, 10)

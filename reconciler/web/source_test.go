@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/web"
@@ -126,4 +127,33 @@ func (s *shop) Ask(_ context.Context, number int, user, text string) error {
 func (s *shop) Recheck(_ context.Context, number int) error {
 	_, err := s.find(number)
 	return err
+}
+
+func (s *shop) Try(_ context.Context, ask web.TrialAsk) (web.Trial, error) {
+	t := web.Trial{ID: "0123456789", Model: ask.File, By: ask.User, At: noon, State: delivery.CheckPending}
+	for _, v := range ask.Variants {
+		t.Variants = append(t.Variants, web.Variant{ID: v.Text, Set: v.Set, Seeds: []web.Seed{}})
+	}
+	return t, s.broken
+}
+
+func (s *shop) Trials(context.Context) ([]web.Trial, error) { return nil, s.broken }
+
+func (s *shop) Trial(_ context.Context, id string) (web.Trial, error) {
+	if id != "0123" {
+		return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}
+	}
+	return web.Trial{ID: "0123456789", At: noon, Variants: []web.Variant{}}, s.broken
+}
+
+func (s *shop) EndTrial(ctx context.Context, id string) error {
+	_, err := s.Trial(ctx, id)
+	return err
+}
+
+func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
+	if a == b {
+		return web.Comparison{}, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
+	}
+	return web.Comparison{State: delivery.CheckSuccess, A: a, B: b, Images: 87, Rows: []web.Compared{{Metric: "mAP", A: 0.5, B: 0.4, Diff: 0.1, Low: 0.05, High: 0.15, Answer: coco.Better}}}, s.broken
 }

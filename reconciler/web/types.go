@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 )
@@ -37,6 +38,96 @@ type Source interface {
 	Ask(ctx context.Context, number int, user, text string) error
 	// Recheck looks at a pull request anew and tries again what has failed.
 	Recheck(ctx context.Context, number int) error
+
+	// Try begins an experiment, or finds the same one where it was.
+	Try(ctx context.Context, ask TrialAsk) (Trial, error)
+	// Trials returns the experiments, the newest first.
+	Trials(ctx context.Context) ([]Trial, error)
+	// Trial returns one, named by the beginning of its ID.
+	Trial(ctx context.Context, id string) (Trial, error)
+	// EndTrial forgets one; what is trained for nothing else ends.
+	EndTrial(ctx context.Context, id string) error
+	// Compare compares two models on their validation split: variants by the
+	// beginning of their ID, #12, pallets@12, or release. It is pending until the
+	// work is done, which goes on as long as somebody asks.
+	Compare(ctx context.Context, a, b string) (Comparison, error)
+}
+
+// A TrialAsk asks for an experiment: one model's file in some variants.
+type TrialAsk struct {
+	User     string       `json:"user"`
+	File     string       `json:"file"` // as models/pallets.yaml
+	Variants []VariantAsk `json:"variants"`
+}
+
+// A VariantAsk is one of them.
+type VariantAsk struct {
+	Set  []string `json:"set"`  // what is other than in the file, as train.optimizer.lr=2e-4
+	Text string   `json:"text"` // of the whole file
+}
+
+// A Trial is how an experiment stands. It is judged on validation splits alone.
+type Trial struct {
+	ID          string              `json:"id"`
+	Model       string              `json:"model"`
+	By          string              `json:"by"`
+	At          time.Time           `json:"at"`
+	State       delivery.CheckState `json:"state"`
+	Text        string              `json:"text"`
+	Release     *delivery.Release   `json:"release,omitempty"` // main's, that variants are compared with
+	Total       int                 `json:"total"`             // trainings
+	Trained     int                 `json:"trained"`
+	Known       int                 `json:"known"`  // that were there before
+	AtOnce      int                 `json:"atOnce"` // how many are trained at once; 0 is any number
+	SecondsLeft float64             `json:"secondsLeft,omitempty"`
+	Variants    []Variant           `json:"variants"` // in the order asked
+}
+
+// A Variant is how one variant of an experiment stands.
+type Variant struct {
+	ID     string              `json:"id"`
+	Set    []string            `json:"set"`
+	Spec   delivery.Digest     `json:"spec"`
+	State  delivery.CheckState `json:"state"`
+	Text   string              `json:"text"`
+	Bundle delivery.Digest     `json:"bundle,omitempty"` // the best seed's
+	MAP    *delivery.Figure    `json:"mAP,omitempty"`    // of that, on validation, with its interval over images
+	Diff   *delivery.Figure    `json:"diff,omitempty"`   // to main's release there
+	Seeds  []Seed              `json:"seeds"`
+}
+
+// A Seed is one training of a variant.
+type Seed struct {
+	Seed   int64               `json:"seed"`
+	Run    delivery.Digest     `json:"run,omitempty"` // empty where it was trained before
+	State  delivery.CheckState `json:"state"`
+	Text   string              `json:"text"`
+	Bundle delivery.Digest     `json:"bundle,omitempty"`
+	MAP    *float64            `json:"mAP,omitempty"`
+}
+
+// A Comparison is two models on one validation split.
+type Comparison struct {
+	State   delivery.CheckState `json:"state"`
+	A       string              `json:"a"`
+	B       string              `json:"b"`
+	Images  int                 `json:"images,omitempty"`
+	LeftOut int                 `json:"leftOut,omitempty"` // as a model was trained on them
+	Groups  int                 `json:"groups,omitempty"`
+	Rows    []Compared          `json:"rows,omitempty"`
+}
+
+// Compared is one figure of two models.
+type Compared struct {
+	Metric string      `json:"metric"`
+	Class  string      `json:"class,omitempty"`
+	Truths int         `json:"truths,omitempty"`
+	A      float64     `json:"a"`
+	B      float64     `json:"b"`
+	Diff   float64     `json:"diff"` // a minus b
+	Low    float64     `json:"low"`  // of the 95 % interval over images
+	High   float64     `json:"high"`
+	Answer coco.Answer `json:"answer"`
 }
 
 // A Log is part of a run's log.

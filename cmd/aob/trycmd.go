@@ -1,0 +1,532 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+func newTryCommand() *cobra.Command {
+	var o client
+	var sets []string
+	var user string
+	var write, detach bool
+	c := &cobra.Command{
+		Use:   "try FILE",
+		Short: "Train variants of a model without a branch, judged on validation alone",
+		Long: `Try trains a model's file in every combination of the values that are set, and
+shows how each does on the validation split. No gate's eval set is opened for it.
+What it trains a pull request with the same values finds: it trains nothing again.
+
+It can be interrupted at any time: the server goes on, and the same command shows
+how far it is and finishes only the rest. aob runs stop ID ends it.`,
+		Example: `  aob try models/shapes.yaml --set train.optimizer.lr=1e-3,2e-3 --set train.epochs=4,8
+  aob try models/shapes.yaml --set train.epochs=4,8 --set train.seeds=1,2,3
+  aob try models/shapes.yaml --set train.epochs=4,8 --write   # the best one's values into the file`,
+		Args: arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			data, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			grid, err := intent.Grid(sets)
+			if err != nil {
+				return hinted{fmt.Errorf("--set: %w", err), c.CommandPath() + " --help shows how"}
+			}
+			ask := web.TrialAsk{User: user, File: "models/" + filepath.Base(args[0])}
+			for _, row := range grid {
+				text, err := intent.Set(data, row)
+				if err != nil {
+					return fmt.Errorf("--set %w", err)
+				}
+				v := web.VariantAsk{Text: string(text), Set: []string{}}
+				for _, a := range row {
+					v.Set = append(v.Set, a.String())
+				}
+				ask.Variants = append(ask.Variants, v)
+			}
+			api := o.dial()
+			t, err := api.Try(c.Context(), ask)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.ErrOrStderr(), quote(t))
+			if !detach {
+				again := "aob try " + args[0]
+				for _, s := range sets {
+					again += " --set '" + s + "'"
+				}
+				if t, err = follow(c.Context(), api, t, c.ErrOrStderr()); err != nil {
+					return interrupted(err, t, again)
+				}
+			}
+			best, ok := bestVariant(t)
+			if write && !detach {
+				if !ok || t.State == delivery.CheckPending {
+					return hinted{errors.New("nothing is written: no variant is validated"), "aob runs show " + t.ID}
+				}
+				if err := writeVariant(args[0], data, best); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.ErrOrStderr(), "wrote %s into %s\n", strings.Join(best.Set, " "), args[0])
+			}
+			if err := o.print(c.OutOrStdout(), t, func(p *terminal) { p.trial(t, time.Now()) }); err != nil {
+				return err
+			}
+			if t.State == delivery.CheckFailure {
+				return hinted{errors.New("a variant failed"), "aob runs show " + t.ID + " says which and why"}
+			}
+			return nil
+		},
+	}
+	o.register(c)
+	c.Flags().StringArrayVar(&sets, "set", nil, "`PATH=VALUE[,VALUE…]`: a value of the file, or several to try; may be given again")
+	c.Flags().BoolVar(&write, "write", false, "write the best variant's values into FILE")
+	c.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for it")
+	c.Flags().StringVar(&user, "user", userName(), "who asks")
+	return c
+}
+
+// interrupted says that nothing is lost by leaving.
+func interrupted(err error, t web.Trial, again string) error {
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return hinted{errors.New("the server goes on with experiment " + t.ID), again + " looks at it again; aob runs stop " + t.ID + " ends it"}
+}
+
+// quote says what an experiment takes, in a line.
+func quote(t web.Trial) string {
+	seeds := 0
+	for _, v := range t.Variants {
+		seeds = max(seeds, len(v.Seeds))
+	}
+	words := []string{fmt.Sprintf("experiment %s: %s", t.ID, plural(len(t.Variants), "variant"))}
+	if seeds > 1 {
+		words[0] += fmt.Sprintf(" x %d seeds", seeds)
+	}
+	words[0] += " = " + plural(t.Total, "training")
+	if t.Known > 0 {
+		words = append(words, fmt.Sprintf("%d of them done before", t.Known))
+	}
+	if t.AtOnce > 0 {
+		words = append(words, fmt.Sprintf("%d at once on the server itself, which costs nothing", t.AtOnce))
+	}
+	if t.SecondsLeft > 0 {
+		words = append(words, "about "+span(time.Duration(t.SecondsLeft*float64(time.Second))))
+	}
+	return strings.Join(words, "; ")
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// follow shows an experiment's progress until it has ended: on a terminal a table
+// that is drawn again, elsewhere a line for each change.
+func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web.Trial, error) {
+	screen := newTerminal(w)
+	drawn := 0
+	said := map[string]string{}
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if screen.tty {
+			if drawn > 0 {
+				screen.printf("\x1b[%dA\x1b[J", drawn)
+			}
+			drawn = screen.tried(t)
+		} else {
+			for _, v := range t.Variants {
+				for _, s := range v.Seeds {
+					key := fmt.Sprintf("%s seed %d", v.ID, s.Seed)
+					if line := settledText(s); line != "" && said[key] != line {
+						said[key] = line
+						screen.printf("%s  %s  seed %d: %s\n", v.ID, strings.Join(v.Set, " "), s.Seed, line)
+					}
+				}
+			}
+		}
+		if err := screen.flush(); err != nil {
+			return t, err
+		}
+		if t.State != delivery.CheckPending {
+			if screen.tty && drawn > 0 {
+				screen.printf("\x1b[%dA\x1b[J", drawn)
+			}
+			return t, screen.flush()
+		}
+		select {
+		case <-ctx.Done():
+			return t, ctx.Err()
+		case <-tick.C:
+		}
+		next, err := api.Trial(ctx, t.ID)
+		if e, ok := errors.AsType[*web.Error](err); ok && (e.Again > 0 || e.Code == 502) {
+			continue // the server is being started again
+		}
+		if err != nil {
+			return t, err
+		}
+		t = next
+	}
+}
+
+// settledText is what a line is worth: that a training began, or ended.
+func settledText(s web.Seed) string {
+	switch {
+	case s.MAP != nil:
+		return fmt.Sprintf("mAP %.4f on validation", *s.MAP)
+	case s.Bundle != "":
+		return "trained"
+	case s.State == delivery.CheckPending && strings.HasPrefix(s.Text, "epoch"):
+		return "training"
+	case s.State == delivery.CheckPending:
+		return ""
+	}
+	return s.Text
+}
+
+// tried draws how far an experiment is and returns how many lines that took.
+func (t *terminal) tried(trial web.Trial) int {
+	rows := [][]cell{}
+	for _, v := range trial.Variants {
+		words := []string{}
+		for _, s := range v.Seeds {
+			words = append(words, strings.TrimSpace(cmp.Or(settledText(s), s.Text)))
+		}
+		text := v.Text
+		if len(v.Seeds) > 0 {
+			text = strings.Join(words, " | ")
+		}
+		rows = append(rows, []cell{{text: v.ID}, {text: strings.Join(v.Set, " ")}, {text: text, style: stateStyle(v.State)}})
+	}
+	if limit := t.lines - 3; t.lines > 0 && len(rows) > limit && limit > 0 {
+		rows = rows[:limit]
+	}
+	line := bar(float64(trial.Trained)/float64(max(1, trial.Total)), 20) + " " + trial.Text
+	if trial.SecondsLeft > 0 {
+		line += ", about " + span(time.Duration(trial.SecondsLeft*float64(time.Second))) + " left"
+	}
+	t.printf("%s\n", cut(line, t.width))
+	t.table("  ", rows)
+	return len(rows) + 1
+}
+
+// trial prints an experiment, the best variant first, and what can be done now.
+func (t *terminal) trial(trial web.Trial, now time.Time) {
+	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), printable(trial.Model), t.styled(stateStyle(trial.State), trial.Text))
+	head := []string{"VARIANT", "SET", "mAP", "95% INTERVAL"}
+	seeds, diffs := false, false
+	for _, v := range trial.Variants {
+		seeds = seeds || len(v.Seeds) > 1
+		diffs = diffs || v.Diff != nil
+	}
+	if seeds {
+		head = append(head, "SEEDS")
+	}
+	if diffs {
+		head = append(head, fmt.Sprintf("TO VERSION %d", trial.Release.Version))
+	}
+	rows := [][]cell{heading(head...)}
+	for _, v := range ranked(trial.Variants) {
+		row := cells(v.ID, cmp.Or(strings.Join(v.Set, " "), "as it is"))
+		if v.MAP == nil {
+			rows = append(rows, append(row, cell{text: v.Text, style: stateStyle(v.State)}))
+			continue
+		}
+		row = append(row, cell{text: fmt.Sprintf("%.4f", v.MAP.Value)}, cell{text: figureBounds(*v.MAP, "%.3f to %.3f")})
+		if seeds {
+			row = append(row, cell{text: seedSpread(v.Seeds)})
+		}
+		if diffs && v.Diff != nil {
+			row = append(row, cell{text: fmt.Sprintf("%+.4f (%s)", v.Diff.Value, figureBounds(*v.Diff, "%+.3f to %+.3f"))})
+		}
+		rows = append(rows, row)
+	}
+	t.table("  ", rows)
+	t.paragraph("", "On the validation split, of which an interval covers the choice of images, not the noise of training. Whoever is chosen as the best of many is worse than that looks.")
+	best, ok := bestVariant(trial)
+	if !ok {
+		return
+	}
+	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), printable(strings.Join(best.Set, " ")))
+	if list := ranked(trial.Variants); len(list) > 1 && list[1].MAP != nil {
+		t.printf("next: aob compare %s %s     whether it is better than the second\n", best.ID, list[1].ID)
+	}
+	t.printf("      aob runs write %s FILE    its values into the file; a pull request with them trains nothing\n", best.ID)
+}
+
+// seedSpread says how far the seeds of a variant lie apart.
+func seedSpread(seeds []web.Seed) string {
+	var values []float64
+	for _, s := range seeds {
+		if s.MAP != nil {
+			values = append(values, *s.MAP)
+		}
+	}
+	if len(values) < 2 {
+		return ""
+	}
+	return fmt.Sprintf("%.3f to %.3f", slices.Min(values), slices.Max(values))
+}
+
+func figureBounds(f delivery.Figure, format string) string {
+	if f.Low == nil || f.High == nil {
+		return ""
+	}
+	return fmt.Sprintf(format, *f.Low, *f.High)
+}
+
+// ranked puts the best variant first, and those without a figure last.
+func ranked(variants []web.Variant) []web.Variant {
+	list := slices.Clone(variants)
+	value := func(v web.Variant) float64 {
+		if v.MAP == nil {
+			return -1
+		}
+		return v.MAP.Value
+	}
+	slices.SortStableFunc(list, func(a, b web.Variant) int { return cmp.Compare(value(b), value(a)) })
+	return list
+}
+
+func bestVariant(t web.Trial) (web.Variant, bool) {
+	list := ranked(t.Variants)
+	if len(list) == 0 || list[0].MAP == nil {
+		return web.Variant{}, false
+	}
+	return list[0], true
+}
+
+// writeVariant writes a variant's values into a model's file.
+func writeVariant(path string, data []byte, v web.Variant) error {
+	var assignments []intent.Assignment
+	for _, s := range v.Set {
+		key, value, _ := strings.Cut(s, "=")
+		assignments = append(assignments, intent.Assignment{Path: key, Value: value})
+	}
+	text, err := intent.Set(data, assignments)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, text, 0o644)
+}
+
+func newRunsCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "runs",
+		Short: "List, show and end experiments",
+		Long: `Runs lists the experiments that aob try asked for, the newest first. They are kept
+for two weeks; what they trained is kept longer.`,
+		Example: "  aob runs\n  aob runs show 0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  aob runs stop 0a1b2c3d4e",
+	}
+	group(c)
+	list := &cobra.Command{
+		Use:     "list",
+		Short:   "List the experiments",
+		Example: "  aob runs list\n  aob runs list -o json | jq -r '.[].id'",
+		Args:    arguments(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			trials, err := o.dial().Trials(c.Context())
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), trials, func(t *terminal) { t.trials(trials, time.Now()) })
+		},
+	}
+	o.register(list)
+	c.AddCommand(list, newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
+	help := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error { // alone it lists
+		if len(args) > 0 {
+			return help(c, args)
+		}
+		return list.RunE(c, args)
+	}
+	o.register(c)
+	return c
+}
+
+func (t *terminal) trials(trials []web.Trial, now time.Time) {
+	if len(trials) == 0 {
+		t.printf("no experiment; aob try --help shows how to begin one\n")
+		return
+	}
+	rows := [][]cell{heading("EXPERIMENT", "MODEL", "ASKED", "BY", "VARIANTS", "BEST mAP", "STATE")}
+	for _, trial := range trials {
+		best := ""
+		if v, ok := bestVariant(trial); ok {
+			best = fmt.Sprintf("%.4f %s", v.MAP.Value, v.ID)
+		}
+		rows = append(rows, []cell{{text: trial.ID}, {text: trial.Model}, {text: ago(trial.At, now)}, {text: trial.By}, {text: fmt.Sprint(len(trial.Variants))}, {text: best},
+			{text: trial.Text, style: stateStyle(trial.State)}})
+	}
+	t.table("", rows)
+}
+
+func newRunsShowCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show an experiment",
+		Example: "  aob runs show 0a1b2c3d4e",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			trial, err := o.dial().Trial(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), trial, func(t *terminal) { t.trial(trial, time.Now()) })
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newRunsWriteCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "write VARIANT FILE",
+		Short: "Write a variant's values into a model's file",
+		Long: `Write changes only the values that the variant sets: comments and order stay. A
+pull request with the file then finds what the experiment trained.`,
+		Example: "  aob runs write 3f9c2a10ab models/shapes.yaml",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			trials, err := o.dial().Trials(c.Context())
+			if err != nil {
+				return err
+			}
+			for _, t := range trials {
+				for _, v := range t.Variants {
+					if len(args[0]) < 4 || !strings.HasPrefix(v.ID, args[0]) {
+						continue
+					}
+					data, err := os.ReadFile(args[1])
+					if err != nil {
+						return err
+					}
+					if err := writeVariant(args[1], data, v); err != nil {
+						return err
+					}
+					return o.print(c.OutOrStdout(), v, func(t *terminal) {
+						t.printf("wrote %s into %s\n", printable(strings.Join(v.Set, " ")), printable(args[1]))
+					})
+				}
+			}
+			return hinted{fmt.Errorf("there is no variant %q", args[0]), "aob runs show EXPERIMENT lists them"}
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newRunsStopCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "stop ID",
+		Short: "End an experiment",
+		Long: `Stop ends what an experiment trains and forgets it. What is trained already stays:
+the same aob try finds it.`,
+		Example: "  aob runs stop 0a1b2c3d4e",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.dial().EndTrial(c.Context(), args[0]); err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]string{"stopped": args[0]}, func(t *terminal) { t.printf("stopped %s\n", printable(args[0])) })
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newCompareCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "compare A B",
+		Short: "Compare two models on their validation split",
+		Long: `Compare says whether A is better than B, figure by figure, with intervals: a paired
+bootstrap over the images of the validation split. A and B are variants of
+experiments, pull requests as #12, versions as shapes@3, or release, the release of
+the other's model.`,
+		Example: "  aob compare 3f9c2a10ab 77d0c1e2f3\n  aob compare 3f9c2a10ab release\n  aob compare '#12' release -o json",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			api := o.dial()
+			tick := time.NewTicker(300 * time.Millisecond)
+			defer tick.Stop()
+			for said := false; ; said = true {
+				v, err := api.Compare(c.Context(), args[0], args[1])
+				if err != nil {
+					return err
+				}
+				if v.State != delivery.CheckPending {
+					return o.print(c.OutOrStdout(), v, func(t *terminal) { t.comparison(v) })
+				}
+				if !said {
+					fmt.Fprintln(c.ErrOrStderr(), "comparing …")
+				}
+				select {
+				case <-c.Context().Done():
+					return c.Context().Err()
+				case <-tick.C:
+				}
+			}
+		},
+	}
+	o.register(c)
+	return c
+}
+
+// comparison prints two models side by side.
+func (t *terminal) comparison(c web.Comparison) {
+	t.printf("A  %s\nB  %s\n", printable(c.A), printable(c.B))
+	over := plural(c.Images, "validation image")
+	if c.Groups > 0 {
+		over += " in " + plural(c.Groups, "group")
+	}
+	if c.LeftOut > 0 {
+		over += fmt.Sprintf(", %d left out as one of the two was trained on them", c.LeftOut)
+	}
+	t.printf("%s\n", over)
+	rows := [][]cell{heading("METRIC", "A", "B", "A - B", "95% INTERVAL", "A IS")}
+	for _, r := range c.Rows {
+		name := r.Metric
+		if r.Class != "" {
+			name += " " + r.Class
+		}
+		answer := cell{text: string(r.Answer), style: yellow}
+		switch r.Answer {
+		case "better":
+			answer.style = green
+		case "worse":
+			answer.style = red
+		case "unsure":
+			answer.text = "cannot tell"
+		}
+		rows = append(rows, []cell{{text: name}, {text: fmt.Sprintf("%.4f", r.A)}, {text: fmt.Sprintf("%.4f", r.B)}, {text: fmt.Sprintf("%+.4f", r.Diff)},
+			{text: fmt.Sprintf("%+.4f to %+.4f", r.Low, r.High)}, answer})
+	}
+	t.table("  ", rows)
+	t.paragraph("", "Intervals cover the choice of images, not the noise of training; answers over classes are adjusted for their number.")
+}

@@ -1,0 +1,399 @@
+package reconciler
+
+// This file takes experiments, shows them, and compares what they made. They are
+// asked for through the socket, by whoever may use it.
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/gate"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+const (
+	// trialLasts is how long an experiment is kept after it was last asked for.
+	// What it trained is kept as any bundle is.
+	trialLasts = 14 * 24 * time.Hour
+	// wantLasts is how long a comparison is worked for after somebody last asked.
+	wantLasts = 10 * time.Minute
+)
+
+type wanted struct {
+	ask delivery.CompareRun
+	key delivery.Digest
+	at  time.Time
+}
+
+func (s *seen) stillWanted(now time.Time) []delivery.CompareRun {
+	s.wanted = slices.DeleteFunc(s.wanted, func(w wanted) bool { return now.Sub(w.at) > wantLasts })
+	var asks []delivery.CompareRun
+	for _, w := range s.wanted {
+		asks = append(asks, w.ask)
+	}
+	return asks
+}
+
+// trials returns the experiments that are kept.
+func (r *Reconciler) trials(ctx context.Context, now time.Time) ([]plan.Trial, error) {
+	if r.seen.trials == nil {
+		list, err := r.Ledger.Trials(ctx, now.Add(-trialLasts))
+		if err != nil {
+			return nil, err
+		}
+		r.seen.trials = []plan.Trial{}
+		for _, body := range list {
+			var t plan.Trial
+			if err := json.Unmarshal(body, &t); err != nil {
+				r.Log.Warn("an experiment of another version is forgotten", "error", err.Error())
+				continue
+			}
+			r.seen.trials = append(r.seen.trials, t)
+		}
+	}
+	return slices.Clone(r.seen.trials), nil
+}
+
+// Try begins an experiment, or finds it where it was.
+func (s *Source) Try(ctx context.Context, ask web.TrialAsk) (web.Trial, error) {
+	variants := make([]plan.Variant, 0, len(ask.Variants))
+	var complaints []delivery.Complaint
+	name := ""
+	for _, v := range ask.Variants {
+		in, wrong := s.Reconciler.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)), Data: []byte(v.Text)}})
+		for _, c := range wrong {
+			if len(v.Set) > 0 {
+				c.Text += " (with " + strings.Join(v.Set, " ") + ")"
+			}
+			complaints = append(complaints, c)
+		}
+		for n, m := range in.Models {
+			name = n
+			variants = append(variants, plan.Variant{Set: v.Set, Model: m})
+		}
+	}
+	if len(complaints) > 0 {
+		lines := make([]string, 0, len(complaints))
+		for _, c := range complaints {
+			if line := c.String(); !slices.Contains(lines, line) && len(lines) < 20 {
+				lines = append(lines, line)
+			}
+		}
+		return web.Trial{}, delivery.Blockedf("mend the file or the values; aob validate checks files", "%s", strings.Join(lines, "\n"))
+	}
+	if len(variants) != len(ask.Variants) || len(variants) == 0 {
+		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is no model's file", ask.File)
+	}
+	var t plan.Trial
+	err := s.Reconciler.ask(ctx, func() error {
+		r := s.Reconciler
+		t = plan.NewTrial(name, variants, ask.User, r.Now().UTC())
+		have, err := r.trials(ctx, r.Now())
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(have, func(o plan.Trial) bool { return o.ID == t.ID }); i >= 0 {
+			t.At, t.By = have[i].At, have[i].By
+		}
+		body, err := json.Marshal(t)
+		if err == nil {
+			err = r.Ledger.PutTrial(ctx, t.ID, r.Now(), body)
+		}
+		if err != nil {
+			return err
+		}
+		r.seen.trials = append(slices.DeleteFunc(have, func(o plan.Trial) bool { return o.ID == t.ID }), t)
+		return nil
+	})
+	if err != nil {
+		return web.Trial{}, err
+	}
+	return s.Trial(ctx, t.ID)
+}
+
+// EndTrial forgets an experiment; what runs for nothing else ends.
+func (s *Source) EndTrial(ctx context.Context, id string) error {
+	t, err := s.Trial(ctx, id)
+	if err != nil {
+		return err
+	}
+	return s.Reconciler.ask(ctx, func() error {
+		r := s.Reconciler
+		r.seen.trials = slices.DeleteFunc(slices.Clone(r.seen.trials), func(o plan.Trial) bool { return o.ID == t.ID })
+		return r.Ledger.DropTrial(ctx, t.ID)
+	})
+}
+
+// Trials returns all experiments, the newest first.
+func (s *Source) Trials(ctx context.Context) ([]web.Trial, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	var list []web.Trial
+	for _, t := range snap.Plan.Trials {
+		list = append(list, snap.trial(t))
+	}
+	slices.SortStableFunc(list, func(a, b web.Trial) int { return b.At.Compare(a.At) })
+	return list, nil
+}
+
+// Trial returns one experiment, named by the beginning of its ID. One that was only
+// just asked for is waited for.
+func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
+	for {
+		snap, err := s.snapshot()
+		if err != nil {
+			return web.Trial{}, err
+		}
+		for _, t := range snap.Plan.Trials {
+			if len(id) >= 4 && strings.HasPrefix(t.Trial.ID, id) {
+				return snap.trial(t), nil
+			}
+		}
+		known := false
+		if err := s.Reconciler.ask(ctx, func() error {
+			known = slices.ContainsFunc(s.Reconciler.seen.trials, func(t plan.Trial) bool { return len(id) >= 4 && strings.HasPrefix(t.ID, id) })
+			return nil
+		}); err != nil {
+			return web.Trial{}, err
+		}
+		if !known {
+			return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}
+		}
+		select {
+		case <-ctx.Done():
+			return web.Trial{}, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// trial shows an experiment.
+func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
+	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State, Text: t.Text, Release: t.Release,
+		Known: t.Known, Trained: t.Trained, Total: t.Total, SecondsLeft: t.Left.Seconds(), AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
+	for i, v := range t.Variants {
+		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State, Text: v.Text, Bundle: v.Bundle, Seeds: []web.Seed{}}
+		w.MAP = measuredMAP(v.Score)
+		if d := v.Diff; d != nil {
+			low, high := d.Resamples.Bounds(0.975)
+			w.Diff = &delivery.Figure{Value: d.Value, Low: &low, High: &high}
+		}
+		for _, seed := range v.Seeds {
+			one := web.Seed{Seed: seed.Seed, Run: seed.Run, State: seed.State, Text: seed.Text, Bundle: seed.Bundle}
+			if f := measuredMAP(seed.Score); f != nil {
+				one.MAP = &f.Value
+			}
+			w.Seeds = append(w.Seeds, one)
+		}
+		out.Variants = append(out.Variants, w)
+	}
+	return out
+}
+
+func measuredMAP(s *delivery.Scores) *delivery.Figure {
+	if s == nil {
+		return nil
+	}
+	f := &delivery.Figure{Value: s.Scores.Values["mAP"]}
+	if samples := s.Scores.Resamples["mAP"]; len(samples) > 0 {
+		low, high := samples.Bounds(0.975)
+		f.Low, f.High = &low, &high
+	}
+	return f
+}
+
+// A side is one of two that are compared.
+type side struct {
+	name  string
+	model string
+	score *delivery.Scores
+}
+
+// Compare compares two models on their validation split: variants of experiments by
+// the beginning of their ID, pull requests as #12, versions as pallets@12, or
+// release, the release of the other's model. It is pending until the work is done;
+// asking keeps it going.
+func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return web.Comparison{}, err
+	}
+	of, with, err := snap.sides(a, b)
+	if err != nil {
+		return web.Comparison{}, err
+	}
+	out := web.Comparison{State: delivery.CheckPending, A: of.name, B: with.name}
+	if of.score.Content != with.score.Content {
+		return out, delivery.Blockedf("compare models of one dataset version and its classes", "%s and %s were validated on different images or labels", a, b)
+	}
+	ask := delivery.CompareRun{Candidate: of.score.Input, Baseline: with.score.Input, Resamples: gate.Resamples(nil, 0), Seed: 1}
+	key := delivery.CompareKey(ask)
+	if key == delivery.CompareKey(delivery.CompareRun{Candidate: ask.Baseline, Baseline: ask.Candidate, Resamples: ask.Resamples, Seed: 1}) {
+		return out, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
+	}
+	state, known := snap.World.Runs[key]
+	switch {
+	case known && state.Phase == delivery.RunFailed:
+		return out, errors.New(state.Error)
+	case known && state.Result != nil:
+		var result delivery.CompareResult
+		if err := json.Unmarshal(state.Result, &result); err != nil {
+			return out, fmt.Errorf("the comparison cannot be read: %w", err)
+		}
+		out.State, out.Images, out.LeftOut, out.Groups = delivery.CheckSuccess, result.Images, result.LeftOut, result.Groups
+		out.Rows = compared(result)
+		return out, nil
+	}
+	return out, s.Reconciler.ask(ctx, func() error {
+		r := s.Reconciler
+		if i := slices.IndexFunc(r.seen.wanted, func(w wanted) bool { return w.key == key }); i >= 0 {
+			r.seen.wanted[i].at = r.Now()
+			return nil
+		}
+		r.seen.wanted = append(r.seen.wanted, wanted{ask, key, r.Now()})
+		return nil
+	})
+}
+
+// sides finds both, the second being maybe the release of the first.
+func (s *Snapshot) sides(a, b string) (of, with side, err error) {
+	if a == "release" {
+		with, of, err = s.sides(b, a)
+		return of, with, err
+	}
+	if of, err = s.side(a, side{}); err == nil {
+		with, err = s.side(b, of)
+	}
+	return of, with, err
+}
+
+// side finds a model that was scored on its validation split.
+func (s *Snapshot) side(name string, other side) (side, error) {
+	if name == "" || name == "release" && other.score == nil {
+		return side{}, delivery.Blockedf("aob runs lists what can be compared", "want two models, and release is one of the other's")
+	}
+	stored := func(model string, bundle delivery.Digest, label string) (side, error) {
+		for _, sc := range s.World.Evidence.Scores {
+			if sc.Input.Bundle == bundle && other.score != nil && sc.Content == other.score.Content {
+				return side{label, model, &sc}, nil
+			}
+		}
+		return side{}, delivery.Blockedf("compare with release, or with a variant", "%s was not scored on that validation split", label)
+	}
+	if name == "release" {
+		for _, m := range s.Plan.Main.Models {
+			if m.Model == other.model && m.Accepted != nil {
+				return stored(m.Model, m.Accepted.Bundle, fmt.Sprintf("release, %s@%d", m.Model, m.Accepted.Version))
+			}
+		}
+		return side{}, delivery.Blockedf("compare two variants", "%s has no release", other.model)
+	}
+	if model, version, ok := strings.Cut(name, "@"); ok {
+		for _, a := range s.World.Evidence.Accepted[model] {
+			if fmt.Sprint(a.Version) == version {
+				return stored(model, a.Bundle, name)
+			}
+		}
+		return side{}, explain.Unknown{Kind: "version", ID: name, Do: "aob explain model " + model + " lists them"}
+	}
+	if strings.HasPrefix(name, "#") {
+		for _, p := range s.Plan.Proposals {
+			for _, m := range p.Models {
+				if fmt.Sprintf("#%d", p.PR.Number) == name && m.Valid != nil {
+					return side{name, m.Model, m.Valid}, nil
+				}
+			}
+		}
+		return side{}, explain.Unknown{Kind: "validated pull request", ID: name, Do: "aob pr show says how far it is"}
+	}
+	var found []side
+	for _, t := range s.Plan.Trials {
+		for i, v := range t.Variants {
+			if len(name) < 4 || !strings.HasPrefix(v.ID, name) {
+				continue
+			}
+			if v.Score == nil {
+				return side{}, delivery.Blockedf("wait for it: aob runs show "+t.Trial.ID, "variant %s is not validated yet: %s", v.ID, v.Text)
+			}
+			label := strings.TrimSpace(v.ID + "  " + strings.Join(t.Trial.Variants[i].Set, " "))
+			if !slices.ContainsFunc(found, func(o side) bool { return o.score.Key == v.Score.Key }) {
+				found = append(found, side{label, t.Trial.Model, v.Score})
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return side{}, explain.Unknown{Kind: "variant", ID: name, Do: "aob runs lists them; a pull request is #12, a version pallets@12, and release is main's"}
+	case 1:
+		return found[0], nil
+	}
+	return side{}, delivery.Blockedf("give more of its ID", "%d variants begin with %s", len(found), name)
+}
+
+// compared says of every figure which model is better, over classes after Holm's
+// adjustment.
+func compared(c delivery.CompareResult) []web.Compared {
+	const confidence = 0.975 // of each bound: 95 % between them
+	var rows []web.Compared
+	row := func(metric, class string) int {
+		key := metric
+		if class != "" {
+			key += "/" + class
+		}
+		d, ok := c.Metrics[key]
+		if !ok || len(d.Resamples) == 0 {
+			return -1
+		}
+		low, high := d.Resamples.Bounds(confidence)
+		rows = append(rows, web.Compared{Metric: metric, Class: class, A: d.Candidate, B: d.Baseline, Diff: d.Value, Low: low, High: high, Truths: c.Truths[class], Answer: coco.Unsure})
+		return len(rows) - 1
+	}
+	answer := func(i int, confidence float64) {
+		key := strings.TrimSuffix(rows[i].Metric+"/"+rows[i].Class, "/")
+		samples := c.Metrics[key].Resamples
+		low, high := samples.Bounds(confidence)
+		switch {
+		case cmp.Or(c.Groups, c.Images) < coco.MinUnits:
+			rows[i].Answer = coco.TooFew
+		case !samples.Resolves(confidence):
+		case low > 0:
+			rows[i].Answer = coco.Better
+		case high < 0:
+			rows[i].Answer = coco.Worse
+		}
+	}
+	for _, metric := range []string{"mAP", "AP50", "recall", "precision", "falsePositivesPerImage"} {
+		if i := row(metric, ""); i >= 0 {
+			answer(i, confidence)
+		}
+	}
+	var classes []int
+	for _, class := range c.Classes {
+		if i := row("AP", class); i >= 0 {
+			classes = append(classes, i)
+		}
+	}
+	share := func(i int) float64 { // of samples on the side that the difference is on
+		samples := c.Metrics["AP/"+rows[i].Class].Resamples
+		below, _ := slices.BinarySearch(samples, 0)
+		return max(float64(below), float64(len(samples)-below)) / float64(len(samples))
+	}
+	coco.Holm(1-confidence, classes, share, func(i int, at float64) bool {
+		answer(i, at)
+		return rows[i].Answer == coco.Better || rows[i].Answer == coco.Worse
+	})
+	return rows
+}
