@@ -233,7 +233,7 @@ func (t *terminal) tried(trial web.Trial) int {
 // trial prints an experiment, the best variant first, and what can be done now.
 func (t *terminal) trial(trial web.Trial, now time.Time) {
 	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), printable(trial.Model), t.styled(stateStyle(trial.State), trial.Text))
-	head := []string{"VARIANT", "SET", "mAP", "95% INTERVAL"}
+	head := []string{"VARIANT", "mAP"}
 	seeds, diffs := false, false
 	for _, v := range trial.Variants {
 		seeds = seeds || len(v.Seeds) > 1
@@ -245,33 +245,38 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 	if diffs {
 		head = append(head, fmt.Sprintf("TO VERSION %d", trial.Release.Version))
 	}
-	rows := [][]cell{heading(head...)}
+	rows := [][]cell{heading(append(head, "SET")...)}
 	for _, v := range ranked(trial.Variants) {
-		row := cells(v.ID, cmp.Or(strings.Join(v.Set, " "), "as it is"))
+		row := cells(v.ID)
+		set := cmp.Or(strings.Join(v.Set, " "), "as it is")
 		if v.MAP == nil {
-			rows = append(rows, append(row, cell{text: v.Text, style: stateStyle(v.State)}))
+			rows = append(rows, append(row, slices.Concat(make([]cell, len(head)-1), []cell{{text: set + ": " + v.Text, style: stateStyle(v.State)}})...))
 			continue
 		}
-		row = append(row, cell{text: fmt.Sprintf("%.4f", v.MAP.Value)}, cell{text: figureBounds(*v.MAP, "%.3f to %.3f")})
+		row = append(row, cell{text: plusMinus("%.4f", *v.MAP)})
 		if seeds {
 			row = append(row, cell{text: seedSpread(v.Seeds)})
 		}
-		if diffs && v.Diff != nil {
-			row = append(row, cell{text: fmt.Sprintf("%+.4f (%s)", v.Diff.Value, figureBounds(*v.Diff, "%+.3f to %+.3f"))})
+		if diffs {
+			text := ""
+			if v.Diff != nil {
+				text = plusMinus("%+.4f", *v.Diff)
+			}
+			row = append(row, cell{text: text})
 		}
-		rows = append(rows, row)
+		rows = append(rows, append(row, cell{text: set}))
 	}
 	t.table("  ", rows)
-	t.paragraph("", "On the validation split, of which an interval covers the choice of images, not the noise of training. Whoever is chosen as the best of many is worse than that looks.")
+	t.paragraph("", "On the validation split; ± is half of the 95 % interval, which covers the choice of images and not the noise of training. The best of many looks better than it is.")
 	best, ok := bestVariant(trial)
 	if !ok {
 		return
 	}
 	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), printable(strings.Join(best.Set, " ")))
 	if list := ranked(trial.Variants); len(list) > 1 && list[1].MAP != nil {
-		t.printf("next: aob compare %s %s     whether it is better than the second\n", best.ID, list[1].ID)
+		t.printf("aob compare %s %s   whether it is better than the second\n", best.ID, list[1].ID)
 	}
-	t.printf("      aob runs write %s FILE    its values into the file; a pull request with them trains nothing\n", best.ID)
+	t.printf("aob runs write %s FILE         its values into the file; its PR trains nothing\n", best.ID)
 }
 
 // seedSpread says how far the seeds of a variant lie apart.
@@ -285,14 +290,16 @@ func seedSpread(seeds []web.Seed) string {
 	if len(values) < 2 {
 		return ""
 	}
-	return fmt.Sprintf("%.3f to %.3f", slices.Min(values), slices.Max(values))
+	return fmt.Sprintf("%.3f-%.3f", slices.Min(values), slices.Max(values))
 }
 
-func figureBounds(f delivery.Figure, format string) string {
-	if f.Low == nil || f.High == nil {
-		return ""
+// plusMinus prints a figure with half of its interval.
+func plusMinus(format string, f delivery.Figure) string {
+	text := fmt.Sprintf(format, f.Value)
+	if f.Low != nil && f.High != nil {
+		text += fmt.Sprintf(" ±%.3f", (*f.High-*f.Low)/2)
 	}
-	return fmt.Sprintf(format, *f.Low, *f.High)
+	return text
 }
 
 // ranked puts the best variant first, and those without a figure last.
@@ -375,7 +382,7 @@ func (t *terminal) trials(trials []web.Trial, now time.Time) {
 	for _, trial := range trials {
 		best := ""
 		if v, ok := bestVariant(trial); ok {
-			best = fmt.Sprintf("%.4f %s", v.MAP.Value, v.ID)
+			best = fmt.Sprintf("%.4f", v.MAP.Value)
 		}
 		rows = append(rows, []cell{{text: trial.ID}, {text: trial.Model}, {text: ago(trial.At, now)}, {text: trial.By}, {text: fmt.Sprint(len(trial.Variants))}, {text: best},
 			{text: trial.Text, style: stateStyle(trial.State)}})
