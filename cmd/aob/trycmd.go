@@ -143,6 +143,7 @@ func plural(n int, noun string) string {
 // that is drawn again, elsewhere a line for each change.
 func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web.Trial, error) {
 	screen := newTerminal(w)
+	_, own := shared(t.Variants)
 	drawn := 0
 	said := map[string]string{}
 	tick := time.NewTicker(500 * time.Millisecond)
@@ -159,7 +160,7 @@ func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web
 					key := fmt.Sprintf("%s seed %d", v.ID, s.Seed)
 					if line := settledText(s); line != "" && said[key] != line {
 						said[key] = line
-						screen.printf("%s  %s  seed %d: %s\n", v.ID, strings.Join(v.Set, " "), s.Seed, line)
+						screen.printf("%s  %s  seed %d: %s\n", v.ID, own(v), s.Seed, line)
 					}
 				}
 			}
@@ -207,6 +208,7 @@ func settledText(s web.Seed) string {
 // tried draws how far an experiment is and returns how many lines that took.
 func (t *terminal) tried(trial web.Trial) int {
 	rows := [][]cell{}
+	_, own := shared(trial.Variants)
 	for _, v := range trial.Variants {
 		words := []string{}
 		for _, s := range v.Seeds {
@@ -216,7 +218,7 @@ func (t *terminal) tried(trial web.Trial) int {
 		if len(v.Seeds) > 0 {
 			text = strings.Join(words, " | ")
 		}
-		rows = append(rows, []cell{{text: v.ID}, {text: strings.Join(v.Set, " ")}, {text: text, style: stateStyle(v.State)}})
+		rows = append(rows, []cell{{text: v.ID}, {text: own(v)}, {text: text, style: stateStyle(v.State)}})
 	}
 	if limit := t.lines - 3; t.lines > 0 && len(rows) > limit && limit > 0 {
 		rows = rows[:limit]
@@ -246,9 +248,10 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 		head = append(head, fmt.Sprintf("TO VERSION %d", trial.Release.Version))
 	}
 	rows := [][]cell{heading(append(head, "SET")...)}
+	all, own := shared(trial.Variants)
 	for _, v := range ranked(trial.Variants) {
 		row := cells(v.ID)
-		set := cmp.Or(strings.Join(v.Set, " "), "as it is")
+		set := cmp.Or(own(v), "as it is")
 		if v.MAP == nil {
 			rows = append(rows, append(row, slices.Concat(make([]cell, len(head)-1), []cell{{text: set + ": " + v.Text, style: stateStyle(v.State)}})...))
 			continue
@@ -266,6 +269,9 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 		}
 		rows = append(rows, append(row, cell{text: set}))
 	}
+	if len(all) > 0 {
+		t.paragraph("", "all with "+strings.Join(all, " "))
+	}
 	t.table("  ", rows)
 	t.paragraph("", "On the validation split; ± is half of the 95 % interval, which covers the choice of images and not the noise of training. The best of many looks better than it is.")
 	best, ok := bestVariant(trial)
@@ -277,6 +283,20 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 		t.printf("aob compare %s %s   whether it is better than the second\n", best.ID, list[1].ID)
 	}
 	t.printf("aob runs write %s FILE         its values into the file; its PR trains nothing\n", best.ID)
+}
+
+// shared parts what all variants set from what is a variant's own.
+func shared(variants []web.Variant) (all []string, own func(web.Variant) string) {
+	if len(variants) > 1 {
+		for _, set := range variants[0].Set {
+			if !slices.ContainsFunc(variants, func(v web.Variant) bool { return !slices.Contains(v.Set, set) }) {
+				all = append(all, set)
+			}
+		}
+	}
+	return all, func(v web.Variant) string {
+		return strings.Join(slices.DeleteFunc(slices.Clone(v.Set), func(s string) bool { return slices.Contains(all, s) }), " ")
+	}
 }
 
 // seedSpread says how far the seeds of a variant lie apart.

@@ -126,12 +126,17 @@ func (m *maker) variant(t *TrialReport, v Variant, gates []judged, run runner) V
 	mdl := v.Model
 	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release}, names: m.w.names(mdl.Name)}
 	out := VariantReport{ID: VariantID(p.Spec), Spec: p.Spec}
+	for _, seed := range mdl.Train.Seeds {
+		out.Seeds = append(out.Seeds, SeedReport{Seed: seed, State: delivery.CheckPending})
+	}
 	t.Total += len(mdl.Train.Seeds)
 	wait := func() VariantReport {
 		var format string
 		out.State, format, out.Text = blockedBy(p.Stages)
 		out.Text = fmt.Sprintf(format, out.Text)
-		out.Seeds = p.Seeds
+		if p.Seeds != nil {
+			out.Seeds = p.Seeds
+		}
 		return out
 	}
 	data, ok := m.data(p, mdl, gates, run)
@@ -217,9 +222,6 @@ func (m *maker) left(r TrialReport) time.Duration {
 			if s.Bundle == "" && s.State == delivery.CheckPending {
 				rest += r.Trial.Variants[i].Model.Train.Epochs
 			}
-		}
-		if len(v.Seeds) == 0 && v.State == delivery.CheckPending {
-			rest += r.Trial.Variants[i].Model.Train.Epochs * len(r.Trial.Variants[i].Model.Train.Seeds)
 		}
 	}
 	at := max(1, m.w.Server.Trainings)

@@ -282,13 +282,14 @@ func checkSpec(spec delivery.RunSpec) error {
 		return fmt.Errorf("run spec: key: %w", err)
 	}
 	parts := 0
-	for _, set := range []bool{spec.Data != nil, spec.Train != nil, spec.Eval != nil, spec.Compare != nil} {
+	fits := false
+	for kind, set := range map[delivery.RunKind]bool{delivery.RunData: spec.Data != nil, delivery.RunTrain: spec.Train != nil, delivery.RunEval: spec.Eval != nil,
+		delivery.RunCompare: spec.Compare != nil, delivery.RunThresholds: spec.Thresholds != nil} {
 		if set {
 			parts++
+			fits = fits || kind == spec.Kind
 		}
 	}
-	fits := spec.Kind == delivery.RunData && spec.Data != nil || spec.Kind == delivery.RunTrain && spec.Train != nil ||
-		spec.Kind == delivery.RunEval && spec.Eval != nil || spec.Kind == delivery.RunCompare && spec.Compare != nil
 	if !fits || parts != 1 {
 		return fmt.Errorf("run spec %s: kind %q wants that part and no other", spec.Key.Short(), spec.Kind)
 	}

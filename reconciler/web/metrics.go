@@ -72,7 +72,7 @@ func NewMetrics() *Metrics {
 	for _, result := range []string{"ok", "error"} {
 		m.turns.WithLabelValues(result)
 	}
-	for _, kind := range []delivery.RunKind{delivery.RunData, delivery.RunTrain, delivery.RunEval, delivery.RunCompare} {
+	for _, kind := range []delivery.RunKind{delivery.RunData, delivery.RunTrain, delivery.RunEval, delivery.RunCompare, delivery.RunThresholds} {
 		m.started.WithLabelValues(string(kind))
 	}
 	return m
