@@ -87,6 +87,23 @@ type Measured struct {
 	Images   int               `json:"images" check:"min=0,max=100000000" doc:"How many images."`
 	Metrics  map[string]Figure `json:"metrics" check:"keys=metric" doc:"What was measured: mAP, AP50, AP75 and AP/CLASS."`
 	Baseline *BaselineMeasured `json:"baseline,omitempty" check:"optional" doc:"The target branch's release, scored again on the same images. A first model has none."`
+	Verdict  Outcome           `json:"verdict,omitempty" check:"optional,oneof=pass|fail|unsure|not-applicable" doc:"What the gate says. An unsure one was accepted by an owner."`
+	LeftOut  int               `json:"leftOut,omitempty" check:"optional,min=0,max=100000000" doc:"Images of the eval set that a model was trained on, which do not count."`
+	Look     int               `json:"look,omitempty" check:"optional,min=0,max=1000000000" doc:"Which model this was that the eval set judged against the baseline."`
+	Checks   []CheckMeasured   `json:"checks,omitempty" check:"optional" doc:"What the gate's checks say, in its order, and class by class."`
+}
+
+// A CheckMeasured is one check of a gate in a release file.
+type CheckMeasured struct {
+	Check    string   `json:"check" check:"text" doc:"The check, as mAP drop <= 0.01."`
+	Class    string   `json:"class,omitempty" check:"optional,class" doc:"The class that it is about."`
+	Outcome  Outcome  `json:"outcome" check:"oneof=pass|fail|unsure|ignored|not-applicable" doc:"Its answer."`
+	Value    *float64 `json:"value,omitempty" check:"optional" doc:"What was measured."`
+	Baseline *float64 `json:"baseline,omitempty" check:"optional" doc:"What the baseline has, on the same images."`
+	Diff     *float64 `json:"diff,omitempty" check:"optional" doc:"The value minus that."`
+	Low      *float64 `json:"low,omitempty" check:"optional" doc:"The lower bound of the difference, or else of the value, at the check's confidence."`
+	High     *float64 `json:"high,omitempty" check:"optional" doc:"The upper bound."`
+	Reason   string   `json:"reason,omitempty" check:"optional,text" doc:"Why, where it did not simply pass."`
 }
 
 // A Figure is a value with its two-sided interval at 95 %, over test images.

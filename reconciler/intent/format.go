@@ -31,9 +31,21 @@ func FormatRelease(r delivery.Release) []byte {
 			table(w, 3, "metrics", b.Metrics, figure)
 			w.line(3, "version: %d", b.Version)
 		}
+		if len(m.Checks) > 0 {
+			w.line(2, "checks:")
+			for _, c := range m.Checks {
+				w.line(3, "- {%s}", checkFlow(c))
+			}
+		}
 		w.line(2, "evalSet: %s", text(string(m.EvalSet)))
 		w.line(2, "gate: %s", text(m.Gate))
 		w.line(2, "images: %d", m.Images)
+		if m.LeftOut > 0 {
+			w.line(2, "leftOut: %d", m.LeftOut)
+		}
+		if m.Look > 0 {
+			w.line(2, "look: %d", m.Look)
+		}
 		table(w, 2, "metrics", m.Metrics, func(f delivery.Figure) string {
 			var parts []string
 			if f.High != nil {
@@ -44,11 +56,35 @@ func FormatRelease(r delivery.Release) []byte {
 			}
 			return "{" + strings.Join(append(parts, "value: "+figure(f.Value)), ", ") + "}"
 		})
+		if m.Verdict != "" {
+			w.line(2, "verdict: %s", text(string(m.Verdict)))
+		}
 	})
 	w.line(0, "name: %s", text(r.Name))
 	w.line(0, "spec: %s", text(string(r.Spec)))
 	w.line(0, "version: %d", r.Version)
 	return []byte(w.String())
+}
+
+// checkFlow writes a check on one line, so that a review shows which moved.
+func checkFlow(c delivery.CheckMeasured) string {
+	parts := []string{"check: " + text(c.Check)}
+	if c.Class != "" {
+		parts = append(parts, "class: "+text(c.Class))
+	}
+	parts = append(parts, "outcome: "+text(string(c.Outcome)))
+	for _, f := range []struct {
+		key   string
+		value *float64
+	}{{"value", c.Value}, {"baseline", c.Baseline}, {"diff", c.Diff}, {"low", c.Low}, {"high", c.High}} {
+		if f.value != nil {
+			parts = append(parts, f.key+": "+figure(*f.value))
+		}
+	}
+	if c.Reason != "" {
+		parts = append(parts, "reason: "+text(c.Reason))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // FormatQuarantine writes models/NAME.quarantine.yaml, entries in their order.

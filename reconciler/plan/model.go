@@ -37,11 +37,15 @@ type ModelReport struct {
 	Release  *delivery.Release                  // what the release file must say
 	Commit   *delivery.Release                  // set where the head's tree does not hold it yet
 	Own      *delivery.Scores                   // on the PR's own test split, for information
+	Links    []Link                             // what people may look at
 	Seeds    []SeedReport                       // where each of its trainings stands
 	Points   map[string]delivery.OperatingPoint // its thresholds, by class
 	Valid    *delivery.Scores                   // on its validation split
 	Tried    *delivery.CompareResult            // of a draft: with the release, on its validation split
 }
+
+// A Link leads to what people may look at beside a gate's answer.
+type Link struct{ Gate, URL string }
 
 // judged is one gate that a proposal's model must pass.
 type judged struct {

@@ -80,7 +80,13 @@ func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelRe
 	for _, j := range judgements {
 		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict, Accept: j.accept})
 	}
-	signed := slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) })
+	signed := false
+	for _, s := range m.w.Evidence.Releases {
+		if signed = sameStatement(s, statement); signed {
+			want = s.File // in the words of the day when it was signed
+			break
+		}
+	}
 	if !signed {
 		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, What: fmt.Sprintf("release of %s version %d", r.Model, want.Version)})
 		return r.end(delivery.CheckPending, "every gate passed; signing version %d", want.Version)
@@ -109,10 +115,17 @@ func (m *maker) wrote(r delivery.Release) bool {
 	return ok
 }
 
-// sameStatement compares what a release statement says, and not the commit of
-// main that happened to be the head when it was made.
+// sameStatement compares what a release statement rests on. The commit of main that
+// happened to be the head does not count, and neither do the words and the form in
+// which a version of AOB says what the same evidence yields.
 func sameStatement(a, b delivery.ReleaseStatement) bool {
-	a.TargetCommit, b.TargetCommit = "", ""
+	for _, s := range []*delivery.ReleaseStatement{&a, &b} {
+		s.TargetCommit, s.File = "", delivery.Release{}
+		s.Gates = slices.Clone(s.Gates)
+		for i, g := range s.Gates {
+			s.Gates[i].Verdict = delivery.Verdict{Key: g.Verdict.Key, Outcome: g.Verdict.Outcome}
+		}
+	}
 	return delivery.DigestOf("statement", a) == delivery.DigestOf("statement", b)
 }
 
@@ -156,10 +169,19 @@ func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Releas
 
 func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 	names := slices.Clone(headlines)
+	names = append(names, "recall", "precision", "falsePositivesPerImage")
 	for _, class := range j.score.Scores.Classes {
 		names = append(names, "AP/"+class)
 	}
-	out := delivery.Measured{Gate: j.label, EvalSet: j.content.Digest(), Images: j.score.Scores.Images, Metrics: map[string]delivery.Figure{}}
+	out := delivery.Measured{Gate: j.label, EvalSet: j.content.Digest(), Images: j.score.Scores.Images, Metrics: map[string]delivery.Figure{},
+		Verdict: j.verdict.Outcome, LeftOut: j.verdict.LeftOut, Look: j.verdict.Look}
+	for _, c := range j.verdict.Checks {
+		m := delivery.CheckMeasured{Check: c.Check, Class: c.Class, Outcome: c.Outcome, Value: rounded(c.Value), Baseline: rounded(c.Baseline), Diff: rounded(c.Diff), Low: rounded(c.Low), High: rounded(c.High)}
+		if c.Outcome != delivery.Pass {
+			m.Reason = c.Reason
+		}
+		out.Checks = append(out.Checks, m)
+	}
 	for _, name := range names {
 		if v, ok := j.score.Scores.Values[name]; ok {
 			f := delivery.Figure{Value: round(v)}
@@ -180,6 +202,14 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		}
 	}
 	return out
+}
+
+func rounded(v *float64) *float64 {
+	if v == nil {
+		return nil
+	}
+	r := round(*v)
+	return &r
 }
 
 // round keeps four decimals, as release files hold. Zero has no sign there, so
