@@ -192,13 +192,17 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 			w.Diff = &delivery.Figure{Value: d.Value, Low: &low, High: &high}
 		}
 		for _, seed := range v.Seeds {
-			one := web.Seed{Seed: seed.Seed, Run: seed.Run, State: seed.State, Text: seed.Text, Bundle: seed.Bundle}
-			if f := measuredMAP(seed.Score); f != nil {
-				one.MAP = &f.Value
-			}
-			w.Seeds = append(w.Seeds, one)
+			w.Seeds = append(w.Seeds, shownSeed(seed))
 		}
 		out.Variants = append(out.Variants, w)
+	}
+	return out
+}
+
+func shownSeed(s plan.SeedReport) web.Seed {
+	out := web.Seed{Seed: s.Seed, Run: s.Run, State: s.State, Text: s.Text, Bundle: s.Bundle}
+	if f := measuredMAP(s.Score); f != nil {
+		out.MAP = &f.Value
 	}
 	return out
 }

@@ -91,6 +91,10 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
+			c.Points, c.Settle = m.Points, append(m.Settle, m.Settled...)
+			for _, seed := range m.Seeds {
+				c.Seeds = append(c.Seeds, shownSeed(seed))
+			}
 			pr.Models = append(pr.Models, c)
 		}
 		return pr, nil

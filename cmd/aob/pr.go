@@ -235,6 +235,33 @@ func (t *terminal) change(m web.Change) {
 		}
 	}
 	t.verdicts(m.Verdicts)
+	if len(m.Verdicts) > 0 {
+		t.printf("\n")
+		t.paragraph("", "Bounds cover the choice of test images, not the noise of training.")
+	}
+	for _, s := range m.Settle {
+		t.paragraph("", s)
+	}
+	if len(m.Seeds) > 1 {
+		var words []string
+		for _, s := range m.Seeds {
+			word := fmt.Sprintf("seed %d: %s", s.Seed, s.State)
+			if s.MAP != nil {
+				word = fmt.Sprintf("seed %d: %.4f", s.Seed, *s.MAP)
+			}
+			words = append(words, word)
+		}
+		t.paragraph("", "mAP on validation, "+strings.Join(words, ", ")+"; the best ships")
+	}
+	if len(m.Points) > 0 {
+		rows := [][]cell{heading("CLASS", "FROM SCORE", "PRECISION", "RECALL", "")}
+		for _, class := range slices.Sorted(maps.Keys(m.Points)) {
+			p := m.Points[class]
+			rows = append(rows, cells(class, fmt.Sprintf("%.3g", p.Score), fmt.Sprintf("%.3f", p.Precision), fmt.Sprintf("%.3f", p.Recall), p.Note))
+		}
+		t.printf("\nthresholds, found on the validation split\n")
+		t.table("  ", rows)
+	}
 	for i, f := range m.Findings {
 		if i == 10 {
 			t.printf("… and %d more findings\n", len(m.Findings)-i)
@@ -284,18 +311,51 @@ func byImportance(a, b string) int {
 func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 	for _, v := range verdicts {
 		t.printf("\ngate %s, %s: %s\n", printable(v.Gate), printable(v.Model), t.styled(outcomeStyle(v.Outcome), string(v.Outcome)))
+		t.paragraph("  ", aboutVerdict(v))
 		for _, c := range v.Checks {
 			check := c.Check
 			if c.Class != "" {
 				check += ", " + c.Class
 			}
 			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), printable(check))
-			t.paragraph("                 ", c.Reason)
+			text := c.Reason
+			if c.Outcome == delivery.Pass && c.Diff == nil && c.Low != nil && c.High != nil {
+				text += fmt.Sprintf(" (%.4f to %.4f)", *c.Low, *c.High)
+			}
+			t.paragraph("                 ", text)
 		}
 		if len(v.Checks) == 0 {
 			t.paragraph("  ", v.Reason)
 		}
 	}
+}
+
+// aboutVerdict says what a gate's answer is about.
+func aboutVerdict(v delivery.Verdict) string {
+	var words []string
+	if v.Images > 0 {
+		words = append(words, plural(v.Images, "image"))
+	}
+	if v.LeftOut > 0 {
+		words = append(words, fmt.Sprintf("%d left out, a model was trained on them", v.LeftOut))
+	}
+	if v.Look > 0 {
+		look := fmt.Sprintf("model %d that they judge against this release", v.Look)
+		if v.Looks > 0 {
+			look += fmt.Sprintf(", of %d", v.Looks)
+		}
+		words = append(words, look)
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
+		words = append(words, fmt.Sprintf("%s was %s", name, v.Renamed[name]))
+	}
+	if len(v.Added) > 0 {
+		words = append(words, "new: "+strings.Join(v.Added, ", "))
+	}
+	if len(v.Removed) > 0 {
+		words = append(words, "no longer detected: "+strings.Join(v.Removed, ", "))
+	}
+	return strings.Join(words, "; ")
 }
 
 func outcomeStyle(o delivery.Outcome) style {

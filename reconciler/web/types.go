@@ -192,6 +192,10 @@ type Change struct {
 	Baseline *delivery.Release   `json:"baseline,omitempty"` // main's accepted release
 	Verdicts []delivery.Verdict  `json:"verdicts,omitempty"`
 	Release  *delivery.Release   `json:"release,omitempty"` // what the release file must say
+
+	Seeds  []Seed                             `json:"seeds,omitempty"`  // of its spec, with their mAP on validation
+	Points map[string]delivery.OperatingPoint `json:"points,omitempty"` // its thresholds, by class
+	Settle []string                           `json:"settle,omitempty"` // what an owner must say to which gate
 }
 
 // A Run is how one run stands.
