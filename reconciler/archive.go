@@ -179,6 +179,11 @@ func scored(w plan.World, s *evidence.Snapshot) []delivery.Digest {
 			}
 		}
 	}
+	for _, name := range w.Asked {
+		for _, model := range w.Main.Intent.Gates[name].Covers {
+			models[model] = true
+		}
+	}
 	for _, t := range w.Trials {
 		models[t.Model] = true
 		for _, v := range t.Variants {

@@ -57,6 +57,16 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		}
 		b.WriteString("\n")
 	}
+	for _, m := range pr.Powers {
+		if len(m.Checks) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "**What gate %s can show of %s** (a drop that it finds four times in five)\n\n", escape(m.Gate), escape(m.Model))
+		for _, c := range m.Checks {
+			fmt.Fprintf(&b, "- %s\n", escape(c.String()))
+		}
+		b.WriteString("\n")
+	}
 	for _, line := range pr.Fleets {
 		fmt.Fprintf(&b, "- fleet %s\n", escape(line))
 	}

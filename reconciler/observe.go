@@ -40,12 +40,13 @@ type seen struct {
 	results    map[delivery.Digest]json.RawMessage
 	permission map[string]permitted
 	teams      map[string]teamsOf
-	opened     map[string]bool // branches of AOB's own pull requests, as the ledger knows them; nil until read
-	active     bool            // a run was running
-	asking     bool            // a proposal waits for a comment
-	asked      map[int]asked   // by pull request: what its comments ask for
-	trials     []plan.Trial    // experiments, as the ledger knows them; nil until read
-	wanted     []wanted        // comparisons that somebody waits for
+	opened     map[string]bool      // branches of AOB's own pull requests, as the ledger knows them; nil until read
+	active     bool                 // a run was running
+	asking     bool                 // a proposal waits for a comment
+	asked      map[int]asked        // by pull request: what its comments ask for
+	trials     []plan.Trial         // experiments, as the ledger knows them; nil until read
+	wanted     []wanted             // comparisons that somebody waits for
+	gates      map[string]time.Time // gates that somebody asked about, and when
 	plan       plan.Plan
 	world      plan.World
 }
@@ -79,7 +80,7 @@ const permissionLasts = time.Minute
 
 func newSeen() seen {
 	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string]string{}, specs: map[[2]string]delivery.Digest{},
-		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, teams: map[string]teamsOf{}, asked: map[int]asked{}}
+		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, teams: map[string]teamsOf{}, asked: map[int]asked{}, gates: map[string]time.Time{}}
 }
 
 // observe returns the world. It reports false, and no world, where nothing can
@@ -191,6 +192,8 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 		return w, err
 	}
 	w.Wanted = r.seen.stillWanted(now)
+	maps.DeleteFunc(r.seen.gates, func(_ string, at time.Time) bool { return now.Sub(at) > wantLasts })
+	w.Asked = slices.Sorted(maps.Keys(r.seen.gates))
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}

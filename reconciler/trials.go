@@ -401,3 +401,30 @@ func compared(c delivery.CompareResult) []web.Compared {
 	})
 	return rows
 }
+
+// Power says how small a drop a gate of main can show.
+func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, error) {
+	for {
+		snap, err := s.snapshot()
+		if err != nil {
+			return nil, err
+		}
+		if _, there := snap.World.Main.Intent.Gates[name]; !there {
+			return nil, explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on " + snap.World.Main.Branch}
+		}
+		if slices.Contains(snap.World.Asked, name) {
+			return plan.Powers(snap.World, name), nil
+		}
+		if err := s.Reconciler.ask(ctx, func() error {
+			s.Reconciler.seen.gates[name] = s.Reconciler.Now()
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -84,7 +84,7 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			continue
 		}
 		pr := s.pr(p)
-		pr.Gates, pr.Fleets, pr.Complaints = p.Gates, p.Fleets, p.Problem
+		pr.Gates, pr.Powers, pr.Fleets, pr.Complaints = p.Gates, p.Powers, p.Fleets, p.Problem
 		for _, m := range p.Models {
 			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Text: m.Text, Bundle: m.Bundle,
 				Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}

@@ -213,6 +213,7 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 		t.printf("\nCurrent releases, judged by the changed gates\n")
 		t.verdicts(p.Gates)
 	}
+	t.powers(p.Powers)
 	for i, line := range p.Fleets {
 		if i == 0 {
 			t.printf("\n")

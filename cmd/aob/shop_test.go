@@ -13,6 +13,7 @@ import (
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -222,4 +223,11 @@ func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 	return web.Comparison{State: delivery.CheckSuccess, A: a, B: b, Images: 87, Rows: []web.Compared{
 		{Metric: "mAP", A: 0.46, B: 0.41, Diff: 0.05, Low: 0.01, High: 0.09, Answer: coco.Better},
 		{Metric: "AP", Class: "circle", Truths: 50, A: 0.4, B: 0.39, Diff: 0.01, Low: -0.04, High: 0.06, Answer: coco.Unsure}}}, nil
+}
+
+func (s *shop) Power(_ context.Context, name string) ([]gate.ModelPower, error) {
+	if name != "production" {
+		return nil, explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on main"}
+	}
+	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01", MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
 }

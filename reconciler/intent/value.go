@@ -20,3 +20,10 @@ func (d *Doc) Spec() delivery.Digest {
 	}
 	return m.SpecDigest()
 }
+
+// Gate returns the gate that a file under gates/ says; false where it has a
+// complaint, or is another file.
+func (d *Doc) Gate() (delivery.Gate, bool) {
+	g, ok := d.value.(delivery.Gate)
+	return g, ok
+}

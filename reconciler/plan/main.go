@@ -237,8 +237,9 @@ func (m *maker) storedScore(bundle delivery.Digest, e delivery.EvalSet) (deliver
 // judgeCurrent lets the gates that a proposal adds or changes judge the
 // releases that main runs, so that the reviewer sees what they would fail.
 // Verdicts without an outcome are still waited for.
-func (m *maker) judgeCurrent(p Proposal, gates []string) []delivery.Verdict {
+func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []gate.ModelPower) {
 	var verdicts []delivery.Verdict
+	var powers []gate.ModelPower
 	for _, name := range gates {
 		g, ok := p.Intent.Gates[name]
 		if !ok {
@@ -258,8 +259,9 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) []delivery.Verdict {
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}
 			if data, ok := m.data(r, mdl, list, run); ok {
-				if _, _ = m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
+				if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
 					v = r.Verdicts[0]
+					powers = append(powers, m.power(name, model, g, judged[0].score))
 				}
 			}
 			if v.Outcome == "" {
@@ -272,7 +274,33 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) []delivery.Verdict {
 			verdicts = append(verdicts, v)
 		}
 	}
-	return verdicts
+	return verdicts, powers
+}
+
+func (m *maker) power(name, model string, g delivery.Gate, score delivery.Scores) gate.ModelPower {
+	var there []delivery.Verdict
+	for _, key := range slices.Sorted(maps.Keys(m.w.Evidence.Verdicts)) {
+		if v := m.w.Evidence.Verdicts[key]; v.Model == model && v.EvalSet == score.Content.Digest() {
+			there = append(there, v)
+		}
+	}
+	return gate.ModelPower{Gate: name, Model: model, Images: score.Scores.Images, Groups: score.Scores.Groups, Checks: gate.Powers(g, score.Scores, there)}
+}
+
+// Powers says how small a drop a gate of main can show, for each model that it covers
+// and whose release was scored on its eval set.
+func Powers(w World, name string) []gate.ModelPower {
+	m := &maker{w: w}
+	g := w.Main.Intent.Gates[name]
+	var list []gate.ModelPower
+	for _, model := range g.Covers {
+		if releases := m.accepted(model); len(releases) > 0 {
+			if score, ok := m.storedScore(releases[0].Bundle, g.Evaluate); ok {
+				list = append(list, m.power(name, model, g, score))
+			}
+		}
+	}
+	return list
 }
 
 // proposeRestore opens the PR that sets a refused model's files back to what

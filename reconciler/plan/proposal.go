@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // A ProposalReport is what to tell about one pull request.
@@ -15,6 +16,7 @@ type ProposalReport struct {
 	Checks  []delivery.Check
 	Models  []ModelReport
 	Gates   []delivery.Verdict // of current releases, by gates that the PR adds or changes
+	Powers  []gate.ModelPower  // how small a drop those gates can show
 	Fleets  []string           // what the PR changes about fleets, a line each
 	Problem []delivery.Complaint
 	Runs    []delivery.Digest // of its content, in the order of the stages
@@ -101,7 +103,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	r.Fleets = changedFleets(p)
 	gates := changedGates(p)
 	if len(gates) > 0 {
-		r.Gates = m.judgeCurrent(p, gates)
+		r.Gates, r.Powers = m.judgeCurrent(p, gates)
 	}
 
 	r.Runs, r.Asks = m.runs[p.Number], m.asks[p.Number]

@@ -24,6 +24,7 @@ type World struct {
 	Opened         map[string]bool              // branches of AOB's own pull requests: opened once, whatever became of them
 	Trials         []Trial                      // experiments, oldest first
 	Wanted         []delivery.CompareRun        // comparisons that somebody waits for
+	Asked          []string                     // gates that somebody asks about
 	Server         Server
 }
 

@@ -148,6 +148,10 @@ func (a API) Handler() http.Handler {
 		return list(trials), err
 	})
 	get("/v1/trials/{id}", func(r *http.Request) (any, error) { return a.Source.Trial(r.Context(), r.PathValue("id")) })
+	get("/v1/gates/{gate}/power", func(r *http.Request) (any, error) {
+		powers, err := a.Source.Power(r.Context(), r.PathValue("gate"))
+		return list(powers), err
+	})
 	get("/v1/compare", func(r *http.Request) (any, error) {
 		return a.Source.Compare(r.Context(), r.URL.Query().Get("a"), r.URL.Query().Get("b"))
 	})

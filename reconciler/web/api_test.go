@@ -85,6 +85,8 @@ func TestClientIsItsSource(t *testing.T) {
 		"end":            func(s web.Source) (any, error) { return nil, s.EndTrial(ctx, "0123") },
 		"end of none":    func(s web.Source) (any, error) { return nil, s.EndTrial(ctx, "9") },
 		"compare":        func(s web.Source) (any, error) { return s.Compare(ctx, "#3", "a&b=c") },
+		"power":          func(s web.Source) (any, error) { return s.Power(ctx, "production") },
+		"no gate":        func(s web.Source) (any, error) { return s.Power(ctx, "../x") },
 		"compare itself": func(s web.Source) (any, error) { return s.Compare(ctx, "a", "a") },
 		"log": func(s web.Source) (any, error) {
 			log, err := s.Log(ctx, string(delivery.Sum([]byte("train"))), 8)

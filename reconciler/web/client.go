@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // maxAnswer is the size in bytes from which an answer is refused.
@@ -116,6 +117,11 @@ func (c *Client) EndTrial(ctx context.Context, id string) error {
 // Compare compares two models on their validation split.
 func (c *Client) Compare(ctx context.Context, a, b string) (Comparison, error) {
 	return get[Comparison](ctx, c, "/v1/compare?a="+url.QueryEscape(a)+"&b="+url.QueryEscape(b))
+}
+
+// Power says how small a drop a gate can show.
+func (c *Client) Power(ctx context.Context, name string) ([]gate.ModelPower, error) {
+	return get[[]gate.ModelPower](ctx, c, "/v1/gates/"+url.PathEscape(name)+"/power")
 }
 
 // Log opens a run's log.

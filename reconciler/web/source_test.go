@@ -13,6 +13,7 @@ import (
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -156,4 +157,11 @@ func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 		return web.Comparison{}, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
 	}
 	return web.Comparison{State: delivery.CheckSuccess, A: a, B: b, Images: 87, Rows: []web.Compared{{Metric: "mAP", A: 0.5, B: 0.4, Diff: 0.1, Low: 0.05, High: 0.15, Answer: coco.Better}}}, s.broken
+}
+
+func (s *shop) Power(_ context.Context, name string) ([]gate.ModelPower, error) {
+	if name != "production" {
+		return nil, explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on main"}
+	}
+	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01", MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // A Source is what the API shows and does. A [Client] is one too, at the other
@@ -51,6 +52,9 @@ type Source interface {
 	// beginning of their ID, #12, pallets@12, or release. It is pending until the
 	// work is done, which goes on as long as somebody asks.
 	Compare(ctx context.Context, a, b string) (Comparison, error)
+	// Power says how small a drop a gate of main can show, for each model that it
+	// covers and has judged.
+	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }
 
 // A TrialAsk asks for an experiment: one model's file in some variants.
@@ -177,6 +181,7 @@ type PR struct {
 
 	Models     []Change             `json:"models,omitempty"`
 	Gates      []delivery.Verdict   `json:"gates,omitempty"`  // of current releases, by gates that it changes
+	Powers     []gate.ModelPower    `json:"powers,omitempty"` // how small a drop those gates can show
 	Fleets     []string             `json:"fleets,omitempty"` // what it changes about fleets, a line each
 	Complaints []delivery.Complaint `json:"complaints,omitempty"`
 }

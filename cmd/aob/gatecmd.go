@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/gate"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+func newGateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "gate",
+		Short:   "Freeze what a gate judges on, and ask what it can show",
+		Example: "  aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2\n  aob gate power production",
+	}
+	group(c)
+	c.AddCommand(newGateFreezeCommand(), newGatePowerCommand())
+	return c
+}
+
+func newGateFreezeCommand() *cobra.Command {
+	var o output
+	var config, from, split, by string
+	var covers []string
+	var check bool
+	c := &cobra.Command{
+		Use:   "freeze NAME",
+		Short: "Write into gates/NAME.yaml exactly what it judges on",
+		Long: `Freeze reads the images and truths of an eval set and writes them, by digest, into
+the gate's file in this folder: evaluate: {…, content: sha256:…}. Anything else
+under that name is refused from then on, so that an eval set is replaced only by a
+merged change of the gate. The rest of the file stays as it is.
+
+Without --dataset it freezes what the file names already. Where there is no such
+file, --covers makes one.`,
+		Example: `  aob gate freeze production --config aob.yaml
+  aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2 --group video
+  aob gate freeze night --config aob.yaml --dataset dir:night --covers shapes
+  aob gate freeze production --config aob.yaml --check      # in CI: fails if it is out of date`,
+		Args: arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			server, err := loadServer(config)
+			if err != nil {
+				return err
+			}
+			path := filepath.Join("gates", args[0]+".yaml")
+			data, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) && len(covers) > 0 {
+				data, err = newGate(args[0], covers), nil
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return hinted{fmt.Errorf("there is no %s here", path), "go to the intent repository's folder, or make one with --covers MODEL --dataset dir:NAME"}
+			}
+			if err != nil {
+				return err
+			}
+			e, err := evaluateOf(path, data)
+			if err != nil {
+				return err
+			}
+			if from != "" {
+				source, name, _ := strings.Cut(from, ":")
+				if source != "dir" || name == "" {
+					return hinted{fmt.Errorf("--dataset: want dir:NAME or dir:NAME/folder, got %q", from), "NAME stands under datasets.dir in " + config}
+				}
+				e = delivery.EvalSet{Dataset: delivery.Dataset{Dir: name}, Split: "test"}
+			}
+			if split != "" {
+				e.Split = split
+			}
+			if c.Flags().Changed("group") {
+				e.Group = by
+			}
+			frozen, err := dataset.Roots(server.Datasets.Dir).Freeze(c.Context(), e)
+			if err != nil {
+				return err
+			}
+			text, err := intent.SetEvaluate(data, frozen.EvalSet)
+			if err != nil {
+				return err
+			}
+			doc := intent.ParseFile(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(text)), Data: text}, intent.Options{})
+			if list := doc.Complaints(); len(list) > 0 {
+				return configComplaints(list)
+			}
+			have, _ := os.ReadFile(path) // none is other content
+			changed := !bytes.Equal(have, text)
+			if changed && check {
+				return hinted{fmt.Errorf("%s does not say what %s holds: %s", path, frozen.EvalSet, frozen.EvalSet.Content), "aob gate freeze " + args[0] + " --config " + config + " writes it"}
+			}
+			if changed {
+				if err := os.MkdirAll("gates", 0o755); err != nil {
+					return err
+				}
+				if err := durable.WriteFile(path, text, 0o644); err != nil {
+					return err
+				}
+			}
+			return o.print(c.OutOrStdout(), map[string]any{"file": path, "changed": changed, "frozen": frozen}, func(t *terminal) { t.frozen(path, frozen, changed) })
+		},
+	}
+	o.register(c)
+	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration `file`, which says where datasets are")
+	c.Flags().StringVar(&from, "dataset", "", "the `dataset` to judge on, as dir:shapes/gold-2; what the file names by default")
+	c.Flags().StringVar(&split, "split", "", "which split of it: train, valid or test")
+	c.Flags().StringVar(&by, "group", "", "the `field` of images whose equal values are not independent, as video")
+	c.Flags().StringArrayVar(&covers, "covers", nil, "make a new gate that covers this `model`")
+	c.Flags().BoolVar(&check, "check", false, "write nothing, and fail where the file is out of date")
+	return c
+}
+
+// evaluateOf reads what a gate's file judges on; nothing where it says nothing yet.
+func evaluateOf(path string, data []byte) (delivery.EvalSet, error) {
+	doc := intent.ParseFile(intent.File{Path: filepath.ToSlash(path), Size: int64(len(data)), Data: data}, intent.Options{})
+	if g, ok := doc.Gate(); ok {
+		return g.Evaluate, nil
+	}
+	// What freezing writes may be all that is missing.
+	for _, c := range doc.Complaints() {
+		if !strings.HasPrefix(c.Path, "evaluate") {
+			return delivery.EvalSet{}, configComplaints(doc.Complaints())
+		}
+	}
+	return delivery.EvalSet{Split: "test"}, nil
+}
+
+// newGate is a gate to begin with.
+func newGate(name string, covers []string) []byte {
+	return fmt.Appendf(nil, `apiVersion: aob/v1
+kind: Gate
+name: %s
+covers: [%s]
+# owners: [vision-leads]         # who may settle a check that is unsure
+evaluate: {}
+looks: 20                        # models judged on it against one release
+checks:
+  - {metric: mAP, min: 0.10}
+  - {metric: mAP, maxDrop: 0.02}
+  - {metric: AP, classes: all, maxDrop: 0.05, support: 20, unsure: ignore}
+`, name, strings.Join(covers, ", "))
+}
+
+func (t *terminal) frozen(path string, f dataset.Frozen, changed bool) {
+	t.printf("%s: %s", f.EvalSet, plural(f.Images, "image"))
+	if f.EvalSet.Group != "" {
+		t.printf(" in %s", plural(f.Groups, "group"))
+	}
+	t.printf("\n")
+	rows := [][]cell{heading("CATEGORY", "TRUTHS")}
+	for _, name := range slices.Sorted(maps.Keys(f.Truths)) {
+		rows = append(rows, cells(name, fmt.Sprint(f.Truths[name])))
+	}
+	t.table("  ", rows)
+	for _, w := range frozenWarnings(f) {
+		t.paragraph("", t.styled(yellow, "warning: ")+w)
+	}
+	if changed {
+		t.printf("wrote %s; what it judges on is %s\n", printable(path), f.EvalSet.Content)
+		return
+	}
+	t.printf("%s says so already\n", printable(path))
+}
+
+// frozenWarnings says what an eval set is too small for.
+func frozenWarnings(f dataset.Frozen) []string {
+	var list []string
+	switch {
+	case f.EvalSet.Group != "" && f.Groups < coco.MinUnits:
+		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure", plural(f.Groups, "group"), coco.MinUnits))
+	case f.Images < coco.MinUnits:
+		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure", plural(f.Images, "image"), coco.MinUnits))
+	}
+	var few []string
+	for _, name := range slices.Sorted(maps.Keys(f.Truths)) {
+		if n := f.Truths[name]; n > 0 && n < coco.MinUnits {
+			few = append(few, fmt.Sprintf("%s (%d)", name, n))
+		}
+	}
+	if len(few) > 0 {
+		list = append(list, "few truths, of which little can be said: "+strings.Join(few, ", ")+"; give checks by class a support:")
+	}
+	for i, p := range f.Problems {
+		if i == 5 {
+			list = append(list, fmt.Sprintf("and %d more", len(f.Problems)-i))
+			break
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+func newGatePowerCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "power NAME",
+		Short: "Say how small a drop a gate can show",
+		Long: `Power says, for each check of a gate on main that bounds a drop, the smallest drop
+that its eval set can show: one that it finds four times in five. It comes from
+what was compared there, or else from how much the release's own figures vary.`,
+		Example: "  aob gate power production\n  aob gate power production -o json | jq '.[].checks[].smallest'",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			list, err := o.dial().Power(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), list, func(t *terminal) {
+				if len(list) == 0 {
+					t.paragraph("", "gate "+args[0]+" has judged no release yet, so nobody knows how much figures vary on its eval set; ask again when it has")
+				}
+				t.powers(list)
+			})
+		},
+	}
+	o.register(c)
+	return c
+}
+
+// powers prints what gates can show.
+func (t *terminal) powers(list []gate.ModelPower) {
+	for _, m := range list {
+		about := plural(m.Images, "image")
+		if m.Groups > 0 {
+			about += " in " + plural(m.Groups, "group")
+		}
+		t.printf("\n%s\n", t.styled(bold, printable(fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about))))
+		for _, c := range m.Checks {
+			t.paragraph("  ", c.String())
+		}
+		if len(m.Checks) == 0 {
+			t.paragraph("  ", "no check bounds a drop of what was measured")
+		}
+	}
+}
