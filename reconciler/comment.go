@@ -135,7 +135,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 	for i, v := range m.Verdicts {
 		commentVerdict(b, v, m.Baseline)
 		for _, link := range m.Links {
-			if link.Gate == v.Gate {
+			if link.Gate == v.Gate && link.URL != "" {
 				fmt.Fprintf(b, "[The images that got worst](%s): truth, release and this model side by side.\n\n", link.URL)
 			}
 		}

@@ -18,7 +18,7 @@ import (
 var (
 	pure     = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan"}
 	leaves   = []string{"durable", "trust"}
-	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect", "fleet", "ledger", "track", "web"}
+	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect", "fleet", "ledger", "track", "web", "picture"}
 
 	allowed = map[string][]string{
 		"delivery": {},
@@ -52,6 +52,7 @@ var (
 		"code.gitea.io/sdk":                      {"forge"},
 		"github.com/secure-systems-lab/":         {"trust"},
 		"github.com/aws/":                        {"cloud"},
+		"golang.org/x/image":                     {"picture"},
 		"github.com/spf13/":                      {},
 		"github.com/google/go-containerregistry": {},
 	}

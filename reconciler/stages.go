@@ -24,6 +24,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/picture"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/terraform"
 )
@@ -34,6 +35,7 @@ type Stages struct {
 	Runs       string // the folder of runs
 	Detections string // the folder of stored detections
 	Seen       string // the folder of lists of the images that trainings saw
+	Pictures   string // the folder of pictures, by compare key
 	Trainers   string // the folder of trainers: DIGEST/NAME/train.py
 	Python     string
 	Trainer    *terraform.Trainer
@@ -505,7 +507,57 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	if out.Shifts, err = coco.Shifts(truth, a.found(truth), b.found(truth), scoring); err != nil {
 		return nil, err
 	}
-	return out, nil
+	if err := r.Stage("pictures"); err != nil {
+		return nil, err
+	}
+	out.Pictures, err = s.pictures(r.Spec.Key, truth, a, b)
+	return out, err
+}
+
+// shownPictures is how many pictures a comparison gets.
+const shownPictures = 8
+
+// pictures draws the images on which a got worse than b.
+func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) ([]string, error) {
+	at := func(o *opened) map[string]float64 {
+		if len(o.ask.Thresholds) == 0 {
+			return nil
+		}
+		return o.at(nil).Scores
+	}
+	worse, err := coco.Regressions(truth, a.found(truth), b.found(truth), at(a), at(b), scoring)
+	if err != nil || len(worse) == 0 {
+		return nil, err
+	}
+	files := map[int64]dataset.EvalImage{}
+	for _, im := range a.data.Images {
+		files[im.ID] = im
+	}
+	names := map[int64]string{}
+	for _, im := range truth.Images {
+		names[im.ID] = im.FileName
+	}
+	list := []picture.Picture{}
+	for _, r := range worse[:min(len(worse), shownPictures)] {
+		r.Why = strings.ReplaceAll(r.Why, "the baseline", "the release")
+		list = append(list, picture.Picture{Path: files[r.Image].Path, Name: names[r.Image], Baseline: "release", Regression: r})
+	}
+	dir := filepath.Join(s.Pictures, key.Hex())
+	if err := errors.Join(os.MkdirAll(s.Pictures, 0o755), os.RemoveAll(dir)); err != nil {
+		return nil, err
+	}
+	entries, err := picture.Write(dir, list)
+	if err != nil && entries == nil {
+		return nil, err
+	}
+	if err != nil {
+		s.Log.Warn("not every picture could be drawn", "error", err.Error())
+	}
+	var drawn []string
+	for _, e := range entries {
+		drawn = append(drawn, e.File)
+	}
+	return drawn, nil
 }
 
 // thresholds finds a bundle's score thresholds on its dataset's validation split,

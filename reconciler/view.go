@@ -92,6 +92,12 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 				c.Findings = m.Data.Findings
 			}
 			c.Points, c.Settle = m.Points, append(m.Settle, m.Settled...)
+			for _, l := range m.Links {
+				if c.Pictures == nil {
+					c.Pictures = map[string]string{}
+				}
+				c.Pictures[l.Gate] = cmp.Or(l.URL, l.Path)
+			}
 			for _, seed := range m.Seeds {
 				c.Seeds = append(c.Seeds, shownSeed(seed))
 			}

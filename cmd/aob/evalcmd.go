@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -13,10 +15,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/picture"
 )
 
 // evalAsk is what aob eval was asked.
 type evalAsk struct {
+	pictures, images        string // folders: to draw into, and of the images
 	truth, detections, base string
 	mode                    string
 	maxDets                 []int
@@ -53,7 +57,8 @@ cover the choice of test images, not the noise of training.`,
 		Example: `  aob eval --truth gt.json --detections dt.json
   aob eval --truth gt.json --detections dt.json --mode strict -o json | jq .stats.AP
   aob eval --truth gt.json --detections dt.json --tide --confusion --thresholds
-  aob eval --truth gt.json --detections new.json --against old.json --group video`,
+  aob eval --truth gt.json --detections new.json --against old.json --group video
+  aob eval --truth gt.json --detections new.json --against old.json --pictures worse`,
 		Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := ask.check(c); err != nil {
@@ -89,6 +94,8 @@ cover the choice of test images, not the noise of training.`,
 	f.Uint64Var(&ask.compare.Seed, "seed", 1, "of the resampling")
 	f.Float64Var(&ask.compare.Confidence, "confidence", 0.95, "of each one-sided bound, between 0 and 1")
 	f.IntVar(&ask.support, "support", 50, "the truths that a class needs to be judged")
+	f.StringVar(&ask.pictures, "pictures", "", "draw the worst images into this `folder`: what --against finds and this model does not, or else what it gets wrong")
+	f.StringVar(&ask.images, "images", "", "the `folder` of the images; that of the truth's file by default")
 	c.MarkFlagFilename("truth", "json")
 	c.MarkFlagFilename("detections", "json")
 	c.MarkFlagFilename("against", "json")
@@ -141,6 +148,12 @@ func (a *evalAsk) check(c *cobra.Command) error {
 			}
 		}
 	}
+	if a.images != "" && a.pictures == "" {
+		return hinted{errors.New("--images goes with --pictures"), hint}
+	}
+	if a.pictures != "" && a.truth == "-" && a.images == "" {
+		return hinted{errors.New("--pictures: where are the images? name their folder with --images"), hint}
+	}
 	return nil
 }
 
@@ -152,6 +165,15 @@ type evaluation struct {
 	Confusions []coco.Confusion      `json:"confusions,omitzero"`
 	TIDE       *errorCosts           `json:"tide,omitempty"`
 	Against    *against              `json:"against,omitempty"`
+	Pictures   *worstImages                `json:"pictures,omitempty"`
+}
+
+// worstImages is what was drawn of the worst images.
+type worstImages struct {
+	Dir     string          `json:"dir"`
+	Worse   int             `json:"worse"` // images in all
+	Files   []picture.Entry `json:"files"`
+	Trouble string          `json:"trouble,omitempty"` // of images that could not be drawn
 }
 
 // errorCosts are the error types of a diagnosis.
@@ -236,7 +258,71 @@ func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
 			return nil, err
 		}
 	}
+	if ask.pictures != "" {
+		if v.Pictures, err = ask.draw(truth, detections, base, params); err != nil {
+			return nil, err
+		}
+	}
 	return v, nil
+}
+
+// draw draws the images on which a model is worse, or simply wrong.
+func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, params coco.Params) (*worstImages, error) {
+	if a.base == "" {
+		base = nil
+	}
+	worse, err := coco.Regressions(truth, detections, base, nil, nil, params)
+	if err != nil {
+		return nil, err
+	}
+	names := map[int64]string{}
+	for _, im := range truth.Images {
+		names[im.ID] = im.FileName
+	}
+	folder := a.images
+	if folder == "" {
+		folder = filepath.Dir(a.truth)
+	}
+	out := &worstImages{Dir: a.pictures, Worse: len(worse), Files: []picture.Entry{}}
+	var list []picture.Picture
+	for _, r := range worse[:min(len(worse), picture.Most)] {
+		name := names[r.Image]
+		if !filepath.IsLocal(filepath.FromSlash(name)) {
+			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", a.truth, r.Image, printable(name))
+		}
+		r.Why = strings.ReplaceAll(r.Why, "the baseline", filepath.Base(a.base))
+		list = append(list, picture.Picture{Path: filepath.Join(folder, filepath.FromSlash(name)), Name: name, Baseline: filepath.Base(a.base), Regression: r})
+	}
+	if err := emptied(a.pictures); err != nil {
+		return nil, err
+	}
+	entries, err := picture.Write(a.pictures, list)
+	if entries == nil {
+		return nil, fmt.Errorf("--pictures: %w", err)
+	}
+	if err != nil {
+		out.Trouble = err.Error()
+	}
+	out.Files = entries
+	return out, nil
+}
+
+// emptied makes room for pictures: for a folder that is not there, is empty, or has
+// nothing but pictures of an earlier time.
+func emptied(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != picture.IndexFile && !picture.FileName.MatchString(e.Name()) {
+			return hinted{fmt.Errorf("--pictures: %s holds %s, which is no picture of aob's", dir, printable(e.Name())), "name a folder of its own"}
+		}
+	}
+	return os.RemoveAll(dir)
 }
 
 // judge compares two models.

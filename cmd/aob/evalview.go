@@ -32,6 +32,15 @@ func (t *terminal) evaluation(v *evaluation) {
 		t.table("", s.rows)
 		t.paragraph("", s.note)
 	}
+	if p := v.Pictures; p != nil {
+		t.printf("\n%s of %s drawn into %s\n", count(len(p.Files), "picture"), count(p.Worse, "worse image"), printable(p.Dir))
+		for _, f := range p.Files {
+			t.paragraph("  ", f.File+": "+f.Why)
+		}
+		for line := range strings.Lines(p.Trouble) {
+			t.paragraph("  ", "not drawn: "+strings.TrimSpace(line))
+		}
+	}
 	t.printf("\n%s", t.styled(faint, strings.Join(v.protocol(), "\n")+"\n"))
 }
 

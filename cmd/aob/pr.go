@@ -240,6 +240,9 @@ func (t *terminal) change(m web.Change) {
 		t.printf("\n")
 		t.paragraph("", "Bounds cover the choice of test images, not the noise of training.")
 	}
+	for _, gate := range slices.Sorted(maps.Keys(m.Pictures)) {
+		t.printf("the images that got worst, by gate %s: %s\n", printable(gate), printable(m.Pictures[gate]))
+	}
 	for _, s := range m.Settle {
 		t.paragraph("", s)
 	}

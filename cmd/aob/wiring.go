@@ -40,6 +40,7 @@ func (s state) runs() string       { return s.path("runs") }
 func (s state) bundles() string    { return s.path("bundles") }
 func (s state) detections() string { return s.path("detections") }
 func (s state) seen() string       { return s.path("seen") }
+func (s state) pictures() string   { return s.path("pictures") }
 func (s state) trainers() string   { return s.path("trainers") }
 func (s state) ledger() string     { return s.path("ledger.db") }
 
@@ -199,7 +200,7 @@ func newStages(s intent.Server) (*reconciler.Stages, error) {
 		return nil, err
 	}
 	return &reconciler.Stages{
-		Roots: s.Datasets.Dir, Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Trainers: st.trainers(), Python: s.Python,
+		Roots: s.Datasets.Dir, Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(), Trainers: st.trainers(), Python: s.Python,
 		Trainer:  &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self},
 		Detector: detector, Bundles: bundles, Heartbeat: time.Duration(s.Heartbeat), Log: newLog(),
 	}, nil

@@ -27,7 +27,6 @@ var full = flag.Bool("intervals", false, "simulate intervals at full length, and
 
 // A population is images and what two models find on them.
 type population struct {
-	name    string
 	images  int
 	groups  int // of images that are alike; 0 is none
 	classes int
@@ -109,15 +108,7 @@ func poisson(r *rand.Rand, mean float64) int {
 	return n
 }
 
-// A trial is one size of test sets from some populations.
-type trial struct {
-	name   string
-	of     []population
-	size   int // images, or groups of them
-	byHand bool
-}
-
-// tests draws one test set of a trial.
+// draw makes one test set: of images, or of groups of them.
 func (p population) draw(r *rand.Rand, size int, groups []int) (images, of []int) {
 	if p.groups == 0 {
 		for range size {

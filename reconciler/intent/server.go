@@ -57,6 +57,7 @@ type ServerGitea struct {
 
 // ServerListen is where the server is reached.
 type ServerListen struct {
+	URL         string `json:"url,omitempty" check:"optional,url" doc:"The address by which people reach this server, as https://aob.example.com: pull requests link to it. Without it they link to nothing."`
 	Address     string `json:"address" default:"127.0.0.1:8370" check:"address" doc:"Address and port."`
 	Certificate string `json:"certificate,omitempty" check:"optional,path" doc:"The TLS certificate's file, PEM; with key."`
 	Key         string `json:"key,omitempty" check:"optional,path" doc:"The file of the certificate's private key, PEM."`

@@ -110,6 +110,13 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			continue
 		}
 		v := list[i].verdict
+		if c := list[i].compare; c != nil && len(c.Pictures) > 0 {
+			link := Link{Gate: label, Path: "/pictures/" + list[i].key.Hex() + "/"}
+			if m.w.Server.URL != "" {
+				link.URL = m.w.Server.URL + link.Path
+			}
+			r.Links = append(r.Links, link)
+		}
 		r.Measured, r.Verdicts = append(r.Measured, measured(list[i], r.Baseline)), append(r.Verdicts, v)
 		if _, signed := m.w.Evidence.Verdicts[v.Key]; !signed {
 			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, What: "verdict of gate " + label})

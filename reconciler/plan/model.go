@@ -45,7 +45,11 @@ type ModelReport struct {
 }
 
 // A Link leads to what people may look at beside a gate's answer.
-type Link struct{ Gate, URL string }
+type Link struct {
+	Gate string
+	Path string // of the server's site
+	URL  string // in full, where it is known how people reach the server
+}
 
 // judged is one gate that a proposal's model must pass.
 type judged struct {

@@ -131,6 +131,7 @@ type Server struct {
 	NextPoll delivery.Duration          // of devices
 	Expiry   delivery.Duration          // of desired documents
 	Deadline delivery.Duration          // after which a silent device has failed
+	URL      string                     // by which people reach it, without a slash at the end; empty for none
 	// Trainings is how many may run at once; 0 is any number. Those of pull requests
 	// go before those of experiments.
 	Trainings int

@@ -21,10 +21,11 @@ type Server struct {
 	Key         string
 	Plain       bool
 
-	Fleet   http.Handler // of the site; see [Site] for this and the next three
-	Bundles http.Handler
-	Webhook http.Handler
-	Ready   func() error
+	Fleet    http.Handler // of the site; see [Site] for this and the next four
+	Bundles  http.Handler
+	Pictures http.Handler
+	Webhook  http.Handler
+	Ready    func() error
 }
 
 // Run answers until ctx ends, and returns nil then. Nothing is answered before
@@ -46,7 +47,7 @@ func (s Server) Run(ctx context.Context) error {
 	defer cancel()
 	handlers := map[net.Listener]http.Handler{
 		socket: API{Source: s.Source, Log: s.Log}.Handler(),
-		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Webhook: s.Webhook, Metrics: s.Metrics.Handler(), Ready: s.Ready}.Handler(),
+		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook, Metrics: s.Metrics.Handler(), Ready: s.Ready}.Handler(),
 	}
 	done := make(chan error, len(handlers))
 	for l, h := range handlers {

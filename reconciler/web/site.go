@@ -18,11 +18,12 @@ import (
 
 // Site is what other machines reach. A handler that is nil is not there.
 type Site struct {
-	Fleet   http.Handler // below /fleet/v1/
-	Bundles http.Handler // below /v2/
-	Webhook http.Handler
-	Metrics http.Handler
-	Ready   func() error // its answer is nil once the loop has seen the world
+	Fleet    http.Handler // below /fleet/v1/
+	Bundles  http.Handler // below /v2/
+	Pictures http.Handler // below /pictures/
+	Webhook  http.Handler
+	Metrics  http.Handler
+	Ready    func() error // its answer is nil once the loop has seen the world
 }
 
 // Handler returns the site.
@@ -35,6 +36,7 @@ func (s Site) Handler() http.Handler {
 	}
 	mount("/fleet/v1/", s.Fleet)
 	mount("/v2/", s.Bundles)
+	mount("GET /pictures/", s.Pictures)
 	mount("/webhook", s.Webhook)
 	mount("GET /metrics", s.Metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

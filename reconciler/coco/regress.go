@@ -1,0 +1,239 @@
+package coco
+
+// This file finds the images on which a model got worse, to be looked at.
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A Mark says what a box is.
+type Mark int
+
+// The marks. Of truths: Found, Missed. Of detections: Found, False.
+const (
+	Found Mark = iota
+	Missed
+	False
+)
+
+// A Drawn is a box with what became of it.
+type Drawn struct {
+	Box   Box
+	Class string
+	Score float64 // of a detection
+	Mark  Mark
+}
+
+// A Side is one model on one image: what it found and what it got wrong.
+type Side struct {
+	Found, Missed, False int
+	Boxes                []Drawn // its detections, and the truths that it misses
+}
+
+// A Regression is an image on which a candidate is worse than a baseline, or simply
+// wrong where there is none.
+type Regression struct {
+	Image     int64
+	Lost      int    // truths that only the baseline finds, and false detections that it has not
+	Why       string // "misses 3 RBC that the baseline finds; 1 more false WBC"
+	Truth     []Drawn
+	Candidate Side
+	Baseline  *Side
+}
+
+// Regressions lists the images on which a candidate got worse, the worst first and of
+// equals the one of the lower id: at an IoU of .5, and of what each model detects
+// from its score threshold on, by class name. Without thresholds a model is taken at
+// each class's score of best F1. baseline may be nil.
+func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[string]float64, params Params) ([]Regression, error) {
+	names := map[int64]string{}
+	for _, c := range truth.Categories {
+		names[c.ID] = c.Name
+	}
+	ofSides, err := sides(truth, candidate, of, names, params)
+	if err != nil {
+		return nil, err
+	}
+	var withSides map[int64]*side
+	if baseline != nil {
+		if withSides, err = sides(truth, baseline, with, names, params); err != nil {
+			return nil, err
+		}
+	}
+	var list []Regression
+	for _, im := range truth.Images {
+		a, r := ofSides[im.ID], Regression{Image: im.ID}
+		missed, false_ := map[string]int{}, map[string]int{}
+		for i, t := range a.truths {
+			if !a.found[i] && (withSides == nil || withSides[im.ID].found[i]) {
+				missed[names[t.Category]]++
+				r.Lost++
+			}
+			mark := Found
+			if !a.found[i] {
+				mark = Missed
+			}
+			r.Truth = append(r.Truth, Drawn{Box: t.Box, Class: names[t.Category], Mark: mark})
+		}
+		for class, n := range a.wrong {
+			if withSides != nil {
+				n -= withSides[im.ID].wrong[class]
+			}
+			if n > 0 {
+				false_[class] += n
+				r.Lost += n
+			}
+		}
+		if r.Lost == 0 {
+			continue
+		}
+		r.Candidate = a.shown(names)
+		finds, more := "", ""
+		if withSides != nil {
+			b := withSides[im.ID].shown(names)
+			r.Baseline, finds, more = &b, " that the baseline finds", "more "
+		}
+		var why []string
+		if len(missed) > 0 {
+			why = append(why, "misses "+listed(missed, "")+finds)
+		}
+		if len(false_) > 0 {
+			why = append(why, listed(false_, more+"false "))
+		}
+		r.Why = strings.Join(why, "; ")
+		list = append(list, r)
+	}
+	slices.SortStableFunc(list, func(a, b Regression) int { return cmp.Or(b.Lost-a.Lost, cmp.Compare(a.Image, b.Image)) })
+	return list, nil
+}
+
+// listed gives counts by class, the most first.
+func listed(n map[string]int, what string) string {
+	classes := slices.Collect(maps.Keys(n))
+	slices.SortFunc(classes, func(a, b string) int { return cmp.Or(n[b]-n[a], strings.Compare(a, b)) })
+	words := make([]string, len(classes))
+	for i, class := range classes {
+		words[i] = fmt.Sprintf("%d %s%s", n[class], what, class)
+	}
+	return strings.Join(words, ", ")
+}
+
+// A side is one model on one image, as it is matched.
+type side struct {
+	truths []Annotation // that count
+	found  []bool
+	dets   []Detection
+	marks  []Mark
+	wrong  map[string]int // false detections by class
+}
+
+func (s *side) shown(names map[int64]string) Side {
+	var out Side
+	for i, d := range s.dets {
+		out.Boxes = append(out.Boxes, Drawn{Box: d.Box, Class: names[d.Category], Score: d.Score, Mark: s.marks[i]})
+		if s.marks[i] == False {
+			out.False++
+		}
+	}
+	for i, t := range s.truths {
+		if s.found[i] {
+			out.Found++
+			continue
+		}
+		out.Missed++
+		out.Boxes = append(out.Boxes, Drawn{Box: t.Box, Class: names[t.Category], Mark: Missed})
+	}
+	return out
+}
+
+// sides matches a model's detections from its thresholds on, by image.
+func sides(truth *Truth, detections []Detection, scores map[string]float64, names map[int64]string, params Params) (map[int64]*side, error) {
+	if scores == nil {
+		m, err := Match(truth, detections, params)
+		if err != nil {
+			return nil, err
+		}
+		points, err := m.BestF1(Foreground)
+		if err != nil {
+			return nil, err
+		}
+		scores = map[string]float64{}
+		for _, p := range points {
+			if p.F1 > 0 {
+				scores[p.Name] = p.Score
+			}
+		}
+	}
+	out := map[int64]*side{}
+	for _, im := range truth.Images {
+		out[im.ID] = &side{wrong: map[string]int{}}
+	}
+	crowds := map[int64][]Annotation{}
+	for _, a := range truth.Annotations {
+		s := out[a.Image]
+		if a.Crowd {
+			crowds[a.Image] = append(crowds[a.Image], a)
+			continue
+		}
+		s.truths, s.found = append(s.truths, a), append(s.found, false)
+	}
+	kept := slices.Clone(detections)
+	slices.SortStableFunc(kept, func(a, b Detection) int { return cmp.Compare(b.Score, a.Score) })
+	for _, d := range kept {
+		class := names[d.Category]
+		s := out[d.Image]
+		if score, ok := scores[class]; s == nil || !ok || d.Score < score {
+			continue
+		}
+		best, at := Foreground, -1
+		for i, t := range s.truths {
+			if t.Category == d.Category && !s.found[i] {
+				if v := boxIoU(d.Box, t.Box); v >= best {
+					best, at = v, i
+				}
+			}
+		}
+		mark := Found
+		switch {
+		case at >= 0:
+			s.found[at] = true
+		case slices.ContainsFunc(crowds[d.Image], func(c Annotation) bool { return c.Category == d.Category && inside(d.Box, c.Box) >= Foreground }):
+			continue // counts neither for nor against
+		default:
+			mark = False
+			s.wrong[class]++
+		}
+		s.dets, s.marks = append(s.dets, d), append(s.marks, mark)
+	}
+	return out, nil
+}
+
+func intersection(a, b Box) float64 {
+	w := min(a.X+a.W, b.X+b.W) - max(a.X, b.X)
+	h := min(a.Y+a.H, b.Y+b.H) - max(a.Y, b.Y)
+	if w <= 0 || h <= 0 {
+		return 0
+	}
+	return float64(w * h)
+}
+
+// boxIoU is the overlap of two boxes, 0 to 1.
+func boxIoU(a, b Box) float64 {
+	both := intersection(a, b)
+	if all := float64(a.W*a.H) + float64(b.W*b.H) - both; all > 0 {
+		return both / all
+	}
+	return 0
+}
+
+// inside is how much of a lies in b.
+func inside(a, b Box) float64 {
+	if area := float64(a.W * a.H); area > 0 {
+		return intersection(a, b) / area
+	}
+	return 0
+}

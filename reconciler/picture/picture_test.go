@@ -1,0 +1,113 @@
+package picture
+
+import (
+	"encoding/json"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/coco"
+)
+
+// grey writes an image of one colour and returns its path.
+func grey(t *testing.T, w, h int) string {
+	t.Helper()
+	m := image.NewGray(image.Rect(0, 0, w, h))
+	for i := range m.Pix {
+		m.Pix[i] = 90
+	}
+	path := filepath.Join(t.TempDir(), "grey.png")
+	f, err := os.Create(path)
+	if err == nil {
+		err = png.Encode(f, m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	return path
+}
+
+func some(path string) Picture {
+	box := func(x, y float64) coco.Box { return coco.Box{X: x, Y: y, W: 20, H: 20} }
+	return Picture{Path: path, Name: "a/b c.jpg", Baseline: "release", Regression: coco.Regression{Image: 7, Lost: 2, Why: "misses 1 cat that the baseline finds; 1 more false dög",
+		Truth:    []coco.Drawn{{Box: box(10, 30), Class: "cat", Mark: coco.Missed}, {Box: box(60, 30), Class: "cat"}},
+		Baseline: &coco.Side{Found: 2, Boxes: []coco.Drawn{{Box: box(10, 30), Class: "cat", Score: .9}, {Box: box(60, 30), Class: "cat", Score: .8}}},
+		Candidate: coco.Side{Found: 1, Missed: 1, False: 1, Boxes: []coco.Drawn{{Box: box(60, 30), Class: "cat", Score: .8},
+			{Box: box(-500, 1e12), Class: "dög", Score: .7, Mark: coco.False}, {Box: box(90, 60), Class: "dög", Score: .6, Mark: coco.False}, {Box: box(10, 30), Class: "cat", Mark: coco.Missed}}}}}
+}
+
+func TestDraw(t *testing.T) {
+	p := some(grey(t, 120, 90))
+	m, err := Draw(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Bounds().Dx() != gap+3*(480+gap) || m.Bounds().Dy() != 2*line+gap+360+line+2*gap {
+		t.Errorf("%v", m.Bounds())
+	}
+	// The left side of the box at 10, 30, four times as large, in each panel.
+	at := func(panel int) color.RGBA { return m.RGBAAt(gap+panel*(480+gap)+40, 2*line+gap+122) }
+	if at(0) != colours[coco.Found] || at(1) != colours[coco.Found] || at(2) != colours[coco.Missed] {
+		t.Errorf("truth %v, release %v, model %v", at(0), at(1), at(2))
+	}
+	if got := m.RGBAAt(gap+2*(480+gap)+360, 2*line+gap+242); got != colours[coco.False] {
+		t.Errorf("what is false is %v", got)
+	}
+	again, err := Draw(p)
+	if err != nil || string(again.Pix) != string(m.Pix) {
+		t.Error("drawn again it is another picture")
+	}
+	p.Regression.Baseline = nil
+	if alone, err := Draw(p); err != nil || alone.Bounds().Dx() != gap+2*(480+gap) {
+		t.Errorf("without a baseline: %v", err)
+	}
+	if thin, err := Draw(some(grey(t, 3000, 2))); err != nil || thin.Bounds().Dy() < 2*line {
+		t.Errorf("a thin one: %v", err)
+	}
+}
+
+func TestWrite(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pictures")
+	bad := filepath.Join(t.TempDir(), "bad.png")
+	if err := os.WriteFile(bad, []byte("\x89PNG\r\n\x1a\nno more"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	list := []Picture{some(grey(t, 120, 90)), some(bad)}
+	list[1].Name = "bad.png"
+	for range 20 {
+		list = append(list, some(list[0].Path))
+	}
+	entries, err := Write(dir, list)
+	if err == nil || !strings.Contains(err.Error(), "bad.png: no JPEG or PNG") || strings.Contains(err.Error(), dir) {
+		t.Errorf("%v", err)
+	}
+	if len(entries) != Most-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg", "misses 1 cat that the baseline finds; 1 more false d?g"}) {
+		t.Errorf("%+v", entries)
+	}
+	var index []Entry
+	data, err := os.ReadFile(filepath.Join(dir, IndexFile))
+	if err == nil {
+		err = json.Unmarshal(data, &index)
+	}
+	if err != nil || len(index) != len(entries) {
+		t.Errorf("index: %v, %d entries", err, len(index))
+	}
+	for _, e := range entries {
+		if info, err := os.Stat(filepath.Join(dir, e.File)); err != nil || info.Size() == 0 || !FileName.MatchString(e.File) {
+			t.Errorf("%s: %v", e.File, err)
+		}
+	}
+	if _, err := os.Stat(dir + ".part"); err == nil {
+		t.Error("something is left behind")
+	}
+	for _, name := range []string{"../x.png", "01-.png", "01-a/b.png", "index.json", "01-a.PNG"} {
+		if FileName.MatchString(name) {
+			t.Errorf("%s is no picture's name", name)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package web
+
+import (
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// What a folder of pictures holds, as package picture writes it.
+const pictureIndex = "index.json"
+
+var (
+	pictureKey  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	pictureFile = regexp.MustCompile(`^[0-9]{2}-[A-Za-z0-9-]{1,60}\.png$`)
+)
+
+var picturePage = template.Must(template.New("pictures").Parse(`<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>The images that got worst</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;margin:1em auto;max-width:1500px;padding:0 1em;color:#222}img{max-width:100%;height:auto;border:1px solid #ddd}figure{margin:2em 0}figcaption{margin:.5em 0}.wide{overflow-x:auto}.wide img{max-width:none}@media(min-width:1000px){.wide img{max-width:100%}}</style>
+<h1>The images that got worst</h1>
+<p>Truth, release and the model that is proposed, side by side. Green is found, red and dashed is missed, orange is detected and is not there.</p>
+{{range .}}<figure><figcaption><b>{{.Name}}</b>: {{.Why}}</figcaption><div class="wide"><a href="{{.File}}"><img src="{{.File}}" alt="{{.Name}}: {{.Why}}" loading="lazy"></a></div></figure>
+{{else}}<p>There are none.</p>
+{{end}}</html>
+`))
+
+// Pictures serves the folders of pictures below dir: /pictures/KEY/ is a page of one,
+// and /pictures/KEY/NAME.png a picture. Who knows a key may look, as with bundles:
+// it is a digest of what was compared, and no list of keys is served.
+func Pictures(dir string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rest, ok := strings.CutPrefix(r.URL.Path, "/pictures/")
+		key, name, slash := strings.Cut(rest, "/")
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'")
+		switch {
+		case !ok || !pictureKey.MatchString(key):
+			http.NotFound(w, r)
+		case !slash:
+			http.Redirect(w, r, "/pictures/"+key+"/", http.StatusMovedPermanently)
+		case name == "":
+			data, err := os.ReadFile(filepath.Join(dir, key, pictureIndex))
+			var entries []struct{ File, Name, Why string }
+			if err != nil || json.Unmarshal(data, &entries) != nil {
+				http.NotFound(w, r)
+				return
+			}
+			h.Set("Content-Type", "text/html; charset=utf-8")
+			picturePage.Execute(w, entries) // an error is the reader's going away
+		case pictureFile.MatchString(name):
+			data, err := os.ReadFile(filepath.Join(dir, key, name))
+			if err != nil {
+				http.NotFound(w, r)
+				return
+			}
+			h.Set("Content-Type", "image/png")
+			h.Set("Cache-Control", "public, max-age=31536000, immutable")
+			w.Write(data) // as above
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
