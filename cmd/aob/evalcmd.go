@@ -287,6 +287,10 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 	var list []picture.Picture
 	for _, r := range worse[:min(len(worse), picture.Most)] {
 		name := names[r.Image]
+		if name == "" {
+			list = append(list, picture.Picture{Name: fmt.Sprintf("image %d", r.Image)})
+			continue
+		}
 		if !filepath.IsLocal(filepath.FromSlash(name)) {
 			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", a.truth, r.Image, printable(name))
 		}
