@@ -205,10 +205,10 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 		passed = append(passed, c)
 	}
 	if len(v.Checks) > 0 {
-		commentChecks(b, passed, baseline)
+		commentChecks(b, passed)
 	}
 	if len(rest) > 0 {
-		fold(b, fmt.Sprintf("%s more that pass", count(len(rest), "class")), func() { commentChecks(b, rest, baseline) })
+		fold(b, fmt.Sprintf("%s more that pass", count(len(rest), "class")), func() { commentChecks(b, rest) })
 	}
 	if len(v.Checks) == 0 {
 		fmt.Fprintf(b, "%s\n\n", escape(v.Reason))
@@ -218,69 +218,49 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 			fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(c.Outcome), escape(c.Reason))
 		}
 	}
-	if n := commentClasses(b, v); n > 0 || len(v.Checks) > 0 {
-		b.WriteString("\n")
-	}
+	commentClasses(b, v)
 	if v.Look > 0 {
-		against := "with no release yet"
+		against := ", while there is no release"
 		if baseline != nil {
-			against = fmt.Sprintf("against version %d", baseline.Version)
+			against = fmt.Sprintf(" against version %d", baseline.Version)
 		}
 		of := ""
 		if v.Looks > 0 {
-			of = fmt.Sprintf(" of the %d that the gate allows", v.Looks)
+			of = fmt.Sprintf(" of %d", v.Looks)
 		}
-		fmt.Fprintf(b, "It is model %d%s that this eval set judges %s.\n\n", v.Look, of, against)
+		fmt.Fprintf(b, "- look %d%s: so many models has this eval set judged%s\n", v.Look, of, against)
 	}
+	b.WriteString("\n")
 }
 
 // commentClasses says what became of the release's classes.
-func commentClasses(b *strings.Builder, v delivery.Verdict) int {
-	n := 0
-	line := func(format string, args ...any) {
-		n++
-		fmt.Fprintf(b, "- "+format+"\n", args...)
-	}
+func commentClasses(b *strings.Builder, v delivery.Verdict) {
 	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
-		line("class %s is what was %s", escape(name), escape(v.Renamed[name]))
+		fmt.Fprintf(b, "- class %s is what was %s\n", escape(name), escape(v.Renamed[name]))
 	}
 	if len(v.Added) > 0 {
-		line("new, so without a baseline: %s", escape(strings.Join(v.Added, ", ")))
+		fmt.Fprintf(b, "- new, so without a baseline: %s\n", escape(strings.Join(v.Added, ", ")))
 	}
 	if len(v.Removed) > 0 {
-		line("no longer detected: %s", escape(strings.Join(v.Removed, ", ")))
+		fmt.Fprintf(b, "- no longer detected: %s\n", escape(strings.Join(v.Removed, ", ")))
 	}
-	return n
 }
 
-// commentChecks writes a row for each check. Of what is compared the bounds are
-// those of the difference, else of the value.
-func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict, baseline *delivery.Release) {
-	compared := slices.ContainsFunc(checks, func(c delivery.CheckVerdict) bool { return c.Diff != nil })
-	b.WriteString("| | check | value |")
-	if compared {
-		b.WriteString(" was | change |")
-	}
-	b.WriteString("\n| --- | --- | --- |")
-	if compared {
-		b.WriteString(" --- | --- |")
-	}
-	b.WriteString("\n")
+// commentChecks writes a row for each check, in four columns that a phone shows. Of
+// what is compared the bounds are those of the change, else of the value.
+func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict) {
+	b.WriteString("| | check | value | change |\n| --- | --- | --- | --- |\n")
 	for _, c := range checks {
 		name := c.Check
 		if c.Class != "" {
 			name += ", " + c.Class
 		}
-		fmt.Fprintf(b, "| %s | %s | %s", outcomeLabel(c.Outcome), escape(name), figureText(c))
-		if compared {
-			was, change := "", ""
-			if c.Diff != nil {
-				was = fmt.Sprintf("%.4f", *c.Baseline)
-				change = fmt.Sprintf("%+.4f", *c.Diff) + bounds(c, "%+.4f to %+.4f")
-			}
-			fmt.Fprintf(b, " | %s | %s", was, change)
+		value, change := figureText(c), ""
+		if c.Diff != nil {
+			value += fmt.Sprintf("<br>was %.4f", *c.Baseline)
+			change = fmt.Sprintf("%+.4f", *c.Diff) + bounds(c, "%+.4f to %+.4f")
 		}
-		b.WriteString(" |\n")
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", outcomeSign(c.Outcome), escape(name), value, change)
 	}
 	b.WriteString("\n")
 }
@@ -304,7 +284,7 @@ func bounds(c delivery.CheckVerdict, format string) string {
 	if c.Low == nil || c.High == nil {
 		return ""
 	}
-	return " (" + fmt.Sprintf(format, *c.Low, *c.High) + ")"
+	return "<br>" + fmt.Sprintf(format, *c.Low, *c.High)
 }
 
 func verdictLabel(o delivery.Outcome) string {
@@ -312,6 +292,19 @@ func verdictLabel(o delivery.Outcome) string {
 		return "cannot tell"
 	}
 	return outcomeLabel(o)
+}
+
+// outcomeSign is an answer at a glance.
+func outcomeSign(o delivery.Outcome) string {
+	switch o {
+	case delivery.Pass:
+		return "✅"
+	case delivery.Fail:
+		return "❌"
+	case delivery.Unsure, delivery.Ignored:
+		return "❔"
+	}
+	return "–"
 }
 
 // outcomeLabel is an answer in a word that is seen at a glance.
@@ -324,7 +317,7 @@ func outcomeLabel(o delivery.Outcome) string {
 	case delivery.Unsure:
 		return "❔ unsure"
 	case delivery.Ignored:
-		return "unsure, ignored"
+		return "❔ unsure, which the gate ignores"
 	case delivery.NotApplicable:
 		return "does not apply"
 	}

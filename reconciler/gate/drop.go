@@ -131,24 +131,16 @@ func loss(c *delivery.CompareResult, class string) string {
 	}
 	d, ok := c.Metrics[metric]
 	worst, why := delivery.ErrorShift{}, ""
-	of := class
-	for _, s := range c.Shifts[class] {
-		if s.AP50 > worst.AP50 {
-			worst = s
-		}
+	of, classes := class, []string{class}
+	if class == "" { // the class that it is worst in, and why there
+		classes = c.Classes
 	}
-	if class == "" { // name the class that it is worst in
-		most := 0.0
-		for _, name := range c.Classes {
-			for _, s := range c.Shifts[name] {
-				if s.Type == worst.Type && s.AP50 > most {
-					most, of = s.AP50, name
-				}
+	for _, name := range classes {
+		for _, s := range c.Shifts[name] {
+			if s.AP50 > worst.AP50 {
+				worst, of = s, name
 			}
 		}
-	}
-	if of == "" {
-		of = "objects"
 	}
 	switch worst.Type {
 	case "Miss":

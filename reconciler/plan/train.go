@@ -39,6 +39,11 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 		r.Seeds = append(r.Seeds, m.seed(r, mdl, seed, data, run))
 	}
 	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
+		for i, s := range t.Training.Seeds {
+			if score, ok := m.w.Evidence.Scores[s.Score]; ok && i < len(r.Seeds) && r.Seeds[i].Seed == s.Seed {
+				r.Seeds[i].Score = &score
+			}
+		}
 		return t.Bundle, m.known(t)
 	}
 	if len(r.Seeds) == 1 {
