@@ -39,7 +39,8 @@
 //	evidence   signed statements about bundles
 //	fleet      publish what devices must run, hear what they say
 //	ledger     what the world cannot tell: gos, wave clocks, what was said
-//	web        the API of the commands, webhooks, metrics
+//	picture    draw what a model got wrong
+//	web        the API of the commands, webhooks, metrics, pictures
 //
 //	edge       the same loop on a device
 //	onnx       ONNX Runtime, the only cgo, in aob-detect alone

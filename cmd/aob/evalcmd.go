@@ -165,7 +165,7 @@ type evaluation struct {
 	Confusions []coco.Confusion      `json:"confusions,omitzero"`
 	TIDE       *errorCosts           `json:"tide,omitempty"`
 	Against    *against              `json:"against,omitempty"`
-	Pictures   *worstImages                `json:"pictures,omitempty"`
+	Pictures   *worstImages          `json:"pictures,omitempty"`
 }
 
 // worstImages is what was drawn of the worst images.

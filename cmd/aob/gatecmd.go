@@ -34,7 +34,7 @@ func newGateCommand() *cobra.Command {
 
 func newGateFreezeCommand() *cobra.Command {
 	var o output
-	var config, from, split, by string
+	var config, dir, from, split, by string
 	var covers []string
 	var check bool
 	c := &cobra.Command{
@@ -57,18 +57,18 @@ file, --covers makes one.`,
 			if err != nil {
 				return err
 			}
-			path := filepath.Join("gates", args[0]+".yaml")
+			path := filepath.Join(dir, "gates", args[0]+".yaml")
 			data, err := os.ReadFile(path)
 			if errors.Is(err, fs.ErrNotExist) && len(covers) > 0 {
 				data, err = newGate(args[0], covers), nil
 			}
 			if errors.Is(err, fs.ErrNotExist) {
-				return hinted{fmt.Errorf("there is no %s here", path), "go to the intent repository's folder, or make one with --covers MODEL --dataset dir:NAME"}
+				return hinted{fmt.Errorf("there is no %s here", path), "name the intent repository's folder with --dir, or make one with --covers MODEL --dataset dir:NAME"}
 			}
 			if err != nil {
 				return err
 			}
-			e, err := evaluateOf(path, data)
+			e, err := evaluateOf("gates/"+args[0]+".yaml", data)
 			if err != nil {
 				return err
 			}
@@ -103,7 +103,7 @@ file, --covers makes one.`,
 				return hinted{fmt.Errorf("%s does not say what %s holds: %s", path, frozen.EvalSet, frozen.EvalSet.Content), "aob gate freeze " + args[0] + " --config " + config + " writes it"}
 			}
 			if changed {
-				if err := os.MkdirAll("gates", 0o755); err != nil {
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 					return err
 				}
 				if err := durable.WriteFile(path, text, 0o644); err != nil {
@@ -115,6 +115,7 @@ file, --covers makes one.`,
 	}
 	o.register(c)
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration `file`, which says where datasets are")
+	c.Flags().StringVar(&dir, "dir", ".", "the `folder` of the intent repository")
 	c.Flags().StringVar(&from, "dataset", "", "the `dataset` to judge on, as dir:shapes/gold-2; what the file names by default")
 	c.Flags().StringVar(&split, "split", "", "which split of it: train, valid or test")
 	c.Flags().StringVar(&by, "group", "", "the `field` of images whose equal values are not independent, as video")

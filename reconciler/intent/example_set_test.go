@@ -2,6 +2,9 @@ package intent_test
 
 import (
 	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,5 +53,37 @@ func TestExampleSet(t *testing.T) {
 	}
 	if want := []delivery.Wave{{Devices: 1}, {Share: 1}}; f.Runs != "shapes" || len(f.Waves) != 2 || f.Waves[0] != want[0] || f.Waves[1] != want[1] {
 		t.Errorf("demo: %+v", f)
+	}
+}
+
+// Every file that the documentation shows is one that is taken.
+func TestDocumentedFiles(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []intent.File
+	for _, page := range pages {
+		data, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split(string(data), "```yaml\n")[1:] {
+			text, _, _ := strings.Cut(block, "```")
+			_, rest, _ := strings.Cut(text, "\nname: ")
+			name, _, _ := strings.Cut(rest, "\n")
+			folder := "models/"
+			if strings.Contains(text, "kind: Gate") {
+				folder = "gates/"
+			}
+			files = append(files, intent.File{Path: folder + name + ".yaml", Size: int64(len(text)), Data: []byte(text)})
+		}
+	}
+	_, complaints := intent.Parse(files, intent.Options{})
+	for _, c := range complaints {
+		t.Error(c)
+	}
+	if len(files) < 2 {
+		t.Errorf("only %d files are shown", len(files))
 	}
 }
