@@ -206,8 +206,24 @@ func (s *sim) unsure(pr delivery.PullRequest) bool {
 	return slices.ContainsFunc(s.signed.statements, func(st simStatement) bool {
 		v, ok := st.predicate.(delivery.Verdict)
 		mdl, there := head.Models[v.Model]
-		return ok && there && v.Outcome == delivery.Unsure && s.signed.index.BySpec[mdl.SpecDigest()].Bundle == st.bundle
+		return ok && there && v.Outcome == delivery.Unsure && slices.Contains(s.bundlesOf(mdl), st.bundle)
 	})
+}
+
+// bundlesOf lists what a model was resolved to, with thresholds too.
+func (s *sim) bundlesOf(mdl delivery.Model) []delivery.Digest {
+	var list []delivery.Digest
+	for _, spec := range append(seedsOf(mdl), mdl.SpecDigest()) {
+		if t, ok := s.signed.index.BySpec[spec]; ok {
+			list = append(list, t.Bundle)
+		}
+	}
+	for _, r := range s.signed.index.Resolved {
+		if slices.Contains(list, r.Input.Valid.Bundle) {
+			list = append(list, r.Result.Bundle)
+		}
+	}
+	return list
 }
 
 // good says why a pull request must be green, where that is beyond doubt.
@@ -234,7 +250,7 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		}
 		for _, in := range []delivery.Intent{main, head} {
 			for _, g := range in.Covering(name) {
-				if q < *in.Gates[g].Checks[0].Min {
+				if gate := in.Gates[g]; gate.Looks > 0 || len(gate.Checks) > 2 || q < *gate.Checks[0].Min {
 					return ""
 				}
 			}
@@ -457,6 +473,25 @@ var happenings = map[string]happening{
 	"change a gate": {2, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.01, 0.3, 0.603, 0.65, 0.703, 0.9}, b))})
 	}},
+	"change what a gate judges on": {3, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": otherGate(b)})
+	}},
+	"push seeds": {3, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), "  seeds: "+of([]string{"[1, 2]", "[2]", "[3, 1]"}, b/5))})
+	}},
+	"push thresholds": {4, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), of([]string{"thresholds: {default: bestF1}", "thresholds: {default: 0.5, circle: {recall: 0.9}}"}, b/5))})
+	}},
+	"propose a draft": {3, func(s *sim, a, b int) {
+		branch := fmt.Sprint("idea", a%2)
+		if s.head(branch) == "" {
+			delete(s.forge.ready, s.forge.open(branch, "dev"))
+		}
+		n := s.forge.open(branch, "dev")
+		s.forge.prs[n].Draft = !s.forge.ready[n]
+		s.change(branch, "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), fmt.Sprintf("  seeds: [%d]", 4+a%3))})
+	}},
+	"try": {2, func(s *sim, a, b int) { s.try("dev", of(allEpochs, a), of(allEpochs, b)) }},
 	"add a gate": {1, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict", "shapes", of([]float64{0.2, 0.65}, b)), "dir: shapes", "dir: gold", 1)})
 	}},
@@ -519,6 +554,7 @@ var happenings = map[string]happening{
 		if list := s.forge.list(); len(list) > 0 {
 			p := s.forge.prs[of(list, a).Number]
 			p.Draft = !p.Draft
+			s.forge.ready[p.Number] = s.forge.ready[p.Number] || !p.Draft
 		}
 	}},
 	"go": {2, func(s *sim, a, b int) {
@@ -551,6 +587,7 @@ var happenings = map[string]happening{
 	"raise the gate": {1, func(s *sim, a, b int) {
 		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.3, 0.603, 0.65, 0.703, 0.9}, b))})
 	}},
+	"main judges otherwise": {3, func(s *sim, a, b int) { s.pushMain(map[string]string{"gates/production.yaml": otherGate(b)}) }},
 	"quarantine": {1, func(s *sim, a, b int) {
 		if len(s.signed.order) > 0 {
 			s.quarantine("shapes", func(q *delivery.Quarantine) {
@@ -656,6 +693,27 @@ var happenings = map[string]happening{
 			s.fleet.broken[of(s.signed.order, a)] = true
 		}
 	}},
+}
+
+// otherGate is the gate as somebody might have it instead: another bar, eval set,
+// number of looks or owner.
+func otherGate(n int) string {
+	gate := gateFile("production", "shapes", of([]float64{0.01, 0.3, 0.603}, n/11))
+	switch n % 7 {
+	case 0:
+		return strings.Replace(gate, "dir: shapes", "dir: easy", 1)
+	case 1:
+		return withLines(gate, "looks: "+fmt.Sprint(1+n/7%3))
+	case 2:
+		return withLines(gate, "  - {metric: recall, at: threshold, min: 0.5}")
+	case 3:
+		return withLines(gate, "  - {metric: mAP, maxDrop: 0.01, against: shapes@1}")
+	case 4:
+		return strings.Replace(gate, "owners: [lead]", "owners: [dev]", 1)
+	case 5:
+		return strings.Replace(gate, "dir: shapes", "dir: shapes/labels-2", 1)
+	}
+	return gate
 }
 
 // revertMain makes main's tree what it was before its head.

@@ -153,6 +153,9 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 	if !ok {
 		s.fail("%s: no signed scores of bundle %s on the eval set of gate %s", what, bundle.Short(), g.Name)
 	}
+	if n := s.looked(bundle, baseline, scores.Content.Digest()); g.Looks > 0 && n > g.Looks && bundle != baseline && !s.excused(g, bundle, true) {
+		s.fail("%s: bundle %s is model %d that was judged on one eval set against %s, and gate %s allows %d", what, bundle.Short(), n, baseline.Short(), g.Name, g.Looks)
+	}
 	for _, c := range g.Checks {
 		if c.Metric == "AP" || strings.Contains(c.Against, "@") {
 			continue // stories look at these
@@ -172,6 +175,19 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 			s.fail("%s: %s %.4f has dropped from %.4f, more than %g of gate %s", what, c.Metric, value, was, *c.MaxDrop, g.Name)
 		}
 	}
+}
+
+// looked says which model a bundle was, of those that were judged on an eval set
+// against a baseline, in the order of their signed verdicts.
+func (s *sim) looked(bundle, baseline, evalSet delivery.Digest) int {
+	var order []delivery.Digest
+	for _, st := range s.signed.statements {
+		v, ok := st.predicate.(delivery.Verdict)
+		if ok && v.Baseline == baseline && v.EvalSet == evalSet && st.bundle != baseline && !slices.Contains(order, st.bundle) {
+			order = append(order, st.bundle)
+		}
+	}
+	return slices.Index(order, bundle) + 1
 }
 
 // excused reports whether an owner of a gate has said in words that an unsure
@@ -284,12 +300,46 @@ func (s *sim) aborted(fleet, model string, bundle delivery.Digest) bool {
 	return slices.ContainsFunc(s.signed.index.Aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts })
 }
 
+// checkLook fails where an eval set is opened for what is only an experiment or a
+// draft.
+func (s *sim) checkLook(bundle delivery.Digest) {
+	for model := range s.signed.index.Accepted {
+		for _, a := range s.signed.index.Accepted[model] {
+			if a.Bundle == bundle {
+				return
+			}
+		}
+	}
+	for n, p := range s.forge.prs {
+		if !s.forge.ready[n] {
+			continue
+		}
+		for _, commit := range s.forge.heads(p) {
+			tree, _ := s.tree(commit)
+			for _, mdl := range tree.Models {
+				if slices.Contains(s.bundlesOf(mdl), bundle) {
+					return
+				}
+			}
+			for _, r := range tree.Releases {
+				if r.Bundle == bundle {
+					return
+				}
+			}
+		}
+	}
+	s.fail("the eval set of a gate is opened for bundle %s, which no pull request that is ready and no release has", bundle.Short())
+}
+
 // checkStart is called when a run starts: somebody who may, asked for it.
 func (s *sim) checkStart(spec delivery.RunSpec) {
 	if spec.Kind == delivery.RunCompare || spec.Kind == delivery.RunEval || spec.Kind == delivery.RunThresholds {
 		// They follow from a training, or judge what main has.
 		if len(s.signed.bundles) == 0 {
 			s.fail("run %s of kind %s starts before anything was trained", spec.Key.Short(), spec.Kind)
+		}
+		if spec.Eval != nil && spec.Eval.EvalSet.Split == "test" {
+			s.checkLook(spec.Eval.Bundle)
 		}
 		return
 	}

@@ -61,7 +61,7 @@ func newSimFailing(fail func(format string, args ...any)) *sim {
 		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}
 	s.repo = &simRepo{sim: s, commits: map[string]simCommit{}, refs: map[string]string{}, blobs: map[string][]byte{}}
-	s.forge = &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}, permission: map[string]delivery.Permission{}, prs: map[int]*simPR{}}
+	s.forge = &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}, permission: map[string]delivery.Permission{}, prs: map[int]*simPR{}, ready: map[int]bool{}}
 	s.runs = &simRuns{sim: s, states: map[delivery.Digest]*delivery.RunState{}}
 	s.signed = newSimEvidence(s)
 	s.fleet = &simFleet{sim: s, published: map[string]delivery.Desired{}, broken: map[delivery.Digest]bool{}}
@@ -350,6 +350,7 @@ type simForge struct {
 	permission map[string]delivery.Permission
 	teams      map[string][]string // by user
 	were       map[int][]string    // every commit that a pull request has been at, as listed
+	ready      map[int]bool        // those that have ever been no draft
 	down       bool
 	busy       bool                   // answers 429
 	old        []delivery.PullRequest // not nil: the API shows this, and not what is so by now
@@ -372,6 +373,7 @@ func (f *simForge) open(branch, author string) int {
 		}
 	}
 	n := len(f.prs) + 1
+	f.ready[n] = true
 	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main"}}
 	return n
 }
