@@ -245,7 +245,8 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		}
 		q := s.quality[mdl.Train.Epochs]
 		stays := len(head.Covering(name)) > 0 || slices.ContainsFunc(main.Covering(name), func(g string) bool { return !slices.Contains(base.Gates[g].Covers, name) })
-		if t, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || s.quarantined(name, t.Bundle) || len(main.Covering(name)) == 0 || !stays {
+		held := slices.ContainsFunc(s.bundlesOf(mdl), func(b delivery.Digest) bool { return s.quarantined(name, b) })
+		if _, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || held || len(main.Covering(name)) == 0 || !stays {
 			return ""
 		}
 		for _, in := range []delivery.Intent{main, head} {

@@ -139,11 +139,11 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		r.sim.signed.pack(bundle, *spec.Train)
 		return delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000, Attempts: 1}
 	case delivery.RunThresholds:
-		bundle := delivery.DigestOf("resolved", []any{spec.Thresholds.Valid.Bundle, spec.Thresholds.Ask})
 		thresholds, points := map[string]float64{}, map[string]delivery.OperatingPoint{}
 		for _, c := range spec.Thresholds.Valid.Classes.Names() {
 			thresholds[c], points[c] = 0.5, delivery.OperatingPoint{Score: 0.5, Precision: 0.9, Recall: 0.8, Truths: 30}
 		}
+		bundle := delivery.DigestOf("resolved", []any{spec.Thresholds.Valid.Bundle, thresholds}) // what a bundle is, its content says
 		r.sim.signed.pack(bundle, r.sim.signed.bundles[spec.Thresholds.Valid.Bundle])
 		info := r.sim.signed.index.Bundles[bundle]
 		from := r.sim.signed.index.Bundles[spec.Thresholds.Valid.Bundle]
