@@ -283,6 +283,13 @@ func (s *Snapshot) facts() explain.Facts {
 		t := e.ByRun[key]
 		f.Trainings[t.Bundle] = t.Training
 	}
+	f.Specs, f.Resolved = map[delivery.Digest]delivery.Training{}, map[delivery.Digest]delivery.Resolved{}
+	for spec, t := range e.BySpec {
+		f.Specs[spec] = t.Training
+	}
+	for _, r := range e.Resolved {
+		f.Resolved[r.Result.Bundle] = r
+	}
 	for d, b := range e.Bundles {
 		f.Sizes[d] = b.Size
 	}

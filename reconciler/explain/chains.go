@@ -168,7 +168,7 @@ func (c *chain) change(m Change) {
 	}
 	spec := m.Spec.Digest()
 	c.content(m.Model, spec, *m.Spec)
-	training, trained := c.Trainings[m.Bundle]
+	training, trained := c.origin(spec, m.Bundle)
 	switch {
 	case m.Data != nil:
 		c.data(m.Spec.Dataset, *m.Data)
@@ -239,7 +239,7 @@ func (c *chain) authored(v Version) string {
 
 // whole explains a release from its content to its acceptance.
 func (c *chain) whole(model string, r delivery.Release) {
-	training, trained := c.Trainings[r.Bundle]
+	training, trained := c.origin(r.Spec, r.Bundle)
 	if trained {
 		c.content(model, r.Spec, training.Input.Spec)
 		c.data(training.Input.Spec.Dataset, training.Data)

@@ -379,3 +379,45 @@ func TestAcceptedAndRenamed(t *testing.T) {
 		}
 	}
 }
+
+// A bundle with thresholds leads to the one that was trained, and a spec with several
+// seeds to all of them; a verdict says how often one looked, and at what.
+func TestThresholdsSeedsAndLooks(t *testing.T) {
+	f := world()
+	release := *f.Models[0].Accepted
+	trained := f.Trainings[release.Bundle]
+	delete(f.Trainings, release.Bundle)
+	from := sum("trained")
+	trained.Result.Bundle = from
+	trained.Seeds = []delivery.SeedScore{{Seed: 1, Bundle: from, Score: sum("s1"), MAP: 0.41}, {Seed: 2, Bundle: sum("other"), Score: sum("s2"), MAP: 0.39}}
+	f.Specs = map[delivery.Digest]delivery.Training{release.Spec: trained}
+	precision := 0.9
+	f.Resolved = map[delivery.Digest]delivery.Resolved{release.Bundle: {Key: sum("thresholds"),
+		Input:  delivery.ThresholdRun{Valid: delivery.EvalRun{Bundle: from, EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "shapes"}, Split: "valid"}}, Ask: delivery.Thresholds{"default": {Precision: &precision}}},
+		Result: delivery.ThresholdResult{Bundle: release.Bundle, Points: map[string]delivery.OperatingPoint{"circle": {Score: 0.42, Precision: 0.91, Recall: 0.7}}}}}
+	for i, s := range f.Statements {
+		if s.Bundle == release.Bundle {
+			v := &f.Statements[i].Gates[0].Verdict
+			v.Look, v.Looks, v.Images, v.LeftOut, v.Baseline = 3, 10, 70, 2, sum("bundle 1")
+			v.Renamed, v.Added = map[string]string{"square": "box"}, []string{"circle"}
+		}
+	}
+	c, err := f.Explain(explain.Commit, commit("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"seed 1: mAP 0.4100 on validation, bundle " + from.Short() + ", the best, which is the model",
+		"found on dir:shapes valid, which trains nothing, and added to bundle " + from.Short(),
+		"circle: from score 0.42, asked for {precision: 0.9}; precision 0.9100, recall 0.7000",
+		"look 3 of 10", "2 images of 72 left out", "class square is what was box", "new classes, without a baseline: circle",
+	} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("the chain does not say %q:\n%s", want, data)
+		}
+	}
+}

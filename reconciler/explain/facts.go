@@ -29,6 +29,8 @@ type Facts struct {
 	Heads map[int]string
 
 	Trainings   map[delivery.Digest]delivery.Training // by bundle
+	Specs       map[delivery.Digest]delivery.Training // by spec digest: what it was resolved to
+	Resolved    map[delivery.Digest]delivery.Resolved // by bundle with thresholds
 	Scores      map[delivery.Digest]delivery.Scores   // by score key
 	Statements  []delivery.ReleaseStatement
 	Acceptances map[string][]delivery.Acceptance // by model
@@ -84,6 +86,20 @@ type Fleet struct {
 	Target delivery.Target
 	Share  float64 // of devices that are told to run Target
 	Text   string
+}
+
+// origin finds how a bundle of a spec was made: what the spec was resolved to, where
+// that is known, and from which bundle its thresholds were added.
+func (f Facts) origin(spec, bundle delivery.Digest) (delivery.Training, bool) {
+	from := bundle
+	if r, ok := f.Resolved[bundle]; ok {
+		from = r.Input.Valid.Bundle
+	}
+	if t, ok := f.Specs[spec]; ok && t.Result.Bundle == from {
+		return t, true
+	}
+	t, ok := f.Trainings[from]
+	return t, ok
 }
 
 // Explain tells how one thing came to be, or returns [Unknown].

@@ -63,7 +63,17 @@ func (c *chain) run(t delivery.Training) {
 			l.Text += "; first asked for by " + r.Spec.Note
 		}
 	}
-	l.Inputs = inputs(t.Spec, t.Input.Training, t.Input.Trainer, t.Input.Parent)
+	for _, s := range t.Seeds {
+		line := fmt.Sprintf("seed %d: mAP %.4f on validation, bundle %s", s.Seed, s.MAP, s.Bundle.Short())
+		if s.Bundle == t.Result.Bundle {
+			line += ", the best, which is the model"
+		}
+		l.Lines = append(l.Lines, line)
+	}
+	l.Inputs = inputs(t.Spec, t.Input.Training, t.Input.Trainer, t.Input.Parent, t.Data.Seen)
+	for _, s := range t.Seeds {
+		l.Inputs = append(l.Inputs, s.Score)
+	}
 	c.add(l)
 }
 
@@ -97,8 +107,33 @@ func SameTraining(a, b delivery.Spec) bool {
 	return a.Digest() == b.Digest()
 }
 
+// thresholds tells where a bundle's score thresholds come from.
+func (c *chain) thresholds(r delivery.Resolved) {
+	l := Link{What: "thresholds", ID: string(r.Key), Text: fmt.Sprintf("found on %s, which trains nothing, and added to bundle %s", r.Input.Valid.EvalSet, r.Input.Valid.Bundle.Short()),
+		Inputs: inputs(r.Input.Valid.Bundle, delivery.ScoreKey(r.Input.Valid))}
+	for _, class := range slices.Sorted(maps.Keys(r.Result.Points)) {
+		p := r.Result.Points[class]
+		asked := ""
+		if t, ok := r.Input.Ask.For(class); ok {
+			asked = ", asked for " + t.String()
+		}
+		line := fmt.Sprintf("%s: from score %.4g%s; precision %.4f, recall %.4f", class, p.Score, asked, p.Precision, p.Recall)
+		if p.Note != "" {
+			line += "; " + p.Note
+		}
+		l.Lines = append(l.Lines, line)
+	}
+	c.add(l)
+}
+
 func (c *chain) bundle(d delivery.Digest) {
+	if r, ok := c.Resolved[d]; ok {
+		c.thresholds(r)
+	}
 	l := Link{What: "bundle", ID: string(d), Text: "the packaged model"}
+	if r, ok := c.Resolved[d]; ok {
+		l.Inputs = inputs(r.Key, r.Input.Valid.Model)
+	}
 	if t, ok := c.Trainings[d]; ok {
 		l.Inputs = inputs(t.Run, t.Result.Model)
 	}
@@ -124,15 +159,48 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 		if v.Reason != "" {
 			l.Text += ": " + v.Reason
 		}
+		l.Lines = append(l.Lines, about(v)...)
 		for _, check := range v.Checks {
 			line := fmt.Sprintf("%s: %s", check.Outcome, check.Check)
 			if check.Class != "" {
 				line += ", " + check.Class
 			}
-			l.Lines = append(l.Lines, line+": "+check.Reason)
+			line += ": " + check.Reason
+			if check.Low != nil && check.High != nil && check.Outcome == delivery.Pass {
+				line += fmt.Sprintf(" (%.4f to %.4f)", *check.Low, *check.High)
+			}
+			l.Lines = append(l.Lines, line)
 		}
 		c.add(l)
 	}
+}
+
+// about says what a verdict is about besides its checks.
+func about(v delivery.Verdict) []string {
+	var lines []string
+	if v.Baseline != "" {
+		lines = append(lines, fmt.Sprintf("compared with bundle %s over the classes %s", v.Baseline.Short(), strings.Join(v.Classes, ", ")))
+	}
+	if v.LeftOut > 0 {
+		lines = append(lines, fmt.Sprintf("%d images of %d left out: a model was trained on them", v.LeftOut, v.Images+v.LeftOut))
+	}
+	if v.Look > 0 {
+		line := fmt.Sprintf("look %d", v.Look)
+		if v.Looks > 0 {
+			line += fmt.Sprintf(" of %d", v.Looks)
+		}
+		lines = append(lines, line+": so many models this eval set had judged against that release")
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
+		lines = append(lines, fmt.Sprintf("class %s is what was %s", name, v.Renamed[name]))
+	}
+	if len(v.Added) > 0 {
+		lines = append(lines, "new classes, without a baseline: "+strings.Join(v.Added, ", "))
+	}
+	if len(v.Removed) > 0 {
+		lines = append(lines, "classes that are detected no more: "+strings.Join(v.Removed, ", "))
+	}
+	return lines
 }
 
 // measured tells what a release file says that an eval set showed.
