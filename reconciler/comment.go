@@ -5,6 +5,7 @@ package reconciler
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -26,8 +27,11 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 					fmt.Fprintf(&b, "%s\n\n", next)
 				}
 			case len(settle(pr)) > 0:
-				fmt.Fprintf(&b, "### AOB: an owner of the gate decides\n\n%s. A comment that was edited does not count, and what is accepted is signed with its reason. More test images would settle it without anybody.\n\n",
-					escape(strings.Join(settle(pr), "; ")))
+				b.WriteString("### AOB: an owner of the gate decides\n\n")
+				for _, s := range settle(pr) {
+					fmt.Fprintf(&b, "- %s\n", acceptCommand.ReplaceAllString(escape(s), "`$0`"))
+				}
+				b.WriteString("\nWhat is accepted is signed with its reason; a comment that was edited does not count. Or push a better model to this branch, or give the gate more test images, in a pull request of its own.\n\n")
 			case len(pr.Asks) > 0:
 				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. A comment that was edited does not count.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
@@ -87,6 +91,9 @@ func next(pr plan.ProposalReport, state delivery.CheckState) string {
 	}
 	return ""
 }
+
+// acceptCommand is what an owner may copy.
+var acceptCommand = regexp.MustCompile(`/aob accept [0-9a-f]{12} because …`)
 
 // settle is what waits for owners of gates, in a pull request for which nothing
 // else is to be done.
@@ -220,7 +227,7 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 	}
 	commentClasses(b, v)
 	if v.Look > 0 {
-		against := ", while there is no release"
+		against := ", with no release to compare with yet"
 		if baseline != nil {
 			against = fmt.Sprintf(" against version %d", baseline.Version)
 		}
@@ -228,7 +235,7 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 		if v.Looks > 0 {
 			of = fmt.Sprintf(" of %d", v.Looks)
 		}
-		fmt.Fprintf(b, "- look %d%s: so many models has this eval set judged%s\n", v.Look, of, against)
+		fmt.Fprintf(b, "- look %d%s: so many models were judged on these images%s, this one included\n", v.Look, of, against)
 	}
 	b.WriteString("\n")
 }

@@ -25,7 +25,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		{plan.ProposalReport{}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "epoch"},
 		{plan.ProposalReport{}, release(delivery.CheckSuccess, "version 2"), []string{"AOB: ready to merge", "version 2"}, "working"},
 		{plan.ProposalReport{}, release(delivery.CheckFailure, "mAP 0.1 < 0.3"), []string{"AOB: not to be merged", "mAP 0.1 &lt; 0.3"}, "working"},
-		{unsure, release(delivery.CheckPending, "gate/production: unsure"), []string{"AOB: an owner of the gate decides", "lead may comment /aob accept 0a1b2c3d4e5f because …", "More test images"}, "working"},
+		{unsure, release(delivery.CheckPending, "gate/production: unsure"), []string{"AOB: an owner of the gate decides", "lead may comment `/aob accept 0a1b2c3d4e5f because …`", "more test images"}, "working"},
 		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"AOB: waits for a go", "`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
 	} {
 		got := Comment(c.pr, c.checks)
