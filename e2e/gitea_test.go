@@ -97,6 +97,8 @@ func TestGitea(t *testing.T) {
 		{"revert", s.revert},
 		{"fork", s.fork},
 		{"known content", s.knownContent},
+		{"thresholds", s.thresholds},
+		{"corrected labels", s.correctedLabels},
 		{"what people see", s.whatPeopleSee},
 		{"end", s.end},
 	}
@@ -441,6 +443,70 @@ func (s *story) knownContent(t *testing.T) {
 
 	s.merge(t, s.adopted)
 	s.rolledOut(t, 3)
+}
+
+// inferred counts the stored detections: what a model has been run for.
+func (s *story) inferred(t *testing.T) int {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.dir, "state", "detections", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
+}
+
+// A pull request that changes thresholds alone is judged without training and
+// without running a model.
+func (s *story) thresholds(t *testing.T) {
+	before, inferred := s.costs(t), s.inferred(t)
+	s.maintainer.git(t, "fetch", "-q")
+	text := s.maintainer.git(t, "show", "origin/main:models/bccd.yaml") + "\nthresholds: {default: bestF1, RBC: {precision: 0.8}}\n"
+	began := time.Now()
+	number, _ := s.propose(t, s.developer, "thresholds", "bccd: thresholds", map[string]string{"models/bccd.yaml": text})
+	_, statuses := s.settled(t, number, "success")
+	t.Logf("from git push to the green aob/release of other thresholds: %s; aob/train says %s", round(time.Since(began)), statuses[delivery.ContextTrain].Description)
+	if after := s.costs(t); after.trainings != before.trainings || s.inferred(t) != inferred {
+		t.Errorf("it cost %v trainings and %d inferences", after.trainings-before.trainings, s.inferred(t)-inferred)
+	}
+	s.commented(t, number, "thresholds, found on the validation split")
+	s.merge(t, number)
+	s.rolledOut(t, 4)
+}
+
+// An eval set with corrected labels scores again what is stored.
+func (s *story) correctedLabels(t *testing.T) {
+	test := filepath.Join(s.gold(), "test")
+	if err := os.CopyFS(test, os.DirFS(filepath.Join(s.bccd, "test"))); err != nil {
+		t.Fatal(err)
+	}
+	annotations := filepath.Join(test, "_annotations.coco.json")
+	data, err := os.ReadFile(annotations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var labels map[string]any
+	if err := json.Unmarshal(data, &labels); err != nil {
+		t.Fatal(err)
+	}
+	list := labels["annotations"].([]any)
+	labels["annotations"] = list[:len(list)-3] // three that were none
+	if data, err = json.Marshal(labels); err == nil {
+		err = os.WriteFile(annotations, data, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, inferred := s.costs(t), s.inferred(t)
+	began := time.Now()
+	number, _ := s.propose(t, s.developer, "labels", "gate: corrected labels", map[string]string{
+		"gates/production.yaml": strings.Replace(production, "evaluate: {dataset: {dir: bccd}", "evaluate: {dataset: {dir: gold}", 1)})
+	s.settled(t, number, "success")
+	t.Logf("from git push to the verdict on corrected labels: %s", round(time.Since(began)))
+	if after := s.costs(t); after.trainings != before.trainings || after.runs == before.runs || s.inferred(t) != inferred {
+		t.Errorf("it cost %v trainings, %v runs and %d inferences", after.trainings-before.trainings, after.runs-before.runs, s.inferred(t)-inferred)
+	}
+	s.commented(t, number, "Current releases, judged by the changed gates")
+	s.commented(t, number, "What gate production can show of bccd")
 }
 
 // What people can ask afterwards.

@@ -95,7 +95,7 @@ const configuration = `repository: %s
 forge: {gitea: {url: "%s", repo: %s, tokenEnv: %s, webhookSecretEnv: %s}}
 state: state
 listen: {address: "%s"}
-datasets: {dir: {bccd: %s}}
+datasets: {dir: {bccd: %s, gold: %s}}
 poll: {git: 5s, forge: 15s}
 detector: {binary: %s, library: %s}
 terraform: %s
@@ -113,7 +113,7 @@ func (m *team) startServer(t *testing.T) {
 	l.Close()
 	config := filepath.Join(m.dir, "aob.yaml")
 	text := fmt.Sprintf(configuration, m.repo.CloneURL, m.gitea.URL, m.repo.Owner+"/"+m.repo.Name, tokenVariable, secretVariable,
-		m.address, m.bccd, filepath.Join(m.bin, "aob-detect"), m.library, m.terraform, python)
+		m.address, m.bccd, m.gold(), filepath.Join(m.bin, "aob-detect"), m.library, m.terraform, python)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +145,9 @@ func (m *team) startAgent(t *testing.T, device, ring string, labels ...string) {
 	}
 	m.agents[device] = launch(t, filepath.Join(m.logs, device+".log"), environment(), filepath.Join(m.bin, "aob-agent"), args...)
 }
+
+// gold is the folder of an eval set that a chapter makes.
+func (m *team) gold() string { return filepath.Join(m.dir, "gold") }
 
 // device is the folder that an agent works in.
 func (m *team) device(name string) string { return filepath.Join(m.dir, name) }
