@@ -2,6 +2,7 @@
 # make test         everything that passes in CI
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
+# make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)
 # make lint         formatting, vet, staticcheck
 # make build        bin/aob, bin/aob-agent, bin/aob-detect
 
@@ -9,7 +10,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo test bench bench-coco lint build tools test-tools schemas
+.PHONY: demo test bench bench-coco bench-intervals lint build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -44,6 +45,9 @@ bench-coco: build
 	@test -e $(COCO_CASE)/dt.json || /usr/bin/python3 $(AOB_SHARED)/coco/make_case.py --seed 7 $(COCO_CASE)
 	/usr/bin/python3 reconciler/coco/testdata/peers.py bin/aob $(COCO_CASE)
 	@test ! -e $(AOB_SHARED)/coco/make_case.py || /usr/bin/python3 reconciler/coco/testdata/peers.py --growth bin/aob $(AOB_SHARED)/coco/make_case.py
+
+bench-intervals:
+	go test ./reconciler/coco -run 'TestIntervals$$' -v -timeout 0 -intervals
 
 lint:
 	gofmt -l $$(git ls-files '*.go')
