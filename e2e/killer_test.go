@@ -296,7 +296,7 @@ func (k *killer) phase() phase {
 	switch {
 	case train == nil:
 		return checking
-	case evals > 0 && open == 0:
+	case evals == 2 && open == 0: // on the validation split and on the test set
 		return signing
 	case train.done:
 		return evaluating
