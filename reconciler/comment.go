@@ -5,7 +5,7 @@ package reconciler
 import (
 	"fmt"
 	"maps"
-	"regexp"
+	"math"
 	"slices"
 	"strings"
 
@@ -22,16 +22,16 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		if c.Context == delivery.ContextRelease {
 			switch {
 			case c.State != delivery.CheckPending:
-				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), escape(c.Description))
+				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), headline(pr, c.Description))
 				if next := next(pr, c.State); next != "" {
 					fmt.Fprintf(&b, "%s\n\n", next)
 				}
-			case len(settle(pr)) > 0:
+			case len(open(pr)) > 0:
 				b.WriteString("### AOB: an owner of the gate decides\n\n")
-				for _, s := range settle(pr) {
-					fmt.Fprintf(&b, "- %s\n", acceptCommand.ReplaceAllString(escape(s), "`$0`"))
+				for _, d := range open(pr) {
+					commentDoubt(&b, d)
 				}
-				b.WriteString("\nWhat is accepted is signed with its reason; a comment that was edited does not count. Or push a better model to this branch, or give the gate more test images, in a pull request of its own.\n\n")
+				b.WriteString("What is accepted is signed, with its reason, into the release, and merging then ships it; a comment that was edited does not count. Or push a better model to this branch, or give the gate more test images, in a pull request of its own.\n\n")
 			case len(pr.Asks) > 0:
 				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. A comment that was edited does not count.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
@@ -77,35 +77,78 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 
+// headline is what aob/release says. Where gates failed, it counts, as their
+// sections say the rest.
+func headline(pr plan.ProposalReport, description string) string {
+	var lines []string
+	for _, m := range pr.Models {
+		for _, v := range m.Verdicts {
+			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && strings.Contains(description, v.Reason) {
+				failed := outcomes(v)[delivery.Fail]
+				lines = append(lines, fmt.Sprintf("**%s** fails gate %s: %d of %s.", m.Model, escape(v.Gate), failed, count(len(v.Checks), "check")))
+			}
+		}
+	}
+	if len(lines) == 0 {
+		return escape(description)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func outcomes(v delivery.Verdict) map[delivery.Outcome]int {
+	n := map[delivery.Outcome]int{}
+	for _, c := range v.Checks {
+		n[c.Outcome]++
+	}
+	return n
+}
+
 // next says what a person may do about a pull request that was judged.
 func next(pr plan.ProposalReport, state delivery.CheckState) string {
-	failed := slices.ContainsFunc(pr.Models, func(m plan.ModelReport) bool {
-		return slices.ContainsFunc(m.Verdicts, func(v delivery.Verdict) bool { return v.Outcome == delivery.Fail })
-	})
-	released := slices.ContainsFunc(pr.Models, func(m plan.ModelReport) bool { return m.Release != nil && len(m.Verdicts) > 0 })
+	var failed, released, fleets []string
+	for _, m := range pr.Models {
+		if slices.ContainsFunc(m.Verdicts, func(v delivery.Verdict) bool { return v.Outcome == delivery.Fail }) {
+			failed = append(failed, m.Model)
+		}
+		if m.Release != nil && len(m.Verdicts) > 0 {
+			released, fleets = append(released, m.Model), append(fleets, m.Fleets...)
+		}
+	}
 	switch {
-	case state == delivery.CheckSuccess && released:
-		return "Merging it releases the model to the fleets that run it, wave by wave; `git revert` takes it back."
-	case state == delivery.CheckFailure && failed:
-		return "Push other values to this branch and it is judged again; nobody can accept a fail. Where the bar itself is wrong, change the gate in a pull request of its own. `aob try` finds better values without looking at the eval set."
+	case state == delivery.CheckSuccess && len(released) > 0 && len(fleets) > 0:
+		return fmt.Sprintf("Merging it releases the model to %s, wave by wave; `git revert` takes it back.", escape(strings.Join(fleets, ", ")))
+	case state == delivery.CheckSuccess && len(released) > 0:
+		return "Merging it releases the model; no fleet runs it yet. `git revert` takes it back."
+	case state == delivery.CheckFailure && len(failed) > 0:
+		return fmt.Sprintf("Change the model in this branch, as its training, data or thresholds, and push: it is judged again. `aob try models/%s.yaml` finds better values without opening the test images. Nobody can accept a fail; where the bar itself is wrong, change the gate in a pull request of its own.", failed[0])
 	}
 	return ""
 }
 
-// acceptCommand is what an owner may copy.
-var acceptCommand = regexp.MustCompile(`/aob accept [0-9a-f]{12} because …`)
-
-// settle is what waits for owners of gates, in a pull request for which nothing
+// open lists what waits for owners of gates, in a pull request for which nothing
 // else is to be done.
-func settle(pr plan.ProposalReport) []string {
+func open(pr plan.ProposalReport) []plan.Doubt {
 	if len(pr.Asks) > 0 {
 		return nil
 	}
-	var list []string
+	var list []plan.Doubt
 	for _, m := range pr.Models {
-		list = append(list, m.Settle...)
+		for _, d := range m.Doubts {
+			if d.Accept == nil {
+				list = append(list, d)
+			}
+		}
 	}
 	return list
+}
+
+// commentDoubt says who may settle what, with a line to copy.
+func commentDoubt(b *strings.Builder, d plan.Doubt) {
+	if len(d.Owners) == 0 {
+		fmt.Fprintf(b, "Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n", escape(d.Gate))
+		return
+	}
+	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\n", escape(d.Gate), escape(strings.Join(d.Owners, " or ")), d.Code)
 }
 
 func verdictWord(s delivery.CheckState) string {
@@ -132,26 +175,32 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 	if m.Was != "" {
 		fmt.Fprintf(b, ", until now **%s**, whose gates and release judge it", m.Was)
 	}
-	if m.Bundle != "" {
-		fmt.Fprintf(b, ", bundle `%s`", m.Bundle.Short())
-	}
 	if m.Baseline != nil {
 		fmt.Fprintf(b, ", compared with version %d", m.Baseline.Version)
 	}
+	if m.Bundle != "" {
+		fmt.Fprintf(b, "; what would ship is bundle `%s`", m.Bundle.Short())
+	}
 	b.WriteString("\n\n")
-	for i, v := range m.Verdicts {
+	for _, v := range m.Verdicts {
 		commentVerdict(b, v, m.Baseline)
 		for _, link := range m.Links {
 			if link.Gate == v.Gate && link.URL != "" {
-				fmt.Fprintf(b, "[The images that got worst](%s): truth, release and this model side by side.\n\n", link.URL)
+				fmt.Fprintf(b, "[The images that got worse](%s), the worst first: truth, release and this model side by side.\n\n", link.URL)
 			}
 		}
-		if i == len(m.Verdicts)-1 {
-			for _, s := range m.Settled {
-				fmt.Fprintf(b, "%s\n\n", escape(s))
-			}
-			b.WriteString("Bounds come from drawing the test images again and again. They cover which images were chosen, not the noise of training: the same training with another seed may differ by more.\n\n")
+	}
+	for _, d := range m.Doubts {
+		if d.Accept != nil {
+			fmt.Fprintf(b, "Gate %s is unsure, and %s accepts that: %s\n\n", escape(d.Gate), escape(d.Accept.By), escape(d.Accept.Because))
 		}
+	}
+	if len(m.Verdicts) > 0 {
+		b.WriteString("Bounds come from drawing the test images again and again: those of a check are one-sided, at its confidence, stricter where classes share it. They cover which images were chosen, not the noise of training: the same training with another seed may differ by more")
+		if len(m.Seeds) < 2 {
+			b.WriteString(", and `seeds: [1, 2, 3]` would show by how much")
+		}
+		b.WriteString(".\n\n")
 	}
 	if m.Tried != nil {
 		commentTried(b, m)
@@ -161,14 +210,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		fold(b, fmt.Sprintf("all figures of gate %s", e.Gate), func() { commentMeasured(b, e) })
 	}
 	if len(m.Points) > 0 {
-		fold(b, "thresholds, found on the validation split", func() {
-			b.WriteString("| class | from score | precision | recall | |\n| --- | --- | --- | --- | --- |\n")
-			for _, class := range slices.Sorted(maps.Keys(m.Points)) {
-				p := m.Points[class]
-				fmt.Fprintf(b, "| %s | %.3g | %.3f | %.3f | %s |\n", escape(class), p.Score, p.Precision, p.Recall, escape(p.Note))
-			}
-			b.WriteString("\n")
-		})
+		fold(b, "thresholds, found on the validation split", func() { commentPoints(b, m.Points) })
 	}
 	if m.Data != nil && len(m.Data.Findings) > 0 {
 		fold(b, "findings in the dataset", func() {
@@ -180,6 +222,19 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 	}
 }
 
+func commentPoints(b *strings.Builder, points map[string]delivery.OperatingPoint) {
+	b.WriteString("| class | counts from score | precision | recall |\n| --- | --- | --- | --- |\n")
+	var notes []string
+	for _, class := range slices.Sorted(maps.Keys(points)) {
+		p := points[class]
+		fmt.Fprintf(b, "| %s | %.3g | %.3f | %.3f |\n", escape(class), p.Score, p.Precision, p.Recall)
+		if p.Note != "" {
+			notes = append(notes, fmt.Sprintf("- %s: %s\n", escape(class), escape(p.Note)))
+		}
+	}
+	fmt.Fprintf(b, "\n%s\n", strings.Join(notes, ""))
+}
+
 func fold(b *strings.Builder, summary string, write func()) {
 	fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", escape(summary))
 	write()
@@ -189,18 +244,31 @@ func fold(b *strings.Builder, summary string, write func()) {
 // shownClasses is how many classes of one check a table shows, where all passed.
 const shownClasses = 4
 
-// commentVerdict tells what a gate says, check by check: what passed as a row, the
-// rest with its reason.
+// commentVerdict tells what a gate says: what did not pass with its reason, what
+// got worse all the same, and then check by check.
 func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
-	fmt.Fprintf(b, "**Gate %s: %s**", escape(v.Gate), verdictLabel(v.Outcome))
+	fmt.Fprintf(b, "**Gate %s: %s**", escape(v.Gate), outcomeLabel(v.Outcome))
 	if v.Images > 0 {
-		fmt.Fprintf(b, ", on %s", count(v.Images, "image"))
+		fmt.Fprintf(b, ", on %s", count(v.Images, "test image"))
 	}
 	if v.LeftOut > 0 {
 		fmt.Fprintf(b, " (%d left out, a model was trained on them)", v.LeftOut)
 	}
 	b.WriteString("\n\n")
-	var passed, rest []delivery.CheckVerdict
+	if len(v.Checks) == 0 {
+		fmt.Fprintf(b, "%s\n\n", escape(v.Reason))
+	}
+	for _, outcome := range []delivery.Outcome{delivery.Fail, delivery.Unsure, delivery.Ignored} {
+		for _, c := range v.Checks {
+			if c.Outcome == outcome {
+				fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(outcome), escape(c.Reason))
+			}
+		}
+	}
+	commentLost(b, v, baseline)
+	commentClasses(b, v)
+	b.WriteString("\n")
+	var shown, rest []delivery.CheckVerdict
 	classes := map[string]int{}
 	for _, c := range v.Checks {
 		if c.Class != "" && c.Outcome == delivery.Pass {
@@ -209,35 +277,53 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 				continue
 			}
 		}
-		passed = append(passed, c)
+		shown = append(shown, c)
 	}
-	if len(v.Checks) > 0 {
-		commentChecks(b, passed)
+	if len(shown) > 0 {
+		commentChecks(b, shown)
 	}
 	if len(rest) > 0 {
 		fold(b, fmt.Sprintf("%s more that pass", count(len(rest), "class")), func() { commentChecks(b, rest) })
 	}
-	if len(v.Checks) == 0 {
-		fmt.Fprintf(b, "%s\n\n", escape(v.Reason))
-	}
-	for _, c := range v.Checks {
-		if c.Outcome != delivery.Pass && c.Outcome != delivery.NotApplicable {
-			fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(c.Outcome), escape(c.Reason))
-		}
-	}
-	commentClasses(b, v)
 	if v.Look > 0 {
 		against := ", with no release to compare with yet"
 		if baseline != nil {
 			against = fmt.Sprintf(" against version %d", baseline.Version)
 		}
-		of := ""
+		of, then := "", ""
 		if v.Looks > 0 {
-			of = fmt.Sprintf(" of %d", v.Looks)
+			of, then = fmt.Sprintf(" of %d", v.Looks), "; beyond that an owner decides, as the best of many looks better than it is"
 		}
-		fmt.Fprintf(b, "- look %d%s: so many models were judged on these images%s, this one included\n", v.Look, of, against)
+		fmt.Fprintf(b, "Look %d%s: so many models were judged on these images%s, this one included%s.\n\n", v.Look, of, against, then)
 	}
-	b.WriteString("\n")
+}
+
+// shownLosses is how many a comment tells of.
+const shownLosses = 5
+
+// commentLost says what got worse beyond chance and is not told of as a check that
+// did not pass: people should not have to look for it.
+func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
+	told := 0
+	for _, l := range v.Lost {
+		i := slices.IndexFunc(v.Checks, func(c delivery.CheckVerdict) bool {
+			return c.Metric == l.Metric && c.Class == l.Class && c.Diff != nil && c.Outcome != delivery.NotApplicable
+		})
+		held := "no check is about it"
+		if i >= 0 {
+			if v.Checks[i].Outcome != delivery.Pass {
+				continue
+			}
+			held = "which the gate allows"
+		}
+		if told++; told > shownLosses {
+			continue
+		}
+		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, escape(l.String()), held)
+	}
+	if told > shownLosses {
+		fmt.Fprintf(b, "- and %d more that got worse; aob pr show lists them\n", told-shownLosses)
+	}
 }
 
 // commentClasses says what became of the release's classes.
@@ -265,7 +351,7 @@ func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict) {
 		value, change := figureText(c), ""
 		if c.Diff != nil {
 			value += fmt.Sprintf("<br>was %.4f", *c.Baseline)
-			change = fmt.Sprintf("%+.4f", *c.Diff) + bounds(c, "%+.4f to %+.4f")
+			change = signed(*c.Diff) + bounds(c, signed)
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", outcomeSign(c.Outcome), escape(name), value, change)
 	}
@@ -282,23 +368,24 @@ func figureText(c delivery.CheckVerdict) string {
 	case c.Metric == "looks":
 		return fmt.Sprintf("%.0f", *c.Value)
 	case c.Diff == nil:
-		return fmt.Sprintf("%.4f", *c.Value) + bounds(c, "%.4f to %.4f")
+		return fmt.Sprintf("%.4f", *c.Value) + bounds(c, func(v float64) string { return fmt.Sprintf("%.4f", v) })
 	}
 	return fmt.Sprintf("%.4f", *c.Value)
 }
 
-func bounds(c delivery.CheckVerdict, format string) string {
+func bounds(c delivery.CheckVerdict, text func(float64) string) string {
 	if c.Low == nil || c.High == nil {
 		return ""
 	}
-	return "<br>" + fmt.Sprintf(format, *c.Low, *c.High)
+	return "<br>" + text(*c.Low) + " to " + text(*c.High)
 }
 
-func verdictLabel(o delivery.Outcome) string {
-	if o == delivery.Unsure {
-		return "cannot tell"
+// signed is a change; what rounds to none has no sign.
+func signed(v float64) string {
+	if math.Abs(v) < 0.00005 {
+		return "0.0000"
 	}
-	return outcomeLabel(o)
+	return fmt.Sprintf("%+.4f", v)
 }
 
 // outcomeSign is an answer at a glance.
@@ -308,8 +395,10 @@ func outcomeSign(o delivery.Outcome) string {
 		return "✅"
 	case delivery.Fail:
 		return "❌"
-	case delivery.Unsure, delivery.Ignored:
+	case delivery.Unsure:
 		return "❔"
+	case delivery.Ignored:
+		return "⚠️"
 	}
 	return "–"
 }
@@ -324,7 +413,7 @@ func outcomeLabel(o delivery.Outcome) string {
 	case delivery.Unsure:
 		return "❔ unsure"
 	case delivery.Ignored:
-		return "❔ unsure, which the gate ignores"
+		return "⚠️ unsure, does not block"
 	case delivery.NotApplicable:
 		return "does not apply"
 	}
@@ -386,15 +475,11 @@ func commentSeeds(b *strings.Builder, m plan.ModelReport) {
 
 // commentMeasured writes one eval set's figures beside those of main's release.
 func commentMeasured(b *strings.Builder, e delivery.Measured) {
-	version := ""
+	version, line := "", ""
 	if e.Baseline != nil {
-		version = fmt.Sprintf(" | version %d | change", e.Baseline.Version)
+		version, line = fmt.Sprintf(" | version %d", e.Baseline.Version), " | ---"
 	}
-	fmt.Fprintf(b, "| %s, %d images | value | 95 %% interval%s |\n| --- | --- | ---", escape(e.Gate), e.Images, version)
-	if e.Baseline != nil {
-		b.WriteString(" | --- | ---")
-	}
-	b.WriteString(" |\n")
+	fmt.Fprintf(b, "| %s | value | 95 %% interval%s |\n| --- | --- | ---%s |\n", count(e.Images, "test image"), version, line)
 	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), byImportance) {
 		f := e.Metrics[name]
 		interval := ""
@@ -403,10 +488,9 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 		}
 		fmt.Fprintf(b, "| %s | %.4f | %s", escape(name), f.Value, interval)
 		if e.Baseline != nil {
+			b.WriteString(" | ")
 			if base, ok := e.Baseline.Metrics[name]; ok {
-				fmt.Fprintf(b, " | %.4f | %+.4f", base, f.Value-base)
-			} else {
-				b.WriteString(" | |")
+				fmt.Fprintf(b, "%.4f", base)
 			}
 		}
 		b.WriteString(" |\n")

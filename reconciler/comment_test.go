@@ -1,12 +1,19 @@
 package reconciler
 
 import (
+	"flag"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/plan"
 )
+
+var update = flag.Bool("update", false, "write the comments of testdata as they come out now; then read every one")
 
 // A reader of the comment alone learns what a pull request waits for, unless
 // that is only time.
@@ -15,7 +22,10 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		return []delivery.Check{{Context: delivery.ContextRelease, State: state, Description: text}}
 	}
 	asking := plan.ProposalReport{Asks: []string{"/aob run 3f9c2a10", "/aob run 77aa00ff"}}
-	unsure := plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Settle: []string{"gate production cannot tell: mAP 0.7 < 0.71; lead may comment /aob accept 0a1b2c3d4e5f because …"}}}}
+	doubtful := func(d plan.Doubt) plan.ProposalReport {
+		d.Gate, d.Code = "production", "0a1b2c3d4e5f"
+		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Doubts: []plan.Doubt{d}}}}
+	}
 	for _, c := range []struct {
 		pr     plan.ProposalReport
 		checks []delivery.Check
@@ -25,7 +35,10 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		{plan.ProposalReport{}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "epoch"},
 		{plan.ProposalReport{}, release(delivery.CheckSuccess, "version 2"), []string{"AOB: ready to merge", "version 2"}, "working"},
 		{plan.ProposalReport{}, release(delivery.CheckFailure, "mAP 0.1 < 0.3"), []string{"AOB: not to be merged", "mAP 0.1 &lt; 0.3"}, "working"},
-		{unsure, release(delivery.CheckPending, "gate/production: unsure"), []string{"AOB: an owner of the gate decides", "lead may comment `/aob accept 0a1b2c3d4e5f because …`", "more test images"}, "working"},
+		{doubtful(plan.Doubt{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending, "gate/production: unsure"),
+			[]string{"AOB: an owner of the gate decides", "Its owner lead or ada may comment", "```\n/aob accept 0a1b2c3d4e5f because …\n```", "more test images"}, "working"},
+		{doubtful(plan.Doubt{}), release(delivery.CheckPending, "gate/production: unsure"), []string{"nobody can accept that"}, "/aob accept"},
+		{doubtful(plan.Doubt{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}), release(delivery.CheckSuccess, "version 2"), []string{"lead accepts that: seen &lt;it>"}, "may comment"},
 		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"AOB: waits for a go", "`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
 	} {
 		got := Comment(c.pr, c.checks)
@@ -37,8 +50,113 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		if strings.Contains(got, c.not) {
 			t.Errorf("%v: the comment says %q:\n%s", c.checks, c.not, got)
 		}
-		if strings.HasPrefix(got, "/aob") {
+		if gos, accepts := commands(delivery.Comment{Body: got}); len(gos)+len(accepts) > 0 {
 			t.Errorf("the comment is a command itself:\n%s", got)
 		}
+	}
+}
+
+// What a command line lacks, it does not stand for.
+func TestCommands(t *testing.T) {
+	for body, want := range map[string]string{
+		"/aob accept 0a1b because the set is small":           "the set is small",
+		"Well.\n  /aob accept 0a1b because  of   this \nBye.": "of this",
+		"/aob accept 0a1b because …":                          "",
+		"/aob accept 0a1b because ...":                        "",
+		"/aob accept 0a1b because":                            "",
+		"/aob accept 0a1b":                                    "",
+		"> /aob accept 0a1b because I quote":                  "",
+		"please /aob accept 0a1b because I ask":               "",
+	} {
+		_, accepts := commands(delivery.Comment{Body: body})
+		switch {
+		case want == "" && len(accepts) > 0:
+			t.Errorf("%q accepts because %q", body, accepts[0].Because)
+		case want != "" && (len(accepts) != 1 || accepts[0].Because != want || accepts[0].Code != "0a1b"):
+			t.Errorf("%q: %+v", body, accepts)
+		}
+	}
+}
+
+// The comments of pull requests that are better, worse and uncertain, as people
+// read them. What is wrong with one is seen best by reading it.
+func TestComments(t *testing.T) {
+	small, large := 0.01, 0.05
+	checks := []delivery.GateCheck{
+		{Metric: "mAP", Min: &small, Confidence: 0.95, Support: 1, Unsure: "review"},
+		{Metric: "mAP", MaxDrop: &small, Confidence: 0.95, Support: 1, Unsure: "review"},
+		{Metric: "AP", Classes: delivery.ClassSelect{All: true}, MaxDrop: &large, Confidence: 0.95, Support: 1, Unsure: "ignore"},
+	}
+	classes := []string{"Platelets", "RBC", "WBC"}
+	around := func(v, half float64) delivery.Samples {
+		s := make(delivery.Samples, 1001)
+		for i := range s {
+			s[i] = v + half*float64(i-500)/450
+		}
+		return s
+	}
+	for name, c := range map[string]struct {
+		state   delivery.CheckState
+		now     map[string]float64
+		half    float64
+		because string // the owner's, where one has accepted
+	}{
+		"better":   {state: delivery.CheckSuccess, now: map[string]float64{"mAP": 0.30, "Platelets": 0.1, "RBC": 0.4, "WBC": 0.4, "falsePositivesPerImage": 12, "precision": 0.2}, half: 0.02},
+		"worse":    {state: delivery.CheckFailure, now: map[string]float64{"mAP": 0.12, "Platelets": 0.1, "RBC": 0.06, "WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.02},
+		"unsure":   {state: delivery.CheckPending, now: map[string]float64{"mAP": 0.19, "Platelets": 0.1, "RBC": 0.35, "WBC": 0.12, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.04},
+		"accepted": {state: delivery.CheckSuccess, now: map[string]float64{"mAP": 0.19, "Platelets": 0.1, "RBC": 0.3, "WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.04, because: "the night shots are new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			was := map[string]float64{"mAP": 0.2, "Platelets": 0.1, "RBC": 0.3, "WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}
+			score := delivery.ScoreSet{Protocol: "p", Images: 72, Classes: classes, Values: map[string]float64{}, Truths: map[string]int{}, Resamples: map[string]delivery.Samples{}}
+			compare := delivery.CompareResult{Images: 72, Classes: classes, Metrics: map[string]delivery.Difference{}, Shifts: map[string][]delivery.ErrorShift{}}
+			for metric, now := range c.now {
+				before := was[metric]
+				for _, class := range classes {
+					if metric == class {
+						metric = "AP/" + class
+						score.Truths[class] = 100
+						compare.Metrics["AP50/"+class] = delivery.Difference{Value: now - before}
+						compare.Shifts[class] = []delivery.ErrorShift{{Type: "Miss", AP50: before - now, Count: int(1000 * (before - now))}}
+					}
+				}
+				score.Values[metric], score.Resamples[metric] = now, around(now, c.half)
+				compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: before, Value: now - before, Resamples: around(now-before, c.half)}
+			}
+			compare.Metrics["AP50"] = delivery.Difference{Value: c.now["mAP"] - was["mAP"]}
+			in := gate.Input{Model: "cells", Classes: classes, Bundle: "b2", BaselineBundle: "b1", EvalSet: "e", Look: 2,
+				Candidate: gate.Measured{Key: "s2", Scores: score}, Baseline: &gate.Measured{Key: "s1", Scores: delivery.ScoreSet{Protocol: "p"}}, Compare: &compare, CompareKey: "c"}
+			v := gate.Judge("cells", delivery.Gate{Looks: 10, Checks: checks}, in)
+			m := plan.ModelReport{Model: "cells", Bundle: "sha256:75fd845c6c2c0000", Baseline: &delivery.Release{Version: 2}, Verdicts: []delivery.Verdict{v},
+				Fleets: []string{"line (waves 1, 10%, 100%; soak 24h)"}, Links: []plan.Link{{Gate: "cells", URL: "https://aob.example.org/pictures/9c87/"}},
+				Measured: []delivery.Measured{{Gate: "cells", Images: 72, Baseline: &delivery.BaselineMeasured{Version: 2, Metrics: map[string]float64{"mAP": was["mAP"]}},
+					Metrics: map[string]delivery.Figure{"mAP": {Value: c.now["mAP"]}}}},
+				Points: map[string]delivery.OperatingPoint{"RBC": {Score: 0.131, Precision: 0.9, Recall: 0.5}, "WBC": {Score: 0.04, Precision: 0.7, Recall: 0.8, Note: "no threshold reaches precision 0.9"}}}
+			text := "cells: version 3, bundle 75fd845c6c2c, mAP 0.3000 (version 2: 0.2000)"
+			switch c.state {
+			case delivery.CheckFailure:
+				text = "cells: gate/cells: " + v.Reason
+			default:
+				m.Release = &delivery.Release{Version: 3}
+			}
+			if v.Outcome == delivery.Unsure {
+				d := plan.Doubt{Gate: "cells", Owners: []string{"ada"}, Code: "0a1b2c3d4e5f", Reason: v.Reason}
+				if c.because != "" {
+					d.Accept = &delivery.Accept{By: "ada", Because: c.because, At: time.Unix(0, 0)}
+				}
+				m.Doubts = append(m.Doubts, d)
+			}
+			got := Comment(plan.ProposalReport{Models: []plan.ModelReport{m}}, []delivery.Check{{Context: delivery.ContextRelease, State: c.state, Description: text}})
+			file := filepath.Join("testdata", "comment-"+name+".md")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil || got != string(want) {
+				t.Errorf("%s, %v:\n%s", file, err, got)
+			}
+		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/ledger"
@@ -111,6 +112,9 @@ func commands(c delivery.Comment) (gos []string, accepts []plan.Asked) {
 			gos = append(gos, words[2])
 		case words[1] == "accept" && len(words) > 4 && words[3] == "because":
 			because := strings.ToValidUTF8(strings.Join(words[4:], " "), "?")
+			if !strings.ContainsFunc(because, unicode.IsLetter) { // the line as it was shown, without a reason
+				continue
+			}
 			if runes := []rune(because); len(runes) > maxBecause {
 				because = string(runes[:maxBecause]) + "…"
 			}

@@ -91,7 +91,10 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
-			c.Points, c.Settle = m.Points, append(m.Settle, m.Settled...)
+			c.Points = m.Points
+			for _, d := range m.Doubts {
+				c.Settle = append(c.Settle, "gate "+d.Gate+": "+d.String())
+			}
 			for _, l := range m.Links {
 				if c.Pictures == nil {
 					c.Pictures = map[string]string{}

@@ -241,7 +241,7 @@ func (t *terminal) change(m web.Change) {
 		t.paragraph("", "Bounds cover the choice of test images, not the noise of training.")
 	}
 	for _, gate := range slices.Sorted(maps.Keys(m.Pictures)) {
-		t.printf("the images that got worst, by gate %s: %s\n", printable(gate), printable(m.Pictures[gate]))
+		t.printf("the images that got worse, by gate %s: %s\n", printable(gate), printable(m.Pictures[gate]))
 	}
 	for _, s := range m.Settle {
 		t.paragraph("", s)
@@ -324,12 +324,16 @@ func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), printable(check))
 			text := c.Reason
 			if c.Outcome == delivery.Pass && c.Diff == nil && c.Low != nil && c.High != nil {
-				text += fmt.Sprintf(" (%.4f to %.4f)", *c.Low, *c.High)
+				text += fmt.Sprintf(" (%.4f to %.4f, %.4g%% sure)", *c.Low, *c.High, c.Confidence*100)
 			}
 			t.paragraph("                 ", text)
 		}
 		if len(v.Checks) == 0 {
 			t.paragraph("  ", v.Reason)
+		}
+		for _, l := range v.Lost {
+			t.printf("  %s\n", t.styled(yellow, "worse than the release"))
+			t.paragraph("                 ", l.String())
 		}
 	}
 }

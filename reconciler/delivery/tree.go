@@ -91,6 +91,7 @@ type Measured struct {
 	LeftOut  int               `json:"leftOut,omitempty" check:"optional,min=0,max=100000000" doc:"Images of the eval set that a model was trained on, which do not count."`
 	Look     int               `json:"look,omitempty" check:"optional,min=0,max=1000000000" doc:"Which model this was that the eval set judged against the baseline."`
 	Checks   []CheckMeasured   `json:"checks,omitempty" check:"optional" doc:"What the gate's checks say, in its order, and class by class."`
+	Lost     []Loss            `json:"lost,omitempty" check:"optional" doc:"What the model is worse at than the release beyond chance, whether a check is about it or not."`
 }
 
 // A CheckMeasured is one check of a gate in a release file.
@@ -104,6 +105,17 @@ type CheckMeasured struct {
 	Low      *float64 `json:"low,omitempty" check:"optional" doc:"The lower bound of the difference, or else of the value, at the check's confidence."`
 	High     *float64 `json:"high,omitempty" check:"optional" doc:"The upper bound."`
 	Reason   string   `json:"reason,omitempty" check:"optional,text" doc:"Why, where it did not simply pass."`
+}
+
+// A Loss is a figure in which a candidate is worse than the release beyond chance.
+type Loss struct {
+	Metric   string  `json:"metric" check:"metric" doc:"What got worse: mAP, AP, or recall, precision and falsePositivesPerImage at the model's thresholds."`
+	Class    string  `json:"class,omitempty" check:"optional,class" doc:"The class, for AP."`
+	Value    float64 `json:"value" doc:"What the model has."`
+	Baseline float64 `json:"baseline" doc:"What the release has, on the same images."`
+	Diff     float64 `json:"diff" doc:"The value minus that."`
+	AtBest   float64 `json:"atBest" doc:"The bound of the difference that lies nearest to none, 95% sure, adjusted for the number of classes."`
+	Why      string  `json:"why,omitempty" check:"optional,text" doc:"Which kind of error it is most of, as TIDE calls them."`
 }
 
 // A Figure is a value with its two-sided interval at 95 %, over test images.

@@ -1,5 +1,7 @@
 package delivery
 
+import "fmt"
+
 // Outcome is how a check ended. There is no boolean: too little evidence is an
 // answer of its own.
 type Outcome string
@@ -40,6 +42,9 @@ type Verdict struct {
 	Added   []string          `json:"added,omitempty"`
 	Removed []string          `json:"removed,omitempty"`
 	Renamed map[string]string `json:"renamed,omitempty"`
+	// Lost is what the candidate is worse at than the release beyond chance,
+	// whether a check is about it or not.
+	Lost []Loss `json:"lost,omitempty"`
 }
 
 // A CheckVerdict is the answer to one check, or to one class of it.
@@ -60,6 +65,22 @@ type CheckVerdict struct {
 	Confidence float64 `json:"confidence,omitempty"` // of the bound that decided, after adjustment
 	Settle     int     `json:"settle,omitempty"`     // of an unsure one: about how many images would settle it; 0 for unknown
 	Loss       string  `json:"loss,omitempty"`       // of what dropped: why, in TIDE's words
+}
+
+// String says what got worse: AP of WBC 0.1244, was 0.2285: -0.1040, at best -0.0461.
+func (l Loss) String() string {
+	what := l.Metric
+	switch {
+	case l.Class != "":
+		what += " of " + l.Class
+	case l.Metric == "falsePositivesPerImage":
+		what = "false positives per image"
+	}
+	text := fmt.Sprintf("%s %.4f, was %.4f: %+.4f, at best %+.4f", what, l.Value, l.Baseline, l.Diff, l.AtBest)
+	if l.Why != "" {
+		text += "; " + l.Why
+	}
+	return text
 }
 
 // Overall sums outcomes up: a fail outweighs an unsure, which outweighs a pass;

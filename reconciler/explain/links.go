@@ -167,7 +167,7 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 			}
 			line += ": " + check.Reason
 			if check.Low != nil && check.High != nil && check.Outcome == delivery.Pass {
-				line += fmt.Sprintf(" (%.4f to %.4f)", *check.Low, *check.High)
+				line += fmt.Sprintf(" (%.4f to %.4f, %.4g%% sure)", *check.Low, *check.High, check.Confidence*100)
 			}
 			l.Lines = append(l.Lines, line)
 		}
@@ -199,6 +199,9 @@ func about(v delivery.Verdict) []string {
 	}
 	if len(v.Removed) > 0 {
 		lines = append(lines, "classes that are detected no more: "+strings.Join(v.Removed, ", "))
+	}
+	for _, l := range v.Lost {
+		lines = append(lines, "worse than that release: "+l.String())
 	}
 	return lines
 }

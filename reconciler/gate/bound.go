@@ -5,6 +5,7 @@ package gate
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -27,7 +28,7 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		default:
 			f.verdict.Outcome = delivery.Unsure
 			f.verdict.Reason = fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", name, f.value, num(limit), in.Candidate.Scores.Images)
-			f.doubt(high, limit, in.Candidate.Scores.Images, confidence)
+			f.doubt("at most", high, limit, in.Candidate.Scores.Images, confidence)
 		}
 		return f.verdict.Outcome == delivery.Fail
 	})
@@ -57,7 +58,7 @@ func ceilings(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		default:
 			f.verdict.Outcome = delivery.Unsure
 			f.verdict.Reason = fmt.Sprintf("%s %.4f > %s, but %d images cannot rule out that it is as low", name, f.value, num(limit), in.Candidate.Scores.Images)
-			f.doubt(low, limit, in.Candidate.Scores.Images, confidence)
+			f.doubt("at least", low, limit, in.Candidate.Scores.Images, confidence)
 		}
 		return f.verdict.Outcome == delivery.Fail
 	})
@@ -66,16 +67,28 @@ func ceilings(c delivery.GateCheck, in Input, figures []figure, known []int) {
 // bound notes a figure's one-sided bounds.
 func bound(f *figure, confidence float64) {
 	if len(f.samples) > 0 {
-		low, high := f.samples.Bounds(confidence)
+		low, high := Range(f.metric, f.samples, confidence)
 		f.verdict.Low, f.verdict.High, f.verdict.Confidence = &low, &high, confidence
 	}
 }
 
-// doubt adds to an unsure figure's reason what would settle it.
-func (f *figure) doubt(end *float64, limit float64, images int, confidence float64) {
+// Range gives the one-sided bounds of a metric's value, within what the metric can
+// be: no AP is below 0 or above 1.
+func Range(metric string, s delivery.Samples, confidence float64) (low, high float64) {
+	low, high = s.Bounds(confidence)
+	if metric, _, _ = strings.Cut(metric, "/"); metric != "falsePositivesPerImage" {
+		high = min(high, 1)
+	}
+	return max(low, 0), high
+}
+
+// doubt adds to an unsure figure's reason the bound that leaves it open, and what
+// would settle it.
+func (f *figure) doubt(side string, end *float64, limit float64, images int, confidence float64) {
 	if end == nil {
 		return
 	}
+	f.verdict.Reason += fmt.Sprintf(": %s %.4f, %s", side, *end, sure(confidence))
 	if !f.samples.Resolves(confidence) {
 		f.verdict.Reason += " (" + unresolved(f.samples, confidence) + ")"
 		return
@@ -89,12 +102,12 @@ func (f *figure) doubt(end *float64, limit float64, images int, confidence float
 // falls with the square root of their number.
 func settle(half, distance float64, images int) (text string, need int) {
 	if distance <= 0 || half <= distance {
-		return fmt.Sprintf(" (half-width %.4f)", half), 0
+		return fmt.Sprintf(" (±%.4f)", half), 0
 	}
 	n := float64(images) * (half / distance) * (half / distance)
 	if n > 1e6 {
-		return fmt.Sprintf(" (half-width %.4f; more images would hardly settle it)", half), 0
+		return fmt.Sprintf(" (±%.4f; more images would hardly settle it)", half), 0
 	}
 	need = int(math.Ceil(n))
-	return fmt.Sprintf(" (half-width %.4f; about %d images would settle it)", half, need), need
+	return fmt.Sprintf(" (±%.4f; about %d images in all would settle it)", half, need), need
 }

@@ -107,7 +107,7 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 		v.Reason = fmt.Sprintf("%s: %+.4f, at best %+.4f < %+g (%s)", name, f.value, high, limit, sure(highAt))
 	default:
 		v.Outcome = delivery.Unsure
-		v.Reason = fmt.Sprintf("%s: %+.4f, between %+.4f and %+.4f, which is too wide to tell a drop of %s", name, f.value, low, high, num(*c.MaxDrop))
+		v.Reason = fmt.Sprintf("%s: %+.4f, between %+.4f and %+.4f (%s), too wide to tell a drop of %s", name, f.value, low, high, sure(min(lowAt, highAt)), num(*c.MaxDrop))
 		if !resolved || !f.samples.Resolves(highAt) {
 			v.Reason += " (" + unresolved(f.samples, max(lowAt, highAt)) + ")"
 			break
@@ -121,6 +121,61 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 			v.Reason += "; " + v.Loss
 		}
 	}
+}
+
+// lost lists what the candidate is worse at than the release, each figure surely
+// so: over all classes, and class by class, adjusted for their number.
+func lost(c *delivery.CompareResult) []delivery.Loss {
+	var figures []figure
+	for _, metric := range append([]string{"mAP"}, atThreshold...) {
+		figures = append(figures, figure{metric: metric})
+	}
+	all := len(figures)
+	for _, class := range c.Classes {
+		figures = append(figures, figure{class: class, metric: "AP/" + class})
+	}
+	var list []delivery.Loss
+	for _, family := range [][2]int{{0, all}, {all, len(figures)}} {
+		var known []int
+		for i := family[0]; i < family[1]; i++ {
+			f := &figures[i]
+			if d, ok := c.Metrics[f.metric]; ok && len(d.Resamples) > 0 {
+				f.samples = d.Resamples
+				if f.metric == "falsePositivesPerImage" { // less is better
+					f.samples = negated(d.Resamples)
+				}
+				known = append(known, i)
+			}
+		}
+		coco.Holm(0.05, known, func(i int) float64 { return below(figures[i].samples, 0) }, func(i int, confidence float64) bool {
+			f := figures[i]
+			_, best := f.samples.Bounds(confidence)
+			if best >= 0 || !f.samples.Resolves(confidence) {
+				return false
+			}
+			d := c.Metrics[f.metric]
+			l := delivery.Loss{Metric: f.metric, Class: f.class, Value: d.Candidate, Baseline: d.Baseline, Diff: d.Value, AtBest: best}
+			switch {
+			case f.class != "":
+				l.Metric, l.Why = "AP", loss(c, f.class)
+			case f.metric == "falsePositivesPerImage":
+				l.AtBest = -best
+			case f.metric == "mAP":
+				l.Why = loss(c, "")
+			}
+			list = append(list, l)
+			return true
+		})
+	}
+	return list
+}
+
+func negated(s delivery.Samples) delivery.Samples {
+	out := make(delivery.Samples, len(s))
+	for i, v := range s {
+		out[len(s)-1-i] = -v
+	}
+	return out
 }
 
 // loss says in TIDE's words why AP50 fell: over all classes, or of one.

@@ -86,7 +86,7 @@ type Anchor struct {
 // Resamples says how many resamples the comparisons of a gate's checks need over so
 // many classes.
 func Resamples(checks []delivery.GateCheck, classes int) int {
-	n := coco.ResamplesFor(1, 0.95)
+	n := coco.ResamplesFor(classes, 0.95) // for what got lost
 	for _, c := range checks {
 		family := 1
 		if perClass(c) {
@@ -131,6 +131,9 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 	}
 	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs)
 	v.Added, v.Removed, v.Renamed = in.changed()
+	if in.Compare != nil && !in.SameBundle {
+		v.Lost = lost(in.Compare)
+	}
 	if in.Baseline != nil && in.Baseline.Scores.Protocol != in.Candidate.Scores.Protocol {
 		v.Outcome, v.Reason = delivery.Fail, "candidate and release were scored by different protocols; their numbers cannot be compared"
 		return v

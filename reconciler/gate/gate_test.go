@@ -102,7 +102,7 @@ func TestJudge(t *testing.T) {
 		{"maxDrop: pass where the lower bound holds", maxDrop("mAP", 0.01), against(candidate(0.6, 0), scored(0.5, 0, half), 0.05), delivery.Pass, "at worst +0.0549 >= -0.01"},
 		{"maxDrop: equal and certain", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.005), delivery.Pass, "mAP"},
 		{"maxDrop: fail where the upper bound is below", maxDrop("mAP", 0.01), against(candidate(0.4, 0), scored(0.5, 0, half), 0.05), delivery.Fail, "at best -0.0549 < -0.01"},
-		{"maxDrop: else unsure, with what would settle it", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.05), delivery.Unsure, "images would settle it"},
+		{"maxDrop: else unsure, with what would settle it", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.05), delivery.Unsure, "images in all would settle it"},
 
 		{"class: all pass", with(minimum("AP", 0.5), all), candidate(0.5, 0.1), delivery.Pass, "AP of a 0.5000 >= 0.5"},
 		{"class: one fails", with(minimum("AP", 0.45), all), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Fail, "AP of b 0.4000 < 0.45"},

@@ -4,6 +4,7 @@ package gate
 // verdict says.
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -39,8 +40,8 @@ func maximum(v string) delivery.GateCheck {
 	return delivery.GateCheck{Metric: "falsePositivesPerImage", Max: &q, At: "threshold", Confidence: 0.95, Support: 1, Unsure: "review"}
 }
 
-// lost tells why a comparison's AP50 fell.
-func lost(in Input) Input {
+// missing tells why a comparison's AP50 fell.
+func missing(in Input) Input {
 	in.Compare.Metrics["AP50/b"] = delivery.Difference{Candidate: 0.3, Baseline: 0.5, Value: -0.2}
 	in.Compare.Shifts = map[string][]delivery.ErrorShift{
 		"":  {{Type: "Miss", AP50: 0.15, Count: 5}, {Type: "Bkg", AP50: 0.02, Count: 3}},
@@ -111,12 +112,12 @@ func TestHowACheckDecides(t *testing.T) {
 		{"fail if its upper bound < -maxDrop",
 			maxDrop("mAP", 0.05), against(candidate(0.4, 0), release(0.5), 0.03), delivery.Fail,
 			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure)"},
-		{"else unsure, with the half-width and how many images would settle it",
+		{"else unsure, with the ±and how many images in all would settle it",
 			maxDrop("mAP", 0.02), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
-			"mAP 0.4900, release 0.5000: -0.0100, between -0.0551 and +0.0351, which is too wide to tell a drop of 0.02 (half-width 0.0451; about 1465 images would settle it)"},
+			"mAP 0.4900, release 0.5000: -0.0100, between -0.0551 and +0.0351 (95% sure), too wide to tell a drop of 0.02 (±0.0451; about 1465 images in all would settle it)"},
 		{"or that no number of images would",
 			maxDrop("mAP", 0.01), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
-			"mAP 0.4900, release 0.5000: -0.0100, between -0.0551 and +0.0351, which is too wide to tell a drop of 0.01 (half-width 0.0451; more images would hardly settle it)"},
+			"mAP 0.4900, release 0.5000: -0.0100, between -0.0551 and +0.0351 (95% sure), too wide to tell a drop of 0.01 (±0.0451; more images would hardly settle it)"},
 		{"min: pass if the value is at or above it",
 			minimum("mAP", 0.5), candidate(0.5, 0.2), delivery.Pass,
 			"mAP 0.5000 >= 0.5"},
@@ -125,16 +126,16 @@ func TestHowACheckDecides(t *testing.T) {
 			"mAP 0.5000 < 0.6 (at most 0.5451, 95% sure, 72 images)"},
 		{"else unsure",
 			minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it (half-width 0.0451; about 367 images would settle it)"},
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; about 367 images in all would settle it)"},
 		{"Over several classes the bounds are Holm-adjusted",
 			with(maxDrop("AP", 0.047), all), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Unsure,
-			"AP of a 0.5000, release 0.5000: +0.0000, between -0.0476 and +0.0476, which is too wide to tell a drop of 0.047 (half-width 0.0476; about 74 images would settle it) (and 1 more)"},
+			"AP of a 0.5000, release 0.5000: +0.0000, between -0.0476 and +0.0476 (97.5% sure), too wide to tell a drop of 0.047 (±0.0476; about 74 images in all would settle it) (and 1 more)"},
 		{"as one of them alone would pass",
 			with(maxDrop("AP", 0.047), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Pass,
 			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0451 >= -0.047"},
 		{"a bound that takes more resamples than there are decides nothing",
 			with(maxDrop("AP", 0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
-			"AP of a 0.0000, release 0.0000: +0.0000, between -0.0010 and -0.0009, which is too wide to tell a drop of 0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+			"AP of a 0.0000, release 0.0000: +0.0000, between -0.0010 and -0.0009 (97.5% sure), too wide to tell a drop of 0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
 		{"below support truths is unsure",
 			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1), delivery.Unsure,
 			"AP of a: 100 truths, the check asks for 101 (and 1 more)"},
@@ -156,10 +157,10 @@ func TestHowACheckDecides(t *testing.T) {
 			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 70 of 72 images, as a model was trained on the other 2"},
 		{"unsure: fail",
 			unsure("fail"), candidate(0.5, 0.05), delivery.Fail,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it (half-width 0.0451; about 367 images would settle it); the gate takes that for a fail"},
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; about 367 images in all would settle it); the gate takes that for a fail"},
 		{"unsure: review",
 			unsure("review"), candidate(0.5, 0.05), delivery.Unsure,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it (half-width 0.0451; about 367 images would settle it)"},
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; about 367 images in all would settle it)"},
 		{"unsure: ignore, which is no pass",
 			unsure("ignore"), candidate(0.5, 0.05), delivery.NotApplicable,
 			"nothing to judge: every check is ignored or does not apply"},
@@ -167,11 +168,11 @@ func TestHowACheckDecides(t *testing.T) {
 			maxDrop("mAP", 0.05), candidate(0.5, 0.05), delivery.NotApplicable,
 			"mAP: no release to compare with"},
 		{"what was lost, in TIDE's words",
-			maxDrop("mAP", 0.05), lost(against(candidate(0.4, 0), release(0.5), 0.03)), delivery.Fail,
+			maxDrop("mAP", 0.05), missing(against(candidate(0.4, 0), release(0.5), 0.03)), delivery.Fail,
 			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure); -10.0 AP50, mostly missed b (4 more)"},
 		{"and by a class",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
-			lost(against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.5, "b": 0.3})}, release(0.5), 0.03)), delivery.Fail,
+			missing(against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.5, "b": 0.3})}, release(0.5), 0.03)), delivery.Fail,
 			"AP of b 0.3000, release 0.5000: -0.2000, at best -0.1729 < -0.05 (95% sure); -20.0 AP50, mostly missed b (4 more)"},
 
 		{"recall at threshold: a floor",
@@ -188,7 +189,7 @@ func TestHowACheckDecides(t *testing.T) {
 			"falsePositivesPerImage 0.3000 > 0.2 (at least 0.2910, 95% sure, 72 images)"},
 		{"else unsure",
 			maximum("0.295"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Unsure,
-			"falsePositivesPerImage 0.3000 > 0.295, but 72 images cannot rule out that it is as low (half-width 0.0090; about 235 images would settle it)"},
+			"falsePositivesPerImage 0.3000 > 0.295, but 72 images cannot rule out that it is as low: at least 0.2910, 95% sure (±0.0090; about 235 images in all would settle it)"},
 		{"a model without thresholds fails",
 			with(minimum("recall", 0.92), threshold), candidate(0.5, 0), delivery.Fail,
 			"recall: the model has no thresholds; add thresholds: {default: bestF1} to it"},
@@ -263,6 +264,39 @@ func TestChangedClasses(t *testing.T) {
 	}
 }
 
+// What got worse beyond chance is told whether a check is about it or not, of
+// classes only what is left of it for their number.
+func TestLost(t *testing.T) {
+	was := map[string]float64{"a": 0.5, "b": 0.5, "c": 0.5}
+	in := Input{Classes: []string{"a", "b", "c"}, Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.51, "b": 0.3, "c": 0.4905})}
+	in = missing(against(at(in, 0.9, 0.5, 3, 0.01), scored(0.5, 0.01, was), 0.01))
+	put := func(metric string, now, before float64) {
+		in.Compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: before, Value: now - before, Resamples: around(now-before, 0.01)}
+	}
+	put("recall", 0.9, 0.8)
+	put("falsePositivesPerImage", 3, 0.5)
+	put("precision", 0.5, 0.5)
+	lost := func(in Input) []string {
+		var list []string
+		for _, l := range Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.1)}}, in).Lost {
+			list = append(list, fmt.Sprintf("%s %s %.2f, was %.2f: %+.4f, at best %+.4f: %s", l.Metric, l.Class, l.Value, l.Baseline, l.Diff, l.AtBest, l.Why))
+		}
+		return list
+	}
+	// c is 0.0095 worse and 0.009 is what one class alone would show.
+	want := []string{
+		"falsePositivesPerImage  3.00, was 0.50: +2.5000, at best +2.4902: ",
+		"AP b 0.30, was 0.50: -0.2000, at best -0.1903: -20.0 AP50, mostly missed b (4 more)",
+	}
+	if got := lost(in); !slices.Equal(got, want) {
+		t.Errorf("lost\n%q, want\n%q", got, want)
+	}
+	in.SameBundle = true
+	if got := lost(in); got != nil {
+		t.Errorf("the release itself lost %q", got)
+	}
+}
+
 func TestRequires(t *testing.T) {
 	size := delivery.Quantity("1MB")
 	for _, c := range []struct {
@@ -285,10 +319,15 @@ func TestRequires(t *testing.T) {
 }
 
 func TestResamples(t *testing.T) {
-	if n := Resamples([]delivery.GateCheck{maxDrop("mAP", 0.01), minimum("mAP", 0.1)}, 80); n != 1000 {
+	if n := Resamples([]delivery.GateCheck{maxDrop("mAP", 0.01), minimum("mAP", 0.1)}, 3); n != 1000 {
 		t.Errorf("one figure: %d", n)
 	}
-	if n := Resamples([]delivery.GateCheck{with(maxDrop("AP", 0.01), all)}, 80); n != 1600 {
-		t.Errorf("80 classes at 95%%: %d", n)
+	if n := Resamples([]delivery.GateCheck{minimum("mAP", 0.1)}, 80); n != 1600 { // which of 80 got lost
+		t.Errorf("80 classes: %d", n)
+	}
+	wide := with(maxDrop("AP", 0.01), all)
+	wide.Confidence = 0.99
+	if n := Resamples([]delivery.GateCheck{wide}, 80); n != 8000 {
+		t.Errorf("80 classes at 99%%: %d", n)
 	}
 }

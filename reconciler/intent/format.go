@@ -46,6 +46,12 @@ func FormatRelease(r delivery.Release) []byte {
 		if m.Look > 0 {
 			w.line(2, "look: %d", m.Look)
 		}
+		if len(m.Lost) > 0 {
+			w.line(2, "lost:")
+			for _, l := range m.Lost {
+				w.line(3, "- {%s}", lossFlow(l))
+			}
+		}
 		table(w, 2, "metrics", m.Metrics, func(f delivery.Figure) string {
 			var parts []string
 			if f.High != nil {
@@ -83,6 +89,19 @@ func checkFlow(c delivery.CheckMeasured) string {
 	}
 	if c.Reason != "" {
 		parts = append(parts, "reason: "+text(c.Reason))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// lossFlow writes what got worse on one line.
+func lossFlow(l delivery.Loss) string {
+	parts := []string{"atBest: " + figure(l.AtBest), "baseline: " + figure(l.Baseline)}
+	if l.Class != "" {
+		parts = append(parts, "class: "+text(l.Class))
+	}
+	parts = append(parts, "diff: "+figure(l.Diff), "metric: "+text(l.Metric), "value: "+figure(l.Value))
+	if l.Why != "" {
+		parts = append(parts, "why: "+text(l.Why))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -110,6 +110,23 @@ func randomRelease(r *rand.Rand) delivery.Release {
 				m.Baseline.Metrics[randomMetric(r)] = randomFigure(r)
 			}
 		}
+		if r.IntN(2) == 0 {
+			m.Verdict, m.LeftOut, m.Look = delivery.Pass, r.IntN(3), r.IntN(3)
+		}
+		for range r.IntN(3) {
+			c := delivery.CheckMeasured{Check: "mAP drop <= 0.01", Class: "a: b, {c}", Outcome: delivery.Ignored, Value: maybeFigure(r), Baseline: maybeFigure(r), Diff: maybeFigure(r), Low: maybeFigure(r), High: maybeFigure(r)}
+			if r.IntN(2) == 0 {
+				c.Class, c.Reason = "", "AP of \"a\" 0.1, release 0.2: -0.1 (95% sure) # {x}, ±0.1"
+			}
+			m.Checks = append(m.Checks, c)
+		}
+		for range r.IntN(3) {
+			l := delivery.Loss{Metric: "AP", Class: "no", Value: randomFigure(r), Baseline: randomFigure(r), Diff: randomFigure(r), AtBest: randomFigure(r), Why: "-2.1 AP50, mostly missed a: b (3 more)"}
+			if r.IntN(2) == 0 {
+				l.Metric, l.Class, l.Why = "falsePositivesPerImage", "", ""
+			}
+			m.Lost = append(m.Lost, l)
+		}
 		rel.Measured = append(rel.Measured, m)
 	}
 	slices.SortFunc(rel.Measured, func(a, b delivery.Measured) int { return strings.Compare(a.Gate, b.Gate) })

@@ -58,14 +58,22 @@ func (m *maker) acceptOf(p Proposal, j judged, v delivery.Verdict) *delivery.Acc
 	return nil
 }
 
-// acceptText says how an unsure verdict is settled, or was.
-func (m *maker) acceptText(j judged, v delivery.Verdict, accept *delivery.Accept) string {
-	owners := m.owners(j)
+// A Doubt is a gate's unsure verdict: what an owner must settle, or has.
+type Doubt struct {
+	Gate   string
+	Owners []string // who may settle it
+	Code   string   // what they must name
+	Reason string
+	Accept *delivery.Accept // nil until one has
+}
+
+// String says how it is settled, or was.
+func (d Doubt) String() string {
 	switch {
-	case accept != nil:
-		return fmt.Sprintf("accepted by %s: %s; the gate says: %s", accept.By, accept.Because, v.Reason)
-	case len(owners) == 0:
-		return fmt.Sprintf("unsure: %s; nobody can accept it, as gate %s has no owners", v.Reason, j.name)
+	case d.Accept != nil:
+		return fmt.Sprintf("accepted by %s: %s; the gate says: %s", d.Accept.By, d.Accept.Because, d.Reason)
+	case len(d.Owners) == 0:
+		return fmt.Sprintf("unsure: %s; nobody can accept it, as the gate has no owners", d.Reason)
 	}
-	return fmt.Sprintf("unsure: %s; %s may comment /aob accept %s because …", v.Reason, strings.Join(owners, " or "), AcceptCode(v))
+	return fmt.Sprintf("unsure: %s; %s may comment /aob accept %s because …", d.Reason, strings.Join(d.Owners, " or "), d.Code)
 }

@@ -124,12 +124,11 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		state, text := verdictState(v.Outcome), v.Reason
 		if v.Outcome == delivery.Unsure {
 			list[i].accept = m.acceptOf(r.asked, j, v)
-			text = m.acceptText(j, v, list[i].accept)
+			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: list[i].accept}
+			r.Doubts = append(r.Doubts, doubt)
+			text = doubt.String()
 			if list[i].settled() {
 				state = delivery.CheckSuccess
-				r.Settled = append(r.Settled, fmt.Sprintf("gate %s cannot tell, and %s takes it for good enough: %s", label, list[i].accept.By, list[i].accept.Because))
-			} else {
-				r.Settle = append(r.Settle, "gate "+label+" cannot tell: "+strings.TrimPrefix(text, "unsure: "))
 			}
 		}
 		r.stage(delivery.ContextGate+label, state, "%s", text)

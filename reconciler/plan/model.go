@@ -32,8 +32,8 @@ type ModelReport struct {
 	Baseline *delivery.Release                  // main's accepted release; nil for a first model
 	Measured []delivery.Measured                // by the gates that have answered
 	Verdicts []delivery.Verdict                 // theirs
-	Settle   []string                           // what an owner must say to which gate that cannot tell
-	Settled  []string                           // what an owner has said
+	Doubts   []Doubt                            // of the verdicts that are unsure
+	Fleets   []string                           // that run it once it is released, and how
 	Release  *delivery.Release                  // what the release file must say
 	Commit   *delivery.Release                  // set where the head's tree does not hold it yet
 	Own      *delivery.Scores                   // on the PR's own test split, for information
@@ -129,7 +129,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if !ok {
 		return r.end(delivery.CheckSuccess, "removed; nothing to train")
 	}
-	r.Spec = mdl.SpecDigest()
+	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
 	if _, named := p.Intent.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
 	}

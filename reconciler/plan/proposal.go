@@ -213,6 +213,26 @@ func changedFleets(p Proposal) []string {
 	return lines
 }
 
+// fleetsOf says, a line each, which fleets follow a model's release, and how.
+func fleetsOf(p Proposal, model string) []string {
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(p.Intent.Fleets)) {
+		f := p.Intent.Fleets[name]
+		if f.Runs != model {
+			continue
+		}
+		line := fmt.Sprintf("%s (waves %s; soak %s)", name, waves(f), f.Soak)
+		switch {
+		case f.Version > 0:
+			line = fmt.Sprintf("%s (stays at version %d)", name, f.Version)
+		case f.Paused:
+			line = name + " (paused)"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
 func runs(f delivery.Fleet) string {
 	if f.Version > 0 {
 		return fmt.Sprintf("%s version %d", f.Runs, f.Version)

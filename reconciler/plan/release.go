@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // accepted returns the releases of a model that main has named together with
@@ -182,11 +183,15 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		}
 		out.Checks = append(out.Checks, m)
 	}
+	for _, l := range j.verdict.Lost {
+		l.Value, l.Baseline, l.Diff, l.AtBest = round(l.Value), round(l.Baseline), round(l.Diff), round(l.AtBest)
+		out.Lost = append(out.Lost, l)
+	}
 	for _, name := range names {
 		if v, ok := j.score.Scores.Values[name]; ok {
 			f := delivery.Figure{Value: round(v)}
 			if s := j.score.Scores.Resamples[name]; len(s) > 1 {
-				low, high := s.Bounds(0.975)
+				low, high := gate.Range(name, s, 0.975)
 				low, high = round(low), round(high)
 				f.Low, f.High = &low, &high
 			}

@@ -201,7 +201,7 @@ type Change struct {
 	Seeds  []Seed                             `json:"seeds,omitempty"`  // of its spec, with their mAP on validation
 	Points map[string]delivery.OperatingPoint `json:"points,omitempty"` // its thresholds, by class
 	Settle []string                           `json:"settle,omitempty"` // what an owner must say to which gate
-	// Pictures are the pages of the images that got worst, by gate: addresses, or paths
+	// Pictures are the pages of the images that got worse, by gate: addresses, or paths
 	// of the server's site where it does not know by which address it is reached.
 	Pictures map[string]string `json:"pictures,omitempty"`
 }
