@@ -430,13 +430,22 @@ func (s *story) edited(t *testing.T, number int, from, to string) {
 	s.call(t, s.ada, "PATCH", fmt.Sprintf("/issues/comments/%d", said.ID), map[string]string{"body": to}, nil)
 }
 
+// answered logs how long it takes until the forge shows that contexts succeed.
+func (s *story) answered(t *testing.T, number int, what string, began time.Time, contexts ...string) {
+	t.Helper()
+	for _, context := range contexts {
+		s.await(t, number, context, "success")
+		t.Logf("%s: %s from the beginning of git push to the success of %s", what, round(time.Since(began)), context)
+	}
+}
+
 // The same content on another branch is green without a single run.
 func (s *story) knownContent(t *testing.T) {
 	before := s.costs(t)
 	began := time.Now()
 	number, _ := s.propose(t, s.developer, "again", "bccd: as Eve proposes", between)
+	s.answered(t, number, "known content", began, delivery.ContextRelease)
 	s.settled(t, number, "success")
-	t.Logf("from git push to the green aob/release of known content: %s", round(time.Since(began)))
 	if after := s.costs(t); after.runs != before.runs {
 		t.Errorf("%v runs were started for known content", after.runs-before.runs)
 	}
@@ -463,8 +472,8 @@ func (s *story) thresholds(t *testing.T) {
 	text := s.maintainer.git(t, "show", "origin/main:models/bccd.yaml") + "\nthresholds: {default: bestF1, RBC: {precision: 0.8}}\n"
 	began := time.Now()
 	number, _ := s.propose(t, s.developer, "thresholds", "bccd: thresholds", map[string]string{"models/bccd.yaml": text})
-	_, statuses := s.settled(t, number, "success")
-	t.Logf("from git push to the green aob/release of other thresholds: %s; aob/train says %s", round(time.Since(began)), statuses[delivery.ContextTrain].Description)
+	s.answered(t, number, "other thresholds", began, delivery.ContextGate+"production", delivery.ContextRelease)
+	s.settled(t, number, "success")
 	if after := s.costs(t); after.trainings != before.trainings || s.inferred(t) != inferred {
 		t.Errorf("it cost %v trainings and %d inferences", after.trainings-before.trainings, s.inferred(t)-inferred)
 	}
@@ -500,8 +509,8 @@ func (s *story) correctedLabels(t *testing.T) {
 	began := time.Now()
 	number, _ := s.propose(t, s.developer, "labels", "gate: corrected labels", map[string]string{
 		"gates/production.yaml": strings.Replace(production, "evaluate: {dataset: {dir: bccd}", "evaluate: {dataset: {dir: gold}", 1)})
+	s.answered(t, number, "corrected labels", began, delivery.ContextRelease)
 	s.settled(t, number, "success")
-	t.Logf("from git push to the verdict on corrected labels: %s", round(time.Since(began)))
 	if after := s.costs(t); after.trainings != before.trainings || after.runs == before.runs || s.inferred(t) != inferred {
 		t.Errorf("it cost %v trainings, %v runs and %d inferences", after.trainings-before.trainings, after.runs-before.runs, s.inferred(t)-inferred)
 	}

@@ -68,6 +68,9 @@ type Entry struct {
 // IndexFile lists a folder's pictures, the worst first.
 const IndexFile = "index.json"
 
+// encoder takes a quarter of the time of the default level, and a quarter more bytes.
+var encoder = png.Encoder{CompressionLevel: png.BestSpeed}
+
 // Write draws pictures, at most [Most], into dir, which must not be there. It returns
 // what it drew, and what it could not.
 func Write(dir string, list []Picture) ([]Entry, error) {
@@ -84,7 +87,7 @@ func Write(dir string, list []Picture) ([]Entry, error) {
 			continue
 		}
 		var b bytes.Buffer
-		if err := png.Encode(&b, drawn); err != nil {
+		if err := encoder.Encode(&b, drawn); err != nil {
 			return nil, err
 		}
 		file := fmt.Sprintf("%02d-%s.png", len(entries)+1, safe(p.Name))
