@@ -74,7 +74,7 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 // drops judges differences against maxDrop. The two sides are two families of
 // hypotheses: that a class has dropped too far, and that it has not.
 func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
-	limit := -*c.MaxDrop
+	limit := 0 - *c.MaxDrop // 0, not -0
 	alpha := 1 - float64(c.Confidence)
 	lowAt := make([]float64, len(figures))
 	coco.Holm(alpha, known, func(i int) float64 { return 1 - below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
@@ -100,11 +100,11 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 	resolved := f.samples.Resolves(lowAt)
 	switch {
 	case low >= limit && resolved:
-		v.Outcome, v.Reason = delivery.Pass, fmt.Sprintf("%s: %+.4f, at worst %+.4f >= %+g", name, f.value, low, limit)
+		v.Outcome, v.Reason = delivery.Pass, fmt.Sprintf("%s: %+.4f, at worst %+.4f >= %g", name, f.value, low, limit)
 		return
 	case high < limit && f.samples.Resolves(highAt):
 		v.Outcome, v.Confidence = delivery.Fail, highAt
-		v.Reason = fmt.Sprintf("%s: %+.4f, at best %+.4f < %+g (%s)", name, f.value, high, limit, sure(highAt))
+		v.Reason = fmt.Sprintf("%s: %+.4f, at best %+.4f < %g (%s)", name, f.value, high, limit, sure(highAt))
 	default:
 		v.Outcome = delivery.Unsure
 		v.Reason = fmt.Sprintf("%s: %+.4f, between %+.4f and %+.4f (%s), too wide to tell a drop of %s", name, f.value, low, high, sure(min(lowAt, highAt)), num(*c.MaxDrop))

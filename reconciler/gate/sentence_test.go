@@ -80,7 +80,7 @@ func TestHowACheckDecides(t *testing.T) {
 		in.Anchors = map[string]Anchor{"m@3": a}
 		return in
 	}
-	old := release(0.6)
+	old, limit := release(0.6), delivery.Quantity("2MB")
 	drift := delivery.CompareResult{Images: 72, Classes: []string{"a", "b"}, Metrics: map[string]delivery.Difference{
 		"mAP": {Candidate: 0.5, Baseline: 0.6, Value: -0.1, Resamples: around(-0.1, 0.02)}}}
 	toAnchor := with(maxDrop("mAP", 0.05), func(c *delivery.GateCheck) { c.Against = "m@3" })
@@ -103,6 +103,9 @@ func TestHowACheckDecides(t *testing.T) {
 		{"an image without a group is one",
 			maxDrop("mAP", 0.02), images(against(candidate(0.5, 0.3), release(0.5), 0.01), 19), delivery.Unsure,
 			"mAP: the eval set has 19 images, and an interval needs 20"},
+		{"and 20 are enough",
+			maxDrop("mAP", 0.02), images(against(candidate(0.5, 0.3), release(0.5), 0.01), 20), delivery.Pass,
+			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.02"},
 		{"bounds are one-sided at confidence",
 			with(maxDrop("mAP", 0.008), func(c *delivery.GateCheck) { c.Confidence = 0.8 }), against(candidate(0.5, 0), release(0.5), 0.01), delivery.Pass,
 			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0060 >= -0.008"},
@@ -112,6 +115,9 @@ func TestHowACheckDecides(t *testing.T) {
 		{"fail if its upper bound < -maxDrop",
 			maxDrop("mAP", 0.05), against(candidate(0.4, 0), release(0.5), 0.03), delivery.Fail,
 			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure)"},
+		{"a bound on the line is within it",
+			maxDrop("mAP", 0), against(candidate(0.5, 0), release(0.5), 0), delivery.Pass,
+			"mAP 0.5000, release 0.5000: +0.0000, at worst +0.0000 >= 0"},
 		{"else unsure, with the ±and how many images in all would settle it",
 			maxDrop("mAP", 0.02), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
 			"mAP 0.4900, release 0.5000: -0.0100, between -0.0551 and +0.0351 (95% sure), too wide to tell a drop of 0.02 (±0.0451; about 1465 images in all would settle it)"},
@@ -133,12 +139,38 @@ func TestHowACheckDecides(t *testing.T) {
 		{"as one of them alone would pass",
 			with(maxDrop("AP", 0.047), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Pass,
 			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0451 >= -0.047"},
+		{"and so for those that fail",
+			with(maxDrop("AP", 0.054), all), against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4, "b": 0.4})}, release(0.5), 0.05), delivery.Unsure,
+			"AP of a 0.4000, release 0.5000: -0.1000, between -0.1476 and -0.0524 (97.5% sure), too wide to tell a drop of 0.054 (±0.0476; about 78 images in all would settle it) (and 1 more)"},
+		{"as one of them alone would fail",
+			with(maxDrop("AP", 0.054), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4})}, release(0.5), 0.05), delivery.Fail,
+			"AP of a 0.4000, release 0.5000: -0.1000, at best -0.0549 < -0.054 (95% sure)"},
 		{"a bound that takes more resamples than there are decides nothing",
 			with(maxDrop("AP", 0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
 			"AP of a 0.0000, release 0.0000: +0.0000, between -0.0010 and -0.0009 (97.5% sure), too wide to tell a drop of 0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+		{"nor the other way",
+			with(maxDrop("AP", -0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
+			"AP of a 0.0000, release 0.0000: +0.0000, between -0.0010 and -0.0009 (97.5% sure), too wide to tell a drop of -0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+		{"nor of a floor",
+			minimum("mAP", 0.6), func() Input {
+				in := candidate(0.5, 0)
+				in.Candidate.Scores.Resamples["mAP"] = around(0.5, 0)[:9]
+				return in
+			}(), delivery.Unsure,
+			"mAP 0.5000 < 0.6, but 72 images cannot rule out that it reaches it: at most 0.5000, 95% sure (a bound that is 95% sure takes 1000 resamples, and there are 9)"},
 		{"below support truths is unsure",
 			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1), delivery.Unsure,
 			"AP of a: 100 truths, the check asks for 101 (and 1 more)"},
+		{"as many are enough",
+			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 100 }), candidate(0.5, 0.1), delivery.Pass,
+			"AP of a 0.5000 >= 0.1; passed 2 of 2 checks"},
+		{"of a comparison, those on the images that are compared",
+			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { all(c); c.Support = 100 }), func() Input {
+				in := against(candidate(0.5, 0), release(0.5), 0.01)
+				in.Compare.Truths = map[string]int{"a": 99, "b": 100}
+				return in
+			}(), delivery.Unsure,
+			"AP of a: 99 truths, the check asks for 100"},
 		{"Comparisons run over the classes that both models and the eval set have",
 			with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass,
 			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05"},
@@ -206,6 +238,12 @@ func TestHowACheckDecides(t *testing.T) {
 		{"which it is itself",
 			toAnchor, anchored(candidate(0.5, 0), Anchor{SameBundle: true}), delivery.Pass,
 			"mAP: it is m@3 itself"},
+		{"which was scored by another protocol",
+			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: func() Measured { m := old; m.Scores.Protocol = "q"; return m }(), Compare: &drift, CompareKey: "k"}), delivery.Fail,
+			"mAP: it and m@3 were scored by different protocols; their numbers cannot be compared"},
+		{"size: at most",
+			delivery.GateCheck{Metric: "size", Max: &limit}, Input{Candidate: scored(0.5, 0, half), Size: 2_000_000}, delivery.Pass,
+			"size 2.0MB <= 2MB"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
 			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)
