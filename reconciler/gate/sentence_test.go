@@ -369,3 +369,21 @@ func TestResamples(t *testing.T) {
 		t.Errorf("80 classes at 99%%: %d", n)
 	}
 }
+
+// No bound is beyond what its metric can be.
+func TestRange(t *testing.T) {
+	for _, c := range []struct {
+		metric    string
+		value     float64
+		low, high float64
+	}{
+		{"mAP", 0.99, 0.9449, 1},
+		{"AP/a", 0.01, 0, 0.0551},
+		{"falsePositivesPerImage", 0.99, 0.9449, 1.0351},
+		{"falsePositivesPerImage/a", 0.01, 0, 0.0551},
+	} {
+		if low, high := Range(c.metric, around(c.value, 0.05), 0.95); fmt.Sprintf("%.4f %.4f", low, high) != fmt.Sprintf("%.4f %.4f", c.low, c.high) {
+			t.Errorf("%s %.2f: %.4f to %.4f, want %.4f to %.4f", c.metric, c.value, low, high, c.low, c.high)
+		}
+	}
+}
