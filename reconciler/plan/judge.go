@@ -28,9 +28,9 @@ type judgement struct {
 }
 
 // settled reports whether the gate is in nobody's way. acceptOf has seen to it
-// that an accept is an owner's.
+// that an accept is an owner's, and of an unsure verdict.
 func (j judgement) settled() bool {
-	return verdictState(j.verdict.Outcome) == delivery.CheckSuccess || j.verdict.Outcome == delivery.Unsure && j.accept != nil
+	return verdictState(j.verdict.Outcome) == delivery.CheckSuccess || j.accept != nil
 }
 
 // judge takes the aob/eval stage and every aob/gate/NAME stage.
