@@ -215,7 +215,9 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 	if m.Data != nil && len(m.Data.Findings) > 0 {
 		fold(b, "findings in the dataset", func() {
 			for _, f := range m.Data.Findings {
-				fmt.Fprintf(b, "- %s: %s: %s (%d)\n", f.Level, escape(f.Where), escape(f.Text), max(1, f.Count))
+				for _, line := range f.Lines() {
+					fmt.Fprintf(b, "- %s: %s\n", f.Level, escape(line))
+				}
 			}
 			b.WriteString("\n")
 		})

@@ -537,8 +537,16 @@ var happenings = map[string]happening{
 			}
 		}
 		if list := s.forge.list(); len(list) > 0 && len(verdicts) > 0 {
-			code := plan.AcceptCode(verdicts[len(verdicts)-1-a%min(3, len(verdicts))])
-			s.forge.comment(of(list, a).Number, of([]string{"lead", "lead", "dev", "stranger"}, b), "/aob accept "+code+" because of this")
+			v, pr := verdicts[len(verdicts)-1-a%min(3, len(verdicts))], of(list, a)
+			about := slices.IndexFunc(list, func(pr delivery.PullRequest) bool {
+				head, _ := s.tree(pr.Head)
+				mdl, there := head.Models[v.Model]
+				return there && slices.Contains(s.bundlesOf(mdl), v.Bundle)
+			})
+			if about >= 0 && b/4%4 != 0 { // where it might count
+				pr = list[about]
+			}
+			s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger"}, b), "/aob accept "+plan.AcceptCode(v)+" because of this")
 		}
 	}},
 	"close": {2, func(s *sim, a, b int) {

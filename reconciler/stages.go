@@ -570,7 +570,7 @@ func (s *Stages) thresholds(ctx context.Context, r *run.Run, ask delivery.Thresh
 	if err := r.Stage("thresholds"); err != nil {
 		return nil, err
 	}
-	m, err := o.match(o.truth(o.classes(), nil)) // chosen on it is the model too
+	m, err := o.match(o.truth(o.classes(), o.seen))
 	if err != nil {
 		return nil, err
 	}

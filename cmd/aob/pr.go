@@ -271,7 +271,9 @@ func (t *terminal) change(m web.Change) {
 			t.printf("… and %d more findings\n", len(m.Findings)-i)
 			break
 		}
-		t.paragraph("", fmt.Sprintf("%s in %s: %s (%d)", f.Level, f.Where, f.Text, max(1, f.Count)))
+		for _, line := range f.Lines() {
+			t.paragraph("", f.Level+": "+line)
+		}
 	}
 }
 

@@ -533,7 +533,7 @@ func (t *terminal) comparison(c web.Comparison) {
 		over += " in " + plural(c.Groups, "group")
 	}
 	if c.LeftOut > 0 {
-		over += fmt.Sprintf(", %d left out as one of the two was trained on them", c.LeftOut)
+		over += fmt.Sprintf(", %d left out as a gate judges on them or one of the two was trained on them", c.LeftOut)
 	}
 	t.printf("%s\n", over)
 	rows := [][]cell{heading("METRIC", "A", "B", "A - B", "95% INTERVAL", "A IS")}

@@ -21,7 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// The most training images that may stand in an eval set.
+// The greatest share of a split's images that may stand in an eval set.
 const maxLeak = 0.05
 
 // Check is a data run: it names the dataset by its content, looks for all that
@@ -93,8 +93,18 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 	}
 	c.leaks(v, splits, held)
 	c.twins(v, splits)
+	for name, out := range c.leftOut {
+		if n, there := c.result.Images[name]; there {
+			c.result.Images[name] = n - len(out)
+		}
+	}
 	if c.result.Failed() {
 		return c.done(), nil
+	}
+	if len(c.leftOut["valid"]) > 0 {
+		if c.result.Valid.Without, err = c.withheld(v, splits["valid"], seen); err != nil {
+			return c.result, err
+		}
 	}
 	c.result.Prepared = filepath.Base(out)
 	if c.result.Seen, err = c.seenImages(v, splits, seen); err != nil {
@@ -134,7 +144,10 @@ type imageFile struct {
 func (c *checker) finding(level, code, where, text string) {
 	key := level + "/" + code
 	if i, ok := c.seen[key]; ok {
-		c.result.Findings[i].Count++
+		f := &c.result.Findings[i]
+		if f.Count++; len(f.More) < delivery.MostMore {
+			f.More = append(f.More, where+": "+text)
+		}
 		return
 	}
 	c.seen[key] = len(c.result.Findings)
@@ -282,7 +295,6 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 // valid, and says how many.
 func (c *checker) leaks(v *version, splits map[string]*split, held map[string]string) {
 	c.leftOut = map[string]map[int64]bool{"train": {}, "valid": {}}
-	total := 0
 	mark := func(s *split, code string, held map[string]string) {
 		for _, im := range s.truth.Images {
 			file, ok := s.images[im.ID]
@@ -301,12 +313,12 @@ func (c *checker) leaks(v *version, splits map[string]*split, held map[string]st
 	for _, name := range []string{"train", "valid"} {
 		if s := splits[name]; s != nil {
 			mark(s, "leak", held)
-			total += len(s.images)
-			c.result.LeftOut += len(c.leftOut[name])
+			n := len(c.leftOut[name])
+			c.result.LeftOut += n
+			if share := float64(n) / float64(max(1, len(s.images))); share > maxLeak {
+				c.finding(delivery.LevelError, "leaks", name, fmt.Sprintf("%d of %d images (%.1f%%) stand in an eval set; at most %.0f%% may", n, len(s.images), share*100, maxLeak*100))
+			}
 		}
-	}
-	if share := float64(c.result.LeftOut) / float64(max(1, total)); share > maxLeak {
-		c.finding(delivery.LevelError, "leaks", "train", fmt.Sprintf("%d of %d training images (%.1f%%) stand in an eval set; at most %.0f%% may", c.result.LeftOut, total, share*100, maxLeak*100))
 	}
 	train, valid := splits["train"], splits["valid"]
 	if train == nil || valid == nil {

@@ -65,17 +65,30 @@ func asksFor(file, sum string) []string {
 // seenImages lists the images that the trainer gets and keeps the list under its
 // digest.
 func (c *checker) seenImages(v *version, splits map[string]*split, dir string) (delivery.Digest, error) {
-	list := func(name string) []string {
-		ids := []string{}
-		for id, file := range splits[name].images {
-			if !c.leftOut[name][id] {
-				ids = append(ids, identities(file, v.files[file].sum)...)
-			}
+	return keepSeen(dir, delivery.SeenImages{Train: c.known(v, splits["train"], false), Valid: c.known(v, splits["valid"], false)})
+}
+
+// withheld keeps the list of validation images that stand in an eval set: no
+// experiment is to be scored on them.
+func (c *checker) withheld(v *version, valid *split, dir string) (delivery.Digest, error) {
+	return keepSeen(dir, delivery.SeenImages{Train: c.known(v, valid, true), Valid: []string{}})
+}
+
+// known lists the names by which a split's images are known, of those that are
+// left out or of the others.
+func (c *checker) known(v *version, s *split, leftOut bool) []string {
+	ids := []string{}
+	for id, file := range s.images {
+		if c.leftOut[s.name][id] == leftOut {
+			ids = append(ids, identities(file, v.files[file].sum)...)
 		}
-		slices.Sort(ids)
-		return slices.Compact(ids)
 	}
-	data := delivery.Canonical(delivery.SeenImages{Train: list("train"), Valid: list("valid")})
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func keepSeen(dir string, list delivery.SeenImages) (delivery.Digest, error) {
+	data := delivery.Canonical(list)
 	digest := delivery.Sum(data)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err

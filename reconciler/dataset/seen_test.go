@@ -144,8 +144,7 @@ func TestLeaksUnderRoboflowNames(t *testing.T) {
 		}
 	}
 	// Six in a hundred are too many: nothing is prepared.
-	images := r.Images["train"] + r.Images["valid"]
-	root, _ = leaking(t, images*6/100+1, robo)
+	root, _ = leaking(t, (r.Images["train"]+14)*6/100, robo)
 	r, _ = checked(t, root)
 	if f := find(r, "leaks"); !r.Failed() || f.Level != delivery.LevelError || !strings.Contains(f.Text, "at most 5% may") || r.Prepared != "" {
 		t.Errorf("six per cent: %+v", r.Findings)
@@ -157,6 +156,9 @@ func TestTwinsUnderOtherNames(t *testing.T) {
 	root, leaked := leaking(t, 3, func(string) string { n++; return fmt.Sprintf("upload-%d.jpg", n) })
 	r, _ := checked(t, root)
 	f := find(r, "perceptual-twin")
+	if lines := f.Lines(); len(lines) != 3 || !strings.HasPrefix(lines[2], leaked[2]+": looks the same as test/BloodImage") {
+		t.Errorf("want every pair: %q", lines)
+	}
 	if r.Failed() || r.LeftOut != 0 || f.Count != 3 || f.Level != delivery.LevelWarning || f.Where != leaked[0] || !strings.Contains(f.Text, "looks the same as test/BloodImage") {
 		t.Errorf("%d left out, %+v", r.LeftOut, f)
 	}
@@ -275,5 +277,33 @@ func TestFreeze(t *testing.T) {
 	b.names["test"] = b.names["test"][:4]
 	if open() == nil {
 		t.Error("another image, and nobody notices")
+	}
+}
+
+// A validation image that stands in an eval set is left out of validation, too: no
+// experiment is scored on what a gate judges on.
+func TestWithheld(t *testing.T) {
+	b := newDataset(t)
+	for i := range 30 {
+		b.image("valid", fmt.Sprintf("more-%d.png", i), 1000+i)
+	}
+	b.image("valid", "copy-of-a-test-image.png", testSeed) // the bytes of test-0.png
+	b.annotate("valid", nil)
+	seen := t.TempDir()
+	roots := Roots{"d": b.dir}
+	r, err := roots.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"}, Classes: classes}, filepath.Join(t.TempDir(), "p"), seen, nil)
+	if err != nil || r.Failed() || r.LeftOut != 1 || r.Images["valid"] != 34 || r.Valid.Count != 35 {
+		t.Fatalf("%v, %+v", err, r)
+	}
+	list, err := ReadSeen(seen, r.Valid.Without)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := roots.EvalSet(t.Context(), r.Valid.EvalSet, classes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := data.SeenBy(list); len(got) != 1 {
+		t.Errorf("withheld %v", got)
 	}
 }

@@ -5,7 +5,7 @@ package delivery
 // and nothing else does.
 
 // DataKey is the key of a data run.
-func DataKey(r DataRun) Digest { return DigestOf("data/2", r) } // 2: results have Valid and Seen
+func DataKey(r DataRun) Digest { return DigestOf("data/3", r) } // 3: results have Valid, Seen and Valid.Without
 
 // TrainKey is the run key of one training: the spec without what is resolved
 // after training, the seed, and the digests of all that goes in.

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -48,7 +49,7 @@ type DataResult struct {
 	Content  Digest           `json:"content"`  // sorted file list with per-file SHA-256
 	Training Digest           `json:"training"` // what the trainer gets: images and truths of train and valid, classes mapped, leaks left out
 	Prepared string           `json:"prepared"` // folder of the training input, relative to the run's folder
-	Images   map[string]int   `json:"images"`   // by split
+	Images   map[string]int   `json:"images"`   // by split, those left out not counted
 	Truths   map[string]int   `json:"truths"`   // by class, of the train split
 	LeftOut  int              `json:"leftOut"`  // training images that stand in an eval set
 	EvalSets []EvalSetContent `json:"evalSets"` // in the order asked, then the dataset's own test split if it has one
@@ -73,6 +74,10 @@ type EvalSetContent struct {
 	Images  Digest  `json:"images"` // of the images' bytes, in id order
 	Truths  Digest  `json:"truths"` // of annotations and categories, the model's classes applied
 	Count   int     `json:"count"`
+
+	// Without names a list of images that are left out of it, as the train part of
+	// [SeenImages]: of a validation split those that stand in an eval set.
+	Without Digest `json:"without,omitempty"`
 }
 
 // Digest names images and truths together.
@@ -93,6 +98,22 @@ type Finding struct {
 	Where string `json:"where"` // as train/_annotations.coco.json: annotations[12]
 	Text  string `json:"text"`
 	Count int    `json:"count"` // how many of this code; Where and Text show the first
+
+	// More are the next of this code, at most [MostMore], each as WHERE: TEXT.
+	More []string `json:"more,omitempty"`
+}
+
+// MostMore is how many a finding lists after its first.
+const MostMore = 19
+
+// Lines are the finding in words: its first, those after it, and how many are not
+// listed.
+func (f Finding) Lines() []string {
+	lines := append([]string{f.Where + ": " + f.Text}, f.More...)
+	if rest := f.Count - len(lines); rest > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more like these", rest))
+	}
+	return lines
 }
 
 // SeenImages lists the images that a trainer got, by what makes two files the
@@ -143,7 +164,8 @@ type EvalRun struct {
 	// falsePositivesPerImage are measured where it has some.
 	Thresholds map[string]float64 `json:"thresholds,omitempty"`
 	// Seen are digests of [SeenImages]: of what the bundle, and all that it was
-	// fine-tuned from, was trained on. Those images are left out.
+	// fine-tuned from, was trained on, and EvalSetContent.Without. Those images are
+	// left out.
 	Seen []Digest `json:"seen,omitempty"`
 }
 

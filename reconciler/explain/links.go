@@ -37,7 +37,9 @@ func (c *chain) data(dataset string, d delivery.DataResult) {
 		l.Text += fmt.Sprintf("; %d left out of training, they stand in an eval set", d.LeftOut)
 	}
 	for _, f := range d.Findings {
-		l.Lines = append(l.Lines, fmt.Sprintf("%s %s: %s: %s (%d)", f.Level, f.Code, f.Where, f.Text, max(1, f.Count)))
+		for _, line := range f.Lines() {
+			l.Lines = append(l.Lines, fmt.Sprintf("%s %s: %s", f.Level, f.Code, line))
+		}
 	}
 	if d.Training != "" {
 		l.Inputs = append(l.Inputs, d.Training)

@@ -188,10 +188,15 @@ func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, content deli
 	if !ok {
 		return delivery.EvalRun{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
 	}
+	without := m.w.Evidence.seen(bundle)
+	if content.Without != "" {
+		without = append(without, content.Without)
+		slices.Sort(without)
+	}
 	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: content.EvalSet, Classes: mdl.Classes.Renamed(mdl.Was),
 		Images: content.Images, Truths: content.Truths, Protocol: m.w.Server.Protocol,
 		Detect: delivery.DetectKey(info.Model, info.Signature, content.Images, m.w.Server.Numerics, "cpu"),
-		Was:    wasOf(mdl, info), Thresholds: info.Thresholds, Seen: m.w.Evidence.seen(bundle)}, Stage{State: delivery.CheckSuccess}
+		Was:    wasOf(mdl, info), Thresholds: info.Thresholds, Seen: without}, Stage{State: delivery.CheckSuccess}
 }
 
 // wasOf tells which classes a bundle knows by their former names alone.
