@@ -15,6 +15,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -284,6 +285,34 @@ var (
 
 func of[T any](list []T, n int) T { return list[n%len(list)] }
 
+// accept comments what a pull request's own comment asks for, mostly, or else the
+// code of any verdict.
+func (s *sim) accept(a, b int) {
+	asks := regexp.MustCompile("/aob accept ([0-9a-f]{12}) because")
+	waits := slices.DeleteFunc(s.forge.list(), func(pr delivery.PullRequest) bool { return !asks.MatchString(s.forge.comments[pr.Number]) })
+	var codes []string
+	for _, st := range s.signed.statements {
+		if v, ok := st.predicate.(delivery.Verdict); ok && v.Outcome != delivery.Pass {
+			codes = append(codes, plan.AcceptCode(v))
+		}
+	}
+	list := s.forge.list()
+	if len(list) == 0 || len(codes) == 0 {
+		return
+	}
+	pr, code := of(list, a), codes[len(codes)-1-a%min(3, len(codes))]
+	switch {
+	case b/4%4 == 0: // what was judged last
+		pr, code = list[len(list)-1], codes[len(codes)-1]
+	case len(waits) > 0:
+		pr = of(waits, a)
+		if b/16%4 != 0 {
+			code = asks.FindStringSubmatch(s.forge.comments[pr.Number])[1]
+		}
+	}
+	s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger"}, b), "/aob accept "+code+" because of this")
+}
+
 // someBranch is a branch that people push to, or AOB has made.
 func (s *sim) someBranch(n int) string {
 	list := []string{"b0", "b1", "b2"}
@@ -529,25 +558,16 @@ var happenings = map[string]happening{
 	"fork": {1, func(s *sim, a, b int) {
 		s.fork("fork", of([]string{"dev", "stranger"}, b), s.main(), map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b/2))})
 	}},
-	"accept": {4, func(s *sim, a, b int) {
-		var verdicts []delivery.Verdict
-		for _, st := range s.signed.statements {
-			if v, ok := st.predicate.(delivery.Verdict); ok && v.Outcome != delivery.Pass {
-				verdicts = append(verdicts, v)
-			}
-		}
-		if list := s.forge.list(); len(list) > 0 && len(verdicts) > 0 {
-			v, pr := verdicts[len(verdicts)-1-a%min(3, len(verdicts))], of(list, a)
-			about := slices.IndexFunc(list, func(pr delivery.PullRequest) bool {
-				head, _ := s.tree(pr.Head)
-				mdl, there := head.Models[v.Model]
-				return there && slices.Contains(s.bundlesOf(mdl), v.Bundle)
-			})
-			if about >= 0 && b/4%4 != 0 { // where it might count
-				pr = list[about]
-			}
-			s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger"}, b), "/aob accept "+plan.AcceptCode(v)+" because of this")
-		}
+	"accept": {4, (*sim).accept},
+	"a gate doubts": {3, func(s *sim, a, b int) {
+		// All that it takes for a comment to decide, or to be tried.
+		epochs := of([]int{8, 14}, a)
+		bar := s.quality[epochs] + of([]float64{0.003, 0.003, 0.2}, a/2)
+		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", bar)})
+		s.change(fmt.Sprint("doubt", len(s.repo.commits)), "dev", map[string]string{"models/shapes.yaml": model("shapes", epochs)})
+		s.rest()
+		s.accept(b, b/7)
+		s.rest()
 	}},
 	"close": {2, func(s *sim, a, b int) {
 		if list := s.forge.list(); len(list) > 0 {

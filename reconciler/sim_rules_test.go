@@ -129,7 +129,28 @@ func (s *sim) checkEvidence(what, name string, release delivery.Release, tree de
 		}
 	}
 	for _, g := range gates {
+		s.checkSettled(what, main.Gates[g], said)
 		s.checkPasses(what, main.Gates[g], release.Bundle, said[len(said)-1].Baseline)
+	}
+}
+
+// checkSettled fails where statements hold a gate's verdict only as one that is
+// unsure, and no owner has said that very verdict's code, with a reason.
+func (s *sim) checkSettled(what string, g delivery.Gate, said []delivery.ReleaseStatement) {
+	unsure := delivery.Verdict{}
+	for _, statement := range said {
+		for _, j := range statement.Gates {
+			switch {
+			case j.Spec != g.Digest():
+			case j.Verdict.Outcome != delivery.Unsure || s.saidByOwner(g, j.Verdict):
+				return
+			default:
+				unsure = j.Verdict
+			}
+		}
+	}
+	if unsure.Key != "" {
+		s.fail("%s: gate %s is unsure, and none of %s has accepted that", what, g.Name, strings.Join(g.Owners, ", "))
 	}
 }
 
@@ -195,12 +216,17 @@ func (s *sim) looked(bundle, baseline, evalSet delivery.Digest) int {
 func (s *sim) excused(g delivery.Gate, bundle delivery.Digest, unsure bool) bool {
 	return unsure && slices.ContainsFunc(s.signed.statements, func(st simStatement) bool {
 		v, ok := st.predicate.(delivery.Verdict)
-		return ok && v.Outcome == delivery.Unsure && v.GateSpec == g.Digest() && st.bundle == bundle && slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
-			owns := slices.ContainsFunc(g.Owners, func(o string) bool {
-				return strings.EqualFold(o, c.Author) || slices.Contains(s.forge.teams[c.Author], o)
-			})
-			return owns && strings.Contains(c.Body, "/aob accept "+v.Key.Hex()[:12]+" because ")
+		return ok && v.Outcome == delivery.Unsure && v.GateSpec == g.Digest() && st.bundle == bundle && s.saidByOwner(g, v)
+	})
+}
+
+// saidByOwner reports whether an owner of a gate has accepted a verdict in a comment.
+func (s *sim) saidByOwner(g delivery.Gate, v delivery.Verdict) bool {
+	return slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
+		owns := slices.ContainsFunc(g.Owners, func(o string) bool {
+			return strings.EqualFold(o, c.Author) || slices.Contains(s.forge.teams[c.Author], o)
 		})
+		return owns && strings.Contains(c.Body, "/aob accept "+v.Key.Hex()[:12]+" because ")
 	})
 }
 
