@@ -307,6 +307,20 @@ func TestTry(t *testing.T) {
 	if best.Score == nil || best.Score.Scores.Values["mAP"] != s.quality[20]+0.01 || best.Diff == nil || len(best.Seeds) != 2 {
 		t.Fatalf("the best: %+v", best)
 	}
+	for _, c := range []struct{ a, b, of, with, err string }{
+		{best.ID, "release", best.ID, "release, shapes@1", ""},
+		{"release", best.ID, "release, shapes@1", best.ID, ""},
+		{"shapes@1", best.ID[:6], "shapes@1", best.ID, ""},
+		{"shapes@1", "release", "shapes@1", "release, shapes@1", ""},
+		{"release", "#1", "", "", "pull request"},
+		{"release", "release", "", "", "both are release"},
+		{"release", "nothing", "", "", "variant"},
+	} {
+		of, with, err := s.loop.view.Load().sides(c.a, c.b)
+		if !strings.HasPrefix(of.name, c.of) || !strings.HasPrefix(with.name, c.with) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s and %s: %q and %q, %v", c.a, c.b, of.name, with.name, err)
+		}
+	}
 	if n := s.evaluated("test"); n != evals {
 		t.Errorf("an experiment opened a gate's eval set: %d evaluations", n-evals)
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -240,9 +241,6 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 		return web.Comparison{}, err
 	}
 	out := web.Comparison{State: delivery.CheckPending, A: of.name, B: with.name}
-	if of.score.Content != with.score.Content {
-		return out, delivery.Blockedf("compare models of one dataset version and its classes", "%s and %s were validated on different images or labels", a, b)
-	}
 	ask := delivery.CompareRun{Candidate: of.score.Input, Baseline: with.score.Input, Resamples: gate.Resamples(nil, 0), Seed: 1}
 	key := delivery.CompareKey(ask)
 	if key == delivery.CompareKey(delivery.CompareRun{Candidate: ask.Baseline, Baseline: ask.Candidate, Resamples: ask.Resamples, Seed: 1}) {
@@ -272,38 +270,57 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 	})
 }
 
-// sides finds both, the second being maybe the release of the first.
+// sides finds both on one validation split. A version, or the release, may have been
+// scored on several.
 func (s *Snapshot) sides(a, b string) (of, with side, err error) {
-	if a == "release" {
-		with, of, err = s.sides(b, a)
+	if a == "release" && b == "release" {
+		return of, with, delivery.Blockedf("aob runs lists what can be compared", "release is the release of the other's model, and both are release")
+	}
+	var left, right []side
+	if a != "release" {
+		if left, err = s.side(a, ""); err != nil {
+			return of, with, err
+		}
+		right, err = s.side(b, left[0].model)
+	} else if right, err = s.side(b, ""); err == nil {
+		left, err = s.side(a, right[0].model)
+	}
+	if err != nil {
 		return of, with, err
 	}
-	if of, err = s.side(a, side{}); err == nil {
-		with, err = s.side(b, of)
-	}
-	return of, with, err
-}
-
-// side finds a model that was scored on its validation split.
-func (s *Snapshot) side(name string, other side) (side, error) {
-	if name == "" || name == "release" && other.score == nil {
-		return side{}, delivery.Blockedf("aob runs lists what can be compared", "want two models, and release is one of the other's")
-	}
-	stored := func(model string, bundle delivery.Digest, label string) (side, error) {
-		for _, sc := range s.World.Evidence.Scores {
-			if sc.Input.Bundle == bundle && other.score != nil && sc.Content == other.score.Content {
-				return side{label, model, &sc}, nil
+	for _, of := range left {
+		for _, with := range right {
+			x, y := of.score.Content, with.score.Content
+			if x.Images == y.Images && x.Truths == y.Truths && x.Without == y.Without {
+				return of, with, nil
 			}
 		}
-		return side{}, delivery.Blockedf("compare with release, or with a variant", "%s was not scored on that validation split", label)
+	}
+	return of, with, delivery.Blockedf("compare models of one dataset version and its classes", "%s and %s were validated on different images or labels", left[0].name, right[0].name)
+}
+
+// side finds a model as it was scored on validation splits; release is that of a
+// model.
+func (s *Snapshot) side(name, model string) ([]side, error) {
+	stored := func(model string, bundle delivery.Digest, label string) ([]side, error) {
+		var found []side
+		for _, key := range slices.Sorted(maps.Keys(s.World.Evidence.Scores)) {
+			if sc := s.World.Evidence.Scores[key]; sc.Input.Bundle == bundle && sc.Content.EvalSet.Split == "valid" {
+				found = append(found, side{label, model, &sc})
+			}
+		}
+		if len(found) == 0 {
+			return nil, delivery.Blockedf("aob try with the model's file has it scored there", "%s was not scored on a validation split", label)
+		}
+		return found, nil
 	}
 	if name == "release" {
 		for _, m := range s.Plan.Main.Models {
-			if m.Model == other.model && m.Accepted != nil {
+			if m.Model == model && m.Accepted != nil {
 				return stored(m.Model, m.Accepted.Bundle, fmt.Sprintf("release, %s@%d", m.Model, m.Accepted.Version))
 			}
 		}
-		return side{}, delivery.Blockedf("compare two variants", "%s has no release", other.model)
+		return nil, delivery.Blockedf("compare two variants", "%s has no release", model)
 	}
 	if model, version, ok := strings.Cut(name, "@"); ok {
 		for _, a := range s.World.Evidence.Accepted[model] {
@@ -311,17 +328,17 @@ func (s *Snapshot) side(name string, other side) (side, error) {
 				return stored(model, a.Bundle, name)
 			}
 		}
-		return side{}, explain.Unknown{Kind: "version", ID: name, Do: "aob explain model " + model + " lists them"}
+		return nil, explain.Unknown{Kind: "version", ID: name, Do: "aob explain model " + model + " lists them"}
 	}
 	if strings.HasPrefix(name, "#") {
 		for _, p := range s.Plan.Proposals {
 			for _, m := range p.Models {
 				if fmt.Sprintf("#%d", p.PR.Number) == name && m.Valid != nil {
-					return side{name, m.Model, m.Valid}, nil
+					return []side{{name, m.Model, m.Valid}}, nil
 				}
 			}
 		}
-		return side{}, explain.Unknown{Kind: "validated pull request", ID: name, Do: "aob pr show says how far it is"}
+		return nil, explain.Unknown{Kind: "validated pull request", ID: name, Do: "aob pr show says how far it is"}
 	}
 	var found []side
 	for _, t := range s.Plan.Trials {
@@ -330,7 +347,7 @@ func (s *Snapshot) side(name string, other side) (side, error) {
 				continue
 			}
 			if v.Score == nil {
-				return side{}, delivery.Blockedf("wait for it: aob runs show "+t.Trial.ID, "variant %s is not validated yet: %s", v.ID, v.Text)
+				return nil, delivery.Blockedf("wait for it: aob runs show "+t.Trial.ID, "variant %s is not validated yet: %s", v.ID, v.Text)
 			}
 			label := strings.TrimSpace(v.ID + "  " + strings.Join(t.Trial.Variants[i].Set, " "))
 			if !slices.ContainsFunc(found, func(o side) bool { return o.score.Key == v.Score.Key }) {
@@ -340,11 +357,11 @@ func (s *Snapshot) side(name string, other side) (side, error) {
 	}
 	switch len(found) {
 	case 0:
-		return side{}, explain.Unknown{Kind: "variant", ID: name, Do: "aob runs lists them; a pull request is #12, a version pallets@12, and release is main's"}
+		return nil, explain.Unknown{Kind: "variant", ID: name, Do: "aob runs lists them; a pull request is #12, a version pallets@12, and release is main's"}
 	case 1:
-		return found[0], nil
+		return found, nil
 	}
-	return side{}, delivery.Blockedf("give more of its ID", "%d variants begin with %s", len(found), name)
+	return nil, delivery.Blockedf("give more of its ID", "%d variants begin with %s", len(found), name)
 }
 
 // compared says of every figure which model is better, over classes after Holm's
