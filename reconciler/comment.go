@@ -31,7 +31,12 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 				for _, d := range open(pr) {
 					commentDoubt(&b, d)
 				}
-				b.WriteString("What is accepted is signed, with its reason, into the release, and merging then ships it; a comment that was edited does not count. Or push a better model to this branch, or give the gate more test images, in a pull request of its own.\n\n")
+				b.WriteString(worse(pr, "accept"))
+				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, with its reason, into the release, and merging then ships it; a comment that was edited does not count. Or push a better model to this branch")
+				if settles(pr) {
+					b.WriteString(", or give the gate more test images, in a pull request of its own")
+				}
+				b.WriteString(".\n\n")
 			case len(pr.Asks) > 0:
 				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. A comment that was edited does not count.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
@@ -85,7 +90,7 @@ func headline(pr plan.ProposalReport, description string) string {
 		for _, v := range m.Verdicts {
 			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && strings.Contains(description, v.Reason) {
 				failed := outcomes(v)[delivery.Fail]
-				lines = append(lines, fmt.Sprintf("**%s** fails gate %s: %d of %s.", m.Model, escape(v.Gate), failed, count(len(v.Checks), "check")))
+				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.", m.Model, escape(v.Gate), failed, count(len(v.Checks), "check")))
 			}
 		}
 	}
@@ -116,13 +121,35 @@ func next(pr plan.ProposalReport, state delivery.CheckState) string {
 	}
 	switch {
 	case state == delivery.CheckSuccess && len(released) > 0 && len(fleets) > 0:
-		return fmt.Sprintf("Merging it releases the model to %s, wave by wave; `git revert` takes it back.", escape(strings.Join(fleets, ", ")))
+		return worse(pr, "merge") + fmt.Sprintf("Merging it releases the model to %s, wave by wave; `git revert` of the merge takes it back.", escape(strings.Join(fleets, ", ")))
 	case state == delivery.CheckSuccess && len(released) > 0:
-		return "Merging it releases the model; no fleet runs it yet. `git revert` takes it back."
+		return worse(pr, "merge") + "Merging it releases the model; no fleet runs it yet. `git revert` of the merge takes it back."
 	case state == delivery.CheckFailure && len(failed) > 0:
-		return fmt.Sprintf("Change the model in this branch, as its training, data or thresholds, and push: it is judged again. `aob try models/%s.yaml` finds better values without opening the test images. Nobody can accept a fail; where the bar itself is wrong, change the gate in a pull request of its own.", failed[0])
+		return fmt.Sprintf("Change the model in this branch and push: it is judged again. `aob try models/%s.yaml` tries other values on the validation images, without opening the test images. Nobody can accept a fail; where the bar itself is wrong, change the gate in a pull request of its own.", failed[0])
 	}
 	return ""
+}
+
+// worse names what got worse beyond chance in spite of all that passed, as a reviewer
+// is the only one who can hold it back.
+func worse(pr plan.ProposalReport, before string) string {
+	var list []string
+	for _, m := range pr.Models {
+		for _, v := range m.Verdicts {
+			for _, l := range v.Lost {
+				if what := l.Subject(); !slices.Contains(list, what) {
+					list = append(list, what)
+				}
+			}
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	if n := len(list) - shownLosses; n > 0 {
+		list = append(list[:shownLosses], fmt.Sprintf("%d more", n))
+	}
+	return fmt.Sprintf("**Worse than what it replaces: %s. Look before you %s.** ", escape(strings.Join(list, ", ")), before)
 }
 
 // open lists what waits for owners of gates, in a pull request for which nothing
@@ -140,6 +167,18 @@ func open(pr plan.ProposalReport) []plan.Doubt {
 		}
 	}
 	return list
+}
+
+// settles reports whether more test images would settle what blocks.
+func settles(pr plan.ProposalReport) bool {
+	for _, m := range pr.Models {
+		for _, v := range m.Verdicts {
+			if slices.ContainsFunc(v.Checks, func(c delivery.CheckVerdict) bool { return c.Outcome == delivery.Unsure && c.Settle > 0 }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // commentDoubt says who may settle what, with a line to copy.
@@ -196,7 +235,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		}
 	}
 	if len(m.Verdicts) > 0 {
-		b.WriteString("Bounds come from drawing the test images again and again: those of a check are one-sided, at its confidence, stricter where classes share it. They cover which images were chosen, not the noise of training: the same training with another seed may differ by more")
+		b.WriteString("Bounds are a bootstrap's over the test images, each one-sided at its check's confidence; classes of one check share that, so each of theirs is surer. They cover which images were chosen, not the noise of training: the same training with another seed may differ by more")
 		if len(m.Seeds) < 2 {
 			b.WriteString(", and `seeds: [1, 2, 3]` would show by how much")
 		}
@@ -294,9 +333,9 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 		}
 		of, then := "", ""
 		if v.Looks > 0 {
-			of, then = fmt.Sprintf(" of %d", v.Looks), "; beyond that an owner decides, as the best of many looks better than it is"
+			of, then = fmt.Sprintf(" of %d", v.Looks), fmt.Sprintf("; after %d even a pass needs an owner's word, as the best of many looks better than it is", v.Looks)
 		}
-		fmt.Fprintf(b, "Look %d%s: so many models were judged on these images%s, this one included%s.\n\n", v.Look, of, against, then)
+		fmt.Fprintf(b, "Look %d%s: %s judged on these images%s, this one included%s.\n\n", v.Look, of, were(v.Look, "model"), against, then)
 	}
 }
 
@@ -420,6 +459,14 @@ func outcomeLabel(o delivery.Outcome) string {
 		return "does not apply"
 	}
 	return string(o)
+}
+
+// were counts things that something was done to.
+func were(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun + " was"
+	}
+	return count(n, noun) + " were"
 }
 
 func count(n int, noun string) string {

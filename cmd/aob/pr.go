@@ -350,9 +350,9 @@ func aboutVerdict(v delivery.Verdict) string {
 		words = append(words, fmt.Sprintf("%d left out, a model was trained on them", v.LeftOut))
 	}
 	if v.Look > 0 {
-		look := fmt.Sprintf("model %d that they judge against this release", v.Look)
+		look := fmt.Sprintf("look %d", v.Look)
 		if v.Looks > 0 {
-			look += fmt.Sprintf(", of %d", v.Looks)
+			look += fmt.Sprintf(" of %d", v.Looks)
 		}
 		words = append(words, look)
 	}

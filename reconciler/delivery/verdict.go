@@ -69,18 +69,22 @@ type CheckVerdict struct {
 
 // String says what got worse: AP of WBC 0.1244, was 0.2285: -0.1040, at best -0.0461.
 func (l Loss) String() string {
-	what := l.Metric
-	switch {
-	case l.Class != "":
-		what += " of " + l.Class
-	case l.Metric == "falsePositivesPerImage":
-		what = "false positives per image"
-	}
-	text := fmt.Sprintf("%s %.4f, was %.4f: %+.4f, at best %+.4f", what, l.Value, l.Baseline, l.Diff, l.AtBest)
+	text := fmt.Sprintf("%s %.4f, was %.4f: %+.4f, at best %+.4f", l.Subject(), l.Value, l.Baseline, l.Diff, l.AtBest)
 	if l.Why != "" {
 		text += "; " + l.Why
 	}
 	return text
+}
+
+// Subject says what a loss is about: AP of WBC.
+func (l Loss) Subject() string {
+	switch {
+	case l.Class != "":
+		return l.Metric + " of " + l.Class
+	case l.Metric == "falsePositivesPerImage":
+		return "false positives per image"
+	}
+	return l.Metric
 }
 
 // Overall sums outcomes up: a fail outweighs an unsure, which outweighs a pass;

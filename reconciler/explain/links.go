@@ -191,7 +191,7 @@ func about(v delivery.Verdict) []string {
 		if v.Looks > 0 {
 			line += fmt.Sprintf(" of %d", v.Looks)
 		}
-		lines = append(lines, line+": so many models this eval set had judged against that release")
+		lines = append(lines, line+": how many models were judged on this eval set against that release, this one included")
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
 		lines = append(lines, fmt.Sprintf("class %s is what was %s", name, v.Renamed[name]))

@@ -107,7 +107,7 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 		v.Reason = fmt.Sprintf("%s: %+.4f, at best %+.4f < %g (%s)", name, f.value, high, limit, sure(highAt))
 	default:
 		v.Outcome = delivery.Unsure
-		v.Reason = fmt.Sprintf("%s: %+.4f, between %+.4f and %+.4f (%s), too wide to tell a drop of %s", name, f.value, low, high, sure(min(lowAt, highAt)), num(*c.MaxDrop))
+		v.Reason = fmt.Sprintf("%s: %+.4f, at worst %+.4f, at best %+.4f (each %s), too wide to tell a drop of %s", name, f.value, low, high, sure(min(lowAt, highAt)), num(*c.MaxDrop))
 		if !resolved || !f.samples.Resolves(highAt) {
 			v.Reason += " (" + unresolved(f.samples, max(lowAt, highAt)) + ")"
 			break
