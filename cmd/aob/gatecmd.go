@@ -59,6 +59,9 @@ file, --covers makes one.`,
 			}
 			path := filepath.Join(dir, "gates", args[0]+".yaml")
 			data, err := os.ReadFile(path)
+			if err == nil && len(covers) > 0 {
+				return hinted{fmt.Errorf("%s is there already, and --covers is for a new gate", path), "edit its covers: by hand"}
+			}
 			if errors.Is(err, fs.ErrNotExist) && len(covers) > 0 {
 				data, err = newGate(args[0], covers), nil
 			}
@@ -131,10 +134,9 @@ func evaluateOf(path string, data []byte) (delivery.EvalSet, error) {
 		return g.Evaluate, nil
 	}
 	// What freezing writes may be all that is missing.
-	for _, c := range doc.Complaints() {
-		if !strings.HasPrefix(c.Path, "evaluate") {
-			return delivery.EvalSet{}, configComplaints(doc.Complaints())
-		}
+	others := slices.DeleteFunc(doc.Complaints(), func(c delivery.Complaint) bool { return strings.HasPrefix(c.Path, "evaluate") })
+	if len(others) > 0 {
+		return delivery.EvalSet{}, configComplaints(others)
 	}
 	return delivery.EvalSet{Split: "test"}, nil
 }

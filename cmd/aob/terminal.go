@@ -117,13 +117,14 @@ func (t *terminal) table(indent string, rows [][]cell) {
 	}
 	least := min(widths[last], t.width/3)
 	for !t.whole && room() < least {
-		widest := 0
+		widest := -1
 		for i, w := range widths[:last] {
-			if w > widths[widest] {
+			id := i == 0 && w <= 12 // is copied, so it stays whole
+			if !id && (widest < 0 || w > widths[widest]) {
 				widest = i
 			}
 		}
-		if last == 0 || widths[widest] <= 8 {
+		if widest < 0 || widths[widest] <= 8 {
 			break
 		}
 		widths[widest] = max(8, widths[widest]-(least-room()))

@@ -39,6 +39,9 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
   aob try models/shapes.yaml --set train.epochs=4,8 --write   # the best one's values into the file`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if write && detach {
+				return hinted{errors.New("--write waits for the best variant, and --detach does not"), "leave one out; aob runs write VARIANT " + args[0] + " writes later"}
+			}
 			data, err := os.ReadFile(args[0])
 			if err != nil {
 				return err
@@ -160,7 +163,7 @@ func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web
 					key := fmt.Sprintf("%s seed %d", v.ID, s.Seed)
 					if line := settledText(s); line != "" && said[key] != line {
 						said[key] = line
-						screen.printf("%s  %s  seed %d: %s\n", v.ID, own(v), s.Seed, line)
+						screen.printf("[%d/%d] %s  %s  seed %d: %s\n", t.Trained, t.Total, v.ID, own(v), s.Seed, line)
 					}
 				}
 			}
@@ -272,20 +275,58 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 	if len(all) > 0 {
 		t.paragraph("", "all with "+strings.Join(all, " "))
 	}
-	t.table("  ", rows)
+	wide := 2
+	for column := range rows[0] {
+		most := 0
+		for _, row := range rows {
+			if column < len(row) {
+				most = max(most, columns(printable(row[column].text)))
+			}
+		}
+		wide += most + 2
+	}
+	if wide-2 > t.width && !t.whole { // figures whole, and what they are of below
+		var figures, sets [][]cell
+		for i, row := range rows {
+			figures = append(figures, row[:len(row)-1])
+			if i > 0 {
+				sets = append(sets, []cell{row[0], row[len(row)-1]})
+			}
+		}
+		t.table("  ", figures)
+		t.printf("\n")
+		t.table("  ", sets)
+	} else {
+		t.table("  ", rows)
+	}
+	for _, v := range trial.Variants {
+		for _, s := range v.Seeds {
+			if s.State == delivery.CheckFailure || s.State == delivery.CheckError {
+				t.paragraph("", fmt.Sprintf("%s seed %d: %s", v.ID, s.Seed, s.Text))
+			}
+		}
+		if len(v.Seeds) == 0 && (v.State == delivery.CheckFailure || v.State == delivery.CheckError) {
+			t.paragraph("", v.ID+": "+v.Text)
+		}
+	}
 	t.paragraph("", "On the validation split; ± is half of the 95 % interval, which covers the choice of images and not the noise of training. The best of many looks better than it is.")
 	best, ok := bestVariant(trial)
 	if !ok {
 		return
 	}
-	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), printable(strings.Join(best.Set, " ")))
+	if trial.State == delivery.CheckPending {
+		t.printf("\nbest so far: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(strings.Join(best.Set, " "), "as it is")))
+		return
+	}
+	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(strings.Join(best.Set, " "), "as it is")))
 	if list := ranked(trial.Variants); len(list) > 1 && list[1].MAP != nil {
 		t.printf("aob compare %s %s   whether it is better than the second\n", best.ID, list[1].ID)
 	}
 	t.printf("aob runs write %s FILE         its values into the file; its PR trains nothing\n", best.ID)
 }
 
-// shared parts what all variants set from what is a variant's own.
+// shared parts what all variants set from what is a variant's own, which is given by
+// the last word of its path where that says which it is: channels=12.
 func shared(variants []web.Variant) (all []string, own func(web.Variant) string) {
 	if len(variants) > 1 {
 		for _, set := range variants[0].Set {
@@ -294,8 +335,32 @@ func shared(variants []web.Variant) (all []string, own func(web.Variant) string)
 			}
 		}
 	}
+	paths := map[string]map[string]bool{} // by last word
+	last := func(set string) (path, word string) {
+		path, _, _ = strings.Cut(set, "=")
+		return path, path[strings.LastIndex(path, ".")+1:]
+	}
+	for _, v := range variants {
+		for _, set := range v.Set {
+			path, word := last(set)
+			if paths[word] == nil {
+				paths[word] = map[string]bool{}
+			}
+			paths[word][path] = true
+		}
+	}
 	return all, func(v web.Variant) string {
-		return strings.Join(slices.DeleteFunc(slices.Clone(v.Set), func(s string) bool { return slices.Contains(all, s) }), " ")
+		var words []string
+		for _, set := range v.Set {
+			if slices.Contains(all, set) {
+				continue
+			}
+			if path, word := last(set); len(paths[word]) == 1 {
+				set = word + strings.TrimPrefix(set, path)
+			}
+			words = append(words, set)
+		}
+		return strings.Join(words, " ")
 	}
 }
 

@@ -58,6 +58,9 @@ func (c configComplaints) Error() string {
 // loadServer reads the server's configuration.
 func loadServer(path string) (intent.Server, error) {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return intent.Server{}, hinted{fmt.Errorf("%s: no such file", path), "--config names the server's configuration"}
+	}
 	if err != nil {
 		return intent.Server{}, err
 	}

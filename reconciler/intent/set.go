@@ -45,6 +45,11 @@ func Grid(sets []string) ([][]Assignment, error) {
 		if slices.Contains(values, "") {
 			return nil, fmt.Errorf("%s: a value is empty in %q", path, clip(value))
 		}
+		for i, v := range values {
+			if !isList(path) && slices.Contains(values[:i], v) {
+				return nil, fmt.Errorf("%s: %s is given twice", path, clip(v))
+			}
+		}
 		if isList(path) {
 			if len(values) > 1 || !strings.HasPrefix(value, "[") {
 				values = []string{"[" + strings.Join(values, ", ") + "]"}
