@@ -188,6 +188,12 @@ func commentDoubt(b *strings.Builder, d plan.Doubt) {
 		return
 	}
 	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\n", escape(d.Gate), escape(strings.Join(d.Owners, " or ")), d.Code)
+	for _, why := range d.Refused {
+		fmt.Fprintf(b, "- %s\n", escape(why))
+	}
+	if len(d.Refused) > 0 {
+		b.WriteString("\n")
+	}
 }
 
 func verdictWord(s delivery.CheckState) string {

@@ -50,6 +50,7 @@ func TestAccept(t *testing.T) {
 		by, text string
 		do       func(s *sim)
 		want     string // in aob/gate/production; "" while nobody has settled it
+		why      string // in the comment, why it does not count
 	}{
 		"an owner":                  {by: "lead", text: "/aob accept CODE because the set is small", want: "accepted by lead: the set is small; the gate says: mAP 0.7000 < 0.703"},
 		"an owner, in other cases":  {by: "Lead", text: "/aob accept CODE because ok", want: "accepted by Lead: ok"},
@@ -57,9 +58,9 @@ func TestAccept(t *testing.T) {
 		"a member of an owner team": {by: "maria", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, want: "accepted by maria: ok"},
 		"no reason":                 {by: "lead", text: "/aob accept CODE because"},
 		"no because":                {by: "lead", text: "/aob accept CODE please take it"},
-		"another code":              {by: "lead", text: "/aob accept 0123456789ab because ok"},
+		"another code":              {by: "lead", text: "/aob accept 0123456789ab because ok", why: "and no verdict has that code"},
 		"a go is no accept":         {by: "lead", text: "/aob run CODE"},
-		"no owner":                  {by: "dev", text: "/aob accept CODE because I want it"},
+		"no owner":                  {by: "dev", text: "/aob accept CODE because I want it", why: "dev is no owner of the gate"},
 		"a team by its name alone":  {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
 		"the owner may not write":   {by: "lead", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead }},
 		"an owner of the pull request's own making": {by: "dev", text: "/aob accept CODE because ok", do: func(s *sim) {
@@ -76,6 +77,9 @@ func TestAccept(t *testing.T) {
 			s.settle()
 			if c.want == "" {
 				s.want("first", delivery.CheckPending, "unsure")
+				if said := s.forge.comments[1]; c.why != "" && !strings.Contains(said, c.why) {
+					t.Errorf("the comment does not say %q:\n%s", c.why, said)
+				}
 				s.quiet()
 				return
 			}

@@ -35,6 +35,38 @@ func (m *maker) owners(j judged) []string {
 	return j.gate.Owners
 }
 
+// owner finds as which owner somebody accepts; -1 for none.
+func (a Asked) owner(owners []string) int {
+	return slices.IndexFunc(owners, func(o string) bool { return strings.EqualFold(o, a.By) || slices.Contains(a.Teams, o) })
+}
+
+// refused says of people's words about an unsure verdict why they do not count. A
+// word about another gate or model is none of them.
+func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []string {
+	var why []string
+	for _, a := range list {
+		text := ""
+		var of *delivery.Verdict
+		for _, other := range m.w.Evidence.Verdicts {
+			if AcceptCode(other) == a.Code {
+				of = &other
+			}
+		}
+		switch {
+		case a.Code == AcceptCode(v):
+			text = a.By + " is no owner of the gate, so that word does not count"
+		case of == nil:
+			text = fmt.Sprintf("%s accepted %s, and no verdict has that code", a.By, a.Code)
+		case of.Gate == v.Gate && of.Model == v.Model:
+			text = fmt.Sprintf("%s accepted %s, the verdict on other content", a.By, a.Code)
+		}
+		if text != "" && !slices.Contains(why, text) {
+			why = append(why, text)
+		}
+	}
+	return why
+}
+
 // acceptOf finds what settles an unsure verdict: a comment of an owner, or a
 // release statement that holds one already.
 func (m *maker) acceptOf(p Proposal, j judged, v delivery.Verdict) *delivery.Accept {
@@ -50,7 +82,7 @@ func (m *maker) acceptOf(p Proposal, j judged, v delivery.Verdict) *delivery.Acc
 		}
 	}
 	for _, a := range p.Accepts { // oldest first: the first word stands
-		as := slices.IndexFunc(owners, func(o string) bool { return strings.EqualFold(o, a.By) || slices.Contains(a.Teams, o) })
+		as := a.owner(owners)
 		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" {
 			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At}
 		}
@@ -65,6 +97,9 @@ type Doubt struct {
 	Code   string   // what they must name
 	Reason string
 	Accept *delivery.Accept // nil until one has
+
+	// Refused says why words that people gave do not count.
+	Refused []string
 }
 
 // String says how it is settled, or was.

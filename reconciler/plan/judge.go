@@ -125,6 +125,9 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		if v.Outcome == delivery.Unsure {
 			list[i].accept = m.acceptOf(r.asked, j, v)
 			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: list[i].accept}
+			if doubt.Accept == nil {
+				doubt.Refused = m.refused(r.asked.Accepts, doubt.Owners, v)
+			}
 			r.Doubts = append(r.Doubts, doubt)
 			text = doubt.String()
 			if list[i].settled() {
