@@ -1,0 +1,84 @@
+package main
+
+// This file compares two models on their validation split.
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+func newCompareCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "compare A B",
+		Short: "Compare two models on their validation split",
+		Long: `Compare says whether A is better than B, figure by figure, with intervals: a paired
+bootstrap over the images of the validation split. A and B are variants of
+experiments, pull requests as #12, versions as shapes@3, or release, the release of
+the other's model.`,
+		Example: "  aob compare 3f9c2a10ab 77d0c1e2f3\n  aob compare 3f9c2a10ab release\n  aob compare '#12' release -o json",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			api := o.dial()
+			tick := time.NewTicker(300 * time.Millisecond)
+			defer tick.Stop()
+			for said := false; ; said = true {
+				v, err := api.Compare(c.Context(), args[0], args[1])
+				if err != nil {
+					return err
+				}
+				if v.State != delivery.CheckPending {
+					return o.print(c.OutOrStdout(), v, func(t *terminal) { t.comparison(v) })
+				}
+				if !said {
+					fmt.Fprintln(c.ErrOrStderr(), "comparing …")
+				}
+				select {
+				case <-c.Context().Done():
+					return c.Context().Err()
+				case <-tick.C:
+				}
+			}
+		},
+	}
+	o.register(c)
+	return c
+}
+
+// comparison prints two models side by side.
+func (t *terminal) comparison(c web.Comparison) {
+	t.printf("A  %s\nB  %s\n", printable(c.A), printable(c.B))
+	over := plural(c.Images, "validation image")
+	if c.Groups > 0 {
+		over += " in " + plural(c.Groups, "group")
+	}
+	if c.LeftOut > 0 {
+		over += fmt.Sprintf(", %d left out as a gate judges on them or one of the two was trained on them", c.LeftOut)
+	}
+	t.printf("%s\n", over)
+	rows := [][]cell{heading("METRIC", "A", "B", "A - B", "95% INTERVAL", "A IS")}
+	for _, r := range c.Rows {
+		name := r.Metric
+		if r.Class != "" {
+			name += " " + r.Class
+		}
+		answer := cell{text: string(r.Answer), style: yellow}
+		switch r.Answer {
+		case "better":
+			answer.style = green
+		case "worse":
+			answer.style = red
+		case "unsure":
+			answer.text = "cannot tell"
+		}
+		rows = append(rows, []cell{{text: name}, {text: fmt.Sprintf("%.4f", r.A)}, {text: fmt.Sprintf("%.4f", r.B)}, {text: fmt.Sprintf("%+.4f", r.Diff)},
+			{text: fmt.Sprintf("%+.4f to %+.4f", r.Low, r.High)}, answer})
+	}
+	t.table("  ", rows)
+	t.paragraph("", "Intervals cover the choice of images, not the noise of training; answers over classes are adjusted for their number.")
+}

@@ -1,0 +1,144 @@
+package main
+
+// This file lists, shows and ends experiments.
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+func newRunsCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "runs",
+		Short: "List, show and end experiments",
+		Long: `Runs lists the experiments that aob try asked for, the newest first. They are kept
+for two weeks; what they trained is kept longer.`,
+		Example: "  aob runs\n  aob runs show 0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  aob runs stop 0a1b2c3d4e",
+	}
+	group(c)
+	list := &cobra.Command{
+		Use:     "list",
+		Short:   "List the experiments",
+		Example: "  aob runs list\n  aob runs list -o json | jq -r '.[].id'",
+		Args:    arguments(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			trials, err := o.dial().Trials(c.Context())
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), trials, func(t *terminal) { t.trials(trials, time.Now()) })
+		},
+	}
+	o.register(list)
+	c.AddCommand(list, newRunsShowCommand(), newRunsWriteCommand(), newRunsStopCommand())
+	help := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error { // alone it lists
+		if len(args) > 0 {
+			return help(c, args)
+		}
+		return list.RunE(c, args)
+	}
+	o.register(c)
+	return c
+}
+
+func (t *terminal) trials(trials []web.Trial, now time.Time) {
+	if len(trials) == 0 {
+		t.printf("no experiment; aob try --help shows how to begin one\n")
+		return
+	}
+	rows := [][]cell{heading("EXPERIMENT", "MODEL", "ASKED", "BY", "VARIANTS", "BEST mAP", "STATE")}
+	for _, trial := range trials {
+		best := ""
+		if v, ok := bestVariant(trial); ok {
+			best = fmt.Sprintf("%.4f", v.MAP.Value)
+		}
+		rows = append(rows, []cell{{text: trial.ID}, {text: trial.Model}, {text: ago(trial.At, now)}, {text: trial.By}, {text: fmt.Sprint(len(trial.Variants))}, {text: best},
+			{text: trial.Text, style: stateStyle(trial.State)}})
+	}
+	t.table("", rows)
+}
+
+func newRunsShowCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show an experiment",
+		Example: "  aob runs show 0a1b2c3d4e",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			trial, err := o.dial().Trial(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), trial, func(t *terminal) { t.trial(trial, time.Now()) })
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newRunsWriteCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "write VARIANT FILE",
+		Short: "Write a variant's values into a model's file",
+		Long: `Write changes only the values that the variant sets: comments and order stay. A
+pull request with the file then finds what the experiment trained.`,
+		Example: "  aob runs write 3f9c2a10ab models/shapes.yaml",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			trials, err := o.dial().Trials(c.Context())
+			if err != nil {
+				return err
+			}
+			for _, t := range trials {
+				for _, v := range t.Variants {
+					if len(args[0]) < 4 || !strings.HasPrefix(v.ID, args[0]) {
+						continue
+					}
+					data, err := os.ReadFile(args[1])
+					if err != nil {
+						return err
+					}
+					if err := writeVariant(args[1], data, v); err != nil {
+						return err
+					}
+					return o.print(c.OutOrStdout(), v, func(t *terminal) {
+						t.printf("wrote %s into %s\n", printable(strings.Join(v.Set, " ")), printable(args[1]))
+					})
+				}
+			}
+			return hinted{fmt.Errorf("there is no variant %q", args[0]), "aob runs show EXPERIMENT lists them"}
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newRunsStopCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "stop ID",
+		Short: "End an experiment",
+		Long: `Stop ends what an experiment trains and forgets it. What is trained already stays:
+the same aob try finds it.`,
+		Example: "  aob runs stop 0a1b2c3d4e",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.dial().EndTrial(c.Context(), args[0]); err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]string{"stopped": args[0]}, func(t *terminal) { t.printf("stopped %s\n", printable(args[0])) })
+		},
+	}
+	o.register(c)
+	return c
+}

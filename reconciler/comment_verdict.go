@@ -1,0 +1,192 @@
+package reconciler
+
+// This file is what a comment says of one gate's verdict.
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// shownClasses is how many classes of one check a table shows, where all passed.
+const shownClasses = 4
+
+// commentVerdict tells what a gate says: what did not pass with its reason, what
+// got worse all the same, and then check by check.
+func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
+	fmt.Fprintf(b, "**Gate %s: %s**", escape(v.Gate), outcomeLabel(v.Outcome))
+	if v.Images > 0 {
+		fmt.Fprintf(b, ", on %s", count(v.Images, "test image"))
+	}
+	if v.LeftOut > 0 {
+		fmt.Fprintf(b, " (%d left out, a model was trained on them)", v.LeftOut)
+	}
+	b.WriteString("\n\n")
+	if len(v.Checks) == 0 {
+		fmt.Fprintf(b, "%s\n\n", escape(v.Reason))
+	}
+	for _, outcome := range []delivery.Outcome{delivery.Fail, delivery.Unsure, delivery.Ignored} {
+		for _, c := range v.Checks {
+			if c.Outcome == outcome {
+				fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(outcome), escape(c.Reason))
+			}
+		}
+	}
+	commentLost(b, v, baseline)
+	commentClasses(b, v)
+	b.WriteString("\n")
+	var shown, rest []delivery.CheckVerdict
+	classes := map[string]int{}
+	for _, c := range v.Checks {
+		if c.Class != "" && c.Outcome == delivery.Pass {
+			if classes[c.Check]++; classes[c.Check] > shownClasses {
+				rest = append(rest, c)
+				continue
+			}
+		}
+		shown = append(shown, c)
+	}
+	if len(shown) > 0 {
+		commentChecks(b, shown)
+	}
+	if len(rest) > 0 {
+		fold(b, fmt.Sprintf("%s more that pass", count(len(rest), "class")), func() { commentChecks(b, rest) })
+	}
+	if v.Look > 0 {
+		against := ", with no release to compare with yet"
+		if baseline != nil {
+			against = fmt.Sprintf(" against version %d", baseline.Version)
+		}
+		of, then := "", ""
+		if v.Looks > 0 {
+			of, then = fmt.Sprintf(" of %d", v.Looks), fmt.Sprintf("; after %d even a pass needs an owner's word, as the best of many looks better than it is", v.Looks)
+		}
+		fmt.Fprintf(b, "Look %d%s: %s judged on these images%s, this one included%s.\n\n", v.Look, of, were(v.Look, "model"), against, then)
+	}
+}
+
+// shownLosses is how many a comment tells of.
+const shownLosses = 5
+
+// commentLost says what got worse beyond chance and is not told of as a check that
+// did not pass: people should not have to look for it.
+func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
+	told := 0
+	for _, l := range v.Lost {
+		i := slices.IndexFunc(v.Checks, func(c delivery.CheckVerdict) bool {
+			return c.Metric == l.Metric && c.Class == l.Class && c.Diff != nil && c.Outcome != delivery.NotApplicable
+		})
+		held := "no check is about it"
+		if i >= 0 {
+			if v.Checks[i].Outcome != delivery.Pass {
+				continue
+			}
+			held = "which the gate allows"
+		}
+		if told++; told > shownLosses {
+			continue
+		}
+		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, escape(l.String()), held)
+	}
+	if told > shownLosses {
+		fmt.Fprintf(b, "- and %d more that got worse; aob pr show lists them\n", told-shownLosses)
+	}
+}
+
+// commentClasses says what became of the release's classes.
+func commentClasses(b *strings.Builder, v delivery.Verdict) {
+	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
+		fmt.Fprintf(b, "- class %s is what was %s\n", escape(name), escape(v.Renamed[name]))
+	}
+	if len(v.Added) > 0 {
+		fmt.Fprintf(b, "- new, so without a baseline: %s\n", escape(strings.Join(v.Added, ", ")))
+	}
+	if len(v.Removed) > 0 {
+		fmt.Fprintf(b, "- no longer detected: %s\n", escape(strings.Join(v.Removed, ", ")))
+	}
+}
+
+// commentChecks writes a row for each check, in four columns that a phone shows. Of
+// what is compared the bounds are those of the change, else of the value.
+func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict) {
+	b.WriteString("| | check | value | change |\n| --- | --- | --- | --- |\n")
+	for _, c := range checks {
+		name := c.Check
+		if c.Class != "" {
+			name += ", " + c.Class
+		}
+		value, change := figureText(c), ""
+		if c.Diff != nil {
+			value += fmt.Sprintf("<br>was %.4f", *c.Baseline)
+			change = signed(*c.Diff) + bounds(c, signed)
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", outcomeSign(c.Outcome), escape(name), value, change)
+	}
+	b.WriteString("\n")
+}
+
+// figureText is a check's value, with its bounds where nothing is compared.
+func figureText(c delivery.CheckVerdict) string {
+	switch {
+	case c.Value == nil:
+		return ""
+	case c.Metric == "size":
+		return fmt.Sprintf("%.1fMB", *c.Value/1e6)
+	case c.Metric == "looks":
+		return fmt.Sprintf("%.0f", *c.Value)
+	case c.Diff == nil:
+		return fmt.Sprintf("%.4f", *c.Value) + bounds(c, func(v float64) string { return fmt.Sprintf("%.4f", v) })
+	}
+	return fmt.Sprintf("%.4f", *c.Value)
+}
+
+func bounds(c delivery.CheckVerdict, text func(float64) string) string {
+	if c.Low == nil || c.High == nil {
+		return ""
+	}
+	return "<br>" + text(*c.Low) + " to " + text(*c.High)
+}
+
+// signed is a change; what rounds to none has no sign.
+func signed(v float64) string {
+	if math.Abs(v) < 0.00005 {
+		return "0.0000"
+	}
+	return fmt.Sprintf("%+.4f", v)
+}
+
+// outcomeSign is an answer at a glance.
+func outcomeSign(o delivery.Outcome) string {
+	switch o {
+	case delivery.Pass:
+		return "✅"
+	case delivery.Fail:
+		return "❌"
+	case delivery.Unsure:
+		return "❔"
+	case delivery.Ignored:
+		return "⚠️"
+	}
+	return "–"
+}
+
+// outcomeLabel is an answer in a word that is seen at a glance.
+func outcomeLabel(o delivery.Outcome) string {
+	switch o {
+	case delivery.Pass:
+		return "✅ pass"
+	case delivery.Fail:
+		return "❌ fail"
+	case delivery.Unsure:
+		return "❔ unsure"
+	case delivery.Ignored:
+		return "⚠️ unsure, does not block"
+	case delivery.NotApplicable:
+		return "does not apply"
+	}
+	return string(o)
+}
