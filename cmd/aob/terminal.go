@@ -94,20 +94,11 @@ func heading(words ...string) []cell {
 // and where that would leave it less than a third of the screen, the widest one
 // is cut first.
 func (t *terminal) table(indent string, rows [][]cell) {
-	var widths []int
-	for _, row := range rows {
-		for i, c := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], columns(printable(c.text)))
-		}
-	}
+	widths := widthsOf(rows)
 	if len(widths) == 0 {
 		return
 	}
 	last := len(widths) - 1
-	const gap = 2
 	room := func() int {
 		left := t.width - columns(indent)
 		for _, w := range widths[:last] {
@@ -143,6 +134,31 @@ func (t *terminal) table(indent string, rows [][]cell) {
 		}
 		t.printf("%s\n", strings.TrimRight(line, " "))
 	}
+}
+
+const gap = 2 // between columns
+
+// widthsOf is how wide a table's columns are, with nothing cut.
+func widthsOf(rows [][]cell) []int {
+	var widths []int
+	for _, row := range rows {
+		for i, c := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], columns(printable(c.text)))
+		}
+	}
+	return widths
+}
+
+// fits reports whether a table is printed with nothing cut.
+func (t *terminal) fits(indent string, rows [][]cell) bool {
+	need := columns(indent) - gap
+	for _, w := range widthsOf(rows) {
+		need += w + gap
+	}
+	return t.whole || need <= t.width
 }
 
 // paragraph prints text wrapped between words, each line after indent.

@@ -335,3 +335,29 @@ func FuzzStatus(f *testing.F) {
 		}
 	})
 }
+
+// On a narrow screen an experiment's figures and values stay whole.
+func TestTrialFits(t *testing.T) {
+	figure := func(v float64) *delivery.Figure {
+		low, high := v-0.03, v+0.03
+		return &delivery.Figure{Value: v, Low: &low, High: &high}
+	}
+	trial := web.Trial{ID: "0a1b2c3d4e", Model: "cells", State: delivery.CheckSuccess, Text: "4 of 4 models trained", Release: &delivery.Release{Version: 12}}
+	for i, id := range []string{"3f9c2a10ab", "77d0c1e2f3"} {
+		v := 0.4 + float64(i)/10
+		trial.Variants = append(trial.Variants, web.Variant{ID: id, State: delivery.CheckSuccess, MAP: figure(v), Diff: figure(-v / 4),
+			Set:   []string{fmt.Sprintf("train.args.channels=%d", 8+4*i), "train.epochs=4", fmt.Sprintf("train.optimizer.lr=%de-3", i+1), fmt.Sprintf("train.optimizer.weightDecay=%de-4", i+1)},
+			Seeds: []web.Seed{{Seed: 1, MAP: &v}, {Seed: 2, MAP: &v}}})
+	}
+	text := drawn(t, 80, false, func(s *terminal) { s.trial(trial, time.Time{}) })
+	for _, want := range []string{"0.5000 ±0.030", "-0.1250 ±0.030", "  77d0c1e2f3  channels=12 lr=2e-3 weightDecay=2e-4\n", "all with train.epochs=4\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("want %q in\n%s", want, text)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if n := utf8.RuneCountInString(line); n > 81 && !strings.HasPrefix(line, "aob runs write") {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}

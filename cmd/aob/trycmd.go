@@ -275,17 +275,7 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 	if len(all) > 0 {
 		t.paragraph("", "all with "+strings.Join(all, " "))
 	}
-	wide := 2
-	for column := range rows[0] {
-		most := 0
-		for _, row := range rows {
-			if column < len(row) {
-				most = max(most, columns(printable(row[column].text)))
-			}
-		}
-		wide += most + 2
-	}
-	if wide-2 > t.width && !t.whole { // figures whole, and what they are of below
+	if !t.fits("  ", rows) { // figures whole, and what they are of below
 		var figures, sets [][]cell
 		for i, row := range rows {
 			figures = append(figures, row[:len(row)-1])
@@ -315,10 +305,10 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 		return
 	}
 	if trial.State == delivery.CheckPending {
-		t.printf("\nbest so far: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(strings.Join(best.Set, " "), "as it is")))
+		t.printf("\nbest so far: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(own(best), "as it is")))
 		return
 	}
-	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(strings.Join(best.Set, " "), "as it is")))
+	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(own(best), "as it is")))
 	if list := ranked(trial.Variants); len(list) > 1 && list[1].MAP != nil {
 		t.printf("aob compare %s %s   whether it is better than the second\n", best.ID, list[1].ID)
 	}
