@@ -26,6 +26,10 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		d.Gate, d.Code = "production", "0a1b2c3d4e5f"
 		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Doubts: []plan.Doubt{d}}}}
 	}
+	settled := func(pr plan.ProposalReport) plan.ProposalReport { // by more images
+		pr.Models[0].Verdicts = []delivery.Verdict{{Checks: []delivery.CheckVerdict{{Outcome: delivery.Unsure, Settle: 139}}}}
+		return pr
+	}
 	for _, c := range []struct {
 		pr     plan.ProposalReport
 		checks []delivery.Check
@@ -36,7 +40,9 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		{plan.ProposalReport{}, release(delivery.CheckSuccess, "version 2"), []string{"AOB: ready to merge", "version 2"}, "working"},
 		{plan.ProposalReport{}, release(delivery.CheckFailure, "mAP 0.1 < 0.3"), []string{"AOB: not to be merged", "mAP 0.1 &lt; 0.3"}, "working"},
 		{doubtful(plan.Doubt{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending, "gate/production: unsure"),
-			[]string{"AOB: an owner of the gate decides", "Its owner lead or ada may comment", "```\n/aob accept 0a1b2c3d4e5f because …\n```", "more test images"}, "working"},
+			[]string{"AOB: an owner of the gate decides", "Its owner lead or ada may comment", "```\n/aob accept 0a1b2c3d4e5f because …\n```", "push a better model"}, "more test images"},
+		{settled(doubtful(plan.Doubt{Owners: []string{"lead"}, Refused: []string{"ben is no <owner>"}})), release(delivery.CheckPending, "gate/production: unsure"),
+			[]string{"or give the gate more test images", "- ben is no &lt;owner>"}, "working"},
 		{doubtful(plan.Doubt{}), release(delivery.CheckPending, "gate/production: unsure"), []string{"nobody can accept that"}, "/aob accept"},
 		{doubtful(plan.Doubt{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}), release(delivery.CheckSuccess, "version 2"), []string{"lead accepts that: seen &lt;it>"}, "may comment"},
 		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"AOB: waits for a go", "`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
