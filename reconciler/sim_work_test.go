@@ -18,6 +18,9 @@ import (
 
 // ---- runs
 
+// withheld are the validation images that stand in an eval set.
+var withheld = delivery.DigestOf("withheld", nil)
+
 type simRuns struct {
 	sim    *sim
 	states map[delivery.Digest]*delivery.RunState
@@ -129,6 +132,7 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 			d.EvalSets = append(d.EvalSets, simContent(e, spec.Data.Classes))
 		}
 		d.Valid = simContent(delivery.EvalSet{Dataset: spec.Data.Dataset, Split: "valid"}, spec.Data.Classes)
+		d.Valid.Without = withheld
 		d.Seen = delivery.DigestOf("seen", spec.Data.Dataset)
 		return d
 	case delivery.RunTrain:
@@ -151,6 +155,9 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		r.sim.signed.index.Bundles[bundle] = info
 		return delivery.ThresholdResult{Bundle: bundle, Size: 1_000_000, Points: points}
 	case delivery.RunEval:
+		if spec.Eval.EvalSet.Split == "valid" && !slices.Contains(spec.Eval.Seen, withheld) {
+			r.sim.fail("validation is scored on images of an eval set")
+		}
 		r.sim.infer(spec.Eval.Detect)
 		q := r.sim.qualityOf(spec.Eval.Bundle)
 		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect), Protocol: spec.Eval.Protocol, Images: 50,
