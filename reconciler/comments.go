@@ -62,8 +62,8 @@ func (r *Reconciler) comments(ctx context.Context, pr int, have []string) asked 
 		if len(accepts) == 0 {
 			continue
 		}
-		// Whoever only has the name of a team may not write. Both are asked for as
-		// long as the comment is read, so an answer lasts a while.
+		// Both are asked for as long as the comment is read, so an answer lasts a
+		// while.
 		teams, err := r.teams(ctx, c.Author)
 		if p, permErr := r.permission(ctx, c.Author); err != nil || permErr != nil || p != delivery.PermissionWrite {
 			r.Log.Warn("an accept does not count", "pr", pr, "user", c.Author, "permission", string(p), "error", fmt.Sprint(errors.Join(err, permErr)))
@@ -77,16 +77,16 @@ func (r *Reconciler) comments(ctx context.Context, pr int, have []string) asked 
 	return found
 }
 
-func (r *Reconciler) teams(ctx context.Context, user string) ([]string, error) {
+func (r *Reconciler) teams(ctx context.Context, user string) (map[string]bool, error) {
 	now := r.Now()
 	if t, ok := r.seen.teams[user]; ok && now.Sub(t.at) < permissionLasts {
-		return t.names, nil
+		return t.in, nil
 	}
-	names, err := r.Forge.Teams(ctx, user)
+	in, err := r.Forge.Teams(ctx, user)
 	if err == nil {
-		r.seen.teams[user] = teamsOf{names, now}
+		r.seen.teams[user] = teamsOf{in, now}
 	}
-	return names, err
+	return in, err
 }
 
 // mayWrite asks the forge anew: a go costs money.

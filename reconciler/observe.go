@@ -62,8 +62,8 @@ type permitted struct {
 }
 
 type teamsOf struct {
-	names []string
-	at    time.Time
+	in map[string]bool
+	at time.Time
 }
 
 // asked is what the comments of a pull request ask for, and by which look at the

@@ -183,7 +183,7 @@ func (s *sim) checkOwed() {
 	free := func(name string, release delivery.Release) bool {
 		f := main.Fleets[name]
 		failed := slices.ContainsFunc(s.fleet.devices, func(d delivery.Device) bool { return d.Report.Ring == name && d.Report.Failed == release.Bundle })
-		return !f.Paused && f.Version == 0 && !failed && !s.aborted(name, f.Runs, release.Bundle)
+		return !f.Paused && f.Version == 0 && !failed && !s.aborted(name, release.Bundle)
 	}
 	for name, f := range main.Fleets {
 		release, named := main.Releases[f.Runs]

@@ -37,7 +37,7 @@ type (
 		Comment(ctx context.Context, pr int, marker, body string) error
 		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
-		Teams(ctx context.Context, user string) ([]string, error)
+		Teams(ctx context.Context, user string) (map[string]bool, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
 	// Runs is slow work outside the loop.

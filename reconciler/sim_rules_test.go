@@ -57,11 +57,33 @@ func (s *sim) lastAccepted(model string, n int) (delivery.Release, bool) {
 	return delivery.Release{}, false
 }
 
-// quarantined reports whether main forbids a bundle.
+// quarantined reports whether main forbids a bundle, under whatever name, or one that
+// was trained in the same run: of those the model's releases stay, and what was
+// lifted by its own name.
 func (s *sim) quarantined(model string, bundle delivery.Digest) bool {
 	main, _ := s.tree(s.main())
-	_, held := main.Quarantines[model].Holds(bundle)
-	return held
+	lifted, kin := false, false
+	for _, q := range main.Quarantines {
+		if _, held := q.Holds(bundle); held {
+			return true
+		}
+		lifted = lifted || q.Lifts(bundle) > 0
+		for _, e := range q.Entries {
+			_, held := q.Holds(e.Digest)
+			from, known := s.signed.bundles[e.Digest]
+			kin = kin || held && known && delivery.TrainKey(from) == delivery.TrainKey(s.signed.bundles[bundle])
+		}
+	}
+	before := model
+	for before != "" && !lifted {
+		accepted := s.signed.index.Accepted[before]
+		before = ""
+		for _, a := range accepted {
+			lifted = lifted || a.Bundle == bundle
+			before = a.Was
+		}
+	}
+	return kin && !lifted
 }
 
 // checkGreen is called when aob/release turns to success on a commit.
@@ -298,7 +320,7 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 		if s.quarantined(d.Model, t.Bundle) {
 			s.fail("fleet %s: version %d is quarantined, and is published to %s", d.Ring, t.Version, to)
 		}
-		if s.aborted(d.Ring, d.Model, t.Bundle) {
+		if s.aborted(d.Ring, t.Bundle) {
 			s.fail("fleet %s: version %d is aborted there, and is published to %s", d.Ring, t.Version, to)
 		}
 	}
@@ -306,7 +328,7 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 		check(d.Release, "the wave")
 		main, _ := s.tree(s.main())
 		last, ok := s.lastAccepted(d.Model, s.asOf)
-		if f := main.Fleets[d.Ring]; f.Version == 0 && !f.Paused && ok && !s.aborted(d.Ring, d.Model, last.Bundle) && last.Bundle != d.Release.Bundle && d.Release.Bundle != old.Release.Bundle {
+		if f := main.Fleets[d.Ring]; f.Version == 0 && !f.Paused && ok && !s.aborted(d.Ring, last.Bundle) && last.Bundle != d.Release.Bundle && d.Release.Bundle != old.Release.Bundle {
 			s.fail("fleet %s: version %d is published, and main's last accepted release is version %d", d.Ring, d.Release.Version, last.Version)
 		}
 	}
@@ -320,9 +342,12 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 }
 
 // aborted reports whether a fleet fell back from a bundle and nobody has lifted it.
-func (s *sim) aborted(fleet, model string, bundle delivery.Digest) bool {
+func (s *sim) aborted(fleet string, bundle delivery.Digest) bool {
 	main, _ := s.tree(s.main())
-	lifts := main.Quarantines[model].Lifts(bundle)
+	lifts := 0
+	for _, q := range main.Quarantines {
+		lifts += q.Lifts(bundle)
+	}
 	return slices.ContainsFunc(s.signed.index.Aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts })
 }
 

@@ -489,8 +489,14 @@ func (f *simForge) Permission(_ context.Context, user string) (delivery.Permissi
 	return f.may(user), nil
 }
 
-func (f *simForge) Teams(_ context.Context, user string) ([]string, error) {
-	return f.teams[user], f.well()
+func (f *simForge) Teams(_ context.Context, user string) (map[string]bool, error) {
+	in := map[string]bool{}
+	for _, teams := range f.teams {
+		for _, team := range teams {
+			in[team] = slices.Contains(f.teams[user], team)
+		}
+	}
+	return in, f.well()
 }
 
 func (f *simForge) may(user string) delivery.Permission {

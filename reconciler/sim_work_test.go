@@ -129,9 +129,9 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset), Training: delivery.DigestOf("training", []any{spec.Data.Dataset, spec.Data.Classes}),
 			Images: map[string]int{"train": 100, "valid": 30, "test": 50}, Truths: map[string]int{}}
 		for _, e := range spec.Data.EvalSets {
-			d.EvalSets = append(d.EvalSets, simContent(e, spec.Data.Classes))
+			d.EvalSets = append(d.EvalSets, simContent(e))
 		}
-		d.Valid = simContent(delivery.EvalSet{Dataset: spec.Data.Dataset, Split: "valid"}, spec.Data.Classes)
+		d.Valid = simContent(delivery.EvalSet{Dataset: spec.Data.Dataset, Split: "valid"})
 		d.Valid.Without = withheld
 		d.Seen = delivery.DigestOf("seen", spec.Data.Dataset)
 		return d
@@ -159,45 +159,103 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 			r.sim.fail("validation is scored on images of an eval set")
 		}
 		r.sim.infer(spec.Eval.Detect)
-		q := r.sim.qualityOf(spec.Eval.Bundle)
 		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect), Protocol: spec.Eval.Protocol, Images: 50,
-			Values: map[string]float64{"mAP": q, "AP50": q}, Truths: map[string]int{}, Classes: spec.Eval.Classes.Names(), Resamples: map[string]delivery.Samples{"mAP": spread(q), "AP50": spread(q)}}
-		for _, c := range set.Classes {
-			set.Truths[c], set.Values["AP/"+c], set.Resamples["AP/"+c] = 100, q, spread(q)
+			Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}, Resamples: map[string]delivery.Samples{}}
+		ap := r.sim.measured(*spec.Eval)
+		put := func(metric string, v float64) { set.Values[metric], set.Resamples[metric] = v, spread(v) }
+		for _, c := range slices.Sorted(maps.Keys(ap)) {
+			set.Classes, set.Truths[c] = append(set.Classes, c), 100
+			put("AP/"+c, ap[c])
+		}
+		for _, m := range []string{"mAP", "AP50"} {
+			put(m, mean(ap))
 		}
 		if spec.Eval.Thresholds != nil {
 			for _, m := range []string{"recall", "precision", "falsePositivesPerImage"} {
-				set.Values[m], set.Resamples[m] = q, spread(q)
+				put(m, mean(ap))
 			}
 		}
 		return set
 	}
-	a, b := r.sim.qualityOf(spec.Compare.Candidate.Bundle), r.sim.qualityOf(spec.Compare.Baseline.Bundle)
-	c := delivery.CompareResult{Images: 50, Classes: spec.Compare.Candidate.Classes.Names(), Metrics: map[string]delivery.Difference{}}
-	for _, m := range append([]string{"mAP", "AP50"}, prefixedAll("AP/", c.Classes)...) {
-		c.Metrics[m] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: spread(a - b)}
+	a, b := r.sim.measured(spec.Compare.Candidate), r.sim.measured(spec.Compare.Baseline)
+	maps.DeleteFunc(a, func(class string, _ float64) bool { _, shared := b[class]; return !shared })
+	maps.DeleteFunc(b, func(class string, _ float64) bool { _, shared := a[class]; return !shared })
+	c := delivery.CompareResult{Images: 50, Classes: slices.Sorted(maps.Keys(a)), Metrics: map[string]delivery.Difference{}}
+	put := func(metric string, a, b float64) {
+		c.Metrics[metric] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: spread(a - b)}
+	}
+	for _, class := range c.Classes {
+		put("AP/"+class, a[class], b[class])
+	}
+	if len(c.Classes) > 0 {
+		put("mAP", mean(a), mean(b))
+		put("AP50", mean(a), mean(b))
 	}
 	return c
 }
 
+// simLabels are those of every dataset. What is labelled easy is found by whatever
+// was trained on it.
+var simLabels = []string{"circle", "easy", "square", "triangle"}
+
 // simContent is what an eval set holds: of shapes/labels-2 the images of shapes with
 // other labels.
-func simContent(e delivery.EvalSet, classes delivery.Classes) delivery.EvalSetContent {
+func simContent(e delivery.EvalSet) delivery.EvalSetContent {
 	images := e
 	images.Dataset.Dir, _, _ = strings.Cut(e.Dataset.Dir, "/labels")
-	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images), Truths: delivery.DigestOf("truths", []any{e, classes}), Count: 50}
+	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images), Truths: delivery.DigestOf("truths", e), Labels: simLabels, Count: 50}
+}
+
+// measured is the AP that a bundle reaches, by the classes that have truths and that
+// it knows.
+func (s *sim) measured(ask delivery.EvalRun) map[string]float64 {
+	ap := map[string]float64{}
+	for _, c := range ask.Classes {
+		name := c.Name
+		if was := ask.Was[name]; was != "" {
+			name = was
+		}
+		if v, ok := s.finds(ask.Bundle, name, c.Labels); ok {
+			ap[c.Name] = v
+		}
+	}
+	return ap
+}
+
+// finds is how well what a bundle calls a class finds truths of some labels: those
+// that it was trained on.
+func (s *sim) finds(bundle delivery.Digest, class string, labels []string) (ap float64, ok bool) {
+	spec := s.signed.bundles[bundle].Spec
+	classes := spec.Classes.Renamed(spec.Was)
+	i := slices.IndexFunc(classes, func(c delivery.Class) bool { return c.Name == class })
+	var values []float64
+	for _, label := range labels {
+		switch {
+		case i < 0 || !slices.Contains(simLabels, label):
+		case !slices.Contains(classes[i].Labels, label):
+			values = append(values, 0)
+		case label == "easy":
+			values = append(values, 0.95)
+		default:
+			values = append(values, s.qualityOf(bundle))
+		}
+	}
+	for _, v := range values {
+		ap += v / float64(len(values))
+	}
+	return ap, len(values) > 0
+}
+
+func mean(values map[string]float64) float64 {
+	sum := 0.0
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		sum += values[key] / float64(len(values))
+	}
+	return sum
 }
 
 // infer counts what is not stored: each detect key is inferred once.
 func (s *sim) infer(detect delivery.Digest) { s.inferred[detect] = true }
-
-func prefixedAll(prefix string, names []string) []string {
-	out := make([]string, len(names))
-	for i, n := range names {
-		out[i] = prefix + n
-	}
-	return out
-}
 
 // spread is a narrow bootstrap around a value.
 func spread(v float64) delivery.Samples {
@@ -234,7 +292,7 @@ func newSimEvidence(s *sim) *simEvidence {
 func (e *simEvidence) pack(bundle delivery.Digest, from delivery.TrainRun) {
 	e.bundles[bundle] = from
 	e.order = append(e.order, bundle)
-	e.index.Bundles[bundle] = plan.Bundle{Model: delivery.DigestOf("m", bundle), Signature: delivery.DigestOf("s", bundle), Size: 1_000_000}
+	e.index.Bundles[bundle] = plan.Bundle{Model: delivery.DigestOf("m", bundle), Signature: delivery.DigestOf("s", bundle), Size: 1_000_000, Classes: from.Spec.Classes.Names()}
 }
 
 // last returns the newest bundle.

@@ -293,10 +293,12 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 
 // name returns what the bundle calls a class; empty where it does not know it.
 func (o *opened) name(class string) string {
-	for _, name := range []string{class, o.ask.Was[class]} {
-		if name != "" && slices.Contains(o.slots, name) {
-			return name
-		}
+	name := class
+	if was := o.ask.Was[class]; was != "" {
+		name = was
+	}
+	if slices.Contains(o.slots, name) {
+		return name
 	}
 	return ""
 }
@@ -410,7 +412,7 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name] = c.AP, c.AP50
 		}
 	}
-	params := o.resampling(0, out.Classes)
+	params := o.resampling(e.Resamples, out.Classes)
 	intervals, err := coco.Interval(m, params)
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil

@@ -199,7 +199,7 @@ func TestRollbacks(t *testing.T) {
 			back(s, landed(s, 1), "back")
 			s.forge.open("back", "dev")
 			s.settle()
-			s.want("back", delivery.CheckFailure, "version 1 is quarantined: it was unsafe; lift it")
+			s.want("back", delivery.CheckFailure, "is quarantined: it was unsafe; lift it")
 			back(s, landed(s, 1), "main") // whatever the road
 			s.settle()
 			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "is quarantined") {

@@ -275,8 +275,8 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 		return nil
 	}
 	data := ev.evalData(e, s, c.classes)
-	if len(data.Truth.Annotations) == 0 {
-		c.finding(delivery.LevelError, "eval-set", e.String(), "holds no object of the model's classes, so there is nothing to judge")
+	if len(data.Content.Labels) == 0 {
+		c.finding(delivery.LevelError, "eval-set", e.String(), "holds no object, so there is nothing to judge")
 	}
 	c.result.EvalSets = append(c.result.EvalSets, data.Content)
 	if e.Dataset == v.ref && e.Split != "test" {

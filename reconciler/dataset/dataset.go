@@ -266,6 +266,22 @@ func (s *split) files() []string {
 	return slices.Compact(slices.Sorted(maps.Values(s.images)))
 }
 
+// labels lists the categories that the split has truths of, sorted.
+func (s *split) labels() []string {
+	used := map[int64]bool{}
+	for _, a := range s.truth.Annotations {
+		used[a.Category] = true
+	}
+	labels := []string{}
+	for _, c := range s.truth.Categories {
+		if used[c.ID] {
+			labels = append(labels, c.Name)
+		}
+	}
+	slices.Sort(labels)
+	return slices.Compact(labels)
+}
+
 // mapped returns the truths of the classes asked for, under the classes' names,
 // categories numbered from 1 in the classes' order. Images stay, all of them: an
 // image without objects is a truth too.
@@ -347,7 +363,7 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file), asks: asksFor(file, v.files[file].sum)})
 		fmt.Fprintf(h, "%d %s\n", im.ID, v.files[file].sum)
 	}
-	truths := delivery.Digest(d.Truth.Digest())
+	truths := delivery.Digest(s.truth.Digest())
 	if e.Group != "" { // which images go together decides intervals
 		groups := make([]string, len(d.Truth.Images))
 		for i, im := range d.Truth.Images {
@@ -355,7 +371,7 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 		}
 		truths = delivery.DigestOf("groups", []any{truths, groups})
 	}
-	d.Content = delivery.EvalSetContent{EvalSet: e, Count: len(d.Images), Truths: truths,
+	d.Content = delivery.EvalSetContent{EvalSet: e, Count: len(d.Images), Truths: truths, Labels: s.labels(),
 		Images: delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}
 	return d
 }

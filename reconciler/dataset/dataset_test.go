@@ -9,6 +9,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -103,7 +104,7 @@ func TestSound(t *testing.T) {
 	if len(r.Findings) != 0 || r.Images["train"] != 4 || r.Truths["circle"] != 4 || len(r.EvalSets) != 1 || r.EvalSets[0].Count != 4 {
 		t.Errorf("%+v", r)
 	}
-	if again := b.must(); again.Content != r.Content || again.Training != r.Training || again.EvalSets[0] != r.EvalSets[0] {
+	if again := b.must(); again.Content != r.Content || again.Training != r.Training || !reflect.DeepEqual(again.EvalSets, r.EvalSets) {
 		t.Error("the same files have other digests")
 	}
 	// A test image is no training input; a training image is.
@@ -253,7 +254,7 @@ func TestEvalSet(t *testing.T) {
 	r := b.must()
 	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"}
 	got, err := Roots{"d": b.dir}.EvalSet(t.Context(), e, classes)
-	if err != nil || got.Content != r.EvalSets[0] || len(got.Images) != 4 || len(got.Truth.Annotations) != 8 {
+	if err != nil || !reflect.DeepEqual(got.Content, r.EvalSets[0]) || len(got.Images) != 4 || len(got.Truth.Annotations) != 8 {
 		t.Errorf("%v, %+v, want the content of the data run %+v", err, got.Content, r.EvalSets[0])
 	}
 	if _, err := (Roots{"d": b.dir}).EvalSet(t.Context(), delivery.EvalSet{Dataset: e.Dataset, Split: "gold"}, classes); err == nil || !strings.Contains(err.Error(), "there is no gold/") {
@@ -290,7 +291,7 @@ func TestGroups(t *testing.T) {
 			t.Errorf("%s: the images must be the same and the truths must not: %+v, %+v", name, plain, grouped)
 		}
 		got, err := Roots{"d": b.dir}.EvalSet(t.Context(), e, classes)
-		if err != nil || got.Content != grouped || got.Truth.Images[0].Group == "" {
+		if err != nil || !reflect.DeepEqual(got.Content, grouped) || got.Truth.Images[0].Group == "" {
 			t.Errorf("%s: %v, %+v, want the content of the data run %+v", name, err, got, grouped)
 		}
 		content[name] = grouped

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -14,8 +15,9 @@ type Gate struct {
 	Kind       string      `json:"kind" check:"oneof=Gate" doc:"What this file describes."`
 	Name       string      `json:"name" check:"name" doc:"The gate's name, the same as the file's."`
 	Covers     []string    `json:"covers" check:"nonempty,name" doc:"The models that must pass this gate."`
-	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label" doc:"Who may settle an unsure check: users or teams of the forge."`
+	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label" doc:"Who may settle an unsure check: users of the forge, or teams of the repository; a name that is both is the team."`
 	Evaluate   EvalSet     `json:"evaluate" doc:"The images and truths that the gate judges on."`
+	Labels     Labels      `json:"labels,omitempty" check:"optional,nonempty,keys=class,nonempty,class" doc:"The eval set's labels that mean a class, where they are not its name. A model's own label map is for its dataset: what an eval set's truths are is the gate's word."`
 	Looks      int         `json:"looks,omitempty" check:"optional,min=1,max=100000" doc:"How many models may be judged on one eval set against one baseline; beyond it the verdict is unsure, as the best of many looks better than it is. Left out, any number."`
 	Checks     []GateCheck `json:"checks" check:"nonempty" doc:"What must hold; all of them."`
 
@@ -36,6 +38,36 @@ func (g Gate) Digest() Digest {
 func (g Gate) Sealed() Gate {
 	g.sealed = g.Digest()
 	return g
+}
+
+// Labels are an eval set's labels by the class that they mean.
+type Labels map[string][]string
+
+// Reads says which of the eval set's labels count as which of a model's classes:
+// those that the gate gives to the class, or else the label of its name. A renamed
+// class is what its former name is, too (was, new name to old). A model's own
+// labels have no say, as a pull request would replace the truths with them.
+func (g Gate) Reads(classes Classes, was map[string]string) Classes {
+	given := map[string]bool{}
+	for _, labels := range g.Labels {
+		for _, label := range labels {
+			given[label] = true
+		}
+	}
+	out := make(Classes, len(classes))
+	for i, c := range classes {
+		out[i].Name = c.Name
+		for _, name := range []string{c.Name, was[c.Name]} {
+			if labels, ok := g.Labels[name]; ok {
+				out[i].Labels = append(out[i].Labels, labels...)
+			} else if name != "" && !given[name] {
+				out[i].Labels = append(out[i].Labels, name)
+			}
+		}
+		slices.Sort(out[i].Labels)
+		out[i].Labels = slices.Compact(out[i].Labels)
+	}
+	return out
 }
 
 // An EvalSet is the images and truths that a gate judges on.

@@ -5,7 +5,7 @@ package delivery
 // and nothing else does.
 
 // DataKey is the key of a data run.
-func DataKey(r DataRun) Digest { return DigestOf("data/3", r) } // 3: results have Valid, Seen and Valid.Without
+func DataKey(r DataRun) Digest { return DigestOf("data/4", r) } // 4: an eval set's truths are named by their own labels
 
 // TrainKey is the run key of one training: the spec without what is resolved
 // after training, the seed, and the digests of all that goes in.
@@ -13,6 +13,7 @@ func TrainKey(r TrainRun) Digest {
 	spec := r.Spec
 	spec.Thresholds, spec.Variants = nil, nil
 	spec.Train.Seeds = nil
+	spec.Was = nil    // what it makes of the dataset's labels is in the training content
 	spec.Dataset = "" // its content counts, not its name
 	return DigestOf("train", map[string]any{
 		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent, "accelerator": "cpu",
@@ -29,11 +30,10 @@ func DetectKey(model, signature, images Digest, numerics, provider string) Diges
 // ScoreKey is the key of an eval run: a corrected label or another evaluator
 // scores stored detections again and infers nothing.
 func ScoreKey(r EvalRun) Digest {
-	key := DigestOf("score", []Digest{r.Detect, r.Truths, r.Protocol})
-	if len(r.Was) == 0 && len(r.Thresholds) == 0 && len(r.Seen) == 0 {
-		return key
-	}
-	return DigestOf("score", map[string]any{"on": key, "was": r.Was, "thresholds": r.Thresholds, "seen": r.Seen})
+	return DigestOf("score", map[string]any{
+		"detect": r.Detect, "truths": r.Truths, "classes": r.Classes, "protocol": r.Protocol,
+		"was": r.Was, "thresholds": r.Thresholds, "seen": r.Seen, "resamples": r.Resamples,
+	})
 }
 
 // CompareKey is the key of a compare run.

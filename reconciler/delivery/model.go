@@ -164,11 +164,12 @@ type Track struct {
 // dataset, classes, training and what is shipped. Two files with the same spec
 // are the same model, however they are written.
 type Spec struct {
-	Dataset    string     `json:"dataset"`
-	Classes    Classes    `json:"classes"`
-	Train      SpecTrain  `json:"train"`
-	Thresholds Thresholds `json:"thresholds,omitempty"`
-	Variants   []string   `json:"variants"`
+	Dataset    string            `json:"dataset"`
+	Classes    Classes           `json:"classes"`
+	Was        map[string]string `json:"was,omitempty"`
+	Train      SpecTrain         `json:"train"`
+	Thresholds Thresholds        `json:"thresholds,omitempty"`
+	Variants   []string          `json:"variants"`
 }
 
 // SpecTrain is [Train] without the machine.
@@ -192,6 +193,7 @@ func (m Model) Spec() Spec {
 	return Spec{
 		Dataset: m.Dataset.String(),
 		Classes: m.Classes,
+		Was:     m.Was,
 		Train: SpecTrain{With: t.With, Architecture: t.Architecture, From: t.From, Resolution: t.Resolution, Epochs: t.Epochs,
 			Batch: t.Batch, Optimizer: t.Optimizer, Precision: t.Precision, EarlyStopping: t.EarlyStopping, Seeds: t.Seeds, Args: t.Args},
 		Thresholds: m.Thresholds,

@@ -70,10 +70,11 @@ func (r DataResult) Failed() bool {
 
 // EvalSetContent is what an eval set holds, by digest.
 type EvalSetContent struct {
-	EvalSet EvalSet `json:"evalSet"`
-	Images  Digest  `json:"images"` // of the images' bytes, in id order
-	Truths  Digest  `json:"truths"` // of annotations and categories, the model's classes applied
-	Count   int     `json:"count"`
+	EvalSet EvalSet  `json:"evalSet"`
+	Images  Digest   `json:"images"` // of the images' bytes, in id order
+	Truths  Digest   `json:"truths"` // of all annotations and categories, by their own labels
+	Labels  []string `json:"labels"` // that its truths have, sorted
+	Count   int      `json:"count"`
 
 	// Without names a list of images that are left out of it, as the train part of
 	// [SeenImages]: of a validation split those that stand in an eval set.
@@ -154,11 +155,14 @@ type EvalRun struct {
 	EvalSet   EvalSet `json:"evalSet"`
 	Classes   Classes `json:"classes"` // which of its labels count, and as what
 	Images    Digest  `json:"images"`
-	Truths    Digest  `json:"truths"`   // with Classes applied
+	Truths    Digest  `json:"truths"`   // before Classes are applied
 	Protocol  Digest  `json:"protocol"` // of the evaluator's protocol
 	Detect    Digest  `json:"detect"`   // the detect key: stored detections are reused
 
-	// Was tells by which other name the bundle may know a class: new name to old.
+	// Resamples is how many the figures' bounds need at least; 0 is what a bound over
+	// all classes at 95 % takes.
+	Resamples int `json:"resamples,omitempty"`
+	// Was tells by which other name the bundle knows a class: new name to old.
 	Was map[string]string `json:"was,omitempty"`
 	// Thresholds are the bundle's own, by class; recall, precision and
 	// falsePositivesPerImage are measured where it has some.

@@ -23,7 +23,7 @@ type stage struct {
 		Comment(ctx context.Context, pr int, marker, body string) error
 		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
-		Teams(ctx context.Context, user string) ([]string, error)
+		Teams(ctx context.Context, user string) (map[string]bool, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
 	work     *work
@@ -153,7 +153,7 @@ func conform(t *testing.T, s *stage) {
 	t.Run("Teams", func(t *testing.T) {
 		for user := range s.may {
 			if got, err := s.forge.Teams(ctx, user); err != nil || len(got) != 0 {
-				t.Errorf("%q: got %q, %v; want none", user, got, err)
+				t.Errorf("%q: got %v, %v; want none", user, got, err)
 			}
 		}
 	})

@@ -9,7 +9,7 @@
 //	Comment(ctx, pr, marker, body)          the one comment, edited in place
 //	Commands(ctx, pr)                       what people asked of AOB in comments
 //	Permission(ctx, user)                   what a user may do, by the forge's own word
-//	Teams(ctx, user)                        the teams of the repository that a user is in
+//	Teams(ctx, user)                        the teams of the repository, and whether a user is in each
 //	OpenPR(ctx, head, base, title, body)    a pull request for a branch, made once
 //
 // Each write may be repeated: the same call leaves the forge as it is. What was

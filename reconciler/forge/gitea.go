@@ -259,10 +259,10 @@ func (f *Gitea) Permission(ctx context.Context, user string) (delivery.Permissio
 	return delivery.PermissionNone, nil
 }
 
-// Teams returns the names of the repository's teams that a user belongs to. A
-// repository that no organization owns has none. Gitea tells of a team its own
+// Teams returns the names of the repository's teams, and whether a user belongs to
+// each. A repository that no organization owns has none. Gitea tells of a team its own
 // members alone: aob's user has to be in those that own gates.
-func (f *Gitea) Teams(ctx context.Context, user string) ([]string, error) {
+func (f *Gitea) Teams(ctx context.Context, user string) (map[string]bool, error) {
 	doing := fmt.Sprintf("ask for the teams of %s", Cut(user, 40))
 	c, err := f.client(ctx)
 	if err != nil {
@@ -275,18 +275,16 @@ func (f *Gitea) Teams(ctx context.Context, user string) ([]string, error) {
 	if err != nil {
 		return nil, f.explain(doing, err)
 	}
-	var names []string
+	in := map[string]bool{}
 	for _, t := range teams {
 		_, _, err := c.GetTeamMember(t.ID, user)
-		if s, ok := errors.AsType[*statusError](err); ok && (s.code == http.StatusNotFound || s.code == http.StatusForbidden) {
-			continue
-		}
-		if err != nil {
+		s, refused := errors.AsType[*statusError](err)
+		if refused = refused && (s.code == http.StatusNotFound || s.code == http.StatusForbidden); err != nil && !refused {
 			return nil, f.explain(doing, err)
 		}
-		names = append(names, t.Name)
+		in[t.Name] = !refused
 	}
-	return names, nil
+	return in, nil
 }
 
 // unknown tells a user who is not there from a repository that is not.

@@ -165,7 +165,7 @@ func (f *Local) Permission(_ context.Context, user string) (delivery.Permission,
 }
 
 // Teams is none: a folder knows users alone.
-func (f *Local) Teams(context.Context, string) ([]string, error) { return nil, nil }
+func (f *Local) Teams(context.Context, string) (map[string]bool, error) { return nil, nil }
 
 // OpenPR returns the number of a branch's proposal, which is there as soon as
 // the branch is. The title is the branch's last commit's; the body is kept as a

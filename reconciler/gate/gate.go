@@ -83,8 +83,7 @@ type Anchor struct {
 	CompareKey delivery.Digest
 }
 
-// Resamples says how many resamples the comparisons of a gate's checks need over so
-// many classes.
+// Resamples says how many resamples a gate's checks need over so many classes.
 func Resamples(checks []delivery.GateCheck, classes int) int {
 	n := coco.ResamplesFor(classes, 0.95) // for what got lost
 	for _, c := range checks {
@@ -92,7 +91,7 @@ func Resamples(checks []delivery.GateCheck, classes int) int {
 		if perClass(c) {
 			family = classes
 		}
-		if c.MaxDrop != nil {
+		if c.Metric != "size" {
 			n = max(n, coco.ResamplesFor(family, float64(c.Confidence)))
 		}
 	}

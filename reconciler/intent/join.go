@@ -78,7 +78,8 @@ func (j *joiner) names(kind string) []string {
 }
 
 func (j *joiner) check(doc *Doc) {
-	if (doc.kind == "Release" || doc.kind == "Quarantine") && doc.name != "" && j.named["Model"][doc.name] == nil {
+	// A quarantine outlives its model: its bundles may not run under another name.
+	if doc.kind == "Release" && doc.name != "" && j.named["Model"][doc.name] == nil {
 		j.complain(doc, ref{}, "%s; remove this file with its model, or bring models/%s.yaml back", unknown("model", doc.name, j.names("Model")), doc.name)
 	}
 	for _, r := range doc.refs {

@@ -18,7 +18,7 @@ import (
 type Asked struct {
 	Code    string
 	By      string
-	Teams   []string // of the forge, that By belongs to
+	Teams   map[string]bool // of the repository: whether By belongs to them
 	Because string
 	At      time.Time
 }
@@ -35,9 +35,17 @@ func (m *maker) owners(j judged) []string {
 	return j.gate.Owners
 }
 
-// owner finds as which owner somebody accepts; -1 for none.
+// owner finds as which owner somebody accepts; -1 for none. The name of a team is
+// the team's: whoever only has it as a user does not count.
 func (a Asked) owner(owners []string) int {
-	return slices.IndexFunc(owners, func(o string) bool { return strings.EqualFold(o, a.By) || slices.Contains(a.Teams, o) })
+	return slices.IndexFunc(owners, func(o string) bool {
+		for team, in := range a.Teams {
+			if strings.EqualFold(o, team) {
+				return in
+			}
+		}
+		return strings.EqualFold(o, a.By)
+	})
 }
 
 // refused says of people's words about an unsure verdict why they do not count. A

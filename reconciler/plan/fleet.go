@@ -42,8 +42,8 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s, which main never accepted; the devices keep what they run", f.Version, f.Runs)
 			return r
 		}
-		if why, held := m.held(m.w.names(f.Runs), target.Bundle); held {
-			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s, which is quarantined: %s; the devices keep what they run", f.Version, f.Runs, why)
+		if h, held := m.held(m.w.names(f.Runs), target.Bundle); held {
+			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s: %s; the devices keep what they run", f.Version, f.Runs, h.why)
 			return r
 		}
 	case len(releases) == 0 || releases[0].Name != f.Runs:
@@ -81,7 +81,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 
 	if d.Abort != nil {
 		// Recorded before anything is published, so that it cannot be forgotten.
-		d.Abort.Lifts = m.w.Main.Intent.Quarantines[f.Runs].Lifts(target.Bundle)
+		d.Abort.Lifts = m.lifts(target.Bundle)
 		m.step(Sign{Bundle: target.Bundle, Type: delivery.AbortType, Predicate: *d.Abort, What: "abort of " + f.Name})
 	}
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
@@ -121,16 +121,10 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 // aborted lists the bundles that a fleet must not go to or back to: those that it
 // fell back from and no merged lift has freed since, and those in quarantine.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
-	var list []delivery.Digest
-	quarantine := m.w.Main.Intent.Quarantines[f.Runs]
-	for _, q := range quarantine.Entries {
-		if _, held := quarantine.Holds(q.Digest); held && !slices.Contains(list, q.Digest) {
-			list = append(list, q.Digest)
-		}
-	}
+	list := m.forbidden()
 	for _, a := range m.w.Evidence.Aborts {
 		// A lift ends the aborts before it, and none that came after.
-		lifted := quarantine.Lifts(a.Bundle) > a.Lifts
+		lifted := m.lifts(a.Bundle) > a.Lifts
 		if a.Fleet == f.Name && !lifted && !slices.Contains(list, a.Bundle) {
 			list = append(list, a.Bundle)
 		}
@@ -190,7 +184,7 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
 	q.Entries = append(slices.Clone(q.Entries), delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
 	branch := fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short())
-	if n := q.Lifts(bad.Bundle); n > 0 { // it was lifted, and failed again
+	if n := m.lifts(bad.Bundle); n > 0 { // it was lifted, and failed again
 		branch += fmt.Sprintf("-%d", n+1)
 	}
 	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title,

@@ -338,7 +338,7 @@ func (s *scene) model(file string) (delivery.Model, []delivery.Gate) {
 
 // content is what an eval set holds for a model.
 func content(m delivery.Model, e delivery.EvalSet) delivery.EvalSetContent {
-	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", []any{e, m.Classes}), Count: 50}
+	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", e), Labels: m.Classes.Names(), Count: 50}
 }
 
 func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
@@ -375,7 +375,7 @@ func (s *scene) bundle(letter string) {
 	s.Evidence.BySpec[m.SpecDigest()], s.Evidence.ByRun[t.Training.Run] = t, t
 	for _, g := range gates {
 		c := content(m, g.Evaluate)
-		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate, Classes: m.Classes, Images: c.Images, Truths: c.Truths,
+		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate, Classes: g.Reads(m.Classes, m.Was), Images: c.Images, Truths: c.Truths, Resamples: gate.Resamples(g.Checks, len(m.Classes)),
 			Protocol: s.Server.Protocol, Detect: delivery.DetectKey(info.Model, info.Signature, c.Images, s.Server.Numerics, "cpu")}
 		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c, Scores: delivery.ScoreSet{Protocol: in.Protocol, Images: c.Count, Classes: m.Classes.Names(),
 			Values: map[string]float64{"mAP": q}, Resamples: map[string]delivery.Samples{"mAP": around(q)}}}

@@ -3,11 +3,8 @@ package plan
 // This file lets gates judge a trained model: scores, comparisons, verdicts.
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
@@ -17,7 +14,7 @@ import (
 type judgement struct {
 	judged
 	label   string
-	content delivery.EvalSetContent
+	set     evalSet
 	score   delivery.Scores
 	base    *delivery.Scores
 	compare *delivery.CompareResult
@@ -53,15 +50,15 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			wait(Stage{State: delivery.CheckPending, Text: "the eval set of gate " + jt.label + " is not read yet"})
 			continue
 		}
-		jt.content = content
-		score, stage := m.score(mdl, r.Bundle, content, run)
+		jt.set = gateSet(j.gate, mdl, content)
+		score, stage := m.score(mdl, r.Bundle, jt.set, run)
 		wait(stage)
 		if stage.State != delivery.CheckSuccess {
 			continue
 		}
 		jt.score = score
 		if baseline != nil {
-			base, stage := m.score(mdl, baseline.Bundle, content, run)
+			base, stage := m.score(mdl, baseline.Bundle, jt.set, run)
 			stage.Text = prefixed("release: ", stage.Text)
 			wait(stage)
 			if stage.State != delivery.CheckSuccess {
@@ -73,7 +70,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 				continue
 			}
 		}
-		if jt.anchors, stage = m.anchors(jt, func(bundle delivery.Digest) (delivery.Scores, Stage) { return m.score(mdl, bundle, content, run) }, run); stage.State != delivery.CheckSuccess {
+		if jt.anchors, stage = m.anchors(jt, func(bundle delivery.Digest) (delivery.Scores, Stage) { return m.score(mdl, bundle, jt.set, run) }, run); stage.State != delivery.CheckSuccess {
 			wait(stage)
 			continue
 		}
@@ -81,7 +78,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		list = append(list, jt)
 	}
 	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok {
-		score, stage := m.score(mdl, r.Bundle, own, run)
+		score, stage := m.score(mdl, r.Bundle, ownSet(mdl, own), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Own = &score
 		} else {
@@ -89,7 +86,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		}
 	}
 	if data.Valid.Count > 0 { // so that its detections are there when thresholds change
-		score, stage := m.score(mdl, r.Bundle, data.Valid, run)
+		score, stage := m.score(mdl, r.Bundle, ownSet(mdl, data.Valid), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Valid = &score
 		} else {
@@ -173,134 +170,6 @@ func evalText(j judgement) string {
 		text += fmt.Sprintf(", release %.4f", j.base.Scores.Values["mAP"])
 	}
 	return text
-}
-
-func contentOf(data delivery.DataResult, e delivery.EvalSet) (delivery.EvalSetContent, bool) {
-	for _, c := range data.EvalSets {
-		if c.EvalSet == e {
-			return c, true
-		}
-	}
-	return delivery.EvalSetContent{}, false
-}
-
-// evalRun says how a bundle is scored on an eval set for a model that it is, or
-// is compared with.
-func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, content delivery.EvalSetContent) (delivery.EvalRun, Stage) {
-	info, ok := m.w.Evidence.Bundles[bundle]
-	if !ok {
-		return delivery.EvalRun{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
-	}
-	without := m.w.Evidence.seen(bundle)
-	if content.Without != "" {
-		without = append(without, content.Without)
-		slices.Sort(without)
-	}
-	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: content.EvalSet, Classes: mdl.Classes.Renamed(mdl.Was),
-		Images: content.Images, Truths: content.Truths, Protocol: m.w.Server.Protocol,
-		Detect: delivery.DetectKey(info.Model, info.Signature, content.Images, m.w.Server.Numerics, "cpu"),
-		Was:    wasOf(mdl, info), Thresholds: info.Thresholds, Seen: without}, Stage{State: delivery.CheckSuccess}
-}
-
-// wasOf tells which classes a bundle knows by their former names alone.
-func wasOf(mdl delivery.Model, b Bundle) map[string]string {
-	var was map[string]string
-	for name, old := range mdl.Was {
-		if slices.Contains(b.Classes, old) && !slices.Contains(b.Classes, name) {
-			if was == nil {
-				was = map[string]string{}
-			}
-			was[name] = old
-		}
-	}
-	return was
-}
-
-// score finds what a bundle scored on an eval set, or plans the run for it.
-func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, content delivery.EvalSetContent, run runner) (delivery.Scores, Stage) {
-	ask, stage := m.evalRun(mdl, bundle, content)
-	if stage.State != delivery.CheckSuccess {
-		return delivery.Scores{}, stage
-	}
-	key := delivery.ScoreKey(ask)
-	if s, ok := m.w.Evidence.Scores[key]; ok {
-		return s, Stage{State: delivery.CheckSuccess}
-	}
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunEval, Limit: m.w.Server.EvalTime, Eval: &ask})
-	if stage.State != delivery.CheckSuccess {
-		return delivery.Scores{}, stage
-	}
-	var scores delivery.ScoreSet
-	if err := json.Unmarshal(state.Result, &scores); err != nil {
-		return delivery.Scores{}, Stage{State: delivery.CheckError, Text: "the scores cannot be read: " + err.Error()}
-	}
-	s := delivery.Scores{Key: key, Input: ask, Content: content, Scores: scores}
-	m.step(Sign{Bundle: bundle, Type: delivery.ScoresType, Predicate: s, What: "scores on " + content.EvalSet.String()})
-	return s, Stage{State: delivery.CheckPending, Text: "scored; signing"}
-}
-
-// compare finds the paired bootstrap of two scores, with as many resamples as a
-// gate's checks need, or plans the run for it.
-func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult, delivery.Digest, Stage) {
-	ask := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
-		Resamples: gate.Resamples(g.Checks, len(candidate.Scores.Classes))}
-	key := delivery.CompareKey(ask)
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask})
-	if stage.State != delivery.CheckSuccess {
-		stage.Text = prefixed("comparing: ", stage.Text)
-		return nil, key, stage
-	}
-	var result delivery.CompareResult
-	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return nil, key, Stage{State: delivery.CheckError, Text: "the comparison cannot be read: " + err.Error()}
-	}
-	return &result, key, stage
-}
-
-// bootstrapSeed is that of every comparison. Another makes other keys.
-const bootstrapSeed = 1
-
-// anchors compares a candidate with the fixed versions that a gate's checks name.
-func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Scores, Stage), run runner) (map[string]gate.Anchor, Stage) {
-	anchors := map[string]gate.Anchor{}
-	for _, c := range j.gate.Checks {
-		name, version, ok := strings.Cut(c.Against, "@")
-		if _, done := anchors[c.Against]; !ok || done {
-			continue
-		}
-		bundle, why := m.version(name, version)
-		a := gate.Anchor{Missing: why, SameBundle: bundle == j.score.Input.Bundle}
-		if why == "" && !a.SameBundle {
-			base, stage := score(bundle)
-			if stage.State == delivery.CheckSuccess {
-				a.Measured = gate.Measured{Key: base.Key, Scores: base.Scores}
-				a.Compare, a.CompareKey, stage = m.compare(j.score, base, j.gate, run)
-			}
-			if stage.State != delivery.CheckSuccess {
-				stage.Text = prefixed(c.Against+": ", stage.Text)
-				return nil, stage
-			}
-		}
-		anchors[c.Against] = a
-	}
-	return anchors, Stage{State: delivery.CheckSuccess}
-}
-
-// version finds the bundle of a version that main accepted, or says why there is
-// none to compare with.
-func (m *maker) version(model, version string) (bundle delivery.Digest, why string) {
-	for _, name := range m.w.names(model) {
-		for _, a := range m.w.Evidence.Accepted[name] {
-			if strconv.Itoa(a.Version) != version {
-				continue
-			}
-			if _, there := m.w.Evidence.Bundles[a.Bundle]; !there {
-				return "", fmt.Sprintf("bundle %s of %s@%s is gone from the registry; restore it", a.Bundle.Short(), model, version)
-			}
-			return a.Bundle, ""
-		}
-	}
-	return "", fmt.Sprintf("%s@%s is no version that main accepted; name one that it did in the gate", model, version)
 }
 
 // A look is one baseline on one eval set.

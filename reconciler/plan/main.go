@@ -88,8 +88,8 @@ func (m *maker) mainModel(name string) MainModel {
 		m.proposeRestore(name, named, before, mm.Text)
 		return mm
 	}
-	if why, held := m.held(m.w.names(name), named.Bundle); held {
-		return refuse("bundle %s is quarantined: %s", named.Bundle.Short(), why)
+	if h, held := m.held(m.w.names(name), named.Bundle); held {
+		return refuse("%s", h.why)
 	}
 	if !m.ships(name, named) {
 		return refuse("models/%s.yaml is not the spec that version %d was made from; change the model in a PR", name, named.Version)
@@ -133,7 +133,7 @@ func (m *maker) todaysGates(name string, named delivery.Release) string {
 	}
 	var verdicts []delivery.Verdict
 	for _, g := range m.w.Main.Intent.Covering(name) {
-		if score, ok := m.storedScore(named.Bundle, m.w.Main.Intent.Gates[g].Evaluate); ok {
+		if score, ok := m.storedScore(m.w.Main.Intent.Models[name], named.Bundle, m.w.Main.Intent.Gates[g]); ok {
 			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g], m.gateInput(m.w.Main.Intent.Models[name], named.Bundle, score)))
 		}
 	}
@@ -183,11 +183,14 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 // take a run.
 func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baseline delivery.Digest) (delivery.Verdict, Stage) {
 	unknown := Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)}
-	score, ok := m.storedScore(bundle, g.Evaluate)
+	mdl := m.w.Main.Intent.Models[model]
+	score, ok := m.storedScore(mdl, bundle, g)
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	mdl := m.w.Main.Intent.Models[model]
+	if why := m.lostClasses(mdl, m.accepted(model), judged{name: name, gate: g}, score.Content); why != "" {
+		return delivery.Verdict{}, Stage{State: delivery.CheckFailure, Text: why}
+	}
 	in := m.gateInput(mdl, bundle, score)
 	in.SameBundle = bundle == baseline
 	in.BaselineBundle, in.BaselineClasses = baseline, m.w.Evidence.Bundles[baseline].Classes
@@ -196,8 +199,8 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 		return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
 	}
 	if baseline != "" && baseline != bundle {
-		base, ok := m.storedScore(baseline, g.Evaluate)
-		if !ok || base.Content != score.Content {
+		base, ok := m.storedScore(mdl, baseline, g)
+		if !ok || base.Content.Digest() != score.Content.Digest() {
 			return delivery.Verdict{}, unknown
 		}
 		compare, key, stage := m.compare(score, base, g, run)
@@ -211,7 +214,7 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 	}
 	var stage Stage
 	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score}, func(b delivery.Digest) (delivery.Scores, Stage) {
-		if base, ok := m.storedScore(b, g.Evaluate); ok && base.Content == score.Content {
+		if base, ok := m.storedScore(mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
 			return base, Stage{State: delivery.CheckSuccess}
 		}
 		return delivery.Scores{}, unknown
@@ -219,19 +222,6 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 		return delivery.Verdict{}, stage
 	}
 	return gate.Judge(name, g, in), Stage{State: delivery.CheckSuccess}
-}
-
-// storedScore finds a bundle's signed score on an eval set by today's protocol.
-// Where labels were corrected there may be several; the highest key is as good
-// as any and the same for every reader.
-func (m *maker) storedScore(bundle delivery.Digest, e delivery.EvalSet) (delivery.Scores, bool) {
-	var found delivery.Scores
-	for _, s := range m.w.Evidence.Scores {
-		if s.Input.Bundle == bundle && s.Input.EvalSet == e && s.Input.Protocol == m.w.Server.Protocol && s.Key > found.Key {
-			found = s
-		}
-	}
-	return found, found.Key != ""
 }
 
 // judgeCurrent lets the gates that a proposal adds or changes judge the
@@ -295,7 +285,7 @@ func Powers(w World, name string) []gate.ModelPower {
 	var list []gate.ModelPower
 	for _, model := range g.Covers {
 		if releases := m.accepted(model); len(releases) > 0 {
-			if score, ok := m.storedScore(releases[0].Bundle, g.Evaluate); ok {
+			if score, ok := m.storedScore(w.Main.Intent.Models[model], releases[0].Bundle, g); ok {
 				list = append(list, m.power(name, model, g, score))
 			}
 		}

@@ -3,13 +3,11 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // A Stage is where one model stands at one check.
@@ -146,16 +144,17 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
 	}
-	if current := m.acceptedAs(r.names); len(current) > 0 {
+	current := m.acceptedAs(r.names)
+	if len(current) > 0 {
 		r.Baseline = &current[0]
-		if for_ := removedClasses(mdl, m.w.Main.Intent.Models[onMain], gates); for_ != "" {
-			return r.end(delivery.CheckFailure, "%s", for_)
-		}
 	}
 	rollback, isRollback := m.rollsBackTo(p, name)
+	if why := m.removedClasses(mdl, current, gates); why != "" && !isRollback {
+		return r.end(delivery.CheckFailure, "%s", why)
+	}
 	if isRollback {
-		if why, held := m.held(r.names, rollback.Bundle); held {
-			return r.end(delivery.CheckFailure, "version %d is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", rollback.Version, why, name)
+		if h, held := m.held(r.names, rollback.Bundle); held {
+			return r.end(delivery.CheckFailure, "version %d: %s", rollback.Version, h)
 		}
 		if _, there := m.w.Evidence.Bundles[rollback.Bundle]; !there {
 			return r.end(delivery.CheckFailure, "bundle %s of version %d is gone from the registry; restore it", rollback.Bundle.Short(), rollback.Version)
@@ -172,14 +171,17 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		m.keepTrainings(r.dataKey, mdl)
 		return r.end(blockedBy(r.Stages))
 	}
+	if why := m.changedTruths(mdl, current, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" && !isRollback {
+		return r.end(delivery.CheckFailure, "%s", why)
+	}
 	if isRollback {
 		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "version %d was trained before: bundle %s", rollback.Version, rollback.Bundle.Short())
 		r.Bundle = rollback.Bundle
 	} else if r.Bundle, ok = m.trained(r, mdl, data, run); !ok {
 		return r.end(blockedBy(r.Stages))
 	}
-	if why, held := m.held(r.names, r.Bundle); held {
-		return r.end(delivery.CheckFailure, "bundle %s is quarantined: %s; lift it in models/%s.quarantine.yaml in a PR of its own", r.Bundle.Short(), why, name)
+	if h, held := m.held(r.names, r.Bundle); held {
+		return r.end(delivery.CheckFailure, "%s", h)
 	}
 	if p.Draft {
 		return m.draft(r, mdl, data, run)
@@ -245,23 +247,6 @@ func blockedBy(stages []Stage) (delivery.CheckState, string, string) {
 	return worst.State, "%s", strings.TrimPrefix(worst.Context, "aob/") + ": " + worst.Text
 }
 
-// removedClasses refuses a model that drops a class which a gate of main holds it
-// to. One that is renamed goes on.
-func removedClasses(mdl, main delivery.Model, gates []judged) string {
-	for _, class := range main.Classes.Names() {
-		renamed := slices.Contains(slices.Collect(maps.Values(mdl.Was)), class)
-		if renamed || slices.Contains(mdl.Classes.Names(), class) {
-			continue
-		}
-		for _, j := range gates {
-			if !j.proposed && gate.Requires(j.gate, class) {
-				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it; drop it there in an earlier PR, from classes: or by except: [%s], or say what it is called now: was: {NEW: %s}", class, j.name, class, class)
-			}
-		}
-	}
-	return ""
-}
-
 // run looks a run up, plans its start where it is allowed, and says where it
 // stands.
 func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.RunState, Stage) {
@@ -312,13 +297,11 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 
 // keepTrainings keeps what trains a model on a data run that is made again.
 func (m *maker) keepTrainings(data delivery.Digest, mdl delivery.Model) {
-	spec := mdl.Spec()
-	spec.Thresholds = nil
 	for key, r := range m.w.Runs {
 		if r.Spec.Train == nil || r.Spec.Train.Data != data || !slices.Contains(mdl.Train.Seeds, r.Spec.Train.Seed) {
 			continue
 		}
-		if spec.Train.Seeds = []int64{r.Spec.Train.Seed}; r.Spec.Train.Spec.Digest() == spec.Digest() {
+		if r.Spec.Train.Spec.Digest() == seedSpec(mdl, r.Spec.Train.Seed).Digest() {
 			m.needed[key] = true
 		}
 	}

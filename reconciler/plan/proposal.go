@@ -126,7 +126,8 @@ func count(n int, noun string) string {
 }
 
 // shortenedQuarantine says where a proposal takes back what stands in a quarantine
-// file, also of a model that it removes. Entries are added, or lifted with a
+// file, also of a model that it removes or renames: the file stays, as what it
+// holds is forbidden under any name. Entries are added, or lifted with a
 // reason that stays to be read.
 func shortenedQuarantine(p Proposal) string {
 	for _, name := range slices.Sorted(maps.Keys(p.Base.Quarantines)) {

@@ -174,7 +174,7 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 	for _, class := range j.score.Scores.Classes {
 		names = append(names, "AP/"+class)
 	}
-	out := delivery.Measured{Gate: j.label, EvalSet: j.content.Digest(), Images: j.score.Scores.Images, Metrics: map[string]delivery.Figure{},
+	out := delivery.Measured{Gate: j.label, EvalSet: j.set.Digest(), Images: j.score.Scores.Images, Metrics: map[string]delivery.Figure{},
 		Verdict: j.verdict.Outcome, LeftOut: j.verdict.LeftOut, Look: j.verdict.Look}
 	for _, c := range j.verdict.Checks {
 		m := delivery.CheckMeasured{Check: c.Check, Class: c.Class, Outcome: c.Outcome, Value: rounded(c.Value), Baseline: rounded(c.Baseline), Diff: rounded(c.Diff), Low: rounded(c.Low), High: rounded(c.High)}

@@ -7,8 +7,6 @@ package plan
 import (
 	"maps"
 	"slices"
-
-	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // names returns a model's name and those that it had before, newest first. A name
@@ -97,14 +95,4 @@ func added(p Proposal) int {
 		}
 	}
 	return n
-}
-
-// held says why a bundle is in quarantine under any of a model's names.
-func (m *maker) held(names []string, bundle delivery.Digest) (why string, held bool) {
-	for _, name := range names {
-		if why, held := m.w.Main.Intent.Quarantines[name].Holds(bundle); held {
-			return why, true
-		}
-	}
-	return "", false
 }

@@ -49,7 +49,7 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 	if len(r.Seeds) == 1 {
 		// Its training is not signed for this spec yet, which may differ from the
 		// seed's in thresholds.
-		return "", m.adopt(r, r.Spec, 0)
+		return "", m.adopt(r, mdl, 0)
 	}
 	slowest := Stage{State: delivery.CheckSuccess}
 	trained := 0
@@ -57,7 +57,7 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 		s := &r.Seeds[i]
 		if s.State == delivery.CheckSuccess {
 			trained++
-			score, stage := m.score(mdl, s.Bundle, data.Valid, run)
+			score, stage := m.score(mdl, s.Bundle, ownSet(mdl, data.Valid), run)
 			if stage.State == delivery.CheckSuccess {
 				s.Score = &score
 				continue
@@ -72,7 +72,7 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 		slowest.Text = fmt.Sprintf("%d of %d seeds trained; %s", trained, len(r.Seeds), slowest.Text)
 		return "", slowest
 	}
-	return "", m.adopt(r, r.Spec, best(r.Seeds))
+	return "", m.adopt(r, mdl, best(r.Seeds))
 }
 
 // known describes what a spec was resolved to.
@@ -95,7 +95,7 @@ func (m *maker) known(t Trained) Stage {
 }
 
 // adopt signs that a spec was resolved to what one of its seeds gave.
-func (m *maker) adopt(r *progress, spec delivery.Digest, i int) Stage {
+func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 	s := r.Seeds[i]
 	if s.State != delivery.CheckSuccess {
 		return Stage{State: s.State, Text: s.Text}
@@ -105,7 +105,8 @@ func (m *maker) adopt(r *progress, spec delivery.Digest, i int) Stage {
 		return Stage{State: delivery.CheckPending, Text: "trained; signing"}
 	}
 	signed := t.Training
-	signed.Spec, signed.Seeds = spec, nil
+	signed.Spec, signed.Seeds = r.Spec, nil
+	signed.Input.Spec = seedSpec(mdl, s.Seed) // another one may have asked for the same work
 	text := fmt.Sprintf("bundle %s was trained from the same content; signing", t.Bundle.Short())
 	if len(r.Seeds) > 1 {
 		for _, o := range r.Seeds {
@@ -117,6 +118,13 @@ func (m *maker) adopt(r *progress, spec delivery.Digest, i int) Stage {
 	return Stage{State: delivery.CheckPending, Text: text}
 }
 
+// seedSpec is what one seed of a model is resolved as.
+func seedSpec(mdl delivery.Model, seed int64) delivery.Spec {
+	spec := mdl.Spec()
+	spec.Train.Seeds, spec.Thresholds = []int64{seed}, nil
+	return spec
+}
+
 // seed trains a spec with one seed, without what is resolved afterwards: a spec of
 // its own, whose training serves every spec that it is part of.
 func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.DataResult, run runner) SeedReport {
@@ -125,8 +133,7 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.
 		s.State, s.Text = state, fmt.Sprintf(format, args...)
 		return s
 	}
-	spec := mdl.Spec()
-	spec.Train.Seeds, spec.Thresholds = []int64{seed}, nil
+	spec := seedSpec(mdl, seed)
 	if t, ok := m.w.Evidence.BySpec[spec.Digest()]; ok {
 		s.Bundle, s.key = t.Bundle, t.Training.Run
 		stage := m.known(t)
@@ -170,7 +177,7 @@ func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Diges
 	if data.Valid.Count == 0 {
 		return "", Stage{State: delivery.CheckFailure, Text: "thresholds: the dataset has no validation split to find them on"}
 	}
-	valid, stage := m.evalRun(mdl, trained, data.Valid)
+	valid, stage := m.evalRun(mdl, trained, ownSet(mdl, data.Valid))
 	if stage.State != delivery.CheckSuccess {
 		return "", stage
 	}

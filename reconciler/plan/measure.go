@@ -1,0 +1,182 @@
+package plan
+
+// This file measures: what a bundle scored on an eval set, and how two bundles
+// compare there. What is signed already is found by its key, and the rest becomes
+// a run.
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/gate"
+)
+
+func contentOf(data delivery.DataResult, e delivery.EvalSet) (delivery.EvalSetContent, bool) {
+	for _, c := range data.EvalSets {
+		if c.EvalSet == e {
+			return c, true
+		}
+	}
+	return delivery.EvalSetContent{}, false
+}
+
+// An evalSet is what is scored on, and how its labels are read.
+type evalSet struct {
+	delivery.EvalSetContent
+	classes   delivery.Classes // which of its labels count, and as what
+	resamples int
+}
+
+// gateSet is a gate's eval set, whose labels the gate reads.
+func gateSet(g delivery.Gate, mdl delivery.Model, content delivery.EvalSetContent) evalSet {
+	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), gate.Resamples(g.Checks, len(mdl.Classes))}
+}
+
+// ownSet is a split of a model's own dataset, whose labels the model reads.
+func ownSet(mdl delivery.Model, content delivery.EvalSetContent) evalSet {
+	return evalSet{content, mdl.Classes.Renamed(mdl.Was), 0}
+}
+
+// evalRun says how a bundle is scored on an eval set for a model that it is, or
+// is compared with.
+func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) (delivery.EvalRun, Stage) {
+	info, ok := m.w.Evidence.Bundles[bundle]
+	if !ok {
+		return delivery.EvalRun{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
+	}
+	without := m.w.Evidence.seen(bundle)
+	if on.Without != "" {
+		without = append(without, on.Without)
+		slices.Sort(without)
+	}
+	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet, Classes: on.classes,
+		Images: on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
+		Detect:    delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, "cpu"),
+		Resamples: on.resamples, Was: wasOf(mdl, info), Thresholds: info.Thresholds, Seen: without}, Stage{State: delivery.CheckSuccess}
+}
+
+// wasOf tells which classes a bundle knows by their former names. A bundle that
+// knows both names called another class what is the new name today.
+func wasOf(mdl delivery.Model, b Bundle) map[string]string {
+	var was map[string]string
+	for name, old := range mdl.Was {
+		if slices.Contains(b.Classes, old) {
+			if was == nil {
+				was = map[string]string{}
+			}
+			was[name] = old
+		}
+	}
+	return was
+}
+
+// score finds what a bundle scored on an eval set, or plans the run for it.
+func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, on evalSet, run runner) (delivery.Scores, Stage) {
+	ask, stage := m.evalRun(mdl, bundle, on)
+	if stage.State != delivery.CheckSuccess {
+		return delivery.Scores{}, stage
+	}
+	key := delivery.ScoreKey(ask)
+	if s, ok := m.w.Evidence.Scores[key]; ok {
+		return s, Stage{State: delivery.CheckSuccess}
+	}
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunEval, Limit: m.w.Server.EvalTime, Eval: &ask})
+	if stage.State != delivery.CheckSuccess {
+		return delivery.Scores{}, stage
+	}
+	var scores delivery.ScoreSet
+	if err := json.Unmarshal(state.Result, &scores); err != nil {
+		return delivery.Scores{}, Stage{State: delivery.CheckError, Text: "the scores cannot be read: " + err.Error()}
+	}
+	s := delivery.Scores{Key: key, Input: ask, Content: on.EvalSetContent, Scores: scores}
+	m.step(Sign{Bundle: bundle, Type: delivery.ScoresType, Predicate: s, What: "scores on " + on.EvalSet.String()})
+	return s, Stage{State: delivery.CheckPending, Text: "scored; signing"}
+}
+
+// compare finds the paired bootstrap of two scores, with as many resamples as a
+// gate's checks need, or plans the run for it.
+func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult, delivery.Digest, Stage) {
+	ask := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
+		Resamples: gate.Resamples(g.Checks, len(candidate.Scores.Classes))}
+	key := delivery.CompareKey(ask)
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask})
+	if stage.State != delivery.CheckSuccess {
+		stage.Text = prefixed("comparing: ", stage.Text)
+		return nil, key, stage
+	}
+	var result delivery.CompareResult
+	if err := json.Unmarshal(state.Result, &result); err != nil {
+		return nil, key, Stage{State: delivery.CheckError, Text: "the comparison cannot be read: " + err.Error()}
+	}
+	return &result, key, stage
+}
+
+// bootstrapSeed is that of every comparison. Another makes other keys.
+const bootstrapSeed = 1
+
+// anchors compares a candidate with the fixed versions that a gate's checks name.
+func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Scores, Stage), run runner) (map[string]gate.Anchor, Stage) {
+	anchors := map[string]gate.Anchor{}
+	for _, c := range j.gate.Checks {
+		name, version, ok := strings.Cut(c.Against, "@")
+		if _, done := anchors[c.Against]; !ok || done {
+			continue
+		}
+		bundle, why := m.version(name, version)
+		a := gate.Anchor{Missing: why, SameBundle: bundle == j.score.Input.Bundle}
+		if why == "" && !a.SameBundle {
+			base, stage := score(bundle)
+			if stage.State == delivery.CheckSuccess {
+				a.Measured = gate.Measured{Key: base.Key, Scores: base.Scores}
+				a.Compare, a.CompareKey, stage = m.compare(j.score, base, j.gate, run)
+			}
+			if stage.State != delivery.CheckSuccess {
+				stage.Text = prefixed(c.Against+": ", stage.Text)
+				return nil, stage
+			}
+		}
+		anchors[c.Against] = a
+	}
+	return anchors, Stage{State: delivery.CheckSuccess}
+}
+
+// version finds the bundle of a version that main accepted, or says why there is
+// none to compare with.
+func (m *maker) version(model, version string) (bundle delivery.Digest, why string) {
+	for _, name := range m.w.names(model) {
+		for _, a := range m.w.Evidence.Accepted[name] {
+			if strconv.Itoa(a.Version) != version {
+				continue
+			}
+			if _, there := m.w.Evidence.Bundles[a.Bundle]; !there {
+				return "", fmt.Sprintf("bundle %s of %s@%s is gone from the registry; restore it", a.Bundle.Short(), model, version)
+			}
+			return a.Bundle, ""
+		}
+	}
+	return "", fmt.Sprintf("%s@%s is no version that main accepted; name one that it did in the gate", model, version)
+}
+
+// storedScore finds a bundle's signed score on a gate's eval set by today's
+// protocol, its labels read as the gate reads them for a model. Where labels were
+// corrected there may be several; the highest key is as good as any and the same
+// for every reader.
+func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (delivery.Scores, bool) {
+	var found delivery.Scores
+	for _, s := range m.w.Evidence.Scores {
+		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
+			continue
+		}
+		ask, _ := m.evalRun(mdl, bundle, gateSet(g, mdl, s.Content))
+		ask.Detect = s.Input.Detect // by whichever version of the detector
+		ask.Resamples = max(ask.Resamples, s.Input.Resamples)
+		if delivery.ScoreKey(ask) == s.Key {
+			found = s
+		}
+	}
+	return found, found.Key != ""
+}
