@@ -126,7 +126,7 @@ func (r *simRuns) finish(key delivery.Digest) {
 func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 	switch spec.Kind {
 	case delivery.RunData:
-		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset), Training: delivery.DigestOf("training", []any{spec.Data.Dataset, spec.Data.Classes}),
+		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset), Training: delivery.DigestOf("training", []any{spec.Data.Dataset, labelled(spec.Data.Classes)}),
 			Images: map[string]int{"train": 100, "valid": 30, "test": 50}, Truths: map[string]int{}}
 		for _, e := range spec.Data.EvalSets {
 			d.EvalSets = append(d.EvalSets, simContent(e))
@@ -204,6 +204,15 @@ func simContent(e delivery.EvalSet) delivery.EvalSetContent {
 	images := e
 	images.Dataset.Dir, _, _ = strings.Cut(e.Dataset.Dir, "/labels")
 	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images), Truths: delivery.DigestOf("truths", e), Labels: simLabels, Count: 50}
+}
+
+// labelled keeps of classes the labels that there are.
+func labelled(classes delivery.Classes) delivery.Classes {
+	classes = slices.Clone(classes)
+	for i, c := range classes {
+		classes[i].Labels = slices.DeleteFunc(slices.Clone(c.Labels), func(label string) bool { return !slices.Contains(simLabels, label) })
+	}
+	return classes
 }
 
 // measured is the AP that a bundle reaches, by the classes that have truths and that

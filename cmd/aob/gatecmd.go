@@ -43,7 +43,8 @@ func newGateFreezeCommand() *cobra.Command {
 		Long: `Freeze reads the images and truths of an eval set and writes them, by digest, into
 the gate's file in this folder: evaluate: {…, content: sha256:…}. Anything else
 under that name is refused from then on, so that an eval set is replaced only by a
-merged change of the gate. The rest of the file stays as it is.
+merged change of the gate. Where a covered model's file in this folder maps labels to
+classes, the gate gets labels: that read its eval set so. The rest stays as it is.
 
 Without --dataset it freezes what the file names already. Where there is no such
 file, --covers makes one.`,
@@ -96,6 +97,11 @@ file, --covers makes one.`,
 			if err != nil {
 				return err
 			}
+			if labels := labelsOf(dir, args[0], text, frozen); len(labels) > 0 {
+				if text, err = intent.SetLabels(text, labels); err != nil {
+					return err
+				}
+			}
 			doc := intent.ParseFile(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(text)), Data: text}, intent.Options{})
 			if list := doc.Complaints(); len(list) > 0 {
 				return configComplaints(list)
@@ -139,6 +145,35 @@ func evaluateOf(path string, data []byte) (delivery.EvalSet, error) {
 		return delivery.EvalSet{}, configComplaints(others)
 	}
 	return delivery.EvalSet{Split: "test"}, nil
+}
+
+// labelsOf reads from the models that a gate covers what the labels of its eval set
+// mean, where they are not the classes' names. A gate that says it keeps its word.
+func labelsOf(dir, name string, data []byte, f dataset.Frozen) delivery.Labels {
+	doc := intent.ParseFile(intent.File{Path: "gates/" + name + ".yaml", Size: int64(len(data)), Data: data}, intent.Options{})
+	g, ok := doc.Gate()
+	if !ok || len(g.Labels) > 0 {
+		return nil
+	}
+	labels := delivery.Labels{}
+	for _, covered := range g.Covers {
+		path := "models/" + covered + ".yaml"
+		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(path)))
+		if err != nil {
+			continue // the server complains of it
+		}
+		mdl, ok := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Model()
+		if !ok {
+			continue
+		}
+		for _, c := range mdl.Classes {
+			there := slices.DeleteFunc(slices.Clone(c.Labels), func(label string) bool { return f.Truths[label] == 0 })
+			if len(there) > 0 && !slices.Equal(there, []string{c.Name}) {
+				labels[c.Name] = there
+			}
+		}
+	}
+	return labels
 }
 
 // newGate is a gate to begin with.

@@ -13,8 +13,12 @@ func TrainKey(r TrainRun) Digest {
 	spec := r.Spec
 	spec.Thresholds, spec.Variants = nil, nil
 	spec.Train.Seeds = nil
-	spec.Was = nil    // what it makes of the dataset's labels is in the training content
 	spec.Dataset = "" // its content counts, not its name
+	spec.Was = nil    // what becomes of the dataset's labels is in the training content
+	spec.Classes = make(Classes, len(r.Spec.Classes))
+	for i, c := range r.Spec.Classes {
+		spec.Classes[i].Name = c.Name
+	}
 	return DigestOf("train", map[string]any{
 		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent, "accelerator": "cpu",
 	})

@@ -2,6 +2,8 @@ package intent
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -15,6 +17,7 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		doc.refer(d, refCovers, name, item("covers", i))
 	}
 	d.dataset(g.Evaluate.Dataset, "evaluate.dataset")
+	d.labels(g.Labels, doc)
 	seen := make(map[string]int)
 	for i := range g.Checks {
 		path := item("checks", i)
@@ -41,6 +44,27 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 			continue
 		}
 		seen[key] = i
+	}
+}
+
+// labels checks that each label of an eval set means one class.
+func (d *document) labels(labels delivery.Labels, doc *Doc) {
+	means := make(map[string]string)
+	for _, class := range slices.Sorted(maps.Keys(labels)) {
+		at := member("labels", class)
+		if !d.sound(at) {
+			continue
+		}
+		// A class may get its labels before a model has it, as it is renamed.
+		doc.refer(d, refExcept, class, at)
+		unique(d, labels[class], at)
+		slices.Sort(labels[class]) // a set: how it is written is no other gate
+		for _, label := range labels[class] {
+			if other, ok := means[label]; ok && other != class {
+				d.complain(at, "label %s means class %s already; want each label once", quote(label), quote(other))
+			}
+			means[label] = class
+		}
 	}
 }
 

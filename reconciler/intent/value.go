@@ -27,3 +27,10 @@ func (d *Doc) Gate() (delivery.Gate, bool) {
 	g, ok := d.value.(delivery.Gate)
 	return g, ok
 }
+
+// Model returns the model that the file holds; false where it has a complaint, or is
+// another file.
+func (d *Doc) Model() (delivery.Model, bool) {
+	m, ok := d.value.(delivery.Model)
+	return m, ok
+}

@@ -1,0 +1,217 @@
+package reconciler
+
+// Stories of class lists that change, and of bundles that may not run: what a pull
+// request does to names and labels takes nothing from its gates.
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// classes gives a model file another class list.
+func classes(file, list string, more ...string) string {
+	return withLines(strings.Replace(file, "[circle, square]", list, 1), more...)
+}
+
+// lead is a check that a gate of circles and squares may have.
+const square = "  - {metric: AP, classes: [square], min: 0.3}"
+
+// shipped is a world whose model of 8 epochs is on main and on devices, under a gate
+// with a check more.
+func shipped(t *testing.T, lines ...string) *sim {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), lines...)})
+	s.propose("first", 8)
+	s.ships("first")
+	return s
+}
+
+// push proposes a model file, and waits for the answer.
+func (s *sim) push(branch, file string) {
+	s.helper()
+	from := s.head(branch)
+	if from == "" {
+		from = s.main()
+	}
+	s.repo.commit(branch, from, s.now, map[string]string{"models/shapes.yaml": file})
+	s.forge.open(branch, "dev")
+	s.settle()
+}
+
+func TestChangedClasses(t *testing.T) {
+	for name, c := range map[string]struct {
+		gate  string // more of it
+		list  string
+		was   string
+		state delivery.CheckState
+		words string
+	}{
+		"another order":                  {"", "[square, circle]", "", delivery.CheckSuccess, "version 2"},
+		"one more":                       {"", "[circle, square, triangle]", "", delivery.CheckSuccess, "version 2"},
+		"the labels that are trained on": {"", "{circle: [circle], square: [square, label2]}", "", delivery.CheckSuccess, "version 2"},
+		"an easier label": {square, "{circle: [circle], square: [easy]}", "", delivery.CheckFailure,
+			"models/shapes.yaml takes label easy for class square, and gate production, whose eval set has it, does not; say so in gates/production.yaml in an earlier pull request: labels: {square: [square, easy]}"},
+		"a label more":                   {square, "{circle: [circle], square: [square, easy]}", "", delivery.CheckFailure, "takes label easy for class square"},
+		"the gate says so":               {"labels: {square: [square, easy]}", "{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
+		"a label that is no one's":       {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
+		"removed":                        {"", "[square]", "", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it"},
+		"one into another":               {"", "[square]", "was: {square: circle}", delivery.CheckFailure, "was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
+		"renamed":                        {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess, "version 2"},
+		"renamed, with labels":           {square, "{circle: [circle], box: [square]}", "was: {box: square}", delivery.CheckSuccess, "version 2"},
+		"renamed, and trained on others": {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
+		"renamed, and easier":            {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
+		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
+			"truths of gate production that are labelled square count as class square, and here easy and square would; no pull request changes what truths are. Leave was: as it is, or say it in gates/production.yaml in an earlier one: labels: {easy: [square]}"},
+		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure, "class square is removed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := shipped(t, c.gate)
+			s.push("second", classes(model("shapes", 14), c.list, c.was))
+			s.want("second", c.state, c.words)
+			s.quiet()
+		})
+	}
+}
+
+// What a class was called is part of the model: it is dropped by no pull request
+// that says so, and by none after it.
+func TestFormerName(t *testing.T) {
+	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
+	renamed := classes(model("shapes", 14), "[circle, box]")
+	s.push("renamed", withLines(renamed, "was: {box: square}"))
+	s.ships("renamed")
+	s.push("forgotten", renamed)
+	s.want("forgotten", delivery.CheckFailure, "truths of gate production that are labelled square count as class box, and here nothing would")
+	// The gate's owner says it, and then the model need not. Its own dataset has the
+	// label, which it says in its own way.
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
+	trainings := s.started(delivery.RunTrain)
+	s.push("forgotten", classes(model("shapes", 14), "{circle: [circle], box: [square]}"))
+	s.want("forgotten", delivery.CheckSuccess, "version 3")
+	if s.started(delivery.RunTrain) != trainings {
+		t.Error("a former name that is forgotten was trained for")
+	}
+	s.quiet()
+}
+
+// A class that main's model file lost, which main did not accept, is one of the
+// release's all the same.
+func TestClassIsTheReleases(t *testing.T) {
+	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": classes(model("shapes", 14), "[square]")})
+	s.settle()
+	s.want("main", delivery.CheckFailure, "is not the spec that version 1 was made from")
+	s.push("second", classes(model("shapes", 20), "[square]"))
+	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it")
+}
+
+// A gate that main got after a pull request's verdicts holds it to all classes, too.
+func TestGateRaisedOverRemovedClass(t *testing.T) {
+	easy := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [circle]}", "against: release}", "against: release, except: [circle]}")
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": easy.Replace(gateFile("production", "shapes", 0.3))})
+	s.propose("first", 8)
+	s.ships("first")
+	s.push("second", classes(model("shapes", 14), "[square]"))
+	s.want("second", delivery.CheckSuccess, "version 2")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.31)})
+	s.merge("second")
+	s.settle()
+	s.want("main", delivery.CheckFailure, "version 2 refused", "class circle is removed, and gate production holds the model to it")
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s", got)
+	}
+}
+
+// The first model of a gate is judged by the gate's truths, too.
+func TestFirstModelsLabels(t *testing.T) {
+	s, _ := begun(t)
+	s.push("first", classes(model("shapes", 14), "{circle: [circle], square: [easy]}"))
+	s.want("first", delivery.CheckFailure, "takes label easy for class square")
+	s.push("first", classes(model("shapes", 14), "[label2]"))
+	s.want("first", delivery.CheckFailure, "the eval set of gate production has no truth of the model's classes; its labels are circle, easy, square, triangle")
+}
+
+// Names and order are no other eval set: its looks go on.
+func TestLooksCountImages(t *testing.T) {
+	s := shipped(t, "looks: 2")
+	for branch, list := range map[string]string{"a": "[circle, square]", "b": "[square, circle]"} {
+		s.push(branch, classes(model("shapes", 14), list))
+		s.want(branch, delivery.CheckSuccess, "version 2")
+	}
+	s.push("c", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.want("c", delivery.CheckPending, "this is model 3 that the eval set judges against this release")
+}
+
+// forbid puts the bundle that main has released last into quarantine, and goes back
+// to what was before.
+func (s *sim) forbid() delivery.Digest {
+	s.helper()
+	main, _ := s.tree(s.main())
+	bad := main.Releases["shapes"].Bundle
+	s.quarantine("shapes", func(q *delivery.Quarantine) {
+		q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad, Why: "it smoked"})
+	})
+	s.settle()
+	return bad
+}
+
+// A quarantine holds a model's weights, whatever thresholds and name they get.
+func TestQuarantineHolds(t *testing.T) {
+	const with = "thresholds: {default: 0.5}"
+	for name, c := range map[string]struct {
+		shipped []string // lines of the models that were shipped, the last of which is forbidden
+		do      func(s *sim)
+		state   delivery.CheckState
+		words   string
+	}{
+		"thresholds on it": {[]string{""}, func(s *sim) { s.push("next", withLines(model("shapes", 8), with)) }, delivery.CheckFailure,
+			"has the weights of bundle"},
+		"without its thresholds": {[]string{with}, func(s *sim) { s.push("next", model("shapes", 8)) }, delivery.CheckFailure, "has the weights of bundle"},
+		"under another name": {[]string{""}, func(s *sim) {
+			s.repo.commit("next", s.main(), s.now, map[string]string{"models/other.yaml": model("other", 8), "gates/other.yaml": gateFile("other", "other", 0.3)})
+			s.forge.open("next", "dev")
+			s.settle()
+		}, delivery.CheckFailure, "is quarantined: it smoked; lift it in models/shapes.quarantine.yaml"},
+		"back to what its thresholds were added to": {[]string{"", with}, func(s *sim) { s.push("next", model("shapes", 8)) }, delivery.CheckSuccess, "version 3"},
+		"other weights": {[]string{""}, func(s *sim) { s.push("next", model("shapes", 14)) }, delivery.CheckSuccess, "version 2"},
+		"thresholds, once it is lifted": {[]string{""}, func(s *sim) {
+			s.quarantine("shapes", func(q *delivery.Quarantine) { q.Entries[0].Lifted = "it was the fan" })
+			s.push("next", withLines(model("shapes", 8), with))
+		}, delivery.CheckSuccess, "version 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := begun(t)
+			for i, lines := range c.shipped {
+				branch := strings.Repeat("v", i+1)
+				s.push(branch, withLines(model("shapes", 8), lines))
+				s.ships(branch)
+			}
+			s.forbid()
+			c.do(s)
+			s.want("next", c.state, c.words)
+			s.quiet()
+		})
+	}
+}
+
+// A model that has bundles in quarantine can be removed and renamed: the file stays,
+// and what it holds stays forbidden.
+func TestQuarantineOutlivesItsModel(t *testing.T) {
+	s := shipped(t)
+	s.forbid()
+	s.repo.commit("gone", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "gates/production.yaml": "", "fleets/demo.yaml": ""})
+	s.forge.open("gone", "dev")
+	s.settle()
+	s.want("gone", delivery.CheckSuccess, "removed; nothing to train")
+	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/forms.yaml": strings.Replace(model("shapes", 8), "name: shapes", "name: forms", 1),
+		"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms", "")})
+	s.forge.open("renamed", "dev")
+	s.settle()
+	s.want("renamed", delivery.CheckFailure, "is quarantined: it smoked; lift it in models/shapes.quarantine.yaml in a PR of its own")
+	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.quarantine.yaml": ""})
+	s.settle()
+	s.want("renamed", delivery.CheckFailure, "models/shapes.quarantine.yaml: entry 1, bundle", "was removed or changed")
+}
