@@ -115,6 +115,7 @@ func play(events []event) (why string) {
 		"fleets/late.yaml": fleet("late", "shapes", "after: {fleet: demo, healthy: 1m}\n"),
 	})
 	s.forge.permission["stranger"] = delivery.PermissionRead
+	s.forge.teams = map[string][]string{"ada": {"vision"}} // whose name a user has, too
 	s.fleet.add("demo", "a", "b", "c")
 	s.fleet.add("east", "d", "e")
 	s.fleet.add("late", "f")
@@ -244,6 +245,9 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		if named && !slices.ContainsFunc(s.signed.index.Releases, func(r delivery.ReleaseStatement) bool { return delivery.SameRelease(r.File, release) }) {
 			return "" // written by hand
 		}
+		if !plain(mdl.Spec()) || slices.ContainsFunc(s.signed.index.Accepted[name], func(a delivery.Acceptance) bool { return !plain(s.signed.bundles[a.Bundle].Spec) }) {
+			return "" // stories know
+		}
 		q := s.quality[mdl.Train.Epochs]
 		stays := len(head.Covering(name)) > 0 || slices.ContainsFunc(main.Covering(name), func(g string) bool { return !slices.Contains(base.Gates[g].Covers, name) })
 		held := slices.ContainsFunc(s.bundlesOf(mdl), func(b delivery.Digest) bool { return s.quarantined(name, b) })
@@ -252,7 +256,7 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		}
 		for _, in := range []delivery.Intent{main, head} {
 			for _, g := range in.Covering(name) {
-				if gate := in.Gates[g]; gate.Looks > 0 || len(gate.Checks) > 2 || q < *gate.Checks[0].Min {
+				if gate := in.Gates[g]; gate.Looks > 0 || len(gate.Labels) > 0 || len(gate.Checks) > 2 || q < *gate.Checks[0].Min {
 					return ""
 				}
 			}
@@ -264,6 +268,11 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		}
 	}
 	return "every changed model passes every gate"
+}
+
+// plain reports whether a spec has the classes that models begin with.
+func plain(spec delivery.Spec) bool {
+	return len(spec.Was) == 0 && slices.Equal(spec.Classes.Names(), []string{"circle", "square"}) && slices.Equal(spec.Classes[1].Labels, []string{"square"})
 }
 
 // fleet is a fleet file.
@@ -310,7 +319,7 @@ func (s *sim) accept(a, b int) {
 			code = asks.FindStringSubmatch(s.forge.comments[pr.Number])[1]
 		}
 	}
-	s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger"}, b), "/aob accept "+code+" because of this")
+	s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger", "ada", "vision"}, b), "/aob accept "+code+" because of this")
 }
 
 // someBranch is a branch that people push to, or AOB has made.
@@ -511,6 +520,38 @@ var happenings = map[string]happening{
 	}},
 	"push thresholds": {4, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), of([]string{"thresholds: {default: bestF1}", "thresholds: {default: 0.5, circle: {recall: 0.9}}"}, b/5))})
+	}},
+	"push classes": {6, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": otherClasses(b)})
+	}},
+	"release classes": {3, func(s *sim, a, b int) {
+		// What one pull request begins, the next may end.
+		branch := fmt.Sprint("classes", len(s.repo.commits))
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": otherClasses(b)})
+		n := s.forge.open(branch, "dev")
+		s.rest()
+		s.mergeOne(s.forge.prs[n], a, false)
+		s.rest()
+	}},
+	"go round a quarantine": {2, func(s *sim, a, b int) {
+		main, _ := s.tree(s.main())
+		r, ok := main.Releases["shapes"]
+		mdl := s.repo.read(s.main(), "models/shapes.yaml")
+		if !ok || mdl == "" || strings.Contains(mdl, "thresholds") {
+			return
+		}
+		s.quarantine("shapes", func(q *delivery.Quarantine) {
+			q.Entries = append(q.Entries, delivery.Quarantined{Digest: r.Bundle, Why: "smoke"})
+		})
+		files := map[string]string{"models/shapes.yaml": withLines(mdl, "thresholds: {default: bestF1}")}
+		if a%2 == 0 {
+			files = map[string]string{"models/third.yaml": strings.Replace(mdl, "name: shapes", "name: third", 1), "gates/third.yaml": gateFile("third", "third", 0.3)}
+		}
+		branch := fmt.Sprint("round", len(s.repo.commits))
+		s.change(branch, "dev", files)
+		s.rest()
+		s.mergeOne(s.forge.prs[s.forge.open(branch, "dev")], b, false)
+		s.rest()
 	}},
 	"propose a draft": {3, func(s *sim, a, b int) {
 		branch := fmt.Sprint("idea", a%2)
@@ -728,11 +769,11 @@ var happenings = map[string]happening{
 // number of looks or owner.
 func otherGate(n int) string {
 	gate := gateFile("production", "shapes", of([]float64{0.01, 0.3, 0.603}, n/11))
-	switch n % 7 {
+	switch n % 13 {
 	case 0:
 		return strings.Replace(gate, "dir: shapes", "dir: easy", 1)
 	case 1:
-		return withLines(gate, "looks: "+fmt.Sprint(1+n/7%3))
+		return withLines(gate, "looks: "+fmt.Sprint(1+n/13%3))
 	case 2:
 		return withLines(gate, "  - {metric: recall, at: threshold, min: 0.5}")
 	case 3:
@@ -741,8 +782,28 @@ func otherGate(n int) string {
 		return strings.Replace(gate, "owners: [lead]", "owners: [dev]", 1)
 	case 5:
 		return strings.Replace(gate, "dir: shapes", "dir: shapes/labels-2", 1)
+	case 6:
+		return strings.Replace(gate, "owners: [lead]", "owners: [vision]", 1)
+	case 7:
+		return withLines(gate, "  - {metric: AP, classes: all, min: 0.3}")
+	case 8:
+		return withLines(gate, "  - {metric: AP, classes: [square], min: 0.3}")
+	case 9:
+		return strings.NewReplacer("min: 0", "except: [circle], min: 0", "maxDrop: 0", "except: [circle], maxDrop: 0").Replace(gate)
+	case 10:
+		return withLines(gate, "labels: {square: [square, easy]}")
+	case 11:
+		return withLines(gate, "  - {metric: AP, classes: all, min: 0.3}", "labels: {box: [square]}")
 	}
 	return gate
+}
+
+// otherClasses is the model with a class list that somebody may want, or try.
+func otherClasses(n int) string {
+	return classes(model("shapes", of([]int{8, 14, 20}, n/17)), of([]string{
+		"[square, circle]", "[circle, square, triangle]", "[circle, box]", "[square]", "[circle, easy]", "[circle, square]",
+		"{circle: [circle], square: [easy]}", "{circle: [circle], square: [square, easy]}", "{circle: [circle], box: [easy]}", "{circle: [circle], box: [square]}",
+	}, n), of([]string{"", "was: {box: square}", "was: {square: circle}", "was: {easy: square}", "was: {square: box}"}, n/10))
 }
 
 // revertMain makes main's tree what it was before its head.

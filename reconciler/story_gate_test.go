@@ -52,17 +52,19 @@ func TestAccept(t *testing.T) {
 		want     string // in aob/gate/production; "" while nobody has settled it
 		why      string // in the comment, why it does not count
 	}{
-		"an owner":                  {by: "lead", text: "/aob accept CODE because the set is small", want: "accepted by lead: the set is small; the gate says: mAP 0.7000 < 0.703"},
-		"an owner, in other cases":  {by: "Lead", text: "/aob accept CODE because ok", want: "accepted by Lead: ok"},
-		"among other lines":         {by: "lead", text: "I looked.\n  /aob accept CODE because  it   will do\nbye", want: "accepted by lead: it will do"},
-		"a member of an owner team": {by: "maria", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, want: "accepted by maria: ok"},
-		"no reason":                 {by: "lead", text: "/aob accept CODE because"},
-		"no because":                {by: "lead", text: "/aob accept CODE please take it"},
-		"another code":              {by: "lead", text: "/aob accept 0123456789ab because ok", why: "and no verdict has that code"},
-		"a go is no accept":         {by: "lead", text: "/aob run CODE"},
-		"no owner":                  {by: "dev", text: "/aob accept CODE because I want it", why: "dev is no owner of the gate"},
-		"a team by its name alone":  {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
-		"the owner may not write":   {by: "lead", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead }},
+		"an owner":                            {by: "lead", text: "/aob accept CODE because the set is small", want: "accepted by lead: the set is small; the gate says: mAP 0.7000 < 0.703"},
+		"an owner, in other cases":            {by: "Lead", text: "/aob accept CODE because ok", want: "accepted by Lead: ok"},
+		"among other lines":                   {by: "lead", text: "I looked.\n  /aob accept CODE because  it   will do\nbye", want: "accepted by lead: it will do"},
+		"a member of an owner team":           {by: "maria", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, want: "accepted by maria: ok"},
+		"no reason":                           {by: "lead", text: "/aob accept CODE because"},
+		"no because":                          {by: "lead", text: "/aob accept CODE please take it"},
+		"another code":                        {by: "lead", text: "/aob accept 0123456789ab because ok", why: "and no verdict has that code"},
+		"a go is no accept":                   {by: "lead", text: "/aob run CODE"},
+		"no owner":                            {by: "dev", text: "/aob accept CODE because I want it", why: "dev is no owner of the gate"},
+		"a team by its name alone":            {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
+		"a user with a team's name":           {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, why: "vision-leads is no owner of the gate"},
+		"a user whom no team has the name of": {by: "vision-leads", text: "/aob accept CODE because ok", want: "accepted by vision-leads: ok"},
+		"the owner may not write":             {by: "lead", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead }},
 		"an owner of the pull request's own making": {by: "dev", text: "/aob accept CODE because ok", do: func(s *sim) {
 			s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[dev, ", 1)})
 			s.settle()
