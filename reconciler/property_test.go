@@ -604,7 +604,7 @@ var happenings = map[string]happening{
 		// All that it takes for a comment to decide, or to be tried.
 		epochs := of([]int{8, 14}, a)
 		bar := s.quality[epochs] + of([]float64{0.003, 0.003, 0.2}, a/2)
-		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", bar)})
+		s.pushMain(map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", bar), "[lead]", of([]string{"[lead]", "[lead]", "[vision]"}, a/6), 1)})
 		s.change(fmt.Sprint("doubt", len(s.repo.commits)), "dev", map[string]string{"models/shapes.yaml": model("shapes", epochs)})
 		s.rest()
 		s.accept(b, b/7)

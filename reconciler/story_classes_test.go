@@ -63,7 +63,7 @@ func TestChangedClasses(t *testing.T) {
 		"renamed, and trained on others": {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
 		"renamed, and easier":            {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
 		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
-			"truths of gate production that are labelled square count as class square, and here easy and square would; no pull request changes what truths are. Leave was: as it is, or say it in gates/production.yaml in an earlier one: labels: {easy: [square]}"},
+			"truths of gate production that are labelled square count as class square, and here easy and square would; a model does not change what truths are. Leave was: as it is, or say it in gates/production.yaml in an earlier pull request: labels: {easy: [square]}"},
 		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure, "class square is removed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,6 +94,18 @@ func TestFormerName(t *testing.T) {
 		t.Error("a former name that is forgotten was trained for")
 	}
 	s.quiet()
+}
+
+// A gate may say first what a class will be called.
+func TestGateRenamesFirst(t *testing.T) {
+	s := shipped(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
+	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.want("renamed", delivery.CheckSuccess, "version 2")
+	s.ships("renamed")
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s", got)
+	}
 }
 
 // A class that main's model file lost, which main did not accept, is one of the

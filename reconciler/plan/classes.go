@@ -1,8 +1,8 @@
 package plan
 
 // This file follows a model's classes from its release to what is proposed. A pull
-// request drops no class that a gate of main holds the model to, and changes
-// nothing of what an eval set's truths are: the gate alone reads its labels.
+// request drops no class that a gate holds the model to, and changes nothing of
+// what an eval set's truths are: the gate alone reads its labels.
 
 import (
 	"fmt"
@@ -39,8 +39,8 @@ func goesOn(class string, mdl delivery.Model) string {
 	return ""
 }
 
-// removedClasses refuses a model that drops a class of its release which a gate of
-// main holds it to, or that calls one by another's name. One that is renamed goes
+// removedClasses refuses a model that drops a class of its release which a gate
+// holds it to, or that calls one by another's name. One that is renamed goes
 // on.
 func (m *maker) removedClasses(mdl delivery.Model, releases []delivery.Release, gates []judged) string {
 	if len(releases) == 0 {
@@ -56,8 +56,8 @@ func (m *maker) removedClasses(mdl delivery.Model, releases []delivery.Release, 
 			continue
 		}
 		for _, j := range gates {
-			if !j.proposed && gate.Requires(j.gate, class) {
-				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it; drop it there in an earlier PR, from classes: or by except: [%s], or say what it is called now: was: {NEW: %s}", class, j.name, class, class)
+			if gate.Requires(j.gate, class) {
+				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it; drop it there%s, from classes: or by except: [%s], or say what it is called now: was: {NEW: %s}", class, j.name, j.earlier(), class, class)
 			}
 		}
 	}
@@ -76,18 +76,18 @@ func (m *maker) changedTruths(mdl delivery.Model, releases []delivery.Release, g
 		if why := misread(mdl, j, set, counts); why != "" {
 			return why
 		}
-		if len(releases) == 0 || j.proposed {
+		if len(releases) == 0 {
 			continue
 		}
 		classes, was := m.released(releases[0])
 		before := labelsIn(set, j.gate.Reads(classes, was))
 		for _, class := range classes.Names() {
 			now := goesOn(class, mdl)
-			if now == "" || slices.Equal(before[class], counts[now]) {
+			if now == "" || len(before[class]) == 0 || slices.Equal(before[class], counts[now]) {
 				continue
 			}
-			return fmt.Sprintf("truths of gate %s that are labelled %s count as class %s, and here %s would; no pull request changes what truths are. Leave was: as it is, or say it in gates/%s.yaml in an earlier one: labels: {%s: [%s]}",
-				j.name, orNothing(before[class]), class, orNothing(counts[now]), j.name, now, strings.Join(before[class], ", "))
+			return fmt.Sprintf("truths of gate %s that are labelled %s count as class %s, and here %s would; a model does not change what truths are. Leave was: as it is, or say it in gates/%s.yaml%s: labels: {%s: [%s]}",
+				j.name, strings.Join(before[class], " and "), class, orNothing(counts[now]), j.name, j.earlier(), now, strings.Join(before[class], ", "))
 		}
 	}
 	return ""
@@ -118,10 +118,6 @@ func labelsIn(set delivery.EvalSetContent, classes delivery.Classes) map[string]
 // misread says where a model takes a label for one class and the gate does not: its
 // figures would be about something else than it was trained for.
 func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts map[string][]string) string {
-	earlier := " in an earlier pull request"
-	if j.proposed {
-		earlier = ""
-	}
 	any := false
 	for _, c := range mdl.Classes.Renamed(mdl.Was) {
 		any = any || len(counts[c.Name]) > 0
@@ -130,13 +126,21 @@ func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts m
 				continue
 			}
 			return fmt.Sprintf("models/%s.yaml takes label %s for class %s, and gate %s, whose eval set has it, does not; say so in gates/%s.yaml%s: labels: {%s: [%s]}",
-				mdl.Name, label, c.Name, j.name, j.name, earlier, c.Name, strings.Join(append(slices.Clone(counts[c.Name]), label), ", "))
+				mdl.Name, label, c.Name, j.name, j.name, j.earlier(), c.Name, strings.Join(append(slices.Clone(counts[c.Name]), label), ", "))
 		}
 	}
 	if !any {
 		return fmt.Sprintf("the eval set of gate %s has no truth of the model's classes; its labels are %s", j.name, strings.Join(set.Labels, ", "))
 	}
 	return ""
+}
+
+// earlier says when a gate must be changed for it to count.
+func (j judged) earlier() string {
+	if j.proposed {
+		return ""
+	}
+	return " in an earlier pull request"
 }
 
 func orNothing(labels []string) string {
