@@ -1,0 +1,240 @@
+package reconciler
+
+// What happens inside the runs that measure, on real files: an eval set in a folder,
+// bundles in a store, and detections that are stored already, so that nothing is
+// inferred.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/png"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/run"
+)
+
+// A bench measures on forty images, of twenty videos, each with a circle and a square.
+type bench struct {
+	*testing.T
+	stages  *Stages
+	runs    int
+	content delivery.EvalSetContent
+}
+
+const benchImages = 40
+
+// The boxes of each image.
+var (
+	circleAt = delivery.Box{X: 1, Y: 1, W: 6, H: 6}
+	squareAt = delivery.Box{X: 9, Y: 9, W: 6, H: 6}
+)
+
+func newBench(t *testing.T) *bench {
+	dir := t.TempDir()
+	store, err := artifact.Open(filepath.Join(dir, "bundles"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{T: t, stages: &Stages{Roots: dataset.Roots{"d": filepath.Join(dir, "d")}, Runs: filepath.Join(dir, "runs"), Detections: filepath.Join(dir, "detections"),
+		Seen: filepath.Join(dir, "seen"), Pictures: filepath.Join(dir, "pictures"), Bundles: store, Log: slog.New(slog.DiscardHandler)}}
+	var images, annotations []map[string]any
+	for i := range benchImages {
+		name := fmt.Sprintf("%02d.png", i)
+		var f *os.File
+		path := filepath.Join(dir, "d", "test", name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			f, err = os.Create(path)
+		}
+		if err == nil {
+			picture := image.NewGray(image.Rect(0, 0, 16, 16))
+			picture.Pix[i] = 255
+			err = errors.Join(png.Encode(f, picture), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, map[string]any{"id": i, "file_name": name, "width": 16, "height": 16, "video": fmt.Sprint(i / 2)})
+		for k, at := range []delivery.Box{circleAt, squareAt} {
+			annotations = append(annotations, map[string]any{"id": 2*i + k + 1, "image_id": i, "category_id": k + 1, "bbox": []float64{at.X, at.Y, at.W, at.H}, "area": at.W * at.H, "iscrowd": 0})
+		}
+	}
+	b.write(filepath.Join(dir, "d", "test", dataset.AnnotationsFile), map[string]any{"images": images, "annotations": annotations,
+		"categories": []map[string]any{{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}}})
+	return b
+}
+
+func (b *bench) write(path string, v any) {
+	b.Helper()
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644))
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// bundle stores a model of two classes whose second is found on some images.
+func (b *bench) bundle(second string, finds func(i int) bool) delivery.Digest {
+	b.Helper()
+	model := filepath.Join(b.TempDir(), "model.onnx")
+	b.write(model, second)
+	digest, err := b.stages.Bundles.Push(b.Context(), artifact.Bundle{ModelPath: model, Golden: []byte("golden"), Labels: []string{"circle", second},
+		Provenance: map[string]string{"run": string(delivery.Sum([]byte(second)))},
+		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 16, Height: 16,
+			Resize: delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"}, Means: []float64{0, 0, 0}, Stds: []float64{1, 1, 1},
+			Slots: []string{"circle", second, ""}, Background: 2, Select: 10}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var found []detect.ImageDetections
+	for i := range benchImages {
+		im := detect.ImageDetections{ID: int64(i), Width: 16, Height: 16}
+		add := func(class string, at delivery.Box) {
+			at.Class, at.Score = class, 0.9
+			im.Boxes = append(im.Boxes, at)
+		}
+		add("circle", circleAt)
+		if finds(i) {
+			add(second, squareAt)
+		}
+		found = append(found, im)
+	}
+	b.write(filepath.Join(b.stages.Detections, detectKey(digest).Hex()+".json"), found)
+	return digest
+}
+
+func detectKey(bundle delivery.Digest) delivery.Digest {
+	return delivery.DigestOf("detect", bundle)
+}
+
+// ask is an evaluation of a bundle, the gate's squares as one of its classes.
+func (b *bench) ask(bundle delivery.Digest, class string, change func(*delivery.EvalRun)) delivery.EvalRun {
+	b.Helper()
+	ask := delivery.EvalRun{Bundle: bundle, EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"}, Detect: detectKey(bundle),
+		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}, {Name: class, Labels: []string{"square"}}}}
+	if change != nil {
+		change(&ask)
+	}
+	data, err := b.stages.Roots.EvalSet(b.Context(), ask.EvalSet, ask.Classes)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ask.Images, ask.Truths = data.Content.Images, data.Content.Truths
+	return ask
+}
+
+// do does the work of a run.
+func (b *bench) do(spec delivery.RunSpec) any {
+	b.Helper()
+	b.runs++
+	spec.Key = delivery.DigestOf("run", b.runs)
+	dir := run.Folder(b.stages.Runs, spec.Kind, spec.Key)
+	b.write(filepath.Join(dir, "spec.json"), spec)
+	r, err := run.Open(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	result, err := b.stages.Work(b.Context(), r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return result
+}
+
+func (b *bench) eval(ask delivery.EvalRun) delivery.ScoreSet {
+	b.Helper()
+	return b.do(delivery.RunSpec{Kind: delivery.RunEval, Eval: &ask}).(delivery.ScoreSet)
+}
+
+func (b *bench) compare(candidate, baseline delivery.EvalRun, resamples int) delivery.CompareResult {
+	b.Helper()
+	ask := delivery.CompareRun{Candidate: candidate, Baseline: baseline, Resamples: resamples, Seed: 1}
+	return b.do(delivery.RunSpec{Kind: delivery.RunCompare, Compare: &ask}).(delivery.CompareResult)
+}
+
+// saw keeps a list of images that a model was trained on.
+func (b *bench) saw(images ...int) delivery.Digest {
+	b.Helper()
+	list := delivery.SeenImages{Train: []string{}, Valid: []string{}}
+	for _, i := range images {
+		list.Train = append(list.Train, fmt.Sprintf("source:%02d_png", i))
+	}
+	data := delivery.Canonical(list)
+	path := filepath.Join(b.stages.Seen, delivery.Sum(data).Hex()+".json")
+	if err := errors.Join(os.MkdirAll(b.stages.Seen, 0o755), os.WriteFile(path, data, 0o644)); err != nil {
+		b.Fatal(err)
+	}
+	return delivery.Sum(data)
+}
+
+func always(int) bool { return true }
+
+func byVideo(e *delivery.EvalRun) { e.EvalSet.Group = "video" }
+
+func TestEvalStage(t *testing.T) {
+	b := newBench(t)
+	half := b.bundle("box", func(i int) bool { return i%2 == 0 })
+	all := b.eval(b.ask(half, "box", nil))
+	if !slices.Equal(all.Classes, []string{"circle", "box"}) || all.Images != benchImages || all.Groups != 0 || all.Values["AP/circle"] != 1 || all.Values["AP/box"] > 0.6 || all.Truths["box"] != benchImages {
+		t.Errorf("%+v", all)
+	}
+	if n := len(all.Resamples["mAP"]); n != 1000 {
+		t.Errorf("%d resamples where nobody asks for more", n)
+	}
+	if n := len(b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Resamples = 3000 })).Resamples["AP/box"]); n != 3000 {
+		t.Errorf("%d resamples, and 3000 were asked for", n)
+	}
+	if grouped := b.eval(b.ask(half, "box", byVideo)); grouped.Groups != benchImages/2 || grouped.Values["mAP"] != all.Values["mAP"] {
+		t.Errorf("by video: %d groups, %v", grouped.Groups, grouped.Values)
+	}
+	// A class is found by the name that the bundle has for it, and by no other.
+	if renamed := b.eval(b.ask(half, "crate", func(e *delivery.EvalRun) { e.Was = map[string]string{"crate": "box"} })); renamed.Values["AP/crate"] != all.Values["AP/box"] {
+		t.Errorf("renamed: %v", renamed.Values)
+	}
+	if lost := b.eval(b.ask(half, "crate", nil)); !slices.Equal(lost.Classes, []string{"circle"}) {
+		t.Errorf("of a class that it does not know: %v", lost.Classes)
+	}
+	seen := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(1, 3, 5)} }))
+	if seen.Images != benchImages-3 || seen.LeftOut != 3 || seen.Truths["box"] != benchImages-3 {
+		t.Errorf("three images seen: %d, %d left out, %v", seen.Images, seen.LeftOut, seen.Truths)
+	}
+}
+
+func TestCompareStage(t *testing.T) {
+	b := newBench(t)
+	half, all := b.bundle("box", func(i int) bool { return i%2 == 0 }), b.bundle("square", always)
+	was := func(e *delivery.EvalRun) { e.Was = map[string]string{"box": "square"} }
+	r := b.compare(b.ask(half, "box", nil), b.ask(all, "box", was), 1000)
+	d := r.Metrics["AP/box"]
+	if !slices.Equal(r.Classes, []string{"circle", "box"}) || r.Images != benchImages || d.Baseline != 1 || d.Candidate > 0.6 || len(d.Resamples) != 1000 || len(r.Pictures) == 0 {
+		t.Errorf("%+v, %v, %v", d, r.Classes, r.Pictures)
+	}
+	// Of what only one knows nothing is compared.
+	if r := b.compare(b.ask(half, "box", nil), b.ask(all, "box", nil), 1000); !slices.Equal(r.Classes, []string{"circle"}) {
+		t.Errorf("classes %v", r.Classes)
+	}
+	// What either was trained on counts for neither.
+	seen := b.compare(
+		b.ask(half, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(0, 1)} }),
+		b.ask(all, "box", func(e *delivery.EvalRun) { was(e); e.Seen = []delivery.Digest{b.saw(1, 2), b.saw(3)} }), 2500)
+	if seen.Images != benchImages-4 || seen.LeftOut != 4 || seen.Truths["box"] != benchImages-4 || len(seen.Metrics["mAP"].Resamples) != 2500 {
+		t.Errorf("four images seen: %d, %d left out, %v, %d resamples", seen.Images, seen.LeftOut, seen.Truths, len(seen.Metrics["mAP"].Resamples))
+	}
+	grouped := b.compare(b.ask(half, "box", byVideo), b.ask(all, "box", func(e *delivery.EvalRun) { byVideo(e); was(e) }), 1000)
+	if grouped.Groups != benchImages/2 {
+		t.Errorf("%d groups", grouped.Groups)
+	}
+}
