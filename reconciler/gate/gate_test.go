@@ -176,16 +176,3 @@ func TestNeverVacuous(t *testing.T) {
 		t.Errorf("two protocols: %s: %s", v.Outcome, v.Reason)
 	}
 }
-
-// The key is the gate and what it read.
-func TestVerdictKey(t *testing.T) {
-	in := Input{Candidate: scored(0.5, 0.1, map[string]float64{"a": 0.5})}
-	a := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
-	same := Judge("g", delivery.Gate{Owners: []string{"someone"}, Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
-	gate := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.3)}}, in)
-	in.Candidate.Key = "other"
-	input := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
-	if a.Key != same.Key || a.Key == gate.Key || a.Key == input.Key {
-		t.Errorf("keys: %s, same %s, other gate %s, other input %s", a.Key.Short(), same.Key.Short(), gate.Key.Short(), input.Key.Short())
-	}
-}

@@ -187,6 +187,27 @@ func TestHowACheckDecides(t *testing.T) {
 				return in
 			}(), delivery.Pass,
 			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 70 of 72 images, as a model was trained on the other 2"},
+		{"or than the other one",
+			maxDrop("mAP", 0.05), func() Input {
+				in := against(candidate(0.5, 0), release(0.5), 0.01)
+				in.Compare.Images, in.Compare.LeftOut = 71, 1
+				return in
+			}(), delivery.Pass,
+			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 71 of 72 images, as a model was trained on the other one"},
+		{"of which fewer than 20 are left, whatever the model's own",
+			maxDrop("mAP", 0.05), func() Input {
+				in := against(candidate(0.5, 0), release(0.5), 0.01)
+				in.Compare.Images, in.Compare.LeftOut = 19, 53
+				return in
+			}(), delivery.Unsure,
+			"mAP: the eval set has 19 images, and an interval needs 20; over 19 of 72 images, as a model was trained on the other 53"},
+		{"what was not compared is no answer",
+			maxDrop("mAP", 0.05), func() Input {
+				in := against(candidate(0.5, 0), release(0.5), 0.01)
+				in.Compare = nil
+				return in
+			}(), delivery.Unsure,
+			"mAP: not compared with the release"},
 		{"unsure: fail",
 			unsure("fail"), candidate(0.5, 0.05), delivery.Fail,
 			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; about 367 images in all would settle it); the gate takes that for a fail"},
@@ -222,6 +243,13 @@ func TestHowACheckDecides(t *testing.T) {
 		{"else unsure",
 			maximum("0.295"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Unsure,
 			"falsePositivesPerImage 0.3000 > 0.295, but 72 images cannot rule out that it is as low: at least 0.2910, 95% sure (±0.0090; about 235 images in all would settle it)"},
+		{"a bound of a ceiling that takes more resamples than there are decides nothing",
+			maximum("0.2"), func() Input {
+				in := at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0)
+				in.Candidate.Scores.Resamples["falsePositivesPerImage"] = around(0.3, 0)[:9]
+				return in
+			}(), delivery.Unsure,
+			"falsePositivesPerImage 0.3000 > 0.2, but 72 images cannot rule out that it is as low: at least 0.3000, 95% sure (a bound that is 95% sure takes 1000 resamples, and there are 9)"},
 		{"a model without thresholds fails",
 			with(minimum("recall", 0.92), threshold), candidate(0.5, 0), delivery.Fail,
 			"recall: the model has no thresholds; add thresholds: {default: bestF1} to it"},
@@ -232,6 +260,9 @@ func TestHowACheckDecides(t *testing.T) {
 		{"against: a version that stays the measure",
 			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: old, Compare: &drift, CompareKey: "k"}), delivery.Fail,
 			"mAP 0.5000, m@3 0.6000: -0.1000, at best -0.0820 < -0.05 (95% sure)"},
+		{"which was not compared yet",
+			toAnchor, candidate(0.5, 0), delivery.Unsure,
+			"mAP: not compared with m@3"},
 		{"which was never accepted",
 			toAnchor, anchored(candidate(0.5, 0), Anchor{Missing: "m@3 is no version that main accepted"}), delivery.Fail,
 			"mAP: m@3 is no version that main accepted"},
@@ -251,6 +282,85 @@ func TestHowACheckDecides(t *testing.T) {
 				t.Errorf("%s: %s\nwant %s: %s", v.Outcome, v.Reason, c.want, c.text)
 			}
 		})
+	}
+}
+
+// Holm's method steps down: the surest class is judged with all classes in mind, the
+// next with those that are left, until one is not sure.
+func TestHolmSteps(t *testing.T) {
+	judge := func(c delivery.GateCheck, a, b float64) string {
+		in := at(Input{Candidate: scored(0.5, 0.1, map[string]float64{"a": a, "b": b})}, 0.9, 0.8, 0.3, 0.1)
+		for class, v := range map[string]float64{"a": a, "b": b} {
+			in.Candidate.Scores.Values["falsePositivesPerImage/"+class] = v
+			in.Candidate.Scores.Resamples["falsePositivesPerImage/"+class] = around(v, 0.1)
+		}
+		v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(c, all)}}, in)
+		return fmt.Sprint(v.Checks[0].Outcome, " ", v.Checks[1].Outcome)
+	}
+	ceiling, floor := maximum("0.5"), minimum("AP", 0.5)
+	for _, c := range []struct {
+		name  string
+		check delivery.GateCheck
+		a, b  float64
+		want  string
+	}{
+		// 0.592 lies 0.092 beyond, which 95 % make of 0.0902 and 97.5 % of 0.0952.
+		{"a ceiling: both are asked for 97.5%", ceiling, 0.592, 0.4, "unsure pass"},
+		{"the other is sure, so 95% will do", ceiling, 0.592, 0.9, "fail fail"},
+		{"in any order", ceiling, 0.9, 0.592, "fail fail"},
+		{"a floor: both are asked for 97.5%", floor, 0.408, 0.6, "unsure pass"},
+		{"the other is sure, so 95% will do", floor, 0.408, 0.1, "fail fail"},
+		{"in any order", floor, 0.1, 0.408, "fail fail"},
+	} {
+		if got := judge(c.check, c.a, c.b); got != c.want {
+			t.Errorf("%s: %.3f and %.3f are %s, want %s", c.name, c.a, c.b, got, c.want)
+		}
+	}
+}
+
+// A verdict's key is of the gate and of all that it read: an accept of one verdict is
+// of no other.
+func TestVerdictKey(t *testing.T) {
+	half := map[string]float64{"a": 0.5}
+	key := func(change func(*delivery.Gate, *Input)) delivery.Digest {
+		g := delivery.Gate{Name: "g", Owners: []string{"lead"}, Checks: []delivery.GateCheck{minimum("mAP", 0.4), maxDrop("mAP", 0.1)}}
+		in := against(Input{Candidate: scored(0.5, 0.01, half), Look: 1}, scored(0.5, 0.01, half), 0.01)
+		in.Anchors = map[string]Anchor{"m@3": {Measured: scored(0.5, 0.01, half), Compare: in.Compare, CompareKey: "anchor"}}
+		change(&g, &in)
+		return Judge("g", g, in).Key
+	}
+	same := key(func(*delivery.Gate, *Input) {})
+	for name, change := range map[string]func(*delivery.Gate, *Input){
+		"the gate":             func(g *delivery.Gate, _ *Input) { g.Checks = g.Checks[:1] },
+		"its eval set":         func(g *delivery.Gate, _ *Input) { g.Evaluate.Split = "valid" },
+		"its labels":           func(g *delivery.Gate, _ *Input) { g.Labels = delivery.Labels{"a": {"b"}} },
+		"the score":            func(_ *delivery.Gate, in *Input) { in.Candidate.Key = "other" },
+		"the baseline's score": func(_ *delivery.Gate, in *Input) { in.Baseline.Key = "other" },
+		"the comparison":       func(_ *delivery.Gate, in *Input) { in.CompareKey = "other" },
+		"no baseline":          func(_ *delivery.Gate, in *Input) { in.Baseline, in.Compare = nil, nil },
+		"an anchor's score": func(_ *delivery.Gate, in *Input) {
+			a := in.Anchors["m@3"]
+			a.Measured.Key = "other"
+			in.Anchors["m@3"] = a
+		},
+		"an anchor's comparison": func(_ *delivery.Gate, in *Input) {
+			a := in.Anchors["m@3"]
+			a.CompareKey = "other"
+			in.Anchors["m@3"] = a
+		},
+		"no anchor": func(_ *delivery.Gate, in *Input) { in.Anchors = nil },
+	} {
+		if key(change) == same {
+			t.Errorf("%s: other, and the verdict has the same key", name)
+		}
+	}
+	for name, change := range map[string]func(*delivery.Gate, *Input){
+		"owners": func(g *delivery.Gate, _ *Input) { g.Owners = nil },
+		"looks":  func(_ *delivery.Gate, in *Input) { in.Look = 7 },
+	} {
+		if key(change) != same {
+			t.Errorf("%s are part of a verdict's key", name)
+		}
 	}
 }
 
@@ -367,6 +477,13 @@ func TestResamples(t *testing.T) {
 	wide.Confidence = 0.99
 	if n := Resamples([]delivery.GateCheck{wide}, 80); n != 8000 {
 		t.Errorf("80 classes at 99%%: %d", n)
+	}
+	for _, c := range []delivery.GateCheck{minimum("AP", 0.1), maximum("0.5")} { // floors and ceilings are bounds, too
+		all(&c)
+		c.Confidence = 0.99
+		if n := Resamples([]delivery.GateCheck{c}, 11); n != 1100 {
+			t.Errorf("%s of 11 classes at 99%%: %d", c.Metric, n)
+		}
 	}
 }
 
