@@ -297,7 +297,7 @@ func of[T any](list []T, n int) T { return list[n%len(list)] }
 // accept comments what a pull request's own comment asks for, mostly, or else the
 // code of any verdict.
 func (s *sim) accept(a, b int) {
-	asks := regexp.MustCompile("/aob accept ([0-9a-f]{12}) because")
+	asks := regexp.MustCompile("/aob accept ([0-9a-f]{32}) because")
 	waits := slices.DeleteFunc(s.forge.list(), func(pr delivery.PullRequest) bool { return !asks.MatchString(s.forge.comments[pr.Number]) })
 	var codes []string
 	for _, st := range s.signed.statements {

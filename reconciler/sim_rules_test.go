@@ -238,6 +238,9 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 			}
 		case c.Min != nil:
 			reaches(meanOf(now, now), *c.Min, c.Metric)
+			if kept := meanOf(now, before); len(before) > 0 && kept < *c.Min && !s.excused(g, bundle, true) {
+				s.fail("%s: %s %.4f over the release's classes is below %g of gate %s", what, c.Metric, kept, *c.Min, g.Name)
+			}
 		case c.MaxDrop != nil && len(before) > 0:
 			if is, was := meanOf(now, before), meanOf(before, now); is < was-*c.MaxDrop {
 				s.fail("%s: %s %.4f has dropped from %.4f, more than %g of gate %s", what, c.Metric, is, was, *c.MaxDrop, g.Name)
@@ -331,7 +334,7 @@ func (s *sim) saidByOwner(g delivery.Gate, v delivery.Verdict) bool {
 			team := slices.ContainsFunc(slices.Collect(maps.Values(s.forge.teams)), func(of []string) bool { return slices.Contains(of, o) })
 			return !team && strings.EqualFold(o, c.Author) || slices.Contains(s.forge.teams[c.Author], o)
 		})
-		return owns && strings.Contains(c.Body, "/aob accept "+v.Key.Hex()[:12]+" because ")
+		return owns && strings.Contains(c.Body, "/aob accept "+plan.AcceptCode(v)+" because ")
 	})
 }
 

@@ -282,13 +282,22 @@ func (r *simRepo) ancestors(commit string) []string {
 
 func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
 	var out []git.FileVersion
+	line := map[string]bool{} // of first parents
+	for c := head; c != ""; {
+		line[c] = true
+		if parents := r.commits[c].parents; len(parents) > 0 {
+			c = parents[0]
+		} else {
+			c = ""
+		}
+	}
 	for _, c := range r.ancestors(head) {
 		parent := ""
 		if p := r.commits[c].parents; len(p) > 0 {
 			parent = p[0]
 		}
 		if now := r.commits[c].files[path]; now != r.commits[parent].files[path] {
-			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when})
+			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when, Side: !line[c]})
 		}
 	}
 	return out, nil

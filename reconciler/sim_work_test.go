@@ -166,6 +166,7 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		for _, c := range slices.Sorted(maps.Keys(ap)) {
 			set.Classes, set.Truths[c] = append(set.Classes, c), 100
 			put("AP/"+c, ap[c])
+			set.Values["AP50/"+c] = ap[c]
 		}
 		for _, m := range []string{"mAP", "AP50"} {
 			put(m, mean(ap))

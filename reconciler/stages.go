@@ -409,7 +409,7 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 		out.Truths[c.Name] = c.Truths
 		if c.AP >= 0 {
 			out.Classes = append(out.Classes, c.Name)
-			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name] = c.AP, c.AP50
+			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name], out.Values["AP75/"+c.Name] = c.AP, c.AP50, c.AP75
 		}
 	}
 	params := o.resampling(e.Resamples, out.Classes)

@@ -6,6 +6,7 @@ package reconciler
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -53,15 +54,17 @@ func TestChangedClasses(t *testing.T) {
 		"the labels that are trained on": {"", "{circle: [circle], square: [square, label2]}", "", delivery.CheckSuccess, "version 2"},
 		"an easier label": {square, "{circle: [circle], square: [easy]}", "", delivery.CheckFailure,
 			"models/shapes.yaml takes label easy for class square, and gate production, whose eval set has it, does not; say so in gates/production.yaml in an earlier pull request: labels: {square: [square, easy]}"},
-		"a label more":                   {square, "{circle: [circle], square: [square, easy]}", "", delivery.CheckFailure, "takes label easy for class square"},
-		"the gate says so":               {"labels: {square: [square, easy]}", "{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
-		"a label that is no one's":       {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
-		"removed":                        {"", "[square]", "", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it"},
-		"one into another":               {"", "[square]", "was: {square: circle}", delivery.CheckFailure, "was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
-		"renamed":                        {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess, "version 2"},
-		"renamed, with labels":           {square, "{circle: [circle], box: [square]}", "was: {box: square}", delivery.CheckSuccess, "version 2"},
-		"renamed, and trained on others": {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
-		"renamed, and easier":            {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
+		"a label more":                    {square, "{circle: [circle], square: [square, easy]}", "", delivery.CheckFailure, "takes label easy for class square"},
+		"the gate says so":                {"labels: {square: [square, easy]}", "{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
+		"a label that is no one's":        {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
+		"removed":                         {"", "[square]", "", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it"},
+		"one into another":                {"", "[square]", "was: {square: circle}", delivery.CheckFailure, "was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
+		"a former name that no class has": {"", "[circle, square]", "was: {circle: hexagon}", delivery.CheckFailure, "was: {circle: hexagon}, and version 1 has no such class; it is for classes of the release that get another name"},
+		"a former name of what is new":    {"", "[circle, square, easy]", "was: {easy: triangle}", delivery.CheckFailure, "was: {easy: triangle}, and version 1 has no such class"},
+		"renamed":                         {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess, "version 2"},
+		"renamed, with labels":            {square, "{circle: [circle], box: [square]}", "was: {box: square}", delivery.CheckSuccess, "version 2"},
+		"renamed, and trained on others":  {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
+		"renamed, and easier":             {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
 		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
 			"truths of gate production that are labelled square count as class square, and here easy and square would; a model does not change what truths are. Leave was: as it is, or say it in gates/production.yaml in an earlier pull request: labels: {easy: [square]}"},
 		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure, "class square is removed"},
@@ -84,6 +87,14 @@ func TestFormerName(t *testing.T) {
 	s.ships("renamed")
 	s.push("forgotten", renamed)
 	s.want("forgotten", delivery.CheckFailure, "truths of gate production that are labelled square count as class box, and here nothing would")
+	// Nor does another class get the name, or pass for it.
+	s.push("taken", classes(model("shapes", 14), "[circle, square]"))
+	s.want("taken", delivery.CheckFailure, "class square is what class box of version 2 was called, and gates may still call it so; take another name")
+	s.push("taken", classes(model("shapes", 14), "[circle, easy]", "was: {easy: square}"))
+	s.want("taken", delivery.CheckFailure, "was: {easy: square}, and version 2 has no such class")
+	s.push("taken", classes(model("shapes", 14), "[circle, square]", "was: {square: box}")) // as it was
+	s.want("taken", delivery.CheckSuccess, "version 3")
+	s.forge.prs[s.forge.open("taken", "dev")].closed = true
 	// The gate's owner says it, and then the model need not. Its own dataset has the
 	// label, which it says in its own way.
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
@@ -94,6 +105,58 @@ func TestFormerName(t *testing.T) {
 		t.Error("a former name that is forgotten was trained for")
 	}
 	s.quiet()
+}
+
+// A gate that goes on to name a class by its former name holds the model to it.
+func TestFormerNameIsAskedFor(t *testing.T) {
+	lenient := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [circle, square, box]}", "against: release}", "against: release, except: [circle, square, box]}")
+	gate := withLines(lenient.Replace(gateFile("production", "shapes", 0.3)), square)
+	s := shipped(t)
+	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.ships("renamed")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
+	s.push("gone", classes(model("shapes", 20), "[circle, easy]"))
+	s.want("gone", delivery.CheckFailure, "no covered model has a class \"square\"")
+	s.repo.commit("gone", s.head("gone"), s.now, map[string]string{"models/other.yaml": model("other", 1), "gates/production.yaml": strings.Replace(gate, "[shapes]", "[shapes, other]", 1)})
+	s.settle()
+	s.want("gone", delivery.CheckFailure, "class box is removed, and gate production holds the model to it")
+}
+
+// A version that stays the measure knows classes by the names that they had then,
+// also when nobody says so any more.
+func TestAnchorKnowsFormerNames(t *testing.T) {
+	s := shipped(t)
+	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.ships("renamed")
+	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}", "labels: {box: [square]}")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
+	s.quality[9] = 0.57
+	s.push("third", classes(model("shapes", 9), "{circle: [circle], box: [square]}"))
+	s.wantContext("third", delivery.ContextGate+"production", delivery.CheckFailure, "(and 1 more)")
+	if v := s.verdict(); v.Checks[2].Reason != "AP of box 0.5700, shapes@1 0.6000: -0.0300, at best -0.0255 < -0.02 (95% sure)" {
+		t.Errorf("%+v", v.Checks[2])
+	}
+}
+
+// An easy class lifts a mean over classes, and no model.
+func TestAddedClassLiftsNoFloor(t *testing.T) {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
+	s.propose("first", 14)
+	s.ships("first")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", 0.65), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)})
+	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
+	s.want("easy", delivery.CheckPending, "unsure: mAP 0.7167 >= 0.65, but 0.6000 over the classes of the release; it adds easy, which the gate has not asked for")
+	s.push("hard", classes(model("shapes", 20), "[circle, square, easy]"))
+	s.want("hard", delivery.CheckSuccess, "version 2")
+}
+
+// The classes of a release that is in quarantine are the model's all the same.
+func TestClassesOutliveTheRelease(t *testing.T) {
+	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
+	s.forbid()
+	s.push("second", classes(model("shapes", 14), "[square]"))
+	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it")
 }
 
 // A gate may say first what a class will be called.
@@ -137,11 +200,26 @@ func TestGateRaisedOverRemovedClass(t *testing.T) {
 	}
 }
 
+// A gate of the pull request's own holds it to all classes as main's would: main may
+// take its word later.
+func TestOwnGateOverRemovedClass(t *testing.T) {
+	easy := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [circle]}", "against: release}", "against: release, except: [circle]}")
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": easy.Replace(gateFile("production", "shapes", 0.3))})
+	s.propose("first", 8)
+	s.ships("first")
+	s.repo.commit("second", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)})
+	s.push("second", classes(model("shapes", 14), "[square]"))
+	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it; drop it there, from classes:")
+}
+
 // The first model of a gate is judged by the gate's truths, too.
 func TestFirstModelsLabels(t *testing.T) {
 	s, _ := begun(t)
 	s.push("first", classes(model("shapes", 14), "{circle: [circle], square: [easy]}"))
 	s.want("first", delivery.CheckFailure, "takes label easy for class square")
+	s.push("first", classes(model("shapes", 14), "[circle, easy]", "was: {easy: square}"))
+	s.want("first", delivery.CheckFailure, "was: {easy: square}, and there is no release")
 	s.push("first", classes(model("shapes", 14), "[label2]"))
 	s.want("first", delivery.CheckFailure, "the eval set of gate production has no truth of the model's classes; its labels are circle, easy, square, triangle")
 }
@@ -155,6 +233,26 @@ func TestLooksCountImages(t *testing.T) {
 	}
 	s.push("c", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
 	s.want("c", delivery.CheckPending, "this is model 3 that the eval set judges against this release")
+}
+
+// A model of another name that is only tried on an eval set is a look at it, too, and
+// other thresholds of the release begin no new count.
+func TestLooksOfOthers(t *testing.T) {
+	s := shipped(t, "looks: 2")
+	s.repo.commit("probe", s.main(), s.now, map[string]string{"models/probe.yaml": model("probe", 14), "models/probe2.yaml": model("probe2", 20),
+		"gates/probe.yaml": gateFile("probe", "probe, probe2", 0.3)})
+	n := s.forge.open("probe", "dev")
+	s.settle()
+	s.want("probe", delivery.CheckSuccess, "probe: version 1")
+	s.push("second", model("shapes", 20))
+	s.want("second", delivery.CheckPending, "this is model 3 that the eval set judges against this release")
+	s.forge.prs[n].closed = true
+
+	s = shipped(t, "looks: 1")
+	s.push("a", withLines(model("shapes", 8), "thresholds: {default: 0.5}"))
+	s.ships("a")
+	s.push("b", model("shapes", 14))
+	s.want("b", delivery.CheckPending, "this is model 2 that the eval set judges against this release")
 }
 
 // forbid puts the bundle that main has released last into quarantine, and goes back
@@ -189,6 +287,21 @@ func TestQuarantineHolds(t *testing.T) {
 		}, delivery.CheckFailure, "is quarantined: it smoked; lift it in models/shapes.quarantine.yaml"},
 		"back to what its thresholds were added to": {[]string{"", with}, func(s *sim) { s.push("next", model("shapes", 8)) }, delivery.CheckSuccess, "version 3"},
 		"other weights": {[]string{""}, func(s *sim) { s.push("next", model("shapes", 14)) }, delivery.CheckSuccess, "version 2"},
+		"lifted in another file, where it was never held": {[]string{""}, func(s *sim) {
+			s.push("next", withLines(model("shapes", 8), with))
+			s.quarantine("other", func(q *delivery.Quarantine) {
+				q.Entries = append(q.Entries, delivery.Quarantined{Digest: s.signed.last(), Why: "the fan", Lifted: "fine"})
+			})
+			s.settle()
+		}, delivery.CheckFailure, "has the weights of bundle"},
+		"an entry below that is lifted": {[]string{""}, func(s *sim) {
+			s.quarantine("shapes", func(q *delivery.Quarantine) {
+				again := q.Entries[0]
+				again.Lifted = "fine"
+				q.Entries = append(q.Entries, again)
+			})
+			s.push("next", withLines(model("shapes", 8), with))
+		}, delivery.CheckFailure, "has the weights of bundle"},
 		"thresholds, once it is lifted": {[]string{""}, func(s *sim) {
 			s.quarantine("shapes", func(q *delivery.Quarantine) { q.Entries[0].Lifted = "it was the fan" })
 			s.push("next", withLines(model("shapes", 8), with))
@@ -226,4 +339,106 @@ func TestQuarantineOutlivesItsModel(t *testing.T) {
 	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.quarantine.yaml": ""})
 	s.settle()
 	s.want("renamed", delivery.CheckFailure, "models/shapes.quarantine.yaml: entry 1, bundle", "was removed or changed")
+}
+
+// What a pull request does to a quarantine is told as what it does.
+func TestQuarantineIsTold(t *testing.T) {
+	s := shipped(t)
+	bad := s.forbid()
+	entry := func(more string) string {
+		return "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(bad) + "\", why: it smoked" + more
+	}
+	propose := func(branch, file string) {
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": file})
+		s.forge.open(branch, "dev")
+		s.settle()
+	}
+	propose("lift", entry(", lifted: the fan}\n"))
+	s.want("lift", delivery.CheckSuccess, "bundle "+bad.Short()+" of shapes may run again: the fan")
+	propose("below", entry("}\n  - {digest: \""+string(bad)+"\", why: it smoked, lifted: the fan}\n"))
+	s.want("below", delivery.CheckSuccess)
+	if c := s.check(s.head("below"), delivery.ContextRelease); strings.Contains(c.Description, "may") {
+		t.Errorf("it changes nothing: %s", c.Description)
+	}
+	// While main's file cannot be read, nothing is judged, and whoever mends it is told
+	// to look.
+	s.push("again", model("shapes", 14))
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": entry("}\nnonsense: 1\n")})
+	s.settle()
+	s.want("again", delivery.CheckFailure, "main cannot be read: models/shapes.quarantine.yaml:6:1: nonsense", "mend it there")
+	propose("mend", "")
+	s.want("mend", delivery.CheckSuccess, "models/shapes.quarantine.yaml could not be read before; look by hand what it held")
+}
+
+// Nobody is judged by the gates of main that happen to be readable.
+func TestBrokenGateOnMain(t *testing.T) {
+	s := shipped(t)
+	s.push("bad", model("shapes", 1))
+	s.want("bad", delivery.CheckFailure, "mAP 0.1000 < 0.3")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3) + "nonsense: 1\n",
+		"gates/easy.yaml": gateFile("easy", "shapes", 0.01)})
+	s.settle()
+	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:10:1: nonsense", "mend it there")
+	s.repo.commit("mend", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)})
+	s.forge.open("mend", "dev")
+	s.settle()
+	s.want("mend", delivery.CheckSuccess, "no model change")
+}
+
+// Of two models that go, one may have an easier gate: which was renamed, people say.
+func TestRenameOfTwo(t *testing.T) {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/aaa.yaml": model("aaa", 1), "gates/easy.yaml": gateFile("easy", "aaa", 0.01)})
+	s.propose("first", 8)
+	s.ships("first")
+	s.repo.commit("both", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/aaa.yaml": "", "gates/production.yaml": "",
+		"gates/easy.yaml": gateFile("easy", "forms", 0.01), "models/forms.yaml": model("forms", 2), "fleets/demo.yaml": fleet("demo", "forms", "")})
+	s.forge.open("both", "dev")
+	s.settle()
+	s.want("both", delivery.CheckFailure, "forms: it may be aaa or shapes under another name; rename or replace one model in a pull request")
+}
+
+// What a branch was on its way is no word of main's: merging it ships nothing that its
+// last commit does not say.
+func TestBranchIsNotHistory(t *testing.T) {
+	s := shipped(t)
+	one := map[string]string{}
+	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+		one[path] = s.repo.read(s.main(), path)
+	}
+	s.push("second", model("shapes", 20))
+	s.ships("second")
+	two := s.repo.read(s.main(), "models/shapes.yaml")
+	s.now = s.now.Add(time.Second)
+	back := s.repo.commit("cheat", s.main(), s.now, one)
+	s.repo.commit("cheat", back, s.now, map[string]string{"models/shapes.yaml": two, "models/shapes.release.yaml": ""})
+	s.forge.open("cheat", "dev")
+	s.settle()
+	s.want("cheat", delivery.CheckSuccess)
+	s.ships("cheat")
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s", got)
+	}
+	s.quality[9] = 0.61
+	s.push("third", model("shapes", 9))
+	s.want("third", delivery.CheckFailure, "mAP 0.6100, release 0.7200")
+}
+
+// A version is one bundle: a statement that was made for a number that is taken by now
+// fits no more, whatever main says in between.
+func TestVersionIsTaken(t *testing.T) {
+	s := shipped(t)
+	one, stale := map[string]string{}, map[string]string{}
+	s.quality[9] = 0.61
+	s.push("stale", model("shapes", 9))
+	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+		one[path], stale[path] = s.repo.read(s.main(), path), s.repo.read(s.head("stale"), path)
+	}
+	s.push("second", model("shapes", 20))
+	s.ships("second")
+	s.now = s.now.Add(time.Second)
+	back := s.repo.commit("main", s.main(), s.now, one)
+	s.repo.commit("main", back, s.now, stale)
+	s.settle()
+	s.want("main", delivery.CheckFailure, "version 2 refused: main has accepted version 2 already")
 }

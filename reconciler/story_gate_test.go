@@ -146,3 +146,50 @@ func TestFailIsNotAccepted(t *testing.T) {
 	s.want("first", delivery.CheckFailure, "mAP 0.6000 < 0.703")
 	s.quiet()
 }
+
+// An accept is about one model, although another one with the same content has the
+// same verdict.
+func TestAcceptIsOfOneModel(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("main", main, s.now, map[string]string{"models/signs.yaml": model("signs", 1), "gates/production.yaml": strings.Replace(strict, "[shapes]", "[shapes, signs]", 1)})
+	s.propose("first", 14)
+	s.settle()
+	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because shapes are few")
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	s.repo.commit("signs", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 14)})
+	s.forge.open("signs", "dev")
+	s.settle()
+	s.want("signs", delivery.CheckPending, "signs: gate/production: unsure")
+}
+
+// A gate of the pull request's own is no check that passed, where main has one of
+// which nothing applies.
+func TestOwnGateProvesNothing(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("main", main, s.now, map[string]string{"gates/production.yaml": strings.NewReplacer("mAP, min: 0.703", "AP, classes: all, min: 0.5, support: 1000, unsure: ignore", "  - {metric: AP50, min: 0.1}\n", "").Replace(strict)})
+	s.propose("first", 2)
+	s.settle()
+	s.want("first", delivery.CheckFailure, "no check of any gate applies and passes")
+	s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/mine.yaml": gateFile("mine", "shapes", 0.01)})
+	s.settle()
+	s.want("first", delivery.CheckFailure, "no check of any gate applies and passes")
+}
+
+// A proposed version of main's gate is settled by main's owners.
+func TestProposedGatesOwners(t *testing.T) {
+	s := unsureOf(t)
+	s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.NewReplacer("[lead, ", "[dev, ", "0.703", "0.7031").Replace(strict)})
+	s.settle()
+	for _, st := range s.signed.statements {
+		if v, ok := st.predicate.(delivery.Verdict); ok {
+			for _, by := range []string{"dev", "lead"} {
+				if by == "dev" || v.Gate == "production" {
+					s.forge.comment(0, by, "/aob accept "+plan.AcceptCode(v)+" because ok")
+				}
+			}
+		}
+	}
+	s.settle()
+	s.want("first", delivery.CheckPending, "gate/production.proposed: unsure", "lead or vision-leads may comment")
+}

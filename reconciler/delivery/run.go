@@ -181,7 +181,7 @@ type ScoreSet struct {
 	Images     int                `json:"images"`            // that count
 	LeftOut    int                `json:"leftOut,omitempty"` // that do not, as the bundle was trained on them
 	Groups     int                `json:"groups,omitempty"`  // of images, where the eval set names a group: what the bootstrap draws
-	Values     map[string]float64 `json:"values"`            // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS; with thresholds recall, precision, falsePositivesPerImage, and each /CLASS
+	Values     map[string]float64 `json:"values"`            // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS, AP75/CLASS; with thresholds recall, precision, falsePositivesPerImage, and each /CLASS
 	Truths     map[string]int     `json:"truths"`            // by class
 	Classes    []string           `json:"classes"`           // that both the model and the eval set have, in the model's order
 	Resamples  map[string]Samples `json:"resamples"`         // by metric: what its bounds are read from

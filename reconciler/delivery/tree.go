@@ -149,14 +149,15 @@ type Quarantined struct {
 	Lifted string `json:"lifted,omitempty" check:"optional,text" doc:"Why it may run again; without it, it may not."`
 }
 
-// Holds reports whether the bundle is quarantined, and why.
+// Holds reports whether the bundle is quarantined, and why: by an entry that is not
+// lifted, whatever stands below it.
 func (q Quarantine) Holds(bundle Digest) (why string, held bool) {
 	for _, e := range q.Entries {
-		if e.Digest == bundle {
-			why, held = e.Why, e.Lifted == ""
+		if e.Digest == bundle && e.Lifted == "" {
+			return e.Why, true
 		}
 	}
-	return why, held
+	return "", false
 }
 
 // Lifts counts how often the bundle was lifted.

@@ -5,6 +5,7 @@ package gate
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
@@ -19,7 +20,11 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		bound(f, confidence)
 		high := f.verdict.High
 		name := label(c.Metric, f.class)
+		kept, added := in.kept(f)
 		switch {
+		case f.value >= limit && kept < limit:
+			f.verdict.Outcome = delivery.Unsure
+			f.verdict.Reason = fmt.Sprintf("%s %.4f >= %s, but %.4f over the classes of the release; it adds %s, which the gate has not asked for", name, f.value, num(limit), kept, strings.Join(added, ", "))
 		case f.value >= limit:
 			f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, f.value, num(limit))
 		case high != nil && *high < limit && f.samples.Resolves(confidence):
@@ -32,6 +37,24 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		}
 		return f.verdict.Outcome == delivery.Fail
 	})
+}
+
+// kept is a mean over the classes that the release has, too, and what the candidate
+// adds to them: an easy class lifts a mean, and makes no model better. A figure that
+// is no mean over classes is itself.
+func (in Input) kept(f *figure) (mean float64, added []string) {
+	by, ok := map[string]string{"mAP": "AP/", "AP50": "AP50/", "AP75": "AP75/"}[f.metric]
+	if added, _, _ = in.changed(); !ok || len(added) == 0 {
+		return f.value, nil
+	}
+	n := 0
+	for _, class := range in.Candidate.Scores.Classes {
+		if v, ok := in.Candidate.Scores.Values[by+class]; ok && !slices.Contains(added, class) {
+			mean += v
+			n++
+		}
+	}
+	return mean / float64(max(n, 1)), added
 }
 
 // ceilings judges values against max, where less is better.

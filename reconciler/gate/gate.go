@@ -33,9 +33,10 @@
 // [Requires].
 //
 // What is unsure is left to an owner of the gate (review), counts as a fail, or is
-// ignored, as the check says. So is a verdict beyond the gate's looks, whatever its
-// checks say, unless one fails: the best of many models looks better on one eval
-// set than it is.
+// ignored, as the check says. Left to an owner, whatever the checks say unless one
+// fails, are verdicts beyond the gate's looks, as the best of many models looks better
+// on one eval set than it is, and those on models that were trained on more than 5 %
+// of the eval set, as the rest is another eval set.
 package gate
 
 import (
@@ -128,7 +129,7 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 			v.Inputs = append(v.Inputs, a.Measured.Key, a.CompareKey)
 		}
 	}
-	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs)
+	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs, in.Was)
 	v.Added, v.Removed, v.Renamed = in.changed()
 	if in.Compare != nil && !in.SameBundle {
 		v.Lost = lost(in.Compare)
@@ -157,10 +158,21 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 			Reason: fmt.Sprintf("this is model %d that the eval set judges against %s, and the gate allows %d: the best of many looks better than it is; freeze a new eval set (aob gate freeze)", in.Look, orFirst(in), g.Looks)})
 		outcomes = append(outcomes, delivery.Unsure)
 	}
+	// Whoever chooses what a model is trained on must not choose what it is judged on.
+	if s := in.Candidate.Scores; !in.SameBundle && float64(s.LeftOut) > maxLeftOut*float64(s.Images+s.LeftOut) {
+		share, limit := float64(s.LeftOut)/float64(s.Images+s.LeftOut), maxLeftOut
+		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("left out <= %g%%", limit*100), Metric: "leftOut", Value: &share, Limit: &limit, Outcome: delivery.Unsure,
+			Reason: fmt.Sprintf("the model was trained on %d of the %d images of the eval set (%.1f%%), and at most %g%% may be left out of it; train it anew, without them", s.LeftOut, s.Images+s.LeftOut, share*100, limit*100)})
+		outcomes = append(outcomes, delivery.Unsure)
+	}
 	v.Outcome = delivery.Overall(outcomes)
 	v.Reason = reason(v)
 	return v
 }
+
+// maxLeftOut is the greatest share of an eval set that a model may have been trained
+// on, or what it was fine-tuned from.
+const maxLeftOut = 0.05
 
 func orFirst(in Input) string {
 	if in.BaselineBundle == "" {

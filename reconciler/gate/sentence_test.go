@@ -348,7 +348,8 @@ func TestVerdictKey(t *testing.T) {
 			a.CompareKey = "other"
 			in.Anchors["m@3"] = a
 		},
-		"no anchor": func(_ *delivery.Gate, in *Input) { in.Anchors = nil },
+		"a former name": func(_ *delivery.Gate, in *Input) { in.Was = map[string]string{"a": "z"} },
+		"no anchor":     func(_ *delivery.Gate, in *Input) { in.Anchors = nil },
 	} {
 		if key(change) == same {
 			t.Errorf("%s: other, and the verdict has the same key", name)

@@ -17,6 +17,7 @@ type FileVersion struct {
 	Parent string    // its first parent; empty for a root
 	Blob   string    // empty where the commit removed the file
 	When   time.Time // the committer's
+	Side   bool      // the commit came in by a merge: the branch itself was never there
 }
 
 // A change is what a commit did to one entry of an intent folder.
@@ -71,13 +72,18 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 		return nil, err
 	}
 	versions := map[string][]FileVersion{}
+	line := head // the next one on the line of first parents
 	for _, c := range order {
+		side := c.hash != line
+		if !side && len(c.parents) > 0 {
+			line = c.parents[0]
+		}
 		changes, err := m.changed(c, folder)
 		if err != nil {
 			return nil, err
 		}
 		for _, ch := range changes {
-			v := FileVersion{Commit: c.hash.String(), When: time.Unix(c.when, 0).UTC()}
+			v := FileVersion{Commit: c.hash.String(), When: time.Unix(c.when, 0).UTC(), Side: side}
 			if len(c.parents) > 0 {
 				v.Parent = c.parents[0].String()
 			}

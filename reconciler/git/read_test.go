@@ -234,10 +234,11 @@ func TestGraph(t *testing.T) {
 				reach[p] = reach[p] || reach[i]
 			}
 		}
+		line := strings.Fields(r.git("rev-list", "--first-parent", head))
 		for _, name := range names {
 			want := map[string]FileVersion{}
 			for i := range reach {
-				v := FileVersion{Commit: commits[i], Blob: blob(states[i][name])}
+				v := FileVersion{Commit: commits[i], Blob: blob(states[i][name]), Side: !slices.Contains(line, commits[i])}
 				was := ""
 				if len(parents[i]) > 0 {
 					v.Parent = commits[parents[i][0]]

@@ -23,8 +23,10 @@ type Asked struct {
 	At      time.Time
 }
 
-// AcceptCode is what a comment must name to settle a verdict.
-func AcceptCode(v delivery.Verdict) string { return v.Key.Hex()[:12] }
+// AcceptCode is what a comment must name to settle a verdict. It is long for the
+// reason that [GoCode] is: who makes the models must not find two verdicts with one
+// code, a good one to get accepted and a bad one to push afterwards.
+func AcceptCode(v delivery.Verdict) string { return v.Key.Hex()[:32] }
 
 // owners says who may settle a gate's doubts: main's word where main has the
 // gate, so that a pull request appoints nobody to judge it.
@@ -76,20 +78,23 @@ func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []str
 }
 
 // acceptOf finds what settles an unsure verdict: a comment of an owner, or a
-// release statement that holds one already.
-func (m *maker) acceptOf(p Proposal, j judged, v delivery.Verdict) *delivery.Accept {
+// release statement of the model that holds one already.
+func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) *delivery.Accept {
 	if v.Outcome != delivery.Unsure {
 		return nil
 	}
 	owners := m.owners(j)
 	for _, s := range m.w.Evidence.Releases {
+		if !slices.Contains(r.names, s.Model) {
+			continue
+		}
 		for _, g := range s.Gates {
 			if g.Accept != nil && g.Accept.Verdict == v.Key && g.Settled(owners) {
 				return g.Accept
 			}
 		}
 	}
-	for _, a := range p.Accepts { // oldest first: the first word stands
+	for _, a := range r.asked.Accepts { // oldest first: the first word stands
 		as := a.owner(owners)
 		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" {
 			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At}

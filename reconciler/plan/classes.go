@@ -6,6 +6,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -39,24 +40,87 @@ func goesOn(class string, mdl delivery.Model) string {
 	return ""
 }
 
-// removedClasses refuses a model that drops a class of its release which a gate
-// holds it to, or that calls one by another's name. One that is renamed goes
-// on.
-func (m *maker) removedClasses(mdl delivery.Model, releases []delivery.Release, gates []judged) string {
-	if len(releases) == 0 {
-		return ""
-	}
-	classes, _ := m.released(releases[0])
-	for _, class := range classes.Names() {
-		now := goesOn(class, mdl)
-		if now != class && slices.Contains(classes.Names(), now) {
-			return fmt.Sprintf("was: {%s: %s}, and version %d has both; a class that goes into another is removed", now, class, releases[0].Version)
+// wasOf tells which classes of a model a bundle knows by former names, as the model
+// and its releases since that bundle say.
+func (m *maker) wasOf(names []string, mdl delivery.Model, bundle delivery.Digest) map[string]string {
+	version := 0 // 0 is not released
+	var since []delivery.Acceptance
+	for _, name := range names {
+		for _, a := range m.w.Evidence.Accepted[name] {
+			if since = append(since, a); a.Bundle == bundle {
+				version = max(version, a.Version)
+			}
 		}
-		if now != "" {
+	}
+	slices.SortFunc(since, func(a, b delivery.Acceptance) int { return b.Version - a.Version })
+	renames := []map[string]string{mdl.Was} // the last one first
+	for _, a := range since {
+		if version > 0 && a.Version > version {
+			renames = append(renames, m.w.Evidence.BySpec[a.Spec].Training.Input.Spec.Was)
+		}
+	}
+	was := map[string]string{}
+	for _, class := range mdl.Classes.Names() {
+		name := class
+		for _, renamed := range renames {
+			if old := renamed[name]; old != "" {
+				name = old
+			}
+			if slices.Contains(m.w.Evidence.Bundles[bundle].Classes, name) {
+				was[class] = name
+			}
+		}
+	}
+	maps.DeleteFunc(was, func(class, name string) bool { return class == name })
+	if len(was) == 0 {
+		return nil
+	}
+	return was
+}
+
+// falselyNamed refuses what a model says of its classes' former names where its
+// release knows nothing of it: a name decides what gates hold a class to.
+func (m *maker) falselyNamed(mdl delivery.Model, release *delivery.Release) string {
+	var classes delivery.Classes
+	var was map[string]string
+	of := "there is no release"
+	if release != nil {
+		classes, was = m.released(*release)
+		of = fmt.Sprintf("version %d has no such class", release.Version)
+	}
+	there := classes.Names()
+	for _, now := range slices.Sorted(maps.Keys(was)) { // a gate may go on to name it so
+		if old := was[now]; slices.Contains(mdl.Classes.Names(), old) && !slices.Contains(there, old) && mdl.Was[old] != now {
+			return fmt.Sprintf("class %s is what class %s of version %d was called, and gates may still call it so; take another name", old, now, release.Version)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(mdl.Was)) {
+		old := mdl.Was[name]
+		switch {
+		case slices.Contains(there, old) && slices.Contains(there, name):
+			return fmt.Sprintf("was: {%s: %s}, and version %d has both; a class that goes into another is removed", name, old, release.Version)
+		case slices.Contains(there, old):
+		case slices.Contains(there, name) && was[name] == old:
+		default:
+			return fmt.Sprintf("was: {%s: %s}, and %s; it is for classes of the release that get another name", name, old, of)
+		}
+	}
+	return ""
+}
+
+// removedClasses refuses a model that drops a class of its release which a gate
+// holds it to. One that is renamed goes on.
+func (m *maker) removedClasses(mdl delivery.Model, release *delivery.Release, gates []judged) string {
+	if why := m.falselyNamed(mdl, release); why != "" || release == nil {
+		return why
+	}
+	classes, was := m.released(*release)
+	for _, class := range classes.Names() {
+		if goesOn(class, mdl) != "" {
 			continue
 		}
 		for _, j := range gates {
-			if gate.Requires(j.gate, class) {
+			if gate.Requires(j.gate, class) || was[class] != "" && gate.Requires(j.gate, was[class]) {
 				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it; drop it there%s, from classes: or by except: [%s], or say what it is called now: was: {NEW: %s}", class, j.name, j.earlier(), class, class)
 			}
 		}
@@ -66,7 +130,7 @@ func (m *maker) removedClasses(mdl delivery.Model, releases []delivery.Release, 
 
 // changedTruths refuses a model whose classes do not fit the labels of the gates'
 // eval sets, or would make other truths of them than the release was judged by.
-func (m *maker) changedTruths(mdl delivery.Model, releases []delivery.Release, gates []judged, content func(delivery.EvalSet) (delivery.EvalSetContent, bool)) string {
+func (m *maker) changedTruths(mdl delivery.Model, release *delivery.Release, gates []judged, content func(delivery.EvalSet) (delivery.EvalSetContent, bool)) string {
 	for _, j := range gates {
 		set, ok := content(j.gate.Evaluate)
 		if !ok {
@@ -76,10 +140,10 @@ func (m *maker) changedTruths(mdl delivery.Model, releases []delivery.Release, g
 		if why := misread(mdl, j, set, counts); why != "" {
 			return why
 		}
-		if len(releases) == 0 {
+		if release == nil {
 			continue
 		}
-		classes, was := m.released(releases[0])
+		classes, was := m.released(*release)
 		before := labelsIn(set, j.gate.Reads(classes, was))
 		for _, class := range classes.Names() {
 			now := goesOn(class, mdl)
@@ -94,12 +158,12 @@ func (m *maker) changedTruths(mdl delivery.Model, releases []delivery.Release, g
 }
 
 // lostClasses is both of one gate whose eval set is known.
-func (m *maker) lostClasses(mdl delivery.Model, releases []delivery.Release, j judged, set delivery.EvalSetContent) string {
+func (m *maker) lostClasses(mdl delivery.Model, release *delivery.Release, j judged, set delivery.EvalSetContent) string {
 	list := []judged{j}
-	if why := m.removedClasses(mdl, releases, list); why != "" {
+	if why := m.removedClasses(mdl, release, list); why != "" {
 		return why
 	}
-	return m.changedTruths(mdl, releases, list, func(delivery.EvalSet) (delivery.EvalSetContent, bool) { return set, true })
+	return m.changedTruths(mdl, release, list, func(delivery.EvalSet) (delivery.EvalSetContent, bool) { return set, true })
 }
 
 // labelsIn keeps of what a gate reads the labels that its eval set has, by class.

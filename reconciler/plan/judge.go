@@ -50,7 +50,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			wait(Stage{State: delivery.CheckPending, Text: "the eval set of gate " + jt.label + " is not read yet"})
 			continue
 		}
-		jt.set = gateSet(j.gate, mdl, content)
+		jt.set = gateSet(r.names, mdl, j.gate, content)
 		score, stage := m.score(mdl, r.Bundle, jt.set, run)
 		wait(stage)
 		if stage.State != delivery.CheckSuccess {
@@ -78,7 +78,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		list = append(list, jt)
 	}
 	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok {
-		score, stage := m.score(mdl, r.Bundle, ownSet(mdl, own), run)
+		score, stage := m.score(mdl, r.Bundle, ownSet(r.names, mdl, own), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Own = &score
 		} else {
@@ -86,7 +86,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		}
 	}
 	if data.Valid.Count > 0 { // so that its detections are there when thresholds change
-		score, stage := m.score(mdl, r.Bundle, ownSet(mdl, data.Valid), run)
+		score, stage := m.score(mdl, r.Bundle, ownSet(r.names, mdl, data.Valid), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Valid = &score
 		} else {
@@ -120,7 +120,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		}
 		state, text := verdictState(v.Outcome), v.Reason
 		if v.Outcome == delivery.Unsure {
-			list[i].accept = m.acceptOf(r.asked, j, v)
+			list[i].accept = m.acceptOf(r, j, v)
 			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: list[i].accept}
 			if doubt.Accept == nil {
 				doubt.Refused = m.refused(r.asked.Accepts, doubt.Owners, v)
@@ -172,19 +172,33 @@ func evalText(j judgement) string {
 	return text
 }
 
-// A look is one baseline on one eval set.
+// A look is the weights of one baseline on one eval set.
 type look struct{ baseline, evalSet delivery.Digest }
 
 // lookOf says which model a bundle is, from 1, that an eval set judges against a
-// baseline. It keeps the number that it got first.
+// baseline. It keeps the number that it got first. What an eval set said of models
+// that main does not have is known to whoever makes the next one: they count, too.
 func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
-	at := look{baseline, evalSet}
+	same := func(bundle delivery.Digest) delivery.Digest { // with other thresholds
+		if w := m.w.Evidence.weights(bundle); w != "" {
+			return w
+		}
+		return bundle
+	}
+	at := look{same(baseline), evalSet}
 	if m.looks == nil {
 		m.looks = map[look]map[delivery.Digest]int{}
+		m.probes = map[delivery.Digest]map[delivery.Digest]bool{}
 		for _, v := range m.w.Evidence.Verdicts {
-			at := look{v.Baseline, v.EvalSet}
+			at := look{same(v.Baseline), v.EvalSet}
 			if v.Look == 0 || v.Bundle == "" {
 				continue
+			}
+			if _, onMain := m.w.Main.Intent.Models[v.Model]; !onMain && v.Baseline == "" {
+				if m.probes[v.EvalSet] == nil {
+					m.probes[v.EvalSet] = map[delivery.Digest]bool{}
+				}
+				m.probes[v.EvalSet][v.Bundle] = true
 			}
 			if m.looks[at] == nil {
 				m.looks[at] = map[delivery.Digest]int{}
@@ -198,6 +212,9 @@ func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
 	if !ok {
 		for _, taken := range m.looks[at] {
 			n = max(n, taken)
+		}
+		if baseline != "" {
+			n = max(n, len(m.probes[evalSet]))
 		}
 		n++
 		if m.looks[at] == nil {

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -67,6 +68,20 @@ func (m *maker) main() MainReport {
 	return r
 }
 
+// unread says which gate or quarantine of main cannot be read. Nobody may be judged
+// by the rest of them.
+func (m *maker) unread() string {
+	for _, c := range m.w.Main.Complaints {
+		name := strings.TrimSuffix(path.Base(c.File), ".yaml")
+		_, gate := m.w.Main.Intent.Gates[name]
+		_, quarantine := m.w.Main.Intent.Quarantines[strings.TrimSuffix(name, ".quarantine")]
+		if strings.HasPrefix(c.File, "gates/") && !gate || strings.HasSuffix(name, ".quarantine") && !quarantine {
+			return c.String()
+		}
+	}
+	return ""
+}
+
 func (m *maker) mainModel(name string) MainModel {
 	mm := MainModel{Model: name, State: delivery.CheckSuccess}
 	before := m.accepted(name)
@@ -108,6 +123,11 @@ func (m *maker) mainModel(name string) MainModel {
 	}
 	if statement.Baseline != last {
 		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run against that", orNone(statement.Baseline), orNone(last))
+	}
+	for _, r := range m.everAccepted(m.w.names(name)) {
+		if r.Version >= named.Version {
+			return refuse("main has accepted version %d already, bundle %s; update the PR", r.Version, r.Bundle.Short())
+		}
 	}
 	switch judged := m.judged(name, statement); judged.State {
 	case delivery.CheckSuccess:
@@ -188,7 +208,7 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	if why := m.lostClasses(mdl, m.accepted(model), judged{name: name, gate: g}, score.Content); why != "" {
+	if why := m.lostClasses(mdl, m.latest(m.w.names(model)), judged{name: name, gate: g}, score.Content); why != "" {
 		return delivery.Verdict{}, Stage{State: delivery.CheckFailure, Text: why}
 	}
 	in := m.gateInput(mdl, bundle, score)

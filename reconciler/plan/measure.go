@@ -29,16 +29,17 @@ type evalSet struct {
 	delivery.EvalSetContent
 	classes   delivery.Classes // which of its labels count, and as what
 	resamples int
+	names     []string // of the model that it is scored for
 }
 
 // gateSet is a gate's eval set, whose labels the gate reads.
-func gateSet(g delivery.Gate, mdl delivery.Model, content delivery.EvalSetContent) evalSet {
-	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), gate.Resamples(g.Checks, len(mdl.Classes))}
+func gateSet(names []string, mdl delivery.Model, g delivery.Gate, content delivery.EvalSetContent) evalSet {
+	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), gate.Resamples(g.Checks, len(mdl.Classes)), names}
 }
 
 // ownSet is a split of a model's own dataset, whose labels the model reads.
-func ownSet(mdl delivery.Model, content delivery.EvalSetContent) evalSet {
-	return evalSet{content, mdl.Classes.Renamed(mdl.Was), 0}
+func ownSet(names []string, mdl delivery.Model, content delivery.EvalSetContent) evalSet {
+	return evalSet{content, mdl.Classes.Renamed(mdl.Was), 0, names}
 }
 
 // evalRun says how a bundle is scored on an eval set for a model that it is, or
@@ -56,22 +57,7 @@ func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) 
 	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet, Classes: on.classes,
 		Images: on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
 		Detect:    delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, "cpu"),
-		Resamples: on.resamples, Was: wasOf(mdl, info), Thresholds: info.Thresholds, Seen: without}, Stage{State: delivery.CheckSuccess}
-}
-
-// wasOf tells which classes a bundle knows by their former names. A bundle that
-// knows both names called another class what is the new name today.
-func wasOf(mdl delivery.Model, b Bundle) map[string]string {
-	var was map[string]string
-	for name, old := range mdl.Was {
-		if slices.Contains(b.Classes, old) {
-			if was == nil {
-				was = map[string]string{}
-			}
-			was[name] = old
-		}
-	}
-	return was
+		Resamples: on.resamples, Was: m.wasOf(on.names, mdl, bundle), Thresholds: info.Thresholds, Seen: without}, Stage{State: delivery.CheckSuccess}
 }
 
 // score finds what a bundle scored on an eval set, or plans the run for it.
@@ -171,7 +157,7 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue
 		}
-		ask, _ := m.evalRun(mdl, bundle, gateSet(g, mdl, s.Content))
+		ask, _ := m.evalRun(mdl, bundle, gateSet(m.w.names(mdl.Name), mdl, g, s.Content))
 		ask.Detect = s.Input.Detect // by whichever version of the detector
 		ask.Resamples = max(ask.Resamples, s.Input.Resamples)
 		if delivery.ScoreKey(ask) == s.Key {

@@ -131,11 +131,17 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if _, named := p.Intent.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
 	}
-	r.Was = formerly(m.w, p, name)
-	onMain := name
-	if r.names = m.w.names(name); r.Was != "" {
+	was, onMain := formerly(m.w, p, name), name
+	switch r.names = m.w.names(name); len(was) {
+	case 0:
+	case 1:
+		r.Was, onMain = was[0], was[0]
 		r.names = append([]string{name}, m.w.names(r.Was)...)
-		onMain = r.Was
+	default:
+		return r.end(delivery.CheckFailure, "it may be %s under another name; rename or replace one model in a pull request", strings.Join(was, " or "))
+	}
+	if why := m.unread(); why != "" {
+		return r.end(delivery.CheckFailure, "main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
 	}
 	gates := m.gatesFor(p, name, onMain)
 	if len(gates) > 0 && !m.staysCovered(p, name) {
@@ -149,7 +155,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		r.Baseline = &current[0]
 	}
 	rollback, isRollback := m.rollsBackTo(p, name)
-	if why := m.removedClasses(mdl, current, gates); why != "" && !isRollback {
+	before := m.latest(r.names)
+	if why := m.removedClasses(mdl, before, gates); why != "" && !isRollback {
 		return r.end(delivery.CheckFailure, "%s", why)
 	}
 	if isRollback {
@@ -171,7 +178,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		m.keepTrainings(r.dataKey, mdl)
 		return r.end(blockedBy(r.Stages))
 	}
-	if why := m.changedTruths(mdl, current, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" && !isRollback {
+	if why := m.changedTruths(mdl, before, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" && !isRollback {
 		return r.end(delivery.CheckFailure, "%s", why)
 	}
 	if isRollback {
@@ -206,7 +213,9 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if !ok {
 		return r.end(blockedBy(r.Stages))
 	}
-	if !slices.ContainsFunc(r.Verdicts, anyPassed) {
+	// A gate of the pull request's own says nothing where main has one.
+	asked := slices.ContainsFunc(judgements, func(j judgement) bool { return !j.proposed })
+	if !slices.ContainsFunc(judgements, func(j judgement) bool { return j.proposed != asked && anyPassed(j.verdict) }) {
 		return r.end(delivery.CheckFailure, "no check of any gate applies and passes, so nothing was judged; give a gate a floor (min)")
 	}
 	return m.release(r, p, judgements)

@@ -14,10 +14,12 @@
 //   - world.go: what is seen.
 //   - proposal.go, model.go: a pull request, and one changed model in it.
 //   - train.go: how a model is trained: its seeds, and its thresholds.
+//   - measure.go: what a bundle scored, and how two of them compare.
+//   - classes.go: what becomes of classes and of an eval set's truths.
 //   - judge.go, accept.go: what gates say of it, and what their owners settle.
 //   - trial.go: experiments, which no gate judges.
 //   - release.go: the release file and the statement behind it.
-//   - rename.go: a model under its former names.
+//   - rename.go, quarantine.go: a model under its former names, and what may not run.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.
 //   - step.go: what can be done about it.
@@ -76,8 +78,9 @@ type maker struct {
 	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
 	keepAll bool                      // a pull request cannot be read, so nobody can say which runs it needs
 
-	trainings int                              // that are running, or about to
-	looks     map[look]map[delivery.Digest]int // which look each bundle was, or will be
+	trainings int                                          // that are running, or about to
+	looks     map[look]map[delivery.Digest]int             // which look each bundle was, or will be
+	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 
 func (m *maker) step(s Step) {

@@ -150,17 +150,41 @@ func shortenedQuarantine(p Proposal) string {
 func changedQuarantines(p Proposal) []string {
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(p.Intent.Quarantines)) {
-		base := p.Base.Quarantines[name].Entries
-		for i, e := range p.Intent.Quarantines[name].Entries {
+		base, head := p.Base.Quarantines[name], p.Intent.Quarantines[name]
+		var seen []delivery.Digest
+		for _, e := range slices.Concat(base.Entries, head.Entries) {
+			if slices.Contains(seen, e.Digest) {
+				continue
+			}
+			seen = append(seen, e.Digest)
+			_, before := base.Holds(e.Digest)
+			why, after := head.Holds(e.Digest)
 			switch {
-			case i >= len(base):
-				lines = append(lines, fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, e.Why))
-			case e.Lifted != base[i].Lifted:
-				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name, e.Lifted))
+			case after && !before:
+				lines = append(lines, fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, why))
+			case before && !after:
+				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name, lifted(head, e.Digest)))
 			}
 		}
 	}
+	// What cannot be read forbids something, and nobody can say what.
+	for _, path := range slices.Sorted(maps.Keys(p.Base.Files)) {
+		name, ok := strings.CutSuffix(strings.TrimPrefix(path, "models/"), ".quarantine.yaml")
+		if _, read := p.Base.Quarantines[name]; ok && !read && !sameBlob(p, path) {
+			lines = append(lines, path+" could not be read before; look by hand what it held, and that it still does")
+		}
+	}
 	return lines
+}
+
+// lifted says why a bundle was lifted last.
+func lifted(q delivery.Quarantine, bundle delivery.Digest) (why string) {
+	for _, e := range q.Entries {
+		if e.Digest == bundle && e.Lifted != "" {
+			why = e.Lifted
+		}
+	}
+	return why
 }
 
 // changedGates names the gates that a proposal adds or changes.

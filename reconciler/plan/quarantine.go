@@ -22,10 +22,9 @@ func (h hold) String() string { return h.why + "; lift it in " + h.file + " in a
 
 // held says what keeps a bundle from shipping as a model, under any of its names:
 // its own quarantine, or that of a bundle with the same weights. What main accepted
-// of the model before stays a way back, unless it is forbidden itself, and so does
-// what was lifted.
+// of the model before stays a way back, unless it is forbidden itself.
 func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
-	free := m.lifts(bundle) > 0 || slices.ContainsFunc(names, func(name string) bool {
+	accepted := slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Bundle == bundle })
 	})
 	weights := m.w.Evidence.weights(bundle)
@@ -38,7 +37,7 @@ func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 			case !held:
 			case e.Digest == bundle:
 				return hold{file, fmt.Sprintf("bundle %s is quarantined: %s", bundle.Short(), why)}, true
-			case !free && weights != "" && m.w.Evidence.weights(e.Digest) == weights:
+			case !accepted && weights != "" && m.w.Evidence.weights(e.Digest) == weights:
 				return hold{file, fmt.Sprintf("bundle %s has the weights of bundle %s, which is quarantined: %s", bundle.Short(), e.Digest.Short(), why)}, true
 			}
 		}

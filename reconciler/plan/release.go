@@ -11,16 +11,33 @@ import (
 
 // accepted returns the releases of a model that main has named together with
 // their spec, accepted and not quarantined, newest first, each once; those under
-// its former names come last. The first is what main's fleets follow and what a
-// candidate is judged against.
+// its former names come last, after what only merged branches have named. The first
+// is what main's fleets follow and what a candidate is judged against.
 func (m *maker) accepted(model string) []delivery.Release { return m.acceptedAs(m.w.names(model)) }
 
 func (m *maker) acceptedAs(names []string) []delivery.Release {
+	return slices.DeleteFunc(m.everAccepted(names), func(r delivery.Release) bool {
+		_, held := m.held(names, r.Bundle)
+		return held
+	})
+}
+
+// latest is the release that a model's classes follow: the one that counts, or where
+// all are in quarantine the newest; nil for a first model.
+func (m *maker) latest(names []string) *delivery.Release {
+	for _, list := range [][]delivery.Release{m.acceptedAs(names), m.everAccepted(names)} {
+		if len(list) > 0 {
+			return &list[0]
+		}
+	}
+	return nil
+}
+
+func (m *maker) everAccepted(names []string) []delivery.Release {
 	var list []delivery.Release
 	add := func(r delivery.Release) {
-		_, held := m.held(names, r.Bundle)
 		seen := slices.ContainsFunc(list, func(o delivery.Release) bool { return o.Version == r.Version && o.Bundle == r.Bundle })
-		if !held && !seen && m.w.Evidence.accepted(r) {
+		if !seen && m.w.Evidence.accepted(r) {
 			list = append(list, r)
 		}
 	}
@@ -28,9 +45,11 @@ func (m *maker) acceptedAs(names []string) []delivery.Release {
 		if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
 			add(r)
 		}
-		for _, past := range m.w.Main.History[model] {
-			if past.Release != nil && past.Spec == past.Release.Spec {
-				add(*past.Release)
+		for _, side := range []bool{false, true} {
+			for _, past := range m.w.Main.History[model] {
+				if past.Release != nil && past.Spec == past.Release.Spec && past.Side == side {
+					add(*past.Release)
+				}
 			}
 		}
 	}

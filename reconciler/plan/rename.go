@@ -40,33 +40,32 @@ func (w World) former(model string) string {
 
 // formerly is what a proposal renames to name; empty for a model that is new, or
 // was there before. It is a model of main's that the proposal removes: the one
-// with the same spec, the one whose fleet or gate now names this one, or the only
+// with the same spec, or whose fleet or gate now names this one, or else the only
 // one that goes while only this one comes. Where people mean to replace a model
-// by an unrelated one, they take two pull requests.
-func formerly(w World, p Proposal, name string) string {
+// by an unrelated one, they take two pull requests. Of several that it may be, one
+// may have an easier bar than another: which it is, nobody can say.
+func formerly(w World, p Proposal, name string) []string {
 	if _, there := p.Base.Models[name]; there {
-		return ""
+		return nil
 	}
 	if _, there := w.Main.Intent.Models[name]; there {
-		return ""
+		return nil
 	}
-	var gone []string
+	var gone, was []string
 	for _, old := range slices.Sorted(maps.Keys(p.Base.Models)) {
 		_, kept := p.Intent.Models[old]
-		if _, onMain := w.Main.Intent.Models[old]; onMain && !kept {
-			gone = append(gone, old)
+		if _, onMain := w.Main.Intent.Models[old]; !onMain || kept {
+			continue
+		}
+		gone = append(gone, old)
+		if p.Base.Models[old].SpecDigest() == p.Intent.Models[name].SpecDigest() || runsInstead(p, old, name) || coversInstead(p, old, name) {
+			was = append(was, old)
 		}
 	}
-	for _, takesOver := range []func(old string) bool{
-		func(old string) bool { return p.Base.Models[old].SpecDigest() == p.Intent.Models[name].SpecDigest() },
-		func(old string) bool { return runsInstead(p, old, name) || coversInstead(p, old, name) },
-		func(string) bool { return len(gone) == 1 && added(p) == 1 },
-	} {
-		if i := slices.IndexFunc(gone, takesOver); i >= 0 {
-			return gone[i]
-		}
+	if len(was) == 0 && len(gone) == 1 && added(p) == 1 {
+		return gone
 	}
-	return ""
+	return was
 }
 
 func runsInstead(p Proposal, old, name string) bool {

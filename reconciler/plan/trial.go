@@ -155,7 +155,7 @@ func (m *maker) variant(t *TrialReport, v Variant, gates []judged, run runner) V
 		if s.Run == "" {
 			t.Known++
 		}
-		if score, stage := m.score(mdl, s.Bundle, ownSet(mdl, data.Valid), run); stage.State == delivery.CheckSuccess {
+		if score, stage := m.score(mdl, s.Bundle, ownSet(p.names, mdl, data.Valid), run); stage.State == delivery.CheckSuccess {
 			s.Score = &score
 		} else {
 			s.State, s.Text = stage.State, prefixed("validation: ", stage.Text)
@@ -186,11 +186,11 @@ func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Diges
 	if data.Valid.Count == 0 {
 		return nil, nil, Stage{State: delivery.CheckFailure, Text: "the dataset has no validation split to judge it on"}
 	}
-	score, stage := m.score(mdl, bundle, ownSet(mdl, data.Valid), run)
+	score, stage := m.score(mdl, bundle, ownSet(r.names, mdl, data.Valid), run)
 	if stage.State != delivery.CheckSuccess || r.Baseline == nil || r.Baseline.Bundle == bundle {
 		return &score, nil, stage
 	}
-	base, stage := m.score(mdl, r.Baseline.Bundle, ownSet(mdl, data.Valid), run)
+	base, stage := m.score(mdl, r.Baseline.Bundle, ownSet(r.names, mdl, data.Valid), run)
 	if stage.State == delivery.CheckFailure {
 		return &score, nil, Stage{State: delivery.CheckSuccess} // the release is gone; what is tried stands without it
 	}

@@ -44,6 +44,7 @@ type Past struct {
 	Commit  string
 	Release *delivery.Release // nil: the file was removed, or did not parse
 	Spec    delivery.Digest   // of the model file beside it; empty where there was none
+	Side    bool              // from a branch that was merged: main itself has never been there
 }
 
 // A Proposal is an open pull request with its trees.
