@@ -133,7 +133,7 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		}
 		d.Valid = simContent(delivery.EvalSet{Dataset: spec.Data.Dataset, Split: "valid"})
 		d.Valid.Without = withheld
-		d.Seen = delivery.DigestOf("seen", spec.Data.Dataset)
+		d.Seen = simSeen(spec.Data.Dataset.String())
 		return d
 	case delivery.RunTrain:
 		if r.sim.trained[key]++; r.sim.trained[key] > 1 {
@@ -157,6 +157,9 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 	case delivery.RunEval:
 		if spec.Eval.EvalSet.Split == "valid" && !slices.Contains(spec.Eval.Seen, withheld) {
 			r.sim.fail("validation is scored on images of an eval set")
+		}
+		if saw := simSeen(r.sim.signed.bundles[spec.Eval.Bundle].Spec.Dataset); !slices.Contains(spec.Eval.Seen, saw) {
+			r.sim.fail("bundle %s is scored on images that it was trained on", spec.Eval.Bundle.Short())
 		}
 		r.sim.infer(spec.Eval.Detect)
 		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect), Protocol: spec.Eval.Protocol, Images: 50,
@@ -206,6 +209,9 @@ func simContent(e delivery.EvalSet) delivery.EvalSetContent {
 	images.Dataset.Dir, _, _ = strings.Cut(e.Dataset.Dir, "/labels")
 	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images), Truths: delivery.DigestOf("truths", e), Labels: simLabels, Count: 50}
 }
+
+// simSeen names the images that a dataset trains on.
+func simSeen(dataset string) delivery.Digest { return delivery.DigestOf("seen", dataset) }
 
 // labelled keeps of classes the labels that there are.
 func labelled(classes delivery.Classes) delivery.Classes {

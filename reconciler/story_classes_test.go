@@ -105,6 +105,9 @@ func TestFormerName(t *testing.T) {
 		t.Error("a former name that is forgotten was trained for")
 	}
 	s.quiet()
+	s.ships("forgotten")
+	s.push("again", withLines(renamed, "was: {box: square}"))
+	s.want("again", delivery.CheckFailure, "was: {box: square}, and version 3 has no such class")
 }
 
 // A gate that goes on to name a class by its former name holds the model to it.

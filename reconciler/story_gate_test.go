@@ -193,3 +193,22 @@ func TestProposedGatesOwners(t *testing.T) {
 	s.settle()
 	s.want("first", delivery.CheckPending, "gate/production.proposed: unsure", "lead or vision-leads may comment")
 }
+
+// Whoever settled a doubt and owns the gate no more, another owner may follow: then the
+// release says so.
+func TestAcceptOfAnotherOwner(t *testing.T) {
+	s := unsureOf(t)
+	accept := "/aob accept " + plan.AcceptCode(s.verdict()) + " because the set is small"
+	s.forge.comment(0, "lead", accept)
+	s.settle()
+	s.want("first", delivery.CheckSuccess)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[another, ", 1)})
+	s.forge.comment(0, "another", accept)
+	s.settle()
+	s.want("first", delivery.CheckSuccess)
+	s.merge("first")
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s", got)
+	}
+}

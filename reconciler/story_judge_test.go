@@ -347,3 +347,27 @@ func TestTry(t *testing.T) {
 		t.Errorf("%d runs go on for an experiment that was stopped", n)
 	}
 }
+
+// Bounds over many classes at a high confidence take more resamples, of floors and of
+// drops.
+func TestResamplesAsked(t *testing.T) {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}")})
+	s.propose("first", 8)
+	s.ships("first")
+	s.propose("second", 14)
+	s.settle()
+	s.want("second", delivery.CheckSuccess)
+	asked := map[delivery.RunKind]int{}
+	for _, r := range s.runs.states {
+		switch {
+		case r.Spec.Compare != nil:
+			asked[delivery.RunCompare] = r.Spec.Compare.Resamples
+		case r.Spec.Eval != nil && r.Spec.Eval.EvalSet.Split == "test" && r.Spec.Eval.Resamples > 0:
+			asked[delivery.RunEval] = r.Spec.Eval.Resamples
+		}
+	}
+	if asked[delivery.RunCompare] != 2000 || asked[delivery.RunEval] != 2000 {
+		t.Errorf("resamples: %v, want 2000 of both", asked)
+	}
+}

@@ -406,3 +406,51 @@ func TestGateThatDoesNotApply(t *testing.T) {
 	s.settle()
 	s.want("first", delivery.CheckFailure, "no check of any gate applies")
 }
+
+// A gate that main got in the moment of a merge answers from what is stored, as it
+// would have in the pull request: by its own reading, by as many looks, and on the same
+// truths.
+func TestGateRaisedAtMerge(t *testing.T) {
+	gate := gateFile("production", "shapes", 0.31)
+	for name, c := range map[string]struct {
+		gate string
+		do   func(s *sim)
+		want string // why main refuses; empty where it takes the release
+	}{
+		"another bar":     {gate, nil, ""},
+		"other labels":    {withLines(gate, "labels: {square: [square, easy]}"), nil, "gate production has not judged it and nothing stored lets it; open a PR"},
+		"looks":           {withLines(gate, "looks: 1"), nil, "gate production says unsure: this is model 2 that the eval set judges"},
+		"more confidence": {withLines(gate, "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}"), nil, "nothing stored lets it"},
+		"other truths of the release": {gate, func(s *sim) {
+			clear(s.signed.known) // they are signed again
+			for key, score := range s.signed.index.Scores {
+				if score.Input.Bundle == s.signed.order[0] && score.Input.EvalSet.Split == "test" {
+					delete(s.signed.index.Scores, key)
+					score.Input.Truths, score.Content.Truths = "sha256:other", "sha256:other"
+					score.Key = delivery.ScoreKey(score.Input)
+					s.signed.index.Scores[score.Key] = score
+				}
+			}
+		}, "nothing stored lets it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := shipped(t)
+			s.push("other", model("shapes", 20))
+			s.push("second", model("shapes", 14))
+			s.want("second", delivery.CheckSuccess, "version 2")
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": c.gate})
+			if c.do != nil {
+				c.do(s)
+			}
+			s.merge("second")
+			s.settle()
+			if c.want != "" {
+				s.want("main", delivery.CheckFailure, "version 2 refused", c.want)
+				return
+			}
+			if got := s.serving(); got != "2 2 2" {
+				t.Errorf("devices serve %s", got)
+			}
+		})
+	}
+}
