@@ -389,6 +389,32 @@ func TestLooks(t *testing.T) {
 	}
 }
 
+// What a model was trained on is left out, and of that there must not be much: who
+// chooses the training images would choose what the gate judges on.
+func TestTrainedOnTheEvalSet(t *testing.T) {
+	judge := func(leftOut int, change func(*Input)) delivery.Verdict {
+		in := Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.5}), Bundle: "b2"}
+		in.Candidate.Scores.Images, in.Candidate.Scores.LeftOut = 100-leftOut, leftOut
+		if change != nil {
+			change(&in)
+		}
+		return Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
+	}
+	if v := judge(5, nil); v.Outcome != delivery.Pass || v.Reason != "mAP 0.5000 >= 0.4; over 95 of 100 images, as a model was trained on the other 5" {
+		t.Errorf("5 of 100: %s: %s", v.Outcome, v.Reason)
+	}
+	const want = "the model was trained on 6 of the 100 images of the eval set (6.0%), and at most 5% may be left out of it; train it anew, without them; over 94 of 100 images, as a model was trained on the other 6"
+	if v := judge(6, nil); v.Outcome != delivery.Unsure || v.Reason != want {
+		t.Errorf("6 of 100: %s: %s", v.Outcome, v.Reason)
+	}
+	if v := judge(6, func(in *Input) { in.Candidate.Scores.Values["mAP"], in.Candidate.Scores.Resamples["mAP"] = 0.1, around(0.1, 0) }); v.Outcome != delivery.Fail {
+		t.Errorf("a fail is one, however much is left out: %s", v.Outcome)
+	}
+	if v := judge(6, func(in *Input) { in.SameBundle = true }); v.Outcome != delivery.Pass {
+		t.Errorf("the release itself: %s: %s", v.Outcome, v.Reason)
+	}
+}
+
 // What became of the release's classes stands in the verdict, and a gate that names
 // a renamed class judges it under its new name.
 func TestChangedClasses(t *testing.T) {
