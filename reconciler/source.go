@@ -133,7 +133,20 @@ func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
 		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
 	}
 	defer s.Reconciler.Wake()
+	if err := s.Reconciler.ask(ctx, func() error { _, err := s.Reconciler.reported(number); return err }); err != nil {
+		return err
+	}
 	return s.Asker.Ask(ctx, number, user, text)
+}
+
+// reported finds an open pull request in the last plan.
+func (r *Reconciler) reported(number int) (plan.ProposalReport, error) {
+	for _, p := range r.seen.plan.Proposals {
+		if p.PR.Number == number {
+			return p, nil
+		}
+	}
+	return plan.ProposalReport{}, delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
 }
 
 // Recheck tries again what has failed for a pull request: its failed runs, and
@@ -141,12 +154,11 @@ func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
 func (s *Source) Recheck(ctx context.Context, number int) error {
 	r := s.Reconciler
 	return r.ask(ctx, func() error {
-		for _, p := range r.seen.plan.Proposals {
-			if p.PR.Number == number {
-				return r.recheck(p.Runs)
-			}
+		p, err := r.reported(number)
+		if err != nil {
+			return err
 		}
-		return delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
+		return r.recheck(p.Runs)
 	})
 }
 

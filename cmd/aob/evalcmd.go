@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -92,7 +93,8 @@ cover the choice of test images, not the noise of training.`,
 	f.StringVar(&ask.group, "group", "", "resample images together that share this `field`")
 	f.IntVar(&ask.compare.Resamples, "resamples", 0, "how often to resample; 0 is 1000, or more where many classes need it")
 	f.Uint64Var(&ask.compare.Seed, "seed", 1, "of the resampling")
-	f.Float64Var(&ask.compare.Confidence, "confidence", 0.95, "of each one-sided bound, between 0 and 1")
+	ask.compare.Confidence = 0.95
+	f.Var((*share)(&ask.compare.Confidence), "confidence", "of each one-sided bound, as 95% or 0.95")
 	f.IntVar(&ask.support, "support", 50, "the truths that a class needs to be judged")
 	f.StringVar(&ask.pictures, "pictures", "", "draw the worst images into this `folder`: what --against finds and this model does not, or else what it gets wrong")
 	f.StringVar(&ask.images, "images", "", "the `folder` of the images; that of the truth's file by default")
@@ -102,6 +104,27 @@ cover the choice of test images, not the noise of training.`,
 	c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"strict", "fixed"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
+
+// A share is a flag's part of one, as 95% or 0.95.
+type share float64
+
+func (s *share) Set(text string) error {
+	number, percent := strings.CutSuffix(text, "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		return errors.New("want a share as in 95% or 0.95")
+	}
+	if percent {
+		v /= 100
+	}
+	*s = share(v)
+	return nil
+}
+
+func (s *share) String() string { return fmt.Sprintf("%g%%", float64(*s)*100) }
+
+// Type is what usage calls it.
+func (s *share) Type() string { return "share" }
 
 // interruptible waits for work that looks at no context, until the context ends.
 func interruptible[T any](ctx context.Context, work func() (T, error)) (T, error) {
@@ -133,7 +156,7 @@ func (a *evalAsk) check(c *cobra.Command) error {
 		return hinted{fmt.Errorf("--max-dets: want three numbers, got %d", len(a.maxDets)), hint}
 	}
 	if !(a.compare.Confidence > 0 && a.compare.Confidence < 1) {
-		return hinted{fmt.Errorf("--confidence: want a number between 0 and 1, got %g", a.compare.Confidence), hint}
+		return hinted{fmt.Errorf("--confidence: want more than 0%% and less than 100%%, got %s", (*share)(&a.compare.Confidence)), hint}
 	}
 	if a.compare.Seed == 0 {
 		return hinted{fmt.Errorf("--seed: want a number from 1 up, got 0"), hint}

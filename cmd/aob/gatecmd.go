@@ -216,6 +216,9 @@ func (t *terminal) frozen(path string, f dataset.Frozen, changed bool) {
 // frozenWarnings says what an eval set is too small for.
 func frozenWarnings(f dataset.Frozen) []string {
 	var list []string
+	if f.EvalSet.Split != "test" {
+		list = append(list, fmt.Sprintf("this is split %s, which the dataset's own models are trained and chosen on: what stands in an eval set is left out of that, and more than 5%% of it is an error", f.EvalSet.Split))
+	}
 	switch {
 	case f.EvalSet.Group != "" && f.Groups < coco.MinUnits:
 		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure", plural(f.Groups, "group"), coco.MinUnits))
@@ -270,12 +273,15 @@ what was compared there, or else from how much the release's own figures vary.`,
 
 // powers prints what gates can show.
 func (t *terminal) powers(list []gate.ModelPower) {
-	for _, m := range list {
+	for i, m := range list {
+		if i > 0 {
+			t.printf("\n")
+		}
 		about := plural(m.Images, "image")
 		if m.Groups > 0 {
 			about += " in " + plural(m.Groups, "group")
 		}
-		t.printf("\n%s\n", t.styled(bold, printable(fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about))))
+		t.printf("%s\n", t.styled(bold, printable(fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about))))
 		for _, c := range m.Checks {
 			t.paragraph("  ", c.String())
 		}

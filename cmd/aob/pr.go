@@ -213,6 +213,9 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 		t.printf("\nCurrent releases, judged by the changed gates\n")
 		t.verdicts(p.Gates)
 	}
+	if len(p.Powers) > 0 {
+		t.printf("\n")
+	}
 	t.powers(p.Powers)
 	for i, line := range p.Fleets {
 		if i == 0 {

@@ -407,7 +407,9 @@ func TestTrainedOnTheEvalSet(t *testing.T) {
 	if v := judge(6, nil); v.Outcome != delivery.Unsure || v.Reason != want {
 		t.Errorf("6 of 100: %s: %s", v.Outcome, v.Reason)
 	}
-	if v := judge(6, func(in *Input) { in.Candidate.Scores.Values["mAP"], in.Candidate.Scores.Resamples["mAP"] = 0.1, around(0.1, 0) }); v.Outcome != delivery.Fail {
+	if v := judge(6, func(in *Input) {
+		in.Candidate.Scores.Values["mAP"], in.Candidate.Scores.Resamples["mAP"] = 0.1, around(0.1, 0)
+	}); v.Outcome != delivery.Fail {
 		t.Errorf("a fail is one, however much is left out: %s", v.Outcome)
 	}
 	if v := judge(6, func(in *Input) { in.SameBundle = true }); v.Outcome != delivery.Pass {
