@@ -174,6 +174,28 @@ func TestAnchor(t *testing.T) {
 	s.quiet()
 }
 
+// A version keeps its number when its model gets another name, and stays the measure.
+func TestAnchorOfRenamedModel(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.ships("first")
+	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/forms.yaml": strings.Replace(model("shapes", 14), "name: shapes", "name: forms", 1),
+		"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms", "")})
+	s.forge.open("renamed", "dev")
+	s.settle()
+	s.want("renamed", delivery.CheckSuccess, "version 2")
+	s.ships("renamed")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "forms", 0.3), "  - {metric: AP50, maxDrop: 0.02, against: forms@1}")})
+	s.quality[9] = 0.69
+	s.repo.commit("third", s.main(), s.now, map[string]string{"models/forms.yaml": strings.Replace(model("shapes", 9), "name: shapes", "name: forms", 1)})
+	s.forge.open("third", "dev")
+	s.settle()
+	s.want("third", delivery.CheckSuccess, "version 3")
+	if v := s.verdict(); len(v.Checks) != 3 || !strings.Contains(v.Checks[2].Reason, "AP50 0.6900, forms@1 0.6000: +0.0900") {
+		t.Errorf("%+v", v.Checks)
+	}
+}
+
 // A draft is trained, and shown what it does on its validation split: no gate's
 // eval set is opened before it is ready.
 func TestDraft(t *testing.T) {
