@@ -1,0 +1,392 @@
+package reconciler
+
+// This file is the runs that measure: a bundle on an eval set, two bundles beside each
+// other, and the thresholds of one. Detections are stored under their key, so that
+// only what was never run over those images is inferred.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/picture"
+	"github.com/autonomos/aob/reconciler/run"
+)
+
+// opened is an eval set with one bundle's detections on it.
+type opened struct {
+	ask        delivery.EvalRun
+	data       *dataset.EvalData
+	detections []detect.ImageDetections
+	digest     delivery.Digest
+	slots      []string
+	seen       map[int64]bool // images that the bundle was trained on
+}
+
+// open reads an eval run's images and truths, and finds or makes the detections.
+func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*opened, error) {
+	data, err := s.Roots.EvalSet(ctx, e.EvalSet, e.Classes)
+	if err != nil {
+		return nil, err
+	}
+	if data.Content.Images != e.Images || data.Content.Truths != e.Truths {
+		return nil, delivery.Blockedf("put the files back, or give the new content a folder of its own and name that in the gate",
+			"eval set %s has changed since it was read: a dataset's version must stay what it is", e.EvalSet)
+	}
+	info, err := s.Bundles.Describe(ctx, e.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", e.Bundle.Short(), err)
+	}
+	o := &opened{ask: e, data: data, slots: info.Signature.Slots}
+	lists := make([]delivery.SeenImages, len(e.Seen))
+	for i, digest := range e.Seen {
+		if lists[i], err = dataset.ReadSeen(s.Seen, digest); err != nil {
+			return nil, err
+		}
+	}
+	o.seen = data.SeenBy(lists...)
+	path := filepath.Join(s.Detections, e.Detect.Hex()+".json")
+	if stored, err := os.ReadFile(path); err == nil && json.Unmarshal(stored, &o.detections) == nil && len(o.detections) == len(data.Images) {
+		o.digest = delivery.Sum(stored)
+		return o, nil
+	}
+	if err := r.Stage("detect"); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(r.Dir, "bundle-"+e.Bundle.Short())
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := s.Bundles.Unpack(ctx, e.Bundle, dir); err != nil {
+		return nil, err
+	}
+	images := make([]detect.ImageFile, len(data.Images))
+	for i, im := range data.Images {
+		images[i] = detect.ImageFile{ID: im.ID, Path: im.Path}
+	}
+	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, artifact.ModelFile), Signature: info.Signature, Images: images},
+		s.progress(r, "detecting"))
+	if err != nil {
+		return nil, blocked(err, "train the model anew")
+	}
+	stored, err := json.Marshal(o.detections)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.Detections, 0o755); err != nil {
+		return nil, err
+	}
+	o.digest = delivery.Sum(stored)
+	return o, durable.WriteFile(path, stored, 0o644)
+}
+
+// name returns what the bundle calls a class; empty where it does not know it.
+func (o *opened) name(class string) string {
+	name := class
+	if was := o.ask.Was[class]; was != "" {
+		name = was
+	}
+	if slices.Contains(o.slots, name) {
+		return name
+	}
+	return ""
+}
+
+// classes lists what both the model and the eval set know, in the truth's order.
+func (o *opened) classes() []string {
+	var names []string
+	for _, c := range o.data.Truth.Categories {
+		if o.name(c.Name) != "" {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// truth returns the truths of some classes, in the images that nobody left out.
+func (o *opened) truth(classes []string, without map[int64]bool) *coco.Truth {
+	t := &coco.Truth{}
+	for _, im := range o.data.Truth.Images {
+		if !without[im.ID] {
+			t.Images = append(t.Images, im)
+		}
+	}
+	keep := map[int64]bool{}
+	for _, c := range o.data.Truth.Categories {
+		if slices.Contains(classes, c.Name) {
+			keep[c.ID] = true
+			t.Categories = append(t.Categories, c)
+		}
+	}
+	for _, a := range o.data.Truth.Annotations {
+		if keep[a.Category] && !without[a.Image] {
+			t.Annotations = append(t.Annotations, a)
+		}
+	}
+	return t
+}
+
+// found lists the detections on the images of a truth, of its classes. They are
+// matched to categories by name; those of other names do not count.
+func (o *opened) found(t *coco.Truth) []coco.Detection {
+	category, there := map[string]int64{}, map[int64]bool{}
+	for _, c := range t.Categories {
+		category[o.name(c.Name)] = c.ID
+	}
+	for _, im := range t.Images {
+		there[im.ID] = true
+	}
+	var list []coco.Detection
+	for _, im := range o.detections {
+		if !there[im.ID] {
+			continue
+		}
+		for _, b := range im.Boxes {
+			if id, ok := category[b.Class]; ok && b.Class != "" {
+				list = append(list, coco.Detection{Image: im.ID, Category: id, Box: coco.Box{X: b.X, Y: b.Y, W: b.W, H: b.H}, Score: b.Score})
+			}
+		}
+	}
+	return list
+}
+
+func (o *opened) match(t *coco.Truth) (*coco.Matched, error) {
+	return coco.Match(t, o.found(t), scoring)
+}
+
+// at returns a match with the bundle's thresholds, under the truth's class names.
+func (o *opened) at(m *coco.Matched) coco.AtThresholds {
+	scores := map[string]float64{}
+	for _, class := range o.classes() {
+		if score, ok := o.ask.Thresholds[o.name(class)]; ok {
+			scores[class] = score
+		}
+	}
+	return coco.AtThresholds{Matched: m, Scores: scores}
+}
+
+// resampling says how an eval set is resampled: often enough for a check at 95 %
+// over all classes.
+func (o *opened) resampling(atLeast int, classes []string) coco.CompareParams {
+	return coco.CompareParams{Resamples: max(atLeast, coco.ResamplesFor(len(classes), 0.95)), ByGroup: o.ask.EvalSet.Group != ""}
+}
+
+func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any, error) {
+	o, err := s.open(ctx, r, e)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("score"); err != nil {
+		return nil, err
+	}
+	classes := o.classes()
+	m, err := o.match(o.truth(classes, o.seen))
+	if err != nil {
+		return nil, err
+	}
+	result := m.Result()
+	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images, LeftOut: len(o.seen),
+		Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}, Resamples: map[string]delivery.Samples{}}
+	for name, v := range map[string]float64{"mAP": result.Stats.AP, "AP50": result.Stats.AP50, "AP75": result.Stats.AP75,
+		"APs": result.Stats.APs, "APm": result.Stats.APm, "APl": result.Stats.APl,
+		"AR1": result.Stats.AR1, "AR10": result.Stats.AR10, "AR100": result.Stats.AR100} {
+		if v >= 0 {
+			out.Values[name] = v
+		}
+	}
+	for _, c := range result.PerClass {
+		out.Truths[c.Name] = c.Truths
+		if c.AP >= 0 {
+			out.Classes = append(out.Classes, c.Name)
+			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name], out.Values["AP75/"+c.Name] = c.AP, c.AP50, c.AP75
+		}
+	}
+	params := o.resampling(e.Resamples, out.Classes)
+	intervals, err := coco.Interval(m, params)
+	if errors.Is(err, coco.ErrNoTruth) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if intervals.Sampling.ByGroup {
+		out.Groups = intervals.Sampling.Units
+	}
+	estimates := append([]coco.Estimate{intervals.MAP, intervals.AP50}, intervals.Classes...)
+	if len(e.Thresholds) > 0 {
+		at, err := coco.IntervalAt(o.at(m), params)
+		if err != nil {
+			return nil, err
+		}
+		estimates = append(estimates, at...)
+	}
+	for _, v := range estimates {
+		out.Values[metric(v.Subject)], out.Resamples[metric(v.Subject)] = v.Value, v.Samples
+	}
+	return out, nil
+}
+
+// metric names a figure as gates do: mAP, or AP/CLASS.
+func metric(s coco.Subject) string {
+	if s.Class == "" {
+		return s.Metric
+	}
+	return s.Metric + "/" + s.Class
+}
+
+func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRun) (any, error) {
+	a, err := s.open(ctx, r, ask.Candidate)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.open(ctx, r, ask.Baseline)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("compare"); err != nil {
+		return nil, err
+	}
+	without := maps.Clone(a.seen)
+	maps.Copy(without, b.seen)
+	classes := slices.DeleteFunc(a.classes(), func(c string) bool { return !slices.Contains(b.classes(), c) })
+	truth := a.truth(classes, without)
+	out := delivery.CompareResult{Images: len(truth.Images), LeftOut: len(without), Classes: []string{}, Truths: map[string]int{}, Metrics: map[string]delivery.Difference{}}
+	if len(classes) == 0 {
+		return out, nil
+	}
+	ma, err := a.match(truth)
+	if err != nil {
+		return nil, err
+	}
+	mb, err := b.match(truth)
+	if err != nil {
+		return nil, err
+	}
+	params := a.resampling(ask.Resamples, classes)
+	params.Seed = ask.Seed
+	c, err := coco.Compare(ma, mb, params)
+	if errors.Is(err, coco.ErrNoTruth) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.Sampling.ByGroup {
+		out.Groups = c.Sampling.Units
+	}
+	differences := append([]coco.Difference{c.MAP, c.AP50}, c.Classes...)
+	if len(ask.Candidate.Thresholds) > 0 && len(ask.Baseline.Thresholds) > 0 {
+		at, err := coco.CompareAt(a.at(ma), b.at(mb), params)
+		if err != nil {
+			return nil, err
+		}
+		differences = append(differences, at...)
+	}
+	for _, d := range differences {
+		out.Metrics[metric(d.Subject)] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff, Resamples: d.Samples}
+	}
+	for _, d := range c.Classes {
+		out.Classes = append(out.Classes, d.Class)
+		out.Truths[d.Class] = d.Truths
+	}
+	ra, rb := ma.Result(), mb.Result()
+	for i, of := range ra.PerClass { // without bounds: to say what became of a class
+		if with := rb.PerClass[i]; of.AP50 >= 0 && with.AP50 >= 0 {
+			out.Metrics["AP50/"+of.Name] = delivery.Difference{Candidate: of.AP50, Baseline: with.AP50, Value: of.AP50 - with.AP50}
+		}
+	}
+	if out.Shifts, err = coco.Shifts(truth, a.found(truth), b.found(truth), scoring); err != nil {
+		return nil, err
+	}
+	if err := r.Stage("pictures"); err != nil {
+		return nil, err
+	}
+	out.Pictures, err = s.pictures(r.Spec.Key, truth, a, b)
+	return out, err
+}
+
+// shownPictures is how many pictures a comparison gets.
+const shownPictures = 8
+
+// pictures draws the images on which a got worse than b.
+func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) ([]string, error) {
+	at := func(o *opened) map[string]float64 {
+		if len(o.ask.Thresholds) == 0 {
+			return nil
+		}
+		return o.at(nil).Scores
+	}
+	worse, err := coco.Regressions(truth, a.found(truth), b.found(truth), at(a), at(b), scoring)
+	if err != nil || len(worse) == 0 {
+		return nil, err
+	}
+	files := map[int64]dataset.EvalImage{}
+	for _, im := range a.data.Images {
+		files[im.ID] = im
+	}
+	names := map[int64]string{}
+	for _, im := range truth.Images {
+		names[im.ID] = im.FileName
+	}
+	list := []picture.Picture{}
+	for _, r := range worse[:min(len(worse), shownPictures)] {
+		r.Why = strings.ReplaceAll(r.Why, "the baseline", "the release")
+		list = append(list, picture.Picture{Path: files[r.Image].Path, Name: names[r.Image], Baseline: "release", Regression: r})
+	}
+	dir := filepath.Join(s.Pictures, key.Hex())
+	if err := errors.Join(os.MkdirAll(s.Pictures, 0o755), os.RemoveAll(dir)); err != nil {
+		return nil, err
+	}
+	entries, err := picture.Write(dir, list)
+	if err != nil && entries == nil {
+		return nil, err
+	}
+	if err != nil {
+		s.Log.Warn("not every picture could be drawn", "error", err.Error())
+	}
+	var drawn []string
+	for _, e := range entries {
+		drawn = append(drawn, e.File)
+	}
+	return drawn, nil
+}
+
+// thresholds finds a bundle's score thresholds on its dataset's validation split,
+// and packs the same model with them.
+func (s *Stages) thresholds(ctx context.Context, r *run.Run, ask delivery.ThresholdRun) (any, error) {
+	o, err := s.open(ctx, r, ask.Valid)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stage("thresholds"); err != nil {
+		return nil, err
+	}
+	m, err := o.match(o.truth(o.classes(), o.seen))
+	if err != nil {
+		return nil, err
+	}
+	out := delivery.ThresholdResult{Points: m.Points(ask.Ask)}
+	scores := map[string]float64{}
+	for class, p := range out.Points {
+		scores[class] = p.Score
+	}
+	if out.Bundle, err = s.Bundles.WithThresholds(ctx, ask.Valid.Bundle, scores); err != nil {
+		return nil, err
+	}
+	info, err := s.Bundles.Describe(ctx, out.Bundle)
+	out.Size = info.Size
+	return out, err
+}
