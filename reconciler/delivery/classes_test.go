@@ -44,3 +44,30 @@ func TestThresholdForms(t *testing.T) {
 		}
 	}
 }
+
+// A gate reads its eval set's labels itself, and a renamed class as what it was.
+func TestReads(t *testing.T) {
+	classes := Classes{{"lorry", []string{"big"}}, {"van", []string{"van", "truck"}}}
+	for _, c := range []struct {
+		name   string
+		labels Labels
+		was    map[string]string
+		want   string
+	}{
+		{"a class by its name", nil, nil, "{lorry: [lorry], van: [van]}"},
+		{"the gate's labels", Labels{"lorry": {"hgv", "truck"}}, nil, "{lorry: [hgv, truck], van: [van]}"},
+		{"a label is one class's", Labels{"lorry": {"van"}}, nil, "{lorry: [van], van: []}"},
+		{"by its former name", nil, map[string]string{"lorry": "truck"}, "{lorry: [lorry, truck], van: [van]}"},
+		{"by the labels of its former name", Labels{"truck": {"hgv"}}, map[string]string{"lorry": "truck"}, "{lorry: [hgv, lorry], van: [van]}"},
+		{"the gate has renamed it", Labels{"lorry": {"truck"}}, map[string]string{"lorry": "truck"}, "{lorry: [truck], van: [van]}"},
+		{"words that YAML would misread", Labels{"lorry": {"no", "a b", "x: y", "7"}}, nil, `{lorry: ["7", a b, "no", "x: y"], van: [van]}`},
+	} {
+		got := Labels{}
+		for _, class := range (Gate{Labels: c.labels}).Reads(classes, c.was) {
+			got[class.Name] = class.Labels
+		}
+		if got.String() != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}

@@ -3,9 +3,11 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A Gate says what a model must reach before it is released:
@@ -42,6 +44,29 @@ func (g Gate) Sealed() Gate {
 
 // Labels are an eval set's labels by the class that they mean.
 type Labels map[string][]string
+
+// String writes labels as YAML does on one line.
+func (l Labels) String() string {
+	var classes []string
+	for _, class := range slices.Sorted(maps.Keys(l)) {
+		words := make([]string, len(l[class]))
+		for i, label := range l[class] {
+			words[i] = flowWord(label)
+		}
+		classes = append(classes, flowWord(class)+": ["+strings.Join(words, ", ")+"]")
+	}
+	return "{" + strings.Join(classes, ", ") + "}"
+}
+
+// flowWord quotes what YAML would not read as the same text inside brackets.
+func flowWord(s string) string {
+	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y", "n"}, strings.ToLower(s)) {
+		return s
+	}
+	return strconv.Quote(s)
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*$`)
 
 // Reads says which of the eval set's labels count as which of a model's classes:
 // those that the gate gives to the class, or else the label of its name. A renamed

@@ -6,10 +6,8 @@ package intent
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -323,26 +321,7 @@ func SetEvaluate(data []byte, e delivery.EvalSet) ([]byte, error) {
 
 // SetLabels writes into a gate's file what the labels of its eval set mean.
 func SetLabels(data []byte, labels delivery.Labels) ([]byte, error) {
-	var classes []string
-	for _, class := range slices.Sorted(maps.Keys(labels)) {
-		words := make([]string, len(labels[class]))
-		for i, label := range labels[class] {
-			words[i] = flowWord(label)
-		}
-		classes = append(classes, flowWord(class)+": ["+strings.Join(words, ", ")+"]")
-	}
-	return Set(data, []Assignment{{"labels", "{" + strings.Join(classes, ", ") + "}"}})
-}
-
-// flowWord writes a word so that YAML reads it as text.
-func flowWord(s string) string {
-	var v any
-	if err := yaml.Unmarshal([]byte("["+s+"]"), &v); err == nil {
-		if list, ok := v.([]any); ok && len(list) == 1 && list[0] == s {
-			return s
-		}
-	}
-	return strconv.Quote(s)
+	return Set(data, []Assignment{{"labels", labels.String()}})
 }
 
 func datasetFlow(d delivery.Dataset) string {

@@ -182,18 +182,39 @@ func labelsIn(set delivery.EvalSetContent, classes delivery.Classes) map[string]
 // misread says where a model takes a label for one class and the gate does not: its
 // figures would be about something else than it was trained for.
 func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts map[string][]string) string {
+	var label, class string // the first
+	more := 0
+	labels := maps.Clone(j.gate.Labels)
 	any := false
 	for _, c := range mdl.Classes.Renamed(mdl.Was) {
 		any = any || len(counts[c.Name]) > 0
-		for _, label := range c.Labels {
-			if !slices.Contains(set.Labels, label) || slices.Contains(counts[c.Name], label) {
+		for _, l := range c.Labels {
+			if !slices.Contains(set.Labels, l) || slices.Contains(counts[c.Name], l) {
 				continue
 			}
-			return fmt.Sprintf("models/%s.yaml takes label %s for class %s, and gate %s, whose eval set has it, does not; say so in gates/%s.yaml%s: labels: {%s: [%s]}",
-				mdl.Name, label, c.Name, j.name, j.name, j.earlier(), c.Name, strings.Join(append(slices.Clone(counts[c.Name]), label), ", "))
+			if label == "" {
+				label, class = l, c.Name
+			} else {
+				more++
+			}
+			if labels == nil {
+				labels = delivery.Labels{}
+			}
+			if labels[c.Name] == nil {
+				labels[c.Name] = counts[c.Name]
+			}
+			labels[c.Name] = append(slices.Clone(labels[c.Name]), l)
 		}
 	}
-	if !any {
+	switch {
+	case label != "":
+		also := ""
+		if more > 0 {
+			also = fmt.Sprintf(" (and %d more)", more)
+		}
+		return fmt.Sprintf("models/%s.yaml takes label %s for class %s%s, and gate %s, whose eval set has it, does not; say so in gates/%s.yaml%s: labels: %s",
+			mdl.Name, label, class, also, j.name, j.name, j.earlier(), labels)
+	case !any:
 		return fmt.Sprintf("the eval set of gate %s has no truth of the model's classes; its labels are %s", j.name, strings.Join(set.Labels, ", "))
 	}
 	return ""
