@@ -110,6 +110,33 @@ func TestFormerName(t *testing.T) {
 	s.want("again", delivery.CheckFailure, "was: {box: square}, and version 3 has no such class")
 }
 
+// Two specs may be the same work and call a class otherwise: each is remembered as it
+// was said.
+func TestFormerNameOfSharedTraining(t *testing.T) {
+	s := shipped(t)
+	renamed := classes(model("shapes", 14), "[circle, box]", "was: {box: square}")
+	s.push("renamed", renamed)
+	s.ships("renamed")
+	back := map[string]string{}
+	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+		back[path] = s.repo.read(s.main(), path)
+	}
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
+	s.push("forgotten", classes(model("shapes", 14), "{circle: [circle], box: [square]}"))
+	s.ships("forgotten")
+	s.repo.commit("main", s.main(), s.now, back)
+	s.settle()
+	for i, score := range []string{"0.5", "0.4"} {
+		branch := strings.Repeat("t", i+1)
+		s.push(branch, withLines(renamed, "thresholds: {default: "+score+"}"))
+		s.want(branch, delivery.CheckSuccess)
+		s.ships(branch)
+	}
+	if n := s.started(delivery.RunTrain); n != 2 {
+		t.Errorf("%d trainings, want 2", n)
+	}
+}
+
 // A gate that goes on to name a class by its former name holds the model to it.
 func TestFormerNameIsAskedFor(t *testing.T) {
 	lenient := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [circle, square, box]}", "against: release}", "against: release, except: [circle, square, box]}")
