@@ -236,6 +236,11 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 	}
 	from, _ := s.repo.MergeBase(pr.Head, s.main())
 	base, _ := s.tree(from)
+	for name, q := range base.Quarantines {
+		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) || delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {
+			return "" // AOB's own, when main has quarantined the same in other words
+		}
+	}
 	for name, mdl := range head.Models {
 		was := base.Models[name]
 		release, named := head.Releases[name]

@@ -66,7 +66,7 @@ func TestChangedClasses(t *testing.T) {
 		"renamed, and trained on others":  {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
 		"renamed, and easier":             {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
 		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
-			"truths of gate production that are labelled square count as class square, and here easy and square would; a model does not change what truths are. Leave was: as it is, or say it in gates/production.yaml in an earlier pull request: labels: {easy: [square]}"},
+			"truths of gate production that are labelled square count as class square, and here easy and square would; a model does not change what truths are. Leave was: as it is, or say what easy is: labels: {easy: [square]} in gates/production.yaml in an earlier pull request, and the model's own labels in its classes:"},
 		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure, "class square is removed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestAddedClassLiftsNoFloor(t *testing.T) {
 	s.ships("first")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", 0.65), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)})
 	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
-	s.want("easy", delivery.CheckPending, "unsure: mAP 0.7167 >= 0.65, but 0.6000 over the classes of the release; it adds easy, which the gate has not asked for")
+	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 over the classes of the release, as it adds easy (at most 0.6068, 95% sure, 50 images)")
 	s.push("hard", classes(model("shapes", 20), "[circle, square, easy]"))
 	s.want("hard", delivery.CheckSuccess, "version 2")
 }
@@ -444,8 +444,9 @@ func TestBranchIsNotHistory(t *testing.T) {
 	s.repo.commit("cheat", back, s.now, map[string]string{"models/shapes.yaml": two, "models/shapes.release.yaml": ""})
 	s.forge.open("cheat", "dev")
 	s.settle()
-	s.want("cheat", delivery.CheckSuccess)
-	s.ships("cheat")
+	s.want("cheat", delivery.CheckFailure, "its release file is removed, and version 2 would go on; name the version that is to run (aob rollback shapes VERSION), or remove the model")
+	s.mergeOne(s.forge.prs[s.forge.open("cheat", "dev")], 0, true) // all the same
+	s.settle()
 	if got := s.serving(); got != "2 2 2" {
 		t.Errorf("devices serve %s", got)
 	}
@@ -458,17 +459,26 @@ func TestBranchIsNotHistory(t *testing.T) {
 // fits no more, whatever main says in between.
 func TestVersionIsTaken(t *testing.T) {
 	s := shipped(t)
-	one, stale := map[string]string{}, map[string]string{}
+	one, stale, two := map[string]string{}, map[string]string{}, map[string]string{}
 	s.quality[9] = 0.61
 	s.push("stale", model("shapes", 9))
 	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
 		one[path], stale[path] = s.repo.read(s.main(), path), s.repo.read(s.head("stale"), path)
 	}
 	s.push("second", model("shapes", 20))
+	for path := range one {
+		two[path] = s.repo.read(s.head("second"), path)
+	}
 	s.ships("second")
 	s.now = s.now.Add(time.Second)
 	back := s.repo.commit("main", s.main(), s.now, one)
 	s.repo.commit("main", back, s.now, stale)
 	s.settle()
 	s.want("main", delivery.CheckFailure, "version 2 refused: main has accepted version 2 already")
+	// Nor does a statement of before fit, where nothing was named in between.
+	s.repo.commit("main", back, s.now, two)
+	s.settle()
+	s.repo.commit("main", s.main(), s.now, stale)
+	s.settle()
+	s.want("main", delivery.CheckFailure, "version 2 refused: it was judged against")
 }

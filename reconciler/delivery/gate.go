@@ -74,8 +74,8 @@ var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*$`
 // labels have no say, as a pull request would replace the truths with them.
 func (g Gate) Reads(classes Classes, was map[string]string) Classes {
 	given := map[string]bool{}
-	for _, labels := range g.Labels {
-		for _, label := range labels {
+	for _, c := range classes { // what the gate says of other models' classes is about those
+		for _, label := range g.Labels[c.Name] {
 			given[label] = true
 		}
 	}

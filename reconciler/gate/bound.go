@@ -20,41 +20,66 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		bound(f, confidence)
 		high := f.verdict.High
 		name := label(c.Metric, f.class)
-		kept, added := in.kept(f)
+		kept, scale, added := in.kept(f)
+		over := fmt.Sprintf("over the classes of the release, as it adds %s", strings.Join(added, ", "))
 		switch {
-		case f.value >= limit && kept < limit:
-			f.verdict.Outcome = delivery.Unsure
-			f.verdict.Reason = fmt.Sprintf("%s %.4f >= %s, but %.4f over the classes of the release; it adds %s, which the gate has not asked for", name, f.value, num(limit), kept, strings.Join(added, ", "))
-		case f.value >= limit:
+		case f.value >= limit && kept >= limit:
 			f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, f.value, num(limit))
 		case high != nil && *high < limit && f.samples.Resolves(confidence):
 			f.verdict.Outcome = delivery.Fail
 			f.verdict.Reason = fmt.Sprintf("%s %.4f < %s (at most %.4f, %s, %d images)", name, f.value, num(limit), *high, sure(confidence), in.Candidate.Scores.Images)
+		case high != nil && kept+(*high-f.value)*scale < limit && f.samples.Resolves(confidence):
+			f.verdict.Outcome = delivery.Fail
+			f.verdict.Reason = fmt.Sprintf("%s %.4f, but %.4f < %s %s (at most %.4f, %s, %d images)", name, f.value, kept, num(limit), over, kept+(*high-f.value)*scale, sure(confidence), in.Candidate.Scores.Images)
+		case f.value >= limit:
+			f.verdict.Outcome = delivery.Unsure
+			f.verdict.Reason = fmt.Sprintf("%s %.4f >= %s, but %.4f %s, which the gate has not asked for", name, f.value, num(limit), kept, over)
 		default:
 			f.verdict.Outcome = delivery.Unsure
 			f.verdict.Reason = fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", name, f.value, num(limit), in.Candidate.Scores.Images)
 			f.doubt("at most", high, limit, in.Candidate.Scores.Images, confidence)
+			if kept < f.value {
+				f.verdict.Reason += fmt.Sprintf("; %.4f %s", kept, over)
+			}
 		}
 		return f.verdict.Outcome == delivery.Fail
 	})
 }
 
-// kept is a mean over the classes that the release has, too, and what the candidate
-// adds to them: an easy class lifts a mean, and makes no model better. A figure that
-// is no mean over classes is itself.
-func (in Input) kept(f *figure) (mean float64, added []string) {
-	by, ok := map[string]string{"mAP": "AP/", "AP50": "AP50/", "AP75": "AP75/"}[f.metric]
-	if added, _, _ = in.changed(); !ok || len(added) == 0 {
-		return f.value, nil
+// kept is a figure over the classes that the release has, too, and what the candidate
+// adds to them: an easy class lifts a mean or a share, and makes no model better. Its
+// bounds lie at most scale times as far away as those over all classes: so much if
+// nothing were doubtful about what is added. A figure of one class is itself.
+func (in Input) kept(f *figure) (value, scale float64, added []string) {
+	added, _, _ = in.changed()
+	scores := in.Candidate.Scores
+	by := map[string]string{"mAP": "AP/", "AP50": "AP50/", "AP75": "AP75/", "recall": "recall/", "precision": "precision/"}[f.metric]
+	if by == "" || len(added) == 0 {
+		return f.value, 1, nil
 	}
-	n := 0
-	for _, class := range in.Candidate.Scores.Classes {
-		if v, ok := in.Candidate.Scores.Values[by+class]; ok && !slices.Contains(added, class) {
-			mean += v
-			n++
+	var sum, of, all float64
+	for _, class := range scores.Classes {
+		v, ok := scores.Values[by+class]
+		weight := 1.0
+		truths := float64(scores.Truths[class])
+		found := scores.Values["recall/"+class] * truths
+		switch {
+		case f.metric == "precision": // of all that is found, also where none of it is right
+			weight = found + scores.Values["falsePositivesPerImage/"+class]*float64(scores.Images)
+			v = found / max(weight, 1)
+		case !ok:
+			continue
+		case f.metric == "recall":
+			weight = truths
+		}
+		if all += weight; !slices.Contains(added, class) {
+			sum, of = sum+v*weight, of+weight
 		}
 	}
-	return mean / float64(max(n, 1)), added
+	if of == 0 {
+		return 0, 1, added
+	}
+	return sum / of, all / of, added
 }
 
 // ceilings judges values against max, where less is better.

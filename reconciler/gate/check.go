@@ -141,10 +141,7 @@ func classesOf(c delivery.GateCheck, in Input, base baseline) []string {
 	if !perClass(c) {
 		return nil
 	}
-	var except, names []string
-	for _, class := range c.Except {
-		except = append(except, in.now(class))
-	}
+	var names []string
 	if !c.Classes.All {
 		for _, class := range c.Classes.Names {
 			names = append(names, in.now(class))
@@ -156,7 +153,8 @@ func classesOf(c delivery.GateCheck, in Input, base baseline) []string {
 		shared = base.compare.Classes
 	}
 	for _, class := range shared {
-		if !slices.Contains(except, class) {
+		// A class that gets an excepted name was not excepted.
+		if !slices.Contains(c.Except, in.then(class)) {
 			names = append(names, class)
 		}
 	}

@@ -194,6 +194,14 @@ func (in Input) now(class string) string {
 	return class
 }
 
+// then is what a class was called when it last was called otherwise.
+func (in Input) then(class string) string {
+	if old := in.Was[class]; old != "" {
+		return old
+	}
+	return class
+}
+
 // changed says what became of the release's classes.
 func (in Input) changed() (added, removed []string, renamed map[string]string) {
 	if in.SameBundle || len(in.BaselineClasses) == 0 {

@@ -17,7 +17,7 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		doc.refer(d, refCovers, name, item("covers", i))
 	}
 	d.dataset(g.Evaluate.Dataset, "evaluate.dataset")
-	d.labels(g.Labels, doc)
+	d.labels(g.Labels)
 	seen := make(map[string]int)
 	for i := range g.Checks {
 		path := item("checks", i)
@@ -27,9 +27,6 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		}
 		for n, class := range c.Classes.Names {
 			doc.refer(d, refClass, class, item(path+".classes", n))
-		}
-		for n, class := range c.Except {
-			doc.refer(d, refExcept, class, item(path+".except", n))
 		}
 		if !d.sound(path) {
 			continue
@@ -47,24 +44,17 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 	}
 }
 
-// labels checks that each label of an eval set means one class.
-func (d *document) labels(labels delivery.Labels, doc *Doc) {
-	means := make(map[string]string)
+// labels checks what an eval set's labels mean. Models that the gate covers may call
+// the same thing otherwise, so a label may stand for several classes; a class may get
+// its labels, or be let go, before and after a model has it.
+func (d *document) labels(labels delivery.Labels) {
 	for _, class := range slices.Sorted(maps.Keys(labels)) {
 		at := member("labels", class)
 		if !d.sound(at) {
 			continue
 		}
-		// A class may get its labels before a model has it, as it is renamed.
-		doc.refer(d, refExcept, class, at)
 		unique(d, labels[class], at)
 		slices.Sort(labels[class]) // a set: how it is written is no other gate
-		for _, label := range labels[class] {
-			if other, ok := means[label]; ok && other != class {
-				d.complain(at, "label %s means class %s already; want each label once", quote(label), quote(other))
-			}
-			means[label] = class
-		}
 	}
 }
 

@@ -88,7 +88,6 @@ const (
 	refRuns                // a fleet's model
 	refAfter               // a fleet's fleet
 	refClass               // a class of a covered model
-	refExcept              // a class that a covered model has, had, or will have
 	refAgainst             // a model with a version
 )
 

@@ -90,7 +90,7 @@ func (j *joiner) check(doc *Doc) {
 			}
 		case refAfter:
 			j.after(doc, r)
-		case refClass, refExcept:
+		case refClass:
 			j.class(doc, r)
 		case refAgainst:
 			if j.named["Model"][r.name] == nil {
@@ -147,9 +147,6 @@ func (j *joiner) class(doc *Doc, r ref) {
 				return
 			}
 		}
-	}
-	if r.role == refExcept && nearest(r.name, known) == "" {
-		return // a gate goes on to let a class go that is gone
 	}
 	if len(known) > 0 {
 		slices.Sort(known)

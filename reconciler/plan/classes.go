@@ -40,40 +40,55 @@ func goesOn(class string, mdl delivery.Model) string {
 	return ""
 }
 
-// wasOf tells which classes of a model a bundle knows by former names, as the model
-// and its releases since that bundle say.
+// wasOf tells which classes of a model a released bundle knows by other names.
+// Classes are followed from release to release, each from the one that it was judged
+// against, as was: said then; so also past what main has gone back from.
 func (m *maker) wasOf(names []string, mdl delivery.Model, bundle delivery.Digest) map[string]string {
-	version := 0 // 0 is not released
-	var since []delivery.Acceptance
+	var releases []delivery.Acceptance
 	for _, name := range names {
-		for _, a := range m.w.Evidence.Accepted[name] {
-			if since = append(since, a); a.Bundle == bundle {
-				version = max(version, a.Version)
+		releases = append(releases, m.w.Evidence.Accepted[name]...)
+	}
+	slices.SortFunc(releases, func(a, b delivery.Acceptance) int { return a.Version - b.Version })
+	type class struct{ bundle, name string } // the first that it was
+	first := map[delivery.Digest]map[string]class{}
+	follow := func(of delivery.Digest, classes delivery.Classes, was map[string]string, from delivery.Digest) map[string]class {
+		ids := map[string]class{}
+		for _, name := range classes.Names() {
+			ids[name] = class{string(of), name}
+			for _, old := range []string{name, was[name]} {
+				if id, ok := first[from][old]; ok {
+					ids[name] = id
+				}
 			}
 		}
+		return ids
 	}
-	slices.SortFunc(since, func(a, b delivery.Acceptance) int { return b.Version - a.Version })
-	renames := []map[string]string{mdl.Was} // the last one first
-	for _, a := range since {
-		if version > 0 && a.Version > version {
-			renames = append(renames, m.w.Evidence.BySpec[a.Spec].Training.Input.Spec.Was)
+	for _, a := range releases {
+		if _, done := first[a.Bundle]; done {
+			continue
 		}
+		spec := m.w.Evidence.BySpec[a.Spec].Training.Input.Spec
+		s, _ := m.w.Evidence.statementOf(a)
+		first[a.Bundle] = follow(a.Bundle, spec.Classes, spec.Was, s.Baseline)
 	}
-	was := map[string]string{}
-	for _, class := range mdl.Classes.Names() {
-		name := class
-		for _, renamed := range renames {
-			if old := renamed[name]; old != "" {
-				name = old
-			}
-			if slices.Contains(m.w.Evidence.Bundles[bundle].Classes, name) {
-				was[class] = name
-			}
-		}
-	}
-	maps.DeleteFunc(was, func(class, name string) bool { return class == name })
-	if len(was) == 0 {
+	there, ok := first[bundle]
+	if !ok {
 		return nil
+	}
+	var from delivery.Digest
+	if r := m.latest(names); r != nil {
+		from = r.Bundle
+	}
+	var was map[string]string
+	for name, id := range follow("", mdl.Classes, mdl.Was, from) {
+		for other, same := range there {
+			if same == id && other != name {
+				if was == nil {
+					was = map[string]string{}
+				}
+				was[name] = other
+			}
+		}
 	}
 	return was
 }
@@ -147,11 +162,15 @@ func (m *maker) changedTruths(mdl delivery.Model, release *delivery.Release, gat
 		before := labelsIn(set, j.gate.Reads(classes, was))
 		for _, class := range classes.Names() {
 			now := goesOn(class, mdl)
-			if now == "" || len(before[class]) == 0 || slices.Equal(before[class], counts[now]) {
+			switch {
+			case now == "" || slices.Equal(before[class], counts[now]):
 				continue
+			case len(before[class]) == 0:
+				return fmt.Sprintf("gate %s has no truths of class %s, and of %s, which is said to be the same, it has what is labelled %s; add %s as a class of its own, without was:",
+					j.name, class, now, strings.Join(counts[now], " and "), now)
 			}
-			return fmt.Sprintf("truths of gate %s that are labelled %s count as class %s, and here %s would; a model does not change what truths are. Leave was: as it is, or say it in gates/%s.yaml%s: labels: {%s: [%s]}",
-				j.name, strings.Join(before[class], " and "), class, orNothing(counts[now]), j.name, j.earlier(), now, strings.Join(before[class], ", "))
+			return fmt.Sprintf("truths of gate %s that are labelled %s count as class %s, and here %s would; a model does not change what truths are. Leave was: as it is, or say what %s is: labels: %s in gates/%s.yaml%s, and the model's own labels in its classes:",
+				j.name, strings.Join(before[class], " and "), class, orNothing(counts[now]), now, delivery.Labels{now: before[class]}, j.name, j.earlier())
 		}
 	}
 	return ""
@@ -182,6 +201,15 @@ func labelsIn(set delivery.EvalSetContent, classes delivery.Classes) map[string]
 // misread says where a model takes a label for one class and the gate does not: its
 // figures would be about something else than it was trained for.
 func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts map[string][]string) string {
+	for _, c := range slices.Sorted(maps.Keys(counts)) {
+		for _, l := range counts[c] {
+			for other := range counts {
+				if other != c && slices.Contains(counts[other], l) {
+					return fmt.Sprintf("gate %s takes label %s for both %s and %s, which models/%s.yaml has both of; mend labels: in gates/%s.yaml%s", j.name, l, min(c, other), max(c, other), mdl.Name, j.name, j.earlier())
+				}
+			}
+		}
+	}
 	var label, class string // the first
 	more := 0
 	labels := maps.Clone(j.gate.Labels)

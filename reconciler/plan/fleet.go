@@ -81,7 +81,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 
 	if d.Abort != nil {
 		// Recorded before anything is published, so that it cannot be forgotten.
-		d.Abort.Lifts = m.lifts(target.Bundle)
+		d.Abort.Lifts = m.lifts(f.Runs, target.Bundle)
 		m.step(Sign{Bundle: target.Bundle, Type: delivery.AbortType, Predicate: *d.Abort, What: "abort of " + f.Name})
 	}
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
@@ -124,7 +124,7 @@ func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
 	list := m.forbidden()
 	for _, a := range m.w.Evidence.Aborts {
 		// A lift ends the aborts before it, and none that came after.
-		lifted := m.lifts(a.Bundle) > a.Lifts
+		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts
 		if a.Fleet == f.Name && !lifted && !slices.Contains(list, a.Bundle) {
 			list = append(list, a.Bundle)
 		}
@@ -184,7 +184,7 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
 	q.Entries = append(slices.Clone(q.Entries), delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
 	branch := fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short())
-	if n := m.lifts(bad.Bundle); n > 0 { // it was lifted, and failed again
+	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // it was lifted, and failed again
 		branch += fmt.Sprintf("-%d", n+1)
 	}
 	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title,

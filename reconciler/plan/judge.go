@@ -228,8 +228,11 @@ func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
 // verdict lets one gate answer.
 func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.Verdict {
 	in := m.gateInput(mdl, r.Bundle, j.score)
+	if latest := m.latest(r.names); latest != nil {
+		in.BaselineClasses = m.w.Evidence.Bundles[latest.Bundle].Classes
+	}
 	if r.Baseline != nil {
-		in.BaselineBundle, in.BaselineClasses = r.Baseline.Bundle, m.w.Evidence.Bundles[r.Baseline.Bundle].Classes
+		in.BaselineBundle = r.Baseline.Bundle
 		in.SameBundle = r.Baseline.Bundle == r.Bundle
 	}
 	if j.base != nil {

@@ -70,16 +70,17 @@ func (m *maker) main() MainReport {
 
 // unread says which gate or quarantine of main cannot be read. Nobody may be judged
 // by the rest of them.
-func (m *maker) unread() string {
+func (m *maker) unread() (why string, quarantine bool) {
 	for _, c := range m.w.Main.Complaints {
 		name := strings.TrimSuffix(path.Base(c.File), ".yaml")
-		_, gate := m.w.Main.Intent.Gates[name]
-		_, quarantine := m.w.Main.Intent.Quarantines[strings.TrimSuffix(name, ".quarantine")]
-		if strings.HasPrefix(c.File, "gates/") && !gate || strings.HasSuffix(name, ".quarantine") && !quarantine {
-			return c.String()
+		of, quarantine := strings.CutSuffix(name, ".quarantine")
+		_, gateRead := m.w.Main.Intent.Gates[name]
+		_, quarantineRead := m.w.Main.Intent.Quarantines[of]
+		if strings.HasPrefix(c.File, "gates/") && !gateRead || quarantine && !quarantineRead {
+			return c.String(), quarantine
 		}
 	}
-	return ""
+	return "", false
 }
 
 func (m *maker) mainModel(name string) MainModel {
@@ -109,19 +110,29 @@ func (m *maker) mainModel(name string) MainModel {
 	if !m.ships(name, named) {
 		return refuse("models/%s.yaml is not the spec that version %d was made from; change the model in a PR", name, named.Version)
 	}
+	if m.w.Evidence.accepted(named) && m.edited(named) {
+		mm.State = delivery.CheckFailure
+		mm.Text = fmt.Sprintf("%s version %d: models/%s.release.yaml has other figures than its release statement; put back what AOB wrote", name, named.Version, name)
+		return mm
+	}
 	if m.w.Evidence.accepted(named) {
 		mm.Text = fmt.Sprintf("%s version %d", name, named.Version) + m.todaysGates(name, named)
 		return mm
 	}
-	var last delivery.Digest
+	// What main named before, or the highest version: after a way back they differ, and
+	// a merge that keeps a branch's commits makes what it named on its way history.
+	var last, highest delivery.Digest
 	if len(before) > 0 {
-		last = before[0].Bundle
+		last, highest = before[0].Bundle, m.baseline(m.w.names(name)).Bundle
 	}
 	statement, ok := m.w.Evidence.statement(named, last)
+	if ok && statement.Baseline != last {
+		statement, ok = m.w.Evidence.statement(named, highest)
+	}
 	if !ok {
 		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships", named.Bundle.Short())
 	}
-	if statement.Baseline != last {
+	if statement.Baseline != last && statement.Baseline != highest {
 		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run against that", orNone(statement.Baseline), orNone(last))
 	}
 	for _, r := range m.everAccepted(m.w.names(name)) {
@@ -256,12 +267,13 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			continue // removed
 		}
 		for _, model := range g.Covers {
-			releases := m.accepted(model)
+			names := m.w.names(model)
+			release := m.baseline(names)
 			mdl, ok := m.w.Main.Intent.Models[model]
-			if len(releases) == 0 || !ok {
+			if release == nil || !ok {
 				continue
 			}
-			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: releases[0].Bundle, Baseline: &releases[0]}}
+			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: release.Bundle, Baseline: release}, names: names}
 			run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 				spec.Note = fmt.Sprintf("gate %s, #%d", name, p.Number)
 				return m.run(spec, p, GoCode(mdl))
@@ -269,7 +281,9 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}
 			if data, ok := m.data(r, mdl, list, run); ok {
-				if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
+				if why := m.changedTruths(mdl, nil, []judged{{name: name, gate: g, proposed: true}}, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" {
+					v.Outcome, v.Reason = delivery.Fail, why
+				} else if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
 					v = r.Verdicts[0]
 					powers = append(powers, m.power(name, model, g, judged[0].score))
 				}
@@ -304,8 +318,8 @@ func Powers(w World, name string) []gate.ModelPower {
 	g := w.Main.Intent.Gates[name]
 	var list []gate.ModelPower
 	for _, model := range g.Covers {
-		if releases := m.accepted(model); len(releases) > 0 {
-			if score, ok := m.storedScore(w.Main.Intent.Models[model], releases[0].Bundle, g); ok {
+		if release := m.baseline(w.names(model)); release != nil {
+			if score, ok := m.storedScore(w.Main.Intent.Models[model], release.Bundle, g); ok {
 				list = append(list, m.power(name, model, g, score))
 			}
 		}

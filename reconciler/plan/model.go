@@ -129,6 +129,9 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
 	if _, named := p.Intent.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
+		if left := m.baseline(m.w.names(name)); left != nil && !forbids(p.Intent, left.Bundle) {
+			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
+		}
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
 	}
 	was, onMain := formerly(m.w, p, name), name
@@ -140,9 +143,6 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	default:
 		return r.end(delivery.CheckFailure, "it may be %s under another name; rename or replace one model in a pull request", strings.Join(was, " or "))
 	}
-	if why := m.unread(); why != "" {
-		return r.end(delivery.CheckFailure, "main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
-	}
 	gates := m.gatesFor(p, name, onMain)
 	if len(gates) > 0 && !m.staysCovered(p, name) {
 		return r.end(delivery.CheckFailure, "no gate would cover %s any more, and main refuses what none covers; leave one that does under gates/", name)
@@ -150,11 +150,11 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
 	}
-	current := m.acceptedAs(r.names)
-	if len(current) > 0 {
-		r.Baseline = &current[0]
-	}
+	r.Baseline = m.baseline(r.names)
 	rollback, isRollback := m.rollsBackTo(p, name)
+	if why, quarantine := m.unread(); why != "" && (quarantine || !isRollback) {
+		return r.end(delivery.CheckFailure, "main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
+	}
 	before := m.latest(r.names)
 	if why := m.removedClasses(mdl, before, gates); why != "" && !isRollback {
 		return r.end(delivery.CheckFailure, "%s", why)

@@ -162,7 +162,7 @@ func changedQuarantines(p Proposal) []string {
 			switch {
 			case after && !before:
 				lines = append(lines, fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, why))
-			case before && !after:
+			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets that fell back try again
 				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name, lifted(head, e.Digest)))
 			}
 		}

@@ -64,6 +64,16 @@ func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 	return ""
 }
 
+// forbids reports whether a tree holds a bundle in quarantine.
+func forbids(i delivery.Intent, bundle delivery.Digest) bool {
+	for _, q := range i.Quarantines {
+		if _, held := q.Holds(bundle); held {
+			return true
+		}
+	}
+	return false
+}
+
 // forbidden lists the bundles that main holds in quarantine.
 func (m *maker) forbidden() []delivery.Digest {
 	var list []delivery.Digest
@@ -78,11 +88,12 @@ func (m *maker) forbidden() []delivery.Digest {
 	return list
 }
 
-// lifts counts how often a bundle was lifted.
-func (m *maker) lifts(bundle delivery.Digest) int {
+// lifts counts how often a bundle was lifted in a model's quarantine file, under any
+// of its names.
+func (m *maker) lifts(model string, bundle delivery.Digest) int {
 	n := 0
-	for _, q := range m.w.Main.Intent.Quarantines {
-		n += q.Lifts(bundle)
+	for _, name := range m.w.names(model) {
+		n += m.w.Main.Intent.Quarantines[name].Lifts(bundle)
 	}
 	return n
 }

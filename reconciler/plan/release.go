@@ -10,9 +10,8 @@ import (
 )
 
 // accepted returns the releases of a model that main has named together with
-// their spec, accepted and not quarantined, newest first, each once; those under
-// its former names come last, after what only merged branches have named. The first
-// is what main's fleets follow and what a candidate is judged against.
+// their spec, accepted and not quarantined, newest first, each once; what only merged
+// branches have named comes last. The first is what main's fleets follow.
 func (m *maker) accepted(model string) []delivery.Release { return m.acceptedAs(m.w.names(model)) }
 
 func (m *maker) acceptedAs(names []string) []delivery.Release {
@@ -22,15 +21,35 @@ func (m *maker) acceptedAs(names []string) []delivery.Release {
 	})
 }
 
-// latest is the release that a model's classes follow: the one that counts, or where
-// all are in quarantine the newest; nil for a first model.
+// baseline is the release that a candidate is judged against, and main's next one
+// with it: what main's tree names, or else the highest version that counts; nil for a
+// first model. A branch may have been anything on its way, and a merge that keeps its
+// commits makes that main's history: it decides no baseline.
+func (m *maker) baseline(names []string) *delivery.Release {
+	return m.highest(names, m.acceptedAs(names))
+}
+
+// latest is the release that a model's classes follow: the baseline, or where all are
+// in quarantine the highest version there was; nil for a first model.
 func (m *maker) latest(names []string) *delivery.Release {
-	for _, list := range [][]delivery.Release{m.acceptedAs(names), m.everAccepted(names)} {
-		if len(list) > 0 {
-			return &list[0]
+	if r := m.baseline(names); r != nil {
+		return r
+	}
+	return m.highest(names, m.everAccepted(names))
+}
+
+func (m *maker) highest(names []string, list []delivery.Release) (best *delivery.Release) {
+	for i, r := range list {
+		for _, name := range names {
+			if named, ok := m.w.Main.Intent.Releases[name]; ok && m.ships(name, named) && named.Version == r.Version && named.Bundle == r.Bundle {
+				return &list[i]
+			}
+		}
+		if best == nil || r.Version > best.Version {
+			best = &list[i]
 		}
 	}
-	return nil
+	return best
 }
 
 func (m *maker) everAccepted(names []string) []delivery.Release {
@@ -41,19 +60,34 @@ func (m *maker) everAccepted(names []string) []delivery.Release {
 			list = append(list, r)
 		}
 	}
+	var named [][]delivery.Release // by name, newest first
 	for _, model := range names {
 		if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
 			add(r)
 		}
+		var past []delivery.Release
 		for _, side := range []bool{false, true} {
-			for _, past := range m.w.Main.History[model] {
-				if past.Release != nil && past.Spec == past.Release.Spec && past.Side == side {
-					add(*past.Release)
+			for _, p := range m.w.Main.History[model] {
+				if p.Release != nil && p.Spec == p.Release.Spec && p.Side == side {
+					past = append(past, *p.Release)
 				}
 			}
 		}
+		named = append(named, past)
 	}
-	return list
+	for { // a model may get a former name back: its versions go on from one name to the next
+		next := -1
+		for i, past := range named {
+			if len(past) > 0 && (next < 0 || past[0].Version > named[next][0].Version) {
+				next = i
+			}
+		}
+		if next < 0 {
+			return list
+		}
+		add(named[next][0])
+		named[next] = named[next][1:]
+	}
 }
 
 // ships reports whether main's tree holds a release together with the spec that
@@ -63,14 +97,21 @@ func (m *maker) ships(model string, r delivery.Release) bool {
 	return ok && mdl.SpecDigest() == r.Spec
 }
 
-// rollsBackTo reports whether a proposal's tree names, with its spec, a release
-// that main accepted before.
+// rollsBackTo reports whether a proposal's tree names, with its spec and in AOB's
+// own words, a release that main accepted before.
 func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
 	r, ok := p.Intent.Releases[model]
 	if !ok || r.Spec != p.Intent.Models[model].SpecDigest() {
 		return delivery.Release{}, false
 	}
-	return r, m.w.Evidence.accepted(r)
+	return r, m.w.Evidence.accepted(r) && !m.edited(r)
+}
+
+// edited reports whether a release file says other figures than the statement of what
+// it names.
+func (m *maker) edited(r delivery.Release) bool {
+	_, known := m.w.Evidence.statementOf(delivery.Acceptance{Model: r.Name, Version: r.Version, Bundle: r.Bundle, Spec: r.Spec})
+	return known && !m.wrote(r)
 }
 
 // nextVersion is 1 + the highest version that main's history of the file holds,

@@ -87,10 +87,7 @@ func (m *maker) trial(t Trial) TrialReport {
 	for _, name := range m.w.Main.Intent.Covering(t.Model) {
 		gates = append(gates, judged{name: name, gate: m.w.Main.Intent.Gates[name]})
 	}
-	current := m.accepted(t.Model)
-	if len(current) > 0 {
-		r.Release = &current[0]
-	}
+	r.Release = m.baseline(m.w.names(t.Model))
 	for _, v := range t.Variants {
 		run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 			spec.Note = fmt.Sprintf("%s, trial %s", t.Model, t.ID)
