@@ -177,6 +177,9 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		if spec.Eval.Thresholds != nil {
 			for _, m := range []string{"recall", "precision", "falsePositivesPerImage"} {
 				put(m, mean(ap))
+				for c, v := range ap {
+					put(m+"/"+c, v)
+				}
 			}
 		}
 		return set
@@ -190,6 +193,7 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 	}
 	for _, class := range c.Classes {
 		put("AP/"+class, a[class], b[class])
+		put("AP50/"+class, a[class], b[class])
 	}
 	if len(c.Classes) > 0 {
 		put("mAP", mean(a), mean(b))

@@ -146,9 +146,6 @@ func TestFormerNameIsAskedFor(t *testing.T) {
 	s.ships("renamed")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
 	s.push("gone", classes(model("shapes", 20), "[circle, easy]"))
-	s.want("gone", delivery.CheckFailure, "no covered model has a class \"square\"")
-	s.repo.commit("gone", s.head("gone"), s.now, map[string]string{"models/other.yaml": model("other", 1), "gates/production.yaml": strings.Replace(gate, "[shapes]", "[shapes, other]", 1)})
-	s.settle()
 	s.want("gone", delivery.CheckFailure, "class box is removed, and gate production holds the model to it")
 }
 
@@ -176,7 +173,7 @@ func TestAddedClassLiftsNoFloor(t *testing.T) {
 	s.ships("first")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", 0.65), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)})
 	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
-	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 over the classes of the release, as it adds easy (at most 0.6068, 95% sure, 50 images)")
+	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy, which the gate has not asked for (at most 0.6068, 95% sure, 50 images)")
 	s.push("hard", classes(model("shapes", 20), "[circle, square, easy]"))
 	s.want("hard", delivery.CheckSuccess, "version 2")
 }

@@ -238,7 +238,7 @@ func TestRenamedClass(t *testing.T) {
 	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": gone})
 	s.forge.open("renamed", "dev")
 	s.settle()
-	s.want("renamed", delivery.CheckFailure, "no covered model has a class \"square\"")
+	s.want("renamed", delivery.CheckFailure, "class square is removed, and gate production holds the model to it", "was: {NEW: square}")
 	s.repo.commit("removed", s.main(), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes", 14), "circle, square", "square", 1)})
 	s.forge.open("removed", "dev")
 	s.settle()

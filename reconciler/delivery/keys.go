@@ -53,8 +53,9 @@ func ThresholdKey(r ThresholdRun) Digest {
 	return DigestOf("thresholds", map[string]any{"bundle": r.Valid.Bundle, "valid": ScoreKey(r.Valid), "ask": r.Ask})
 }
 
-// VerdictKey is the key of a gate's answer: the gate and everything it read, and
-// which former names of classes it takes for which (new to old).
-func VerdictKey(gate Digest, inputs []Digest, was map[string]string) Digest {
-	return DigestOf("verdict", map[string]any{"gate": gate, "inputs": inputs, "was": was})
+// VerdictKey is the key of a gate's answer: the gate and everything it read, which
+// former names of classes it takes for which (new to old), and the classes that it has
+// not asked for.
+func VerdictKey(gate Digest, inputs []Digest, was map[string]string, unasked []string) Digest {
+	return DigestOf("verdict", map[string]any{"gate": gate, "inputs": inputs, "was": was, "unasked": unasked})
 }

@@ -21,7 +21,7 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		high := f.verdict.High
 		name := label(c.Metric, f.class)
 		kept, scale, added := in.kept(f)
-		over := fmt.Sprintf("over the classes of the release, as it adds %s", strings.Join(added, ", "))
+		over := "without " + strings.Join(added, ", ") + ", which the gate has not asked for"
 		switch {
 		case f.value >= limit && kept >= limit:
 			f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, f.value, num(limit))
@@ -33,7 +33,7 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 			f.verdict.Reason = fmt.Sprintf("%s %.4f, but %.4f < %s %s (at most %.4f, %s, %d images)", name, f.value, kept, num(limit), over, kept+(*high-f.value)*scale, sure(confidence), in.Candidate.Scores.Images)
 		case f.value >= limit:
 			f.verdict.Outcome = delivery.Unsure
-			f.verdict.Reason = fmt.Sprintf("%s %.4f >= %s, but %.4f %s, which the gate has not asked for", name, f.value, num(limit), kept, over)
+			f.verdict.Reason = fmt.Sprintf("%s %.4f >= %s, but %.4f %s", name, f.value, num(limit), kept, over)
 		default:
 			f.verdict.Outcome = delivery.Unsure
 			f.verdict.Reason = fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", name, f.value, num(limit), in.Candidate.Scores.Images)
@@ -46,13 +46,21 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 	})
 }
 
-// kept is a figure over the classes that the release has, too, and what the candidate
-// adds to them: an easy class lifts a mean or a share, and makes no model better. Its
+// unasked lists of classes those that the gate has not asked for.
+func (in Input) unasked(classes []string) []string {
+	if in.Asked == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(classes), func(class string) bool { return slices.Contains(in.Asked, class) })
+}
+
+// kept is a figure over the classes that the gate has asked for, and what there is
+// besides: an easy class lifts a mean or a share, and makes no model better. Its
 // bounds lie at most scale times as far away as those over all classes: so much if
 // nothing were doubtful about what is added. A figure of one class is itself.
 func (in Input) kept(f *figure) (value, scale float64, added []string) {
-	added, _, _ = in.changed()
 	scores := in.Candidate.Scores
+	added = in.unasked(scores.Classes)
 	by := map[string]string{"mAP": "AP/", "AP50": "AP50/", "AP75": "AP75/", "recall": "recall/", "precision": "precision/"}[f.metric]
 	if by == "" || len(added) == 0 {
 		return f.value, 1, nil

@@ -6,6 +6,7 @@ package gate
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -67,7 +68,7 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 		f.verdict = verdict
 		f.verdict.Class = f.class
 		if f.class != "" && len(in.Classes) > 0 && !slices.Contains(in.Classes, f.class) {
-			f.verdict.Outcome, f.verdict.Reason = delivery.Fail, label(c.Metric, f.class)+": the model does not detect it"
+			f.verdict.Outcome, f.verdict.Reason = delivery.Fail, label(c.Metric, f.class)+": the model does not detect it; its classes are "+strings.Join(in.Classes, ", ")
 			continue
 		}
 		if why := look(c, in, base, f); why != "" {
@@ -82,7 +83,7 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 	case c.Max != nil:
 		ceilings(c, in, figures, known)
 	default:
-		drops(c, base, figures, known)
+		drops(c, in, base, figures, known)
 	}
 	verdicts := make([]delivery.CheckVerdict, len(figures))
 	for i, f := range figures {

@@ -73,7 +73,7 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 
 // drops judges differences against maxDrop. The two sides are two families of
 // hypotheses: that a class has dropped too far, and that it has not.
-func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
+func drops(c delivery.GateCheck, in Input, base baseline, figures []figure, known []int) {
 	limit := 0 - *c.MaxDrop // 0, not -0
 	alpha := 1 - float64(c.Confidence)
 	lowAt := make([]float64, len(figures))
@@ -84,8 +84,43 @@ func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
 	})
 	coco.Holm(alpha, known, func(i int) float64 { return below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
 		drop(c, base, &figures[i], limit, lowAt[i], confidence)
+		in.dropKept(base, &figures[i], limit)
 		return figures[i].verdict.Outcome == delivery.Fail
 	})
+}
+
+// dropKept holds a mean's difference to its bound over the classes that the gate has
+// asked for, too: what one of the others gains makes up for nothing. Its bounds lie at
+// most so many times as far away as there are classes to one of those.
+func (in Input) dropKept(base baseline, f *figure, limit float64) {
+	by, mean := map[string]string{"mAP": "AP/", "AP50": "AP50/"}[f.metric]
+	added := in.unasked(base.compare.Classes)
+	v := &f.verdict
+	if !mean || len(added) == 0 || v.Outcome == delivery.Fail {
+		return
+	}
+	var sum, n, all float64
+	for _, class := range base.compare.Classes {
+		d, ok := base.compare.Metrics[by+class]
+		if !ok {
+			continue
+		}
+		if all++; !slices.Contains(added, class) {
+			sum, n = sum+d.Value, n+1
+		}
+	}
+	if n == 0 {
+		return
+	}
+	kept, scale := sum/n, all/n
+	low, high := kept+(*v.Low-f.value)*scale, kept+(*v.High-f.value)*scale
+	text := fmt.Sprintf("%s %+.4f without %s, which the gate has not asked for", f.metric, kept, strings.Join(added, ", "))
+	switch {
+	case high < limit && f.samples.Resolves(v.Confidence):
+		v.Outcome, v.Reason = delivery.Fail, fmt.Sprintf("%s, at best %+.4f < %g", text, high, limit)
+	case low < limit && v.Outcome == delivery.Pass:
+		v.Outcome, v.Reason = delivery.Unsure, fmt.Sprintf("%s, at worst %+.4f, at best %+.4f: too wide to tell a drop of %s", text, low, high, num(-limit))
+	}
 }
 
 // drop decides one difference with a lower bound at one confidence and an upper

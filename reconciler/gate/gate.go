@@ -71,6 +71,7 @@ type Input struct {
 	BaselineBundle  delivery.Digest
 	BaselineClasses []string          // the release's, by its own names
 	Was             map[string]string // renamed classes, new name to old
+	Asked           []string          // the classes that the gate has asked for since it is what it is; nil is all
 	Look            int               // which model the eval set judges against this baseline, from 1; 0 is not counted
 	Anchors         map[string]Anchor // by what a check is against, as pallets@12
 }
@@ -129,7 +130,7 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 			v.Inputs = append(v.Inputs, a.Measured.Key, a.CompareKey)
 		}
 	}
-	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs, in.Was)
+	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs, in.Was, in.unasked(in.Candidate.Scores.Classes))
 	v.Added, v.Removed, v.Renamed = in.changed()
 	if in.Compare != nil && !in.SameBundle {
 		v.Lost = lost(in.Compare)

@@ -179,7 +179,7 @@ func TestHowACheckDecides(t *testing.T) {
 			"AP of b: model, release and eval set do not share it"},
 		{"a class by name that the model does not have",
 			with(minimum("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"z"} }), candidate(0.5, 0), delivery.Fail,
-			"AP of z: the model does not detect it"},
+			"AP of z: the model does not detect it; its classes are a, b"},
 		{"and over images that neither model trained on",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
@@ -348,8 +348,9 @@ func TestVerdictKey(t *testing.T) {
 			a.CompareKey = "other"
 			in.Anchors["m@3"] = a
 		},
-		"a former name": func(_ *delivery.Gate, in *Input) { in.Was = map[string]string{"a": "z"} },
-		"no anchor":     func(_ *delivery.Gate, in *Input) { in.Anchors = nil },
+		"a class that it has not asked for": func(_ *delivery.Gate, in *Input) { in.Asked = []string{} },
+		"a former name":                     func(_ *delivery.Gate, in *Input) { in.Was = map[string]string{"a": "z"} },
+		"no anchor":                         func(_ *delivery.Gate, in *Input) { in.Anchors = nil },
 	} {
 		if key(change) == same {
 			t.Errorf("%s: other, and the verdict has the same key", name)

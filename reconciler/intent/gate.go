@@ -25,9 +25,6 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		if c.MaxDrop != nil && c.Against == "" && !d.has(path+".against") {
 			c.Against = "release"
 		}
-		for n, class := range c.Classes.Names {
-			doc.refer(d, refClass, class, item(path+".classes", n))
-		}
 		if !d.sound(path) {
 			continue
 		}

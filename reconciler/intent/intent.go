@@ -87,7 +87,6 @@ const (
 	refCovers  role = iota // a gate's model
 	refRuns                // a fleet's model
 	refAfter               // a fleet's fleet
-	refClass               // a class of a covered model
 	refAgainst             // a model with a version
 )
 

@@ -90,8 +90,6 @@ func (j *joiner) check(doc *Doc) {
 			}
 		case refAfter:
 			j.after(doc, r)
-		case refClass:
-			j.class(doc, r)
 		case refAgainst:
 			if j.named["Model"][r.name] == nil {
 				j.complain(doc, r, "%s", unknown("model", r.name, j.names("Model")))
@@ -122,36 +120,6 @@ func (doc *Doc) target(role role) string {
 		}
 	}
 	return ""
-}
-
-// class checks that a gate's class is one of a model that it covers. Where one
-// of those models has complaints, its classes are not known.
-func (j *joiner) class(doc *Doc, r ref) {
-	var known []string
-	for _, covers := range doc.refs {
-		if covers.role != refCovers {
-			continue
-		}
-		m, ok := j.intent.Models[covers.name]
-		if !ok {
-			return
-		}
-		for _, c := range m.Classes {
-			if c.Name == r.name {
-				return
-			}
-			known = append(known, c.Name)
-		}
-		for _, old := range m.Was { // a gate may go on to name it so
-			if old == r.name {
-				return
-			}
-		}
-	}
-	if len(known) > 0 {
-		slices.Sort(known)
-		j.complain(doc, r, "no covered model has a class %s; %s", quote(r.name), instead(r.name, slices.Compact(known)))
-	}
 }
 
 // cycles complains of fleets that wait for themselves, once a cycle, at the one

@@ -40,48 +40,54 @@ func goesOn(class string, mdl delivery.Model) string {
 	return ""
 }
 
-// wasOf tells which classes of a model a released bundle knows by other names.
-// Classes are followed from release to release, each from the one that it was judged
-// against, as was: said then; so also past what main has gone back from.
-func (m *maker) wasOf(names []string, mdl delivery.Model, bundle delivery.Digest) map[string]string {
-	var releases []delivery.Acceptance
+// A lineage follows a model's classes from release to release, each from the one that
+// it was judged against, as was: said then; so also past what main has gone back from.
+// A class is known by the first bundle and name that it had.
+type lineage struct {
+	releases []delivery.Acceptance                          // lowest version first
+	classes  map[delivery.Digest]map[string]delivery.Digest // by bundle and name
+	now      map[string]delivery.Digest                     // of what is proposed, by name
+}
+
+func (m *maker) lineage(names []string, mdl delivery.Model) lineage {
+	l := lineage{classes: map[delivery.Digest]map[string]delivery.Digest{}}
 	for _, name := range names {
-		releases = append(releases, m.w.Evidence.Accepted[name]...)
+		l.releases = append(l.releases, m.w.Evidence.Accepted[name]...)
 	}
-	slices.SortFunc(releases, func(a, b delivery.Acceptance) int { return a.Version - b.Version })
-	type class struct{ bundle, name string } // the first that it was
-	first := map[delivery.Digest]map[string]class{}
-	follow := func(of delivery.Digest, classes delivery.Classes, was map[string]string, from delivery.Digest) map[string]class {
-		ids := map[string]class{}
+	slices.SortFunc(l.releases, func(a, b delivery.Acceptance) int { return a.Version - b.Version })
+	follow := func(of delivery.Digest, classes delivery.Classes, was map[string]string, from delivery.Digest) map[string]delivery.Digest {
+		ids := map[string]delivery.Digest{}
 		for _, name := range classes.Names() {
-			ids[name] = class{string(of), name}
+			ids[name] = delivery.DigestOf("class", []string{string(of), name})
 			for _, old := range []string{name, was[name]} {
-				if id, ok := first[from][old]; ok {
+				if id, ok := l.classes[from][old]; ok {
 					ids[name] = id
 				}
 			}
 		}
 		return ids
 	}
-	for _, a := range releases {
-		if _, done := first[a.Bundle]; done {
-			continue
+	for _, a := range l.releases {
+		if _, done := l.classes[a.Bundle]; !done {
+			spec := m.w.Evidence.BySpec[a.Spec].Training.Input.Spec
+			s, _ := m.w.Evidence.statementOf(a)
+			l.classes[a.Bundle] = follow(a.Bundle, spec.Classes, spec.Was, s.Baseline)
 		}
-		spec := m.w.Evidence.BySpec[a.Spec].Training.Input.Spec
-		s, _ := m.w.Evidence.statementOf(a)
-		first[a.Bundle] = follow(a.Bundle, spec.Classes, spec.Was, s.Baseline)
-	}
-	there, ok := first[bundle]
-	if !ok {
-		return nil
 	}
 	var from delivery.Digest
 	if r := m.latest(names); r != nil {
 		from = r.Bundle
 	}
+	l.now = follow("", mdl.Classes, mdl.Was, from)
+	return l
+}
+
+// wasOf tells which classes of what is proposed a released bundle knows by other
+// names.
+func (l lineage) wasOf(bundle delivery.Digest) map[string]string {
 	var was map[string]string
-	for name, id := range follow("", mdl.Classes, mdl.Was, from) {
-		for other, same := range there {
+	for name, id := range l.now {
+		for other, same := range l.classes[bundle] {
 			if same == id && other != name {
 				if was == nil {
 					was = map[string]string{}
@@ -91,6 +97,37 @@ func (m *maker) wasOf(names []string, mdl delivery.Model, bundle delivery.Digest
 		}
 	}
 	return was
+}
+
+// asked lists the classes of what is proposed that a gate has asked for since it is
+// what it is: those of the first release that it has judged so, or else of the last
+// one. A class that came later lifts a mean without anybody having asked for it. Nil
+// is all, of a first model.
+func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []string {
+	l := m.lineage(names, mdl)
+	var first map[string]delivery.Digest
+	for _, a := range l.releases {
+		s, _ := m.w.Evidence.statementOf(a)
+		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() }) {
+			first = l.classes[a.Bundle]
+			break
+		}
+	}
+	if r := m.latest(names); first == nil && r != nil {
+		first = l.classes[r.Bundle]
+	}
+	if first == nil {
+		return nil
+	}
+	classes := []string{}
+	for _, name := range mdl.Classes.Names() {
+		for _, id := range first {
+			if id == l.now[name] {
+				classes = append(classes, name)
+			}
+		}
+	}
+	return classes
 }
 
 // falselyNamed refuses what a model says of its classes' former names where its
@@ -124,12 +161,30 @@ func (m *maker) falselyNamed(mdl delivery.Model, release *delivery.Release) stri
 }
 
 // removedClasses refuses a model that drops a class of its release which a gate
-// holds it to. One that is renamed goes on.
+// holds it to, or never had one that a gate names. One that is renamed goes on.
 func (m *maker) removedClasses(mdl delivery.Model, release *delivery.Release, gates []judged) string {
-	if why := m.falselyNamed(mdl, release); why != "" || release == nil {
+	if why := m.falselyNamed(mdl, release); why != "" {
 		return why
 	}
-	classes, was := m.released(*release)
+	if release != nil {
+		if why := m.goneClasses(mdl, *release, gates); why != "" {
+			return why
+		}
+	}
+	for _, j := range gates {
+		for _, c := range j.gate.Checks {
+			for _, class := range c.Classes.Names {
+				if goesOn(class, mdl) == "" {
+					return fmt.Sprintf("gate %s asks for class %s, which models/%s.yaml does not have; its classes are %s", j.name, class, mdl.Name, strings.Join(mdl.Classes.Names(), ", "))
+				}
+			}
+		}
+	}
+	return ""
+}
+
+func (m *maker) goneClasses(mdl delivery.Model, release delivery.Release, gates []judged) string {
+	classes, was := m.released(release)
 	for _, class := range classes.Names() {
 		if goesOn(class, mdl) != "" {
 			continue

@@ -242,7 +242,7 @@ func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.V
 	if !in.SameBundle {
 		in.Look = m.lookOf(r.Bundle, in.BaselineBundle, in.EvalSet)
 	}
-	in.Anchors = j.anchors
+	in.Anchors, in.Asked = j.anchors, m.asked(r.names, mdl, j.gate)
 	return gate.Judge(j.label, j.gate, in)
 }
 

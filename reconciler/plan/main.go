@@ -243,6 +243,7 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 	if !in.SameBundle {
 		in.Look = m.lookOf(bundle, baseline, in.EvalSet)
 	}
+	in.Asked = m.asked(m.w.names(model), mdl, g)
 	var stage Stage
 	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score}, func(b delivery.Digest) (delivery.Scores, Stage) {
 		if base, ok := m.storedScore(mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
