@@ -48,10 +48,13 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 
 // unasked lists of classes those that the gate has not asked for.
 func (in Input) unasked(classes []string) []string {
-	if in.Asked == nil {
-		return nil
+	var list []string
+	for _, class := range classes {
+		if in.Asked != nil && !slices.Contains(in.Asked, class) {
+			list = append(list, class)
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(classes), func(class string) bool { return slices.Contains(in.Asked, class) })
+	return list
 }
 
 // kept is a figure over the classes that the gate has asked for, and what there is
