@@ -75,6 +75,9 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		}
 		b.WriteString("\n")
 	}
+	for _, line := range pr.Held {
+		fmt.Fprintf(&b, "\n**Quarantine:** %s\n", escape(line))
+	}
 	for _, line := range pr.Fleets {
 		fmt.Fprintf(&b, "- fleet %s\n", escape(line))
 	}

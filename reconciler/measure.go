@@ -96,10 +96,10 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 // name returns what the bundle calls a class; empty where it does not know it.
 func (o *opened) name(class string) string {
 	name := class
-	if was := o.ask.Was[class]; was != "" {
+	if was, ok := o.ask.Was[class]; ok {
 		name = was
 	}
-	if slices.Contains(o.slots, name) {
+	if name != "" && slices.Contains(o.slots, name) {
 		return name
 	}
 	return ""

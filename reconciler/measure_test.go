@@ -207,6 +207,9 @@ func TestEvalStage(t *testing.T) {
 	if lost := b.eval(b.ask(half, "crate", nil)); !slices.Equal(lost.Classes, []string{"circle"}) {
 		t.Errorf("of a class that it does not know: %v", lost.Classes)
 	}
+	if other := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Was = map[string]string{"box": ""} })); !slices.Equal(other.Classes, []string{"circle"}) {
+		t.Errorf("of a class whose name is another's: %v", other.Classes)
+	}
 	seen := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(1, 3, 5)} }))
 	if seen.Images != benchImages-3 || seen.LeftOut != 3 || seen.Truths["box"] != benchImages-3 {
 		t.Errorf("three images seen: %d, %d left out, %v", seen.Images, seen.LeftOut, seen.Truths)

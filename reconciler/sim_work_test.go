@@ -232,7 +232,7 @@ func (s *sim) measured(ask delivery.EvalRun) map[string]float64 {
 	ap := map[string]float64{}
 	for _, c := range ask.Classes {
 		name := c.Name
-		if was := ask.Was[name]; was != "" {
+		if was, ok := ask.Was[name]; ok {
 			name = was
 		}
 		if v, ok := s.finds(ask.Bundle, name, c.Labels); ok {

@@ -54,17 +54,18 @@ func TestChangedClasses(t *testing.T) {
 		"the labels that are trained on": {"", "{circle: [circle], square: [square, label2]}", "", delivery.CheckSuccess, "version 2"},
 		"an easier label": {square, "{circle: [circle], square: [easy]}", "", delivery.CheckFailure,
 			"models/shapes.yaml takes label easy for class square, and gate production, whose eval set has it, does not; say so in gates/production.yaml in an earlier pull request: labels: {square: [square, easy]}"},
-		"a label more":                    {square, "{circle: [circle], square: [square, easy]}", "", delivery.CheckFailure, "takes label easy for class square"},
-		"the gate says so":                {"labels: {square: [square, easy]}", "{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
-		"a label that is no one's":        {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
-		"removed":                         {"", "[square]", "", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it"},
-		"one into another":                {"", "[square]", "was: {square: circle}", delivery.CheckFailure, "was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
-		"a former name that no class has": {"", "[circle, square]", "was: {circle: hexagon}", delivery.CheckFailure, "was: {circle: hexagon}, and version 1 has no such class; it is for classes of the release that get another name"},
-		"a former name of what is new":    {"", "[circle, square, easy]", "was: {easy: triangle}", delivery.CheckFailure, "was: {easy: triangle}, and version 1 has no such class"},
-		"renamed":                         {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess, "version 2"},
-		"renamed, with labels":            {square, "{circle: [circle], box: [square]}", "was: {box: square}", delivery.CheckSuccess, "version 2"},
-		"renamed, and trained on others":  {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
-		"renamed, and easier":             {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
+		"a label more":                     {square, "{circle: [circle], square: [square, easy]}", "", delivery.CheckFailure, "takes label easy for class square"},
+		"the gate says so":                 {"labels: {square: [square, easy]}", "{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
+		"a label that is no one's":         {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
+		"removed":                          {"", "[square]", "", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it"},
+		"one into another":                 {"", "[square]", "was: {square: circle}", delivery.CheckFailure, "was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
+		"a former name that no class has":  {"", "[circle, square]", "was: {circle: hexagon}", delivery.CheckFailure, "was: {circle: hexagon}, and version 1 has no such class; it is for classes of the release that get another name"},
+		"a former name of what is new":     {"", "[circle, square, easy]", "was: {easy: triangle}", delivery.CheckFailure, "was: {easy: triangle}, and version 1 has no such class"},
+		"renamed":                          {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess, "version 2"},
+		"renamed, with labels":             {square, "{circle: [circle], box: [square]}", "was: {box: square}", delivery.CheckSuccess, "version 2"},
+		"renamed, and trained on others":   {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
+		"renamed, and easier":              {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
+		"renamed to what the gate lets go": {"  - {metric: AP, classes: all, min: 0.5, except: [hexagon]}", "{hexagon: [label2], square: [square]}", "was: {hexagon: circle}", delivery.CheckFailure, "mAP 0.3500, release 0.6000"},
 		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
 			"truths of gate production that are labelled square count as class square, and here easy and square would; a model does not change what truths are. Leave was: as it is, or say what easy is: labels: {easy: [square]} in gates/production.yaml in an earlier pull request, and the model's own labels in its classes:"},
 		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure, "class square is removed"},
@@ -165,6 +166,109 @@ func TestAnchorKnowsFormerNames(t *testing.T) {
 	}
 }
 
+// What a gate lets go it lets go by the name that it had: whatever gets that name is
+// asked for.
+func TestRenamedToExcepted(t *testing.T) {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "mAP, min: 0.703", "AP, classes: all, min: 0.5, except: [hexagon]", 1)})
+	s.propose("first", 8)
+	s.ships("first")
+	s.push("second", classes(model("shapes", 14), "{hexagon: [label2], square: [square]}", "was: {hexagon: circle}"))
+	s.want("second", delivery.CheckFailure, "AP of hexagon 0.0000 < 0.5")
+}
+
+// A class of which a gate has no truths goes on as none that it has truths of.
+func TestClassWithoutTruths(t *testing.T) {
+	s, _ := begun(t)
+	s.push("first", classes(model("shapes", 8), "[circle, square, hexagon]"))
+	s.ships("first")
+	s.push("second", classes(model("shapes", 14), "[circle, square, easy]", "was: {easy: hexagon}"))
+	s.want("second", delivery.CheckFailure, "gate production has no truths of class hexagon, and of easy, which is said to be the same, it has what is labelled easy; add easy as a class of its own, without was:")
+	s.push("second", classes(model("shapes", 14), "[circle, square, six]", "was: {six: hexagon}"))
+	s.want("second", delivery.CheckSuccess, "version 2")
+}
+
+// Classes are followed past what main went back from, too: a version is the measure of
+// the same things, whatever it called them.
+func TestAnchorPastARollback(t *testing.T) {
+	s := shipped(t)
+	back := map[string]string{}
+	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+		back[path] = s.repo.read(s.main(), path)
+	}
+	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.ships("renamed")
+	s.repo.commit("main", s.main(), s.now, back)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [square], maxDrop: 0.02, against: shapes@2}")})
+	s.settle()
+	s.quality[9] = 0.65
+	s.push("third", model("shapes", 9))
+	s.want("third", delivery.CheckFailure, "AP of square 0.6500, shapes@2 0.7000: -0.0500")
+	// What has the name of then and is another thing is not compared with it.
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: all, maxDrop: 0.02, against: shapes@2}", "labels: {box: [easy]}")})
+	s.push("third", classes(model("shapes", 20), "{circle: [circle], square: [square], box: [easy]}"))
+	s.want("third", delivery.CheckSuccess, "version 3")
+	if v := s.verdict(); len(v.Checks) != 4 || !strings.Contains(v.Checks[3].Reason, "AP of square 0.7200, shapes@2 0.7000") { // and none of box
+		t.Errorf("%+v", v.Checks)
+	}
+}
+
+// Other models that a gate covers may call the same thing otherwise.
+func TestLabelsOfTwoModels(t *testing.T) {
+	gate := func(lines ...string) map[string]string {
+		return map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes, signs", 0.3), lines...)}
+	}
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1)})
+	s.repo.commit("main", s.main(), s.now, gate())
+	s.propose("first", 8)
+	s.ships("first")
+	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.ships("renamed")
+	s.push("forgotten", classes(model("shapes", 20), "{circle: [circle], box: [square]}"))
+	s.want("forgotten", delivery.CheckFailure, "labels: {box: [square]}")
+	s.repo.commit("main", s.main(), s.now, gate("labels: {box: [square]}")) // as it says
+	s.settle()
+	s.want("forgotten", delivery.CheckSuccess, "version 3")
+	s.repo.commit("signs", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 14)})
+	s.forge.open("signs", "dev")
+	s.settle()
+	s.want("signs", delivery.CheckSuccess, "signs: version 1")
+	s.repo.commit("main", s.main(), s.now, gate("labels: {box: [square], circle: [circle, square]}"))
+	s.settle()
+	s.want("forgotten", delivery.CheckFailure, "gate production takes label square for both box and circle, which models/shapes.yaml has both of; mend labels: in gates/production.yaml")
+}
+
+// A gate names classes that a model has, and is in the way of no rollback to one that
+// has them not.
+func TestGateNamesAClass(t *testing.T) {
+	s := shipped(t)
+	back := map[string]string{}
+	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+		back[path] = s.repo.read(s.main(), path)
+	}
+	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.ships("renamed")
+	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], min: 0.3}")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
+	trainings := s.started(delivery.RunTrain)
+	s.repo.commit("typo", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "[box]", "[bux]", 1)})
+	s.push("typo", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
+	s.want("typo", delivery.CheckFailure, "gate production asks for class bux, which models/shapes.yaml does not have; its classes are circle, box")
+	if s.started(delivery.RunTrain) != trainings {
+		t.Error("it was trained first")
+	}
+	s.repo.commit("back", s.main(), s.now, back)
+	s.forge.open("back", "dev")
+	s.settle()
+	s.want("back", delivery.CheckSuccess, "rolls back to version 1", "today's gates would say")
+	s.repo.commit("main", s.main(), s.now, back)
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s", got)
+	}
+}
+
 // An easy class lifts a mean over classes, and no model.
 func TestAddedClassLiftsNoFloor(t *testing.T) {
 	s, _ := begun(t)
@@ -176,6 +280,16 @@ func TestAddedClassLiftsNoFloor(t *testing.T) {
 	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy, which the gate has not asked for (at most 0.6068, 95% sure, 50 images)")
 	s.push("hard", classes(model("shapes", 20), "[circle, square, easy]"))
 	s.want("hard", delivery.CheckSuccess, "version 2")
+	// Nor once it is one of the release's: the gate is what it was.
+	s.ships("hard")
+	s.push("next", classes(model("shapes", 8), "[circle, square, easy]"))
+	s.want("next", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.64)})
+	s.settle()
+	s.want("next", delivery.CheckFailure, "mAP 0.7167, release 0.7967: -0.0800")
+	if v := s.verdict(); v.Checks[0].Outcome != delivery.Pass {
+		t.Errorf("a gate that changed since asks for what there is: %+v", v.Checks[0])
+	}
 }
 
 // The classes of a release that is in quarantine are the model's all the same.
@@ -184,6 +298,25 @@ func TestClassesOutliveTheRelease(t *testing.T) {
 	s.forbid()
 	s.push("second", classes(model("shapes", 14), "[square]"))
 	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
+	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]")) // of other weights: the seed is another
+	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy")
+}
+
+// A class whose name is like another's can be let go, and come back.
+func TestNearNames(t *testing.T) {
+	s, _ := begun(t)
+	s.push("first", classes(model("shapes", 8), "[circle, square, squares]"))
+	s.ships("first")
+	s.push("gone", model("shapes", 14))
+	s.want("gone", delivery.CheckFailure, "class squares is removed, and gate production holds the model to it", "except: [squares]")
+	gate := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [squares]}", "against: release}", "against: release, except: [squares]}").Replace(gateFile("production", "shapes", 0.3))
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
+	s.settle()
+	s.want("gone", delivery.CheckSuccess, "version 2")
+	s.ships("gone")
+	s.push("again", classes(model("shapes", 20), "[circle, square, squares]"))
+	s.want("again", delivery.CheckSuccess, "version 3")
 }
 
 // A gate may say first what a class will be called.
@@ -329,6 +462,13 @@ func TestQuarantineHolds(t *testing.T) {
 			})
 			s.push("next", withLines(model("shapes", 8), with))
 		}, delivery.CheckFailure, "has the weights of bundle"},
+		"a way back, while a gate of main cannot be read": {[]string{"", with}, func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": "kind: Oops\n"})
+			past, pastModel := s.pastRelease("shapes", 0)
+			s.repo.commit("next", s.main(), s.now, map[string]string{"models/shapes.release.yaml": past, "models/shapes.yaml": pastModel, "gates/production.yaml": gateFile("production", "shapes", 0.3)})
+			s.forge.open("next", "dev")
+			s.settle()
+		}, delivery.CheckSuccess, "rolls back to version 1"},
 		"thresholds, once it is lifted": {[]string{""}, func(s *sim) {
 			s.quarantine("shapes", func(q *delivery.Quarantine) { q.Entries[0].Lifted = "it was the fan" })
 			s.push("next", withLines(model("shapes", 8), with))
@@ -382,11 +522,19 @@ func TestQuarantineIsTold(t *testing.T) {
 	}
 	propose("lift", entry(", lifted: the fan}\n"))
 	s.want("lift", delivery.CheckSuccess, "bundle "+bad.Short()+" of shapes may run again: the fan")
+	if said := s.forge.comments[s.forge.open("lift", "dev")]; !strings.Contains(said, "**Quarantine:** bundle "+bad.Short()+" of shapes may run again: the fan") {
+		t.Errorf("the comment does not say so:\n%s", said)
+	}
 	propose("below", entry("}\n  - {digest: \""+string(bad)+"\", why: it smoked, lifted: the fan}\n"))
 	s.want("below", delivery.CheckSuccess)
 	if c := s.check(s.head("below"), delivery.ContextRelease); strings.Contains(c.Description, "may") {
 		t.Errorf("it changes nothing: %s", c.Description)
 	}
+	// Nor does it ride along with a model unseen.
+	s.repo.commit("along", s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": entry(", lifted: the fan}\n"), "models/shapes.yaml": model("shapes", 20)})
+	s.forge.open("along", "dev")
+	s.settle()
+	s.wantContext("along", delivery.ContextIntent, delivery.CheckSuccess, "may run again: the fan")
 	// While main's file cannot be read, nothing is judged, and whoever mends it is told
 	// to look.
 	s.push("again", model("shapes", 14))
@@ -410,6 +558,32 @@ func TestBrokenGateOnMain(t *testing.T) {
 	s.forge.open("mend", "dev")
 	s.settle()
 	s.want("mend", delivery.CheckSuccess, "no model change")
+}
+
+// A model that gets a former name back goes on from what it was last, and its classes
+// with it.
+func TestNameComesBack(t *testing.T) {
+	s := shipped(t)
+	move := func(branch, from, to, file string) {
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/" + from + ".yaml": "", "models/" + from + ".release.yaml": "", "models/" + to + ".yaml": strings.Replace(file, "name: shapes", "name: "+to, 1),
+			"gates/production.yaml": gateFile("production", to, 0.3), "fleets/demo.yaml": fleet("demo", to, "")})
+		s.forge.open(branch, "dev")
+		s.settle()
+	}
+	move("away", "shapes", "forms", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
+	s.ships("away")
+	s.quality[9] = 0.61
+	move("worse", "forms", "shapes", model("shapes", 9))
+	s.want("worse", delivery.CheckFailure, "class square is what class box of version 2 was called")
+	move("worse", "forms", "shapes", withLines(model("shapes", 9), "was: {square: box}"))
+	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7200")
+	s.quality[21] = 0.74
+	move("back", "forms", "shapes", withLines(model("shapes", 21), "was: {square: box}"))
+	s.want("back", delivery.CheckSuccess, "shapes: version 3")
+	s.ships("back")
+	if got := s.serving(); got != "3 3 3" {
+		t.Fatalf("devices serve %s", got)
+	}
 }
 
 // Of two models that go, one may have an easier gate: which was renamed, people say.

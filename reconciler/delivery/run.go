@@ -162,7 +162,8 @@ type EvalRun struct {
 	// Resamples is how many the figures' bounds need at least; 0 is what a bound over
 	// all classes at 95 % takes.
 	Resamples int `json:"resamples,omitempty"`
-	// Was tells by which other name the bundle knows a class: new name to old.
+	// Was tells by which other name the bundle knows a class: new name to old; empty
+	// where it knows none by that name, but another.
 	Was map[string]string `json:"was,omitempty"`
 	// Thresholds are the bundle's own, by class; recall, precision and
 	// falsePositivesPerImage are measured where it has some.

@@ -83,25 +83,30 @@ func (m *maker) lineage(names []string, mdl delivery.Model) lineage {
 }
 
 // wasOf tells which classes of what is proposed a released bundle knows by other
-// names.
+// names, and by none where its own of that name is another class by now.
 func (l lineage) wasOf(bundle delivery.Digest) map[string]string {
-	var was map[string]string
-	for name, id := range l.now {
-		for other, same := range l.classes[bundle] {
-			if same == id && other != name {
-				if was == nil {
-					was = map[string]string{}
+	was := map[string]string{}
+	for name := range l.now {
+		for other, id := range l.classes[bundle] {
+			for now, same := range l.now {
+				switch {
+				case same != id:
+				case now == name && other != name:
+					was[name] = other
+				case now != name && other == name && was[name] == "":
+					was[name] = ""
 				}
-				was[name] = other
 			}
 		}
+	}
+	if len(was) == 0 {
+		return nil
 	}
 	return was
 }
 
 // asked lists the classes of what is proposed that a gate has asked for since it is
-// what it is: those of the first release that it has judged so, or else of the last
-// one. A class that came later lifts a mean without anybody having asked for it. Nil
+// what it is: those that the release had when it first judged, or else has now. A class that came later lifts a mean without anybody having asked for it. Nil
 // is all, of a first model.
 func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []string {
 	l := m.lineage(names, mdl)
@@ -109,7 +114,9 @@ func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []str
 	for _, a := range l.releases {
 		s, _ := m.w.Evidence.statementOf(a)
 		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() }) {
-			first = l.classes[a.Bundle]
+			if first = l.classes[s.Baseline]; s.Baseline == "" {
+				first = l.classes[a.Bundle]
+			}
 			break
 		}
 	}

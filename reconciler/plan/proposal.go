@@ -18,6 +18,7 @@ type ProposalReport struct {
 	Gates   []delivery.Verdict // of current releases, by gates that the PR adds or changes
 	Powers  []gate.ModelPower  // how small a drop those gates can show
 	Fleets  []string           // what the PR changes about fleets, a line each
+	Held    []string           // what it forbids and lifts, a line each
 	Problem []delivery.Complaint
 	Runs    []delivery.Digest // of its content, in the order of the stages
 	Asks    []string          // comments of someone with write permission that its runs wait for
@@ -95,6 +96,10 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		return r
 	}
 	intentOK := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(p.Intent)}
+
+	if r.Held = changedQuarantines(p); len(r.Held) > 0 {
+		intentOK.Description += "; quarantine: " + strings.Join(r.Held, "; ")
+	}
 
 	names := changedModels(p)
 	for _, name := range names {
@@ -334,8 +339,8 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) deli
 		case len(r.Fleets) > 0:
 			check.Description += "; fleets: " + strings.Join(r.Fleets, "; ")
 		}
-		if lines := changedQuarantines(p); len(lines) > 0 {
-			check.Description += "; quarantine: " + strings.Join(lines, "; ")
+		if len(r.Held) > 0 {
+			check.Description += "; quarantine: " + strings.Join(r.Held, "; ")
 		}
 		return check
 	}
