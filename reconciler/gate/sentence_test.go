@@ -390,6 +390,56 @@ func TestLooks(t *testing.T) {
 	}
 }
 
+// A class that a gate has not asked for lifts no mean and no share over a bound, and
+// makes up for no drop.
+func TestUnasked(t *testing.T) {
+	in := func(width float64) Input {
+		in := Input{Asked: []string{"a", "b"}, Classes: []string{"a", "b", "c"}, Candidate: scored(0.7, width, map[string]float64{"a": 0.6, "b": 0.6, "c": 0.9})}
+		in = against(at(in, 0.7, 0.7, 0.5, width), scored(0.7, 0.01, map[string]float64{"a": 0.66, "b": 0.66, "c": 0.78}), width)
+		s := &in.Candidate.Scores
+		for class, v := range map[string]struct{ recall, false_ float64 }{"a": {0.5, 0.5}, "b": {0.5, 0.5}, "c": {1, 0}} {
+			s.Values["recall/"+class], s.Values["falsePositivesPerImage/"+class] = v.recall, v.false_
+			s.Values["AP50/"+class], s.Values["AP75/"+class] = s.Values["AP/"+class], s.Values["AP/"+class]
+		}
+		in.Compare.Metrics["AP50/a"] = delivery.Difference{Value: -0.1}
+		in.Compare.Metrics["AP50/b"] = delivery.Difference{Value: -0.1}
+		in.Compare.Metrics["AP50/c"] = delivery.Difference{Value: 0.2}
+		return in
+	}
+	all := in(0.01)
+	all.Asked = nil
+	for _, c := range []struct {
+		name  string
+		check delivery.GateCheck
+		in    Input
+		want  delivery.Outcome
+		text  string
+	}{
+		{"a mean is below without it", minimum("mAP", 0.65), in(0.01), delivery.Fail, "mAP 0.7000, but 0.6000 < 0.65 without c, which the gate has not asked for (at most 0.6135, 95% sure, 72 images)"},
+		{"or may be", minimum("mAP", 0.65), in(0.1), delivery.Unsure, "mAP 0.7000 >= 0.65, but 0.6000 without c, which the gate has not asked for"},
+		{"and is not", minimum("mAP", 0.6), in(0.01), delivery.Pass, "mAP 0.7000 >= 0.6"},
+		{"a doubt says so", minimum("mAP", 0.72), in(0.1), delivery.Unsure, "mAP 0.7000 < 0.72, but 72 images cannot rule out that it reaches it: at most 0.7902, 95% sure (±0.0902; about 1465 images in all would settle it); 0.6000 without c, which the gate has not asked for"},
+		{"it is below with it", minimum("mAP", 0.75), in(0.01), delivery.Fail, "mAP 0.7000 < 0.75 (at most 0.7090, 95% sure, 72 images)"},
+		{"of AP50 and AP75 too", minimum("AP50", 0.65), in(0.01), delivery.Fail, "AP50 0.7000, but 0.6000 < 0.65 without c, which the gate has not asked for (at most 0.6135, 95% sure, 72 images)"},
+		{"a share of truths", with(minimum("recall", 0.6), threshold), in(0.01), delivery.Fail, "recall 0.7000, but 0.5000 < 0.6 without c, which the gate has not asked for (at most 0.5135, 95% sure, 72 images)"},
+		{"a share of what is found", with(minimum("precision", 0.65), threshold), in(0.01), delivery.Fail, "precision 0.7000, but 0.5814 < 0.65 without c, which the gate has not asked for (at most 0.5957, 95% sure, 72 images)"},
+		{"one class is itself", with(minimum("AP", 0.65), func(c *delivery.GateCheck) { c.Classes.Names = []string{"c"} }), in(0.01), delivery.Pass, "AP of c 0.9000 >= 0.65"},
+		{"a first model", minimum("mAP", 0.65), all, delivery.Pass, "mAP 0.7000 >= 0.65"},
+		{"a drop is made up for by nothing", maxDrop("mAP", 0.02), in(0.01), delivery.Fail, "mAP -0.0600 without c, which the gate has not asked for, at best -0.0465 < -0.02"},
+		{"or may be", maxDrop("mAP", 0.08), in(0.02), delivery.Unsure, "mAP -0.0600 without c, which the gate has not asked for, at worst -0.0871, at best -0.0329: too wide to tell a drop of 0.08"},
+		{"and is not", maxDrop("mAP", 0.08), in(0.01), delivery.Pass, "mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.08"},
+		{"of AP50 too", maxDrop("AP50", 0.02), in(0.01), delivery.Fail, "AP50 -0.1000 without c, which the gate has not asked for, at best -0.0865 < -0.02"},
+		{"against a first model's", maxDrop("mAP", 0.02), all, delivery.Pass, "mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.02"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)
+			if v.Outcome != c.want || v.Reason != c.text {
+				t.Errorf("%s: %s\nwant %s: %s", v.Outcome, v.Reason, c.want, c.text)
+			}
+		})
+	}
+}
+
 // What a model was trained on is left out, and of that there must not be much: who
 // chooses the training images would choose what the gate judges on.
 func TestTrainedOnTheEvalSet(t *testing.T) {
