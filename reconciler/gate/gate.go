@@ -29,8 +29,8 @@
 // Comparisons run over the classes that both models and the eval set have, which
 // the verdict lists, renamed ones under their new name, and over images that
 // neither model was trained on. A class that only the candidate has is held to
-// floors alone. That no class gets lost is seen to before a gate is asked: see
-// [Requires].
+// floors alone; one that the gate has not asked for lifts no mean over a bound. That
+// no class gets lost is seen to before a gate is asked: see [Requires].
 //
 // What is unsure is left to an owner of the gate (review), counts as a fail, or is
 // ignored, as the check says. Left to an owner, whatever the checks say unless one
