@@ -26,9 +26,8 @@ import (
 // A bench measures on forty images, of twenty videos, each with a circle and a square.
 type bench struct {
 	*testing.T
-	stages  *Stages
-	runs    int
-	content delivery.EvalSetContent
+	stages *Stages
+	runs   int
 }
 
 const benchImages = 40

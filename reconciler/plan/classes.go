@@ -42,36 +42,46 @@ func goesOn(class string, mdl delivery.Model) string {
 
 // A lineage follows a model's classes from release to release, each from the one that
 // it was judged against, as was: said then; so also past what main has gone back from.
-// A class is known by the first bundle and name that it had.
 type lineage struct {
-	releases []delivery.Acceptance                          // lowest version first
-	classes  map[delivery.Digest]map[string]delivery.Digest // by bundle and name
-	now      map[string]delivery.Digest                     // of what is proposed, by name
+	releases []delivery.ReleaseStatement              // that main accepted, lowest version first
+	classes  map[delivery.Digest]map[string]classOnce // by bundle and name
+	now      map[string]classOnce                     // of what is proposed, by name
+}
+
+// A classOnce is a class by the first bundle and name that it had.
+type classOnce struct {
+	bundle delivery.Digest // empty for what is proposed
+	name   string
 }
 
 func (m *maker) lineage(names []string, mdl delivery.Model) lineage {
-	l := lineage{classes: map[delivery.Digest]map[string]delivery.Digest{}}
-	for _, name := range names {
-		l.releases = append(l.releases, m.w.Evidence.Accepted[name]...)
+	key := string(mdl.SpecDigest()) + strings.Join(names, " ")
+	if l, ok := m.lineages[key]; ok {
+		return l
 	}
-	slices.SortFunc(l.releases, func(a, b delivery.Acceptance) int { return a.Version - b.Version })
-	follow := func(of delivery.Digest, classes delivery.Classes, was map[string]string, from delivery.Digest) map[string]delivery.Digest {
-		ids := map[string]delivery.Digest{}
-		for _, name := range classes.Names() {
-			ids[name] = delivery.DigestOf("class", []string{string(of), name})
-			for _, old := range []string{name, was[name]} {
+	l := lineage{classes: map[delivery.Digest]map[string]classOnce{}}
+	for _, s := range m.w.Evidence.Releases {
+		if slices.Contains(names, s.Model) && m.w.Evidence.accepted(s.File) && !slices.ContainsFunc(l.releases, func(o delivery.ReleaseStatement) bool { return o.Version == s.Version }) {
+			l.releases = append(l.releases, s)
+		}
+	}
+	slices.SortFunc(l.releases, func(a, b delivery.ReleaseStatement) int { return a.Version - b.Version })
+	follow := func(of delivery.Digest, classes delivery.Classes, was map[string]string, from delivery.Digest) map[string]classOnce {
+		ids := map[string]classOnce{}
+		for _, c := range classes {
+			ids[c.Name] = classOnce{of, c.Name}
+			for _, old := range []string{c.Name, was[c.Name]} {
 				if id, ok := l.classes[from][old]; ok {
-					ids[name] = id
+					ids[c.Name] = id
 				}
 			}
 		}
 		return ids
 	}
-	for _, a := range l.releases {
-		if _, done := l.classes[a.Bundle]; !done {
-			spec := m.w.Evidence.BySpec[a.Spec].Training.Input.Spec
-			s, _ := m.w.Evidence.statementOf(a)
-			l.classes[a.Bundle] = follow(a.Bundle, spec.Classes, spec.Was, s.Baseline)
+	for _, s := range l.releases {
+		if _, done := l.classes[s.Bundle]; !done {
+			spec := m.w.Evidence.BySpec[s.Spec].Training.Input.Spec
+			l.classes[s.Bundle] = follow(s.Bundle, spec.Classes, spec.Was, s.Baseline)
 		}
 	}
 	var from delivery.Digest
@@ -79,6 +89,10 @@ func (m *maker) lineage(names []string, mdl delivery.Model) lineage {
 		from = r.Bundle
 	}
 	l.now = follow("", mdl.Classes, mdl.Was, from)
+	if m.lineages == nil {
+		m.lineages = map[string]lineage{}
+	}
+	m.lineages[key] = l
 	return l
 }
 
@@ -106,32 +120,31 @@ func (l lineage) wasOf(bundle delivery.Digest) map[string]string {
 }
 
 // asked lists the classes of what is proposed that a gate has asked for since it is
-// what it is: those that the release had when it first judged, or else has now. A class that came later lifts a mean without anybody having asked for it. Nil
-// is all, of a first model.
+// what it is: those that the release had when it first judged, or else has now. A
+// class that came later lifts a mean without anybody having asked for it. Nil is all,
+// as of a first model.
 func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []string {
 	l := m.lineage(names, mdl)
-	var first map[string]delivery.Digest
-	for _, a := range l.releases {
-		s, _ := m.w.Evidence.statementOf(a)
+	var of delivery.Digest
+	if r := m.latest(names); r != nil {
+		of = r.Bundle
+	}
+	for _, s := range l.releases {
 		if slices.ContainsFunc(s.Gates, func(j delivery.GateJudged) bool { return j.Spec == g.Digest() }) {
-			if first = l.classes[s.Baseline]; s.Baseline == "" {
-				first = l.classes[a.Bundle]
+			if of = s.Baseline; of == "" {
+				of = s.Bundle
 			}
 			break
 		}
 	}
-	if r := m.latest(names); first == nil && r != nil {
-		first = l.classes[r.Bundle]
-	}
-	if first == nil {
+	if len(l.classes[of]) == 0 {
 		return nil
 	}
+	there := slices.Collect(maps.Values(l.classes[of]))
 	classes := []string{}
 	for _, name := range mdl.Classes.Names() {
-		for _, id := range first {
-			if id == l.now[name] {
-				classes = append(classes, name)
-			}
+		if slices.Contains(there, l.now[name]) {
+			classes = append(classes, name)
 		}
 	}
 	return classes

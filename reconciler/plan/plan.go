@@ -78,6 +78,7 @@ type maker struct {
 	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
 	keepAll bool                      // a pull request cannot be read, so nobody can say which runs it needs
 
+	lineages  map[string]lineage                           // of models' classes, by spec and names
 	trainings int                                          // that are running, or about to
 	looks     map[look]map[delivery.Digest]int             // which look each bundle was, or will be
 	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
