@@ -422,7 +422,12 @@ func TestGateRaisedAtMerge(t *testing.T) {
 		"looks":           {withLines(gate, "looks: 1"), nil, "gate production says unsure: this is model 2 that the eval set judges"},
 		"more confidence": {withLines(gate, "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}"), nil, "nothing stored lets it"},
 		"other truths of the release": {gate, func(s *sim) {
-			clear(s.signed.known) // they are signed again
+			for key, r := range s.runs.states { // nor is it scored again
+				if r.Spec.Eval != nil {
+					_ = s.runs.Remove(key)
+				}
+			}
+			s.runs.fail = map[delivery.RunKind]string{delivery.RunEval: "no"}
 			for key, score := range s.signed.index.Scores {
 				if score.Input.Bundle == s.signed.order[0] && score.Input.EvalSet.Split == "test" {
 					delete(s.signed.index.Scores, key)

@@ -94,8 +94,8 @@ func TestGitea(t *testing.T) {
 			}
 			slices.Sort(of)
 			slices.Sort(teams)
-			if err != nil || strings.Join(of, " ") != want || strings.Join(teams, " ") != "crew leads secret" {
-				t.Errorf("%s: in %q of %q, %v; want %q of crew leads secret", user, of, teams, err, want)
+			if err != nil || strings.Join(of, " ") != want || strings.Join(teams, " ") != "Owners crew leads secret" {
+				t.Errorf("%s: in %q of %q, %v; want %q of Owners crew leads secret", user, of, teams, err, want)
 			}
 		}
 	})

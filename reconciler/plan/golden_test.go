@@ -375,7 +375,7 @@ func (s *scene) bundle(letter string) {
 	s.Evidence.BySpec[m.SpecDigest()], s.Evidence.ByRun[t.Training.Run] = t, t
 	for _, g := range gates {
 		c := content(m, g.Evaluate)
-		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate, Classes: g.Reads(m.Classes, m.Was), Images: c.Images, Truths: c.Truths, Resamples: gate.Resamples(g.Checks, len(m.Classes)),
+		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate, Classes: g.Reads(m.Classes, m.Was), Images: c.Images, Truths: c.Truths,
 			Protocol: s.Server.Protocol, Detect: delivery.DetectKey(info.Model, info.Signature, c.Images, s.Server.Numerics, "cpu")}
 		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c, Scores: delivery.ScoreSet{Protocol: in.Protocol, Images: c.Count, Classes: m.Classes.Names(),
 			Values: map[string]float64{"mAP": q}, Resamples: map[string]delivery.Samples{"mAP": around(q)}}}

@@ -34,7 +34,11 @@ type evalSet struct {
 
 // gateSet is a gate's eval set, whose labels the gate reads.
 func gateSet(names []string, mdl delivery.Model, g delivery.Gate, content delivery.EvalSetContent) evalSet {
-	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), gate.Resamples(g.Checks, len(mdl.Classes)), names}
+	n := gate.Resamples(g.Checks, len(mdl.Classes))
+	if n == gate.Resamples(nil, len(mdl.Classes)) {
+		n = 0 // as on any other set, so that one score serves both
+	}
+	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), n, names}
 }
 
 // ownSet is a split of a model's own dataset, whose labels the model reads.
