@@ -180,7 +180,7 @@ type look struct{ baseline, evalSet delivery.Digest }
 // that main does not have is known to whoever makes the next one: they count, too.
 func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
 	same := func(bundle delivery.Digest) delivery.Digest { // with other thresholds
-		if w := m.w.Evidence.weights(bundle); w != "" {
+		if w := m.weights(bundle); w != "" {
 			return w
 		}
 		return bundle

@@ -79,6 +79,7 @@ type maker struct {
 	keepAll bool                      // a pull request cannot be read, so nobody can say which runs it needs
 
 	lineages  map[string]lineage                           // of models' classes, by spec and names
+	weighed   map[delivery.Digest]delivery.Digest          // weights by bundle
 	trainings int                                          // that are running, or about to
 	looks     map[look]map[delivery.Digest]int             // which look each bundle was, or will be
 	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have

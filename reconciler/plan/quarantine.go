@@ -27,7 +27,6 @@ func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 	accepted := slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Bundle == bundle })
 	})
-	weights := m.w.Evidence.weights(bundle)
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Intent.Quarantines)) {
 		q := m.w.Main.Intent.Quarantines[model]
 		file := "models/" + model + ".quarantine.yaml"
@@ -37,12 +36,26 @@ func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 			case !held:
 			case e.Digest == bundle:
 				return hold{file, fmt.Sprintf("bundle %s is quarantined: %s", bundle.Short(), why)}, true
-			case !accepted && weights != "" && m.w.Evidence.weights(e.Digest) == weights:
+			case !accepted && m.weights(bundle) != "" && m.weights(e.Digest) == m.weights(bundle):
 				return hold{file, fmt.Sprintf("bundle %s has the weights of bundle %s, which is quarantined: %s", bundle.Short(), e.Digest.Short(), why)}, true
 			}
 		}
 	}
 	return hold{}, false
+}
+
+// weights remembers what [Evidence.weights] finds: of bundles that are gone it takes a
+// search.
+func (m *maker) weights(bundle delivery.Digest) delivery.Digest {
+	w, ok := m.weighed[bundle]
+	if !ok {
+		if m.weighed == nil {
+			m.weighed = map[delivery.Digest]delivery.Digest{}
+		}
+		w = m.w.Evidence.weights(bundle)
+		m.weighed[bundle] = w
+	}
+	return w
 }
 
 // weights finds the digest of a bundle's ONNX file, also where the registry does
