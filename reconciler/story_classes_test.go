@@ -164,6 +164,20 @@ func TestAnchorKnowsFormerNames(t *testing.T) {
 	if v := s.verdict(); v.Checks[2].Reason != "AP of box 0.5700, shapes@1 0.6000: -0.0300, at best -0.0255 < -0.02 (95% sure)" {
 		t.Errorf("%+v", v.Checks[2])
 	}
+	// And through as many names as it has had.
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)})
+	s.push("crate", classes(model("shapes", 20), "[circle, crate]", "was: {crate: box}"))
+	s.want("crate", delivery.CheckFailure, "labels: {crate: [square]}") // which it says from here on
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {crate: [square]}")})
+	s.push("crate", classes(model("shapes", 20), "{circle: [circle], crate: [square]}", "was: {crate: box}"))
+	s.want("crate", delivery.CheckSuccess, "version 3")
+	s.ships("crate")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [crate], maxDrop: 0.02, against: shapes@1}", "labels: {crate: [square]}")})
+	s.push("fourth", classes(model("shapes", 14), "{circle: [circle], crate: [square]}"))
+	s.want("fourth", delivery.CheckPending) // of the release: 0.72
+	if v := s.verdict(); v.Checks[2].Reason != "AP of crate 0.7000, shapes@1 0.6000: +0.1000, at worst +0.0954 >= -0.02" {
+		t.Errorf("%+v", v.Checks[2])
+	}
 }
 
 // What a gate lets go it lets go by the name that it had: whatever gets that name is
@@ -186,6 +200,22 @@ func TestClassWithoutTruths(t *testing.T) {
 	s.want("second", delivery.CheckFailure, "gate production has no truths of class hexagon, and of easy, which is said to be the same, it has what is labelled easy; add easy as a class of its own, without was:")
 	s.push("second", classes(model("shapes", 14), "[circle, square, six]", "was: {six: hexagon}"))
 	s.want("second", delivery.CheckSuccess, "version 2")
+}
+
+// Classes may be replaced, all of them, where the gate lets them go.
+func TestAllClassesReplaced(t *testing.T) {
+	s, _ := begun(t)
+	s.push("first", classes(model("shapes", 8), "[square]"))
+	s.ships("first")
+	s.push("split", classes(model("shapes", 14), "[circle, triangle]"))
+	s.want("split", delivery.CheckFailure, "class square is removed", "except: [square]")
+	gate := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [square]}", "against: release}", "against: release, except: [square]}").Replace(gateFile("production", "shapes", 0.3))
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
+	s.settle()
+	s.wantContext("split", delivery.ContextGate+"production", delivery.CheckPending, "mAP: model, release and eval set do not share it")
+	if v := s.verdict(); v.Checks[0].Outcome != delivery.Pass {
+		t.Errorf("%+v", v.Checks[0])
+	}
 }
 
 // Classes are followed past what main went back from, too: a version is the measure of
@@ -525,6 +555,10 @@ func TestQuarantineIsTold(t *testing.T) {
 	if said := s.forge.comments[s.forge.open("lift", "dev")]; !strings.Contains(said, "**Quarantine:** bundle "+bad.Short()+" of shapes may run again: the fan") {
 		t.Errorf("the comment does not say so:\n%s", said)
 	}
+	s.repo.commit("other", s.main(), s.now, map[string]string{"models/other.quarantine.yaml": strings.Replace(entry(", lifted: the fan}\n"), "name: shapes", "name: other", 1)})
+	s.forge.open("other", "dev")
+	s.settle()
+	s.want("other", delivery.CheckSuccess, "bundle "+bad.Short()+" of other may run again: the fan")
 	propose("below", entry("}\n  - {digest: \""+string(bad)+"\", why: it smoked, lifted: the fan}\n"))
 	s.want("below", delivery.CheckSuccess)
 	if c := s.check(s.head("below"), delivery.ContextRelease); strings.Contains(c.Description, "may") {
@@ -543,6 +577,41 @@ func TestQuarantineIsTold(t *testing.T) {
 	s.want("again", delivery.CheckFailure, "main cannot be read: models/shapes.quarantine.yaml:6:1: nonsense", "mend it there")
 	propose("mend", "")
 	s.want("mend", delivery.CheckSuccess, "models/shapes.quarantine.yaml could not be read before; look by hand what it held")
+}
+
+// An abort is lifted in the model's own quarantine file, and in no other.
+func TestAbortIsLiftedAtHome(t *testing.T) {
+	s := shipped(t)
+	s.propose("second", 14)
+	s.settle()
+	bad := s.signed.last()
+	s.fleet.broken[bad] = true
+	s.ships("second")
+	s.fleet.broken[bad] = false
+	lift := func(model string) {
+		s.quarantine(model, func(q *delivery.Quarantine) {
+			q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad, Why: "golden mismatch", Lifted: "mended"})
+		})
+		s.settle()
+	}
+	lift("other")
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("devices serve %s, lifted in another model's file", got)
+	}
+	lift("shapes")
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s, lifted", got)
+	}
+}
+
+// A gate that reads labels otherwise than the model that it judges says so while it is
+// proposed.
+func TestGateThatMisreads(t *testing.T) {
+	s := shipped(t)
+	s.repo.commit("labels", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {circle: [square]}")})
+	s.forge.open("labels", "dev")
+	s.settle()
+	s.want("labels", delivery.CheckSuccess, "would fail: shapes: models/shapes.yaml takes label circle for class circle (and 1 more), and gate production")
 }
 
 // Nobody is judged by the gates of main that happen to be readable.
@@ -624,6 +693,79 @@ func TestBranchIsNotHistory(t *testing.T) {
 	s.quality[9] = 0.61
 	s.push("third", model("shapes", 9))
 	s.want("third", delivery.CheckFailure, "mAP 0.6100, release 0.7200")
+	// Also where the merge keeps the branch's commits, and main is as it was for all
+	// that anybody sees: it names nothing.
+	s.now = s.now.Add(time.Second)
+	back = s.repo.commit("main", s.main(), s.now, one)
+	s.repo.commit("main", back, s.now, map[string]string{"models/shapes.yaml": two, "models/shapes.release.yaml": ""})
+	s.settle()
+	s.want("third", delivery.CheckFailure, "mAP 0.6100, release 0.7200")
+}
+
+// What was judged against main's release is taken, though the merge keeps a commit that
+// names an older one.
+func TestFastForward(t *testing.T) {
+	s := shipped(t)
+	one := map[string]string{}
+	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+		one[path] = s.repo.read(s.main(), path)
+	}
+	s.push("second", model("shapes", 14))
+	s.ships("second")
+	s.push("third", model("shapes", 20))
+	s.want("third", delivery.CheckSuccess, "version 3")
+	three := map[string]string{}
+	for path := range one {
+		three[path] = s.repo.read(s.head("third"), path)
+	}
+	s.now = s.now.Add(time.Second)
+	back := s.repo.commit("main", s.main(), s.now, one)
+	s.repo.commit("main", back, s.now, three)
+	s.settle()
+	s.want("main", delivery.CheckSuccess, "shapes version 3")
+	if got := s.serving(); got != "3 3 3" {
+		t.Errorf("devices serve %s", got)
+	}
+}
+
+// A release file says what AOB wrote: other figures beside the right bundle are none
+// of a version that was accepted.
+func TestReleaseFigures(t *testing.T) {
+	s := shipped(t)
+	path := "models/shapes.release.yaml"
+	now := s.repo.read(s.main(), path)
+	better := map[string]string{path: strings.ReplaceAll(now, "0.6", "0.9")}
+	s.repo.commit("better", s.main(), s.now, better)
+	s.forge.open("better", "dev")
+	s.settle()
+	s.want("better", delivery.CheckFailure, "with other figures than its release statement has")
+	s.repo.commit("main", s.main(), s.now, better)
+	s.settle()
+	s.want("main", delivery.CheckFailure, "models/shapes.release.yaml has other figures than its release statement; put back what AOB wrote")
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s", got)
+	}
+	s.repo.commit("main", s.main(), s.now, map[string]string{path: now})
+	s.settle()
+	s.want("main", delivery.CheckSuccess, "shapes version 1")
+}
+
+// A gate that is raised at the moment of a merge asks for the classes of the release,
+// too.
+func TestGateRaisedOverAddedClass(t *testing.T) {
+	floor := func(v float64) map[string]string {
+		return map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", v), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)}
+	}
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, floor(0.5))
+	s.propose("first", 14)
+	s.ships("first")
+	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
+	s.want("easy", delivery.CheckSuccess, "version 2")
+	s.repo.commit("main", s.main(), s.now, floor(0.65))
+	s.merge("easy")
+	s.settle()
+	s.want("main", delivery.CheckFailure, "version 2 refused", "0.6000 < 0.65 without easy")
 }
 
 // A version is one bundle: a statement that was made for a number that is taken by now

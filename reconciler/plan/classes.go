@@ -141,7 +141,7 @@ func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []str
 		return nil
 	}
 	there := slices.Collect(maps.Values(l.classes[of]))
-	classes := []string{}
+	var classes []string // none where it has let all of them go
 	for _, name := range mdl.Classes.Names() {
 		if slices.Contains(there, l.now[name]) {
 			classes = append(classes, name)

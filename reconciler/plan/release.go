@@ -10,8 +10,8 @@ import (
 )
 
 // accepted returns the releases of a model that main has named together with
-// their spec, accepted and not quarantined, newest first, each once; what only merged
-// branches have named comes last. The first is what main's fleets follow.
+// their spec, accepted and not quarantined, newest first, each once; those under its
+// former names come last, after what only merged branches have named. The first is what main's fleets follow.
 func (m *maker) accepted(model string) []delivery.Release { return m.acceptedAs(m.w.names(model)) }
 
 func (m *maker) acceptedAs(names []string) []delivery.Release {
@@ -60,34 +60,19 @@ func (m *maker) everAccepted(names []string) []delivery.Release {
 			list = append(list, r)
 		}
 	}
-	var named [][]delivery.Release // by name, newest first
 	for _, model := range names {
 		if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
 			add(r)
 		}
-		var past []delivery.Release
 		for _, side := range []bool{false, true} {
-			for _, p := range m.w.Main.History[model] {
-				if p.Release != nil && p.Spec == p.Release.Spec && p.Side == side {
-					past = append(past, *p.Release)
+			for _, past := range m.w.Main.History[model] {
+				if past.Release != nil && past.Spec == past.Release.Spec && past.Side == side {
+					add(*past.Release)
 				}
 			}
 		}
-		named = append(named, past)
 	}
-	for { // a model may get a former name back: its versions go on from one name to the next
-		next := -1
-		for i, past := range named {
-			if len(past) > 0 && (next < 0 || past[0].Version > named[next][0].Version) {
-				next = i
-			}
-		}
-		if next < 0 {
-			return list
-		}
-		add(named[next][0])
-		named[next] = named[next][1:]
-	}
+	return list
 }
 
 // ships reports whether main's tree holds a release together with the spec that
