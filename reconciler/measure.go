@@ -225,7 +225,7 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	if intervals.Sampling.ByGroup {
 		out.Groups = intervals.Sampling.Units
 	}
-	estimates := append([]coco.Estimate{intervals.MAP, intervals.AP50}, intervals.Classes...)
+	estimates := append([]coco.Estimate{intervals.MAP, intervals.AP50, intervals.AP75}, intervals.Classes...)
 	if len(e.Thresholds) > 0 {
 		at, err := coco.IntervalAt(o.at(m), params)
 		if err != nil {
@@ -287,7 +287,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	if c.Sampling.ByGroup {
 		out.Groups = c.Sampling.Units
 	}
-	differences := append([]coco.Difference{c.MAP, c.AP50}, c.Classes...)
+	differences := append([]coco.Difference{c.MAP, c.AP50, c.AP75}, c.Classes...)
 	if len(ask.Candidate.Thresholds) > 0 && len(ask.Baseline.Thresholds) > 0 {
 		at, err := coco.CompareAt(a.at(ma), b.at(mb), params)
 		if err != nil {
@@ -306,6 +306,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	for i, of := range ra.PerClass { // without bounds: to say what became of a class
 		if with := rb.PerClass[i]; of.AP50 >= 0 && with.AP50 >= 0 {
 			out.Metrics["AP50/"+of.Name] = delivery.Difference{Candidate: of.AP50, Baseline: with.AP50, Value: of.AP50 - with.AP50}
+			out.Metrics["AP75/"+of.Name] = delivery.Difference{Candidate: of.AP75, Baseline: with.AP75, Value: of.AP75 - with.AP75}
 		}
 	}
 	if out.Shifts, err = coco.Shifts(truth, a.found(truth), b.found(truth), scoring); err != nil {

@@ -202,6 +202,24 @@ func TestClassWithoutTruths(t *testing.T) {
 	s.want("second", delivery.CheckSuccess, "version 2")
 }
 
+// Where all releases were forbidden the next one has no baseline, and the classes of
+// the last one: later ones are judged, and compared, as ever.
+func TestClassesAfterQuarantine(t *testing.T) {
+	s := shipped(t)
+	s.forbid()
+	s.push("second", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.want("second", delivery.CheckSuccess, "version 2")
+	s.ships("second")
+	s.push("third", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
+	s.want("third", delivery.CheckSuccess, "version 3")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}")})
+	s.settle()
+	s.want("third", delivery.CheckSuccess, "version 3")
+	if v := s.verdict(); len(v.Checks) != 3 || !strings.Contains(v.Checks[2].Reason, "AP of box 0.7200, shapes@1 0.6000: +0.1200") {
+		t.Errorf("%+v", v.Checks)
+	}
+}
+
 // Classes may be replaced, all of them, where the gate lets them go.
 func TestAllClassesReplaced(t *testing.T) {
 	s, _ := begun(t)

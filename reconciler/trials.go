@@ -339,7 +339,7 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 				}
 			}
 		}
-		return nil, explain.Unknown{Kind: "validated pull request", ID: name, Do: "aob pr show says how far it is"}
+		return nil, delivery.Blockedf("aob pr list shows the open ones, and aob pr show how far they are; of a merged one take its MODEL@VERSION", "pull request %s is not open, or not validated yet", name)
 	}
 	var found []side
 	for _, t := range s.Plan.Trials {
@@ -387,6 +387,9 @@ func compared(c delivery.CompareResult) []web.Compared {
 		key := strings.TrimSuffix(rows[i].Metric+"/"+rows[i].Class, "/")
 		samples := c.Metrics[key].Resamples
 		low, high := samples.Bounds(confidence)
+		if rows[i].Metric == "falsePositivesPerImage" { // less is better
+			low, high = -high, -low
+		}
 		switch {
 		case cmp.Or(c.Groups, c.Images) < coco.MinUnits:
 			rows[i].Answer = coco.TooFew
@@ -397,7 +400,7 @@ func compared(c delivery.CompareResult) []web.Compared {
 			rows[i].Answer = coco.Worse
 		}
 	}
-	for _, metric := range []string{"mAP", "AP50", "recall", "precision", "falsePositivesPerImage"} {
+	for _, metric := range []string{"mAP", "AP50", "AP75", "recall", "precision", "falsePositivesPerImage"} {
 		if i := row(metric, ""); i >= 0 {
 			answer(i, confidence)
 		}

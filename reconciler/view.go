@@ -94,6 +94,7 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			c.Points = m.Points
 			for _, d := range m.Doubts {
 				c.Settle = append(c.Settle, "gate "+d.Gate+": "+d.String())
+				c.Settle = append(c.Settle, d.Refused...)
 			}
 			for _, l := range m.Links {
 				if c.Pictures == nil {

@@ -130,7 +130,7 @@ func newPRAskCommand() *cobra.Command {
 		Long: `Ask says something on a pull request of the local forge, as a comment does on
 others. What begins with /aob asks for something; the pull request's checks say
 what may be asked.`,
-		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f because the test set is small'",
+		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 because the test set is small'",
 		Args:    arguments(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := numberOf(args[0])

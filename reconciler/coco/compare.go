@@ -58,7 +58,7 @@ type Sampling struct {
 
 // Subject is what a figure is about.
 type Subject struct {
-	Metric     string `json:"metric"`             // mAP or AP50 over all classes, or AP of one class
+	Metric     string `json:"metric"`             // mAP, AP50 or AP75 over all classes, or AP of one class
 	CategoryID int64  `json:"category_id"`        // of AP
 	Class      string `json:"class,omitempty"`    // of AP
 	Truths     int    `json:"truths"`             // that count, in the images looked at
@@ -107,6 +107,7 @@ type Estimate struct {
 type Comparison struct {
 	MAP     Difference   `json:"mAP"`
 	AP50    Difference   `json:"AP50"`
+	AP75    Difference   `json:"AP75"`
 	Classes []Difference `json:"classes"` // AP, by category id
 	// Unmeasured are classes that were asked for and have no truth in the
 	// images looked at, or in none of the resamples.
@@ -123,6 +124,7 @@ type Comparison struct {
 type Intervals struct {
 	MAP        Estimate   `json:"mAP"`
 	AP50       Estimate   `json:"AP50"`
+	AP75       Estimate   `json:"AP75"`
 	Classes    []Estimate `json:"classes"`
 	Unmeasured []Subject  `json:"unmeasured,omitempty"`
 	Sampling   Sampling   `json:"sampling"`
@@ -151,6 +153,7 @@ func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 	c := &Comparison{
 		MAP:      difference(r.all("mAP"), of.mAP, with.mAP, confidence),
 		AP50:     difference(r.all("AP50"), of.ap50, with.ap50, confidence),
+		AP75:     difference(r.all("AP75"), of.ap75, with.ap75, confidence),
 		A:        estimate(r.all("mAP"), of.mAP, confidence),
 		B:        estimate(r.all("mAP"), with.mAP, confidence),
 		Classes:  []Difference{},
@@ -182,6 +185,7 @@ func Interval(m *Matched, params CompareParams) (*Intervals, error) {
 	v := &Intervals{
 		MAP:      estimate(r.all("mAP"), f.mAP, confidence),
 		AP50:     estimate(r.all("AP50"), f.ap50, confidence),
+		AP75:     estimate(r.all("AP75"), f.ap75, confidence),
 		Classes:  []Estimate{},
 		Sampling: r.sampling(), Protocol: m.protocol, Digest: m.protocol.Digest(),
 	}

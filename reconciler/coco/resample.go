@@ -23,8 +23,8 @@ type figure struct {
 
 // figures are those of one model.
 type figures struct {
-	mAP, ap50 figure
-	classes   []figure // AP, as resampling.classes
+	mAP, ap50, ap75 figure
+	classes         []figure // AP, as resampling.classes
 }
 
 // resampling draws images and scores models on what it drew.
@@ -212,7 +212,7 @@ func (r *resampling) run(models ...*Matched) []figures {
 					}
 					for k := range models {
 						at := &scores[k][c*n+from+i]
-						*at = outcome{-1, -1}
+						*at = outcome{-1, -1, -1}
 						if truths > 0 {
 							*at = w.score(&paths[k][c], weights)
 						}
@@ -230,7 +230,7 @@ func (r *resampling) run(models ...*Matched) []figures {
 // collect turns outcomes by class into figures, the means over classes
 // included.
 func (f *figures) collect(scores []outcome, n int) {
-	f.mAP.samples, f.ap50.samples = make([]float64, n), make([]float64, n)
+	f.mAP.samples, f.ap50.samples, f.ap75.samples = make([]float64, n), make([]float64, n), make([]float64, n)
 	for c := range f.classes {
 		f.classes[c].samples = make([]float64, n)
 		for i := range n {
@@ -244,13 +244,15 @@ func (f *figures) collect(scores []outcome, n int) {
 			if v := scores[c*n+i]; v.ap >= 0 {
 				sum.ap += v.ap
 				sum.ap50 += v.ap50
+				sum.ap75 += v.ap75
 				measured++
 			}
 		}
-		f.mAP.samples[i], f.ap50.samples[i] = -1, -1
+		f.mAP.samples[i], f.ap50.samples[i], f.ap75.samples[i] = -1, -1, -1
 		if measured > 0 {
 			f.mAP.samples[i] = sum.ap / float64(measured)
 			f.ap50.samples[i] = sum.ap50 / float64(measured)
+			f.ap75.samples[i] = sum.ap75 / float64(measured)
 		}
 	}
 }
@@ -278,7 +280,7 @@ func (r *resampling) point(m *Matched, paths []path) figures {
 			f.classes[c].value = t.class(c, 0, thresholds)
 		}
 	})
-	f.mAP.value, f.ap50.value = t.mean(0, thresholds), t.mean(at50, at50+1)
+	f.mAP.value, f.ap50.value, f.ap75.value = t.mean(0, thresholds), t.mean(at50, at50+1), t.mean(at75, at75+1)
 	return f
 }
 
@@ -317,7 +319,7 @@ func newPath(dets []verdict, chosen []int32) path {
 }
 
 // outcome is one class in one resample; -1 without truths.
-type outcome struct{ ap, ap50 float64 }
+type outcome struct{ ap, ap50, ap75 float64 }
 
 // weighing scores paths under weights; it keeps its working memory.
 type weighing struct {
@@ -335,7 +337,7 @@ func (w *weighing) add(p *path, weights []int32) {
 	}
 }
 
-// score computes AP and AP50; w.need is that of the weighted truths.
+// score computes AP, AP50 and AP75; w.need is that of the weighted truths.
 func (w *weighing) score(p *path, weights []int32) outcome {
 	w.add(p, weights)
 	var o outcome
@@ -348,8 +350,11 @@ func (w *weighing) score(p *path, weights []int32) outcome {
 			of += v
 		}
 		sum += of
-		if t == at50 {
+		switch t {
+		case at50:
 			o.ap50 = of / recalls
+		case at75:
+			o.ap75 = of / recalls
 		}
 	}
 	o.ap = sum / (thresholds * recalls)

@@ -203,7 +203,7 @@ type CompareResult struct {
 	Groups  int                   `json:"groups,omitempty"`  // as ScoreSet.Groups
 	Classes []string              `json:"classes"`           // that both models and the eval set have
 	Truths  map[string]int        `json:"truths,omitempty"`  // by class, in the images that count
-	Metrics map[string]Difference `json:"metrics"`           // mAP and AP50 over Classes, AP/CLASS, and what [ScoreSet] has at thresholds where both have some
+	Metrics map[string]Difference `json:"metrics"`           // mAP, AP50 and AP75 over Classes, AP/CLASS, AP50/CLASS and AP75/CLASS, and what [ScoreSet] has at thresholds where both have some
 	// Shifts say by class, and under "" for all, why AP50 moved: by TIDE's error
 	// types, what the candidate loses to each more than the baseline does, worst first.
 	Shifts map[string][]ErrorShift `json:"shifts,omitempty"`

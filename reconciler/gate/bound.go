@@ -62,35 +62,52 @@ func (in Input) unasked(classes []string) []string {
 // bounds lie at most scale times as far away as those over all classes: so much if
 // nothing were doubtful about what is added. A figure of one class is itself.
 func (in Input) kept(f *figure) (value, scale float64, added []string) {
-	scores := in.Candidate.Scores
-	added = in.unasked(scores.Classes)
-	by := map[string]string{"mAP": "AP/", "AP50": "AP50/", "AP75": "AP75/", "recall": "recall/", "precision": "precision/"}[f.metric]
-	if by == "" || len(added) == 0 {
+	s := in.Candidate.Scores
+	if added = in.unasked(s.Classes); !overClasses(f.metric) || len(added) == 0 {
 		return f.value, 1, nil
 	}
-	var sum, of, all float64
-	for _, class := range scores.Classes {
-		v, ok := scores.Values[by+class]
-		weight := 1.0
-		truths := float64(scores.Truths[class])
-		found := scores.Values["recall/"+class] * truths
+	get := func(metric string) (float64, bool) { v, ok := s.Values[metric]; return v, ok }
+	value, of := over(f.metric, without(s.Classes, added), get, s.Truths, s.Images)
+	_, all := over(f.metric, s.Classes, get, s.Truths, s.Images)
+	return value, all / max(of, 1e-9), added
+}
+
+// overClasses reports whether a metric, as scores name it, is a mean or a share over
+// classes.
+func overClasses(metric string) bool {
+	return slices.Contains([]string{"mAP", "AP50", "AP75", "recall", "precision"}, metric)
+}
+
+func without(classes, some []string) []string {
+	return slices.DeleteFunc(slices.Clone(classes), func(class string) bool { return slices.Contains(some, class) })
+}
+
+// over computes a metric over classes from those of each, and how much they weigh: by
+// number for a mean, by truths for recall, by what is found for precision.
+func over(metric string, classes []string, get func(metric string) (float64, bool), truths map[string]int, images int) (value, weight float64) {
+	sum := 0.0
+	for _, class := range classes {
+		v, ok := get(strings.TrimPrefix(metric, "m") + "/" + class)
+		w := 1.0
+		found, _ := get("recall/" + class)
+		found *= float64(truths[class])
 		switch {
-		case f.metric == "precision": // of all that is found, also where none of it is right
-			weight = found + scores.Values["falsePositivesPerImage/"+class]*float64(scores.Images)
-			v = found / max(weight, 1)
+		case metric == "precision": // of all that is found, also where none of it is right
+			false_, _ := get("falsePositivesPerImage/" + class)
+			if w = found + false_*float64(images); w > 0 {
+				v = found / w
+			}
 		case !ok:
 			continue
-		case f.metric == "recall":
-			weight = truths
+		case metric == "recall":
+			w = float64(truths[class])
 		}
-		if all += weight; !slices.Contains(added, class) {
-			sum, of = sum+v*weight, of+weight
-		}
+		sum, weight = sum+v*w, weight+w
 	}
-	if of == 0 {
-		return 0, 1, added
+	if weight == 0 {
+		return 0, 0
 	}
-	return sum / of, all / of, added
+	return sum / weight, weight
 }
 
 // ceilings judges values against max, where less is better.

@@ -15,6 +15,7 @@ import (
 // A baseline is what a check compares the candidate with.
 type baseline struct {
 	name    string // release, or pallets@12
+	over    string // which classes both have, where the candidate has more
 	compare *delivery.CompareResult
 }
 
@@ -68,6 +69,12 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 			return b, delivery.NotApplicable, the(b.name) + " has no thresholds to compare with"
 		}
 	}
+	if shared := b.compare.Classes; len(shared) < len(in.Candidate.Scores.Classes) {
+		b.over = " over " + strings.Join(shared[:min(len(shared), 4)], ", ")
+		if more := len(shared) - 4; more > 0 {
+			b.over += fmt.Sprintf(" and %d more", more)
+		}
+	}
 	return b, "", ""
 }
 
@@ -89,30 +96,29 @@ func drops(c delivery.GateCheck, in Input, base baseline, figures []figure, know
 	})
 }
 
-// dropKept holds a mean's difference to its bound over the classes that the gate has
-// asked for, too: what one of the others gains makes up for nothing. Its bounds lie at
-// most so many times as far away as there are classes to one of those.
+// dropKept holds the difference of a mean or a share to its bound over the classes that
+// the gate has asked for, too: what one of the others gains makes up for nothing.
 func (in Input) dropKept(base baseline, f *figure, limit float64) {
-	by, mean := map[string]string{"mAP": "AP/", "AP50": "AP50/"}[f.metric]
-	added := in.unasked(base.compare.Classes)
-	v := &f.verdict
-	if !mean || len(added) == 0 || v.Outcome == delivery.Fail {
+	c, v := base.compare, &f.verdict
+	added := in.unasked(c.Classes)
+	if !overClasses(f.metric) || len(added) == 0 || v.Outcome == delivery.Fail {
 		return
 	}
-	var sum, n, all float64
-	for _, class := range base.compare.Classes {
-		d, ok := base.compare.Metrics[by+class]
-		if !ok {
-			continue
-		}
-		if all++; !slices.Contains(added, class) {
-			sum, n = sum+d.Value, n+1
-		}
+	truths := c.Truths
+	if truths == nil {
+		truths = in.Candidate.Scores.Truths
 	}
-	if n == 0 {
+	candidate := func(metric string) (float64, bool) { d, ok := c.Metrics[metric]; return d.Candidate, ok }
+	with := func(metric string) (float64, bool) { d, ok := c.Metrics[metric]; return d.Baseline, ok }
+	of := without(c.Classes, added)
+	is, weight := over(f.metric, of, candidate, truths, c.Images)
+	was, weighed := over(f.metric, of, with, truths, c.Images)
+	_, all := over(f.metric, c.Classes, candidate, truths, c.Images)
+	_, allWas := over(f.metric, c.Classes, with, truths, c.Images)
+	if weight == 0 || weighed == 0 {
 		return
 	}
-	kept, scale := sum/n, all/n
+	kept, scale := is-was, max(all/weight, allWas/weighed)
 	low, high := kept+(*v.Low-f.value)*scale, kept+(*v.High-f.value)*scale
 	text := fmt.Sprintf("%s %+.4f without %s, which the gate has not asked for", f.metric, kept, strings.Join(added, ", "))
 	switch {
@@ -132,6 +138,9 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 	v.Low, v.High = &low, &high
 	v.Confidence = lowAt
 	name := fmt.Sprintf("%s %.4f, %s %.4f", label(c.Metric, f.class), *v.Value, base.name, *v.Baseline)
+	if f.class == "" {
+		name += base.over
+	}
 	resolved := f.samples.Resolves(lowAt)
 	switch {
 	case low >= limit && resolved:

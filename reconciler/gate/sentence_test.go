@@ -174,6 +174,9 @@ func TestHowACheckDecides(t *testing.T) {
 		{"Comparisons run over the classes that both models and the eval set have",
 			with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass,
 			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05"},
+		{"and say over which, where the model has more",
+			maxDrop("mAP", 0.05), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01), delivery.Pass,
+			"mAP 0.5000, release 0.5000 over a: +0.0000, at worst -0.0090 >= -0.05"},
 		{"a class by name that they do not share",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01), delivery.Unsure,
 			"AP of b: model, release and eval set do not share it"},
@@ -402,9 +405,19 @@ func TestUnasked(t *testing.T) {
 			s.Values["AP50/"+class], s.Values["AP75/"+class] = s.Values["AP/"+class], s.Values["AP/"+class]
 		}
 		s.Truths["a"] = 300
-		in.Compare.Metrics["AP50/a"] = delivery.Difference{Value: -0.1}
-		in.Compare.Metrics["AP50/b"] = delivery.Difference{Value: -0.1}
-		in.Compare.Metrics["AP50/c"] = delivery.Difference{Value: 0.2}
+		put := func(metric string, now, was float64) {
+			in.Compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: was, Value: now - was, Resamples: around(now-was, width)}
+		}
+		for class, by := range map[string]float64{"a": -0.1, "b": -0.1, "c": 0.2} {
+			for _, metric := range []string{"AP50/", "AP75/", "recall/"} {
+				put(metric+class, 0.5+by, 0.5)
+			}
+			put("falsePositivesPerImage/"+class, 0.5-by, 0.5)
+		}
+		for _, metric := range []string{"AP75", "recall", "precision"} {
+			put(metric, 0.5, 0.5)
+		}
+		in.Baseline.Scores.Values["falsePositivesPerImage"] = 0.5 // it has thresholds
 		return in
 	}
 	all := in(0.01)
@@ -430,6 +443,9 @@ func TestUnasked(t *testing.T) {
 		{"or may be", maxDrop("mAP", 0.08), in(0.02), delivery.Unsure, "mAP -0.0600 without c, which the gate has not asked for, at worst -0.0871, at best -0.0329: too wide to tell a drop of 0.08"},
 		{"and is not", maxDrop("mAP", 0.08), in(0.01), delivery.Pass, "mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.08"},
 		{"of AP50 too", maxDrop("AP50", 0.02), in(0.01), delivery.Fail, "AP50 -0.1000 without c, which the gate has not asked for, at best -0.0865 < -0.02"},
+		{"of AP75", maxDrop("AP75", 0.02), in(0.01), delivery.Fail, "AP75 -0.1000 without c, which the gate has not asked for, at best -0.0865 < -0.02"},
+		{"of a share of truths", with(maxDrop("recall", 0.02), threshold), in(0.01), delivery.Fail, "recall -0.1000 without c, which the gate has not asked for, at best -0.0887 < -0.02"},
+		{"of a share of what is found", with(maxDrop("precision", 0.02), threshold), in(0.01), delivery.Fail, "precision -0.0859 without c, which the gate has not asked for, at best -0.0736 < -0.02"},
 		{"against a first model's", maxDrop("mAP", 0.02), all, delivery.Pass, "mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.02"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -78,11 +78,16 @@ func (m *maker) lineage(names []string, mdl delivery.Model) lineage {
 		}
 		return ids
 	}
-	for _, s := range l.releases {
-		if _, done := l.classes[s.Bundle]; !done {
-			spec := m.w.Evidence.BySpec[s.Spec].Training.Input.Spec
-			l.classes[s.Bundle] = follow(s.Bundle, spec.Classes, spec.Was, s.Baseline)
+	for i, s := range l.releases {
+		if _, done := l.classes[s.Bundle]; done {
+			continue
 		}
+		from := s.Baseline
+		if from == "" && i > 0 { // all before it were in quarantine, and their classes the model's
+			from = l.releases[i-1].Bundle
+		}
+		spec := m.w.Evidence.BySpec[s.Spec].Training.Input.Spec
+		l.classes[s.Bundle] = follow(s.Bundle, spec.Classes, spec.Was, from)
 	}
 	var from delivery.Digest
 	if r := m.latest(names); r != nil {
