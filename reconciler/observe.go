@@ -407,7 +407,7 @@ func (r *Reconciler) history(main, model string) ([]plan.Past, error) {
 	}
 	past := make([]plan.Past, 0, len(versions))
 	for _, v := range versions {
-		p := plan.Past{Commit: v.Commit, Side: v.Side}
+		p := plan.Past{Commit: v.Commit, Side: v.Side, Order: v.Order}
 		if v.Blob != "" {
 			data, err := r.Repo.Blob(v.Blob, intent.MaxFileSize)
 			if err != nil && !errors.Is(err, git.ErrTooBig) {

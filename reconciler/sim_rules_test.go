@@ -238,7 +238,13 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 			}
 		case c.Min != nil:
 			reaches(meanOf(now, now), *c.Min, c.Metric)
-			if kept := meanOf(now, before); len(before) > 0 && kept < *c.Min && !s.excused(g, bundle, true) {
+			asked := maps.Clone(before)
+			for labels, t := range now {
+				if _, named := g.Labels[t.class]; named {
+					asked[labels] = t
+				}
+			}
+			if kept := meanOf(now, asked); len(before) > 0 && kept < *c.Min && !s.excused(g, bundle, true) {
 				s.fail("%s: %s %.4f over the release's classes is below %g of gate %s", what, c.Metric, kept, *c.Min, g.Name)
 			}
 		case c.MaxDrop != nil && len(before) > 0:

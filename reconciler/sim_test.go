@@ -291,13 +291,13 @@ func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
 			c = ""
 		}
 	}
-	for _, c := range r.ancestors(head) {
+	for i, c := range r.ancestors(head) {
 		parent := ""
 		if p := r.commits[c].parents; len(p) > 0 {
 			parent = p[0]
 		}
 		if now := r.commits[c].files[path]; now != r.commits[parent].files[path] {
-			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when, Side: !line[c]})
+			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when, Side: !line[c], Order: i})
 		}
 	}
 	return out, nil

@@ -87,7 +87,7 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 		pr.Gates, pr.Powers, pr.Fleets, pr.Complaints = p.Gates, p.Powers, p.Fleets, p.Problem
 		for _, m := range p.Models {
 			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Text: m.Text, Bundle: m.Bundle,
-				Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}
+				Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release, Measured: m.Measured}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}

@@ -233,10 +233,8 @@ func (t *terminal) change(m web.Change) {
 		t.printf("  bundle %s", m.Bundle.Short())
 	}
 	t.printf("\n")
-	if m.Release != nil {
-		for _, e := range m.Release.Measured {
-			t.measured(e)
-		}
+	for _, e := range m.Measured {
+		t.measured(e)
 	}
 	t.verdicts(m.Verdicts)
 	if len(m.Verdicts) > 0 {

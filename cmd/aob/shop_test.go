@@ -48,7 +48,7 @@ func newShop() *shop {
 		{PullRequest: delivery.PullRequest{Number: 4, Title: "Make it worse \x1b[2J", Author: "jonas", Head: strings.Repeat("badbadba", 5), HeadRef: "worse", Base: "main", Fork: true},
 			State: delivery.CheckFailure, Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images",
 			Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}},
-			Models: []web.Change{{Model: "shapes", Bundle: bad.Bundle, Baseline: &v2, Release: &bad, Verdicts: []delivery.Verdict{verdict},
+			Models: []web.Change{{Model: "shapes", Bundle: bad.Bundle, Baseline: &v2, Release: &bad, Measured: bad.Measured, Verdicts: []delivery.Verdict{verdict},
 				Findings: []delivery.Finding{{Level: delivery.LevelWarning, Code: "leak", Where: "train/17.png", Text: "is an image of the eval set", Count: 2}}}}},
 	}}
 }

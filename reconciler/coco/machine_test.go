@@ -150,7 +150,7 @@ func TestNumbersAreFixed(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(text)
-	const want = "f7ba3a33ae76c518528feb162c1adc9da66f1a09f2c5c4f7147297b3d91957f2"
+	const want = "cb640940999d4306474ee09b2ff14c9818b9bf20efaabaa82d5d5b6029edad60"
 	if got := hex.EncodeToString(sum[:]); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -154,9 +154,15 @@ func (c *checker) finding(level, code, where, text string) {
 	c.result.Findings = append(c.result.Findings, delivery.Finding{Level: level, Code: code, Where: where, Text: text, Count: 1})
 }
 
-// done puts errors first and gives the result.
+// done puts errors first, what somebody may well mean last, and gives the result.
 func (c *checker) done() delivery.DataResult {
-	slices.SortStableFunc(c.result.Findings, func(a, b delivery.Finding) int { return strings.Compare(a.Level, b.Level) })
+	rank := func(f delivery.Finding) string {
+		if f.Code == "unused-category" {
+			return f.Level + " "
+		}
+		return f.Level
+	}
+	slices.SortStableFunc(c.result.Findings, func(a, b delivery.Finding) int { return strings.Compare(rank(a), rank(b)) })
 	return c.result
 }
 

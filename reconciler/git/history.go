@@ -18,6 +18,7 @@ type FileVersion struct {
 	Blob   string    // empty where the commit removed the file
 	When   time.Time // the committer's
 	Side   bool      // the commit came in by a merge: the branch itself was never there
+	Order  int       // of the commit in the whole history, 0 is head: to order versions of several files
 }
 
 // A change is what a commit did to one entry of an intent folder.
@@ -73,7 +74,7 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 	}
 	versions := map[string][]FileVersion{}
 	line := head // the next one on the line of first parents
-	for _, c := range order {
+	for i, c := range order {
 		side := c.hash != line
 		if !side && len(c.parents) > 0 {
 			line = c.parents[0]
@@ -83,7 +84,7 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 			return nil, err
 		}
 		for _, ch := range changes {
-			v := FileVersion{Commit: c.hash.String(), When: time.Unix(c.when, 0).UTC(), Side: side}
+			v := FileVersion{Commit: c.hash.String(), When: time.Unix(c.when, 0).UTC(), Side: side, Order: i}
 			if len(c.parents) > 0 {
 				v.Parent = c.parents[0].String()
 			}

@@ -260,7 +260,10 @@ func TestGraph(t *testing.T) {
 			}
 			seen := map[string]FileVersion{}
 			for i, v := range got {
-				v.When = time.Time{}
+				if i > 0 && v.Order <= got[i-1].Order {
+					t.Errorf("history of %s: %+v after %+v", name, v, got[i-1])
+				}
+				v.When, v.Order = time.Time{}, 0
 				seen[v.Commit] = v
 				for _, older := range got[i+1:] {
 					if is, _ := m.IsAncestor(v.Commit, older.Commit); is {

@@ -79,15 +79,14 @@ func (m *maker) lineage(names []string, mdl delivery.Model) lineage {
 		return ids
 	}
 	for i, s := range l.releases {
+		if s.Baseline == "" && i > 0 { // all before it were in quarantine, and their classes the model's
+			l.releases[i].Baseline = l.releases[i-1].Bundle
+		}
 		if _, done := l.classes[s.Bundle]; done {
 			continue
 		}
-		from := s.Baseline
-		if from == "" && i > 0 { // all before it were in quarantine, and their classes the model's
-			from = l.releases[i-1].Bundle
-		}
 		spec := m.w.Evidence.BySpec[s.Spec].Training.Input.Spec
-		l.classes[s.Bundle] = follow(s.Bundle, spec.Classes, spec.Was, from)
+		l.classes[s.Bundle] = follow(s.Bundle, spec.Classes, spec.Was, l.releases[i].Baseline)
 	}
 	var from delivery.Digest
 	if r := m.latest(names); r != nil {
@@ -125,8 +124,8 @@ func (l lineage) wasOf(bundle delivery.Digest) map[string]string {
 }
 
 // asked lists the classes of what is proposed that a gate has asked for since it is
-// what it is: those that the release had when it first judged, or else has now. A
-// class that came later lifts a mean without anybody having asked for it. Nil is all,
+// what it is: those that it names, and those that the release had when it first
+// judged, or else has now. A class that came later lifts a mean without anybody having asked for it. Nil is all,
 // as of a first model.
 func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []string {
 	l := m.lineage(names, mdl)
@@ -147,8 +146,12 @@ func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []str
 	}
 	there := slices.Collect(maps.Values(l.classes[of]))
 	var classes []string // none where it has let all of them go
+	byName := slices.Collect(maps.Keys(g.Labels))
+	for _, c := range g.Checks {
+		byName = append(byName, c.Classes.Names...)
+	}
 	for _, name := range mdl.Classes.Names() {
-		if slices.Contains(there, l.now[name]) {
+		if slices.Contains(there, l.now[name]) || slices.Contains(byName, name) {
 			classes = append(classes, name)
 		}
 	}
@@ -215,8 +218,16 @@ func (m *maker) goneClasses(mdl delivery.Model, release delivery.Release, gates 
 			continue
 		}
 		for _, j := range gates {
-			if gate.Requires(j.gate, class) || was[class] != "" && gate.Requires(j.gate, was[class]) {
-				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it; drop it there%s, from classes: or by except: [%s], or say what it is called now: was: {NEW: %s}", class, j.name, j.earlier(), class, class)
+			var by []string
+			for _, c := range j.gate.Checks {
+				one := delivery.Gate{Checks: []delivery.GateCheck{c}}
+				if gate.Requires(one, class) || was[class] != "" && gate.Requires(one, was[class]) {
+					by = append(by, c.Metric)
+				}
+			}
+			if len(by) > 0 {
+				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it by %s; drop it from each of these checks%s, out of classes: or by except: [%s], or say what it is called now: was: {NEW: %s}",
+					class, j.name, strings.Join(by, ", "), j.earlier(), class, class)
 			}
 		}
 	}
@@ -246,8 +257,8 @@ func (m *maker) changedTruths(mdl delivery.Model, release *delivery.Release, gat
 			case now == "" || slices.Equal(before[class], counts[now]):
 				continue
 			case len(before[class]) == 0:
-				return fmt.Sprintf("gate %s has no truths of class %s, and of %s, which is said to be the same, it has what is labelled %s; add %s as a class of its own, without was:",
-					j.name, class, now, strings.Join(counts[now], " and "), now)
+				return fmt.Sprintf("gate %s has no truths of class %s, and of %s, which is said to be the same, it has what is labelled %s; say what %s is: labels: %s in gates/%s.yaml%s, or add %s as a class of its own, without was:",
+					j.name, class, now, strings.Join(counts[now], " and "), class, delivery.Labels{class: counts[now]}, j.name, j.earlier(), now)
 			}
 			return fmt.Sprintf("truths of gate %s that are labelled %s count as class %s, and here %s would; a model does not change what truths are. Leave was: as it is, or say what %s is: labels: %s in gates/%s.yaml%s, and the model's own labels in its classes:",
 				j.name, strings.Join(before[class], " and "), class, orNothing(counts[now]), now, delivery.Labels{now: before[class]}, j.name, j.earlier())
@@ -299,6 +310,11 @@ func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts m
 		for _, l := range c.Labels {
 			if !slices.Contains(set.Labels, l) || slices.Contains(counts[c.Name], l) {
 				continue
+			}
+			for other := range counts {
+				if slices.Contains(counts[other], l) {
+					return fmt.Sprintf("models/%s.yaml takes label %s for class %s, and gate %s for class %s; call classes what they were, or rename them with was:", mdl.Name, l, c.Name, j.name, other)
+				}
 			}
 			if label == "" {
 				label, class = l, c.Name

@@ -119,20 +119,15 @@ func (m *maker) mainModel(name string) MainModel {
 		mm.Text = fmt.Sprintf("%s version %d", name, named.Version) + m.todaysGates(name, named)
 		return mm
 	}
-	// What main named before, or the highest version: after a way back they differ, and
-	// a merge that keeps a branch's commits makes what it named on its way history.
-	var last, highest delivery.Digest
+	var last delivery.Digest
 	if len(before) > 0 {
-		last, highest = before[0].Bundle, m.baseline(m.w.names(name)).Bundle
+		last = before[0].Bundle
 	}
 	statement, ok := m.w.Evidence.statement(named, last)
-	if ok && statement.Baseline != last {
-		statement, ok = m.w.Evidence.statement(named, highest)
-	}
 	if !ok {
 		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships", named.Bundle.Short())
 	}
-	if statement.Baseline != last && statement.Baseline != highest {
+	if statement.Baseline != last {
 		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run against that", orNone(statement.Baseline), orNone(last))
 	}
 	for _, r := range m.everAccepted(m.w.names(name)) {

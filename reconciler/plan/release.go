@@ -21,35 +21,26 @@ func (m *maker) acceptedAs(names []string) []delivery.Release {
 	})
 }
 
-// baseline is the release that a candidate is judged against, and main's next one
-// with it: what main's tree names, or else the highest version that counts; nil for a
-// first model. A branch may have been anything on its way, and a merge that keeps its
-// commits makes that main's history: it decides no baseline.
+// baseline is the release that a candidate is judged against: what main's fleets
+// follow; nil for a first model.
 func (m *maker) baseline(names []string) *delivery.Release {
-	return m.highest(names, m.acceptedAs(names))
+	return first(m.acceptedAs(names))
 }
 
 // latest is the release that a model's classes follow: the baseline, or where all are
-// in quarantine the highest version there was; nil for a first model.
+// in quarantine the last one; nil for a first model.
 func (m *maker) latest(names []string) *delivery.Release {
 	if r := m.baseline(names); r != nil {
 		return r
 	}
-	return m.highest(names, m.everAccepted(names))
+	return first(m.everAccepted(names))
 }
 
-func (m *maker) highest(names []string, list []delivery.Release) (best *delivery.Release) {
-	for i, r := range list {
-		for _, name := range names {
-			if named, ok := m.w.Main.Intent.Releases[name]; ok && m.ships(name, named) && named.Version == r.Version && named.Bundle == r.Bundle {
-				return &list[i]
-			}
-		}
-		if best == nil || r.Version > best.Version {
-			best = &list[i]
-		}
+func first(list []delivery.Release) *delivery.Release {
+	if len(list) == 0 {
+		return nil
 	}
-	return best
+	return &list[0]
 }
 
 func (m *maker) everAccepted(names []string) []delivery.Release {
@@ -60,16 +51,25 @@ func (m *maker) everAccepted(names []string) []delivery.Release {
 			list = append(list, r)
 		}
 	}
+	var named []Past
 	for _, model := range names {
 		if r, ok := m.w.Main.Intent.Releases[model]; ok && m.ships(model, r) {
 			add(r)
 		}
-		for _, side := range []bool{false, true} {
-			for _, past := range m.w.Main.History[model] {
-				if past.Release != nil && past.Spec == past.Release.Spec && past.Side == side {
-					add(*past.Release)
-				}
+		named = append(named, m.w.Main.History[model]...)
+	}
+	slices.SortStableFunc(named, func(a, b Past) int {
+		if a.Side != b.Side {
+			if a.Side {
+				return 1
 			}
+			return -1
+		}
+		return a.Order - b.Order
+	})
+	for _, past := range named {
+		if past.Release != nil && past.Spec == past.Release.Spec {
+			add(*past.Release)
 		}
 	}
 	return list

@@ -45,6 +45,7 @@ type Past struct {
 	Release *delivery.Release // nil: the file was removed, or did not parse
 	Spec    delivery.Digest   // of the model file beside it; empty where there was none
 	Side    bool              // from a branch that was merged: main itself has never been there
+	Order   int               // of the commit in main's history, across models: 0 is the newest
 }
 
 // A Proposal is an open pull request with its trees.

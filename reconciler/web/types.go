@@ -198,9 +198,10 @@ type Change struct {
 	Verdicts []delivery.Verdict  `json:"verdicts,omitempty"`
 	Release  *delivery.Release   `json:"release,omitempty"` // what the release file must say
 
-	Seeds  []Seed                             `json:"seeds,omitempty"`  // of its spec, with their mAP on validation
-	Points map[string]delivery.OperatingPoint `json:"points,omitempty"` // its thresholds, by class
-	Settle []string                           `json:"settle,omitempty"` // what an owner must say to which gate
+	Seeds    []Seed                             `json:"seeds,omitempty"`    // of its spec, with their mAP on validation
+	Points   map[string]delivery.OperatingPoint `json:"points,omitempty"`   // its thresholds, by class
+	Measured []delivery.Measured                `json:"measured,omitempty"` // by the gates that have answered
+	Settle   []string                           `json:"settle,omitempty"`   // what an owner must say to which gate
 	// Pictures are the pages of the images that got worse, by gate: addresses, or paths
 	// of the server's site where it does not know by which address it is reached.
 	Pictures map[string]string `json:"pictures,omitempty"`
