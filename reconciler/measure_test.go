@@ -11,12 +11,14 @@ import (
 	"image"
 	"image/png"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
@@ -190,8 +192,10 @@ func TestEvalStage(t *testing.T) {
 	if !slices.Equal(all.Classes, []string{"circle", "box"}) || all.Images != benchImages || all.Groups != 0 || all.Values["AP/circle"] != 1 || all.Values["AP/box"] > 0.6 || all.Truths["box"] != benchImages {
 		t.Errorf("%+v", all)
 	}
-	if n := len(all.Resamples["mAP"]); n != 1000 {
-		t.Errorf("%d resamples where nobody asks for more", n)
+	for _, metric := range []string{"mAP", "AP50", "AP75", "AP/box"} { // whatever a gate may bound has bounds
+		if n := len(all.Resamples[metric]); n != 1000 {
+			t.Errorf("%d resamples of %s where nobody asks for more", n, metric)
+		}
 	}
 	if n := len(b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Resamples = 3000 })).Resamples["AP/box"]); n != 3000 {
 		t.Errorf("%d resamples, and 3000 were asked for", n)
@@ -224,6 +228,11 @@ func TestCompareStage(t *testing.T) {
 	if !slices.Equal(r.Classes, []string{"circle", "box"}) || r.Images != benchImages || d.Baseline != 1 || d.Candidate > 0.6 || len(d.Resamples) != 1000 || len(r.Pictures) == 0 {
 		t.Errorf("%+v, %v, %v", d, r.Classes, r.Pictures)
 	}
+	for _, metric := range []string{"AP50", "AP75"} {
+		if d := r.Metrics[metric]; len(d.Resamples) != 1000 || d.Value >= 0 || r.Metrics[metric+"/box"].Value >= 0 {
+			t.Errorf("%s: %d resamples, %+.4f, of box %+.4f", metric, len(d.Resamples), d.Value, r.Metrics[metric+"/box"].Value)
+		}
+	}
 	// Of what only one knows nothing is compared.
 	if r := b.compare(b.ask(half, "box", nil), b.ask(all, "box", nil), 1000); !slices.Equal(r.Classes, []string{"circle"}) {
 		t.Errorf("classes %v", r.Classes)
@@ -238,5 +247,21 @@ func TestCompareStage(t *testing.T) {
 	grouped := b.compare(b.ask(half, "box", byVideo), b.ask(all, "box", func(e *delivery.EvalRun) { byVideo(e); was(e) }), 1000)
 	if grouped.Groups != benchImages/2 {
 		t.Errorf("%d groups", grouped.Groups)
+	}
+}
+
+// More of it is better, of all but false positives.
+func TestCompared(t *testing.T) {
+	c := delivery.CompareResult{Images: 40, Classes: []string{"box"}, Metrics: map[string]delivery.Difference{}}
+	for _, metric := range []string{"mAP", "AP75", "recall", "falsePositivesPerImage"} {
+		c.Metrics[metric] = delivery.Difference{Candidate: 0.6, Baseline: 0.5, Value: 0.1, Resamples: spread(0.1)}
+	}
+	got := map[string]coco.Answer{}
+	for _, row := range compared(c) {
+		got[row.Metric] = row.Answer
+	}
+	want := map[string]coco.Answer{"mAP": coco.Better, "AP75": coco.Better, "recall": coco.Better, "falsePositivesPerImage": coco.Worse}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
