@@ -135,6 +135,10 @@ func TestServeDies(t *testing.T) {
 	if err := s.child.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// The signal is only on its way, and an answer may be faster.
+	if err := unix.Waitid(unix.P_PID, s.child.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := s.Health(ctx); !errors.Is(err, context.DeadlineExceeded) {
