@@ -266,7 +266,10 @@ type truth struct {
 // a class with a name of its own was trained on.
 func (s *sim) truly(g delivery.Gate, bundle delivery.Digest) map[string]truth {
 	spec := s.signed.bundles[bundle].Spec
-	given := slices.Concat(slices.Collect(maps.Values(g.Labels))...)
+	var given []string // what the gate says of other models' classes is about those
+	for _, c := range spec.Classes {
+		given = append(given, g.Labels[c.Name]...)
+	}
 	worth := map[string]truth{}
 	for _, c := range labelled(spec.Classes.Renamed(spec.Was)) {
 		labels, ok := g.Labels[c.Name]
