@@ -16,8 +16,23 @@ func classes(file, list string, more ...string) string {
 	return withLines(strings.Replace(file, "[circle, square]", list, 1), more...)
 }
 
-// lead is a check that a gate of circles and squares may have.
+// square is a check that a gate of circles and squares may have.
 const square = "  - {metric: AP, classes: [square], min: 0.3}"
+
+// lets is the gate as it is where it lets classes go.
+func lets(classes string) string {
+	except := ", except: [" + classes + "]}"
+	return strings.NewReplacer("min: 0.3}", "min: 0.3"+except, "against: release}", "against: release"+except).Replace(gateFile("production", "shapes", 0.3))
+}
+
+// shapes is what a commit holds of the model: its files, as a rollback names them.
+func (s *sim) shapes(commit string) map[string]string {
+	files := map[string]string{}
+	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+		files[path] = s.repo.read(commit, path)
+	}
+	return files
+}
 
 // shipped is a world whose model of 8 epochs is on main and on devices, under a gate
 // with a check more.
@@ -119,10 +134,7 @@ func TestFormerNameOfSharedTraining(t *testing.T) {
 	renamed := classes(model("shapes", 14), "[circle, box]", "was: {box: square}")
 	s.push("renamed", renamed)
 	s.ships("renamed")
-	back := map[string]string{}
-	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
-		back[path] = s.repo.read(s.main(), path)
-	}
+	back := s.shapes(s.main())
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
 	s.push("forgotten", classes(model("shapes", 14), "{circle: [circle], box: [square]}"))
 	s.ships("forgotten")
@@ -141,8 +153,7 @@ func TestFormerNameOfSharedTraining(t *testing.T) {
 
 // A gate that goes on to name a class by its former name holds the model to it.
 func TestFormerNameIsAskedFor(t *testing.T) {
-	lenient := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [circle, square, box]}", "against: release}", "against: release, except: [circle, square, box]}")
-	gate := withLines(lenient.Replace(gateFile("production", "shapes", 0.3)), square)
+	gate := withLines(lets("circle, square, box"), square)
 	s := shipped(t)
 	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
 	s.ships("renamed")
@@ -228,7 +239,7 @@ func TestAllClassesReplaced(t *testing.T) {
 	s.ships("first")
 	s.push("split", classes(model("shapes", 14), "[circle, triangle]"))
 	s.want("split", delivery.CheckFailure, "class square is removed", "except: [square]")
-	gate := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [square]}", "against: release}", "against: release, except: [square]}").Replace(gateFile("production", "shapes", 0.3))
+	gate := lets("square")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
 	s.settle()
 	s.wantContext("split", delivery.ContextGate+"production", delivery.CheckPending, "mAP: model, release and eval set do not share it")
@@ -241,10 +252,7 @@ func TestAllClassesReplaced(t *testing.T) {
 // the same things, whatever it called them.
 func TestAnchorPastARollback(t *testing.T) {
 	s := shipped(t)
-	back := map[string]string{}
-	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
-		back[path] = s.repo.read(s.main(), path)
-	}
+	back := s.shapes(s.main())
 	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
 	s.ships("renamed")
 	s.repo.commit("main", s.main(), s.now, back)
@@ -292,10 +300,7 @@ func TestLabelsOfTwoModels(t *testing.T) {
 // has them not.
 func TestGateNamesAClass(t *testing.T) {
 	s := shipped(t)
-	back := map[string]string{}
-	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
-		back[path] = s.repo.read(s.main(), path)
-	}
+	back := s.shapes(s.main())
 	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
 	s.ships("renamed")
 	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], min: 0.3}")
@@ -372,7 +377,7 @@ func TestNearNames(t *testing.T) {
 	s.ships("first")
 	s.push("gone", model("shapes", 14))
 	s.want("gone", delivery.CheckFailure, "class squares is removed, and gate production holds the model to it", "except: [squares]")
-	gate := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [squares]}", "against: release}", "against: release, except: [squares]}").Replace(gateFile("production", "shapes", 0.3))
+	gate := lets("squares")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
 	s.settle()
 	s.want("gone", delivery.CheckSuccess, "version 2")
@@ -406,9 +411,8 @@ func TestClassIsTheReleases(t *testing.T) {
 
 // A gate that main got after a pull request's verdicts holds it to all classes, too.
 func TestGateRaisedOverRemovedClass(t *testing.T) {
-	easy := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [circle]}", "against: release}", "against: release, except: [circle]}")
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": easy.Replace(gateFile("production", "shapes", 0.3))})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": lets("circle")})
 	s.propose("first", 8)
 	s.ships("first")
 	s.push("second", classes(model("shapes", 14), "[square]"))
@@ -425,9 +429,8 @@ func TestGateRaisedOverRemovedClass(t *testing.T) {
 // A gate of the pull request's own holds it to all classes as main's would: main may
 // take its word later.
 func TestOwnGateOverRemovedClass(t *testing.T) {
-	easy := strings.NewReplacer("min: 0.3}", "min: 0.3, except: [circle]}", "against: release}", "against: release, except: [circle]}")
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": easy.Replace(gateFile("production", "shapes", 0.3))})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": lets("circle")})
 	s.propose("first", 8)
 	s.ships("first")
 	s.repo.commit("second", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)})
@@ -739,10 +742,7 @@ func TestRenameOfTwo(t *testing.T) {
 // last commit does not say.
 func TestBranchIsNotHistory(t *testing.T) {
 	s := shipped(t)
-	one := map[string]string{}
-	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
-		one[path] = s.repo.read(s.main(), path)
-	}
+	one := s.shapes(s.main())
 	s.push("second", model("shapes", 20))
 	s.ships("second")
 	two := s.repo.read(s.main(), "models/shapes.yaml")
@@ -806,16 +806,11 @@ func TestGateRaisedOverAddedClass(t *testing.T) {
 // fits no more, whatever main says in between.
 func TestVersionIsTaken(t *testing.T) {
 	s := shipped(t)
-	one, stale, two := map[string]string{}, map[string]string{}, map[string]string{}
 	s.quality[9] = 0.61
 	s.push("stale", model("shapes", 9))
-	for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
-		one[path], stale[path] = s.repo.read(s.main(), path), s.repo.read(s.head("stale"), path)
-	}
+	one, stale := s.shapes(s.main()), s.shapes(s.head("stale"))
 	s.push("second", model("shapes", 20))
-	for path := range one {
-		two[path] = s.repo.read(s.head("second"), path)
-	}
+	two := s.shapes(s.head("second"))
 	s.ships("second")
 	s.now = s.now.Add(time.Second)
 	back := s.repo.commit("main", s.main(), s.now, one)

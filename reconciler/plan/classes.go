@@ -125,8 +125,8 @@ func (l lineage) wasOf(bundle delivery.Digest) map[string]string {
 
 // asked lists the classes of what is proposed that a gate has asked for since it is
 // what it is: those that it names, and those that the release had when it first
-// judged, or else has now. A class that came later lifts a mean without anybody having asked for it. Nil is all,
-// as of a first model.
+// judged, or else has now. A class that came later lifts a mean without anybody
+// having asked for it. Nil is all, as of a first model.
 func (m *maker) asked(names []string, mdl delivery.Model, g delivery.Gate) []string {
 	l := m.lineage(names, mdl)
 	var of delivery.Digest

@@ -121,7 +121,7 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 // aborted lists the bundles that a fleet must not go to or back to: those that it
 // fell back from and no merged lift has freed since, and those in quarantine.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
-	list := m.forbidden()
+	list := forbidden(m.w.Main.Intent)
 	for _, a := range m.w.Evidence.Aborts {
 		// A lift ends the aborts before it, and none that came after.
 		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts

@@ -1,6 +1,7 @@
 package plan
 
-// This file lets gates judge a trained model: scores, comparisons, verdicts.
+// This file lets gates judge a trained model: verdicts, what settles them, and how
+// often an eval set has been looked at.
 
 import (
 	"fmt"

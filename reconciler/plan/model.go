@@ -129,7 +129,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
 	if _, named := p.Intent.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
-		if left := m.baseline(m.w.names(name)); left != nil && !forbids(p.Intent, left.Bundle) {
+		if left := m.baseline(m.w.names(name)); left != nil && !slices.Contains(forbidden(p.Intent), left.Bundle) {
 			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
 		}
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")

@@ -28,16 +28,14 @@ func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Bundle == bundle })
 	})
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Intent.Quarantines)) {
-		q := m.w.Main.Intent.Quarantines[model]
 		file := "models/" + model + ".quarantine.yaml"
-		for _, e := range q.Entries {
-			why, held := q.Holds(e.Digest)
+		for _, e := range m.w.Main.Intent.Quarantines[model].Entries {
 			switch {
-			case !held:
+			case e.Lifted != "":
 			case e.Digest == bundle:
-				return hold{file, fmt.Sprintf("bundle %s is quarantined: %s", bundle.Short(), why)}, true
+				return hold{file, fmt.Sprintf("bundle %s is quarantined: %s", bundle.Short(), e.Why)}, true
 			case !accepted && m.weights(bundle) != "" && m.weights(e.Digest) == m.weights(bundle):
-				return hold{file, fmt.Sprintf("bundle %s has the weights of bundle %s, which is quarantined: %s", bundle.Short(), e.Digest.Short(), why)}, true
+				return hold{file, fmt.Sprintf("bundle %s has the weights of bundle %s, which is quarantined: %s", bundle.Short(), e.Digest.Short(), e.Why)}, true
 			}
 		}
 	}
@@ -64,36 +62,16 @@ func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 	if b, ok := e.Bundles[bundle]; ok {
 		return b.Model
 	}
-	for _, r := range e.Resolved {
-		if r.Result.Bundle == bundle {
-			return r.Input.Valid.Model
-		}
-	}
-	for _, t := range e.ByRun {
-		if t.Bundle == bundle {
-			return t.Training.Result.Model
-		}
-	}
-	return ""
+	t, _ := e.training(bundle)
+	return t.Training.Result.Model
 }
 
-// forbids reports whether a tree holds a bundle in quarantine.
-func forbids(i delivery.Intent, bundle delivery.Digest) bool {
-	for _, q := range i.Quarantines {
-		if _, held := q.Holds(bundle); held {
-			return true
-		}
-	}
-	return false
-}
-
-// forbidden lists the bundles that main holds in quarantine.
-func (m *maker) forbidden() []delivery.Digest {
+// forbidden lists the bundles that a tree holds in quarantine.
+func forbidden(i delivery.Intent) []delivery.Digest {
 	var list []delivery.Digest
-	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Intent.Quarantines)) {
-		q := m.w.Main.Intent.Quarantines[model]
-		for _, e := range q.Entries {
-			if _, held := q.Holds(e.Digest); held && !slices.Contains(list, e.Digest) {
+	for _, model := range slices.Sorted(maps.Keys(i.Quarantines)) {
+		for _, e := range i.Quarantines[model].Entries {
+			if e.Lifted == "" && !slices.Contains(list, e.Digest) {
 				list = append(list, e.Digest)
 			}
 		}

@@ -10,8 +10,9 @@ import (
 )
 
 // accepted returns the releases of a model that main has named together with
-// their spec, accepted and not quarantined, newest first, each once; those under its
-// former names come last, after what only merged branches have named. The first is what main's fleets follow.
+// their spec, accepted and not quarantined, newest first, each once, under any of
+// its names; what only merged branches have named comes last. The first is what
+// main's fleets follow and what a candidate is judged against.
 func (m *maker) accepted(model string) []delivery.Release { return m.acceptedAs(m.w.names(model)) }
 
 func (m *maker) acceptedAs(names []string) []delivery.Release {
@@ -94,9 +95,14 @@ func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
 
 // edited reports whether a release file says other figures than the statement of what
 // it names.
-func (m *maker) edited(r delivery.Release) bool {
-	_, known := m.w.Evidence.statementOf(delivery.Acceptance{Model: r.Name, Version: r.Version, Bundle: r.Bundle, Spec: r.Spec})
-	return known && !m.wrote(r)
+func (m *maker) edited(r delivery.Release) bool { return m.stated(r) && !m.wrote(r) }
+
+// stated reports whether a release statement is about the version and bundle that a
+// release file names.
+func (m *maker) stated(r delivery.Release) bool {
+	return slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+		return s.Model == r.Name && s.Version == r.Version && s.Bundle == r.Bundle
+	})
 }
 
 // nextVersion is 1 + the highest version that main's history of the file holds,
@@ -143,9 +149,7 @@ func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelRe
 		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(), headline(want))
 	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
 		why := "and no release statement says so"
-		if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
-			return s.Model == r.Model && s.Version == have.Version && s.Bundle == have.Bundle
-		}) {
+		if m.stated(have) {
 			why = "with other figures than its release statement has"
 		}
 		return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version %d, bundle %s, %s; remove it from this branch, AOB writes it",

@@ -186,17 +186,6 @@ func (e Evidence) accepted(r delivery.Release) bool {
 	return false
 }
 
-// statementOf finds the release statement behind what main accepted.
-func (e Evidence) statementOf(a delivery.Acceptance) (delivery.ReleaseStatement, bool) {
-	i := slices.IndexFunc(e.Releases, func(s delivery.ReleaseStatement) bool {
-		return s.Model == a.Model && s.Version == a.Version && s.Bundle == a.Bundle && s.Spec == a.Spec
-	})
-	if i < 0 {
-		return delivery.ReleaseStatement{}, false
-	}
-	return e.Releases[i], true
-}
-
 // statement finds the release statement that a release file says: the one that
 // was judged against a baseline, where several say the same, or else any.
 func (e Evidence) statement(r delivery.Release, baseline delivery.Digest) (found delivery.ReleaseStatement, ok bool) {
