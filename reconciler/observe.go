@@ -34,8 +34,8 @@ type seen struct {
 	prs        []delivery.PullRequest
 	prsAt      time.Time // of the last answer
 	prsOK      bool
-	trees      map[string]tree // by commit
-	bases      map[[2]string]string
+	trees      map[string]tree               // by commit
+	bases      map[[2]string][]string        // best common ancestors of a head and main, newest first
 	specs      map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results    map[delivery.Digest]json.RawMessage
 	permission map[string]permitted
@@ -79,7 +79,7 @@ type asked struct {
 const permissionLasts = time.Minute
 
 func newSeen() seen {
-	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string]string{}, specs: map[[2]string]delivery.Digest{},
+	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string][]string{}, specs: map[[2]string]delivery.Digest{},
 		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, teams: map[string]teamsOf{}, asked: map[int]asked{}, gates: map[string]time.Time{}}
 }
 
@@ -301,14 +301,17 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 	}
 	keep[pr.Head] = true
 	p.Intent, p.Complaints = head.intent, head.complaints
-	if base, err := r.mergeBase(pr.Head, main); err != nil {
+	bases, err := r.mergeBases(pr.Head, main)
+	if err != nil {
 		return p, err
-	} else if base != "" {
-		t, err := r.tree(base)
+	}
+	p.Crossed = len(bases) > 1
+	if len(bases) > 0 {
+		t, err := r.tree(bases[0])
 		if err != nil {
 			return p, err
 		}
-		keep[base] = true
+		keep[bases[0]] = true
 		p.Base = t.intent
 	}
 	if p.Permission, err = r.permission(ctx, pr.Author); err != nil {
@@ -332,19 +335,20 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 	return p, nil
 }
 
-func (r *Reconciler) mergeBase(head, main string) (string, error) {
+// mergeBases returns all best common ancestors of a head and main, newest first.
+func (r *Reconciler) mergeBases(head, main string) ([]string, error) {
 	key := [2]string{head, main}
-	if base, ok := r.seen.bases[key]; ok {
-		return base, nil
+	if bases, ok := r.seen.bases[key]; ok {
+		return bases, nil
 	}
-	base, err := r.Repo.MergeBase(head, main)
+	bases, err := r.Repo.MergeBases(head, main)
 	if err == nil {
 		if len(r.seen.bases) > 10_000 {
 			clear(r.seen.bases)
 		}
-		r.seen.bases[key] = base
+		r.seen.bases[key] = bases
 	}
-	return base, err
+	return bases, err
 }
 
 func (r *Reconciler) permission(ctx context.Context, user string) (delivery.Permission, error) {

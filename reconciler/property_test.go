@@ -234,7 +234,7 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 	if len(complaints) > 0 || pr.Fork || pr.Draft || s.forge.may(pr.Author) != delivery.PermissionWrite {
 		return ""
 	}
-	from, _ := s.repo.MergeBase(pr.Head, s.main())
+	from := s.repo.mergeBase(pr.Head, s.main())
 	base, _ := s.tree(from)
 	for name, q := range base.Quarantines {
 		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) || delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {
@@ -361,7 +361,7 @@ func (s *sim) landed(head string, how int, files map[string]string) {
 
 // conflicts reports whether git would refuse to merge two commits.
 func (s *sim) conflicts(a, b string) bool {
-	from, _ := s.repo.MergeBase(a, b)
+	from := s.repo.mergeBase(a, b)
 	base, ours, theirs := s.repo.commits[from].files, s.repo.commits[a].files, s.repo.commits[b].files
 	for _, files := range []map[string]string{base, ours, theirs} {
 		for path := range files {

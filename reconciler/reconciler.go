@@ -25,7 +25,7 @@ type (
 		Files(commit string) ([]git.File, error)
 		Blob(hash string, limit int64) ([]byte, error)
 		History(head, path string) ([]git.FileVersion, error)
-		MergeBase(a, b string) (string, error)
+		MergeBases(a, b string) ([]string, error)
 		Commit(parents []string, files map[string][]byte, author git.Author, message string) (hash string, err error)
 		Author(commit string) (name, email string, when time.Time, err error)
 		Push(ctx context.Context, hash, ref, old string) error

@@ -96,7 +96,7 @@ func (s *sim) checkGreen(commit string) {
 	if len(complaints) > 0 {
 		s.fail("green on %.8s, whose tree cannot be read: %s", commit, complaints[0])
 	}
-	from, _ := s.repo.MergeBase(commit, s.main())
+	from := s.repo.mergeBase(commit, s.main())
 	base, _ := s.tree(from)
 	for name, mdl := range head.Models {
 		release, named := head.Releases[name]

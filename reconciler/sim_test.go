@@ -303,14 +303,32 @@ func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
 	return out, nil
 }
 
-func (r *simRepo) MergeBase(a, b string) (string, error) {
+func (r *simRepo) MergeBases(a, b string) ([]string, error) {
 	of := r.ancestors(b)
+	var bases []string
+	behind := map[string]bool{} // a better one
 	for _, c := range r.ancestors(a) {
-		if slices.Contains(of, c) {
-			return c, nil
+		if slices.Contains(of, c) && !behind[c] {
+			bases = append(bases, c)
+			for _, older := range r.ancestors(c) {
+				behind[older] = true
+			}
 		}
 	}
-	return "", nil
+	return slices.DeleteFunc(bases, func(c string) bool {
+		return slices.ContainsFunc(bases, func(other string) bool {
+			return other != c && slices.Contains(r.ancestors(other), c)
+		})
+	}), nil
+}
+
+// mergeBase returns the newest best common ancestor of two commits, or "".
+func (r *simRepo) mergeBase(a, b string) string {
+	bases, _ := r.MergeBases(a, b)
+	if len(bases) == 0 {
+		return ""
+	}
+	return bases[0]
 }
 
 func (r *simRepo) Commit(parents []string, files map[string][]byte, author git.Author, message string) (string, error) {

@@ -63,7 +63,7 @@ func (s *sim) merge(branch string) string {
 
 // merged is the three-way merge of two trees, file by file.
 func (s *sim) merged(a, b string) map[string]string {
-	base, _ := s.repo.MergeBase(a, b)
+	base := s.repo.mergeBase(a, b)
 	out := map[string]string{}
 	ours, theirs, from := s.repo.commits[a].files, s.repo.commits[b].files, s.repo.commits[base].files
 	for _, files := range []map[string]string{ours, theirs} {

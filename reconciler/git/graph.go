@@ -242,30 +242,35 @@ func (m *Mirror) walk(visit func(*commit) bool, heads ...plumbing.Hash) error {
 	return nil
 }
 
-// MergeBase returns the best common ancestor of two commits: one that is no
-// ancestor of another common ancestor. Of several it returns the newest, and ""
-// where there is none.
-func (m *Mirror) MergeBase(a, b string) (string, error) {
+// MergeBases returns all best common ancestors of two commits, newest first. A
+// common ancestor is a best one if it is no ancestor of another common ancestor.
+// The list is the one of `git merge-base --all`. It is empty where the two
+// histories have nothing in common.
+func (m *Mirror) MergeBases(a, b string) ([]string, error) {
 	ha, err := hash(a)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	hb, err := hash(b)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, h := range []plumbing.Hash{ha, hb} {
 		if _, err := m.commit(h); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	bases, err := m.mergeBases(ha, hb)
-	if err != nil || len(bases) == 0 {
-		return "", err
+	if err != nil {
+		return nil, err
 	}
-	return bases[0].hash.String(), nil
+	names := make([]string, len(bases))
+	for i, c := range bases {
+		names[i] = c.hash.String()
+	}
+	return names, nil
 }
 
 // mergeBases returns the best common ancestors, newest first. It does not

@@ -55,7 +55,8 @@ type Proposal struct {
 	Gos        []string            // codes that someone with write permission gave
 	Accepts    []Asked             // of unsure verdicts, oldest first, by whomever
 	Intent     delivery.Intent     // at the head
-	Base       delivery.Intent     // at the merge base with main
+	Base       delivery.Intent     // at the newest best common ancestor with main
+	Crossed    bool                // the head and main have more than one best common ancestor
 	Complaints []delivery.Complaint
 }
 
