@@ -191,9 +191,16 @@ func (e Evidence) accepted(r delivery.Release) bool {
 // was judged against a baseline, where several say the same, or else any.
 func (e Evidence) statement(r delivery.Release, baseline delivery.Digest) (found delivery.ReleaseStatement, ok bool) {
 	for _, s := range e.Releases {
-		if delivery.SameRelease(s.File, r) && (!ok || s.Baseline == baseline) {
+		if names(s, r) && delivery.SameRelease(s.File, r) && (!ok || s.Baseline == baseline) {
 			found, ok = s, true
 		}
 	}
 	return found, ok
+}
+
+// names reports whether a statement is about the version and bundle that a release
+// file names. A plan asks it for every model and every statement there ever was, so
+// it comes before the files are compared as a whole, which encodes both.
+func names(s delivery.ReleaseStatement, r delivery.Release) bool {
+	return s.File.Version == r.Version && s.File.Bundle == r.Bundle && s.File.Name == r.Name
 }
