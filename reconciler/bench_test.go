@@ -132,6 +132,9 @@ func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
 // noForge has no pull request and keeps nothing.
 type noForge struct{}
 
+func (noForge) Address() string                                                     { return "" }
+func (noForge) Statuses(context.Context, string) ([]delivery.Status, error)         { return nil, nil }
+func (noForge) CommentBody(context.Context, int, string) (string, bool, error)      { return "", false, nil }
 func (noForge) PullRequests(context.Context) ([]delivery.PullRequest, error)        { return nil, nil }
 func (noForge) SetStatus(context.Context, string, delivery.Check) error             { return nil }
 func (noForge) Comment(context.Context, int, string, string) error                  { return nil }

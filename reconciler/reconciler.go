@@ -32,9 +32,15 @@ type (
 	}
 	// Forge is where people propose and read.
 	Forge interface {
+		// Address names the forge and the repository on it. What was said at one address was not said at another.
+		Address() string
 		PullRequests(ctx context.Context) ([]delivery.PullRequest, error)
 		SetStatus(ctx context.Context, commit string, c delivery.Check) error
+		// Statuses returns the newest status of each context under "aob/" on a commit.
+		Statuses(ctx context.Context, commit string) ([]delivery.Status, error)
 		Comment(ctx context.Context, pr int, marker, body string) error
+		// CommentBody returns AOB's own comment with a marker as it stands now, without the marker.
+		CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error)
 		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)

@@ -384,6 +384,8 @@ type simForge struct {
 	posts      int
 	asked      int
 	made       int // comments made, not edited
+	address    string
+	forged     map[string]string // by "COMMIT CONTEXT": the user who set a status that AOB did not set
 }
 
 type simCommand struct {
@@ -488,6 +490,28 @@ func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error
 	}
 	f.comments[pr] = body
 	return nil
+}
+
+func (f *simForge) Address() string { return f.address }
+
+func (f *simForge) Statuses(_ context.Context, commit string) ([]delivery.Status, error) {
+	if err := f.well(); err != nil {
+		return nil, err
+	}
+	var list []delivery.Status
+	for _, context := range slices.Sorted(maps.Keys(f.statuses[commit])) {
+		by := f.forged[commit+" "+context]
+		list = append(list, delivery.Status{Check: f.statuses[commit][context], By: by, Mine: by == ""})
+	}
+	return list, nil
+}
+
+func (f *simForge) CommentBody(_ context.Context, pr int, _ string) (string, bool, error) {
+	if err := f.well(); err != nil {
+		return "", false, err
+	}
+	body, ok := f.comments[pr]
+	return body, ok, nil
 }
 
 func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {

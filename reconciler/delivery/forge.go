@@ -14,6 +14,12 @@ type PullRequest struct {
 	Draft   bool      `json:"draft"`
 	URL     string    `json:"url,omitempty"`
 	Updated time.Time `json:"updated,omitzero"`
+	// Created tells two pull requests with one number apart: a restored forge gives numbers again.
+	Created time.Time `json:"created,omitzero"`
+	// Unreadable says why the head cannot be read; empty where it can. Only this pull request is affected.
+	Unreadable string `json:"unreadable,omitempty"`
+	// Merged is the forge's word that the pull request has been merged, by whatever method.
+	Merged bool `json:"merged,omitempty"`
 }
 
 // A Comment is what a person wrote on a pull request.
@@ -57,6 +63,13 @@ type Check struct {
 	State       CheckState `json:"state"`
 	Description string     `json:"description"`
 	URL         string     `json:"url,omitempty"`
+}
+
+// A Status is a check as it stands on the forge.
+type Status struct {
+	Check        // the description may be cut
+	By    string // the user who set it; empty where the forge does not say
+	Mine  bool   // AOB's own user set it
 }
 
 // The contexts. A gate's is ContextGate + its name.

@@ -135,6 +135,10 @@ func pullRequest(p *gitea.PullRequest) delivery.PullRequest {
 	if p.Updated != nil {
 		pr.Updated = p.Updated.UTC()
 	}
+	if p.Created != nil {
+		pr.Created = p.Created.UTC()
+	}
+	pr.Merged = p.HasMerged
 	return pr
 }
 

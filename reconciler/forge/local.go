@@ -36,6 +36,8 @@ type Rows interface {
 	Checks(ctx context.Context, commit string) ([]delivery.Check, error)
 	// PutComment replaces the comment with the marker.
 	PutComment(ctx context.Context, pr int, marker, body string) error
+	// CommentBody returns the comment with the marker, or "".
+	CommentBody(ctx context.Context, pr int, marker string) (string, error)
 	// Commands returns what people asked on a proposal, oldest first.
 	Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
 }

@@ -312,6 +312,15 @@ func (m *memory) PutComment(_ context.Context, pr int, marker, body string) erro
 	return nil
 }
 
+func (m *memory) CommentBody(_ context.Context, pr int, marker string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i, ok := m.markers[fmt.Sprint(pr, marker)]; ok {
+		return m.comments[pr][i], nil
+	}
+	return "", nil
+}
+
 func (m *memory) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {
 	return slices.Clone(m.said[pr]), nil
 }
