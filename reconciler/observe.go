@@ -36,6 +36,7 @@ type seen struct {
 	prsOK      bool
 	trees      map[string]tree               // by commit
 	bases      map[[2]string][]string        // best common ancestors of a head and main, newest first
+	merges     map[[3]string]tree            // what merging yields, by main, merge base and head
 	specs      map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results    map[delivery.Digest]json.RawMessage
 	permission map[string]permitted
@@ -52,6 +53,7 @@ type seen struct {
 }
 
 type tree struct {
+	files      []git.File
 	intent     delivery.Intent
 	complaints []delivery.Complaint
 }
@@ -79,7 +81,7 @@ type asked struct {
 const permissionLasts = time.Minute
 
 func newSeen() seen {
-	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string][]string{}, specs: map[[2]string]delivery.Digest{},
+	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string][]string{}, merges: map[[3]string]tree{}, specs: map[[2]string]delivery.Digest{},
 		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, teams: map[string]teamsOf{}, asked: map[int]asked{}, gates: map[string]time.Time{}}
 }
 
@@ -300,19 +302,9 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 		return p, err
 	}
 	keep[pr.Head] = true
-	p.Intent, p.Complaints = head.intent, head.complaints
-	bases, err := r.mergeBases(pr.Head, main)
-	if err != nil {
+	p.Intent = head.intent
+	if err := r.merge(&p, main, head, keep); err != nil {
 		return p, err
-	}
-	p.Crossed = len(bases) > 1
-	if len(bases) > 0 {
-		t, err := r.tree(bases[0])
-		if err != nil {
-			return p, err
-		}
-		keep[bases[0]] = true
-		p.Base = t.intent
 	}
 	if p.Permission, err = r.permission(ctx, pr.Author); err != nil {
 		return p, err
@@ -333,22 +325,6 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 		p.Accepts = r.seen.asked[pr.Number].accepts
 	}
 	return p, nil
-}
-
-// mergeBases returns all best common ancestors of a head and main, newest first.
-func (r *Reconciler) mergeBases(head, main string) ([]string, error) {
-	key := [2]string{head, main}
-	if bases, ok := r.seen.bases[key]; ok {
-		return bases, nil
-	}
-	bases, err := r.Repo.MergeBases(head, main)
-	if err == nil {
-		if len(r.seen.bases) > 10_000 {
-			clear(r.seen.bases)
-		}
-		r.seen.bases[key] = bases
-	}
-	return bases, err
 }
 
 func (r *Reconciler) permission(ctx context.Context, user string) (delivery.Permission, error) {
@@ -373,6 +349,17 @@ func (r *Reconciler) tree(commit string) (tree, error) {
 	if err != nil {
 		return tree{}, err
 	}
+	t, err := r.parse(files)
+	if err != nil {
+		return tree{}, err
+	}
+	r.seen.trees[commit] = t
+	return t, nil
+}
+
+// parse reads and parses the intent files of a tree.
+func (r *Reconciler) parse(files []git.File) (tree, error) {
+	var err error
 	sources := make([]intent.File, len(files))
 	for i, f := range files {
 		sources[i] = intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Mode: mode(f.Mode)}
@@ -387,9 +374,7 @@ func (r *Reconciler) tree(commit string) (tree, error) {
 		}
 	}
 	in, complaints := r.Parser.Parse(sources)
-	t := tree{in, complaints}
-	r.seen.trees[commit] = t
-	return t, nil
+	return tree{files, in, complaints}, nil
 }
 
 func mode(m fs.FileMode) intent.Mode {

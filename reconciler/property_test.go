@@ -234,8 +234,20 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 	if len(complaints) > 0 || pr.Fork || pr.Draft || s.forge.may(pr.Author) != delivery.PermissionWrite {
 		return ""
 	}
-	from := s.repo.mergeBase(pr.Head, s.main())
-	base, _ := s.tree(from)
+	bases, _ := s.repo.MergeBases(pr.Head, s.main())
+	if len(bases) != 1 {
+		return ""
+	}
+	base, _ := s.tree(bases[0])
+	merged, complaints := s.treeOf(s.merged(s.main(), pr.Head))
+	if len(complaints) > 0 {
+		return ""
+	}
+	for name, mdl := range head.Models {
+		if merged.Models[name].SpecDigest() != mdl.SpecDigest() {
+			return "" // main has another one by now
+		}
+	}
 	for name, q := range base.Quarantines {
 		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) || delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {
 			return "" // AOB's own, when main has quarantined the same in other words

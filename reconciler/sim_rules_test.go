@@ -18,10 +18,15 @@ import (
 
 // tree parses what a commit asks for.
 func (s *sim) tree(commit string) (delivery.Intent, []delivery.Complaint) {
-	files, _ := s.repo.Files(commit)
-	sources := make([]intent.File, len(files))
-	for i, f := range files {
-		sources[i] = intent.File{Path: f.Path, Hash: f.Hash, Size: f.Size, Data: s.repo.blobs[f.Hash]}
+	return s.treeOf(s.repo.commits[commit].files)
+}
+
+// treeOf parses files, given as paths and blobs.
+func (s *sim) treeOf(files map[string]string) (delivery.Intent, []delivery.Complaint) {
+	var sources []intent.File
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		blob := files[path]
+		sources = append(sources, intent.File{Path: path, Hash: blob, Size: int64(len(s.repo.blobs[blob])), Data: s.repo.blobs[blob]})
 	}
 	return parsed.Parse(sources)
 }
@@ -92,12 +97,15 @@ func (s *sim) checkGreen(commit string) {
 		s.checkMainGreen(commit)
 		return
 	}
-	head, complaints := s.tree(commit)
-	if len(complaints) > 0 {
-		s.fail("green on %.8s, whose tree cannot be read: %s", commit, complaints[0])
+	bases, _ := s.repo.MergeBases(commit, s.main())
+	if len(bases) != 1 {
+		s.fail("green on %.8s, which has %d best common ancestors with main", commit, len(bases))
 	}
-	from := s.repo.mergeBase(commit, s.main())
-	base, _ := s.tree(from)
+	head, complaints := s.treeOf(s.merged(s.main(), commit)) // what merging yields
+	base, broken := s.tree(s.main())
+	if len(complaints) > 0 && len(broken) == 0 {
+		s.fail("green on %.8s, and merging it yields what cannot be read: %s", commit, complaints[0])
+	}
 	for name, mdl := range head.Models {
 		release, named := head.Releases[name]
 		was, before := base.Models[name]

@@ -50,8 +50,8 @@ func viewed(t *testing.T) *Snapshot {
 	w := plan.World{At: viewTime, ProposalsKnown: true,
 		Main: plan.Main{Branch: "main", Commit: hashOf("main"), Intent: main},
 		Proposals: []plan.Proposal{
-			{PullRequest: delivery.PullRequest{Number: 9, Title: "A typo", Author: "jonas", Head: hashOf("typo"), Base: "main"}, Complaints: []delivery.Complaint{{File: "models/shapes.yaml", Line: 3, Text: "unknown key"}}},
-			{PullRequest: delivery.PullRequest{Number: 3, Title: "Longer", Author: "maria", Head: hashOf("longer"), HeadRef: "longer", Base: "main"}, Permission: delivery.PermissionWrite, Intent: changed, Base: main},
+			{PullRequest: delivery.PullRequest{Number: 9, Title: "A typo", Author: "jonas", Head: hashOf("typo"), Base: "main"}, Bases: []string{hashOf("main")}, Complaints: []delivery.Complaint{{File: "models/shapes.yaml", Line: 3, Text: "unknown key"}}},
+			{PullRequest: delivery.PullRequest{Number: 3, Title: "Longer", Author: "maria", Head: hashOf("longer"), HeadRef: "longer", Base: "main"}, Permission: delivery.PermissionWrite, Intent: changed, Base: main, Merged: changed, Bases: []string{hashOf("main")}},
 		},
 		Runs: map[delivery.Digest]delivery.RunState{},
 		Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{release.Spec: trained}, ByRun: map[delivery.Digest]plan.Trained{trained.Training.Run: trained},
@@ -145,6 +145,7 @@ func TestViewOfAnOldTraining(t *testing.T) {
 	snap := viewed(t)
 	back := snap.World.Proposals[1]
 	back.Intent = snap.World.Main.Intent
+	back.Merged = back.Intent
 	back.Base.Models = map[string]delivery.Model{}
 	snap.World.Proposals = []plan.Proposal{back}
 	snap.Plan = plan.Make(snap.World)

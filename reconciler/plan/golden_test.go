@@ -118,7 +118,8 @@ func world(t *testing.T, a *txtar.Archive) plan.World {
 	for _, tree := range slices.Sorted(maps.Keys(s.files)) {
 		head, complaints := s.tree(tree)
 		if number, ok := strings.CutPrefix(tree, "pr/"); ok {
-			s.Proposals = append(s.Proposals, plan.Proposal{Intent: head, Base: base, Complaints: complaints, Permission: delivery.PermissionWrite,
+			merged, _ := s.tree("merged/" + number)
+			s.Proposals = append(s.Proposals, plan.Proposal{Intent: head, Base: base, Merged: merged, Bases: []string{"base"}, Complaints: complaints, Permission: delivery.PermissionWrite,
 				PullRequest: delivery.PullRequest{Number: s.number(number), Title: "by dev", Author: "dev", Head: tree, HeadRef: "change-" + number, Base: "main"}})
 		}
 	}
@@ -145,7 +146,9 @@ func split(name string) (tree, path string) {
 func (s *scene) tree(name string) (delivery.Intent, []delivery.Complaint) {
 	files := map[string]string{}
 	maps.Copy(files, s.files["main"])
-	if kind, number, ok := strings.Cut(name, "/"); ok {
+	if kind, number, ok := strings.Cut(name, "/"); ok && kind == "merged" {
+		maps.Copy(files, s.files["pr/"+number]) // what the head has as base has it is main's
+	} else if ok {
 		maps.Copy(files, s.files["base"])
 		if kind == "then" {
 			maps.Copy(files, s.files["pr/"+number])

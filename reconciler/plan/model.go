@@ -66,11 +66,8 @@ func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 	for _, name := range main.Covering(onMain) {
 		list = append(list, judged{name: name, gate: main.Gates[name]})
 	}
-	for _, name := range p.Intent.Covering(model) {
-		proposed := p.Intent.Gates[name]
-		if base, ok := p.Base.Gates[name]; ok && base.Digest() == proposed.Digest() {
-			continue // the PR does not touch it
-		}
+	for _, name := range p.Merged.Covering(model) {
+		proposed := p.Merged.Gates[name]
 		if onMain, ok := main.Gates[name]; ok && onMain.Digest() == proposed.Digest() {
 			continue
 		}
@@ -81,11 +78,7 @@ func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 
 // staysCovered reports whether a gate will cover a model once a proposal is
 // merged: main would refuse it otherwise.
-func (m *maker) staysCovered(p Proposal, model string) bool {
-	return len(p.Intent.Covering(model)) > 0 || slices.ContainsFunc(m.w.Main.Intent.Covering(model), func(gate string) bool {
-		return !slices.Contains(p.Base.Gates[gate].Covers, model) // main got it meanwhile
-	})
-}
+func (m *maker) staysCovered(p Proposal, model string) bool { return len(p.Merged.Covering(model)) > 0 }
 
 // label is the gate's name in checks and files.
 func (j judged) label(list []judged) string {
@@ -123,13 +116,16 @@ func GoCode(m delivery.Model) string {
 // model takes one changed model as far as what was seen allows.
 func (m *maker) model(p Proposal, name string) ModelReport {
 	r := &progress{ModelReport: ModelReport{Model: name}, asked: p}
-	mdl, ok := p.Intent.Models[name]
+	mdl, ok := p.Merged.Models[name]
 	if !ok {
 		return r.end(delivery.CheckSuccess, "removed; nothing to train")
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
-	if _, named := p.Intent.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
-		if left := m.baseline(m.w.names(name)); left != nil && !slices.Contains(forbidden(p.Intent), left.Bundle) {
+	if head, was := p.Intent.Models[name].SpecDigest(), p.Base.Models[name].SpecDigest(); head == was && head != r.Spec {
+		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.yaml since this branch left it, and the branch has a release file for the older one; rebase onto %[2]s", name, m.w.Main.Branch)
+	}
+	if _, named := p.Merged.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
+		if left := m.baseline(m.w.names(name)); left != nil && !slices.Contains(forbidden(p.Merged), left.Bundle) {
 			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
 		}
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")

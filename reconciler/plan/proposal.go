@@ -75,23 +75,22 @@ func sameFile(base, head map[string]delivery.Release, name string) bool {
 // proposal decides about one pull request.
 func (m *maker) proposal(p Proposal) ProposalReport {
 	r := ProposalReport{PR: p.PullRequest, Problem: p.Complaints}
+	if why := m.crossed(p); why != "" {
+		r.Checks = notIntent(why)
+		m.keepAll = true
+		return r
+	}
 	if len(p.Complaints) > 0 {
 		first := p.Complaints[0].String()
 		if n := len(p.Complaints) - 1; n > 0 {
 			first += fmt.Sprintf(" (and %d more)", n)
 		}
-		r.Checks = []delivery.Check{
-			{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: first},
-			{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "intent: " + first},
-		}
+		r.Checks = notIntent(first)
 		m.keepAll = true // it may still need what it started; a typo must not throw a training away
 		return r
 	}
 	if broken := shortenedQuarantine(p); broken != "" {
-		r.Checks = []delivery.Check{
-			{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: broken},
-			{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "intent: " + broken},
-		}
+		r.Checks = notIntent(broken)
 		m.keepAll = true
 		return r
 	}
@@ -117,6 +116,29 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)
 	r.Checks = append(r.Checks, m.releaseCheck(p, &r, gates))
 	return r
+}
+
+// notIntent is what a pull request gets that nothing can be judged of.
+func notIntent(why string) []delivery.Check {
+	return []delivery.Check{
+		{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: why},
+		{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "intent: " + why},
+	}
+}
+
+// crossed says why nobody can tell what merging a proposal yields. With more than
+// one best common ancestor, git compares with all of them: what the head leaves as
+// one of them has it, the merge takes from main or from the head, and no diff shows
+// which.
+func (m *maker) crossed(p Proposal) string {
+	switch {
+	case m.w.Main.Commit == "" || len(p.Bases) == 1:
+		return ""
+	case len(p.Bases) == 0:
+		return fmt.Sprintf("its history has nothing in common with %[1]s's; start a new branch from %[1]s and commit the change there", m.w.Main.Branch)
+	}
+	return fmt.Sprintf("its history crosses %[1]s's: they have %[2]d best common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes; rebase onto %[1]s: git rebase %[1]s",
+		m.w.Main.Branch, len(p.Bases))
 }
 
 func summary(i delivery.Intent) string {
@@ -246,8 +268,8 @@ func changedFleets(p Proposal) []string {
 // fleetsOf says, a line each, which fleets follow a model's release, and how.
 func fleetsOf(p Proposal, model string) []string {
 	var lines []string
-	for _, name := range slices.Sorted(maps.Keys(p.Intent.Fleets)) {
-		f := p.Intent.Fleets[name]
+	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
+		f := p.Merged.Fleets[name]
 		if f.Runs != model {
 			continue
 		}

@@ -86,8 +86,8 @@ func (m *maker) ships(model string, r delivery.Release) bool {
 // rollsBackTo reports whether a proposal's tree names, with its spec and in AOB's
 // own words, a release that main accepted before.
 func (m *maker) rollsBackTo(p Proposal, model string) (delivery.Release, bool) {
-	r, ok := p.Intent.Releases[model]
-	if !ok || r.Spec != p.Intent.Models[model].SpecDigest() {
+	r, ok := p.Merged.Releases[model]
+	if !ok || r.Spec != p.Merged.Models[model].SpecDigest() {
 		return delivery.Release{}, false
 	}
 	return r, m.w.Evidence.accepted(r) && !m.edited(r)
@@ -143,7 +143,7 @@ func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelRe
 		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, What: fmt.Sprintf("release of %s version %d", r.Model, want.Version)})
 		return r.end(delivery.CheckPending, "every gate passed; signing version %d", want.Version)
 	}
-	have, inTree := p.Intent.Releases[r.Model]
+	have, inTree := p.Merged.Releases[r.Model]
 	switch {
 	case inTree && delivery.SameRelease(have, want):
 		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(), headline(want))

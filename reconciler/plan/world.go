@@ -56,8 +56,13 @@ type Proposal struct {
 	Accepts    []Asked             // of unsure verdicts, oldest first, by whomever
 	Intent     delivery.Intent     // at the head
 	Base       delivery.Intent     // at the newest best common ancestor with main
-	Crossed    bool                // the head and main have more than one best common ancestor
-	Complaints []delivery.Complaint
+	// Merged is what merging it into main would yield: main's file where the head
+	// has the merge base's, and the head's file where it has another one.
+	Merged delivery.Intent
+	// Bases lists all best common ancestors with main, newest first. An ordinary
+	// history has one.
+	Bases      []string
+	Complaints []delivery.Complaint // about what merging it would yield
 }
 
 // Evidence is what signed statements say. Every entry has been verified.
