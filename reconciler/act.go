@@ -147,7 +147,7 @@ func (r *Reconciler) pushProposal(ctx context.Context, s plan.Propose) error {
 	if err != nil {
 		return err
 	}
-	commit, err := r.Repo.Commit([]string{s.Base}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, s.Title+"\n\n"+s.Body+"\n")
+	commit, err := r.Repo.Commit([]string{s.Base}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, s.Title+"\n\n"+s.Message+"\n")
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (r *Reconciler) Adopt(ctx context.Context, number int) (int, error) {
 		if err := r.Repo.Push(ctx, pr.Head, git.Branch+branch, r.seen.refs[git.Branch+branch]); err != nil {
 			return 0, err
 		}
-		return r.Forge.OpenPR(ctx, branch, r.Main, pr.Title, fmt.Sprintf("Adopted from #%d by %s.", number, pr.Author))
+		return r.Forge.OpenPR(ctx, branch, r.Main, delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", number, delivery.Markdown(pr.Author)))
 	}
 	return 0, delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
 }

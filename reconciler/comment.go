@@ -45,15 +45,15 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		}
 	}
 	if len(pr.Problem) > 0 {
-		b.WriteString("```\n")
+		var lines []string
 		for i, c := range pr.Problem {
 			if i == 50 {
-				fmt.Fprintf(&b, "and %d more; run aob validate\n", len(pr.Problem)-i)
+				lines = append(lines, fmt.Sprintf("and %d more; run aob validate", len(pr.Problem)-i))
 				break
 			}
-			b.WriteString(strings.ReplaceAll(c.String(), "```", "'''") + "\n")
+			lines = append(lines, c.String())
 		}
-		b.WriteString("```\n")
+		b.WriteString(delivery.MarkdownCode(lines...))
 	}
 	for _, m := range pr.Models {
 		commentModel(&b, m)
@@ -61,7 +61,7 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 	if len(pr.Gates) > 0 {
 		b.WriteString("**Current releases, judged by the changed gates** (for information)\n\n| model | gate | answer |\n| --- | --- | --- |\n")
 		for _, v := range pr.Gates {
-			fmt.Fprintf(&b, "| %s | %s | %s: %s |\n", v.Model, v.Gate, orWaiting(v.Outcome), escape(v.Reason))
+			fmt.Fprintf(&b, "| %s | %s | %s: %s |\n", delivery.Markdown(v.Model), delivery.Markdown(v.Gate), orWaiting(v.Outcome), delivery.Markdown(v.Reason))
 		}
 		b.WriteString("\n")
 	}
@@ -69,17 +69,17 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		if len(m.Checks) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "**What gate %s can show of %s** (a drop that it finds four times in five)\n\n", escape(m.Gate), escape(m.Model))
+		fmt.Fprintf(&b, "**What gate %s can show of %s** (a drop that it finds four times in five)\n\n", delivery.Markdown(m.Gate), delivery.Markdown(m.Model))
 		for _, c := range m.Checks {
-			fmt.Fprintf(&b, "- %s\n", escape(c.String()))
+			fmt.Fprintf(&b, "- %s\n", delivery.Markdown(c.String()))
 		}
 		b.WriteString("\n")
 	}
 	for _, line := range pr.Held {
-		fmt.Fprintf(&b, "\n**Quarantine:** %s\n", escape(line))
+		fmt.Fprintf(&b, "\n**Quarantine:** %s\n", delivery.Markdown(line))
 	}
 	for _, line := range pr.Fleets {
-		fmt.Fprintf(&b, "- fleet %s\n", escape(line))
+		fmt.Fprintf(&b, "- fleet %s\n", delivery.Markdown(line))
 	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
@@ -92,12 +92,12 @@ func headline(pr plan.ProposalReport, description string) string {
 		for _, v := range m.Verdicts {
 			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && strings.Contains(description, v.Reason) {
 				failed := outcomes(v)[delivery.Fail]
-				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.", m.Model, escape(v.Gate), failed, count(len(v.Checks), "check")))
+				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.", delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, count(len(v.Checks), "check")))
 			}
 		}
 	}
 	if len(lines) == 0 {
-		return escape(description)
+		return delivery.Markdown(description)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -123,7 +123,7 @@ func next(pr plan.ProposalReport, state delivery.CheckState) string {
 	}
 	switch {
 	case state == delivery.CheckSuccess && len(released) > 0 && len(fleets) > 0:
-		return worse(pr, "merge") + fmt.Sprintf("Merging it releases the model to %s, wave by wave; `git revert` of the merge takes it back.", escape(strings.Join(fleets, ", ")))
+		return worse(pr, "merge") + fmt.Sprintf("Merging it releases the model to %s, wave by wave; `git revert` of the merge takes it back.", delivery.Markdown(strings.Join(fleets, ", ")))
 	case state == delivery.CheckSuccess && len(released) > 0:
 		return worse(pr, "merge") + "Merging it releases the model; no fleet runs it yet. `git revert` of the merge takes it back."
 	case state == delivery.CheckFailure && len(failed) > 0:
@@ -151,7 +151,7 @@ func worse(pr plan.ProposalReport, before string) string {
 	if n := len(list) - shownLosses; n > 0 {
 		list = append(list[:shownLosses], fmt.Sprintf("%d more", n))
 	}
-	return fmt.Sprintf("**Worse than what it replaces: %s. Look before you %s.** ", escape(strings.Join(list, ", ")), before)
+	return fmt.Sprintf("**Worse than what it replaces: %s. Look before you %s.** ", delivery.Markdown(strings.Join(list, ", ")), before)
 }
 
 // open lists what waits for owners of gates, in a pull request for which nothing
@@ -186,12 +186,12 @@ func settles(pr plan.ProposalReport) bool {
 // commentDoubt says who may settle what, with a line to copy.
 func commentDoubt(b *strings.Builder, d plan.Doubt) {
 	if len(d.Owners) == 0 {
-		fmt.Fprintf(b, "Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n", escape(d.Gate))
+		fmt.Fprintf(b, "Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n", delivery.Markdown(d.Gate))
 		return
 	}
-	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\n", escape(d.Gate), escape(strings.Join(d.Owners, " or ")), d.Code)
+	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\n", delivery.Markdown(d.Gate), delivery.Markdown(strings.Join(d.Owners, " or ")), d.Code)
 	for _, why := range d.Refused {
-		fmt.Fprintf(b, "- %s\n", escape(why))
+		fmt.Fprintf(b, "- %s\n", delivery.Markdown(why))
 	}
 	if len(d.Refused) > 0 {
 		b.WriteString("\n")
@@ -218,9 +218,9 @@ func orWaiting(o delivery.Outcome) string {
 // commentModel tells of one changed model. What decides stands first and fits a
 // phone; the rest is folded.
 func commentModel(b *strings.Builder, m plan.ModelReport) {
-	fmt.Fprintf(b, "**%s**", m.Model)
+	fmt.Fprintf(b, "**%s**", delivery.Markdown(m.Model))
 	if m.Was != "" {
-		fmt.Fprintf(b, ", until now **%s**, whose gates and release judge it", m.Was)
+		fmt.Fprintf(b, ", until now **%s**, whose gates and release judge it", delivery.Markdown(m.Was))
 	}
 	if m.Baseline != nil {
 		fmt.Fprintf(b, ", compared with version %d", m.Baseline.Version)
@@ -239,7 +239,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 	}
 	for _, d := range m.Doubts {
 		if d.Accept != nil {
-			fmt.Fprintf(b, "Gate %s is unsure, and %s accepts that: %s\n\n", escape(d.Gate), escape(d.Accept.By), escape(d.Accept.Because))
+			fmt.Fprintf(b, "Gate %s is unsure, and %s accepts that: %s\n\n", delivery.Markdown(d.Gate), delivery.Markdown(d.Accept.By), delivery.Markdown(d.Accept.Because))
 		}
 	}
 	if len(m.Verdicts) > 0 {
@@ -263,7 +263,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		fold(b, "findings in the dataset", func() {
 			for _, f := range m.Data.Findings {
 				for _, line := range f.Lines() {
-					fmt.Fprintf(b, "- %s: %s\n", f.Level, escape(line))
+					fmt.Fprintf(b, "- %s: %s\n", f.Level, delivery.Markdown(line))
 				}
 			}
 			b.WriteString("\n")
@@ -276,16 +276,16 @@ func commentPoints(b *strings.Builder, points map[string]delivery.OperatingPoint
 	var notes []string
 	for _, class := range slices.Sorted(maps.Keys(points)) {
 		p := points[class]
-		fmt.Fprintf(b, "| %s | %.3g | %.3f | %.3f |\n", escape(class), p.Score, p.Precision, p.Recall)
+		fmt.Fprintf(b, "| %s | %.3g | %.3f | %.3f |\n", delivery.Markdown(class), p.Score, p.Precision, p.Recall)
 		if p.Note != "" {
-			notes = append(notes, fmt.Sprintf("- %s: %s\n", escape(class), escape(p.Note)))
+			notes = append(notes, fmt.Sprintf("- %s: %s\n", delivery.Markdown(class), delivery.Markdown(p.Note)))
 		}
 	}
 	fmt.Fprintf(b, "\n%s\n", strings.Join(notes, ""))
 }
 
 func fold(b *strings.Builder, summary string, write func()) {
-	fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", escape(summary))
+	fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", delivery.Markdown(summary))
 	write()
 	b.WriteString("</details>\n\n")
 }
@@ -317,7 +317,7 @@ func commentTried(b *strings.Builder, m plan.ModelReport) {
 			continue
 		}
 		low, high := d.Resamples.Bounds(0.975)
-		fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f (%+.4f to %+.4f) |\n", escape(metric), d.Candidate, d.Baseline, d.Value, low, high)
+		fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f (%+.4f to %+.4f) |\n", delivery.Markdown(metric), d.Candidate, d.Baseline, d.Value, low, high)
 	}
 	b.WriteString("\nNo gate has judged it: an eval set is opened when the pull request is ready for review.\n\n")
 }
@@ -348,7 +348,7 @@ func commentSeeds(b *strings.Builder, m plan.ModelReport) {
 		}
 		words = append(words, word)
 	}
-	fmt.Fprintf(b, "mAP on validation, which is the noise of training: %s. The best one ships.\n\n", escape(strings.Join(words, ", ")))
+	fmt.Fprintf(b, "mAP on validation, which is the noise of training: %s. The best one ships.\n\n", delivery.Markdown(strings.Join(words, ", ")))
 }
 
 // commentMeasured writes one eval set's figures beside those of main's release.
@@ -364,7 +364,7 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 		if f.Low != nil && f.High != nil {
 			interval = fmt.Sprintf("%.4f to %.4f", *f.Low, *f.High)
 		}
-		fmt.Fprintf(b, "| %s | %.4f | %s", escape(name), f.Value, interval)
+		fmt.Fprintf(b, "| %s | %.4f | %s", delivery.Markdown(name), f.Value, interval)
 		if e.Baseline != nil {
 			b.WriteString(" | ")
 			if base, ok := e.Baseline.Metrics[name]; ok {
@@ -385,10 +385,4 @@ func byImportance(a, b string) int {
 		return "9" + s
 	}
 	return strings.Compare(rank(a), rank(b))
-}
-
-// escape keeps text from a repository or a dataset from becoming markup, a link
-// or a mention.
-func escape(s string) string {
-	return strings.NewReplacer("<", "&lt;", "|", "\\|", "@", "@\u200b", "`", "'", "[", "\\[", "\n", " ", "\r", " ").Replace(s)
 }

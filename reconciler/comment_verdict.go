@@ -18,7 +18,7 @@ const shownClasses = 4
 // commentVerdict tells what a gate says: what did not pass with its reason, what
 // got worse all the same, and then check by check.
 func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
-	fmt.Fprintf(b, "**Gate %s: %s**", escape(v.Gate), outcomeLabel(v.Outcome))
+	fmt.Fprintf(b, "**Gate %s: %s**", delivery.Markdown(v.Gate), outcomeLabel(v.Outcome))
 	if v.Images > 0 {
 		fmt.Fprintf(b, ", on %s", count(v.Images, "test image"))
 	}
@@ -27,12 +27,12 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 	}
 	b.WriteString("\n\n")
 	if len(v.Checks) == 0 {
-		fmt.Fprintf(b, "%s\n\n", escape(v.Reason))
+		fmt.Fprintf(b, "%s\n\n", delivery.Markdown(v.Reason))
 	}
 	for _, outcome := range []delivery.Outcome{delivery.Fail, delivery.Unsure, delivery.Ignored} {
 		for _, c := range v.Checks {
 			if c.Outcome == outcome {
-				fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(outcome), escape(c.Reason))
+				fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(outcome), delivery.Markdown(c.Reason))
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Rele
 		if told++; told > shownLosses {
 			continue
 		}
-		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, escape(l.String()), held)
+		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, delivery.Markdown(l.String()), held)
 	}
 	if told > shownLosses {
 		fmt.Fprintf(b, "- and %d more that got worse; aob pr show lists them\n", told-shownLosses)
@@ -100,13 +100,13 @@ func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Rele
 // commentClasses says what became of the release's classes.
 func commentClasses(b *strings.Builder, v delivery.Verdict) {
 	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
-		fmt.Fprintf(b, "- class %s is what was %s\n", escape(name), escape(v.Renamed[name]))
+		fmt.Fprintf(b, "- class %s is what was %s\n", delivery.Markdown(name), delivery.Markdown(v.Renamed[name]))
 	}
 	if len(v.Added) > 0 {
-		fmt.Fprintf(b, "- new, so without a baseline: %s\n", escape(strings.Join(v.Added, ", ")))
+		fmt.Fprintf(b, "- new, so without a baseline: %s\n", delivery.Markdown(strings.Join(v.Added, ", ")))
 	}
 	if len(v.Removed) > 0 {
-		fmt.Fprintf(b, "- no longer detected: %s\n", escape(strings.Join(v.Removed, ", ")))
+		fmt.Fprintf(b, "- no longer detected: %s\n", delivery.Markdown(strings.Join(v.Removed, ", ")))
 	}
 }
 
@@ -124,7 +124,7 @@ func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict) {
 			value += fmt.Sprintf("<br>was %.4f", *c.Baseline)
 			change = signed(*c.Diff) + bounds(c, signed)
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", outcomeSign(c.Outcome), escape(name), value, change)
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", outcomeSign(c.Outcome), delivery.Markdown(name), value, change)
 	}
 	b.WriteString("\n")
 }

@@ -49,7 +49,7 @@ where --library does not.`,
     --trust /etc/aob/desired.pub --token-file /etc/aob/token --ca /etc/aob/ca.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+			log := slog.New(slog.NewJSONHandler(delivery.LogWriter{W: cmd.ErrOrStderr()}, nil))
 			return run(cmd.Context(), o, log)
 		},
 	}

@@ -52,7 +52,7 @@ the other's model.`,
 
 // comparison prints two models side by side.
 func (t *terminal) comparison(c web.Comparison) {
-	t.printf("A  %s\nB  %s\n", printable(c.A), printable(c.B))
+	t.printf("A  %s\nB  %s\n", delivery.Terminal(c.A), delivery.Terminal(c.B))
 	over := plural(c.Images, "validation image")
 	if c.Groups > 0 {
 		over += " in " + plural(c.Groups, "group")

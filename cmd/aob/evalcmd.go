@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/picture"
 )
 
@@ -315,7 +316,7 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 			continue
 		}
 		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", a.truth, r.Image, printable(name))
+			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", a.truth, r.Image, delivery.Terminal(name))
 		}
 		r.Why = strings.ReplaceAll(r.Why, "the baseline", filepath.Base(a.base))
 		list = append(list, picture.Picture{Path: filepath.Join(folder, filepath.FromSlash(name)), Name: name, Baseline: filepath.Base(a.base), Regression: r})
@@ -349,7 +350,7 @@ func emptied(dir string) error {
 	}
 	for _, e := range entries {
 		if e.Name() != picture.IndexFile && !picture.FileName.MatchString(e.Name()) {
-			return hinted{fmt.Errorf("--pictures: %s holds %s, which is no picture of aob's", dir, printable(e.Name())), "name a folder of its own"}
+			return hinted{fmt.Errorf("--pictures: %s holds %s, which is no picture of aob's", dir, delivery.Terminal(e.Name())), "name a folder of its own"}
 		}
 	}
 	return os.RemoveAll(dir)

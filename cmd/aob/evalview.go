@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A section is one table of an evaluation.
@@ -28,12 +29,12 @@ func (t *terminal) evaluation(v *evaluation) {
 		t.printf(" %s @[ IoU=%-9s | area=%6s | maxDets=%3d ] = %0.3f\n", title, n.iou, n.area, n.maxDets, n.value)
 	}
 	for _, s := range v.sections() {
-		t.printf("\n%s\n", t.styled(bold, printable(s.title)))
+		t.printf("\n%s\n", t.styled(bold, delivery.Terminal(s.title)))
 		t.table("", s.rows)
 		t.paragraph("", s.note)
 	}
 	if p := v.Pictures; p != nil {
-		t.printf("\n%s of %s drawn into %s\n", count(len(p.Files), "picture"), count(p.Worse, "worse image"), printable(p.Dir))
+		t.printf("\n%s of %s drawn into %s\n", count(len(p.Files), "picture"), count(p.Worse, "worse image"), delivery.Terminal(p.Dir))
 		for _, f := range p.Files {
 			t.paragraph("  ", f.File+": "+f.Why)
 		}
@@ -52,10 +53,10 @@ func (v *evaluation) markdown() string {
 		numbers.rows = append(numbers.rows, cells(n.name, n.iou, n.area, fmt.Sprint(n.maxDets), figure(n.value)))
 	}
 	for _, s := range append([]section{numbers}, v.sections()...) {
-		fmt.Fprintf(&b, "### %s\n\n", markdownText(s.title))
+		fmt.Fprintf(&b, "### %s\n\n", delivery.Markdown(s.title))
 		for i, row := range s.rows {
 			for _, c := range row {
-				fmt.Fprintf(&b, "| %s ", markdownText(c.text))
+				fmt.Fprintf(&b, "| %s ", delivery.Markdown(c.text))
 			}
 			b.WriteString("|\n")
 			if i == 0 {
@@ -63,19 +64,12 @@ func (v *evaluation) markdown() string {
 			}
 		}
 		if s.note != "" {
-			fmt.Fprintf(&b, "\n%s\n", markdownText(s.note))
+			fmt.Fprintf(&b, "\n%s\n", delivery.Markdown(s.note))
 		}
 		b.WriteString("\n")
 	}
 	b.WriteString(strings.Join(v.protocol(), "  \n") + "\n")
 	return b.String()
-}
-
-// markdownText keeps names from a file from becoming markup, a link or a
-// mention.
-func markdownText(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", "\\", "&#92;", "|", "\\|", "@", "@\u200b", "`", "'", "[", "\\[", "*", "\\*", "_", "\\_",
-		"~", "\\~", "#", "&#35;", "$", "&#36;", "://", ":\u200b//", "www.", "www\u200b.").Replace(printable(s))
 }
 
 // protocol says how the numbers were made.

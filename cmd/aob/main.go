@@ -126,9 +126,9 @@ func printError(w io.Writer, err error) {
 		what = "interrupted"
 	}
 	for line := range strings.SplitSeq(what, "\n") {
-		fmt.Fprintln(w, "aob: "+printable(line))
+		fmt.Fprintln(w, "aob: "+delivery.Terminal(line))
 	}
 	if hint != "" {
-		fmt.Fprintln(w, "hint: "+printable(hint))
+		fmt.Fprintln(w, "hint: "+delivery.Terminal(hint))
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -45,7 +46,7 @@ started, signed, committed, published or said.`,
 
 // dryRun plans once, as the server of a configuration would.
 func dryRun(ctx context.Context, config string) (_ web.Plan, err error) {
-	p, err := openServer(ctx, config, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	p, err := openServer(ctx, config, slog.New(slog.NewTextHandler(delivery.LogWriter{W: os.Stderr}, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
 		return web.Plan{}, err
 	}
@@ -66,6 +67,6 @@ func (t *terminal) plan(text string) {
 			}
 		}
 		indent := line[:len(line)-len(trimmed)]
-		t.printf("%s%s\n", indent, t.styled(s, printable(trimmed)))
+		t.printf("%s%s\n", indent, t.styled(s, delivery.Terminal(trimmed)))
 	}
 }

@@ -88,7 +88,7 @@ merge there: aob/release is the check that branch protection requires.`,
 				return err
 			}
 			return o.print(c.OutOrStdout(), map[string]any{"number": number, "commit": commit}, func(t *terminal) {
-				t.printf("merged #%d: main is at %s\n", number, short(printable(commit)))
+				t.printf("merged #%d: main is at %s\n", number, short(delivery.Terminal(commit)))
 			})
 		}),
 	}
@@ -142,7 +142,7 @@ what may be asked.`,
 				return err
 			}
 			return o.print(c.OutOrStdout(), map[string]any{"number": number, "text": text}, func(t *terminal) {
-				t.printf("said on #%d: %s\n", number, printable(text))
+				t.printf("said on #%d: %s\n", number, delivery.Terminal(text))
 			})
 		},
 	}
@@ -186,7 +186,7 @@ func onPR(do func(c *cobra.Command, number int) error) func(*cobra.Command, []st
 
 // pr prints one pull request.
 func (t *terminal) pr(p web.PR, now time.Time) {
-	t.printf("%s  %s\n", t.styled(bold, fmt.Sprintf("#%d %s", p.Number, printable(p.Title))), t.styled(stateStyle(p.State), string(p.State)))
+	t.printf("%s  %s\n", t.styled(bold, fmt.Sprintf("#%d %s", p.Number, delivery.Terminal(p.Title))), t.styled(stateStyle(p.State), string(p.State)))
 	from := p.HeadRef
 	if p.Fork {
 		from += " (a fork)"
@@ -196,15 +196,15 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 	}
 	t.paragraph("", fmt.Sprintf("%s wants to merge %s (%s) into %s", p.Author, from, short(p.Head), p.Base))
 	if p.URL != "" {
-		t.printf("%s\n", printable(p.URL))
+		t.printf("%s\n", delivery.Terminal(p.URL))
 	}
 	t.printf("\n")
 	for _, c := range p.Checks {
-		t.printf("%s %s\n", t.styled(stateStyle(c.State), fmt.Sprintf("%-8s", c.State)), t.styled(bold, printable(c.Context)))
+		t.printf("%s %s\n", t.styled(stateStyle(c.State), fmt.Sprintf("%-8s", c.State)), t.styled(bold, delivery.Terminal(c.Context)))
 		t.paragraph("         ", c.Description)
 	}
 	for _, c := range p.Complaints {
-		t.printf("%s\n", printable(c.String())) // never wrapped: editors jump to it
+		t.printf("%s\n", delivery.Terminal(c.String())) // never wrapped: editors jump to it
 	}
 	for _, m := range p.Models {
 		t.change(m)
@@ -228,7 +228,7 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 
 // change prints what is known of one changed model.
 func (t *terminal) change(m web.Change) {
-	t.printf("\n%s", t.styled(bold, printable(m.Model)))
+	t.printf("\n%s", t.styled(bold, delivery.Terminal(m.Model)))
 	if m.Bundle != "" {
 		t.printf("  bundle %s", m.Bundle.Short())
 	}
@@ -242,7 +242,7 @@ func (t *terminal) change(m web.Change) {
 		t.paragraph("", "Bounds cover the choice of test images, not the noise of training.")
 	}
 	for _, gate := range slices.Sorted(maps.Keys(m.Pictures)) {
-		t.printf("the images that got worse, by gate %s: %s\n", printable(gate), printable(m.Pictures[gate]))
+		t.printf("the images that got worse, by gate %s: %s\n", delivery.Terminal(gate), delivery.Terminal(m.Pictures[gate]))
 	}
 	for _, s := range m.Settle {
 		t.paragraph("", s)
@@ -300,7 +300,7 @@ func (t *terminal) measured(e delivery.Measured) {
 		}
 		rows = append(rows, row)
 	}
-	t.printf("\ngate %s, %d images\n", printable(e.Gate), e.Images)
+	t.printf("\ngate %s, %d images\n", delivery.Terminal(e.Gate), e.Images)
 	t.table("  ", rows)
 }
 
@@ -317,14 +317,14 @@ func byImportance(a, b string) int {
 
 func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 	for _, v := range verdicts {
-		t.printf("\ngate %s, %s: %s\n", printable(v.Gate), printable(v.Model), t.styled(outcomeStyle(v.Outcome), string(v.Outcome)))
+		t.printf("\ngate %s, %s: %s\n", delivery.Terminal(v.Gate), delivery.Terminal(v.Model), t.styled(outcomeStyle(v.Outcome), string(v.Outcome)))
 		t.paragraph("  ", aboutVerdict(v))
 		for _, c := range v.Checks {
 			check := c.Check
 			if c.Class != "" {
 				check += ", " + c.Class
 			}
-			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), printable(check))
+			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), delivery.Terminal(check))
 			text := c.Reason
 			if c.Outcome == delivery.Pass && c.Diff == nil && c.Low != nil && c.High != nil {
 				text += fmt.Sprintf(" (%.4f to %.4f, %.4g%% sure)", *c.Low, *c.High, c.Confidence*100)

@@ -57,7 +57,7 @@ at any time: runs go on without it.`,
 }
 
 func newLog() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	return slog.New(slog.NewJSONHandler(delivery.LogWriter{W: os.Stderr}, nil))
 }
 
 func serve(ctx context.Context, config string) (err error) {

@@ -65,7 +65,7 @@ func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, ti
 		var b strings.Builder
 		switch {
 		case err != nil:
-			fmt.Fprintf(&b, "aob: %s\n", printable(err.Error()))
+			fmt.Fprintf(&b, "aob: %s\n", delivery.Terminal(err.Error()))
 		case o.json():
 			line, err := json.Marshal(s)
 			if err != nil {

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/term"
+	"golang.org/x/text/width"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -126,7 +126,7 @@ func (t *terminal) table(indent string, rows [][]cell) {
 	for _, row := range rows {
 		line := indent
 		for i, c := range row {
-			text := cut(printable(c.text), widths[i])
+			text := cut(delivery.Terminal(c.text), widths[i])
 			line += t.styled(c.style, text)
 			if i < len(row)-1 {
 				line += strings.Repeat(" ", widths[i]-columns(text)+gap)
@@ -146,7 +146,7 @@ func widthsOf(rows [][]cell) []int {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], columns(printable(c.text)))
+			widths[i] = max(widths[i], columns(delivery.Terminal(c.text)))
 		}
 	}
 	return widths
@@ -164,7 +164,7 @@ func (t *terminal) fits(indent string, rows [][]cell) bool {
 // paragraph prints text wrapped between words, each line after indent.
 func (t *terminal) paragraph(indent, text string) {
 	line := ""
-	for _, word := range strings.Fields(printable(text)) {
+	for _, word := range strings.Fields(delivery.Terminal(text)) {
 		if line != "" && columns(indent)+columns(line)+1+columns(word) > t.width {
 			t.printf("%s%s\n", indent, line)
 			line = ""
@@ -179,30 +179,40 @@ func (t *terminal) paragraph(indent, text string) {
 	}
 }
 
-// columns is how wide text is on a screen, for text of single-width characters.
-func columns(s string) int { return utf8.RuneCountInString(s) }
+// columns is how wide text is on a screen.
+func columns(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeColumns(r)
+	}
+	return n
+}
+
+func runeColumns(r rune) int {
+	if unicode.Is(unicode.M, r) {
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
+}
 
 // cut shortens text to n columns, the last of them an ellipsis.
 func cut(s string, n int) string {
 	if columns(s) <= n {
 		return s
 	}
-	runes := []rune(s)
-	return strings.TrimRight(string(runes[:max(0, n-1)]), " ") + "…"
-}
-
-// printable returns s on one line without characters that would move the cursor
-// or hide other text: titles, names and errors come from strangers.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			return -1
+	room := n - 1
+	end := len(s)
+	for i, r := range s {
+		if room -= runeColumns(r); room < 0 {
+			end = i
+			break
 		}
-		return r
-	}, s)
+	}
+	return strings.TrimRight(s[:end], " ") + "…"
 }
 
 // A printableWriter lets only text through, line ends included.
@@ -210,14 +220,7 @@ type printableWriter struct{ w io.Writer }
 
 // Write implements io.Writer.
 func (p printableWriter) Write(data []byte) (int, error) {
-	clean := strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\t', r == '\r', unicode.IsPrint(r):
-			return r
-		}
-		return -1
-	}, string(data))
-	if _, err := io.WriteString(p.w, clean); err != nil {
+	if _, err := io.WriteString(p.w, delivery.TerminalLines(string(data))); err != nil {
 		return 0, err
 	}
 	return len(data), nil

@@ -237,7 +237,7 @@ func (t *terminal) tried(trial web.Trial) int {
 
 // trial prints an experiment, the best variant first, and what can be done now.
 func (t *terminal) trial(trial web.Trial, now time.Time) {
-	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), printable(trial.Model), t.styled(stateStyle(trial.State), trial.Text))
+	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), delivery.Terminal(trial.Model), t.styled(stateStyle(trial.State), trial.Text))
 	head := []string{"VARIANT", "mAP"}
 	seeds, diffs := false, false
 	for _, v := range trial.Variants {
@@ -305,10 +305,10 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 		return
 	}
 	if trial.State == delivery.CheckPending {
-		t.printf("\nbest so far: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(own(best), "as it is")))
+		t.printf("\nbest so far: %s  %s\n", t.styled(bold, best.ID), delivery.Terminal(cmp.Or(own(best), "as it is")))
 		return
 	}
-	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), printable(cmp.Or(own(best), "as it is")))
+	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), delivery.Terminal(cmp.Or(own(best), "as it is")))
 	if list := ranked(trial.Variants); len(list) > 1 && list[1].MAP != nil {
 		t.printf("aob compare %s %s   whether it is better than the second\n", best.ID, list[1].ID)
 	}

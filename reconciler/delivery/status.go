@@ -3,9 +3,7 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -63,19 +61,9 @@ func Heartbeat(s RunStatus, since, now time.Time, allowance time.Duration) error
 	return fmt.Errorf("no heartbeat for %s, allowed are %s", silent.Round(time.Second), allowance)
 }
 
-// plainText returns at most n bytes of s on one line, without characters that
-// would move a terminal's cursor or hide other text.
+// plainText returns at most n bytes of s on one line, fit for a terminal.
 func plainText(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, s)
-	s = strings.TrimSpace(s)
+	s = Terminal(s)
 	if len(s) <= n {
 		return s
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"strings"
-	"unicode"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -97,15 +96,7 @@ const (
 // tidy makes text from a child fit to print: what a hostile model says may
 // reach a terminal, a log or a comment.
 func tidy(s string, limit int) string {
-	s = strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
+	s = delivery.Terminal(s)
 	if len(s) > limit {
 		s = strings.ToValidUTF8(s[:limit], "") + "…"
 	}

@@ -114,7 +114,7 @@ func TestTail(t *testing.T) {
 	}
 	log.Write([]byte("\x1b[31mthe reason\x1b[0m\n"))
 	got := strings.Split(log.String(), "\n")
-	if len(got) != 20 || got[19] != "?[31mthe reason?[0m" {
+	if len(got) != 20 || got[19] != "[31mthe reason[0m" {
 		t.Errorf("%d lines, the last %q", len(got), got[len(got)-1])
 	}
 	log.Write(make([]byte, 1<<20))

@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -67,7 +66,7 @@ type Unknown struct {
 }
 
 func (u Unknown) Error() string {
-	return fmt.Sprintf("nothing is known of %s %s", u.Kind, plain(u.ID))
+	return fmt.Sprintf("nothing is known of %s %s", u.Kind, delivery.Terminal(u.ID))
 }
 
 // Hint returns what may help.
@@ -82,23 +81,23 @@ func (c Chain) Format(width int) string {
 	const what, id = 12, 14
 	width = max(width, 60)
 	var b strings.Builder
-	b.WriteString(wrap(plain(c.Title), "", width) + "\n")
+	b.WriteString(wrap(delivery.Terminal(c.Title), "", width) + "\n")
 	indent := strings.Repeat(" ", what+id)
 	for _, l := range c.Links {
-		name := ShortID(plain(l.ID))
+		name := ShortID(delivery.Terminal(l.ID))
 		fmt.Fprintf(&b, "\n%-*s", what, l.What)
 		if n := utf8.RuneCountInString(name); n < id {
 			b.WriteString(name + strings.Repeat(" ", id-n))
 		} else {
 			b.WriteString(name + "\n" + indent)
 		}
-		text := plain(l.Text)
+		text := delivery.Terminal(l.Text)
 		if !l.At.IsZero() {
 			text += " (" + l.At.UTC().Format("2006-01-02 15:04 MST") + ")"
 		}
 		b.WriteString(wrap(text, indent, width) + "\n")
 		for _, line := range l.Lines {
-			b.WriteString(indent + wrap("- "+plain(line), indent+"  ", width) + "\n")
+			b.WriteString(indent + wrap("- "+delivery.Terminal(line), indent+"  ", width) + "\n")
 		}
 		if len(l.Inputs) > 0 {
 			from := make([]string, len(l.Inputs))
@@ -125,20 +124,6 @@ func ShortID(id string) string {
 
 func isHash(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-// plain returns s on one line without characters that would move a terminal's
-// cursor or hide other text.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, s)
 }
 
 // wrap breaks text between words so that indent and line fit into width. The

@@ -8,7 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // maxResponse is the largest answer that is read, in bytes.
@@ -85,12 +86,7 @@ func message(data []byte, token string) string {
 	if token != "" {
 		text = strings.ReplaceAll(text, token, "…")
 	}
-	return Cut(printable(text), 200)
-}
-
-// printable puts text on one line and takes out what a terminal would obey.
-func printable(text string) string {
-	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, ""), func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	return Cut(delivery.Terminal(text), 200)
 }
 
 // retryAfter reads the header's seconds or date, between a second and ten minutes.

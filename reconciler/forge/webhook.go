@@ -43,7 +43,7 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	key := []byte(secret)
 	return func(req *http.Request) (Event, error) {
 		if req.Method != http.MethodPost {
-			return Event{}, fmt.Errorf("a webhook is a POST, not a %s", printable(Cut(req.Method, 20)))
+			return Event{}, fmt.Errorf("a webhook is a POST, not a %s", delivery.Terminal(Cut(req.Method, 20)))
 		}
 		body, err := io.ReadAll(io.LimitReader(req.Body, maxWebhook+1))
 		if err != nil {
@@ -100,5 +100,5 @@ func event(h http.Header, body []byte) Event {
 		}
 	}
 	const long = 100
-	return Event{Kind: Cut(printable(e.Kind), long), Ref: Cut(printable(e.Ref), long), Commit: Cut(printable(e.Commit), long)}
+	return Event{Kind: Cut(delivery.Terminal(e.Kind), long), Ref: Cut(delivery.Terminal(e.Ref), long), Commit: Cut(delivery.Terminal(e.Commit), long)}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -179,8 +178,7 @@ func (w *words) Write(p []byte) (int, error) {
 
 // with returns an error's text with the remote's words, on one line.
 func (w *words) with(err error) string {
-	text := strings.ToValidUTF8(w.b.String(), "")
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	text := strings.Join(strings.Fields(delivery.Terminal(w.b.String())), " ")
 	if len(text) > 300 {
 		text = strings.ToValidUTF8(text[:300], "") + "…"
 	}

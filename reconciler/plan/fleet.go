@@ -187,7 +187,7 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // it was lifted, and failed again
 		branch += fmt.Sprintf("-%d", n+1)
 	}
-	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title,
-		Restore: restore, Quarantine: &q,
-		Body: fmt.Sprintf("Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.", f.Name, why)})
+	body, message := proposalText("Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so "+
+		"and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.", f.Name, why)
+	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Body: body, Message: message, Restore: restore, Quarantine: &q})
 }

@@ -338,9 +338,9 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 		restore["models/"+model+".yaml"] = commit
 		title = fmt.Sprintf("%s: back to version %d", model, before[0].Version)
 	}
+	body, message := proposalText("%s.\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs.", why)
 	m.propose(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model, named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
-		Title: title, Restore: restore,
-		Body: why + ".\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs."})
+		Title: title, Body: body, Message: message, Restore: restore})
 }
 
 // commitOf finds the newest commit of main that held r together with its spec.

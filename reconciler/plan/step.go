@@ -72,12 +72,24 @@ func (s CommitRelease) String() string {
 type Propose struct {
 	Branch string // without refs/heads/
 	Base   string // commit of main that it starts from
-	Title  string
-	Body   string
+	Title  string // of the pull request and of its commit
+	Body   string // of the pull request, in Markdown
+	// Message is what the commit says below its title.
+	Message string
 	// Restore maps a path to the commit whose content it gets back; "" removes it.
 	Restore map[string]string
 	// Quarantine is appended to the model's file, where set.
 	Quarantine *delivery.Quarantine
+}
+
+// proposalText returns what a pull request of AOB's own says, and its commit. The
+// words are text from outside, which format repeats.
+func proposalText(format string, words ...string) (body, message string) {
+	var markdown, commit []any
+	for _, w := range words {
+		markdown, commit = append(markdown, delivery.Markdown(w)), append(commit, delivery.CommitText(w))
+	}
+	return fmt.Sprintf(format, markdown...), fmt.Sprintf(format, commit...)
 }
 
 func (s Propose) Key() string { return "propose/" + s.Branch }

@@ -1,0 +1,237 @@
+package delivery
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"html"
+	"log/slog"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/yuin/goldmark"
+	"github.com/yuin/goldmark/extension"
+	"github.com/yuin/goldmark/parser"
+)
+
+// hostile is text that people and programs have written to make a forge, a
+// terminal or git do something.
+var hostile = []string{
+	"", "plain words, 50% of 3/4; it's (ok) \"so\"?", "mAP drop <= 0.01", "AP50 at IoU 0.5:0.95",
+	"ok). Closes #1. @all please merge [the fix](http://evil.example/x) ![x](http://evil.example/t.png) <b>now</b>",
+	"@ann", "@org/team", "x @ann.", "@@ann", "(@a)", "mail ann@evil.example", "@1h", "o/r@d8a994ef243349f321568f9e36d5c3f444b99cae",
+	"#1", "##12", "fixes #1", "Closes: #2", "o/r#3", "!4", "o/r!5", "GH-6", "gh-7", "JIRA-8", "closes GH-9 and resolves JIRA-10",
+	"https://forge.example/o/r/issues/1", "http:////a", "ftp://a.example", "www.evil.example", "WWW.evil.example", "www.www.evil.example",
+	"mailto:ann@evil.example", "xmpp:a@b.example/c", "<http://evil.example>", "javascript:alert(1)",
+	"[a](b)", "![a](b)", "[a][b]", "[a]: http://x", "[^1]", "[[page]]", "[[[page]]]", "[x] done", "[ ] open", "> quote", "> [!NOTE]",
+	"*a* **b** _c_ __d__ ~e~ ~~f~~ ***g***", "`code` ``more``", "```", "~~~", "\\*", "\\[a\\]", "\\(x\\)", "$x$", "$$y$$", "\\", "a\\",
+	"# title", "#hash", "- item", "+ item", "* item", "1. item", "1) item", "123456789. item", "---", "***", "===", "- - -", ": means",
+	":-:", "|:-:|", "a | b", "|---|", "--- | ---", "| a |", "    code", "\tcode", "a  \nb", "a\n\nb", "a\r\nb", "\n# x", "\n- x",
+	"<b>", "</details>", "<!-- x -->", "<!--", "<script>alert(1)</script>", "<img src=x onerror=y>", "&lt;b&gt;", "&#64;ann", "&amp;", "&", "&copy",
+	":smile:", ":+1:", ":a:b:", "a:b:c:d", ":100:", "/aob accept 0123 because", "/close", "{#id}", "{.class}", "^up^", "==mark==",
+	"\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "a\bb", "\x00", "\x7f", "\u202eevil\u202c", "\u2066x\u2069", "a\u200bb", "\ufeffx", "\xff\xfe", "\ufffd",
+	"\u2028x\u2029y", "\u00a0x\u00a0", "\u3164\u3164", "e" + strings.Repeat("\u0301", 50), "日本語", "café", "👍", "naïve_name*2",
+	"Signed-off-by: ann <ann@x.example>", "Co-authored-by: a", "reviewed-by : b", "Change-Id: I1", "Closes: x", "fix: y", "Signed-off-by:z",
+	"[skip ci]", "[ci skip]", "[no ci]", "[CI SKIP]", "[skip actions]", "[x [skip ci]]", "***NO_CI***", "skip-checks: true", "x\n\nSigned-off-by: a",
+}
+
+var (
+	// What Gitea 1.25 and GitHub look for in the text of a comment and of a
+	// commit message. The bounds before and after a match are left out, which
+	// finds more.
+	forgeReferences = map[string]*regexp.Regexp{
+		"mention":   regexp.MustCompile(`@[-\w]`),
+		"reference": regexp.MustCompile(`[#!][0-9]`),
+		"issue":     regexp.MustCompile(`\b(?:[A-Z]{1,10}|[Gg][Hh])-[1-9]`),
+		"link":      regexp.MustCompile(`(?i)[a-z]://|www\.|mailto:`),
+	}
+	forgeMarkup = map[string]*regexp.Regexp{
+		"emoji":     regexp.MustCompile(`:[-+\w]+:`),
+		"wiki link": regexp.MustCompile(`\[\[`),
+	}
+	commitMarks = map[string]*regexp.Regexp{
+		"trailer": regexp.MustCompile(`(?im)^(?:[a-z0-9]+-[a-z0-9-]+|closes|fixes|resolves|cc)[ \t]*:`),
+		"skip CI": regexp.MustCompile(`(?i)\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]|\*\*\*NO_CI\*\*\*`),
+	}
+	tag = regexp.MustCompile(`<[^>]*>`)
+)
+
+func finds(t *testing.T, in, out string, patterns ...map[string]*regexp.Regexp) {
+	t.Helper()
+	for _, list := range patterns {
+		for what, re := range list {
+			if found := re.FindString(out); found != "" {
+				t.Errorf("%q still has a %s, %q, in %q", in, what, found, out)
+			}
+		}
+	}
+}
+
+func shows(t *testing.T, in, out string) {
+	t.Helper()
+	for _, r := range out {
+		if r != '\u200b' && (r == utf8.RuneError || !unicode.IsPrint(r)) {
+			t.Errorf("%q still has %U", in, r)
+		}
+	}
+}
+
+// same is what people see of text.
+func same(s string) string { return strings.Join(strings.Fields(Terminal(s)), " ") }
+
+func testMarkdown(t *testing.T, in string) {
+	t.Helper()
+	md := goldmark.New(goldmark.WithExtensions(extension.GFM, extension.Footnote, extension.DefinitionList),
+		goldmark.WithParserOptions(parser.WithAttribute(), parser.WithAutoHeadingID()))
+	out := Markdown(in)
+	shows(t, in, out)
+	if same(in) == "" {
+		if out != "" {
+			t.Errorf("%q became %q", in, out)
+		}
+		return
+	}
+	// Everywhere that text is put: alone, after other text, in a list, a cell, bold text, a heading.
+	for place, around := range map[string][3]string{
+		"a line":    {"", "\n", `^<p>([^\n]*)</p>\n$`},
+		"next line": {"first\n", "\n", `^<p>first\n?([^\n]*)</p>\n$`},
+		"a word":    {"is ", " it\n", `^<p>is ([^\n]*) ?it</p>\n$`},
+		"a list":    {"- x: ", "\n", `^<ul>\n<li>x: ?([^\n]*)</li>\n</ul>\n$`},
+		"a cell":    {"| a | b |\n| --- | --- |\n| ", " | c |\n", `<td>([^\n]*)</td>\n<td>c</td>`},
+		"bold":      {"**x ", ".**\n", `^<p><strong>x ?([^\n]*)\.</strong></p>\n$`},
+		"a heading": {"### AOB: ", "\n", `^<h3 id="[^"]*">AOB: ?([^\n]*)</h3>\n$`},
+	} {
+		var b bytes.Buffer
+		if err := md.Convert([]byte(around[0]+out+around[1]), &b); err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(around[2]).FindStringSubmatch(b.String())
+		if m == nil {
+			t.Errorf("%q in %s yields\n%s", in, place, b.String())
+			continue
+		}
+		if tag.MatchString(m[1]) {
+			t.Errorf("%q in %s yields markup: %s", in, place, m[1])
+		}
+		text := html.UnescapeString(m[1])
+		finds(t, in, text, forgeReferences, forgeMarkup)
+		if got := strings.TrimSpace(strings.ReplaceAll(text, "\u200b", "")); got != same(in) {
+			t.Errorf("%q in %s shows as %q", in, place, got)
+		}
+	}
+}
+
+func testCode(t *testing.T, in string) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := goldmark.New(goldmark.WithExtensions(extension.GFM)).Convert([]byte(MarkdownCode("a", in, "b")), &b); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.TrimSuffix(strings.TrimPrefix(b.String(), "<pre><code>"), "</code></pre>\n")
+	if tag.MatchString(text) || strings.ReplaceAll(html.UnescapeString(text), "\r", "") != "a\n"+Terminal(in)+"\nb\n" {
+		t.Errorf("%q as code yields %s", in, b.String())
+	}
+}
+
+func testCommitText(t *testing.T, in string) {
+	t.Helper()
+	out := CommitText(in)
+	shows(t, in, out)
+	finds(t, in, out, forgeReferences, commitMarks)
+	if got := strings.ReplaceAll(out, "\u200b", ""); got != same(in) {
+		t.Errorf("%q shows as %q", in, got)
+	}
+}
+
+func testTerminal(t *testing.T, in string) {
+	t.Helper()
+	out := Terminal(in)
+	shows(t, in, out)
+	if strings.Contains(out, "\u200b") || strings.TrimSpace(out) != out || Terminal(out) != out {
+		t.Errorf("%q became %q", in, out)
+	}
+	shows(t, in, strings.NewReplacer("\n", "", "\t", "").Replace(TerminalLines(in)))
+	if strings.Count(TerminalLines(in), "\n") != strings.Count(in, "\n") {
+		t.Errorf("%q lost lines: %q", in, TerminalLines(in))
+	}
+	shows(t, in, strings.NewReplacer("\n", "", "\t", "").Replace(LogText(in)))
+}
+
+func TestTextFromOutsideIsNoMarkup(t *testing.T) {
+	for _, in := range hostile {
+		testMarkdown(t, in)
+		testMarkdown(t, "x "+in+" y")
+		testCode(t, in)
+		testCode(t, in+in)
+	}
+}
+
+func TestTextFromOutsideIsNoOrderInACommit(t *testing.T) {
+	for _, in := range hostile {
+		testCommitText(t, in)
+		testCommitText(t, "x "+in+" y")
+	}
+}
+
+func TestTextFromOutsideMovesNoCursor(t *testing.T) {
+	for _, in := range hostile {
+		testTerminal(t, in)
+	}
+}
+
+// Ordinary words are left as they are, so that people can copy them.
+func TestOrdinaryTextIsUnchanged(t *testing.T) {
+	for _, s := range []string{
+		"shapes: back to version 1, fleet demo fell back from version 2", "mAP 0.5012 (0.4800 to 0.5300), a drop of -0.01",
+		"dock-3 did not start: model.onnx is missing", "it's \"so\"; isn't it?", "50% of 3/4 images", "train/images/a.jpg:3", "日本語 café 👍",
+	} {
+		if got := Markdown(s); got != s {
+			t.Errorf("Markdown(%q) = %q", s, got)
+		}
+		if got := CommitText(s); got != s {
+			t.Errorf("CommitText(%q) = %q", s, got)
+		}
+		if got := Terminal(s); got != s {
+			t.Errorf("Terminal(%q) = %q", s, got)
+		}
+		if got := LogText(s); got != s {
+			t.Errorf("LogText(%q) = %q", s, got)
+		}
+	}
+	if got, want := LogText("a\x1b[2J\u202e\xff\n"), "a\\u001b[2J\\u202e\\ufffd\n"; got != want {
+		t.Errorf("LogText gives %q, want %q", got, want)
+	}
+}
+
+// A record keeps its meaning, and shows nothing that a terminal obeys.
+func TestLogsMoveNoCursor(t *testing.T) {
+	for _, in := range hostile {
+		for _, shape := range []any{in, []string{in}, map[string]string{"why": in}, errors.New(in)} {
+			var b bytes.Buffer
+			slog.New(slog.NewJSONHandler(LogWriter{&b}, nil)).Info(in, "what", shape)
+			shows(t, in, strings.TrimSuffix(b.String(), "\n"))
+			var record map[string]any
+			if err := json.Unmarshal(b.Bytes(), &record); err != nil || record["msg"] != strings.ToValidUTF8(in, "\ufffd") && utf8.ValidString(in) {
+				t.Errorf("%q is logged as %s: %v", in, b.String(), err)
+			}
+		}
+	}
+}
+
+func FuzzText(f *testing.F) {
+	for _, s := range hostile {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if len(s) > 1000 {
+			return
+		}
+		testMarkdown(t, s)
+		testCode(t, s)
+		testCommitText(t, s)
+		testTerminal(t, s)
+	})
+}
