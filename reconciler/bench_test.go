@@ -140,6 +140,8 @@ func (noForge) SetStatus(context.Context, string, delivery.Check) error         
 func (noForge) Comment(context.Context, int, string, string) error                  { return nil }
 func (noForge) Commands(context.Context, int) ([]delivery.Comment, error)           { return nil, nil }
 func (noForge) Teams(context.Context, string) (map[string]bool, error)              { return nil, nil }
+func (noForge) Ask(context.Context, int, string) ([]delivery.Consent, error)        { return nil, nil }
+func (noForge) Check(context.Context) ([]string, error)                             { return nil, nil }
 func (noForge) Permission(context.Context, string) (delivery.Permission, error)     { return "", nil }
 func (noForge) OpenPR(context.Context, string, string, string, string) (int, error) { return 0, nil }
 

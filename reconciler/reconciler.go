@@ -42,6 +42,11 @@ type (
 		// CommentBody returns AOB's own comment with a marker as it stands now, without the marker.
 		CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error)
 		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
+		// Ask makes sure that a question of AOB's stands on a pull request, in a comment that nobody has changed, and
+		// returns who has agreed to it by a sign that only they can give.
+		Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error)
+		// Check returns what is wrong with how the forge is set up, each a sentence that says what to do.
+		Check(ctx context.Context) ([]string, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)

@@ -383,7 +383,10 @@ type simForge struct {
 	old        []delivery.PullRequest // not nil: the API shows this, and not what is so by now
 	posts      int
 	asked      int
-	made       int // comments made, not edited
+	unvouched  bool                          // people may edit each other's comments, as on a real forge
+	questions  map[int][]string              // that AOB asked in comments, by pull request
+	consents   map[string][]delivery.Consent // by question
+	made       int                           // comments made, not edited
 	address    string
 	forged     map[string]string // by "COMMIT CONTEXT": the user who set a status that AOB did not set
 }
@@ -522,11 +525,32 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 	var list []delivery.Comment
 	for _, c := range f.commands {
 		if c.pr == 0 || c.pr == pr {
+			if !f.unvouched {
+				c.Vouched = "in a world where nobody edits comments"
+			}
 			list = append(list, c.Comment)
 		}
 	}
 	return list, nil
 }
+
+// Ask answers with those who have agreed to a question. Whether it stands as AOB
+// wrote it is the adapter's to know.
+func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.Consent, error) {
+	defer f.sim.effect()()
+	if err := f.well(); err != nil {
+		return nil, err
+	}
+	if f.questions == nil {
+		f.questions = map[int][]string{}
+	}
+	if !slices.Contains(f.questions[pr], question) {
+		f.questions[pr] = append(f.questions[pr], question)
+	}
+	return f.consents[question], nil
+}
+
+func (f *simForge) Check(context.Context) ([]string, error) { return nil, f.well() }
 
 func (f *simForge) comment(pr int, author, body string) {
 	c := simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}}

@@ -209,7 +209,7 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 			return nil, err
 		}
 	} else {
-		local := forge.NewLocal(mirror, book, s.Main)
+		local := forge.NewLocal(mirror, book, s.Repository, s.Main)
 		r.Forge, source.Merger, source.Asker = local, local, book
 	}
 

@@ -1,6 +1,9 @@
 package delivery
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // A PullRequest is an open proposal on a forge.
 type PullRequest struct {
@@ -10,16 +13,28 @@ type PullRequest struct {
 	Head    string    `json:"head"`    // commit
 	HeadRef string    `json:"headRef"` // branch, without refs/heads/
 	Base    string    `json:"base"`    // target branch
-	Fork    bool      `json:"fork"`    // the branch lives in another repository
+	Fork    bool      `json:"fork"`    // AOB cannot push to the head: another repository's branch, or no branch
 	Draft   bool      `json:"draft"`
+	Merged  bool      `json:"merged,omitempty"` // the forge says so
 	URL     string    `json:"url,omitempty"`
+	Created time.Time `json:"created,omitzero"` // tells two of one number apart: a restored forge gives numbers again
 	Updated time.Time `json:"updated,omitzero"`
-	// Created tells two pull requests with one number apart: a restored forge gives numbers again.
-	Created time.Time `json:"created,omitzero"`
-	// Unreadable says why the head cannot be read; empty where it can. Only this pull request is affected.
+
+	// ForkOwner is the user or organization that owns the repository of a fork's
+	// head. It is empty where that repository is gone, or the head is no branch.
+	ForkOwner string `json:"forkOwner,omitempty"`
+	// Unreadable says why the head cannot be read, where the forge knows.
 	Unreadable string `json:"unreadable,omitempty"`
-	// Merged is the forge's word that the pull request has been merged, by whatever method.
-	Merged bool `json:"merged,omitempty"`
+}
+
+// May returns what a pull request's author may cause, given what the author may
+// do in the repository. Whoever owns a fork may push to its head at any time, so
+// an author who does not own it counts for nothing.
+func (p PullRequest) May(author Permission) Permission {
+	if p.Fork && (p.ForkOwner == "" || !strings.EqualFold(p.ForkOwner, p.Author)) {
+		return PermissionNone
+	}
+	return author
 }
 
 // A Comment is what a person wrote on a pull request.
@@ -28,6 +43,36 @@ type Comment struct {
 	Author string    `json:"author"`
 	Body   string    `json:"body"`
 	At     time.Time `json:"at,omitzero"`
+
+	// Vouched says how the forge knows that the author wrote exactly this, as "over
+	// the server's socket". It is empty where others may have changed the text.
+	Vouched string `json:"vouched,omitempty"`
+}
+
+// CommandLine returns the line of a comment that is for AOB, or "": the first line
+// that is not empty, if it begins with /aob and is not indented as code. Only the
+// first line counts, so that nothing that is quoted, shown in a block of code or hidden
+// in an HTML comment is an order.
+func CommandLine(body string) string {
+	for line := range strings.Lines(body) {
+		line = strings.TrimRight(line, " \t\r\n")
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		text := strings.TrimLeft(line, " ")
+		if word, _, _ := strings.Cut(text, " "); word == "/aob" && len(line)-len(text) < 4 {
+			return text
+		}
+		return ""
+	}
+	return ""
+}
+
+// A Consent is a person's agreement to a question that AOB asked in a comment.
+type Consent struct {
+	By      string    `json:"by"`
+	Comment int64     `json:"comment"` // the id of AOB's comment
+	At      time.Time `json:"at"`
 }
 
 // Permission is what a user may do, by the forge's own word.

@@ -15,6 +15,14 @@ import (
 // maxResponse is the largest answer that is read, in bytes.
 const maxResponse = 32 << 20
 
+// maxComments is the largest list of comments that is read, in bytes. It is read
+// one comment at a time.
+const maxComments = 512 << 20
+
+// responseLimit is the key under which a request's context has another limit than
+// maxResponse, an int64.
+type responseLimit struct{}
+
 // calls sends requests with the token, bounds the answers, and makes an error
 // of every status from 400 up.
 type calls struct {
@@ -33,10 +41,14 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if resp.StatusCode < 400 {
+		limit := int64(maxResponse)
+		if other, ok := req.Context().Value(responseLimit{}).(int64); ok {
+			limit = other
+		}
 		resp.Body = struct {
 			io.Reader
 			io.Closer
-		}{&bounded{resp.Body, maxResponse}, resp.Body}
+		}{&bounded{resp.Body, limit, limit}, resp.Body}
 		return resp, nil
 	}
 	defer resp.Body.Close()
@@ -46,13 +58,13 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // bounded fails where more is read than may be.
 type bounded struct {
-	r    io.Reader
-	left int64
+	r           io.Reader
+	left, limit int64
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, fmt.Errorf("the server's answer has more than %d MiB", maxResponse>>20)
+		return 0, fmt.Errorf("the server's answer has more than %d MiB", b.limit>>20)
 	}
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)

@@ -22,6 +22,11 @@ type stage struct {
 		SetStatus(ctx context.Context, commit string, c delivery.Check) error
 		Comment(ctx context.Context, pr int, marker, body string) error
 		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
+		Address() string
+		Statuses(ctx context.Context, commit string) ([]delivery.Status, error)
+		CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error)
+		Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error)
+		Check(ctx context.Context) ([]string, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
@@ -33,6 +38,7 @@ type stage struct {
 	comments func(pr int) []string                 // bodies
 	say      func(pr int, user, text string)       // comments as a person
 	may      map[string]delivery.Permission        // users
+	forged   func(commit, context string) string   // sets a status as another writer, and returns who; nil where nobody can
 }
 
 // conform is what every forge must do.
@@ -57,10 +63,10 @@ func conform(t *testing.T, s *stage) {
 	first := s.propose("zebra", "Longer training")
 	s.work.branch("apple", main)
 	s.work.push("apple", map[string]string{"models/b.yaml": "2"}, "WIP: another model")
-	second := s.propose("apple", "WIP: another model")
+	other := s.propose("apple", "WIP: another model")
 	list := prs()
-	if len(list) != 2 || list[0].Number != first || list[1].Number != second || first >= second {
-		t.Fatalf("two pull requests, %d and %d: got %+v", first, second, list)
+	if len(list) != 2 || list[0].Number != first || list[1].Number != other || first >= other {
+		t.Fatalf("two pull requests, %d and %d: got %+v", first, other, list)
 	}
 	pr := list[0]
 	if pr.Title != "Longer training" || pr.Head != head || pr.HeadRef != "zebra" || pr.Base != "main" || pr.Fork || pr.Draft || pr.Author == "" || pr.Updated.IsZero() {
@@ -110,6 +116,42 @@ func conform(t *testing.T, s *stage) {
 		}
 	})
 
+	t.Run("Statuses", func(t *testing.T) {
+		got, err := s.forge.Statuses(ctx, head)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var contexts []string
+		for _, st := range got {
+			contexts = append(contexts, st.Context)
+			if want := s.checks(head)[st.Context]; !st.Mine || state(st.State, st.Description) != want {
+				t.Errorf("got %+v, want %q of AOB's own", st, want)
+			}
+		}
+		if want := []string{delivery.ContextData, delivery.ContextGate + "production", delivery.ContextRelease, delivery.ContextTrain}; !slices.Equal(contexts, want) {
+			t.Errorf("got %q, want %q", contexts, want)
+		}
+		if got, err := s.forge.Statuses(ctx, s.work.git("rev-parse", "apple")); err != nil || len(got) != 0 {
+			t.Errorf("a commit without any: got %v, %v", got, err)
+		}
+		if s.forged == nil {
+			return
+		}
+		by := s.forged(head, delivery.ContextData)
+		for _, st := range must(s.forge.Statuses(ctx, head))(t) {
+			if forged := st.Context == delivery.ContextData; st.Mine == forged || forged && st.By != by {
+				t.Errorf("after %s has set %s: got %+v", by, delivery.ContextData, st)
+			}
+		}
+	})
+
+	if s.forge.Address() == "" {
+		t.Error("it has no address")
+	}
+	if list, err := s.forge.Check(ctx); err != nil || len(list) > 0 {
+		t.Errorf("a forge that is set up well: got %q, %v", list, err)
+	}
+
 	t.Run("Comment", func(t *testing.T) {
 		for _, body := range []string{"| metric | value |\n| --- | --- |\n| mAP | 0.44 |", "now 0.52", "now 0.52"} {
 			if err := s.forge.Comment(ctx, first, "report", body); err != nil {
@@ -118,6 +160,12 @@ func conform(t *testing.T, s *stage) {
 		}
 		if err := s.forge.Comment(ctx, first, "other", "another subject"); err != nil {
 			t.Fatal(err)
+		}
+		if body, found, err := s.forge.CommentBody(ctx, first, "report"); body != "now 0.52" || !found || err != nil {
+			t.Errorf("the comment is %q, %v, %v", body, found, err)
+		}
+		if body, found, err := s.forge.CommentBody(ctx, first, "nothing"); body != "" || found || err != nil {
+			t.Errorf("a comment that was never made is %q, %v, %v", body, found, err)
 		}
 		got := s.comments(first)
 		if len(got) != 2 || !strings.Contains(got[0], "now 0.52") || strings.Contains(got[0], "0.44") || !strings.Contains(got[1], "another subject") {
@@ -133,10 +181,15 @@ func conform(t *testing.T, s *stage) {
 	})
 
 	t.Run("Commands", func(t *testing.T) {
-		s.say(second, "bob", "what about\n/aob run 3f9c2a\nplease")
-		s.say(second, "bob", "nice /aob but not a command")
-		s.say(second, "ada", "/aob accept mAP because the set is small")
-		got, err := s.forge.Commands(ctx, second)
+		s.say(other, "bob", "\n/aob run 3f9c2a\nplease")
+		s.say(other, "ada", "I would not do it before we talked:\n\n```\n/aob run 77aa\n```")
+		s.say(other, "ada", "> /aob run 77aa")
+		if err := s.forge.Comment(ctx, other, "report", "/aob run 77aa"); err != nil {
+			t.Fatal(err)
+		}
+		s.say(other, "bob", "nice /aob but not a command")
+		s.say(other, "ada", "/aob accept mAP because the set is small")
+		got, err := s.forge.Commands(ctx, other)
 		if err != nil || len(got) != 2 || got[0].Author != "bob" || got[1].Author != "ada" || !strings.Contains(got[0].Body, "/aob run 3f9c2a") || got[0].ID >= got[1].ID {
 			t.Errorf("got %+v, %v", got, err)
 		}
@@ -162,7 +215,7 @@ func conform(t *testing.T, s *stage) {
 		s.work.branch("aob/rollback-pallets", main)
 		s.work.push("aob/rollback-pallets", map[string]string{"models/a.yaml": "0"}, "Roll pallets back")
 		number, err := s.forge.OpenPR(ctx, "aob/rollback-pallets", "main", "Roll pallets back", "because it failed")
-		if err != nil || number <= second {
+		if err != nil || number <= other {
 			t.Fatalf("got %d, %v", number, err)
 		}
 		if again, err := s.forge.OpenPR(ctx, "aob/rollback-pallets", "main", "Roll pallets back", "because it failed"); err != nil || again != number {
@@ -179,7 +232,7 @@ func conform(t *testing.T, s *stage) {
 
 	s.remove("apple")
 	eventually(t, "the pull request ends with its branch", func() bool {
-		return !slices.ContainsFunc(prs(), func(pr delivery.PullRequest) bool { return pr.Number == second })
+		return !slices.ContainsFunc(prs(), func(pr delivery.PullRequest) bool { return pr.Number == other })
 	})
 }
 
@@ -251,4 +304,15 @@ func (w *work) push(branch string, files map[string]string, message string) stri
 
 func state(c delivery.CheckState, description string) string {
 	return fmt.Sprintf("%s %s", c, description)
+}
+
+// must returns what a call returned, and ends the test where it failed.
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
 }

@@ -3,12 +3,14 @@ package forge
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"code.gitea.io/sdk/gitea"
@@ -22,6 +24,7 @@ type Server struct {
 	Owner     string            // user or organisation
 	Repo      string            // name
 	Token     func() string     // asked before each request
+	Hooks     string            // the address that webhooks must be sent to; empty where none are expected
 	Transport http.RoundTripper // nil is one of its own
 }
 
@@ -29,7 +32,19 @@ type Server struct {
 // from any goroutine.
 type Gitea struct {
 	url, owner, repo string
+	token            func() string
+	hooks            string
+	started          time.Time
 	http             *http.Client
+
+	mu sync.Mutex
+	me struct { // the token's user
+		token string
+		id    int64
+		name  string
+	}
+	asks  map[string]asks // by pull request and question
+	heard bool            // a webhook has arrived
 }
 
 // NewGitea makes a Gitea. It asks the server nothing.
@@ -52,7 +67,7 @@ func NewGitea(s Server) (*Gitea, error) {
 	}
 	base := strings.TrimSuffix(u.String(), "/")
 	return &Gitea{
-		url: base, owner: s.Owner, repo: s.Repo,
+		url: base, owner: s.Owner, repo: s.Repo, token: s.Token, hooks: s.Hooks, started: time.Now(),
 		http: &http.Client{
 			Transport:     &calls{next: next, token: s.Token},
 			Timeout:       2 * time.Minute,
@@ -77,6 +92,44 @@ func sameHost(req *http.Request, via []*http.Request) error {
 func (f *Gitea) client(ctx context.Context) (*gitea.Client, error) {
 	// Without a version given the SDK would ask for it before anything else.
 	return gitea.NewClient(f.url, gitea.SetGiteaVersion(""), gitea.SetHTTPClient(f.http), gitea.SetContext(ctx), gitea.SetUserAgent("aob"))
+}
+
+// Address names the repository.
+func (f *Gitea) Address() string { return f.url + "/" + f.owner + "/" + f.repo }
+
+// myself returns the id and the name of the token's user.
+func (f *Gitea) myself(c *gitea.Client) (id int64, name string, err error) {
+	token := f.token()
+	f.mu.Lock()
+	me := f.me
+	f.mu.Unlock()
+	if me.id != 0 && me.token == token {
+		return me.id, me.name, nil
+	}
+	user, _, err := c.GetMyUserInfo()
+	if err != nil {
+		return 0, "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.me.token, f.me.id, f.me.name = token, user.ID, user.UserName
+	return user.ID, user.UserName, nil
+}
+
+// get reads one answer of the API, as the SDK does not offer it.
+func (f *Gitea) get(ctx context.Context, path string, read func(*json.Decoder) error) error {
+	address := fmt.Sprintf("%s/api/v1/repos/%s/%s/%s", f.url, url.PathEscape(f.owner), url.PathEscape(f.repo), path)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", "aob")
+	resp, err := f.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return read(json.NewDecoder(resp.Body))
 }
 
 // PullRequests returns the open pull requests, sorted by number.
@@ -125,21 +178,73 @@ func pullRequest(p *gitea.PullRequest) delivery.PullRequest {
 		Head:    p.Head.Sha,
 		HeadRef: p.Head.Ref,
 		Base:    p.Base.Ref,
-		Fork:    p.Head.RepoID != p.Base.RepoID,
+		Fork:    p.Head.RepoID != p.Base.RepoID || noBranch(p.Head.Ref),
+		Merged:  p.HasMerged,
 		Draft:   p.Draft || draft(p.Title),
 		URL:     p.HTMLURL,
 	}
 	if p.Poster != nil {
 		pr.Author = p.Poster.UserName
 	}
-	if p.Updated != nil {
-		pr.Updated = p.Updated.UTC()
-	}
 	if p.Created != nil {
 		pr.Created = p.Created.UTC()
 	}
-	pr.Merged = p.HasMerged
+	if p.Updated != nil {
+		pr.Updated = p.Updated.UTC()
+	}
+	if p.Head.RepoID != p.Base.RepoID && p.Head.Repository != nil && p.Head.Repository.Owner != nil {
+		pr.ForkOwner = p.Head.Repository.Owner.UserName
+	}
 	return pr
+}
+
+// noBranch reports whether a head's name is none of a branch: a head that was
+// pushed to refs/for/main is called refs/pull/N/head, and one whose branch is
+// gone as well.
+func noBranch(ref string) bool { return ref == "" || strings.HasPrefix(ref, "refs/") }
+
+// maxStatusPages is how many pages of a commit's statuses are read, newest first.
+const maxStatusPages = 20
+
+// Statuses returns the newest status of each context under aob/ that a commit
+// has, sorted by context, whoever set it.
+func (f *Gitea) Statuses(ctx context.Context, commit string) ([]delivery.Status, error) {
+	doing := fmt.Sprintf("read the statuses of %.10s", commit)
+	c, err := f.client(ctx)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	me, _, err := f.myself(c)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	list := []delivery.Status{}
+	seen := map[string]bool{}
+	for page := 1; page <= maxStatusPages; page++ {
+		var got struct {
+			Statuses []*gitea.Status `json:"statuses"`
+		}
+		path := fmt.Sprintf("commits/%s/status?page=%d&limit=50", url.PathEscape(commit), page)
+		if err := f.get(ctx, path, func(d *json.Decoder) error { return d.Decode(&got) }); err != nil {
+			return nil, f.explain(doing, err)
+		}
+		for _, s := range got.Statuses {
+			if s == nil || !strings.HasPrefix(s.Context, "aob/") || seen[s.Context] {
+				continue
+			}
+			seen[s.Context] = true
+			status := delivery.Status{Check: delivery.Check{Context: s.Context, State: delivery.CheckState(s.State), Description: s.Description, URL: s.TargetURL}}
+			if s.Creator != nil {
+				status.By, status.Mine = s.Creator.UserName, s.Creator.ID == me
+			}
+			list = append(list, status)
+		}
+		if len(got.Statuses) < 10 { // no server is known to have smaller pages
+			break
+		}
+	}
+	slices.SortFunc(list, func(a, b delivery.Status) int { return strings.Compare(a.Context, b.Context) })
+	return list, nil
 }
 
 // SetStatus sets one status check on a commit.
@@ -167,21 +272,13 @@ func (f *Gitea) Comment(ctx context.Context, pr int, marker, body string) error 
 		return f.explain(doing, err)
 	}
 	text := comment(marker, body)
-	me, _, err := c.GetMyUserInfo()
-	if err != nil {
+	old, err := f.marked(ctx, c, pr, marker)
+	switch {
+	case err != nil:
 		return f.explain(doing, err)
-	}
-	list, err := f.comments(c, pr)
-	if err != nil {
-		return f.explain(doing, err)
-	}
-	for _, old := range list {
-		if old.Poster == nil || old.Poster.ID != me.ID || !strings.HasPrefix(old.Body, hidden(marker)) {
-			continue
-		}
-		if old.Body == text {
-			return nil
-		}
+	case old != nil && old.Body == text:
+		return nil
+	case old != nil:
 		_, _, err := c.EditIssueComment(f.owner, f.repo, old.ID, gitea.EditIssueCommentOption{Body: text})
 		return f.explain(doing, err)
 	}
@@ -189,46 +286,266 @@ func (f *Gitea) Comment(ctx context.Context, pr int, marker, body string) error 
 	return f.explain(doing, err)
 }
 
-// comments returns all comments on a pull request, oldest first.
-func (f *Gitea) comments(c *gitea.Client, pr int) ([]*gitea.Comment, error) {
-	var all []*gitea.Comment
-	opt := gitea.ListIssueCommentOptions{ListOptions: gitea.ListOptions{Page: 1, PageSize: 50}}
-	for {
-		page, resp, err := c.ListIssueComments(f.owner, f.repo, int64(pr), opt)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page...)
-		if resp.NextPage <= opt.Page {
-			break
-		}
-		opt.Page = resp.NextPage
+// CommentBody returns the text of the comment with the marker as it is now, cut as
+// Comment cuts it. A comment of another user is never taken for ours.
+func (f *Gitea) CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error) {
+	doing := fmt.Sprintf("read aob's comment on pull request %d", pr)
+	c, err := f.client(ctx)
+	if err != nil {
+		return "", false, f.explain(doing, err)
 	}
-	all = slices.DeleteFunc(all, func(c *gitea.Comment) bool { return c == nil })
-	slices.SortStableFunc(all, func(a, b *gitea.Comment) int { return cmp.Compare(a.ID, b.ID) })
-	return all, nil
+	old, err := f.marked(ctx, c, pr, marker)
+	if err != nil || old == nil {
+		return "", false, f.explain(doing, err)
+	}
+	return strings.TrimPrefix(old.Body, hidden(marker)), true, nil
+}
+
+// marked returns the first comment of AOB's own that begins with the marker, or nil.
+func (f *Gitea) marked(ctx context.Context, c *gitea.Client, pr int, marker string) (*gitea.Comment, error) {
+	me, _, err := f.myself(c)
+	if err != nil {
+		return nil, err
+	}
+	var first *gitea.Comment
+	err = f.comments(ctx, pr, func(c *gitea.Comment) {
+		if c.Poster.ID == me && strings.HasPrefix(c.Body, hidden(marker)) && (first == nil || c.ID < first.ID) {
+			first = c
+		}
+	})
+	return first, err
+}
+
+// comments calls each with the comments on a pull request. They are read one after
+// another, since anybody may write thousands of long ones.
+func (f *Gitea) comments(ctx context.Context, pr int, each func(*gitea.Comment)) error {
+	ctx = context.WithValue(ctx, responseLimit{}, int64(maxComments))
+	return f.get(ctx, fmt.Sprintf("issues/%d/comments", pr), func(d *json.Decoder) error {
+		if t, err := d.Token(); err != nil || t != json.Delim('[') {
+			return fmt.Errorf("the server's answer is no list of comments")
+		}
+		for d.More() {
+			var c *gitea.Comment
+			if err := d.Decode(&c); err != nil {
+				return err
+			}
+			if c != nil && c.Poster != nil {
+				each(c)
+			}
+		}
+		_, err := d.Token()
+		return err
+	})
 }
 
 // Commands returns the comments on a pull request that ask something of AOB,
-// oldest first: those with a line that begins with /aob. What was edited after
-// it was written does not count, for others may edit it.
+// oldest first: those whose first line begins with /aob, and not AOB's own. Other
+// writers may have edited them, and nothing shows it: none is vouched for.
 func (f *Gitea) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
 	doing := fmt.Sprintf("read the comments on pull request %d", pr)
 	c, err := f.client(ctx)
 	if err != nil {
 		return nil, f.explain(doing, err)
 	}
-	list, err := f.comments(c, pr)
+	me, _, err := f.myself(c)
 	if err != nil {
 		return nil, f.explain(doing, err)
 	}
 	var asked []delivery.Comment
-	for _, said := range list {
-		if said.Poster != nil && said.Updated.Equal(said.Created) && command(said.Body) {
-			asked = append(asked, delivery.Comment{ID: said.ID, Author: said.Poster.UserName, Body: said.Body, At: said.Created.UTC()})
+	err = f.comments(ctx, pr, func(said *gitea.Comment) {
+		if said.Poster.ID == me || !command(said.Body) {
+			return
+		}
+		asked = append(asked, delivery.Comment{ID: said.ID, Author: said.Poster.UserName, Body: said.Body, At: said.Created.UTC()})
+		if len(asked) >= 2*MaxCommands {
+			asked = newest(asked)
+		}
+	})
+	return newest(asked), f.explain(doing, err)
+}
+
+// Ask makes sure that AOB's question stands on a pull request as a comment of its
+// own, and returns who has agreed to it: those who reacted to that comment with 👍.
+//
+// Every writer may edit AOB's comments, and Gitea's times are whole seconds. So a
+// comment counts only if its text is the question, letter by letter, and it was not
+// changed after the second in which it was made; and a reaction counts only if it
+// is younger than that second. Whoever reacted has then seen the question as it
+// stands. Only the user who reacts can make that reaction.
+//
+// Where no such comment is there, it is made. One that is edited or deleted again
+// and again is made again with growing pauses, and then no more.
+func (f *Gitea) Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error) {
+	doing := fmt.Sprintf("ask back on pull request %d", pr)
+	c, err := f.client(ctx)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	me, _, err := f.myself(c)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	text := comment("question", question)
+	intact := func(c *gitea.Comment) bool {
+		return c != nil && c.Poster != nil && c.Poster.ID == me && c.Body == text && c.Updated.Equal(c.Created)
+	}
+	var stands *gitea.Comment
+	err = f.comments(ctx, pr, func(c *gitea.Comment) {
+		if intact(c) && (stands == nil || c.ID < stands.ID) {
+			stands = c
+		}
+	})
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	if stands == nil {
+		if err := f.mayAsk(fmt.Sprintf("%d %s", pr, question), time.Now()); err != nil {
+			return nil, err
+		}
+		_, _, err := c.CreateIssueComment(f.owner, f.repo, int64(pr), gitea.CreateIssueCommentOption{Body: text})
+		return nil, f.explain(doing, err)
+	}
+	reactions, _, err := c.GetIssueCommentReactions(f.owner, f.repo, stands.ID)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	var list []delivery.Consent
+	for _, r := range reactions {
+		if r != nil && r.User != nil && r.Reaction == "+1" && r.Created.After(stands.Created) {
+			list = append(list, delivery.Consent{By: r.User.UserName, Comment: stands.ID, At: r.Created.UTC()})
 		}
 	}
-	return asked, nil
+	if len(list) == 0 {
+		return nil, nil
+	}
+	// It may have been edited between the first look and the reactions.
+	again, _, err := c.GetIssueComment(f.owner, f.repo, stands.ID)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	if !intact(again) {
+		return nil, nil
+	}
+	slices.SortStableFunc(list, func(a, b delivery.Consent) int { return a.At.Compare(b.At) })
+	return list, nil
+}
+
+// maxAsks is how often one question is asked as long as a server runs.
+const maxAsks = 5
+
+// mayAsk counts how often a question was asked. The pause after each doubles.
+func (f *Gitea) mayAsk(question string, now time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := f.asks[question]
+	if a.count >= maxAsks {
+		return delivery.Blockedf("find out who edits or deletes aob's comments there", "a question of aob's was changed or removed %d times, and is not asked again", a.count)
+	}
+	if now.Before(a.next) {
+		return delivery.Wait{For: a.next.Sub(now), What: "a question of aob's was changed or removed, and is asked again later"}
+	}
+	if f.asks == nil || len(f.asks) > 10_000 {
+		f.asks = map[string]asks{}
+	}
+	a.next = now.Add(time.Second << (3 * a.count)) // 1 s, 8 s, about a minute, and so on
+	a.count++
+	f.asks[question] = a
+	return nil
+}
+
+// asks is how often a question was asked, and when it may be asked again.
+type asks struct {
+	count int
+	next  time.Time
+}
+
+// Heard is told that a webhook has arrived.
+func (f *Gitea) Heard() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.heard = true
+}
+
+// Check returns what is wrong with how the server and the repository are set up.
+func (f *Gitea) Check(ctx context.Context) ([]string, error) {
+	const doing = "look at the repository's settings"
+	c, err := f.client(ctx)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	_, name, err := f.myself(c)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	repo, _, err := c.GetRepo(f.owner, f.repo)
+	if err != nil {
+		return nil, f.explain(doing, err)
+	}
+	called := f.owner + "/" + f.repo
+	var list []string
+	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if repo.FullName != "" && !strings.EqualFold(repo.FullName, called) {
+		say("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again", called, delivery.Terminal(Cut(repo.FullName, 200)))
+	}
+	switch {
+	case repo.Archived:
+		say("%s is archived: aob cannot say or push anything there; take it out of the archive", called)
+	case repo.Mirror:
+		say("%s is a mirror, and a mirror has no pull requests; name the repository that it mirrors", called)
+	case repo.Empty:
+		say("%s is empty; push a branch main with models, gates and fleets", called)
+	case !repo.HasPullRequests:
+		say("pull requests are switched off in %s; switch them on in its settings", called)
+	}
+	admin := false
+	switch p := repo.Permissions; {
+	case p == nil: // an old server; what is missing shows where it is needed
+	case !p.Pull || !p.Push:
+		say("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write", name, called)
+	default:
+		admin = p.Admin
+	}
+	if !admin && repo.Permissions != nil && repo.Permissions.Push {
+		if _, err := f.Permission(ctx, f.owner); err != nil {
+			if b, ok := errors.AsType[delivery.Blocked](err); ok {
+				say("%s; %s", b.What, b.Do)
+			}
+		}
+	}
+	if admin && f.hooks != "" {
+		more, err := f.checkHooks(c, repo)
+		if err != nil {
+			return list, f.explain(doing, err)
+		}
+		list = append(list, more...)
+	}
+	return list, nil
+}
+
+// checkHooks says whether a webhook is there that points to AOB, and works.
+func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository) ([]string, error) {
+	called := f.owner + "/" + f.repo
+	hooks, _, err := c.ListRepoHooks(f.owner, f.repo, gitea.ListHooksOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(hooks, func(h *gitea.Hook) bool {
+		return h != nil && strings.TrimRight(cmp.Or(h.Config["url"], h.URL), "/") == strings.TrimRight(f.hooks, "/")
+	})
+	f.mu.Lock()
+	heard := f.heard
+	f.mu.Unlock()
+	switch {
+	case heard:
+		return nil, nil // by whichever way it comes
+	case i < 0:
+		return []string{fmt.Sprintf("%s has no webhook to %s, so aob sees what happens only when it looks; add one, with the secret of the configuration", called, f.hooks)}, nil
+	case !hooks[i].Active:
+		return []string{fmt.Sprintf("the webhook of %s to %s is switched off; switch it on", called, f.hooks)}, nil
+	case repo.Updated.After(f.started):
+		return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at its recent deliveries in the repository's settings: Gitea may not reach %s, ALLOWED_HOST_LIST may forbid it, or the secret differs", called, f.hooks)}, nil
+	}
+	return nil, nil
 }
 
 // Permission returns what a user may do in the repository, by the server's own

@@ -45,6 +45,13 @@ func TestGitea(t *testing.T) {
 			}
 			return bodies
 		}
+		s.forged = func(commit, context string) string {
+			path := fmt.Sprintf("/repos/%s/%s/statuses/%s", repo.Owner, repo.Name, commit)
+			if err := server.Call(ada, "POST", path, map[string]string{"state": "success", "context": context}, nil); err != nil {
+				t.Fatal(err)
+			}
+			return ada.Name
+		}
 		s.say = func(pr int, user, text string) { server.Say(t, users[user], repo, pr, text) }
 		s.may = map[string]delivery.Permission{
 			"ada": delivery.PermissionWrite, "aob": delivery.PermissionWrite, "bob": delivery.PermissionRead,
@@ -182,15 +189,120 @@ func TestGitea(t *testing.T) {
 		if after := server.Comments(t, repo, number)[1]; after.Updated != before.Updated {
 			t.Error("the same content was written again")
 		}
-		said := server.Say(t, bob, repo, number, "/aob run 1")
-		// Gitea's clock has seconds.
-		eventually(t, "a second has passed", func() bool { return time.Since(said.Created) > 1100*time.Millisecond })
-		path := fmt.Sprintf("/repos/%s/%s/issues/comments/%d", repo.Owner, repo.Name, said.ID)
-		if err := server.Call(bob, "PATCH", path, map[string]string{"body": "/aob run 2"}, nil); err != nil {
-			t.Fatal(err)
+	})
+
+	// Every writer may edit AOB's comments. What is so edited counts for nothing, and
+	// neither does what was agreed to before or after.
+	t.Run("only a reaction to the question as it stands is a word", func(t *testing.T) {
+		s, f, repo := setup(t, "asked")
+		mal := server.User(t, "mal")
+		server.Allow(t, repo, mal, "write")
+		main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+		s.work.branch("side", main)
+		s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
+		number := s.propose("side", "Second")
+		s.work.branch("other", main)
+		s.work.push("other", map[string]string{"models/a.yaml": "3"}, "third")
+		elsewhere := s.propose("other", "Third")
+
+		ask := func(pr int, question string) []string {
+			t.Helper()
+			list, err := f.Ask(t.Context(), pr, question)
+			if _, wait := errors.AsType[delivery.Wait](err); err != nil && !wait {
+				t.Fatal(err)
+			}
+			var by []string
+			for _, c := range list {
+				by = append(by, c.By)
+			}
+			return by
 		}
-		if got, err := f.Commands(t.Context(), number); err != nil || len(got) != 0 {
-			t.Errorf("an edited comment: got %v, %v", got, err)
+		find := func(pr int, text string) giteatest.Comment {
+			t.Helper()
+			var found giteatest.Comment
+			for _, c := range server.Comments(t, repo, pr) {
+				if strings.Contains(c.Body, text) {
+					found = c
+				}
+			}
+			if found.ID == 0 {
+				t.Fatalf("no comment with %q on #%d", text, pr)
+			}
+			return found
+		}
+		at := func(c giteatest.Comment) string {
+			return fmt.Sprintf("/repos/%s/%s/issues/comments/%d", repo.Owner, repo.Name, c.ID)
+		}
+		call := func(as giteatest.User, method, path string, in any) {
+			t.Helper()
+			if err := server.Call(as, method, path, in, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		react := func(as giteatest.User, c giteatest.Comment) {
+			t.Helper()
+			// Gitea's clock has whole seconds: nobody reads and answers within one.
+			eventually(t, "the second is over", func() bool { return time.Now().Unix() > c.Created.Unix() })
+			call(as, "POST", at(c)+"/reactions", map[string]string{"content": "+1"})
+		}
+
+		// The plain case: asked once, and only the thumb counts.
+		if by := ask(number, "run cheap?"); len(by) != 0 {
+			t.Errorf("nobody has answered: got %q", by)
+		}
+		cheap := find(number, "run cheap?")
+		call(ada, "POST", at(cheap)+"/reactions", map[string]string{"content": "heart"})
+		if by := ask(number, "run cheap?"); len(by) != 0 {
+			t.Errorf("a heart: got %q", by)
+		}
+		react(ada, cheap)
+		if by := ask(number, "run cheap?"); !slices.Equal(by, []string{"ada"}) {
+			t.Errorf("ada's thumb: got %q", by)
+		}
+		// A consent belongs to its question and its pull request.
+		for pr, question := range map[int]string{number: "run dear?", elsewhere: "run cheap?"} {
+			if by := ask(pr, question); len(by) != 0 {
+				t.Errorf("%q on #%d: got %q", question, pr, by)
+			}
+		}
+		// mal makes the dear question of the cheap one that ada has agreed to.
+		call(mal, "PATCH", at(cheap), map[string]string{"body": comment("question", "run dear?")})
+		if by := ask(number, "run dear?"); len(by) != 0 {
+			t.Errorf("an edited question: got %q", by)
+		}
+		// And back again: it was edited, so the thumb counts no more.
+		call(mal, "PATCH", at(cheap), map[string]string{"body": comment("question", "run cheap?")})
+		if by := ask(number, "run cheap?"); len(by) != 0 {
+			t.Errorf("edited and put back: got %q", by)
+		}
+		// mal writes the question himself, and ada agrees to that.
+		fake := server.Say(t, mal, repo, number, comment("question", "run mine?"))
+		react(ada, fake)
+		if by := ask(number, "run mine?"); len(by) != 0 {
+			t.Errorf("a question that AOB did not ask: got %q", by)
+		}
+		// mal deletes a question: it is asked again.
+		dear := find(number, "run dear?")
+		call(mal, "DELETE", at(dear), nil)
+		eventually(t, "a deleted question is asked again", func() bool {
+			ask(number, "run dear?")
+			return slices.ContainsFunc(server.Comments(t, repo, number), func(c giteatest.Comment) bool {
+				return c.User.Login == robot.Name && strings.Contains(c.Body, "run dear?") && c.ID != dear.ID
+			})
+		})
+		// mal edits as fast as he can: another text is shown while ada reacts, and the
+		// question is put back before AOB looks. Either the edits show, or the question
+		// was there when ada reacted.
+		for i := range 5 {
+			question := fmt.Sprintf("run fast %d?", i)
+			ask(number, question)
+			c := find(number, question)
+			call(mal, "PATCH", at(c), map[string]string{"body": "Lunch at noon? 👍"})
+			react(ada, c)
+			call(mal, "PATCH", at(c), map[string]string{"body": comment("question", question)})
+			if by := ask(number, question); len(by) != 0 {
+				t.Errorf("%s: ada agreed to lunch, and AOB took it for %q", question, by)
+			}
 		}
 	})
 

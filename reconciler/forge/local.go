@@ -46,17 +46,22 @@ type Rows interface {
 // target, unless the target has all of it. Whoever can write to the folder may
 // propose and merge; the folder's permissions are the only ones there are.
 type Local struct {
-	git    Git
-	rows   Rows
-	target string // branch
+	git     Git
+	rows    Rows
+	address string
+	target  string // branch
 }
 
 const branches = "refs/heads/"
 
-// NewLocal makes a Local whose target branch is main, or another.
-func NewLocal(git Git, rows Rows, target string) *Local {
-	return &Local{git: git, rows: rows, target: target}
+// NewLocal makes a Local of the folder at an address, whose target branch is main,
+// or another.
+func NewLocal(git Git, rows Rows, address, target string) *Local {
+	return &Local{git: git, rows: rows, address: address, target: target}
 }
+
+// Address names the folder.
+func (f *Local) Address() string { return f.address }
 
 // PullRequests returns the open proposals as of the last Observe, sorted by
 // number. A proposal's title and author are those of the last commit that people
@@ -146,16 +151,47 @@ func (f *Local) SetStatus(ctx context.Context, commit string, check delivery.Che
 	return f.rows.PutCheck(ctx, commit, check)
 }
 
+// Statuses returns a commit's checks, sorted by context. Nobody but AOB sets any.
+func (f *Local) Statuses(ctx context.Context, commit string) ([]delivery.Status, error) {
+	checks, err := f.rows.Checks(ctx, commit)
+	if err != nil {
+		return nil, err
+	}
+	list := []delivery.Status{}
+	for _, c := range checks {
+		list = append(list, delivery.Status{Check: c, By: delivery.CommitName, Mine: true})
+	}
+	return list, nil
+}
+
 // Comment makes the comment with the marker, or changes it to the body.
 func (f *Local) Comment(ctx context.Context, pr int, marker, body string) error {
 	return f.rows.PutComment(ctx, pr, marker, cutComment(body))
 }
 
-// Commands returns what people asked on a proposal, oldest first.
+// CommentBody returns the text of the comment with the marker.
+func (f *Local) CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error) {
+	body, err = f.rows.CommentBody(ctx, pr, marker)
+	return body, body != "", err
+}
+
+// Commands returns what people asked on a proposal, oldest first. Who they are is
+// what the system says of those who opened the server's socket, and nobody can
+// change what they wrote.
 func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
 	list, err := f.rows.Commands(ctx, pr)
-	return slices.DeleteFunc(list, func(c delivery.Comment) bool { return !command(c.Body) }), err
+	list = newest(slices.DeleteFunc(list, func(c delivery.Comment) bool { return !command(c.Body) }))
+	for i := range list {
+		list[i].Vouched = "over the server's socket"
+	}
+	return list, err
 }
+
+// Ask asks nobody: the socket's users are known already when they ask.
+func (f *Local) Ask(context.Context, int, string) ([]delivery.Consent, error) { return nil, nil }
+
+// Check finds nothing: a folder has no settings.
+func (f *Local) Check(context.Context) ([]string, error) { return nil, nil }
 
 // Permission is write for everybody: who can write to the folder can do
 // anything to it.

@@ -28,7 +28,7 @@ func local(t *testing.T) (*stage, *Local, *bare) {
 		t.Fatalf("git init: %v: %s", err, out)
 	}
 	git, rows := &bare{t: t, dir: dir}, newRows()
-	f := NewLocal(git, rows, "main")
+	f := NewLocal(git, rows, dir, "main")
 	s := &stage{forge: f, work: newWork(t, dir)}
 	s.work.pushed = git.observe
 	s.propose = func(branch, _ string) int {
@@ -288,6 +288,7 @@ func (m *memory) PutCheck(_ context.Context, commit string, c delivery.Check) er
 	defer m.mu.Unlock()
 	list := slices.DeleteFunc(m.checks[commit], func(old delivery.Check) bool { return old.Context == c.Context })
 	m.checks[commit] = append(list, c)
+	slices.SortFunc(m.checks[commit], func(a, b delivery.Check) int { return strings.Compare(a.Context, b.Context) })
 	return nil
 }
 

@@ -1,8 +1,12 @@
 package forge
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // MaxDescription is the longest description of a status, in characters. GitHub
@@ -54,14 +58,20 @@ func cutComment(body string) string {
 	return body[:end] + note
 }
 
-// command says whether a comment asks something of AOB.
+// MaxCommands is how many comments of one pull request are looked at, the newest.
+const MaxCommands = 200
+
+// newest returns the newest comments, oldest first.
+func newest(list []delivery.Comment) []delivery.Comment {
+	slices.SortStableFunc(list, func(a, b delivery.Comment) int { return cmp.Compare(a.ID, b.ID) })
+	return list[max(0, len(list)-MaxCommands):]
+}
+
+// command reports whether a comment asks something of AOB: its first line that is
+// not empty begins with /aob. What follows is not looked at, so nothing that is
+// quoted, shown in a block of code or hidden in a comment is an order.
 func command(body string) bool {
-	for line := range strings.Lines(body) {
-		if first, _, _ := strings.Cut(strings.TrimSpace(line), " "); first == "/aob" {
-			return true
-		}
-	}
-	return false
+	return delivery.CommandLine(body) != ""
 }
 
 // draft says whether a title marks a draft, as Gitea's own prefixes do.

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 func TestCut(t *testing.T) {
@@ -48,12 +50,28 @@ func TestComment(t *testing.T) {
 	}
 }
 
-func TestCommand(t *testing.T) {
+// Only the first line of a comment is an order.
+func TestWhatIsShownIsNoOrder(t *testing.T) {
 	for body, want := range map[string]bool{
-		"/aob run 3f9c2a": true, "hi\r\n  /aob run 1\r\n": true, "/aob": true, "/aobrun": false, "see /aob run": false, "> /aob run 1": false, "": false,
+		"/aob run 3f9c2a": true, "\r\n \n  /aob run 1  \r\nthanks\r\n": true, "/aob": true,
+		"": false, "/aobrun": false, "see /aob run": false, "hi\n/aob run 1": false,
+		"> /aob run 1": false, "```\n/aob run 1\n```": false, "~~~\n/aob run 1\n~~~": false,
+		"    /aob run 1": false, "\t/aob run 1": false, "<!--\n/aob run 1\n-->": false, "<!-- x -->/aob run 1": false,
+		"- /aob run 1": false, "`/aob run 1`": false, "<pre>\n/aob run 1": false, "\ufeff/aob run 1": false,
 	} {
 		if command(body) != want {
 			t.Errorf("%q: got %v", body, !want)
 		}
+	}
+}
+
+// Of many comments the newest are read, oldest first.
+func TestNewest(t *testing.T) {
+	var list []delivery.Comment
+	for i := range int64(MaxCommands + 10) {
+		list = append(list, delivery.Comment{ID: MaxCommands + 9 - i})
+	}
+	if got := newest(list); len(got) != MaxCommands || got[0].ID != 10 || got[MaxCommands-1].ID != MaxCommands+9 {
+		t.Errorf("got %d, from %d", len(got), got[0].ID)
 	}
 }
