@@ -46,7 +46,7 @@ func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
 	defer lock.Unlock() // last, so that sweep never takes a file that is in use
 	b, err := copyAndSum(ctx, f, r, want.size)
 	if want.digest != "" && (errors.Is(err, errTooLong) || err == nil && b != want) {
-		err = &SourceError{fmt.Errorf("other content than %s of %d bytes", want.digest, want.size)}
+		err = &SourceError{Err: fmt.Errorf("%w: want %s of %d bytes", ErrOtherContent, want.digest, want.size)}
 	}
 	err = errors.Join(err, f.Chmod(0o444), f.Sync(), f.Close())
 	switch {

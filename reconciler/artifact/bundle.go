@@ -314,8 +314,8 @@ func (s *Store) Bundles(ctx context.Context) ([]delivery.Digest, error) {
 
 // Unpack lays a bundle's files into dir, which must not be there or be empty:
 // model.onnx, signature.json, labels.json, golden.bin and, where the bundle has
-// some, thresholds.json, each checked against
-// its digest. All of dir appears at once, durably, or nothing of it. The files
+// some, thresholds.json, each checked against its digest, and manifest.json, by
+// which [CheckUnpacked] checks them again. All of dir appears at once, durably, or nothing of it. The files
 // are read-only and, where the file system can, share their bytes with the
 // store: replace them, never write into them. One caller at a time for one dir.
 func (s *Store) Unpack(ctx context.Context, bundle delivery.Digest, dir string) error {
@@ -323,13 +323,13 @@ func (s *Store) Unpack(ctx context.Context, bundle delivery.Digest, dir string) 
 	if err != nil {
 		return err
 	}
-	if err := s.unpack(ctx, m, filepath.Clean(dir)); err != nil {
+	if err := s.unpack(ctx, m, bundle, filepath.Clean(dir)); err != nil {
 		return fmt.Errorf("unpack bundle %s: %w", bundle, err)
 	}
 	return nil
 }
 
-func (s *Store) unpack(ctx context.Context, m bundleManifest, dir string) error {
+func (s *Store) unpack(ctx context.Context, m bundleManifest, bundle delivery.Digest, dir string) error {
 	// Not os.Remove, which would take a file in the way for one of ours.
 	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: want no such folder yet, or an empty one: %w", dir, err)
@@ -342,6 +342,9 @@ func (s *Store) unpack(ctx context.Context, m bundleManifest, dir string) error 
 		return err
 	}
 	err := s.layOut(ctx, m, partial)
+	if err == nil {
+		err = s.layOutManifest(bundle, partial)
+	}
 	if err == nil {
 		err = durable.SyncTree(partial)
 	}
@@ -369,6 +372,15 @@ func (s *Store) layOut(ctx context.Context, m bundleManifest, dir string) error 
 		}
 	}
 	return nil
+}
+
+// layOutManifest writes the manifest, whose digest is the bundle's.
+func (s *Store) layOutManifest(bundle delivery.Digest, dir string) error {
+	data, err := s.readBlob(bundle, maxManifest)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, ManifestFile), data, 0o444)
 }
 
 // copyBlob copies a blob, verified on the way.

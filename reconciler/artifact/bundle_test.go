@@ -67,7 +67,8 @@ func push(t testing.TB, s *artifact.Store, model string) delivery.Digest {
 	return digest
 }
 
-// files returns what a folder holds, by name.
+// files returns what a folder holds, by name, but for the manifest of an unpacked
+// bundle, which must fit.
 func files(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -79,6 +80,12 @@ func files(t testing.TB, dir string) map[string]string {
 		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if e.Name() == artifact.ManifestFile {
+			if err := artifact.CheckUnpacked(t.Context(), delivery.Sum(data), dir); err != nil {
+				t.Errorf("%s does not fit: %v", e.Name(), err)
+			}
+			continue
 		}
 		found[e.Name()] = string(data)
 	}

@@ -35,6 +35,8 @@ const (
 	// ThresholdsFile maps classes to the score from which a detection counts. A
 	// bundle may have none.
 	ThresholdsFile = "thresholds.json"
+	// ManifestFile is the bundle's manifest, by which the other files are checked.
+	ManifestFile = "manifest.json"
 )
 
 const (

@@ -20,6 +20,7 @@ import (
 	"oras.land/oras-go/v2/content/oci"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -40,12 +41,28 @@ type Source struct {
 // A SourceError is a failure of the source or of the way to it, as no answer,
 // a body that breaks off, or other content than was asked for. It says nothing
 // about the bundle, which another try may bring whole.
-type SourceError struct{ Err error }
+type SourceError struct {
+	Err    error
+	Status int // of the answer over HTTP; 0: there was none, or it said 200
+}
 
 func (e *SourceError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *SourceError) Unwrap() error { return e.Err }
+
+// ErrOtherContent is the error of an answer that is not what was asked for: a
+// login page, or bytes that were altered or cut on the way.
+var ErrOtherContent = errors.New("other content than was asked for")
+
+// A ContentError is a fault of a bundle itself: every byte that was read matched
+// its digest, and what they say is wrong. Another try brings the same.
+type ContentError struct{ Err error }
+
+func (e *ContentError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ContentError) Unwrap() error { return e.Err }
 
 // Pull brings a bundle into the store, and lays it into dir as Unpack does. What
 // the store holds already is not fetched; what is fetched is checked against
@@ -61,7 +78,7 @@ func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, d
 	var wire atomic.Int64
 	m, err := s.pull(ctx, from, bundle, &wire)
 	if err == nil {
-		err = s.unpack(ctx, m, dir)
+		err = s.unpack(ctx, m, bundle, dir)
 	}
 	if err != nil {
 		return wire.Load(), fmt.Errorf("pull bundle %s: %w", bundle, err)
@@ -87,7 +104,7 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 	}
 	m, err := parseBundle(data)
 	if err != nil {
-		return none, err
+		return none, &ContentError{err}
 	}
 	fetch := func(what, mediaType string, b blob) error {
 		if s.verifyBlob(ctx, b) == nil {
@@ -111,7 +128,7 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 		return none, err
 	}
 	if err := parseConfig(config, m); err != nil {
-		return none, err
+		return none, &ContentError{err}
 	}
 	for f, b := range m.each() {
 		if err := fetch(f.name, f.mediaType, b); err != nil {
@@ -133,7 +150,7 @@ func fetchManifest(ctx context.Context, source source, want delivery.Digest, wir
 	var buf bytes.Buffer
 	got, err := copyAndSum(ctx, &buf, wireReader{body, wire}, maxManifest)
 	if errors.Is(err, errTooLong) || err == nil && got.digest != want {
-		err = &SourceError{fmt.Errorf("other content than %s", want)}
+		err = &SourceError{Err: fmt.Errorf("%w: want %s", ErrOtherContent, want)}
 	}
 	if err != nil {
 		return nil, err
@@ -145,7 +162,15 @@ func sourceError(err error) error {
 	if errors.Is(err, errdef.ErrNotFound) {
 		err = fmt.Errorf("the source does not have it: %w", fs.ErrNotExist)
 	}
-	return &SourceError{err}
+	e := &SourceError{Err: err}
+	var answer *errcode.ErrorResponse
+	switch {
+	case errors.As(err, &answer):
+		e.Status = answer.StatusCode
+	case errors.Is(err, fs.ErrNotExist):
+		e.Status = http.StatusNotFound
+	}
+	return e
 }
 
 // A source is a registry or a layout, as oras-go reads them.
@@ -250,7 +275,7 @@ func (w wireReader) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
 	w.n.Add(int64(n))
 	if err != nil && err != io.EOF {
-		err = &SourceError{err}
+		err = &SourceError{Err: err}
 	}
 	return n, err
 }

@@ -75,13 +75,42 @@ type Report struct {
 	Phase      DevicePhase       `json:"phase"`
 	Failed     Digest            `json:"failed,omitempty"` // the last bundle that failed here
 	Why        string            `json:"why,omitempty"`
-	Downloaded int64             `json:"downloaded"` // bytes of model fetched since the agent was installed
-	At         time.Time         `json:"at"`         // the device's clock: information only
+	Held       string            `json:"held,omitempty"` // why the device does not do what the document says, where that is no fault of a bundle
+	Downloaded int64             `json:"downloaded"`     // bytes of model fetched since the agent was installed
+	At         time.Time         `json:"at"`             // the device's clock when the report was made: information only
+
+	Installation string    `json:"installation,omitempty"` // random, made once for the agent's state folder
+	Boot         string    `json:"boot,omitempty"`         // changes with the machine and with each of its starts
+	Receipt      string    `json:"receipt,omitempty"`      // from the server's answer to the report before this one
+	Sent         time.Time `json:"sent,omitzero"`          // the device's clock when the report was sent; a repeat has another one
 }
 
 // A Device is what the registry knows of one device.
 type Device struct {
 	Report  Report    `json:"report"`
-	Seen    time.Time `json:"seen"`    // when the server last heard from it
-	Healthy []Digest  `json:"healthy"` // bundles it has run through a healthy soak, newest last, at most 16
+	Seen    time.Time `json:"seen"`           // when the server last heard from it
+	First   time.Time `json:"first,omitzero"` // when the server first heard from it
+	Healthy []Digest  `json:"healthy"`        // bundles it has run through a healthy soak, newest last, at most 16
+
+	Ignored string        `json:"ignored,omitempty"` // why what the report says of a bundle does not count; empty: it counts
+	Skew    time.Duration `json:"skew,omitempty"`    // how far the device's clock is ahead of the server's; negative: behind
+	Places  []Place       `json:"places,omitempty"`  // installations that report under this name, the last one first, at most 4
+	Twice   time.Time     `json:"twice,omitzero"`    // when two of them were last seen to take turns; zero: never
+}
+
+// A Place is one installation that reports as a device. The server gives each
+// report a receipt, and the installation returns it with its next report. A copy
+// of a state folder returns a receipt that the original has used already, so the
+// two are two places from then on.
+type Place struct {
+	Installation string    `json:"installation,omitempty"`
+	Boot         string    `json:"boot,omitempty"`
+	Receipt      string    `json:"receipt"` // the last one that it was given
+	Seen         time.Time `json:"seen"`
+}
+
+// TwoPlaces reports whether a device was seen to report from two installations
+// within some time before now.
+func (d Device) TwoPlaces(now time.Time, within time.Duration) bool {
+	return !d.Twice.IsZero() && now.Sub(d.Twice) <= within
 }

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os/exec"
+	"syscall"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -43,6 +47,7 @@ func (a *Agent) act(ctx context.Context, p Plan) bool {
 		return true
 	case Prove:
 		a.state.prove()
+		a.faults.reset()
 		a.keep()
 		a.serving.stop()
 		a.watch(ctx, a.serving)
@@ -104,6 +109,65 @@ func (a *Agent) starting(ctx context.Context, j *job) {
 	j.instance, j.err = a.start(ctx, j.plan.Slot, j.plan.Target, j.socket)
 }
 
+// hold puts a slot off, for a fault of this device.
+func (a *Agent) hold(slot string, err error) {
+	s := a.slots[slot]
+	pause := a.faults.next(0)
+	s.Held, s.NotBefore = cut("cannot start the detector on this device: "+err.Error()), a.Now().Add(pause)
+	a.slots[slot] = s
+	a.Log.Error("the device cannot start a detector", "slot", slot, "bundle", s.Bundle, "err", err, "again", pause)
+}
+
+// damage empties a slot whose files are not the bundle's any more. What it held
+// is fetched again.
+func (a *Agent) damage(slot string, b delivery.Digest, err error) {
+	pause := a.faults.next(0)
+	why := cut(fmt.Sprintf("slot %s was damaged on this device (%s), and is fetched again", slot, err))
+	a.Metrics.damaged.Inc()
+	a.Log.Error("slot damaged", "slot", slot, "bundle", b, "err", err, "again", pause)
+	a.slots[slot] = Slot{Held: why}
+	a.fetching = Fetching{Bundle: b, NotBefore: a.Now().Add(pause), Why: why}
+	if err := clearSlot(a.Dir, slot, ""); err != nil {
+		a.Log.Error("damaged slot not emptied", "slot", slot, "err", err)
+	}
+}
+
+// notStarted handles a start that failed for a reason that is none of the
+// bundle's, and reports whether it was one.
+func (a *Agent) notStarted(p Plan, err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err != nil
+	}
+	var bad *artifact.Damaged
+	switch {
+	case errors.As(err, &bad):
+		a.damage(p.Slot, p.Target.Bundle, err)
+	case deviceFault(err):
+		a.hold(p.Slot, err)
+	default:
+		return false
+	}
+	return true
+}
+
+// deviceFault reports whether an error is the machine's: it is out of room,
+// memory or files, or the detector's program cannot be run.
+func deviceFault(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var notKept *unkept
+	var path *fs.PathError
+	return errors.As(err, &notKept) || errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) && path.Op == "fork/exec"
+}
+
+// unkept is the error of a pointer that could not be written.
+type unkept struct{ error }
+
+func (u *unkept) Unwrap() error { return u.error }
+
 // endJob stops the job and takes back what it did.
 func (a *Agent) endJob() {
 	j := a.job
@@ -134,9 +198,12 @@ func (a *Agent) finish(ctx context.Context) {
 			a.notFetched(p.Target.Bundle, j.err)
 			return
 		}
-		a.fetching, a.bad = Fetching{}, 0
+		a.fetching = Fetching{}
 		a.tries.reset()
 	case Start:
+		if a.notStarted(p, j.err) {
+			return
+		}
 		if j.err != nil {
 			a.Log.Error("detector did not start", "slot", p.Slot, "bundle", p.Target.Bundle, "err", j.err)
 			a.trouble = "it did not start: " + j.err.Error()
@@ -148,6 +215,9 @@ func (a *Agent) finish(ctx context.Context) {
 		if j.err == nil {
 			j.err = a.switchTo(ctx, j, a.state.clone())
 		}
+		if a.notStarted(p, j.err) {
+			return
+		}
 		if j.err != nil {
 			a.failed(p.Target.Bundle, "it did not start: "+j.err.Error())
 			a.keep()
@@ -157,6 +227,9 @@ func (a *Agent) finish(ctx context.Context) {
 		next.fail(a.state.Bundle, a.version(), p.Why)
 		if j.err == nil {
 			j.err = a.switchTo(ctx, j, next)
+		}
+		if a.notStarted(p, j.err) {
+			return
 		}
 		if j.err != nil {
 			a.Log.Error("not fallen back", "slot", p.Slot, "bundle", p.Target.Bundle, "err", j.err)
@@ -173,7 +246,11 @@ func (a *Agent) switchTo(ctx context.Context, j *job, next State) error {
 	next.serve(j.plan.Slot, j.plan.Target)
 	if err := next.save(a.Dir); err != nil {
 		a.close(j.instance)
-		return err
+		why := err
+		if no := syscall.Errno(0); errors.As(err, &no) {
+			why = no // not the name of a temporary file, which changes each time
+		}
+		return &unkept{fmt.Errorf("%s cannot be written: %w", stateFile, why)}
 	}
 	old := a.serving
 	a.state = next
@@ -210,28 +287,29 @@ func (a *Agent) fetched(j *job) {
 	a.slots[j.plan.Slot] = Slot{Bundle: b}
 }
 
-// notFetched decides whether a download that failed says something of the bundle.
+// notFetched puts a download off. Only a bundle whose bytes matched their digests
+// can be at fault; whatever else went wrong is tried again without end.
 func (a *Agent) notFetched(b delivery.Digest, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	if a.fetching.Bundle != b {
-		a.fetching, a.bad = Fetching{Bundle: b}, 0
+		a.fetching = Fetching{Bundle: b}
 		a.tries.reset()
 	}
-	if !unreachable(err) {
-		if a.bad++; a.bad == 3 {
-			a.fetching, a.bad = Fetching{}, 0
-			a.failed(b, "download: "+err.Error())
-			a.keep()
-			return
-		}
+	var wrong *artifact.ContentError
+	if errors.As(err, &wrong) {
+		a.fetching = Fetching{}
+		a.failed(b, "the bundle is malformed: "+wrong.Error())
+		a.keep()
+		return
 	}
 	pause := a.tries.next(0)
 	var slow *busy
 	if errors.As(err, &slow) {
 		pause = max(pause, slow.after)
 	}
-	a.fetching.NotBefore = a.Now().Add(pause)
-	a.Log.Warn("not downloaded", "bundle", b, "err", err, "again", pause)
+	a.fetching.NotBefore, a.fetching.Why = a.Now().Add(pause), cut("cannot download: "+whyNot(err))
+	a.Metrics.undelivered.Inc()
+	a.Log.Warn("not downloaded", "bundle", b, "why", a.fetching.Why, "err", err, "again", pause)
 }

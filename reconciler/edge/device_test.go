@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/edge"
 	"github.com/autonomos/aob/reconciler/trust"
@@ -126,6 +127,12 @@ func (l *lab) setDown(down bool) {
 	}
 }
 
+func (l *lab) isDown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
+}
+
 // say serves any bytes as the ring's document.
 func (l *lab) say(envelope []byte) {
 	l.mu.Lock()
@@ -218,6 +225,18 @@ func (l *lab) fetch(ctx context.Context, d delivery.Digest, cache, dir string) (
 	return bundleSize, os.Rename(partial, dir)
 }
 
+// check is what artifact.CheckUnpacked does, for the bundles of the lab.
+func check(_ context.Context, d delivery.Digest, dir string) error {
+	model, err := os.ReadFile(filepath.Join(dir, "model.onnx"))
+	if err == nil && delivery.Digest(model) != d {
+		err = errors.New("model.onnx: its content is not what the bundle names")
+	}
+	if err != nil {
+		return &artifact.Damaged{Files: []string{"model.onnx"}, Err: err}
+	}
+	return nil
+}
+
 // A detector of the lab answers on its socket, as a child process would.
 type detector struct {
 	lab    *lab
@@ -236,6 +255,9 @@ func (l *lab) start(_ context.Context, dir, socket string) (edge.Serving, error)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.bundles[delivery.Digest(model)]
+	if b == nil {
+		return nil, errors.New("it is not an ONNX file")
+	}
 	b.started++
 	if b.start != nil {
 		return nil, b.start
@@ -313,7 +335,7 @@ func (l *lab) config(dir string) edge.Config {
 	return edge.Config{
 		Device: "d1", Ring: "north", Labels: map[string]string{"site": "north"}, Dir: dir,
 		Server: l.web.URL, Token: "secret", Client: l.web.Client(), Keys: []trust.PublicKey{l.key.Public()},
-		Fetch: l.fetch, Start: l.start, Health: 2 * time.Millisecond, Retry: 2 * time.Millisecond,
+		Fetch: l.fetch, Start: l.start, Check: check, Health: 2 * time.Millisecond, Retry: 2 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(l.t.Output(), nil)),
 	}
 }

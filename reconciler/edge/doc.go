@@ -27,9 +27,9 @@
 //
 // # When it falls back
 //
-// A bundle that does not arrive whole, whose detector does not start, does not
-// replay the golden, or crashes or answers wrongly while it soaks, has failed:
-// the device serves what it served before, reports why, and leaves that bundle
+// Only a bundle whose bytes matched their digests can be at fault. One that is
+// malformed, or whose detector does not start, does not replay the golden, or
+// crashes or answers wrongly while it soaks, has failed: the device serves what it served before, reports why, and leaves that bundle
 // alone until the document changes. A bundle that has passed its soak here once
 // is trusted more: its detector is started again after a first crash, and left
 // for the other slot after a second one within ten minutes. Where the other slot
@@ -37,8 +37,13 @@
 // growing pauses. A bundle whose soak never ends because the whole device goes
 // down three times has failed too.
 //
-// A failure to download is the network's as long as the server cannot be
-// reached, and is tried again without end.
+// A download that does not come through is tried again without end, with growing
+// pauses. So is a start that the device itself makes fail: no room, no memory, no
+// detector. The report says why in its field held.
+//
+// Before a detector starts, and again when it failed or fell, the slot's files are
+// compared with their digests. A slot that was damaged is emptied and fetched
+// again. Meanwhile the other slot serves, where it holds what is known to be good.
 //
 // # What it believes
 //

@@ -2,6 +2,9 @@ package edge
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/trust"
@@ -34,6 +38,7 @@ type Config struct {
 
 	Fetch FetchFunc
 	Start StartFunc
+	Check CheckFunc // artifact.CheckUnpacked where nil
 
 	Heartbeat     time.Duration // between reports when nothing changes, give or take half of it; 5m where zero, less where the document says so
 	Health        time.Duration // between health checks during a soak, a tenth as often after it; 1s where zero
@@ -48,6 +53,7 @@ type Config struct {
 type Agent struct {
 	Config
 	lock  *durable.Lock
+	boot  string
 	spool *spool
 	docs  chan document
 	sick  chan sickness
@@ -62,8 +68,9 @@ type Agent struct {
 	ending   *instance // that the next one must wait for
 	trouble  string
 	fetching Fetching
-	tries    pauses // of downloads that the network failed
-	bad      int    // downloads of fetching.Bundle that failed for another reason
+	tries    pauses // between downloads that failed
+	faults   pauses // between attempts that a fault of this device failed
+	refused  string // why the server's document is not followed
 	job      *job
 	sockets  int // made so far
 	said     delivery.Report
@@ -112,6 +119,9 @@ func Open(c Config) (*Agent, error) {
 	// The token must not follow a redirect, and a document needs none.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c.Client = &client
+	if c.Check == nil {
+		c.Check = artifact.CheckUnpacked
+	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics()
 	}
@@ -128,7 +138,8 @@ func Open(c Config) (*Agent, error) {
 	}
 	c.Server = strings.TrimRight(c.Server, "/")
 	a := &Agent{Config: c, docs: make(chan document), sick: make(chan sickness), well: make(chan struct{}, 1)}
-	a.tries = pauses{first: c.Retry, most: 15 * time.Minute}
+	a.tries = pauses{first: c.Retry, most: 5 * time.Minute}
+	a.faults = pauses{first: c.Retry, most: 5 * time.Minute}
 	if err := a.open(); err != nil {
 		return nil, fmt.Errorf("open %s: %w", c.Dir, err)
 	}
@@ -168,6 +179,10 @@ func (a *Agent) load() error {
 	}
 	a.state = state.clone()
 	a.state.Device, a.state.Ring = a.Device, a.Ring
+	if a.state.Installation == "" {
+		a.state.Installation = rand.Text()
+	}
+	a.boot = thisBoot()
 	a.slots = map[string]Slot{}
 	for _, slot := range []string{"b", "a"} {
 		keep := delivery.Digest("")
@@ -245,7 +260,7 @@ func (a *Agent) loop(ctx context.Context) {
 
 func (a *Agent) observe() World {
 	w := World{At: a.Now(), Device: a.Device, Labels: a.Labels, Desired: a.desired, State: a.state, Slots: a.slots,
-		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble, Fetch: a.fetching}
+		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble, Fetch: a.fetching, Refused: a.refused}
 	if a.serving != nil {
 		w.Soaked = time.Duration(a.serving.well.Load())
 	}
@@ -283,8 +298,10 @@ func (a *Agent) take(d document) {
 	if d.desired.Version < seen {
 		a.Metrics.refused.WithLabelValues("version").Inc()
 		a.Log.Error("desired state refused: it is older than one seen before", "version", d.desired.Version, "seen", seen)
+		a.refused = fmt.Sprintf("the server's document is version %d, and this device has followed version %d before: an older one is not followed", d.desired.Version, seen)
 		return
 	}
+	a.refused = ""
 	if a.desired != nil && a.desired.Version == d.desired.Version && !d.desired.Expires.After(a.desired.Expires) {
 		return
 	}
@@ -325,6 +342,11 @@ func (a *Agent) fell(s sickness) {
 	slot := a.slots[s.slot]
 	if time.Since(s.since) > stable {
 		slot.Crashes = 0
+		a.faults.reset()
+	}
+	if s.damaged != nil {
+		a.damage(s.slot, s.target.Bundle, s.damaged)
+		return
 	}
 	a.crashed(s.slot, slot)
 }
@@ -335,6 +357,17 @@ func (a *Agent) crashed(name string, s Slot) {
 	s.Crashes++
 	s.NotBefore = a.Now().Add(p.next(0))
 	a.slots[name] = s
+}
+
+// thisBoot names this machine and its last start. It tells copies of a state
+// folder on different machines apart.
+func thisBoot() string {
+	h := sha256.New()
+	for _, path := range []string{"/etc/machine-id", "/proc/sys/kernel/random/boot_id"} {
+		data, _ := os.ReadFile(path) // where there is none the other has to do
+		fmt.Fprintf(h, "%d %s ", len(data), data)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // heartbeat is how often the device reports when nothing changes: as often as the
@@ -349,8 +382,8 @@ func (a *Agent) heartbeat() time.Duration {
 // report says what changed since it was last said, or that nothing did for long.
 func (a *Agent) report(p Plan) {
 	r := delivery.Report{
-		Device: a.Device, Ring: a.Ring, Labels: a.Labels, Desired: a.state.Versions[a.Ring], Phase: p.Phase,
-		Downloaded: a.state.Downloaded,
+		Device: a.Device, Ring: a.Ring, Labels: a.Labels, Desired: a.state.Versions[a.Ring], Phase: p.Phase, Held: cut(p.Held),
+		Downloaded: a.state.Downloaded, Installation: a.state.Installation, Boot: a.boot,
 	}
 	want, _ := a.observe().want()
 	failure := a.state.failure(want.Bundle)

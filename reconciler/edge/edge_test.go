@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/edge"
 	"github.com/autonomos/aob/reconciler/trust"
@@ -97,10 +101,9 @@ func TestFailureFallsBack(t *testing.T) {
 		why    string
 	}{
 		"it does not start": {break_: func(b *bundle) { b.start = errors.New("golden replay: output dets differs") }, why: "golden replay"},
-		"another bundle":    {break_: func(b *bundle) { b.download = func(int) error { return errors.New("other content") } }, why: "download: other content"},
-		"a full disk": {break_: func(b *bundle) {
-			b.download = func(int) error { return &os.PathError{Op: "write", Err: os.ErrPermission} }
-		}, why: "download: write"},
+		"its manifest is nonsense": {break_: func(b *bundle) {
+			b.download = func(int) error { return &artifact.ContentError{Err: errors.New("manifest: there is no model.onnx")} }
+		}, why: "the bundle is malformed: manifest: there is no model.onnx"},
 		"it crashes":         {later: func(l *lab, b *bundle) { l.crash(b) }, why: "segmentation fault"},
 		"it answers wrongly": {later: func(l *lab, b *bundle) { l.set(b, func(b *bundle) { b.health = errors.New("golden differs") }) }, why: "health check: golden differs"},
 	} {
@@ -355,8 +358,8 @@ func TestNewDocumentEndsADownload(t *testing.T) {
 	d.serves(v2.target)
 }
 
-// The pointer that cannot be written is not switched.
-func TestPointerThatCannotBeWritten(t *testing.T) {
+// A pointer that cannot be written is not switched, and no bundle is at fault.
+func TestPointerThatCannotBeWrittenHoldsTheDevice(t *testing.T) {
 	l := newLab(t)
 	v1, v2 := l.shelve(1), l.shelve(2)
 	d := l.boot(l.dir())
@@ -371,17 +374,246 @@ func TestPointerThatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.publish(2, v2.target)
-	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle {
-		t.Errorf("reports %+v", r)
-	}
+	l.until("held", func(r delivery.Report) bool {
+		return r.Desired == 2 && r.Bundle == v1.target.Bundle && r.Failed == "" && strings.Contains(r.Held, "agent.json cannot be written")
+	})
 	d.serves(v1.target)
-	d.stop()
 	if err := errors.Join(os.RemoveAll(pointer), os.WriteFile(pointer, kept, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	l.boot(d.dir)
-	l.publish(3, v2.target)
-	l.phase(3, delivery.DeviceHealthy, v2.target)
+	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+		t.Errorf("reports %+v", r)
+	}
+}
+
+// What does not arrive whole, or cannot be kept, says nothing about the bundle:
+// the device says why it waits, serves on, and goes on trying.
+func TestWhatDoesNotArriveIsNotTheBundlesFault(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	errs := []error{
+		&artifact.SourceError{Err: fmt.Errorf("manifest: %w: want x", artifact.ErrOtherContent)},
+		&artifact.SourceError{Err: errors.New("forbidden"), Status: 403},
+		&artifact.SourceError{Err: errors.New("proxy"), Status: 407},
+		&artifact.SourceError{Err: io.ErrUnexpectedEOF},
+		&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "aob.example"}},
+		&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC},
+		errors.New("something else"),
+	}
+	whys := []string{"another content", "answers 403 Forbidden", "answers 407", "cut short", "name is not found", "no room on this device", "something else"}
+	l.set(v2, func(b *bundle) {
+		b.download = func(try int) error {
+			if try <= len(errs) {
+				return errs[try-1]
+			}
+			return nil
+		}
+	})
+	l.publish(2, v2.target)
+	for _, why := range whys {
+		heard := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
+		if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle || !strings.HasPrefix(r.Held, "cannot download: ") {
+			t.Errorf("%s: reports %+v", why, r)
+		}
+	}
+	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+		t.Errorf("reports %+v", r)
+	}
+	d.serves(v2.target)
+}
+
+// damage replaces the model in a slot by other bytes, and returns its path.
+func (d *device) damage(slot string, b *bundle) {
+	d.t.Helper()
+	path := filepath.Join(d.dir, slot, b.target.Bundle.Hex(), "model.onnx")
+	if err := os.WriteFile(path, []byte("zeros"), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// A slot that was damaged at rest is fetched again, whatever it was to be used
+// for, and no bundle is at fault.
+func TestDamagedSlotIsFetchedAgain(t *testing.T) {
+	// onTwo is a device that serves version 2 from slot b, with version 1 in slot a.
+	onTwo := func(t *testing.T) (l *lab, d *device, v1, v2 *bundle) {
+		l = newLab(t)
+		v1, v2 = l.shelve(1), l.shelve(2)
+		d = l.boot(l.dir())
+		l.publish(1, v1.target)
+		l.phase(1, delivery.DeviceHealthy, v1.target)
+		l.publish(2, v2.target)
+		l.phase(2, delivery.DeviceHealthy, v2.target)
+		return l, d, v1, v2
+	}
+	// blameless hears reports up to the one that a case waits for.
+	blameless := func(l *lab, what string, ok func(delivery.Report) bool) {
+		l.t.Helper()
+		for _, r := range l.until(what, ok) {
+			if r.Failed != "" {
+				l.t.Errorf("blames %s: %q", r.Failed.Short(), r.Why)
+			}
+		}
+	}
+	said := func(r delivery.Report) bool { return strings.Contains(r.Held, "damaged on this device") }
+	healthy := func(b *bundle) func(delivery.Report) bool {
+		return func(r delivery.Report) bool {
+			return r.Phase == delivery.DeviceHealthy && r.Bundle == b.target.Bundle && r.Held == ""
+		}
+	}
+
+	t.Run("the serving slot, before a start", func(t *testing.T) {
+		l, d, v1, v2 := onTwo(t)
+		d.stop()
+		d.damage("b", v2)
+		// The other slot serves while the network is away.
+		l.setDown(true)
+		l.set(v2, func(b *bundle) {
+			b.download = func(int) error {
+				if l.isDown() {
+					return io.ErrUnexpectedEOF
+				}
+				return nil
+			}
+		})
+		d = l.boot(d.dir)
+		d.until("")
+		d.serves(v1.target)
+		l.setDown(false)
+		blameless(l, "said", said)
+		blameless(l, "version 2 is back", healthy(v2))
+		d.serves(v2.target)
+	})
+	t.Run("both slots", func(t *testing.T) {
+		l, d, v1, v2 := onTwo(t)
+		d.stop()
+		d.damage("a", v1)
+		d.damage("b", v2)
+		d = l.boot(d.dir)
+		blameless(l, "said", said)
+		blameless(l, "version 2 is back", healthy(v2))
+		d.serves(v2.target)
+	})
+	t.Run("the slot of a rollback", func(t *testing.T) {
+		l, d, v1, v2 := onTwo(t)
+		d.damage("a", v1)
+		l.publish(3, v1.target)
+		blameless(l, "said", said)
+		d.serves(v2.target)
+		blameless(l, "version 1 is back", healthy(v1))
+		d.serves(v1.target)
+	})
+	t.Run("the slot to fall back to", func(t *testing.T) {
+		l, d, v1, v2 := onTwo(t)
+		v3 := l.shelve(3)
+		slow := document(3, v3.target)
+		slow.Soak = delivery.Duration(time.Hour)
+		l.say(l.sign(l.key, slow))
+		l.phase(3, delivery.DeviceSoaking, v3.target)
+		d.damage("b", v2)
+		l.crash(v3)
+		// Version 3 really failed; version 2 is fetched again, and serves.
+		r := l.phase(3, delivery.DeviceFailed, v2.target)
+		if r.Failed != v3.target.Bundle || !strings.Contains(r.Why, "segmentation") {
+			t.Errorf("reports %+v", r)
+		}
+		d.serves(v2.target)
+		_ = v1
+	})
+	t.Run("a model that crashes as its file changed", func(t *testing.T) {
+		l, d, v1, v2 := onTwo(t)
+		for range 2 { // a good bundle gets one restart
+			d.damage("b", v2)
+			l.crash(v2)
+			blameless(l, "said", said)
+			blameless(l, "version 2 is back", healthy(v2))
+			d.serves(v2.target)
+		}
+		_ = v1
+	})
+	t.Run("a model that soaks", func(t *testing.T) {
+		l, d, _, _ := onTwo(t)
+		v3 := l.shelve(3)
+		slow := document(3, v3.target)
+		slow.Soak = delivery.Duration(time.Hour)
+		l.say(l.sign(l.key, slow))
+		l.phase(3, delivery.DeviceSoaking, v3.target)
+		d.damage("a", v3)
+		l.crash(v3)
+		blameless(l, "said", said)
+		blameless(l, "it soaks again", func(r delivery.Report) bool {
+			return r.Phase == delivery.DeviceSoaking && r.Bundle == v3.target.Bundle && r.Held == ""
+		})
+	})
+	t.Run("agent.json emptied too", func(t *testing.T) {
+		l, d, _, v2 := onTwo(t)
+		d.stop()
+		d.damage("b", v2)
+		if err := os.WriteFile(filepath.Join(d.dir, "agent.json"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d = l.boot(d.dir)
+		blameless(l, "version 2 is back", healthy(v2))
+		d.serves(v2.target)
+	})
+}
+
+// A device without what a detector needs is at fault, and no bundle is.
+func TestDeviceThatCannotStartADetectorIsHeld(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	l.set(v2, func(b *bundle) {
+		b.start = &os.PathError{Op: "fork/exec", Path: "/usr/bin/aob-detect", Err: syscall.ENOENT}
+	})
+	l.publish(2, v2.target)
+	l.until("held", func(r delivery.Report) bool {
+		return r.Failed == "" && strings.Contains(r.Held, "aob-detect: no such file")
+	})
+	d.serves(v1.target)
+	l.set(v2, func(b *bundle) { b.start = nil })
+	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+		t.Errorf("reports %+v", r)
+	}
+}
+
+// A device that rests says why in its reports.
+func TestRestHasAReason(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		doc    func(*delivery.Desired)
+		config func(*edge.Config)
+		why    string
+	}{
+		{"a clock that is ahead", func(*delivery.Desired) {}, func(c *edge.Config) { c.Now = func() time.Time { return time.Now().Add(72 * time.Hour) } }, "this device's clock says"},
+		{"an expired document", func(d *delivery.Desired) { d.Expires = time.Now().Add(-time.Second) }, func(*edge.Config) {}, "the document expired at"},
+		{"labels", func(d *delivery.Desired) { d.Match = map[string]string{"site": "south"} }, func(*edge.Config) {}, "devices with site=south, and this one has site=north"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			v1 := l.shelve(1)
+			l.boot(l.dir(), c.config)
+			doc := document(1, v1.target)
+			c.doc(&doc)
+			l.say(l.sign(l.key, doc))
+			l.until(c.why, func(r delivery.Report) bool { return r.Desired == 1 && strings.Contains(r.Held, c.why) })
+		})
+	}
+	t.Run("an older document", func(t *testing.T) {
+		l := newLab(t)
+		v1 := l.shelve(1)
+		l.boot(l.dir())
+		l.publish(7, v1.target)
+		l.phase(7, delivery.DeviceHealthy, v1.target)
+		l.publish(6, v1.target)
+		l.until("refused", func(r delivery.Report) bool { return strings.Contains(r.Held, "followed version 7 before") })
+		l.publish(8, v1.target)
+		l.until("followed", func(r delivery.Report) bool { return r.Desired == 8 && r.Held == "" })
+	})
 }
 
 func TestDamagedFiles(t *testing.T) {

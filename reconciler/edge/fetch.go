@@ -7,10 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/artifact"
@@ -32,6 +32,13 @@ func Bundles(from artifact.Source) FetchFunc {
 	from.Client = &client
 	return func(ctx context.Context, bundle delivery.Digest, cache, dir string) (int64, error) {
 		store, err := artifact.Open(cache)
+		if err != nil {
+			// A power cut may have damaged the cache. It only saves downloads.
+			if err := os.RemoveAll(cache); err != nil {
+				return 0, err
+			}
+			store, err = artifact.Open(cache)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -141,15 +148,37 @@ func overloaded(resp *http.Response) error {
 	return b
 }
 
-// unreachable reports whether an error is the network's or the server's, so
-// that it says nothing about a bundle. It does not ask for net.Error, which a
-// full disk's error is, too.
-func unreachable(err error) bool {
-	var b *busy
-	var u *url.Error
-	var o *net.OpError
-	return errors.As(err, &b) || errors.As(err, &u) || errors.As(err, &o) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+// whyNot says in a few words why a download failed, for the people who look after
+// the device.
+func whyNot(err error) string {
+	var source *artifact.SourceError
+	status := 0
+	if errors.As(err, &source) {
+		status = source.Status
+	}
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "there is no room on this device's disk: " + err.Error()
+	case status == http.StatusProxyAuthRequired:
+		return "the proxy answers 407: it wants a name and a password"
+	case status == http.StatusUnauthorized:
+		return "the server answers 401: it does not take this device's token"
+	case status == http.StatusNotFound:
+		return "the server or a proxy answers 404: it does not have the bundle"
+	case status != 0:
+		return fmt.Sprintf("the server or a proxy answers %d %s", status, http.StatusText(status))
+	case errors.Is(err, artifact.ErrOtherContent):
+		return "the answer is another content than the one asked for: a proxy or a login page answers in the server's place, or the server's store is damaged"
+	case errors.As(err, &dns):
+		return "the server's name is not found: " + dns.Error()
+	case errors.As(err, &op):
+		return "the network fails: " + op.Op + ": " + op.Err.Error() // the whole error holds a port, which changes each time
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "the answer was cut short"
+	}
+	return err.Error()
 }
 
 // fetch brings a bundle into a slot, which must not be the one that serves.

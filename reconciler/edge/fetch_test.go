@@ -2,12 +2,9 @@ package edge
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -35,7 +32,7 @@ func TestBodyThatStalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if _, err := io.ReadAll(resp.Body); !unreachable(err) || !errors.As(err, new(*busy)) {
+	if _, err := io.ReadAll(resp.Body); !errors.As(err, new(*busy)) {
 		t.Errorf("a body that stalls: %v", err)
 	}
 
@@ -52,23 +49,6 @@ func TestBodyThatStalls(t *testing.T) {
 	var b *busy
 	if !errors.As(err, &b) || b.after != 7*time.Second {
 		t.Errorf("a busy server: %v", err)
-	}
-}
-
-func TestUnreachable(t *testing.T) {
-	_, refused := http.Get("http://127.0.0.1:1/")
-	for _, c := range []struct {
-		err  error
-		want bool
-	}{
-		{refused, true},
-		{fmt.Errorf("pull: %w", io.ErrUnexpectedEOF), true},
-		{errors.New("want sha256:00, got sha256:01"), false},
-		{&fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, false},
-	} {
-		if got := unreachable(c.err); got != c.want {
-			t.Errorf("%v: %v", c.err, got)
-		}
 	}
 }
 

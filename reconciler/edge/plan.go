@@ -1,6 +1,9 @@
 package edge
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -21,6 +24,7 @@ type World struct {
 	Starting bool            // one is being started there
 	Trouble  string          // how the last one ended, if none serves
 	Fetch    Fetching
+	Refused  string // why the document that the server has now is not followed; empty: it is
 }
 
 // A Slot is one of the two places for a bundle.
@@ -28,12 +32,14 @@ type Slot struct {
 	Bundle    delivery.Digest // complete and checked; empty: none
 	Crashes   int             // of its detector, without ten good minutes between them
 	NotBefore time.Time       // when it may be started again
+	Held      string          // what is wrong with this device, so that the slot cannot be used now; empty: nothing
 }
 
 // Fetching is how the last download went.
 type Fetching struct {
 	Bundle    delivery.Digest
 	NotBefore time.Time // when it may be tried again
+	Why       string    // why it failed
 }
 
 // An Action is what a step does.
@@ -63,6 +69,7 @@ type Step struct {
 type Plan struct {
 	Step
 	Why   string
+	Held  string // why the device does not do what the document says, where no bundle is at fault
 	Phase delivery.DevicePhase
 	Until time.Time // look again then, at the latest; zero: when something happens
 }
@@ -81,7 +88,26 @@ func Make(w World) Plan {
 	if p.Phase == "" {
 		p.Phase = w.phase()
 	}
+	if p.Held == "" {
+		p.Held = w.held()
+	}
 	return p
+}
+
+// held says what stands in this device's way: a download that does not come
+// through, a slot that was damaged, a document that is not followed.
+func (w World) held() string {
+	want, _ := w.want()
+	if w.Refused != "" {
+		return w.Refused
+	}
+	if w.Serving && w.State.Bundle == want.Bundle {
+		return "" // it runs what it must
+	}
+	if w.Fetch.Why != "" && w.Fetch.Bundle == want.Bundle {
+		return w.Fetch.Why
+	}
+	return cmp.Or(w.Slots["a"].Held, w.Slots["b"].Held)
 }
 
 // phase is where the device stands when it does nothing in particular.
@@ -137,10 +163,13 @@ func (w World) serve() (p Plan, busy bool) {
 	canFallBack := w.good(w.Slots[there].Bundle)
 
 	switch {
-	case here.Bundle != w.State.Bundle: // changed by hand: not the bundle's fault
+	case here.Bundle != w.State.Bundle && canFallBack: // damaged or gone: not the bundle's fault
+		back := Plan{Step: Step{Switch, there, fallback.Target}, Why: "the bundle in slot " + slot + " was damaged or is gone", Phase: delivery.DeviceStarting}
+		return w.after(back, w.Slots[there].NotBefore), true
+	case here.Bundle != w.State.Bundle:
 		return Plan{Step: Step{Do: Forget}, Why: "its files are gone from slot " + slot}, true
 	case !w.proven() && here.Crashes == 0 && (w.Starting || w.State.Tries < maxTries):
-		return start, true
+		return w.after(start, here.NotBefore), true
 	case !w.proven():
 		if w.Trouble == "" {
 			fallback.Why = "the device went down each time that it was tried"
@@ -149,7 +178,7 @@ func (w World) serve() (p Plan, busy bool) {
 			return w.after(fallback, w.Slots[there].NotBefore), true
 		}
 		return Plan{Step: Step{Do: GiveUp}, Why: fallback.Why}, true
-	case here.Crashes <= maxCrashes:
+	case here.Crashes <= maxCrashes && here.Held == "":
 		return start, true
 	case canFallBack && w.Slots[there].Crashes <= maxCrashes:
 		return fallback, true
@@ -183,6 +212,9 @@ func (w World) follow() Plan {
 	want, why := w.want()
 	rest := Plan{Step: Step{Do: Rest}, Why: why}
 	if want.Bundle == "" {
+		if w.Desired != nil && why != notYet {
+			rest.Held = why
+		}
 		return w.soak(rest)
 	}
 	if want.Bundle == w.State.Bundle && w.State.Slot != "" {
@@ -193,15 +225,40 @@ func (w World) follow() Plan {
 	}
 	if w.failed(want.Bundle) {
 		rest.Why = "bundle " + want.Bundle.Short() + " failed here, and is not tried again until the document changes"
+		if back := w.refuge(); back.Bundle != "" {
+			return w.bring(back)
+		}
 		return w.soak(rest)
 	}
 	if !w.At.Before(w.Desired.Expires) {
 		rest.Why = "the document has expired: nothing is installed"
+		rest.Held = fmt.Sprintf("the document expired at %s, and this device's clock says %s: nothing is installed",
+			w.Desired.Expires.UTC().Format(time.RFC3339), w.At.UTC().Format("2006-01-02T15Z"))
 		return w.soak(rest)
 	}
+	return w.bring(want)
+}
+
+// refuge is what to serve where nothing serves, and what the document wants has
+// failed here: the last bundle that is known to be good. It may have to be
+// fetched again, as its slot may have been damaged.
+func (w World) refuge() (t delivery.Target) {
+	if w.State.Slot != "" {
+		return t
+	}
+	for _, b := range slices.Backward(w.State.Good) {
+		if !w.failed(b) {
+			return delivery.Target{Version: w.release(b), Bundle: b}
+		}
+	}
+	return t
+}
+
+// bring gets a bundle into service: from a slot that holds it, or from the server.
+func (w World) bring(want delivery.Target) Plan {
 	for _, slot := range []string{"a", "b"} {
 		if slot != w.State.Slot && w.Slots[slot].Bundle == want.Bundle {
-			return Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting}
+			return w.after(Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting}, w.Slots[slot].NotBefore)
 		}
 	}
 	free := w.free()
@@ -224,9 +281,10 @@ func (w World) want() (t delivery.Target, why string) {
 	if d == nil {
 		return t, "no document yet"
 	}
-	for k, v := range d.Match {
+	for _, k := range slices.Sorted(maps.Keys(d.Match)) {
+		v := d.Match[k]
 		if got, ok := w.Labels[k]; !ok || got != v {
-			return t, "the document is for devices with " + k + "=" + v
+			return t, fmt.Sprintf("the document is for devices with %s=%s, and this one has %s=%s", k, v, k, got)
 		}
 	}
 	if d.InWave(w.Device) {
@@ -235,8 +293,10 @@ func (w World) want() (t delivery.Target, why string) {
 	if d.Previous != nil {
 		return *d.Previous, ""
 	}
-	return t, "not in the wave yet"
+	return t, notYet
 }
+
+const notYet = "not in the wave yet"
 
 // soak calls what serves good once it has served long enough. It is a health
 // check after the soak that ends it, not the clock: what died a moment ago is not

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 )
@@ -55,7 +56,8 @@ type instance struct {
 // sickness is the end of an instance that nobody asked for.
 type sickness struct {
 	*instance
-	why string
+	why     string
+	damaged error // its files are not the bundle's any more
 }
 
 // newSocket is a path that no detector of this agent had before: one that ends
@@ -65,9 +67,39 @@ func (a *Agent) newSocket() string {
 	return filepath.Join(a.Dir, socketDir, fmt.Sprintf("%d.sock", a.sockets))
 }
 
-// start starts an instance on a slot.
+// A CheckFunc compares a bundle's folder with its digests. The error is an
+// *artifact.Damaged where they differ, artifact.ErrUnchecked where nobody can say,
+// and another where the files could not be read now.
+type CheckFunc func(ctx context.Context, bundle delivery.Digest, bundleDir string) error
+
+// checked returns the damage of a slot's files, and nil where there is none.
+func (a *Agent) checked(ctx context.Context, slot string, b delivery.Digest) error {
+	err := a.Check(ctx, b, bundleDir(a.Dir, slot, b))
+	var bad *artifact.Damaged
+	switch {
+	case errors.As(err, &bad):
+		return err
+	case errors.Is(err, artifact.ErrUnchecked): // fetched again, it can be checked
+		return &artifact.Damaged{Err: err}
+	case err != nil && ctx.Err() == nil:
+		a.Log.Warn("slot not checked", "slot", slot, "bundle", b, "err", err)
+	}
+	return nil
+}
+
+// start starts an instance on a slot. The files are compared with their digests
+// before, and again where the start fails: only a bundle that is whole has failed.
 func (a *Agent) start(ctx context.Context, slot string, t delivery.Target, socket string) (*instance, error) {
-	s, err := a.Start(ctx, bundleDir(a.Dir, slot, t.Bundle), socket)
+	dir := bundleDir(a.Dir, slot, t.Bundle)
+	if err := a.Check(ctx, t.Bundle, dir); err != nil && !errors.Is(err, artifact.ErrUnchecked) {
+		return nil, err
+	}
+	s, err := a.Start(ctx, dir, socket)
+	if err != nil && ctx.Err() == nil {
+		if bad := a.checked(ctx, slot, t.Bundle); bad != nil {
+			return nil, bad
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +134,7 @@ func (a *Agent) watch(ctx context.Context, i *instance) {
 	a.tasks.Go(func() {
 		if why := a.watched(ctx, i, every); why != "" {
 			select {
-			case a.sick <- sickness{i, why}:
+			case a.sick <- sickness{i, why, a.checked(ctx, i.slot, i.target.Bundle)}:
 			case <-ctx.Done():
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,8 @@ type State struct {
 	Failures   []Failure `json:"failures,omitempty"` // bundles that failed under one document, newest last
 	FailedAt   int64     `json:"failedAt,omitempty"` // that document's version
 	Downloaded int64     `json:"downloaded"`         // bytes of model since the agent was installed
+
+	Installation string `json:"installation,omitempty"` // random, made with this file
 }
 
 // A Failure is a bundle that failed here, and why.
@@ -62,6 +65,14 @@ func readState(dir string) (State, error) {
 	}
 	if s.Slot != "" && s.Slot != "a" && s.Slot != "b" {
 		return State{}, fmt.Errorf("%s: slot %q", stateFile, s.Slot)
+	}
+	for _, b := range slices.Concat(s.Good, slices.Collect(maps.Keys(s.Releases))) {
+		if _, err := delivery.ParseDigest(string(b)); err != nil {
+			return State{}, fmt.Errorf("%s: %w", stateFile, err)
+		}
+	}
+	if _, err := delivery.ParseDigest(string(s.Bundle)); (s.Slot != "" || s.Bundle != "") && err != nil {
+		return State{}, fmt.Errorf("%s: %w", stateFile, err) // it becomes a path
 	}
 	return s, nil
 }
