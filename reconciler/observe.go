@@ -48,6 +48,10 @@ type seen struct {
 	trials     []plan.Trial         // experiments, as the ledger knows them; nil until read
 	wanted     []wanted             // comparisons that somebody waits for
 	gates      map[string]time.Time // gates that somebody asked about, and when
+	held       *heldMain            // what main's quarantine files have said; nil until read
+	heldKept   delivery.Digest      // of the entries that the ledger has
+	lost       []plan.LostGate      // as found for lostAt
+	lostAt     delivery.Digest
 	plan       plan.Plan
 	world      plan.World
 }
@@ -170,6 +174,13 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 		}
 		keep[w.Main.Commit] = true
 		w.Main.Intent, w.Main.Complaints = t.intent, t.complaints
+	}
+	var err error
+	if w.Main.Held, err = r.held(ctx, w.Main.Commit); err != nil {
+		return w, fmt.Errorf("read what %s holds in quarantine: %w", r.Main, err)
+	}
+	if w.Main.Lost, err = r.lost(w.Main.Commit); err != nil {
+		r.Log.Warn("the history of main's gates cannot be read", "error", err.Error())
 	}
 	gos, err := r.Ledger.Gos(ctx, now.Add(-goLasts))
 	if err != nil {

@@ -26,6 +26,7 @@ type (
 		Blob(hash string, limit int64) ([]byte, error)
 		History(head, path string) ([]git.FileVersion, error)
 		MergeBases(a, b string) ([]string, error)
+		Line(head, stop, folder string, limit int) (changes []git.LineChange, reached bool, err error)
 		Commit(parents []string, files map[string][]byte, author git.Author, message string) (hash string, err error)
 		Author(commit string) (name, email string, when time.Time, err error)
 		Push(ctx context.Context, hash, ref, old string) error
@@ -201,7 +202,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	}
 	p := r.plan(world)
 	failed := r.act(ctx, p.Steps)
-	err = errors.Join(r.report(ctx, p, failed), joined(failed))
+	err = errors.Join(r.report(ctx, p, failed), joined(failed), r.keepHeld(ctx))
 	r.settle(p, failed, err, start)
 	r.view.Store(&Snapshot{World: world, Plan: p, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)

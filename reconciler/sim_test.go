@@ -303,6 +303,35 @@ func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
 	return out, nil
 }
 
+func (r *simRepo) Line(head, stop, folder string, limit int) ([]git.LineChange, bool, error) {
+	var changes []git.LineChange
+	for range limit {
+		if head == stop {
+			return changes, true, nil
+		}
+		c := r.commits[head]
+		l := git.LineChange{Commit: head, Files: map[string]string{}}
+		if len(c.parents) > 0 {
+			l.Parent, l.Others = c.parents[0], c.parents[1:]
+		}
+		before := r.commits[l.Parent].files
+		for _, files := range []map[string]string{before, c.files} {
+			for path := range files {
+				if name, ok := strings.CutPrefix(path, folder+"/"); ok && before[path] != c.files[path] {
+					l.Files[name] = c.files[path]
+				}
+			}
+		}
+		if len(l.Files) > 0 {
+			changes = append(changes, l)
+		}
+		if head = l.Parent; head == "" {
+			break
+		}
+	}
+	return changes, false, nil
+}
+
 func (r *simRepo) MergeBases(a, b string) ([]string, error) {
 	of := r.ancestors(b)
 	var bases []string

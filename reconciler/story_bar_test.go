@@ -53,7 +53,9 @@ func raised(t *testing.T) (s *sim, before, branch string) {
 
 func TestCrossedHistoryFailsIntent(t *testing.T) {
 	for name, cross := range map[string]func(s *sim, before, branch string){
-		"ours":       func(s *sim, before, branch string) { s.crossing("evil", before, branch, map[string]string{"NOTES.md": "x"}) },
+		"ours": func(s *sim, before, branch string) {
+			s.crossing("evil", before, branch, s.note("x"))
+		},
 		"no change":  func(s *sim, before, branch string) { s.crossing("evil", before, branch, nil) },
 		"other side": func(s *sim, before, branch string) { s.crossing("evil", branch, before, nil) },
 		"octopus": func(s *sim, before, branch string) {
@@ -126,4 +128,177 @@ func TestMergeThatBreaksMainFailsIntent(t *testing.T) {
 	s.settle()
 	s.wantIntent("east", delivery.CheckFailure, "fleets/east.yaml", "signs", "rebase onto main")
 	s.want("east", delivery.CheckFailure, "rebase onto main")
+}
+
+// note is a change that asks for nothing.
+func (s *sim) note(text string) map[string]string {
+	return map[string]string{"fleets/demo.yaml": "# " + text + "\n" + s.repo.read(s.main(), "fleets/demo.yaml")}
+}
+
+// onGold lets a gate judge on an eval set of its own.
+func onGold(gate string) string { return strings.Replace(gate, "dir: shapes", "dir: gold", 1) }
+
+// withHeld is a world whose second release is in quarantine on main, and whose fleet
+// is back on the first. It returns that bundle.
+func withHeld(t *testing.T) (*sim, delivery.Digest) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.released("second", 14)
+	bad := s.signed.last()
+	s.quarantine("shapes", func(q *delivery.Quarantine) {
+		q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad, Why: "smoke"})
+	})
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("devices serve %s, want version 1", got)
+	}
+	return s, bad
+}
+
+const heldFile = "models/shapes.quarantine.yaml"
+
+func TestQuarantineStaysHeldUntilItIsLifted(t *testing.T) {
+	for name, lose := range map[string]func(s *sim){
+		"the file is removed": func(s *sim) { s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: ""}) },
+		"the entry is replaced": func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(delivery.Sum([]byte("other"))) + "\", why: smoke}\n"})
+		},
+		"several commits in one push": func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: ""})
+			s.repo.commit("main", s.main(), s.now, s.note("x"))
+			s.repo.commit("main", s.main(), s.now, s.note("y"))
+		},
+		"a revert":                func(s *sim) { s.revert() },
+		"read after a restart":    func(s *sim) { s.revert(); s.restart() },
+		"read without the ledger": func(s *sim) { s.revert(); s.ledger = newSimLedger(s); s.restart() },
+		"a merge of the old side": func(s *sim) {
+			old := s.repo.commits[s.main()].parents[0]
+			side := s.repo.write([]string{old}, s.repo.with(old, s.note("x")), s.now, "side")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), side}, s.repo.commits[side].files, s.now, "merge")
+		},
+		"main is moved back": func(s *sim) { s.repo.refs[git.Branch+"main"] = s.repo.commits[s.main()].parents[0] },
+		"main goes on along another line": func(s *sim) {
+			old := s.repo.commits[s.main()].parents[0]
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{old, s.main()}, s.repo.commits[old].files, s.now, "ours")
+		},
+		"moved back, and a restart": func(s *sim) { s.repo.refs[git.Branch+"main"] = s.repo.commits[s.main()].parents[0]; s.restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, bad := withHeld(t)
+			lose(s)
+			s.settle()
+			if got := s.serving(); got != "1 1 1" {
+				t.Errorf("devices serve %s, want version 1 still", got)
+			}
+			c := s.check(s.main(), delivery.ContextIntent)
+			if c.State != delivery.CheckFailure || !strings.Contains(c.Description, heldFile) || !strings.Contains(c.Description, bad.Short()) || !strings.Contains(c.Description, "lifted:") {
+				t.Errorf("main's aob/intent: %s: %s", c.State, c.Description)
+			}
+			s.quiet()
+
+			// A lift ends it, also one of an entry that was lost.
+			s.quarantine("shapes", func(q *delivery.Quarantine) {
+				q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad, Why: "smoke", Lifted: "it was the camera"})
+			})
+			s.settle()
+			if got := s.serving(); got != "2 2 2" {
+				t.Errorf("after the lift devices serve %s, want version 2", got)
+			}
+			if c := s.check(s.main(), delivery.ContextIntent); c.State != delivery.CheckSuccess {
+				t.Errorf("main's aob/intent after the lift: %s: %s", c.State, c.Description)
+			}
+		})
+	}
+}
+
+// A branch that never saw an entry may not take it out by merging, and one that puts
+// a lost entry back is welcome.
+func TestLostEntryMayBePutBack(t *testing.T) {
+	s, _ := withHeld(t)
+	text := s.repo.read(s.main(), heldFile)
+	s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: ""})
+	s.repo.commit("back", s.main(), s.now, map[string]string{heldFile: text})
+	s.forge.open("back", "dev")
+	s.settle()
+	s.want("back", delivery.CheckSuccess)
+	s.merge("back")
+	s.settle()
+	if c := s.check(s.main(), delivery.ContextIntent); c.State != delivery.CheckSuccess {
+		t.Errorf("main's aob/intent: %s: %s", c.State, c.Description)
+	}
+}
+
+// A gate that main loses, or lowers, is named on main unless a pull request showed it.
+func TestGateLostUnseenIsNamed(t *testing.T) {
+	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
+	second := map[string]string{"gates/second.yaml": onGold(gateFile("second", "shapes", 0.5))}
+	for name, c := range map[string]struct {
+		do   func(s *sim)
+		want string
+	}{
+		"removed by a push": {func(s *sim) { s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": ""}) }, "main lost gate second in commit"},
+		"lowered by a push": {func(s *sim) { s.repo.commit("main", s.main(), s.now, lowered) }, "main weakened gate production in commit"},
+		"covers another model": {func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1), "gates/second.yaml": gateFile("second", "signs", 0.5)})
+		}, "main weakened gate second in commit"},
+		"another owner": {func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": strings.Replace(second["gates/second.yaml"], "[lead]", "[lead, mallory]", 1)})
+		}, "main weakened gate second in commit"},
+		"two commits in a push": {func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, lowered)
+			s.repo.commit("main", s.main(), s.now, s.note("x"))
+		}, "main weakened gate production in commit"},
+		"a merge that does more than its branch": {func(s *sim) {
+			side := s.repo.write([]string{s.main()}, s.repo.with(s.main(), s.note("x")), s.now, "side")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), side}, s.repo.with(side, lowered), s.now, "evil merge")
+		}, "main weakened gate production in commit"},
+		"a crossed merge": {func(s *sim) {
+			base := s.main()
+			raise := s.repo.write([]string{s.repo.commits[base].parents[0]}, s.repo.with(s.repo.commits[base].parents[0], map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)}), s.now, "raise")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{base, raise}, s.repo.with(base, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)}), s.now, "merge raise")
+			s.settle()
+			evil := s.repo.write([]string{base, raise}, s.repo.with(base, s.note("x")), s.now, "evil")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), evil}, s.repo.commits[evil].files, s.now, "merge evil")
+		}, "main weakened gate production in commit"},
+		"raised by a push": {func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)})
+		}, ""},
+		"renamed": {func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": "", "gates/third.yaml": onGold(gateFile("third", "shapes", 0.5))})
+		}, ""},
+		"merged from a branch": {func(s *sim) {
+			s.repo.commit("lower", s.main(), s.now, lowered)
+			s.forge.open("lower", "lead")
+			s.settle()
+			s.merge("lower")
+		}, ""},
+		"squashed from a branch": {func(s *sim) {
+			s.repo.commit("lower", s.main(), s.now, lowered)
+			s.repo.refs[git.Pull+"9/head"] = s.head("lower")
+			delete(s.repo.refs, git.Branch+"lower")
+			s.repo.commit("main", s.main(), s.now, s.note("x"))
+			s.repo.commit("main", s.main(), s.now, lowered)
+		}, ""},
+		"put back": {func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": ""})
+			s.settle()
+			s.repo.commit("main", s.main(), s.now, second)
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := begun(t)
+			s.repo.commit("main", s.main(), s.now, second)
+			s.released("first", 8)
+			c.do(s)
+			s.settle()
+			got := s.check(s.main(), delivery.ContextIntent)
+			if state := map[bool]delivery.CheckState{true: delivery.CheckSuccess, false: delivery.CheckFailure}[c.want == ""]; got.State != state || !strings.Contains(got.Description, c.want) {
+				t.Errorf("main's aob/intent: %s: %s; want %s: …%s…", got.State, got.Description, state, c.want)
+			}
+			if c.want != "" && !strings.Contains(got.Description, "no pull request showed it") {
+				t.Errorf("main's aob/intent: %s", got.Description)
+			}
+			s.quiet()
+		})
+	}
 }

@@ -281,7 +281,7 @@ func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (expla
 func (s *Snapshot) facts() explain.Facts {
 	w, e := s.World, s.World.Evidence
 	f := explain.Facts{Branch: w.Main.Branch, Head: w.Main.Commit, Published: w.Published, Statements: e.Releases,
-		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: w.Main.Intent.Quarantines, Runs: w.Runs, Scores: e.Scores,
+		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: quarantines(w.Main), Runs: w.Runs, Scores: e.Scores,
 		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{}, Sizes: map[delivery.Digest]int64{}}
 	for _, key := range slices.Sorted(maps.Keys(e.ByRun)) {
 		t := e.ByRun[key]
@@ -388,4 +388,20 @@ func (s *Snapshot) past(f *explain.Facts, kind explain.Kind, id string, commits 
 		f.Versions[model] = versions
 	}
 	return nil
+}
+
+// quarantines is all that main's quarantine files have held, also what its tree lost.
+func quarantines(main plan.Main) map[string]delivery.Quarantine {
+	if main.Held == nil {
+		return main.Intent.Quarantines
+	}
+	list := map[string]delivery.Quarantine{}
+	for model, held := range main.Held {
+		q := delivery.Quarantine{Name: model}
+		for _, e := range held {
+			q.Entries = append(q.Entries, e.Quarantined)
+		}
+		list[model] = q
+	}
+	return list
 }

@@ -21,6 +21,70 @@ type FileVersion struct {
 	Order  int       // of the commit in the whole history, 0 is head: to order versions of several files
 }
 
+// A LineChange is what one commit did to an intent folder, compared with its first
+// parent.
+type LineChange struct {
+	Commit string
+	Parent string            // its first parent; empty for a root
+	Others []string          // its other parents
+	Files  map[string]string // by name in the folder: the new blob, "" where it was removed
+}
+
+// Line returns the commits on head's line of first parents that changed an intent
+// folder, newest first. It ends before stop, or after limit commits, and says
+// whether it got to stop. This is what a branch itself has held: what its merged
+// branches held on their way is not in it.
+func (m *Mirror) Line(head, stop, folder string, limit int) (changes []LineChange, reached bool, err error) {
+	i := slices.Index(folders[:], folder)
+	if i < 0 {
+		return nil, false, fmt.Errorf("line of %s: not an intent folder", folder)
+	}
+	h, err := hash(head)
+	if err != nil {
+		return nil, false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n := 0; n < limit; n++ {
+		if h.String() == stop {
+			return changes, true, nil
+		}
+		c, err := m.commit(h)
+		if n > 0 {
+			c, err = m.parent(h)
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		list, err := m.changed(c, i)
+		if err != nil {
+			return nil, false, err
+		}
+		if len(list) > 0 {
+			l := LineChange{Commit: h.String(), Files: map[string]string{}}
+			for j, p := range c.parents {
+				if j == 0 {
+					l.Parent = p.String()
+				} else {
+					l.Others = append(l.Others, p.String())
+				}
+			}
+			for _, ch := range list {
+				l.Files[ch.name] = ""
+				if !ch.blob.IsZero() {
+					l.Files[ch.name] = ch.blob.String()
+				}
+			}
+			changes = append(changes, l)
+		}
+		if len(c.parents) == 0 {
+			break
+		}
+		h = c.parents[0]
+	}
+	return changes, false, nil
+}
+
 // A change is what a commit did to one entry of an intent folder.
 type change struct {
 	name string

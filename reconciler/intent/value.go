@@ -21,6 +21,13 @@ func (d *Doc) Spec() delivery.Digest {
 	return m.SpecDigest()
 }
 
+// Quarantine returns the quarantine that the file holds; false where it has a
+// complaint, or is another file.
+func (d *Doc) Quarantine() (delivery.Quarantine, bool) {
+	q, ok := d.value.(delivery.Quarantine)
+	return q, ok
+}
+
 // Gate returns the gate that a file under gates/ says; false where it has a
 // complaint, or is another file.
 func (d *Doc) Gate() (delivery.Gate, bool) {

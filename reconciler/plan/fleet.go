@@ -121,7 +121,7 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 // aborted lists the bundles that a fleet must not go to or back to: those that it
 // fell back from and no merged lift has freed since, and those in quarantine.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
-	list := forbidden(m.w.Main.Intent)
+	list := forbidden(m.w.Main.Held)
 	for _, a := range m.w.Evidence.Aborts {
 		// A lift ends the aborts before it, and none that came after.
 		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts
@@ -135,7 +135,12 @@ func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
 // abortReason is why a fleet fell back from a bundle, by its last abort; for one
 // that another fleet brought into quarantine, what stands there.
 func (m *maker) abortReason(f delivery.Fleet, bundle delivery.Digest) string {
-	why, _ := m.w.Main.Intent.Quarantines[f.Runs].Holds(bundle)
+	var why string
+	for _, e := range m.w.Main.Held[f.Runs] {
+		if e.Digest == bundle && e.Lifted == "" && why == "" {
+			why = e.Why
+		}
+	}
 	var last time.Time
 	for _, a := range m.w.Evidence.Aborts {
 		if a.Fleet == f.Name && a.Bundle == bundle && !a.At.Before(last) {
@@ -182,7 +187,13 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	}
 	q := m.w.Main.Intent.Quarantines[f.Runs]
 	q.APIVersion, q.Kind, q.Name = delivery.APIVersion, "Quarantine", f.Runs
-	q.Entries = append(slices.Clone(q.Entries), delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
+	q.Entries = slices.Clone(q.Entries)
+	for _, e := range m.w.Main.Held[f.Runs] { // what main lost comes back with it
+		if e.Lost != "" {
+			q.Entries = append(q.Entries, e.Quarantined)
+		}
+	}
+	q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
 	branch := fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short())
 	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // it was lifted, and failed again
 		branch += fmt.Sprintf("-%d", n+1)

@@ -61,8 +61,12 @@ func (m *maker) main() MainReport {
 	if text == "" {
 		text = "no model is released yet"
 	}
+	intent := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(main.Intent)}
+	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
+		intent.State, intent.Description = delivery.CheckFailure, strings.Join(lost, "; ")
+	}
 	r.Checks = []delivery.Check{
-		{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(main.Intent)},
+		intent,
 		{Context: delivery.ContextRelease, State: worst, Description: text},
 	}
 	return r

@@ -125,7 +125,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.yaml since this branch left it, and the branch has a release file for the older one; rebase onto %[2]s", name, m.w.Main.Branch)
 	}
 	if _, named := p.Merged.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
-		if left := m.baseline(m.w.names(name)); left != nil && !slices.Contains(forbidden(p.Merged), left.Bundle) {
+		if left := m.baseline(m.w.names(name)); left != nil && !slices.Contains(forbidden(m.heldAfter(p)), left.Bundle) {
 			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
 		}
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")

@@ -20,6 +20,7 @@
 //   - trial.go: experiments, which no gate judges.
 //   - release.go: the release file and the statement behind it.
 //   - rename.go, quarantine.go: a model under its former names, and what may not run.
+//   - lost.go: gates that main lost without a pull request that showed it.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.
 //   - step.go: what can be done about it.
@@ -48,6 +49,9 @@ type Plan struct {
 // Make decides.
 func Make(w World) Plan {
 	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, asks: map[int][]string{}}
+	if w.Main.Held == nil {
+		m.w.Main.Held = heldBy(w.Main.Intent)
+	}
 	for _, r := range w.Runs {
 		if r.Spec.Kind == delivery.RunTrain && r.Phase == delivery.RunRunning {
 			m.trainings++

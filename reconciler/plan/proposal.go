@@ -89,7 +89,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		m.keepAll = true // it may still need what it started; a typo must not throw a training away
 		return r
 	}
-	if broken := shortenedQuarantine(p); broken != "" {
+	if broken := m.shortenedQuarantine(p); broken != "" {
 		r.Checks = notIntent(broken)
 		m.keepAll = true
 		return r
@@ -153,22 +153,14 @@ func count(n int, noun string) string {
 }
 
 // shortenedQuarantine says where a proposal takes back what stands in a quarantine
-// file, also of a model that it removes or renames: the file stays, as what it
-// holds is forbidden under any name. Entries are added, or lifted with a
-// reason that stays to be read.
-func shortenedQuarantine(p Proposal) string {
-	for _, name := range slices.Sorted(maps.Keys(p.Base.Quarantines)) {
-		head := p.Intent.Quarantines[name].Entries
-		for i, e := range p.Base.Quarantines[name].Entries {
-			if i < len(head) {
-				lifted := head[i]
-				if lifted.Lifted = e.Lifted; lifted == e && (e.Lifted == "" || head[i].Lifted == e.Lifted) {
-					continue
-				}
-			}
-			return fmt.Sprintf("models/%s.quarantine.yaml: entry %d, bundle %s, was removed or changed; leave entries as they are, add new ones below, and set lifted: to let a bundle run again",
-				name, i+1, e.Digest.Short())
-		}
+// file: of the commit where it left main, or of main itself. Entries are added, or
+// lifted with a reason that stays to be read.
+func (m *maker) shortenedQuarantine(p Proposal) string {
+	if where := shortened(p.Base, p.Intent); where != "" {
+		return where + " was removed or changed; leave entries as they are, add new ones below, and set lifted: to let a bundle run again"
+	}
+	if where := shortened(m.w.Main.Intent, p.Merged); where != "" {
+		return fmt.Sprintf("%[1]s is on %[2]s, and merging this would take it out; rebase onto %[2]s", where, m.w.Main.Branch)
 	}
 	return ""
 }

@@ -20,6 +20,76 @@ type hold struct {
 
 func (h hold) String() string { return h.why + "; lift it in " + h.file + " in a PR of its own" }
 
+// A Held entry is one that a quarantine file of main has had.
+type Held struct {
+	delivery.Quarantined
+	Lost string // the commit of main from which on its tree lacks the entry; empty while it is there
+}
+
+// Hold follows the entries of a model's quarantine file to the next content of that
+// file, which a commit of main brought. An entry stays until it is lifted, also
+// where the file lost it. An entry that was lost ends when the file says of the same
+// bundle that it is lifted.
+func Hold(held []Held, commit string, next delivery.Quarantine) []Held {
+	matched := make([]bool, len(next.Entries))
+	find := func(same func(delivery.Quarantined) bool) int {
+		i := -1
+		for j, e := range next.Entries {
+			if i < 0 && !matched[j] && same(e) {
+				i = j
+			}
+		}
+		if i >= 0 {
+			matched[i] = true
+		}
+		return i
+	}
+	list := make([]Held, len(held))
+	there := make([]bool, len(held))
+	// Entries that say the very same come first, so that two about one bundle are
+	// not taken for each other.
+	for _, same := range []func(a, b delivery.Quarantined) bool{
+		func(a, b delivery.Quarantined) bool { return a == b },
+		func(a, b delivery.Quarantined) bool { a.Lifted, b.Lifted = "", ""; return a == b },
+	} {
+		for i, h := range held {
+			if there[i] {
+				continue
+			}
+			if j := find(func(e delivery.Quarantined) bool { return same(h.Quarantined, e) }); j >= 0 {
+				list[i], there[i] = Held{Quarantined: next.Entries[j]}, true
+			}
+		}
+	}
+	for i, h := range held {
+		if there[i] {
+			continue
+		}
+		if list[i] = h; h.Lost == "" {
+			list[i].Lost = commit
+		}
+		lifts := slices.IndexFunc(next.Entries, func(e delivery.Quarantined) bool { return e.Digest == h.Digest && e.Lifted != "" })
+		if h.Lifted == "" && lifts >= 0 && !matched[lifts] {
+			list[i].Lifted = next.Entries[lifts].Lifted
+		}
+	}
+	for j, e := range next.Entries {
+		if !matched[j] {
+			list = append(list, Held{Quarantined: e})
+		}
+	}
+	return list
+}
+
+// heldBy is what a tree's quarantine files hold, without any history.
+func heldBy(i delivery.Intent) map[string][]Held {
+	held := map[string][]Held{}
+	for model, q := range i.Quarantines {
+		held[model] = Hold(nil, "", q)
+	}
+	return held
+}
+
 // held says what keeps a bundle from shipping as a model, under any of its names:
 // its own quarantine, or that of a bundle with the same weights. What main accepted
 // of the model before stays a way back, unless it is forbidden itself.
@@ -27,9 +97,9 @@ func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 	accepted := slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Bundle == bundle })
 	})
-	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Intent.Quarantines)) {
+	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Held)) {
 		file := "models/" + model + ".quarantine.yaml"
-		for _, e := range m.w.Main.Intent.Quarantines[model].Entries {
+		for _, e := range m.w.Main.Held[model] {
 			switch {
 			case e.Lifted != "":
 			case e.Digest == bundle:
@@ -66,11 +136,11 @@ func (e Evidence) weights(bundle delivery.Digest) delivery.Digest {
 	return t.Training.Result.Model
 }
 
-// forbidden lists the bundles that a tree holds in quarantine.
-func forbidden(i delivery.Intent) []delivery.Digest {
+// forbidden lists the bundles of which an entry is not lifted.
+func forbidden(held map[string][]Held) []delivery.Digest {
 	var list []delivery.Digest
-	for _, model := range slices.Sorted(maps.Keys(i.Quarantines)) {
-		for _, e := range i.Quarantines[model].Entries {
+	for _, model := range slices.Sorted(maps.Keys(held)) {
+		for _, e := range held[model] {
 			if e.Lifted == "" && !slices.Contains(list, e.Digest) {
 				list = append(list, e.Digest)
 			}
@@ -79,12 +149,59 @@ func forbidden(i delivery.Intent) []delivery.Digest {
 	return list
 }
 
+// heldAfter is what main will hold once a proposal is merged.
+func (m *maker) heldAfter(p Proposal) map[string][]Held {
+	held := map[string][]Held{}
+	for model, list := range m.w.Main.Held {
+		held[model] = Hold(list, p.Head, p.Merged.Quarantines[model])
+	}
+	for model, q := range p.Merged.Quarantines {
+		if _, known := held[model]; !known {
+			held[model] = Hold(nil, p.Head, q)
+		}
+	}
+	return held
+}
+
 // lifts counts how often a bundle was lifted in a model's quarantine file, under any
 // of its names.
 func (m *maker) lifts(model string, bundle delivery.Digest) int {
 	n := 0
 	for _, name := range m.w.names(model) {
-		n += m.w.Main.Intent.Quarantines[name].Lifts(bundle)
+		for _, e := range m.w.Main.Held[name] {
+			if e.Digest == bundle && e.Lifted != "" {
+				n++
+			}
+		}
 	}
 	return n
+}
+
+// shortened says where one tree's quarantine files lack an entry of another's, or
+// take a lift back, also of a model that is removed or renamed: the file stays, as
+// what it holds is forbidden under any name.
+func shortened(from, to delivery.Intent) string {
+	for _, model := range slices.Sorted(maps.Keys(from.Quarantines)) {
+		before := Hold(nil, "", from.Quarantines[model])
+		for i, e := range Hold(before, "later", to.Quarantines[model])[:len(before)] {
+			if e.Lost != "" || before[i].Lifted != "" && e.Lifted != before[i].Lifted {
+				return fmt.Sprintf("models/%s.quarantine.yaml: entry %d, bundle %s,", model, i+1, e.Digest.Short())
+			}
+		}
+	}
+	return ""
+}
+
+// lostEntries says, a line each, what main's quarantine files lost without a lift.
+func (m *maker) lostEntries() []string {
+	var lines []string
+	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Held)) {
+		for _, e := range m.w.Main.Held[model] {
+			if e.Lost != "" && e.Lifted == "" {
+				lines = append(lines, fmt.Sprintf("models/%s.quarantine.yaml lost the entry of bundle %s in commit %.12s without lifting it, so the bundle stays in quarantine; put the entry back, with lifted: if the bundle may run again",
+					model, e.Digest.Short(), e.Lost))
+			}
+		}
+	}
+	return lines
 }

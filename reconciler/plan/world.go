@@ -34,6 +34,12 @@ type Main struct {
 	Commit     string
 	Intent     delivery.Intent
 	Complaints []delivery.Complaint
+	// Held is what main's quarantine files have said, by model: every entry that main
+	// has had, also those that its tree lost. See [Hold]. Nil is what the tree says.
+	Held map[string][]Held
+	// Lost is what main's gates asked for and no longer ask, where no pull request
+	// showed that. The newest is first.
+	Lost []LostGate
 	// History is what main's release files have said, by model, newest first. It
 	// holds the models that [NeedsHistory] names, and may hold more.
 	History map[string][]Past
@@ -161,8 +167,10 @@ func NeedsHistory(w World) []string {
 	for _, a := range w.Evidence.Aborts {
 		need[a.Model] = true
 	}
-	for name, q := range w.Main.Intent.Quarantines {
-		need[name] = need[name] || len(q.Entries) > 0
+	for _, held := range []map[string][]Held{w.Main.Held, heldBy(w.Main.Intent)} {
+		for name, entries := range held {
+			need[name] = need[name] || len(entries) > 0
+		}
 	}
 	for _, p := range w.Proposals {
 		for _, name := range changedModels(p) {

@@ -1,0 +1,269 @@
+package reconciler
+
+// This file remembers what main has held, whatever its tree says by now: entries of
+// quarantine files, and what gates asked for.
+//
+// Both are read from main's line of first parents. So a file that was removed, a
+// merge that took the wrong side and several commits in one push are all found. The
+// ledger keeps the entries too: where main was moved back, or onto a line that does
+// not show them, they hold all the same. What a line that AOB never saw has held is
+// not known.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// heldKey is where the ledger keeps what main holds in quarantine.
+const heldKey = "main/held"
+
+// heldMain is what main's quarantine files had said by a commit.
+type heldMain struct {
+	Commit  string                 `json:"commit"`
+	Entries map[string][]plan.Held `json:"entries"`
+}
+
+// held follows main's quarantine files to its newest commit. What was followed
+// before is not read again.
+func (r *Reconciler) held(ctx context.Context, main string) (map[string][]plan.Held, error) {
+	if main == "" {
+		return nil, nil
+	}
+	if r.seen.held == nil {
+		said, err := r.Ledger.Said(ctx, heldKey)
+		if err != nil {
+			return nil, err
+		}
+		r.seen.held = &heldMain{}
+		if text := said[heldKey].Content; text != "" {
+			if err := json.Unmarshal([]byte(text), r.seen.held); err != nil {
+				r.Log.Warn("what main held in quarantine cannot be read from the ledger; reading main's history", "error", err.Error())
+				r.seen.held = &heldMain{}
+			}
+		}
+		r.seen.heldKept = delivery.DigestOf("held", r.seen.held.Entries)
+	}
+	before := r.seen.held
+	if before.Commit == main {
+		return before.Entries, nil
+	}
+	changes, reached, err := r.Repo.Line(main, before.Commit, "models", math.MaxInt)
+	if err != nil {
+		return nil, err
+	}
+	now := heldMain{Commit: main, Entries: map[string][]plan.Held{}}
+	if reached {
+		now.Entries = maps.Clone(before.Entries)
+	}
+	for _, c := range slices.Backward(changes) {
+		if err := r.follow(now.Entries, c); err != nil {
+			return nil, err
+		}
+	}
+	if !reached {
+		if err := r.rejoin(&now, before.Entries); err != nil {
+			return nil, err
+		}
+	}
+	r.seen.held = &now
+	return now.Entries, nil
+}
+
+// follow takes in what one commit did to the quarantine files.
+func (r *Reconciler) follow(entries map[string][]plan.Held, c git.LineChange) error {
+	for name, blob := range c.Files {
+		model, ok := strings.CutSuffix(name, ".quarantine.yaml")
+		if !ok {
+			continue
+		}
+		var q delivery.Quarantine
+		if blob != "" {
+			data, err := r.Repo.Blob(blob, intent.MaxFileSize)
+			if errors.Is(err, git.ErrTooBig) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			doc := intent.ParseFile(intent.File{Path: "models/" + name, Size: int64(len(data)), Data: data}, intent.Options{})
+			if q, ok = doc.Quarantine(); !ok {
+				continue // it cannot be read, so it neither adds nor lifts anything
+			}
+		}
+		entries[model] = plan.Hold(entries[model], c.Commit, q)
+	}
+	return nil
+}
+
+// rejoin adds what main held before it was moved to a line that does not go on from
+// there.
+func (r *Reconciler) rejoin(now *heldMain, before map[string][]plan.Held) error {
+	t, err := r.tree(now.Commit)
+	if err != nil {
+		return err
+	}
+	for model, list := range before {
+		var line delivery.Quarantine
+		for _, e := range now.Entries[model] {
+			line.Entries = append(line.Entries, e.Quarantined)
+		}
+		joined := plan.Hold(list, now.Commit, line)
+		now.Entries[model] = plan.Hold(joined, now.Commit, t.intent.Quarantines[model])
+	}
+	return nil
+}
+
+// keepHeld writes down what main holds, where that changed.
+func (r *Reconciler) keepHeld(ctx context.Context) error {
+	if r.seen.held == nil {
+		return nil
+	}
+	digest := delivery.DigestOf("held", r.seen.held.Entries)
+	if digest == r.seen.heldKept || len(r.seen.held.Entries) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(r.seen.held)
+	if err != nil {
+		return err
+	}
+	if err := r.Ledger.PutSaid(ctx, heldKey, string(text), r.Now()); err != nil {
+		return fmt.Errorf("remember what main holds in quarantine: %w", err)
+	}
+	r.seen.heldKept = digest
+	return nil
+}
+
+// How far back gates are compared, and how many pull requests are asked whether they
+// showed a change.
+const (
+	lostWithin = 50  // commits of main
+	shownIn    = 200 // of the newest pull requests
+)
+
+// lost finds the gates that main asks less of than it did some commits ago, where no
+// pull request showed that.
+func (r *Reconciler) lost(main string) ([]plan.LostGate, error) {
+	if main == "" {
+		return nil, nil
+	}
+	pulls := r.pulls()
+	key := delivery.DigestOf("lost", []any{main, pulls})
+	if r.seen.lostAt == key {
+		return r.seen.lost, nil
+	}
+	changes, _, err := r.Repo.Line(main, "", "gates", lostWithin)
+	if err != nil {
+		return nil, err
+	}
+	head, err := r.tree(main)
+	if err != nil {
+		return nil, err
+	}
+	var list []plan.LostGate
+	settled := map[string]bool{} // by file: a later pull request showed it
+	for _, c := range changes {
+		if c.Parent == "" {
+			continue
+		}
+		before, err := r.tree(c.Parent)
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range slices.Sorted(maps.Keys(c.Files)) {
+			was, ok := before.intent.Gates[strings.TrimSuffix(file, ".yaml")]
+			if !ok || settled[file] || !plan.Weaker(was, head.intent) {
+				continue
+			}
+			shown, err := r.shown(c, "gates/"+file, pulls)
+			if err != nil {
+				return nil, err
+			}
+			if settled[file] = shown; shown {
+				continue
+			}
+			after, err := r.tree(c.Commit)
+			if err != nil {
+				return nil, err
+			}
+			if plan.Weaker(was, after.intent) {
+				list = append(list, plan.LostGate{Gate: was, Commit: c.Commit})
+			}
+		}
+	}
+	r.seen.lost, r.seen.lostAt = list, key
+	return list, nil
+}
+
+// pulls lists the heads of the newest pull requests, as the forge keeps them.
+func (r *Reconciler) pulls() []string {
+	byNumber := map[int]string{}
+	for ref, commit := range r.seen.refs {
+		var n int
+		if name, ok := strings.CutPrefix(ref, git.Pull); ok {
+			if _, err := fmt.Sscanf(name, "%d/head", &n); err == nil {
+				byNumber[n] = commit
+			}
+		}
+	}
+	numbers := slices.Sorted(maps.Keys(byNumber))
+	var heads []string
+	for _, n := range numbers[max(0, len(numbers)-shownIn):] {
+		heads = append(heads, byNumber[n])
+	}
+	return heads
+}
+
+// shown reports whether a pull request's own diff held what a commit of main did to a
+// file: one that the commit merges, or one that was squashed or rebased into it.
+func (r *Reconciler) shown(c git.LineChange, path string, pulls []string) (bool, error) {
+	now, err := r.blobAt(c.Commit, path)
+	if err != nil {
+		return false, err
+	}
+	for _, head := range slices.Concat(c.Others, pulls) {
+		if r.Repo.Has(head) != nil {
+			continue
+		}
+		if theirs, err := r.blobAt(head, path); err != nil || theirs != now {
+			continue
+		}
+		bases, err := r.mergeBases(head, c.Parent)
+		if err != nil || len(bases) == 0 {
+			continue
+		}
+		differs := true
+		for _, base := range bases {
+			from, err := r.blobAt(base, path)
+			differs = differs && err == nil && from != now
+		}
+		if differs {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// blobAt returns the content hash of a file of a commit; empty where it is not there.
+func (r *Reconciler) blobAt(commit, path string) (string, error) {
+	files, err := r.Repo.Files(commit)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if f.Path == path {
+			return f.Hash, nil
+		}
+	}
+	return "", nil
+}

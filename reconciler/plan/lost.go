@@ -1,0 +1,77 @@
+package plan
+
+// This file finds what main's gates no longer ask for. A pull request may lower a
+// gate: its reviewers see it. A push, or a merge that took the wrong side, lowers
+// one unseen.
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A LostGate is a gate as it was before a commit of main removed or weakened it, and
+// no pull request showed that.
+type LostGate struct {
+	Gate   delivery.Gate
+	Commit string
+}
+
+// lostGates says, a line each, which gates main lost unseen.
+func (m *maker) lostGates() []string {
+	var lines []string
+	for _, l := range m.w.Main.Lost {
+		what := "lost gate " + l.Gate.Name
+		if _, there := m.w.Main.Intent.Gates[l.Gate.Name]; there {
+			what = "weakened gate " + l.Gate.Name
+		}
+		lines = append(lines, fmt.Sprintf("%s %s in commit %.12s, and no pull request showed it; put back what it asked for, or change it in a pull request", m.w.Main.Branch, what, l.Commit))
+	}
+	return lines
+}
+
+// Weaker reports whether a tree asks less than a gate did: of a model that the tree
+// still has, or by the gate's owners. A gate that is renamed, or asks for more, asks
+// no less.
+func Weaker(was delivery.Gate, tree delivery.Intent) bool {
+	for _, model := range was.Covers {
+		if _, there := tree.Models[model]; !there {
+			continue
+		}
+		if !slices.ContainsFunc(tree.Covering(model), func(name string) bool { return asksAtLeast(tree.Gates[name], was) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// asksAtLeast reports whether whatever passes a gate would pass another.
+func asksAtLeast(g, other delivery.Gate) bool {
+	if g.Evaluate != other.Evaluate || g.Looks != other.Looks && (g.Looks == 0 || other.Looks != 0 && g.Looks > other.Looks) ||
+		delivery.DigestOf("labels", g.Labels) != delivery.DigestOf("labels", other.Labels) {
+		return false
+	}
+	for _, owner := range g.Owners { // who may settle a doubt
+		if !slices.Contains(other.Owners, owner) {
+			return false
+		}
+	}
+	for _, c := range other.Checks {
+		if !slices.ContainsFunc(g.Checks, func(n delivery.GateCheck) bool { return holdsTo(n, c) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// holdsTo reports whether a check is at least as strict as another.
+func holdsTo(c, other delivery.GateCheck) bool {
+	if c.Min != nil && other.Min != nil && *c.Min >= *other.Min {
+		c.Min = other.Min
+	}
+	if c.MaxDrop != nil && other.MaxDrop != nil && *c.MaxDrop <= *other.MaxDrop {
+		c.MaxDrop = other.MaxDrop
+	}
+	return delivery.DigestOf("check", c) == delivery.DigestOf("check", other)
+}
