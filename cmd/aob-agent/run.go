@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -32,6 +33,9 @@ type runOptions struct {
 	memory                                  string
 	heartbeat                               time.Duration
 }
+
+// maxConnections is how many readers of the metrics are served at one time.
+const maxConnections = 32
 
 func runCommand() *cobra.Command {
 	var o runOptions
@@ -93,7 +97,8 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", c.Metrics.Handler())
-	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	listener = netutil.LimitListener(listener, maxConnections) // the agent's files are for its work
+	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	err = errors.Join(agent.Run(ctx), server.Close())

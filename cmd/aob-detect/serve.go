@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/autonomos/aob/reconciler/detect"
 )
@@ -41,7 +42,7 @@ func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready fu
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
 	ended := make(chan error, 1)
-	go func() { ended <- h.Serve(listener) }()
+	go func() { ended <- h.Serve(netutil.LimitListener(listener, maxConnections)) }()
 	if err := ready(); err != nil {
 		return errors.Join(err, h.Close())
 	}
@@ -57,6 +58,9 @@ func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready fu
 	}
 	return server.Close()
 }
+
+// maxConnections is how many callers are served at one time; more of them wait.
+const maxConnections = 64
 
 // longestSocket is what the kernel takes as a Unix socket's path.
 const longestSocket = 107

@@ -195,7 +195,7 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 		log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
 	}}
 	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Token: token, Registry: book,
-		Expiry: time.Duration(s.Fleets.Expiry), Wake: r.Wake, Log: log})
+		Expiry: time.Duration(s.Fleets.Expiry), MaxWaiters: web.SiteLimits().Connections / 2, Wake: r.Wake, Log: log})
 	if err != nil {
 		return nil, err
 	}

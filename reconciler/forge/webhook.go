@@ -45,6 +45,10 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 		if req.Method != http.MethodPost {
 			return Event{}, fmt.Errorf("a webhook is a POST, not a %s", delivery.Terminal(Cut(req.Method, 20)))
 		}
+		given := signature(req.Header)
+		if given == nil {
+			return Event{}, ErrSignature // a body that nobody signed is not read
+		}
 		body, err := io.ReadAll(io.LimitReader(req.Body, maxWebhook+1))
 		if err != nil {
 			return Event{}, fmt.Errorf("read the webhook: %w", err)
@@ -54,7 +58,7 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 		}
 		mac := hmac.New(sha256.New, key)
 		mac.Write(body)
-		if !hmac.Equal(mac.Sum(nil), signature(req.Header)) {
+		if !hmac.Equal(mac.Sum(nil), given) {
 			return Event{}, ErrSignature
 		}
 		return event(req.Header, body), nil

@@ -38,6 +38,14 @@
 //	/healthz      200 as long as the process answers
 //	/readyz       200 once the loop has seen the world, else 503
 //
+// # Limits
+//
+// Every listener has [Limits]: how long a request and an answer may take, how
+// large they may be, and how many connections there are. When there are too
+// many, the connection that has sent or read nothing for longest is closed. The
+// socket has limits of its own, and half of the files that the process may open
+// are left to the loop, so that both go on while the site is full.
+//
 // # Metrics
 //
 // [Metrics] counts what the loop and the handlers tell it, in a registry of its

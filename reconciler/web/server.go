@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -26,6 +27,8 @@ type Server struct {
 	Pictures http.Handler
 	Webhook  http.Handler
 	Ready    func() error
+
+	Limits Limits // of the site; SiteLimits where empty
 }
 
 // Run answers until ctx ends, and returns nil then. Nothing is answered before
@@ -50,9 +53,10 @@ func (s Server) Run(ctx context.Context) error {
 		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook, Metrics: s.Metrics.Handler(), Ready: s.Ready}.Handler(),
 	}
 	done := make(chan error, len(handlers))
+	limits := map[net.Listener]Limits{socket: SocketLimits(), site: cmp.Or(s.Limits, SiteLimits())}
 	for l, h := range handlers {
 		go func() {
-			done <- Serve(ctx, l, h, s.Log)
+			done <- limits[l].Serve(ctx, l, h, s.Log)
 			cancel() // one without the other is no server
 		}()
 	}

@@ -196,6 +196,11 @@ func certify(t *testing.T, dir string, serial int64) (cert, key string, pool *x5
 	return cert, key, pool
 }
 
+// trusting is a client over HTTP/2.
+func trusting(pool *x509.CertPool) *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true, DisableKeepAlives: true}}
+}
+
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key, pool := certify(t, dir, 1)
@@ -207,8 +212,7 @@ func TestTLS(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- web.Serve(ctx, l, web.Site{}.Handler(), logger(t.Output())) }()
 	ask := func(pool *x509.CertPool) (*http.Response, error) {
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true, DisableKeepAlives: true}}
-		return client.Get("https://" + l.Addr().String() + "/healthz")
+		return trusting(pool).Get("https://" + l.Addr().String() + "/healthz")
 	}
 	resp, err := ask(pool)
 	if err != nil {

@@ -7,8 +7,14 @@ import (
 	"strconv"
 )
 
+// maxHooks is how many webhooks are read at one time. A signature can be checked
+// only when the body is there, so anybody can make AOB read one.
+const maxHooks = 16
+
+var hooks = make(chan struct{}, maxHooks)
+
 // MaxWebhook is how many bytes of a webhook are read.
-const MaxWebhook = 8 << 20
+const MaxWebhook = 1 << 20
 
 // A Webhook is where a forge says that something happened. It wakes the loop and
 // does nothing else: what happened, the loop looks up itself.
@@ -26,6 +32,15 @@ func (h Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		h.refuse(w, http.StatusMethodNotAllowed, "a webhook is a POST")
+		return
+	}
+	select {
+	case hooks <- struct{}{}:
+		defer func() { <-hooks }()
+	default:
+		h.count("refused")
+		w.Header().Set("Retry-After", "10")
+		h.refuse(w, http.StatusServiceUnavailable, "too many webhooks are being read")
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxWebhook)
