@@ -320,15 +320,20 @@ func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main
 	if p.Permission, err = r.permission(ctx, pr.Author); err != nil {
 		return p, err
 	}
+	p.Permission = pr.May(p.Permission)
 	for _, g := range gos {
 		if g.PR == pr.Number {
 			p.Gos = append(p.Gos, g.Code)
 		}
 	}
-	if p.Permission != delivery.PermissionWrite || r.seen.unsure(pr.Number) {
+	waits := r.seen.waits(pr.Number)
+	if p.Permission != delivery.PermissionWrite || !waits.nothing() {
 		r.seen.asking = true
-		if look := r.seen.prsAt; !r.seen.asked[pr.Number].at.Equal(look) {
-			a := r.comments(ctx, pr.Number, p.Gos)
+		if look := r.seen.prsAt; !waits.nothing() && !r.seen.asked[pr.Number].at.Equal(look) {
+			a, err := r.comments(ctx, pr.Number, waits)
+			if err != nil {
+				r.Log.Warn("comments not read", "pr", pr.Number, "error", err.Error())
+			}
 			a.at = look
 			r.seen.asked[pr.Number] = a
 		}

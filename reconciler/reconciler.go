@@ -250,6 +250,9 @@ func (r *Reconciler) wakeAt(t time.Time) {
 // settle remembers what the turn that began at start leaves to do.
 func (r *Reconciler) settle(p plan.Plan, failed map[string]error, err error, start time.Time) {
 	r.seen.plan = p
+	for _, pr := range p.Proposals {
+		r.seen.asking = r.seen.asking || !r.seen.waits(pr.PR.Number).nothing()
+	}
 	r.wakeAt(p.Wake)
 	r.retry.forget(start)
 	r.wakeAt(r.retry.earliest())

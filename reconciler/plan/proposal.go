@@ -22,6 +22,7 @@ type ProposalReport struct {
 	Problem []delivery.Complaint
 	Runs    []delivery.Digest // of its content, in the order of the stages
 	Asks    []string          // comments of someone with write permission that its runs wait for
+	Costs   map[string]string // by the code of an ask: what it lets run
 }
 
 // Green reports whether aob/release succeeded.
@@ -110,7 +111,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Gates, r.Powers = m.judgeCurrent(p, gates)
 	}
 
-	r.Runs, r.Asks = m.runs[p.Number], m.asks[p.Number]
+	r.Runs, r.Asks, r.Costs = m.runs[p.Number], m.asks[p.Number], m.costs[p.Number]
 
 	r.Checks = append(r.Checks, intentOK)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)
