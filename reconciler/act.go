@@ -19,27 +19,74 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// act performs the steps in order and returns the errors by step key. One that
-// fails keeps no other from being tried, and waits before it is tried again.
-func (r *Reconciler) act(ctx context.Context, steps []plan.Step) map[string]error {
-	failed := map[string]error{}
+// A taken is a step that succeeded.
+type taken struct {
+	next  time.Time // when it may be taken again, if it is still planned
+	pause time.Duration
+}
+
+// maxTakenPause is the longest pause between two times that one step is taken while nothing comes of it.
+const maxTakenPause = time.Minute
+
+// act performs the steps in order. It returns how many it has done, and the errors by step key. One that fails keeps no
+// other from being tried, and waits before it is tried again. One that succeeded is not taken again at once: what it
+// did may take a while to show.
+func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, failed map[string]error) {
+	failed = map[string]error{}
+	planned := map[string]bool{}
 	for _, s := range steps {
 		key := s.Key()
-		err := r.retry.due(key, r.Now())
-		if err == nil {
-			r.Log.Info("step", "step", s.String())
-			err = r.do(ctx, s)
-			r.retry.note(key, r.Now(), err)
-			r.Metrics.Step(kind(key), err)
-			if err != nil {
-				r.Log.Warn("step failed", "step", s.String(), "error", err.Error())
-			}
+		planned[key] = true
+		if r.outbox.has(key) {
+			continue // it is under way
 		}
-		if err != nil {
+		if err := r.retry.due(key, r.Now()); err != nil {
 			failed[key] = err
+			continue
+		}
+		if t, ok := r.taken[key]; ok && r.Now().Before(t.next) {
+			r.wakeAt(t.next)
+			continue
+		}
+		r.Log.Info("step", "step", s.String())
+		err := r.do(ctx, s)
+		if r.outbox.has(key) {
+			continue
+		}
+		if r.stepEnded(s, err); err != nil {
+			failed[key] = err
+		} else {
+			done++
 		}
 	}
-	return failed
+	maps.DeleteFunc(r.taken, func(key string, _ taken) bool { return !planned[key] })
+	return done, failed
+}
+
+// stepEnded remembers how a step ended.
+func (r *Reconciler) stepEnded(s plan.Step, err error) {
+	key, now := s.Key(), r.Now()
+	r.retry.note(key, now, err)
+	r.Metrics.Step(kind(key), err)
+	if err != nil {
+		delete(r.taken, key)
+		r.Log.Warn("step failed", "step", s.String(), "error", err.Error(), "again", r.retry[key].next)
+		return
+	}
+	pause := min(max(2*r.taken[key].pause, time.Second), maxTakenPause)
+	r.taken[key] = taken{now.Add(pause), pause}
+}
+
+// send lets the outbox take a step that moves a branch.
+func (r *Reconciler) send(s plan.Step, branch string, send func(context.Context) error, ended func(error) error) {
+	r.outbox.put(job{key: s.Key(), lane: "push/" + branch, send: send, heard: func(err error) {
+		if ended != nil {
+			err = ended(err)
+		}
+		r.stepEnded(s, err)
+		r.seen.woken = true // what it did shows in the next world, and an error is shown
+		nudge(r.git.look)
+	}})
 }
 
 func kind(key string) string {
@@ -99,7 +146,10 @@ func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) er
 	if err != nil {
 		return err
 	}
-	return moved(r.Repo.Push(ctx, commit, git.Branch+s.PR.HeadRef, s.PR.Head))
+	r.send(s, s.PR.HeadRef, func(ctx context.Context) error {
+		return moved(r.Repo.Push(ctx, commit, git.Branch+s.PR.HeadRef, s.PR.Head))
+	}, nil)
+	return nil
 }
 
 // moved turns a lost race into "look again".
@@ -110,48 +160,112 @@ func moved(err error) error {
 	return err
 }
 
-// openedKey is where the ledger keeps which branches were proposed.
-const openedKey = "proposed/"
+// The ledger keeps which of AOB's own pull requests were opened, and where they stand: openedKey and the branch that
+// the plan names hold the branch and commit. pushedKey and a branch hold the commit that AOB pushed there.
+const (
+	openedKey = "proposed/"
+	pushedKey = "pushed/"
+)
 
-// propose opens a pull request of AOB's own. Its branch is found again by name,
-// and its commit is a function of its content and of main's, so a repeat is
-// identical. A branch that people have gone on with is left alone.
+// propose opens a pull request of AOB's own. Its commit is a function of its content and of main's, so a repeat is
+// identical, and the pull request is opened only where the branch is at that commit: on a branch that somebody else
+// prepared AOB would speak for what others wrote.
 func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
-	if _, there := r.seen.refs[git.Branch+s.Branch]; !there {
-		if err := r.pushProposal(ctx, s); err != nil {
-			return err
-		}
-	}
-	number, err := r.Forge.OpenPR(ctx, s.Branch, r.Main, s.Title, s.Body)
+	commit, err := r.proposed(s, s.Base)
 	if err != nil {
 		return err
 	}
-	r.Log.Info("opened a pull request", "pr", number, "branch", s.Branch, "title", s.Title)
-	r.seen.opened[s.Branch] = true
-	return r.Ledger.PutSaid(ctx, openedKey+s.Branch, s.Title, r.Now())
+	branch, old, err := r.ownBranch(ctx, s, commit)
+	if err != nil {
+		return err
+	}
+	if old != "" {
+		commit = old
+	}
+	number := 0
+	r.send(s, branch, func(ctx context.Context) error {
+		if old == "" {
+			if err := moved(r.Repo.Push(ctx, commit, git.Branch+branch, "")); err != nil {
+				return err
+			}
+		}
+		at, err := r.Repo.At(ctx, git.Branch+branch)
+		if err != nil {
+			return err
+		}
+		if at != commit {
+			return delivery.Wait{For: time.Second, What: fmt.Sprintf("somebody pushed to %s meanwhile", branch)}
+		}
+		number, err = r.Forge.OpenPR(ctx, branch, r.Main, s.Title, s.Body)
+		return err
+	}, func(err error) error {
+		if err != nil {
+			return err
+		}
+		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title", s.Title)
+		r.seen.opened[s.Branch] = true
+		nudge(r.forgeNow.look)
+		return r.Ledger.PutSaid(ctx, openedKey+s.Branch, branch+" "+commit, r.Now())
+	})
+	return nil
 }
 
-func (r *Reconciler) pushProposal(ctx context.Context, s plan.Propose) error {
+// ownBranch returns the branch for a pull request of AOB's own, and the commit that AOB pushed there before, if any. It is
+// the one that the plan names, or else with a number behind it.
+func (r *Reconciler) ownBranch(ctx context.Context, s plan.Propose, commit string) (branch, pushed string, err error) {
+	said, err := r.Ledger.Said(ctx, pushedKey)
+	if err != nil {
+		return "", "", err
+	}
+	for n := 1; n < 100; n++ {
+		branch = s.Branch
+		if n > 1 {
+			branch = fmt.Sprintf("%s-%d", s.Branch, n)
+		}
+		at, there := r.seen.refs[git.Branch+branch]
+		switch {
+		case !there:
+			return branch, "", r.Ledger.PutSaid(ctx, pushedKey+branch, commit, r.Now())
+		case at == commit || at == said[pushedKey+branch].Content || r.made(s, at):
+			return branch, at, nil
+		}
+		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "title", s.Title)
+	}
+	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with %s", s.Branch)
+}
+
+// made reports whether a commit is the one that AOB would make for a proposal from an earlier commit of main.
+func (r *Reconciler) made(s plan.Propose, commit string) bool {
+	line, err := r.Repo.FirstParents(commit, 2)
+	if err != nil || len(line) < 2 {
+		return false
+	}
+	// Only what main has had is a beginning of AOB's.
+	if bases, err := r.mergeBases(line[1], s.Base); err != nil || len(bases) != 1 || bases[0] != line[1] {
+		return false
+	}
+	same, err := r.proposed(s, line[1])
+	return err == nil && same == commit
+}
+
+// proposed makes the commit of a pull request of AOB's own, on top of a commit of main.
+func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err error) {
 	files := map[string][]byte{}
 	for _, path := range slices.Sorted(maps.Keys(s.Restore)) {
 		data, err := r.fileAt(s.Restore[path], path)
 		if err != nil {
-			return err
+			return "", err
 		}
 		files[path] = data
 	}
 	if s.Quarantine != nil {
 		files["models/"+s.Quarantine.Name+".quarantine.yaml"] = intent.FormatQuarantine(*s.Quarantine)
 	}
-	_, _, when, err := r.Repo.Author(s.Base)
+	_, _, when, err := r.Repo.Author(base)
 	if err != nil {
-		return err
+		return "", err
 	}
-	commit, err := r.Repo.Commit([]string{s.Base}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, s.Title+"\n\n"+s.Message+"\n")
-	if err != nil {
-		return err
-	}
-	return moved(r.Repo.Push(ctx, commit, git.Branch+s.Branch, ""))
+	return r.Repo.Commit([]string{base}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, s.Title+"\n\n"+s.Message+"\n")
 }
 
 // fileAt reads a file at a commit; nil where it was not there, or for no commit.
@@ -171,21 +285,62 @@ func (r *Reconciler) fileAt(commit, path string) ([]byte, error) {
 	return nil, nil
 }
 
-// Adopt brings a fork's pull request into the repository itself, on a branch of
-// AOB's, so that the release can be committed to it.
-func (r *Reconciler) Adopt(ctx context.Context, number int) (int, error) {
-	for _, pr := range r.seen.prs {
-		if pr.Number != number {
-			continue
+// Adopt brings a fork's pull request into the repository itself, on a branch of AOB's, so that the release can be
+// committed to it. It may be called from any goroutine: only the look at what is known is done between turns.
+func (r *Reconciler) Adopt(ctx context.Context, number int) (adopted int, err error) {
+	var pr delivery.PullRequest
+	var branch, old string
+	err = r.ask(ctx, func() error {
+		pulls := r.forgeNow.list().prs
+		i := slices.IndexFunc(pulls, func(pr delivery.PullRequest) bool { return pr.Number == number })
+		if i < 0 {
+			return delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
 		}
+		pr = pulls[i]
+		pr.Head = head(pr, r.seen.refs)
 		if !pr.Fork {
-			return 0, delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's", number)
+			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's", number)
 		}
-		branch := fmt.Sprintf("aob/adopt-%d", number)
-		if err := r.Repo.Push(ctx, pr.Head, git.Branch+branch, r.seen.refs[git.Branch+branch]); err != nil {
+		branch, old, err = r.adoptBranch(ctx, pr)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushDeadline)
+	defer cancel()
+	if old != pr.Head {
+		if err := r.Repo.Push(ctx, pr.Head, git.Branch+branch, old); err != nil {
 			return 0, err
 		}
-		return r.Forge.OpenPR(ctx, branch, r.Main, delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", number, delivery.Markdown(pr.Author)))
 	}
-	return 0, delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
+	at, err := r.Repo.At(ctx, git.Branch+branch)
+	if err != nil {
+		return 0, err
+	}
+	if at != pr.Head {
+		return 0, delivery.Blockedf("run it again", "somebody pushed to %s meanwhile", branch)
+	}
+	defer r.Look("")
+	return r.Forge.OpenPR(ctx, branch, r.Main, delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", number, delivery.Markdown(pr.Author)))
+}
+
+// adoptBranch returns the branch that a fork's head is brought to, and the commit that AOB brought there before, if any.
+func (r *Reconciler) adoptBranch(ctx context.Context, pr delivery.PullRequest) (branch, old string, err error) {
+	said, err := r.Ledger.Said(ctx, pushedKey)
+	if err != nil {
+		return "", "", err
+	}
+	for n := 1; n < 100; n++ {
+		branch = fmt.Sprintf("aob/adopt-%d", pr.Number)
+		if n > 1 {
+			branch += fmt.Sprintf("-%d", n)
+		}
+		at, there := r.seen.refs[git.Branch+branch]
+		if !there || at == pr.Head || at == said[pushedKey+branch].Content {
+			return branch, at, r.Ledger.PutSaid(ctx, pushedKey+branch, pr.Head, r.Now())
+		}
+		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "pr", pr.Number)
+	}
+	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with aob/adopt-%d", pr.Number)
 }

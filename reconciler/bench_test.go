@@ -180,6 +180,7 @@ func BenchmarkTurnNothingNew(b *testing.B) {
 	url := serveGit(b, filepath.Dir(dir))
 	r, read := benchLoop(b, url)
 	for range 3 {
+		r.look(b.Context())
 		if _, err := r.Reconcile(b.Context()); err != nil {
 			b.Fatal(err)
 		}
@@ -189,6 +190,7 @@ func BenchmarkTurnNothingNew(b *testing.B) {
 	for b.Loop() {
 		ours, theirs = byTurns(func() {}, func() {
 			before := read.Load()
+			r.look(b.Context())
 			if _, changed, err := r.observe(b.Context()); err != nil || changed {
 				b.Fatal("changed", err)
 			}
@@ -206,6 +208,7 @@ func BenchmarkTurnOnePush(b *testing.B) {
 	url := serveGit(b, filepath.Dir(dir))
 	r, _ := benchLoop(b, url)
 	for range 3 {
+		r.look(b.Context())
 		if _, err := r.Reconcile(b.Context()); err != nil {
 			b.Fatal(err)
 		}
@@ -222,6 +225,7 @@ func BenchmarkTurnOnePush(b *testing.B) {
 			script := fmt.Sprintf("commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \nfrom refs/heads/main^0\nM 100644 inline models/m%03d.yaml\ndata %d\n%s\n", 1_700_000_000+60*rev, i, len(text), text)
 			benchGit(b, strings.NewReader(script), "-C", dir, "fast-import", "--quiet")
 		}, func() {
+			r.look(b.Context())
 			w, changed, err := r.observe(b.Context())
 			if err != nil || !changed {
 				b.Fatal("unchanged", err)
@@ -246,6 +250,7 @@ func BenchmarkColdStart(b *testing.B) {
 			r, _ = benchLoop(b, url)
 			n++
 		}, func() {
+			r.look(b.Context())
 			w, _, err := r.observe(b.Context())
 			if err != nil {
 				b.Fatal(err)

@@ -3,6 +3,7 @@ package reconciler
 // This file looks. What did not change since the last look is not read again.
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,30 +31,33 @@ type seen struct {
 	woken bool      // somebody said that something happened
 	due   time.Time // when the last plan wants to be made again
 
-	refs       map[string]string
-	prs        []delivery.PullRequest
-	prsAt      time.Time // of the last answer
-	prsOK      bool
-	trees      map[string]tree               // by commit
-	bases      map[[2]string][]string        // best common ancestors of a head and main, newest first
-	merges     map[[3]string]tree            // what merging yields, by main, merge base and head
-	specs      map[[2]string]delivery.Digest // of models in main's past, by commit and name
-	results    map[delivery.Digest]json.RawMessage
-	permission map[string]permitted
-	teams      map[string]teamsOf
-	opened     map[string]bool      // branches of AOB's own pull requests, as the ledger knows them; nil until read
-	active     bool                 // a run was running
-	asking     bool                 // a proposal waits for a comment
-	asked      map[int]asked        // by pull request: what its comments ask for
-	trials     []plan.Trial         // experiments, as the ledger knows them; nil until read
-	wanted     []wanted             // comparisons that somebody waits for
-	gates      map[string]time.Time // gates that somebody asked about, and when
-	held       *heldMain            // what main's quarantine files have said; nil until read
-	heldKept   delivery.Digest      // of the entries that the ledger has
-	lost       []plan.LostGate      // as found for lostAt
-	lostAt     delivery.Digest
-	plan       plan.Plan
-	world      plan.World
+	refs     map[string]string
+	asOf     int // gitView's number of refs
+	answers  int // forgeView's number of the answers that were used
+	mainAsOf int // gitView's number when main moved last
+	mainAt   string
+	good     string // the last commit of main that could be read
+
+	trees    map[string]tree               // by commit
+	bad      map[string]unread             // commits that cannot be read
+	bases    map[[2]string][]string        // best common ancestors of a head and main, newest first
+	merges   map[[3]string]tree            // what merging yields, by main, merge base and head
+	specs    map[[2]string]delivery.Digest // of models in main's past, by commit and name
+	results  map[delivery.Digest]json.RawMessage
+	opened   map[string]bool      // branches of AOB's own pull requests, as the ledger knows them; nil until read
+	active   bool                 // a run was running
+	trials   []plan.Trial         // experiments, as the ledger knows them; nil until read
+	wanted   []wanted             // comparisons that somebody waits for
+	gates    map[string]time.Time // gates that somebody asked about, and when
+	gos      []ledger.Go          // as the ledger said last
+	clocks   map[string]rollout.State
+	history  map[string][]plan.Past // of main's models, as read last
+	held     *heldMain              // what main's quarantine files have said; nil until read
+	heldKept delivery.Digest        // of the entries that the ledger has
+	lost     []plan.LostGate        // as found for lostAt
+	lostAt   delivery.Digest
+	plan     plan.Plan
+	world    plan.World
 }
 
 type tree struct {
@@ -62,56 +66,52 @@ type tree struct {
 	complaints []delivery.Complaint
 }
 
-type permitted struct {
-	permission delivery.Permission
-	at         time.Time
+// An unread is a commit that cannot be read, and why.
+type unread struct {
+	err error
+	at  time.Time
 }
 
-type teamsOf struct {
-	in map[string]bool
-	at time.Time
-}
+// badLasts is how long a commit that cannot be read is not tried again.
+const badLasts = 5 * time.Minute
 
-// asked is what the comments of a pull request ask for, and by which look at the
-// forge: between two looks a turn asks it nothing.
+// asked is what the comments of a pull request say.
 type asked struct {
-	at      time.Time
+	for_    []string // the codes that they were read for
 	gos     []string
 	accepts []plan.Asked
 }
 
-// permissionLasts is how long an author's permission is believed. What costs
-// money asks again.
-const permissionLasts = time.Minute
-
 func newSeen() seen {
-	return seen{woken: true, trees: map[string]tree{}, bases: map[[2]string][]string{}, merges: map[[3]string]tree{}, specs: map[[2]string]delivery.Digest{},
-		results: map[delivery.Digest]json.RawMessage{}, permission: map[string]permitted{}, teams: map[string]teamsOf{}, asked: map[int]asked{}, gates: map[string]time.Time{}}
+	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{}, merges: map[[3]string]tree{},
+		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{}, gates: map[string]time.Time{}, history: map[string][]plan.Past{}}
 }
 
-// observe returns the world. It reports false, and no world, where nothing can
+// errNotRead is what a turn ends with before anything is known.
+var errNotRead = delivery.Wait{For: time.Second, What: "the repository has not been read yet"}
+
+// observe returns the world, from what is known of git and the forge. It reports false, and no world, where nothing can
 // have changed since the last turn.
 func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	now := r.Now()
-	refs, moved, err := r.Repo.Observe(ctx)
-	r.Metrics.GitObserve(r.Now().Sub(now))
-	if err != nil {
-		return plan.World{}, false, err
+	r.hear(ctx)
+	refs, asOf := r.git.known()
+	if refs == nil || asOf == 0 && len(refs) == 0 {
+		return plan.World{}, false, errNotRead
 	}
-	r.seen.refs = refs
-	forgeDue := moved || r.seen.woken || !r.seen.prsOK || now.Sub(r.seen.prsAt) >= r.Poll
-	if !moved && !forgeDue && !r.seen.active && (r.seen.due.IsZero() || now.Before(r.seen.due)) {
+	pulls := r.forgeNow.list()
+	moved := asOf != r.seen.asOf || r.seen.refs == nil
+	due := !r.seen.due.IsZero() && !now.Before(r.seen.due)
+	if !moved && !due && !r.seen.woken && !r.seen.active && pulls.version == r.seen.answers {
 		return plan.World{}, false, nil
 	}
-	prsChanged := false
-	if forgeDue {
-		prsChanged = r.observeForge(ctx, now)
+	r.seen.refs, r.seen.asOf, r.seen.answers = refs, asOf, pulls.version
+	if main := refs[git.Branch+r.Main]; main != r.seen.mainAt {
+		r.seen.mainAt, r.seen.mainAsOf = main, asOf
 	}
-	if !moved && !prsChanged && !r.seen.woken && !r.seen.active && (r.seen.due.IsZero() || now.Before(r.seen.due)) {
-		return plan.World{}, false, nil
-	}
+	r.readBack(ctx)
 	r.seen.woken = false
-	w, err := r.world(ctx, now)
+	w, err := r.world(ctx, now, pulls)
 	if err != nil {
 		r.seen.woken = true
 		return plan.World{}, false, err
@@ -123,11 +123,7 @@ func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 // nextLook returns when the next turn is due.
 func (r *Reconciler) nextLook() time.Time {
 	next := r.seen.due
-	poll := r.seen.prsAt.Add(r.Poll)
-	if f, ok := r.retry["forge"]; ok && f.next.After(poll) {
-		poll = f.next // it is not asked before
-	}
-	if next.IsZero() || poll.Before(next) {
+	if poll := r.Now().Add(r.GitPoll); next.IsZero() || poll.Before(next) {
 		next = poll
 	}
 	if active := r.Now().Add(activePoll); r.seen.active && active.Before(next) {
@@ -139,67 +135,93 @@ func (r *Reconciler) nextLook() time.Time {
 	return next
 }
 
-// observeForge asks for the open pull requests and reports whether the list
-// changed. While the forge does not answer, the last list stands.
-func (r *Reconciler) observeForge(ctx context.Context, now time.Time) bool {
-	if err := r.retry.due("forge", now); err != nil {
-		return false
+// Troubles of what a turn reads.
+const (
+	ledgerTrouble = "the ledger cannot be read"
+	mainTrouble   = "main cannot be read"
+	gatesTrouble  = "the history of main's gates cannot be read"
+	runsTrouble   = "a run cannot be read"
+	pullTrouble   = "pull request %d cannot be read"
+	clockTrouble  = "the rollout of fleet %s cannot be read in the ledger; its waves begin again"
+)
+
+// mainGood is where the ledger keeps the last commit of main that could be read.
+const mainGood = "main/"
+
+// readMain reads main's tree. While main cannot be read, or is gone, the last commit that could be read stands for it.
+func (r *Reconciler) readMain(ctx context.Context, w *plan.World, keep map[string]bool) (stale bool, err error) {
+	commit := r.seen.refs[git.Branch+r.Main]
+	if r.seen.good == "" && r.Ledger != nil {
+		if said, err := r.Ledger.Said(ctx, mainGood+r.Main); err == nil {
+			r.seen.good = said[mainGood+r.Main].Content
+		}
 	}
-	start := r.Now()
-	prs, err := r.Forge.PullRequests(ctx)
-	r.Metrics.ForgeCall("pull requests", r.Now().Sub(start), err)
-	r.retry.note("forge", now, err)
-	r.seen.prsAt = now
-	if err != nil {
-		r.seen.prsOK = false
-		r.Log.Warn("the forge does not answer; going on with what it said last", "error", err.Error())
-		return false
+	if commit == "" && r.seen.good == "" {
+		return false, nil // there is nothing yet
 	}
-	prs = slices.DeleteFunc(prs, func(p delivery.PullRequest) bool { return p.Base != r.Main })
-	// Comments do not show in the list, so where one is waited for it is looked for.
-	changed := !r.seen.prsOK || !slices.Equal(prs, r.seen.prs) || r.seen.asking
-	r.seen.prs, r.seen.prsOK = prs, true
-	return changed
+	t, err := tree{}, error(nil)
+	if commit == "" {
+		err = delivery.Blockedf("push it again, or set main: in the configuration", "there is no branch %s", r.Main)
+	} else {
+		t, err = r.tree(commit)
+	}
+	if err == nil {
+		r.troubles.note(mainTrouble, nil)
+		w.Main.Commit, w.Main.Intent, w.Main.Complaints = commit, t.intent, t.complaints
+		keep[commit] = true
+		if commit != r.seen.good {
+			r.seen.good = commit
+			r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, mainGood+r.Main, commit, r.Now()))
+		}
+		return false, nil
+	}
+	last := r.seen.good
+	if last == "" || last == commit {
+		r.troubles.note(mainTrouble, err)
+		return false, fmt.Errorf("read %s: %w", r.Main, err)
+	}
+	r.troubles.note(mainTrouble, instead(err, fmt.Sprintf("%s is at %s; fleets go on with what %.12s says", r.Main, cmp.Or(fmt.Sprintf("%.12s", commit), "nothing"), last)))
+	if t, err = r.tree(last); err != nil {
+		return false, fmt.Errorf("read %s at its last good commit %.12s: %w", r.Main, last, err)
+	}
+	w.Main.Commit, w.Main.Intent, w.Main.Complaints = last, t.intent, t.complaints
+	keep[last] = true
+	r.wakeAt(r.Now().Add(time.Second))
+	return true, nil
+}
+
+// instead adds to an error what is done meanwhile.
+func instead(err error, what string) error {
+	if b, ok := errors.AsType[delivery.Blocked](err); ok {
+		b.What = what + ": " + b.What
+		return b
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // world puts together what is seen.
-func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, error) {
-	w := plan.World{At: now, ProposalsKnown: r.seen.prsOK, Server: r.Server,
-		Main: plan.Main{Branch: r.Main, Commit: r.seen.refs[git.Branch+r.Main], History: map[string][]plan.Past{}}}
+func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (plan.World, error) {
+	w := plan.World{At: now, Server: r.Server, Main: plan.Main{Branch: r.Main, History: map[string][]plan.Past{}}}
 	keep := map[string]bool{}
-	if w.Main.Commit != "" {
-		t, err := r.tree(w.Main.Commit)
-		if err != nil {
-			return w, fmt.Errorf("read %s: %w", r.Main, err)
-		}
-		keep[w.Main.Commit] = true
-		w.Main.Intent, w.Main.Complaints = t.intent, t.complaints
-	}
-	var err error
-	if w.Main.Held, err = r.held(ctx, w.Main.Commit); err != nil {
-		return w, fmt.Errorf("read what %s holds in quarantine: %w", r.Main, err)
-	}
-	if w.Main.Lost, err = r.lost(w.Main.Commit); err != nil {
-		r.Log.Warn("the history of main's gates cannot be read", "error", err.Error())
-	}
-	gos, err := r.Ledger.Gos(ctx, now.Add(-goLasts))
+	stale, err := r.readMain(ctx, &w, keep)
 	if err != nil {
 		return w, err
 	}
-	r.seen.asking = false
-	for _, pr := range r.seen.prs {
-		p, err := r.proposal(ctx, pr, w.Main.Commit, gos, keep)
-		if err != nil {
-			// Its commit is not here yet, or cannot be read: the others go on, and
-			// nothing that it may need is ended.
-			r.Log.Warn("pull request not read", "pr", pr.Number, "error", err.Error())
-			w.ProposalsKnown = false
-			r.wakeAt(now.Add(time.Second))
-			continue
-		}
-		w.Proposals = append(w.Proposals, p)
+	if w.Main.Held, err = r.held(ctx, w.Main.Commit); err != nil {
+		return w, fmt.Errorf("read what %s holds in quarantine: %w", r.Main, err)
 	}
+	w.Main.Lost, err = r.lost(w.Main.Commit)
+	r.troubles.note(gatesTrouble, err)
+	// A list that is older than main's last move says nothing about what that move did.
+	stale = stale || pulls.asOf < r.seen.mainAsOf
+	w.ProposalsKnown = pulls.known && !stale
+	gos, err := r.Ledger.Gos(ctx, now.Add(-goLasts))
+	if r.troubles.note(ledgerTrouble, err); err == nil {
+		r.seen.gos = gos
+	}
+	r.proposals(&w, pulls.prs, stale, keep)
 	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
+	maps.DeleteFunc(r.seen.bad, func(commit string, _ unread) bool { return !keep[commit] })
 
 	if w.Trials, err = r.trials(ctx, now); err != nil {
 		return w, err
@@ -236,11 +258,103 @@ func (r *Reconciler) world(ctx context.Context, now time.Time) (plan.World, erro
 	return w, nil
 }
 
+// proposals reads the open pull requests. One that cannot be read keeps no other from being read.
+func (r *Reconciler) proposals(w *plan.World, prs []delivery.PullRequest, stale bool, keep map[string]bool) {
+	var bad []string
+	for _, pr := range prs {
+		pr.Head = head(pr, r.seen.refs)
+		p := plan.Proposal{PullRequest: pr, Stale: stale}
+		if stale {
+			keep[pr.Head] = true
+			w.Proposals = append(w.Proposals, p)
+			continue
+		}
+		if pr.Base == r.Main {
+			r.proposal(&p, w.Main.Commit, keep)
+		}
+		if p.Pending != "" {
+			r.wakeAt(r.Now().Add(time.Second))
+		}
+		if p.Unreadable != "" {
+			what := fmt.Sprintf(pullTrouble, pr.Number)
+			bad = append(bad, what)
+			r.troubles.note(what, errors.New(p.Unreadable))
+		}
+		w.Proposals = append(w.Proposals, p)
+	}
+	if !stale {
+		r.troubles.keep(func(what string) bool {
+			var n int
+			_, err := fmt.Sscanf(what, pullTrouble, &n)
+			return err == nil
+		}, bad)
+	}
+}
+
+// proposal reads one pull request's trees and what its author may do. What cannot be read becomes a complaint; what is
+// not known yet makes it wait.
+func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]bool) {
+	keep[p.Head] = true
+	if p.Unreadable == "" {
+		err := r.readProposal(p, main, keep)
+		_, waits := errors.AsType[delivery.Wait](err)
+		switch {
+		case err == nil:
+		case waits || !r.settled(err):
+			p.Pending = err.Error()
+		default:
+			p.Unreadable = err.Error()
+		}
+	}
+	if p.Unreadable != "" {
+		p.Complaints = []delivery.Complaint{{Text: fmt.Sprintf("commit %.10s cannot be read: %s", p.Head, p.Unreadable)}}
+		return
+	}
+	known := false
+	if p.Permission, known = r.forgeNow.author(p.Author); !known && p.Pending == "" {
+		p.Pending = fmt.Sprintf("asks the forge what %s may do", p.Author)
+	}
+	for _, g := range r.seen.gos {
+		if g.PR == p.Number {
+			p.Gos = append(p.Gos, g.Code)
+		}
+	}
+	said := r.forgeNow.said(p.Number)
+	for _, code := range said.gos {
+		if !slices.Contains(p.Gos, code) {
+			p.Gos = append(p.Gos, code)
+		}
+	}
+	p.Accepts = said.accepts
+}
+
+// settled reports whether an error stays until the commit is another.
+func (r *Reconciler) settled(err error) bool {
+	_, blocked := errors.AsType[delivery.Blocked](err)
+	return blocked
+}
+
+func (r *Reconciler) readProposal(p *plan.Proposal, main string, keep map[string]bool) error {
+	if bad, ok := r.seen.bad[p.Head]; ok && r.Now().Sub(bad.at) < badLasts {
+		return bad.err
+	}
+	err := r.Repo.Has(p.Head)
+	if err == nil {
+		var head tree
+		if head, err = r.tree(p.Head); err == nil {
+			p.Intent = head.intent
+			err = r.merge(p, main, head, keep)
+		}
+	}
+	if err != nil && r.settled(err) {
+		r.seen.bad[p.Head] = unread{err, r.Now()}
+	}
+	return err
+}
+
 func (r *Reconciler) runs() (map[delivery.Digest]delivery.RunState, error) {
 	list, err := r.Runs.Observe()
-	if err != nil {
-		r.Log.Warn("a run cannot be read", "error", err.Error())
-	}
+	r.troubles.note(runsTrouble, err)
 	runs := make(map[delivery.Digest]delivery.RunState, len(list))
 	r.seen.active = false
 	for _, s := range list {
@@ -270,16 +384,22 @@ func (r *Reconciler) readResults(w plan.World, keys []delivery.Digest) bool {
 
 func (r *Reconciler) clocks(ctx context.Context) (map[string]rollout.State, error) {
 	raw, err := r.Ledger.Clocks(ctx)
-	if err != nil {
-		return nil, err
+	if r.troubles.note(ledgerTrouble, err); err != nil {
+		if r.seen.clocks == nil {
+			return nil, err
+		}
+		return r.seen.clocks, nil // nobody else writes them
 	}
 	clocks := make(map[string]rollout.State, len(raw))
 	for fleet, state := range raw {
 		var s rollout.State
-		if err := json.Unmarshal(state, &s); err == nil {
-			clocks[fleet] = s // an unreadable clock begins its waves again
+		err := json.Unmarshal(state, &s)
+		if err == nil {
+			clocks[fleet] = s
 		}
+		r.troubles.note(fmt.Sprintf(clockTrouble, fleet), err)
 	}
+	r.seen.clocks = clocks
 	return clocks, nil
 }
 
@@ -296,64 +416,6 @@ func (r *Reconciler) opened(ctx context.Context) (map[string]bool, error) {
 		}
 	}
 	return maps.Clone(r.seen.opened), nil
-}
-
-// proposal reads one pull request's trees and what its author may do.
-func (r *Reconciler) proposal(ctx context.Context, pr delivery.PullRequest, main string, gos []ledger.Go, keep map[string]bool) (plan.Proposal, error) {
-	// The ref is newer than the list, where both know the pull request.
-	if head, ok := r.seen.refs[fmt.Sprintf("%s%d/head", git.Pull, pr.Number)]; ok {
-		pr.Head = head
-	}
-	p := plan.Proposal{PullRequest: pr}
-	if err := r.Repo.Has(pr.Head); err != nil {
-		return p, err
-	}
-	head, err := r.tree(pr.Head)
-	if err != nil {
-		return p, err
-	}
-	keep[pr.Head] = true
-	p.Intent = head.intent
-	if err := r.merge(&p, main, head, keep); err != nil {
-		return p, err
-	}
-	if p.Permission, err = r.permission(ctx, pr.Author); err != nil {
-		return p, err
-	}
-	p.Permission = pr.May(p.Permission)
-	for _, g := range gos {
-		if g.PR == pr.Number {
-			p.Gos = append(p.Gos, g.Code)
-		}
-	}
-	waits := r.seen.waits(pr.Number)
-	if p.Permission != delivery.PermissionWrite || !waits.nothing() {
-		r.seen.asking = true
-		if look := r.seen.prsAt; !waits.nothing() && !r.seen.asked[pr.Number].at.Equal(look) {
-			a, err := r.comments(ctx, pr.Number, waits)
-			if err != nil {
-				r.Log.Warn("comments not read", "pr", pr.Number, "error", err.Error())
-			}
-			a.at = look
-			r.seen.asked[pr.Number] = a
-		}
-		p.Gos = append(p.Gos, r.seen.asked[pr.Number].gos...)
-		p.Accepts = r.seen.asked[pr.Number].accepts
-	}
-	return p, nil
-}
-
-func (r *Reconciler) permission(ctx context.Context, user string) (delivery.Permission, error) {
-	now := r.Now()
-	if p, ok := r.seen.permission[user]; ok && now.Sub(p.at) < permissionLasts {
-		return p.permission, nil
-	}
-	p, err := r.Forge.Permission(ctx, user)
-	if err != nil {
-		return delivery.PermissionNone, fmt.Errorf("permission of %s: %w", user, err)
-	}
-	r.seen.permission[user] = permitted{p, now}
-	return p, nil
 }
 
 // tree parses what a commit asks for.

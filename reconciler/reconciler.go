@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -21,6 +22,12 @@ type (
 	// Repo is the mirror of the intent repository.
 	Repo interface {
 		Observe(ctx context.Context) (refs map[string]string, changed bool, err error)
+		// Refs returns what the last Observe returned, also of the process before this one.
+		Refs() map[string]string
+		// At asks the repository where a ref is now; "" is nowhere.
+		At(ctx context.Context, ref string) (commit string, err error)
+		// FirstParents returns a commit, its first parent, and so on, at most limit.
+		FirstParents(commit string, limit int) ([]string, error)
 		Has(commit string) error
 		Files(commit string) ([]git.File, error)
 		Blob(hash string, limit int64) ([]byte, error)
@@ -124,25 +131,39 @@ type Reconciler struct {
 	view View
 	seen seen // what was observed last
 
+	git      *gitView   // what is known of git
+	forgeNow *forgeView // what is known of the forge
+	outbox   *outbox    // what is being sent
+	troubles *troubles
+
 	retry      backoff
+	taken      map[string]taken // steps that succeeded in the last turn that planned them
 	saidCache  map[string]Said
+	saidOn     map[string][]string // keys of saidCache by commit
 	saidLoaded map[string]bool
-	wakeNext   time.Time // asked for while acting and reporting
+	failing    map[string]error // what cannot be said on the forge, by key
+	wakeNext   time.Time        // asked for while acting and reporting
 }
 
-// Wake asks for a turn soon. It may be called from any goroutine, any number of
-// times; a webhook does no more than this.
-func (r *Reconciler) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+// Wake asks for a turn soon. It may be called from any goroutine, any number of times.
+func (r *Reconciler) Wake() { nudge(r.wake) }
+
+// Look asks for a look at git and at the forge, and for a turn if something is new there. A webhook does no more than
+// this: nothing that it says is believed. commit is where a status was set; empty for none.
+func (r *Reconciler) Look(commit string) {
+	nudge(r.git.look)
+	r.forgeNow.lookAt(commit)
 }
 
 // Init makes the reconciler ready; Run and Reconcile come after.
 func (r *Reconciler) Init() *Reconciler {
 	r.wake, r.asks = make(chan struct{}, 1), make(chan func())
-	r.retry = backoff{}
+	r.retry, r.taken = backoff{}, map[string]taken{}
+	r.troubles = newTroubles(func() time.Time { return r.Now() }, func() *slog.Logger { return r.Log })
+	r.git, r.forgeNow = newGitView(r), newForgeView(r)
+	r.outbox = newOutbox(func() time.Time { return r.Now() }, r.Wake)
+	r.saidOn = map[string][]string{}
+	r.failing = map[string]error{}
 	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
 	r.seen = newSeen()
 	return r
@@ -151,16 +172,21 @@ func (r *Reconciler) Init() *Reconciler {
 // activePoll is how often runs are looked at while one is running.
 const activePoll = 500 * time.Millisecond
 
-// Run turns the loop until ctx ends. An error of one turn is logged and the
-// next turn looks anew: the loop is level-triggered, and forgets nothing by
-// failing.
+// Run turns the loop until ctx ends, and beside it what reads git and the forge and what sends. An error of one turn is
+// noted and the next turn looks anew: the loop is level-triggered, and forgets nothing by failing.
 func (r *Reconciler) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { r.git.run(ctx) })
+	beside.Go(func() { r.forgeNow.run(ctx) })
+	beside.Go(func() { r.outbox.run(ctx) })
 	for {
 		again, err := r.Reconcile(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		logError(r.Log, "turn", err)
 		wait := r.GitPoll
 		if !again.IsZero() {
 			wait = max(0, min(wait, again.Sub(r.Now())))
@@ -184,6 +210,14 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	}
 }
 
+// Troubles of turns.
+const (
+	turnTrouble  = "the loop cannot see how things are"
+	stepTrouble  = "a step fails"
+	ledgerWrites = "the ledger cannot be written"
+	saysTrouble  = "not everything can be said on the forge"
+)
+
 // Reconcile takes one turn: observe, plan, act, report. Calling it again is
 // always safe. It returns when the next turn is due at the latest; zero is
 // whenever something happens.
@@ -192,6 +226,9 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	r.wakeNext = time.Time{}
 	world, changed, err := r.observe(ctx)
 	r.retry.note("observe", r.Now(), err)
+	if !errors.Is(err, errNotRead) {
+		r.troubles.note(turnTrouble, err)
+	}
 	if err != nil {
 		r.Metrics.Turn(r.Now().Sub(start), 0, err)
 		return r.retry["observe"].next, fmt.Errorf("observe: %w", err)
@@ -201,12 +238,19 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		return r.nextLook(), nil
 	}
 	p := r.plan(world)
-	failed := r.act(ctx, p.Steps)
+	done, failed := r.act(ctx, p.Steps)
 	err = errors.Join(r.report(ctx, p, failed), joined(failed), r.keepHeld(ctx))
-	r.settle(p, failed, err, start)
+	r.troubles.note(stepTrouble, err)
+	r.settle(p, done, err, start)
 	r.view.Store(&Snapshot{World: world, Plan: p, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
 	return r.nextLook(), err
+}
+
+// look reads git and the forge at once, for those who drive the loop themselves.
+func (r *Reconciler) look(ctx context.Context) {
+	r.git.step(ctx)
+	r.forgeNow.step(ctx)
 }
 
 // ask does something between turns, where the loop's state may be used.
@@ -222,22 +266,62 @@ func (r *Reconciler) ask(ctx context.Context, do func() error) error {
 
 // Plan observes and decides, and does nothing: the dry run.
 func (r *Reconciler) Plan(ctx context.Context) (plan.Plan, error) {
-	r.seen.woken = true
-	world, _, err := r.observe(ctx)
-	if err != nil {
-		return plan.Plan{}, fmt.Errorf("observe: %w", err)
+	var p plan.Plan
+	for range 2 { // the first plan says which comments have to be read
+		r.seen.woken = true
+		r.look(ctx)
+		world, _, err := r.observe(ctx)
+		if err != nil {
+			for _, t := range r.troubles.all() {
+				if t.what == gitTrouble {
+					err = t.err // why nothing is known
+				}
+			}
+			return plan.Plan{}, fmt.Errorf("observe: %w", err)
+		}
+		p = r.plan(world)
+		r.seen.plan = p
+		r.wants(p)
 	}
-	return r.plan(world), nil
+	return p, nil
 }
 
 // plan makes the plan, reading the results of runs as it asks for them.
 func (r *Reconciler) plan(w plan.World) plan.Plan {
 	for {
 		p := plan.Make(w)
-		if !r.readResults(w, p.Unread) {
-			return p
+		if r.readResults(w, p.Unread) {
+			continue
+		}
+		r.asBefore(&p)
+		return p
+	}
+}
+
+// asBefore lets what was last reported stand for the pull requests of which nothing can be said now.
+func (r *Reconciler) asBefore(p *plan.Plan) {
+	for i, now := range p.Proposals {
+		if !now.Stale {
+			continue
+		}
+		for _, before := range r.seen.plan.Proposals {
+			if before.PR.Number == now.PR.Number {
+				p.Proposals[i] = before
+				p.Proposals[i].PR, p.Proposals[i].Stale = now.PR, true
+			}
 		}
 	}
+}
+
+// wants says which comments and statuses are to be read.
+func (r *Reconciler) wants(p plan.Plan) {
+	asks := map[int][]string{}
+	for _, pr := range p.Proposals {
+		if len(pr.Asks) > 0 || r.seen.unsure(pr.PR.Number) {
+			asks[pr.PR.Number] = append([]string{}, pr.Asks...)
+		}
+	}
+	r.forgeNow.want(asks, r.readBackToo(p))
 }
 
 // wakeAt asks for a turn at t at the latest.
@@ -247,17 +331,14 @@ func (r *Reconciler) wakeAt(t time.Time) {
 	}
 }
 
-// settle remembers what the turn that began at start leaves to do.
-func (r *Reconciler) settle(p plan.Plan, failed map[string]error, err error, start time.Time) {
+// settle remembers what the turn that began at start leaves to do, after it has done some steps.
+func (r *Reconciler) settle(p plan.Plan, done int, err error, start time.Time) {
 	r.seen.plan = p
-	for _, pr := range p.Proposals {
-		r.seen.asking = r.seen.asking || !r.seen.waits(pr.PR.Number).nothing()
-	}
+	r.wants(p)
 	r.wakeAt(p.Wake)
-	r.retry.forget(start)
-	r.wakeAt(r.retry.earliest())
+	r.retry.forget(start, r.outbox.has)
+	r.wakeAt(r.retry.earliest(r.outbox.has))
 	r.seen.due = r.wakeNext
-	done := len(p.Steps) - len(failed)
 	if done > 0 {
 		r.seen.woken = true // what was done shows in the next world
 		r.seen.due = r.Now()

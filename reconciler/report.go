@@ -7,12 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
@@ -35,12 +35,18 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	var errs []error
 	speaks := speakers(p)
 	for _, pr := range p.Proposals {
+		if pr.Stale || r.seen.goneTo(pr) {
+			continue
+		}
 		checks := withFailures(pr, p.Steps, failed)
 		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- { // aob/release comes last in the list, and first on the forge
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
 		}
 		body := Comment(pr, checks)
-		errs = append(errs, r.say(ctx, fmt.Sprintf("comment/%d", pr.PR.Number), body, func() error {
+		forged, err := r.forgedNote(ctx, pr.PR.Head)
+		errs = append(errs, err)
+		body += forged
+		errs = append(errs, r.say(ctx, r.commentKey(pr.PR), "comment/"+fmt.Sprint(pr.PR.Number), body, func(ctx context.Context) error {
 			return r.Forge.Comment(ctx, pr.PR.Number, commentMarker, body)
 		}))
 	}
@@ -48,14 +54,45 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, c))
 	}
 	for _, f := range p.Fleets {
-		// A fleet that this commit moves nothing of has no place on it.
-		told, err := r.said(ctx, "status/"+p.Main.Commit+"/"+delivery.ContextRollout+f.Fleet)
-		if errs = append(errs, err); told.Count == 0 && (f.State == delivery.CheckSuccess && !moves(p, f.Fleet) || f.Target.Version == 0 && f.State == delivery.CheckPending) {
-			continue
-		}
-		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, delivery.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Description: f.Text}))
+		errs = append(errs, r.sayRollout(ctx, p, f))
 	}
 	return errors.Join(errs...)
+}
+
+// goneTo reports whether a pull request's head cannot be spoken to: no commit has its name.
+func (s *seen) goneTo(pr plan.ProposalReport) bool { return pr.PR.Head == "" }
+
+// owedKey is where the ledger keeps which commit moved a fleet last, and to what: that commit shows the rollout.
+const owedKey = "rollout/"
+
+// sayRollout says how a fleet's rollout stands, on main's commit and on the commit that moved the fleet. The level
+// decides, and no event: what could not be said when the rollout ended is said later.
+func (r *Reconciler) sayRollout(ctx context.Context, p plan.Plan, f plan.FleetReport) error {
+	check := delivery.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Description: f.Text}
+	owed, err := r.said(ctx, owedKey+f.Fleet)
+	if err != nil {
+		return err
+	}
+	target := fmt.Sprintf("%d %s", f.Target.Version, f.Target.Bundle)
+	commit, of, _ := strings.Cut(owed.Content, " ")
+	var errs []error
+	if moves(p, f.Fleet) && of != target {
+		commit = p.Main.Commit
+		owed.Content = commit + " " + target
+		r.remember(owedKey+f.Fleet, owed)
+		errs = append(errs, r.Ledger.PutSaid(ctx, owedKey+f.Fleet, owed.Content, r.Now()))
+	}
+	if commit != "" && commit != p.Main.Commit {
+		errs = append(errs, r.sayCheck(ctx, commit, check))
+	}
+	told, err := r.said(ctx, r.statusKey(p.Main.Commit, check.Context))
+	errs = append(errs, err)
+	// A fleet that this commit moves nothing of has no place on it.
+	moved := commit == p.Main.Commit || told.Count > 0 || moves(p, f.Fleet)
+	if !moved && f.State == delivery.CheckSuccess || told.Count == 0 && f.Target.Version == 0 && f.State == delivery.CheckPending {
+		return errors.Join(errs...)
+	}
+	return errors.Join(append(errs, r.sayCheck(ctx, p.Main.Commit, check))...)
 }
 
 // moves reports whether a fleet's rollout comes further in a plan: to its end
@@ -97,11 +134,19 @@ func withFailures(pr plan.ProposalReport, steps []plan.Step, failed map[string]e
 			}
 			checks[i].Description = err.Error()
 			if b, ok := errors.AsType[delivery.Blocked](err); ok {
-				checks[i].State, checks[i].Description = delivery.CheckFailure, b.Error()
+				checks[i].State, checks[i].Description = delivery.CheckFailure, blockedStep(s, b)
 			}
 		}
 	}
 	return checks
+}
+
+// blockedStep says what keeps a step from being done: what to do comes first, as a forge cuts what is long.
+func blockedStep(s plan.Step, b delivery.Blocked) string {
+	if _, ok := s.(plan.CommitRelease); !ok || b.Do == "" || len(b.What)+len(b.Do) < 120 {
+		return b.Error()
+	}
+	return "the release file cannot be pushed: " + b.Do + " (" + b.What + ")"
 }
 
 // concerns reports whether a step is taken for a pull request.
@@ -125,16 +170,40 @@ func concerns(s plan.Step, pr plan.ProposalReport) bool {
 	return false
 }
 
+// statusKey and commentKey are where the ledger keeps what was said. They name the forge, and of a pull request when it
+// was created: another forge, or one that was restored from a backup, gives the same numbers again.
+func (r *Reconciler) statusKey(commit, context string) string {
+	return fmt.Sprintf("status/%s/%s/%s", r.address(), commit, context)
+}
+
+func (r *Reconciler) commentKey(pr delivery.PullRequest) string {
+	key := fmt.Sprintf("comment/%s/%d", r.address(), pr.Number)
+	if !pr.Created.IsZero() {
+		key += fmt.Sprintf("-%d", pr.Created.Unix())
+	}
+	return key
+}
+
+func (r *Reconciler) forgedKey(commit, context string) string {
+	return fmt.Sprintf("forged/%s/%s/%s", r.address(), commit, context)
+}
+
+// address is a short name for the forge.
+func (r *Reconciler) address() string { return delivery.DigestOf("forge", r.Forge.Address()).Short() }
+
 // sayCheck posts a status, unless it was posted. Progress, pending after
 // pending, is posted now and then; an answer is posted at once.
 func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Check) error {
-	key := "status/" + commit + "/" + c.Context
+	key := r.statusKey(commit, c.Context)
 	said, err := r.said(ctx, key)
 	if err != nil {
 		return err
 	}
-	pending := string(delivery.CheckPending)
-	if c.State == delivery.CheckPending && strings.HasPrefix(said.Content, pending+" ") {
+	pending := string(delivery.CheckPending) + " "
+	if content, begun, ok := r.outbox.waiting(key); ok && begun && c.State == delivery.CheckPending && strings.HasPrefix(content, pending) {
+		return nil // the next one comes when this one is said
+	}
+	if c.State == delivery.CheckPending && strings.HasPrefix(said.Content, pending) {
 		if said.Count >= maxProgressPosts {
 			return nil
 		}
@@ -144,38 +213,205 @@ func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Che
 			return nil
 		}
 	}
-	return r.say(ctx, key, string(c.State)+" "+c.Description, func() error {
+	return r.say(ctx, key, "status/"+commit, string(c.State)+" "+c.Description, func(ctx context.Context) error {
 		r.Log.Info("status", "commit", commit, "context", c.Context, "state", string(c.State), "description", c.Description)
 		return r.Forge.SetStatus(ctx, commit, c)
 	})
 }
 
-// say sends content under key unless it is what was sent last. The old word is
+// say lets the outbox send content under key unless it is what was sent last. The old word is
 // forgotten before the new one is sent, and the new one remembered afterwards:
 // whatever happens between the two, it is sent again, and never taken for sent.
-func (r *Reconciler) say(ctx context.Context, key, content string, send func() error) error {
+func (r *Reconciler) say(ctx context.Context, key, lane, content string, send func(context.Context) error) error {
 	said, err := r.said(ctx, key)
-	if err != nil || said.Content == content {
+	if err != nil {
 		return err
 	}
-	if err := r.retry.due(key, r.Now()); err != nil {
-		return err
+	if last, _, ok := r.outbox.waiting(key); ok {
+		if last == content {
+			return nil
+		}
+	} else if sameWords(said.Content, content) {
+		return nil
+	}
+	if r.retry.due(key, r.Now()) != nil {
+		return nil // it is tried again later, and the status says why
 	}
 	var forgotten error // to forget in vain keeps nobody from being told
 	if said.Content != "" {
 		said.Content = ""
-		r.saidCache[key] = said
+		r.remember(key, said)
 		forgotten = r.Ledger.PutSaid(ctx, key, "", said.At)
 	}
-	start := r.Now()
-	err = send()
-	r.Metrics.ForgeCall("say", r.Now().Sub(start), err)
-	if r.retry.note(key, r.Now(), err); err != nil {
-		return errors.Join(forgotten, fmt.Errorf("say %s: %w", key, err))
-	}
+	r.outbox.put(job{key: key, lane: lane, content: content, send: func(ctx context.Context) error {
+		start := r.Now()
+		err := send(ctx)
+		r.Metrics.ForgeCall("say", r.Now().Sub(start), err)
+		return err
+	}, heard: func(err error) { r.saidIt(ctx, key, content, err) }})
+	return forgotten
+}
+
+// saidIt remembers how a word was taken.
+func (r *Reconciler) saidIt(ctx context.Context, key, content string, err error) {
 	now := r.Now()
-	r.saidCache[key] = Said{Content: content, At: now, Count: said.Count + 1}
-	return errors.Join(forgotten, r.Ledger.PutSaid(ctx, key, content, now))
+	if r.retry.note(key, now, err); err != nil {
+		r.failing[key] = err
+		return
+	}
+	delete(r.failing, key)
+	said := r.saidCache[key]
+	r.remember(key, Said{Content: content, At: now, Count: said.Count + 1})
+	if _, _, more := r.outbox.waiting(key); more {
+		r.remember(key, Said{At: now, Count: said.Count + 1}) // another word is on its way
+		content = ""
+	}
+	r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, key, content, now))
+}
+
+// hear takes the results of what was sent.
+func (r *Reconciler) hear(ctx context.Context) {
+	results := r.outbox.results()
+	for _, res := range results {
+		if res.heard != nil {
+			res.heard(res.err)
+		}
+		if res.err != nil {
+			r.seen.woken = true // to try again in time
+		}
+	}
+	if len(results) == 0 {
+		return
+	}
+	var first error
+	for _, key := range slices.Sorted(maps.Keys(r.failing)) {
+		first = r.failing[key]
+		break
+	}
+	if first != nil && len(r.failing) > 1 {
+		first = instead(first, fmt.Sprintf("%d statuses and comments wait", len(r.failing)))
+	}
+	r.troubles.note(saysTrouble, first)
+}
+
+// sameWords reports whether what stands on the forge is what AOB wants to say. A forge may cut what is long, and end lines
+// in its own way.
+func sameWords(there, want string) bool {
+	plain := func(s string) string { return strings.TrimSpace(strings.ReplaceAll(s, "\r\n", "\n")) }
+	there, want = plain(there), plain(want)
+	if there == want {
+		return true
+	}
+	if there == "" {
+		return false
+	}
+	const long = 60_000 // a comment that is cut
+	if len(want) > long && len(there) > long {
+		return there[:long/2] == want[:long/2]
+	}
+	cut, ok := strings.CutSuffix(there, "…")
+	return ok && utf8.RuneCountInString(there) > 100 && strings.HasPrefix(want, cut)
+}
+
+// readBack compares what stands on the forge with what was said, and forgets what is lost, edited or somebody else's: it
+// is said again.
+func (r *Reconciler) readBack(ctx context.Context) {
+	statuses, bodies := r.forgeNow.readNews()
+	for commit, read := range statuses {
+		prefix := r.statusKey(commit, "")
+		there := map[string]bool{}
+		for _, s := range read.list {
+			key := prefix + s.Context
+			there[key] = true
+			words := string(s.State) + " " + s.Description
+			if !s.Mine {
+				forged := r.forgedKey(commit, s.Context)
+				if by, _ := r.said(ctx, forged); by.Content != s.By && s.By != "" {
+					r.Log.Warn("somebody else set a status of AOB's; setting it again", "commit", commit, "context", s.Context, "user", s.By, "state", string(s.State))
+					r.remember(forged, Said{Content: s.By, At: read.at, Count: 1})
+					r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, forged, s.By, read.at))
+				}
+				words = ""
+			}
+			r.stands(ctx, key, words, read.at)
+		}
+		if _, err := r.said(ctx, prefix+contextPrefix); err != nil {
+			continue
+		}
+		for _, key := range r.saidOn[prefix] {
+			if !there[key] {
+				r.stands(ctx, key, "", read.at)
+			}
+		}
+	}
+	for n, read := range bodies {
+		for _, pr := range r.forgeNow.list().prs {
+			if pr.Number == n {
+				r.stands(ctx, r.commentKey(pr), read.body, read.at)
+			}
+		}
+	}
+}
+
+// contextPrefix is what all of AOB's contexts begin with.
+const contextPrefix = "aob/"
+
+// stands takes what was read under a key for what was said there; "" is nothing, or somebody else's. What was said since
+// it was read stays as it is.
+func (r *Reconciler) stands(ctx context.Context, key, words string, at time.Time) {
+	said, err := r.said(ctx, key)
+	if err != nil || r.outbox.has(key) || said.At.After(at) || words != "" && sameWords(words, said.Content) || words == said.Content {
+		return
+	}
+	if said.Count > 0 && said.Content != "" {
+		r.Log.Warn("what AOB said is not what stands on the forge; saying it again", "what", key, "said", said.Content, "stands", words)
+	}
+	said.Content = words
+	r.remember(key, said)
+	r.seen.woken = true
+	r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, key, words, said.At))
+}
+
+// forgedNote names who set statuses that AOB did not set; "" where nobody did.
+func (r *Reconciler) forgedNote(ctx context.Context, commit string) (string, error) {
+	prefix := r.forgedKey(commit, "")
+	if _, err := r.said(ctx, prefix+contextPrefix); err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, key := range slices.Sorted(slices.Values(r.saidOn[prefix])) {
+		if by := r.saidCache[key].Content; by != "" {
+			lines = append(lines, fmt.Sprintf("\n- The user %s set the status `%s` of this commit. AOB set it again: only AOB's own statuses count.",
+				delivery.Markdown(by), strings.TrimPrefix(key, prefix)))
+		}
+	}
+	if len(lines) == 0 {
+		return "", nil
+	}
+	return "\n\n**Somebody else set a status of AOB's**\n" + strings.Join(lines, ""), nil
+}
+
+// readBackToo names the commits besides the heads of pull requests whose statuses are read back.
+func (r *Reconciler) readBackToo(p plan.Plan) []string {
+	list := []string{p.Main.Commit}
+	for _, f := range p.Fleets {
+		commit, _, _ := strings.Cut(r.saidCache[owedKey+f.Fleet].Content, " ")
+		if commit != "" && !slices.Contains(list, commit) {
+			list = append(list, commit)
+		}
+	}
+	return list
+}
+
+// remember keeps what was said under a key.
+func (r *Reconciler) remember(key string, s Said) {
+	if _, known := r.saidCache[key]; !known {
+		// All of a commit's contexts are found again by what stands before "aob/".
+		if i := strings.Index(key, "/"+contextPrefix); i >= 0 {
+			r.saidOn[key[:i+1]] = append(r.saidOn[key[:i+1]], key)
+		}
+	}
+	r.saidCache[key] = s
 }
 
 // said looks up what was said under a key.
@@ -191,7 +427,7 @@ func (r *Reconciler) said(ctx context.Context, key string) (Said, error) {
 		}
 		for k, s := range list {
 			if _, ok := r.saidCache[k]; !ok {
-				r.saidCache[k] = s
+				r.remember(k, s)
 			}
 		}
 		r.saidLoaded[prefix] = true
@@ -235,25 +471,19 @@ func (b backoff) note(key string, now time.Time, err error) {
 	b[key] = e
 }
 
-// forget drops what was due at the start of a turn and was not tried in it:
+// forget drops what was due at the start of a turn, was not tried in it and is not under way:
 // nobody asks for it any more.
-func (b backoff) forget(start time.Time) {
-	maps.DeleteFunc(b, func(_ string, e failure) bool { return !e.next.After(start) })
+func (b backoff) forget(start time.Time, underWay func(key string) bool) {
+	maps.DeleteFunc(b, func(key string, e failure) bool { return !e.next.After(start) && !underWay(key) })
 }
 
-// earliest returns when the first of all tries is due again.
-func (b backoff) earliest() time.Time {
+// earliest returns when the first of all tries is due again, without those that are under way.
+func (b backoff) earliest(underWay func(key string) bool) time.Time {
 	var t time.Time
-	for _, e := range b {
-		if t.IsZero() || e.next.Before(t) {
+	for key, e := range b {
+		if (t.IsZero() || e.next.Before(t)) && !underWay(key) {
 			t = e.next
 		}
 	}
 	return t
-}
-
-func logError(log *slog.Logger, what string, err error) {
-	if err != nil {
-		log.Error(what, "error", err.Error())
-	}
 }

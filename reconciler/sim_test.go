@@ -99,11 +99,17 @@ func (s *sim) turn() {
 		}
 	}()
 	s.asOf = len(s.signed.statements)
-	s.again, s.failed = s.loop.Reconcile(context.Background())
+	ctx := context.Background()
+	s.loop.look(ctx)
+	s.again, s.failed = s.loop.Reconcile(ctx)
+	s.loop.outbox.drain(ctx)
 }
 
-// wake does what Run does when the loop is woken.
-func (s *sim) wake() { s.loop.seen.woken = true }
+// wake does what a webhook, and Run after it, do.
+func (s *sim) wake() {
+	s.loop.Look("")
+	s.loop.seen.woken = true
+}
 
 // effect is called around everything that the loop does to the world. The
 // process may die before it is done, or after.
@@ -138,8 +144,10 @@ func (s *sim) settle() {
 			return
 		}
 		// Soaks and pauses after errors go by at once.
-		if due := s.loop.seen.due; due.After(s.now) && due.Sub(s.now) < 20*time.Minute {
-			s.now = due
+		for _, due := range []time.Time{s.loop.seen.due, s.loop.forgeNow.next} {
+			if due.After(s.now) && due.Sub(s.now) < 20*time.Minute {
+				s.now = due
+			}
 		}
 	}
 	s.fail("the loop does not settle; the last plan:\n%s\nposts %d, last error %v", s.loop.seen.plan, s.forge.posts, s.failed)
@@ -188,6 +196,8 @@ type simRepo struct {
 	blobs   map[string][]byte
 	last    string
 	down    bool
+
+	observed map[string]string
 }
 
 func hash(v any) string { return delivery.DigestOf("git", v).Hex()[:40] }
@@ -241,7 +251,30 @@ func (r *simRepo) Observe(context.Context) (map[string]string, bool, error) {
 	now := fmt.Sprint(r.refs)
 	changed := now != r.last
 	r.last = now
-	return maps.Clone(r.refs), changed, nil
+	r.observed = maps.Clone(r.refs)
+	return r.observed, changed, nil
+}
+
+func (r *simRepo) Refs() map[string]string { return r.observed }
+
+func (r *simRepo) At(_ context.Context, ref string) (string, error) {
+	if r.down {
+		return "", errors.New("git is down")
+	}
+	return r.refs[ref], nil
+}
+
+func (r *simRepo) FirstParents(commit string, limit int) ([]string, error) {
+	var line []string
+	for commit != "" && len(line) < limit {
+		line = append(line, commit)
+		if parents := r.commits[commit].parents; len(parents) > 0 {
+			commit = parents[0]
+		} else {
+			commit = ""
+		}
+	}
+	return line, nil
 }
 
 func (r *simRepo) Has(commit string) error {
@@ -435,7 +468,7 @@ func (f *simForge) open(branch, author string) int {
 	}
 	n := len(f.prs) + 1
 	f.ready[n] = true
-	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main", ForkOwner: author}}
+	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main"}}
 	return n
 }
 
@@ -566,6 +599,7 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 // Ask answers with those who have agreed to a question. Whether it stands as AOB
 // wrote it is the adapter's to know.
 func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.Consent, error) {
+	defer f.sim.effect()()
 	if err := f.well(); err != nil {
 		return nil, err
 	}
@@ -573,7 +607,6 @@ func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.C
 		f.questions = map[int][]string{}
 	}
 	if !slices.Contains(f.questions[pr], question) {
-		defer f.sim.effect()()
 		f.questions[pr] = append(f.questions[pr], question)
 	}
 	return f.consents[question], nil

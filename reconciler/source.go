@@ -41,6 +41,14 @@ func (s *Source) snapshot() (*Snapshot, error) {
 	if snap := s.Reconciler.view.Load(); snap != nil {
 		return snap, nil
 	}
+	for _, t := range s.Reconciler.troubles.all() {
+		if t.what == gitTrouble || t.what == mainTrouble || t.what == turnTrouble {
+			return nil, delivery.Wait{For: time.Second, What: "nothing is known yet: " + t.line()}
+		}
+	}
+	if slow := s.Reconciler.git.slow(); slow != "" {
+		return nil, delivery.Wait{For: time.Second, What: "nothing is known yet: " + slow}
+	}
 	return nil, delivery.Wait{For: time.Second, What: "aob serve has only just started"}
 }
 
@@ -114,17 +122,13 @@ func (s *Source) Merge(ctx context.Context, number int, user string) (string, er
 	if s.Merger == nil {
 		return "", delivery.Blockedf("merge it there, where aob/release is a required check", "pull requests of this server live on a forge")
 	}
-	defer s.Reconciler.Wake()
+	defer s.Reconciler.Look("")
 	return s.Merger.Merge(ctx, number, user)
 }
 
 // Adopt brings a fork's pull request into the repository.
 func (s *Source) Adopt(ctx context.Context, number int) (adopted int, err error) {
-	err = s.Reconciler.ask(ctx, func() error {
-		adopted, err = s.Reconciler.Adopt(ctx, number)
-		return err
-	})
-	return adopted, err
+	return s.Reconciler.Adopt(ctx, number)
 }
 
 // Ask keeps what a user asks on a proposal of a local forge.
@@ -132,7 +136,7 @@ func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
 	if s.Asker == nil {
 		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
 	}
-	defer s.Reconciler.Wake()
+	defer s.Reconciler.Look("")
 	if err := s.Reconciler.ask(ctx, func() error { _, err := s.Reconciler.reported(number); return err }); err != nil {
 		return err
 	}
@@ -194,12 +198,22 @@ func (r *Reconciler) reads(data delivery.Digest) bool {
 
 // The rest is views of the snapshot; see view.go.
 
+// Status shows how things stand. It always answers: with what is known, and with what does not work. What devices said
+// is shown as it is now, whatever keeps the loop from looking at the rest.
 func (s *Source) Status(context.Context) (web.Status, error) {
-	snap, err := s.snapshot()
-	if err != nil {
-		return web.Status{}, err
+	r := s.Reconciler
+	snap := r.view.Load()
+	if snap == nil {
+		return web.Status{At: r.Now(), Main: web.Main{Branch: r.Main}, Notices: r.notices()}, nil
 	}
-	return snap.Status(), nil
+	now := *snap
+	now.World.Devices = map[string][]delivery.Device{}
+	for _, d := range r.Fleet.Devices() {
+		now.World.Devices[d.Report.Ring] = append(now.World.Devices[d.Report.Ring], d)
+	}
+	status := now.Status()
+	status.Notices = append(r.notices(), status.Notices...)
+	return status, nil
 }
 
 func (s *Source) PRs(context.Context) ([]web.PR, error) {

@@ -51,7 +51,7 @@ func (s *Snapshot) Status() web.Status {
 	}
 	sortRuns(status.Runs)
 	if !s.World.ProposalsKnown {
-		status.Notices = append(status.Notices, "the forge does not answer, or a pull request could not be read; the list of pull requests may be old")
+		status.Notices = append(status.Notices, "the list of pull requests may be old: the forge has not answered since main moved, or at all; no run is ended for it")
 	}
 	if n := len(s.World.Main.Complaints); n > 0 {
 		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read, fleets stay as they are: %s", s.World.Main.Branch, s.World.Main.Complaints[0]))
@@ -63,6 +63,33 @@ func (s *Snapshot) models() []web.Model {
 	list := make([]web.Model, 0, len(s.Plan.Main.Models))
 	for _, m := range s.Plan.Main.Models {
 		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State, Text: m.Text})
+	}
+	return list
+}
+
+// notices says what does not work, since when, and what to do about it.
+func (r *Reconciler) notices() []string {
+	var list []string
+	pulls := r.forgeNow.list()
+	seen := r.view.Load() != nil
+	if !seen {
+		list = append(list, restartTrouble+"; what follows is not known yet")
+	}
+	if slow := r.git.slow(); slow != "" {
+		list = append(list, slow)
+	}
+	for _, t := range r.troubles.all() {
+		line := t.line()
+		if t.what == listTrouble {
+			if line += fmt.Sprintf("; it is of %s", pulls.at.UTC().Format("2006-01-02 15:04:05 UTC")); !pulls.ever {
+				line = t.line() + "; it has not been read since the start"
+			}
+		}
+		list = append(list, line)
+	}
+	if n, since := r.outbox.oldest(); n > 0 && r.Now().Sub(since) > sendSlow {
+		list = append(list, fmt.Sprintf("%d statuses, comments or pushes wait to be sent, the first since %s: the forge or git takes long to answer",
+			n, since.UTC().Format("2006-01-02 15:04:05 UTC")))
 	}
 	return list
 }

@@ -317,8 +317,11 @@ func giteaForge(g *intent.ServerGitea, r *reconciler.Reconciler, metrics *web.Me
 	if err != nil {
 		return nil, nil, err
 	}
-	return f, web.Webhook{Unsigned: forge.ErrSignature, Wake: r.Wake, Metrics: metrics, Log: log, Read: func(req *http.Request) (string, error) {
+	return f, web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log, Read: func(req *http.Request) (string, error) {
 		event, err := read(req)
+		if err == nil && event.Kind == "status" {
+			r.Look(event.Commit)
+		}
 		return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err
 	}}, nil
 }

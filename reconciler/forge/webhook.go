@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -90,6 +91,7 @@ func event(h http.Header, body []byte) Event {
 	var content struct {
 		Ref         string `json:"ref"`
 		After       string `json:"after"`
+		SHA         string `json:"sha"` // of a status
 		PullRequest struct {
 			Head struct {
 				Ref string `json:"ref"`
@@ -98,7 +100,7 @@ func event(h http.Header, body []byte) Event {
 		} `json:"pull_request"`
 	}
 	if json.Unmarshal(body, &content) == nil {
-		e.Ref, e.Commit = content.Ref, content.After
+		e.Ref, e.Commit = content.Ref, cmp.Or(content.After, content.SHA)
 		if head := content.PullRequest.Head; e.Ref == "" && e.Commit == "" {
 			e.Ref, e.Commit = head.Ref, head.SHA
 		}

@@ -21,8 +21,8 @@ type ProposalReport struct {
 	Held    []string           // what it forbids and lifts, a line each
 	Problem []delivery.Complaint
 	Runs    []delivery.Digest // of its content, in the order of the stages
+	Stale   bool              // nothing is concluded about it now; what was said before stands
 	Asks    []string          // comments of someone with write permission that its runs wait for
-	Costs   map[string]string // by the code of an ask: what it lets run
 }
 
 // Green reports whether aob/release succeeded.
@@ -76,6 +76,21 @@ func sameFile(base, head map[string]delivery.Release, name string) bool {
 // proposal decides about one pull request.
 func (m *maker) proposal(p Proposal) ProposalReport {
 	r := ProposalReport{PR: p.PullRequest, Problem: p.Complaints}
+	if p.Stale {
+		r.Stale = true
+		m.keepAll = true
+		return r
+	}
+	if p.PullRequest.Base != m.w.Main.Branch {
+		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
+			Description: fmt.Sprintf("it targets %s, and is judged when it targets %s", p.PullRequest.Base, m.w.Main.Branch)}}
+		return r
+	}
+	if p.Pending != "" && len(p.Complaints) == 0 {
+		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: p.Pending}}
+		m.keepAll = true // nobody can say yet which runs it needs
+		return r
+	}
 	if why := m.crossed(p); why != "" {
 		r.Checks = notIntent(why)
 		m.keepAll = true
@@ -111,7 +126,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Gates, r.Powers = m.judgeCurrent(p, gates)
 	}
 
-	r.Runs, r.Asks, r.Costs = m.runs[p.Number], m.asks[p.Number], m.costs[p.Number]
+	r.Runs, r.Asks = m.runs[p.Number], m.asks[p.Number]
 
 	r.Checks = append(r.Checks, intentOK)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)

@@ -69,6 +69,10 @@ type Proposal struct {
 	// history has one.
 	Bases      []string
 	Complaints []delivery.Complaint // about what merging it would yield
+	// Pending says what must be known before it is judged; empty where all is known.
+	Pending string
+	// Stale: the list of pull requests is older than main's last move, so nothing is concluded about this one.
+	Stale bool
 }
 
 // Evidence is what signed statements say. Every entry has been verified.
