@@ -108,7 +108,19 @@ func TestErrors(t *testing.T) {
 			began := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 			return "the trainer hangs: " + text(delivery.Heartbeat(delivery.RunStatus{}, began, began.Add(90*time.Second), time.Minute))
 		},
-		"a full disk under the ledger": fullDisk,
+		"a full disk under the ledger while AOB runs": fullDisk,
+		"a full disk under the ledger at the start": func(t *testing.T) string {
+			dir := small(t)
+			for size := 4096; size > 0; size /= 2 { // until not a byte is left
+				f, err := os.OpenFile(filepath.Join(dir, "filler"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+				for err == nil {
+					_, err = f.Write(make([]byte, size))
+				}
+				f.Close()
+			}
+			_, err := ledger.Open(t.Context(), filepath.Join(dir, "ledger.db"))
+			return strings.ReplaceAll(text(err), dir, "state")
+		},
 	}
 	for name, make := range rows {
 		t.Run(name, func(t *testing.T) {
@@ -252,11 +264,7 @@ func malformedModel(t *testing.T) string {
 
 // fullDisk fills a small file system under a ledger.
 func fullDisk(t *testing.T) string {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("a small file system cannot be mounted here: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	dir := small(t)
 	l, err := ledger.Open(t.Context(), filepath.Join(dir, "ledger.db"))
 	if err != nil {
 		return strings.ReplaceAll(text(err), dir, "state")
@@ -273,4 +281,14 @@ func fullDisk(t *testing.T) string {
 		return strings.ReplaceAll(err.Error(), dir, "state")
 	}
 	return "no error"
+}
+
+// small is a folder on a small disk of its own.
+func small(t *testing.T) string {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("a small file system cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
 }

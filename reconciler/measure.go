@@ -86,11 +86,11 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(s.Detections, 0o755); err != nil {
+	if err := os.MkdirAll(s.Detections, 0o700); err != nil {
 		return nil, err
 	}
 	o.digest = delivery.Sum(stored)
-	return o, durable.WriteFile(path, stored, 0o644)
+	return o, durable.WriteFile(path, stored, 0o600)
 }
 
 // name returns what the bundle calls a class; empty where it does not know it.
@@ -348,7 +348,7 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 		list = append(list, picture.Picture{Path: files[r.Image].Path, Name: names[r.Image], Baseline: "release", Regression: r})
 	}
 	dir := filepath.Join(s.Pictures, key.Hex())
-	if err := errors.Join(os.MkdirAll(s.Pictures, 0o755), os.RemoveAll(dir)); err != nil {
+	if err := errors.Join(os.MkdirAll(s.Pictures, 0o700), os.RemoveAll(dir)); err != nil {
 		return nil, err
 	}
 	entries, err := picture.Write(dir, list)

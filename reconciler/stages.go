@@ -97,10 +97,10 @@ func (s *Stages) progress(r *run.Run, what string) func(done, total int) {
 		left := now.Sub(began).Seconds() / float64(max(1, done)) * float64(total-done)
 		data, err := json.Marshal(delivery.RunStatus{Batch: done, Batches: total, Heartbeat: now.UTC(), Message: what, SecondsLeft: &left})
 		if err == nil {
-			err = os.MkdirAll(filepath.Join(r.Dir, "output"), 0o755)
+			err = os.MkdirAll(filepath.Join(r.Dir, "output"), 0o700)
 		}
 		if err == nil {
-			err = durable.WriteFile(filepath.Join(r.Dir, "output", "status.json"), data, 0o644)
+			err = durable.WriteFile(filepath.Join(r.Dir, "output", "status.json"), data, 0o600)
 		}
 		if err != nil {
 			s.Log.Warn("progress not written", "error", err.Error())

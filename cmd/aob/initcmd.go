@@ -14,6 +14,7 @@ import (
 
 	"github.com/autonomos/aob"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // newInitCommand writes a world to start from.
@@ -84,6 +85,9 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 	bare, clone := filepath.Join(dir, "intent.git"), filepath.Join(dir, "intent")
 	w.Repository, w.Clone, w.Config = bare, clone, filepath.Join(dir, "aob.yaml")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return w, err
+	}
+	if err := durable.PrivateFolder(filepath.Join(dir, "state")); err != nil {
 		return w, err
 	}
 	git := func(args ...string) error {

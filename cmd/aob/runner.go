@@ -3,10 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"runtime/debug"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/terraform"
 )
@@ -32,6 +36,12 @@ func newRunnerCommand() *cobra.Command {
 				return err
 			}
 			defer r.Close()
+			syscall.Umask(0o077) // what Terraform and trainers write is for this user alone
+			if r.Spec.Kind == delivery.RunData {
+				if err := limitMemory(); err != nil {
+					return err
+				}
+			}
 			return r.Do(c.Context(), func(ctx context.Context) (any, error) {
 				s, err := loadServer(config)
 				if err != nil {
@@ -47,6 +57,23 @@ func newRunnerCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration")
 	return c
+}
+
+// dataMemory is what a data run may take, which reads what authors bring. Go
+// collects earlier from half of it on.
+const dataMemory = 4 << 30
+
+func limitMemory() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_DATA, &limit); err != nil {
+		return fmt.Errorf("limit the memory of a data run: %w", err)
+	}
+	limit.Cur = min(limit.Max, dataMemory)
+	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &limit); err != nil {
+		return fmt.Errorf("limit the memory of a data run: %w", err)
+	}
+	debug.SetMemoryLimit(dataMemory / 2)
+	return nil
 }
 
 // newLaunchCommand is what the Terraform module train-local calls.

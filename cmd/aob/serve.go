@@ -111,7 +111,9 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 		return nil, err
 	}
 	st := state(s.State)
-	if err := os.MkdirAll(string(st), 0o755); err != nil {
+	if err := durable.PrivateFolder(string(st)); errors.Is(err, durable.ErrNotPrivate) { // as a volume that another user owns
+		log.Warn("other users of this machine may read the state folder: give it to the user of aob serve, and set its mode to 0700", "error", err.Error())
+	} else if err != nil {
 		return nil, err
 	}
 	p := &server{state: st, repository: s.Repository}

@@ -152,10 +152,10 @@ func layTrainers(files fs.FS, to string) (map[string]delivery.Digest, error) {
 			continue
 		}
 		tmp := final + ".part"
-		err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o755))
+		err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700))
 		for _, name := range t.files {
 			data, readErr := fs.ReadFile(files, t.folder+"/"+name)
-			err = errors.Join(err, readErr, os.WriteFile(filepath.Join(tmp, name), data, 0o644))
+			err = errors.Join(err, readErr, os.WriteFile(filepath.Join(tmp, name), data, 0o600))
 		}
 		if err = errors.Join(err, durable.SyncTree(tmp)); err == nil {
 			err = durable.Rename(tmp, final)

@@ -338,7 +338,7 @@ func (s *Store) unpack(ctx context.Context, m bundleManifest, bundle delivery.Di
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
-	if err := os.Mkdir(partial, 0o755); err != nil {
+	if err := os.Mkdir(partial, 0o700); err != nil {
 		return err
 	}
 	err := s.layOut(ctx, m, partial)

@@ -223,7 +223,7 @@ func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 	if len(data) > maxIndex {
 		return fmt.Errorf("%s would have %d bytes, the most is %d; move the bundles to a registry", ocispec.ImageIndexFile, len(data), maxIndex)
 	}
-	if err := durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o644); err != nil {
+	if err := durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o600); err != nil {
 		return err
 	}
 	info, err := os.Stat(s.path(ocispec.ImageIndexFile))

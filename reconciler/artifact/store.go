@@ -42,7 +42,7 @@ func Open(dir string) (*Store, error) {
 
 func (s *Store) open() error {
 	for _, dir := range []string{s.path("blobs", "sha256"), s.path("ingest")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
@@ -77,7 +77,7 @@ func (s *Store) openLayoutFile() error {
 		if err != nil {
 			return err
 		}
-		return durable.WriteFile(path, data, 0o644)
+		return durable.WriteFile(path, data, 0o600)
 	}
 	if err != nil {
 		return err

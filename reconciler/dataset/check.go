@@ -346,6 +346,7 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	g.SetLimit(2)
 	var mu sync.Mutex
 	done := 0
+	shared := newBudget()
 	type bad struct{ code, text string }
 	found := make([]bad, len(c.decodes))
 	for i, im := range c.decodes {
@@ -353,7 +354,10 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			found[i].code, found[i].text, c.decodes[i].look = decodeImage(im)
+			var err error
+			if found[i].code, found[i].text, c.decodes[i].look, err = decodeImage(ctx, im, shared); err != nil {
+				return err
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			done++
@@ -374,28 +378,42 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	return nil
 }
 
-func decodeImage(im imageFile) (code, text string, seen look) {
+// decodeImage says what is wrong with an image. The error is the context's.
+func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text string, seen look, err error) {
 	f, err := os.Open(im.path)
 	if err != nil {
-		return "unreadable-image", pathless(err).Error(), seen
+		return "unreadable-image", pathless(err).Error(), seen, nil
 	}
 	defer f.Close()
-	config, _, err := image.DecodeConfig(f)
+	config, format, err := image.DecodeConfig(f)
 	if err != nil {
-		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), seen
+		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), seen, nil
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height || config.Width*config.Height > maxPixels {
-		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels), seen
+		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels), seen, nil
 	}
 	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 && im.image.Height != config.Height) {
-		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height, im.image.Width, im.image.Height), seen
+		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height, im.image.Width, im.image.Height), seen, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return "unreadable-image", pathless(err).Error(), seen
+		return "unreadable-image", pathless(err).Error(), seen, nil
 	}
-	decoded, _, err := image.Decode(f)
-	if err != nil {
-		return "truncated-image", fmt.Sprintf("damaged or truncated: %v", err), seen
+	need := decoded(config, format, f)
+	if need > maxMemory {
+		return "too-large", fmt.Sprintf("%d x %d pixels take %s of memory when they are decoded, want at most %s; "+
+			"save it with 8 bits a channel, not progressive or interlaced, or smaller",
+			config.Width, config.Height, delivery.Bytes(need), delivery.Bytes(maxMemory)), seen, nil
 	}
-	return "", "", looks(decoded)
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "unreadable-image", pathless(err).Error(), seen, nil
+	}
+	err = shared.spend(ctx, need, func() {
+		picture, _, err := image.Decode(f)
+		if err != nil {
+			code, text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
+			return
+		}
+		seen = looks(picture)
+	})
+	return code, text, seen, err
 }

@@ -54,7 +54,7 @@ func (c *checker) prepare(v *version, splits map[string]*split, out string) (del
 	var parts []delivery.Digest
 	for _, name := range []string{"train", "valid"} {
 		dir := filepath.Join(tmp, name)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", err
 		}
 		file, sources := c.prepared(v, splits[name])
@@ -70,7 +70,7 @@ func (c *checker) prepare(v *version, splits map[string]*split, out string) (del
 				return "", fmt.Errorf("prepare %s: %w", name, err)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, AnnotationsFile), data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, AnnotationsFile), data, 0o600); err != nil {
 			return "", err
 		}
 		parts = append(parts, delivery.Sum(data))
@@ -141,7 +141,7 @@ func link(source, target string) error {
 		return pathless(err)
 	}
 	defer in.Close()
-	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return pathless(err)
 	}

@@ -90,10 +90,10 @@ func (c *checker) known(v *version, s *split, leftOut bool) []string {
 func keepSeen(dir string, list delivery.SeenImages) (delivery.Digest, error) {
 	data := delivery.Canonical(list)
 	digest := delivery.Sum(data)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	return digest, durable.WriteFile(seenFile(dir, digest), data, 0o644)
+	return digest, durable.WriteFile(seenFile(dir, digest), data, 0o600)
 }
 
 func seenFile(dir string, digest delivery.Digest) string {

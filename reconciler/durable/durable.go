@@ -63,6 +63,45 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// ErrNotPrivate means that other users may read a folder, and that this cannot
+// be changed.
+var ErrNotPrivate = errors.New("the folder cannot be closed to other users")
+
+// PrivateFolder makes a folder that only its owner may look into. Of one that is
+// there and that others may read, as earlier versions made it, everything is
+// closed to them. Links in it are not followed.
+func PrivateFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil { // the folder itself may be a link
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !e.IsDir() && !e.Type().IsRegular() {
+			return nil
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a run that goes on has removed it
+		}
+		if err != nil || info.Mode().Perm()&0o077 == 0 {
+			return err
+		}
+		if err := os.Chmod(path, info.Mode()&^0o077); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %w", ErrNotPrivate, err)
+		}
+		return nil
+	})
+}
+
 // SyncTree makes every file and folder under dir durable, children first.
 func SyncTree(dir string) error {
 	var dirs []string

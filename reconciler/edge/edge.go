@@ -147,7 +147,9 @@ func Open(c Config) (*Agent, error) {
 }
 
 func (a *Agent) open() (err error) {
-	if err := os.MkdirAll(a.Dir, 0o755); err != nil {
+	if err := durable.PrivateFolder(a.Dir); errors.Is(err, durable.ErrNotPrivate) { // as a volume that another user owns
+		a.Log.Warn("other users of this device may read the state folder: give it to the agent's user, and set its mode to 0700", "err", err)
+	} else if err != nil {
 		return err
 	}
 	a.lock, err = durable.TryLock(filepath.Join(a.Dir, lockFile))
@@ -310,7 +312,7 @@ func (a *Agent) take(d document) {
 		"share", d.desired.Share, "mine", d.desired.InWave(a.Device), "expires", d.desired.Expires)
 	// A document that cannot be kept is followed all the same, and is asked for
 	// again after a restart.
-	if err := durable.WriteFile(filepath.Join(a.Dir, docFile), d.envelope, 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(a.Dir, docFile), d.envelope, 0o600); err != nil {
 		a.Log.Error("desired state not kept", "err", err)
 	}
 	if d.desired.Version > seen {

@@ -76,7 +76,7 @@ func (s *spool) write() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.path, data, 0o644)
+	return durable.WriteFile(s.path, data, 0o600)
 }
 
 // first is the next report to send.

@@ -83,7 +83,7 @@ func (s State) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o644)
+	return durable.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o600)
 }
 
 // clone makes a copy that can be changed and thrown away.
@@ -193,7 +193,7 @@ func scanSlot(dir, slot string, keep delivery.Digest) (delivery.Digest, error) {
 // clearSlot removes all of a slot but what a download of keep has brought.
 func clearSlot(dir, slot string, keep delivery.Digest) error {
 	root := filepath.Join(dir, slot)
-	if err := os.MkdirAll(root, 0o755); err != nil {
+	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(root)

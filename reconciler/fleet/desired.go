@@ -110,7 +110,7 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(s.desiredDir(), ring+".json"), envelope, 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.desiredDir(), ring+".json"), envelope, 0o600); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -96,7 +96,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		c.Wake = func() {}
 	}
 	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, seen: map[string]int64{}}
-	if err := os.MkdirAll(s.desiredDir(), 0o755); err != nil {
+	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
 	files, err := filepath.Glob(filepath.Join(s.desiredDir(), "*.json"))

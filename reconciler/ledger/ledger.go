@@ -16,9 +16,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	sqlite "modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
 
@@ -47,6 +51,18 @@ type Ledger struct {
 // Open opens the ledger file at path and makes it if it is not there. A file
 // that is no ledger, or a disk that is full, is a [delivery.Blocked] error.
 func Open(ctx context.Context, path string) (*Ledger, error) {
+	l, err := openFile(ctx, path)
+	if b, ok := errors.AsType[delivery.Blocked](err); ok && b.Do == freeSpace {
+		b.Do = "free some space, and start it again" // it ends where it cannot be opened
+		return nil, b
+	}
+	return l, err
+}
+
+func openFile(ctx context.Context, path string) (*Ledger, error) {
+	if err := private(path); err != nil {
+		return nil, (&Ledger{path: path}).explain(err)
+	}
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)")
 	if err != nil {
 		return nil, err
@@ -70,8 +86,32 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 	return l, nil
 }
 
+// private makes the file where it is not there, and keeps other users from it.
+// SQLite gives the files beside it the same mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil || info.Mode().Perm()&0o077 == 0 {
+			continue
+		}
+		if err := os.Chmod(path+suffix, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // Close closes the file.
 func (l *Ledger) Close() error { return l.db.Close() }
+
+const freeSpace = "free some space; aob goes on by itself"
 
 // explain turns what only a person can mend into Blocked.
 func (l *Ledger) explain(err error) error {
@@ -79,18 +119,43 @@ func (l *Ledger) explain(err error) error {
 		return nil
 	}
 	var se *sqlite.Error
-	if !errors.As(err, &se) {
+	isSQLite := errors.As(err, &se)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || isSQLite && (se.Code()&0xff == lib.SQLITE_FULL || noRoom(se.Code()) && full(l.path)) {
+		return delivery.Blockedf(freeSpace, "the disk under the ledger %s is full", l.path)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EISDIR) {
+		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path, err)
+	}
+	if !isSQLite {
 		return fmt.Errorf("ledger %s: %w", l.path, err)
 	}
 	switch se.Code() & 0xff {
-	case lib.SQLITE_FULL:
-		return delivery.Blockedf("free some space; aob goes on by itself", "the disk under the ledger %s is full", l.path)
 	case lib.SQLITE_NOTADB, lib.SQLITE_CORRUPT:
 		return delivery.Blockedf("move the file away and start again: what it holds is asked again, nothing is trained or shipped twice", "the ledger %s is damaged", l.path)
 	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_IOERR:
 		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path, strings.TrimSpace(se.Error()))
 	}
 	return fmt.Errorf("ledger %s: %w", l.path, err)
+}
+
+// noRoom reports whether an error of SQLite may be for want of room: SQLite says
+// of most of them only which call has failed. 4874, which is said of a new file
+// on a full disk, is IOERR_SHMSIZE.
+func noRoom(code int) bool {
+	return code&0xff == lib.SQLITE_IOERR || code&0xff == lib.SQLITE_CANTOPEN
+}
+
+// leastRoom is how many bytes SQLite needs to open a ledger: a page of the
+// database, the log of what is written, and its index.
+const leastRoom = 64 << 10
+
+// full reports whether the disk under a file has no room, or no name, left.
+func full(path string) bool {
+	var s unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &s); err != nil {
+		return false
+	}
+	return s.Bavail*uint64(s.Bsize) < leastRoom || s.Files > 0 && s.Ffree == 0
 }
 
 func (l *Ledger) exec(ctx context.Context, query string, args ...any) error {

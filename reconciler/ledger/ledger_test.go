@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -142,4 +145,69 @@ func future(t *testing.T, path string) {
 	must(t, err)
 	must(t, l.exec(context.Background(), "PRAGMA user_version = 9"))
 	must(t, l.Close())
+}
+
+// Whatever SQLite makes of a disk without room, the error says that it is full.
+func TestFullDiskIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
+		t.Skipf("a small file system cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	said := 0
+	for free := 0; free <= 160; free += 4 { // KiB
+		for _, there := range []bool{false, true} {
+			path := filepath.Join(dir, "ledger.db")
+			if there {
+				must(t, open(t, path).Close())
+			}
+			filler, err := os.Create(filepath.Join(dir, "filler"))
+			must(t, err)
+			for err == nil {
+				_, err = filler.Write(make([]byte, 4096))
+			}
+			size, err := filler.Seek(0, io.SeekEnd)
+			must(t, errors.Join(err, filler.Truncate(max(0, size-int64(free)<<10)), filler.Close()))
+			l, err := Open(t.Context(), path)
+			if err == nil {
+				for i := 0; i < 1000 && err == nil; i++ {
+					err = l.PutSaid(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
+				}
+				if want := "is full; free some space; aob goes on by itself"; err == nil || !strings.HasSuffix(err.Error(), want) {
+					t.Errorf("%d KiB free, while it is used: %v", free, err)
+				}
+				l.Close()
+			} else if want := "is full; free some space, and start it again"; !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("%d KiB free, at the start: %v", free, err)
+			} else {
+				said++
+			}
+			for _, name := range []string{"filler", "ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-journal"} {
+				os.Remove(filepath.Join(dir, name))
+			}
+		}
+	}
+	if said == 0 {
+		t.Error("the ledger opens on a full disk")
+	}
+}
+
+func TestLedgerIsForItsOwnerAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	for _, loosen := range []bool{false, true} {
+		if loosen { // as an earlier version left it after a crash
+			for _, suffix := range []string{"", "-wal", "-shm"} {
+				must(t, os.WriteFile(path+suffix, nil, 0o600))
+				must(t, os.Chmod(path+suffix, 0o644))
+			}
+		}
+		l := open(t, path)
+		must(t, l.PutSaid(t.Context(), "a", "b", time.Unix(0, 0)))
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if info, err := os.Stat(path + suffix); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%s: %v, %v", suffix, info.Mode(), err)
+			}
+		}
+		must(t, l.Close())
+	}
 }

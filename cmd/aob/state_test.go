@@ -1,0 +1,52 @@
+package main
+
+import (
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Other users of the machine read nothing of the state, also where an earlier
+// version let them.
+func TestStateIsForItsOwnerAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "world")
+	w, err := initWorld(t.Context(), dir, "python3", 0, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(dir, "state")
+	if info, err := os.Stat(state); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("aob init makes the state %v, %v", info, err)
+	}
+	for range 2 {
+		s, err := openServer(t.Context(), w.Config, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		some := 0
+		err = filepath.WalkDir(state, func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			some++
+			if info.Mode().Perm()&0o077 != 0 && !strings.HasSuffix(path, ".pub") {
+				t.Errorf("%s is open: %v", path, info.Mode())
+			}
+			return os.Chmod(path, info.Mode()|0o055) // as before
+		})
+		if err != nil || some < 10 {
+			t.Errorf("looked at %d files: %v", some, err)
+		}
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
