@@ -20,6 +20,7 @@ var folders = [...]string{"fleets", "gates", "models"}
 const (
 	maxFiles = 20_000
 	maxDepth = 8
+	maxBytes = 64 << 20 // of files that are small enough to be read
 )
 
 // A File is an entry of one of the intent folders.
@@ -61,6 +62,14 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 	if len(all) > maxFiles {
 		return nil, tooMany(h)
 	}
+	var bytes int64
+	for _, f := range all {
+		bytes += max(f.Size, 0)
+	}
+	if bytes > maxBytes {
+		return nil, TreeError{delivery.Blockedf("move what is not intent elsewhere",
+			"models/, gates/ and fleets/ hold %d MiB, and aob reads at most %d, at %.10s", bytes>>20, maxBytes>>20, h), true}
+	}
 	if len(m.files) >= 64 {
 		clear(m.files)
 	}
@@ -69,7 +78,8 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 }
 
 func tooMany(h plumbing.Hash) error {
-	return delivery.Blockedf("move what is not intent elsewhere", "models/, gates/ and fleets/ hold more than %d files, or folders deeper than %d, at %.10s", maxFiles, maxDepth, h)
+	return TreeError{delivery.Blockedf("move what is not intent elsewhere",
+		"models/, gates/ and fleets/ hold more than %d files, or folders deeper than %d, at %.10s", maxFiles, maxDepth, h), true}
 }
 
 // tops finds the intent folders in a commit's tree.

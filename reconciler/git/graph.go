@@ -3,11 +3,12 @@ package git
 import (
 	"bytes"
 	"cmp"
-	"fmt"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -62,37 +63,46 @@ func (m *Mirror) parent(h plumbing.Hash) (*commit, error) {
 	return c, err
 }
 
-// parseCommit reads the headers that matter. A signature or an encoding may
-// follow them.
+// parseCommit reads a commit's headers exactly as git reads them: the tree, then
+// the parents, then the author and the committer. A tree or a parent that stands
+// elsewhere is none. Without a committer, the commit's time is 0.
 func parseCommit(h plumbing.Hash, data []byte) (*commit, error) {
 	c := &commit{hash: h}
-	for {
-		line, rest, ok := bytes.Cut(data, []byte("\n"))
-		if !ok || len(line) == 0 {
-			return nil, fmt.Errorf("a commit without a committer")
-		}
-		key, value, _ := bytes.Cut(line, []byte(" "))
-		switch string(key) {
-		case "tree", "parent":
-			h, ok := parseHash(string(value))
-			if !ok {
-				return nil, fmt.Errorf("a commit's %s is no hash", key)
-			}
-			if string(key) == "tree" {
-				c.tree = h
-			} else {
-				c.parents = append(c.parents, h)
-			}
-		case "committer":
-			_, _, when := parsePerson(value)
-			c.when = when.Unix()
-			if c.tree.IsZero() {
-				return nil, fmt.Errorf("a commit without a tree")
-			}
-			return c, nil
-		}
-		data = rest
+	line, rest, ok := bytes.Cut(data, []byte("\n"))
+	tree, isTree := bytes.CutPrefix(line, []byte("tree "))
+	if c.tree, isTree = parseAnyHash(tree, isTree); !ok || !isTree {
+		return nil, errors.New("a commit without a tree")
 	}
+	for {
+		line, after, ended := bytes.Cut(rest, []byte("\n"))
+		parent, isParent := bytes.CutPrefix(line, []byte("parent "))
+		if !isParent {
+			break
+		}
+		p, ok := parseAnyHash(parent, ended)
+		if !ok {
+			return nil, errors.New("a commit's parent is no hash")
+		}
+		c.parents = append(c.parents, p)
+		rest = after
+	}
+	line, rest, _ = bytes.Cut(rest, []byte("\n"))
+	if bytes.HasPrefix(line, []byte("author")) {
+		line, _, _ = bytes.Cut(rest, []byte("\n"))
+		if committer, ok := bytes.CutPrefix(line, []byte("committer")); ok {
+			_, _, when := parsePerson(committer)
+			c.when = when.Unix()
+		}
+	}
+	return c, nil
+}
+
+// parseAnyHash reads a hash in letters of either case, as git does.
+func parseAnyHash(text []byte, ok bool) (plumbing.Hash, bool) {
+	if !ok {
+		return plumbing.ZeroHash, false
+	}
+	return parseHash(strings.ToLower(string(text)))
 }
 
 // parsePerson reads "Name <email> seconds zone". What it cannot read is empty.
@@ -110,6 +120,12 @@ func parsePerson(line []byte) (name, email string, when time.Time) {
 	return strings.TrimSpace(text[:open]), strings.TrimSpace(text[open+1 : end]), time.Unix(n, 0).UTC()
 }
 
+// maxText is how much of a commit's headers, and of its message, is looked at.
+const maxText = 64 << 10
+
+// maxSubject is where a subject is cut, in bytes.
+const maxSubject = 1000
+
 // Subject returns the first line of a commit's message.
 func (m *Mirror) Subject(commit string) (string, error) {
 	_, message, err := m.text(commit)
@@ -117,6 +133,9 @@ func (m *Mirror) Subject(commit string) (string, error) {
 		return "", err
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
+	if len(line) > maxSubject {
+		line = strings.ToValidUTF8(line[:maxSubject], "") + "…"
+	}
 	return strings.TrimSpace(line), nil
 }
 
@@ -135,7 +154,7 @@ func (m *Mirror) Author(commit string) (name, email string, when time.Time, err 
 	return name, email, when, nil
 }
 
-// text returns a commit's headers and message.
+// text returns the beginning of a commit's headers and of its message.
 func (m *Mirror) text(commit string) (head, message string, err error) {
 	h, err := hash(commit)
 	if err != nil {
@@ -147,8 +166,37 @@ func (m *Mirror) text(commit string) (head, message string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	head, message, _ = strings.Cut(strings.ToValidUTF8(string(data), "\uFFFD"), "\n\n")
-	return head, message, nil
+	headers, body, _ := bytes.Cut(data, []byte("\n\n"))
+	headers, body = headers[:min(len(headers), maxText)], body[:min(len(body), maxText)]
+	decode := utf8Text
+	for line := range bytes.Lines(headers) {
+		if name, ok := bytes.CutPrefix(line, []byte("encoding ")); ok {
+			decode = decoder(strings.TrimSpace(string(name)))
+		}
+	}
+	return decode(headers), decode(body), nil
+}
+
+func utf8Text(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
+
+// decoder returns what reads text in an encoding that a commit names. Others
+// than Latin-1 are read as UTF-8.
+func decoder(encoding string) func([]byte) string {
+	switch strings.ToLower(encoding) {
+	case "iso-8859-1", "iso8859-1", "latin1", "latin-1", "iso-8859-15", "iso8859-15", "windows-1252", "cp1252":
+	default:
+		return utf8Text
+	}
+	return func(b []byte) string {
+		if utf8.Valid(b) {
+			return string(b)
+		}
+		runes := make([]rune, len(b))
+		for i, c := range b {
+			runes[i] = rune(c)
+		}
+		return string(runes)
+	}
 }
 
 // FirstParents returns head, its first parent, and so on, at most limit.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,8 +34,30 @@ const MaxBlob = 1 << 20
 // ErrMoved means that the ref is not where the caller thought: look again.
 var ErrMoved = errors.New("the ref has moved meanwhile")
 
-// ErrTooBig means that a file is larger than it may be.
+// ErrTooBig means that a file, or what a commit holds, is larger than it may be.
 var ErrTooBig = errors.New("the file is too large")
+
+// A TreeError says that one commit cannot be read because of what is in it: an
+// object that is malformed or too large, or too many files. Other commits can be
+// read. It is for the people who pushed the commit. It is ErrTooBig where there
+// is too much.
+type TreeError struct {
+	delivery.Blocked
+	TooBig bool
+}
+
+// Unwrap returns the Blocked, and ErrTooBig where there is too much.
+func (e TreeError) Unwrap() []error {
+	if e.TooBig {
+		return []error{e.Blocked, ErrTooBig}
+	}
+	return []error{e.Blocked}
+}
+
+// tooBig makes a TreeError about something that is too large.
+func tooBig(format string, args ...any) error {
+	return TreeError{delivery.Blockedf("take it out of the branch's history", format, args...), true}
+}
 
 // A Mirror is an open copy of a repository.
 type Mirror struct {
@@ -48,10 +72,13 @@ type Mirror struct {
 	folder   *store // the remote's own objects where it is a folder of this machine, else nil
 	observed bool
 	seen     map[string]plumbing.Hash
-	refs     map[string]string        // seen, in words; replaced, never changed
-	refused  map[plumbing.Hash]string // commits of refs that were too large to bring, and why
-	broken   error                    // the mirror is damaged: the next Observe clones it again
-	blamed   map[plumbing.Hash]bool   // objects for which it was
+	refs     map[string]string           // seen, in words; replaced, never changed
+	bad      map[string]delivery.Blocked // refs that the last Observe could not read, and why
+	head     string                      // the ref that the remote's HEAD names; empty if it names none
+	last     *folderState                // what observeFolder has read last
+	refused  map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
+	broken   error                       // the mirror is damaged: the next Observe clones it again
+	blamed   map[plumbing.Hash]bool      // objects for which it was
 
 	commits   map[plumbing.Hash]*commit
 	lists     map[listKey]*list
@@ -140,7 +167,7 @@ func (m *Mirror) load() error {
 	if err := m.own.load(); err != nil {
 		return err
 	}
-	seen, err := readRefs(filepath.Join(m.dir, "packed-refs"))
+	seen, err := readPacked(filepath.Join(m.dir, packedRefs))
 	if err != nil {
 		return err
 	}
@@ -194,6 +221,7 @@ func (m *Mirror) forget() {
 		m.folder = newStore(m.remote.folder, true)
 	}
 	m.observed, m.broken = false, nil
+	m.bad, m.head, m.last = nil, "", nil
 	m.see(nil)
 	m.refused = map[plumbing.Hash]string{}
 	m.commits = map[plumbing.Hash]*commit{}
@@ -223,6 +251,52 @@ func (m *Mirror) Refs() map[string]string {
 	return m.refs
 }
 
+// Unreadable returns the refs that the last Observe could not read, and why.
+// What their pull requests need is not known: it must not be thought closed. The
+// key packed-refs stands for refs whose names cannot be read either. The caller
+// must not change the map.
+func (m *Mirror) Unreadable() map[string]delivery.Blocked {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bad
+}
+
+// Missing says why the last Observe did not return a ref: it cannot be read, or
+// it is not there. It is nil if the ref was returned, and where the repository
+// is empty: then nothing was pushed yet.
+func (m *Mirror) Missing(ref string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.refs[ref]; ok {
+		return nil
+	}
+	for _, name := range []string{ref, packedRefs} {
+		if b, ok := m.bad[name]; ok {
+			return m.remote.explain("read", b)
+		}
+	}
+	branch := strings.TrimPrefix(ref, Branch)
+	var others []string
+	for _, name := range slices.Sorted(maps.Keys(m.refs)) {
+		if other, ok := strings.CutPrefix(name, Branch); ok {
+			others = append(others, other)
+		}
+	}
+	head := strings.TrimPrefix(m.head, Branch)
+	switch {
+	case len(others) == 0 && len(m.bad) == 0:
+		return nil
+	case head != "" && head != branch:
+		return delivery.Blockedf(fmt.Sprintf("write `main: %s` into the server's configuration, or push the branch %s", head, branch),
+			"%s has no branch %s; HEAD names %s", m.remote.url, branch, head)
+	}
+	if len(others) > 3 {
+		others = append(others[:3], "others")
+	}
+	return delivery.Blockedf("push it, or give the right name as `main` in the server's configuration",
+		"%s has no branch %s; it has %s", m.remote.url, branch, strings.Join(others, ", "))
+}
+
 // Has returns nil if the commit is here. Otherwise the error is Wait (the
 // remote has not shown it yet) or Blocked (it is too large to bring).
 func (m *Mirror) Has(commit string) error {
@@ -244,11 +318,12 @@ func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	}
 	switch {
 	case err == nil:
+		delete(m.blamed, h)
 		return data, nil
 	case m.refused[h] != "":
-		return nil, delivery.Blockedf("take it out of the branch's history", "commit %.10s brings %s", h, m.refused[h])
+		return nil, tooBig("commit %.10s brings %s", h, m.refused[h])
 	case errors.Is(err, ErrTooBig):
-		return nil, delivery.Blockedf("take it out of the branch's history", "the %s %.10s has more than %d MiB", t, h, maxObject>>20)
+		return nil, tooBig("the %s %.10s has more than %d MiB", t, h, maxObject>>20)
 	case errors.Is(err, errKind):
 		return nil, malformed(h, fmt.Errorf("it is no %s", t))
 	case errors.Is(err, errMissing) && t == plumbing.CommitObject:
@@ -260,12 +335,16 @@ func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 // malformed is about what somebody has pushed and git would not make. It is as
 // it came: cloning again would not help.
 func malformed(h plumbing.Hash, err error) error {
-	return delivery.Blockedf("take it out of the branch's history; `git fsck` finds it", "object %.10s of the repository is malformed: %v", h, err)
+	return TreeError{Blocked: delivery.Blockedf("take it out of the branch's history; `git fsck` finds it",
+		"object %.10s of the repository is malformed: %v", h, err)}
 }
 
 // damaged notes that an object which must be here cannot be read. The mirror is
 // cloned again for it once.
 func (m *Mirror) damaged(h plumbing.Hash, err error) error {
+	if m.folder != nil && len(m.folder.lost) > 0 {
+		err = fmt.Errorf("%w; %s", err, m.folder.lost[0])
+	}
 	if m.folder != nil || m.blamed[h] {
 		return delivery.Blockedf("run `git fsck` there", "the repository %s is damaged at %.10s: %v", m.remote.url, h, err)
 	}

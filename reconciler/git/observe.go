@@ -16,6 +16,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 	"github.com/go-git/go-git/v5/plumbing/transport"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // Observe asks the remote for its branches and pull requests, brings what is
@@ -63,26 +65,69 @@ func (m *Mirror) tidy(busy bool) error {
 }
 
 func (m *Mirror) observeFolder() (map[string]string, bool, error) {
-	seen, err := folderRefs(m.remote.folder)
+	state, err := readFolder(m.remote.folder)
 	if err != nil {
 		return nil, false, m.remote.explain("read", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	seen = interesting(seen)
-	if m.observed && maps.Equal(seen, m.seen) {
+	if m.observed && len(m.bad) == 0 && state.equal(m.last) {
 		return m.refs, false, nil
 	}
 	m.folder.stale = true
-	m.see(seen)
-	m.observed = true
-	return m.refs, true, nil
+	bad := maps.Clone(state.bad)
+	seen := map[string]plumbing.Hash{}
+	for name, h := range interesting(state.refs) {
+		if m.seen[name] == h {
+			seen[name] = h
+			continue
+		}
+		m.folder.stale = true
+		// The commit must be there. One that is malformed is: the error is its own.
+		if _, err := m.commit(h); isWait(err) {
+			bad[name] = m.lost(name, h)
+			continue
+		} else if _, own := errors.AsType[TreeError](err); err != nil && !own {
+			blocked, ok := errors.AsType[delivery.Blocked](err)
+			if !ok {
+				return nil, false, err
+			}
+			bad[name] = blocked
+			continue
+		}
+		seen[name] = h
+	}
+	changed := !m.observed || !maps.Equal(seen, m.seen) || !maps.Equal(bad, m.bad) || state.head != m.head
+	m.last, m.bad, m.head, m.observed = state, bad, state.head, true
+	if changed {
+		m.see(seen)
+	}
+	return m.refs, changed, nil
+}
+
+func isWait(err error) bool {
+	_, wait := errors.AsType[delivery.Wait](err)
+	return wait
+}
+
+// lost says that the commit of a ref is not in the repository.
+func (m *Mirror) lost(name string, h plumbing.Hash) delivery.Blocked {
+	b := delivery.Blockedf("push the branch again; `git fsck` there finds what else is missing",
+		"%s names commit %.10s, which is not in the repository", name, h)
+	if len(m.folder.lost) > 0 {
+		b.What += "; " + m.folder.lost[0]
+		b.Do = "put that back, or push the branch again"
+	}
+	return b
 }
 
 func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, error) {
 	session, adv, err := m.remote.advertised(ctx)
 	if err != nil {
 		return nil, false, err
+	}
+	if len(adv.Shallows) > 0 {
+		return nil, false, m.remote.explain("read", shallowClone("the repository"))
 	}
 	seen := interesting(adv.References)
 	m.mu.Lock()
@@ -104,15 +149,25 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	}
 	m.see(seen)
 	m.observed = true
+	m.head = symbolicHead(adv)
 	return m.refs, true, nil
+}
+
+// symbolicHead returns the ref that a remote says its HEAD names.
+func symbolicHead(adv *packp.AdvRefs) string {
+	for _, pair := range adv.Capabilities.Get(capability.SymRef) {
+		if name, ok := strings.CutPrefix(pair, "HEAD:"); ok && properRef(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // interesting returns the branches and the heads of pull requests.
 func interesting(refs map[string]plumbing.Hash) map[string]plumbing.Hash {
 	some := make(map[string]plumbing.Hash, len(refs))
 	for name, h := range refs {
-		head := strings.HasPrefix(name, Pull) && strings.HasSuffix(name, "/head")
-		if (head || strings.HasPrefix(name, Branch)) && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		if isInteresting(name) && properRef(name) {
 			some[name] = h
 		}
 	}

@@ -180,7 +180,7 @@ func (s *store) add(rec received) error {
 	if err := os.Rename(f.Name(), base+".idx"); err != nil {
 		return err
 	}
-	return s.open(name, rec.idx)
+	return s.open(s.dir, name, rec.idx)
 }
 
 // encode makes a pack of objects. A window above zero looks for deltas.

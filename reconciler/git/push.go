@@ -21,7 +21,7 @@ import (
 // came through is nil.
 func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 	cmd := &packp.Command{Name: plumbing.ReferenceName(ref)}
-	if err := cmd.Name.Validate(); err != nil || !strings.HasPrefix(ref, "refs/") {
+	if !strings.HasPrefix(ref, "refs/") || !properRef(ref) {
 		return fmt.Errorf("push: %q is not a ref", ref)
 	}
 	for _, c := range []struct {
@@ -105,14 +105,17 @@ func (m *Mirror) At(ctx context.Context, ref string) (string, error) {
 
 func (m *Mirror) at(ctx context.Context, ref string) (plumbing.Hash, error) {
 	if m.remote.folder != "" {
-		refs, err := folderRefs(m.remote.folder)
+		state, err := readFolder(m.remote.folder)
 		if err != nil {
 			return plumbing.ZeroHash, m.remote.explain("read", err)
+		}
+		if b, bad := state.bad[ref]; bad {
+			return plumbing.ZeroHash, m.remote.explain("read", b)
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.folder.stale = true
-		return refs[ref], nil
+		return state.refs[ref], nil
 	}
 	session, adv, err := m.remote.advertised(ctx)
 	if err != nil {

@@ -1,15 +1,13 @@
 package git
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -149,6 +147,9 @@ func (r *remote) explain(doing string, err error) error {
 		w.What = fmt.Sprintf("%s %s: %s", doing, r.url, w.What)
 		return w
 	}
+	if u, ok := errors.AsType[*packp.ErrUnexpectedData](err); ok && bytes.Contains(u.Data, []byte("object-format=sha256")) {
+		return objectFormat(doing+" "+r.url+": the repository", "sha256")
+	}
 	if errors.Is(err, transport.ErrRepositoryNotFound) {
 		return delivery.Blockedf("check the address, and that aob may read it", "%s %s: there is no such repository", doing, r.url)
 	}
@@ -229,70 +230,4 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) Close() error {
 	io.CopyN(io.Discard, b.body, 4<<10)
 	return b.body.Close()
-}
-
-// folderRefs reads the refs of a bare folder. Loose ones come first: one that
-// is packed meanwhile is then seen twice, and otherwise might be seen nowhere.
-func folderRefs(dir string) (map[string]plumbing.Hash, error) {
-	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
-		return nil, delivery.Blockedf("make one with `git init --bare`, or give another address", "%s is not a bare git repository", dir)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "reftable")); err == nil {
-		return nil, delivery.Blockedf("make it anew with `git init --bare --ref-format=files`", "%s keeps its refs in a reftable, which aob does not read", dir)
-	}
-	refs := map[string]plumbing.Hash{}
-	for _, under := range []string{Branch, Pull} {
-		root := filepath.Join(dir, filepath.FromSlash(under))
-		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // gone between listing and looking
-			}
-			if err != nil || !e.Type().IsRegular() || strings.HasSuffix(path, ".lock") {
-				return err
-			}
-			data, err := os.ReadFile(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			name, err := filepath.Rel(dir, path)
-			if h, ok := parseHash(strings.TrimSpace(string(data))); ok {
-				refs[filepath.ToSlash(name)] = h
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	packed, err := readRefs(filepath.Join(dir, "packed-refs"))
-	for name, h := range packed {
-		if _, loose := refs[name]; !loose {
-			refs[name] = h
-		}
-	}
-	return refs, err
-}
-
-// readRefs reads a file of packed refs. One that is not there is empty.
-func readRefs(path string) (map[string]plumbing.Hash, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	refs := map[string]plumbing.Hash{}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		hash, name, _ := strings.Cut(lines.Text(), " ")
-		if h, ok := parseHash(hash); ok && name != "" {
-			refs[name] = h
-		}
-	}
-	return refs, lines.Err()
 }

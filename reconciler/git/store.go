@@ -27,13 +27,16 @@ const cacheSize = 32 << 20
 var (
 	errMissing = errors.New("no such object")
 	errKind    = errors.New("an object of another kind")
+	errDamaged = errors.New("the content is not what the hash says")
 )
 
 // A store reads the objects of a bare repository. go-git's own storage may not
 // be read while it is written to; this one opens packs that are complete, one
 // by one, and is used under the mirror's lock.
 type store struct {
-	dir   string // the folder of objects
+	dir   string   // the folder of objects
+	more  []string // folders of objects that this one borrows from
+	lost  []string // what of it cannot be read: folders that are not there, packs that are damaged
 	packs []*pack
 	cache cache.Object
 	// foreign says that other programs write here too: loose objects are looked
@@ -46,6 +49,7 @@ type store struct {
 // A pack is an open pack file.
 type pack struct {
 	name string // as pack-HASH
+	dir  string // the folder of objects that it is in
 	file billy.File
 	idx  *idxfile.MemoryIndex
 	objs *packfile.Packfile
@@ -62,41 +66,60 @@ func newStore(repository string, foreign bool) *store {
 
 // load opens the packs that are not open yet, and closes those that are gone.
 func (s *store) load() error {
-	entries, err := os.ReadDir(filepath.Join(s.dir, "pack"))
+	if s.foreign {
+		var err error
+		if s.more, s.lost, err = alternates(s.dir); err != nil {
+			return err
+		}
+	}
+	open := map[[2]string]*pack{}
+	for _, p := range s.packs {
+		open[[2]string{p.dir, p.name}] = p
+	}
+	s.packs = nil
+	for _, dir := range append([]string{s.dir}, s.more...) {
+		if err := s.loadFrom(dir, open); err != nil {
+			return err
+		}
+	}
+	for _, p := range open {
+		p.file.Close()
+	}
+	return nil
+}
+
+// loadFrom opens the packs of one folder of objects, or takes them out of open.
+func (s *store) loadFrom(dir string, open map[[2]string]*pack) error {
+	entries, err := os.ReadDir(filepath.Join(dir, "pack"))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	if err != nil {
 		return err
 	}
-	open := map[string]*pack{}
-	for _, p := range s.packs {
-		open[p.name] = p
-	}
-	s.packs = nil
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".idx")
 		if !ok || !strings.HasPrefix(name, "pack-") {
 			continue
 		}
-		if p := open[name]; p != nil {
-			delete(open, name)
+		if p := open[[2]string{dir, name}]; p != nil {
+			delete(open, [2]string{dir, name})
 			s.packs = append(s.packs, p)
 			continue
 		}
-		idx, err := readIndex(filepath.Join(s.dir, "pack", e.Name()))
+		idx, err := readIndex(filepath.Join(dir, "pack", e.Name()))
 		if s.foreign && errors.Is(err, fs.ErrNotExist) {
 			continue // repacked meanwhile; what it held is in another
 		}
 		if err == nil {
-			err = s.open(name, idx)
+			err = s.open(dir, name, idx)
 		}
-		if err != nil {
+		if err != nil && s.foreign {
+			// As in git, what other packs hold can still be read.
+			s.lost = append(s.lost, fmt.Sprintf("%s cannot be read: %v", filepath.Join(dir, "pack", name+".pack"), err))
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-	}
-	for _, p := range open {
-		p.file.Close()
 	}
 	return nil
 }
@@ -112,15 +135,15 @@ func readIndex(path string) (*idxfile.MemoryIndex, error) {
 }
 
 // open adds a pack whose files are in place.
-func (s *store) open(name string, idx *idxfile.MemoryIndex) error {
-	f, err := osfs.New(filepath.Join(s.dir, "pack")).Open(name + ".pack")
+func (s *store) open(dir, name string, idx *idxfile.MemoryIndex) error {
+	f, err := osfs.New(filepath.Join(dir, "pack")).Open(name + ".pack")
 	if err != nil {
 		return err
 	}
 	// Without a file system the objects come into memory at once; with one,
 	// go-git opens the pack file again for every object above 16 KiB.
 	objs := packfile.NewPackfileWithCache(idx, nil, f, s.cache, 0)
-	s.packs = append(s.packs, &pack{name: name, file: f, idx: idx, objs: objs})
+	s.packs = append(s.packs, &pack{name: name, dir: dir, file: f, idx: idx, objs: objs})
 	return nil
 }
 
@@ -176,9 +199,26 @@ func (p *pack) size(off int64) (int64, error) {
 }
 
 // read returns an object's content. It is ErrTooBig, and nothing is read, if it
-// has more than limit bytes, errMissing if it is not here, and errKind if it is
-// something else.
-func (s *store) read(t plumbing.ObjectType, h plumbing.Hash, limit int64) (data []byte, err error) {
+// has more than limit bytes, errMissing if it is not here, errKind if it is
+// something else, and errDamaged if the content is not what the hash says.
+func (s *store) read(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
+	data, err := s.content(t, h, limit)
+	if err == nil && sum(t, data) != h {
+		return nil, errDamaged
+	}
+	return data, err
+}
+
+// sum returns the hash of an object. It is against damage: what came over the
+// network was checked against forged objects when it came.
+func sum(t plumbing.ObjectType, data []byte) plumbing.Hash {
+	s := sha1.New()
+	fmt.Fprintf(s, "%s %d\x00", t, len(data))
+	s.Write(data)
+	return plumbing.Hash(s.Sum(nil))
+}
+
+func (s *store) content(t plumbing.ObjectType, h plumbing.Hash, limit int64) (data []byte, err error) {
 	err = s.again(func() error {
 		p, off := s.find(h)
 		if p == nil {
@@ -229,7 +269,15 @@ func (s *store) loose(h plumbing.Hash) (*os.File, *objfile.Reader, error) {
 		return nil, nil, errMissing
 	}
 	name := h.String()
-	f, err := os.Open(filepath.Join(s.dir, name[:2], name[2:]))
+	var f *os.File
+	err := fs.ErrNotExist
+	for i := 0; errors.Is(err, fs.ErrNotExist) && i <= len(s.more); i++ {
+		dir := s.dir
+		if i > 0 {
+			dir = s.more[i-1]
+		}
+		f, err = os.Open(filepath.Join(dir, name[:2], name[2:]))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, errMissing
 	}
