@@ -36,7 +36,10 @@ type workshop struct {
 	mu     sync.Mutex
 	server *process // guarded by mu: killed and started again while others look
 
-	agents map[string]*process // by device
+	agents   map[string]*process        // by device
+	ring     string                     // of the devices
+	detector string                     // that devices serve with; "" is aob-detect
+	through  func(device string) string // the address by which a device reaches the server; nil: directly
 }
 
 // newWorkshop makes the repository with these files on main. Nothing watches it
@@ -124,12 +127,26 @@ func (w *workshop) open(t *testing.T, dataset, ring string) {
 		t.Fatal(err)
 	}
 	w.answers(t)
+	w.ring = ring
 	for _, device := range []string{"robot-1", "robot-2", "robot-3"} {
-		w.agents[device] = launch(t, filepath.Join(w.logs, device+".log"), w.environment(), filepath.Join(w.bin, "aob-agent"), "run",
-			"--server", "http://"+w.address, "--ring", ring, "--device", device, "--label", "site="+ring, "--state", w.path(device),
-			"--trust", w.path("state", "keys", "desired.key.pub"), "--token-file", w.path("state", "device.token"),
-			"--detector", filepath.Join(w.bin, "aob-detect"), "--library", w.library, "--threads", "1", "--heartbeat", "1s")
+		w.startAgent(t, device)
 	}
+}
+
+// startAgent starts a device's agent.
+func (w *workshop) startAgent(t *testing.T, device string) {
+	t.Helper()
+	server, detector := "http://"+w.address, w.detector
+	if w.through != nil {
+		server = w.through(device)
+	}
+	if detector == "" {
+		detector = filepath.Join(w.bin, "aob-detect")
+	}
+	w.agents[device] = launch(t, filepath.Join(w.logs, device+".log"), w.environment(), filepath.Join(w.bin, "aob-agent"), "run",
+		"--server", server, "--ring", w.ring, "--device", device, "--label", "site="+w.ring, "--state", w.path(device),
+		"--trust", w.path("state", "keys", "desired.key.pub"), "--token-file", w.path("state", "device.token"),
+		"--detector", detector, "--library", w.library, "--threads", "1", "--heartbeat", "1s")
 }
 
 func (w *workshop) serverLog() string { return filepath.Join(w.logs, "serve.log") }
