@@ -2,6 +2,8 @@
 # make test         everything that passes in CI
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
+# make bench-hostile  a promotion beside attacks (ten minutes)
+# make test-faults  a fleet behind faulty proxies, for ten minutes
 # make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)
 # make lint         formatting, vet, staticcheck
 # make build        bin/aob, bin/aob-agent, bin/aob-detect
@@ -10,7 +12,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo test bench bench-coco bench-intervals lint build tools test-tools schemas
+.PHONY: demo test test-faults bench bench-hostile bench-coco bench-intervals lint build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -45,6 +47,12 @@ bench-coco: build
 	@test -e $(COCO_CASE)/dt.json || /usr/bin/python3 $(AOB_SHARED)/coco/make_case.py --seed 7 $(COCO_CASE)
 	/usr/bin/python3 reconciler/coco/testdata/peers.py bin/aob $(COCO_CASE)
 	@test ! -e $(AOB_SHARED)/coco/make_case.py || /usr/bin/python3 reconciler/coco/testdata/peers.py --growth bin/aob $(AOB_SHARED)/coco/make_case.py
+
+bench-hostile: test-tools
+	AOB_HOSTILE=1 go test ./e2e -run TestHostile -v -timeout 2h
+
+test-faults: tools
+	AOB_FAULTS=$(or $(AOB_FAULTS),10m) go test ./e2e -run TestFaults -v -timeout 1h
 
 bench-intervals:
 	go test ./reconciler/coco -run 'TestIntervals$$' -v -timeout 0 -intervals
