@@ -179,6 +179,28 @@ func scored(w plan.World, s *evidence.Snapshot) []delivery.Digest {
 			}
 		}
 	}
+	repointed := func(from, to string) {
+		if from != to && from != "" && to != "" {
+			gates(w.Main.Intent, from)
+			gates(w.Main.Intent, to)
+			model(w.Main.Intent.Models[to])
+		}
+	}
+	for _, p := range w.Proposals {
+		for name, f := range p.Merged.Fleets {
+			was, there := w.Main.Intent.Fleets[name]
+			repointed(w.Published[name].Model, f.Runs)
+			repointed(was.Runs, f.Runs)
+			for old, was := range w.Main.Intent.Fleets { // whose place a new one may take
+				if _, kept := p.Merged.Fleets[old]; !there && !kept {
+					repointed(was.Runs, f.Runs)
+				}
+			}
+		}
+	}
+	for name, f := range w.Main.Intent.Fleets {
+		repointed(w.Published[name].Model, f.Runs)
+	}
 	for _, name := range w.Asked {
 		for _, model := range w.Main.Intent.Gates[name].Covers {
 			models[model] = true

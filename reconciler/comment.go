@@ -229,8 +229,15 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		fmt.Fprintf(b, "; what would ship is bundle `%s`", m.Bundle.Short())
 	}
 	b.WriteString("\n\n")
+	for _, line := range m.Carried {
+		fmt.Fprintf(b, "**The fleet's bar:** %s.\n\n", delivery.Markdown(line))
+	}
 	for _, v := range m.Verdicts {
-		commentVerdict(b, v, m.Baseline)
+		baseline := m.Baseline
+		if runs, ok := m.Against[v.Gate]; ok {
+			baseline = runs
+		}
+		commentVerdict(b, v, baseline)
 		for _, link := range m.Links {
 			if link.Gate == v.Gate && link.URL != "" {
 				fmt.Fprintf(b, "[The images that got worse](%s), the worst first: truth, release and this model side by side.\n\n", link.URL)

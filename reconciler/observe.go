@@ -56,6 +56,7 @@ type seen struct {
 	heldKept delivery.Digest        // of the entries that the ledger has
 	lost     []plan.LostGate        // as found for lostAt
 	lostAt   delivery.Digest
+	repoints map[string]map[string][]plan.Repoint // by main's commit, and by fleet and model
 	plan     plan.Plan
 	world    plan.World
 }
@@ -232,17 +233,27 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}
+	w.Published = map[string]delivery.Desired{}
+	publish := func(fleets map[string]delivery.Fleet) {
+		for name := range fleets {
+			if d, ok := r.Fleet.Published(name); ok {
+				w.Published[name] = d
+			}
+		}
+	}
+	publish(w.Main.Intent.Fleets)
+	for _, p := range w.Proposals { // of a fleet that was removed and comes back
+		publish(p.Merged.Fleets)
+	}
+	if w.Main.Repointed, err = r.repointed(w); err != nil {
+		return w, fmt.Errorf("history of fleets: %w", err)
+	}
 	if w.Evidence, err = r.Evidence.Evidence(ctx, w); err != nil {
 		return w, fmt.Errorf("evidence: %w", err)
 	}
-	w.Devices, w.Published = map[string][]delivery.Device{}, map[string]delivery.Desired{}
+	w.Devices = map[string][]delivery.Device{}
 	for _, d := range r.Fleet.Devices() {
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
-	}
-	for name := range w.Main.Intent.Fleets {
-		if d, ok := r.Fleet.Published(name); ok {
-			w.Published[name] = d
-		}
 	}
 	if w.Clocks, err = r.clocks(ctx); err != nil {
 		return w, err

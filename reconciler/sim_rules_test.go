@@ -417,6 +417,11 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 		for _, a := range s.signed.index.Accepted[d.Model] { // under its former name too
 			named = append(named, s.signed.index.Accepted[a.Was]...)
 		}
+		if d.Previous != nil && t == *d.Previous { // the fleet may have run another model
+			for _, list := range s.signed.index.Accepted {
+				named = append(named, list...)
+			}
+		}
 		if !slices.ContainsFunc(named, func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version }) {
 			s.fail("fleet %s: version %d was never accepted, and is published to %s", d.Ring, t.Version, to)
 		}

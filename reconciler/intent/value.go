@@ -21,6 +21,13 @@ func (d *Doc) Spec() delivery.Digest {
 	return m.SpecDigest()
 }
 
+// Fleet returns the fleet that the file holds; false where it has a complaint, or is
+// another file.
+func (d *Doc) Fleet() (delivery.Fleet, bool) {
+	f, ok := d.value.(delivery.Fleet)
+	return f, ok
+}
+
 // Quarantine returns the quarantine that the file holds; false where it has a
 // complaint, or is another file.
 func (d *Doc) Quarantine() (delivery.Quarantine, bool) {

@@ -85,7 +85,7 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) *delivery.Ac
 	}
 	owners := m.owners(j)
 	for _, s := range m.w.Evidence.Releases {
-		if !slices.Contains(r.names, s.Model) {
+		if !slices.Contains(r.names, s.Model) && s.Model != r.Model {
 			continue
 		}
 		for _, g := range s.Gates {

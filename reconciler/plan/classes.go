@@ -199,6 +199,11 @@ func (m *maker) removedClasses(mdl delivery.Model, release *delivery.Release, ga
 			return why
 		}
 	}
+	return namedClasses(mdl, gates)
+}
+
+// namedClasses refuses a model that never had a class which a gate names.
+func namedClasses(mdl delivery.Model, gates []judged) string {
 	for _, j := range gates {
 		for _, c := range j.gate.Checks {
 			for _, class := range c.Classes.Names {

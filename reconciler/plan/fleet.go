@@ -18,6 +18,7 @@ type FleetReport struct {
 	State    delivery.CheckState
 	Text     string
 	Decision rollout.Decision
+	Stays    Stage // why it stays with another model than main names; mostly empty
 }
 
 // fleets decides every fleet's rollout. While main cannot be read, fleets stay
@@ -27,8 +28,28 @@ func (m *maker) fleets(main *MainReport) {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
-		m.plan.Fleets = append(m.plan.Fleets, m.fleet(m.w.Main.Intent.Fleets[name]))
+		r := m.fleet(m.w.Main.Intent.Fleets[name])
+		m.plan.Fleets = append(m.plan.Fleets, r)
+		for i, c := range main.Checks {
+			if c.Context != delivery.ContextRelease || r.Stays.State == "" {
+				continue
+			}
+			if severity(r.Stays.State) > severity(c.State) {
+				c.Description = r.Stays.Text
+			} else if severity(r.Stays.State) == severity(c.State) {
+				c.Description += "; " + r.Stays.Text
+			}
+			c.State = worse(r.Stays.State, c.State)
+			main.Checks[i] = c
+		}
 	}
+}
+
+func worse(a, b delivery.CheckState) delivery.CheckState {
+	if severity(a) > severity(b) {
+		return a
+	}
+	return b
 }
 
 func (m *maker) fleet(f delivery.Fleet) FleetReport {
@@ -53,6 +74,15 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		return r
 	default:
 		target = releases[0]
+	}
+	named := m.w.Main.Intent.Fleets[f.Name]
+	if b, ok := m.barOf(f, &named); ok && b.runs != nil {
+		if stage := m.barred(b, target); stage.State != delivery.CheckSuccess {
+			r.Stays = Stage{State: stage.State, Text: fmt.Sprintf("fleet %s stays with %s, and %s version %d has to pass %s first: %s", f.Name, b.runsNow(), f.Runs, target.Version, b, stage.Text)}
+			// It goes on with what it was told last.
+			f.Runs, f.Version = b.from, 0
+			r.Model, target, releases = b.from, *b.runs, m.accepted(b.from)
+		}
 	}
 	r.Target = delivery.Target{Version: target.Version, Bundle: target.Bundle}
 	if _, there := m.w.Evidence.Bundles[target.Bundle]; !there {
@@ -102,6 +132,9 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
 	case d.Done:
 		r.State = delivery.CheckSuccess
+	}
+	if r.Stays.State != "" {
+		r.State, r.Text = worse(r.State, r.Stays.State), r.Stays.Text+"; "+r.Text
 	}
 	return r
 }

@@ -78,7 +78,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		jt.verdict = m.verdict(r, jt, mdl)
 		list = append(list, jt)
 	}
-	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok {
+	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok && r.fleet == "" {
 		score, stage := m.score(mdl, r.Bundle, ownSet(r.names, mdl, own), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Own = &score
@@ -86,7 +86,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			wait(stage)
 		}
 	}
-	if data.Valid.Count > 0 { // so that its detections are there when thresholds change
+	if data.Valid.Count > 0 && r.fleet == "" { // so that its detections are there when thresholds change
 		score, stage := m.score(mdl, r.Bundle, ownSet(r.names, mdl, data.Valid), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Valid = &score

@@ -195,7 +195,10 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 		}) {
 			continue
 		}
-		v, stage := m.judgeStored(model, name, g, s.Bundle, s.Baseline)
+		mdl := m.w.Main.Intent.Models[model]
+		v, stage := m.judgeStored(mdl, m.w.names(model), judged{name: name, gate: g}, s.Bundle, s.Baseline, func(content delivery.EvalSetContent) string {
+			return m.lostClasses(mdl, m.latest(m.w.names(model)), judged{name: name, gate: g}, content)
+		})
 		switch {
 		case stage.State == delivery.CheckPending:
 			stage.Text = "gate " + name + ": " + stage.Text
@@ -211,25 +214,25 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 
 // judgeStored lets a gate answer from signed scores alone. Comparing them may
 // take a run.
-func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baseline delivery.Digest) (delivery.Verdict, Stage) {
+func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle, baseline delivery.Digest, lost func(delivery.EvalSetContent) string) (delivery.Verdict, Stage) {
+	name, g := j.name, j.gate
 	unknown := Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)}
-	mdl := m.w.Main.Intent.Models[model]
-	score, ok := m.storedScore(mdl, bundle, g)
+	score, ok := m.storedScoreOf(names, mdl, bundle, g)
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	if why := m.lostClasses(mdl, m.latest(m.w.names(model)), judged{name: name, gate: g}, score.Content); why != "" {
+	if why := lost(score.Content); why != "" {
 		return delivery.Verdict{}, Stage{State: delivery.CheckFailure, Text: why}
 	}
 	in := m.gateInput(mdl, bundle, score)
 	in.SameBundle = bundle == baseline
 	in.BaselineBundle, in.BaselineClasses = baseline, m.w.Evidence.Bundles[baseline].Classes
 	run := func(s delivery.RunSpec) (delivery.RunState, Stage) {
-		s.Note = model + " on main"
+		s.Note = mdl.Name + " on main"
 		return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
 	}
 	if baseline != "" && baseline != bundle {
-		base, ok := m.storedScore(mdl, baseline, g)
+		base, ok := m.storedScoreOf(names, mdl, baseline, g)
 		if !ok || base.Content.Digest() != score.Content.Digest() {
 			return delivery.Verdict{}, unknown
 		}
@@ -242,10 +245,10 @@ func (m *maker) judgeStored(model, name string, g delivery.Gate, bundle, baselin
 	if !in.SameBundle {
 		in.Look = m.lookOf(bundle, baseline, in.EvalSet)
 	}
-	in.Asked = m.asked(m.w.names(model), mdl, g)
+	in.Asked = m.asked(names, mdl, g)
 	var stage Stage
 	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score}, func(b delivery.Digest) (delivery.Scores, Stage) {
-		if base, ok := m.storedScore(mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
+		if base, ok := m.storedScoreOf(names, mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
 			return base, Stage{State: delivery.CheckSuccess}
 		}
 		return delivery.Scores{}, unknown

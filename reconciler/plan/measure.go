@@ -156,12 +156,17 @@ func (m *maker) version(model, version string) (bundle delivery.Digest, why stri
 // corrected there may be several; the highest key is as good as any and the same
 // for every reader.
 func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (delivery.Scores, bool) {
+	return m.storedScoreOf(m.w.names(mdl.Name), mdl, bundle, g)
+}
+
+// storedScoreOf is that for a model that is judged as the next one under some names.
+func (m *maker) storedScoreOf(names []string, mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (delivery.Scores, bool) {
 	var found delivery.Scores
 	for _, s := range m.w.Evidence.Scores {
 		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue
 		}
-		ask, _ := m.evalRun(mdl, bundle, gateSet(m.w.names(mdl.Name), mdl, g, s.Content))
+		ask, _ := m.evalRun(mdl, bundle, gateSet(names, mdl, g, s.Content))
 		ask.Detect = s.Input.Detect // by whichever version of the detector
 		ask.Resamples = max(ask.Resamples, s.Input.Resamples)
 		if delivery.ScoreKey(ask) == s.Key {

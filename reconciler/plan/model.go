@@ -32,6 +32,8 @@ type ModelReport struct {
 	Verdicts []delivery.Verdict                 // theirs
 	Doubts   []Doubt                            // of the verdicts that are unsure
 	Fleets   []string                           // that run it once it is released, and how
+	Against  map[string]*delivery.Release       // by gate of a fleet: what the fleet runs, in place of Baseline
+	Carried  []string                           // which gates fleets bring with them, a line each
 	Release  *delivery.Release                  // what the release file must say
 	Commit   *delivery.Release                  // set where the head's tree does not hold it yet
 	Own      *delivery.Scores                   // on the PR's own test split, for information
@@ -53,7 +55,8 @@ type Link struct {
 type judged struct {
 	name     string
 	gate     delivery.Gate
-	proposed bool // the PR's own version, on top of main's
+	proposed bool   // the PR's own version, on top of main's
+	as       string // its label, where a fleet brings it
 }
 
 // gatesFor returns the gates of a PR for a model: all covering gates of the
@@ -82,6 +85,9 @@ func (m *maker) staysCovered(p Proposal, model string) bool { return len(p.Merge
 
 // label is the gate's name in checks and files.
 func (j judged) label(list []judged) string {
+	if j.as != "" {
+		return j.as
+	}
 	if j.proposed && slices.ContainsFunc(list, func(o judged) bool { return o.name == j.name && !o.proposed }) {
 		return j.name + ".proposed"
 	}
@@ -93,6 +99,7 @@ type progress struct {
 	ModelReport
 	names   []string // the model's, and those that it had before
 	asked   Proposal // whose comments may settle what is unsure
+	fleet   string   // whose gates judge it, as it is to run another model; mostly empty
 	dataKey delivery.Digest
 }
 
@@ -151,6 +158,12 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if why, quarantine := m.unread(); why != "" && (quarantine || !isRollback) {
 		return r.end(delivery.CheckFailure, "main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
 	}
+	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
+	r.carry(bars)
+	judges := slices.Clone(gates)
+	for _, b := range bars {
+		judges = append(judges, b.gates...)
+	}
 	before := m.latest(r.names)
 	if why := m.removedClasses(mdl, before, gates); why != "" && !isRollback {
 		return r.end(delivery.CheckFailure, "%s", why)
@@ -169,7 +182,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
 		return m.run(spec, p, code)
 	}
-	data, ok := m.data(r, mdl, gates, run)
+	data, ok := m.data(r, mdl, judges, run)
 	if !ok && !isRollback {
 		m.keepTrainings(r.dataKey, mdl)
 		return r.end(blockedBy(r.Stages))
@@ -190,6 +203,19 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return m.draft(r, mdl, data, run)
 	}
 	judgements, ok := m.judge(r, mdl, gates, data, run)
+	own := len(r.Stages)
+	var ofFleets []judgement
+	fleetsPass := true
+	for _, b := range bars {
+		list, passed := m.judgeBar(r, b, mdl, r.Bundle, data, run)
+		ofFleets, fleetsPass = append(ofFleets, list...), fleetsPass && passed
+	}
+	if isRollback && !fleetsPass {
+		return r.end(blockedBy(r.Stages[own:]))
+	}
+	if isRollback && !m.signBar(name, r.Bundle, ofFleets) {
+		return r.end(delivery.CheckPending, "every gate of its fleets passed; signing")
+	}
 	if isRollback {
 		text := fmt.Sprintf("rolls back to version %d, accepted before; gates do not block a rollback", rollback.Version)
 		if named, ok := m.w.Main.Intent.Releases[name]; ok && delivery.SameRelease(named, rollback) && m.ships(name, named) {
@@ -199,14 +225,14 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 			text += "; today's gates would say: " + failing
 		}
 		r.Release = &rollback
-		for i := range r.Stages { // shown, and never in the way
+		for i := range r.Stages[:own] { // shown, and never in the way
 			if r.Stages[i].State != delivery.CheckSuccess {
 				r.Stages[i].State, r.Stages[i].Text = delivery.CheckSuccess, "rollback, for information: "+r.Stages[i].Text
 			}
 		}
 		return r.end(delivery.CheckSuccess, "%s", text)
 	}
-	if !ok {
+	if !ok || !fleetsPass {
 		return r.end(blockedBy(r.Stages))
 	}
 	// A gate of the pull request's own says nothing where main has one.
@@ -214,7 +240,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if !slices.ContainsFunc(judgements, func(j judgement) bool { return j.proposed != asked && anyPassed(j.verdict) }) {
 		return r.end(delivery.CheckFailure, "no check of any gate applies and passes, so nothing was judged; give a gate a floor (min)")
 	}
-	return m.release(r, p, judgements)
+	return m.release(r, p, judgements, ofFleets)
 }
 
 // draft shows what a draft's model does on its validation split. The gates' eval

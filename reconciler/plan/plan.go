@@ -20,6 +20,7 @@
 //   - trial.go: experiments, which no gate judges.
 //   - release.go: the release file and the statement behind it.
 //   - rename.go, quarantine.go: a model under its former names, and what may not run.
+//   - bar.go: the gates that a fleet brings to another model.
 //   - lost.go: gates that main lost without a pull request that showed it.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.

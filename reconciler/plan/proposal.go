@@ -120,6 +120,9 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	for _, name := range names {
 		r.Models = append(r.Models, m.model(p, name))
 	}
+	for _, name := range m.repointed(p, names) {
+		r.Models = append(r.Models, m.repoint(p, name))
+	}
 	r.Fleets = changedFleets(p)
 	gates := changedGates(p)
 	if len(gates) > 0 {

@@ -122,14 +122,14 @@ func (m *maker) nextVersion(names []string) int {
 
 // release takes the last stage: the release file and the statement behind it.
 // It is green only on a tree that holds the file which the evidence yields.
-func (m *maker) release(r *progress, p Proposal, judgements []judgement) ModelReport {
+func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgement) ModelReport {
 	want := m.releaseFile(r, judgements)
 	r.Release = &want
 	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle, Was: r.Was, File: want, TargetCommit: m.w.Main.Commit}
 	if r.Baseline != nil {
 		statement.Baseline = r.Baseline.Bundle
 	}
-	for _, j := range judgements {
+	for _, j := range slices.Concat(judgements, ofFleets) {
 		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict, Accept: j.accept})
 	}
 	signed := false

@@ -37,6 +37,9 @@ type Main struct {
 	// Held is what main's quarantine files have said, by model: every entry that main
 	// has had, also those that its tree lost. See [Hold]. Nil is what the tree says.
 	Held map[string][]Held
+	// Repointed is what made fleets run another model than they were last told to, by
+	// fleet, newest first. It holds the fleets that [NeedsRepoints] names.
+	Repointed map[string][]Repoint
 	// Lost is what main's gates asked for and no longer ask, where no pull request
 	// showed that. The newest is first.
 	Lost []LostGate
@@ -155,6 +158,18 @@ type Server struct {
 	Trainings int
 }
 
+// NeedsRepoints names the fleets that main lets run another model than they were last
+// told to, and that model.
+func NeedsRepoints(w World) map[string]string {
+	need := map[string]string{}
+	for name, f := range w.Main.Intent.Fleets {
+		if d, ok := w.Published[name]; ok && d.Release.Bundle != "" && d.Model != f.Runs {
+			need[name] = d.Model
+		}
+	}
+	return need
+}
+
 // NeedsHistory names the models whose history on main a plan will read: those
 // with an open proposal, and those whose release on main is not simply an
 // accepted one with its spec.
@@ -184,6 +199,22 @@ func NeedsHistory(w World) []string {
 	for _, t := range w.Trials {
 		need[t.Model] = true
 	}
+	for _, d := range w.Published {
+		need[d.Model] = need[d.Model] || w.Main.Intent.Fleets[d.Ring].Runs != d.Model
+	}
+	for _, p := range w.Proposals {
+		for name, f := range p.Merged.Fleets {
+			if was := w.Main.Intent.Fleets[name]; was.Runs != f.Runs || was.Version != f.Version {
+				need[f.Runs], need[was.Runs] = true, true
+			}
+		}
+		for name, was := range w.Main.Intent.Fleets {
+			if _, kept := p.Merged.Fleets[name]; !kept {
+				need[was.Runs] = true
+			}
+		}
+	}
+	delete(need, "")
 	var names []string
 	for name, yes := range need {
 		if yes {

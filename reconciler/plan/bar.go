@@ -1,0 +1,374 @@
+package plan
+
+// This file lets a fleet carry its bar. A gate covers models by name, so a fleet that
+// is told to run another model would leave its gates behind. What it is to run is
+// judged by every gate that covers what it ran, with what it runs as the baseline:
+// in a pull request, and again on main before its devices are told.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+// A Repoint is a commit of main that made a fleet run another model.
+type Repoint struct {
+	Commit string
+	From   string          // the model that the fleet file named before
+	Gates  []delivery.Gate // that covered it just before
+}
+
+// A bar is what a fleet asks of another model than it runs.
+type bar struct {
+	fleet delivery.Fleet    // as it will be
+	from  string            // the model that it runs
+	runs  *delivery.Release // what it runs of that; nil where nothing was accepted
+	gates []judged
+}
+
+// String names what the bar is made of.
+func (b bar) String() string {
+	var names []string
+	for _, j := range b.gates {
+		if !slices.Contains(names, j.name) {
+			names = append(names, j.name)
+		}
+	}
+	what := "gate " + strings.Join(names, ", ")
+	if len(names) > 1 {
+		what = "gates " + strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s of %s", what, b.from)
+}
+
+// runsNow names the version that the fleet runs.
+func (b bar) runsNow() string {
+	if b.runs == nil {
+		return b.from
+	}
+	return fmt.Sprintf("%s version %d", b.from, b.runs.Version)
+}
+
+// sameLine reports whether two names are of one model.
+func (m *maker) sameLine(a, b string) bool {
+	return a == b || slices.Contains(m.w.names(a), b) || slices.Contains(m.w.names(b), a)
+}
+
+// barOf finds the bar of a fleet that is to be as f says, and that main has as was;
+// nil where main does not have it. What the ring was last told counts for what it
+// runs: main's file may have been changed, and refused, since.
+func (m *maker) barOf(f delivery.Fleet, was *delivery.Fleet) (bar, bool) {
+	b := bar{fleet: f}
+	published, told := m.w.Published[f.Name]
+	told = told && published.Release.Bundle != ""
+	changes := was != nil && !m.sameLine(was.Runs, f.Runs)
+	switch {
+	case told && m.sameLine(published.Model, f.Runs):
+		return b, false
+	case told:
+		b.from, b.runs = published.Model, m.published(published)
+	case changes:
+		b.from = was.Runs
+		if r, ok := m.pinned(*was); ok {
+			b.runs = &r
+		} else {
+			b.runs = first(m.accepted(was.Runs))
+		}
+	default:
+		return b, false
+	}
+	add := func(g delivery.Gate) {
+		label := g.Name + ".fleet-" + f.Name
+		for _, j := range b.gates {
+			if j.gate.Digest() == g.Digest() {
+				return
+			}
+			if j.as == label {
+				label += "." + g.Digest().Hex()[:6] // the gate as it was before
+			}
+		}
+		b.gates = append(b.gates, judged{name: g.Name, gate: g, as: label})
+	}
+	covering := func(model string) {
+		for _, name := range m.w.Main.Intent.Covering(model) {
+			add(m.w.Main.Intent.Gates[name])
+		}
+	}
+	covering(b.from)
+	if changes {
+		covering(was.Runs)
+	}
+	for _, step := range m.w.Main.Repointed[f.Name] {
+		for _, g := range step.Gates {
+			add(g)
+		}
+	}
+	for _, l := range m.w.Main.Lost {
+		if slices.Contains(l.Gate.Covers, b.from) {
+			add(l.Gate)
+		}
+	}
+	return b, len(b.gates) > 0
+}
+
+// published finds the accepted release that a ring was told to run.
+func (m *maker) published(d delivery.Desired) *delivery.Release {
+	target := d.Release
+	if _, held := m.held(m.w.names(d.Model), target.Bundle); held && d.Previous != nil {
+		target = *d.Previous
+	}
+	r := delivery.Release{Name: d.Model, Version: target.Version, Bundle: target.Bundle}
+	for _, name := range m.w.names(d.Model) {
+		for _, a := range m.w.Evidence.Accepted[name] {
+			if a.Bundle == target.Bundle {
+				r.Spec = a.Spec
+			}
+		}
+	}
+	return &r
+}
+
+// free reports whether a fleet may go to a bundle whatever its bar says: it runs the
+// bundle, or has run it before. A way back waits for nothing.
+func (m *maker) free(b bar, bundle delivery.Digest) bool {
+	return b.runs != nil && b.runs.Bundle == bundle || rollout.HasRun(b.fleet, m.w.Devices[b.fleet.Name], bundle)
+}
+
+// bars lists the bars that a proposal brings to a model: of every fleet that will run
+// it and runs another one. A new fleet that takes the place of a removed one, with
+// labels that the same devices may have, brings that one's bar.
+func (m *maker) bars(p Proposal, model string) []bar {
+	var list []bar
+	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
+		f := p.Merged.Fleets[name]
+		if f.Runs != model {
+			continue
+		}
+		onMain, there := m.w.Main.Intent.Fleets[name]
+		if there {
+			if b, ok := m.barOf(f, &onMain); ok {
+				list = append(list, b)
+			}
+			continue
+		}
+		if b, ok := m.barOf(f, nil); ok {
+			list = append(list, b)
+		}
+		for _, old := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
+			was := m.w.Main.Intent.Fleets[old]
+			if _, kept := p.Merged.Fleets[old]; !kept && overlap(was.Match, f.Match) {
+				was.Name = f.Name
+				if b, ok := m.barOf(f, &was); ok {
+					list = append(list, b)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// overlap reports whether a device may have the labels of both.
+func overlap(a, b map[string]string) bool {
+	for k, v := range a {
+		if other, ok := b[k]; ok && other != v {
+			return false
+		}
+	}
+	return true
+}
+
+// repointed names the models that a proposal leaves as they are and lets a fleet run
+// that ran another one.
+func (m *maker) repointed(p Proposal, changed []string) []string {
+	var names []string
+	for _, f := range p.Merged.Fleets {
+		onMain, there := m.w.Main.Intent.Fleets[f.Name]
+		same := there && onMain.Runs == f.Runs && onMain.Version == f.Version
+		if !same && !slices.Contains(changed, f.Runs) && !slices.Contains(names, f.Runs) && len(m.bars(p, f.Runs)) > 0 {
+			names = append(names, f.Runs)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// carried says, a line each, which gates fleets bring with them to a model.
+func (r *ModelReport) carry(bars []bar) {
+	for _, b := range bars {
+		r.Carried = append(r.Carried, fmt.Sprintf("fleet %s runs %s and brings %s: %s is judged by it as well, against what the fleet runs", b.fleet.Name, b.runsNow(), b, r.Model))
+	}
+}
+
+// judgeBar lets a fleet's gates judge a model in a pull request.
+func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult, run runner) ([]judgement, bool) {
+	if m.free(b, bundle) {
+		for _, j := range b.gates {
+			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess, "fleet %s has run bundle %s before; gates do not block a way back", b.fleet.Name, bundle.Short())
+		}
+		return nil, true
+	}
+	if why := m.missesBar(b, mdl, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" {
+		r.stage(delivery.ContextGate+b.gates[0].as, delivery.CheckFailure, "fleet %s: %s", b.fleet.Name, why)
+		return nil, false
+	}
+	c := &progress{ModelReport: ModelReport{Model: r.Model, Spec: r.Spec, Bundle: bundle, Baseline: b.runs}, names: m.w.names(b.from), asked: r.asked, fleet: b.fleet.Name}
+	list, ok := m.judge(c, mdl, b.gates, data, run)
+	for _, s := range c.Stages {
+		if s.Context == delivery.ContextEval {
+			s.Text = prefixed("fleet "+b.fleet.Name+": ", s.Text)
+		}
+		r.Stages = append(r.Stages, s)
+	}
+	for _, j := range b.gates {
+		if r.Against == nil {
+			r.Against = map[string]*delivery.Release{}
+		}
+		r.Against[j.as] = b.runs
+	}
+	r.Links, r.Measured = append(r.Links, c.Links...), append(r.Measured, c.Measured...)
+	r.Verdicts, r.Doubts = append(r.Verdicts, c.Verdicts...), append(r.Doubts, c.Doubts...)
+	return list, ok
+}
+
+// missesBar says where a model lacks a class that a fleet's gates hold it to, or would
+// make other truths of their eval sets than what the fleet runs was judged by.
+func (m *maker) missesBar(b bar, mdl delivery.Model, content func(delivery.EvalSet) (delivery.EvalSetContent, bool)) string {
+	if b.runs != nil {
+		if why := m.goneClasses(mdl, *b.runs, b.gates); why != "" {
+			return why
+		}
+	}
+	if why := namedClasses(mdl, b.gates); why != "" {
+		return why
+	}
+	return m.changedTruths(mdl, b.runs, b.gates, content)
+}
+
+// repoint reports about a model that a proposal does not change, and that it lets
+// fleets run which run another one.
+func (m *maker) repoint(p Proposal, name string) ModelReport {
+	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), asked: p}
+	mdl := p.Merged.Models[name]
+	bars := m.bars(p, name)
+	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
+	r.carry(bars)
+	var gates []judged
+	for _, b := range bars {
+		gates = append(gates, b.gates...)
+	}
+	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
+		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
+		return m.run(spec, p, GoCode(mdl))
+	}
+	var words []string
+	all := true
+	judged := map[delivery.Digest][]judgement{}
+	var data delivery.DataResult
+	for _, b := range bars {
+		target, ok := m.target(b.fleet)
+		switch {
+		case !ok && b.fleet.Version > 0:
+			return r.end(delivery.CheckFailure, "fleet %s is pinned to version %d of %s, which main never accepted", b.fleet.Name, b.fleet.Version, name)
+		case !ok:
+			words = append(words, fmt.Sprintf("fleet %s keeps %s until %s has a release, which %s will judge", b.fleet.Name, b.runsNow(), name, b))
+			continue
+		}
+		if r.Bundle = target.Bundle; r.Data == nil && !m.free(b, target.Bundle) {
+			if data, ok = m.data(r, mdl, gates, run); !ok {
+				return r.end(blockedBy(r.Stages))
+			}
+		}
+		list, ok := m.judgeBar(r, b, mdl, target.Bundle, data, run)
+		judged[target.Bundle] = append(judged[target.Bundle], list...)
+		if all = all && ok; m.free(b, target.Bundle) {
+			words = append(words, fmt.Sprintf("fleet %s goes back to version %d, which it has run before", b.fleet.Name, target.Version))
+		} else {
+			words = append(words, fmt.Sprintf("fleet %s goes from %s to version %d, which passes %s", b.fleet.Name, b.runsNow(), target.Version, b))
+		}
+	}
+	if !all {
+		return r.end(blockedBy(r.Stages))
+	}
+	for _, bundle := range slices.Sorted(maps.Keys(judged)) {
+		if signed := m.signBar(name, bundle, judged[bundle]); !signed {
+			return r.end(delivery.CheckPending, "every gate of its fleets passed; signing")
+		}
+	}
+	return r.end(delivery.CheckSuccess, "%s", strings.Join(words, "; "))
+}
+
+// signBar adds what fleets' gates say of an accepted release to its evidence, and
+// reports whether it is there.
+func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) bool {
+	if len(list) == 0 {
+		return true
+	}
+	i := slices.IndexFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+		return s.Bundle == bundle && slices.Contains(m.w.names(model), s.Model) && m.w.Evidence.accepted(s.File)
+	})
+	if i < 0 {
+		return true // main judges it from the scores
+	}
+	statement := m.w.Evidence.Releases[i]
+	statement.TargetCommit, statement.Gates = m.w.Main.Commit, nil
+	for _, j := range list {
+		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict, Accept: j.accept})
+	}
+	if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) }) {
+		return true
+	}
+	m.step(Sign{Bundle: bundle, Type: delivery.ReleaseType, Predicate: statement, What: fmt.Sprintf("what a fleet's gates say of %s version %d", model, statement.Version)})
+	return false
+}
+
+// target is the release that a fleet follows, or is pinned to.
+func (m *maker) target(f delivery.Fleet) (delivery.Release, bool) {
+	if f.Version > 0 {
+		return m.pinned(f)
+	}
+	list := m.accepted(f.Runs)
+	if len(list) == 0 || list[0].Name != f.Runs {
+		return delivery.Release{}, false
+	}
+	return list[0], true
+}
+
+// barred says why main does not let a fleet go to a release of another model than it
+// runs: a gate of its bar has not passed it, in a pull request or by what is stored.
+func (m *maker) barred(b bar, target delivery.Release) Stage {
+	passed := Stage{State: delivery.CheckSuccess}
+	if m.free(b, target.Bundle) {
+		return passed
+	}
+	var baseline delivery.Digest
+	if b.runs != nil {
+		baseline = b.runs.Bundle
+	}
+	mdl := m.w.Main.Intent.Models[b.fleet.Runs]
+	for _, j := range b.gates {
+		owners := m.owners(j)
+		if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+			return s.Bundle == target.Bundle && slices.ContainsFunc(s.Gates, func(g delivery.GateJudged) bool {
+				return g.Spec == j.gate.Digest() && g.Verdict.Baseline == baseline && g.Settled(owners)
+			})
+		}) {
+			continue
+		}
+		v, stage := m.judgeStored(mdl, m.w.names(b.from), j, target.Bundle, baseline, func(content delivery.EvalSetContent) string {
+			return m.missesBar(bar{runs: b.runs, gates: []judged{j}}, mdl, func(delivery.EvalSet) (delivery.EvalSetContent, bool) { return content, true })
+		})
+		switch {
+		case stage.State == delivery.CheckPending:
+			return Stage{State: delivery.CheckPending, Text: "gate " + j.name + ": " + stage.Text}
+		case stage.State != delivery.CheckSuccess:
+			return stage
+		case verdictState(v.Outcome) != delivery.CheckSuccess:
+			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", j.name, v.Outcome, v.Reason)}
+		}
+	}
+	return passed
+}

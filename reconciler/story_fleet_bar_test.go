@@ -1,0 +1,180 @@
+package reconciler
+
+// Stories of a fleet that is made to run another model: it carries its bar.
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+)
+
+// other is a second model with a gate of its own that asks for little.
+func other(epochs int) map[string]string {
+	return map[string]string{"models/other.yaml": model("other", epochs), "gates/easy.yaml": gateFile("easy", "other", 0.01)}
+}
+
+// with joins changes.
+func with(list ...map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, files := range list {
+		for path, text := range files {
+			all[path] = text
+		}
+	}
+	return all
+}
+
+func demoRuns(model, more string) map[string]string {
+	return map[string]string{"fleets/demo.yaml": fleet("demo", model, more)}
+}
+
+// barred is a world whose fleet demo runs version 1 of shapes, of mAP 0.60, where gate
+// production asks for 0.50.
+func barred(t *testing.T) *sim {
+	s, _ := begun(t)
+	s.repo.commit("main", s.main(), s.now, with(map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.5)}, demoRuns("shapes", "")))
+	s.released("first", 8)
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("devices serve %s, want version 1", got)
+	}
+	return s
+}
+
+// propose2 proposes files on a branch of main's head, and settles.
+func (s *sim) proposes(branch string, files map[string]string) {
+	s.repo.commit(branch, s.main(), s.now, files)
+	s.forge.open(branch, "dev")
+	s.settle()
+}
+
+// runsBundle fails unless all devices of demo run a bundle.
+func (s *sim) runsBundle(want delivery.Digest, why string) {
+	s.helper()
+	for _, d := range s.fleet.devices {
+		if d.Report.Ring == "demo" && d.Report.Bundle != want {
+			s.fail("device %s runs bundle %s, want %s: %s", d.Report.Device, d.Report.Bundle.Short(), want.Short(), why)
+		}
+	}
+}
+
+// releasedOther brings a release of other to main, by its own gate.
+func (s *sim) releasedOther(epochs int) delivery.Digest {
+	s.helper()
+	s.proposes("other", other(epochs))
+	s.want("other", delivery.CheckSuccess)
+	s.merge("other")
+	s.settle()
+	return s.signed.index.Accepted["other"][len(s.signed.index.Accepted["other"])-1].Bundle
+}
+
+func TestFleetCarriesItsBarInOnePullRequest(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"the model stays":     with(other(2), demoRuns("other", "")),
+		"its gate lets it go": with(other(2), demoRuns("other", ""), map[string]string{"gates/production.yaml": gateFile("production", "other", 0.01)}),
+		"its gate is removed": with(other(2), demoRuns("other", ""), map[string]string{"gates/production.yaml": ""}),
+		"with another fleet":  with(other(2), demoRuns("shapes", ""), map[string]string{"fleets/demo.yaml": "", "fleets/demo2.yaml": fleet("demo2", "other", "")}),
+		"and a pin":           with(other(2), demoRuns("other", "version: 1\n")),
+		"as a paused one":     with(other(2), demoRuns("other", "paused: true\n")),
+		"a class less":        with(other(8), demoRuns("other", ""), map[string]string{"models/other.yaml": classes(model("other", 8), "[circle]", "")}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := barred(t)
+			s.proposes("sidestep", files)
+			s.want("sidestep", delivery.CheckFailure, "production")
+			if c := s.forge.comments[s.forge.open("sidestep", "dev")]; !strings.Contains(c, "runs shapes version 1 and brings gate production of shapes") {
+				t.Errorf("the comment does not say which gates the fleet brings:\n%s", c)
+			}
+			s.quiet()
+		})
+	}
+}
+
+func TestFleetCarriesItsBarInALaterPullRequest(t *testing.T) {
+	s := barred(t)
+	before := s.fleet.devices[0].Report.Bundle
+	s.releasedOther(2)
+	s.proposes("swap", demoRuns("other", ""))
+	s.want("swap", delivery.CheckFailure, "production", "0.4000")
+	s.runsBundle(before, "nothing was merged")
+
+	// A better one goes through, and the fleet moves to it.
+	s.repo.refs[git.Branch+"swap"] = ""
+	delete(s.repo.refs, git.Branch+"swap")
+	s.proposes("better", map[string]string{"models/other.yaml": model("other", 14)})
+	s.want("better", delivery.CheckSuccess)
+	s.merge("better")
+	s.settle()
+	good := s.signed.last()
+	s.proposes("swap2", demoRuns("other", ""))
+	s.want("swap2", delivery.CheckSuccess, "fleet demo goes from shapes version 1 to version 2", "gate production of shapes")
+	s.merge("swap2")
+	s.settle()
+	s.runsBundle(good, "the fleet's own gates passed it")
+
+	// And back again, at once.
+	s.proposes("back", demoRuns("shapes", ""))
+	s.want("back", delivery.CheckSuccess, "goes back to version 1")
+	s.merge("back")
+	s.settle()
+	s.runsBundle(before, "a way back waits for nothing")
+	s.quiet()
+}
+
+// A push to main that repoints a fleet goes round the forge's rules, not round AOB.
+func TestFleetRepointedByAPushStaysUntilItsGatesPass(t *testing.T) {
+	for name, push := range map[string]func(s *sim){
+		"the fleet alone": func(s *sim) { s.pushMain(demoRuns("other", "")) },
+		"pinned":          func(s *sim) { s.pushMain(demoRuns("other", "version: 1\n")) },
+		"with its gate removed": func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, with(demoRuns("other", ""), map[string]string{"gates/production.yaml": gateFile("production", "other", 0.01)}))
+		},
+		"its gate removed before": func(s *sim) {
+			s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+			s.pushMain(demoRuns("other", ""))
+		},
+		"there and back and there": func(s *sim) {
+			s.pushMain(demoRuns("other", ""))
+			s.settle()
+			s.pushMain(demoRuns("shapes", ""))
+			s.settle()
+			s.pushMain(demoRuns("other", ""))
+		},
+		"after a restart": func(s *sim) { s.pushMain(demoRuns("other", "")); s.ledger = newSimLedger(s); s.restart() },
+		"by way of a third": func(s *sim) {
+			s.pushMain(map[string]string{"models/third.yaml": model("third", 1), "gates/third.yaml": gateFile("third", "third", 0.3)})
+			s.pushMain(demoRuns("third", ""))
+			s.settle()
+			s.pushMain(demoRuns("other", ""))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := barred(t)
+			before := s.fleet.devices[0].Report.Bundle
+			s.releasedOther(2)
+			push(s)
+			s.settle()
+			s.runsBundle(before, "no gate of its own passed another")
+			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "fleet demo stays with shapes version 1") || !strings.Contains(c.Description, "production") {
+				t.Errorf("main's aob/release: %s: %s", c.State, c.Description)
+			}
+			s.quiet()
+		})
+	}
+}
+
+// What the fleet stays with goes on as it would: its document is signed anew, and what
+// is forbidden meanwhile is not run.
+func TestFleetThatStaysIsStillLookedAfter(t *testing.T) {
+	s := barred(t)
+	s.releasedOther(2)
+	s.pushMain(demoRuns("other", ""))
+	s.settle()
+	expires := s.fleet.published["demo"].Expires
+	s.now = s.now.Add(20 * 60 * 60 * 1e9)
+	s.settle()
+	if d := s.fleet.published["demo"]; !d.Expires.After(expires) || d.Model != "shapes" {
+		t.Errorf("published: model %s, expires %s, before that %s", d.Model, d.Expires, expires)
+	}
+}
