@@ -378,6 +378,14 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	return nil
 }
 
+// pointer reports whether a file is what Git LFS leaves in place of a large one.
+func pointer(f *os.File) bool {
+	const start = "version https://git-lfs.github.com/spec/"
+	head := make([]byte, len(start))
+	n, err := f.ReadAt(head, 0)
+	return err == nil && string(head[:n]) == start
+}
+
 // decodeImage says what is wrong with an image. The error is the context's.
 func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text string, seen look, err error) {
 	f, err := os.Open(im.path)
@@ -387,6 +395,9 @@ func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text s
 	defer f.Close()
 	config, format, err := image.DecodeConfig(f)
 	if err != nil {
+		if pointer(f) {
+			return "unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's folder", seen, nil
+		}
 		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), seen, nil
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height || config.Width*config.Height > maxPixels {

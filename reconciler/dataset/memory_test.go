@@ -79,6 +79,7 @@ func TestImagesThatTakeTooMuchMemoryAreRefused(t *testing.T) {
 		data []byte
 		want string
 	}{
+		"a Git LFS pointer":       {[]byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n"), "git lfs pull"},
 		"many pixels":             {header(65535, 65535, 8, 6, 0), "want at most 67108864 in all"},
 		"many bits":               {header(8192, 8192, 16, 6, 1), "8192 x 8192 pixels take 768MiB of memory"},
 		"as large as is allowed":  {header(8192, 8192, 16, 6, 0), "damaged or truncated"},

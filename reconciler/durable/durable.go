@@ -82,15 +82,18 @@ func PrivateFolder(dir string) error {
 		return err
 	}
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a run that goes on has removed it
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", ErrNotPrivate, err)
 		}
 		if !e.IsDir() && !e.Type().IsRegular() {
 			return nil
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a run that goes on has removed it
+			return nil
 		}
 		if err != nil || info.Mode().Perm()&0o077 == 0 {
 			return err

@@ -127,6 +127,12 @@ func (d *document) read(data []byte) bool {
 	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
 		d.fault(place{1, 1}, "", "starts with a byte order mark; save it as UTF-8 without one")
 		return false
+	case bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")):
+		d.fault(place{1, 1}, "", "is UTF-16; save it as UTF-8")
+		return false
+	case bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")):
+		d.fault(place{}, "", "is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs migrate export --include=%q --everything", d.file)
+		return false
 	case !utf8.Valid(data):
 		d.fault(invalidAt(data), "", "is not UTF-8; save it as UTF-8")
 		return false
@@ -273,9 +279,12 @@ func syntax(data []byte, err error) (place, string) {
 		}
 		at.line = n
 	}
-	for i, line := range bytes.Split(data, []byte("\n")) {
-		if indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]; bytes.ContainsRune(indent, '\t') && strings.Contains(text, "cannot start any token") {
-			return place{i + 1, 1 + bytes.IndexByte(indent, '\t')}, "tabs do not indent in YAML; use spaces"
+	if strings.Contains(text, "cannot start any token") || strings.Contains(text, "tab character") {
+		// The library names the line where the value began.
+		for i, line := range bytes.Split(data, []byte("\n")) {
+			if indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]; bytes.ContainsRune(indent, '\t') {
+				return place{i + 1, 1 + bytes.IndexByte(indent, '\t')}, "tabs do not indent in YAML; use spaces"
+			}
 		}
 	}
 	return at, "is not YAML: " + clip(text)

@@ -43,8 +43,17 @@ func TestFiles(t *testing.T) {
 		{"executable with CRLF", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r\n")), nil},
 		{"symbolic link", intent.File{Path: "models/m.yaml", Mode: intent.Symlink, Size: 11, Data: []byte("/etc/passwd")},
 			[]string{"models/m.yaml: is a symbolic link; want the file itself"}},
-		{"submodule", intent.File{Path: "models/m.yaml", Mode: intent.Other}, []string{"models/m.yaml: want a regular file"}},
-		{"the folder is a link", intent.File{Path: "models", Mode: intent.Symlink, Size: 4}, []string{"models: want a folder of files"}},
+		{"submodule", intent.File{Path: "models/m.yaml", Mode: intent.Other}, []string{"models/m.yaml: is a submodule or no file; want the file itself"}},
+		{"the folder is a link", intent.File{Path: "models", Mode: intent.Symlink, Size: 4}, []string{"models: is a symbolic link, and nothing in it is read; put the folder itself in its place"}},
+		{"the folder is a submodule", intent.File{Path: "models", Mode: intent.Other}, []string{"models: is a submodule, and nothing in it is read; put the files themselves into the folder"}},
+		{"the folder is a file", file("models", "x"), []string{"models: want a folder of files"}},
+		{"Git LFS pointer", file("models/m.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
+			[]string{`models/m.yaml: is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs migrate export --include="models/m.yaml" --everything`}},
+		{"tab in a list", file("models/m.yaml", "kind: Model\nclasses:\n\t- a\n"), []string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
+		{"tab after a value", file("models/m.yaml", "apiVersion: aob/v1\nkind: Model\nname: m\n\ttrain: {with: tiny@1}\n"), []string{"models/m.yaml:4:1: tabs do not indent in YAML; use spaces"}},
+		{"tab after spaces", file("models/m.yaml", "kind: Model\ntrain:\n  with: tiny@1\n  \tepochs: 1\n"), []string{"models/m.yaml:4:3: tabs do not indent in YAML; use spaces"}},
+		{"tab with CRLF", file("models/m.yaml", "kind: Model\r\nname: m\r\n\ttrain: {with: tiny@1}\r\n"), []string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
+		{"big UTF-16", file("models/m.yaml", "\xfe\xff\x00a"), []string{"models/m.yaml:1:1: is UTF-16; save it as UTF-8"}},
 		{"1 GiB, by its size alone", intent.File{Path: "models/m.yaml", Size: 1 << 30}, []string{"models/m.yaml: is too large; want at most 64 KiB"}},
 		{"of unknown size", intent.File{Path: "models/m.yaml", Size: math.MaxInt64}, []string{"models/m.yaml: is too large; want at most 64 KiB"}},
 		{"larger than it says", intent.File{Path: "models/m.yaml", Size: 1, Data: make([]byte, intent.MaxFileSize+1)},
@@ -53,13 +62,13 @@ func TestFiles(t *testing.T) {
 		{"as large as may be", file("models/m.yaml", model+"#"+strings.Repeat("x", intent.MaxFileSize-len(model)-1)), nil},
 		{"byte order mark", file("models/m.yaml", "\xef\xbb\xbf"+model),
 			[]string{"models/m.yaml:1:1: starts with a byte order mark; save it as UTF-8 without one"}},
-		{"UTF-16", file("models/m.yaml", "\xff\xfea\x00"), []string{"models/m.yaml:1:1: is not UTF-8; save it as UTF-8"}},
+		{"UTF-16", file("models/m.yaml", "\xff\xfea\x00"), []string{"models/m.yaml:1:1: is UTF-16; save it as UTF-8"}},
 		{"Latin-1", file("models/m.yaml", "kind: Model\n# Gr\xf6\xdfe\n"), []string{"models/m.yaml:2:5: is not UTF-8; save it as UTF-8"}},
 		{"control character", file("models/m.yaml", "kind: Model\nname: a\x00b\n"), []string{"models/m.yaml:1:1: is not YAML: control characters are not allowed"}},
 		{"an empty second document", file("models/m.yaml", "kind: Model\n---"),
 			[]string{"models/m.yaml:2:1: a second document; want one a file, without ---"}},
 		{"lines of old", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r")+"nmae: m\r"), []string{"models/m.yaml:7:1: nmae: unknown key; did you mean name?"}},
-		{"control character in the name", file("models/\x00.Yml", model), []string{`"models/\x00.Yml": want the extension .yaml, not .yml`}},
+		{"control character in the name", file("models/\x00.Yml", model), []string{`"models/\x00.Yml": AOB reads .yaml, not .Yml; rename it to "\x00.yaml"`}},
 		{"outside", file("infra/m.yaml", model), []string{"infra/m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
 		{"out of the tree", file("models/../m.yaml", model), []string{"models/../m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
 		{"newline in the name", file("models/a\nb.yaml", model),
@@ -71,6 +80,40 @@ func TestFiles(t *testing.T) {
 				t.Errorf("complaints (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A file in a wrong place is said first, and then what does not find it.
+func TestCauseComesBeforeConsequence(t *testing.T) {
+	const (
+		gate  = "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks: [{metric: mAP, min: 0.5}]\n"
+		fleet = "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: m\n"
+	)
+	others := []intent.File{file("fleets/f.yaml", fleet), file("gates/g.yaml", gate)}
+	if got := lines(append(others, file("models/m.yaml", model))...); len(got) > 0 {
+		t.Fatal(got)
+	}
+	const lost = `fleets/f.yaml:4:7: runs: unknown model "m"; `
+	for _, c := range []struct {
+		file        intent.File
+		cause, lost string
+	}{
+		{file("models/m.yml", model), `models/m.yml: AOB reads .yaml, not .yml; rename it to "m.yaml"`, `"models/m.yml" is not read`},
+		{file("models/m.YAML", model), `models/m.YAML: AOB reads .yaml, not .YAML; rename it to "m.yaml"`, `"models/m.YAML" is not read`},
+		{file("models/cv/m.yaml", model), `models/cv/m.yaml: AOB reads files directly in models/, without folders; move it to "models/m.yaml"`, `"models/cv/m.yaml" is not read`},
+		{intent.File{Path: "models", Mode: intent.Symlink}, "models: is a symbolic link", "there is none"},
+		{intent.File{Path: "models", Mode: intent.Other}, "models: is a submodule", "there is none"},
+	} {
+		got := lines(append(others, c.file)...)
+		if len(got) != 3 || !strings.HasPrefix(got[0], c.cause) || got[1] != lost+c.lost {
+			t.Errorf("%s: %q", c.file.Path, got)
+		}
+	}
+	// The same of fleets that wait for others.
+	after := file("fleets/z.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: z\nruns: m\nafter: {fleet: f}\n")
+	got := lines(file("models/m.yaml", model), file("gates/g.yaml", gate), after, file("fleets/f.yml", fleet))
+	if len(got) != 2 || !strings.HasPrefix(got[0], "fleets/f.yml: AOB reads .yaml") || !strings.HasSuffix(got[1], `unknown fleet "f"; "fleets/f.yml" is not read`) {
+		t.Errorf("%q", got)
 	}
 }
 

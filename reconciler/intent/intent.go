@@ -172,19 +172,25 @@ func (d *document) identify(f File) (kind, name string) {
 	case !ok || path.Clean(f.Path) != f.Path:
 		d.fault(place{}, "", "is no file of intent; those lie in models/, gates/ and fleets/")
 		return "", ""
+	case base == "" && f.Mode == Symlink:
+		d.fault(place{}, "", "is a symbolic link, and nothing in it is read; put the folder itself in its place")
+		return "", ""
+	case base == "" && f.Mode == Other:
+		d.fault(place{}, "", "is a submodule, and nothing in it is read; put the files themselves into the folder")
+		return "", ""
 	case base == "":
 		d.fault(place{}, "", "want a folder of files")
 		return "", ""
 	case strings.HasPrefix(base, ".") || strings.Contains(base, "/.") || path.Base(base) == "README.md":
 		return "", "" // for people and their editors
 	case strings.Contains(base, "/"):
-		d.fault(place{}, "", "want files directly in %s/, without folders", folder)
+		d.fault(place{}, "", "AOB reads files directly in %s/, without folders; move it to %s", folder, quote(folder+"/"+path.Base(base)))
 		return "", ""
 	}
 	stem, ok := strings.CutSuffix(base, ".yaml")
 	if !ok {
-		if strings.EqualFold(path.Ext(base), ".yml") {
-			d.fault(place{}, "", "want the extension .yaml, not .yml")
+		if ext := path.Ext(base); isYAML(ext) {
+			d.fault(place{}, "", "AOB reads .yaml, not %s; rename it to %s", ext, quote(strings.TrimSuffix(base, ext)+".yaml"))
 		} else {
 			d.fault(place{}, "", "want only NAME.yaml and README.md in %s/", folder)
 		}
@@ -201,13 +207,28 @@ func (d *document) identify(f File) (kind, name string) {
 	return kind, name
 }
 
+func isYAML(ext string) bool {
+	return strings.EqualFold(ext, ".yml") || strings.EqualFold(ext, ".yaml")
+}
+
+// stray says what a file that is not read would be, if it were in its place.
+func stray(file string) (kind, name string) {
+	folder, base, _ := strings.Cut(file, "/")
+	base = path.Base(base)
+	ext := path.Ext(base)
+	if !isYAML(ext) {
+		return "", ""
+	}
+	return folders[folder][""], strings.TrimSuffix(base, ext)
+}
+
 // open reads a file into nodes.
 func (d *document) open(f File) bool {
 	switch {
 	case f.Mode == Symlink:
 		d.fault(place{}, "", "is a symbolic link; want the file itself")
 	case f.Mode != Regular:
-		d.fault(place{}, "", "want a regular file")
+		d.fault(place{}, "", "is a submodule or no file; want the file itself")
 	case f.Size > MaxFileSize || len(f.Data) > MaxFileSize:
 		d.fault(place{}, "", "is too large; want at most %d KiB", MaxFileSize>>10)
 	case f.Data == nil && f.Size > 0:

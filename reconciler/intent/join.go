@@ -11,7 +11,8 @@ import (
 
 // Join makes one intent of files parsed by themselves, and checks what holds
 // between them: every name that a file refers to is another file's. It returns
-// the complaints of the files and its own, sorted. A file with complaints is
+// the complaints of the files, and then its own, each sorted: what is wrong with
+// a file is often why another one does not find it. A file with complaints is
 // not in the intent; that it exists still counts.
 func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	j := joiner{
@@ -29,19 +30,28 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 		j.check(doc)
 	}
 	j.cycles()
+	delivery.SortComplaints(j.files)
 	delivery.SortComplaints(j.list)
-	return j.intent, j.list
+	return j.intent, append(j.files, j.list...)
 }
 
 type joiner struct {
 	intent delivery.Intent
 	named  map[string]map[string]*Doc // by kind and name, sound or not
-	list   []delivery.Complaint
-	sorted map[string][]string // by kind, made when first needed
+	files  []delivery.Complaint       // about files by themselves
+	list   []delivery.Complaint       // about what is between them
+	strays map[string]string          // by kind and name: a file that is not read for its place
+	sorted map[string][]string        // by kind, made when first needed
 }
 
 func (j *joiner) add(doc *Doc) {
-	j.list = append(j.list, doc.complaints...)
+	j.files = append(j.files, doc.complaints...)
+	if kind, name := stray(doc.file); doc.kind == "" && len(doc.complaints) > 0 && name != "" {
+		if j.strays == nil {
+			j.strays = map[string]string{}
+		}
+		j.strays[kind+" "+name] = doc.file
+	}
 	if doc.hash != "" {
 		j.intent.Files[doc.file] = doc.hash
 	}
@@ -66,6 +76,15 @@ func (j *joiner) complain(doc *Doc, r ref, format string, args ...any) {
 	j.list = append(j.list, delivery.Complaint{File: doc.file, Line: r.line, Column: r.column, Path: r.path, Text: fmt.Sprintf(format, args...)})
 }
 
+// unknown says that there is no file of a kind and a name.
+func (j *joiner) unknown(kind, name string) string {
+	word := strings.ToLower(kind)
+	if file, ok := j.strays[kind+" "+name]; ok {
+		return "unknown " + word + " " + quote(name) + "; " + quote(file) + " is not read"
+	}
+	return unknown(word, name, j.names(kind))
+}
+
 // names returns the names of a kind, sorted.
 func (j *joiner) names(kind string) []string {
 	if j.sorted == nil {
@@ -80,19 +99,19 @@ func (j *joiner) names(kind string) []string {
 func (j *joiner) check(doc *Doc) {
 	// A quarantine outlives its model: its bundles may not run under another name.
 	if doc.kind == "Release" && doc.name != "" && j.named["Model"][doc.name] == nil {
-		j.complain(doc, ref{}, "%s; remove this file with its model, or bring models/%s.yaml back", unknown("model", doc.name, j.names("Model")), doc.name)
+		j.complain(doc, ref{}, "%s; remove this file with its model, or bring models/%s.yaml back", j.unknown("Model", doc.name), doc.name)
 	}
 	for _, r := range doc.refs {
 		switch r.role {
 		case refCovers, refRuns:
 			if j.named["Model"][r.name] == nil {
-				j.complain(doc, r, "%s", unknown("model", r.name, j.names("Model")))
+				j.complain(doc, r, "%s", j.unknown("Model", r.name))
 			}
 		case refAfter:
 			j.after(doc, r)
 		case refAgainst:
 			if j.named["Model"][r.name] == nil {
-				j.complain(doc, r, "%s", unknown("model", r.name, j.names("Model")))
+				j.complain(doc, r, "%s", j.unknown("Model", r.name))
 			}
 		}
 	}
@@ -103,7 +122,7 @@ func (j *joiner) check(doc *Doc) {
 func (j *joiner) after(doc *Doc, r ref) {
 	other := j.named["Fleet"][r.name]
 	if other == nil {
-		j.complain(doc, r, "%s", unknown("fleet", r.name, j.names("Fleet")))
+		j.complain(doc, r, "%s", j.unknown("Fleet", r.name))
 		return
 	}
 	mine, theirs := doc.target(refRuns), other.target(refRuns)
