@@ -56,7 +56,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		if strings.Contains(got, c.not) {
 			t.Errorf("%v: the comment says %q:\n%s", c.checks, c.not, got)
 		}
-		if gos, accepts := commands(delivery.Comment{Body: got}); len(gos)+len(accepts) > 0 {
+		if delivery.CommandLine(got) != "" {
 			t.Errorf("the comment is a command itself:\n%s", got)
 		}
 	}
@@ -65,21 +65,23 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 // What a command line lacks, it does not stand for.
 func TestCommands(t *testing.T) {
 	for body, want := range map[string]string{
-		"/aob accept 0a1b because the set is small":           "the set is small",
-		"Well.\n  /aob accept 0a1b because  of   this \nBye.": "of this",
-		"/aob accept 0a1b because …":                          "",
-		"/aob accept 0a1b because ...":                        "",
-		"/aob accept 0a1b because":                            "",
-		"/aob accept 0a1b":                                    "",
-		"> /aob accept 0a1b because I quote":                  "",
-		"please /aob accept 0a1b because I ask":               "",
+		"/aob accept 0a1b because the set is small":    "the set is small",
+		"  /aob accept 0a1b because  of   this \nBye.": "of this",
+		"Well.\n/aob accept 0a1b because of this":      "",
+		"```\n/aob accept 0a1b because I show it\n```": "",
+		"/aob accept 0a1b because …":                   "",
+		"/aob accept 0a1b because ...":                 "",
+		"/aob accept 0a1b because":                     "",
+		"/aob accept 0a1b":                             "",
+		"> /aob accept 0a1b because I quote":           "",
+		"please /aob accept 0a1b because I ask":        "",
 	} {
-		_, accepts := commands(delivery.Comment{Body: body})
+		accept, ok := acceptCommand(delivery.Comment{Body: body})
 		switch {
-		case want == "" && len(accepts) > 0:
-			t.Errorf("%q accepts because %q", body, accepts[0].Because)
-		case want != "" && (len(accepts) != 1 || accepts[0].Because != want || accepts[0].Code != "0a1b"):
-			t.Errorf("%q: %+v", body, accepts)
+		case want == "" && ok:
+			t.Errorf("%q accepts because %q", body, accept.Because)
+		case want != "" && (!ok || accept.Because != want || accept.Code != "0a1b"):
+			t.Errorf("%q: %+v", body, accept)
 		}
 	}
 }

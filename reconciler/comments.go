@@ -2,11 +2,17 @@ package reconciler
 
 // This file reads what people ask for in comments: a go, and the settling of an
 // unsure verdict. Who may is the forge's word and main's gates', never the
-// comment's; one that was edited is not among those that the forge returns.
+// comment's.
+//
+// On most forges others may edit a comment, and nothing shows it. There a comment
+// only begins a decision: AOB asks back in a comment of its own that says exactly
+// what is decided, and a reaction to that is the person's word.
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -19,95 +25,201 @@ import (
 // maxBecause bounds a reason, which is signed and shown.
 const maxBecause = 300
 
-// unsure reports whether a pull request waited for a gate's owner, by the last
-// plan.
-func (s *seen) unsure(pr int) bool {
+// maxRefused is how many accepts of another code are answered on a pull request.
+const maxRefused = 5
+
+// A waiting is what a pull request waits for people to say. The keys are the codes
+// that they must name.
+type waiting struct {
+	runs   map[string]string    // what a go lets run
+	doubts map[string]openDoubt // unsure verdicts whose accept is not signed
+}
+
+type openDoubt struct {
+	model string
+	plan.Doubt
+}
+
+// waits returns what a pull request waits for, by the last plan.
+func (s *seen) waits(pr int) waiting {
+	w := waiting{runs: map[string]string{}, doubts: map[string]openDoubt{}}
 	for _, p := range s.plan.Proposals {
 		if p.PR.Number != pr {
 			continue
 		}
+		for _, ask := range p.Asks {
+			if code, ok := strings.CutPrefix(ask, "/aob run "); ok {
+				w.runs[code] = p.Costs[code]
+			}
+		}
 		for _, m := range p.Models {
-			if slices.ContainsFunc(m.Verdicts, func(v delivery.Verdict) bool { return v.Outcome == delivery.Unsure }) {
-				return true
+			for _, d := range m.Doubts {
+				if !d.Signed {
+					w.doubts[d.Code] = openDoubt{m.Model, d}
+				}
 			}
 		}
 	}
-	return false
+	return w
 }
 
-// comments reads a pull request's comments, the newest of them. New gos of people with write permission are
-// remembered, where one of asks asks for them. It is called by what reads the forge, beside the loop.
-func (r *Reconciler) comments(ctx context.Context, pr int, asks []string) (asked, error) {
+// codes are those that people may name, sorted.
+func (w waiting) codes() []string {
+	codes := slices.AppendSeq(slices.Collect(maps.Keys(w.runs)), maps.Keys(w.doubts))
+	slices.Sort(codes)
+	return codes
+}
+
+// comments reads a pull request's comments for what it waits for. New gos are
+// remembered. What was found before an error is returned with it. It is called by
+// what reads the forge, beside the loop.
+func (r *Reconciler) comments(ctx context.Context, pr int, w waiting) (asked, error) {
 	var found asked
 	list, err := call(ctx, r.forgeNow, "comments", askDeadline, func(ctx context.Context) ([]delivery.Comment, error) { return r.Forge.Commands(ctx, pr) })
 	if err != nil {
 		return found, err
 	}
-	var errs []error
-	for _, c := range list[max(0, len(list)-maxComments):] {
-		if c.At.IsZero() {
-			c.At = r.Now()
-		}
-		gos, accepts := commands(c)
-		gos = slices.DeleteFunc(gos, func(code string) bool {
-			return slices.Contains(found.gos, code) || !slices.Contains(asks, "/aob run "+code)
-		})
-		gos = slices.DeleteFunc(gos, func(string) bool { return r.Now().Sub(c.At) >= goLasts })
-		if len(gos)+len(accepts) == 0 {
-			continue
-		}
-		p, err := r.forgeNow.may(ctx, c.Author)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if p != delivery.PermissionWrite {
-			r.Log.Debug("an order from someone without write permission", "pr", pr, "user", c.Author)
-			continue
-		}
-		found.gos = append(found.gos, gos...)
-		for _, code := range gos {
-			if err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: c.Author, At: c.At}); err != nil {
-				r.Log.Error("a go cannot be kept", "pr", pr, "error", err.Error())
-			}
-		}
-		if len(accepts) == 0 {
-			continue
-		}
-		teams, err := r.forgeNow.teamsOf(ctx, c.Author)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, a := range accepts {
-			a.Teams = teams
-			found.accepts = append(found.accepts, a)
+	for i := range list {
+		if list[i].At.IsZero() {
+			list[i].At = r.Now()
 		}
 	}
-	return found, errors.Join(errs...)
+	return found, errors.Join(r.gos(ctx, pr, w, list, &found), r.accepts(ctx, pr, w, list, &found))
 }
 
-// commands reads the lines of a comment that say /aob run CODE, or
-// /aob accept CODE because REASON. People paste several into one.
-func commands(c delivery.Comment) (gos []string, accepts []plan.Asked) {
-	for line := range strings.Lines(c.Body) {
-		words := strings.Fields(line)
-		if len(words) < 3 || words[0] != "/aob" || len(words[2]) > 64 {
+// gos finds who has let something run.
+func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery.Comment, found *asked) error {
+	var errs []error
+	for _, c := range list {
+		code := runCommand(c)
+		what, waits := w.runs[code]
+		if !waits || slices.Contains(found.gos, code) || r.Now().Sub(c.At) >= goLasts {
 			continue
 		}
-		switch {
-		case words[1] == "run" && len(words) == 3:
-			gos = append(gos, words[2])
-		case words[1] == "accept" && len(words) > 4 && words[3] == "because":
-			because := strings.ToValidUTF8(strings.Join(words[4:], " "), "?")
-			if !strings.ContainsFunc(because, unicode.IsLetter) { // the line as it was shown, without a reason
+		may, err := r.forgeNow.may(ctx, c.Author)
+		if err != nil || may != delivery.PermissionWrite {
+			errs = append(errs, err)
+			continue
+		}
+		consents := []delivery.Consent{{By: c.Author, At: c.At}}
+		if c.Vouched == "" {
+			if consents, err = r.askBack(ctx, pr, runQuestion(pr, code, what)); err != nil {
+				errs = append(errs, err)
 				continue
 			}
-			if runes := []rune(because); len(runes) > maxBecause {
-				because = string(runes[:maxBecause]) + "…"
+		}
+		for _, by := range consents {
+			if slices.Contains(found.gos, code) || r.Now().Sub(by.At) >= goLasts {
+				continue
 			}
-			accepts = append(accepts, plan.Asked{Code: words[2], By: c.Author, Because: because, At: c.At.UTC()})
+			may, err := r.forgeNow.permissionNow(ctx, by.By) // anew: a go costs money
+			if err != nil || may != delivery.PermissionWrite {
+				errs = append(errs, err)
+				continue
+			}
+			found.gos = append(found.gos, code)
+			errs = append(errs, r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: by.By, At: by.At}))
 		}
 	}
-	return gos, accepts
+	return errors.Join(errs...)
+}
+
+// accepts finds who accepts an unsure verdict. Of what a person writes about one
+// verdict where comments can be edited, the newest comment counts.
+func (r *Reconciler) accepts(ctx context.Context, pr int, w waiting, list []delivery.Comment, found *asked) error {
+	if len(w.doubts) == 0 {
+		return nil
+	}
+	newest := map[string]int64{}
+	key := func(a plan.Asked) string { return a.Code + " " + strings.ToLower(a.By) }
+	for _, c := range list {
+		if a, ok := acceptCommand(c); ok {
+			newest[key(a)] = c.ID
+		}
+	}
+	var errs []error
+	refused := 0
+	for _, c := range list {
+		a, ok := acceptCommand(c)
+		if !ok || c.Vouched == "" && newest[key(a)] != c.ID {
+			continue
+		}
+		doubt, waits := w.doubts[a.Code]
+		if !waits {
+			if refused++; refused > maxRefused {
+				continue
+			}
+		}
+		may, err := r.forgeNow.may(ctx, a.By)
+		if err != nil || may != delivery.PermissionWrite {
+			errs = append(errs, err)
+			continue
+		}
+		if a.Teams, err = r.forgeNow.teamsOf(ctx, a.By); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a.How = c.Vouched
+		if waits && a.Owns(doubt.Owners) && c.Vouched == "" {
+			consents, err := r.askBack(ctx, pr, acceptQuestion(doubt, a))
+			i := slices.IndexFunc(consents, func(by delivery.Consent) bool { return strings.EqualFold(by.By, a.By) })
+			if err != nil || i < 0 {
+				errs = append(errs, err)
+				continue
+			}
+			a.At, a.How = consents[i].At, fmt.Sprintf("by a 👍 to AOB's comment %d", consents[i].Comment)
+		}
+		found.accepts = append(found.accepts, a)
+	}
+	return errors.Join(errs...)
+}
+
+// askBack asks in a comment of AOB's own and returns who has agreed.
+func (r *Reconciler) askBack(ctx context.Context, pr int, question string) ([]delivery.Consent, error) {
+	return call(ctx, r.forgeNow, "ask", askDeadline, func(ctx context.Context) ([]delivery.Consent, error) { return r.Forge.Ask(ctx, pr, question) })
+}
+
+// runQuestion asks whether something may run. Its text depends on nothing but what
+// is asked, so that it is asked once.
+func runQuestion(pr int, code, what string) string {
+	if what == "" {
+		what = "the runs of this pull request"
+	}
+	return fmt.Sprintf("### AOB: may this run?\n\nThe author of #%d has no write permission here. Code `%s` lets AOB start:\n\n- %s\n\n"+
+		"**To allow it, react to this comment with 👍.** That counts from people with write permission, if the reaction comes "+
+		"after the second in which this was posted. Once somebody has edited this comment, it counts for nothing, and AOB asks again.",
+		pr, code, delivery.Markdown(what))
+}
+
+// acceptQuestion asks an owner of a gate whether an accept is the owner's own word.
+func acceptQuestion(d openDoubt, a plan.Asked) string {
+	return fmt.Sprintf("### AOB: @%s, is this your word?\n\nA comment of yours accepts what gate %s could not decide about %s (verdict `%s`), because:\n\n> %s\n\n"+
+		"**If it is, react to this comment with 👍.** Only the reaction of @%s counts, if it comes after the second in which this "+
+		"was posted. It is signed into the release, with the reason. Once somebody has edited this comment, it counts for nothing.",
+		a.By, delivery.Markdown(d.Gate), delivery.Markdown(d.model), a.Code, delivery.Markdown(a.Because), a.By)
+}
+
+// runCommand returns the code of a comment that says /aob run CODE, or "".
+func runCommand(c delivery.Comment) string {
+	words := strings.Fields(delivery.CommandLine(c.Body))
+	if len(words) == 3 && words[1] == "run" && len(words[2]) <= 64 {
+		return words[2]
+	}
+	return ""
+}
+
+// acceptCommand reads a comment that says /aob accept CODE because REASON.
+func acceptCommand(c delivery.Comment) (plan.Asked, bool) {
+	words := strings.Fields(delivery.CommandLine(c.Body))
+	if len(words) <= 4 || words[1] != "accept" || words[3] != "because" || len(words[2]) > 64 {
+		return plan.Asked{}, false
+	}
+	because := strings.ToValidUTF8(strings.Join(words[4:], " "), "?")
+	if !strings.ContainsFunc(because, unicode.IsLetter) { // the line as it was shown, without a reason
+		return plan.Asked{}, false
+	}
+	if runes := []rune(because); len(runes) > maxBecause {
+		because = string(runes[:maxBecause]) + "…"
+	}
+	return plan.Asked{Code: words[2], By: c.Author, Because: because, At: c.At.UTC()}, true
 }

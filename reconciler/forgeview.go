@@ -25,7 +25,6 @@ const (
 	statusLasts      = time.Minute     // then a commit's statuses are read back again
 	bodyLasts        = 2 * time.Minute // then AOB's comment is read back again
 	maxReadBacks     = 50              // of one step, so that the list of pull requests does not wait for them
-	maxComments      = 200             // of one pull request that are read, the newest
 )
 
 const (
@@ -78,9 +77,9 @@ type forgeView struct {
 
 	permission map[string]permitted
 	teams      map[string]teamsOf
-	asks       map[int][]string // by pull request: what its comments may say, as the last plan asks
-	asked      map[int]asked    // by pull request: what its comments say
-	heads      []string         // commits besides the heads of pull requests whose statuses are read back
+	asks       map[int]waiting // by pull request: what its comments may say, as the last plan asks
+	asked      map[int]asked   // by pull request: what its comments say
+	heads      []string        // commits besides the heads of pull requests whose statuses are read back
 	statuses   map[string]statusRead
 	again      map[string]bool // commits whose statuses have to be read at once
 	bodies     map[int]bodyRead
@@ -89,7 +88,7 @@ type forgeView struct {
 
 func newForgeView(r *Reconciler) *forgeView {
 	return &forgeView{r: r, look: make(chan struct{}, 1), due: true, permission: map[string]permitted{}, teams: map[string]teamsOf{},
-		asks: map[int][]string{}, asked: map[int]asked{}, statuses: map[string]statusRead{}, again: map[string]bool{}, bodies: map[int]bodyRead{}}
+		asks: map[int]waiting{}, asked: map[int]asked{}, statuses: map[string]statusRead{}, again: map[string]bool{}, bodies: map[int]bodyRead{}}
 }
 
 // news counts an answer that is news, and wakes the loop; f.mu is held.
@@ -248,11 +247,11 @@ func (f *forgeView) teamsOf(ctx context.Context, user string) (map[string]bool, 
 }
 
 // want says what the last plan asks of comments, and which commits besides the heads of pull requests are read back.
-func (f *forgeView) want(asks map[int][]string, heads []string) {
+func (f *forgeView) want(asks map[int]waiting, heads []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for n, codes := range asks {
-		if !slices.Equal(f.asks[n], codes) {
+	for n, w := range asks {
+		if !slices.Equal(f.asks[n].codes(), w.codes()) {
 			nudge(f.look) // the comment may be there already
 		}
 	}
@@ -263,8 +262,8 @@ func (f *forgeView) want(asks map[int][]string, heads []string) {
 func (f *forgeView) askedAnew() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for n, codes := range f.asks {
-		if !slices.Equal(f.asked[n].for_, codes) {
+	for n, w := range f.asks {
+		if !slices.Equal(f.asked[n].for_, w.codes()) {
 			return true
 		}
 	}
@@ -282,7 +281,7 @@ func (f *forgeView) readComments(ctx context.Context) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the comments of pull request %d: %w", n, err))
 		}
-		a.for_ = asks[n]
+		a.for_ = asks[n].codes()
 		f.mu.Lock()
 		if err != nil && len(a.gos)+len(a.accepts) == 0 {
 			f.mu.Unlock()

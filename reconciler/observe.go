@@ -325,6 +325,7 @@ func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]boo
 	if p.Permission, known = r.forgeNow.author(p.Author); !known && p.Pending == "" {
 		p.Pending = fmt.Sprintf("asks the forge what %s may do", p.Author)
 	}
+	p.Permission = p.May(p.Permission)
 	for _, g := range r.seen.gos {
 		if g.PR == p.Number {
 			p.Gos = append(p.Gos, g.Code)

@@ -315,10 +315,10 @@ func (r *Reconciler) asBefore(p *plan.Plan) {
 
 // wants says which comments and statuses are to be read.
 func (r *Reconciler) wants(p plan.Plan) {
-	asks := map[int][]string{}
+	asks := map[int]waiting{}
 	for _, pr := range p.Proposals {
-		if len(pr.Asks) > 0 || r.seen.unsure(pr.PR.Number) {
-			asks[pr.PR.Number] = append([]string{}, pr.Asks...)
+		if w := r.seen.waits(pr.PR.Number); len(w.codes()) > 0 {
+			asks[pr.PR.Number] = w
 		}
 	}
 	r.forgeNow.want(asks, r.readBackToo(p))

@@ -599,7 +599,6 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 // Ask answers with those who have agreed to a question. Whether it stands as AOB
 // wrote it is the adapter's to know.
 func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.Consent, error) {
-	defer f.sim.effect()()
 	if err := f.well(); err != nil {
 		return nil, err
 	}
@@ -607,6 +606,7 @@ func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.C
 		f.questions = map[int][]string{}
 	}
 	if !slices.Contains(f.questions[pr], question) {
+		defer f.sim.effect()()
 		f.questions[pr] = append(f.questions[pr], question)
 	}
 	return f.consents[question], nil

@@ -54,7 +54,7 @@ func TestAccept(t *testing.T) {
 	}{
 		"an owner":                            {by: "lead", text: "/aob accept CODE because the set is small", want: "accepted by lead: the set is small; the gate says: mAP 0.7000 < 0.703"},
 		"an owner, in other cases":            {by: "Lead", text: "/aob accept CODE because ok", want: "accepted by Lead: ok"},
-		"among other lines":                   {by: "lead", text: "I looked.\n  /aob accept CODE because  it   will do\nbye", want: "accepted by lead: it will do"},
+		"among other lines":                   {by: "lead", text: "  /aob accept CODE because  it   will do\nI looked.", want: "accepted by lead: it will do"},
 		"a member of an owner team":           {by: "maria", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, want: "accepted by maria: ok"},
 		"no reason":                           {by: "lead", text: "/aob accept CODE because"},
 		"no because":                          {by: "lead", text: "/aob accept CODE please take it"},

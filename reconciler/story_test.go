@@ -249,7 +249,7 @@ func TestStrangersWaitForAGo(t *testing.T) {
 	if len(s.runs.states) != 0 {
 		t.Fatal("a stranger gave himself a go")
 	}
-	s.forge.comment(0, "maintainer", "thank you\n/aob run "+code+"\nand let us see")
+	s.forge.comment(0, "maintainer", "/aob run "+code+"\nand let us see")
 	s.loop.Poll = time.Hour
 	s.wake()
 	s.untilTraining()

@@ -98,7 +98,8 @@ type Accept struct {
 	By      string    `json:"by"`
 	As      string    `json:"as"` // the owner that By is or belongs to, as the gate names it
 	Because string    `json:"because"`
-	At      time.Time `json:"at"` // of the comment
+	At      time.Time `json:"at"`
+	How     string    `json:"how,omitempty"` // how it is known to be By's own word, as "over the server's socket"
 }
 
 // Settled reports whether the gate is in nobody's way: it passed, does not

@@ -13,14 +13,14 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Asked is a comment that says /aob accept CODE because REASON, on a pull
-// request, by somebody who has not edited it since.
+// Asked is a person's word that accepts an unsure verdict, with a reason.
 type Asked struct {
 	Code    string
 	By      string
 	Teams   map[string]bool // of the repository: whether By belongs to them
 	Because string
 	At      time.Time
+	How     string // how it is known to be By's own word
 }
 
 // AcceptCode is what a comment must name to settle a verdict. It is long for the
@@ -36,6 +36,9 @@ func (m *maker) owners(j judged) []string {
 	}
 	return j.gate.Owners
 }
+
+// Owns reports whether somebody accepts as one of these owners.
+func (a Asked) Owns(owners []string) bool { return a.owner(owners) >= 0 }
 
 // owner finds as which owner somebody accepts; -1 for none. The name of a team is
 // the team's: whoever only has it as a user does not count.
@@ -78,10 +81,10 @@ func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []str
 }
 
 // acceptOf finds what settles an unsure verdict: a comment of an owner, or a
-// release statement of the model that holds one already.
-func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) *delivery.Accept {
+// release statement of the model that holds one already, where it is signed.
+func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *delivery.Accept, signed bool) {
 	if v.Outcome != delivery.Unsure {
-		return nil
+		return nil, false
 	}
 	owners := m.owners(j)
 	for _, s := range m.w.Evidence.Releases {
@@ -90,17 +93,17 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) *delivery.Ac
 		}
 		for _, g := range s.Gates {
 			if g.Accept != nil && g.Accept.Verdict == v.Key && g.Settled(owners) {
-				return g.Accept
+				return g.Accept, true
 			}
 		}
 	}
 	for _, a := range r.asked.Accepts { // oldest first: the first word stands
 		as := a.owner(owners)
-		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" {
-			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At}
+		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" && a.How != "" {
+			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At, How: a.How}, false
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // A Doubt is a gate's unsure verdict: what an owner must settle, or has.
@@ -110,6 +113,7 @@ type Doubt struct {
 	Code   string   // what they must name
 	Reason string
 	Accept *delivery.Accept // nil until one has
+	Signed bool             // a release statement holds the accept
 
 	// Refused says why words that people gave do not count.
 	Refused []string

@@ -121,8 +121,9 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		}
 		state, text := verdictState(v.Outcome), v.Reason
 		if v.Outcome == delivery.Unsure {
-			list[i].accept = m.acceptOf(r, j, v)
-			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: list[i].accept}
+			accept, signed := m.acceptOf(r, j, v)
+			list[i].accept = accept
+			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: accept, Signed: signed}
 			if doubt.Accept == nil {
 				doubt.Refused = m.refused(r.asked.Accepts, doubt.Owners, v)
 			}

@@ -120,6 +120,23 @@ func GoCode(m delivery.Model) string {
 	return delivery.DigestOf("go", []any{m.SpecDigest(), m.Train.Machine}).Hex()[:32]
 }
 
+// cost notes what a go for a model lets run.
+func (m *maker) cost(p Proposal, code string, mdl delivery.Model) {
+	if p.Permission == delivery.PermissionWrite {
+		return
+	}
+	if m.costs[p.Number] == nil {
+		m.costs[p.Number] = map[string]string{}
+	}
+	if m.costs[p.Number][code] != "" {
+		return
+	}
+	t := mdl.Train
+	where := strings.TrimSpace("by " + t.Machine.Terraform + " " + t.Machine.Instance)
+	m.costs[p.Number][code] = fmt.Sprintf("the checks of dataset %s, the training of %s with %s (%s at %d pixels, %s, %s, at most %s), and its evaluation by the gates",
+		mdl.Dataset, mdl.Name, t.With, count(t.Epochs, "epoch"), t.Resolution, count(len(t.Seeds), "seed"), where, t.Machine.Limit)
+}
+
 // model takes one changed model as far as what was seen allows.
 func (m *maker) model(p Proposal, name string) ModelReport {
 	r := &progress{ModelReport: ModelReport{Model: name}, asked: p}
@@ -177,6 +194,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		}
 	}
 	code := GoCode(mdl)
+	m.cost(p, code, mdl)
 
 	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)

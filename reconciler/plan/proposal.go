@@ -23,6 +23,7 @@ type ProposalReport struct {
 	Runs    []delivery.Digest // of its content, in the order of the stages
 	Stale   bool              // nothing is concluded about it now; what was said before stands
 	Asks    []string          // comments of someone with write permission that its runs wait for
+	Costs   map[string]string // by the code of an ask: what it lets run
 }
 
 // Green reports whether aob/release succeeded.
@@ -129,7 +130,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Gates, r.Powers = m.judgeCurrent(p, gates)
 	}
 
-	r.Runs, r.Asks = m.runs[p.Number], m.asks[p.Number]
+	r.Runs, r.Asks, r.Costs = m.runs[p.Number], m.asks[p.Number], m.costs[p.Number]
 
 	r.Checks = append(r.Checks, intentOK)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)

@@ -1,0 +1,166 @@
+package reconciler
+
+// Stories of whose word counts, on a forge where every writer may edit every comment.
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// agree is a reaction of a person to a question of AOB's.
+func (f *simForge) agree(question, by string) {
+	if f.consents == nil {
+		f.consents = map[string][]delivery.Consent{}
+	}
+	f.consents[question] = append(f.consents[question], delivery.Consent{By: by, Comment: int64(len(f.consents) + 100), At: f.sim.now})
+}
+
+// A comment accepts nothing where others may have written it: the owner's reaction
+// to AOB's question does, and nobody else's.
+func TestAnAcceptIsTheOwnersOwnWord(t *testing.T) {
+	s := unsureOf(t)
+	s.forge.unvouched = true
+	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because the set is small, @all [x](http://e.vil)")
+	s.settle()
+	s.want("first", delivery.CheckPending, "unsure")
+	if n := len(s.forge.questions[1]); n != 1 {
+		t.Fatalf("AOB asked back %d times: %q", n, s.forge.questions[1])
+	}
+	question := s.forge.questions[1][0]
+	if !strings.Contains(question, "@lead, is this your word?") || !strings.Contains(question, plan.AcceptCode(s.verdict())) || !strings.Contains(question, "the set is small") {
+		t.Errorf("AOB asked:\n%s", question)
+	}
+	if strings.Contains(question, "@all") || strings.Contains(question, "](http") {
+		t.Errorf("the reason is markup:\n%s", question)
+	}
+	for _, other := range []string{"dev", "maintainer", "aob"} {
+		s.forge.agree(question, other)
+	}
+	s.settle()
+	s.want("first", delivery.CheckPending, "unsure")
+	if n := len(s.forge.questions[1]); n != 1 {
+		t.Errorf("AOB asked back %d times: %q", n, s.forge.questions[1])
+	}
+	s.forge.agree(question, "Lead") // names are the same in any case
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	statement := s.signed.index.Releases[len(s.signed.index.Releases)-1]
+	if a := statement.Gates[0].Accept; a == nil || a.By != "lead" || !strings.Contains(a.How, "👍 to AOB's comment 10") {
+		t.Errorf("the release statement holds %+v", a)
+	}
+	s.quiet()
+}
+
+// The reason that was agreed to is the one that counts: another reason is another question.
+func TestAnotherReasonIsAskedAgain(t *testing.T) {
+	s := unsureOf(t)
+	s.forge.unvouched = true
+	accept := "/aob accept " + plan.AcceptCode(s.verdict()) + " because "
+	s.forge.comment(1, "lead", accept+"the set is small")
+	s.settle()
+	// Before lead reacts, somebody edits the comment.
+	s.forge.commands[len(s.forge.commands)-1].Body = accept + "I was paid"
+	s.settle()
+	if n := len(s.forge.questions[1]); n != 2 {
+		t.Fatalf("AOB asked back %d times: %q", n, s.forge.questions[1])
+	}
+	s.forge.agree(s.forge.questions[1][0], "lead")
+	s.settle()
+	s.want("first", delivery.CheckPending, "unsure")
+	s.forge.commands[len(s.forge.commands)-1].Body = accept + "the set is small"
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	if a := s.signed.index.Releases[len(s.signed.index.Releases)-1].Gates[0].Accept; a == nil || a.Because != "the set is small" {
+		t.Errorf("the release statement holds %+v", a)
+	}
+}
+
+// Nobody but an owner with write permission is asked back, and for no other code.
+func TestAOBAsksBackOnlyWhoMayDecide(t *testing.T) {
+	s := unsureOf(t)
+	s.forge.unvouched = true
+	s.forge.permission["eve"], s.forge.permission["lead"] = delivery.PermissionRead, delivery.PermissionRead
+	code := plan.AcceptCode(s.verdict())
+	for _, by := range []string{"eve", "dev", "lead"} {
+		s.forge.comment(1, by, "/aob accept "+code+" because of this")
+		s.forge.comment(1, by, "/aob accept 0123456789ab because of this")
+		s.forge.comment(1, by, "/aob run "+code)
+	}
+	s.settle()
+	s.want("first", delivery.CheckPending, "unsure")
+	if n := len(s.forge.questions[1]); n != 0 {
+		t.Errorf("AOB asked back: %q", s.forge.questions[1])
+	}
+}
+
+// A go is a reaction too, of whoever may write when it is read.
+func TestAGoIsAReactionToWhatItLetsRun(t *testing.T) {
+	s, main := begun(t)
+	s.forge.unvouched = true
+	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.forge.open("first", "stranger")
+	s.forge.permission["stranger"], s.forge.permission["former"] = delivery.PermissionRead, delivery.PermissionRead
+	s.settle()
+	_, code, _ := strings.Cut(s.check(s.head("first"), delivery.ContextRelease).Description, "/aob run ")
+	s.forge.comment(1, "stranger", "/aob run "+code)
+	s.settle()
+	if n := len(s.forge.questions[1]); n != 0 {
+		t.Fatalf("a stranger made AOB ask: %q", s.forge.questions[1])
+	}
+	s.forge.comment(1, "maintainer", "/aob run "+code)
+	s.settle()
+	if len(s.forge.questions[1]) != 1 || len(s.runs.states) != 0 {
+		t.Fatalf("a comment let something run, or AOB did not ask once: %q", s.forge.questions[1])
+	}
+	question := s.forge.questions[1][0]
+	if !strings.Contains(question, "tiny&#64;1") && !strings.Contains(question, "tiny") || !strings.Contains(question, "8 epochs") {
+		t.Errorf("the question does not say what runs:\n%s", question)
+	}
+	s.forge.agree(question, "stranger")
+	s.forge.agree(question, "former")
+	s.settle()
+	if len(s.runs.states) != 0 {
+		t.Fatal("people without write permission let something run")
+	}
+	s.forge.agree(question, "another")
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+
+	// Another spec is another code.
+	s.repo.commit("first", s.head("first"), s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
+	s.settle()
+	s.want("first", delivery.CheckPending, "/aob run ")
+	if n := len(s.forge.questions[1]); n != 1 {
+		t.Errorf("AOB asked without being asked: %q", s.forge.questions[1])
+	}
+}
+
+// Whoever owns a fork may push to it: the permission of another author of its pull
+// request is none.
+func TestAForksOwnerSpendsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		author, owner string
+		runs          bool
+	}{
+		"a writer's pull request from a stranger's fork": {"dev", "stranger", false},
+		"a writer's own fork":                            {"dev", "Dev", true},
+		"a fork that is gone":                            {"dev", "", false},
+		"a stranger's own fork":                          {"stranger", "stranger", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, main := begun(t)
+			s.forge.permission["stranger"] = delivery.PermissionRead
+			commit := s.repo.commit("", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+			n := s.forge.open("first", c.author)
+			s.forge.prs[n].Fork, s.forge.prs[n].ForkOwner = true, c.owner
+			s.repo.refs["refs/pull/1/head"] = commit
+			s.settle()
+			if runs := len(s.runs.states) > 0; runs != c.runs {
+				t.Errorf("something ran: %v, want %v", runs, c.runs)
+			}
+		})
+	}
+}
