@@ -299,7 +299,7 @@ func (w *workshop) merge(t *testing.T, pr web.PR) string {
 		if commit = w.at(t, "main"); w.contains(t, commit, pr.Head) {
 			return nil
 		}
-		cmd := exec.CommandContext(t.Context(), filepath.Join(w.bin, "aob"), "pr", "merge", strconv.Itoa(pr.Number), "--user", "ada")
+		cmd := exec.CommandContext(t.Context(), filepath.Join(w.bin, "aob"), "pr", "merge", strconv.Itoa(pr.Number))
 		cmd.Env = append(w.environment(), "AOB_SOCKET="+w.path("state", "aob.sock"))
 		_, err := output(cmd)
 		if err == nil {

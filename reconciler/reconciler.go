@@ -57,6 +57,8 @@ type (
 		Check(ctx context.Context) ([]string, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
+		// Owner reports whether a name can own a gate: it is a team, or a user who may write.
+		Owner(ctx context.Context, name string) (bool, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
 	// Runs is slow work outside the loop.

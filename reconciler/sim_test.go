@@ -443,6 +443,7 @@ type simForge struct {
 	down       bool
 	busy       bool                   // answers 429
 	old        []delivery.PullRequest // not nil: the API shows this, and not what is so by now
+	nobodies   []string               // names of neither a user nor a team
 	posts      int
 	asked      int
 	unvouched  bool                          // people may edit each other's comments, as on a real forge
@@ -634,6 +635,10 @@ func (f *simForge) Teams(_ context.Context, user string) (map[string]bool, error
 		}
 	}
 	return in, f.well()
+}
+
+func (f *simForge) Owner(_ context.Context, name string) (bool, error) {
+	return !slices.Contains(f.nobodies, name), f.well()
 }
 
 func (f *simForge) may(user string) delivery.Permission {

@@ -29,7 +29,7 @@ type Source struct {
 	Commits Commits
 	// Merge merges a proposal of a local forge; nil where people merge on the forge.
 	Merger interface {
-		Merge(ctx context.Context, number int, user string) (commit string, err error)
+		Merge(ctx context.Context, number int, head, user string) (commit string, err error)
 	}
 	// Asker keeps what is asked on a local forge; nil where people comment on the forge.
 	Asker interface {
@@ -118,12 +118,12 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 }
 
 // Merge merges a proposal of a local forge.
-func (s *Source) Merge(ctx context.Context, number int, user string) (string, error) {
+func (s *Source) Merge(ctx context.Context, number int, head, user string) (string, error) {
 	if s.Merger == nil {
 		return "", delivery.Blockedf("merge it there, where aob/release is a required check", "pull requests of this server live on a forge")
 	}
 	defer s.Reconciler.Look("")
-	return s.Merger.Merge(ctx, number, user)
+	return s.Merger.Merge(ctx, number, head, user)
 }
 
 // Adopt brings a fork's pull request into the repository.

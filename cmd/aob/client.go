@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,12 +78,4 @@ func numberOf(word string) (int, error) {
 		return 0, hinted{fmt.Errorf("want a pull request's number, got %q", word), "aob pr list shows the open ones"}
 	}
 	return n, nil
-}
-
-// userName is who this is, for what a server writes down.
-func userName() string {
-	if u, err := user.Current(); err == nil && u.Username != "" {
-		return u.Username
-	}
-	return cmp.Or(os.Getenv("USER"), "unknown")
 }

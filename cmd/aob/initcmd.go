@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -107,6 +110,9 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 	if err := copyFS(clone, aob.Intent); err != nil {
 		return w, err
 	}
+	if err := ownGates(clone); err != nil {
+		return w, err
+	}
 	for _, args := range [][]string{{"checkout", "--quiet", "-B", "main"}, {"add", "."},
 		{"-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet", "-m", "A model, a gate and a fleet"},
 		{"push", "--quiet", "-u", "origin", "main"}} {
@@ -129,6 +135,30 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 	}
 	fmt.Fprintf(say, "%s: the server's configuration\n", w.Config)
 	return w, nil
+}
+
+// ownGates makes this user the owner of the gates that were written: a gate whose
+// owners are nobody leaves what is unsure unsure for ever.
+func ownGates(clone string) error {
+	u, err := user.Current()
+	if err != nil {
+		return fmt.Errorf("the gates need an owner: %w", err)
+	}
+	files, err := filepath.Glob(filepath.Join(clone, "gates", "*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		data = bytes.ReplaceAll(data, []byte("owners: [vision-leads]  "), fmt.Appendf(nil, "owners: [%s]  ", strconv.Quote(u.Username)))
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeShapes generates the dataset with the tiny trainer's own generator.

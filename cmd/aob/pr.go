@@ -73,27 +73,39 @@ func newPRShowCommand() *cobra.Command {
 
 func newPRMergeCommand() *cobra.Command {
 	var o client
-	var user string
+	var head string
 	c := &cobra.Command{
 		Use:   "merge N",
 		Short: "Merge a pull request of the local forge",
 		Long: `Merge moves main to a pull request of the local forge, if aob/release has passed
 on its head and nothing was merged since it began. On a forge such as Gitea,
-merge there: aob/release is the check that branch protection requires.`,
-		Example: "  aob pr merge 12",
+merge there: aob/release is the check that branch protection requires.
+
+What is merged is the head that the server shows when the command begins, or the
+one that --head names; a head that came since is refused. The server takes who
+merges from the system: it is the user that runs the command.`,
+		Example: "  aob pr merge 12\n  aob pr merge 12 --head 4f1c09d2a3",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: onPR(func(c *cobra.Command, number int) error {
-			commit, err := o.dial().Merge(c.Context(), number, user)
+			head := head
+			if head == "" {
+				pr, err := o.dial().PR(c.Context(), number)
+				if err != nil {
+					return err
+				}
+				head = pr.Head
+			}
+			commit, err := o.dial().Merge(c.Context(), number, head, "")
 			if err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), map[string]any{"number": number, "commit": commit}, func(t *terminal) {
+			return o.print(c.OutOrStdout(), map[string]any{"number": number, "head": head, "commit": commit}, func(t *terminal) {
 				t.printf("merged #%d: main is at %s\n", number, short(delivery.Terminal(commit)))
 			})
 		}),
 	}
 	o.register(c)
-	c.Flags().StringVar(&user, "user", userName(), "who merges")
+	c.Flags().StringVar(&head, "head", "", "the `commit` that was looked at, at least 7 digits of it")
 	return c
 }
 
@@ -123,13 +135,13 @@ to write.`,
 
 func newPRAskCommand() *cobra.Command {
 	var o client
-	var user string
 	c := &cobra.Command{
 		Use:   "ask N TEXT",
 		Short: "Comment on a pull request of the local forge, as /aob run CODE or /aob accept CODE because …",
 		Long: `Ask says something on a pull request of the local forge, as a comment does on
 others. What begins with /aob asks for something; the pull request's checks say
-what may be asked.`,
+what may be asked. Who asks is the user that runs the command, by the word of the
+system; the user's groups count as teams.`,
 		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 because the test set is small'",
 		Args:    arguments(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -138,7 +150,7 @@ what may be asked.`,
 				return err
 			}
 			text := strings.Join(args[1:], " ")
-			if err := o.dial().Ask(c.Context(), number, user, text); err != nil {
+			if err := o.dial().Ask(c.Context(), number, "", text); err != nil {
 				return err
 			}
 			return o.print(c.OutOrStdout(), map[string]any{"number": number, "text": text}, func(t *terminal) {
@@ -147,7 +159,6 @@ what may be asked.`,
 		},
 	}
 	o.register(c)
-	c.Flags().StringVar(&user, "user", userName(), "who asks")
 	return c
 }
 

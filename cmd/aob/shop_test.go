@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os/user"
 	"slices"
 	"strings"
 	"sync"
@@ -83,6 +84,14 @@ func (s *shop) end() {
 	s.ended = true
 }
 
+// who names the user that runs the tests in a way that is the same everywhere.
+func who(name string) string {
+	if u, err := user.Current(); err == nil && u.Username == name {
+		return "ME"
+	}
+	return name
+}
+
 func (s *shop) asked() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +152,7 @@ func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error)
 	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(s.log[offset:])), Name: "output/log.txt", Offset: offset, Ended: s.ended}, nil
 }
 
-func (s *shop) Merge(ctx context.Context, number int, user string) (string, error) {
+func (s *shop) Merge(ctx context.Context, number int, head, user string) (string, error) {
 	p, err := s.PR(ctx, number)
 	if err != nil {
 		return "", err
@@ -151,10 +160,13 @@ func (s *shop) Merge(ctx context.Context, number int, user string) (string, erro
 	if p.State != delivery.CheckSuccess {
 		return "", delivery.Blockedf("aob pr show "+fmt.Sprint(number)+" says why", "#%d cannot be merged: aob/release is %s", number, p.State)
 	}
+	if !strings.HasPrefix(p.Head, head) {
+		return "", delivery.Blockedf("look at it again", "#%d is at %s by now", number, p.Head)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.prs = slices.DeleteFunc(s.prs, func(p web.PR) bool { return p.Number == number })
-	s.said = append(s.said, fmt.Sprintf("#%d merged by %s", number, user))
+	s.said = append(s.said, fmt.Sprintf("#%d merged by %s", number, who(user)))
 	return s.commit, nil
 }
 
@@ -167,7 +179,7 @@ func (s *shop) Ask(ctx context.Context, number int, user, text string) error {
 	_, err := s.PR(ctx, number)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.said = append(s.said, fmt.Sprintf("#%d %s: %s", number, user, text))
+	s.said = append(s.said, fmt.Sprintf("#%d %s: %s", number, who(user), text))
 	return err
 }
 
@@ -197,7 +209,7 @@ func (s *shop) Try(_ context.Context, ask web.TrialAsk) (web.Trial, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range ask.Variants {
-		s.said = append(s.said, fmt.Sprintf("%s tries %s of %s", ask.User, strings.Join(v.Set, " "), ask.File))
+		s.said = append(s.said, fmt.Sprintf("%s tries %s of %s", who(ask.User), strings.Join(v.Set, " "), ask.File))
 	}
 	return tried(), nil
 }

@@ -23,7 +23,6 @@ import (
 func newTryCommand() *cobra.Command {
 	var o client
 	var sets []string
-	var user string
 	var write, detach bool
 	c := &cobra.Command{
 		Use:   "try FILE",
@@ -50,7 +49,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 			if err != nil {
 				return hinted{fmt.Errorf("--set: %w", err), c.CommandPath() + " --help shows how"}
 			}
-			ask := web.TrialAsk{User: user, File: "models/" + filepath.Base(args[0])}
+			ask := web.TrialAsk{File: "models/" + filepath.Base(args[0])}
 			for _, row := range grid {
 				text, err := intent.Set(data, row)
 				if err != nil {
@@ -100,7 +99,6 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 	c.Flags().StringArrayVar(&sets, "set", nil, "`PATH=VALUE[,VALUE…]`: a value of the file, or several to try; may be given again")
 	c.Flags().BoolVar(&write, "write", false, "write the best variant's values into FILE")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for it")
-	c.Flags().StringVar(&user, "user", userName(), "who asks")
 	return c
 }
 

@@ -29,6 +29,7 @@ type stage struct {
 		Check(ctx context.Context) ([]string, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
+		Owner(ctx context.Context, name string) (bool, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
 	work     *work
@@ -38,6 +39,7 @@ type stage struct {
 	comments func(pr int) []string                 // bodies
 	say      func(pr int, user, text string)       // comments as a person
 	may      map[string]delivery.Permission        // users
+	owner    string                                // a user who may own gates
 	forged   func(commit, context string) string   // sets a status as another writer, and returns who; nil where nobody can
 }
 
@@ -207,6 +209,14 @@ func conform(t *testing.T, s *stage) {
 		for user := range s.may {
 			if got, err := s.forge.Teams(ctx, user); err != nil || len(got) != 0 {
 				t.Errorf("%q: got %v, %v; want none", user, got, err)
+			}
+		}
+	})
+
+	t.Run("Owner", func(t *testing.T) {
+		for name, want := range map[string]bool{s.owner: true, "vision-leads": false, "nobody-of-that-name": false} {
+			if got, err := s.forge.Owner(ctx, name); err != nil || got != want {
+				t.Errorf("%q: got %v, %v; want %v", name, got, err, want)
 			}
 		}
 	})

@@ -608,6 +608,22 @@ func (f *Gitea) Teams(ctx context.Context, user string) (map[string]bool, error)
 	return in, nil
 }
 
+// Owner reports whether a name is a team of the repository, or a user who may write
+// to it.
+func (f *Gitea) Owner(ctx context.Context, name string) (bool, error) {
+	teams, err := f.Teams(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	for team := range teams {
+		if strings.EqualFold(team, name) {
+			return true, nil
+		}
+	}
+	may, err := f.Permission(ctx, name)
+	return may == delivery.PermissionWrite, err
+}
+
 // unknown tells a user who is not there from a repository that is not.
 func (f *Gitea) unknown(ctx context.Context, doing string) (delivery.Permission, error) {
 	c, err := f.client(ctx)

@@ -52,6 +52,7 @@ func TestGitea(t *testing.T) {
 			}
 			return ada.Name
 		}
+		s.owner = ada.Name
 		s.say = func(pr int, user, text string) { server.Say(t, users[user], repo, pr, text) }
 		s.may = map[string]delivery.Permission{
 			"ada": delivery.PermissionWrite, "aob": delivery.PermissionWrite, "bob": delivery.PermissionRead,
@@ -89,6 +90,11 @@ func TestGitea(t *testing.T) {
 		f, err := NewGitea(Server{URL: server.URL, Owner: "vision", Repo: "intent", Token: func() string { return robot.Token }})
 		if err != nil {
 			t.Fatal(err)
+		}
+		for name, want := range map[string]bool{"leads": true, "LEADS": true, "ada": true, "eve": false, "elsewhere": false, "vision-leads": false} {
+			if got, err := f.Owner(t.Context(), name); err != nil || got != want {
+				t.Errorf("%s owns gates: %v, %v; want %v", name, got, err, want)
+			}
 		}
 		for user, want := range map[string]string{"ada": "crew leads", "bob": "crew", "eve": "", "nobody-of-that-name": ""} {
 			got, err := f.Teams(t.Context(), user)

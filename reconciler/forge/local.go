@@ -3,8 +3,10 @@ package forge
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -202,8 +204,47 @@ func (f *Local) Permission(_ context.Context, user string) (delivery.Permission,
 	return delivery.PermissionWrite, nil
 }
 
-// Teams is none: a folder knows users alone.
-func (f *Local) Teams(context.Context, string) (map[string]bool, error) { return nil, nil }
+// Teams returns the groups of a user of this machine. A group that has the user's
+// name is listed too where the user does not belong to it.
+func (f *Local) Teams(_ context.Context, name string) (map[string]bool, error) {
+	in := map[string]bool{}
+	if _, err := user.LookupGroup(name); err == nil {
+		in[name] = false
+	}
+	u, err := user.Lookup(name)
+	if errors.As(err, new(user.UnknownUserError)) {
+		return in, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up user %s: %w", name, err)
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("look up the groups of user %s: %w", name, err)
+	}
+	for _, id := range ids {
+		if g, err := user.LookupGroupId(id); err == nil {
+			in[g.Name] = true
+		}
+	}
+	return in, nil
+}
+
+// Owner reports whether a name is a user or a group of this machine.
+func (f *Local) Owner(_ context.Context, name string) (bool, error) {
+	_, err := user.Lookup(name)
+	if err == nil {
+		return true, nil
+	}
+	if !errors.As(err, new(user.UnknownUserError)) {
+		return false, err
+	}
+	_, err = user.LookupGroup(name)
+	if errors.As(err, new(user.UnknownGroupError)) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // OpenPR returns the number of a branch's proposal, which is there as soon as
 // the branch is. The title is the branch's last commit's; the body is kept as a
@@ -226,10 +267,11 @@ func (f *Local) OpenPR(ctx context.Context, head, base, _, body string) (int, er
 	return number, f.Comment(ctx, number, "description", body)
 }
 
-// Merge merges a proposal in the name of a user, and returns the merge commit.
-// It is Blocked unless aob/release has passed on the commit that the branch is
+// Merge merges a proposal in the name of a user who has looked at a commit, and
+// returns the merge commit. It is Blocked unless the branch is at that commit, which
+// may be shortened, aob/release has passed on the commit that the branch is
 // at now, and the target lies in its history. The branch is removed afterwards.
-func (f *Local) Merge(ctx context.Context, number int, user string) (commit string, err error) {
+func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commit string, err error) {
 	prs, err := f.PullRequests(ctx)
 	if err != nil {
 		return "", err
@@ -249,6 +291,9 @@ func (f *Local) Merge(ctx context.Context, number int, user string) (commit stri
 	}
 	if head == "" || target == "" {
 		return "", delivery.Blockedf("aob pr list shows those that are open", "pull request %d was removed meanwhile", number)
+	}
+	if len(looked) < 7 || !strings.HasPrefix(head, looked) {
+		return "", delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number), "pull request %d is at %.10s by now, and what was looked at is %.10s", number, head, looked)
 	}
 	last, err := f.byPeople(head)
 	if err != nil {
@@ -271,7 +316,7 @@ func (f *Local) Merge(ctx context.Context, number int, user string) (commit stri
 	if !follows {
 		return "", delivery.Blockedf(fmt.Sprintf("rebase first: `git rebase %s` and push again", f.target), "%s has moved on since pull request %d (%s) left it", f.target, number, branch)
 	}
-	commit, err = f.git.Merge(target, head, user, "", time.Now(), fmt.Sprintf("Merge %d: %s", number, title))
+	commit, err = f.git.Merge(target, head, by, "", time.Now(), fmt.Sprintf("Merge %d: %s", number, title))
 	if err != nil {
 		return "", err
 	}

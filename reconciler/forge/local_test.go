@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
+	"os/user"
 	"slices"
 	"strings"
 	"sync"
@@ -53,6 +54,11 @@ func local(t *testing.T) (*stage, *Local, *bare) {
 	s.say = func(pr int, user, text string) {
 		rows.said[pr] = append(rows.said[pr], delivery.Comment{ID: int64(len(rows.said[pr]) + 1), Author: user, Body: text})
 	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.owner = me.Username
 	s.may = map[string]delivery.Permission{"ada@example.com": delivery.PermissionWrite, "": delivery.PermissionNone}
 	return s, f, git
 }
@@ -66,7 +72,7 @@ func TestLocalMerge(t *testing.T) {
 	number := s.propose("side", "")
 	refuse := func(what, want string) {
 		t.Helper()
-		_, err := f.Merge(ctx, number, "Ada")
+		_, err := f.Merge(ctx, number, git.run("rev-parse", "side"), "Ada")
 		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want Blocked with %q", what, err, want)
 		}
@@ -117,7 +123,7 @@ func TestLocalMerge(t *testing.T) {
 	git.observe()
 	refuse("rebased, another commit", "has not been judged")
 	check(rebased, delivery.CheckSuccess, "mAP 0.53")
-	commit, err := f.Merge(ctx, number, "Ada")
+	commit, err := f.Merge(ctx, number, git.run("rev-parse", "side"), "Ada")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +140,7 @@ func TestLocalMerge(t *testing.T) {
 	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
 		t.Errorf("got %v, %v", list, err)
 	}
-	if _, err := f.Merge(ctx, number, "Ada"); !strings.Contains(fmt.Sprint(err), "no open pull request") {
+	if _, err := f.Merge(ctx, number, rebased, "Ada"); !strings.Contains(fmt.Sprint(err), "no open pull request") {
 		t.Errorf("again: got %v", err)
 	}
 
@@ -144,6 +150,57 @@ func TestLocalMerge(t *testing.T) {
 	git.observe()
 	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
 		t.Errorf("got %v, %v", list, err)
+	}
+}
+
+// The teams of a user on this machine are the user's groups.
+func TestLocalTeamsAreGroups(t *testing.T) {
+	_, f, _ := local(t)
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(me.Gid)
+	if err != nil {
+		t.Skip("this user's group has no name here")
+	}
+	teams, err := f.Teams(t.Context(), me.Username)
+	if err != nil || !teams[group.Name] {
+		t.Errorf("%s is in %v, %v; want %s", me.Username, teams, err, group.Name)
+	}
+	if owns, err := f.Owner(t.Context(), group.Name); err != nil || !owns {
+		t.Errorf("group %s may own a gate: %v, %v", group.Name, owns, err)
+	}
+	// The name of a group that exists is the group's, also for a user who has only its name.
+	if teams, err := f.Teams(t.Context(), group.Name); err != nil || group.Name != me.Username && teams[group.Name] {
+		t.Errorf("a user of a group's name: %v, %v", teams, err)
+	}
+}
+
+// What is merged is what somebody looked at, also where another head has passed.
+func TestOnlyTheHeadThatWasLookedAtIsMerged(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("side", main)
+	looked := s.work.push("side", map[string]string{"models/a.yaml": "2"}, "Second")
+	number := s.propose("side", "")
+	evil := s.work.push("side", map[string]string{"models/a.yaml": "3"}, "Second")
+	for _, head := range []string{looked, evil} {
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, head := range []string{looked, looked[:7], "", evil[:6], strings.ToUpper(evil) + "0"} {
+		_, err := f.Merge(t.Context(), number, head, "Ada")
+		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), "what was looked at") {
+			t.Errorf("%q: got %v", head, err)
+		}
+		if got := git.run("rev-parse", "main"); got != main {
+			t.Fatalf("%q: main moved to %s", head, got)
+		}
+	}
+	if _, err := f.Merge(t.Context(), number, evil[:7], "Ada"); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -163,7 +220,7 @@ func TestLocalMergeRace(t *testing.T) {
 		s.work.git("checkout", "-q", "main")
 		moved = s.work.push("main", map[string]string{"README.md": "hello"}, "docs")
 	}
-	if _, err := f.Merge(t.Context(), number, "Ada"); err == nil {
+	if _, err := f.Merge(t.Context(), number, head, "Ada"); err == nil {
 		t.Error("no error")
 	}
 	if got := git.run("rev-parse", "main"); got != moved {

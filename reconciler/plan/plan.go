@@ -81,7 +81,7 @@ type maker struct {
 	needed  map[delivery.Digest]bool  // run keys that something open waits for
 	runs    map[int][]delivery.Digest // by pull request
 	asks    map[int][]string          // by pull request
-	costs     map[int]map[string]string // by pull request and code: what a go lets run
+	costs   map[int]map[string]string // by pull request and code: what a go lets run
 	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
 	keepAll bool                      // a pull request cannot be read, so nobody can say which runs it needs
 

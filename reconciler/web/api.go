@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -29,7 +28,6 @@ const (
 	// variants.
 	MaxTrial    = 16 << 20
 	MaxVariants = 256
-	maxUser     = 100 // bytes of a user's name
 )
 
 // An Error is what the API answers when it cannot do what was asked.
@@ -88,7 +86,8 @@ func (a API) Handler() http.Handler {
 				if err != nil {
 					return nil, err
 				}
-				a.Log.Info("asked for", "path", r.URL.Path, "user", ask.User)
+				user, _ := peerOf(r)
+				a.Log.Info("asked for", "path", r.URL.Path, "user", user)
 				return answer(r, number, ask)
 			})
 		})
@@ -121,10 +120,14 @@ func (a API) Handler() http.Handler {
 	})
 	get("/healthz", func(*http.Request) (any, error) { return map[string]string{"status": "ok"}, nil })
 	post("/v1/prs/{number}/merge", func(r *http.Request, number int, ask asked) (any, error) {
-		if err := checkUser(ask.User); err != nil {
+		user, err := peerOf(r)
+		if err != nil {
 			return nil, err
 		}
-		commit, err := a.Source.Merge(r.Context(), number, ask.User)
+		if len(ask.Head) < 7 || len(ask.Head) > 64 {
+			return nil, badRequest("use an aob of the same version as the server's", "head: want the commit that was looked at, got %q", clip(ask.Head))
+		}
+		commit, err := a.Source.Merge(r.Context(), number, ask.Head, user)
 		return merged{commit}, err
 	})
 	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, _ asked) (any, error) {
@@ -132,13 +135,14 @@ func (a API) Handler() http.Handler {
 		return adoption{adopted}, err
 	})
 	post("/v1/prs/{number}/ask", func(r *http.Request, number int, ask asked) (any, error) {
-		if err := checkUser(ask.User); err != nil {
+		user, err := peerOf(r)
+		if err != nil {
 			return nil, err
 		}
 		if ask.Text = strings.TrimSpace(ask.Text); ask.Text == "" || len(ask.Text) > MaxText || !utf8.ValidString(ask.Text) {
 			return nil, badRequest("", "text: want 1 to %d bytes of UTF-8, got %d bytes", MaxText, len(ask.Text))
 		}
-		return struct{}{}, a.Source.Ask(r.Context(), number, ask.User, ask.Text)
+		return struct{}{}, a.Source.Ask(r.Context(), number, user, ask.Text)
 	})
 	post("/v1/prs/{number}/recheck", func(r *http.Request, number int, _ asked) (any, error) {
 		return struct{}{}, a.Source.Recheck(r.Context(), number)
@@ -181,7 +185,7 @@ func (a API) Handler() http.Handler {
 
 // asked is the body of every POST.
 type asked struct {
-	User string `json:"user,omitempty"`
+	Head string `json:"head,omitempty"`
 	Text string `json:"text,omitempty"`
 }
 
@@ -245,7 +249,7 @@ func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialAsk, err error)
 	if err := readBody(w, r, MaxTrial, &ask); err != nil {
 		return ask, err
 	}
-	if err := checkUser(ask.User); err != nil {
+	if ask.User, err = peerOf(r); err != nil {
 		return ask, err
 	}
 	if n := len(ask.Variants); n == 0 || n > MaxVariants {
@@ -270,15 +274,6 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
 		return badRequest("use an aob of the same version as the server's", "the body is not what is asked for: %s", err)
-	}
-	return nil
-}
-
-// checkUser keeps control characters out of commits and logs.
-func checkUser(user string) error {
-	bad := strings.ContainsFunc(user, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
-	if user == "" || len(user) > maxUser || bad {
-		return badRequest("", "user: want a name of 1 to %d printable bytes", maxUser)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -49,6 +50,39 @@ func serve(t *testing.T, source web.Source) *web.Client {
 	return web.NewClient(path)
 }
 
+// me is the user that the tests run as.
+var me = func() string {
+	u, err := user.Current()
+	if err != nil {
+		panic(err)
+	}
+	return u.Username
+}()
+
+// Who asks is whom the system names, and not whom the request names.
+func TestTheSocketsUserIsTheOneThatAsks(t *testing.T) {
+	handler := web.API{Source: newShop(), Log: logger(t.Output())}.Handler()
+	for path, body := range map[string]string{
+		"/v1/prs/3/ask":   `{"text": "/aob run 1"}`,
+		"/v1/prs/3/merge": `{"head": "5d79a5e"}`,
+		"/v1/trials":      `{"file": "models/shapes.yaml", "variants": [{"text": "a: b"}]}`,
+	} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader(body)))
+		if w.Code != http.StatusForbidden {
+			t.Errorf("%s by nobody: %d, %s", path, w.Code, w.Body)
+		}
+	}
+	source := newShop()
+	client := serve(t, source)
+	if err := client.Ask(t.Context(), 3, "ann", "/aob accept 1 because I am ann"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := source.said[0], "#3 "+me+": /aob accept 1 because I am ann"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // A client says what the source behind the server says.
 func TestClientIsItsSource(t *testing.T) {
 	source := newShop()
@@ -73,11 +107,11 @@ func TestClientIsItsSource(t *testing.T) {
 		"unknown": func(s web.Source) (any, error) { return s.Explain(ctx, explain.Device, "../../x?y=%2f#z") },
 		"plan":    func(s web.Source) (any, error) { return s.Plan(ctx) },
 		"adopt":   func(s web.Source) (any, error) { return s.Adopt(ctx, 3) },
-		"blocked": func(s web.Source) (any, error) { return s.Merge(ctx, 3, "maria") },
+		"blocked": func(s web.Source) (any, error) { return s.Merge(ctx, 3, "5d79a5e", me) },
 		"recheck": func(s web.Source) (any, error) { return nil, s.Recheck(ctx, 3) },
-		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, "maria", "/aob run 3f9c2a10") },
+		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, me, "/aob run 3f9c2a10") },
 		"try": func(s web.Source) (any, error) {
-			return s.Try(ctx, web.TrialAsk{User: "maria", File: "models/shapes.yaml", Variants: []web.VariantAsk{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
+			return s.Try(ctx, web.TrialAsk{User: me, File: "models/shapes.yaml", Variants: []web.VariantAsk{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
 		},
 		"trials":         func(s web.Source) (any, error) { return s.Trials(ctx) },
 		"trial":          func(s web.Source) (any, error) { return s.Trial(ctx, "0123") },
@@ -107,11 +141,11 @@ func TestClientIsItsSource(t *testing.T) {
 		got, err := ask(client)
 		same(what, want, got, wantErr, err)
 	}
-	if len(source.said) != 2 || source.said[0] != "#3 maria: /aob run 3f9c2a10" || source.said[0] != source.said[1] {
+	if len(source.said) != 2 || source.said[0] != "#3 "+me+": /aob run 3f9c2a10" || source.said[0] != source.said[1] {
 		t.Errorf("said %q", source.said)
 	}
 	source.prs[0].State = delivery.CheckSuccess
-	if commit, err := client.Merge(ctx, 3, "maria"); err != nil || commit != "merged by maria" {
+	if commit, err := client.Merge(ctx, 3, "5d79a5e", "mallory"); err != nil || commit != "merged by "+me {
 		t.Errorf("merge: %q, %v", commit, err)
 	}
 	if prs, err := client.PRs(ctx); err != nil || prs == nil || len(prs) != 0 {
@@ -173,20 +207,20 @@ func TestRequestsRefused(t *testing.T) {
 		{"GET", "/v1/prs/x", "", 400, "number"},
 		{"GET", "/v1/prs/0", "", 400, "number"},
 		{"GET", "/v1/prs/99999999999999999999", "", 400, "number"},
-		{"POST", "/v1/prs/3/merge", "{}", 400, "user"},
-		{"POST", "/v1/prs/3/merge", `{"user": "a\u001b[2J"}`, 400, "user"},
-		{"POST", "/v1/prs/3/merge", `{"user": "` + strings.Repeat("x", 101) + `"}`, 400, "user"},
+		{"POST", "/v1/prs/3/merge", "{}", 400, "head"},
+		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5"}`, 400, "head"},
+		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5e", "user": "ann"}`, 400, "user"},
 		{"POST", "/v1/prs/3/merge", "not json", 400, "not what is asked for"},
-		{"POST", "/v1/prs/3/merge", `{"user": "maria", "force": true}`, 400, "force"},
-		{"POST", "/v1/prs/3/ask", `{"user": "maria", "text": " "}`, 400, "text"},
-		{"POST", "/v1/prs/3/ask", `{"user": "maria", "text": "` + strings.Repeat("x", web.MaxText+1) + `"}`, 400, "text"},
+		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5e", "force": true}`, 400, "force"},
+		{"POST", "/v1/prs/3/ask", `{"text": " "}`, 400, "text"},
+		{"POST", "/v1/prs/3/ask", `{"text": "` + strings.Repeat("x", web.MaxText+1) + `"}`, 400, "text"},
 		{"POST", "/v1/prs/3/ask", strings.Repeat(" ", web.MaxBody+1), 413, "too large"},
 		{"GET", "/v1/runs/x/log?offset=-1", "", 400, "offset"},
 		{"GET", "/v1/runs/x/log?offset=x", "", 400, "offset"},
 		{"GET", "/v1/runs/x/log", "", 404, "run x"},
 	} {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)))
+		handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)).WithContext(web.WithPeer(t.Context(), me)))
 		var answer struct{ Error, Hint string }
 		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
 			t.Errorf("%s %s: %v in %q", c.method, c.path, err, w.Body)
@@ -248,7 +282,7 @@ func TestLogged(t *testing.T) {
 	var log bytes.Buffer
 	source := newShop()
 	handler := web.API{Source: source, Log: logger(&log)}.Handler()
-	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/prs/3/recheck", strings.NewReader(`{"user":"maria"}`)))
+	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/prs/3/recheck", nil).WithContext(web.WithPeer(t.Context(), "maria")))
 	source.broken = errors.New("something broke")
 	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/plan", nil))
 	for _, want := range []string{"/v1/prs/3/recheck", "user=maria", "something broke"} {
@@ -259,7 +293,7 @@ func TestLogged(t *testing.T) {
 }
 
 func FuzzAPI(f *testing.F) {
-	f.Add("POST", "/v1/prs/3/ask", `{"user": "maria", "text": "/aob run 1"}`)
+	f.Add("POST", "/v1/prs/3/ask", `{"text": "/aob run 1"}`)
 	f.Add("GET", "/v1/explain/commit/..%2f", "")
 	f.Add("GET", "/v1/runs/a/log?offset=9223372036854775807", "")
 	handler := web.API{Source: newShop(), Log: slog.New(slog.DiscardHandler)}.Handler()

@@ -65,9 +65,10 @@ func (c *Client) Explain(ctx context.Context, kind explain.Kind, id string) (exp
 // Plan returns what the server would do.
 func (c *Client) Plan(ctx context.Context) (Plan, error) { return get[Plan](ctx, c, "/v1/plan") }
 
-// Merge merges a pull request of a local forge.
-func (c *Client) Merge(ctx context.Context, number int, user string) (string, error) {
-	m, err := post[merged](ctx, c, number, "merge", asked{User: user})
+// Merge merges a pull request of a local forge, if its head is the one that was
+// looked at. The server knows which user asks.
+func (c *Client) Merge(ctx context.Context, number int, head, _ string) (string, error) {
+	m, err := post[merged](ctx, c, number, "merge", asked{Head: head})
 	return m.Commit, err
 }
 
@@ -77,9 +78,9 @@ func (c *Client) Adopt(ctx context.Context, number int) (int, error) {
 	return a.Number, err
 }
 
-// Ask writes what a user asks on a pull request.
-func (c *Client) Ask(ctx context.Context, number int, user, text string) error {
-	_, err := post[struct{}](ctx, c, number, "ask", asked{User: user, Text: text})
+// Ask writes what this user asks on a pull request. The server knows which user asks.
+func (c *Client) Ask(ctx context.Context, number int, _, text string) error {
+	_, err := post[struct{}](ctx, c, number, "ask", asked{Text: text})
 	return err
 }
 

@@ -12,7 +12,7 @@
 //	GET  /v1/prs/NUMBER
 //	POST /v1/prs/NUMBER/merge     {"user": "maria"}
 //	POST /v1/prs/NUMBER/adopt
-//	POST /v1/prs/NUMBER/ask       {"user": "maria", "text": "/aob run 3f9c2a10"}
+//	POST /v1/prs/NUMBER/ask       {"text": "/aob run 3f9c2a10"}
 //	POST /v1/prs/NUMBER/recheck
 //	GET  /v1/explain/KIND/ID      KIND is pr, commit, model or device
 //	GET  /v1/plan

@@ -72,7 +72,7 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler
 		MaxHeaderBytes:    l.Header,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // strangers' broken handshakes, mostly
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       open.begin,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return open.begin(withPeer(ctx, c), c) },
 		ConnState: func(c net.Conn, s http.ConnState) {
 			if s == http.StateClosed || s == http.StateHijacked {
 				open.end(c)

@@ -95,7 +95,7 @@ func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error)
 	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(text[offset:])), Name: "output/log.txt", Offset: offset, Ended: s.ended[run]}, nil
 }
 
-func (s *shop) Merge(_ context.Context, number int, user string) (string, error) {
+func (s *shop) Merge(_ context.Context, number int, _, user string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, err := s.find(number)

@@ -28,14 +28,16 @@ type Source interface {
 	// by the beginning of the key's digits. An offset beyond the end is the end.
 	Log(ctx context.Context, run string, offset int64) (Log, error)
 
-	// Merge merges a pull request for a user and returns main's new commit. Only
-	// the local forge can; others answer with a Blocked error that says where to
-	// merge.
-	Merge(ctx context.Context, number int, user string) (commit string, err error)
+	// Merge merges a pull request for a user and returns main's new commit, if its
+	// head is still the commit that the user looked at. Only the local forge can;
+	// others answer with a Blocked error that says where to merge. Over the socket
+	// the user is whoever the system says opened it.
+	Merge(ctx context.Context, number int, head, user string) (commit string, err error)
 	// Adopt brings a fork's pull request into the repository and returns the
 	// number of the new one.
 	Adopt(ctx context.Context, number int) (int, error)
-	// Ask writes what a user asks on a pull request, as "/aob run 3f9c2a10".
+	// Ask writes what a user asks on a pull request, as "/aob run 3f9c2a10". Over the
+	// socket the user is whoever the system says opened it.
 	Ask(ctx context.Context, number int, user, text string) error
 	// Recheck looks at a pull request anew and tries again what has failed.
 	Recheck(ctx context.Context, number int) error
@@ -59,8 +61,8 @@ type Source interface {
 
 // A TrialAsk asks for an experiment: one model's file in some variants.
 type TrialAsk struct {
-	User     string       `json:"user"`
-	File     string       `json:"file"` // as models/pallets.yaml
+	User     string       `json:"user,omitempty"` // the server takes it from the system
+	File     string       `json:"file"`           // as models/pallets.yaml
 	Variants []VariantAsk `json:"variants"`
 }
 
