@@ -178,7 +178,7 @@ func (in *turn) base() *delivery.Target {
 	switch s, p := in.State, in.Published; {
 	case s.Target.Bundle == in.Target.Bundle && s.Target.Bundle != "":
 		base = s.Base
-	case s.Done:
+	case s.Done, s.Rollback && s.Target.Bundle != "": // a rollback was asked of all devices at once
 		base = &s.Target
 	case s.Base != nil || s.Target.Bundle != "":
 		base = s.Base // the rollout in between never ended, so nobody is asked to take it

@@ -356,3 +356,19 @@ func TestFirstWaveLeavesAwayDevicesOut(t *testing.T) {
 		}
 	}
 }
+
+// A rollback was asked of all devices at once, so what comes after it falls back
+// to it, whether or not every device has arrived.
+func TestReleaseAfterUnfinishedRollbackFallsBackToIt(t *testing.T) {
+	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v1, Rollback: true, Previous: &v2,
+		Devices: all(3, delivery.DeviceHealthy, v2), At: noon}
+	back := rollout.Next(in)
+	if back.State.Done || back.Desired == nil || back.Desired.Release != v1 || back.Desired.Share != 1 {
+		t.Fatalf("a rollback that is under way: %s", back)
+	}
+	in.Target, in.Rollback, in.Previous, in.State, in.Published = v3, false, &v1, back.State, back.Desired
+	next := rollout.Next(in)
+	if next.Desired == nil || next.Desired.Previous == nil || *next.Desired.Previous != v1 {
+		t.Errorf("devices outside the first wave get %+v, want version 1: %s", next.Desired, next)
+	}
+}
