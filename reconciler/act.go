@@ -38,7 +38,8 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 		key := s.Key()
 		planned[key] = true
 		if r.outbox.has(key) {
-			continue // it is under way
+			r.stillFailing(key, failed) // it is under way
+			continue
 		}
 		if err := r.retry.due(key, r.Now()); err != nil {
 			failed[key] = err
@@ -51,6 +52,7 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 		r.Log.Info("step", "step", s.String())
 		err := r.do(ctx, s)
 		if r.outbox.has(key) {
+			r.stillFailing(key, failed)
 			continue
 		}
 		if r.stepEnded(s, err); err != nil {
@@ -61,6 +63,13 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 	}
 	maps.DeleteFunc(r.taken, func(key string, _ taken) bool { return !planned[key] })
 	return done, failed
+}
+
+// stillFailing keeps the last error of a step that is tried again: it is shown until the step succeeds.
+func (r *Reconciler) stillFailing(key string, failed map[string]error) {
+	if e, ok := r.retry[key]; ok {
+		failed[key] = e.err
+	}
 }
 
 // stepEnded remembers how a step ended.

@@ -83,7 +83,8 @@ type forgeView struct {
 	statuses   map[string]statusRead
 	again      map[string]bool // commits whose statuses have to be read at once
 	bodies     map[int]bodyRead
-	version    int // grows with each answer that is news
+	fresh      bool // something was read back that the loop has not seen
+	version    int  // grows with each answer that is news
 }
 
 func newForgeView(r *Reconciler) *forgeView {
@@ -94,7 +95,7 @@ func newForgeView(r *Reconciler) *forgeView {
 // news counts an answer that is news, and wakes the loop; f.mu is held.
 func (f *forgeView) news() {
 	f.version++
-	f.r.Wake()
+	f.r.glance()
 }
 
 // step asks the forge for all that is due.
@@ -326,6 +327,7 @@ func (f *forgeView) readBack(ctx context.Context, now time.Time) error {
 			due = append(due, ask{at: old.at, pr: pr})
 		}
 	}
+	commit(refs[git.Branch+f.r.Main])
 	for _, c := range f.heads {
 		commit(c)
 	}
@@ -365,10 +367,9 @@ func (f *forgeView) readStatuses(ctx context.Context, commit string) error {
 		f.statuses[commit] = old
 		return fmt.Errorf("the statuses of %.10s: %w", commit, err)
 	}
-	if old, ok := f.statuses[commit]; !ok || !slices.Equal(old.list, list) {
-		f.news()
-	}
 	f.statuses[commit] = statusRead{list, at, true}
+	f.fresh = true
+	f.r.glance()
 	return nil
 }
 
@@ -380,15 +381,14 @@ func (f *forgeView) readBody(ctx context.Context, pr delivery.PullRequest) error
 	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old, ok := f.bodies[pr.Number]
+	old := f.bodies[pr.Number]
 	if err != nil {
 		old.at, old.updated = at, pr.Updated
 		f.bodies[pr.Number] = old
 		return fmt.Errorf("the comment on pull request %d: %w", pr.Number, err)
 	}
-	if !ok || old.found != read.found || old.body != read.body {
-		f.news()
-	}
+	f.fresh = true
+	f.r.glance()
 	read.at, read.updated, read.new = at, pr.Updated, true
 	f.bodies[pr.Number] = read
 	return nil
@@ -398,6 +398,10 @@ func (f *forgeView) readBody(ctx context.Context, pr delivery.PullRequest) error
 func (f *forgeView) readNews() (statuses map[string]statusRead, bodies map[int]bodyRead) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.fresh {
+		return nil, nil
+	}
+	f.fresh = false
 	statuses, bodies = map[string]statusRead{}, map[int]bodyRead{}
 	for commit, s := range f.statuses {
 		if s.new {

@@ -64,7 +64,7 @@ func (g *gitView) step(ctx context.Context) {
 	if g.refs == nil || !maps.Equal(refs, g.refs) {
 		g.refs = refs
 		g.asOf++
-		g.r.Wake()
+		g.r.glance()
 		nudge(g.r.forgeNow.look) // the list of pull requests is older now
 	}
 }

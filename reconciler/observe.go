@@ -96,6 +96,7 @@ var errNotRead = delivery.Wait{For: time.Second, What: "the repository has not b
 func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	now := r.Now()
 	r.hear(ctx)
+	r.readBack(ctx)
 	refs, asOf := r.git.known()
 	if refs == nil || asOf == 0 && len(refs) == 0 {
 		return plan.World{}, false, errNotRead
@@ -110,7 +111,6 @@ func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	if main := refs[git.Branch+r.Main]; main != r.seen.mainAt {
 		r.seen.mainAt, r.seen.mainAsOf = main, asOf
 	}
-	r.readBack(ctx)
 	r.seen.woken = false
 	w, err := r.world(ctx, now, pulls)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -128,10 +129,11 @@ type Reconciler struct {
 	Log *slog.Logger
 	Now func() time.Time
 
-	wake chan struct{}
-	asks chan func() // done between turns, for those who ask from outside the loop
-	view View
-	seen seen // what was observed last
+	wake  chan struct{}
+	woken atomic.Bool // a turn is asked for
+	asks  chan func() // done between turns, for those who ask from outside the loop
+	view  View
+	seen  seen // what was observed last
 
 	git      *gitView   // what is known of git
 	forgeNow *forgeView // what is known of the forge
@@ -148,7 +150,13 @@ type Reconciler struct {
 }
 
 // Wake asks for a turn soon. It may be called from any goroutine, any number of times.
-func (r *Reconciler) Wake() { nudge(r.wake) }
+func (r *Reconciler) Wake() {
+	r.woken.Store(true)
+	nudge(r.wake)
+}
+
+// glance asks the loop to see whether there is something new, and to take a turn only then.
+func (r *Reconciler) glance() { nudge(r.wake) }
 
 // Look asks for a look at git and at the forge, and for a turn if something is new there. A webhook does no more than
 // this: nothing that it says is believed. commit is where a status was set; empty for none.
@@ -163,7 +171,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.retry, r.taken = backoff{}, map[string]taken{}
 	r.troubles = newTroubles(func() time.Time { return r.Now() }, func() *slog.Logger { return r.Log })
 	r.git, r.forgeNow = newGitView(r), newForgeView(r)
-	r.outbox = newOutbox(func() time.Time { return r.Now() }, r.Wake)
+	r.outbox = newOutbox(func() time.Time { return r.Now() }, r.glance)
 	r.saidOn = map[string][]string{}
 	r.failing = map[string]error{}
 	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
@@ -202,7 +210,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			timer.Stop()
 			return ctx.Err()
 		case <-r.wake:
-			r.seen.woken = true
+			r.seen.woken = r.woken.Swap(false) || r.seen.woken
 		case ask := <-r.asks:
 			ask()
 			r.seen.woken = true

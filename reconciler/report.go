@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
@@ -50,7 +51,11 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			return r.Forge.Comment(ctx, pr.PR.Number, commentMarker, body)
 		}))
 	}
+	mainAt := r.seen.refs[git.Branch+r.Main]
 	for _, c := range p.Main.Checks {
+		if p.Main.Commit != mainAt {
+			break // main cannot be read: an older commit stands for it
+		}
 		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, c))
 	}
 	for _, f := range p.Fleets {

@@ -196,6 +196,9 @@ type simRepo struct {
 	blobs   map[string][]byte
 	last    string
 	down    bool
+	bad     map[string]error // commits whose tree cannot be read
+	reads   int              // of such trees
+	refuses error            // what pushes end with
 
 	observed map[string]string
 }
@@ -285,6 +288,13 @@ func (r *simRepo) Has(commit string) error {
 }
 
 func (r *simRepo) Files(commit string) ([]git.File, error) {
+	if err := r.bad[commit]; err != nil {
+		r.reads++
+		return nil, err
+	}
+	if err := r.Has(commit); err != nil {
+		return nil, err
+	}
 	var files []git.File
 	for path, b := range r.commits[commit].files {
 		files = append(files, git.File{Path: path, Hash: b, Size: int64(len(r.blobs[b])), Mode: fs.FileMode(0o644)})
@@ -410,6 +420,9 @@ func (r *simRepo) Push(_ context.Context, hash, ref, old string) error {
 	if r.down {
 		return errors.New("git is down")
 	}
+	if r.refuses != nil {
+		return r.refuses
+	}
 	if r.refs[ref] == hash {
 		return nil
 	}
@@ -429,29 +442,33 @@ type simPR struct {
 }
 
 type simForge struct {
-	sim        *sim
-	prs        map[int]*simPR
-	statuses   map[string]map[string]delivery.Check
-	comments   map[int]string
-	commands   []simCommand
-	ever       []simCommand // those that were deleted too
-	reads      int          // of comments
-	permission map[string]delivery.Permission
-	teams      map[string][]string // by user
-	were       map[int][]string    // every commit that a pull request has been at, as listed
-	ready      map[int]bool        // those that have ever been no draft
-	down       bool
-	busy       bool                   // answers 429
-	old        []delivery.PullRequest // not nil: the API shows this, and not what is so by now
-	nobodies   []string               // names of neither a user nor a team
-	posts      int
-	asked      int
-	unvouched  bool                          // people may edit each other's comments, as on a real forge
-	questions  map[int][]string              // that AOB asked in comments, by pull request
-	consents   map[string][]delivery.Consent // by question
-	made       int                           // comments made, not edited
-	address    string
-	forged     map[string]string // by "COMMIT CONTEXT": the user who set a status that AOB did not set
+	sim         *sim
+	prs         map[int]*simPR
+	statuses    map[string]map[string]delivery.Check
+	comments    map[int]string
+	commands    []simCommand
+	ever        []simCommand // those that were deleted too
+	reads       int          // of comments
+	permission  map[string]delivery.Permission
+	teams       map[string][]string // by user
+	were        map[int][]string    // every commit that a pull request has been at, as listed
+	ready       map[int]bool        // those that have ever been no draft
+	down        bool
+	busy        bool                   // answers 429
+	old         []delivery.PullRequest // not nil: the API shows this, and not what is so by now
+	nobodies    []string               // names of neither a user nor a team
+	posts       int
+	asked       int
+	unvouched   bool                          // people may edit each other's comments, as on a real forge
+	questions   map[int][]string              // that AOB asked in comments, by pull request
+	consents    map[string][]delivery.Consent // by question
+	made        int                           // comments made, not edited
+	address     string
+	said        int               // statuses and comments that were sent
+	mute        map[string]bool   // users of whom the forge does not say what they may do
+	deaf        bool              // takes no pull requests
+	permissions int               // that were asked for
+	forged      map[string]string // by "COMMIT CONTEXT": the user who set a status that AOB did not set
 }
 
 type simCommand struct {
@@ -529,6 +546,8 @@ func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check)
 	if err := f.well(); err != nil {
 		return err
 	}
+	f.said++
+	delete(f.forged, commit+" "+c.Context)
 	if f.statuses[commit] == nil {
 		f.statuses[commit] = map[string]delivery.Check{}
 	}
@@ -548,6 +567,7 @@ func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error
 	if err := f.well(); err != nil {
 		return err
 	}
+	f.said++
 	if marker != commentMarker {
 		f.sim.fail("a comment on #%d has the marker %q, so it would be a second one", pr, marker)
 	}
@@ -556,6 +576,15 @@ func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error
 	}
 	f.comments[pr] = body
 	return nil
+}
+
+// forge sets a status as somebody else.
+func (f *simForge) forge(commit, user string, c delivery.Check) {
+	if f.forged == nil {
+		f.forged = map[string]string{}
+	}
+	f.forged[commit+" "+c.Context] = user
+	f.statuses[commit][c.Context] = c
 }
 
 func (f *simForge) Address() string { return f.address }
@@ -621,6 +650,10 @@ func (f *simForge) comment(pr int, author, body string) {
 }
 
 func (f *simForge) Permission(_ context.Context, user string) (delivery.Permission, error) {
+	f.permissions++
+	if f.mute[user] {
+		return "", errors.New("the forge does not say")
+	}
 	if err := f.well(); err != nil {
 		return "", err
 	}
@@ -652,6 +685,9 @@ func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, err
 	defer f.sim.effect()()
 	if err := f.well(); err != nil {
 		return 0, err
+	}
+	if f.deaf {
+		return 0, errors.New("the forge takes no pull requests")
 	}
 	n := f.open(head, "aob")
 	f.prs[n].Title = title

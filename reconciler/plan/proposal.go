@@ -92,7 +92,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		m.keepAll = true // nobody can say yet which runs it needs
 		return r
 	}
-	if why := m.crossed(p); why != "" {
+	if why := m.crossed(p); why != "" && p.Unreadable == "" {
 		r.Checks = notIntent(why)
 		m.keepAll = true
 		return r
