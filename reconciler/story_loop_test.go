@@ -697,6 +697,7 @@ func TestStatusShowsDevicesAsTheyAreNow(t *testing.T) {
 	if err != nil || !status.Fleets[0].Devices[0].Seen.Equal(s.now) {
 		t.Errorf("seen at %v, want %v (%v)", status.Fleets[0].Devices[0].Seen, s.now, err)
 	}
+	s.wake()
 	s.turn()
 	if notes := s.notes(); !strings.Contains(notes, "the registry is down") || !strings.Contains(notes, "since") {
 		t.Errorf("the status says %s", notes)
