@@ -18,6 +18,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/intent"
 )
 
 // Branch is the prefix of a branch's ref, and Pull that of a pull request's,
@@ -27,9 +28,9 @@ const (
 	Pull   = "refs/pull/"
 )
 
-// MaxBlob is the largest file that is ever read, in bytes. An intent file is a
-// thousandth of it.
-const MaxBlob = 1 << 20
+// MaxBlob is the largest file that is ever read, in bytes: an intent file that is
+// larger is a complaint. Larger files stay on the remote.
+const MaxBlob = intent.MaxFileSize
 
 // ErrMoved means that the ref is not where the caller thought: look again.
 var ErrMoved = errors.New("the ref has moved meanwhile")
@@ -79,6 +80,10 @@ type Mirror struct {
 	refused  map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
 	broken   error                       // the mirror is damaged: the next Observe clones it again
 	blamed   map[plumbing.Hash]bool      // objects for which it was
+	failed   map[plumbing.Hash]failure
+	keep     map[string]bool            // refs of open pull requests; nil: all are
+	pulled   map[string][]plumbing.Hash // packs that pull requests alone have brought, and their heads
+	base     int64                      // bytes of packs when it was cloned, without those
 
 	commits   map[plumbing.Hash]*commit
 	lists     map[listKey]*list
@@ -140,6 +145,11 @@ func (m *Mirror) open() error {
 	text, err := os.ReadFile(filepath.Join(m.dir, "config"))
 	switch {
 	case err == nil && string(text) == m.config():
+		for _, name := range []string{renewed, replaced} {
+			if err := os.RemoveAll(filepath.Join(m.dir, name)); err != nil {
+				return err
+			}
+		}
 		if m.load() == nil {
 			return nil
 		}
@@ -172,11 +182,12 @@ func (m *Mirror) load() error {
 		return err
 	}
 	for name, h := range seen {
-		if p, _ := m.own.find(h); p == nil {
+		if p, _ := m.own.find(h); p == nil && strings.HasPrefix(name, Branch) {
 			return fmt.Errorf("%s: %w", name, errMissing)
 		}
 	}
 	m.see(seen)
+	m.readPacks()
 	return nil
 }
 
@@ -224,6 +235,8 @@ func (m *Mirror) forget() {
 	m.bad, m.head, m.last = nil, "", nil
 	m.see(nil)
 	m.refused = map[plumbing.Hash]string{}
+	m.failed = map[plumbing.Hash]failure{}
+	m.pulled, m.base = map[string][]plumbing.Hash{}, 0
 	m.commits = map[plumbing.Hash]*commit{}
 	m.lists = map[listKey]*list{}
 	m.latest = [len(folders)]*list{}

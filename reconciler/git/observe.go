@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -31,18 +34,19 @@ import (
 func (m *Mirror) Observe(ctx context.Context) (refs map[string]string, changed bool, err error) {
 	m.net.Lock()
 	defer m.net.Unlock()
-	m.mu.Lock()
-	if m.broken != nil {
-		err = m.clear()
-	}
-	m.mu.Unlock()
-	if err != nil {
-		return nil, false, err
-	}
 	if m.remote.folder != "" {
 		refs, changed, err = m.observeFolder()
 	} else {
-		refs, changed, err = m.observeRemote(ctx)
+		m.mu.Lock()
+		anew := m.broken != nil || m.garbage()
+		m.mu.Unlock()
+		if anew {
+			err = m.renew(ctx)
+		}
+		if err == nil {
+			refs, changed, err = m.observeRemote(ctx)
+			changed = changed || anew
+		}
 	}
 	if err != nil {
 		return nil, false, err
@@ -129,28 +133,47 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	if len(adv.Shallows) > 0 {
 		return nil, false, m.remote.explain("read", shallowClone("the repository"))
 	}
-	seen := interesting(adv.References)
+	now := interesting(adv.References)
 	m.mu.Lock()
-	if m.observed && maps.Equal(seen, m.seen) {
+	head := symbolicHead(adv)
+	branches, pulls := m.missing(now)
+	if m.observed && len(branches)+len(pulls)+len(m.bad) == 0 && maps.Equal(now, m.seen) {
 		defer m.mu.Unlock()
-		return m.refs, false, nil
+		changed := head != m.head
+		m.head = head
+		return m.refs, changed, nil
 	}
-	wants := m.missing(seen)
-	haves := m.haves(seen)
+	haves := m.haves(now)
 	m.mu.Unlock()
 
-	if err := m.fetch(ctx, session, adv, wants, haves); err != nil {
+	f := &fetch{m: m, session: session, adv: adv, haves: haves, tries: maxFetches}
+	if err := f.bring(ctx, branches, maxPack); err != nil {
+		return nil, false, err
+	}
+	if err := f.bring(ctx, pulls, maxPullPack); err != nil {
 		return nil, false, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	bad := map[string]delivery.Blocked{}
+	seen := maps.Clone(now)
+	for name, h := range now {
+		if failed, ok := m.failed[h]; ok {
+			bad[name] = delivery.Blockedf("run `git fsck` there; aob asks again by itself",
+				"%s cannot be read: the server does not send its commit %.10s: %s", name, h, failed.why)
+			delete(seen, name)
+		}
+	}
+	changed := !m.observed || len(branches)+len(pulls) > 0 || head != m.head || !maps.Equal(seen, m.seen) || !maps.Equal(bad, m.bad)
+	m.bad, m.head, m.observed = bad, head, true
+	if !changed {
+		return m.refs, false, nil
+	}
 	if err := m.writeRefs(seen); err != nil {
 		return nil, false, err
 	}
 	m.see(seen)
-	m.observed = true
-	m.head = symbolicHead(adv)
-	return m.refs, true, nil
+	return m.refs, true, m.writePacks()
 }
 
 // symbolicHead returns the ref that a remote says its HEAD names.
@@ -174,16 +197,53 @@ func interesting(refs map[string]plumbing.Hash) map[string]plumbing.Hash {
 	return some
 }
 
-// missing returns the commits of refs that are not here, sorted.
-func (m *Mirror) missing(refs map[string]plumbing.Hash) []plumbing.Hash {
-	var wants []plumbing.Hash
-	for _, h := range refs {
-		if p, _ := m.own.find(h); p == nil && m.refused[h] == "" {
-			wants = append(wants, h)
+// KeepPulls says which pull requests are open. The heads of others are not
+// brought, and what they have brought is removed in time. Without a call, all
+// heads are brought.
+func (m *Mirror) KeepPulls(open []int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.keep = make(map[string]bool, len(open))
+	for _, n := range open {
+		m.keep[fmt.Sprintf("%s%d/head", Pull, n)] = true
+	}
+}
+
+// wanted reports whether a ref's commit is to be brought: it is a branch, or the
+// head of an open pull request, or one that has just come or moved.
+func (m *Mirror) wanted(name string, h plumbing.Hash) bool {
+	return strings.HasPrefix(name, Branch) || m.keep == nil || m.keep[name] || m.observed && m.seen[name] != h
+}
+
+// missing returns the commits of branches and of pull requests that are not here
+// and are to be brought now, sorted.
+func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumbing.Hash) {
+	for name, h := range refs {
+		if !m.wanted(name, h) || m.refused[h] != "" || time.Now().Before(m.failed[h].next) {
+			continue
+		}
+		if p, _ := m.own.find(h); p != nil {
+			continue
+		}
+		if strings.HasPrefix(name, Branch) {
+			branches = append(branches, h)
+		} else {
+			pulls = append(pulls, h)
 		}
 	}
-	plumbing.HashesSort(wants)
-	return slices.Compact(wants)
+	plumbing.HashesSort(branches)
+	plumbing.HashesSort(pulls)
+	branches = slices.Compact(branches)
+	pulls = slices.DeleteFunc(slices.Compact(pulls), func(h plumbing.Hash) bool { return slices.Contains(branches, h) })
+	maps.DeleteFunc(m.failed, func(h plumbing.Hash, _ failure) bool {
+		for _, at := range refs {
+			if at == h {
+				return false
+			}
+		}
+		return true
+	})
+	return branches, pulls
 }
 
 // haves returns commits that are here and that the remote has or had, so that
@@ -215,44 +275,102 @@ func (m *Mirror) haves(now map[string]plumbing.Hash) []plumbing.Hash {
 	})
 }
 
-// fetch brings commits and all that they need. What is too large is noted
-// instead, commit by commit.
-func (m *Mirror) fetch(ctx context.Context, session transport.UploadPackSession, adv *packp.AdvRefs, wants, haves []plumbing.Hash) error {
+// A failure is a commit that the remote names and does not send.
+type failure struct {
+	why   string
+	pause time.Duration // until it is asked for again
+	next  time.Time
+}
+
+const (
+	maxFetches = 64 // requests for packs in one Observe
+	firstPause = 5 * time.Second
+	maxPause   = 10 * time.Minute
+)
+
+// A fetch brings commits in one Observe.
+type fetch struct {
+	m       *Mirror
+	session transport.UploadPackSession
+	adv     *packp.AdvRefs
+	haves   []plumbing.Hash
+	tries   int
+}
+
+// bring brings commits and all that they need, at most limit bytes at once. What
+// is too large is noted, commit by commit, and so is what the remote does not
+// send: one branch that is damaged there keeps no other from being read.
+func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, limit int64) error {
 	if len(wants) == 0 {
 		return nil
 	}
-	rec, err := m.receive(ctx, session, adv, wants, haves)
-	if much, ok := errors.AsType[tooMuch](err); ok {
-		if len(wants) == 1 {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			m.refused[wants[0]] = much.what
-			return nil
-		}
-		for i := range wants {
-			if err := m.fetch(ctx, session, adv, wants[i:i+1], haves); err != nil {
+	m := f.m
+	err := errors.New("too many commits could not be brought")
+	if f.tries--; f.tries >= 0 {
+		err = f.try(ctx, wants, limit)
+	}
+	much, tooLarge := errors.AsType[tooMuch](err)
+	switch {
+	case err == nil:
+		return nil
+	case !tooLarge && !sent(ctx, err):
+		return m.remote.explain("fetch", err)
+	case len(wants) > 1:
+		for half := range slices.Chunk(wants, (len(wants)+1)/2) {
+			if err := f.bring(ctx, half, limit); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if tooLarge {
+		m.refused[wants[0]] = much.what
+		return nil
+	}
+	pause := min(max(2*m.failed[wants[0]].pause, firstPause), maxPause)
+	m.failed[wants[0]] = failure{m.remote.explain("fetch", err).Error(), pause, time.Now().Add(pause)}
+	return nil
+}
+
+// sent reports whether an error is about what the remote has sent, and not about
+// the way to it, its permission, or this machine.
+func sent(ctx context.Context, err error) bool {
+	if ctx.Err() != nil || isWait(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	_, blocked := errors.AsType[delivery.Blocked](err)
+	_, network := errors.AsType[net.Error](err)
+	_, file := errors.AsType[*fs.PathError](err)
+	_, link := errors.AsType[*os.LinkError](err)
+	return !blocked && !network && !file && !link
+}
+
+func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, limit int64) error {
+	m := f.m
+	rec, err := m.receive(ctx, f.session, f.adv, wants, f.haves, limit)
 	if err != nil {
-		return m.remote.explain("fetch", err)
+		return unwrap(err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if limit == maxPullPack && rec.size >= smallPack {
+		m.pulled["pack-"+rec.sum.String()] = wants
+	}
 	if err := m.own.add(rec); err != nil {
 		return fmt.Errorf("write to the mirror %s: %w", m.dir, err)
 	}
 	for _, h := range wants {
 		if p, _ := m.own.find(h); p == nil {
-			return fmt.Errorf("fetch %s: it showed commit %.10s and did not send it", m.remote.url, h)
+			return fmt.Errorf("it showed commit %.10s and did not send it", h)
 		}
+		delete(m.failed, h)
 	}
 	return nil
 }
 
-func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSession, adv *packp.AdvRefs, wants, haves []plumbing.Hash) (received, error) {
+func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSession, adv *packp.AdvRefs, wants, haves []plumbing.Hash, limit int64) (received, error) {
 	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
 	req.Wants, req.Haves = wants, haves
 	if adv.Capabilities.Supports(capability.NoProgress) {
@@ -279,7 +397,7 @@ func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSessio
 	case req.Capabilities.Supports(capability.Sideband):
 		pack = sideband.NewDemuxer(sideband.Sideband, resp)
 	}
-	return m.own.receive(pack)
+	return m.own.receive(pack, limit)
 }
 
 // writeRefs writes the refs to where the next Open looks. It comes after the

@@ -24,6 +24,8 @@ const (
 	maxObject  = 32 << 20 // bytes of one object
 	maxObjects = 4 << 20  // objects of one pack
 	maxPack    = 2 << 30  // bytes of one pack, as sent
+	// What pull requests may bring at once: anybody may open one.
+	maxPullPack = 64 << 20
 )
 
 // tooMuch is why a pack was refused.
@@ -103,14 +105,15 @@ func (p *prefix) target() int64 {
 
 // A received pack is on disk, checked and indexed, and not in the store yet.
 type received struct {
-	tmp string
-	sum plumbing.Hash
-	idx *idxfile.MemoryIndex // nil: nothing was sent
+	tmp  string
+	size int64 // bytes
+	sum  plumbing.Hash
+	idx  *idxfile.MemoryIndex // nil: nothing was sent
 }
 
 // receive writes a pack beside the others and indexes it. It touches nothing of
 // the store, so others may read on.
-func (s *store) receive(r io.Reader) (rec received, err error) {
+func (s *store) receive(r io.Reader, limit int64) (rec received, err error) {
 	f, err := os.CreateTemp(filepath.Join(s.dir, "pack"), "tmp_pack_")
 	if err != nil {
 		return received{}, err
@@ -122,11 +125,11 @@ func (s *store) receive(r io.Reader) (rec received, err error) {
 			os.Remove(rec.tmp)
 		}
 	}()
-	limited := &io.LimitedReader{R: r, N: maxPack}
+	limited := &io.LimitedReader{R: r, N: limit}
 	tee := io.TeeReader(limited, f)
 	objects, err := check(tee)
 	if limited.N == 0 {
-		return rec, tooMuch{fmt.Sprintf("more than %d MiB at once", maxPack>>20)}
+		return rec, tooMuch{fmt.Sprintf("more than %d MiB at once", limit>>20)}
 	}
 	if err != nil {
 		return rec, err
@@ -134,6 +137,7 @@ func (s *store) receive(r io.Reader) (rec received, err error) {
 	if _, err := io.Copy(io.Discard, tee); err != nil {
 		return rec, err
 	}
+	rec.size = limit - limited.N
 	if objects == 0 {
 		return rec, nil
 	}
@@ -208,7 +212,7 @@ func (s *store) put(objects []plumbing.EncodedObject) error {
 	if err != nil {
 		return err
 	}
-	rec, err := s.receive(bytes.NewReader(data))
+	rec, err := s.receive(bytes.NewReader(data), maxPack)
 	if err != nil {
 		return err
 	}
@@ -236,7 +240,7 @@ func (s *store) merge(lock sync.Locker) error {
 	if err != nil {
 		return err
 	}
-	rec, err := s.receive(bytes.NewReader(data))
+	rec, err := s.receive(bytes.NewReader(data), maxPack)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path"
+	"regexp"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -83,6 +85,10 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 		return nil
 	case at != cmd.Old:
 		return m.moved(cmd, at)
+	case report != nil && lockFile.MatchString(words.b.String()):
+		lock := path.Clean(lockFile.FindStringSubmatch(words.b.String())[1])
+		return delivery.Blockedf("remove the file if no git is running there: one that was killed has left it",
+			"push to %s of %s: the lock file %s is there already", strings.TrimPrefix(ref, Branch), m.remote.url, delivery.Terminal(lock))
 	case report != nil:
 		return delivery.Blockedf("let aob's user push there, or take the protection into account", "push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
 	}
@@ -168,6 +174,9 @@ func (m *Mirror) outgoing(h plumbing.Hash, refs map[string]plumbing.Hash) ([]byt
 	}
 	return encode(objects, 0)
 }
+
+// lockFile finds the lock in what git says where it cannot take one.
+var lockFile = regexp.MustCompile(`Unable to create '([^'\n]{1,1000}\.lock)': File exists`)
 
 // words keeps what the remote says while it takes a push: the reason is there.
 type words struct{ b bytes.Buffer }

@@ -382,7 +382,7 @@ func FuzzPack(f *testing.F) {
 		check(bytes.NewReader(data))
 		s := newStore(t.TempDir(), false)
 		must(0, mkdirs(s.dir))
-		rec, err := s.receive(bytes.NewReader(data))
+		rec, err := s.receive(bytes.NewReader(data), maxPack)
 		if err == nil {
 			if err := s.add(rec); err != nil {
 				t.Error(err)

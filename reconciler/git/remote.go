@@ -132,13 +132,7 @@ func (r *remote) advertised(ctx context.Context) (transport.UploadPackSession, *
 // explain says what a person can do, takes go-git's wrapping off, and leaves
 // nothing in the error that the remote was sent.
 func (r *remote) explain(doing string, err error) error {
-	for {
-		var u *plumbing.UnexpectedError // does not unwrap
-		if !errors.As(err, &u) {
-			break
-		}
-		err = u.Err
-	}
+	err = unwrap(err)
 	if b, ok := errors.AsType[delivery.Blocked](err); ok {
 		b.What = fmt.Sprintf("%s %s: %s", doing, r.url, b.What)
 		return b
@@ -154,6 +148,17 @@ func (r *remote) explain(doing string, err error) error {
 		return delivery.Blockedf("check the address, and that aob may read it", "%s %s: there is no such repository", doing, r.url)
 	}
 	return fmt.Errorf("%s %s: %w", doing, r.url, err)
+}
+
+// unwrap takes go-git's wrapping off an error.
+func unwrap(err error) error {
+	for {
+		var u *plumbing.UnexpectedError // does not unwrap
+		if !errors.As(err, &u) {
+			return err
+		}
+		err = u.Err
+	}
 }
 
 // answers turns statuses into errors that say what to do, and bounds what is read.
@@ -181,7 +186,7 @@ func statusError(resp *http.Response) error {
 	case code < 300:
 		return nil
 	case code < 400:
-		return delivery.Blockedf("give the new address", "the server sends aob elsewhere (%d), and it does not follow", code)
+		return elsewhere(resp)
 	case code == http.StatusUnauthorized:
 		return delivery.Blockedf("check the token: it may have expired", "the server does not know the token (401)")
 	case code == http.StatusForbidden:
@@ -193,6 +198,24 @@ func statusError(resp *http.Response) error {
 	default:
 		return fmt.Errorf("the server answers %d", code)
 	}
+}
+
+// elsewhere says where a redirect leads: a repository was renamed or transferred.
+// An address on another host is not repeated: it may be anything.
+func elsewhere(resp *http.Response) error {
+	what := fmt.Sprintf("the server sends aob elsewhere (%d), and aob does not follow", resp.StatusCode)
+	to, err := resp.Location()
+	if err != nil || resp.Request == nil || to.Host != resp.Request.URL.Host {
+		return delivery.Blockedf("the repository was renamed or transferred, or the server wants a login: give the new address as `repository`",
+			"%s: it names another host", what)
+	}
+	path := to.Path
+	for _, end := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {
+		path = strings.TrimSuffix(path, end)
+	}
+	address := (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: path}).String()
+	return delivery.Blockedf(fmt.Sprintf("write `repository: %s` into the server's configuration; and its name, where a forge is configured", address),
+		"%s: the repository is at %s now", what, address)
 }
 
 // retryAfter reads the header's seconds or date, between a second and ten minutes.

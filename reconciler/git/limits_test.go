@@ -1,0 +1,286 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// TestLockFileIsNamed has a lock that a killed git left.
+func TestLockFileIsNamed(t *testing.T) {
+	both(t, func(t *testing.T, r *repo, remote Remote) {
+		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+		m := open(t, t.TempDir(), remote)
+		observe(t, m)
+		next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, robot, "x"))
+		r.write("refs/heads/main.lock", "")
+		err := m.Push(t.Context(), next, "refs/heads/main", main)
+		wantBlocked(t, err, filepath.Join(r.dir, "refs/heads/main.lock"), "remove the file if no git is running")
+		if strings.Contains(err.Error(), "protection") {
+			t.Errorf("%q speaks of permissions", err)
+		}
+		if refs, _ := observe(t, m); len(refs) != 1 {
+			t.Errorf("the lock is taken for a branch: %v", refs)
+		}
+		must(0, os.Remove(filepath.Join(r.dir, "refs/heads/main.lock")))
+		if err := m.Push(t.Context(), next, "refs/heads/main", main); err != nil {
+			t.Error(err)
+		}
+		r.git("branch", "gone", "main")
+		r.git("pack-refs", "--all")
+		r.write("packed-refs.lock", "")
+		r.git("config", "core.packedRefsTimeout", "1")
+		wantBlocked(t, m.Push(t.Context(), "", "refs/heads/gone", next), "packed-refs.lock")
+	})
+}
+
+// TestRedirectNamesNewAddress: a renamed repository.
+func TestRedirectNamesNewAddress(t *testing.T) {
+	r := newRepo(t)
+	r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	s := serve(t, r)
+	to := ""
+	s.before = func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Location", to)
+		w.WriteHeader(http.StatusMovedPermanently)
+		return true
+	}
+	m := open(t, t.TempDir(), s.remote())
+	to = "/ada/new.git/info/refs?service=git-upload-pack&token=s3cret"
+	_, _, err := m.Observe(t.Context())
+	wantBlocked(t, err, "repository: "+s.URL+"/ada/new.git")
+	to = strings.Replace(s.URL, "http://", "http://ada:s3cret@", 1) + "/ada/new.git/info/refs"
+	_, _, err = m.Observe(t.Context())
+	wantBlocked(t, err, s.URL+"/ada/new.git")
+	if strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("a secret is in %q", err)
+	}
+	to = "https://evil.example/login?next=x"
+	_, _, err = m.Observe(t.Context())
+	wantBlocked(t, err, "another host")
+	if strings.Contains(err.Error(), "evil.example") {
+		t.Errorf("%q repeats what may be anything", err)
+	}
+}
+
+// TestBranchThatServerCannotSend keeps no other from being read.
+func TestBranchThatServerCannotSend(t *testing.T) {
+	r := newRepo(t)
+	r.git("config", "fastimport.unpackLimit", "1000")
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	bad := r.commit("refs/heads/bad", map[string]string{"models/b.yaml": "2"}, main)
+	good := r.commit("refs/heads/good", map[string]string{"models/c.yaml": "3"}, main)
+	tree := r.git("rev-parse", bad+"^{tree}")
+	object := filepath.Join(r.dir, "objects", tree[:2], tree[2:])
+	text := must(os.ReadFile(object))
+	must(0, os.Remove(object))
+	m := open(t, t.TempDir(), serve(t, r).remote())
+	refs, _ := observe(t, m)
+	if len(refs) != 2 || refs["refs/heads/main"] != main || refs["refs/heads/good"] != good {
+		t.Fatalf("got %v", refs)
+	}
+	if b := m.Unreadable()["refs/heads/bad"]; !strings.Contains(b.What, bad[:10]) {
+		t.Errorf("got %v", m.Unreadable())
+	}
+	next := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "2"})
+	if refs, changed := observe(t, m); !changed || refs["refs/heads/main"] != next {
+		t.Errorf("main does not go on: %v", refs)
+	}
+	must(0, os.WriteFile(object, text, 0o600))
+	m.failed = map[plumbing.Hash]failure{} // as if the pause were over
+	if refs, _ := observe(t, m); refs["refs/heads/bad"] != bad || len(m.Unreadable()) != 0 {
+		t.Errorf("mended: got %v, %v", refs, m.Unreadable())
+	}
+}
+
+// disk returns the bytes in a folder.
+func disk(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			var info fs.FileInfo
+			if info, err = e.Info(); err == nil {
+				size += info.Size()
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
+
+// junk is a pull request of files that no compression makes smaller.
+func junk(r *repo, ref, parent string, files, size int) string {
+	random := rand.NewChaCha8([32]byte{byte(len(ref)), byte(files)})
+	list := map[string]string{}
+	for i := range files {
+		text := make([]byte, size)
+		random.Read(text)
+		list[fmt.Sprintf("junk/%s/%d", strings.ReplaceAll(ref, "/", "-"), i)] = string(text)
+	}
+	return r.commit(ref, list, parent)
+}
+
+// TestClosedPullRequestLeavesTheDisk: what a stranger pushed goes when the pull
+// request is closed, whether the server removes its ref or not.
+func TestClosedPullRequestLeavesTheDisk(t *testing.T) {
+	for _, removed := range []bool{true, false} {
+		t.Run(fmt.Sprint("ref removed: ", removed), func(t *testing.T) {
+			r := newRepo(t)
+			r.git("config", "uploadpack.allowFilter", "false")
+			main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+			head := junk(r, "refs/pull/1/head", main, 3, 1<<20)
+			dir := t.TempDir()
+			m := open(t, dir, serve(t, r).remote())
+			m.KeepPulls(nil)
+			if observe(t, m); m.Has(head) == nil || m.Has(main) != nil {
+				t.Error("a closed pull request's head was brought, or main was not")
+			}
+			m.KeepPulls([]int{1})
+			if _, changed := observe(t, m); !changed || m.Has(head) != nil {
+				t.Fatalf("an open pull request: %v, changed %v", m.Has(head), changed)
+			}
+			if _, changed := observe(t, m); changed || m.Has(head) != nil {
+				t.Errorf("again: %v, changed %v", m.Has(head), changed)
+			}
+			m.KeepPulls([]int{1})
+			observe(t, m)
+			m.base -= maxGarbage - 100_000 // it may grow by 100 kB
+			if _, changed := observe(t, m); changed || m.Has(head) != nil {
+				t.Errorf("an open pull request's pack counts as garbage: %v", m.Has(head))
+			}
+			m.KeepPulls(nil)
+			if removed {
+				r.git("update-ref", "-d", "refs/pull/1/head")
+			}
+			next := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "2"})
+			observe(t, m)
+			if refs, _ := observe(t, m); refs["refs/heads/main"] != next || m.Has(next) != nil {
+				t.Errorf("main: got %v, %v", refs, m.Has(next))
+			}
+			if size := disk(t, dir); size > 1<<20 {
+				t.Errorf("%d MiB are left", size>>20)
+			}
+			if files, err := m.Files(next); err != nil || len(files) != 1 {
+				t.Errorf("got %v, %v", files, err)
+			}
+		})
+	}
+}
+
+// TestLargeFilesStayOnTheServer: what is too large to be intent is not brought.
+func TestLargeFilesStayOnTheServer(t *testing.T) {
+	r := newRepo(t)
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	head := junk(r, "refs/pull/1/head", main, 10, MaxBlob+1)
+	dir := t.TempDir()
+	m := open(t, dir, serve(t, r).remote())
+	if observe(t, m); m.Has(head) != nil || disk(t, dir) > 100_000 {
+		t.Errorf("%v, %d bytes on disk", m.Has(head), disk(t, dir))
+	}
+}
+
+// TestPullRequestsPackIsLimited: one pack over the limit fails its commit alone.
+func TestPullRequestsPackIsLimited(t *testing.T) {
+	r := newRepo(t)
+	r.git("config", "uploadpack.allowFilter", "false")
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	head := junk(r, "refs/pull/1/head", main, 3, 1<<20)
+	fine := r.commit("refs/pull/2/head", map[string]string{"models/b.yaml": "1"}, main)
+	dir := t.TempDir()
+	m := open(t, dir, serve(t, r).remote())
+	m.KeepPulls(nil)
+	observe(t, m)
+	session, adv, err := m.remote.advertised(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fetch{m: m, session: session, adv: adv, tries: maxFetches}
+	if err := f.bring(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(fine))}, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := errors.AsType[TreeError](m.Has(head)); !ok || !errors.Is(m.Has(head), ErrTooBig) {
+		t.Errorf("got %v", m.Has(head))
+	}
+	if m.Has(main) != nil || m.Has(fine) != nil || disk(t, dir) > 100_000 {
+		t.Errorf("the others: %v, %v; %d bytes on disk", m.Has(main), m.Has(fine), disk(t, dir))
+	}
+}
+
+// TestSilentServerEndsWithItsContext: a server takes the request and says nothing.
+func TestSilentServerEndsWithItsContext(t *testing.T) {
+	r := newRepo(t)
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	s := serve(t, r)
+	m := open(t, t.TempDir(), s.remote())
+	observe(t, m)
+	next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, robot, "x"))
+	r.commit("refs/heads/side", map[string]string{"models/a.yaml": "3"}, main)
+	for _, part := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {
+		s.before = func(_ http.ResponseWriter, req *http.Request) bool {
+			if !strings.HasSuffix(req.URL.Path, part) {
+				return false
+			}
+			io.Copy(io.Discard, req.Body) // or the server does not see that the client has gone
+			<-req.Context().Done()
+			return true
+		}
+		for name, ask := range map[string]func(context.Context) error{
+			"Observe": func(ctx context.Context) error { _, _, err := m.Observe(ctx); return err },
+			"Push":    func(ctx context.Context) error { return m.Push(ctx, next, "refs/heads/main", main) },
+		} {
+			if (name == "Push") == (part == "/git-upload-pack") || name == "Observe" && part == "/git-receive-pack" {
+				if part != "/info/refs" {
+					continue
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			err := ask(ctx)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s at %s: got %v", name, part, err)
+			}
+		}
+	}
+}
+
+// TestMirrorIsReadWhileItIsClonedAnew: a damaged mirror of a server that is down
+// keeps what can be read of it.
+func TestMirrorIsReadWhileItIsClonedAnew(t *testing.T) {
+	r := newRepo(t)
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	s := serve(t, r)
+	m := open(t, t.TempDir(), s.remote())
+	observe(t, m)
+	m.broken = errors.New("damaged")
+	s.before = func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	}
+	if _, _, err := m.Observe(t.Context()); !isWait(err) {
+		t.Errorf("got %v, want Wait", err)
+	}
+	if files, err := m.Files(main); err != nil || len(files) != 1 || m.Refs()["refs/heads/main"] != main {
+		t.Errorf("while it is down: got %v, %v", files, err)
+	}
+	s.before = nil
+	if refs, changed := observe(t, m); !changed || refs["refs/heads/main"] != main {
+		t.Errorf("got %v, %v", refs, changed)
+	}
+	if _, changed := observe(t, m); changed {
+		t.Error("it is cloned again and again")
+	}
+}
