@@ -32,7 +32,7 @@ type Config struct {
 	Dir    string            // where its state lies; is made
 
 	Server string // URL that /fleet/v1/ is under, without a slash at the end
-	Token  string // that reports are sent with
+	Token  string // of this device, which every request to the server carries
 	Client *http.Client
 	Keys   []trust.PublicKey // that documents are believed from
 
@@ -59,6 +59,8 @@ type Agent struct {
 	sick  chan sickness
 	well  chan struct{} // holds a token when a health check came out well
 	tasks sync.WaitGroup
+
+	unread unread // documents
 
 	// What follows is the loop's alone.
 	state    State
@@ -116,7 +118,7 @@ func Open(c Config) (*Agent, error) {
 	if c.Client != nil {
 		client = *c.Client
 	}
-	// The token must not follow a redirect, and a document needs none.
+	// The token must not follow a redirect.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c.Client = &client
 	if c.Check == nil {
@@ -262,7 +264,7 @@ func (a *Agent) loop(ctx context.Context) {
 
 func (a *Agent) observe() World {
 	w := World{At: a.Now(), Device: a.Device, Labels: a.Labels, Desired: a.desired, State: a.state, Slots: a.slots,
-		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble, Fetch: a.fetching, Refused: a.refused}
+		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble, Fetch: a.fetching, Refused: a.refused, Unread: a.unread.trouble()}
 	if a.serving != nil {
 		w.Soaked = time.Duration(a.serving.well.Load())
 	}

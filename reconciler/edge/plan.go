@@ -24,6 +24,7 @@ type World struct {
 	Starting bool            // one is being started there
 	Trouble  string          // how the last one ended, if none serves
 	Fetch    Fetching
+	Unread   string // why documents do not come through; empty: they do
 	Refused  string // why the document that the server has now is not followed; empty: it is
 }
 
@@ -102,12 +103,12 @@ func (w World) held() string {
 		return w.Refused
 	}
 	if w.Serving && w.State.Bundle == want.Bundle {
-		return "" // it runs what it must
+		return w.Unread // it runs what it must, as far as it knows
 	}
 	if w.Fetch.Why != "" && w.Fetch.Bundle == want.Bundle {
 		return w.Fetch.Why
 	}
-	return cmp.Or(w.Slots["a"].Held, w.Slots["b"].Held)
+	return cmp.Or(w.Slots["a"].Held, w.Slots["b"].Held, w.Unread)
 }
 
 // phase is where the device stands when it does nothing in particular.

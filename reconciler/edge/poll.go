@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,7 @@ func (a *Agent) verify(envelope []byte) (document, error) {
 
 // poll asks for the ring's document for ever and hands on each that is signed.
 func (a *Agent) poll(ctx context.Context) {
-	wait := pauses{first: a.Retry, most: 15 * time.Minute}
+	wait := pauses{first: a.Retry, most: 5 * time.Minute}
 	etag, interval := "", time.Minute
 	pause := time.Duration(rand.Int64N(int64(a.Retry) + 1)) // a fleet that is switched on together
 	for {
@@ -80,6 +81,7 @@ func (a *Agent) poll(ctx context.Context) {
 		var slow *busy
 		switch {
 		case err == nil && envelope == nil: // nothing new
+			a.unread.reset()
 			wait.reset()
 			pause = around(interval)
 			if held {
@@ -97,6 +99,7 @@ func (a *Agent) poll(ctx context.Context) {
 			pause = wait.next(0)
 		}
 		if err != nil {
+			a.unread.failed(err)
 			a.Metrics.polls.WithLabelValues("failed").Inc()
 			a.Log.Warn("no desired state", "err", err, "again", pause.Round(time.Millisecond))
 			continue
@@ -110,9 +113,11 @@ func (a *Agent) poll(ctx context.Context) {
 		if err != nil {
 			a.Metrics.refused.WithLabelValues("signature").Inc()
 			a.Log.Error("desired state refused", "err", err)
+			a.unread.failed(fmt.Errorf("what the server or a proxy answers is no document that a trusted key signed: %w", err))
 			pause = around(interval)
 			continue
 		}
+		a.unread.reset()
 		interval = min(max(time.Duration(d.desired.NextPoll), a.Retry), slowest)
 		if again || tag == "" {
 			pause = around(interval) // a server without ETags answers at once, every time
@@ -123,6 +128,36 @@ func (a *Agent) poll(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// unread is why documents do not come through.
+type unread struct {
+	mu  sync.Mutex
+	n   int // failures in a row
+	why string
+}
+
+func (u *unread) failed(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n++
+	u.why = err.Error()
+}
+
+func (u *unread) reset() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n, u.why = 0, ""
+}
+
+// trouble is what to report: one failure may be a server that is restarted.
+func (u *unread) trouble() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n < 3 {
+		return ""
+	}
+	return "cannot read what to run: " + u.why
 }
 
 // unanswered is the error of a question that was sent.
@@ -139,6 +174,7 @@ func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag stri
 	if err != nil {
 		return nil, "", err
 	}
+	req.Header.Set("Authorization", "Bearer "+a.Token)
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
@@ -163,7 +199,8 @@ func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag stri
 		if err := overloaded(resp); err != nil {
 			return nil, "", err
 		}
-		return nil, "", fmt.Errorf("the server answers %s", resp.Status)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // the status has to do without it
+		return nil, "", fmt.Errorf("the server answers %s: %.200q", resp.Status, why)
 	}
 	envelope, err = io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err != nil {

@@ -36,6 +36,7 @@ type spoolContent struct {
 	Sequence int64             `json:"sequence"` // of the last report made
 	Reports  []delivery.Report `json:"reports"`  // oldest first
 	Last     delivery.Report   `json:"last"`
+	Receipt  string            `json:"receipt,omitempty"` // from the server's last answer
 }
 
 // openSpool reads the spool. One that cannot be read begins anew: the server
@@ -89,19 +90,36 @@ func (s *spool) first() (delivery.Report, bool) {
 	return s.kept.Reports[0], true
 }
 
-// sent forgets a report and all before it. highest is the number that the
-// server has heard: above ours, this device has lost its count, so it goes on
-// above it, and says again what the server took for a repeat.
-func (s *spool) sent(sequence, highest int64) error {
+// answer is what the server says to a report.
+type answer struct {
+	Highest int64  `json:"highest"` // the highest number that it has heard from this device
+	Receipt string `json:"receipt"` // to be sent with the next report
+	Again   bool   `json:"again"`   // the number was used before, by another report
+}
+
+func (s *spool) receipt() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.kept.Receipt
+}
+
+// sent forgets a report and all before it. Where the server has heard a higher
+// number than ours, this device has lost its count, so it goes on above it, and
+// says again what the server took for a repeat.
+func (s *spool) sent(sequence int64, a answer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.Receipt != "" {
+		s.kept.Receipt = a.Receipt
+	}
 	for len(s.kept.Reports) > 0 && s.kept.Reports[0].Sequence <= sequence {
 		s.kept.Reports = s.kept.Reports[1:]
 	}
-	if highest > s.kept.Sequence && highest < 1<<53 {
-		s.kept.Sequence = highest + 1
+	if (a.Highest > s.kept.Sequence || a.Again && a.Highest == s.kept.Sequence) && a.Highest < 1<<53-1 {
+		s.kept.Sequence = a.Highest + 1
 		s.kept.Last.Sequence = s.kept.Sequence
 		s.kept.Reports = []delivery.Report{s.kept.Last}
+		s.wake()
 	}
 	// A repeat after a crash is harmless; losing the count is not much worse.
 	return s.write()
@@ -109,7 +127,7 @@ func (s *spool) sent(sequence, highest int64) error {
 
 // send posts reports for ever, in order.
 func (a *Agent) send(ctx context.Context) {
-	wait := pauses{first: a.Retry, most: 15 * time.Minute}
+	wait := pauses{first: a.Retry, most: time.Minute} // silence for longer may count as a failure
 	for {
 		r, ok := a.spool.first()
 		if !ok {
@@ -120,7 +138,8 @@ func (a *Agent) send(ctx context.Context) {
 			}
 			continue
 		}
-		highest, err := a.post(ctx, r)
+		r.Receipt, r.Sent = a.spool.receipt(), a.Now().UTC()
+		got, err := a.post(ctx, r)
 		var bad refusal
 		var slow *busy
 		switch {
@@ -147,7 +166,7 @@ func (a *Agent) send(ctx context.Context) {
 			continue
 		}
 		wait.reset()
-		if err := a.spool.sent(r.Sequence, highest); err != nil {
+		if err := a.spool.sent(r.Sequence, got); err != nil {
 			a.Log.Warn("reports not kept", "err", err)
 		}
 	}
@@ -158,41 +177,40 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-func (a *Agent) post(ctx context.Context, r delivery.Report) (highest int64, err error) {
+func (a *Agent) post(ctx context.Context, r delivery.Report) (got answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	body, err := json.Marshal(r)
 	if err != nil {
-		return 0, refusal(err.Error())
+		return got, refusal(err.Error())
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.Server+"/fleet/v1/reports", bytes.NewReader(body))
 	if err != nil {
-		return 0, err
+		return got, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+a.Token)
 	resp, err := a.Client.Do(req)
 	if err != nil {
-		return 0, err
+		return got, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if err != nil {
-		return 0, err
+		return got, err
 	}
 	switch {
 	case resp.StatusCode == http.StatusOK:
 	case resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusRequestEntityTooLarge:
-		return 0, refusal(fmt.Sprintf("the server answers %s: %.200q", resp.Status, answer))
+		return got, refusal(fmt.Sprintf("the server answers %s: %.200q", resp.Status, text))
 	default:
 		if err := overloaded(resp); err != nil {
-			return 0, err
+			return got, err
 		}
-		return 0, fmt.Errorf("the server answers %s", resp.Status)
+		return got, fmt.Errorf("the server answers %s: %.200q", resp.Status, text)
 	}
-	var receipt struct{ Highest int64 }
-	if err := json.Unmarshal(answer, &receipt); err != nil {
-		return 0, fmt.Errorf("the server's receipt: %w", err)
+	if err := json.Unmarshal(text, &got); err != nil {
+		return answer{}, fmt.Errorf("the server's receipt: %w", err)
 	}
-	return receipt.Highest, nil
+	return got, nil
 }

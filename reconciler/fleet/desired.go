@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,7 +90,8 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	}
 	s.mu.Lock()
 	old, ok := s.rings[ring]
-	seen := s.seen[ring]
+	offered := s.offers[ring]
+	seen := max(offered.Version, s.ahead(ring, max(old.desired.Version, offered.Version)))
 	s.mu.Unlock()
 
 	now := s.Now()
@@ -110,10 +112,16 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	if err != nil {
 		return err
 	}
+	// What is offered first: a device may act on the document as soon as it is there.
+	offered = offered.with(d)
+	if err := s.saveOffer(ring, offered); err != nil {
+		return err
+	}
 	if err := durable.WriteFile(filepath.Join(s.desiredDir(), ring+".json"), envelope, 0o600); err != nil {
 		return err
 	}
 	s.mu.Lock()
+	s.offers[ring] = offered
 	s.rings[ring] = newPublished(d, envelope)
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -122,16 +130,32 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	return nil
 }
 
-// maxVersion bounds what devices can make of a ring's version, with room for
-// more changes than there will ever be.
-const maxVersion = 1 << 52
+// maxAhead bounds how far devices can take a ring's version: further than a
+// restored backup is ever behind.
+const maxAhead = 1 << 20
 
-// saw remembers the highest version that a ring's devices report. It is above
-// what is published only where the server lost its file. The caller holds s.mu.
-func (s *Server) saw(r delivery.Report) {
-	if r.Desired <= maxVersion {
-		s.seen[r.Ring] = max(s.seen[r.Ring], r.Desired)
+// ahead is the version that more than half of a ring's devices have seen, where
+// that is above what was published. It is so only where the server's files were
+// lost, or are an old copy: one device alone cannot say so for its ring. Only
+// devices that were heard from lately have a say. The caller holds s.mu.
+func (s *Server) ahead(ring string, published int64) int64 {
+	var seen []int64
+	now := s.Now()
+	for key, d := range s.devices {
+		if key.ring == ring && now.Sub(d.Seen) <= s.Deadline {
+			v := d.Report.Desired
+			if v > published+maxAhead {
+				v = 0
+			}
+			seen = append(seen, v)
+		}
 	}
+	if len(seen) == 0 {
+		return 0
+	}
+	slices.Sort(seen)
+	// More than half of them have seen this version or a higher one.
+	return seen[(len(seen)-1)/2]
 }
 
 // same compares what documents say, apart from version and expiry.
@@ -164,7 +188,16 @@ func check(d delivery.Desired) error {
 
 // serveDesired answers GET /fleet/v1/desired/RING.
 func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
+	owner, device, ok := s.authorize(w, r)
+	if !ok {
+		return
+	}
 	ring := r.PathValue("ring")
+	if ring != owner {
+		s.refused.Add(1)
+		http.Error(w, fmt.Sprintf("the token is of device %s in ring %s, which may not read what ring %.64q must run", device, owner, ring), http.StatusForbidden)
+		return
+	}
 	if err := checkName("ring", ring); err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return

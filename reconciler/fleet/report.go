@@ -3,8 +3,6 @@ package fleet
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -34,17 +33,13 @@ func (s *Server) Devices() []delivery.Device {
 
 // serveReport answers POST /fleet/v1/reports.
 func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
+	ring, device, ok := s.authorize(w, r) // before anything of the body is read
+	if !ok {
+		return
+	}
 	refuse := func(code int, format string, args ...any) {
 		s.refused.Add(1)
 		http.Error(w, fmt.Sprintf(format, args...), code)
-	}
-	// Digests have one length, so that the time taken tells nothing about it.
-	given, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(s.Token))
-	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		refuse(http.StatusUnauthorized, "the token is missing or wrong")
-		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxReport))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
@@ -60,7 +55,11 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusBadRequest, "%s", err)
 		return
 	}
-	highest, err := s.take(r.Context(), report)
+	if report.Ring != ring || report.Device != device {
+		refuse(http.StatusForbidden, "the token is of device %s in ring %s, and the report of device %s in ring %s", device, ring, report.Device, report.Ring)
+		return
+	}
+	receipt, err := s.take(r.Context(), report)
 	if err != nil {
 		s.Log.Error("report not kept", "device", report.Device, "ring", report.Ring, "err", err)
 		w.Header().Set("Retry-After", "30")
@@ -68,65 +67,136 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(Receipt{Highest: highest})
+	json.NewEncoder(w).Encode(receipt)
 }
 
 // Receipt is the answer to a report.
 type Receipt struct {
-	Highest int64 `json:"highest"` // sequence number heard from the device in its ring
+	Highest int64  `json:"highest"`           // sequence number heard from the device in its ring
+	Receipt string `json:"receipt,omitempty"` // to be sent with the next report
+	// Again is true where the report's number was heard before with another
+	// report: the device goes on above Highest, and says its last report again.
+	Again bool `json:"again,omitempty"`
 }
 
 // take keeps a report, unless it was heard before.
-func (s *Server) take(ctx context.Context, r delivery.Report) (highest int64, err error) {
+func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	s.reporting.Lock()
 	defer s.reporting.Unlock()
 	key := deviceKey{r.Ring, r.Device}
+	now := s.Now().UTC()
 	s.mu.Lock()
 	old, known := s.devices[key]
-	full := !known && len(s.devices) >= s.MaxDevices
+	full := s.full(key.ring, known)
 	s.mu.Unlock()
+	if full != nil {
+		return Receipt{}, full
+	}
 	if known && r.Sequence <= old.Report.Sequence {
-		s.repeats.Add(1)
-		return old.Report.Sequence, nil
+		return s.repeat(ctx, key, old, r, now)
 	}
-	if full {
-		return 0, fmt.Errorf("there are %d devices already, the most that this server takes", s.MaxDevices)
+	d := delivery.Device{Report: r, Seen: now, First: old.First, Healthy: old.Healthy, Places: old.Places, Twice: old.Twice}
+	if !known {
+		d.First = now
 	}
-	d := delivery.Device{Report: r, Seen: s.Now().UTC(), Healthy: old.Healthy}
-	if r.Phase == delivery.DeviceHealthy && r.Bundle != "" {
+	if !r.Sent.IsZero() {
+		d.Skew = r.Sent.Sub(now).Round(time.Second)
+	}
+	given := place(&d, r, now)
+	s.mu.Lock()
+	d.Ignored = s.ignored(r)
+	s.mu.Unlock()
+	if r.Phase == delivery.DeviceHealthy && d.Ignored == "" {
 		d.Healthy = slices.DeleteFunc(slices.Clone(d.Healthy), func(b delivery.Digest) bool { return b == r.Bundle })
 		d.Healthy = append(d.Healthy, r.Bundle)
 		d.Healthy = d.Healthy[max(0, len(d.Healthy)-maxHealthy):]
 	}
 	if err := s.Registry.SaveDevice(ctx, r.Ring, d); err != nil {
-		return 0, err
+		return Receipt{}, err
 	}
 	s.mu.Lock()
 	s.devices[key] = d
-	s.saw(r)
+	if !known {
+		s.count[key.ring]++
+	}
 	published, ok := s.rings[r.Ring]
-	ahead := ok && s.seen[r.Ring] > published.desired.Version
+	// Only a report that says so can bring the ring there.
+	ahead := ok && r.Desired > published.desired.Version && s.ahead(r.Ring, published.desired.Version) > published.desired.Version
+	news := !known || news(old, d)
+	if news {
+		s.wake()
+	}
 	s.mu.Unlock()
 	s.reports.Add(1)
 	if ahead {
-		// The device has seen a version that this server never published, and
-		// refuses what there is: the same content goes out above it.
-		s.Log.Warn("a device is ahead of what is published: the server's files are older than its fleet", "device", r.Device, "ring", r.Ring, "seen", r.Desired, "published", published.desired.Version)
+		// The devices have seen a version that this server never published, and
+		// refuse what there is: the same content goes out above it.
+		s.Log.Warn("devices are ahead of what is published: the server's files are older than its fleet", "ring", r.Ring, "seen", r.Desired, "published", published.desired.Version)
 		again := func(d delivery.Desired) delivery.Desired { return d }
 		if err := s.publish(context.WithoutCancel(ctx), r.Ring, again); err != nil {
 			s.Log.Error("not published", "ring", r.Ring, "err", err)
 		}
 	}
-	if !known || news(old.Report, r) {
-		s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle", r.Bundle, "failed", r.Failed, "why", r.Why)
-		s.Wake()
+	if news {
+		s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle", r.Bundle,
+			"failed", r.Failed, "why", r.Why, "held", r.Held, "ignored", d.Ignored, "skew", d.Skew)
 	}
-	return r.Sequence, nil
+	return Receipt{Highest: r.Sequence, Receipt: given}, nil
 }
 
+// full is the error of a new device that there is no room for. The caller holds s.mu.
+func (s *Server) full(ring string, known bool) error {
+	if known {
+		return nil
+	}
+	if len(s.devices) >= s.MaxDevices {
+		return fmt.Errorf("there are %d devices already, the most that this server takes", s.MaxDevices)
+	}
+	if n := s.count[ring]; n >= s.MaxRing {
+		return fmt.Errorf("there are %d devices in ring %s already, the most that one takes", n, ring)
+	}
+	return nil
+}
+
+// repeat answers a report whose number was heard before. The same report sent
+// again, as its answer was lost, changes nothing. Another report comes from a
+// device that lost its count, or from a second one of this name.
+func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device, r delivery.Report, now time.Time) (Receipt, error) {
+	s.repeats.Add(1)
+	answer := Receipt{Highest: old.Report.Sequence, Again: r.Sequence == old.Report.Sequence}
+	if sameReport(old.Report, r) {
+		answer.Again = false
+		if len(old.Places) > 0 {
+			answer.Receipt = old.Places[0].Receipt
+		}
+		return answer, nil
+	}
+	d := old
+	if answer.Receipt = place(&d, r, now); answer.Receipt == "" {
+		answer.Again = false // it would not understand
+		return answer, nil
+	}
+	if err := s.Registry.SaveDevice(ctx, r.Ring, d); err != nil {
+		return Receipt{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.devices[key] = d
+	if twice(old, d) {
+		s.Log.Warn("a device reports from two places", "device", r.Device, "ring", r.Ring)
+		s.wake()
+	}
+	return answer, nil
+}
+
+// twice reports whether a device begins to be seen at two places.
+func twice(old, d delivery.Device) bool { return d.Twice.Sub(old.Twice) > time.Minute }
+
 // news reports whether a report says more than "still here".
-func news(a, b delivery.Report) bool {
-	return a.Phase != b.Phase || a.Bundle != b.Bundle || a.Failed != b.Failed || a.Desired != b.Desired || !maps.Equal(a.Labels, b.Labels)
+func news(old, d delivery.Device) bool {
+	a, b := old.Report, d.Report
+	return a.Phase != b.Phase || a.Bundle != b.Bundle || a.Failed != b.Failed || a.Desired != b.Desired || a.Held != b.Held ||
+		old.Ignored != d.Ignored || twice(old, d) || !maps.Equal(a.Labels, b.Labels)
 }
 
 // ParseReport reads a report, which may be anybody's bytes: known fields only,
@@ -150,6 +220,16 @@ func ParseReport(body []byte) (delivery.Report, error) {
 var phases = []delivery.DevicePhase{delivery.DeviceIdle, delivery.DeviceDownloading, delivery.DeviceStarting,
 	delivery.DeviceSoaking, delivery.DeviceHealthy, delivery.DeviceFailed}
 
+// maxNumber is above every number that a device may report: both sides, and JSON,
+// can follow a number below it.
+const maxNumber = 1 << 53
+
+func shortName(s string) bool {
+	return len(s) <= 64 && strings.IndexFunc(s, func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) < 0
+}
+
 func checkReport(r delivery.Report) error {
 	if err := errors.Join(checkName("device", r.Device), checkName("ring", r.Ring)); err != nil {
 		return err
@@ -163,8 +243,10 @@ func checkReport(r delivery.Report) error {
 		}
 	}
 	switch {
-	case r.Sequence < 1:
-		return fmt.Errorf("sequence: want 1 or more, got %d", r.Sequence)
+	case r.Sequence < 1 || r.Sequence >= maxNumber:
+		return fmt.Errorf("sequence: want 1 or more and less than 2^53, got %d", r.Sequence)
+	case r.Desired >= maxNumber || r.Downloaded >= maxNumber || r.Release >= 1<<31:
+		return errors.New("desired and downloaded must be less than 2^53, release less than 2^31")
 	case r.Desired < 0 || r.Release < 0 || r.Downloaded < 0:
 		return errors.New("desired, release and downloaded must not be negative")
 	case !slices.Contains(phases, r.Phase):
@@ -177,6 +259,12 @@ func checkReport(r delivery.Report) error {
 		return fmt.Errorf("slot: want a or b, got %.40q", r.Slot)
 	case len(r.Why) > 1024 || !utf8.ValidString(r.Why):
 		return errors.New("why: want at most 1024 bytes of text")
+	case len(r.Held) > 1024 || !utf8.ValidString(r.Held):
+		return errors.New("held: want at most 1024 bytes of text")
+	case !shortName(r.Installation) || !shortName(r.Boot) || !shortName(r.Receipt):
+		return errors.New("installation, boot and receipt: want at most 64 letters, digits and dashes")
+	case r.Sent.Year() < 1 || r.Sent.Year() > 9999:
+		return errors.New("sent: want a time")
 	case len(r.Labels) > 32:
 		return fmt.Errorf("labels: want at most 32, got %d", len(r.Labels))
 	case r.At.Year() < 1 || r.At.Year() > 9999:

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,7 +29,7 @@ func TestReportsCountOnce(t *testing.T) {
 	for _, sequence := range []int64{5, 3} {
 		r.Sequence = sequence
 		status, answer := s.post(t, token, encode(t, r))
-		if status != 200 || answer != `{"highest":5}` {
+		if status != 200 || !strings.HasPrefix(answer, `{"highest":5`) {
 			t.Errorf("sequence %d: got %d %s", sequence, status, answer)
 		}
 	}
@@ -42,6 +44,16 @@ func TestReportsCountOnce(t *testing.T) {
 
 func TestHealthyHistory(t *testing.T) {
 	s := newSite(t, nil)
+	offer := func(names ...any) {
+		for _, name := range names {
+			d := desired(1)
+			d.Release.Bundle = bundle(fmt.Sprint(name))
+			s.publish(t, d)
+		}
+	}
+	for i := range 20 {
+		offer(fmt.Sprint(i), fmt.Sprint("new", i))
+	}
 	var want []delivery.Digest
 	for i := range 20 {
 		r := report("d1", int64(i+1))
@@ -104,15 +116,22 @@ func TestReportsRefused(t *testing.T) {
 		status            int
 		want              string
 	}{
-		{"no token", "", good, 401, "token"},
-		{"wrong token", token + "x", good, 401, "token"},
+		{"no token", "", good, 401, "aob device token RING DEVICE prints it"},
+		{"the old shared token", "a shared token of the fleet", good, 401, "each device has its own now"},
+		{"the fleet's secret", secret, good, 401, "each device has its own now"},
+		{"wrong token", fleet.DeviceToken("another secret of it", "north", "d1"), good, 401, "the token is wrong"},
+		{"another device's", fleet.DeviceToken(secret, "north", "d2"), good, 403, "of device d2 in ring north, and the report of device d1"},
+		{"another ring's", fleet.DeviceToken(secret, "south", "d1"), good, 403, "of device d1 in ring south"},
+		{"another device's name put before it", "north/d1:" + strings.TrimPrefix(fleet.DeviceToken(secret, "north", "d2"), "north/d2:"), good, 401, "the token is wrong"},
+		{"held", token, with(func(r *delivery.Report) { r.Held = strings.Repeat("y", 1025) }), 400, "held: want at most"},
+		{"installation", token, with(func(r *delivery.Report) { r.Installation = "a b" }), 400, "installation, boot and receipt"},
 		{"endless", token, strings.Repeat(" ", fleet.MaxReport+1), 413, "at most 65536 bytes"},
 		{"empty", token, "", 400, "not a report"},
 		{"an array", token, "[]", 400, "not a report"},
 		{"unknown field", token, strings.Replace(good, "{", `{"x":1,`, 1), 400, `unknown field "x"`},
 		{"two", token, good + good, 400, "something follows"},
-		{"device's name", token, with(func(r *delivery.Report) { r.Device = "D 1" }), 400, "device: want lower-case"},
-		{"ring's name", token, with(func(r *delivery.Report) { r.Ring = strings.Repeat("r", 65) }), 400, "ring: want lower-case"},
+		{"device's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Device = "D 1" }), 400, "device: want lower-case"},
+		{"ring's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Ring = strings.Repeat("r", 65) }), 400, "ring: want lower-case"},
 		{"sequence", token, with(func(r *delivery.Report) { r.Sequence = 0 }), 400, "sequence: want 1"},
 		{"phase", token, with(func(r *delivery.Report) { r.Phase = "great" }), 400, "phase: want one of"},
 		{"healthy with nothing", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceHealthy }), 400, "no bundle"},
@@ -134,8 +153,8 @@ func TestReportsRefused(t *testing.T) {
 			if status != c.status || !strings.Contains(answer, c.want) {
 				t.Errorf("got %d %s, want %d %s", status, answer, c.status, c.want)
 			}
-			if strings.Contains(answer, token) {
-				t.Error("the answer tells the token")
+			if strings.Contains(answer, secret) {
+				t.Error("the answer tells the secret")
 			}
 		})
 	}
@@ -169,7 +188,7 @@ func TestEndlessReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Authorization", "Bearer "+fleet.DeviceToken(secret, "north", "d1"))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return // the connection was cut while the body was still being sent
@@ -189,9 +208,9 @@ func (endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestShortTokenIsRefused(t *testing.T) {
+func TestShortSecretIsRefused(t *testing.T) {
 	s := newSite(t, nil)
-	s.config.Token = "short"
+	s.config.Secret = "short"
 	if _, err := fleet.Open(t.Context(), s.config); err == nil || strings.Contains(err.Error(), "short") {
 		t.Errorf("got %v", err)
 	}
@@ -218,4 +237,228 @@ func FuzzParseReport(f *testing.F) {
 			t.Errorf("does not survive being kept: %v\n%s", err, cmp.Diff(r, second))
 		}
 	})
+}
+
+// What devices say of bundles that their ring was never offered does not count,
+// and is shown.
+func TestOnlyOfferedBundlesCount(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	healthy := func(device string, sequence int64, b delivery.Digest) delivery.Report {
+		r := report(device, sequence)
+		r.Phase, r.Bundle = delivery.DeviceHealthy, b
+		return r
+	}
+	s.report(t, healthy("d1", 1, bundle("1")))
+	s.report(t, healthy("d2", 1, bundle("2"))) // known from a pull request, say
+	bad := report("d3", 1)
+	bad.Phase, bad.Failed = delivery.DeviceFailed, bundle("2")
+	s.report(t, bad)
+	check := func(when string, healthy2 []delivery.Digest, ignored2, ignored3 string) {
+		t.Helper()
+		d := s.Devices()
+		if !slices.Equal(d[0].Healthy, []delivery.Digest{bundle("1")}) || d[0].Ignored != "" {
+			t.Errorf("%s: d1 is %+v", when, d[0])
+		}
+		if !slices.Equal(d[1].Healthy, healthy2) || !strings.Contains(d[1].Ignored, ignored2) || (ignored2 == "") != (d[1].Ignored == "") {
+			t.Errorf("%s: d2 is %+v", when, d[1])
+		}
+		if !strings.Contains(d[2].Ignored, ignored3) {
+			t.Errorf("%s: d3 is %+v", when, d[2])
+		}
+	}
+	check("before", nil, "healthy, which this ring was never offered", "failed, which this ring was never offered")
+	s.publish(t, desired(2))
+	s.restart(t) // what was offered is kept
+	check("offered, and not said again", nil, "never offered", "never offered")
+	s.report(t, healthy("d2", 2, bundle("2")))
+	check("said again", []delivery.Digest{bundle("2")}, "", "never offered")
+}
+
+// Two installations that report under one name are told apart, also when one is a
+// copy of the other's state. One that was reinstalled or restored is not two.
+func TestTwoInstallationsUnderOneName(t *testing.T) {
+	type agent struct {
+		installation, receipt string
+		sequence              int64
+	}
+	speak := func(s *site, t *testing.T, a *agent, says string) {
+		t.Helper()
+		a.sequence++
+		r := report("d1", a.sequence)
+		r.Installation, r.Boot, r.Receipt, r.Held = a.installation, "boot", a.receipt, says
+		status, text := s.post(t, token, encode(t, r))
+		var got fleet.Receipt
+		if err := json.Unmarshal([]byte(text), &got); status != 200 || err != nil || got.Receipt == "" {
+			t.Fatalf("got %d %s", status, text)
+		}
+		a.receipt = got.Receipt
+		a.sequence = max(a.sequence, got.Highest)
+	}
+	two := func(s *site) bool { return s.Devices()[0].TwoPlaces(s.now, time.Minute) }
+
+	t.Run("a copied state folder", func(t *testing.T) {
+		s := newSite(t, nil)
+		one := &agent{installation: "A"}
+		for range 5 {
+			speak(s, t, one, "one")
+		}
+		copied := *one
+		for i := range 4 {
+			speak(s, t, one, fmt.Sprint("one", i))
+			speak(s, t, &copied, fmt.Sprint("copy", i))
+		}
+		if !two(s) {
+			t.Errorf("not seen: %+v", s.Devices()[0])
+		}
+		s.restart(t)
+		if !two(s) {
+			t.Error("forgotten by a restart")
+		}
+		s.now = s.now.Add(2 * time.Minute) // the copy was stopped
+		speak(s, t, one, "one")
+		s.now = s.now.Add(2 * time.Minute)
+		speak(s, t, one, "one")
+		if two(s) {
+			t.Error("still two when one is gone")
+		}
+	})
+	t.Run("two folders", func(t *testing.T) {
+		s := newSite(t, nil)
+		one, other := &agent{installation: "A"}, &agent{installation: "B"}
+		for i := range 3 {
+			speak(s, t, one, fmt.Sprint("one", i))
+			speak(s, t, other, fmt.Sprint("other", i))
+		}
+		if !two(s) {
+			t.Errorf("not seen: %+v", s.Devices()[0])
+		}
+	})
+	for name, change := range map[string]func(a *agent, early agent){
+		"restored":              func(a *agent, early agent) { *a = early },
+		"reinstalled":           func(a *agent, early agent) { *a = agent{installation: "B"} },
+		"reports.json was lost": func(a *agent, early agent) { a.sequence, a.receipt = 0, "" },
+		"the answer was lost":   func(a *agent, early agent) { a.receipt = early.receipt },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, nil)
+			a := &agent{installation: "A"}
+			speak(s, t, a, "")
+			for range 3 { // and again
+				early := *a
+				for range 3 {
+					speak(s, t, a, "")
+				}
+				change(a, early)
+				for range 4 {
+					speak(s, t, a, "after")
+				}
+			}
+			if two(s) {
+				t.Errorf("taken for two: %+v", s.Devices()[0])
+			}
+		})
+	}
+}
+
+// A report that is sent again, as its answer was lost, is no second installation.
+func TestReportSentAgainIsARepeat(t *testing.T) {
+	s := newSite(t, nil)
+	r := report("d1", 1)
+	r.Installation = "A"
+	var first, second fleet.Receipt
+	for _, into := range []*fleet.Receipt{&first, &second} {
+		r.Sent = s.now
+		s.now = s.now.Add(time.Second)
+		_, text := s.post(t, token, encode(t, r))
+		if err := json.Unmarshal([]byte(text), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if first != second || first.Receipt == "" || first.Again || len(s.Devices()[0].Places) != 1 {
+		t.Errorf("got %+v, then %+v", first, second)
+	}
+}
+
+func TestClockOfADeviceIsCompared(t *testing.T) {
+	s := newSite(t, nil)
+	r := report("d1", 1)
+	r.At = s.now.Add(-5 * time.Hour) // it was offline meanwhile
+	r.Sent = s.now.Add(72 * time.Hour)
+	s.report(t, r)
+	if skew := s.Devices()[0].Skew; skew != 72*time.Hour {
+		t.Errorf("skew is %v", skew)
+	}
+}
+
+func TestForgottenDeviceIsNewAgain(t *testing.T) {
+	s := newSite(t, nil)
+	s.report(t, report("d1", 7))
+	if err := s.Forget(t.Context(), "north", "d1"); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.Devices()); n != 0 {
+		t.Errorf("%d devices are left", n)
+	}
+	if err := s.Forget(t.Context(), "north", "d1"); !errors.As(err, new(delivery.Blocked)) {
+		t.Errorf("got %v", err)
+	}
+	s.restart(t)
+	s.report(t, report("d1", 1)) // a lower number is no repeat
+	if d := s.Devices(); len(d) != 1 || d[0].Report.Sequence != 1 || !d[0].First.Equal(s.now) {
+		t.Errorf("got %+v", d)
+	}
+}
+
+// Nobody reads what a ring must run, or its bundles, without a device's token.
+func TestDesiredAndBundlesNeedAToken(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	bundles := s.Guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "model") }))
+	for name, c := range map[string]struct {
+		authorization    string
+		desired, bundles int
+	}{
+		"none":           {"", 401, 401},
+		"the secret":     {"Bearer " + secret, 401, 401},
+		"no bearer":      {fleet.DeviceToken(secret, "north", "d1"), 401, 401},
+		"its own":        {"Bearer " + fleet.DeviceToken(secret, "north", "d1"), 200, 200},
+		"another ring's": {"Bearer " + fleet.DeviceToken(secret, "south", "d1"), 403, 200},
+	} {
+		for path, want := range map[string]int{"/fleet/v1/desired/north": c.desired, "/v2/bundles/manifests/x": c.bundles} {
+			req := httptest.NewRequest("GET", path, nil)
+			req.Header.Set("Authorization", c.authorization)
+			w := httptest.NewRecorder()
+			if strings.HasPrefix(path, "/v2") {
+				bundles.ServeHTTP(w, req)
+			} else {
+				s.Handler().ServeHTTP(w, req)
+			}
+			if w.Code != want {
+				t.Errorf("%s, %s: got %d, want %d", name, path, w.Code, want)
+			}
+		}
+	}
+	// Names cannot be shifted into each other.
+	if fleet.DeviceToken(secret, "a", "b-c") == fleet.DeviceToken(secret, "a-b", "c") {
+		t.Error("two devices have one token")
+	}
+}
+
+// However many devices speak, the loop is woken once in a while.
+func TestManyDevicesWakeOnce(t *testing.T) {
+	var wakes atomic.Int64
+	s := newSite(t, func(c *fleet.Config) {
+		c.Wake = func() { wakes.Add(1) }
+		c.WakeEvery, c.MaxRing = time.Hour, 20
+	})
+	for i := range 20 {
+		s.report(t, report(fmt.Sprint("p", i), 1))
+	}
+	if n := wakes.Load(); n != 1 {
+		t.Errorf("20 new devices wake the loop %d times", n)
+	}
+	if status, _ := s.post(t, token, encode(t, report("p20", 1))); status != 503 {
+		t.Errorf("a device more than a ring takes: got %d", status)
+	}
 }

@@ -30,20 +30,25 @@ type Registry interface {
 	SaveDevice(ctx context.Context, ring string, d delivery.Device) error
 	// Devices returns all devices.
 	Devices(ctx context.Context) ([]delivery.Device, error)
+	// DropDevice forgets a device. One that is not there is no error.
+	DropDevice(ctx context.Context, ring, device string) error
 }
 
 // Config says what a Server works with.
 type Config struct {
 	Dir      string     // holds desired/RING.json; is made
 	Key      *trust.Key // the desired key
-	Token    string     // that devices report with; at least 16 bytes
+	Secret   string     // that devices' tokens are derived from, see DeviceToken; at least 16 bytes
 	Registry Registry
 
 	Expiry     time.Duration    // of a document; 24h where zero
 	MaxWaiters int              // requests held at one time; 4096 where zero
 	MaxDevices int              // in all rings; 200,000 where zero
+	MaxRing    int              // devices in one ring; 100,000 where zero
+	Deadline   time.Duration    // after which a device that was not heard from has no say; 15m where zero
 	Now        func() time.Time // time.Now where nil
-	Wake       func()           // called when a report says something new; must not block. May be nil
+	Wake       func()           // called when reports say something new, at most once in WakeEvery; must not block. May be nil
+	WakeEvery  time.Duration    // 1s where zero
 	Log        *slog.Logger
 }
 
@@ -59,7 +64,9 @@ type Server struct {
 	rings   map[string]published
 	changed chan struct{} // closed and made anew when a ring changes
 	devices map[deviceKey]delivery.Device
-	seen    map[string]int64 // by ring: the highest version that a device reported
+	count   map[string]int   // devices by ring
+	offers  map[string]offer // by ring
+	wakeAt  time.Time        // when Wake was called last, or will be
 
 	waiting, reports, repeats, refused, reads atomic.Int64
 }
@@ -77,8 +84,8 @@ type Stats struct {
 
 // Open makes a server from the documents in c.Dir and the devices in c.Registry.
 func Open(ctx context.Context, c Config) (*Server, error) {
-	if len(c.Token) < 16 {
-		return nil, delivery.Blockedf("make one with: openssl rand -hex 32", "the fleet's token has %d characters, want at least 16", len(c.Token))
+	if err := checkSecret(c.Secret); err != nil {
+		return nil, err
 	}
 	if c.Expiry <= 0 {
 		c.Expiry = 24 * time.Hour
@@ -89,13 +96,22 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.MaxDevices <= 0 {
 		c.MaxDevices = 200_000
 	}
+	if c.MaxRing <= 0 {
+		c.MaxRing = 100_000
+	}
+	if c.Deadline <= 0 {
+		c.Deadline = 15 * time.Minute
+	}
+	if c.WakeEvery <= 0 {
+		c.WakeEvery = time.Second
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, seen: map[string]int64{}}
+	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{}, count: map[string]int{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
@@ -110,13 +126,19 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		}
 		s.rings[p.desired.Ring] = p
 	}
+	if err := s.loadOffers(); err != nil {
+		return nil, fmt.Errorf("open fleet: %w", err)
+	}
+	for ring, p := range s.rings {
+		s.offers[ring] = s.offers[ring].with(p.desired)
+	}
 	devices, err := c.Registry.Devices(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open fleet: read devices: %w", err)
 	}
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
-		s.saw(d.Report)
+		s.count[d.Report.Ring]++
 	}
 	return s, nil
 }
@@ -126,6 +148,46 @@ func (s *Server) desiredDir() string { return filepath.Join(s.Dir, "desired") }
 // Stats returns what has happened since the server was opened.
 func (s *Server) Stats() Stats {
 	return Stats{Waiting: s.waiting.Load(), Reads: s.reads.Load(), Reports: s.reports.Load(), Repeats: s.repeats.Load(), Refused: s.refused.Load()}
+}
+
+// wake calls Wake now, or a little later where it was called just before. The
+// caller holds s.mu.
+func (s *Server) wake() {
+	now := time.Now()
+	if now.Before(s.wakeAt) {
+		return // it will be called
+	}
+	pause := s.WakeEvery - now.Sub(s.wakeAt)
+	if pause <= 0 {
+		s.wakeAt = now
+		s.Wake()
+		return
+	}
+	s.wakeAt = now.Add(pause)
+	time.AfterFunc(pause, s.Wake)
+}
+
+// Forget removes a device. One that speaks again is a new one.
+func (s *Server) Forget(ctx context.Context, ring, device string) error {
+	s.reporting.Lock()
+	defer s.reporting.Unlock()
+	key := deviceKey{ring, device}
+	s.mu.Lock()
+	_, known := s.devices[key]
+	s.mu.Unlock()
+	if !known {
+		return delivery.Blockedf("aob device list shows those that are known", "there is no device %.80q in fleet %.80q", device, ring)
+	}
+	if err := s.Registry.DropDevice(ctx, ring, device); err != nil {
+		return fmt.Errorf("forget device %s of fleet %s: %w", device, ring, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.devices, key)
+	s.count[ring]--
+	s.Log.Info("device forgotten", "device", device, "ring", ring)
+	s.wake()
+	return nil
 }
 
 // Handler serves the two addresses of the package comment.

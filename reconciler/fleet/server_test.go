@@ -27,7 +27,10 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-const token = "a token of the fleet"
+const secret = "a secret of the fleet"
+
+// token is that of the device whose report is sent.
+const token = "its own"
 
 // registry keeps devices in memory.
 type registry struct {
@@ -47,6 +50,13 @@ func (r *registry) SaveDevice(_ context.Context, ring string, d delivery.Device)
 	}
 	r.devices[ring+"/"+d.Report.Device] = d
 	return nil
+}
+
+func (r *registry) DropDevice(_ context.Context, ring, device string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.devices, ring+"/"+device)
+	return r.err
 }
 
 func (r *registry) Devices(context.Context) ([]delivery.Device, error) {
@@ -73,8 +83,8 @@ func newSite(t *testing.T, change func(*fleet.Config)) *site {
 	}
 	s := &site{reg: &registry{}, now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	s.config = fleet.Config{
-		Dir: t.TempDir(), Key: key, Token: token, Registry: s.reg, Now: func() time.Time { return s.now },
-		Wake: func() { s.wakes++ }, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Dir: t.TempDir(), Key: key, Secret: secret, Registry: s.reg, Now: func() time.Time { return s.now },
+		Wake: func() { s.wakes++ }, WakeEvery: 1, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	if change != nil {
 		change(&s.config)
@@ -111,6 +121,8 @@ func (s *site) get(t *testing.T, path, etag string) (status int, d delivery.Desi
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
+	ring, _, _ := strings.Cut(strings.TrimPrefix(path, "/fleet/v1/desired/"), "?")
+	req.Header.Set("Authorization", "Bearer "+fleet.DeviceToken(secret, ring, "d1"))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -137,14 +149,19 @@ func (s *site) get(t *testing.T, path, etag string) (status int, d delivery.Desi
 }
 
 // post sends a report's bytes.
-func (s *site) post(t *testing.T, token string, body []byte) (status int, answer string) {
+func (s *site) post(t *testing.T, with string, body []byte) (status int, answer string) {
 	t.Helper()
+	if with == token {
+		r := delivery.Report{Ring: "north", Device: "d1"}
+		_ = json.Unmarshal(body, &r) // what cannot be read is d1's
+		with = fleet.DeviceToken(secret, r.Ring, r.Device)
+	}
 	req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/fleet/v1/reports", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if with != "" {
+		req.Header.Set("Authorization", "Bearer "+with)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -265,14 +282,64 @@ func TestFleetThatIsAheadOfItsServer(t *testing.T) {
 	}
 	s.restart(t)
 	s.publish(t, desired(2))
-	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version != 58 || d.Release.Version != 2 {
-		t.Errorf("after losing the file: got version %d of release %d, want 58 of 2", d.Version, d.Release.Version)
+	// Version 58 was published with other content.
+	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version != 59 || d.Release.Version != 2 {
+		t.Errorf("after losing the file: got version %d of release %d, want 59 of 2", d.Version, d.Release.Version)
 	}
-	r.Sequence, r.Desired = 2, 1<<60
-	s.report(t, r)
+	for _, file := range []string{"north.json", "north.offered"} { // all is lost
+		if err := os.Remove(filepath.Join(s.config.Dir, "desired", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.restart(t)
+	s.publish(t, desired(2))
 	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version != 58 {
-		t.Errorf("a device can take the version to %d", d.Version)
+		t.Errorf("after losing both files: got version %d, want 58", d.Version)
 	}
+}
+
+// One device cannot take its ring's version up, and no number that one side takes
+// is too large for the other.
+func TestNumbersFromDevicesAreBounded(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	for _, id := range []string{"d1", "d2", "d3"} {
+		r := report(id, 1)
+		r.Desired = 1
+		s.report(t, r)
+	}
+	version := func() int64 { _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); return d.Version }
+	liar := report("d3", 2)
+	liar.Desired = 1000
+	s.report(t, liar)
+	s.publish(t, desired(2))
+	if v := version(); v != 2 {
+		t.Errorf("one of three devices takes the version to %d", v)
+	}
+	for i, change := range []func(*delivery.Report){
+		func(r *delivery.Report) { r.Sequence = 1 << 53 },
+		func(r *delivery.Report) { r.Sequence = 1<<63 - 1 },
+		func(r *delivery.Report) { r.Desired = 1 << 53 },
+		func(r *delivery.Report) { r.Downloaded = 1 << 53 },
+		func(r *delivery.Report) { r.Release = 1 << 31 },
+	} {
+		r := report("d1", 2)
+		change(&r)
+		if status, answer := s.post(t, token, encode(t, r)); status != 400 || !strings.Contains(answer, "less than 2^") {
+			t.Errorf("%d: got %d %s", i, status, answer)
+		}
+	}
+	// A jump that no backup explains is not believed, whoever says so.
+	for _, id := range []string{"d1", "d2", "d3"} {
+		r := report(id, 5)
+		r.Desired = 1 << 52
+		s.report(t, r)
+	}
+	s.publish(t, desired(3))
+	if v := version(); v != 3 {
+		t.Errorf("all devices take the version to %d", v)
+	}
+	s.report(t, report("d1", 6)) // and all go on being heard
 }
 
 func TestDamagedFile(t *testing.T) {
@@ -317,7 +384,7 @@ func TestUnchangedIs304(t *testing.T) {
 		t.Errorf("wait=0: got %d", status)
 	}
 	for path, want := range map[string]int{
-		"/fleet/v1/desired/North": 404, "/fleet/v1/desired/..%2fx": 404, "/fleet/v1/desired/" + strings.Repeat("a", 65): 404,
+		"/fleet/v1/desired/North": 401, "/fleet/v1/desired/..%2fx": 401, "/fleet/v1/desired/" + strings.Repeat("a", 65): 401,
 		"/fleet/v1/desired/north?wait=x": 400, "/fleet/v1/desired/north?wait=-1": 400,
 	} {
 		if status, _, _ := s.get(t, path, ""); status != want {

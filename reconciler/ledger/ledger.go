@@ -280,6 +280,11 @@ func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device)
 		ring, d.Report.Device, string(delivery.Canonical(d)))
 }
 
+// DropDevice forgets a device of a ring. One that is not there is no error.
+func (l *Ledger) DropDevice(ctx context.Context, ring, device string) error {
+	return l.exec(ctx, "DELETE FROM devices WHERE ring = ? AND device = ?", ring, device)
+}
+
 // Devices returns all devices, sorted by ring and name.
 func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
 	var devices []delivery.Device
