@@ -83,6 +83,7 @@ type (
 		Publish(ctx context.Context, d delivery.Desired) error
 		Published(ring string) (delivery.Desired, bool)
 		Devices() []delivery.Device
+		Forget(ctx context.Context, ring, device string) error
 	}
 	// Ledger is what the world cannot tell.
 	Ledger interface {

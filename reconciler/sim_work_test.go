@@ -406,6 +406,8 @@ func (f *simFleet) Published(ring string) (delivery.Desired, bool) {
 	return d, ok
 }
 
+func (f *simFleet) Forget(context.Context, string, string) error { return nil }
+
 func (f *simFleet) Devices() []delivery.Device { return slices.Clone(f.devices) }
 
 // report lets every device do what it is told, and say so.

@@ -52,6 +52,11 @@ func (s *Source) snapshot() (*Snapshot, error) {
 	return nil, delivery.Wait{For: time.Second, What: "aob serve has only just started"}
 }
 
+// ForgetDevice removes a device from a fleet.
+func (s *Source) ForgetDevice(ctx context.Context, fleet, device string) error {
+	return s.Reconciler.Fleet.Forget(ctx, fleet, device)
+}
+
 // Plan shows what the last turn decided.
 func (s *Source) Plan(context.Context) (web.Plan, error) {
 	snap, err := s.snapshot()

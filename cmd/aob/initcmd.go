@@ -18,6 +18,7 @@ import (
 	"github.com/autonomos/aob"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/fleet"
 )
 
 // newInitCommand writes a world to start from.
@@ -33,6 +34,7 @@ func newInitCommand() *cobra.Command {
   DIR/intent.git   the intent repository; every branch but main is a proposal
   DIR/intent       a clone of it to work in
   DIR/datasets     a small dataset of shapes, in COCO layout
+  DIR/devices      the tokens of three devices of fleet demo: dock-1 to dock-3
   DIR/aob.yaml     the server's configuration`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
 		Args:    cobra.ExactArgs(1),
@@ -60,7 +62,7 @@ const serverTemplate = `# The server's configuration: aob serve --config %s
 repository: intent.git
 forge: {local: {}}
 state: state
-listen: {address: "127.0.0.1:8370"}
+listen: {address: "127.0.0.1:8370", metrics: "127.0.0.1:8371"}
 datasets:
   dir:
     shapes: %s
@@ -75,6 +77,8 @@ type world struct {
 	Clone      string `json:"clone"`
 	Dataset    string `json:"dataset,omitempty"`
 	Config     string `json:"config"`
+	// Tokens are the files of devices' tokens, by device.
+	Tokens map[string]string `json:"tokens"`
 }
 
 func initWorld(ctx context.Context, dir, python string, images int, say io.Writer) (w world, err error) {
@@ -134,6 +138,10 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 		return w, err
 	}
 	fmt.Fprintf(say, "%s: the server's configuration\n", w.Config)
+	if w.Tokens, err = initTokens(w.Config, filepath.Join(dir, "devices")); err != nil {
+		return w, err
+	}
+	fmt.Fprintf(say, "%s: a token for each of %d devices; aob device token makes more\n", filepath.Join(dir, "devices"), len(w.Tokens))
 	return w, nil
 }
 
@@ -159,6 +167,29 @@ func ownGates(clone string) error {
 		}
 	}
 	return nil
+}
+
+// initTokens writes tokens of the fleet that a new world has.
+func initTokens(config, dir string) (map[string]string, error) {
+	s, err := loadServer(config)
+	if err != nil {
+		return nil, err
+	}
+	key, err := fleetSecret(s, state(s.State))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	files := map[string]string{}
+	for _, device := range []string{"dock-1", "dock-2", "dock-3"} {
+		files[device] = filepath.Join(dir, device+".token")
+		if err := os.WriteFile(files[device], []byte(fleet.DeviceToken(key, "demo", device)+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // makeShapes generates the dataset with the tiny trainer's own generator.

@@ -61,7 +61,7 @@ git revert rolls back.`,
 	root.AddCommand(
 		newServeCommand(), newRunnerCommand(), newLaunchCommand(), newInitCommand(),
 		newStatusCommand(), newExplainCommand(), newPRCommand(), newLogsCommand(), newPlanCommand(),
-		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(),
+		newTryCommand(), newRunsCommand(), newCompareCommand(), newGateCommand(), newDeviceCommand(),
 		newEvalCommand(), newValidateCommand(), newSchemaCommand(), newVersionCommand(),
 	)
 	group(root)

@@ -143,7 +143,7 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 	if err != nil {
 		return nil, err
 	}
-	token, err := deviceToken(s, st)
+	fleetKey, err := fleetSecret(s, st)
 	if err != nil {
 		return nil, err
 	}
@@ -196,8 +196,9 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted), Tell: func(what delivery.Digest, why string) {
 		log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
 	}}
-	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Token: token, Registry: book,
-		Expiry: time.Duration(s.Fleets.Expiry), MaxWaiters: web.SiteLimits().Connections / 2, Wake: r.Wake, Log: log})
+	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Secret: fleetKey, Registry: book,
+		Expiry: time.Duration(s.Fleets.Expiry), Deadline: time.Duration(s.Fleets.Deadline), MaxWaiters: web.SiteLimits().Connections / 2,
+		Wake: r.Wake, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +219,7 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 	p.source, p.web = source, web.Server{Source: source, Metrics: metrics, Log: log,
 		Socket:  orDefault(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
-		Fleet: devices.Handler(), Bundles: bundles.Handler(metrics.BytesServed), Webhook: webhook, Pictures: web.Pictures(st.pictures()),
+		Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)), MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(st.pictures()),
 		Ready: source.Ready,
 	}
 	return p, nil
@@ -243,23 +244,26 @@ func loadTrusted(files []string) ([]trust.PublicKey, error) {
 	return keys, nil
 }
 
-// deviceToken is the token that devices report with; its file is made at the
+// fleetSecret is what devices' tokens are derived from. Its file is made at the
 // first start.
-func deviceToken(s intent.Server, st state) (string, error) {
-	if s.Devices.TokenEnv != "" {
-		return secret(s.Devices.TokenEnv, "")
+func fleetSecret(s intent.Server, st state) (string, error) {
+	if s.Devices.SecretEnv != "" {
+		return secret(s.Devices.SecretEnv, "")
 	}
-	path := orDefault(s.Devices.TokenFile, st.path("device.token"))
-	token, err := secret("", path)
+	path := orDefault(s.Devices.SecretFile, st.path("fleet.secret"))
+	have, err := secret("", path)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return token, err
+		return have, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", err
 	}
 	raw := make([]byte, 32)
 	if _, err := rand.Read(raw); err != nil {
 		return "", err
 	}
-	token = hex.EncodeToString(raw)
-	return token, durable.WriteFile(path, []byte(token+"\n"), 0o600)
+	have = hex.EncodeToString(raw)
+	return have, durable.WriteFile(path, []byte(have+"\n"), 0o600)
 }
 
 // runnerEnv is the whole environment of runners: nothing of the server's secrets.

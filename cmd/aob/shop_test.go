@@ -223,6 +223,13 @@ func (s *shop) Trial(_ context.Context, id string) (web.Trial, error) {
 	return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}
 }
 
+func (s *shop) ForgetDevice(_ context.Context, fleet, device string) error {
+	if fleet != "demo" || device != "dock-1" {
+		return delivery.Blockedf("aob device list shows those that are known", "there is no device %s in fleet %s", device, fleet)
+	}
+	return nil
+}
+
 func (s *shop) EndTrial(ctx context.Context, id string) error {
 	_, err := s.Trial(ctx, id)
 	return err

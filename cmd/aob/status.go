@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -284,11 +285,17 @@ func (t *terminal) fleets(fleets []web.Fleet, now time.Time) {
 			runs = fmt.Sprintf("%s@%d", f.Model, f.Target.Version)
 		}
 		if f.Wave > 0 {
-			wave = fmt.Sprintf("%d/%d, %.0f%%", f.Wave, f.Waves, f.Share*100)
+			wave = fmt.Sprintf("%d/%d, %d of %s", f.Wave, f.Waves, f.InWave, counted(f.Count.Devices, "device"))
+		}
+		switch {
+		case f.Back && f.Done:
+			wave = "went back"
+		case f.Back:
+			wave = "goes back"
 		}
 		t.section([][]cell{
 			heading("FLEET", "RUNS", "WAVE", "HEALTHY", "STATE"),
-			{{text: f.Name}, {text: runs}, {text: wave}, {text: fmt.Sprintf("%d of %d", f.Count.Healthy, f.Count.Devices)}, {string(f.State), stateStyle(f.State)}},
+			{{text: f.Name}, {text: runs}, {text: wave}, {text: healthyOf(f.Count)}, {string(f.State), stateStyle(f.State)}},
 		})
 		t.paragraph("  ", f.Text)
 		t.devices(f, now)
@@ -299,21 +306,55 @@ func (t *terminal) devices(f web.Fleet, now time.Time) {
 	if len(f.Devices) == 0 {
 		return
 	}
-	rows := [][]cell{heading("DEVICE", "PHASE", "VERSION", "SLOT", "SEEN", "")}
+	rows := [][]cell{heading("DEVICE", "PHASE", "VERSION", "SEEN", "")}
 	for _, d := range f.Devices {
-		version, slot := "-", "-"
-		if d.Version > 0 {
-			version = fmt.Sprint(d.Version)
-		}
-		if d.Slot != "" {
-			slot = d.Slot
-		}
-		rows = append(rows, []cell{{text: d.ID}, {string(d.Phase), deviceStyle(d.Phase)}, {text: version}, {text: slot}, {text: ago(d.Seen, now)}, {text: d.Why}})
+		rows = append(rows, deviceCells(d, now))
 	}
 	t.table("  ", rows)
 	if f.More > 0 {
 		t.printf("  … and %d more devices\n", f.More)
 	}
+}
+
+// healthyOf says how many of a fleet's devices are well, and how many are heard.
+func healthyOf(c web.Count) string {
+	s := fmt.Sprintf("%d of %d", c.Healthy, c.Devices)
+	if silent := c.Devices - c.Heard; silent > 0 {
+		s += fmt.Sprintf(", %d silent", silent)
+	}
+	return s
+}
+
+// counted is a number with its noun.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// phaseOf is the phase in which a device last reported, where it still reports.
+func phaseOf(d web.Device) string {
+	if d.Silent {
+		return "silent"
+	}
+	return string(d.Phase)
+}
+
+func deviceCells(d web.Device, now time.Time) []cell {
+	version := "-"
+	if d.Version > 0 {
+		version = fmt.Sprint(d.Version)
+	}
+	style := deviceStyle(d.Phase)
+	if d.Silent {
+		style = red
+	}
+	words := slices.Clone(d.Notes)
+	if d.Why != "" {
+		words = append(words, d.Why)
+	}
+	return []cell{{text: d.ID}, {phaseOf(d), style}, {text: version}, {text: ago(d.Seen, now)}, {text: strings.Join(words, "; ")}}
 }
 
 func deviceStyle(p delivery.DevicePhase) style {

@@ -59,6 +59,7 @@ type ServerGitea struct {
 type ServerListen struct {
 	URL         string `json:"url,omitempty" check:"optional,url" doc:"The address by which people reach this server, as https://aob.example.com: pull requests link to it. Without it they link to nothing."`
 	Address     string `json:"address" default:"127.0.0.1:8370" check:"address" doc:"Address and port."`
+	Metrics     string `json:"metrics,omitempty" check:"optional,address" doc:"Address and port of /metrics for Prometheus, as 127.0.0.1:8371: plain HTTP, for this machine or a network of operators. Without it there are none."`
 	Certificate string `json:"certificate,omitempty" check:"optional,path" doc:"The TLS certificate's file, PEM; with key."`
 	Key         string `json:"key,omitempty" check:"optional,path" doc:"The file of the certificate's private key, PEM."`
 }
@@ -99,8 +100,8 @@ type ServerKeys struct {
 
 // ServerDevices says how devices prove who they are.
 type ServerDevices struct {
-	TokenEnv  string `json:"tokenEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the token which devices show."`
-	TokenFile string `json:"tokenFile,omitempty" check:"optional,path" doc:"The file that holds the token which devices show; device.token in state by default, made at the first start."`
+	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the fleet's secret, which devices' tokens are derived from."`
+	SecretFile string `json:"secretFile,omitempty" check:"optional,path" doc:"The file that holds the fleet's secret; fleet.secret in state by default, made at the first start. Devices never get it: aob device token prints a device's own token."`
 }
 
 // ParseServer reads the server's configuration as strictly as intent is read.
@@ -161,7 +162,7 @@ func (d *document) server(s Server) {
 			d.oneOf("forge.gitea", "webhookSecretEnv", g.WebhookSecretEnv, "webhookSecretFile", g.WebhookSecretFile, false)
 		}
 	}
-	d.oneOf("devices", "tokenEnv", s.Devices.TokenEnv, "tokenFile", s.Devices.TokenFile, false)
+	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
 	if d.sound("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
 		d.complain("listen", "want certificate and key together, or neither")
 	}
@@ -210,8 +211,8 @@ func (s Server) Resolve(folder string) Server {
 	fill(&s.Socket, "aob.sock")
 	fill(&s.Keys.Evidence, "keys/evidence.key")
 	fill(&s.Keys.Desired, "keys/desired.key")
-	if s.Devices.TokenEnv == "" {
-		fill(&s.Devices.TokenFile, "device.token")
+	if s.Devices.SecretEnv == "" {
+		fill(&s.Devices.SecretFile, "fleet.secret")
 	}
 	if !strings.Contains(s.Repository, ":") { // no address
 		s.Repository = join(folder, s.Repository)

@@ -30,7 +30,7 @@ func TestServerDefaults(t *testing.T) {
 		Python:     "/usr/bin/python3",
 		Keys:       intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key", Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
 		Heartbeat:  seconds(60),
-		Devices:    intent.ServerDevices{TokenFile: "/srv/aob/state/device.token"},
+		Devices:    intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -57,7 +57,7 @@ python: venv/bin/python
 terraform: /usr/local/bin/terraform
 keys: {evidence: e.key, desired: /k/d.key, trusted: [old.pub]}
 heartbeat: 30s
-devices: {tokenEnv: DEVICE_TOKEN}
+devices: {secretEnv: FLEET_SECRET}
 `))
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
@@ -81,7 +81,7 @@ devices: {tokenEnv: DEVICE_TOKEN}
 		Terraform: "/usr/local/bin/terraform",
 		Keys:      intent.ServerKeys{Evidence: "/etc/aob/e.key", Desired: "/k/d.key", Trusted: []string{"/etc/aob/old.pub"}},
 		Heartbeat: seconds(30),
-		Devices:   intent.ServerDevices{TokenEnv: "DEVICE_TOKEN"},
+		Devices:   intent.ServerDevices{SecretEnv: "FLEET_SECRET"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -132,7 +132,7 @@ func TestServerSecrets(t *testing.T) {
 		"forge: {gitea: {url: https://me:" + secret + "@g.example.com, repo: a/b, tokenEnv: T}}",
 		"password: " + secret,
 		"devices: {token: " + secret + "}",
-		"devices: {tokenEnv: '" + secret + "'}",
+		"devices: {secretEnv: '" + secret + "'}",
 		"devices: {tokens: [" + secret + "]}",
 		"keys: {evidence: \"-----BEGIN PRIVATE KEY-----\\n" + secret + "\"}",
 		"keys: {password: {a: " + secret + "}}",

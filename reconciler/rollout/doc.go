@@ -18,8 +18,16 @@
 //
 // Devices that were not heard from for a [Input].Deadline when a wave began are
 // away: they are left out of that wave's count, are named in the decision, and
-// take the release when they are back. A device that falls silent during its
-// wave counts as failed: a bricked device sends no report.
+// take the release when they are back. So are devices that never took the
+// document. A device that took it and then falls silent counts as failed: a
+// bricked device sends no report.
+//
+// A device that speaks and does not move is held: it says that it cannot download,
+// that the document has expired by its clock, that its slot was damaged; or it
+// reports from two places; or it just stays where it is until the deadline. It
+// shows nothing about the release, so it never aborts it: the wave waits, and the
+// decision names the device and the reason. That stays so when a held device falls
+// silent.
 //
 // A wave has passed when each of its devices has reported the release healthy,
 // which a device does after it has served through the soak time. More failures

@@ -2,6 +2,9 @@ package rollout
 
 import (
 	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -19,8 +22,9 @@ const (
 	waiting standing = iota // it may still become healthy
 	healthy                 // it served the target through a soak
 	failed                  // it tried the target and fell back
-	silent                  // not heard from since the deadline, in its wave
-	away                    // not heard from since before the wave
+	silent                  // took the document, and was not heard from since the deadline
+	away                    // not heard from, and that says nothing about the target
+	held                    // it speaks, and says why it does not move, or is not to be believed
 )
 
 type member struct {
@@ -28,6 +32,7 @@ type member struct {
 	position float64
 	profile  string // hardware profile; empty: of none
 	standing standing
+	why      string // of one that is held
 }
 
 // members are a fleet's devices by their place in the rollout.
@@ -38,10 +43,9 @@ func (in *turn) members(s State) members {
 	salt := in.salt(s)
 	m := make(members, 0, len(in.fleet))
 	for _, d := range in.fleet {
-		m = append(m, member{
-			device: d, position: delivery.WavePosition(salt, d.Report.Device),
-			profile: profile(in.Fleet, d), standing: in.judge(s, d),
-		})
+		x := member{device: d, position: delivery.WavePosition(salt, d.Report.Device), profile: profile(in.Fleet, d)}
+		x.standing, x.why = in.judge(s, d)
+		m = append(m, x)
 	}
 	slices.SortFunc(m, func(a, b member) int {
 		return cmp.Or(cmp.Compare(a.position, b.position), cmp.Compare(a.device.Report.Device, b.device.Report.Device))
@@ -49,22 +53,70 @@ func (in *turn) members(s State) members {
 	return m
 }
 
-// judge looks at one device.
-func (in *turn) judge(s State, d *delivery.Device) standing {
+// judge looks at one device. Only what a device did with the target is evidence
+// against it: one that never took the document, or said that it could not do what
+// the document says, has shown nothing.
+func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 	r := &d.Report
+	heard := in.At.Sub(d.Seen) <= in.Deadline
+	onTarget := r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle
 	switch {
-	case r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle:
-		return healthy
+	case d.TwoPlaces(in.At, in.Deadline):
+		return held, "it reports from two places: two installations have this name"
+	case d.Ignored != "" && heard:
+		return held, "its report does not count: " + clean(d.Ignored)
+	case onTarget && heard:
+		return healthy, ""
+	case onTarget, s.Done && !heard:
+		return away, "" // it was well when it was heard last
 	// A failure that an earlier rollout of the same bundle saw does not count
 	// against this one: the device has not tried again yet.
-	case r.Phase == delivery.DeviceFailed && r.Failed == s.Target.Bundle && r.Desired > s.Since:
-		return failed
+	case r.Phase == delivery.DeviceFailed && r.Failed == s.Target.Bundle && r.Desired > s.Since && d.Ignored == "":
+		if in.Doubt != "" {
+			return held, clean(r.Why) + "; " + in.Doubt
+		}
+		return failed, ""
 	case d.Seen.Before(s.Started.Add(-in.Deadline)):
-		return away
+		return away, ""
 	case in.At.Sub(later(d.Seen, s.Started)) > in.Deadline:
-		return silent
+		switch {
+		case r.Held != "":
+			return held, Strange(d, in.At, in.Deadline)
+		case r.Desired <= s.Since:
+			return away, "" // it never took the document
+		}
+		return silent, ""
+	case r.Held != "":
+		return held, Strange(d, in.At, in.Deadline)
+	case in.At.Sub(s.Started) > in.Deadline+time.Duration(in.Fleet.Soak):
+		return held, fmt.Sprintf("it reports, and has been %s since the wave began", r.Phase)
 	}
-	return waiting
+	return waiting, ""
+}
+
+// odd is how far a clock may be off before it is worth a word.
+const odd = time.Minute
+
+// Strange says what is odd about a device, by its last report and by what the
+// server knows of it. It is empty where nothing is.
+func Strange(d *delivery.Device, now time.Time, deadline time.Duration) string {
+	var parts []string
+	if d.TwoPlaces(now, deadline) {
+		parts = append(parts, "it reports from two places: two installations have this name")
+	}
+	if d.Report.Held != "" {
+		parts = append(parts, clean(d.Report.Held))
+	}
+	switch {
+	case d.Skew >= odd:
+		parts = append(parts, fmt.Sprintf("its clock is %s ahead", delivery.Duration(d.Skew.Round(time.Second))))
+	case d.Skew <= -odd:
+		parts = append(parts, fmt.Sprintf("its clock is %s behind", delivery.Duration(-d.Skew.Round(time.Second))))
+	}
+	if d.Ignored != "" {
+		parts = append(parts, "its report does not count: "+clean(d.Ignored))
+	}
+	return strings.Join(parts, "; ")
 }
 
 func later(a, b time.Time) time.Time {
@@ -129,12 +181,23 @@ func (in *turn) salt(s State) string {
 	return cmp.Or(s.Salt, Salt(in.Fleet.Name, s.Target.Bundle))
 }
 
+// secret is the part of a salt that nobody can know before the rollout begins, so
+// that no device can choose its name for the first wave.
+func (in *turn) secret(s State) string {
+	if in.Seed == "" {
+		return ""
+	}
+	mac := hmac.New(sha256.New, []byte(in.Seed))
+	fmt.Fprintf(mac, "%q %s %d", in.Fleet.Name, s.Target.Bundle, s.Began.UnixNano())
+	return "/" + hex.EncodeToString(mac.Sum(nil)[:6])
+}
+
 // draw chooses the salt of a new rollout: the first of some by which the first
 // wave holds no device that is away, or else as few as can be. A share holds all
 // devices below it: one that comes back in the middle of the first wave would
 // take the release too, and a wave of one would be two.
 func (in *turn) draw(s State) string {
-	first := Salt(in.Fleet.Name, s.Target.Bundle)
+	first := Salt(in.Fleet.Name, s.Target.Bundle) + in.secret(s)
 	if len(in.Fleet.Waves) == 0 {
 		return first
 	}
@@ -163,7 +226,7 @@ func (in *turn) draw(s State) string {
 // count sums up the devices below a share.
 func (m members) count(share float64) Count {
 	var c Count
-	var bad members
+	var bad, stuck members
 	for _, x := range m {
 		if x.standing == away {
 			c.Away++
@@ -182,9 +245,16 @@ func (m members) count(share float64) Count {
 		case silent:
 			c.Silent++
 			bad = append(bad, x)
+		case held:
+			c.Held++
+			stuck = append(stuck, x)
 		default:
 			c.Waiting++
 		}
+	}
+	slices.SortFunc(stuck, byDevice)
+	for _, x := range stuck[:min(5, len(stuck))] {
+		c.HeldWhy = append(c.HeldWhy, x.device.Report.Device+": "+x.why)
 	}
 	slices.SortFunc(bad, byDevice)
 	for _, x := range bad[:min(5, len(bad))] {
@@ -203,6 +273,20 @@ func (m members) deadline(in *turn, s State) time.Time {
 	for _, x := range m {
 		if x.standing == waiting && (s.Share >= 1 || x.position < s.Share) {
 			wake = earliest(wake, later(x.device.Seen, s.Started).Add(in.Deadline+time.Second))
+			if stuck := s.Started.Add(in.Deadline + time.Duration(in.Fleet.Soak) + time.Second); stuck.After(in.At) {
+				wake = earliest(wake, stuck)
+			}
+		}
+	}
+	return wake
+}
+
+// fades is when the next device that is heard will not be.
+func (m members) fades(in *turn) time.Time {
+	var wake time.Time
+	for _, x := range m {
+		if at := x.device.Seen.Add(in.Deadline + time.Second); at.After(in.At) {
+			wake = earliest(wake, at)
 		}
 	}
 	return wake
@@ -227,6 +311,18 @@ func (m members) away(c Count) string {
 	return fmt.Sprintf("; away: %s%s", strings.Join(names, ", "), more)
 }
 
+// out says how a fleet stands that has been reached.
+func (c Count) out(deadline time.Duration) string {
+	if c.Devices == 0 && c.Away > 0 {
+		return fmt.Sprintf("0 of %d seen in the last %s", c.Away, delivery.Duration(deadline))
+	}
+	s := c.healthyOf()
+	if c.Away > 0 {
+		s += fmt.Sprintf(", of %d seen in the last %s", c.Devices, delivery.Duration(deadline))
+	}
+	return s
+}
+
 func (c Count) healthyOf() string {
 	return fmt.Sprintf("%d of %s healthy", c.Healthy, devices(c.Devices))
 }
@@ -237,10 +333,22 @@ func (c Count) missing() string {
 	if c.Waiting > 0 {
 		parts = append(parts, "waiting for "+devices(c.Waiting))
 	}
+	if c.Held > 0 {
+		parts = append(parts, c.helds())
+	}
 	if c.Failed+c.Silent > 0 {
 		parts = append(parts, c.whys())
 	}
 	return strings.Join(parts, "; ")
+}
+
+// helds says what holds devices.
+func (c Count) helds() string {
+	s := fmt.Sprintf("%s held (%s", devices(c.Held), strings.Join(c.HeldWhy, "; "))
+	if n := c.Held - len(c.HeldWhy); n > 0 {
+		s += fmt.Sprintf("; and %d more", n)
+	}
+	return s + ")"
 }
 
 // whys says what went wrong.

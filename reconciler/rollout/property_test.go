@@ -59,7 +59,7 @@ func TestPromises(t *testing.T) {
 					began[id] = true
 					reached[x.Report.Labels["board"]] = true
 				}
-				if !x.Seen.Before(d.State.Started.Add(-rollout.DefaultDeadline)) {
+				if in.At.Sub(x.Seen) <= rollout.DefaultDeadline {
 					present++
 					profiles[x.Report.Labels["board"]] = true
 				}

@@ -36,6 +36,9 @@ type Input struct {
 	After    AfterState        // of the fleet that Fleet.After names
 	At       time.Time         // now
 	Deadline time.Duration     // the silence that counts as failure; zero is DefaultDeadline
+
+	Seed  string // a secret of the server, from which salts are made
+	Doubt string // why no device's word that Target failed is believed now; empty: it is
 }
 
 // AfterState is how another fleet stands. Its own State gives it: see State.Standing.
@@ -49,7 +52,8 @@ type AfterState struct {
 // long as Input.Published is there.
 type State struct {
 	Target   delivery.Target  `json:"target"`
-	Base     *delivery.Target `json:"base,omitempty"` // what the fleet completed before, and falls back to
+	Base     *delivery.Target `json:"base,omitempty"`  // what the fleet completed before, and falls back to
+	Model    string           `json:"model,omitempty"` // that the fleet ran when this began
 	Rollback bool             `json:"rollback,omitempty"`
 	Salt     string           `json:"salt,omitempty"` // by which devices take their turns; see draw
 	Wave     int              `json:"wave"`           // from 0
@@ -89,11 +93,13 @@ type Decision struct {
 
 // Count says how the devices of a wave stand.
 type Count struct {
-	Devices int // in the wave; the sum of the next four
+	Devices int // in the wave; the sum of the next five
 	Healthy int
 	Failed  int
 	Silent  int
 	Waiting int
+	Held    int      // they wait for something that is no fault of the target
+	HeldWhy []string // for what, sorted by device, at most five
 	Away    int      // in the fleet, and counted nowhere else
 	Why     []string // what the failed and silent ones say, sorted by device, at most five
 }
@@ -165,6 +171,11 @@ func Next(input Input) Decision {
 		s.Base = base // it may have been aborted or forbidden since
 	}
 	s.Target = in.Target // another version number for the same bundle
+	if s.Model != "" && s.Model != in.Fleet.Runs {
+		// The model was renamed, or the fleet runs another one with these bytes.
+		// Nothing goes back for that.
+		s.Model, s.Rollback = in.Fleet.Runs, s.Rollback && !s.Done
+	}
 	if s.Rollback {
 		return in.goBack(s)
 	}
@@ -198,7 +209,7 @@ func (in *turn) base() *delivery.Target {
 
 // begin makes the state of a new rollout, or says what it must wait for.
 func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Time) {
-	s = State{Target: in.Target, Base: base, Began: in.At, Started: in.At}
+	s = State{Target: in.Target, Base: base, Model: in.Fleet.Runs, Began: in.At, Started: in.At}
 	p := in.Published
 	resumes := p != nil && p.Release.Bundle == in.Target.Bundle && p.Share > 0
 	switch {
@@ -265,7 +276,11 @@ func (in *turn) goBack(s State) Decision {
 	d.Desired.Soak = 0
 	switch {
 	case s.Done:
-		d.Text = fmt.Sprintf("back on version %d: %s", in.Target.Version, c.healthyOf())
+		d.Text = fmt.Sprintf("back on version %d: %s%s", in.Target.Version, c.out(in.Deadline), m.away(c))
+		if c.Held > 0 {
+			d.Text += "; " + c.helds()
+		}
+		d.Wake = m.fades(in)
 	case c.Devices == 0:
 		d.Hold = in.nobody()
 		d.Text = fmt.Sprintf("going back to version %d: %s", in.Target.Version, d.Hold)
@@ -293,11 +308,18 @@ func (in *turn) goOn(s State) Decision {
 		if s.Done {
 			s = in.settle(s, c)
 			d := in.decision(s, c, pollSettled)
-			d.Text = fmt.Sprintf("version %d is out: %s", in.Target.Version, c.healthyOf())
+			d.Text = fmt.Sprintf("version %d is out: %s", in.Target.Version, c.out(in.Deadline))
 			if c.Failed > 0 {
 				d.Text += "; " + c.whys()
 			}
-			d.Text += "; " + evidence(c.Failed, c.Healthy+c.Failed) + m.away(c)
+			if c.Held > 0 {
+				d.Text += "; " + c.helds()
+			}
+			if c.Healthy+c.Failed > 0 {
+				d.Text += "; " + evidence(c.Failed, c.Healthy+c.Failed)
+			}
+			d.Text += m.away(c)
+			d.Wake = m.fades(in)
 			return d
 		}
 		bad := c.Failed + c.Silent
@@ -307,7 +329,7 @@ func (in *turn) goOn(s State) Decision {
 			d.Wave = c
 			return d
 		}
-		passed := c.Waiting == 0 && c.Healthy > 0
+		passed := c.Waiting+c.Held == 0 && c.Healthy > 0
 		if passed && last {
 			s.Done, s.Healthy = true, in.At
 			continue
@@ -347,7 +369,7 @@ func (in *turn) tolerated(n int) int {
 // waiting says for whom a wave waits, and until when at least.
 func (in *turn) waiting(s State, c Count, m members) (hold string, wake time.Time) {
 	wake = m.deadline(in, s)
-	if c.Waiting == 0 {
+	if c.Waiting+c.Held == 0 {
 		return "no device is healthy", wake
 	}
 	hold = c.missing()
@@ -372,7 +394,7 @@ func (in *turn) settle(s State, c Count) State {
 	}
 	if s.Done {
 		switch {
-		case c.Failed > 0:
+		case c.Failed > 0 || c.Healthy == 0:
 			s.Healthy = time.Time{}
 		case s.Healthy.IsZero():
 			s.Healthy = in.At

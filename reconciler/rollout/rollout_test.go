@@ -122,6 +122,11 @@ func TestNext(t *testing.T) {
 		return f
 	}
 	was := func(d delivery.Device, ago time.Duration) delivery.Device { d.Seen = noon.Add(-ago); return d }
+	since := func(s rollout.State, version int64) rollout.State { s.Since = version; return s }
+	held := func(d delivery.Device, why string) delivery.Device { d.Report.Held = why; return d }
+	skewed := func(d delivery.Device, skew time.Duration) delivery.Device { d.Skew = skew; return d }
+	twice := func(d delivery.Device) delivery.Device { d.Twice = noon; return d }
+	ignored := func(d delivery.Device) delivery.Device { d.Ignored = "never offered"; return d }
 	begun := rollout.State{Target: v2, Base: &v1, Began: noon, Started: noon}
 	last := begun
 	last.Wave, last.Share = 1, 1
@@ -175,8 +180,35 @@ func TestNext(t *testing.T) {
 			device("x", delivery.DeviceSoaking, v2)}},
 			release: 1, devices: 1, abort: "1 device silent (x: silent since 2026-11-24 12:00 UTC)"},
 		{name: "silence since before the wave does not", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
-			was(device("gone", delivery.DeviceHealthy, v1), time.Hour), device("x", delivery.DeviceHealthy, v2)}},
+			was(device("gone", delivery.DeviceHealthy, v1), time.Hour), was(device("x", delivery.DeviceHealthy, v2), -16*time.Minute)}},
 			release: 2, previous: 1, devices: 2, done: true},
+		{name: "silence of a device that never took the document does not", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: since(begun, 100), At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+			device("ghost", delivery.DeviceHealthy, v1), was(device("x", delivery.DeviceHealthy, v1), -16*time.Minute)}},
+			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+		{name: "silence of a device that could not download does not", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+			held(device("x", delivery.DeviceDownloading, v1), "cannot download: the answer is another content")}},
+			release: 2, previous: 1, devices: 1, hold: "1 device held (x: cannot download: the answer is another content)"},
+		{name: "a device that cannot download holds the wave, however long", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(48 * time.Hour), Devices: []delivery.Device{
+			was(held(device("x", delivery.DeviceDownloading, v1), "cannot download: 403"), -48*time.Hour), was(device("y", delivery.DeviceHealthy, v2), -48*time.Hour)}},
+			release: 2, previous: 1, devices: 2, hold: "1 device held (x: cannot download: 403)"},
+		{name: "a clock that is ahead holds the wave", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
+			skewed(held(device("x", delivery.DeviceHealthy, v1), "the document expired"), 72*time.Hour)}},
+			release: 2, previous: 1, devices: 1, hold: "x: the document expired; its clock is 72h ahead"},
+		{name: "a device that speaks and does not move is held, not failed", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(46 * time.Minute), Devices: []delivery.Device{
+			was(device("x", delivery.DeviceDownloading, v1), -46*time.Minute)}},
+			release: 2, previous: 1, devices: 1, hold: "x: it reports, and has been downloading since the wave began"},
+		{name: "two installations under one name are not healthy", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
+			twice(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
+			release: 2, previous: 1, devices: 2, hold: "x: it reports from two places"},
+		{name: "a bundle that the ring was never offered is not healthy", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
+			ignored(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
+			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
+		{name: "nor has it failed", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
+			ignored(broken("x", v2, v1, "no")), device("y", delivery.DeviceHealthy, v2)}},
+			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
+		{name: "a failure while the server doubts its own store is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Doubt: "the server's store has lost model.onnx", Devices: []delivery.Device{
+			broken("x", v2, v1, "not an ONNX file"), device("y", delivery.DeviceHealthy, v2)}},
+			release: 2, previous: 1, devices: 2, hold: "x: not an ONNX file; the server's store has lost model.onnx"},
 		{name: "all away", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: []delivery.Device{was(device("x", delivery.DeviceHealthy, v1), time.Hour)}},
 			release: 2, previous: 1, hold: "none of 1 was heard from for 15m"},
 		{name: "paused before it began", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), Devices: all(3, delivery.DeviceHealthy, v1)},
@@ -370,5 +402,67 @@ func TestReleaseAfterUnfinishedRollbackFallsBackToIt(t *testing.T) {
 	next := rollout.Next(in)
 	if next.Desired == nil || next.Desired.Previous == nil || *next.Desired.Previous != v1 {
 		t.Errorf("devices outside the first wave get %+v, want version 1: %s", next.Desired, next)
+	}
+}
+
+// A fleet of dead devices is not healthy, and the text says how many were heard.
+func TestDeadFleetIsNotHealthy(t *testing.T) {
+	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Deadline: 2 * time.Minute, At: noon.Add(8 * time.Minute),
+		State: rollout.State{Target: v2, Base: &v1, Wave: 1, Share: 1, Done: true, Healthy: noon}, Devices: all(3, delivery.DeviceHealthy, v2)}
+	d := rollout.Next(in)
+	if d.Wave.Healthy != 0 || d.Abort != nil || !strings.Contains(d.Text, "version 2 is out: 0 of 3 seen in the last 2m") || !d.State.Standing().HealthySince.IsZero() {
+		t.Errorf("got %+v: %s", d.Wave, d)
+	}
+	in.Devices[1].Seen = in.At
+	if d = rollout.Next(in); d.Wave.Healthy != 1 || !strings.Contains(d.Text, "1 of 1 device healthy, of 1 seen in the last 2m") || !strings.Contains(d.Text, "away: d00, d02") {
+		t.Errorf("got %+v: %s", d.Wave, d)
+	}
+	if want := in.At.Add(2*time.Minute + time.Second); !d.Wake.Equal(want) {
+		t.Errorf("looks again at %v, want %v, when that one may be silent too", d.Wake, want)
+	}
+	in.State.Rollback = true
+	in.Devices[1].Seen = noon
+	if d = rollout.Next(in); !strings.Contains(d.Text, "back on version 2: 0 of 3 seen in the last 2m") {
+		t.Errorf("got %s", d)
+	}
+}
+
+// Who goes first cannot be known, or chosen, before a rollout begins.
+func TestFirstWaveCannotBeChosen(t *testing.T) {
+	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: all(20, delivery.DeviceHealthy, v1), At: noon, Seed: "secret of the server"}
+	first := map[string]bool{}
+	salts := map[string]bool{}
+	for i := range 20 {
+		in.At = noon.Add(time.Duration(i) * time.Millisecond)
+		d := rollout.Next(in)
+		if again := rollout.Next(in); cmp.Diff(d, again) != "" {
+			t.Fatal("not a function of its input")
+		}
+		salts[d.Desired.Salt] = true
+		for _, x := range in.Devices {
+			if d.Desired.InWave(x.Report.Device) {
+				first[x.Report.Device] = true
+			}
+		}
+		// It stays the same during the rollout.
+		next := in
+		next.State, next.Published, next.At = d.State, d.Desired, in.At.Add(time.Minute)
+		if again := rollout.Next(next); again.Desired.Salt != d.Desired.Salt {
+			t.Fatalf("the salt changes from %s to %s", d.Desired.Salt, again.Desired.Salt)
+		}
+	}
+	if len(salts) != 20 || len(first) < 5 || salts[rollout.Salt("north", v2.Bundle)] {
+		t.Errorf("%d salts and %d canaries in 20 rollouts", len(salts), len(first))
+	}
+}
+
+// A model that was renamed, with the same bundle, goes nowhere.
+func TestRenamedModelDoesNotGoBack(t *testing.T) {
+	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, At: noon, Devices: all(3, delivery.DeviceHealthy, v2),
+		State: rollout.State{Target: v2, Model: "raccoon", Rollback: true, Share: 1, Done: true, Healthy: noon}}
+	in.Fleet.Runs = "coon"
+	d := rollout.Next(in)
+	if !strings.Contains(d.Text, "version 2 is out: 3 of 3 devices healthy") || d.State.Rollback {
+		t.Errorf("got %s", d)
 	}
 }

@@ -174,6 +174,11 @@ func (a API) Handler() http.Handler {
 			return struct{}{}, a.Source.EndTrial(r.Context(), r.PathValue("id"))
 		})
 	})
+	mux.HandleFunc("DELETE /v1/devices/{fleet}/{device}", func(w http.ResponseWriter, r *http.Request) {
+		a.answer(w, r, func(r *http.Request) (any, error) {
+			return struct{}{}, a.Source.ForgetDevice(r.Context(), r.PathValue("fleet"), r.PathValue("device"))
+		})
+	})
 	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, func(r *http.Request) (any, error) {

@@ -117,6 +117,8 @@ func TestClientIsItsSource(t *testing.T) {
 		"trial":          func(s web.Source) (any, error) { return s.Trial(ctx, "0123") },
 		"no trial":       func(s web.Source) (any, error) { return s.Trial(ctx, "../prs/3") },
 		"end":            func(s web.Source) (any, error) { return nil, s.EndTrial(ctx, "0123") },
+		"forget":         func(s web.Source) (any, error) { return nil, s.ForgetDevice(ctx, "demo", "dock-1") },
+		"forget of none": func(s web.Source) (any, error) { return nil, s.ForgetDevice(ctx, "demo", "../x") },
 		"end of none":    func(s web.Source) (any, error) { return nil, s.EndTrial(ctx, "9") },
 		"compare":        func(s web.Source) (any, error) { return s.Compare(ctx, "#3", "a&b=c") },
 		"power":          func(s web.Source) (any, error) { return s.Power(ctx, "production") },

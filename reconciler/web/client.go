@@ -115,6 +115,12 @@ func (c *Client) EndTrial(ctx context.Context, id string) error {
 	return err
 }
 
+// ForgetDevice removes a device from a fleet.
+func (c *Client) ForgetDevice(ctx context.Context, fleet, device string) error {
+	_, err := exchange[struct{}](ctx, c, http.MethodDelete, "/v1/devices/"+url.PathEscape(fleet)+"/"+url.PathEscape(device), nil)
+	return err
+}
+
 // Compare compares two models on their validation split.
 func (c *Client) Compare(ctx context.Context, a, b string) (Comparison, error) {
 	return get[Comparison](ctx, c, "/v1/compare?a="+url.QueryEscape(a)+"&b="+url.QueryEscape(b))

@@ -34,7 +34,6 @@
 //	/fleet/v1/…   what devices read and report
 //	/v2/…         bundles, as an OCI registry
 //	/webhook      a forge says that something happened; see [Webhook]
-//	/metrics      Prometheus; see [Metrics] for the names
 //	/healthz      200 as long as the process answers
 //	/readyz       200 once the loop has seen the world, else 503
 //
@@ -49,5 +48,5 @@
 // # Metrics
 //
 // [Metrics] counts what the loop and the handlers tell it, in a registry of its
-// own.
+// own. /metrics is on an address of its own, not on the site: it is for operators.
 package web

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,8 @@ type Server struct {
 	Certificate string
 	Key         string
 	Plain       bool
+
+	MetricsAddress string // of /metrics, which is plain HTTP; empty: there is none
 
 	Fleet    http.Handler // of the site; see [Site] for this and the next four
 	Bundles  http.Handler
@@ -44,14 +47,25 @@ func (s Server) Run(ctx context.Context) error {
 		return err
 	}
 	defer socket.Close()
+	handlers := map[net.Listener]http.Handler{
+		socket: API{Source: s.Source, Log: s.Log}.Handler(),
+		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook, Ready: s.Ready}.Handler(),
+	}
+	if s.MetricsAddress != "" {
+		l, err := Listen(Address{Address: s.MetricsAddress, Plain: true})
+		if err != nil {
+			return fmt.Errorf("listen.metrics: %w", err)
+		}
+		defer l.Close()
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", s.Metrics.Handler())
+		handlers[l] = mux
+		s.Log.Info("metrics", "address", l.Addr().String())
+	}
 	s.Log.Info("listening", "site", site.Addr().String(), "socket", s.Socket)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	handlers := map[net.Listener]http.Handler{
-		socket: API{Source: s.Source, Log: s.Log}.Handler(),
-		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook, Metrics: s.Metrics.Handler(), Ready: s.Ready}.Handler(),
-	}
 	done := make(chan error, len(handlers))
 	limits := map[net.Listener]Limits{socket: SocketLimits(), site: cmp.Or(s.Limits, SiteLimits())}
 	for l, h := range handlers {
@@ -60,5 +74,8 @@ func (s Server) Run(ctx context.Context) error {
 			cancel() // one without the other is no server
 		}()
 	}
-	return errors.Join(<-done, <-done)
+	for range cap(done) {
+		err = errors.Join(err, <-done)
+	}
+	return err
 }

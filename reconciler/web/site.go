@@ -19,7 +19,6 @@ type Site struct {
 	Bundles  http.Handler // below /v2/
 	Pictures http.Handler // below /pictures/
 	Webhook  http.Handler
-	Metrics  http.Handler
 	Ready    func() error // its answer is nil once the loop has seen the world
 }
 
@@ -35,7 +34,6 @@ func (s Site) Handler() http.Handler {
 	mount("/v2/", s.Bundles)
 	mount("GET /pictures/", s.Pictures)
 	mount("/webhook", s.Webhook)
-	mount("GET /metrics", s.Metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})

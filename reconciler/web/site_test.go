@@ -259,7 +259,7 @@ func TestSite(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name+" "+r.URL.Path) })
 	}
 	ready := errors.New("the repository at https://git.example.com does not answer")
-	site := web.Site{Fleet: part("fleet"), Bundles: part("bundles"), Webhook: part("webhook"), Metrics: part("metrics"), Ready: func() error { return ready }}.Handler()
+	site := web.Site{Fleet: part("fleet"), Bundles: part("bundles"), Webhook: part("webhook"), Ready: func() error { return ready }}.Handler()
 	ask := func(h http.Handler, method, path string) (int, string) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -267,13 +267,13 @@ func TestSite(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/fleet/v1/desired/demo": "fleet /fleet/v1/desired/demo", "/v2/": "bundles /v2/", "/v2/bundles/blobs/x": "bundles /v2/bundles/blobs/x",
-		"/webhook": "webhook /webhook", "/metrics": "metrics /metrics", "/healthz": `{"status":"ok"}`,
+		"/webhook": "webhook /webhook", "/healthz": `{"status":"ok"}`,
 	} {
 		if code, body := ask(site, "GET", path); code != 200 || body != want {
 			t.Errorf("%s: %d %q, want %q", path, code, body, want)
 		}
 	}
-	for path, want := range map[string]int{"/": 404, "/v1/status": 404, "/fleet": 404} {
+	for path, want := range map[string]int{"/": 404, "/metrics": 404, "/v1/status": 404, "/fleet": 404} {
 		if code, _ := ask(site, "GET", path); code != want {
 			t.Errorf("%s: %d, want %d", path, code, want)
 		}
@@ -329,10 +329,14 @@ func TestServeEnds(t *testing.T) {
 func TestServerRuns(t *testing.T) {
 	dir := t.TempDir()
 	metrics := web.NewMetrics()
-	server := web.Server{Source: newShop(), Metrics: metrics, Log: logger(t.Output()), Socket: filepath.Join(dir, "aob.sock"), Address: "127.0.0.1:0"}
+	server := web.Server{Source: newShop(), Metrics: metrics, Log: logger(t.Output()), Socket: filepath.Join(dir, "aob.sock"), Address: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0"}
 	ctx, cancel := context.WithCancel(t.Context())
+	metricsAt := ""
 	listening := make(chan struct{})
 	server.Log = logger(writerFunc(func(p []byte) (int, error) {
+		if _, address, ok := strings.Cut(string(p), "msg=metrics address="); ok {
+			metricsAt = strings.TrimSpace(address)
+		}
 		if strings.Contains(string(p), "listening") {
 			close(listening)
 		}
@@ -343,6 +347,15 @@ func TestServerRuns(t *testing.T) {
 	<-listening
 	if s, err := web.NewClient(server.Socket).Status(t.Context()); err != nil || s.Main.Branch != "main" {
 		t.Errorf("%+v, %v", s.Main, err)
+	}
+	// Metrics are on an address of their own.
+	resp, err := http.Get("http://" + metricsAt + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("metrics: %s", resp.Status)
 	}
 	if err := server.Run(t.Context()); !blocked(err, "another aob serve") {
 		t.Errorf("a second server: %v", err)

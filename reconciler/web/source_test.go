@@ -152,6 +152,13 @@ func (s *shop) EndTrial(ctx context.Context, id string) error {
 	return err
 }
 
+func (s *shop) ForgetDevice(_ context.Context, fleet, device string) error {
+	if fleet != "demo" || device != "dock-1" {
+		return delivery.Blockedf("aob device list shows those that are known", "there is no device %s in fleet %s", device, fleet)
+	}
+	return nil
+}
+
 func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 	if a == b {
 		return web.Comparison{}, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)

@@ -42,6 +42,9 @@ type Source interface {
 	// Recheck looks at a pull request anew and tries again what has failed.
 	Recheck(ctx context.Context, number int) error
 
+	// ForgetDevice removes a device from a fleet. One that speaks again is new.
+	ForgetDevice(ctx context.Context, fleet, device string) error
+
 	// Try begins an experiment, or finds the same one where it was.
 	Try(ctx context.Context, ask TrialAsk) (Trial, error)
 	// Trials returns the experiments, the newest first.
@@ -238,9 +241,11 @@ type Fleet struct {
 	Target  delivery.Target     `json:"target"`
 	State   delivery.CheckState `json:"state"`
 	Text    string              `json:"text"`
-	Wave    int                 `json:"wave"`  // from 1; 0 is none
-	Waves   int                 `json:"waves"` // how many there are
-	Share   float64             `json:"share"` // 0..1, of devices that are told to run Target
+	Wave    int                 `json:"wave"`           // from 1; 0 is none
+	Waves   int                 `json:"waves"`          // how many there are
+	Share   float64             `json:"share"`          // 0..1 of the places that devices have in a rollout; see InWave for people
+	InWave  int                 `json:"inWave"`         // devices that are told to run Target
+	Back    bool                `json:"back,omitempty"` // it goes, or went, back to a release that it had run before
 	Done    bool                `json:"done"`
 	Paused  bool                `json:"paused"`
 	Count   Count               `json:"count"`
@@ -251,8 +256,10 @@ type Fleet struct {
 // Count says how a fleet's devices stand with Target, all waves together.
 type Count struct {
 	Devices int `json:"devices"`
+	Heard   int `json:"heard"`   // within the deadline; the next three are of these
 	Healthy int `json:"healthy"` // on Target
 	Failed  int `json:"failed"`
+	Held    int `json:"held"` // they say why they do not do what they are told, or are strange in another way
 }
 
 // A Device is how one device stands, by its last report.
@@ -266,6 +273,9 @@ type Device struct {
 	Desired    int64                `json:"desired"`
 	Failed     delivery.Digest      `json:"failed,omitempty"` // the last bundle that failed here
 	Why        string               `json:"why,omitempty"`
+	Silent     bool                 `json:"silent,omitempty"`    // not heard within the deadline: the rest is old
+	Notes      []string             `json:"notes,omitempty"`     // what is odd about it: why it is held, its clock, two places
+	Installed  string               `json:"installed,omitempty"` // the id of the agent's state folder
 	Labels     map[string]string    `json:"labels,omitempty"`
 	Downloaded int64                `json:"downloaded"` // bytes of model since the agent was installed
 }

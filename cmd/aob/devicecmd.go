@@ -1,0 +1,192 @@
+package main
+
+// This file lists, shows and forgets devices, and prints their tokens.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/fleet"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+func newDeviceCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "device",
+		Short: "List, show and forget devices, and print their tokens",
+		Long: `A device is known from its first report on. It belongs to the fleet that its agent
+was started for, and sends a token of its own with each request.`,
+		Example: "  aob device list\n  aob device show dock-1\n  aob device token demo dock-4 --config world/aob.yaml\n  aob device forget demo dock-1",
+	}
+	group(c)
+	c.AddCommand(newDeviceListCommand(), newDeviceShowCommand(), newDeviceForgetCommand(), newDeviceTokenCommand())
+	return c
+}
+
+// A fleetDevice is a device with the fleet that it reports for.
+type fleetDevice struct {
+	Fleet string `json:"fleet"`
+	web.Device
+}
+
+// devicesOf lists the devices of a status, of one fleet where it is named.
+func devicesOf(s web.Status, only string) []fleetDevice {
+	list := []fleetDevice{}
+	for _, f := range s.Fleets {
+		for _, d := range f.Devices {
+			if only == "" || only == f.Name {
+				list = append(list, fleetDevice{f.Name, d})
+			}
+		}
+	}
+	return list
+}
+
+func newDeviceListCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:     "list [FLEET]",
+		Short:   "List the devices, as they last reported",
+		Example: "  aob device list\n  aob device list demo -o json | jq '.[] | select(.silent)'",
+		Args:    arguments(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := o.dial().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			list := devicesOf(s, strings.Join(args, ""))
+			return o.print(c.OutOrStdout(), list, func(t *terminal) {
+				if len(list) == 0 {
+					t.printf("no device has reported yet; aob-agent run --help shows how to start one\n")
+					return
+				}
+				rows := [][]cell{heading("FLEET", "DEVICE", "PHASE", "VERSION", "SEEN", "")}
+				for _, d := range list {
+					rows = append(rows, append([]cell{{text: d.Fleet}}, deviceCells(d.Device, time.Now())...))
+				}
+				t.table("", rows)
+			})
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newDeviceShowCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:     "show DEVICE",
+		Short:   "Show all that is known of a device",
+		Example: "  aob device show dock-1\n  aob device show dock-1 -o json",
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := o.dial().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			list := slices.DeleteFunc(devicesOf(s, ""), func(d fleetDevice) bool { return d.ID != args[0] })
+			if len(list) == 0 {
+				return hinted{fmt.Errorf("no device %q has reported", args[0]), "aob device list shows those that have"}
+			}
+			return o.print(c.OutOrStdout(), list, func(t *terminal) {
+				for _, d := range list {
+					t.device(d, time.Now())
+				}
+			})
+		},
+	}
+	o.register(c)
+	return c
+}
+
+// device prints one device.
+func (t *terminal) device(d fleetDevice, now time.Time) {
+	rows := [][]cell{}
+	add := func(name, value string) {
+		if value != "" {
+			rows = append(rows, []cell{{name, faint}, {text: value}})
+		}
+	}
+	add("device", d.ID+", of fleet "+d.Fleet)
+	add("seen", ago(d.Seen, now))
+	add("phase", phaseOf(d.Device))
+	if d.Version > 0 {
+		add("serves", fmt.Sprintf("version %d, bundle %s, from slot %s", d.Version, d.Bundle.Short(), d.Slot))
+	}
+	if d.Failed != "" {
+		add("failed", "bundle "+d.Failed.Short()+": "+d.Why)
+	}
+	for _, n := range d.Notes {
+		add("note", n)
+	}
+	add("document", fmt.Sprint(d.Desired))
+	var labels []string
+	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
+		labels = append(labels, k+"="+d.Labels[k])
+	}
+	add("labels", strings.Join(labels, " "))
+	add("downloaded", delivery.Bytes(d.Downloaded).String())
+	add("installation", d.Installed)
+	t.table("", rows)
+}
+
+func newDeviceForgetCommand() *cobra.Command {
+	var o client
+	c := &cobra.Command{
+		Use:   "forget FLEET DEVICE",
+		Short: "Remove a device that is gone",
+		Long: `Forget removes a device from its fleet: it is no longer counted or waited for. A
+device that reports again is a new one. Its token stays good: it is derived from
+its names, and is void once the fleet's secret is another one.`,
+		Example: "  aob device forget demo dock-1",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.dial().ForgetDevice(c.Context(), args[0], args[1]); err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "forgotten": args[1]}, func(t *terminal) {
+				t.printf("forgot device %s of fleet %s\n", delivery.Terminal(args[1]), delivery.Terminal(args[0]))
+			})
+		},
+	}
+	o.register(c)
+	return c
+}
+
+func newDeviceTokenCommand() *cobra.Command {
+	var o output
+	var config string
+	c := &cobra.Command{
+		Use:   "token FLEET DEVICE",
+		Short: "Print the token of a device",
+		Long: `Token prints the token that a device's agent sends with each request. It is derived
+from the fleet's secret, which stays on the server. It is good for this fleet and
+this device alone.`,
+		Example: "  aob device token demo dock-4 --config world/aob.yaml > dock-4.token\n  aob-agent run --ring demo --device dock-4 --token-file dock-4.token …",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := loadServer(config)
+			if err != nil {
+				return err
+			}
+			secret, err := fleetSecret(s, state(s.State))
+			if err != nil {
+				return err
+			}
+			token := fleet.DeviceToken(secret, args[0], args[1])
+			if _, _, ok := fleet.TokenOwner(token); !ok {
+				return hinted{fmt.Errorf("fleet %q, device %q: want lower-case letters, digits and dashes, at most 64", args[0], args[1]), "aob device token --help shows how"}
+			}
+			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "device": args[1], "token": token}, func(t *terminal) { t.printf("%s\n", token) })
+		},
+	}
+	o.register(c)
+	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration")
+	return c
+}
