@@ -27,7 +27,8 @@ type story struct {
 	began     time.Time
 	processes []*process
 	rows      []row
-	address   string
+	address   string // of the server
+	counters  string // of its metrics
 }
 
 // A row of the table at the end.
@@ -114,17 +115,20 @@ func (s *story) start(name string, args ...string) error {
 
 // startServer starts aob serve on a free port and waits until it answers.
 func (s *story) startServer(ctx context.Context) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	for _, address := range []*string{&s.address, &s.counters} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		*address = l.Addr().String()
+		l.Close()
 	}
-	s.address = l.Addr().String()
-	l.Close()
 	config, err := os.ReadFile(s.config())
 	if err != nil {
 		return err
 	}
 	config = bytes.Replace(config, []byte("127.0.0.1:8370"), []byte(s.address), 1)
+	config = bytes.Replace(config, []byte("127.0.0.1:8371"), []byte(s.counters), 1)
 	if err := os.WriteFile(s.config(), config, 0o644); err != nil {
 		return err
 	}
@@ -139,9 +143,17 @@ func (s *story) startServer(ctx context.Context) error {
 
 func (s *story) startAgent(name string) error {
 	state := filepath.Join(s.world(), "state")
+	token := filepath.Join(s.dir, name+".token")
+	text, err := exec.Command(filepath.Join(s.bin, "aob"), "device", "token", "demo", name, "--config", s.config()).Output()
+	if err == nil {
+		err = os.WriteFile(token, text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("token of device %s: %w", name, err)
+	}
 	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--ring", "demo", "--device", name,
 		"--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust", filepath.Join(state, "keys", "desired.key.pub"),
-		"--token-file", filepath.Join(state, "device.token"))
+		"--token-file", token)
 }
 
 // end ends everything that was started, the agents first.
@@ -197,7 +209,7 @@ func (s *story) ask(ctx context.Context, into any, args ...string) error {
 
 // metrics reads the server's counters.
 func (s *story) metrics(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.counters+"/metrics", nil)
 	if err != nil {
 		return "", err
 	}

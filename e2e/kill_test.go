@@ -362,7 +362,7 @@ func (p *promotion) loseLedger(t *testing.T) {
 	p.answers(t)
 	p.green(t, "twin")
 	p.converged(t, 1)
-	counted := metrics(t, p.address)
+	counted := metrics(t, p.counters)
 	p.stopServer(t)
 
 	for series, n := range counted {

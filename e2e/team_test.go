@@ -37,6 +37,7 @@ type team struct {
 	eve       giteatest.User // may read
 	secret    string         // of the webhook
 	address   string         // of aob serve
+	counters  string         // of its metrics
 	serve     *process
 	agents    map[string]*process // by device
 }
@@ -94,7 +95,7 @@ func (m *team) call(t *testing.T, as giteatest.User, method, path string, in, ou
 const configuration = `repository: %s
 forge: {gitea: {url: "%s", repo: %s, tokenEnv: %s, webhookSecretEnv: %s}}
 state: state
-listen: {address: "%s"}
+listen: {address: "%s", metrics: "%s"}
 datasets: {dir: {bccd: %s, gold: %s}}
 poll: {git: 5s, forge: 15s}
 detector: {binary: %s, library: %s}
@@ -111,9 +112,14 @@ func (m *team) startServer(t *testing.T) {
 	}
 	m.address = l.Addr().String()
 	l.Close()
+	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	m.counters = l.Addr().String()
+	l.Close()
 	config := filepath.Join(m.dir, "aob.yaml")
 	text := fmt.Sprintf(configuration, m.repo.CloneURL, m.gitea.URL, m.repo.Owner+"/"+m.repo.Name, tokenVariable, secretVariable,
-		m.address, m.bccd, m.gold(), filepath.Join(m.bin, "aob-detect"), m.library, m.terraform, python)
+		m.address, m.counters, m.bccd, m.gold(), filepath.Join(m.bin, "aob-detect"), m.library, m.terraform, python)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -134,11 +140,25 @@ func environment() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 }
 
+// writeToken writes a device's token into a file.
+func writeToken(t *testing.T, bin, config, ring, device, to string) {
+	t.Helper()
+	token, err := exec.Command(filepath.Join(bin, "aob"), "device", "token", ring, device, "--config", config).Output()
+	if err == nil {
+		err = os.WriteFile(to, token, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // startAgent starts a device of the fleet.
 func (m *team) startAgent(t *testing.T, device, ring string, labels ...string) {
 	t.Helper()
+	token := filepath.Join(m.dir, device+".token")
+	writeToken(t, m.bin, filepath.Join(m.dir, "aob.yaml"), ring, device, token)
 	args := []string{"run", "--server", "http://" + m.address, "--ring", ring, "--device", device, "--state", m.device(device), "--threads", "1",
-		"--trust", filepath.Join(m.dir, "state", "keys", "desired.key.pub"), "--token-file", filepath.Join(m.dir, "state", "device.token"),
+		"--trust", filepath.Join(m.dir, "state", "keys", "desired.key.pub"), "--token-file", token,
 		"--detector", filepath.Join(m.bin, "aob-detect"), "--library", m.library}
 	for _, l := range labels {
 		args = append(args, "--label", l)
@@ -244,7 +264,7 @@ func (m *team) costs(t *testing.T) costs {
 	return c
 }
 
-func (m *team) metrics(t *testing.T) map[string]float64 { return metrics(t, m.address) }
+func (m *team) metrics(t *testing.T) map[string]float64 { return metrics(t, m.counters) }
 
 // metrics reads a server's counters, by series.
 func metrics(t *testing.T, address string) map[string]float64 {

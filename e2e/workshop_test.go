@@ -30,6 +30,7 @@ type workshop struct {
 	needs
 	dir, logs string
 	address   string
+	counters  string // address of the server's metrics
 	api       *web.Client
 	clone     clone
 
@@ -95,7 +96,7 @@ func (w *workshop) environment() []string {
 const workshopConfiguration = `repository: intent.git
 forge: {local: {}}
 state: state
-listen: {address: "%s"}
+listen: {address: "%s", metrics: "%s"}
 datasets: {dir: {shapes: %s}}
 poll: {git: 100ms, forge: 200ms}
 fleets: {poll: 200ms, deadline: 5m}
@@ -113,7 +114,12 @@ func (w *workshop) open(t *testing.T, dataset, ring string) {
 	}
 	w.address = l.Addr().String()
 	l.Close()
-	text := fmt.Sprintf(workshopConfiguration, w.address, dataset, filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python)
+	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	w.counters = l.Addr().String()
+	l.Close()
+	text := fmt.Sprintf(workshopConfiguration, w.address, w.counters, dataset, filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python)
 	if err := os.WriteFile(w.path("aob.yaml"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -143,9 +149,11 @@ func (w *workshop) startAgent(t *testing.T, device string) {
 	if detector == "" {
 		detector = filepath.Join(w.bin, "aob-detect")
 	}
+	token := filepath.Join(w.logs, device+".token")
+	writeToken(t, w.bin, w.path("aob.yaml"), w.ring, device, token)
 	w.agents[device] = launch(t, filepath.Join(w.logs, device+".log"), w.environment(), filepath.Join(w.bin, "aob-agent"), "run",
 		"--server", server, "--ring", w.ring, "--device", device, "--label", "site="+w.ring, "--state", w.path(device),
-		"--trust", w.path("state", "keys", "desired.key.pub"), "--token-file", w.path("state", "device.token"),
+		"--trust", w.path("state", "keys", "desired.key.pub"), "--token-file", token,
 		"--detector", detector, "--library", w.library, "--threads", "1", "--heartbeat", "1s")
 }
 

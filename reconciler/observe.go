@@ -255,6 +255,9 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	for _, d := range r.Fleet.Devices() {
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
 	}
+	if r.Blobs != nil {
+		w.Stored = r.Blobs.Found()
+	}
 	if w.Clocks, err = r.clocks(ctx); err != nil {
 		return w, err
 	}

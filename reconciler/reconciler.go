@@ -85,6 +85,13 @@ type (
 		Devices() []delivery.Device
 		Forget(ctx context.Context, ring, device string) error
 	}
+	// Blobs checks the server's own store. Its methods return at once.
+	Blobs interface {
+		// Ask has a bundle's bytes checked soon.
+		Ask(bundles ...delivery.Digest)
+		// Found is what the last check of each bundle found.
+		Found() map[delivery.Digest]plan.Stored
+	}
 	// Ledger is what the world cannot tell.
 	Ledger interface {
 		Gos(ctx context.Context, since time.Time) ([]ledger.Go, error)
@@ -117,6 +124,7 @@ type Reconciler struct {
 	Runs     Runs
 	Evidence Evidence
 	Fleet    Fleet
+	Blobs    Blobs // may be nil: then nothing is checked
 	Ledger   Ledger
 	Metrics  Metrics
 	Parser   *intent.Cache
@@ -249,6 +257,9 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 		return r.nextLook(), nil
 	}
 	p := r.plan(world)
+	if r.Blobs != nil && len(p.Doubted) > 0 {
+		r.Blobs.Ask(p.Doubted...)
+	}
 	done, failed := r.act(ctx, p.Steps)
 	err = errors.Join(r.report(ctx, p, failed), joined(failed), r.keepHeld(ctx))
 	r.troubles.note(stepTrouble, err)

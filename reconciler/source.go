@@ -211,12 +211,8 @@ func (s *Source) Status(context.Context) (web.Status, error) {
 	if snap == nil {
 		return web.Status{At: r.Now(), Main: web.Main{Branch: r.Main}, Notices: r.notices()}, nil
 	}
-	now := *snap
-	now.World.Devices = map[string][]delivery.Device{}
-	for _, d := range r.Fleet.Devices() {
-		now.World.Devices[d.Report.Ring] = append(now.World.Devices[d.Report.Ring], d)
-	}
-	status := now.Status()
+	status := snap.now(r.Fleet.Devices(), r.Now()).Status()
+	status.At = snap.At // of the rest
 	status.Notices = append(r.notices(), status.Notices...)
 	return status, nil
 }

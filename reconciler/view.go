@@ -18,6 +18,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/rollout"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -53,6 +54,7 @@ func (s *Snapshot) Status() web.Status {
 	if !s.World.ProposalsKnown {
 		status.Notices = append(status.Notices, "the list of pull requests may be old: the forge has not answered since main moved, or at all; no run is ended for it")
 	}
+	status.Notices = append(status.Notices, s.lost()...)
 	if n := len(s.World.Main.Complaints); n > 0 {
 		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read, fleets stay as they are: %s", s.World.Main.Branch, s.World.Main.Complaints[0]))
 	}
@@ -218,16 +220,33 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		fleet.Share = d.Share
 		fleet.Wave = min(f.Decision.State.Wave+1, fleet.Waves)
 	}
+	fleet.Back = f.Decision.State.Rollback
+	deadline := s.deadline()
 	for _, d := range s.World.Devices[f.Fleet] {
 		r := d.Report
 		fleet.Count.Devices++
+		if doc := f.Decision.Desired; doc != nil && doc.Release == f.Target && doc.InWave(r.Device) {
+			fleet.InWave++
+		}
+		strange := rollout.Strange(&d, s.At, deadline)
+		silent := s.At.Sub(d.Seen) > deadline
 		switch {
+		case silent: // what it said is old
+		case strange != "":
+			fleet.Count.Held++
 		case r.Phase == delivery.DeviceFailed:
 			fleet.Count.Failed++
 		case r.Phase == delivery.DeviceHealthy && r.Bundle == f.Target.Bundle && r.Bundle != "":
 			fleet.Count.Healthy++
 		}
-		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
+		if !silent {
+			fleet.Count.Heard++
+		}
+		var notes []string
+		if strange != "" {
+			notes = append(notes, strange)
+		}
+		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Silent: silent, Notes: notes, Installed: r.Installation, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
 			Seen: d.Seen, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels, Downloaded: r.Downloaded})
 	}
 	byID := func(a, b web.Device) int { return cmp.Compare(a.ID, b.ID) }
@@ -239,12 +258,58 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 	return fleet
 }
 
+// deadline is how long a device may be silent.
+func (s *Snapshot) deadline() time.Duration {
+	if d := time.Duration(s.World.Server.Deadline); d > 0 {
+		return d
+	}
+	return rollout.DefaultDeadline
+}
+
+// now is the snapshot with devices as they are now, not as the last turn saw them:
+// a device that says nothing new begins no turn.
+func (s *Snapshot) now(devices []delivery.Device, at time.Time) *Snapshot {
+	c := *s
+	c.At, c.World.Devices = at, map[string][]delivery.Device{}
+	for _, d := range devices {
+		c.World.Devices[d.Report.Ring] = append(c.World.Devices[d.Report.Ring], d)
+	}
+	return &c
+}
+
+// lost says what the server's store has lost, and how to bring it back.
+func (s *Snapshot) lost() []string {
+	var list []string
+	for _, b := range slices.Sorted(maps.Keys(s.World.Stored)) {
+		if files := s.World.Stored[b].Lost; len(files) > 0 {
+			list = append(list, fmt.Sprintf("the store has lost or damaged %s of bundle %s%s: copy the file from a backup, or from a device that holds the bundle (STATE/a/%s or STATE/b/%s); the file's name in the store is its SHA-256. Until then devices cannot download it, and no device is believed that says that it failed",
+				strings.Join(files, ", "), b.Short(), s.known(b), b.Hex(), b.Hex()))
+		}
+	}
+	return list
+}
+
+// known names the release that a bundle is.
+func (s *Snapshot) known(b delivery.Digest) string {
+	for _, name := range slices.Sorted(maps.Keys(s.World.Evidence.Accepted)) {
+		for _, a := range s.World.Evidence.Accepted[name] {
+			if a.Bundle == b {
+				return fmt.Sprintf(" (%s version %d)", name, a.Version)
+			}
+		}
+	}
+	return ""
+}
+
 // maxDevices is how many devices of one fleet a status lists; all are counted.
 const maxDevices = 1000
 
 // interest ranks devices that somebody may have to look at before those that
 // are well.
 func interest(d web.Device) int {
+	if d.Silent || len(d.Notes) > 0 {
+		return 0
+	}
 	switch d.Phase {
 	case delivery.DeviceFailed:
 		return 0
@@ -262,7 +327,19 @@ func (s *Snapshot) Counts() web.Counts {
 	}
 	for ring, devices := range s.World.Devices {
 		for _, d := range devices {
-			c.Devices[web.DeviceCount{Fleet: ring, Phase: d.Report.Phase}]++
+			phase := d.Report.Phase
+			switch {
+			case s.At.Sub(d.Seen) > s.deadline():
+				phase = web.PhaseSilent
+			case rollout.Strange(&d, s.At, s.deadline()) != "":
+				phase = web.PhaseHeld
+			}
+			c.Devices[web.DeviceCount{Fleet: ring, Phase: phase}]++
+		}
+	}
+	for _, b := range s.World.Stored {
+		if len(b.Lost) > 0 {
+			c.Lost++
 		}
 	}
 	return c
@@ -271,7 +348,7 @@ func (s *Snapshot) Counts() web.Counts {
 // Counts counts the last snapshot, for metrics.
 func (s *Source) Counts() web.Counts {
 	if last := s.Reconciler.view.Load(); last != nil {
-		return last.Counts()
+		return last.now(s.Reconciler.Fleet.Devices(), s.Reconciler.Now()).Counts()
 	}
 	return web.Counts{}
 }

@@ -98,7 +98,7 @@ func TestViewOfStatus(t *testing.T) {
 		t.Fatalf("fleets: %+v", s.Fleets)
 	}
 	demo, old := s.Fleets[0], s.Fleets[1]
-	if demo.Name != "demo" || demo.Target.Version != 1 || demo.Count != (web.Count{Devices: 3, Healthy: 1, Failed: 1}) || demo.Waves != 2 {
+	if demo.Name != "demo" || demo.Target.Version != 1 || demo.Count != (web.Count{Devices: 3, Heard: 3, Healthy: 1, Failed: 1}) || demo.Waves != 2 {
 		t.Errorf("fleet: %+v", demo)
 	}
 	if len(demo.Devices) != 3 || demo.Devices[0].ID != "dock-1" || demo.Devices[1].Phase != delivery.DeviceFailed {
@@ -263,5 +263,58 @@ func TestViewExplains(t *testing.T) {
 	chain, err := snap.Explain(explain.Model, "shapes", nil)
 	if err != nil || !strings.Contains(chain.String(), "shapes@1") {
 		t.Errorf("without commits: %v\n%s", err, chain)
+	}
+}
+
+// Only what was heard within the deadline is current: a dead fleet is not healthy,
+// in the status and in the metrics.
+func TestDeadFleetIsNotShownAsHealthy(t *testing.T) {
+	s := viewed(t)
+	s.World.Server.Deadline = delivery.Duration(2 * time.Minute)
+	s.At = viewTime.Add(8 * time.Minute)
+	demo := s.Status().Fleets[0]
+	if demo.Count != (web.Count{Devices: 3}) || !demo.Devices[0].Silent {
+		t.Errorf("got %+v", demo)
+	}
+	if c := s.Counts().Devices; c[web.DeviceCount{Fleet: "demo", Phase: web.PhaseSilent}] != 3 || c[web.DeviceCount{Fleet: "demo", Phase: delivery.DeviceHealthy}] != 0 {
+		t.Errorf("metrics: %v", c)
+	}
+	// One that speaks again counts again, without a turn of the loop.
+	devices := s.World.Devices["demo"]
+	devices[1].Seen = s.At
+	if demo = s.now(devices, s.At).Status().Fleets[0]; demo.Count != (web.Count{Devices: 3, Heard: 1, Healthy: 1}) {
+		t.Errorf("got %+v", demo.Count)
+	}
+}
+
+// What is strange about a device has a name.
+func TestStrangeDevicesSayWhy(t *testing.T) {
+	s := viewed(t)
+	d := &s.World.Devices["demo"][1] // dock-1
+	d.Skew = 72 * time.Hour
+	d.Report.Held = "the document expired"
+	d.Twice = s.At
+	demo := s.Status().Fleets[0]
+	if got := strings.Join(demo.Devices[0].Notes, ""); !strings.Contains(got, "its clock is 72h ahead") || !strings.Contains(got, "the document expired") || !strings.Contains(got, "two places") {
+		t.Errorf("got %q", got)
+	}
+	if demo.Count.Held != 1 || demo.Count.Healthy != 0 || s.Counts().Devices[web.DeviceCount{Fleet: "demo", Phase: web.PhaseHeld}] != 1 {
+		t.Errorf("got %+v", demo.Count)
+	}
+}
+
+// The status says what the server's store has lost, and what to do.
+func TestStatusSaysWhatTheStoreHasLost(t *testing.T) {
+	s := viewed(t)
+	bundle := s.Plan.Fleets[0].Target.Bundle
+	s.World.Stored = map[delivery.Digest]plan.Stored{bundle: {At: s.At, Lost: []string{"model.onnx (blobs/sha256/x)"}}}
+	notices := strings.Join(s.Status().Notices, "\n")
+	for _, want := range []string{"model.onnx (blobs/sha256/x)", "shapes version 1", "copy the file from a backup"} {
+		if !strings.Contains(notices, want) {
+			t.Errorf("%q is not in %q", want, notices)
+		}
+	}
+	if s.Counts().Lost != 1 {
+		t.Error("not counted")
 	}
 }

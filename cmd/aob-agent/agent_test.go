@@ -116,6 +116,7 @@ func TestFlags(t *testing.T) {
 		"--label: site is given tw": {"--label", "site=south"},
 		"--trust: read public":      {"--trust", empty + "x"},
 		"holds no token":            {"--token-file", empty},
+		"token of device dock-9":    {"--device", "dock-9"},
 		"holds no certificate":      {"--ca", empty},
 		"--memory: want a size":     {"--memory", "much"},
 		"--heartbeat: want":         {"--heartbeat", "1ms"},

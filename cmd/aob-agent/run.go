@@ -65,7 +65,7 @@ where --library does not.`,
 	f.StringArrayVar(&o.labels, "label", nil, "a label that fleets match on, as site=north; may be given often")
 	f.StringVar(&o.state, "state", "", "the folder that this agent works in")
 	f.StringVar(&o.trust, "trust", "", "the public keys that desired state is believed from, as PEM")
-	f.StringVar(&o.tokenFile, "token-file", "", "a file with the token that reports are sent with")
+	f.StringVar(&o.tokenFile, "token-file", "", "a file with this device's token; aob device token RING DEVICE prints it on the server")
 	f.StringVar(&o.ca, "ca", "", "certificates that the server's is checked against, as PEM (default: the system's)")
 	f.StringVar(&o.detector, "detector", "", "aob-detect (default: beside this program, or on PATH)")
 	f.StringVar(&o.library, "library", "", "ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
@@ -87,6 +87,10 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	agent, err := edge.Open(c)
 	if err != nil {
 		return err
+	}
+	if whose, _, _ := strings.Cut(c.Token, ":"); whose != o.ring+"/"+o.device {
+		return errors.Join(delivery.Blockedf("on the server, print it with: aob device token "+o.ring+" "+o.device,
+			"--token-file: %s does not hold the token of device %s in ring %s", o.tokenFile, o.device, o.ring), agent.Close())
 	}
 	if o.metrics == "" {
 		return agent.Run(ctx)
@@ -217,7 +221,7 @@ func readToken(path string) (string, error) {
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" || strings.ContainsAny(token, "\r\n") {
-		return "", delivery.Blockedf("write the server's token into it, on one line", "--token-file: %s holds no token", path)
+		return "", delivery.Blockedf("write this device's token into it, on one line; on the server, aob device token prints it", "--token-file: %s holds no token", path)
 	}
 	return token, nil
 }

@@ -111,9 +111,11 @@ type site struct {
 	*fleet.Server
 	store  *artifact.Store
 	served atomic.Int64 // bytes of bundles
-	url    string
-	files  string // holds desired.pub and token
-	wake   chan struct{}
+	// fault is a proxy before the server: it answers in its place, or not.
+	fault atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
+	url   string
+	files string // holds desired.pub and token
+	wake  chan struct{}
 
 	mu       sync.Mutex
 	fleet    delivery.Fleet
@@ -125,7 +127,7 @@ type site struct {
 	changed  chan struct{}      // closed and made anew after every turn
 }
 
-const token = "the token of this test's fleet"
+const secret = "the secret of this test's fleet"
 
 func newSite(t *testing.T, waves ...delivery.Wave) *site {
 	t.Helper()
@@ -135,21 +137,25 @@ func newSite(t *testing.T, waves ...delivery.Wave) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.WriteFile(filepath.Join(s.files, "desired.pub"), key.Public().PEM(), 0o644),
-		os.WriteFile(filepath.Join(s.files, "token"), []byte(token+"\n"), 0o600)); err != nil {
+	if err := os.WriteFile(filepath.Join(s.files, "desired.pub"), key.Public().PEM(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if s.store, err = artifact.Open(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	s.Server, err = fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: key, Token: token, Registry: forgetful{}, Wake: s.poke, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.Server, err = fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: key, Secret: secret, Registry: forgetful{}, Wake: s.poke, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/fleet/v1/", s.Handler())
-	mux.Handle("/v2/", s.store.Handler(func(n int64) { s.served.Add(n) }))
-	web := httptest.NewServer(mux)
+	mux.Handle("/v2/", s.Guard(s.store.Handler(func(n int64) { s.served.Add(n) })))
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if fault := s.fault.Load(); fault != nil && (*fault)(w, r) {
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	t.Cleanup(web.Close)
 	s.url = web.URL
 
@@ -173,6 +179,7 @@ func newSite(t *testing.T, waves ...delivery.Wave) *site {
 type forgetful struct{}
 
 func (forgetful) SaveDevice(context.Context, string, delivery.Device) error { return nil }
+func (forgetful) DropDevice(context.Context, string, string) error          { return nil }
 func (forgetful) Devices(context.Context) ([]delivery.Device, error)        { return nil, nil }
 
 func (s *site) poke() {
@@ -299,8 +306,12 @@ func (s *site) arguments(t *testing.T, device, dir string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	token := filepath.Join(s.files, device+".token")
+	if err := os.WriteFile(token, []byte(fleet.DeviceToken(secret, "north", device)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return []string{"run", "--server", s.url, "--ring", "north", "--device", device, "--label", "site=north", "--state", dir,
-		"--trust", filepath.Join(s.files, "desired.pub"), "--token-file", filepath.Join(s.files, "token"), "--detector", self, "--library", self}
+		"--trust", filepath.Join(s.files, "desired.pub"), "--token-file", token, "--detector", self, "--library", self}
 }
 
 // shortDir is a folder with a name that is short enough for sockets.

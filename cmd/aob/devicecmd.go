@@ -121,6 +121,8 @@ func (t *terminal) device(d fleetDevice, now time.Time) {
 	}
 	if d.Failed != "" {
 		add("failed", "bundle "+d.Failed.Short()+": "+d.Why)
+	} else {
+		add("why", d.Why)
 	}
 	for _, n := range d.Notes {
 		add("note", n)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	_ "time/tzdata" // windows name zones, and a server may have none
 
@@ -69,6 +70,10 @@ func serve(ctx context.Context, config string) (err error) {
 	defer func() { err = errors.Join(err, p.close()) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var background sync.WaitGroup
+	background.Go(func() { p.store.Run(ctx) })
+	defer background.Wait()
+	defer cancel()
 	failed := make(chan error, 2)
 	go func() { failed <- p.web.Run(ctx); cancel() }()
 	go func() { failed <- p.source.Reconciler.Run(ctx); cancel() }()
@@ -86,6 +91,7 @@ func serve(ctx context.Context, config string) (err error) {
 type server struct {
 	source     *reconciler.Source
 	web        web.Server
+	store      *reconciler.StoreCheck
 	state      state
 	repository string
 	closers    []func() error
@@ -203,6 +209,9 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 		return nil, err
 	}
 	r.Fleet = devices
+	r.Server.Seed = fleet.Seed(fleetKey)
+	store := reconciler.NewStoreCheck(bundles, r.Wake, log, time.Now)
+	r.Blobs, p.store = store, store
 
 	source := &reconciler.Source{Reconciler: r, RunFolder: st.runs(), Commits: mirror}
 	metrics.Watch(source)

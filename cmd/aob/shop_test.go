@@ -105,9 +105,10 @@ func (s *shop) Status(ctx context.Context) (web.Status, error) {
 		Models: []web.Model{{Name: "shapes", Accepted: &v2, Named: &v2, State: delivery.CheckSuccess, Text: "shapes version 2"}, {Name: "pallets", State: delivery.CheckSuccess, Text: "pallets: no release yet; its fleets wait"}},
 		PRs:    prs, Runs: prs[0].Runs,
 		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle}, State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
-			Text: "version 2, wave 1 of 2 (1): 1 of 1 devices healthy; the soak lasts until 2026-03-01 12:01 UTC at least", Count: web.Count{Devices: 3, Healthy: 1, Failed: 1},
+			Text: "version 2, wave 1 of 2 (1): 1 of 1 devices healthy; the soak lasts until 2026-03-01 12:01 UTC at least", InWave: 1, Count: web.Count{Devices: 3, Heard: 2, Healthy: 1, Failed: 1},
 			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Slot: "b", Seen: noon.Add(-3 * time.Second)},
-				{ID: "dock-2", Phase: delivery.DeviceFailed, Version: 1, Slot: "a", Seen: noon.Add(-2 * time.Hour), Why: "the golden inference differs"}, {ID: "dock-3", Phase: delivery.DeviceIdle, Seen: noon}}}}}, err
+				{ID: "dock-2", Phase: delivery.DeviceFailed, Version: 1, Slot: "a", Seen: noon.Add(-2 * time.Hour), Why: "the golden inference differs"}, {ID: "dock-3", Phase: delivery.DeviceIdle, Seen: noon,
+					Silent: true, Notes: []string{"cannot download: the proxy answers 407"}}}}}}, err
 }
 
 func (s *shop) PRs(context.Context) ([]web.PR, error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -92,7 +93,8 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 
 	devices := m.w.Devices[f.Name]
 	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
-		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f), Deadline: time.Duration(m.w.Server.Deadline)}
+		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f), Deadline: time.Duration(m.w.Server.Deadline),
+		Seed: m.w.Server.Seed, Doubt: m.doubt(f, devices, target.Bundle)}
 	for _, before := range releases {
 		if before.Bundle != target.Bundle {
 			in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
@@ -107,6 +109,9 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	}
 	d := rollout.Next(in)
 	r.Decision, r.Text = d, d.Text
+	if lost := m.w.Stored[target.Bundle].Lost; len(lost) > 0 {
+		r.Text += fmt.Sprintf("; the server's store has lost %s of it, so devices cannot download it", strings.Join(lost, ", "))
+	}
 	m.wake(d.Wake)
 
 	if d.Abort != nil {
@@ -118,7 +123,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		desired := *d.Desired
 		desired.NextPoll = m.w.Server.NextPoll
 		desired.Report = m.w.Server.Deadline / 4 // give or take half of it: three may be lost before a device counts as silent
-		m.step(Publish{Desired: desired})
+		m.step(Publish{Desired: desired, Wave: d.Wave.Devices, Devices: d.Wave.All})
 	}
 	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
 		m.step(KeepClock{Fleet: f.Name, State: d.State})
@@ -130,7 +135,7 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		// Only once the abort is recorded: from then on main's history is read.
 		r.State = delivery.CheckFailure
 		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
-	case d.Done:
+	case d.Done && d.Wave.Devices > 0: // a fleet that nobody hears is not well
 		r.State = delivery.CheckSuccess
 	}
 	if r.Stays.State != "" {
@@ -138,6 +143,34 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	}
 	return r
 }
+
+// doubt says why devices that say that a bundle failed are not believed yet: the
+// server looks first whether its own store still holds the bundle's bytes.
+func (m *maker) doubt(f delivery.Fleet, devices []delivery.Device, bundle delivery.Digest) string {
+	if m.w.Stored == nil {
+		return ""
+	}
+	var since time.Time // when the last of them said so
+	for _, d := range devices {
+		if d.Report.Phase == delivery.DeviceFailed && d.Report.Failed == bundle && d.Seen.After(since) {
+			since = d.Seen
+		}
+	}
+	found := m.w.Stored[bundle]
+	switch {
+	case since.IsZero():
+		return ""
+	case len(found.Lost) > 0:
+		return "not believed, as the server's own store has lost " + strings.Join(found.Lost, ", ")
+	case found.At.Before(since) && m.w.At.Sub(found.At) > storeCheckLasts:
+		m.plan.Doubted = append(m.plan.Doubted, bundle)
+		return "the server checks its own store before it believes that"
+	}
+	return ""
+}
+
+// storeCheckLasts is how long a check of the store is good for.
+const storeCheckLasts = time.Minute
 
 // pinned finds the release that a fleet is pinned to.
 func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {

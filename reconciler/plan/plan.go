@@ -45,6 +45,7 @@ type Plan struct {
 	Wake      time.Time         // when time alone may change the plan; zero for never
 	Unread    []delivery.Digest // runs that are done and whose result has to be read to go on
 	Needed    []delivery.Digest // runs that something open waits for
+	Doubted   []delivery.Digest // bundles whose bytes in the server's store have to be checked to go on
 }
 
 // Make decides.

@@ -100,12 +100,17 @@ func (s Propose) String() string {
 // Publish signs and publishes what a ring of devices must run.
 type Publish struct {
 	Desired delivery.Desired // the publisher numbers it
+	Wave    int              // devices that get its release, of those that were heard
+	Devices int              // of the fleet
 }
 
 func (s Publish) Key() string { return "publish/" + string(delivery.DigestOf("desired", s.Desired)) }
 func (s Publish) String() string {
 	d := s.Desired
-	return fmt.Sprintf("~ fleet %s: %s version %d for %.0f%% of devices", d.Ring, d.Model, d.Release.Version, d.Share*100)
+	if s.Devices == 0 {
+		return fmt.Sprintf("~ fleet %s: %s version %d, for devices that are to come", d.Ring, d.Model, d.Release.Version)
+	}
+	return fmt.Sprintf("~ fleet %s: %s version %d for %d of %d devices", d.Ring, d.Model, d.Release.Version, s.Wave, s.Devices)
 }
 
 // KeepClock remembers where a rollout stands.

@@ -19,6 +19,7 @@ type World struct {
 	Runs           map[delivery.Digest]delivery.RunState // by key
 	Evidence       Evidence
 	Devices        map[string][]delivery.Device // by ring
+	Stored         map[delivery.Digest]Stored   // by bundle: how the server's own store was found; nil where nobody checks it
 	Clocks         map[string]rollout.State     // by fleet
 	Published      map[string]delivery.Desired  // by ring: what devices read now
 	Opened         map[string]bool              // branches of AOB's own pull requests: opened once, whatever became of them
@@ -55,6 +56,12 @@ type Past struct {
 	Spec    delivery.Digest   // of the model file beside it; empty where there was none
 	Side    bool              // from a branch that was merged: main itself has never been there
 	Order   int               // of the commit in main's history, across models: 0 is the newest
+}
+
+// Stored is what a check of a bundle's bytes in the server's own store found.
+type Stored struct {
+	At   time.Time // when it was checked
+	Lost []string  // files that are gone or damaged; none: all bytes match their digests
 }
 
 // A Proposal is an open pull request with its trees.
@@ -152,6 +159,7 @@ type Server struct {
 	NextPoll delivery.Duration          // of devices
 	Expiry   delivery.Duration          // of desired documents
 	Deadline delivery.Duration          // after which a silent device has failed
+	Seed     string                     // a secret from which the salts of rollouts are made
 	URL      string                     // by which people reach it, without a slash at the end; empty for none
 	// Trainings is how many may run at once; 0 is any number. Those of pull requests
 	// go before those of experiments.

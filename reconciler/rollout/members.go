@@ -225,7 +225,7 @@ func (in *turn) draw(s State) string {
 
 // count sums up the devices below a share.
 func (m members) count(share float64) Count {
-	var c Count
+	c := Count{All: len(m)}
 	var bad, stuck members
 	for _, x := range m {
 		if x.standing == away {

@@ -93,6 +93,7 @@ type Decision struct {
 
 // Count says how the devices of a wave stand.
 type Count struct {
+	All     int // in the fleet
 	Devices int // in the wave; the sum of the next five
 	Healthy int
 	Failed  int
@@ -435,6 +436,7 @@ func (in *turn) aborted(base *delivery.Target, why string) Decision {
 			Ring: in.Fleet.Name, Match: in.Fleet.Match, Model: in.Fleet.Runs,
 			Release: in.Target, Share: 0, Salt: Salt(in.Fleet.Name, in.Target.Bundle), NextPoll: pollSettled,
 		},
+		Wave:  Count{All: len(in.fleet)},
 		Abort: &delivery.Abort{Fleet: in.Fleet.Name, Model: in.Fleet.Runs, Bundle: in.Target.Bundle, Why: why, At: in.At},
 	}
 	d.Text = fmt.Sprintf("version %d is aborted", in.Target.Version)

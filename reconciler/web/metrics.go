@@ -24,7 +24,8 @@ import (
 //	aob_runs{kind,phase}                 runs there are
 //	aob_runs_started_total{kind}         runs started, again after a death included
 //	aob_trainings_total                  trainings started, again after a death included
-//	aob_devices{fleet,phase}             devices there are
+//	aob_devices{fleet,phase}             devices there are; phase is silent for those not heard within the deadline, held for strange ones
+//	aob_store_lost_bundles               bundles of which the server's store has lost something
 //	aob_model_bytes_served_total         bytes of bundles sent to devices
 //	aob_webhooks_total{result}           webhooks; result is taken, unsigned or refused
 type Metrics struct {
@@ -180,6 +181,7 @@ type gauges struct{ Counter }
 
 var (
 	runsDesc    = prometheus.NewDesc("aob_runs", "Runs there are, by kind and phase.", []string{"kind", "phase"}, nil)
+	lostDesc    = prometheus.NewDesc("aob_store_lost_bundles", "Bundles of which the server's store has lost something.", nil, nil)
 	devicesDesc = prometheus.NewDesc("aob_devices", "Devices there are, by fleet and phase.", []string{"fleet", "phase"}, nil)
 )
 
@@ -187,6 +189,7 @@ var (
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- runsDesc
 	ch <- devicesDesc
+	ch <- lostDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -203,6 +206,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	for k, n := range c.Runs {
 		gauge(runsDesc, n, string(k.Kind), k.Phase.String())
 	}
+	gauge(lostDesc, c.Lost)
 	for k, n := range c.Devices {
 		gauge(devicesDesc, n, k.Fleet, string(k.Phase))
 	}

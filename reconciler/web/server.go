@@ -51,6 +51,7 @@ func (s Server) Run(ctx context.Context) error {
 		socket: API{Source: s.Source, Log: s.Log}.Handler(),
 		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook, Ready: s.Ready}.Handler(),
 	}
+	limits := map[net.Listener]Limits{socket: SocketLimits(), site: cmp.Or(s.Limits, SiteLimits())}
 	if s.MetricsAddress != "" {
 		l, err := Listen(Address{Address: s.MetricsAddress, Plain: true})
 		if err != nil {
@@ -59,7 +60,7 @@ func (s Server) Run(ctx context.Context) error {
 		defer l.Close()
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", s.Metrics.Handler())
-		handlers[l] = mux
+		handlers[l], limits[l] = mux, SiteLimits()
 		s.Log.Info("metrics", "address", l.Addr().String())
 	}
 	s.Log.Info("listening", "site", site.Addr().String(), "socket", s.Socket)
@@ -67,7 +68,6 @@ func (s Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, len(handlers))
-	limits := map[net.Listener]Limits{socket: SocketLimits(), site: cmp.Or(s.Limits, SiteLimits())}
 	for l, h := range handlers {
 		go func() {
 			done <- limits[l].Serve(ctx, l, h, s.Log)

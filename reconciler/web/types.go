@@ -297,7 +297,15 @@ type Step struct {
 type Counts struct {
 	Runs    map[RunCount]int
 	Devices map[DeviceCount]int
+	Lost    int // bundles of which the store has lost something
 }
+
+// Phases that no device reports: the server gives them to those whose own phase
+// says nothing.
+const (
+	PhaseSilent delivery.DevicePhase = "silent" // not heard within the deadline
+	PhaseHeld   delivery.DevicePhase = "held"   // it says why it does not do what it is told, or is strange in another way
+)
 
 // RunCount are runs of a kind in a phase.
 type RunCount struct {
