@@ -14,6 +14,11 @@
 // slow work is a run, a detached process that the loop starts and observes
 // ([Stages] is what happens in one).
 //
+// A turn waits for nobody. Git and the forge are read beside it (gitview.go,
+// forgeview.go), and statuses, comments and pushes are sent by a queue (outbox.go).
+// A turn works with the last answers, so fleets go on while the forge hangs. Tests
+// drive these parts themselves, one step at a time.
+//
 // The packages, from the middle outwards. imports_test.go is this list,
 // executable.
 //

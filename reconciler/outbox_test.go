@@ -1,0 +1,48 @@
+package reconciler
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A lane is in order, a slow lane holds no other up, and of two words with one key the newer is sent.
+func TestOutbox(t *testing.T) {
+	o := newOutbox(func() time.Time { return time.Unix(0, 0) }, func() {})
+	var sent []string
+	put := func(key, lane, content string) {
+		o.put(job{key: key, lane: lane, content: content, send: func(context.Context) error {
+			sent = append(sent, content)
+			return nil
+		}})
+	}
+	put("push/a", "push/a", "pushed")
+	put("s/intent", "status/1", "intent 1")
+	put("s/release", "status/1", "release 1")
+	any := func(*job) bool { return true }
+	slow, _ := o.begin(any)
+	if slow.key != "push/a" {
+		t.Fatalf("the first job is %s", slow.key)
+	}
+	intent, _ := o.begin(any)
+	if next, _ := o.begin(any); intent.key != "s/intent" || next != nil {
+		t.Fatalf("two jobs of one lane at a time: %v, %v", intent.key, next)
+	}
+	put("s/intent", "status/1", "intent 2")   // behind the one that has begun
+	put("s/release", "status/1", "release 2") // in the place of the one that has not
+	o.do(t.Context(), intent)
+	if content, begun, ok := o.waiting("s/release"); content != "release 2" || begun || !ok {
+		t.Errorf("waiting: %q, begun %v, %v", content, begun, ok)
+	}
+	o.drain(t.Context())
+	if want := []string{"intent 1", "release 2", "intent 2"}; !slices.Equal(sent, want) {
+		t.Errorf("sent %q, want %q while a push takes long", sent, want)
+	}
+	if !o.has("push/a") || !o.has("s/intent") {
+		t.Error("a job that is under way, or that nobody has heard of, is forgotten")
+	}
+	if n := len(o.results()); n != 3 || o.has("s/intent") {
+		t.Errorf("%d results, want 3, and then no more", n)
+	}
+}
