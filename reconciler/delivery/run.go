@@ -3,6 +3,7 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -285,14 +286,36 @@ func (p *RunPhase) UnmarshalText(text []byte) error {
 type RunState struct {
 	Spec    RunSpec         `json:"spec"`
 	Phase   RunPhase        `json:"phase"`
-	Attempt int             `json:"attempt"` // from 1
-	Stage   string          `json:"stage"`   // as apply, training, detect, score
+	Attempt int             `json:"attempt"`         // from 1
+	Stops   int             `json:"stops,omitempty"` // attempts before this one that were asked to end; see Tries
+	Stage   string          `json:"stage"`           // as apply, training, detect, score
 	Status  RunStatus       `json:"status"`
 	Started time.Time       `json:"started,omitzero"`
 	Ended   time.Time       `json:"ended,omitzero"`
 	Error   string          `json:"error,omitempty"`
 	Result  json.RawMessage `json:"result,omitempty"`
+
+	Need   RunNeed   `json:"need,omitzero"`
+	Ending string    `json:"ending,omitempty"` // why the run was asked to end, while it has not ended
+	Asked  time.Time `json:"asked,omitzero"`   // when it was last asked to end
 }
+
+// Tries is which attempt this is, those not counted that were asked to end: they
+// say nothing against the work.
+func (r RunState) Tries() int { return r.Attempt - r.Stops }
+
+// A RunNeed says who needs a run. It is kept with the run, so that a run whose
+// pull request cannot be seen for a while is not taken for one that nobody needs.
+type RunNeed struct {
+	// PRs are the pull requests that need it, sorted; 0 stands for all others who do:
+	// main, experiments and comparisons. Empty where nobody has recorded it yet.
+	PRs []int `json:"prs"`
+	// Since is when none of them needed it any more; zero while one does.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// Equal reports whether both say the same.
+func (n RunNeed) Equal(o RunNeed) bool { return slices.Equal(n.PRs, o.PRs) && n.Since.Equal(o.Since) }
 
 // RunStatus is status.json: how far a trainer is, by its own word. The file is
 // replaced atomically, and is hostile input.

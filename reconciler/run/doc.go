@@ -26,7 +26,8 @@
 //	spec.json      delivery.RunSpec, written before anything else
 //	lock           held by the runner as long as it lives
 //	journal.jsonl  what happened: one entry a line, each fsynced, only appended to
-//	end.json       somebody asked the run to end
+//	end.json       somebody asked the run to end, when and why
+//	need.json      delivery.RunNeed: who needs the run
 //	result.json    durable before the journal says done
 //	runner.log     the runner's own output; at each start one of over 1 MiB becomes runner.log.1
 //	output/        what the work makes; output/status.json says how far it is
@@ -69,6 +70,7 @@ const (
 	lockFile    = "lock"
 	journalFile = "journal.jsonl"
 	endFile     = "end.json"
+	needFile    = "need.json"
 	resultFile  = "result.json"
 	logFile     = "runner.log"
 	statusFile  = "output/status.json"

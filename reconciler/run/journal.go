@@ -51,6 +51,7 @@ type history struct {
 	offset int64 // of the first byte not read yet: always the start of a line
 
 	attempt int
+	stops   int       // attempts that ended because they were asked to
 	started time.Time // the first attempt
 	process durable.Process
 	last    entry           // the last entry that is no progress
@@ -143,6 +144,7 @@ func (h *history) add(e entry) {
 		h.close()
 		h.fail = e.Error
 	case eventStopped:
+		h.stops++
 		h.idle, h.deaths, h.fail = 0, 0, ""
 	case eventRetry:
 		h.idle, h.deaths, h.fail, h.stages, h.epoch = 0, 0, "", nil, 0

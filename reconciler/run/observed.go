@@ -2,6 +2,7 @@ package run
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -64,7 +65,10 @@ func (o *observed) refresh() error {
 		o.child.failures = 0
 	}
 	st := &o.state
-	st.Attempt, st.Stage, st.Started = h.attempt, h.stage, h.started
+	st.Attempt, st.Stage, st.Started, st.Stops = h.attempt, h.stage, h.started, h.stops
+	if h.last.Event == eventStopped { // it is still the present attempt
+		st.Stops--
+	}
 	st.Ended, st.Error = time.Time{}, ""
 	switch {
 	case h.ended():
@@ -86,8 +90,24 @@ func (o *observed) refresh() error {
 	default:
 		st.Phase, st.Error = delivery.RunDied, h.now().fail
 	}
+	st.Ending, st.Asked = "", time.Time{}
+	if st.Phase == delivery.RunRunning || st.Phase == delivery.RunDied {
+		if e, asked := readEnd(o.dir); asked {
+			st.Ending, st.Asked = e.Why, e.At
+		}
+	}
 	o.readStatus()
 	return nil
+}
+
+// readNeed reads who needs the run. What cannot be read is as if nobody had
+// recorded it: the next turn records it again.
+func readNeed(dir string) delivery.RunNeed {
+	var need delivery.RunNeed
+	if data, err := os.ReadFile(filepath.Join(dir, needFile)); err != nil || json.Unmarshal(data, &need) != nil {
+		return delivery.RunNeed{}
+	}
+	return need
 }
 
 // readStatus takes in output/status.json where it changed. A file that cannot

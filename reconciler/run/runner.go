@@ -148,15 +148,19 @@ func (t tooLong) Error() string { return fmt.Sprintf("it took longer than its li
 // then. Work that returns the context's error, wrapped or not, says by it that
 // nothing of the run is left behind; if something is, it returns another error.
 func (r *Run) Do(ctx context.Context, work func(context.Context) (any, error)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	// Who calls may end its context on the same signal as watch, and be first. That
+	// is a request to end, too.
+	parent := ctx
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	defer cancel(nil)
+	defer context.AfterFunc(parent, func() { cancel(r.stopped(context.Cause(parent).Error())) })()
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	over := make(chan struct{})
 	defer close(over)
 	watch.Go(func() { r.watch(cancel, over) })
-	if why, asked := readEnd(r.Dir); asked {
-		cancel(stopped{why})
+	if e, asked := readEnd(r.Dir); asked {
+		cancel(stopped{e.Why})
 	}
 	if n := r.journal.deaths; n >= maxDeaths {
 		cancel(exhausted{n})
@@ -231,17 +235,21 @@ func (r *Run) watch(cancel context.CancelCauseFunc, over <-chan struct{}) {
 		case <-over:
 			return
 		case s := <-r.signals:
-			why, asked := readEnd(r.Dir)
-			if !asked {
-				why = "stopped by " + s.String()
-			}
-			cancel(stopped{why})
+			cancel(r.stopped("stopped by " + s.String()))
 		case <-tick.C:
-			if why, asked := readEnd(r.Dir); asked {
-				cancel(stopped{why})
+			if e, asked := readEnd(r.Dir); asked {
+				cancel(stopped{e.Why})
 			}
 		}
 	}
+}
+
+// stopped is why the attempt ends on a signal: what stands in end.json, or else why.
+func (r *Run) stopped(why string) stopped {
+	if e, asked := readEnd(r.Dir); asked {
+		why = e.Why
+	}
+	return stopped{why}
 }
 
 // An ending is end.json.
@@ -250,17 +258,16 @@ type ending struct {
 	Why string    `json:"why"`
 }
 
-// readEnd returns why someone asked the run to end, if anyone did.
-func readEnd(dir string) (why string, asked bool) {
+// readEnd returns when and why someone asked the run to end, if anyone did.
+func readEnd(dir string) (e ending, asked bool) {
 	data, err := os.ReadFile(filepath.Join(dir, endFile))
 	if err != nil {
-		return "", false
+		return e, false
 	}
-	var e ending
 	if json.Unmarshal(data, &e) != nil || e.Why == "" {
 		e.Why = "asked to end"
 	}
-	return e.Why, true
+	return e, true
 }
 
 func readSpec(dir string) (delivery.RunSpec, error) {
@@ -269,6 +276,14 @@ func readSpec(dir string) (delivery.RunSpec, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return spec, fmt.Errorf("not a run's folder: %w", err)
+	}
+	var form struct {
+		Format int `json:"format"`
+	}
+	if json.Unmarshal(data, &form) == nil {
+		if err := delivery.CheckFormat("run "+filepath.Base(dir), form.Format, delivery.RunFormat); err != nil {
+			return spec, err
+		}
 	}
 	if err := json.Unmarshal(data, &spec); err != nil {
 		return spec, fmt.Errorf("%s: %w", path, err)

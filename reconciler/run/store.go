@@ -83,9 +83,10 @@ func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
 	return s.launch(o)
 }
 
-// End asks the run to end, and says why. It does not wait for it. Where the
-// runner died, another is launched to clean up what it left. It does nothing for
-// a run that has ended, was stopped, or is not known.
+// End asks the run to end, and says why. It does not wait for it: until the run
+// has ended its state says when it was asked, so that nobody asks without a pause.
+// Where the runner died, another is launched to clean up what it left. It does
+// nothing for a run that has ended, was stopped, or is not known.
 func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -99,16 +100,15 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 	if err := o.refresh(); err != nil || o.closed {
 		return err
 	}
-	path := filepath.Join(o.dir, endFile)
-	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		data, err := json.Marshal(ending{At: time.Now().UTC(), Why: why})
-		if err != nil {
-			return err
-		}
-		if err := durable.WriteFile(path, data, 0o600); err != nil {
-			return fmt.Errorf("end run %s: %w", key.Short(), err)
-		}
+	asked := ending{At: time.Now().UTC(), Why: why}
+	data, err := json.Marshal(asked)
+	if err != nil {
+		return err
 	}
+	if err := durable.WriteFile(filepath.Join(o.dir, endFile), data, 0o600); err != nil {
+		return fmt.Errorf("end run %s: %w", key.Short(), err)
+	}
+	o.state.Ending, o.state.Asked = asked.Why, asked.At
 	switch o.state.Phase {
 	case delivery.RunRunning:
 		err := o.history.process.Signal(syscall.SIGTERM)
@@ -122,6 +122,25 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 		}
 		return s.launch(o)
 	}
+	return nil
+}
+
+// Keep records who needs a run. It does nothing for a run that is not known.
+func (s *Store) Keep(key delivery.Digest, need delivery.RunNeed) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := s.find(key)
+	if o == nil || err != nil || o.state.Need.Equal(need) {
+		return err
+	}
+	data, err := json.Marshal(need)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(o.dir, needFile), data, 0o600); err != nil {
+		return fmt.Errorf("keep who needs run %s: %w", key.Short(), err)
+	}
+	o.state.Need, s.states = need, nil
 	return nil
 }
 
@@ -371,7 +390,7 @@ func (s *Store) open(name string) (*observed, error) {
 	if want := s.Folder(spec.Kind, spec.Key); want != dir {
 		return nil, fmt.Errorf("%s holds the run that belongs in %s", dir, filepath.Base(want))
 	}
-	o := &observed{dir: dir, state: delivery.RunState{Spec: spec}}
+	o := &observed{dir: dir, state: delivery.RunState{Spec: spec, Need: readNeed(dir)}}
 	return o, o.refresh()
 }
 

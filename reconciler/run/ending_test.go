@@ -1,0 +1,162 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A run that is asked to end says so in its state until it has ended, also to a
+// server that was started meanwhile. So nobody has to ask again at once.
+func TestStateSaysThatRunIsEnding(t *testing.T) {
+	b := newBench(t)
+	s := spec("wait")
+	if err := b.Start(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, "work")
+	if state := b.state(t, s); state.Ending != "" || !state.Asked.IsZero() {
+		t.Errorf("before: ending %q, asked at %v", state.Ending, state.Asked)
+	}
+	before := time.Now()
+	if err := b.End(t.Context(), s.Key, "#3 is closed"); err != nil {
+		t.Fatal(err)
+	}
+	another := &Store{Dir: b.Dir}
+	for name, store := range map[string]*Store{"this server": b.Store, "another": another} {
+		state, err := store.State(s.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.Phase != delivery.RunRunning { // it has ended already
+			continue
+		}
+		if state.Ending != "#3 is closed" || state.Asked.Before(before.Truncate(time.Microsecond)) {
+			t.Errorf("%s: ending %q, asked at %v", name, state.Ending, state.Asked)
+		}
+	}
+	<-b.wake
+	if state := b.state(t, s); state.Ending != "" || state.Phase != delivery.RunStopped {
+		t.Errorf("afterwards: %s, ending %q", state.Phase, state.Ending)
+	}
+}
+
+// The caller's context may end on the same signal as the run's, and be first. That
+// ends the attempt as stopped, too: nothing failed.
+func TestAttemptThatIsSignalledIsStopped(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		asks bool // end.json is there
+		want string
+	}{{"asked to end", true, "#3 is closed"}, {"a signal alone", false, "terminated signal received"}} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			s := spec("wait")
+			dir := b.folder(t, s)
+			r, err := Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			_ = r.Do(ctx, func(ctx context.Context) (any, error) {
+				if c.asks {
+					if err := os.WriteFile(filepath.Join(dir, endFile), []byte(`{"why": "#3 is closed"}`), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				cancel(errors.New("terminated signal received"))
+				<-ctx.Done()
+				return nil, fmt.Errorf("the training was interrupted: %w", context.Cause(ctx))
+			})
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			want(t, b.state(t, s), delivery.RunStopped, 1, c.want)
+		})
+	}
+}
+
+// Attempts that were asked to end do not count as tries: they say nothing against
+// the trainer.
+func TestEndedAttemptsAreNoTries(t *testing.T) {
+	b := newBench(t)
+	s := spec("wait")
+	for attempt := 1; attempt <= 3; attempt++ {
+		if err := b.Start(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		b.await(t, "work")
+		if state := b.state(t, s); state.Attempt != attempt || state.Tries() != 1 {
+			t.Errorf("attempt %d is try %d, want 1", state.Attempt, state.Tries())
+		}
+		if err := b.End(t.Context(), s.Key, "not needed"); err != nil {
+			t.Fatal(err)
+		}
+		<-b.wake
+		if state := b.state(t, s); state.Tries() != 1 {
+			t.Errorf("ended attempt %d is try %d, want 1", state.Attempt, state.Tries())
+		}
+	}
+	failing := spec("error")
+	b.run(t, failing)
+	b.run(t, failing)
+	if state := b.state(t, failing); state.Tries() != 2 {
+		t.Errorf("the second attempt of a run that failed is try %d", state.Tries())
+	}
+}
+
+// Who needs a run is kept with the run: another server knows it.
+func TestNeedSurvivesRestart(t *testing.T) {
+	b := newBench(t)
+	s := spec("quick")
+	if err := b.Keep(s.Key, delivery.RunNeed{PRs: []int{3}}); err != nil {
+		t.Fatal("of a run that is not known:", err)
+	}
+	b.run(t, s)
+	if need := b.state(t, s).Need; len(need.PRs) > 0 {
+		t.Errorf("need %v before anybody recorded one", need)
+	}
+	need := delivery.RunNeed{PRs: []int{3, 7}, Since: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)}
+	if err := b.Keep(s.Key, need); err != nil {
+		t.Fatal(err)
+	}
+	for name, store := range map[string]*Store{"this server": b.Store, "another": {Dir: b.Dir}} {
+		list, err := store.Observe()
+		if err != nil || len(list) != 1 || !list[0].Need.Equal(need) {
+			t.Errorf("%s: %+v, %v, want need %v", name, list, err, need)
+		}
+	}
+	// What a crash or a person left there is as if nobody had recorded it.
+	if err := os.WriteFile(filepath.Join(b.Folder(s.Kind, s.Key), needFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := (&Store{Dir: b.Dir}).Observe(); err != nil || len(list) != 1 || len(list[0].Need.PRs) != 0 {
+		t.Errorf("with a damaged file: %+v, %v", list, err)
+	}
+}
+
+// A run of a newer aob is called that, and not damaged. The other runs are read.
+func TestRunOfNewerAOBIsCalledThat(t *testing.T) {
+	b := newBench(t)
+	dir := b.folder(t, spec("quick"))
+	data := strings.Replace(string(delivery.Canonical(spec("quick"))), "{", `{"format": 7, "kinds": {"a": [1]}, `, 1)
+	if err := os.WriteFile(filepath.Join(dir, specFile), []byte(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.folder(t, spec("error"))
+	list, err := b.Observe()
+	if err == nil || !strings.Contains(err.Error(), "was written by a newer aob: it has format 7") {
+		t.Errorf("error %v", err)
+	}
+	if !slices.ContainsFunc(list, func(s delivery.RunState) bool { return s.Spec.Note == "error" }) {
+		t.Errorf("runs %+v, want the other one", list)
+	}
+}
