@@ -107,11 +107,15 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	switch s := s.(type) {
 	case plan.StartRun:
 		r.seen.active = true
-		err := r.Runs.Start(ctx, s.Spec)
-		if err == nil {
+		if err := r.Runs.Start(ctx, s.Spec); err != nil {
+			return err
+		}
+		if _, known := r.seen.world.Runs[s.Spec.Key]; !known { // else it goes on
 			r.Metrics.RunStarted(s.Spec.Kind)
 		}
-		return err
+		return r.Runs.Keep(s.Spec.Key, plan.NeedOf(s))
+	case plan.KeepNeed:
+		return r.Runs.Keep(s.Run, s.Need)
 	case plan.EndRun:
 		return r.Runs.End(ctx, s.Run, s.Why)
 	case plan.Sign:

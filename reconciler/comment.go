@@ -20,6 +20,8 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 	for _, c := range checks {
 		if c.Context == delivery.ContextRelease {
 			switch {
+			case pr.Has && c.State == delivery.CheckSuccess:
+				fmt.Fprintf(&b, "### AOB: %s\n\n", delivery.Markdown(c.Description))
 			case c.State != delivery.CheckPending:
 				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), headline(pr, c.Description))
 				if next := next(pr, c.State); next != "" {

@@ -25,6 +25,7 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 		return err
 	}
 	p.Bases = bases
+	p.Landed = p.PullRequest.Merged || slices.Contains(bases, p.Head)
 	if len(bases) == 0 {
 		return nil
 	}

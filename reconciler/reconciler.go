@@ -68,6 +68,7 @@ type (
 		Observe() ([]delivery.RunState, error)
 		State(key delivery.Digest) (delivery.RunState, error)
 		End(ctx context.Context, key delivery.Digest, why string) error
+		Keep(key delivery.Digest, need delivery.RunNeed) error
 		Retry(key delivery.Digest) error
 		Remove(key delivery.Digest) error
 	}

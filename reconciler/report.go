@@ -39,6 +39,12 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		if pr.Stale || r.seen.goneTo(pr) {
 			continue
 		}
+		if pr.Kept { // the list of pull requests may be older than main; its evidence must not be lost
+			said, err := r.said(ctx, r.statusKey(pr.PR.Head, delivery.ContextRelease))
+			if errs = append(errs, err); err != nil || said.Content != "" {
+				continue
+			}
+		}
 		checks := withFailures(pr, p.Steps, failed)
 		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- { // aob/release comes last in the list, and first on the forge
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))

@@ -73,6 +73,13 @@ func (r *simRuns) End(_ context.Context, key delivery.Digest, _ string) error {
 	return nil
 }
 
+func (r *simRuns) Keep(key delivery.Digest, need delivery.RunNeed) error {
+	if s, ok := r.states[key]; ok {
+		s.Need = need
+	}
+	return nil
+}
+
 // Retry forgives a failed run; Start goes on from where it was.
 func (r *simRuns) Retry(key delivery.Digest) error {
 	if s, ok := r.states[key]; ok && s.Phase == delivery.RunFailed {

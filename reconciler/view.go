@@ -184,7 +184,7 @@ func sortRuns(runs []web.Run) {
 
 func (s *Snapshot) run(r delivery.RunState) web.Run {
 	st := r.Status
-	run := web.Run{Key: r.Spec.Key, Kind: r.Spec.Kind, Note: r.Spec.Note, Phase: r.Phase, Stage: r.Stage, Attempt: r.Attempt,
+	run := web.Run{Key: r.Spec.Key, Kind: r.Spec.Kind, Note: r.Spec.Note, Phase: r.Phase, Stage: r.Stage, Attempt: r.Tries(), Ending: r.Ending,
 		Epoch: st.Epoch, Epochs: st.Epochs, Batch: st.Batch, Batches: st.Batches, MAP: st.MAP, SecondsLeft: st.SecondsLeft,
 		Heartbeat: st.Heartbeat, Started: r.Started, Ended: r.Ended, Message: st.Message, Error: r.Error}
 	for _, p := range s.Plan.Proposals {

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -194,7 +195,7 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 		Parser: intent.NewCache(intent.Options{Args: schemas.Check, Roots: rootNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge), Progress: 5 * time.Second,
 		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics, DataTime: delivery.Duration(2 * time.Hour),
-			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline, Trainings: s.Trainings, URL: strings.TrimRight(s.Listen.URL, "/")},
+			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline, Trainings: s.Trainings, Runs: 2 * runtime.NumCPU(), URL: strings.TrimRight(s.Listen.URL, "/")},
 		Log: log, Now: time.Now,
 	}
 	r.Init()

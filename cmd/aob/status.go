@@ -231,6 +231,8 @@ func (t *terminal) progress(r web.Run, now time.Time) string {
 		if took := r.Ended.Sub(r.Started); took > 0 {
 			words = append(words, "took "+span(took))
 		}
+	case r.Ending != "":
+		words = append(words, "ending: "+r.Ending)
 	case r.Phase == delivery.RunRunning:
 		words = append(words, steps(r)...)
 		if !r.Started.IsZero() && len(words) == 0 {

@@ -90,8 +90,8 @@ func (c *chain) training(spec delivery.Spec) {
 		if s := r.Status; r.Phase == delivery.RunRunning && s.Epochs > 0 {
 			l.Text += fmt.Sprintf(", epoch %d of %d", s.Epoch, s.Epochs)
 		}
-		if r.Attempt > 1 {
-			l.Text += fmt.Sprintf(", attempt %d", r.Attempt)
+		if r.Tries() > 1 {
+			l.Text += fmt.Sprintf(", attempt %d", r.Tries())
 		}
 		if r.Error != "" {
 			l.Lines = append(l.Lines, r.Error)

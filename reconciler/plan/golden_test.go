@@ -215,7 +215,16 @@ func (s *scene) history(model string) []plan.Past {
 //
 //	draft 3                            it is a draft; all are by someone who may write
 //	checked FILE                       the data run of a model file is done
-//	training FILE epoch=3/8            its train run is running
+//	training FILE epoch=3/8            its train run is running, needed by pull request 3
+//	… for=4 5 since=2m ending=why      by others; or by none since then; it was asked to end just now
+//	… data=other made=other            it was begun on another data run, and on what that one made
+//	merged 3, reads 3, targets 3 base=dev, unseen 4
+//	                                   of pull requests: main has it; its author may only read; its target; its
+//	                                   commit is not here
+//	forge away                         nobody knows which pull requests are open
+//	queue 2                            so many runs at once that are no trainings
+//	running FILE for=3                 its data run is running
+//	rewound COMMIT                     main was at another commit before, and does not contain it
 //	bundle a of=FILE mAP=0.60          made from a model file, and scored for its gates
 //	lost a                             the registry has the bundle no more
 //	compared b with=a                  the bootstrap that compares them is done
@@ -245,16 +254,49 @@ func (s *scene) line(line string) {
 	}
 	switch what := s.words[1]; s.words[0] {
 	case "draft":
-		i := slices.IndexFunc(s.Proposals, func(p plan.Proposal) bool { return p.Number == s.number(what) })
-		s.Proposals[i].Draft = true
+		s.proposal(what).Draft = true
+	case "merged":
+		s.proposal(what).Landed = true
+	case "reads":
+		s.proposal(what).Permission = delivery.PermissionRead
+	case "targets":
+		s.proposal(what).PullRequest.Base = s.value("base")
+	case "unseen":
+		s.Proposals = append(s.Proposals, plan.Proposal{Pending: "its commit is not here yet",
+			PullRequest: delivery.PullRequest{Number: s.number(what), Title: "by dev", Author: "dev", Head: "pr/" + what, Base: "main"}})
+	case "forge":
+		s.ProposalsKnown = what != "away"
+	case "queue":
+		s.Server.Runs = s.number(what)
+	case "rewound":
+		s.Main.Rewound = &plan.Rewound{From: what, To: s.Main.Commit, At: s.At}
+	case "running":
+		ask, _ := s.data(what)
+		key := delivery.DataKey(ask)
+		s.Runs[key] = delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Need: s.need(), Spec: delivery.RunSpec{Kind: delivery.RunData, Key: key, Data: &ask}}
 	case "checked":
 		ask, found := s.data(what)
 		s.run(delivery.RunSpec{Kind: delivery.RunData, Key: delivery.DataKey(ask), Data: &ask}, found)
 	case "training":
 		ask := s.training(what)
+		if other := s.value("data"); other != "" {
+			ask.Data = delivery.Sum([]byte(other))
+		}
+		if other := s.value("made"); other != "" {
+			ask.Training = delivery.Sum([]byte(other))
+			s.run(delivery.RunSpec{Kind: delivery.RunData, Key: ask.Data, Data: &delivery.DataRun{}}, delivery.DataResult{Training: ask.Training})
+		}
 		r := delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Status: delivery.RunStatus{Phase: "training"}, Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: delivery.TrainKey(ask), Train: &ask}}
 		if _, err := fmt.Sscanf(s.value("epoch"), "%d/%d", &r.Status.Epoch, &r.Status.Epochs); err != nil {
 			s.Fatal(err)
+		}
+		if r.Need = s.need(); slices.Equal(r.Need.PRs, []int{-1}) {
+			r.Need.PRs = nil
+		} else if r.Need.PRs == nil {
+			r.Need.PRs = []int{3}
+		}
+		if r.Ending = s.value("ending"); r.Ending != "" {
+			r.Asked = s.At
 		}
 		s.Runs[r.Spec.Key] = r
 	case "bundle":
@@ -303,6 +345,28 @@ func (s *scene) value(key string) string {
 	v := s.values[key]
 	delete(s.values, key)
 	return v
+}
+
+// proposal finds a pull request by its number.
+func (s *scene) proposal(number string) *plan.Proposal {
+	i := slices.IndexFunc(s.Proposals, func(p plan.Proposal) bool { return p.Number == s.number(number) })
+	return &s.Proposals[i]
+}
+
+// need reads who needs a run, and since when nobody does.
+func (s *scene) need() delivery.RunNeed {
+	var need delivery.RunNeed
+	for _, pr := range strings.Fields(s.value("for")) {
+		need.PRs = append(need.PRs, s.number(pr))
+	}
+	if since := s.value("since"); since != "" {
+		d, err := time.ParseDuration(since)
+		if err != nil {
+			s.Fatal(err)
+		}
+		need.Since = s.At.Add(-d)
+	}
+	return need
 }
 
 func (s *scene) number(text string) int {

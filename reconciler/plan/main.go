@@ -279,7 +279,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: release.Bundle, Baseline: release}, names: names}
 			run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 				spec.Note = fmt.Sprintf("gate %s, #%d", name, p.Number)
-				return m.run(spec, p, GoCode(mdl))
+				return m.run(spec, p, GoCode(mdl, g))
 			}
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}

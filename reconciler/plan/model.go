@@ -21,6 +21,7 @@ type Stage struct {
 type ModelReport struct {
 	Model    string
 	Was      string // what the proposal renames to it; mostly empty
+	Has      bool   // main has what is asked for already
 	Spec     delivery.Digest
 	Stages   []Stage
 	State    delivery.CheckState // what it lets aob/release be
@@ -113,11 +114,31 @@ func (p *progress) end(state delivery.CheckState, format string, args ...any) Mo
 }
 
 // GoCode is what a comment must name to let a proposal of a stranger run. It is
-// bound to all that a training may cost: the spec and the machine. It is long
-// because a stranger makes the specs: of a short code one finds two, a cheap one
-// to get the go for, and a dear one to push afterwards.
-func GoCode(m delivery.Model) string {
-	return delivery.DigestOf("go", []any{m.SpecDigest(), m.Train.Machine}).Hex()[:32]
+// bound to all that a proposal may cost: the spec with its dataset, the machine, and
+// the gates that the proposal itself brings, whose eval sets are read and judged on.
+// It is long because a stranger makes the specs: of a short code one finds two, a
+// cheap one to get the go for, and a dear one to push afterwards.
+func GoCode(m delivery.Model, own ...delivery.Gate) string {
+	bound := []any{m.SpecDigest(), m.Train.Machine}
+	var gates []delivery.Digest
+	for _, g := range own {
+		gates = append(gates, g.Digest())
+	}
+	if slices.Sort(gates); len(gates) > 0 {
+		bound = append(bound, gates)
+	}
+	return delivery.DigestOf("go", bound).Hex()[:32]
+}
+
+// proposedOf are the gates that a proposal brings, out of those that judge it.
+func proposedOf(gates []judged) []delivery.Gate {
+	var own []delivery.Gate
+	for _, j := range gates {
+		if j.proposed {
+			own = append(own, j.gate)
+		}
+	}
+	return own
 }
 
 // cost notes what a go for a model lets run.
@@ -142,9 +163,20 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	r := &progress{ModelReport: ModelReport{Model: name}, asked: p}
 	mdl, ok := p.Merged.Models[name]
 	if !ok {
+		if p.Landed {
+			return m.merged(r)
+		}
 		return r.end(delivery.CheckSuccess, "removed; nothing to train")
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
+	if release, has := m.mains(p, name); has {
+		if report, ok := m.asMain(r, p, release); ok {
+			return report
+		}
+	}
+	if p.Landed {
+		return m.merged(r)
+	}
 	if head, was := p.Intent.Models[name].SpecDigest(), p.Base.Models[name].SpecDigest(); head == was && head != r.Spec {
 		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.yaml since this branch left it, and the branch has a release file for the older one; rebase onto %[2]s", name, m.w.Main.Branch)
 	}
@@ -173,6 +205,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	r.Baseline = m.baseline(r.names)
 	rollback, isRollback := m.rollsBackTo(p, name)
 	if why, quarantine := m.unread(); why != "" && (quarantine || !isRollback) {
+		m.isStuck(p)
 		return r.end(delivery.CheckFailure, "main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
 	}
 	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
@@ -193,7 +226,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 			return r.end(delivery.CheckFailure, "bundle %s of version %d is gone from the registry; restore it", rollback.Bundle.Short(), rollback.Version)
 		}
 	}
-	code := GoCode(mdl)
+	code := GoCode(mdl, proposedOf(gates)...)
 	m.cost(p, code, mdl)
 
 	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
@@ -202,7 +235,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	data, ok := m.data(r, mdl, judges, run)
 	if !ok && !isRollback {
-		m.keepTrainings(r.dataKey, mdl)
+		m.keepTrainings(p, mdl)
 		return r.end(blockedBy(r.Stages))
 	}
 	if why := m.changedTruths(mdl, before, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" && !isRollback {
@@ -218,7 +251,14 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return r.end(delivery.CheckFailure, "%s", h)
 	}
 	if p.Draft {
-		return m.draft(r, mdl, data, run)
+		return m.draft(r, mdl, gates, data, run)
+	}
+	if file, before := m.acceptedBefore(name, r.Spec, r.Bundle); before && !isRollback {
+		if have, in := p.Intent.Releases[name]; in && !sameFile(p.Base.Releases, p.Intent.Releases, name) && !m.wrote(have) {
+			return m.byHand(r, have)
+		}
+		r.Release, r.Commit = &file, &file
+		return r.end(delivery.CheckPending, "version %d was released with this content before; committing its release file", file.Version)
 	}
 	judgements, ok := m.judge(r, mdl, gates, data, run)
 	own := len(r.Stages)
@@ -263,7 +303,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 
 // draft shows what a draft's model does on its validation split. The gates' eval
 // sets are opened when the pull request is ready for review.
-func (m *maker) draft(r *progress, mdl delivery.Model, data delivery.DataResult, run runner) ModelReport {
+func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult, run runner) ModelReport {
 	score, compare, stage := m.validated(r, mdl, r.Bundle, data, run)
 	text := stage.Text
 	if stage.State == delivery.CheckSuccess {
@@ -280,6 +320,9 @@ func (m *maker) draft(r *progress, mdl delivery.Model, data delivery.DataResult,
 		stage.State = delivery.CheckPending
 	}
 	r.stage(delivery.ContextEval, stage.State, "draft: %s", text)
+	for _, j := range gates { // it may have been judged before it became a draft
+		r.stage(delivery.ContextGate+j.label(gates), delivery.CheckPending, "draft: it judges when the pull request is ready for review")
+	}
 	return r.end(stage.State, "draft: %s", text)
 }
 
@@ -299,7 +342,7 @@ func blockedBy(stages []Stage) (delivery.CheckState, string, string) {
 // run looks a run up, plans its start where it is allowed, and says where it
 // stands.
 func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.RunState, Stage) {
-	m.needed[spec.Key] = true
+	m.needs(spec.Key, p.Number)
 	if !slices.Contains(m.runs[p.Number], spec.Key) {
 		m.runs[p.Number] = append(m.runs[p.Number], spec.Key)
 	}
@@ -319,6 +362,9 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 	case delivery.RunFailed:
 		return state, Stage{State: delivery.CheckFailure, Text: state.Error}
 	case delivery.RunRunning:
+		if state.Ending != "" {
+			return state, Stage{State: delivery.CheckPending, Text: fmt.Sprintf("ending (%s); it starts again afterwards, where it was", state.Ending)}
+		}
 		return state, Stage{State: delivery.CheckPending, Text: runText(state)}
 	}
 	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Gos, code) {
@@ -333,6 +379,8 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 			return state, Stage{State: delivery.CheckPending, Text: fmt.Sprintf("in the queue: this server trains %s at once", count(limit, "model"))}
 		}
 		m.trainings++
+	} else if stage, waits := m.queue.enter(spec.Key, p.Number); waits {
+		return state, stage
 	}
 	m.start(spec, p.Number)
 	switch state.Phase {
@@ -342,18 +390,6 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		return state, Stage{State: delivery.CheckPending, Text: "goes on where it was stopped"}
 	}
 	return state, Stage{State: delivery.CheckPending, Text: "starting"}
-}
-
-// keepTrainings keeps what trains a model on a data run that is made again.
-func (m *maker) keepTrainings(data delivery.Digest, mdl delivery.Model) {
-	for key, r := range m.w.Runs {
-		if r.Spec.Train == nil || r.Spec.Train.Data != data || !slices.Contains(mdl.Train.Seeds, r.Spec.Train.Seed) {
-			continue
-		}
-		if r.Spec.Train.Spec.Digest() == seedSpec(mdl, r.Spec.Train.Seed).Digest() {
-			m.needed[key] = true
-		}
-	}
 }
 
 // start plans the start of a run, once for all pull requests that wait for it.
@@ -392,10 +428,10 @@ func runText(r delivery.RunState) string {
 		text += ", about " + (time.Duration(*s.SecondsLeft) * time.Second).String() + " left"
 	}
 	switch {
-	case r.Attempt > 1 && r.Error != "":
-		text += fmt.Sprintf(" (attempt %d, after: %s)", r.Attempt, r.Error)
-	case r.Attempt > 1:
-		text += fmt.Sprintf(" (attempt %d)", r.Attempt)
+	case r.Tries() > 1 && r.Error != "":
+		text += fmt.Sprintf(" (attempt %d, after: %s)", r.Tries(), r.Error)
+	case r.Tries() > 1:
+		text += fmt.Sprintf(" (attempt %d)", r.Tries())
 	}
 	return text
 }
@@ -427,6 +463,12 @@ func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner
 		r.stage(delivery.ContextData, delivery.CheckFailure, "%s", findings(result.Findings, delivery.LevelError))
 		return result, false
 	}
+	r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", dataText(mdl, result))
+	return result, true
+}
+
+// dataText says what a data run found.
+func dataText(mdl delivery.Model, result delivery.DataResult) string {
 	text := fmt.Sprintf("%s %s: %d images to train on, %d to validate", mdl.Dataset, result.Content.Short(), result.Images["train"], result.Images["valid"])
 	if result.LeftOut > 0 {
 		text += fmt.Sprintf("; %d left out, they stand in an eval set", result.LeftOut)
@@ -434,8 +476,7 @@ func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner
 	if w := findings(result.Findings, delivery.LevelWarning); w != "" {
 		text += "; " + w
 	}
-	r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", text)
-	return result, true
+	return text
 }
 
 // findings says what was found at one level: the first in full, and how many.

@@ -13,6 +13,7 @@
 //
 //   - world.go: what is seen.
 //   - proposal.go, model.go: a pull request, and one changed model in it.
+//   - merged.go: what main has already.
 //   - train.go: how a model is trained: its seeds, and its thresholds.
 //   - measure.go: what a bundle scored, and how two of them compare.
 //   - classes.go: what becomes of classes and of an eval set's truths.
@@ -24,6 +25,8 @@
 //   - lost.go: gates that main lost without a pull request that showed it.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.
+//   - need.go: which runs are needed, and when the others end.
+//   - queue.go: which of the runs that are needed may start.
 //   - step.go: what can be done about it.
 package plan
 
@@ -50,8 +53,17 @@ type Plan struct {
 
 // Make decides.
 func Make(w World) Plan {
+	q := newQueue(w)
+	p := decide(w, q)
+	if q.schedule() {
+		p = decide(w, q) // now that it is known which of the runs start
+	}
+	return p
+}
+
+func decide(w World, q *queue) Plan {
 	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, asks: map[int][]string{},
-		costs: map[int]map[string]string{}}
+		costs: map[int]map[string]string{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{}, queue: q, models: map[string]MainModel{}}
 	if w.Main.Held == nil {
 		m.w.Main.Held = heldBy(w.Main.Intent)
 	}
@@ -61,6 +73,10 @@ func Make(w World) Plan {
 		}
 	}
 	main := m.main()
+	for _, mm := range main.Models {
+		m.models[mm.Model] = mm
+	}
+	m.sayRewound(&main)
 	for _, p := range w.Proposals {
 		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
 	}
@@ -84,7 +100,10 @@ type maker struct {
 	asks    map[int][]string          // by pull request
 	costs   map[int]map[string]string // by pull request and code: what a go lets run
 	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
-	keepAll bool                      // a pull request cannot be read, so nobody can say which runs it needs
+	needers map[delivery.Digest][]int // the pull requests behind needed; 0 for main and the others
+	stuck   map[int]bool              // pull requests of which nobody can say which runs they need
+	queue   *queue
+	models  map[string]MainModel
 
 	lineages  map[string]lineage                           // of models' classes, by spec and names
 	weighed   map[delivery.Digest]delivery.Digest          // weights by bundle
@@ -111,25 +130,5 @@ func (m *maker) propose(p Propose) {
 func (m *maker) wake(t time.Time) {
 	if !t.IsZero() && (m.plan.Wake.IsZero() || t.Before(m.plan.Wake)) {
 		m.plan.Wake = t
-	}
-}
-
-// endUnneeded ends the runs that no open pull request waits for any more, as
-// after a push of other content. Where the list of pull requests could not be
-// read, nobody can say so, and nothing is ended.
-func (m *maker) endUnneeded() {
-	if !m.w.ProposalsKnown || m.keepAll {
-		return
-	}
-	var keys []delivery.Digest
-	for key, r := range m.w.Runs {
-		// One that died may have left a trainer behind: ending it cleans up.
-		if (r.Phase == delivery.RunRunning || r.Phase == delivery.RunDied) && !m.needed[key] {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		m.step(EndRun{Run: key, Kind: m.w.Runs[key].Spec.Kind, Why: "no open pull request needs it"})
 	}
 }

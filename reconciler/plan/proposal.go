@@ -21,6 +21,8 @@ type ProposalReport struct {
 	Held    []string           // what it forbids and lifts, a line each
 	Problem []delivery.Complaint
 	Runs    []delivery.Digest // of its content, in the order of the stages
+	Has     bool              // main has all models of it already
+	Kept    bool              // main contains it: what was said of it before stands
 	Stale   bool              // nothing is concluded about it now; what was said before stands
 	Asks    []string          // comments of someone with write permission that its runs wait for
 	Costs   map[string]string // by the code of an ask: what it lets run
@@ -79,22 +81,23 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	r := ProposalReport{PR: p.PullRequest, Problem: p.Complaints}
 	if p.Stale {
 		r.Stale = true
-		m.keepAll = true
+		m.stuck[p.Number] = true
 		return r
 	}
-	if p.PullRequest.Base != m.w.Main.Branch {
+	if !m.targetsMain(p) {
+		r.Problem = nil
 		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
 			Description: fmt.Sprintf("it targets %s, and is judged when it targets %s", p.PullRequest.Base, m.w.Main.Branch)}}
 		return r
 	}
 	if p.Pending != "" && len(p.Complaints) == 0 {
 		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: p.Pending}}
-		m.keepAll = true // nobody can say yet which runs it needs
+		m.stuck[p.Number] = true // nobody can say yet which runs it needs
 		return r
 	}
 	if why := m.crossed(p); why != "" && p.Unreadable == "" {
 		r.Checks = notIntent(why)
-		m.keepAll = true
+		m.isStuck(p)
 		return r
 	}
 	if len(p.Complaints) > 0 {
@@ -103,12 +106,12 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 			first += fmt.Sprintf(" (and %d more)", n)
 		}
 		r.Checks = notIntent(first)
-		m.keepAll = true // it may still need what it started; a typo must not throw a training away
+		m.isStuck(p)
 		return r
 	}
 	if broken := m.shortenedQuarantine(p); broken != "" {
 		r.Checks = notIntent(broken)
-		m.keepAll = true
+		m.isStuck(p)
 		return r
 	}
 	intentOK := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(p.Intent)}
@@ -124,6 +127,8 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	for _, name := range m.repointed(p, names) {
 		r.Models = append(r.Models, m.repoint(p, name))
 	}
+	r.Has = len(r.Models) > 0 && !slices.ContainsFunc(r.Models, func(mr ModelReport) bool { return !mr.Has })
+	r.Kept = p.Landed && len(r.Models) == 0
 	r.Fleets = changedFleets(p)
 	gates := changedGates(p)
 	if len(gates) > 0 {

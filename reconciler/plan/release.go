@@ -148,15 +148,20 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	case inTree && delivery.SameRelease(have, want):
 		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(), headline(want))
 	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
-		why := "and no release statement says so"
-		if m.stated(have) {
-			why = "with other figures than its release statement has"
-		}
-		return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version %d, bundle %s, %s; remove it from this branch, AOB writes it",
-			r.Model, have.Version, have.Bundle.Short(), why)
+		return m.byHand(r, have)
 	}
 	r.Commit = &want
 	return r.end(delivery.CheckPending, "every gate passed; committing version %d", want.Version)
+}
+
+// byHand refuses a release file that AOB did not write.
+func (m *maker) byHand(r *progress, have delivery.Release) ModelReport {
+	why := "and no release statement says so"
+	if m.stated(have) {
+		why = "with other figures than its release statement has"
+	}
+	return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version %d, bundle %s, %s; remove it from this branch, AOB writes it",
+		r.Model, have.Version, have.Bundle.Short(), why)
 }
 
 // wrote reports whether a release file is AOB's own word of some earlier moment.

@@ -37,6 +37,27 @@ type EndRun struct {
 func (s EndRun) Key() string    { return "end/" + string(s.Run) }
 func (s EndRun) String() string { return fmt.Sprintf("- run %s %s: %s", s.Kind, s.Run.Short(), s.Why) }
 
+// KeepNeed records who needs a run, so that it is known after a restart.
+type KeepNeed struct {
+	Run  delivery.Digest
+	Kind delivery.RunKind
+	Need delivery.RunNeed
+}
+
+func (s KeepNeed) Key() string {
+	return "need/" + string(s.Run) + "/" + string(delivery.DigestOf("need", s.Need))
+}
+func (s KeepNeed) String() string {
+	by := numbers(s.Need.PRs)
+	switch {
+	case !s.Need.Since.IsZero():
+		return fmt.Sprintf("~ run %s %s: nothing needs it since %s", s.Kind, s.Run.Short(), s.Need.Since.Format("15:04:05"))
+	case by == "":
+		return fmt.Sprintf("~ run %s %s: needed, by no pull request", s.Kind, s.Run.Short())
+	}
+	return fmt.Sprintf("~ run %s %s: needed by %s", s.Kind, s.Run.Short(), by)
+}
+
 // Sign attaches a signed statement to a bundle.
 type Sign struct {
 	Bundle    delivery.Digest

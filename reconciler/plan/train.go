@@ -145,8 +145,7 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.
 	}
 	ask := delivery.TrainRun{Spec: spec, Seed: seed, Data: r.dataKey, Training: data.Training,
 		Trainer: trainer, Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
-	ask = m.underWay(ask)
-	s.key = delivery.TrainKey(ask)
+	s.key, ask = m.underWay(ask)
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
 		// Another spec asked for the same work, as of a dataset with another name.
 		m.signTraining(r, s.key, spec, ask, data, t.Training.Result)
@@ -160,6 +159,9 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.
 	var result delivery.TrainResult
 	if err := json.Unmarshal(state.Result, &result); err != nil {
 		return is(delivery.CheckError, "the training's result cannot be read: %v", err)
+	}
+	if data, ok = m.readBy(ask, data); !ok {
+		return is(delivery.CheckPending, "trained; reading what it was trained on")
 	}
 	m.signTraining(r, s.key, spec, ask, data, result)
 	return is(delivery.CheckPending, "trained; signing")
@@ -217,29 +219,69 @@ func pointsText(points map[string]delivery.OperatingPoint) string {
 	return "thresholds " + strings.Join(words, ", ")
 }
 
-// underWay returns the training that was begun for the same work with the files
-// that its trainer had then, where there is one: an upgrade of the trainer ends
-// and repeats nothing.
-func (m *maker) underWay(ask delivery.TrainRun) delivery.TrainRun {
+// underWay returns the training that was begun for the same work, and its key, where
+// there is one. An upgrade may change how work is named, the trainer's files or what is
+// made of a dataset, and ends and repeats nothing: a training keeps the key that it
+// began with for as long as a proposal asks for its spec.
+func (m *maker) underWay(ask delivery.TrainRun) (delivery.Digest, delivery.TrainRun) {
 	key := delivery.TrainKey(ask)
 	if _, begun := m.w.Runs[key]; begun {
-		return ask
+		return key, ask
 	}
-	var first delivery.Digest
+	first, rank := delivery.Digest(""), 0
 	for k, r := range m.w.Runs {
-		if r.Spec.Train == nil || (r.Phase != delivery.RunRunning && r.Phase != delivery.RunDone) {
+		if r.Spec.Train == nil {
 			continue
 		}
-		begun := *r.Spec.Train
-		if begun.Training != ask.Training || begun.Seed != ask.Seed || (first != "" && k > first) {
-			continue
-		}
-		if begun.Trainer = ask.Trainer; delivery.TrainKey(begun) == key {
-			first = k
+		if now := m.goesOnAs(r, key, ask); now > rank || now == rank && rank > 0 && k < first {
+			first, rank = k, now
 		}
 	}
-	if first == "" {
-		return ask
+	if rank == 0 {
+		return key, ask
 	}
-	return *m.w.Runs[first].Spec.Train
+	return first, *m.w.Runs[first].Spec.Train
+}
+
+// goesOnAs ranks how well a run that was begun serves what is asked for: above 0 it
+// does, and a higher rank is better.
+func (m *maker) goesOnAs(r delivery.RunState, key delivery.Digest, ask delivery.TrainRun) int {
+	begun := *r.Spec.Train
+	if begun.Seed != ask.Seed {
+		return 0
+	}
+	lives := r.Phase == delivery.RunRunning || r.Phase == delivery.RunDied || r.Phase == delivery.RunDone
+	if begun.Training == ask.Training && lives {
+		other := begun
+		if other.Trainer = ask.Trainer; delivery.TrainKey(other) == key {
+			return 3
+		}
+	}
+	if begun.Spec.Digest() != ask.Spec.Digest() {
+		return 0
+	}
+	switch data := m.w.Runs[begun.Data]; {
+	case begun.Training == ask.Training && (lives || r.Phase == delivery.RunStopped):
+		return 2
+	case lives && data.Phase == delivery.RunDone: // what it reads is known, so that it can be signed
+		return 1
+	}
+	return 0
+}
+
+// readBy returns the data that a training reads: what was asked for now, or where it
+// was begun on other data, as before an upgrade, that.
+func (m *maker) readBy(ask delivery.TrainRun, now delivery.DataResult) (delivery.DataResult, bool) {
+	if ask.Training == now.Training {
+		return now, true
+	}
+	state := m.w.Runs[ask.Data]
+	var then delivery.DataResult
+	if state.Result == nil {
+		if !slices.Contains(m.plan.Unread, ask.Data) {
+			m.plan.Unread = append(m.plan.Unread, ask.Data)
+		}
+		return now, false
+	}
+	return then, json.Unmarshal(state.Result, &then) == nil && then.Training == ask.Training
 }

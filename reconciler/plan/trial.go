@@ -93,7 +93,7 @@ func (m *maker) trial(t Trial) TrialReport {
 			spec.Note = fmt.Sprintf("%s, trial %s", t.Model, t.ID)
 			return m.run(spec, asker, "")
 		}
-		r.Variants = append(r.Variants, m.variant(&r, v, gates, run))
+		r.Variants = append(r.Variants, m.variant(&r, asker, v, gates, run))
 	}
 	done, failed := 0, 0
 	for _, v := range r.Variants {
@@ -119,7 +119,7 @@ func (m *maker) trial(t Trial) TrialReport {
 }
 
 // variant takes one variant of an experiment: data, trainings, validation.
-func (m *maker) variant(t *TrialReport, v Variant, gates []judged, run runner) VariantReport {
+func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judged, run runner) VariantReport {
 	mdl := v.Model
 	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release}, names: m.w.names(mdl.Name)}
 	out := VariantReport{ID: VariantID(p.Spec), Spec: p.Spec}
@@ -138,7 +138,7 @@ func (m *maker) variant(t *TrialReport, v Variant, gates []judged, run runner) V
 	}
 	data, ok := m.data(p, mdl, gates, run)
 	if !ok {
-		m.keepTrainings(p.dataKey, mdl)
+		m.keepTrainings(asker, mdl)
 		return wait()
 	}
 	// Every seed is validated, also where there is one: that is what is asked for.

@@ -47,6 +47,18 @@ type Main struct {
 	// History is what main's release files have said, by model, newest first. It
 	// holds the models that [NeedsHistory] names, and may hold more.
 	History map[string][]Past
+	// Rewound says that main went back: it does not contain what it was before.
+	Rewound *Rewound
+}
+
+// Rewound is a move of main that no commit on main asks for: a forge that was
+// restored from a backup, or a push by force.
+type Rewound struct {
+	From string // the commit that main was at
+	To   string // the first one that does not contain it
+	At   time.Time
+	// Quarantines are those of From. What they hold stays held.
+	Quarantines map[string]delivery.Quarantine
 }
 
 // Past is what a model's release file said from one commit of main on.
@@ -82,7 +94,8 @@ type Proposal struct {
 	// Pending says what must be known before it is judged; empty where all is known.
 	Pending string
 	// Stale: the list of pull requests is older than main's last move, so nothing is concluded about this one.
-	Stale bool
+	Stale  bool
+	Landed bool // main contains the head, or the forge says that it was merged
 }
 
 // Evidence is what signed statements say. Every entry has been verified.
@@ -161,6 +174,10 @@ type Server struct {
 	Deadline delivery.Duration          // after which a silent device has failed
 	Seed     string                     // a secret from which the salts of rollouts are made
 	URL      string                     // by which people reach it, without a slash at the end; empty for none
+	// Grace is how long a run goes on whose pull request is gone; 0 is two minutes.
+	Grace delivery.Duration
+	// Runs is how many runs that are no trainings may run at once; 0 is any number.
+	Runs int
 	// Trainings is how many may run at once; 0 is any number. Those of pull requests
 	// go before those of experiments.
 	Trainings int
@@ -200,6 +217,9 @@ func NeedsHistory(w World) []string {
 		}
 	}
 	for _, p := range w.Proposals {
+		if p.PullRequest.Base != w.Main.Branch {
+			continue
+		}
 		for _, name := range changedModels(p) {
 			need[name] = true
 		}

@@ -63,7 +63,7 @@ func NewMetrics() *Metrics {
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
 		gitBytes:   counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
 		started:    vec("aob_runs_started_total", "Runs started, again after a death included.", "kind"),
-		trainings:  counter("aob_trainings_total", "Trainings started, again after a death included."),
+		trainings:  counter("aob_trainings_total", "Trainings started; one that goes on where it was stopped or died is not counted again."),
 		modelBytes: counter("aob_model_bytes_served_total", "Bytes of bundles sent to devices."),
 		webhooks:   vec("aob_webhooks_total", "Webhooks received.", "result"),
 	}
@@ -147,7 +147,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// RunStarted counts one start of a run.
+// RunStarted counts a run that was started for the first time.
 func (m *Metrics) RunStarted(kind delivery.RunKind) {
 	m.started.WithLabelValues(string(kind)).Inc()
 	if kind == delivery.RunTrain {

@@ -220,7 +220,8 @@ type Run struct {
 	PRs         []int             `json:"prs,omitempty"`
 	Phase       delivery.RunPhase `json:"phase"`
 	Stage       string            `json:"stage,omitempty"`
-	Attempt     int               `json:"attempt"`
+	Attempt     int               `json:"attempt"`          // those that were asked to end are not counted
+	Ending      string            `json:"ending,omitempty"` // why it was asked to end, while it has not ended
 	Epoch       int               `json:"epoch,omitempty"`
 	Epochs      int               `json:"epochs,omitempty"`
 	Batch       int               `json:"batch,omitempty"` // of the epoch; or images done

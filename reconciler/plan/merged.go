@@ -1,0 +1,125 @@
+package plan
+
+// This file is about proposals whose content main has already: they were merged, by
+// whatever kind of merge, or another one brought the same. Nothing is judged anew or
+// signed for them, and what they say is what the release statement says. The list of
+// open pull requests may be older than main, so this is told from content alone.
+
+import (
+	"fmt"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// targetsMain reports whether a proposal is for main. Others are not judged.
+func (m *maker) targetsMain(p Proposal) bool { return p.PullRequest.Base == m.w.Main.Branch }
+
+// mains returns main's release of a model where that is what a proposal asks for: the
+// same spec, and the same release file or none of its own. For a proposal that was
+// merged it is the release that it brought, also where main has gone on since.
+func (m *maker) mains(p Proposal, name string) (delivery.Release, bool) {
+	spec := p.Intent.Models[name].SpecDigest()
+	own, has := p.Intent.Releases[name]
+	if p.Landed && has && own.Spec == spec && m.w.Evidence.accepted(own) && !m.edited(own) {
+		return own, true
+	}
+	r, named := m.w.Main.Intent.Releases[name]
+	if !named || spec != r.Spec || !m.ships(name, r) {
+		return r, false
+	}
+	if !sameFile(p.Base.Releases, p.Intent.Releases, name) && !(has && delivery.SameRelease(own, r)) {
+		return r, false // it names another release, or removes the file
+	}
+	// What main refuses, or has not settled, is no release.
+	return r, m.models[name].State == delivery.CheckPending || m.models[name].State == delivery.CheckSuccess && m.w.Evidence.accepted(r)
+}
+
+// asMain reports a model of a proposal that main has, in the words of the statement
+// that the release rests on.
+func (m *maker) asMain(r *progress, p Proposal, release delivery.Release) (ModelReport, bool) {
+	s, ok := m.w.Evidence.statement(release, "")
+	if !ok {
+		return ModelReport{}, false // evidence of an older aob, or that was lost
+	}
+	r.Release, r.Bundle, r.Measured = &release, release.Bundle, release.Measured
+	for _, b := range m.everAccepted(m.w.names(release.Name)) {
+		if b.Bundle == s.Baseline {
+			r.Baseline = &b
+			break
+		}
+	}
+	if t, ok := m.w.Evidence.training(release.Bundle); ok {
+		r.Data = &t.Training.Data
+		r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", dataText(p.Intent.Models[release.Name], t.Training.Data))
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %.1fMB", release.Bundle.Short(), float64(t.Training.Result.Size)/1e6)
+	}
+	if len(release.Measured) > 0 {
+		first := release.Measured[0]
+		text := fmt.Sprintf("mAP %.4f on %d images", first.Metrics["mAP"].Value, first.Images)
+		if first.Baseline != nil {
+			text += fmt.Sprintf(", release %.4f", first.Baseline.Metrics["mAP"])
+		}
+		r.stage(delivery.ContextEval, delivery.CheckSuccess, "%s", text)
+	}
+	for _, g := range s.Gates {
+		r.Verdicts = append(r.Verdicts, g.Verdict)
+		text := g.Verdict.Reason
+		if g.Accept != nil {
+			text = fmt.Sprintf("accepted by %s: %s; the gate says: %s", g.Accept.By, g.Accept.Because, g.Verdict.Reason)
+		}
+		r.stage(delivery.ContextGate+g.Name, delivery.CheckSuccess, "%s", text)
+	}
+	r.Has = true
+	if p.Landed {
+		return r.end(delivery.CheckSuccess, "merged: version %d", release.Version), true
+	}
+	return r.end(delivery.CheckSuccess, "version %d, which is main's release already", release.Version), true
+}
+
+// merged reports a model of a proposal that was merged, and that main does not run:
+// nothing is trained, judged or signed for it.
+func (m *maker) merged(r *progress) ModelReport {
+	if mm, ok := m.models[r.Model]; ok && mm.State != delivery.CheckSuccess {
+		return r.end(mm.State, "merged; main says: %s", mm.Text)
+	}
+	return r.end(delivery.CheckSuccess, "merged")
+}
+
+// acceptedBefore finds the release of a model that main accepted with this very spec
+// and bundle. Nothing new is signed for it: going back to it is a rollback, by the
+// file that it had.
+func (m *maker) acceptedBefore(model string, spec, bundle delivery.Digest) (delivery.Release, bool) {
+	var found delivery.Release
+	for _, a := range m.w.Evidence.Accepted[model] {
+		if a.Bundle != bundle || a.Spec != spec || a.Version < found.Version {
+			continue
+		}
+		for _, r := range m.filesOf(model) {
+			if r.Version == a.Version && r.Bundle == bundle && r.Spec == spec && !m.edited(r) {
+				found = r
+				break
+			}
+		}
+	}
+	return found, found.Version > 0
+}
+
+// filesOf lists the release files that are known of a model: those that main has or
+// had, and those of release statements.
+func (m *maker) filesOf(model string) []delivery.Release {
+	var files []delivery.Release
+	if r, ok := m.w.Main.Intent.Releases[model]; ok {
+		files = append(files, r)
+	}
+	for _, past := range m.w.Main.History[model] {
+		if past.Release != nil {
+			files = append(files, *past.Release)
+		}
+	}
+	for _, s := range m.w.Evidence.Releases {
+		if s.Model == model {
+			files = append(files, s.File)
+		}
+	}
+	return files
+}

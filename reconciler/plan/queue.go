@@ -1,0 +1,97 @@
+package plan
+
+// This file lets runs wait for each other. Sixty changed models in one pull request
+// ask for sixty data runs at once; a server has so many processors. Runs that are no
+// trainings start in rounds, one of each pull request a round, so that a large pull
+// request does not hold up a small one.
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A queue holds the runs that want to start, and after schedule which of them may.
+// A plan is made once to fill it, and where there are too many once more to use it.
+type queue struct {
+	limit   int // how many may run at once; 0 is any number
+	running int
+	busy    map[int]int // how many run for each pull request
+	asks    []ask       // in the order of the plan
+	places  map[delivery.Digest]int
+}
+
+type ask struct {
+	key   delivery.Digest
+	pr    int
+	round int
+}
+
+func newQueue(w World) *queue {
+	q := &queue{limit: w.Server.Runs, busy: map[int]int{}}
+	for _, r := range w.Runs {
+		if r.Spec.Kind != delivery.RunTrain && r.Phase == delivery.RunRunning {
+			q.running++
+			if len(r.Need.PRs) > 0 {
+				q.busy[r.Need.PRs[0]]++
+			}
+		}
+	}
+	return q
+}
+
+// enter asks for a run's start. It returns what the run waits for, or false where it
+// may start.
+func (q *queue) enter(key delivery.Digest, pr int) (Stage, bool) {
+	if q.limit == 0 {
+		return Stage{}, false
+	}
+	if q.places == nil {
+		if !slices.ContainsFunc(q.asks, func(a ask) bool { return a.key == key }) {
+			q.asks = append(q.asks, ask{key: key, pr: pr})
+		}
+		return Stage{}, false
+	}
+	place := q.places[key]
+	if place == 0 {
+		return Stage{}, false
+	}
+	return Stage{State: delivery.CheckPending, Text: fmt.Sprintf("in the queue: place %d of %d; this server runs %s at once",
+		place, len(q.places), strconv.Itoa(q.limit))}, true
+}
+
+// schedule decides which runs start, and reports whether any has to wait. Main's come
+// first, as a release that was merged waits for nobody's experiment, and those of
+// experiments come last.
+func (q *queue) schedule() bool {
+	if q.limit == 0 || q.running+len(q.asks) <= q.limit {
+		return false
+	}
+	next := map[int]int{}
+	for i, a := range q.asks {
+		q.asks[i].round = q.busy[a.pr] + next[a.pr]
+		next[a.pr]++
+	}
+	rank := func(a ask) int {
+		switch {
+		case a.pr == 0:
+			return 0
+		case a.pr > 0:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(q.asks, func(a, b ask) int {
+		if d := rank(a) - rank(b); d != 0 {
+			return d
+		}
+		return a.round - b.round
+	})
+	q.places = map[delivery.Digest]int{}
+	for i, a := range q.asks[max(0, q.limit-q.running):] {
+		q.places[a.key] = i + 1
+	}
+	return true
+}
