@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,5 +130,55 @@ func TestFlags(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v: got %v, want %q", extra, err, want)
 		}
+	}
+}
+
+// Whatever stands between a device and its server, no release is taken back for
+// it: the wave waits, with the reason, and goes on by itself.
+func TestFaultsOfTheNetworkBlameNoRelease(t *testing.T) {
+	status := func(code int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { w.WriteHeader(code) }
+	}
+	for name, c := range map[string]struct {
+		answer func(http.ResponseWriter)
+		why    string
+	}{
+		"a login page": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "text/html")
+			w.Write([]byte("<html>please log in</html>"))
+		}, "cannot download: "},
+		"403": {status(403), "answers 403"},
+		"404": {status(404), "answers 404"},
+		"407": {status(407), "the proxy answers 407"},
+		"502": {status(502), "502"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, delivery.Wave{Share: 1})
+			s.boot(t, "dock-1", shortDir(t))
+			v1 := s.push(t, script{Version: 1})
+			s.release(v1)
+			s.done(t, v1)
+			fault := func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasPrefix(r.URL.Path, "/v2/") {
+					return false
+				}
+				c.answer(w)
+				return true
+			}
+			s.fault.Store(&fault)
+			v2 := s.push(t, script{Version: 2})
+			s.release(v2)
+			s.until(t, c.why, func(all []rollout.Decision) bool {
+				return last(all, func(d rollout.Decision) bool { return strings.Contains(d.Hold, c.why) })
+			})
+			s.fault.Store(nil)
+			s.done(t, v2)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.aborted) > 0 {
+				t.Errorf("aborted: %+v", s.aborted)
+			}
+		})
 	}
 }

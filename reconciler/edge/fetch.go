@@ -156,11 +156,14 @@ func whyNot(err error) string {
 	if errors.As(err, &source) {
 		status = source.Status
 	}
+	var slow *busy
 	var dns *net.DNSError
 	var op *net.OpError
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "there is no room on this device's disk: " + err.Error()
+	case errors.As(err, &slow):
+		return slow.Error()
 	case status == http.StatusProxyAuthRequired:
 		return "the proxy answers 407: it wants a name and a password"
 	case status == http.StatusUnauthorized:

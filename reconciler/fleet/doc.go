@@ -9,8 +9,8 @@
 // One [delivery.Desired] a ring, in a DSSE envelope signed with the desired key,
 // kept as the file DIR/desired/RING.json and served byte for byte. The same files
 // on any web server serve a fleet of any size: the document says nothing about
-// single devices, each decides alone what it means for it. A document is public
-// to whoever reaches the server; its signature is what devices believe.
+// single devices, each decides alone what it means for it. Its signature is what
+// devices believe. It is read with the token of a device of the ring.
 //
 // The answer has an ETag, and If-None-Match is answered with 304. ?wait=SECONDS
 // (at most 55) holds the answer back until there is another document. That is a
@@ -27,13 +27,17 @@
 //
 // # Reports
 //
-// A report is one JSON [delivery.Report] of at most 64 KiB, with the fleet's
-// token as bearer. The answer is {"highest": N}, the highest sequence number
-// heard from that device in that ring; a report at or below it is a repeat, and
-// changes nothing. A device that lost its state learns from it where to go on.
+// A report is one JSON [delivery.Report] of at most 64 KiB, with the device's own
+// token as bearer (see [DeviceToken]). The answer is a [Receipt] with the highest
+// sequence number heard from that device in that ring; a report at or below it is
+// a repeat. A device that lost its state learns from it where to go on. The
+// receipt's own text comes back with the next report, by which two installations
+// of one name are told apart. What a report says of a bundle counts only where the
+// ring was offered that bundle.
 //
 //	400  the report is not one: the body says why, and a repeat will not help
 //	401  the token is missing or wrong
+//	403  the token is another ring's or device's
 //	413  more than 64 KiB
 //	503  it could not be kept; Retry-After says when to repeat it
 //
