@@ -63,6 +63,23 @@ func (s *seen) waits(pr int) waiting {
 	return w
 }
 
+// owners are those of the gates on main and in pull requests.
+func (s *seen) owners() []string {
+	names := map[string]bool{}
+	add := func(gates map[string]delivery.Gate) {
+		for _, g := range gates {
+			for _, o := range g.Owners {
+				names[o] = true
+			}
+		}
+	}
+	add(s.world.Main.Intent.Gates)
+	for _, p := range s.world.Proposals {
+		add(p.Intent.Gates)
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
 // codes are those that people may name, sorted.
 func (w waiting) codes() []string {
 	codes := slices.AppendSeq(slices.Collect(maps.Keys(w.runs)), maps.Keys(w.doubts))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,15 +21,17 @@ const (
 	listDeadline = 30 * time.Second
 	askDeadline  = 10 * time.Second
 
-	permissionLasts  = time.Minute     // then it is asked again
-	permissionStands = 5 * time.Minute // what is older is not believed
-	statusLasts      = time.Minute     // then a commit's statuses are read back again
-	bodyLasts        = 2 * time.Minute // then AOB's comment is read back again
-	maxReadBacks     = 50              // of one step, so that the list of pull requests does not wait for them
+	permissionLasts  = time.Minute      // then it is asked again
+	permissionStands = 5 * time.Minute  // what is older is not believed
+	statusLasts      = time.Minute      // then a commit's statuses are read back again
+	setupLasts       = 10 * time.Minute // then the settings and the owners of gates are asked for again
+	bodyLasts        = 2 * time.Minute  // then AOB's comment is read back again
+	maxReadBacks     = 50               // of one step, so that the list of pull requests does not wait for them
 )
 
 const (
 	listTrouble    = "the list of pull requests cannot be read"
+	setupTrouble   = "the forge is not set up as AOB needs it"
 	askTrouble     = "the forge does not answer all questions"
 	restartTrouble = "the repository has not been read yet"
 )
@@ -41,6 +44,12 @@ type permitted struct {
 type teamsOf struct {
 	in map[string]bool
 	at time.Time
+}
+
+// An ownerRead is whether a name can own a gate.
+type ownerRead struct {
+	owns bool
+	at   time.Time
 }
 
 // A statusRead is what stood on a commit.
@@ -80,6 +89,9 @@ type forgeView struct {
 	asks       map[int]waiting // by pull request: what its comments may say, as the last plan asks
 	asked      map[int]asked   // by pull request: what its comments say
 	heads      []string        // commits besides the heads of pull requests whose statuses are read back
+	owners     []string        // of gates, on main and in pull requests
+	known      map[string]ownerRead
+	setupAt    time.Time // when the settings were asked for
 	statuses   map[string]statusRead
 	again      map[string]bool // commits whose statuses have to be read at once
 	bodies     map[int]bodyRead
@@ -117,7 +129,7 @@ func (f *forgeView) step(ctx context.Context) {
 	if due || f.askedAnew() {
 		errs = append(errs, f.readComments(ctx))
 	}
-	errs = append(errs, f.readBack(ctx, now))
+	errs = append(errs, f.readBack(ctx, now), f.readOwners(ctx, now), f.readSetup(ctx, now))
 	err := errors.Join(errs...)
 	f.r.troubles.note(askTrouble, err)
 	f.failed(now, err)
@@ -248,7 +260,7 @@ func (f *forgeView) teamsOf(ctx context.Context, user string) (map[string]bool, 
 }
 
 // want says what the last plan asks of comments, and which commits besides the heads of pull requests are read back.
-func (f *forgeView) want(asks map[int]waiting, heads []string) {
+func (f *forgeView) want(asks map[int]waiting, heads, owners []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for n, w := range asks {
@@ -256,7 +268,66 @@ func (f *forgeView) want(asks map[int]waiting, heads []string) {
 			nudge(f.look) // the comment may be there already
 		}
 	}
-	f.asks, f.heads = asks, heads
+	f.asks, f.heads, f.owners = asks, heads, owners
+}
+
+// readSetup asks what is wrong with how the forge is set up, where that was not asked lately.
+func (f *forgeView) readSetup(ctx context.Context, now time.Time) error {
+	if !f.setupAt.IsZero() && now.Sub(f.setupAt) < setupLasts {
+		return nil
+	}
+	list, err := call(ctx, f, "settings", askDeadline, f.r.Forge.Check)
+	if err != nil {
+		return fmt.Errorf("the settings of the repository: %w", err)
+	}
+	f.setupAt = now
+	var wrong error
+	if len(list) > 0 {
+		wrong = errors.New(strings.Join(list, "; "))
+	}
+	f.r.troubles.note(setupTrouble, wrong)
+	return nil
+}
+
+// readOwners asks which owners of gates name nobody, where that was not asked lately.
+func (f *forgeView) readOwners(ctx context.Context, now time.Time) error {
+	f.mu.Lock()
+	var due []string
+	for _, name := range f.owners {
+		if o, ok := f.known[name]; !ok || now.Sub(o.at) >= setupLasts {
+			due = append(due, name)
+		}
+	}
+	f.mu.Unlock()
+	for _, name := range due[:min(len(due), maxReadBacks)] {
+		owns, err := call(ctx, f, "owner", askDeadline, func(ctx context.Context) (bool, error) { return f.r.Forge.Owner(ctx, name) })
+		if err != nil {
+			return fmt.Errorf("whether %s may own a gate: %w", name, err)
+		}
+		f.mu.Lock()
+		if f.known == nil || len(f.known) > 10_000 {
+			f.known = map[string]ownerRead{}
+		}
+		if old, ok := f.known[name]; old.owns != owns || !ok && !owns {
+			f.news()
+		}
+		f.known[name] = ownerRead{owns, now}
+		f.mu.Unlock()
+	}
+	return nil
+}
+
+// nobodies returns the owners of gates that are neither a team nor a user who may write.
+func (f *forgeView) nobodies() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	names := map[string]bool{}
+	for name, o := range f.known {
+		if !o.owns {
+			names[name] = true
+		}
+	}
+	return names
 }
 
 // askedAnew reports whether a pull request asks for what its comments were not read for.
@@ -451,9 +522,14 @@ func (f *forgeView) said(pr int) asked {
 	return f.asked[pr]
 }
 
-// head returns a pull request's head: the ref is newer than the list, where both know the pull request.
+// head returns a pull request's head: the ref is newer than the list, where both know the pull request. Only a fork's
+// head is looked for under refs/pull: a local folder takes such a ref from anybody.
 func head(pr delivery.PullRequest, refs map[string]string) string {
-	if head, ok := refs[fmt.Sprintf("%s%d/head", git.Pull, pr.Number)]; ok {
+	ref := git.Branch + pr.HeadRef
+	if pr.Fork {
+		ref = fmt.Sprintf("%s%d/head", git.Pull, pr.Number)
+	}
+	if head, ok := refs[ref]; ok {
 		return head
 	}
 	return pr.Head

@@ -230,6 +230,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	w.Wanted = r.seen.stillWanted(now)
 	maps.DeleteFunc(r.seen.gates, func(_ string, at time.Time) bool { return now.Sub(at) > wantLasts })
 	w.Asked = slices.Sorted(maps.Keys(r.seen.gates))
+	w.Nobodies = r.forgeNow.nobodies()
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}

@@ -344,7 +344,7 @@ func (r *Reconciler) wants(p plan.Plan) {
 			asks[pr.PR.Number] = w
 		}
 	}
-	r.forgeNow.want(asks, r.readBackToo(p))
+	r.forgeNow.want(asks, r.readBackToo(p), r.seen.owners())
 }
 
 // wakeAt asks for a turn at t at the latest.

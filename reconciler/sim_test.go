@@ -457,6 +457,7 @@ type simForge struct {
 	busy        bool                   // answers 429
 	old         []delivery.PullRequest // not nil: the API shows this, and not what is so by now
 	nobodies    []string               // names of neither a user nor a team
+	wrong       []string               // with the settings
 	posts       int
 	asked       int
 	unvouched   bool                          // people may edit each other's comments, as on a real forge
@@ -642,7 +643,7 @@ func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.C
 	return f.consents[question], nil
 }
 
-func (f *simForge) Check(context.Context) ([]string, error) { return nil, f.well() }
+func (f *simForge) Check(context.Context) ([]string, error) { return f.wrong, f.well() }
 
 func (f *simForge) comment(pr int, author, body string) {
 	c := simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}}

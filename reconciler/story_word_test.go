@@ -164,3 +164,52 @@ func TestAForksOwnerSpendsNothing(t *testing.T) {
 		})
 	}
 }
+
+// An owner who is nobody is said at the start, and where a verdict waits for an owner.
+func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
+	s := unsureOf(t)
+	s.forge.nobodies = []string{"vision-leads"}
+	s.now = s.now.Add(setupLasts)
+	s.settle()
+	if c := s.check(s.head("first"), delivery.ContextIntent); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team") || strings.Contains(c.Description, "warning: lead,") {
+		t.Errorf("aob/intent is %s: %s", c.State, c.Description)
+	}
+	if said := s.forge.comments[1]; !strings.Contains(said, "there is no team vision-leads here") {
+		t.Errorf("the comment does not say it:\n%s", said)
+	}
+}
+
+// What is wrong with the forge's settings is among the troubles that the status shows.
+func TestTheForgesSettingsAreChecked(t *testing.T) {
+	s, _ := begun(t)
+	s.forge.wrong = []string{"ada/intent is archived: take it out of the archive"}
+	s.now = s.now.Add(setupLasts)
+	s.settle()
+	found := false
+	for _, one := range s.loop.troubles.all() {
+		found = found || strings.Contains(one.line(), "ada/intent is archived")
+	}
+	if !found {
+		t.Errorf("the troubles are %v", s.loop.troubles.all())
+	}
+	s.forge.wrong = nil
+	s.now = s.now.Add(setupLasts)
+	s.settle()
+	if all := s.loop.troubles.all(); len(all) > 0 {
+		t.Errorf("afterwards the troubles are %v", all)
+	}
+}
+
+// A ref under refs/pull that somebody pushed does not replace a branch.
+func TestAPushedPullRefReplacesNoBranch(t *testing.T) {
+	s, main := begun(t)
+	s.propose("first", 8)
+	other := s.repo.commit("", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
+	delete(s.repo.refs, "refs/heads/")
+	s.repo.refs["refs/pull/1/head"] = other
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	if c := s.check(other, delivery.ContextRelease); c.State != "" {
+		t.Errorf("the commit of the pushed ref was judged: %+v", c)
+	}
+}

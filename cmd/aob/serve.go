@@ -218,7 +218,7 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 	metrics.Watch(source)
 	var webhook http.Handler
 	if g := s.Forge.Gitea; g != nil {
-		if r.Forge, webhook, err = giteaForge(g, r, metrics, log); err != nil {
+		if r.Forge, webhook, err = giteaForge(g, s.Listen.URL, r, metrics, log); err != nil {
 			return nil, err
 		}
 	} else {
@@ -310,9 +310,13 @@ func gitAuth(s intent.Server) func() (user, token string) {
 	}
 }
 
-func giteaForge(g *intent.ServerGitea, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
+func giteaForge(g *intent.ServerGitea, address string, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
 	if _, err := secret(g.TokenEnv, g.TokenFile); err != nil {
 		return nil, nil, err
+	}
+	hooks := ""
+	if address != "" && (g.WebhookSecretEnv != "" || g.WebhookSecretFile != "") {
+		hooks = strings.TrimRight(address, "/") + "/webhook"
 	}
 	owner, name, _ := strings.Cut(g.Repo, "/")
 	f, err := forge.NewGitea(forge.Server{URL: g.URL, Owner: owner, Repo: name, Token: func() string {
@@ -321,7 +325,7 @@ func giteaForge(g *intent.ServerGitea, r *reconciler.Reconciler, metrics *web.Me
 			log.Error("the forge's token cannot be read", "error", err.Error())
 		}
 		return token
-	}})
+	}, Hooks: hooks})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -335,6 +339,9 @@ func giteaForge(g *intent.ServerGitea, r *reconciler.Reconciler, metrics *web.Me
 	}
 	return f, web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log, Read: func(req *http.Request) (string, error) {
 		event, err := read(req)
+		if err == nil {
+			f.Heard()
+		}
 		if err == nil && event.Kind == "status" {
 			r.Look(event.Commit)
 		}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,9 +30,9 @@ type Git interface {
 // Rows is where a local forge keeps what another forge would keep: numbers,
 // checks and comments. The ledger has it.
 type Rows interface {
-	// Number returns the number of a branch's proposal: the next free one when
-	// the branch is new, and the same ever after.
-	Number(ctx context.Context, branch string) (int, error)
+	// Number returns the number of a branch's proposal: the next free one above
+	// the number that used returns when the branch is new, and the same ever after.
+	Number(ctx context.Context, branch string, used func() (int, error)) (int, error)
 	// PutCheck replaces the check of its context on a commit.
 	PutCheck(ctx context.Context, commit string, c delivery.Check) error
 	// Checks returns a commit's checks, sorted by context.
@@ -77,16 +78,20 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		if !ok || branch == f.target || target == "" {
 			continue
 		}
-		merged, err := f.git.IsAncestor(refs[ref], target)
-		if err != nil {
-			return nil, fmt.Errorf("proposal %s: %w", branch, err)
-		}
-		if merged {
+		merged, unreadable := f.git.IsAncestor(refs[ref], target)
+		if unreadable == nil && merged {
 			continue
 		}
-		pr, err := f.proposal(ctx, branch, refs[ref])
+		number, err := f.rows.Number(ctx, branch, f.merged)
 		if err != nil {
 			return nil, fmt.Errorf("proposal %s: %w", branch, err)
+		}
+		pr := delivery.PullRequest{Number: number, Title: branch, Head: refs[ref], HeadRef: branch, Base: f.target}
+		if unreadable == nil {
+			unreadable = f.describe(&pr)
+		}
+		if unreadable != nil { // the other branches go on
+			pr.Unreadable = unreadable.Error()
 		}
 		prs = append(prs, pr)
 	}
@@ -94,27 +99,46 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 	return prs, nil
 }
 
-func (f *Local) proposal(ctx context.Context, branch, head string) (delivery.PullRequest, error) {
-	number, err := f.rows.Number(ctx, branch)
+// describe fills in what the commits of a proposal say.
+func (f *Local) describe(pr *delivery.PullRequest) error {
+	last, err := f.byPeople(pr.Head)
 	if err != nil {
-		return delivery.PullRequest{}, err
-	}
-	last, err := f.byPeople(head)
-	if err != nil {
-		return delivery.PullRequest{}, err
+		return err
 	}
 	title, err := f.git.Subject(last)
 	if err != nil {
-		return delivery.PullRequest{}, err
+		return err
 	}
 	name, email, when, err := f.git.Author(last)
 	if err != nil {
-		return delivery.PullRequest{}, err
+		return err
 	}
-	return delivery.PullRequest{
-		Number: number, Title: title, Author: cmp.Or(email, name), Head: head, HeadRef: branch, Base: f.target,
-		Draft: draft(title), Updated: when,
-	}, nil
+	pr.Title, pr.Author, pr.Draft, pr.Updated = title, cmp.Or(email, name), draft(title), when
+	return nil
+}
+
+// maxMerges is how many commits of the target are searched for numbers.
+const maxMerges = 2000
+
+// merged returns the highest number of a proposal that the target's history names,
+// so that no number is given twice when the rows are lost.
+func (f *Local) merged() (int, error) {
+	commits, err := f.git.FirstParents(f.git.Refs()[branches+f.target], maxMerges)
+	if err != nil {
+		return 0, err
+	}
+	highest := 0
+	for _, c := range commits {
+		subject, err := f.git.Subject(c)
+		if err != nil {
+			return 0, err
+		}
+		number, title, ok := strings.Cut(strings.TrimPrefix(subject, "Merge "), ": ")
+		if n, err := strconv.Atoi(number); ok && err == nil && title != "" && n < 1_000_000_000 {
+			highest = max(highest, n)
+		}
+	}
+	return highest, nil
 }
 
 // byPeople returns the last commit of a branch that AOB has not made itself: the
@@ -260,7 +284,7 @@ func (f *Local) OpenPR(ctx context.Context, head, base, _, body string) (int, er
 	if at == "" {
 		return 0, fmt.Errorf("open a proposal of %s: there is no such branch", head)
 	}
-	number, err := f.rows.Number(ctx, head)
+	number, err := f.rows.Number(ctx, head, f.merged)
 	if err != nil {
 		return 0, err
 	}

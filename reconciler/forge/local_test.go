@@ -153,6 +153,52 @@ func TestLocalMerge(t *testing.T) {
 	}
 }
 
+// A branch that cannot be read is listed with the reason, and the others are listed.
+func TestOneUnreadableBranchFailsAlone(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("good", main)
+	s.work.push("good", map[string]string{"models/a.yaml": "2"}, "Second")
+	git.refs["refs/heads/broken"] = strings.Repeat("1", 40) // a commit that is not there
+	list, err := f.PullRequests(t.Context())
+	if err != nil || len(list) != 2 {
+		t.Fatalf("got %+v, %v", list, err)
+	}
+	for _, pr := range list {
+		if broken := pr.HeadRef == "broken"; broken != (pr.Unreadable != "") || pr.Number == 0 || pr.Head == "" {
+			t.Errorf("got %+v", pr)
+		}
+	}
+}
+
+// When the rows are lost, an open proposal does not get the number of one that was merged.
+func TestNumbersAreNotGivenAgain(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	for i, branch := range []string{"one", "two"} {
+		s.work.branch(branch, main)
+		s.work.git("checkout", "-q", branch)
+		s.work.git("rebase", "-q", "main")
+		head := s.work.push(branch, map[string]string{"models/a.yaml": fmt.Sprint(i + 2)}, "Change: "+branch)
+		number := s.propose(branch, "")
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Merge(t.Context(), number, head, "Ada"); err != nil {
+			t.Fatal(err)
+		}
+		s.work.git("checkout", "-q", "main")
+		s.work.git("pull", "-q", s.work.remote, "main")
+		git.observe()
+	}
+	f.rows = newRows()
+	s.work.branch("three", "main")
+	s.work.push("three", map[string]string{"models/a.yaml": "9"}, "Third")
+	if number := s.propose("three", ""); number != 3 {
+		t.Errorf("the open proposal is #%d, and #1 and #2 are merged", number)
+	}
+}
+
 // The teams of a user on this machine are the user's groups.
 func TestLocalTeamsAreGroups(t *testing.T) {
 	_, f, _ := local(t)
@@ -331,11 +377,18 @@ func newRows() *memory {
 	return &memory{numbers: map[string]int{}, checks: map[string][]delivery.Check{}, comments: map[int][]string{}, markers: map[string]int{}, said: map[int][]delivery.Comment{}}
 }
 
-func (m *memory) Number(_ context.Context, branch string) (int, error) {
+func (m *memory) Number(_ context.Context, branch string, used func() (int, error)) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.numbers[branch] == 0 {
-		m.numbers[branch] = len(m.numbers) + 1
+		above, err := used()
+		if err != nil {
+			return 0, err
+		}
+		for _, n := range m.numbers {
+			above = max(above, n)
+		}
+		m.numbers[branch] = above + 1
 	}
 	return m.numbers[branch], nil
 }

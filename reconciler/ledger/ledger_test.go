@@ -84,10 +84,10 @@ func TestLocalForge(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
 	ctx := t.Context()
 	for _, c := range []struct {
-		branch string
-		want   int
-	}{{"first", 1}, {"second", 2}, {"first", 1}, {"first", 1}, {"third", 3}} {
-		if n, err := l.Number(ctx, c.branch); err != nil || n != c.want {
+		branch     string
+		used, want int
+	}{{"first", 0, 1}, {"second", 0, 2}, {"first", 9, 1}, {"first", 0, 1}, {"third", 0, 3}, {"fourth", 9, 10}, {"fifth", 2, 11}} {
+		if n, err := l.Number(ctx, c.branch, func() (int, error) { return c.used, nil }); err != nil || n != c.want {
 			t.Errorf("branch %s has number %d, want %d (%v)", c.branch, n, c.want, err)
 		}
 	}

@@ -10,9 +10,9 @@ import (
 
 // What another forge would keep, for the local one: it has no server of its own.
 
-// Number returns the number of a branch's proposal: the next free one when the
-// branch is new, and the same ever after.
-func (l *Ledger) Number(ctx context.Context, branch string) (int, error) {
+// Number returns the number of a branch's proposal: the next free one above the
+// number that used returns when the branch is new, and the same ever after.
+func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, error)) (int, error) {
 	for {
 		var n int
 		err := l.db.QueryRowContext(ctx, "SELECT number FROM numbers WHERE branch = ?", branch).Scan(&n)
@@ -20,7 +20,12 @@ func (l *Ledger) Number(ctx context.Context, branch string) (int, error) {
 			return n, l.explain(err)
 		}
 		// Not an INSERT that ignores what is there: that would use a number up.
-		if err := l.exec(ctx, "INSERT INTO numbers (branch) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM numbers WHERE branch = ?)", branch, branch); err != nil {
+		above, err := used()
+		if err != nil {
+			return 0, err
+		}
+		if err := l.exec(ctx, `INSERT INTO numbers (number, branch) SELECT MAX(?, COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'numbers'), 0)) + 1, ?
+			WHERE NOT EXISTS (SELECT 1 FROM numbers WHERE branch = ?)`, above, branch, branch); err != nil {
 			return 0, err
 		}
 	}

@@ -127,6 +127,11 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			if doubt.Accept == nil {
 				doubt.Refused = m.refused(r.asked.Accepts, doubt.Owners, v)
 			}
+			for _, o := range doubt.Owners {
+				if accept == nil && m.w.Nobodies[o] {
+					doubt.Refused = append(doubt.Refused, fmt.Sprintf("there is no team %s here, and no user of that name who may write", o))
+				}
+			}
 			r.Doubts = append(r.Doubts, doubt)
 			text = doubt.String()
 			if list[i].settled() {

@@ -120,6 +120,14 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		intentOK.Description += "; quarantine: " + strings.Join(r.Held, "; ")
 	}
 
+	for _, name := range slices.Sorted(maps.Keys(p.Intent.Gates)) {
+		for _, o := range p.Intent.Gates[name].Owners {
+			if m.w.Nobodies[o] {
+				intentOK.Description += fmt.Sprintf("; warning: %s, an owner of gate %s, is no team and no user who may write here", o, name)
+			}
+		}
+	}
+
 	names := changedModels(p)
 	for _, name := range names {
 		r.Models = append(r.Models, m.model(p, name))

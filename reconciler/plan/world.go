@@ -26,6 +26,7 @@ type World struct {
 	Trials         []Trial                      // experiments, oldest first
 	Wanted         []delivery.CompareRun        // comparisons that somebody waits for
 	Asked          []string                     // gates that somebody asks about
+	Nobodies       map[string]bool              // owners of gates that are neither a team nor a user who may write
 	Server         Server
 }
 
