@@ -33,13 +33,13 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 					commentDoubt(&b, d)
 				}
 				b.WriteString(worse(pr, "accept"))
-				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, with its reason, into the release, and merging then ships it; a comment that was edited does not count. Or push a better model to this branch")
+				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, with its reason, into the release, and merging then ships it. Where others may edit comments, AOB asks back in a comment of its own, and the 👍 of the owner there is what counts. Or push a better model to this branch")
 				if settles(pr) {
 					b.WriteString(", or give the gate more test images, in a pull request of its own")
 				}
 				b.WriteString(".\n\n")
 			case len(pr.Asks) > 0:
-				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. A comment that was edited does not count.\n\n",
+				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. Where others may edit comments, AOB asks back in a comment of its own, and a 👍 there is what counts.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
 			default:
 				fmt.Fprintf(&b, "### AOB: %s\n\n", verdictWord(c.State))

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/git"
 )
 
 // How often the forge is asked, and how long its answers are believed.
@@ -522,14 +521,9 @@ func (f *forgeView) said(pr int) asked {
 	return f.asked[pr]
 }
 
-// head returns a pull request's head: the ref is newer than the list, where both know the pull request. Only a fork's
-// head is looked for under refs/pull: a local folder takes such a ref from anybody.
+// head returns a pull request's head: the ref is newer than the list, where the forge keeps one.
 func head(pr delivery.PullRequest, refs map[string]string) string {
-	ref := git.Branch + pr.HeadRef
-	if pr.Fork {
-		ref = fmt.Sprintf("%s%d/head", git.Pull, pr.Number)
-	}
-	if head, ok := refs[ref]; ok {
+	if head, ok := refs[pr.Ref]; ok && pr.Ref != "" {
 		return head
 	}
 	return pr.Head

@@ -487,7 +487,7 @@ func (f *simForge) open(branch, author string) int {
 	}
 	n := len(f.prs) + 1
 	f.ready[n] = true
-	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main", ForkOwner: author}}
+	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main", ForkOwner: author, Ref: fmt.Sprintf("%s%d/head", git.Pull, n)}}
 	return n
 }
 

@@ -204,6 +204,7 @@ func TestTheForgesSettingsAreChecked(t *testing.T) {
 func TestAPushedPullRefReplacesNoBranch(t *testing.T) {
 	s, main := begun(t)
 	s.propose("first", 8)
+	s.forge.prs[1].Ref = "" // as a local folder says
 	other := s.repo.commit("", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
 	delete(s.repo.refs, "refs/heads/")
 	s.repo.refs["refs/pull/1/head"] = other

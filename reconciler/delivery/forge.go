@@ -20,6 +20,8 @@ type PullRequest struct {
 	Created time.Time `json:"created,omitzero"` // tells two of one number apart: a restored forge gives numbers again
 	Updated time.Time `json:"updated,omitzero"`
 
+	// Ref is the ref that the forge itself keeps at the head; empty where it keeps none, and anybody may push one.
+	Ref string `json:"ref,omitempty"`
 	// ForkOwner is the user or organization that owns the repository of a fork's
 	// head. It is empty where that repository is gone, or the head is no branch.
 	ForkOwner string `json:"forkOwner,omitempty"`

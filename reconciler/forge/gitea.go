@@ -176,6 +176,7 @@ func pullRequest(p *gitea.PullRequest) delivery.PullRequest {
 		Number:  int(p.Index),
 		Title:   p.Title,
 		Head:    p.Head.Sha,
+		Ref:     fmt.Sprintf("refs/pull/%d/head", p.Index),
 		HeadRef: p.Head.Ref,
 		Base:    p.Base.Ref,
 		Fork:    p.Head.RepoID != p.Base.RepoID || noBranch(p.Head.Ref),
@@ -565,6 +566,9 @@ func (f *Gitea) Permission(ctx context.Context, user string) (delivery.Permissio
 		case http.StatusNotFound:
 			return f.unknown(ctx, doing)
 		case http.StatusForbidden:
+			if may, ok := f.assignee(c, user); ok {
+				return may, nil
+			}
 			return "", delivery.Blockedf("make aob's user an administrator of the repository: Gitea tells no other what people may do", "%s: %s", doing, s)
 		}
 	}
@@ -578,6 +582,24 @@ func (f *Gitea) Permission(ctx context.Context, user string) (delivery.Permissio
 		return delivery.PermissionRead, nil
 	}
 	return delivery.PermissionNone, nil
+}
+
+// assignee returns what a user may do by the list of those whom issues can be
+// assigned to, which Gitea shows to everybody: who may write is on it. In an
+// organization's repository others are on it too, so it says nothing there.
+func (f *Gitea) assignee(c *gitea.Client, user string) (may delivery.Permission, ok bool) {
+	_, _, err := c.GetRepoTeams(f.owner, f.repo)
+	if s, refused := errors.AsType[*statusError](err); !refused || s.code != http.StatusMethodNotAllowed {
+		return "", false // an organization's, or nobody knows
+	}
+	list, _, err := c.GetAssignees(f.owner, f.repo)
+	if err != nil {
+		return "", false
+	}
+	if slices.ContainsFunc(list, func(u *gitea.User) bool { return u != nil && strings.EqualFold(u.UserName, user) }) {
+		return delivery.PermissionWrite, true
+	}
+	return delivery.PermissionNone, true
 }
 
 // Teams returns the names of the repository's teams, and whether a user belongs to
