@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
 )
 
 // How often the forge is asked, and how long its answers are believed.
