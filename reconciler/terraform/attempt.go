@@ -113,6 +113,22 @@ func readMoment(path string) (time.Time, error) {
 	return m.At, nil
 }
 
+// copied reports whether an attempt's folder is a copy, as of a restored backup or a
+// rehearsal beside the running server, and the folder that launched is still there.
+// The records in a copy name the original's processes.
+func copied(dir string) bool {
+	l, err := readLaunch(dir)
+	if err != nil || l.Mark == dir {
+		return false
+	}
+	original, err := os.Stat(l.Mark)
+	if err != nil {
+		return false // moved
+	}
+	here, err := os.Stat(dir)
+	return err == nil && !os.SameFile(original, here)
+}
+
 func (a *attempt) stackDir() string { return filepath.Join(a.dir, stackFolder) }
 
 // settle ends the attempt: fenced, destroyed, nothing left running, recorded. It
@@ -125,7 +141,10 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	if err := fence(a.dir); err != nil {
 		return err
 	}
-	err := t.destroy(ctx, a)
+	var err error
+	if !copied(a.dir) { // what runs is the original's, and so is what Terraform's state names
+		err = t.destroy(ctx, a)
+	}
 	if err := errors.Join(err, stopTrainer(a.dir)); err != nil {
 		return fmt.Errorf("clean up attempt %d: %w", a.number, err)
 	}

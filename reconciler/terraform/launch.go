@@ -259,6 +259,9 @@ func stopTrainer(dir string) error {
 	if err != nil {
 		return err
 	}
+	if copied(dir) {
+		return nil // nothing was launched here
+	}
 	var trainer durable.Process
 	asked := false
 	patience := time.Now().Add(time.Duration(l.Grace))
