@@ -302,3 +302,32 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 		})
 	}
 }
+
+// A branch that is older than a rename on main is told so. To add a gate, as a new
+// model would need it, would bring the old model back.
+func TestOldBranchIsToldThatMainRenamedItsModel(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"renamed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/figures.yaml": model("figures", 8), "gates/production.yaml": gateFile("production", "figures", 0.3),
+			"fleets/demo.yaml": fleet("demo", "figures", "")}, "main renamed shapes to figures (commit "},
+		"renamed and trained otherwise": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/figures.yaml": model("figures", 20), "gates/production.yaml": gateFile("production", "figures", 0.3),
+			"fleets/demo.yaml": fleet("demo", "figures", "")}, "main renamed shapes to figures (commit "},
+		"removed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "gates/production.yaml": "", "fleets/demo.yaml": ""}, "main removed models/shapes.yaml (commit "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := begun(t)
+			s.released("first", 8)
+			s.propose("old", 14)
+			s.repo.commit("change", s.main(), s.now, c.files)
+			s.forge.open("change", "dev")
+			s.settle()
+			s.want("change", delivery.CheckSuccess)
+			s.merge("change")
+			s.settle()
+			s.want("old", delivery.CheckFailure, c.want, "rebase onto main")
+			s.quiet()
+		})
+	}
+}

@@ -168,6 +168,9 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		}
 		return r.end(delivery.CheckSuccess, "removed; nothing to train")
 	}
+	if why := m.goneFromMain(p, name); why != "" {
+		return r.end(delivery.CheckFailure, "%s", why)
+	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
 	if release, has := m.mains(p, name); has {
 		if report, ok := m.asMain(r, p, release); ok {

@@ -5,6 +5,7 @@ package plan
 // quarantine holds, and the versions go on.
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -94,4 +95,27 @@ func added(p Proposal) int {
 		}
 	}
 	return n
+}
+
+// goneFromMain says that main has renamed or removed a model since a proposal that
+// changes it left main. To add a gate for it would bring the old model back.
+func (m *maker) goneFromMain(p Proposal, name string) string {
+	was, before := p.Base.Models[name]
+	if _, there := m.w.Main.Intent.Models[name]; there || !before {
+		return ""
+	}
+	var commit string
+	for _, past := range m.w.Main.History[name] {
+		if past.Release == nil && !past.Side && commit == "" {
+			commit = fmt.Sprintf(" (commit %.12s)", past.Commit)
+		}
+	}
+	branch := m.w.Main.Branch
+	for _, now := range slices.Sorted(maps.Keys(m.w.Main.Intent.Models)) {
+		_, old := p.Base.Models[now]
+		if !old && (slices.Contains(m.w.names(now), name) || m.w.Main.Intent.Models[now].SpecDigest() == was.SpecDigest()) {
+			return fmt.Sprintf("%[1]s renamed %[2]s to %[3]s%[4]s; rebase onto %[1]s, and change models/%[3]s.yaml instead", branch, name, now, commit)
+		}
+	}
+	return fmt.Sprintf("%[1]s removed models/%[2]s.yaml%[3]s; rebase onto %[1]s, and add the model again there if it is still wanted", branch, name, commit)
 }
