@@ -155,6 +155,9 @@ func (s *sim) heal() {
 	for _, key := range s.runs.keys() {
 		_ = s.runs.Retry(key)
 	}
+	if len(s.forge.forged) > 0 {
+		s.now = s.now.Add(2 * statusLasts) // statuses are read back every so often
+	}
 	s.wake()
 }
 
@@ -166,6 +169,9 @@ func (s *sim) checkOwed() {
 		return
 	}
 	for _, pr := range s.forge.list() {
+		if by := s.forge.forged[pr.Head+" "+delivery.ContextRelease]; by != "" {
+			s.fail("#%d shows a status that %s set", pr.Number, by)
+		}
 		state := s.forge.statuses[pr.Head][delivery.ContextRelease]
 		if state.State == "" {
 			s.fail("#%d has no aob/release at all", pr.Number)
@@ -188,6 +194,9 @@ func (s *sim) checkOwed() {
 	}
 	for name, f := range main.Fleets {
 		release, named := main.Releases[f.Runs]
+		if f.Runs == "other" || s.fleet.published[name].Model == "other" {
+			continue // stories know
+		}
 		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) || s.quarantined(f.Runs, release.Bundle) {
 			continue
 		}
@@ -397,7 +406,11 @@ func (s *sim) mergeOne(p *simPR, how int, override bool) {
 	if !override && (p.Draft || s.forge.statuses[head][delivery.ContextRelease].State != delivery.CheckSuccess) || s.conflicts(s.main(), head) {
 		return
 	}
+	before, forged := s.main(), s.forge.forged[head+" "+delivery.ContextRelease] != ""
 	s.landed(head, how, s.merged(s.main(), head))
+	if !override && !forged {
+		s.checkShown(before, head)
+	}
 	p.closed = true
 	delete(s.repo.refs, git.Branch+p.HeadRef)
 }
@@ -661,6 +674,113 @@ var happenings = map[string]happening{
 		s.rest()
 		s.mergeOne(s.forge.prs[n], a, false)
 		s.rest()
+	}},
+
+	// People go round the bar.
+	"cross": {3, func(s *sim, a, b int) {
+		// A branch raises the gate, or quarantines, and is merged; another crosses it.
+		before := s.main()
+		if len(s.repo.commits[before].parents) == 0 {
+			s.pushMain(map[string]string{"gates/signs.yaml": "# crossed\n" + gateFile("signs", "signs", 0.3)})
+			before = s.main()
+		}
+		bar := map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.65, 0.703}, a))}
+		if main, _ := s.tree(before); a%3 == 0 && main.Releases["shapes"].Version > 0 && len(main.Quarantines["shapes"].Entries) == 0 {
+			q := delivery.Quarantine{APIVersion: delivery.APIVersion, Kind: "Quarantine", Name: "shapes", Entries: []delivery.Quarantined{{Digest: main.Releases["shapes"].Bundle, Why: "smoke"}}}
+			bar = map[string]string{"models/shapes.quarantine.yaml": string(intent.FormatQuarantine(q))}
+		}
+		from := s.repo.commits[before].parents[0]
+		side := s.repo.write([]string{from}, s.repo.with(from, bar), s.now, fmt.Sprint("bar", len(s.repo.commits)))
+		s.repo.refs[git.Branch+"main"] = s.repo.write([]string{before, side}, s.repo.with(before, bar), s.now, "merge")
+		branch := fmt.Sprint("cross", len(s.repo.commits))
+		s.repo.refs[git.Branch+branch] = s.repo.write([]string{before, side}, s.repo.with(before, map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))}), s.now, "cross")
+		n := s.forge.open(branch, "dev")
+		s.rest()
+		s.mergeOne(s.forge.prs[n], a, false)
+		s.rest()
+	}},
+	"swap a fleet's model": {4, func(s *sim, a, b int) {
+		// To a model with an easy gate of its own: at once, later, or past the forge.
+		easy := map[string]string{"models/other.yaml": model("other", of(allEpochs, b)), "gates/easy.yaml": gateFile("easy", "other", 0.01)}
+		swap := map[string]string{"fleets/demo.yaml": fleet("demo", "other", "")}
+		release := func(files map[string]string) {
+			branch := fmt.Sprint("swap", len(s.repo.commits))
+			s.change(branch, "dev", files)
+			s.rest()
+			s.mergeOne(s.forge.prs[s.forge.open(branch, "dev")], a, false)
+			s.rest()
+		}
+		if a%3 == 0 {
+			maps.Copy(easy, swap)
+		}
+		release(easy)
+		switch main, _ := s.tree(s.main()); {
+		case a%3 == 1:
+			release(swap)
+		case a%3 == 2 && main.Models["other"].Name != "":
+			if b%2 == 0 {
+				swap["gates/production.yaml"] = gateFile("production", "shapes", 0.01)
+			}
+			s.pushMain(swap)
+			s.rest()
+		}
+	}},
+	"swap it back": {2, func(s *sim, a, b int) { s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", "")}) }},
+	"lose a quarantine": {2, func(s *sim, a, b int) {
+		path := "models/shapes.quarantine.yaml"
+		if s.repo.read(s.main(), path) == "" {
+			return
+		}
+		s.repo.commit("main", s.main(), s.now, map[string]string{path: ""})
+		if a%2 == 0 {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/signs.yaml": fmt.Sprintf("# %d\n", b) + gateFile("signs", "signs", 0.3)})
+		}
+	}},
+	"forge a status": {2, func(s *sim, a, b int) {
+		list := s.forge.list()
+		if len(list) == 0 {
+			return
+		}
+		head := of(list, a).Head
+		if s.forge.statuses[head] == nil {
+			s.forge.statuses[head] = map[string]delivery.Check{}
+		}
+		if s.forge.forged == nil {
+			s.forge.forged = map[string]string{}
+		}
+		s.forge.statuses[head][delivery.ContextRelease] = delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "no model change"}
+		s.forge.forged[head+" "+delivery.ContextRelease] = "mallory"
+	}},
+	"edit a comment": {2, func(s *sim, a, b int) {
+		var codes []string
+		for _, st := range s.signed.statements {
+			if v, ok := st.predicate.(delivery.Verdict); ok && v.Outcome == delivery.Unsure {
+				codes = append(codes, plan.AcceptCode(v))
+			}
+		}
+		if len(codes) == 0 {
+			return
+		}
+		for _, pr := range s.forge.list() {
+			if b%2 == 0 {
+				s.forge.comment(pr.Number, "lead", "looks nice, I will look tomorrow")
+			}
+		}
+		if len(s.forge.commands) > 0 {
+			c := &s.forge.commands[len(s.forge.commands)-1-a%min(3, len(s.forge.commands))]
+			c.Body, c.edited = "/aob accept "+codes[len(codes)-1]+" because I say so", true
+		}
+	}},
+	"prepare a branch": {2, func(s *sim, a, b int) {
+		if len(s.signed.order) == 0 {
+			return
+		}
+		bundle := of(s.signed.order, a)
+		for _, branch := range []string{"aob/restore-shapes-" + bundle.Short(), "aob/quarantine-shapes-" + bundle.Short()} {
+			if s.head(branch) == "" {
+				s.repo.commit(branch, s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+			}
+		}
 	}},
 
 	// Main moves.

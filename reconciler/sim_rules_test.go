@@ -62,22 +62,70 @@ func (s *sim) lastAccepted(model string, n int) (delivery.Release, bool) {
 	return delivery.Release{}, false
 }
 
+// A simHeld is what main's quarantine files have said of a bundle.
+type simHeld struct {
+	held  bool
+	lifts int
+}
+
+// heldOn follows the quarantine files of all models along a commit's first parents: a
+// bundle of which they do not speak any more is what it was.
+func (s *sim) heldOn(commit string) map[delivery.Digest]simHeld {
+	var line []string
+	fold := map[delivery.Digest]simHeld{}
+	for c := commit; c != ""; {
+		if known, ok := s.repo.folds[c]; ok {
+			fold = maps.Clone(known)
+			break
+		}
+		line = append(line, c)
+		parents := s.repo.commits[c].parents
+		if c = ""; len(parents) > 0 {
+			c = parents[0]
+		}
+	}
+	for _, c := range slices.Backward(line) {
+		now := map[delivery.Digest]simHeld{}
+		for path, blob := range s.repo.commits[c].files {
+			if !strings.HasSuffix(path, ".quarantine.yaml") {
+				continue
+			}
+			data := s.repo.blobs[blob]
+			q, _ := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Quarantine()
+			for _, e := range q.Entries {
+				h := now[e.Digest]
+				if e.Lifted == "" {
+					h.held = true
+				} else {
+					h.lifts++
+				}
+				now[e.Digest] = h
+			}
+		}
+		for bundle, h := range now {
+			h.lifts = max(h.lifts, fold[bundle].lifts)
+			fold[bundle] = h
+		}
+		if s.repo.folds == nil {
+			s.repo.folds = map[string]map[delivery.Digest]simHeld{}
+		}
+		s.repo.folds[c] = maps.Clone(fold)
+	}
+	return fold
+}
+
 // quarantined reports whether main forbids a bundle, under whatever name, or one that
 // was trained in the same run: of those the model's releases stay, and what was
 // lifted by its own name.
 func (s *sim) quarantined(model string, bundle delivery.Digest) bool {
-	main, _ := s.tree(s.main())
 	lifted, kin := false, false
-	for _, q := range main.Quarantines {
-		if _, held := q.Holds(bundle); held {
+	for other, h := range s.heldOn(s.main()) {
+		if h.held && other == bundle {
 			return true
 		}
-		lifted = lifted || q.Lifts(bundle) > 0
-		for _, e := range q.Entries {
-			_, held := q.Holds(e.Digest)
-			from, known := s.signed.bundles[e.Digest]
-			kin = kin || held && known && delivery.TrainKey(from) == delivery.TrainKey(s.signed.bundles[bundle])
-		}
+		lifted = lifted || other == bundle && h.lifts > 0
+		from, known := s.signed.bundles[other]
+		kin = kin || h.held && known && delivery.TrainKey(from) == delivery.TrainKey(s.signed.bundles[bundle])
 	}
 	before := model
 	for before != "" && !lifted {
@@ -432,6 +480,7 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 			s.fail("fleet %s: version %d is aborted there, and is published to %s", d.Ring, t.Version, to)
 		}
 	}
+	s.checkCarries(d, old)
 	if d.Share > 0 {
 		check(d.Release, "the wave")
 		main, _ := s.tree(s.main())
@@ -449,13 +498,77 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 	}
 }
 
+// checkCarries fails where a fleet is told to run another model, and that does not pass
+// the gates which covered what it ran, when main last let it run that.
+func (s *sim) checkCarries(d, old delivery.Desired) {
+	if old.Release.Bundle == "" || d.Model == old.Model || d.Release.Bundle == old.Release.Bundle || d.Model != "other" && old.Model != "other" {
+		return
+	}
+	ran, all := 0, 0
+	for _, device := range s.fleet.devices {
+		if device.Report.Ring == d.Ring {
+			all++
+			if slices.Contains(device.Healthy, d.Release.Bundle) {
+				ran++
+			}
+		}
+	}
+	if 2*ran > all {
+		return // it has run that before
+	}
+	for c := s.main(); c != ""; {
+		if tree, _ := s.tree(c); tree.Fleets[d.Ring].Runs == old.Model {
+			for _, g := range tree.Covering(old.Model) {
+				s.checkPasses(fmt.Sprintf("fleet %s goes from %s to %s", d.Ring, old.Model, d.Model), tree.Gates[g], d.Release.Bundle, old.Release.Bundle)
+			}
+			return
+		}
+		parents := s.repo.commits[c].parents
+		if c = ""; len(parents) > 0 {
+			c = parents[0]
+		}
+	}
+}
+
+// checkShown fails where merging what is green took a quarantine back, or changed a
+// gate, and the pull request's diff did not show it.
+func (s *sim) checkShown(before, head string) {
+	now, was := s.repo.commits[s.main()].files, s.repo.commits[before].files
+	bases, _ := s.repo.MergeBases(head, before)
+	for path := range was {
+		if now[path] == was[path] || !strings.HasPrefix(path, "gates/") && !strings.HasSuffix(path, ".quarantine.yaml") {
+			continue
+		}
+		for _, base := range bases {
+			if s.repo.commits[base].files[path] == s.repo.commits[head].files[path] {
+				s.fail("merging %.8s, which was green, changed %s, and its diff with %.8s does not show that", head, path, base)
+			}
+		}
+	}
+	after := s.heldIn(s.main())
+	for bundle := range s.heldIn(before) {
+		if !after[bundle] && s.heldOn(s.main())[bundle].held {
+			s.fail("merging %.8s, which was green, took bundle %s out of quarantine without a lift", head, bundle.Short())
+		}
+	}
+}
+
+// heldIn lists the bundles that a commit's own tree holds in quarantine.
+func (s *sim) heldIn(commit string) map[delivery.Digest]bool {
+	held := map[delivery.Digest]bool{}
+	tree, _ := s.tree(commit)
+	for _, q := range tree.Quarantines {
+		for _, e := range q.Entries {
+			held[e.Digest] = held[e.Digest] || e.Lifted == ""
+		}
+	}
+	maps.DeleteFunc(held, func(_ delivery.Digest, h bool) bool { return !h })
+	return held
+}
+
 // aborted reports whether a fleet fell back from a bundle and nobody has lifted it.
 func (s *sim) aborted(fleet string, bundle delivery.Digest) bool {
-	main, _ := s.tree(s.main())
-	lifts := 0
-	for _, q := range main.Quarantines {
-		lifts += q.Lifts(bundle)
-	}
+	lifts := s.heldOn(s.main())[bundle].lifts
 	return slices.ContainsFunc(s.signed.index.Aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts })
 }
 

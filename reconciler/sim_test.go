@@ -195,6 +195,8 @@ type simRepo struct {
 	refs    map[string]string
 	blobs   map[string][]byte
 	last    string
+	made    map[string]bool // commits that AOB made
+	folds   map[string]map[delivery.Digest]simHeld
 	down    bool
 	bad     map[string]error // commits whose tree cannot be read
 	reads   int              // of such trees
@@ -408,7 +410,12 @@ func (r *simRepo) Commit(parents []string, files map[string][]byte, author git.A
 	for path, data := range files {
 		text[path] = string(data)
 	}
-	return r.write(parents, r.with(parents[0], text), author.When, message), nil
+	id := r.write(parents, r.with(parents[0], text), author.When, message)
+	if r.made == nil {
+		r.made = map[string]bool{}
+	}
+	r.made[id] = true
+	return id, nil
 }
 
 func (r *simRepo) Author(commit string) (string, string, time.Time, error) {
@@ -475,6 +482,7 @@ type simForge struct {
 type simCommand struct {
 	pr int // 0 is every one
 	delivery.Comment
+	edited bool // by somebody else, and nobody vouches for it
 }
 
 // open opens a pull request of a branch, or opens its own again.
@@ -552,6 +560,7 @@ func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check)
 	if f.statuses[commit] == nil {
 		f.statuses[commit] = map[string]delivery.Check{}
 	}
+	delete(f.forged, commit+" "+c.Context)
 	if f.statuses[commit][c.Context] == c {
 		return nil // at least once, and a repeat is identical
 	}
@@ -618,7 +627,7 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 	var list []delivery.Comment
 	for _, c := range f.commands {
 		if c.pr == 0 || c.pr == pr {
-			if !f.unvouched {
+			if !f.unvouched && !c.edited {
 				c.Vouched = "in a world where nobody edits comments"
 			}
 			list = append(list, c.Comment)
@@ -646,7 +655,7 @@ func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.C
 func (f *simForge) Check(context.Context) ([]string, error) { return f.wrong, f.well() }
 
 func (f *simForge) comment(pr int, author, body string) {
-	c := simCommand{pr, delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}}
+	c := simCommand{pr: pr, Comment: delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}}
 	f.commands, f.ever = append(f.commands, c), append(f.ever, c)
 }
 
@@ -689,6 +698,9 @@ func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, err
 	}
 	if f.deaf {
 		return 0, errors.New("the forge takes no pull requests")
+	}
+	if at := f.sim.repo.refs[git.Branch+head]; !f.sim.repo.made[at] {
+		f.sim.fail("AOB opens a pull request on branch %s, whose head %.8s it did not make", head, at)
 	}
 	n := f.open(head, "aob")
 	f.prs[n].Title = title

@@ -63,9 +63,20 @@ func (s *sim) merge(branch string) string {
 
 // merged is the three-way merge of two trees, file by file.
 func (s *sim) merged(a, b string) map[string]string {
-	base := s.repo.mergeBase(a, b)
+	// As git does, it first merges several bases into one.
+	bases, _ := s.repo.MergeBases(a, b)
+	var from map[string]string
+	for i, base := range bases {
+		if from = s.repo.commits[base].files; i > 0 {
+			from = s.merged(bases[0], base)
+		}
+	}
+	return threeWayFiles(s.repo.commits[a].files, s.repo.commits[b].files, from)
+}
+
+// threeWayFiles takes theirs where theirs changed a file, and else ours.
+func threeWayFiles(ours, theirs, from map[string]string) map[string]string {
 	out := map[string]string{}
-	ours, theirs, from := s.repo.commits[a].files, s.repo.commits[b].files, s.repo.commits[base].files
 	for _, files := range []map[string]string{ours, theirs} {
 		for path := range files {
 			blob := theirs[path]
