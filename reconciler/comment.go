@@ -272,7 +272,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		fold(b, "findings in the dataset", func() {
 			for _, f := range m.Data.Findings {
 				for _, line := range f.Lines() {
-					fmt.Fprintf(b, "- %s: %s\n", f.Level, delivery.Markdown(line))
+					fmt.Fprintf(b, "- %s: %s\n", delivery.Markdown(f.Level), delivery.Markdown(line))
 				}
 			}
 			b.WriteString("\n")
