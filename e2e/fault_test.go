@@ -73,7 +73,7 @@ func TestFaultsAreNotBlamedOnGoodModels(t *testing.T) {
 	f.clone.git(t, "checkout", "-q", "-B", "main", "origin/main")
 	third := f.merge(t, f.propose(t, "third-again", 3)) // main has moved on since it was proposed first
 	quarantine := f.quarantined(t, bad.Models[0].Release.Bundle)
-	f.converged(t, good)
+	f.serve(t, good)
 	t.Logf("main %.10s was taken back by pull request %d: %s", third, quarantine.Number, quarantine.Title)
 	f.merge(t, f.green(t, quarantine.HeadRef))
 	f.converged(t, good)
@@ -204,7 +204,7 @@ func (f *faulty) version(t *testing.T) int {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(out)) {
-		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "version: "); ok {
+		if text, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "version: "); ok {
 			n, err := strconv.Atoi(text)
 			if err != nil {
 				t.Fatal(err)
@@ -389,6 +389,23 @@ func (f *faulty) restartAgentIfEnded(t *testing.T, device string) {
 		t.Errorf("it ended by itself: %v", err)
 		f.startAgent(t, device)
 	}
+}
+
+// serve waits until every device serves a version.
+func (f *faulty) serve(t *testing.T, version int) {
+	t.Helper()
+	until(t, func() error {
+		for device := range f.agents {
+			s, err := edge.ReadStatus(f.path(device))
+			if err != nil {
+				return err
+			}
+			if !s.Serving || s.Release != version {
+				return fmt.Errorf("%s serves version %d (answers: %v), not %d", device, s.Release, s.Serving, version)
+			}
+		}
+		return nil
+	})
 }
 
 // quarantined waits for the pull request that AOB opens for a bundle.
