@@ -378,6 +378,7 @@ func filesIn(folder string) []string {
 func (f *faulty) restartAgent(t *testing.T, device string) {
 	t.Helper()
 	agent := f.agents[device]
+	agent.killed = true
 	_ = agent.cmd.Process.Signal(syscall.SIGKILL)
 	<-agent.done
 	f.startAgent(t, device)
