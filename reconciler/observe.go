@@ -157,12 +157,14 @@ func (r *Reconciler) readMain(ctx context.Context, w *plan.World, keep map[strin
 			r.seen.good = said[mainGood+r.Main].Content
 		}
 	}
-	if commit == "" && r.seen.good == "" {
-		return false, nil // there is nothing yet
-	}
 	t, err := tree{}, error(nil)
 	if commit == "" {
-		err = delivery.Blockedf("push it again, or set main: in the configuration", "there is no branch %s", r.Main)
+		if err = r.Repo.Missing(git.Branch + r.Main); err == nil && r.seen.good == "" {
+			return false, nil // there is nothing yet
+		}
+		if err == nil {
+			err = delivery.Blockedf("push it again, or set main: in the configuration", "there is no branch %s", r.Main)
+		}
 	} else {
 		t, err = r.tree(commit)
 	}

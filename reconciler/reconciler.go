@@ -29,6 +29,8 @@ type (
 		At(ctx context.Context, ref string) (commit string, err error)
 		// FirstParents returns a commit, its first parent, and so on, at most limit.
 		FirstParents(commit string, limit int) ([]string, error)
+		// Missing says why a ref was not found; nil if it was, or if the repository is empty.
+		Missing(ref string) error
 		Has(commit string) error
 		Files(commit string) ([]git.File, error)
 		Blob(hash string, limit int64) ([]byte, error)

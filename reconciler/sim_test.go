@@ -260,6 +260,9 @@ func (r *simRepo) Observe(context.Context) (map[string]string, bool, error) {
 	return r.observed, changed, nil
 }
 
+// Missing leaves it to the loop to say that main is gone.
+func (r *simRepo) Missing(string) error { return nil }
+
 func (r *simRepo) Refs() map[string]string { return r.observed }
 
 func (r *simRepo) At(_ context.Context, ref string) (string, error) {

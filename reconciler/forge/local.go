@@ -18,6 +18,8 @@ import (
 // Git is what a local forge needs of the repository; git.Mirror has it.
 type Git interface {
 	Refs() map[string]string
+	// Unreadable returns the refs that are damaged, and why.
+	Unreadable() map[string]delivery.Blocked
 	At(ctx context.Context, ref string) (commit string, err error)
 	Subject(commit string) (string, error)
 	FirstParents(head string, limit int) ([]string, error)
@@ -68,7 +70,7 @@ func (f *Local) Address() string { return f.address }
 
 // PullRequests returns the open proposals as of the last Observe, sorted by
 // number. A proposal's title and author are those of the last commit that people
-// made on the branch.
+// made on the branch. A branch that cannot be read is one whose Unreadable says why.
 func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
 	refs := f.git.Refs()
 	target := refs[branches+f.target]
@@ -94,6 +96,17 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 			pr.Unreadable = unreadable.Error()
 		}
 		prs = append(prs, pr)
+	}
+	for ref, why := range f.git.Unreadable() {
+		branch, ok := strings.CutPrefix(ref, branches)
+		if !ok || branch == f.target || target == "" {
+			continue
+		}
+		number, err := f.rows.Number(ctx, branch, f.merged)
+		if err != nil {
+			return nil, fmt.Errorf("proposal %s: %w", branch, err)
+		}
+		prs = append(prs, delivery.PullRequest{Number: number, Title: branch, HeadRef: branch, Base: f.target, Unreadable: why.Error()})
 	}
 	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
 	return prs, nil
@@ -173,6 +186,9 @@ func (f *Local) byPeople(head string) (string, error) {
 
 // SetStatus sets one status check on a commit.
 func (f *Local) SetStatus(ctx context.Context, commit string, check delivery.Check) error {
+	if commit == "" {
+		return nil // of a branch that cannot be read: nobody knows its commit
+	}
 	check.Description = Cut(check.Description, MaxDescription)
 	return f.rows.PutCheck(ctx, commit, check)
 }
@@ -303,6 +319,9 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 	i := slices.IndexFunc(prs, func(pr delivery.PullRequest) bool { return pr.Number == number })
 	if i < 0 {
 		return "", delivery.Blockedf("aob pr list shows those that are open", "there is no open pull request %d", number)
+	}
+	if why := prs[i].Unreadable; why != "" {
+		return "", delivery.Blockedf("mend the branch, or remove it", "pull request %d cannot be read: %s", number, why)
 	}
 	branch := prs[i].HeadRef
 	head, err := f.git.At(ctx, branches+branch)

@@ -63,6 +63,29 @@ func local(t *testing.T) (*stage, *Local, *bare) {
 	return s, f, git
 }
 
+// TestUnreadableBranchFailsAlone: a damaged ref is a proposal that says why it
+// cannot be read, and keeps no other from the list.
+func TestUnreadableBranchFailsAlone(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("side", main)
+	s.work.push("side", map[string]string{"models/a.yaml": "2"}, "Second")
+	git.unreadable = map[string]delivery.Blocked{"refs/heads/bad": delivery.Blockedf("mend it", "the file bad is empty")}
+	prs, err := f.PullRequests(t.Context())
+	if err != nil || len(prs) != 2 {
+		t.Fatalf("got %v, %v", prs, err)
+	}
+	for _, pr := range prs {
+		if bad := pr.HeadRef == "bad"; bad != (pr.Unreadable != "") {
+			t.Errorf("%s: unreadable is %q", pr.HeadRef, pr.Unreadable)
+		} else if bad {
+			if _, err := f.Merge(t.Context(), pr.Number, "", "Ada"); err == nil || !strings.Contains(err.Error(), "is empty") {
+				t.Errorf("merge: got %v", err)
+			}
+		}
+	}
+}
+
 func TestLocalMerge(t *testing.T) {
 	s, f, git := local(t)
 	ctx := t.Context()
@@ -283,6 +306,7 @@ type bare struct {
 	dir        string
 	refs       map[string]string
 	beforePush func()
+	unreadable map[string]delivery.Blocked
 }
 
 func (b *bare) run(args ...string) string {
@@ -311,6 +335,8 @@ func (b *bare) observe() {
 }
 
 func (b *bare) Refs() map[string]string { return b.refs }
+
+func (b *bare) Unreadable() map[string]delivery.Blocked { return b.unreadable }
 
 func (b *bare) At(_ context.Context, ref string) (string, error) {
 	return b.try("for-each-ref", "--format=%(objectname)", ref)
