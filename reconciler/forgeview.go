@@ -179,15 +179,18 @@ func (f *forgeView) readList(ctx context.Context, now time.Time, asOf int) bool 
 		f.failed(now, err)
 		return false
 	}
+	f.mu.Unlock()
+	open := map[int]bool{}
+	for _, pr := range prs {
+		open[pr.Number] = true
+	}
+	f.r.Repo.KeepPulls(slices.Sorted(maps.Keys(open)))
+	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.listed || !slices.Equal(prs, f.prs) || f.listAsOf != asOf {
 		f.news()
 	}
 	f.prs, f.listed, f.ever, f.listAt, f.listAsOf = prs, true, true, now, asOf
-	open := map[int]bool{}
-	for _, pr := range prs {
-		open[pr.Number] = true
-	}
 	maps.DeleteFunc(f.asked, func(n int, _ asked) bool { return !open[n] })
 	maps.DeleteFunc(f.bodies, func(n int, _ bodyRead) bool { return !open[n] })
 	return true

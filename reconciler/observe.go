@@ -3,7 +3,6 @@ package reconciler
 // This file looks. What did not change since the last look is not read again.
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -183,7 +182,11 @@ func (r *Reconciler) readMain(ctx context.Context, w *plan.World, keep map[strin
 		r.troubles.note(mainTrouble, err)
 		return false, fmt.Errorf("read %s: %w", r.Main, err)
 	}
-	r.troubles.note(mainTrouble, instead(err, fmt.Sprintf("%s is at %s; fleets go on with what %.12s says", r.Main, cmp.Or(fmt.Sprintf("%.12s", commit), "nothing"), last)))
+	what := fmt.Sprintf("fleets go on with what %.12s says", last)
+	if commit != "" {
+		what = fmt.Sprintf("%s is at %.12s; %s", r.Main, commit, what)
+	}
+	r.troubles.note(mainTrouble, instead(err, what))
 	if t, err = r.tree(last); err != nil {
 		return false, fmt.Errorf("read %s at its last good commit %.12s: %w", r.Main, last, err)
 	}
@@ -289,7 +292,7 @@ func (r *Reconciler) proposals(w *plan.World, prs []delivery.PullRequest, stale 
 		if pr.Base == r.Main {
 			r.proposal(&p, w.Main.Commit, keep)
 		}
-		if p.Pending != "" {
+		if p.Pending != "" && p.Unreadable == "" {
 			r.wakeAt(r.Now().Add(time.Second))
 		}
 		if p.Unreadable != "" {
@@ -324,8 +327,11 @@ func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]boo
 		}
 	}
 	if p.Unreadable != "" {
-		p.Complaints = []delivery.Complaint{{Text: fmt.Sprintf("commit %.10s cannot be read: %s", p.Head, p.Unreadable)}}
-		return
+		what := fmt.Sprintf("commit %.10s cannot be read: %s", p.Head, p.Unreadable)
+		if p.Head == "" { // its ref is damaged: nobody knows whose it is, so its runs go on
+			what, p.Pending = p.Unreadable, p.Unreadable
+		}
+		p.Complaints = []delivery.Complaint{{Text: what}}
 	}
 	known := false
 	if p.Permission, known = r.forgeNow.author(p.Author); !known && p.Pending == "" {

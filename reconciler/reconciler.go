@@ -31,6 +31,8 @@ type (
 		FirstParents(commit string, limit int) ([]string, error)
 		// Missing says why a ref was not found; nil if it was, or if the repository is empty.
 		Missing(ref string) error
+		// KeepPulls says which pull requests are open: what others have brought may go.
+		KeepPulls(open []int)
 		Has(commit string) error
 		Files(commit string) ([]git.File, error)
 		Blob(hash string, limit int64) ([]byte, error)

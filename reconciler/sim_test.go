@@ -203,6 +203,7 @@ type simRepo struct {
 	refuses error            // what pushes end with
 
 	observed map[string]string
+	keep     []int // the pull requests that the loop said are open
 }
 
 func hash(v any) string { return delivery.DigestOf("git", v).Hex()[:40] }
@@ -262,6 +263,9 @@ func (r *simRepo) Observe(context.Context) (map[string]string, bool, error) {
 
 // Missing leaves it to the loop to say that main is gone.
 func (r *simRepo) Missing(string) error { return nil }
+
+// KeepPulls remembers which pull requests are said to be open.
+func (r *simRepo) KeepPulls(open []int) { r.keep = open }
 
 func (r *simRepo) Refs() map[string]string { return r.observed }
 

@@ -246,6 +246,57 @@ func TestUnreadablePullRequestFailsAlone(t *testing.T) {
 	}
 }
 
+// The ref of a branch is damaged while its model trains: nobody knows what it asks for now, so the training goes on, and
+// the damage is named without a turn each second.
+func TestDamagedRefKeepsTheTraining(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.untilTraining()
+	training := s.runs.running(delivery.RunTrain)
+	pr := s.forge.list()[0]
+	pr.Head, pr.Ref, pr.Author, pr.Unreadable = "", "", "", "the file refs/heads/first is empty"
+	s.forge.old = []delivery.PullRequest{pr}
+	for range 20 {
+		s.now = s.now.Add(time.Minute)
+		s.wake()
+		s.turn()
+	}
+	if s.runs.states[training].Phase != delivery.RunRunning {
+		t.Errorf("the training is %s", s.runs.states[training].Phase)
+	}
+	if notes := s.notes(); !strings.Contains(notes, "the file refs/heads/first is empty") {
+		t.Errorf("the status says %s", notes)
+	}
+	s.forge.old = nil
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+}
+
+// The repository is told which pull requests are open, so that the heads of closed ones leave the disk; a forge that is
+// down closes none.
+func TestClosedPullRequestsAreToldToTheRepository(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	n := s.forge.open("second", "dev")
+	s.propose("second", 14)
+	s.settle()
+	if want := []int{1, n}; !slices.Equal(s.repo.keep, want) {
+		t.Errorf("open: %v, want %v", s.repo.keep, want)
+	}
+	s.forge.down = true
+	s.wake()
+	s.turn()
+	if len(s.repo.keep) != 2 {
+		t.Errorf("while the forge is down: %v", s.repo.keep)
+	}
+	s.forge.down = false
+	s.forge.prs[n].closed = true
+	s.settle()
+	if !slices.Equal(s.repo.keep, []int{1}) {
+		t.Errorf("open: %v, want only the first", s.repo.keep)
+	}
+}
+
 // A pull request whose commit has not come yet waits, says so, and holds nobody up.
 func TestMissingCommitWaits(t *testing.T) {
 	s, _ := begun(t)

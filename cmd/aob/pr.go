@@ -205,7 +205,11 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 	if p.Draft {
 		from += " (draft)"
 	}
-	t.paragraph("", fmt.Sprintf("%s wants to merge %s (%s) into %s", p.Author, from, short(p.Head), p.Base))
+	if p.Head == "" {
+		t.paragraph("", fmt.Sprintf("the commit of branch %s is not known", from))
+	} else {
+		t.paragraph("", fmt.Sprintf("%s wants to merge %s (%s) into %s", p.Author, from, short(p.Head), p.Base))
+	}
 	if p.URL != "" {
 		t.printf("%s\n", delivery.Terminal(p.URL))
 	}

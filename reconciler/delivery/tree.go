@@ -56,6 +56,9 @@ func (c Complaint) String() string {
 	if c.Path != "" {
 		s += ": " + c.Path
 	}
+	if s == "" { // it is about no file
+		return c.Text
+	}
 	return s + ": " + c.Text
 }
 

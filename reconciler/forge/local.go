@@ -72,7 +72,10 @@ func (f *Local) Address() string { return f.address }
 // number. A proposal's title and author are those of the last commit that people
 // made on the branch. A branch that cannot be read is one whose Unreadable says why.
 func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
-	refs := f.git.Refs()
+	refs, damaged := f.git.Refs(), f.git.Unreadable()
+	if why, ok := damaged["packed-refs"]; ok {
+		return nil, why // there may be more branches than those that can be read
+	}
 	target := refs[branches+f.target]
 	var prs []delivery.PullRequest
 	for _, ref := range slices.Sorted(maps.Keys(refs)) {
@@ -97,7 +100,7 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		}
 		prs = append(prs, pr)
 	}
-	for ref, why := range f.git.Unreadable() {
+	for ref, why := range damaged {
 		branch, ok := strings.CutPrefix(ref, branches)
 		if !ok || branch == f.target || target == "" {
 			continue
@@ -106,7 +109,9 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		if err != nil {
 			return nil, fmt.Errorf("proposal %s: %w", branch, err)
 		}
-		prs = append(prs, delivery.PullRequest{Number: number, Title: branch, HeadRef: branch, Base: f.target, Unreadable: why.Error()})
+		prs = append(prs, delivery.PullRequest{
+			Number: number, Title: branch, HeadRef: branch, Base: f.target, Unreadable: why.Error(),
+		})
 	}
 	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
 	return prs, nil

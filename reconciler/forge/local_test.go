@@ -86,6 +86,18 @@ func TestUnreadableBranchFailsAlone(t *testing.T) {
 	}
 }
 
+// TestDamagedPackedRefsIsNoShorterList: where names of refs cannot be read, the list of proposals is not known.
+func TestDamagedPackedRefsIsNoShorterList(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	s.work.branch("side", main)
+	s.work.push("side", map[string]string{"models/a.yaml": "2"}, "Second")
+	git.unreadable = map[string]delivery.Blocked{"packed-refs": delivery.Blockedf("mend it", "packed-refs is damaged")}
+	if prs, err := f.PullRequests(t.Context()); err == nil || !strings.Contains(err.Error(), "packed-refs is damaged") {
+		t.Errorf("got %v, %v", prs, err)
+	}
+}
+
 func TestLocalMerge(t *testing.T) {
 	s, f, git := local(t)
 	ctx := t.Context()

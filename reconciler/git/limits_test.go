@@ -181,6 +181,29 @@ func TestClosedPullRequestLeavesTheDisk(t *testing.T) {
 	}
 }
 
+// TestClosedPullRequestLeavesALargeRepository: how much may stay does not grow with the repository.
+func TestClosedPullRequestLeavesALargeRepository(t *testing.T) {
+	r := newRepo(t)
+	r.git("config", "uploadpack.allowFilter", "false")
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	head := junk(r, "refs/pull/1/head", main, 9, 4<<20)
+	dir := t.TempDir()
+	m := open(t, dir, serve(t, r).remote())
+	m.KeepPulls([]int{1})
+	observe(t, m)
+	m.base = 1 << 40 // as if the rest of the repository were large
+	if observe(t, m); m.Has(head) != nil || disk(t, dir) < maxGarbage {
+		t.Fatalf("while it is open: %v, %d bytes", m.Has(head), disk(t, dir))
+	}
+	m.KeepPulls(nil)
+	if refs, _ := observe(t, m); refs["refs/heads/main"] != main || m.Has(main) != nil {
+		t.Errorf("main: got %v, %v", refs, m.Has(main))
+	}
+	if size := disk(t, dir); size > 1<<20 {
+		t.Errorf("%d MiB are left", size>>20)
+	}
+}
+
 // TestLargeFilesStayOnTheServer: what is too large to be intent is not brought.
 func TestLargeFilesStayOnTheServer(t *testing.T) {
 	r := newRepo(t)

@@ -18,7 +18,8 @@ import (
 
 const (
 	// maxGarbage is how many bytes a mirror may grow before it is cloned anew,
-	// open pull requests aside; a large one may grow by a quarter.
+	// open pull requests aside; a large one may grow by a quarter. Closed pull
+	// requests may leave no more than this in any.
 	maxGarbage = 32 << 20
 	smallPack  = 1 << 20 // a pull request's pack below it is not counted apart
 
@@ -70,8 +71,9 @@ func (m *Mirror) readPacks() {
 	}
 }
 
-// used returns the bytes of all packs but those of open pull requests, and those.
-func (m *Mirror) used() (own, open int64) {
+// used returns the bytes of all packs but those of open pull requests, and how many
+// of these bytes closed pull requests have brought.
+func (m *Mirror) used() (own, closed int64) {
 	live := map[plumbing.Hash]bool{}
 	for name, h := range m.seen {
 		live[h] = live[h] || m.wanted(name, h)
@@ -81,13 +83,16 @@ func (m *Mirror) used() (own, open int64) {
 		if err != nil {
 			continue // what is damaged is found when it is read
 		}
-		if slices.ContainsFunc(m.pulled[p.name], func(h plumbing.Hash) bool { return live[h] }) {
-			open += info.Size()
-		} else {
-			own += info.Size()
+		heads, pulled := m.pulled[p.name]
+		if slices.ContainsFunc(heads, func(h plumbing.Hash) bool { return live[h] }) {
+			continue
+		}
+		own += info.Size()
+		if pulled {
+			closed += info.Size()
 		}
 	}
-	return own, open
+	return own, closed
 }
 
 // garbage reports whether the mirror has grown so much that it is cloned anew.
@@ -98,8 +103,8 @@ func (m *Mirror) garbage() bool {
 	if m.base == 0 {
 		m.base, _ = m.used()
 	}
-	own, _ := m.used()
-	return own > m.base+max(maxGarbage, m.base/4)
+	own, closed := m.used()
+	return closed > maxGarbage || own > m.base+max(maxGarbage, m.base/4)
 }
 
 // renew clones the mirror anew, beside the old one, which can be read until the
