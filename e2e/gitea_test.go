@@ -356,8 +356,8 @@ func (s *story) revert(t *testing.T) {
 
 var waitsForGo = regexp.MustCompile(`/aob run ([0-9a-f]+)`)
 
-// A stranger's pull request costs nothing until somebody who may write says so,
-// in a comment of their own that nobody has edited.
+// A stranger's pull request costs nothing until somebody who may write says so, by a
+// reaction to AOB's question.
 func (s *story) fork(t *testing.T) {
 	before := s.costs(t)
 	theirs := s.clone(t, s.eve, s.gitea.Fork(t, s.eve, s.repo))
@@ -374,13 +374,15 @@ func (s *story) fork(t *testing.T) {
 
 	s.gitea.Say(t, s.eve, s.repo, number, asks[0])
 	s.edited(t, number, "I will look at it.", asks[0])
+	asked := s.asked(t, number, asks[1])
+	s.agree(t, s.eve, asked)
 	s.looked(t)
 	if after := s.costs(t); after != before {
 		t.Errorf("nobody who may has said go: before %+v, after %+v", before, after)
 	}
 	s.refused(t, number)
 
-	s.gitea.Say(t, s.ada, s.repo, number, asks[0])
+	s.agree(t, s.ada, asked)
 	head, statuses := s.settled(t, number, "failure")
 	if head != commit {
 		t.Errorf("%.10s was pushed to a fork", head)

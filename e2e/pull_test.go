@@ -156,16 +156,37 @@ func (m *team) merge(t *testing.T, number int) string {
 	return m.pull(t, number).Commit
 }
 
-// comments returns what aob has said on a pull request.
+// comments returns what aob has said on a pull request, its questions left out.
 func (m *team) comments(t *testing.T, number int) []string {
 	t.Helper()
 	var bodies []string
 	for _, c := range m.gitea.Comments(t, m.repo, number) {
-		if c.User.Login == m.robot.Name {
+		if c.User.Login == m.robot.Name && !strings.HasPrefix(c.Body, question) {
 			bodies = append(bodies, c.Body)
 		}
 	}
 	return bodies
+}
+
+// mainComment is aob's comment on a pull request, or "".
+func (m *team) mainComment(t *testing.T, number int) string {
+	t.Helper()
+	return strings.Join(m.comments(t, number), "\n")
+}
+
+// question is the first line of a comment in which aob asks back.
+const question = "<!-- aob:question -->"
+
+// questions returns the comments in which aob asks back.
+func (m *team) questions(t *testing.T, number int) []giteatest.Comment {
+	t.Helper()
+	var list []giteatest.Comment
+	for _, c := range m.gitea.Comments(t, m.repo, number) {
+		if c.User.Login == m.robot.Name && strings.HasPrefix(c.Body, question) {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // commented waits until aob's comment on a pull request holds a text. There is

@@ -33,16 +33,19 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 					commentDoubt(&b, d)
 				}
 				b.WriteString(worse(pr, "accept"))
-				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, with its reason, into the release, and merging then ships it. Where others may edit comments, AOB asks back in a comment of its own, and the 👍 of the owner there is what counts. Or push a better model to this branch")
+				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, with its reason, into the release, and merging then ships it. AOB asks back wherever others can edit comments: the 👍 of the owner is what counts then. Or push a better model to this branch")
 				if settles(pr) {
 					b.WriteString(", or give the gate more test images, in a pull request of its own")
 				}
 				b.WriteString(".\n\n")
 			case len(pr.Asks) > 0:
-				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs until someone who has comments `%s`. Where others may edit comments, AOB asks back in a comment of its own, and a 👍 there is what counts.\n\n",
+				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs before somebody who has lets it:\n\n1. Comment `%s`.\n2. If AOB asks back in a comment of its own, react to that comment with 👍. It asks wherever others can edit comments: the reaction is what counts then, as nobody else can make it.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
 			default:
 				fmt.Fprintf(&b, "### AOB: %s\n\n", verdictWord(c.State))
+				if len(pr.Models) > 0 && !pr.PR.Fork {
+					b.WriteString("When every gate has passed, AOB pushes one more commit to this branch, with the release. Approve after that commit: a forge that dismisses stale approvals would drop an earlier one.\n\n")
+				}
 			}
 		}
 	}
@@ -191,7 +194,7 @@ func commentDoubt(b *strings.Builder, d plan.Doubt) {
 		fmt.Fprintf(b, "Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n", delivery.Markdown(d.Gate))
 		return
 	}
-	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\n", delivery.Markdown(d.Gate), delivery.Markdown(strings.Join(d.Owners, " or ")), d.Code)
+	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\nIf AOB asks back in a comment of its own, the owner reacts to that comment with 👍.\n\n", delivery.Markdown(d.Gate), delivery.Markdown(strings.Join(d.Owners, " or ")), d.Code)
 	for _, why := range d.Refused {
 		fmt.Fprintf(b, "- %s\n", delivery.Markdown(why))
 	}

@@ -37,6 +37,9 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		not    string
 	}{
 		{plan.ProposalReport{}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "epoch"},
+		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"1. Comment `/aob run 3f9c2a10`", "react to that comment with 👍"}, "approve"},
+		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}}, release(delivery.CheckPending, "epoch 3/8"), []string{"Approve after that commit"}, "epoch"},
+		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}, PR: delivery.PullRequest{Fork: true}}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "Approve after"},
 		{plan.ProposalReport{}, release(delivery.CheckSuccess, "version 2"), []string{"AOB: ready to merge", "version 2"}, "working"},
 		{plan.ProposalReport{}, release(delivery.CheckFailure, "mAP 0.1 < 0.3"), []string{"AOB: not to be merged", "mAP 0.1 &lt; 0.3"}, "working"},
 		{doubtful(plan.Doubt{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending, "gate/production: unsure"),

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -24,6 +25,9 @@ import (
 
 // maxBecause bounds a reason, which is signed and shown.
 const maxBecause = 300
+
+// login is what a user's name looks like on a forge.
+var login = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
 // maxRefused is how many accepts of another code are answered on a pull request.
 const maxRefused = 5
@@ -177,6 +181,9 @@ func (r *Reconciler) accepts(ctx context.Context, pr int, w waiting, list []deli
 			continue
 		}
 		a.How = c.Vouched
+		if c.Vouched == "" && !login.MatchString(a.By) {
+			continue // it would be written into a comment of AOB's, with an @ before it
+		}
 		if waits && a.Owns(doubt.Owners) && c.Vouched == "" {
 			consents, err := r.askBack(ctx, pr, acceptQuestion(doubt, a))
 			i := slices.IndexFunc(consents, func(by delivery.Consent) bool { return strings.EqualFold(by.By, a.By) })

@@ -174,6 +174,9 @@ func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
 	if c := s.check(s.head("first"), delivery.ContextIntent); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team") || strings.Contains(c.Description, "warning: lead,") {
 		t.Errorf("aob/intent is %s: %s", c.State, c.Description)
 	}
+	if c := s.check(s.head("main"), delivery.ContextIntent); !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team") {
+		t.Errorf("main's aob/intent is %s: %s", c.State, c.Description)
+	}
 	if said := s.forge.comments[1]; !strings.Contains(said, "there is no team vision-leads here") {
 		t.Errorf("the comment does not say it:\n%s", said)
 	}

@@ -141,7 +141,8 @@ func newPRAskCommand() *cobra.Command {
 		Long: `Ask says something on a pull request of the local forge, as a comment does on
 others. What begins with /aob asks for something; the pull request's checks say
 what may be asked. Who asks is the user that runs the command, by the word of the
-system; the user's groups count as teams.`,
+system; the user's groups count as teams. So it counts at once. On Gitea, others
+can edit a comment: there AOB asks back, and a 👍 to its question is what counts.`,
 		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 because the test set is small'",
 		Args:    arguments(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -400,7 +401,7 @@ func (f *Gitea) Ask(ctx context.Context, pr int, question string) ([]delivery.Co
 		return nil, f.explain(doing, err)
 	}
 	if stands == nil {
-		if err := f.mayAsk(fmt.Sprintf("%d %s", pr, question), time.Now()); err != nil {
+		if err := f.mayAsk(pr, question, time.Now()); err != nil {
 			return nil, err
 		}
 		_, _, err := c.CreateIssueComment(f.owner, f.repo, int64(pr), gitea.CreateIssueCommentOption{Body: text})
@@ -431,14 +432,27 @@ func (f *Gitea) Ask(ctx context.Context, pr int, question string) ([]delivery.Co
 	return list, nil
 }
 
-// maxAsks is how often one question is asked as long as a server runs.
-const maxAsks = 5
+const (
+	// maxAsks is how often one question is asked as long as a server runs.
+	maxAsks = 5
+	// maxQuestions is how many questions a pull request gets without a pause. After
+	// them it gets one each questionPause, so that a writer who puts orders into
+	// other people's comments fills no pull request, and silences no owner for good.
+	maxQuestions  = 20
+	questionPause = 10 * time.Minute
+)
 
-// mayAsk counts how often a question was asked. The pause after each doubles.
-func (f *Gitea) mayAsk(question string, now time.Time) error {
+// mayAsk counts how often a question was asked, and the questions of a pull request.
+// The pause after each time that the same one is asked grows.
+func (f *Gitea) mayAsk(pr int, question string, now time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	a := f.asks[question]
+	of := strconv.Itoa(pr)
+	question = of + " " + question
+	a, all := f.asks[question], f.asks[of]
+	if all.count >= maxQuestions && now.Before(all.next) {
+		return delivery.Wait{For: all.next.Sub(now), What: fmt.Sprintf("aob has asked %d questions on pull request %d, and asks the next one later", all.count, pr)}
+	}
 	if a.count >= maxAsks {
 		return delivery.Blockedf("find out who edits or deletes aob's comments there", "a question of aob's was changed or removed %d times, and is not asked again", a.count)
 	}
@@ -450,7 +464,8 @@ func (f *Gitea) mayAsk(question string, now time.Time) error {
 	}
 	a.next = now.Add(time.Second << (3 * a.count)) // 1 s, 8 s, about a minute, and so on
 	a.count++
-	f.asks[question] = a
+	all.count, all.next = all.count+1, now.Add(questionPause)
+	f.asks[question], f.asks[of] = a, all
 	return nil
 }
 

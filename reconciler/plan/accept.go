@@ -127,5 +127,5 @@ func (d Doubt) String() string {
 	case len(d.Owners) == 0:
 		return fmt.Sprintf("unsure: %s; nobody can accept it, as the gate has no owners", d.Reason)
 	}
-	return fmt.Sprintf("unsure: %s; %s may comment /aob accept %s because …", d.Reason, strings.Join(d.Owners, " or "), d.Code)
+	return fmt.Sprintf("unsure: %s; %s may comment /aob accept %s because …; AOB may ask back for a 👍", d.Reason, strings.Join(d.Owners, " or "), d.Code)
 }

@@ -65,6 +65,7 @@ func (m *maker) main() MainReport {
 	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
 		intent.State, intent.Description = delivery.CheckFailure, strings.Join(lost, "; ")
 	}
+	intent.Description += m.nobodies(main.Intent)
 	r.Checks = []delivery.Check{
 		intent,
 		{Context: delivery.ContextRelease, State: worst, Description: text},

@@ -375,7 +375,7 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		if !slices.Contains(m.asks[p.Number], ask) {
 			m.asks[p.Number] = append(m.asks[p.Number], ask)
 		}
-		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: someone with write permission comments " + ask}
+		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: somebody with write permission comments " + ask}
 	}
 	if spec.Kind == delivery.RunTrain {
 		if limit := m.w.Server.Trainings; limit > 0 && m.trainings >= limit {

@@ -120,13 +120,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		intentOK.Description += "; quarantine: " + strings.Join(r.Held, "; ")
 	}
 
-	for _, name := range slices.Sorted(maps.Keys(p.Intent.Gates)) {
-		for _, o := range p.Intent.Gates[name].Owners {
-			if m.w.Nobodies[o] {
-				intentOK.Description += fmt.Sprintf("; warning: %s, an owner of gate %s, is no team and no user who may write here", o, name)
-			}
-		}
-	}
+	intentOK.Description += m.nobodies(p.Intent)
 
 	names := changedModels(p)
 	for _, name := range names {
@@ -431,4 +425,17 @@ func failing(verdicts []delivery.Verdict) string {
 		}
 	}
 	return strings.Join(words, "; ")
+}
+
+// nobodies warns of owners of gates that name nobody. "" is none.
+func (m *maker) nobodies(in delivery.Intent) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
+		for _, o := range in.Gates[name].Owners {
+			if m.w.Nobodies[o] {
+				fmt.Fprintf(&b, "; warning: %s, an owner of gate %s, is no team and no user who may write here", o, name)
+			}
+		}
+	}
+	return b.String()
 }

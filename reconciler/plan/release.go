@@ -151,7 +151,7 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 		return m.byHand(r, have)
 	}
 	r.Commit = &want
-	return r.end(delivery.CheckPending, "every gate passed; committing version %d", want.Version)
+	return r.end(delivery.CheckPending, "every gate passed; committing version %d; approve after AOB's release commit", want.Version)
 }
 
 // byHand refuses a release file that AOB did not write.
