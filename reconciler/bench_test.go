@@ -132,10 +132,13 @@ func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
 // noForge has no pull request and keeps nothing.
 type noForge struct{}
 
-func (noForge) Address() string                                                     { return "" }
-func (noForge) Statuses(context.Context, string) ([]delivery.Status, error)         { return nil, nil }
-func (noForge) CommentBody(context.Context, int, string) (string, bool, error)      { return "", false, nil }
-func (noForge) PullRequests(context.Context) ([]delivery.PullRequest, error)        { return nil, nil }
+func (noForge) Address() string                                                { return "" }
+func (noForge) Statuses(context.Context, string) ([]delivery.Status, error)    { return nil, nil }
+func (noForge) CommentBody(context.Context, int, string) (string, bool, error) { return "", false, nil }
+func (noForge) PullRequests(context.Context) ([]delivery.PullRequest, error)   { return nil, nil }
+func (noForge) Ended(_ context.Context, pr delivery.PullRequest) (delivery.PullRequest, bool, error) {
+	return pr, true, nil
+}
 func (noForge) SetStatus(context.Context, string, delivery.Check) error             { return nil }
 func (noForge) Comment(context.Context, int, string, string) error                  { return nil }
 func (noForge) Commands(context.Context, int) ([]delivery.Comment, error)           { return nil, nil }

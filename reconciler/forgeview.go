@@ -95,8 +95,10 @@ type forgeView struct {
 	statuses   map[string]statusRead
 	again      map[string]bool // commits whose statuses have to be read at once
 	bodies     map[int]bodyRead
-	fresh      bool // something was read back that the loop has not seen
-	version    int  // grows with each answer that is news
+	gone       map[int]delivery.PullRequest // that were open and are not in the list
+	ends       map[int]delivery.PullRequest // those of them that are known to be closed, as they are now
+	fresh      bool                         // something was read back that the loop has not seen
+	version    int                          // grows with each answer that is news
 }
 
 func newForgeView(r *Reconciler) *forgeView {
@@ -125,7 +127,7 @@ func (f *forgeView) step(ctx context.Context) {
 		return
 	}
 	var errs []error
-	errs = append(errs, f.readPermissions(ctx, now))
+	errs = append(errs, f.readEnds(ctx), f.readPermissions(ctx, now))
 	if due || f.askedAnew() {
 		errs = append(errs, f.readComments(ctx))
 	}
@@ -212,6 +214,60 @@ func (f *forgeView) readPermissions(ctx context.Context, now time.Time) error {
 			if errs = append(errs, err); len(errs) == 3 { // it is the forge, and not a user
 				break
 			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// endsOf returns those of some pull requests that are known to be closed. They are to be those that were open and are not
+// in the list.
+func (f *forgeView) endsOf(gone map[int]delivery.PullRequest) map[int]delivery.PullRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n := range gone {
+		if _, old := f.gone[n]; !old {
+			nudge(f.look)
+		}
+	}
+	f.gone = gone
+	maps.DeleteFunc(f.ends, func(n int, _ delivery.PullRequest) bool { _, still := gone[n]; return !still })
+	return maps.Clone(f.ends)
+}
+
+// readEnds asks what became of the pull requests that are not in the list any more.
+func (f *forgeView) readEnds(ctx context.Context) error {
+	f.mu.Lock()
+	var due []delivery.PullRequest
+	for _, n := range slices.Sorted(maps.Keys(f.gone)) {
+		if _, known := f.ends[n]; !known {
+			due = append(due, f.gone[n])
+		}
+	}
+	f.mu.Unlock()
+	var errs []error
+	for _, pr := range due[:min(len(due), maxReadBacks)] {
+		type end struct {
+			pr    delivery.PullRequest
+			ended bool
+		}
+		now, err := call(ctx, f, "pull request", askDeadline, func(ctx context.Context) (end, error) {
+			now, ended, err := f.r.Forge.Ended(ctx, pr)
+			return end{now, ended}, err
+		})
+		if err != nil {
+			if errs = append(errs, fmt.Errorf("what became of pull request %d: %w", pr.Number, err)); len(errs) == 3 {
+				break
+			}
+			continue
+		}
+		if now.ended {
+			f.mu.Lock()
+			if f.ends == nil {
+				f.ends = map[int]delivery.PullRequest{}
+			}
+			f.ends[pr.Number] = now.pr
+			f.news()
+			f.mu.Unlock()
 		}
 	}
 	return errors.Join(errs...)

@@ -26,6 +26,9 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 	}
 	p.Bases = bases
 	p.Landed = p.PullRequest.Merged || slices.Contains(bases, p.Head)
+	if p.Landed {
+		return r.landed(p, main, bases, keep)
+	}
 	if len(bases) == 0 {
 		return nil
 	}

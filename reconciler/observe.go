@@ -43,6 +43,7 @@ type seen struct {
 	merges   map[[3]string]tree            // what merging yields, by main, merge base and head
 	specs    map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results  map[delivery.Digest]json.RawMessage
+	open     map[int]openPull     // pull requests whose last word was not said; nil until read
 	opened   map[string]bool      // branches of AOB's own pull requests, as the ledger knows them; nil until read
 	active   bool                 // a run was running
 	trials   []plan.Trial         // experiments, as the ledger knows them; nil until read
@@ -225,7 +226,13 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	if r.troubles.note(ledgerTrouble, err); err == nil {
 		r.seen.gos = gos
 	}
-	r.proposals(&w, pulls.prs, stale, keep)
+	if err := r.readOpen(ctx); err != nil {
+		r.troubles.note(ledgerTrouble, err)
+		r.wakeAt(now.Add(time.Second))
+	} else if pulls.known && !stale {
+		pulls.prs = slices.Concat(pulls.prs, r.merges(ctx, pulls.prs, w.Main.Commit))
+	}
+	r.proposals(ctx, &w, pulls.prs, stale, keep)
 	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
 	maps.DeleteFunc(r.seen.bad, func(commit string, _ unread) bool { return !keep[commit] })
 
@@ -279,10 +286,12 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 }
 
 // proposals reads the open pull requests. One that cannot be read keeps no other from being read.
-func (r *Reconciler) proposals(w *plan.World, prs []delivery.PullRequest, stale bool, keep map[string]bool) {
+func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []delivery.PullRequest, stale bool, keep map[string]bool) {
 	var bad []string
 	for _, pr := range prs {
-		pr.Head = head(pr, r.seen.refs)
+		if !pr.Merged {
+			pr.Head = head(pr, r.seen.refs)
+		}
 		p := plan.Proposal{PullRequest: pr, Stale: stale}
 		if stale {
 			keep[pr.Head] = true
@@ -291,6 +300,9 @@ func (r *Reconciler) proposals(w *plan.World, prs []delivery.PullRequest, stale 
 		}
 		if pr.Base == r.Main {
 			r.proposal(&p, w.Main.Commit, keep)
+		}
+		if r.seen.open != nil {
+			r.wasOpen(ctx, p)
 		}
 		if p.Pending != "" && p.Unreadable == "" {
 			r.wakeAt(r.Now().Add(time.Second))
@@ -334,7 +346,7 @@ func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]boo
 		p.Complaints = []delivery.Complaint{{Text: what}}
 	}
 	known := false
-	if p.Permission, known = r.forgeNow.author(p.Author); !known && p.Pending == "" {
+	if p.Permission, known = r.forgeNow.author(p.Author); !known && p.Pending == "" && !p.Landed {
 		p.Pending = fmt.Sprintf("asks the forge what %s may do", p.Author)
 	}
 	p.Permission = p.May(p.Permission)

@@ -48,6 +48,9 @@ type (
 		// Address names the forge and the repository on it. What was said at one address was not said at another.
 		Address() string
 		PullRequests(ctx context.Context) ([]delivery.PullRequest, error)
+		// Ended says how a pull request stands that is not in the list of open ones any more; ended is false where it
+		// is open all the same.
+		Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error)
 		SetStatus(ctx context.Context, commit string, c delivery.Check) error
 		// Statuses returns the newest status of each context under "aob/" on a commit.
 		Statuses(ctx context.Context, commit string) ([]delivery.Status, error)

@@ -42,6 +42,9 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		if pr.Kept { // the list of pull requests may be older than main; its evidence must not be lost
 			said, err := r.said(ctx, r.statusKey(pr.PR.Head, delivery.ContextRelease))
 			if errs = append(errs, err); err != nil || said.Content != "" {
+				if err == nil && pr.PR.Merged {
+					r.forgetOpen(ctx, pr.PR.Number)
+				}
 				continue
 			}
 		}
@@ -53,6 +56,14 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		forged, err := r.forgedNote(ctx, pr.PR.Head)
 		errs = append(errs, err)
 		body += forged
+		last := pr.PR.Merged && !slices.ContainsFunc(checks, func(c delivery.Check) bool {
+			return c.State == delivery.CheckPending || speaks[pr.PR.Head] == pr.PR.Number &&
+				!r.isSaid(ctx, r.statusKey(pr.PR.Head, c.Context), string(c.State)+" "+c.Description)
+		})
+		if last && r.isSaid(ctx, r.commentKey(pr.PR), body) {
+			r.forgetOpen(ctx, pr.PR.Number)
+			continue
+		}
 		errs = append(errs, r.say(ctx, r.commentKey(pr.PR), "comment/"+fmt.Sprint(pr.PR.Number), body, func(ctx context.Context) error {
 			return r.Forge.Comment(ctx, pr.PR.Number, commentMarker, body)
 		}))

@@ -557,6 +557,21 @@ func (f *simForge) PullRequests(context.Context) ([]delivery.PullRequest, error)
 	return f.list(), nil
 }
 
+// Ended says how a pull request is now. Merged is what a test has set, or what git shows.
+func (f *simForge) Ended(_ context.Context, pr delivery.PullRequest) (delivery.PullRequest, bool, error) {
+	if err := f.well(); err != nil {
+		return pr, false, err
+	}
+	p, ok := f.prs[pr.Number]
+	if !ok {
+		return pr, true, nil
+	}
+	now := p.PullRequest
+	now.Head = pr.Head
+	now.Merged = now.Merged || slices.Contains(f.sim.repo.ancestors(f.sim.main()), pr.Head)
+	return now, p.closed || f.head(p) == "", nil
+}
+
 func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check) error {
 	defer f.sim.effect()()
 	if err := f.well(); err != nil {

@@ -278,7 +278,21 @@ func TestWaysOfMerging(t *testing.T) {
 			head := s.head("second")
 			land(s, head)
 			delete(s.repo.refs, git.Branch+"second")
+			merged := s.forge.prs[s.forge.open("second", "dev")]
+			merged.closed, merged.Merged = true, name != "cherry-pick" && name != "squash" // squashed by hand: content tells
 			s.settle()
+			if c := s.check(head, delivery.ContextRelease); head != s.main() && c.Description != "shapes: merged: version 2" {
+				t.Errorf("the merged pull request ends with %s: %s", c.State, c.Description)
+			}
+			comment := s.forge.comments[merged.Number]
+			for _, word := range []string{"merged: version 2", "0.7000", "0.6000", "production"} {
+				if !strings.Contains(comment, word) {
+					t.Errorf("the last comment does not say %q:\n%s", word, comment)
+				}
+			}
+			if len(s.loop.seen.open) != 0 {
+				t.Errorf("the loop still keeps %v", s.loop.seen.open)
+			}
 			if got := s.serving(); got != "2 2 2" || len(s.runs.states) != runs {
 				t.Errorf("devices serve %s after %d more runs, want version 2 and none", got, len(s.runs.states)-runs)
 			}
@@ -288,6 +302,48 @@ func TestWaysOfMerging(t *testing.T) {
 			s.quiet()
 		})
 	}
+}
+
+// A merge while AOB is down is told as well, after the next start.
+func TestMergeWhileDownIsTold(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.propose("second", 14)
+	s.settle()
+	head, n := s.head("second"), s.forge.open("second", "dev")
+	s.merge("second")
+	s.forge.prs[n].closed = true
+	s.restart()
+	s.settle()
+	if c := s.check(head, delivery.ContextRelease); c.Description != "shapes: merged: version 2" {
+		t.Errorf("aob/release of the merged head: %s: %s", c.State, c.Description)
+	}
+	for key, said := range s.ledger.said {
+		if strings.HasPrefix(key, "pull/") && said.Content != "" {
+			t.Errorf("the ledger still keeps %s: %s", key, said.Content)
+		}
+	}
+	s.quiet()
+}
+
+// A pull request that is closed and not merged says what it said before.
+func TestClosedPullRequestIsNotMerged(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.propose("second", 14)
+	s.settle()
+	head, n := s.head("second"), s.forge.open("second", "dev")
+	before := s.forge.comments[n]
+	s.forge.prs[n].closed = true
+	s.repo.commit("main", s.main(), s.now, map[string]string{"README": "hello"})
+	s.settle()
+	if c := s.check(head, delivery.ContextRelease); strings.Contains(c.Description, "merged") || s.forge.comments[n] != before {
+		t.Errorf("aob/release of the closed head: %s: %s", c.State, c.Description)
+	}
+	if len(s.loop.seen.open) != 0 {
+		t.Errorf("the loop still keeps %v", s.loop.seen.open)
+	}
+	s.quiet()
 }
 
 // Case 8: main moves elsewhere, and nothing happens.

@@ -100,7 +100,9 @@ func (r *Reconciler) notices() []string {
 func (s *Snapshot) PRs() []web.PR {
 	list := make([]web.PR, 0, len(s.Plan.Proposals))
 	for _, p := range s.Plan.Proposals {
-		list = append(list, s.pr(p))
+		if !p.PR.Merged { // only its last word is awaited
+			list = append(list, s.pr(p))
+		}
 	}
 	slices.SortFunc(list, func(a, b web.PR) int { return cmp.Compare(a.Number, b.Number) })
 	return list

@@ -19,6 +19,7 @@ import (
 type stage struct {
 	forge interface {
 		PullRequests(ctx context.Context) ([]delivery.PullRequest, error)
+		Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error)
 		SetStatus(ctx context.Context, commit string, c delivery.Check) error
 		Comment(ctx context.Context, pr int, marker, body string) error
 		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
@@ -71,6 +72,9 @@ func conform(t *testing.T, s *stage) {
 		t.Fatalf("two pull requests, %d and %d: got %+v", first, other, list)
 	}
 	pr := list[0]
+	if now, ended, err := s.forge.Ended(ctx, pr); err != nil || ended || now.Merged {
+		t.Errorf("an open pull request: %+v, %t, %v", now, ended, err)
+	}
 	if pr.Title != "Longer training" || pr.Head != head || pr.HeadRef != "zebra" || pr.Base != "main" || pr.Fork || pr.Draft || pr.Author == "" || pr.Updated.IsZero() {
 		t.Errorf("got %+v", pr)
 	}

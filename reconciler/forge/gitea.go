@@ -169,6 +169,32 @@ func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 	return slices.CompactFunc(prs, func(a, b delivery.PullRequest) bool { return a.Number == b.Number }), nil
 }
 
+// Ended returns a pull request as it is now, and whether it is closed. One that Gitea does not know any more is closed.
+func (f *Gitea) Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error) {
+	doing := fmt.Sprintf("read pull request %d", pr.Number)
+	c, err := f.client(ctx)
+	if err != nil {
+		return pr, false, f.explain(doing, err)
+	}
+	p, _, err := c.GetPullRequest(f.owner, f.repo, int64(pr.Number))
+	if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusNotFound {
+		if _, _, err := c.GetRepo(f.owner, f.repo); err == nil {
+			return pr, true, nil // it was deleted, or the forge was restored
+		}
+	}
+	if err != nil {
+		return pr, false, f.explain(doing, err)
+	}
+	if p.Head == nil || p.Base == nil {
+		return pr, false, fmt.Errorf("%s: the answer names no commits", doing)
+	}
+	now = pullRequest(p)
+	if !now.Created.Equal(pr.Created) {
+		return pr, true, nil // another one that was given the same number
+	}
+	return now, p.HasMerged || p.State == gitea.StateClosed, nil
+}
+
 // maxPullRequests is how many open pull requests are looked at.
 const maxPullRequests = 10_000
 

@@ -117,6 +117,25 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 	return prs, nil
 }
 
+// Ended returns a proposal whose branch is gone, or that the target has. The target has every commit of one that was
+// merged.
+func (f *Local) Ended(_ context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error) {
+	refs := f.git.Refs()
+	target := refs[branches+f.target]
+	if target == "" {
+		return pr, false, nil
+	}
+	if at, open := refs[branches+pr.HeadRef]; open {
+		pr.Head = at
+	}
+	pr.Merged, err = f.git.IsAncestor(pr.Head, target)
+	_, open := refs[branches+pr.HeadRef]
+	if err != nil && !open {
+		return pr, true, nil // its commits are gone with its branch, so the target does not have them
+	}
+	return pr, err == nil && (pr.Merged || !open), err
+}
+
 // describe fills in what the commits of a proposal say.
 func (f *Local) describe(pr *delivery.PullRequest) error {
 	last, err := f.byPeople(pr.Head)

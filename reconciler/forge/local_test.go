@@ -175,6 +175,10 @@ func TestLocalMerge(t *testing.T) {
 	if list, err := f.PullRequests(ctx); err != nil || len(list) != 0 {
 		t.Errorf("got %v, %v", list, err)
 	}
+	pr := delivery.PullRequest{Number: number, HeadRef: "side", Head: rebased, Base: "main"}
+	if now, ended, err := f.Ended(ctx, pr); err != nil || !ended || !now.Merged {
+		t.Errorf("the merged one: %+v, %t, %v", now, ended, err)
+	}
 	if _, err := f.Merge(ctx, number, rebased, "Ada"); !strings.Contains(fmt.Sprint(err), "no open pull request") {
 		t.Errorf("again: got %v", err)
 	}
