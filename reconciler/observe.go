@@ -37,6 +37,9 @@ type seen struct {
 	mainAt   string
 	good     string // the last commit of main that could be read
 
+	rewound     *plan.Rewound // how main went back, where that has to be said
+	rewoundRead bool          // rewound is what the ledger says
+
 	trees    map[string]tree               // by commit
 	bad      map[string]unread             // commits that cannot be read
 	bases    map[[2]string][]string        // best common ancestors of a head and main, newest first
@@ -172,6 +175,7 @@ func (r *Reconciler) readMain(ctx context.Context, w *plan.World, keep map[strin
 		r.troubles.note(mainTrouble, nil)
 		w.Main.Commit, w.Main.Intent, w.Main.Complaints = commit, t.intent, t.complaints
 		keep[commit] = true
+		w.Main.Rewound = r.rewound(ctx, r.seen.good, commit)
 		if commit != r.seen.good {
 			r.seen.good = commit
 			r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, mainGood+r.Main, commit, r.Now()))

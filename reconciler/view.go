@@ -51,6 +51,9 @@ func (s *Snapshot) Status() web.Status {
 		}
 	}
 	sortRuns(status.Runs)
+	if back := s.World.Main.Rewound; back != nil {
+		status.Notices = append(status.Notices, back.String())
+	}
 	if !s.World.ProposalsKnown {
 		status.Notices = append(status.Notices, "the list of pull requests may be old: the forge has not answered since main moved, or at all; no run is ended for it")
 	}

@@ -58,8 +58,6 @@ type Rewound struct {
 	From string // the commit that main was at
 	To   string // the first one that does not contain it
 	At   time.Time
-	// Quarantines are those of From. What they hold stays held.
-	Quarantines map[string]delivery.Quarantine
 }
 
 // Past is what a model's release file said from one commit of main on.
