@@ -186,9 +186,13 @@ func (f *forgeView) readList(ctx context.Context, now time.Time, asOf int) bool 
 	for _, pr := range prs {
 		open[pr.Number] = true
 	}
-	f.r.Repo.KeepPulls(slices.Sorted(maps.Keys(open)))
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	keep := maps.Clone(open) // the last word on those that are gone needs their heads
+	for n := range f.gone {
+		keep[n] = true
+	}
+	f.r.Repo.KeepPulls(slices.Sorted(maps.Keys(keep)))
 	if !f.listed || !slices.Equal(prs, f.prs) || f.listAsOf != asOf {
 		f.news()
 	}
