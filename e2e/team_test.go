@@ -51,7 +51,12 @@ const (
 // main branch. Nothing watches it yet.
 func newTeam(t *testing.T, files map[string]string) *team {
 	t.Helper()
-	m := &team{needs: find(t), secret: rand.Text(), logs: t.ArtifactDir(), agents: map[string]*process{}}
+	return newTeamWith(t, find(t), files)
+}
+
+func newTeamWith(t *testing.T, n needs, files map[string]string) *team {
+	t.Helper()
+	m := &team{needs: n, secret: rand.Text(), logs: t.ArtifactDir(), agents: map[string]*process{}}
 	m.gitea = giteatest.Start(t)
 	var err error
 	if m.dir, err = os.MkdirTemp("", "aob-e2e-"); err != nil { // t.TempDir is too long for sockets to lie in it
@@ -106,6 +111,15 @@ python: %s
 // startServer starts aob serve and tells the forge where it is.
 func (m *team) startServer(t *testing.T) {
 	t.Helper()
+	m.startServerWith(t, func() string {
+		return fmt.Sprintf(configuration, m.repo.CloneURL, m.gitea.URL, m.repo.Owner+"/"+m.repo.Name, tokenVariable, secretVariable,
+			m.address, m.counters, m.bccd, m.gold(), filepath.Join(m.bin, "aob-detect"), m.library, m.terraform, python)
+	})
+}
+
+// startServerWith is startServer with another configuration, which is asked for when the addresses are known.
+func (m *team) startServerWith(t *testing.T, text func() string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -118,9 +132,7 @@ func (m *team) startServer(t *testing.T) {
 	m.counters = l.Addr().String()
 	l.Close()
 	config := filepath.Join(m.dir, "aob.yaml")
-	text := fmt.Sprintf(configuration, m.repo.CloneURL, m.gitea.URL, m.repo.Owner+"/"+m.repo.Name, tokenVariable, secretVariable,
-		m.address, m.counters, m.bccd, m.gold(), filepath.Join(m.bin, "aob-detect"), m.library, m.terraform, python)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(config, []byte(text()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	m.gitea.Hook(t, m.repo, "http://"+m.address+"/webhook", m.secret)

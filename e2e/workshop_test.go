@@ -108,6 +108,18 @@ python: %s
 // open configures and starts the server, and a fleet of three.
 func (w *workshop) open(t *testing.T, dataset, ring string) {
 	t.Helper()
+	w.start(t, func() string {
+		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, dataset, filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python)
+	})
+	w.ring = ring
+	for _, device := range []string{"robot-1", "robot-2", "robot-3"} {
+		w.startAgent(t, device)
+	}
+}
+
+// start starts the server with a configuration, which is asked for when the addresses are known.
+func (w *workshop) start(t *testing.T, text func() string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -119,8 +131,7 @@ func (w *workshop) open(t *testing.T, dataset, ring string) {
 	}
 	w.counters = l.Addr().String()
 	l.Close()
-	text := fmt.Sprintf(workshopConfiguration, w.address, w.counters, dataset, filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python)
-	if err := os.WriteFile(w.path("aob.yaml"), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(w.path("aob.yaml"), []byte(text()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -133,10 +144,6 @@ func (w *workshop) open(t *testing.T, dataset, ring string) {
 		t.Fatal(err)
 	}
 	w.answers(t)
-	w.ring = ring
-	for _, device := range []string{"robot-1", "robot-2", "robot-3"} {
-		w.startAgent(t, device)
-	}
 }
 
 // startAgent starts a device's agent.

@@ -178,6 +178,9 @@ func (s *Server) wait(ended <-chan error) error {
 	}
 }
 
+// Dir is where the server keeps all that it has.
+func (s *Server) Dir() string { return s.dir }
+
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

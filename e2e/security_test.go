@@ -1,0 +1,169 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A securityCell is one row of a table of docs/security.md.
+type securityCell struct {
+	name, answer, why string
+	local             bool   // the identity is there on the local forge too
+	absent            string // why it is not
+}
+
+// readSecurityTable reads docs/security.md, in the page's order. A cell's name is IDENTITY/ACTION.
+func readSecurityTable(t *testing.T) []securityCell {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cells []securityCell
+	answers := map[string]string{} // of the overview, by identity and column
+	var columns []string
+	identity := ""
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "## "); ok {
+			identity = name
+		}
+		row := strings.Split(strings.Trim(line, "| "), " | ")
+		switch {
+		case !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| ---"):
+		case identity == "" && columns == nil:
+			columns = append(columns, row...)
+			columns = slices.Insert(columns[max(0, len(columns)-7):], 0, "")
+		case identity == "":
+			_, of, _ := strings.Cut(row[0], "](#")
+			for i, answer := range row[1:] {
+				answers[strings.TrimSuffix(of, ")")+" "+columns[i+1]] = answer
+			}
+		case row[0] == "action":
+		case len(row) != 5:
+			t.Errorf("below %s: want 5 columns: %s", identity, line)
+		default:
+			c := securityCell{name: strings.Trim(row[4], "`"), answer: row[1], why: row[2]}
+			forges, absent, _ := strings.Cut(row[3], ": ")
+			switch forges {
+			case "both":
+				c.local = true
+			case "Gitea":
+				c.absent = absent
+			default:
+				t.Errorf("%s: is it there on both forges, or on Gitea alone and why? %q", c.name, row[3])
+			}
+			if of, _, _ := strings.Cut(c.name, "/"); of != identity {
+				t.Errorf("the cell %s is below %s", c.name, identity)
+			}
+			if over := answers[identity+" "+row[0]]; over != c.answer {
+				t.Errorf("%s is %q in the overview, and %q below", c.name, over, c.answer)
+			}
+			if !slices.Contains([]string{"no", "limited", "yes"}, c.answer) || !strings.HasSuffix(c.why, ".") ||
+				!c.local && !strings.HasPrefix(c.absent, "the local forge has no ") {
+				t.Errorf("%s: %+v", c.name, c)
+			}
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// TestSecurityTableIsWhole checks that each identity has each action once, and that each cell has a check and each check
+// a cell.
+func TestSecurityTableIsWhole(t *testing.T) {
+	names, identities, actions := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	cells := readSecurityTable(t)
+	for _, c := range cells {
+		identity, action, _ := strings.Cut(c.name, "/")
+		if names[c.name] {
+			t.Errorf("the cell %s is there twice", c.name)
+		}
+		names[c.name], identities[identity], actions[action] = true, true, true
+		if securityChecks[c.name] == nil {
+			t.Errorf("the cell %s has no check", c.name)
+		}
+	}
+	if len(identities) < 11 || len(actions) < 7 || len(names) != len(identities)*len(actions) {
+		t.Errorf("%d identities by %d actions, and %d cells", len(identities), len(actions), len(names))
+	}
+	for name := range securityChecks {
+		if !names[name] {
+			t.Errorf("the check %s has no cell", name)
+		}
+	}
+}
+
+// TestSecurityTable walks the table: each check does what its cell is about, as that identity, against running programs,
+// and asserts the cell's answer. All checks on a forge share one server.
+func TestSecurityTable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes minutes")
+	}
+	n := findPrograms(t)
+	cells := readSecurityTable(t)
+	// What takes AOB's rights away on the forge comes last.
+	slices.SortStableFunc(cells, func(a, b securityCell) int {
+		return map[bool]int{true: 1}[a.name == "admin/stop"] - map[bool]int{true: 1}[b.name == "admin/stop"]
+	})
+	for _, forge := range []struct {
+		name string
+		make func(*testing.T, needs) *place
+	}{{"Gitea", newGiteaPlace}, {"local forge", newLocalPlace}} {
+		t.Run(forge.name, func(t *testing.T) {
+			p := forge.make(t, n)
+			for _, c := range cells {
+				t.Run(c.name, func(t *testing.T) {
+					if p.m == nil && !c.local {
+						t.Skipf("nobody is this here: %s", c.absent)
+					}
+					began := time.Now()
+					p.T = t
+					securityChecks[c.name](p)
+					t.Logf("%s: %s (%s)", c.answer, c.why, round(time.Since(began)))
+				})
+			}
+		})
+	}
+}
+
+// securityChecks are the checks of the table's cells.
+var securityChecks = map[string]func(*place){
+	"network/bar": networkBar, "network/spend": networkSpend, "network/stop": networkStop, "network/models": networkModels,
+	"network/speak": networkSpeak, "network/secrets": networkSecrets, "network/disk": networkDisk,
+
+	"reader/bar": readerBar, "reader/spend": readerSpend, "reader/stop": readerStop, "reader/models": readerModels,
+	"reader/speak": readerSpeak, "reader/secrets": readerSecrets, "reader/disk": readerDisk,
+
+	"fork/bar": forkBar, "fork/spend": forkSpend, "fork/stop": forkStop, "fork/models": readerModels,
+	"fork/speak": forkSpeak, "fork/secrets": forkSecrets, "fork/disk": forkDisk,
+
+	"writer/bar": writerBar, "writer/spend": writerSpend, "writer/stop": writerStop, "writer/models": writerModels,
+	"writer/speak": writerSpeak, "writer/secrets": writerSecrets, "writer/disk": writerDisk,
+
+	"owner/bar": ownerBar, "owner/spend": ownerSpend, "owner/stop": ownerStop, "owner/models": writerModels,
+	"owner/speak": ownerSpeak, "owner/secrets": writerSecrets, "owner/disk": ownerDisk,
+
+	"admin/bar": adminBar, "admin/spend": adminSpend, "admin/stop": adminStop, "admin/models": writerModels,
+	"admin/speak": adminSpeak, "admin/secrets": adminSecrets, "admin/disk": adminDisk,
+
+	"device/bar": deviceBar, "device/spend": deviceSpend, "device/stop": deviceStop, "device/models": deviceModels,
+	"device/speak": deviceSpeak, "device/secrets": deviceSecrets, "device/disk": deviceDisk,
+
+	"untokened/bar": untokenedBar, "untokened/spend": networkSpend, "untokened/stop": networkSlow,
+	"untokened/models": networkModels, "untokened/speak": untokenedBar, "untokened/secrets": networkSecrets,
+	"untokened/disk": networkDisk,
+
+	"local/bar": localBar, "local/spend": localBar, "local/stop": localStop, "local/models": localModels,
+	"local/speak": localBar, "local/secrets": localModels, "local/disk": localDisk,
+
+	"trainer/bar": trainerBar, "trainer/spend": trainerSpend, "trainer/stop": trainerStop, "trainer/models": trainerBar,
+	"trainer/speak": trainerSpeak, "trainer/secrets": trainerSecrets, "trainer/disk": trainerDisk,
+
+	"dataset/bar": datasetBar, "dataset/spend": datasetSpend, "dataset/stop": datasetStop, "dataset/models": datasetModels,
+	"dataset/speak": datasetSpeak, "dataset/secrets": datasetSecrets, "dataset/disk": datasetDisk,
+}
