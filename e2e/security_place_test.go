@@ -699,7 +699,8 @@ func watchEnvirons(p *place) *environs {
 		for {
 			for other, line := range belonging(dir) {
 				data, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", other))
-				if err != nil || other == pid || strings.Contains(line, "aob device token") {
+				// A child of the server's has its command line and environment until it runs its own program.
+				if err != nil || other == pid || strings.Contains(line, "aob device token") || strings.Contains(line, "aob serve") {
 					continue
 				}
 				e.mu.Lock()
