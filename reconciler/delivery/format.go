@@ -1,14 +1,9 @@
 package delivery
 
-// What AOB writes and reads again later has a format. It is a number that rises
-// whenever an older aob would read the new form wrongly or not at all. A file without
-// one has format 1, which is not written, so that a file of format 1 stays as it is.
-const (
-	ReleaseFormat   = 1 // of models/NAME.release.yaml and models/NAME.quarantine.yaml
-	RunFormat       = 1 // of a run's folder: spec.json, journal.jsonl
-	StatementFormat = 1 // of the predicates of signed statements
-	StateFormat     = 1 // of the server's state folder as a whole
-)
+// RunFormat is the format of a run's folder: spec.json and journal.jsonl. It rises when
+// an older aob would read the new form wrongly or not at all. A file without a format
+// has format 1, which is not written.
+const RunFormat = 1
 
 // CheckFormat refuses what a newer aob wrote. Anything else about such a file, as an
 // unknown field, is no fault of its author and must not be called one.
