@@ -365,11 +365,14 @@ func (s *story) fork(t *testing.T) {
 	commit := theirs.push(t, "longer", title, between)
 	number := s.open(t, s.eve, "eve:longer", commit, title)
 	s.pulls = append(s.pulls, number)
-	_, statuses := s.await(t, number, delivery.ContextRelease, "pending")
-	asks := waitsForGo.FindStringSubmatch(statuses[delivery.ContextRelease].Description)
-	if asks == nil {
-		t.Fatalf("nobody is asked for a go:%s", words(statuses))
-	}
+	var asks []string
+	until(t, func() error {
+		_, statuses := s.await(t, number, delivery.ContextRelease, "pending")
+		if asks = waitsForGo.FindStringSubmatch(statuses[delivery.ContextRelease].Description); asks == nil {
+			return fmt.Errorf("nobody is asked for a go:%s", words(statuses))
+		}
+		return nil
+	})
 	s.commented(t, number, asks[0])
 
 	s.gitea.Say(t, s.eve, s.repo, number, asks[0])

@@ -26,7 +26,7 @@ func readSecurityTable(t *testing.T) []securityCell {
 	var cells []securityCell
 	answers := map[string]string{} // of the overview, by identity and column
 	var columns []string
-	identity := ""
+	identity, sections := "", map[string]bool{}
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSpace(line)
 		if name, ok := strings.CutPrefix(line, "## "); ok {
@@ -40,9 +40,11 @@ func readSecurityTable(t *testing.T) []securityCell {
 			columns = slices.Insert(columns[max(0, len(columns)-7):], 0, "")
 		case identity == "":
 			_, of, _ := strings.Cut(row[0], "](#")
+			sections[strings.TrimSuffix(of, ")")] = true
 			for i, answer := range row[1:] {
 				answers[strings.TrimSuffix(of, ")")+" "+columns[i+1]] = answer
 			}
+		case !sections[identity]: // a table of something else
 		case row[0] == "action":
 		case len(row) != 5:
 			t.Errorf("below %s: want 5 columns: %s", identity, line)
