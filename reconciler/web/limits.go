@@ -127,6 +127,7 @@ type address struct {
 type connection struct {
 	conn    net.Conn
 	from    netip.Addr // not valid where addresses do not count
+	used    bool       // a handler has had a request
 	asked   int        // requests that a handler has; HTTP/2 has several at one time
 	working int        // those of them for which the client is not waited for
 	closing bool
@@ -232,12 +233,13 @@ func (cs *connections) unwait(c *connection) {
 	c.inAll, c.inAddress = nil, nil
 }
 
-// closeUnasked closes the connections on which no request is answered.
+// closeUnasked closes the connections on which no request has begun. An answer that
+// is being written is not cut: Shutdown closes a connection after its answer.
 func (cs *connections) closeUnasked() {
 	cs.mu.Lock()
 	var close []net.Conn
 	for conn, c := range cs.byConn {
-		if c.asked == 0 {
+		if !c.used {
 			close = append(close, conn)
 		}
 	}
@@ -251,6 +253,7 @@ func (cs *connections) closeUnasked() {
 func (cs *connections) ask(c *connection, n int) {
 	if c != nil {
 		cs.mu.Lock()
+		c.used = true
 		c.asked += n
 		cs.mu.Unlock()
 	}
