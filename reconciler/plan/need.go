@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// defaultGrace is how long a run goes on whose pull request is gone from the list.
-	defaultGrace = 2 * time.Minute
+	// grace is how long a run goes on whose pull request is gone from the list.
+	grace = 2 * time.Minute
 	// askAgain is how long a run that was asked to end has for it before it is asked
 	// again, as a signal may be lost.
 	askAgain = 30 * time.Second
@@ -70,7 +70,7 @@ func (m *maker) endUnneeded() {
 			why = "nothing asks for it any more"
 		}
 		if gone := slices.DeleteFunc(slices.Clone(r.Need.PRs), func(pr int) bool { return open[pr] }); len(gone) > 0 || len(r.Need.PRs) == 0 {
-			grace := m.grace()
+			grace := grace
 			if r.Need.Since.IsZero() {
 				m.keepNeed(r, delivery.RunNeed{PRs: r.Need.PRs, Since: m.w.At})
 				m.wake(m.w.At.Add(grace))
@@ -91,13 +91,6 @@ func (m *maker) endUnneeded() {
 		}
 		m.step(EndRun{Run: key, Kind: r.Spec.Kind, Why: why})
 	}
-}
-
-func (m *maker) grace() time.Duration {
-	if g := time.Duration(m.w.Server.Grace); g > 0 {
-		return g
-	}
-	return defaultGrace
 }
 
 // NeedOf says who needs a run that is started.

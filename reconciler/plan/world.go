@@ -173,8 +173,6 @@ type Server struct {
 	Deadline delivery.Duration          // after which a silent device has failed
 	Seed     string                     // a secret from which the salts of rollouts are made
 	URL      string                     // by which people reach it, without a slash at the end; empty for none
-	// Grace is how long a run goes on whose pull request is gone; 0 is two minutes.
-	Grace delivery.Duration
 	// Runs is how many runs that are no trainings may run at once; 0 is any number.
 	Runs int
 	// Trainings is how many may run at once; 0 is any number. Those of pull requests
