@@ -70,7 +70,6 @@ func (m *maker) endUnneeded() {
 			why = "nothing asks for it any more"
 		}
 		if gone := slices.DeleteFunc(slices.Clone(r.Need.PRs), func(pr int) bool { return open[pr] }); len(gone) > 0 || len(r.Need.PRs) == 0 {
-			grace := grace
 			if r.Need.Since.IsZero() {
 				m.keepNeed(r, delivery.RunNeed{PRs: r.Need.PRs, Since: m.w.At})
 				m.wake(m.w.At.Add(grace))
