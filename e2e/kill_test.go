@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/evidence"
 	"github.com/autonomos/aob/reconciler/ledger"
@@ -100,8 +102,8 @@ func TestKilled(t *testing.T) {
 	began = time.Now()
 	wild := promote(t, n, "killed", dataset, moments(rand.New(rand.NewPCG(seed, seed)), kills))
 	t.Logf("killed %d times: %s", kills, round(time.Since(began)))
-	if wild.told != calm.told {
-		t.Errorf("undisturbed:\n%s\nkilled %d times:\n%s", calm.told, kills, wild.told)
+	if diff := cmp.Diff(calm.told, wild.told); diff != "" {
+		t.Errorf("undisturbed (-), killed %d times (+):\n%s", kills, diff)
 	}
 
 	began = time.Now()
@@ -364,7 +366,7 @@ func (p *promotion) loseLedger(t *testing.T) {
 	p.converged(t, 1)
 	until(t, func() error { // devices report one after another, and the loop hears of them once a second
 		if now := p.statuses(t, open...); now != said {
-			return fmt.Errorf("the forge showed:\n%s\nand shows:\n%s", said, now)
+			return fmt.Errorf("what the forge showed (-) and shows (+):\n%s", cmp.Diff(said, now))
 		}
 		return nil
 	})
@@ -389,7 +391,7 @@ func (p *promotion) loseLedger(t *testing.T) {
 		}
 	}
 	if now := p.statuses(t, open...); now != said {
-		t.Errorf("the forge showed:\n%s\nand shows:\n%s", said, now)
+		t.Errorf("what the forge showed (-) and shows (+):\n%s", cmp.Diff(said, now))
 	}
 	if now := p.comments(t); len(now) != 1 || now["twin"] != 1 {
 		t.Errorf("comments, by branch: %v", now)

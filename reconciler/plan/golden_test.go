@@ -224,6 +224,11 @@ func (s *scene) history(model string) []plan.Past {
 //	forge away                         nobody knows which pull requests are open
 //	queue 2                            so many runs at once that are no trainings
 //	running FILE for=3                 its data run is running
+//	crossed 3, unrelated 4             of pull requests: two best common ancestors with main; none
+//	held a model=shapes why=… in=C     main's quarantine file had the entry until commit C
+//	weakened TREE/gates/NAME.yaml in=C commit C of main removed or weakened the gate that TREE has
+//	repointed demo from=shapes in=C    commit C of main made the fleet run another model; main's gates of the model
+//	                                   before judge that
 //	rewound COMMIT                     main was at another commit before, and does not contain it
 //	bundle a of=FILE mAP=0.60          made from a model file, and scored for its gates
 //	lost a                             the registry has the bundle no more
@@ -232,6 +237,7 @@ func (s *scene) history(model string) []plan.Past {
 //	accepted a version=1               main has accepted the bundle
 //	fleet demo runs=b version=2 before=a devices=x y
 //	                                   all devices are healthy on b, as they were on a before
+//	… model=shapes                     it was told to run another model than main's file names
 //	abort demo of=b lifts=0            it fell back from b to that, when b had been lifted so often
 //	upgraded trainer, upgraded evaluator
 //	                                   another one than that which the lines before have seen
@@ -264,6 +270,31 @@ func (s *scene) line(line string) {
 	case "unseen":
 		s.Proposals = append(s.Proposals, plan.Proposal{Pending: "its commit is not here yet",
 			PullRequest: delivery.PullRequest{Number: s.number(what), Title: "by dev", Author: "dev", Head: "pr/" + what, Base: "main"}})
+	case "crossed":
+		s.proposal(what).Bases = []string{"base", "base~1"}
+	case "unrelated":
+		s.proposal(what).Bases = nil
+	case "held":
+		model := s.value("model")
+		if s.Main.Held == nil {
+			s.Main.Held = map[string][]plan.Held{}
+		}
+		entry := delivery.Quarantined{Digest: bundle(what), Why: s.value("why")}
+		s.Main.Held[model] = append(s.Main.Held[model], plan.Held{Quarantined: entry, Lost: s.value("in")})
+	case "weakened":
+		tree, path := split(what)
+		name := strings.TrimSuffix(filepath.Base(path), ".yaml")
+		g, ok := s.trees[tree].Gates[name]
+		if !ok {
+			s.Fatalf("%s has no gate %s", tree, name)
+		}
+		s.Main.Lost = append(s.Main.Lost, plan.LostGate{Gate: g, Commit: s.value("in")})
+	case "repointed":
+		step := plan.Repoint{Commit: s.value("in"), From: s.value("from")}
+		for _, name := range s.Main.Intent.Covering(step.From) {
+			step.Gates = append(step.Gates, s.Main.Intent.Gates[name])
+		}
+		s.Main.Repointed = map[string][]plan.Repoint{what: append(s.Main.Repointed[what], step)}
 	case "forge":
 		s.ProposalsKnown = what != "away"
 	case "queue":
@@ -498,13 +529,17 @@ func (s *scene) statement(file string) {
 
 func (s *scene) fleet(name string) {
 	f, hour := s.Main.Intent.Fleets[name], s.At.Add(-time.Hour)
+	model := s.value("model")
+	if model == "" {
+		model = f.Runs
+	}
 	to := delivery.Target{Version: s.number(s.value("version")), Bundle: bundle(s.value("runs"))}
 	healthy := []delivery.Digest{to.Bundle}
 	if before := s.value("before"); before != "" {
 		healthy = []delivery.Digest{bundle(before), to.Bundle}
 	}
 	s.Clocks[name] = rollout.State{Target: to, Wave: len(f.Waves) - 1, Share: 1, Began: hour, Started: hour, Healthy: hour, Done: true}
-	s.Published[name] = delivery.Desired{Ring: name, Version: 1, Match: f.Match, Model: f.Runs, Release: to, Share: 1, Salt: rollout.Salt(name, to.Bundle), Soak: f.Soak, Expires: s.At.Add(24 * time.Hour)}
+	s.Published[name] = delivery.Desired{Ring: name, Version: 1, Match: f.Match, Model: model, Release: to, Share: 1, Salt: rollout.Salt(name, to.Bundle), Soak: f.Soak, Expires: s.At.Add(24 * time.Hour)}
 	for id := range strings.FieldsSeq(s.value("devices")) {
 		s.Devices[name] = append(s.Devices[name], delivery.Device{Seen: s.At, Healthy: healthy,
 			Report: delivery.Report{Device: id, Ring: name, Labels: f.Match, Desired: 1, Bundle: to.Bundle, Release: to.Version, Phase: delivery.DeviceHealthy}})
