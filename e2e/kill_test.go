@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/autonomos/aob/reconciler/artifact"
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/evidence"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/trust"
@@ -143,9 +145,10 @@ func promote(t *testing.T, n needs, name, dataset string, list []moment) *promot
 	w.clone.push(t, "twin", "twin: as shapes", map[string]string{"models/twin.yaml": shapesModel("twin", shapesEpochs), "gates/twin.yaml": shapesGate("twin", "twin")})
 	twin := w.green(t, "twin")
 	w.converged(t, 1)
+	p := &promotion{workshop: w, commits: map[string]string{"the pull request": pr.Head, "main": merged, "the twin": twin.Head}}
+	p.allSaid(t, twin.Number)
 	w.stopServer(t)
 
-	p := &promotion{workshop: w, commits: map[string]string{"the pull request": pr.Head, "main": merged, "the twin": twin.Head}}
 	var b strings.Builder
 	for _, pr := range []web.PR{pr, twin} {
 		fmt.Fprintf(&b, "pull request %d: %s, %s\n", pr.Number, pr.Title, pr.State)
@@ -170,6 +173,47 @@ func promote(t *testing.T, n needs, name, dataset string, list []moment) *promot
 	p.told = b.String()
 	p.whole(t)
 	return p
+}
+
+// allSaid waits until the forge shows what the server has decided: statuses go through a queue, so a server that is
+// stopped at once may not have sent the last of them.
+func (p *promotion) allSaid(t *testing.T, twin int) {
+	t.Helper()
+	until(t, func() error {
+		pr, err := p.api.PR(t.Context(), twin)
+		if err != nil {
+			return err
+		}
+		status, err := p.api.Status(t.Context())
+		if err != nil {
+			return err
+		}
+		want := map[string][]delivery.Check{"the twin": pr.Checks, "the pull request": {{
+			Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "shapes: merged: version 1"}}}
+		for _, f := range status.Fleets {
+			want["main"] = append(want["main"], delivery.Check{
+				Context: delivery.ContextRollout + f.Name, State: delivery.CheckSuccess, Description: f.Text})
+		}
+		book, err := ledger.Open(t.Context(), p.path("state", "ledger.db"))
+		if err != nil {
+			return err
+		}
+		defer book.Close()
+		for what, list := range want {
+			there, err := book.Checks(t.Context(), p.commits[what])
+			if err != nil {
+				return err
+			}
+			for _, c := range list {
+				if !slices.ContainsFunc(there, func(d delivery.Check) bool {
+					return d.Context == c.Context && d.State == c.State && d.Description == c.Description
+				}) {
+					return fmt.Errorf("%s does not show %s %s: %s", what, c.State, c.Context, c.Description)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // history lists commits, by what they say.
