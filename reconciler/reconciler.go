@@ -157,6 +157,8 @@ type Reconciler struct {
 	outbox   *outbox    // what is being sent
 	troubles *troubles
 
+	watches *delivery.Blocked // why nothing is done; nil: it is
+
 	retry      backoff
 	taken      map[string]taken // steps that succeeded in the last turn that planned them
 	saidCache  map[string]Said
@@ -268,8 +270,12 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	if r.Blobs != nil && len(p.Doubted) > 0 {
 		r.Blobs.Ask(p.Doubted...)
 	}
-	done, failed := r.act(ctx, p.Steps)
-	err = errors.Join(r.report(ctx, p, failed), joined(failed), r.keepHeld(ctx))
+	done := 0
+	if r.watches == nil {
+		var failed map[string]error
+		done, failed = r.act(ctx, p.Steps)
+		err = errors.Join(r.report(ctx, p, failed), joined(failed), r.keepHeld(ctx))
+	}
 	r.troubles.note(stepTrouble, err)
 	r.settle(p, done, err, start)
 	r.view.Store(&Snapshot{World: world, Plan: p, At: start})

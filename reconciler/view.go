@@ -75,6 +75,9 @@ func (s *Snapshot) models() []web.Model {
 // notices says what does not work, since when, and what to do about it.
 func (r *Reconciler) notices() []string {
 	var list []string
+	if r.watches != nil {
+		list = append(list, r.watches.Error())
+	}
 	pulls := r.forgeNow.list()
 	seen := r.view.Load() != nil
 	if !seen {

@@ -46,7 +46,7 @@ started, signed, committed, published or said.`,
 
 // dryRun plans once, as the server of a configuration would.
 func dryRun(ctx context.Context, config string) (_ web.Plan, err error) {
-	p, err := openServer(ctx, config, slog.New(slog.NewTextHandler(delivery.LogWriter{W: os.Stderr}, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	p, err := openServer(ctx, config, false, slog.New(slog.NewTextHandler(delivery.LogWriter{W: os.Stderr}, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
 		return web.Plan{}, err
 	}

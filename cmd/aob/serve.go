@@ -42,19 +42,26 @@ import (
 // newServeCommand is the server: the loop, the API and what devices read.
 func newServeCommand() *cobra.Command {
 	var config string
+	var adopt bool
 	c := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Run the loop: train, judge and release what the repository asks for",
 		Long: `Serve watches the intent repository and makes the world follow it. It keeps
 everything in the folder that state: names, and may be killed and started again
-at any time: runs go on without it.`,
+at any time: runs go on without it.
+
+A state folder that was copied, as for a rehearsal or from a backup, belongs to the
+server that it was copied from. Serve recognises a copy and only watches: it starts,
+ends, pushes and publishes nothing. Where the original is lost, or was ended for
+good, --adopt-state takes the copy over.`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return serve(c.Context(), config)
+			return serve(c.Context(), config, adopt)
 		},
 	}
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration; its fields: aob schema server")
+	c.Flags().BoolVar(&adopt, "adopt-state", false, "take over a state folder that is a copy; the original must not run any more")
 	return c
 }
 
@@ -62,9 +69,9 @@ func newLog() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(delivery.LogWriter{W: os.Stderr}, nil))
 }
 
-func serve(ctx context.Context, config string) (err error) {
+func serve(ctx context.Context, config string, adopt bool) (err error) {
 	log := newLog()
-	p, err := openServer(ctx, config, log)
+	p, err := openServer(ctx, config, adopt, log)
 	if err != nil {
 		return err
 	}
@@ -108,8 +115,8 @@ func (p *server) close() error {
 }
 
 // openServer puts a server together from its configuration. Its state folder is
-// locked until it is closed.
-func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server, err error) {
+// locked until it is closed. One that is a copy is only watched, or adopted.
+func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger) (_ *server, err error) {
 	s, err := loadServer(config)
 	if err != nil {
 		return nil, err
@@ -137,6 +144,13 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 		return nil, err
 	}
 	p.closers = append(p.closers, lock.Unlock)
+	folder, watches, err := openState(st, config, adopt)
+	if err != nil {
+		return nil, err
+	}
+	if watches != nil {
+		log.Warn("this server only watches", "why", watches.What, "hint", watches.Do)
+	}
 
 	evidenceKey, err := loadKey(orDefault(s.Keys.Evidence, st.path("keys", "evidence.key")))
 	if err != nil {
@@ -199,11 +213,15 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 		Log: log, Now: time.Now,
 	}
 	r.Init()
-	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, Env: runnerEnv(), Wake: r.Wake}
+	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID, Env: runnerEnv(), Wake: r.Wake}
 	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted), Tell: func(what delivery.Digest, why string) {
 		log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
 	}}
-	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Secret: fleetKey, Registry: book,
+	least := int64(0)
+	if folder.From != "" { // the original may have published since it was copied
+		least = fleet.LeastVersion(folder.Since)
+	}
+	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Secret: fleetKey, Registry: book, Least: least,
 		Expiry: time.Duration(s.Fleets.Expiry), Deadline: time.Duration(s.Fleets.Deadline), MaxWaiters: web.SiteLimits().Connections / 2,
 		Wake: r.Wake, Log: log})
 	if err != nil {
@@ -232,7 +250,43 @@ func openServer(ctx context.Context, config string, log *slog.Logger) (_ *server
 		Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)), MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(st.pictures()),
 		Ready: source.Ready,
 	}
+	if watches != nil {
+		r.Watch(*watches)
+		p.web.Refuse, p.web.Socket = *watches, st.path("aob.sock") // the configured one may be the original's
+	}
 	return p, nil
+}
+
+// openState returns the identity of a state folder, and why a server may only watch
+// it: it is a copy. To adopt it gives it an identity of its own, unless the original
+// is at work.
+func openState(st state, config string, adopt bool) (f durable.Folder, watches *delivery.Blocked, err error) {
+	f, err = durable.OpenFolder(string(st))
+	c, ok := errors.AsType[*durable.Copied](err)
+	switch {
+	case err == nil:
+		return f, nil, nil
+	case !ok:
+		return f, nil, delivery.Blockedf("restore that file from a backup; or remove it, if no other server works with this folder or a copy of it", "the identity of the state folder cannot be read: %s", err)
+	case !adopt:
+		return f, &delivery.Blocked{What: c.Error() + ". So this server only watches: it starts, ends, pushes, publishes and says nothing",
+			Do: fmt.Sprintf("if the original is lost or was ended for good, as after a move or from a backup, end this server and take the folder over: aob serve --config %s --adopt-state", config)}, nil
+	}
+	original := state(c.Of.Path)
+	if other, err := durable.ReadFolder(string(original)); err == nil && other.ID == c.Of.ID && c.Of.Path != c.Path {
+		lock, err := durable.TryLock(original.path("serve.lock"))
+		if errors.Is(err, durable.ErrLocked) {
+			return f, nil, delivery.Blockedf("end that one first", "%s cannot be taken over: an aob serve works in the original, %s", st, original)
+		}
+		if err == nil {
+			err = lock.Unlock()
+		}
+		if err != nil {
+			return f, nil, err
+		}
+	}
+	f, err = durable.AdoptFolder(string(st))
+	return f, nil, err
 }
 
 func orDefault(value, other string) string {

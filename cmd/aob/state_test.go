@@ -23,7 +23,7 @@ func TestStateIsForItsOwnerAlone(t *testing.T) {
 		t.Errorf("aob init makes the state %v, %v", info, err)
 	}
 	for range 2 {
-		s, err := openServer(t.Context(), w.Config, slog.New(slog.DiscardHandler))
+		s, err := openServer(t.Context(), w.Config, false, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -91,7 +91,7 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	s.mu.Lock()
 	old, ok := s.rings[ring]
 	offered := s.offers[ring]
-	seen := max(offered.Version, s.ahead(ring, max(old.desired.Version, offered.Version)))
+	seen := max(offered.Version, s.Least, s.ahead(ring, max(old.desired.Version, offered.Version)))
 	s.mu.Unlock()
 
 	now := s.Now()
@@ -131,7 +131,8 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 }
 
 // maxAhead bounds how far devices can take a ring's version: further than a
-// restored backup is ever behind.
+// restored backup is ever behind. They may also name a version of a server whose
+// numbers began at LeastVersion.
 const maxAhead = 1 << 20
 
 // ahead is the version that more than half of a ring's devices have seen, where
@@ -141,10 +142,11 @@ const maxAhead = 1 << 20
 func (s *Server) ahead(ring string, published int64) int64 {
 	var seen []int64
 	now := s.Now()
+	most := max(published, LeastVersion(now)) + maxAhead
 	for key, d := range s.devices {
 		if key.ring == ring && now.Sub(d.Seen) <= s.Deadline {
 			v := d.Report.Desired
-			if v > published+maxAhead {
+			if v > most {
 				v = 0
 			}
 			seen = append(seen, v)

@@ -41,6 +41,10 @@ type Config struct {
 	Secret   string     // that devices' tokens are derived from, see DeviceToken; at least 16 bytes
 	Registry Registry
 
+	// Least is a number that every document's version is above. A server whose files are an old copy sets it, as
+	// devices follow no document below one that they have seen. See LeastVersion.
+	Least int64
+
 	Expiry     time.Duration    // of a document; 24h where zero
 	MaxWaiters int              // requests held at one time; 4096 where zero
 	MaxDevices int              // in all rings; 200,000 where zero
@@ -140,8 +144,21 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
 		s.count[d.Report.Ring]++
 	}
+	for ring, p := range s.rings {
+		if p.desired.Version > c.Least {
+			continue
+		}
+		if err := s.publish(ctx, ring, func(now delivery.Desired) delivery.Desired { return now }); err != nil {
+			return nil, fmt.Errorf("open fleet: publish ring %s above the version that its devices may have seen: %w", ring, err)
+		}
+	}
 	return s, nil
 }
+
+// LeastVersion is the least version of documents for a server whose files became
+// another server's at a time: the seconds since 1970, which no count of documents
+// reaches.
+func LeastVersion(at time.Time) int64 { return at.Unix() }
 
 func (s *Server) desiredDir() string { return filepath.Join(s.Dir, "desired") }
 

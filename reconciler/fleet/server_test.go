@@ -430,3 +430,54 @@ func TestWaitersAreToldAtOnce(t *testing.T) {
 		runtime.Gosched()
 	}
 }
+
+// A server that works with a restored backup is followed by every device, however much
+// more each of them has seen, and without waiting for what they report.
+func TestRestoredBackupIsAboveWhatDevicesHaveSeen(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	for id, seen := range map[string]int64{"d1": 1, "d2": 1, "d3": 57} { // one device alone is ahead
+		r := report(id, 1)
+		r.Desired = seen
+		s.report(t, r)
+	}
+	version := func(ring string) int64 {
+		_, d, _ := s.get(t, "/fleet/v1/desired/"+ring, "")
+		return d.Version
+	}
+	if v := version("north"); v != 1 {
+		t.Fatalf("before: version %d", v)
+	}
+	s.config.Least = fleet.LeastVersion(s.now)
+	s.restart(t)
+	first := version("north")
+	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); first <= 57 || first >= 1<<53 || d.Release.Version != 1 {
+		t.Errorf("restored: version %d of release %d", first, d.Release.Version)
+	}
+	s.restart(t)
+	s.publish(t, desired(1))
+	if v := version("north"); v != first {
+		t.Errorf("the same again: version %d, want %d", v, first)
+	}
+	s.publish(t, desired(2))
+	if v := version("north"); v != first+1 {
+		t.Errorf("the next one: version %d, want %d", v, first+1)
+	}
+	// A second backup, of before that, is above it in its turn.
+	s.now = s.now.Add(time.Hour)
+	s.config.Least = fleet.LeastVersion(s.now)
+	s.restart(t)
+	if v := version("north"); v <= first+1 {
+		t.Errorf("restored again: version %d, want more than %d", v, first+1)
+	}
+	// All is lost after that, and the devices still say where they are.
+	r := report("d1", 2)
+	r.Desired = version("north")
+	s.config.Dir, s.config.Least, s.config.Registry = t.TempDir(), 0, &registry{}
+	s.restart(t)
+	s.publish(t, desired(2))
+	s.report(t, r)
+	if v := version("north"); v != r.Desired+1 {
+		t.Errorf("after all was lost: version %d, want %d", v, r.Desired+1)
+	}
+}

@@ -37,6 +37,7 @@ type entry struct {
 	Do      string           `json:"do,omitempty"`
 	Result  delivery.Digest  `json:"result,omitempty"`
 	Process *durable.Process `json:"process,omitempty"`
+	State   string           `json:"state,omitempty"` // id of the state folder whose server started Process
 }
 
 // How often a run is tried that gets no further, and how the pauses grow.
@@ -54,6 +55,7 @@ type history struct {
 	stops   int       // attempts that ended because they were asked to
 	started time.Time // the first attempt
 	process durable.Process
+	state   string          // id of the state folder whose server started process
 	last    entry           // the last entry that is no progress
 	at      time.Time       // of the last entry
 	stage   string          // of the present attempt
@@ -128,7 +130,7 @@ func (h *history) add(e entry) {
 			h.started = e.At
 		}
 		if e.Process != nil {
-			h.process = *e.Process
+			h.process, h.state = *e.Process, e.State
 		}
 	case eventStage:
 		h.stage = e.Stage

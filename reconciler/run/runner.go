@@ -62,6 +62,9 @@ func Open(dir string) (*Run, error) {
 	return r, nil
 }
 
+// stateVariable tells a runner the id of the state folder whose server started it.
+const stateVariable = "AOB_STATE_ID"
+
 func (r *Run) begin() (err error) {
 	if r.journal, err = openJournal(filepath.Join(r.Dir, journalFile)); err != nil {
 		return err
@@ -73,7 +76,7 @@ func (r *Run) begin() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.journal.append(entry{Event: eventStart, Process: &self}); err != nil {
+	if err := r.journal.append(entry{Event: eventStart, Process: &self, State: os.Getenv(stateVariable)}); err != nil {
 		return err
 	}
 	r.Attempt = r.journal.attempt

@@ -26,6 +26,7 @@ import (
 type Store struct {
 	Dir     string   // made if missing
 	Command []string // starts a runner; the run's folder is appended
+	StateID string   // of the state folder; runners that another one's server started are not signalled
 	Env     []string // the runner's whole environment, as KEY=value
 	Wake    func()   // if not nil, called when a runner that this Store launched is gone
 
@@ -111,6 +112,9 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 	o.state.Ending, o.state.Asked = asked.Why, asked.At
 	switch o.state.Phase {
 	case delivery.RunRunning:
+		if o.history.state != "" && o.history.state != s.StateID {
+			return nil // its own runner has not begun, and will see end.json; this one is another folder's
+		}
 		err := o.history.process.Signal(syscall.SIGTERM)
 		if errors.Is(err, os.ErrProcessDone) {
 			return nil // it has just ended, or has not begun; end.json is there
@@ -435,6 +439,9 @@ func (s *Store) launch(o *observed) error {
 	cmd := exec.Command(s.Command[0], append(slices.Clone(s.Command[1:]), o.dir)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, log, log
 	cmd.Env = append([]string{}, s.Env...) // nil would hand over all of ours
+	if s.StateID != "" {
+		cmd.Env = append(cmd.Env, stateVariable+"="+s.StateID)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start a runner: %w", err)

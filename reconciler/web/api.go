@@ -67,6 +67,7 @@ func errorOf(err error) *Error {
 type API struct {
 	Source Source
 	Log    *slog.Logger
+	Refuse error // the answer to every request that would change something; nil: they are done
 }
 
 // Handler returns the API.
@@ -185,6 +186,14 @@ func (a API) Handler() http.Handler {
 			return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method, clip(r.URL.Path)), Do: "use an aob of the same version as the server's"}
 		})
 	})
+	if a.Refuse != nil {
+		refuse := func(w http.ResponseWriter, r *http.Request) { a.refuse(w, r, a.Refuse) }
+		only := http.NewServeMux()
+		only.Handle("GET /", mux)
+		only.HandleFunc("/", refuse)
+		only.HandleFunc("GET /v1/compare", refuse) // it begins a run
+		return only
+	}
 	return mux
 }
 

@@ -17,6 +17,7 @@ type Server struct {
 	Log     *slog.Logger
 
 	Socket string // path
+	Refuse error  // see [API]; nothing but the socket is listened on then
 
 	Address     string // of the site; see [Address] for this and the next three
 	Certificate string
@@ -37,6 +38,9 @@ type Server struct {
 // Run answers until ctx ends, and returns nil then. Nothing is answered before
 // both addresses are listened on.
 func (s Server) Run(ctx context.Context) error {
+	if s.Refuse != nil {
+		return s.runSocket(ctx)
+	}
 	site, err := Listen(Address{s.Address, s.Certificate, s.Key, s.Plain})
 	if err != nil {
 		return err
@@ -78,4 +82,15 @@ func (s Server) Run(ctx context.Context) error {
 		err = errors.Join(err, <-done)
 	}
 	return err
+}
+
+// runSocket answers on the socket alone, until ctx ends.
+func (s Server) runSocket(ctx context.Context) error {
+	socket, err := ListenSocket(s.Socket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	s.Log.Info("listening", "socket", s.Socket)
+	return SocketLimits().Serve(ctx, socket, API{Source: s.Source, Log: s.Log, Refuse: s.Refuse}.Handler(), s.Log)
 }

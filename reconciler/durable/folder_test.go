@@ -1,0 +1,134 @@
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A folder keeps its identity when it is opened again, reached by another name or
+// moved. A copy of it is told from it, and stays a copy until it is adopted.
+func TestCopyOfFolderIsRecognised(t *testing.T) {
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", args, err, out)
+		}
+	}
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.Mkdir(at("state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	first, err := OpenFolder(at("state"))
+	if err != nil || len(first.ID) < 20 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	same := func(name string) {
+		t.Helper()
+		if again, err := OpenFolder(at(name)); err != nil || again.ID != first.ID {
+			t.Errorf("%s: %+v, %v; want %s", name, again, err, first.ID)
+		}
+	}
+	same("state")
+	run("ln", "-s", "state", at("link"))
+	same("link")
+	run("mv", at("state"), at("moved"))
+	same("moved")
+	run("mv", at("moved"), at("state"))
+	same("state")
+
+	for name, how := range map[string][]string{"cp": {"cp", "-a"}, "links": {"cp", "-al"}, "files": {"cp", "-r"}} {
+		run(append(how, at("state"), at(name))...)
+		for range 2 { // it stays one
+			_, err := OpenFolder(at(name))
+			c, ok := errors.AsType[*Copied](err)
+			if !ok || c.Of.ID != first.ID || c.Why != "that folder is still there" || !strings.Contains(err.Error(), at("state")) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	same("state") // nothing was written through the links
+
+	// The original is lost, and a backup takes its place.
+	run("rm", "-r", at("state"))
+	if _, err := OpenFolder(at("cp")); err == nil || !strings.Contains(err.Error(), "copied into a new folder") {
+		t.Errorf("a backup whose original is gone: %v", err)
+	}
+	run("cp", "-a", at("cp"), at("state"))
+	if _, err := OpenFolder(at("state")); err == nil {
+		t.Error("a backup that was restored at the original's path is not recognised")
+	}
+	adopted, err := AdoptFolder(at("state"))
+	if err != nil || adopted.ID == first.ID || adopted.From != first.ID {
+		t.Fatalf("adopted: %+v, %v", adopted, err)
+	}
+	if again, err := AdoptFolder(at("state")); err != nil || again != adopted {
+		t.Errorf("adopted twice: %+v, %v", again, err)
+	}
+	if again, err := OpenFolder(at("state")); err != nil || again != adopted {
+		t.Errorf("afterwards: %+v, %v", again, err)
+	}
+}
+
+// Nothing that happens to one folder makes it a copy, and everything that makes a copy
+// is seen by some sign.
+func TestSignsOfCopy(t *testing.T) {
+	born := time.Date(2026, 11, 1, 8, 0, 0, 123, time.UTC)
+	on := func(change func(*Folder)) Folder {
+		f := Folder{ID: "x", Path: "/srv/state", Machine: "m1", Inode: 2, Born: born}
+		if change != nil {
+			change(&f)
+		}
+		return f
+	}
+	noMachine := func(f *Folder) { f.Machine = "" }
+	noInode := func(f *Folder) { f.Inode, f.Born = 0, time.Time{} }
+	for name, c := range map[string]struct {
+		was, now Folder
+		there    bool
+		copied   bool
+	}{
+		"the same":                                       {on(nil), on(nil), false, false},
+		"moved within its file system":                   {on(nil), on(func(f *Folder) { f.Path = "/srv/other" }), false, false},
+		"a volume in a container":                        {on(noMachine), on(noMachine), false, false},
+		"a volume that was used on the host before":      {on(nil), on(func(f *Folder) { f.Path, f.Machine = "/state", "" }), false, false},
+		"a volume that another node of a cluster mounts": {on(noMachine), on(noMachine), false, false},
+		"a file system without inodes, restarted":        {on(noInode), on(noInode), false, false},
+		"one that did not say when it was made, and does": {
+			on(func(f *Folder) { f.Born = time.Time{} }), on(nil), false, false},
+		"recorded without inodes, which are there by now": {on(noInode), on(nil), false, false},
+
+		"copied beside the original":                       {on(nil), on(func(f *Folder) { f.Path, f.Inode = "/srv/copy", 7 }), true, true},
+		"a snapshot mounted beside the original":           {on(nil), on(func(f *Folder) { f.Path = "/mnt/snapshot" }), true, true},
+		"copied, on a file system without inodes":          {on(noInode), on(func(f *Folder) { noInode(f); f.Path = "/srv/copy" }), false, true},
+		"restored at the same path":                        {on(nil), on(func(f *Folder) { f.Inode = 7 }), false, true},
+		"restored as the root of a new volume":             {on(nil), on(func(f *Folder) { f.Born = born.Add(time.Hour) }), false, true},
+		"restored on another machine, with the same inode": {on(nil), on(func(f *Folder) { f.Machine, f.Born = "m2", time.Time{} }), false, true},
+		"restored on a file system without inodes":         {on(nil), on(noInode), false, true},
+		"a disk that another machine mounts":               {on(nil), on(func(f *Folder) { f.Machine = "m2" }), false, true},
+		"restored in another container":                    {on(noMachine), on(func(f *Folder) { noMachine(f); f.Inode = 7 }), false, true},
+	} {
+		if why := copied(c.was, c.now, c.there); (why != "") != c.copied {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+// What a damaged identity says is not guessed.
+func TestDamagedFolderIdentityIsRefused(t *testing.T) {
+	for _, text := range []string{"", "{", "{}", `{"format": 1, "id": "x"}`, `{"format": 1, "id": "x", "path": "state"}`, `{"format": 99, "id": "x", "path": "/state"}`} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, FolderFile), []byte(text), fs.FileMode(0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := OpenFolder(dir); err == nil {
+			t.Errorf("%q: %+v", text, f)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package reconciler
+
+// This file is for a server that only watches, because its state folder is a copy of another server's: a rehearsal, or a
+// backup that was restored while the original may still run. It looks and decides as always. What it decides is shown,
+// and nothing of it is done.
+
+import (
+	"context"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Watch makes the reconciler one that only watches. why says why, and what to do about it: it is shown in the status,
+// and is the answer to whoever asks for something to be done. Call it once, after all fields are set.
+func (r *Reconciler) Watch(why delivery.Blocked) {
+	r.watches = &why
+	// Nothing is asked of these while the loop only watches. They make sure of it.
+	r.Repo = watchedRepo{r.Repo, why}
+	r.Forge = watchedForge{r.Forge, why}
+	r.Runs = watchedRuns{r.Runs, why}
+	r.Evidence = watchedEvidence{evidencePort: r.Evidence, why: why}
+	r.Fleet = watchedFleet{r.Fleet, why}
+}
+
+type watchedRepo struct {
+	Repo
+	why error
+}
+
+func (w watchedRepo) Push(context.Context, string, string, string) error { return w.why }
+
+type watchedForge struct {
+	Forge
+	why error
+}
+
+func (w watchedForge) SetStatus(context.Context, string, delivery.Check) error { return w.why }
+func (w watchedForge) Comment(context.Context, int, string, string) error      { return w.why }
+func (w watchedForge) OpenPR(context.Context, string, string, string, string) (int, error) {
+	return 0, w.why
+}
+
+// Ask would write a comment. Nobody has agreed to what was not asked.
+func (w watchedForge) Ask(context.Context, int, string) ([]delivery.Consent, error) { return nil, nil }
+
+type watchedRuns struct {
+	Runs
+	why error
+}
+
+func (w watchedRuns) Start(context.Context, delivery.RunSpec) error      { return w.why }
+func (w watchedRuns) End(context.Context, delivery.Digest, string) error { return w.why }
+func (w watchedRuns) Keep(delivery.Digest, delivery.RunNeed) error       { return w.why }
+func (w watchedRuns) Retry(delivery.Digest) error                        { return w.why }
+func (w watchedRuns) Remove(delivery.Digest) error                       { return w.why }
+
+type watchedEvidence struct {
+	evidencePort
+	why error
+}
+
+type evidencePort = Evidence // a field may not have the name of its method
+
+func (w watchedEvidence) Sign(context.Context, delivery.Digest, string, any) error { return w.why }
+
+type watchedFleet struct {
+	Fleet
+	why error
+}
+
+func (w watchedFleet) Publish(context.Context, delivery.Desired) error { return w.why }
+func (w watchedFleet) Forget(context.Context, string, string) error    { return w.why }
