@@ -155,7 +155,7 @@ func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) er
 		subjects = append(subjects, fmt.Sprintf("%s version %d", rel.Name, rel.Version))
 	}
 	message := "Release " + strings.Join(subjects, ", ") + "\n\nEvery gate passed; the figures are in the diff.\n"
-	commit, err := r.Repo.Commit([]string{s.PR.Head}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, message)
+	commit, err := r.Repo.Commit([]string{s.PR.Head}, files, when, message)
 	if err != nil {
 		return err
 	}
@@ -278,7 +278,7 @@ func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err e
 	if err != nil {
 		return "", err
 	}
-	return r.Repo.Commit([]string{base}, files, git.Author{Name: delivery.CommitName, Email: delivery.CommitEmail, When: when}, s.Title+"\n\n"+s.Message+"\n")
+	return r.Repo.Commit([]string{base}, files, when, s.Title+"\n\n"+s.Message+"\n")
 }
 
 // fileAt reads a file at a commit; nil where it was not there, or for no commit.

@@ -92,6 +92,7 @@ type forgeView struct {
 	owners     []string        // of gates, on main and in pull requests
 	known      map[string]ownerRead
 	setupAt    time.Time // when the settings were asked for
+	refuses    string    // why the forge refuses to merge AOB's commits
 	statuses   map[string]statusRead
 	again      map[string]bool // commits whose statuses have to be read at once
 	bodies     map[int]bodyRead
@@ -339,17 +340,30 @@ func (f *forgeView) readSetup(ctx context.Context, now time.Time) error {
 	if !f.setupAt.IsZero() && now.Sub(f.setupAt) < setupLasts {
 		return nil
 	}
-	list, err := call(ctx, f, "settings", askDeadline, f.r.Forge.Check)
+	setup, err := call(ctx, f, "settings", askDeadline, f.r.Forge.Check)
 	if err != nil {
 		return fmt.Errorf("the settings of the repository: %w", err)
 	}
 	f.setupAt = now
 	var wrong error
-	if len(list) > 0 {
-		wrong = errors.New(strings.Join(list, "; "))
+	if len(setup.Wrong) > 0 {
+		wrong = errors.New(strings.Join(setup.Wrong, "; "))
 	}
 	f.r.troubles.note(setupTrouble, wrong)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuses != setup.Refuses {
+		f.news()
+	}
+	f.refuses = setup.Refuses
 	return nil
+}
+
+// refusesCommits says why the forge refuses to merge AOB's commits; empty where it does not.
+func (f *forgeView) refusesCommits() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refuses
 }
 
 // readOwners asks which owners of gates name nobody, where that was not asked lately.

@@ -51,6 +51,7 @@ var (
 		"github.com/opencontainers/":             {"artifact"},
 		"code.gitea.io/sdk":                      {"forge"},
 		"github.com/secure-systems-lab/":         {"trust"},
+		"golang.org/x/crypto/":                   {"trust"},
 		"github.com/aws/":                        {"cloud"},
 		"golang.org/x/image":                     {"picture"},
 		"github.com/spf13/":                      {},

@@ -39,7 +39,8 @@ type (
 		History(head, path string) ([]git.FileVersion, error)
 		MergeBases(a, b string) ([]string, error)
 		Line(head, stop, folder string, limit int) (changes []git.LineChange, reached bool, err error)
-		Commit(parents []string, files map[string][]byte, author git.Author, message string) (hash string, err error)
+		// Commit makes a commit of AOB's. The same input makes the same commit.
+		Commit(parents []string, files map[string][]byte, when time.Time, message string) (hash string, err error)
 		Author(commit string) (name, email string, when time.Time, err error)
 		Push(ctx context.Context, hash, ref, old string) error
 	}
@@ -61,8 +62,8 @@ type (
 		// Ask makes sure that a question of AOB's stands on a pull request, in a comment that nobody has changed, and
 		// returns who has agreed to it by a sign that only they can give.
 		Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error)
-		// Check returns what is wrong with how the forge is set up, each a sentence that says what to do.
-		Check(ctx context.Context) ([]string, error)
+		// Check returns what is wrong with how the forge is set up.
+		Check(ctx context.Context) (delivery.Setup, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
 		// Owner reports whether a name can own a gate: it is a team, or a user who may write.

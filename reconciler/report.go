@@ -55,7 +55,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		body := Comment(pr, checks)
 		forged, err := r.forgedNote(ctx, pr.PR.Head)
 		errs = append(errs, err)
-		body += forged
+		body += forged + refusedNote(pr, r.forgeNow.refusesCommits())
 		last := pr.PR.Merged && !slices.ContainsFunc(checks, func(c delivery.Check) bool {
 			return c.State == delivery.CheckPending || speaks[pr.PR.Head] == pr.PR.Number &&
 				!r.isSaid(ctx, r.statusKey(pr.PR.Head, c.Context), string(c.State)+" "+c.Description)
@@ -79,6 +79,14 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		errs = append(errs, r.sayRollout(ctx, p, f))
 	}
 	return errors.Join(errs...)
+}
+
+// refusedNote says on a pull request that gets a commit of AOB's why the forge will not merge it.
+func refusedNote(pr plan.ProposalReport, why string) string {
+	if why == "" || pr.PR.Fork || pr.PR.Merged || len(pr.Models) == 0 {
+		return ""
+	}
+	return "\n**This cannot be merged:** " + delivery.Markdown(why) + "\n"
 }
 
 // goneTo reports whether a pull request's head cannot be spoken to: no commit has its name.

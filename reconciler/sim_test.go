@@ -412,12 +412,12 @@ func (r *simRepo) mergeBase(a, b string) string {
 	return bases[0]
 }
 
-func (r *simRepo) Commit(parents []string, files map[string][]byte, author git.Author, message string) (string, error) {
+func (r *simRepo) Commit(parents []string, files map[string][]byte, when time.Time, message string) (string, error) {
 	text := map[string]string{}
 	for path, data := range files {
 		text[path] = string(data)
 	}
-	id := r.write(parents, r.with(parents[0], text), author.When, message)
+	id := r.write(parents, r.with(parents[0], text), when, message)
 	if r.made == nil {
 		r.made = map[string]bool{}
 	}
@@ -471,7 +471,7 @@ type simForge struct {
 	busy        bool                   // answers 429
 	old         []delivery.PullRequest // not nil: the API shows this, and not what is so by now
 	nobodies    []string               // names of neither a user nor a team
-	wrong       []string               // with the settings
+	setup       delivery.Setup         // what is wrong with the settings
 	posts       int
 	asked       int
 	unvouched   bool                          // people may edit each other's comments, as on a real forge
@@ -674,7 +674,7 @@ func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.C
 	return f.consents[question], nil
 }
 
-func (f *simForge) Check(context.Context) ([]string, error) { return f.wrong, f.well() }
+func (f *simForge) Check(context.Context) (delivery.Setup, error) { return f.setup, f.well() }
 
 func (f *simForge) comment(pr int, author, body string) {
 	c := simCommand{pr: pr, Comment: delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}}

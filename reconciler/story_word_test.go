@@ -185,7 +185,7 @@ func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
 // What is wrong with the forge's settings is among the troubles that the status shows.
 func TestTheForgesSettingsAreChecked(t *testing.T) {
 	s, _ := begun(t)
-	s.forge.wrong = []string{"ada/intent is archived: take it out of the archive"}
+	s.forge.setup.Wrong = []string{"ada/intent is archived: take it out of the archive"}
 	s.now = s.now.Add(setupLasts)
 	s.settle()
 	found := false
@@ -195,11 +195,31 @@ func TestTheForgesSettingsAreChecked(t *testing.T) {
 	if !found {
 		t.Errorf("the troubles are %v", s.loop.troubles.all())
 	}
-	s.forge.wrong = nil
+	s.forge.setup.Wrong = nil
 	s.now = s.now.Add(setupLasts)
 	s.settle()
 	if all := s.loop.troubles.all(); len(all) > 0 {
 		t.Errorf("afterwards the troubles are %v", all)
+	}
+}
+
+// A forge that refuses AOB's commits is said where somebody would merge one, until it takes them.
+func TestACommitThatTheForgeRefusesIsSaidOnThePullRequest(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.forge.setup = delivery.Setup{Wrong: []string{"x"}, Refuses: "ada/intent takes only signed commits on main; set commits.signingKey"}
+	s.now = s.now.Add(setupLasts)
+	s.settle()
+	const want = "**This cannot be merged:** ada/intent takes only signed commits on main; set commits.signingKey"
+	if said := s.forge.comments[1]; !strings.Contains(said, want) {
+		t.Errorf("the comment does not say it:\n%s", said)
+	}
+	s.want("first", delivery.CheckSuccess, "version 1") // the gates have passed all the same
+	s.forge.setup = delivery.Setup{}
+	s.now = s.now.Add(setupLasts)
+	s.settle()
+	if said := s.forge.comments[1]; strings.Contains(said, "cannot be merged") {
+		t.Errorf("the comment still says it:\n%s", said)
 	}
 }
 

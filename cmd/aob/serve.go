@@ -199,6 +199,17 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		return nil, err
 	}
 	p.closers = append(p.closers, mirror.Close)
+	committer := git.Committer{Name: s.Commits.Name, Email: s.Commits.Email}
+	var signed forge.Signed
+	if s.Commits.SigningKey != "" {
+		key, err := trust.LoadSSH(s.Commits.SigningKey)
+		if err != nil {
+			return nil, err
+		}
+		committer.Sign = func(commit []byte) ([]byte, error) { return key.Sign("git", commit) }
+		signed = forge.Signed{Email: s.Commits.Email, Key: key.Public()}
+	}
+	mirror.CommitAs(committer)
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -236,7 +247,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	metrics.Watch(source)
 	var webhook http.Handler
 	if g := s.Forge.Gitea; g != nil {
-		if r.Forge, webhook, err = giteaForge(g, s.Listen.URL, r, metrics, log); err != nil {
+		if r.Forge, webhook, err = giteaForge(g, s.Listen.URL, signed, r, metrics, log); err != nil {
 			return nil, err
 		}
 	} else {
@@ -364,7 +375,7 @@ func gitAuth(s intent.Server) func() (user, token string) {
 	}
 }
 
-func giteaForge(g *intent.ServerGitea, address string, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
+func giteaForge(g *intent.ServerGitea, address string, signed forge.Signed, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
 	if _, err := secret(g.TokenEnv, g.TokenFile); err != nil {
 		return nil, nil, err
 	}
@@ -379,7 +390,7 @@ func giteaForge(g *intent.ServerGitea, address string, r *reconciler.Reconciler,
 			log.Error("the forge's token cannot be read", "error", err.Error())
 		}
 		return token
-	}, Hooks: hooks})
+	}, Hooks: hooks, Branch: r.Main, Signed: signed})
 	if err != nil {
 		return nil, nil, err
 	}

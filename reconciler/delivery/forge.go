@@ -87,7 +87,15 @@ const (
 	PermissionWrite Permission = "write" // write, maintain, admin, owner
 )
 
-// The author of AOB's own commits.
+// A Setup is what is wrong with how a forge is set up for AOB.
+type Setup struct {
+	Wrong []string // each a sentence that says what to do
+	// Refuses says why the forge refuses to merge a pull request with a commit of AOB's, and what to do; empty where it
+	// does not, or where AOB may not see it.
+	Refuses string
+}
+
+// The author of AOB's own commits, where the configuration names no other.
 const (
 	CommitName  = "aob"
 	CommitEmail = "aob@users.noreply.localhost"

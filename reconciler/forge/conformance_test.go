@@ -27,7 +27,7 @@ type stage struct {
 		Statuses(ctx context.Context, commit string) ([]delivery.Status, error)
 		CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error)
 		Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error)
-		Check(ctx context.Context) ([]string, error)
+		Check(ctx context.Context) (delivery.Setup, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
 		Owner(ctx context.Context, name string) (bool, error)
@@ -154,8 +154,8 @@ func conform(t *testing.T, s *stage) {
 	if s.forge.Address() == "" {
 		t.Error("it has no address")
 	}
-	if list, err := s.forge.Check(ctx); err != nil || len(list) > 0 {
-		t.Errorf("a forge that is set up well: got %q, %v", list, err)
+	if setup, err := s.forge.Check(ctx); err != nil || len(setup.Wrong) > 0 || setup.Refuses != "" {
+		t.Errorf("a forge that is set up well: got %+v, %v", setup, err)
 	}
 
 	t.Run("Comment", func(t *testing.T) {

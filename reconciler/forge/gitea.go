@@ -26,7 +26,15 @@ type Server struct {
 	Repo      string            // name
 	Token     func() string     // asked before each request
 	Hooks     string            // the address that webhooks must be sent to; empty where none are expected
+	Branch    string            // the target branch, as main
+	Signed    Signed            // how AOB signs its commits
 	Transport http.RoundTripper // nil is one of its own
+}
+
+// Signed says by what a forge can verify AOB's commits. The zero value is for commits without a signature.
+type Signed struct {
+	Email string // of the committer
+	Key   string // the public SSH key, as in an authorized_keys file
 }
 
 // Gitea is a repository on a Gitea or Forgejo server. Its methods may be called
@@ -34,7 +42,8 @@ type Server struct {
 type Gitea struct {
 	url, owner, repo string
 	token            func() string
-	hooks            string
+	hooks, branch    string
+	signed           Signed
 	started          time.Time
 	http             *http.Client
 
@@ -68,7 +77,7 @@ func NewGitea(s Server) (*Gitea, error) {
 	}
 	base := strings.TrimSuffix(u.String(), "/")
 	return &Gitea{
-		url: base, owner: s.Owner, repo: s.Repo, token: s.Token, hooks: s.Hooks, started: time.Now(),
+		url: base, owner: s.Owner, repo: s.Repo, token: s.Token, hooks: s.Hooks, branch: s.Branch, signed: s.Signed, started: time.Now(),
 		http: &http.Client{
 			Transport:     &calls{next: next, token: s.Token},
 			Timeout:       2 * time.Minute,
@@ -509,23 +518,23 @@ func (f *Gitea) Heard() {
 }
 
 // Check returns what is wrong with how the server and the repository are set up.
-func (f *Gitea) Check(ctx context.Context) ([]string, error) {
+func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	const doing = "look at the repository's settings"
 	c, err := f.client(ctx)
 	if err != nil {
-		return nil, f.explain(doing, err)
+		return delivery.Setup{}, f.explain(doing, err)
 	}
 	_, name, err := f.myself(c)
 	if err != nil {
-		return nil, f.explain(doing, err)
+		return delivery.Setup{}, f.explain(doing, err)
 	}
 	repo, _, err := c.GetRepo(f.owner, f.repo)
 	if err != nil {
-		return nil, f.explain(doing, err)
+		return delivery.Setup{}, f.explain(doing, err)
 	}
 	called := f.owner + "/" + f.repo
-	var list []string
-	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	var setup delivery.Setup
+	say := func(format string, args ...any) { setup.Wrong = append(setup.Wrong, fmt.Sprintf(format, args...)) }
 	if repo.FullName != "" && !strings.EqualFold(repo.FullName, called) {
 		say("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again", called, delivery.Terminal(Cut(repo.FullName, 200)))
 	}
@@ -557,11 +566,31 @@ func (f *Gitea) Check(ctx context.Context) ([]string, error) {
 	if admin && f.hooks != "" {
 		more, err := f.checkHooks(c, repo)
 		if err != nil {
-			return list, f.explain(doing, err)
+			return setup, f.explain(doing, err)
 		}
-		list = append(list, more...)
+		setup.Wrong = append(setup.Wrong, more...)
 	}
-	return list, nil
+	if repo.Empty || repo.Archived || !repo.HasPullRequests {
+		return setup, nil
+	}
+	required, err := f.requiresSigned(c, admin)
+	if err != nil {
+		return setup, f.explain(doing, err)
+	}
+	wrong, err := f.checkSigned(ctx, c, name)
+	if err != nil {
+		return setup, f.explain(doing, err)
+	}
+	switch {
+	case required && f.signed.Key == "":
+		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and aob does not sign its own; whoever runs aob sets commits.signingKey in its configuration (docs/gitea.md, Required signatures)", called, f.branch)
+	case required && wrong != "":
+		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and %s", called, f.branch, wrong)
+	}
+	if wrong = cmp.Or(setup.Refuses, wrong); wrong != "" {
+		say("%s", wrong)
+	}
+	return setup, nil
 }
 
 // checkHooks says whether a webhook is there that points to AOB, and works.
@@ -588,6 +617,97 @@ func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository) ([]string, e
 		return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at its recent deliveries in the repository's settings: Gitea may not reach %s, ALLOWED_HOST_LIST may forbid it, or the secret differs", called, f.hooks)}, nil
 	}
 	return nil, nil
+}
+
+// requiresSigned reports whether the protection of the target branch asks for signed commits. Gitea shows it to
+// administrators of the repository alone.
+func (f *Gitea) requiresSigned(c *gitea.Client, admin bool) (bool, error) {
+	if !admin || f.branch == "" {
+		return false, nil
+	}
+	branch, _, err := c.GetRepoBranch(f.owner, f.repo, f.branch)
+	if missing(err) || err == nil && branch.EffectiveBranchProtectionName == "" {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	rule, _, err := c.GetBranchProtection(f.owner, f.repo, branch.EffectiveBranchProtectionName)
+	if missing(err) {
+		return false, nil // it was removed meanwhile
+	}
+	return err == nil && rule.RequireSignedCommits, err
+}
+
+func missing(err error) bool {
+	s, ok := errors.AsType[*statusError](err)
+	return ok && s.code == http.StatusNotFound
+}
+
+// maxVerified is how many pull requests are looked at for commits that Gitea does not take for signed.
+const maxVerified = 20
+
+// checkSigned says why Gitea does not take AOB's commits for signed, and what to do; empty where nothing is known to be
+// wrong, or where they are not signed. Gitea verifies a signature if the committer's e-mail address is a confirmed one of
+// an account, and the key one that this account has proved to own.
+func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (string, error) {
+	if f.signed.Key == "" {
+		return "", nil
+	}
+	keys, _, err := c.ListMyPublicKeys(gitea.ListPublicKeysOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
+	if err != nil {
+		return "", err
+	}
+	if !slices.ContainsFunc(keys, func(k *gitea.PublicKey) bool { return k != nil && sameKey(k.Key, f.signed.Key) }) {
+		return fmt.Sprintf("the key that signs aob's commits is not among the SSH keys of the user %s: add it in that user's settings, and verify it there: %s", name, f.signed.Key), nil
+	}
+	emails, _, err := c.ListEmails(gitea.ListEmailsOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
+	if err != nil {
+		return "", err
+	}
+	known := slices.ContainsFunc(emails, func(e *gitea.Email) bool {
+		return e != nil && e.Verified && strings.EqualFold(e.Email, f.signed.Email)
+	})
+	// An address that Gitea makes of the user's name counts too, and is not in the list.
+	if made, _, _ := strings.Cut(f.signed.Email, "@"); !known && (f.signed.Email == delivery.CommitEmail || !strings.EqualFold(made, name)) {
+		return fmt.Sprintf("the address %s of aob's commits is no confirmed e-mail address of the user %s: set commits.email to one that is", f.signed.Email, name), nil
+	}
+	prs, err := f.PullRequests(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, pr := range prs[max(0, len(prs)-maxVerified):] {
+		if why, err := f.unverified(ctx, pr, name); why != "" || err != nil {
+			return why, err
+		}
+	}
+	return "", nil
+}
+
+// unverified says why Gitea does not take a pull request's head for signed, where it is AOB's.
+func (f *Gitea) unverified(ctx context.Context, pr delivery.PullRequest, name string) (string, error) {
+	var got gitea.Commit
+	path := fmt.Sprintf("git/commits/%s?stat=false&files=false", url.PathEscape(pr.Head))
+	err := f.get(ctx, path, func(d *json.Decoder) error { return d.Decode(&got) })
+	if missing(err) || err == nil && (got.RepoCommit == nil || got.RepoCommit.Committer == nil || got.RepoCommit.Verification == nil) {
+		return "", nil // the head has moved, or the server is an old one
+	}
+	v := got.RepoCommit
+	switch {
+	case err != nil:
+		return "", err
+	case !strings.EqualFold(v.Committer.Email, f.signed.Email) || v.Verification.Verified:
+		return "", nil
+	case v.Verification.Signature == "":
+		return fmt.Sprintf("aob made %.10s of pull request %d while it had no key to sign it: push the branch without that commit, and aob makes it again", pr.Head, pr.Number), nil
+	}
+	return fmt.Sprintf("Gitea does not take aob's signature on %.10s of pull request %d for verified: press Verify beside the key in the settings of the user %s", pr.Head, pr.Number, name), nil
+}
+
+// sameKey compares two lines of authorized_keys files without their comments.
+func sameKey(a, b string) bool {
+	x, y := strings.Fields(a), strings.Fields(b)
+	return len(x) >= 2 && len(y) >= 2 && x[0] == y[0] && x[1] == y[1]
 }
 
 // Permission returns what a user may do in the repository, by the server's own

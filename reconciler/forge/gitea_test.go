@@ -214,8 +214,8 @@ func TestGitea(t *testing.T) {
 			}
 		}
 		eventually(t, "nothing is wrong with the settings", func() bool { // Gitea takes it for empty for a moment
-			list, err := f.Check(t.Context())
-			return err == nil && len(list) == 0
+			setup, err := f.Check(t.Context())
+			return err == nil && len(setup.Wrong) == 0
 		})
 	})
 
@@ -224,9 +224,9 @@ func TestGitea(t *testing.T) {
 		s, f, repo := setup(t, "settings")
 		check := func(f *Gitea, want string) {
 			t.Helper()
-			list, err := f.Check(t.Context())
-			if err != nil || !strings.Contains(strings.Join(list, "; "), want) {
-				t.Errorf("got %q, %v; want %q", list, err, want)
+			setup, err := f.Check(t.Context())
+			if err != nil || !strings.Contains(strings.Join(setup.Wrong, "; "), want) {
+				t.Errorf("got %q, %v; want %q", setup.Wrong, err, want)
 			}
 		}
 		check(f, "is empty; push a branch main")
@@ -243,8 +243,8 @@ func TestGitea(t *testing.T) {
 		check(f, "no webhook has arrived")
 		f.Heard()
 		eventually(t, "after a webhook all is well", func() bool {
-			list, err := f.Check(t.Context()) // Gitea takes a repository for empty for a moment after the first push
-			return err == nil && len(list) == 0
+			setup, err := f.Check(t.Context()) // Gitea takes a repository for empty for a moment after the first push
+			return err == nil && len(setup.Wrong) == 0
 		})
 		path := fmt.Sprintf("/repos/%s/%s", repo.Owner, repo.Name)
 		edit := func(path string, change map[string]any) {

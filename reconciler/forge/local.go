@@ -24,6 +24,8 @@ type Git interface {
 	Subject(commit string) (string, error)
 	FirstParents(head string, limit int) ([]string, error)
 	Author(commit string) (name, email string, when time.Time, err error)
+	// Mine reports whether AOB is the author of a commit.
+	Mine(commit string) (bool, error)
 	IsAncestor(a, b string) (bool, error)
 	Merge(base, head, name, email string, when time.Time, message string) (hash string, err error)
 	Push(ctx context.Context, hash, ref, old string) error
@@ -197,11 +199,11 @@ func (f *Local) byPeople(head string) (string, error) {
 				break
 			}
 		}
-		_, email, _, err := f.git.Author(c)
+		mine, err := f.git.Mine(c)
 		if err != nil {
 			return "", err
 		}
-		if email != delivery.CommitEmail {
+		if !mine {
 			return c, nil
 		}
 	}
@@ -257,7 +259,7 @@ func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error
 func (f *Local) Ask(context.Context, int, string) ([]delivery.Consent, error) { return nil, nil }
 
 // Check finds nothing: a folder has no settings.
-func (f *Local) Check(context.Context) ([]string, error) { return nil, nil }
+func (f *Local) Check(context.Context) (delivery.Setup, error) { return delivery.Setup{}, nil }
 
 // Permission is write for everybody: who can write to the folder can do
 // anything to it.

@@ -377,6 +377,11 @@ func (b *bare) Author(commit string) (name, email string, when time.Time, err er
 	return lines[0], lines[1], when, err
 }
 
+func (b *bare) Mine(commit string) (bool, error) {
+	_, email, _, err := b.Author(commit)
+	return email == delivery.CommitEmail, err
+}
+
 func (b *bare) IsAncestor(a, c string) (bool, error) {
 	_, err := b.try("merge-base", "--is-ancestor", a, c)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {

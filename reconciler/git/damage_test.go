@@ -203,7 +203,7 @@ func TestSymbolicMain(t *testing.T) {
 		if refs, _ := observe(t, m); refs["refs/heads/main"] != next {
 			t.Errorf("after a push: got %v", refs)
 		}
-		c := must(m.Commit([]string{next}, map[string][]byte{"models/a.yaml": []byte("3")}, robot, "x"))
+		c := must(m.Commit([]string{next}, map[string][]byte{"models/a.yaml": []byte("3")}, committed, "x"))
 		if err := m.Push(t.Context(), c, "refs/heads/main", next); err != nil {
 			t.Error(err)
 		}
@@ -343,7 +343,7 @@ func TestAlternates(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				c := must(m.Commit([]string{middle}, map[string][]byte{"models/a.yaml": []byte("3")}, robot, name+fmt.Sprint(packed)))
+				c := must(m.Commit([]string{middle}, map[string][]byte{"models/a.yaml": []byte("3")}, committed, name+fmt.Sprint(packed)))
 				if err := m.Push(t.Context(), c, "refs/heads/next", ""); err != nil {
 					t.Fatal(err)
 				}

@@ -27,7 +27,7 @@ func TestGitea(t *testing.T) {
 	}
 	commit := func(parents []string, text string) string {
 		t.Helper()
-		c, err := m.Commit(parents, map[string][]byte{"models/a.yaml": []byte(text), "docs/big.md": []byte(strings.Repeat(text, MaxBlob))}, robot, text)
+		c, err := m.Commit(parents, map[string][]byte{"models/a.yaml": []byte(text), "docs/big.md": []byte(strings.Repeat(text, MaxBlob))}, committed, text)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,7 @@ func TestLockFileIsNamed(t *testing.T) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		m := open(t, t.TempDir(), remote)
 		observe(t, m)
-		next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, robot, "x"))
+		next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, committed, "x"))
 		r.write("refs/heads/main.lock", "")
 		err := m.Push(t.Context(), next, "refs/heads/main", main)
 		wantBlocked(t, err, filepath.Join(r.dir, "refs/heads/main.lock"), "remove the file if no git is running")
@@ -250,7 +250,7 @@ func TestSilentServerEndsWithItsContext(t *testing.T) {
 	s := serve(t, r)
 	m := open(t, t.TempDir(), s.remote())
 	observe(t, m)
-	next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, robot, "x"))
+	next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, committed, "x"))
 	r.commit("refs/heads/side", map[string]string{"models/a.yaml": "3"}, main)
 	for _, part := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {
 		s.before = func(_ http.ResponseWriter, req *http.Request) bool {

@@ -68,22 +68,23 @@ type Mirror struct {
 
 	net sync.Mutex // one Observe at a time; taken before mu
 
-	mu       sync.Mutex // guards all below; never held while waiting for the network
-	own      *store
-	folder   *store // the remote's own objects where it is a folder of this machine, else nil
-	observed bool
-	seen     map[string]plumbing.Hash
-	refs     map[string]string           // seen, in words; replaced, never changed
-	bad      map[string]delivery.Blocked // refs that the last Observe could not read, and why
-	head     string                      // the ref that the remote's HEAD names; empty if it names none
-	last     *folderState                // what observeFolder has read last
-	refused  map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
-	broken   error                       // the mirror is damaged: the next Observe clones it again
-	blamed   map[plumbing.Hash]bool      // objects for which it was
-	failed   map[plumbing.Hash]failure
-	keep     map[string]bool            // refs of open pull requests; nil: all are
-	pulled   map[string][]plumbing.Hash // packs that pull requests alone have brought, and their heads
-	base     int64                      // bytes of packs when it was cloned, without those
+	mu        sync.Mutex // guards all below; never held while waiting for the network
+	own       *store
+	folder    *store // the remote's own objects where it is a folder of this machine, else nil
+	observed  bool
+	seen      map[string]plumbing.Hash
+	refs      map[string]string           // seen, in words; replaced, never changed
+	bad       map[string]delivery.Blocked // refs that the last Observe could not read, and why
+	head      string                      // the ref that the remote's HEAD names; empty if it names none
+	last      *folderState                // what observeFolder has read last
+	refused   map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
+	committer Committer
+	broken    error                  // the mirror is damaged: the next Observe clones it again
+	blamed    map[plumbing.Hash]bool // objects for which it was
+	failed    map[plumbing.Hash]failure
+	keep      map[string]bool            // refs of open pull requests; nil: all are
+	pulled    map[string][]plumbing.Hash // packs that pull requests alone have brought, and their heads
+	base      int64                      // bytes of packs when it was cloned, without those
 
 	commits   map[plumbing.Hash]*commit
 	lists     map[listKey]*list
@@ -111,7 +112,8 @@ func Open(dir string, r Remote) (*Mirror, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mirror{dir: dir, remote: rem, lock: lock, blamed: map[plumbing.Hash]bool{}}
+	m := &Mirror{dir: dir, remote: rem, lock: lock, blamed: map[plumbing.Hash]bool{},
+		committer: Committer{Name: delivery.CommitName, Email: delivery.CommitEmail}}
 	if err := m.open(); err != nil {
 		lock.Unlock()
 		return nil, err

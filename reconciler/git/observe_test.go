@@ -290,7 +290,7 @@ func TestPacks(t *testing.T) {
 	for i := range 300 {
 		name := fmt.Sprintf("models/m%d.yaml", i%50)
 		tree[name] = strings.Repeat(fmt.Sprint(i, " "), 20)
-		c, err := m.Commit(parent, map[string][]byte{name: []byte(tree[name])}, Author{Name: "a", Email: "b", When: time.Unix(int64(i), 0)}, "c")
+		c, err := m.Commit(parent, map[string][]byte{name: []byte(tree[name])}, time.Unix(int64(i), 0), "c")
 		if err != nil {
 			t.Fatal(err)
 		}

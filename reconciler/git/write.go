@@ -16,17 +16,35 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// An Author is who a commit says has written it.
-type Author struct {
+// A Committer is who AOB's commits say has made them.
+type Committer struct {
 	Name, Email string
-	When        time.Time // to the second
+	// Sign signs a commit as git's gpg.format=ssh does. The same commit must give the same bytes, so that a commit that
+	// is made again is the same one. nil: commits are not signed.
+	Sign func(commit []byte) (signature []byte, err error)
 }
 
-// Commit makes a commit in the mirror and returns its hash; the remote does not
+// CommitAs sets who makes the commits. Without it, that is delivery.CommitName, and no commit is signed.
+func (m *Mirror) CommitAs(c Committer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.committer = c
+}
+
+// Mine reports whether AOB is the author of a commit, by the e-mail address: its own, or the one that it has where none
+// is set.
+func (m *Mirror) Mine(commit string) (bool, error) {
+	_, email, _, err := m.Author(commit)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return err == nil && (email == m.committer.Email || email == delivery.CommitEmail), err
+}
+
+// Commit makes a commit of AOB's in the mirror and returns its hash; the remote does not
 // know of it before Push. Its tree is the first parent's with files changed: a
 // nil content removes the file, and a path that is a symbolic link becomes a
-// file. Equal input makes the same commit.
-func (m *Mirror) Commit(parents []string, files map[string][]byte, author Author, message string) (string, error) {
+// file. Equal input makes the same commit. when counts to the second.
+func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	list, err := m.parents(parents)
@@ -50,11 +68,11 @@ func (m *Mirror) Commit(parents []string, files map[string][]byte, author Author
 	if tree.IsZero() {
 		tree = w.object(plumbing.TreeObject, nil)
 	}
-	return m.write(&w, tree, list, author, message)
+	return m.write(&w, tree, list, m.committer.Name, m.committer.Email, when, message)
 }
 
 // Merge makes a merge commit of head into base, of which head must be a
-// descendant, and returns its hash. Its tree is head's.
+// descendant, and returns its hash. Its tree is head's. Its author is the person who merges, and its committer is AOB.
 func (m *Mirror) Merge(base, head, name, email string, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -69,7 +87,7 @@ func (m *Mirror) Merge(base, head, name, email string, when time.Time, message s
 	if !on {
 		return "", delivery.Blockedf("rebase it first", "%.10s does not follow %.10s", head, base)
 	}
-	return m.write(&writer{}, list[1].tree, list, Author{name, email, when}, message)
+	return m.write(&writer{}, list[1].tree, list, name, email, when, message)
 }
 
 func (m *Mirror) parents(hashes []string) ([]*commit, error) {
@@ -88,17 +106,24 @@ func (m *Mirror) parents(hashes []string) ([]*commit, error) {
 	return list, nil
 }
 
-// write makes the commit object, and keeps it with what it needs.
-func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit, a Author, message string) (string, error) {
-	clean := strings.NewReplacer("<", "", ">", "", "\n", " ", "\x00", "")
-	who := fmt.Sprintf("%s <%s> %d +0000", strings.TrimSpace(clean.Replace(a.Name)), strings.TrimSpace(clean.Replace(a.Email)), a.When.Unix())
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "tree %s\n", tree)
+// write makes the commit object, signs it, and keeps it with what it needs.
+func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit, author, email string, when time.Time, message string) (string, error) {
+	var head, body bytes.Buffer
+	fmt.Fprintf(&head, "tree %s\n", tree)
 	for _, p := range parents {
-		fmt.Fprintf(&b, "parent %s\n", p.hash)
+		fmt.Fprintf(&head, "parent %s\n", p.hash)
 	}
-	fmt.Fprintf(&b, "author %s\ncommitter %s\n\n%s\n", who, who, strings.Trim(strings.ReplaceAll(message, "\x00", ""), "\n"))
-	h := w.object(plumbing.CommitObject, b.Bytes())
+	fmt.Fprintf(&head, "author %s\ncommitter %s\n", signature(author, email, when), signature(m.committer.Name, m.committer.Email, when))
+	fmt.Fprintf(&body, "\n%s\n", strings.Trim(strings.ReplaceAll(message, "\x00", ""), "\n"))
+	if m.committer.Sign != nil {
+		sig, err := m.committer.Sign(slices.Concat(head.Bytes(), body.Bytes()))
+		if err != nil {
+			return "", fmt.Errorf("sign a commit: %w", err)
+		}
+		// A header's further lines begin with a space.
+		fmt.Fprintf(&head, "gpgsig %s\n", bytes.ReplaceAll(bytes.TrimSpace(sig), []byte("\n"), []byte("\n ")))
+	}
+	h := w.object(plumbing.CommitObject, slices.Concat(head.Bytes(), body.Bytes()))
 	if p, _ := m.own.find(h); p != nil {
 		return h.String(), nil
 	}
@@ -106,6 +131,12 @@ func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit, a Autho
 		return "", fmt.Errorf("write to the mirror %s: %w", m.dir, err)
 	}
 	return h.String(), nil
+}
+
+// signature names a person at a time as a commit does.
+func signature(name, email string, when time.Time) string {
+	clean := strings.NewReplacer("<", "", ">", "", "\n", " ", "\x00", "")
+	return fmt.Sprintf("%s <%s> %d +0000", strings.TrimSpace(clean.Replace(name)), strings.TrimSpace(clean.Replace(email)), when.Unix())
 }
 
 // A node is a folder in which files change.

@@ -15,7 +15,8 @@ import (
 
 func mkdirs(objects string) error { return os.MkdirAll(filepath.Join(objects, "pack"), 0o700) }
 
-var robot = Author{Name: "aob", Email: "aob@example.com", When: time.Unix(1_800_000_000, 999)}
+// committed is when AOB commits in these tests.
+var committed = time.Unix(1_800_000_000, 999)
 
 func TestCommit(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
@@ -32,11 +33,11 @@ func TestCommit(t *testing.T) {
 			"gates/new/g.yaml":      []byte("g"),
 			"README.md":             nil,
 		}
-		c, err := m.Commit([]string{main}, files, robot, "aob: release\n\nwith a body\n")
+		c, err := m.Commit([]string{main}, files, committed, "aob: release\n\nwith a body\n")
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := m.Commit([]string{main}, files, Author{"aob", "aob@example.com", robot.When.In(time.FixedZone("x", 3600))}, "aob: release\n\nwith a body")
+		again, err := m.Commit([]string{main}, files, committed.In(time.FixedZone("x", 3600)), "aob: release\n\nwith a body")
 		if err != nil || again != c {
 			t.Errorf("the same again: got %s, %v; want %s", again, err, c)
 		}
@@ -51,7 +52,7 @@ func TestCommit(t *testing.T) {
 		if d := cmp.Diff("D\tREADME.md\nA\tgates/new/g.yaml\nM\tmodels/a.release.yaml\nA\tmodels/b.yaml\nD\tmodels/gone/x.yaml", got); d != "" {
 			t.Error(d)
 		}
-		if got := r.git("log", "-1", "--format=%an|%ae|%at|%cn|%ct|%B", c); got != "aob|aob@example.com|1800000000|aob|1800000000|aob: release\n\nwith a body" {
+		if got := r.git("log", "-1", "--format=%an|%ae|%at|%cn|%ct|%B", c); got != "aob|aob@users.noreply.localhost|1800000000|aob|1800000000|aob: release\n\nwith a body" {
 			t.Errorf("got %q", got)
 		}
 		if got := r.git("show", c+":models/a.release.yaml"); got != "new" {
@@ -62,17 +63,18 @@ func TestCommit(t *testing.T) {
 			t.Errorf("got %v, %v", refs, changed)
 		}
 		for _, bad := range []string{"", "/etc/passwd", "../x", "models/../x", "models//x", ".git/config", "models/.GIT/x", "a\nb", "models/"} {
-			if _, err := m.Commit([]string{main}, map[string][]byte{bad: []byte("x")}, robot, "x"); err == nil {
+			if _, err := m.Commit([]string{main}, map[string][]byte{bad: []byte("x")}, committed, "x"); err == nil {
 				t.Errorf("%q was taken for a path", bad)
 			}
 		}
-		if _, err := m.Commit([]string{main}, map[string][]byte{"models.txt/x": []byte("x")}, robot, "x"); !isBlocked(err) {
+		if _, err := m.Commit([]string{main}, map[string][]byte{"models.txt/x": []byte("x")}, committed, "x"); !isBlocked(err) {
 			t.Errorf("a file in a file: got %v, want Blocked", err)
 		}
-		if _, err := m.Commit([]string{strings.Repeat("1", 40)}, nil, robot, "x"); err == nil {
+		if _, err := m.Commit([]string{strings.Repeat("1", 40)}, nil, committed, "x"); err == nil {
 			t.Error("a parent that is not there: no error")
 		}
-		evil, err := m.Commit([]string{c}, nil, Author{"a\nparent x <", "<b>\n", time.Unix(1, 0)}, "x\x00y")
+		m.CommitAs(Committer{Name: "a\nparent x <", Email: "<b>\n"})
+		evil, err := m.Commit([]string{c}, nil, time.Unix(1, 0), "x\x00y")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +89,7 @@ func TestFirstCommit(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		m := open(t, t.TempDir(), remote)
 		observe(t, m)
-		c, err := m.Commit(nil, map[string][]byte{"models/a.yaml": []byte("a")}, robot, "first")
+		c, err := m.Commit(nil, map[string][]byte{"models/a.yaml": []byte("a")}, committed, "first")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +128,7 @@ func TestMerge(t *testing.T) {
 			t.Errorf("what does not follow main: got %v, want Blocked", err)
 		}
 		// A release commit on the branch: what docs/ holds stays on the remote.
-		c, err = m.Commit([]string{head}, map[string][]byte{"models/a.release.yaml": []byte("1")}, robot, "release")
+		c, err = m.Commit([]string{head}, map[string][]byte{"models/a.release.yaml": []byte("1")}, committed, "release")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +146,7 @@ func TestPush(t *testing.T) {
 		observe(t, m)
 		make := func(parent, text string) string {
 			t.Helper()
-			c, err := m.Commit([]string{parent}, map[string][]byte{"models/a.yaml": []byte(text)}, robot, text)
+			c, err := m.Commit([]string{parent}, map[string][]byte{"models/a.yaml": []byte(text)}, committed, text)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -201,7 +203,7 @@ func TestPushRace(t *testing.T) {
 			commits, errs := make([]string, len(mirrors)), make([]error, len(mirrors))
 			for i, m := range mirrors {
 				wg.Go(func() {
-					commits[i], errs[i] = m.Commit([]string{at}, map[string][]byte{"models/a.yaml": fmt.Append(nil, round, i)}, robot, "x")
+					commits[i], errs[i] = m.Commit([]string{at}, map[string][]byte{"models/a.yaml": fmt.Append(nil, round, i)}, committed, "x")
 					if errs[i] == nil {
 						errs[i] = m.Push(t.Context(), commits[i], "refs/heads/main", at)
 					}

@@ -106,6 +106,14 @@ var forms = map[string]*form{
 		pattern: regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$`),
 		want:    "owner/name",
 	},
+	"author": {
+		pattern: regexp.MustCompile(`^[^\p{C}\p{Z}<>](?:[^\p{C}\p{Zl}\p{Zp}<>]{0,98}[^\p{C}\p{Z}<>])?$`),
+		want:    "a name of at most 100 characters without < and >",
+	},
+	"email": {
+		pattern: regexp.MustCompile(`^[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,180}$`),
+		want:    "an e-mail address, as in aob@example.com",
+	},
 	"address": {
 		pattern: regexp.MustCompile(`^(?:[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$`),
 		want:    "an address and a port, as in 127.0.0.1:8370",

@@ -32,6 +32,7 @@ type Server struct {
 	Python     string            `json:"python" default:"/usr/bin/python3" check:"path" doc:"The Python that runs trainers."`
 	Terraform  string            `json:"terraform,omitempty" check:"optional,path" doc:"The Terraform binary; the one on PATH by default."`
 	Keys       ServerKeys        `json:"keys" doc:"The files of the signing keys."`
+	Commits    ServerCommits     `json:"commits" doc:"Who AOB's commits are by, and how they are signed."`
 	Heartbeat  delivery.Duration `json:"heartbeat" default:"60s" check:"min=5s,max=1h" doc:"How long a run may be silent before it counts as dead."`
 	Devices    ServerDevices     `json:"devices" doc:"How devices prove that they may talk to the server."`
 }
@@ -98,6 +99,13 @@ type ServerKeys struct {
 	Trusted  []string `json:"trusted,omitempty" check:"optional,nonempty,path" doc:"Public keys whose evidence counts beside the server's own, as after a change of keys."`
 }
 
+// ServerCommits says who AOB's commits are by: the release commits, and those of pull requests that AOB opens.
+type ServerCommits struct {
+	Name       string `json:"name" default:"aob" check:"author" doc:"The name of the author and committer."`
+	Email      string `json:"email" default:"aob@users.noreply.localhost" check:"email" doc:"The e-mail address of the author and committer. A forge finds the account by it whose keys verify signatures."`
+	SigningKey string `json:"signingKey,omitempty" check:"optional,path" doc:"The file of the SSH private key, ed25519 and without a passphrase, that signs the commits. Without it they are not signed."`
+}
+
 // ServerDevices says how devices prove who they are.
 type ServerDevices struct {
 	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the fleet's secret, which devices' tokens are derived from."`
@@ -123,6 +131,9 @@ func ParseServer(file string, data []byte) (Server, []delivery.Complaint) {
 
 var secretKey = regexp.MustCompile(`(?i)(token|secret|password|passphrase|credential)s?$|^(api|access|private|signing)_?key$`)
 
+// signingKey is where a file is named, and no key.
+const signingKey = "commits.signingKey"
+
 // secrets takes keys that hold a secret out of the file, with a complaint that
 // says where it goes, so that nothing later repeats it.
 func (d *document) secrets(n *yaml.Node, path string) {
@@ -133,7 +144,12 @@ func (d *document) secrets(n *yaml.Node, path string) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		at := member(path, key.Value)
-		if secretKey.MatchString(key.Value) {
+		if at == signingKey {
+			if strings.Contains(value.Value, "PRIVATE KEY") {
+				d.fault(placeOf(key), at, "a private key does not belong in this file; want the path of the file that holds it")
+				continue
+			}
+		} else if secretKey.MatchString(key.Value) {
 			stem := "token"
 			if key.Value == "webhookSecret" {
 				stem = key.Value
@@ -217,7 +233,7 @@ func (s Server) Resolve(folder string) Server {
 	if !strings.Contains(s.Repository, ":") { // no address
 		s.Repository = join(folder, s.Repository)
 	}
-	for _, name := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Trainers, &s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
+	for _, name := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Commits.SigningKey, &s.Trainers, &s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
 		*name = join(folder, *name)
 	}
 	if strings.Contains(s.Python, "/") {

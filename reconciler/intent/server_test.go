@@ -31,6 +31,7 @@ func TestServerDefaults(t *testing.T) {
 		Keys:       intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key", Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
 		Heartbeat:  seconds(60),
 		Devices:    intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
+		Commits:    intent.ServerCommits{Name: "aob", Email: "aob@users.noreply.localhost"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -58,6 +59,7 @@ terraform: /usr/local/bin/terraform
 keys: {evidence: e.key, desired: /k/d.key, trusted: [old.pub]}
 heartbeat: 30s
 devices: {secretEnv: FLEET_SECRET}
+commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
 `))
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
@@ -82,6 +84,7 @@ devices: {secretEnv: FLEET_SECRET}
 		Keys:      intent.ServerKeys{Evidence: "/etc/aob/e.key", Desired: "/k/d.key", Trusted: []string{"/etc/aob/old.pub"}},
 		Heartbeat: seconds(30),
 		Devices:   intent.ServerDevices{SecretEnv: "FLEET_SECRET"},
+		Commits:   intent.ServerCommits{Name: "AOB of Acme", Email: "aob@acme.example", SigningKey: "/etc/aob/commits.key"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -106,6 +109,8 @@ func TestServerComplaints(t *testing.T) {
 		{"certificate alone", "repository: x\nlisten: {certificate: c.pem}\n", "aob.yaml:2:9: listen: want certificate and key together, or neither"},
 		{"relative dataset", "repository: x\ndatasets: {dir: {a: data}}\n", `aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, got "data"`},
 		{"dataset name", "repository: x\ndatasets: {dir: {a/b: /data}}\n", `aob.yaml:2:18: datasets.dir.a/b: want as key a name of letters, digits and ._-, got "a/b"`},
+		{"e-mail", "repository: x\ncommits: {email: aob}\n", `aob.yaml:2:18: commits.email: want an e-mail address, as in aob@example.com, got "aob"`},
+		{"author", "repository: x\ncommits: {name: a <b>}\n", `aob.yaml:2:17: commits.name: want a name of at most 100 characters without < and >, got "a <b>"`},
 		{"branch", "repository: x\nmain: -f\n", `aob.yaml:2:7: main: want the name of a branch, got "-f"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -137,6 +142,11 @@ func TestServerSecrets(t *testing.T) {
 		"keys: {evidence: \"-----BEGIN PRIVATE KEY-----\\n" + secret + "\"}",
 		"keys: {password: {a: " + secret + "}}",
 		"apiKey: " + secret,
+		"signingKey: " + secret,
+		"keys: {signingKey: " + secret + "}",
+		"commits: {signingKey: \"-----BEGIN OPENSSH PRIVATE KEY-----" + secret + "-----END OPENSSH PRIVATE KEY-----\"}",
+		"commits: {signingKey: |\n  -----BEGIN OPENSSH PRIVATE KEY-----\n  " + secret + "\n}",
+		"commits:\n  signingKey: |\n    " + secret + "\n    more",
 	} {
 		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: x\n"+text+"\n"))
 		if len(complaints) == 0 {

@@ -24,4 +24,6 @@
 //
 // To replace a key, trust the new one beside the old, sign with the new, and
 // keep the old one trusted for as long as what it signed must count.
+//
+// Git commits are signed with an [SSHKey], as forges and git verify them by such keys.
 package trust

@@ -104,6 +104,30 @@ func writeNew(path string, data []byte) error {
 // Load reads a private key. It refuses a file that group or others may read,
 // and anything but one ed25519 key in PKCS #8.
 func Load(path string) (*Key, error) {
+	data, err := readSecret(path)
+	if err != nil {
+		return nil, err
+	}
+	blocks, err := decodePEM(data, privateBlock)
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: %w", path, err)
+	}
+	if len(blocks) != 1 {
+		return nil, fmt.Errorf("private key %s: want one key, found %d", path, len(blocks))
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0])
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: not a PKCS #8 key; make one with: openssl genpkey -algorithm ed25519", path)
+	}
+	private, ok := parsed.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("private key %s: want an ed25519 key, found %T", path, parsed)
+	}
+	return newKey(private)
+}
+
+// readSecret reads the file of a private key. It refuses one that group or others may read.
+func readSecret(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read private key: %w", err)
@@ -124,22 +148,7 @@ func Load(path string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("private key %s: %w", path, err)
 	}
-	blocks, err := decodePEM(data, privateBlock)
-	if err != nil {
-		return nil, fmt.Errorf("private key %s: %w", path, err)
-	}
-	if len(blocks) != 1 {
-		return nil, fmt.Errorf("private key %s: want one key, found %d", path, len(blocks))
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0])
-	if err != nil {
-		return nil, fmt.Errorf("private key %s: not a PKCS #8 key; make one with: openssl genpkey -algorithm ed25519", path)
-	}
-	private, ok := parsed.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("private key %s: want an ed25519 key, found %T", path, parsed)
-	}
-	return newKey(private)
+	return data, nil
 }
 
 // LoadPublic reads one or more public keys from a PEM file.

@@ -22,6 +22,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"os/exec"
@@ -75,8 +76,9 @@ func Folder() (dir string, installed bool) {
 }
 
 // Start starts a server, waits until it answers, and stops it when the test
-// ends. The test is skipped where Gitea is not installed.
-func Start(t testing.TB) *Server {
+// ends. The test is skipped where Gitea is not installed. settings are added to
+// its app.ini.
+func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	install, ok := Folder()
 	if !ok {
@@ -85,7 +87,7 @@ func Start(t testing.TB) *Server {
 	var err error
 	for range 3 { // another program may take the port first
 		s := &Server{dir: t.TempDir()}
-		if err = s.start(t, install); err == nil {
+		if err = s.start(t, install, strings.Join(settings, "\n")); err == nil {
 			return s
 		}
 	}
@@ -93,7 +95,7 @@ func Start(t testing.TB) *Server {
 	return nil
 }
 
-func (s *Server) start(t testing.TB, install string) error {
+func (s *Server) start(t testing.TB, install, settings string) error {
 	port, err := freePort()
 	if err != nil {
 		return err
@@ -104,7 +106,7 @@ func (s *Server) start(t testing.TB, install string) error {
 		return err
 	}
 	config := filepath.Join(s.dir, "app.ini")
-	text := strings.NewReplacer("{user}", me.Username, "{dir}", s.dir, "{gitea}", install, "{port}", fmt.Sprint(port)).Replace(appINI)
+	text := strings.NewReplacer("{user}", me.Username, "{dir}", s.dir, "{gitea}", install, "{port}", fmt.Sprint(port)).Replace(appINI) + settings
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -249,6 +251,99 @@ ENABLED = false
 [other]
 ENABLE_SITEMAP = false
 `
+
+// SSHKey makes an SSH key of type ed25519 without a passphrase, and returns the
+// private key's file; the public one has .pub behind its name. The test is
+// skipped where there is no ssh-keygen.
+func SSHKey(t testing.TB) string {
+	t.Helper()
+	if _, err := exec.LookPath("ssh-keygen"); err != nil {
+		t.Skip("no ssh-keygen on PATH")
+	}
+	path := filepath.Join(t.TempDir(), "id_ed25519")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	return path
+}
+
+// SignsMerges are the settings of a server that signs all its merge commits
+// itself, with a key from [SSHKey].
+func SignsMerges(key string) string {
+	return "[repository.signing]\nSIGNING_FORMAT = ssh\nSIGNING_KEY = " + key + ".pub\nSIGNING_NAME = Gitea\nSIGNING_EMAIL = gitea@example.com\nMERGES = always\n"
+}
+
+// AddKey adds a key from [SSHKey] to a user's keys.
+func (s *Server) AddKey(t testing.TB, as User, key string) {
+	t.Helper()
+	public, err := os.ReadFile(key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.must(t, as, "POST", "/user/keys", map[string]any{"title": strings.Fields(string(public))[1][40:60], "key": string(public)}, nil)
+}
+
+// VerifyKey proves that a user has a key, as the user's settings ask it: Gitea
+// offers it to browsers alone.
+func (s *Server) VerifyKey(t testing.TB, as User, key string) {
+	t.Helper()
+	public, err := os.ReadFile(key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []struct{ Key, Fingerprint string }
+	s.must(t, as, "GET", "/user/keys", nil, &keys)
+	fingerprint := ""
+	for _, k := range keys {
+		if strings.HasPrefix(string(public), k.Key) || strings.HasPrefix(k.Key, strings.TrimSpace(string(public))) {
+			fingerprint = k.Fingerprint
+		}
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser := http.Client{Jar: jar}
+	page := func(resp *http.Response, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		data, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode >= 400 {
+			t.Fatalf("%s: %s, %v", resp.Request.URL, resp.Status, err)
+		}
+		return string(data)
+	}
+	form := func(path string, values url.Values) string {
+		t.Helper()
+		at, _ := url.Parse(s.URL)
+		for _, c := range jar.Cookies(at) {
+			if c.Name == "_csrf" {
+				values.Set("_csrf", c.Value)
+			}
+		}
+		return page(browser.PostForm(s.URL+path, values))
+	}
+	page(browser.Get(s.URL + "/user/login"))
+	form("/user/login", url.Values{"user_name": {as.Name}, "password": {as.Password}})
+	text := page(browser.Get(s.URL + "/user/settings/keys?verify_ssh=" + url.QueryEscape(fingerprint)))
+	found := regexp.MustCompile(`echo -n &#39;([0-9a-f]{64})|echo -n '([0-9a-f]{64})`).FindStringSubmatch(text)
+	if found == nil {
+		t.Fatal("Gitea shows no token to sign")
+	}
+	sign := exec.Command("ssh-keygen", "-q", "-Y", "sign", "-n", "gitea", "-f", key)
+	sign.Stdin = strings.NewReader(found[1] + found[2])
+	signature, err := sign.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = form("/user/settings/keys", url.Values{"type": {"verify_ssh"}, "title": {"none"}, "content": {string(public)}, "fingerprint": {fingerprint}, "signature": {string(signature)}})
+	if !strings.Contains(text, "has been verified") {
+		t.Fatal("Gitea does not say that it has verified the key")
+	}
+}
 
 // Call calls the API, as "POST", "/repos/ada/intent/forks", in the name of a
 // user. in is sent as JSON unless it is nil; the answer is read into out unless

@@ -1,0 +1,92 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/dsa"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha512"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// An SSHKey signs git commits. It prints as its fingerprint, never as the secret.
+type SSHKey struct{ signer ssh.Signer }
+
+// Public returns the public key as one line of an authorized_keys file, without a comment.
+func (k *SSHKey) Public() string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.signer.PublicKey())))
+}
+
+func (k *SSHKey) String() string { return "SSH key " + ssh.FingerprintSHA256(k.signer.PublicKey()) }
+
+// GoString keeps the secret out of %#v.
+func (k *SSHKey) GoString() string { return k.String() }
+
+const makeSSHKey = "make one with: ssh-keygen -t ed25519 -N '' -f FILE"
+
+// LoadSSH reads an SSH private key, as ssh-keygen writes it. It refuses a file that group or others may read, a key with
+// a passphrase, and every kind of key but ed25519: signing the same with such a key gives the same bytes.
+func LoadSSH(path string) (*SSHKey, error) {
+	data, err := readSecret(path)
+	if err != nil {
+		return nil, err
+	}
+	if k, _, _, _, err := ssh.ParseAuthorizedKey(data); err == nil {
+		return nil, fmt.Errorf("private key %s: it is a public key (%s); name the file of the private one", path, k.Type())
+	}
+	raw, err := ssh.ParseRawPrivateKey(data)
+	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
+		return nil, fmt.Errorf("private key %s: it has a passphrase, and nobody is there to type it; %s", path, makeSSHKey)
+	}
+	var private ed25519.PrivateKey
+	kind := ""
+	switch key := raw.(type) {
+	case *ed25519.PrivateKey:
+		private = *key
+	case ed25519.PrivateKey:
+		private = key
+	case *rsa.PrivateKey:
+		kind = "an RSA key"
+	case *ecdsa.PrivateKey:
+		kind = "an ECDSA key"
+	case *dsa.PrivateKey:
+		kind = "a DSA key"
+	}
+	switch {
+	case kind != "":
+		return nil, fmt.Errorf("private key %s: want an ed25519 key, found %s; %s", path, kind, makeSSHKey)
+	case err != nil || private == nil: // the library's error may repeat what is in the file
+		return nil, fmt.Errorf("private key %s: not an SSH private key of type ed25519; %s", path, makeSSHKey)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: %w", path, err)
+	}
+	return &SSHKey{signer}, nil
+}
+
+const sshMagic = "SSHSIG"
+
+// Sign signs a message in OpenSSH's form (PROTOCOL.sshsig), as git wants it for gpg.format=ssh. namespace says what the
+// signature is for, "git" for a commit: it counts for nothing else. The same message gives the same bytes.
+func (k *SSHKey) Sign(namespace string, message []byte) ([]byte, error) {
+	const hash = "sha512"
+	sum := sha512.Sum512(message)
+	signed := append([]byte(sshMagic), ssh.Marshal(struct{ Namespace, Reserved, Hash, Sum string }{namespace, "", hash, string(sum[:])})...)
+	signature, err := k.signer.Sign(rand.Reader, signed) // ed25519 takes nothing from rand
+	if err != nil {
+		return nil, fmt.Errorf("sign with %s: %w", k, err)
+	}
+	blob := append([]byte(sshMagic), ssh.Marshal(struct {
+		Version                                      uint32
+		Public, Namespace, Reserved, Hash, Signature string
+	}{1, string(k.signer.PublicKey().Marshal()), namespace, "", hash, string(ssh.Marshal(signature))})...)
+	return bytes.TrimSpace(pem.EncodeToMemory(&pem.Block{Type: "SSH SIGNATURE", Bytes: blob})), nil
+}
