@@ -287,7 +287,7 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 		if all = all && ok; m.free(b, target.Bundle) {
 			words = append(words, fmt.Sprintf("fleet %s goes back to version %d, which it has run before", b.fleet.Name, target.Version))
 		} else {
-			words = append(words, fmt.Sprintf("fleet %s goes from %s to version %d, which passes %s", b.fleet.Name, b.runsNow(), target.Version, b))
+			words = append(words, fmt.Sprintf("fleet %s goes from %s to %s version %d, which passes %s", b.fleet.Name, b.runsNow(), name, target.Version, b))
 		}
 	}
 	if !all {
