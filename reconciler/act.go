@@ -335,7 +335,13 @@ func (r *Reconciler) Adopt(ctx context.Context, number int) (adopted int, err er
 		return 0, delivery.Blockedf("run it again", "somebody pushed to %s meanwhile", branch)
 	}
 	defer r.Look("")
-	return r.Forge.OpenPR(ctx, branch, r.Main, delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", number, delivery.Markdown(pr.Author)))
+	title, body := adoptedText(pr)
+	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
+}
+
+// adoptedText is the title and the description of a pull request that brings a fork's into the repository.
+func adoptedText(pr delivery.PullRequest) (title, body string) {
+	return delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", pr.Number, delivery.Markdown(pr.Author))
 }
 
 // adoptBranch returns the branch that a fork's head is brought to, and the commit that AOB brought there before, if any.

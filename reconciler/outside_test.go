@@ -1,90 +1,131 @@
 package reconciler
 
 import (
-	"reflect"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/tools/hostile"
 )
 
-const outside = "x @all Closes #1 [fix](http://evil.example) <script> **b** | `c` \x1b[31m\u202e\n\n# title\n```\n/aob run 0123"
+// A page is a comment whose words come from outside.
+type page struct {
+	name  string
+	write func(text string) string
+}
 
-// fill puts text from outside into each field that is plain text.
-func fill(v reflect.Value, depth int) {
-	if depth > 8 || !v.CanSet() {
-		return
+// pages are all comments and descriptions that this package writes.
+func pages(t *testing.T) []page {
+	list := []page{
+		{"a question about a run", func(text string) string { return runQuestion(7, "0123", text) }},
+		{"a question about an accept", func(text string) string {
+			d := openDoubt{model: text, Doubt: plan.Doubt{Gate: text}}
+			return acceptQuestion(d, plan.Asked{Code: "0123", By: "ann", Because: text}) // users' names are checked before
+		}},
+		{"a note about a forged status", func(text string) string {
+			r := newSim(t).loop
+			r.remember(r.forgedKey("c0ffee", delivery.ContextRelease), Said{Content: text, Count: 1})
+			note, err := r.forgedNote(t.Context(), "c0ffee")
+			if err != nil || note == "" {
+				t.Errorf("no note: %v", err)
+			}
+			return note
+		}},
+		{"the description of an adopted pull request", func(text string) string {
+			_, body := adoptedText(delivery.PullRequest{Number: 7, Title: text, Author: text})
+			return body
+		}},
 	}
-	switch v.Kind() {
-	case reflect.String:
-		if v.Type() == reflect.TypeFor[string]() {
-			v.SetString(outside)
+	for _, outcome := range []delivery.Outcome{delivery.Pass, delivery.Fail, delivery.Unsure, delivery.Ignored, delivery.NotApplicable} {
+		for _, state := range []delivery.CheckState{delivery.CheckSuccess, delivery.CheckFailure, delivery.CheckPending} {
+			for _, asks := range [][]string{nil, {"/aob run 0123"}} {
+				list = append(list, page{fmt.Sprintf("the comment, %s, %s, asks %v", outcome, state, asks), func(text string) string {
+					var pr plan.ProposalReport
+					hostile.Fill(&pr, text)
+					pr.Asks = asks // codes are AOB's own
+					for i := range pr.Models {
+						m := &pr.Models[i]
+						m.Model = "shapes" // intent takes letters, digits and dashes
+						for j := range m.Links {
+							m.Links[j].URL = "https://aob.example.org/pictures/9c87/" // and so are links
+						}
+						for j := range m.Verdicts {
+							m.Verdicts[j].Outcome = outcome
+							for k := range m.Verdicts[j].Checks {
+								m.Verdicts[j].Checks[k].Outcome = outcome
+							}
+						}
+						for j := range m.Doubts {
+							m.Doubts[j].Code = "0123"
+							if outcome == delivery.Unsure {
+								m.Doubts[j].Accept = nil
+							}
+						}
+					}
+					return Comment(pr, []delivery.Check{{Context: delivery.ContextRelease, State: state, Description: text}})
+				}})
+			}
 		}
-	case reflect.Int, reflect.Int64:
-		v.SetInt(2)
-	case reflect.Float64:
-		v.SetFloat(0.5)
-	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem(), depth+1)
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
-		for i := range 2 {
-			fill(v.Index(i), depth+1)
+	}
+	return list
+}
+
+// Text from outside, in whatever field it stands, changes words in what AOB writes on a forge, and nothing else.
+func TestOutsideTextIsTextInComments(t *testing.T) {
+	for i, p := range pages(t) {
+		harmless := p.write(hostile.Harmless)
+		lots := hostile.Lots(10)
+		if strings.HasPrefix(p.name, "the comment") {
+			lots = lots[i%10 : i%10+1] // it is long; each lot meets three of them
 		}
-	case reflect.Map:
-		v.Set(reflect.MakeMap(v.Type()))
-		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-		fill(key, depth+1)
-		fill(value, depth+1)
-		v.SetMapIndex(key, value)
-	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i), depth+1)
+		for _, text := range lots {
+			got := p.write(text)
+			if err := hostile.Markdown(harmless, got); err != nil {
+				t.Errorf("%s, %.40q: %v", p.name, text, err)
+			}
+			if delivery.CommandLine(got) != "" {
+				t.Errorf("%s, %.40q: it is an order: %s", p.name, text, got)
+			}
 		}
 	}
 }
 
-// Text from outside, in whatever field of a report it stands, is text in the comment.
-func TestCommentHoldsNothingOfOutsideAsMarkup(t *testing.T) {
-	for _, outcome := range []delivery.Outcome{delivery.Pass, delivery.Fail, delivery.Unsure, delivery.Ignored, delivery.NotApplicable} {
-		for _, state := range []delivery.CheckState{delivery.CheckSuccess, delivery.CheckFailure, delivery.CheckPending} {
-			var pr plan.ProposalReport
-			fill(reflect.ValueOf(&pr).Elem(), 0)
-			pr.Asks = nil // codes are AOB's own
-			for i := range pr.Models {
-				m := &pr.Models[i]
-				m.Links = nil      // so are links
-				m.Model = "shapes" // intent takes letters, digits and dashes
-				for j := range m.Verdicts {
-					m.Verdicts[j].Outcome = outcome
-					for k := range m.Verdicts[j].Checks {
-						m.Verdicts[j].Checks[k].Outcome = outcome
-					}
-				}
-				for j := range m.Doubts {
-					m.Doubts[j].Code = "0123"
-					if outcome == delivery.Unsure {
-						m.Doubts[j].Accept = nil
-					}
-				}
+// What stands in a status is one line of text, and is compared as it was said.
+func TestStatusesAreText(t *testing.T) {
+	for _, text := range hostile.Lots(5) {
+		s, _ := begun(t)
+		s.runs.fail = map[delivery.RunKind]string{delivery.RunTrain: text}
+		s.propose("evil", 8)
+		head := s.head("evil")
+		s.settle()
+		said := s.forge.said
+		s.restart() // what stands on the forge is read back
+		s.settle()
+		if more := s.forge.said - said; more > 0 {
+			t.Errorf("%.40q: %d statuses and comments were said again", text, more)
+		}
+		if !strings.Contains(s.check(head, delivery.ContextTrain).Description, strings.Fields(delivery.Terminal(text))[0]) {
+			t.Errorf("%.40q: aob/train does not say it: %+v", text, s.check(head, delivery.ContextTrain))
+		}
+		for context, c := range s.forge.statuses[head] {
+			if strings.Contains(c.Description, "\n") {
+				t.Errorf("%.40q: %s has more than one line: %q", text, context, c.Description)
 			}
-			got := Comment(pr, []delivery.Check{{Context: delivery.ContextRelease, State: state, Description: outside}})
-			fenced := false
-			for line := range strings.Lines(got) {
-				if strings.HasPrefix(line, "```") {
-					fenced = !fenced
-				}
-				for _, bad := range []string{"@all", "Closes #1", "](http", "<script", "**b**", "\x1b", "\u202e", "\n# title", "`c`"} {
-					if strings.Contains(line, bad) && (!fenced || bad == "\x1b" || bad == "\u202e") {
-						t.Fatalf("%s, %s: the comment holds %q: %s\n%s", outcome, state, bad, line, got[max(0, strings.Index(got, line)-900):strings.Index(got, line)+300])
-					}
-				}
+			if err := hostile.Screen(c.Description); err != nil {
+				t.Errorf("%.40q: %s: %v", text, context, err)
 			}
-			if fenced {
-				t.Errorf("%s, %s: a block of code has no end:\n%s", outcome, state, got)
-			}
+		}
+	}
+}
+
+// The title of an adopted pull request becomes a commit message.
+func TestAdoptedTitleIsNoOrder(t *testing.T) {
+	for _, text := range hostile.Texts {
+		title, _ := adoptedText(delivery.PullRequest{Title: "x " + text})
+		if err := hostile.Commit("x", title); err != nil {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

@@ -224,6 +224,7 @@ func (r *Reconciler) address() string { return delivery.DigestOf("forge", r.Forg
 // sayCheck posts a status, unless it was posted. Progress, pending after
 // pending, is posted now and then; an answer is posted at once.
 func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Check) error {
+	c.Description = delivery.Terminal(c.Description) // forges show it as plain text, and it is compared when it is read back
 	key := r.statusKey(commit, c.Context)
 	said, err := r.said(ctx, key)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/edge"
 )
 
@@ -26,13 +27,15 @@ func statusCommand() *cobra.Command {
 			}
 			switch output {
 			case "json":
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+				return json.NewEncoder(delivery.LogWriter{W: cmd.OutOrStdout()}).Encode(s)
 			case "text":
 			default:
 				return fmt.Errorf("-o: want text or json, got %q", output)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+			row := func(name, format string, args ...any) {
+				fmt.Fprintf(w, "%s\t%s\n", name, delivery.Terminal(fmt.Sprintf(format, args...)))
+			}
 			row("device", "%s in ring %s", s.Device, s.Ring)
 			switch {
 			case s.Serving:
@@ -88,7 +91,7 @@ the image.`,
 				n++
 			}
 			found.Boxes = found.Boxes[:n]
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(found)
+			return json.NewEncoder(delivery.LogWriter{W: cmd.OutOrStdout()}).Encode(found)
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "the agent's folder")

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 func main() {
@@ -18,7 +20,7 @@ func main() {
 	err := newCommand().ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "aob-agent:", err)
+		fmt.Fprintln(os.Stderr, "aob-agent: "+delivery.Terminal(err.Error()))
 		os.Exit(1)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
@@ -132,7 +133,7 @@ func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, s
 	if err != nil {
 		return err
 	}
-	enc := json.NewEncoder(out)
+	enc := json.NewEncoder(delivery.LogWriter{W: out}) // paths, and classes of the model
 	for _, path := range images {
 		data, err := os.ReadFile(path)
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if err := newCommand().ExecuteContext(context.Background()); err != nil {
-		fmt.Fprintln(os.Stderr, "aob-detect:", err)
+		fmt.Fprintln(os.Stderr, "aob-detect: "+delivery.Terminal(err.Error()))
 		os.Exit(1)
 	}
 }

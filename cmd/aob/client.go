@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -43,7 +44,7 @@ func (o *output) json() bool { return o.format == "json" }
 // print writes v as JSON, or lets text write it for people.
 func (o *output) print(w io.Writer, v any, text func(t *terminal)) error {
 	if o.json() {
-		enc := json.NewEncoder(w)
+		enc := json.NewEncoder(delivery.LogWriter{W: w})
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)

@@ -36,7 +36,7 @@ the other's model.`,
 					return o.print(c.OutOrStdout(), v, func(t *terminal) { t.comparison(v) })
 				}
 				if !said {
-					fmt.Fprintln(c.ErrOrStderr(), "comparing …")
+					say(c.ErrOrStderr(), "comparing …")
 				}
 				select {
 				case <-c.Context().Done():
@@ -52,7 +52,7 @@ the other's model.`,
 
 // comparison prints two models side by side.
 func (t *terminal) comparison(c web.Comparison) {
-	t.printf("A  %s\nB  %s\n", delivery.Terminal(c.A), delivery.Terminal(c.B))
+	t.printf("A  %s\nB  %s\n", c.A, c.B)
 	over := plural(c.Images, "validation image")
 	if c.Groups > 0 {
 		over += " in " + plural(c.Groups, "group")

@@ -153,7 +153,7 @@ its names, and is void once the fleet's secret is another one.`,
 				return err
 			}
 			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "forgotten": args[1]}, func(t *terminal) {
-				t.printf("forgot device %s of fleet %s\n", delivery.Terminal(args[1]), delivery.Terminal(args[0]))
+				t.printf("forgot device %s of fleet %s\n", args[1], args[0])
 			})
 		},
 	}

@@ -29,12 +29,12 @@ func (t *terminal) evaluation(v *evaluation) {
 		t.printf(" %s @[ IoU=%-9s | area=%6s | maxDets=%3d ] = %0.3f\n", title, n.iou, n.area, n.maxDets, n.value)
 	}
 	for _, s := range v.sections() {
-		t.printf("\n%s\n", t.styled(bold, delivery.Terminal(s.title)))
+		t.printf("\n%s\n", t.styled(bold, s.title))
 		t.table("", s.rows)
 		t.paragraph("", s.note)
 	}
 	if p := v.Pictures; p != nil {
-		t.printf("\n%s of %s drawn into %s\n", count(len(p.Files), "picture"), count(p.Worse, "worse image"), delivery.Terminal(p.Dir))
+		t.printf("\n%s of %s drawn into %s\n", count(len(p.Files), "picture"), count(p.Worse, "worse image"), p.Dir)
 		for _, f := range p.Files {
 			t.paragraph("  ", f.File+": "+f.Why)
 		}
@@ -42,7 +42,10 @@ func (t *terminal) evaluation(v *evaluation) {
 			t.paragraph("  ", "not drawn: "+strings.TrimSpace(line))
 		}
 	}
-	t.printf("\n%s", t.styled(faint, strings.Join(v.protocol(), "\n")+"\n"))
+	t.printf("\n")
+	for _, line := range v.protocol() {
+		t.printf("%s\n", t.styled(faint, line))
+	}
 }
 
 // markdown is the evaluation for a pull request or a page.
@@ -68,7 +71,11 @@ func (v *evaluation) markdown() string {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString(strings.Join(v.protocol(), "  \n") + "\n")
+	var lines []string
+	for _, line := range v.protocol() {
+		lines = append(lines, delivery.Markdown(line))
+	}
+	b.WriteString(strings.Join(lines, "  \n") + "\n")
 	return b.String()
 }
 

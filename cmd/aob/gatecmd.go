@@ -204,13 +204,13 @@ func (t *terminal) frozen(path string, f dataset.Frozen, changed bool) {
 	}
 	t.table("  ", rows)
 	for _, w := range frozenWarnings(f) {
-		t.paragraph("", t.styled(yellow, "warning: ")+w)
+		t.paragraph("", "warning: "+w)
 	}
 	if changed {
-		t.printf("wrote %s; what it judges on is %s\n", delivery.Terminal(path), f.EvalSet.Content)
+		t.printf("wrote %s; what it judges on is %s\n", path, f.EvalSet.Content)
 		return
 	}
-	t.printf("%s says so already\n", delivery.Terminal(path))
+	t.printf("%s says so already\n", path)
 }
 
 // frozenWarnings says what an eval set is too small for.
@@ -281,7 +281,7 @@ func (t *terminal) powers(list []gate.ModelPower) {
 		if m.Groups > 0 {
 			about += " in " + plural(m.Groups, "group")
 		}
-		t.printf("%s\n", t.styled(bold, delivery.Terminal(fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about))))
+		t.printf("%s\n", t.styled(bold, fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about)))
 		for _, c := range m.Checks {
 			t.paragraph("  ", c.String())
 		}

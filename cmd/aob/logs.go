@@ -23,7 +23,10 @@ func newLogsCommand() *cobra.Command {
 		Short: "Print the log of a run",
 		Long: `Logs prints what a run has written: one that is named by its key or the beginning
 of it, as aob status shows, or the one of a pull request that matters most: what
-is running, else what failed, else the training.`,
+is running, else what failed, else the training.
+
+Control characters and invisible ones are left out, as a run may have written
+anything; -o json shows them as \u and four digits.`,
 		Example: "  aob logs 3f9c2a10ab12\n  aob logs pr 12 -f\n  aob logs pr 12 -o json | jq -r .line",
 		Args:    arguments(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -42,19 +45,18 @@ is running, else what failed, else the training.`,
 				if !ok {
 					return hinted{fmt.Errorf("#%d has no run", number), fmt.Sprintf("aob pr show %d says what it waits for", number)}
 				}
-				fmt.Fprintf(c.ErrOrStderr(), "==> %s run %s, %s\n", r.Kind, r.Key.Short(), r.Phase)
+				say(c.ErrOrStderr(), "==> %s run %s, %s", r.Kind, r.Key.Short(), r.Phase)
 				run = string(r.Key)
 			case len(args) == 2 || args[0] == "pr":
 				return hinted{fmt.Errorf("want a run's key, or pr and a number"), "usage: " + c.UseLine()}
 			}
 			out := c.OutOrStdout()
-			switch {
-			case o.json():
-				lines := &jsonLines{out: json.NewEncoder(out), run: run}
+			if o.json() {
+				lines := &jsonLines{out: json.NewEncoder(delivery.LogWriter{W: out}), run: run}
 				defer lines.flush()
 				out = lines
-			case newTerminal(out).tty:
-				out = printableWriter{out}
+			} else {
+				out = &printableWriter{w: out} // what goes into a pipe ends on a terminal too
 			}
 			tick := time.NewTicker(500 * time.Millisecond)
 			defer tick.Stop()

@@ -67,6 +67,6 @@ func (t *terminal) plan(text string) {
 			}
 		}
 		indent := line[:len(line)-len(trimmed)]
-		t.printf("%s%s\n", indent, t.styled(s, delivery.Terminal(trimmed)))
+		t.printf("%s%s\n", indent, t.styled(s, trimmed))
 	}
 }

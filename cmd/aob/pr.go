@@ -100,7 +100,7 @@ merges from the system: it is the user that runs the command.`,
 				return err
 			}
 			return o.print(c.OutOrStdout(), map[string]any{"number": number, "head": head, "commit": commit}, func(t *terminal) {
-				t.printf("merged #%d: main is at %s\n", number, short(delivery.Terminal(commit)))
+				t.printf("merged #%d: main is at %s\n", number, short(commit))
 			})
 		}),
 	}
@@ -155,7 +155,7 @@ can edit a comment: there AOB asks back, and a 👍 to its question is what coun
 				return err
 			}
 			return o.print(c.OutOrStdout(), map[string]any{"number": number, "text": text}, func(t *terminal) {
-				t.printf("said on #%d: %s\n", number, delivery.Terminal(text))
+				t.printf("said on #%d: %s\n", number, text)
 			})
 		},
 	}
@@ -198,7 +198,7 @@ func onPR(do func(c *cobra.Command, number int) error) func(*cobra.Command, []st
 
 // pr prints one pull request.
 func (t *terminal) pr(p web.PR, now time.Time) {
-	t.printf("%s  %s\n", t.styled(bold, fmt.Sprintf("#%d %s", p.Number, delivery.Terminal(p.Title))), t.styled(stateStyle(p.State), string(p.State)))
+	t.printf("%s  %s\n", t.styled(bold, fmt.Sprintf("#%d %s", p.Number, p.Title)), t.styled(stateStyle(p.State), string(p.State)))
 	from := p.HeadRef
 	if p.Fork {
 		from += " (a fork)"
@@ -212,15 +212,15 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 		t.paragraph("", fmt.Sprintf("%s wants to merge %s (%s) into %s", p.Author, from, short(p.Head), p.Base))
 	}
 	if p.URL != "" {
-		t.printf("%s\n", delivery.Terminal(p.URL))
+		t.printf("%s\n", p.URL)
 	}
 	t.printf("\n")
 	for _, c := range p.Checks {
-		t.printf("%s %s\n", t.styled(stateStyle(c.State), fmt.Sprintf("%-8s", c.State)), t.styled(bold, delivery.Terminal(c.Context)))
+		t.printf("%s %s\n", t.styled(stateStyle(c.State), fmt.Sprintf("%-8s", c.State)), t.styled(bold, c.Context))
 		t.paragraph("         ", c.Description)
 	}
 	for _, c := range p.Complaints {
-		t.printf("%s\n", delivery.Terminal(c.String())) // never wrapped: editors jump to it
+		t.printf("%s\n", c.String()) // never wrapped: editors jump to it
 	}
 	for _, m := range p.Models {
 		t.change(m)
@@ -244,7 +244,7 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 
 // change prints what is known of one changed model.
 func (t *terminal) change(m web.Change) {
-	t.printf("\n%s", t.styled(bold, delivery.Terminal(m.Model)))
+	t.printf("\n%s", t.styled(bold, m.Model))
 	if m.Bundle != "" {
 		t.printf("  bundle %s", m.Bundle.Short())
 	}
@@ -258,7 +258,7 @@ func (t *terminal) change(m web.Change) {
 		t.paragraph("", "Bounds cover the choice of test images, not the noise of training.")
 	}
 	for _, gate := range slices.Sorted(maps.Keys(m.Pictures)) {
-		t.printf("the images that got worse, by gate %s: %s\n", delivery.Terminal(gate), delivery.Terminal(m.Pictures[gate]))
+		t.printf("the images that got worse, by gate %s: %s\n", gate, m.Pictures[gate])
 	}
 	for _, s := range m.Settle {
 		t.paragraph("", s)
@@ -316,7 +316,7 @@ func (t *terminal) measured(e delivery.Measured) {
 		}
 		rows = append(rows, row)
 	}
-	t.printf("\ngate %s, %d images\n", delivery.Terminal(e.Gate), e.Images)
+	t.printf("\ngate %s, %d images\n", e.Gate, e.Images)
 	t.table("  ", rows)
 }
 
@@ -333,14 +333,14 @@ func byImportance(a, b string) int {
 
 func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 	for _, v := range verdicts {
-		t.printf("\ngate %s, %s: %s\n", delivery.Terminal(v.Gate), delivery.Terminal(v.Model), t.styled(outcomeStyle(v.Outcome), string(v.Outcome)))
+		t.printf("\ngate %s, %s: %s\n", v.Gate, v.Model, t.styled(outcomeStyle(v.Outcome), string(v.Outcome)))
 		t.paragraph("  ", aboutVerdict(v))
 		for _, c := range v.Checks {
 			check := c.Check
 			if c.Class != "" {
 				check += ", " + c.Class
 			}
-			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), delivery.Terminal(check))
+			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), check)
 			text := c.Reason
 			if c.Outcome == delivery.Pass && c.Diff == nil && c.Low != nil && c.High != nil {
 				text += fmt.Sprintf(" (%.4f to %.4f, %.4g%% sure)", *c.Low, *c.High, c.Confidence*100)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -113,7 +112,7 @@ pull request with the file then finds what the experiment trained.`,
 						return err
 					}
 					return o.print(c.OutOrStdout(), v, func(t *terminal) {
-						t.printf("wrote %s into %s\n", delivery.Terminal(strings.Join(v.Set, " ")), delivery.Terminal(args[1]))
+						t.printf("wrote %s into %s\n", strings.Join(v.Set, " "), args[1])
 					})
 				}
 			}
@@ -137,7 +136,7 @@ the same aob try finds it.`,
 			if err := o.dial().EndTrial(c.Context(), args[0]); err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), map[string]string{"stopped": args[0]}, func(t *terminal) { t.printf("stopped %s\n", delivery.Terminal(args[0])) })
+			return o.print(c.OutOrStdout(), map[string]string{"stopped": args[0]}, func(t *terminal) { t.printf("stopped %s\n", args[0]) })
 		},
 	}
 	o.register(c)

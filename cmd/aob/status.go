@@ -72,7 +72,7 @@ func (o *client) watch(ctx context.Context, source statusSource, w io.Writer, ti
 			if err != nil {
 				return err
 			}
-			b.Write(append(line, '\n'))
+			b.WriteString(delivery.LogText(string(line)) + "\n")
 		default:
 			frame := newTerminal(&b)
 			frame.tty, frame.color, frame.width = t.tty, t.color, t.width

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 	"golang.org/x/text/width"
@@ -44,7 +47,53 @@ func newTerminal(w io.Writer) *terminal {
 
 func (t *terminal) flush() error { return t.out.Flush() }
 
-func (t *terminal) printf(format string, args ...any) { fmt.Fprintf(t.out, format, args...) }
+// shown is text that may go to a terminal as it is: it was made safe before, or is the program's own.
+type shown string
+
+// printf prints what its arguments say. Text in them may come from outside, so each argument that is text is printed
+// as [delivery.Terminal] returns it, but for shown text.
+func (t *terminal) printf(format string, args ...any) {
+	safe := make([]any, len(args))
+	for i, a := range args {
+		safe[i] = safely(a)
+	}
+	fmt.Fprintf(t.out, format, safe...)
+}
+
+// safely returns what printf shows for an argument.
+func safely(a any) any {
+	switch a := a.(type) {
+	case shown:
+		return string(a)
+	case string:
+		return printable(a)
+	case error:
+		return printable(a.Error())
+	case fmt.Stringer:
+		return printable(a.String())
+	}
+	switch v := reflect.ValueOf(a); v.Kind() {
+	case reflect.String:
+		return printable(v.String())
+	case reflect.Bool, reflect.Int, reflect.Int64, reflect.Float64:
+		return a
+	}
+	return printable(fmt.Sprint(a))
+}
+
+// printable is [delivery.Terminal], and keeps the spaces before and after the text.
+func printable(s string) string {
+	text := strings.Trim(s, " ")
+	before := strings.Index(s, text)
+	return s[:before] + delivery.Terminal(text) + s[before+len(text):]
+}
+
+// say prints a line for people who wait, beside a command's result.
+func say(w io.Writer, format string, args ...any) {
+	t := newTerminal(w)
+	t.printf(format+"\n", args...)
+	_ = t.flush() // the result does not depend on it
+}
 
 // A style is how a word is shown where there is colour.
 type style string
@@ -59,11 +108,12 @@ const (
 	yellow     style = "33"
 )
 
-func (t *terminal) styled(s style, text string) string {
+func (t *terminal) styled(s style, text string) shown {
+	text = printable(text)
 	if !t.color || s == plainStyle || text == "" {
-		return text
+		return shown(text)
 	}
-	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
+	return shown("\x1b[" + string(s) + "m" + text + "\x1b[0m")
 }
 
 // A cell is one entry of a table.
@@ -127,12 +177,12 @@ func (t *terminal) table(indent string, rows [][]cell) {
 		line := indent
 		for i, c := range row {
 			text := cut(delivery.Terminal(c.text), widths[i])
-			line += t.styled(c.style, text)
+			line += string(t.styled(c.style, text))
 			if i < len(row)-1 {
 				line += strings.Repeat(" ", widths[i]-columns(text)+gap)
 			}
 		}
-		t.printf("%s\n", strings.TrimRight(line, " "))
+		t.printf("%s\n", shown(strings.TrimRight(line, " ")))
 	}
 }
 
@@ -216,11 +266,25 @@ func cut(s string, n int) string {
 }
 
 // A printableWriter lets only text through, line ends included.
-type printableWriter struct{ w io.Writer }
+type printableWriter struct {
+	w    io.Writer
+	rest []byte // the beginning of a character whose end comes with the next write
+}
 
 // Write implements io.Writer.
-func (p printableWriter) Write(data []byte) (int, error) {
-	if _, err := io.WriteString(p.w, delivery.TerminalLines(string(data))); err != nil {
+func (p *printableWriter) Write(data []byte) (int, error) {
+	all := append(p.rest, data...)
+	end := len(all)
+	for i := 1; i < utf8.UTFMax && i <= len(all); i++ {
+		if first := all[len(all)-i]; utf8.RuneStart(first) {
+			if !utf8.FullRune(all[len(all)-i:]) {
+				end -= i
+			}
+			break
+		}
+	}
+	p.rest = bytes.Clone(all[end:])
+	if _, err := io.WriteString(p.w, delivery.TerminalLines(string(all[:end]))); err != nil {
 		return 0, err
 	}
 	return len(data), nil

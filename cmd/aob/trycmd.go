@@ -66,7 +66,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(c.ErrOrStderr(), quote(t))
+			say(c.ErrOrStderr(), "%s", quote(t))
 			if !detach {
 				again := "aob try " + args[0]
 				for _, s := range sets {
@@ -84,7 +84,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 				if err := writeVariant(args[0], data, best); err != nil {
 					return err
 				}
-				fmt.Fprintf(c.ErrOrStderr(), "wrote %s into %s\n", strings.Join(best.Set, " "), args[0])
+				say(c.ErrOrStderr(), "wrote %s into %s", strings.Join(best.Set, " "), args[0])
 			}
 			if err := o.print(c.OutOrStdout(), t, func(p *terminal) { p.trial(t, time.Now()) }); err != nil {
 				return err
@@ -235,7 +235,7 @@ func (t *terminal) tried(trial web.Trial) int {
 
 // trial prints an experiment, the best variant first, and what can be done now.
 func (t *terminal) trial(trial web.Trial, now time.Time) {
-	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), delivery.Terminal(trial.Model), t.styled(stateStyle(trial.State), trial.Text))
+	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), trial.Model, t.styled(stateStyle(trial.State), trial.Text))
 	head := []string{"VARIANT", "mAP"}
 	seeds, diffs := false, false
 	for _, v := range trial.Variants {
@@ -303,10 +303,10 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 		return
 	}
 	if trial.State == delivery.CheckPending {
-		t.printf("\nbest so far: %s  %s\n", t.styled(bold, best.ID), delivery.Terminal(cmp.Or(own(best), "as it is")))
+		t.printf("\nbest so far: %s  %s\n", t.styled(bold, best.ID), cmp.Or(own(best), "as it is"))
 		return
 	}
-	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), delivery.Terminal(cmp.Or(own(best), "as it is")))
+	t.printf("\nbest: %s  %s\n", t.styled(bold, best.ID), cmp.Or(own(best), "as it is"))
 	if list := ranked(trial.Variants); len(list) > 1 && list[1].MAP != nil {
 		t.printf("aob compare %s %s   whether it is better than the second\n", best.ID, list[1].ID)
 	}

@@ -151,7 +151,7 @@ func intentFile(root *os.Root, path string) (intent.File, error) {
 
 func (t *terminal) validation(v validation) {
 	for _, c := range v.Complaints {
-		t.printf("%s\n", delivery.Terminal(c.String()))
+		t.printf("%s\n", c.String())
 	}
 	if len(v.Complaints) == 0 {
 		t.printf("%s, %s, %s: no complaint\n", count(v.Models, "model"), count(v.Gates, "gate"), count(v.Fleets, "fleet"))

@@ -15,49 +15,11 @@ import (
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/extension"
 	"github.com/yuin/goldmark/parser"
+
+	"github.com/autonomos/aob/tools/hostile"
 )
 
-// hostile is text that people and programs have written to make a forge, a
-// terminal or git do something.
-var hostile = []string{
-	"", "plain words, 50% of 3/4; it's (ok) \"so\"?", "mAP drop <= 0.01", "AP50 at IoU 0.5:0.95",
-	"ok). Closes #1. @all please merge [the fix](http://evil.example/x) ![x](http://evil.example/t.png) <b>now</b>",
-	"@ann", "@org/team", "x @ann.", "@@ann", "(@a)", "mail ann@evil.example", "@1h", "o/r@d8a994ef243349f321568f9e36d5c3f444b99cae",
-	"#1", "##12", "fixes #1", "Closes: #2", "o/r#3", "!4", "o/r!5", "GH-6", "gh-7", "JIRA-8", "closes GH-9 and resolves JIRA-10",
-	"https://forge.example/o/r/issues/1", "http:////a", "ftp://a.example", "www.evil.example", "WWW.evil.example", "www.www.evil.example",
-	"mailto:ann@evil.example", "xmpp:a@b.example/c", "<http://evil.example>", "javascript:alert(1)",
-	"[a](b)", "![a](b)", "[a][b]", "[a]: http://x", "[^1]", "[[page]]", "[[[page]]]", "[x] done", "[ ] open", "> quote", "> [!NOTE]",
-	"*a* **b** _c_ __d__ ~e~ ~~f~~ ***g***", "`code` ``more``", "```", "~~~", "\\*", "\\[a\\]", "\\(x\\)", "$x$", "$$y$$", "\\", "a\\",
-	"# title", "#hash", "- item", "+ item", "* item", "1. item", "1) item", "123456789. item", "---", "***", "===", "- - -", ": means",
-	":-:", "|:-:|", "a | b", "|---|", "--- | ---", "| a |", "    code", "\tcode", "a  \nb", "a\n\nb", "a\r\nb", "\n# x", "\n- x",
-	"<b>", "</details>", "<!-- x -->", "<!--", "<script>alert(1)</script>", "<img src=x onerror=y>", "&lt;b&gt;", "&#64;ann", "&amp;", "&", "&copy",
-	":smile:", ":+1:", ":a:b:", "a:b:c:d", ":100:", "/aob accept 0123 because", "/close", "{#id}", "{.class}", "^up^", "==mark==",
-	"\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "a\bb", "\x00", "\x7f", "\u202eevil\u202c", "\u2066x\u2069", "a\u200bb", "\ufeffx", "\xff\xfe", "\ufffd",
-	"\u2028x\u2029y", "\u00a0x\u00a0", "\u3164\u3164", "e" + strings.Repeat("\u0301", 50), "日本語", "café", "👍", "naïve_name*2",
-	"Signed-off-by: ann <ann@x.example>", "Co-authored-by: a", "reviewed-by : b", "Change-Id: I1", "Closes: x", "fix: y", "Signed-off-by:z",
-	"[skip ci]", "[ci skip]", "[no ci]", "[CI SKIP]", "[skip actions]", "[x [skip ci]]", "***NO_CI***", "skip-checks: true", "x\n\nSigned-off-by: a",
-}
-
-var (
-	// What Gitea 1.25 and GitHub look for in the text of a comment and of a
-	// commit message. The bounds before and after a match are left out, which
-	// finds more.
-	forgeReferences = map[string]*regexp.Regexp{
-		"mention":   regexp.MustCompile(`@[-\w]`),
-		"reference": regexp.MustCompile(`[#!][0-9]`),
-		"issue":     regexp.MustCompile(`\b(?:[A-Z]{1,10}|[Gg][Hh])-[1-9]`),
-		"link":      regexp.MustCompile(`(?i)[a-z]://|www\.|mailto:`),
-	}
-	forgeMarkup = map[string]*regexp.Regexp{
-		"emoji":     regexp.MustCompile(`:[-+\w]+:`),
-		"wiki link": regexp.MustCompile(`\[\[`),
-	}
-	commitMarks = map[string]*regexp.Regexp{
-		"trailer": regexp.MustCompile(`(?im)^(?:[a-z0-9]+-[a-z0-9-]+|closes|fixes|resolves|cc)[ \t]*:`),
-		"skip CI": regexp.MustCompile(`(?i)\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]|\*\*\*NO_CI\*\*\*`),
-	}
-	tag = regexp.MustCompile(`<[^>]*>`)
-)
+var tag = regexp.MustCompile(`<[^>]*>`)
 
 func finds(t *testing.T, in, out string, patterns ...map[string]*regexp.Regexp) {
 	t.Helper()
@@ -117,7 +79,7 @@ func testMarkdown(t *testing.T, in string) {
 			t.Errorf("%q in %s yields markup: %s", in, place, m[1])
 		}
 		text := html.UnescapeString(m[1])
-		finds(t, in, text, forgeReferences, forgeMarkup)
+		finds(t, in, text, hostile.References, hostile.Signs)
 		if got := strings.TrimSpace(strings.ReplaceAll(text, "\u200b", "")); got != same(in) {
 			t.Errorf("%q in %s shows as %q", in, place, got)
 		}
@@ -140,7 +102,7 @@ func testCommitText(t *testing.T, in string) {
 	t.Helper()
 	out := CommitText(in)
 	shows(t, in, out)
-	finds(t, in, out, forgeReferences, commitMarks)
+	finds(t, in, out, hostile.References, hostile.Marks)
 	if got := strings.ReplaceAll(out, "\u200b", ""); got != same(in) {
 		t.Errorf("%q shows as %q", in, got)
 	}
@@ -161,7 +123,7 @@ func testTerminal(t *testing.T, in string) {
 }
 
 func TestTextFromOutsideIsNoMarkup(t *testing.T) {
-	for _, in := range hostile {
+	for _, in := range hostile.Texts {
 		testMarkdown(t, in)
 		testMarkdown(t, "x "+in+" y")
 		testCode(t, in)
@@ -170,14 +132,14 @@ func TestTextFromOutsideIsNoMarkup(t *testing.T) {
 }
 
 func TestTextFromOutsideIsNoOrderInACommit(t *testing.T) {
-	for _, in := range hostile {
+	for _, in := range hostile.Texts {
 		testCommitText(t, in)
 		testCommitText(t, "x "+in+" y")
 	}
 }
 
 func TestTextFromOutsideMovesNoCursor(t *testing.T) {
-	for _, in := range hostile {
+	for _, in := range hostile.Texts {
 		testTerminal(t, in)
 	}
 }
@@ -208,7 +170,7 @@ func TestOrdinaryTextIsUnchanged(t *testing.T) {
 
 // A record keeps its meaning, and shows nothing that a terminal obeys.
 func TestLogsMoveNoCursor(t *testing.T) {
-	for _, in := range hostile {
+	for _, in := range hostile.Texts {
 		for _, shape := range []any{in, []string{in}, map[string]string{"why": in}, errors.New(in)} {
 			var b bytes.Buffer
 			slog.New(slog.NewJSONHandler(LogWriter{&b}, nil)).Info(in, "what", shape)
@@ -222,7 +184,7 @@ func TestLogsMoveNoCursor(t *testing.T) {
 }
 
 func FuzzText(f *testing.F) {
-	for _, s := range hostile {
+	for _, s := range hostile.Texts {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

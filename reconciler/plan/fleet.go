@@ -259,7 +259,8 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 			q.Entries = append(q.Entries, e.Quarantined)
 		}
 	}
-	q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad.Bundle, Why: why, Fleet: f.Name})
+	// People read the file's lines as they are, on the forge and in a terminal.
+	q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad.Bundle, Why: delivery.Terminal(why), Fleet: f.Name})
 	branch := fmt.Sprintf("aob/quarantine-%s-%s", f.Runs, bad.Bundle.Short())
 	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // it was lifted, and failed again
 		branch += fmt.Sprintf("-%d", n+1)

@@ -145,23 +145,25 @@ func (s KeepClock) Key() string {
 }
 func (s KeepClock) String() string { return fmt.Sprintf("~ fleet %s: remember the wave", s.Fleet) }
 
-// String prints a plan as a diff, as aob plan does.
+// String prints a plan as a diff, as aob plan does. Whatever text from outside says, it stays on its line.
 func (p Plan) String() string {
 	var b strings.Builder
-	for _, r := range p.Proposals {
-		fmt.Fprintf(&b, "#%d %s %.12s\n", r.PR.Number, r.PR.Title, r.PR.Head)
-		for _, c := range r.Checks {
-			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, c.Context, c.Description)
+	checks := func(list []delivery.Check) {
+		for _, c := range list {
+			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, delivery.Terminal(c.Context), delivery.Terminal(c.Description))
 		}
+	}
+	for _, r := range p.Proposals {
+		fmt.Fprintf(&b, "#%d %s %.12s\n", r.PR.Number, delivery.Terminal(r.PR.Title), r.PR.Head)
+		checks(r.Checks)
 	}
 	if p.Main.Commit != "" {
-		fmt.Fprintf(&b, "%s %.12s\n", p.Main.Branch, p.Main.Commit)
-		for _, c := range p.Main.Checks {
-			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, c.Context, c.Description)
-		}
+		fmt.Fprintf(&b, "%s %.12s\n", delivery.Terminal(p.Main.Branch), p.Main.Commit)
+		checks(p.Main.Checks)
 	}
 	for _, f := range p.Fleets {
-		fmt.Fprintf(&b, "fleet %s\n    %-8s %s: %s\n", f.Fleet, f.State, delivery.ContextRollout+f.Fleet, f.Text)
+		fmt.Fprintf(&b, "fleet %s\n", delivery.Terminal(f.Fleet))
+		checks([]delivery.Check{{Context: delivery.ContextRollout + f.Fleet, State: f.State, Description: f.Text}})
 	}
 	if len(p.Steps) == 0 {
 		b.WriteString("nothing to do\n")
@@ -169,7 +171,7 @@ func (p Plan) String() string {
 	}
 	lines := make([]string, len(p.Steps))
 	for i, s := range p.Steps {
-		lines[i] = s.String()
+		lines[i] = delivery.Terminal(s.String())
 	}
 	slices.Sort(lines)
 	b.WriteString(strings.Join(lines, "\n") + "\n")

@@ -1,0 +1,242 @@
+package plan_test
+
+import (
+	"maps"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/tools/hostile"
+)
+
+// Text in a world that authors, devices, trainers and datasets write as they like.
+var fromOutside = []string{
+	"Accept.Because", "Accept.By", "Accept.As", "Asked.Because", "Asked.By", "Asked.Teams",
+	"Abort.Why", "Quarantined.Why", "Quarantined.Lifted",
+	"PullRequest.Author", "PullRequest.ForkOwner", "PullRequest.HeadRef", "PullRequest.Title", "PullRequest.Unreadable",
+	"Complaint.File", "Complaint.Path", "Complaint.Text",
+	"Finding.More", "Finding.Text", "Finding.Where",
+	"Report.Held", "Report.Labels", "Report.Why",
+	"RunState.Error", "RunState.Ending", "RunStatus.Message", "RunStatus.Phase",
+	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Pending", "Trial.By", "Variant.Set",
+}
+
+// Text in a world that is checked where it is read, made by AOB itself, or compared and never shown.
+var checkedOrOwn = []string{
+	"Abort.Fleet", "Abort.Model", "Accept.How", "Acceptance.Commit", "Acceptance.Model", "Acceptance.Was",
+	"After.Fleet", "Asked.Code", "Asked.How", "BaselineMeasured.Metrics", "Bench.Match", "Bundle.Classes",
+	"Bundle.Thresholds", "CheckMeasured.Check", "CheckMeasured.Class", "CheckMeasured.Reason",
+	"CheckVerdict.Against", "CheckVerdict.Check", "CheckVerdict.Class", "CheckVerdict.Loss", "CheckVerdict.Metric",
+	"Class.Labels", "Class.Name", "ClassSelect.Names", "DataResult.Images", "DataResult.Prepared",
+	"DataResult.Truths", "Dataset.Archive", "Dataset.Dir", "Dataset.Roboflow", "Dataset.S3", "Desired.Match",
+	"Desired.Model", "Desired.Ring", "Desired.Salt", "Device.Ignored", "EvalRun.Thresholds", "EvalRun.Was",
+	"EvalSet.Group", "EvalSet.Split", "EvalSetContent.Labels", "Evidence.Accepted", "Finding.Code", "Finding.Level",
+	"Fleet.APIVersion", "Fleet.Advance", "Fleet.Drift", "Fleet.Kind", "Fleet.Match", "Fleet.Mine", "Fleet.Name",
+	"Fleet.Profiles", "Fleet.Runs", "Fleet.Target", "Gate.APIVersion", "Gate.Covers", "Gate.Kind", "Gate.Labels",
+	"Gate.Name", "Gate.Owners", "GateCheck.Against", "GateCheck.At", "GateCheck.Except", "GateCheck.Metric",
+	"GateCheck.Profiles", "GateCheck.Unsure", "GateJudged.Name", "Held.Lost", "Intent.Files", "Intent.Fleets",
+	"Intent.Gates", "Intent.Models", "Intent.Quarantines", "Intent.Releases", "Loss.Class", "Loss.Metric",
+	"Loss.Why", "LostGate.Commit", "Machine.Instance", "Machine.Spot", "Machine.Terraform", "Main.Branch",
+	"Main.Commit", "Main.Held", "Main.History", "Main.Repointed", "Measured.Gate", "Measured.Metrics",
+	"Model.APIVersion", "Model.Kind", "Model.Name", "Model.Thresholds", "Model.Variants", "Model.Was",
+	"OperatingPoint.Note", "Optimizer.Name", "Optimizer.Schedule", "Past.Commit", "Place.Boot", "Place.Installation",
+	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.Gos", "PullRequest.Base", "PullRequest.Head",
+	"PullRequest.Ref", "PullRequest.URL", "Quarantine.APIVersion", "Quarantine.Kind", "Quarantine.Name",
+	"Quarantined.Fleet", "Release.APIVersion", "Release.Kind", "Release.Name", "ReleaseStatement.Model",
+	"ReleaseStatement.TargetCommit", "ReleaseStatement.Was", "Repoint.Commit", "Repoint.From", "Report.Boot",
+	"Report.Device", "Report.Installation", "Report.Receipt", "Report.Ring", "Report.Slot", "Rewound.From",
+	"Rewound.To", "RunSpec.Note", "RunState.Stage", "ScoreSet.Classes", "ScoreSet.Resamples", "ScoreSet.Truths",
+	"ScoreSet.Values", "Server.Numerics", "Server.Seed", "Server.Trainers", "Server.URL", "Spec.Dataset",
+	"Spec.Thresholds", "Spec.Variants", "Spec.Was", "SpecTrain.Architecture", "SpecTrain.Args", "SpecTrain.From",
+	"SpecTrain.Precision", "SpecTrain.With", "State.Model", "State.Salt", "Stored.Lost", "ThresholdResult.Points",
+	"ThresholdRun.Ask", "Track.MLflow", "Train.Architecture", "Train.Args", "Train.From", "Train.Precision",
+	"Train.With", "TrainRun.Machine", "Trial.ID", "Trial.Model", "Verdict.Added", "Verdict.Classes", "Verdict.Gate",
+	"Verdict.Model", "Verdict.Removed", "Verdict.Renamed", "Window.Days", "Window.From", "Window.To", "Window.Zone",
+	"World.Asked", "World.Clocks", "World.Devices", "World.Nobodies", "World.Opened", "World.Published",
+}
+
+// outsider replaces text from outside in a world.
+type outsider struct {
+	text    string // "" only lists
+	fields  map[string]bool
+	visited map[reflect.Type]bool
+}
+
+// list finds the fields of a type that hold text.
+func (o *outsider) list(t reflect.Type) {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		o.list(t.Elem())
+	case reflect.Map:
+		o.list(t.Key())
+		o.list(t.Elem())
+	case reflect.Struct:
+		if o.visited[t] || t == reflect.TypeFor[time.Time]() {
+			return
+		}
+		o.visited[t] = true
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if holdsText(f.Type) {
+				o.fields[t.Name()+"."+f.Name] = true
+			}
+			o.list(f.Type)
+		}
+	}
+}
+
+func holdsText(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.String:
+		return t == reflect.TypeFor[string]()
+	case reflect.Slice, reflect.Pointer:
+		return holdsText(t.Elem())
+	case reflect.Map:
+		return holdsText(t.Key()) || holdsText(t.Elem())
+	}
+	return false
+}
+
+// put replaces text where there is some.
+func (o *outsider) put(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			o.put(v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			o.put(v.Index(i))
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			value := reflect.New(v.Type().Elem()).Elem()
+			value.Set(v.MapIndex(key))
+			o.put(value)
+			v.SetMapIndex(key, value)
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			return
+		}
+		for i := range v.NumField() {
+			field := v.Field(i)
+			if slices.Contains(fromOutside, v.Type().Name()+"."+v.Type().Field(i).Name) {
+				o.replace(field)
+			} else if field.CanSet() {
+				o.put(field)
+			}
+		}
+		// Most cases leave out what people call their work.
+		if pr, ok := v.Addr().Interface().(*delivery.PullRequest); ok {
+			pr.Title, pr.Author, pr.HeadRef = o.text, o.text, o.text
+		}
+		if a, ok := v.Addr().Interface().(*delivery.Abort); ok {
+			a.Why = o.text
+		}
+		if r, ok := v.Addr().Interface().(*delivery.Report); ok && r.Failed != "" {
+			r.Why = o.text
+		}
+	}
+}
+
+// replace replaces the text of one field.
+func (o *outsider) replace(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		if v.Len() > 0 {
+			v.SetString(o.text)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			o.replace(v.Index(i))
+		}
+	case reflect.Map:
+		if v.Len() > 0 {
+			v.Set(reflect.ValueOf(map[string]string{o.text: o.text}))
+		}
+	}
+}
+
+// A field that is added to the world is put into one of the lists.
+func TestEveryTextOfAWorldIsKnown(t *testing.T) {
+	o := &outsider{fields: map[string]bool{}, visited: map[reflect.Type]bool{}}
+	o.list(reflect.TypeFor[plan.World]())
+	known := slices.Concat(fromOutside, checkedOrOwn)
+	for _, field := range slices.Sorted(maps.Keys(o.fields)) {
+		if n := strings.Count(" "+strings.Join(known, " ")+" ", " "+field+" "); n != 1 {
+			t.Errorf("%s is in %d of the lists of this file; want one: may somebody write into it what they like?", field, n)
+		}
+	}
+	for _, field := range known {
+		if !o.fields[field] {
+			t.Errorf("there is no %s in a world", field)
+		}
+	}
+}
+
+// Whatever people, devices and trainers write, a plan prints as many lines, and what AOB proposes says the same in
+// Markdown and in git.
+func TestOutsideTextIsNoOrderInAPlan(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatal("no golden cases", err)
+	}
+	proposed := 0
+	for _, path := range paths {
+		make := func(text string) plan.Plan {
+			a, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := world(t, a)
+			(&outsider{text: text}).put(reflect.ValueOf(&w).Elem())
+			return plan.Make(w)
+		}
+		plain := make(hostile.Harmless)
+		lots := 1
+		if strings.HasSuffix(path, "09-aborted.txtar") || strings.HasSuffix(path, "09-quarantined-on-main.txtar") {
+			lots = 20 // they propose something, and say why
+		}
+		for _, text := range hostile.Lots(lots) {
+			p := make(text)
+			if err := hostile.Screen(p.String()); err != nil {
+				t.Errorf("%s, %q: the plan holds %v", path, text[:min(40, len(text))], err)
+			}
+			if got, want := strings.Count(p.String(), "\n"), strings.Count(plain.String(), "\n"); got != want {
+				t.Errorf("%s, %q: the plan has %d lines, where it had %d:\n%s", path, text, got, want, p)
+			}
+			for k, s := range p.Steps {
+				step, ok := s.(plan.Propose)
+				if !ok {
+					continue
+				}
+				if strings.Contains(step.Body, "the fix") && strings.Contains(step.Message, "the fix") {
+					proposed++
+				}
+				was := plain.Steps[k].(plan.Propose)
+				if err := hostile.Markdown(was.Body, step.Body); err != nil {
+					t.Errorf("%s, %q: the description: %v", path, text[:min(40, len(text))], err)
+				}
+				if err := hostile.Commit(was.Title+"\n\n"+was.Message, step.Title+"\n\n"+step.Message); err != nil {
+					t.Errorf("%s, %q: the commit: %v", path, text[:min(40, len(text))], err)
+				}
+				if q := step.Quarantine; q != nil { // its other entries are main's
+					if err := hostile.Screen(q.Entries[len(q.Entries)-1].Why); err != nil {
+						t.Errorf("%s, %q: the quarantine file: %v", path, text[:min(40, len(text))], err)
+					}
+				}
+			}
+		}
+	}
+	if proposed < 3 {
+		t.Errorf("text from outside is in %d of the proposals", proposed)
+	}
+}
