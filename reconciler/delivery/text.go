@@ -148,7 +148,7 @@ func breakAfter(s string, re *regexp.Regexp) string {
 }
 
 var (
-	emoji      = regexp.MustCompile(`(:)(?:[\w+-]+:|[\w+-]*[a-zA-Z_+-][\w+-]*$)`) // a colon may follow the text
+	emoji      = regexp.MustCompile(`(:)[\w+-]+:`)
 	wikiLink   = regexp.MustCompile(`(\[)\[`)
 	lineStart  = regexp.MustCompile(`^(?:([-+=:])[-+=:]*(?: |$)|([/>])|[0-9]{1,9}([.)])(?: |$))`)
 	markup     = regexp.MustCompile("[\\\\`*_~#&<|$^{}\\[\\]]")

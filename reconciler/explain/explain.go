@@ -85,7 +85,7 @@ func (c Chain) Format(width int) string {
 	indent := strings.Repeat(" ", what+id)
 	for _, l := range c.Links {
 		name := ShortID(delivery.Terminal(l.ID))
-		fmt.Fprintf(&b, "\n%-*s", what, l.What)
+		fmt.Fprintf(&b, "\n%-*s", what, delivery.Terminal(l.What))
 		if n := utf8.RuneCountInString(name); n < id {
 			b.WriteString(name + strings.Repeat(" ", id-n))
 		} else {
