@@ -188,6 +188,9 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	if err != nil {
 		return err
 	}
+	if r.seen.opened == nil { // a pull request that people have closed is not opened again
+		return delivery.Wait{For: time.Second, What: "the ledger cannot say which pull requests were opened"}
+	}
 	branch, old, err := r.ownBranch(ctx, s, commit)
 	if err != nil {
 		return err

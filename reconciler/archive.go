@@ -92,6 +92,9 @@ func indexed(s *evidence.Snapshot) plan.Evidence {
 	for _, list := range s.AbortsOf {
 		e.Aborts = append(e.Aborts, list...)
 	}
+	for _, u := range s.Unread {
+		e.Unread = append(e.Unread, plan.UnreadStatement{Bundle: u.Bundle, Type: u.Type, Why: u.Why})
+	}
 	return e
 }
 

@@ -73,6 +73,9 @@ func (c *StoreCheck) Run(ctx context.Context) {
 				c.Log.Error("the store's list of bundles cannot be read", "error", err.Error())
 			}
 			queue, next = list, time.Now().Add(scanEvery)
+			if err != nil {
+				next = time.Now().Add(lostEvery)
+			}
 		}
 		for {
 			b, ok := c.pop()

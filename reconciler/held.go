@@ -34,16 +34,45 @@ type heldMain struct {
 	Entries map[string][]plan.Held `json:"entries"`
 }
 
-// held follows main's quarantine files to its newest commit. What was followed
-// before is not read again.
-func (r *Reconciler) held(ctx context.Context, main string) (map[string][]plan.Held, error) {
-	if main == "" {
-		return nil, nil
+// heldNow returns what main holds in quarantine. What cannot be read of it is named in the world: what was known before,
+// and what main's tree says, hold meanwhile.
+func (r *Reconciler) heldNow(ctx context.Context, w *plan.World) map[string][]plan.Held {
+	if w.Main.Commit == "" {
+		return nil
 	}
+	entries, bad, err := r.held(ctx, w.Main.Commit)
+	switch {
+	case err != nil:
+		w.Main.Unread[""] = err.Error()
+		known := map[string][]plan.Held{}
+		if r.seen.held != nil {
+			known = maps.Clone(r.seen.held.Entries)
+		}
+		for model, q := range w.Main.Intent.Quarantines {
+			known[model] = plan.Hold(known[model], w.Main.Commit, q)
+		}
+		entries = known
+		r.troubles.note(heldTrouble, err)
+	case len(bad) > 0:
+		for _, one := range bad {
+			w.Main.Unread[one.What] = one.Why
+		}
+		r.troubles.note(heldTrouble, bad)
+	default:
+		r.troubles.note(heldTrouble, nil)
+		return entries
+	}
+	r.wakeAt(r.Now().Add(pastLasts))
+	return entries
+}
+
+// held follows main's quarantine files to its newest commit. What was followed
+// before is not read again. Models of which a file cannot be read are named; they are read again the next time.
+func (r *Reconciler) held(ctx context.Context, main string) (map[string][]plan.Held, delivery.Unreadable, error) {
 	if r.seen.held == nil {
 		said, err := r.Ledger.Said(ctx, heldKey)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		r.seen.held = &heldMain{}
 		if text := said[heldKey].Content; text != "" {
@@ -56,32 +85,33 @@ func (r *Reconciler) held(ctx context.Context, main string) (map[string][]plan.H
 	}
 	before := r.seen.held
 	if before.Commit == main {
-		return before.Entries, nil
+		return before.Entries, nil, nil
 	}
 	changes, reached, err := r.Repo.Line(main, before.Commit, "models", math.MaxInt)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	now := heldMain{Commit: main, Entries: map[string][]plan.Held{}}
 	if reached {
 		now.Entries = maps.Clone(before.Entries)
 	}
+	var bad delivery.Unreadable
 	for _, c := range slices.Backward(changes) {
-		if err := r.follow(now.Entries, c); err != nil {
-			return nil, err
-		}
+		bad = append(bad, r.follow(now.Entries, c)...)
 	}
 	if !reached {
 		if err := r.rejoin(&now, before.Entries); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	r.seen.held = &now
-	return now.Entries, nil
+	if len(bad) == 0 {
+		r.seen.held = &now
+	}
+	return now.Entries, bad, nil
 }
 
-// follow takes in what one commit did to the quarantine files.
-func (r *Reconciler) follow(entries map[string][]plan.Held, c git.LineChange) error {
+// follow takes in what one commit did to the quarantine files, and names the models of which it cannot be read.
+func (r *Reconciler) follow(entries map[string][]plan.Held, c git.LineChange) (bad delivery.Unreadable) {
 	for name, blob := range c.Files {
 		model, ok := strings.CutSuffix(name, ".quarantine.yaml")
 		if !ok {
@@ -94,7 +124,8 @@ func (r *Reconciler) follow(entries map[string][]plan.Held, c git.LineChange) er
 				continue
 			}
 			if err != nil {
-				return err
+				bad = append(bad, delivery.Unread{What: model, Why: fmt.Sprintf("models/%s at commit %.12s: %s", name, c.Commit, err)})
+				continue
 			}
 			doc := intent.ParseFile(intent.File{Path: "models/" + name, Size: int64(len(data)), Data: data}, intent.Options{})
 			if q, ok = doc.Quarantine(); !ok {
@@ -103,7 +134,7 @@ func (r *Reconciler) follow(entries map[string][]plan.Held, c git.LineChange) er
 		}
 		entries[model] = plan.Hold(entries[model], c.Commit, q)
 	}
-	return nil
+	return bad
 }
 
 // rejoin adds what main held before it was moved to a line that does not go on from

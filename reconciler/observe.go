@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"math"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,8 @@ type seen struct {
 	gos      []ledger.Go          // as the ledger said last
 	clocks   map[string]rollout.State
 	history  map[string][]plan.Past // of main's models, as read last
+	lostPast map[string]unread      // of models whose history cannot be read
+	evidence *plan.Evidence         // as read last; nil until read
 	held     *heldMain              // what main's quarantine files have said; nil until read
 	heldKept delivery.Digest        // of the entries that the ledger has
 	lost     []plan.LostGate        // as found for lostAt
@@ -88,7 +91,7 @@ type asked struct {
 
 func newSeen() seen {
 	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{}, merges: map[[3]string]tree{},
-		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{}, gates: map[string]time.Time{}, history: map[string][]plan.Past{}}
+		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{}, gates: map[string]time.Time{}, history: map[string][]plan.Past{}, lostPast: map[string]unread{}}
 }
 
 // errNotRead is what a turn ends with before anything is known.
@@ -142,7 +145,15 @@ func (r *Reconciler) nextLook() time.Time {
 // Troubles of what a turn reads.
 const (
 	ledgerTrouble = "the ledger cannot be read"
+	gosTrouble    = "a go cannot be read in the ledger, and is asked for again"
+	trialsTrouble = "an experiment cannot be read in the ledger, and is forgotten"
+	openedTrouble = "the ledger cannot say which pull requests AOB has opened, so it opens none"
 	mainTrouble   = "main cannot be read"
+	heldTrouble   = "what main holds in quarantine cannot be read; nothing new is accepted meanwhile"
+	pastTrouble   = "the history of a model on main cannot be read; the model waits, and its fleets keep what they run"
+	fleetsTrouble = "the history of a fleet on main cannot be read; the fleet keeps what it runs"
+	signedTrouble = "the evidence about bundles cannot be read; fleets go on with what is known, and pull requests wait"
+	someTrouble   = "statements about bundles cannot be read, and do not count"
 	gatesTrouble  = "the history of main's gates cannot be read"
 	runsTrouble   = "a run cannot be read"
 	pullTrouble   = "pull request %d cannot be read"
@@ -218,16 +229,15 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	if err != nil {
 		return w, err
 	}
-	if w.Main.Held, err = r.held(ctx, w.Main.Commit); err != nil {
-		return w, fmt.Errorf("read what %s holds in quarantine: %w", r.Main, err)
-	}
+	w.Main.Unread, w.Main.UnreadFleets = map[string]string{}, map[string]string{}
+	w.Main.Held = r.heldNow(ctx, &w)
 	w.Main.Lost, err = r.lost(w.Main.Commit)
 	r.troubles.note(gatesTrouble, err)
 	// A list that is older than main's last move says nothing about what that move did.
 	stale = stale || pulls.asOf < r.seen.mainAsOf
 	w.ProposalsKnown = pulls.known && !stale
 	gos, err := r.Ledger.Gos(ctx, now.Add(-goLasts))
-	if r.troubles.note(ledgerTrouble, err); err == nil {
+	if r.troubles.note(gosTrouble, err); isRest(err) {
 		r.seen.gos = gos
 	}
 	if err := r.readOpen(ctx); err != nil {
@@ -240,9 +250,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
 	maps.DeleteFunc(r.seen.bad, func(commit string, _ unread) bool { return !keep[commit] })
 
-	if w.Trials, err = r.trials(ctx, now); err != nil {
-		return w, err
-	}
+	w.Trials = r.trials(ctx, now)
 	w.Wanted = r.seen.stillWanted(now)
 	maps.DeleteFunc(r.seen.gates, func(_ string, at time.Time) bool { return now.Sub(at) > wantLasts })
 	w.Asked = slices.Sorted(maps.Keys(r.seen.gates))
@@ -262,11 +270,9 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	for _, p := range w.Proposals { // of a fleet that was removed and comes back
 		publish(p.Merged.Fleets)
 	}
-	if w.Main.Repointed, err = r.repointed(w); err != nil {
-		return w, fmt.Errorf("history of fleets: %w", err)
-	}
-	if w.Evidence, err = r.Evidence.Evidence(ctx, w); err != nil {
-		return w, fmt.Errorf("evidence: %w", err)
+	w.Main.Repointed = r.repointed(w)
+	if w.Evidence, err = r.signed(ctx, w); err != nil {
+		return w, err
 	}
 	w.Devices = map[string][]delivery.Device{}
 	for _, d := range r.Fleet.Devices() {
@@ -278,15 +284,83 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	if w.Clocks, err = r.clocks(ctx); err != nil {
 		return w, err
 	}
-	if w.Opened, err = r.opened(ctx); err != nil {
-		return w, err
+	w.Opened, err = r.opened(ctx)
+	r.troubles.note(openedTrouble, err)
+	r.pasts(&w)
+	return w, ctx.Err()
+}
+
+// isRest reports whether a list is good: all of it was read, or all but some that the error names.
+func isRest(err error) bool {
+	_, some := errors.AsType[delivery.Unreadable](err)
+	return err == nil || some
+}
+
+// signed returns what is signed about bundles. While it cannot be read, what was read last stands for it: statements
+// are added, and never taken back.
+func (r *Reconciler) signed(ctx context.Context, w plan.World) (plan.Evidence, error) {
+	e, err := r.Evidence.Evidence(ctx, w)
+	if ctx.Err() != nil {
+		return e, ctx.Err()
 	}
-	for _, model := range plan.NeedsHistory(w) {
-		if w.Main.History[model], err = r.history(w.Main.Commit, model); err != nil {
-			return w, fmt.Errorf("history of %s: %w", model, err)
+	if err != nil {
+		r.troubles.note(signedTrouble, delivery.Blockedf("check the folder, its owner and the disk; AOB goes on by itself when it can be read", "%s", err))
+		r.wakeAt(r.Now().Add(time.Second))
+		if r.seen.evidence == nil {
+			return plan.Evidence{Stale: err.Error(), Unknown: true}, nil
 		}
+		e = *r.seen.evidence
+		e.Stale = err.Error()
+		return e, nil
 	}
-	return w, nil
+	r.troubles.note(signedTrouble, nil)
+	r.seen.evidence = &e
+	var bad delivery.Unreadable
+	for _, u := range e.Unread {
+		bad = append(bad, delivery.Unread{What: fmt.Sprintf("%s of bundle %s", path.Base(path.Dir(u.Type)), u.Bundle.Short()), Why: u.Why})
+	}
+	if len(bad) == 0 {
+		r.troubles.note(someTrouble, nil)
+	} else {
+		r.wakeAt(r.Now().Add(pastLasts))
+		r.troubles.note(someTrouble, delivery.Blockedf("copy the files from a backup; a file's name is its SHA-256", "%s", bad))
+	}
+	return e, nil
+}
+
+// pastLasts is how long a history that cannot be read is not tried again.
+const pastLasts = 10 * time.Second
+
+// pasts reads what main has said of the models that a plan asks for. One that cannot be read keeps no other from being
+// read: what was read of it before stands for it.
+func (r *Reconciler) pasts(w *plan.World) {
+	models := plan.NeedsHistory(*w)
+	var bad delivery.Unreadable
+	for _, model := range models {
+		lost, known := r.seen.lostPast[model]
+		if !known || r.Now().Sub(lost.at) >= pastLasts {
+			past, err := r.history(w.Main.Commit, model)
+			if err == nil {
+				r.seen.history[model] = past
+				delete(r.seen.lostPast, model)
+				w.Main.History[model] = past
+				continue
+			}
+			lost = unread{err, r.Now()}
+			r.seen.lostPast[model] = lost
+		}
+		w.Main.History[model], w.Main.Unread[model] = r.seen.history[model], lost.err.Error()
+		bad = append(bad, delivery.Unread{What: model, Why: lost.err.Error()})
+		r.wakeAt(lost.at.Add(pastLasts))
+	}
+	needed := func(model string) bool { _, ok := slices.BinarySearch(models, model); return ok }
+	maps.DeleteFunc(r.seen.history, func(model string, _ []plan.Past) bool { return !needed(model) })
+	maps.DeleteFunc(r.seen.lostPast, func(model string, _ unread) bool { return !needed(model) })
+	if len(bad) == 0 {
+		r.troubles.note(pastTrouble, nil)
+		return
+	}
+	r.troubles.note(pastTrouble, bad)
 }
 
 // proposals reads the open pull requests. One that cannot be read keeps no other from being read.

@@ -92,6 +92,8 @@ type (
 		Publish(ctx context.Context, d delivery.Desired) error
 		Published(ring string) (delivery.Desired, bool)
 		Devices() []delivery.Device
+		// Unreadable says which devices and rings cannot be read, each a sentence that says what to do.
+		Unreadable() []string
 		Forget(ctx context.Context, ring, device string) error
 	}
 	// Blobs checks the server's own store. Its methods return at once.

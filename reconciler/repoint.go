@@ -4,31 +4,46 @@ package reconciler
 // which gates covered what they ran until then.
 
 import (
+	"maps"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // repointed reads the commits that made fleets run another model than they were told
-// to last, back to the one that named that model.
-func (r *Reconciler) repointed(w plan.World) (map[string][]plan.Repoint, error) {
+// to last, back to the one that named that model. A fleet whose history cannot be read is named in the world.
+func (r *Reconciler) repointed(w plan.World) map[string][]plan.Repoint {
 	known := r.seen.repoints[w.Main.Commit]
 	if known == nil {
 		known = map[string][]plan.Repoint{}
 		r.seen.repoints = map[string]map[string][]plan.Repoint{w.Main.Commit: known}
 	}
 	all := map[string][]plan.Repoint{}
-	for fleet, model := range plan.NeedsRepoints(w) {
+	var bad delivery.Unreadable
+	needs := plan.NeedsRepoints(w)
+	for _, fleet := range slices.Sorted(maps.Keys(needs)) {
+		model := needs[fleet]
 		list, ok := known[fleet+" "+model]
 		if !ok {
 			var err error
 			if list, err = r.repointsOf(w.Main.Commit, fleet, model); err != nil {
-				return nil, err
+				w.Main.UnreadFleets[fleet] = err.Error()
+				bad = append(bad, delivery.Unread{What: fleet, Why: err.Error()})
+				continue
 			}
 			known[fleet+" "+model] = list
 		}
 		all[fleet] = list
 	}
-	return all, nil
+	if len(bad) == 0 {
+		r.troubles.note(fleetsTrouble, nil)
+		return all
+	}
+	r.troubles.note(fleetsTrouble, bad)
+	r.wakeAt(r.Now().Add(pastLasts))
+	return all
 }
 
 func (r *Reconciler) repointsOf(main, fleet, model string) ([]plan.Repoint, error) {

@@ -41,6 +41,9 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		}
 		if pr.Kept { // the list of pull requests may be older than main; its evidence must not be lost
 			said, err := r.said(ctx, r.statusKey(pr.PR.Head, delivery.ContextRelease))
+			if err == nil && said.Content != "" && speaks[pr.PR.Head] != pr.PR.Number { // main says it, or another one
+				said, err = r.said(ctx, r.commentKey(pr.PR))
+			}
 			if errs = append(errs, err); err != nil || said.Content != "" {
 				if err == nil && pr.PR.Merged {
 					r.forgetOpen(ctx, pr.PR.Number)

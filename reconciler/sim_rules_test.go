@@ -5,6 +5,7 @@ package reconciler
 // that they check: no plan, no words of a status.
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/rollout"
 )
 
 // tree parses what a commit asks for.
@@ -578,7 +580,12 @@ func (s *sim) heldIn(commit string) map[delivery.Digest]bool {
 // aborted reports whether a fleet fell back from a bundle and nobody has lifted it.
 func (s *sim) aborted(fleet string, bundle delivery.Digest) bool {
 	lifts := s.heldOn(s.main())[bundle].lifts
-	return slices.ContainsFunc(s.signed.index.Aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts })
+	aborts := s.signed.index.Aborts
+	var clock rollout.State // it keeps an abort until that is signed
+	if json.Unmarshal(s.ledger.clocks[fleet], &clock) == nil && clock.Abort != nil {
+		aborts = append(slices.Clone(aborts), *clock.Abort)
+	}
+	return slices.ContainsFunc(aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts })
 }
 
 // checkLook fails where an eval set is opened for what is only an experiment or a

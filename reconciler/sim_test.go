@@ -198,7 +198,7 @@ type simRepo struct {
 	made    map[string]bool // commits that AOB made
 	folds   map[string]map[delivery.Digest]simHeld
 	down    bool
-	bad     map[string]error // commits whose tree cannot be read
+	bad     map[string]error // commits whose tree cannot be read, blobs, and files whose history cannot
 	reads   int              // of such trees
 	refuses error            // what pushes end with
 
@@ -312,7 +312,7 @@ func (r *simRepo) Files(commit string) ([]git.File, error) {
 	return files, nil
 }
 
-func (r *simRepo) Blob(hash string, _ int64) ([]byte, error) { return r.blobs[hash], nil }
+func (r *simRepo) Blob(hash string, _ int64) ([]byte, error) { return r.blobs[hash], r.bad[hash] }
 
 // ancestors lists a commit and its history, newest first, children before parents.
 func (r *simRepo) ancestors(commit string) []string {
@@ -333,6 +333,9 @@ func (r *simRepo) ancestors(commit string) []string {
 }
 
 func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
+	if err := r.bad[path]; err != nil {
+		return nil, err
+	}
 	var out []git.FileVersion
 	line := map[string]bool{} // of first parents
 	for c := head; c != ""; {

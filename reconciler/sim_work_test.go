@@ -308,6 +308,7 @@ type simEvidence struct {
 	known      map[delivery.Digest]bool
 	index      plan.Evidence
 	down       bool
+	damaged    []plan.UnreadStatement // whose bytes are gone
 }
 
 type simStatement struct {
@@ -373,7 +374,21 @@ func (e *simEvidence) Evidence(context.Context, plan.World) (plan.Evidence, erro
 	if e.down {
 		return plan.Evidence{}, errors.New("the registry is down")
 	}
-	return e.index, nil
+	e.index.Unread = nil
+	index := e.index
+	for _, u := range e.damaged {
+		index.Unread = append(index.Unread, u)
+		switch u.Type {
+		case delivery.AcceptanceType:
+			index.Accepted = maps.Clone(index.Accepted)
+			for model, list := range index.Accepted {
+				index.Accepted[model] = slices.DeleteFunc(slices.Clone(list), func(a delivery.Acceptance) bool { return a.Bundle == u.Bundle })
+			}
+		case delivery.AbortType:
+			index.Aborts = slices.DeleteFunc(slices.Clone(index.Aborts), func(a delivery.Abort) bool { return a.Bundle == u.Bundle })
+		}
+	}
+	return index, nil
 }
 
 // ---- fleet
@@ -412,6 +427,8 @@ func (f *simFleet) Published(ring string) (delivery.Desired, bool) {
 	d, ok := f.published[ring]
 	return d, ok
 }
+
+func (f *simFleet) Unreadable() []string { return nil }
 
 func (f *simFleet) Forget(context.Context, string, string) error { return nil }
 

@@ -46,12 +46,12 @@ func (s *seen) stillWanted(now time.Time) []delivery.CompareRun {
 	return asks
 }
 
-// trials returns the experiments that are kept.
-func (r *Reconciler) trials(ctx context.Context, now time.Time) ([]plan.Trial, error) {
+// trials returns the experiments that are kept. Those that cannot be read keep nothing else from going on.
+func (r *Reconciler) trials(ctx context.Context, now time.Time) []plan.Trial {
 	if r.seen.trials == nil {
 		list, err := r.Ledger.Trials(ctx, now.Add(-trialLasts))
-		if err != nil {
-			return nil, err
+		if r.troubles.note(trialsTrouble, err); !isRest(err) {
+			return nil
 		}
 		r.seen.trials = []plan.Trial{}
 		for _, body := range list {
@@ -63,7 +63,7 @@ func (r *Reconciler) trials(ctx context.Context, now time.Time) ([]plan.Trial, e
 			r.seen.trials = append(r.seen.trials, t)
 		}
 	}
-	return slices.Clone(r.seen.trials), nil
+	return slices.Clone(r.seen.trials)
 }
 
 // Try begins an experiment, or finds it where it was.
@@ -100,9 +100,9 @@ func (s *Source) Try(ctx context.Context, ask web.TrialAsk) (web.Trial, error) {
 	err := s.Reconciler.ask(ctx, func() error {
 		r := s.Reconciler
 		t = plan.NewTrial(name, variants, ask.User, r.Now().UTC())
-		have, err := r.trials(ctx, r.Now())
-		if err != nil {
-			return err
+		have := r.trials(ctx, r.Now())
+		if r.seen.trials == nil {
+			return delivery.Wait{For: time.Second, What: "the ledger cannot be read; aob status says why"}
 		}
 		if i := slices.IndexFunc(have, func(o plan.Trial) bool { return o.ID == t.ID }); i >= 0 {
 			t.At, t.By = have[i].At, have[i].By

@@ -86,6 +86,7 @@ func (r *Reconciler) notices() []string {
 	if slow := r.git.slow(); slow != "" {
 		list = append(list, slow)
 	}
+	list = append(list, r.Fleet.Unreadable()...)
 	for _, t := range r.troubles.all() {
 		line := t.line()
 		if t.what == listTrouble {

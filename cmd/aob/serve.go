@@ -173,10 +173,12 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		return nil, err
 	}
 	p.closers = append(p.closers, book.Close)
-	bundles, err := artifact.Open(st.bundles())
+	// Where it cannot be opened, fleets go on with what is published, and aob status says why.
+	bundles, err := artifact.At(st.bundles())
 	if err != nil {
 		return nil, err
 	}
+	bundles.LockWait = time.Second // the loop signs with it
 	trainers, err := trainerFiles(s)
 	if err != nil {
 		return nil, err

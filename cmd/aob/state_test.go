@@ -50,3 +50,35 @@ func TestStateIsForItsOwnerAlone(t *testing.T) {
 		}
 	}
 }
+
+// Where the bundles cannot be read, the server starts all the same: fleets go on with what is published. aob status says
+// what is wrong.
+func TestServerStartsWhileBundlesCannotBeRead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "world")
+	w, err := initWorld(t.Context(), dir, "python3", 0, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundles := filepath.Join(dir, "state", "bundles")
+	if err := os.MkdirAll(filepath.Join(bundles, "index.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openServer(t.Context(), w.Config, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if _, err := s.source.DryRun(t.Context()); err != nil {
+		t.Errorf("no turn can be planned: %v", err)
+	}
+	status, err := s.source.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Join(status.Notices, "\n")
+	for _, want := range []string{"the evidence about bundles cannot be read", "since", "index.json", "remove that file"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("aob status does not mention %q:\n%s", want, said)
+		}
+	}
+}

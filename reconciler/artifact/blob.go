@@ -39,7 +39,7 @@ func (s *Store) putBytes(ctx context.Context, data []byte) (blob, error) {
 // where want has no digest, no longer than its size. Content that is stored
 // already is stored once; a stored blob that was damaged is replaced.
 func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
-	f, lock, err := s.ingest()
+	f, lock, err := s.ingest(ctx)
 	if err != nil {
 		return blob{}, fmt.Errorf("write blob: %w", err)
 	}
@@ -65,8 +65,11 @@ func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
 }
 
 // ingest makes a file for a blob being written, with its own lock held.
-func (s *Store) ingest() (*os.File, *durable.Lock, error) {
-	store, err := s.lock()
+func (s *Store) ingest(ctx context.Context) (*os.File, *durable.Lock, error) {
+	if err := s.ready(); err != nil {
+		return nil, nil, err
+	}
+	store, err := s.lock(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -137,7 +137,7 @@ func (s *Store) putManifest(ctx context.Context, data []byte) (delivery.Digest, 
 	if err != nil {
 		return "", err
 	}
-	return b.digest, s.addToIndex(describe(descriptor(ocispec.MediaTypeImageManifest, b), m))
+	return b.digest, s.addToIndex(ctx, describe(descriptor(ocispec.MediaTypeImageManifest, b), m))
 }
 
 // openRegular opens a file that a trainer wrote: a link or a pipe is refused.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // layout makes a folder with two bundles, and two referrers on the first.
@@ -233,5 +235,76 @@ func TestOpenRefuses(t *testing.T) {
 		if _, err := artifact.Open(dir); err == nil || !strings.Contains(err.Error(), "oci-layout") {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+// A store that cannot be opened is opened when it can be, by whoever uses it next; its index may be removed while it is
+// used.
+func TestStoreIsOpenedWhenItCanBe(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	bundle := push(t, s, "onnx 1")
+	path := filepath.Join(dir, "index.json")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func() error{
+		"damaged":  func() error { return os.WriteFile(path, good[:len(good)/2], 0o600) },
+		"a folder": func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		late, err := artifact.At(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := late.Bundles(t.Context()); err == nil || !strings.Contains(err.Error(), "remove that file") {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		for range 2 { // the second time while the store is in use
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if list, err := late.Bundles(t.Context()); err != nil || len(list) != 1 || list[0] != bundle {
+				t.Errorf("%s: afterwards %v, %v", name, list, err)
+			}
+		}
+	}
+	// Where the blobs are gone too, nothing is made in their place: a disk may be missing.
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Bundles(t.Context()); err == nil {
+		t.Error("a store that is gone is read as empty")
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a store that is gone is made anew")
+	}
+}
+
+// A writer that was stopped holds the lock. Nobody waits for it longer than they have time, and later ones not at all.
+func TestLockIsNotWaitedForWithoutEnd(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	bundle := push(t, s, "onnx 1")
+	lock, err := durable.TryLock(filepath.Join(dir, ".lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.LockWait = 10 * time.Millisecond
+	for range 100 { // together they would take a second
+		if _, err := s.Attach(t.Context(), bundle, evidenceType, []byte("more")); !errors.Is(err, artifact.ErrBusy) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Attach(t.Context(), bundle, evidenceType, []byte("more")); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@ package artifact
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,6 +50,27 @@ type pair struct {
 // loadIndex returns the index as it is on disk now. Reading it again costs one
 // stat while nothing is written.
 func (s *Store) loadIndex() (*index, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	ix, err := s.currentIndex()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ix, err
+	}
+	// Somebody removed the file, as its error says. Where the blobs are gone too, the whole folder is: nothing is made anew.
+	if _, gone := os.Stat(s.path("blobs", "sha256")); gone != nil {
+		return nil, err
+	}
+	s.opening.Lock()
+	s.opened = false
+	s.opening.Unlock()
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	return s.currentIndex()
+}
+
+func (s *Store) currentIndex() (*index, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info, err := os.Stat(s.path(ocispec.ImageIndexFile))
@@ -60,7 +82,7 @@ func (s *Store) loadIndex() (*index, error) {
 	}
 	ix, err := s.readIndex()
 	if err != nil {
-		return nil, fmt.Errorf("bundles in %s: %s: %w; remove that file and start again: it is rebuilt from the blobs",
+		return nil, fmt.Errorf("bundles in %s: %s: %w; remove that file: it is rebuilt from the blobs",
 			s.dir, ocispec.ImageIndexFile, err)
 	}
 	ix.file, s.index = info, ix
@@ -190,13 +212,13 @@ func seal(entries []ocispec.Descriptor) string {
 
 // addToIndex names a manifest in index.json, unless it is named already. All
 // that the manifest needs must be durable.
-func (s *Store) addToIndex(entry ocispec.Descriptor) error {
-	lock, err := s.lock()
+func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error {
+	lock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock()
-	ix, err := s.loadIndex()
+	ix, err := s.currentIndex()
 	if err != nil {
 		return err
 	}

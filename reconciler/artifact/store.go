@@ -1,6 +1,8 @@
 package artifact
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -20,24 +24,57 @@ import (
 // any number of goroutines and processes.
 type Store struct {
 	dir string
+	// LockWait is how long to wait for another process that writes; a minute where zero. A process that was stopped
+	// while it wrote holds the lock for as long as it is stopped.
+	LockWait time.Duration
+
+	opening sync.Mutex
+	opened  bool        // the folder was looked through, and is ours to use
+	stuck   atomic.Bool // the last wait for the lock was in vain: the next one does not wait
 
 	mu    sync.Mutex
 	index *index // as last read; replaced, never changed
 }
 
+// ErrBusy means that another process holds the store's lock for too long.
+var ErrBusy = errors.New("another process holds the lock of the bundles; find it with fuser, and end it or let it go on")
+
 // Open opens the layout in dir, and makes it where dir is missing or empty. It
 // removes what writers that died left in ingest, and makes index.json anew from
 // the blobs where it is gone.
 func Open(dir string) (*Store, error) {
+	s, err := At(dir)
+	if err == nil {
+		err = s.ready()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// At returns the store in dir, which is opened when it is first used. Where it cannot be opened, each use tries again,
+// and says why.
+func At(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open bundles: %w", err)
 	}
-	s := &Store{dir: dir}
-	if err := s.open(); err != nil {
-		return nil, fmt.Errorf("open bundles in %s: %w", dir, err)
+	return &Store{dir: dir}, nil
+}
+
+// ready opens the store where that was not done.
+func (s *Store) ready() error {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if s.opened {
+		return nil
 	}
-	return s, nil
+	if err := s.open(); err != nil {
+		return fmt.Errorf("open bundles in %s: %w", s.dir, err)
+	}
+	s.opened = true
+	return nil
 }
 
 func (s *Store) open() error {
@@ -46,7 +83,7 @@ func (s *Store) open() error {
 			return err
 		}
 	}
-	lock, err := s.lock()
+	lock, err := s.lock(context.Background())
 	if err != nil {
 		return err
 	}
@@ -64,7 +101,7 @@ func (s *Store) open() error {
 	case err != nil:
 		return err
 	}
-	_, err = s.loadIndex()
+	_, err = s.currentIndex()
 	return err
 }
 
@@ -127,7 +164,22 @@ func (s *Store) sweep() error {
 	return nil
 }
 
-func (s *Store) lock() (*durable.Lock, error) { return durable.WaitLock(s.path(".lock")) }
+// lock takes the lock under which files in ingest come to be and index.json is replaced.
+func (s *Store) lock(ctx context.Context) (*durable.Lock, error) {
+	wait := cmp.Or(s.LockWait, time.Minute)
+	if s.stuck.Load() {
+		wait = 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	lock, err := durable.WaitLock(ctx, s.path(".lock"))
+	if errors.Is(err, durable.ErrLocked) {
+		s.stuck.Store(errors.Is(ctx.Err(), context.DeadlineExceeded))
+		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	s.stuck.Store(false)
+	return lock, err
+}
 
 func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)

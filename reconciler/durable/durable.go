@@ -10,11 +10,13 @@
 package durable
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -155,23 +157,22 @@ func TryLock(path string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// WaitLock takes the exclusive lock on the file at path, waiting for it.
-func WaitLock(path string) (*Lock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+// WaitLock takes the exclusive lock on the file at path, waiting for it until ctx ends.
+func WaitLock(ctx context.Context, path string) (*Lock, error) {
+	// The kernel's own wait cannot be given up. Asking again and again costs little, as locks are held for milliseconds.
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		lock, err := TryLock(path)
+		if !errors.Is(err, ErrLocked) {
+			return lock, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, fmt.Errorf("%w: %w", err, ctx.Err())
+		case <-timer.C:
 		}
 	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return &Lock{f}, nil
 }
 
 // Unlock gives the lock back. The file stays.

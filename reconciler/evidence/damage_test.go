@@ -40,6 +40,12 @@ func TestADamagedStatementIsReadAgainWhenMended(t *testing.T) {
 	if len(got.Trainings) != 0 || len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0].Why, "damaged") {
 		t.Fatalf("damaged: %+v", got)
 	}
+	if len(got.Unread) != 1 || got.Unread[0].Bundle != b[0] || got.Unread[0].Type != delivery.TrainingType {
+		t.Errorf("nobody is told which statement it is: %+v", got.Unread)
+	}
+	if load(t, store) != got {
+		t.Error("while it stays damaged, all is read again")
+	}
 	replace(t, filepath.Join(dir, envelope), good)
 	if got := load(t, store); len(got.Trainings) != 1 || len(got.Skipped) != 0 {
 		t.Errorf("mended: %+v", got)

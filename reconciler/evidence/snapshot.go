@@ -30,6 +30,14 @@ type Snapshot struct {
 	AbortsOf map[string][]delivery.Abort
 	// Skipped are the statements that do not count, and why.
 	Skipped []Skipped
+	// Unread are those of them that cannot be read now: nobody knows what they say.
+	Unread []Unread
+}
+
+// An Unread is a statement whose bytes are gone or damaged.
+type Unread struct {
+	Skipped
+	Type string // what it says: a predicate type, as delivery.AbortType
 }
 
 // Releases returns the release statements for a spec and a bundle.
@@ -74,11 +82,11 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read evidence: %w", err)
 	}
-	if s.snapshot != nil && !changed {
+	if s.snapshot != nil && !changed && s.stillUnread(ctx) {
 		return s.snapshot, nil
 	}
 	read := make(map[delivery.Digest]statement, len(listed))
-	snapshot, complete := newSnapshot(), true
+	snapshot := newSnapshot()
 	said := map[delivery.Digest]bool{}
 	for _, ref := range listed {
 		if err := ctx.Err(); err != nil {
@@ -91,7 +99,9 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 		if final {
 			read[ref.referrer] = st
 		}
-		complete = complete && final
+		if !final {
+			snapshot.Unread = append(snapshot.Unread, Unread{Skipped{ref.bundle, ref.referrer, st.why}, snapshotKinds[ref.kind].predicateType})
+		}
 		switch {
 		case st.why != "":
 			snapshot.Skipped = append(snapshot.Skipped, Skipped{ref.bundle, ref.referrer, st.why})
@@ -104,10 +114,18 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 		slices.SortStableFunc(list, func(a, b delivery.Acceptance) int { return cmp.Compare(a.Version, b.Version) })
 	}
 	s.read, s.listed, s.snapshot = read, listed, snapshot
-	if !complete {
-		s.listed = nil // look again next time
-	}
 	return snapshot, nil
+}
+
+// stillUnread tries the statements that could not be read, and reports whether all of them are as they were.
+func (s *Store) stillUnread(ctx context.Context) bool {
+	for _, u := range s.snapshot.Unread {
+		k, _ := kindOf(u.Type)
+		if st, final := s.readStatement(ctx, k, u.Bundle, u.Referrer); final || st.why != u.Why {
+			return false
+		}
+	}
+	return true
 }
 
 // list returns the referrers that there are now, and whether they are others

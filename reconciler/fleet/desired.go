@@ -89,6 +89,10 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 		return err
 	}
 	s.mu.Lock()
+	if err := s.damaged[ring]; err != nil {
+		s.mu.Unlock()
+		return err
+	}
 	old, ok := s.rings[ring]
 	offered := s.offers[ring]
 	seen := max(offered.Version, s.Least, s.ahead(ring, max(old.desired.Version, offered.Version)))
@@ -207,6 +211,14 @@ func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
 	wait, err := waitOf(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	damaged := s.damaged[ring]
+	s.mu.Unlock()
+	if damaged != nil { // the device keeps what it runs, and asks again
+		w.Header().Set("Retry-After", "30")
+		http.Error(w, "the server cannot read what this ring must run; aob status there says what to do", http.StatusServiceUnavailable)
 		return
 	}
 	p, ok := s.await(r.Context(), ring, r.Header.Get("If-None-Match"), wait, w)

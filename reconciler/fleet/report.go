@@ -116,6 +116,7 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	}
 	s.mu.Lock()
 	s.devices[key] = d
+	delete(s.unread, key)
 	if !known {
 		s.count[key.ring]++
 	}

@@ -1,14 +1,18 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +32,8 @@ const (
 type Registry interface {
 	// SaveDevice keeps a device in place of what was kept. It is durable on return.
 	SaveDevice(ctx context.Context, ring string, d delivery.Device) error
-	// Devices returns all devices.
+	// Devices returns all devices. Where some cannot be read, it returns the others beside a [delivery.Unreadable],
+	// which names a device as RING/DEVICE.
 	Devices(ctx context.Context) ([]delivery.Device, error)
 	// DropDevice forgets a device. One that is not there is no error.
 	DropDevice(ctx context.Context, ring, device string) error
@@ -68,9 +73,11 @@ type Server struct {
 	rings   map[string]published
 	changed chan struct{} // closed and made anew when a ring changes
 	devices map[deviceKey]delivery.Device
-	count   map[string]int   // devices by ring
-	offers  map[string]offer // by ring
-	wakeAt  time.Time        // when Wake was called last, or will be
+	unread  map[deviceKey]string // why a device's record cannot be read; until it reports again
+	damaged map[string]error     // by ring: why its document cannot be read
+	count   map[string]int       // devices by ring
+	offers  map[string]offer     // by ring
+	wakeAt  time.Time            // when Wake was called last, or will be
 
 	waiting, reports, repeats, refused, reads atomic.Int64
 }
@@ -115,7 +122,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{}, count: map[string]int{}}
+	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{}, count: map[string]int{},
+		unread: map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
@@ -125,8 +133,11 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	for _, path := range files {
 		p, err := load(path, c.Key)
-		if err != nil {
-			return nil, delivery.Blockedf("move the file away; its ring is published anew, above the version that its devices report", "the desired document %s cannot be read: %s", path, err)
+		if err != nil { // only this ring stays as it is
+			s.damaged[strings.TrimSuffix(filepath.Base(path), ".json")] = delivery.Blockedf(
+				"move the file away and start aob serve again; its ring is published anew, above the version that its devices report",
+				"the desired document %s cannot be read: %s", path, err)
+			continue
 		}
 		s.rings[p.desired.Ring] = p
 	}
@@ -137,8 +148,14 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		s.offers[ring] = s.offers[ring].with(p.desired)
 	}
 	devices, err := c.Registry.Devices(ctx)
-	if err != nil {
+	unread, some := errors.AsType[delivery.Unreadable](err)
+	if err != nil && !some {
 		return nil, fmt.Errorf("open fleet: read devices: %w", err)
+	}
+	for _, u := range unread {
+		ring, device, _ := strings.Cut(u.What, "/")
+		s.unread[deviceKey{ring, device}] = u.Why
+		c.Log.Error("what is kept of a device cannot be read; it counts again when it reports", "device", device, "ring", ring, "err", u.Why)
 	}
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
@@ -159,6 +176,36 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 // another server's at a time: the seconds since 1970, which no count of documents
 // reaches.
 func LeastVersion(at time.Time) int64 { return at.Unix() }
+
+// Unreadable says which devices' records and which rings' documents cannot be read, and what is done about it. Their
+// devices keep what they run; the others go on.
+func (s *Server) Unreadable() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for _, ring := range slices.Sorted(maps.Keys(s.damaged)) {
+		err := s.damaged[ring]
+		if b, ok := errors.AsType[delivery.Blocked](err); ok {
+			err = errors.New(b.What + "; " + b.Do)
+		}
+		list = append(list, fmt.Sprintf("fleet %s stays as it is: %s", ring, err))
+	}
+	keys := slices.SortedFunc(maps.Keys(s.unread), func(a, b deviceKey) int {
+		return cmp.Or(cmp.Compare(a.ring, b.ring), cmp.Compare(a.device, b.device))
+	})
+	for i, key := range keys {
+		if i == maxUnread {
+			list = append(list, fmt.Sprintf("what is kept of %d more devices cannot be read", len(keys)-maxUnread))
+			break
+		}
+		list = append(list, fmt.Sprintf("what is kept of device %s of fleet %s cannot be read, so it does not count until it reports again (aob device forget %s %s forgets it): %s",
+			key.device, key.ring, key.ring, key.device, s.unread[key]))
+	}
+	return list
+}
+
+// maxUnread is how many devices are named whose record cannot be read.
+const maxUnread = 20
 
 func (s *Server) desiredDir() string { return filepath.Join(s.Dir, "desired") }
 
@@ -190,7 +237,9 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	defer s.reporting.Unlock()
 	key := deviceKey{ring, device}
 	s.mu.Lock()
-	_, known := s.devices[key]
+	_, read := s.devices[key]
+	_, unread := s.unread[key]
+	known := read || unread
 	s.mu.Unlock()
 	if !known {
 		return delivery.Blockedf("aob device list shows those that are known", "there is no device %.80q in fleet %.80q", device, ring)
@@ -200,8 +249,10 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.devices, key)
-	s.count[ring]--
+	if delete(s.unread, key); read {
+		delete(s.devices, key)
+		s.count[ring]--
+	}
 	s.Log.Info("device forgotten", "device", device, "ring", ring)
 	s.wake()
 	return nil

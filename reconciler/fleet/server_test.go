@@ -342,18 +342,75 @@ func TestNumbersFromDevicesAreBounded(t *testing.T) {
 	s.report(t, report("d1", 6)) // and all go on being heard
 }
 
-func TestDamagedFile(t *testing.T) {
+// A ring whose document is damaged stays as it is and is named, also where the loop wants to publish; other rings go on.
+func TestDamagedDocumentStopsItsRingAlone(t *testing.T) {
 	s := newSite(t, nil)
+	south := desired(1)
+	south.Ring = "south"
+	s.publish(t, south)
 	path := filepath.Join(s.config.Dir, "desired", "north.json")
 	for _, content := range []string{"", "{", `{"payload":"bm8="}`, `{"payload":"e30="}`} {
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		_, err := fleet.Open(t.Context(), s.config)
+		s.restart(t)
+		err := s.Publish(t.Context(), desired(1))
 		if blocked := (delivery.Blocked{}); !errors.As(err, &blocked) || !strings.Contains(err.Error(), path) || blocked.Do == "" {
 			t.Errorf("%q: got %v", content, err)
 		}
+		if status, _, _ := s.get(t, "/fleet/v1/desired/north", ""); status != http.StatusServiceUnavailable {
+			t.Errorf("%q: a device is told %d", content, status)
+		}
+		if got := strings.Join(s.Unreadable(), " "); !strings.Contains(got, "fleet north stays as it is") || !strings.Contains(got, "move the file away") {
+			t.Errorf("%q: said is %q", content, got)
+		}
+		s.publish(t, south)
+		if status, d, _ := s.get(t, "/fleet/v1/desired/south", ""); status != http.StatusOK || d.Release.Version != 1 {
+			t.Errorf("%q: the other ring: %d %+v", content, status, d)
+		}
 	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(t)
+	s.publish(t, desired(1))
+	if got := s.Unreadable(); len(got) != 0 {
+		t.Errorf("said is %q", got)
+	}
+}
+
+// A device whose record cannot be read is named until it reports again, or is forgotten; the others are as they were.
+func TestDeviceThatCannotBeReadFailsAlone(t *testing.T) {
+	s := newSite(t, nil)
+	for _, name := range []string{"d1", "d2", "d3", "d4"} {
+		s.report(t, report(name, 5))
+	}
+	for _, name := range []string{"d2", "d3"} {
+		delete(s.reg.devices, "north/"+name)
+		s.reg.err = append(s.reg.bad(), delivery.Unread{What: "north/" + name, Why: "unexpected end of JSON input"})
+	}
+	s.restart(t)
+	s.reg.err = nil
+	if got := len(s.Devices()); got != 2 {
+		t.Errorf("%d devices, want 2", got)
+	}
+	said := s.Unreadable()
+	if len(said) != 2 || !strings.Contains(said[0], "device d2 of fleet north") || !strings.Contains(said[0], "aob device forget north d2") {
+		t.Errorf("said is %q", said)
+	}
+	s.report(t, report("d2", 6))
+	if err := s.Forget(t.Context(), "north", "d3"); err != nil {
+		t.Error(err)
+	}
+	if got := s.Unreadable(); len(got) != 0 || len(s.Devices()) != 3 {
+		t.Errorf("said is %q, %d devices", got, len(s.Devices()))
+	}
+}
+
+// bad is the error that the registry ends with beside what it could read.
+func (r *registry) bad() delivery.Unreadable {
+	bad, _ := errors.AsType[delivery.Unreadable](r.err)
+	return bad
 }
 
 func TestPublishRefuses(t *testing.T) {

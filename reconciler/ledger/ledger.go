@@ -163,19 +163,72 @@ func (l *Ledger) exec(ctx context.Context, query string, args ...any) error {
 	return l.explain(err)
 }
 
-// each calls scan for every row of a query.
-func (l *Ledger) each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
+// each calls read for every row of a query. A row that cannot be read keeps no other from being read: the error is then
+// a [delivery.Unreadable], which names the row by what name returns.
+func (l *Ledger) each(ctx context.Context, name func(row) string, read func(row) error, query string, args ...any) error {
 	rows, err := l.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return l.explain(err)
 	}
 	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return l.explain(err)
+	}
+	var bad delivery.Unreadable
 	for rows.Next() {
-		if err := scan(rows); err != nil {
+		values := make(row, len(columns))
+		to := make([]any, len(columns))
+		for i := range values {
+			to[i] = &values[i]
+		}
+		if err := rows.Scan(to...); err != nil {
 			return l.explain(err)
 		}
+		if err := read(values); err != nil {
+			bad = append(bad, delivery.Unread{What: name(values), Why: err.Error()})
+		}
 	}
-	return l.explain(rows.Err())
+	if err := rows.Err(); err != nil {
+		return l.explain(err)
+	}
+	if len(bad) > 0 {
+		return bad
+	}
+	return nil
+}
+
+// A row is one row of a query. SQLite keeps any type in any column, so what is read from a damaged file may be another
+// one than was written.
+type row []any
+
+// text returns a column as text, whatever type it has.
+func (r row) text(i int) string {
+	switch v := r[i].(type) {
+	case string:
+		return v
+	case []byte:
+		return string(v)
+	case nil:
+		return ""
+	}
+	return fmt.Sprint(r[i])
+}
+
+// number returns a column that must be a whole number.
+func (r row) number(i int) (int64, error) {
+	if v, ok := r[i].(int64); ok {
+		return v, nil
+	}
+	return 0, fmt.Errorf("column %d holds no whole number: %.40q", i+1, r.text(i))
+}
+
+// json returns a column that must hold JSON.
+func (r row) json(i int) (json.RawMessage, error) {
+	if text := r.text(i); json.Valid([]byte(text)) {
+		return json.RawMessage(text), nil
+	}
+	return nil, fmt.Errorf("its JSON is damaged: %.40q", r.text(i))
 }
 
 // A Go allows one pull request to run what its code names.
@@ -191,16 +244,21 @@ func (l *Ledger) PutGo(ctx context.Context, g Go) error {
 	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", g.PR, g.Code, g.Author, g.At.UnixMilli())
 }
 
-// Gos returns the gos given since a time.
+// Gos returns the gos given since a time. Beside a [delivery.Unreadable] error it returns the others.
 func (l *Ledger) Gos(ctx context.Context, since time.Time) ([]Go, error) {
 	var gos []Go
-	err := l.each(ctx, func(rows *sql.Rows) error {
-		var g Go
-		var at int64
-		err := rows.Scan(&g.PR, &g.Code, &g.Author, &at)
-		g.At = time.UnixMilli(at).UTC()
-		gos = append(gos, g)
-		return err
+	name := func(r row) string { return fmt.Sprintf("the go for %.40q on pull request %.20s", r.text(1), r.text(0)) }
+	err := l.each(ctx, name, func(r row) error {
+		pr, err := r.number(0)
+		if err != nil {
+			return err
+		}
+		at, err := r.number(3)
+		if err != nil {
+			return err
+		}
+		gos = append(gos, Go{PR: int(pr), Code: r.text(1), Author: r.text(2), At: time.UnixMilli(at).UTC()})
+		return nil
 	}, "SELECT pr, code, author, at FROM gos WHERE at >= ? ORDER BY pr, code", since.UnixMilli())
 	return gos, err
 }
@@ -213,11 +271,9 @@ func (l *Ledger) PutClock(ctx context.Context, fleet string, state json.RawMessa
 // Clocks returns all rollouts' states by fleet.
 func (l *Ledger) Clocks(ctx context.Context) (map[string]json.RawMessage, error) {
 	clocks := map[string]json.RawMessage{}
-	err := l.each(ctx, func(rows *sql.Rows) error {
-		var fleet, state string
-		err := rows.Scan(&fleet, &state)
-		clocks[fleet] = json.RawMessage(state)
-		return err
+	err := l.each(ctx, nil, func(r row) error {
+		clocks[r.text(0)] = json.RawMessage(r.text(1)) // the caller reads it
+		return nil
 	}, "SELECT fleet, state FROM clocks")
 	return clocks, err
 }
@@ -233,15 +289,18 @@ func (l *Ledger) DropTrial(ctx context.Context, id string) error {
 	return l.exec(ctx, "DELETE FROM trials WHERE id = ?", id)
 }
 
-// Trials returns the experiments asked for since a time, oldest first.
+// Trials returns the experiments asked for since a time, oldest first. Beside a [delivery.Unreadable] error it returns
+// the others.
 func (l *Ledger) Trials(ctx context.Context, since time.Time) ([]json.RawMessage, error) {
 	var list []json.RawMessage
-	err := l.each(ctx, func(rows *sql.Rows) error {
-		var body string
-		err := rows.Scan(&body)
-		list = append(list, json.RawMessage(body))
+	name := func(r row) string { return fmt.Sprintf("the experiment %.64q", r.text(0)) }
+	err := l.each(ctx, name, func(r row) error {
+		body, err := r.json(1)
+		if err == nil {
+			list = append(list, body)
+		}
 		return err
-	}, "SELECT body FROM trials WHERE at >= ? ORDER BY at, id", since.UnixMilli())
+	}, "SELECT id, body FROM trials WHERE at >= ? ORDER BY at, id", since.UnixMilli())
 	return list, err
 }
 
@@ -255,14 +314,16 @@ type Said struct {
 // Said returns what was said under every key that begins with prefix.
 func (l *Ledger) Said(ctx context.Context, prefix string) (map[string]Said, error) {
 	said := map[string]Said{}
-	err := l.each(ctx, func(rows *sql.Rows) error {
-		var key string
-		var s Said
-		var at int64
-		err := rows.Scan(&key, &s.Content, &at, &s.Count)
-		s.At = time.UnixMilli(at).UTC()
-		said[key] = s
-		return err
+	err := l.each(ctx, nil, func(r row) error {
+		s := Said{Content: r.text(1)}
+		if at, err := r.number(2); err == nil { // without a time and a count, it may be said once more
+			s.At = time.UnixMilli(at).UTC()
+		}
+		if count, err := r.number(3); err == nil {
+			s.Count = int(count)
+		}
+		said[r.text(0)] = s
+		return nil
 	}, "SELECT key, content, at, count FROM said WHERE key >= ? AND key < ?", prefix, prefix+"\xff")
 	return said, err
 }
@@ -285,20 +346,21 @@ func (l *Ledger) DropDevice(ctx context.Context, ring, device string) error {
 	return l.exec(ctx, "DELETE FROM devices WHERE ring = ? AND device = ?", ring, device)
 }
 
-// Devices returns all devices, sorted by ring and name.
+// Devices returns all devices, sorted by ring and name. Those that cannot be read are left out, and the error beside the
+// others names them: it is a [delivery.Unreadable], whose keys are the ring and the device.
 func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
 	var devices []delivery.Device
-	err := l.each(ctx, func(rows *sql.Rows) error {
-		var state string
-		if err := rows.Scan(&state); err != nil {
+	name := func(r row) string { return r.text(0) + "/" + r.text(1) }
+	err := l.each(ctx, name, func(r row) error {
+		var d delivery.Device
+		if err := json.Unmarshal([]byte(r.text(2)), &d); err != nil {
 			return err
 		}
-		var d delivery.Device
-		if err := json.Unmarshal([]byte(state), &d); err != nil {
-			return err
+		if d.Report.Ring != r.text(0) || d.Report.Device != r.text(1) {
+			return fmt.Errorf("it is the report of device %.64q in ring %.64q", d.Report.Device, d.Report.Ring)
 		}
 		devices = append(devices, d)
 		return nil
-	}, "SELECT state FROM devices ORDER BY ring, device")
+	}, "SELECT ring, device, state FROM devices ORDER BY ring, device")
 	return devices, err
 }

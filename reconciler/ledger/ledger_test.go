@@ -211,3 +211,63 @@ func TestLedgerIsForItsOwnerAlone(t *testing.T) {
 		must(t, l.Close())
 	}
 }
+
+// A row that was damaged, or that holds another type, keeps no other row from being read, and is named.
+func TestDamagedRowFailsAlone(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
+	ctx := t.Context()
+	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		must(t, l.SaveDevice(ctx, "north", delivery.Device{Report: delivery.Report{Device: name, Ring: "north", Sequence: 7}, Seen: at}))
+	}
+	for device, state := range map[string]any{"b": `{"report": {"device": "b", "ri`, "c": nil, "d": 3.5, "e": `[]`,
+		"f": string(delivery.Canonical(delivery.Device{Report: delivery.Report{Device: "a", Ring: "north"}}))} {
+		must(t, l.exec(ctx, "UPDATE devices SET state = ? WHERE device = ?", state, device))
+	}
+	devices, err := l.Devices(ctx)
+	bad, ok := errors.AsType[delivery.Unreadable](err)
+	if !ok || len(bad) != 5 || len(devices) != 1 || devices[0].Report.Device != "a" {
+		t.Errorf("devices %v, error %v", devices, err)
+	}
+	for _, name := range []string{"north/b", "north/c", "north/d", "north/e", "north/f"} {
+		if !strings.Contains(err.Error(), name+": ") {
+			t.Errorf("%s is not named in %v", name, err)
+		}
+	}
+
+	for _, pr := range []int{1, 2, 3} {
+		must(t, l.PutGo(ctx, Go{PR: pr, Code: "3f9c2a10", Author: "ada", At: at}))
+	}
+	must(t, l.exec(ctx, "UPDATE gos SET at = 'yesterday' WHERE pr = 1"))
+	must(t, l.exec(ctx, "UPDATE gos SET pr = 'x' WHERE pr = 2"))
+	gos, err := l.Gos(ctx, at)
+	if bad, ok := errors.AsType[delivery.Unreadable](err); !ok || len(bad) != 2 || len(gos) != 1 || gos[0].PR != 3 {
+		t.Errorf("gos %v, error %v", gos, err)
+	}
+
+	must(t, l.PutTrial(ctx, "good", at, json.RawMessage(`{"id":"good"}`)))
+	must(t, l.PutTrial(ctx, "bad", at, json.RawMessage(`{"id":`)))
+	trials, err := l.Trials(ctx, at)
+	if bad, ok := errors.AsType[delivery.Unreadable](err); !ok || len(bad) != 1 || len(trials) != 1 {
+		t.Errorf("experiments %s, error %v", trials, err)
+	}
+
+	must(t, l.PutSaid(ctx, "proposed/x", "branch commit", at))
+	must(t, l.PutSaid(ctx, "proposed/y", "branch commit", at))
+	must(t, l.exec(ctx, "UPDATE said SET at = NULL, count = 'many', content = NULL WHERE key = 'proposed/x'"))
+	if said, err := l.Said(ctx, "proposed/"); err != nil || len(said) != 2 || said["proposed/y"].Count != 1 {
+		t.Errorf("said %v, error %v", said, err)
+	}
+	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":1}`)))
+	must(t, l.PutClock(ctx, "south", json.RawMessage(`{"wave":`)))
+	must(t, l.exec(ctx, "INSERT INTO clocks VALUES ('west', NULL)"))
+	if clocks, err := l.Clocks(ctx); err != nil || len(clocks) != 3 || string(clocks["north"]) != `{"wave":1}` {
+		t.Errorf("clocks %v, error %v", clocks, err)
+	}
+	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/train", State: delivery.CheckPending}))
+	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/eval", State: delivery.CheckPending}))
+	must(t, l.exec(ctx, "UPDATE checks SET state = '{' WHERE context = 'aob/eval'"))
+	if checks, err := l.Checks(ctx, "abc"); err != nil || len(checks) != 1 {
+		t.Errorf("checks %v, error %v", checks, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"fmt"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -40,15 +41,12 @@ func (l *Ledger) PutCheck(ctx context.Context, commit string, c delivery.Check) 
 // Checks returns a commit's checks, sorted by context.
 func (l *Ledger) Checks(ctx context.Context, commit string) ([]delivery.Check, error) {
 	var checks []delivery.Check
-	err := l.each(ctx, func(rows *sql.Rows) error {
-		var state string
-		if err := rows.Scan(&state); err != nil {
-			return err
-		}
+	err := l.each(ctx, nil, func(r row) error {
 		var c delivery.Check
-		err := json.Unmarshal([]byte(state), &c)
-		checks = append(checks, c)
-		return err
+		if json.Unmarshal([]byte(r.text(0)), &c) == nil { // a check that cannot be read is said again
+			checks = append(checks, c)
+		}
+		return nil
 	}, "SELECT state FROM checks WHERE head = ? ORDER BY context", commit)
 	return checks, err
 }
@@ -73,13 +71,16 @@ func (l *Ledger) Ask(ctx context.Context, pr int, author, body string) error {
 	return l.exec(ctx, "INSERT INTO asked SELECT ?, COALESCE(MAX(id), 0) + 1, ?, ? FROM asked WHERE pr = ?", pr, author, body, pr)
 }
 
-// Commands returns what people asked on a proposal, oldest first.
+// Commands returns what people asked on a proposal, oldest first. Beside a [delivery.Unreadable] error it returns the
+// others.
 func (l *Ledger) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
 	var comments []delivery.Comment
-	err := l.each(ctx, func(rows *sql.Rows) error {
-		var c delivery.Comment
-		err := rows.Scan(&c.ID, &c.Author, &c.Body)
-		comments = append(comments, c)
+	name := func(r row) string { return fmt.Sprintf("comment %.20s on pull request %d", r.text(0), pr) }
+	err := l.each(ctx, name, func(r row) error {
+		id, err := r.number(0)
+		if err == nil {
+			comments = append(comments, delivery.Comment{ID: id, Author: r.text(1), Body: r.text(2)})
+		}
 		return err
 	}, "SELECT id, author, body FROM asked WHERE pr = ? ORDER BY id", pr)
 	return comments, err

@@ -253,6 +253,10 @@ func (m *maker) missesBar(b bar, mdl delivery.Model, content func(delivery.EvalS
 func (m *maker) repoint(p Proposal, name string) ModelReport {
 	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), asked: p}
 	mdl := p.Merged.Models[name]
+	if why := m.unsureOf(p, name); why != "" {
+		m.isStuck(p)
+		return r.end(delivery.CheckPending, "waits: %s", why)
+	}
 	bars := m.bars(p, name)
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
 	r.carry(bars)

@@ -55,6 +55,16 @@ func worse(a, b delivery.CheckState) delivery.CheckState {
 
 func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	r := FleetReport{Fleet: f.Name, Model: f.Runs, State: delivery.CheckPending}
+	if why := m.waitsFor(f); why != "" {
+		target, ok := m.wayKnown(f)
+		if !ok {
+			return m.stays(r, why)
+		}
+		r.Target = target
+		r = m.rollOut(r, f, nil)
+		r.Text += "; " + why
+		return r
+	}
 	releases := m.accepted(f.Runs)
 	var target delivery.Release
 	switch {
@@ -91,6 +101,22 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		return r
 	}
 
+	r = m.rollOut(r, f, releases)
+	if slices.Contains(m.unreadAborts(f.Name), target.Bundle) {
+		r.Text += "; whether the fleet fell back from it cannot be read, so it does not go there"
+	} else if r.Decision.Abort == nil && slices.Contains(m.aborted(f), target.Bundle) {
+		// Only once the abort is recorded: from then on main's history is read.
+		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
+	}
+	if r.Stays.State != "" {
+		r.State, r.Text = worse(r.State, r.Stays.State), r.Stays.Text+"; "+r.Text
+	}
+	return r
+}
+
+// rollOut takes a fleet's rollout of its target further. releases are those that it may have run before, newest first.
+func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Release) FleetReport {
+	target := r.Target
 	devices := m.w.Devices[f.Name]
 	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
 		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f), Deadline: time.Duration(m.w.Server.Deadline),
@@ -114,10 +140,19 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	}
 	m.wake(d.Wake)
 
+	// Recorded before anything is published, so that it cannot be forgotten: the ledger keeps it until it is signed.
 	if d.Abort != nil {
-		// Recorded before anything is published, so that it cannot be forgotten.
 		d.Abort.Lifts = m.lifts(f.Runs, target.Bundle)
-		m.step(Sign{Bundle: target.Bundle, Type: delivery.AbortType, Predicate: *d.Abort, What: "abort of " + f.Name})
+		d.State.Abort = d.Abort
+	} else {
+		d.State.Abort = m.unsigned(f)
+	}
+	r.Decision = d
+	if a := d.State.Abort; a != nil {
+		m.step(Sign{Bundle: a.Bundle, Type: delivery.AbortType, Predicate: *a, What: "abort of " + f.Name})
+	}
+	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
+		m.step(KeepClock{Fleet: f.Name, State: d.State})
 	}
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
 		desired := *d.Desired
@@ -125,21 +160,13 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 		desired.Report = m.w.Server.Deadline / 4 // give or take half of it: three may be lost before a device counts as silent
 		m.step(Publish{Desired: desired, Wave: d.Wave.Devices, Devices: d.Wave.All})
 	}
-	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
-		m.step(KeepClock{Fleet: f.Name, State: d.State})
-	}
 	switch {
 	case d.Abort != nil:
 		r.State = delivery.CheckFailure
 	case slices.Contains(in.Aborted, target.Bundle):
-		// Only once the abort is recorded: from then on main's history is read.
 		r.State = delivery.CheckFailure
-		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
 	case d.Done && d.Wave.Devices > 0: // a fleet that nobody hears is not well
 		r.State = delivery.CheckSuccess
-	}
-	if r.Stays.State != "" {
-		r.State, r.Text = worse(r.State, r.Stays.State), r.Stays.Text+"; "+r.Text
 	}
 	return r
 }
@@ -187,13 +214,38 @@ func (m *maker) pinned(f delivery.Fleet) (delivery.Release, bool) {
 // aborted lists the bundles that a fleet must not go to or back to: those that it
 // fell back from and no merged lift has freed since, and those in quarantine.
 func (m *maker) aborted(f delivery.Fleet) []delivery.Digest {
-	list := forbidden(m.w.Main.Held)
-	for _, a := range m.w.Evidence.Aborts {
+	list := append(forbidden(m.w.Main.Held), m.unreadAborts(f.Name)...)
+	for _, a := range m.aborts(f) {
 		// A lift ends the aborts before it, and none that came after.
 		lifted := m.lifts(f.Runs, a.Bundle) > a.Lifts
-		if a.Fleet == f.Name && !lifted && !slices.Contains(list, a.Bundle) {
+		if !lifted && !slices.Contains(list, a.Bundle) {
 			list = append(list, a.Bundle)
 		}
+	}
+	return list
+}
+
+// unsigned returns a fleet's last abort where it is not signed yet.
+func (m *maker) unsigned(f delivery.Fleet) *delivery.Abort {
+	a := m.w.Clocks[f.Name].Abort
+	if a == nil || slices.ContainsFunc(m.w.Evidence.Aborts, func(s delivery.Abort) bool {
+		return s.Fleet == a.Fleet && s.Bundle == a.Bundle && s.At.Equal(a.At)
+	}) {
+		return nil
+	}
+	return a
+}
+
+// aborts lists the aborts of a fleet, signed or not yet.
+func (m *maker) aborts(f delivery.Fleet) []delivery.Abort {
+	var list []delivery.Abort
+	for _, a := range m.w.Evidence.Aborts {
+		if a.Fleet == f.Name {
+			list = append(list, a)
+		}
+	}
+	if a := m.unsigned(f); a != nil {
+		list = append(list, *a)
 	}
 	return list
 }
@@ -208,8 +260,8 @@ func (m *maker) abortReason(f delivery.Fleet, bundle delivery.Digest) string {
 		}
 	}
 	var last time.Time
-	for _, a := range m.w.Evidence.Aborts {
-		if a.Fleet == f.Name && a.Bundle == bundle && !a.At.Before(last) {
+	for _, a := range m.aborts(f) {
+		if a.Bundle == bundle && !a.At.Before(last) {
 			why, last = a.Why, a.At
 		}
 	}
@@ -238,6 +290,9 @@ func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
 // proposeQuarantine opens the PR that makes git agree with a fleet that fell
 // back: the model's files as they were, and the bundle in quarantine.
 func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releases []delivery.Release, why string) {
+	if m.unsure(m.w.names(f.Runs)) != "" {
+		return // what it would restore is not known
+	}
 	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != bad.Bundle {
 		return // main names something else by now
 	}

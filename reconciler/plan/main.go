@@ -90,6 +90,7 @@ func (m *maker) unread() (why string, quarantine bool) {
 
 func (m *maker) mainModel(name string) MainModel {
 	mm := MainModel{Model: name, State: delivery.CheckSuccess}
+	names := m.w.names(name)
 	before := m.accepted(name)
 	if len(before) > 0 {
 		mm.Accepted = &before[0]
@@ -103,6 +104,10 @@ func (m *maker) mainModel(name string) MainModel {
 		return mm
 	}
 	mm.Named = &named
+	if why := m.unsure(names); why != "" && (!m.w.Evidence.accepted(named) || !m.ships(name, named)) {
+		mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("%s version %d waits: %s", name, named.Version, why)
+		return mm
+	}
 	refuse := func(format string, args ...any) MainModel {
 		mm.State = delivery.CheckFailure
 		mm.Text = fmt.Sprintf("%s version %d refused: ", name, named.Version) + fmt.Sprintf(format, args...)
@@ -272,6 +277,10 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 		}
 		for _, model := range g.Covers {
 			names := m.w.names(model)
+			if m.unsure(names) != "" {
+				verdicts = append(verdicts, delivery.Verdict{Gate: name, Model: model})
+				continue
+			}
 			release := m.baseline(names)
 			mdl, ok := m.w.Main.Intent.Models[model]
 			if release == nil || !ok {

@@ -172,6 +172,10 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return r.end(delivery.CheckFailure, "%s", why)
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
+	if why := m.unsureOf(p, name); why != "" {
+		m.isStuck(p)
+		return r.end(delivery.CheckPending, "waits: %s", why)
+	}
 	if release, has := m.mains(p, name); has {
 		if report, ok := m.asMain(r, p, release); ok {
 			return report

@@ -37,7 +37,7 @@ func (m *maker) needs(key delivery.Digest, pr int) {
 // gone from the list or has another target ends them after a grace: lists have
 // gaps, and people take such a thing back.
 func (m *maker) endUnneeded() {
-	known := m.w.ProposalsKnown && m.w.Main.Commit != ""
+	known := m.w.ProposalsKnown && m.w.Main.Commit != "" && m.w.Evidence.Stale == ""
 	unread := m.unreadable()
 	open := map[int]bool{0: true}
 	for _, p := range m.w.Proposals {

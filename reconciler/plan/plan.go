@@ -25,6 +25,7 @@
 //   - lost.go: gates that main lost without a pull request that showed it.
 //   - main.go: what main accepts, refuses and rolls back.
 //   - fleet.go: rollouts.
+//   - unread.go: what waits while something cannot be read.
 //   - need.go: which runs are needed, and when the others end.
 //   - queue.go: which of the runs that are needed may start.
 //   - step.go: what can be done about it.
@@ -78,12 +79,15 @@ func decide(w World, q *queue) Plan {
 	}
 	m.sayRewound(&main)
 	for _, p := range w.Proposals {
+		p.Stale = p.Stale || w.Evidence.Stale != "" // what was said before stands
 		m.plan.Proposals = append(m.plan.Proposals, m.proposal(p))
 	}
-	for _, t := range w.Trials {
-		m.plan.Trials = append(m.plan.Trials, m.trial(t))
+	if w.Evidence.Stale == "" {
+		for _, t := range w.Trials {
+			m.plan.Trials = append(m.plan.Trials, m.trial(t))
+		}
+		m.wanted()
 	}
-	m.wanted()
 	m.fleets(&main)
 	m.plan.Main = main
 	m.endUnneeded()

@@ -50,6 +50,10 @@ type Main struct {
 	History map[string][]Past
 	// Rewound says that main went back: it does not contain what it was before.
 	Rewound *Rewound
+	// Unread says why what main's files of a model have said cannot be read, by model; "" stands for all of them.
+	Unread map[string]string
+	// UnreadFleets says why a fleet's part of Repointed cannot be read.
+	UnreadFleets map[string]string
 }
 
 // Rewound is a move of main that no commit on main asks for: a forge that was
@@ -108,6 +112,19 @@ type Evidence struct {
 	Accepted map[string][]delivery.Acceptance // by model
 	Aborts   []delivery.Abort
 	Bundles  map[delivery.Digest]Bundle // that the store holds
+	// Unread are the statements whose bytes are gone or damaged. Nobody knows what they say.
+	Unread []UnreadStatement
+	// Stale says why it could not be read now: it is what was read last. Mostly empty.
+	Stale string
+	// Unknown says that it was never read: nothing is known.
+	Unknown bool
+}
+
+// An UnreadStatement is one that cannot be read. How it is listed says what it is about.
+type UnreadStatement struct {
+	Bundle delivery.Digest
+	Type   string // as delivery.AbortType
+	Why    string
 }
 
 // training finds how a bundle came to be: its own training, or that of the bundle

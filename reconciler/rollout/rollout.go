@@ -63,6 +63,8 @@ type State struct {
 	Started  time.Time        `json:"started"` // this wave
 	Healthy  time.Time        `json:"healthy"` // since when all devices are healthy on Target; zero: they are not
 	Done     bool             `json:"done"`
+	// Abort is what the fleet fell back from, until that is signed: so it is not forgotten while nothing can be signed.
+	Abort *delivery.Abort `json:"abort,omitempty"`
 }
 
 // Standing is what a fleet that comes after this one looks at.

@@ -1,0 +1,304 @@
+package reconciler
+
+// Stories of what fails alone: one model, one fleet or one statement that cannot be read keeps no other from going on.
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// twoModels is a world with two models that have a release each; a fleet of three runs the first.
+func twoModels(t *testing.T) *sim {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.repo.commit("main", s.head("main"), s.now, map[string]string{"gates/other.yaml": gateFile("other", "other", 0.3)})
+	s.repo.commit("other", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 8),
+		"gates/other.yaml": gateFile("other", "other", 0.3)})
+	s.forge.open("other", "dev")
+	s.settle()
+	s.merge("other")
+	s.settle()
+	s.want("main", delivery.CheckSuccess)
+	return s
+}
+
+// status returns the sentences of aob status.
+func (s *sim) status(t *testing.T) string {
+	t.Helper()
+	status, err := (&Source{Reconciler: s.loop}).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(status.Notices, "\n")
+}
+
+// wantStatus fails unless aob status has words, or where there are none, no notice at all.
+func (s *sim) wantStatus(t *testing.T, words ...string) {
+	t.Helper()
+	got := s.status(t)
+	if len(words) == 0 && got != "" {
+		t.Errorf("aob status says %s", got)
+	}
+	for _, w := range words {
+		if !strings.Contains(got, w) {
+			t.Errorf("aob status does not mention %q:\n%s", w, got)
+		}
+	}
+}
+
+// The history of one model cannot be read: it waits, and says so. The other one is judged and released, and fleets go
+// on. When the history can be read again, so does the model.
+func TestModelWhoseHistoryCannotBeReadWaitsAlone(t *testing.T) {
+	for name, damage := range map[string]func(s *sim) string{
+		"the history": func(s *sim) string { return "models/shapes.release.yaml" },
+		"an old release file": func(s *sim) string {
+			return s.repo.commits[s.head("main")].files["models/shapes.release.yaml"]
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := twoModels(t)
+			what := damage(s)
+			s.propose("second", 14)
+			s.settle()
+			s.merge("second")
+			s.settle()
+			s.repo.bad = map[string]error{what: errors.New("object 1234 is damaged")}
+			s.restart()
+			s.propose("third", 20)
+			s.repo.commit("more", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 20)})
+			s.forge.open("more", "dev")
+			s.settle()
+			s.want("third", delivery.CheckPending, "what main has said of shapes cannot be read", "object 1234 is damaged")
+			s.want("more", delivery.CheckSuccess, "version 2")
+			s.wantStatus(t, "the history of a model on main cannot be read", "since", "shapes: ")
+			if got := s.serving(); got != "2 2 2" {
+				t.Errorf("devices serve %s", got)
+			}
+			s.merge("more")
+			s.settle()
+			if got := len(s.signed.index.Accepted["other"]); got != 2 {
+				t.Errorf("the other model has %d accepted releases, want 2", got)
+			}
+			s.quiet()
+
+			s.repo.bad = nil
+			s.settle()
+			s.want("third", delivery.CheckSuccess, "version 3")
+			s.wantStatus(t)
+		})
+	}
+}
+
+// A fleet's wave, abort and way back do not need the history of its model.
+func TestFleetGoesOnWhileTheHistoryOfItsModelCannotBeRead(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		s := twoModels(t)
+		s.propose("second", 14)
+		s.settle()
+		s.fleet.broken[s.signed.last()] = broken
+		s.merge("second")
+		s.settle2(3)
+		s.repo.bad = map[string]error{"models/shapes.release.yaml": errors.New("object 1234 is damaged")}
+		s.settle()
+		want := "2 2 2"
+		if broken {
+			want = "1 1 1"
+		}
+		if got := s.serving(); got != want {
+			t.Errorf("devices serve %s, want %s", got, want)
+		}
+	}
+}
+
+// settle2 takes some turns in which runs end and devices report.
+func (s *sim) settle2(turns int) {
+	for range turns {
+		s.turn()
+		s.runs.finishAll()
+		s.fleet.report()
+	}
+}
+
+// An old commit of main has a release file that is no release. It says nothing, and nothing stops for it.
+func TestOldReleaseFileThatDoesNotParseSaysNothing(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	good := s.repo.read(s.head("main"), "models/shapes.release.yaml")
+	for _, file := range []string{"kind: Release\nname: [", "\x00\xff", strings.Repeat("- ", 9000), good + good} {
+		s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.release.yaml": file})
+		s.turn()
+		s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.release.yaml": good})
+		s.settle()
+	}
+	s.restart()
+	s.settle()
+	s.propose("second", 14)
+	s.settle()
+	s.want("second", delivery.CheckSuccess, "version 2")
+	s.wantStatus(t)
+}
+
+// An old quarantine file of one model cannot be read: nobody knows what it held, so that model waits.
+func TestModelWhoseQuarantineCannotBeReadWaitsAlone(t *testing.T) {
+	s := twoModels(t)
+	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(delivery.Sum([]byte("x"))) + "\", why: it failed}\n"
+	s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.quarantine.yaml": held})
+	blob := s.repo.commits[s.head("main")].files["models/shapes.quarantine.yaml"]
+	s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.quarantine.yaml": strings.Replace(held, "why:", "lifted: a mistake, why:", 1)})
+	s.settle()
+	s.repo.bad = map[string]error{blob: errors.New("object 1234 is damaged")}
+	s.ledger.said = map[string]Said{}
+	s.restart()
+	s.propose("second", 14)
+	s.repo.commit("more", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 20)})
+	s.forge.open("more", "dev")
+	s.settle()
+	s.want("second", delivery.CheckPending, "cannot be read", "object 1234 is damaged")
+	s.want("more", delivery.CheckSuccess, "version 2")
+	s.wantStatus(t, "what main holds in quarantine cannot be read", "shapes.quarantine.yaml at commit")
+	s.repo.bad = nil
+	s.settle()
+	s.want("second", delivery.CheckSuccess, "version 2")
+}
+
+// While evidence cannot be read, waves go on, a release that fails is aborted, and a revert goes out, also after a
+// restart, when nothing of the evidence is known. What was said of pull requests stands, and nothing is trained anew.
+func TestFleetsGoOnWhileEvidenceCannotBeRead(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		for _, what := range []string{"wave", "abort", "revert"} {
+			t.Run(fmt.Sprintf("%s, restarted %v", what, restarted), func(t *testing.T) {
+				s, _ := begun(t)
+				s.released("first", 8)
+				s.propose("second", 14)
+				s.settle()
+				s.fleet.broken[s.signed.last()] = what == "abort"
+				s.merge("second")
+				if what == "revert" {
+					s.settle()
+				}
+				for len(s.fleet.published["demo"].Release.Bundle) == 0 || s.fleet.published["demo"].Release.Version != 2 {
+					s.turn()
+				}
+				s.propose("third", 20)
+				if what == "revert" {
+					s.settle()
+					s.want("third", delivery.CheckSuccess)
+				}
+				s.signed.down = true
+				trained := len(s.trained)
+				if restarted {
+					s.restart()
+				}
+				if what == "revert" {
+					s.revert()
+				}
+				s.settle2(40)
+				want := map[string]string{"wave": "2 2 2", "abort": "1 1 1", "revert": "1 1 1"}[what]
+				if got := s.serving(); got != want {
+					t.Errorf("devices serve %s, want %s; status:\n%s", got, want, s.status(t))
+				}
+				s.wantStatus(t, "the evidence about bundles cannot be read", "since", "the registry is down", "check the folder")
+				if len(s.trained) != trained {
+					t.Errorf("%d trainings while evidence could not be read", len(s.trained)-trained)
+				}
+				s.signed.down = false
+				s.settle()
+				if got := s.serving(); got != want {
+					t.Errorf("afterwards devices serve %s, want %s", got, want)
+				}
+				if what == "abort" && len(s.signed.index.Aborts) != 1 {
+					t.Errorf("%d aborts are signed, want 1", len(s.signed.index.Aborts))
+				}
+				s.quiet()
+			})
+		}
+	}
+}
+
+// A document of a fleet is signed again before it expires, whatever cannot be read.
+func TestDocumentsAreRenewedWhileEvidenceCannotBeRead(t *testing.T) {
+	s := twoReleases(t)
+	s.signed.down = true
+	s.restart()
+	before := s.fleet.published["demo"]
+	for range 10 {
+		s.now = s.now.Add(5 * time.Hour)
+		s.settle2(2)
+		if got := s.fleet.published["demo"]; !got.Expires.After(s.now) {
+			t.Fatalf("the document has expired at %s, and it is %s", got.Expires, s.now)
+		}
+	}
+	if got := s.fleet.published["demo"]; got.Release != before.Release {
+		t.Errorf("release %+v, want %+v", got.Release, before.Release)
+	}
+}
+
+// The acceptance of what runs cannot be read. That is no reason to take it back, to open a pull request, or to judge
+// others against an older release. Another model goes on.
+func TestDamagedAcceptanceTakesNothingBack(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		s := twoModels(t)
+		s.propose("second", 14)
+		s.settle()
+		s.merge("second")
+		s.settle()
+		main, open := s.head("main"), len(s.forge.prs)
+		bundle := s.signed.index.Accepted["shapes"][1].Bundle
+		s.signed.damaged = []plan.UnreadStatement{{Bundle: bundle, Type: delivery.AcceptanceType, Why: "blob 1234 is damaged"}}
+		if restarted {
+			s.restart()
+		}
+		s.propose("third", 20)
+		s.repo.commit("more", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 20)})
+		s.forge.open("more", "dev")
+		s.settle()
+		if got := s.serving(); got != "2 2 2" {
+			t.Errorf("devices serve %s, want version 2", got)
+		}
+		if len(s.forge.prs) != open+2 || s.head("main") != main {
+			t.Errorf("AOB opened a pull request")
+		}
+		s.want("third", delivery.CheckPending, "a statement about bundle "+bundle.Short()+" cannot be read")
+		s.want("more", delivery.CheckSuccess, "version 2")
+		s.wantStatus(t, "statements about bundles cannot be read", "acceptance of bundle "+bundle.Short(), "copy the files from a backup")
+		s.revert() // a way back does not wait
+		s.settle()
+		if got := s.serving(); got != "1 1 1" {
+			t.Errorf("after the revert devices serve %s, want version 1", got)
+		}
+		s.signed.damaged = nil
+		s.settle()
+		s.quiet()
+	}
+}
+
+// A fleet fell back from a bundle, and the abort that says so is damaged: the fleet does not go there again.
+func TestDamagedAbortLetsNothingOut(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.propose("second", 14)
+	s.settle()
+	bad := s.signed.last()
+	s.fleet.broken[bad] = true
+	s.merge("second")
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Fatalf("devices serve %s, want version 1", got)
+	}
+	s.signed.damaged = []plan.UnreadStatement{{Bundle: bad, Type: delivery.AbortType, Why: "blob 1234 is damaged"}}
+	clear(s.ledger.clocks)
+	s.fleet.broken[bad] = false
+	downloads := s.fleet.downloads
+	s.restart()
+	s.settle()
+	if got := s.serving(); got != "1 1 1" || s.fleet.downloads != downloads {
+		t.Errorf("devices serve %s, and downloaded %d times", got, s.fleet.downloads-downloads)
+	}
+	s.wantStatus(t, "abort of bundle "+bad.Short())
+}
