@@ -41,7 +41,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		}
 		if pr.Kept { // the list of pull requests may be older than main; its evidence must not be lost
 			said, err := r.said(ctx, r.statusKey(pr.PR.Head, delivery.ContextRelease))
-			if err == nil && said.Content != "" && speaks[pr.PR.Head] != pr.PR.Number { // main says it, or another one
+			if err == nil && said.Content != "" { // on main's own commit it may be main's word
 				said, err = r.said(ctx, r.commentKey(pr.PR))
 			}
 			if errs = append(errs, err); err != nil || said.Content != "" {
