@@ -63,7 +63,7 @@ func TestServerStartsWhileBundlesCannotBeRead(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(bundles, "index.json"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openServer(t.Context(), w.Config, slog.New(slog.DiscardHandler))
+	s, err := openServer(t.Context(), w.Config, false, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
