@@ -108,7 +108,7 @@ func TestFleetCarriesItsBarInALaterPullRequest(t *testing.T) {
 	s.settle()
 	good := s.signed.last()
 	s.proposes("swap2", demoRuns("other", ""))
-	s.want("swap2", delivery.CheckSuccess, "fleet demo goes from shapes version 1 to version 2", "gate production of shapes")
+	s.want("swap2", delivery.CheckSuccess, "fleet demo goes from shapes version 1 to other version 2", "gate production of shapes")
 	s.merge("swap2")
 	s.settle()
 	s.runsBundle(good, "the fleet's own gates passed it")
