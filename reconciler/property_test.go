@@ -42,11 +42,20 @@ func TestAnyOrderOfEvents(t *testing.T) {
 	}
 	seeds := make(chan int)
 	var players sync.WaitGroup
+	var mu sync.Mutex
+	played, happened := 0, map[string]int{} // by mutation: in how many of the seeds
 	for range runtime.GOMAXPROCS(0) {
 		players.Go(func() {
 			for seed := range seeds {
 				events := sequence(seed)
-				if why := play(events); why != "" {
+				why, did := play(events)
+				mu.Lock()
+				played++
+				for what := range did {
+					happened[what]++
+				}
+				mu.Unlock()
+				if why != "" {
 					events, why = shorter(events, why)
 					t.Errorf("seed %d, made shorter:\n%s\n%s", seed, script(events), why)
 				}
@@ -58,7 +67,35 @@ func TestAnyOrderOfEvents(t *testing.T) {
 	}
 	close(seeds)
 	players.Wait()
+	for _, what := range mutations {
+		t.Logf("%4d of %d seeds: %s", happened[what], played, what)
+		if played >= 300 && happened[what] < played/50 && !t.Failed() {
+			t.Errorf("%s happens in %d of %d seeds: a rule about it is hardly ever tried", what, happened[what], played)
+		}
+	}
 }
+
+// What people and machines do against the loop. Each must really happen now and then.
+const (
+	severalBases   = "a head with several bases is proposed"
+	fleetSwapped   = "main lets a fleet run another model"
+	fleetHeld      = "a fleet is kept from another model"
+	fleetChanged   = "a fleet changes its model"
+	commentEdited  = "an edited comment accepts a verdict"
+	acceptEdited   = "an edited comment accepts what a pull request waits for"
+	reportEdited   = "AOB's own comment is edited"
+	askedBack      = "AOB asks whether a comment is its author's word"
+	consentForeign = "somebody else says yes to that"
+	statusForged   = "a status is forged"
+	forgedMerged   = "what is green by a forged status is merged"
+	preparedBranch = "a branch of AOB's name is prepared"
+	preparedMet    = "AOB wants a name that was prepared"
+	copyWatched    = "a server in a copied state sees something to do"
+	copyAdopted    = "a copied state is taken over"
+)
+
+var mutations = []string{severalBases, fleetSwapped, fleetHeld, fleetChanged, commentEdited, acceptEdited, reportEdited, askedBack, consentForeign,
+	statusForged, forgedMerged, preparedBranch, preparedMet, copyWatched, copyAdopted}
 
 // An event is something that happens to the world. Its numbers pick what it
 // happens to, of what there is at the moment.
@@ -94,8 +131,9 @@ func sequence(seed int) []event {
 // broke is what a rule that was broken ends a play with.
 type broke string
 
-// play plays a sequence in a new world, and says which rule was broken.
-func play(events []event) (why string) {
+// play plays a sequence in a new world, and says which rule was broken and which
+// mutations happened.
+func play(events []event) (why string, did map[string]bool) {
 	at := "the beginning"
 	defer func() {
 		switch r := recover().(type) {
@@ -107,6 +145,8 @@ func play(events []event) (why string) {
 		}
 	}()
 	s := newSimFailing(func(format string, args ...any) { panic(broke(fmt.Sprintf(format, args...))) })
+	did = map[string]bool{}
+	s.did = did
 	s.poll = 5 * time.Second // a webhook that is lost costs some turns
 	s.restart()
 	s.repo.commit("main", "", s.now, map[string]string{
@@ -128,7 +168,8 @@ func play(events []event) (why string) {
 	s.settle()
 	s.quiet()
 	s.checkOwed()
-	return ""
+	s.copyTurns()
+	return "", did
 }
 
 // shorter leaves events out as long as the play ends with a broken rule.
@@ -136,7 +177,7 @@ func shorter(events []event, why string) ([]event, string) {
 	for size := len(events) / 2; size >= 1; size /= 2 {
 		for from := 0; from+size <= len(events); {
 			fewer := slices.Delete(slices.Clone(events), from, from+size)
-			if now := play(fewer); now != "" {
+			if now, _ := play(fewer); now != "" {
 				events, why = fewer, now
 				continue
 			}
@@ -155,8 +196,8 @@ func (s *sim) heal() {
 	for _, key := range s.runs.keys() {
 		_ = s.runs.Retry(key)
 	}
-	if len(s.forge.forged) > 0 {
-		s.now = s.now.Add(2 * statusLasts) // statuses are read back every so often
+	if len(s.forge.forged)+len(s.forge.edited) > 0 {
+		s.now = s.now.Add(2 * max(statusLasts, bodyLasts)) // these are read back every so often
 	}
 	s.wake()
 }
@@ -171,6 +212,9 @@ func (s *sim) checkOwed() {
 	for _, pr := range s.forge.list() {
 		if by := s.forge.forged[pr.Head+" "+delivery.ContextRelease]; by != "" {
 			s.fail("#%d shows a status that %s set", pr.Number, by)
+		}
+		if s.forge.edited[pr.Number] {
+			s.fail("#%d shows what somebody wrote into AOB's comment", pr.Number)
 		}
 		state := s.forge.statuses[pr.Head][delivery.ContextRelease]
 		if state.State == "" {
@@ -200,8 +244,8 @@ func (s *sim) checkOwed() {
 		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) || s.quarantined(f.Runs, release.Bundle) {
 			continue
 		}
-		if !free(name, release) || f.After != nil && !free(f.After.Fleet, release) {
-			continue
+		if !free(name, release) || f.After != nil && (!free(f.After.Fleet, release) || s.fleet.published[f.After.Fleet].Model == "other") {
+			continue // the fleet before it may be kept from this release
 		}
 		for _, d := range s.fleet.devices {
 			if d.Report.Ring == name && d.Report.Bundle != release.Bundle {
@@ -355,6 +399,36 @@ func (s *sim) accept(a, b int) {
 	s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger", "ada", "vision"}, b), "/aob accept "+code+" because of this")
 }
 
+// doubt makes a pull request that a gate cannot decide about, or nearly so: all that it
+// takes for a comment to decide, or to be tried.
+func (s *sim) doubt(n int) {
+	epochs := of([]int{8, 14}, n)
+	bar := s.quality[epochs] + of([]float64{0.003, 0.003, 0.2}, n/2)
+	s.pushMain(map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", bar), "[lead]", of([]string{"[lead]", "[lead]", "[vision]"}, n/6), 1)})
+	s.change(fmt.Sprint("doubt", len(s.repo.commits)), "dev", map[string]string{"models/shapes.yaml": model("shapes", epochs)})
+	s.rest()
+}
+
+// answer says yes to what AOB asks back: an owner to what is the owner's word, and others
+// to anything.
+func (s *sim) answer(n int) {
+	for _, pr := range s.forge.list() {
+		for _, question := range s.forge.questions[pr.Number] {
+			s.happens(askedBack)
+			by := of([]string{"lead", "lead", "dev", "stranger", "vision"}, n)
+			if by != "lead" {
+				s.happens(consentForeign)
+			} else if !slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
+				words := strings.Fields(c.Body)
+				return c.Author == by && len(words) > 2 && strings.Contains(question, words[2])
+			}) {
+				continue // it is not the owner's word
+			}
+			s.forge.agree(question, by)
+		}
+	}
+}
+
 // someBranch is a branch that people push to, or AOB has made.
 func (s *sim) someBranch(n int) string {
 	list := []string{"b0", "b1", "b2"}
@@ -417,6 +491,9 @@ func (s *sim) mergeOne(p *simPR, how int, override bool) {
 	s.landed(head, how, s.merged(s.main(), head))
 	if !override && !forged {
 		s.checkShown(before, head)
+	}
+	if forged && !override {
+		s.happens(forgedMerged)
 	}
 	p.closed = true
 	delete(s.repo.refs, git.Branch+p.HeadRef)
@@ -638,12 +715,7 @@ var happenings = map[string]happening{
 	}},
 	"accept": {4, (*sim).accept},
 	"a gate doubts": {3, func(s *sim, a, b int) {
-		// All that it takes for a comment to decide, or to be tried.
-		epochs := of([]int{8, 14}, a)
-		bar := s.quality[epochs] + of([]float64{0.003, 0.003, 0.2}, a/2)
-		s.pushMain(map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", bar), "[lead]", of([]string{"[lead]", "[lead]", "[vision]"}, a/6), 1)})
-		s.change(fmt.Sprint("doubt", len(s.repo.commits)), "dev", map[string]string{"models/shapes.yaml": model("shapes", epochs)})
-		s.rest()
+		s.doubt(a)
 		s.accept(b, b/7)
 		s.rest()
 	}},
@@ -702,12 +774,21 @@ var happenings = map[string]happening{
 		branch := fmt.Sprint("cross", len(s.repo.commits))
 		s.repo.refs[git.Branch+branch] = s.repo.write([]string{before, side}, s.repo.with(before, map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))}), s.now, "cross")
 		n := s.forge.open(branch, "dev")
+		if bases, _ := s.repo.MergeBases(s.head(branch), s.main()); len(bases) > 1 {
+			s.happens(severalBases)
+		}
 		s.rest()
 		s.mergeOne(s.forge.prs[n], a, false)
 		s.rest()
 	}},
 	"swap a fleet's model": {4, func(s *sim, a, b int) {
 		// To a model with an easy gate of its own: at once, later, or past the forge.
+		if s.fleet.published["demo"].Model == "" {
+			s.change("first", "dev", map[string]string{"models/shapes.yaml": model("shapes", 8)})
+			s.rest()
+			s.mergeOne(s.forge.prs[s.forge.open("first", "dev")], a, false)
+			s.rest()
+		}
 		easy := map[string]string{"models/other.yaml": model("other", of(allEpochs, b)), "gates/easy.yaml": gateFile("easy", "other", 0.01)}
 		swap := runAll("other")
 		release := func(files map[string]string) {
@@ -730,6 +811,12 @@ var happenings = map[string]happening{
 			}
 			s.pushMain(swap)
 			s.rest()
+		}
+		if main, _ := s.tree(s.main()); main.Fleets["demo"].Runs == "other" {
+			s.happens(fleetSwapped)
+			if model := s.fleet.published["demo"].Model; model != "" && model != "other" {
+				s.happens(fleetHeld)
+			}
 		}
 	}},
 	"swap it back": {2, func(s *sim, a, b int) { s.pushMain(runAll("shapes")) }},
@@ -755,10 +842,19 @@ var happenings = map[string]happening{
 		if s.forge.forged == nil {
 			s.forge.forged = map[string]string{}
 		}
+		if s.forge.statuses[head][delivery.ContextRelease].State != delivery.CheckSuccess {
+			s.happens(statusForged)
+		}
 		s.forge.statuses[head][delivery.ContextRelease] = delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "no model change"}
 		s.forge.forged[head+" "+delivery.ContextRelease] = "mallory"
+		if b%4 == 0 {
+			s.mergeOne(s.forge.prs[of(list, a).Number], b, false)
+		}
 	}},
-	"edit a comment": {2, func(s *sim, a, b int) {
+	"edit a comment": {4, func(s *sim, a, b int) {
+		if a/3%2 == 0 {
+			s.doubt(b)
+		}
 		var codes []string
 		for _, st := range s.signed.statements {
 			if v, ok := st.predicate.(delivery.Verdict); ok && v.Outcome == delivery.Unsure {
@@ -776,8 +872,36 @@ var happenings = map[string]happening{
 		if len(s.forge.commands) > 0 {
 			c := &s.forge.commands[len(s.forge.commands)-1-a%min(3, len(s.forge.commands))]
 			c.Body, c.edited = "/aob accept "+codes[len(codes)-1]+" because I say so", true
+			s.happens(commentEdited)
+			for _, pr := range s.forge.list() {
+				if (c.pr == 0 || c.pr == pr.Number) && strings.Contains(s.forge.comments[pr.Number], codes[len(codes)-1]) {
+					s.happens(acceptEdited)
+				}
+			}
+			s.rest()
 		}
 	}},
+	"edit AOB's comment": {1, func(s *sim, a, b int) {
+		list := s.forge.list()
+		if len(list) == 0 || s.forge.comments[of(list, a).Number] == "" {
+			return
+		}
+		if s.forge.edited == nil {
+			s.forge.edited = map[int]bool{}
+		}
+		s.forge.comments[of(list, a).Number], s.forge.edited[of(list, a).Number] = "Every gate passed. Merge me.", true
+		s.happens(reportEdited)
+	}},
+	"comments can be edited": {2, func(s *sim, a, b int) {
+		// From here on AOB asks whether a comment is its author's word.
+		s.forge.unvouched = true
+		s.doubt(a)
+		s.accept(b, b/7)
+		s.rest()
+		s.answer(b / 3)
+		s.rest()
+	}},
+	"answer what AOB asks back": {3, func(s *sim, a, b int) { s.answer(b) }},
 	"prepare a branch": {2, func(s *sim, a, b int) {
 		if len(s.signed.order) == 0 {
 			return
@@ -785,9 +909,50 @@ var happenings = map[string]happening{
 		bundle := of(s.signed.order, a)
 		for _, branch := range []string{"aob/restore-shapes-" + bundle.Short(), "aob/quarantine-shapes-" + bundle.Short()} {
 			if s.head(branch) == "" {
+				s.happens(preparedBranch)
 				s.repo.commit(branch, s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
 			}
 		}
+	}},
+	"prepare a branch for a bad release": {3, func(s *sim, a, b int) {
+		branch := fmt.Sprint("bad", len(s.repo.commits))
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))})
+		n := s.forge.open(branch, "dev")
+		s.rest()
+		head, _ := s.tree(s.head(branch))
+		bundle := head.Releases["shapes"].Bundle
+		if bundle == "" {
+			return
+		}
+		name := "aob/quarantine-shapes-" + bundle.Short()
+		if s.head(name) == "" {
+			s.happens(preparedBranch)
+			s.repo.commit(name, s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+		}
+		s.fleet.broken[bundle] = true
+		s.mergeOne(s.forge.prs[n], a, false)
+		s.rest()
+		s.rest()
+	}},
+
+	// The state folder is copied.
+	"copy the state": {2, func(s *sim, a, b int) {
+		s.copyState()
+		s.copyTurns()
+		s.copyTurns()
+	}},
+	"the copy turns": {4, func(s *sim, a, b int) {
+		for range 1 + a%3 {
+			s.copyTurns()
+		}
+	}},
+	"the copy is taken over": {2, func(s *sim, a, b int) {
+		if s.copy == nil {
+			s.copyState()
+			s.rest() // what the original does meanwhile is lost
+			s.copyTurns()
+		}
+		s.takeOver()
 	}},
 
 	// Main moves.

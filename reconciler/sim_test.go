@@ -42,6 +42,10 @@ type sim struct {
 	tried    []plan.Variant           // that were asked for as experiments
 	quality  map[int]float64          // by epochs: the mAP that a model of so many epochs reaches
 
+	copy     *sim            // a server in a copy of the state folder; nil for none
+	watching bool            // this is one
+	did      map[string]bool // mutations that happened
+
 	asOf    int       // statements that there were when the turn began
 	effects int       // what the loop did to the world so far
 	crashIn int       // begins and ends of effects until the process is killed; 0 is never
@@ -114,9 +118,20 @@ func (s *sim) wake() {
 // effect is called around everything that the loop does to the world. The
 // process may die before it is done, or after.
 func (s *sim) effect() (done func()) {
+	if s.watching {
+		s.fail("a server in a copy of the state folder does something to the world")
+	}
 	s.effects++
 	s.mayDie()
 	return s.mayDie
+}
+
+// happens remembers that a mutation happened.
+func (s *sim) happens(what string) {
+	if s.did == nil {
+		s.did = map[string]bool{}
+	}
+	s.did[what] = true
 }
 
 func (s *sim) mayDie() {
@@ -486,6 +501,7 @@ type simForge struct {
 	mute        map[string]bool   // users of whom the forge does not say what they may do
 	deaf        bool              // takes no pull requests
 	permissions int               // that were asked for
+	edited      map[int]bool      // pull requests on which somebody edited AOB's comment
 	forged      map[string]string // by "COMMIT CONTEXT": the user who set a status that AOB did not set
 }
 
@@ -603,6 +619,7 @@ func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error
 		return err
 	}
 	f.said++
+	delete(f.edited, pr)
 	if marker != commentMarker {
 		f.sim.fail("a comment on #%d has the marker %q, so it would be a second one", pr, marker)
 	}
@@ -726,6 +743,9 @@ func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, err
 	}
 	if at := f.sim.repo.refs[git.Branch+head]; !f.sim.repo.made[at] {
 		f.sim.fail("AOB opens a pull request on branch %s, whose head %.8s it did not make", head, at)
+	}
+	if strings.HasSuffix(head, "-2") {
+		f.sim.happens(preparedMet)
 	}
 	n := f.open(head, "aob")
 	f.prs[n].Title = title

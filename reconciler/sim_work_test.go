@@ -400,7 +400,8 @@ type simFleet struct {
 	broken    map[delivery.Digest]bool // bundles that fail on devices
 	silent    map[string]bool          // devices that say nothing
 	downloads int
-	reported  int // reports with news
+	reported  int   // reports with news
+	least     int64 // what every document that is published is above
 	down      bool
 }
 
@@ -417,7 +418,10 @@ func (f *simFleet) Publish(_ context.Context, d delivery.Desired) error {
 	}
 	old := f.published[d.Ring]
 	f.sim.checkPublish(d, old)
-	d.Version = old.Version + 1
+	if old.Model != "" && old.Model != d.Model {
+		f.sim.happens(fleetChanged)
+	}
+	d.Version = max(old.Version, f.least) + 1
 	d.Expires = f.sim.now.Add(24 * time.Hour)
 	f.published[d.Ring] = d
 	return nil
@@ -450,6 +454,9 @@ func (f *simFleet) reportOne(i int) {
 	d.Seen = f.sim.now
 	if !ok || want.Version == d.Report.Desired {
 		return
+	}
+	if want.Version < d.Report.Desired && want.Version <= f.least {
+		return // of a restored backup, and not published anew yet: a device follows no older document
 	}
 	if want.Version < d.Report.Desired {
 		f.sim.fail("ring %s went from version %d to %d", want.Ring, d.Report.Desired, want.Version)

@@ -241,7 +241,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		return nil, err
 	}
 	r.Fleet = devices
-	r.Server.Seed = fleet.Seed(fleetKey)
+	r.Server.Seed, r.Server.Least = fleet.Seed(fleetKey), least
 	store := reconciler.NewStoreCheck(bundles, r.Wake, log, time.Now)
 	r.Blobs, p.store = store, store
 

@@ -46,8 +46,8 @@ type Config struct {
 	Secret   string     // that devices' tokens are derived from, see DeviceToken; at least 16 bytes
 	Registry Registry
 
-	// Least is a number that every document's version is above. A server whose files are an old copy sets it, as
-	// devices follow no document below one that they have seen. See LeastVersion.
+	// Least is what the version of every document that is published from now on is above. A server whose files are an
+	// old copy sets it, as devices follow no document below one that they have seen. See LeastVersion.
 	Least int64
 
 	Expiry     time.Duration    // of a document; 24h where zero
@@ -160,14 +160,6 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
 		s.count[d.Report.Ring]++
-	}
-	for ring, p := range s.rings {
-		if p.desired.Version > c.Least {
-			continue
-		}
-		if err := s.publish(ctx, ring, func(now delivery.Desired) delivery.Desired { return now }); err != nil {
-			return nil, fmt.Errorf("open fleet: publish ring %s above the version that its devices may have seen: %w", ring, err)
-		}
 	}
 	return s, nil
 }

@@ -507,6 +507,7 @@ func TestRestoredBackupIsAboveWhatDevicesHaveSeen(t *testing.T) {
 	}
 	s.config.Least = fleet.LeastVersion(s.now)
 	s.restart(t)
+	s.publish(t, desired(1))
 	first := version("north")
 	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); first <= 57 || first >= 1<<53 || d.Release.Version != 1 {
 		t.Errorf("restored: version %d of release %d", first, d.Release.Version)
@@ -524,6 +525,7 @@ func TestRestoredBackupIsAboveWhatDevicesHaveSeen(t *testing.T) {
 	s.now = s.now.Add(time.Hour)
 	s.config.Least = fleet.LeastVersion(s.now)
 	s.restart(t)
+	s.publish(t, desired(2))
 	if v := version("north"); v <= first+1 {
 		t.Errorf("restored again: version %d, want more than %d", v, first+1)
 	}

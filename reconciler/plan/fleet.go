@@ -275,6 +275,9 @@ func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
 		return true
 	}
 	p := *published
+	if p.Version <= m.w.Server.Least {
+		return true
+	}
 	half := m.w.At.Add(time.Duration(m.w.Server.Expiry) / 2)
 	if p.Expires.Before(half) {
 		return true

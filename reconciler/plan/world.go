@@ -190,6 +190,9 @@ type Server struct {
 	Deadline delivery.Duration          // after which a silent device has failed
 	Seed     string                     // a secret from which the salts of rollouts are made
 	URL      string                     // by which people reach it, without a slash at the end; empty for none
+	// Least is what the version of every published document is above. Those that are not are published anew: the state
+	// folder is an old copy, and devices may have seen newer ones.
+	Least int64
 	// Runs is how many runs that are no trainings may run at once; 0 is any number.
 	Runs int
 	// Trainings is how many may run at once; 0 is any number. Those of pull requests
