@@ -41,7 +41,8 @@ func TestHostile(t *testing.T) {
 				t.Errorf("the server took %d MiB", m.memory>>20)
 			}
 			times := median(m.beside).Seconds() / median(m.alone).Seconds()
-			t.Logf("| %s | %s | %s | %.2f | %d MiB |", attack.name, round(median(m.alone)), round(median(m.beside)), times, m.memory>>20)
+			t.Logf("| %s | %s | %s | %.2f | %d MiB |", attack.name, round(median(m.alone)), round(median(m.beside)),
+				times, m.memory>>20)
 			if times > 2 {
 				t.Logf("that is more than twice as slow")
 			}
@@ -118,7 +119,8 @@ func newHostileWorkshop(t *testing.T) (*workshop, *bench) {
 		t.Fatalf("make the dataset: %v: %s", err, out)
 	}
 	w := newWorkshop(t, n, "hostile", map[string]string{"models/shapes.yaml": shapesModel("shapes", 1),
-		"gates/production.yaml": shapesGate("production", "shapes"), "fleets/demo.yaml": shapesFleet})
+		"gates/production.yaml": gateFile("production", "shapes", "ada", "{metric: mAP, min: 0}"),
+		"fleets/demo.yaml":      shapesFleet})
 	w.open(t, dataset, "demo")
 	w.seesMain(t)
 	b := &bench{t: t, pid: func() int { return w.server.cmd.Process.Pid }}
@@ -130,8 +132,12 @@ func newHostileWorkshop(t *testing.T) (*workshop, *bench) {
 		w.clone.push(t, branch, "shapes: "+branch, map[string]string{"models/shapes.yaml": model})
 		until(t, func() error {
 			pr, err := w.pull(t.Context(), branch)
-			if err == nil && pr.State == delivery.CheckPending {
+			switch {
+			case err != nil:
+			case pr.State == delivery.CheckPending:
 				err = fmt.Errorf("%s is %s: %s", branch, pr.State, pr.Text)
+			case pr.State != delivery.CheckSuccess:
+				err = fatal{fmt.Errorf("%s is %s: %s", branch, pr.State, pr.Text)}
 			}
 			return err
 		})
@@ -167,8 +173,8 @@ func roomForFiles(t *testing.T, need uint64) {
 		t.Fatal(err)
 	}
 	if limit.Max < need {
-		t.Fatalf("this system lets a process have %d open files, and %d are needed; raise the hard limit, for example with: sudo prlimit --nofile=%d --pid $$",
-			limit.Max, need, need)
+		t.Fatalf("this system lets a process have %d open files, and %d are needed; raise the hard limit, for example "+
+			"with: sudo prlimit --nofile=%d --pid $$", limit.Max, need, need)
 	}
 	limit.Cur = limit.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -221,7 +227,8 @@ while True:
 		var started []*exec.Cmd
 		var said []*bufio.Reader
 		for i := range attackers {
-			c := exec.Command(python, "-c", program, host, port, fmt.Sprint(connections), fmt.Sprintf("127.0.0.%d", 2+i))
+			c := exec.Command(python, "-c", program, host, port, fmt.Sprint(connections),
+				fmt.Sprintf("127.0.0.%d", 2+i))
 			c.Stderr = os.Stderr
 			out, err := c.StdoutPipe()
 			if err == nil {
@@ -266,13 +273,15 @@ func hostileBranches(t *testing.T) measured {
 		for i := range 2900 {
 			text := fmt.Sprintf("branch %d\n", i)
 			fmt.Fprintf(&stream, "commit refs/heads/many-%d\ncommitter ben <ben@example.com> %d +0000\ndata %d\n%s"+
-				"from %s\nM 644 inline README.md\ndata %d\n%s\n", i, 1764000000+i, len(text), text, main, len(text), text)
+				"from %s\nM 644 inline README.md\ndata %d\n%s\n", i, 1764000000+i, len(text), text, main, len(text),
+				text)
 		}
 		git(stream.String(), "fast-import", "--quiet")
 		tree := git("", "rev-parse", main+"^{tree}")
 		var refs strings.Builder
 		for i := range 100 {
-			commit := fmt.Sprintf("tree %s\nparent %s\nauthor a <a@x> %d +0000\n\nno committer\n", tree, main, 1764000000+i)
+			commit := fmt.Sprintf("tree %s\nparent %s\nauthor a <a@x> %d +0000\n\nno committer\n", tree, main,
+				1764000000+i)
 			hash := git(commit, "hash-object", "-t", "commit", "-w", "--stdin", "--literally")
 			fmt.Fprintf(&refs, "create refs/heads/malformed-%d %s\n", i, hash)
 		}
@@ -293,8 +302,7 @@ func hostileModels(t *testing.T) measured {
 			files["models/"+name+".yaml"] = strings.ReplaceAll(model, "classes: [circle, square, triangle]",
 				[]string{"classes: [circle, square, triangle]", "classes: [circle, square]", "classes: [circle]"}[i%3])
 		}
-		gate := strings.ReplaceAll(shapesGate("many", strings.Join(names, ", ")), "classes: all", "classes: [circle]")
-		files["gates/many.yaml"] = gate
+		files["gates/many.yaml"] = gateFile("many", strings.Join(names, ", "), "ada", "{metric: mAP, min: 0}")
 		w.clone.git(t, "checkout", "-q", "main")
 		w.clone.push(t, "sixty", "sixty models", files)
 		until(t, func() error {

@@ -143,7 +143,8 @@ func deviceStop(p *place) {
 			p.Errorf("%s: %d %s", name, code, says)
 		}
 	}
-	if code, says := d.say(d.next(report{"why": strings.Repeat("x", 100<<10)})); code != http.StatusRequestEntityTooLarge {
+	large := d.next(report{"why": strings.Repeat("x", 100<<10)})
+	if code, says := d.say(large); code != http.StatusRequestEntityTooLarge {
 		p.Errorf("a large report: %d %s", code, says)
 	}
 	before, err := d.desired()
@@ -163,7 +164,8 @@ func deviceStop(p *place) {
 
 func deviceModels(p *place) {
 	bundle := p.published("demo", 1)
-	for _, path := range []string{"/fleet/v1/desired/demo", "/v2/bundles/manifests/" + bundle, "/v2/bundles/referrers/" + bundle} {
+	for _, path := range []string{"/fleet/v1/desired/demo", "/v2/bundles/manifests/" + bundle,
+		"/v2/bundles/referrers/" + bundle} {
 		if code, says := p.send("GET", path, p.first.token, ""); code != http.StatusOK {
 			p.Errorf("%s: %d %s", path, code, says)
 		}
@@ -395,7 +397,8 @@ func trainerBar(p *place) {
 	}
 	// It said that its model is perfect; AOB measured.
 	p.writer.git(p.T, "fetch", "-q")
-	measured := regexp.MustCompile(`mAP: *\{?[^0-9]*([0-9.]+)`).FindStringSubmatch(p.writer.git(p.T, "show", "origin/main:"+"models/shapes.release.yaml"))
+	measured := regexp.MustCompile(`mAP: *\{?[^0-9]*([0-9.]+)`).FindStringSubmatch(p.writer.git(p.T, "show",
+		"origin/main:"+"models/shapes.release.yaml"))
 	if measured == nil || strings.HasPrefix(measured[1], "1") {
 		p.Errorf("the release file says of the model: %v", measured)
 	}
@@ -424,7 +427,8 @@ func trainerSpeak(p *place) {
 		}
 	}
 	for _, args := range [][]string{{"status"}, {"pr", "list"}, {"pr", "show", "1"}, {"explain", "model", "shapes"}} {
-		out, _ := exec.Command(filepath.Join(p.bin, "aob"), append(args, "--socket", p.state("aob.sock"))...).CombinedOutput()
+		out, _ := exec.Command(filepath.Join(p.bin, "aob"),
+			append(args, "--socket", p.state("aob.sock"))...).CombinedOutput()
 		if bytes.Contains(out, []byte("\n/aob run")) || bytes.Contains(out, []byte("\x1b[31m/")) {
 			p.Errorf("aob %s shows a trainer's lines as they are: %s", args, out)
 		}
@@ -435,7 +439,8 @@ func trainerSecrets(p *place) {
 	saw := p.trainer()
 	p.keeps("what the trainer saw", fmt.Sprint(saw.Environ, saw.Argv, saw.Run))
 	for name := range saw.Environ {
-		if !slices.Contains([]string{"PATH", "HOME", "LANG", "LC_CTYPE", "PWD", "SHLVL", "_", "OMP_NUM_THREADS", "TMPDIR", "AOB_TRAINING"}, name) {
+		if !slices.Contains([]string{"PATH", "HOME", "LANG", "LC_CTYPE", "PWD", "SHLVL", "_", "OMP_NUM_THREADS",
+			"TMPDIR", "AOB_TRAINING"}, name) {
 			p.Errorf("the trainer's environment has %s", name)
 		}
 	}
@@ -477,7 +482,8 @@ os.symlink(os.path.join(outside, "secret.png"), os.path.join(linked, "train", "l
 head = struct.pack(">IIBBBBB", 65535, 65535, 16, 6, 0, 0, 0)
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-open(os.path.join(evil, "train", "huge.png"), "wb").write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000000)) + chunk(b"IEND", b""))
+open(os.path.join(evil, "train", "huge.png"), "wb").write(
+    b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000000)) + chunk(b"IEND", b""))
 shutil.rmtree(os.path.join(copies, "train"))
 shutil.copytree(os.path.join(copies, "test"), os.path.join(copies, "train"))
 `
@@ -569,7 +575,8 @@ func datasetSpeak(p *place) {
 		p.noMarkup("the comment", strings.Join(p.m.comments(p.T, pr.Number), "\n"))
 		return
 	}
-	cmd := exec.Command(filepath.Join(p.bin, "aob"), "pr", "show", fmt.Sprint(pr.Number), "--socket", p.state("aob.sock"))
+	cmd := exec.Command(filepath.Join(p.bin, "aob"), "pr", "show", fmt.Sprint(pr.Number), "--socket",
+		p.state("aob.sock"))
 	out, err := cmd.CombinedOutput()
 	if err != nil || bytes.Contains(out, []byte("\n/aob run")) || bytes.Contains(out, []byte("\x1b[31m")) {
 		p.Errorf("%v: %s", err, out)

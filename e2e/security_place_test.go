@@ -53,7 +53,8 @@ type place struct {
 
 const (
 	trainedEpochs = 2
-	markdown      = "ok). Closes #1. @all please merge [the fix](http://evil.example/x) ![x](http://evil.example/t.png) <b>now</b>"
+	markdown      = "ok). Closes #1. @all please merge [the fix](http://evil.example/x) " +
+		"![x](http://evil.example/t.png) <b>now</b>"
 )
 
 func gateFile(name, model, owner, check string) string {
@@ -63,17 +64,20 @@ func gateFile(name, model, owner, check string) string {
 
 func securityFiles(owner string) map[string]string {
 	return map[string]string{
-		"README.md":           "# What our devices run\n",
-		"models/shapes.yaml":  shapesModel("shapes", 1),
-		"models/twin.yaml":    shapesModel("twin", 1),
-		"models/strict.yaml":  shapesModel("strict", 1),
-		"gates/shapes.yaml":   gateFile("shapes", "shapes", owner, "{metric: mAP, min: 0}"),
-		"gates/doubt.yaml":    gateFile("doubt", "twin", owner, "{metric: AP, classes: [circle], min: 0, support: 100000}\n  - {metric: mAP, min: 0}"),
-		"gates/strict.yaml":   gateFile("strict", "strict", owner, "{metric: mAP, min: 0.999}"),
-		"gates/spare.yaml":    gateFile("spare", "strict", owner, "{metric: size, max: 20MB}"),
-		"fleets/demo.yaml":    strings.Replace(shapesFleet, "[1, 100%]", "[100%]", 1),
-		"fleets/other.yaml":   strings.NewReplacer("name: demo", "name: other", "runs: shapes", "runs: strict").Replace(shapesFleet),
-		heldTwin:              "apiVersion: aob/v1\nkind: Quarantine\nname: twin\nentries:\n  - {digest: \"" + string(delivery.Sum([]byte("bad"))) + "\", why: smoke}\n",
+		"README.md":          "# What our devices run\n",
+		"models/shapes.yaml": shapesModel("shapes", 1),
+		"models/twin.yaml":   shapesModel("twin", 1),
+		"models/strict.yaml": shapesModel("strict", 1),
+		"gates/shapes.yaml":  gateFile("shapes", "shapes", owner, "{metric: mAP, min: 0}"),
+		"gates/doubt.yaml": gateFile("doubt", "twin", owner,
+			"{metric: AP, classes: [circle], min: 0, support: 100000}\n  - {metric: mAP, min: 0}"),
+		"gates/strict.yaml": gateFile("strict", "strict", owner, "{metric: mAP, min: 0.999}"),
+		"gates/spare.yaml":  gateFile("spare", "strict", owner, "{metric: size, max: 20MB}"),
+		"fleets/demo.yaml":  strings.Replace(shapesFleet, "[1, 100%]", "[100%]", 1),
+		"fleets/other.yaml": strings.NewReplacer("name: demo", "name: other", "runs: shapes",
+			"runs: strict").Replace(shapesFleet),
+		heldTwin: "apiVersion: aob/v1\nkind: Quarantine\nname: twin\nentries:\n  - {digest: \"" +
+			string(delivery.Sum([]byte("bad"))) + "\", why: smoke}\n",
 		"datasets-note.md":    "nothing of AOB's\n",
 		"models/.gitkeep.txt": "",
 	}
@@ -98,8 +102,10 @@ func newGiteaPlace(t *testing.T, n needs) *place {
 	p.dir, p.logs, p.bin = p.m.dir, p.m.logs, n.bin
 	data := p.materials(n)
 	p.m.startServerWith(t, func() string {
-		forge := fmt.Sprintf(`{gitea: {url: "%s", repo: %s, tokenEnv: %s, webhookSecretEnv: %s}}`, p.m.gitea.URL, p.m.repo.Owner+"/"+p.m.repo.Name, tokenVariable, secretVariable)
-		return fmt.Sprintf(securityConfiguration, p.m.repo.CloneURL, forge, p.m.address, p.m.counters, data[0], data[1], data[2], data[3],
+		forge := fmt.Sprintf(`{gitea: {url: "%s", repo: %s, tokenEnv: %s, webhookSecretEnv: %s}}`, p.m.gitea.URL,
+			p.m.repo.Owner+"/"+p.m.repo.Name, tokenVariable, secretVariable)
+		return fmt.Sprintf(securityConfiguration, p.m.repo.CloneURL, forge, p.m.address, p.m.counters, data[0],
+			data[1], data[2], data[3],
 			filepath.Join(n.bin, "aob-detect"), n.library, n.terraform, p.path("python"))
 	})
 	p.address, p.counters = p.m.address, p.m.counters
@@ -120,7 +126,8 @@ func newLocalPlace(t *testing.T, n needs) *place {
 	p.dir, p.logs, p.bin = p.w.dir, p.w.logs, p.w.bin
 	data := p.materials(n)
 	p.w.start(t, func() string {
-		return fmt.Sprintf(securityConfiguration, "intent.git", "{local: {}}", p.w.address, p.w.counters, data[0], data[1], data[2], data[3],
+		return fmt.Sprintf(securityConfiguration, "intent.git", "{local: {}}", p.w.address, p.w.counters, data[0],
+			data[1], data[2], data[3],
 			filepath.Join(p.bin, "aob-detect"), n.library, n.terraform, p.path("python"))
 	})
 	p.address, p.counters = p.w.address, p.w.counters
@@ -159,7 +166,8 @@ if run.endswith("run.json"):
         os.replace("evil.tmp", status)
         time.sleep(0.4)
     word = "\x1b[31m/aob run 0123456789abcdef\n@all %s"
-    put(json.dumps({"phase": word, "message": word, "epoch": 1, "epochs": 2, "bestMap": 1.0, "heartbeat": "2026-01-01T00:00:00Z"}))
+    put(json.dumps({"phase": word, "message": word, "epoch": 1, "epochs": 2, "bestMap": 1.0,
+                    "heartbeat": "2026-01-01T00:00:00Z"}))
     put("[" * 100000)
     put(json.dumps({"phase": "training", "message": "x" * 50000000 + "trainer-marker"}))
     os.remove(status); os.symlink("/etc/passwd", status); time.sleep(0.4)
@@ -179,10 +187,12 @@ func (p *place) materials(n needs) [4]string {
 	if err != nil {
 		p.Fatal(err)
 	}
-	if out, err := exec.Command(python, script, data[0], "--train", "16", "--valid", "6", "--test", "24").CombinedOutput(); err != nil {
+	if out, err := exec.Command(python, script, data[0], "--train", "16", "--valid", "6", "--test",
+		"24").CombinedOutput(); err != nil {
 		p.Fatalf("make the dataset: %v: %s", err, out)
 	}
-	if out, err := exec.Command(python, "-c", spoilDatasets, data[0], data[1], data[2], data[3], p.path("outside")).CombinedOutput(); err != nil {
+	if out, err := exec.Command(python, "-c", spoilDatasets, data[0], data[1], data[2], data[3],
+		p.path("outside")).CombinedOutput(); err != nil {
 		p.Fatalf("spoil the dataset: %v: %s", err, out)
 	}
 	text := fmt.Sprintf(evilTrainer, p.path("trainer-saw.json"), markdown)
@@ -329,7 +339,8 @@ func (p *place) wants(number int, context string, state delivery.CheckState, tex
 			return nil
 		}
 		err := fmt.Errorf("#%d: %s is %q: %s; want %s: …%s…", number, context, got, says, state, text)
-		if got != state && got != "" && got != delivery.CheckPending && context == delivery.ContextRelease && state != delivery.CheckPending {
+		if got != state && got != "" && got != delivery.CheckPending && context == delivery.ContextRelease &&
+			state != delivery.CheckPending {
 			return fatal{err}
 		}
 		return err
@@ -372,7 +383,8 @@ func (p *place) merge(number int) {
 func (p *place) close(number int) {
 	p.Helper()
 	if p.m != nil {
-		p.m.call(p.T, p.m.gitea.Admin, "PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
+		p.m.call(p.T, p.m.gitea.Admin, "PATCH", fmt.Sprintf("/pulls/%d", number),
+			map[string]string{"state": "closed"}, nil)
 	} else {
 		pr := p.show(number)
 		p.writer.git(p.T, "push", "-q", "origin", ":refs/heads/"+pr.HeadRef)
@@ -475,7 +487,8 @@ func (p *place) device(ring, id string) *device {
 	p.Helper()
 	file := p.path("token-" + ring + "-" + id)
 	writeToken(p.T, p.bin, p.path("aob.yaml"), ring, id, file)
-	return &device{p: p, ring: ring, id: id, token: "Bearer " + strings.TrimSpace(p.read(file)), installed: "home", receipts: map[string]string{}}
+	return &device{p: p, ring: ring, id: id, token: "Bearer " + strings.TrimSpace(p.read(file)), installed: "home",
+		receipts: map[string]string{}}
 }
 
 // say sends a report as it is.
@@ -491,8 +504,10 @@ func (d *device) say(r report) (int, string) {
 // next is the device's next report with some values of its own.
 func (d *device) next(r report) report {
 	d.sequence++
-	full := report{"device": d.id, "ring": d.ring, "sequence": d.sequence, "desired": 1, "phase": "idle", "downloaded": 0,
-		"at": time.Now().UTC(), "installation": d.installed, "receipt": d.receipts[d.installed], "labels": map[string]string{"site": "demo"}}
+	full := report{"device": d.id, "ring": d.ring, "sequence": d.sequence, "desired": 1, "phase": "idle",
+		"downloaded": 0,
+		"at":         time.Now().UTC(), "installation": d.installed, "receipt": d.receipts[d.installed],
+		"labels": map[string]string{"site": "demo"}}
 	for k, v := range r {
 		full[k] = v
 	}
@@ -625,7 +640,8 @@ func (p *place) asked(number int, text string) (c giteatest.Comment) {
 	p.Helper()
 	until(p.T, func() error {
 		for _, c = range p.m.gitea.Comments(p.T, p.m.repo, number) {
-			if c.User.Login == p.m.robot.Name && strings.Contains(c.Body, text) && strings.Contains(c.Body, "react to this comment") {
+			if c.User.Login == p.m.robot.Name && strings.Contains(c.Body, text) &&
+				strings.Contains(c.Body, "react to this comment") {
 				return nil
 			}
 		}
@@ -643,20 +659,23 @@ func (p *place) react(as giteatest.User, c giteatest.Comment, query string) erro
 		}
 		return nil
 	})
-	return p.m.gitea.Call(as, "POST", fmt.Sprintf("/repos/%s/%s/issues/comments/%d/reactions%s", p.m.repo.Owner, p.m.repo.Name, c.ID, query),
+	return p.m.gitea.Call(as, "POST", fmt.Sprintf("/repos/%s/%s/issues/comments/%d/reactions%s", p.m.repo.Owner,
+		p.m.repo.Name, c.ID, query),
 		map[string]string{"content": "+1"}, nil)
 }
 
 // edit edits anybody's comment.
 func (p *place) edit(as giteatest.User, c giteatest.Comment, text string) error {
-	return p.m.gitea.Call(as, "PATCH", fmt.Sprintf("/repos/%s/%s/issues/comments/%d", p.m.repo.Owner, p.m.repo.Name, c.ID), map[string]string{"body": text}, nil)
+	return p.m.gitea.Call(as, "PATCH", fmt.Sprintf("/repos/%s/%s/issues/comments/%d", p.m.repo.Owner, p.m.repo.Name,
+		c.ID), map[string]string{"body": text}, nil)
 }
 
 // unsure proposes a model that its gate is unsure of, and returns the line that accepts it.
 func (p *place) unsure() (number int, accept string) {
 	p.Helper()
 	p.branches++
-	model := shapesModel("twin", trainedEpochs) + fmt.Sprintf("\nthresholds: {default: bestF1, circle: 0.%d}\n", 100+p.branches)
+	model := shapesModel("twin", trainedEpochs) + fmt.Sprintf("\nthresholds: {default: bestF1, circle: 0.%d}\n",
+		100+p.branches)
 	number = p.propose(p.writer, map[string]string{"models/twin.yaml": model})
 	line := regexp.MustCompile(`/aob accept ([0-9a-f]+)`)
 	until(p.T, func() error {
@@ -700,7 +719,8 @@ func watchEnvirons(p *place) *environs {
 			for other, line := range belonging(dir) {
 				data, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", other))
 				// A child of the server's has its command line and environment until it runs its own program.
-				if err != nil || other == pid || strings.Contains(line, "aob device token") || strings.Contains(line, "aob serve") {
+				if err != nil || other == pid || strings.Contains(line, "aob device token") ||
+					strings.Contains(line, "aob serve") {
 					continue
 				}
 				e.mu.Lock()

@@ -75,8 +75,8 @@ func readSecurityTable(t *testing.T) []securityCell {
 	return cells
 }
 
-// TestSecurityTableIsWhole checks that each identity has each action once, and that each cell has a check and each check
-// a cell.
+// TestSecurityTableIsWhole checks that each identity has each action once, and that each cell has a check and each
+// check a cell.
 func TestSecurityTableIsWhole(t *testing.T) {
 	names, identities, actions := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	cells := readSecurityTable(t)
@@ -100,8 +100,8 @@ func TestSecurityTableIsWhole(t *testing.T) {
 	}
 }
 
-// TestSecurityTable walks the table: each check does what its cell is about, as that identity, against running programs,
-// and asserts the cell's answer. All checks on a forge share one server.
+// TestSecurityTable walks the table: each check does what its cell is about, as that identity, against running
+// programs, and asserts the cell's answer. All checks on a forge share one server.
 func TestSecurityTable(t *testing.T) {
 	if os.Getenv("AOB_SECURITY") == "" {
 		t.Skip("it walks for minutes: make test-security")
@@ -135,8 +135,9 @@ func TestSecurityTable(t *testing.T) {
 
 // securityChecks are the checks of the table's cells.
 var securityChecks = map[string]func(*place){
-	"network/bar": networkBar, "network/spend": networkSpend, "network/stop": networkStop, "network/models": networkModels,
-	"network/speak": networkSpeak, "network/secrets": networkSecrets, "network/disk": networkDisk,
+	"network/bar": networkBar, "network/spend": networkSpend, "network/stop": networkStop,
+	"network/models": networkModels, "network/speak": networkSpeak,
+	"network/secrets": networkSecrets, "network/disk": networkDisk,
 
 	"reader/bar": readerBar, "reader/spend": readerSpend, "reader/stop": readerStop, "reader/models": readerModels,
 	"reader/speak": readerSpeak, "reader/secrets": readerSecrets, "reader/disk": readerDisk,
@@ -166,6 +167,7 @@ var securityChecks = map[string]func(*place){
 	"trainer/bar": trainerBar, "trainer/spend": trainerSpend, "trainer/stop": trainerStop, "trainer/models": trainerBar,
 	"trainer/speak": trainerSpeak, "trainer/secrets": trainerSecrets, "trainer/disk": trainerDisk,
 
-	"dataset/bar": datasetBar, "dataset/spend": datasetSpend, "dataset/stop": datasetStop, "dataset/models": datasetModels,
-	"dataset/speak": datasetSpeak, "dataset/secrets": datasetSecrets, "dataset/disk": datasetDisk,
+	"dataset/bar": datasetBar, "dataset/spend": datasetSpend, "dataset/stop": datasetStop,
+	"dataset/models": datasetModels, "dataset/speak": datasetSpeak,
+	"dataset/secrets": datasetSecrets, "dataset/disk": datasetDisk,
 }

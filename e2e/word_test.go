@@ -102,7 +102,8 @@ func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
 	m.agree(t, m.ada, m.asked(t, number, because))
 	m.settled(t, number, "success")
 	accepts := m.accepts(t)
-	if len(accepts) != 1 || accepts[0].By != m.ada.Name || accepts[0].Because != because || !strings.Contains(accepts[0].How, "👍 to AOB's comment") {
+	if len(accepts) != 1 || accepts[0].By != m.ada.Name || accepts[0].Because != because ||
+		!strings.Contains(accepts[0].How, "👍 to AOB's comment") {
 		t.Errorf("the release statements hold %+v", accepts)
 	}
 
@@ -139,7 +140,8 @@ func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
 
 // attack edits a person's comment and all of AOB's, and reacts to them, as fast as
 // the API lets a writer, until stop is called. edits counts the calls that succeeded.
-func (m *team) attack(t *testing.T, as giteatest.User, number int, comment int64, text string) (edits *atomic.Int64, stop func()) {
+func (m *team) attack(t *testing.T, as giteatest.User, number int, comment int64, text string) (edits *atomic.Int64,
+	stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	edits = new(atomic.Int64)
@@ -217,37 +219,38 @@ func (m *team) agree(t *testing.T, as giteatest.User, to giteatest.Comment) {
 func (m *team) accepts(t *testing.T) []delivery.Accept {
 	t.Helper()
 	var found []delivery.Accept
-	err := filepath.WalkDir(filepath.Join(m.dir, "state", "bundles"), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		if info, err := e.Info(); err != nil || info.Size() > 1<<20 {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		var envelope struct{ Payload string }
-		if json.Unmarshal(data, &envelope) != nil {
-			return nil
-		}
-		payload, err := base64.StdEncoding.DecodeString(envelope.Payload)
-		var statement struct {
-			Predicate struct {
-				Gates []struct{ Accept *delivery.Accept }
+	err := filepath.WalkDir(filepath.Join(m.dir, "state", "bundles"),
+		func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return err
 			}
-		}
-		if err != nil || json.Unmarshal(payload, &statement) != nil {
-			return nil
-		}
-		for _, g := range statement.Predicate.Gates {
-			if g.Accept != nil {
-				found = append(found, *g.Accept)
+			if info, err := e.Info(); err != nil || info.Size() > 1<<20 {
+				return err
 			}
-		}
-		return nil
-	})
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			var envelope struct{ Payload string }
+			if json.Unmarshal(data, &envelope) != nil {
+				return nil
+			}
+			payload, err := base64.StdEncoding.DecodeString(envelope.Payload)
+			var statement struct {
+				Predicate struct {
+					Gates []struct{ Accept *delivery.Accept }
+				}
+			}
+			if err != nil || json.Unmarshal(payload, &statement) != nil {
+				return nil
+			}
+			for _, g := range statement.Predicate.Gates {
+				if g.Accept != nil {
+					found = append(found, *g.Accept)
+				}
+			}
+			return nil
+		})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,8 @@ func pages(t *testing.T) []page {
 		{"a question about a run", func(text string) string { return runQuestion(7, "0123", text) }},
 		{"a question about an accept", func(text string) string {
 			d := openDoubt{model: text, Doubt: plan.Doubt{Gate: text}}
-			return acceptQuestion(d, plan.Asked{Code: "0123", By: "ann", Because: text}) // users' names are checked before
+			return acceptQuestion(d, plan.Asked{Code: "0123", By: "ann",
+				Because: text}) // users' names are checked before
 		}},
 		{"a note about a forged status", func(text string) string {
 			r := newSim(t).loop
@@ -38,34 +39,38 @@ func pages(t *testing.T) []page {
 			return body
 		}},
 	}
-	for _, outcome := range []delivery.Outcome{delivery.Pass, delivery.Fail, delivery.Unsure, delivery.Ignored, delivery.NotApplicable} {
-		for _, state := range []delivery.CheckState{delivery.CheckSuccess, delivery.CheckFailure, delivery.CheckPending} {
+	for _, outcome := range []delivery.Outcome{delivery.Pass, delivery.Fail, delivery.Unsure, delivery.Ignored,
+		delivery.NotApplicable} {
+		for _, state := range []delivery.CheckState{delivery.CheckSuccess, delivery.CheckFailure,
+			delivery.CheckPending} {
 			for _, asks := range [][]string{nil, {"/aob run 0123"}} {
-				list = append(list, page{fmt.Sprintf("the comment, %s, %s, asks %v", outcome, state, asks), func(text string) string {
-					var pr plan.ProposalReport
-					hostile.Fill(&pr, text)
-					pr.Asks = asks // codes are AOB's own
-					for i := range pr.Models {
-						m := &pr.Models[i]
-						m.Model = "shapes" // intent takes letters, digits and dashes
-						for j := range m.Links {
-							m.Links[j].URL = "https://aob.example.org/pictures/9c87/" // and so are links
-						}
-						for j := range m.Verdicts {
-							m.Verdicts[j].Outcome = outcome
-							for k := range m.Verdicts[j].Checks {
-								m.Verdicts[j].Checks[k].Outcome = outcome
+				list = append(list, page{fmt.Sprintf("the comment, %s, %s, asks %v", outcome, state, asks),
+					func(text string) string {
+						var pr plan.ProposalReport
+						hostile.Fill(&pr, text)
+						pr.Asks = asks // codes are AOB's own
+						for i := range pr.Models {
+							m := &pr.Models[i]
+							m.Model = "shapes" // intent takes letters, digits and dashes
+							for j := range m.Links {
+								m.Links[j].URL = "https://aob.example.org/pictures/9c87/" // and so are links
+							}
+							for j := range m.Verdicts {
+								m.Verdicts[j].Outcome = outcome
+								for k := range m.Verdicts[j].Checks {
+									m.Verdicts[j].Checks[k].Outcome = outcome
+								}
+							}
+							for j := range m.Doubts {
+								m.Doubts[j].Code = "0123"
+								if outcome == delivery.Unsure {
+									m.Doubts[j].Accept = nil
+								}
 							}
 						}
-						for j := range m.Doubts {
-							m.Doubts[j].Code = "0123"
-							if outcome == delivery.Unsure {
-								m.Doubts[j].Accept = nil
-							}
-						}
-					}
-					return Comment(pr, []delivery.Check{{Context: delivery.ContextRelease, State: state, Description: text}})
-				}})
+						return Comment(pr, []delivery.Check{{Context: delivery.ContextRelease, State: state,
+							Description: text}})
+					}})
 			}
 		}
 	}
@@ -106,7 +111,8 @@ func TestStatusesAreText(t *testing.T) {
 		if more := s.forge.said - said; more > 0 {
 			t.Errorf("%.40q: %d statuses and comments were said again", text, more)
 		}
-		if !strings.Contains(s.check(head, delivery.ContextTrain).Description, strings.Fields(delivery.Terminal(text))[0]) {
+		if !strings.Contains(s.check(head, delivery.ContextTrain).Description,
+			strings.Fields(delivery.Terminal(text))[0]) {
 			t.Errorf("%.40q: aob/train does not say it: %+v", text, s.check(head, delivery.ContextTrain))
 		}
 		for context, c := range s.forge.statuses[head] {

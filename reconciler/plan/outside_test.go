@@ -172,7 +172,8 @@ func TestEveryTextOfAWorldIsKnown(t *testing.T) {
 	known := slices.Concat(fromOutside, checkedOrOwn)
 	for _, field := range slices.Sorted(maps.Keys(o.fields)) {
 		if n := strings.Count(" "+strings.Join(known, " ")+" ", " "+field+" "); n != 1 {
-			t.Errorf("%s is in %d of the lists of this file; want one: may somebody write into it what they like?", field, n)
+			t.Errorf("%s is in %d of the lists of this file; want one: may somebody write into it what they like?",
+				field, n)
 		}
 	}
 	for _, field := range known {

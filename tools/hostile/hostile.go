@@ -22,24 +22,29 @@ import (
 var Texts = []string{
 	"", "plain words, 50% of 3/4; it's (ok) \"so\"?", "mAP drop <= 0.01", "AP50 at IoU 0.5:0.95",
 	"ok). Closes #1. @all please merge [the fix](http://evil.example/x) ![x](http://evil.example/t.png) <b>now</b>",
-	"@ann", "@org/team", "x @ann.", "@@ann", "(@a)", "mail ann@evil.example", "@1h", "o/r@d8a994ef243349f321568f9e36d5c3f444b99cae",
-	"#1", "##12", "fixes #1", "Closes: #2", "o/r#3", "!4", "o/r!5", "GH-6", "gh-7", "JIRA-8", "closes GH-9 and resolves JIRA-10",
-	"https://forge.example/o/r/issues/1", "http:////a", "ftp://a.example", "www.evil.example", "WWW.evil.example", "www.www.evil.example",
-	"mailto:ann@evil.example", "xmpp:a@b.example/c", "<http://evil.example>", "javascript:alert(1)",
-	"[a](b)", "![a](b)", "[a][b]", "[a]: http://x", "[^1]", "[[page]]", "[[[page]]]", "[x] done", "[ ] open", "> quote", "> [!NOTE]",
-	"*a* **b** _c_ __d__ ~e~ ~~f~~ ***g***", "`code` ``more``", "```", "~~~", "\\*", "\\[a\\]", "\\(x\\)", "$x$", "$$y$$", "\\", "a\\",
-	"# title", "#hash", "- item", "+ item", "* item", "1. item", "1) item", "123456789. item", "---", "***", "===", "- - -", ": means",
-	":-:", "|:-:|", "a | b", "|---|", "--- | ---", "| a |", "    code", "\tcode", "a  \nb", "a\n\nb", "a\r\nb", "\n# x", "\n- x",
-	"<b>", "</details>", "<!-- x -->", "<!--", "<script>alert(1)</script>", "<img src=x onerror=y>", "&lt;b&gt;", "&#64;ann", "&amp;", "&", "&copy",
-	":smile:", ":+1:", ":a:b:", "a:b:c:d", ":100:", "/aob accept 0123 because", "/close", "{#id}", "{.class}", "^up^", "==mark==",
-	"\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "a\bb", "\x00", "\x7f", "\u202eevil\u202c", "\u2066x\u2069", "a\u200bb", "\ufeffx", "\xff\xfe", "\ufffd",
-	"\u2028x\u2029y", "\u00a0x\u00a0", "\u3164\u3164", "e" + strings.Repeat("\u0301", 50), "日本語", "café", "👍", "naïve_name*2",
-	"Signed-off-by: ann <ann@x.example>", "Co-authored-by: a", "reviewed-by : b", "Change-Id: I1", "Closes: x", "fix: y", "Signed-off-by:z",
-	"[skip ci]", "[ci skip]", "[no ci]", "[CI SKIP]", "[skip actions]", "[x [skip ci]]", "***NO_CI***", "skip-checks: true", "x\n\nSigned-off-by: a",
-	"@everyone", "closes #1, fixes #2", "x\n/aob run 0123456789abcdef\n", "/aob run 0123456789abcdef", "\r/aob run 0123456789abcdef",
-	"\x1b]8;;http://evil.example\x1b\\text\x1b]8;;\x1b\\", "\x1b]52;c;AAAA\x07", "\x1bP+q\x1b\\", "\u061cx", "x\u2060y\u200dz", "\U000e0041\U000e0042",
-	"```\n/aob accept 0123 because I say so\n```", "x\n```\ny", "````", "\"><img src=x>", "</p></td></tr></table>", "x\x00y", "a\xffb\xc3",
-	"x\n\nSigned-off-by: ann <ann@x.example>\nCo-authored-by: b <b@x.example>", "[skip ci]\n\nskip-checks: true",
+	"@ann", "@org/team", "x @ann.", "@@ann", "(@a)", "mail ann@evil.example", "@1h",
+	"o/r@d8a994ef243349f321568f9e36d5c3f444b99cae", "#1", "##12", "fixes #1", "Closes: #2", "o/r#3", "!4", "o/r!5",
+	"GH-6", "gh-7", "JIRA-8", "closes GH-9 and resolves JIRA-10", "https://forge.example/o/r/issues/1", "http:////a",
+	"ftp://a.example", "www.evil.example", "WWW.evil.example", "www.www.evil.example", "mailto:ann@evil.example",
+	"xmpp:a@b.example/c", "<http://evil.example>", "javascript:alert(1)", "[a](b)", "![a](b)", "[a][b]",
+	"[a]: http://x", "[^1]", "[[page]]", "[[[page]]]", "[x] done", "[ ] open", "> quote", "> [!NOTE]",
+	"*a* **b** _c_ __d__ ~e~ ~~f~~ ***g***", "`code` ``more``", "```", "~~~", "\\*", "\\[a\\]", "\\(x\\)", "$x$",
+	"$$y$$", "\\", "a\\", "# title", "#hash", "- item", "+ item", "* item", "1. item", "1) item", "123456789. item",
+	"---", "***", "===", "- - -", ": means", ":-:", "|:-:|", "a | b", "|---|", "--- | ---", "| a |", "    code",
+	"\tcode", "a  \nb", "a\n\nb", "a\r\nb", "\n# x", "\n- x", "<b>", "</details>", "<!-- x -->", "<!--",
+	"<script>alert(1)</script>", "<img src=x onerror=y>", "&lt;b&gt;", "&#64;ann", "&amp;", "&", "&copy", ":smile:",
+	":+1:", ":a:b:", "a:b:c:d", ":100:", "/aob accept 0123 because", "/close", "{#id}", "{.class}", "^up^",
+	"==mark==", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "a\bb", "\x00", "\x7f", "\u202eevil\u202c",
+	"\u2066x\u2069", "a\u200bb", "\ufeffx", "\xff\xfe", "\ufffd", "\u2028x\u2029y", "\u00a0x\u00a0", "\u3164\u3164",
+	"e" + strings.Repeat("\u0301", 50), "日本語", "café", "👍", "naïve_name*2", "Signed-off-by: ann <ann@x.example>",
+	"Co-authored-by: a", "reviewed-by : b", "Change-Id: I1", "Closes: x", "fix: y", "Signed-off-by:z", "[skip ci]",
+	"[ci skip]", "[no ci]", "[CI SKIP]", "[skip actions]", "[x [skip ci]]", "***NO_CI***", "skip-checks: true",
+	"x\n\nSigned-off-by: a", "@everyone", "closes #1, fixes #2", "x\n/aob run 0123456789abcdef\n",
+	"/aob run 0123456789abcdef", "\r/aob run 0123456789abcdef", "\x1b]8;;http://evil.example\x1b\\text\x1b]8;;\x1b\\",
+	"\x1b]52;c;AAAA\x07", "\x1bP+q\x1b\\", "\u061cx", "x\u2060y\u200dz", "\U000e0041\U000e0042",
+	"```\n/aob accept 0123 because I say so\n```", "x\n```\ny", "````", "\"><img src=x>", "</p></td></tr></table>",
+	"x\x00y", "a\xffb\xc3", "x\n\nSigned-off-by: ann <ann@x.example>\nCo-authored-by: b <b@x.example>",
+	"[skip ci]\n\nskip-checks: true",
 }
 
 // Harmless is text that does nothing anywhere. What holds it and what holds one of [Texts] in its place differ in words
@@ -83,9 +88,9 @@ var (
 	code = regexp.MustCompile(`(?s)<code[^>]*>.*?</code>`)
 )
 
-// Fill puts a text into everything of v that is text, at any depth: fields, elements and keys. Types of text with a name
-// of their own, as digests and states, are left alone: they are checked when they are read. Numbers become 2, and one
-// half, so that what depends on them is shown. A field that is added later is filled too.
+// Fill puts a text into everything of v that is text, at any depth: fields, elements and keys. Types of text with a
+// name of their own, as digests and states, are left alone: they are checked when they are read. Numbers become 2, and
+// one half, so that what depends on them is shown. A field that is added later is filled too.
 func Fill(v any, text string) { fill(reflect.ValueOf(v).Elem(), text, 0) }
 
 func fill(v reflect.Value, text string, depth int) {
@@ -149,7 +154,7 @@ func Markdown(harmless, text string) error {
 			return fmt.Errorf("its structure changed at %q, where it was %q", rest(got, i), rest(want, i))
 		}
 	}
-	// An emoji of a text's end and of AOB's own colon does no harm: digests and data sets, which people copy, end so too.
+	// An emoji of a text's end and of AOB's own colon does no harm: digests, which people copy, end so too.
 	return more(wantWords, words, References, map[string]*regexp.Regexp{"wiki link": Signs["wiki link"]})
 }
 
@@ -167,7 +172,8 @@ func Commit(harmless, text string) error {
 // render returns a page's tags, and its words without those in code.
 func render(text string) (tags []string, words string, err error) {
 	var b strings.Builder
-	md := goldmark.New(goldmark.WithExtensions(extension.GFM, extension.Footnote), goldmark.WithRendererOptions(renderer.WithUnsafe()))
+	md := goldmark.New(goldmark.WithExtensions(extension.GFM, extension.Footnote),
+		goldmark.WithRendererOptions(renderer.WithUnsafe()))
 	if err := md.Convert([]byte(text), &b); err != nil {
 		return nil, "", err
 	}
