@@ -126,7 +126,7 @@ func newHostileWorkshop(t *testing.T) (*workshop, *bench) {
 	b := &bench{t: t, pid: func() int { return w.server.cmd.Process.Pid }}
 	b.promote = func(n int) time.Duration {
 		branch := fmt.Sprintf("promotion-%d", n)
-		model := strings.ReplaceAll(shapesModel("shapes", 1), "lr: 2e-3", fmt.Sprintf("lr: %d.%de-3", 1+n/10, n%10))
+		model := strings.ReplaceAll(shapesModel("shapes", 1), "lr: 2e-3", fmt.Sprintf("lr: 3.%02de-3", n))
 		w.clone.git(t, "checkout", "-q", "main")
 		began := time.Now()
 		w.clone.push(t, branch, "shapes: "+branch, map[string]string{"models/shapes.yaml": model})
@@ -327,7 +327,7 @@ func hostileComments(t *testing.T) measured {
 		branch := fmt.Sprintf("promotion-%d", n)
 		c.git(t, "checkout", "-q", "main")
 		began := time.Now()
-		commit := c.push(t, branch, "bccd: "+branch, model(1, fmt.Sprintf("%d.%de-3", 1+n/10, n%10)))
+		commit := c.push(t, branch, "bccd: "+branch, model(1, fmt.Sprintf("3.%02de-3", n)))
 		number := m.open(t, m.ben, branch, commit, "bccd: "+branch)
 		m.await(t, number, delivery.ContextRelease, "success", "failure")
 		took := time.Since(began)

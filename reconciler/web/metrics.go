@@ -196,7 +196,10 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	c := g.Counts()
 	gauge := func(desc *prometheus.Desc, n int, labels ...string) {
-		// Not the Must form: names of fleets and phases come from outside.
+		// Not the Must form: names of fleets and phases come from outside. They are checked where they are read, too.
+		for i := range labels {
+			labels[i] = delivery.Terminal(labels[i])
+		}
 		metric, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(n), labels...)
 		if err != nil {
 			metric = prometheus.NewInvalidMetric(desc, err)

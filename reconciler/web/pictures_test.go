@@ -1,13 +1,17 @@
 package web_test
 
 import (
+	"encoding/json"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/tools/hostile"
 )
 
 func TestPictures(t *testing.T) {
@@ -29,12 +33,38 @@ func TestPictures(t *testing.T) {
 		}
 	}
 	h := web.Site{Pictures: web.Pictures(dir)}.Handler()
+	page := func(text string) string {
+		data, err := json.Marshal([]map[string]string{{"file": "01-a.png", "name": text, "why": text}})
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, key, "index.json"), data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/pictures/"+key+"/", nil))
+		return w.Body.String()
+	}
+	tags := regexp.MustCompile(`<[a-z/][^>]*>`)
+	bare := func(page string) []string {
+		return tags.FindAllString(regexp.MustCompile(`alt="[^"]*"`).ReplaceAllString(page, ""), -1)
+	}
+	for _, text := range hostile.Texts {
+		got := page(text)
+		if !slices.Equal(bare(got), bare(page(hostile.Harmless))) {
+			t.Errorf("%q changes the page: %s", text, got)
+		}
+		if err := hostile.Screen(got); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	page("<b>.jpg")
 	for _, c := range []struct {
 		path string
 		code int
 		want string
 	}{
-		{"/pictures/" + key + "/", 200, "&lt;b&gt;.jpg</b>: misses 1 cat"},
+		{"/pictures/" + key + "/", 200, "&lt;b&gt;.jpg</b>: &lt;b&gt;.jpg"},
 		{"/pictures/" + key, 301, ""},
 		{"/pictures/" + key + "/01-a.png", 200, "png"},
 		{"/pictures/" + key + "/02-a.png", 404, ""},
