@@ -197,3 +197,26 @@ func FuzzText(f *testing.F) {
 		testTerminal(t, s)
 	})
 }
+
+// Long text is as safe as short text.
+func TestLongTextIsTextToo(t *testing.T) {
+	if len(hostile.Texts) < 100 {
+		t.Fatalf("%d texts are tried", len(hostile.Texts))
+	}
+	for _, of := range []string{"@a", "[[", ":a:", "www.", "`", "[skip ci", "#1", "e\u0301", "\x1b[", "a\n", "<", "http://", "***no_ci"} {
+		long := strings.Repeat(of, 1<<15/len(of))
+		for name, escape := range map[string]func(string) string{"Markdown": Markdown, "CommitText": CommitText, "Terminal": Terminal,
+			"TerminalLines": TerminalLines, "LogText": LogText, "MarkdownCode": func(s string) string { return MarkdownCode(s) }} {
+			out := escape(long)
+			if out == "" || strings.Contains(out, "\x1b") {
+				t.Errorf("%s of much of %q: %.40q", name, of, out)
+			}
+		}
+		if err := hostile.Markdown(hostile.Harmless, Markdown(long)); err != nil {
+			t.Errorf("much of %q: %.200s", of, err)
+		}
+		if err := hostile.Commit(hostile.Harmless, CommitText(long)); err != nil {
+			t.Errorf("much of %q: %.200s", of, err)
+		}
+	}
+}
