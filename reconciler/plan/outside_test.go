@@ -26,11 +26,12 @@ var fromOutside = []string{
 	"Report.Held", "Report.Labels", "Report.Why",
 	"RunState.Error", "RunState.Ending", "RunStatus.Message", "RunStatus.Phase",
 	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Pending", "Trial.By", "Variant.Set",
+	"Evidence.Stale", "Main.Unread", "Main.UnreadFleets", "UnreadStatement.Why",
 }
 
 // Text in a world that is checked where it is read, made by AOB itself, or compared and never shown.
 var checkedOrOwn = []string{
-	"Abort.Fleet", "Abort.Model", "Accept.How", "Acceptance.Commit", "Acceptance.Model", "Acceptance.Was",
+	"Abort.Fleet", "Abort.Model", "UnreadStatement.Type", "Accept.How", "Acceptance.Commit", "Acceptance.Model", "Acceptance.Was",
 	"After.Fleet", "Asked.Code", "Asked.How", "BaselineMeasured.Metrics", "Bench.Match", "Bundle.Classes",
 	"Bundle.Thresholds", "CheckMeasured.Check", "CheckMeasured.Class", "CheckMeasured.Reason",
 	"CheckVerdict.Against", "CheckVerdict.Check", "CheckVerdict.Class", "CheckVerdict.Loss", "CheckVerdict.Metric",
@@ -159,8 +160,8 @@ func (o *outsider) replace(v reflect.Value) {
 			o.replace(v.Index(i))
 		}
 	case reflect.Map:
-		if v.Len() > 0 {
-			v.Set(reflect.ValueOf(map[string]string{o.text: o.text}))
+		for _, key := range v.MapKeys() {
+			v.SetMapIndex(key, reflect.ValueOf(o.text))
 		}
 	}
 }
