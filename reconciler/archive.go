@@ -77,7 +77,7 @@ func (a *Archive) tell(list []evidence.Skipped) {
 // indexed arranges a snapshot as plans read it.
 func indexed(s *evidence.Snapshot) plan.Evidence {
 	e := plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
-		Resolved: s.Resolved, Verdicts: s.Verdicts, Accepted: s.AcceptancesOf}
+		Resolved: s.Resolved, Verdicts: s.Verdicts, Accepted: s.AcceptancesOf, Newer: s.Newer}
 	for spec, list := range s.TrainingsOf {
 		// The first is what the spec was resolved to; a later one is another
 		// server's, and both are the same model.

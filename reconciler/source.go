@@ -209,7 +209,8 @@ func (s *Source) Status(context.Context) (web.Status, error) {
 	r := s.Reconciler
 	snap := r.view.Load()
 	if snap == nil {
-		return web.Status{At: r.Now(), Main: web.Main{Branch: r.Main}, Notices: r.notices()}, nil
+		unread := []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "it has not been read yet"}}
+		return web.Status{At: r.Now(), Main: web.Main{Branch: r.Main, Checks: unread}, Notices: r.notices()}, nil
 	}
 	status := snap.now(r.Fleet.Devices(), r.Now()).Status()
 	status.At = snap.At // of the rest

@@ -321,6 +321,9 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 				return stored(m.Model, m.Accepted.Bundle, fmt.Sprintf("release, %s@%d", m.Model, m.Accepted.Version))
 			}
 		}
+		if why := s.World.Blind(); why != "" {
+			return nil, delivery.Blockedf("compare two variants", "nobody can say which release %s has: %s", model, why)
+		}
 		return nil, delivery.Blockedf("compare two variants", "%s has no release", model)
 	}
 	if model, version, ok := strings.Cut(name, "@"); ok {
@@ -431,7 +434,7 @@ func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, err
 			return nil, err
 		}
 		if _, there := snap.World.Main.Intent.Gates[name]; !there {
-			return nil, explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on " + snap.World.Main.Branch}
+			return nil, snap.unknown(explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on " + snap.World.Main.Branch})
 		}
 		if slices.Contains(snap.World.Asked, name) {
 			return plan.Powers(snap.World, name), nil

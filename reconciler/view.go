@@ -61,6 +61,12 @@ func (s *Snapshot) Status() web.Status {
 	if n := len(s.World.Main.Complaints); n > 0 {
 		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read, fleets stay as they are: %s", s.World.Main.Branch, s.World.Main.Complaints[0]))
 	}
+	if newer := delivery.NewerSigned(s.World.Evidence.Newer); newer != "" {
+		if s.World.Blind() != "" {
+			newer += ". Nothing is judged, and fleets stay as they are"
+		}
+		status.Notices = append(status.Notices, newer+"; "+delivery.StartNewer)
+	}
 	return status
 }
 
@@ -215,6 +221,9 @@ func (s *Snapshot) fleets() []web.Fleet {
 	for ring := range s.World.Devices {
 		if !said[ring] {
 			text := fmt.Sprintf("no fleet on %s has this name; its devices keep what they run", s.World.Main.Branch)
+			if why := s.World.Blind(); why != "" {
+				text = "its devices keep what they run: " + why
+			}
 			list = append(list, s.fleet(plan.FleetReport{Fleet: ring, State: delivery.CheckPending, Text: text}))
 		}
 	}
@@ -387,13 +396,24 @@ func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (expla
 			return explain.Chain{}, fmt.Errorf("read the history of %s: %w", f.Branch, err)
 		}
 	}
-	return f.Explain(kind, id)
+	c, err := f.Explain(kind, id)
+	return c, s.unknown(err)
+}
+
+// unknown keeps from concluding that a model or gate is not there from a main that cannot be read.
+func (s *Snapshot) unknown(err error) error {
+	u, ok := errors.AsType[explain.Unknown](err)
+	if why := s.World.Blind(); ok && why != "" && (u.Kind == explain.Model || u.Kind == "gate") {
+		return delivery.Blockedf("aob status says when it can be read again",
+			"nobody can say whether there is a %s %s: %s", u.Kind, delivery.Terminal(u.ID), why)
+	}
+	return err
 }
 
 // facts gathers what the snapshot itself holds.
 func (s *Snapshot) facts() explain.Facts {
 	w, e := s.World, s.World.Evidence
-	f := explain.Facts{Branch: w.Main.Branch, Head: w.Main.Commit, Published: w.Published, Statements: e.Releases,
+	f := explain.Facts{Unread: w.Blind(), Branch: w.Main.Branch, Head: w.Main.Commit, Published: w.Published, Statements: e.Releases,
 		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: quarantines(w.Main), Runs: w.Runs, Scores: e.Scores,
 		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{}, Sizes: map[delivery.Digest]int64{}}
 	for _, key := range slices.Sorted(maps.Keys(e.ByRun)) {

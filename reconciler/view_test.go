@@ -126,6 +126,61 @@ func TestViewOfTrouble(t *testing.T) {
 	}
 }
 
+// Nothing is said to be missing from a main that cannot be read, or whose evidence a newer aob has signed.
+func TestNothingIsMissingFromWhatCannotBeRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		blind func(*plan.World)
+		why   string
+	}{
+		"a typo": {func(w *plan.World) {
+			w.Main.Complaints = []delivery.Complaint{{File: "fleets/old.yaml", Line: 3, Column: 1, Text: "unknown key"}}
+		}, "main cannot be read: fleets/old.yaml:3:1: unknown key"},
+		"a newer format": {func(w *plan.World) {
+			w.Main.Complaints = []delivery.Complaint{{File: "models/shapes.release.yaml", Text: "this file is for a newer aob"}, {File: "x", Text: "y"}}
+		}, "main cannot be read: models/shapes.release.yaml: this file is for a newer aob (and 1 more)"},
+		"newer statements": {func(w *plan.World) {
+			w.Evidence.Newer = []delivery.NewerStatements{{Kind: "acceptance", Format: 2, Known: 1, Count: 3}}
+		}, "a newer aob has signed what this one cannot read: 3 acceptance statements of format 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			snap := viewed(t)
+			c.blind(&snap.World)
+			snap.World.Main.Intent.Models, snap.World.Main.Intent.Fleets = nil, nil
+			snap.World.Main.Intent.Gates = nil
+			snap.Plan = plan.Make(snap.World)
+			s := snap.Status()
+			rings := 0
+			for _, f := range s.Fleets {
+				rings++
+				if strings.Contains(f.Text, "has this name") || !strings.Contains(f.Text, "its devices keep what they run: "+c.why) {
+					t.Errorf("fleet %s: %s", f.Name, f.Text)
+				}
+			}
+			if rings < 2 {
+				t.Errorf("%d fleets are shown; want those of all devices", rings)
+			}
+			if notices := strings.Join(s.Notices, "\n"); !strings.Contains(notices, "fleets stay as they are") {
+				t.Errorf("the notices are %q", notices)
+			}
+			if _, err := snap.Explain(explain.Model, "nobody-knows", nil); err == nil || strings.Contains(err.Error(), "nothing is known") || !strings.Contains(err.Error(), c.why) {
+				t.Errorf("a model: %v", err)
+			}
+			if chain, err := snap.Explain(explain.Model, "shapes", nil); err != nil || strings.Contains(chain.Title, "not on main") || !strings.Contains(chain.Title, c.why) {
+				t.Errorf("a model that was released: %q, %v", chain.Title, err)
+			}
+			if _, err := snap.side("release", "shapes"); err == nil || strings.Contains(err.Error(), "has no release") || !strings.Contains(err.Error(), c.why) {
+				t.Errorf("its release: %v", err)
+			}
+			if err := snap.unknown(explain.Unknown{Kind: "gate", ID: "production"}); !strings.Contains(err.Error(), c.why) {
+				t.Errorf("a gate: %v", err)
+			}
+			if err := snap.unknown(explain.Unknown{Kind: explain.PR, ID: "99"}); strings.Contains(err.Error(), c.why) {
+				t.Errorf("a pull request, which main says nothing of: %v", err)
+			}
+		})
+	}
+}
+
 func TestViewOfAPullRequest(t *testing.T) {
 	snap := viewed(t)
 	p, err := snap.PR(3)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
+	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -66,6 +68,15 @@ func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[d
 			}
 		}
 	}, nil
+}
+
+// ArtifactTypes returns the artifact types under which something hangs on bundles, sorted.
+func (s *Store) ArtifactTypes(ctx context.Context) ([]string, error) {
+	ix, err := s.loadIndex()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(ix.byType)), nil
 }
 
 // Attachment returns the envelope of a referrer, and the bundle that it hangs

@@ -1,9 +1,23 @@
 package delivery
 
-// RunFormat is the format of a run's folder: spec.json and journal.jsonl. It rises when
-// an older aob would read the new form wrongly or not at all. A file without a format
-// has format 1, which is not written.
-const RunFormat = 1
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Formats of what AOB keeps. One rises when an older aob would read the new form wrongly or not at all. A document
+// without a format has format 1, which is not written. docs/upgrades.md lists all documents and where their format is.
+const (
+	// RunFormat is the format of a run's folder: spec.json and journal.jsonl.
+	RunFormat = 1
+	// IntentFormat is the format of models, gates, fleets, releases and quarantines: N in apiVersion: aob/vN.
+	IntentFormat = 1
+)
+
+// StartNewer is what to do about what a newer aob wrote.
+const StartNewer = "start that aob, or a newer one; docs/upgrades.md says which versions can go back"
 
 // CheckFormat refuses what a newer aob wrote. Anything else about such a file, as an
 // unknown field, is no fault of its author and must not be called one.
@@ -11,6 +25,51 @@ func CheckFormat(what string, format, known int) error {
 	if format <= known {
 		return nil
 	}
-	return Blockedf("start that aob, or a newer one; docs/upgrades.md says which versions can go back",
-		"%s was written by a newer aob: it has format %d, and this aob reads formats up to %d", what, format, known)
+	return Blockedf(StartNewer, "%s was written by a newer aob: it has format %d, and this aob reads formats up to %d",
+		what, format, known)
+}
+
+var versioned = regexp.MustCompile(`^(?:https://aob\.dev/([a-z][a-z-]{0,40})/v|application/vnd\.aob\.([a-z][a-z-]{0,40})\.v|aob/v)` +
+	`([1-9][0-9]{0,8})(?:\+json)?$`)
+
+// FormatOf takes a versioned name apart: a predicate type https://aob.dev/KIND/vN, a media type
+// application/vnd.aob.KIND.vN+json, or an apiVersion aob/vN, whose kind is empty. ok is false for any other text.
+func FormatOf(name string) (kind string, format int, ok bool) {
+	m := versioned.FindStringSubmatch(name)
+	if m == nil {
+		return "", 0, false
+	}
+	format, err := strconv.Atoi(m[3])
+	return m[1] + m[2], format, err == nil
+}
+
+// NewerStatements counts signed statements that this aob cannot read, because a newer one signed them.
+type NewerStatements struct {
+	Kind   string // as release
+	Format int
+	Known  int // the highest format of this kind that this aob reads; 0 where it does not know the kind
+	Count  int
+}
+
+func (u NewerStatements) String() string {
+	noun := "statements"
+	if u.Count == 1 {
+		noun = "statement"
+	}
+	if u.Known == 0 {
+		return fmt.Sprintf("%d %s of the kind %s, which this aob does not know", u.Count, noun, u.Kind)
+	}
+	return fmt.Sprintf("%d %s %s of format %d, where this aob reads formats up to %d", u.Count, u.Kind, noun, u.Format, u.Known)
+}
+
+// NewerSigned says in a sentence what a newer aob has signed; empty where that is nothing.
+func NewerSigned(list []NewerStatements) string {
+	if len(list) == 0 {
+		return ""
+	}
+	words := make([]string, len(list))
+	for i, u := range list {
+		words[i] = u.String()
+	}
+	return "a newer aob has signed what this one cannot read: " + strings.Join(words, ", ")
 }

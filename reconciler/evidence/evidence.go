@@ -17,6 +17,8 @@ type Bundles interface {
 	Attach(ctx context.Context, bundle delivery.Digest, artifactType string, envelope []byte) (delivery.Digest, error)
 	// Referrers lists (bundle, referrer) of a type, in the order attached.
 	Referrers(ctx context.Context, artifactType string) (iter.Seq2[delivery.Digest, delivery.Digest], error)
+	// ArtifactTypes returns the types under which something hangs on bundles, sorted.
+	ArtifactTypes(ctx context.Context) ([]string, error)
 	// Attachment returns a referrer's envelope and the bundle that it hangs on.
 	Attachment(ctx context.Context, referrer delivery.Digest) (bundle delivery.Digest, envelope []byte, err error)
 }
@@ -32,6 +34,7 @@ type Store struct {
 	read     map[delivery.Digest]statement // by referrer; of every kind but scores
 	scored   map[delivery.Digest]statement // by referrer; of the bundles last asked for
 	listed   []reference                   // what snapshot was made of
+	newer    []delivery.NewerStatements             // and what a newer aob has attached besides
 	snapshot *Snapshot
 }
 

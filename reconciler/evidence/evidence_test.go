@@ -285,6 +285,9 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 		{"a statement of another time", func(_, _ delivery.Digest) []byte {
 			return signed(k, []byte(`{"_type":"https://in-toto.io/Statement/v9"}`))
 		}, "want a statement of type"},
+		{"a newer aob's, under the older type", func(one, _ delivery.Digest) []byte {
+			return signed(k, statement(one, "https://aob.dev/training/v2", training(one, "run")))
+		}, "this training statement was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
 		{"a desired state", func(_, _ delivery.Digest) []byte {
 			envelope, err := trust.Sign(k, delivery.DesiredPayload, []byte("{}"))
 			if err != nil {
@@ -322,6 +325,47 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 				t.Errorf("scores %v, skipped %v, %v", scores, skipped, err)
 			}
 		})
+	}
+}
+
+// What a newer aob signed is neither read nor passed over in silence, also where nothing else changes.
+func TestStatementsOfANewerAOBAreCounted(t *testing.T) {
+	blobs, b := bundlesIn(t, t.TempDir(), 2)
+	k := key(t)
+	store := evidence.New(blobs, k, nil)
+	sayAll(t, store, b[0])
+	first := load(t, store)
+	if len(first.Newer) != 0 {
+		t.Fatalf("newer at first: %v", first.Newer)
+	}
+	envelope, err := trust.Sign(k, delivery.StatementPayload, []byte("a form that nobody knows"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	attach := func(bundle delivery.Digest, artifactType string) {
+		t.Helper()
+		if _, err := blobs.Attach(t.Context(), bundle, artifactType, envelope); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attach(b[0], "application/vnd.aob.acceptance.v2+json")
+	attach(b[1], "application/vnd.aob.acceptance.v2+json")
+	attach(b[0], "application/vnd.aob.scores.v3+json")
+	attach(b[0], "application/vnd.aob.licence.v1+json")
+	attach(b[0], "application/vnd.example.sbom.v7+json") // another program's
+	want := []delivery.NewerStatements{{Kind: "acceptance", Format: 2, Known: 1, Count: 2}, {Kind: "licence", Format: 1, Count: 1},
+		{Kind: "scores", Format: 3, Known: 1, Count: 1}}
+	for name, s := range map[string]*evidence.Store{"the same store": store, "another": evidence.New(blobs, nil, public(k))} {
+		got := load(t, s)
+		if diff := cmp.Diff(want, got.Newer); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if len(got.Skipped) != 0 || len(got.Accepted("pallets", b[0])) != 1 {
+			t.Errorf("%s: %v skipped, accepted %v", name, got.Skipped, got.AcceptancesOf)
+		}
+		if load(t, s) != got {
+			t.Errorf("%s: read again, though nothing is new", name)
+		}
 	}
 }
 

@@ -32,6 +32,8 @@ type Snapshot struct {
 	Skipped []Skipped
 	// Unread are those of them that cannot be read now: nobody knows what they say.
 	Unread []Unread
+	// Newer counts the statements that a newer aob signed in a form that this one does not read.
+	Newer []delivery.NewerStatements
 }
 
 // An Unread is a statement whose bytes are gone or damaged.
@@ -82,7 +84,11 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read evidence: %w", err)
 	}
-	if s.snapshot != nil && !changed && s.stillUnread(ctx) {
+	newer, err := s.newerSigned(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read evidence: %w", err)
+	}
+	if s.snapshot != nil && !changed && slices.Equal(newer, s.newer) && s.stillUnread(ctx) {
 		return s.snapshot, nil
 	}
 	read := make(map[delivery.Digest]statement, len(listed))
@@ -113,7 +119,8 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	for _, list := range snapshot.AcceptancesOf {
 		slices.SortStableFunc(list, func(a, b delivery.Acceptance) int { return cmp.Compare(a.Version, b.Version) })
 	}
-	s.read, s.listed, s.snapshot = read, listed, snapshot
+	snapshot.Newer = newer
+	s.read, s.listed, s.newer, s.snapshot = read, listed, newer, snapshot
 	return snapshot, nil
 }
 
@@ -142,6 +149,39 @@ func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err
 		}
 	}
 	return listed, s.listed == nil || !slices.Equal(listed, s.listed), nil
+}
+
+// newerSigned counts the statements of newer formats and of kinds that are not known. They are told by their artifact types:
+// a statement of another form hangs under another type.
+func (s *Store) newerSigned(ctx context.Context) ([]delivery.NewerStatements, error) {
+	types, err := s.bundles.ArtifactTypes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []delivery.NewerStatements
+	for _, t := range types {
+		name, format, ok := delivery.FormatOf(t)
+		if !ok || slices.ContainsFunc(allKinds, func(k kind) bool { return k.artifactType == t }) {
+			continue
+		}
+		u := delivery.NewerStatements{Kind: name, Format: format}
+		for _, k := range allKinds {
+			if known, at, _ := delivery.FormatOf(k.artifactType); known == name {
+				u.Known = max(u.Known, at)
+			}
+		}
+		referrers, err := s.bundles.Referrers(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		for range referrers {
+			u.Count++
+		}
+		if u.Count > 0 && u.Format > u.Known {
+			list = append(list, u)
+		}
+	}
+	return list, nil
 }
 
 func newSnapshot() *Snapshot {

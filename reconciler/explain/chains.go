@@ -125,6 +125,9 @@ func (f Facts) commit(id string) (Chain, error) {
 // main explains main's head where it changed no release itself.
 func (f Facts) main() Chain {
 	c := &chain{Facts: f, Chain: Chain{Kind: Commit, ID: f.Head, Title: fmt.Sprintf("head of %s; it changed no release", f.Branch)}}
+	if f.Unread != "" {
+		c.Title = fmt.Sprintf("head of %s: %s", f.Branch, f.Unread)
+	}
 	for _, m := range f.Models {
 		l := Link{What: "model", ID: m.Name, Text: m.Text}
 		if m.Accepted != nil {

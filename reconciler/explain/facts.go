@@ -15,6 +15,7 @@ import (
 type Facts struct {
 	Branch string // that says what must run
 	Head   string // its commit
+	Unread string // why nobody can tell what the branch says now; mostly empty
 
 	Proposals []Proposal // open pull requests
 	Models    []Main     // on main

@@ -17,6 +17,9 @@ func (f Facts) model(name string) (Chain, error) {
 		return Chain{}, Unknown{Model, name, "the models are the files under models/; aob status lists them"}
 	}
 	c.Title = fmt.Sprintf("%s: not on %s", name, f.Branch)
+	if f.Unread != "" {
+		c.Title = fmt.Sprintf("%s: nobody can say how it stands: %s", name, f.Unread)
+	}
 	if i >= 0 {
 		m := f.Models[i]
 		c.Title = m.Text

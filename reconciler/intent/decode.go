@@ -80,6 +80,9 @@ func find(fields []*field, key string) *field {
 
 // unknownKey says that a struct has no such key, and which one may be meant.
 func unknownKey(key string, t, top reflect.Type) string {
+	if top == kindTypes["Release"] || top == kindTypes["Quarantine"] {
+		return "unknown key; aob writes this file, so a newer aob wrote it, or somebody has edited it"
+	}
 	fields := fieldsOf(t)
 	names := make([]string, len(fields))
 	for i, f := range fields {

@@ -221,3 +221,43 @@ func rounded(r delivery.Release) delivery.Release {
 	}
 	return r
 }
+
+// A file of a newer format is called that and nothing else, whatever else this aob does not know of it.
+func TestFilesOfANewerFormatAreCalledThat(t *testing.T) {
+	for path, kind := range map[string]string{"models/a.yaml": "Model", "models/a.release.yaml": "Release", "models/a.quarantine.yaml": "Quarantine",
+		"gates/a.yaml": "Gate", "fleets/a.yaml": "Fleet"} {
+		for version, want := range map[string]string{
+			"aob/v2":     "this file is for a newer aob: it has format 2, and this aob reads formats up to 1; start that aob, or a newer one",
+			"\"aob/v7\"": "this file is for a newer aob: it has format 7, and this aob reads formats up to 1",
+			"aob/v2x":    `want aob/v1, got "aob/v2x"`,
+			"other/v2":   `want aob/v1, got "other/v2"`,
+		} {
+			text := fmt.Sprintf("kind: %s\nname: a\nbrandNew: {deep: [1, 2]}\napiVersion: %s\n", kind, version)
+			files := []intent.File{{Path: path, Size: int64(len(text)), Data: []byte(text)}}
+			// What names the file's content is not blamed for it.
+			for other, more := range map[string]string{
+				"models/a.yaml":  "apiVersion: aob/v1\nkind: Model\nname: a\ndataset: {dir: a}\nclasses: [x]\ntrain: {with: tiny@1}\n",
+				"gates/all.yaml": "apiVersion: aob/v1\nkind: Gate\nname: all\ncovers: [a]\nevaluate: {dataset: {dir: gold}}\nchecks: [{metric: mAP, min: 0.5}]\n",
+				"fleets/f.yaml":  "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: a\n",
+				"fleets/a.yaml":  "apiVersion: aob/v1\nkind: Fleet\nname: a\nruns: a\n",
+			} {
+				if other != path {
+					files = append(files, intent.File{Path: other, Size: int64(len(more)), Data: []byte(more)})
+				}
+			}
+			_, complaints := intent.Parse(files, intent.Options{})
+			var about []string
+			for _, c := range complaints {
+				if c.Path == "apiVersion" {
+					about = append(about, c.Text)
+				}
+			}
+			if len(about) != 1 || !strings.Contains(about[0], want) {
+				t.Errorf("%s, %s: %q; want %q", path, version, about, want)
+			}
+			if newer := strings.HasPrefix(want, "this file"); newer != (len(complaints) == 1) {
+				t.Errorf("%s, %s: %d complaints: %v", path, version, len(complaints), complaints)
+			}
+		}
+	}
+}

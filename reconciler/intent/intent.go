@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -240,8 +242,20 @@ func (d *document) open(f File) bool {
 }
 
 // header compares kind and name with the file's path, and reports whether the
-// rest is worth reading: a gate among the models would be wrong in every line.
+// rest is worth reading: a gate among the models would be wrong in every line, and so would a file of a newer format.
 func (d *document) header(doc *Doc) bool {
+	for i := 0; i+1 < len(d.top.Content); i += 2 {
+		key, value := d.top.Content[i], d.top.Content[i+1]
+		_, format, ok := delivery.FormatOf(value.Value)
+		if key.Value != "apiVersion" || value.Kind != yaml.ScalarNode || !ok || !strings.HasPrefix(value.Value, "aob/") {
+			continue
+		}
+		if format > delivery.IntentFormat {
+			d.fault(placeOf(value), "apiVersion",
+				"this file is for a newer aob: it has format %d, and this aob reads formats up to %d; %s", format, delivery.IntentFormat, delivery.StartNewer)
+			return false
+		}
+	}
 	for i := 0; i+1 < len(d.top.Content); i += 2 {
 		key, value := d.top.Content[i], d.top.Content[i+1]
 		switch {

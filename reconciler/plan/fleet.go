@@ -22,10 +22,10 @@ type FleetReport struct {
 	Stays    Stage // why it stays with another model than main names; mostly empty
 }
 
-// fleets decides every fleet's rollout. While main cannot be read, fleets stay
+// fleets decides every fleet's rollout. While nobody can tell what main has accepted, fleets stay
 // as they are.
 func (m *maker) fleets(main *MainReport) {
-	if len(m.w.Main.Complaints) > 0 {
+	if m.w.Blind() != "" {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {

@@ -239,6 +239,7 @@ func (s *scene) history(model string) []plan.Past {
 //	                                   all devices are healthy on b, as they were on a before
 //	… model=shapes                     it was told to run another model than main's file names
 //	abort demo of=b lifts=0            it fell back from b to that, when b had been lifted so often
+//	newer acceptance format=2          a newer aob has signed such a statement; known=0 where its kind is not known
 //	upgraded trainer, upgraded evaluator
 //	                                   another one than that which the lines before have seen
 func (s *scene) line(line string) {
@@ -353,6 +354,13 @@ func (s *scene) line(line string) {
 		back := s.Published[what]
 		back.Soak = 0
 		s.Published[what], s.Clocks[what] = back, rollout.State{Base: &back.Release}
+	case "newer":
+		known := 1
+		if k := s.value("known"); k != "" {
+			known = s.number(k)
+		}
+		n := delivery.NewerStatements{Kind: what, Format: s.number(s.value("format")), Known: known, Count: 1}
+		s.Evidence.Newer = append(s.Evidence.Newer, n)
 	case "upgraded":
 		later := delivery.Sum([]byte("later"))
 		switch what {

@@ -47,6 +47,9 @@ func (m *maker) main() MainReport {
 	}
 	var texts []string
 	worst := delivery.CheckSuccess
+	if why := m.w.Evidence.newer(); why != "" {
+		worst, texts = delivery.CheckPending, []string{"fleets stay as they are: " + why}
+	}
 	for _, name := range slices.Sorted(maps.Keys(main.Intent.Models)) {
 		mm := m.mainModel(name)
 		r.Models = append(r.Models, mm)
@@ -104,6 +107,11 @@ func (m *maker) mainModel(name string) MainModel {
 		return mm
 	}
 	mm.Named = &named
+	if m.w.Evidence.newer() != "" {
+		mm.State, mm.Text = delivery.CheckPending,
+			fmt.Sprintf("%s version %d: a newer aob has signed what it was judged by", name, named.Version)
+		return mm
+	}
 	if why := m.unsure(names); why != "" && (!m.w.Evidence.accepted(named) || !m.ships(name, named)) {
 		mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("%s version %d waits: %s", name, named.Version, why)
 		return mm

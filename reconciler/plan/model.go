@@ -168,6 +168,10 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		}
 		return r.end(delivery.CheckSuccess, "removed; nothing to train")
 	}
+	if why := m.w.Evidence.newer(); why != "" {
+		m.isStuck(p)
+		return r.end(delivery.CheckPending, "%s", why)
+	}
 	if why := m.goneFromMain(p, name); why != "" {
 		return r.end(delivery.CheckFailure, "%s", why)
 	}

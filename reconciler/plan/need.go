@@ -118,7 +118,7 @@ func (m *maker) keepNeed(r delivery.RunState, need delivery.RunNeed) {
 // nobody else's mistake keeps a machine.
 func (m *maker) unreadable() map[int]bool {
 	unread := maps.Clone(m.stuck)
-	if len(m.w.Main.Complaints) > 0 {
+	if m.w.Blind() != "" {
 		unread[0] = true
 	}
 	return unread

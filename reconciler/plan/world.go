@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -118,6 +119,8 @@ type Evidence struct {
 	Stale string
 	// Unknown says that it was never read: nothing is known.
 	Unknown bool
+	// Newer are statements that a newer aob signed, and this one cannot read.
+	Newer []delivery.NewerStatements
 }
 
 // An UnreadStatement is one that cannot be read. How it is listed says what it is about.
@@ -125,6 +128,29 @@ type UnreadStatement struct {
 	Bundle delivery.Digest
 	Type   string // as delivery.AbortType
 	Why    string
+}
+
+// Blind says why nobody can tell what main has accepted; empty where that is known. Fleets then stay as they are,
+// nothing is judged, and nothing is concluded from what is not seen.
+func (w World) Blind() string {
+	if n := len(w.Main.Complaints); n > 0 {
+		text := fmt.Sprintf("%s cannot be read: %s", w.Main.Branch, w.Main.Complaints[0])
+		if n > 1 {
+			text += fmt.Sprintf(" (and %d more)", n-1)
+		}
+		return text
+	}
+	return w.Evidence.newer()
+}
+
+// newer says which statements that decide something a newer aob signed. A kind that this aob does not know decides
+// nothing that it decides.
+func (e Evidence) newer() string {
+	decide := slices.DeleteFunc(slices.Clone(e.Newer), func(u delivery.NewerStatements) bool { return u.Known == 0 })
+	if len(decide) == 0 {
+		return ""
+	}
+	return delivery.NewerSigned(decide) + "; " + delivery.StartNewer
 }
 
 // training finds how a bundle came to be: its own training, or that of the bundle
