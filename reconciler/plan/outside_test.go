@@ -47,6 +47,7 @@ var checkedOrOwn = []string{
 	"Loss.Why", "LostGate.Commit", "Machine.Instance", "Machine.Spot", "Machine.Terraform", "Main.Branch",
 	"Main.Commit", "Main.Held", "Main.History", "Main.Repointed", "Measured.Gate", "Measured.Metrics",
 	"Model.APIVersion", "Model.Kind", "Model.Name", "Model.Thresholds", "Model.Variants", "Model.Was",
+	"NewerStatements.Kind",
 	"OperatingPoint.Note", "Optimizer.Name", "Optimizer.Schedule", "Past.Commit", "Place.Boot", "Place.Installation",
 	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.Gos", "PullRequest.Base", "PullRequest.Head",
 	"PullRequest.Ref", "PullRequest.URL", "Quarantine.APIVersion", "Quarantine.Kind", "Quarantine.Name",
