@@ -137,16 +137,25 @@ func moves(p plan.Plan, fleet string) bool {
 	})
 }
 
-// speakers says, by commit, whose checks stand on it: main's, which has no
-// number, or those of one of the pull requests that are at it, a draft or a fork
-// last. Two that took turns would never come to an end.
+// speakers says, by commit, whose checks stand on it: main's, which has no number, or those of one of the pull requests
+// whose head it is. The first class that has any decides: pull requests to main that are ready and no forks, other pull
+// requests to main, pull requests to other branches. Within a class it is the lowest number, so that no two take turns.
 func speakers(p plan.Plan) map[string]int {
+	class := func(pr delivery.PullRequest) int {
+		switch {
+		case pr.Base != p.Main.Branch:
+			return 2
+		case pr.Draft || pr.Fork:
+			return 1
+		}
+		return 0
+	}
+	proposals := slices.Clone(p.Proposals)
+	slices.SortStableFunc(proposals, func(a, b plan.ProposalReport) int { return class(a.PR) - class(b.PR) })
 	speaks := map[string]int{p.Main.Commit: 0}
-	for _, guarded := range []bool{false, true} {
-		for _, pr := range p.Proposals {
-			if _, taken := speaks[pr.PR.Head]; !taken && guarded == (pr.PR.Draft || pr.PR.Fork) {
-				speaks[pr.PR.Head] = pr.PR.Number
-			}
+	for _, pr := range proposals {
+		if _, taken := speaks[pr.PR.Head]; !taken {
+			speaks[pr.PR.Head] = pr.PR.Number
 		}
 	}
 	return speaks
