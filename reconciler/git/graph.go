@@ -15,8 +15,13 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// maxCommits is how long a history may be that is looked through.
-const maxCommits = 1_000_000
+const (
+	// maxCommits is how long a history may be that is looked through, and how many commits are kept in memory.
+	maxCommits = 1_000_000
+	// maxAhead is how many commits a head may have down to those of main. Anybody who opens a pull request may push a
+	// long history.
+	maxAhead = 5_000
+)
 
 // A commit is what is remembered of one: enough to walk histories.
 type commit struct {
@@ -47,8 +52,8 @@ func (m *Mirror) commit(h plumbing.Hash) (*commit, error) {
 	if err != nil {
 		return nil, malformed(h, err)
 	}
-	if len(m.commits) >= maxCommits {
-		return nil, delivery.Blockedf("keep intent in a repository of its own", "the repository has more than %d commits", maxCommits)
+	if len(m.commits) >= m.room {
+		clear(m.commits) // of heads that were pushed and left again; what is needed is read again
 	}
 	m.commits[h] = c
 	return c, nil
@@ -270,6 +275,17 @@ func (m *Mirror) isAncestor(a, b plumbing.Hash) (bool, error) {
 // walk visits heads and their histories, each commit once and in no order. It
 // does not go beyond a commit for which visit says no.
 func (m *Mirror) walk(visit func(*commit) bool, heads ...plumbing.Hash) error {
+	err := m.walkAtMost(maxCommits, visit, heads...)
+	if errors.Is(err, errTooLong) {
+		return delivery.Blockedf("keep intent in a repository of its own", "a branch has more than %d commits", maxCommits)
+	}
+	return err
+}
+
+var errTooLong = errors.New("the history is too long")
+
+// walkAtMost is walk, and ends with errTooLong where there are more commits than limit.
+func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbing.Hash) error {
 	seen := map[plumbing.Hash]bool{}
 	todo := slices.Clone(heads)
 	for len(todo) > 0 {
@@ -279,6 +295,9 @@ func (m *Mirror) walk(visit func(*commit) bool, heads ...plumbing.Hash) error {
 			continue
 		}
 		seen[h] = true
+		if len(seen) > limit {
+			return errTooLong
+		}
 		c, err := m.parent(h)
 		if err != nil {
 			return err
@@ -290,16 +309,17 @@ func (m *Mirror) walk(visit func(*commit) bool, heads ...plumbing.Hash) error {
 	return nil
 }
 
-// MergeBases returns all best common ancestors of two commits, newest first. A
-// common ancestor is a best one if it is no ancestor of another common ancestor.
-// The list is the one of `git merge-base --all`. It is empty where the two
-// histories have nothing in common.
-func (m *Mirror) MergeBases(a, b string) ([]string, error) {
-	ha, err := hash(a)
+// MergeBases returns all best common ancestors of a head and a branch such as main,
+// newest first. A common ancestor is a best one if it is no ancestor of another
+// common ancestor. The list is the one of `git merge-base --all`. It is empty where
+// the two histories have nothing in common. A head with more than maxAhead commits
+// down to those of the branch is refused.
+func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
+	ha, err := hash(head)
 	if err != nil {
 		return nil, err
 	}
-	hb, err := hash(b)
+	hb, err := hash(branch)
 	if err != nil {
 		return nil, err
 	}
@@ -323,27 +343,34 @@ func (m *Mirror) MergeBases(a, b string) ([]string, error) {
 
 // mergeBases returns the best common ancestors, newest first. It does not
 // believe the commits' dates.
-func (m *Mirror) mergeBases(a, b plumbing.Hash) ([]*commit, error) {
-	ofA := map[plumbing.Hash]bool{}
-	err := m.walk(func(c *commit) bool {
-		ofA[c.hash] = true
-		return true
-	}, a)
-	if err != nil {
-		return nil, err
+func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
+	if m.reached == nil || m.reachedFrom != branch { // mostly main, which is compared with every head
+		of := map[plumbing.Hash]bool{}
+		err := m.walk(func(c *commit) bool {
+			of[c.hash] = true
+			return true
+		}, branch)
+		if err != nil {
+			return nil, err
+		}
+		m.reached, m.reachedFrom = of, branch
 	}
-	// A best one lies on a way from b that meets no other common one first.
+	// A best one lies on a way from the head that meets no other common one first.
 	var bases []*commit
-	err = m.walk(func(c *commit) bool {
-		if ofA[c.hash] {
+	err := m.walkAtMost(maxAhead, func(c *commit) bool {
+		if m.reached[c.hash] {
 			bases = append(bases, c)
 		}
-		return !ofA[c.hash]
-	}, b)
+		return !m.reached[c.hash]
+	}, head)
+	if errors.Is(err, errTooLong) {
+		return nil, TreeError{delivery.Blockedf("make a new branch from main, and bring the changes there in fewer commits",
+			"it has more than %d commits that main does not have, at %.10s", maxAhead, head), true}
+	}
 	if err != nil || len(bases) < 2 {
 		return bases, err
 	}
-	// Another way from b may meet one and go on to the next.
+	// Another way from the head may meet one and go on to the next.
 	var parents []plumbing.Hash
 	for _, c := range bases {
 		parents = append(parents, c.parents...)

@@ -164,10 +164,9 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 // order returns head and its history, children before parents, and else the
 // newest first.
 func (m *Mirror) order(head plumbing.Hash) ([]*commit, error) {
-	children := map[plumbing.Hash]int{}
-	var all int
+	children, byHash := map[plumbing.Hash]int{}, map[plumbing.Hash]*commit{}
 	err := m.walk(func(c *commit) bool {
-		all++
+		byHash[c.hash] = c
 		for _, p := range c.parents {
 			children[p]++
 		}
@@ -176,14 +175,14 @@ func (m *Mirror) order(head plumbing.Hash) ([]*commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	order := make([]*commit, 0, all)
-	ready := &byDate{m.commits[head]}
+	order := make([]*commit, 0, len(byHash))
+	ready := &byDate{byHash[head]}
 	for ready.Len() > 0 {
 		c := heap.Pop(ready).(*commit)
 		order = append(order, c)
 		for _, p := range c.parents {
 			if children[p]--; children[p] == 0 {
-				heap.Push(ready, m.commits[p])
+				heap.Push(ready, byHash[p])
 			}
 		}
 	}

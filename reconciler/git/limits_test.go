@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -305,5 +306,77 @@ func TestMirrorIsReadWhileItIsClonedAnew(t *testing.T) {
 	}
 	if _, changed := observe(t, m); changed {
 		t.Error("it is cloned again and again")
+	}
+}
+
+// long makes a branch of so many commits on top of a parent, and returns its head.
+func long(r *repo, branch, parent string, commits int) string {
+	var script strings.Builder
+	for i := range commits {
+		fmt.Fprintf(&script, "commit refs/heads/%s\ncommitter A <a@example.com> %d +0000\ndata %d\n%s\n", branch, 1_700_000_000+i, len(branch), branch)
+		if i == 0 {
+			fmt.Fprintf(&script, "from %s\n", parent)
+		}
+	}
+	r.gitIn(strings.NewReader(script.String()), "fast-import", "--quiet")
+	return r.git("rev-parse", branch)
+}
+
+// TestLongHistoryFailsAlone: a head with very many commits of its own is refused, and costs no more than its bound. The
+// same length on main is no reason.
+func TestLongHistoryFailsAlone(t *testing.T) {
+	r := newRepo(t)
+	root := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	main := long(r, "main", root, maxAhead+10)
+	heads := map[string]string{
+		"longer than main":  long(r, "junk", main, 2*maxAhead),
+		"from an old start": long(r, "old", root, maxAhead+1),
+		"merged in":         r.git("commit-tree", main+"^{tree}", "-p", main, "-p", long(r, "side", root, maxAhead), "-m", "x"),
+	}
+	good := map[string]string{
+		"as long as it may be": long(r, "most", main, maxAhead-1),
+		"behind main":          root,
+		"one commit":           r.commit("refs/heads/good", map[string]string{"models/a.yaml": "2"}, root),
+	}
+	r.git("update-ref", "refs/heads/merged", heads["merged in"])
+	m := open(t, t.TempDir(), Remote{URL: r.dir})
+	observe(t, m)
+	for name, h := range heads {
+		_, err := m.MergeBases(h, main)
+		if _, ok := errors.AsType[TreeError](err); !ok || !errors.Is(err, ErrTooBig) || !isBlocked(err) {
+			t.Errorf("%s: got %v, want a TreeError that is ErrTooBig", name, err)
+		}
+	}
+	if n := len(m.commits); n > 5*maxAhead {
+		t.Errorf("%d commits were read", n)
+	}
+	for name, h := range good {
+		bases, err := m.MergeBases(h, main)
+		if want := strings.Fields(r.git("merge-base", "--all", h, main)); err != nil || !slices.Equal(bases, want) {
+			t.Errorf("%s: got %v, %v; want %v", name, bases, err, want)
+		}
+	}
+}
+
+// TestManyHeadsLeaveRoomForOthers: heads that came and went fill no memory, and keep no other from being read.
+func TestManyHeadsLeaveRoomForOthers(t *testing.T) {
+	r := newRepo(t)
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	for i := range 10 {
+		long(r, fmt.Sprint("junk", i), main, 100)
+	}
+	m := open(t, t.TempDir(), Remote{URL: r.dir})
+	refs, _ := observe(t, m)
+	m.room = 250
+	for name, h := range refs {
+		if bases, err := m.MergeBases(h, main); err != nil || !slices.Equal(bases, []string{main}) {
+			t.Errorf("%s: got %v, %v", name, bases, err)
+		}
+		if list, err := m.History(h, "models/a.yaml"); err != nil || len(list) != 1 {
+			t.Errorf("%s: history %v, %v", name, list, err)
+		}
+		if n := len(m.commits); n > m.room {
+			t.Errorf("%d commits are kept", n)
+		}
 	}
 }

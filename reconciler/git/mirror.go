@@ -87,11 +87,15 @@ type Mirror struct {
 	base      int64                      // bytes of packs when it was cloned, without those
 
 	commits   map[plumbing.Hash]*commit
+	room      int // how many of them are kept
 	lists     map[listKey]*list
 	latest    [len(folders)]*list // of each folder, the one asked for last
 	files     map[plumbing.Hash][]File
 	histories map[historyKey]map[string][]FileVersion
 	changes   [len(folders)]map[plumbing.Hash][]change
+
+	reached     map[plumbing.Hash]bool // the history of reachedFrom
+	reachedFrom plumbing.Hash
 }
 
 // Open opens the mirror in dir, and makes the folder if it is not there. It
@@ -239,7 +243,8 @@ func (m *Mirror) forget() {
 	m.refused = map[plumbing.Hash]string{}
 	m.failed = map[plumbing.Hash]failure{}
 	m.pulled, m.base = map[string][]plumbing.Hash{}, 0
-	m.commits = map[plumbing.Hash]*commit{}
+	m.commits, m.room = map[plumbing.Hash]*commit{}, maxCommits
+	m.reached = nil
 	m.lists = map[listKey]*list{}
 	m.latest = [len(folders)]*list{}
 	m.files = map[plumbing.Hash][]File{}
