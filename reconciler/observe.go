@@ -44,6 +44,7 @@ type seen struct {
 	trees    map[string]tree               // by commit
 	bad      map[string]unread             // commits that cannot be read
 	bases    map[[2]string][]string        // best common ancestors of a head and main, newest first
+	extents  map[[2]string]extent          // how much a head changes, by head and main
 	merges   map[[3]string]tree            // what merging yields, by main, merge base and head
 	specs    map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results  map[delivery.Digest]json.RawMessage
@@ -90,7 +91,7 @@ type asked struct {
 }
 
 func newSeen() seen {
-	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{}, merges: map[[3]string]tree{},
+	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{}, merges: map[[3]string]tree{}, extents: map[[2]string]extent{},
 		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{}, gates: map[string]time.Time{}, history: map[string][]plan.Past{}, lostPast: map[string]unread{}}
 }
 
@@ -366,6 +367,7 @@ func (r *Reconciler) pasts(w *plan.World) {
 // proposals reads the open pull requests. One that cannot be read keeps no other from being read.
 func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []delivery.PullRequest, stale bool, keep map[string]bool) {
 	var bad []string
+	budget := strangersTree // of all pull requests of people without write permission
 	for _, pr := range prs {
 		if !pr.Merged {
 			pr.Head = head(pr, r.seen.refs)
@@ -377,7 +379,7 @@ func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []deliver
 			continue
 		}
 		if pr.Base == r.Main {
-			r.proposal(&p, w.Main.Commit, keep)
+			r.proposal(&p, w.Main.Commit, keep, &budget)
 		}
 		if r.seen.open != nil {
 			r.wasOpen(ctx, p)
@@ -403,13 +405,19 @@ func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []deliver
 
 // proposal reads one pull request's trees and what its author may do. What cannot be read becomes a complaint; what is
 // not known yet makes it wait.
-func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]bool) {
+func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]bool, budget *int64) {
 	keep[p.Head] = true
+	permission, known := r.forgeNow.author(p.Author)
+	p.Permission = p.May(permission)
 	if p.Unreadable == "" {
-		err := r.readProposal(p, main, keep)
+		err := r.readProposal(p, main, keep, budget)
 		_, waits := errors.AsType[delivery.Wait](err)
+		large, tooLarge := errors.AsType[tooLarge](err)
 		switch {
 		case err == nil:
+		case tooLarge && known:
+			p.Complaints = []delivery.Complaint{{Text: large.Error()}}
+		case tooLarge: // it is read once its author is known to have write permission
 		case waits || !r.settled(err):
 			p.Pending = err.Error()
 		default:
@@ -423,11 +431,9 @@ func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]boo
 		}
 		p.Complaints = []delivery.Complaint{{Text: what}}
 	}
-	known := false
-	if p.Permission, known = r.forgeNow.author(p.Author); !known && p.Pending == "" && !p.Landed {
+	if !known && p.Pending == "" && !p.Landed {
 		p.Pending = fmt.Sprintf("asks the forge what %s may do", p.Author)
 	}
-	p.Permission = p.May(p.Permission)
 	for _, g := range r.seen.gos {
 		if g.PR == p.Number {
 			p.Gos = append(p.Gos, g.Code)
@@ -448,11 +454,14 @@ func (r *Reconciler) settled(err error) bool {
 	return blocked
 }
 
-func (r *Reconciler) readProposal(p *plan.Proposal, main string, keep map[string]bool) error {
+func (r *Reconciler) readProposal(p *plan.Proposal, main string, keep map[string]bool, budget *int64) error {
 	if bad, ok := r.seen.bad[p.Head]; ok && r.Now().Sub(bad.at) < badLasts {
 		return bad.err
 	}
 	err := r.Repo.Has(p.Head)
+	if err == nil && p.Permission != delivery.PermissionWrite {
+		err = r.within(p, main, budget)
+	}
 	if err == nil {
 		var head tree
 		if head, err = r.tree(p.Head); err == nil {
