@@ -276,9 +276,10 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 func openState(st state, config string, adopt bool) (f durable.Folder, watches *delivery.Blocked, err error) {
 	f, err = durable.OpenFolder(string(st))
 	c, ok := errors.AsType[*durable.Copied](err)
+	_, newer := errors.AsType[delivery.Blocked](err)
 	switch {
-	case err == nil:
-		return f, nil, nil
+	case err == nil || newer:
+		return f, nil, err
 	case !ok:
 		return f, nil, delivery.Blockedf("restore that file from a backup; or remove it, if no other server works with this folder or a copy of it", "the identity of the state folder cannot be read: %s", err)
 	case !adopt:

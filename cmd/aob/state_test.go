@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // Other users of the machine read nothing of the state, also where an earlier
@@ -79,6 +81,32 @@ func TestServerStartsWhileBundlesCannotBeRead(t *testing.T) {
 	for _, want := range []string{"the evidence about bundles cannot be read", "since", "index.json", "remove that file"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("aob status does not mention %q:\n%s", want, said)
+		}
+	}
+}
+
+// A state folder that a newer version has used is refused with the sentence that says so, and stays as it is.
+func TestServerRefusesTheStateOfANewerVersion(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "world")
+	w, err := initWorld(t.Context(), dir, "python3", 0, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(dir, "state")
+	text := `{"format": 2, "id": "abcdefghijklmnopqrstuvwxyz", "path": "/srv/state"}`
+	if err := os.WriteFile(filepath.Join(state, durable.FolderFile), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		_, err := openServer(t.Context(), w.Config, false, slog.New(slog.DiscardHandler))
+		want := "the state folder " + state + " was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that aob"
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	for _, name := range []string{"ledger.db", "mirror", "bundles"} {
+		if _, err := os.Stat(filepath.Join(state, name)); err == nil {
+			t.Errorf("%s was made", name)
 		}
 	}
 }

@@ -43,6 +43,16 @@ func FormatOf(name string) (kind string, format int, ok bool) {
 	return m[1] + m[2], format, err == nil
 }
 
+// CheckNewer refuses a versioned name of the same kind as a known one, and of a higher format. It is nil for all others.
+func CheckNewer(what, name, known string) error {
+	kind, format, ok := FormatOf(name)
+	knownKind, most, knownOK := FormatOf(known)
+	if !ok || !knownOK || kind != knownKind {
+		return nil
+	}
+	return CheckFormat(what, format, most)
+}
+
 // NewerStatements counts signed statements that this aob cannot read, because a newer one signed them.
 type NewerStatements struct {
 	Kind   string // as release

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // FolderFile is the file in a folder that holds its identity.
@@ -52,6 +54,8 @@ type Folder struct {
 	Born    time.Time `json:"born,omitzero"`     // when the folder was made; zero where that is not known
 }
 
+// folderFormat is the format of all that lies in the folder and has no format of its own. It rises when an older version
+// would read something there wrongly.
 const folderFormat = 1
 
 // Copied means that a folder is a copy of another one.
@@ -89,6 +93,7 @@ func OpenFolder(dir string) (Folder, error) {
 		return Folder{}, &Copied{Of: f, Path: now.Path, Why: why}
 	}
 	kept := f
+	kept.Format = folderFormat // an older version must not use it any more
 	kept.Path, kept.Host = now.Path, now.Host
 	if kept.Machine == "" {
 		kept.Machine = now.Machine
@@ -171,11 +176,16 @@ func ReadFolder(dir string) (f Folder, err error) {
 	if err != nil {
 		return f, err
 	}
+	var form struct {
+		Format int `json:"format"`
+	}
+	if json.Unmarshal(data, &form) == nil { // the rest of a newer form may not decode
+		if err := delivery.CheckFormat("the state folder "+dir, form.Format, folderFormat); err != nil {
+			return f, err
+		}
+	}
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, fmt.Errorf("%s: %w", path, err)
-	}
-	if f.Format > folderFormat {
-		return f, fmt.Errorf("%s was written by a newer version (format %d)", path, f.Format)
 	}
 	if f.ID == "" || !filepath.IsAbs(f.Path) {
 		return f, fmt.Errorf("%s: want an id and an absolute path", path)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A folder keeps its identity when it is opened again, reached by another name or
@@ -130,5 +132,41 @@ func TestDamagedFolderIdentityIsRefused(t *testing.T) {
 		if f, err := OpenFolder(dir); err == nil {
 			t.Errorf("%q: %+v", text, f)
 		}
+	}
+}
+
+// A folder that a newer version has used is refused, and nothing in it changes. One of this version is marked as such.
+func TestFolderOfANewerVersionIsRefused(t *testing.T) {
+	for name, text := range map[string]string{
+		"the same form": `{"format": 2, "id": "abcdefghijklmnopqrstuvwxyz", "path": "/srv/state"}`,
+		"another form":  `{"format": 3, "id": ["a", "b"], "path": {}}`,
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, FolderFile)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for what, open := range map[string]func(string) (Folder, error){"open": OpenFolder, "adopt": AdoptFolder} {
+			_, err := open(dir)
+			b, ok := errors.AsType[delivery.Blocked](err)
+			if !ok || !strings.Contains(b.What, dir+" was written by a newer aob: it has format") || !strings.Contains(b.Do, "start that aob") {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Errorf("%s: the file is %s, %v", name, got, err)
+		}
+	}
+	dir := t.TempDir()
+	f, err := OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Format = 0
+	if err := f.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := OpenFolder(dir); err != nil || again.Format != folderFormat || again.ID != f.ID {
+		t.Errorf("opened again: %+v, %v", again, err)
 	}
 }

@@ -169,6 +169,10 @@ func (a *Agent) open() (err error) {
 
 // load reads the folder.
 func (a *Agent) load() error {
+	state, err := readState(a.Dir)
+	if newer, ok := errors.AsType[delivery.Blocked](err); ok {
+		return newer
+	}
 	if err := sweep(a.Dir); err != nil {
 		return err
 	}
@@ -176,7 +180,6 @@ func (a *Agent) load() error {
 		return err
 	}
 	a.spool = openSpool(a.Dir)
-	state, err := readState(a.Dir)
 	damaged := err != nil && !errors.Is(err, fs.ErrNotExist)
 	if damaged {
 		a.Log.Error("the pointer is damaged; what a slot holds is tried anew", "err", err)

@@ -113,7 +113,10 @@ func (a *Agent) poll(ctx context.Context) {
 		if err != nil {
 			a.Metrics.refused.WithLabelValues("signature").Inc()
 			a.Log.Error("desired state refused", "err", err)
-			a.unread.failed(fmt.Errorf("what the server or a proxy answers is no document that a trusted key signed: %w", err))
+			if _, newer := errors.AsType[delivery.Blocked](err); !newer {
+				err = fmt.Errorf("what the server or a proxy answers is no document that a trusted key signed: %w", err)
+			}
+			a.unread.failed(err)
 			pause = around(interval)
 			continue
 		}

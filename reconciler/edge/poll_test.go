@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptrace"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,4 +116,65 @@ func (l pauseLog) Handle(_ context.Context, r slog.Record) error {
 		return true
 	})
 	return nil
+}
+
+// A document of a newer server is called that. One that nobody signed is no document.
+func TestDocumentsOfANewerServerAreCalledThat(t *testing.T) {
+	key, stranger := newKey(t), newKey(t)
+	a := &Agent{Config: Config{Ring: "north", Device: "d1", Keys: []trust.PublicKey{key.Public()}}}
+	for name, c := range map[string]struct {
+		by   *trust.Key
+		want string
+	}{
+		"signed":     {key, "it has format 2, and this aob reads formats up to 1"},
+		"a stranger": {stranger, "no trusted key signed it"},
+	} {
+		envelope, err := trust.Sign(c.by, "application/vnd.aob.desired.v2+json", []byte(`{"ring":"north"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.verify(envelope); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", name, err, c.want)
+		}
+	}
+}
+
+// An agent refuses the folder of a newer one, and changes nothing in it. That the folder is damaged is something else.
+func TestAgentRefusesTheFolderOfANewerOne(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"newer":              {`{"format": 2, "slot": "c"}`, "was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
+		"newer, other types": {`{"format": 5, "slot": {"x": 1}}`, "it has format 5"},
+		"as it was":          {`{"device": "d1", "ring": "north", "downloaded": 0}`, ""},
+		"format 1":           {`{"format": 1, "device": "d1", "ring": "north"}`, ""},
+		"damaged":            {`{"format": `, ""},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, stateFile)
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a := &Agent{Config: Config{Ring: "north", Device: "d1", Dir: dir, Log: slog.New(slog.DiscardHandler)}}
+		err := a.load()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v; want %q", name, err, c.want)
+		}
+		if c.want == "" {
+			continue
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != c.text {
+			t.Errorf("%s: the file is %s, %v", name, got, err)
+		}
+		if _, err := ReadStatus(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: the status says %v", name, err)
+		}
+	}
+}
+
+func newKey(t *testing.T) *trust.Key {
+	t.Helper()
+	key, err := trust.Create(filepath.Join(t.TempDir(), "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }

@@ -17,6 +17,7 @@ import (
 
 // State is the pointer file, agent.json.
 type State struct {
+	Format  int             `json:"format,omitempty"` // of the agent's folder; see stateFormat
 	Device  string          `json:"device"`
 	Ring    string          `json:"ring"`
 	Slot    string          `json:"slot,omitempty"` // that serves: a or b; empty: none
@@ -34,6 +35,10 @@ type State struct {
 
 	Installation string `json:"installation,omitempty"` // random, made with this file
 }
+
+// stateFormat is the format of all files in an agent's folder. It rises when an older agent would read one of them
+// wrongly. None is 1, which is not written.
+const stateFormat = 1
 
 // A Failure is a bundle that failed here, and why.
 type Failure struct {
@@ -59,6 +64,14 @@ func readState(dir string) (State, error) {
 	data, err := readFile(filepath.Join(dir, stateFile), maxState)
 	if err != nil {
 		return s, err
+	}
+	var form struct {
+		Format int `json:"format"`
+	}
+	if json.Unmarshal(data, &form) == nil { // the rest of a newer form may not decode
+		if err := delivery.CheckFormat("the agent's folder "+dir, form.Format, stateFormat); err != nil {
+			return State{}, err
+		}
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
 		return State{}, fmt.Errorf("%s: %w", stateFile, err)

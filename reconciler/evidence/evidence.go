@@ -34,7 +34,7 @@ type Store struct {
 	read     map[delivery.Digest]statement // by referrer; of every kind but scores
 	scored   map[delivery.Digest]statement // by referrer; of the bundles last asked for
 	listed   []reference                   // what snapshot was made of
-	newer    []delivery.NewerStatements             // and what a newer aob has attached besides
+	newer    []delivery.NewerStatements    // and what a newer aob has attached besides
 	snapshot *Snapshot
 }
 

@@ -287,7 +287,7 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 		}, "want a statement of type"},
 		{"a newer aob's, under the older type", func(one, _ delivery.Digest) []byte {
 			return signed(k, statement(one, "https://aob.dev/training/v2", training(one, "run")))
-		}, "this training statement was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
+		}, "this statement was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
 		{"a desired state", func(_, _ delivery.Digest) []byte {
 			envelope, err := trust.Sign(k, delivery.DesiredPayload, []byte("{}"))
 			if err != nil {

@@ -110,10 +110,8 @@ func decodeStatement(k kind, bundle delivery.Digest, payload []byte) (any, error
 	if s.Type != delivery.StatementType {
 		return nil, fmt.Errorf("want a statement of type %s, got %q", delivery.StatementType, s.Type)
 	}
-	if name, format, ok := delivery.FormatOf(s.PredicateType); ok {
-		if known, most, _ := delivery.FormatOf(k.predicateType); known == name && format > most {
-			return nil, delivery.CheckFormat("this "+name+" statement", format, most)
-		}
+	if err := delivery.CheckNewer("this statement", s.PredicateType, k.predicateType); err != nil {
+		return nil, err
 	}
 	if s.PredicateType != k.predicateType {
 		return nil, fmt.Errorf("want a predicate of type %s, got %q", k.predicateType, s.PredicateType)

@@ -39,8 +39,14 @@ func load(path string, key *trust.Key) (published, error) {
 	payload, _, err := trust.Verify(envelope, delivery.DesiredPayload, []trust.PublicKey{key.Public()})
 	foreign := err != nil
 	if foreign {
-		var e struct{ Payload []byte }
+		var e struct {
+			PayloadType string
+			Payload     []byte
+		}
 		if err := json.Unmarshal(envelope, &e); err != nil {
+			return published{}, err
+		}
+		if err := delivery.CheckNewer("the document", e.PayloadType, delivery.DesiredPayload); err != nil {
 			return published{}, err
 		}
 		payload = e.Payload

@@ -207,6 +207,9 @@ func ParseReport(body []byte) (delivery.Report, error) {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
+		if strings.Contains(err.Error(), "unknown field") {
+			return r, fmt.Errorf("not a report: %w, which this aob serve does not know: update it before aob-agent", err)
+		}
 		return r, fmt.Errorf("not a report: %w", err)
 	}
 	if _, err := dec.Token(); err != io.EOF {

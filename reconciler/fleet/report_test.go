@@ -128,7 +128,7 @@ func TestReportsRefused(t *testing.T) {
 		{"endless", token, strings.Repeat(" ", fleet.MaxReport+1), 413, "at most 65536 bytes"},
 		{"empty", token, "", 400, "not a report"},
 		{"an array", token, "[]", 400, "not a report"},
-		{"unknown field", token, strings.Replace(good, "{", `{"x":1,`, 1), 400, `unknown field "x"`},
+		{"unknown field", token, strings.Replace(good, "{", `{"x":1,`, 1), 400, `unknown field "x", which this aob serve does not know: update it before aob-agent`},
 		{"two", token, good + good, 400, "something follows"},
 		{"device's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Device = "D 1" }), 400, "device: want lower-case"},
 		{"ring's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Ring = strings.Repeat("r", 65) }), 400, "ring: want lower-case"},

@@ -379,6 +379,39 @@ func TestDamagedDocumentStopsItsRingAlone(t *testing.T) {
 	}
 }
 
+// A document that a newer server published is called that, whichever key signed it. Its ring stays as it is, and the
+// document too, for the newer server.
+func TestDocumentOfANewerServerIsKept(t *testing.T) {
+	s := newSite(t, nil)
+	s.publish(t, desired(1))
+	path := filepath.Join(s.config.Dir, "desired", "north.json")
+	other, err := trust.Create(filepath.Join(t.TempDir(), "other.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]*trust.Key{"the same key": s.config.Key, "another key": other} {
+		envelope, err := trust.Sign(key, "application/vnd.aob.desired.v2+json", []byte(`{"ring":"north","version":9,"release":{}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, envelope, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.restart(t)
+		err = s.Publish(t.Context(), desired(2))
+		const want = "was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that aob"
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "move the file away") {
+			t.Errorf("%s: publishing says %v", name, err)
+		}
+		if said := strings.Join(s.Unreadable(), " "); !strings.Contains(said, want) {
+			t.Errorf("%s: the status says %q", name, said)
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, envelope) {
+			t.Errorf("%s: the document is %s, %v", name, got, err)
+		}
+	}
+}
+
 // A device whose record cannot be read is named until it reports again, or is forgotten; the others are as they were.
 func TestDeviceThatCannotBeReadFailsAlone(t *testing.T) {
 	s := newSite(t, nil)

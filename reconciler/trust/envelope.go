@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 const (
@@ -53,12 +55,15 @@ func Sign(key *Key, payloadType string, payload []byte) ([]byte, error) {
 // Verify returns the payload of an envelope whose type is payloadType and that
 // one of the trusted keys signed, with that key's id. Errors name the keys that
 // the envelope claims and those that were tried; they never quote the payload.
+// Where a trusted key signed a newer form of the same kind of payload, the error
+// is the Blocked of delivery.CheckFormat.
 func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload []byte, keyID string, err error) {
 	parsed, err := parse(envelope)
 	if err != nil {
 		return nil, "", fmt.Errorf("envelope: %w", err)
 	}
-	if parsed.PayloadType != payloadType {
+	newer := delivery.CheckNewer("the signed document", parsed.PayloadType, payloadType)
+	if parsed.PayloadType != payloadType && newer == nil {
 		return nil, "", fmt.Errorf("envelope: want a payload of type %q, got %q", payloadType, parsed.PayloadType)
 	}
 	var verifiers []dsse.Verifier
@@ -82,6 +87,9 @@ func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload [
 	accepted, payload, err := threshold.VerifyAndDecode(context.Background(), parsed)
 	if err != nil || len(accepted) == 0 {
 		return nil, "", fmt.Errorf("envelope: no trusted key signed it: it claims %s; tried %s", claimed(parsed), strings.Join(tried, ", "))
+	}
+	if newer != nil {
+		return nil, "", newer
 	}
 	return payload, accepted[0].KeyID, nil
 }

@@ -5,10 +5,12 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
@@ -159,4 +161,33 @@ func FuzzParsePublic(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A newer form of the same kind of document is called that, but only where a trusted key signed it.
+func TestNewerDocumentsAreCalledThat(t *testing.T) {
+	key, stranger := create(t), create(t)
+	const known = "application/vnd.aob.desired.v1+json"
+	for name, c := range map[string]struct {
+		by          *trust.Key
+		payloadType string
+		want        string
+		newer       bool
+	}{
+		"format 2":             {key, "application/vnd.aob.desired.v2+json", "the signed document was written by a newer aob: it has format 2, and this aob reads formats up to 1", true},
+		"format 2, a stranger": {stranger, "application/vnd.aob.desired.v2+json", "no trusted key signed it", false},
+		"another kind":         {key, "application/vnd.aob.release.v2+json", "want a payload of type", false},
+		"no format":            {key, "application/vnd.aob.desired+json", "want a payload of type", false},
+	} {
+		envelope, err := trust.Sign(c.by, c.payloadType, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		payload, _, err := trust.Verify(envelope, known, []trust.PublicKey{key.Public()})
+		if err == nil || !strings.Contains(err.Error(), c.want) || payload != nil {
+			t.Errorf("%s: %q, %v; want %q", name, payload, err, c.want)
+		}
+		if _, newer := errors.AsType[delivery.Blocked](err); newer != c.newer {
+			t.Errorf("%s: Blocked is %v", name, newer)
+		}
+	}
 }
