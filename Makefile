@@ -3,6 +3,7 @@
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
 # make bench-hostile  a promotion beside attacks (ten minutes)
+# make test-seeds   2,000 random orders of events against the loop (a quarter of an hour of a core)
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
 # make test-faults  a fleet behind faulty proxies, for ten minutes
 # make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)
@@ -13,7 +14,7 @@ SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo test test-faults test-security bench bench-hostile bench-coco bench-intervals lint build tools test-tools schemas
+.PHONY: demo test test-seeds test-faults test-security bench bench-hostile bench-coco bench-intervals lint build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -51,6 +52,9 @@ bench-coco: build
 
 bench-hostile: test-tools
 	AOB_HOSTILE=1 go test ./e2e -run TestHostile -v -timeout 2h
+
+test-seeds:
+	AOB_SEEDS=$(or $(AOB_SEEDS),1:2000) go test ./reconciler -run AnyOrder -v -timeout 2h
 
 test-security: test-tools
 	AOB_SECURITY=1 go test ./e2e -run 'TestSecurityTable|TestAWord' -v -timeout 2h

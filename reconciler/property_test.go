@@ -371,11 +371,12 @@ var (
 
 func of[T any](list []T, n int) T { return list[n%len(list)] }
 
+var acceptAsked = regexp.MustCompile("/aob accept ([0-9a-f]{32}) because")
+
 // accept comments what a pull request's own comment asks for, mostly, or else the
 // code of any verdict.
 func (s *sim) accept(a, b int) {
-	asks := regexp.MustCompile("/aob accept ([0-9a-f]{32}) because")
-	waits := slices.DeleteFunc(s.forge.list(), func(pr delivery.PullRequest) bool { return !asks.MatchString(s.forge.comments[pr.Number]) })
+	waits := slices.DeleteFunc(s.forge.list(), func(pr delivery.PullRequest) bool { return !acceptAsked.MatchString(s.forge.comments[pr.Number]) })
 	var codes []string
 	for _, st := range s.signed.statements {
 		if v, ok := st.predicate.(delivery.Verdict); ok && v.Outcome != delivery.Pass {
@@ -393,7 +394,7 @@ func (s *sim) accept(a, b int) {
 	case len(waits) > 0:
 		pr = of(waits, a)
 		if b/16%4 != 0 {
-			code = asks.FindStringSubmatch(s.forge.comments[pr.Number])[1]
+			code = acceptAsked.FindStringSubmatch(s.forge.comments[pr.Number])[1]
 		}
 	}
 	s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger", "ada", "vision"}, b), "/aob accept "+code+" because of this")
@@ -895,10 +896,14 @@ var happenings = map[string]happening{
 	"comments can be edited": {2, func(s *sim, a, b int) {
 		// From here on AOB asks whether a comment is its author's word.
 		s.forge.unvouched = true
-		s.doubt(a)
-		s.accept(b, b/7)
+		s.doubt(6*a + 2*(a%2)) // one that lead may settle
+		for _, pr := range s.forge.list() {
+			if code := acceptAsked.FindStringSubmatch(s.forge.comments[pr.Number]); code != nil {
+				s.forge.comment(pr.Number, "lead", "/aob accept "+code[1]+" because of this")
+			}
+		}
 		s.rest()
-		s.answer(b / 3)
+		s.answer(b)
 		s.rest()
 	}},
 	"answer what AOB asks back": {3, func(s *sim, a, b int) { s.answer(b) }},

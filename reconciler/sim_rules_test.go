@@ -141,17 +141,30 @@ func (s *sim) quarantined(model string, bundle delivery.Digest) bool {
 	return kin && !lifted
 }
 
+// asKnown lets main be where the loop can know that it is, for a rule about what the loop
+// does: it has read nothing since git went down.
+func (s *sim) asKnown() (back func()) {
+	main := git.Branch + "main"
+	now, known := s.repo.refs[main], s.repo.observed[main]
+	if !s.repo.down || known == "" {
+		return func() {}
+	}
+	s.repo.refs[main] = known
+	return func() { s.repo.refs[main] = now }
+}
+
 // checkGreen is called when aob/release turns to success on a commit.
 func (s *sim) checkGreen(commit string) {
+	landed := slices.Contains(s.repo.ancestors(s.main()), commit)
+	defer s.asKnown()()
+	if landed && commit != s.main() {
+		return // the forge says that it is merged; nothing is left to merge
+	}
 	if commit == s.main() {
 		s.checkMainGreen(commit)
 		return
 	}
 	known := s.loop.seen.refs[git.Branch+"main"]
-	if s.repo.down { // nobody can know more; what was green before is said again where somebody forged it
-		defer func(now string) { s.repo.refs[git.Branch+"main"] = now }(s.main())
-		s.repo.refs[git.Branch+"main"] = known
-	}
 	bases, _ := s.repo.MergeBases(commit, known)
 	if len(bases) != 1 {
 		s.fail("green on %.8s, which has %d best common ancestors with main", commit, len(bases))
@@ -449,6 +462,7 @@ func (s *sim) checkMainGreen(commit string) {
 
 // checkAcceptance is called when main accepts a release.
 func (s *sim) checkAcceptance(a delivery.Acceptance) {
+	defer s.asKnown()()
 	what := fmt.Sprintf("%s version %d accepted", a.Model, a.Version)
 	main, complaints := s.tree(s.main())
 	release, named := main.Releases[a.Model]
@@ -475,6 +489,7 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 
 // checkPublish is called when devices are told something new.
 func (s *sim) checkPublish(d, old delivery.Desired) {
+	defer s.asKnown()()
 	check := func(t delivery.Target, to string) {
 		named := slices.Clone(s.signed.index.Accepted[d.Model])
 		for _, a := range s.signed.index.Accepted[d.Model] { // under its former name too

@@ -210,6 +210,7 @@ type simRepo struct {
 	refs    map[string]string
 	blobs   map[string][]byte
 	last    string
+	fetched int             // commits that there were when the loop last read the repository
 	made    map[string]bool // commits that AOB made
 	folds   map[string]map[delivery.Digest]simHeld
 	down    bool
@@ -272,7 +273,7 @@ func (r *simRepo) Observe(context.Context) (map[string]string, bool, error) {
 	now := fmt.Sprint(r.refs)
 	changed := now != r.last
 	r.last = now
-	r.observed = maps.Clone(r.refs)
+	r.observed, r.fetched = maps.Clone(r.refs), len(r.commits)
 	return r.observed, changed, nil
 }
 
@@ -305,7 +306,7 @@ func (r *simRepo) FirstParents(commit string, limit int) ([]string, error) {
 }
 
 func (r *simRepo) Has(commit string) error {
-	if _, ok := r.commits[commit]; !ok {
+	if c, ok := r.commits[commit]; !ok || c.number >= r.fetched && !r.made[commit] {
 		return delivery.Wait{For: time.Second, What: "not here yet"}
 	}
 	return nil
