@@ -27,10 +27,14 @@ type simRuns struct {
 	slow   bool // runs take long to end
 	ends   int
 	fail   map[delivery.RunKind]string // kinds that end failed, with the reason
+	newer  delivery.Digest             // a run that a newer aob has written
 }
 
 func (r *simRuns) Start(_ context.Context, spec delivery.RunSpec) error {
 	defer r.sim.effect()()
+	if spec.Key == r.newer {
+		return delivery.CheckFormat("run "+spec.Key.Short(), 2, 1)
+	}
 	r.sim.checkStart(spec)
 	if s, ok := r.states[spec.Key]; ok {
 		if s.Phase == delivery.RunDied || s.Phase == delivery.RunStopped {
@@ -45,12 +49,17 @@ func (r *simRuns) Start(_ context.Context, spec delivery.RunSpec) error {
 
 func (r *simRuns) Observe() ([]delivery.RunState, error) {
 	var list []delivery.RunState
+	var unread error
 	for _, key := range r.keys() {
+		if key == r.newer {
+			unread = delivery.CheckFormat("run "+key.Short(), 2, 1)
+			continue
+		}
 		c := *r.states[key]
 		c.Result = nil
 		list = append(list, c)
 	}
-	return list, nil
+	return list, unread
 }
 
 func (r *simRuns) keys() []delivery.Digest { return slices.Sorted(maps.Keys(r.states)) }

@@ -250,6 +250,39 @@ func TestDownInTheMiddle(t *testing.T) {
 	}
 }
 
+// After a downgrade a training that a newer AOB has begun is neither ended nor begun again. Its pull request and the status
+// say why nothing is seen of it, and it goes on where the newer AOB is started again.
+func TestTrainingOfANewerAOBIsLeftAlone(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.untilTraining()
+	training := s.runs.running(delivery.RunTrain)
+	s.runs.newer = training
+	s.restart()
+	const why = "was written by a newer aob: it has format 2, and this aob reads formats up to 1"
+	for range 5 {
+		s.turn()
+		if phase := s.runs.states[training].Phase; phase != delivery.RunRunning || s.runs.ends > 0 {
+			t.Fatalf("the training is %s, %d were asked to end", phase, s.runs.ends)
+		}
+	}
+	s.want("first", delivery.CheckFailure, why)
+	noticed := false
+	for _, one := range s.loop.troubles.all() {
+		noticed = noticed || strings.Contains(one.line(), why)
+	}
+	if !noticed {
+		t.Errorf("the troubles are %v", s.loop.troubles.all())
+	}
+	s.runs.newer = ""
+	s.restart()
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	if s.trained[training] != 1 || len(s.trained) != 1 {
+		t.Errorf("trained %v; want the one that was under way", s.trained)
+	}
+}
+
 // Case 14: an upgrade retrains nothing, commits nothing again, un-ships nothing.
 func TestUpgrade(t *testing.T) {
 	upgrade := func(s *sim) {

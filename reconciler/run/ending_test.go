@@ -143,20 +143,109 @@ func TestNeedSurvivesRestart(t *testing.T) {
 	}
 }
 
-// A run of a newer aob is called that, and not damaged. The other runs are read.
-func TestRunOfNewerAOBIsCalledThat(t *testing.T) {
+// A run of a newer aob is called that, and not damaged, as long as it is there. Nothing is done to it: it is not started
+// again, not ended and not removed. The other runs are read and started.
+func TestRunOfNewerAOBIsCalledThatAndLeftAlone(t *testing.T) {
 	b := newBench(t)
-	dir := b.folder(t, spec("quick"))
-	data := strings.Replace(string(delivery.Canonical(spec("quick"))), "{", `{"format": 7, "kinds": {"a": [1]}, `, 1)
+	s := spec("quick")
+	dir := b.folder(t, s)
+	data := strings.Replace(string(delivery.Canonical(s)), "{", `{"format": 7, "kinds": {"a": [1]}, `, 1)
 	if err := os.WriteFile(filepath.Join(dir, specFile), []byte(data), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b.folder(t, spec("error"))
-	list, err := b.Observe()
-	if err == nil || !strings.Contains(err.Error(), "was written by a newer aob: it has format 7") {
-		t.Errorf("error %v", err)
+	const want = "was written by a newer aob: it has format 7, and this aob reads formats up to 1; start that aob"
+	for range 3 {
+		list, err := b.Observe()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v", err)
+		}
+		if !slices.ContainsFunc(list, func(s delivery.RunState) bool { return s.Spec.Note == "error" }) {
+			t.Errorf("runs %+v, want the other one", list)
+		}
+		for what, err := range map[string]error{
+			"start":  b.Start(t.Context(), s),
+			"end":    b.End(t.Context(), s.Key, "#3 is closed"),
+			"keep":   b.Keep(s.Key, delivery.RunNeed{PRs: []int{3}}),
+			"retry":  b.Retry(s.Key),
+			"remove": b.Remove(s.Key),
+			"state":  func() error { _, err := b.State(s.Key); return err }(),
+		} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
 	}
-	if !slices.ContainsFunc(list, func(s delivery.RunState) bool { return s.Spec.Note == "error" }) {
-		t.Errorf("runs %+v, want the other one", list)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("its folder holds %v, %v", entries, err)
+	}
+	if err := b.Start(t.Context(), spec("fast")); err != nil {
+		t.Fatal(err)
+	}
+	<-b.wake
+	if state, err := b.State(spec("fast").Key); err != nil || state.Phase != delivery.RunDone {
+		t.Errorf("another run is %s, %v", state.Phase, err)
+	}
+	// The newer aob has ended it, and it was removed.
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Observe(); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// A run that an earlier version began goes on where it was: its folder has no format, its journal names no state folder,
+// and nobody has recorded who needs it. It can be asked to end.
+func TestRunOfAnEarlierVersionGoesOn(t *testing.T) {
+	b := newBench(t)
+	b.StateID = "mine"
+	s := spec("steps 4 1")
+	dir := b.folder(t, s)
+	// As commit dca45b9 wrote it: two epochs, and then the runner died with the server's machine.
+	journal := `{"at":"2026-11-01T10:00:00Z","attempt":1,"event":"start","process":{"pid":4194000,"start":1,"boot":"gone"}}
+{"at":"2026-11-01T10:00:01Z","attempt":1,"event":"stage","stage":"work"}
+{"at":"2026-11-01T10:00:02Z","attempt":1,"event":"progress","epoch":1,"epochs":4}
+{"at":"2026-11-01T10:00:03Z","attempt":1,"event":"progress","epoch":2,"epochs":4}
+`
+	for name, text := range map[string]string{journalFile: journal, "steps": ".."} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if state, err := b.State(s.Key); err != nil || state.Phase != delivery.RunDied || state.Attempt != 1 {
+		t.Fatalf("before: %+v, %v", state, err)
+	}
+	state := b.run(t, s)
+	if state.Phase != delivery.RunDone || state.Attempt != 2 || state.Started.Year() != 2026 {
+		t.Errorf("it is %+v", state)
+	}
+	if steps, err := os.ReadFile(filepath.Join(dir, "steps")); err != nil || string(steps) != "...." {
+		t.Errorf("steps %q, %v", steps, err)
+	}
+	b.await(t, "work")
+
+	// One whose runner is at work, started by the earlier version: it goes on, and ends when it is asked to.
+	s = spec("wait")
+	gone := make(chan struct{}, 1)
+	earlier := &Store{Dir: b.Dir, Command: b.Command, Env: b.Env, Wake: func() { gone <- struct{}{} }}
+	if err := earlier.Start(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, "work")
+	later := &Store{Dir: b.Dir, Command: b.Command, Env: b.Env, StateID: "mine"}
+	if state, err := later.State(s.Key); err != nil || state.Phase != delivery.RunRunning {
+		t.Fatalf("under way: %+v, %v", state, err)
+	}
+	if err := later.Start(t.Context(), s); err != nil { // as a turn does: nothing happens
+		t.Fatal(err)
+	}
+	if err := later.End(t.Context(), s.Key, "#3 is closed"); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	if state, err := later.State(s.Key); err != nil || state.Phase != delivery.RunStopped || state.Attempt != 1 {
+		t.Errorf("ended: %+v, %v", state, err)
 	}
 }

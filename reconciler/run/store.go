@@ -35,6 +35,7 @@ type Store struct {
 	active   map[*observed]bool  // those of runs that are looked at every turn
 	states   []delivery.RunState // what Observe answers, by key; nil after a run came or went
 	listed   time.Time           // the folder's time of change when it was last listed
+	unread   map[string]error    // by the folder's name: why a run cannot be read
 	results  map[delivery.Digest]json.RawMessage
 	resident int // bytes of results
 }
@@ -205,6 +206,9 @@ func (s *Store) Observe() ([]delivery.RunState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.list()
+	for _, name := range slices.Sorted(maps.Keys(s.unread)) {
+		err = errors.Join(err, s.unread[name])
+	}
 	for o := range s.active {
 		err = errors.Join(err, o.refresh())
 	}
@@ -285,16 +289,22 @@ func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 	return o, nil
 }
 
-// find returns what is known of a run, nil for nothing.
+// find returns what is known of a run, nil for nothing. Other runs that cannot be read are no error.
 func (s *Store) find(key delivery.Digest) (*observed, error) {
 	if o := s.runs[key]; o != nil {
 		return o, nil
 	}
 	err := s.list()
-	if o := s.runs[key]; o != nil {
-		return o, nil
+	if o := s.runs[key]; o != nil || err != nil {
+		return o, err
 	}
-	return nil, err
+	for name, err := range s.unread {
+		kind, _, _ := strings.Cut(name, "-")
+		if name == filepath.Base(s.Folder(delivery.RunKind(kind), key)) {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 // list brings s.runs in line with the folder where that has changed.
@@ -309,7 +319,7 @@ func (s *Store) list() error {
 	if err != nil {
 		return err
 	}
-	if info.ModTime().Equal(s.listed) {
+	if info.ModTime().Equal(s.listed) && len(s.unread) == 0 { // those are tried again each time
 		return nil
 	}
 	entries, err := os.ReadDir(s.Dir)
@@ -340,13 +350,17 @@ func (s *Store) list() error {
 			s.forget(o.state.Spec.Key)
 		}
 	}
-	loaded, err := s.load(fresh)
-	for _, o := range loaded {
+	loaded, errs := s.load(fresh)
+	s.unread = map[string]error{}
+	for i, o := range loaded {
+		if errs[i] != nil {
+			s.unread[fresh[i]] = errs[i]
+		}
 		if o != nil {
 			s.add(o)
 		}
 	}
-	return err
+	return nil
 }
 
 func (s *Store) add(o *observed) {
@@ -370,8 +384,8 @@ func (s *Store) forget(key delivery.Digest) {
 
 // load reads folders seen for the first time, a few at once: with thousands of
 // them it is the disk that takes the time.
-func (s *Store) load(names []string) ([]*observed, error) {
-	loaded, errs := make([]*observed, len(names)), make([]error, len(names))
+func (s *Store) load(names []string) (loaded []*observed, errs []error) {
+	loaded, errs = make([]*observed, len(names)), make([]error, len(names))
 	var work sync.WaitGroup
 	const workers = 8
 	for w := range workers {
@@ -382,7 +396,7 @@ func (s *Store) load(names []string) ([]*observed, error) {
 		})
 	}
 	work.Wait()
-	return loaded, errors.Join(errs...)
+	return loaded, errs
 }
 
 func (s *Store) open(name string) (*observed, error) {
