@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -58,6 +59,28 @@ func TestNewerFormatsAreRefusedWithBothNumbers(t *testing.T) {
 		err := CheckFormat("the ring", format, 1)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("format %d: %v", format, err)
+		}
+	}
+}
+
+// The table of formats names every kind of statement, and where the other formats are.
+func TestUpgradesDocumentNamesAllFormats(t *testing.T) {
+	data, err := os.ReadFile("../../docs/upgrades.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	names := []string{"apiVersion: aob/vN", "folder.json", "user_version", "spec.json", "schemaVersion", "imageLayoutVersion", "agent.json", "desired"}
+	for _, predicate := range []string{TrainingType, ScoresType, VerdictType, ReleaseType, AcceptanceType, AbortType, ThresholdsType} {
+		kind, _, ok := FormatOf(predicate)
+		if !ok {
+			t.Errorf("%s has no format", predicate)
+		}
+		names = append(names, kind)
+	}
+	for _, name := range names {
+		if !strings.Contains(text, name) {
+			t.Errorf("it does not name %s", name)
 		}
 	}
 }
