@@ -56,7 +56,7 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 		}
 		r.seen.merges[key] = merged
 	}
-	p.Merged = merged.intent
+	p.Merged, p.BothChanged = merged.intent, bothChanged(target.files, base.files, head.files)
 	p.Complaints = afterMerge(head.complaints, target.complaints, merged.complaints)
 	return nil
 }
@@ -78,17 +78,42 @@ func (r *Reconciler) mergeBases(head, main string) ([]string, error) {
 	return bases, nil
 }
 
-// threeWay merges three lists of files, path by path: what the head left as it was
-// is main's, and what it changed is the head's. Where both changed a file, git
-// either reports a conflict or joins their lines; the head's file stands for both.
-func threeWay(main, base, head []git.File) []git.File {
-	byPath := func(list []git.File) map[string]git.File {
-		files := make(map[string]git.File, len(list))
-		for _, f := range list {
-			files[f.Path] = f
+// bothChanged lists the files of gates, fleets and quarantines that main and the head have changed since their base, each
+// in its own way. Git reports a conflict there, or joins their lines to a file that neither has; where one of them renamed
+// the file, it puts the other's lines into the new one. Models and releases are left out: main takes no spec and no
+// release file that AOB has not signed, so lines that were joined there are refused.
+func bothChanged(main, base, head []git.File) []string {
+	ours, from, theirs := byPath(main), byPath(base), byPath(head)
+	var list []string
+	for path, was := range from {
+		if ours[path] != was && theirs[path] != was && ours[path] != theirs[path] {
+			list = append(list, path)
 		}
-		return files
 	}
+	for path, f := range theirs {
+		if _, there := from[path]; !there && ours[path] != (git.File{}) && ours[path] != f {
+			list = append(list, path) // both added it
+		}
+	}
+	list = slices.DeleteFunc(list, func(path string) bool {
+		return strings.HasPrefix(path, "models/") && !strings.HasSuffix(path, ".quarantine.yaml")
+	})
+	slices.Sort(list)
+	return list
+}
+
+func byPath(list []git.File) map[string]git.File {
+	files := make(map[string]git.File, len(list))
+	for _, f := range list {
+		files[f.Path] = f
+	}
+	return files
+}
+
+// threeWay merges three lists of files, path by path: what the head left as it was
+// is main's, and what it changed is the head's. Where both changed a file the head's
+// stands for both, and [bothChanged] names it.
+func threeWay(main, base, head []git.File) []git.File {
 	ours, from, theirs := byPath(main), byPath(base), byPath(head)
 	merged := make(map[string]git.File, len(theirs))
 	for path := range theirs {

@@ -331,3 +331,31 @@ func TestOldBranchIsToldThatMainRenamedItsModel(t *testing.T) {
 		})
 	}
 }
+
+// TestAFileThatMainChangedTooAsksForARebase: git joins the lines of both, and neither the head nor main shows the file
+// that comes of it. Here a pull request resumes nothing and adds a wave, while main pauses the fleet.
+func TestAFileThatMainChangedTooAsksForARebase(t *testing.T) {
+	for name, files := range map[string][2]map[string]string{
+		"gate": {{"gates/production.yaml": gateFile("production", "shapes", 0.6)},
+			{"gates/production.yaml": gateFile("production", "shapes", 0.55)}},
+		"fleet": {{"fleets/demo.yaml": demoRuns("shapes", "paused: true\n")["fleets/demo.yaml"]},
+			{"fleets/demo.yaml": demoRuns("shapes", "window: {days: [mon], from: \"01:00\", to: \"05:00\", zone: UTC}\n")["fleets/demo.yaml"]}},
+		"renamed away": {{"gates/production.yaml": gateFile("production", "shapes", 0.6)},
+			{"gates/production.yaml": "", "gates/other.yaml": gateFile("other", "shapes", 0.5)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := barred(t)
+			s.repo.commit("change", s.main(), s.now, files[1])
+			s.repo.commit("main", s.main(), s.now, files[0])
+			s.forge.open("change", "dev")
+			s.settle()
+			s.want("change", delivery.CheckFailure, "rebase onto main (git rebase main): main has changed ", " since, too")
+
+			// The same change on top of main is judged.
+			s.repo.commit("rebased", s.main(), s.now, files[1])
+			s.forge.open("rebased", "dev")
+			s.settle()
+			s.want("rebased", delivery.CheckSuccess)
+		})
+	}
+}

@@ -91,8 +91,12 @@ func (m *Mirror) tops(c *commit) error {
 	if err != nil {
 		return err
 	}
+	var seq sequence
 	for len(data) > 0 {
 		e, rest, err := next(data)
+		if err == nil {
+			err = seq.add(e)
+		}
 		if err != nil {
 			return malformed(c.tree, err)
 		}
@@ -188,8 +192,12 @@ func (w *walker) add(e entry, depth int) error {
 	if err != nil {
 		return err
 	}
+	var seq sequence
 	for len(data) > 0 {
 		in, rest, err := next(data)
+		if err == nil {
+			err = seq.add(in)
+		}
 		if err != nil {
 			return malformed(e.hash, err)
 		}

@@ -3,6 +3,7 @@ package git
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -110,6 +111,34 @@ func order(a, b entry) int {
 		return 0
 	}
 	return cmp.Compare(end(a), end(b))
+}
+
+// A sequence checks that the entries of one tree stand as git keeps them: ascending by order, and no name twice. Git's
+// merge walks trees in step and overlooks an entry that stands too early, so what such a tree shows is not what merging
+// it yields. Git itself refuses it in git fsck and with receive.fsckObjects.
+type sequence struct {
+	last  entry
+	files [][]byte // files of which each one's name begins the next one's: a folder with such a name may still follow
+}
+
+var errSequence = errors.New("its entries are not in the order that git keeps, or a name is there twice, so what merging " +
+	"it yields is not what it shows; write it with git")
+
+func (s *sequence) add(e entry) error {
+	if bytes.IndexByte(e.name, '/') >= 0 || s.last.name != nil && order(s.last, e) >= 0 {
+		return errSequence
+	}
+	s.last = e
+	for len(s.files) > 0 && !bytes.HasPrefix(e.name, s.files[len(s.files)-1]) {
+		s.files = s.files[:len(s.files)-1]
+	}
+	switch {
+	case len(s.files) > 0 && bytes.Equal(s.files[len(s.files)-1], e.name):
+		return errSequence
+	case e.mode != modeTree:
+		s.files = append(s.files, e.name)
+	}
+	return nil
 }
 
 // encodeTree writes a tree of entries, which it sorts.

@@ -49,7 +49,7 @@ var checkedOrOwn = []string{
 	"Model.APIVersion", "Model.Kind", "Model.Name", "Model.Thresholds", "Model.Variants", "Model.Was",
 	"NewerStatements.Kind",
 	"OperatingPoint.Note", "Optimizer.Name", "Optimizer.Schedule", "Past.Commit", "Place.Boot", "Place.Installation",
-	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.Gos", "PullRequest.Base", "PullRequest.Head",
+	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.BothChanged", "Proposal.Gos", "PullRequest.Base", "PullRequest.Head",
 	"PullRequest.Ref", "PullRequest.URL", "Quarantine.APIVersion", "Quarantine.Kind", "Quarantine.Name",
 	"Quarantined.Fleet", "Release.APIVersion", "Release.Kind", "Release.Name", "ReleaseStatement.Model",
 	"ReleaseStatement.TargetCommit", "ReleaseStatement.Was", "Repoint.Commit", "Repoint.From", "Report.Boot",

@@ -159,6 +159,9 @@ func notIntent(why string) []delivery.Check {
 // which.
 func (m *maker) crossed(p Proposal) string {
 	switch {
+	case len(p.BothChanged) > 0:
+		return fmt.Sprintf("rebase onto %[1]s (git rebase %[1]s): %[1]s has changed %[2]s since, too, and nobody can see what merging makes of both changes",
+			m.w.Main.Branch, fewOf(p.BothChanged))
 	case m.w.Main.Commit == "" || len(p.Bases) == 1:
 		return ""
 	case len(p.Bases) == 0:
@@ -166,6 +169,14 @@ func (m *maker) crossed(p Proposal) string {
 	}
 	return fmt.Sprintf("its history crosses %[1]s's: they have %[2]d best common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes; rebase onto %[1]s: git rebase %[1]s",
 		m.w.Main.Branch, len(p.Bases))
+}
+
+// fewOf names the first of some files, and says how many more there are.
+func fewOf(paths []string) string {
+	if len(paths) == 1 {
+		return paths[0]
+	}
+	return fmt.Sprintf("%s and %d more", paths[0], len(paths)-1)
 }
 
 func summary(i delivery.Intent) string {

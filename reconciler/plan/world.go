@@ -93,8 +93,11 @@ type Proposal struct {
 	Merged delivery.Intent
 	// Bases lists all best common ancestors with main, newest first. An ordinary
 	// history has one.
-	Bases      []string
-	Complaints []delivery.Complaint // about what merging it would yield
+	Bases []string
+	// BothChanged lists the files of gates, fleets and quarantines that main and the
+	// head have changed since their base, each in its own way.
+	BothChanged []string
+	Complaints  []delivery.Complaint // about what merging it would yield
 	// Pending says what must be known before it is judged; empty where all is known.
 	Pending string
 	// Stale: the list of pull requests is older than main's last move, so nothing is concluded about this one.
