@@ -154,6 +154,9 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
 		m.step(KeepClock{Fleet: f.Name, State: d.State})
 	}
+	if d.Desired != nil {
+		d.Desired.Model = m.modelOf(f, d.Desired.Release)
+	}
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
 		desired := *d.Desired
 		desired.NextPoll = m.w.Server.NextPoll
@@ -169,6 +172,27 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		r.State = delivery.CheckSuccess
 	}
 	return r
+}
+
+// modelOf names the model whose release a fleet is told to run. It is another one than
+// main names where the fleet goes back to what it ran before: that one's gates go on
+// to be the fleet's.
+func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
+	isOf := func(name string) bool {
+		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version })
+	}
+	if slices.ContainsFunc(m.w.names(f.Runs), isOf) {
+		return f.Runs
+	}
+	if p, ok := m.w.Published[f.Name]; ok && p.Release == t {
+		return p.Model
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.w.Evidence.Accepted)) {
+		if isOf(name) {
+			return name
+		}
+	}
+	return f.Runs
 }
 
 // doubt says why devices that say that a bundle failed are not believed yet: the

@@ -135,6 +135,13 @@ func (m *maker) stays(r FleetReport, why string) FleetReport {
 	}
 	r.Target = published.Release
 	desired := published
+	forbidden := m.aborted(delivery.Fleet{Name: r.Fleet, Runs: r.Model})
+	if slices.Contains(forbidden, desired.Release.Bundle) { // what was forbidden since is given to nobody new
+		desired.Share = 0
+	}
+	if desired.Previous != nil && slices.Contains(forbidden, desired.Previous.Bundle) {
+		desired.Previous = nil
+	}
 	r.Decision.Desired = &desired
 	if m.news(desired, &published) { // only its time is over soon
 		m.step(Publish{Desired: desired, Devices: len(m.w.Devices[r.Fleet])})

@@ -1,0 +1,33 @@
+package reconciler
+
+import "testing"
+
+// Orders of events in which a rule was broken once, by what is right.
+func TestOrdersThatBrokeARule(t *testing.T) {
+	for name, events := range map[string][]event{
+		// The release that main names was aborted, so the fleet stays with what it ran.
+		"a fleet that goes back to another model's release is told that model": {
+			{"force-push", 409, 352},
+			{"prepare a branch for a bad release", 967, 784},
+			{"comments can be edited", 709, 452},
+			{"answer what AOB asks back", 160, 736},
+			{"swap a fleet's model", 517, 948},
+			{"swap it back", 218, 642},
+		},
+		// Evidence cannot be read, and the document that is out expires soon.
+		"a fleet that waits is not told a quarantined release again": {
+			{"release classes", 33, 954},
+			{"registry down", 206, 962},
+			{"lose the ledger", 259, 500},
+			{"go round a quarantine", 723, 938},
+			{"time passes", 340, 783},
+			{"swap a fleet's model", 875, 558},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if why, _ := play(events); why != "" {
+				t.Error(why)
+			}
+		})
+	}
+}
