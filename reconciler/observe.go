@@ -276,6 +276,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 		return w, err
 	}
 	w.Devices = map[string][]delivery.Device{}
+	w.Listening = r.Fleet.Listening()
 	for _, d := range r.Fleet.Devices() {
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
 	}

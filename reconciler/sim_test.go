@@ -83,6 +83,7 @@ func (s *sim) restart() {
 		Metrics: noMetrics{}, Parser: parsed, Main: "main", GitPoll: time.Second, Poll: s.poll,
 		Server: s.server, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}).Init()
 	s.repo.last = ""
+	s.fleet.listening = s.now
 }
 
 // killed is what the process dies of in the middle of a turn.

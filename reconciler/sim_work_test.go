@@ -403,6 +403,7 @@ func (e *simEvidence) Evidence(context.Context, plan.World) (plan.Evidence, erro
 // ---- fleet
 
 type simFleet struct {
+	listening time.Time // since when devices are heard; zero is for ever
 	sim       *sim
 	published map[string]delivery.Desired
 	devices   []delivery.Device
@@ -442,6 +443,8 @@ func (f *simFleet) Published(ring string) (delivery.Desired, bool) {
 }
 
 func (f *simFleet) Unreadable() []string { return nil }
+
+func (f *simFleet) Listening() time.Time { return f.listening }
 
 func (f *simFleet) Forget(context.Context, string, string) error { return nil }
 

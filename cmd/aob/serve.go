@@ -260,7 +260,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	p.source, p.web = source, web.Server{Source: source, Metrics: metrics, Log: log,
 		Socket:  orDefault(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
-		Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)), MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(st.pictures()),
+		Listens: devices.Listen, Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)), MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(st.pictures()),
 		Ready: source.Ready,
 	}
 	if watches != nil {

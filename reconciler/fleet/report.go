@@ -123,7 +123,7 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	published, ok := s.rings[r.Ring]
 	// Only a report that says so can bring the ring there.
 	ahead := ok && r.Desired > published.desired.Version && s.ahead(r.Ring, published.desired.Version) > published.desired.Version
-	news := !known || news(old, d)
+	news := !known || news(old, d) || now.Sub(old.Seen) > s.Deadline // it is back
 	if news {
 		s.wake()
 	}

@@ -78,6 +78,7 @@ type Server struct {
 	count   map[string]int       // devices by ring
 	offers  map[string]offer     // by ring
 	wakeAt  time.Time            // when Wake was called last, or will be
+	hears   attention
 
 	waiting, reports, repeats, refused, reads atomic.Int64
 }
@@ -122,7 +123,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{}, count: map[string]int{},
+	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second)}, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{}, count: map[string]int{},
 		unread: map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)

@@ -526,8 +526,8 @@ func TestWaitersAreToldAtOnce(t *testing.T) {
 func TestRestoredBackupIsAboveWhatDevicesHaveSeen(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
-	for id, seen := range map[string]int64{"d1": 1, "d2": 1, "d3": 57} { // one device alone is ahead
-		r := report(id, 1)
+	for i, seen := range []int64{1, 1, 57} { // one device alone is ahead
+		r := report(fmt.Sprintf("d%d", i+1), 1)
 		r.Desired = seen
 		s.report(t, r)
 	}

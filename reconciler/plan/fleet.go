@@ -120,7 +120,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	devices := m.w.Devices[f.Name]
 	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
 		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f), Deadline: time.Duration(m.w.Server.Deadline),
-		Seed: m.w.Server.Seed, Doubt: m.doubt(f, devices, target.Bundle)}
+		Seed: m.w.Server.Seed, Listening: m.w.Listening, Doubt: m.doubt(f, devices, target.Bundle)}
 	for _, before := range releases {
 		if before.Bundle != target.Bundle {
 			in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
@@ -132,6 +132,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	}
 	if f.After != nil {
 		in.After = m.w.Clocks[f.After.Fleet].Standing()
+		in.After.Unheard = !rollout.Heard(m.w.Devices[f.After.Fleet], m.w.At, time.Duration(m.w.Server.Deadline))
 	}
 	d := rollout.Next(in)
 	r.Decision, r.Text = d, d.Text

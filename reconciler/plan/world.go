@@ -20,6 +20,7 @@ type World struct {
 	Runs           map[delivery.Digest]delivery.RunState // by key
 	Evidence       Evidence
 	Devices        map[string][]delivery.Device // by ring
+	Listening      time.Time                    // since when devices reach the server without a break; zero is for ever
 	Stored         map[delivery.Digest]Stored   // by bundle: how the server's own store was found; nil where nobody checks it
 	Clocks         map[string]rollout.State     // by fleet
 	Published      map[string]delivery.Desired  // by ring: what devices read now

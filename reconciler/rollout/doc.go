@@ -20,7 +20,8 @@
 // away: they are left out of that wave's count, are named in the decision, and
 // take the release when they are back. So are devices that never took the
 // document. A device that took it and then falls silent counts as failed: a
-// bricked device sends no report.
+// bricked device sends no report. Silence is counted from [Input].Listening on:
+// before that the server was stopped or suspended, and heard nobody.
 //
 // A device that speaks and does not move is held: it says that it cannot download,
 // that the document has expired by its clock, that its slot was damaged; or it

@@ -58,7 +58,9 @@ func (in *turn) members(s State) members {
 // the document says, has shown nothing.
 func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 	r := &d.Report
-	heard := in.At.Sub(d.Seen) <= in.Deadline
+	seen := in.seen(d)
+	heard := in.At.Sub(seen) <= in.Deadline
+	begun := later(s.Started, in.Listening) // since when its silence says something about the target
 	onTarget := r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle
 	switch {
 	case d.TwoPlaces(in.At, in.Deadline):
@@ -67,6 +69,8 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 		return held, "its report does not count: " + clean(d.Ignored)
 	case onTarget && heard:
 		return healthy, ""
+	case onTarget && !s.Done && in.deaf():
+		return waiting, "" // it was well when it was heard last, and may be still
 	case onTarget, s.Done && !heard:
 		return away, "" // it was well when it was heard last
 	// A failure that an earlier rollout of the same bundle saw does not count
@@ -76,9 +80,9 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 			return held, clean(r.Why) + "; " + in.Doubt
 		}
 		return failed, ""
-	case d.Seen.Before(s.Started.Add(-in.Deadline)):
+	case seen.Before(s.Started.Add(-in.Deadline)):
 		return away, ""
-	case in.At.Sub(later(d.Seen, s.Started)) > in.Deadline:
+	case in.At.Sub(later(seen, begun)) > in.Deadline:
 		switch {
 		case r.Held != "":
 			return held, Strange(d, in.At, in.Deadline)
@@ -88,10 +92,48 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 		return silent, ""
 	case r.Held != "":
 		return held, Strange(d, in.At, in.Deadline)
-	case in.At.Sub(s.Started) > in.Deadline+time.Duration(in.Fleet.Soak):
+	case in.At.Sub(begun) > in.Deadline+time.Duration(in.Fleet.Soak):
 		return held, fmt.Sprintf("it reports, and has been %s since the wave began", r.Phase)
 	}
 	return waiting, ""
+}
+
+// deaf reports whether the server has not listened for a whole deadline yet, so that a device's silence may be the
+// server's own.
+func (in *turn) deaf() bool { return in.At.Sub(in.Listening) <= in.Deadline }
+
+// absence says that silence may be the server's own; it is empty where it is not.
+func (in *turn) absence() string {
+	if !in.deaf() {
+		return ""
+	}
+	return "; this server was not listening before " + clock(in.Listening)
+}
+
+// seen is when a device was heard last. A time in the future is of a clock that was set back since: then all that is
+// known is that it was heard before the server's clock was right.
+func (in *turn) seen(d *delivery.Device) time.Time {
+	if d.Seen.After(in.At.Add(odd)) && !in.Listening.IsZero() {
+		return in.Listening
+	}
+	return d.Seen
+}
+
+// past is a time that the rollout has kept. One in the future is of a clock that was set back since, so what it says
+// begins now.
+func (in *turn) past(t time.Time) time.Time {
+	if t.After(in.At.Add(odd)) {
+		return in.At
+	}
+	return t
+}
+
+// Heard reports whether any of some devices was heard within a deadline.
+func Heard(devices []delivery.Device, at time.Time, deadline time.Duration) bool {
+	if deadline <= 0 {
+		deadline = DefaultDeadline
+	}
+	return slices.ContainsFunc(devices, func(d delivery.Device) bool { return at.Sub(d.Seen) <= deadline })
 }
 
 // odd is how far a clock may be off before it is worth a word.
@@ -270,10 +312,11 @@ func (m members) count(share float64) Count {
 // deadline is when the next device of the wave would count as silent.
 func (m members) deadline(in *turn, s State) time.Time {
 	var wake time.Time
+	begun := later(s.Started, in.Listening)
 	for _, x := range m {
 		if x.standing == waiting && (s.Share >= 1 || x.position < s.Share) {
-			wake = earliest(wake, later(x.device.Seen, s.Started).Add(in.Deadline+time.Second))
-			if stuck := s.Started.Add(in.Deadline + time.Duration(in.Fleet.Soak) + time.Second); stuck.After(in.At) {
+			wake = earliest(wake, later(in.seen(x.device), begun).Add(in.Deadline+time.Second))
+			if stuck := begun.Add(in.Deadline + time.Duration(in.Fleet.Soak) + time.Second); stuck.After(in.At) {
 				wake = earliest(wake, stuck)
 			}
 		}
@@ -284,8 +327,11 @@ func (m members) deadline(in *turn, s State) time.Time {
 // fades is when the next device that is heard will not be.
 func (m members) fades(in *turn) time.Time {
 	var wake time.Time
+	if in.deaf() {
+		wake = in.Listening.Add(in.Deadline + time.Second)
+	}
 	for _, x := range m {
-		if at := x.device.Seen.Add(in.Deadline + time.Second); at.After(in.At) {
+		if at := in.seen(x.device).Add(in.Deadline + time.Second); at.After(in.At) {
 			wake = earliest(wake, at)
 		}
 	}
@@ -312,13 +358,14 @@ func (m members) away(c Count) string {
 }
 
 // out says how a fleet stands that has been reached.
-func (c Count) out(deadline time.Duration) string {
+func (c Count) out(in *turn) string {
+	last := fmt.Sprintf("seen in the last %s%s", delivery.Duration(in.Deadline), in.absence())
 	if c.Devices == 0 && c.Away > 0 {
-		return fmt.Sprintf("0 of %d seen in the last %s", c.Away, delivery.Duration(deadline))
+		return fmt.Sprintf("0 of %d %s", c.Away, last)
 	}
 	s := c.healthyOf()
 	if c.Away > 0 {
-		s += fmt.Sprintf(", of %d seen in the last %s", c.Devices, delivery.Duration(deadline))
+		s += fmt.Sprintf(", of %d %s", c.Devices, last)
 	}
 	return s
 }

@@ -37,6 +37,10 @@ type Input struct {
 	At       time.Time         // now
 	Deadline time.Duration     // the silence that counts as failure; zero is DefaultDeadline
 
+	// Listening is since when devices can reach the server without a break: it was started, or it was suspended
+	// until then. Silence before that is the server's own. Zero is for ever.
+	Listening time.Time
+
 	Seed  string // a secret of the server, from which salts are made
 	Doubt string // why no device's word that Target failed is believed now; empty: it is
 }
@@ -45,6 +49,7 @@ type Input struct {
 type AfterState struct {
 	Bundle       delivery.Digest // that it rolled out
 	HealthySince time.Time       // since when all of it is healthy; zero: it is not
+	Unheard      bool            // none of its devices was heard within the deadline, so that may be old
 }
 
 // State is what a rollout remembers between turns. It is kept as JSON. Losing it
@@ -174,6 +179,7 @@ func Next(input Input) Decision {
 		s.Base = base // it may have been aborted or forbidden since
 	}
 	s.Target = in.Target // another version number for the same bundle
+	s.Started, s.Healthy = in.past(s.Started), in.past(s.Healthy)
 	if s.Model != "" && s.Model != in.Fleet.Runs {
 		// The model was renamed, or the fleet runs another one with these bytes.
 		// Nothing goes back for that.
@@ -243,6 +249,10 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 		if until := since.Add(time.Duration(a.Healthy)); in.At.Before(until) {
 			return s, fmt.Sprintf("waiting for fleet %s, which must be healthy for %s, until %s", a.Fleet, a.Healthy, clock(until)), until
 		}
+		if in.After.Unheard {
+			return s, fmt.Sprintf("waiting for fleet %s: none of its devices was heard from for %s", a.Fleet,
+				delivery.Duration(in.Deadline)), time.Time{}
+		}
 	}
 	s.Salt = in.draw(s)
 	return s, "", time.Time{}
@@ -279,7 +289,7 @@ func (in *turn) goBack(s State) Decision {
 	d.Desired.Soak = 0
 	switch {
 	case s.Done:
-		d.Text = fmt.Sprintf("back on version %d: %s%s", in.Target.Version, c.out(in.Deadline), m.away(c))
+		d.Text = fmt.Sprintf("back on version %d: %s%s", in.Target.Version, c.out(in), m.away(c))
 		if c.Held > 0 {
 			d.Text += "; " + c.helds()
 		}
@@ -311,7 +321,7 @@ func (in *turn) goOn(s State) Decision {
 		if s.Done {
 			s = in.settle(s, c)
 			d := in.decision(s, c, pollSettled)
-			d.Text = fmt.Sprintf("version %d is out: %s", in.Target.Version, c.out(in.Deadline))
+			d.Text = fmt.Sprintf("version %d is out: %s", in.Target.Version, c.out(in))
 			if c.Failed > 0 {
 				d.Text += "; " + c.whys()
 			}
@@ -385,7 +395,7 @@ func (in *turn) waiting(s State, c Count, m members) (hold string, wake time.Tim
 
 func (in *turn) nobody() string {
 	if n := len(in.fleet); n > 0 {
-		return fmt.Sprintf("waiting for a device: none of %d was heard from for %s", n, delivery.Duration(in.Deadline))
+		return fmt.Sprintf("waiting for a device: none of %d was heard from for %s%s", n, delivery.Duration(in.Deadline), in.absence())
 	}
 	return "no device has reported yet"
 }
@@ -397,6 +407,8 @@ func (in *turn) settle(s State, c Count) State {
 	}
 	if s.Done {
 		switch {
+		case c.Failed == 0 && c.Healthy == 0 && in.deaf():
+			// Nobody was there to hear them, so nothing is known against them.
 		case c.Failed > 0 || c.Healthy == 0:
 			s.Healthy = time.Time{}
 		case s.Healthy.IsZero():

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 )
 
 // A Server is the API on a socket, and the site on an address.
@@ -31,6 +32,9 @@ type Server struct {
 	Pictures http.Handler
 	Webhook  http.Handler
 	Ready    func() error
+
+	// Listens is called once the site is listened on, with a context that ends when it no longer is. May be nil.
+	Listens func(context.Context)
 
 	Limits Limits // of the site; SiteLimits where empty
 }
@@ -70,7 +74,12 @@ func (s Server) Run(ctx context.Context) error {
 	s.Log.Info("listening", "site", site.Addr().String(), "socket", s.Socket)
 
 	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	defer cancel()
+	if s.Listens != nil {
+		beside.Go(func() { s.Listens(ctx) })
+	}
 	done := make(chan error, len(handlers))
 	for l, h := range handlers {
 		go func() {

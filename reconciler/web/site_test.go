@@ -342,9 +342,13 @@ func TestServerRuns(t *testing.T) {
 		}
 		return len(p), nil
 	}))
+	reached, left := make(chan struct{}), make(chan struct{})
+	server.Listens = func(ctx context.Context) { close(reached); <-ctx.Done(); close(left) }
 	done := make(chan error)
 	go func() { done <- server.Run(ctx) }()
 	<-listening
+	<-reached
+	server.Listens = func(context.Context) { t.Error("a server that cannot listen says that it listens") }
 	if s, err := web.NewClient(server.Socket).Status(t.Context()); err != nil || s.Main.Branch != "main" {
 		t.Errorf("%+v, %v", s.Main, err)
 	}
@@ -360,10 +364,15 @@ func TestServerRuns(t *testing.T) {
 	if err := server.Run(t.Context()); !blocked(err, "another aob serve") {
 		t.Errorf("a second server: %v", err)
 	}
+	taken := server
+	if taken.Address, _, _ = strings.Cut(metricsAt, " "); taken.Run(t.Context()) == nil {
+		t.Error("a server runs on an address that is taken")
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+	<-left
 	if _, err := os.Lstat(server.Socket); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket stays behind: %v", err)
 	}

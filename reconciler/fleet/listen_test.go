@@ -1,0 +1,90 @@
+package fleet
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/trust"
+)
+
+func TestBreaksInListeningAreNoticed(t *testing.T) {
+	noon := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name  string
+		looks []time.Duration // after noon
+		since time.Duration
+	}{
+		{"none", []time.Duration{time.Minute, 2 * time.Minute}, 0},
+		{"suspended", []time.Duration{time.Minute, time.Hour, time.Hour + time.Minute}, time.Hour},
+		{"twice", []time.Duration{time.Hour, 2 * time.Hour}, 2 * time.Hour},
+		{"set back", []time.Duration{-time.Hour, -time.Hour + time.Minute}, -time.Hour},
+		{"set back a little", []time.Duration{time.Minute, time.Minute - time.Second}, 0},
+	} {
+		a := attention{gap: 3 * time.Minute}
+		if a.look(noon); !a.since.IsZero() {
+			t.Errorf("%s: it listens before it has begun", c.name)
+		}
+		a.begin(noon)
+		for _, at := range c.looks {
+			a.look(noon.Add(at))
+		}
+		if got := a.since.Sub(noon); got != c.since {
+			t.Errorf("%s: since noon + %s, want + %s", c.name, got, c.since)
+		}
+	}
+}
+
+type nothing struct{}
+
+func (nothing) SaveDevice(context.Context, string, delivery.Device) error { return nil }
+func (nothing) DropDevice(context.Context, string, string) error          { return nil }
+func (nothing) Devices(context.Context) ([]delivery.Device, error)        { return nil, nil }
+
+func TestServerListensOnlyWhileItIsReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key, err := trust.Create(t.TempDir() + "/key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var jump, wakes atomic.Int64
+		s, err := Open(t.Context(), Config{Dir: t.TempDir(), Key: key, Secret: "a secret of the fleet", Registry: nothing{}, WakeEvery: 1,
+			Now:  func() time.Time { return time.Now().Add(time.Duration(jump.Load())) },
+			Wake: func() { wakes.Add(1) }, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour) // it is open, and its address cannot be bound
+		if got := s.Listening(); !got.Equal(time.Now()) {
+			t.Errorf("it listens since %v before anybody can reach it", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		go s.Listen(ctx)
+		time.Sleep(time.Hour)
+		if got := s.Listening(); !got.Equal(began) {
+			t.Errorf("it listens since %v, want %v", got, began)
+		}
+		jump.Store(int64(20 * time.Minute)) // the machine was suspended
+		if got := s.Listening(); !got.Equal(s.Now()) {
+			t.Errorf("the first who asks after a break hears %v, want %v", got, s.Now())
+		}
+		at := s.Now()
+		jump.Add(int64(-time.Hour)) // the clock is set back, and only Listen looks at it
+		before := wakes.Load()
+		time.Sleep(time.Minute)
+		if got := s.Listening(); !got.Before(at) || wakes.Load() == before {
+			t.Errorf("after the clock was set back it listens since %v; %d wakes", got, wakes.Load()-before)
+		}
+		cancel()
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		if got := s.Listening(); !got.Equal(s.Now()) {
+			t.Errorf("it has ended, and listens since %v", got)
+		}
+	})
+}

@@ -1,0 +1,112 @@
+package rollout_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/rollout"
+)
+
+// While a server is stopped or suspended nobody hears the devices. Their silence counts from when it listens again.
+func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
+	const deadline = rollout.DefaultDeadline
+	begun := rollout.State{Target: v2, Base: &v1, Began: noon, Started: noon}
+	last := begun
+	last.Wave, last.Share = 1, 1
+	back := noon.Add(20 * time.Minute)
+	was := func(d delivery.Device, at time.Time) delivery.Device { d.Seen = at; return d }
+	soaking := device("x", delivery.DeviceSoaking, v2)
+	for _, c := range []struct {
+		name      string
+		state     rollout.State
+		listening time.Time
+		at        time.Time
+		devices   []delivery.Device
+		abort     bool
+		done      bool
+		hold      string
+		wake      time.Time
+	}{
+		{name: "a server that always listened", state: begun, at: back, devices: []delivery.Device{soaking}, abort: true},
+		{name: "its first turn", state: begun, listening: back, at: back, devices: []delivery.Device{soaking},
+			hold: "waiting for 1 device", wake: noon.Add(30 * time.Minute)}, // the end of the soak
+		{name: "not listening yet", state: begun, listening: back.Add(time.Second), at: back, devices: []delivery.Device{soaking},
+			hold: "waiting for 1 device"},
+		{name: "a deadline later", state: begun, listening: back, at: back.Add(deadline), devices: []delivery.Device{soaking},
+			hold: "waiting for 1 device", wake: back.Add(deadline + time.Second)},
+		{name: "later than that", state: begun, listening: back, at: back.Add(deadline + 2*time.Second),
+			devices: []delivery.Device{soaking}, abort: true},
+		{name: "a failure counts at once", state: begun, listening: back, at: back,
+			devices: []delivery.Device{broken("x", v2, v1, "golden differs")}, abort: true},
+		{name: "heard again", state: begun, listening: back, at: back.Add(time.Minute),
+			devices: []delivery.Device{was(soaking, back.Add(time.Minute))}, hold: "waiting for 1 device"},
+		{name: "a long absence is no reason to hold a device", state: begun, listening: noon.Add(3 * time.Hour), at: noon.Add(3 * time.Hour),
+			devices: []delivery.Device{was(soaking, noon.Add(3*time.Hour))}, hold: "waiting for 1 device"},
+		{name: "one healthy word does not speak for those that nobody heard", state: last, listening: back, at: back.Add(time.Minute),
+			devices: []delivery.Device{device("x", delivery.DeviceHealthy, v2), was(device("y", delivery.DeviceHealthy, v2), back.Add(time.Minute))},
+			hold:    "waiting for 1 device"},
+		{name: "until they are away", state: last, listening: back, at: back.Add(deadline + time.Minute),
+			devices: []delivery.Device{device("x", delivery.DeviceHealthy, v2), was(device("y", delivery.DeviceHealthy, v2), back.Add(deadline))},
+			done:    true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := rollout.Next(rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: c.state, Devices: c.devices,
+				At: c.at, Listening: c.listening})
+			if (d.Abort != nil) != c.abort || d.Done != c.done || !strings.Contains(d.Hold, c.hold) {
+				t.Errorf("abort %v, done %v, hold %q; want %v, %v, %q", d.Abort != nil, d.Done, d.Hold, c.abort, c.done, c.hold)
+			}
+			if !c.wake.IsZero() && !d.Wake.Equal(c.wake) {
+				t.Errorf("wakes %v, want %v", d.Wake, c.wake)
+			}
+		})
+	}
+}
+
+// A fleet does not lose the time that it was healthy for, as its server was away; no other fleet follows it before it
+// is heard again.
+func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
+	in := rollout.Input{Fleet: fleet("100%"), Target: v2, At: noon.Add(time.Hour), Listening: noon.Add(time.Hour),
+		State: rollout.State{Target: v2, Base: &v1, Share: 1, Done: true, Healthy: noon}, Devices: all(3, delivery.DeviceHealthy, v2)}
+	d := rollout.Next(in)
+	if !d.State.Healthy.Equal(noon) || !strings.Contains(d.Text, "this server was not listening before 2026-11-24 13:00 UTC") {
+		t.Errorf("healthy since %v: %s", d.State.Healthy, d)
+	}
+	if want := in.Listening.Add(rollout.DefaultDeadline + time.Second); !d.Wake.Equal(want) {
+		t.Errorf("looks again at %v, want %v", d.Wake, want)
+	}
+	in.At = d.Wake
+	if d = rollout.Next(in); !d.State.Healthy.IsZero() {
+		t.Errorf("nobody was heard for a deadline: %s", d)
+	}
+	follower := rollout.Input{Fleet: fleet("100%"), Target: v2, Published: &delivery.Desired{Version: 7, Release: v1, Share: 1}, At: noon,
+		Devices: all(2, delivery.DeviceHealthy, v1), After: rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-48 * time.Hour), Unheard: true}}
+	follower.Fleet.After = &delivery.After{Fleet: "staging", Healthy: delivery.Duration(24 * time.Hour)}
+	if d := rollout.Next(follower); !strings.Contains(d.Hold, "fleet staging: none of its devices was heard from for 15m") {
+		t.Errorf("it begins after a fleet that nobody heard: %s", d)
+	}
+}
+
+// Times that lie in the future are of a clock that was set back. A device is not heard for ever for that, and a wave
+// does not wait for ever.
+func TestTimesInTheFutureBeginNow(t *testing.T) {
+	ahead := noon.Add(365 * 24 * time.Hour)
+	devices := []delivery.Device{device("x", delivery.DeviceSoaking, v2)}
+	devices[0].Seen = ahead
+	in := rollout.Input{Fleet: fleet("100%"), Target: v2, Devices: devices, At: noon, Listening: noon,
+		State: rollout.State{Target: v2, Base: &v1, Share: 1, Began: ahead, Started: ahead}}
+	d := rollout.Next(in)
+	if d.Abort != nil || !d.State.Started.Equal(noon) {
+		t.Fatalf("first turn: %s", d)
+	}
+	in.State, in.At = d.State, noon.Add(rollout.DefaultDeadline+2*time.Second)
+	if d = rollout.Next(in); d.Abort == nil {
+		t.Errorf("a device that fell silent counts as heard: %s", d)
+	}
+	in.State.Done, in.State.Healthy = true, ahead
+	in.At = noon
+	if d = rollout.Next(in); d.State.Healthy.After(noon) {
+		t.Errorf("healthy since %v, now %v", d.State.Healthy, noon)
+	}
+}

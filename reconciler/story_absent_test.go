@@ -1,0 +1,73 @@
+package reconciler
+
+import (
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// aob serve is stopped for longer than the deadline while the first wave soaks. Nobody heard the devices meanwhile, and
+// none of them is blamed for that; a device that stays silent afterwards is.
+func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
+	for _, stays := range []bool{false, true} {
+		s := twoReleases(t)
+		s.propose("third", 20)
+		s.settle()
+		bundle := s.signed.last()
+		s.merge("third")
+		for range 3 {
+			s.turn() // version 3 is published to the first wave
+		}
+		d := s.fleet.published["demo"]
+		canary := -1
+		for i := range s.fleet.devices { // all report; the first wave soaks
+			x := &s.fleet.devices[i]
+			x.Seen, x.Report.Desired = s.now, d.Version
+			if d.InWave(x.Report.Device) {
+				canary = i
+				x.Report.Phase, x.Report.Bundle, x.Report.Release = delivery.DeviceSoaking, d.Release.Bundle, d.Release.Version
+			}
+		}
+		if canary < 0 {
+			t.Fatal("nobody is in the first wave")
+		}
+		s.turn()
+		deadline := time.Duration(s.server.Deadline)
+		if deadline == 0 {
+			deadline = 15 * time.Minute
+		}
+		s.now = s.now.Add(deadline + 5*time.Minute) // aob serve is stopped
+		s.restart()
+		aborted := func() bool {
+			for _, st := range s.signed.statements {
+				if a, ok := st.predicate.(delivery.Abort); ok && a.Bundle == bundle {
+					return true
+				}
+			}
+			return false
+		}
+		for range 5 {
+			s.turn()
+		}
+		if aborted() {
+			t.Fatal("the first turns after the server was away abort a good release")
+		}
+		if stays {
+			s.now = s.now.Add(deadline)
+			for range 5 {
+				s.turn()
+			}
+			if !aborted() {
+				t.Error("a device that stays silent for a deadline aborts nothing")
+			}
+			continue
+		}
+		s.fleet.devices[canary].Report.Phase, s.fleet.devices[canary].Seen = delivery.DeviceHealthy, s.now
+		s.wake() // as its report does
+		s.settle()
+		if got := s.serving(); got != "3 3 3" || aborted() {
+			t.Errorf("devices serve %s, aborted %v: %v", got, aborted(), s.loop.seen.plan.Fleets)
+		}
+	}
+}
