@@ -236,6 +236,9 @@ func (o runOptions) client() (*http.Client, error) {
 		ResponseHeaderTimeout: 90 * time.Second,
 		IdleConnTimeout:       2 * time.Minute,
 		ForceAttemptHTTP2:     true,
+		// A connection that died without a word, as behind a router that forgot it, is left after 30 s. All requests
+		// share one connection under HTTP/2, so they would fail until the kernel gives up, for a quarter of an hour.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
 	if o.ca != "" {
 		pem, err := os.ReadFile(o.ca)

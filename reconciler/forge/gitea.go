@@ -73,6 +73,8 @@ func NewGitea(s Server) (*Gitea, error) {
 	if next == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
 		t.ResponseHeaderTimeout = time.Minute
+		// A connection that died without a word is left after 30 s, not when the kernel gives up.
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
 		next = t
 	}
 	base := strings.TrimSuffix(u.String(), "/")

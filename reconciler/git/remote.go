@@ -69,14 +69,22 @@ func newRemote(r Remote) (*remote, error) {
 	}
 	trip := r.Transport
 	if trip == nil {
-		rem.http = http.DefaultTransport.(*http.Transport).Clone()
-		rem.http.IdleConnTimeout = 10 * time.Minute // longer than a poll, so that the next finds the connection open
-		rem.http.ResponseHeaderTimeout = 2 * time.Minute
+		rem.http = Transport()
 		trip = rem.http
 	}
 	rem.client = githttp.NewClientWithOptions(&http.Client{Transport: answers{trip}},
 		&githttp.ClientOptions{RedirectPolicy: githttp.NoFollowRedirects})
 	return rem, nil
+}
+
+// Transport is how a mirror reaches its remote where Remote.Transport is nil.
+func Transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.IdleConnTimeout = 10 * time.Minute // longer than a poll, so that the next finds the connection open
+	t.ResponseHeaderTimeout = 2 * time.Minute
+	// A connection that died without a word is left after 30 s, not when the kernel gives up.
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
+	return t
 }
 
 func newFolder(path string) (*remote, error) {

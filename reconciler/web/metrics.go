@@ -113,11 +113,8 @@ func (m *Metrics) Step(kind string, err error) { m.steps.WithLabelValues(kind, r
 func (m *Metrics) GitObserve(took time.Duration) { m.git.Observe(took.Seconds()) }
 
 // CountGit returns a transport that counts the bytes of next's answers as read
-// from the git remote. nil is a transport of its own.
+// from the git remote.
 func (m *Metrics) CountGit(next http.RoundTripper) http.RoundTripper {
-	if next == nil {
-		next = http.DefaultTransport.(*http.Transport).Clone()
-	}
 	return countedTransport{next, m.gitBytes}
 }
 

@@ -42,7 +42,7 @@ func used(t *testing.T) *web.Metrics {
 
 	remote := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("x", 700)) }))
 	defer remote.Close()
-	resp, err := (&http.Client{Transport: m.CountGit(nil)}).Get(remote.URL)
+	resp, err := (&http.Client{Transport: m.CountGit(http.DefaultTransport)}).Get(remote.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
