@@ -34,7 +34,7 @@ type Source struct {
 	// Client makes the requests; nil is http.DefaultClient. Redirects to http, save
 	// on loopback, are refused whatever it says.
 	Client *http.Client
-	// Token is sent as a bearer token, where it is not empty, to the host of URL.
+	// Token is sent as a bearer token, where it is not empty, to the host and port of URL.
 	Token string
 }
 
@@ -224,8 +224,8 @@ func (l layoutSource) manifest(ctx context.Context, d delivery.Digest) (io.ReadC
 	return l.Fetch(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: godigest.Digest(d)})
 }
 
-// A client adds the token to requests. The standard client drops the header
-// when it is redirected to another host.
+// A client adds the token to requests. A redirect to another scheme, host or port
+// is followed without it.
 type client struct {
 	http  *http.Client
 	token string
@@ -239,6 +239,10 @@ func newClient(base *http.Client, token string) *client {
 	c.CheckRedirect = func(to *http.Request, via []*http.Request) error {
 		if to.URL.Scheme != "https" && !(to.URL.Scheme == "http" && loopback(to.URL.Hostname())) {
 			return fmt.Errorf("redirected to %s, which is not https", to.URL.Host)
+		}
+		// The standard client keeps the header for other ports and for subdomains.
+		if from := via[0].URL; to.URL.Host != from.Host || to.URL.Scheme != from.Scheme {
+			to.Header.Del("Authorization")
 		}
 		if base.CheckRedirect != nil {
 			return base.CheckRedirect(to, via)

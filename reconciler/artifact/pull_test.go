@@ -281,7 +281,7 @@ func TestPullFromAHostileServer(t *testing.T) {
 	}
 }
 
-// The token is for the host that it was given for.
+// The token is for the scheme, host and port that it was given for.
 func TestPullTellsTheTokenToNobodyElse(t *testing.T) {
 	served := t.TempDir()
 	s := open(t, served)
@@ -292,22 +292,39 @@ func TestPullTellsTheTokenToNobodyElse(t *testing.T) {
 		s.Handler(nil).ServeHTTP(w, r)
 	}))
 	defer other.Close()
-	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.URL.Path, "/blobs/") {
-			// Another name for loopback is another host to the client.
-			http.Redirect(w, r, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)+r.URL.Path, http.StatusTemporaryRedirect)
-			return
-		}
-		s.Handler(nil).ServeHTTP(w, r)
-	}))
-	defer first.Close()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	_, err := open(t, t.TempDir()).Pull(t.Context(), artifact.Source{URL: first.URL + "/bundles", Client: client, Token: "secret"}, digest, filepath.Join(t.TempDir(), "slot"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if told != "" {
-		t.Errorf("the other host was told %q", told)
+	for _, c := range []struct {
+		name  string
+		begin func(http.Handler) *httptest.Server
+		to    string
+	}{
+		{"another host", httptest.NewServer, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)}, // to the client
+		{"another port", httptest.NewTLSServer, other.URL},
+		{"another scheme and port", httptest.NewServer, other.URL},
+	} {
+		told = ""
+		own := ""
+		first := c.begin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/blobs/") && r.URL.RawQuery == "" { // elsewhere on the same server, and away from there
+				http.Redirect(w, r, r.URL.Path+"?again", http.StatusTemporaryRedirect)
+				return
+			}
+			if strings.Contains(r.URL.Path, "/blobs/") {
+				own = r.Header.Get("Authorization")
+				http.Redirect(w, r, c.to+r.URL.Path, http.StatusTemporaryRedirect)
+				return
+			}
+			s.Handler(nil).ServeHTTP(w, r)
+		}))
+		defer first.Close()
+		from := artifact.Source{URL: first.URL + "/bundles", Client: client, Token: "secret"}
+		_, err := open(t, t.TempDir()).Pull(t.Context(), from, digest, filepath.Join(t.TempDir(), "slot"))
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if told != "" || own != "Bearer secret" {
+			t.Errorf("%s was told %q; the server's own redirect was told %q", c.name, told, own)
+		}
 	}
 }
 
