@@ -42,7 +42,7 @@ func (r *Reconciler) within(p *plan.Proposal, main string, budget *int64) error 
 	if main == "" {
 		return delivery.Wait{What: "what it changes is not known before main can be read"}
 	}
-	bases, err := r.mergeBases(p.Head, main)
+	bases, err := r.headBases(p.Head, main)
 	if err != nil {
 		return err
 	}
@@ -73,6 +73,9 @@ func (r *Reconciler) changes(head, main string, bases []string) (extent, error) 
 	key := [2]string{head, main}
 	if e, ok := r.seen.extents[key]; ok {
 		return e, nil
+	}
+	if !r.inTime() {
+		return extent{}, errLate
 	}
 	theirs, err := r.Repo.Files(head)
 	if err != nil {

@@ -152,7 +152,7 @@ func (r *Reconciler) landed(p *plan.Proposal, main string, bases []string, keep 
 	if len(bases) == 0 {
 		return nil
 	}
-	base, err := r.tree(bases[0])
+	base, err := r.headTree(bases[0])
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 	if main == "" {
 		return nil
 	}
-	bases, err := r.mergeBases(p.Head, main)
+	bases, err := r.headBases(p.Head, main)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 	if len(bases) == 0 {
 		return nil
 	}
-	base, err := r.tree(bases[0])
+	base, err := r.headTree(bases[0])
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,14 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 	key := [3]string{main, bases[0], p.Head}
 	merged, ok := r.seen.merges[key]
 	if !ok {
-		if merged, err = r.parse(threeWay(target.files, base.files, head.files)); err != nil {
+		if !r.inTime() {
+			return errLate
+		}
+		files := threeWay(target.files, base.files, head.files)
+		if err := r.warm(files); err != nil {
+			return err
+		}
+		if merged, err = r.parse(files); err != nil {
 			return err
 		}
 		if len(r.seen.merges) > 10_000 {
@@ -133,12 +140,20 @@ func threeWay(main, base, head []git.File) []git.File {
 // about its own tree, unless merging mends them, and those that only the merge
 // brings about, such as a fleet that runs a model which main has removed.
 func afterMerge(head, main, merged []delivery.Complaint) []delivery.Complaint {
+	of := func(list []delivery.Complaint) map[delivery.Complaint]bool {
+		set := make(map[delivery.Complaint]bool, len(list))
+		for _, c := range list {
+			set[c] = true
+		}
+		return set
+	}
+	ofHead, ofMain := of(head), of(main)
 	var list []delivery.Complaint
 	for _, c := range merged {
 		switch {
-		case slices.Contains(head, c):
+		case ofHead[c]:
 			list = append(list, c)
-		case !slices.Contains(main, c):
+		case !ofMain[c]:
 			c.Text += " (in what merging into main yields; rebase onto main)"
 			list = append(list, c)
 		}

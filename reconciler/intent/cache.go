@@ -15,6 +15,7 @@ type Cache struct {
 	mu     sync.Mutex
 	recent map[blob]*Doc
 	older  map[blob]*Doc // dropped when recent is full: what was not asked for since goes
+	weight int           // of recent, in files without complaints
 }
 
 type blob struct{ path, hash string }
@@ -54,10 +55,31 @@ func (c *Cache) get(b blob) (*Doc, bool) {
 
 // put keeps a file; c.mu is held.
 func (c *Cache) put(b blob, doc *Doc) {
-	if len(c.recent) >= generation {
-		c.older, c.recent = c.recent, make(map[blob]*Doc)
+	if c.weight >= generation {
+		c.older, c.recent, c.weight = c.recent, make(map[blob]*Doc), 0
+	}
+	if _, there := c.recent[b]; !there {
+		c.weight += 1 + len(doc.complaints)/4 // a complaint takes about a quarter of what a file does
 	}
 	c.recent[b] = doc
+}
+
+// Warm parses files ahead of a Parse that needs them, a few at a time. Only
+// regular files with a hash are kept.
+func (c *Cache) Warm(files []File) {
+	docs := parseAll(files, c.options)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, f := range files {
+		c.keep(f, docs[i])
+	}
+}
+
+// keep keeps a file where its content decides what it says; c.mu is held.
+func (c *Cache) keep(f File, doc *Doc) {
+	if f.Hash != "" && f.Mode == Regular && (f.Data != nil || f.Size == 0 || f.Size > MaxFileSize) {
+		c.put(blob{f.Path, f.Hash}, doc)
+	}
 }
 
 // Parse is [Parse] with what the cache knows. Only regular files with a hash are
@@ -86,9 +108,7 @@ func (c *Cache) Parse(files []File) (delivery.Intent, []delivery.Complaint) {
 	c.mu.Lock()
 	for i, m := range missing {
 		docs[m] = parsed[i]
-		if f := files[m]; f.Hash != "" && f.Mode == Regular && (f.Data != nil || f.Size == 0 || f.Size > MaxFileSize) {
-			c.put(blob{f.Path, f.Hash}, parsed[i])
-		}
+		c.keep(files[m], parsed[i])
 	}
 	c.mu.Unlock()
 	return Join(docs)

@@ -32,7 +32,22 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	j.cycles()
 	delivery.SortComplaints(j.files)
 	delivery.SortComplaints(j.list)
-	return j.intent, append(j.files, j.list...)
+	return j.intent, atMost(append(j.files, j.list...), j.more)
+}
+
+// MaxComplaints is how many complaints about one tree are kept: nobody reads
+// more, and a hostile tree could have millions.
+const MaxComplaints = 1000
+
+// atMost keeps the first complaints, and says how many there are beyond them.
+func atMost(list []delivery.Complaint, more int) []delivery.Complaint {
+	if n := len(list) - MaxComplaints; n > 0 {
+		list, more = slices.Clip(list[:MaxComplaints]), more+n
+	}
+	if more > 0 {
+		list = append(list, delivery.Complaint{Text: fmt.Sprintf("%d more complaints about these files are left out", more)})
+	}
+	return list
 }
 
 type joiner struct {
@@ -40,12 +55,15 @@ type joiner struct {
 	named  map[string]map[string]*Doc // by kind and name, sound or not
 	files  []delivery.Complaint       // about files by themselves
 	list   []delivery.Complaint       // about what is between them
+	more   int                        // complaints that are only counted
 	strays map[string]string          // by kind and name: a file that is not read for its place
 	sorted map[string][]string        // by kind, made when first needed
 }
 
 func (j *joiner) add(doc *Doc) {
-	j.files = append(j.files, doc.complaints...)
+	room := max(0, 2*MaxComplaints-len(j.files)) // what is cut off is not sorted before; so many files are wrong that it matters to nobody
+	j.files = append(j.files, doc.complaints[:min(room, len(doc.complaints))]...)
+	j.more += max(0, len(doc.complaints)-room)
 	if kind, name := stray(doc.file); doc.kind == "" && len(doc.complaints) > 0 && name != "" {
 		if j.strays == nil {
 			j.strays = map[string]string{}
@@ -73,12 +91,25 @@ func (j *joiner) add(doc *Doc) {
 }
 
 func (j *joiner) complain(doc *Doc, r ref, format string, args ...any) {
+	if j.full() {
+		j.more++
+		return
+	}
 	j.list = append(j.list, delivery.Complaint{File: doc.file, Line: r.line, Column: r.column, Path: r.path, Text: fmt.Sprintf(format, args...)})
 }
 
+// full reports whether further complaints are only counted.
+func (j *joiner) full() bool { return len(j.list) >= MaxComplaints }
+
 // unknown says that there is no file of a kind and a name.
 func (j *joiner) unknown(kind, name string) string {
+	if j.full() {
+		return "" // it takes a search, and is not kept
+	}
 	word := strings.ToLower(kind)
+	if len(j.list) > maxComplaints { // guesses for all of a thousand names take too long
+		return "unknown " + word + " " + quote(name)
+	}
 	if file, ok := j.strays[kind+" "+name]; ok {
 		return "unknown " + word + " " + quote(name) + "; " + quote(file) + " is not read"
 	}
@@ -144,23 +175,39 @@ func (doc *Doc) target(role role) string {
 // cycles complains of fleets that wait for themselves, once a cycle, at the one
 // whose name comes first.
 func (j *joiner) cycles() {
+	const seen, done = 1, 2
+	state := map[string]int{}
 	for _, name := range slices.Sorted(maps.Keys(j.named["Fleet"])) {
-		way := []string{name}
-		for next := name; ; {
-			next = j.named["Fleet"][next].target(refAfter)
-			if next == name {
-				doc := j.named["Fleet"][name]
-				for _, r := range doc.refs {
-					if r.role == refAfter {
-						j.complain(doc, r, "waits for itself: %s; want an order without a circle", strings.Join(append(way, name), " -> "))
-					}
-				}
-				break
-			}
-			if j.named["Fleet"][next] == nil || next < name || slices.Contains(way, next) {
-				break
-			}
+		var way []string
+		next := name
+		for ; j.named["Fleet"][next] != nil && state[next] == 0; next = j.named["Fleet"][next].target(refAfter) {
+			state[next] = seen
 			way = append(way, next)
+		}
+		if state[next] == seen { // a circle that was not seen before
+			j.circle(way[slices.Index(way, next):])
+		}
+		for _, n := range way {
+			state[n] = done
 		}
 	}
 }
+
+// circle complains of fleets that wait for each other, each for the next one.
+func (j *joiner) circle(names []string) {
+	first := slices.Index(names, slices.Min(names))
+	names = append(slices.Clone(names[first:]), names[:first]...)
+	shown := append(slices.Clone(names), names[0])
+	if len(shown) > 2*maxShown {
+		shown = slices.Concat(shown[:maxShown], []string{"…"}, shown[len(shown)-maxShown:])
+	}
+	doc := j.named["Fleet"][names[0]]
+	for _, r := range doc.refs {
+		if r.role == refAfter {
+			j.complain(doc, r, "waits for itself: %s; want an order without a circle", strings.Join(shown, " -> "))
+		}
+	}
+}
+
+// maxShown is how many fleets of a long circle are shown at each end.
+const maxShown = 6

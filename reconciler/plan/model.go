@@ -188,23 +188,24 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if p.Landed {
 		return m.merged(r)
 	}
-	if head, was := p.Intent.Models[name].SpecDigest(), p.Base.Models[name].SpecDigest(); head == was && head != r.Spec {
+	was, inBase := p.Base.Models[name]
+	if head := p.Intent.Models[name].SpecDigest(); inBase && head == was.SpecDigest() && head != r.Spec {
 		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.yaml since this branch left it, and the branch has a release file for the older one; rebase onto %[2]s", name, m.w.Main.Branch)
 	}
-	if _, named := p.Merged.Releases[name]; !named && p.Base.Models[name].SpecDigest() == r.Spec {
+	if _, named := p.Merged.Releases[name]; !named && inBase && was.SpecDigest() == r.Spec {
 		if left := m.baseline(m.w.names(name)); left != nil && !slices.Contains(forbidden(m.heldAfter(p)), left.Bundle) {
 			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
 		}
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
 	}
-	was, onMain := formerly(m.w, p, name), name
-	switch r.names = m.w.names(name); len(was) {
+	former, onMain := formerly(m.w, p, name), name
+	switch r.names = m.w.names(name); len(former) {
 	case 0:
 	case 1:
-		r.Was, onMain = was[0], was[0]
+		r.Was, onMain = former[0], former[0]
 		r.names = append([]string{name}, m.w.names(r.Was)...)
 	default:
-		return r.end(delivery.CheckFailure, "it may be %s under another name; rename or replace one model in a pull request", strings.Join(was, " or "))
+		return r.end(delivery.CheckFailure, "it may be %s under another name; rename or replace one model in a pull request", strings.Join(former, " or "))
 	}
 	gates := m.gatesFor(p, name, onMain)
 	if len(gates) > 0 && !m.staysCovered(p, name) {
