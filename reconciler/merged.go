@@ -55,15 +55,16 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 		if err := r.warm(files); err != nil {
 			return err
 		}
-		if merged, err = r.parse(files); err != nil {
+		if merged.tree, err = r.parse(files); err != nil {
 			return err
 		}
+		merged.both = bothChanged(target.files, base.files, head.files)
 		if len(r.seen.merges) > 10_000 {
 			clear(r.seen.merges)
 		}
 		r.seen.merges[key] = merged
 	}
-	p.Merged, p.BothChanged = merged.intent, bothChanged(target.files, base.files, head.files)
+	p.Merged, p.BothChanged = merged.intent, merged.both
 	p.Complaints = afterMerge(head.complaints, target.complaints, merged.complaints)
 	return nil
 }

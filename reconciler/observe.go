@@ -46,7 +46,7 @@ type seen struct {
 	bad      map[string]unread             // commits that cannot be read
 	bases    map[[2]string][]string        // best common ancestors of a head and main, newest first
 	extents  map[[2]string]extent          // how much a head changes, by head and main
-	merges   map[[3]string]tree            // what merging yields, by main, merge base and head
+	merges   map[[3]string]merge           // what merging yields, by main, merge base and head
 	specs    map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results  map[delivery.Digest]json.RawMessage
 	open     map[int]openPull     // pull requests whose last word was not said; nil until read
@@ -77,6 +77,12 @@ type tree struct {
 	complaints []delivery.Complaint
 }
 
+// A merge is what merging a head yields.
+type merge struct {
+	tree
+	both []string // files that main and the head both changed
+}
+
 // An unread is a commit that cannot be read, and why.
 type unread struct {
 	err error
@@ -94,7 +100,7 @@ type asked struct {
 }
 
 func newSeen() seen {
-	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{}, merges: map[[3]string]tree{}, extents: map[[2]string]extent{},
+	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{}, merges: map[[3]string]merge{}, extents: map[[2]string]extent{},
 		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{}, gates: map[string]time.Time{}, late: map[int]int{}, history: map[string][]plan.Past{}, lostPast: map[string]unread{}}
 }
 

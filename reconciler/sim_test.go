@@ -218,6 +218,7 @@ type simRepo struct {
 	bad     map[string]error // commits whose tree cannot be read, blobs, and files whose history cannot
 	reads   int              // of such trees
 	refuses error            // what pushes end with
+	cost    time.Duration    // that reading a tree or a file takes
 
 	observed map[string]string
 	keep     []int // the pull requests that the loop said are open
@@ -321,6 +322,7 @@ func (r *simRepo) Files(commit string) ([]git.File, error) {
 	if err := r.Has(commit); err != nil {
 		return nil, err
 	}
+	r.sim.now = r.sim.now.Add(r.cost)
 	var files []git.File
 	for path, b := range r.commits[commit].files {
 		files = append(files, git.File{Path: path, Hash: b, Size: int64(len(r.blobs[b])), Mode: fs.FileMode(0o644)})
@@ -329,7 +331,10 @@ func (r *simRepo) Files(commit string) ([]git.File, error) {
 	return files, nil
 }
 
-func (r *simRepo) Blob(hash string, _ int64) ([]byte, error) { return r.blobs[hash], r.bad[hash] }
+func (r *simRepo) Blob(hash string, _ int64) ([]byte, error) {
+	r.sim.now = r.sim.now.Add(r.cost)
+	return r.blobs[hash], r.bad[hash]
+}
 
 // ancestors lists a commit and its history, newest first, children before parents.
 func (r *simRepo) ancestors(commit string) []string {

@@ -3,6 +3,7 @@ package reconciler
 // Stories of what fails alone: one model, one fleet or one statement that cannot be read keeps no other from going on.
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -301,4 +302,122 @@ func TestDamagedAbortLetsNothingOut(t *testing.T) {
 		t.Errorf("devices serve %s, and downloaded %d times", got, s.fleet.downloads-downloads)
 	}
 	s.wantStatus(t, "abort of bundle "+bad.Short())
+}
+
+// stranger is a user without write permission.
+const stranger = "eve"
+
+// strange opens pull requests of a stranger, each with some models.
+func (s *sim) strange(pulls, models int) {
+	s.forge.permission[stranger] = delivery.PermissionRead
+	for i := range pulls {
+		files := map[string]string{}
+		for k := range models {
+			name := fmt.Sprintf("m%d-%d", i, k)
+			files["models/"+name+".yaml"] = model(name, 3)
+		}
+		branch := fmt.Sprintf("strange-%d", i)
+		s.repo.commit(branch, s.head("main"), s.now, files)
+		s.forge.open(branch, stranger)
+	}
+}
+
+// timed takes a turn and returns how long it took in the world's time.
+func (s *sim) timed() time.Duration {
+	s.now = s.now.Add(time.Second)
+	ctx := context.Background()
+	s.loop.look(ctx)
+	start := s.now
+	s.again, s.failed = s.loop.Reconcile(ctx)
+	took := s.now.Sub(start)
+	s.loop.outbox.drain(ctx)
+	return took
+}
+
+// However many files strangers bring, a turn is short; a pull request of somebody who may write is read first, and a
+// rollback goes out in the turn that sees it. In the end all are read, and none is read twice.
+func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
+	s := twoReleases(t)
+	const pulls, models = 40, 10
+	s.strange(pulls, models)
+	s.propose("third", 20)
+	s.revert()
+	s.repo.cost = 10 * time.Millisecond
+	most := headsTime + 30*s.repo.cost // some files of one head, and main's
+	turns := 0
+	pending := func() (n int) {
+		for i := range pulls {
+			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); !strings.Contains(c.Description, "waits for a go") && !strings.Contains(c.Description, "no gate covers") {
+				n++
+			}
+		}
+		return n
+	}
+	for ; pending() > 0; turns++ {
+		if took := s.timed(); took > most {
+			t.Errorf("turn %d took %s, want at most %s", turns, took, most)
+		}
+		if turns == 0 && s.fleet.published["demo"].Release.Version != 1 {
+			t.Errorf("the rollback waits for strangers")
+		}
+		if c := s.check(s.head("third"), delivery.ContextRelease); turns == 1 && strings.Contains(c.Description, "reads the files") {
+			t.Errorf("who may write waits for strangers: %s", c.Description)
+		}
+		if turns > 2*pulls {
+			t.Fatalf("%d pull requests are not read after %d turns", pending(), turns)
+		}
+		s.runs.finishAll()
+		s.fleet.report()
+	}
+	if turns < 5 {
+		t.Errorf("all was read in %d turns, so the limit was not tried", turns)
+	}
+	s.repo.cost = 0
+	s.settle()
+	s.quiet()
+
+	// When main moves, each is compared with it anew. What was said of them stands meanwhile.
+	said := s.forge.posts
+	s.repo.commit("main", s.head("main"), s.now, s.note("main moves"))
+	s.repo.cost = 10 * time.Millisecond
+	for range 2 * pulls {
+		if took := s.timed(); took > most {
+			t.Errorf("after main has moved a turn took %s", took)
+		}
+		for i := range pulls {
+			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); strings.Contains(c.Description, "reads the files") {
+				t.Fatalf("what was said of a pull request is taken back: %s", c.Description)
+			}
+		}
+	}
+	if s.forge.posts-said > 10 {
+		t.Errorf("%d statuses were said because main has moved", s.forge.posts-said)
+	}
+}
+
+// One head with very many files, of somebody who may write, takes many turns. Others are read between them.
+func TestOneHugeHeadTakesNoTurnLong(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	files := map[string]string{}
+	for k := range 200 {
+		name := fmt.Sprintf("m%d", k)
+		files["models/"+name+".yaml"] = model(name, 3)
+	}
+	s.repo.commit("huge", s.head("main"), s.now, files)
+	s.forge.open("huge", "dev")
+	s.propose("second", 14)
+	s.repo.cost = 10 * time.Millisecond
+	for range 4 {
+		if took := s.timed(); took > headsTime+30*s.repo.cost {
+			t.Errorf("a turn took %s", took)
+		}
+	}
+	if s.runs.active() == 0 {
+		t.Errorf("the small pull request waits for the huge one: %v", s.forge.statuses[s.head("second")])
+	}
+	s.repo.cost = 0
+	s.settle()
+	s.want("second", delivery.CheckSuccess)
+	s.want("huge", delivery.CheckFailure, "no gate covers")
 }

@@ -3,11 +3,13 @@ package intent_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 )
 
@@ -161,5 +163,48 @@ func TestTreesAreBounded(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"models: 10001 files of intent; want at most 10000 in one tree"}, lines(files...)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Trees that are made to be slow are read like others, and what is wrong with them is not said a million times.
+func TestHostileTreesAreReadLikeOthers(t *testing.T) {
+	tree := func(n int, file func(i int) (path, text string)) []intent.File {
+		var list []intent.File
+		for i := range n {
+			path, text := file(i)
+			list = append(list, intent.File{Path: path, Size: int64(len(text)), Data: []byte(text)})
+		}
+		return list
+	}
+	waits := func(i, on int) (string, string) {
+		return fmt.Sprintf("fleets/f%05d.yaml", i), fmt.Sprintf("apiVersion: aob/v1\nkind: Fleet\nname: f%05d\nruns: m\nmatch: {a: b}\nwaves: [100%%]\nsoak: 3s\nadvance: all-healthy\nafter: {fleet: f%05d, healthy: 1m}\n", i, on)
+	}
+	var names strings.Builder
+	for i := 0; names.Len() < 50_000; i++ {
+		fmt.Fprintf(&names, "n%d, ", i)
+	}
+	const n = 4000
+	for name, list := range map[string][]intent.File{
+		"a chain of fleets": tree(n, func(i int) (string, string) { return waits(i, i+1) }),
+		"a circle of fleets": append(tree(n, func(i int) (string, string) { return waits(i, (i+1)%n) }),
+			intent.File{Path: "models/m.yaml", Size: int64(len(model)), Data: []byte(model)}),
+		"releases of nothing": tree(n, func(i int) (string, string) { return fmt.Sprintf("models/m%d.release.yaml", i), "kind: Release\n" }),
+		"gates that cover nothing": tree(20, func(i int) (string, string) {
+			return fmt.Sprintf("gates/g%d.yaml", i), fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: g%d\ncovers: [%sm]\nowners: [lead]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, min: 0.1}\n", i, names.String())
+		}),
+	} {
+		_, complaints := intent.Parse(list, intent.Options{})
+		if got := len(complaints); got == 0 || got > intent.MaxComplaints+1 {
+			t.Errorf("%s: %d complaints", name, got)
+		}
+		last := complaints[len(complaints)-1]
+		if len(complaints) > intent.MaxComplaints && !strings.Contains(last.Text, "more complaints about these files are left out") {
+			t.Errorf("%s: the last complaint is %s", name, last)
+		}
+		if name == "a circle of fleets" && !slices.ContainsFunc(complaints, func(c delivery.Complaint) bool {
+			return strings.Contains(c.Text, "waits for itself: f00000 -> f00001") && len(c.Text) < 300
+		}) {
+			t.Errorf("the circle is not named")
+		}
 	}
 }
