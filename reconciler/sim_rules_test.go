@@ -657,7 +657,7 @@ func (s *sim) checkStart(spec delivery.RunSpec) {
 			for _, mdl := range tree.Models {
 				asked := spec.Kind == delivery.RunTrain && slices.Contains(seedsOf(mdl), spec.Train.Spec.Digest()) ||
 					spec.Kind == delivery.RunData && spec.Data.Dataset == mdl.Dataset
-				if asked && s.allowed(p, mdl) {
+				if asked && s.allowed(p, commit, mdl) {
 					return
 				}
 			}
@@ -671,12 +671,23 @@ func (s *sim) checkStart(spec delivery.RunSpec) {
 	s.fail("a %s run starts, and nobody with write permission asked for it: %s", spec.Kind, spec.Note)
 }
 
-// allowed reports whether a pull request may run what a model costs.
-func (s *sim) allowed(p *simPR, mdl delivery.Model) bool {
+// allowed reports whether a pull request may run what a model costs at a commit: a go is for the model and for the gates
+// that the pull request brings.
+func (s *sim) allowed(p *simPR, commit string, mdl delivery.Model) bool {
 	if s.forge.may(p.Author) == delivery.PermissionWrite {
 		return true
 	}
+	head, _ := s.tree(commit)
+	base, _ := s.tree(s.repo.mergeBase(commit, s.main()))
+	main, _ := s.tree(s.main())
+	var own []delivery.Gate
+	for _, name := range head.Covering(mdl.Name) {
+		g := head.Gates[name]
+		if g.Digest() != base.Gates[name].Digest() && g.Digest() != main.Gates[name].Digest() {
+			own = append(own, g)
+		}
+	}
 	return slices.ContainsFunc(s.forge.commands, func(c simCommand) bool {
-		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(mdl)) && s.forge.may(c.Author) == delivery.PermissionWrite
+		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(mdl, own...)) && s.forge.may(c.Author) == delivery.PermissionWrite
 	})
 }

@@ -421,3 +421,39 @@ func TestThresholdsSeedsAndLooks(t *testing.T) {
 		}
 	}
 }
+
+// A release that was written twice on its way to main, as by an earlier aob with other figures, is one version. One that
+// came back later is told again.
+func TestAReleaseThatWasWrittenTwiceIsOneVersion(t *testing.T) {
+	f := world()
+	list := f.Versions["shapes"]
+	v2, v1 := list[0], list[2]
+	earlier := *v2.Release
+	earlier.Measured = nil
+	removed := explain.Version{Commit: commit("d"), Subject: "Take it away", Author: "maria"}
+	other := explain.Version{Commit: commit("b2"), Subject: "Release shapes version 2, by an earlier aob", Author: "aob", Release: &earlier}
+	for name, c := range map[string]struct {
+		versions []explain.Version
+		want     []string
+	}{
+		"written twice":         {[]explain.Version{v2, other, v1}, []string{"shapes@2", "shapes@1"}},
+		"three times":           {[]explain.Version{v2, other, list[1], v1}, []string{"shapes@2", "shapes@1"}},
+		"it came back":          {[]explain.Version{v2, v1, other}, []string{"shapes@2", "shapes@1", "shapes@2"}},
+		"it was away meanwhile": {[]explain.Version{v2, removed, other, v1}, []string{"shapes@2", "", "shapes@2", "shapes@1"}},
+	} {
+		f.Versions["shapes"] = c.versions
+		chain, err := f.Explain(explain.Model, "shapes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range chain.Links {
+			if l.What == "version" {
+				got = append(got, l.ID)
+			}
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", name, diff)
+		}
+	}
+}

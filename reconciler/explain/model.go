@@ -33,14 +33,17 @@ func (f Facts) model(name string) (Chain, error) {
 		}
 	}
 	told := map[delivery.Acceptance]bool{}
-	for i, v := range versions {
+	var last *delivery.Release
+	for _, v := range versions {
 		if v.Release == nil {
 			c.add(Link{What: "version", Text: "the release file was removed, or could not be read: " + c.authored(v), At: v.At})
+			last = nil
 			continue
 		}
-		if i > 0 && versions[i-1].Release != nil && delivery.SameRelease(*versions[i-1].Release, *v.Release) {
-			continue // the pull request's own commit, after its merge
+		if last != nil && last.Version == v.Release.Version && last.Bundle == v.Release.Bundle && last.Spec == v.Release.Spec {
+			continue // the pull request's own commit, after its merge, in whatever words an earlier aob wrote the figures
 		}
+		last = v.Release
 		a, ok := f.acceptance(name, *v.Release)
 		told[a] = told[a] || ok
 		c.version(name, *v.Release, c.authored(v), ok)

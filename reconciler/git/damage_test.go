@@ -547,7 +547,16 @@ func TestTooManyFilesIsTheCommitsOwnError(t *testing.T) {
 		root := r.gitIn(strings.NewReader("040000 tree "+models+"\tmodels\n"), "mktree")
 		return r.git("commit-tree", root, "-p", main, "-m", "x")
 	}
+	deep := func(n int) string {
+		blob := r.gitIn(strings.NewReader("x"), "hash-object", "-w", "--stdin")
+		tree := r.gitIn(strings.NewReader("100644 blob "+blob+"\tx.yaml\n"), "mktree")
+		for range n {
+			tree = r.gitIn(strings.NewReader("040000 tree "+tree+"\tmodels\n"), "mktree")
+		}
+		return r.git("commit-tree", tree, "-p", main, "-m", "x")
+	}
 	for name, h := range map[string]string{
+		"depth": deep(maxDepth + 3),
 		"files": many(21_000, ""),
 		"bytes": many(2_000, strings.Repeat("x", 60<<10)),
 	} {

@@ -167,7 +167,7 @@ func (m *maker) crossed(p Proposal) string {
 	case len(p.Bases) == 0:
 		return fmt.Sprintf("its history has nothing in common with %[1]s's; start a new branch from %[1]s and commit the change there", m.w.Main.Branch)
 	}
-	return fmt.Sprintf("its history crosses %[1]s's: they have %[2]d best common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes; rebase onto %[1]s: git rebase %[1]s",
+	return fmt.Sprintf("its history crosses %[1]s's; rebase onto %[1]s (git rebase %[1]s). They have %[2]d best common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes",
 		m.w.Main.Branch, len(p.Bases))
 }
 

@@ -1,0 +1,190 @@
+package reconciler
+
+// Stories of what a go lets run, of what AOB opens in its own name, and of what is said before it is too late.
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/forge"
+	"github.com/autonomos/aob/reconciler/git"
+)
+
+// asked returns the code that a commit's aob/release waits for.
+func (s *sim) asked(commit string) string {
+	_, code, _ := strings.Cut(s.check(commit, delivery.ContextRelease).Description, "/aob run ")
+	return code
+}
+
+// A go is for the gates that the pull request brings, too: another gate waits for another go. The training that runs by
+// then goes on.
+func TestAGoCoversTheGatesThatThePullRequestBrings(t *testing.T) {
+	own := func(name, set string) map[string]string {
+		return map[string]string{"gates/" + name + ".yaml": strings.Replace(gateFile(name, "shapes", 0.1), "dir: shapes", "dir: "+set, 1)}
+	}
+	for name, push := range map[string]map[string]string{
+		"another gate":      own("second", "gold"),
+		"another eval set":  own("first", "silver"),
+		"another threshold": {"gates/first.yaml": strings.Replace(own("first", "gold")["gates/first.yaml"], "0.1", "0.2", 1)},
+		"main's gate":       {"gates/production.yaml": onGold(gateFile("production", "shapes", 0.3))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, main := begun(t)
+			s.forge.permission["stranger"] = delivery.PermissionRead
+			n := s.fork("theirs", "stranger", main, with(map[string]string{"models/shapes.yaml": model("shapes", 8)}, own("first", "gold")))
+			ref := fmt.Sprintf("%s%d/head", git.Pull, n)
+			s.settle()
+			first := s.asked(s.repo.refs[ref])
+			s.forge.comment(n, "maintainer", "/aob run "+first)
+			s.wake()
+			s.untilTraining()
+			training, data := s.runs.running(delivery.RunTrain), s.started(delivery.RunData)
+
+			s.repo.refs[ref] = s.repo.write([]string{s.repo.refs[ref]}, s.repo.with(s.repo.refs[ref], push), s.now, "other gates")
+			for range 200 { // past the grace of a run
+				s.turn()
+			}
+			if phase := s.runs.states[training].Phase; phase != delivery.RunRunning {
+				t.Errorf("the training is %s", phase)
+			}
+			s.settle()
+			second := s.asked(s.repo.refs[ref])
+			if second == "" || second == first {
+				t.Errorf("it waits for a go with code %q, and %q was given", second, first)
+			}
+			if got := s.started(delivery.RunData) - data + s.started(delivery.RunEval); got != 0 {
+				t.Errorf("%d more runs were started without a go", got)
+			}
+			s.forge.comment(n, "maintainer", "/aob run "+second)
+			s.wake()
+			s.settle()
+			if len(s.trained) != 1 || s.runs.states[training].Attempt > 1 {
+				t.Errorf("trained %v, attempt %d", s.trained, s.runs.states[training].Attempt)
+			}
+		})
+	}
+}
+
+// A gate that is pushed while a model trains lets the training go on, also while the data is checked again.
+func TestAPushedGateEndsNoTraining(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.forge.open("first", "dev")
+	s.untilTraining()
+	training, data := s.runs.running(delivery.RunTrain), s.started(delivery.RunData)
+	for i := range 4 {
+		gate := strings.Replace(gateFile("own", "shapes", 0.1), "dir: shapes", fmt.Sprintf("dir: gold%d", i), 1)
+		s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/own.yaml": gate})
+		for range 200 {
+			s.turn()
+		}
+		if phase := s.runs.states[training].Phase; phase != delivery.RunRunning {
+			t.Fatalf("push %d: the training is %s", i+1, phase)
+		}
+	}
+	if s.started(delivery.RunData) == data {
+		t.Error("no other gate had its data checked")
+	}
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "version 1")
+	if len(s.trained) != 1 || s.runs.states[training].Attempt > 1 {
+		t.Errorf("trained %v, attempt %d", s.trained, s.runs.states[training].Attempt)
+	}
+}
+
+// A branch that somebody prepared under the name of AOB's way back is left alone, whatever stands there.
+func TestAWayBackIsAOBsOwnCommit(t *testing.T) {
+	for name, prepare := range map[string]func(s *sim, main string) string{
+		"a lowered gate": func(s *sim, main string) string {
+			return s.repo.write([]string{main}, s.repo.with(main, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0)}), s.now, "help")
+		},
+		"main itself": func(_ *sim, main string) string { return main },
+		"a lowered gate under AOB's files": func(s *sim, main string) string {
+			evil := s.repo.write([]string{main}, s.repo.with(main, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0)}), s.now, "help")
+			release := s.repo.read(s.repo.commits[main].parents[0], "models/shapes.release.yaml")
+			return s.repo.write([]string{evil}, s.repo.with(evil, map[string]string{"models/shapes.release.yaml": release}), s.now, "back")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := begun(t)
+			s.released("first", 8)
+			bundle := delivery.Sum([]byte("never judged"))
+			was := s.signed.last()
+			forged := strings.Replace(s.repo.read(s.main(), "models/shapes.release.yaml"), string(was), string(bundle), 1)
+			main := s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.release.yaml": forged})
+			branch := "aob/restore-shapes-" + bundle.Short()
+			s.repo.refs[git.Branch+branch] = prepare(s, main)
+			s.settle()
+			var opened []string
+			for _, pr := range s.forge.list() {
+				if pr.Author == "aob" {
+					opened = append(opened, pr.HeadRef)
+				}
+			}
+			if !slices.Equal(opened, []string{branch + "-2"}) {
+				t.Fatalf("AOB opened pull requests of %q", opened)
+			}
+			if got := s.repo.read(s.head(branch+"-2"), "gates/production.yaml"); got != gateFile("production", "shapes", 0.3) {
+				t.Errorf("AOB's pull request has the gate\n%s", got)
+			}
+			s.quiet()
+		})
+	}
+}
+
+// What to do stands in the part of a status that forges show.
+func TestACrossedHistorySaysWhatToDoInAStatus(t *testing.T) {
+	s, before, branch := raised(t)
+	s.crossing("evil", before, branch, s.note("x"))
+	s.settle()
+	for _, context := range []string{delivery.ContextIntent, delivery.ContextRelease} {
+		if said := forge.Cut(s.check(s.head("evil"), context).Description, 140); !strings.Contains(said, "rebase onto main") || !strings.Contains(said, "crosses main's") {
+			t.Errorf("%s says %q", context, said)
+		}
+	}
+}
+
+// An author is told that one more commit comes, before somebody approves an earlier one.
+func TestAuthorsAreToldOfAOBsCommitBeforehand(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.untilTraining()
+	s.turn()
+	if said := s.forge.comments[1]; !strings.Contains(said, "AOB pushes one more commit") || !strings.Contains(said, "Approve after that commit") {
+		t.Errorf("the comment says\n%s", said)
+	}
+}
+
+// The same error is logged with growing pauses, and another one at once; the status keeps the time of the first.
+func TestErrorsThatRepeatAreLoggedWithGrowingPauses(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	list := newTroubles(func() time.Time { return now }, func() *slog.Logger { return log })
+	lines := func(what string) int { return strings.Count(out.String(), what) }
+	began := now
+	for range 2 * 60 * 60 { // an hour of two tries a second
+		list.note("the forge cannot be read", errors.New("connection refused"))
+		now = now.Add(time.Second / 2)
+	}
+	if n := lines("connection refused"); n < 5 || n > 20 {
+		t.Errorf("an hour of one error is %d lines", n)
+	}
+	list.note("the forge cannot be read", errors.New("401: the token is revoked"))
+	list.note("git cannot be read", errors.New("301: it was renamed"))
+	all := list.all()
+	if len(all) != 2 || !all[0].since.Equal(began) || !strings.Contains(all[0].line(), "the forge cannot be read since 2026-01-01 00:00:00 UTC: 401: the token is revoked") {
+		t.Errorf("the troubles are %v", all)
+	}
+	list.note("the forge cannot be read", nil)
+	if n := lines("works again"); n != 1 || len(list.all()) != 1 {
+		t.Errorf("%d lines say that it works again; troubles are %v", n, list.all())
+	}
+}
