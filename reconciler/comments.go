@@ -44,23 +44,18 @@ type openDoubt struct {
 	plan.Doubt
 }
 
-// waits returns what a pull request waits for, by the last plan.
-func (s *seen) waits(pr int) waiting {
+// waits returns what a pull request waits for, by what a plan says of it.
+func waits(p plan.ProposalReport) waiting {
 	w := waiting{runs: map[string]string{}, doubts: map[string]openDoubt{}}
-	for _, p := range s.plan.Proposals {
-		if p.PR.Number != pr {
-			continue
+	for _, ask := range p.Asks {
+		if code, ok := strings.CutPrefix(ask, "/aob run "); ok {
+			w.runs[code] = p.Costs[code]
 		}
-		for _, ask := range p.Asks {
-			if code, ok := strings.CutPrefix(ask, "/aob run "); ok {
-				w.runs[code] = p.Costs[code]
-			}
-		}
-		for _, m := range p.Models {
-			for _, d := range m.Doubts {
-				if !d.Signed {
-					w.doubts[d.Code] = openDoubt{m.Model, d}
-				}
+	}
+	for _, m := range p.Models {
+		for _, d := range m.Doubts {
+			if !d.Signed {
+				w.doubts[d.Code] = openDoubt{m.Model, d}
 			}
 		}
 	}

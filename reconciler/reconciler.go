@@ -169,6 +169,7 @@ type Reconciler struct {
 	saidCache  map[string]Said
 	saidOn     map[string][]string // keys of saidCache by commit
 	saidLoaded map[string]bool
+	addressed  atomic.Pointer[forgeAddress]
 	failing    map[string]error // what cannot be said on the forge, by key
 	wakeNext   time.Time        // asked for while acting and reporting
 }
@@ -358,7 +359,7 @@ func (r *Reconciler) asBefore(p *plan.Plan) {
 func (r *Reconciler) wants(p plan.Plan) {
 	asks := map[int]waiting{}
 	for _, pr := range p.Proposals {
-		if w := r.seen.waits(pr.PR.Number); len(w.codes()) > 0 {
+		if w := waits(pr); len(w.codes()) > 0 {
 			asks[pr.PR.Number] = w
 		}
 	}

@@ -230,8 +230,19 @@ func (r *Reconciler) forgedKey(commit, context string) string {
 	return fmt.Sprintf("forged/%s/%s/%s", r.address(), commit, context)
 }
 
-// address is a short name for the forge.
-func (r *Reconciler) address() string { return delivery.DigestOf("forge", r.Forge.Address()).Short() }
+// address is a short name for the forge. It stands in each key, so it is made once.
+func (r *Reconciler) address() string {
+	now := r.Forge.Address()
+	if known := r.addressed.Load(); known != nil && known.of == now {
+		return known.short
+	}
+	a := &forgeAddress{now, delivery.DigestOf("forge", now).Short()}
+	r.addressed.Store(a)
+	return a.short
+}
+
+// A forgeAddress is a forge's address and its short name.
+type forgeAddress struct{ of, short string }
 
 // sayCheck posts a status, unless it was posted. Progress, pending after
 // pending, is posted now and then; an answer is posted at once.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -57,6 +58,17 @@ type Local struct {
 	rows    Rows
 	address string
 	target  string // branch
+
+	mu sync.Mutex
+	// known is what the branches were as they were last read, guarded by mu: an old branch costs nothing again.
+	known map[string]proposal
+}
+
+// A proposal is a branch as it was at a commit, with the target at another.
+type proposal struct {
+	target string
+	pr     delivery.PullRequest
+	merged bool
 }
 
 const branches = "refs/heads/"
@@ -79,29 +91,28 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		return nil, why // there may be more branches than those that can be read
 	}
 	target := refs[branches+f.target]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := map[string]proposal{} // without the branches that are gone
 	var prs []delivery.PullRequest
 	for _, ref := range slices.Sorted(maps.Keys(refs)) {
 		branch, ok := strings.CutPrefix(ref, branches)
 		if !ok || branch == f.target || target == "" {
 			continue
 		}
-		merged, unreadable := f.git.IsAncestor(refs[ref], target)
-		if unreadable == nil && merged {
-			continue
+		p, ok := f.known[branch]
+		if !ok || p.target != target || p.pr.Head != refs[ref] || p.pr.Unreadable != "" {
+			var err error
+			if p, err = f.read(ctx, branch, refs[ref], target); err != nil {
+				return nil, err
+			}
 		}
-		number, err := f.rows.Number(ctx, branch, f.merged)
-		if err != nil {
-			return nil, fmt.Errorf("proposal %s: %w", branch, err)
+		known[branch] = p
+		if !p.merged {
+			prs = append(prs, p.pr)
 		}
-		pr := delivery.PullRequest{Number: number, Title: branch, Head: refs[ref], HeadRef: branch, Base: f.target}
-		if unreadable == nil {
-			unreadable = f.describe(&pr)
-		}
-		if unreadable != nil { // the other branches go on
-			pr.Unreadable = unreadable.Error()
-		}
-		prs = append(prs, pr)
 	}
+	f.known = known
 	for ref, why := range damaged {
 		branch, ok := strings.CutPrefix(ref, branches)
 		if !ok || branch == f.target || target == "" {
@@ -117,6 +128,25 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 	}
 	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
 	return prs, nil
+}
+
+// read reads the proposal of a branch that is at a commit.
+func (f *Local) read(ctx context.Context, branch, head, target string) (proposal, error) {
+	p := proposal{target: target, pr: delivery.PullRequest{Title: branch, Head: head, HeadRef: branch, Base: f.target}}
+	var unreadable, err error
+	if p.merged, unreadable = f.git.IsAncestor(head, target); unreadable == nil && p.merged {
+		return p, nil
+	}
+	if p.pr.Number, err = f.rows.Number(ctx, branch, f.merged); err != nil {
+		return p, fmt.Errorf("proposal %s: %w", branch, err)
+	}
+	if unreadable == nil {
+		unreadable = f.describe(&p.pr)
+	}
+	if unreadable != nil { // the other branches go on, and this one is read again: its commits may come back
+		p.pr.Unreadable = unreadable.Error()
+	}
+	return p, nil
 }
 
 // Ended returns a proposal whose branch is gone, or that the target has. The target has every commit of one that was
