@@ -210,6 +210,45 @@ func TestOneUnreadableBranchFailsAlone(t *testing.T) {
 	}
 }
 
+// TestBranchesThatStayCostNothingAgain: a branch is read anew where it or the target has moved, or where it could not be
+// read, and else not.
+func TestBranchesThatStayCostNothingAgain(t *testing.T) {
+	s, f, git := local(t)
+	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
+	for _, branch := range []string{"one", "two"} {
+		s.work.branch(branch, main)
+		s.work.push(branch, map[string]string{"models/a.yaml": branch}, "Title of "+branch)
+	}
+	look := func() (titles []string) {
+		t.Helper()
+		git.asked = 0
+		list, err := f.PullRequests(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pr := range list {
+			titles = append(titles, pr.Title)
+		}
+		return titles
+	}
+	look()
+	if titles := look(); git.asked > 0 || !slices.Equal(titles, []string{"Title of one", "Title of two"}) {
+		t.Errorf("%d questions, %q", git.asked, titles)
+	}
+	s.work.push("two", map[string]string{"models/a.yaml": "3"}, "Another title")
+	if titles := look(); git.asked == 0 || !slices.Equal(titles, []string{"Title of one", "Another title"}) {
+		t.Errorf("after a push: %d questions, %q", git.asked, titles)
+	}
+	git.refs["refs/heads/main"] = git.refs["refs/heads/one"]
+	if titles := look(); !slices.Equal(titles, []string{"Another title"}) {
+		t.Errorf("after a merge: %q", titles)
+	}
+	git.refs["refs/heads/broken"] = strings.Repeat("1", 40)
+	if look(); len(look()) != 2 || git.asked == 0 {
+		t.Errorf("what could not be read is not read again: %d questions", git.asked)
+	}
+}
+
 // When the rows are lost, an open proposal does not get the number of one that was merged.
 func TestNumbersAreNotGivenAgain(t *testing.T) {
 	s, f, git := local(t)
@@ -323,6 +362,7 @@ type bare struct {
 	refs       map[string]string
 	beforePush func()
 	unreadable map[string]delivery.Blocked
+	asked      int // questions about commits
 }
 
 func (b *bare) run(args ...string) string {
@@ -383,6 +423,7 @@ func (b *bare) Mine(commit string) (bool, error) {
 }
 
 func (b *bare) IsAncestor(a, c string) (bool, error) {
+	b.asked++
 	_, err := b.try("merge-base", "--is-ancestor", a, c)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
 		return false, nil
