@@ -58,7 +58,7 @@ type measured struct {
 }
 
 // hostilePromotions is how many promotions are measured; an odd number.
-const hostilePromotions = 5
+const hostilePromotions = 3
 
 // A bench is a place where promotions are measured.
 type bench struct {

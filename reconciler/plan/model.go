@@ -386,12 +386,11 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		}
 		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: somebody with write permission comments " + ask}
 	}
+	queue := m.queue
 	if spec.Kind == delivery.RunTrain {
-		if limit := m.w.Server.Trainings; limit > 0 && m.trainings >= limit {
-			return state, Stage{State: delivery.CheckPending, Text: fmt.Sprintf("in the queue: this server trains %s at once", count(limit, "model"))}
-		}
-		m.trainings++
-	} else if stage, waits := m.queue.enter(spec.Key, p.Number); waits {
+		queue = m.trains
+	}
+	if stage, waits := queue.enter(spec.Key, p.Number); waits {
 		return state, stage
 	}
 	m.start(spec, p.Number)

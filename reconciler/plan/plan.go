@@ -54,24 +54,20 @@ type Plan struct {
 
 // Make decides.
 func Make(w World) Plan {
-	q := newQueue(w)
-	p := decide(w, q)
-	if q.schedule() {
-		p = decide(w, q) // now that it is known which of the runs start
+	q, trains := newQueue(w, false), newQueue(w, true)
+	p := decide(w, q, trains)
+	wait := q.schedule()
+	if trains.schedule() || wait {
+		p = decide(w, q, trains) // now that it is known which of the runs start
 	}
 	return p
 }
 
-func decide(w World, q *queue) Plan {
+func decide(w World, q, trains *queue) Plan {
 	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, asks: map[int][]string{},
-		costs: map[int]map[string]string{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{}, queue: q, models: map[string]MainModel{}}
+		costs: map[int]map[string]string{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{}, queue: q, trains: trains, models: map[string]MainModel{}}
 	if w.Main.Held == nil {
 		m.w.Main.Held = heldBy(w.Main.Intent)
-	}
-	for _, r := range w.Runs {
-		if r.Spec.Kind == delivery.RunTrain && r.Phase == delivery.RunRunning {
-			m.trainings++
-		}
 	}
 	main := m.main()
 	for _, mm := range main.Models {
@@ -106,14 +102,14 @@ type maker struct {
 	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
 	needers map[delivery.Digest][]int // the pull requests behind needed; 0 for main and the others
 	stuck   map[int]bool              // pull requests of which nobody can say which runs they need
-	queue   *queue
+	queue   *queue                    // of runs that are no trainings
+	trains  *queue                    // of trainings
 	models  map[string]MainModel
 
-	lineages  map[string]lineage                           // of models' classes, by spec and names
-	weighed   map[delivery.Digest]delivery.Digest          // weights by bundle
-	trainings int                                          // that are running, or about to
-	looks     map[look]map[delivery.Digest]int             // which look each bundle was, or will be
-	probes    map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
+	lineages map[string]lineage                           // of models' classes, by spec and names
+	weighed  map[delivery.Digest]delivery.Digest          // weights by bundle
+	looks    map[look]map[delivery.Digest]int             // which look each bundle was, or will be
+	probes   map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 
 func (m *maker) step(s Step) {

@@ -1,9 +1,10 @@
 package plan
 
 // This file lets runs wait for each other. Sixty changed models in one pull request
-// ask for sixty data runs at once; a server has so many processors. Runs that are no
-// trainings start in rounds, one of each pull request a round, so that a large pull
-// request does not hold up a small one.
+// ask for sixty data runs at once, and for sixty trainings; a server has so many
+// processors. Trainings have a queue, and all other runs have one. In each, runs start
+// in rounds, one of each pull request a round, so that a large pull request does not
+// hold up a small one.
 
 import (
 	"fmt"
@@ -16,7 +17,8 @@ import (
 // A queue holds the runs that want to start, and after schedule which of them may.
 // A plan is made once to fill it, and where there are too many once more to use it.
 type queue struct {
-	limit   int // how many may run at once; 0 is any number
+	trains  bool // of trainings
+	limit   int  // how many may run at once; 0 is any number
 	running int
 	busy    map[int]int // how many run for each pull request
 	asks    []ask       // in the order of the plan
@@ -29,10 +31,13 @@ type ask struct {
 	round int
 }
 
-func newQueue(w World) *queue {
-	q := &queue{limit: w.Server.Runs, busy: map[int]int{}}
+func newQueue(w World, trains bool) *queue {
+	q := &queue{trains: trains, limit: w.Server.Runs, busy: map[int]int{}}
+	if trains {
+		q.limit = w.Server.Trainings
+	}
 	for _, r := range w.Runs {
-		if r.Spec.Kind != delivery.RunTrain && r.Phase == delivery.RunRunning {
+		if trains == (r.Spec.Kind == delivery.RunTrain) && r.Phase == delivery.RunRunning {
 			q.running++
 			if len(r.Need.PRs) > 0 {
 				q.busy[r.Need.PRs[0]]++
@@ -58,8 +63,12 @@ func (q *queue) enter(key delivery.Digest, pr int) (Stage, bool) {
 	if place == 0 {
 		return Stage{}, false
 	}
-	return Stage{State: delivery.CheckPending, Text: fmt.Sprintf("in the queue: place %d of %d; this server runs %s at once",
-		place, len(q.places), strconv.Itoa(q.limit))}, true
+	does := "runs " + strconv.Itoa(q.limit)
+	if q.trains {
+		does = "trains " + count(q.limit, "model")
+	}
+	return Stage{State: delivery.CheckPending,
+		Text: fmt.Sprintf("in the queue: place %d of %d; this server %s at once", place, len(q.places), does)}, true
 }
 
 // schedule decides which runs start, and reports whether any has to wait. Main's come
