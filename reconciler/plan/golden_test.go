@@ -223,6 +223,8 @@ func (s *scene) history(model string) []plan.Past {
 //	                                   commit is not here
 //	forge away                         nobody knows which pull requests are open
 //	queue 2                            so many runs at once that are no trainings
+//	trains 1                           so many trainings at once
+//	had a for=3                        #3 has had a training before
 //	running FILE for=3                 its data run is running
 //	crossed 3, unrelated 4             of pull requests: two best common ancestors with main; none
 //	held a model=shapes why=… in=C     main's quarantine file had the entry until commit C
@@ -300,6 +302,8 @@ func (s *scene) line(line string) {
 		s.ProposalsKnown = what != "away"
 	case "queue":
 		s.Server.Runs = s.number(what)
+	case "trains":
+		s.Server.Trainings = s.number(what)
 	case "rewound":
 		s.Main.Rewound = &plan.Rewound{From: what, To: s.Main.Commit, At: s.At}
 	case "running":
@@ -309,6 +313,10 @@ func (s *scene) line(line string) {
 	case "checked":
 		ask, found := s.data(what)
 		s.run(delivery.RunSpec{Kind: delivery.RunData, Key: delivery.DataKey(ask), Data: &ask}, found)
+	case "had": // a training that is over
+		key := delivery.Sum([]byte(what))
+		s.Runs[key] = delivery.RunState{Phase: delivery.RunFailed, Attempt: 1, Need: s.need(), Started: s.At.Add(-time.Hour),
+			Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: key}}
 	case "training":
 		ask := s.training(what)
 		if other := s.value("data"); other != "" {

@@ -7,9 +7,11 @@ package plan
 // hold up a small one.
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -20,8 +22,9 @@ type queue struct {
 	trains  bool // of trainings
 	limit   int  // how many may run at once; 0 is any number
 	running int
-	busy    map[int]int // how many run for each pull request
-	asks    []ask       // in the order of the plan
+	busy    map[int]int       // how many run for each pull request
+	last    map[int]time.Time // when one was last started for each
+	asks    []ask             // in the order of the plan
 	places  map[delivery.Digest]int
 }
 
@@ -32,16 +35,26 @@ type ask struct {
 }
 
 func newQueue(w World, trains bool) *queue {
-	q := &queue{trains: trains, limit: w.Server.Runs, busy: map[int]int{}}
+	q := &queue{trains: trains, limit: w.Server.Runs, busy: map[int]int{}, last: map[int]time.Time{}}
 	if trains {
 		q.limit = w.Server.Trainings
 	}
 	for _, r := range w.Runs {
-		if trains == (r.Spec.Kind == delivery.RunTrain) && r.Phase == delivery.RunRunning {
+		if trains != (r.Spec.Kind == delivery.RunTrain) {
+			continue
+		}
+		if r.Phase == delivery.RunRunning {
 			q.running++
-			if len(r.Need.PRs) > 0 {
-				q.busy[r.Need.PRs[0]]++
-			}
+		}
+		if len(r.Need.PRs) == 0 {
+			continue
+		}
+		pr := r.Need.PRs[0]
+		if r.Phase == delivery.RunRunning {
+			q.busy[pr]++
+		}
+		if r.Started.After(q.last[pr]) {
+			q.last[pr] = r.Started
 		}
 	}
 	return q
@@ -96,7 +109,8 @@ func (q *queue) schedule() bool {
 		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
-		return a.round - b.round
+		// Where one runs at a time, all begin a round: whoever has waited longest goes first.
+		return cmp.Or(a.round-b.round, q.last[a.pr].Compare(q.last[b.pr]))
 	})
 	q.places = map[delivery.Digest]int{}
 	for i, a := range q.asks[max(0, q.limit-q.running):] {
