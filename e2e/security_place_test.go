@@ -150,13 +150,23 @@ func (p *place) state(parts ...string) string {
 
 // evilTrainer stands before the real trainer. It notes what a trainer can see, and writes what a status must not be.
 const evilTrainer = `#!/usr/bin/python3
-import json, os, sys, time
+import json, os, socket, sys, time
 run = sys.argv[2] if len(sys.argv) > 2 else ""
 if run.endswith("run.json"):
     folder = os.path.dirname(run)
     seen = {"environ": dict(os.environ), "argv": sys.argv, "run": open(run).read(), "files": []}
     for top, _, files in os.walk(folder, followlinks=True):
         seen["files"] += [os.path.join(top, f) for f in files]
+    state = os.path.dirname(os.path.dirname(folder))
+    seen["reached"] = []
+    for name in ("fleet.secret", "keys/releases.key", "keys/desired.key", "ledger.db"):
+        if os.access(os.path.join(state, name), os.R_OK):
+            seen["reached"].append(name)
+    try:
+        socket.socket(socket.AF_UNIX).connect(os.path.join(state, "aob.sock"))
+        seen["reached"].append("aob.sock")
+    except OSError:
+        pass
     with open(%q, "w") as f:
         json.dump(seen, f)
     status = os.path.join("status.json")
