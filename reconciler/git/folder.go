@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -33,19 +34,40 @@ type folderState struct {
 	refs map[string]plumbing.Hash
 	bad  map[string]delivery.Blocked // refs that cannot be read, and why
 	head string                      // the ref that HEAD names; empty where it names a commit
+
+	before map[string]refFile // loose refs as they were read the last time, by name
+	files  map[string]refFile // those that were read now
+}
+
+// A refFile is what a loose ref said when its file was last read.
+type refFile struct {
+	info fs.FileInfo
+	read time.Time
+	ref  looseRef
+}
+
+// racy is how long after a file was changed it may be changed again without showing it: clocks of files are coarse.
+const racy = 2 * time.Second
+
+// still reports whether a file is as it was when it was read.
+func (f refFile) still(info fs.FileInfo) bool {
+	return f.info != nil && os.SameFile(f.info, info) && f.info.Size() == info.Size() && f.info.Mode() == info.Mode() &&
+		f.info.ModTime().Equal(info.ModTime()) && f.read.Sub(info.ModTime()) > racy
 }
 
 // packedRefs is the key in folderState.bad for refs that only a damaged
 // packed-refs file knows.
 const packedRefs = "packed-refs"
 
-// readFolder reads the branches and the pull requests' heads of a repository.
-// The error is about the repository as a whole.
-func readFolder(dir string) (*folderState, error) {
+// readFolder reads the branches and the pull requests' heads of a repository. What
+// was read before, and has not changed since, is not read again. The error is about
+// the repository as a whole.
+func readFolder(dir string, before map[string]refFile) (*folderState, error) {
 	if err := checkFolder(dir); err != nil {
 		return nil, err
 	}
-	s := &folderState{refs: map[string]plumbing.Hash{}, bad: map[string]delivery.Blocked{}}
+	s := &folderState{refs: map[string]plumbing.Hash{}, bad: map[string]delivery.Blocked{},
+		before: before, files: map[string]refFile{}}
 	head, err := readLoose(dir, "HEAD")
 	if err != nil {
 		return nil, delivery.Blockedf("write `ref: refs/heads/main` into it", "HEAD of %s is damaged: %v", dir, err)
@@ -87,6 +109,7 @@ func readFolder(dir string) (*folderState, error) {
 		}
 		s.refs[name] = h
 	}
+	s.before = nil
 	return s, nil
 }
 
@@ -114,14 +137,24 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 		if !properRef(name) {
 			continue // git ignores it, too: a lock, or something else than a ref
 		}
-		info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
-		if err == nil && info.IsDir() {
+		var info fs.FileInfo // of a file; nil where it is a link, or nobody knows
+		if e.Type().IsRegular() {
+			info, _ = e.Info()
+		} else if at, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name))); err == nil && at.IsDir() {
 			if err := s.walk(dir, name, depth+1, loose); err != nil {
 				return err
 			}
 			continue
 		}
+		if old := s.before[name]; info != nil && old.still(info) {
+			loose[name], s.files[name] = old.ref, old
+			continue
+		}
+		now := time.Now()
 		ref, err := readLoose(dir, name)
+		if err == nil && info != nil {
+			s.files[name] = refFile{info, now, ref}
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:

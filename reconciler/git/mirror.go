@@ -77,6 +77,7 @@ type Mirror struct {
 	bad       map[string]delivery.Blocked // refs that the last Observe could not read, and why
 	head      string                      // the ref that the remote's HEAD names; empty if it names none
 	last      *folderState                // what observeFolder has read last
+	refFiles  map[string]refFile          // the loose refs' files as it read them
 	refused   map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
 	committer Committer
 	broken    error                  // the mirror is damaged: the next Observe clones it again
@@ -238,7 +239,7 @@ func (m *Mirror) forget() {
 		m.folder = newStore(m.remote.folder, true)
 	}
 	m.observed, m.broken = false, nil
-	m.bad, m.head, m.last = nil, "", nil
+	m.bad, m.head, m.last, m.refFiles = nil, "", nil, nil
 	m.see(nil)
 	m.refused = map[plumbing.Hash]string{}
 	m.failed = map[plumbing.Hash]failure{}

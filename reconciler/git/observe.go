@@ -69,12 +69,16 @@ func (m *Mirror) tidy(busy bool) error {
 }
 
 func (m *Mirror) observeFolder() (map[string]string, bool, error) {
-	state, err := readFolder(m.remote.folder)
+	m.mu.Lock()
+	before := m.refFiles
+	m.mu.Unlock()
+	state, err := readFolder(m.remote.folder, before)
 	if err != nil {
 		return nil, false, m.remote.explain("read", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.refFiles = state.files
 	if m.observed && len(m.bad) == 0 && state.equal(m.last) {
 		return m.refs, false, nil
 	}

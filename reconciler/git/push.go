@@ -114,7 +114,7 @@ func (m *Mirror) At(ctx context.Context, ref string) (string, error) {
 
 func (m *Mirror) at(ctx context.Context, ref string) (plumbing.Hash, error) {
 	if m.remote.folder != "" {
-		state, err := readFolder(m.remote.folder)
+		state, err := readFolder(m.remote.folder, nil)
 		if err != nil {
 			return plumbing.ZeroHash, m.remote.explain("read", err)
 		}
