@@ -179,7 +179,7 @@ func (a *Agent) load() error {
 	if err := os.MkdirAll(filepath.Join(a.Dir, socketDir), 0o700); err != nil {
 		return err
 	}
-	a.spool = openSpool(a.Dir)
+	a.spool = openSpool(a.Dir, a.Ring, a.Device)
 	damaged := err != nil && !errors.Is(err, fs.ErrNotExist)
 	if damaged {
 		a.Log.Error("the pointer is damaged; what a slot holds is tried anew", "err", err)

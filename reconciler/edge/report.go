@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,14 +41,19 @@ type spoolContent struct {
 }
 
 // openSpool reads the spool. One that cannot be read begins anew: the server
-// tells where its numbers have to go on.
-func openSpool(dir string) *spool {
+// tells where its numbers have to go on. Reports of another ring or device are
+// dropped: this installation has moved, and its token is not theirs.
+func openSpool(dir, ring, device string) *spool {
 	s := &spool{path: filepath.Join(dir, spoolFile), more: make(chan struct{}, 1)}
 	if data, err := readFile(s.path, maxSpoolFile); err == nil {
 		if json.Unmarshal(data, &s.kept) != nil {
 			s.kept = spoolContent{}
 		}
 	}
+	if l := s.kept.Last; l.Ring != ring || l.Device != device {
+		s.kept.Last, s.kept.Receipt = delivery.Report{}, ""
+	}
+	s.kept.Reports = slices.DeleteFunc(s.kept.Reports, func(r delivery.Report) bool { return r.Ring != ring || r.Device != device })
 	s.wake()
 	return s
 }
@@ -88,6 +94,13 @@ func (s *spool) first() (delivery.Report, bool) {
 		return delivery.Report{}, false
 	}
 	return s.kept.Reports[0], true
+}
+
+// last reports whether no report was made after this one.
+func (s *spool) last(sequence int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept.Sequence <= sequence
 }
 
 // answer is what the server says to a report.
@@ -147,8 +160,9 @@ func (a *Agent) send(ctx context.Context) {
 			return
 		case err == nil:
 			a.Metrics.reports.WithLabelValues("sent").Inc()
-		case errors.As(err, &bad):
-			// It will be refused again, and those behind it must not wait for it.
+		case errors.As(err, &bad) && (bad.malformed || !a.spool.last(r.Sequence)):
+			// It will be refused again, and those behind it must not wait for it. The last one says how the device is
+			// now, so it is kept: somebody may mend the server, or what stands before it.
 			a.Metrics.reports.WithLabelValues("refused").Inc()
 			a.Log.Error("report refused", "sequence", r.Sequence, "err", err)
 		default:
@@ -173,16 +187,29 @@ func (a *Agent) send(ctx context.Context) {
 }
 
 // refusal is an answer that a repeat does not change.
-type refusal string
+type refusal struct {
+	why       string
+	malformed bool // no server will ever take it
+}
 
-func (r refusal) Error() string { return string(r) }
+func (r refusal) Error() string { return r.why }
+
+// refuses reports whether a status is about the report that was sent, and not about the moment or the token.
+func refuses(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusMisdirectedRequest,
+		http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return status >= 400 && status < 500
+}
 
 func (a *Agent) post(ctx context.Context, r delivery.Report) (got answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	body, err := json.Marshal(r)
 	if err != nil {
-		return got, refusal(err.Error())
+		return got, refusal{err.Error(), true}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.Server+"/fleet/v1/reports", bytes.NewReader(body))
 	if err != nil {
@@ -201,8 +228,9 @@ func (a *Agent) post(ctx context.Context, r delivery.Report) (got answer, err er
 	}
 	switch {
 	case resp.StatusCode == http.StatusOK:
-	case resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusRequestEntityTooLarge:
-		return got, refusal(fmt.Sprintf("the server answers %s: %.200q", resp.Status, text))
+	case refuses(resp.StatusCode):
+		malformed := resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusRequestEntityTooLarge
+		return got, refusal{fmt.Sprintf("the server answers %s: %.200q", resp.Status, text), malformed}
 	default:
 		if err := overloaded(resp); err != nil {
 			return got, err
