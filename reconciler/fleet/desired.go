@@ -102,9 +102,12 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	old, ok := s.rings[ring]
 	offered := s.offers[ring]
 	seen := max(offered.Version, s.Least, s.ahead(ring, max(old.desired.Version, offered.Version)))
+	now := s.Now()
+	if !ok && offered.Version <= 0 && s.wasPublished(ring) {
+		seen = max(seen, LeastVersion(now))
+	}
 	s.mu.Unlock()
 
-	now := s.Now()
 	d := say(old.desired)
 	d.Version = max(old.desired.Version, seen)
 	switch {
@@ -168,6 +171,22 @@ func (s *Server) ahead(ring string, published int64) int64 {
 	slices.Sort(seen)
 	// More than half of them have seen this version or a higher one.
 	return seen[(len(seen)-1)/2]
+}
+
+// wasPublished reports whether any device of a ring has followed a document, or may have. Where the ring's files are
+// lost, no count says how far they went. The caller holds s.mu.
+func (s *Server) wasPublished(ring string) bool {
+	for key, d := range s.devices {
+		if key.ring == ring && d.Report.Desired > 0 {
+			return true
+		}
+	}
+	for key := range s.unread {
+		if key.ring == ring {
+			return true
+		}
+	}
+	return false
 }
 
 // same compares what documents say, apart from version and expiry.

@@ -2,9 +2,7 @@ package fleet
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,10 +60,10 @@ func (s *Server) loadOffers() error {
 	for _, path := range files {
 		var o offer
 		data, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if err == nil {
+			err = json.Unmarshal(data, &o)
 		}
-		if err := json.Unmarshal(data, &o); err != nil {
+		if err != nil {
 			s.Log.Warn("what a ring was offered cannot be read", "file", path, "err", err)
 			continue
 		}
