@@ -86,21 +86,21 @@ func (w waiting) codes() []string {
 	return codes
 }
 
-// comments reads a pull request's comments for what it waits for. New gos are
-// remembered. What was found before an error is returned with it. It is called by
-// what reads the forge, beside the loop.
-func (r *Reconciler) comments(ctx context.Context, pr int, w waiting) (asked, error) {
-	var found asked
+// comments reads a pull request's comments for what it waits for. New gos are remembered. incomplete says why something
+// that a comment asks for is not known yet: other questions failed, and each of them is asked again by itself. It is
+// called by what reads the forge, beside the loop.
+func (r *Reconciler) comments(ctx context.Context, pr int, w waiting) (found asked, incomplete, err error) {
 	list, err := call(ctx, r.forgeNow, "comments", askDeadline, func(ctx context.Context) ([]delivery.Comment, error) { return r.Forge.Commands(ctx, pr) })
 	if err != nil {
-		return found, err
+		return found, nil, err
 	}
 	for i := range list {
 		if list[i].At.IsZero() {
 			list[i].At = r.Now()
 		}
 	}
-	return found, errors.Join(r.gos(ctx, pr, w, list, &found), r.accepts(ctx, pr, w, list, &found))
+	incomplete = errors.Join(r.gos(ctx, pr, w, list, &found), r.accepts(ctx, pr, w, list, &found))
+	return found, incomplete, nil
 }
 
 // gos finds who has let something run.
@@ -134,7 +134,13 @@ func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery
 				continue
 			}
 			found.gos = append(found.gos, code)
-			errs = append(errs, r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: by.By, At: by.At}))
+			errs = append(errs, r.forgeNow.try(fmt.Sprintf("go/%d/%s", pr, code), func() error {
+				err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: by.By, At: by.At})
+				if err != nil {
+					err = fmt.Errorf("a go on pull request %d is not kept for the next start: %w", pr, err)
+				}
+				return err
+			}))
 		}
 	}
 	return errors.Join(errs...)
@@ -194,8 +200,18 @@ func (r *Reconciler) accepts(ctx context.Context, pr int, w waiting, list []deli
 }
 
 // askBack asks in a comment of AOB's own and returns who has agreed.
-func (r *Reconciler) askBack(ctx context.Context, pr int, question string) ([]delivery.Consent, error) {
-	return call(ctx, r.forgeNow, "ask", askDeadline, func(ctx context.Context) ([]delivery.Consent, error) { return r.Forge.Ask(ctx, pr, question) })
+func (r *Reconciler) askBack(ctx context.Context, pr int, question string) (consents []delivery.Consent, err error) {
+	key := fmt.Sprintf("ask/%d/%s", pr, delivery.Sum([]byte(question)).Short())
+	err = r.forgeNow.try(key, func() (err error) {
+		consents, err = call(ctx, r.forgeNow, "ask", askDeadline, func(ctx context.Context) ([]delivery.Consent, error) {
+			return r.Forge.Ask(ctx, pr, question)
+		})
+		if err != nil {
+			err = fmt.Errorf("a question on pull request %d: %w", pr, err)
+		}
+		return err
+	})
+	return consents, err
 }
 
 // runQuestion asks whether something may run. Its text depends on nothing but what

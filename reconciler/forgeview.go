@@ -1,6 +1,8 @@
 package reconciler
 
 // This file reads the forge, beside the loop. A turn works with the last answers, so that it never waits for the forge.
+// The list of pull requests comes first. All else is a queue of questions: each fails alone, and is asked again after a
+// pause of its own.
 
 import (
 	"context"
@@ -18,15 +20,16 @@ import (
 
 // How often the forge is asked, and how long its answers are believed.
 const (
-	listDeadline = 30 * time.Second
-	askDeadline  = 10 * time.Second
+	listDeadline     = 30 * time.Second
+	askDeadline      = 10 * time.Second
+	questionDeadline = 3 * time.Minute // of all calls that one question takes
 
 	permissionLasts  = time.Minute      // then it is asked again
 	permissionStands = 5 * time.Minute  // what is older is not believed
 	statusLasts      = time.Minute      // then a commit's statuses are read back again
 	setupLasts       = 10 * time.Minute // then the settings and the owners of gates are asked for again
 	bodyLasts        = 2 * time.Minute  // then AOB's comment is read back again
-	maxReadBacks     = 50               // of one step, so that the list of pull requests does not wait for them
+	maxReadBacks     = 50               // that wait in the queue, so that nothing else waits long behind them
 )
 
 const (
@@ -81,8 +84,12 @@ type forgeView struct {
 	listAsOf int       // gitView's number at that time
 	tried    time.Time // when the list was last asked for
 	due      bool      // the list is to be read at the next step
-	next     time.Time // nothing is asked before, after failures
+	next     time.Time // nothing is asked before, after the list could not be read
 	pause    time.Duration
+
+	asking *outbox // the questions that are being asked
+	retry  backoff // of the questions that failed
+	more   bool    // there is more to ask than the queue takes
 
 	permission map[string]permitted
 	teams      map[string]teamsOf
@@ -103,8 +110,10 @@ type forgeView struct {
 }
 
 func newForgeView(r *Reconciler) *forgeView {
-	return &forgeView{r: r, look: make(chan struct{}, 1), due: true, permission: map[string]permitted{}, teams: map[string]teamsOf{},
+	f := &forgeView{r: r, look: make(chan struct{}, 1), due: true, retry: backoff{}, permission: map[string]permitted{}, teams: map[string]teamsOf{},
 		asks: map[int]waiting{}, asked: map[int]asked{}, statuses: map[string]statusRead{}, again: map[string]bool{}, bodies: map[int]bodyRead{}}
+	f.asking = newOutbox(func() time.Time { return r.Now() }, f.answered)
+	return f
 }
 
 // news counts an answer that is news, and wakes the loop; f.mu is held.
@@ -113,9 +122,10 @@ func (f *forgeView) news() {
 	f.r.glance()
 }
 
-// step asks the forge for all that is due.
+// step reads the list of pull requests, and puts all other questions that are due into the queue.
 func (f *forgeView) step(ctx context.Context) {
 	now := f.r.Now()
+	f.asking.results() // each question has kept its answer itself
 	f.mu.Lock()
 	wait := now.Before(f.next)
 	_, asOf := f.r.git.known()
@@ -127,25 +137,98 @@ func (f *forgeView) step(ctx context.Context) {
 	if due && !f.readList(ctx, now, asOf) {
 		return
 	}
-	var errs []error
-	errs = append(errs, f.readEnds(ctx), f.readPermissions(ctx, now))
-	if due || f.askedAnew() {
-		errs = append(errs, f.readComments(ctx))
-	}
-	errs = append(errs, f.readBack(ctx, now), f.readOwners(ctx, now), f.readSetup(ctx, now))
-	err := errors.Join(errs...)
-	f.r.troubles.note(askTrouble, err)
-	f.failed(now, err)
+	f.forget(now)
+	f.readEnds()
+	f.readPermissions(now)
+	f.readComments(due)
+	f.readBack(now)
+	f.readOwners(now)
+	f.readSetup(now)
 }
 
-// failed sets when the forge is asked again; no error is as soon as there is something to ask.
+// put puts a question into the queue, unless it waits there already or has failed lately. A key names the question, as
+// permission/ann. It reports whether the question is in the queue now.
+func (f *forgeView) put(key string, ask func(context.Context) error) bool {
+	f.mu.Lock()
+	_, failed := f.retry[key]
+	pauses := f.retry.due(key, f.r.Now()) != nil
+	f.mu.Unlock()
+	if pauses {
+		return false
+	}
+	f.asking.put(job{key: key, lane: key, again: failed, limit: questionDeadline, send: func(ctx context.Context) error {
+		return f.try(key, func() error { return ask(ctx) })
+	}})
+	return true
+}
+
+// isAsked reports whether a question is in the queue or being asked.
+func (f *forgeView) isAsked(key string) bool {
+	_, _, ok := f.asking.waiting(key)
+	return ok
+}
+
+// try asks a question at once, unless it has failed lately: then that error is the answer.
+func (f *forgeView) try(key string, ask func() error) error {
+	f.mu.Lock()
+	err := f.retry.due(key, f.r.Now())
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	err = ask()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, failed := f.retry[key]
+	f.retry.note(key, f.r.Now(), err)
+	if err != nil || failed {
+		f.r.troubles.note(askTrouble, f.retry.first("questions"))
+	}
+	return err
+}
+
+// forget drops the questions that failed and that nobody asks any more, such as those about a closed pull request.
+func (f *forgeView) forget(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := len(f.retry)
+	f.retry.forget(now.Add(-f.r.Poll-askDeadline), f.isAsked)
+	if len(f.retry) < before {
+		f.r.troubles.note(askTrouble, f.retry.first("questions"))
+	}
+}
+
+// answered goes on with what the queue did not take, when a question has been asked.
+func (f *forgeView) answered() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.more && f.asking.count((*job).first) < maxReadBacks/2 {
+		f.more = false
+		nudge(f.look)
+	}
+}
+
+// wait returns how long the forge need not be asked anything.
+func (f *forgeView) wait() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.r.Now()
+	if now.Before(f.next) {
+		return f.next.Sub(now)
+	}
+	wait := f.r.Poll - now.Sub(f.tried)
+	for _, e := range f.retry {
+		if now.Before(e.next) {
+			wait = min(wait, e.next.Sub(now))
+		}
+	}
+	return max(0, wait)
+}
+
+// failed sets when the list is asked for again.
 func (f *forgeView) failed(now time.Time, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err == nil {
-		f.pause, f.next = 0, time.Time{}
-		return
-	}
 	f.pause = min(max(2*f.pause, time.Second), maxBackoff)
 	wait := f.pause
 	if w, ok := errors.AsType[delivery.Wait](err); ok {
@@ -198,13 +281,14 @@ func (f *forgeView) readList(ctx context.Context, now time.Time, asOf int) bool 
 		f.news()
 	}
 	f.prs, f.listed, f.ever, f.listAt, f.listAsOf = prs, true, true, now, asOf
+	f.pause, f.next = 0, time.Time{}
 	maps.DeleteFunc(f.asked, func(n int, _ asked) bool { return !open[n] })
 	maps.DeleteFunc(f.bodies, func(n int, _ bodyRead) bool { return !open[n] })
 	return true
 }
 
 // readPermissions asks what the authors of open pull requests may do, where that was not asked lately.
-func (f *forgeView) readPermissions(ctx context.Context, now time.Time) error {
+func (f *forgeView) readPermissions(now time.Time) {
 	f.mu.Lock()
 	var users []string
 	for _, pr := range f.prs {
@@ -213,15 +297,11 @@ func (f *forgeView) readPermissions(ctx context.Context, now time.Time) error {
 		}
 	}
 	f.mu.Unlock()
-	var errs []error
 	for _, user := range users {
-		if _, err := f.permissionNow(ctx, user); err != nil {
-			if errs = append(errs, err); len(errs) == 3 { // it is the forge, and not a user
-				break
-			}
+		if key := permissionKey(user); !f.isAsked(key) {
+			f.put(key, func(ctx context.Context) error { return f.readPermission(ctx, user) })
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // endsOf returns those of some pull requests that are known to be closed. They are to be those that were open and are not
@@ -240,7 +320,7 @@ func (f *forgeView) endsOf(gone map[int]delivery.PullRequest) map[int]delivery.P
 }
 
 // readEnds asks what became of the pull requests that are not in the list any more.
-func (f *forgeView) readEnds(ctx context.Context) error {
+func (f *forgeView) readEnds() {
 	f.mu.Lock()
 	var due []delivery.PullRequest
 	for _, n := range slices.Sorted(maps.Keys(f.gone)) {
@@ -249,41 +329,54 @@ func (f *forgeView) readEnds(ctx context.Context) error {
 		}
 	}
 	f.mu.Unlock()
-	var errs []error
-	for _, pr := range due[:min(len(due), maxReadBacks)] {
-		type end struct {
-			pr    delivery.PullRequest
-			ended bool
-		}
-		now, err := call(ctx, f, "pull request", askDeadline, func(ctx context.Context) (end, error) {
-			now, ended, err := f.r.Forge.Ended(ctx, pr)
-			return end{now, ended}, err
-		})
-		if err != nil {
-			if errs = append(errs, fmt.Errorf("what became of pull request %d: %w", pr.Number, err)); len(errs) == 3 {
-				break
-			}
-			continue
-		}
-		if now.ended {
-			f.mu.Lock()
-			if f.ends == nil {
-				f.ends = map[int]delivery.PullRequest{}
-			}
-			f.ends[pr.Number] = now.pr
-			f.news()
-			f.mu.Unlock()
+	for _, pr := range due {
+		if key := fmt.Sprintf("pull/%d", pr.Number); !f.isAsked(key) {
+			f.put(key, func(ctx context.Context) error { return f.readEnd(ctx, pr) })
 		}
 	}
-	return errors.Join(errs...)
 }
+
+func (f *forgeView) readEnd(ctx context.Context, pr delivery.PullRequest) error {
+	type end struct {
+		pr    delivery.PullRequest
+		ended bool
+	}
+	now, err := call(ctx, f, "pull request", askDeadline, func(ctx context.Context) (end, error) {
+		now, ended, err := f.r.Forge.Ended(ctx, pr)
+		return end{now, ended}, err
+	})
+	if err != nil {
+		return fmt.Errorf("what became of pull request %d: %w", pr.Number, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, still := f.gone[pr.Number]; now.ended && still {
+		if f.ends == nil {
+			f.ends = map[int]delivery.PullRequest{}
+		}
+		f.ends[pr.Number] = now.pr
+		f.news()
+	}
+	return nil
+}
+
+func permissionKey(user string) string { return "permission/" + user }
 
 // permissionNow asks what a user may do.
 func (f *forgeView) permissionNow(ctx context.Context, user string) (delivery.Permission, error) {
+	if err := f.try(permissionKey(user), func() error { return f.readPermission(ctx, user) }); err != nil {
+		return delivery.PermissionNone, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.permission[user].permission, nil
+}
+
+func (f *forgeView) readPermission(ctx context.Context, user string) error {
 	now := f.r.Now()
 	p, err := call(ctx, f, "permission", askDeadline, func(ctx context.Context) (delivery.Permission, error) { return f.r.Forge.Permission(ctx, user) })
 	if err != nil {
-		return delivery.PermissionNone, fmt.Errorf("what %s may do: %w", user, err)
+		return fmt.Errorf("what %s may do: %w", user, err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -291,7 +384,7 @@ func (f *forgeView) permissionNow(ctx context.Context, user string) (delivery.Pe
 		f.news()
 	}
 	f.permission[user] = permitted{p, now}
-	return p, nil
+	return nil
 }
 
 // may returns what a user may do by an answer of the last minute, or asks.
@@ -314,7 +407,11 @@ func (f *forgeView) teamsOf(ctx context.Context, user string) (map[string]bool, 
 	if ok && now.Sub(t.at) < permissionLasts {
 		return t.in, nil
 	}
-	in, err := call(ctx, f, "teams", askDeadline, func(ctx context.Context) (map[string]bool, error) { return f.r.Forge.Teams(ctx, user) })
+	var in map[string]bool
+	err := f.try("teams/"+user, func() (err error) {
+		in, err = call(ctx, f, "teams", askDeadline, func(ctx context.Context) (map[string]bool, error) { return f.r.Forge.Teams(ctx, user) })
+		return err
+	})
 	if err == nil {
 		f.mu.Lock()
 		f.teams[user] = teamsOf{in, now}
@@ -336,27 +433,33 @@ func (f *forgeView) want(asks map[int]waiting, heads, owners []string) {
 }
 
 // readSetup asks what is wrong with how the forge is set up, where that was not asked lately.
-func (f *forgeView) readSetup(ctx context.Context, now time.Time) error {
-	if !f.setupAt.IsZero() && now.Sub(f.setupAt) < setupLasts {
-		return nil
-	}
-	setup, err := call(ctx, f, "settings", askDeadline, f.r.Forge.Check)
-	if err != nil {
-		return fmt.Errorf("the settings of the repository: %w", err)
-	}
-	f.setupAt = now
-	var wrong error
-	if len(setup.Wrong) > 0 {
-		wrong = errors.New(strings.Join(setup.Wrong, "; "))
-	}
-	f.r.troubles.note(setupTrouble, wrong)
+func (f *forgeView) readSetup(now time.Time) {
+	const key = "settings"
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.refuses != setup.Refuses {
-		f.news()
+	due := f.setupAt.IsZero() || now.Sub(f.setupAt) >= setupLasts
+	f.mu.Unlock()
+	if !due || f.isAsked(key) {
+		return
 	}
-	f.refuses = setup.Refuses
-	return nil
+	f.put(key, func(ctx context.Context) error {
+		at := f.r.Now()
+		setup, err := call(ctx, f, "settings", askDeadline, f.r.Forge.Check)
+		if err != nil {
+			return fmt.Errorf("the settings of the repository: %w", err)
+		}
+		var wrong error
+		if len(setup.Wrong) > 0 {
+			wrong = errors.New(strings.Join(setup.Wrong, "; "))
+		}
+		f.r.troubles.note(setupTrouble, wrong)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.refuses != setup.Refuses {
+			f.news()
+		}
+		f.refuses, f.setupAt = setup.Refuses, at
+		return nil
+	})
 }
 
 // refusesCommits says why the forge refuses to merge AOB's commits; empty where it does not.
@@ -367,7 +470,7 @@ func (f *forgeView) refusesCommits() string {
 }
 
 // readOwners asks which owners of gates name nobody, where that was not asked lately.
-func (f *forgeView) readOwners(ctx context.Context, now time.Time) error {
+func (f *forgeView) readOwners(now time.Time) {
 	f.mu.Lock()
 	var due []string
 	for _, name := range f.owners {
@@ -376,21 +479,28 @@ func (f *forgeView) readOwners(ctx context.Context, now time.Time) error {
 		}
 	}
 	f.mu.Unlock()
-	for _, name := range due[:min(len(due), maxReadBacks)] {
-		owns, err := call(ctx, f, "owner", askDeadline, func(ctx context.Context) (bool, error) { return f.r.Forge.Owner(ctx, name) })
-		if err != nil {
-			return fmt.Errorf("whether %s may own a gate: %w", name, err)
+	for _, name := range due {
+		if key := "owner/" + name; !f.isAsked(key) {
+			f.put(key, func(ctx context.Context) error { return f.readOwner(ctx, name) })
 		}
-		f.mu.Lock()
-		if f.known == nil || len(f.known) > 10_000 {
-			f.known = map[string]ownerRead{}
-		}
-		if old, ok := f.known[name]; old.owns != owns || !ok && !owns {
-			f.news()
-		}
-		f.known[name] = ownerRead{owns, now}
-		f.mu.Unlock()
 	}
+}
+
+func (f *forgeView) readOwner(ctx context.Context, name string) error {
+	now := f.r.Now()
+	owns, err := call(ctx, f, "owner", askDeadline, func(ctx context.Context) (bool, error) { return f.r.Forge.Owner(ctx, name) })
+	if err != nil {
+		return fmt.Errorf("whether %s may own a gate: %w", name, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.known == nil || len(f.known) > 10_000 {
+		f.known = map[string]ownerRead{}
+	}
+	if old, ok := f.known[name]; old.owns != owns || !ok && !owns {
+		f.news()
+	}
+	f.known[name] = ownerRead{owns, now}
 	return nil
 }
 
@@ -407,57 +517,67 @@ func (f *forgeView) nobodies() map[string]bool {
 	return names
 }
 
-// askedAnew reports whether a pull request asks for what its comments were not read for.
-func (f *forgeView) askedAnew() bool {
+// readComments reads the comments of the pull requests that wait for one: where the list is read, where they wait for
+// something else than before, and where it failed before.
+func (f *forgeView) readComments(all bool) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	for n, w := range f.asks {
-		if !slices.Equal(f.asked[n].for_, w.codes()) {
-			return true
+	var due []int
+	for _, n := range slices.Sorted(maps.Keys(f.asks)) {
+		_, failed := f.retry[commentsKey(n)]
+		if all || failed || !slices.Equal(f.asked[n].for_, f.asks[n].codes()) {
+			due = append(due, n)
 		}
 	}
-	return false
+	f.mu.Unlock()
+	for _, n := range due {
+		if key := commentsKey(n); !f.isAsked(key) {
+			f.put(key, func(ctx context.Context) error { return f.readCommentsOf(ctx, n) })
+		}
+	}
 }
 
-// readComments reads the comments of the pull requests that wait for one.
-func (f *forgeView) readComments(ctx context.Context) error {
+func commentsKey(pr int) string { return fmt.Sprintf("comments/%d", pr) }
+
+// readCommentsOf reads the comments of one pull request.
+func (f *forgeView) readCommentsOf(ctx context.Context, n int) error {
 	f.mu.Lock()
-	asks := maps.Clone(f.asks)
+	w, waits := f.asks[n]
 	f.mu.Unlock()
-	var errs []error
-	for _, n := range slices.Sorted(maps.Keys(asks)) {
-		a, err := f.r.comments(ctx, n, asks[n])
-		if err != nil {
-			errs = append(errs, fmt.Errorf("the comments of pull request %d: %w", n, err))
-		}
-		a.for_ = asks[n].codes()
-		f.mu.Lock()
-		if err != nil && len(a.gos)+len(a.accepts) == 0 {
-			f.mu.Unlock()
-			if len(errs) == 3 {
-				break
-			}
-			continue // what was read before stands
-		}
-		if old := f.asked[n]; !slices.Equal(old.gos, a.gos) || delivery.DigestOf("accepts", old.accepts) != delivery.DigestOf("accepts", a.accepts) {
-			f.news()
-		}
-		f.asked[n] = a
-		f.mu.Unlock()
+	if !waits {
+		return nil
 	}
-	return errors.Join(errs...)
+	a, incomplete, err := f.r.comments(ctx, n, w)
+	if err != nil {
+		return fmt.Errorf("the comments of pull request %d: %w", n, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, waits := f.asks[n]; !waits {
+		return nil
+	}
+	old := f.asked[n]
+	a.for_ = w.codes()
+	if incomplete != nil && len(a.gos)+len(a.accepts) == 0 {
+		a.gos, a.accepts = old.gos, old.accepts // what was read before stands
+	}
+	if !slices.Equal(old.gos, a.gos) || delivery.DigestOf("accepts", old.accepts) != delivery.DigestOf("accepts", a.accepts) {
+		f.news()
+	}
+	f.asked[n] = a
+	return nil
 }
 
 // readBack reads statuses and AOB's comments, those that were read longest ago first.
-func (f *forgeView) readBack(ctx context.Context, now time.Time) error {
-	type ask struct {
-		at     time.Time // of the last time; zero for never
-		commit string
-		pr     delivery.PullRequest
+func (f *forgeView) readBack(now time.Time) {
+	type question struct {
+		key   string
+		at    time.Time // of the last answer; zero for none
+		ask   func(context.Context) error
+		again string // the commit whose statuses somebody says have changed
 	}
 	refs, _ := f.r.git.known()
 	f.mu.Lock()
-	var due []ask
+	var due []question
 	open := map[string]bool{}
 	commit := func(c string) {
 		if open[c] || c == "" {
@@ -465,14 +585,18 @@ func (f *forgeView) readBack(ctx context.Context, now time.Time) error {
 		}
 		open[c] = true
 		if at := f.statuses[c].at; f.again[c] || now.Sub(at) >= statusLasts {
-			due = append(due, ask{at: at, commit: c})
+			q := question{key: "statuses/" + c, at: at, ask: func(ctx context.Context) error { return f.readStatuses(ctx, c) }}
+			if f.again[c] {
+				q.again = c
+			}
+			due = append(due, q)
 		}
 	}
 	for _, pr := range f.prs {
 		commit(head(pr, refs))
 		old, ok := f.bodies[pr.Number]
 		if !ok || now.Sub(old.at) >= bodyLasts || !pr.Updated.Equal(old.updated) {
-			due = append(due, ask{at: old.at, pr: pr})
+			due = append(due, question{key: fmt.Sprintf("comment/%d", pr.Number), at: old.at, ask: func(ctx context.Context) error { return f.readBody(ctx, pr) }})
 		}
 	}
 	commit(refs[git.Branch+f.r.Main])
@@ -480,28 +604,26 @@ func (f *forgeView) readBack(ctx context.Context, now time.Time) error {
 		commit(c)
 	}
 	maps.DeleteFunc(f.statuses, func(c string, _ statusRead) bool { return !open[c] })
-	clear(f.again)
+	maps.DeleteFunc(f.again, func(c string, _ bool) bool { return !open[c] })
 	f.mu.Unlock()
 
-	slices.SortStableFunc(due, func(a, b ask) int { return a.at.Compare(b.at) })
-	var errs []error
-	for _, a := range due[:min(len(due), maxReadBacks)] {
-		var err error
-		if a.commit != "" {
-			err = f.readStatuses(ctx, a.commit)
-		} else {
-			err = f.readBody(ctx, a.pr)
+	slices.SortStableFunc(due, func(a, b question) int { return a.at.Compare(b.at) })
+	for _, q := range due {
+		if q.again == "" && f.isAsked(q.key) {
+			continue
 		}
-		if err != nil {
-			if errs = append(errs, err); len(errs) == 3 {
-				break
-			}
+		if f.asking.count((*job).first) >= maxReadBacks {
+			f.mu.Lock()
+			f.more = true
+			f.mu.Unlock()
+			break
+		}
+		if f.put(q.key, q.ask) {
+			f.mu.Lock()
+			delete(f.again, q.again)
+			f.mu.Unlock()
 		}
 	}
-	if len(due) > maxReadBacks {
-		nudge(f.look)
-	}
-	return errors.Join(errs...)
 }
 
 func (f *forgeView) readStatuses(ctx context.Context, commit string) error {
@@ -510,9 +632,6 @@ func (f *forgeView) readStatuses(ctx context.Context, commit string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil {
-		old := f.statuses[commit]
-		old.at = at // the others come first
-		f.statuses[commit] = old
 		return fmt.Errorf("the statuses of %.10s: %w", commit, err)
 	}
 	f.statuses[commit] = statusRead{list, at, true}
@@ -529,10 +648,7 @@ func (f *forgeView) readBody(ctx context.Context, pr delivery.PullRequest) error
 	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old := f.bodies[pr.Number]
 	if err != nil {
-		old.at, old.updated = at, pr.Updated
-		f.bodies[pr.Number] = old
 		return fmt.Errorf("the comment on pull request %d: %w", pr.Number, err)
 	}
 	f.fresh = true
@@ -620,14 +736,11 @@ func (f *forgeView) lookAt(commit string) {
 
 // run asks until ctx ends.
 func (f *forgeView) run(ctx context.Context) {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	workers.Go(func() { f.asking.run(ctx) })
 	for ctx.Err() == nil {
 		f.step(ctx)
-		f.mu.Lock()
-		wait := max(0, f.r.Poll-f.r.Now().Sub(f.tried))
-		if !f.next.IsZero() {
-			wait = f.next.Sub(f.r.Now())
-		}
-		f.mu.Unlock()
-		pause(ctx, max(wait, 50*time.Millisecond), f.look)
+		pause(ctx, max(f.wait(), 50*time.Millisecond), f.look)
 	}
 }

@@ -1,7 +1,7 @@
 package reconciler
 
 // This file sends: statuses, comments, pushes, pull requests of AOB's own. The loop puts a job into the queue and goes
-// on; workers do the jobs, and the loop hears the results at its next turn.
+// on; workers do the jobs, and the loop hears the results at its next turn. The questions to the forge are a queue too.
 
 import (
 	"context"
@@ -14,7 +14,8 @@ import (
 // Limits of what is sent.
 const (
 	pushWorkers  = 2                // a push may take minutes
-	callWorkers  = 4                // calls of the forge's API
+	againWorkers = 2                // calls of the forge's API that failed before
+	callWorkers  = 4                // other calls of the forge's API
 	pushDeadline = 3 * time.Minute  // of one push
 	callDeadline = 30 * time.Second // of one call
 	sendSlow     = 20 * time.Second // a job that waits longer is shown
@@ -26,7 +27,9 @@ type job struct {
 	lane    string // as status/COMMIT, comment/7 or push/BRANCH
 	content string // what the job says, to tell two jobs with one key apart
 	send    func(context.Context) error
-	heard   func(error) // called by the loop with the result; may be nil
+	heard   func(error)   // called by the loop with the result; may be nil
+	again   bool          // it failed before, and may hang again: it has other workers than the rest
+	limit   time.Duration // how long it may take; zero is callDeadline, or pushDeadline of a push
 
 	begun bool
 	since time.Time // when it was put in
@@ -34,6 +37,12 @@ type job struct {
 
 // push reports whether a job moves a branch. Those have workers of their own, so that a slow one holds nothing else up.
 func (j *job) push() bool { return strings.HasPrefix(j.lane, "push/") }
+
+// retry reports whether a job is a call that failed before.
+func (j *job) retry() bool { return !j.push() && j.again }
+
+// first reports whether a job is a call that has not failed before.
+func (j *job) first() bool { return !j.push() && !j.again }
 
 // A result is how a job ended.
 type result struct {
@@ -107,6 +116,19 @@ func (o *outbox) oldest() (n int, since time.Time) {
 	return len(o.jobs), o.jobs[0].since
 }
 
+// count returns how many jobs of a kind have not ended.
+func (o *outbox) count(ofKind func(*job) bool) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, j := range o.jobs {
+		if ofKind(j) {
+			n++
+		}
+	}
+	return n
+}
+
 // results returns how jobs ended since the last call, in that order.
 func (o *outbox) results() []result {
 	o.mu.Lock()
@@ -136,9 +158,13 @@ func (o *outbox) begin(mine func(*job) bool) (*job, <-chan struct{}) {
 
 // do does a job that was begun.
 func (o *outbox) do(ctx context.Context, j *job) {
-	limit := callDeadline
-	if j.push() {
+	limit := j.limit
+	switch {
+	case limit > 0:
+	case j.push():
 		limit = pushDeadline
+	default:
+		limit = callDeadline
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -181,8 +207,11 @@ func (o *outbox) run(ctx context.Context) {
 	for range pushWorkers {
 		workers.Go(func() { work((*job).push) })
 	}
+	for range againWorkers {
+		workers.Go(func() { work((*job).retry) })
+	}
 	for range callWorkers {
-		workers.Go(func() { work(func(j *job) bool { return !j.push() }) })
+		workers.Go(func() { work((*job).first) })
 	}
 	workers.Wait()
 }

@@ -293,6 +293,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 func (r *Reconciler) look(ctx context.Context) {
 	r.git.step(ctx)
 	r.forgeNow.step(ctx)
+	r.forgeNow.asking.drain(ctx)
 }
 
 // ask does something between turns, where the loop's state may be used.

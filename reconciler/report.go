@@ -297,7 +297,8 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 		r.remember(key, said)
 		forgotten = r.Ledger.PutSaid(ctx, key, "", said.At)
 	}
-	r.outbox.put(job{key: key, lane: lane, content: content, send: func(ctx context.Context) error {
+	_, failed := r.retry[key]
+	r.outbox.put(job{key: key, lane: lane, content: content, again: failed, send: func(ctx context.Context) error {
 		start := r.Now()
 		err := send(ctx)
 		r.Metrics.ForgeCall("say", r.Now().Sub(start), err)
@@ -337,15 +338,18 @@ func (r *Reconciler) hear(ctx context.Context) {
 	if len(results) == 0 {
 		return
 	}
-	var first error
-	for _, key := range slices.Sorted(maps.Keys(r.failing)) {
-		first = r.failing[key]
-		break
+	r.troubles.note(saysTrouble, firstOf(r.failing, "statuses and comments"))
+}
+
+// firstOf returns the first of some errors, with their number where there are several. what names them all.
+func firstOf(errs map[string]error, what string) error {
+	for _, key := range slices.Sorted(maps.Keys(errs)) {
+		if len(errs) == 1 {
+			return errs[key]
+		}
+		return instead(errs[key], fmt.Sprintf("%d %s wait", len(errs), what))
 	}
-	if first != nil && len(r.failing) > 1 {
-		first = instead(first, fmt.Sprintf("%d statuses and comments wait", len(r.failing)))
-	}
-	r.troubles.note(saysTrouble, first)
+	return nil
 }
 
 // sameWords reports whether what stands on the forge is what AOB wants to say. A forge may cut what is long, and end lines
@@ -519,10 +523,19 @@ func (b backoff) note(key string, now time.Time, err error) {
 	e := b[key]
 	e.delay = min(max(2*e.delay, time.Second), maxBackoff)
 	if w, ok := errors.AsType[delivery.Wait](err); ok {
-		e.delay = w.For
+		e.delay = max(w.For, time.Second)
 	}
 	e.next, e.err = now.Add(e.delay), err
 	b[key] = e
+}
+
+// first returns the first error that something waits for, with the number of all. what names them.
+func (b backoff) first(what string) error {
+	errs := make(map[string]error, len(b))
+	for key, e := range b {
+		errs[key] = e.err
+	}
+	return firstOf(errs, what)
 }
 
 // forget drops what was due at the start of a turn, was not tried in it and is not under way:

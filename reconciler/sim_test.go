@@ -160,13 +160,24 @@ func (s *sim) settle() {
 			return
 		}
 		// Soaks and pauses after errors go by at once.
-		for _, due := range []time.Time{s.loop.seen.due, s.loop.forgeNow.next} {
+		for _, due := range []time.Time{s.loop.seen.due, s.nextQuestion()} {
 			if due.After(s.now) && due.Sub(s.now) < 20*time.Minute {
 				s.now = due
 			}
 		}
 	}
 	s.fail("the loop does not settle; the last plan:\n%s\nposts %d, last error %v", s.loop.seen.plan, s.forge.posts, s.failed)
+}
+
+// nextQuestion is when the forge is asked again what it did not answer; zero where it has answered everything.
+func (s *sim) nextQuestion() time.Time {
+	next := s.loop.forgeNow.next
+	for _, e := range s.loop.forgeNow.retry {
+		if e.next.After(s.now) && (next.IsZero() || e.next.Before(next)) {
+			next = e.next
+		}
+	}
+	return next
 }
 
 // quiet fails unless a settled loop rests: nothing is done any more, and the

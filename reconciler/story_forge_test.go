@@ -3,8 +3,14 @@ package reconciler
 // Stories of a forge that refuses some requests, keeps old statuses, or has several pull requests of one commit.
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
@@ -58,4 +64,296 @@ func TestSharedHeadIsJudgedWhileAnyPullRequestTargetsMain(t *testing.T) {
 	s.settle()
 	s.want("first", delivery.CheckPending, "is judged when it targets main")
 	s.quiet()
+}
+
+// picky is a forge that answers some questions with an error.
+type picky struct {
+	*simForge
+	fails func(question string) error // as "comments/7"
+	tried map[string]int
+}
+
+func (f *picky) ask(format string, args ...any) error {
+	question := fmt.Sprintf(format, args...)
+	f.tried[question]++
+	return f.fails(question)
+}
+
+func (f *picky) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
+	if err := f.ask("comments/%d", pr); err != nil {
+		return nil, err
+	}
+	return f.simForge.Commands(ctx, pr)
+}
+
+func (f *picky) Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error) {
+	if err := f.ask("ask/%d", pr); err != nil {
+		return nil, err
+	}
+	return f.simForge.Ask(ctx, pr, question)
+}
+
+func (f *picky) Permission(ctx context.Context, user string) (delivery.Permission, error) {
+	if err := f.ask("permission/%s", user); err != nil {
+		return "", err
+	}
+	return f.simForge.Permission(ctx, user)
+}
+
+func (f *picky) Statuses(ctx context.Context, commit string) ([]delivery.Status, error) {
+	if err := f.ask("statuses/%s", commit); err != nil {
+		return nil, err
+	}
+	return f.simForge.Statuses(ctx, commit)
+}
+
+func (f *picky) CommentBody(ctx context.Context, pr int, marker string) (string, bool, error) {
+	if err := f.ask("comment/%d", pr); err != nil {
+		return "", false, err
+	}
+	return f.simForge.CommentBody(ctx, pr, marker)
+}
+
+func (f *picky) Owner(ctx context.Context, name string) (bool, error) {
+	if err := f.ask("owner/%s", name); err != nil {
+		return false, err
+	}
+	return f.simForge.Owner(ctx, name)
+}
+
+func (f *picky) Ended(ctx context.Context, pr delivery.PullRequest) (delivery.PullRequest, bool, error) {
+	if err := f.ask("pull/%d", pr.Number); err != nil {
+		return pr, false, err
+	}
+	return f.simForge.Ended(ctx, pr)
+}
+
+func (f *picky) Check(ctx context.Context) (delivery.Setup, error) {
+	if err := f.ask("settings"); err != nil {
+		return delivery.Setup{}, err
+	}
+	return f.simForge.Check(ctx)
+}
+
+// refuse makes the forge answer some questions with an error.
+func (s *sim) refuse(fails func(question string) error) *picky {
+	f := &picky{s.forge, fails, map[string]int{}}
+	s.loop.Forge = f
+	return f
+}
+
+// anyOf refuses the questions that begin with one of some words.
+func anyOf(err error, begin ...string) func(string) error {
+	return func(question string) error {
+		if slices.ContainsFunc(begin, func(b string) bool { return strings.HasPrefix(question, b) }) {
+			return err
+		}
+		return nil
+	}
+}
+
+// strangers opens pull requests of strangers, each with another model, and returns what lets each of them run.
+func (s *sim) strangers(branches ...string) (commands []string) {
+	s.forge.permission["stranger"] = delivery.PermissionRead
+	main := s.main()
+	for i, b := range branches {
+		s.repo.commit(b, main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8+i)})
+		s.quality[8+i] = 0.6
+		s.forge.open(b, "stranger")
+	}
+	s.settle()
+	for _, b := range branches {
+		_, code, ok := strings.Cut(s.check(s.head(b), delivery.ContextRelease).Description, "/aob run ")
+		if !ok {
+			s.fail("%s waits for nobody: %+v", b, s.check(s.head(b), delivery.ContextRelease))
+		}
+		commands = append(commands, "/aob run "+code)
+	}
+	return commands
+}
+
+// words changes a comment of a model's file.
+func words(text string) map[string]string {
+	return map[string]string{"models/shapes.yaml": "# " + text + "\n" + model("shapes", 1)}
+}
+
+// answers opens a pull request that changes no model, and says how many turns its first answer took. A webhook comes
+// before each turn.
+func (s *sim) answers(branch, author string) (turns int) {
+	s.repo.commit(branch, s.main(), s.now, words(branch))
+	s.forge.open(branch, author)
+	for turns = 1; turns <= 100; turns++ {
+		s.wake()
+		s.turn()
+		if s.check(s.head(branch), delivery.ContextRelease).State == delivery.CheckSuccess {
+			break
+		}
+	}
+	return turns
+}
+
+// A question that the forge does not answer delays no other: a new pull request has its answer at once.
+func TestUnansweredQuestionDelaysNoOther(t *testing.T) {
+	silent := errors.New("no answer within 10s: context deadline exceeded")
+	later := delivery.Wait{For: 10 * time.Minute, What: "aob has asked 20 questions on pull request 1, and asks the next one later"}
+	for name, fails := range map[string]func(string) error{
+		"a question that somebody edits":           anyOf(later, "ask/1"),
+		"a question that is not asked any more":    anyOf(delivery.Blockedf("find out who", "it was removed 5 times"), "ask/1"),
+		"what the author of another one may do":    anyOf(silent, "permission/stranger"),
+		"the author, where the forge asks for 10m": anyOf(later, "permission/stranger"),
+		"what a commenter may do":                  anyOf(silent, "permission/maintainer"),
+		"comments":                                 anyOf(silent, "comments/"),
+		"comments, where the forge asks for 10m":   anyOf(later, "comments/"),
+		"statuses":                                 anyOf(silent, "statuses/"),
+		"AOB's own comment":                        anyOf(silent, "comment/"),
+		"an owner":                                 anyOf(silent, "owner/"),
+		"the settings":                             anyOf(later, "settings"),
+		"what became of closed ones":               anyOf(later, "pull/"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := begun(t)
+			s.forge.unvouched = true
+			commands := s.strangers("a", "b", "c", "d")
+			closed := s.forge.open("closed", "dev")
+			s.repo.commit("closed", s.main(), s.now, words("closed"))
+			s.settle()
+			s.forge.prs[closed].closed = true
+			for i, command := range commands {
+				s.forge.comment(i+1, "maintainer", command)
+			}
+			s.refuse(fails)
+			s.now = s.now.Add(setupLasts)
+			for range 20 {
+				s.wake()
+				s.turn()
+			}
+			for i := range 5 {
+				if n := s.answers(fmt.Sprint("words", i), "dev"); n > 3 {
+					t.Errorf("the answer to a new pull request took %d turns of a second", n)
+				}
+			}
+			if !strings.Contains(s.notes(), askTrouble) {
+				t.Errorf("the status does not say what the forge does not answer: %s", s.notes())
+			}
+			s.refuse(anyOf(nil))
+			s.now = s.now.Add(11 * time.Minute)
+			s.settle()
+			if notes := s.notes(); notes != "" {
+				t.Errorf("afterwards the status says %s", notes)
+			}
+		})
+	}
+}
+
+// The comments of three pull requests cannot be read. A command on the fourth is seen, and one on the second as soon as
+// its comments can be read.
+func TestCommandsAreSeenWhileOtherCommentsCannotBeRead(t *testing.T) {
+	s, _ := begun(t)
+	commands := s.strangers("a", "b", "c", "d")
+	f := s.refuse(anyOf(errors.New("no answer within 10s"), "comments/1", "comments/2", "comments/3"))
+	for range 300 { // until the pauses are long
+		s.wake()
+		s.turn()
+	}
+	for i, command := range commands {
+		s.forge.comment(i+1, "maintainer", command)
+	}
+	for range 3 {
+		s.wake()
+		s.turn()
+	}
+	if runs := len(s.runs.states); runs != 1 {
+		t.Errorf("%d runs after the command on #4, want 1", runs)
+	}
+	for n := 1; n <= 3; n++ {
+		if tried := f.tried[fmt.Sprint("comments/", n)]; tried < 5 || tried > 20 {
+			t.Errorf("the comments of #%d were tried %d times in five minutes, want a pause that grows to a minute", n, tried)
+		}
+	}
+	f.fails = anyOf(errors.New("no answer within 10s"), "comments/1", "comments/3")
+	s.settle()
+	s.want("b", delivery.CheckSuccess)
+	s.want("c", delivery.CheckPending, "/aob run ")
+}
+
+// Of the owners of gates one cannot be asked about: the others are known all the same. So is the end of a merged pull
+// request beside closed ones that cannot be asked about.
+func TestOneOfManyQuestionsFailsAlone(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict", "shapes", 0.2), "[lead]", "[aaa, bbb, ccc, nobody-at-all]", 1)})
+	s.forge.nobodies = []string{"nobody-at-all"}
+	for _, b := range []string{"a", "b", "c"} {
+		s.repo.commit(b, s.main(), s.now, words(b))
+		s.forge.open(b, "dev")
+	}
+	s.propose("first", 8)
+	s.settle()
+	s.refuse(anyOf(errors.New("no answer"), "owner/aaa", "owner/bbb", "owner/ccc", "pull/1", "pull/2", "pull/3"))
+	s.now = s.now.Add(setupLasts)
+	for n := 1; n <= 3; n++ {
+		s.forge.prs[n].closed = true
+	}
+	s.turn()
+	s.merge("first")
+	s.settle()
+	if said := s.forge.comments[4]; !strings.Contains(said, "merged") {
+		t.Errorf("the comment of the merged pull request says:\n%s", said)
+	}
+	if c := s.check(s.main(), delivery.ContextIntent); !strings.Contains(c.Description, "nobody-at-all") {
+		t.Errorf("main's aob/intent does not name the owner who is nobody: %+v", c)
+	}
+}
+
+// mute is a forge that never says what some author may do, and tells when an answer is on a commit.
+type mute struct {
+	*simForge
+	author string
+	mu     sync.Mutex
+	gaveUp bool
+	said   chan bool // whether the author had been given up by then
+}
+
+func (f *mute) Permission(ctx context.Context, user string) (delivery.Permission, error) {
+	if user != f.author {
+		return delivery.PermissionWrite, nil
+	}
+	_, err := hang[int](ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gaveUp = true
+	return "", err
+}
+
+func (f *mute) SetStatus(_ context.Context, _ string, c delivery.Check) error {
+	if c.State == delivery.CheckSuccess {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		select {
+		case f.said <- f.gaveUp:
+		default:
+		}
+	}
+	return nil
+}
+
+// The loop as it runs in the server: while the forge is silent about one author, another one's pull request is answered.
+func TestPullRequestIsAnsweredWhileTheForgeIsSilentAboutAnother(t *testing.T) {
+	s, main := begun(t)
+	for _, b := range []string{"theirs", "words"} {
+		s.repo.commit(b, main, s.now, words(b))
+	}
+	s.forge.open("theirs", "ghost")
+	s.forge.open("words", "dev")
+	s.restart()
+	f := &mute{simForge: s.forge, author: "ghost", said: make(chan bool, 1)}
+	s.loop.Forge = f
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.loop.Run(ctx) }()
+	gaveUp := <-f.said
+	cancel()
+	<-ended
+	if gaveUp {
+		t.Error("a pull request was answered only after the forge had been given up about another author")
+	}
 }
