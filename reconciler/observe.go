@@ -277,6 +277,9 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 		}
 	}
 	publish(w.Main.Intent.Fleets)
+	for _, name := range w.Main.BrokenFleets() {
+		publish(map[string]delivery.Fleet{name: {}})
+	}
 	for _, p := range w.Proposals { // of a fleet that was removed and comes back
 		publish(p.Merged.Fleets)
 	}

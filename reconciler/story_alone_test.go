@@ -421,3 +421,50 @@ func TestOneHugeHeadTakesNoTurnLong(t *testing.T) {
 	s.want("second", delivery.CheckSuccess)
 	s.want("huge", delivery.CheckFailure, "no gate covers")
 }
+
+// TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout takes shapes back to version 1 while a file of main cannot be
+// read. The documents of fleets that stay are signed again before they expire.
+func TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout(t *testing.T) {
+	broken := func(kind, name string) string {
+		return "apiVersion: aob/v1\nkind: " + kind + "\nname: " + name + "\nnonsense: 1\n"
+	}
+	for file, c := range map[string]struct{ text, serving, says string }{
+		"models/other.yaml":             {broken("Model", "other"), "1 1 1", "it is about no fleet's model"},
+		"gates/other.yaml":              {broken("Gate", "other"), "1 1 1", "it is about no fleet's model"},
+		"fleets/other.yaml":             {broken("Fleet", "other"), "1 1 1", "it is about no fleet's model"},
+		"models/shapes.quarantine.yaml": {broken("Quarantine", "shapes"), "2 2 2", "fleets stay as they are"},
+		"models/other.quarantine.yaml":  {broken("Quarantine", "other"), "2 2 2", "fleets stay as they are"},
+		"fleets/demo.yaml":              {broken("Fleet", "demo"), "2 2 2", "fleets stay as they are"},
+	} {
+		t.Run(file, func(t *testing.T) {
+			s := barred(t)
+			first := s.main()
+			s.released("second", 14)
+			if got := s.serving(); got != "2 2 2" {
+				t.Fatalf("devices serve %s, want version 2", got)
+			}
+			s.repo.commit("main", s.main(), s.now, map[string]string{file: c.text})
+			s.settle()
+			back := map[string]string{}
+			for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+				back[path] = string(s.repo.blobs[s.repo.commits[first].files[path]])
+			}
+			s.repo.commit("main", s.main(), s.now, back)
+			s.settle()
+			if got := s.serving(); got != c.serving {
+				t.Errorf("devices serve %s, want %s", got, c.serving)
+			}
+			said := s.forge.statuses[s.main()][delivery.ContextIntent]
+			if said.State != delivery.CheckFailure || !strings.Contains(said.Description, c.says) {
+				t.Errorf("aob/intent on main is %s: %s; want failure and %q", said.State, said.Description, c.says)
+			}
+			for range 3 {
+				s.now = s.now.Add(11 * time.Hour)
+				s.settle()
+			}
+			if d := s.fleet.published["demo"]; !d.Expires.After(s.now) {
+				t.Errorf("the fleet's document expired at %s, and it is %s", d.Expires, s.now)
+			}
+		})
+	}
+}

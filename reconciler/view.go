@@ -59,7 +59,8 @@ func (s *Snapshot) Status() web.Status {
 	}
 	status.Notices = append(status.Notices, s.lost()...)
 	if n := len(s.World.Main.Complaints); n > 0 {
-		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read, fleets stay as they are: %s", s.World.Main.Branch, s.World.Main.Complaints[0]))
+		about := "; nothing new is accepted, and the fleets that it is about stay as they are"
+		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read: %s%s", s.World.Main.Branch, s.World.Main.Complaints[0], about))
 	}
 	if newer := delivery.NewerSigned(s.World.Evidence.Newer); newer != "" {
 		if s.World.Blind() != "" {

@@ -22,14 +22,27 @@ type FleetReport struct {
 	Stays    Stage // why it stays with another model than main names; mostly empty
 }
 
-// fleets decides every fleet's rollout. While nobody can tell what main has accepted, fleets stay
-// as they are.
+// fleets decides every fleet's rollout. A fleet that a broken file of main may be about stays as it is. While a newer AOB's
+// statements cannot be read, all do.
 func (m *maker) fleets(main *MainReport) {
-	if m.w.Blind() != "" {
+	if m.w.Evidence.newer() != "" {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.w.Main.Intent.Fleets)) {
-		r := m.fleet(m.w.Main.Intent.Fleets[name])
+	fleets := maps.Clone(m.w.Main.Intent.Fleets)
+	for name, d := range m.w.Published {
+		if _, there := fleets[name]; !there && m.brokenFile(delivery.Fleet{Name: name, Runs: d.Model}) != "" {
+			fleets[name] = delivery.Fleet{Name: name, Runs: d.Model} // its own file may be the broken one
+		}
+	}
+	var stay []string
+	for _, name := range slices.Sorted(maps.Keys(fleets)) {
+		f := fleets[name]
+		if why := m.brokenFile(f); why != "" {
+			stay = append(stay, name)
+			m.plan.Fleets = append(m.plan.Fleets, m.stays(FleetReport{Fleet: name, Model: f.Runs, State: delivery.CheckPending}, why))
+			continue
+		}
+		r := m.fleet(f)
 		m.plan.Fleets = append(m.plan.Fleets, r)
 		for i, c := range main.Checks {
 			if c.Context != delivery.ContextRelease || r.Stays.State == "" {
@@ -44,6 +57,22 @@ func (m *maker) fleets(main *MainReport) {
 			main.Checks[i] = c
 		}
 	}
+	if len(m.w.Main.Complaints) > 0 && len(main.Checks) > 0 {
+		main.Checks[0].Description += "; " + staying(stay, len(fleets))
+	}
+}
+
+// staying says which of all fleets stay as they are.
+func staying(names []string, all int) string {
+	switch {
+	case len(names) == all:
+		return "fleets stay as they are"
+	case len(names) == 0:
+		return "it is about no fleet's model, and nothing new is accepted"
+	case len(names) == 1:
+		return "fleet " + names[0] + " stays as it is, and nothing new is accepted"
+	}
+	return "fleets " + strings.Join(names, ", ") + " stay as they are, and nothing new is accepted"
 }
 
 func worse(a, b delivery.CheckState) delivery.CheckState {

@@ -42,7 +42,7 @@ func (m *maker) main() MainReport {
 		if n := len(main.Complaints) - 1; n > 0 {
 			text += fmt.Sprintf(" (and %d more)", n)
 		}
-		r.Checks = []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: text + "; fleets stay as they are"}}
+		r.Checks = []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: text}} // and fleets says which of them stay
 		return r
 	}
 	var texts []string

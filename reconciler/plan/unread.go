@@ -7,6 +7,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -60,6 +61,46 @@ func (m *maker) unsureRelease(names []string) string {
 		}
 		if u, ok := m.unreadStatement(named.Bundle, delivery.AcceptanceType, delivery.ReleaseType); ok {
 			return fmt.Sprintf("a statement about bundle %s cannot be read: %s", named.Bundle.Short(), u.Why)
+		}
+	}
+	return ""
+}
+
+// BrokenFleets names the fleets whose own files have complaints. They may be missing in main's intent.
+func (m Main) BrokenFleets() []string {
+	var names []string
+	for _, c := range m.Complaints {
+		if file, ok := strings.CutPrefix(c.File, "fleets/"); ok {
+			names = append(names, strings.TrimSuffix(file, ".yaml"))
+		}
+	}
+	return names
+}
+
+// brokenFile says which broken file of main may be about a fleet; empty where none is. A fleet that stays with its model
+// needs its own file, the files of that model, and all quarantines, as those are of bundles. One that changes its model
+// needs all gates as well.
+func (m *maker) brokenFile(f delivery.Fleet) string {
+	models := m.w.names(f.Runs)
+	published, told := m.w.Published[f.Name]
+	if told {
+		models = append(models, m.w.names(published.Model)...)
+	}
+	for _, c := range m.w.Main.Complaints {
+		folder, file, _ := strings.Cut(c.File, "/")
+		name, _, _ := strings.Cut(file, ".")
+		concerned := true
+		switch {
+		case strings.HasSuffix(file, ".quarantine.yaml"):
+		case folder == "models":
+			concerned = slices.Contains(models, name)
+		case folder == "fleets":
+			concerned = name == f.Name
+		case folder == "gates":
+			concerned = told && !m.sameLine(published.Model, f.Runs)
+		}
+		if concerned {
+			return fmt.Sprintf("%s cannot be read: %s", m.w.Main.Branch, c)
 		}
 	}
 	return ""

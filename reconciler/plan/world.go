@@ -134,8 +134,8 @@ type UnreadStatement struct {
 	Why    string
 }
 
-// Blind says why nobody can tell what main has accepted; empty where that is known. Fleets then stay as they are,
-// nothing is judged, and nothing is concluded from what is not seen.
+// Blind says why nobody can tell all that main has accepted; empty where that is known. Nothing is judged then, nothing is
+// concluded from what is not seen, and the fleets that it is about stay as they are.
 func (w World) Blind() string {
 	if n := len(w.Main.Complaints); n > 0 {
 		text := fmt.Sprintf("%s cannot be read: %s", w.Main.Branch, w.Main.Complaints[0])
