@@ -589,3 +589,45 @@ func TestPages(t *testing.T) {
 		t.Errorf("got %+v, %v", list, err)
 	}
 }
+
+// What Gitea says of the repository itself is told as a sentence that says what to do, and the cause comes alone.
+func TestSettingsThatStopAOBAreNamed(t *testing.T) {
+	repo := ""
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch w.Header().Set("Content-Type", "application/json"); strings.TrimPrefix(req.URL.Path, "/api/v1") {
+		case "/version":
+			fmt.Fprint(w, `{"version": "1.25.5"}`)
+		case "/user":
+			fmt.Fprint(w, `{"id": 7, "login": "aob"}`)
+		case "/repos/ada/intent":
+			fmt.Fprint(w, repo)
+		default:
+			fmt.Fprint(w, `{"permission": "read"}`)
+		}
+	}))
+	defer server.Close()
+	const may = `"full_name": "ada/intent", "permissions": {"pull": true, "push": true, "admin": false}`
+	for name, c := range map[string]struct{ repo, want string }{
+		"a pull mirror":            {`{` + may + `, "mirror": true, "has_pull_requests": false}`, "a mirror has no pull requests; name the repository that it mirrors"},
+		"no pull requests":         {`{` + may + `, "has_pull_requests": false}`, "pull requests are switched off"},
+		"an archived repository":   {`{` + may + `, "archived": true, "has_pull_requests": true}`, "is archived"},
+		"a transferred one":        {`{"full_name": "eve/moved", "permissions": {"pull": true, "push": true}, "has_pull_requests": true}`, "is called eve/moved now"},
+		"a user that may not push": {`{"full_name": "ada/intent", "permissions": {"pull": true, "push": false}, "has_pull_requests": true}`, "give it the role Write"},
+		"all is well":              {`{` + may + `, "has_pull_requests": true}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string { return "t" }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			repo = c.repo
+			setup, err := f.Check(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.want == "" && len(setup.Wrong) > 0 || c.want != "" && (len(setup.Wrong) != 1 || !strings.Contains(setup.Wrong[0], c.want)) {
+				t.Errorf("got %q, want %q", setup.Wrong, c.want)
+			}
+		})
+	}
+}
