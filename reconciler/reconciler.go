@@ -276,15 +276,16 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	if r.Blobs != nil && len(p.Doubted) > 0 {
 		r.Blobs.Ask(p.Doubted...)
 	}
-	done := 0
+	done, shown := 0, p
 	if r.watches == nil {
 		var failed map[string]error
 		done, failed = r.act(ctx, p.Steps)
 		err = errors.Join(r.report(ctx, p, failed), joined(failed), r.keepHeld(ctx))
+		shown.Proposals = withAllFailures(p, failed)
 	}
 	r.troubles.note(stepTrouble, err)
 	r.settle(p, done, err, start)
-	r.view.Store(&Snapshot{World: world, Plan: p, At: start})
+	r.view.Store(&Snapshot{World: world, Plan: shown, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
 	return r.nextLook(), err
 }

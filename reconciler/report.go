@@ -161,6 +161,18 @@ func speakers(p plan.Plan) map[string]int {
 	return speaks
 }
 
+// withAllFailures returns the proposals of a plan with what the forge is told of them: the status shows no other checks.
+func withAllFailures(p plan.Plan, failed map[string]error) []plan.ProposalReport {
+	if len(failed) == 0 {
+		return p.Proposals
+	}
+	list := slices.Clone(p.Proposals)
+	for i := range list {
+		list[i].Checks = withFailures(list[i], p.Steps, failed)
+	}
+	return list
+}
+
 // withFailures shows what a person must settle: an error of a step for this
 // pull request stands in aob/release instead of the plan's hope.
 func withFailures(pr plan.ProposalReport, steps []plan.Step, failed map[string]error) []delivery.Check {

@@ -267,6 +267,9 @@ func TestTrainingOfANewerAOBIsLeftAlone(t *testing.T) {
 		}
 	}
 	s.want("first", delivery.CheckFailure, why)
+	if pr, err := s.loop.view.Load().PR(1); err != nil || pr.State != delivery.CheckFailure || !strings.Contains(pr.Text, why) {
+		t.Errorf("the status of the pull request is %s %q, %v", pr.State, pr.Text, err)
+	}
 	noticed := false
 	for _, one := range s.loop.troubles.all() {
 		noticed = noticed || strings.Contains(one.line(), why)
