@@ -1,15 +1,19 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/git"
 )
 
 // Other users of the machine read nothing of the state, also where an earlier
@@ -108,5 +112,51 @@ func TestServerRefusesTheStateOfANewerVersion(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(state, name)); err == nil {
 			t.Errorf("%s was made", name)
 		}
+	}
+}
+
+// The server signs its commits with the key of the configuration, in the name that stands there.
+func TestServerSignsItsCommits(t *testing.T) {
+	if _, err := exec.LookPath("ssh-keygen"); err != nil {
+		t.Skip("no ssh-keygen on PATH")
+	}
+	dir := filepath.Join(t.TempDir(), "world")
+	w, err := initWorld(t.Context(), dir, "python3", 0, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(dir, "commits.key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	config, err := os.OpenFile(w.Config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = config.WriteString("commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}\n")
+	if err := errors.Join(err, config.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openServer(t.Context(), w.Config, false, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	mirror := s.source.Commits.(*git.Mirror)
+	refs, _, err := mirror.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit, err := mirror.Commit([]string{refs["refs/heads/main"]}, map[string][]byte{"README.md": []byte("x")}, time.Unix(1_800_000_000, 0), "Release")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mirror.Push(t.Context(), commit, "refs/heads/side", ""); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("git", "-C", s.repository, "cat-file", "commit", commit).Output()
+	const who = "AOB of Acme <aob@acme.example> 1800000000 +0000\n"
+	if err != nil || !strings.Contains(string(out), "author "+who+"committer "+who+"gpgsig -----BEGIN SSH SIGNATURE-----\n ") {
+		t.Errorf("%v: the commit is\n%s", err, out)
 	}
 }
