@@ -11,6 +11,7 @@ package reconciler
 //	AOB_SEEDS=1:20000 go test ./reconciler -run AnyOrder
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -258,6 +259,14 @@ func (s *sim) checkOwed() {
 // unsure reports whether a gate waits for a person to settle a pull request.
 func (s *sim) unsure(pr delivery.PullRequest) bool {
 	head, _ := s.tree(pr.Head)
+	main, _ := s.tree(s.main())
+	for name, f := range head.Fleets {
+		// The gates of what a fleet runs judge what it is to run; their verdicts are signed when the release is.
+		ran := cmp.Or(s.fleet.published[name].Model, main.Fleets[name].Runs)
+		if (ran != f.Runs || main.Fleets[name].Runs != f.Runs) && acceptAsked.MatchString(s.forge.comments[pr.Number]) {
+			return true
+		}
+	}
 	return slices.ContainsFunc(s.signed.statements, func(st simStatement) bool {
 		v, ok := st.predicate.(delivery.Verdict)
 		// Two models of one spec are one bundle, and share its verdicts.
