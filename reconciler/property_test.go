@@ -335,6 +335,9 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		if was.SpecDigest() == mdl.SpecDigest() && delivery.SameRelease(release, base.Releases[name]) {
 			continue
 		}
+		if _, had := base.Releases[name]; had && !named && was.SpecDigest() == mdl.SpecDigest() {
+			return "" // it only removes the release file, as AOB's own does for what was quarantined and is lifted by now
+		}
 		if named && !slices.ContainsFunc(s.signed.index.Releases, func(r delivery.ReleaseStatement) bool { return delivery.SameRelease(r.File, release) }) {
 			return "" // written by hand
 		}
