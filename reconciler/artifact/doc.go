@@ -20,6 +20,7 @@
 //
 //	DIR/oci-layout, DIR/index.json, DIR/blobs/sha256/HEX    the OCI image layout
 //	DIR/ingest/                                             blobs being written
+//	DIR/partial/HEX                                         what arrived of a blob before its connection broke
 //	DIR/.lock                                               held to change index.json
 //
 // Several processes may write at once. A blob is written to ingest, fsynced and

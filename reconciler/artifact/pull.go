@@ -67,9 +67,10 @@ func (e *ContentError) Unwrap() error { return e.Err }
 // Pull brings a bundle into the store, and lays it into dir as Unpack does. What
 // the store holds already is not fetched; what is fetched is checked against
 // digest and length, and is never more than the manifest promises nor more than
-// MaxBundle. The error is a *SourceError where the source is at fault, with
-// fs.ErrNotExist in it where the source has no such bundle. Files that arrived whole stay when a later one fails, so that the
-// next try goes on from there. downloaded counts the bytes of manifest, config
+// MaxBundle. Where the disk has no room for what is missing, nothing of it is
+// fetched, and the error is syscall.ENOSPC. The error is a *SourceError where the source is at fault, with
+// fs.ErrNotExist in it where the source has no such bundle. Files that arrived whole stay when a later one fails, and so
+// does the part of a file that arrived before the connection broke: the next try goes on from there. downloaded counts the bytes of manifest, config
 // and files that crossed the wire, also beside an error. How long it may take is
 // for ctx and the client's timeouts to say: a server may always be slow.
 //
@@ -110,15 +111,16 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 		if s.verifyBlob(ctx, b) == nil {
 			return nil
 		}
-		body, err := source.Fetch(ctx, descriptor(mediaType, b))
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, sourceError(err))
-		}
-		defer body.Close()
-		if _, err := s.put(ctx, wireReader{body, wire}, b); err != nil {
+		if err := s.receive(ctx, source, mediaType, b, wire); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		return nil
+	}
+	if err := s.dropPartials(m); err != nil {
+		return none, err
+	}
+	if err := s.checkRoom(m); err != nil {
+		return none, err
 	}
 	if err := fetch("config", configType, m.config); err != nil {
 		return none, err
