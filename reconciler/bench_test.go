@@ -144,7 +144,7 @@ func (noForge) Comment(context.Context, int, string, string) error              
 func (noForge) Commands(context.Context, int) ([]delivery.Comment, error)           { return nil, nil }
 func (noForge) Teams(context.Context, string) (map[string]bool, error)              { return nil, nil }
 func (noForge) Ask(context.Context, int, string) ([]delivery.Consent, error)        { return nil, nil }
-func (noForge) Owner(context.Context, string) (bool, error)                         { return true, nil }
+func (noForge) Owner(context.Context, string) (string, error)                       { return "", nil }
 func (noForge) Check(context.Context) (delivery.Setup, error)                       { return delivery.Setup{}, nil }
 func (noForge) Permission(context.Context, string) (delivery.Permission, error)     { return "", nil }
 func (noForge) OpenPR(context.Context, string, string, string, string) (int, error) { return 0, nil }

@@ -124,6 +124,9 @@ func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery
 				continue
 			}
 		}
+		if len(consents) == 0 {
+			found.waitFor(code, "")
+		}
 		for _, by := range consents {
 			if slices.Contains(found.gos, code) || r.Now().Sub(by.At) >= goLasts {
 				continue
@@ -173,12 +176,20 @@ func (r *Reconciler) accepts(ctx context.Context, pr int, w waiting, list []deli
 			}
 		}
 		may, err := r.forgeNow.may(ctx, a.By)
-		if err != nil || may != delivery.PermissionWrite {
+		if a.Reader = may != delivery.PermissionWrite; err != nil || a.Reader && !waits {
 			errs = append(errs, err)
 			continue
 		}
 		if a.Teams, err = r.forgeNow.teamsOf(ctx, a.By); err != nil {
-			errs = append(errs, err)
+			// Who is named as an owner needs no team.
+			if errs = append(errs, err); a.Teams == nil || !a.Owns(doubt.Owners) {
+				continue
+			}
+		}
+		if a.Reader {
+			if a.Owns(doubt.Owners) {
+				found.accepts = append(found.accepts, a) // the comment says why that does not count
+			}
 			continue
 		}
 		a.How = c.Vouched
@@ -189,7 +200,9 @@ func (r *Reconciler) accepts(ctx context.Context, pr int, w waiting, list []deli
 			consents, err := r.askBack(ctx, pr, acceptQuestion(doubt, a))
 			i := slices.IndexFunc(consents, func(by delivery.Consent) bool { return strings.EqualFold(by.By, a.By) })
 			if err != nil || i < 0 {
-				errs = append(errs, err)
+				if errs = append(errs, err); err == nil {
+					found.waitFor(a.Code, a.By)
+				}
 				continue
 			}
 			a.At, a.How = consents[i].At, fmt.Sprintf("by a 👍 to AOB's comment %d", consents[i].Comment)

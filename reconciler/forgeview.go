@@ -27,6 +27,7 @@ const (
 	permissionLasts  = time.Minute      // then it is asked again
 	permissionStands = 5 * time.Minute  // what is older is not believed
 	statusLasts      = time.Minute      // then a commit's statuses are read back again
+	wrongLasts       = time.Minute      // the same, of what is wrong with the settings or an owner
 	setupLasts       = 10 * time.Minute // then the settings and the owners of gates are asked for again
 	bodyLasts        = 2 * time.Minute  // then AOB's comment is read back again
 	maxReadBacks     = 50               // that wait in the queue, so that nothing else waits long behind them
@@ -51,8 +52,8 @@ type teamsOf struct {
 
 // An ownerRead is whether a name can own a gate.
 type ownerRead struct {
-	owns bool
-	at   time.Time
+	problem string // why it cannot; empty where it can
+	at      time.Time
 }
 
 // A statusRead is what stood on a commit.
@@ -99,6 +100,8 @@ type forgeView struct {
 	owners     []string        // of gates, on main and in pull requests
 	known      map[string]ownerRead
 	setupAt    time.Time // when the settings were asked for
+	wrong      bool      // something is wrong with them
+	woken      bool      // somebody said that there is something new
 	refuses    string    // why the forge refuses to merge AOB's commits
 	statuses   map[string]statusRead
 	again      map[string]bool // commits whose statuses have to be read at once
@@ -436,7 +439,14 @@ func (f *forgeView) want(asks map[int]waiting, heads, owners []string) {
 func (f *forgeView) readSetup(now time.Time) {
 	const key = "settings"
 	f.mu.Lock()
-	due := f.setupAt.IsZero() || now.Sub(f.setupAt) >= setupLasts
+	lasts := setupLasts
+	if f.wrong {
+		if lasts = wrongLasts; f.woken {
+			lasts = 0 // what has happened may have put it right
+		}
+	}
+	due := f.setupAt.IsZero() || now.Sub(f.setupAt) >= lasts
+	f.woken = false
 	f.mu.Unlock()
 	if !due || f.isAsked(key) {
 		return
@@ -457,7 +467,7 @@ func (f *forgeView) readSetup(now time.Time) {
 		if f.refuses != setup.Refuses {
 			f.news()
 		}
-		f.refuses, f.setupAt = setup.Refuses, at
+		f.refuses, f.wrong, f.setupAt = setup.Refuses, wrong != nil, at
 		return nil
 	})
 }
@@ -474,7 +484,12 @@ func (f *forgeView) readOwners(now time.Time) {
 	f.mu.Lock()
 	var due []string
 	for _, name := range f.owners {
-		if o, ok := f.known[name]; !ok || now.Sub(o.at) >= setupLasts {
+		o, ok := f.known[name]
+		lasts := setupLasts
+		if o.problem != "" {
+			lasts = wrongLasts
+		}
+		if !ok || now.Sub(o.at) >= lasts {
 			due = append(due, name)
 		}
 	}
@@ -488,7 +503,7 @@ func (f *forgeView) readOwners(now time.Time) {
 
 func (f *forgeView) readOwner(ctx context.Context, name string) error {
 	now := f.r.Now()
-	owns, err := call(ctx, f, "owner", askDeadline, func(ctx context.Context) (bool, error) { return f.r.Forge.Owner(ctx, name) })
+	problem, err := call(ctx, f, "owner", askDeadline, func(ctx context.Context) (string, error) { return f.r.Forge.Owner(ctx, name) })
 	if err != nil {
 		return fmt.Errorf("whether %s may own a gate: %w", name, err)
 	}
@@ -497,21 +512,21 @@ func (f *forgeView) readOwner(ctx context.Context, name string) error {
 	if f.known == nil || len(f.known) > 10_000 {
 		f.known = map[string]ownerRead{}
 	}
-	if old, ok := f.known[name]; old.owns != owns || !ok && !owns {
+	if old, ok := f.known[name]; old.problem != problem || !ok && problem != "" {
 		f.news()
 	}
-	f.known[name] = ownerRead{owns, now}
+	f.known[name] = ownerRead{problem, now}
 	return nil
 }
 
-// nobodies returns the owners of gates that are neither a team nor a user who may write.
-func (f *forgeView) nobodies() map[string]bool {
+// nobodies returns the owners of gates that cannot own one, and why.
+func (f *forgeView) nobodies() map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	names := map[string]bool{}
+	names := map[string]string{}
 	for name, o := range f.known {
-		if !o.owns {
-			names[name] = true
+		if o.problem != "" {
+			names[name] = o.problem
 		}
 	}
 	return names
@@ -560,7 +575,8 @@ func (f *forgeView) readCommentsOf(ctx context.Context, n int) error {
 	if incomplete != nil && len(a.gos)+len(a.accepts) == 0 {
 		a.gos, a.accepts = old.gos, old.accepts // what was read before stands
 	}
-	if !slices.Equal(old.gos, a.gos) || delivery.DigestOf("accepts", old.accepts) != delivery.DigestOf("accepts", a.accepts) {
+	if !slices.Equal(old.gos, a.gos) || delivery.DigestOf("accepts", old.accepts) != delivery.DigestOf("accepts", a.accepts) ||
+		delivery.DigestOf("waits", old.waits) != delivery.DigestOf("waits", a.waits) {
 		f.news()
 	}
 	f.asked[n] = a
@@ -726,7 +742,7 @@ func head(pr delivery.PullRequest, refs map[string]string) string {
 // lookAt asks for the list, and for the statuses of a commit, at once.
 func (f *forgeView) lookAt(commit string) {
 	f.mu.Lock()
-	f.due = true
+	f.due, f.woken = true, true
 	if commit != "" {
 		f.again[commit] = true
 	}

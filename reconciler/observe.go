@@ -97,6 +97,17 @@ type asked struct {
 	for_    []string // the codes that they were read for
 	gos     []string
 	accepts []plan.Asked
+	waits   map[string][]string // by code: whose agreement to AOB's question is missing; "" is anybody's with write permission
+}
+
+// waitFor notes that AOB has asked back, and that somebody has not agreed yet.
+func (a *asked) waitFor(code, who string) {
+	if a.waits == nil {
+		a.waits = map[string][]string{}
+	}
+	if !slices.Contains(a.waits[code], who) {
+		a.waits[code] = append(a.waits[code], who)
+	}
 }
 
 func newSeen() seen {
@@ -555,7 +566,7 @@ func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]boo
 			p.Gos = append(p.Gos, code)
 		}
 	}
-	p.Accepts = said.accepts
+	p.Accepts, p.Waits = said.accepts, said.waits
 	return late
 }
 

@@ -66,8 +66,9 @@ type (
 		Check(ctx context.Context) (delivery.Setup, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
-		// Owner reports whether a name can own a gate: it is a team, or a user who may write.
-		Owner(ctx context.Context, name string) (bool, error)
+		// Owner returns why a name can own no gate, as "no team of the repository and no user who may write here", or ""
+		// where it can.
+		Owner(ctx context.Context, name string) (problem string, err error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
 	// Runs is slow work outside the loop.

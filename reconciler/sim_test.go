@@ -740,8 +740,11 @@ func (f *simForge) Teams(_ context.Context, user string) (map[string]bool, error
 	return in, f.well()
 }
 
-func (f *simForge) Owner(_ context.Context, name string) (bool, error) {
-	return !slices.Contains(f.nobodies, name), f.well()
+func (f *simForge) Owner(_ context.Context, name string) (string, error) {
+	if slices.Contains(f.nobodies, name) {
+		return "no team of the repository and no user who may write here", f.well()
+	}
+	return "", f.well()
 }
 
 func (f *simForge) may(user string) delivery.Permission {

@@ -171,13 +171,13 @@ func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
 	s.forge.nobodies = []string{"vision-leads"}
 	s.now = s.now.Add(setupLasts)
 	s.settle()
-	if c := s.check(s.head("first"), delivery.ContextIntent); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team") || strings.Contains(c.Description, "warning: lead,") {
+	if c := s.check(s.head("first"), delivery.ContextIntent); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team of the repository") || strings.Contains(c.Description, "warning: lead,") {
 		t.Errorf("aob/intent is %s: %s", c.State, c.Description)
 	}
-	if c := s.check(s.head("main"), delivery.ContextIntent); !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team") {
+	if c := s.check(s.head("main"), delivery.ContextIntent); !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team of the repository") {
 		t.Errorf("main's aob/intent is %s: %s", c.State, c.Description)
 	}
-	if said := s.forge.comments[1]; !strings.Contains(said, "there is no team vision-leads here") {
+	if said := s.forge.comments[1]; !strings.Contains(said, "the owner vision-leads is no team of the repository") {
 		t.Errorf("the comment does not say it:\n%s", said)
 	}
 }

@@ -222,7 +222,8 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		Parser: intent.NewCache(intent.Options{Args: schemas.Check, Roots: rootNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge), Progress: 5 * time.Second,
 		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics, DataTime: delivery.Duration(2 * time.Hour),
-			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline, Trainings: s.Trainings, Runs: 2 * runtime.NumCPU(), URL: strings.TrimRight(s.Listen.URL, "/")},
+			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline, Trainings: s.Trainings,
+			Runs: 2 * runtime.NumCPU(), Socket: s.Forge.Gitea == nil, URL: strings.TrimRight(s.Listen.URL, "/")},
 		Log: log, Now: time.Now,
 	}
 	r.Init()
@@ -407,8 +408,11 @@ func giteaForge(g *intent.ServerGitea, address string, signed forge.Signed, r *r
 	}
 	return f, web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log, Read: func(req *http.Request) (string, error) {
 		event, err := read(req)
-		if err == nil {
+		switch {
+		case err == nil:
 			f.Heard()
+		case errors.Is(err, forge.ErrSignature):
+			f.Misheard()
 		}
 		if err == nil && event.Kind == "status" {
 			r.Look(event.Commit)

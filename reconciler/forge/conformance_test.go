@@ -30,7 +30,7 @@ type stage struct {
 		Check(ctx context.Context) (delivery.Setup, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
-		Owner(ctx context.Context, name string) (bool, error)
+		Owner(ctx context.Context, name string) (string, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}
 	work     *work
@@ -219,8 +219,8 @@ func conform(t *testing.T, s *stage) {
 
 	t.Run("Owner", func(t *testing.T) {
 		for name, want := range map[string]bool{s.owner: true, "vision-leads": false, "nobody-of-that-name": false} {
-			if got, err := s.forge.Owner(ctx, name); err != nil || got != want {
-				t.Errorf("%q: got %v, %v; want %v", name, got, err, want)
+			if problem, err := s.forge.Owner(ctx, name); err != nil || (problem == "") != want {
+				t.Errorf("%q: got %q, %v; want an owner: %v", name, problem, err, want)
 			}
 		}
 	})

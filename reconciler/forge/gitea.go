@@ -55,6 +55,8 @@ type Gitea struct {
 	}
 	asks  map[string]asks // by pull request and question
 	heard bool            // a webhook has arrived
+
+	misheard bool // a webhook with a wrong signature has arrived
 }
 
 // NewGitea makes a Gitea. It asks the server nothing.
@@ -519,6 +521,13 @@ func (f *Gitea) Heard() {
 	f.heard = true
 }
 
+// Misheard is told that a webhook has arrived whose signature is wrong.
+func (f *Gitea) Misheard() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.misheard = true
+}
+
 // Check returns what is wrong with how the server and the repository are set up.
 func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	const doing = "look at the repository's settings"
@@ -536,6 +545,11 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	}
 	called := f.owner + "/" + f.repo
 	var setup delivery.Setup
+	if missing, err := f.missingScopes(ctx); err != nil {
+		return setup, f.explain(doing, err)
+	} else if len(missing) > 0 {
+		setup.Wrong = append(setup.Wrong, fmt.Sprintf("aob's token has no scope %s; %s", strings.Join(missing, " and no scope "), makeToken))
+	}
 	say := func(format string, args ...any) { setup.Wrong = append(setup.Wrong, fmt.Sprintf(format, args...)) }
 	if repo.FullName != "" && !strings.EqualFold(repo.FullName, called) {
 		say("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again", called, delivery.Terminal(Cut(repo.FullName, 200)))
@@ -550,23 +564,27 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	case !repo.HasPullRequests:
 		say("pull requests are switched off in %s; switch them on in its settings", called)
 	}
-	admin := false
+	teams, organization, err := f.repoTeams(c)
+	if err != nil {
+		return setup, f.explain(doing, err)
+	}
+	admin := repo.Permissions != nil && repo.Permissions.Admin
 	switch p := repo.Permissions; {
 	case p == nil: // an old server; what is missing shows where it is needed
+	case organization && !admin:
+		say("%s belongs to an organization, where Gitea tells administrators of the repository alone what people may do; make aob's user %s an administrator of it", called, name)
 	case !p.Pull || !p.Push:
 		say("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write", name, called)
-	default:
-		admin = p.Admin
 	}
-	if !admin && repo.Permissions != nil && repo.Permissions.Push {
-		if _, err := f.Permission(ctx, f.owner); err != nil {
-			if b, ok := errors.AsType[delivery.Blocked](err); ok {
-				say("%s; %s", b.What, b.Do)
-			}
+	if organization && admin {
+		more, err := f.checkTeams(c, teams, name)
+		if err != nil {
+			return setup, f.explain(doing, err)
 		}
+		setup.Wrong = append(setup.Wrong, more...)
 	}
-	if admin && f.hooks != "" {
-		more, err := f.checkHooks(c, repo)
+	if f.hooks != "" {
+		more, err := f.checkHooks(c, repo, admin)
 		if err != nil {
 			return setup, f.explain(doing, err)
 		}
@@ -595,30 +613,40 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	return setup, nil
 }
 
-// checkHooks says whether a webhook is there that points to AOB, and works.
-func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository) ([]string, error) {
-	called := f.owner + "/" + f.repo
-	hooks, _, err := c.ListRepoHooks(f.owner, f.repo, gitea.ListHooksOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(hooks, func(h *gitea.Hook) bool {
-		return h != nil && strings.TrimRight(cmp.Or(h.Config["url"], h.URL), "/") == strings.TrimRight(f.hooks, "/")
-	})
+// checkHooks says whether a webhook is there that points to AOB, and works. Gitea shows webhooks to administrators of the
+// repository alone.
+func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) ([]string, error) {
 	f.mu.Lock()
-	heard := f.heard
+	heard, misheard := f.heard, f.misheard
 	f.mu.Unlock()
-	switch {
-	case heard:
+	if heard {
 		return nil, nil // by whichever way it comes
-	case i < 0:
-		return []string{fmt.Sprintf("%s has no webhook to %s, so aob sees what happens only when it looks; add one, with the secret of the configuration", called, f.hooks)}, nil
-	case !hooks[i].Active:
-		return []string{fmt.Sprintf("the webhook of %s to %s is switched off; switch it on", called, f.hooks)}, nil
-	case repo.Updated.After(f.started):
-		return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at its recent deliveries in the repository's settings: Gitea may not reach %s, ALLOWED_HOST_LIST may forbid it, or the secret differs", called, f.hooks)}, nil
 	}
-	return nil, nil
+	called := f.owner + "/" + f.repo
+	if admin {
+		hooks, _, err := c.ListRepoHooks(f.owner, f.repo, gitea.ListHooksOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(hooks, func(h *gitea.Hook) bool {
+			return h != nil && strings.TrimRight(cmp.Or(h.Config["url"], h.URL), "/") == strings.TrimRight(f.hooks, "/")
+		})
+		switch {
+		case i < 0:
+			return []string{fmt.Sprintf("%s has no webhook to %s, so aob sees what happens only when it looks; add one, with the secret of the configuration", called, f.hooks)}, nil
+		case !hooks[i].Active:
+			return []string{fmt.Sprintf("the webhook of %s to %s is switched off; switch it on", called, f.hooks)}, nil
+		}
+	}
+	switch {
+	case !repo.Updated.After(f.started): // nothing has happened that a webhook would tell
+		return nil, nil
+	case misheard:
+		return []string{fmt.Sprintf("webhooks arrive at %s with a wrong signature, and none with the right one; give the webhook of %s in Gitea the secret that forge.gitea.webhookSecretFile or webhookSecretEnv holds", f.hooks, called)}, nil
+	case !admin:
+		return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; Gitea shows webhooks to administrators of the repository alone, so look whether %s has one to %s, and at its recent deliveries: ALLOWED_HOST_LIST may forbid the address", called, called, f.hooks)}, nil
+	}
+	return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at its recent deliveries in the repository's settings: Gitea may not reach %s, or ALLOWED_HOST_LIST forbids it", called, f.hooks)}, nil
 }
 
 // requiresSigned reports whether the protection of the target branch asks for signed commits. Gitea shows it to
@@ -712,115 +740,6 @@ func sameKey(a, b string) bool {
 	return len(x) >= 2 && len(y) >= 2 && x[0] == y[0] && x[1] == y[1]
 }
 
-// Permission returns what a user may do in the repository, by the server's own
-// word. A user whom it does not know may do nothing.
-func (f *Gitea) Permission(ctx context.Context, user string) (delivery.Permission, error) {
-	doing := fmt.Sprintf("ask what %s may do", Cut(user, 40))
-	if user == "" {
-		return delivery.PermissionNone, nil
-	}
-	c, err := f.client(ctx)
-	if err != nil {
-		return "", f.explain(doing, err)
-	}
-	got, _, err := c.CollaboratorPermission(f.owner, f.repo, user)
-	if s, ok := errors.AsType[*statusError](err); ok {
-		switch s.code {
-		case http.StatusNotFound:
-			return f.unknown(ctx, doing)
-		case http.StatusForbidden:
-			if may, ok := f.assignee(c, user); ok {
-				return may, nil
-			}
-			return "", delivery.Blockedf("make aob's user an administrator of the repository: Gitea tells no other what people may do", "%s: %s", doing, s)
-		}
-	}
-	if err != nil || got == nil {
-		return "", f.explain(doing, err)
-	}
-	switch got.Permission {
-	case gitea.AccessModeOwner, gitea.AccessModeAdmin, gitea.AccessModeWrite:
-		return delivery.PermissionWrite, nil
-	case gitea.AccessModeRead:
-		return delivery.PermissionRead, nil
-	}
-	return delivery.PermissionNone, nil
-}
-
-// assignee returns what a user may do by the list of those whom issues can be
-// assigned to, which Gitea shows to everybody: who may write is on it. In an
-// organization's repository others are on it too, so it says nothing there.
-func (f *Gitea) assignee(c *gitea.Client, user string) (may delivery.Permission, ok bool) {
-	_, _, err := c.GetRepoTeams(f.owner, f.repo)
-	if s, refused := errors.AsType[*statusError](err); !refused || s.code != http.StatusMethodNotAllowed {
-		return "", false // an organization's, or nobody knows
-	}
-	list, _, err := c.GetAssignees(f.owner, f.repo)
-	if err != nil {
-		return "", false
-	}
-	if slices.ContainsFunc(list, func(u *gitea.User) bool { return u != nil && strings.EqualFold(u.UserName, user) }) {
-		return delivery.PermissionWrite, true
-	}
-	return delivery.PermissionNone, true
-}
-
-// Teams returns the names of the repository's teams, and whether a user belongs to
-// each. A repository that no organization owns has none. Gitea tells of a team its own
-// members alone: aob's user has to be in those that own gates.
-func (f *Gitea) Teams(ctx context.Context, user string) (map[string]bool, error) {
-	doing := fmt.Sprintf("ask for the teams of %s", Cut(user, 40))
-	c, err := f.client(ctx)
-	if err != nil {
-		return nil, f.explain(doing, err)
-	}
-	teams, _, err := c.GetRepoTeams(f.owner, f.repo)
-	if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusMethodNotAllowed {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, f.explain(doing, err)
-	}
-	in := map[string]bool{}
-	for _, t := range teams {
-		_, _, err := c.GetTeamMember(t.ID, user)
-		s, refused := errors.AsType[*statusError](err)
-		if refused = refused && (s.code == http.StatusNotFound || s.code == http.StatusForbidden); err != nil && !refused {
-			return nil, f.explain(doing, err)
-		}
-		in[t.Name] = !refused
-	}
-	return in, nil
-}
-
-// Owner reports whether a name is a team of the repository, or a user who may write
-// to it.
-func (f *Gitea) Owner(ctx context.Context, name string) (bool, error) {
-	teams, err := f.Teams(ctx, name)
-	if err != nil {
-		return false, err
-	}
-	for team := range teams {
-		if strings.EqualFold(team, name) {
-			return true, nil
-		}
-	}
-	may, err := f.Permission(ctx, name)
-	return may == delivery.PermissionWrite, err
-}
-
-// unknown tells a user who is not there from a repository that is not.
-func (f *Gitea) unknown(ctx context.Context, doing string) (delivery.Permission, error) {
-	c, err := f.client(ctx)
-	if err == nil {
-		_, _, err = c.GetRepo(f.owner, f.repo)
-	}
-	if err != nil {
-		return "", f.explain(doing, err)
-	}
-	return delivery.PermissionNone, nil
-}
-
 // OpenPR opens a pull request of a branch, and returns its number. One that is
 // open already is returned as it is.
 func (f *Gitea) OpenPR(ctx context.Context, head, base, title, body string) (int, error) {
@@ -877,7 +796,10 @@ func (f *Gitea) explain(doing string, err error) error {
 	case http.StatusUnauthorized:
 		return delivery.Blockedf("check the token: it may have expired", "%s: %s does not know the token (%s)", doing, f.url, s)
 	case http.StatusForbidden:
-		return delivery.Blockedf("give the token's user write permission in the repository, and the token its scopes", "%s: %s denies access to %s (%s)", doing, f.url, repo, s)
+		if scope := missingScope(err); scope != "" {
+			return delivery.Blockedf(makeToken, "%s: aob's token has no scope %s (%s)", doing, scope, f.url)
+		}
+		return delivery.Blockedf("give the token's user write permission in the repository", "%s: %s denies access to %s (%s)", doing, f.url, repo, s)
 	case http.StatusNotFound, http.StatusGone:
 		return delivery.Blockedf("check owner and name, and that the token's user may see it", "%s: %s knows no such thing in %s (%s)", doing, f.url, repo, s)
 	case http.StatusTooManyRequests:

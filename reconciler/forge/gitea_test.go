@@ -66,7 +66,8 @@ func TestGitea(t *testing.T) {
 		conform(t, s)
 	})
 
-	// An organization's repository has teams.
+	// An organization's repository has teams. Gitea leaves the rights of a team for single units out of what it says that
+	// a member may do.
 	t.Run("teams", func(t *testing.T) {
 		call := func(method, path string, in, out any) {
 			t.Helper()
@@ -75,29 +76,61 @@ func TestGitea(t *testing.T) {
 			}
 		}
 		call("POST", "/orgs", map[string]any{"username": "vision"}, nil)
-		call("POST", "/orgs/vision/repos", map[string]any{"name": "intent"}, nil)
+		call("POST", "/orgs/vision/repos", map[string]any{"name": "intent", "private": true}, nil)
 		call("PUT", "/repos/vision/intent/collaborators/"+robot.Name, map[string]any{"permission": "admin"}, nil)
-		for team, members := range map[string][]string{"leads": {"ada", robot.Name}, "crew": {"ada", "bob", robot.Name}, "secret": {"ada"}, "elsewhere": {"ada", robot.Name}} {
+		for _, name := range []string{"dora", "max", "sue"} {
+			server.User(t, name)
+		}
+		write, read := map[string]string{"repo.code": "write", "repo.pulls": "write", "repo.issues": "read"}, map[string]string{"repo.code": "read", "repo.pulls": "write"}
+		for _, team := range []struct {
+			name    string
+			units   map[string]string
+			members []string
+		}{
+			{"leads", write, []string{"ada", robot.Name}},
+			{"crew", read, []string{"ada", "bob", robot.Name}},
+			{"readers", read, []string{"bob", robot.Name}},
+			{"secret", write, []string{"sue"}},
+			{"elsewhere", write, []string{"max", robot.Name}},
+		} {
 			var made struct{ ID int64 }
-			call("POST", "/orgs/vision/teams", map[string]any{"name": team, "permission": "write", "units": []string{"repo.code", "repo.pulls"}}, &made)
-			for _, user := range members {
+			call("POST", "/orgs/vision/teams", map[string]any{"name": team.name, "permission": "write", "units_map": team.units}, &made)
+			for _, user := range team.members {
 				call("PUT", fmt.Sprintf("/teams/%d/members/%s", made.ID, user), nil, nil)
 			}
-			if team != "elsewhere" {
-				call("PUT", "/repos/vision/intent/teams/"+team, nil, nil)
+			if team.name != "elsewhere" {
+				call("PUT", "/repos/vision/intent/teams/"+team.name, nil, nil)
 			}
 		}
-		f, err := NewGitea(Server{URL: server.URL, Owner: "vision", Repo: "intent", Token: func() string { return robot.Token }})
-		if err != nil {
-			t.Fatal(err)
+		call("PUT", "/repos/vision/intent/collaborators/dora", map[string]any{"permission": "write"}, nil)
+		as := func(token string) *Gitea {
+			t.Helper()
+			f, err := NewGitea(Server{URL: server.URL, Owner: "vision", Repo: "intent", Token: func() string { return token }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
 		}
-		// ada writes by the rights of units alone, which Gitea reports as read.
-		for name, want := range map[string]bool{"leads": true, "LEADS": true, "ada": false, "eve": false, "elsewhere": false, "vision-leads": false} {
-			if got, err := f.Owner(t.Context(), name); err != nil || got != want {
-				t.Errorf("%s owns gates: %v, %v; want %v", name, got, err, want)
+		f := as(robot.Token)
+		for user, want := range map[string]delivery.Permission{
+			"ada": delivery.PermissionWrite, "dora": delivery.PermissionWrite, robot.Name: delivery.PermissionWrite, "root": delivery.PermissionWrite,
+			"bob": delivery.PermissionNone, "max": delivery.PermissionNone, "eve": delivery.PermissionNone,
+			"sue": delivery.PermissionNone, // aob's user does not see who is in her team
+		} {
+			if got, err := f.Permission(t.Context(), user); err != nil || got != want {
+				t.Errorf("%s: got %s, %v; want %s", user, got, err, want)
 			}
 		}
-		for user, want := range map[string]string{"ada": "crew leads", "bob": "crew", "eve": "", "nobody-of-that-name": ""} {
+		nobody := "no team of the repository and no user who may write here"
+		for name, want := range map[string]string{
+			"leads": "", "LEADS": "", "ada": "", "dora": "", "crew": "", "eve": nobody, "elsewhere": nobody, "vision-leads": nobody,
+			"secret": "add aob's user aob to it", "readers": "no member may write here: give the team Write",
+		} {
+			if got, err := f.Owner(t.Context(), name); err != nil || (want == "") != (got == "") || !strings.Contains(got, want) {
+				t.Errorf("%s as an owner: %q, %v; want %q", name, got, err, want)
+			}
+		}
+		for user, want := range map[string]string{"ada": "crew leads", "bob": "crew readers", "eve": "", "nobody-of-that-name": ""} {
 			got, err := f.Teams(t.Context(), user)
 			var of, teams []string
 			for team, in := range got {
@@ -108,9 +141,56 @@ func TestGitea(t *testing.T) {
 			}
 			slices.Sort(of)
 			slices.Sort(teams)
-			if err != nil || strings.Join(of, " ") != want || strings.Join(teams, " ") != "Owners crew leads secret" {
-				t.Errorf("%s: in %q of %q, %v; want %q of Owners crew leads secret", user, of, teams, err, want)
+			if err != nil || strings.Join(of, " ") != want || strings.Join(teams, " ") != "Owners crew leads readers secret" {
+				t.Errorf("%s: in %q of %q, %v; want %q of Owners crew leads readers secret", user, of, teams, err, want)
 			}
+		}
+		wrong := func(f *Gitea) string {
+			t.Helper()
+			setup, err := f.Check(t.Context())
+			if err != nil {
+				return err.Error()
+			}
+			return strings.Join(setup.Wrong, "; ")
+		}
+		if got := wrong(f); !strings.Contains(got, "aob cannot see who is in the teams secret of vision") {
+			t.Errorf("a team that AOB's user is not in: %s", got)
+		}
+
+		// A token with too few scopes: the scope is named.
+		token := func(as giteatest.User, scopes ...string) string {
+			t.Helper()
+			var made struct{ SHA1 string }
+			if err := server.Call(giteatest.User{Name: as.Name, Password: as.Password}, "POST", "/users/"+as.Name+"/tokens", map[string]any{"name": strings.Join(scopes, " "), "scopes": scopes}, &made); err != nil {
+				t.Fatal(err)
+			}
+			return made.SHA1
+		}
+		if got := wrong(as(token(robot, "write:repository", "write:issue", "read:user", "read:organization"))); strings.Contains(got, "scope") {
+			t.Errorf("the scopes of the documentation are not enough: %s", got)
+		}
+		for missing, has := range map[string][]string{
+			"read:organization": {"write:repository", "write:issue", "read:user"},
+			"write:issue":       {"write:repository", "read:issue", "read:user", "read:organization"},
+			"write:repository":  {"read:repository", "write:issue", "read:user", "read:organization"},
+			"read:user":         {"write:repository", "write:issue", "read:organization"},
+		} {
+			f := as(token(robot, has...))
+			if got := wrong(f); !strings.Contains(got, "aob's token has no scope "+missing) || strings.Contains(got, "write permission") || !strings.Contains(got, "docs/gitea.md") {
+				t.Errorf("without %s: %s", missing, got)
+			}
+			if missing == "read:organization" {
+				in, err := f.Teams(t.Context(), "ada")
+				if in["leads"] || len(in) != 5 || err == nil || !strings.Contains(err.Error(), "no scope read:organization") {
+					t.Errorf("the teams of ada without the scope: %v, %v", in, err)
+				}
+			}
+		}
+
+		// The role Write is not enough here, and that is said once.
+		call("PUT", "/repos/vision/intent/collaborators/"+robot.Name, map[string]any{"permission": "write"}, nil)
+		if got := wrong(f); !strings.Contains(got, "belongs to an organization") || strings.Contains(got, "role Write") || strings.Count(got, "administrator") != 2 {
+			t.Errorf("the role Write: %s", got)
 		}
 	})
 
@@ -217,6 +297,11 @@ func TestGitea(t *testing.T) {
 			setup, err := f.Check(t.Context())
 			return err == nil && len(setup.Wrong) == 0
 		})
+		// Gitea shows webhooks to administrators alone, so a missing one shows by its silence.
+		f.hooks, f.started = "http://127.0.0.1:1/webhook", time.Unix(0, 0)
+		if setup, err := f.Check(t.Context()); err != nil || !strings.Contains(strings.Join(setup.Wrong, "; "), "Gitea shows webhooks to administrators") {
+			t.Errorf("a webhook that nobody made: %q, %v", setup.Wrong, err)
+		}
 	})
 
 	// What is wrong with the repository's settings is said, with what to do.
@@ -241,6 +326,8 @@ func TestGitea(t *testing.T) {
 		server.Hook(t, repo, f.hooks, "secret")
 		f.started = time.Unix(0, 0)
 		check(f, "no webhook has arrived")
+		f.Misheard()
+		check(f, "arrive at http://127.0.0.1:1/webhook with a wrong signature")
 		f.Heard()
 		eventually(t, "after a webhook all is well", func() bool {
 			setup, err := f.Check(t.Context()) // Gitea takes a repository for empty for a moment after the first push
@@ -500,6 +587,10 @@ func TestGiteaErrors(t *testing.T) {
 	}{
 		{"401", status(401), "check the token", delivery.Blocked{}},
 		{"403", status(403), "write permission", delivery.Blocked{}},
+		{"403, a scope", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(403)
+			fmt.Fprint(w, `{"message": "token does not have at least one of required scope(s), required=[read:issue], token scope=read:user"}`)
+		}, "no scope write:issue", delivery.Blocked{}},
 		{"404", status(404), "check owner and name", delivery.Blocked{}},
 		{"429", status(429, "Retry-After", "90"), "again in 1m30s", delivery.Wait{}},
 		{"500", status(500), "again in 10s", delivery.Wait{}},

@@ -326,20 +326,17 @@ func (f *Local) Teams(_ context.Context, name string) (map[string]bool, error) {
 	return in, nil
 }
 
-// Owner reports whether a name is a user or a group of this machine.
-func (f *Local) Owner(_ context.Context, name string) (bool, error) {
-	_, err := user.Lookup(name)
-	if err == nil {
-		return true, nil
-	}
-	if !errors.As(err, new(user.UnknownUserError)) {
-		return false, err
+// Owner returns why a name can own no gate, or "" where it is a user or a group of this machine.
+func (f *Local) Owner(_ context.Context, name string) (problem string, err error) {
+	_, err = user.Lookup(name)
+	if err == nil || !errors.As(err, new(user.UnknownUserError)) {
+		return "", err
 	}
 	_, err = user.LookupGroup(name)
 	if errors.As(err, new(user.UnknownGroupError)) {
-		return false, nil
+		return "no user and no group of the server's machine", nil
 	}
-	return err == nil, err
+	return "", err
 }
 
 // OpenPR returns the number of a branch's proposal, which is there as soon as

@@ -198,7 +198,7 @@ func statusError(resp *http.Response) error {
 	case code == http.StatusUnauthorized:
 		return delivery.Blockedf("check the token: it may have expired", "the server does not know the token (401)")
 	case code == http.StatusForbidden:
-		return delivery.Blockedf("give the token's user the permission to read and write the repository", "the server denies access (403)")
+		return delivery.Blockedf("give the token's user the role Write in the repository, and the token the scope write:repository", "the server denies access (403)")
 	case code == http.StatusNotFound, code == http.StatusGone:
 		return delivery.Blockedf("check the address, and that the token's user may see it", "the server knows no such repository (%d)", code)
 	case code == http.StatusTooManyRequests, code >= 500:

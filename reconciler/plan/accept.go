@@ -19,6 +19,7 @@ type Asked struct {
 	By      string
 	Teams   map[string]bool // of the repository: whether By belongs to them
 	Because string
+	Reader  bool // By may not write to the repository, so it does not count
 	At      time.Time
 	How     string // how it is known to be By's own word
 }
@@ -66,6 +67,8 @@ func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []str
 			}
 		}
 		switch {
+		case a.Code == AcceptCode(v) && a.Reader:
+			text = fmt.Sprintf("%s owns the gate, but may not write here, so that word does not count; give %s the role Write", a.By, a.By)
 		case a.Code == AcceptCode(v):
 			text = a.By + " is no owner of the gate, so that word does not count"
 		case of == nil:
@@ -99,7 +102,7 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *del
 	}
 	for _, a := range r.asked.Accepts { // oldest first: the first word stands
 		as := a.owner(owners)
-		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" && a.How != "" {
+		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" && a.How != "" && !a.Reader {
 			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At, How: a.How}, false
 		}
 	}
@@ -114,6 +117,7 @@ type Doubt struct {
 	Reason string
 	Accept *delivery.Accept // nil until one has
 	Signed bool             // a release statement holds the accept
+	Ask    string           // what an owner does to settle it, as "may comment /aob accept 0a1b because …"
 
 	// Refused says why words that people gave do not count.
 	Refused []string
@@ -127,5 +131,17 @@ func (d Doubt) String() string {
 	case len(d.Owners) == 0:
 		return fmt.Sprintf("unsure: %s; nobody can accept it, as the gate has no owners", d.Reason)
 	}
-	return fmt.Sprintf("unsure: %s; %s may comment /aob accept %s because …; AOB may ask back for a 👍", d.Reason, strings.Join(d.Owners, " or "), d.Code)
+	return fmt.Sprintf("unsure: %s; %s", d.Reason, d.Ask)
+}
+
+// toAccept says what settles a doubt now.
+func (m *maker) toAccept(d Doubt, p Proposal) string {
+	owners := strings.Join(d.Owners, " or ")
+	switch who := p.Waits[d.Code]; {
+	case m.w.Server.Socket:
+		return fmt.Sprintf("%s may run aob pr ask %d '/aob accept %s because …'", owners, p.Number, d.Code)
+	case len(who) > 0:
+		return fmt.Sprintf("AOB has asked %s back in a comment, and waits for a 👍 to it", strings.Join(who, " and "))
+	}
+	return fmt.Sprintf("%s may comment /aob accept %s because …; AOB may ask back for a 👍", owners, d.Code)
 }

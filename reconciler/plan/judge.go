@@ -124,12 +124,13 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			accept, signed := m.acceptOf(r, j, v)
 			list[i].accept = accept
 			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: accept, Signed: signed}
+			doubt.Ask = m.toAccept(doubt, r.asked)
 			if doubt.Accept == nil {
 				doubt.Refused = m.refused(r.asked.Accepts, doubt.Owners, v)
 			}
 			for _, o := range doubt.Owners {
-				if accept == nil && m.w.Nobodies[o] {
-					doubt.Refused = append(doubt.Refused, fmt.Sprintf("there is no team %s here, and no user of that name who may write", o))
+				if why := m.w.Nobodies[o]; accept == nil && why != "" {
+					doubt.Refused = append(doubt.Refused, fmt.Sprintf("the owner %s is %s", o, why))
 				}
 			}
 			r.Doubts = append(r.Doubts, doubt)

@@ -384,7 +384,14 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		if !slices.Contains(m.asks[p.Number], ask) {
 			m.asks[p.Number] = append(m.asks[p.Number], ask)
 		}
-		return state, Stage{State: delivery.CheckPending, Text: "waits for a go: somebody with write permission comments " + ask}
+		text := "waits for a go: somebody with write permission comments " + ask
+		switch {
+		case m.w.Server.Socket:
+			text = fmt.Sprintf("waits for a go: somebody with write permission runs aob pr ask %d '%s'", p.Number, ask)
+		case len(p.Waits[code]) > 0:
+			text = "waits for a 👍 of somebody with write permission to the comment in which AOB asks whether this may run"
+		}
+		return state, Stage{State: delivery.CheckPending, Text: text}
 	}
 	queue := m.queue
 	if spec.Kind == delivery.RunTrain {

@@ -438,13 +438,13 @@ func failing(verdicts []delivery.Verdict) string {
 	return strings.Join(words, "; ")
 }
 
-// nobodies warns of owners of gates that name nobody. "" is none.
+// nobodies warns of owners of gates that cannot own one. "" is none.
 func (m *maker) nobodies(in delivery.Intent) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
 		for _, o := range in.Gates[name].Owners {
-			if m.w.Nobodies[o] {
-				fmt.Fprintf(&b, "; warning: %s, an owner of gate %s, is no team and no user who may write here", o, name)
+			if why := m.w.Nobodies[o]; why != "" {
+				fmt.Fprintf(&b, "; warning: %s, an owner of gate %s, is %s", o, name, why)
 			}
 		}
 	}

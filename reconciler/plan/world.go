@@ -28,7 +28,7 @@ type World struct {
 	Trials         []Trial                      // experiments, oldest first
 	Wanted         []delivery.CompareRun        // comparisons that somebody waits for
 	Asked          []string                     // gates that somebody asks about
-	Nobodies       map[string]bool              // owners of gates that are neither a team nor a user who may write
+	Nobodies       map[string]string            // owners of gates that cannot own one, and why
 	Server         Server
 }
 
@@ -87,8 +87,10 @@ type Proposal struct {
 	Permission delivery.Permission // of the author, by the forge's API
 	Gos        []string            // codes that someone with write permission gave
 	Accepts    []Asked             // of unsure verdicts, oldest first, by whomever
-	Intent     delivery.Intent     // at the head
-	Base       delivery.Intent     // at the newest best common ancestor with main
+	// Waits says by code whose agreement to a question of AOB's is missing; "" is that of anybody with write permission.
+	Waits  map[string][]string
+	Intent delivery.Intent // at the head
+	Base   delivery.Intent // at the newest best common ancestor with main
 	// Merged is what merging it into main would yield: main's file where the head
 	// has the merge base's, and the head's file where it has another one.
 	Merged delivery.Intent
@@ -219,6 +221,7 @@ type Server struct {
 	Expiry   delivery.Duration          // of desired documents
 	Deadline delivery.Duration          // after which a silent device has failed
 	Seed     string                     // a secret from which the salts of rollouts are made
+	Socket   bool                       // people ask by aob pr ask, and write no comments: a local forge
 	URL      string                     // by which people reach it, without a slash at the end; empty for none
 	// Least is what the version of every published document is above. Those that are not are published anew: the state
 	// folder is an old copy, and devices may have seen newer ones.
