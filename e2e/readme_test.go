@@ -91,6 +91,11 @@ func TestReadme(t *testing.T) {
 				out, err := shell("bin/aob-agent status --state world/dock-1").CombinedOutput()
 				return err == nil && strings.Contains(string(out), "idle")
 			})
+		case strings.HasPrefix(command, "bin/aob pr ask"), strings.HasPrefix(command, "bin/aob pr merge"):
+			// The typo is neither unsure nor ready: the commands are understood, and refused for that.
+			if out, err := shell(command).CombinedOutput(); err == nil || !strings.Contains(string(out), "no verdict there is unsure") && !strings.Contains(string(out), "aob/release is failure") {
+				t.Errorf("%s: %v\n%s", command, err, out)
+			}
 		case strings.HasPrefix(word, "bin/"):
 			if out := do(command); strings.TrimSpace(out) == "" && !strings.Contains(command, "validate") {
 				t.Errorf("%s prints nothing", command)

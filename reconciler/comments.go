@@ -256,6 +256,60 @@ func runCommand(c delivery.Comment) string {
 	return ""
 }
 
+// checkOrder says why an order that somebody gave with aob pr ask cannot count.
+func (r *Reconciler) checkOrder(ctx context.Context, pr int, w waiting, user, text string) error {
+	const orders = "write '/aob accept CODE because REASON' or '/aob run CODE'"
+	show := fmt.Sprintf("aob pr show %d shows what may be asked", pr)
+	words := strings.Fields(delivery.CommandLine(text))
+	if len(words) < 2 {
+		return delivery.Blockedf(orders, "the text is no order to AOB, and nobody else reads it")
+	}
+	codes := func(of []string, none string) string {
+		if len(of) == 0 {
+			return none
+		}
+		return "its codes are " + strings.Join(of, ", ")
+	}
+	switch words[1] {
+	case "run":
+		if len(words) != 3 {
+			return delivery.Blockedf("write '/aob run CODE'", "the order wants one code")
+		}
+		if _, waits := w.runs[words[2]]; !waits {
+			return delivery.Blockedf(show, "nothing of pull request %d waits for a go of code %s; %s", pr, delivery.Terminal(words[2]),
+				codes(slices.Sorted(maps.Keys(w.runs)), "nothing there waits for one"))
+		}
+		return nil
+	case "accept":
+	default:
+		return delivery.Blockedf(orders, "AOB knows no order %q", "/aob "+delivery.Terminal(words[1]))
+	}
+	if len(words) < 3 {
+		return delivery.Blockedf("write '/aob accept CODE because REASON'", "the code of the verdict is missing")
+	}
+	doubt, waits := w.doubts[words[2]]
+	if !waits {
+		return delivery.Blockedf(show, "no verdict of pull request %d waits for an accept of code %s; %s", pr, delivery.Terminal(words[2]),
+			codes(slices.Sorted(maps.Keys(w.doubts)), "no verdict there is unsure"))
+	}
+	a, ok := acceptCommand(delivery.Comment{Author: user, Body: text})
+	if !ok {
+		return delivery.Blockedf(fmt.Sprintf("write '/aob accept %s because REASON', with a reason in words", words[2]), "the reason is missing")
+	}
+	teams, err := r.forgeNow.teamsOf(ctx, user)
+	if err != nil {
+		return err
+	}
+	if a.Teams = teams; !a.Owns(doubt.Owners) {
+		owners := strings.Join(doubt.Owners, ", ")
+		if owners == "" {
+			owners = "nobody"
+		}
+		return delivery.Blockedf("an owner asks it; gates/ on main names them", "%s is no owner of gate %s; its owners are %s", user, doubt.Gate, owners)
+	}
+	return nil
+}
+
 // acceptCommand reads a comment that says /aob accept CODE because REASON.
 func acceptCommand(c delivery.Comment) (plan.Asked, bool) {
 	words := strings.Fields(delivery.CommandLine(c.Body))

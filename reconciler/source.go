@@ -71,7 +71,11 @@ func (s *Source) Plan(context.Context) (web.Plan, error) {
 func (s *Source) DryRun(ctx context.Context) (web.Plan, error) {
 	at := s.Reconciler.Now()
 	p, err := s.Reconciler.Plan(ctx)
-	return shown(p, at), err
+	show := shown(p, at)
+	for _, t := range s.Reconciler.troubles.all() {
+		show.Notices = append(show.Notices, t.line())
+	}
+	return show, err
 }
 
 func shown(p plan.Plan, at time.Time) web.Plan {
@@ -136,13 +140,21 @@ func (s *Source) Adopt(ctx context.Context, number int) (adopted int, err error)
 	return s.Reconciler.Adopt(ctx, number)
 }
 
-// Ask keeps what a user asks on a proposal of a local forge.
+// Ask keeps what a user asks on a proposal of a local forge. An order that cannot count is refused.
 func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
 	if s.Asker == nil {
 		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
 	}
 	defer s.Reconciler.Look("")
-	if err := s.Reconciler.ask(ctx, func() error { _, err := s.Reconciler.reported(number); return err }); err != nil {
+	var w waiting
+	if err := s.Reconciler.ask(ctx, func() error {
+		_, err := s.Reconciler.reported(number)
+		w = s.Reconciler.seen.waits(number)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := s.Reconciler.checkOrder(ctx, number, w, user, text); err != nil {
 		return err
 	}
 	return s.Asker.Ask(ctx, number, user, text)

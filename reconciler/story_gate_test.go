@@ -64,7 +64,7 @@ func TestAccept(t *testing.T) {
 		"a team by its name alone":            {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
 		"a user with a team's name":           {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, why: "vision-leads is no owner of the gate"},
 		"a user whom no team has the name of": {by: "vision-leads", text: "/aob accept CODE because ok", want: "accepted by vision-leads: ok"},
-		"the owner may not write":             {by: "lead", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead }},
+		"the owner may not write":             {by: "lead", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead }, why: "lead owns the gate, but may not write here"},
 		"an owner of the pull request's own making": {by: "dev", text: "/aob accept CODE because ok", do: func(s *sim) {
 			s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[dev, ", 1)})
 			s.settle()

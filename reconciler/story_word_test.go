@@ -61,6 +61,7 @@ func TestAnotherReasonIsAskedAgain(t *testing.T) {
 	accept := "/aob accept " + plan.AcceptCode(s.verdict()) + " because "
 	s.forge.comment(1, "lead", accept+"the set is small")
 	s.settle()
+	s.want("first", delivery.CheckPending, "AOB has asked lead back in a comment, and waits for a 👍 to it")
 	// Before lead reacts, somebody edits the comment.
 	s.forge.commands[len(s.forge.commands)-1].Body = accept + "I was paid"
 	s.settle()
@@ -119,6 +120,7 @@ func TestAGoIsAReactionToWhatItLetsRun(t *testing.T) {
 	if !strings.Contains(question, "tiny&#64;1") && !strings.Contains(question, "tiny") || !strings.Contains(question, "8 epochs") {
 		t.Errorf("the question does not say what runs:\n%s", question)
 	}
+	s.want("first", delivery.CheckPending, "waits for a 👍 of somebody with write permission")
 	s.forge.agree(question, "stranger")
 	s.forge.agree(question, "former")
 	s.settle()
@@ -179,6 +181,38 @@ func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
 	}
 	if said := s.forge.comments[1]; !strings.Contains(said, "the owner vision-leads is no team of the repository") {
 		t.Errorf("the comment does not say it:\n%s", said)
+	}
+}
+
+// A setting that was put right is looked at again soon, and at once when a webhook arrives.
+func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
+	s, _ := begun(t)
+	wrong := func() bool {
+		s.settle()
+		for _, one := range s.loop.troubles.all() {
+			if one.what == setupTrouble {
+				return true
+			}
+		}
+		return false
+	}
+	set := func(wrong ...string) { s.forge.setup.Wrong = wrong }
+	set("ada/intent has no webhook")
+	if s.now = s.now.Add(setupLasts); !wrong() {
+		t.Fatal("it is not said")
+	}
+	set()
+	s.loop.Look("") // as a webhook does
+	if wrong() {
+		t.Error("a webhook arrived, and the note stays")
+	}
+	set("ada/intent has no webhook")
+	if s.now = s.now.Add(setupLasts); !wrong() {
+		t.Fatal("it is not said again")
+	}
+	set()
+	if s.now = s.now.Add(wrongLasts); wrong() {
+		t.Error("it is right for a minute, and the note stays")
 	}
 }
 

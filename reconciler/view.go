@@ -154,7 +154,7 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 		}
 		return pr, nil
 	}
-	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: "aob pr list shows the open ones; aob explain model NAME tells what merged ones released"}
+	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: fmt.Sprintf("aob pr list shows the open ones; aob explain pr %d tells of a merged one", number)}
 }
 
 func (s *Snapshot) pr(p plan.ProposalReport) web.PR {

@@ -3,6 +3,7 @@ package main
 // This file lists, shows and forgets devices, and prints their tokens.
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -60,6 +61,9 @@ func newDeviceListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(args) == 1 && !slices.ContainsFunc(s.Fleets, func(f web.Fleet) bool { return f.Name == args[0] }) {
+				return hinted{fmt.Errorf("there is no fleet %q", args[0]), "the fleets are " + fleetNames(s)}
+			}
 			list := devicesOf(s, strings.Join(args, ""))
 			return o.print(c.OutOrStdout(), list, func(t *terminal) {
 				if len(list) == 0 {
@@ -76,6 +80,18 @@ func newDeviceListCommand() *cobra.Command {
 	}
 	o.register(c)
 	return c
+}
+
+// fleetNames lists the fleets of a status.
+func fleetNames(s web.Status) string {
+	var names []string
+	for _, f := range s.Fleets {
+		names = append(names, f.Name)
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 func newDeviceShowCommand() *cobra.Command {
@@ -161,6 +177,17 @@ its names, and is void once the fleet's secret is another one.`,
 	return c
 }
 
+// warnOfFleet warns of a fleet that the server does not know. Without a server at work nobody knows.
+func warnOfFleet(c *cobra.Command, st state, fleet string) {
+	ctx, cancel := context.WithTimeout(c.Context(), 5*time.Second)
+	defer cancel()
+	s, err := web.NewClient(st.path("aob.sock")).Status(ctx)
+	if err == nil && !slices.ContainsFunc(s.Fleets, func(f web.Fleet) bool { return f.Name == fleet }) {
+		fmt.Fprintf(c.ErrOrStderr(), "aob: warning: there is no fleet %q on main, so a device with this token gets nothing to run; the fleets are %s\n",
+			fleet, delivery.Terminal(fleetNames(s)))
+	}
+}
+
 func newDeviceTokenCommand() *cobra.Command {
 	var o output
 	var config string
@@ -185,6 +212,7 @@ this device alone.`,
 			if _, _, ok := fleet.TokenOwner(token); !ok {
 				return hinted{fmt.Errorf("fleet %q, device %q: want lower-case letters, digits and dashes, at most 64", args[0], args[1]), "aob device token --help shows how"}
 			}
+			warnOfFleet(c, state(s.State), args[0])
 			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "device": args[1], "token": token}, func(t *terminal) { t.printf("%s\n", token) })
 		},
 	}

@@ -36,7 +36,12 @@ started, signed, committed, published or said.`,
 			if err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), p, func(t *terminal) { t.plan(p.Text) })
+			return o.print(c.OutOrStdout(), p, func(t *terminal) {
+				for _, n := range p.Notices {
+					t.paragraph("", "note: "+n)
+				}
+				t.plan(p.Text)
+			})
 		},
 	}
 	o.register(c)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -71,6 +72,9 @@ func newPRShowCommand() *cobra.Command {
 	return c
 }
 
+// commitDigits is what names a commit.
+var commitDigits = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
+
 func newPRMergeCommand() *cobra.Command {
 	var o client
 	var head string
@@ -88,6 +92,9 @@ merges from the system: it is the user that runs the command.`,
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: onPR(func(c *cobra.Command, number int) error {
 			head := head
+			if c.Flags().Changed("head") && !commitDigits.MatchString(head) {
+				return hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", head), fmt.Sprintf("aob pr show %d shows the head", number)}
+			}
 			if head == "" {
 				pr, err := o.dial().PR(c.Context(), number)
 				if err != nil {
@@ -137,10 +144,10 @@ func newPRAskCommand() *cobra.Command {
 	var o client
 	c := &cobra.Command{
 		Use:   "ask N TEXT",
-		Short: "Comment on a pull request of the local forge, as /aob run CODE or /aob accept CODE because …",
-		Long: `Ask says something on a pull request of the local forge, as a comment does on
-others. What begins with /aob asks for something; the pull request's checks say
-what may be asked. Who asks is the user that runs the command, by the word of the
+		Short: "Give an order on a pull request of the local forge: /aob run CODE or /aob accept CODE because …",
+		Long: `Ask gives an order on a pull request of the local forge, as a comment does on
+others. The pull request's checks say what may be asked. An order that cannot
+count is refused, with the reason. Who asks is the user that runs the command, by the word of the
 system; the user's groups count as teams. So it counts at once. On Gitea, others
 can edit a comment: there AOB asks back, and a 👍 to its question is what counts.`,
 		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 because the test set is small'",

@@ -410,7 +410,7 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 		return "", err
 	}
 	if !follows {
-		return "", delivery.Blockedf(fmt.Sprintf("rebase first: `git rebase %s` and push again", f.target), "%s has moved on since pull request %d (%s) left it", f.target, number, branch)
+		return "", delivery.Blockedf(fmt.Sprintf("rebase your branch and replace the one here, with the release commit that AOB pushed: git fetch; git rebase origin/%s; git push --force-with-lease origin %s; AOB commits the release again", f.target, branch), "%s has moved on since pull request %d (%s) left it", f.target, number, branch)
 	}
 	commit, err = f.git.Merge(target, head, by, "", time.Now(), fmt.Sprintf("Merge %d: %s", number, title))
 	if err != nil {

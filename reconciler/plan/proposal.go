@@ -394,7 +394,7 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) deli
 		if len(r.Held) > 0 {
 			check.Description += "; quarantine: " + strings.Join(r.Held, "; ")
 		}
-		return check
+		return m.behind(check, p)
 	}
 
 	var done, waiting, failed []string
@@ -424,6 +424,14 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) deli
 		check.State, check.Description = delivery.CheckPending, strings.Join(waiting, "; ")
 	default:
 		check.State, check.Description = delivery.CheckSuccess, strings.Join(done, "; ")
+	}
+	return m.behind(check, p)
+}
+
+// behind says on a check that passed what aob pr merge would refuse on a local forge: other forges say it themselves.
+func (m *maker) behind(check delivery.Check, p Proposal) delivery.Check {
+	if m.w.Server.Socket && check.State == delivery.CheckSuccess && !p.Landed && len(p.Bases) == 1 && p.Bases[0] != m.w.Main.Commit {
+		check.Description += fmt.Sprintf("; %s has moved on, so rebase onto it before you merge", m.w.Main.Branch)
 	}
 	return check
 }

@@ -126,7 +126,7 @@ func (a API) Handler() http.Handler {
 			return nil, err
 		}
 		if len(ask.Head) < 7 || len(ask.Head) > 64 {
-			return nil, badRequest("use an aob of the same version as the server's", "head: want the commit that was looked at, got %q", clip(ask.Head))
+			return nil, badRequest("", "head: want 7 to 64 digits of the commit that was looked at, got %q", clip(ask.Head))
 		}
 		commit, err := a.Source.Merge(r.Context(), number, ask.Head, user)
 		return merged{commit}, err

@@ -286,6 +286,8 @@ type Plan struct {
 	At    time.Time `json:"at"`   // of the world that it was made from
 	Text  string    `json:"text"` // like a diff
 	Steps []Step    `json:"steps"`
+	// Notices are sentences about what a dry run found wrong: it looks at the forge and git as a server does.
+	Notices []string `json:"notices,omitempty"`
 }
 
 // A Step is one thing to do.

@@ -1,0 +1,97 @@
+package reconciler
+
+// Stories of aob pr ask, on a local forge.
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// An asker keeps what was asked.
+type asker struct{ said []string }
+
+func (a *asker) Ask(_ context.Context, _ int, author, body string) error {
+	a.said = append(a.said, author+": "+body)
+	return nil
+}
+
+// An order that cannot count is refused where it is given, as nobody else reads it.
+func TestOrdersThatCannotCountAreRefused(t *testing.T) {
+	s := unsureOf(t)
+	code := plan.AcceptCode(s.verdict())
+	said := &asker{}
+	source := &Source{Reconciler: s.loop, Asker: said}
+	ask := func(user, text string) error {
+		done := make(chan error)
+		go func() { done <- source.Ask(t.Context(), 1, user, text) }()
+		for {
+			select {
+			case err := <-done:
+				return err
+			case do := <-s.loop.asks:
+				do()
+			}
+		}
+	}
+	for text, want := range map[string]string{
+		"/aob accept " + code:                                    "the reason is missing",
+		"/aob accept " + code + " because":                       "the reason is missing",
+		"/aob accept " + code + " because …":                     "the reason is missing",
+		"/aob accept " + code + " please":                        "the reason is missing",
+		"/aob accept":                                            "the code of the verdict is missing",
+		"/aob acept " + code + " because typo":                   `no order "/aob acept"`,
+		"/aob accept " + strings.Repeat("0", 32) + " because no": "no verdict of pull request 1 waits for an accept of code 0000",
+		"/aob accept abc because no":                             "its codes are " + code,
+		"/aob run " + code:                                       "nothing there waits for one",
+		"/aob run":                                               "wants one code",
+		"/aob":                                                   "is no order to AOB",
+		"hello":                                                  "is no order to AOB",
+		"> /aob accept " + code + " because it is quoted":        "is no order to AOB",
+	} {
+		err := ask("lead", text)
+		if b, ok := err.(delivery.Blocked); !ok || !strings.Contains(err.Error(), want) || b.Do == "" {
+			t.Errorf("%s: got %v, want %q and what to do", text, err, want)
+		}
+	}
+	if err := ask("dev", "/aob accept "+code+" because I want it"); err == nil || !strings.Contains(err.Error(), "dev is no owner of gate production; its owners are lead, vision-leads") {
+		t.Errorf("somebody who is no owner: %v", err)
+	}
+	if len(said.said) != 0 {
+		t.Errorf("it was kept all the same: %q", said.said)
+	}
+	if err := ask("lead", "/aob accept "+code+" because the set is small"); err != nil || len(said.said) != 1 {
+		t.Errorf("an order that counts: %v, %q", err, said.said)
+	}
+}
+
+// On a local forge there are no comments and no reactions: checks name the command.
+func TestChecksOfALocalForgeNameTheCommand(t *testing.T) {
+	s := unsureOf(t)
+	s.server.Socket = true
+	s.restart()
+	s.settle()
+	check := s.check(s.head("first"), delivery.ContextGate+"production").Description
+	if want := "may run aob pr ask 1 '/aob accept " + plan.AcceptCode(s.verdict()) + " because …'"; !strings.Contains(check, want) || strings.Contains(check, "comment") || strings.Contains(check, "👍") {
+		t.Errorf("got %q, want %q", check, want)
+	}
+}
+
+// A pull request that main has left behind says so before somebody tries to merge it.
+func TestALocalPullRequestBehindMainSaysSo(t *testing.T) {
+	s, main := begun(t)
+	s.server.Socket = true
+	s.restart()
+	s.repo.commit("first", main, s.now, map[string]string{"gates/strict.yaml": strings.Replace(strict, "production", "strict", 1)})
+	s.forge.open("first", "dev")
+	s.settle()
+	if text := s.check(s.head("first"), delivery.ContextRelease).Description; strings.Contains(text, "rebase") {
+		t.Errorf("at main's head: %s", text)
+	}
+	s.repo.commit("main", s.head("main"), s.now, map[string]string{"gates/lax.yaml": strings.Replace(strict, "production", "lax", 1)})
+	s.settle()
+	s.want("first", delivery.CheckSuccess, "main has moved on, so rebase onto it before you merge")
+}
