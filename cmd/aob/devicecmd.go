@@ -178,14 +178,16 @@ its names, and is void once the fleet's secret is another one.`,
 }
 
 // warnOfFleet warns of a fleet that the server does not know. Without a server at work nobody knows.
-func warnOfFleet(c *cobra.Command, st state, fleet string) {
+func warnOfFleet(c *cobra.Command, st state, fleet string) error {
 	ctx, cancel := context.WithTimeout(c.Context(), 5*time.Second)
 	defer cancel()
 	s, err := web.NewClient(st.path("aob.sock")).Status(ctx)
 	if err == nil && !slices.ContainsFunc(s.Fleets, func(f web.Fleet) bool { return f.Name == fleet }) {
-		fmt.Fprintf(c.ErrOrStderr(), "aob: warning: there is no fleet %q on main, so a device with this token gets nothing to run; the fleets are %s\n",
-			fleet, delivery.Terminal(fleetNames(s)))
+		t := newTerminal(c.ErrOrStderr())
+		t.printf("aob: warning: there is no fleet %q on main, so a device with this token gets nothing to run; the fleets are %s\n", fleet, fleetNames(s))
+		return t.flush()
 	}
+	return nil
 }
 
 func newDeviceTokenCommand() *cobra.Command {
@@ -212,7 +214,9 @@ this device alone.`,
 			if _, _, ok := fleet.TokenOwner(token); !ok {
 				return hinted{fmt.Errorf("fleet %q, device %q: want lower-case letters, digits and dashes, at most 64", args[0], args[1]), "aob device token --help shows how"}
 			}
-			warnOfFleet(c, state(s.State), args[0])
+			if err := warnOfFleet(c, state(s.State), args[0]); err != nil {
+				return err
+			}
 			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "device": args[1], "token": token}, func(t *terminal) { t.printf("%s\n", token) })
 		},
 	}
