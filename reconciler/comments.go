@@ -124,9 +124,6 @@ func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery
 				continue
 			}
 		}
-		if len(consents) == 0 {
-			found.waitFor(code, "")
-		}
 		for _, by := range consents {
 			if slices.Contains(found.gos, code) || r.Now().Sub(by.At) >= goLasts {
 				continue
@@ -144,6 +141,9 @@ func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery
 				}
 				return err
 			}))
+		}
+		if !slices.Contains(found.gos, code) {
+			found.waitFor(code, "")
 		}
 	}
 	return errors.Join(errs...)

@@ -148,8 +148,8 @@ func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
 	defer s.Reconciler.Look("")
 	var w waiting
 	if err := s.Reconciler.ask(ctx, func() error {
-		_, err := s.Reconciler.reported(number)
-		w = s.Reconciler.seen.waits(number)
+		p, err := s.Reconciler.reported(number)
+		w = waits(p)
 		return err
 	}); err != nil {
 		return err

@@ -114,9 +114,9 @@ func (f *picky) CommentBody(ctx context.Context, pr int, marker string) (string,
 	return f.simForge.CommentBody(ctx, pr, marker)
 }
 
-func (f *picky) Owner(ctx context.Context, name string) (bool, error) {
+func (f *picky) Owner(ctx context.Context, name string) (string, error) {
 	if err := f.ask("owner/%s", name); err != nil {
-		return false, err
+		return "", err
 	}
 	return f.simForge.Owner(ctx, name)
 }
