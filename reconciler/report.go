@@ -161,7 +161,8 @@ func speakers(p plan.Plan) map[string]int {
 	return speaks
 }
 
-// withAllFailures returns the proposals of a plan with what the forge is told of them: the status shows no other checks.
+// withAllFailures returns the proposals of a plan with what the forge is told of them: the status shows no other
+// checks.
 func withAllFailures(p plan.Plan, failed map[string]error) []plan.ProposalReport {
 	if len(failed) == 0 {
 		return p.Proposals

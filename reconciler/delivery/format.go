@@ -29,8 +29,9 @@ func CheckFormat(what string, format, known int) error {
 		what, format, known)
 }
 
-var versioned = regexp.MustCompile(`^(?:https://aob\.dev/([a-z][a-z-]{0,40})/v|application/vnd\.aob\.([a-z][a-z-]{0,40})\.v|aob/v)` +
-	`([1-9][0-9]{0,8})(?:\+json)?$`)
+var versioned = regexp.MustCompile(
+	`^(?:https://aob\.dev/([a-z][a-z-]{0,40})/v|application/vnd\.aob\.([a-z][a-z-]{0,40})\.v|aob/v)` +
+		`([1-9][0-9]{0,8})(?:\+json)?$`)
 
 // FormatOf takes a versioned name apart: a predicate type https://aob.dev/KIND/vN, a media type
 // application/vnd.aob.KIND.vN+json, or an apiVersion aob/vN, whose kind is empty. ok is false for any other text.
@@ -43,7 +44,8 @@ func FormatOf(name string) (kind string, format int, ok bool) {
 	return m[1] + m[2], format, err == nil
 }
 
-// CheckNewer refuses a versioned name of the same kind as a known one, and of a higher format. It is nil for all others.
+// CheckNewer refuses a versioned name of the same kind as a known one, and of a higher format. It is nil for all
+// others.
 func CheckNewer(what, name, known string) error {
 	kind, format, ok := FormatOf(name)
 	knownKind, most, knownOK := FormatOf(known)
@@ -69,7 +71,8 @@ func (u NewerStatements) String() string {
 	if u.Known == 0 {
 		return fmt.Sprintf("%d %s of the kind %s, which this aob does not know", u.Count, noun, u.Kind)
 	}
-	return fmt.Sprintf("%d %s %s of format %d, where this aob reads formats up to %d", u.Count, u.Kind, noun, u.Format, u.Known)
+	return fmt.Sprintf("%d %s %s of format %d, where this aob reads formats up to %d",
+		u.Count, u.Kind, noun, u.Format, u.Known)
 }
 
 // NewerSigned says in a sentence what a newer aob has signed; empty where that is nothing.

@@ -54,8 +54,8 @@ type Folder struct {
 	Born    time.Time `json:"born,omitzero"`     // when the folder was made; zero where that is not known
 }
 
-// folderFormat is the format of all that lies in the folder and has no format of its own. It rises when an older version
-// would read something there wrongly.
+// folderFormat is the format of all that lies in the folder and has no format of its own. It rises when an older
+// version would read something there wrongly.
 const folderFormat = 1
 
 // Copied means that a folder is a copy of another one.

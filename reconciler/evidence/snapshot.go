@@ -151,8 +151,8 @@ func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err
 	return listed, s.listed == nil || !slices.Equal(listed, s.listed), nil
 }
 
-// newerSigned counts the statements of newer formats and of kinds that are not known. They are told by their artifact types:
-// a statement of another form hangs under another type.
+// newerSigned counts the statements of newer formats and of kinds that are not known. They are told by their artifact
+// types: a statement of another form hangs under another type.
 func (s *Store) newerSigned(ctx context.Context) ([]delivery.NewerStatements, error) {
 	types, err := s.bundles.ArtifactTypes(ctx)
 	if err != nil {

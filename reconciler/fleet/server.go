@@ -135,11 +135,13 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	for _, path := range files {
 		p, err := load(path, c.Key)
 		if err != nil { // only this ring stays as it is
-			do := "move the file away and start aob serve again; its ring is published anew, above the version that its devices report"
+			do := "move the file away and start aob serve again; " +
+				"its ring is published anew, above the version that its devices report"
 			if b, ok := errors.AsType[delivery.Blocked](err); ok {
 				do, err = b.Do, errors.New(b.What)
 			}
-			s.damaged[strings.TrimSuffix(filepath.Base(path), ".json")] = delivery.Blockedf(do, "the desired document %s cannot be read: %s", path, err)
+			ring := strings.TrimSuffix(filepath.Base(path), ".json")
+			s.damaged[ring] = delivery.Blockedf(do, "the desired document %s cannot be read: %s", path, err)
 			continue
 		}
 		s.rings[p.desired.Ring] = p

@@ -603,7 +603,9 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	}
 	switch {
 	case required && f.signed.Key == "":
-		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and aob does not sign its own; whoever runs aob sets commits.signingKey in its configuration (docs/gitea.md, Required signatures)", called, f.branch)
+		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and aob does not sign its own; "+
+			"whoever runs aob sets commits.signingKey in its configuration (docs/gitea.md, Required signatures)",
+			called, f.branch)
 	case required && wrong != "":
 		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and %s", called, f.branch, wrong)
 	}
@@ -678,8 +680,8 @@ func missing(err error) bool {
 const maxVerified = 20
 
 // checkSigned says why Gitea does not take AOB's commits for signed, and what to do; empty where nothing is known to be
-// wrong, or where they are not signed. Gitea verifies a signature if the committer's e-mail address is a confirmed one of
-// an account, and the key one that this account has proved to own.
+// wrong, or where they are not signed. Gitea verifies a signature if the committer's e-mail address is a confirmed one
+// of an account, and the key one that this account has proved to own.
 func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (string, error) {
 	if f.signed.Key == "" {
 		return "", nil
@@ -689,7 +691,8 @@ func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (
 		return "", err
 	}
 	if !slices.ContainsFunc(keys, func(k *gitea.PublicKey) bool { return k != nil && sameKey(k.Key, f.signed.Key) }) {
-		return fmt.Sprintf("the key that signs aob's commits is not among the SSH keys of the user %s: add it in that user's settings, and verify it there: %s", name, f.signed.Key), nil
+		return fmt.Sprintf("the key that signs aob's commits is not among the SSH keys of the user %s: "+
+			"add it in that user's settings, and verify it there: %s", name, f.signed.Key), nil
 	}
 	emails, _, err := c.ListEmails(gitea.ListEmailsOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
 	if err != nil {
@@ -699,8 +702,10 @@ func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (
 		return e != nil && e.Verified && strings.EqualFold(e.Email, f.signed.Email)
 	})
 	// An address that Gitea makes of the user's name counts too, and is not in the list.
-	if made, _, _ := strings.Cut(f.signed.Email, "@"); !known && (f.signed.Email == delivery.CommitEmail || !strings.EqualFold(made, name)) {
-		return fmt.Sprintf("the address %s of aob's commits is no confirmed e-mail address of the user %s: set commits.email to one that is", f.signed.Email, name), nil
+	made, _, _ := strings.Cut(f.signed.Email, "@")
+	if !known && (f.signed.Email == delivery.CommitEmail || !strings.EqualFold(made, name)) {
+		return fmt.Sprintf("the address %s of aob's commits is no confirmed e-mail address of the user %s: "+
+			"set commits.email to one that is", f.signed.Email, name), nil
 	}
 	prs, err := f.PullRequests(ctx)
 	if err != nil {
@@ -719,19 +724,21 @@ func (f *Gitea) unverified(ctx context.Context, pr delivery.PullRequest, name st
 	var got gitea.Commit
 	path := fmt.Sprintf("git/commits/%s?stat=false&files=false", url.PathEscape(pr.Head))
 	err := f.get(ctx, path, func(d *json.Decoder) error { return d.Decode(&got) })
-	if missing(err) || err == nil && (got.RepoCommit == nil || got.RepoCommit.Committer == nil || got.RepoCommit.Verification == nil) {
+	v := got.RepoCommit
+	if missing(err) || err == nil && (v == nil || v.Committer == nil || v.Verification == nil) {
 		return "", nil // the head has moved, or the server is an old one
 	}
-	v := got.RepoCommit
 	switch {
 	case err != nil:
 		return "", err
 	case !strings.EqualFold(v.Committer.Email, f.signed.Email) || v.Verification.Verified:
 		return "", nil
 	case v.Verification.Signature == "":
-		return fmt.Sprintf("aob made %.10s of pull request %d while it had no key to sign it: push the branch without that commit, and aob makes it again", pr.Head, pr.Number), nil
+		return fmt.Sprintf("aob made %.10s of pull request %d while it had no key to sign it: "+
+			"push the branch without that commit, and aob makes it again", pr.Head, pr.Number), nil
 	}
-	return fmt.Sprintf("Gitea does not take aob's signature on %.10s of pull request %d for verified: press Verify beside the key in the settings of the user %s", pr.Head, pr.Number, name), nil
+	return fmt.Sprintf("Gitea does not take aob's signature on %.10s of pull request %d for verified: "+
+		"press Verify beside the key in the settings of the user %s", pr.Head, pr.Number, name), nil
 }
 
 // sameKey compares two lines of authorized_keys files without their comments.

@@ -107,13 +107,15 @@ func (m *Mirror) parents(hashes []string) ([]*commit, error) {
 }
 
 // write makes the commit object, signs it, and keeps it with what it needs.
-func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit, author, email string, when time.Time, message string) (string, error) {
+func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit,
+	author, email string, when time.Time, message string) (string, error) {
 	var head, body bytes.Buffer
 	fmt.Fprintf(&head, "tree %s\n", tree)
 	for _, p := range parents {
 		fmt.Fprintf(&head, "parent %s\n", p.hash)
 	}
-	fmt.Fprintf(&head, "author %s\ncommitter %s\n", signature(author, email, when), signature(m.committer.Name, m.committer.Email, when))
+	fmt.Fprintf(&head, "author %s\ncommitter %s\n",
+		signature(author, email, when), signature(m.committer.Name, m.committer.Email, when))
 	fmt.Fprintf(&body, "\n%s\n", strings.Trim(strings.ReplaceAll(message, "\x00", ""), "\n"))
 	if m.committer.Sign != nil {
 		sig, err := m.committer.Sign(slices.Concat(head.Bytes(), body.Bytes()))
@@ -136,7 +138,8 @@ func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit, author,
 // signature names a person at a time as a commit does.
 func signature(name, email string, when time.Time) string {
 	clean := strings.NewReplacer("<", "", ">", "", "\n", " ", "\x00", "")
-	return fmt.Sprintf("%s <%s> %d +0000", strings.TrimSpace(clean.Replace(name)), strings.TrimSpace(clean.Replace(email)), when.Unix())
+	name, email = strings.TrimSpace(clean.Replace(name)), strings.TrimSpace(clean.Replace(email))
+	return fmt.Sprintf("%s <%s> %d +0000", name, email, when.Unix())
 }
 
 // A node is a folder in which files change.

@@ -252,7 +252,8 @@ func (d *document) header(doc *Doc) bool {
 		}
 		if format > delivery.IntentFormat {
 			d.fault(placeOf(value), "apiVersion",
-				"this file is for a newer aob: it has format %d, and this aob reads formats up to %d; %s", format, delivery.IntentFormat, delivery.StartNewer)
+				"this file is for a newer aob: it has format %d, and this aob reads formats up to %d; %s",
+				format, delivery.IntentFormat, delivery.StartNewer)
 			return false
 		}
 	}

@@ -31,8 +31,8 @@ func (k *SSHKey) GoString() string { return k.String() }
 
 const makeSSHKey = "make one with: ssh-keygen -t ed25519 -N '' -f FILE"
 
-// LoadSSH reads an SSH private key, as ssh-keygen writes it. It refuses a file that group or others may read, a key with
-// a passphrase, and every kind of key but ed25519: signing the same with such a key gives the same bytes.
+// LoadSSH reads an SSH private key, as ssh-keygen writes it. It refuses a file that group or others may read, a key
+// with a passphrase, and every kind of key but ed25519: signing the same with such a key gives the same bytes.
 func LoadSSH(path string) (*SSHKey, error) {
 	data, err := readSecret(path)
 	if err != nil {
@@ -79,7 +79,8 @@ const sshMagic = "SSHSIG"
 func (k *SSHKey) Sign(namespace string, message []byte) ([]byte, error) {
 	const hash = "sha512"
 	sum := sha512.Sum512(message)
-	signed := append([]byte(sshMagic), ssh.Marshal(struct{ Namespace, Reserved, Hash, Sum string }{namespace, "", hash, string(sum[:])})...)
+	what := struct{ Namespace, Reserved, Hash, Sum string }{namespace, "", hash, string(sum[:])}
+	signed := append([]byte(sshMagic), ssh.Marshal(what)...)
 	signature, err := k.signer.Sign(rand.Reader, signed) // ed25519 takes nothing from rand
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", k, err)
