@@ -27,6 +27,8 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 				if next := next(pr, c.State); next != "" {
 					fmt.Fprintf(&b, "%s\n\n", next)
 				}
+			case pr.Elsewhere:
+				fmt.Fprintf(&b, "### AOB: not judged yet\n\n%s\n\n", delivery.Markdown(strings.ToUpper(c.Description[:1])+c.Description[1:]+"."))
 			case len(open(pr)) > 0:
 				b.WriteString("### AOB: an owner of the gate decides\n\n")
 				for _, d := range open(pr) {
@@ -48,6 +50,10 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 				}
 			}
 		}
+	}
+	if noBranch(pr.PR) {
+		fmt.Fprintf(&b, "The head of this pull request is no branch: its branch or its fork was deleted, or it was pushed to `refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `aob pr adopt %d`, or somebody pushes the branch again.\n\n",
+			delivery.Markdown(fmt.Sprintf("%.10s", pr.PR.Head)), pr.PR.Number)
 	}
 	if len(pr.Problem) > 0 {
 		var lines []string
@@ -87,6 +93,11 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		fmt.Fprintf(&b, "- fleet %s\n", delivery.Markdown(line))
 	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
+// noBranch reports whether nobody can push to the head of a pull request, also not who opened it: it is no branch.
+func noBranch(pr delivery.PullRequest) bool {
+	return pr.Fork && (pr.HeadRef == "" || strings.HasPrefix(pr.HeadRef, "refs/"))
 }
 
 // headline is what aob/release says. Where gates failed, it counts, as their

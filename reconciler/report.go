@@ -380,8 +380,8 @@ func sameWords(there, want string) bool {
 	if len(want) > long && len(there) > long {
 		return there[:long/2] == want[:long/2]
 	}
-	cut, ok := strings.CutSuffix(there, "…")
-	return ok && utf8.RuneCountInString(there) > 100 && strings.HasPrefix(want, cut)
+	cut, end, ok := strings.Cut(there, "…") // the end, with what to do, may have been kept
+	return ok && utf8.RuneCountInString(there) > 100 && strings.HasPrefix(want, cut) && strings.HasSuffix(want, end)
 }
 
 // readBack compares what stands on the forge with what was said, and forgets what is lost, edited or somebody else's: it

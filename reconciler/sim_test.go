@@ -762,7 +762,8 @@ func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, err
 	if f.deaf {
 		return 0, errors.New("the forge takes no pull requests")
 	}
-	if at := f.sim.repo.refs[git.Branch+head]; !f.sim.repo.made[at] {
+	adopted := strings.HasPrefix(head, "aob/adopt-") // a maintainer has asked for a fork's head
+	if at := f.sim.repo.refs[git.Branch+head]; !f.sim.repo.made[at] && !adopted {
 		f.sim.fail("AOB opens a pull request on branch %s, whose head %.8s it did not make", head, at)
 	}
 	if strings.HasSuffix(head, "-2") {

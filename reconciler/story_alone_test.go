@@ -468,3 +468,132 @@ func TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout(t *testing.T) {
 		})
 	}
 }
+
+// adopt asks for a fork's pull request to be adopted, as aob pr adopt does.
+func (s *sim) adopt(n int) (int, error) {
+	answered := make(chan struct{})
+	defer close(answered)
+	go func() { // the loop between two turns
+		select {
+		case ask := <-s.loop.asks:
+			ask()
+		case <-answered:
+		}
+	}()
+	return s.loop.Adopt(context.Background(), n)
+}
+
+// A fork's head is brought to a branch here, and judged and released there. Asking again gives the same one.
+func TestAdoptedForkIsReleased(t *testing.T) {
+	s, main := begun(t)
+	n := s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.settle()
+	adopted, err := s.adopt(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	branch := fmt.Sprintf("aob/adopt-%d", n)
+	if s.head(branch) != s.forge.head(s.forge.prs[n]) || s.forge.prs[adopted].HeadRef != branch {
+		t.Errorf("pull request %d is of %s at %s", adopted, s.forge.prs[adopted].HeadRef, s.head(branch))
+	}
+	s.settle()
+	s.want(branch, delivery.CheckSuccess, "version 1")
+	s.merge(branch)
+	s.settle()
+	if got := s.serving(); got != "1 1 1" {
+		t.Errorf("devices serve %s", got)
+	}
+}
+
+// What is no open fork is not adopted. A branch of that name which somebody else made is left alone, and one that moves
+// while it is adopted is not opened.
+func TestAdoptRefusesWhatIsNotTheForksHead(t *testing.T) {
+	s, main := begun(t)
+	n := s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.propose("own", 14)
+	s.settle()
+	own := s.forge.list()[1].Number
+	for pr, want := range map[int]string{own: "no fork's", 99: "there is no open pull request 99"} {
+		if _, err := s.adopt(pr); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("#%d: %v, want %q", pr, err, want)
+		}
+	}
+	branch := fmt.Sprintf("aob/adopt-%d", n)
+	theirs := s.repo.commit(branch, main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 20)})
+	s.settle()
+	adopted, err := s.adopt(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.forge.prs[adopted].HeadRef; got != branch+"-2" || s.head(branch) != theirs || s.head(got) != s.forge.head(s.forge.prs[n]) {
+		t.Errorf("it is adopted as %s, and the other branch is at %.8s", got, s.head(branch))
+	}
+
+	s, main = begun(t)
+	n = s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.settle()
+	s.loop.Repo = raced{s.repo, func() { s.repo.commit(fmt.Sprintf("aob/adopt-%d", n), main, s.now, s.note("meanwhile")) }}
+	open := len(s.forge.prs)
+	if _, err := s.adopt(n); err == nil || !strings.Contains(err.Error(), "somebody pushed to aob/adopt-") {
+		t.Errorf("a branch that has moved meanwhile: %v", err)
+	}
+	if len(s.forge.prs) != open {
+		t.Error("a pull request was opened on what somebody else pushed")
+	}
+}
+
+// raced is a repository where somebody pushes just after AOB.
+type raced struct {
+	*simRepo
+	then func()
+}
+
+func (r raced) Push(ctx context.Context, hash, ref, old string) error {
+	err := r.simRepo.Push(ctx, hash, ref, old)
+	r.then()
+	return err
+}
+
+// The branch of a pull request, or its fork, was deleted. Its last head is judged, a go counts, and the comment says what
+// is so.
+func TestDeletedForkIsJudgedAtItsLastHead(t *testing.T) {
+	for _, ref := range []string{"", "refs/pull/1/head"} {
+		s, main := begun(t)
+		n := s.fork("theirs", stranger, main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+		s.forge.permission[stranger] = delivery.PermissionRead
+		s.settle()
+		s.forge.prs[n].HeadRef, s.forge.prs[n].ForkOwner = ref, ""
+		s.settle()
+		head := s.forge.head(s.forge.prs[n])
+		if got := s.forge.comments[n]; !strings.Contains(got, "its branch or its fork was deleted") || !strings.Contains(got, head[:10]) || !strings.Contains(got, fmt.Sprintf("aob pr adopt %d", n)) {
+			t.Errorf("the comment says:\n%s", got)
+		}
+		_, code, _ := strings.Cut(s.check(head, delivery.ContextRelease).Description, "/aob run ")
+		s.forge.comment(n, "maintainer", "/aob run "+code)
+		s.settle()
+		if c := s.check(head, delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
+			t.Errorf("after the go: %+v", c)
+		}
+		s.quiet()
+	}
+}
+
+// A pull request onto another branch has a status and a comment that say so, and nothing runs for it.
+func TestStackedPullRequestIsToldWhatIsSo(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("base", main, s.now, s.note("base"))
+	s.propose("stacked", 8)
+	n := s.forge.list()[0].Number
+	s.forge.prs[n].Base = "base"
+	s.settle()
+	s.want("stacked", delivery.CheckPending, "it targets base, and is judged when it targets main")
+	if got := s.forge.comments[n]; !strings.Contains(got, "AOB: not judged yet") || !strings.Contains(got, "t targets base, and is judged when it targets main") {
+		t.Errorf("the comment says:\n%s", got)
+	}
+	s.forge.comment(n, "maintainer", "/aob run 0123456789abcdef0123456789abcdef")
+	s.settle()
+	if len(s.runs.states) != 0 {
+		t.Error("something runs for it")
+	}
+	s.quiet()
+}

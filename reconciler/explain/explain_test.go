@@ -457,3 +457,42 @@ func TestAReleaseThatWasWrittenTwiceIsOneVersion(t *testing.T) {
 		}
 	}
 }
+
+// Of several quarantine entries about one bundle, one that is not lifted holds it: the story ends with that.
+func TestSecondQuarantineEntryIsToldRight(t *testing.T) {
+	bundle := sum("bundle 2")
+	old := delivery.Quarantined{Digest: bundle, Why: "it failed", Lifted: "a camera was broken"}
+	again := delivery.Quarantined{Digest: bundle, Why: "it failed again"}
+	more := delivery.Quarantined{Digest: bundle, Why: "it is slow"}
+	for _, c := range []struct {
+		entries, elsewhere []delivery.Quarantined
+		want               []string // in this order
+		no                 string
+	}{
+		{[]delivery.Quarantined{old}, nil, []string{"was quarantined (it failed), and lifted: a camera was broken"}, "must not run"},
+		{[]delivery.Quarantined{old, again}, nil, []string{"and lifted: a camera was broken; another entry still holds it", "must not run: it failed again"}, ""},
+		{[]delivery.Quarantined{again, old}, nil, []string{"and lifted: a camera was broken; another entry still holds it", "must not run: it failed again"}, ""},
+		{[]delivery.Quarantined{again, more}, nil, []string{"must not run: it failed again", "another entry says that it must not run: it is slow"}, "lifted"},
+		{[]delivery.Quarantined{old}, []delivery.Quarantined{more}, []string{"another entry still holds it", "must not run: it is slow (in models/other.quarantine.yaml)"}, ""},
+	} {
+		f := world()
+		f.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: c.entries}, "other": {Entries: c.elsewhere}}
+		chain, err := f.Explain(explain.Model, "shapes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := strings.Join(strings.Fields(chain.String()), " ")
+		at := 0
+		for _, want := range c.want {
+			i := strings.Index(s[at:], want)
+			if i < 0 {
+				t.Errorf("%+v: it does not say %q in its place:\n%s", c, want, s)
+				break
+			}
+			at += i
+		}
+		if c.no != "" && strings.Contains(s, c.no) {
+			t.Errorf("%+v: it says %q:\n%s", c, c.no, s)
+		}
+	}
+}

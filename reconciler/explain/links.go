@@ -309,13 +309,28 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 			c.add(Link{What: "abort", ID: abort.Fleet, Text: "fleet " + abort.Fleet + " fell back from it: " + abort.Why, Inputs: inputs(bundle), At: abort.At})
 		}
 	}
-	for _, q := range c.Quarantines[model].Entries {
-		if q.Digest != bundle {
-			continue
+	// A bundle is held by its digest, in whichever model's file an entry stands, for as long as one of them is not lifted.
+	var lifted, holds []string
+	for _, name := range slices.Sorted(maps.Keys(c.Quarantines)) {
+		where := ""
+		if name != model {
+			where = " (in models/" + name + ".quarantine.yaml)"
 		}
-		text := "must not run: " + q.Why
-		if q.Lifted != "" {
-			text = "was quarantined (" + q.Why + "), and lifted: " + q.Lifted
+		for _, q := range c.Quarantines[name].Entries {
+			switch {
+			case q.Digest != bundle:
+			case q.Lifted != "":
+				lifted = append(lifted, "was quarantined ("+q.Why+"), and lifted: "+q.Lifted+where)
+			case len(holds) == 0:
+				holds = append(holds, "must not run: "+q.Why+where)
+			default:
+				holds = append(holds, "another entry says that it must not run: "+q.Why+where)
+			}
+		}
+	}
+	for i, text := range slices.Concat(lifted, holds) {
+		if i < len(lifted) && len(holds) > 0 {
+			text += "; another entry still holds it"
 		}
 		c.add(Link{What: "quarantine", ID: string(bundle), Text: text})
 	}

@@ -298,7 +298,7 @@ func (f *Gitea) SetStatus(ctx context.Context, commit string, check delivery.Che
 	_, _, err = c.CreateStatus(f.owner, f.repo, commit, gitea.CreateStatusOption{
 		State:       gitea.StatusState(check.State),
 		Context:     check.Context,
-		Description: Cut(check.Description, MaxDescription),
+		Description: Describe(check.Description),
 		TargetURL:   check.URL,
 	})
 	return f.explain(doing, err)

@@ -245,7 +245,7 @@ func (f *Local) SetStatus(ctx context.Context, commit string, check delivery.Che
 	if commit == "" {
 		return nil // of a branch that cannot be read: nobody knows its commit
 	}
-	check.Description = Cut(check.Description, MaxDescription)
+	check.Description = Describe(check.Description)
 	return f.rows.PutCheck(ctx, commit, check)
 }
 

@@ -36,6 +36,24 @@ func Cut(s string, n int) string {
 	return s
 }
 
+// maxAction is the longest end of a description that is kept whole, in characters.
+const maxAction = 80
+
+// Describe returns a status's description with at most MaxDescription
+// characters. Messages end with what to do, behind the last semicolon: that is
+// kept, and what stands before it is cut.
+func Describe(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if utf8.RuneCountInString(s) <= MaxDescription {
+		return s
+	}
+	i := strings.LastIndex(s, "; ")
+	if i < 0 || utf8.RuneCountInString(s[i:]) > maxAction {
+		return Cut(s, MaxDescription)
+	}
+	return Cut(s[:i], MaxDescription-utf8.RuneCountInString(s[i:])) + s[i:]
+}
+
 // hidden is the first line of a comment, which is not shown.
 func hidden(marker string) string { return "<!-- aob:" + marker + " -->\n" }
 

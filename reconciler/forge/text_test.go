@@ -108,3 +108,20 @@ func TestQuestionsAreBounded(t *testing.T) {
 		t.Errorf("one question was asked %d times, want %d", asked, maxAsks)
 	}
 }
+
+// A description that is too long loses its middle: what to do, behind the last semicolon, is kept.
+func TestDescriptionKeepsWhatToDo(t *testing.T) {
+	long := strings.Repeat("something is wrong here, ", 8)
+	for s, want := range map[string]string{
+		"all is well":                       "all is well",
+		long + "and more; rebase onto main": "; rebase onto main",
+		long + "; " + long:                  "…",
+		long:                                "…",
+		strings.Repeat("ä", 200) + "; push the branch here, or a maintainer runs: aob pr adopt 7": "; push the branch here, or a maintainer runs: aob pr adopt 7",
+	} {
+		got := Describe(s)
+		if !strings.HasSuffix(got, want) || utf8.RuneCountInString(got) > MaxDescription || !utf8.ValidString(got) {
+			t.Errorf("%q is shown as %q", s, got)
+		}
+	}
+}

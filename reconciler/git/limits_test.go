@@ -380,3 +380,45 @@ func TestManyHeadsLeaveRoomForOthers(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes a request and never answers, or stops in the middle of an answer, keeps nobody from ending.
+func TestHungFetchEndsWithItsContext(t *testing.T) {
+	for name, path := range map[string]string{"the list of refs": "/info/refs", "the pack": "/git-upload-pack"} {
+		for _, begun := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, begun %v", name, begun), func(t *testing.T) {
+				r := newRepo(t)
+				r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+				s := serve(t, r)
+				asked := make(chan struct{}, 10)
+				s.before = func(w http.ResponseWriter, req *http.Request) bool {
+					if !strings.HasSuffix(req.URL.Path, path) {
+						return false
+					}
+					io.Copy(io.Discard, req.Body) // else the request does not notice that its client is gone
+					if begun {
+						w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
+						w.WriteHeader(http.StatusOK)
+						io.WriteString(w, "0008NAK\n")
+						http.NewResponseController(w).Flush()
+					}
+					asked <- struct{}{}
+					<-req.Context().Done()
+					return true
+				}
+				m := open(t, t.TempDir(), s.remote())
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() { _, _, err := m.Observe(ctx); ended <- err }()
+				<-asked
+				cancel()
+				if err := <-ended; err == nil {
+					t.Error("it says that all was read")
+				}
+				s.before = nil
+				if _, changed := observe(t, m); !changed {
+					t.Error("afterwards nothing is read")
+				}
+			})
+		}
+	}
+}

@@ -23,9 +23,11 @@ type ProposalReport struct {
 	Runs    []delivery.Digest // of its content, in the order of the stages
 	Has     bool              // main has all models of it already
 	Kept    bool              // main contains it: what was said of it before stands
-	Stale   bool              // nothing is concluded about it now; what was said before stands
-	Asks    []string          // comments of someone with write permission that its runs wait for
-	Costs   map[string]string // by the code of an ask: what it lets run
+	// Elsewhere: it targets another branch than main, so nothing is judged; its check says so.
+	Elsewhere bool
+	Stale     bool              // nothing is concluded about it now; what was said before stands
+	Asks      []string          // comments of someone with write permission that its runs wait for
+	Costs     map[string]string // by the code of an ask: what it lets run
 }
 
 // Green reports whether aob/release succeeded.
@@ -85,7 +87,7 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		return r
 	}
 	if !m.targetsMain(p) {
-		r.Problem = nil
+		r.Problem, r.Elsewhere = nil, true
 		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
 			Description: fmt.Sprintf("it targets %s, and is judged when it targets %s", p.PullRequest.Base, m.w.Main.Branch)}}
 		return r
@@ -165,7 +167,7 @@ func (m *maker) crossed(p Proposal) string {
 	case m.w.Main.Commit == "" || len(p.Bases) == 1:
 		return ""
 	case len(p.Bases) == 0:
-		return fmt.Sprintf("its history has nothing in common with %[1]s's; start a new branch from %[1]s and commit the change there", m.w.Main.Branch)
+		return fmt.Sprintf("start a new branch from %[1]s and commit the change there: this one's history has nothing in common with %[1]s's", m.w.Main.Branch)
 	}
 	return fmt.Sprintf("its history crosses %[1]s's; rebase onto %[1]s (git rebase %[1]s). They have %[2]d best common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes",
 		m.w.Main.Branch, len(p.Bases))

@@ -87,7 +87,7 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler
 	case <-ctx.Done():
 	}
 	open.closeUnasked()
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
 	defer cancel()
 	err := srv.Shutdown(stop)
 	if errors.Is(err, context.DeadlineExceeded) {
