@@ -40,7 +40,7 @@ func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
 	if c := s.check(merged, delivery.ContextRollout+"demo"); c.State != delivery.CheckSuccess {
 		t.Errorf("without the ledger the rollout's check is %+v", c)
 	}
-	words := s.repo.commit("main", merged, s.now, map[string]string{"README.md": "words"})
+	words := s.repo.commit("main", merged, s.now, map[string]string{"models/README.md": "words"})
 	s.settle()
 	s.restart()
 	s.settle()
