@@ -3,7 +3,7 @@
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
 # make bench-hostile  a promotion beside attacks (ten minutes)
-# make test-seeds   2,000 random orders of events against the loop (a quarter of an hour of a core)
+# make test-seeds   2,000 random orders of events against the loop (12 minutes of a core)
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
 # make test-faults  a fleet behind faulty proxies, for ten minutes
 # make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)

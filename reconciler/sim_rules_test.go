@@ -431,6 +431,21 @@ func (s *sim) saidByOwner(g delivery.Gate, v delivery.Verdict) bool {
 	})
 }
 
+// checkHeard fails where the loop counts an accept as somebody's own word, and they have
+// never said that: a comment of theirs was edited, or somebody else agreed.
+func (s *sim) checkHeard() {
+	for pr, heard := range s.loop.forgeNow.asked {
+		for _, a := range heard.accepts {
+			said := slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
+				return strings.EqualFold(c.Author, a.By) && strings.Contains(c.Body, "/aob accept "+a.Code+" because ")
+			})
+			if a.How != "" && !said {
+				s.fail("#%d: %q counts as what %s has said, who has not", pr, a.Code, a.By)
+			}
+		}
+	}
+}
+
 func (s *sim) scores(bundle delivery.Digest, e delivery.EvalSet) (delivery.Scores, bool) {
 	for _, sc := range s.signed.index.Scores {
 		if sc.Input.Bundle == bundle && sc.Input.EvalSet == e {

@@ -107,6 +107,7 @@ func (s *sim) turn() {
 	ctx := context.Background()
 	s.loop.look(ctx)
 	s.again, s.failed = s.loop.Reconcile(ctx)
+	s.checkHeard()
 	s.loop.outbox.drain(ctx)
 }
 
