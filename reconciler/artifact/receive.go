@@ -31,7 +31,8 @@ func (s *Store) receive(ctx context.Context, from source, mediaType string, want
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	if err := os.Chmod(path, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) { // a crash may have left it read-only
+	// A crash may have left it read-only.
+	if err := os.Chmod(path, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	lock, err := durable.TryLock(path)
@@ -119,12 +120,13 @@ func (p *partial) append(ctx context.Context, from source, mediaType string, wan
 		}
 	}
 	defer body.Close()
-	n, err := io.Copy(io.MultiWriter(p.File, p.sum), io.LimitReader(contextReader{ctx, wireReader{body, wire}}, want.size-p.size+1))
+	missing := io.LimitReader(contextReader{ctx, wireReader{body, wire}}, want.size-p.size+1)
+	n, err := io.Copy(io.MultiWriter(p.File, p.sum), missing)
 	p.size += n
 	return err
 }
 
-// rest asks for a blob from a byte on. It returns nil where the answer is not that, so that the whole has to be asked for.
+// rest asks for a blob from a byte on. It returns nil where the answer is not that: then the whole has to be asked for.
 func (r registrySource) rest(ctx context.Context, d delivery.Digest, from int64) (io.ReadCloser, error) {
 	scheme := "https"
 	if r.PlainHTTP {
@@ -140,13 +142,14 @@ func (r registrySource) rest(ctx context.Context, d delivery.Digest, from int64)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusPartialContent || !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", from)) {
+	begins := strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", from))
+	if resp.StatusCode != http.StatusPartialContent || !begins {
 		return nil, resp.Body.Close()
 	}
 	return resp.Body, nil
 }
 
-// dropPartials removes the parts of blobs that a bundle does not need, so that no more is kept than the bundle has bytes.
+// dropPartials removes the parts of blobs that a bundle does not need. So no more is kept than the bundle has bytes.
 func (s *Store) dropPartials(m bundleManifest) error {
 	entries, err := os.ReadDir(s.path(partialDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -198,6 +201,6 @@ func lacking(missing, free int64) error {
 		return nil
 	}
 	mib := func(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
-	return fmt.Errorf("%w: %s are lacking: the download has %s more, %s are free, and %s of them stay free", syscall.ENOSPC,
-		mib(lacks), mib(missing), mib(free), mib(spare))
+	return fmt.Errorf("%w: %s are lacking: the download has %s more, %s are free, and %s of them stay free",
+		syscall.ENOSPC, mib(lacks), mib(missing), mib(free), mib(spare))
 }

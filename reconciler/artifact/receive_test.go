@@ -117,7 +117,10 @@ func TestPartialFilesAreChecked(t *testing.T) {
 	for what, c := range map[string]struct {
 		content string
 		fails   bool
-	}{"good": {"a model", false}, "whole": {"a model that is good", false}, "empty": {"", false}, "damaged": {"b model", true}, "too long": {strings.Repeat("x", 99), false}} {
+	}{
+		"good": {"a model", false}, "whole": {"a model that is good", false}, "empty": {"", false},
+		"damaged": {"b model", true}, "too long": {strings.Repeat("x", 99), false},
+	} {
 		cacheDir := t.TempDir()
 		cache := open(t, cacheDir)
 		if err := os.MkdirAll(filepath.Join(cacheDir, "partial"), 0o700); err != nil {
@@ -161,7 +164,8 @@ func TestRoomIsCheckedBeforeTheDownload(t *testing.T) {
 	from := artifact.Source{URL: web.URL + "/bundles"}
 	for range 3 {
 		n, err := cache.Pull(t.Context(), from, big, filepath.Join(small, "big"))
-		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "6.0 MiB are lacking: the download has 8.0 MiB more") || n > 4000 {
+		const why = "6.0 MiB are lacking: the download has 8.0 MiB more"
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), why) || n > 4000 {
 			t.Errorf("%d bytes, %v", n, err)
 		}
 	}

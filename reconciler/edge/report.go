@@ -53,7 +53,9 @@ func openSpool(dir, ring, device string) *spool {
 	if l := s.kept.Last; l.Ring != ring || l.Device != device {
 		s.kept.Last, s.kept.Receipt = delivery.Report{}, ""
 	}
-	s.kept.Reports = slices.DeleteFunc(s.kept.Reports, func(r delivery.Report) bool { return r.Ring != ring || r.Device != device })
+	s.kept.Reports = slices.DeleteFunc(s.kept.Reports, func(r delivery.Report) bool {
+		return r.Ring != ring || r.Device != device
+	})
 	s.wake()
 	return s
 }
@@ -197,8 +199,8 @@ func (r refusal) Error() string { return r.why }
 // refuses reports whether a status is about the report that was sent, and not about the moment or the token.
 func refuses(status int) bool {
 	switch status {
-	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusMisdirectedRequest,
-		http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusRequestTimeout,
+		http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
 		return false
 	}
 	return status >= 400 && status < 500

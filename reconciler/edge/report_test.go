@@ -64,7 +64,9 @@ func TestMovedDeviceIsHeard(t *testing.T) {
 				t.Helper()
 				late := time.After(20 * time.Second)
 				for {
-					if slices.ContainsFunc(f.Devices(), func(d delivery.Device) bool { return d.Report.Ring == ring && d.Report.Device == device }) {
+					if slices.ContainsFunc(f.Devices(), func(d delivery.Device) bool {
+						return d.Report.Ring == ring && d.Report.Device == device
+					}) {
 						return
 					}
 					select {
@@ -103,7 +105,8 @@ func TestMovedDeviceIsHeard(t *testing.T) {
 
 // A report that the server will never take does not keep those behind it. One that it may take later does.
 func TestReportsBehindARefusedOneAreSent(t *testing.T) {
-	for status, passes := range map[int]bool{400: true, 403: true, 404: true, 405: true, 409: true, 410: true, 413: true, 422: true,
+	for status, passes := range map[int]bool{
+		400: true, 403: true, 404: true, 405: true, 409: true, 410: true, 413: true, 422: true,
 		401: false, 407: false, 408: false, 421: false, 425: false, 429: false, 500: false, 503: false} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			t.Parallel()

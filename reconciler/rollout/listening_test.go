@@ -18,6 +18,8 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 	back := noon.Add(20 * time.Minute)
 	was := func(d delivery.Device, at time.Time) delivery.Device { d.Seen = at; return d }
 	soaking := device("x", delivery.DeviceSoaking, v2)
+	x, y := device("x", delivery.DeviceHealthy, v2), device("y", delivery.DeviceHealthy, v2)
+	only := []delivery.Device{soaking}
 	for _, c := range []struct {
 		name      string
 		state     rollout.State
@@ -29,12 +31,12 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 		hold      string
 		wake      time.Time
 	}{
-		{name: "a server that always listened", state: begun, at: back, devices: []delivery.Device{soaking}, abort: true},
+		{name: "a server that always listened", state: begun, at: back, devices: only, abort: true},
 		{name: "its first turn", state: begun, listening: back, at: back, devices: []delivery.Device{soaking},
 			hold: "waiting for 1 device", wake: noon.Add(30 * time.Minute)}, // the end of the soak
-		{name: "not listening yet", state: begun, listening: back.Add(time.Second), at: back, devices: []delivery.Device{soaking},
+		{name: "not listening yet", state: begun, listening: back.Add(time.Second), at: back, devices: only,
 			hold: "waiting for 1 device"},
-		{name: "a deadline later", state: begun, listening: back, at: back.Add(deadline), devices: []delivery.Device{soaking},
+		{name: "a deadline later", state: begun, listening: back, at: back.Add(deadline), devices: only,
 			hold: "waiting for 1 device", wake: back.Add(deadline + time.Second)},
 		{name: "later than that", state: begun, listening: back, at: back.Add(deadline + 2*time.Second),
 			devices: []delivery.Device{soaking}, abort: true},
@@ -42,20 +44,22 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 			devices: []delivery.Device{broken("x", v2, v1, "golden differs")}, abort: true},
 		{name: "heard again", state: begun, listening: back, at: back.Add(time.Minute),
 			devices: []delivery.Device{was(soaking, back.Add(time.Minute))}, hold: "waiting for 1 device"},
-		{name: "a long absence is no reason to hold a device", state: begun, listening: noon.Add(3 * time.Hour), at: noon.Add(3 * time.Hour),
+		{name: "a long absence is no reason to hold a device", state: begun,
+			listening: noon.Add(3 * time.Hour), at: noon.Add(3 * time.Hour),
 			devices: []delivery.Device{was(soaking, noon.Add(3*time.Hour))}, hold: "waiting for 1 device"},
-		{name: "one healthy word does not speak for those that nobody heard", state: last, listening: back, at: back.Add(time.Minute),
-			devices: []delivery.Device{device("x", delivery.DeviceHealthy, v2), was(device("y", delivery.DeviceHealthy, v2), back.Add(time.Minute))},
-			hold:    "waiting for 1 device"},
+		{name: "one healthy word does not speak for those that nobody heard", state: last,
+			listening: back, at: back.Add(time.Minute), devices: []delivery.Device{x, was(y, back.Add(time.Minute))},
+			hold: "waiting for 1 device"},
 		{name: "until they are away", state: last, listening: back, at: back.Add(deadline + time.Minute),
-			devices: []delivery.Device{device("x", delivery.DeviceHealthy, v2), was(device("y", delivery.DeviceHealthy, v2), back.Add(deadline))},
+			devices: []delivery.Device{x, was(y, back.Add(deadline))},
 			done:    true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := rollout.Next(rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: c.state, Devices: c.devices,
 				At: c.at, Listening: c.listening})
 			if (d.Abort != nil) != c.abort || d.Done != c.done || !strings.Contains(d.Hold, c.hold) {
-				t.Errorf("abort %v, done %v, hold %q; want %v, %v, %q", d.Abort != nil, d.Done, d.Hold, c.abort, c.done, c.hold)
+				t.Errorf("abort %v, done %v, hold %q; want %v, %v, %q",
+					d.Abort != nil, d.Done, d.Hold, c.abort, c.done, c.hold)
 			}
 			if !c.wake.IsZero() && !d.Wake.Equal(c.wake) {
 				t.Errorf("wakes %v, want %v", d.Wake, c.wake)
@@ -68,9 +72,11 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 // is heard again.
 func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("100%"), Target: v2, At: noon.Add(time.Hour), Listening: noon.Add(time.Hour),
-		State: rollout.State{Target: v2, Base: &v1, Share: 1, Done: true, Healthy: noon}, Devices: all(3, delivery.DeviceHealthy, v2)}
+		State:   rollout.State{Target: v2, Base: &v1, Share: 1, Done: true, Healthy: noon},
+		Devices: all(3, delivery.DeviceHealthy, v2)}
 	d := rollout.Next(in)
-	if !d.State.Healthy.Equal(noon) || !strings.Contains(d.Text, "this server was not listening before 2026-11-24 13:00 UTC") {
+	said := strings.Contains(d.Text, "this server was not listening before 2026-11-24 13:00 UTC")
+	if !d.State.Healthy.Equal(noon) || !said {
 		t.Errorf("healthy since %v: %s", d.State.Healthy, d)
 	}
 	if want := in.Listening.Add(rollout.DefaultDeadline + time.Second); !d.Wake.Equal(want) {
@@ -80,10 +86,12 @@ func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
 	if d = rollout.Next(in); !d.State.Healthy.IsZero() {
 		t.Errorf("nobody was heard for a deadline: %s", d)
 	}
-	follower := rollout.Input{Fleet: fleet("100%"), Target: v2, Published: &delivery.Desired{Version: 7, Release: v1, Share: 1}, At: noon,
-		Devices: all(2, delivery.DeviceHealthy, v1), After: rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-48 * time.Hour), Unheard: true}}
+	follower := rollout.Input{Fleet: fleet("100%"), Target: v2, At: noon, Devices: all(2, delivery.DeviceHealthy, v1),
+		Published: &delivery.Desired{Version: 7, Release: v1, Share: 1},
+		After:     rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-48 * time.Hour), Unheard: true}}
 	follower.Fleet.After = &delivery.After{Fleet: "staging", Healthy: delivery.Duration(24 * time.Hour)}
-	if d := rollout.Next(follower); !strings.Contains(d.Hold, "fleet staging: none of its devices was heard from for 15m") {
+	const unheard = "fleet staging: none of its devices was heard from for 15m"
+	if d := rollout.Next(follower); !strings.Contains(d.Hold, unheard) {
 		t.Errorf("it begins after a fleet that nobody heard: %s", d)
 	}
 }
