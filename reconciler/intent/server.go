@@ -28,6 +28,7 @@ type Server struct {
 	Fleets     ServerFleets      `json:"fleets" doc:"How devices and the server keep in touch."`
 	Detector   ServerDetector    `json:"detector" doc:"The process that runs ONNX models, to evaluate them."`
 	Trainings  int               `json:"trainings" default:"1" check:"min=1,max=1000" doc:"How many models are trained at once; those of pull requests go first."`
+	Runs       int               `json:"runs,omitempty" check:"optional,min=1,max=1000" doc:"How many checks of data, evaluations and comparisons run at once; twice the number of processors by default."`
 	Trainers   string            `json:"trainers,omitempty" check:"optional,path" doc:"A folder of trainers to use in place of the built-in ones."`
 	Python     string            `json:"python" default:"/usr/bin/python3" check:"path" doc:"The Python that runs trainers."`
 	Terraform  string            `json:"terraform,omitempty" check:"optional,path" doc:"The Terraform binary; the one on PATH by default."`

@@ -170,3 +170,19 @@ func TestServerSecrets(t *testing.T) {
 		}
 	}
 }
+
+// How many runs of data, evaluation and comparison there are at once may be configured, within bounds.
+func TestRunsAtOnceAreConfigured(t *testing.T) {
+	const rest = "repository: intent.git\ndatasets: {}\n"
+	for text, want := range map[string]int{"": 0, "runs: 3\n": 3, "runs: 1000\n": 1000} {
+		s, complaints := intent.ParseServer("aob.yaml", []byte(rest+text))
+		if len(complaints) > 0 || s.Runs != want {
+			t.Errorf("%q: %d runs, %v", text, s.Runs, complaints)
+		}
+	}
+	for _, text := range []string{"runs: 0\n", "runs: -1\n", "runs: 1001\n", "runs: many\n"} {
+		if _, complaints := intent.ParseServer("aob.yaml", []byte(rest+text)); len(complaints) != 1 || complaints[0].Path != "runs" {
+			t.Errorf("%q: %v", text, complaints)
+		}
+	}
+}
