@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -24,6 +26,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/web"
 )
 
 // TestErrors keeps docs/errors.md true: every row's error is made for real, and
@@ -101,8 +104,20 @@ func TestErrors(t *testing.T) {
 			req := httptest.NewRequest("POST", "/webhook", strings.NewReader(`{"ref":"refs/heads/main"}`))
 			req.Header.Set("X-Gitea-Event", "push")
 			req.Header.Set("X-Gitea-Signature", strings.Repeat("00", 32))
-			_, err = read(req)
-			return text(err)
+			hook := web.Webhook{Unsigned: forge.ErrSignature, Log: slog.New(slog.DiscardHandler), Read: func(req *http.Request) (string, error) {
+				_, err := read(req)
+				return "", err
+			}}
+			answer := httptest.NewRecorder()
+			hook.ServeHTTP(answer, req)
+			if answer.Code != http.StatusUnauthorized {
+				t.Errorf("the answer has status %d", answer.Code)
+			}
+			var said struct{ Error string }
+			if err := json.Unmarshal(answer.Body.Bytes(), &said); err != nil {
+				t.Fatal(err)
+			}
+			return said.Error
 		},
 		"a run that never gives a sign of life": func(*testing.T) string {
 			began := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)

@@ -95,3 +95,18 @@ func TestALocalPullRequestBehindMainSaysSo(t *testing.T) {
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "main has moved on, so rebase onto it before you merge")
 }
+
+// A quarantine of what main runs says in its pull request what merging does.
+func TestAQuarantineOfWhatMainRunsSaysSo(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.settle()
+	s.merge("first")
+	s.settle()
+	bundle := s.signed.index.Releases[0].Bundle
+	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: " + string(bundle) + ", why: it melts}\n"
+	s.repo.commit("hold", s.head("main"), s.now, map[string]string{"models/shapes.quarantine.yaml": held})
+	s.forge.open("hold", "dev")
+	s.settle()
+	s.want("hold", delivery.CheckSuccess, "may not run: it melts; main runs it as version 1, so merging takes it off fleets")
+}

@@ -65,7 +65,7 @@ where --library does not.`,
 	f.StringArrayVar(&o.labels, "label", nil, "a label that fleets match on, as site=north; may be given often")
 	f.StringVar(&o.state, "state", "", "the folder that this agent works in")
 	f.StringVar(&o.trust, "trust", "", "the public keys that desired state is believed from, as PEM")
-	f.StringVar(&o.tokenFile, "token-file", "", "a file with this device's token; aob device token RING DEVICE prints it on the server")
+	f.StringVar(&o.tokenFile, "token-file", "", "a file with this device's token; aob device token FLEET DEVICE prints it on the server")
 	f.StringVar(&o.ca, "ca", "", "certificates that the server's is checked against, as PEM (default: the system's)")
 	f.StringVar(&o.detector, "detector", "", "aob-detect (default: beside this program, or on PATH)")
 	f.StringVar(&o.library, "library", "", "ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")

@@ -380,8 +380,25 @@ func gitAuth(s intent.Server) func() (user, token string) {
 	}
 }
 
+// checkToken says why the configuration gives no token for Gitea.
+func checkToken(g *intent.ServerGitea) error {
+	const do = "make an access token for AOB's user in Gitea, and write it there; docs/gitea.md lists its scopes"
+	token, err := secret(g.TokenEnv, g.TokenFile)
+	switch {
+	case err == nil && token != "":
+		return nil
+	case g.TokenEnv != "":
+		return delivery.Blockedf(do, "forge.gitea.tokenEnv: the environment variable %s is empty", g.TokenEnv)
+	case err == nil && g.TokenFile != "":
+		return delivery.Blockedf(do, "forge.gitea.tokenFile: %s is empty", g.TokenFile)
+	case err == nil:
+		return delivery.Blockedf(do, "forge.gitea names no token")
+	}
+	return delivery.Blockedf(do, "forge.gitea.tokenFile: %s", err)
+}
+
 func giteaForge(g *intent.ServerGitea, address string, signed forge.Signed, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
-	if _, err := secret(g.TokenEnv, g.TokenFile); err != nil {
+	if err := checkToken(g); err != nil {
 		return nil, nil, err
 	}
 	hooks := ""

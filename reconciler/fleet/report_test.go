@@ -116,7 +116,7 @@ func TestReportsRefused(t *testing.T) {
 		status            int
 		want              string
 	}{
-		{"no token", "", good, 401, "aob device token RING DEVICE prints it"},
+		{"no token", "", good, 401, "aob device token FLEET DEVICE prints it"},
 		{"the old shared token", "a shared token of the fleet", good, 401, "each device has its own now"},
 		{"the fleet's secret", secret, good, 401, "each device has its own now"},
 		{"wrong token", fleet.DeviceToken("another secret of it", "north", "d1"), good, 401, "the token is wrong"},

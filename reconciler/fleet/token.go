@@ -34,9 +34,9 @@ func TokenOwner(token string) (ring, device string, ok bool) {
 
 // Hints for who comes with a token that is not taken.
 const (
-	hintNone   = "no token: a device sends its own as a bearer token; aob device token RING DEVICE prints it"
-	hintShared = "this is no device's token: each device has its own now; aob device token RING DEVICE prints it"
-	hintWrong  = "the token is wrong for the ring and device that it names; aob device token RING DEVICE prints the right one"
+	hintNone   = "no token: a device sends its own as a bearer token; aob device token FLEET DEVICE prints it"
+	hintShared = "this is no device's token: each device has its own now; aob device token FLEET DEVICE prints it"
+	hintWrong  = "the token is wrong for the ring and device that it names; aob device token FLEET DEVICE prints the right one"
 )
 
 // owner checks a request's token. It returns whose it is, or why it is not taken.

@@ -220,7 +220,11 @@ func changedQuarantines(p Proposal) []string {
 			why, after := head.Holds(e.Digest)
 			switch {
 			case after && !before:
-				lines = append(lines, fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, why))
+				line := fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, why)
+				if release, ok := p.Merged.Releases[name]; ok && release.Bundle == e.Digest {
+					line += fmt.Sprintf("; main runs it as version %d, so merging takes it off fleets: they go back to the version before, if there is one", release.Version)
+				}
+				lines = append(lines, line)
 			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets that fell back try again
 				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name, lifted(head, e.Digest)))
 			}

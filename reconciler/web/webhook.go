@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
+	"time"
 )
 
 // maxHooks is how many webhooks are read at one time. A signature can be checked
@@ -57,7 +59,9 @@ func (h Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, http.StatusRequestEntityTooLarge, "at most "+strconv.Itoa(MaxWebhook)+" bytes are read")
 	case errors.Is(err, h.Unsigned):
 		h.count("unsigned")
-		h.Log.Warn("webhook refused", "error", err.Error())
+		if n, say := unsigned.add(time.Now()); say { // anybody can send them
+			h.Log.Warn("webhook refused", "error", err.Error(), "refused", n)
+		}
 		h.refuse(w, http.StatusUnauthorized, "the signature is missing or wrong")
 	default:
 		h.count("refused")
@@ -74,4 +78,25 @@ func (h Webhook) count(result string) {
 	if h.Metrics != nil {
 		h.Metrics.Webhook(result)
 	}
+}
+
+// unsigned counts the refused webhooks for the log, which gets a line a minute.
+var unsigned refusals
+
+type refusals struct {
+	mu sync.Mutex
+	n  int // since the last line
+	at time.Time
+}
+
+// add counts one, and returns how many there were since the last line if it is time for another.
+func (r *refusals) add(now time.Time) (n int, say bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n++
+	if !r.at.IsZero() && now.Sub(r.at) < time.Minute {
+		return 0, false
+	}
+	n, r.n, r.at = r.n, 0, now
+	return n, true
 }
