@@ -154,33 +154,51 @@ func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		return nil, f.explain(doing, err)
 	}
 	var prs []delivery.PullRequest
-	opt := gitea.ListPullRequestsOptions{State: gitea.StateOpen, Sort: "oldest", ListOptions: gitea.ListOptions{Page: 1, PageSize: 50}}
-	for {
-		page, resp, err := c.ListRepoPullRequests(f.owner, f.repo, opt)
-		if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusNotFound {
-			// Gitea knows no pull requests in a repository that it takes for
-			// empty, which lasts for a moment after the first push.
-			if repo, _, err := c.GetRepo(f.owner, f.repo); err == nil && repo.Empty {
-				return nil, nil
-			}
-		}
-		if err != nil {
-			return nil, f.explain(doing, err)
-		}
+	err = pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
+		page, resp, err := c.ListRepoPullRequests(f.owner, f.repo, gitea.ListPullRequestsOptions{State: gitea.StateOpen, Sort: "oldest", ListOptions: opt})
 		for _, p := range page {
 			if p != nil && p.Head != nil && p.Base != nil {
 				prs = append(prs, pullRequest(p))
 			}
 		}
-		if resp.NextPage <= opt.Page || len(prs) > maxPullRequests {
-			break
+		return len(page), resp, err
+	})
+	if missing(err) {
+		// Gitea knows no pull requests in a repository that it takes for
+		// empty, which lasts for a moment after the first push.
+		if repo, _, err := c.GetRepo(f.owner, f.repo); err == nil && repo.Empty {
+			return nil, nil
 		}
-		opt.Page = resp.NextPage
+	}
+	if err != nil {
+		return nil, f.explain(doing, err)
 	}
 	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
 	// One that was opened while the pages were read may be on two of them.
 	return slices.CompactFunc(prs, func(a, b delivery.PullRequest) bool { return a.Number == b.Number }), nil
 }
+
+// pages reads a list page by page. The Link header tells of a next page, and so does the number of all: a proxy may take
+// the header away. Without both it goes on to the first page that is nearly empty.
+func pages(read func(gitea.ListOptions) (n int, resp *gitea.Response, err error)) error {
+	seen := 0
+	for page := 1; seen < maxPullRequests; page++ {
+		n, resp, err := read(gitea.ListOptions{Page: page, PageSize: 50})
+		if err != nil || n == 0 {
+			return err
+		}
+		seen += n
+		total, err := strconv.Atoi(resp.Header.Get("X-Total-Count"))
+		told := err == nil || resp.Header.Get("Link") != ""
+		if resp.NextPage <= page && seen >= total && (told || n < smallestPage) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// smallestPage is the fewest entries that a full page has: no server is known to be set up with fewer.
+const smallestPage = 10
 
 // Ended returns a pull request as it is now, and whether it is closed. One that Gitea does not know any more is closed.
 func (f *Gitea) Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error) {
@@ -280,7 +298,7 @@ func (f *Gitea) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 			}
 			list = append(list, status)
 		}
-		if len(got.Statuses) < 10 { // no server is known to have smaller pages
+		if len(got.Statuses) < smallestPage {
 			break
 		}
 	}
@@ -626,7 +644,12 @@ func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) 
 	}
 	called := f.owner + "/" + f.repo
 	if admin {
-		hooks, _, err := c.ListRepoHooks(f.owner, f.repo, gitea.ListHooksOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
+		var hooks []*gitea.Hook
+		err := pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
+			page, resp, err := c.ListRepoHooks(f.owner, f.repo, gitea.ListHooksOptions{ListOptions: opt})
+			hooks = append(hooks, page...)
+			return len(page), resp, err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -686,7 +709,12 @@ func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (
 	if f.signed.Key == "" {
 		return "", nil
 	}
-	keys, _, err := c.ListMyPublicKeys(gitea.ListPublicKeysOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
+	var keys []*gitea.PublicKey
+	err := pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
+		page, resp, err := c.ListMyPublicKeys(gitea.ListPublicKeysOptions{ListOptions: opt})
+		keys = append(keys, page...)
+		return len(page), resp, err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -694,7 +722,12 @@ func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (
 		return fmt.Sprintf("the key that signs aob's commits is not among the SSH keys of the user %s: "+
 			"add it in that user's settings, and verify it there: %s", name, f.signed.Key), nil
 	}
-	emails, _, err := c.ListEmails(gitea.ListEmailsOptions{ListOptions: gitea.ListOptions{PageSize: 50}})
+	var emails []*gitea.Email
+	err = pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
+		page, resp, err := c.ListEmails(gitea.ListEmailsOptions{ListOptions: opt})
+		emails = append(emails, page...)
+		return len(page), resp, err
+	})
 	if err != nil {
 		return "", err
 	}
