@@ -172,7 +172,8 @@ type Reconciler struct {
 	saidLoaded map[string]bool
 	addressed  atomic.Pointer[forgeAddress]
 	failing    map[string]error // what cannot be said on the forge, by key
-	wakeNext   time.Time        // asked for while acting and reporting
+	disputes   map[string]dispute
+	wakeNext   time.Time // asked for while acting and reporting
 }
 
 // Wake asks for a turn soon. It may be called from any goroutine, any number of times.
@@ -199,7 +200,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.git, r.forgeNow = newGitView(r), newForgeView(r)
 	r.outbox = newOutbox(func() time.Time { return r.Now() }, r.glance)
 	r.saidOn = map[string][]string{}
-	r.failing = map[string]error{}
+	r.failing, r.disputes = map[string]error{}, map[string]dispute{}
 	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
 	r.seen = newSeen()
 	return r
@@ -382,6 +383,7 @@ func (r *Reconciler) settle(p plan.Plan, done int, err error, start time.Time) {
 	r.wants(p)
 	r.wakeAt(p.Wake)
 	r.retry.forget(start, r.outbox.has)
+	r.forgetFailing()
 	r.wakeAt(r.retry.earliest(r.outbox.has))
 	r.seen.due = r.wakeNext
 	if done > 0 {

@@ -55,6 +55,9 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- { // aob/release comes last in the list, and first on the forge
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
 		}
+		if speaks[pr.PR.Head] == pr.PR.Number {
+			errs = append(errs, r.sayGone(ctx, pr.PR, checks))
+		}
 		body := Comment(pr, checks)
 		forged, err := r.forgedNote(ctx, pr.PR.Head)
 		errs = append(errs, err)
@@ -80,6 +83,42 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	}
 	for _, f := range p.Fleets {
 		errs = append(errs, r.sayRollout(ctx, p, f))
+	}
+	r.endDisputes()
+	return errors.Join(errs...)
+}
+
+// sayGone answers the statuses on a pull request's head that nothing asks for any more, such as that of a gate that main
+// has removed: what it said before would stay there, and a branch that requires it would never merge.
+func (r *Reconciler) sayGone(ctx context.Context, pr delivery.PullRequest, checks []delivery.Check) error {
+	asked := map[string]bool{}
+	passed := map[string]bool{}
+	for _, c := range checks {
+		asked[c.Context] = true
+		passed[c.Context] = c.State == delivery.CheckSuccess
+	}
+	prefix := r.statusKey(pr.Head, "")
+	if _, err := r.said(ctx, prefix+contextPrefix); err != nil || !passed[delivery.ContextIntent] || len(r.seen.world.Main.Complaints) > 0 {
+		return err
+	}
+	gates := maps.Clone(r.seen.world.Main.Intent.Gates)
+	for _, p := range r.seen.world.Proposals {
+		if p.Number == pr.Number {
+			maps.Copy(gates, p.Merged.Gates)
+		}
+	}
+	var errs []error
+	for _, key := range slices.Sorted(slices.Values(r.saidOn[prefix])) {
+		context := strings.TrimPrefix(key, prefix)
+		gate, ofGate := strings.CutPrefix(context, delivery.ContextGate)
+		_, there := gates[gate]
+		said := r.saidCache[key]
+		switch {
+		case asked[context] || strings.HasPrefix(context, delivery.ContextRollout): // the rollout is main's word
+		case said.Count == 0 && said.Content == "" || strings.HasPrefix(said.Content, string(delivery.CheckSuccess)+" "):
+		case passed[delivery.ContextRelease] || ofGate && !there:
+			errs = append(errs, r.sayCheck(ctx, pr.Head, delivery.Check{Context: context, State: delivery.CheckSuccess, Description: "no longer asked for"}))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -304,6 +343,10 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 	if r.retry.due(key, r.Now()) != nil {
 		return nil // it is tried again later, and the status says why
 	}
+	if next := r.disputes[key].next; r.Now().Before(next) {
+		r.wakeAt(next)
+		return nil
+	}
 	var forgotten error // to forget in vain keeps nobody from being told
 	if said.Content != "" {
 		said.Content = ""
@@ -354,6 +397,19 @@ func (r *Reconciler) hear(ctx context.Context) {
 	r.troubles.note(saysTrouble, firstOf(r.failing, "statuses and comments"))
 }
 
+// forgetFailing drops what could not be said and is not tried any more, such as the status of a pull request that is
+// closed by now.
+func (r *Reconciler) forgetFailing() {
+	before := len(r.failing)
+	maps.DeleteFunc(r.failing, func(key string, _ error) bool {
+		_, again := r.retry[key]
+		return !again && !r.outbox.has(key)
+	})
+	if len(r.failing) < before {
+		r.troubles.note(saysTrouble, firstOf(r.failing, "statuses and comments"))
+	}
+}
+
 // firstOf returns the first of some errors, with their number where there are several. what names them all.
 func firstOf(errs map[string]error, what string) error {
 	for _, key := range slices.Sorted(maps.Keys(errs)) {
@@ -396,6 +452,13 @@ func (r *Reconciler) readBack(ctx context.Context) {
 			there[key] = true
 			words := string(s.State) + " " + s.Description
 			if !s.Mine {
+				said, err := r.said(ctx, key)
+				if err == nil && said.Content != "" && sameWords(words, said.Content) {
+					continue // AOB said it, and had another account then
+				}
+				if said.Content != "" && !said.At.After(read.at) && !r.outbox.has(key) {
+					r.dispute(key, commit, s)
+				}
 				forged := r.forgedKey(commit, s.Context)
 				if by, _ := r.said(ctx, forged); by.Content != s.By && s.By != "" {
 					r.Log.Warn("somebody else set a status of AOB's; setting it again", "commit", commit, "context", s.Context, "user", s.By, "state", string(s.State))
@@ -422,6 +485,52 @@ func (r *Reconciler) readBack(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// A dispute is a status that AOB and somebody else set by turns. Each turn makes the next pause longer: forges keep every
+// status for ever, and take only so many of one context.
+type dispute struct {
+	by, commit, context string
+
+	times int       // that somebody else has set it
+	last  time.Time // when that was seen last
+	next  time.Time // AOB sets it again
+}
+
+const (
+	maxDisputePause = 10 * time.Minute
+	disputeEnds     = 2 * maxDisputePause // after the last time
+	disputeTrouble  = "somebody else sets statuses of AOB's again and again; AOB sets each again after a pause that grows to 10 minutes"
+)
+
+// dispute counts a status that somebody else set after AOB had set it. The first time AOB sets it again at once.
+func (r *Reconciler) dispute(key, commit string, s delivery.Status) {
+	now := r.Now()
+	d := r.disputes[key]
+	if now.Sub(d.last) >= disputeEnds {
+		d = dispute{}
+	}
+	d.by, d.commit, d.context, d.last, d.next = s.By, commit, s.Context, now, now
+	if d.times > 0 {
+		d.next = now.Add(min(time.Second<<min(d.times-1, 20), maxDisputePause))
+	}
+	d.times++
+	r.disputes[key] = d
+}
+
+// endDisputes drops the disputes that are over, and shows the others in the status.
+func (r *Reconciler) endDisputes() {
+	now := r.Now()
+	maps.DeleteFunc(r.disputes, func(_ string, d dispute) bool { return now.Sub(d.last) >= disputeEnds })
+	errs := map[string]error{}
+	for key, d := range r.disputes {
+		if d.times > 1 {
+			errs[key] = delivery.Blockedf("find out what sets it, such as a script or a CI job, and stop it", "the user %s sets %s of commit %.10s",
+				delivery.Terminal(d.by), d.context, d.commit)
+			r.wakeAt(d.last.Add(disputeEnds))
+		}
+	}
+	r.troubles.note(disputeTrouble, firstOf(errs, "statuses"))
 }
 
 // contextPrefix is what all of AOB's contexts begin with.
@@ -452,8 +561,13 @@ func (r *Reconciler) forgedNote(ctx context.Context, commit string) (string, err
 	var lines []string
 	for _, key := range slices.Sorted(slices.Values(r.saidOn[prefix])) {
 		if by := r.saidCache[key].Content; by != "" {
-			lines = append(lines, fmt.Sprintf("\n- The user %s set the status `%s` of this commit. AOB set it again: only AOB's own statuses count.",
-				delivery.Markdown(by), strings.TrimPrefix(key, prefix)))
+			context := strings.TrimPrefix(key, prefix)
+			line := fmt.Sprintf("\n- The user %s set the status `%s` of this commit. AOB set it again: only AOB's own statuses count.", delivery.Markdown(by), context)
+			if r.disputes[r.statusKey(commit, context)].times > 1 {
+				line = fmt.Sprintf("\n- The user %s sets the status `%s` of this commit again and again. AOB sets it again after a pause that grows to 10 minutes: only AOB's own statuses count.",
+					delivery.Markdown(by), context)
+			}
+			lines = append(lines, line)
 		}
 	}
 	if len(lines) == 0 {

@@ -357,3 +357,164 @@ func TestPullRequestIsAnsweredWhileTheForgeIsSilentAboutAnother(t *testing.T) {
 		t.Error("a pull request was answered only after the forge had been given up about another author")
 	}
 }
+
+// A gate that main removes or renames is asked for no more: its status on the head of a pull request says so. One that
+// main still has keeps its word.
+func TestStatusOfARemovedGateIsSettled(t *testing.T) {
+	for name, now := range map[string]map[string]string{
+		"removed":               {"gates/strict.yaml": ""},
+		"renamed":               {"gates/strict.yaml": "", "gates/tight.yaml": gateFile("tight", "shapes", 0.65)},
+		"for another model now": {"gates/strict.yaml": gateFile("strict", "other", 0.65), "models/other.yaml": model("other", 1)},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				s, main := begun(t)
+				s.propose("first", 2)
+				s.settle()
+				main = s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": gateFile("strict", "shapes", 0.65)})
+				s.settle()
+				strict := delivery.ContextGate + "strict"
+				if c := s.check(s.head("first"), strict); c.State != delivery.CheckFailure {
+					t.Fatalf("%s is %+v", strict, c)
+				}
+				if restart {
+					s.restart()
+				}
+				s.repo.commit("main", main, s.now, now)
+				s.settle()
+				if c := s.check(s.head("first"), strict); c.State != delivery.CheckSuccess || c.Description != "no longer asked for" {
+					t.Errorf("%s is %+v", strict, c)
+				}
+				if c := s.check(s.head("first"), delivery.ContextGate+"production"); c.Description == "no longer asked for" {
+					t.Errorf("the gate that is still there is %+v", c)
+				}
+				s.quiet()
+			})
+		}
+	}
+}
+
+// While main cannot be judged, the failure of a gate stands.
+func TestStatusOfAGateStandsWhileNothingIsKnown(t *testing.T) {
+	s, main := begun(t)
+	s.propose("first", 2)
+	s.settle()
+	main = s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": gateFile("strict", "shapes", 0.65)})
+	s.settle()
+	s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": "kind: Gate\nnonsense: 1\n"})
+	s.settle()
+	if c := s.check(s.head("first"), delivery.ContextGate+"strict"); c.State != delivery.CheckFailure {
+		t.Errorf("the status of a gate whose file cannot be read is %+v", c)
+	}
+}
+
+// refusing is a forge that takes nothing on one commit and one pull request.
+type refusing struct {
+	*simForge
+	commit string
+	pr     int
+}
+
+func (f refusing) SetStatus(ctx context.Context, commit string, c delivery.Check) error {
+	if commit == f.commit {
+		return delivery.Blockedf("check owner and name", "the forge knows no such thing (404)")
+	}
+	return f.simForge.SetStatus(ctx, commit, c)
+}
+
+func (f refusing) Comment(ctx context.Context, pr int, marker, body string) error {
+	if pr == f.pr {
+		return errors.New("no answer")
+	}
+	return f.simForge.Comment(ctx, pr, marker, body)
+}
+
+// What cannot be said about a pull request is shown while it is open, and no longer.
+func TestTroubleOfAClosedPullRequestEnds(t *testing.T) {
+	s, main := begun(t)
+	at := s.repo.commit("words", main, s.now, words("x"))
+	n := s.forge.open("words", "dev")
+	s.loop.Forge = refusing{s.forge, at, n}
+	for range 30 {
+		s.turn()
+	}
+	if !strings.Contains(s.notes(), saysTrouble) || !strings.Contains(s.notes(), "statuses and comments wait") {
+		t.Errorf("while it is open the status says %q", s.notes())
+	}
+	s.forge.prs[n].closed = true
+	for range 150 {
+		s.turn()
+	}
+	if s.notes() != "" {
+		t.Errorf("after it was closed the status says %s", s.notes())
+	}
+}
+
+// Somebody's script sets a status each time that AOB has set it. AOB sets it again with growing pauses, and says who it
+// is. When the script stops, AOB's word stands.
+func TestDisputedStatusIsSetAgainWithPauses(t *testing.T) {
+	s, main := begun(t)
+	s.repo.commit("words", main, s.now, words("x"))
+	n := s.forge.open("words", "dev")
+	s.settle()
+	head, said := s.head("words"), s.forge.said
+	theirs := delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "no"}
+	for range 600 {
+		s.forge.forge(head, "mallory", theirs)
+		s.loop.Look(head)
+		s.turn()
+	}
+	if n := s.forge.said - said; n < 5 || n > 20 {
+		t.Errorf("in ten minutes AOB has said %d things, want few", n)
+	}
+	if body := s.forge.comments[n]; !strings.Contains(body, "mallory") || !strings.Contains(body, "again and again") {
+		t.Errorf("the comment does not say who sets it:\n%s", body)
+	}
+	if notes := s.notes(); !strings.Contains(notes, disputeTrouble) || !strings.Contains(notes, "mallory") || !strings.Contains(notes, delivery.ContextRelease) {
+		t.Errorf("the status does not say who sets it: %s", notes)
+	}
+	s.now = s.now.Add(maxDisputePause)
+	for range 3 {
+		s.turn()
+	}
+	s.want("words", delivery.CheckSuccess)
+	s.now = s.now.Add(disputeEnds)
+	s.settle()
+	if notes := s.notes(); notes != "" {
+		t.Errorf("afterwards the status says %s", notes)
+	}
+	s.forge.forge(head, "mallory", theirs)
+	s.loop.Look(head)
+	s.turn()
+	s.want("words", delivery.CheckSuccess) // a single one is answered at once
+}
+
+// AOB's account is replaced. What the former one said word for word is no forgery; other words are.
+func TestWordsOfAOBsFormerAccountAreNoForgery(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 2)
+	s.settle()
+	head := s.head("first")
+	for _, c := range s.forge.statuses[head] {
+		s.forge.forge(head, "aob-old", c)
+	}
+	delete(s.forge.comments, 1) // it is another account's
+	posts := s.forge.posts
+	s.restart()
+	for range 150 {
+		s.turn()
+	}
+	if body := s.forge.comments[1]; body == "" || strings.Contains(body, "aob-old") {
+		t.Errorf("the comment accuses AOB's former account:\n%s", body)
+	}
+	if s.forge.posts != posts {
+		t.Errorf("%d statuses were set again", s.forge.posts-posts)
+	}
+	s.forge.forge(head, "aob-old", delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "no"})
+	s.loop.Look(head)
+	s.settle()
+	s.want("first", delivery.CheckSuccess)
+	if body := s.forge.comments[1]; !strings.Contains(body, delivery.Markdown("aob-old")) {
+		t.Errorf("the comment does not name who set a status that AOB did not say:\n%s", body)
+	}
+}
