@@ -692,6 +692,9 @@ func TestSettingsThatStopAOBAreNamed(t *testing.T) {
 			fmt.Fprint(w, `{"id": 7, "login": "aob"}`)
 		case "/repos/ada/intent":
 			fmt.Fprint(w, repo)
+		case "/repos/ada/intent/teams":
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			fmt.Fprint(w, `{"message": "repo is not owned by an organization"}`)
 		default:
 			fmt.Fprint(w, `{"permission": "read"}`)
 		}
