@@ -516,12 +516,13 @@ type simForge struct {
 	consents    map[string][]delivery.Consent // by question
 	made        int                           // comments made, not edited
 	address     string
-	said        int               // statuses and comments that were sent
-	mute        map[string]bool   // users of whom the forge does not say what they may do
-	deaf        bool              // takes no pull requests
-	permissions int               // that were asked for
-	edited      map[int]bool      // pull requests on which somebody edited AOB's comment
-	forged      map[string]string // by "COMMIT CONTEXT": the user who set a status that AOB did not set
+	said        int                       // statuses and comments that were sent
+	mute        map[string]bool           // users of whom the forge does not say what they may do
+	deaf        bool                      // takes no pull requests
+	permissions int                       // that were asked for
+	edited      map[int]bool              // pull requests on which somebody edited AOB's comment
+	own         map[string]delivery.Check // by "COMMIT CONTEXT": what AOB set last
+	forged      map[string]string         // by "COMMIT CONTEXT": the user who set a status that AOB did not set
 }
 
 type simCommand struct {
@@ -616,6 +617,10 @@ func (f *simForge) SetStatus(_ context.Context, commit string, c delivery.Check)
 		return err
 	}
 	f.said++
+	if f.own == nil {
+		f.own = map[string]delivery.Check{}
+	}
+	f.own[commit+" "+c.Context] = c
 	delete(f.forged, commit+" "+c.Context)
 	if f.statuses[commit] == nil {
 		f.statuses[commit] = map[string]delivery.Check{}
