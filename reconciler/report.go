@@ -343,8 +343,8 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 	if r.retry.due(key, r.Now()) != nil {
 		return nil // it is tried again later, and the status says why
 	}
-	if next := r.disputes[key].next; r.Now().Before(next) {
-		r.wakeAt(next)
+	if d := r.disputes[key]; r.Now().Before(d.next) && !(d.green && !strings.HasPrefix(content, string(delivery.CheckSuccess))) {
+		r.wakeAt(d.next)
 		return nil
 	}
 	var forgotten error // to forget in vain keeps nobody from being told
@@ -488,9 +488,12 @@ func (r *Reconciler) readBack(ctx context.Context) {
 }
 
 // A dispute is a status that AOB and somebody else set by turns. Each turn makes the next pause longer: forges keep every
-// status for ever, and take only so many of one context.
+// status for ever, and take only so many of one context. Where theirs is success and AOB's is not there is no pause, as
+// people could merge meanwhile.
 type dispute struct {
 	by, commit, context string
+
+	green bool // theirs is success
 
 	times int       // that somebody else has set it
 	last  time.Time // when that was seen last
@@ -500,7 +503,8 @@ type dispute struct {
 const (
 	maxDisputePause = 10 * time.Minute
 	disputeEnds     = 2 * maxDisputePause // after the last time
-	disputeTrouble  = "somebody else sets statuses of AOB's again and again; AOB sets each again after a pause that grows to 10 minutes"
+	disputeTrouble  = "somebody else sets statuses of AOB's again and again; AOB sets each again, " +
+		"after a pause that grows to 10 minutes where theirs is no success"
 )
 
 // dispute counts a status that somebody else set after AOB had set it. The first time AOB sets it again at once.
@@ -511,6 +515,7 @@ func (r *Reconciler) dispute(key, commit string, s delivery.Status) {
 		d = dispute{}
 	}
 	d.by, d.commit, d.context, d.last, d.next = s.By, commit, s.Context, now, now
+	d.green = s.State == delivery.CheckSuccess
 	if d.times > 0 {
 		d.next = now.Add(min(time.Second<<min(d.times-1, 20), maxDisputePause))
 	}

@@ -489,6 +489,27 @@ func TestDisputedStatusIsSetAgainWithPauses(t *testing.T) {
 	s.want("words", delivery.CheckSuccess) // a single one is answered at once
 }
 
+// While AOB pauses, nobody can merge by a success that AOB did not say.
+func TestForgedSuccessIsSetAgainAtOnce(t *testing.T) {
+	s, _ := begun(t)
+	s.quality[9] = 0.01
+	s.propose("bad", 9)
+	s.settle()
+	s.want("bad", delivery.CheckFailure)
+	head := s.head("bad")
+	green := delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "fine"}
+	for i := range 60 {
+		s.forge.forge(head, "mallory", green)
+		s.loop.Look(head)
+		for range 2 { // AOB reads it, and sets it again
+			s.turn()
+		}
+		if c := s.check(head, delivery.ContextRelease); c.State != delivery.CheckFailure {
+			t.Fatalf("after %d times aob/release is %s: %s", i+1, c.State, c.Description)
+		}
+	}
+}
+
 // AOB's account is replaced. What the former one said word for word is no forgery; other words are.
 func TestWordsOfAOBsFormerAccountAreNoForgery(t *testing.T) {
 	s, _ := begun(t)

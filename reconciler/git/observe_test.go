@@ -398,7 +398,7 @@ func TestErrors(t *testing.T) {
 		kind   error
 	}{
 		{"401", answer(401), "check the token", delivery.Blocked{}},
-		{"403", answer(403), "permission", delivery.Blocked{}},
+		{"403", answer(403), "the role Write", delivery.Blocked{}},
 		{"404", answer(404), "check the address", delivery.Blocked{}},
 		{"redirect", answer(302, "Location", "https://elsewhere.example/x.git/info/refs"), "new address", delivery.Blocked{}},
 		{"429", answer(429, "Retry-After", "77"), "again in 1m17s", delivery.Wait{}},
