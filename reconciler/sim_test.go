@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func newSimFailing(fail func(format string, args ...any)) *sim {
 		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
 		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}
-	s.repo = &simRepo{sim: s, commits: map[string]simCommit{}, refs: map[string]string{}, blobs: map[string][]byte{}}
+	s.repo = &simRepo{sim: s, commits: map[string]simCommit{}, refs: map[string]string{}, blobs: map[string][]byte{}, looked: new(sync.Mutex)}
 	s.forge = &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}, permission: map[string]delivery.Permission{}, prs: map[int]*simPR{}, ready: map[int]bool{}}
 	s.runs = &simRuns{sim: s, states: map[delivery.Digest]*delivery.RunState{}}
 	s.signed = newSimEvidence(s)
@@ -218,6 +219,7 @@ type simCommit struct {
 }
 
 type simRepo struct {
+	looked  *sync.Mutex // of observed and fetched, which the reader beside the loop sets
 	sim     *sim
 	commits map[string]simCommit
 	refs    map[string]string
@@ -287,8 +289,11 @@ func (r *simRepo) Observe(context.Context) (map[string]string, bool, error) {
 	now := fmt.Sprint(r.refs)
 	changed := now != r.last
 	r.last = now
-	r.observed, r.fetched = maps.Clone(r.refs), len(r.commits)
-	return r.observed, changed, nil
+	observed := maps.Clone(r.refs)
+	r.looked.Lock()
+	r.observed, r.fetched = observed, len(r.commits)
+	r.looked.Unlock()
+	return observed, changed, nil
 }
 
 // Missing leaves it to the loop to say that main is gone.
@@ -297,7 +302,11 @@ func (r *simRepo) Missing(string) error { return nil }
 // KeepPulls remembers which pull requests are said to be open.
 func (r *simRepo) KeepPulls(open []int) { r.keep = open }
 
-func (r *simRepo) Refs() map[string]string { return r.observed }
+func (r *simRepo) Refs() map[string]string {
+	r.looked.Lock()
+	defer r.looked.Unlock()
+	return r.observed
+}
 
 func (r *simRepo) At(_ context.Context, ref string) (string, error) {
 	if r.down {
@@ -320,7 +329,10 @@ func (r *simRepo) FirstParents(commit string, limit int) ([]string, error) {
 }
 
 func (r *simRepo) Has(commit string) error {
-	if c, ok := r.commits[commit]; !ok || c.number >= r.fetched && !r.made[commit] {
+	r.looked.Lock()
+	fetched := r.fetched
+	r.looked.Unlock()
+	if c, ok := r.commits[commit]; !ok || c.number >= fetched && !r.made[commit] {
 		return delivery.Wait{For: time.Second, What: "not here yet"}
 	}
 	return nil
@@ -334,7 +346,9 @@ func (r *simRepo) Files(commit string) ([]git.File, error) {
 	if err := r.Has(commit); err != nil {
 		return nil, err
 	}
-	r.sim.now = r.sim.now.Add(r.cost)
+	if r.cost > 0 { // a loop that runs by itself reads the clock meanwhile
+		r.sim.now = r.sim.now.Add(r.cost)
+	}
 	var files []git.File
 	for path, b := range r.commits[commit].files {
 		files = append(files, git.File{Path: path, Hash: b, Size: int64(len(r.blobs[b])), Mode: fs.FileMode(0o644)})
@@ -344,7 +358,9 @@ func (r *simRepo) Files(commit string) ([]git.File, error) {
 }
 
 func (r *simRepo) Blob(hash string, _ int64) ([]byte, error) {
-	r.sim.now = r.sim.now.Add(r.cost)
+	if r.cost > 0 { // a loop that runs by itself reads the clock meanwhile
+		r.sim.now = r.sim.now.Add(r.cost)
+	}
 	return r.blobs[hash], r.bad[hash]
 }
 
