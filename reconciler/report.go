@@ -307,7 +307,10 @@ func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Che
 	}
 	pending := string(delivery.CheckPending) + " "
 	if content, begun, ok := r.outbox.waiting(key); ok && begun && c.State == delivery.CheckPending && strings.HasPrefix(content, pending) {
-		return nil // the next one comes when this one is said
+		if content != pending+c.Description {
+			r.wakeAt(r.Now().Add(max(r.Progress, time.Second))) // to say it when the other one is said
+		}
+		return nil
 	}
 	if c.State == delivery.CheckPending && strings.HasPrefix(said.Content, pending) {
 		if said.Count >= maxProgressPosts {

@@ -1,7 +1,9 @@
 package reconciler
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -46,5 +48,24 @@ func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
 	s.settle()
 	if c, told := s.forge.statuses[words][delivery.ContextRollout+"demo"]; told {
 		t.Errorf("a commit that moves no fleet has %+v", c)
+	}
+}
+
+// Progress that comes while other progress is being sent is said afterwards, also where nothing else happens.
+func TestProgressBehindProgressIsSaid(t *testing.T) {
+	s, main := begun(t)
+	key := s.loop.statusKey(main, delivery.ContextTrain)
+	s.loop.outbox.put(job{key: key, lane: "status/" + main, content: "pending waits", send: func(context.Context) error { return nil }})
+	if j, _ := s.loop.outbox.begin(func(*job) bool { return true }); j == nil {
+		t.Fatal("nothing is sent")
+	}
+	for text, wakes := range map[string]bool{"waits": false, "waits for a go": true} {
+		s.loop.wakeNext = time.Time{}
+		if err := s.loop.sayCheck(t.Context(), main, delivery.Check{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: text}); err != nil {
+			t.Fatal(err)
+		}
+		if woken := !s.loop.wakeNext.IsZero(); woken != wakes {
+			t.Errorf("%q: the loop looks again: %v, want %v", text, woken, wakes)
+		}
 	}
 }

@@ -76,7 +76,11 @@ func TestDocumentedFiles(t *testing.T) {
 			if strings.Contains(text, "kind: Gate") {
 				folder = "gates/"
 			}
-			files = append(files, intent.File{Path: folder + name + ".yaml", Size: int64(len(text)), Data: []byte(text)})
+			ending := ".yaml"
+			if strings.Contains(text, "kind: Quarantine") {
+				ending = ".quarantine.yaml"
+			}
+			files = append(files, intent.File{Path: folder + name + ending, Size: int64(len(text)), Data: []byte(text)})
 		}
 	}
 	_, complaints := intent.Parse(files, intent.Options{})
