@@ -322,7 +322,7 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		}
 	}
 	for name, mdl := range head.Models {
-		if merged.Models[name].SpecDigest() != mdl.SpecDigest() {
+		if merged.Models[name].SpecDigest() != mdl.SpecDigest() || !delivery.SameRelease(merged.Releases[name], head.Releases[name]) {
 			return "" // main has another one by now
 		}
 	}

@@ -23,6 +23,23 @@ func TestOrdersThatBrokeARule(t *testing.T) {
 			{"time passes", 340, 783},
 			{"swap a fleet's model", 875, 558},
 		},
+		// Main's own release file changed by hand meanwhile, and merging takes that one.
+		"a release file that is there already is not committed again": {
+			{"prepare a branch for a bad release", 399, 369},
+			{"push a spec to main", 188, 643},
+			{"push", 515, 602},
+			{"release classes", 909, 415},
+			{"push to main", 949, 493},
+		},
+		"nor where the model has several seeds": {
+			{"push seeds", 619, 948},
+			{"comments can be edited", 357, 150},
+			{"push to main", 21, 714},
+			{"comments can be edited", 217, 28},
+			{"push a spec to main", 383, 734},
+			{"turn", 801, 482},
+			{"push to main", 171, 886},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if why, _ := play(events); why != "" {

@@ -269,8 +269,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		if have, in := p.Intent.Releases[name]; in && !sameFile(p.Base.Releases, p.Intent.Releases, name) && !m.wrote(have) {
 			return m.byHand(r, have)
 		}
-		r.Release, r.Commit = &file, &file
-		return r.end(delivery.CheckPending, "version %d was released with this content before; committing its release file", file.Version)
+		r.Release = &file
+		return m.commit(r, p, file, fmt.Sprintf("version %d was released with this content before; committing its release file", file.Version))
 	}
 	judgements, ok := m.judge(r, mdl, gates, data, run)
 	own := len(r.Stages)

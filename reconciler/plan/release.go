@@ -150,8 +150,17 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
 		return m.byHand(r, have)
 	}
-	r.Commit = &want
-	return r.end(delivery.CheckPending, "every gate passed; committing version %d; approve after AOB's release commit", want.Version)
+	return m.commit(r, p, want, fmt.Sprintf("every gate passed; committing version %d; approve after AOB's release commit", want.Version))
+}
+
+// commit has a release file committed to the branch. Where the branch holds it already and merging yields another one,
+// committing it again would change nothing: main's is what merging takes.
+func (m *maker) commit(r *progress, p Proposal, file delivery.Release, text string) ModelReport {
+	if have, in := p.Intent.Releases[r.Model]; in && delivery.SameRelease(have, file) {
+		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.release.yaml since this branch left it, and merging would take that one; rebase onto %[2]s", r.Model, m.w.Main.Branch)
+	}
+	r.Commit = &file
+	return r.end(delivery.CheckPending, "%s", text)
 }
 
 // byHand refuses a release file that AOB did not write.
