@@ -229,8 +229,9 @@ func (s *sim) checkOwed() {
 		if s.forge.comments[pr.Number] == "" {
 			s.fail("#%d has no comment", pr.Number)
 		}
-		// On main's own commit main has the word, and there is nothing to merge.
-		if why := s.good(pr, main); why != "" && pr.Head != s.main() && state.State != delivery.CheckSuccess {
+		// On a commit that main is or was at main has the word, and there is nothing to merge.
+		landed := slices.Contains(s.repo.ancestors(s.main()), pr.Head)
+		if why := s.good(pr, main); why != "" && !landed && state.State != delivery.CheckSuccess {
 			s.fail("#%d is not green (%s: %s), and should be: %s", pr.Number, state.State, state.Description, why)
 		}
 	}
@@ -442,7 +443,7 @@ func (s *sim) answer(n int) {
 				s.happens(consentForeign)
 			} else if !slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
 				words := strings.Fields(c.Body)
-				return c.Author == by && len(words) > 2 && strings.Contains(question, words[2])
+				return c.Author == by && strings.HasPrefix(c.Body, "/aob accept ") && strings.Contains(question, words[2])
 			}) {
 				continue // it is not the owner's word
 			}
