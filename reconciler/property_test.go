@@ -327,6 +327,11 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 			return "" // main has another one by now
 		}
 	}
+	for path := range s.repo.commits[pr.Head].files {
+		if strings.HasSuffix(path, ".quarantine.yaml") && s.bothChanged(s.main(), pr.Head, path) {
+			return "" // nobody can see what merging makes of both changes
+		}
+	}
 	for name, q := range base.Quarantines {
 		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) || delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {
 			return "" // AOB's own, when main has quarantined the same in other words
