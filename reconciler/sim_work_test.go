@@ -484,8 +484,8 @@ func (f *simFleet) reportOne(i int) {
 	if target == nil {
 		return
 	}
-	if target.Bundle == d.Report.Bundle { // by another number, maybe
-		d.Report.Release = target.Version
+	if target.Bundle == d.Report.Bundle { // by another number, maybe, or back from one that failed
+		d.Report.Release, d.Report.Phase, d.Report.Failed, d.Report.Why = target.Version, delivery.DeviceHealthy, "", ""
 		return
 	}
 	if f.broken[target.Bundle] {
