@@ -408,6 +408,27 @@ func TestStatusOfAGateStandsWhileNothingIsKnown(t *testing.T) {
 	}
 }
 
+// A fleet's gate that could not judge again has failed as before.
+func TestStatusOfAFleetsGateStands(t *testing.T) {
+	s := barred(t)
+	s.releasedOther(2)
+	s.proposes("swap", demoRuns("other", ""))
+	context := delivery.ContextGate + "production.fleet-demo"
+	s.want("swap", delivery.CheckFailure)
+	if c := s.check(s.head("swap"), context); c.State != delivery.CheckFailure {
+		t.Fatalf("%s is %+v", context, c)
+	}
+	pr := s.forge.list()[len(s.forge.list())-1]
+	checks := []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckSuccess},
+		{Context: delivery.ContextRelease, State: delivery.CheckPending}}
+	if err := s.loop.sayGone(t.Context(), pr, checks); err != nil {
+		t.Fatal(err)
+	}
+	if said, _, ok := s.loop.outbox.waiting(s.loop.statusKey(pr.Head, context)); ok {
+		t.Errorf("AOB says %s of %s, and main has the gate", said, context)
+	}
+}
+
 // refusing is a forge that takes nothing on one commit and one pull request.
 type refusing struct {
 	*simForge
