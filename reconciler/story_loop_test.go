@@ -451,18 +451,46 @@ func TestLostLedgerRepeatsNothing(t *testing.T) {
 	}
 }
 
+// prepared are commits that somebody puts on a branch whose name AOB will want, by what they are. Main is parent to them.
+var prepared = map[string]func(s *sim, main string) string{
+	"a lowered gate": func(s *sim, main string) string { return s.lowered(main) },
+	"main itself":    func(_ *sim, main string) string { return main },
+	"a lowered gate under AOB's files": func(s *sim, main string) string {
+		evil := s.lowered(main)
+		release := s.repo.read(s.repo.commits[main].parents[0], "models/shapes.release.yaml")
+		return s.repo.write([]string{evil}, s.repo.with(evil, map[string]string{"models/shapes.release.yaml": release}), s.now, "back")
+	},
+}
+
+// lowered is a commit whose gate asks for nothing.
+func (s *sim) lowered(main string) string {
+	files := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0)}
+	return s.repo.write([]string{main}, s.repo.with(main, files), s.now, "help")
+}
+
+// leavesAlone fails unless AOB opens its pull request on another branch than the one that was prepared.
+func (s *sim) leavesAlone(t *testing.T, branch, commit string) {
+	t.Helper()
+	s.repo.refs[git.Branch+branch] = commit
+	s.settle()
+	var opened []string
+	for _, pr := range s.forge.list() {
+		if pr.Author == "aob" {
+			opened = append(opened, pr.HeadRef)
+		}
+	}
+	if !slices.Equal(opened, []string{branch + "-2"}) {
+		t.Fatalf("AOB opened pull requests of %q", opened)
+	}
+	if got := s.repo.read(s.head(branch+"-2"), "gates/production.yaml"); got != gateFile("production", "shapes", 0.3) {
+		t.Errorf("AOB's pull request has the gate\n%s", got)
+	}
+	s.quiet()
+}
+
 // AOB opens a pull request only where the branch is at the commit that AOB made.
 func TestAOBSpeaksOnlyForItsOwnCommits(t *testing.T) {
-	for name, prepare := range map[string]func(s *sim, main string) string{
-		"a prepared commit": func(s *sim, main string) string {
-			return s.repo.write([]string{main}, s.repo.with(main, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0)}), s.now, "help")
-		},
-		"AOB's files on an evil commit": func(s *sim, main string) string {
-			evil := s.repo.write([]string{main}, s.repo.with(main, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0)}), s.now, "help")
-			files := map[string]string{"models/shapes.release.yaml": s.repo.read(s.repo.commits[main].parents[0], "models/shapes.release.yaml")}
-			return s.repo.write([]string{evil}, s.repo.with(evil, files), s.now, "back")
-		},
-	} {
+	for name, prepare := range prepared {
 		t.Run(name, func(t *testing.T) {
 			s, _ := begun(t)
 			s.released("first", 8)
@@ -471,22 +499,7 @@ func TestAOBSpeaksOnlyForItsOwnCommits(t *testing.T) {
 			bundle := s.signed.last()
 			s.fleet.broken[bundle] = true
 			main := s.merge("second")
-			branch := "aob/quarantine-shapes-" + bundle.Short()
-			s.repo.refs[git.Branch+branch] = prepare(s, main)
-			s.settle()
-			var opened []string
-			for _, pr := range s.forge.list() {
-				if pr.Author == "aob" {
-					opened = append(opened, pr.HeadRef)
-				}
-			}
-			if !slices.Equal(opened, []string{branch + "-2"}) {
-				t.Fatalf("AOB opened pull requests of %q", opened)
-			}
-			if got := s.repo.read(s.head(branch+"-2"), "gates/production.yaml"); got != gateFile("production", "shapes", 0.3) {
-				t.Errorf("AOB's pull request has the gate\n%s", got)
-			}
-			s.quiet()
+			s.leavesAlone(t, "aob/quarantine-shapes-"+bundle.Short(), prepare(s, main))
 		})
 	}
 }
