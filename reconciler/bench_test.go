@@ -40,18 +40,18 @@ func benchModel(i, rev int) string {
 	return fmt.Sprintf("# revision %d\n%s", rev, model(fmt.Sprintf("m%03d", i), rev%60+1))
 }
 
-// benchRepo makes the repository and returns its folder.
-func benchRepo(b *testing.B) string {
+// benchRepo makes a repository and returns its folder.
+func benchRepo(b *testing.B, models, commits int) string {
 	dir := filepath.Join(b.TempDir(), "intent.git")
 	benchGit(b, nil, "init", "-q", "--bare", "--initial-branch=main", dir)
 	var script strings.Builder
-	for n := range benchCommits {
+	for n := range commits {
 		fmt.Fprintf(&script, "commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \n\n", 1_700_000_000+60*n)
 		put := func(path, text string) {
 			fmt.Fprintf(&script, "M 100644 inline %s\ndata %d\n%s\n", path, len(text), text)
 		}
 		if n == 0 {
-			for i := range benchModels {
+			for i := range models {
 				name := fmt.Sprintf("m%03d", i)
 				put("gates/g"+name+".yaml", gateFile("g"+name, name, 0.3))
 				put("fleets/f"+name+".yaml", strings.NewReplacer("name: demo", "name: f"+name, "runs: shapes", "runs: "+name).Replace(fleetFile))
@@ -59,7 +59,7 @@ func benchRepo(b *testing.B) string {
 			}
 			continue
 		}
-		i := n * 7 % benchModels
+		i := n * 7 % models
 		put(fmt.Sprintf("models/m%03d.yaml", i), benchModel(i, n))
 	}
 	benchGit(b, strings.NewReader(script.String()), "-C", dir, "fast-import", "--quiet")
@@ -180,7 +180,7 @@ func reportTurns(b *testing.B, ours, theirs time.Duration) {
 // BenchmarkTurnNothingNew is a turn with nothing changed and no run active,
 // beside git ls-remote.
 func BenchmarkTurnNothingNew(b *testing.B) {
-	dir := benchRepo(b)
+	dir := benchRepo(b, benchModels, benchCommits)
 	url := serveGit(b, filepath.Dir(dir))
 	r, read := benchLoop(b, url)
 	for range 3 {
@@ -208,7 +208,7 @@ func BenchmarkTurnNothingNew(b *testing.B) {
 // BenchmarkTurnOnePush is a push of one file to its new plan, beside git fetch
 // alone.
 func BenchmarkTurnOnePush(b *testing.B) {
-	dir := benchRepo(b)
+	dir := benchRepo(b, benchModels, benchCommits)
 	url := serveGit(b, filepath.Dir(dir))
 	r, _ := benchLoop(b, url)
 	for range 3 {
@@ -244,7 +244,7 @@ func BenchmarkTurnOnePush(b *testing.B) {
 
 // BenchmarkColdStart is from an empty folder to the first plan, beside git clone.
 func BenchmarkColdStart(b *testing.B) {
-	dir := benchRepo(b)
+	dir := benchRepo(b, benchModels, benchCommits)
 	url := serveGit(b, filepath.Dir(dir))
 	var ours, theirs time.Duration
 	for b.Loop() {
@@ -265,4 +265,72 @@ func BenchmarkColdStart(b *testing.B) {
 		}, func() { benchGit(b, nil, "clone", "-q", "--mirror", url, filepath.Join(b.TempDir(), fmt.Sprint(n))) })
 	}
 	reportTurns(b, ours, theirs)
+}
+
+// benchPulls is how many pull requests are open in BenchmarkTurnManyPulls.
+const benchPulls = 3000
+
+// manyPulls is a forge with many pull requests that ask for nothing.
+type manyPulls struct {
+	noForge
+	prs []delivery.PullRequest
+}
+
+func (f manyPulls) PullRequests(context.Context) ([]delivery.PullRequest, error) { return f.prs, nil }
+func (manyPulls) Permission(context.Context, string) (delivery.Permission, error) {
+	return delivery.PermissionWrite, nil
+}
+
+// BenchmarkTurnManyPulls is a whole turn with 3,000 open pull requests, none of which has changed: what each look at a
+// running training costs. first-ms is from nothing until all of their statuses and comments were sent.
+func BenchmarkTurnManyPulls(b *testing.B) {
+	dir := benchRepo(b, 1, 100)
+	var script strings.Builder
+	for i := range benchPulls {
+		text := fmt.Sprintf("change %d\n", i)
+		fmt.Fprintf(&script, "commit refs/heads/p%d\ncommitter B <b@example.com> %d +0000\ndata %d\n%sfrom refs/heads/main^0\n"+
+			"M 100644 inline README.md\ndata %d\n%s\n", i, 1_800_000_000+i, len(text), text, len(text), text)
+	}
+	benchGit(b, strings.NewReader(script.String()), "-C", dir, "fast-import", "--quiet")
+	url := serveGit(b, filepath.Dir(dir))
+	r, _ := benchLoop(b, url)
+	forge := manyPulls{}
+	out, err := exec.Command("git", "-C", dir, "for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads/p*").Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		branch, commit, _ := strings.Cut(strings.TrimSpace(line), " ")
+		forge.prs = append(forge.prs, delivery.PullRequest{Number: len(forge.prs) + 1, HeadRef: branch, Head: commit, Base: "main",
+			Author: "ben"})
+	}
+	r.Forge = forge
+	turn := func() {
+		r.woken.Store(true)
+		r.seen.woken = true
+		if _, err := r.Reconcile(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		start := time.Now()
+		for n := 0; n < 3; {
+			r.look(b.Context())
+			turn()
+			if jobs, _ := r.outbox.oldest(); jobs == 0 && !r.seen.woken {
+				n++
+			}
+			r.outbox.drain(b.Context())
+		}
+		b.ReportMetric(time.Since(start).Seconds()*1e3, "first-ms")
+		var took []time.Duration
+		for range benchRounds {
+			start := time.Now()
+			turn()
+			took = append(took, time.Since(start))
+		}
+		slices.Sort(took)
+		b.ReportMetric(took[len(took)/2].Seconds()*1e3, "turn-ms")
+		b.ReportMetric(0, "ns/op")
+	}
 }

@@ -5,12 +5,38 @@ package reconciler
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
 )
+
+// rendered keeps the comment of each pull request while it stays as it is.
+type rendered map[int]renderedOne
+
+// A renderedOne is a comment and what it was made of.
+type renderedOne struct {
+	pr     plan.ProposalReport
+	checks []delivery.Check
+	body   string
+}
+
+// of returns the comment of a pull request.
+func (c rendered) of(pr plan.ProposalReport, checks []delivery.Check) string {
+	last, ok := c[pr.PR.Number]
+	if !ok || !slices.Equal(last.checks, checks) || !reflect.DeepEqual(last.pr, pr) {
+		last = renderedOne{pr, checks, Comment(pr, checks)}
+		c[pr.PR.Number] = last
+	}
+	return last.body
+}
+
+// keep forgets the comments of other pull requests.
+func (c rendered) keep(open map[int]*plan.Proposal) {
+	maps.DeleteFunc(c, func(n int, _ renderedOne) bool { return open[n] == nil })
+}
 
 // Comment renders a pull request's report as Markdown. It holds no progress and
 // no clock, so that it is edited when something is decided and not while

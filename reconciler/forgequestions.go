@@ -342,7 +342,7 @@ func (f *forgeView) readBack(now time.Time) {
 		if q.again == "" && f.isAsked(q.key) {
 			continue
 		}
-		if f.asking.count((*job).first) >= maxReadBacks {
+		if f.asking.count(callJob) >= maxReadBacks {
 			f.mu.Lock()
 			f.more = true
 			f.mu.Unlock()

@@ -203,7 +203,7 @@ func (f *forgeView) forget(now time.Time) {
 func (f *forgeView) answered() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.more && f.asking.count((*job).first) < maxReadBacks/2 {
+	if f.more && f.asking.count(callJob) < maxReadBacks/2 {
 		f.more = false
 		nudge(f.look)
 	}

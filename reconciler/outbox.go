@@ -4,8 +4,8 @@ package reconciler
 // on; workers do the jobs, and the loop hears the results at its next turn. The questions to the forge are a queue too.
 
 import (
+	"container/heap"
 	"context"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,25 +24,38 @@ const (
 // A job is one thing to send. The jobs of a lane are done in order, one at a time.
 type job struct {
 	key     string // a newer job with the same key replaces one that has not begun
-	lane    string // as status/COMMIT, comment/7 or push/BRANCH
+	lane    string // as status/COMMIT, comment/7 or push/BRANCH; a key is always of one lane
 	content string // what the job says, to tell two jobs with one key apart
 	send    func(context.Context) error
 	heard   func(error)   // called by the loop with the result; may be nil
 	again   bool          // it failed before, and may hang again: it has other workers than the rest
+	later   bool          // lanes whose next job is not so come first
 	limit   time.Duration // how long it may take; zero is callDeadline, or pushDeadline of a push
 
 	begun bool
 	since time.Time // when it was put in
+	order int       // in which it was put in
 }
 
-// push reports whether a job moves a branch. Those have workers of their own, so that a slow one holds nothing else up.
-func (j *job) push() bool { return strings.HasPrefix(j.lane, "push/") }
+// A kind of job has workers of its own, so that a slow one of another kind does not hold it up.
+type jobKind int
 
-// retry reports whether a job is a call that failed before.
-func (j *job) retry() bool { return !j.push() && j.again }
+const (
+	pushJob  jobKind = iota // which move a branch
+	retryJob                // calls that failed before
+	callJob                 // all others
+	jobKinds
+)
 
-// first reports whether a job is a call that has not failed before.
-func (j *job) first() bool { return !j.push() && !j.again }
+func (j *job) kind() jobKind {
+	switch {
+	case strings.HasPrefix(j.lane, "push/"):
+		return pushJob
+	case j.again:
+		return retryJob
+	}
+	return callJob
+}
 
 // A result is how a job ended.
 type result struct {
@@ -51,33 +64,103 @@ type result struct {
 	at  time.Time
 }
 
+// A lane is the jobs that are done one after the other, in the order in which they were put in.
+type lane struct {
+	jobs []*job  // never empty
+	at   int     // in the heap of those that wait; -1 while the first job is being done
+	in   jobKind // of the heap
+}
+
+// A waitingLanes is a heap of the lanes whose first job has not begun.
+type waitingLanes []*lane
+
+func (h waitingLanes) Len() int { return len(h) }
+
+func (h waitingLanes) Less(i, k int) bool { return goesFirst(h[i].jobs[0], h[k].jobs[0]) }
+
+// goesFirst reports whether a is done before b.
+func goesFirst(a, b *job) bool {
+	if a.later != b.later {
+		return b.later
+	}
+	return a.order < b.order
+}
+
+func (h waitingLanes) Swap(i, k int) {
+	h[i], h[k] = h[k], h[i]
+	h[i].at, h[k].at = i, k
+}
+
+// Push is for package heap.
+func (h *waitingLanes) Push(x any) {
+	l := x.(*lane)
+	l.at = len(*h)
+	*h = append(*h, l)
+}
+
+// Pop is for package heap.
+func (h *waitingLanes) Pop() any {
+	l := (*h)[len(*h)-1]
+	*h, l.at = (*h)[:len(*h)-1], -1
+	return l
+}
+
 // An outbox is the queue of jobs. Its methods may be called from any goroutine.
 type outbox struct {
 	now  func() time.Time
 	tell func() // called when a job has ended
 
 	mu    sync.Mutex
-	jobs  []*job // in the order in which they were put in
+	lanes map[string]*lane
+	byKey map[string][]*job // that have not ended, in order
+	wait  [jobKinds]waitingLanes
+	n     [jobKinds]int // jobs that have not ended
+	last  int           // order of the job that was put in last
 	ended []result
-	news  chan struct{} // closed and made anew when a job is put in or has ended
+	over  map[string]int // how many of ended there are, by key
+	news  chan struct{}  // closed and made anew when a job is put in or has ended
 }
 
 func newOutbox(now func() time.Time, tell func()) *outbox {
-	return &outbox{now: now, tell: tell, news: make(chan struct{})}
+	return &outbox{now: now, tell: tell, lanes: map[string]*lane{}, byKey: map[string][]*job{}, over: map[string]int{},
+		news: make(chan struct{})}
 }
 
 // put adds a job. It takes the place of a job with the same key that has not begun.
 func (o *outbox) put(j job) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if i := slices.IndexFunc(o.jobs, func(old *job) bool { return old.key == j.key && !old.begun }); i >= 0 {
-		j.since = o.jobs[i].since
-		o.jobs[i] = &j
+	same := o.byKey[j.key]
+	if n := len(same); n > 0 && !same[n-1].begun { // of one key only the last has not begun
+		old := same[n-1]
+		o.n[old.kind()]--
+		j.since, j.order = old.since, old.order
+		*old = j
+		o.n[old.kind()]++
+		if l := o.lanes[j.lane]; l.jobs[0] == old {
+			heap.Remove(&o.wait[l.in], l.at)
+			o.waits(l)
+		}
 		return
 	}
-	j.since = o.now()
-	o.jobs = append(o.jobs, &j)
+	o.last++
+	j.since, j.order = o.now(), o.last
+	o.byKey[j.key] = append(same, &j)
+	o.n[j.kind()]++
+	if l := o.lanes[j.lane]; l != nil {
+		l.jobs = append(l.jobs, &j)
+		return
+	}
+	l := &lane{jobs: []*job{&j}}
+	o.lanes[j.lane] = l
+	o.waits(l)
 	o.changed()
+}
+
+// waits puts a lane where workers find it; o.mu is held.
+func (o *outbox) waits(l *lane) {
+	l.in = l.jobs[0].kind()
+	heap.Push(&o.wait[l.in], l)
 }
 
 // changed wakes all workers; o.mu is held.
@@ -90,43 +173,39 @@ func (o *outbox) changed() {
 func (o *outbox) waiting(key string) (content string, begun, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, j := range slices.Backward(o.jobs) {
-		if j.key == key {
-			return j.content, j.begun, true
-		}
+	list := o.byKey[key]
+	if len(list) == 0 {
+		return "", false, false
 	}
-	return "", false, false
+	j := list[len(list)-1]
+	return j.content, j.begun, true
 }
 
 // has reports whether a job with the key has not ended, or has ended and was not heard of.
 func (o *outbox) has(key string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.ContainsFunc(o.jobs, func(j *job) bool { return j.key == key }) ||
-		slices.ContainsFunc(o.ended, func(r result) bool { return r.key == key })
+	return len(o.byKey[key]) > 0 || o.over[key] > 0
 }
 
 // oldest returns how many jobs have not ended, and since when the first of them waits.
 func (o *outbox) oldest() (n int, since time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.jobs) == 0 {
-		return 0, time.Time{}
+	for _, l := range o.lanes {
+		n += len(l.jobs)
+		if j := l.jobs[0]; since.IsZero() || j.since.Before(since) {
+			since = j.since
+		}
 	}
-	return len(o.jobs), o.jobs[0].since
+	return n, since
 }
 
 // count returns how many jobs of a kind have not ended.
-func (o *outbox) count(ofKind func(*job) bool) int {
+func (o *outbox) count(of jobKind) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := 0
-	for _, j := range o.jobs {
-		if ofKind(j) {
-			n++
-		}
-	}
-	return n
+	return o.n[of]
 }
 
 // results returns how jobs ended since the last call, in that order.
@@ -135,25 +214,41 @@ func (o *outbox) results() []result {
 	defer o.mu.Unlock()
 	list := o.ended
 	o.ended = nil
+	clear(o.over)
 	return list
 }
 
-// begin takes the first job whose lane is free; nil where there is none. The channel is closed when that may change.
-func (o *outbox) begin(mine func(*job) bool) (*job, <-chan struct{}) {
+// begin takes the first job of some kinds, of those that are first in their lane and not being done; nil where there is
+// none. The channel is closed when that may change.
+func (o *outbox) begin(of ...jobKind) (*job, <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	held := map[string]bool{}
-	for _, j := range o.jobs {
-		if held[j.lane] {
-			continue
-		}
-		held[j.lane] = true
-		if !j.begun && mine(j) {
-			j.begun = true
-			return j, o.news
+	var next *lane
+	for _, k := range of {
+		if h := o.wait[k]; len(h) > 0 && (next == nil || goesFirst(h[0].jobs[0], next.jobs[0])) {
+			next = h[0]
 		}
 	}
-	return nil, o.news
+	if next == nil {
+		return nil, o.news
+	}
+	heap.Remove(&o.wait[next.in], next.at)
+	next.jobs[0].begun = true
+	return next.jobs[0], o.news
+}
+
+// end takes a job that was begun out of the queue; o.mu is held.
+func (o *outbox) end(j *job) {
+	o.n[j.kind()]--
+	if o.byKey[j.key] = o.byKey[j.key][1:]; len(o.byKey[j.key]) == 0 { // the one that has begun is first
+		delete(o.byKey, j.key)
+	}
+	l := o.lanes[j.lane]
+	if l.jobs = l.jobs[1:]; len(l.jobs) == 0 {
+		delete(o.lanes, j.lane)
+		return
+	}
+	o.waits(l)
 }
 
 // do does a job that was begun.
@@ -161,7 +256,7 @@ func (o *outbox) do(ctx context.Context, j *job) {
 	limit := j.limit
 	switch {
 	case limit > 0:
-	case j.push():
+	case j.kind() == pushJob:
 		limit = pushDeadline
 	default:
 		limit = callDeadline
@@ -170,8 +265,9 @@ func (o *outbox) do(ctx context.Context, j *job) {
 	defer cancel()
 	err := j.send(ctx)
 	o.mu.Lock()
-	o.jobs = slices.DeleteFunc(o.jobs, func(other *job) bool { return other == j })
+	o.end(j)
 	o.ended = append(o.ended, result{j, err, o.now()})
+	o.over[j.key]++
 	o.changed()
 	o.mu.Unlock()
 	o.tell()
@@ -180,7 +276,7 @@ func (o *outbox) do(ctx context.Context, j *job) {
 // drain does every job that is there, and those that are put in meanwhile.
 func (o *outbox) drain(ctx context.Context) {
 	for {
-		j, _ := o.begin(func(*job) bool { return true })
+		j, _ := o.begin(pushJob, retryJob, callJob)
 		if j == nil {
 			return
 		}
@@ -191,9 +287,9 @@ func (o *outbox) drain(ctx context.Context) {
 // run does jobs until ctx ends.
 func (o *outbox) run(ctx context.Context) {
 	var workers sync.WaitGroup
-	work := func(mine func(*job) bool) {
+	work := func(of jobKind) {
 		for ctx.Err() == nil {
-			j, news := o.begin(mine)
+			j, news := o.begin(of)
 			if j != nil {
 				o.do(ctx, j)
 				continue
@@ -205,13 +301,13 @@ func (o *outbox) run(ctx context.Context) {
 		}
 	}
 	for range pushWorkers {
-		workers.Go(func() { work((*job).push) })
+		workers.Go(func() { work(pushJob) })
 	}
 	for range againWorkers {
-		workers.Go(func() { work((*job).retry) })
+		workers.Go(func() { work(retryJob) })
 	}
 	for range callWorkers {
-		workers.Go(func() { work((*job).first) })
+		workers.Go(func() { work(callJob) })
 	}
 	workers.Wait()
 }

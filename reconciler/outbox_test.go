@@ -20,13 +20,13 @@ func TestOutbox(t *testing.T) {
 	put("push/a", "push/a", "pushed")
 	put("s/intent", "status/1", "intent 1")
 	put("s/release", "status/1", "release 1")
-	any := func(*job) bool { return true }
-	slow, _ := o.begin(any)
+	begin := func() (*job, <-chan struct{}) { return o.begin(pushJob, retryJob, callJob) }
+	slow, _ := begin()
 	if slow.key != "push/a" {
 		t.Fatalf("the first job is %s", slow.key)
 	}
-	intent, _ := o.begin(any)
-	if next, _ := o.begin(any); intent.key != "s/intent" || next != nil {
+	intent, _ := begin()
+	if next, _ := begin(); intent.key != "s/intent" || next != nil {
 		t.Fatalf("two jobs of one lane at a time: %v, %v", intent.key, next)
 	}
 	put("s/intent", "status/1", "intent 2")   // behind the one that has begun

@@ -173,7 +173,9 @@ type Reconciler struct {
 	addressed  atomic.Pointer[forgeAddress]
 	failing    map[string]error // what cannot be said on the forge, by key
 	disputes   map[string]dispute
-	wakeNext   time.Time // asked for while acting and reporting
+	rendered   rendered
+	later      map[string]bool // lanes of the outbox that come after the others
+	wakeNext   time.Time       // asked for while acting and reporting
 }
 
 // Wake asks for a turn soon. It may be called from any goroutine, any number of times.
@@ -202,7 +204,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.saidOn = map[string][]string{}
 	r.failing, r.disputes = map[string]error{}, map[string]dispute{}
 	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
-	r.seen = newSeen()
+	r.seen, r.rendered = newSeen(), rendered{}
 	return r
 }
 

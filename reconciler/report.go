@@ -34,6 +34,11 @@ const commentMarker = "report"
 func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]error) error {
 	var errs []error
 	speaks := speakers(p)
+	byNumber := make(map[int]*plan.Proposal, len(r.seen.world.Proposals))
+	for i := range r.seen.world.Proposals {
+		byNumber[r.seen.world.Proposals[i].Number] = &r.seen.world.Proposals[i]
+	}
+	r.later = later(p, speaks)
 	for _, pr := range p.Proposals {
 		if pr.Stale || r.seen.goneTo(pr) {
 			continue
@@ -55,9 +60,9 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
 		}
 		if speaks[pr.PR.Head] == pr.PR.Number {
-			errs = append(errs, r.sayGone(ctx, pr.PR, checks))
+			errs = append(errs, r.sayGone(ctx, byNumber[pr.PR.Number], checks))
 		}
-		body := Comment(pr, checks)
+		body := r.rendered.of(pr, checks)
 		forged, err := r.forgedNote(ctx, pr.PR.Head)
 		errs = append(errs, err)
 		body += forged + refusedNote(pr, r.forgeNow.refusesCommits())
@@ -69,7 +74,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			r.forgetOpen(ctx, pr.PR.Number)
 			continue
 		}
-		errs = append(errs, r.say(ctx, r.commentKey(pr.PR), "comment/"+fmt.Sprint(pr.PR.Number), body, func(ctx context.Context) error {
+		errs = append(errs, r.say(ctx, r.commentKey(pr.PR), commentLane(pr.PR), body, func(ctx context.Context) error {
 			return r.Forge.Comment(ctx, pr.PR.Number, commentMarker, body)
 		}))
 	}
@@ -84,12 +89,33 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		errs = append(errs, r.sayRollout(ctx, p, f))
 	}
 	r.endDisputes()
+	r.rendered.keep(byNumber)
 	return errors.Join(errs...)
 }
 
+// later returns the lanes of what can be said after the rest: all about pull requests that change no model. So a
+// promotion is not kept waiting by thousands of others.
+func later(p plan.Plan, speaks map[string]int) map[string]bool {
+	lanes := map[string]bool{}
+	for _, pr := range p.Proposals {
+		if len(pr.Models) > 0 {
+			continue
+		}
+		lanes[commentLane(pr.PR)] = true
+		if speaks[pr.PR.Head] == pr.PR.Number {
+			lanes[statusLane(pr.PR.Head)] = true
+		}
+	}
+	return lanes
+}
+
+// commentLane and statusLane are where the outbox keeps what is said of one thing in order.
+func commentLane(pr delivery.PullRequest) string { return fmt.Sprintf("comment/%d", pr.Number) }
+func statusLane(commit string) string            { return "status/" + commit }
+
 // sayGone answers the statuses on a pull request's head that nothing asks for any more, such as that of a gate that main
 // has removed: what it said before would stay there, and a branch that requires it would never merge.
-func (r *Reconciler) sayGone(ctx context.Context, pr delivery.PullRequest, checks []delivery.Check) error {
+func (r *Reconciler) sayGone(ctx context.Context, pr *plan.Proposal, checks []delivery.Check) error {
 	asked := map[string]bool{}
 	passed := map[string]bool{}
 	for _, c := range checks {
@@ -101,11 +127,7 @@ func (r *Reconciler) sayGone(ctx context.Context, pr delivery.PullRequest, check
 		return err
 	}
 	gates := maps.Clone(r.seen.world.Main.Intent.Gates)
-	for _, p := range r.seen.world.Proposals {
-		if p.Number == pr.Number {
-			maps.Copy(gates, p.Merged.Gates)
-		}
-	}
+	maps.Copy(gates, pr.Merged.Gates)
 	var errs []error
 	for _, key := range slices.Sorted(slices.Values(r.saidOn[prefix])) {
 		context := strings.TrimPrefix(key, prefix)
@@ -322,7 +344,7 @@ func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Che
 			return nil
 		}
 	}
-	return r.say(ctx, key, "status/"+commit, string(c.State)+" "+c.Description, func(ctx context.Context) error {
+	return r.say(ctx, key, statusLane(commit), string(c.State)+" "+c.Description, func(ctx context.Context) error {
 		r.Log.Info("status", "commit", commit, "context", c.Context, "state", string(c.State), "description", c.Description)
 		return r.Forge.SetStatus(ctx, commit, c)
 	})
@@ -357,7 +379,7 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 		forgotten = r.Ledger.PutSaid(ctx, key, "", said.At)
 	}
 	_, failed := r.retry[key]
-	r.outbox.put(job{key: key, lane: lane, content: content, again: failed, send: func(ctx context.Context) error {
+	r.outbox.put(job{key: key, lane: lane, content: content, again: failed, later: r.later[lane], send: func(ctx context.Context) error {
 		start := r.Now()
 		err := send(ctx)
 		r.Metrics.ForgeCall("say", r.Now().Sub(start), err)

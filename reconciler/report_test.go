@@ -56,7 +56,7 @@ func TestProgressBehindProgressIsSaid(t *testing.T) {
 	s, main := begun(t)
 	key := s.loop.statusKey(main, delivery.ContextTrain)
 	s.loop.outbox.put(job{key: key, lane: "status/" + main, content: "pending waits", send: func(context.Context) error { return nil }})
-	if j, _ := s.loop.outbox.begin(func(*job) bool { return true }); j == nil {
+	if j, _ := s.loop.outbox.begin(callJob); j == nil {
 		t.Fatal("nothing is sent")
 	}
 	for text, wakes := range map[string]bool{"waits": false, "waits for a go": true} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // openTo opens a pull request of a branch to another branch. Several may have the same branch.
@@ -421,7 +422,7 @@ func TestStatusOfAFleetsGateStands(t *testing.T) {
 	pr := s.forge.list()[len(s.forge.list())-1]
 	checks := []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckSuccess},
 		{Context: delivery.ContextRelease, State: delivery.CheckPending}}
-	if err := s.loop.sayGone(t.Context(), pr, checks); err != nil {
+	if err := s.loop.sayGone(t.Context(), &plan.Proposal{PullRequest: pr}, checks); err != nil {
 		t.Fatal(err)
 	}
 	if said, _, ok := s.loop.outbox.waiting(s.loop.statusKey(pr.Head, context)); ok {

@@ -645,18 +645,12 @@ func TestPushUnderWayIsLeftAlone(t *testing.T) {
 		s.loop.look(t.Context())
 		s.again, s.failed = s.loop.Reconcile(t.Context())
 		s.runs.finishAll()
-		for j, _ := s.loop.outbox.begin(func(j *job) bool { return !j.push() }); j != nil; j, _ = s.loop.outbox.begin(func(j *job) bool { return !j.push() }) {
+		for j, _ := s.loop.outbox.begin(callJob, retryJob); j != nil; j, _ = s.loop.outbox.begin(callJob, retryJob) {
 			s.loop.outbox.do(t.Context(), j)
 		}
 	}
-	pushes := 0
-	for _, j := range s.loop.outbox.jobs {
-		if j.push() {
-			pushes++
-		}
-	}
-	if pushes != 1 || s.failed != nil {
-		t.Errorf("%d pushes wait, last error %v", pushes, s.failed)
+	if n := s.loop.outbox.count(pushJob); n != 1 || s.failed != nil {
+		t.Errorf("%d pushes wait, last error %v", n, s.failed)
 	}
 	s.want("first", delivery.CheckPending, "version 1") // statuses were said meanwhile
 	s.settle()
