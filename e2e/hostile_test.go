@@ -130,8 +130,14 @@ func newHostileWorkshop(t *testing.T) (*workshop, *bench) {
 		w.clone.git(t, "checkout", "-q", "main")
 		began := time.Now()
 		w.clone.push(t, branch, "shapes: "+branch, map[string]string{"models/shapes.yaml": model})
+		number := 0
 		until(t, func() error {
 			pr, err := w.pull(t.Context(), branch)
+			number = pr.Number
+			return err
+		})
+		until(t, func() error { // the list is long, and making it costs the server time
+			pr, err := w.api.PR(t.Context(), number)
 			switch {
 			case err != nil:
 			case pr.State == delivery.CheckPending:

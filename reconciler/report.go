@@ -34,6 +34,7 @@ const commentMarker = "report"
 func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]error) error {
 	var errs []error
 	speaks := speakers(p)
+	stuck := failing(p.Steps, failed)
 	byNumber := make(map[int]*plan.Proposal, len(r.seen.world.Proposals))
 	for i := range r.seen.world.Proposals {
 		byNumber[r.seen.world.Proposals[i].Number] = &r.seen.world.Proposals[i]
@@ -55,7 +56,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 				continue
 			}
 		}
-		checks := withFailures(pr, p.Steps, failed)
+		checks := withFailures(pr, stuck)
 		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- { // aob/release comes last in the list, and first on the forge
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
 		}
@@ -222,35 +223,55 @@ func speakers(p plan.Plan) map[string]int {
 	return speaks
 }
 
+// A failedStep is a step and why it was not taken.
+type failedStep struct {
+	step plan.Step
+	err  error
+}
+
+// failing returns the steps that failed, by their keys.
+func failing(steps []plan.Step, failed map[string]error) []failedStep {
+	if len(failed) == 0 {
+		return nil // a key may be the digest of much
+	}
+	var list []failedStep
+	for _, s := range steps {
+		if err := failed[s.Key()]; err != nil {
+			list = append(list, failedStep{s, err})
+		}
+	}
+	return list
+}
+
 // withAllFailures returns the proposals of a plan with what the forge is told of them: the status shows no other
 // checks.
 func withAllFailures(p plan.Plan, failed map[string]error) []plan.ProposalReport {
-	if len(failed) == 0 {
+	stuck := failing(p.Steps, failed)
+	if len(stuck) == 0 {
 		return p.Proposals
 	}
 	list := slices.Clone(p.Proposals)
 	for i := range list {
-		list[i].Checks = withFailures(list[i], p.Steps, failed)
+		list[i].Checks = withFailures(list[i], stuck)
 	}
 	return list
 }
 
 // withFailures shows what a person must settle: an error of a step for this
 // pull request stands in aob/release instead of the plan's hope.
-func withFailures(pr plan.ProposalReport, steps []plan.Step, failed map[string]error) []delivery.Check {
-	checks := append([]delivery.Check(nil), pr.Checks...)
-	for _, s := range steps {
-		err := failed[s.Key()]
-		if err == nil || !concerns(s, pr) {
+func withFailures(pr plan.ProposalReport, stuck []failedStep) []delivery.Check {
+	checks := slices.Clone(pr.Checks)
+	for _, s := range stuck {
+		if !concerns(s.step, pr) {
 			continue
 		}
 		for i := range checks {
 			if checks[i].Context != delivery.ContextRelease || checks[i].State != delivery.CheckPending {
 				continue
 			}
-			checks[i].Description = err.Error()
-			if b, ok := errors.AsType[delivery.Blocked](err); ok {
-				checks[i].State, checks[i].Description = delivery.CheckFailure, blockedStep(s, b)
+			checks[i].Description = s.err.Error()
+			if b, ok := errors.AsType[delivery.Blocked](s.err); ok {
+				checks[i].State, checks[i].Description = delivery.CheckFailure, blockedStep(s.step, b)
 			}
 		}
 	}
