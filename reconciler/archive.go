@@ -134,17 +134,10 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 func scored(w plan.World, s *evidence.Snapshot) []delivery.Digest {
 	wanted := map[delivery.Digest]bool{}
 	model := func(m delivery.Model) {
-		spec := m.Spec()
-		add := func() {
-			for _, t := range s.TrainingsOf[spec.Digest()] {
+		for _, spec := range slices.Concat(m.SeedDigests(), []delivery.Digest{m.SpecDigest()}) {
+			for _, t := range s.TrainingsOf[spec] {
 				wanted[t.Result.Bundle] = true
 			}
-		}
-		add()
-		spec.Thresholds = nil
-		for _, seed := range m.Train.Seeds {
-			spec.Train.Seeds = []int64{seed}
-			add()
 		}
 	}
 	models := map[string]bool{}

@@ -29,6 +29,7 @@ const goLasts = 7 * 24 * time.Hour
 // seen is what the last turns saw.
 type seen struct {
 	woken bool      // somebody said that something happened
+	at    time.Time // when the world was seen last
 	due   time.Time // when the last plan wants to be made again
 
 	refs     map[string]string
@@ -130,14 +131,15 @@ func (r *Reconciler) observe(ctx context.Context) (plan.World, bool, error) {
 	pulls := r.forgeNow.list()
 	moved := asOf != r.seen.asOf || r.seen.refs == nil
 	due := !r.seen.due.IsZero() && !now.Before(r.seen.due)
-	if !moved && !due && !r.seen.woken && !r.seen.active && pulls.version == r.seen.answers {
+	active := r.seen.active && !now.Before(r.seen.at.Add(activePoll))
+	if !moved && !due && !r.seen.woken && !active && pulls.version == r.seen.answers {
 		return plan.World{}, false, nil
 	}
 	r.seen.refs, r.seen.asOf, r.seen.answers = refs, asOf, pulls.version
 	if main := refs[git.Branch+r.Main]; main != r.seen.mainAt {
 		r.seen.mainAt, r.seen.mainAsOf = main, asOf
 	}
-	r.seen.woken = false
+	r.seen.woken, r.seen.at = false, now
 	w, err := r.world(ctx, now, pulls)
 	if err != nil {
 		r.seen.woken = true
@@ -153,7 +155,7 @@ func (r *Reconciler) nextLook() time.Time {
 	if poll := r.Now().Add(r.GitPoll); next.IsZero() || poll.Before(next) {
 		next = poll
 	}
-	if active := r.Now().Add(activePoll); r.seen.active && active.Before(next) {
+	if active := r.seen.at.Add(activePoll); r.seen.active && active.Before(next) {
 		next = active
 	}
 	if r.seen.woken {

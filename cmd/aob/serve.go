@@ -224,7 +224,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge), Progress: 5 * time.Second,
 		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics, DataTime: delivery.Duration(2 * time.Hour),
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline, Trainings: s.Trainings,
-			Runs: cmp.Or(s.Runs, 2*runtime.NumCPU()), Socket: s.Forge.Gitea == nil, URL: strings.TrimRight(s.Listen.URL, "/")},
+			Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)), Socket: s.Forge.Gitea == nil, URL: strings.TrimRight(s.Listen.URL, "/")},
 		Log: log, Now: time.Now,
 	}
 	r.Init()

@@ -42,7 +42,8 @@ type Model struct {
 	Variants   []string          `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8" doc:"The forms that are shipped."`
 	Track      *Track            `json:"track,omitempty" check:"optional,later" doc:"Where the run is mirrored, by a name in the server's configuration."`
 
-	sealed Digest // see Sealed
+	sealed      Digest   // see Sealed
+	sealedSeeds []Digest // of SeedSpec, for each seed
 }
 
 // A Dataset refers to a version of a dataset by exactly one source. The value
@@ -217,7 +218,27 @@ func (m Model) SpecDigest() Digest {
 // change any more may be sealed.
 func (m Model) Sealed() Model {
 	m.sealed = m.Spec().Digest()
+	m.sealedSeeds = nil
+	for _, seed := range m.Train.Seeds {
+		m.sealedSeeds = append(m.sealedSeeds, m.SeedSpec(seed).Digest())
+	}
 	return m
+}
+
+// SeedSpec is what one seed of the model is trained as: without what is resolved afterwards, so that its training
+// serves every spec that it is part of.
+func (m Model) SeedSpec(seed int64) Spec {
+	spec := m.Spec()
+	spec.Train.Seeds, spec.Thresholds = []int64{seed}, nil
+	return spec
+}
+
+// SeedDigests returns the digests of the model's seeds as they are trained, in the order of its seeds.
+func (m Model) SeedDigests() []Digest {
+	if m.sealed != "" {
+		return m.sealedSeeds
+	}
+	return m.Sealed().sealedSeeds
 }
 
 // UnmarshalJSON reads the list form ["a", "b"] and the full form

@@ -143,8 +143,11 @@ func (m *maker) keepTrainings(p Proposal, mdl delivery.Model) {
 
 // trains reports whether a run trains a seed of a model's spec.
 func trains(r delivery.RunState, mdl delivery.Model) bool {
-	return r.Spec.Train != nil && slices.Contains(mdl.Train.Seeds, r.Spec.Train.Seed) &&
-		r.Spec.Train.Spec.Digest() == seedSpec(mdl, r.Spec.Train.Seed).Digest()
+	if r.Spec.Train == nil {
+		return false
+	}
+	i := slices.Index(mdl.Train.Seeds, r.Spec.Train.Seed)
+	return i >= 0 && r.Spec.Train.Spec.Digest() == mdl.SeedDigests()[i]
 }
 
 // numbers are pull requests as people write them; 0 is none.

@@ -35,8 +35,9 @@ func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResul
 // chosen returns what a spec was resolved to: the bundle of its seed, or of the
 // best of them.
 func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult, run runner) (delivery.Digest, Stage) {
-	for _, seed := range mdl.Train.Seeds {
-		r.Seeds = append(r.Seeds, m.seed(r, mdl, seed, data, run))
+	digests := mdl.SeedDigests()
+	for i, seed := range mdl.Train.Seeds {
+		r.Seeds = append(r.Seeds, m.seed(r, mdl, seed, digests[i], data, run))
 	}
 	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
 		for i, s := range t.Training.Seeds {
@@ -106,7 +107,7 @@ func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 	}
 	signed := t.Training
 	signed.Spec, signed.Seeds = r.Spec, nil
-	signed.Input.Spec = seedSpec(mdl, s.Seed) // another one may have asked for the same work
+	signed.Input.Spec = mdl.SeedSpec(s.Seed) // another one may have asked for the same work
 	text := fmt.Sprintf("bundle %s was trained from the same content; signing", t.Bundle.Short())
 	if len(r.Seeds) > 1 {
 		for _, o := range r.Seeds {
@@ -118,23 +119,14 @@ func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 	return Stage{State: delivery.CheckPending, Text: text}
 }
 
-// seedSpec is what one seed of a model is resolved as.
-func seedSpec(mdl delivery.Model, seed int64) delivery.Spec {
-	spec := mdl.Spec()
-	spec.Train.Seeds, spec.Thresholds = []int64{seed}, nil
-	return spec
-}
-
-// seed trains a spec with one seed, without what is resolved afterwards: a spec of
-// its own, whose training serves every spec that it is part of.
-func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.DataResult, run runner) SeedReport {
+// seed trains a model with one of its seeds, whose spec has the digest.
+func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest delivery.Digest, data delivery.DataResult, run runner) SeedReport {
 	s := SeedReport{Seed: seed}
 	is := func(state delivery.CheckState, format string, args ...any) SeedReport {
 		s.State, s.Text = state, fmt.Sprintf(format, args...)
 		return s
 	}
-	spec := seedSpec(mdl, seed)
-	if t, ok := m.w.Evidence.BySpec[spec.Digest()]; ok {
+	if t, ok := m.w.Evidence.BySpec[digest]; ok {
 		s.Bundle, s.key = t.Bundle, t.Training.Run
 		stage := m.known(t)
 		return is(stage.State, "%s", stage.Text)
@@ -143,12 +135,12 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.
 	if !ok {
 		return is(delivery.CheckFailure, "this server has no trainer %s", mdl.Train.With)
 	}
-	ask := delivery.TrainRun{Spec: spec, Seed: seed, Data: r.dataKey, Training: data.Training,
+	ask := delivery.TrainRun{Spec: mdl.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: data.Training,
 		Trainer: trainer, Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
 	s.key, ask = m.underWay(ask)
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
 		// Another spec asked for the same work, as of a dataset with another name.
-		m.signTraining(r, s.key, spec, ask, data, t.Training.Result)
+		m.signTraining(r, s.key, digest, ask, data, t.Training.Result)
 		return is(delivery.CheckPending, "bundle %s was trained from the same content; signing", t.Bundle.Short())
 	}
 	s.Run = s.key
@@ -163,13 +155,13 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, data delivery.
 	if data, ok = m.readBy(ask, data); !ok {
 		return is(delivery.CheckPending, "trained; reading what it was trained on")
 	}
-	m.signTraining(r, s.key, spec, ask, data, result)
+	m.signTraining(r, s.key, digest, ask, data, result)
 	return is(delivery.CheckPending, "trained; signing")
 }
 
-func (m *maker) signTraining(r *progress, key delivery.Digest, spec delivery.Spec, ask delivery.TrainRun, data delivery.DataResult, result delivery.TrainResult) {
+func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask delivery.TrainRun, data delivery.DataResult, result delivery.TrainResult) {
 	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, What: "training of " + r.Model,
-		Predicate: delivery.Training{Run: key, Spec: spec.Digest(), Input: ask, Data: data, Result: result}})
+		Predicate: delivery.Training{Run: key, Spec: spec, Input: ask, Data: data, Result: result}})
 }
 
 // resolved finds a bundle's thresholds on the validation split, and returns the
