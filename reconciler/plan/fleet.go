@@ -149,7 +149,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	devices := m.w.Devices[f.Name]
 	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
 		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f), Deadline: time.Duration(m.w.Server.Deadline),
-		Seed: m.w.Server.Seed, Listening: m.w.Listening, Doubt: m.doubt(f, devices, target.Bundle)}
+		Seed: m.w.Server.Seed, Listening: m.w.Listening, Heard: m.w.heard(), Doubt: m.doubt(f, devices, target.Bundle)}
 	for _, before := range releases {
 		if before.Bundle != target.Bundle {
 			in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}

@@ -118,3 +118,22 @@ func TestTimesInTheFutureBeginNow(t *testing.T) {
 		t.Errorf("healthy since %v, now %v", d.State.Healthy, noon)
 	}
 }
+
+// Where nobody at all is heard, the server's own network may be cut: that says nothing about the release, until one
+// device is heard again.
+func TestSilenceOfAllIsNoEvidence(t *testing.T) {
+	devices := []delivery.Device{device("x", delivery.DeviceSoaking, v2), device("y", delivery.DeviceSoaking, v2)}
+	in := rollout.Input{Fleet: fleet("100%"), Target: v2, Devices: devices, At: noon.Add(10 * rollout.DefaultDeadline),
+		Heard: noon, State: rollout.State{Target: v2, Base: &v1, Share: 1, Began: noon, Started: noon}}
+	d := rollout.Next(in)
+	if d.Abort != nil || !strings.Contains(d.Hold, "no device of any fleet was heard since 2026-11-24 12:00 UTC") {
+		t.Errorf("nobody is heard: %s", d)
+	}
+	if !d.Wake.IsZero() && !d.Wake.After(in.At) {
+		t.Errorf("it is looked at again at %v, and it is %v", d.Wake, in.At)
+	}
+	in.Heard = in.At // one of another fleet
+	if d = rollout.Next(in); d.Abort == nil {
+		t.Errorf("others are heard, and these two are silent: %s", d)
+	}
+}

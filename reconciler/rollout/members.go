@@ -82,7 +82,7 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 		return failed, ""
 	case seen.Before(s.Started.Add(-in.Deadline)):
 		return away, ""
-	case in.At.Sub(later(seen, begun)) > in.Deadline:
+	case in.heard().Sub(later(seen, begun)) > in.Deadline:
 		switch {
 		case r.Held != "":
 			return held, Strange(d, in.At, in.Deadline)
@@ -102,13 +102,28 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 // server's own.
 func (in *turn) deaf() bool { return in.At.Sub(in.Listening) <= in.Deadline }
 
+// heard is until when a device's silence is its own: when any device was heard last.
+func (in *turn) heard() time.Time {
+	if in.Heard.IsZero() || in.Heard.After(in.At) {
+		return in.At
+	}
+	return in.Heard
+}
+
 // absence says that silence may be the server's own; it is empty where it is not.
 func (in *turn) absence() string {
-	if !in.deaf() {
-		return ""
+	switch {
+	case in.deaf():
+		return "; this server was not listening before " + clock(in.Listening)
+	case in.mute():
+		return fmt.Sprintf("; no device of any fleet was heard since %s, so this server's network may be cut: nothing is "+
+			"concluded from the silence before one is heard", clock(in.heard()))
 	}
-	return "; this server was not listening before " + clock(in.Listening)
+	return ""
 }
+
+// mute reports whether no device at all was heard for a whole deadline.
+func (in *turn) mute() bool { return in.At.Sub(in.heard()) > in.Deadline }
 
 // seen is when a device was heard last. A time in the future is of a clock that was set back since: then all that is
 // known is that it was heard before the server's clock was right.
@@ -315,7 +330,9 @@ func (m members) deadline(in *turn, s State) time.Time {
 	begun := later(s.Started, in.Listening)
 	for _, x := range m {
 		if x.standing == waiting && (s.Share >= 1 || x.position < s.Share) {
-			wake = earliest(wake, later(in.seen(x.device), begun).Add(in.Deadline+time.Second))
+			if quiet := later(in.seen(x.device), begun).Add(in.Deadline + time.Second); quiet.After(in.At) {
+				wake = earliest(wake, quiet)
+			}
 			if stuck := begun.Add(in.Deadline + time.Duration(in.Fleet.Soak) + time.Second); stuck.After(in.At) {
 				wake = earliest(wake, stuck)
 			}

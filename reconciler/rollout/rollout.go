@@ -40,6 +40,9 @@ type Input struct {
 	// Listening is since when devices can reach the server without a break: it was started, or it was suspended
 	// until then. Silence before that is the server's own. Zero is for ever.
 	Listening time.Time
+	// Heard is when any device of any fleet was heard last. Silence after that may be the server's own network's. Zero is
+	// At.
+	Heard time.Time
 
 	Seed  string // a secret of the server, from which salts are made
 	Doubt string // why no device's word that Target failed is believed now; empty: it is
@@ -385,7 +388,9 @@ func (in *turn) waiting(s State, c Count, m members) (hold string, wake time.Tim
 	if c.Waiting+c.Held == 0 {
 		return "no device is healthy", wake
 	}
-	hold = c.missing()
+	if hold = c.missing(); in.mute() {
+		hold += in.absence()
+	}
 	if until := s.Started.Add(time.Duration(in.Fleet.Soak)); in.Fleet.Soak > 0 && until.After(in.At) {
 		hold += fmt.Sprintf("; the soak lasts until %s at least", clock(until))
 		wake = earliest(wake, until)
