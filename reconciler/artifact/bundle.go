@@ -196,8 +196,9 @@ func checkThresholds(thresholds map[string]float64) error {
 }
 
 func checkSignature(sig delivery.Signature) error {
-	if sig.SchemaVersion != 1 {
-		return fmt.Errorf("%s: this version knows schema version 1, got %d", SignatureFile, sig.SchemaVersion)
+	if sig.SchemaVersion != delivery.SignatureVersion {
+		return fmt.Errorf("%s: this version knows schema version %d, got %d", SignatureFile, delivery.SignatureVersion,
+			sig.SchemaVersion)
 	}
 	data, err := json.Marshal(sig) // a mean that is no number must not reach Canonical, which panics
 	if err != nil {

@@ -1,10 +1,13 @@
 package delivery
 
+// SignatureVersion is the newest Signature.SchemaVersion that this version of AOB knows.
+const SignatureVersion = 1
+
 // A Signature is the contract between a bundle's ONNX file and whoever runs it:
 // a superset of RF-DETR's own rfdetr_inference metadata. Outputs are matched by
 // name and classes by name, never by position or shape.
 type Signature struct {
-	SchemaVersion int       `json:"schemaVersion"` // 1
+	SchemaVersion int       `json:"schemaVersion"` // SignatureVersion
 	Input         string    `json:"input"`         // input
 	Boxes         string    `json:"boxes"`         // dets: [N,Q,4] cx,cy,w,h in 0..1
 	Logits        string    `json:"logits"`        // labels: [N,Q,slots]

@@ -69,7 +69,7 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 	}
 
 	sig := delivery.Signature{
-		SchemaVersion: 1,
+		SchemaVersion: delivery.SignatureVersion,
 		Input:         "input",
 		Boxes:         m.Outputs["pred_boxes"],
 		Logits:        m.Outputs["pred_logits"],
@@ -250,8 +250,8 @@ func checkSignature(s delivery.Signature) error {
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("signature: "+format, args...)
 	}
-	if s.SchemaVersion != 1 {
-		return fail("schemaVersion is %d, this program knows 1", s.SchemaVersion)
+	if s.SchemaVersion != delivery.SignatureVersion {
+		return fail("schemaVersion is %d, this program knows %d", s.SchemaVersion, delivery.SignatureVersion)
 	}
 	for _, name := range []string{s.Input, s.Boxes, s.Logits} {
 		if err := checkName(name); err != nil {

@@ -151,12 +151,16 @@ func (a *Agent) notStarted(p Plan, err error) bool {
 }
 
 // deviceFault reports whether an error is the machine's: it is out of room,
-// memory or files, or the detector's program cannot be run.
+// memory or files, its programs are older than the bundle, or the detector's
+// program cannot be run.
 func deviceFault(err error) bool {
 	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EIO} {
 		if errors.Is(err, e) {
 			return true
 		}
+	}
+	if _, newer := errors.AsType[newerBundle](err); newer {
+		return true
 	}
 	var notKept *unkept
 	var path *fs.PathError

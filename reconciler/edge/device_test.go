@@ -44,12 +44,13 @@ type lab struct {
 
 // A bundle is on the shelf, with how its detector behaves.
 type bundle struct {
-	target   delivery.Target
-	download func(try int) error // nil: it arrives
-	tries    int
-	start    error
-	health   error // from the first check on
-	started  int
+	target    delivery.Target
+	download  func(try int) error // nil: it arrives
+	signature string              // signature.json; empty: it has none
+	tries     int
+	start     error
+	health    error // from the first check on
+	started   int
 }
 
 func newLab(t *testing.T) *lab {
@@ -205,7 +206,7 @@ func (l *lab) fetch(ctx context.Context, d delivery.Digest, cache, dir string) (
 	l.fetched = append(l.fetched, d)
 	b := l.bundles[d]
 	b.tries++
-	try, download := b.tries, b.download
+	try, download, signature := b.tries, b.download, b.signature
 	l.mu.Unlock()
 	if download != nil {
 		if err := download(try); err != nil {
@@ -221,6 +222,11 @@ func (l *lab) fetch(ctx context.Context, d delivery.Digest, cache, dir string) (
 	}
 	if err := os.WriteFile(filepath.Join(partial, "model.onnx"), []byte(d), 0o644); err != nil {
 		return 0, err
+	}
+	if signature != "" {
+		if err := os.WriteFile(filepath.Join(partial, artifact.SignatureFile), []byte(signature), 0o644); err != nil {
+			return 0, err
+		}
 	}
 	return bundleSize, os.Rename(partial, dir)
 }

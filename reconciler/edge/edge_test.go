@@ -425,6 +425,23 @@ func TestWhatDoesNotArriveIsNotTheBundlesFault(t *testing.T) {
 	d.serves(v2.target)
 }
 
+// A bundle of a later version of AOB waits for an update of the device's programs, and is not at fault.
+func TestBundleOfALaterVersionWaits(t *testing.T) {
+	l := newLab(t)
+	v1, v2 := l.shelve(1), l.shelve(2)
+	d := l.boot(l.dir())
+	l.publish(1, v1.target)
+	l.phase(1, delivery.DeviceHealthy, v1.target)
+	l.set(v2, func(b *bundle) { b.signature = `{"schemaVersion": 2, "more": true}` })
+	l.publish(2, v2.target)
+	const why = "signature.json has schemaVersion 2, and this aob-agent knows 1; update aob-agent and aob-detect"
+	heard := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
+	if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
+		t.Errorf("reports %+v", r)
+	}
+	d.serves(v1.target)
+}
+
 // damage replaces the model in a slot by other bytes, and returns its path.
 func (d *device) damage(slot string, b *bundle) {
 	d.t.Helper()

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -94,6 +95,9 @@ func (a *Agent) start(ctx context.Context, slot string, t delivery.Target, socke
 	if err := a.Check(ctx, t.Bundle, dir); err != nil && !errors.Is(err, artifact.ErrUnchecked) {
 		return nil, err
 	}
+	if err := isNewer(dir); err != nil {
+		return nil, err
+	}
 	s, err := a.Start(ctx, dir, socket)
 	if err != nil && ctx.Err() == nil {
 		if bad := a.checked(ctx, slot, t.Bundle); bad != nil {
@@ -104,6 +108,26 @@ func (a *Agent) start(ctx context.Context, slot string, t delivery.Target, socke
 		return nil, err
 	}
 	return &instance{Serving: s, slot: slot, target: t, socket: socket, stop: func() {}, gone: make(chan struct{})}, nil
+}
+
+// A newerBundle is a bundle of a later version of AOB, which this device's programs cannot run. Neither is at fault.
+type newerBundle struct{ version int }
+
+func (n newerBundle) Error() string {
+	return fmt.Sprintf("the bundle's %s has schemaVersion %d, and this aob-agent knows %d; update aob-agent and aob-detect",
+		artifact.SignatureFile, n.version, delivery.SignatureVersion)
+}
+
+// isNewer returns a newerBundle error where the bundle in a folder is one.
+func isNewer(dir string) error {
+	data, err := os.ReadFile(filepath.Join(dir, artifact.SignatureFile))
+	var signature struct {
+		SchemaVersion int `json:"schemaVersion"`
+	}
+	if err == nil && json.Unmarshal(data, &signature) == nil && signature.SchemaVersion > delivery.SignatureVersion {
+		return newerBundle{signature.SchemaVersion}
+	}
+	return nil // what cannot be read, the detector refuses
 }
 
 // put lets an instance serve.
