@@ -251,5 +251,5 @@ func (s *Source) Explain(_ context.Context, kind explain.Kind, id string) (expla
 	if err != nil {
 		return explain.Chain{}, err
 	}
-	return snap.Explain(kind, id, s.Commits)
+	return snap.now(s.Reconciler.Fleet.Devices(), s.Reconciler.Now()).Explain(kind, id, s.Commits)
 }

@@ -414,7 +414,8 @@ func (s *Snapshot) unknown(err error) error {
 // facts gathers what the snapshot itself holds.
 func (s *Snapshot) facts() explain.Facts {
 	w, e := s.World, s.World.Evidence
-	f := explain.Facts{Unread: w.Blind(), Branch: w.Main.Branch, Head: w.Main.Commit, Published: w.Published, Statements: e.Releases,
+	silent := func(d delivery.Device) bool { return s.At.Sub(d.Seen) > s.deadline() }
+	f := explain.Facts{Silent: silent, Unread: w.Blind(), Branch: w.Main.Branch, Head: w.Main.Commit, Published: w.Published, Statements: e.Releases,
 		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: quarantines(w.Main), Runs: w.Runs, Scores: e.Scores,
 		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{}, Sizes: map[delivery.Digest]int64{}}
 	for _, key := range slices.Sorted(maps.Keys(e.ByRun)) {

@@ -45,7 +45,11 @@ func statusCommand() *cobra.Command {
 			default:
 				row("serves", "nothing")
 			}
-			row("phase", "%s, by document %d", s.Phase, s.Desired)
+			last := ""
+			if !s.Serving {
+				last = ", as it was reported last"
+			}
+			row("phase", "%s, by document %d%s", s.Phase, s.Desired, last)
 			if s.Failed != "" {
 				row("failed", "bundle %s: %s", s.Failed.Short(), s.Why)
 			}

@@ -309,6 +309,6 @@ func (c *chain) fleets(bundle delivery.Digest) {
 			c.add(Link{What: "device", Text: fmt.Sprintf("and %d more", len(running)-i)})
 			break
 		}
-		c.add(standing(d))
+		c.add(c.standing(d))
 	}
 }

@@ -496,3 +496,18 @@ func TestSecondQuarantineEntryIsToldRight(t *testing.T) {
 		}
 	}
 }
+
+// Of a device that is silent, what it said last is said as such.
+func TestSilentDevice(t *testing.T) {
+	f := explain.Facts{Devices: []delivery.Device{device("dock-1", 2, delivery.DeviceHealthy)}}
+	for silent, want := range map[bool]string{
+		false: "runs version 2 in fleet demo, healthy, slot b",
+		true:  "runs version 2 in fleet demo, healthy, slot b; it has been silent since it said so",
+	} {
+		f.Silent = func(delivery.Device) bool { return silent }
+		c, err := f.Explain(explain.Device, "dock-1")
+		if err != nil || c.Links[0].Text != want {
+			t.Errorf("silent %v: %+v, error %v; want %q", silent, c.Links, err, want)
+		}
+	}
+}

@@ -21,6 +21,8 @@ type Facts struct {
 	Models    []Main     // on main
 	Fleets    []Fleet    // on main
 	Devices   []delivery.Device
+	// Silent says of a device that nothing was heard of it for so long that what it said last may not be so.
+	Silent    func(delivery.Device) bool
 	Published map[string]delivery.Desired // by ring
 
 	// Versions is what main's release files have said, by model, newest first.

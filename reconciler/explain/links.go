@@ -337,7 +337,7 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 }
 
 // standing tells how a device stands, by its own last report.
-func standing(d delivery.Device) Link {
+func (f Facts) standing(d delivery.Device) Link {
 	r := d.Report
 	l := Link{What: "device", ID: r.Device, At: d.Seen, Inputs: inputs(r.Bundle)}
 	switch {
@@ -351,6 +351,9 @@ func standing(d delivery.Device) Link {
 	l.Text += fmt.Sprintf(" in fleet %s, %s", r.Ring, r.Phase)
 	if r.Slot != "" {
 		l.Text += ", slot " + r.Slot
+	}
+	if f.Silent != nil && f.Silent(d) {
+		l.Text += "; it has been silent since it said so"
 	}
 	if r.Failed != "" {
 		l.Lines = append(l.Lines, strings.TrimSuffix(fmt.Sprintf("bundle %s failed here: %s", r.Failed.Short(), r.Why), ": "))

@@ -106,7 +106,7 @@ func (f Facts) device(id string) (Chain, error) {
 		if d.Report.Device != id {
 			continue
 		}
-		c.add(standing(d))
+		c.add(c.standing(d))
 		if doc, ok := f.Published[d.Report.Ring]; ok {
 			c.desired(d, doc)
 		}
