@@ -69,6 +69,12 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 			case len(pr.Asks) > 0:
 				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs before somebody who has lets it:\n\n1. Comment `%s`.\n2. If AOB asks back in a comment of its own, react to that comment with 👍. It asks wherever others can edit comments: the reaction is what counts then, as nobody else can make it.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
+				for _, who := range pr.Refused {
+					fmt.Fprintf(&b, "- %s has no write permission here, so that comment does not count.\n", delivery.Markdown(who))
+				}
+				if len(pr.Refused) > 0 {
+					b.WriteString("\n")
+				}
 			default:
 				fmt.Fprintf(&b, "### AOB: %s\n\n", verdictWord(c.State))
 				if len(pr.Models) > 0 && !pr.PR.Fork {

@@ -29,7 +29,8 @@ const maxBecause = 300
 // login is what a user's name looks like on a forge.
 var login = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
-// maxRefused is how many accepts of another code are answered on a pull request.
+// maxRefused is how many accepts of another code, and how many people's runs without permission, are answered on a pull
+// request.
 const maxRefused = 5
 
 // A waiting is what a pull request waits for people to say. The keys are the codes
@@ -113,6 +114,9 @@ func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery
 			continue
 		}
 		may, err := r.forgeNow.may(ctx, c.Author)
+		if err == nil && may != delivery.PermissionWrite && len(found.refused) < maxRefused && !slices.Contains(found.refused, c.Author) {
+			found.refused = append(found.refused, c.Author)
+		}
 		if err != nil || may != delivery.PermissionWrite {
 			errs = append(errs, err)
 			continue

@@ -289,7 +289,8 @@ func (f *forgeView) readCommentsOf(ctx context.Context, n int) error {
 	if incomplete != nil && len(a.gos)+len(a.accepts) == 0 {
 		a.gos, a.accepts = old.gos, old.accepts // what was read before stands
 	}
-	if !slices.Equal(old.gos, a.gos) || delivery.DigestOf("accepts", old.accepts) != delivery.DigestOf("accepts", a.accepts) ||
+	if !slices.Equal(old.gos, a.gos) || !slices.Equal(old.refused, a.refused) ||
+		delivery.DigestOf("accepts", old.accepts) != delivery.DigestOf("accepts", a.accepts) ||
 		delivery.DigestOf("waits", old.waits) != delivery.DigestOf("waits", a.waits) {
 		f.news()
 	}

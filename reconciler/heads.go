@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -30,16 +29,30 @@ var errLate = delivery.Wait{For: time.Second, What: "reads the files of this pul
 func (r *Reconciler) inTime() bool { return !r.Now().After(r.seen.until) }
 
 // inTurns returns the order in which heads are read: those of people who may write come first. One of theirs that took
-// the time of a turn comes after the others.
+// the time of a turn comes after the others. The others share a budget: one pull request of each of them comes before
+// two of anybody, so that nobody uses it up for the rest.
 func (r *Reconciler) inTurns(prs []delivery.PullRequest) []int {
-	ranks, order := make([]int, len(prs)), make([]int, len(prs))
+	type place struct {
+		stranger bool
+		rank     int // turns whose time it took, or which of a stranger's pull requests it is
+	}
+	places, order, of := make([]place, len(prs)), make([]int, len(prs)), map[string]int{}
 	for i, pr := range prs {
-		order[i], ranks[i] = i, r.seen.late[pr.Number]
+		order[i], places[i].rank = i, r.seen.late[pr.Number]
 		if may, _ := r.forgeNow.author(pr.Author); pr.May(may) != delivery.PermissionWrite {
-			ranks[i] = math.MaxInt // they share a budget, which goes by the order of the list
+			places[i] = place{true, of[pr.Author]}
+			of[pr.Author]++
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(ranks[a], ranks[b]) })
+	slices.SortStableFunc(order, func(a, b int) int {
+		if places[a].stranger != places[b].stranger {
+			if places[b].stranger {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(places[a].rank, places[b].rank)
+	})
 	return order
 }
 
@@ -197,7 +210,7 @@ func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]boo
 			p.Gos = append(p.Gos, code)
 		}
 	}
-	p.Accepts, p.Waits = said.accepts, said.waits
+	p.Accepts, p.Waits, p.Refused = said.accepts, said.waits, said.refused
 	return late
 }
 

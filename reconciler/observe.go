@@ -96,6 +96,7 @@ const badLasts = 5 * time.Minute
 type asked struct {
 	for_    []string // the codes that they were read for
 	gos     []string
+	refused []string // who named a code of a run and may not write, at most maxRefused
 	accepts []plan.Asked
 	waits   map[string][]string // by code: whose agreement to AOB's question is missing; "" is anybody's with write permission
 }

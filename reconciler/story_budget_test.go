@@ -122,3 +122,19 @@ func TestStrangersPullRequestsShareABound(t *testing.T) {
 		t.Errorf("once the others are closed: %s: %s", c.State, c.Description)
 	}
 }
+
+// One stranger with many large pull requests does not use up what all strangers share: one of everybody comes first.
+func TestOneStrangerLeavesRoomForOthers(t *testing.T) {
+	s, main := begun(t)
+	for _, author := range []string{"eve", "kim"} {
+		s.forge.permission[author] = delivery.PermissionRead
+	}
+	for i := range 8 {
+		s.fork(fmt.Sprintf("eve-%d", i), "eve", main, many(100*i, 60))
+	}
+	head := s.forge.head(s.forge.prs[s.fork("large", "kim", main, many(2000, 60))])
+	s.settle()
+	if c := s.check(head, delivery.ContextIntent); c.State != delivery.CheckSuccess {
+		t.Errorf("of somebody else: %s: %s", c.State, c.Description)
+	}
+}

@@ -162,3 +162,25 @@ func TestErrorsThatRepeatAreLoggedWithGrowingPauses(t *testing.T) {
 		t.Errorf("%d lines say that it works again; troubles are %v", n, list.all())
 	}
 }
+
+// Who asks for a run and may not is told, once, and a thousand times is as once.
+func TestAReadersGoIsAnswered(t *testing.T) {
+	s, main := begun(t)
+	s.forge.permission["stranger"] = delivery.PermissionRead
+	n := s.fork("theirs", "stranger", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.settle()
+	code := s.asked(s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)])
+	for range 20 {
+		s.forge.comment(n, "stranger", "/aob run "+code)
+	}
+	for range 2 * int(statusLasts/time.Second) {
+		s.turn()
+	}
+	const told = "stranger has no write permission here, so that comment does not count"
+	if got := strings.Count(s.forge.comments[n], told); got != 1 {
+		t.Errorf("it is said %d times in:\n%s", got, s.forge.comments[n])
+	}
+	if started := s.started(delivery.RunTrain); started > 0 {
+		t.Errorf("%d trainings were started", started)
+	}
+}

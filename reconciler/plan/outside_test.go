@@ -25,7 +25,7 @@ var fromOutside = []string{
 	"Finding.More", "Finding.Text", "Finding.Where",
 	"Report.Held", "Report.Labels", "Report.Why",
 	"RunState.Error", "RunState.Ending", "RunStatus.Message", "RunStatus.Phase",
-	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Pending", "Trial.By", "Variant.Set",
+	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Pending", "Proposal.Refused", "Trial.By", "Variant.Set",
 	"Evidence.Stale", "Main.Unread", "Main.UnreadFleets", "UnreadStatement.Why",
 }
 

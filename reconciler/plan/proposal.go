@@ -28,6 +28,7 @@ type ProposalReport struct {
 	Stale     bool              // nothing is concluded about it now; what was said before stands
 	Asks      []string          // comments of someone with write permission that its runs wait for
 	Costs     map[string]string // by the code of an ask: what it lets run
+	Refused   []string          // who gave one of Asks and has no write permission
 }
 
 // Green reports whether aob/release succeeded.
@@ -140,6 +141,10 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	}
 
 	r.Runs, r.Asks, r.Costs = m.runs[p.Number], m.asks[p.Number], m.costs[p.Number]
+
+	if len(r.Asks) > 0 {
+		r.Refused = p.Refused
+	}
 
 	r.Checks = append(r.Checks, intentOK)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)

@@ -88,9 +88,11 @@ type Proposal struct {
 	Gos        []string            // codes that someone with write permission gave
 	Accepts    []Asked             // of unsure verdicts, oldest first, by whomever
 	// Waits says by code whose agreement to a question of AOB's is missing; "" is that of anybody with write permission.
-	Waits  map[string][]string
-	Intent delivery.Intent // at the head
-	Base   delivery.Intent // at the newest best common ancestor with main
+	Waits map[string][]string
+	// Refused are those who asked for a run and have no write permission.
+	Refused []string
+	Intent  delivery.Intent // at the head
+	Base    delivery.Intent // at the newest best common ancestor with main
 	// Merged is what merging it into main would yield: main's file where the head
 	// has the merge base's, and the head's file where it has another one.
 	Merged delivery.Intent
@@ -147,6 +149,18 @@ func (w World) Blind() string {
 		return text
 	}
 	return w.Evidence.newer()
+}
+
+// heard is when any device was heard last; zero where there is none.
+func (w World) heard() (last time.Time) {
+	for _, devices := range w.Devices {
+		for _, d := range devices {
+			if d.Seen.After(last) {
+				last = d.Seen
+			}
+		}
+	}
+	return last
 }
 
 // newer says which statements that decide something a newer aob signed. A kind that this aob does not know decides
