@@ -61,7 +61,8 @@ func (s *story) tell(ctx context.Context) error {
 	}
 
 	s.chapter("PR 3: a model made worse")
-	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", both(replace(longer, briefly), replace(rate, hardly)))
+	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", both(replace(longer, briefly),
+		replace(rate, hardly)))
 	if err != nil {
 		return err
 	}
@@ -91,7 +92,9 @@ func (s *story) prepare(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := s.step("aob serve", func() (string, error) { return "with the local forge", s.startServer(ctx) }); err != nil {
+	if err := s.step("aob serve", func() (string, error) {
+		return "with the local forge", s.startServer(ctx)
+	}); err != nil {
 		return err
 	}
 	return s.step("aob-agent", func() (string, error) {
@@ -136,7 +139,8 @@ type proposal struct {
 func (s *story) propose(ctx context.Context, branch, subject string, change edit) (proposal, error) {
 	p := proposal{branch: branch}
 	err := s.step("git push "+branch, func() (string, error) {
-		for _, args := range [][]string{{"fetch", "--quiet", "--prune"}, {"checkout", "--quiet", "-B", branch, "origin/main"}} {
+		for _, args := range [][]string{{"fetch", "--quiet", "--prune"}, {"checkout", "--quiet", "-B", branch,
+			"origin/main"}} {
 			if _, err := s.git(ctx, args...); err != nil {
 				return "", err
 			}
@@ -157,7 +161,8 @@ func (s *story) propose(ctx context.Context, branch, subject string, change edit
 		if err != nil {
 			return "", err
 		}
-		for _, args := range [][]string{{"commit", "--quiet", "-am", subject}, {"push", "--quiet", "-u", "origin", branch}} {
+		for _, args := range [][]string{{"commit", "--quiet", "-am", subject}, {"push", "--quiet", "-u", "origin",
+			branch}} {
 			if _, err := s.git(ctx, args...); err != nil {
 				return "", err
 			}
@@ -214,7 +219,8 @@ func (s *story) showDiff(ctx context.Context, branch string) error {
 	if err != nil {
 		return err
 	}
-	s.quote("what the reviewer sees in models/shapes.release.yaml", strings.Split(strings.TrimSpace(diff), "\n")[4:], 48)
+	s.quote("what the reviewer sees in models/shapes.release.yaml", strings.Split(strings.TrimSpace(diff), "\n")[4:],
+		48)
 	return nil
 }
 
@@ -248,6 +254,7 @@ func (s *story) revert(ctx context.Context, version int) error {
 	if after != before {
 		return fmt.Errorf("the rollback was not free: before %+v, after %+v", before, after)
 	}
-	s.say("", fmt.Sprintf("%.1fs after the push every device serves version %d: nothing trained, 0 bytes of model downloaded", took.Seconds(), version), 0)
+	s.say("", fmt.Sprintf("%.1fs after the push every device serves version %d: nothing trained, 0 bytes of model "+
+		"downloaded", took.Seconds(), version), 0)
 	return nil
 }

@@ -50,16 +50,19 @@ func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState)
 			last = time.Now()
 		}
 		s.progress("…", progress(pr))
-		return pr.State == delivery.CheckSuccess || pr.State == delivery.CheckFailure || pr.State == delivery.CheckError, nil
+		return pr.State == delivery.CheckSuccess || pr.State == delivery.CheckFailure ||
+			pr.State == delivery.CheckError, nil
 	})
 	if err != nil {
 		return err
 	}
 	s.say(s.mark(pr.State)+" "+delivery.ContextRelease, cut(pr.Text, 220), 0)
 	if pr.State != want {
-		return fmt.Errorf("PR #%d: %s is %s, the story wants %s: %s", p.number, delivery.ContextRelease, pr.State, want, pr.Text)
+		return fmt.Errorf("PR #%d: %s is %s, the story wants %s: %s", p.number, delivery.ContextRelease, pr.State, want,
+			pr.Text)
 	}
-	s.rows = append(s.rows, row{fmt.Sprintf("PR #%d %s", p.number, pr.Title), string(pr.State) + ": " + cut(pr.Text, 90)})
+	s.rows = append(s.rows, row{fmt.Sprintf("PR #%d %s", p.number, pr.Title), string(pr.State) + ": " +
+		cut(pr.Text, 90)})
 	return nil
 }
 
@@ -83,7 +86,8 @@ func progress(pr web.PR) string {
 			if r.SecondsLeft != nil && *r.SecondsLeft >= 1 {
 				left = fmt.Sprintf(", about %.0fs left", *r.SecondsLeft)
 			}
-			return fmt.Sprintf("%s [%s%s] epoch %d/%d%s", r.Kind, strings.Repeat("=", done), strings.Repeat(" ", width-done), r.Epoch, r.Epochs, left)
+			return fmt.Sprintf("%s [%s%s] epoch %d/%d%s", r.Kind, strings.Repeat("=", done),
+				strings.Repeat(" ", width-done), r.Epoch, r.Epochs, left)
 		}
 		return fmt.Sprintf("%s: %s", r.Kind, r.Stage)
 	}
@@ -115,13 +119,15 @@ func (s *story) fleet(ctx context.Context, version int) error {
 		for _, d := range f.Devices {
 			if d.Version == version && d.Phase == delivery.DeviceHealthy && !slices.Contains(order, d.ID) {
 				order = append(order, d.ID)
-				s.say("fleet "+f.Name, fmt.Sprintf("%s serves version %d, slot %s", d.ID, d.Version, d.Slot), time.Since(start))
+				s.say("fleet "+f.Name, fmt.Sprintf("%s serves version %d, slot %s", d.ID, d.Version, d.Slot),
+					time.Since(start))
 			}
 		}
 		return len(order) == 3 && f.Done, nil
 	})
 	if err == nil {
-		s.rows = append(s.rows, row{fmt.Sprintf("fleet demo on version %d", version), fmt.Sprintf("%s, %.1fs", strings.Join(order, ", "), time.Since(start).Seconds())})
+		s.rows = append(s.rows, row{fmt.Sprintf("fleet demo on version %d", version), fmt.Sprintf("%s, %.1fs",
+			strings.Join(order, ", "), time.Since(start).Seconds())})
 	}
 	return err
 }
@@ -164,6 +170,7 @@ func (s *story) ending(ctx context.Context) error {
 	fmt.Fprintf(s.out, "\n  %.0fs in all. Look at it:\n\n", time.Since(s.began).Seconds())
 	fmt.Fprintf(s.out, "    git -C %s log --oneline --graph --all\n", short(s.clone()))
 	fmt.Fprintf(s.out, "    bin/aob serve --config %s &      # start it again, then:\n", short(s.config()))
-	fmt.Fprintf(s.out, "    export AOB_SOCKET=%s\n    bin/aob status\n    bin/aob explain model shapes\n    bin/aob explain device robot-1\n", short(s.socket()))
+	fmt.Fprintf(s.out, "    export AOB_SOCKET=%s\n    bin/aob status\n    bin/aob explain model shapes\n    bin/aob "+
+		"explain device robot-1\n", short(s.socket()))
 	return nil
 }

@@ -42,7 +42,8 @@ type process struct {
 
 func newStory(out *os.File, bin, dir string) *story {
 	info, err := out.Stat()
-	return &story{out: out, bin: bin, dir: dir, began: time.Now(), terminal: err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""}
+	return &story{out: out, bin: bin, dir: dir, began: time.Now(), terminal: err == nil &&
+		info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""}
 }
 
 func (s *story) world() string  { return filepath.Join(s.dir, "world") }
@@ -58,7 +59,8 @@ func (s *story) aob(ctx context.Context, args ...string) (string, error) {
 }
 
 func (s *story) git(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", s.clone(), "-c", "user.name=demo", "-c", "user.email=demo@localhost"}, args...)...)
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", s.clone(), "-c", "user.name=demo", "-c",
+		"user.email=demo@localhost"}, args...)...)
 	return output(cmd)
 }
 
@@ -66,7 +68,8 @@ func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err,
+			strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }
@@ -87,7 +90,8 @@ func (s *story) tools(ctx context.Context) (string, error) {
 	if len(missing) > 0 {
 		return "", fmt.Errorf("missing: %s; run: make demo", strings.Join(missing, ", "))
 	}
-	if out, err := output(exec.CommandContext(ctx, "/usr/bin/python3", "-c", "import torch, onnx; print(torch.__version__)")); err != nil {
+	if out, err := output(exec.CommandContext(ctx, "/usr/bin/python3", "-c",
+		"import torch, onnx; print(torch.__version__)")); err != nil {
 		return "", fmt.Errorf("PyTorch is missing: %w", err)
 	} else {
 		return "git, Terraform, ONNX Runtime, PyTorch " + strings.TrimSpace(out), nil
@@ -144,15 +148,18 @@ func (s *story) startServer(ctx context.Context) error {
 func (s *story) startAgent(name string) error {
 	state := filepath.Join(s.world(), "state")
 	token := filepath.Join(s.dir, name+".token")
-	text, err := exec.Command(filepath.Join(s.bin, "aob"), "device", "token", "demo", name, "--config", s.config()).Output()
+	text, err := exec.Command(filepath.Join(s.bin, "aob"), "device", "token", "demo", name, "--config",
+		s.config()).Output()
 	if err == nil {
 		err = os.WriteFile(token, text, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("token of device %s: %w", name, err)
 	}
-	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--ring", "demo", "--device", name,
-		"--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust", filepath.Join(state, "keys", "desired.key.pub"),
+	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--ring", "demo",
+		"--device", name,
+		"--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust",
+		filepath.Join(state, "keys", "desired.key.pub"),
 		"--token-file", token)
 }
 

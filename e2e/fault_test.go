@@ -98,7 +98,8 @@ func newFaulty(t *testing.T, rng *rand.Rand) *faulty {
 		t.Fatalf("make the dataset: %v: %s", err, out)
 	}
 	gate := strings.ReplaceAll(shapesGate("production", "shapes"), "mAP, min: 0.005", "mAP, min: 0")
-	gate = strings.ReplaceAll(gate, "  - {metric: mAP, maxDrop: 0.02, against: release, confidence: 95%, unsure: fail}\n", "")
+	gate = strings.ReplaceAll(gate,
+		"  - {metric: mAP, maxDrop: 0.02, against: release, confidence: 95%, unsure: fail}\n", "")
 	f := &faulty{rng: rng, proxies: map[string]*faultyProxy{}, counts: map[string]int{}}
 	f.workshop = newWorkshop(t, n, "faults", map[string]string{
 		"models/shapes.yaml": shapesModel("shapes", 1), "gates/production.yaml": gate, "fleets/demo.yaml": shapesFleet})
@@ -197,7 +198,8 @@ func (f *faulty) goTo(t *testing.T, commit string) {
 // version is the version that main names.
 func (f *faulty) version(t *testing.T) int {
 	t.Helper()
-	out, err := exec.Command("git", "--git-dir", f.path("intent.git"), "show", "main:models/shapes.release.yaml").Output()
+	out, err := exec.Command("git", "--git-dir", f.path("intent.git"), "show",
+		"main:models/shapes.release.yaml").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,7 +434,8 @@ func (f *faulty) onlyQuarantined(t *testing.T, bad delivery.Digest) {
 	t.Helper()
 	for branch := range strings.Lines(f.refs(t)) {
 		name := strings.TrimSpace(branch[strings.LastIndexByte(branch, '\t')+1:])
-		out, err := exec.Command("git", "--git-dir", f.path("intent.git"), "show", name+":models/shapes.quarantine.yaml").Output()
+		out, err := exec.Command("git", "--git-dir", f.path("intent.git"), "show", name+
+			":models/shapes.quarantine.yaml").Output()
 		if err != nil {
 			continue // the branch has no such file
 		}
@@ -473,7 +476,9 @@ func newFaultyProxy(t *testing.T, target *url.URL, rng *rand.Rand) *faultyProxy 
 	p := &faultyProxy{rng: rng, seen: map[string]int{}}
 	forward := httputil.NewSingleHostReverseProxy(target)
 	forward.ErrorLog = nil
-	forward.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
+	forward.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) {
+		w.WriteHeader(http.StatusBadGateway)
+	}
 	forward.ModifyResponse = p.spoil
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !p.answer(w, r) {

@@ -77,7 +77,8 @@ const releaseFile = "models/bccd.release.yaml"
 // back, and proposed by a stranger. Its subtests are one story, in order.
 func TestGitea(t *testing.T) {
 	files := model(8, "2e-3")
-	files["README.md"], files["gates/production.yaml"], files["fleets/lab.yaml"] = "# What our devices run\n", production, lab
+	files["README.md"], files["gates/production.yaml"], files["fleets/lab.yaml"] = "# What our devices run\n",
+		production, lab
 	m := newTeam(t, files)
 	m.startServer(t)
 	for _, device := range []string{"bench-1", "bench-2", "bench-3"} {
@@ -121,7 +122,8 @@ type story struct {
 }
 
 // propose pushes a branch and opens a pull request of it.
-func (s *story) propose(t *testing.T, c clone, branch, title string, files map[string]string) (number int, commit string) {
+func (s *story) propose(t *testing.T, c clone, branch, title string, files map[string]string) (number int,
+	commit string) {
 	t.Helper()
 	commit = c.push(t, branch, title, files)
 	number = s.open(t, c.who, branch, commit, title)
@@ -132,7 +134,8 @@ func (s *story) propose(t *testing.T, c clone, branch, title string, files map[s
 // A pull request that changes no model is green at once. Pushing to it shows how
 // quick the first status is.
 func (s *story) nothingOfOurs(t *testing.T) {
-	number, _ := s.propose(t, s.developer, "words", "README: say whom to ask", map[string]string{"README.md": "# What our devices run\nAsk Ada.\n"})
+	number, _ := s.propose(t, s.developer, "words", "README: say whom to ask",
+		map[string]string{"README.md": "# What our devices run\nAsk Ada.\n"})
 	_, statuses := s.settled(t, number, "success")
 	if got := statuses[delivery.ContextRelease].Description; !strings.Contains(got, "no model change") {
 		t.Errorf("aob/release says %q", got)
@@ -143,14 +146,16 @@ func (s *story) nothingOfOurs(t *testing.T) {
 	var whole, after []time.Duration
 	before := s.metrics(t)
 	for i := range pushes {
-		commit := s.developer.commit(t, "README: say it again", map[string]string{"README.md": strings.Repeat("Ask Ada.\n", i+2)})
+		commit := s.developer.commit(t, "README: say it again",
+			map[string]string{"README.md": strings.Repeat("Ask Ada.\n", i+2)})
 		began := time.Now()
 		s.developer.git(t, "push", "-q", "origin", "words")
 		pushed := time.Since(began)
 		s.firstStatus(t, commit)
 		whole, after = append(whole, round(time.Since(began))), append(after, round(time.Since(began)-pushed))
 	}
-	t.Logf("until the first status is in the forge's API: from the end of git push, median %s of %v; from its beginning, median %s of %v",
+	t.Logf("until the first status is in the forge's API: from the end of git push, median %s of %v; from its "+
+		"beginning, median %s of %v",
 		median(after), after, median(whole), whole)
 	if n := s.metrics(t)[webhooksTaken] - before[webhooksTaken]; n < pushes {
 		t.Errorf("%v webhooks were taken for %d pushes", n, pushes)
@@ -171,7 +176,8 @@ const (
 func (s *story) forgedWebhook(t *testing.T) {
 	before := s.metrics(t)[webhooksUnsigned]
 	for i, signature := range []string{"", "sha256=00", strings.Repeat("0", 64)} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.address+"/webhook", strings.NewReader(`{"ref": "refs/heads/main"}`))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.address+"/webhook",
+			strings.NewReader(`{"ref": "refs/heads/main"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,13 +215,15 @@ func (s *story) firstModel(t *testing.T) {
 	s.keepsSecrets(t)
 	head, statuses := s.settled(t, number, "success")
 	t.Logf("aob/train told:\n    %s", strings.Join(s.said(t, commit, delivery.ContextTrain), "\n    "))
-	for _, context := range []string{delivery.ContextIntent, delivery.ContextData, delivery.ContextTrain, delivery.ContextEval, delivery.ContextGate + "production"} {
+	for _, context := range []string{delivery.ContextIntent, delivery.ContextData, delivery.ContextTrain,
+		delivery.ContextEval, delivery.ContextGate + "production"} {
 		if statuses[context].State != "success" {
 			t.Errorf("%s is %+v", context, statuses[context])
 		}
 	}
 	s.developer.git(t, "fetch", "-q")
-	if author, parent := s.developer.git(t, "log", "-1", "--format=%an %P", head), delivery.CommitName+" "+commit; author != parent {
+	if author, parent := s.developer.git(t, "log", "-1", "--format=%an %P", head), delivery.CommitName+" "+
+		commit; author != parent {
 		t.Errorf("the release commit is by %q, want %q", author, parent)
 	}
 	if changed := s.developer.git(t, "diff", "--name-only", commit, head); changed != releaseFile {
@@ -268,7 +276,8 @@ func (s *story) betterModel(t *testing.T) {
 	began := time.Now()
 	s.rolledOut(t, 2)
 	t.Logf("%s after the merge all devices are healthy on version 2", round(time.Since(began)))
-	if steps := s.published(t, 2); len(steps) != 2 || !strings.Contains(steps[0], " 1 of 3 devices") || !strings.Contains(steps[1], " 3 of 3 devices") {
+	if steps := s.published(t, 2); len(steps) != 2 || !strings.Contains(steps[0], " 1 of 3 devices") ||
+		!strings.Contains(steps[1], " 3 of 3 devices") {
 		t.Errorf("not one device first, and then all: %q", steps)
 	}
 }
@@ -300,7 +309,8 @@ func (s *story) published(t *testing.T, version int) []string {
 	var steps []string
 	for line := range strings.Lines(string(data)) {
 		var said struct{ Msg, Step string }
-		if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "step" && strings.Contains(said.Step, fmt.Sprintf("fleet lab: bccd version %d ", version)) {
+		if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "step" &&
+			strings.Contains(said.Step, fmt.Sprintf("fleet lab: bccd version %d ", version)) {
 			steps = append(steps, said.Step)
 		}
 	}
@@ -346,7 +356,8 @@ func (s *story) revert(t *testing.T) {
 	}
 	until(t, func() error {
 		statuses := s.gitea.Statuses(t, s.repo, commit)
-		if statuses[delivery.ContextRelease].State != "success" || statuses[delivery.ContextRollout+"lab"].State != "success" {
+		if statuses[delivery.ContextRelease].State != "success" ||
+			statuses[delivery.ContextRollout+"lab"].State != "success" {
 			return fmt.Errorf("main's commit says:%s", words(statuses))
 		}
 		t.Logf("main, %.10s:%s", commit, words(statuses))
@@ -427,7 +438,8 @@ func (s *story) edited(t *testing.T, number int, from, to string) {
 	said := s.gitea.Say(t, s.ada, s.repo, number, from)
 	for i := 0; ; i++ {
 		var now giteatest.Comment
-		s.call(t, s.ada, "PATCH", fmt.Sprintf("/issues/comments/%d", said.ID), map[string]string{"body": from + strings.Repeat(".", i%9)}, &now)
+		s.call(t, s.ada, "PATCH", fmt.Sprintf("/issues/comments/%d", said.ID), map[string]string{"body": from +
+			strings.Repeat(".", i%9)}, &now)
 		if now.Updated.After(now.Created) {
 			break
 		}
@@ -474,9 +486,11 @@ func (s *story) inferred(t *testing.T) int {
 func (s *story) thresholds(t *testing.T) {
 	before, inferred := s.costs(t), s.inferred(t)
 	s.maintainer.git(t, "fetch", "-q")
-	text := s.maintainer.git(t, "show", "origin/main:models/bccd.yaml") + "\nthresholds: {default: bestF1, RBC: {precision: 0.8}}\n"
+	text := s.maintainer.git(t, "show", "origin/main:models/bccd.yaml") +
+		"\nthresholds: {default: bestF1, RBC: {precision: 0.8}}\n"
 	began := time.Now()
-	number, _ := s.propose(t, s.developer, "thresholds", "bccd: thresholds", map[string]string{"models/bccd.yaml": text})
+	number, _ := s.propose(t, s.developer, "thresholds", "bccd: thresholds",
+		map[string]string{"models/bccd.yaml": text})
 	s.answered(t, number, "other thresholds", began, delivery.ContextGate+"production", delivery.ContextRelease)
 	s.settled(t, number, "success")
 	if after := s.costs(t); after.trainings != before.trainings || s.inferred(t) != inferred {
@@ -513,11 +527,14 @@ func (s *story) correctedLabels(t *testing.T) {
 	before, inferred := s.costs(t), s.inferred(t)
 	began := time.Now()
 	number, _ := s.propose(t, s.developer, "labels", "gate: corrected labels", map[string]string{
-		"gates/production.yaml": strings.Replace(production, "evaluate: {dataset: {dir: bccd}", "evaluate: {dataset: {dir: gold}", 1)})
+		"gates/production.yaml": strings.Replace(production, "evaluate: {dataset: {dir: bccd}",
+			"evaluate: {dataset: {dir: gold}", 1)})
 	s.answered(t, number, "corrected labels", began, delivery.ContextRelease)
 	s.settled(t, number, "success")
-	if after := s.costs(t); after.trainings != before.trainings || after.runs == before.runs || s.inferred(t) != inferred {
-		t.Errorf("it cost %v trainings, %v runs and %d inferences", after.trainings-before.trainings, after.runs-before.runs, s.inferred(t)-inferred)
+	if after := s.costs(t); after.trainings != before.trainings || after.runs == before.runs ||
+		s.inferred(t) != inferred {
+		t.Errorf("it cost %v trainings, %v runs and %d inferences", after.trainings-before.trainings,
+			after.runs-before.runs, s.inferred(t)-inferred)
 	}
 	s.commented(t, number, "Current releases, judged by the changed gates")
 	s.commented(t, number, "What gate production can show of bccd")
@@ -529,8 +546,11 @@ func (s *story) whatPeopleSee(t *testing.T) {
 	looks := counted[forgeLooks]
 	t.Logf("%v looks at the forge, of %s each; %v looks at git, of %s each", looks,
 		round(time.Duration(counted[strings.Replace(forgeLooks, "_count", "_sum", 1)]/looks*float64(time.Second))),
-		counted["aob_git_observe_seconds_count"], round(time.Duration(counted["aob_git_observe_seconds_sum"]/counted["aob_git_observe_seconds_count"]*float64(time.Second))))
-	for _, args := range [][]string{{"status"}, {"pr", "list"}, {"explain", "model", "bccd"}, {"explain", "device", "bench-1"}, {"explain", "commit", s.better}} {
+		counted["aob_git_observe_seconds_count"],
+		round(time.Duration(counted["aob_git_observe_seconds_sum"]/counted["aob_git_observe_seconds_count"]*float64(
+			time.Second))))
+	for _, args := range [][]string{{"status"}, {"pr", "list"}, {"explain", "model", "bccd"},
+		{"explain", "device", "bench-1"}, {"explain", "commit", s.better}} {
 		out, err := s.aob(t, args...)
 		if err != nil {
 			t.Error(err)

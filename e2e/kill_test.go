@@ -79,7 +79,11 @@ func TestKilled(t *testing.T) {
 	if testing.Short() {
 		kills = 5
 	}
-	for name, set := range map[string]func(int){"AOB_KILLS": func(n int) { kills = n }, "AOB_KILL_SEED": func(n int) { seed = uint64(n) }} {
+	settings := map[string]func(int){
+		"AOB_KILLS":     func(n int) { kills = n },
+		"AOB_KILL_SEED": func(n int) { seed = uint64(n) },
+	}
+	for name, set := range settings {
 		if text := os.Getenv(name); text != "" {
 			n, err := strconv.Atoi(text)
 			if err != nil {
@@ -91,7 +95,8 @@ func TestKilled(t *testing.T) {
 	n := findPrograms(t)
 	dataset := filepath.Join(t.TempDir(), "shapes")
 	script := filepath.Join("..", "trainers", "tiny", "shapes.py")
-	if out, err := exec.Command(python, script, dataset, "--train", "48", "--valid", "12", "--test", "32").CombinedOutput(); err != nil {
+	if out, err := exec.Command(python, script, dataset, "--train", "48", "--valid", "12", "--test",
+		"32").CombinedOutput(); err != nil {
 		t.Fatalf("make the dataset: %v: %s", err, out)
 	}
 
@@ -126,10 +131,12 @@ type promotion struct {
 // stopped.
 func promote(t *testing.T, n needs, name, dataset string, list []moment) *promotion {
 	t.Helper()
-	w := newWorkshop(t, n, name, map[string]string{"models/shapes.yaml": shapesModel("shapes", 1), "gates/production.yaml": shapesGate("production", "shapes"), "fleets/demo.yaml": shapesFleet})
+	w := newWorkshop(t, n, name, map[string]string{"models/shapes.yaml": shapesModel("shapes", 1),
+		"gates/production.yaml": shapesGate("production", "shapes"), "fleets/demo.yaml": shapesFleet})
 	w.open(t, dataset, "demo")
 	k := &killer{w: w, branch: "longer", main: w.at(t, "main")}
-	k.pushed = w.clone.push(t, k.branch, "shapes: train longer", map[string]string{"models/shapes.yaml": shapesModel("shapes", shapesEpochs)})
+	k.pushed = w.clone.push(t, k.branch, "shapes: train longer",
+		map[string]string{"models/shapes.yaml": shapesModel("shapes", shapesEpochs)})
 	k.start(t.Context(), list)
 	pr := w.green(t, k.branch)
 	merged := w.merge(t, pr)
@@ -142,10 +149,12 @@ func promote(t *testing.T, n needs, name, dataset string, list []moment) *promot
 	}
 
 	// The same values under another name: everything is known, nothing runs.
-	w.clone.push(t, "twin", "twin: as shapes", map[string]string{"models/twin.yaml": shapesModel("twin", shapesEpochs), "gates/twin.yaml": shapesGate("twin", "twin")})
+	w.clone.push(t, "twin", "twin: as shapes", map[string]string{"models/twin.yaml": shapesModel("twin", shapesEpochs),
+		"gates/twin.yaml": shapesGate("twin", "twin")})
 	twin := w.green(t, "twin")
 	w.converged(t, 1)
-	p := &promotion{workshop: w, commits: map[string]string{"the pull request": pr.Head, "main": merged, "the twin": twin.Head}}
+	p := &promotion{workshop: w, commits: map[string]string{"the pull request": pr.Head, "main": merged,
+		"the twin": twin.Head}}
 	p.allSaid(t, twin.Number)
 	w.stopServer(t)
 
@@ -153,7 +162,8 @@ func promote(t *testing.T, n needs, name, dataset string, list []moment) *promot
 	for _, pr := range []web.PR{pr, twin} {
 		fmt.Fprintf(&b, "pull request %d: %s, %s\n", pr.Number, pr.Title, pr.State)
 		for _, m := range pr.Models {
-			fmt.Fprintf(&b, "  %s version %d of spec %s, %d findings\n", m.Model, m.Release.Version, m.Release.Spec.Short(), len(m.Findings))
+			fmt.Fprintf(&b, "  %s version %d of spec %s, %d findings\n", m.Model, m.Release.Version,
+				m.Release.Spec.Short(), len(m.Findings))
 			for _, v := range m.Verdicts {
 				fmt.Fprintf(&b, "  gate %s: %s\n", v.Gate, v.Outcome)
 				for _, c := range v.Checks {
@@ -219,7 +229,8 @@ func (p *promotion) allSaid(t *testing.T, twin int) {
 // history lists commits, by what they say.
 func (p *promotion) history(t *testing.T, commits string) string {
 	t.Helper()
-	out, err := exec.Command("git", "--git-dir", p.path("intent.git"), "log", "--topo-order", "--format=  %an: %s", "--name-status", commits).Output()
+	out, err := exec.Command("git", "--git-dir", p.path("intent.git"), "log", "--topo-order", "--format=  %an: %s",
+		"--name-status", commits).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +279,8 @@ func (p *promotion) comments(t *testing.T) map[string]int {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows, err := db.QueryContext(t.Context(), "SELECT branch, COUNT(marker) FROM numbers LEFT JOIN comments ON pr = number GROUP BY branch")
+	rows, err := db.QueryContext(t.Context(),
+		"SELECT branch, COUNT(marker) FROM numbers LEFT JOIN comments ON pr = number GROUP BY branch")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +323,8 @@ func (p *promotion) whole(t *testing.T) {
 	}
 	p.trainedOnce(t)
 
-	locks, _ := filepath.Glob(p.path("state", "runs", "*", "attempts", "*", "terraform", ".terraform.tfstate.lock.info"))
+	locks, _ := filepath.Glob(p.path("state", "runs", "*", "attempts", "*", "terraform",
+		".terraform.tfstate.lock.info"))
 	if len(locks) > 0 {
 		t.Errorf("terraform states are still locked: %v", locks)
 	}
@@ -418,7 +431,8 @@ func (p *promotion) loseLedger(t *testing.T) {
 	p.stopServer(t)
 
 	for series, n := range counted {
-		if n > 0 && (series == "aob_trainings_total" || series == "aob_model_bytes_served_total" || strings.HasPrefix(series, "aob_runs_started_total")) {
+		if n > 0 && (series == "aob_trainings_total" || series == "aob_model_bytes_served_total" ||
+			strings.HasPrefix(series, "aob_runs_started_total")) {
 			t.Errorf("%s is %v", series, n)
 		}
 	}

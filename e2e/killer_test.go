@@ -41,7 +41,8 @@ const (
 	settled // no more is to come
 )
 
-var phaseNames = []string{"data", "plan", "apply", "train", "destroy", "inspect", "pack", "eval", "sign and commit", "merge", "rollout", "settled"}
+var phaseNames = []string{"data", "plan", "apply", "train", "destroy", "inspect", "pack", "eval", "sign and commit",
+	"merge", "rollout", "settled"}
 
 func (p phase) String() string { return phaseNames[p] }
 

@@ -34,7 +34,8 @@ func launch(t *testing.T, log string, env []string, program string, args ...stri
 		t.Fatal(err)
 	}
 	defer out.Close()
-	p := &process{name: strings.TrimSuffix(filepath.Base(log), ".log"), log: log, cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p := &process{name: strings.TrimSuffix(filepath.Base(log), ".log"), log: log, cmd: exec.Command(program, args...),
+		done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = env, out, out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -142,7 +143,8 @@ func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args[1:], " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args[1:], " "), err,
+			strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }

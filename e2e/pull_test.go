@@ -70,7 +70,8 @@ func words(statuses map[string]giteatest.Status) string {
 
 // await waits until a context on a pull request's head has one of some states,
 // and returns the head with its statuses.
-func (m *team) await(t *testing.T, number int, context string, states ...string) (head string, statuses map[string]giteatest.Status) {
+func (m *team) await(t *testing.T, number int, context string, states ...string) (head string,
+	statuses map[string]giteatest.Status) {
 	t.Helper()
 	until(t, func() error {
 		if err := m.serve.alive(); err != nil {
@@ -79,7 +80,8 @@ func (m *team) await(t *testing.T, number int, context string, states ...string)
 		head = m.pull(t, number).Head.SHA
 		statuses = m.gitea.Statuses(t, m.repo, head)
 		if !slices.Contains(states, statuses[context].State) {
-			return fmt.Errorf("#%d: %s on %.10s is not %s:%s", number, context, head, strings.Join(states, " or "), words(statuses))
+			return fmt.Errorf("#%d: %s on %.10s is not %s:%s", number, context, head, strings.Join(states, " or "),
+				words(statuses))
 		}
 		return nil
 	})
@@ -114,7 +116,8 @@ func (m *team) said(t *testing.T, commit, context string) []string {
 	var list []string
 	for page := 1; ; page++ {
 		var statuses []giteatest.Status
-		m.call(t, m.gitea.Admin, "GET", fmt.Sprintf("/statuses/%s?sort=oldest&page=%d&limit=50", commit, page), nil, &statuses)
+		m.call(t, m.gitea.Admin, "GET", fmt.Sprintf("/statuses/%s?sort=oldest&page=%d&limit=50", commit, page), nil,
+			&statuses)
 		for _, s := range statuses {
 			if s.Context == context {
 				list = append(list, s.State+": "+s.Description)
@@ -197,7 +200,8 @@ func (m *team) commented(t *testing.T, number int, text string) {
 	until(t, func() error {
 		bodies = m.comments(t, number)
 		if len(bodies) > 1 {
-			return fatal{fmt.Errorf("aob has made %d comments on #%d:\n%s", len(bodies), number, strings.Join(bodies, "\n---\n"))}
+			return fatal{fmt.Errorf("aob has made %d comments on #%d:\n%s", len(bodies), number,
+				strings.Join(bodies, "\n---\n"))}
 		}
 		if len(bodies) == 0 || !strings.Contains(bodies[0], text) {
 			return fmt.Errorf("the comment on #%d does not say %q: %q", number, text, bodies)

@@ -93,7 +93,9 @@ func TestReadme(t *testing.T) {
 			})
 		case strings.HasPrefix(command, "bin/aob pr ask"), strings.HasPrefix(command, "bin/aob pr merge"):
 			// The typo is neither unsure nor ready: the commands are understood, and refused for that.
-			if out, err := shell(command).CombinedOutput(); err == nil || !strings.Contains(string(out), "no verdict there is unsure") && !strings.Contains(string(out), "aob/release is failure") {
+			if out, err := shell(command).CombinedOutput(); err == nil ||
+				!strings.Contains(string(out), "no verdict there is unsure") &&
+					!strings.Contains(string(out), "aob/release is failure") {
 				t.Errorf("%s: %v\n%s", command, err, out)
 			}
 		case strings.HasPrefix(word, "bin/"):

@@ -440,7 +440,8 @@ func trainerSecrets(p *place) {
 	saw := p.trainer()
 	// What it is not given it takes: it runs as AOB's user, and the page says so. Where this fails, change both.
 	if !slices.Contains(saw.Reached, "aob.sock") || !slices.Contains(saw.Reached, "fleet.secret") {
-		p.Errorf("a trainer on this machine reaches %v: the page says that it can open what AOB's user can", saw.Reached)
+		p.Errorf("a trainer on this machine reaches %v: the page says that it can open what AOB's user can",
+			saw.Reached)
 	}
 	p.keeps("what the trainer saw", fmt.Sprint(saw.Environ, saw.Argv, saw.Run))
 	for name := range saw.Environ {

@@ -72,7 +72,8 @@ func newTeamWith(t *testing.T, n needs, files map[string]string) *team {
 			t.Error(err)
 		}
 	})
-	m.robot, m.ada, m.ben, m.eve = m.gitea.User(t, "aob"), m.gitea.User(t, "ada"), m.gitea.User(t, "ben"), m.gitea.User(t, "eve")
+	m.robot, m.ada, m.ben, m.eve = m.gitea.User(t, "aob"), m.gitea.User(t, "ada"), m.gitea.User(t, "ben"),
+		m.gitea.User(t, "eve")
 	m.repo = m.gitea.Repo(t, m.ada, "intent")
 	m.gitea.Allow(t, m.repo, m.robot, "admin") // Gitea tells no other what people may do
 	m.gitea.Allow(t, m.repo, m.ben, "write")
@@ -112,7 +113,8 @@ python: %s
 func (m *team) startServer(t *testing.T) {
 	t.Helper()
 	m.startServerWith(t, func() string {
-		return fmt.Sprintf(configuration, m.repo.CloneURL, m.gitea.URL, m.repo.Owner+"/"+m.repo.Name, tokenVariable, secretVariable,
+		return fmt.Sprintf(configuration, m.repo.CloneURL, m.gitea.URL, m.repo.Owner+"/"+m.repo.Name, tokenVariable,
+			secretVariable,
 			m.address, m.counters, m.bccd, m.gold(), filepath.Join(m.bin, "aob-detect"), m.library, m.terraform, python)
 	})
 }
@@ -136,7 +138,8 @@ func (m *team) startServerWith(t *testing.T, text func() string) {
 		t.Fatal(err)
 	}
 	m.gitea.Hook(t, m.repo, "http://"+m.address+"/webhook", m.secret)
-	m.serve = launch(t, filepath.Join(m.logs, "serve.log"), append(environment(), tokenVariable+"="+m.robot.Token, secretVariable+"="+m.secret),
+	m.serve = launch(t, filepath.Join(m.logs, "serve.log"), append(environment(), tokenVariable+"="+m.robot.Token,
+		secretVariable+"="+m.secret),
 		filepath.Join(m.bin, "aob"), "serve", "--config", config)
 	until(t, func() error {
 		if err := m.serve.alive(); err != nil {
@@ -169,13 +172,15 @@ func (m *team) startAgent(t *testing.T, device, ring string, labels ...string) {
 	t.Helper()
 	token := filepath.Join(m.dir, device+".token")
 	writeToken(t, m.bin, filepath.Join(m.dir, "aob.yaml"), ring, device, token)
-	args := []string{"run", "--server", "http://" + m.address, "--ring", ring, "--device", device, "--state", m.device(device), "--threads", "1",
+	args := []string{"run", "--server", "http://" + m.address, "--ring", ring, "--device", device, "--state",
+		m.device(device), "--threads", "1",
 		"--trust", filepath.Join(m.dir, "state", "keys", "desired.key.pub"), "--token-file", token,
 		"--detector", filepath.Join(m.bin, "aob-detect"), "--library", m.library}
 	for _, l := range labels {
 		args = append(args, "--label", l)
 	}
-	m.agents[device] = launch(t, filepath.Join(m.logs, device+".log"), environment(), filepath.Join(m.bin, "aob-agent"), args...)
+	m.agents[device] = launch(t, filepath.Join(m.logs, device+".log"), environment(), filepath.Join(m.bin, "aob-agent"),
+		args...)
 }
 
 // gold is the folder of an eval set that a chapter makes.
@@ -309,7 +314,8 @@ func (m *team) looked(t *testing.T) {
 	before := m.metrics(t)
 	until(t, func() error {
 		now := m.metrics(t)
-		looks, turns := now[forgeLooks]-before[forgeLooks], now[`aob_turns_total{result="ok"}`]-before[`aob_turns_total{result="ok"}`]
+		looks, turns := now[forgeLooks]-before[forgeLooks],
+			now[`aob_turns_total{result="ok"}`]-before[`aob_turns_total{result="ok"}`]
 		// The first of each may have begun before this was asked.
 		if looks < 2 || turns < 2 {
 			return fmt.Errorf("the loop has looked at the forge %v times and turned %v times", looks, turns)
@@ -356,7 +362,8 @@ func (c clone) commit(t *testing.T, message string, files map[string]string) str
 	t.Helper()
 	for name, text := range files {
 		path := filepath.Join(c.dir, filepath.FromSlash(name))
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text),
+			0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -73,7 +73,8 @@ func newWorkshop(t *testing.T, n needs, name string, files map[string]string) *w
 	w.bin = w.path("bin")
 	w.api = web.NewClient(w.path("state", "aob.sock"))
 	w.clone = clone{dir: w.path("intent"), who: giteatest.User{Name: "ada"}}
-	for _, args := range [][]string{{"init", "-q", "--bare", "-b", "main", w.path("intent.git")}, {"clone", "-q", w.path("intent.git"), w.clone.dir}} {
+	for _, args := range [][]string{{"init", "-q", "--bare", "-b", "main", w.path("intent.git")},
+		{"clone", "-q", w.path("intent.git"), w.clone.dir}} {
 		if out, err := exec.Command("git", args...).CombinedOutput(); err != nil {
 			t.Fatalf("git %s: %v: %s", args[0], err, out)
 		}
@@ -109,7 +110,8 @@ python: %s
 func (w *workshop) open(t *testing.T, dataset, ring string) {
 	t.Helper()
 	w.start(t, func() string {
-		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, dataset, filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python)
+		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, dataset, filepath.Join(w.bin, "aob-detect"),
+			w.library, w.terraform, python)
 	})
 	w.ring = ring
 	for _, device := range []string{"robot-1", "robot-2", "robot-3"} {
@@ -158,7 +160,8 @@ func (w *workshop) startAgent(t *testing.T, device string) {
 	}
 	token := filepath.Join(w.logs, device+".token")
 	writeToken(t, w.bin, w.path("aob.yaml"), w.ring, device, token)
-	w.agents[device] = launch(t, filepath.Join(w.logs, device+".log"), w.environment(), filepath.Join(w.bin, "aob-agent"), "run",
+	w.agents[device] = launch(t, filepath.Join(w.logs, device+".log"), w.environment(),
+		filepath.Join(w.bin, "aob-agent"), "run",
 		"--server", server, "--ring", w.ring, "--device", device, "--label", "site="+w.ring, "--state", w.path(device),
 		"--trust", w.path("state", "keys", "desired.key.pub"), "--token-file", token,
 		"--detector", detector, "--library", w.library, "--threads", "1", "--heartbeat", "1s")
@@ -269,7 +272,8 @@ func (w *workshop) named(program string) []int {
 			continue
 		}
 		env, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "environ"))
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && bytes.Contains(env, []byte(w.dir)) {
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil &&
+			bytes.Contains(env, []byte(w.dir)) {
 			found = append(found, pid)
 		}
 	}
@@ -328,7 +332,8 @@ func (w *workshop) merge(t *testing.T, pr web.PR) string {
 // at is where a branch is; nowhere is "".
 func (w *workshop) at(t *testing.T, branch string) string {
 	t.Helper()
-	out, err := exec.Command("git", "--git-dir", w.path("intent.git"), "for-each-ref", "--format=%(objectname)", "refs/heads/"+branch).Output()
+	out, err := exec.Command("git", "--git-dir", w.path("intent.git"), "for-each-ref", "--format=%(objectname)",
+		"refs/heads/"+branch).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +342,8 @@ func (w *workshop) at(t *testing.T, branch string) string {
 
 func (w *workshop) contains(t *testing.T, commit, ancestor string) bool {
 	t.Helper()
-	return exec.Command("git", "--git-dir", w.path("intent.git"), "merge-base", "--is-ancestor", ancestor, commit).Run() == nil
+	return exec.Command("git", "--git-dir", w.path("intent.git"), "merge-base", "--is-ancestor", ancestor,
+		commit).Run() == nil
 }
 
 // refs lists all branches of the repository with their commits.

@@ -226,8 +226,8 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	return nil
 }
 
-// ownBranch returns the branch for a pull request of AOB's own, and the commit that AOB pushed there before, if any. It is
-// the one that the plan names, or else with a number behind it.
+// ownBranch returns the branch for a pull request of AOB's own, and the commit that AOB pushed there before, if any. It
+// is the one that the plan names, or else with a number behind it.
 func (r *Reconciler) ownBranch(ctx context.Context, s plan.Propose, commit string) (branch, pushed string, err error) {
 	said, err := r.Ledger.Said(ctx, pushedKey)
 	if err != nil {
@@ -315,7 +315,8 @@ func (r *Reconciler) Adopt(ctx context.Context, number int) (adopted int, err er
 		pr = pulls[i]
 		pr.Head = head(pr, r.seen.refs)
 		if !pr.Fork {
-			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's", number)
+			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's",
+				number)
 		}
 		branch, old, err = r.adoptBranch(ctx, pr)
 		return err
@@ -344,10 +345,12 @@ func (r *Reconciler) Adopt(ctx context.Context, number int) (adopted int, err er
 
 // adoptedText is the title and the description of a pull request that brings a fork's into the repository.
 func adoptedText(pr delivery.PullRequest) (title, body string) {
-	return delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", pr.Number, delivery.Markdown(pr.Author))
+	return delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", pr.Number,
+		delivery.Markdown(pr.Author))
 }
 
-// adoptBranch returns the branch that a fork's head is brought to, and the commit that AOB brought there before, if any.
+// adoptBranch returns the branch that a fork's head is brought to, and the commit that AOB brought there before, if
+// any.
 func (r *Reconciler) adoptBranch(ctx context.Context, pr delivery.PullRequest) (branch, old string, err error) {
 	said, err := r.Ledger.Said(ctx, pushedKey)
 	if err != nil {
@@ -364,5 +367,6 @@ func (r *Reconciler) adoptBranch(ctx context.Context, pr delivery.PullRequest) (
 		}
 		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "pr", pr.Number)
 	}
-	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with aob/adopt-%d", pr.Number)
+	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with aob/adopt-%d",
+		pr.Number)
 }

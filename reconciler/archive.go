@@ -119,7 +119,8 @@ func (a *Archive) bundles(ctx context.Context) (map[delivery.Digest]plan.Bundle,
 				}
 				continue
 			}
-			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size, Classes: info.Labels, Thresholds: info.Thresholds}
+			b = plan.Bundle{Model: info.Model, Signature: info.Signature.Digest(), Size: info.Size,
+				Classes: info.Labels, Thresholds: info.Thresholds}
 			a.described[d] = b
 		}
 		there[d] = b
@@ -153,7 +154,8 @@ func scored(w plan.World, s *evidence.Snapshot) []delivery.Digest {
 	}
 	for _, p := range w.Proposals {
 		for name, m := range p.Intent.Models {
-			if base, ok := p.Base.Models[name]; ok && base.SpecDigest() == m.SpecDigest() && p.Base.Releases[name].Bundle == p.Intent.Releases[name].Bundle {
+			if base, ok := p.Base.Models[name]; ok && base.SpecDigest() == m.SpecDigest() &&
+				p.Base.Releases[name].Bundle == p.Intent.Releases[name].Bundle {
 				continue
 			}
 			gates(w.Main.Intent, name)

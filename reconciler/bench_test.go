@@ -46,7 +46,8 @@ func benchRepo(b *testing.B, models, commits int) string {
 	benchGit(b, nil, "init", "-q", "--bare", "--initial-branch=main", dir)
 	var script strings.Builder
 	for n := range commits {
-		fmt.Fprintf(&script, "commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \n\n", 1_700_000_000+60*n)
+		fmt.Fprintf(&script, "commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \n\n",
+			1_700_000_000+60*n)
 		put := func(path, text string) {
 			fmt.Fprintf(&script, "M 100644 inline %s\ndata %d\n%s\n", path, len(text), text)
 		}
@@ -54,7 +55,8 @@ func benchRepo(b *testing.B, models, commits int) string {
 			for i := range models {
 				name := fmt.Sprintf("m%03d", i)
 				put("gates/g"+name+".yaml", gateFile("g"+name, name, 0.3))
-				put("fleets/f"+name+".yaml", strings.NewReplacer("name: demo", "name: f"+name, "runs: shapes", "runs: "+name).Replace(fleetFile))
+				put("fleets/f"+name+".yaml", strings.NewReplacer("name: demo", "name: f"+name, "runs: shapes", "runs: "+
+					name).Replace(fleetFile))
 				put("models/"+name+".yaml", benchModel(i, 0))
 			}
 			continue
@@ -84,7 +86,8 @@ func serveGit(b *testing.B, root string) string {
 	if err != nil {
 		b.Skip("git is not on PATH")
 	}
-	s := httptest.NewServer(&cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + root}, Stderr: os.Stderr})
+	s := httptest.NewServer(&cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{"GIT_PROJECT_ROOT=" +
+		root, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + root}, Stderr: os.Stderr})
 	b.Cleanup(s.Close)
 	return s.URL + "/intent.git"
 }
@@ -123,8 +126,10 @@ func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
 	}
 	b.Cleanup(func() { mirror.Close(); book.Close() })
 	s := &sim{}
-	r := &Reconciler{Repo: mirror, Forge: noForge{}, Runs: &simRuns{sim: s}, Evidence: &Archive{Bundles: bundles, Statements: evidence.New(bundles, nil, nil)},
-		Fleet: &simFleet{sim: s}, Ledger: book, Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}), Main: "main", GitPoll: time.Hour, Poll: time.Hour,
+	r := &Reconciler{Repo: mirror, Forge: noForge{}, Runs: &simRuns{sim: s}, Evidence: &Archive{Bundles: bundles,
+		Statements: evidence.New(bundles, nil, nil)},
+		Fleet: &simFleet{sim: s}, Ledger: book, Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}),
+		Main: "main", GitPoll: time.Hour, Poll: time.Hour,
 		Server: plan.Server{Expiry: delivery.Duration(time.Hour)}, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	return r.Init(), &read
 }
@@ -226,7 +231,9 @@ func BenchmarkTurnOnePush(b *testing.B) {
 			rev++
 			i := rev * 7 % benchModels
 			text := benchModel(i, rev)
-			script := fmt.Sprintf("commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \nfrom refs/heads/main^0\nM 100644 inline models/m%03d.yaml\ndata %d\n%s\n", 1_700_000_000+60*rev, i, len(text), text)
+			script := fmt.Sprintf("commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision "+
+				"\nfrom refs/heads/main^0\nM 100644 inline models/m%03d.yaml\ndata %d\n%s\n", 1_700_000_000+60*rev, i,
+				len(text), text)
 			benchGit(b, strings.NewReader(script), "-C", dir, "fast-import", "--quiet")
 		}, func() {
 			r.look(b.Context())
@@ -288,20 +295,23 @@ func BenchmarkTurnManyPulls(b *testing.B) {
 	var script strings.Builder
 	for i := range benchPulls {
 		text := fmt.Sprintf("change %d\n", i)
-		fmt.Fprintf(&script, "commit refs/heads/p%d\ncommitter B <b@example.com> %d +0000\ndata %d\n%sfrom refs/heads/main^0\n"+
+		fmt.Fprintf(&script, "commit refs/heads/p%d\ncommitter B <b@example.com> %d +0000\ndata %d\n%sfrom "+
+			"refs/heads/main^0\n"+
 			"M 100644 inline README.md\ndata %d\n%s\n", i, 1_800_000_000+i, len(text), text, len(text), text)
 	}
 	benchGit(b, strings.NewReader(script.String()), "-C", dir, "fast-import", "--quiet")
 	url := serveGit(b, filepath.Dir(dir))
 	r, _ := benchLoop(b, url)
 	forge := manyPulls{}
-	out, err := exec.Command("git", "-C", dir, "for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads/p*").Output()
+	out, err := exec.Command("git", "-C", dir, "for-each-ref", "--format=%(refname:short) %(objectname)",
+		"refs/heads/p*").Output()
 	if err != nil {
 		b.Fatal(err)
 	}
 	for line := range strings.Lines(string(out)) {
 		branch, commit, _ := strings.Cut(strings.TrimSpace(line), " ")
-		forge.prs = append(forge.prs, delivery.PullRequest{Number: len(forge.prs) + 1, HeadRef: branch, Head: commit, Base: "main",
+		forge.prs = append(forge.prs, delivery.PullRequest{Number: len(forge.prs) + 1, HeadRef: branch, Head: commit,
+			Base:   "main",
 			Author: "ben"})
 	}
 	r.Forge = forge

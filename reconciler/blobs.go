@@ -31,7 +31,8 @@ type StoreCheck struct {
 
 // NewStoreCheck returns a check of a store. Run does the work.
 func NewStoreCheck(bundles *artifact.Store, wake func(), log *slog.Logger, now func() time.Time) *StoreCheck {
-	return &StoreCheck{Bundles: bundles, Wake: wake, Log: log, Now: now, found: map[delivery.Digest]plan.Stored{}, more: make(chan struct{}, 1)}
+	return &StoreCheck{Bundles: bundles, Wake: wake, Log: log, Now: now, found: map[delivery.Digest]plan.Stored{},
+		more: make(chan struct{}, 1)}
 }
 
 const (

@@ -23,10 +23,13 @@ func TestStoreCheckFindsLostBlobs(t *testing.T) {
 	if err := os.WriteFile(model, []byte("onnx 1"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	bundle, err := store.Push(t.Context(), artifact.Bundle{ModelPath: model, Golden: []byte("golden"), Labels: []string{"pallet"},
-		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 8, Height: 8,
+	bundle, err := store.Push(t.Context(), artifact.Bundle{ModelPath: model, Golden: []byte("golden"),
+		Labels: []string{"pallet"},
+		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 8,
+			Height: 8,
 			Resize: delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"},
-			Means:  []float64{0, 0, 0}, Stds: []float64{1, 1, 1}, Slots: []string{"pallet"}, Background: -1, Select: 10}})
+			Means:  []float64{0, 0, 0}, Stds: []float64{1, 1, 1}, Slots: []string{"pallet"}, Background: -1,
+			Select: 10}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,8 @@ type tooLarge struct {
 func (t tooLarge) Error() string {
 	adopt := fmt.Sprintf("a maintainer runs aob pr adopt %d", t.pr)
 	if t.all {
-		return fmt.Sprintf("the open pull requests of people without write permission change more than %d kB of intent files: "+
+		return fmt.Sprintf("the open pull requests of people without write permission change more than %d kB of "+
+			"intent files: "+
 			"close some of them, or %s", t.most>>10, adopt)
 	}
 	return fmt.Sprintf("it changes %d intent files; without write permission at most %d, or %d kB: split it, or %s",

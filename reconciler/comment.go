@@ -54,23 +54,30 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 					fmt.Fprintf(&b, "%s\n\n", next)
 				}
 			case pr.Elsewhere:
-				fmt.Fprintf(&b, "### AOB: not judged yet\n\n%s\n\n", delivery.Markdown(strings.ToUpper(c.Description[:1])+c.Description[1:]+"."))
+				fmt.Fprintf(&b, "### AOB: not judged yet\n\n%s\n\n",
+					delivery.Markdown(strings.ToUpper(c.Description[:1])+c.Description[1:]+"."))
 			case len(open(pr)) > 0:
 				b.WriteString("### AOB: an owner of the gate decides\n\n")
 				for _, d := range open(pr) {
 					commentDoubt(&b, d)
 				}
 				b.WriteString(worse(pr, "accept"))
-				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, with its reason, into the release, and merging then ships it. AOB asks back wherever others can edit comments: the 👍 of the owner is what counts then. Or push a better model to this branch")
+				b.WriteString("The code stands for this verdict on this content alone. What is accepted is signed, " +
+					"with its reason, into the release, and merging then ships it. AOB asks back wherever others can " +
+					"edit comments: the 👍 of the owner is what counts then. Or push a better model to this branch")
 				if settles(pr) {
 					b.WriteString(", or give the gate more test images, in a pull request of its own")
 				}
 				b.WriteString(".\n\n")
 			case len(pr.Asks) > 0:
-				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs before somebody who has lets it:\n\n1. Comment `%s`.\n2. If AOB asks back in a comment of its own, react to that comment with 👍. It asks wherever others can edit comments: the reaction is what counts then, as nobody else can make it.\n\n",
+				fmt.Fprintf(&b, "### AOB: waits for a go\n\nIts author has no write permission here, so nothing runs "+
+					"before somebody who has lets it:\n\n1. Comment `%s`.\n2. If AOB asks back in a comment of its "+
+					"own, react to that comment with 👍. It asks wherever others can edit comments: the reaction is "+
+					"what counts then, as nobody else can make it.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
 				for _, who := range pr.Refused {
-					fmt.Fprintf(&b, "- %s has no write permission here, so that comment does not count.\n", delivery.Markdown(who))
+					fmt.Fprintf(&b, "- %s has no write permission here, so that comment does not count.\n",
+						delivery.Markdown(who))
 				}
 				if len(pr.Refused) > 0 {
 					b.WriteString("\n")
@@ -78,13 +85,17 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 			default:
 				fmt.Fprintf(&b, "### AOB: %s\n\n", verdictWord(c.State))
 				if len(pr.Models) > 0 && !pr.PR.Fork {
-					b.WriteString("When every gate has passed, AOB pushes one more commit to this branch, with the release. Approve after that commit: a forge that dismisses stale approvals would drop an earlier one.\n\n")
+					b.WriteString("When every gate has passed, AOB pushes one more commit to this branch, with the " +
+						"release. Approve after that commit: a forge that dismisses stale approvals would drop an " +
+						"earlier one.\n\n")
 				}
 			}
 		}
 	}
 	if noBranch(pr.PR) {
-		fmt.Fprintf(&b, "The head of this pull request is no branch: its branch or its fork was deleted, or it was pushed to `refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `aob pr adopt %d`, or somebody pushes the branch again.\n\n",
+		fmt.Fprintf(&b, "The head of this pull request is no branch: its branch or its fork was deleted, or it was "+
+			"pushed to `refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `aob pr adopt "+
+			"%d`, or somebody pushes the branch again.\n\n",
 			delivery.Markdown(fmt.Sprintf("%.10s", pr.PR.Head)), pr.PR.Number)
 	}
 	if len(pr.Problem) > 0 {
@@ -102,9 +113,11 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		commentModel(&b, m)
 	}
 	if len(pr.Gates) > 0 {
-		b.WriteString("**Current releases, judged by the changed gates** (for information)\n\n| model | gate | answer |\n| --- | --- | --- |\n")
+		b.WriteString("**Current releases, judged by the changed gates** (for information)\n\n| model | gate | " +
+			"answer |\n| --- | --- | --- |\n")
 		for _, v := range pr.Gates {
-			fmt.Fprintf(&b, "| %s | %s | %s: %s |\n", delivery.Markdown(v.Model), delivery.Markdown(v.Gate), orWaiting(v.Outcome), delivery.Markdown(v.Reason))
+			fmt.Fprintf(&b, "| %s | %s | %s: %s |\n", delivery.Markdown(v.Model), delivery.Markdown(v.Gate),
+				orWaiting(v.Outcome), delivery.Markdown(v.Reason))
 		}
 		b.WriteString("\n")
 	}
@@ -112,7 +125,8 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		if len(m.Checks) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "**What gate %s can show of %s** (a drop that it finds four times in five)\n\n", delivery.Markdown(m.Gate), delivery.Markdown(m.Model))
+		fmt.Fprintf(&b, "**What gate %s can show of %s** (a drop that it finds four times in five)\n\n",
+			delivery.Markdown(m.Gate), delivery.Markdown(m.Model))
 		for _, c := range m.Checks {
 			fmt.Fprintf(&b, "- %s\n", delivery.Markdown(c.String()))
 		}
@@ -140,7 +154,8 @@ func headline(pr plan.ProposalReport, description string) string {
 		for _, v := range m.Verdicts {
 			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && strings.Contains(description, v.Reason) {
 				failed := outcomes(v)[delivery.Fail]
-				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.", delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, count(len(v.Checks), "check")))
+				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.",
+					delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, count(len(v.Checks), "check")))
 			}
 		}
 	}
@@ -171,11 +186,16 @@ func next(pr plan.ProposalReport, state delivery.CheckState) string {
 	}
 	switch {
 	case state == delivery.CheckSuccess && len(released) > 0 && len(fleets) > 0:
-		return worse(pr, "merge") + fmt.Sprintf("Merging it releases the model to %s, wave by wave; `git revert` of the merge takes it back.", delivery.Markdown(strings.Join(fleets, ", ")))
+		return worse(pr, "merge") + fmt.Sprintf(
+			"Merging it releases the model to %s, wave by wave; `git revert` of the merge takes it back.",
+			delivery.Markdown(strings.Join(fleets, ", ")))
 	case state == delivery.CheckSuccess && len(released) > 0:
-		return worse(pr, "merge") + "Merging it releases the model; no fleet runs it yet. `git revert` of the merge takes it back."
+		return worse(pr, "merge") +
+			"Merging it releases the model; no fleet runs it yet. `git revert` of the merge takes it back."
 	case state == delivery.CheckFailure && len(failed) > 0:
-		return fmt.Sprintf("Change the model in this branch and push: it is judged again. `aob try models/%s.yaml` tries other values on the validation images, without opening the test images. Nobody can accept a fail; where the bar itself is wrong, change the gate in a pull request of its own.", failed[0])
+		return fmt.Sprintf("Change the model in this branch and push: it is judged again. `aob try models/%s.yaml` "+
+			"tries other values on the validation images, without opening the test images. Nobody can accept a fail; "+
+			"where the bar itself is wrong, change the gate in a pull request of its own.", failed[0])
 	}
 	return ""
 }
@@ -199,7 +219,8 @@ func worse(pr plan.ProposalReport, before string) string {
 	if n := len(list) - shownLosses; n > 0 {
 		list = append(list[:shownLosses], fmt.Sprintf("%d more", n))
 	}
-	return fmt.Sprintf("**Worse than what it replaces: %s. Look before you %s.** ", delivery.Markdown(strings.Join(list, ", ")), before)
+	return fmt.Sprintf("**Worse than what it replaces: %s. Look before you %s.** ",
+		delivery.Markdown(strings.Join(list, ", ")), before)
 }
 
 // open lists what waits for owners of gates, in a pull request for which nothing
@@ -223,7 +244,9 @@ func open(pr plan.ProposalReport) []plan.Doubt {
 func settles(pr plan.ProposalReport) bool {
 	for _, m := range pr.Models {
 		for _, v := range m.Verdicts {
-			if slices.ContainsFunc(v.Checks, func(c delivery.CheckVerdict) bool { return c.Outcome == delivery.Unsure && c.Settle > 0 }) {
+			if slices.ContainsFunc(v.Checks, func(c delivery.CheckVerdict) bool {
+				return c.Outcome == delivery.Unsure && c.Settle > 0
+			}) {
 				return true
 			}
 		}
@@ -234,10 +257,13 @@ func settles(pr plan.ProposalReport) bool {
 // commentDoubt says who may settle what, with a line to copy.
 func commentDoubt(b *strings.Builder, d plan.Doubt) {
 	if len(d.Owners) == 0 {
-		fmt.Fprintf(b, "Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n", delivery.Markdown(d.Gate))
+		fmt.Fprintf(b, "Gate %s is unsure, and nobody can accept that, as it has no owners.\n\n",
+			delivery.Markdown(d.Gate))
 		return
 	}
-	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because …\n```\n\nIf AOB asks back in a comment of its own, the owner reacts to that comment with 👍.\n\n", delivery.Markdown(d.Gate), delivery.Markdown(strings.Join(d.Owners, " or ")), d.Code)
+	fmt.Fprintf(b, "Gate %s is unsure. Its owner %s may comment, with a reason:\n\n```\n/aob accept %s because "+
+		"…\n```\n\nIf AOB asks back in a comment of its own, the owner reacts to that comment with 👍.\n\n",
+		delivery.Markdown(d.Gate), delivery.Markdown(strings.Join(d.Owners, " or ")), d.Code)
 	for _, why := range d.Refused {
 		fmt.Fprintf(b, "- %s\n", delivery.Markdown(why))
 	}
@@ -288,17 +314,22 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		commentVerdict(b, v, baseline)
 		for _, link := range m.Links {
 			if link.Gate == v.Gate && link.URL != "" {
-				fmt.Fprintf(b, "[The images that got worse](%s), the worst first: truth, release and this model side by side.\n\n", link.URL)
+				fmt.Fprintf(b,
+					"[The images that got worse](%s), the worst first: truth, release and this model side by side.\n\n",
+					link.URL)
 			}
 		}
 	}
 	for _, d := range m.Doubts {
 		if d.Accept != nil {
-			fmt.Fprintf(b, "Gate %s is unsure, and %s accepts that: %s\n\n", delivery.Markdown(d.Gate), delivery.Markdown(d.Accept.By), delivery.Markdown(d.Accept.Because))
+			fmt.Fprintf(b, "Gate %s is unsure, and %s accepts that: %s\n\n", delivery.Markdown(d.Gate),
+				delivery.Markdown(d.Accept.By), delivery.Markdown(d.Accept.Because))
 		}
 	}
 	if len(m.Verdicts) > 0 {
-		b.WriteString("Bounds are a bootstrap's over the test images, each one-sided at its check's confidence; classes of one check share that, so each of theirs is surer. They cover which images were chosen, not the noise of training: the same training with another seed may differ by more")
+		b.WriteString("Bounds are a bootstrap's over the test images, each one-sided at its check's confidence; " +
+			"classes of one check share that, so each of theirs is surer. They cover which images were chosen, not " +
+			"the noise of training: the same training with another seed may differ by more")
 		if len(m.Seeds) < 2 {
 			b.WriteString(", and `seeds: [1, 2, 3]` would show by how much")
 		}
@@ -365,14 +396,16 @@ func count(n int, noun string) string {
 
 // commentTried tells what a draft does on its validation split.
 func commentTried(b *strings.Builder, m plan.ModelReport) {
-	fmt.Fprintf(b, "On %s, compared with version %d:\n\n| | value | was | change (95 %% sure) |\n| --- | --- | --- | --- |\n", count(m.Tried.Images, "validation image"), m.Baseline.Version)
+	fmt.Fprintf(b, "On %s, compared with version %d:\n\n| | value | was | change (95 %% sure) |\n| --- | --- | --- | "+
+		"--- |\n", count(m.Tried.Images, "validation image"), m.Baseline.Version)
 	for _, metric := range append([]string{"mAP", "AP50"}, prefixedClasses(m.Tried.Classes)...) {
 		d, ok := m.Tried.Metrics[metric]
 		if !ok {
 			continue
 		}
 		low, high := d.Resamples.Bounds(0.975)
-		fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f (%+.4f to %+.4f) |\n", delivery.Markdown(metric), d.Candidate, d.Baseline, d.Value, low, high)
+		fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f (%+.4f to %+.4f) |\n", delivery.Markdown(metric), d.Candidate,
+			d.Baseline, d.Value, low, high)
 	}
 	b.WriteString("\nNo gate has judged it: an eval set is opened when the pull request is ready for review.\n\n")
 }
@@ -403,7 +436,8 @@ func commentSeeds(b *strings.Builder, m plan.ModelReport) {
 		}
 		words = append(words, word)
 	}
-	fmt.Fprintf(b, "mAP on validation, which is the noise of training: %s. The best one ships.\n\n", delivery.Markdown(strings.Join(words, ", ")))
+	fmt.Fprintf(b, "mAP on validation, which is the noise of training: %s. The best one ships.\n\n",
+		delivery.Markdown(strings.Join(words, ", ")))
 }
 
 // commentMeasured writes one eval set's figures beside those of main's release.
@@ -412,7 +446,8 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 	if e.Baseline != nil {
 		version, line = fmt.Sprintf(" | version %d", e.Baseline.Version), " | ---"
 	}
-	fmt.Fprintf(b, "| %s | value | 95 %% interval%s |\n| --- | --- | ---%s |\n", count(e.Images, "test image"), version, line)
+	fmt.Fprintf(b, "| %s | value | 95 %% interval%s |\n| --- | --- | ---%s |\n", count(e.Images, "test image"), version,
+		line)
 	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), byImportance) {
 		f := e.Metrics[name]
 		interval := ""

@@ -27,7 +27,8 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		return plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes", Doubts: []plan.Doubt{d}}}}
 	}
 	settled := func(pr plan.ProposalReport) plan.ProposalReport { // by more images
-		pr.Models[0].Verdicts = []delivery.Verdict{{Checks: []delivery.CheckVerdict{{Outcome: delivery.Unsure, Settle: 139}}}}
+		pr.Models[0].Verdicts = []delivery.Verdict{{Checks: []delivery.CheckVerdict{{Outcome: delivery.Unsure,
+			Settle: 139}}}}
 		return pr
 	}
 	for _, c := range []struct {
@@ -37,18 +38,29 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		not    string
 	}{
 		{plan.ProposalReport{}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "epoch"},
-		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"1. Comment `/aob run 3f9c2a10`", "react to that comment with 👍"}, "approve"},
-		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}}, release(delivery.CheckPending, "epoch 3/8"), []string{"Approve after that commit"}, "epoch"},
-		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}, PR: delivery.PullRequest{Fork: true}}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "Approve after"},
-		{plan.ProposalReport{}, release(delivery.CheckSuccess, "version 2"), []string{"AOB: ready to merge", "version 2"}, "working"},
-		{plan.ProposalReport{}, release(delivery.CheckFailure, "mAP 0.1 < 0.3"), []string{"AOB: not to be merged", "mAP 0.1 &lt; 0.3"}, "working"},
-		{doubtful(plan.Doubt{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending, "gate/production: unsure"),
-			[]string{"AOB: an owner of the gate decides", "Its owner lead or ada may comment", "```\n/aob accept 0a1b2c3d4e5f because …\n```", "push a better model"}, "more test images"},
-		{settled(doubtful(plan.Doubt{Owners: []string{"lead"}, Refused: []string{"ben is no <owner>"}})), release(delivery.CheckPending, "gate/production: unsure"),
+		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"1. Comment `/aob run 3f9c2a10`",
+			"react to that comment with 👍"}, "approve"},
+		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}}, release(delivery.CheckPending,
+			"epoch 3/8"), []string{"Approve after that commit"}, "epoch"},
+		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}, PR: delivery.PullRequest{Fork: true}},
+			release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "Approve after"},
+		{plan.ProposalReport{}, release(delivery.CheckSuccess, "version 2"), []string{"AOB: ready to merge",
+			"version 2"}, "working"},
+		{plan.ProposalReport{}, release(delivery.CheckFailure, "mAP 0.1 < 0.3"), []string{"AOB: not to be merged",
+			"mAP 0.1 &lt; 0.3"}, "working"},
+		{doubtful(plan.Doubt{Owners: []string{"lead", "ada"}}), release(delivery.CheckPending,
+			"gate/production: unsure"),
+			[]string{"AOB: an owner of the gate decides", "Its owner lead or ada may comment",
+				"```\n/aob accept 0a1b2c3d4e5f because …\n```", "push a better model"}, "more test images"},
+		{settled(doubtful(plan.Doubt{Owners: []string{"lead"}, Refused: []string{"ben is no <owner>"}})),
+			release(delivery.CheckPending, "gate/production: unsure"),
 			[]string{"or give the gate more test images", "- ben is no &lt;owner>"}, "working"},
-		{doubtful(plan.Doubt{}), release(delivery.CheckPending, "gate/production: unsure"), []string{"nobody can accept that"}, "/aob accept"},
-		{doubtful(plan.Doubt{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}), release(delivery.CheckSuccess, "version 2"), []string{"lead accepts that: seen &lt;it>"}, "may comment"},
-		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"AOB: waits for a go", "`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
+		{doubtful(plan.Doubt{}), release(delivery.CheckPending, "gate/production: unsure"),
+			[]string{"nobody can accept that"}, "/aob accept"},
+		{doubtful(plan.Doubt{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}),
+			release(delivery.CheckSuccess, "version 2"), []string{"lead accepts that: seen &lt;it>"}, "may comment"},
+		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"AOB: waits for a go",
+			"`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
 	} {
 		got := Comment(c.pr, c.checks)
 		for _, want := range c.want {
@@ -96,7 +108,8 @@ func TestComments(t *testing.T) {
 	checks := []delivery.GateCheck{
 		{Metric: "mAP", Min: &small, Confidence: 0.95, Support: 1, Unsure: "review"},
 		{Metric: "mAP", MaxDrop: &small, Confidence: 0.95, Support: 1, Unsure: "review"},
-		{Metric: "AP", Classes: delivery.ClassSelect{All: true}, MaxDrop: &large, Confidence: 0.95, Support: 1, Unsure: "ignore"},
+		{Metric: "AP", Classes: delivery.ClassSelect{All: true}, MaxDrop: &large, Confidence: 0.95, Support: 1,
+			Unsure: "ignore"},
 	}
 	classes := []string{"Platelets", "RBC", "WBC"}
 	around := func(v, half float64) delivery.Samples {
@@ -112,15 +125,23 @@ func TestComments(t *testing.T) {
 		half    float64
 		because string // the owner's, where one has accepted
 	}{
-		"better":   {state: delivery.CheckSuccess, now: map[string]float64{"mAP": 0.30, "Platelets": 0.1, "RBC": 0.4, "WBC": 0.4, "falsePositivesPerImage": 12, "precision": 0.2}, half: 0.02},
-		"worse":    {state: delivery.CheckFailure, now: map[string]float64{"mAP": 0.12, "Platelets": 0.1, "RBC": 0.06, "WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.02},
-		"unsure":   {state: delivery.CheckPending, now: map[string]float64{"mAP": 0.19, "Platelets": 0.1, "RBC": 0.35, "WBC": 0.12, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.04},
-		"accepted": {state: delivery.CheckSuccess, now: map[string]float64{"mAP": 0.19, "Platelets": 0.1, "RBC": 0.3, "WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.04, because: "the night shots are new"},
+		"better": {state: delivery.CheckSuccess, now: map[string]float64{"mAP": 0.30, "Platelets": 0.1, "RBC": 0.4,
+			"WBC": 0.4, "falsePositivesPerImage": 12, "precision": 0.2}, half: 0.02},
+		"worse": {state: delivery.CheckFailure, now: map[string]float64{"mAP": 0.12, "Platelets": 0.1, "RBC": 0.06,
+			"WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.02},
+		"unsure": {state: delivery.CheckPending, now: map[string]float64{"mAP": 0.19, "Platelets": 0.1, "RBC": 0.35,
+			"WBC": 0.12, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.04},
+		"accepted": {state: delivery.CheckSuccess, now: map[string]float64{"mAP": 0.19, "Platelets": 0.1, "RBC": 0.3,
+			"WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}, half: 0.04,
+			because: "the night shots are new"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			was := map[string]float64{"mAP": 0.2, "Platelets": 0.1, "RBC": 0.3, "WBC": 0.2, "falsePositivesPerImage": 0.3, "precision": 0.8}
-			score := delivery.ScoreSet{Protocol: "p", Images: 72, Classes: classes, Values: map[string]float64{}, Truths: map[string]int{}, Resamples: map[string]delivery.Samples{}}
-			compare := delivery.CompareResult{Images: 72, Classes: classes, Metrics: map[string]delivery.Difference{}, Shifts: map[string][]delivery.ErrorShift{}}
+			was := map[string]float64{"mAP": 0.2, "Platelets": 0.1, "RBC": 0.3, "WBC": 0.2,
+				"falsePositivesPerImage": 0.3, "precision": 0.8}
+			score := delivery.ScoreSet{Protocol: "p", Images: 72, Classes: classes, Values: map[string]float64{},
+				Truths: map[string]int{}, Resamples: map[string]delivery.Samples{}}
+			compare := delivery.CompareResult{Images: 72, Classes: classes, Metrics: map[string]delivery.Difference{},
+				Shifts: map[string][]delivery.ErrorShift{}}
 			for metric, now := range c.now {
 				before := was[metric]
 				for _, class := range classes {
@@ -128,21 +149,29 @@ func TestComments(t *testing.T) {
 						metric = "AP/" + class
 						score.Truths[class] = 100
 						compare.Metrics["AP50/"+class] = delivery.Difference{Value: now - before}
-						compare.Shifts[class] = []delivery.ErrorShift{{Type: "Miss", AP50: before - now, Count: int(1000 * (before - now))}}
+						compare.Shifts[class] = []delivery.ErrorShift{{Type: "Miss", AP50: before - now,
+							Count: int(1000 * (before - now))}}
 					}
 				}
 				score.Values[metric], score.Resamples[metric] = now, around(now, c.half)
-				compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: before, Value: now - before, Resamples: around(now-before, c.half)}
+				compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: before, Value: now - before,
+					Resamples: around(now-before, c.half)}
 			}
 			compare.Metrics["AP50"] = delivery.Difference{Value: c.now["mAP"] - was["mAP"]}
-			in := gate.Input{Model: "cells", Classes: classes, Bundle: "b2", BaselineBundle: "b1", EvalSet: "e", Look: 2,
-				Candidate: gate.Measured{Key: "s2", Scores: score}, Baseline: &gate.Measured{Key: "s1", Scores: delivery.ScoreSet{Protocol: "p"}}, Compare: &compare, CompareKey: "c"}
+			in := gate.Input{Model: "cells", Classes: classes, Bundle: "b2", BaselineBundle: "b1", EvalSet: "e",
+				Look:      2,
+				Candidate: gate.Measured{Key: "s2", Scores: score}, Baseline: &gate.Measured{Key: "s1",
+					Scores: delivery.ScoreSet{Protocol: "p"}}, Compare: &compare, CompareKey: "c"}
 			v := gate.Judge("cells", delivery.Gate{Looks: 10, Checks: checks}, in)
-			m := plan.ModelReport{Model: "cells", Bundle: "sha256:75fd845c6c2c0000", Baseline: &delivery.Release{Version: 2}, Verdicts: []delivery.Verdict{v},
-				Fleets: []string{"line (waves 1, 10%, 100%; soak 24h)"}, Links: []plan.Link{{Gate: "cells", URL: "https://aob.example.org/pictures/9c87/"}},
-				Measured: []delivery.Measured{{Gate: "cells", Images: 72, Baseline: &delivery.BaselineMeasured{Version: 2, Metrics: map[string]float64{"mAP": was["mAP"]}},
-					Metrics: map[string]delivery.Figure{"mAP": {Value: c.now["mAP"]}}}},
-				Points: map[string]delivery.OperatingPoint{"RBC": {Score: 0.131, Precision: 0.9, Recall: 0.5}, "WBC": {Score: 0.04, Precision: 0.7, Recall: 0.8, Note: "no threshold reaches precision 0.9"}}}
+			m := plan.ModelReport{Model: "cells", Bundle: "sha256:75fd845c6c2c0000",
+				Baseline: &delivery.Release{Version: 2}, Verdicts: []delivery.Verdict{v},
+				Fleets: []string{"line (waves 1, 10%, 100%; soak 24h)"},
+				Links:  []plan.Link{{Gate: "cells", URL: "https://aob.example.org/pictures/9c87/"}},
+				Measured: []delivery.Measured{{Gate: "cells", Images: 72,
+					Baseline: &delivery.BaselineMeasured{Version: 2, Metrics: map[string]float64{"mAP": was["mAP"]}},
+					Metrics:  map[string]delivery.Figure{"mAP": {Value: c.now["mAP"]}}}},
+				Points: map[string]delivery.OperatingPoint{"RBC": {Score: 0.131, Precision: 0.9, Recall: 0.5},
+					"WBC": {Score: 0.04, Precision: 0.7, Recall: 0.8, Note: "no threshold reaches precision 0.9"}}}
 			text := "cells: version 3, bundle 75fd845c6c2c, mAP 0.3000 (version 2: 0.2000)"
 			switch c.state {
 			case delivery.CheckFailure:
@@ -157,7 +186,8 @@ func TestComments(t *testing.T) {
 				}
 				m.Doubts = append(m.Doubts, d)
 			}
-			got := Comment(plan.ProposalReport{Models: []plan.ModelReport{m}}, []delivery.Check{{Context: delivery.ContextRelease, State: c.state, Description: text}})
+			got := Comment(plan.ProposalReport{Models: []plan.ModelReport{m}},
+				[]delivery.Check{{Context: delivery.ContextRelease, State: c.state, Description: text}})
 			file := filepath.Join("testdata", "comment-"+name+".md")
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {

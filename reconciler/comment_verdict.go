@@ -63,9 +63,12 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 		}
 		of, then := "", ""
 		if v.Looks > 0 {
-			of, then = fmt.Sprintf(" of %d", v.Looks), fmt.Sprintf("; after %d even a pass needs an owner's word, as the best of many looks better than it is", v.Looks)
+			of, then = fmt.Sprintf(" of %d", v.Looks),
+				fmt.Sprintf("; after %d even a pass needs an owner's word, as the best of many looks better than it is",
+					v.Looks)
 		}
-		fmt.Fprintf(b, "Look %d%s: %s judged on these images%s, this one included%s.\n\n", v.Look, of, were(v.Look, "model"), against, then)
+		fmt.Fprintf(b, "Look %d%s: %s judged on these images%s, this one included%s.\n\n", v.Look, of,
+			were(v.Look, "model"), against, then)
 	}
 }
 
@@ -90,7 +93,8 @@ func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Rele
 		if told++; told > shownLosses {
 			continue
 		}
-		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, delivery.Markdown(l.String()), held)
+		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, delivery.Markdown(l.String()),
+			held)
 	}
 	if told > shownLosses {
 		fmt.Fprintf(b, "- and %d more that got worse; aob pr show lists them\n", told-shownLosses)

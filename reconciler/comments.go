@@ -91,7 +91,9 @@ func (w waiting) codes() []string {
 // that a comment asks for is not known yet: other questions failed, and each of them is asked again by itself. It is
 // called by what reads the forge, beside the loop.
 func (r *Reconciler) comments(ctx context.Context, pr int, w waiting) (found asked, incomplete, err error) {
-	list, err := call(ctx, r.forgeNow, "comments", askDeadline, func(ctx context.Context) ([]delivery.Comment, error) { return r.Forge.Commands(ctx, pr) })
+	list, err := call(ctx, r.forgeNow, "comments", askDeadline, func(ctx context.Context) ([]delivery.Comment, error) {
+		return r.Forge.Commands(ctx, pr)
+	})
 	if err != nil {
 		return found, nil, err
 	}
@@ -114,7 +116,8 @@ func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery
 			continue
 		}
 		may, err := r.forgeNow.may(ctx, c.Author)
-		if err == nil && may != delivery.PermissionWrite && len(found.refused) < maxRefused && !slices.Contains(found.refused, c.Author) {
+		if err == nil && may != delivery.PermissionWrite && len(found.refused) < maxRefused &&
+			!slices.Contains(found.refused, c.Author) {
 			found.refused = append(found.refused, c.Author)
 		}
 		if err != nil || may != delivery.PermissionWrite {
@@ -220,7 +223,8 @@ func (r *Reconciler) accepts(ctx context.Context, pr int, w waiting, list []deli
 func (r *Reconciler) askBack(ctx context.Context, pr int, question string) (consents []delivery.Consent, err error) {
 	key := fmt.Sprintf("ask/%d/%s", pr, delivery.Sum([]byte(question)).Short())
 	err = r.forgeNow.try(key, func() (err error) {
-		consents, err = call(ctx, r.forgeNow, "ask", askDeadline, func(ctx context.Context) ([]delivery.Consent, error) {
+		consents, err = call(ctx, r.forgeNow, "ask", askDeadline, func(ctx context.Context) ([]delivery.Consent,
+			error) {
 			return r.Forge.Ask(ctx, pr, question)
 		})
 		if err != nil {
@@ -237,17 +241,23 @@ func runQuestion(pr int, code, what string) string {
 	if what == "" {
 		what = "the runs of this pull request"
 	}
-	return fmt.Sprintf("### AOB: may this run?\n\nThe author of #%d has no write permission here. Code `%s` lets AOB start:\n\n- %s\n\n"+
-		"**To allow it, react to this comment with 👍.** That counts from people with write permission, if the reaction comes "+
-		"after the second in which this was posted. Once somebody has edited this comment, it counts for nothing, and AOB asks again.",
+	return fmt.Sprintf("### AOB: may this run?\n\nThe author of #%d has no write permission here. Code `%s` lets AOB "+
+		"start:\n\n- %s\n\n"+
+		"**To allow it, react to this comment with 👍.** That counts from people with write permission, if the "+
+		"reaction comes "+
+		"after the second in which this was posted. Once somebody has edited this comment, it counts for nothing, "+
+		"and AOB asks again.",
 		pr, code, delivery.Markdown(what))
 }
 
 // acceptQuestion asks an owner of a gate whether an accept is the owner's own word.
 func acceptQuestion(d openDoubt, a plan.Asked) string {
-	return fmt.Sprintf("### AOB: @%s, is this your word?\n\nA comment of yours accepts what gate %s could not decide about %s (verdict `%s`), because:\n\n> %s\n\n"+
-		"**If it is, react to this comment with 👍.** Only the reaction of @%s counts, if it comes after the second in which this "+
-		"was posted. It is signed into the release, with the reason. Once somebody has edited this comment, it counts for nothing.",
+	return fmt.Sprintf("### AOB: @%s, is this your word?\n\nA comment of yours accepts what gate %s could not decide "+
+		"about %s (verdict `%s`), because:\n\n> %s\n\n"+
+		"**If it is, react to this comment with 👍.** Only the reaction of @%s counts, if it comes after the second "+
+		"in which this "+
+		"was posted. It is signed into the release, with the reason. Once somebody has edited this comment, it "+
+		"counts for nothing.",
 		a.By, delivery.Markdown(d.Gate), delivery.Markdown(d.model), a.Code, delivery.Markdown(a.Because), a.By)
 }
 
@@ -280,7 +290,8 @@ func (r *Reconciler) checkOrder(ctx context.Context, pr int, w waiting, user, te
 			return delivery.Blockedf("write '/aob run CODE'", "the order wants one code")
 		}
 		if _, waits := w.runs[words[2]]; !waits {
-			return delivery.Blockedf(show, "nothing of pull request %d waits for a go of code %s; %s", pr, delivery.Terminal(words[2]),
+			return delivery.Blockedf(show, "nothing of pull request %d waits for a go of code %s; %s", pr,
+				delivery.Terminal(words[2]),
 				codes(slices.Sorted(maps.Keys(w.runs)), "nothing there waits for one"))
 		}
 		return nil
@@ -293,12 +304,14 @@ func (r *Reconciler) checkOrder(ctx context.Context, pr int, w waiting, user, te
 	}
 	doubt, waits := w.doubts[words[2]]
 	if !waits {
-		return delivery.Blockedf(show, "no verdict of pull request %d waits for an accept of code %s; %s", pr, delivery.Terminal(words[2]),
+		return delivery.Blockedf(show, "no verdict of pull request %d waits for an accept of code %s; %s", pr,
+			delivery.Terminal(words[2]),
 			codes(slices.Sorted(maps.Keys(w.doubts)), "no verdict there is unsure"))
 	}
 	a, ok := acceptCommand(delivery.Comment{Author: user, Body: text})
 	if !ok {
-		return delivery.Blockedf(fmt.Sprintf("write '/aob accept %s because REASON', with a reason in words", words[2]), "the reason is missing")
+		return delivery.Blockedf(fmt.Sprintf("write '/aob accept %s because REASON', with a reason in words", words[2]),
+			"the reason is missing")
 	}
 	teams, err := r.forgeNow.teamsOf(ctx, user)
 	if err != nil {
@@ -309,7 +322,8 @@ func (r *Reconciler) checkOrder(ctx context.Context, pr int, w waiting, user, te
 		if owners == "" {
 			owners = "nobody"
 		}
-		return delivery.Blockedf("an owner asks it; gates/ on main names them", "%s is no owner of gate %s; its owners are %s", user, doubt.Gate, owners)
+		return delivery.Blockedf("an owner asks it; gates/ on main names them",
+			"%s is no owner of gate %s; its owners are %s", user, doubt.Gate, owners)
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 package reconciler
 
-// This file keeps pull requests until their last word was said. A merge takes a pull request out of the forge's list before
-// AOB could say what became of it, so the ledger keeps those that were open.
+// This file keeps pull requests until their last word was said. A merge takes a pull request out of the forge's list
+// before AOB could say what became of it, so the ledger keeps those that were open.
 
 import (
 	"cmp"

@@ -58,13 +58,16 @@ func TestErrors(t *testing.T) {
 			})
 		},
 		"a dataset path with `..`": func(*testing.T) string {
-			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: shapes/../../etc", 1), intent.Options{})
+			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: shapes/../../etc", 1),
+				intent.Options{})
 		},
 		"a `dir:` outside the server's list": func(*testing.T) string {
-			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: secrets", 1), intent.Options{Roots: []string{"shapes", "gold"}})
+			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: secrets", 1),
+				intent.Options{Roots: []string{"shapes", "gold"}})
 		},
 		"an address as a dataset": func(*testing.T) string {
-			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", `dir: "http://10.0.0.1/data"`, 1), intent.Options{})
+			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", `dir: "http://10.0.0.1/data"`, 1),
+				intent.Options{})
 		},
 		"a symbolic link in a dataset": func(t *testing.T) string {
 			dir := smallDataset(t)
@@ -73,7 +76,9 @@ func TestErrors(t *testing.T) {
 			}
 			return dataError(t, dir)
 		},
-		"a dataset that is not there": func(t *testing.T) string { return dataError(t, filepath.Join(t.TempDir(), "gone")) },
+		"a dataset that is not there": func(t *testing.T) string {
+			return dataError(t, filepath.Join(t.TempDir(), "gone"))
+		},
 		"a truncated image": func(t *testing.T) string {
 			dir := smallDataset(t)
 			path := filepath.Join(dir, "train", "1.png")
@@ -88,7 +93,8 @@ func TestErrors(t *testing.T) {
 		},
 		"an annotation file of the wrong shape": func(t *testing.T) string {
 			dir := smallDataset(t)
-			if err := os.WriteFile(filepath.Join(dir, "train", dataset.AnnotationsFile), []byte(`["no", "object"]`), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "train", dataset.AnnotationsFile), []byte(`["no", "object"]`),
+				0o644); err != nil {
 				t.Fatal(err)
 			}
 			return dataError(t, dir)
@@ -104,10 +110,11 @@ func TestErrors(t *testing.T) {
 			req := httptest.NewRequest("POST", "/webhook", strings.NewReader(`{"ref":"refs/heads/main"}`))
 			req.Header.Set("X-Gitea-Event", "push")
 			req.Header.Set("X-Gitea-Signature", strings.Repeat("00", 32))
-			hook := web.Webhook{Unsigned: forge.ErrSignature, Log: slog.New(slog.DiscardHandler), Read: func(req *http.Request) (string, error) {
-				_, err := read(req)
-				return "", err
-			}}
+			hook := web.Webhook{Unsigned: forge.ErrSignature, Log: slog.New(slog.DiscardHandler),
+				Read: func(req *http.Request) (string, error) {
+					_, err := read(req)
+					return "", err
+				}}
 			answer := httptest.NewRecorder()
 			hook.ServeHTTP(answer, req)
 			if answer.Code != http.StatusUnauthorized {
@@ -121,7 +128,8 @@ func TestErrors(t *testing.T) {
 		},
 		"a run that never gives a sign of life": func(*testing.T) string {
 			began := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
-			return "the trainer hangs: " + text(delivery.Heartbeat(delivery.RunStatus{}, began, began.Add(90*time.Second), time.Minute))
+			return "the trainer hangs: " + text(delivery.Heartbeat(delivery.RunStatus{}, began,
+				began.Add(90*time.Second), time.Minute))
 		},
 		"a full disk under the ledger while AOB runs": fullDisk,
 		"a full disk under the ledger at the start": func(t *testing.T) string {
@@ -166,11 +174,14 @@ func pushed(t *testing.T, write func(path string) error) string {
 	t.Helper()
 	dir := t.TempDir()
 	work := filepath.Join(dir, "work")
-	if err := errors.Join(os.MkdirAll(filepath.Join(work, "models"), 0o755), write(filepath.Join(work, "models", "pallets.yaml"))); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(work, "models"), 0o755),
+		write(filepath.Join(work, "models", "pallets.yaml"))); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"init", "-q", "--bare", "bare"}, {"init", "-q", "-b", "main", "work"}, {"-C", "work", "-c", "core.compression=1", "add", "."},
-		{"-C", "work", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "-m", "A model"}, {"-C", "work", "push", "-q", "../bare", "main"}} {
+	for _, args := range [][]string{{"init", "-q", "--bare", "bare"}, {"init", "-q", "-b", "main", "work"},
+		{"-C", "work", "-c", "core.compression=1", "add", "."},
+		{"-C", "work", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "-m", "A model"},
+		{"-C", "work", "push", "-q", "../bare", "main"}} {
 		cmd := exec.Command("git", args...)
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -229,9 +240,11 @@ func smallDataset(t *testing.T) string {
 				t.Fatal(err)
 			}
 			images = append(images, object{"id": i, "file_name": fmt.Sprintf("%d.png", i), "width": 64, "height": 64})
-			annotations = append(annotations, object{"id": i, "image_id": i, "category_id": 1, "bbox": []int{8, 8, 20, 20}, "area": 400, "iscrowd": 0})
+			annotations = append(annotations, object{"id": i, "image_id": i, "category_id": 1, "bbox": []int{8, 8, 20,
+				20}, "area": 400, "iscrowd": 0})
 		}
-		data, err := json.Marshal(object{"images": images, "annotations": annotations, "categories": []object{{"id": 1, "name": "circle"}}})
+		data, err := json.Marshal(object{"images": images, "annotations": annotations,
+			"categories": []object{{"id": 1, "name": "circle"}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,8 +258,10 @@ func smallDataset(t *testing.T) string {
 // dataError is what aob/data says of a dataset, as plan shows it.
 func dataError(t *testing.T, dir string) string {
 	t.Helper()
-	ask := delivery.DataRun{Dataset: delivery.Dataset{Dir: "shapes"}, Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}}}
-	result, err := dataset.Roots{"shapes": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), t.TempDir(), nil)
+	ask := delivery.DataRun{Dataset: delivery.Dataset{Dir: "shapes"},
+		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}}}
+	result, err := dataset.Roots{"shapes": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"),
+		t.TempDir(), nil)
 	if err != nil {
 		return err.Error()
 	}

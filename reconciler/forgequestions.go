@@ -21,7 +21,8 @@ func (f *forgeView) readPermissions(now time.Time) {
 	f.mu.Lock()
 	var users []string
 	for _, pr := range f.prs {
-		if p, ok := f.permission[pr.Author]; (!ok || now.Sub(p.at) >= permissionLasts) && !slices.Contains(users, pr.Author) {
+		if p, ok := f.permission[pr.Author]; (!ok || now.Sub(p.at) >= permissionLasts) &&
+			!slices.Contains(users, pr.Author) {
 			users = append(users, pr.Author)
 		}
 	}
@@ -33,8 +34,8 @@ func (f *forgeView) readPermissions(now time.Time) {
 	}
 }
 
-// endsOf returns those of some pull requests that are known to be closed. They are to be those that were open and are not
-// in the list.
+// endsOf returns those of some pull requests that are known to be closed. They are to be those that were open and are
+// not in the list.
 func (f *forgeView) endsOf(gone map[int]delivery.PullRequest) map[int]delivery.PullRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,7 +104,9 @@ func (f *forgeView) permissionNow(ctx context.Context, user string) (delivery.Pe
 
 func (f *forgeView) readPermission(ctx context.Context, user string) error {
 	now := f.r.Now()
-	p, err := call(ctx, f, "permission", askDeadline, func(ctx context.Context) (delivery.Permission, error) { return f.r.Forge.Permission(ctx, user) })
+	p, err := call(ctx, f, "permission", askDeadline, func(ctx context.Context) (delivery.Permission, error) {
+		return f.r.Forge.Permission(ctx, user)
+	})
 	if err != nil {
 		return fmt.Errorf("what %s may do: %w", user, err)
 	}
@@ -138,7 +141,9 @@ func (f *forgeView) teamsOf(ctx context.Context, user string) (map[string]bool, 
 	}
 	var in map[string]bool
 	err := f.try("teams/"+user, func() (err error) {
-		in, err = call(ctx, f, "teams", askDeadline, func(ctx context.Context) (map[string]bool, error) { return f.r.Forge.Teams(ctx, user) })
+		in, err = call(ctx, f, "teams", askDeadline, func(ctx context.Context) (map[string]bool, error) {
+			return f.r.Forge.Teams(ctx, user)
+		})
 		return err
 	})
 	if err == nil {
@@ -217,7 +222,9 @@ func (f *forgeView) readOwners(now time.Time) {
 
 func (f *forgeView) readOwner(ctx context.Context, name string) error {
 	now := f.r.Now()
-	problem, err := call(ctx, f, "owner", askDeadline, func(ctx context.Context) (string, error) { return f.r.Forge.Owner(ctx, name) })
+	problem, err := call(ctx, f, "owner", askDeadline, func(ctx context.Context) (string, error) {
+		return f.r.Forge.Owner(ctx, name)
+	})
 	if err != nil {
 		return fmt.Errorf("whether %s may own a gate: %w", name, err)
 	}
@@ -316,7 +323,9 @@ func (f *forgeView) readBack(now time.Time) {
 		}
 		open[c] = true
 		if at := f.statuses[c].at; f.again[c] || now.Sub(at) >= statusLasts {
-			q := question{key: "statuses/" + c, at: at, ask: func(ctx context.Context) error { return f.readStatuses(ctx, c) }}
+			q := question{key: "statuses/" + c, at: at, ask: func(ctx context.Context) error {
+				return f.readStatuses(ctx, c)
+			}}
 			if f.again[c] {
 				q.again = c
 			}
@@ -327,7 +336,8 @@ func (f *forgeView) readBack(now time.Time) {
 		commit(head(pr, refs))
 		old, ok := f.bodies[pr.Number]
 		if !ok || now.Sub(old.at) >= bodyLasts || !pr.Updated.Equal(old.updated) {
-			due = append(due, question{key: fmt.Sprintf("comment/%d", pr.Number), at: old.at, ask: func(ctx context.Context) error { return f.readBody(ctx, pr) }})
+			due = append(due, question{key: fmt.Sprintf("comment/%d", pr.Number), at: old.at,
+				ask: func(ctx context.Context) error { return f.readBody(ctx, pr) }})
 		}
 	}
 	commit(refs[git.Branch+f.r.Main])
@@ -359,7 +369,9 @@ func (f *forgeView) readBack(now time.Time) {
 
 func (f *forgeView) readStatuses(ctx context.Context, commit string) error {
 	at := f.r.Now()
-	list, err := call(ctx, f, "statuses", askDeadline, func(ctx context.Context) ([]delivery.Status, error) { return f.r.Forge.Statuses(ctx, commit) })
+	list, err := call(ctx, f, "statuses", askDeadline, func(ctx context.Context) ([]delivery.Status, error) {
+		return f.r.Forge.Statuses(ctx, commit)
+	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil {

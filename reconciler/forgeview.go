@@ -111,8 +111,10 @@ type forgeView struct {
 }
 
 func newForgeView(r *Reconciler) *forgeView {
-	f := &forgeView{r: r, look: make(chan struct{}, 1), due: true, retry: backoff{}, permission: map[string]permitted{}, teams: map[string]teamsOf{},
-		asks: map[int]waiting{}, asked: map[int]asked{}, statuses: map[string]statusRead{}, again: map[string]bool{}, bodies: map[int]bodyRead{}}
+	f := &forgeView{r: r, look: make(chan struct{}, 1), due: true, retry: backoff{}, permission: map[string]permitted{},
+		teams: map[string]teamsOf{},
+		asks:  map[int]waiting{}, asked: map[int]asked{}, statuses: map[string]statusRead{}, again: map[string]bool{},
+		bodies: map[int]bodyRead{}}
 	f.asking = newOutbox(func() time.Time { return r.Now() }, f.answered)
 	return f
 }
@@ -157,9 +159,10 @@ func (f *forgeView) put(key string, ask func(context.Context) error) bool {
 	if pauses {
 		return false
 	}
-	f.asking.put(job{key: key, lane: key, again: failed, limit: questionDeadline, send: func(ctx context.Context) error {
-		return f.try(key, func() error { return ask(ctx) })
-	}})
+	f.asking.put(job{key: key, lane: key, again: failed, limit: questionDeadline,
+		send: func(ctx context.Context) error {
+			return f.try(key, func() error { return ask(ctx) })
+		}})
 	return true
 }
 
@@ -239,7 +242,8 @@ func (f *forgeView) failed(now time.Time, err error) {
 }
 
 // call asks the forge one thing, within a time.
-func call[T any](ctx context.Context, f *forgeView, what string, limit time.Duration, ask func(context.Context) (T, error)) (T, error) {
+func call[T any](ctx context.Context, f *forgeView, what string, limit time.Duration, ask func(context.Context) (T,
+	error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	start := f.r.Now()

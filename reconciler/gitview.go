@@ -87,7 +87,8 @@ func (g *gitView) slow() string {
 	if g.since.IsZero() || g.r.Now().Sub(g.since) < gitSlow {
 		return ""
 	}
-	return fmt.Sprintf("git has not answered since %s; what is shown is what it said last", g.since.UTC().Format("2006-01-02 15:04:05 UTC"))
+	return fmt.Sprintf("git has not answered since %s; what is shown is what it said last",
+		g.since.UTC().Format("2006-01-02 15:04:05 UTC"))
 }
 
 // run looks until ctx ends.

@@ -113,7 +113,8 @@ func (r *Reconciler) warm(files []git.File) error {
 }
 
 // proposals reads the open pull requests. One that cannot be read keeps no other from being read.
-func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []delivery.PullRequest, stale bool, keep map[string]bool) {
+func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []delivery.PullRequest, stale bool,
+	keep map[string]bool) {
 	var bad []string
 	budget := strangersTree // of all pull requests of people without write permission
 	w.Proposals = make([]plan.Proposal, len(prs))

@@ -34,8 +34,8 @@ type heldMain struct {
 	Entries map[string][]plan.Held `json:"entries"`
 }
 
-// heldNow returns what main holds in quarantine. What cannot be read of it is named in the world: what was known before,
-// and what main's tree says, hold meanwhile.
+// heldNow returns what main holds in quarantine. What cannot be read of it is named in the world: what was known
+// before, and what main's tree says, hold meanwhile.
 func (r *Reconciler) heldNow(ctx context.Context, w *plan.World) map[string][]plan.Held {
 	if w.Main.Commit == "" {
 		return nil
@@ -77,7 +77,8 @@ func (r *Reconciler) held(ctx context.Context, main string) (map[string][]plan.H
 		r.seen.held = &heldMain{}
 		if text := said[heldKey].Content; text != "" {
 			if err := json.Unmarshal([]byte(text), r.seen.held); err != nil {
-				r.Log.Warn("what main held in quarantine cannot be read from the ledger; reading main's history", "error", err.Error())
+				r.Log.Warn("what main held in quarantine cannot be read from the ledger; reading main's history",
+					"error", err.Error())
 				r.seen.held = &heldMain{}
 			}
 		}
@@ -124,10 +125,12 @@ func (r *Reconciler) follow(entries map[string][]plan.Held, c git.LineChange) (b
 				continue
 			}
 			if err != nil {
-				bad = append(bad, delivery.Unread{What: model, Why: fmt.Sprintf("models/%s at commit %.12s: %s", name, c.Commit, err)})
+				bad = append(bad, delivery.Unread{What: model, Why: fmt.Sprintf("models/%s at commit %.12s: %s", name,
+					c.Commit, err)})
 				continue
 			}
-			doc := intent.ParseFile(intent.File{Path: "models/" + name, Size: int64(len(data)), Data: data}, intent.Options{})
+			doc := intent.ParseFile(intent.File{Path: "models/" + name, Size: int64(len(data)), Data: data},
+				intent.Options{})
 			if q, ok = doc.Quarantine(); !ok {
 				continue // it cannot be read, so it neither adds nor lifts anything
 			}

@@ -18,7 +18,8 @@ import (
 var (
 	pure     = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan"}
 	leaves   = []string{"durable", "trust"}
-	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect", "fleet", "ledger", "track", "web", "picture"}
+	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
+		"fleet", "ledger", "track", "web", "picture"}
 
 	allowed = map[string][]string{
 		"delivery": {},
@@ -36,7 +37,8 @@ var (
 
 	// What a pure package must not touch: time passing, files, processes,
 	// networks, logs. Types of time are values.
-	impure = []string{"context", "os", "os/exec", "log", "log/slog", "net", "net/http", "path/filepath", "syscall", "io/ioutil"}
+	impure = []string{"context", "os", "os/exec", "log", "log/slog", "net", "net/http", "path/filepath", "syscall",
+		"io/ioutil"}
 
 	// One third-party library, one package.
 	vendors = map[string][]string{
@@ -62,7 +64,9 @@ var (
 
 func TestImports(t *testing.T) {
 	for _, a := range adapters {
-		allowed[a] = append(slices.Clone(leaves), slices.DeleteFunc(slices.Clone(pure), func(p string) bool { return p == "plan" })...)
+		allowed[a] = append(slices.Clone(leaves), slices.DeleteFunc(slices.Clone(pure), func(p string) bool {
+			return p == "plan"
+		})...)
 	}
 	const root = "github.com/autonomos/aob/reconciler"
 	seen := map[string]bool{}
@@ -104,7 +108,8 @@ func TestImports(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if own, ok := strings.CutPrefix(p, root+"/"); ok && pkg != "" && !slices.Contains(may, own) && own != pkg && !strings.HasPrefix(own, pkg+"/") {
+			if own, ok := strings.CutPrefix(p, root+"/"); ok && pkg != "" && !slices.Contains(may, own) && own != pkg &&
+				!strings.HasPrefix(own, pkg+"/") {
 				t.Errorf("%s imports %s; %s may import %s", file, own, pkg, strings.Join(may, ", "))
 			}
 			if p == root {
@@ -144,7 +149,9 @@ func TestCommandImports(t *testing.T) {
 		"aob-agent": func(p string) bool {
 			return slices.Contains([]string{"delivery", "durable", "trust", "detect", "artifact", "edge"}, p)
 		},
-		"aob-detect": func(p string) bool { return slices.Contains([]string{"delivery", "durable", "detect", "onnx"}, p) },
+		"aob-detect": func(p string) bool {
+			return slices.Contains([]string{"delivery", "durable", "detect", "onnx"}, p)
+		},
 	}
 	for command, ok := range may {
 		files, err := filepath.Glob(filepath.Join("..", "cmd", command, "*.go"))
@@ -184,9 +191,13 @@ func TestDocumentsNamePathsThatExist(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, word := range strings.FieldsFunc(string(data), func(r rune) bool { return strings.ContainsRune(" \n\t`()[]|,;:\"'", r) }) {
+		for _, word := range strings.FieldsFunc(string(data), func(r rune) bool {
+			return strings.ContainsRune(" \n\t`()[]|,;:\"'", r)
+		}) {
 			first, _, ok := strings.Cut(word, "/")
-			if !ok || !slices.Contains([]string{"reconciler", "cmd", "infra", "trainers", "schemas", "demo", "tools", "docs"}, first) || strings.ContainsAny(word, "*…<>{}$=") || strings.ToUpper(word) != strings.ToLower(word) && strings.Contains(word, "NAME") {
+			if !ok || !slices.Contains([]string{"reconciler", "cmd", "infra", "trainers", "schemas", "demo", "tools",
+				"docs"}, first) || strings.ContainsAny(word, "*…<>{}$=") ||
+				strings.ToUpper(word) != strings.ToLower(word) && strings.Contains(word, "NAME") {
 				continue
 			}
 			if _, err := os.Stat(path.Join("..", strings.TrimRight(word, ".#"))); err != nil {

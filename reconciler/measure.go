@@ -42,7 +42,8 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 		return nil, err
 	}
 	if data.Content.Images != e.Images || data.Content.Truths != e.Truths {
-		return nil, delivery.Blockedf("put the files back, or give the new content a folder of its own and name that in the gate",
+		return nil, delivery.Blockedf("put the files back, or give the new content a folder of its own and name that "+
+			"in the gate",
 			"eval set %s has changed since it was read: a dataset's version must stay what it is", e.EvalSet)
 	}
 	info, err := s.Bundles.Describe(ctx, e.Bundle)
@@ -58,7 +59,8 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	}
 	o.seen = data.SeenBy(lists...)
 	path := filepath.Join(s.Detections, e.Detect.Hex()+".json")
-	if stored, err := os.ReadFile(path); err == nil && json.Unmarshal(stored, &o.detections) == nil && len(o.detections) == len(data.Images) {
+	if stored, err := os.ReadFile(path); err == nil && json.Unmarshal(stored, &o.detections) == nil &&
+		len(o.detections) == len(data.Images) {
 		o.digest = delivery.Sum(stored)
 		return o, nil
 	}
@@ -77,7 +79,8 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	for i, im := range data.Images {
 		images[i] = detect.ImageFile{ID: im.ID, Path: im.Path}
 	}
-	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, artifact.ModelFile), Signature: info.Signature, Images: images},
+	o.detections, err = s.Detector.Evaluate(ctx, detect.Request{Model: filepath.Join(dir, artifact.ModelFile),
+		Signature: info.Signature, Images: images},
 		s.progress(r, "detecting"))
 	if err != nil {
 		return nil, blocked(err, "train the model anew")
@@ -156,7 +159,8 @@ func (o *opened) found(t *coco.Truth) []coco.Detection {
 		}
 		for _, b := range im.Boxes {
 			if id, ok := category[b.Class]; ok && b.Class != "" {
-				list = append(list, coco.Detection{Image: im.ID, Category: id, Box: coco.Box{X: b.X, Y: b.Y, W: b.W, H: b.H}, Score: b.Score})
+				list = append(list, coco.Detection{Image: im.ID, Category: id, Box: coco.Box{X: b.X, Y: b.Y, W: b.W,
+					H: b.H}, Score: b.Score})
 			}
 		}
 	}
@@ -181,7 +185,8 @@ func (o *opened) at(m *coco.Matched) coco.AtThresholds {
 // resampling says how an eval set is resampled: often enough for a check at 95 %
 // over all classes.
 func (o *opened) resampling(atLeast int, classes []string) coco.CompareParams {
-	return coco.CompareParams{Resamples: max(atLeast, coco.ResamplesFor(len(classes), 0.95)), ByGroup: o.ask.EvalSet.Group != ""}
+	return coco.CompareParams{Resamples: max(atLeast, coco.ResamplesFor(len(classes), 0.95)),
+		ByGroup: o.ask.EvalSet.Group != ""}
 }
 
 func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any, error) {
@@ -198,10 +203,13 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 		return nil, err
 	}
 	result := m.Result()
-	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images, LeftOut: len(o.seen),
-		Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}, Resamples: map[string]delivery.Samples{}}
-	for name, v := range map[string]float64{"mAP": result.Stats.AP, "AP50": result.Stats.AP50, "AP75": result.Stats.AP75,
-		"APs": result.Stats.APs, "APm": result.Stats.APm, "APl": result.Stats.APl,
+	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images,
+		LeftOut: len(o.seen),
+		Values:  map[string]float64{}, Truths: map[string]int{}, Classes: []string{},
+		Resamples: map[string]delivery.Samples{}}
+	for name, v := range map[string]float64{"mAP": result.Stats.AP, "AP50": result.Stats.AP50,
+		"AP75": result.Stats.AP75,
+		"APs":  result.Stats.APs, "APm": result.Stats.APm, "APl": result.Stats.APl,
 		"AR1": result.Stats.AR1, "AR10": result.Stats.AR10, "AR100": result.Stats.AR100} {
 		if v >= 0 {
 			out.Values[name] = v
@@ -263,7 +271,8 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	maps.Copy(without, b.seen)
 	classes := slices.DeleteFunc(a.classes(), func(c string) bool { return !slices.Contains(b.classes(), c) })
 	truth := a.truth(classes, without)
-	out := delivery.CompareResult{Images: len(truth.Images), LeftOut: len(without), Classes: []string{}, Truths: map[string]int{}, Metrics: map[string]delivery.Difference{}}
+	out := delivery.CompareResult{Images: len(truth.Images), LeftOut: len(without), Classes: []string{},
+		Truths: map[string]int{}, Metrics: map[string]delivery.Difference{}}
 	if len(classes) == 0 {
 		return out, nil
 	}
@@ -296,7 +305,8 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 		differences = append(differences, at...)
 	}
 	for _, d := range differences {
-		out.Metrics[metric(d.Subject)] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff, Resamples: d.Samples}
+		out.Metrics[metric(d.Subject)] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff,
+			Resamples: d.Samples}
 	}
 	for _, d := range c.Classes {
 		out.Classes = append(out.Classes, d.Class)
@@ -305,8 +315,10 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	ra, rb := ma.Result(), mb.Result()
 	for i, of := range ra.PerClass { // without bounds: to say what became of a class
 		if with := rb.PerClass[i]; of.AP50 >= 0 && with.AP50 >= 0 {
-			out.Metrics["AP50/"+of.Name] = delivery.Difference{Candidate: of.AP50, Baseline: with.AP50, Value: of.AP50 - with.AP50}
-			out.Metrics["AP75/"+of.Name] = delivery.Difference{Candidate: of.AP75, Baseline: with.AP75, Value: of.AP75 - with.AP75}
+			out.Metrics["AP50/"+of.Name] = delivery.Difference{Candidate: of.AP50, Baseline: with.AP50,
+				Value: of.AP50 - with.AP50}
+			out.Metrics["AP75/"+of.Name] = delivery.Difference{Candidate: of.AP75, Baseline: with.AP75,
+				Value: of.AP75 - with.AP75}
 		}
 	}
 	if out.Shifts, err = coco.Shifts(truth, a.found(truth), b.found(truth), scoring); err != nil {
@@ -345,7 +357,8 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 	list := []picture.Picture{}
 	for _, r := range worse[:min(len(worse), shownPictures)] {
 		r.Why = strings.ReplaceAll(r.Why, "the baseline", "the release")
-		list = append(list, picture.Picture{Path: files[r.Image].Path, Name: names[r.Image], Baseline: "release", Regression: r})
+		list = append(list, picture.Picture{Path: files[r.Image].Path, Name: names[r.Image], Baseline: "release",
+			Regression: r})
 	}
 	dir := filepath.Join(s.Pictures, key.Hex())
 	if err := errors.Join(os.MkdirAll(s.Pictures, 0o700), os.RemoveAll(dir)); err != nil {

@@ -46,8 +46,10 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{T: t, stages: &Stages{Roots: dataset.Roots{"d": filepath.Join(dir, "d")}, Runs: filepath.Join(dir, "runs"), Detections: filepath.Join(dir, "detections"),
-		Seen: filepath.Join(dir, "seen"), Pictures: filepath.Join(dir, "pictures"), Bundles: store, Log: slog.New(slog.DiscardHandler)}}
+	b := &bench{T: t, stages: &Stages{Roots: dataset.Roots{"d": filepath.Join(dir, "d")}, Runs: filepath.Join(dir,
+		"runs"), Detections: filepath.Join(dir, "detections"),
+		Seen: filepath.Join(dir, "seen"), Pictures: filepath.Join(dir, "pictures"), Bundles: store,
+		Log: slog.New(slog.DiscardHandler)}}
 	var images, annotations []map[string]any
 	for i := range benchImages {
 		name := fmt.Sprintf("%02d.png", i)
@@ -65,13 +67,16 @@ func newBench(t *testing.T) *bench {
 		if err != nil {
 			t.Fatal(err)
 		}
-		images = append(images, map[string]any{"id": i, "file_name": name, "width": 16, "height": 16, "video": fmt.Sprint(i / 2)})
+		images = append(images, map[string]any{"id": i, "file_name": name, "width": 16, "height": 16,
+			"video": fmt.Sprint(i / 2)})
 		for k, at := range []delivery.Box{circleAt, squareAt} {
-			annotations = append(annotations, map[string]any{"id": 2*i + k + 1, "image_id": i, "category_id": k + 1, "bbox": []float64{at.X, at.Y, at.W, at.H}, "area": at.W * at.H, "iscrowd": 0})
+			annotations = append(annotations, map[string]any{"id": 2*i + k + 1, "image_id": i, "category_id": k + 1,
+				"bbox": []float64{at.X, at.Y, at.W, at.H}, "area": at.W * at.H, "iscrowd": 0})
 		}
 	}
-	b.write(filepath.Join(dir, "d", "test", dataset.AnnotationsFile), map[string]any{"images": images, "annotations": annotations,
-		"categories": []map[string]any{{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}}})
+	b.write(filepath.Join(dir, "d", "test", dataset.AnnotationsFile), map[string]any{"images": images,
+		"annotations": annotations,
+		"categories":  []map[string]any{{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}}})
 	return b
 }
 
@@ -91,10 +96,13 @@ func (b *bench) bundle(second string, finds func(i int) bool) delivery.Digest {
 	b.Helper()
 	model := filepath.Join(b.TempDir(), "model.onnx")
 	b.write(model, second)
-	digest, err := b.stages.Bundles.Push(b.Context(), artifact.Bundle{ModelPath: model, Golden: []byte("golden"), Labels: []string{"circle", second},
+	digest, err := b.stages.Bundles.Push(b.Context(), artifact.Bundle{ModelPath: model, Golden: []byte("golden"),
+		Labels:     []string{"circle", second},
 		Provenance: map[string]string{"run": string(delivery.Sum([]byte(second)))},
-		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 16, Height: 16,
-			Resize: delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"}, Means: []float64{0, 0, 0}, Stds: []float64{1, 1, 1},
+		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 16,
+			Height: 16,
+			Resize: delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"}, Means: []float64{0, 0,
+				0}, Stds: []float64{1, 1, 1},
 			Slots: []string{"circle", second, ""}, Background: 2, Select: 10}})
 	if err != nil {
 		b.Fatal(err)
@@ -123,8 +131,10 @@ func detectKey(bundle delivery.Digest) delivery.Digest {
 // ask is an evaluation of a bundle, the gate's squares as one of its classes.
 func (b *bench) ask(bundle delivery.Digest, class string, change func(*delivery.EvalRun)) delivery.EvalRun {
 	b.Helper()
-	ask := delivery.EvalRun{Bundle: bundle, EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"}, Detect: detectKey(bundle),
-		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}, {Name: class, Labels: []string{"square"}}}}
+	ask := delivery.EvalRun{Bundle: bundle, EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"},
+		Split: "test"}, Detect: detectKey(bundle),
+		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}},
+			{Name: class, Labels: []string{"square"}}}}
 	if change != nil {
 		change(&ask)
 	}
@@ -189,7 +199,8 @@ func TestEvalStage(t *testing.T) {
 	b := newBench(t)
 	half := b.bundle("box", func(i int) bool { return i%2 == 0 })
 	all := b.eval(b.ask(half, "box", nil))
-	if !slices.Equal(all.Classes, []string{"circle", "box"}) || all.Images != benchImages || all.Groups != 0 || all.Values["AP/circle"] != 1 || all.Values["AP/box"] > 0.6 || all.Truths["box"] != benchImages {
+	if !slices.Equal(all.Classes, []string{"circle", "box"}) || all.Images != benchImages || all.Groups != 0 ||
+		all.Values["AP/circle"] != 1 || all.Values["AP/box"] > 0.6 || all.Truths["box"] != benchImages {
 		t.Errorf("%+v", all)
 	}
 	for _, metric := range []string{"mAP", "AP50", "AP75", "AP/box"} { // whatever a gate may bound has bounds
@@ -197,20 +208,27 @@ func TestEvalStage(t *testing.T) {
 			t.Errorf("%d resamples of %s where nobody asks for more", n, metric)
 		}
 	}
-	if n := len(b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Resamples = 3000 })).Resamples["AP/box"]); n != 3000 {
+	if n := len(b.eval(b.ask(half, "box", func(e *delivery.EvalRun) {
+		e.Resamples = 3000
+	})).Resamples["AP/box"]); n != 3000 {
 		t.Errorf("%d resamples, and 3000 were asked for", n)
 	}
-	if grouped := b.eval(b.ask(half, "box", byVideo)); grouped.Groups != benchImages/2 || grouped.Values["mAP"] != all.Values["mAP"] {
+	if grouped := b.eval(b.ask(half, "box", byVideo)); grouped.Groups != benchImages/2 ||
+		grouped.Values["mAP"] != all.Values["mAP"] {
 		t.Errorf("by video: %d groups, %v", grouped.Groups, grouped.Values)
 	}
 	// A class is found by the name that the bundle has for it, and by no other.
-	if renamed := b.eval(b.ask(half, "crate", func(e *delivery.EvalRun) { e.Was = map[string]string{"crate": "box"} })); renamed.Values["AP/crate"] != all.Values["AP/box"] {
+	if renamed := b.eval(b.ask(half, "crate", func(e *delivery.EvalRun) {
+		e.Was = map[string]string{"crate": "box"}
+	})); renamed.Values["AP/crate"] != all.Values["AP/box"] {
 		t.Errorf("renamed: %v", renamed.Values)
 	}
 	if lost := b.eval(b.ask(half, "crate", nil)); !slices.Equal(lost.Classes, []string{"circle"}) {
 		t.Errorf("of a class that it does not know: %v", lost.Classes)
 	}
-	if other := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Was = map[string]string{"box": ""} })); !slices.Equal(other.Classes, []string{"circle"}) {
+	if other := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) {
+		e.Was = map[string]string{"box": ""}
+	})); !slices.Equal(other.Classes, []string{"circle"}) {
 		t.Errorf("of a class whose name is another's: %v", other.Classes)
 	}
 	seen := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(1, 3, 5)} }))
@@ -225,26 +243,35 @@ func TestCompareStage(t *testing.T) {
 	was := func(e *delivery.EvalRun) { e.Was = map[string]string{"box": "square"} }
 	r := b.compare(b.ask(half, "box", nil), b.ask(all, "box", was), 1000)
 	d := r.Metrics["AP/box"]
-	if !slices.Equal(r.Classes, []string{"circle", "box"}) || r.Images != benchImages || d.Baseline != 1 || d.Candidate > 0.6 || len(d.Resamples) != 1000 || len(r.Pictures) == 0 {
+	if !slices.Equal(r.Classes, []string{"circle", "box"}) || r.Images != benchImages || d.Baseline != 1 ||
+		d.Candidate > 0.6 || len(d.Resamples) != 1000 || len(r.Pictures) == 0 {
 		t.Errorf("%+v, %v, %v", d, r.Classes, r.Pictures)
 	}
 	for _, metric := range []string{"AP50", "AP75"} {
 		if d := r.Metrics[metric]; len(d.Resamples) != 1000 || d.Value >= 0 || r.Metrics[metric+"/box"].Value >= 0 {
-			t.Errorf("%s: %d resamples, %+.4f, of box %+.4f", metric, len(d.Resamples), d.Value, r.Metrics[metric+"/box"].Value)
+			t.Errorf("%s: %d resamples, %+.4f, of box %+.4f", metric, len(d.Resamples), d.Value,
+				r.Metrics[metric+"/box"].Value)
 		}
 	}
 	// Of what only one knows nothing is compared.
-	if r := b.compare(b.ask(half, "box", nil), b.ask(all, "box", nil), 1000); !slices.Equal(r.Classes, []string{"circle"}) {
+	if r := b.compare(b.ask(half, "box", nil), b.ask(all, "box", nil), 1000); !slices.Equal(r.Classes,
+		[]string{"circle"}) {
 		t.Errorf("classes %v", r.Classes)
 	}
 	// What either was trained on counts for neither.
 	seen := b.compare(
 		b.ask(half, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(0, 1)} }),
-		b.ask(all, "box", func(e *delivery.EvalRun) { was(e); e.Seen = []delivery.Digest{b.saw(1, 2), b.saw(3)} }), 2500)
-	if seen.Images != benchImages-4 || seen.LeftOut != 4 || seen.Truths["box"] != benchImages-4 || len(seen.Metrics["mAP"].Resamples) != 2500 {
-		t.Errorf("four images seen: %d, %d left out, %v, %d resamples", seen.Images, seen.LeftOut, seen.Truths, len(seen.Metrics["mAP"].Resamples))
+		b.ask(all, "box", func(e *delivery.EvalRun) { was(e); e.Seen = []delivery.Digest{b.saw(1, 2), b.saw(3)} }),
+		2500)
+	if seen.Images != benchImages-4 || seen.LeftOut != 4 || seen.Truths["box"] != benchImages-4 ||
+		len(seen.Metrics["mAP"].Resamples) != 2500 {
+		t.Errorf("four images seen: %d, %d left out, %v, %d resamples", seen.Images, seen.LeftOut, seen.Truths,
+			len(seen.Metrics["mAP"].Resamples))
 	}
-	grouped := b.compare(b.ask(half, "box", byVideo), b.ask(all, "box", func(e *delivery.EvalRun) { byVideo(e); was(e) }), 1000)
+	grouped := b.compare(b.ask(half, "box", byVideo), b.ask(all, "box", func(e *delivery.EvalRun) {
+		byVideo(e)
+		was(e)
+	}), 1000)
 	if grouped.Groups != benchImages/2 {
 		t.Errorf("%d groups", grouped.Groups)
 	}
@@ -260,7 +287,8 @@ func TestCompared(t *testing.T) {
 	for _, row := range compared(c) {
 		got[row.Metric] = row.Answer
 	}
-	want := map[string]coco.Answer{"mAP": coco.Better, "AP75": coco.Better, "recall": coco.Better, "falsePositivesPerImage": coco.Worse}
+	want := map[string]coco.Answer{"mAP": coco.Better, "AP75": coco.Better, "recall": coco.Better,
+		"falsePositivesPerImage": coco.Worse}
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -86,10 +86,10 @@ func (r *Reconciler) mergeBases(head, main string) ([]string, error) {
 	return bases, nil
 }
 
-// bothChanged lists the files of gates, fleets and quarantines that main and the head have changed since their base, each
-// in its own way. Git reports a conflict there, or joins their lines to a file that neither has; where one of them renamed
-// the file, it puts the other's lines into the new one. Models and releases are left out: main takes no spec and no
-// release file that AOB has not signed, so lines that were joined there are refused.
+// bothChanged lists the files of gates, fleets and quarantines that main and the head have changed since their base,
+// each in its own way. Git reports a conflict there, or joins their lines to a file that neither has; where one of them
+// renamed the file, it puts the other's lines into the new one. Models and releases are left out: main takes no spec
+// and no release file that AOB has not signed, so lines that were joined there are refused.
 func bothChanged(main, base, head []git.File) []string {
 	ours, from, theirs := byPath(main), byPath(base), byPath(head)
 	var list []string

@@ -98,7 +98,8 @@ type asked struct {
 	gos     []string
 	refused []string // who named a code of a run and may not write, at most maxRefused
 	accepts []plan.Asked
-	waits   map[string][]string // by code: whose agreement to AOB's question is missing; "" is anybody's with write permission
+	// by code: whose agreement to AOB's question is missing; "" is anybody's with write permission
+	waits map[string][]string
 }
 
 // waitFor notes that AOB has asked back, and that somebody has not agreed yet.
@@ -112,8 +113,11 @@ func (a *asked) waitFor(code, who string) {
 }
 
 func newSeen() seen {
-	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{}, merges: map[[3]string]merge{}, extents: map[[2]string]extent{},
-		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{}, gates: map[string]time.Time{}, late: map[int]int{}, history: map[string][]plan.Past{}, lostPast: map[string]unread{}}
+	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{},
+		merges: map[[3]string]merge{}, extents: map[[2]string]extent{},
+		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{},
+		gates: map[string]time.Time{}, late: map[int]int{}, history: map[string][]plan.Past{},
+		lostPast: map[string]unread{}}
 }
 
 // errNotRead is what a turn ends with before anything is known.
@@ -331,7 +335,8 @@ func (r *Reconciler) signed(ctx context.Context, w plan.World) (plan.Evidence, e
 		return e, ctx.Err()
 	}
 	if err != nil {
-		r.troubles.note(signedTrouble, delivery.Blockedf("check the folder, its owner and the disk; AOB goes on by itself when it can be read", "%s", err))
+		r.troubles.note(signedTrouble, delivery.Blockedf(
+			"check the folder, its owner and the disk; AOB goes on by itself when it can be read", "%s", err))
 		r.wakeAt(r.Now().Add(time.Second))
 		if r.seen.evidence == nil {
 			return plan.Evidence{Stale: err.Error(), Unknown: true}, nil
@@ -344,13 +349,15 @@ func (r *Reconciler) signed(ctx context.Context, w plan.World) (plan.Evidence, e
 	r.seen.evidence = &e
 	var bad delivery.Unreadable
 	for _, u := range e.Unread {
-		bad = append(bad, delivery.Unread{What: fmt.Sprintf("%s of bundle %s", path.Base(path.Dir(u.Type)), u.Bundle.Short()), Why: u.Why})
+		bad = append(bad, delivery.Unread{What: fmt.Sprintf("%s of bundle %s", path.Base(path.Dir(u.Type)),
+			u.Bundle.Short()), Why: u.Why})
 	}
 	if len(bad) == 0 {
 		r.troubles.note(someTrouble, nil)
 	} else {
 		r.wakeAt(r.Now().Add(pastLasts))
-		r.troubles.note(someTrouble, delivery.Blockedf("copy the files from a backup; a file's name is its SHA-256", "%s", bad))
+		r.troubles.note(someTrouble, delivery.Blockedf("copy the files from a backup; a file's name is its SHA-256",
+			"%s", bad))
 	}
 	return e, nil
 }

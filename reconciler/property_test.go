@@ -95,7 +95,8 @@ const (
 	copyAdopted    = "a copied state is taken over"
 )
 
-var mutations = []string{severalBases, fleetSwapped, fleetHeld, fleetChanged, commentEdited, acceptEdited, reportEdited, askedBack, consentForeign,
+var mutations = []string{severalBases, fleetSwapped, fleetHeld, fleetChanged, commentEdited, acceptEdited, reportEdited,
+	askedBack, consentForeign,
 	statusForged, forgedMerged, preparedBranch, preparedMet, copyWatched, copyAdopted}
 
 // An event is something that happens to the world. Its numbers pick what it
@@ -151,8 +152,10 @@ func play(events []event) (why string, did map[string]bool) {
 	s.poll = 5 * time.Second // a webhook that is lost costs some turns
 	s.restart()
 	s.repo.commit("main", "", s.now, map[string]string{
-		"models/shapes.yaml": model("shapes", 1), "gates/production.yaml": gateFile("production", "shapes", 0.3), "fleets/demo.yaml": fleet("demo", "shapes", ""),
-		"models/signs.yaml": model("signs", 1), "gates/signs.yaml": gateFile("signs", "signs", 0.3), "fleets/east.yaml": fleet("east", "signs", ""),
+		"models/shapes.yaml": model("shapes", 1), "gates/production.yaml": gateFile("production", "shapes", 0.3),
+		"fleets/demo.yaml":  fleet("demo", "shapes", ""),
+		"models/signs.yaml": model("signs", 1), "gates/signs.yaml": gateFile("signs", "signs", 0.3),
+		"fleets/east.yaml": fleet("east", "signs", ""),
 		"fleets/late.yaml": fleet("late", "shapes", "after: {fleet: demo, healthy: 1m}\n"),
 	})
 	s.forge.permission["stranger"] = delivery.PermissionRead
@@ -213,7 +216,8 @@ func (s *sim) checkOwed() {
 	for _, pr := range s.forge.list() {
 		release := pr.Head + " " + delivery.ContextRelease
 		// The same words may be those of AOB's former account.
-		if by := s.forge.forged[release]; by != "" && s.forge.own[release] != s.forge.statuses[pr.Head][delivery.ContextRelease] {
+		if by := s.forge.forged[release]; by != "" &&
+			s.forge.own[release] != s.forge.statuses[pr.Head][delivery.ContextRelease] {
 			s.fail("#%d shows a status that %s set", pr.Number, by)
 		}
 		if s.forge.edited[pr.Number] {
@@ -223,7 +227,8 @@ func (s *sim) checkOwed() {
 		if state.State == "" {
 			s.fail("#%d has no aob/release at all", pr.Number)
 		}
-		if state.State == delivery.CheckPending && !pr.Draft && s.forge.may(pr.Author) == delivery.PermissionWrite && !s.unsure(pr) {
+		if state.State == delivery.CheckPending && !pr.Draft && s.forge.may(pr.Author) == delivery.PermissionWrite &&
+			!s.unsure(pr) {
 			s.fail("#%d waits, and nothing happens any more: %s", pr.Number, state.Description)
 		}
 		if s.forge.comments[pr.Number] == "" {
@@ -237,7 +242,9 @@ func (s *sim) checkOwed() {
 	}
 	free := func(name string, release delivery.Release) bool {
 		f := main.Fleets[name]
-		failed := slices.ContainsFunc(s.fleet.devices, func(d delivery.Device) bool { return d.Report.Ring == name && d.Report.Failed == release.Bundle })
+		failed := slices.ContainsFunc(s.fleet.devices, func(d delivery.Device) bool {
+			return d.Report.Ring == name && d.Report.Failed == release.Bundle
+		})
 		return !f.Paused && f.Version == 0 && !failed && !s.aborted(name, release.Bundle)
 	}
 	for name, f := range main.Fleets {
@@ -245,15 +252,18 @@ func (s *sim) checkOwed() {
 		if f.Runs == "other" || s.fleet.published[name].Model == "other" {
 			continue // stories know
 		}
-		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) || s.quarantined(f.Runs, release.Bundle) {
+		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) ||
+			s.quarantined(f.Runs, release.Bundle) {
 			continue
 		}
-		if !free(name, release) || f.After != nil && (!free(f.After.Fleet, release) || s.fleet.published[f.After.Fleet].Model == "other") {
+		if !free(name, release) || f.After != nil && (!free(f.After.Fleet, release) ||
+			s.fleet.published[f.After.Fleet].Model == "other") {
 			continue // the fleet before it may be kept from this release
 		}
 		for _, d := range s.fleet.devices {
 			if d.Report.Ring == name && d.Report.Bundle != release.Bundle {
-				s.fail("device %s runs version %d, and main has accepted version %d; the fleet: %+v", d.Report.Device, d.Report.Release, release.Version, s.loop.seen.plan.Fleets)
+				s.fail("device %s runs version %d, and main has accepted version %d; the fleet: %+v", d.Report.Device,
+					d.Report.Release, release.Version, s.loop.seen.plan.Fleets)
 			}
 		}
 	}
@@ -273,9 +283,10 @@ func (s *sim) unsure(pr delivery.PullRequest) bool {
 	return slices.ContainsFunc(s.signed.statements, func(st simStatement) bool {
 		v, ok := st.predicate.(delivery.Verdict)
 		// Two models of one spec are one bundle, and share its verdicts.
-		return ok && v.Outcome == delivery.Unsure && slices.ContainsFunc(slices.Collect(maps.Values(head.Models)), func(mdl delivery.Model) bool {
-			return slices.Contains(s.bundlesOf(mdl), st.bundle)
-		})
+		return ok && v.Outcome == delivery.Unsure &&
+			slices.ContainsFunc(slices.Collect(maps.Values(head.Models)), func(mdl delivery.Model) bool {
+				return slices.Contains(s.bundlesOf(mdl), st.bundle)
+			})
 	})
 }
 
@@ -323,7 +334,8 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		}
 	}
 	for name, mdl := range head.Models {
-		if merged.Models[name].SpecDigest() != mdl.SpecDigest() || !delivery.SameRelease(merged.Releases[name], head.Releases[name]) {
+		if merged.Models[name].SpecDigest() != mdl.SpecDigest() ||
+			!delivery.SameRelease(merged.Releases[name], head.Releases[name]) {
 			return "" // main has another one by now
 		}
 	}
@@ -333,7 +345,8 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 		}
 	}
 	for name, q := range base.Quarantines {
-		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) || delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {
+		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) ||
+			delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {
 			return "" // AOB's own, when main has quarantined the same in other words
 		}
 	}
@@ -344,23 +357,31 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 			continue
 		}
 		if _, had := base.Releases[name]; had && !named && was.SpecDigest() == mdl.SpecDigest() {
-			return "" // it only removes the release file, as AOB's own does for what was quarantined and is lifted by now
+			// it only removes the release file, as AOB's own does for what was quarantined and is lifted by now
+			return ""
 		}
-		if named && !slices.ContainsFunc(s.signed.index.Releases, func(r delivery.ReleaseStatement) bool { return delivery.SameRelease(r.File, release) }) {
+		if named && !slices.ContainsFunc(s.signed.index.Releases, func(r delivery.ReleaseStatement) bool {
+			return delivery.SameRelease(r.File, release)
+		}) {
 			return "" // written by hand
 		}
-		if !plain(mdl.Spec()) || slices.ContainsFunc(s.signed.index.Accepted[name], func(a delivery.Acceptance) bool { return !plain(s.signed.bundles[a.Bundle].Spec) }) {
+		if !plain(mdl.Spec()) || slices.ContainsFunc(s.signed.index.Accepted[name],
+			func(a delivery.Acceptance) bool { return !plain(s.signed.bundles[a.Bundle].Spec) }) {
 			return "" // stories know
 		}
 		q := s.quality[mdl.Train.Epochs]
-		stays := len(head.Covering(name)) > 0 || slices.ContainsFunc(main.Covering(name), func(g string) bool { return !slices.Contains(base.Gates[g].Covers, name) })
+		stays := len(head.Covering(name)) > 0 ||
+			slices.ContainsFunc(main.Covering(name), func(g string) bool {
+				return !slices.Contains(base.Gates[g].Covers, name)
+			})
 		held := slices.ContainsFunc(s.bundlesOf(mdl), func(b delivery.Digest) bool { return s.quarantined(name, b) })
 		if _, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || held || len(main.Covering(name)) == 0 || !stays {
 			return ""
 		}
 		for _, in := range []delivery.Intent{main, head} {
 			for _, g := range in.Covering(name) {
-				if gate := in.Gates[g]; gate.Looks > 0 || len(gate.Labels) > 0 || len(gate.Checks) > 2 || q < *gate.Checks[0].Min {
+				if gate := in.Gates[g]; gate.Looks > 0 || len(gate.Labels) > 0 || len(gate.Checks) > 2 ||
+					q < *gate.Checks[0].Min {
 					return ""
 				}
 			}
@@ -376,12 +397,14 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 
 // plain reports whether a spec has the classes that models begin with.
 func plain(spec delivery.Spec) bool {
-	return len(spec.Was) == 0 && slices.Equal(spec.Classes.Names(), []string{"circle", "square"}) && slices.Equal(spec.Classes[1].Labels, []string{"square"})
+	return len(spec.Was) == 0 && slices.Equal(spec.Classes.Names(), []string{"circle", "square"}) &&
+		slices.Equal(spec.Classes[1].Labels, []string{"square"})
 }
 
 // fleet is a fleet file.
 func fleet(name, runs, more string) string {
-	return fmt.Sprintf("apiVersion: aob/v1\nkind: Fleet\nname: %s\nruns: %s\nmatch: {site: demo}\nwaves: [1, 100%%]\nsoak: 3s\nadvance: all-healthy\n%s", name, runs, more)
+	return fmt.Sprintf("apiVersion: aob/v1\nkind: Fleet\nname: %s\nruns: %s\nmatch: {site: demo}\nwaves: [1, "+
+		"100%%]\nsoak: 3s\nadvance: all-healthy\n%s", name, runs, more)
 }
 
 // A happening is one kind of event.
@@ -393,7 +416,8 @@ type happening struct {
 var (
 	allModels = []string{"shapes", "shapes", "shapes", "signs"}
 	allEpochs = []int{1, 2, 8, 14, 20}
-	pauses    = []time.Duration{10 * time.Second, time.Minute, time.Hour, 2 * time.Hour, 13 * time.Hour, 8 * 24 * time.Hour}
+	pauses    = []time.Duration{10 * time.Second, time.Minute, time.Hour, 2 * time.Hour, 13 * time.Hour,
+		8 * 24 * time.Hour}
 )
 
 func of[T any](list []T, n int) T { return list[n%len(list)] }
@@ -403,7 +427,9 @@ var acceptAsked = regexp.MustCompile("/aob accept ([0-9a-f]{32}) because")
 // accept comments what a pull request's own comment asks for, mostly, or else the
 // code of any verdict.
 func (s *sim) accept(a, b int) {
-	waits := slices.DeleteFunc(s.forge.list(), func(pr delivery.PullRequest) bool { return !acceptAsked.MatchString(s.forge.comments[pr.Number]) })
+	waits := slices.DeleteFunc(s.forge.list(), func(pr delivery.PullRequest) bool {
+		return !acceptAsked.MatchString(s.forge.comments[pr.Number])
+	})
 	var codes []string
 	for _, st := range s.signed.statements {
 		if v, ok := st.predicate.(delivery.Verdict); ok && v.Outcome != delivery.Pass {
@@ -424,7 +450,8 @@ func (s *sim) accept(a, b int) {
 			code = acceptAsked.FindStringSubmatch(s.forge.comments[pr.Number])[1]
 		}
 	}
-	s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger", "ada", "vision"}, b), "/aob accept "+code+" because of this")
+	s.forge.comment(pr.Number, of([]string{"lead", "lead", "dev", "stranger", "ada", "vision"}, b), "/aob accept "+code+
+		" because of this")
 }
 
 // doubt makes a pull request that a gate cannot decide about, or nearly so: all that it
@@ -432,8 +459,10 @@ func (s *sim) accept(a, b int) {
 func (s *sim) doubt(n int) {
 	epochs := of([]int{8, 14}, n)
 	bar := s.quality[epochs] + of([]float64{0.003, 0.003, 0.2}, n/2)
-	s.pushMain(map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", bar), "[lead]", of([]string{"[lead]", "[lead]", "[vision]"}, n/6), 1)})
-	s.change(fmt.Sprint("doubt", len(s.repo.commits)), "dev", map[string]string{"models/shapes.yaml": model("shapes", epochs)})
+	s.pushMain(map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", bar),
+		"[lead]", of([]string{"[lead]", "[lead]", "[vision]"}, n/6), 1)})
+	s.change(fmt.Sprint("doubt", len(s.repo.commits)), "dev", map[string]string{"models/shapes.yaml": model("shapes",
+		epochs)})
 	s.rest()
 }
 
@@ -448,7 +477,8 @@ func (s *sim) answer(n int) {
 				s.happens(consentForeign)
 			} else if !slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
 				words := strings.Fields(c.Body)
-				return c.Author == by && strings.HasPrefix(c.Body, "/aob accept ") && strings.Contains(question, words[2])
+				return c.Author == by && strings.HasPrefix(c.Body, "/aob accept ") &&
+					strings.Contains(question, words[2])
 			}) {
 				continue // it is not the owner's word
 			}
@@ -512,7 +542,8 @@ func (s *sim) mergePR(n, how int, override bool) {
 
 func (s *sim) mergeOne(p *simPR, how int, override bool) {
 	head := s.forge.head(p)
-	if !override && (p.Draft || s.forge.statuses[head][delivery.ContextRelease].State != delivery.CheckSuccess) || s.conflicts(s.main(), head) {
+	if !override && (p.Draft || s.forge.statuses[head][delivery.ContextRelease].State != delivery.CheckSuccess) ||
+		s.conflicts(s.main(), head) {
 		return
 	}
 	before, forged := s.main(), s.forge.forged[head+" "+delivery.ContextRelease] != ""
@@ -626,7 +657,8 @@ var happenings = map[string]happening{
 	}},
 	"rebase": {3, func(s *sim, a, b int) {
 		if head := s.head(s.someBranch(a)); head != "" && !s.conflicts(s.main(), head) {
-			s.repo.refs[git.Branch+s.someBranch(a)] = s.repo.write([]string{s.main()}, s.merged(s.main(), head), s.now, "rebased")
+			s.repo.refs[git.Branch+s.someBranch(a)] = s.repo.write([]string{s.main()}, s.merged(s.main(), head), s.now,
+				"rebased")
 		}
 	}},
 	"update": {2, func(s *sim, a, b int) {
@@ -648,20 +680,27 @@ var happenings = map[string]happening{
 	}},
 	"propose a rollback": {2, func(s *sim, a, b int) {
 		if past, pastModel := s.pastRelease("shapes", b); past != "" {
-			s.change("back", "dev", withoutNothing(map[string]string{"models/shapes.release.yaml": past, "models/shapes.yaml": pastModel}))
+			s.change("back", "dev", withoutNothing(map[string]string{"models/shapes.release.yaml": past,
+				"models/shapes.yaml": pastModel}))
 		}
 	}},
 	"change a gate": {2, func(s *sim, a, b int) {
-		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.01, 0.3, 0.603, 0.65, 0.703, 0.9}, b))})
+		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+			of([]float64{0.01, 0.3, 0.603, 0.65, 0.703, 0.9}, b))})
 	}},
 	"change what a gate judges on": {3, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"gates/production.yaml": otherGate(b)})
 	}},
 	"push seeds": {3, func(s *sim, a, b int) {
-		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), "  seeds: "+of([]string{"[1, 2]", "[2]", "[3, 1]"}, b/5))})
+		s.change(s.someBranch(a), "dev",
+			map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), "  seeds: "+
+				of([]string{"[1, 2]", "[2]", "[3, 1]"}, b/5))})
 	}},
 	"push thresholds": {4, func(s *sim, a, b int) {
-		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), of([]string{"thresholds: {default: bestF1}", "thresholds: {default: 0.5, circle: {recall: 0.9}}"}, b/5))})
+		s.change(s.someBranch(a), "dev",
+			map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)),
+				of([]string{"thresholds: {default: bestF1}", "thresholds: {default: 0.5, circle: {recall: 0.9}}"},
+					b/5))})
 	}},
 	"push classes": {6, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"models/shapes.yaml": otherClasses(b)})
@@ -687,7 +726,8 @@ var happenings = map[string]happening{
 		})
 		files := map[string]string{"models/shapes.yaml": withLines(mdl, "thresholds: {default: bestF1}")}
 		if a%2 == 0 {
-			files = map[string]string{"models/third.yaml": strings.Replace(mdl, "name: shapes", "name: third", 1), "gates/third.yaml": gateFile("third", "third", 0.3)}
+			files = map[string]string{"models/third.yaml": strings.Replace(mdl, "name: shapes", "name: third", 1),
+				"gates/third.yaml": gateFile("third", "third", 0.3)}
 		}
 		branch := fmt.Sprint("round", len(s.repo.commits))
 		s.change(branch, "dev", files)
@@ -702,14 +742,17 @@ var happenings = map[string]happening{
 		}
 		n := s.forge.open(branch, "dev")
 		s.forge.prs[n].Draft = !s.forge.ready[n]
-		s.change(branch, "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)), fmt.Sprintf("  seeds: [%d]", 4+a%3))})
+		s.change(branch, "dev", map[string]string{"models/shapes.yaml": withLines(model("shapes", of(allEpochs, b)),
+			fmt.Sprintf("  seeds: [%d]", 4+a%3))})
 	}},
 	"try": {2, func(s *sim, a, b int) { s.try("dev", of(allEpochs, a), of(allEpochs, b)) }},
 	"add a gate": {1, func(s *sim, a, b int) {
-		s.change(s.someBranch(a), "dev", map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict", "shapes", of([]float64{0.2, 0.65}, b)), "dir: shapes", "dir: gold", 1)})
+		s.change(s.someBranch(a), "dev", map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict",
+			"shapes", of([]float64{0.2, 0.65}, b)), "dir: shapes", "dir: gold", 1)})
 	}},
 	"add a model": {1, func(s *sim, a, b int) {
-		s.change(s.someBranch(a), "dev", map[string]string{"models/third.yaml": model("third", of(allEpochs, b)), "gates/third.yaml": gateFile("third", "third", 0.3)})
+		s.change(s.someBranch(a), "dev", map[string]string{"models/third.yaml": model("third", of(allEpochs, b)),
+			"gates/third.yaml": gateFile("third", "third", 0.3)})
 	}},
 	"remove a model": {1, func(s *sim, a, b int) {
 		branch := s.someBranch(a)
@@ -717,7 +760,8 @@ var happenings = map[string]happening{
 		if from == "" {
 			from = s.main()
 		}
-		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "gates/signs.yaml": "", "fleets/east.yaml": "", "models/signs.release.yaml": ""})
+		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "gates/signs.yaml": "",
+			"fleets/east.yaml": "", "models/signs.release.yaml": ""})
 		s.forge.open(branch, "dev")
 	}},
 	"rename a model": {2, func(s *sim, a, b int) {
@@ -730,16 +774,21 @@ var happenings = map[string]happening{
 		if old := s.repo.read(from, "models/signs.yaml"); old != "" && b%2 == 0 {
 			third = strings.Replace(old, "name: signs", "name: third", 1)
 		}
-		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "models/signs.release.yaml": "", "models/third.yaml": third,
-			"gates/signs.yaml": gateFile("signs", "third", of([]float64{0.01, 0.3}, b/2)), "fleets/east.yaml": fleet("east", "third", "")})
+		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "models/signs.release.yaml": "",
+			"models/third.yaml": third,
+			"gates/signs.yaml":  gateFile("signs", "third", of([]float64{0.01, 0.3}, b/2)),
+			"fleets/east.yaml":  fleet("east", "third", "")})
 		s.forge.open(branch, "dev")
 	}},
 	"break a file": {1, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": "kind: Oops\n"})
 	}},
-	"mend the file": {1, func(s *sim, a, b int) { s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": ""}) }},
+	"mend the file": {1, func(s *sim, a, b int) {
+		s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": ""})
+	}},
 	"fork": {1, func(s *sim, a, b int) {
-		s.fork("fork", of([]string{"dev", "stranger"}, b), s.main(), map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b/2))})
+		s.fork("fork", of([]string{"dev", "stranger"}, b), s.main(),
+			map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b/2))})
 	}},
 	"accept": {4, (*sim).accept},
 	"a gate doubts": {3, func(s *sim, a, b int) {
@@ -767,7 +816,8 @@ var happenings = map[string]happening{
 	"go": {2, func(s *sim, a, b int) {
 		for _, pr := range s.forge.list() {
 			if head, _ := s.tree(pr.Head); pr.Author == "stranger" {
-				s.forge.comment(pr.Number, of([]string{"dev", "stranger"}, a), "/aob run "+plan.GoCode(head.Models["shapes"]))
+				s.forge.comment(pr.Number, of([]string{"dev", "stranger"}, a), "/aob run "+
+					plan.GoCode(head.Models["shapes"]))
 			}
 		}
 	}},
@@ -776,7 +826,8 @@ var happenings = map[string]happening{
 		// All that a release takes, for sequences that begin where others end.
 		name := of(allModels, b)
 		branch := fmt.Sprint("release", len(s.repo.commits))
-		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/" + name + ".yaml": model(name, of(allEpochs, b/4))})
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/" + name +
+			".yaml": model(name, of(allEpochs, b/4))})
 		n := s.forge.open(branch, "dev")
 		s.rest()
 		s.mergeOne(s.forge.prs[n], a, false)
@@ -791,16 +842,21 @@ var happenings = map[string]happening{
 			s.pushMain(map[string]string{"gates/signs.yaml": "# crossed\n" + gateFile("signs", "signs", 0.3)})
 			before = s.main()
 		}
-		bar := map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.65, 0.703}, a))}
-		if main, _ := s.tree(before); a%3 == 0 && main.Releases["shapes"].Version > 0 && len(main.Quarantines["shapes"].Entries) == 0 {
-			q := delivery.Quarantine{APIVersion: delivery.APIVersion, Kind: "Quarantine", Name: "shapes", Entries: []delivery.Quarantined{{Digest: main.Releases["shapes"].Bundle, Why: "smoke"}}}
+		bar := map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.65, 0.703},
+			a))}
+		if main, _ := s.tree(before); a%3 == 0 && main.Releases["shapes"].Version > 0 &&
+			len(main.Quarantines["shapes"].Entries) == 0 {
+			q := delivery.Quarantine{APIVersion: delivery.APIVersion, Kind: "Quarantine", Name: "shapes",
+				Entries: []delivery.Quarantined{{Digest: main.Releases["shapes"].Bundle, Why: "smoke"}}}
 			bar = map[string]string{"models/shapes.quarantine.yaml": string(intent.FormatQuarantine(q))}
 		}
 		from := s.repo.commits[before].parents[0]
 		side := s.repo.write([]string{from}, s.repo.with(from, bar), s.now, fmt.Sprint("bar", len(s.repo.commits)))
 		s.repo.refs[git.Branch+"main"] = s.repo.write([]string{before, side}, s.repo.with(before, bar), s.now, "merge")
 		branch := fmt.Sprint("cross", len(s.repo.commits))
-		s.repo.refs[git.Branch+branch] = s.repo.write([]string{before, side}, s.repo.with(before, map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))}), s.now, "cross")
+		s.repo.refs[git.Branch+branch] = s.repo.write([]string{before, side},
+			s.repo.with(before, map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))}), s.now,
+			"cross")
 		n := s.forge.open(branch, "dev")
 		if bases, _ := s.repo.MergeBases(s.head(branch), s.main()); len(bases) > 1 {
 			s.happens(severalBases)
@@ -817,7 +873,8 @@ var happenings = map[string]happening{
 			s.mergeOne(s.forge.prs[s.forge.open("first", "dev")], a, false)
 			s.rest()
 		}
-		easy := map[string]string{"models/other.yaml": model("other", of(allEpochs, b)), "gates/easy.yaml": gateFile("easy", "other", 0.01)}
+		easy := map[string]string{"models/other.yaml": model("other", of(allEpochs, b)),
+			"gates/easy.yaml": gateFile("easy", "other", 0.01)}
 		swap := runAll("other")
 		release := func(files map[string]string) {
 			branch := fmt.Sprint("swap", len(s.repo.commits))
@@ -855,7 +912,8 @@ var happenings = map[string]happening{
 		}
 		s.repo.commit("main", s.main(), s.now, map[string]string{path: ""})
 		if a%2 == 0 {
-			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/signs.yaml": fmt.Sprintf("# %d\n", b) + gateFile("signs", "signs", 0.3)})
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/signs.yaml": fmt.Sprintf("# %d\n", b) +
+				gateFile("signs", "signs", 0.3)})
 		}
 	}},
 	"forge a status": {2, func(s *sim, a, b int) {
@@ -873,7 +931,8 @@ var happenings = map[string]happening{
 		if s.forge.statuses[head][delivery.ContextRelease].State != delivery.CheckSuccess {
 			s.happens(statusForged)
 		}
-		s.forge.statuses[head][delivery.ContextRelease] = delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "no model change"}
+		s.forge.statuses[head][delivery.ContextRelease] = delivery.Check{Context: delivery.ContextRelease,
+			State: delivery.CheckSuccess, Description: "no model change"}
 		s.forge.forged[head+" "+delivery.ContextRelease] = "mallory"
 		if b%4 == 0 {
 			s.mergeOne(s.forge.prs[of(list, a).Number], b, false)
@@ -902,7 +961,8 @@ var happenings = map[string]happening{
 			c.Body, c.edited = "/aob accept "+codes[len(codes)-1]+" because I say so", true
 			s.happens(commentEdited)
 			for _, pr := range s.forge.list() {
-				if (c.pr == 0 || c.pr == pr.Number) && strings.Contains(s.forge.comments[pr.Number], codes[len(codes)-1]) {
+				if (c.pr == 0 || c.pr == pr.Number) &&
+					strings.Contains(s.forge.comments[pr.Number], codes[len(codes)-1]) {
 					s.happens(acceptEdited)
 				}
 			}
@@ -939,16 +999,19 @@ var happenings = map[string]happening{
 			return
 		}
 		bundle := of(s.signed.order, a)
-		for _, branch := range []string{"aob/restore-shapes-" + bundle.Short(), "aob/quarantine-shapes-" + bundle.Short()} {
+		for _, branch := range []string{"aob/restore-shapes-" + bundle.Short(), "aob/quarantine-shapes-" +
+			bundle.Short()} {
 			if s.head(branch) == "" {
 				s.happens(preparedBranch)
-				s.repo.commit(branch, s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+				s.repo.commit(branch, s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
+					"shapes", 0.01)})
 			}
 		}
 	}},
 	"prepare a branch for a bad release": {3, func(s *sim, a, b int) {
 		branch := fmt.Sprint("bad", len(s.repo.commits))
-		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))})
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes",
+			of(allEpochs, b))})
 		n := s.forge.open(branch, "dev")
 		s.rest()
 		head, _ := s.tree(s.head(branch))
@@ -959,7 +1022,8 @@ var happenings = map[string]happening{
 		name := "aob/quarantine-shapes-" + bundle.Short()
 		if s.head(name) == "" {
 			s.happens(preparedBranch)
-			s.repo.commit(name, s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+			s.repo.commit(name, s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
+				"shapes", 0.01)})
 		}
 		s.fleet.broken[bundle] = true
 		s.mergeOne(s.forge.prs[n], a, false)
@@ -996,9 +1060,12 @@ var happenings = map[string]happening{
 		s.pushMain(map[string]string{"models/shapes.yaml": model("shapes", of(allEpochs, b))})
 	}},
 	"raise the gate": {1, func(s *sim, a, b int) {
-		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", of([]float64{0.3, 0.603, 0.65, 0.703, 0.9}, b))})
+		s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+			of([]float64{0.3, 0.603, 0.65, 0.703, 0.9}, b))})
 	}},
-	"main judges otherwise": {3, func(s *sim, a, b int) { s.pushMain(map[string]string{"gates/production.yaml": otherGate(b)}) }},
+	"main judges otherwise": {3, func(s *sim, a, b int) {
+		s.pushMain(map[string]string{"gates/production.yaml": otherGate(b)})
+	}},
 	"quarantine": {1, func(s *sim, a, b int) {
 		if len(s.signed.order) > 0 {
 			s.quarantine("shapes", func(q *delivery.Quarantine) {
@@ -1016,7 +1083,9 @@ var happenings = map[string]happening{
 	"pin a fleet": {1, func(s *sim, a, b int) {
 		s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", fmt.Sprintf("version: %d\n", 1+b%4))})
 	}},
-	"unpin it": {1, func(s *sim, a, b int) { s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", "")}) }},
+	"unpin it": {1, func(s *sim, a, b int) {
+		s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", "")})
+	}},
 	"pause a fleet": {1, func(s *sim, a, b int) {
 		s.pushMain(map[string]string{"fleets/demo.yaml": fleet("demo", "shapes", "paused: true\n")})
 	}},
@@ -1108,7 +1177,8 @@ var happenings = map[string]happening{
 
 // runAll lets fleet demo, and the one that comes after it, run a model.
 func runAll(model string) map[string]string {
-	return map[string]string{"fleets/demo.yaml": fleet("demo", model, ""), "fleets/late.yaml": fleet("late", model, "after: {fleet: demo, healthy: 1m}\n")}
+	return map[string]string{"fleets/demo.yaml": fleet("demo", model, ""), "fleets/late.yaml": fleet("late", model,
+		"after: {fleet: demo, healthy: 1m}\n")}
 }
 
 // otherGate is the gate as somebody might have it instead: another bar, eval set,
@@ -1135,7 +1205,8 @@ func otherGate(n int) string {
 	case 8:
 		return withLines(gate, "  - {metric: AP, classes: [square], min: 0.3}")
 	case 9:
-		return strings.NewReplacer("min: 0", "except: [circle], min: 0", "maxDrop: 0", "except: [circle], maxDrop: 0").Replace(gate)
+		return strings.NewReplacer("min: 0", "except: [circle], min: 0", "maxDrop: 0",
+			"except: [circle], maxDrop: 0").Replace(gate)
 	case 10:
 		return withLines(gate, "labels: {square: [square, easy]}")
 	case 11:
@@ -1147,9 +1218,12 @@ func otherGate(n int) string {
 // otherClasses is the model with a class list that somebody may want, or try.
 func otherClasses(n int) string {
 	return classes(model("shapes", of([]int{8, 14, 20}, n/17)), of([]string{
-		"[square, circle]", "[circle, square, triangle]", "[circle, box]", "[square]", "[circle, easy]", "[circle, square]",
-		"{circle: [circle], square: [easy]}", "{circle: [circle], square: [square, easy]}", "{circle: [circle], box: [easy]}", "{circle: [circle], box: [square]}",
-	}, n), of([]string{"", "was: {box: square}", "was: {square: circle}", "was: {easy: square}", "was: {square: box}"}, n/10))
+		"[square, circle]", "[circle, square, triangle]", "[circle, box]", "[square]", "[circle, easy]",
+		"[circle, square]",
+		"{circle: [circle], square: [easy]}", "{circle: [circle], square: [square, easy]}",
+		"{circle: [circle], box: [easy]}", "{circle: [circle], box: [square]}",
+	}, n), of([]string{"", "was: {box: square}", "was: {square: circle}", "was: {easy: square}", "was: {square: box}"},
+		n/10))
 }
 
 // revertMain makes main's tree what it was before its head.

@@ -15,8 +15,8 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// sameWords reports whether what stands on the forge is what AOB wants to say. A forge may cut what is long, and end lines
-// in its own way.
+// sameWords reports whether what stands on the forge is what AOB wants to say. A forge may cut what is long, and end
+// lines in its own way.
 func sameWords(there, want string) bool {
 	plain := func(s string) string { return strings.TrimSpace(strings.ReplaceAll(s, "\r\n", "\n")) }
 	there, want = plain(there), plain(want)
@@ -34,8 +34,8 @@ func sameWords(there, want string) bool {
 	return ok && utf8.RuneCountInString(there) > 100 && strings.HasPrefix(want, cut) && strings.HasSuffix(want, end)
 }
 
-// readBack compares what stands on the forge with what was said, and forgets what is lost, edited or somebody else's: it
-// is said again.
+// readBack compares what stands on the forge with what was said, and forgets what is lost, edited or somebody else's:
+// it is said again.
 func (r *Reconciler) readBack(ctx context.Context) {
 	statuses, bodies := r.forgeNow.readNews()
 	for commit, read := range statuses {
@@ -55,7 +55,8 @@ func (r *Reconciler) readBack(ctx context.Context) {
 				}
 				forged := r.forgedKey(commit, s.Context)
 				if by, _ := r.said(ctx, forged); by.Content != s.By && s.By != "" {
-					r.Log.Warn("somebody else set a status of AOB's; setting it again", "commit", commit, "context", s.Context, "user", s.By, "state", string(s.State))
+					r.Log.Warn("somebody else set a status of AOB's; setting it again", "commit", commit, "context",
+						s.Context, "user", s.By, "state", string(s.State))
 					r.remember(forged, Said{Content: s.By, At: read.at, Count: 1})
 					r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, forged, s.By, read.at))
 				}
@@ -81,9 +82,9 @@ func (r *Reconciler) readBack(ctx context.Context) {
 	}
 }
 
-// A dispute is a status that AOB and somebody else set by turns. Each turn makes the next pause longer: forges keep every
-// status for ever, and take only so many of one context. Where theirs is success and AOB's is not there is no pause, as
-// people could merge meanwhile.
+// A dispute is a status that AOB and somebody else set by turns. Each turn makes the next pause longer: forges keep
+// every status for ever, and take only so many of one context. Where theirs is success and AOB's is not there is no
+// pause, as people could merge meanwhile.
 type dispute struct {
 	by, commit, context string
 
@@ -124,7 +125,8 @@ func (r *Reconciler) endDisputes() {
 	errs := map[string]error{}
 	for key, d := range r.disputes {
 		if d.times > 1 {
-			errs[key] = delivery.Blockedf("find out what sets it, such as a script or a CI job, and stop it", "the user %s sets %s of commit %.10s",
+			errs[key] = delivery.Blockedf("find out what sets it, such as a script or a CI job, and stop it",
+				"the user %s sets %s of commit %.10s",
 				delivery.Terminal(d.by), d.context, d.commit)
 			r.wakeAt(d.last.Add(disputeEnds))
 		}
@@ -135,15 +137,17 @@ func (r *Reconciler) endDisputes() {
 // contextPrefix is what all of AOB's contexts begin with.
 const contextPrefix = "aob/"
 
-// stands takes what was read under a key for what was said there; "" is nothing, or somebody else's. What was said since
-// it was read stays as it is.
+// stands takes what was read under a key for what was said there; "" is nothing, or somebody else's. What was said
+// since it was read stays as it is.
 func (r *Reconciler) stands(ctx context.Context, key, words string, at time.Time) {
 	said, err := r.said(ctx, key)
-	if err != nil || r.outbox.has(key) || said.At.After(at) || words != "" && sameWords(words, said.Content) || words == said.Content {
+	if err != nil || r.outbox.has(key) || said.At.After(at) || words != "" && sameWords(words, said.Content) ||
+		words == said.Content {
 		return
 	}
 	if said.Count > 0 && said.Content != "" {
-		r.Log.Warn("what AOB said is not what stands on the forge; saying it again", "what", key, "said", said.Content, "stands", words)
+		r.Log.Warn("what AOB said is not what stands on the forge; saying it again", "what", key, "said", said.Content,
+			"stands", words)
 	}
 	said.Content = words
 	r.remember(key, said)
@@ -161,9 +165,12 @@ func (r *Reconciler) forgedNote(ctx context.Context, commit string) (string, err
 	for _, key := range slices.Sorted(slices.Values(r.saidOn[prefix])) {
 		if by := r.saidCache[key].Content; by != "" {
 			context := strings.TrimPrefix(key, prefix)
-			line := fmt.Sprintf("\n- The user %s set the status `%s` of this commit. AOB set it again: only AOB's own statuses count.", delivery.Markdown(by), context)
+			line := fmt.Sprintf(
+				"\n- The user %s set the status `%s` of this commit. AOB set it again: only AOB's own statuses count.",
+				delivery.Markdown(by), context)
 			if r.disputes[r.statusKey(commit, context)].times > 1 {
-				line = fmt.Sprintf("\n- The user %s sets the status `%s` of this commit again and again. AOB sets it again after a pause that grows to 10 minutes: only AOB's own statuses count.",
+				line = fmt.Sprintf("\n- The user %s sets the status `%s` of this commit again and again. AOB sets it "+
+					"again after a pause that grows to 10 minutes: only AOB's own statuses count.",
 					delivery.Markdown(by), context)
 			}
 			lines = append(lines, line)

@@ -66,8 +66,8 @@ type (
 		Check(ctx context.Context) (delivery.Setup, error)
 		Permission(ctx context.Context, user string) (delivery.Permission, error)
 		Teams(ctx context.Context, user string) (map[string]bool, error)
-		// Owner returns why a name can own no gate, as "no team of the repository and no user who may write here", or ""
-		// where it can.
+		// Owner returns why a name can own no gate, as "no team of the repository and no user who may write here", or
+		// "" where it can.
 		Owner(ctx context.Context, name string) (problem string, err error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
 	}

@@ -57,7 +57,8 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			}
 		}
 		checks := withFailures(pr, stuck)
-		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- { // aob/release comes last in the list, and first on the forge
+		// aob/release comes last in the list, and first on the forge
+		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- {
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
 		}
 		if speaks[pr.PR.Head] == pr.PR.Number {
@@ -114,8 +115,8 @@ func later(p plan.Plan, speaks map[string]int) map[string]bool {
 func commentLane(pr delivery.PullRequest) string { return fmt.Sprintf("comment/%d", pr.Number) }
 func statusLane(commit string) string            { return "status/" + commit }
 
-// sayGone answers the statuses on a pull request's head that nothing asks for any more, such as that of a gate that main
-// has removed: what it said before would stay there, and a branch that requires it would never merge.
+// sayGone answers the statuses on a pull request's head that nothing asks for any more, such as that of a gate that
+// main has removed: what it said before would stay there, and a branch that requires it would never merge.
 func (r *Reconciler) sayGone(ctx context.Context, pr *plan.Proposal, checks []delivery.Check) error {
 	asked := map[string]bool{}
 	passed := map[string]bool{}
@@ -124,7 +125,8 @@ func (r *Reconciler) sayGone(ctx context.Context, pr *plan.Proposal, checks []de
 		passed[c.Context] = c.State == delivery.CheckSuccess
 	}
 	prefix := r.statusKey(pr.Head, "")
-	if _, err := r.said(ctx, prefix+contextPrefix); err != nil || !passed[delivery.ContextIntent] || len(r.seen.world.Main.Complaints) > 0 {
+	if _, err := r.said(ctx, prefix+contextPrefix); err != nil || !passed[delivery.ContextIntent] ||
+		len(r.seen.world.Main.Complaints) > 0 {
 		return err
 	}
 	gates := maps.Clone(r.seen.world.Main.Intent.Gates)
@@ -138,9 +140,11 @@ func (r *Reconciler) sayGone(ctx context.Context, pr *plan.Proposal, checks []de
 		said := r.saidCache[key]
 		switch {
 		case asked[context] || strings.HasPrefix(context, delivery.ContextRollout): // the rollout is main's word
-		case said.Count == 0 && said.Content == "" || strings.HasPrefix(said.Content, string(delivery.CheckSuccess)+" "):
+		case said.Count == 0 && said.Content == "" || strings.HasPrefix(said.Content, string(delivery.CheckSuccess)+
+			" "):
 		case passed[delivery.ContextRelease] || ofGate && !there:
-			errs = append(errs, r.sayCheck(ctx, pr.Head, delivery.Check{Context: context, State: delivery.CheckSuccess, Description: "no longer asked for"}))
+			errs = append(errs, r.sayCheck(ctx, pr.Head, delivery.Check{Context: context, State: delivery.CheckSuccess,
+				Description: "no longer asked for"}))
 		}
 	}
 	return errors.Join(errs...)
@@ -184,7 +188,8 @@ func (r *Reconciler) sayRollout(ctx context.Context, p plan.Plan, f plan.FleetRe
 	errs = append(errs, err)
 	// A fleet that this commit moves nothing of has no place on it.
 	moved := commit == p.Main.Commit || told.Count > 0 || moves(p, f.Fleet)
-	if !moved && f.State == delivery.CheckSuccess || told.Count == 0 && f.Target.Version == 0 && f.State == delivery.CheckPending {
+	if !moved && f.State == delivery.CheckSuccess || told.Count == 0 && f.Target.Version == 0 &&
+		f.State == delivery.CheckPending {
 		return errors.Join(errs...)
 	}
 	return errors.Join(append(errs, r.sayCheck(ctx, p.Main.Commit, check))...)
@@ -342,14 +347,16 @@ type forgeAddress struct{ of, short string }
 // sayCheck posts a status, unless it was posted. Progress, pending after
 // pending, is posted now and then; an answer is posted at once.
 func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Check) error {
-	c.Description = delivery.Terminal(c.Description) // forges show it as plain text, and it is compared when it is read back
+	// forges show it as plain text, and it is compared when it is read back
+	c.Description = delivery.Terminal(c.Description)
 	key := r.statusKey(commit, c.Context)
 	said, err := r.said(ctx, key)
 	if err != nil {
 		return err
 	}
 	pending := string(delivery.CheckPending) + " "
-	if content, begun, ok := r.outbox.waiting(key); ok && begun && c.State == delivery.CheckPending && strings.HasPrefix(content, pending) {
+	if content, begun, ok := r.outbox.waiting(key); ok && begun && c.State == delivery.CheckPending &&
+		strings.HasPrefix(content, pending) {
 		if content != pending+c.Description {
 			r.wakeAt(r.Now().Add(max(r.Progress, time.Second))) // to say it when the other one is said
 		}
@@ -366,7 +373,8 @@ func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Che
 		}
 	}
 	return r.say(ctx, key, statusLane(commit), string(c.State)+" "+c.Description, func(ctx context.Context) error {
-		r.Log.Info("status", "commit", commit, "context", c.Context, "state", string(c.State), "description", c.Description)
+		r.Log.Info("status", "commit", commit, "context", c.Context, "state", string(c.State), "description",
+			c.Description)
 		return r.Forge.SetStatus(ctx, commit, c)
 	})
 }
@@ -389,7 +397,8 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 	if r.retry.due(key, r.Now()) != nil {
 		return nil // it is tried again later, and the status says why
 	}
-	if d := r.disputes[key]; r.Now().Before(d.next) && !(d.green && !strings.HasPrefix(content, string(delivery.CheckSuccess))) {
+	if d := r.disputes[key]; r.Now().Before(d.next) &&
+		!(d.green && !strings.HasPrefix(content, string(delivery.CheckSuccess))) {
 		r.wakeAt(d.next)
 		return nil
 	}
@@ -400,12 +409,13 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 		forgotten = r.Ledger.PutSaid(ctx, key, "", said.At)
 	}
 	_, failed := r.retry[key]
-	r.outbox.put(job{key: key, lane: lane, content: content, again: failed, later: r.later[lane], send: func(ctx context.Context) error {
-		start := r.Now()
-		err := send(ctx)
-		r.Metrics.ForgeCall("say", r.Now().Sub(start), err)
-		return err
-	}, heard: func(err error) { r.saidIt(ctx, key, content, err) }})
+	r.outbox.put(job{key: key, lane: lane, content: content, again: failed, later: r.later[lane],
+		send: func(ctx context.Context) error {
+			start := r.Now()
+			err := send(ctx)
+			r.Metrics.ForgeCall("say", r.Now().Sub(start), err)
+			return err
+		}, heard: func(err error) { r.saidIt(ctx, key, content, err) }})
 	return forgotten
 }
 

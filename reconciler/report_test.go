@@ -35,7 +35,8 @@ func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
 	s.settle()
 	merged := s.merge("first")
 	s.settle()
-	s.forge.statuses[merged][delivery.ContextRollout+"demo"] = delivery.Check{Context: delivery.ContextRollout + "demo", State: delivery.CheckPending}
+	s.forge.statuses[merged][delivery.ContextRollout+"demo"] = delivery.Check{Context: delivery.ContextRollout + "demo",
+		State: delivery.CheckPending}
 	s.ledger = newSimLedger(s)
 	s.restart()
 	s.settle()
@@ -55,13 +56,15 @@ func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
 func TestProgressBehindProgressIsSaid(t *testing.T) {
 	s, main := begun(t)
 	key := s.loop.statusKey(main, delivery.ContextTrain)
-	s.loop.outbox.put(job{key: key, lane: "status/" + main, content: "pending waits", send: func(context.Context) error { return nil }})
+	s.loop.outbox.put(job{key: key, lane: "status/" + main, content: "pending waits",
+		send: func(context.Context) error { return nil }})
 	if j, _ := s.loop.outbox.begin(callJob); j == nil {
 		t.Fatal("nothing is sent")
 	}
 	for text, wakes := range map[string]bool{"waits": false, "waits for a go": true} {
 		s.loop.wakeNext = time.Time{}
-		if err := s.loop.sayCheck(t.Context(), main, delivery.Check{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: text}); err != nil {
+		if err := s.loop.sayCheck(t.Context(), main, delivery.Check{Context: delivery.ContextTrain,
+			State: delivery.CheckPending, Description: text}); err != nil {
 			t.Fatal(err)
 		}
 		if woken := !s.loop.wakeNext.IsZero(); woken != wakes {

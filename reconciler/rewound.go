@@ -37,7 +37,8 @@ func (r *Reconciler) rewound(ctx context.Context, before, now string) *plan.Rewo
 		r.seen.rewound = back
 		r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, key, content, r.Now()))
 	}
-	if back := r.seen.rewound; back != nil && (r.contains(now, back.From) || r.Now().Sub(back.At) >= plan.RewoundLasts) {
+	if back := r.seen.rewound; back != nil && (r.contains(now, back.From) ||
+		r.Now().Sub(back.At) >= plan.RewoundLasts) {
 		keep(nil)
 	}
 	if r.seen.rewound == nil && before != "" && before != now && !r.contains(now, before) {

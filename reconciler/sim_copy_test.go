@@ -17,7 +17,8 @@ func (s *sim) copyState() {
 	c.copy, c.did, c.crashIn, c.watching = nil, nil, 0, true
 	c.trained, c.inferred = maps.Clone(s.trained), maps.Clone(s.inferred)
 	c.repo, c.forge = &simRepo{}, &simForge{}
-	c.runs, c.signed, c.fleet, c.ledger = s.runs.clone(&c), s.signed.clone(&c), s.fleet.clone(&c), s.ledger.clone(&sim{})
+	c.runs, c.signed, c.fleet, c.ledger = s.runs.clone(&c), s.signed.clone(&c), s.fleet.clone(&c),
+		s.ledger.clone(&sim{})
 	s.copy = &c
 	c.shares(s)
 	c.restart()
@@ -79,7 +80,8 @@ func (e *simEvidence) clone(s *sim) *simEvidence {
 	c.sim, c.bundles, c.known = s, maps.Clone(e.bundles), maps.Clone(e.known)
 	c.order, c.statements = slices.Clone(e.order), slices.Clone(e.statements)
 	i := &c.index
-	i.BySpec, i.ByRun, i.Scores, i.Resolved = maps.Clone(i.BySpec), maps.Clone(i.ByRun), maps.Clone(i.Scores), maps.Clone(i.Resolved)
+	i.BySpec, i.ByRun, i.Scores, i.Resolved = maps.Clone(i.BySpec), maps.Clone(i.ByRun), maps.Clone(i.Scores),
+		maps.Clone(i.Resolved)
 	i.Verdicts, i.Accepted, i.Bundles = maps.Clone(i.Verdicts), maps.Clone(i.Accepted), maps.Clone(i.Bundles)
 	i.Releases, i.Aborts = slices.Clone(i.Releases), slices.Clone(i.Aborts)
 	for name, list := range i.Accepted {
@@ -96,6 +98,7 @@ func (f *simFleet) clone(s *sim) *simFleet {
 
 func (l *simLedger) clone(s *sim) *simLedger {
 	c := *l
-	c.sim, c.gos, c.clocks, c.said, c.trials = s, slices.Clone(l.gos), maps.Clone(l.clocks), maps.Clone(l.said), maps.Clone(l.trials)
+	c.sim, c.gos, c.clocks, c.said, c.trials = s, slices.Clone(l.gos), maps.Clone(l.clocks), maps.Clone(l.said),
+		maps.Clone(l.trials)
 	return &c
 }

@@ -28,7 +28,8 @@ func (s *sim) treeOf(files map[string]string) (delivery.Intent, []delivery.Compl
 	var sources []intent.File
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		blob := files[path]
-		sources = append(sources, intent.File{Path: path, Hash: blob, Size: int64(len(s.repo.blobs[blob])), Data: s.repo.blobs[blob]})
+		sources = append(sources, intent.File{Path: path, Hash: blob, Size: int64(len(s.repo.blobs[blob])),
+			Data: s.repo.blobs[blob]})
 	}
 	return parsed.Parse(sources)
 }
@@ -54,7 +55,8 @@ func (s *sim) lastAccepted(model string, n int) (delivery.Release, bool) {
 	for commit := s.main(); commit != ""; {
 		c := s.repo.commits[commit]
 		tree, _ := s.tree(commit)
-		if r, ok := tree.Releases[model]; ok && tree.Models[model].Spec().Digest() == r.Spec && accepted(r) && !s.quarantined(model, r.Bundle) {
+		if r, ok := tree.Releases[model]; ok && tree.Models[model].Spec().Digest() == r.Spec && accepted(r) &&
+			!s.quarantined(model, r.Bundle) {
 			return r, true
 		}
 		if commit = ""; len(c.parents) > 0 {
@@ -93,7 +95,8 @@ func (s *sim) heldOn(commit string) map[delivery.Digest]simHeld {
 				continue
 			}
 			data := s.repo.blobs[blob]
-			q, _ := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Quarantine()
+			q, _ := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data},
+				intent.Options{}).Quarantine()
 			for _, e := range q.Entries {
 				h := now[e.Digest]
 				if e.Lifted == "" {
@@ -209,11 +212,14 @@ func (s *sim) bothChanged(a, b, path string) bool {
 // exactly a release's spec, and that all gates of main pass it.
 func (s *sim) checkEvidence(what, name string, release delivery.Release, tree delivery.Intent) {
 	ran, ok := s.signed.bundles[release.Bundle]
-	if !ok || !slices.ContainsFunc(seedSpecs(tree.Models[name]), func(spec delivery.Spec) bool { return learns(spec) == learns(ran.Spec) }) {
+	if !ok || !slices.ContainsFunc(seedSpecs(tree.Models[name]), func(spec delivery.Spec) bool {
+		return learns(spec) == learns(ran.Spec)
+	}) {
 		s.fail("%s: bundle %s of %s was not trained from the tree's spec", what, release.Bundle.Short(), name)
 	}
 	said := slices.DeleteFunc(slices.Clone(s.signed.index.Releases), func(r delivery.ReleaseStatement) bool {
-		return r.Model != name || r.Bundle != release.Bundle || r.Spec != release.Spec || !delivery.SameRelease(r.File, release)
+		return r.Model != name || r.Bundle != release.Bundle || r.Spec != release.Spec ||
+			!delivery.SameRelease(r.File, release)
 	})
 	if len(said) == 0 {
 		s.fail("%s: no release statement says what the release file of %s says", what, name)
@@ -229,7 +235,9 @@ func (s *sim) checkEvidence(what, name string, release delivery.Release, tree de
 		if _, kept := tree.Models["signs"]; had && !kept {
 			gates = append(gates, main.Covering("signs")...)
 			last, ok := s.lastAccepted("signs", s.asOf)
-			if ok && !slices.ContainsFunc(said, func(r delivery.ReleaseStatement) bool { return r.Baseline == last.Bundle }) {
+			if ok && !slices.ContainsFunc(said, func(r delivery.ReleaseStatement) bool {
+				return r.Baseline == last.Bundle
+			}) {
 				s.fail("%s: renamed, and not judged against the release of the old name", what)
 			}
 		}
@@ -295,8 +303,10 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 	if !ok {
 		s.fail("%s: no signed scores of bundle %s on the eval set of gate %s", what, bundle.Short(), g.Name)
 	}
-	if n := s.looked(bundle, baseline, scores.Content.Digest()); g.Looks > 0 && n > g.Looks && bundle != baseline && !s.excused(g, bundle, true) {
-		s.fail("%s: bundle %s is model %d that was judged on one eval set against %s, and gate %s allows %d", what, bundle.Short(), n, baseline.Short(), g.Name, g.Looks)
+	if n := s.looked(bundle, baseline, scores.Content.Digest()); g.Looks > 0 && n > g.Looks && bundle != baseline &&
+		!s.excused(g, bundle, true) {
+		s.fail("%s: bundle %s is model %d that was judged on one eval set against %s, and gate %s allows %d", what,
+			bundle.Short(), n, baseline.Short(), g.Name, g.Looks)
 	}
 	now, before := s.truly(g, bundle), map[string]truth{}
 	if baseline != "" && baseline != bundle {
@@ -316,7 +326,8 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 			// Stories look at these.
 		case c.Min != nil && c.Metric == "AP":
 			for _, labels := range slices.Sorted(maps.Keys(now)) {
-				if class := now[labels].class; c.Classes.All && !slices.Contains(c.Except, class) || slices.Contains(c.Classes.Names, class) {
+				if class := now[labels].class; c.Classes.All && !slices.Contains(c.Except, class) ||
+					slices.Contains(c.Classes.Names, class) {
 					reaches(now[labels].ap, *c.Min, "AP of "+class)
 				}
 			}
@@ -329,11 +340,13 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 				}
 			}
 			if kept := meanOf(now, asked); len(before) > 0 && kept < *c.Min && !s.excused(g, bundle, true) {
-				s.fail("%s: %s %.4f over the release's classes is below %g of gate %s", what, c.Metric, kept, *c.Min, g.Name)
+				s.fail("%s: %s %.4f over the release's classes is below %g of gate %s", what, c.Metric, kept, *c.Min,
+					g.Name)
 			}
 		case c.MaxDrop != nil && len(before) > 0:
 			if is, was := meanOf(now, before), meanOf(before, now); is < was-*c.MaxDrop {
-				s.fail("%s: %s %.4f has dropped from %.4f, more than %g of gate %s", what, c.Metric, is, was, *c.MaxDrop, g.Name)
+				s.fail("%s: %s %.4f has dropped from %.4f, more than %g of gate %s", what, c.Metric, is, was,
+					*c.MaxDrop, g.Name)
 			}
 		}
 	}
@@ -364,7 +377,9 @@ func (s *sim) truly(g delivery.Gate, bundle delivery.Digest) map[string]truth {
 		default:
 			labels = c.Labels
 		}
-		labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return !ok && slices.Contains(given, l) })
+		labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool {
+			return !ok && slices.Contains(given, l)
+		})
 		if ap, found := s.finds(bundle, c.Name, labels); found {
 			worth[strings.Join(labels, "+")] = truth{c.Name, ap}
 		}
@@ -391,8 +406,10 @@ func (s *sim) checkKeepsClasses(what string, g delivery.Gate, now, before map[st
 			continue
 		}
 		for _, c := range g.Checks {
-			if c.Metric != "size" && !slices.Contains(c.Except, t.class) && (c.Classes.IsZero() || c.Classes.All || slices.Contains(c.Classes.Names, t.class)) {
-				s.fail("%s: class %s (labelled %s) of the release is gone, and gate %s asks for it", what, t.class, labels, g.Name)
+			if c.Metric != "size" && !slices.Contains(c.Except, t.class) && (c.Classes.IsZero() || c.Classes.All ||
+				slices.Contains(c.Classes.Names, t.class)) {
+				s.fail("%s: class %s (labelled %s) of the release is gone, and gate %s asks for it", what, t.class,
+					labels, g.Name)
 			}
 		}
 	}
@@ -404,7 +421,8 @@ func (s *sim) looked(bundle, baseline, evalSet delivery.Digest) int {
 	var order []delivery.Digest
 	for _, st := range s.signed.statements {
 		v, ok := st.predicate.(delivery.Verdict)
-		if ok && v.Baseline == baseline && v.EvalSet == evalSet && st.bundle != baseline && !slices.Contains(order, st.bundle) {
+		if ok && v.Baseline == baseline && v.EvalSet == evalSet && st.bundle != baseline &&
+			!slices.Contains(order, st.bundle) {
 			order = append(order, st.bundle)
 		}
 	}
@@ -416,7 +434,8 @@ func (s *sim) looked(bundle, baseline, evalSet delivery.Digest) int {
 func (s *sim) excused(g delivery.Gate, bundle delivery.Digest, unsure bool) bool {
 	return unsure && slices.ContainsFunc(s.signed.statements, func(st simStatement) bool {
 		v, ok := st.predicate.(delivery.Verdict)
-		return ok && v.Outcome == delivery.Unsure && v.GateSpec == g.Digest() && st.bundle == bundle && s.saidByOwner(g, v)
+		return ok && v.Outcome == delivery.Unsure && v.GateSpec == g.Digest() && st.bundle == bundle &&
+			s.saidByOwner(g, v)
 	})
 }
 
@@ -424,7 +443,8 @@ func (s *sim) excused(g delivery.Gate, bundle delivery.Digest, unsure bool) bool
 func (s *sim) saidByOwner(g delivery.Gate, v delivery.Verdict) bool {
 	return slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
 		owns := slices.ContainsFunc(g.Owners, func(o string) bool {
-			team := slices.ContainsFunc(slices.Collect(maps.Values(s.forge.teams)), func(of []string) bool { return slices.Contains(of, o) })
+			team := slices.ContainsFunc(slices.Collect(maps.Values(s.forge.teams)),
+				func(of []string) bool { return slices.Contains(of, o) })
 			return !team && strings.EqualFold(o, c.Author) || slices.Contains(s.forge.teams[c.Author], o)
 		})
 		return owns && strings.Contains(c.Body, "/aob accept "+plan.AcceptCode(v)+" because ")
@@ -482,7 +502,8 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 	main, complaints := s.tree(s.main())
 	release, named := main.Releases[a.Model]
 	switch {
-	case len(complaints) > 0 || !named || release.Bundle != a.Bundle || release.Version != a.Version || release.Spec != a.Spec:
+	case len(complaints) > 0 || !named || release.Bundle != a.Bundle || release.Version != a.Version ||
+		release.Spec != a.Spec:
 		s.fail("%s, which main does not name", what)
 	case main.Models[a.Model].Spec().Digest() != a.Spec:
 		s.fail("%s, and main holds another spec", what)
@@ -515,7 +536,9 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 				named = append(named, list...)
 			}
 		}
-		if !slices.ContainsFunc(named, func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version }) {
+		if !slices.ContainsFunc(named, func(a delivery.Acceptance) bool {
+			return a.Bundle == t.Bundle && a.Version == t.Version
+		}) {
 			s.fail("fleet %s: version %d was never accepted, and is published to %s", d.Ring, t.Version, to)
 		}
 		if s.quarantined(d.Model, t.Bundle) {
@@ -530,15 +553,18 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 		check(d.Release, "the wave")
 		main, _ := s.tree(s.main())
 		last, ok := s.lastAccepted(d.Model, s.asOf)
-		if f := main.Fleets[d.Ring]; f.Version == 0 && !f.Paused && ok && !s.aborted(d.Ring, last.Bundle) && last.Bundle != d.Release.Bundle && d.Release.Bundle != old.Release.Bundle {
-			s.fail("fleet %s: version %d is published, and main's last accepted release is version %d", d.Ring, d.Release.Version, last.Version)
+		if f := main.Fleets[d.Ring]; f.Version == 0 && !f.Paused && ok && !s.aborted(d.Ring, last.Bundle) &&
+			last.Bundle != d.Release.Bundle && d.Release.Bundle != old.Release.Bundle {
+			s.fail("fleet %s: version %d is published, and main's last accepted release is version %d", d.Ring,
+				d.Release.Version, last.Version)
 		}
 	}
 	if d.Previous != nil && d.Share < 1 {
 		check(*d.Previous, "devices outside the wave")
 	}
 	d.Version, d.Expires = old.Version, old.Expires
-	if old.Version > s.fleet.least && delivery.DigestOf("d", d) == delivery.DigestOf("d", old) && s.now.Before(old.Expires.Add(-12*60*60*1e9)) {
+	if old.Version > s.fleet.least && delivery.DigestOf("d", d) == delivery.DigestOf("d", old) &&
+		s.now.Before(old.Expires.Add(-12*60*60*1e9)) {
 		s.fail("fleet %s is told again what it has been told", d.Ring)
 	}
 }
@@ -546,7 +572,8 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 // checkCarries fails where a fleet is told to run another model, and that does not pass
 // the gates which covered what it ran, when main last let it run that.
 func (s *sim) checkCarries(d, old delivery.Desired) {
-	if old.Release.Bundle == "" || d.Model == old.Model || d.Release.Bundle == old.Release.Bundle || d.Model != "other" && old.Model != "other" {
+	if old.Release.Bundle == "" || d.Model == old.Model || d.Release.Bundle == old.Release.Bundle ||
+		d.Model != "other" && old.Model != "other" {
 		return
 	}
 	ran, all := 0, 0
@@ -564,7 +591,8 @@ func (s *sim) checkCarries(d, old delivery.Desired) {
 	for c := s.main(); c != ""; {
 		if tree, _ := s.tree(c); tree.Fleets[d.Ring].Runs == old.Model {
 			for _, g := range tree.Covering(old.Model) {
-				s.checkPasses(fmt.Sprintf("fleet %s goes from %s to %s", d.Ring, old.Model, d.Model), tree.Gates[g], d.Release.Bundle, old.Release.Bundle)
+				s.checkPasses(fmt.Sprintf("fleet %s goes from %s to %s", d.Ring, old.Model, d.Model), tree.Gates[g],
+					d.Release.Bundle, old.Release.Bundle)
 			}
 			return
 		}
@@ -581,19 +609,22 @@ func (s *sim) checkShown(before, head string) {
 	now, was := s.repo.commits[s.main()].files, s.repo.commits[before].files
 	bases, _ := s.repo.MergeBases(head, before)
 	for path := range was {
-		if now[path] == was[path] || !strings.HasPrefix(path, "gates/") && !strings.HasSuffix(path, ".quarantine.yaml") {
+		if now[path] == was[path] || !strings.HasPrefix(path, "gates/") &&
+			!strings.HasSuffix(path, ".quarantine.yaml") {
 			continue
 		}
 		for _, base := range bases {
 			if s.repo.commits[base].files[path] == s.repo.commits[head].files[path] {
-				s.fail("merging %.8s, which was green, changed %s, and its diff with %.8s does not show that", head, path, base)
+				s.fail("merging %.8s, which was green, changed %s, and its diff with %.8s does not show that", head,
+					path, base)
 			}
 		}
 	}
 	after := s.heldIn(s.main())
 	for bundle := range s.heldIn(before) {
 		if !after[bundle] && s.heldOn(s.main())[bundle].held {
-			s.fail("merging %.8s, which was green, took bundle %s out of quarantine without a lift", head, bundle.Short())
+			s.fail("merging %.8s, which was green, took bundle %s out of quarantine without a lift", head,
+				bundle.Short())
 		}
 	}
 }
@@ -619,7 +650,9 @@ func (s *sim) aborted(fleet string, bundle delivery.Digest) bool {
 	if json.Unmarshal(s.ledger.clocks[fleet], &clock) == nil && clock.Abort != nil {
 		aborts = append(slices.Clone(aborts), *clock.Abort)
 	}
-	return slices.ContainsFunc(aborts, func(a delivery.Abort) bool { return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts })
+	return slices.ContainsFunc(aborts, func(a delivery.Abort) bool {
+		return a.Fleet == fleet && a.Bundle == bundle && a.Lifts >= lifts
+	})
 }
 
 // checkLook fails where an eval set is opened for what is only an experiment or a
@@ -650,7 +683,8 @@ func (s *sim) checkLook(bundle delivery.Digest) {
 			}
 		}
 	}
-	s.fail("the eval set of a gate is opened for bundle %s, which no pull request that is ready and no release has", bundle.Short())
+	s.fail("the eval set of a gate is opened for bundle %s, which no pull request that is ready and no release has",
+		bundle.Short())
 }
 
 // checkStart is called when a run starts: somebody who may, asked for it.
@@ -679,15 +713,16 @@ func (s *sim) checkStart(spec delivery.RunSpec) {
 		}
 	}
 	for _, v := range s.tried {
-		if spec.Kind == delivery.RunTrain && slices.Contains(seedsOf(v.Model), spec.Train.Spec.Digest()) || spec.Kind == delivery.RunData && spec.Data.Dataset == v.Model.Dataset {
+		if spec.Kind == delivery.RunTrain && slices.Contains(seedsOf(v.Model), spec.Train.Spec.Digest()) ||
+			spec.Kind == delivery.RunData && spec.Data.Dataset == v.Model.Dataset {
 			return
 		}
 	}
 	s.fail("a %s run starts, and nobody with write permission asked for it: %s", spec.Kind, spec.Note)
 }
 
-// allowed reports whether a pull request may run what a model costs at a commit: a go is for the model and for the gates
-// that the pull request brings.
+// allowed reports whether a pull request may run what a model costs at a commit: a go is for the model and for the
+// gates that the pull request brings.
 func (s *sim) allowed(p *simPR, commit string, mdl delivery.Model) bool {
 	if s.forge.may(p.Author) == delivery.PermissionWrite {
 		return true
@@ -703,6 +738,7 @@ func (s *sim) allowed(p *simPR, commit string, mdl delivery.Model) bool {
 		}
 	}
 	return slices.ContainsFunc(s.forge.commands, func(c simCommand) bool {
-		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(mdl, own...)) && s.forge.may(c.Author) == delivery.PermissionWrite
+		return (c.pr == 0 || c.pr == p.Number) && strings.Contains(c.Body, plan.GoCode(mdl, own...)) &&
+			s.forge.may(c.Author) == delivery.PermissionWrite
 	})
 }

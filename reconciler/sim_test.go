@@ -61,12 +61,17 @@ func newSim(t testing.TB) *sim {
 }
 
 func newSimFailing(fail func(format string, args ...any)) *sim {
-	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), trained: map[delivery.Digest]int{}, inferred: map[delivery.Digest]bool{},
+	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC),
+		trained: map[delivery.Digest]int{}, inferred: map[delivery.Digest]bool{},
 		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
-		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
-			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}
-	s.repo = &simRepo{sim: s, commits: map[string]simCommit{}, refs: map[string]string{}, blobs: map[string][]byte{}, looked: new(sync.Mutex)}
-	s.forge = &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{}, permission: map[string]delivery.Permission{}, prs: map[int]*simPR{}, ready: map[int]bool{}}
+		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))},
+			Protocol: delivery.Sum([]byte("protocol")),
+			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour),
+			Deadline: delivery.Duration(time.Hour)}}
+	s.repo = &simRepo{sim: s, commits: map[string]simCommit{}, refs: map[string]string{}, blobs: map[string][]byte{},
+		looked: new(sync.Mutex)}
+	s.forge = &simForge{sim: s, statuses: map[string]map[string]delivery.Check{}, comments: map[int]string{},
+		permission: map[string]delivery.Permission{}, prs: map[int]*simPR{}, ready: map[int]bool{}}
 	s.runs = &simRuns{sim: s, states: map[delivery.Digest]*delivery.RunState{}}
 	s.signed = newSimEvidence(s)
 	s.fleet = &simFleet{sim: s, published: map[string]delivery.Desired{}, broken: map[delivery.Digest]bool{}}
@@ -80,7 +85,8 @@ var parsed = intent.NewCache(intent.Options{})
 
 // restart is what a crash of aob serve leaves: everything but the loop's memory.
 func (s *sim) restart() {
-	s.loop = (&Reconciler{Repo: s.repo, Forge: s.forge, Runs: s.runs, Evidence: s.signed, Fleet: s.fleet, Ledger: s.ledger,
+	s.loop = (&Reconciler{Repo: s.repo, Forge: s.forge, Runs: s.runs, Evidence: s.signed, Fleet: s.fleet,
+		Ledger:  s.ledger,
 		Metrics: noMetrics{}, Parser: parsed, Main: "main", GitPoll: time.Second, Poll: s.poll,
 		Server: s.server, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}).Init()
 	s.repo.last = ""
@@ -168,7 +174,8 @@ func (s *sim) settle() {
 			}
 		}
 	}
-	s.fail("the loop does not settle; the last plan:\n%s\nposts %d, last error %v", s.loop.seen.plan, s.forge.posts, s.failed)
+	s.fail("the loop does not settle; the last plan:\n%s\nposts %d, last error %v", s.loop.seen.plan, s.forge.posts,
+		s.failed)
 }
 
 // nextQuestion is when the forge is asked again what it did not answer; zero where it has answered everything.
@@ -402,7 +409,8 @@ func (r *simRepo) History(head, path string) ([]git.FileVersion, error) {
 			parent = p[0]
 		}
 		if now := r.commits[c].files[path]; now != r.commits[parent].files[path] {
-			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when, Side: !line[c], Order: i})
+			out = append(out, git.FileVersion{Commit: c, Parent: parent, Blob: now, When: r.commits[c].when,
+				Side: !line[c], Order: i})
 		}
 	}
 	return out, nil
@@ -557,7 +565,8 @@ func (f *simForge) open(branch, author string) int {
 	}
 	n := len(f.prs) + 1
 	f.ready[n] = true
-	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch, Base: "main", ForkOwner: author, Ref: fmt.Sprintf("%s%d/head", git.Pull, n)}}
+	f.prs[n] = &simPR{PullRequest: delivery.PullRequest{Number: n, Title: branch, Author: author, HeadRef: branch,
+		Base: "main", ForkOwner: author, Ref: fmt.Sprintf("%s%d/head", git.Pull, n)}}
 	return n
 }
 
@@ -737,7 +746,8 @@ func (f *simForge) Ask(_ context.Context, pr int, question string) ([]delivery.C
 func (f *simForge) Check(context.Context) (delivery.Setup, error) { return f.setup, f.well() }
 
 func (f *simForge) comment(pr int, author, body string) {
-	c := simCommand{pr: pr, Comment: delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body, At: f.sim.now}}
+	c := simCommand{pr: pr, Comment: delivery.Comment{ID: int64(len(f.commands) + 1), Author: author, Body: body,
+		At: f.sim.now}}
 	f.commands, f.ever = append(f.commands, c), append(f.ever, c)
 }
 

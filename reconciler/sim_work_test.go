@@ -147,8 +147,9 @@ func (r *simRuns) finish(key delivery.Digest) {
 func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 	switch spec.Kind {
 	case delivery.RunData:
-		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset), Training: delivery.DigestOf("training", []any{spec.Data.Dataset, labelled(spec.Data.Classes)}),
-			Images: map[string]int{"train": 100, "valid": 30, "test": 50}, Truths: map[string]int{}}
+		d := delivery.DataResult{Content: delivery.DigestOf("content", spec.Data.Dataset),
+			Training: delivery.DigestOf("training", []any{spec.Data.Dataset, labelled(spec.Data.Classes)}),
+			Images:   map[string]int{"train": 100, "valid": 30, "test": 50}, Truths: map[string]int{}}
 		for _, e := range spec.Data.EvalSets {
 			d.EvalSets = append(d.EvalSets, simContent(e))
 		}
@@ -162,13 +163,15 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		}
 		bundle := delivery.DigestOf("bundle", key)
 		r.sim.signed.pack(bundle, *spec.Train)
-		return delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000, Attempts: 1}
+		return delivery.TrainResult{Bundle: bundle, Model: delivery.DigestOf("model", key), Size: 1_000_000,
+			Attempts: 1}
 	case delivery.RunThresholds:
 		thresholds, points := map[string]float64{}, map[string]delivery.OperatingPoint{}
 		for _, c := range spec.Thresholds.Valid.Classes.Names() {
 			thresholds[c], points[c] = 0.5, delivery.OperatingPoint{Score: 0.5, Precision: 0.9, Recall: 0.8, Truths: 30}
 		}
-		bundle := delivery.DigestOf("resolved", []any{spec.Thresholds.Valid.Bundle, thresholds}) // what a bundle is, its content says
+		// what a bundle is, its content says
+		bundle := delivery.DigestOf("resolved", []any{spec.Thresholds.Valid.Bundle, thresholds})
 		r.sim.signed.pack(bundle, r.sim.signed.bundles[spec.Thresholds.Valid.Bundle])
 		info := r.sim.signed.index.Bundles[bundle]
 		from := r.sim.signed.index.Bundles[spec.Thresholds.Valid.Bundle]
@@ -183,8 +186,10 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 			r.sim.fail("bundle %s is scored on images that it was trained on", spec.Eval.Bundle.Short())
 		}
 		r.sim.infer(spec.Eval.Detect)
-		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect), Protocol: spec.Eval.Protocol, Images: 50,
-			Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}, Resamples: map[string]delivery.Samples{}}
+		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect),
+			Protocol: spec.Eval.Protocol, Images: 50,
+			Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{},
+			Resamples: map[string]delivery.Samples{}}
 		ap := r.sim.measured(*spec.Eval)
 		put := func(metric string, v float64) { set.Values[metric], set.Resamples[metric] = v, spread(v) }
 		for _, c := range slices.Sorted(maps.Keys(ap)) {
@@ -208,7 +213,8 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 	a, b := r.sim.measured(spec.Compare.Candidate), r.sim.measured(spec.Compare.Baseline)
 	maps.DeleteFunc(a, func(class string, _ float64) bool { _, shared := b[class]; return !shared })
 	maps.DeleteFunc(b, func(class string, _ float64) bool { _, shared := a[class]; return !shared })
-	c := delivery.CompareResult{Images: 50, Classes: slices.Sorted(maps.Keys(a)), Metrics: map[string]delivery.Difference{}}
+	c := delivery.CompareResult{Images: 50, Classes: slices.Sorted(maps.Keys(a)),
+		Metrics: map[string]delivery.Difference{}}
 	put := func(metric string, a, b float64) {
 		c.Metrics[metric] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: spread(a - b)}
 	}
@@ -232,7 +238,8 @@ var simLabels = []string{"circle", "easy", "square", "triangle"}
 func simContent(e delivery.EvalSet) delivery.EvalSetContent {
 	images := e
 	images.Dataset.Dir, _, _ = strings.Cut(e.Dataset.Dir, "/labels")
-	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images), Truths: delivery.DigestOf("truths", e), Labels: simLabels, Count: 50}
+	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images),
+		Truths: delivery.DigestOf("truths", e), Labels: simLabels, Count: 50}
 }
 
 // simSeen names the images that a dataset trains on.
@@ -242,7 +249,9 @@ func simSeen(dataset string) delivery.Digest { return delivery.DigestOf("seen", 
 func labelled(classes delivery.Classes) delivery.Classes {
 	classes = slices.Clone(classes)
 	for i, c := range classes {
-		classes[i].Labels = slices.DeleteFunc(slices.Clone(c.Labels), func(label string) bool { return !slices.Contains(simLabels, label) })
+		classes[i].Labels = slices.DeleteFunc(slices.Clone(c.Labels), func(label string) bool {
+			return !slices.Contains(simLabels, label)
+		})
 	}
 	return classes
 }
@@ -327,14 +336,17 @@ type simStatement struct {
 
 func newSimEvidence(s *sim) *simEvidence {
 	return &simEvidence{sim: s, bundles: map[delivery.Digest]delivery.TrainRun{}, known: map[delivery.Digest]bool{},
-		index: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
-			Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}}}
+		index: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{},
+			Scores:   map[delivery.Digest]delivery.Scores{},
+			Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{},
+			Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}}}
 }
 
 func (e *simEvidence) pack(bundle delivery.Digest, from delivery.TrainRun) {
 	e.bundles[bundle] = from
 	e.order = append(e.order, bundle)
-	e.index.Bundles[bundle] = plan.Bundle{Model: delivery.DigestOf("m", bundle), Signature: delivery.DigestOf("s", bundle), Size: 1_000_000, Classes: from.Spec.Classes.Names()}
+	e.index.Bundles[bundle] = plan.Bundle{Model: delivery.DigestOf("m", bundle), Signature: delivery.DigestOf("s",
+		bundle), Size: 1_000_000, Classes: from.Spec.Classes.Names()}
 }
 
 // last returns the newest bundle.
@@ -391,10 +403,12 @@ func (e *simEvidence) Evidence(context.Context, plan.World) (plan.Evidence, erro
 		case delivery.AcceptanceType:
 			index.Accepted = maps.Clone(index.Accepted)
 			for model, list := range index.Accepted {
-				index.Accepted[model] = slices.DeleteFunc(slices.Clone(list), func(a delivery.Acceptance) bool { return a.Bundle == u.Bundle })
+				index.Accepted[model] = slices.DeleteFunc(slices.Clone(list),
+					func(a delivery.Acceptance) bool { return a.Bundle == u.Bundle })
 			}
 		case delivery.AbortType:
-			index.Aborts = slices.DeleteFunc(slices.Clone(index.Aborts), func(a delivery.Abort) bool { return a.Bundle == u.Bundle })
+			index.Aborts = slices.DeleteFunc(slices.Clone(index.Aborts),
+				func(a delivery.Abort) bool { return a.Bundle == u.Bundle })
 		}
 	}
 	return index, nil
@@ -417,7 +431,8 @@ type simFleet struct {
 
 func (f *simFleet) add(ring string, ids ...string) {
 	for _, id := range ids {
-		f.devices = append(f.devices, delivery.Device{Report: delivery.Report{Device: id, Ring: ring, Labels: map[string]string{"site": "demo"}, Phase: delivery.DeviceIdle}, Seen: f.sim.now})
+		f.devices = append(f.devices, delivery.Device{Report: delivery.Report{Device: id, Ring: ring,
+			Labels: map[string]string{"site": "demo"}, Phase: delivery.DeviceIdle}, Seen: f.sim.now})
 	}
 }
 
@@ -496,7 +511,8 @@ func (f *simFleet) reportOne(i int) {
 		f.downloads++
 		d.Healthy = append(slices.Clone(d.Healthy), target.Bundle)
 	}
-	d.Report.Bundle, d.Report.Release, d.Report.Phase, d.Report.Failed, d.Report.Why = target.Bundle, target.Version, delivery.DeviceHealthy, "", ""
+	d.Report.Bundle, d.Report.Release, d.Report.Phase, d.Report.Failed, d.Report.Why = target.Bundle, target.Version,
+		delivery.DeviceHealthy, "", ""
 }
 
 // ---- ledger
@@ -511,7 +527,8 @@ type simLedger struct {
 }
 
 func newSimLedger(s *sim) *simLedger {
-	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Said{}, trials: map[string]json.RawMessage{}}
+	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Said{},
+		trials: map[string]json.RawMessage{}}
 }
 
 func (l *simLedger) Trials(context.Context, time.Time) ([]json.RawMessage, error) {

@@ -129,7 +129,8 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 // Merge merges a proposal of a local forge.
 func (s *Source) Merge(ctx context.Context, number int, head, user string) (string, error) {
 	if s.Merger == nil {
-		return "", delivery.Blockedf("merge it there, where aob/release is a required check", "pull requests of this server live on a forge")
+		return "", delivery.Blockedf("merge it there, where aob/release is a required check",
+			"pull requests of this server live on a forge")
 	}
 	defer s.Reconciler.Look("")
 	return s.Merger.Merge(ctx, number, head, user)
@@ -167,7 +168,8 @@ func (r *Reconciler) reported(number int) (plan.ProposalReport, error) {
 			return p, nil
 		}
 	}
-	return plan.ProposalReport{}, delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
+	return plan.ProposalReport{}, delivery.Blockedf("aob pr list shows the open ones",
+		"there is no open pull request %d", number)
 }
 
 // Recheck tries again what has failed for a pull request: its failed runs, and
@@ -221,7 +223,8 @@ func (s *Source) Status(context.Context) (web.Status, error) {
 	r := s.Reconciler
 	snap := r.view.Load()
 	if snap == nil {
-		unread := []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "it has not been read yet"}}
+		unread := []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
+			Description: "it has not been read yet"}}
 		return web.Status{At: r.Now(), Main: web.Main{Branch: r.Main, Checks: unread}, Notices: r.notices()}, nil
 	}
 	status := snap.now(r.Fleet.Devices(), r.Now()).Status()

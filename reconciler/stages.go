@@ -95,7 +95,8 @@ func (s *Stages) progress(r *run.Run, what string) func(done, total int) {
 		}
 		last = now
 		left := now.Sub(began).Seconds() / float64(max(1, done)) * float64(total-done)
-		data, err := json.Marshal(delivery.RunStatus{Batch: done, Batches: total, Heartbeat: now.UTC(), Message: what, SecondsLeft: &left})
+		data, err := json.Marshal(delivery.RunStatus{Batch: done, Batches: total, Heartbeat: now.UTC(), Message: what,
+			SecondsLeft: &left})
 		if err == nil {
 			err = os.MkdirAll(filepath.Join(r.Dir, "output"), 0o700)
 		}
@@ -127,12 +128,14 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 	if _, err := os.Stat(prepared); err != nil {
 		// Not for a person: where the data run is gone too it is made again, and the
 		// training after it.
-		return nil, fmt.Errorf("the training input of data run %s is not there; aob pr recheck NUMBER makes it again: %w", ask.Data.Short(), err)
+		return nil, fmt.Errorf("the training input of data run %s is not there; aob pr recheck NUMBER makes it "+
+			"again: %w", ask.Data.Short(), err)
 	}
 	name, _, _ := strings.Cut(ask.Spec.Train.With, "@")
 	script := filepath.Join(s.Trainers, ask.Trainer.Hex(), name, "train.py")
 	if _, err := os.Stat(script); err != nil {
-		return nil, delivery.Blockedf("push again, so that the server's present trainer is used", "trainer %s of files %s is not on this server", ask.Spec.Train.With, ask.Trainer.Short())
+		return nil, delivery.Blockedf("push again, so that the server's present trainer is used",
+			"trainer %s of files %s is not on this server", ask.Spec.Train.With, ask.Trainer.Short())
 	}
 	output := filepath.Join(r.Dir, "output")
 	var spec map[string]any
@@ -144,9 +147,10 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 		spec["args"] = map[string]any{}
 	}
 	trained, err := s.Trainer.Train(ctx, terraform.TrainRequest{
-		Dir:     r.Dir,
-		RunJSON: trainerRun{Key: r.Spec.Key, Seed: ask.Seed, Dataset: prepared, Output: output, Spec: trainerSpec{ask.Spec.Classes.Names(), spec}},
-		Python:  s.Python, Script: script,
+		Dir: r.Dir,
+		RunJSON: trainerRun{Key: r.Spec.Key, Seed: ask.Seed, Dataset: prepared, Output: output,
+			Spec: trainerSpec{ask.Spec.Classes.Names(), spec}},
+		Python: s.Python, Script: script,
 		Heartbeat: s.Heartbeat, Limit: time.Duration(ask.Limit),
 		Stage: r.Stage, Progress: r.Progress,
 	})
@@ -203,7 +207,8 @@ func trainerWord(path string) json.RawMessage {
 func sameClasses(s delivery.Signature, classes []string) error {
 	for _, c := range classes {
 		if !slices.Contains(s.Slots, c) {
-			return delivery.Blockedf("mend the trainer", "the trained model has no class %s; it has %s", c, strings.Join(s.Slots, ", "))
+			return delivery.Blockedf("mend the trainer", "the trained model has no class %s; it has %s", c,
+				strings.Join(s.Slots, ", "))
 		}
 	}
 	return nil

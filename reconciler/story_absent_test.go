@@ -27,7 +27,8 @@ func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
 			x.Seen, x.Report.Desired = s.now, d.Version
 			if d.InWave(x.Report.Device) {
 				canary = i
-				x.Report.Phase, x.Report.Bundle, x.Report.Release = delivery.DeviceSoaking, d.Release.Bundle, d.Release.Version
+				x.Report.Phase, x.Report.Bundle, x.Report.Release = delivery.DeviceSoaking, d.Release.Bundle,
+					d.Release.Version
 			}
 		}
 		if canary < 0 {

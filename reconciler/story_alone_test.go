@@ -75,7 +75,8 @@ func TestModelWhoseHistoryCannotBeReadWaitsAlone(t *testing.T) {
 			s.repo.commit("more", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 20)})
 			s.forge.open("more", "dev")
 			s.settle()
-			s.want("third", delivery.CheckPending, "what main has said of shapes cannot be read", "object 1234 is damaged")
+			s.want("third", delivery.CheckPending, "what main has said of shapes cannot be read",
+				"object 1234 is damaged")
 			s.want("more", delivery.CheckSuccess, "version 2")
 			s.wantStatus(t, "the history of a model on main cannot be read", "since", "shapes: ")
 			if got := s.serving(); got != "2 2 2" {
@@ -148,10 +149,12 @@ func TestOldReleaseFileThatDoesNotParseSaysNothing(t *testing.T) {
 // An old quarantine file of one model cannot be read: nobody knows what it held, so that model waits.
 func TestModelWhoseQuarantineCannotBeReadWaitsAlone(t *testing.T) {
 	s := twoModels(t)
-	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(delivery.Sum([]byte("x"))) + "\", why: it failed}\n"
+	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" +
+		string(delivery.Sum([]byte("x"))) + "\", why: it failed}\n"
 	s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.quarantine.yaml": held})
 	blob := s.repo.commits[s.head("main")].files["models/shapes.quarantine.yaml"]
-	s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.quarantine.yaml": strings.Replace(held, "why:", "lifted: a mistake, why:", 1)})
+	s.repo.commit("main", s.head("main"), s.now, map[string]string{"models/shapes.quarantine.yaml": strings.Replace(
+		held, "why:", "lifted: a mistake, why:", 1)})
 	s.settle()
 	s.repo.bad = map[string]error{blob: errors.New("object 1234 is damaged")}
 	s.ledger.said = map[string]Said{}
@@ -183,7 +186,8 @@ func TestFleetsGoOnWhileEvidenceCannotBeRead(t *testing.T) {
 				if what == "revert" {
 					s.settle()
 				}
-				for len(s.fleet.published["demo"].Release.Bundle) == 0 || s.fleet.published["demo"].Release.Version != 2 {
+				for len(s.fleet.published["demo"].Release.Bundle) == 0 ||
+					s.fleet.published["demo"].Release.Version != 2 {
 					s.turn()
 				}
 				s.propose("third", 20)
@@ -204,7 +208,8 @@ func TestFleetsGoOnWhileEvidenceCannotBeRead(t *testing.T) {
 				if got := s.serving(); got != want {
 					t.Errorf("devices serve %s, want %s; status:\n%s", got, want, s.status(t))
 				}
-				s.wantStatus(t, "the evidence about bundles cannot be read", "since", "the registry is down", "check the folder")
+				s.wantStatus(t, "the evidence about bundles cannot be read", "since", "the registry is down",
+					"check the folder")
 				if len(s.trained) != trained {
 					t.Errorf("%d trainings while evidence could not be read", len(s.trained)-trained)
 				}
@@ -251,7 +256,8 @@ func TestDamagedAcceptanceTakesNothingBack(t *testing.T) {
 		s.settle()
 		main, open := s.head("main"), len(s.forge.prs)
 		bundle := s.signed.index.Accepted["shapes"][1].Bundle
-		s.signed.damaged = []plan.UnreadStatement{{Bundle: bundle, Type: delivery.AcceptanceType, Why: "blob 1234 is damaged"}}
+		s.signed.damaged = []plan.UnreadStatement{{Bundle: bundle, Type: delivery.AcceptanceType,
+			Why: "blob 1234 is damaged"}}
 		if restarted {
 			s.restart()
 		}
@@ -267,7 +273,8 @@ func TestDamagedAcceptanceTakesNothingBack(t *testing.T) {
 		}
 		s.want("third", delivery.CheckPending, "a statement about bundle "+bundle.Short()+" cannot be read")
 		s.want("more", delivery.CheckSuccess, "version 2")
-		s.wantStatus(t, "statements about bundles cannot be read", "acceptance of bundle "+bundle.Short(), "copy the files from a backup")
+		s.wantStatus(t, "statements about bundles cannot be read", "acceptance of bundle "+bundle.Short(),
+			"copy the files from a backup")
 		s.revert() // a way back does not wait
 		s.settle()
 		if got := s.serving(); got != "1 1 1" {
@@ -347,7 +354,8 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 	turns := 0
 	pending := func() (n int) {
 		for i := range pulls {
-			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); !strings.Contains(c.Description, "waits for a go") && !strings.Contains(c.Description, "no gate covers") {
+			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); !strings.Contains(
+				c.Description, "waits for a go") && !strings.Contains(c.Description, "no gate covers") {
 				n++
 			}
 		}
@@ -360,7 +368,8 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 		if turns == 0 && s.fleet.published["demo"].Release.Version != 1 {
 			t.Errorf("the rollback waits for strangers")
 		}
-		if c := s.check(s.head("third"), delivery.ContextRelease); turns == 1 && strings.Contains(c.Description, "reads the files") {
+		if c := s.check(s.head("third"), delivery.ContextRelease); turns == 1 &&
+			strings.Contains(c.Description, "reads the files") {
 			t.Errorf("who may write waits for strangers: %s", c.Description)
 		}
 		if turns > 2*pulls {
@@ -385,7 +394,8 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 			t.Errorf("after main has moved a turn took %s", took)
 		}
 		for i := range pulls {
-			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); strings.Contains(c.Description, "reads the files") {
+			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); strings.Contains(
+				c.Description, "reads the files") {
 				t.Fatalf("what was said of a pull request is taken back: %s", c.Description)
 			}
 		}
@@ -525,14 +535,17 @@ func TestAdoptRefusesWhatIsNotTheForksHead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := s.forge.prs[adopted].HeadRef; got != branch+"-2" || s.head(branch) != theirs || s.head(got) != s.forge.head(s.forge.prs[n]) {
+	if got := s.forge.prs[adopted].HeadRef; got != branch+"-2" || s.head(branch) != theirs ||
+		s.head(got) != s.forge.head(s.forge.prs[n]) {
 		t.Errorf("it is adopted as %s, and the other branch is at %.8s", got, s.head(branch))
 	}
 
 	s, main = begun(t)
 	n = s.fork("theirs", "dev", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
 	s.settle()
-	s.loop.Repo = raced{s.repo, func() { s.repo.commit(fmt.Sprintf("aob/adopt-%d", n), main, s.now, s.note("meanwhile")) }}
+	s.loop.Repo = raced{s.repo, func() {
+		s.repo.commit(fmt.Sprintf("aob/adopt-%d", n), main, s.now, s.note("meanwhile"))
+	}}
 	open := len(s.forge.prs)
 	if _, err := s.adopt(n); err == nil || !strings.Contains(err.Error(), "somebody pushed to aob/adopt-") {
 		t.Errorf("a branch that has moved meanwhile: %v", err)
@@ -554,8 +567,8 @@ func (r raced) Push(ctx context.Context, hash, ref, old string) error {
 	return err
 }
 
-// The branch of a pull request, or its fork, was deleted. Its last head is judged, a go counts, and the comment says what
-// is so.
+// The branch of a pull request, or its fork, was deleted. Its last head is judged, a go counts, and the comment says
+// what is so.
 func TestDeletedForkIsJudgedAtItsLastHead(t *testing.T) {
 	for _, ref := range []string{"", "refs/pull/1/head"} {
 		s, main := begun(t)
@@ -565,13 +578,15 @@ func TestDeletedForkIsJudgedAtItsLastHead(t *testing.T) {
 		s.forge.prs[n].HeadRef, s.forge.prs[n].ForkOwner = ref, ""
 		s.settle()
 		head := s.forge.head(s.forge.prs[n])
-		if got := s.forge.comments[n]; !strings.Contains(got, "its branch or its fork was deleted") || !strings.Contains(got, head[:10]) || !strings.Contains(got, fmt.Sprintf("aob pr adopt %d", n)) {
+		if got := s.forge.comments[n]; !strings.Contains(got, "its branch or its fork was deleted") ||
+			!strings.Contains(got, head[:10]) || !strings.Contains(got, fmt.Sprintf("aob pr adopt %d", n)) {
 			t.Errorf("the comment says:\n%s", got)
 		}
 		_, code, _ := strings.Cut(s.check(head, delivery.ContextRelease).Description, "/aob run ")
 		s.forge.comment(n, "maintainer", "/aob run "+code)
 		s.settle()
-		if c := s.check(head, delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
+		if c := s.check(head, delivery.ContextRelease); c.State != delivery.CheckFailure ||
+			!strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
 			t.Errorf("after the go: %+v", c)
 		}
 		s.quiet()
@@ -587,7 +602,8 @@ func TestStackedPullRequestIsToldWhatIsSo(t *testing.T) {
 	s.forge.prs[n].Base = "base"
 	s.settle()
 	s.want("stacked", delivery.CheckPending, "it targets base, and is judged when it targets main")
-	if got := s.forge.comments[n]; !strings.Contains(got, "AOB: not judged yet") || !strings.Contains(got, "t targets base, and is judged when it targets main") {
+	if got := s.forge.comments[n]; !strings.Contains(got, "AOB: not judged yet") ||
+		!strings.Contains(got, "t targets base, and is judged when it targets main") {
 		t.Errorf("the comment says:\n%s", got)
 	}
 	s.forge.comment(n, "maintainer", "/aob run 0123456789abcdef0123456789abcdef")

@@ -38,26 +38,28 @@ func TestOrdersThatCannotCountAreRefused(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"/aob accept " + code:                                    "the reason is missing",
-		"/aob accept " + code + " because":                       "the reason is missing",
-		"/aob accept " + code + " because …":                     "the reason is missing",
-		"/aob accept " + code + " please":                        "the reason is missing",
-		"/aob accept":                                            "the code of the verdict is missing",
-		"/aob acept " + code + " because typo":                   `no order "/aob acept"`,
-		"/aob accept " + strings.Repeat("0", 32) + " because no": "no verdict of pull request 1 waits for an accept of code 0000",
-		"/aob accept abc because no":                             "its codes are " + code,
-		"/aob run " + code:                                       "nothing there waits for one",
-		"/aob run":                                               "wants one code",
-		"/aob":                                                   "is no order to AOB",
-		"hello":                                                  "is no order to AOB",
-		"> /aob accept " + code + " because it is quoted":        "is no order to AOB",
+		"/aob accept " + code:                  "the reason is missing",
+		"/aob accept " + code + " because":     "the reason is missing",
+		"/aob accept " + code + " because …":   "the reason is missing",
+		"/aob accept " + code + " please":      "the reason is missing",
+		"/aob accept":                          "the code of the verdict is missing",
+		"/aob acept " + code + " because typo": `no order "/aob acept"`,
+		"/aob accept " + strings.Repeat("0", 32) +
+			" because no": "no verdict of pull request 1 waits for an accept of code 0000",
+		"/aob accept abc because no": "its codes are " + code,
+		"/aob run " + code:           "nothing there waits for one",
+		"/aob run":                   "wants one code",
+		"/aob":                       "is no order to AOB",
+		"hello":                      "is no order to AOB",
+		"> /aob accept " + code + " because it is quoted": "is no order to AOB",
 	} {
 		err := ask("lead", text)
 		if b, ok := err.(delivery.Blocked); !ok || !strings.Contains(err.Error(), want) || b.Do == "" {
 			t.Errorf("%s: got %v, want %q and what to do", text, err, want)
 		}
 	}
-	if err := ask("dev", "/aob accept "+code+" because I want it"); err == nil || !strings.Contains(err.Error(), "dev is no owner of gate production; its owners are lead, vision-leads") {
+	if err := ask("dev", "/aob accept "+code+" because I want it"); err == nil ||
+		!strings.Contains(err.Error(), "dev is no owner of gate production; its owners are lead, vision-leads") {
 		t.Errorf("somebody who is no owner: %v", err)
 	}
 	if len(said.said) != 0 {
@@ -75,7 +77,9 @@ func TestChecksOfALocalForgeNameTheCommand(t *testing.T) {
 	s.restart()
 	s.settle()
 	check := s.check(s.head("first"), delivery.ContextGate+"production").Description
-	if want := "may run aob pr ask 1 '/aob accept " + plan.AcceptCode(s.verdict()) + " because …'"; !strings.Contains(check, want) || strings.Contains(check, "comment") || strings.Contains(check, "👍") {
+	if want := "may run aob pr ask 1 '/aob accept " + plan.AcceptCode(s.verdict()) +
+		" because …'"; !strings.Contains(check, want) || strings.Contains(check, "comment") ||
+		strings.Contains(check, "👍") {
 		t.Errorf("got %q, want %q", check, want)
 	}
 }
@@ -85,13 +89,15 @@ func TestALocalPullRequestBehindMainSaysSo(t *testing.T) {
 	s, main := begun(t)
 	s.server.Socket = true
 	s.restart()
-	s.repo.commit("first", main, s.now, map[string]string{"gates/strict.yaml": strings.Replace(strict, "production", "strict", 1)})
+	s.repo.commit("first", main, s.now, map[string]string{"gates/strict.yaml": strings.Replace(strict, "production",
+		"strict", 1)})
 	s.forge.open("first", "dev")
 	s.settle()
 	if text := s.check(s.head("first"), delivery.ContextRelease).Description; strings.Contains(text, "rebase") {
 		t.Errorf("at main's head: %s", text)
 	}
-	s.repo.commit("main", s.head("main"), s.now, map[string]string{"gates/lax.yaml": strings.Replace(strict, "production", "lax", 1)})
+	s.repo.commit("main", s.head("main"), s.now, map[string]string{"gates/lax.yaml": strings.Replace(strict,
+		"production", "lax", 1)})
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "main has moved on, so rebase onto it before you merge")
 }
@@ -104,9 +110,11 @@ func TestAQuarantineOfWhatMainRunsSaysSo(t *testing.T) {
 	s.merge("first")
 	s.settle()
 	bundle := s.signed.index.Releases[0].Bundle
-	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: " + string(bundle) + ", why: it melts}\n"
+	held := "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: " + string(bundle) +
+		", why: it melts}\n"
 	s.repo.commit("hold", s.head("main"), s.now, map[string]string{"models/shapes.quarantine.yaml": held})
 	s.forge.open("hold", "dev")
 	s.settle()
-	s.want("hold", delivery.CheckSuccess, "may not run: it melts; main runs it as version 1, so merging takes it off fleets")
+	s.want("hold", delivery.CheckSuccess,
+		"may not run: it melts; main runs it as version 1, so merging takes it off fleets")
 }

@@ -42,7 +42,8 @@ func raised(t *testing.T) (s *sim, before, branch string) {
 	before = s.main()
 	// The branch does not start from main's newest commit, as most do not.
 	from := s.repo.commits[before].parents[0]
-	branch = s.repo.commit("raise", from, s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.59),
+	branch = s.repo.commit("raise", from, s.now, map[string]string{"gates/production.yaml": gateFile("production",
+		"shapes", 0.59),
 		"models/shapes.quarantine.yaml": "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(delivery.Sum([]byte("bad"))) + "\", why: smoke}\n"})
 	s.forge.open("raise", "lead")
 	s.settle()
@@ -60,7 +61,8 @@ func TestCrossedHistoryFailsIntent(t *testing.T) {
 		"other side": func(s *sim, before, branch string) { s.crossing("evil", branch, before, nil) },
 		"octopus": func(s *sim, before, branch string) {
 			side := s.repo.write([]string{branch}, s.repo.with(branch, map[string]string{"a": "a"}), s.now, "side")
-			s.repo.refs[git.Branch+"evil"] = s.repo.write([]string{before, branch, side}, s.repo.commits[before].files, s.now, "octopus")
+			s.repo.refs[git.Branch+"evil"] = s.repo.write([]string{before, branch, side}, s.repo.commits[before].files,
+				s.now, "octopus")
 			s.forge.open("evil", "dev")
 		},
 		"a commit on top": func(s *sim, before, branch string) {
@@ -86,7 +88,8 @@ func TestCrissCrossByHonestMerges(t *testing.T) {
 	s.crossing("honest", branch, before, map[string]string{"models/shapes.yaml": model("shapes", 14)})
 	s.settle()
 	s.want("honest", delivery.CheckFailure, "rebase onto main")
-	s.repo.refs[git.Branch+"honest"] = s.repo.write([]string{s.main()}, s.repo.with(s.main(), map[string]string{"models/shapes.yaml": model("shapes", 14)}), s.now, "rebased")
+	s.repo.refs[git.Branch+"honest"] = s.repo.write([]string{s.main()},
+		s.repo.with(s.main(), map[string]string{"models/shapes.yaml": model("shapes", 14)}), s.now, "rebased")
 	s.settle()
 	s.want("honest", delivery.CheckSuccess, "version 2")
 }
@@ -96,7 +99,8 @@ func TestCrissCrossByHonestMerges(t *testing.T) {
 func TestUnrelatedHistoryFailsIntent(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
-	s.repo.refs[git.Branch+"alien"] = s.repo.write(nil, s.repo.with(s.main(), map[string]string{"models/shapes.yaml": model("shapes", 14)}), s.now, "alien")
+	s.repo.refs[git.Branch+"alien"] = s.repo.write(nil,
+		s.repo.with(s.main(), map[string]string{"models/shapes.yaml": model("shapes", 14)}), s.now, "alien")
 	s.forge.open("alien", "dev")
 	s.settle()
 	s.wantIntent("alien", delivery.CheckFailure, "nothing in common with main's", "new branch from main")
@@ -119,7 +123,8 @@ func TestBranchOfABrokenMainIsJudgedByWhatMergingYields(t *testing.T) {
 // Two changes that are good each by itself may be bad together.
 func TestMergeThatBreaksMainFailsIntent(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1), "gates/signs.yaml": gateFile("signs", "signs", 0.3)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1),
+		"gates/signs.yaml": gateFile("signs", "signs", 0.3)})
 	s.repo.commit("east", s.main(), s.now, map[string]string{"fleets/east.yaml": fleet("east", "signs", "")})
 	s.forge.open("east", "dev")
 	s.settle()
@@ -161,7 +166,11 @@ func TestQuarantineStaysHeldUntilItIsLifted(t *testing.T) {
 	for name, lose := range map[string]func(s *sim){
 		"the file is removed": func(s *sim) { s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: ""}) },
 		"the entry is replaced": func(s *sim) {
-			s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(delivery.Sum([]byte("other"))) + "\", why: smoke}\n"})
+			s.repo.commit("main", s.main(), s.now,
+				map[string]string{
+					heldFile: "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" +
+						string(delivery.Sum([]byte("other"))) + "\", why: smoke}\n",
+				})
 		},
 		"several commits in one push": func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, map[string]string{heldFile: ""})
@@ -174,14 +183,19 @@ func TestQuarantineStaysHeldUntilItIsLifted(t *testing.T) {
 		"a merge of the old side": func(s *sim) {
 			old := s.repo.commits[s.main()].parents[0]
 			side := s.repo.write([]string{old}, s.repo.with(old, s.note("x")), s.now, "side")
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), side}, s.repo.commits[side].files, s.now, "merge")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), side}, s.repo.commits[side].files, s.now,
+				"merge")
 		},
 		"main is moved back": func(s *sim) { s.repo.refs[git.Branch+"main"] = s.repo.commits[s.main()].parents[0] },
 		"main goes on along another line": func(s *sim) {
 			old := s.repo.commits[s.main()].parents[0]
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{old, s.main()}, s.repo.commits[old].files, s.now, "ours")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{old, s.main()}, s.repo.commits[old].files, s.now,
+				"ours")
 		},
-		"moved back, and a restart": func(s *sim) { s.repo.refs[git.Branch+"main"] = s.repo.commits[s.main()].parents[0]; s.restart() },
+		"moved back, and a restart": func(s *sim) {
+			s.repo.refs[git.Branch+"main"] = s.repo.commits[s.main()].parents[0]
+			s.restart()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, bad := withHeld(t)
@@ -191,14 +205,16 @@ func TestQuarantineStaysHeldUntilItIsLifted(t *testing.T) {
 				t.Errorf("devices serve %s, want version 1 still", got)
 			}
 			c := s.check(s.main(), delivery.ContextIntent)
-			if c.State != delivery.CheckFailure || !strings.Contains(c.Description, heldFile) || !strings.Contains(c.Description, bad.Short()) || !strings.Contains(c.Description, "lifted:") {
+			if c.State != delivery.CheckFailure || !strings.Contains(c.Description, heldFile) ||
+				!strings.Contains(c.Description, bad.Short()) || !strings.Contains(c.Description, "lifted:") {
 				t.Errorf("main's aob/intent: %s: %s", c.State, c.Description)
 			}
 			s.quiet()
 
 			// A lift ends it, also one of an entry that was lost.
 			s.quarantine("shapes", func(q *delivery.Quarantine) {
-				q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad, Why: "smoke", Lifted: "it was the camera"})
+				q.Entries = append(q.Entries, delivery.Quarantined{Digest: bad, Why: "smoke",
+					Lifted: "it was the camera"})
 			})
 			s.settle()
 			if got := s.serving(); got != "2 2 2" {
@@ -236,13 +252,19 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 		do   func(s *sim)
 		want string
 	}{
-		"removed by a push": {func(s *sim) { s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": ""}) }, "main lost gate second in commit"},
-		"lowered by a push": {func(s *sim) { s.repo.commit("main", s.main(), s.now, lowered) }, "main weakened gate production in commit"},
+		"removed by a push": {func(s *sim) {
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": ""})
+		}, "main lost gate second in commit"},
+		"lowered by a push": {func(s *sim) { s.repo.commit("main", s.main(), s.now, lowered) },
+			"main weakened gate production in commit"},
 		"covers another model": {func(s *sim) {
-			s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1), "gates/second.yaml": gateFile("second", "signs", 0.5)})
+			s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1),
+				"gates/second.yaml": gateFile("second", "signs", 0.5)})
 		}, "main weakened gate second in commit"},
 		"another owner": {func(s *sim) {
-			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": strings.Replace(second["gates/second.yaml"], "[lead]", "[lead, mallory]", 1)})
+			s.repo.commit("main", s.main(), s.now,
+				map[string]string{"gates/second.yaml": strings.Replace(second["gates/second.yaml"], "[lead]",
+					"[lead, mallory]", 1)})
 		}, "main weakened gate second in commit"},
 		"two commits in a push": {func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, lowered)
@@ -250,21 +272,29 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 		}, "main weakened gate production in commit"},
 		"a merge that does more than its branch": {func(s *sim) {
 			side := s.repo.write([]string{s.main()}, s.repo.with(s.main(), s.note("x")), s.now, "side")
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), side}, s.repo.with(side, lowered), s.now, "evil merge")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), side}, s.repo.with(side, lowered), s.now,
+				"evil merge")
 		}, "main weakened gate production in commit"},
 		"a crossed merge": {func(s *sim) {
 			base := s.main()
-			raise := s.repo.write([]string{s.repo.commits[base].parents[0]}, s.repo.with(s.repo.commits[base].parents[0], map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)}), s.now, "raise")
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{base, raise}, s.repo.with(base, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)}), s.now, "merge raise")
+			raise := s.repo.write([]string{s.repo.commits[base].parents[0]},
+				s.repo.with(s.repo.commits[base].parents[0],
+					map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)}), s.now, "raise")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{base, raise},
+				s.repo.with(base, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)}),
+				s.now, "merge raise")
 			s.settle()
 			evil := s.repo.write([]string{base, raise}, s.repo.with(base, s.note("x")), s.now, "evil")
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), evil}, s.repo.commits[evil].files, s.now, "merge evil")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), evil}, s.repo.commits[evil].files, s.now,
+				"merge evil")
 		}, "main weakened gate production in commit"},
 		"raised by a push": {func(s *sim) {
-			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.55)})
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
+				"shapes", 0.55)})
 		}, ""},
 		"renamed": {func(s *sim) {
-			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": "", "gates/third.yaml": onGold(gateFile("third", "shapes", 0.5))})
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": "",
+				"gates/third.yaml": onGold(gateFile("third", "shapes", 0.5))})
 		}, ""},
 		"merged from a branch": {func(s *sim) {
 			s.repo.commit("lower", s.main(), s.now, lowered)
@@ -292,7 +322,9 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 			c.do(s)
 			s.settle()
 			got := s.check(s.main(), delivery.ContextIntent)
-			if state := map[bool]delivery.CheckState{true: delivery.CheckSuccess, false: delivery.CheckFailure}[c.want == ""]; got.State != state || !strings.Contains(got.Description, c.want) {
+			if state := map[bool]delivery.CheckState{true: delivery.CheckSuccess,
+				false: delivery.CheckFailure}[c.want == ""]; got.State != state ||
+				!strings.Contains(got.Description, c.want) {
 				t.Errorf("main's aob/intent: %s: %s; want %s: …%s…", got.State, got.Description, state, c.want)
 			}
 			if c.want != "" && !strings.Contains(got.Description, "no pull request showed it") {
@@ -310,11 +342,15 @@ func TestOldBranchIsToldThatMainRenamedItsModel(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"renamed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/figures.yaml": model("figures", 8), "gates/production.yaml": gateFile("production", "figures", 0.3),
+		"renamed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
+			"models/figures.yaml": model("figures", 8), "gates/production.yaml": gateFile("production", "figures", 0.3),
 			"fleets/demo.yaml": fleet("demo", "figures", "")}, "main renamed shapes to figures (commit "},
-		"renamed and trained otherwise": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/figures.yaml": model("figures", 20), "gates/production.yaml": gateFile("production", "figures", 0.3),
+		"renamed and trained otherwise": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
+			"models/figures.yaml": model("figures", 20), "gates/production.yaml": gateFile("production", "figures",
+				0.3),
 			"fleets/demo.yaml": fleet("demo", "figures", "")}, "main renamed shapes to figures (commit "},
-		"removed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "gates/production.yaml": "", "fleets/demo.yaml": ""}, "main removed models/shapes.yaml (commit "},
+		"removed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
+			"gates/production.yaml": "", "fleets/demo.yaml": ""}, "main removed models/shapes.yaml (commit "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := begun(t)
@@ -339,7 +375,8 @@ func TestAFileThatMainChangedTooAsksForARebase(t *testing.T) {
 		"gate": {{"gates/production.yaml": gateFile("production", "shapes", 0.6)},
 			{"gates/production.yaml": gateFile("production", "shapes", 0.55)}},
 		"fleet": {{"fleets/demo.yaml": demoRuns("shapes", "paused: true\n")["fleets/demo.yaml"]},
-			{"fleets/demo.yaml": demoRuns("shapes", "window: {days: [mon], from: \"01:00\", to: \"05:00\", zone: UTC}\n")["fleets/demo.yaml"]}},
+			{"fleets/demo.yaml": demoRuns("shapes",
+				"window: {days: [mon], from: \"01:00\", to: \"05:00\", zone: UTC}\n")["fleets/demo.yaml"]}},
 		"renamed away": {{"gates/production.yaml": gateFile("production", "shapes", 0.6)},
 			{"gates/production.yaml": "", "gates/other.yaml": gateFile("other", "shapes", 0.5)}},
 	} {
@@ -349,7 +386,8 @@ func TestAFileThatMainChangedTooAsksForARebase(t *testing.T) {
 			s.repo.commit("main", s.main(), s.now, files[0])
 			s.forge.open("change", "dev")
 			s.settle()
-			s.want("change", delivery.CheckFailure, "rebase onto main (git rebase main): main has changed ", " since, too")
+			s.want("change", delivery.CheckFailure, "rebase onto main (git rebase main): main has changed ",
+				" since, too")
 
 			// The same change on top of main is judged.
 			s.repo.commit("rebased", s.main(), s.now, files[1])

@@ -61,7 +61,8 @@ func TestAStrangersLargePullRequestFailsAlone(t *testing.T) {
 			s.want("first", delivery.CheckSuccess, "version 1")
 			head := s.forge.head(s.forge.prs[n])
 			c := s.check(head, delivery.ContextIntent)
-			if c.State != delivery.CheckFailure || !strings.Contains(c.Description, "without write permission") || !strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
+			if c.State != delivery.CheckFailure || !strings.Contains(c.Description, "without write permission") ||
+				!strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
 				t.Errorf("aob/intent: %s: %s", c.State, c.Description)
 			}
 			if _, read := s.loop.seen.trees[head]; read {
@@ -100,7 +101,8 @@ func TestStrangersPullRequestsShareABound(t *testing.T) {
 	s.propose("first", 14)
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
-	if c := s.check(s.forge.head(s.forge.prs[ordinary]), delivery.ContextRelease); c.State != delivery.CheckPending || !strings.Contains(c.Description, "/aob run") {
+	if c := s.check(s.forge.head(s.forge.prs[ordinary]), delivery.ContextRelease); c.State != delivery.CheckPending ||
+		!strings.Contains(c.Description, "/aob run") {
 		t.Errorf("an ordinary pull request of a stranger: %s: %s", c.State, c.Description)
 	}
 	read := 0

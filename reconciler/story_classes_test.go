@@ -22,7 +22,8 @@ const square = "  - {metric: AP, classes: [square], min: 0.3}"
 // lets is the gate as it is where it lets classes go.
 func lets(classes string) string {
 	except := ", except: [" + classes + "]}"
-	return strings.NewReplacer("min: 0.3}", "min: 0.3"+except, "against: release}", "against: release"+except).Replace(gateFile("production", "shapes", 0.3))
+	return strings.NewReplacer("min: 0.3}", "min: 0.3"+except, "against: release}", "against: release"+except).Replace(
+		gateFile("production", "shapes", 0.3))
 }
 
 // shapes is what a commit holds of the model: its files, as a rollback names them.
@@ -38,7 +39,8 @@ func (s *sim) shapes(commit string) map[string]string {
 // with a check more.
 func shipped(t *testing.T, lines ...string) *sim {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), lines...)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), lines...)})
 	s.propose("first", 8)
 	s.ships("first")
 	return s
@@ -64,27 +66,49 @@ func TestChangedClasses(t *testing.T) {
 		state delivery.CheckState
 		words string
 	}{
-		"another order":                  {"", "[square, circle]", "", delivery.CheckSuccess, "version 2"},
-		"one more":                       {"", "[circle, square, triangle]", "", delivery.CheckSuccess, "version 2"},
-		"the labels that are trained on": {"", "{circle: [circle], square: [square, label2]}", "", delivery.CheckSuccess, "version 2"},
+		"another order": {"", "[square, circle]", "", delivery.CheckSuccess, "version 2"},
+		"one more":      {"", "[circle, square, triangle]", "", delivery.CheckSuccess, "version 2"},
+		"the labels that are trained on": {"", "{circle: [circle], square: [square, label2]}", "",
+			delivery.CheckSuccess, "version 2"},
 		"an easier label": {square, "{circle: [circle], square: [easy]}", "", delivery.CheckFailure,
-			"models/shapes.yaml takes label easy for class square, and gate production, whose eval set has it, does not; say so in gates/production.yaml in an earlier pull request: labels: {square: [square, easy]}"},
-		"a label more":                     {square, "{circle: [circle], square: [square, easy]}", "", delivery.CheckFailure, "takes label easy for class square"},
-		"the gate says so":                 {"labels: {square: [square, easy]}", "{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
-		"a label that is no one's":         {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
-		"removed":                          {"", "[square]", "", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it"},
-		"one into another":                 {"", "[square]", "was: {square: circle}", delivery.CheckFailure, "was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
-		"a former name that no class has":  {"", "[circle, square]", "was: {circle: hexagon}", delivery.CheckFailure, "was: {circle: hexagon}, and version 1 has no such class; it is for classes of the release that get another name"},
-		"a former name of what is new":     {"", "[circle, square, easy]", "was: {easy: triangle}", delivery.CheckFailure, "was: {easy: triangle}, and version 1 has no such class"},
-		"renamed":                          {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess, "version 2"},
-		"renamed, with labels":             {square, "{circle: [circle], box: [square]}", "was: {box: square}", delivery.CheckSuccess, "version 2"},
-		"renamed, and trained on others":   {square, "{circle: [circle], box: [label2]}", "was: {box: square}", delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
-		"renamed, and easier":              {square, "{circle: [circle], box: [easy]}", "was: {box: square}", delivery.CheckFailure, "takes label easy for class box"},
-		"two that are swapped":             {"", "{circle: [square], square: [circle]}", "", delivery.CheckFailure, "models/shapes.yaml takes label square for class circle, and gate production for class square; call classes what they were, or rename them with was:"},
-		"renamed to what the gate lets go": {"  - {metric: AP, classes: all, min: 0.5, except: [hexagon]}", "{hexagon: [label2], square: [square]}", "was: {hexagon: circle}", delivery.CheckFailure, "mAP 0.3500, release 0.6000"},
+			"models/shapes.yaml takes label easy for class square, and gate production, whose eval set has it, does " +
+				"not; say so in gates/production.yaml in an earlier pull request: labels: {square: [square, easy]}"},
+		"a label more": {square, "{circle: [circle], square: [square, easy]}", "",
+			delivery.CheckFailure, "takes label easy for class square"},
+		"the gate says so": {"labels: {square: [square, easy]}",
+			"{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
+		"a label that is no one's": {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure,
+			"mAP 0.3500, release 0.6000: -0.2500"},
+		"removed": {"", "[square]", "", delivery.CheckFailure,
+			"class circle is removed, and gate production holds the model to it"},
+		"one into another": {"", "[square]", "was: {square: circle}", delivery.CheckFailure,
+			"was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
+		"a former name that no class has": {"", "[circle, square]", "was: {circle: hexagon}", delivery.CheckFailure,
+			"was: {circle: hexagon}, and version 1 has no such class; it is for classes of the release that get " +
+				"another name"},
+		"a former name of what is new": {"", "[circle, square, easy]", "was: {easy: triangle}",
+			delivery.CheckFailure, "was: {easy: triangle}, and version 1 has no such class"},
+		"renamed": {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess,
+			"version 2"},
+		"renamed, with labels": {square, "{circle: [circle], box: [square]}", "was: {box: square}",
+			delivery.CheckSuccess, "version 2"},
+		"renamed, and trained on others": {square, "{circle: [circle], box: [label2]}", "was: {box: square}",
+			delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
+		"renamed, and easier": {square, "{circle: [circle], box: [easy]}", "was: {box: square}",
+			delivery.CheckFailure, "takes label easy for class box"},
+		"two that are swapped": {"", "{circle: [square], square: [circle]}", "", delivery.CheckFailure,
+			"models/shapes.yaml takes label square for class circle, and gate production for class square; call " +
+				"classes what they were, or rename them with was:"},
+		"renamed to what the gate lets go": {"  - {metric: AP, classes: all, min: 0.5, except: [hexagon]}",
+			"{hexagon: [label2], square: [square]}", "was: {hexagon: circle}", delivery.CheckFailure,
+			"mAP 0.3500, release 0.6000"},
 		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
-			"truths of gate production that are labelled square count as class square, and here easy and square would; a model does not change what truths are. Leave was: as it is, or say what easy is: labels: {easy: [square]} in gates/production.yaml in an earlier pull request, and the model's own labels in its classes:"},
-		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure, "class square is removed"},
+			"truths of gate production that are labelled square count as class square, and here easy and square " +
+				"would; a model does not change what truths are. Leave was: as it is, or say what easy is: labels: " +
+				"{easy: [square]} in gates/production.yaml in an earlier pull request, and the model's own labels in " +
+				"its classes:"},
+		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure,
+			"class square is removed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := shipped(t, c.gate)
@@ -103,10 +127,12 @@ func TestFormerName(t *testing.T) {
 	s.push("renamed", withLines(renamed, "was: {box: square}"))
 	s.ships("renamed")
 	s.push("forgotten", renamed)
-	s.want("forgotten", delivery.CheckFailure, "truths of gate production that are labelled square count as class box, and here nothing would")
+	s.want("forgotten", delivery.CheckFailure,
+		"truths of gate production that are labelled square count as class box, and here nothing would")
 	// Nor does another class get the name, or pass for it.
 	s.push("taken", classes(model("shapes", 14), "[circle, square]"))
-	s.want("taken", delivery.CheckFailure, "class square is what class box of version 2 was called, and gates may still call it so; take another name")
+	s.want("taken", delivery.CheckFailure,
+		"class square is what class box of version 2 was called, and gates may still call it so; take another name")
 	s.push("taken", classes(model("shapes", 14), "[circle, easy]", "was: {easy: square}"))
 	s.want("taken", delivery.CheckFailure, "was: {easy: square}, and version 2 has no such class")
 	s.push("taken", classes(model("shapes", 14), "[circle, square]", "was: {square: box}")) // as it was
@@ -114,7 +140,8 @@ func TestFormerName(t *testing.T) {
 	s.forge.prs[s.forge.open("taken", "dev")].closed = true
 	// The gate's owner says it, and then the model need not. Its own dataset has the
 	// label, which it says in its own way.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "labels: {box: [square]}")})
 	trainings := s.started(delivery.RunTrain)
 	s.push("forgotten", classes(model("shapes", 14), "{circle: [circle], box: [square]}"))
 	s.want("forgotten", delivery.CheckSuccess, "version 3")
@@ -135,7 +162,8 @@ func TestFormerNameOfSharedTraining(t *testing.T) {
 	s.push("renamed", renamed)
 	s.ships("renamed")
 	back := s.shapes(s.main())
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "labels: {box: [square]}")})
 	s.push("forgotten", classes(model("shapes", 14), "{circle: [circle], box: [square]}"))
 	s.ships("forgotten")
 	s.repo.commit("main", s.main(), s.now, back)
@@ -168,26 +196,33 @@ func TestAnchorKnowsFormerNames(t *testing.T) {
 	s := shipped(t)
 	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
 	s.ships("renamed")
-	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}", "labels: {box: [square]}")
+	gate := withLines(gateFile("production", "shapes", 0.3),
+		"  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}", "labels: {box: [square]}")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
 	s.quality[9] = 0.57
 	s.push("third", classes(model("shapes", 9), "{circle: [circle], box: [square]}"))
 	s.wantContext("third", delivery.ContextGate+"production", delivery.CheckFailure, "(and 1 more)")
-	if v := s.verdict(); v.Checks[2].Reason != "AP of box 0.5700, shapes@1 0.6000: -0.0300, at best -0.0255 < -0.02 (95% sure)" {
+	if v := s.verdict(); v.Checks[2].Reason != "AP of box 0.5700, shapes@1 0.6000: -0.0300, at best -0.0255 < -0.02 "+
+		"(95% sure)" {
 		t.Errorf("%+v", v.Checks[2])
 	}
 	// And through as many names as it has had.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.3)})
 	s.push("crate", classes(model("shapes", 20), "[circle, crate]", "was: {crate: box}"))
 	s.want("crate", delivery.CheckFailure, "labels: {crate: [square]}") // which it says from here on
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {crate: [square]}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "labels: {crate: [square]}")})
 	s.push("crate", classes(model("shapes", 20), "{circle: [circle], crate: [square]}", "was: {crate: box}"))
 	s.want("crate", delivery.CheckSuccess, "version 3")
 	s.ships("crate")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [crate], maxDrop: 0.02, against: shapes@1}", "labels: {crate: [square]}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "  - {metric: AP, classes: [crate], maxDrop: 0.02, against: shapes@1}",
+		"labels: {crate: [square]}")})
 	s.push("fourth", classes(model("shapes", 14), "{circle: [circle], crate: [square]}"))
 	s.want("fourth", delivery.CheckPending) // of the release: 0.72
-	if v := s.verdict(); v.Checks[2].Reason != "AP of crate 0.7000, shapes@1 0.6000: +0.1000, at worst +0.0954 >= -0.02" {
+	if v :=
+		s.verdict(); v.Checks[2].Reason != "AP of crate 0.7000, shapes@1 0.6000: +0.1000, at worst +0.0954 >= -0.02" {
 		t.Errorf("%+v", v.Checks[2])
 	}
 }
@@ -196,7 +231,8 @@ func TestAnchorKnowsFormerNames(t *testing.T) {
 // asked for.
 func TestRenamedToExcepted(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "mAP, min: 0.703", "AP, classes: all, min: 0.5, except: [hexagon]", 1)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict,
+		"mAP, min: 0.703", "AP, classes: all, min: 0.5, except: [hexagon]", 1)})
 	s.propose("first", 8)
 	s.ships("first")
 	s.push("second", classes(model("shapes", 14), "{hexagon: [label2], square: [square]}", "was: {hexagon: circle}"))
@@ -209,7 +245,9 @@ func TestClassWithoutTruths(t *testing.T) {
 	s.push("first", classes(model("shapes", 8), "[circle, square, hexagon]"))
 	s.ships("first")
 	s.push("second", classes(model("shapes", 14), "[circle, square, easy]", "was: {easy: hexagon}"))
-	s.want("second", delivery.CheckFailure, "gate production has no truths of class hexagon, and of easy, which is said to be the same, it has what is labelled easy; say what hexagon is: labels: {hexagon: [easy]} in gates/production.yaml in an earlier pull request, or add easy as a class of its own, without was:")
+	s.want("second", delivery.CheckFailure, "gate production has no truths of class hexagon, and of easy, which is "+
+		"said to be the same, it has what is labelled easy; say what hexagon is: labels: {hexagon: [easy]} in "+
+		"gates/production.yaml in an earlier pull request, or add easy as a class of its own, without was:")
 	s.push("second", classes(model("shapes", 14), "[circle, square, six]", "was: {six: hexagon}"))
 	s.want("second", delivery.CheckSuccess, "version 2")
 }
@@ -224,10 +262,12 @@ func TestClassesAfterQuarantine(t *testing.T) {
 	s.ships("second")
 	s.push("third", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
 	s.want("third", delivery.CheckSuccess, "version 3")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}")})
 	s.settle()
 	s.want("third", delivery.CheckSuccess, "version 3")
-	if v := s.verdict(); len(v.Checks) != 3 || !strings.Contains(v.Checks[2].Reason, "AP of box 0.7200, shapes@1 0.6000: +0.1200") {
+	if v := s.verdict(); len(v.Checks) != 3 ||
+		!strings.Contains(v.Checks[2].Reason, "AP of box 0.7200, shapes@1 0.6000: +0.1200") {
 		t.Errorf("%+v", v.Checks)
 	}
 }
@@ -242,7 +282,8 @@ func TestAllClassesReplaced(t *testing.T) {
 	gate := lets("square")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
 	s.settle()
-	s.wantContext("split", delivery.ContextGate+"production", delivery.CheckPending, "mAP: model, release and eval set do not share it")
+	s.wantContext("split", delivery.ContextGate+"production", delivery.CheckPending,
+		"mAP: model, release and eval set do not share it")
 	if v := s.verdict(); v.Checks[0].Outcome != delivery.Pass {
 		t.Errorf("%+v", v.Checks[0])
 	}
@@ -256,16 +297,20 @@ func TestAnchorPastARollback(t *testing.T) {
 	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
 	s.ships("renamed")
 	s.repo.commit("main", s.main(), s.now, back)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [square], maxDrop: 0.02, against: shapes@2}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "  - {metric: AP, classes: [square], maxDrop: 0.02, against: shapes@2}")})
 	s.settle()
 	s.quality[9] = 0.65
 	s.push("third", model("shapes", 9))
 	s.want("third", delivery.CheckFailure, "AP of square 0.6500, shapes@2 0.7000: -0.0500")
 	// What has the name of then and is another thing is not compared with it.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: all, maxDrop: 0.02, against: shapes@2}", "labels: {box: [easy]}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "  - {metric: AP, classes: all, maxDrop: 0.02, against: shapes@2}", "labels: {box: [easy]}")})
 	s.push("third", classes(model("shapes", 20), "{circle: [circle], square: [square], box: [easy]}"))
 	s.want("third", delivery.CheckSuccess, "version 3")
-	if v := s.verdict(); len(v.Checks) != 4 || !strings.Contains(v.Checks[3].Reason, "AP of square 0.7200, shapes@2 0.7000") { // and none of box
+	// and none of box
+	if v := s.verdict(); len(v.Checks) != 4 ||
+		!strings.Contains(v.Checks[3].Reason, "AP of square 0.7200, shapes@2 0.7000") {
 		t.Errorf("%+v", v.Checks)
 	}
 }
@@ -273,7 +318,8 @@ func TestAnchorPastARollback(t *testing.T) {
 // Other models that a gate covers may call the same thing otherwise.
 func TestLabelsOfTwoModels(t *testing.T) {
 	gate := func(lines ...string) map[string]string {
-		return map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes, signs", 0.3), lines...)}
+		return map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes, signs", 0.3),
+			lines...)}
 	}
 	s, _ := begun(t)
 	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1)})
@@ -293,7 +339,8 @@ func TestLabelsOfTwoModels(t *testing.T) {
 	s.want("signs", delivery.CheckSuccess, "signs: version 1")
 	s.repo.commit("main", s.main(), s.now, gate("labels: {box: [square], circle: [circle, square]}"))
 	s.settle()
-	s.want("forgotten", delivery.CheckFailure, "gate production takes label square for both box and circle, which models/shapes.yaml has both of; mend labels: in gates/production.yaml")
+	s.want("forgotten", delivery.CheckFailure, "gate production takes label square for both box and circle, which "+
+		"models/shapes.yaml has both of; mend labels: in gates/production.yaml")
 }
 
 // A gate names classes that a model has, and is in the way of no rollback to one that
@@ -306,9 +353,11 @@ func TestGateNamesAClass(t *testing.T) {
 	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], min: 0.3}")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
 	trainings := s.started(delivery.RunTrain)
-	s.repo.commit("typo", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "[box]", "[bux]", 1)})
+	s.repo.commit("typo", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "[box]",
+		"[bux]", 1)})
 	s.push("typo", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
-	s.want("typo", delivery.CheckFailure, "gate production asks for class bux, which models/shapes.yaml does not have; its classes are circle, box")
+	s.want("typo", delivery.CheckFailure,
+		"gate production asks for class bux, which models/shapes.yaml does not have; its classes are circle, box")
 	if s.started(delivery.RunTrain) != trainings {
 		t.Error("it was trained first")
 	}
@@ -326,12 +375,15 @@ func TestGateNamesAClass(t *testing.T) {
 // An easy class lifts a mean over classes, and no model.
 func TestAddedClassLiftsNoFloor(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.65)})
 	s.propose("first", 14)
 	s.ships("first")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", 0.65), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(
+		gateFile("production", "shapes", 0.65), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)})
 	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
-	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy, which the gate has not asked for (at most 0.6068, 95% sure, 50 images)")
+	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy, which the gate has not asked "+
+		"for (at most 0.6068, 95% sure, 50 images)")
 	s.push("hard", classes(model("shapes", 20), "[circle, square, easy]"))
 	s.want("hard", delivery.CheckSuccess, "version 2")
 	// Nor once it is one of the release's: the gate is what it was.
@@ -339,7 +391,8 @@ func TestAddedClassLiftsNoFloor(t *testing.T) {
 	s.push("next", classes(model("shapes", 8), "[circle, square, easy]"))
 	s.want("next", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy")
 	// Until it changes, or names it.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.64)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.64)})
 	s.settle()
 	s.want("next", delivery.CheckFailure, "mAP 0.7167, release 0.7967: -0.0800")
 	if v := s.verdict(); v.Checks[0].Outcome != delivery.Pass {
@@ -349,12 +402,14 @@ func TestAddedClassLiftsNoFloor(t *testing.T) {
 
 // A class that a gate names it has asked for, whenever that came.
 func TestAddedClassThatAGateNames(t *testing.T) {
-	floor := strings.Replace(gateFile("production", "shapes", 0.65), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)
+	floor := strings.Replace(gateFile("production", "shapes", 0.65),
+		"  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)
 	s, _ := begun(t)
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": floor})
 	s.propose("first", 14)
 	s.ships("first")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(floor, "labels: {easy: [easy]}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(floor,
+		"labels: {easy: [easy]}")})
 	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
 	s.want("easy", delivery.CheckSuccess, "version 2")
 }
@@ -365,7 +420,8 @@ func TestClassesOutliveTheRelease(t *testing.T) {
 	s.forbid()
 	s.push("second", classes(model("shapes", 14), "[square]"))
 	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.65)})
 	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]")) // of other weights: the seed is another
 	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy")
 }
@@ -376,7 +432,8 @@ func TestNearNames(t *testing.T) {
 	s.push("first", classes(model("shapes", 8), "[circle, square, squares]"))
 	s.ships("first")
 	s.push("gone", model("shapes", 14))
-	s.want("gone", delivery.CheckFailure, "class squares is removed, and gate production holds the model to it", "except: [squares]")
+	s.want("gone", delivery.CheckFailure, "class squares is removed, and gate production holds the model to it",
+		"except: [squares]")
 	gate := lets("squares")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
 	s.settle()
@@ -389,7 +446,8 @@ func TestNearNames(t *testing.T) {
 // A gate may say first what a class will be called.
 func TestGateRenamesFirst(t *testing.T) {
 	s := shipped(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {box: [square]}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "labels: {box: [square]}")})
 	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
 	s.want("renamed", delivery.CheckSuccess, "version 2")
 	s.ships("renamed")
@@ -402,7 +460,8 @@ func TestGateRenamesFirst(t *testing.T) {
 // release's all the same.
 func TestClassIsTheReleases(t *testing.T) {
 	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": classes(model("shapes", 14), "[square]")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": classes(model("shapes", 14),
+		"[square]")})
 	s.settle()
 	s.want("main", delivery.CheckFailure, "is not the spec that version 1 was made from")
 	s.push("second", classes(model("shapes", 20), "[square]"))
@@ -417,10 +476,12 @@ func TestGateRaisedOverRemovedClass(t *testing.T) {
 	s.ships("first")
 	s.push("second", classes(model("shapes", 14), "[square]"))
 	s.want("second", delivery.CheckSuccess, "version 2")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.31)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.31)})
 	s.merge("second")
 	s.settle()
-	s.want("main", delivery.CheckFailure, "version 2 refused", "class circle is removed, and gate production holds the model to it")
+	s.want("main", delivery.CheckFailure, "version 2 refused",
+		"class circle is removed, and gate production holds the model to it")
 	if got := s.serving(); got != "1 1 1" {
 		t.Errorf("devices serve %s", got)
 	}
@@ -433,9 +494,11 @@ func TestOwnGateOverRemovedClass(t *testing.T) {
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": lets("circle")})
 	s.propose("first", 8)
 	s.ships("first")
-	s.repo.commit("second", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)})
+	s.repo.commit("second", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.3)})
 	s.push("second", classes(model("shapes", 14), "[square]"))
-	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it by mAP, mAP; drop it from each of these checks, out of classes:")
+	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it by "+
+		"mAP, mAP; drop it from each of these checks, out of classes:")
 }
 
 // The first model of a gate is judged by the gate's truths, too.
@@ -446,7 +509,8 @@ func TestFirstModelsLabels(t *testing.T) {
 	s.push("first", classes(model("shapes", 14), "[circle, easy]", "was: {easy: square}"))
 	s.want("first", delivery.CheckFailure, "was: {easy: square}, and there is no release")
 	s.push("first", classes(model("shapes", 14), "[label2]"))
-	s.want("first", delivery.CheckFailure, "the eval set of gate production has no truth of the model's classes; its labels are circle, easy, square, triangle")
+	s.want("first", delivery.CheckFailure, "the eval set of gate production has no truth of the model's classes; its "+
+		"labels are circle, easy, square, triangle")
 }
 
 // Names and order are no other eval set: its looks go on.
@@ -464,8 +528,9 @@ func TestLooksCountImages(t *testing.T) {
 // other thresholds of the release begin no new count.
 func TestLooksOfOthers(t *testing.T) {
 	s := shipped(t, "looks: 2")
-	s.repo.commit("probe", s.main(), s.now, map[string]string{"models/probe.yaml": model("probe", 14), "models/probe2.yaml": model("probe2", 20),
-		"gates/probe.yaml": gateFile("probe", "probe, probe2", 0.3)})
+	s.repo.commit("probe", s.main(), s.now, map[string]string{"models/probe.yaml": model("probe", 14),
+		"models/probe2.yaml": model("probe2", 20),
+		"gates/probe.yaml":   gateFile("probe", "probe, probe2", 0.3)})
 	n := s.forge.open("probe", "dev")
 	s.settle()
 	s.want("probe", delivery.CheckSuccess, "probe: version 1")
@@ -502,21 +567,27 @@ func TestQuarantineHolds(t *testing.T) {
 		state   delivery.CheckState
 		words   string
 	}{
-		"thresholds on it": {[]string{""}, func(s *sim) { s.push("next", withLines(model("shapes", 8), with)) }, delivery.CheckFailure,
+		"thresholds on it": {[]string{""}, func(s *sim) { s.push("next", withLines(model("shapes", 8), with)) },
+			delivery.CheckFailure,
 			"has the weights of bundle"},
-		"without its thresholds": {[]string{with}, func(s *sim) { s.push("next", model("shapes", 8)) }, delivery.CheckFailure, "has the weights of bundle"},
+		"without its thresholds": {[]string{with}, func(s *sim) { s.push("next", model("shapes", 8)) },
+			delivery.CheckFailure, "has the weights of bundle"},
 		"under another name": {[]string{""}, func(s *sim) {
-			s.repo.commit("next", s.main(), s.now, map[string]string{"models/other.yaml": model("other", 8), "gates/other.yaml": gateFile("other", "other", 0.3)})
+			s.repo.commit("next", s.main(), s.now, map[string]string{"models/other.yaml": model("other", 8),
+				"gates/other.yaml": gateFile("other", "other", 0.3)})
 			s.forge.open("next", "dev")
 			s.settle()
 		}, delivery.CheckFailure, "is quarantined: it smoked; lift it in models/shapes.quarantine.yaml"},
-		"back to what its thresholds were added to": {[]string{"", with}, func(s *sim) { s.push("next", model("shapes", 8)) }, delivery.CheckSuccess,
+		"back to what its thresholds were added to": {[]string{"", with},
+			func(s *sim) { s.push("next", model("shapes", 8)) }, delivery.CheckSuccess,
 			"rolls back to version 1, accepted before"}, // the same content gets no second release statement
-		"other weights": {[]string{""}, func(s *sim) { s.push("next", model("shapes", 14)) }, delivery.CheckSuccess, "version 2"},
+		"other weights": {[]string{""}, func(s *sim) { s.push("next", model("shapes", 14)) }, delivery.CheckSuccess,
+			"version 2"},
 		"lifted in another file, where it was never held": {[]string{""}, func(s *sim) {
 			s.push("next", withLines(model("shapes", 8), with))
 			s.quarantine("other", func(q *delivery.Quarantine) {
-				q.Entries = append(q.Entries, delivery.Quarantined{Digest: s.signed.last(), Why: "the fan", Lifted: "fine"})
+				q.Entries = append(q.Entries, delivery.Quarantined{Digest: s.signed.last(), Why: "the fan",
+					Lifted: "fine"})
 			})
 			s.settle()
 		}, delivery.CheckFailure, "has the weights of bundle"},
@@ -531,7 +602,8 @@ func TestQuarantineHolds(t *testing.T) {
 		"a way back, while a gate of main cannot be read": {[]string{"", with}, func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": "kind: Oops\n"})
 			past, pastModel := s.pastRelease("shapes", 0)
-			s.repo.commit("next", s.main(), s.now, map[string]string{"models/shapes.release.yaml": past, "models/shapes.yaml": pastModel, "gates/production.yaml": gateFile("production", "shapes", 0.3)})
+			s.repo.commit("next", s.main(), s.now, map[string]string{"models/shapes.release.yaml": past,
+				"models/shapes.yaml": pastModel, "gates/production.yaml": gateFile("production", "shapes", 0.3)})
 			s.forge.open("next", "dev")
 			s.settle()
 		}, delivery.CheckSuccess, "rolls back to version 1"},
@@ -560,15 +632,19 @@ func TestQuarantineHolds(t *testing.T) {
 func TestQuarantineOutlivesItsModel(t *testing.T) {
 	s := shipped(t)
 	s.forbid()
-	s.repo.commit("gone", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "gates/production.yaml": "", "fleets/demo.yaml": ""})
+	s.repo.commit("gone", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
+		"gates/production.yaml": "", "fleets/demo.yaml": ""})
 	s.forge.open("gone", "dev")
 	s.settle()
 	s.want("gone", delivery.CheckSuccess, "removed; nothing to train")
-	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/forms.yaml": strings.Replace(model("shapes", 8), "name: shapes", "name: forms", 1),
+	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": "",
+		"models/shapes.release.yaml": "", "models/forms.yaml": strings.Replace(model("shapes", 8), "name: shapes",
+			"name: forms", 1),
 		"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms", "")})
 	s.forge.open("renamed", "dev")
 	s.settle()
-	s.want("renamed", delivery.CheckFailure, "is quarantined: it smoked; lift it in models/shapes.quarantine.yaml in a PR of its own")
+	s.want("renamed", delivery.CheckFailure,
+		"is quarantined: it smoked; lift it in models/shapes.quarantine.yaml in a PR of its own")
 	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.quarantine.yaml": ""})
 	s.settle()
 	s.want("renamed", delivery.CheckFailure, "models/shapes.quarantine.yaml: entry 1, bundle", "was removed or changed")
@@ -579,7 +655,8 @@ func TestQuarantineIsTold(t *testing.T) {
 	s := shipped(t)
 	bad := s.forbid()
 	entry := func(more string) string {
-		return "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(bad) + "\", why: it smoked" + more
+		return "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(bad) +
+			"\", why: it smoked" + more
 	}
 	propose := func(branch, file string) {
 		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": file})
@@ -588,10 +665,12 @@ func TestQuarantineIsTold(t *testing.T) {
 	}
 	propose("lift", entry(", lifted: the fan}\n"))
 	s.want("lift", delivery.CheckSuccess, "bundle "+bad.Short()+" of shapes may run again: the fan")
-	if said := s.forge.comments[s.forge.open("lift", "dev")]; !strings.Contains(said, "**Quarantine:** bundle "+bad.Short()+" of shapes may run again: the fan") {
+	if said := s.forge.comments[s.forge.open("lift", "dev")]; !strings.Contains(said, "**Quarantine:** bundle "+
+		bad.Short()+" of shapes may run again: the fan") {
 		t.Errorf("the comment does not say so:\n%s", said)
 	}
-	s.repo.commit("other", s.main(), s.now, map[string]string{"models/other.quarantine.yaml": strings.Replace(entry(", lifted: the fan}\n"), "name: shapes", "name: other", 1)})
+	s.repo.commit("other", s.main(), s.now, map[string]string{"models/other.quarantine.yaml": strings.Replace(
+		entry(", lifted: the fan}\n"), "name: shapes", "name: other", 1)})
 	s.forge.open("other", "dev")
 	s.settle()
 	s.want("other", delivery.CheckSuccess, "bundle "+bad.Short()+" of other may run again: the fan")
@@ -601,18 +680,22 @@ func TestQuarantineIsTold(t *testing.T) {
 		t.Errorf("it changes nothing: %s", c.Description)
 	}
 	// Nor does it ride along with a model unseen.
-	s.repo.commit("along", s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": entry(", lifted: the fan}\n"), "models/shapes.yaml": model("shapes", 20)})
+	s.repo.commit("along", s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": entry(
+		", lifted: the fan}\n"), "models/shapes.yaml": model("shapes", 20)})
 	s.forge.open("along", "dev")
 	s.settle()
 	s.wantContext("along", delivery.ContextIntent, delivery.CheckSuccess, "may run again: the fan")
 	// While main's file cannot be read, nothing is judged, and whoever mends it is told
 	// to look.
 	s.push("again", model("shapes", 14))
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": entry("}\nnonsense: 1\n")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.quarantine.yaml": entry(
+		"}\nnonsense: 1\n")})
 	s.settle()
-	s.want("again", delivery.CheckFailure, "main cannot be read: models/shapes.quarantine.yaml:6:1: nonsense", "mend it there")
+	s.want("again", delivery.CheckFailure, "main cannot be read: models/shapes.quarantine.yaml:6:1: nonsense",
+		"mend it there")
 	propose("mend", "")
-	s.want("mend", delivery.CheckSuccess, "models/shapes.quarantine.yaml could not be read before; look by hand what it held")
+	s.want("mend", delivery.CheckSuccess,
+		"models/shapes.quarantine.yaml could not be read before; look by hand what it held")
 }
 
 // An abort is lifted in the model's own quarantine file, and in no other.
@@ -644,10 +727,12 @@ func TestAbortIsLiftedAtHome(t *testing.T) {
 // proposed.
 func TestGateThatMisreads(t *testing.T) {
 	s := shipped(t)
-	s.repo.commit("labels", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "labels: {circle: [square]}")})
+	s.repo.commit("labels", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "labels: {circle: [square]}")})
 	s.forge.open("labels", "dev")
 	s.settle()
-	s.want("labels", delivery.CheckSuccess, "would fail: shapes: models/shapes.yaml takes label square for class square, and gate production for class circle")
+	s.want("labels", delivery.CheckSuccess, "would fail: shapes: models/shapes.yaml takes label square for class "+
+		"square, and gate production for class circle")
 }
 
 // Nobody is judged by the gates of main that happen to be readable.
@@ -655,11 +740,13 @@ func TestBrokenGateOnMain(t *testing.T) {
 	s := shipped(t)
 	s.push("bad", model("shapes", 1))
 	s.want("bad", delivery.CheckFailure, "mAP 0.1000 < 0.3")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3) + "nonsense: 1\n",
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.3) + "nonsense: 1\n",
 		"gates/easy.yaml": gateFile("easy", "shapes", 0.01)})
 	s.settle()
 	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:10:1: nonsense", "mend it there")
-	s.repo.commit("mend", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)})
+	s.repo.commit("mend", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.3)})
 	s.forge.open("mend", "dev")
 	s.settle()
 	s.want("mend", delivery.CheckSuccess, "no model change")
@@ -670,7 +757,8 @@ func TestBrokenGateOnMain(t *testing.T) {
 func TestNameComesBack(t *testing.T) {
 	s := shipped(t)
 	move := func(branch, from, to, file string) {
-		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/" + from + ".yaml": "", "models/" + from + ".release.yaml": "", "models/" + to + ".yaml": strings.Replace(file, "name: shapes", "name: "+to, 1),
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/" + from + ".yaml": "", "models/" + from +
+			".release.yaml": "", "models/" + to + ".yaml": strings.Replace(file, "name: shapes", "name: "+to, 1),
 			"gates/production.yaml": gateFile("production", to, 0.3), "fleets/demo.yaml": fleet("demo", to, "")})
 		s.forge.open(branch, "dev")
 		s.settle()
@@ -695,19 +783,23 @@ func TestNameComesBack(t *testing.T) {
 // numbers.
 func TestNameOfAnotherModel(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/forms.yaml": model("forms", 1), "gates/forms.yaml": gateFile("forms", "forms", 0.05)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/forms.yaml": model("forms", 1),
+		"gates/forms.yaml": gateFile("forms", "forms", 0.05)})
 	for i, epochs := range []int{2, 8} {
 		branch := strings.Repeat("f", i+1)
 		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/forms.yaml": model("forms", epochs)})
 		s.forge.open(branch, "dev")
 		s.ships(branch)
 	}
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/forms.yaml": "", "models/forms.release.yaml": "", "gates/forms.yaml": ""})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/forms.yaml": "", "models/forms.release.yaml": "",
+		"gates/forms.yaml": ""})
 	s.propose("first", 20)
 	s.ships("first")
 	rename := func(branch string, epochs int) {
-		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/forms.yaml": model("forms", epochs),
-			"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms", "")})
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": "",
+			"models/shapes.release.yaml": "", "models/forms.yaml": model("forms", epochs),
+			"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms",
+				"")})
 		s.forge.open(branch, "dev")
 		s.settle()
 	}
@@ -729,14 +821,18 @@ func TestNameOfAnotherModel(t *testing.T) {
 // Of two models that go, one may have an easier gate: which was renamed, people say.
 func TestRenameOfTwo(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/aaa.yaml": model("aaa", 1), "gates/easy.yaml": gateFile("easy", "aaa", 0.01)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/aaa.yaml": model("aaa", 1),
+		"gates/easy.yaml": gateFile("easy", "aaa", 0.01)})
 	s.propose("first", 8)
 	s.ships("first")
-	s.repo.commit("both", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/aaa.yaml": "", "gates/production.yaml": "",
-		"gates/easy.yaml": gateFile("easy", "forms", 0.01), "models/forms.yaml": model("forms", 2), "fleets/demo.yaml": fleet("demo", "forms", "")})
+	s.repo.commit("both", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
+		"models/aaa.yaml": "", "gates/production.yaml": "",
+		"gates/easy.yaml": gateFile("easy", "forms", 0.01), "models/forms.yaml": model("forms", 2),
+		"fleets/demo.yaml": fleet("demo", "forms", "")})
 	s.forge.open("both", "dev")
 	s.settle()
-	s.want("both", delivery.CheckFailure, "forms: it may be aaa or shapes under another name; rename or replace one model in a pull request")
+	s.want("both", delivery.CheckFailure,
+		"forms: it may be aaa or shapes under another name; rename or replace one model in a pull request")
 }
 
 // What a branch was on its way is no word of main's: merging it ships nothing that its
@@ -752,7 +848,8 @@ func TestBranchIsNotHistory(t *testing.T) {
 	s.repo.commit("cheat", back, s.now, map[string]string{"models/shapes.yaml": two, "models/shapes.release.yaml": ""})
 	s.forge.open("cheat", "dev")
 	s.settle()
-	s.want("cheat", delivery.CheckFailure, "its release file is removed, and version 2 would go on; name the version that is to run (aob rollback shapes VERSION), or remove the model")
+	s.want("cheat", delivery.CheckFailure, "its release file is removed, and version 2 would go on; name the version "+
+		"that is to run (aob rollback shapes VERSION), or remove the model")
 	s.mergeOne(s.forge.prs[s.forge.open("cheat", "dev")], 0, true) // all the same
 	s.settle()
 	if got := s.serving(); got != "2 2 2" {
@@ -776,7 +873,8 @@ func TestReleaseFigures(t *testing.T) {
 	s.want("better", delivery.CheckFailure, "with other figures than its release statement has")
 	s.repo.commit("main", s.main(), s.now, better)
 	s.settle()
-	s.want("main", delivery.CheckFailure, "models/shapes.release.yaml has other figures than its release statement; put back what AOB wrote")
+	s.want("main", delivery.CheckFailure,
+		"models/shapes.release.yaml has other figures than its release statement; put back what AOB wrote")
 	if got := s.serving(); got != "1 1 1" {
 		t.Errorf("devices serve %s", got)
 	}
@@ -789,7 +887,8 @@ func TestReleaseFigures(t *testing.T) {
 // too.
 func TestGateRaisedOverAddedClass(t *testing.T) {
 	floor := func(v float64) map[string]string {
-		return map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", v), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)}
+		return map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", v),
+			"  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)}
 	}
 	s, _ := begun(t)
 	s.repo.commit("main", s.main(), s.now, floor(0.5))

@@ -49,7 +49,8 @@ func TestWatchingLoopDoesNothing(t *testing.T) {
 				s.rest()
 			}
 			head := s.forge.head(s.forge.prs[1])
-			s.forge.forge(head, "mallory", delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess})
+			s.forge.forge(head, "mallory", delivery.Check{Context: delivery.ContextRelease,
+				State: delivery.CheckSuccess})
 		}, func(p plan.Plan) bool { return len(p.Proposals) == 1 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -93,5 +94,6 @@ func (s *sim) outside() string {
 	for _, key := range s.runs.keys() {
 		runs += fmt.Sprintln(key.Short(), s.runs.states[key].Phase, s.runs.states[key].Attempt)
 	}
-	return fmt.Sprintln(s.repo.refs, s.forge.statuses, s.forge.forged, s.forge.comments, s.forge.questions, len(s.forge.prs), s.fleet.published, len(s.signed.statements), s.runs.ends) + runs
+	return fmt.Sprintln(s.repo.refs, s.forge.statuses, s.forge.forged, s.forge.comments, s.forge.questions,
+		len(s.forge.prs), s.fleet.published, len(s.signed.statements), s.runs.ends) + runs
 }

@@ -12,7 +12,8 @@ import (
 
 // other is a second model with a gate of its own that asks for little.
 func other(epochs int) map[string]string {
-	return map[string]string{"models/other.yaml": model("other", epochs), "gates/easy.yaml": gateFile("easy", "other", 0.01)}
+	return map[string]string{"models/other.yaml": model("other", epochs), "gates/easy.yaml": gateFile("easy", "other",
+		0.01)}
 }
 
 // with joins changes.
@@ -34,7 +35,8 @@ func demoRuns(model, more string) map[string]string {
 // production asks for 0.50.
 func barred(t *testing.T) *sim {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, with(map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.5)}, demoRuns("shapes", "")))
+	s.repo.commit("main", s.main(), s.now, with(map[string]string{"gates/production.yaml": gateFile("production",
+		"shapes", 0.5)}, demoRuns("shapes", "")))
 	s.released("first", 8)
 	if got := s.serving(); got != "1 1 1" {
 		t.Fatalf("devices serve %s, want version 1", got)
@@ -71,19 +73,23 @@ func (s *sim) releasedOther(epochs int) delivery.Digest {
 
 func TestFleetCarriesItsBarInOnePullRequest(t *testing.T) {
 	for name, files := range map[string]map[string]string{
-		"the model stays":     with(other(2), demoRuns("other", "")),
-		"its gate lets it go": with(other(2), demoRuns("other", ""), map[string]string{"gates/production.yaml": gateFile("production", "other", 0.01)}),
+		"the model stays": with(other(2), demoRuns("other", "")),
+		"its gate lets it go": with(other(2), demoRuns("other", ""),
+			map[string]string{"gates/production.yaml": gateFile("production", "other", 0.01)}),
 		"its gate is removed": with(other(2), demoRuns("other", ""), map[string]string{"gates/production.yaml": ""}),
-		"with another fleet":  with(other(2), demoRuns("shapes", ""), map[string]string{"fleets/demo.yaml": "", "fleets/demo2.yaml": fleet("demo2", "other", "")}),
-		"and a pin":           with(other(2), demoRuns("other", "version: 1\n")),
-		"as a paused one":     with(other(2), demoRuns("other", "paused: true\n")),
-		"a class less":        with(other(8), demoRuns("other", ""), map[string]string{"models/other.yaml": classes(model("other", 8), "[circle]", "")}),
+		"with another fleet": with(other(2), demoRuns("shapes", ""), map[string]string{"fleets/demo.yaml": "",
+			"fleets/demo2.yaml": fleet("demo2", "other", "")}),
+		"and a pin":       with(other(2), demoRuns("other", "version: 1\n")),
+		"as a paused one": with(other(2), demoRuns("other", "paused: true\n")),
+		"a class less": with(other(8), demoRuns("other", ""),
+			map[string]string{"models/other.yaml": classes(model("other", 8), "[circle]", "")}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := barred(t)
 			s.proposes("sidestep", files)
 			s.want("sidestep", delivery.CheckFailure, "production")
-			if c := s.forge.comments[s.forge.open("sidestep", "dev")]; !strings.Contains(c, "runs shapes version 1 and brings gate production of shapes") {
+			if c := s.forge.comments[s.forge.open("sidestep", "dev")]; !strings.Contains(c,
+				"runs shapes version 1 and brings gate production of shapes") {
 				t.Errorf("the comment does not say which gates the fleet brings:\n%s", c)
 			}
 			s.quiet()
@@ -108,7 +114,8 @@ func TestFleetCarriesItsBarInALaterPullRequest(t *testing.T) {
 	s.settle()
 	good := s.signed.last()
 	s.proposes("swap2", demoRuns("other", ""))
-	s.want("swap2", delivery.CheckSuccess, "fleet demo goes from shapes version 1 to other version 2", "gate production of shapes")
+	s.want("swap2", delivery.CheckSuccess, "fleet demo goes from shapes version 1 to other version 2",
+		"gate production of shapes")
 	s.merge("swap2")
 	s.settle()
 	s.runsBundle(good, "the fleet's own gates passed it")
@@ -128,7 +135,8 @@ func TestFleetRepointedByAPushStaysUntilItsGatesPass(t *testing.T) {
 		"the fleet alone": func(s *sim) { s.pushMain(demoRuns("other", "")) },
 		"pinned":          func(s *sim) { s.pushMain(demoRuns("other", "version: 1\n")) },
 		"with its gate removed": func(s *sim) {
-			s.repo.commit("main", s.main(), s.now, with(demoRuns("other", ""), map[string]string{"gates/production.yaml": gateFile("production", "other", 0.01)}))
+			s.repo.commit("main", s.main(), s.now, with(demoRuns("other", ""),
+				map[string]string{"gates/production.yaml": gateFile("production", "other", 0.01)}))
 		},
 		"its gate removed before": func(s *sim) {
 			s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
@@ -143,7 +151,8 @@ func TestFleetRepointedByAPushStaysUntilItsGatesPass(t *testing.T) {
 		},
 		"after a restart": func(s *sim) { s.pushMain(demoRuns("other", "")); s.ledger = newSimLedger(s); s.restart() },
 		"by way of a third": func(s *sim) {
-			s.pushMain(map[string]string{"models/third.yaml": model("third", 1), "gates/third.yaml": gateFile("third", "third", 0.3)})
+			s.pushMain(map[string]string{"models/third.yaml": model("third", 1), "gates/third.yaml": gateFile("third",
+				"third", 0.3)})
 			s.pushMain(demoRuns("third", ""))
 			s.settle()
 			s.pushMain(demoRuns("other", ""))
@@ -156,7 +165,9 @@ func TestFleetRepointedByAPushStaysUntilItsGatesPass(t *testing.T) {
 			push(s)
 			s.settle()
 			s.runsBundle(before, "no gate of its own passed another")
-			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "fleet demo stays with shapes version 1") || !strings.Contains(c.Description, "production") {
+			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure ||
+				!strings.Contains(c.Description, "fleet demo stays with shapes version 1") ||
+				!strings.Contains(c.Description, "production") {
 				t.Errorf("main's aob/release: %s: %s", c.State, c.Description)
 			}
 			s.quiet()

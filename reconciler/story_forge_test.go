@@ -20,7 +20,8 @@ import (
 // openTo opens a pull request of a branch to another branch. Several may have the same branch.
 func (s *sim) openTo(number int, branch, base string) *simPR {
 	s.forge.ready[number] = true
-	pr := &simPR{PullRequest: delivery.PullRequest{Number: number, Title: branch, Author: "dev", HeadRef: branch, Base: base,
+	pr := &simPR{PullRequest: delivery.PullRequest{Number: number, Title: branch, Author: "dev", HeadRef: branch,
+		Base:      base,
 		ForkOwner: "dev", Ref: fmt.Sprintf("%s%d/head", git.Pull, number)}}
 	s.forge.prs[number] = pr
 	return pr
@@ -49,7 +50,8 @@ func TestPullRequestToMainSpeaksForASharedHead(t *testing.T) {
 	}
 }
 
-// A draft to main speaks before a pull request to another branch. When nothing targets main any more, the status says so.
+// A draft to main speaks before a pull request to another branch. When nothing targets main any more, the status says
+// so.
 func TestSharedHeadIsJudgedWhileAnyPullRequestTargetsMain(t *testing.T) {
 	s, main := begun(t)
 	s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
@@ -196,10 +198,12 @@ func (s *sim) answers(branch, author string) (turns int) {
 // A question that the forge does not answer delays no other: a new pull request has its answer at once.
 func TestUnansweredQuestionDelaysNoOther(t *testing.T) {
 	silent := errors.New("no answer within 10s: context deadline exceeded")
-	later := delivery.Wait{For: 10 * time.Minute, What: "aob has asked 20 questions on pull request 1, and asks the next one later"}
+	later := delivery.Wait{For: 10 * time.Minute,
+		What: "aob has asked 20 questions on pull request 1, and asks the next one later"}
 	for name, fails := range map[string]func(string) error{
-		"a question that somebody edits":           anyOf(later, "ask/1"),
-		"a question that is not asked any more":    anyOf(delivery.Blockedf("find out who", "it was removed 5 times"), "ask/1"),
+		"a question that somebody edits": anyOf(later, "ask/1"),
+		"a question that is not asked any more": anyOf(delivery.Blockedf("find out who", "it was removed 5 times"),
+			"ask/1"),
 		"what the author of another one may do":    anyOf(silent, "permission/stranger"),
 		"the author, where the forge asks for 10m": anyOf(later, "permission/stranger"),
 		"what a commenter may do":                  anyOf(silent, "permission/maintainer"),
@@ -268,7 +272,8 @@ func TestCommandsAreSeenWhileOtherCommentsCannotBeRead(t *testing.T) {
 	}
 	for n := 1; n <= 3; n++ {
 		if tried := f.tried[fmt.Sprint("comments/", n)]; tried < 5 || tried > 20 {
-			t.Errorf("the comments of #%d were tried %d times in five minutes, want a pause that grows to a minute", n, tried)
+			t.Errorf("the comments of #%d were tried %d times in five minutes, want a pause that grows to a minute", n,
+				tried)
 		}
 	}
 	f.fails = anyOf(errors.New("no answer within 10s"), "comments/1", "comments/3")
@@ -281,7 +286,8 @@ func TestCommandsAreSeenWhileOtherCommentsCannotBeRead(t *testing.T) {
 // request beside closed ones that cannot be asked about.
 func TestOneOfManyQuestionsFailsAlone(t *testing.T) {
 	s, main := begun(t)
-	s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict", "shapes", 0.2), "[lead]", "[aaa, bbb, ccc, nobody-at-all]", 1)})
+	s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": strings.Replace(gateFile("strict",
+		"shapes", 0.2), "[lead]", "[aaa, bbb, ccc, nobody-at-all]", 1)})
 	s.forge.nobodies = []string{"nobody-at-all"}
 	for _, b := range []string{"a", "b", "c"} {
 		s.repo.commit(b, s.main(), s.now, words(b))
@@ -337,7 +343,8 @@ func (f *mute) SetStatus(_ context.Context, _ string, c delivery.Check) error {
 	return nil
 }
 
-// The loop as it runs in the server: while the forge is silent about one author, another one's pull request is answered.
+// The loop as it runs in the server: while the forge is silent about one author, another one's pull request is
+// answered.
 func TestPullRequestIsAnsweredWhileTheForgeIsSilentAboutAnother(t *testing.T) {
 	s, main := begun(t)
 	for _, b := range []string{"theirs", "words"} {
@@ -363,16 +370,18 @@ func TestPullRequestIsAnsweredWhileTheForgeIsSilentAboutAnother(t *testing.T) {
 // main still has keeps its word.
 func TestStatusOfARemovedGateIsSettled(t *testing.T) {
 	for name, now := range map[string]map[string]string{
-		"removed":               {"gates/strict.yaml": ""},
-		"renamed":               {"gates/strict.yaml": "", "gates/tight.yaml": gateFile("tight", "shapes", 0.65)},
-		"for another model now": {"gates/strict.yaml": gateFile("strict", "other", 0.65), "models/other.yaml": model("other", 1)},
+		"removed": {"gates/strict.yaml": ""},
+		"renamed": {"gates/strict.yaml": "", "gates/tight.yaml": gateFile("tight", "shapes", 0.65)},
+		"for another model now": {"gates/strict.yaml": gateFile("strict", "other", 0.65),
+			"models/other.yaml": model("other", 1)},
 	} {
 		for _, restart := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
 				s, main := begun(t)
 				s.propose("first", 2)
 				s.settle()
-				main = s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": gateFile("strict", "shapes", 0.65)})
+				main = s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": gateFile("strict",
+					"shapes", 0.65)})
 				s.settle()
 				strict := delivery.ContextGate + "strict"
 				if c := s.check(s.head("first"), strict); c.State != delivery.CheckFailure {
@@ -383,10 +392,12 @@ func TestStatusOfARemovedGateIsSettled(t *testing.T) {
 				}
 				s.repo.commit("main", main, s.now, now)
 				s.settle()
-				if c := s.check(s.head("first"), strict); c.State != delivery.CheckSuccess || c.Description != "no longer asked for" {
+				if c := s.check(s.head("first"), strict); c.State != delivery.CheckSuccess ||
+					c.Description != "no longer asked for" {
 					t.Errorf("%s is %+v", strict, c)
 				}
-				if c := s.check(s.head("first"), delivery.ContextGate+"production"); c.Description == "no longer asked for" {
+				if c := s.check(s.head("first"), delivery.ContextGate+
+					"production"); c.Description == "no longer asked for" {
 					t.Errorf("the gate that is still there is %+v", c)
 				}
 				s.quiet()
@@ -400,7 +411,8 @@ func TestStatusOfAGateStandsWhileNothingIsKnown(t *testing.T) {
 	s, main := begun(t)
 	s.propose("first", 2)
 	s.settle()
-	main = s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": gateFile("strict", "shapes", 0.65)})
+	main = s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": gateFile("strict", "shapes",
+		0.65)})
 	s.settle()
 	s.repo.commit("main", main, s.now, map[string]string{"gates/strict.yaml": "kind: Gate\nnonsense: 1\n"})
 	s.settle()
@@ -492,7 +504,8 @@ func TestDisputedStatusIsSetAgainWithPauses(t *testing.T) {
 	if body := s.forge.comments[n]; !strings.Contains(body, "mallory") || !strings.Contains(body, "again and again") {
 		t.Errorf("the comment does not say who sets it:\n%s", body)
 	}
-	if notes := s.notes(); !strings.Contains(notes, disputeTrouble) || !strings.Contains(notes, "mallory") || !strings.Contains(notes, delivery.ContextRelease) {
+	if notes := s.notes(); !strings.Contains(notes, disputeTrouble) || !strings.Contains(notes, "mallory") ||
+		!strings.Contains(notes, delivery.ContextRelease) {
 		t.Errorf("the status does not say who sets it: %s", notes)
 	}
 	s.now = s.now.Add(maxDisputePause)
@@ -553,7 +566,8 @@ func TestWordsOfAOBsFormerAccountAreNoForgery(t *testing.T) {
 	if s.forge.posts != posts {
 		t.Errorf("%d statuses were set again", s.forge.posts-posts)
 	}
-	s.forge.forge(head, "aob-old", delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "no"})
+	s.forge.forge(head, "aob-old", delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure,
+		Description: "no"})
 	s.loop.Look(head)
 	s.settle()
 	s.want("first", delivery.CheckSuccess)

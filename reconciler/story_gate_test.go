@@ -40,7 +40,8 @@ func unsureOf(t *testing.T) *sim {
 	s.repo.commit("main", main, s.now, map[string]string{"gates/production.yaml": strict})
 	s.propose("first", 14)
 	s.settle()
-	s.want("first", delivery.CheckPending, "unsure: mAP 0.7000 < 0.703", "lead or vision-leads may comment /aob accept "+plan.AcceptCode(s.verdict())+" because")
+	s.want("first", delivery.CheckPending, "unsure: mAP 0.7000 < 0.703",
+		"lead or vision-leads may comment /aob accept "+plan.AcceptCode(s.verdict())+" because")
 	return s
 }
 
@@ -52,21 +53,35 @@ func TestAccept(t *testing.T) {
 		want     string // in aob/gate/production; "" while nobody has settled it
 		why      string // in the comment, why it does not count
 	}{
-		"an owner":                            {by: "lead", text: "/aob accept CODE because the set is small", want: "accepted by lead: the set is small; the gate says: mAP 0.7000 < 0.703"},
-		"an owner, in other cases":            {by: "Lead", text: "/aob accept CODE because ok", want: "accepted by Lead: ok"},
-		"among other lines":                   {by: "lead", text: "  /aob accept CODE because  it   will do\nI looked.", want: "accepted by lead: it will do"},
-		"a member of an owner team":           {by: "maria", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, want: "accepted by maria: ok"},
-		"no reason":                           {by: "lead", text: "/aob accept CODE because"},
-		"no because":                          {by: "lead", text: "/aob accept CODE please take it"},
-		"another code":                        {by: "lead", text: "/aob accept 0123456789ab because ok", why: "and no verdict has that code"},
-		"a go is no accept":                   {by: "lead", text: "/aob run CODE"},
-		"no owner":                            {by: "dev", text: "/aob accept CODE because I want it", why: "dev is no owner of the gate"},
-		"a team by its name alone":            {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
-		"a user with a team's name":           {by: "vision-leads", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} }, why: "vision-leads is no owner of the gate"},
-		"a user whom no team has the name of": {by: "vision-leads", text: "/aob accept CODE because ok", want: "accepted by vision-leads: ok"},
-		"the owner may not write":             {by: "lead", text: "/aob accept CODE because ok", do: func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead }, why: "lead owns the gate, but may not write here"},
+		"an owner": {by: "lead", text: "/aob accept CODE because the set is small",
+			want: "accepted by lead: the set is small; the gate says: mAP 0.7000 < 0.703"},
+		"an owner, in other cases": {by: "Lead", text: "/aob accept CODE because ok",
+			want: "accepted by Lead: ok"},
+		"among other lines": {by: "lead", text: "  /aob accept CODE because  it   will do\nI looked.",
+			want: "accepted by lead: it will do"},
+		"a member of an owner team": {by: "maria", text: "/aob accept CODE because ok",
+			do:   func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} },
+			want: "accepted by maria: ok"},
+		"no reason":  {by: "lead", text: "/aob accept CODE because"},
+		"no because": {by: "lead", text: "/aob accept CODE please take it"},
+		"another code": {by: "lead", text: "/aob accept 0123456789ab because ok",
+			why: "and no verdict has that code"},
+		"a go is no accept": {by: "lead", text: "/aob run CODE"},
+		"no owner": {by: "dev", text: "/aob accept CODE because I want it",
+			why: "dev is no owner of the gate"},
+		"a team by its name alone": {by: "vision-leads", text: "/aob accept CODE because ok",
+			do: func(s *sim) { s.forge.permission["vision-leads"] = delivery.PermissionRead }},
+		"a user with a team's name": {by: "vision-leads", text: "/aob accept CODE because ok",
+			do:  func(s *sim) { s.forge.teams = map[string][]string{"maria": {"vision-leads"}} },
+			why: "vision-leads is no owner of the gate"},
+		"a user whom no team has the name of": {by: "vision-leads", text: "/aob accept CODE because ok",
+			want: "accepted by vision-leads: ok"},
+		"the owner may not write": {by: "lead", text: "/aob accept CODE because ok",
+			do:  func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead },
+			why: "lead owns the gate, but may not write here"},
 		"an owner of the pull request's own making": {by: "dev", text: "/aob accept CODE because ok", do: func(s *sim) {
-			s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[dev, ", 1)})
+			s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.Replace(
+				strict, "[lead, ", "[dev, ", 1)})
 			s.settle()
 		}},
 	} {
@@ -86,7 +101,8 @@ func TestAccept(t *testing.T) {
 				return
 			}
 			s.want("first", delivery.CheckSuccess, "version 1")
-			if check := s.check(s.head("first"), delivery.ContextGate+"production"); check.State != delivery.CheckSuccess || !strings.Contains(check.Description, c.want) {
+			if check := s.check(s.head("first"), delivery.ContextGate+
+				"production"); check.State != delivery.CheckSuccess || !strings.Contains(check.Description, c.want) {
 				t.Errorf("the gate's check is %s: %s", check.State, check.Description)
 			}
 			s.quiet()
@@ -110,12 +126,14 @@ func TestAcceptIsBoundToContent(t *testing.T) {
 	s.quiet()
 
 	statement := s.signed.index.Releases[len(s.signed.index.Releases)-1]
-	if a := statement.Gates[0].Accept; a == nil || a.By != "lead" || a.As != "lead" || a.Because != "the set is small" || a.Verdict != statement.Gates[0].Verdict.Key {
+	if a := statement.Gates[0].Accept; a == nil || a.By != "lead" || a.As != "lead" ||
+		a.Because != "the set is small" || a.Verdict != statement.Gates[0].Verdict.Key {
 		t.Errorf("the release statement holds %+v", a)
 	}
 	// Owners are no part of what was judged: whoever is none any more, or never was
 	// one on main, has accepted nothing.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[another, ", 1)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ",
+		"[another, ", 1)})
 	s.settle()
 	s.want("first", delivery.CheckPending, "unsure", "another or vision-leads may comment")
 	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strict})
@@ -138,7 +156,8 @@ func TestAcceptIsBoundToContent(t *testing.T) {
 // A fail cannot be accepted, by nobody.
 func TestFailIsNotAccepted(t *testing.T) {
 	s := unsureOf(t)
-	s.repo.commit("first", s.repo.refs[git.Branch+"main"], s.now, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.repo.commit("first", s.repo.refs[git.Branch+"main"], s.now,
+		map[string]string{"models/shapes.yaml": model("shapes", 8)})
 	s.settle()
 	s.want("first", delivery.CheckFailure, "mAP 0.6000 < 0.703")
 	s.forge.comment(0, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because I say so")
@@ -151,7 +170,8 @@ func TestFailIsNotAccepted(t *testing.T) {
 // same verdict.
 func TestAcceptIsOfOneModel(t *testing.T) {
 	s, main := begun(t)
-	s.repo.commit("main", main, s.now, map[string]string{"models/signs.yaml": model("signs", 1), "gates/production.yaml": strings.Replace(strict, "[shapes]", "[shapes, signs]", 1)})
+	s.repo.commit("main", main, s.now, map[string]string{"models/signs.yaml": model("signs", 1),
+		"gates/production.yaml": strings.Replace(strict, "[shapes]", "[shapes, signs]", 1)})
 	s.propose("first", 14)
 	s.settle()
 	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because shapes are few")
@@ -167,11 +187,14 @@ func TestAcceptIsOfOneModel(t *testing.T) {
 // which nothing applies.
 func TestOwnGateProvesNothing(t *testing.T) {
 	s, main := begun(t)
-	s.repo.commit("main", main, s.now, map[string]string{"gates/production.yaml": strings.NewReplacer("mAP, min: 0.703", "AP, classes: all, min: 0.5, support: 1000, unsure: ignore", "  - {metric: AP50, min: 0.1}\n", "").Replace(strict)})
+	s.repo.commit("main", main, s.now, map[string]string{"gates/production.yaml": strings.NewReplacer("mAP, min: 0.703",
+		"AP, classes: all, min: 0.5, support: 1000, unsure: ignore", "  - {metric: AP50, min: 0.1}\n",
+		"").Replace(strict)})
 	s.propose("first", 2)
 	s.settle()
 	s.want("first", delivery.CheckFailure, "no check of any gate applies and passes")
-	s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/mine.yaml": gateFile("mine", "shapes", 0.01)})
+	s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/mine.yaml": gateFile("mine", "shapes",
+		0.01)})
 	s.settle()
 	s.want("first", delivery.CheckFailure, "no check of any gate applies and passes")
 }
@@ -179,7 +202,8 @@ func TestOwnGateProvesNothing(t *testing.T) {
 // A proposed version of main's gate is settled by main's owners.
 func TestProposedGatesOwners(t *testing.T) {
 	s := unsureOf(t)
-	s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.NewReplacer("[lead, ", "[dev, ", "0.703", "0.7031").Replace(strict)})
+	s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.NewReplacer(
+		"[lead, ", "[dev, ", "0.703", "0.7031").Replace(strict)})
 	s.settle()
 	for _, st := range s.signed.statements {
 		if v, ok := st.predicate.(delivery.Verdict); ok {
@@ -202,7 +226,8 @@ func TestAcceptOfAnotherOwner(t *testing.T) {
 	s.forge.comment(0, "lead", accept)
 	s.settle()
 	s.want("first", delivery.CheckSuccess)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ", "[another, ", 1)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict, "[lead, ",
+		"[another, ", 1)})
 	s.forge.comment(0, "another", accept)
 	s.settle()
 	s.want("first", delivery.CheckSuccess)

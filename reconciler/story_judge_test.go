@@ -58,7 +58,8 @@ func TestSeeds(t *testing.T) {
 	s.forge.open("seeds", "dev")
 	s.settle()
 	s.want("seeds", delivery.CheckSuccess, "version 1", "mAP 0.6200")
-	s.wantContext("seeds", delivery.ContextTrain, delivery.CheckSuccess, "seed 3, the best of 3 on validation: mAP 0.6200 (they spread from 0.6000 to 0.6200)")
+	s.wantContext("seeds", delivery.ContextTrain, delivery.CheckSuccess,
+		"seed 3, the best of 3 on validation: mAP 0.6200 (they spread from 0.6000 to 0.6200)")
 	if n := s.started(delivery.RunTrain); n != 3 {
 		t.Errorf("%d trainings, want 3", n)
 	}
@@ -80,13 +81,15 @@ func TestThresholdsAlone(t *testing.T) {
 	s.propose("first", 8)
 	s.ships("first")
 	trainings, inferred := s.started(delivery.RunTrain), len(s.inferred)
-	s.repo.commit("second", s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 8), "thresholds: {default: bestF1, circle: {precision: 0.95}}")})
+	s.repo.commit("second", s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 8),
+		"thresholds: {default: bestF1, circle: {precision: 0.95}}")})
 	s.forge.open("second", "dev")
 	s.settle()
 	s.want("second", delivery.CheckSuccess, "version 2")
 	s.wantContext("second", delivery.ContextTrain, delivery.CheckSuccess, "thresholds circle from 0.5, square from 0.5")
 	if s.started(delivery.RunTrain) != trainings || len(s.inferred) != inferred {
-		t.Errorf("it cost %d trainings and %d inferences", s.started(delivery.RunTrain)-trainings, len(s.inferred)-inferred)
+		t.Errorf("it cost %d trainings and %d inferences", s.started(delivery.RunTrain)-trainings,
+			len(s.inferred)-inferred)
 	}
 	s.ships("second")
 	if got := s.serving(); got != "2 2 2" {
@@ -98,8 +101,10 @@ func TestThresholdsAlone(t *testing.T) {
 	s.repo.commit("without", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
 	s.forge.open("without", "dev")
 	s.settle()
-	s.want("without", delivery.CheckFailure, "recall: the model has no thresholds; add thresholds: {default: bestF1} to it")
-	s.repo.commit("without", s.head("without"), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 14), "thresholds: {default: 0.4}")})
+	s.want("without", delivery.CheckFailure,
+		"recall: the model has no thresholds; add thresholds: {default: bestF1} to it")
+	s.repo.commit("without", s.head("without"), s.now,
+		map[string]string{"models/shapes.yaml": withLines(model("shapes", 14), "thresholds: {default: 0.4}")})
 	s.settle()
 	s.want("without", delivery.CheckSuccess, "version 3")
 	s.quiet()
@@ -113,11 +118,14 @@ func TestCorrectedLabels(t *testing.T) {
 	s.propose("second", 14)
 	s.settle()
 	trainings, inferred, scored := s.started(delivery.RunTrain), len(s.inferred), s.started(delivery.RunEval)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", 0.3), "dir: shapes", "dir: shapes/labels-2", 1)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(
+		gateFile("production", "shapes", 0.3), "dir: shapes", "dir: shapes/labels-2", 1)})
 	s.settle()
 	s.want("second", delivery.CheckSuccess)
-	if s.started(delivery.RunTrain) != trainings || len(s.inferred) != inferred || s.started(delivery.RunEval) == scored {
-		t.Errorf("it cost %d trainings, %d inferences and %d evaluations", s.started(delivery.RunTrain)-trainings, len(s.inferred)-inferred, s.started(delivery.RunEval)-scored)
+	if s.started(delivery.RunTrain) != trainings || len(s.inferred) != inferred ||
+		s.started(delivery.RunEval) == scored {
+		t.Errorf("it cost %d trainings, %d inferences and %d evaluations", s.started(delivery.RunTrain)-trainings,
+			len(s.inferred)-inferred, s.started(delivery.RunEval)-scored)
 	}
 }
 
@@ -125,18 +133,21 @@ func TestCorrectedLabels(t *testing.T) {
 // owner. What was judged before stays what it was.
 func TestLooks(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "looks: 2")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "looks: 2")})
 	s.propose("first", 8)
 	s.ships("first")
 	for i, branch := range []string{"a", "b", "c"} {
-		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 14), fmt.Sprintf("  seeds: [%d]", i+1))})
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 14),
+			fmt.Sprintf("  seeds: [%d]", i+1))})
 		s.forge.open(branch, "dev")
 		s.settle()
 	}
 	for _, branch := range []string{"a", "b"} {
 		s.want(branch, delivery.CheckSuccess, "version 2")
 	}
-	s.want("c", delivery.CheckPending, "this is model 3 that the eval set judges against this release, and the gate allows 2", "/aob accept")
+	s.want("c", delivery.CheckPending,
+		"this is model 3 that the eval set judges against this release, and the gate allows 2", "/aob accept")
 	s.restart()
 	s.settle()
 	s.want("a", delivery.CheckSuccess)
@@ -150,7 +161,8 @@ func TestLooks(t *testing.T) {
 	s.repo.commit("d", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 20)})
 	s.forge.open("d", "dev")
 	s.settle()
-	if c := s.check(s.head("d"), delivery.ContextGate+"production"); strings.Contains(c.Description, "judges against this release") {
+	if c := s.check(s.head("d"), delivery.ContextGate+"production"); strings.Contains(c.Description,
+		"judges against this release") {
 		t.Errorf("the first against the next release: %s", c.Description)
 	}
 }
@@ -168,7 +180,8 @@ func TestAnchor(t *testing.T) {
 	s.propose("third", 20)
 	s.settle()
 	s.want("third", delivery.CheckFailure, "mAP 0.5700, shapes@1 0.6000: -0.0300, at best")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "shapes@1", "shapes@7", 1)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "shapes@1",
+		"shapes@7", 1)})
 	s.settle()
 	s.want("third", delivery.CheckFailure, "shapes@7 is no version that main accepted")
 	s.quiet()
@@ -179,19 +192,24 @@ func TestAnchorOfRenamedModel(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
 	s.ships("first")
-	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/forms.yaml": strings.Replace(model("shapes", 14), "name: shapes", "name: forms", 1),
+	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": "",
+		"models/shapes.release.yaml": "", "models/forms.yaml": strings.Replace(model("shapes", 14), "name: shapes",
+			"name: forms", 1),
 		"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms", "")})
 	s.forge.open("renamed", "dev")
 	s.settle()
 	s.want("renamed", delivery.CheckSuccess, "version 2")
 	s.ships("renamed")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "forms", 0.3), "  - {metric: AP50, maxDrop: 0.02, against: forms@1}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"forms", 0.3), "  - {metric: AP50, maxDrop: 0.02, against: forms@1}")})
 	s.quality[9] = 0.69
-	s.repo.commit("third", s.main(), s.now, map[string]string{"models/forms.yaml": strings.Replace(model("shapes", 9), "name: shapes", "name: forms", 1)})
+	s.repo.commit("third", s.main(), s.now, map[string]string{"models/forms.yaml": strings.Replace(model("shapes", 9),
+		"name: shapes", "name: forms", 1)})
 	s.forge.open("third", "dev")
 	s.settle()
 	s.want("third", delivery.CheckSuccess, "version 3")
-	if v := s.verdict(); len(v.Checks) != 3 || !strings.Contains(v.Checks[2].Reason, "AP50 0.6900, forms@1 0.6000: +0.0900") {
+	if v := s.verdict(); len(v.Checks) != 3 ||
+		!strings.Contains(v.Checks[2].Reason, "AP50 0.6900, forms@1 0.6000: +0.0900") {
 		t.Errorf("%+v", v.Checks)
 	}
 }
@@ -207,7 +225,8 @@ func TestDraft(t *testing.T) {
 	pr.Draft = true
 	evals := s.evaluated("test")
 	s.settle()
-	s.want("idea", delivery.CheckPending, "draft: mAP 0.7000 on 50 validation images, +0.1000 to the release's 0.6000", "gates judge it when the pull request is ready for review")
+	s.want("idea", delivery.CheckPending, "draft: mAP 0.7000 on 50 validation images, +0.1000 to the release's 0.6000",
+		"gates judge it when the pull request is ready for review")
 	if n := s.evaluated("test"); n != evals {
 		t.Errorf("the gate's eval set was opened for a draft: %d evaluations", n-evals)
 	}
@@ -231,19 +250,24 @@ func (s *sim) evaluated(split string) int {
 // the old one, and compared with what the release called so.
 func TestRenamedClass(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [square], min: 0.3}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "  - {metric: AP, classes: [square], min: 0.3}")})
 	s.propose("first", 8)
 	s.ships("first")
 	gone := strings.Replace(model("shapes", 14), "square", "box", 1)
 	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": gone})
 	s.forge.open("renamed", "dev")
 	s.settle()
-	s.want("renamed", delivery.CheckFailure, "class square is removed, and gate production holds the model to it", "was: {NEW: square}")
-	s.repo.commit("removed", s.main(), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes", 14), "circle, square", "square", 1)})
+	s.want("renamed", delivery.CheckFailure, "class square is removed, and gate production holds the model to it",
+		"was: {NEW: square}")
+	s.repo.commit("removed", s.main(), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes",
+		14), "circle, square", "square", 1)})
 	s.forge.open("removed", "dev")
 	s.settle()
-	s.want("removed", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it", "was: {NEW: circle}")
-	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.yaml": withLines(gone, "was: {box: square}")})
+	s.want("removed", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it",
+		"was: {NEW: circle}")
+	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.yaml": withLines(gone,
+		"was: {box: square}")})
 	s.settle()
 	s.want("renamed", delivery.CheckSuccess, "version 2")
 	s.ships("renamed")
@@ -257,11 +281,13 @@ func (s *sim) try(by string, epochs ...int) string {
 	s.helper()
 	var variants []plan.Variant
 	for _, n := range epochs {
-		in, complaints := parsed.Parse([]intent.File{{Path: "models/shapes.yaml", Data: []byte(withLines(model("shapes", n), "  seeds: [1, 2]"))}})
+		in, complaints := parsed.Parse([]intent.File{{Path: "models/shapes.yaml",
+			Data: []byte(withLines(model("shapes", n), "  seeds: [1, 2]"))}})
 		if len(complaints) > 0 {
 			s.fail("%v", complaints)
 		}
-		variants = append(variants, plan.Variant{Set: []string{fmt.Sprintf("train.epochs=%d", n)}, Model: in.Models["shapes"]})
+		variants = append(variants, plan.Variant{Set: []string{fmt.Sprintf("train.epochs=%d", n)},
+			Model: in.Models["shapes"]})
 	}
 	t := plan.NewTrial("shapes", variants, by, s.now)
 	body, err := json.Marshal(t)
@@ -326,7 +352,8 @@ func TestTry(t *testing.T) {
 		t.Errorf("%d trainings, want 6", n)
 	}
 	best := r.Variants[2]
-	if best.Score == nil || best.Score.Scores.Values["mAP"] != s.quality[20]+0.01 || best.Diff == nil || len(best.Seeds) != 2 {
+	if best.Score == nil || best.Score.Scores.Values["mAP"] != s.quality[20]+0.01 || best.Diff == nil ||
+		len(best.Seeds) != 2 {
 		t.Fatalf("the best: %+v", best)
 	}
 	for _, c := range []struct{ a, b, of, with, err string }{
@@ -339,7 +366,8 @@ func TestTry(t *testing.T) {
 		{"release", "nothing", "", "", "variant"},
 	} {
 		of, with, err := s.loop.view.Load().sides(c.a, c.b)
-		if !strings.HasPrefix(of.name, c.of) || !strings.HasPrefix(with.name, c.with) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+		if !strings.HasPrefix(of.name, c.of) || !strings.HasPrefix(with.name, c.with) ||
+			(err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s and %s: %q and %q, %v", c.a, c.b, of.name, with.name, err)
 		}
 	}
@@ -347,7 +375,8 @@ func TestTry(t *testing.T) {
 		t.Errorf("an experiment opened a gate's eval set: %d evaluations", n-evals)
 	}
 	s.quiet()
-	s.repo.commit("winner", s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 20), "  seeds: [1, 2]")})
+	s.repo.commit("winner", s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 20),
+		"  seeds: [1, 2]")})
 	s.forge.open("winner", "dev")
 	s.settle()
 	s.want("winner", delivery.CheckSuccess, "version 2")
@@ -374,7 +403,8 @@ func TestTry(t *testing.T) {
 // drops.
 func TestResamplesAsked(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}")})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
+		"shapes", 0.3), "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}")})
 	s.propose("first", 8)
 	s.ships("first")
 	s.propose("second", 14)

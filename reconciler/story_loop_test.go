@@ -135,7 +135,8 @@ func TestWavesGoOnWhileGitIsDown(t *testing.T) {
 		if got := s.serving(); got != want {
 			t.Errorf("broken %v: devices serve %s, want %s", broken, got, want)
 		}
-		if notes := s.notes(); !strings.Contains(notes, gitTrouble+" since 2026-") || !strings.Contains(notes, listTrouble) {
+		if notes := s.notes(); !strings.Contains(notes, gitTrouble+" since 2026-") ||
+			!strings.Contains(notes, listTrouble) {
 			t.Errorf("the status says %s", notes)
 		}
 		s.repo.down, s.forge.down = false, false
@@ -155,13 +156,15 @@ func (s *sim) notes() string {
 	return strings.Join(status.Notices, "\n")
 }
 
-// While main cannot be read, or is gone, fleets go on with its last good commit, also after a restart. No training ends.
+// While main cannot be read, or is gone, fleets go on with its last good commit, also after a restart. No training
+// ends.
 func TestFleetsFollowMainsLastGoodCommit(t *testing.T) {
 	for name, damage := range map[string]func(s *sim){
 		"a commit that is not there": func(s *sim) { s.repo.refs[git.Branch+"main"] = strings.Repeat("1", 40) },
 		"no branch":                  func(s *sim) { delete(s.repo.refs, git.Branch+"main") },
 		"a tree that is too large": func(s *sim) {
-			s.repo.bad = map[string]error{s.repo.commit("main", s.main(), s.now, map[string]string{"README": "more"}): delivery.Blockedf("remove some", "it has 20001 files")}
+			s.repo.bad = map[string]error{s.repo.commit("main", s.main(), s.now,
+				map[string]string{"README": "more"}): delivery.Blockedf("remove some", "it has 20001 files")}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,7 +207,8 @@ func TestFleetsFollowMainsLastGoodCommit(t *testing.T) {
 func TestUnreadablePullRequestFailsAlone(t *testing.T) {
 	for name, breaks := range map[string]func(s *sim, n int){
 		"too many files": func(s *sim, n int) {
-			s.repo.bad = map[string]error{s.head("bad"): delivery.Blockedf("remove some", "it has more than 20000 files")}
+			s.repo.bad = map[string]error{s.head("bad"): delivery.Blockedf("remove some",
+				"it has more than 20000 files")}
 		},
 		"the forge says so": func(s *sim, n int) { s.forge.prs[n].Unreadable = "object 1234567890 is malformed" },
 	} {
@@ -217,7 +221,8 @@ func TestUnreadablePullRequestFailsAlone(t *testing.T) {
 			s.settle()
 			s.want("first", delivery.CheckSuccess, "version 1")
 			s.want("bad", delivery.CheckFailure)
-			if c := s.check(s.head("bad"), delivery.ContextIntent); c.State != delivery.CheckFailure || !strings.Contains(c.Description, s.head("bad")[:10]) {
+			if c := s.check(s.head("bad"), delivery.ContextIntent); c.State != delivery.CheckFailure ||
+				!strings.Contains(c.Description, s.head("bad")[:10]) {
 				t.Errorf("aob/intent: %+v", c)
 			}
 			if prs := s.loop.view.Load().PRs(); len(prs) != 2 {
@@ -236,7 +241,8 @@ func TestUnreadablePullRequestFailsAlone(t *testing.T) {
 			}
 			s.repo.bad = nil
 			s.forge.prs[n].Unreadable = ""
-			s.repo.commit("bad", s.head("bad"), s.now, map[string]string{"models/shapes.yaml": "# mended\n" + model("shapes", 14)})
+			s.repo.commit("bad", s.head("bad"), s.now, map[string]string{"models/shapes.yaml": "# mended\n" +
+				model("shapes", 14)})
 			s.settle()
 			s.want("bad", delivery.CheckSuccess)
 			if notes := s.notes(); notes != "" {
@@ -246,8 +252,8 @@ func TestUnreadablePullRequestFailsAlone(t *testing.T) {
 	}
 }
 
-// The ref of a branch is damaged while its model trains: nobody knows what it asks for now, so the training goes on, and
-// the damage is named without a turn each second.
+// The ref of a branch is damaged while its model trains: nobody knows what it asks for now, so the training goes on,
+// and the damage is named without a turn each second.
 func TestDamagedRefKeepsTheTraining(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -355,7 +361,8 @@ func TestForgedStatusIsSetAgain(t *testing.T) {
 		head := s.head("worse")
 		s.want("worse", delivery.CheckFailure)
 		was := s.check(head, context)
-		s.forge.forge(head, "mal_lory", delivery.Check{Context: context, State: delivery.CheckSuccess, Description: "all is well"})
+		s.forge.forge(head, "mal_lory", delivery.Check{Context: context, State: delivery.CheckSuccess,
+			Description: "all is well"})
 		s.now = s.now.Add(statusLasts)
 		s.turn()
 		s.turn()
@@ -384,8 +391,8 @@ func TestStatusWebhookReadsBack(t *testing.T) {
 	s.want("worse", delivery.CheckFailure)
 }
 
-// What a forge has lost is said again: statuses and the comment, after a restore of the forge with and without a restart,
-// with the same numbers, and on another forge.
+// What a forge has lost is said again: statuses and the comment, after a restore of the forge with and without a
+// restart, with the same numbers, and on another forge.
 func TestWhatTheForgeLostIsSaidAgain(t *testing.T) {
 	for name, lose := range map[string]func(s *sim, n int){
 		"all of it": func(s *sim, n int) {
@@ -398,7 +405,9 @@ func TestWhatTheForgeLostIsSaidAgain(t *testing.T) {
 			s.restart()
 		},
 		"older ones stand": func(s *sim, n int) {
-			s.forge.statuses[s.head("first")][delivery.ContextRelease] = delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "training"}
+			s.forge.statuses[s.head("first")][delivery.ContextRelease] = delivery.Check{
+				Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "training",
+			}
 			s.forge.comments[n] = "### AOB: working on it"
 		},
 		"an edited comment": func(s *sim, n int) { s.forge.comments[n] = "### AOB: ready to merge\n\nnothing to see" },
@@ -451,14 +460,16 @@ func TestLostLedgerRepeatsNothing(t *testing.T) {
 	}
 }
 
-// prepared are commits that somebody puts on a branch whose name AOB will want, by what they are. Main is parent to them.
+// prepared are commits that somebody puts on a branch whose name AOB will want, by what they are. Main is parent to
+// them.
 var prepared = map[string]func(s *sim, main string) string{
 	"a lowered gate": func(s *sim, main string) string { return s.lowered(main) },
 	"main itself":    func(_ *sim, main string) string { return main },
 	"a lowered gate under AOB's files": func(s *sim, main string) string {
 		evil := s.lowered(main)
 		release := s.repo.read(s.repo.commits[main].parents[0], "models/shapes.release.yaml")
-		return s.repo.write([]string{evil}, s.repo.with(evil, map[string]string{"models/shapes.release.yaml": release}), s.now, "back")
+		return s.repo.write([]string{evil}, s.repo.with(evil, map[string]string{"models/shapes.release.yaml": release}),
+			s.now, "back")
 	},
 }
 
@@ -570,9 +581,11 @@ func TestListOlderThanMainDecidesNothing(t *testing.T) {
 		s.forge.prs[s.forge.open("first", "dev")].closed = true
 		delete(s.repo.refs, git.Branch+"first")
 		s.settle()
-		statuses = strings.Replace(statuses, "shapes: version 1, bundle 7efc424f41d8, mAP 0.6000", "shapes: merged: version 1", 1)
+		statuses = strings.Replace(statuses, "shapes: version 1, bundle 7efc424f41d8, mAP 0.6000",
+			"shapes: merged: version 1", 1)
 		if got := fmt.Sprint(s.forge.statuses[head]); got != statuses {
-			t.Errorf("%s: the merged head has\n%s\nwant the same figures, and that it is merged\n%s", how, got, statuses)
+			t.Errorf("%s: the merged head has\n%s\nwant the same figures, and that it is merged\n%s", how, got,
+				statuses)
 		}
 	}
 }
@@ -610,7 +623,8 @@ func TestRolloutIsToldWhenTheForgeIsBack(t *testing.T) {
 // A push that git refuses for good stands in aob/release, and what to do comes first.
 func TestRefusedPushIsShownToTheAuthor(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.refuses = delivery.Blockedf("remove the lock if no git is at work there", "push to first: %s", strings.Repeat("cannot lock ref; ", 20))
+	s.repo.refuses = delivery.Blockedf("remove the lock if no git is at work there", "push to first: %s",
+		strings.Repeat("cannot lock ref; ", 20))
 	s.propose("first", 8)
 	for range 40 {
 		s.turn()
@@ -716,7 +730,8 @@ func TestCommentsOfReadersCostNothing(t *testing.T) {
 		s.turn()
 	}
 	if s.forge.reads != reads || s.forge.permissions-asked > 3 {
-		t.Errorf("comments were read %d times, permissions %d times in a minute", s.forge.reads-reads, s.forge.permissions-asked)
+		t.Errorf("comments were read %d times, permissions %d times in a minute", s.forge.reads-reads,
+			s.forge.permissions-asked)
 	}
 	// Where a code is asked for, what others write is not asked about.
 	s.repo.commit("spend", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 14)})
@@ -743,7 +758,8 @@ func TestStatusBeforeGitWasRead(t *testing.T) {
 	if notes := s.notes(); !strings.Contains(notes, gitTrouble) || !strings.Contains(notes, "git is down") {
 		t.Errorf("the status says %q", notes)
 	}
-	if _, err := (&Source{Reconciler: s.loop}).PRs(t.Context()); err == nil || !strings.Contains(err.Error(), "git is down") {
+	if _, err := (&Source{Reconciler: s.loop}).PRs(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "git is down") {
 		t.Errorf("the list of pull requests says %v", err)
 	}
 }

@@ -19,10 +19,12 @@ func TestMainPushedDirectly(t *testing.T) {
 	s.merge("first")
 	s.settle()
 	accepted := s.head("main")
-	forged := strings.NewReplacer("version: 1", "version: 2").Replace(string(s.repo.blobs[s.repo.commits[accepted].files["models/shapes.release.yaml"]]))
+	forged := strings.NewReplacer("version: 1", "version: 2").Replace(
+		string(s.repo.blobs[s.repo.commits[accepted].files["models/shapes.release.yaml"]]))
 	s.repo.commit("main", accepted, s.now, map[string]string{"models/shapes.release.yaml": forged})
 	s.settle()
-	if c := s.check(s.head("main"), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "refused") {
+	if c := s.check(s.head("main"), delivery.ContextRelease); c.State != delivery.CheckFailure ||
+		!strings.Contains(c.Description, "refused") {
 		t.Errorf("a bundle without a release statement: %s: %s", c.State, c.Description)
 	}
 	if got := s.serving(); got != "1 1 1" {
@@ -112,7 +114,8 @@ func TestSpecPushedToMainUnshipsNothing(t *testing.T) {
 		t.Errorf("devices serve %s, want version 2 still", got)
 	}
 	c := s.check(s.main(), delivery.ContextRelease)
-	if c.State != delivery.CheckFailure || !strings.Contains(c.Description, "is not the spec that version 2 was made from") {
+	if c.State != delivery.CheckFailure ||
+		!strings.Contains(c.Description, "is not the spec that version 2 was made from") {
 		t.Errorf("main: %s: %s", c.State, c.Description)
 	}
 	s.want(s.opened("aob/restore-shapes-"), delivery.CheckSuccess, "back to version 2")
@@ -153,12 +156,14 @@ func TestRollbacks(t *testing.T) {
 		return s
 	}
 	back := func(s *sim, commit, branch string) { // to the files of a commit
-		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": s.repo.read(commit, "models/shapes.yaml"),
+		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": s.repo.read(commit,
+			"models/shapes.yaml"),
 			"models/shapes.release.yaml": s.repo.read(commit, "models/shapes.release.yaml")})
 	}
 	landed := func(s *sim, n int) string { // the commit of main that brought a version
 		for _, c := range s.repo.ancestors(s.main()) {
-			if strings.Contains(s.repo.read(c, "models/shapes.release.yaml"), fmt.Sprintf("\nversion: %d\n", n)) && len(s.repo.commits[c].parents) == 2 {
+			if strings.Contains(s.repo.read(c, "models/shapes.release.yaml"), fmt.Sprintf("\nversion: %d\n", n)) &&
+				len(s.repo.commits[c].parents) == 2 {
 				return c
 			}
 		}
@@ -179,15 +184,18 @@ func TestRollbacks(t *testing.T) {
 		"past a newer version, pushed": {func(s *sim) { back(s, landed(s, 1), "main") }, "1 1 1"},
 		"a revert of a revert":         {func(s *sim) { s.revert(); s.settle(); s.revert() }, "3 3 3"},
 		"the gates were raised since": {func(s *sim) {
-			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.9)})
+			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
+				"shapes", 0.9)})
 			s.settle()
 			back(s, landed(s, 2), "back")
 			s.forge.open("back", "dev")
 			s.settle()
-			s.want("back", delivery.CheckSuccess, "rolls back to version 2", "today's gates would say: shapes: mAP 0.7000 < 0.9")
+			s.want("back", delivery.CheckSuccess, "rolls back to version 2",
+				"today's gates would say: shapes: mAP 0.7000 < 0.9")
 			s.merge("back")
 			s.settle()
-			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "a rollback; today's gates would say: shapes: mAP 0.7000 < 0.9") {
+			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckSuccess ||
+				!strings.Contains(c.Description, "a rollback; today's gates would say: shapes: mAP 0.7000 < 0.9") {
 				s.fail("main: %s: %s", c.State, c.Description)
 			}
 		}, "2 2 2"},
@@ -202,7 +210,8 @@ func TestRollbacks(t *testing.T) {
 			s.want("back", delivery.CheckFailure, "is quarantined: it was unsafe; lift it")
 			back(s, landed(s, 1), "main") // whatever the road
 			s.settle()
-			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "is quarantined") {
+			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure ||
+				!strings.Contains(c.Description, "is quarantined") {
 				s.fail("main: %s: %s", c.State, c.Description)
 			}
 			s.revert()
@@ -255,10 +264,12 @@ func TestRollbackToALostBundle(t *testing.T) {
 	first := s.released("first", 8)
 	s.released("second", 14)
 	delete(s.signed.index.Bundles, s.signed.order[0])
-	s.repo.commit("back", s.main(), s.now, map[string]string{"models/shapes.yaml": s.repo.read(first, "models/shapes.yaml"), "models/shapes.release.yaml": s.repo.read(first, "models/shapes.release.yaml")})
+	s.repo.commit("back", s.main(), s.now, map[string]string{"models/shapes.yaml": s.repo.read(first,
+		"models/shapes.yaml"), "models/shapes.release.yaml": s.repo.read(first, "models/shapes.release.yaml")})
 	s.forge.open("back", "dev")
 	s.settle()
-	s.want("back", delivery.CheckFailure, "bundle "+s.signed.order[0].Short()+" of version 1 is gone from the registry; restore it")
+	s.want("back", delivery.CheckFailure, "bundle "+s.signed.order[0].Short()+
+		" of version 1 is gone from the registry; restore it")
 	s.quiet()
 }
 
@@ -271,9 +282,11 @@ func TestPinnedFleets(t *testing.T) {
 		text    string
 		serving string
 	}{
-		"to an older version":   {1, false, delivery.CheckSuccess, "version 1", "1 1 1"},
-		"to one that never was": {7, false, delivery.CheckFailure, "pinned to version 7 of shapes, which main never accepted; the devices keep what they run", "2 2 2"},
-		"to one that is lost":   {1, true, delivery.CheckFailure, "version 1 is gone from the registry; restore it", "2 2 2"},
+		"to an older version": {1, false, delivery.CheckSuccess, "version 1", "1 1 1"},
+		"to one that never was": {7, false, delivery.CheckFailure,
+			"pinned to version 7 of shapes, which main never accepted; the devices keep what they run", "2 2 2"},
+		"to one that is lost": {1, true, delivery.CheckFailure, "version 1 is gone from the registry; restore it",
+			"2 2 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := begun(t)
@@ -282,7 +295,8 @@ func TestPinnedFleets(t *testing.T) {
 			if c.lost {
 				delete(s.signed.index.Bundles, s.signed.order[0])
 			}
-			s.repo.commit("main", s.main(), s.now, map[string]string{"fleets/demo.yaml": fleetFile + fmt.Sprintf("version: %d\n", c.version)})
+			s.repo.commit("main", s.main(), s.now, map[string]string{"fleets/demo.yaml": fleetFile +
+				fmt.Sprintf("version: %d\n", c.version)})
 			s.settle()
 			if got := s.serving(); got != c.serving {
 				t.Errorf("devices serve %s, want %s", got, c.serving)
@@ -312,16 +326,19 @@ func TestForgedFirstRelease(t *testing.T) {
 	s.forge.prs[1].closed = true
 	runs := len(s.runs.states)
 	forged := strings.Replace(release, string(s.signed.last()), string(delivery.Sum([]byte("forged"))), 1)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 8), "models/shapes.release.yaml": forged})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 8),
+		"models/shapes.release.yaml": forged})
 	s.settle()
-	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "only what passed its gates in a PR ships") {
+	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure ||
+		!strings.Contains(c.Description, "only what passed its gates in a PR ships") {
 		t.Errorf("main: %s: %s", c.State, c.Description)
 	}
 	branch := s.opened("aob/restore-shapes-")
 	s.want(branch, delivery.CheckSuccess, "its release file is removed")
 	s.merge(branch)
 	s.settle()
-	if len(s.runs.states) != runs || s.serving() != "0 0 0" || s.repo.read(s.main(), "models/shapes.release.yaml") != "" {
+	if len(s.runs.states) != runs || s.serving() != "0 0 0" ||
+		s.repo.read(s.main(), "models/shapes.release.yaml") != "" {
 		t.Errorf("%d more runs, devices serve %s", len(s.runs.states)-runs, s.serving())
 	}
 	s.quiet()
@@ -356,8 +373,10 @@ func TestGateSinceGreen(t *testing.T) {
 	}
 	s.restart()
 	head := s.head("second")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
-	s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), head}, s.merged(s.main(), head), s.now, "merged meanwhile")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.65)})
+	s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), head}, s.merged(s.main(), head), s.now,
+		"merged meanwhile")
 	delete(s.repo.refs, git.Branch+"second")
 	s.turn()
 	s.turn()
@@ -379,11 +398,14 @@ func TestGateSinceGreen(t *testing.T) {
 	s.propose("first", 8)
 	s.settle()
 	head = s.head("first")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
-	s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), head}, s.merged(s.main(), head), s.now, "merged meanwhile")
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.65)})
+	s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), head}, s.merged(s.main(), head), s.now,
+		"merged meanwhile")
 	delete(s.repo.refs, git.Branch+"first")
 	s.settle()
-	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure || !strings.Contains(c.Description, "gate production says fail: mAP 0.6000 < 0.65") {
+	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure ||
+		!strings.Contains(c.Description, "gate production says fail: mAP 0.6000 < 0.65") {
 		t.Errorf("main: %s: %s", c.State, c.Description)
 	}
 }
@@ -401,7 +423,8 @@ func TestGateThatDoesNotApply(t *testing.T) {
 	}
 	// Alone it lets nothing through.
 	s, _ = begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/compares.yaml": compares, "gates/production.yaml": ""})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/compares.yaml": compares,
+		"gates/production.yaml": ""})
 	s.propose("first", 8)
 	s.settle()
 	s.want("first", delivery.CheckFailure, "no check of any gate applies")
@@ -417,10 +440,13 @@ func TestGateRaisedAtMerge(t *testing.T) {
 		do   func(s *sim)
 		want string // why main refuses; empty where it takes the release
 	}{
-		"another bar":     {gate, nil, ""},
-		"other labels":    {withLines(gate, "labels: {square: [square, easy]}"), nil, "gate production has not judged it and nothing stored lets it; open a PR"},
-		"looks":           {withLines(gate, "looks: 1"), nil, "gate production says unsure: this is model 2 that the eval set judges"},
-		"more confidence": {withLines(gate, "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}"), nil, "nothing stored lets it"},
+		"another bar": {gate, nil, ""},
+		"other labels": {withLines(gate, "labels: {square: [square, easy]}"), nil,
+			"gate production has not judged it and nothing stored lets it; open a PR"},
+		"looks": {withLines(gate, "looks: 1"), nil,
+			"gate production says unsure: this is model 2 that the eval set judges"},
+		"more confidence": {withLines(gate, "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}"), nil,
+			"nothing stored lets it"},
 		"other truths of the release": {gate, func(s *sim) {
 			for key, r := range s.runs.states { // nor is it scored again
 				if r.Spec.Eval != nil {

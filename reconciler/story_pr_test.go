@@ -43,7 +43,8 @@ func TestReleaseCommit(t *testing.T) {
 	if parents := s.repo.commits[released].parents; !slices.Equal(parents, []string{pushed}) {
 		t.Fatalf("the release commit has the parents %v, want the pushed %s alone", parents, pushed)
 	}
-	if c := s.check(pushed, delivery.ContextRelease); c.State != delivery.CheckPending || !strings.Contains(c.Description, "committing version 1") {
+	if c := s.check(pushed, delivery.ContextRelease); c.State != delivery.CheckPending ||
+		!strings.Contains(c.Description, "committing version 1") {
 		t.Errorf("the pushed commit: %s: %s", c.State, c.Description)
 	}
 	for context, c := range s.forge.statuses[released] {
@@ -59,7 +60,8 @@ func TestReleaseCommit(t *testing.T) {
 	s.repo.refs[git.Branch+"first"] = pushed
 	s.settle()
 	if s.head("first") != released || len(s.runs.states) != runs {
-		t.Errorf("written again it is %s with %d more runs, want %s", s.head("first"), len(s.runs.states)-runs, released)
+		t.Errorf("written again it is %s with %d more runs, want %s", s.head("first"), len(s.runs.states)-runs,
+			released)
 	}
 	// Another way of writing the same YAML is the same file.
 	path := "models/shapes.release.yaml"
@@ -85,7 +87,8 @@ func TestReleaseFileOfAnotherBundle(t *testing.T) {
 	// With the first's bundle under the second's spec.
 	s.repo.commit("second", s.head("second"), s.now, map[string]string{path: strings.Replace(second, better, first, 1)})
 	s.settle()
-	s.want("second", delivery.CheckFailure, "not what the evidence yields", s.signed.order[0].Short(), "no release statement says so")
+	s.want("second", delivery.CheckFailure, "not what the evidence yields", s.signed.order[0].Short(),
+		"no release statement says so")
 	// The author takes it away, and AOB writes it again.
 	s.repo.commit("second", s.head("second"), s.now, map[string]string{path: s.repo.read(s.main(), path)})
 	s.settle()
@@ -95,8 +98,10 @@ func TestReleaseFileOfAnotherBundle(t *testing.T) {
 // Case 4: two models in one pull request are released by one commit, or not at all.
 func TestTwoModels(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1), "gates/signs.yaml": gateFile("signs", "signs", 0.5)})
-	s.repo.commit("both", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 8), "models/signs.yaml": strings.Replace(model("signs", 2), "square", "arrow", 1)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1),
+		"gates/signs.yaml": gateFile("signs", "signs", 0.5)})
+	s.repo.commit("both", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 8),
+		"models/signs.yaml": strings.Replace(model("signs", 2), "square", "arrow", 1)})
 	s.forge.open("both", "dev")
 	pushed := s.head("both")
 	s.settle()
@@ -104,10 +109,12 @@ func TestTwoModels(t *testing.T) {
 	if s.head("both") != pushed {
 		t.Error("half a release was committed")
 	}
-	if c := s.check(pushed, delivery.ContextEval); !strings.Contains(c.Description, "shapes: mAP 0.6000") || !strings.Contains(c.Description, "signs: mAP 0.4000") {
+	if c := s.check(pushed, delivery.ContextEval); !strings.Contains(c.Description, "shapes: mAP 0.6000") ||
+		!strings.Contains(c.Description, "signs: mAP 0.4000") {
 		t.Errorf("aob/eval says %q, want both models' figures", c.Description)
 	}
-	s.repo.commit("both", pushed, s.now, map[string]string{"models/signs.yaml": strings.Replace(model("signs", 14), "square", "arrow", 1)})
+	s.repo.commit("both", pushed, s.now, map[string]string{"models/signs.yaml": strings.Replace(model("signs", 14),
+		"square", "arrow", 1)})
 	again := s.head("both")
 	s.settle()
 	s.want("both", delivery.CheckSuccess, "shapes: version 1", "signs: version 1")
@@ -126,7 +133,8 @@ func TestTwoModels(t *testing.T) {
 func TestModelComesAndGoes(t *testing.T) {
 	s, _ := begun(t)
 	s.released("first", 8)
-	s.repo.commit("gone", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "", "gates/production.yaml": ""})
+	s.repo.commit("gone", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
+		"gates/production.yaml": ""})
 	s.forge.open("gone", "dev")
 	s.settle()
 	s.want("gone", delivery.CheckFailure, `fleets/demo.yaml:4:7: runs: unknown model "shapes"`)
@@ -138,7 +146,8 @@ func TestModelComesAndGoes(t *testing.T) {
 	if got := s.serving(); got != "1 1 1" {
 		t.Errorf("without a fleet file the devices serve %s, want what they had", got)
 	}
-	s.repo.commit("back", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 14), "gates/production.yaml": gateFile("production", "shapes", 0.3), "fleets/demo.yaml": fleetFile})
+	s.repo.commit("back", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 14),
+		"gates/production.yaml": gateFile("production", "shapes", 0.3), "fleets/demo.yaml": fleetFile})
 	s.forge.open("back", "dev")
 	s.settle()
 	s.want("back", delivery.CheckSuccess, "version 2")
@@ -155,7 +164,8 @@ func TestModelRenamed(t *testing.T) {
 	rename := func(branch string, epochs int, bar float64) {
 		s.repo.commit(branch, s.main(), s.now, map[string]string{
 			"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/figures.yaml": model("figures", epochs),
-			"gates/production.yaml": gateFile("production", "figures", bar), "fleets/demo.yaml": strings.Replace(fleetFile, "runs: shapes", "runs: figures", 1)})
+			"gates/production.yaml": gateFile("production", "figures", bar), "fleets/demo.yaml": strings.Replace(
+				fleetFile, "runs: shapes", "runs: figures", 1)})
 		s.forge.open(branch, "dev")
 		s.settle()
 	}
@@ -167,7 +177,8 @@ func TestModelRenamed(t *testing.T) {
 	s.want("renamed", delivery.CheckSuccess, "figures: version 3")
 	s.merge("renamed")
 	s.settle()
-	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "figures version 3") {
+	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckSuccess ||
+		!strings.Contains(c.Description, "figures version 3") {
 		t.Errorf("main: %s: %s", c.State, c.Description)
 	}
 	if got := s.serving(); got != "3 3 3" {
@@ -193,7 +204,8 @@ func TestOnlyAGate(t *testing.T) {
 	s.propose("second", 14)
 	s.settle()
 	s.want("second", delivery.CheckSuccess)
-	s.repo.commit("raise", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.9)})
+	s.repo.commit("raise", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
+		0.9)})
 	n := s.forge.open("raise", "dev")
 	s.settle()
 	s.want("raise", delivery.CheckSuccess, "no model change; gates: production", "would fail: shapes: mAP 0.6000 < 0.9")
@@ -215,7 +227,8 @@ func TestOnlyAGate(t *testing.T) {
 // Case 5: a fleet alone shows what becomes of it, and starts nothing.
 func TestOnlyAFleet(t *testing.T) {
 	s, _ := begun(t)
-	s.repo.commit("waves", s.main(), s.now, map[string]string{"fleets/demo.yaml": strings.Replace(fleetFile, "waves: [1, 100%]", "waves: [1, 2, 100%]", 1)})
+	s.repo.commit("waves", s.main(), s.now, map[string]string{"fleets/demo.yaml": strings.Replace(fleetFile,
+		"waves: [1, 100%]", "waves: [1, 2, 100%]", 1)})
 	n := s.forge.open("waves", "dev")
 	s.settle()
 	s.want("waves", delivery.CheckSuccess, "no model change; fleets: demo: waves 1, 2, 100%")
@@ -231,16 +244,19 @@ func TestOnlyAFleet(t *testing.T) {
 func TestWaysOfMerging(t *testing.T) {
 	for name, land := range map[string]func(s *sim, head string){
 		"merge commit": func(s *sim, head string) {
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), head}, s.merged(s.main(), head), s.now, "merge")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), head}, s.merged(s.main(), head), s.now,
+				"merge")
 		},
 		"squash": func(s *sim, head string) {
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main()}, s.merged(s.main(), head), s.now, "squashed")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main()}, s.merged(s.main(), head), s.now,
+				"squashed")
 		},
 		"fast-forward": func(s *sim, head string) { s.repo.refs[git.Branch+"main"] = head },
 		"rebase merge": func(s *sim, head string) {
 			pushed := s.repo.commits[head].parents[0]
 			first := s.repo.write([]string{s.main()}, s.merged(s.main(), pushed), s.now, "rebased")
-			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{first}, s.merged(s.main(), head), s.now, "rebased too")
+			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{first}, s.merged(s.main(), head), s.now,
+				"rebased too")
 		},
 		"merge queue": func(s *sim, head string) {
 			// The queue tries a commit of its own, and main moves to it later.
@@ -256,7 +272,8 @@ func TestWaysOfMerging(t *testing.T) {
 			s.forge.prs[n].closed = true
 		},
 		"cherry-pick": func(s *sim, head string) {
-			s.repo.commit("picked", s.main(), s.now, map[string]string{"models/shapes.yaml": s.repo.read(head, "models/shapes.yaml")})
+			s.repo.commit("picked", s.main(), s.now, map[string]string{"models/shapes.yaml": s.repo.read(head,
+				"models/shapes.yaml")})
 			s.forge.open("picked", "dev")
 			s.settle()
 			s.want("picked", delivery.CheckSuccess, "version 2")
@@ -270,18 +287,22 @@ func TestWaysOfMerging(t *testing.T) {
 			s.settle()
 			s.want("second", delivery.CheckSuccess, "version 2")
 			runs := len(s.runs.states)
-			s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1)}) // main is ahead
+			// main is ahead
+			s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1)})
 			if name == "fast-forward" {
-				s.repo.refs[git.Branch+"second"] = s.repo.write([]string{s.main()}, s.merged(s.main(), s.head("second")), s.now, "rebased")
+				s.repo.refs[git.Branch+"second"] = s.repo.write([]string{s.main()},
+					s.merged(s.main(), s.head("second")), s.now, "rebased")
 				s.settle()
 			}
 			head := s.head("second")
 			land(s, head)
 			delete(s.repo.refs, git.Branch+"second")
 			merged := s.forge.prs[s.forge.open("second", "dev")]
-			merged.closed, merged.Merged = true, name != "cherry-pick" && name != "squash" // squashed by hand: content tells
+			// squashed by hand: content tells
+			merged.closed, merged.Merged = true, name != "cherry-pick" && name != "squash"
 			s.settle()
-			if c := s.check(head, delivery.ContextRelease); head != s.main() && c.Description != "shapes: merged: version 2" {
+			if c := s.check(head, delivery.ContextRelease); head != s.main() &&
+				c.Description != "shapes: merged: version 2" {
 				t.Errorf("the merged pull request ends with %s: %s", c.State, c.Description)
 			}
 			comment := s.forge.comments[merged.Number]
@@ -337,7 +358,8 @@ func TestClosedPullRequestIsNotMerged(t *testing.T) {
 	s.forge.prs[n].closed = true
 	s.repo.commit("main", s.main(), s.now, map[string]string{"README": "hello"})
 	s.settle()
-	if c := s.check(head, delivery.ContextRelease); strings.Contains(c.Description, "merged") || s.forge.comments[n] != before {
+	if c := s.check(head, delivery.ContextRelease); strings.Contains(c.Description, "merged") ||
+		s.forge.comments[n] != before {
 		t.Errorf("aob/release of the closed head: %s: %s", c.State, c.Description)
 	}
 	if len(s.loop.seen.open) != 0 {
@@ -353,12 +375,14 @@ func TestMainMovesElsewhere(t *testing.T) {
 	s.settle()
 	head, runs, statements := s.head("first"), len(s.runs.states), len(s.signed.statements)
 	for i := range 3 {
-		s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", i+1), "gates/signs.yaml": gateFile("signs", "signs", 0.3)})
+		s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", i+1),
+			"gates/signs.yaml": gateFile("signs", "signs", 0.3)})
 		s.settle()
 	}
 	s.want("first", delivery.CheckSuccess, "version 1")
 	if s.head("first") != head || len(s.runs.states) != runs || len(s.signed.statements) != statements {
-		t.Errorf("another model's change: head moved %v, %d runs, %d statements", s.head("first") != head, len(s.runs.states)-runs, len(s.signed.statements)-statements)
+		t.Errorf("another model's change: head moved %v, %d runs, %d statements", s.head("first") != head,
+			len(s.runs.states)-runs, len(s.signed.statements)-statements)
 	}
 }
 
@@ -369,7 +393,8 @@ func TestBackAndForth(t *testing.T) {
 	s.settle()
 	for range 3 {
 		for _, epochs := range []int{14, 8} {
-			s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": fmt.Sprintf("# %s\n", s.now) + model("shapes", epochs)})
+			s.repo.commit("first", main, s.now, map[string]string{"models/shapes.yaml": fmt.Sprintf("# %s\n", s.now) +
+				model("shapes", epochs)})
 			s.settle()
 			s.want("first", delivery.CheckSuccess, fmt.Sprintf("mAP %.4f", s.quality[epochs]))
 		}

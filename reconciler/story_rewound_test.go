@@ -36,7 +36,8 @@ func TestMainThatWentBackIsSaid(t *testing.T) {
 				c := s.check(s.main(), delivery.ContextRelease)
 				snap := Snapshot{World: s.loop.seen.world, Plan: s.loop.seen.plan, At: s.now}
 				in := strings.Contains(c.Description, "main went back from "+newer[:12])
-				if noted := strings.Contains(strings.Join(snap.Status().Notices, "\n"), "main went back from "+newer[:12]); noted != in {
+				if noted := strings.Contains(strings.Join(snap.Status().Notices, "\n"), "main went back from "+
+					newer[:12]); noted != in {
 					t.Errorf("aob status says so: %t; main's commit says %q", noted, c.Description)
 				}
 				return in

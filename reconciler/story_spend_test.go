@@ -26,18 +26,21 @@ func (s *sim) asked(commit string) string {
 // then goes on.
 func TestAGoCoversTheGatesThatThePullRequestBrings(t *testing.T) {
 	own := func(name, set string) map[string]string {
-		return map[string]string{"gates/" + name + ".yaml": strings.Replace(gateFile(name, "shapes", 0.1), "dir: shapes", "dir: "+set, 1)}
+		return map[string]string{"gates/" + name + ".yaml": strings.Replace(gateFile(name, "shapes", 0.1),
+			"dir: shapes", "dir: "+set, 1)}
 	}
 	for name, push := range map[string]map[string]string{
-		"another gate":      own("second", "gold"),
-		"another eval set":  own("first", "silver"),
-		"another threshold": {"gates/first.yaml": strings.Replace(own("first", "gold")["gates/first.yaml"], "0.1", "0.2", 1)},
-		"main's gate":       {"gates/production.yaml": onGold(gateFile("production", "shapes", 0.3))},
+		"another gate":     own("second", "gold"),
+		"another eval set": own("first", "silver"),
+		"another threshold": {"gates/first.yaml": strings.Replace(own("first", "gold")["gates/first.yaml"], "0.1",
+			"0.2", 1)},
+		"main's gate": {"gates/production.yaml": onGold(gateFile("production", "shapes", 0.3))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, main := begun(t)
 			s.forge.permission["stranger"] = delivery.PermissionRead
-			n := s.fork("theirs", "stranger", main, with(map[string]string{"models/shapes.yaml": model("shapes", 8)}, own("first", "gold")))
+			n := s.fork("theirs", "stranger", main, with(map[string]string{"models/shapes.yaml": model("shapes", 8)},
+				own("first", "gold")))
 			ref := fmt.Sprintf("%s%d/head", git.Pull, n)
 			s.settle()
 			first := s.asked(s.repo.refs[ref])
@@ -46,7 +49,8 @@ func TestAGoCoversTheGatesThatThePullRequestBrings(t *testing.T) {
 			s.untilTraining()
 			training, data := s.runs.running(delivery.RunTrain), s.started(delivery.RunData)
 
-			s.repo.refs[ref] = s.repo.write([]string{s.repo.refs[ref]}, s.repo.with(s.repo.refs[ref], push), s.now, "other gates")
+			s.repo.refs[ref] = s.repo.write([]string{s.repo.refs[ref]}, s.repo.with(s.repo.refs[ref], push), s.now,
+				"other gates")
 			for range 200 { // past the grace of a run
 				s.turn()
 			}
@@ -106,7 +110,8 @@ func TestAWayBackIsAOBsOwnCommit(t *testing.T) {
 			s.released("first", 8)
 			bundle := delivery.Sum([]byte("never judged"))
 			was := s.signed.last()
-			forged := strings.Replace(s.repo.read(s.main(), "models/shapes.release.yaml"), string(was), string(bundle), 1)
+			forged := strings.Replace(s.repo.read(s.main(), "models/shapes.release.yaml"), string(was), string(bundle),
+				1)
 			main := s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.release.yaml": forged})
 			s.leavesAlone(t, "aob/restore-shapes-"+bundle.Short(), prepare(s, main))
 		})
@@ -119,7 +124,8 @@ func TestACrossedHistorySaysWhatToDoInAStatus(t *testing.T) {
 	s.crossing("evil", before, branch, s.note("x"))
 	s.settle()
 	for _, context := range []string{delivery.ContextIntent, delivery.ContextRelease} {
-		if said := forge.Cut(s.check(s.head("evil"), context).Description, 140); !strings.Contains(said, "rebase onto main") || !strings.Contains(said, "crosses main's") {
+		if said := forge.Cut(s.check(s.head("evil"), context).Description, 140); !strings.Contains(said,
+			"rebase onto main") || !strings.Contains(said, "crosses main's") {
 			t.Errorf("%s says %q", context, said)
 		}
 	}
@@ -131,7 +137,8 @@ func TestAuthorsAreToldOfAOBsCommitBeforehand(t *testing.T) {
 	s.propose("first", 8)
 	s.untilTraining()
 	s.turn()
-	if said := s.forge.comments[1]; !strings.Contains(said, "AOB pushes one more commit") || !strings.Contains(said, "Approve after that commit") {
+	if said := s.forge.comments[1]; !strings.Contains(said, "AOB pushes one more commit") ||
+		!strings.Contains(said, "Approve after that commit") {
 		t.Errorf("the comment says\n%s", said)
 	}
 }
@@ -154,7 +161,9 @@ func TestErrorsThatRepeatAreLoggedWithGrowingPauses(t *testing.T) {
 	list.note("the forge cannot be read", errors.New("401: the token is revoked"))
 	list.note("git cannot be read", errors.New("301: it was renamed"))
 	all := list.all()
-	if len(all) != 2 || !all[0].since.Equal(began) || !strings.Contains(all[0].line(), "the forge cannot be read since 2026-01-01 00:00:00 UTC: 401: the token is revoked") {
+	if len(all) != 2 || !all[0].since.Equal(began) ||
+		!strings.Contains(all[0].line(),
+			"the forge cannot be read since 2026-01-01 00:00:00 UTC: 401: the token is revoked") {
 		t.Errorf("the troubles are %v", all)
 	}
 	list.note("the forge cannot be read", nil)

@@ -13,21 +13,26 @@ import (
 )
 
 func model(name string, epochs int) string {
-	return fmt.Sprintf("apiVersion: aob/v1\nkind: Model\nname: %s\ndataset: {dir: shapes}\nclasses: [circle, square]\ntrain:\n  with: tiny@1\n  epochs: %d\n", name, epochs)
+	return fmt.Sprintf("apiVersion: aob/v1\nkind: Model\nname: %s\ndataset: {dir: shapes}\nclasses: [circle, "+
+		"square]\ntrain:\n  with: tiny@1\n  epochs: %d\n", name, epochs)
 }
 
 func gateFile(name, models string, floor float64) string {
-	return fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: %s\ncovers: [%s]\nowners: [lead]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, min: %g}\n  - {metric: mAP, maxDrop: 0.02, against: release}\n", name, models, floor)
+	return fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: %s\ncovers: [%s]\nowners: [lead]\nevaluate: {dataset: "+
+		"{dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, min: %g}\n  - {metric: mAP, maxDrop: 0.02, against: "+
+		"release}\n", name, models, floor)
 }
 
-const fleetFile = "apiVersion: aob/v1\nkind: Fleet\nname: demo\nruns: shapes\nmatch: {site: demo}\nwaves: [1, 100%]\nsoak: 3s\nadvance: all-healthy\n"
+const fleetFile = "apiVersion: aob/v1\nkind: Fleet\nname: demo\nruns: shapes\nmatch: {site: demo}\nwaves: [1, " +
+	"100%]\nsoak: 3s\nadvance: all-healthy\n"
 
 // begun is a world with a model of 2 epochs on main that nobody has trained, a
 // gate, and a fleet of three.
 func begun(t *testing.T) (*sim, string) {
 	s := newSim(t)
 	main := s.repo.commit("main", "", s.now, map[string]string{
-		"models/shapes.yaml": model("shapes", 1), "gates/production.yaml": gateFile("production", "shapes", 0.3), "fleets/demo.yaml": fleetFile})
+		"models/shapes.yaml": model("shapes", 1), "gates/production.yaml": gateFile("production", "shapes", 0.3),
+		"fleets/demo.yaml": fleetFile})
 	s.fleet.add("demo", "a", "b", "c")
 	s.settle()
 	return s, main
@@ -41,7 +46,8 @@ func (s *sim) want(branch string, state delivery.CheckState, words ...string) {
 	s.helper()
 	c := s.check(s.head(branch), delivery.ContextRelease)
 	if c.State != state {
-		s.fail("%s: aob/release is %q (%s), want %s\nall: %v", branch, c.State, c.Description, state, s.forge.statuses[s.head(branch)])
+		s.fail("%s: aob/release is %q (%s), want %s\nall: %v", branch, c.State, c.Description, state,
+			s.forge.statuses[s.head(branch)])
 	}
 	for _, w := range words {
 		if !strings.Contains(c.Description, w) {
@@ -181,7 +187,8 @@ func TestSettledIsQuiet(t *testing.T) {
 	s.restart()
 	s.settle()
 	if s.head("first") != head || len(s.signed.statements) != statements || s.forge.made != 1 {
-		t.Errorf("without the ledger something was made again: head moved %v, %d statements more, %d comments", s.head("first") != head, len(s.signed.statements)-statements, s.forge.made)
+		t.Errorf("without the ledger something was made again: head moved %v, %d statements more, %d comments",
+			s.head("first") != head, len(s.signed.statements)-statements, s.forge.made)
 	}
 	for key, n := range s.trained {
 		if n != 1 {
@@ -197,7 +204,8 @@ func TestReleaseFileEditedByHand(t *testing.T) {
 	s.settle()
 	head := s.head("first")
 	blob := s.repo.commits[head].files["models/shapes.release.yaml"]
-	s.repo.commit("first", head, s.now, map[string]string{"models/shapes.release.yaml": strings.Replace(string(s.repo.blobs[blob]), "0.6", "0.9", 1)})
+	s.repo.commit("first", head, s.now, map[string]string{"models/shapes.release.yaml": strings.Replace(
+		string(s.repo.blobs[blob]), "0.6", "0.9", 1)})
 	s.settle()
 	s.want("first", delivery.CheckFailure, "not what the evidence yields")
 }
@@ -298,7 +306,8 @@ func TestNoGateCovers(t *testing.T) {
 	s.settle()
 	s.want("other", delivery.CheckFailure, "no gate covers other")
 	// With its gate in the same PR it goes through.
-	s.repo.commit("other", s.head("other"), s.now, map[string]string{"gates/other.yaml": gateFile("other", "other", 0.1)})
+	s.repo.commit("other", s.head("other"), s.now, map[string]string{"gates/other.yaml": gateFile("other", "other",
+		0.1)})
 	s.settle()
 	s.want("other", delivery.CheckSuccess, "version 1")
 }
@@ -306,8 +315,10 @@ func TestNoGateCovers(t *testing.T) {
 // A PR cannot lower its own bar: main's gates judge it, its own come on top.
 func TestOwnBar(t *testing.T) {
 	s, main := begun(t)
-	s.repo.commit("low", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 1) + "  args: {}\n", "gates/production.yaml": gateFile("production", "shapes", 0.01)})
-	s.repo.commit("low", s.head("low"), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes", 1), "epochs: 1", "epochs: 1\n  resolution: 128", 1)})
+	s.repo.commit("low", main, s.now, map[string]string{"models/shapes.yaml": model("shapes", 1) + "  args: {}\n",
+		"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+	s.repo.commit("low", s.head("low"), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes",
+		1), "epochs: 1", "epochs: 1\n  resolution: 128", 1)})
 	s.forge.open("low", "dev")
 	s.settle()
 	s.want("low", delivery.CheckFailure, "gate/production")
@@ -347,7 +358,8 @@ func TestMainMoves(t *testing.T) {
 func (s *sim) fork(branch, author, from string, files map[string]string) int {
 	n := s.forge.open(branch, author)
 	s.forge.prs[n].Fork = true
-	s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)] = s.repo.write([]string{from}, s.repo.with(from, files), s.now, branch)
+	s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)] = s.repo.write([]string{from}, s.repo.with(from, files), s.now,
+		branch)
 	return n
 }
 

@@ -122,7 +122,8 @@ func TestKilledWhileItSpeaks(t *testing.T) {
 	green, head := s.repo.refs[git.Branch+"main"], s.head("first")
 	for point := 1; point < 30; point++ {
 		// The gate is raised and lowered again while nobody listens.
-		s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.65)})
+		s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
+			"shapes", 0.65)})
 		s.crashIn = point
 		s.turn()
 		s.repo.refs[git.Branch+"main"] = green
@@ -236,13 +237,15 @@ func TestDownInTheMiddle(t *testing.T) {
 					s.turn()
 					s.runs.finishAll()
 					s.fleet.report()
-					if head := s.head("first"); head != "" && s.check(head, delivery.ContextRelease).State == delivery.CheckSuccess {
+					if head := s.head("first"); head != "" &&
+						s.check(head, delivery.ContextRelease).State == delivery.CheckSuccess {
 						s.merge("first")
 					}
 				}
 				s.settle()
 				if got := s.serving(); got != "1 1 1" || s.forge.made != 1 || len(s.trained) != 1 {
-					t.Fatalf("down from turn %d: devices serve %s, %d comments, %d trainings", from, got, s.forge.made, len(s.trained))
+					t.Fatalf("down from turn %d: devices serve %s, %d comments, %d trainings", from, got, s.forge.made,
+						len(s.trained))
 				}
 				s.quiet()
 			}
@@ -250,8 +253,8 @@ func TestDownInTheMiddle(t *testing.T) {
 	}
 }
 
-// After a downgrade a training that a newer AOB has begun is neither ended nor begun again. Its pull request and the status
-// say why nothing is seen of it, and it goes on where the newer AOB is started again.
+// After a downgrade a training that a newer AOB has begun is neither ended nor begun again. Its pull request and the
+// status say why nothing is seen of it, and it goes on where the newer AOB is started again.
 func TestTrainingOfANewerAOBIsLeftAlone(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
@@ -267,7 +270,8 @@ func TestTrainingOfANewerAOBIsLeftAlone(t *testing.T) {
 		}
 	}
 	s.want("first", delivery.CheckFailure, why)
-	if pr, err := s.loop.view.Load().PR(1); err != nil || pr.State != delivery.CheckFailure || !strings.Contains(pr.Text, why) {
+	if pr, err := s.loop.view.Load().PR(1); err != nil || pr.State != delivery.CheckFailure ||
+		!strings.Contains(pr.Text, why) {
 		t.Errorf("the status of the pull request is %s %q, %v", pr.State, pr.Text, err)
 	}
 	noticed := false
@@ -303,7 +307,8 @@ func TestUpgrade(t *testing.T) {
 	s.settle()
 	s.want("second", delivery.CheckSuccess, "version 2")
 	if s.head("second") != head || len(s.trained) != trained || s.serving() != "1 1 1" {
-		t.Errorf("after the upgrade: head moved %v, %d more trainings, devices serve %s", s.head("second") != head, len(s.trained)-trained, s.serving())
+		t.Errorf("after the upgrade: head moved %v, %d more trainings, devices serve %s", s.head("second") != head,
+			len(s.trained)-trained, s.serving())
 	}
 	s.merge("second")
 	s.settle()

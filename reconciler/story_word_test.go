@@ -15,7 +15,8 @@ func (f *simForge) agree(question, by string) {
 	if f.consents == nil {
 		f.consents = map[string][]delivery.Consent{}
 	}
-	f.consents[question] = append(f.consents[question], delivery.Consent{By: by, Comment: int64(len(f.consents) + 100), At: f.sim.now})
+	f.consents[question] = append(f.consents[question], delivery.Consent{By: by, Comment: int64(len(f.consents) + 100),
+		At: f.sim.now})
 }
 
 // A comment accepts nothing where others may have written it: the owner's reaction
@@ -23,14 +24,16 @@ func (f *simForge) agree(question, by string) {
 func TestAnAcceptIsTheOwnersOwnWord(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.unvouched = true
-	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+" because the set is small, @all [x](http://e.vil)")
+	s.forge.comment(1, "lead", "/aob accept "+plan.AcceptCode(s.verdict())+
+		" because the set is small, @all [x](http://e.vil)")
 	s.settle()
 	s.want("first", delivery.CheckPending, "unsure")
 	if n := len(s.forge.questions[1]); n != 1 {
 		t.Fatalf("AOB asked back %d times: %q", n, s.forge.questions[1])
 	}
 	question := s.forge.questions[1][0]
-	if !strings.Contains(question, "@lead, is this your word?") || !strings.Contains(question, plan.AcceptCode(s.verdict())) || !strings.Contains(question, "the set is small") {
+	if !strings.Contains(question, "@lead, is this your word?") ||
+		!strings.Contains(question, plan.AcceptCode(s.verdict())) || !strings.Contains(question, "the set is small") {
 		t.Errorf("AOB asked:\n%s", question)
 	}
 	if strings.Contains(question, "@all") || strings.Contains(question, "](http") {
@@ -74,7 +77,8 @@ func TestAnotherReasonIsAskedAgain(t *testing.T) {
 	s.forge.commands[len(s.forge.commands)-1].Body = accept + "the set is small"
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
-	if a := s.signed.index.Releases[len(s.signed.index.Releases)-1].Gates[0].Accept; a == nil || a.Because != "the set is small" {
+	if a := s.signed.index.Releases[len(s.signed.index.Releases)-1].Gates[0].Accept; a == nil ||
+		a.Because != "the set is small" {
 		t.Errorf("the release statement holds %+v", a)
 	}
 }
@@ -117,7 +121,8 @@ func TestAGoIsAReactionToWhatItLetsRun(t *testing.T) {
 		t.Fatalf("a comment let something run, or AOB did not ask once: %q", s.forge.questions[1])
 	}
 	question := s.forge.questions[1][0]
-	if !strings.Contains(question, "tiny&#64;1") && !strings.Contains(question, "tiny") || !strings.Contains(question, "8 epochs") {
+	if !strings.Contains(question, "tiny&#64;1") && !strings.Contains(question, "tiny") ||
+		!strings.Contains(question, "8 epochs") {
 		t.Errorf("the question does not say what runs:\n%s", question)
 	}
 	s.want("first", delivery.CheckPending, "waits for a 👍 of somebody with write permission")
@@ -173,10 +178,13 @@ func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
 	s.forge.nobodies = []string{"vision-leads"}
 	s.now = s.now.Add(setupLasts)
 	s.settle()
-	if c := s.check(s.head("first"), delivery.ContextIntent); c.State != delivery.CheckSuccess || !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team of the repository") || strings.Contains(c.Description, "warning: lead,") {
+	if c := s.check(s.head("first"), delivery.ContextIntent); c.State != delivery.CheckSuccess ||
+		!strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team of the repository") ||
+		strings.Contains(c.Description, "warning: lead,") {
 		t.Errorf("aob/intent is %s: %s", c.State, c.Description)
 	}
-	if c := s.check(s.head("main"), delivery.ContextIntent); !strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team of the repository") {
+	if c := s.check(s.head("main"), delivery.ContextIntent); !strings.Contains(c.Description,
+		"vision-leads, an owner of gate production, is no team of the repository") {
 		t.Errorf("main's aob/intent is %s: %s", c.State, c.Description)
 	}
 	if said := s.forge.comments[1]; !strings.Contains(said, "the owner vision-leads is no team of the repository") {
@@ -241,7 +249,8 @@ func TestTheForgesSettingsAreChecked(t *testing.T) {
 func TestACommitThatTheForgeRefusesIsSaidOnThePullRequest(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
-	s.forge.setup = delivery.Setup{Wrong: []string{"x"}, Refuses: "ada/intent takes only signed commits on main; set commits.signingKey"}
+	s.forge.setup = delivery.Setup{Wrong: []string{"x"},
+		Refuses: "ada/intent takes only signed commits on main; set commits.signingKey"}
 	s.now = s.now.Add(setupLasts)
 	s.settle()
 	const want = "**This cannot be merged:** ada/intent takes only signed commits on main; set commits.signingKey"

@@ -72,7 +72,8 @@ func (s *Source) Try(ctx context.Context, ask web.TrialAsk) (web.Trial, error) {
 	var complaints []delivery.Complaint
 	name := ""
 	for _, v := range ask.Variants {
-		in, wrong := s.Reconciler.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)), Data: []byte(v.Text)}})
+		in, wrong := s.Reconciler.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)),
+			Data: []byte(v.Text)}})
 		for _, c := range wrong {
 			if len(v.Set) > 0 {
 				c.Text += " (with " + strings.Join(v.Set, " ") + ")"
@@ -91,7 +92,8 @@ func (s *Source) Try(ctx context.Context, ask web.TrialAsk) (web.Trial, error) {
 				lines = append(lines, line)
 			}
 		}
-		return web.Trial{}, delivery.Blockedf("mend the file or the values; aob validate checks files", "%s", strings.Join(lines, "\n"))
+		return web.Trial{}, delivery.Blockedf("mend the file or the values; aob validate checks files", "%s",
+			strings.Join(lines, "\n"))
 	}
 	if len(variants) != len(ask.Variants) || len(variants) == 0 {
 		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is no model's file", ask.File)
@@ -165,7 +167,9 @@ func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 		}
 		known := false
 		if err := s.Reconciler.ask(ctx, func() error {
-			known = slices.ContainsFunc(s.Reconciler.seen.trials, func(t plan.Trial) bool { return len(id) >= 4 && strings.HasPrefix(t.ID, id) })
+			known = slices.ContainsFunc(s.Reconciler.seen.trials, func(t plan.Trial) bool {
+				return len(id) >= 4 && strings.HasPrefix(t.ID, id)
+			})
 			return nil
 		}); err != nil {
 			return web.Trial{}, err
@@ -183,10 +187,13 @@ func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 
 // trial shows an experiment.
 func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
-	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State, Text: t.Text, Release: t.Release,
-		Known: t.Known, Trained: t.Trained, Total: t.Total, SecondsLeft: t.Left.Seconds(), AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
+	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State, Text: t.Text,
+		Release: t.Release,
+		Known:   t.Known, Trained: t.Trained, Total: t.Total, SecondsLeft: t.Left.Seconds(),
+		AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
 	for i, v := range t.Variants {
-		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State, Text: v.Text, Bundle: v.Bundle, Seeds: []web.Seed{}}
+		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State, Text: v.Text,
+			Bundle: v.Bundle, Seeds: []web.Seed{}}
 		w.MAP = measuredMAP(v.Score)
 		if d := v.Diff; d != nil {
 			low, high := d.Resamples.Bounds(0.975)
@@ -241,9 +248,11 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 		return web.Comparison{}, err
 	}
 	out := web.Comparison{State: delivery.CheckPending, A: of.name, B: with.name}
-	ask := delivery.CompareRun{Candidate: of.score.Input, Baseline: with.score.Input, Resamples: gate.Resamples(nil, 0), Seed: 1}
+	ask := delivery.CompareRun{Candidate: of.score.Input, Baseline: with.score.Input, Resamples: gate.Resamples(nil, 0),
+		Seed: 1}
 	key := delivery.CompareKey(ask)
-	if key == delivery.CompareKey(delivery.CompareRun{Candidate: ask.Baseline, Baseline: ask.Candidate, Resamples: ask.Resamples, Seed: 1}) {
+	if key == delivery.CompareKey(delivery.CompareRun{Candidate: ask.Baseline, Baseline: ask.Candidate,
+		Resamples: ask.Resamples, Seed: 1}) {
 		return out, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
 	}
 	state, known := snap.World.Runs[key]
@@ -255,7 +264,8 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 		if err := json.Unmarshal(state.Result, &result); err != nil {
 			return out, fmt.Errorf("the comparison cannot be read: %w", err)
 		}
-		out.State, out.Images, out.LeftOut, out.Groups = delivery.CheckSuccess, result.Images, result.LeftOut, result.Groups
+		out.State, out.Images, out.LeftOut, out.Groups = delivery.CheckSuccess, result.Images, result.LeftOut,
+			result.Groups
 		out.Rows = compared(result)
 		return out, nil
 	}
@@ -274,7 +284,8 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 // scored on several.
 func (s *Snapshot) sides(a, b string) (of, with side, err error) {
 	if a == "release" && b == "release" {
-		return of, with, delivery.Blockedf("aob runs lists what can be compared", "release is the release of the other's model, and both are release")
+		return of, with, delivery.Blockedf("aob runs lists what can be compared",
+			"release is the release of the other's model, and both are release")
 	}
 	var left, right []side
 	if a != "release" {
@@ -291,13 +302,15 @@ func (s *Snapshot) sides(a, b string) (of, with side, err error) {
 	for _, of := range left {
 		for _, with := range right {
 			x, y := of.score.Content, with.score.Content
-			same := delivery.DigestOf("classes", of.score.Input.Classes) == delivery.DigestOf("classes", with.score.Input.Classes)
+			same := delivery.DigestOf("classes", of.score.Input.Classes) == delivery.DigestOf("classes",
+				with.score.Input.Classes)
 			if x.Digest() == y.Digest() && x.Without == y.Without && same {
 				return of, with, nil
 			}
 		}
 	}
-	return of, with, delivery.Blockedf("compare models of one dataset version and its classes", "%s and %s were validated on different images or labels", left[0].name, right[0].name)
+	return of, with, delivery.Blockedf("compare models of one dataset version and its classes",
+		"%s and %s were validated on different images or labels", left[0].name, right[0].name)
 }
 
 // side finds a model as it was scored on validation splits; release is that of a
@@ -311,7 +324,8 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 			}
 		}
 		if len(found) == 0 {
-			return nil, delivery.Blockedf("aob try with the model's file has it scored there", "%s was not scored on a validation split", label)
+			return nil, delivery.Blockedf("aob try with the model's file has it scored there",
+				"%s was not scored on a validation split", label)
 		}
 		return found, nil
 	}
@@ -342,7 +356,8 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 				}
 			}
 		}
-		return nil, delivery.Blockedf("aob pr list shows the open ones, and aob pr show how far they are; of a merged one take its MODEL@VERSION", "pull request %s is not open, or not validated yet", name)
+		return nil, delivery.Blockedf("aob pr list shows the open ones, and aob pr show how far they are; of a "+
+			"merged one take its MODEL@VERSION", "pull request %s is not open, or not validated yet", name)
 	}
 	var found []side
 	for _, t := range s.Plan.Trials {
@@ -351,7 +366,8 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 				continue
 			}
 			if v.Score == nil {
-				return nil, delivery.Blockedf("wait for it: aob runs show "+t.Trial.ID, "variant %s is not validated yet: %s", v.ID, v.Text)
+				return nil, delivery.Blockedf("wait for it: aob runs show "+t.Trial.ID,
+					"variant %s is not validated yet: %s", v.ID, v.Text)
 			}
 			label := strings.TrimSpace(v.ID + "  " + strings.Join(t.Trial.Variants[i].Set, " "))
 			if !slices.ContainsFunc(found, func(o side) bool { return o.score.Key == v.Score.Key }) {
@@ -361,7 +377,8 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, explain.Unknown{Kind: "variant", ID: name, Do: "aob runs lists them; a pull request is #12, a version pallets@12, and release is main's"}
+		return nil, explain.Unknown{Kind: "variant", ID: name,
+			Do: "aob runs lists them; a pull request is #12, a version pallets@12, and release is main's"}
 	case 1:
 		return found, nil
 	}
@@ -383,7 +400,8 @@ func compared(c delivery.CompareResult) []web.Compared {
 			return -1
 		}
 		low, high := d.Resamples.Bounds(confidence)
-		rows = append(rows, web.Compared{Metric: metric, Class: class, A: d.Candidate, B: d.Baseline, Diff: d.Value, Low: low, High: high, Truths: c.Truths[class], Answer: coco.Unsure})
+		rows = append(rows, web.Compared{Metric: metric, Class: class, A: d.Candidate, B: d.Baseline, Diff: d.Value,
+			Low: low, High: high, Truths: c.Truths[class], Answer: coco.Unsure})
 		return len(rows) - 1
 	}
 	answer := func(i int, confidence float64) {
@@ -434,7 +452,8 @@ func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, err
 			return nil, err
 		}
 		if _, there := snap.World.Main.Intent.Gates[name]; !there {
-			return nil, snap.unknown(explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on " + snap.World.Main.Branch})
+			return nil, snap.unknown(explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on " +
+				snap.World.Main.Branch})
 		}
 		if slices.Contains(snap.World.Asked, name) {
 			return plan.Powers(snap.World, name), nil

@@ -104,6 +104,8 @@ func (t *troubles) all() []trouble {
 	for _, one := range t.list {
 		list = append(list, *one)
 	}
-	slices.SortFunc(list, func(a, b trouble) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.what, b.what)) })
+	slices.SortFunc(list, func(a, b trouble) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.what, b.what))
+	})
 	return list
 }

@@ -42,7 +42,8 @@ func (v *View) Load() *Snapshot { return v.last.Load() }
 
 // Status says how everything stands.
 func (s *Snapshot) Status() web.Status {
-	status := web.Status{At: s.At, Main: web.Main{Branch: s.World.Main.Branch, Commit: s.World.Main.Commit, Checks: s.Plan.Main.Checks},
+	status := web.Status{At: s.At, Main: web.Main{Branch: s.World.Main.Branch, Commit: s.World.Main.Commit,
+		Checks: s.Plan.Main.Checks},
 		Models: s.models(), PRs: s.PRs(), Fleets: s.fleets()}
 	for key, r := range s.World.Runs {
 		needed := slices.Contains(s.Plan.Needed, key) && r.Phase != delivery.RunDone
@@ -55,12 +56,14 @@ func (s *Snapshot) Status() web.Status {
 		status.Notices = append(status.Notices, back.String())
 	}
 	if !s.World.ProposalsKnown {
-		status.Notices = append(status.Notices, "the list of pull requests may be old: the forge has not answered since main moved, or at all; no run is ended for it")
+		status.Notices = append(status.Notices, "the list of pull requests may be old: the forge has not answered "+
+			"since main moved, or at all; no run is ended for it")
 	}
 	status.Notices = append(status.Notices, s.lost()...)
 	if n := len(s.World.Main.Complaints); n > 0 {
 		about := "; nothing new is accepted, and the fleets that it is about stay as they are"
-		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read: %s%s", s.World.Main.Branch, s.World.Main.Complaints[0], about))
+		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read: %s%s", s.World.Main.Branch,
+			s.World.Main.Complaints[0], about))
 	}
 	if newer := delivery.NewerSigned(s.World.Evidence.Newer); newer != "" {
 		if s.World.Blind() != "" {
@@ -74,7 +77,8 @@ func (s *Snapshot) Status() web.Status {
 func (s *Snapshot) models() []web.Model {
 	list := make([]web.Model, 0, len(s.Plan.Main.Models))
 	for _, m := range s.Plan.Main.Models {
-		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State, Text: m.Text})
+		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State,
+			Text: m.Text})
 	}
 	return list
 }
@@ -104,7 +108,8 @@ func (r *Reconciler) notices() []string {
 		list = append(list, line)
 	}
 	if n, since := r.outbox.oldest(); n > 0 && r.Now().Sub(since) > sendSlow {
-		list = append(list, fmt.Sprintf("%d statuses, comments or pushes wait to be sent, the first since %s: the forge or git takes long to answer",
+		list = append(list, fmt.Sprintf("%d statuses, comments or pushes wait to be sent, the first since %s: the "+
+			"forge or git takes long to answer",
 			n, since.UTC().Format("2006-01-02 15:04:05 UTC")))
 	}
 	return list
@@ -154,7 +159,8 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 		}
 		return pr, nil
 	}
-	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: fmt.Sprintf("aob pr list shows the open ones; aob explain pr %d tells of a merged one", number)}
+	return web.PR{}, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number),
+		Do: fmt.Sprintf("aob pr list shows the open ones; aob explain pr %d tells of a merged one", number)}
 }
 
 func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
@@ -200,9 +206,11 @@ func sortRuns(runs []web.Run) {
 
 func (s *Snapshot) run(r delivery.RunState) web.Run {
 	st := r.Status
-	run := web.Run{Key: r.Spec.Key, Kind: r.Spec.Kind, Note: r.Spec.Note, Phase: r.Phase, Stage: r.Stage, Attempt: r.Tries(), Ending: r.Ending,
-		Epoch: st.Epoch, Epochs: st.Epochs, Batch: st.Batch, Batches: st.Batches, MAP: st.MAP, SecondsLeft: st.SecondsLeft,
-		Heartbeat: st.Heartbeat, Started: r.Started, Ended: r.Ended, Message: st.Message, Error: r.Error}
+	run := web.Run{Key: r.Spec.Key, Kind: r.Spec.Kind, Note: r.Spec.Note, Phase: r.Phase, Stage: r.Stage,
+		Attempt: r.Tries(), Ending: r.Ending,
+		Epoch: st.Epoch, Epochs: st.Epochs, Batch: st.Batch, Batches: st.Batches, MAP: st.MAP,
+		SecondsLeft: st.SecondsLeft,
+		Heartbeat:   st.Heartbeat, Started: r.Started, Ended: r.Ended, Message: st.Message, Error: r.Error}
 	for _, p := range s.Plan.Proposals {
 		if slices.Contains(s.runsOf(p), r.Spec.Key) {
 			run.PRs = append(run.PRs, p.PR.Number)
@@ -233,8 +241,9 @@ func (s *Snapshot) fleets() []web.Fleet {
 }
 
 func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
-	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Text: f.Text, Waves: f.Decision.Waves,
-		Done: f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
+	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Text: f.Text,
+		Waves: f.Decision.Waves,
+		Done:  f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
 	if d := f.Decision.Desired; d != nil && d.Release == f.Target {
 		fleet.Share = d.Share
 		fleet.Wave = min(f.Decision.State.Wave+1, fleet.Waves)
@@ -265,7 +274,8 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		if strange != "" {
 			notes = append(notes, strange)
 		}
-		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Silent: silent, Notes: notes, Installed: r.Installation, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
+		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Silent: silent, Notes: notes,
+			Installed: r.Installation, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
 			Seen: d.Seen, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels, Downloaded: r.Downloaded})
 	}
 	byID := func(a, b web.Device) int { return cmp.Compare(a.ID, b.ID) }
@@ -301,7 +311,10 @@ func (s *Snapshot) lost() []string {
 	var list []string
 	for _, b := range slices.Sorted(maps.Keys(s.World.Stored)) {
 		if files := s.World.Stored[b].Lost; len(files) > 0 {
-			list = append(list, fmt.Sprintf("the store has lost or damaged %s of bundle %s%s: copy the file from a backup, or from a device that holds the bundle (STATE/a/%s or STATE/b/%s); the file's name in the store is its SHA-256. Until then devices cannot download it, and no device is believed that says that it failed",
+			list = append(list, fmt.Sprintf("the store has lost or damaged %s of bundle %s%s: copy the file from a "+
+				"backup, or from a device that holds the bundle (STATE/a/%s or STATE/b/%s); the file's name in the "+
+				"store is its SHA-256. Until then devices cannot download it, and no device is believed that says "+
+				"that it failed",
 				strings.Join(files, ", "), b.Short(), s.known(b), b.Hex(), b.Hex()))
 		}
 	}
@@ -415,9 +428,11 @@ func (s *Snapshot) unknown(err error) error {
 func (s *Snapshot) facts() explain.Facts {
 	w, e := s.World, s.World.Evidence
 	silent := func(d delivery.Device) bool { return s.At.Sub(d.Seen) > s.deadline() }
-	f := explain.Facts{Silent: silent, Unread: w.Blind(), Branch: w.Main.Branch, Head: w.Main.Commit, Published: w.Published, Statements: e.Releases,
+	f := explain.Facts{Silent: silent, Unread: w.Blind(), Branch: w.Main.Branch, Head: w.Main.Commit,
+		Published: w.Published, Statements: e.Releases,
 		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: quarantines(w.Main), Runs: w.Runs, Scores: e.Scores,
-		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{}, Sizes: map[delivery.Digest]int64{}}
+		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{},
+		Sizes: map[delivery.Digest]int64{}}
 	for _, key := range slices.Sorted(maps.Keys(e.ByRun)) {
 		t := e.ByRun[key]
 		f.Trainings[t.Bundle] = t.Training
@@ -436,7 +451,8 @@ func (s *Snapshot) facts() explain.Facts {
 		f.Devices = append(f.Devices, w.Devices[ring]...)
 	}
 	for _, m := range s.Plan.Main.Models {
-		f.Models = append(f.Models, explain.Main{Name: m.Model, Spec: w.Main.Intent.Models[m.Model].Spec(), Named: m.Named, Accepted: m.Accepted, Text: m.Text})
+		f.Models = append(f.Models, explain.Main{Name: m.Model, Spec: w.Main.Intent.Models[m.Model].Spec(),
+			Named: m.Named, Accepted: m.Accepted, Text: m.Text})
 	}
 	for _, d := range s.Plan.Fleets {
 		fleet := explain.Fleet{Name: d.Fleet, Model: d.Model, Target: d.Target, Text: d.Text}
@@ -465,7 +481,8 @@ func (s *Snapshot) proposed(p plan.ProposalReport) explain.Proposal {
 		}
 	}
 	for _, m := range p.Models {
-		c := explain.Change{Model: m.Model, State: m.State, Text: m.Text, Data: m.Data, Bundle: m.Bundle, Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}
+		c := explain.Change{Model: m.Model, State: m.State, Text: m.Text, Data: m.Data, Bundle: m.Bundle,
+			Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}
 		if mdl, ok := head.Models[m.Model]; ok {
 			spec := mdl.Spec()
 			c.Spec = &spec
@@ -516,7 +533,8 @@ func (s *Snapshot) past(f *explain.Facts, kind explain.Kind, id string, commits 
 				if err != nil && !errors.Is(err, git.ErrTooBig) {
 					return err
 				}
-				version.Release = intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Release()
+				version.Release = intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data},
+					intent.Options{}).Release()
 			}
 			versions = append(versions, version)
 		}

@@ -24,8 +24,9 @@ func hashOf(s string) string { return digestOf(s).Hex()[:40] }
 
 // viewModel is a model of so many epochs.
 func viewModel(epochs int) delivery.Model {
-	return delivery.Model{Name: "shapes", Dataset: delivery.Dataset{Dir: "shapes"}, Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}},
-		Train: delivery.Train{With: "tiny@1", Epochs: epochs, Seeds: []int64{1}}, Variants: []string{"fp32"}}
+	return delivery.Model{Name: "shapes", Dataset: delivery.Dataset{Dir: "shapes"},
+		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}},
+		Train:   delivery.Train{With: "tiny@1", Epochs: epochs, Seeds: []int64{1}}, Variants: []string{"fp32"}}
 }
 
 // viewed is the snapshot of a world with one release, a fleet of three devices
@@ -33,47 +34,64 @@ func viewModel(epochs int) delivery.Model {
 func viewed(t *testing.T) *Snapshot {
 	t.Helper()
 	now := viewModel(4)
-	release := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: "shapes", Version: 1, Bundle: digestOf("bundle"), Spec: now.SpecDigest(),
-		Measured: []delivery.Measured{{Gate: "production", EvalSet: digestOf("eval set"), Images: 40, Metrics: map[string]delivery.Figure{"mAP": {Value: 0.4}}}}}
+	release := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: "shapes", Version: 1,
+		Bundle: digestOf("bundle"), Spec: now.SpecDigest(),
+		Measured: []delivery.Measured{{Gate: "production", EvalSet: digestOf("eval set"), Images: 40,
+			Metrics: map[string]delivery.Figure{"mAP": {Value: 0.4}}}}}
 	floor := 0.3
-	main := delivery.Intent{Models: map[string]delivery.Model{"shapes": now}, Releases: map[string]delivery.Release{"shapes": release},
-		Gates: map[string]delivery.Gate{"production": {Name: "production", Covers: []string{"shapes"}, Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "shapes"}, Split: "test"},
-			Checks: []delivery.GateCheck{{Metric: "mAP", Min: &floor}}}},
-		Fleets: map[string]delivery.Fleet{"demo": {Name: "demo", Runs: "shapes", Waves: []delivery.Wave{{Devices: 1}, {Share: 1}}, Advance: "all-healthy"}}}
+	main := delivery.Intent{Models: map[string]delivery.Model{"shapes": now},
+		Releases: map[string]delivery.Release{"shapes": release},
+		Gates: map[string]delivery.Gate{"production": {Name: "production", Covers: []string{"shapes"},
+			Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "shapes"}, Split: "test"},
+			Checks:   []delivery.GateCheck{{Metric: "mAP", Min: &floor}}}},
+		Fleets: map[string]delivery.Fleet{"demo": {Name: "demo", Runs: "shapes", Waves: []delivery.Wave{{Devices: 1},
+			{Share: 1}}, Advance: "all-healthy"}}}
 	changed := main
 	changed.Models = map[string]delivery.Model{"shapes": viewModel(8)}
-	trained := plan.Trained{Bundle: release.Bundle, Training: delivery.Training{Run: digestOf("run"), Spec: release.Spec, Input: delivery.TrainRun{Spec: now.Spec(), Seed: 1, Machine: "train-local"},
+	trained := plan.Trained{Bundle: release.Bundle, Training: delivery.Training{Run: digestOf("run"),
+		Spec: release.Spec, Input: delivery.TrainRun{Spec: now.Spec(), Seed: 1, Machine: "train-local"},
 		Result: delivery.TrainResult{Bundle: release.Bundle, Model: digestOf("onnx")}}}
 	device := func(id string, phase delivery.DevicePhase, bundle delivery.Digest) delivery.Device {
-		return delivery.Device{Seen: viewTime, Report: delivery.Report{Device: id, Ring: "demo", Phase: phase, Bundle: bundle, Release: 1, Slot: "a"}}
+		return delivery.Device{Seen: viewTime, Report: delivery.Report{Device: id, Ring: "demo", Phase: phase,
+			Bundle: bundle, Release: 1, Slot: "a"}}
 	}
 	w := plan.World{At: viewTime, ProposalsKnown: true,
 		Main: plan.Main{Branch: "main", Commit: hashOf("main"), Intent: main},
 		Proposals: []plan.Proposal{
-			{PullRequest: delivery.PullRequest{Number: 9, Title: "A typo", Author: "jonas", Head: hashOf("typo"), Base: "main"}, Bases: []string{hashOf("main")}, Complaints: []delivery.Complaint{{File: "models/shapes.yaml", Line: 3, Text: "unknown key"}}},
-			{PullRequest: delivery.PullRequest{Number: 3, Title: "Longer", Author: "maria", Head: hashOf("longer"), HeadRef: "longer", Base: "main"}, Permission: delivery.PermissionWrite, Intent: changed, Base: main, Merged: changed, Bases: []string{hashOf("main")}},
+			{PullRequest: delivery.PullRequest{Number: 9, Title: "A typo", Author: "jonas", Head: hashOf("typo"),
+				Base: "main"}, Bases: []string{hashOf("main")},
+				Complaints: []delivery.Complaint{{File: "models/shapes.yaml", Line: 3, Text: "unknown key"}}},
+			{PullRequest: delivery.PullRequest{Number: 3, Title: "Longer", Author: "maria", Head: hashOf("longer"),
+				HeadRef: "longer", Base: "main"}, Permission: delivery.PermissionWrite, Intent: changed, Base: main,
+				Merged: changed, Bases: []string{hashOf("main")}},
 		},
 		Runs: map[delivery.Digest]delivery.RunState{},
-		Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{release.Spec: trained}, ByRun: map[delivery.Digest]plan.Trained{trained.Training.Run: trained},
-			Bundles:  map[delivery.Digest]plan.Bundle{release.Bundle: {Size: 4_000_000}},
-			Accepted: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 1, Spec: release.Spec, Bundle: release.Bundle, Commit: hashOf("main")}}},
-			Releases: []delivery.ReleaseStatement{{Model: "shapes", Version: 1, Spec: release.Spec, Bundle: release.Bundle, File: release}}},
+		Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{release.Spec: trained},
+			ByRun:   map[delivery.Digest]plan.Trained{trained.Training.Run: trained},
+			Bundles: map[delivery.Digest]plan.Bundle{release.Bundle: {Size: 4_000_000}},
+			Accepted: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 1, Spec: release.Spec,
+				Bundle: release.Bundle, Commit: hashOf("main")}}},
+			Releases: []delivery.ReleaseStatement{{Model: "shapes", Version: 1, Spec: release.Spec,
+				Bundle: release.Bundle, File: release}}},
 		Devices: map[string][]delivery.Device{
-			"demo": {device("dock-2", delivery.DeviceFailed, ""), device("dock-1", delivery.DeviceHealthy, release.Bundle), device("dock-3", delivery.DeviceHealthy, digestOf("other"))},
-			"old":  {{Seen: viewTime, Report: delivery.Report{Device: "cart", Ring: "old", Phase: delivery.DeviceIdle}}},
+			"demo": {device("dock-2", delivery.DeviceFailed, ""), device("dock-1", delivery.DeviceHealthy,
+				release.Bundle), device("dock-3", delivery.DeviceHealthy, digestOf("other"))},
+			"old": {{Seen: viewTime, Report: delivery.Report{Device: "cart", Ring: "old", Phase: delivery.DeviceIdle}}},
 		},
 		Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": digestOf("trainer")}},
 	}
 	// What the pull request asks for first is running, and another run is over.
 	for _, s := range plan.Make(w).Steps {
 		if start, ok := s.(plan.StartRun); ok {
-			w.Runs[start.Spec.Key] = delivery.RunState{Spec: start.Spec, Phase: delivery.RunRunning, Stage: "check", Attempt: 1, Started: viewTime, Status: delivery.RunStatus{Batch: 10, Batches: 40}}
+			w.Runs[start.Spec.Key] = delivery.RunState{Spec: start.Spec, Phase: delivery.RunRunning, Stage: "check",
+				Attempt: 1, Started: viewTime, Status: delivery.RunStatus{Batch: 10, Batches: 40}}
 		}
 	}
 	if len(w.Runs) != 1 {
 		t.Fatalf("%d runs started, want the data run", len(w.Runs))
 	}
-	w.Runs[trained.Training.Run] = delivery.RunState{Spec: delivery.RunSpec{Key: trained.Training.Run, Kind: delivery.RunTrain}, Phase: delivery.RunDone}
+	w.Runs[trained.Training.Run] = delivery.RunState{Spec: delivery.RunSpec{Key: trained.Training.Run,
+		Kind: delivery.RunTrain}, Phase: delivery.RunDone}
 	return &Snapshot{World: w, Plan: plan.Make(w), At: viewTime}
 }
 
@@ -82,13 +100,16 @@ func TestViewOfStatus(t *testing.T) {
 	if s.Main.Branch != "main" || s.Main.Commit != hashOf("main") || len(s.Main.Checks) == 0 {
 		t.Errorf("main: %+v", s.Main)
 	}
-	if len(s.Models) != 1 || s.Models[0].Accepted == nil || s.Models[0].Accepted.Version != 1 || s.Models[0].State != delivery.CheckSuccess {
+	if len(s.Models) != 1 || s.Models[0].Accepted == nil || s.Models[0].Accepted.Version != 1 ||
+		s.Models[0].State != delivery.CheckSuccess {
 		t.Errorf("models: %+v", s.Models)
 	}
-	if len(s.PRs) != 2 || s.PRs[0].Number != 3 || s.PRs[0].State != delivery.CheckPending || s.PRs[1].State != delivery.CheckFailure {
+	if len(s.PRs) != 2 || s.PRs[0].Number != 3 || s.PRs[0].State != delivery.CheckPending ||
+		s.PRs[1].State != delivery.CheckFailure {
 		t.Errorf("pull requests: %+v", s.PRs)
 	}
-	if len(s.Runs) != 1 || s.Runs[0].Kind != delivery.RunData || s.Runs[0].Batch != 10 || fmt.Sprint(s.Runs[0].PRs) != "[3]" {
+	if len(s.Runs) != 1 || s.Runs[0].Kind != delivery.RunData || s.Runs[0].Batch != 10 ||
+		fmt.Sprint(s.Runs[0].PRs) != "[3]" {
 		t.Errorf("runs: %+v; want the one that runs, and not what is over", s.Runs)
 	}
 	if len(s.PRs[0].Runs) != 1 || len(s.PRs[1].Runs) != 0 {
@@ -98,7 +119,8 @@ func TestViewOfStatus(t *testing.T) {
 		t.Fatalf("fleets: %+v", s.Fleets)
 	}
 	demo, old := s.Fleets[0], s.Fleets[1]
-	if demo.Name != "demo" || demo.Target.Version != 1 || demo.Count != (web.Count{Devices: 3, Heard: 3, Healthy: 1, Failed: 1}) || demo.Waves != 2 {
+	if demo.Name != "demo" || demo.Target.Version != 1 ||
+		demo.Count != (web.Count{Devices: 3, Heard: 3, Healthy: 1, Failed: 1}) || demo.Waves != 2 {
 		t.Errorf("fleet: %+v", demo)
 	}
 	if len(demo.Devices) != 3 || demo.Devices[0].ID != "dock-1" || demo.Devices[1].Phase != delivery.DeviceFailed {
@@ -136,7 +158,8 @@ func TestNothingIsMissingFromWhatCannotBeRead(t *testing.T) {
 			w.Main.Complaints = []delivery.Complaint{{File: "fleets/old.yaml", Line: 3, Column: 1, Text: "unknown key"}}
 		}, "main cannot be read: fleets/old.yaml:3:1: unknown key"},
 		"a newer format": {func(w *plan.World) {
-			w.Main.Complaints = []delivery.Complaint{{File: "models/shapes.release.yaml", Text: "this file is for a newer aob"}, {File: "x", Text: "y"}}
+			w.Main.Complaints = []delivery.Complaint{{File: "models/shapes.release.yaml",
+				Text: "this file is for a newer aob"}, {File: "x", Text: "y"}}
 		}, "main cannot be read: models/shapes.release.yaml: this file is for a newer aob (and 1 more)"},
 		"newer statements": {func(w *plan.World) {
 			w.Evidence.Newer = []delivery.NewerStatements{{Kind: "acceptance", Format: 2, Known: 1, Count: 3}}
@@ -152,7 +175,8 @@ func TestNothingIsMissingFromWhatCannotBeRead(t *testing.T) {
 			rings := 0
 			for _, f := range s.Fleets {
 				rings++
-				if strings.Contains(f.Text, "has this name") || !strings.Contains(f.Text, "its devices keep what they run: "+c.why) {
+				if strings.Contains(f.Text, "has this name") ||
+					!strings.Contains(f.Text, "its devices keep what they run: "+c.why) {
 					t.Errorf("fleet %s: %s", f.Name, f.Text)
 				}
 			}
@@ -162,16 +186,20 @@ func TestNothingIsMissingFromWhatCannotBeRead(t *testing.T) {
 			if notices := strings.Join(s.Notices, "\n"); !strings.Contains(notices, "stay as they are") {
 				t.Errorf("the notices are %q", notices)
 			}
-			if _, err := snap.Explain(explain.Model, "nobody-knows", nil); err == nil || strings.Contains(err.Error(), "nothing is known") || !strings.Contains(err.Error(), c.why) {
+			if _, err := snap.Explain(explain.Model, "nobody-knows", nil); err == nil ||
+				strings.Contains(err.Error(), "nothing is known") || !strings.Contains(err.Error(), c.why) {
 				t.Errorf("a model: %v", err)
 			}
-			if chain, err := snap.Explain(explain.Model, "shapes", nil); err != nil || strings.Contains(chain.Title, "not on main") || !strings.Contains(chain.Title, c.why) {
+			if chain, err := snap.Explain(explain.Model, "shapes", nil); err != nil ||
+				strings.Contains(chain.Title, "not on main") || !strings.Contains(chain.Title, c.why) {
 				t.Errorf("a model that was released: %q, %v", chain.Title, err)
 			}
-			if _, err := snap.side("release", "shapes"); err == nil || strings.Contains(err.Error(), "has no release") || !strings.Contains(err.Error(), c.why) {
+			if _, err := snap.side("release", "shapes"); err == nil ||
+				strings.Contains(err.Error(), "has no release") || !strings.Contains(err.Error(), c.why) {
 				t.Errorf("its release: %v", err)
 			}
-			if err := snap.unknown(explain.Unknown{Kind: "gate", ID: "production"}); !strings.Contains(err.Error(), c.why) {
+			if err := snap.unknown(explain.Unknown{Kind: "gate", ID: "production"}); !strings.Contains(err.Error(),
+				c.why) {
 				t.Errorf("a gate: %v", err)
 			}
 			if err := snap.unknown(explain.Unknown{Kind: explain.PR, ID: "99"}); strings.Contains(err.Error(), c.why) {
@@ -237,8 +265,10 @@ func TestViewOfManyDevices(t *testing.T) {
 
 func TestViewCounts(t *testing.T) {
 	c := viewed(t).Counts()
-	if c.Runs[web.RunCount{Kind: delivery.RunData, Phase: delivery.RunRunning}] != 1 || c.Runs[web.RunCount{Kind: delivery.RunTrain, Phase: delivery.RunDone}] != 1 ||
-		c.Devices[web.DeviceCount{Fleet: "demo", Phase: delivery.DeviceHealthy}] != 2 || c.Devices[web.DeviceCount{Fleet: "old", Phase: delivery.DeviceIdle}] != 1 {
+	if c.Runs[web.RunCount{Kind: delivery.RunData, Phase: delivery.RunRunning}] != 1 ||
+		c.Runs[web.RunCount{Kind: delivery.RunTrain, Phase: delivery.RunDone}] != 1 ||
+		c.Devices[web.DeviceCount{Fleet: "demo", Phase: delivery.DeviceHealthy}] != 2 ||
+		c.Devices[web.DeviceCount{Fleet: "old", Phase: delivery.DeviceIdle}] != 1 {
 		t.Errorf("%+v", c)
 	}
 	s := &Source{Reconciler: new(Reconciler).Init()}
@@ -257,7 +287,8 @@ func (p past) History(head, path string) ([]git.FileVersion, error) {
 	if path != "models/shapes.release.yaml" || head != hashOf("main") {
 		return nil, nil
 	}
-	return []git.FileVersion{{Commit: hashOf("main"), Blob: "blob"}, {Commit: hashOf("branch"), Blob: "blob"}, {Commit: hashOf("before"), Blob: "large"}, {Commit: hashOf("first")}}, nil
+	return []git.FileVersion{{Commit: hashOf("main"), Blob: "blob"}, {Commit: hashOf("branch"), Blob: "blob"},
+		{Commit: hashOf("before"), Blob: "large"}, {Commit: hashOf("first")}}, nil
 }
 
 func (p past) Blob(hash string, _ int64) ([]byte, error) {
@@ -279,7 +310,8 @@ func (p past) Author(string) (name, email string, when time.Time, err error) {
 }
 
 func (p past) Refs() map[string]string {
-	return map[string]string{"refs/heads/main": hashOf("main"), "refs/pull/1/head": hashOf("branch"), "refs/pull/x/head": "bad", "refs/pull/9": "bad"}
+	return map[string]string{"refs/heads/main": hashOf("main"), "refs/pull/1/head": hashOf("branch"),
+		"refs/pull/x/head": "bad", "refs/pull/9": "bad"}
 }
 
 func TestViewExplains(t *testing.T) {
@@ -291,11 +323,14 @@ func TestViewExplains(t *testing.T) {
 		want []string
 	}{
 		{explain.PR, "3", []string{"#3 Longer, by maria", "content"}},
-		{explain.PR, "2", []string{"#2, no longer open: shapes version 1", "Train longer (#2), by maria", "fleet       demo"}},
+		{explain.PR, "2", []string{"#2, no longer open: shapes version 1", "Train longer (#2), by maria",
+			"fleet       demo"}},
 		{explain.PR, "1", []string{"#1, no longer open: shapes version 1"}},
 		{explain.Commit, hashOf("main")[:10], []string{"shapes version 1", "acceptance"}},
-		{explain.Model, "shapes", []string{"shapes@1", "by maria", "removed, or could not be read", "fleet       demo"}},
-		{explain.Device, "dock-1", []string{"dock-1 runs shapes version 1", "train-local", "signed: every gate passed"}},
+		{explain.Model, "shapes", []string{"shapes@1", "by maria", "removed, or could not be read",
+			"fleet       demo"}},
+		{explain.Device, "dock-1", []string{"dock-1 runs shapes version 1", "train-local",
+			"signed: every gate passed"}},
 		{explain.Device, "cart", []string{"runs nothing yet"}},
 	} {
 		chain, err := snap.Explain(c.kind, c.id, commits)
@@ -309,7 +344,8 @@ func TestViewExplains(t *testing.T) {
 			}
 		}
 	}
-	for kind, id := range map[explain.Kind]string{explain.Model: "../secret", explain.Device: "nobody", explain.Commit: "ffffffff"} {
+	for kind, id := range map[explain.Kind]string{explain.Model: "../secret", explain.Device: "nobody",
+		explain.Commit: "ffffffff"} {
 		if _, err := snap.Explain(kind, id, commits); !errors.As(err, new(explain.Unknown)) {
 			t.Errorf("%s %s: %v", kind, id, err)
 		}
@@ -331,7 +367,8 @@ func TestDeadFleetIsNotShownAsHealthy(t *testing.T) {
 	if demo.Count != (web.Count{Devices: 3}) || !demo.Devices[0].Silent {
 		t.Errorf("got %+v", demo)
 	}
-	if c := s.Counts().Devices; c[web.DeviceCount{Fleet: "demo", Phase: web.PhaseSilent}] != 3 || c[web.DeviceCount{Fleet: "demo", Phase: delivery.DeviceHealthy}] != 0 {
+	if c := s.Counts().Devices; c[web.DeviceCount{Fleet: "demo", Phase: web.PhaseSilent}] != 3 ||
+		c[web.DeviceCount{Fleet: "demo", Phase: delivery.DeviceHealthy}] != 0 {
 		t.Errorf("metrics: %v", c)
 	}
 	// One that speaks again counts again, without a turn of the loop.
@@ -350,10 +387,12 @@ func TestStrangeDevicesSayWhy(t *testing.T) {
 	d.Report.Held = "the document expired"
 	d.Twice = s.At
 	demo := s.Status().Fleets[0]
-	if got := strings.Join(demo.Devices[0].Notes, ""); !strings.Contains(got, "its clock is 72h ahead") || !strings.Contains(got, "the document expired") || !strings.Contains(got, "two places") {
+	if got := strings.Join(demo.Devices[0].Notes, ""); !strings.Contains(got, "its clock is 72h ahead") ||
+		!strings.Contains(got, "the document expired") || !strings.Contains(got, "two places") {
 		t.Errorf("got %q", got)
 	}
-	if demo.Count.Held != 1 || demo.Count.Healthy != 0 || s.Counts().Devices[web.DeviceCount{Fleet: "demo", Phase: web.PhaseHeld}] != 1 {
+	if demo.Count.Held != 1 || demo.Count.Healthy != 0 ||
+		s.Counts().Devices[web.DeviceCount{Fleet: "demo", Phase: web.PhaseHeld}] != 1 {
 		t.Errorf("got %+v", demo.Count)
 	}
 }

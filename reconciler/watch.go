@@ -1,8 +1,8 @@
 package reconciler
 
-// This file is for a server that only watches, because its state folder is a copy of another server's: a rehearsal, or a
-// backup that was restored while the original may still run. It looks and decides as always. What it decides is shown,
-// and nothing of it is done.
+// This file is for a server that only watches, because its state folder is a copy of another server's: a rehearsal, or
+// a backup that was restored while the original may still run. It looks and decides as always. What it decides is
+// shown, and nothing of it is done.
 
 import (
 	"context"

@@ -98,7 +98,8 @@ func TestFleet(t *testing.T) {
 	if !status.Serving || status.Release != 2 || status.Phase != delivery.DeviceHealthy || status.Device != "d1" {
 		t.Errorf("status %+v", status)
 	}
-	if text := command(t, "status", "--state", dirs["d1"]); !strings.Contains(text, "version 2, bundle "+v2.Bundle.Short()) {
+	if text := command(t, "status", "--state", dirs["d1"]); !strings.Contains(text, "version 2, bundle "+
+		v2.Bundle.Short()) {
 		t.Errorf("status prints:\n%s", text)
 	}
 }

@@ -49,7 +49,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			release = bad[rng.IntN(len(bad))]
 		}
 		doc := delivery.Desired{Ring: "north", Model: "pallets", Release: release, Share: 1, Salt: fmt.Sprint(i),
-			Soak: delivery.Duration(time.Duration(rng.IntN(60)) * time.Millisecond), NextPoll: delivery.Duration(time.Second)}
+			Soak:     delivery.Duration(time.Duration(rng.IntN(60)) * time.Millisecond),
+			NextPoll: delivery.Duration(time.Second)}
 		if err := s.Publish(t.Context(), doc); err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +197,8 @@ func whole(t *testing.T, store *artifact.Store, digest delivery.Digest, dir stri
 	if err := store.Unpack(context.Background(), digest, want); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{artifact.ModelFile, artifact.SignatureFile, artifact.LabelsFile, artifact.GoldenFile} {
+	for _, name := range []string{artifact.ModelFile, artifact.SignatureFile, artifact.LabelsFile,
+		artifact.GoldenFile} {
 		a, err := os.ReadFile(filepath.Join(want, name))
 		if err != nil {
 			t.Fatal(err)

@@ -82,7 +82,8 @@ func TestRealDetector(t *testing.T) {
 	before, began := s.served.Load(), time.Now()
 	s.release(v2)
 	s.done(t, v2)
-	t.Logf("back on version 2 after %v, with %d bytes downloaded", time.Since(began).Round(time.Millisecond), s.served.Load()-before)
+	t.Logf("back on version 2 after %v, with %d bytes downloaded", time.Since(began).Round(time.Millisecond),
+		s.served.Load()-before)
 	if again := infer(); again != first {
 		t.Errorf("at the end: %s, before: %s", again, first)
 	}

@@ -65,14 +65,17 @@ where --library does not.`,
 	f.StringArrayVar(&o.labels, "label", nil, "a label that fleets match on, as site=north; may be given often")
 	f.StringVar(&o.state, "state", "", "the folder that this agent works in")
 	f.StringVar(&o.trust, "trust", "", "the public keys that desired state is believed from, as PEM")
-	f.StringVar(&o.tokenFile, "token-file", "", "a file with this device's token; aob device token FLEET DEVICE prints it on the server")
+	f.StringVar(&o.tokenFile, "token-file", "",
+		"a file with this device's token; aob device token FLEET DEVICE prints it on the server")
 	f.StringVar(&o.ca, "ca", "", "certificates that the server's is checked against, as PEM (default: the system's)")
 	f.StringVar(&o.detector, "detector", "", "aob-detect (default: beside this program, or on PATH)")
-	f.StringVar(&o.library, "library", "", "ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
+	f.StringVar(&o.library, "library", "",
+		"ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
 	f.IntVar(&o.threads, "threads", 0, "cores that the detector uses (default: all)")
 	f.StringVar(&o.memory, "memory", "4GiB", "limit on the detector's memory")
 	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, as 127.0.0.1:9102")
-	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute, "how often to report when nothing changes; the server may ask for more")
+	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute,
+		"how often to report when nothing changes; the server may ask for more")
 	for _, name := range []string{"server", "ring", "device", "state", "trust", "token-file"} {
 		cmd.MarkFlagRequired(name)
 	}
@@ -90,7 +93,8 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	}
 	if whose, _, _ := strings.Cut(c.Token, ":"); whose != o.ring+"/"+o.device {
 		return errors.Join(delivery.Blockedf("on the server, print it with: aob device token "+o.ring+" "+o.device,
-			"--token-file: %s does not hold the token of device %s in ring %s", o.tokenFile, o.device, o.ring), agent.Close())
+			"--token-file: %s does not hold the token of device %s in ring %s", o.tokenFile, o.device, o.ring),
+			agent.Close())
 	}
 	if o.metrics == "" {
 		return agent.Run(ctx)
@@ -102,7 +106,8 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", c.Metrics.Handler())
 	listener = netutil.LimitListener(listener, maxConnections) // the agent's files are for its work
-	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
+	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		MaxHeaderBytes: 16 << 10}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	err = errors.Join(agent.Run(ctx), server.Close())
@@ -185,13 +190,15 @@ func (o runOptions) detect() (detect.Detector, error) {
 
 func parseServer(text string) (string, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		strings.Trim(u.Path, "/") != "" {
 		return "", errors.New("--server: want https://HOST[:PORT], without user, path or query")
 	}
 	ip := net.ParseIP(u.Hostname())
 	local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 	if u.Scheme != "https" && (u.Scheme != "http" || !local) {
-		return "", fmt.Errorf("--server: want https; http is for this machine alone, and the token would be read on the way to %s", u.Host)
+		return "", fmt.Errorf("--server: want https; http is for this machine alone, and the token would be read on "+
+			"the way to %s", u.Host)
 	}
 	return strings.TrimRight(text, "/"), nil
 }
@@ -221,7 +228,8 @@ func readToken(path string) (string, error) {
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" || strings.ContainsAny(token, "\r\n") {
-		return "", delivery.Blockedf("write this device's token into it, on one line; on the server, aob device token prints it", "--token-file: %s holds no token", path)
+		return "", delivery.Blockedf("write this device's token into it, on one line; on the server, aob device "+
+			"token prints it", "--token-file: %s holds no token", path)
 	}
 	return token, nil
 }

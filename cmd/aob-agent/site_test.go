@@ -90,7 +90,8 @@ func scriptedDetector(args []string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /infer", func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(map[string]any{"width": s.Version, "height": 1, "boxes": []delivery.Box{{Class: "pallet", Score: 0.9}, {Class: "person", Score: 0.1}}})
+		json.NewEncoder(w).Encode(map[string]any{"width": s.Version, "height": 1,
+			"boxes": []delivery.Box{{Class: "pallet", Score: 0.9}, {Class: "person", Score: 0.1}}})
 	})
 	server := http.Server{Handler: mux}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -132,7 +133,8 @@ const secret = "the secret of this test's fleet"
 func newSite(t *testing.T, waves ...delivery.Wave) *site {
 	t.Helper()
 	s := &site{files: t.TempDir(), wake: make(chan struct{}, 1), changed: make(chan struct{}),
-		fleet: delivery.Fleet{Name: "north", Runs: "pallets", Waves: waves, Soak: delivery.Duration(50 * time.Millisecond), Match: map[string]string{"site": "north"}}}
+		fleet: delivery.Fleet{Name: "north", Runs: "pallets", Waves: waves,
+			Soak: delivery.Duration(50 * time.Millisecond), Match: map[string]string{"site": "north"}}}
 	key, err := trust.Create(filepath.Join(s.files, "desired.pem"))
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +145,8 @@ func newSite(t *testing.T, waves ...delivery.Wave) *site {
 	if s.store, err = artifact.Open(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	s.Server, err = fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: key, Secret: secret, Registry: forgetful{}, Wake: s.poke, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.Server, err = fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: key, Secret: secret,
+		Registry: forgetful{}, Wake: s.poke, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +204,8 @@ func (s *site) turn(ctx context.Context, t *testing.T) {
 		return
 	}
 	devices := s.Devices()
-	in := rollout.Input{Fleet: s.fleet, Target: s.target, Previous: s.previous, State: s.state, Devices: devices, At: time.Now(),
+	in := rollout.Input{Fleet: s.fleet, Target: s.target, Previous: s.previous, State: s.state, Devices: devices,
+		At:       time.Now(),
 		Rollback: rollout.HasRun(s.fleet, devices, s.target.Bundle)}
 	for _, a := range s.aborted {
 		in.Aborted = append(in.Aborted, a.Bundle)
@@ -281,9 +285,11 @@ func (s *site) push(t *testing.T, sc script) delivery.Target {
 	}
 	digest, err := s.store.Push(t.Context(), artifact.Bundle{
 		ModelPath: path, Golden: []byte("golden"), Labels: []string{"pallet", "person"},
-		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 8, Height: 8,
+		Signature: delivery.Signature{SchemaVersion: 1, Input: "input", Boxes: "dets", Logits: "labels", Width: 8,
+			Height: 8,
 			Resize: delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"},
-			Means:  []float64{0, 0, 0}, Stds: []float64{1, 1, 1}, Slots: []string{"pallet", "person"}, Background: -1, Select: 10},
+			Means:  []float64{0, 0, 0}, Stds: []float64{1, 1, 1}, Slots: []string{"pallet", "person"}, Background: -1,
+			Select: 10},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -310,7 +316,8 @@ func (s *site) arguments(t *testing.T, device, dir string) []string {
 	if err := os.WriteFile(token, []byte(fleet.DeviceToken(secret, "north", device)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return []string{"run", "--server", s.url, "--ring", "north", "--device", device, "--label", "site=north", "--state", dir,
+	return []string{"run", "--server", s.url, "--ring", "north", "--device", device, "--label", "site=north", "--state",
+		dir,
 		"--trust", filepath.Join(s.files, "desired.pub"), "--token-file", token, "--detector", self, "--library", self}
 }
 
@@ -367,7 +374,8 @@ func serving(t *testing.T, dirs map[string]string) map[string]int {
 	got := map[string]int{}
 	for _, device := range slices.Sorted(maps.Keys(dirs)) {
 		var found struct{ Width int }
-		if err := json.Unmarshal([]byte(command(t, "infer", "--state", dirs[device], "--score", "0.5", image)), &found); err != nil {
+		if err := json.Unmarshal([]byte(command(t, "infer", "--state", dirs[device], "--score", "0.5", image)),
+			&found); err != nil {
 			t.Errorf("%s: %v", device, err)
 		}
 		got[device] = found.Width

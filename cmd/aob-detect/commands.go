@@ -150,7 +150,8 @@ func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, s
 		for n < len(found.Boxes) && found.Boxes[n].Score >= score {
 			n++
 		}
-		err = enc.Encode(map[string]any{"image": path, "width": found.Width, "height": found.Height, "boxes": found.Boxes[:n]})
+		err = enc.Encode(map[string]any{"image": path, "width": found.Width, "height": found.Height,
+			"boxes": found.Boxes[:n]})
 		if err != nil {
 			return err
 		}

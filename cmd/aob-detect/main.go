@@ -47,7 +47,8 @@ tools/onnxruntime/install.sh puts it.`,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&o.library, "library", "", "ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
+	flags.StringVar(&o.library, "library", "",
+		"ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
 	flags.IntVar(&o.threads, "threads", 0, "cores to use (default: all)")
 	flags.StringVar(&o.memory, "memory", "", "limit on this process's private memory, as 4GiB (default: none)")
 	root.AddCommand(inspectCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))

@@ -73,7 +73,8 @@ func TestCommands(t *testing.T) {
 	write(detect.LabelsFile, []byte(`["red","blue"]`))
 	write(detect.GoldenFile, answer.Inspected.Golden)
 
-	stdout, stderr, err = run("infer", "--bundle", bundle, "--score", "0.9", testdata+"picture.png", testdata+"small.png")
+	stdout, stderr, err = run("infer", "--bundle", bundle, "--score", "0.9", testdata+"picture.png", testdata+
+		"small.png")
 	if err != nil || stderr != "" {
 		t.Fatalf("infer: %v\n%s", err, stderr)
 	}
@@ -84,7 +85,8 @@ func TestCommands(t *testing.T) {
 			Width, Height int
 			Boxes         []delivery.Box
 		}
-		if err := dec.Decode(&got); err != nil || filepath.Base(got.Image) != want || got.Width == 0 || len(got.Boxes) == 8 {
+		if err := dec.Decode(&got); err != nil || filepath.Base(got.Image) != want || got.Width == 0 ||
+			len(got.Boxes) == 8 {
 			t.Errorf("%s: %+v, %v", want, got, err)
 		}
 		for _, b := range got.Boxes {
@@ -98,12 +100,15 @@ func TestCommands(t *testing.T) {
 		args []string
 		want string // on standard error
 	}{
-		{[]string{"infer", "--bundle", bundle, testdata + "make_models.py"}, "aob-detect: image ../../reconciler/detect/testdata/make_models.py: neither JPEG nor PNG\n"},
-		{[]string{"infer", "--bundle", testdata, testdata + "small.png"}, "signature.json: no such file or directory\n"},
+		{[]string{"infer", "--bundle", bundle, testdata + "make_models.py"},
+			"aob-detect: image ../../reconciler/detect/testdata/make_models.py: neither JPEG nor PNG\n"},
+		{[]string{"infer", "--bundle", testdata, testdata + "small.png"},
+			"signature.json: no such file or directory\n"},
 		{[]string{"infer", testdata + "small.png"}, `required flag(s) "bundle" not set`},
 		{[]string{"inspect", testdata + "wrong_slots.onnx"}, "num_classes is 7"},
 		{[]string{"inspect", "--memory", "much", testdata + "detector.onnx"}, "--memory: want a size"},
-		{[]string{"inspect", "--library", testdata + "picture.png", testdata + "detector.onnx"}, "load ONNX Runtime from"},
+		{[]string{"inspect", "--library", testdata + "picture.png", testdata + "detector.onnx"},
+			"load ONNX Runtime from"},
 	} {
 		_, stderr, err := run(c.args...)
 		if err == nil || !strings.HasPrefix(stderr, "aob-detect: ") || !strings.Contains(stderr, c.want) {

@@ -30,7 +30,8 @@ func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready fu
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server.Observe = observe(registry)
 
 	listener, err := listen(socket)
@@ -40,7 +41,8 @@ func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready fu
 	mux := http.NewServeMux()
 	mux.Handle("/", server)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
 	ended := make(chan error, 1)
 	go func() { ended <- h.Serve(netutil.LimitListener(listener, maxConnections)) }()
 	if err := ready(); err != nil {
@@ -68,7 +70,8 @@ const longestSocket = 107
 // listen makes the socket, in place of one that an earlier server left.
 func listen(path string) (net.Listener, error) {
 	if len(path) > longestSocket {
-		return nil, fmt.Errorf("socket %s: the path has %d bytes, and a Unix socket's at most %d; use a shorter folder", path, len(path), longestSocket)
+		return nil, fmt.Errorf("socket %s: the path has %d bytes, and a Unix socket's at most %d; use a shorter folder",
+			path, len(path), longestSocket)
 	}
 	info, err := os.Lstat(path)
 	switch {
@@ -100,8 +103,9 @@ func observe(registry *prometheus.Registry) func(detect.Inference) {
 		Help: "Boxes returned, of any score.",
 	})
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "aob_detect_stage_seconds",
-		Help:    "Time of each stage of a call that succeeded: decode (file to tensor), queue (for the model), run (the model and its boxes).",
+		Name: "aob_detect_stage_seconds",
+		Help: "Time of each stage of a call that succeeded: decode (file to tensor), queue (for the model), run " +
+			"(the model and its boxes).",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15), // 0.5 ms to 8 s
 	}, []string{"stage"})
 	registry.MustRegister(calls, boxes, seconds)

@@ -30,7 +30,8 @@ func (o *output) register(c *cobra.Command, more ...string) {
 	check := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
 		if !slices.Contains(formats, o.format) {
-			return hinted{fmt.Errorf("--output: want %s, got %q", choice, o.format), c.CommandPath() + " --help shows how"}
+			return hinted{fmt.Errorf("--output: want %s, got %q", choice, o.format), c.CommandPath() +
+				" --help shows how"}
 		}
 		if check != nil {
 			return check(c, args)
@@ -67,7 +68,8 @@ func (o *client) register(c *cobra.Command) {
 }
 
 func (o *client) registerSocket(c *cobra.Command) {
-	c.Flags().StringVar(&o.socket, "socket", cmp.Or(os.Getenv("AOB_SOCKET"), "state/aob.sock"), "the `path` of the server's socket; AOB_SOCKET names another default")
+	c.Flags().StringVar(&o.socket, "socket", cmp.Or(os.Getenv("AOB_SOCKET"), "state/aob.sock"),
+		"the `path` of the server's socket; AOB_SOCKET names another default")
 }
 
 func (o *client) dial() *web.Client { return web.NewClient(o.socket) }

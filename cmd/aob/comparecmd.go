@@ -21,8 +21,9 @@ func newCompareCommand() *cobra.Command {
 bootstrap over the images of the validation split. A and B are variants of
 experiments, pull requests as #12, versions as shapes@3, or release, the release of
 the other's model.`,
-		Example: "  aob compare 3f9c2a10ab 77d0c1e2f3\n  aob compare 3f9c2a10ab release\n  aob compare '#12' release -o json",
-		Args:    arguments(cobra.ExactArgs(2)),
+		Example: "  aob compare 3f9c2a10ab 77d0c1e2f3\n  aob compare 3f9c2a10ab release\n  aob compare '#12' release " +
+			"-o json",
+		Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			api := o.dial()
 			tick := time.NewTicker(300 * time.Millisecond)
@@ -76,9 +77,11 @@ func (t *terminal) comparison(c web.Comparison) {
 		case "unsure":
 			answer.text = "cannot tell"
 		}
-		rows = append(rows, []cell{{text: name}, {text: fmt.Sprintf("%.4f", r.A)}, {text: fmt.Sprintf("%.4f", r.B)}, {text: fmt.Sprintf("%+.4f", r.Diff)},
+		rows = append(rows, []cell{{text: name}, {text: fmt.Sprintf("%.4f", r.A)}, {text: fmt.Sprintf("%.4f", r.B)},
+			{text: fmt.Sprintf("%+.4f", r.Diff)},
 			{text: fmt.Sprintf("%+.4f to %+.4f", r.Low, r.High)}, answer})
 	}
 	t.table("  ", rows)
-	t.paragraph("", "Intervals cover the choice of images, not the noise of training; answers over classes are adjusted for their number.")
+	t.paragraph("", "Intervals cover the choice of images, not the noise of training; answers over classes are "+
+		"adjusted for their number.")
 }

@@ -33,7 +33,8 @@ func TestCopiedStateOnlyWatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer("127.0.0.1:8370", "127.0.0.1:0", ", metrics: \"127.0.0.1:8371\"", "").Replace(string(data)) + "socket: " + at("server.sock") + "\n"
+	text := strings.NewReplacer("127.0.0.1:8370", "127.0.0.1:0", ", metrics: \"127.0.0.1:8371\"",
+		"").Replace(string(data)) + "socket: " + at("server.sock") + "\n"
 	for _, config := range []string{w.Config, at("a", "copy.yaml")} {
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -50,7 +51,8 @@ func TestCopiedStateOnlyWatches(t *testing.T) {
 
 	rehearsal := serveFor(t, at("a", "copy.yaml"), false, at("b", "aob.sock"))
 	notices := fmt.Sprint(rehearsal.status(t).Notices)
-	for _, want := range []string{at("b") + " is a copy of the state folder " + at("a", "state"), "only watches", "aob serve --config " + at("a", "copy.yaml") + " --adopt-state"} {
+	for _, want := range []string{at("b") + " is a copy of the state folder " + at("a", "state"), "only watches",
+		"aob serve --config " + at("a", "copy.yaml") + " --adopt-state"} {
 		if !strings.Contains(notices, want) {
 			t.Errorf("the status of the copy says %s; want %q", notices, want)
 		}
@@ -73,7 +75,8 @@ func TestCopiedStateOnlyWatches(t *testing.T) {
 	rehearsal.end(t)
 	original.status(t) // it still answers
 
-	if err := serve(t.Context(), at("a", "copy.yaml"), true); err == nil || !strings.Contains(err.Error(), "an aob serve works in the original") {
+	if err := serve(t.Context(), at("a", "copy.yaml"), true); err == nil ||
+		!strings.Contains(err.Error(), "an aob serve works in the original") {
 		t.Errorf("taken over while the original works: %v", err)
 	}
 	original.end(t)

@@ -23,7 +23,8 @@ func newDeviceCommand() *cobra.Command {
 		Short: "List, show and forget devices, and print their tokens",
 		Long: `A device is known from its first report on. It belongs to the fleet that its agent
 was started for, and sends a token of its own with each request.`,
-		Example: "  aob device list\n  aob device show dock-1\n  aob device token demo dock-4 --config world/aob.yaml\n  aob device forget demo dock-1",
+		Example: "  aob device list\n  aob device show dock-1\n  aob device token demo dock-4 --config " +
+			"world/aob.yaml\n  aob device forget demo dock-1",
 	}
 	group(c)
 	c.AddCommand(newDeviceListCommand(), newDeviceShowCommand(), newDeviceForgetCommand(), newDeviceTokenCommand())
@@ -168,9 +169,10 @@ its names, and is void once the fleet's secret is another one.`,
 			if err := o.dial().ForgetDevice(c.Context(), args[0], args[1]); err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "forgotten": args[1]}, func(t *terminal) {
-				t.printf("forgot device %s of fleet %s\n", args[1], args[0])
-			})
+			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "forgotten": args[1]},
+				func(t *terminal) {
+					t.printf("forgot device %s of fleet %s\n", args[1], args[0])
+				})
 		},
 	}
 	o.register(c)
@@ -184,7 +186,8 @@ func warnOfFleet(c *cobra.Command, st state, fleet string) error {
 	s, err := web.NewClient(st.path("aob.sock")).Status(ctx)
 	if err == nil && !slices.ContainsFunc(s.Fleets, func(f web.Fleet) bool { return f.Name == fleet }) {
 		t := newTerminal(c.ErrOrStderr())
-		t.printf("aob: warning: there is no fleet %q on main, so a device with this token gets nothing to run; the fleets are %s\n", fleet, fleetNames(s))
+		t.printf("aob: warning: there is no fleet %q on main, so a device with this token gets nothing to run; the "+
+			"fleets are %s\n", fleet, fleetNames(s))
 		return t.flush()
 	}
 	return nil
@@ -199,8 +202,9 @@ func newDeviceTokenCommand() *cobra.Command {
 		Long: `Token prints the token that a device's agent sends with each request. It is derived
 from the fleet's secret, which stays on the server. It is good for this fleet and
 this device alone.`,
-		Example: "  aob device token demo dock-4 --config world/aob.yaml > dock-4.token\n  aob-agent run --ring demo --device dock-4 --token-file dock-4.token …",
-		Args:    arguments(cobra.ExactArgs(2)),
+		Example: "  aob device token demo dock-4 --config world/aob.yaml > dock-4.token\n  aob-agent run --ring demo " +
+			"--device dock-4 --token-file dock-4.token …",
+		Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := loadServer(config)
 			if err != nil {
@@ -212,12 +216,14 @@ this device alone.`,
 			}
 			token := fleet.DeviceToken(secret, args[0], args[1])
 			if _, _, ok := fleet.TokenOwner(token); !ok {
-				return hinted{fmt.Errorf("fleet %q, device %q: want lower-case letters, digits and dashes, at most 64", args[0], args[1]), "aob device token --help shows how"}
+				return hinted{fmt.Errorf("fleet %q, device %q: want lower-case letters, digits and dashes, at most 64",
+					args[0], args[1]), "aob device token --help shows how"}
 			}
 			if err := warnOfFleet(c, state(s.State), args[0]); err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "device": args[1], "token": token}, func(t *terminal) { t.printf("%s\n", token) })
+			return o.print(c.OutOrStdout(), map[string]string{"fleet": args[0], "device": args[1], "token": token},
+				func(t *terminal) { t.printf("%s\n", token) })
 		},
 	}
 	o.register(c)

@@ -92,17 +92,20 @@ cover the choice of test images, not the noise of training.`,
 	f.BoolVar(&ask.tide, "tide", false, "add TIDE's six types of error, and what AP50 each costs")
 	f.StringVar(&ask.base, "against", "", "compare with the results in this `file`")
 	f.StringVar(&ask.group, "group", "", "resample images together that share this `field`")
-	f.IntVar(&ask.compare.Resamples, "resamples", 0, "how often to resample; 0 is 1000, or more where many classes need it")
+	f.IntVar(&ask.compare.Resamples, "resamples", 0,
+		"how often to resample; 0 is 1000, or more where many classes need it")
 	f.Uint64Var(&ask.compare.Seed, "seed", 1, "of the resampling")
 	ask.compare.Confidence = 0.95
 	f.Var((*share)(&ask.compare.Confidence), "confidence", "of each one-sided bound, as 95% or 0.95")
 	f.IntVar(&ask.support, "support", 50, "the truths that a class needs to be judged")
-	f.StringVar(&ask.pictures, "pictures", "", "draw the worst images into this `folder`: what --against finds and this model does not, or else what it gets wrong")
+	f.StringVar(&ask.pictures, "pictures", "", "draw the worst images into this `folder`: what --against finds and "+
+		"this model does not, or else what it gets wrong")
 	f.StringVar(&ask.images, "images", "", "the `folder` of the images; that of the truth's file by default")
 	c.MarkFlagFilename("truth", "json")
 	c.MarkFlagFilename("detections", "json")
 	c.MarkFlagFilename("against", "json")
-	c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"strict", "fixed"}, cobra.ShellCompDirectiveNoFileComp))
+	c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"strict", "fixed"},
+		cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
@@ -157,7 +160,8 @@ func (a *evalAsk) check(c *cobra.Command) error {
 		return hinted{fmt.Errorf("--max-dets: want three numbers, got %d", len(a.maxDets)), hint}
 	}
 	if !(a.compare.Confidence > 0 && a.compare.Confidence < 1) {
-		return hinted{fmt.Errorf("--confidence: want more than 0%% and less than 100%%, got %s", (*share)(&a.compare.Confidence)), hint}
+		return hinted{fmt.Errorf("--confidence: want more than 0%% and less than 100%%, got %s",
+			(*share)(&a.compare.Confidence)), hint}
 	}
 	if a.compare.Seed == 0 {
 		return hinted{fmt.Errorf("--seed: want a number from 1 up, got 0"), hint}
@@ -215,7 +219,8 @@ type against struct {
 	*coco.Findings
 	Sampling coco.Sampling `json:"sampling"`
 	Support  int           `json:"support"`
-	MaxDets  int           `json:"max_dets"` // that the differences are at: the last limit, also where strict has stats.AP at 100
+	// that the differences are at: the last limit, also where strict has stats.AP at 100
+	MaxDets int `json:"max_dets"`
 }
 
 func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
@@ -232,7 +237,9 @@ func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
 		return nil, err
 	}
 	read := func(name string) ([]coco.Detection, error) {
-		return readFile(name, stdin, func(r io.Reader) ([]coco.Detection, error) { return loader.ReadDetections(r, truth) })
+		return readFile(name, stdin, func(r io.Reader) ([]coco.Detection, error) {
+			return loader.ReadDetections(r, truth)
+		})
 	}
 	var base []coco.Detection
 	var baseErr error
@@ -270,7 +277,8 @@ func evaluate(ask evalAsk, stdin io.Reader) (*evaluation, error) {
 			v.Confusions = d.Confusions
 		}
 		if ask.tide {
-			v.TIDE = &errorCosts{Foreground: coco.Foreground, Background: coco.Background, AP50: d.AP50, Errors: d.Errors, PerClass: d.PerClass}
+			v.TIDE = &errorCosts{Foreground: coco.Foreground, Background: coco.Background, AP50: d.AP50,
+				Errors: d.Errors, PerClass: d.PerClass}
 		}
 	}
 	if ask.base != "" {
@@ -316,10 +324,12 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 			continue
 		}
 		if !filepath.IsLocal(filepath.FromSlash(name)) {
-			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", a.truth, r.Image, delivery.Terminal(name))
+			return nil, fmt.Errorf("%s: image %d: file_name %q leaves the folder of images", a.truth, r.Image,
+				delivery.Terminal(name))
 		}
 		r.Why = strings.ReplaceAll(r.Why, "the baseline", filepath.Base(a.base))
-		list = append(list, picture.Picture{Path: filepath.Join(folder, filepath.FromSlash(name)), Name: name, Baseline: filepath.Base(a.base), Regression: r})
+		list = append(list, picture.Picture{Path: filepath.Join(folder, filepath.FromSlash(name)), Name: name,
+			Baseline: filepath.Base(a.base), Regression: r})
 	}
 	if err := emptied(a.pictures); err != nil {
 		return nil, err
@@ -332,7 +342,8 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 		out.Trouble = err.Error()
 	}
 	if len(list) > 0 && len(entries) == 0 {
-		return nil, hinted{fmt.Errorf("--pictures: none of %s could be drawn: %w", plural(len(list), "image"), err), "--images names the folder that they are in; now it is " + folder}
+		return nil, hinted{fmt.Errorf("--pictures: none of %s could be drawn: %w", plural(len(list), "image"), err),
+			"--images names the folder that they are in; now it is " + folder}
 	}
 	out.Files = entries
 	return out, nil
@@ -350,7 +361,8 @@ func emptied(dir string) error {
 	}
 	for _, e := range entries {
 		if e.Name() != picture.IndexFile && !picture.FileName.MatchString(e.Name()) {
-			return hinted{fmt.Errorf("--pictures: %s holds %s, which is no picture of aob's", dir, delivery.Terminal(e.Name())), "name a folder of its own"}
+			return hinted{fmt.Errorf("--pictures: %s holds %s, which is no picture of aob's", dir,
+				delivery.Terminal(e.Name())), "name a folder of its own"}
 		}
 	}
 	return os.RemoveAll(dir)
@@ -371,12 +383,14 @@ func (a *evalAsk) judge(m, base *coco.Matched, classes []coco.ClassResult) (*aga
 	}
 	c, err := coco.Compare(m, base, p)
 	if errors.Is(err, coco.ErrNoTruth) {
-		return nil, hinted{fmt.Errorf("%s: no truth that counts: nothing to compare by", a.truth), "leave --against out to see each class"}
+		return nil, hinted{fmt.Errorf("%s: no truth that counts: nothing to compare by", a.truth),
+			"leave --against out to see each class"}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &against{File: a.base, Findings: c.Judge(a.support), Sampling: c.Sampling, Support: a.support, MaxDets: a.maxDets[2]}, nil
+	return &against{File: a.base, Findings: c.Judge(a.support), Sampling: c.Sampling, Support: a.support,
+		MaxDets: a.maxDets[2]}, nil
 }
 
 // readFile opens a file, or takes - for the standard input, and reads it. What is

@@ -156,15 +156,18 @@ func (v *evaluation) sections() []section {
 }
 
 func (v *evaluation) classes() section {
-	s := section{title: "Classes", rows: [][]cell{heading("CLASS", "AP", "AP50", "AP75", fmt.Sprintf("AR%d", v.Protocol.MaxDets[2]), "TRUTHS")}}
+	s := section{title: "Classes", rows: [][]cell{heading("CLASS", "AP", "AP50", "AP75",
+		fmt.Sprintf("AR%d", v.Protocol.MaxDets[2]), "TRUTHS")}}
 	for _, c := range v.PerClass {
-		s.rows = append(s.rows, cells(c.Name, figure(c.AP), figure(c.AP50), figure(c.AP75), figure(c.AR100), fmt.Sprint(c.Truths)))
+		s.rows = append(s.rows, cells(c.Name, figure(c.AP), figure(c.AP50), figure(c.AP75), figure(c.AR100),
+			fmt.Sprint(c.Truths)))
 	}
 	return s
 }
 
 func (a *against) section() section {
-	s := section{title: "Against " + a.File, rows: [][]cell{heading("FIGURE", "THIS", "BASE", "DIFF", "LOW", "HIGH", "VERDICT")}}
+	s := section{title: "Against " + a.File, rows: [][]cell{heading("FIGURE", "THIS", "BASE", "DIFF", "LOW", "HIGH",
+		"VERDICT")}}
 	styles := map[coco.Answer]style{coco.Better: green, coco.Worse: red, coco.Unsure: yellow, coco.TooFew: faint}
 	for _, f := range append([]coco.Finding{a.MAP, a.AP50}, a.Classes...) {
 		name := f.Metric
@@ -189,8 +192,10 @@ func (a *against) section() section {
 	if a.Sampling.ByGroup {
 		what = "group"
 	}
-	s.note = fmt.Sprintf("%s of %s, seed %d; each bound is one-sided at %g %%, over classes by Holm's method. It covers the choice of test images, not the noise of training.",
-		count(a.Sampling.Resamples, "resample"), count(a.Sampling.Units, what), a.Sampling.Seed, a.Sampling.Confidence*100)
+	s.note = fmt.Sprintf("%s of %s, seed %d; each bound is one-sided at %g %%, over classes by Holm's method. It "+
+		"covers the choice of test images, not the noise of training.",
+		count(a.Sampling.Resamples, "resample"), count(a.Sampling.Units, what), a.Sampling.Seed,
+		a.Sampling.Confidence*100)
 	if a.MaxDets != 100 {
 		s.note += fmt.Sprintf(" All of it at %d detections an image and class.", a.MaxDets)
 	}
@@ -208,7 +213,8 @@ func (e *errorCosts) section() section {
 		}
 		s.rows = append(s.rows, cells(v.Type.String(), fmt.Sprint(v.Count), signed(v.DAP), where))
 	}
-	s.note = fmt.Sprintf("What AP50, now %s, would gain if errors of one type were corrected: wrong class, wrong place, both, duplicate, on background, missed.", figure(e.AP50))
+	s.note = fmt.Sprintf("What AP50, now %s, would gain if errors of one type were corrected: wrong class, wrong "+
+		"place, both, duplicate, on background, missed.", figure(e.AP50))
 	return s
 }
 
@@ -225,11 +231,13 @@ func confusions(list []coco.Confusion) section {
 }
 
 func operatingPoints(list []coco.OperatingPoint) section {
-	s := section{title: "Best F1 at IoU 0.50", rows: [][]cell{heading("CLASS", "SCORE", "F1", "PRECISION", "RECALL", "TRUTHS")}}
+	s := section{title: "Best F1 at IoU 0.50", rows: [][]cell{heading("CLASS", "SCORE", "F1", "PRECISION", "RECALL",
+		"TRUTHS")}}
 	for _, p := range list {
 		row := cells(p.Name, "-", figure(p.F1), "-", "-", fmt.Sprint(p.Truths))
 		if p.F1 > 0 {
-			row = cells(p.Name, fmt.Sprintf("%.4f", p.Score), figure(p.F1), figure(p.Precision), figure(p.Recall), fmt.Sprint(p.Truths))
+			row = cells(p.Name, fmt.Sprintf("%.4f", p.Score), figure(p.F1), figure(p.Precision), figure(p.Recall),
+				fmt.Sprint(p.Truths))
 		}
 		s.rows = append(s.rows, row)
 	}
@@ -238,7 +246,8 @@ func operatingPoints(list []coco.OperatingPoint) section {
 
 // curves shows every tenth of the recalls.
 func curves(list []coco.ClassCurves) section {
-	s := section{title: "Precision at recall, IoU 0.50", rows: [][]cell{heading("CLASS")}, note: "-o json has all recalls, IoU thresholds and scores."}
+	s := section{title: "Precision at recall, IoU 0.50", rows: [][]cell{heading("CLASS")},
+		note: "-o json has all recalls, IoU thresholds and scores."}
 	for r := 0; r <= 100; r += 10 {
 		s.rows[0] = append(s.rows[0], heading(fmt.Sprintf(".%02d", r))...)
 	}

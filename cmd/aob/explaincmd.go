@@ -45,7 +45,9 @@ them in full.`,
 				if err != nil {
 					return err
 				}
-				return o.print(c.OutOrStdout(), chain, func(t *terminal) { t.printf("%s", shown(chain.Format(t.width))) })
+				return o.print(c.OutOrStdout(), chain, func(t *terminal) {
+					t.printf("%s", shown(chain.Format(t.width)))
+				})
 			},
 		}
 		o.register(sub)

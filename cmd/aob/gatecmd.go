@@ -23,9 +23,10 @@ import (
 
 func newGateCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "gate",
-		Short:   "Freeze what a gate judges on, and ask what it can show",
-		Example: "  aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2\n  aob gate power production",
+		Use:   "gate",
+		Short: "Freeze what a gate judges on, and ask what it can show",
+		Example: "  aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2\n  aob gate power " +
+			"production",
 	}
 	group(c)
 	c.AddCommand(newGateFreezeCommand(), newGatePowerCommand())
@@ -61,13 +62,15 @@ file, --covers makes one.`,
 			path := filepath.Join(dir, "gates", args[0]+".yaml")
 			data, err := os.ReadFile(path)
 			if err == nil && len(covers) > 0 {
-				return hinted{fmt.Errorf("%s is there already, and --covers is for a new gate", path), "edit its covers: by hand"}
+				return hinted{fmt.Errorf("%s is there already, and --covers is for a new gate", path),
+					"edit its covers: by hand"}
 			}
 			if errors.Is(err, fs.ErrNotExist) && len(covers) > 0 {
 				data, err = newGate(args[0], covers), nil
 			}
 			if errors.Is(err, fs.ErrNotExist) {
-				return hinted{fmt.Errorf("there is no %s here", path), "name the intent repository's folder with --dir, or make one with --covers MODEL --dataset dir:NAME"}
+				return hinted{fmt.Errorf("there is no %s here", path), "name the intent repository's folder with " +
+					"--dir, or make one with --covers MODEL --dataset dir:NAME"}
 			}
 			if err != nil {
 				return err
@@ -79,7 +82,8 @@ file, --covers makes one.`,
 			if from != "" {
 				source, name, _ := strings.Cut(from, ":")
 				if source != "dir" || name == "" {
-					return hinted{fmt.Errorf("--dataset: want dir:NAME or dir:NAME/folder, got %q", from), "NAME stands under datasets.dir in " + config}
+					return hinted{fmt.Errorf("--dataset: want dir:NAME or dir:NAME/folder, got %q", from),
+						"NAME stands under datasets.dir in " + config}
 				}
 				e = delivery.EvalSet{Dataset: delivery.Dataset{Dir: name}, Split: "test"}
 			}
@@ -102,14 +106,16 @@ file, --covers makes one.`,
 					return err
 				}
 			}
-			doc := intent.ParseFile(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(text)), Data: text}, intent.Options{})
+			doc := intent.ParseFile(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(text)), Data: text},
+				intent.Options{})
 			if list := doc.Complaints(); len(list) > 0 {
 				return configComplaints(list)
 			}
 			have, _ := os.ReadFile(path) // none is other content
 			changed := !bytes.Equal(have, text)
 			if changed && check {
-				return hinted{fmt.Errorf("%s does not say what %s holds: %s", path, frozen.EvalSet, frozen.EvalSet.Content), "aob gate freeze " + args[0] + " --config " + config + " writes it"}
+				return hinted{fmt.Errorf("%s does not say what %s holds: %s", path, frozen.EvalSet,
+					frozen.EvalSet.Content), "aob gate freeze " + args[0] + " --config " + config + " writes it"}
 			}
 			if changed {
 				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -119,13 +125,16 @@ file, --covers makes one.`,
 					return err
 				}
 			}
-			return o.print(c.OutOrStdout(), map[string]any{"file": path, "changed": changed, "frozen": frozen}, func(t *terminal) { t.frozen(path, frozen, changed) })
+			return o.print(c.OutOrStdout(), map[string]any{"file": path, "changed": changed, "frozen": frozen},
+				func(t *terminal) { t.frozen(path, frozen, changed) })
 		},
 	}
 	o.register(c)
-	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration `file`, which says where datasets are")
+	c.Flags().StringVar(&config, "config", "aob.yaml",
+		"the server's configuration `file`, which says where datasets are")
 	c.Flags().StringVar(&dir, "dir", ".", "the `folder` of the intent repository")
-	c.Flags().StringVar(&from, "dataset", "", "the `dataset` to judge on, as dir:shapes/gold-2; what the file names by default")
+	c.Flags().StringVar(&from, "dataset", "",
+		"the `dataset` to judge on, as dir:shapes/gold-2; what the file names by default")
 	c.Flags().StringVar(&split, "split", "", "which split of it: train, valid or test")
 	c.Flags().StringVar(&by, "group", "", "the `field` of images whose equal values are not independent, as video")
 	c.Flags().StringArrayVar(&covers, "covers", nil, "make a new gate that covers this `model`")
@@ -135,12 +144,15 @@ file, --covers makes one.`,
 
 // evaluateOf reads what a gate's file judges on; nothing where it says nothing yet.
 func evaluateOf(path string, data []byte) (delivery.EvalSet, error) {
-	doc := intent.ParseFile(intent.File{Path: filepath.ToSlash(path), Size: int64(len(data)), Data: data}, intent.Options{})
+	doc := intent.ParseFile(intent.File{Path: filepath.ToSlash(path), Size: int64(len(data)), Data: data},
+		intent.Options{})
 	if g, ok := doc.Gate(); ok {
 		return g.Evaluate, nil
 	}
 	// What freezing writes may be all that is missing.
-	others := slices.DeleteFunc(doc.Complaints(), func(c delivery.Complaint) bool { return strings.HasPrefix(c.Path, "evaluate") })
+	others := slices.DeleteFunc(doc.Complaints(), func(c delivery.Complaint) bool {
+		return strings.HasPrefix(c.Path, "evaluate")
+	})
 	if len(others) > 0 {
 		return delivery.EvalSet{}, configComplaints(others)
 	}
@@ -150,7 +162,8 @@ func evaluateOf(path string, data []byte) (delivery.EvalSet, error) {
 // labelsOf reads from the models that a gate covers what the labels of its eval set
 // mean, where they are not the classes' names. A gate that says it keeps its word.
 func labelsOf(dir, name string, data []byte, f dataset.Frozen) delivery.Labels {
-	doc := intent.ParseFile(intent.File{Path: "gates/" + name + ".yaml", Size: int64(len(data)), Data: data}, intent.Options{})
+	doc := intent.ParseFile(intent.File{Path: "gates/" + name + ".yaml", Size: int64(len(data)), Data: data},
+		intent.Options{})
 	g, ok := doc.Gate()
 	if !ok || len(g.Labels) > 0 {
 		return nil
@@ -162,7 +175,8 @@ func labelsOf(dir, name string, data []byte, f dataset.Frozen) delivery.Labels {
 		if err != nil {
 			continue // the server complains of it
 		}
-		mdl, ok := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Model()
+		mdl, ok := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data},
+			intent.Options{}).Model()
 		if !ok {
 			continue
 		}
@@ -217,13 +231,16 @@ func (t *terminal) frozen(path string, f dataset.Frozen, changed bool) {
 func frozenWarnings(f dataset.Frozen) []string {
 	var list []string
 	if f.EvalSet.Split != "test" {
-		list = append(list, fmt.Sprintf("this is split %s, which the dataset's own models are trained and chosen on: what stands in an eval set is left out of that, and more than 5%% of it is an error", f.EvalSet.Split))
+		list = append(list, fmt.Sprintf("this is split %s, which the dataset's own models are trained and chosen on: "+
+			"what stands in an eval set is left out of that, and more than 5%% of it is an error", f.EvalSet.Split))
 	}
 	switch {
 	case f.EvalSet.Group != "" && f.Groups < coco.MinUnits:
-		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure", plural(f.Groups, "group"), coco.MinUnits))
+		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure",
+			plural(f.Groups, "group"), coco.MinUnits))
 	case f.Images < coco.MinUnits:
-		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure", plural(f.Images, "image"), coco.MinUnits))
+		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure",
+			plural(f.Images, "image"), coco.MinUnits))
 	}
 	var few []string
 	for _, name := range slices.Sorted(maps.Keys(f.Truths)) {
@@ -232,7 +249,8 @@ func frozenWarnings(f dataset.Frozen) []string {
 		}
 	}
 	if len(few) > 0 {
-		list = append(list, "few truths, of which little can be said: "+strings.Join(few, ", ")+"; give checks by class a support:")
+		list = append(list, "few truths, of which little can be said: "+strings.Join(few, ", ")+
+			"; give checks by class a support:")
 	}
 	for i, p := range f.Problems {
 		if i == 5 {
@@ -261,7 +279,8 @@ what was compared there, or else from how much the release's own figures vary.`,
 			}
 			return o.print(c.OutOrStdout(), list, func(t *terminal) {
 				if len(list) == 0 {
-					t.paragraph("", "gate "+args[0]+" has judged no release yet, so nobody knows how much figures vary on its eval set; ask again when it has")
+					t.paragraph("", "gate "+args[0]+" has judged no release yet, so nobody knows how much figures "+
+						"vary on its eval set; ask again when it has")
 				}
 				t.powers(list)
 			})

@@ -47,7 +47,9 @@ func newInitCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), w, func(t *terminal) { t.printf("\nnext: aob serve --config %s\n", w.Config) })
+			return o.print(c.OutOrStdout(), w, func(t *terminal) {
+				t.printf("\nnext: aob serve --config %s\n", w.Config)
+			})
 		},
 	}
 	o.register(c)
@@ -118,7 +120,8 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 		return w, err
 	}
 	for _, args := range [][]string{{"checkout", "--quiet", "-B", "main"}, {"add", "."},
-		{"-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet", "-m", "A model, a gate and a fleet"},
+		{"-c", "user.name=aob init", "-c", "user.email=init@localhost", "commit", "--quiet", "-m",
+			"A model, a gate and a fleet"},
 		{"push", "--quiet", "-u", "origin", "main"}} {
 		if err := git(append([]string{"-C", clone}, args...)...); err != nil {
 			return w, err
@@ -141,7 +144,8 @@ func initWorld(ctx context.Context, dir, python string, images int, say io.Write
 	if w.Tokens, err = initTokens(w.Config, filepath.Join(dir, "devices")); err != nil {
 		return w, err
 	}
-	fmt.Fprintf(say, "%s: a token for each of %d devices; aob device token makes more\n", filepath.Join(dir, "devices"), len(w.Tokens))
+	fmt.Fprintf(say, "%s: a token for each of %d devices; aob device token makes more\n", filepath.Join(dir, "devices"),
+		len(w.Tokens))
 	return w, nil
 }
 
@@ -161,7 +165,8 @@ func ownGates(clone string) error {
 		if err != nil {
 			return err
 		}
-		data = bytes.ReplaceAll(data, []byte("owners: [vision-leads]  "), fmt.Appendf(nil, "owners: [%s]  ", strconv.Quote(u.Username)))
+		data = bytes.ReplaceAll(data, []byte("owners: [vision-leads]  "), fmt.Appendf(nil, "owners: [%s]  ",
+			strconv.Quote(u.Username)))
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			return err
 		}
@@ -211,7 +216,8 @@ func makeShapes(ctx context.Context, python, to string, images int) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, python, script, to, "--train", fmt.Sprint(images), "--valid", fmt.Sprint(max(8, images/4)), "--test", fmt.Sprint(max(8, images/2)))
+	cmd := exec.CommandContext(ctx, python, script, to, "--train", fmt.Sprint(images), "--valid",
+		fmt.Sprint(max(8, images/4)), "--test", fmt.Sprint(max(8, images/2)))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make the dataset: %w: %s", err, strings.TrimSpace(string(out)))
 	}

@@ -43,7 +43,8 @@ anything; -o json shows them as \u and four digits.`,
 				}
 				r, ok := telling(pr.Runs)
 				if !ok {
-					return hinted{fmt.Errorf("#%d has no run", number), fmt.Sprintf("aob pr show %d says what it waits for", number)}
+					return hinted{fmt.Errorf("#%d has no run", number),
+						fmt.Sprintf("aob pr show %d says what it waits for", number)}
 				}
 				say(c.ErrOrStderr(), "==> %s run %s, %s", r.Kind, r.Key.Short(), r.Phase)
 				run = string(r.Key)
@@ -125,7 +126,8 @@ type logSource interface {
 
 // printLog prints a log to its end, and with follow to the run's, looking for
 // more at every tick.
-func printLog(ctx context.Context, source logSource, w io.Writer, run string, follow bool, tick <-chan time.Time) error {
+func printLog(ctx context.Context, source logSource, w io.Writer, run string, follow bool,
+	tick <-chan time.Time) error {
 	name, offset := "", int64(0)
 	for {
 		log, err := source.Log(ctx, run, offset)

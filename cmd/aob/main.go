@@ -66,7 +66,8 @@ git revert rolls back.`,
 	)
 	group(root)
 	// Cobra counts a command that only holds others as one to be run.
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}",
+		"{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hinted{err, c.CommandPath() + " --help shows how"}
 	})

@@ -67,7 +67,9 @@ func TestScripts(t *testing.T) {
 			},
 			"end": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("shop").(*shop).end() },
 			// shutdown stops the server.
-			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(ts.Value("stop").(func() error)()) },
+			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Check(ts.Value("stop").(func() error)())
+			},
 			// asked FILE writes what was asked on pull requests, a line each.
 			"asked": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(ts.Value("shop").(*shop).asked()), 0o644))

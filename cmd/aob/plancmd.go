@@ -25,8 +25,9 @@ request and the main branch, and the steps that it takes. It does nothing.
 With --config, and no server at work, it is a dry run: it looks at the world as
 aob serve would, decides by the same code, prints, and stops there. Nothing is
 started, signed, committed, published or said.`,
-		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o json | jq '.steps[].text'",
-		Args:    arguments(cobra.NoArgs),
+		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o " +
+			"json | jq '.steps[].text'",
+		Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ask := o.dial().Plan
 			if config != "" {
@@ -51,7 +52,8 @@ started, signed, committed, published or said.`,
 
 // dryRun plans once, as the server of a configuration would.
 func dryRun(ctx context.Context, config string) (_ web.Plan, err error) {
-	p, err := openServer(ctx, config, false, slog.New(slog.NewTextHandler(delivery.LogWriter{W: os.Stderr}, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	p, err := openServer(ctx, config, false, slog.New(slog.NewTextHandler(delivery.LogWriter{W: os.Stderr},
+		&slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
 		return web.Plan{}, err
 	}

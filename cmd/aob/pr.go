@@ -24,7 +24,8 @@ is one; on a forge such as Gitea people merge and comment there.`,
 		Example: "  aob pr list\n  aob pr show 12\n  aob pr merge 12",
 	}
 	group(c)
-	c.AddCommand(newPRListCommand(), newPRShowCommand(), newPRMergeCommand(), newPRAdoptCommand(), newPRAskCommand(), newPRRecheckCommand())
+	c.AddCommand(newPRListCommand(), newPRShowCommand(), newPRMergeCommand(), newPRAdoptCommand(), newPRAskCommand(),
+		newPRRecheckCommand())
 	return c
 }
 
@@ -93,7 +94,8 @@ merges from the system: it is the user that runs the command.`,
 		RunE: onPR(func(c *cobra.Command, number int) error {
 			head := head
 			if c.Flags().Changed("head") && !commitDigits.MatchString(head) {
-				return hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", head), fmt.Sprintf("aob pr show %d shows the head", number)}
+				return hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", head),
+					fmt.Sprintf("aob pr show %d shows the head", number)}
 			}
 			if head == "" {
 				pr, err := o.dial().PR(c.Context(), number)
@@ -106,9 +108,10 @@ merges from the system: it is the user that runs the command.`,
 			if err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), map[string]any{"number": number, "head": head, "commit": commit}, func(t *terminal) {
-				t.printf("merged #%d: main is at %s\n", number, short(commit))
-			})
+			return o.print(c.OutOrStdout(), map[string]any{"number": number, "head": head, "commit": commit},
+				func(t *terminal) {
+					t.printf("merged #%d: main is at %s\n", number, short(commit))
+				})
 		}),
 	}
 	o.register(c)
@@ -150,8 +153,9 @@ others. The pull request's checks say what may be asked. An order that cannot
 count is refused, with the reason. Who asks is the user that runs the command, by the word of the
 system; the user's groups count as teams. So it counts at once. On Gitea, others
 can edit a comment: there AOB asks back, and a 👍 to its question is what counts.`,
-		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 because the test set is small'",
-		Args:    arguments(cobra.MinimumNArgs(2)),
+		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 " +
+			"because the test set is small'",
+		Args: arguments(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := numberOf(args[0])
 			if err != nil {
@@ -205,7 +209,8 @@ func onPR(do func(c *cobra.Command, number int) error) func(*cobra.Command, []st
 
 // pr prints one pull request.
 func (t *terminal) pr(p web.PR, now time.Time) {
-	t.printf("%s  %s\n", t.styled(bold, fmt.Sprintf("#%d %s", p.Number, p.Title)), t.styled(stateStyle(p.State), string(p.State)))
+	t.printf("%s  %s\n", t.styled(bold, fmt.Sprintf("#%d %s", p.Number, p.Title)), t.styled(stateStyle(p.State),
+		string(p.State)))
 	from := p.HeadRef
 	if p.Fork {
 		from += " (a fork)"
@@ -285,7 +290,8 @@ func (t *terminal) change(m web.Change) {
 		rows := [][]cell{heading("CLASS", "FROM SCORE", "PRECISION", "RECALL", "")}
 		for _, class := range slices.Sorted(maps.Keys(m.Points)) {
 			p := m.Points[class]
-			rows = append(rows, cells(class, fmt.Sprintf("%.3g", p.Score), fmt.Sprintf("%.3f", p.Precision), fmt.Sprintf("%.3f", p.Recall), p.Note))
+			rows = append(rows, cells(class, fmt.Sprintf("%.3g", p.Score), fmt.Sprintf("%.3f", p.Precision),
+				fmt.Sprintf("%.3f", p.Recall), p.Note))
 		}
 		t.printf("\nthresholds, found on the validation split\n")
 		t.table("  ", rows)

@@ -20,7 +20,8 @@ func newRunsCommand() *cobra.Command {
 		Short: "List, show and end experiments",
 		Long: `Runs lists the experiments that aob try asked for, the newest first. They are kept
 for two weeks; what they trained is kept longer.`,
-		Example: "  aob runs\n  aob runs show 0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  aob runs stop 0a1b2c3d4e",
+		Example: "  aob runs\n  aob runs show 0a1b2c3d4e\n  aob runs write 3f9c2a10ab models/shapes.yaml\n  aob runs " +
+			"stop 0a1b2c3d4e",
 	}
 	group(c)
 	list := &cobra.Command{
@@ -60,7 +61,8 @@ func (t *terminal) trials(trials []web.Trial, now time.Time) {
 		if v, ok := bestVariant(trial); ok {
 			best = fmt.Sprintf("%.4f", v.MAP.Value)
 		}
-		rows = append(rows, []cell{{text: trial.ID}, {text: trial.Model}, {text: ago(trial.At, now)}, {text: trial.By}, {text: fmt.Sprint(len(trial.Variants))}, {text: best},
+		rows = append(rows, []cell{{text: trial.ID}, {text: trial.Model}, {text: ago(trial.At, now)}, {text: trial.By},
+			{text: fmt.Sprint(len(trial.Variants))}, {text: best},
 			{text: trial.Text, style: stateStyle(trial.State)}})
 	}
 	t.table("", rows)
@@ -136,7 +138,8 @@ the same aob try finds it.`,
 			if err := o.dial().EndTrial(c.Context(), args[0]); err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), map[string]string{"stopped": args[0]}, func(t *terminal) { t.printf("stopped %s\n", args[0]) })
+			return o.print(c.OutOrStdout(), map[string]string{"stopped": args[0]},
+				func(t *terminal) { t.printf("stopped %s\n", args[0]) })
 		},
 	}
 	o.register(c)

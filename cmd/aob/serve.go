@@ -62,7 +62,8 @@ good, --adopt-state takes the copy over.`,
 		},
 	}
 	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration; its fields: aob schema server")
-	c.Flags().BoolVar(&adopt, "adopt-state", false, "take over a state folder that is a copy; the original must not run any more")
+	c.Flags().BoolVar(&adopt, "adopt-state", false,
+		"take over a state folder that is a copy; the original must not run any more")
 	return c
 }
 
@@ -126,8 +127,10 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		return nil, err
 	}
 	st := state(s.State)
-	if err := durable.PrivateFolder(string(st)); errors.Is(err, durable.ErrNotPrivate) { // as a volume that another user owns
-		log.Warn("other users of this machine may read the state folder: give it to the user of aob serve, and set its mode to 0700", "error", err.Error())
+	// as a volume that another user owns
+	if err := durable.PrivateFolder(string(st)); errors.Is(err, durable.ErrNotPrivate) {
+		log.Warn("other users of this machine may read the state folder: give it to the user of aob serve, and set "+
+			"its mode to 0700", "error", err.Error())
 	} else if err != nil {
 		return nil, err
 	}
@@ -139,7 +142,8 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	}()
 	lock, err := durable.TryLock(st.path("serve.lock"))
 	if errors.Is(err, durable.ErrLocked) {
-		return nil, delivery.Blockedf("use that one (aob plan without --config asks it), or give this one another state folder", "an aob serve works in %s", st)
+		return nil, delivery.Blockedf("use that one (aob plan without --config asks it), or give this one another "+
+			"state folder", "an aob serve works in %s", st)
 	}
 	if err != nil {
 		return nil, err
@@ -197,7 +201,8 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		return nil, err
 	}
 	metrics := web.NewMetrics()
-	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s), Transport: metrics.CountGit(git.Transport())})
+	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s),
+		Transport: metrics.CountGit(git.Transport())})
 	if err != nil {
 		return nil, err
 	}
@@ -221,24 +226,32 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	r := &reconciler.Reconciler{
 		Repo: mirror, Ledger: book, Metrics: metrics,
 		Parser: intent.NewCache(intent.Options{Args: schemas.Check, Roots: rootNames(s), Zone: knownZone}),
-		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge), Progress: 5 * time.Second,
-		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics, DataTime: delivery.Duration(2 * time.Hour),
-			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline, Trainings: s.Trainings,
-			Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)), Socket: s.Forge.Gitea == nil, URL: strings.TrimRight(s.Listen.URL, "/")},
+		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge),
+		Progress: 5 * time.Second,
+		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics,
+			DataTime: delivery.Duration(2 * time.Hour),
+			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
+			Trainings: s.Trainings,
+			Runs:      cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)), Socket: s.Forge.Gitea == nil,
+			URL: strings.TrimRight(s.Listen.URL, "/")},
 		Log: log, Now: time.Now,
 	}
 	r.Init()
-	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID, Env: runnerEnv(), Wake: r.Wake}
-	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted), Tell: func(what delivery.Digest, why string) {
-		log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
-	}}
+	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID,
+		Env: runnerEnv(), Wake: r.Wake}
+	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted),
+		Tell: func(what delivery.Digest, why string) {
+			log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
+		}}
 	least := int64(0)
 	if folder.From != "" { // the original may have published since it was copied
 		least = fleet.LeastVersion(folder.Since)
 	}
-	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Secret: fleetKey, Registry: book, Least: least,
-		Expiry: time.Duration(s.Fleets.Expiry), Deadline: time.Duration(s.Fleets.Deadline), MaxWaiters: web.SiteLimits().Connections / 2,
-		Wake: r.Wake, Log: log})
+	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Secret: fleetKey, Registry: book,
+		Least:  least,
+		Expiry: time.Duration(s.Fleets.Expiry), Deadline: time.Duration(s.Fleets.Deadline),
+		MaxWaiters: web.SiteLimits().Connections / 2,
+		Wake:       r.Wake, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +275,8 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	p.source, p.web = source, web.Server{Source: source, Metrics: metrics, Log: log,
 		Socket:  orDefault(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
-		Listens: devices.Listen, Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)), MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(st.pictures()),
+		Listens: devices.Listen, Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)),
+		MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(st.pictures()),
 		Ready: source.Ready,
 	}
 	if watches != nil {
@@ -283,16 +297,21 @@ func openState(st state, config string, adopt bool) (f durable.Folder, watches *
 	case err == nil || newer:
 		return f, nil, err
 	case !ok:
-		return f, nil, delivery.Blockedf("restore that file from a backup; or remove it, if no other server works with this folder or a copy of it", "the identity of the state folder cannot be read: %s", err)
+		return f, nil, delivery.Blockedf(
+			"restore that file from a backup; or remove it, if no other server works with this folder or a copy of it",
+			"the identity of the state folder cannot be read: %s", err)
 	case !adopt:
-		return f, &delivery.Blocked{What: c.Error() + ". So this server only watches: it starts, ends, pushes, publishes and says nothing",
-			Do: fmt.Sprintf("if the original is lost or was ended for good, as after a move or from a backup, end this server and take the folder over: aob serve --config %s --adopt-state", config)}, nil
+		return f, &delivery.Blocked{What: c.Error() +
+			". So this server only watches: it starts, ends, pushes, publishes and says nothing",
+			Do: fmt.Sprintf("if the original is lost or was ended for good, as after a move or from a backup, end "+
+				"this server and take the folder over: aob serve --config %s --adopt-state", config)}, nil
 	}
 	original := state(c.Of.Path)
 	if other, err := durable.ReadFolder(string(original)); err == nil && other.ID == c.Of.ID && c.Of.Path != c.Path {
 		lock, err := durable.TryLock(original.path("serve.lock"))
 		if errors.Is(err, durable.ErrLocked) {
-			return f, nil, delivery.Blockedf("end that one first", "%s cannot be taken over: an aob serve works in the original, %s", st, original)
+			return f, nil, delivery.Blockedf("end that one first",
+				"%s cannot be taken over: an aob serve works in the original, %s", st, original)
 		}
 		if err == nil {
 			err = lock.Unlock()
@@ -397,7 +416,8 @@ func checkToken(g *intent.ServerGitea) error {
 	return delivery.Blockedf(do, "forge.gitea.tokenFile: %s", err)
 }
 
-func giteaForge(g *intent.ServerGitea, address string, signed forge.Signed, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
+func giteaForge(g *intent.ServerGitea, address string, signed forge.Signed, r *reconciler.Reconciler,
+	metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
 	if err := checkToken(g); err != nil {
 		return nil, nil, err
 	}
@@ -424,19 +444,20 @@ func giteaForge(g *intent.ServerGitea, address string, signed forge.Signed, r *r
 	if err != nil {
 		return nil, nil, err
 	}
-	return f, web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log, Read: func(req *http.Request) (string, error) {
-		event, err := read(req)
-		switch {
-		case err == nil:
-			f.Heard()
-		case errors.Is(err, forge.ErrSignature):
-			f.Misheard()
-		}
-		if err == nil && event.Kind == "status" {
-			r.Look(event.Commit)
-		}
-		return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err
-	}}, nil
+	return f, web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log,
+		Read: func(req *http.Request) (string, error) {
+			event, err := read(req)
+			switch {
+			case err == nil:
+				f.Heard()
+			case errors.Is(err, forge.ErrSignature):
+				f.Misheard()
+			}
+			if err == nil && event.Kind == "status" {
+				r.Look(event.Commit)
+			}
+			return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err
+		}}, nil
 }
 
 // redacted shows an address without the user in it.

@@ -33,24 +33,36 @@ var trainKey = sum("training")
 
 func newShop() *shop {
 	left, mAP := 95.0, 0.412
-	train := web.Run{Key: trainKey, Kind: delivery.RunTrain, Note: "shapes, #3", PRs: []int{3}, Phase: delivery.RunRunning, Stage: "training", Attempt: 2,
+	train := web.Run{Key: trainKey, Kind: delivery.RunTrain, Note: "shapes, #3", PRs: []int{3},
+		Phase: delivery.RunRunning, Stage: "training", Attempt: 2,
 		Epoch: 12, Epochs: 30, MAP: &mAP, SecondsLeft: &left, Started: noon}
 	v2 := shapes(2, 0.44)
 	bad := shapes(3, 0.10)
-	bad.Measured[0].Baseline = &delivery.BaselineMeasured{Version: 2, Bundle: v2.Bundle, Metrics: map[string]float64{"mAP": 0.44, "AP/circle": 0.41}}
-	verdict := delivery.Verdict{Gate: "production", Model: "shapes", Outcome: delivery.Fail, Reason: "mAP 0.1000 < 0.30 on 72 images", Checks: []delivery.CheckVerdict{
-		{Check: "mAP >= 0.30", Outcome: delivery.Fail, Reason: "0.1000 on 72 images; the whole interval (0.0700 to 0.1300) lies below the floor"},
-		{Check: "AP >= 0.20", Class: "circle", Outcome: delivery.Ignored, Reason: "12 truths, want 20"}}}
+	bad.Measured[0].Baseline = &delivery.BaselineMeasured{Version: 2, Bundle: v2.Bundle,
+		Metrics: map[string]float64{"mAP": 0.44, "AP/circle": 0.41}}
+	verdict := delivery.Verdict{Gate: "production", Model: "shapes", Outcome: delivery.Fail,
+		Reason: "mAP 0.1000 < 0.30 on 72 images", Checks: []delivery.CheckVerdict{
+			{Check: "mAP >= 0.30", Outcome: delivery.Fail,
+				Reason: "0.1000 on 72 images; the whole interval (0.0700 to 0.1300) lies below the floor"},
+			{Check: "AP >= 0.20", Class: "circle", Outcome: delivery.Ignored, Reason: "12 truths, want 20"}}}
 	return &shop{commit: strings.Repeat("4d5e6f7a", 5), log: "epoch 11/30\nepoch 12/30\n", prs: []web.PR{
-		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train for much longer than anybody would", Author: "maria", Head: strings.Repeat("c0ffee12", 5), HeadRef: "longer", Base: "main"},
-			State: delivery.CheckPending, Text: "shapes: train: epoch 12/30, mAP 0.412 on validation", Runs: []web.Run{train},
-			Checks: []delivery.Check{{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: "epoch 12/30, mAP 0.412 on validation"},
-				{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "shapes: train: epoch 12/30"}}},
-		{PullRequest: delivery.PullRequest{Number: 4, Title: "Make it worse \x1b[2J", Author: "jonas", Head: strings.Repeat("badbadba", 5), HeadRef: "worse", Base: "main", Fork: true},
+		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train for much longer than anybody would",
+			Author: "maria", Head: strings.Repeat("c0ffee12", 5), HeadRef: "longer", Base: "main"},
+			State: delivery.CheckPending, Text: "shapes: train: epoch 12/30, mAP 0.412 on validation",
+			Runs: []web.Run{train},
+			Checks: []delivery.Check{{Context: delivery.ContextTrain, State: delivery.CheckPending,
+				Description: "epoch 12/30, mAP 0.412 on validation"},
+				{Context: delivery.ContextRelease, State: delivery.CheckPending,
+					Description: "shapes: train: epoch 12/30"}}},
+		{PullRequest: delivery.PullRequest{Number: 4, Title: "Make it worse \x1b[2J", Author: "jonas",
+			Head: strings.Repeat("badbadba", 5), HeadRef: "worse", Base: "main", Fork: true},
 			State: delivery.CheckFailure, Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images",
-			Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}},
-			Models: []web.Change{{Model: "shapes", Bundle: bad.Bundle, Baseline: &v2, Release: &bad, Measured: bad.Measured, Verdicts: []delivery.Verdict{verdict},
-				Findings: []delivery.Finding{{Level: delivery.LevelWarning, Code: "leak", Where: "train/17.png", Text: "is an image of the eval set", Count: 2}}}}},
+			Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckFailure,
+				Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}},
+			Models: []web.Change{{Model: "shapes", Bundle: bad.Bundle, Baseline: &v2, Release: &bad,
+				Measured: bad.Measured, Verdicts: []delivery.Verdict{verdict},
+				Findings: []delivery.Finding{{Level: delivery.LevelWarning, Code: "leak", Where: "train/17.png",
+					Text: "is an image of the eval set", Count: 2}}}}},
 	}}
 }
 
@@ -58,8 +70,10 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func shapes(version int, mAP float64) delivery.Release {
 	low, high := mAP-0.03, mAP+0.03
-	return delivery.Release{Name: "shapes", Version: version, Bundle: sum(fmt.Sprint("bundle ", version)), Spec: sum("spec"), Measured: []delivery.Measured{
-		{Gate: "production", Images: 72, Metrics: map[string]delivery.Figure{"mAP": {Value: mAP, Low: &low, High: &high}, "AP/circle": {Value: mAP}}}}}
+	return delivery.Release{Name: "shapes", Version: version, Bundle: sum(fmt.Sprint("bundle ", version)),
+		Spec: sum("spec"), Measured: []delivery.Measured{
+			{Gate: "production", Images: 72, Metrics: map[string]delivery.Figure{"mAP": {Value: mAP, Low: &low,
+				High: &high}, "AP/circle": {Value: mAP}}}}}
 }
 
 func (s *shop) pass(number int) {
@@ -101,13 +115,20 @@ func (s *shop) asked() string {
 func (s *shop) Status(ctx context.Context) (web.Status, error) {
 	prs, err := s.PRs(ctx)
 	v2 := shapes(2, 0.44)
-	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.commit, Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "shapes version 2"}}},
-		Models: []web.Model{{Name: "shapes", Accepted: &v2, Named: &v2, State: delivery.CheckSuccess, Text: "shapes version 2"}, {Name: "pallets", State: delivery.CheckSuccess, Text: "pallets: no release yet; its fleets wait"}},
-		PRs:    prs, Runs: prs[0].Runs,
-		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle}, State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
+	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.commit,
+		Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckSuccess,
+			Description: "shapes version 2"}}},
+		Models: []web.Model{{Name: "shapes", Accepted: &v2, Named: &v2, State: delivery.CheckSuccess,
+			Text: "shapes version 2"}, {Name: "pallets", State: delivery.CheckSuccess,
+			Text: "pallets: no release yet; its fleets wait"}},
+		PRs: prs, Runs: prs[0].Runs,
+		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle},
+			State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
 			Text: "version 2, wave 1 of 2 (1): 1 of 1 devices healthy; the soak lasts until 2026-03-01 12:01 UTC at least", InWave: 1, Count: web.Count{Devices: 3, Heard: 2, Healthy: 1, Failed: 1},
-			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Slot: "b", Seen: noon.Add(-3 * time.Second)},
-				{ID: "dock-2", Phase: delivery.DeviceFailed, Version: 1, Slot: "a", Seen: noon.Add(-2 * time.Hour), Why: "the golden inference differs"}, {ID: "dock-3", Phase: delivery.DeviceIdle, Seen: noon,
+			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Slot: "b",
+				Seen: noon.Add(-3 * time.Second)},
+				{ID: "dock-2", Phase: delivery.DeviceFailed, Version: 1, Slot: "a", Seen: noon.Add(-2 * time.Hour),
+					Why: "the golden inference differs"}, {ID: "dock-3", Phase: delivery.DeviceIdle, Seen: noon,
 					Silent: true, Notes: []string{"cannot download: the proxy answers 407"}}}}}}, err
 }
 
@@ -129,9 +150,12 @@ func (s *shop) PR(_ context.Context, number int) (web.PR, error) {
 }
 
 func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
-	f := explain.Facts{Branch: "main", Head: s.commit, Models: []explain.Main{{Name: "shapes", Text: "shapes version 2"}},
-		Devices:     []delivery.Device{{Report: delivery.Report{Device: "dock-1", Ring: "demo", Phase: delivery.DeviceHealthy, Bundle: sum("bundle 2"), Release: 2}, Seen: noon}},
-		Acceptances: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 2, Bundle: sum("bundle 2"), Spec: sum("spec"), Commit: s.commit}}}}
+	f := explain.Facts{Branch: "main", Head: s.commit,
+		Models: []explain.Main{{Name: "shapes", Text: "shapes version 2"}},
+		Devices: []delivery.Device{{Report: delivery.Report{Device: "dock-1", Ring: "demo",
+			Phase: delivery.DeviceHealthy, Bundle: sum("bundle 2"), Release: 2}, Seen: noon}},
+		Acceptances: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 2, Bundle: sum("bundle 2"),
+			Spec: sum("spec"), Commit: s.commit}}}}
 	for _, p := range s.prs {
 		f.Proposals = append(f.Proposals, explain.Proposal{PR: p.PullRequest, Checks: p.Checks})
 	}
@@ -139,7 +163,8 @@ func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain
 }
 
 func (s *shop) Plan(context.Context) (web.Plan, error) {
-	return web.Plan{At: noon, Text: "#3 Train longer c0ffee12c0ff\n    pending  aob/train: epoch 12/30\n- run eval 1234: no open pull request needs it\n+ run train 3f9c2a10ab12 (shapes, #3)\n",
+	return web.Plan{At: noon, Text: "#3 Train longer c0ffee12c0ff\n    pending  aob/train: epoch 12/30\n- run eval " +
+		"1234: no open pull request needs it\n+ run train 3f9c2a10ab12 (shapes, #3)\n",
 		Steps: []web.Step{{Key: "run/1", Text: "+ run train 3f9c2a10ab12 (shapes, #3)"}}}, nil
 }
 
@@ -150,7 +175,8 @@ func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error)
 		return web.Log{}, fmt.Errorf("run %s: %w", run, fs.ErrNotExist)
 	}
 	offset = min(offset, int64(len(s.log)))
-	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(s.log[offset:])), Name: "output/log.txt", Offset: offset, Ended: s.ended}, nil
+	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(s.log[offset:])), Name: "output/log.txt", Offset: offset,
+		Ended: s.ended}, nil
 }
 
 func (s *shop) Merge(ctx context.Context, number int, head, user string) (string, error) {
@@ -159,7 +185,8 @@ func (s *shop) Merge(ctx context.Context, number int, head, user string) (string
 		return "", err
 	}
 	if p.State != delivery.CheckSuccess {
-		return "", delivery.Blockedf("aob pr show "+fmt.Sprint(number)+" says why", "#%d cannot be merged: aob/release is %s", number, p.State)
+		return "", delivery.Blockedf("aob pr show "+fmt.Sprint(number)+" says why",
+			"#%d cannot be merged: aob/release is %s", number, p.State)
 	}
 	if !strings.HasPrefix(p.Head, head) {
 		return "", delivery.Blockedf("look at it again", "#%d is at %s by now", number, p.Head)
@@ -199,10 +226,13 @@ func tried() web.Trial {
 	seed := func(n int64, v float64) web.Seed {
 		return web.Seed{Seed: n, State: delivery.CheckSuccess, Bundle: sum("seed"), MAP: &v}
 	}
-	return web.Trial{ID: "0a1b2c3d4e", Model: "shapes", By: "maria", At: noon, State: delivery.CheckSuccess, Text: "4 of 4 models trained", Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
+	return web.Trial{ID: "0a1b2c3d4e", Model: "shapes", By: "maria", At: noon, State: delivery.CheckSuccess,
+		Text: "4 of 4 models trained", Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
 		Variants: []web.Variant{
-			{ID: "77d0c1e2f3", Set: []string{"train.epochs=4"}, State: delivery.CheckSuccess, MAP: figure(0.41), Diff: figure(-0.03), Seeds: []web.Seed{seed(1, 0.41), seed(2, 0.38)}},
-			{ID: "3f9c2a10ab", Set: []string{"train.epochs=8"}, State: delivery.CheckSuccess, MAP: figure(0.46), Diff: figure(0.02), Seeds: []web.Seed{seed(1, 0.44), seed(2, 0.46)}},
+			{ID: "77d0c1e2f3", Set: []string{"train.epochs=4"}, State: delivery.CheckSuccess, MAP: figure(0.41),
+				Diff: figure(-0.03), Seeds: []web.Seed{seed(1, 0.41), seed(2, 0.38)}},
+			{ID: "3f9c2a10ab", Set: []string{"train.epochs=8"}, State: delivery.CheckSuccess, MAP: figure(0.46),
+				Diff: figure(0.02), Seeds: []web.Seed{seed(1, 0.44), seed(2, 0.46)}},
 		}}
 }
 
@@ -226,7 +256,8 @@ func (s *shop) Trial(_ context.Context, id string) (web.Trial, error) {
 
 func (s *shop) ForgetDevice(_ context.Context, fleet, device string) error {
 	if fleet != "demo" || device != "dock-1" {
-		return delivery.Blockedf("aob device list shows those that are known", "there is no device %s in fleet %s", device, fleet)
+		return delivery.Blockedf("aob device list shows those that are known", "there is no device %s in fleet %s",
+			device, fleet)
 	}
 	return nil
 }
@@ -242,12 +273,14 @@ func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 	}
 	return web.Comparison{State: delivery.CheckSuccess, A: a, B: b, Images: 87, Rows: []web.Compared{
 		{Metric: "mAP", A: 0.46, B: 0.41, Diff: 0.05, Low: 0.01, High: 0.09, Answer: coco.Better},
-		{Metric: "AP", Class: "circle", Truths: 50, A: 0.4, B: 0.39, Diff: 0.01, Low: -0.04, High: 0.06, Answer: coco.Unsure}}}, nil
+		{Metric: "AP", Class: "circle", Truths: 50, A: 0.4, B: 0.39, Diff: 0.01, Low: -0.04, High: 0.06,
+			Answer: coco.Unsure}}}, nil
 }
 
 func (s *shop) Power(_ context.Context, name string) ([]gate.ModelPower, error) {
 	if name != "production" {
 		return nil, explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on main"}
 	}
-	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01", MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
+	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01",
+		MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
 }

@@ -57,8 +57,8 @@ func TestStateIsForItsOwnerAlone(t *testing.T) {
 	}
 }
 
-// Where the bundles cannot be read, the server starts all the same: fleets go on with what is published. aob status says
-// what is wrong.
+// Where the bundles cannot be read, the server starts all the same: fleets go on with what is published. aob status
+// says what is wrong.
 func TestServerStartsWhileBundlesCannotBeRead(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")
 	w, err := initWorld(t.Context(), dir, "python3", 0, io.Discard)
@@ -82,7 +82,8 @@ func TestServerStartsWhileBundlesCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := strings.Join(status.Notices, "\n")
-	for _, want := range []string{"the evidence about bundles cannot be read", "since", "index.json", "remove that file"} {
+	for _, want := range []string{"the evidence about bundles cannot be read", "since", "index.json",
+		"remove that file"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("aob status does not mention %q:\n%s", want, said)
 		}
@@ -103,7 +104,8 @@ func TestServerRefusesTheStateOfANewerVersion(t *testing.T) {
 	}
 	for range 2 {
 		_, err := openServer(t.Context(), w.Config, false, slog.New(slog.DiscardHandler))
-		want := "the state folder " + state + " was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that aob"
+		want := "the state folder " + state +
+			" was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that aob"
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
@@ -147,7 +149,8 @@ func TestServerSignsItsCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit, err := mirror.Commit([]string{refs["refs/heads/main"]}, map[string][]byte{"README.md": []byte("x")}, time.Unix(1_800_000_000, 0), "Release")
+	commit, err := mirror.Commit([]string{refs["refs/heads/main"]}, map[string][]byte{"README.md": []byte("x")},
+		time.Unix(1_800_000_000, 0), "Release")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +159,8 @@ func TestServerSignsItsCommits(t *testing.T) {
 	}
 	out, err := exec.Command("git", "-C", s.repository, "cat-file", "commit", commit).Output()
 	const who = "AOB of Acme <aob@acme.example> 1800000000 +0000\n"
-	if err != nil || !strings.Contains(string(out), "author "+who+"committer "+who+"gpgsig -----BEGIN SSH SIGNATURE-----\n ") {
+	if err != nil || !strings.Contains(string(out), "author "+who+"committer "+who+
+		"gpgsig -----BEGIN SSH SIGNATURE-----\n ") {
 		t.Errorf("%v: the commit is\n%s", err, out)
 	}
 }

@@ -145,7 +145,8 @@ func (t *terminal) main(m web.Main) {
 			break
 		}
 	}
-	t.table("", [][]cell{{{m.Branch, bold}, {short(m.Commit), faint}, {string(state), stateStyle(state)}, {text: text}}})
+	t.table("", [][]cell{{{m.Branch, bold}, {short(m.Commit), faint}, {string(state), stateStyle(state)},
+		{text: text}}})
 }
 
 func short(commit string) string { return commit[:min(12, len(commit))] }
@@ -162,7 +163,8 @@ func (t *terminal) models(models []web.Model) {
 				}
 			}
 		}
-		rows = append(rows, []cell{{text: m.Name}, {text: release}, {text: score}, {string(m.State), stateStyle(m.State)}, {text: m.Text}})
+		rows = append(rows, []cell{{text: m.Name}, {text: release}, {text: score},
+			{string(m.State), stateStyle(m.State)}, {text: m.Text}})
 	}
 	if len(models) > 0 {
 		t.section(rows)
@@ -181,7 +183,8 @@ func (t *terminal) prs(prs []web.PR) {
 func (t *terminal) prTable(prs []web.PR) {
 	rows := [][]cell{heading("PR", "TITLE", "AUTHOR", "STATE", "")}
 	for _, p := range prs {
-		rows = append(rows, []cell{{text: fmt.Sprintf("#%d", p.Number)}, {text: cut(p.Title, 28)}, {text: p.Author}, {string(p.State), stateStyle(p.State)}, {text: p.Text}})
+		rows = append(rows, []cell{{text: fmt.Sprintf("#%d", p.Number)}, {text: cut(p.Title, 28)}, {text: p.Author},
+			{string(p.State), stateStyle(p.State)}, {text: p.Text}})
 	}
 	t.table("", rows)
 }
@@ -189,7 +192,8 @@ func (t *terminal) prTable(prs []web.PR) {
 func (t *terminal) runs(runs []web.Run, now time.Time) {
 	rows := [][]cell{heading("RUN", "KIND", "FOR", "PHASE", "PROGRESS")}
 	for _, r := range runs {
-		rows = append(rows, []cell{{text: r.Key.Short()}, {text: string(r.Kind)}, {text: cut(waiting(r), 16)}, {r.Phase.String(), phaseStyle(r.Phase)}, {text: t.progress(r, now)}})
+		rows = append(rows, []cell{{text: r.Key.Short()}, {text: string(r.Kind)}, {text: cut(waiting(r), 16)},
+			{r.Phase.String(), phaseStyle(r.Phase)}, {text: t.progress(r, now)}})
 	}
 	if len(runs) > 0 {
 		t.section(rows)
@@ -297,7 +301,8 @@ func (t *terminal) fleets(fleets []web.Fleet, now time.Time) {
 		}
 		t.section([][]cell{
 			heading("FLEET", "RUNS", "WAVE", "HEALTHY", "STATE"),
-			{{text: f.Name}, {text: runs}, {text: wave}, {text: healthyOf(f.Count)}, {string(f.State), stateStyle(f.State)}},
+			{{text: f.Name}, {text: runs}, {text: wave}, {text: healthyOf(f.Count)},
+				{string(f.State), stateStyle(f.State)}},
 		})
 		t.paragraph("  ", f.Text)
 		t.devices(f, now)
@@ -356,7 +361,8 @@ func deviceCells(d web.Device, now time.Time) []cell {
 	if d.Why != "" {
 		words = append(words, d.Why)
 	}
-	return []cell{{text: d.ID}, {phaseOf(d), style}, {text: version}, {text: ago(d.Seen, now)}, {text: strings.Join(words, "; ")}}
+	return []cell{{text: d.ID}, {phaseOf(d), style}, {text: version}, {text: ago(d.Seen, now)},
+		{text: strings.Join(words, "; ")}}
 }
 
 func deviceStyle(p delivery.DevicePhase) style {

@@ -65,7 +65,8 @@ func TestTablesFit(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	got := drawn(t, 40, false, func(s *terminal) {
-		s.table("", [][]cell{heading("PR", "STATE", "TEXT"), {{text: "#3"}, {"pending", yellow}, {text: "it takes longer than there is room for"}}})
+		s.table("", [][]cell{heading("PR", "STATE", "TEXT"), {{text: "#3"}, {"pending", yellow},
+			{text: "it takes longer than there is room for"}}})
 	})
 	want := "PR  STATE    TEXT\n#3  pending  it takes longer than there…\n"
 	if got != want {
@@ -110,13 +111,15 @@ func everything(t *testing.T) web.Status {
 // A person sees a bar, a file does not.
 func TestBars(t *testing.T) {
 	s := everything(t)
-	if text := drawn(t, 120, true, func(s *terminal) { s.status(everything(t), noon) }); !strings.Contains(text, "[######----------]  epoch 12/30") {
+	if text := drawn(t, 120, true, func(s *terminal) { s.status(everything(t), noon) }); !strings.Contains(text,
+		"[######----------]  epoch 12/30") {
 		t.Errorf("no bar:\n%s", text)
 	}
 	if text := drawn(t, 120, false, func(t *terminal) { t.status(s, noon) }); strings.Contains(text, "[#") {
 		t.Errorf("a bar in a file:\n%s", text)
 	}
-	for share, want := range map[float64]string{-1: "[----]", 0: "[----]", 0.25: "[#---]", 0.99: "[###-]", 1: "[####]", 7: "[####]"} {
+	for share, want := range map[float64]string{-1: "[----]", 0: "[----]", 0.25: "[#---]", 0.99: "[###-]", 1: "[####]",
+		7: "[####]"} {
 		if got := bar(share, 4); got != want {
 			t.Errorf("bar(%v) = %s, want %s", share, got, want)
 		}
@@ -127,13 +130,19 @@ func TestProgress(t *testing.T) {
 	term := screen(new(bytes.Buffer), 80, false)
 	ninety := 90.0
 	for want, r := range map[string]web.Run{
-		"epoch 3/10  1m30s left":            {Kind: delivery.RunTrain, Phase: delivery.RunRunning, Stage: "training", Epoch: 3, Epochs: 10, SecondsLeft: &ninety},
-		"image 40/72":                       {Kind: delivery.RunEval, Phase: delivery.RunRunning, Batch: 40, Batches: 72},
-		"apply  attempt 3":                  {Kind: delivery.RunTrain, Phase: delivery.RunRunning, Stage: "apply", Attempt: 3},
-		"for 2m05s":                         {Kind: delivery.RunCompare, Phase: delivery.RunRunning, Started: noon.Add(-125 * time.Second)},
-		"took 42s":                          {Kind: delivery.RunEval, Phase: delivery.RunDone, Started: noon, Ended: noon.Add(42 * time.Second), Stage: "score"},
-		"the trainer failed: out of memory": {Kind: delivery.RunTrain, Phase: delivery.RunFailed, Error: "the trainer failed: out of memory", Epoch: 3, Epochs: 10},
-		"":                                  {Kind: delivery.RunData, Phase: delivery.RunDied},
+		"epoch 3/10  1m30s left": {Kind: delivery.RunTrain, Phase: delivery.RunRunning, Stage: "training",
+			Epoch: 3, Epochs: 10, SecondsLeft: &ninety},
+		"image 40/72": {Kind: delivery.RunEval, Phase: delivery.RunRunning, Batch: 40,
+			Batches: 72},
+		"apply  attempt 3": {Kind: delivery.RunTrain, Phase: delivery.RunRunning, Stage: "apply",
+			Attempt: 3},
+		"for 2m05s": {Kind: delivery.RunCompare, Phase: delivery.RunRunning,
+			Started: noon.Add(-125 * time.Second)},
+		"took 42s": {Kind: delivery.RunEval, Phase: delivery.RunDone, Started: noon,
+			Ended: noon.Add(42 * time.Second), Stage: "score"},
+		"the trainer failed: out of memory": {Kind: delivery.RunTrain, Phase: delivery.RunFailed,
+			Error: "the trainer failed: out of memory", Epoch: 3, Epochs: 10},
+		"": {Kind: delivery.RunData, Phase: delivery.RunDied},
 	} {
 		if got := term.progress(r, noon); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -142,7 +151,8 @@ func TestProgress(t *testing.T) {
 	for _, c := range []struct {
 		run  web.Run
 		want float64
-	}{{web.Run{Epoch: 5, Epochs: 10}, 0.5}, {web.Run{Epoch: 5, Epochs: 10, Batch: 5, Batches: 10}, 0.55}, {web.Run{Epoch: 10, Epochs: 10, Batch: 9, Batches: 10}, 1}, {web.Run{Batch: 1, Batches: 4}, 0.25}} {
+	}{{web.Run{Epoch: 5, Epochs: 10}, 0.5}, {web.Run{Epoch: 5, Epochs: 10, Batch: 5, Batches: 10}, 0.55},
+		{web.Run{Epoch: 10, Epochs: 10, Batch: 9, Batches: 10}, 1}, {web.Run{Batch: 1, Batches: 4}, 0.25}} {
 		if got, ok := done(c.run); !ok || got != c.want {
 			t.Errorf("done(%+v) = %v, %v, want %v", c.run, got, ok, c.want)
 		}
@@ -154,8 +164,10 @@ func TestProgress(t *testing.T) {
 
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 400 * time.Millisecond: "0s", 59 * time.Second: "59s", time.Minute: "1m00s", 3599 * time.Second: "59m59s",
-		time.Hour: "1h00m", 47*time.Hour + 59*time.Minute: "47h59m", 48 * time.Hour: "2d", 400 * 24 * time.Hour: "400d",
+		-time.Second: "0s", 400 * time.Millisecond: "0s", 59 * time.Second: "59s", time.Minute: "1m00s",
+		3599 * time.Second: "59m59s",
+		time.Hour:          "1h00m", 47*time.Hour + 59*time.Minute: "47h59m", 48 * time.Hour: "2d",
+		400 * 24 * time.Hour: "400d",
 	} {
 		if got := span(d); got != want {
 			t.Errorf("span(%s) = %s, want %s", d, got, want)
@@ -208,7 +220,8 @@ func TestWatch(t *testing.T) {
 	if err := o.watch(t.Context(), &answers{list: []any{one, one, two, gone}}, &b, tick); err != gone {
 		t.Errorf("ended with %v", err)
 	}
-	if got := b.String(); strings.Count(got, "aaaa") != 1 || strings.Count(got, "bbbb") != 1 || strings.Count(got, "\n\n") != 1 {
+	if got := b.String(); strings.Count(got, "aaaa") != 1 || strings.Count(got, "bbbb") != 1 ||
+		strings.Count(got, "\n\n") != 1 {
 		t.Errorf("got %q", got)
 	}
 
@@ -246,11 +259,13 @@ func TestWatchInterrupted(t *testing.T) {
 type files struct{ calls []string }
 
 func (f *files) Log(_ context.Context, _ string, offset int64) (web.Log, error) {
-	texts := []struct{ name, text string }{{"runner.log", "init\nplan\n"}, {"output/log.txt", "epoch 1\nepoch 2\n"}, {"output/log.txt", "epoch 1\nepoch 2\n"}, {"output/log.txt", "epoch 1\nepoch 2\nepoch 3\n"}}
+	texts := []struct{ name, text string }{{"runner.log", "init\nplan\n"}, {"output/log.txt", "epoch 1\nepoch 2\n"},
+		{"output/log.txt", "epoch 1\nepoch 2\n"}, {"output/log.txt", "epoch 1\nepoch 2\nepoch 3\n"}}
 	now := texts[min(len(f.calls), len(texts)-1)]
 	f.calls = append(f.calls, fmt.Sprint(offset))
 	offset = min(offset, int64(len(now.text)))
-	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(now.text[offset:])), Name: now.name, Offset: offset, Ended: len(f.calls) == len(texts)}, nil
+	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(now.text[offset:])), Name: now.name, Offset: offset,
+		Ended: len(f.calls) == len(texts)}, nil
 }
 
 // Following prints every line once, also where the run goes on in another file.
@@ -281,8 +296,10 @@ func TestTelling(t *testing.T) {
 		want web.Run
 	}{
 		{[]web.Run{run(delivery.RunCompare, done), run(delivery.RunTrain, running)}, run(delivery.RunTrain, running)},
-		{[]web.Run{run(delivery.RunCompare, done), run(delivery.RunEval, failed), run(delivery.RunTrain, done)}, run(delivery.RunEval, failed)},
-		{[]web.Run{run(delivery.RunCompare, done), run(delivery.RunEval, done), run(delivery.RunTrain, done)}, run(delivery.RunTrain, done)},
+		{[]web.Run{run(delivery.RunCompare, done), run(delivery.RunEval, failed), run(delivery.RunTrain, done)},
+			run(delivery.RunEval, failed)},
+		{[]web.Run{run(delivery.RunCompare, done), run(delivery.RunEval, done), run(delivery.RunTrain, done)},
+			run(delivery.RunTrain, done)},
 		{[]web.Run{run(delivery.RunCompare, done), run(delivery.RunData, done)}, run(delivery.RunCompare, done)},
 	} {
 		if got, ok := telling(c.runs); !ok || got.Kind != c.want.Kind || got.Phase != c.want.Phase {
@@ -302,7 +319,8 @@ func TestPrintError(t *testing.T) {
 		{errors.New("it broke"), "aob: it broke\n"},
 		{errors.New("one\ntwo\x1b[2J"), "aob: one\naob: two[2J\n"},
 		{delivery.Blockedf("free some", "the disk is full"), "aob: the disk is full\nhint: free some\n"},
-		{fmt.Errorf("serve: %w", delivery.Blockedf("free some", "the disk is full")), "aob: serve: the disk is full\nhint: free some\n"},
+		{fmt.Errorf("serve: %w", delivery.Blockedf("free some", "the disk is full")),
+			"aob: serve: the disk is full\nhint: free some\n"},
 		{&web.Error{What: "no server", Do: "start it"}, "aob: no server\nhint: start it\n"},
 		{hinted{errors.New("unknown flag"), "--help"}, "aob: unknown flag\nhint: --help\n"},
 		{fmt.Errorf("ask: %w", context.Canceled), "aob: interrupted\n"},
@@ -342,15 +360,19 @@ func TestTrialFits(t *testing.T) {
 		low, high := v-0.03, v+0.03
 		return &delivery.Figure{Value: v, Low: &low, High: &high}
 	}
-	trial := web.Trial{ID: "0a1b2c3d4e", Model: "cells", State: delivery.CheckSuccess, Text: "4 of 4 models trained", Release: &delivery.Release{Version: 12}}
+	trial := web.Trial{ID: "0a1b2c3d4e", Model: "cells", State: delivery.CheckSuccess, Text: "4 of 4 models trained",
+		Release: &delivery.Release{Version: 12}}
 	for i, id := range []string{"3f9c2a10ab", "77d0c1e2f3"} {
 		v := 0.4 + float64(i)/10
-		trial.Variants = append(trial.Variants, web.Variant{ID: id, State: delivery.CheckSuccess, MAP: figure(v), Diff: figure(-v / 4),
-			Set:   []string{fmt.Sprintf("train.args.channels=%d", 8+4*i), "train.epochs=4", fmt.Sprintf("train.optimizer.lr=%de-3", i+1), fmt.Sprintf("train.optimizer.weightDecay=%de-4", i+1)},
+		trial.Variants = append(trial.Variants, web.Variant{ID: id, State: delivery.CheckSuccess, MAP: figure(v),
+			Diff: figure(-v / 4),
+			Set: []string{fmt.Sprintf("train.args.channels=%d", 8+4*i), "train.epochs=4",
+				fmt.Sprintf("train.optimizer.lr=%de-3", i+1), fmt.Sprintf("train.optimizer.weightDecay=%de-4", i+1)},
 			Seeds: []web.Seed{{Seed: 1, MAP: &v}, {Seed: 2, MAP: &v}}})
 	}
 	text := drawn(t, 80, false, func(s *terminal) { s.trial(trial, time.Time{}) })
-	for _, want := range []string{"0.5000 ±0.030", "-0.1250 ±0.030", "  77d0c1e2f3  channels=12 lr=2e-3 weightDecay=2e-4\n", "all with train.epochs=4\n"} {
+	for _, want := range []string{"0.5000 ±0.030", "-0.1250 ±0.030",
+		"  77d0c1e2f3  channels=12 lr=2e-3 weightDecay=2e-4\n", "all with train.epochs=4\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("want %q in\n%s", want, text)
 		}

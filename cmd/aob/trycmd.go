@@ -39,7 +39,8 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if write && detach {
-				return hinted{errors.New("--write waits for the best variant, and --detach does not"), "leave one out; aob runs write VARIANT " + args[0] + " writes later"}
+				return hinted{errors.New("--write waits for the best variant, and --detach does not"),
+					"leave one out; aob runs write VARIANT " + args[0] + " writes later"}
 			}
 			data, err := os.ReadFile(args[0])
 			if err != nil {
@@ -96,7 +97,8 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 		},
 	}
 	o.register(c)
-	c.Flags().StringArrayVar(&sets, "set", nil, "`PATH=VALUE[,VALUE…]`: a value of the file, or several to try; may be given again")
+	c.Flags().StringArrayVar(&sets, "set", nil,
+		"`PATH=VALUE[,VALUE…]`: a value of the file, or several to try; may be given again")
 	c.Flags().BoolVar(&write, "write", false, "write the best variant's values into FILE")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for it")
 	return c
@@ -107,7 +109,8 @@ func interrupted(err error, t web.Trial, again string) error {
 	if !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return hinted{errors.New("the server goes on with experiment " + t.ID), again + " looks at it again; aob runs stop " + t.ID + " ends it"}
+	return hinted{errors.New("the server goes on with experiment " + t.ID), again +
+		" looks at it again; aob runs stop " + t.ID + " ends it"}
 }
 
 // quote says what an experiment takes, in a line.
@@ -235,7 +238,8 @@ func (t *terminal) tried(trial web.Trial) int {
 
 // trial prints an experiment, the best variant first, and what can be done now.
 func (t *terminal) trial(trial web.Trial, now time.Time) {
-	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), trial.Model, t.styled(stateStyle(trial.State), trial.Text))
+	t.printf("%s  %s  %s\n", t.styled(bold, "experiment "+trial.ID), trial.Model, t.styled(stateStyle(trial.State),
+		trial.Text))
 	head := []string{"VARIANT", "mAP"}
 	seeds, diffs := false, false
 	for _, v := range trial.Variants {
@@ -254,7 +258,8 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 		row := cells(v.ID)
 		set := cmp.Or(own(v), "as it is")
 		if v.MAP == nil {
-			rows = append(rows, append(row, slices.Concat(make([]cell, len(head)-1), []cell{{text: set + ": " + v.Text, style: stateStyle(v.State)}})...))
+			rows = append(rows, append(row, slices.Concat(make([]cell, len(head)-1),
+				[]cell{{text: set + ": " + v.Text, style: stateStyle(v.State)}})...))
 			continue
 		}
 		row = append(row, cell{text: plusMinus("%.4f", *v.MAP)})
@@ -297,7 +302,8 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 			t.paragraph("", v.ID+": "+v.Text)
 		}
 	}
-	t.paragraph("", "On the validation split; ± is half of the 95 % interval, which covers the choice of images and not the noise of training. The best of many looks better than it is.")
+	t.paragraph("", "On the validation split; ± is half of the 95 % interval, which covers the choice of images and "+
+		"not the noise of training. The best of many looks better than it is.")
 	best, ok := bestVariant(trial)
 	if !ok {
 		return

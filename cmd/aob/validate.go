@@ -26,8 +26,9 @@ wrong. The exit status is 1 if there is one.
 
 With --config it also checks the server's configuration, and that datasets begin
 with a name that the configuration allows.`,
-		Example: "  aob validate\n  aob validate intent --config aob.yaml\n  aob validate -o json | jq -r '.complaints[].text'",
-		Args:    arguments(cobra.MaximumNArgs(1)),
+		Example: "  aob validate\n  aob validate intent --config aob.yaml\n  aob validate -o json | jq -r " +
+			"'.complaints[].text'",
+		Args: arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {
@@ -47,7 +48,8 @@ with a name that the configuration allows.`,
 		},
 	}
 	o.register(c)
-	c.Flags().StringVar(&config, "config", "", "the `file` of the server's configuration, to check it and datasets against it")
+	c.Flags().StringVar(&config, "config", "",
+		"the `file` of the server's configuration, to check it and datasets against it")
 	return c
 }
 
@@ -126,7 +128,8 @@ func intentFiles(dir string) ([]intent.File, error) {
 		}
 	}
 	if len(files) == 0 {
-		return nil, hinted{fmt.Errorf("%s has no file in %s/", dir, strings.Join(intent.Folders(), "/, ")), "name the folder of an intent repository; aob init writes one"}
+		return nil, hinted{fmt.Errorf("%s has no file in %s/", dir, strings.Join(intent.Folders(), "/, ")),
+			"name the folder of an intent repository; aob init writes one"}
 	}
 	return files, nil
 }
@@ -154,7 +157,8 @@ func (t *terminal) validation(v validation) {
 		t.printf("%s\n", c.String())
 	}
 	if len(v.Complaints) == 0 {
-		t.printf("%s, %s, %s: no complaint\n", count(v.Models, "model"), count(v.Gates, "gate"), count(v.Fleets, "fleet"))
+		t.printf("%s, %s, %s: no complaint\n", count(v.Models, "model"), count(v.Gates, "gate"),
+			count(v.Fleets, "fleet"))
 	}
 }
 
@@ -187,7 +191,8 @@ Without KIND it lists the kinds.`,
 					return err
 				}
 			}
-			return hinted{fmt.Errorf("there is no kind %q", args[0]), "the kinds are " + strings.ToLower(strings.Join(intent.Kinds(), ", "))}
+			return hinted{fmt.Errorf("there is no kind %q", args[0]), "the kinds are " +
+				strings.ToLower(strings.Join(intent.Kinds(), ", "))}
 		},
 	}
 	c.ValidArgs = intent.Kinds()

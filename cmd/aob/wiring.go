@@ -59,7 +59,8 @@ func (c configComplaints) Error() string {
 func loadServer(path string) (intent.Server, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return intent.Server{}, hinted{fmt.Errorf("%s: no such file", path), "--config names the server's configuration"}
+		return intent.Server{}, hinted{fmt.Errorf("%s: no such file", path),
+			"--config names the server's configuration"}
 	}
 	if err != nil {
 		return intent.Server{}, err
@@ -118,7 +119,8 @@ func findTrainers(files fs.FS) ([]trainer, error) {
 		}
 		for _, e := range entries {
 			name := e.Name()
-			if e.IsDir() || strings.HasPrefix(name, "test_") || (!strings.HasSuffix(name, ".py") && name != "schema.json") {
+			if e.IsDir() || strings.HasPrefix(name, "test_") || (!strings.HasSuffix(name, ".py") &&
+				name != "schema.json") {
 				continue
 			}
 			data, err := fs.ReadFile(files, d.Name()+"/"+name)
@@ -203,7 +205,8 @@ func newStages(s intent.Server) (*reconciler.Stages, error) {
 		return nil, err
 	}
 	return &reconciler.Stages{
-		Roots: s.Datasets.Dir, Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(), Trainers: st.trainers(), Python: s.Python,
+		Roots: s.Datasets.Dir, Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(),
+		Trainers: st.trainers(), Python: s.Python,
 		Trainer:  &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self},
 		Detector: detector, Bundles: bundles, Heartbeat: time.Duration(s.Heartbeat), Log: newLog(),
 	}, nil
@@ -215,7 +218,8 @@ func findTerraform(s intent.Server) (string, error) {
 	}
 	path, err := exec.LookPath("terraform")
 	if err != nil {
-		return "", delivery.Blockedf("install Terraform, or set terraform: in the configuration", "terraform is not on PATH")
+		return "", delivery.Blockedf("install Terraform, or set terraform: in the configuration",
+			"terraform is not on PATH")
 	}
 	return filepath.Abs(path)
 }

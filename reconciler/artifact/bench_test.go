@@ -29,7 +29,8 @@ func BenchmarkStore(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				i++
-				if _, err := s.Attach(b.Context(), digest, evidenceType, fmt.Appendf(nil, "bench %d %d", n, i)); err != nil {
+				if _, err := s.Attach(b.Context(), digest, evidenceType, fmt.Appendf(nil, "bench %d %d", n,
+					i)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -16,7 +16,8 @@ import (
 )
 
 // errDamaged means that stored bytes are not those that their digest names.
-var errDamaged = errors.New("damaged: its content is not what its digest names; restore it from a copy, or push it again")
+var errDamaged = errors.New(
+	"damaged: its content is not what its digest names; restore it from a copy, or push it again")
 
 var errTooLong = errors.New("longer")
 

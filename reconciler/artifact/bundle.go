@@ -109,7 +109,8 @@ func (s *Store) finish(ctx context.Context, m bundleManifest) (_ delivery.Digest
 
 // WithThresholds stores a bundle once more with other score thresholds: the same
 // model, whose bytes are not copied.
-func (s *Store) WithThresholds(ctx context.Context, bundle delivery.Digest, thresholds map[string]float64) (delivery.Digest, error) {
+func (s *Store) WithThresholds(ctx context.Context, bundle delivery.Digest, thresholds map[string]float64) (
+	delivery.Digest, error) {
 	m, err := s.readBundle(bundle)
 	if err == nil {
 		err = checkThresholds(thresholds)

@@ -53,8 +53,10 @@ func bundle(t testing.TB, model string) artifact.Bundle {
 		t.Fatal(err)
 	}
 	return artifact.Bundle{
-		ModelPath: path, Signature: signature(), Golden: []byte("golden tensors"), Labels: []string{"pallet", "forklift"},
-		Provenance: map[string]string{"run": string(delivery.Sum([]byte("run"))), "spec": string(delivery.Sum([]byte("spec")))},
+		ModelPath: path, Signature: signature(), Golden: []byte("golden tensors"), Labels: []string{"pallet",
+			"forklift"},
+		Provenance: map[string]string{"run": string(delivery.Sum([]byte("run"))),
+			"spec": string(delivery.Sum([]byte("spec")))},
 	}
 }
 
@@ -198,7 +200,8 @@ func tree(t testing.TB, dir string) map[string]string {
 func TestPushRefuses(t *testing.T) {
 	dir := t.TempDir()
 	link, pipe, empty := filepath.Join(dir, "link"), filepath.Join(dir, "pipe"), filepath.Join(dir, "empty")
-	if err := errors.Join(os.Symlink("/etc/hostname", link), syscall.Mkfifo(pipe, 0o600), os.WriteFile(empty, nil, 0o600)); err != nil {
+	if err := errors.Join(os.Symlink("/etc/hostname", link), syscall.Mkfifo(pipe, 0o600), os.WriteFile(empty, nil,
+		0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -212,15 +215,20 @@ func TestPushRefuses(t *testing.T) {
 		{"a folder", func(b *artifact.Bundle) { b.ModelPath = dir }, "want a file"},
 		{"an empty model", func(b *artifact.Bundle) { b.ModelPath = empty }, "empty"},
 		{"no golden tensors", func(b *artifact.Bundle) { b.Golden = nil }, "golden.bin"},
-		{"too many golden tensors", func(b *artifact.Bundle) { b.Golden = make([]byte, artifact.MaxGolden+1) }, "golden.bin"},
+		{"too many golden tensors", func(b *artifact.Bundle) { b.Golden = make([]byte, artifact.MaxGolden+1) },
+			"golden.bin"},
 		{"no classes", func(b *artifact.Bundle) { b.Labels = nil }, "labels.json"},
 		{"a class without a name", func(b *artifact.Bundle) { b.Labels = []string{"a", ""} }, "labels.json"},
 		{"a class twice", func(b *artifact.Bundle) { b.Labels = []string{"a", "a"} }, "twice"},
-		{"a signature of the future", func(b *artifact.Bundle) { b.Signature.SchemaVersion = 2 }, "schema version 1, got 2"},
-		{"a mean that is no number", func(b *artifact.Bundle) { b.Signature.Means = []float64{math.NaN()} }, "signature.json"},
-		{"a huge signature", func(b *artifact.Bundle) { b.Signature.Slots = []string{strings.Repeat("x", 1<<20)} }, "signature.json"},
+		{"a signature of the future", func(b *artifact.Bundle) { b.Signature.SchemaVersion = 2 },
+			"schema version 1, got 2"},
+		{"a mean that is no number", func(b *artifact.Bundle) { b.Signature.Means = []float64{math.NaN()} },
+			"signature.json"},
+		{"a huge signature", func(b *artifact.Bundle) { b.Signature.Slots = []string{strings.Repeat("x", 1<<20)} },
+			"signature.json"},
 		{"a wrong name in the provenance", func(b *artifact.Bundle) { b.Provenance["../x"] = "" }, "provenance"},
-		{"a long provenance", func(b *artifact.Bundle) { b.Provenance["run"] = strings.Repeat("x", 2000) }, "provenance"},
+		{"a long provenance", func(b *artifact.Bundle) { b.Provenance["run"] = strings.Repeat("x", 2000) },
+			"provenance"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, t.TempDir())
@@ -275,7 +283,8 @@ func TestUnpackRefuses(t *testing.T) {
 			t.Errorf("left behind: %v", err)
 		}
 	}
-	if err := s.Unpack(t.Context(), "sha256:../../etc", filepath.Join(dir, "new")); err == nil || !strings.Contains(err.Error(), "want a digest") {
+	if err := s.Unpack(t.Context(), "sha256:../../etc", filepath.Join(dir, "new")); err == nil ||
+		!strings.Contains(err.Error(), "want a digest") {
 		t.Errorf("a path for a digest: %v", err)
 	}
 }
@@ -319,7 +328,8 @@ func TestUnpackOnAnotherFileSystem(t *testing.T) {
 		t.Error(diff)
 	}
 	replace(t, filepath.Join(dir, "blobs", "sha256", delivery.Sum([]byte("onnx")).Hex()), []byte("onnX"))
-	if err := s.Unpack(t.Context(), digest, filepath.Join(there, "b")); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if err := s.Unpack(t.Context(), digest, filepath.Join(there, "b")); err == nil ||
+		!strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged blob: %v", err)
 	}
 }
@@ -349,7 +359,8 @@ func TestTheFolderIsAnOCILayout(t *testing.T) {
 	if err := json.Unmarshal(data, &manifest); err != nil {
 		t.Fatal(err)
 	}
-	if manifest.ArtifactType != "application/vnd.cncf.model.manifest.v1+json" || manifest.Config.MediaType != "application/vnd.cncf.model.config.v1+json" {
+	if manifest.ArtifactType != "application/vnd.cncf.model.manifest.v1+json" ||
+		manifest.Config.MediaType != "application/vnd.cncf.model.config.v1+json" {
 		t.Errorf("not a ModelPack artifact: %s, %s", manifest.ArtifactType, manifest.Config.MediaType)
 	}
 	got := map[string]string{}
@@ -371,7 +382,8 @@ func TestTheFolderIsAnOCILayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `{"config":{"format":"onnx"},"descriptor":{"createdAt":"1970-01-01T00:00:00Z"},"modelfs":{"diffIds":[`; !bytes.HasPrefix(config, []byte(want)) {
+	if want :=
+		`{"config":{"format":"onnx"},"descriptor":{"createdAt":"1970-01-01T00:00:00Z"},"modelfs":{"diffIds":[`; !bytes.HasPrefix(config, []byte(want)) {
 		t.Errorf("config %s", config)
 	}
 }
@@ -437,11 +449,13 @@ func TestAttachRefuses(t *testing.T) {
 		{"empty", digest, evidenceType, nil, "want an envelope"},
 		{"large", digest, evidenceType, make([]byte, 4<<20+1), "want an envelope"},
 	} {
-		if _, err := s.Attach(t.Context(), c.subject, c.artifactType, c.envelope); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := s.Attach(t.Context(), c.subject, c.artifactType, c.envelope); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		}
 	}
-	if _, err := s.Attach(t.Context(), delivery.Sum([]byte("none")), evidenceType, []byte("x")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.Attach(t.Context(), delivery.Sum([]byte("none")), evidenceType, []byte("x")); !errors.Is(err,
+		fs.ErrNotExist) {
 		t.Errorf("no such bundle: %v, want fs.ErrNotExist", err)
 	}
 }
@@ -452,7 +466,8 @@ func TestThresholds(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, filepath.Join(dir, "store"))
 	plain := push(t, s, "model")
-	if want := delivery.Digest("sha256:ad6dca5144c735638412676c93e54c419abeee0ac0d230adfa75a6861803b631"); plain != want {
+	if want := delivery.Digest(
+		"sha256:ad6dca5144c735638412676c93e54c419abeee0ac0d230adfa75a6861803b631"); plain != want {
 		t.Errorf("%s, want %s", plain, want)
 	}
 	scores := map[string]float64{"pallet": 0.4, "forklift": 0.25}
@@ -470,7 +485,8 @@ func TestThresholds(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := s.Describe(t.Context(), with)
-	if err != nil || info.Model != a.Model || !cmp.Equal(info.Signature, a.Signature) || !cmp.Equal(info.Thresholds, scores) || a.Thresholds != nil || !cmp.Equal(info.Provenance, a.Provenance) {
+	if err != nil || info.Model != a.Model || !cmp.Equal(info.Signature, a.Signature) ||
+		!cmp.Equal(info.Thresholds, scores) || a.Thresholds != nil || !cmp.Equal(info.Provenance, a.Provenance) {
 		t.Errorf("%v: %+v, and without: %+v", err, info, a)
 	}
 	if back, err := s.WithThresholds(t.Context(), with, nil); err != nil || back != plain {
@@ -478,7 +494,8 @@ func TestThresholds(t *testing.T) {
 	}
 	// A device gets the file, whichever way the bundle comes to it.
 	device := open(t, filepath.Join(dir, "device"))
-	if _, err := device.Pull(t.Context(), artifact.Source{URL: "file://" + filepath.Join(dir, "store")}, with, filepath.Join(dir, "pulled")); err != nil {
+	if _, err := device.Pull(t.Context(), artifact.Source{URL: "file://" + filepath.Join(dir, "store")}, with,
+		filepath.Join(dir, "pulled")); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Unpack(t.Context(), with, filepath.Join(dir, "unpacked")); err != nil {
@@ -490,7 +507,8 @@ func TestThresholds(t *testing.T) {
 			t.Errorf("%s: %q", at, got)
 		}
 	}
-	for _, wrong := range []map[string]float64{{"": .5}, {"pallet": 1.5}, {"pallet": math.NaN()}, {strings.Repeat("x", 300): .5}} {
+	for _, wrong := range []map[string]float64{{"": .5}, {"pallet": 1.5}, {"pallet": math.NaN()},
+		{strings.Repeat("x", 300): .5}} {
 		if _, err := s.WithThresholds(t.Context(), plain, wrong); err == nil {
 			t.Errorf("%v is taken", wrong)
 		}

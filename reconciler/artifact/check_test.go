@@ -23,9 +23,11 @@ func TestDamageOfAnUnpackedBundleIsFound(t *testing.T) {
 		{"truncated", func(path string) error { return os.Truncate(path, 3) }, artifact.ModelFile},
 		{"emptied", func(path string) error { return os.Truncate(path, 0) }, artifact.SignatureFile},
 		{"zeroed", func(path string) error { return os.WriteFile(path, make([]byte, 6), 0o644) }, artifact.ModelFile},
-		{"longer", func(path string) error { return os.WriteFile(path, []byte("onnx 1 and more"), 0o644) }, artifact.ModelFile},
+		{"longer", func(path string) error { return os.WriteFile(path, []byte("onnx 1 and more"), 0o644) },
+			artifact.ModelFile},
 		{"gone", os.Remove, artifact.GoldenFile},
-		{"a folder", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) }, artifact.LabelsFile},
+		{"a folder", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) },
+			artifact.LabelsFile},
 		{"the manifest emptied", func(path string) error { return os.Truncate(path, 0) }, artifact.ManifestFile},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -46,13 +48,15 @@ func TestDamageOfAnUnpackedBundleIsFound(t *testing.T) {
 				t.Fatal(err)
 			}
 			var bad *artifact.Damaged
-			if err := artifact.CheckUnpacked(t.Context(), bundle, dir); !errors.As(err, &bad) || !slices.Equal(bad.Files, []string{c.file}) {
+			if err := artifact.CheckUnpacked(t.Context(), bundle, dir); !errors.As(err, &bad) ||
+				!slices.Equal(bad.Files, []string{c.file}) {
 				t.Errorf("got %v, want damage of %s", err, c.file)
 			}
 		})
 	}
 	dir := filepath.Join(t.TempDir(), "slot")
-	if err := errors.Join(s.Unpack(t.Context(), bundle, dir), os.Remove(filepath.Join(dir, artifact.ManifestFile))); err != nil {
+	if err := errors.Join(s.Unpack(t.Context(), bundle, dir),
+		os.Remove(filepath.Join(dir, artifact.ManifestFile))); err != nil {
 		t.Fatal(err)
 	}
 	if err := artifact.CheckUnpacked(t.Context(), bundle, dir); !errors.Is(err, artifact.ErrUnchecked) {
@@ -77,7 +81,8 @@ func TestCheckNamesWhatTheStoreHasLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		var bad *artifact.Damaged
-		if err := s.Check(t.Context(), bundle); !errors.As(err, &bad) || len(bad.Files) != 1 || bad.Files[0] != "model.onnx ("+model+")" {
+		if err := s.Check(t.Context(), bundle); !errors.As(err, &bad) || len(bad.Files) != 1 ||
+			bad.Files[0] != "model.onnx ("+model+")" {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := s.Check(t.Context(), other); err != nil {

@@ -68,12 +68,14 @@ func write(dir string, out io.Writer) error {
 			return err
 		}
 		digest, err := s.Push(context.Background(), artifact.Bundle{
-			ModelPath: path, Signature: signature(), Golden: []byte("golden tensors"), Labels: []string{"pallet", "forklift"}})
+			ModelPath: path, Signature: signature(), Golden: []byte("golden tensors"), Labels: []string{"pallet",
+				"forklift"}})
 		if err != nil {
 			return err
 		}
 		for _, envelope := range []string{"first", "second"} {
-			if _, err := s.Attach(context.Background(), digest, evidenceType, []byte(envelope+string(digest))); err != nil {
+			if _, err := s.Attach(context.Background(), digest, evidenceType,
+				[]byte(envelope+string(digest))); err != nil {
 				return err
 			}
 		}
@@ -111,7 +113,8 @@ func numbered(i int) string { return strings.Repeat(fmt.Sprintf("onnx %d ", i), 
 func writer(t *testing.T, dir string, from, count int) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), writerDir+"="+dir, writerFrom+"="+strconv.Itoa(from), writerCount+"="+strconv.Itoa(count))
+	cmd.Env = append(os.Environ(), writerDir+"="+dir, writerFrom+"="+strconv.Itoa(from), writerCount+"="+
+		strconv.Itoa(count))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -255,7 +258,8 @@ func TestKilledUnpackersLeaveAWholeSlotOrNone(t *testing.T) {
 		cmd.Wait()
 		if exists(slot) {
 			removing := len(files(t, slot)) < 4 // killed in RemoveAll, which is not ours
-			if got := files(t, slot); !removing && !slices.ContainsFunc(models, func(m string) bool { return maps.Equal(got, unpacked(m)) }) {
+			if got := files(t, slot); !removing &&
+				!slices.ContainsFunc(models, func(m string) bool { return maps.Equal(got, unpacked(m)) }) {
 				t.Fatalf("round %d: the slot holds no bundle", round)
 			}
 		}

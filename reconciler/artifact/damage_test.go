@@ -91,7 +91,8 @@ func readAll(t *testing.T, dir string, one, two delivery.Digest, unpack bool) st
 	}
 	for model, digest := range map[string]delivery.Digest{"onnx 1": one, "onnx 2": two} {
 		info, err := s.Describe(t.Context(), digest)
-		if err == nil && (info.Model != delivery.Sum([]byte(model)) || info.Signature.Digest() != signature().Digest() || len(info.Labels) != 2) {
+		if err == nil && (info.Model != delivery.Sum([]byte(model)) ||
+			info.Signature.Digest() != signature().Digest() || len(info.Labels) != 2) {
 			return "Describe: other content"
 		}
 		if !unpack {
@@ -123,7 +124,8 @@ func TestPushingAgainMendsADamagedBlob(t *testing.T) {
 	blob := filepath.Join(dir, "blobs", "sha256", delivery.Sum([]byte("onnx 1")).Hex())
 	replace(t, blob, []byte("onnx X"))
 	s := open(t, dir)
-	if err := s.Unpack(t.Context(), one, filepath.Join(t.TempDir(), "a")); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if err := s.Unpack(t.Context(), one, filepath.Join(t.TempDir(), "a")); err == nil ||
+		!strings.Contains(err.Error(), "damaged") {
 		t.Fatalf("unpacked a damaged model: %v", err)
 	}
 	push(t, s, "onnx 1")
@@ -170,7 +172,8 @@ func TestADamagedIndexSaysWhatToDo(t *testing.T) {
 		"more than one":    tree(t, dir)["index.json"] + "{}",
 	} {
 		replace(t, path, []byte(text))
-		if _, err := artifact.Open(dir); err == nil || !strings.Contains(err.Error(), "remove that file") || !strings.Contains(err.Error(), dir) {
+		if _, err := artifact.Open(dir); err == nil || !strings.Contains(err.Error(), "remove that file") ||
+			!strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -50,7 +50,8 @@ func FuzzParseBundle(f *testing.F) {
 
 func FuzzParseReferrer(f *testing.F) {
 	subject := descriptor(ocispec.MediaTypeImageManifest, blob{delivery.Sum(nil), 10})
-	f.Add(encodeReferrer(referrer{artifactType: "application/vnd.aob.scores.v1+json", envelope: blob{delivery.Sum(nil), 10}}, subject))
+	f.Add(encodeReferrer(referrer{artifactType: "application/vnd.aob.scores.v1+json", envelope: blob{delivery.Sum(nil),
+		10}}, subject))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseReferrer(data, trust.MaxEnvelope)
 		if err != nil {
@@ -90,7 +91,9 @@ func FuzzIndex(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../x","size":1}]}`))
+	f.Add(
+		[]byte(
+			`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../x","size":1}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)

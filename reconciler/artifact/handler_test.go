@@ -65,7 +65,8 @@ func TestAnOCIClientCopiesTheBundleAndItsEvidence(t *testing.T) {
 func TestHandler(t *testing.T) {
 	dir, one, _ := layout(t)
 	// Things that lie near, and must stay out of reach.
-	for _, secret := range []string{filepath.Join(dir, "secret"), filepath.Join(dir, "blobs", "sha256", "secret"), filepath.Join(filepath.Dir(dir), "secret")} {
+	for _, secret := range []string{filepath.Join(dir, "secret"), filepath.Join(dir, "blobs", "sha256", "secret"),
+		filepath.Join(filepath.Dir(dir), "secret")} {
 		if err := os.WriteFile(secret, []byte("secret"), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +92,8 @@ func TestHandler(t *testing.T) {
 		{"GET", "/v2/bundles/blobs/" + string(model), "bytes=2-3", 206, "nx", 2},
 		{"GET", "/v2/bundles/blobs/" + string(model), "bytes=4-", 206, " 1", 2},
 		{"GET", "/v2/bundles/blobs/" + string(model), "bytes=9-", 416, "", 0},
-		{"GET", "/v2/bundles/manifests/" + string(one), "", 200, `"artifactType":"application/vnd.cncf.model.manifest.v1+json"`, manifestSize(t, dir, one)},
+		{"GET", "/v2/bundles/manifests/" + string(one), "", 200,
+			`"artifactType":"application/vnd.cncf.model.manifest.v1+json"`, manifestSize(t, dir, one)},
 		{"HEAD", "/v2/bundles/manifests/" + string(one), "", 200, "", 0},
 		{"GET", "/v2/bundles/referrers/" + string(one), "", 200, evidenceType, 0},
 		{"GET", "/v2/bundles/referrers/" + string(model), "", 200, `"manifests":[]`, 0},
@@ -139,7 +141,8 @@ func TestHandler(t *testing.T) {
 				var refusal struct {
 					Errors []struct{ Code, Message string }
 				}
-				if err := json.Unmarshal(body, &refusal); err != nil || len(refusal.Errors) != 1 || refusal.Errors[0].Message == "" {
+				if err := json.Unmarshal(body, &refusal); err != nil || len(refusal.Errors) != 1 ||
+					refusal.Errors[0].Message == "" {
 					t.Errorf("an error of another form: %s", body)
 				}
 			}

@@ -57,7 +57,8 @@ func (s *Store) loadIndex() (*index, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return ix, err
 	}
-	// Somebody removed the file, as its error says. Where the blobs are gone too, the whole folder is: nothing is made anew.
+	// Somebody removed the file, as its error says. Where the blobs are gone too, the whole folder is: nothing is made
+	// anew.
 	if _, gone := os.Stat(s.path("blobs", "sha256")); gone != nil {
 		return nil, err
 	}
@@ -112,7 +113,8 @@ func (s *Store) readIndex() (*index, error) {
 		return nil, errors.New("damaged: something follows its end")
 	}
 	if file.SchemaVersion != 2 || (file.MediaType != "" && file.MediaType != ocispec.MediaTypeImageIndex) {
-		return nil, fmt.Errorf("damaged: not an OCI index: schema version %d, media type %q", file.SchemaVersion, clip(file.MediaType))
+		return nil, fmt.Errorf("damaged: not an OCI index: schema version %d, media type %q", file.SchemaVersion,
+			clip(file.MediaType))
 	}
 	if file.Annotations[annotationSeal] != seal(file.Manifests) {
 		if err := s.describeAll(file.Manifests); err != nil {
@@ -181,7 +183,8 @@ func arrange(entries []ocispec.Descriptor) *index {
 		if _, double := ix.at[digest]; double {
 			continue // as another tag of the same manifest
 		}
-		if _, err := delivery.ParseDigest(clip(string(digest))); err != nil || e.MediaType != ocispec.MediaTypeImageManifest {
+		if _, err := delivery.ParseDigest(clip(string(digest))); err != nil ||
+			e.MediaType != ocispec.MediaTypeImageManifest {
 			continue
 		}
 		ix.at[digest] = i
@@ -243,7 +246,8 @@ func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 		return err
 	}
 	if len(data) > maxIndex {
-		return fmt.Errorf("%s would have %d bytes, the most is %d; move the bundles to a registry", ocispec.ImageIndexFile, len(data), maxIndex)
+		return fmt.Errorf("%s would have %d bytes, the most is %d; move the bundles to a registry",
+			ocispec.ImageIndexFile, len(data), maxIndex)
 	}
 	if err := durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o600); err != nil {
 		return err

@@ -198,7 +198,8 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		return none, fmt.Errorf("manifest: config: %w", err)
 	}
 	if len(m.Layers) > len(files) {
-		return none, fmt.Errorf("manifest: want at most the %d files that this version knows, got %d", len(files), len(m.Layers))
+		return none, fmt.Errorf("manifest: want at most the %d files that this version knows, got %d", len(files),
+			len(m.Layers))
 	}
 	checked := bundleManifest{config: config, files: make([]blob, len(files)), provenance: map[string]string{}}
 	total := config.size
@@ -342,7 +343,8 @@ func checkProvenance(p map[string]string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p)) {
 		if !provenanceForm.MatchString(name) {
-			return fmt.Errorf("provenance: %q is no name: want letters, digits and dashes, a lower-case letter first", clip(name))
+			return fmt.Errorf("provenance: %q is no name: want letters, digits and dashes, a lower-case letter first",
+				clip(name))
 		}
 		if len(p[name]) > 1024 {
 			return fmt.Errorf("provenance: %s: want at most 1024 bytes, got %d", name, len(p[name]))

@@ -69,13 +69,14 @@ func (e *ContentError) Unwrap() error { return e.Err }
 // digest and length, and is never more than the manifest promises nor more than
 // MaxBundle. Where the disk has no room for what is missing, nothing of it is
 // fetched, and the error is syscall.ENOSPC. The error is a *SourceError where the source is at fault, with
-// fs.ErrNotExist in it where the source has no such bundle. Files that arrived whole stay when a later one fails, and so
-// does the part of a file that arrived before the connection broke: the next try goes on from there. downloaded counts the bytes of manifest, config
-// and files that crossed the wire, also beside an error. How long it may take is
+// fs.ErrNotExist in it where the source has no such bundle. Files that arrived whole stay when a later one fails, and
+// so does the part of a file that arrived before the connection broke: the next try goes on from there. downloaded
+// counts the bytes of manifest, config and files that crossed the wire, also beside an error. How long it may take is
 // for ctx and the client's timeouts to say: a server may always be slow.
 //
 // On a device the store is the cache that both slots share.
-func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, dir string) (downloaded int64, err error) {
+func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, dir string) (downloaded int64,
+	err error) {
 	var wire atomic.Int64
 	m, err := s.pull(ctx, from, bundle, &wire)
 	if err == nil {
@@ -87,7 +88,8 @@ func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, d
 	return wire.Load(), nil
 }
 
-func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, wire *atomic.Int64) (bundleManifest, error) {
+func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, wire *atomic.Int64) (bundleManifest,
+	error) {
 	var none bundleManifest
 	if _, err := delivery.ParseDigest(string(bundle)); err != nil {
 		return none, err

@@ -76,7 +76,8 @@ func testPull(t *testing.T, source func(t *testing.T, dir string) artifact.Sourc
 	// All of the first bundle crosses the wire; of the second only what is new; of
 	// one that the cache holds, nothing.
 	pull(one, "a", "onnx 1", sizes(t, served, one))
-	pull(two, "b", "another onnx", sizes(t, served, two)-int64(len(delivery.Canonical(signature()))+len(`["pallet","forklift"]`)+len("golden tensors")))
+	pull(two, "b", "another onnx", sizes(t, served, two)-int64(len(delivery.Canonical(signature()))+
+		len(`["pallet","forklift"]`)+len("golden tensors")))
 	pull(one, "a", "onnx 1", 0)
 
 	t.Run("a blob damaged in the cache is fetched again", func(t *testing.T) {
@@ -91,7 +92,8 @@ func testPull(t *testing.T, source func(t *testing.T, dir string) artifact.Sourc
 		three := push(t, s, "onnx 3")
 		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx X"))
 		refuses(t, cache, from, three, nil, "model.onnx")
-		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx 3 and more"))
+		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()),
+			[]byte("onnx 3 and more"))
 		refuses(t, cache, from, three, nil, "model.onnx")
 		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx"))
 		refuses(t, cache, from, three, nil, "model.onnx")
@@ -186,7 +188,8 @@ func TestPullRefusesTheSource(t *testing.T) {
 			t.Errorf("%q: the error tells the secret: %v", url, err)
 		}
 	}
-	if _, err := s.Pull(t.Context(), artifact.Source{URL: "https://aob.example/b"}, "sha256:../x", "slot"); err == nil || !strings.Contains(err.Error(), "want a digest") {
+	if _, err := s.Pull(t.Context(), artifact.Source{URL: "https://aob.example/b"}, "sha256:../x",
+		"slot"); err == nil || !strings.Contains(err.Error(), "want a digest") {
 		t.Errorf("a path for a digest: %v", err)
 	}
 }
@@ -240,8 +243,12 @@ func TestPullFromAHostileServer(t *testing.T) {
 			io.WriteString(w, strings.Repeat("ONNX", 1000))
 		}), 4000},
 		{"another length", onModel(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "onnx") }), 0},
-		{"an error page", onModel(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusBadGateway) }), 0},
-		{"a page for a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }), 6},
+		{"an error page", onModel(func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "no", http.StatusBadGateway)
+		}), 0},
+		{"a page for a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "<html>")
+		}), 6},
 		{"nothing for a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {}), 0},
 		{"another digest in a header", onManifest(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
@@ -305,7 +312,8 @@ func TestPullTellsTheTokenToNobodyElse(t *testing.T) {
 		told = ""
 		own := ""
 		first := c.begin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if strings.Contains(r.URL.Path, "/blobs/") && r.URL.RawQuery == "" { // elsewhere on the same server, and away from there
+			// elsewhere on the same server, and away from there
+			if strings.Contains(r.URL.Path, "/blobs/") && r.URL.RawQuery == "" {
 				http.Redirect(w, r, r.URL.Path+"?again", http.StatusTemporaryRedirect)
 				return
 			}
@@ -343,16 +351,20 @@ func TestPullRefusesTheManifest(t *testing.T) {
 		{"a file of another type", "weight.v1.raw", "weight.v1.tar", "want the media type"},
 		{"another artifact", "cncf.model.manifest", "example.thing", "want a bundle"},
 		{"not a manifest", "image.manifest", "image.index", "want schema version 2"},
-		{"a subject", `"schemaVersion":2`, `"schemaVersion":2,"subject":{"mediaType":"x","digest":"` + string(delivery.Sum(nil)) + `","size":2}`, "has no subject"},
-		{"a digest that is a path", string(delivery.Sum([]byte("onnx"))), "sha256:../../../etc/passwd", "want a digest"},
-		{"another algorithm", string(delivery.Sum([]byte("onnx"))), "sha512:" + strings.Repeat("0", 128), "want a digest"},
+		{"a subject", `"schemaVersion":2`, `"schemaVersion":2,"subject":{"mediaType":"x","digest":"` +
+			string(delivery.Sum(nil)) + `","size":2}`, "has no subject"},
+		{"a digest that is a path", string(delivery.Sum([]byte("onnx"))), "sha256:../../../etc/passwd",
+			"want a digest"},
+		{"another algorithm", string(delivery.Sum([]byte("onnx"))), "sha512:" + strings.Repeat("0", 128),
+			"want a digest"},
 		{"a negative length", `"size":4}`, `"size":-4}`, "want 1 to"},
 		{"too long a model", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1), "want 1 to"},
 		{"too much together", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)), "in all"},
 		{"a length that is no number", `"size":4}`, `"size":1e99}`, "not an OCI manifest"},
 		{"another config", "model.config", "model.confog", "config: want the media type"},
 		{"a wrong name in the provenance", "dev.aob.provenance.run", "dev.aob.provenance.r u", "provenance"},
-		{"a config about other files", string(delivery.Sum([]byte("golden tensors"))), string(delivery.Sum([]byte("onnx"))), "diffIds"},
+		{"a config about other files", string(delivery.Sum([]byte("golden tensors"))),
+			string(delivery.Sum([]byte("onnx"))), "diffIds"},
 		{"no JSON", `{`, `x`, "not an OCI manifest"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

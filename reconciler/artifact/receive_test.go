@@ -32,7 +32,8 @@ func (c *cut) Write(p []byte) (int, error) {
 	return c.ResponseWriter.Write(p)
 }
 
-// A link that breaks before the end brings the bundle in the end, and nothing of it twice. What arrives is checked whole.
+// A link that breaks before the end brings the bundle in the end, and nothing of it twice. What arrives is checked
+// whole.
 func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
 	const size = 2 << 20
 	content := make([]byte, size)
@@ -51,7 +52,8 @@ func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
 		without bool                                         // ranges
 	}{
 		{name: "ranges", tries: 3, most: 1.1},
-		{name: "no ranges", change: func(_ http.ResponseWriter, r *http.Request) { r.Header.Del("Range") }, without: true},
+		{name: "no ranges", change: func(_ http.ResponseWriter, r *http.Request) { r.Header.Del("Range") },
+			without: true},
 		{name: "another range", tries: 3, most: 2.5, change: func(_ http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Range") != "" {
 				r.Header.Set("Range", "bytes=1-")
@@ -140,7 +142,8 @@ func TestPartialFilesAreChecked(t *testing.T) {
 		if c.fails {
 			_, err = cache.Pull(t.Context(), from, digest, dir)
 		}
-		if got, _ := os.ReadFile(filepath.Join(dir, "model.onnx")); err != nil || string(got) != "a model that is good" {
+		if got, _ := os.ReadFile(filepath.Join(dir, "model.onnx")); err != nil ||
+			string(got) != "a model that is good" {
 			t.Errorf("%s: %q, %v", what, got, err)
 		}
 		if left, _ := os.ReadDir(filepath.Join(cacheDir, "partial")); len(left) != 0 {

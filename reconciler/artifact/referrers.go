@@ -19,7 +19,8 @@ import (
 // the referrer. The same envelope of the same type is attached once. The error
 // is fs.ErrNotExist where there is no such bundle. What the envelope says is not
 // looked at.
-func (s *Store) Attach(ctx context.Context, subject delivery.Digest, artifactType string, envelope []byte) (delivery.Digest, error) {
+func (s *Store) Attach(ctx context.Context, subject delivery.Digest, artifactType string, envelope []byte) (
+	delivery.Digest, error) {
 	digest, err := s.attach(ctx, subject, artifactType, envelope)
 	if err != nil {
 		return "", fmt.Errorf("attach %s to %s: %w", clip(artifactType), subject, err)
@@ -27,7 +28,8 @@ func (s *Store) Attach(ctx context.Context, subject delivery.Digest, artifactTyp
 	return digest, nil
 }
 
-func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactType string, envelope []byte) (delivery.Digest, error) {
+func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactType string, envelope []byte) (
+	delivery.Digest, error) {
 	if err := checkArtifactType(artifactType); err != nil {
 		return "", err
 	}
@@ -56,7 +58,8 @@ func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactTyp
 // Referrers lists what hangs on bundles under one artifact type, as pairs of
 // bundle and referrer, in the order in which they were attached. It reads no
 // blob; Attachment does, and its word on the bundle is the one that counts.
-func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[delivery.Digest, delivery.Digest], error) {
+func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[delivery.Digest, delivery.Digest],
+	error) {
 	ix, err := s.loadIndex()
 	if err != nil {
 		return nil, err
@@ -82,7 +85,8 @@ func (s *Store) ArtifactTypes(ctx context.Context) ([]string, error) {
 // Attachment returns the envelope of a referrer, and the bundle that it hangs
 // on, both as the referrer's digest pins them. The envelope is not verified
 // further: who signed it is for the caller to check.
-func (s *Store) Attachment(ctx context.Context, referrer delivery.Digest) (subject delivery.Digest, envelope []byte, err error) {
+func (s *Store) Attachment(ctx context.Context, referrer delivery.Digest) (subject delivery.Digest, envelope []byte,
+	err error) {
 	if _, err := delivery.ParseDigest(string(referrer)); err != nil {
 		return "", nil, fmt.Errorf("referrer: %w", err)
 	}

@@ -37,7 +37,8 @@ type Store struct {
 }
 
 // ErrBusy means that another process holds the store's lock for too long.
-var ErrBusy = errors.New("another process holds the lock of the bundles; find it with fuser, and end it or let it go on")
+var ErrBusy = errors.New(
+	"another process holds the lock of the bundles; find it with fuser, and end it or let it go on")
 
 // Open opens the layout in dir, and makes it where dir is missing or empty. It
 // removes what writers that died left in ingest, and makes index.json anew from
@@ -121,10 +122,12 @@ func (s *Store) openLayoutFile() error {
 	}
 	var layout ocispec.ImageLayout
 	if err := json.Unmarshal(data, &layout); err != nil {
-		return fmt.Errorf("%s is damaged: %w; it must say {\"imageLayoutVersion\":\"1.0.0\"}", ocispec.ImageLayoutFile, err)
+		return fmt.Errorf("%s is damaged: %w; it must say {\"imageLayoutVersion\":\"1.0.0\"}", ocispec.ImageLayoutFile,
+			err)
 	}
 	if layout.Version != ocispec.ImageLayoutVersion {
-		return fmt.Errorf("%s says version %q, this program reads %q", ocispec.ImageLayoutFile, layout.Version, ocispec.ImageLayoutVersion)
+		return fmt.Errorf("%s says version %q, this program reads %q", ocispec.ImageLayoutFile, layout.Version,
+			ocispec.ImageLayoutVersion)
 	}
 	return nil
 }
@@ -155,7 +158,8 @@ func (s *Store) sweep() error {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "."+ocispec.ImageIndexFile+".") || strings.HasPrefix(e.Name(), "."+ocispec.ImageLayoutFile+".") {
+		if strings.HasPrefix(e.Name(), "."+ocispec.ImageIndexFile+".") ||
+			strings.HasPrefix(e.Name(), "."+ocispec.ImageLayoutFile+".") {
 			if err := os.Remove(s.path(e.Name())); err != nil {
 				return err
 			}

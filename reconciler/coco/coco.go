@@ -121,7 +121,8 @@ func (p Params) withDefaults() (Params, error) {
 	}
 	m := p.MaxDets
 	if m[0] < 1 || m[1] <= m[0] || m[2] <= m[1] || m[2] > maxMaxDets {
-		return p, fmt.Errorf("coco: limits on detections: want three rising numbers from 1 to %d, got %v", maxMaxDets, m)
+		return p, fmt.Errorf("coco: limits on detections: want three rising numbers from 1 to %d, got %v", maxMaxDets,
+			m)
 	}
 	if math.IsNaN(p.ScoreFloor) || math.IsInf(p.ScoreFloor, 0) || p.ScoreFloor < 0 {
 		return p, fmt.Errorf("coco: score floor: want a number from 0 up, got %v", p.ScoreFloor)
@@ -167,7 +168,9 @@ func (p Protocol) Digest() string {
 func (t *Truth) Digest() string {
 	d := digester{Hash: sha256.New()}
 	images := slices.SortedFunc(slices.Values(t.Images), func(a, b Image) int { return cmp.Compare(a.ID, b.ID) })
-	categories := slices.SortedFunc(slices.Values(t.Categories), func(a, b Category) int { return cmp.Compare(a.ID, b.ID) })
+	categories := slices.SortedFunc(slices.Values(t.Categories), func(a, b Category) int {
+		return cmp.Compare(a.ID, b.ID)
+	})
 	d.text("aob/coco truth 1")
 	d.int(int64(len(images)))
 	for _, m := range images {

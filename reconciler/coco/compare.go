@@ -141,7 +141,8 @@ var ErrNoTruth = errors.New("coco: no truth that counts in the chosen images and
 // every bound is exactly 0.
 func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 	if a.protocol != b.protocol {
-		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol, b.protocol)
+		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol,
+			b.protocol)
 	}
 	r, err := newResampling(a, params)
 	if err != nil {

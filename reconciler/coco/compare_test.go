@@ -108,7 +108,8 @@ func TestResampleEqualsEvaluation(t *testing.T) {
 		}
 		want := evaluate(t, large, found, Params{}).Stats
 		if math.Abs(got.mAP.samples[i]-want.AP) > 1e-12 || math.Abs(got.ap50.samples[i]-want.AP50) > 1e-12 {
-			t.Errorf("resample %d: got %v and %v, want %v and %v", i, got.mAP.samples[i], got.ap50.samples[i], want.AP, want.AP50)
+			t.Errorf("resample %d: got %v and %v, want %v and %v", i, got.mAP.samples[i], got.ap50.samples[i], want.AP,
+				want.AP50)
 		}
 	}
 }
@@ -200,7 +201,8 @@ func TestCompareByGroup(t *testing.T) {
 		}
 	}
 	truth.Images[4].Group = ""
-	if _, err := Interval(match(t, truth, detections), CompareParams{ByGroup: true}); err == nil || !strings.Contains(err.Error(), "image 35 has no group") {
+	if _, err := Interval(match(t, truth, detections), CompareParams{ByGroup: true}); err == nil ||
+		!strings.Contains(err.Error(), "image 35 has no group") {
 		t.Errorf("image without a group: got %v", err)
 	}
 }

@@ -21,7 +21,8 @@ func python(t *testing.T) string {
 		name = "/usr/bin/python3"
 	}
 	if out, err := exec.Command(name, "-c", "import pycocotools.cocoeval").CombinedOutput(); err != nil {
-		t.Skipf("pycocotools cannot be imported: install it, or name a Python that has it in AOB_PYTHON, or its folder in PYTHONPATH: %s: %v\n%s", name, err, bytes.TrimSpace(out))
+		t.Skipf("pycocotools cannot be imported: install it, or name a Python that has it in AOB_PYTHON, or its "+
+			"folder in PYTHONPATH: %s: %v\n%s", name, err, bytes.TrimSpace(out))
 	}
 	return name
 }
@@ -63,7 +64,8 @@ func TestConformance(t *testing.T) {
 	}
 	if _, err := os.Stat(generator); err == nil {
 		for seed := 100; seed < 100+seeds; seed++ {
-			args := []string{generator, "--seed", strconv.Itoa(seed), "--images", strconv.Itoa(20 + 13*(seed%5)), "--classes", strconv.Itoa(1 + 17*(seed%4)),
+			args := []string{generator, "--seed", strconv.Itoa(seed), "--images", strconv.Itoa(20 + 13*(seed%5)),
+				"--classes", strconv.Itoa(1 + 17*(seed%4)),
 				"--dets", strconv.Itoa(10 + 60*(seed%3)), add("seed%d", seed)}
 			if out, err := exec.Command(py, args...).CombinedOutput(); err != nil {
 				t.Fatalf("make_case.py: %v\n%s", err, out)
@@ -111,8 +113,9 @@ func traps(seed uint64) (*Truth, []Detection) {
 		t.Images = append(t.Images, Image{ID: image, Width: 400, Height: 400})
 		for range r.IntN(10) {
 			a := Annotation{
-				ID: int64(len(t.Annotations)), Image: image, Category: t.Categories[r.IntN(classes)].ID, Crowd: r.IntN(6) == 0,
-				Box: Box{grid(), grid(), sides[r.IntN(len(sides))], sides[r.IntN(len(sides))]},
+				ID: int64(len(t.Annotations)), Image: image, Category: t.Categories[r.IntN(classes)].ID,
+				Crowd: r.IntN(6) == 0,
+				Box:   Box{grid(), grid(), sides[r.IntN(len(sides))], sides[r.IntN(len(sides))]},
 			}
 			if a.Area = float64(a.Box.W*a.Box.H) * 0.7; r.IntN(2) == 0 {
 				a.Area = areas[r.IntN(len(areas))]
@@ -148,12 +151,15 @@ func traps(seed uint64) (*Truth, []Detection) {
 		for range r.IntN(6) {
 			detections = append(detections, Detection{
 				Image: image, Category: t.Categories[r.IntN(classes)].ID,
-				Box: Box{grid(), grid(), sides[r.IntN(len(sides))], sides[r.IntN(len(sides))]}, Score: scores[r.IntN(len(scores))],
+				Box:   Box{grid(), grid(), sides[r.IntN(len(sides))], sides[r.IntN(len(sides))]},
+				Score: scores[r.IntN(len(scores))],
 			})
 		}
 	}
 	r.Shuffle(len(detections), func(i, j int) { detections[i], detections[j] = detections[j], detections[i] })
-	r.Shuffle(len(t.Annotations), func(i, j int) { t.Annotations[i], t.Annotations[j] = t.Annotations[j], t.Annotations[i] })
+	r.Shuffle(len(t.Annotations), func(i, j int) {
+		t.Annotations[i], t.Annotations[j] = t.Annotations[j], t.Annotations[i]
+	})
 	return t, detections
 }
 
@@ -162,7 +168,8 @@ func writeCase(t *testing.T, dir string, truth *Truth, detections []Detection) {
 	t.Helper()
 	images, categories, annotations := []any{}, []any{}, []any{}
 	for _, v := range truth.Images {
-		images = append(images, map[string]any{"id": v.ID, "width": v.Width, "height": v.Height, "file_name": v.FileName})
+		images = append(images, map[string]any{"id": v.ID, "width": v.Width, "height": v.Height,
+			"file_name": v.FileName})
 	}
 	for _, v := range truth.Categories {
 		categories = append(categories, map[string]any{"id": v.ID, "name": v.Name})
@@ -177,7 +184,8 @@ func writeCase(t *testing.T, dir string, truth *Truth, detections []Detection) {
 			"bbox": []float64{v.Box.X, v.Box.Y, v.Box.W, v.Box.H},
 		})
 	}
-	writeJSON(t, filepath.Join(dir, "gt.json"), map[string]any{"images": images, "annotations": annotations, "categories": categories})
+	writeJSON(t, filepath.Join(dir, "gt.json"), map[string]any{"images": images, "annotations": annotations,
+		"categories": categories})
 	var file bytes.Buffer
 	if err := WriteDetections(&file, detections); err != nil {
 		t.Fatal(err)

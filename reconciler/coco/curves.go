@@ -17,9 +17,10 @@ type ClassCurves struct {
 
 // Curve is what precision remains at each of the 101 recalls 0, .01, … 1.
 type Curve struct {
-	IoU       float64          `json:"iou"`
-	Precision [recalls]float64 `json:"precision"` // the highest at that recall or beyond it; 0 where it is never reached
-	Scores    [recalls]float64 `json:"scores"`    // of the detection that reaches the recall; 0 likewise
+	IoU float64 `json:"iou"`
+	// the highest at that recall or beyond it; 0 where it is never reached
+	Precision [recalls]float64 `json:"precision"`
+	Scores    [recalls]float64 `json:"scores"` // of the detection that reaches the recall; 0 likewise
 }
 
 // Curves returns the precision–recall curves of every class, by category id.
@@ -30,7 +31,8 @@ func (m *Matched) Curves() []ClassCurves {
 		var w sweep
 		return func(k int) {
 			c := &m.classes[k]
-			out[k] = ClassCurves{CategoryID: m.category[k].ID, Name: m.category[k].Name, Truths: c.truths[0], Curves: []Curve{}}
+			out[k] = ClassCurves{CategoryID: m.category[k].ID, Name: m.category[k].Name, Truths: c.truths[0],
+				Curves: []Curve{}}
 			if c.truths[0] == 0 {
 				return
 			}

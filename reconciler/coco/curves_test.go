@@ -65,13 +65,18 @@ func TestBestF1(t *testing.T) {
 		scores []float64 // negative: a miss with that score
 		want   OperatingPoint
 	}{
-		"nothing":               {nil, OperatingPoint{F1: 0, Truths: 1}},
-		"only misses":           {[]float64{-.9, -.1}, OperatingPoint{F1: 0, Truths: 1}},
-		"found":                 {[]float64{.5}, OperatingPoint{F1: 1, Score: .5, Precision: 1, Recall: 1, Found: 1, Kept: 1, Truths: 1}},
-		"misses below":          {[]float64{.5, -.4}, OperatingPoint{F1: 1, Score: .5, Precision: 1, Recall: 1, Found: 1, Kept: 1, Truths: 1}},
-		"a miss above":          {[]float64{-.6, .5, -.4}, OperatingPoint{F1: 2. / 3, Score: .5, Precision: .5, Recall: 1, Found: 1, Kept: 2, Truths: 1}},
-		"an equal miss":         {[]float64{.5, -.5}, OperatingPoint{F1: 2. / 3, Score: .5, Precision: .5, Recall: 1, Found: 1, Kept: 2, Truths: 1}},
-		"an equal miss, before": {[]float64{-.5, .5}, OperatingPoint{F1: 2. / 3, Score: .5, Precision: .5, Recall: 1, Found: 1, Kept: 2, Truths: 1}},
+		"nothing":     {nil, OperatingPoint{F1: 0, Truths: 1}},
+		"only misses": {[]float64{-.9, -.1}, OperatingPoint{F1: 0, Truths: 1}},
+		"found": {[]float64{.5}, OperatingPoint{F1: 1, Score: .5, Precision: 1, Recall: 1, Found: 1,
+			Kept: 1, Truths: 1}},
+		"misses below": {[]float64{.5, -.4}, OperatingPoint{F1: 1, Score: .5, Precision: 1, Recall: 1,
+			Found: 1, Kept: 1, Truths: 1}},
+		"a miss above": {[]float64{-.6, .5, -.4}, OperatingPoint{F1: 2. / 3, Score: .5, Precision: .5,
+			Recall: 1, Found: 1, Kept: 2, Truths: 1}},
+		"an equal miss": {[]float64{.5, -.5}, OperatingPoint{F1: 2. / 3, Score: .5, Precision: .5, Recall: 1,
+			Found: 1, Kept: 2, Truths: 1}},
+		"an equal miss, before": {[]float64{-.5, .5}, OperatingPoint{F1: 2. / 3, Score: .5, Precision: .5, Recall: 1,
+			Found: 1, Kept: 2, Truths: 1}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +96,8 @@ func TestBestF1(t *testing.T) {
 	}
 	truth, detections := single(1, .5)
 	for _, iou := range []float64{0, .52, 1, math.NaN()} {
-		if _, err := match(t, truth, detections).BestF1(iou); err == nil || !strings.Contains(err.Error(), "IoU threshold") {
+		if _, err := match(t, truth, detections).BestF1(iou); err == nil ||
+			!strings.Contains(err.Error(), "IoU threshold") {
 			t.Errorf("%v: got %v", iou, err)
 		}
 	}
@@ -134,7 +140,8 @@ func TestBestF1IsBest(t *testing.T) {
 				}
 				f1 := float64(2*tp) / float64(n+c.truths[0])
 				if f1 > points[k].F1 || cut.Score == points[k].Score && tp > 0 && f1 != points[k].F1 {
-					t.Errorf("seed %d class %s: F1 %v at %v, said to be best is %v at %v", seed, points[k].Name, f1, cut.Score, points[k].F1, points[k].Score)
+					t.Errorf("seed %d class %s: F1 %v at %v, said to be best is %v at %v", seed, points[k].Name, f1,
+						cut.Score, points[k].F1, points[k].Score)
 				}
 			}
 		}

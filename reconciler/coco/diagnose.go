@@ -125,7 +125,8 @@ func Shifts(truth *Truth, a, b []Detection, params Params) (map[string][]deliver
 	out := map[string][]delivery.ErrorShift{}
 	add := func(class string, of, with []ErrorCost) {
 		for i, e := range of {
-			if s := (delivery.ErrorShift{Type: e.Type.String(), AP50: e.DAP - with[i].DAP, Count: e.Count - with[i].Count}); s.AP50 != 0 || s.Count != 0 {
+			if s := (delivery.ErrorShift{Type: e.Type.String(), AP50: e.DAP - with[i].DAP,
+				Count: e.Count - with[i].Count}); s.AP50 != 0 || s.Count != 0 {
 				out[class] = append(out[class], s)
 			}
 		}

@@ -81,7 +81,8 @@ func TestErrorTypes(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			truth, _ := single(1)
-			truth.Annotations = append(truth.Annotations, Annotation{ID: 2, Image: 1, Category: 2, Box: Box{60, 10, 20, 20}, Area: 400})
+			truth.Annotations = append(truth.Annotations, Annotation{ID: 2, Image: 1, Category: 2,
+				Box: Box{60, 10, 20, 20}, Area: 400})
 			d := diagnose(t, truth, test.detections)
 			for _, e := range d.Errors {
 				if e.Count != test.want[e.Type] {
@@ -95,16 +96,19 @@ func TestErrorTypes(t *testing.T) {
 // Correcting what is wrong with the only detection gives what it says.
 func TestErrorCosts(t *testing.T) {
 	truth, _ := single(1)
-	d := diagnose(t, truth, []Detection{{1, 1, Box{20, 10, 20, 20}, .9}, {1, 1, Box{20, 10, 20, 20}, .8}, {1, 1, Box{70, 70, 9, 9}, .95}})
+	d := diagnose(t, truth, []Detection{{1, 1, Box{20, 10, 20, 20}, .9}, {1, 1, Box{20, 10, 20, 20}, .8},
+		{1, 1, Box{70, 70, 9, 9}, .95}})
 	// The surer Loc error is the truth's, the other goes; the miss before it stays.
 	if d.AP50 != 0 || d.Errors[Loc].DAP != .5 || d.Errors[Bkg].DAP != 0 || d.Errors[Miss] != (ErrorCost{Type: Miss}) {
 		t.Errorf("got %+v", d)
 	}
 	d = diagnose(t, truth, []Detection{{1, 1, Box{10, 10, 20, 20}, .9}, {1, 1, Box{70, 70, 9, 9}, .95}})
-	if d.AP50 != .5 || math.Abs(d.Errors[Bkg].DAP-.5) > 1e-15 || d.PerClass[0].Errors[Bkg].DAP != d.Errors[Bkg].DAP || d.PerClass[1].AP50 != -1 {
+	if d.AP50 != .5 || math.Abs(d.Errors[Bkg].DAP-.5) > 1e-15 || d.PerClass[0].Errors[Bkg].DAP != d.Errors[Bkg].DAP ||
+		d.PerClass[1].AP50 != -1 {
 		t.Errorf("got %+v", d)
 	}
-	truth.Annotations = append(truth.Annotations, Annotation{ID: 2, Image: 1, Category: 1, Box: Box{60, 60, 20, 20}, Area: 400})
+	truth.Annotations = append(truth.Annotations, Annotation{ID: 2, Image: 1, Category: 1, Box: Box{60, 60, 20, 20},
+		Area: 400})
 	d = diagnose(t, truth, []Detection{{1, 1, Box{10, 10, 20, 20}, .9}})
 	if got := d.AP50 + d.Errors[Miss].DAP; math.Abs(got-1) > 1e-15 || d.Errors[Miss].Count != 1 {
 		t.Errorf("without the missed one: got %v of %+v", got, d)
@@ -113,7 +117,8 @@ func TestErrorCosts(t *testing.T) {
 
 func TestConfusions(t *testing.T) {
 	truth, _ := single(1)
-	truth.Annotations = append(truth.Annotations, Annotation{ID: 2, Image: 1, Category: 2, Box: Box{60, 10, 20, 20}, Area: 400})
+	truth.Annotations = append(truth.Annotations, Annotation{ID: 2, Image: 1, Category: 2, Box: Box{60, 10, 20, 20},
+		Area: 400})
 	d := diagnose(t, truth, []Detection{
 		{1, 2, Box{60, 10, 20, 20}, .5}, // found, so .5 is the best score of class 2
 		{1, 2, Box{10, 10, 20, 20}, .6},
@@ -209,7 +214,8 @@ func TestShifts(t *testing.T) {
 	for _, name := range []string{"", class.Name} {
 		list := shifts[name]
 		missed := slices.IndexFunc(list, func(s delivery.ErrorShift) bool { return s.Type == "Miss" })
-		if missed < 0 || list[missed].AP50 <= 0 || list[missed].Count <= 0 || !slices.IsSortedFunc(list, func(a, b delivery.ErrorShift) int { return cmp.Compare(b.AP50, a.AP50) }) {
+		if missed < 0 || list[missed].AP50 <= 0 || list[missed].Count <= 0 ||
+			!slices.IsSortedFunc(list, func(a, b delivery.ErrorShift) int { return cmp.Compare(b.AP50, a.AP50) }) {
 			t.Errorf("%q: %+v", name, list)
 		}
 	}

@@ -116,7 +116,8 @@ func (m *Matched) Result() *Result {
 	})
 	r.Stats = Stats{
 		AP50: precision[0].mean(at50, at50+1), AP75: precision[0].mean(at75, at75+1),
-		APs: precision[1].mean(0, thresholds), APm: precision[2].mean(0, thresholds), APl: precision[3].mean(0, thresholds),
+		APs: precision[1].mean(0, thresholds), APm: precision[2].mean(0, thresholds), APl: precision[3].mean(0,
+			thresholds),
 		AR1: recall1.mean(0, thresholds), AR10: recall10.mean(0, thresholds), AR100: recall[0].mean(0, thresholds),
 		ARs: recall[1].mean(0, thresholds), ARm: recall[2].mean(0, thresholds), ARl: recall[3].mean(0, thresholds),
 	}

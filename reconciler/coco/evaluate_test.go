@@ -27,7 +27,8 @@ func random(seed uint64, images, classes int, distinct bool) (*Truth, []Detectio
 			side := 20 + 120*r.Float64()
 			a := Annotation{
 				ID: id, Image: image, Category: t.Categories[r.IntN(classes)].ID, Crowd: r.IntN(20) == 0,
-				Box: Box{float64(200 * (slot % 4)), float64(400 * (slot / 4)), side, side * 1.2}, Area: side * side * 0.9,
+				Box:  Box{float64(200 * (slot % 4)), float64(400 * (slot / 4)), side, side * 1.2},
+				Area: side * side * 0.9,
 			}
 			t.Annotations = append(t.Annotations, a)
 			for range r.IntN(3) {
@@ -132,7 +133,8 @@ func TestStrictHeadline(t *testing.T) {
 	}
 	truth, detections := single(1, append(scores, .5)...)
 	limits := [3]int{1, 100, 500}
-	if r := evaluate(t, truth, detections, Params{Mode: Strict, MaxDets: limits}); r.Stats.AP != 0 || r.Stats.AP50 == 0 {
+	if r := evaluate(t, truth, detections, Params{Mode: Strict, MaxDets: limits}); r.Stats.AP != 0 ||
+		r.Stats.AP50 == 0 {
 		t.Errorf("strict: got AP %v, AP50 %v, want 0 and more", r.Stats.AP, r.Stats.AP50)
 	}
 	if r := evaluate(t, truth, detections, Params{MaxDets: limits}); r.Stats.AP == 0 {
@@ -157,21 +159,34 @@ func TestMatchRefuses(t *testing.T) {
 		change func(*Truth, []Detection, *Params)
 		want   string
 	}{
-		"image twice":      {func(t *Truth, _ []Detection, _ *Params) { t.Images = append(t.Images, t.Images[0]) }, "images[1]: id 1 is there twice"},
-		"category twice":   {func(t *Truth, _ []Detection, _ *Params) { t.Categories[1].ID = 1 }, "categories[1]: id 1 is there twice"},
-		"annotation twice": {func(t *Truth, _ []Detection, _ *Params) { t.Annotations = append(t.Annotations, t.Annotations[0]) }, "annotations[1]: id 1 is there twice"},
-		"unknown image":    {func(t *Truth, _ []Detection, _ *Params) { t.Annotations[0].Image = 9 }, "annotations[0]: image 9 is not"},
-		"unknown category": {func(t *Truth, _ []Detection, _ *Params) { t.Annotations[0].Category = 9 }, "annotations[0]: category 9 is not"},
-		"NaN area":         {func(t *Truth, _ []Detection, _ *Params) { t.Annotations[0].Area = math.NaN() }, "annotations[0]: area: want a finite"},
-		"NaN score":        {func(_ *Truth, d []Detection, _ *Params) { d[0].Score = math.NaN() }, "detections[0]: score: want a finite"},
-		"infinite box":     {func(_ *Truth, d []Detection, _ *Params) { d[0].Box.X = math.Inf(1) }, "detections[0]: bbox: want finite"},
-		"negative width":   {func(_ *Truth, d []Detection, _ *Params) { d[0].Box.W = -1 }, "width and height from 0 up"},
-		"huge box":         {func(_ *Truth, d []Detection, _ *Params) { d[0].Box.W = 1e300 }, "pixels up to 1e+09"},
-		"foreign image":    {func(_ *Truth, d []Detection, _ *Params) { d[0].Image = 9 }, "detections[0]: image 9 is not"},
-		"foreign category": {func(_ *Truth, d []Detection, _ *Params) { d[0].Category = 9 }, "detections[0]: category 9 is not"},
-		"falling limits":   {func(_ *Truth, _ []Detection, p *Params) { p.MaxDets = [3]int{10, 1, 100} }, "three rising numbers"},
-		"unknown mode":     {func(_ *Truth, _ []Detection, p *Params) { p.Mode = 7 }, "no such mode"},
-		"NaN floor":        {func(_ *Truth, _ []Detection, p *Params) { p.ScoreFloor = math.NaN() }, "score floor"},
+		"image twice": {func(t *Truth, _ []Detection, _ *Params) { t.Images = append(t.Images, t.Images[0]) },
+			"images[1]: id 1 is there twice"},
+		"category twice": {func(t *Truth, _ []Detection, _ *Params) { t.Categories[1].ID = 1 },
+			"categories[1]: id 1 is there twice"},
+		"annotation twice": {func(t *Truth, _ []Detection, _ *Params) {
+			t.Annotations = append(t.Annotations, t.Annotations[0])
+		}, "annotations[1]: id 1 is there twice"},
+		"unknown image": {func(t *Truth, _ []Detection, _ *Params) { t.Annotations[0].Image = 9 },
+			"annotations[0]: image 9 is not"},
+		"unknown category": {func(t *Truth, _ []Detection, _ *Params) { t.Annotations[0].Category = 9 },
+			"annotations[0]: category 9 is not"},
+		"NaN area": {func(t *Truth, _ []Detection, _ *Params) { t.Annotations[0].Area = math.NaN() },
+			"annotations[0]: area: want a finite"},
+		"NaN score": {func(_ *Truth, d []Detection, _ *Params) { d[0].Score = math.NaN() },
+			"detections[0]: score: want a finite"},
+		"infinite box": {func(_ *Truth, d []Detection, _ *Params) { d[0].Box.X = math.Inf(1) },
+			"detections[0]: bbox: want finite"},
+		"negative width": {func(_ *Truth, d []Detection, _ *Params) { d[0].Box.W = -1 },
+			"width and height from 0 up"},
+		"huge box": {func(_ *Truth, d []Detection, _ *Params) { d[0].Box.W = 1e300 }, "pixels up to 1e+09"},
+		"foreign image": {func(_ *Truth, d []Detection, _ *Params) { d[0].Image = 9 },
+			"detections[0]: image 9 is not"},
+		"foreign category": {func(_ *Truth, d []Detection, _ *Params) { d[0].Category = 9 },
+			"detections[0]: category 9 is not"},
+		"falling limits": {func(_ *Truth, _ []Detection, p *Params) { p.MaxDets = [3]int{10, 1, 100} },
+			"three rising numbers"},
+		"unknown mode": {func(_ *Truth, _ []Detection, p *Params) { p.Mode = 7 }, "no such mode"},
+		"NaN floor":    {func(_ *Truth, _ []Detection, p *Params) { p.ScoreFloor = math.NaN() }, "score floor"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -204,7 +219,9 @@ func TestImageOrderChangesNothing(t *testing.T) {
 		truth, detections := random(seed, 15, 4, true)
 		before := evaluate(t, truth, detections, Params{})
 		r := rand.New(rand.NewPCG(seed, 2))
-		r.Shuffle(len(truth.Images), func(i, j int) { truth.Images[i], truth.Images[j] = truth.Images[j], truth.Images[i] })
+		r.Shuffle(len(truth.Images), func(i, j int) {
+			truth.Images[i], truth.Images[j] = truth.Images[j], truth.Images[i]
+		})
 		r.Shuffle(len(detections), func(i, j int) { detections[i], detections[j] = detections[j], detections[i] })
 		if after := evaluate(t, truth, detections, Params{}); !reflect.DeepEqual(before, after) {
 			t.Errorf("seed %d, other order: got %+v, want %+v", seed, after.Stats, before.Stats)
@@ -234,7 +251,8 @@ func TestDuplicateNeverRaisesAP(t *testing.T) {
 			after := evaluate(t, truth, append(detections[:len(detections):len(detections)], detections[i]), Params{})
 			for k, c := range after.PerClass {
 				if c.AP > before.PerClass[k].AP {
-					t.Errorf("seed %d: detection %d again: class %s rises from %v to %v", seed, i, c.Name, before.PerClass[k].AP, c.AP)
+					t.Errorf("seed %d: detection %d again: class %s rises from %v to %v", seed, i, c.Name,
+						before.PerClass[k].AP, c.AP)
 				}
 			}
 		}

@@ -38,13 +38,17 @@ func plainJSON(data []byte) bool { return !bytes.ContainsAny(data, `NI\`) }
 func FuzzParseTruth(f *testing.F) {
 	addCases(f, "gt.json")
 	f.Add([]byte(tinyTruth))
-	f.Add([]byte(`{"images":[{"id":1,"width":-1}],"categories":[{"id":1,"name":"\ud800"}],"annotations":[{"bbox":[NaN,1e999,-0,1]}]}`))
+	f.Add(
+		[]byte(
+			`{"images":[{"id":1,"width":-1}],"categories":[{"id":1,"name":"\ud800"}],"annotations":[{"bbox":[NaN,1e999,-0,1]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		truth, err := ParseTruth(data)
 		kept, problems, lenient := ParseTruthLenient(data)
-		for name, r := range map[string]io.Reader{"whole": bytes.NewReader(data), "half": iotest.HalfReader(bytes.NewReader(data))} {
+		for name, r := range map[string]io.Reader{"whole": bytes.NewReader(data),
+			"half": iotest.HalfReader(bytes.NewReader(data))} {
 			streamed, streamErr := ReadTruth(r)
-			if !reflect.DeepEqual(streamed, truth) || (err == nil) != (streamErr == nil) || err != nil && err.Error() != streamErr.Error() {
+			if !reflect.DeepEqual(streamed, truth) || (err == nil) != (streamErr == nil) || err != nil &&
+				err.Error() != streamErr.Error() {
 				t.Errorf("%s: streamed: got %v, want %v", name, streamErr, err)
 			}
 		}
@@ -62,7 +66,8 @@ func FuzzParseTruth(f *testing.F) {
 		if plainJSON(data) && !json.Valid(data) {
 			t.Error("accepted what is no JSON")
 		}
-		if !reflect.DeepEqual(kept.Annotations, truth.Annotations) && len(kept.Annotations)+len(truth.Annotations) > 0 || lenient != nil {
+		if !reflect.DeepEqual(kept.Annotations, truth.Annotations) &&
+			len(kept.Annotations)+len(truth.Annotations) > 0 || lenient != nil {
 			t.Errorf("lenient: got %+v, %v, want %+v", kept, lenient, truth)
 		}
 	})
@@ -70,11 +75,14 @@ func FuzzParseTruth(f *testing.F) {
 
 func FuzzParseDetections(f *testing.F) {
 	addCases(f, "dt.json")
-	f.Add([]byte(`[{"image_id":1,"category_id":1,"bbox":[0.1,2e3,-0,9007199254740993],"score":-1E-9,"segmentation":{"counts":"\\"}}]`))
+	f.Add(
+		[]byte(
+			`[{"image_id":1,"category_id":1,"bbox":[0.1,2e3,-0,9007199254740993],"score":-1E-9,"segmentation":{"counts":"\\"}}]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		detections, err := ParseDetections(data, nil)
 		streamed, streamErr := ReadDetections(iotest.HalfReader(bytes.NewReader(data)), nil)
-		if !reflect.DeepEqual(streamed, detections) || (err == nil) != (streamErr == nil) || err != nil && err.Error() != streamErr.Error() {
+		if !reflect.DeepEqual(streamed, detections) || (err == nil) != (streamErr == nil) || err != nil &&
+			err.Error() != streamErr.Error() {
 			t.Errorf("streamed: got %v, want %v", streamErr, err)
 		}
 		for name, r := range map[string]io.Reader{"memory": nil, "seekable": bytes.NewReader(data)} {
@@ -123,7 +131,8 @@ func FuzzEvaluate(f *testing.F) {
 		for ; len(data) >= 10 && len(detections) > 0 && len(truth.Annotations) > 0; data = data[10:] {
 			d := &detections[int(data[1])%len(detections)]
 			a := &truth.Annotations[int(data[1])%len(truth.Annotations)]
-			numbers := []*float64{&d.Box.X, &d.Box.Y, &d.Box.W, &d.Box.H, &d.Score, &a.Area, &a.Box.X, &a.Box.Y, &a.Box.W, &a.Box.H}
+			numbers := []*float64{&d.Box.X, &d.Box.Y, &d.Box.W, &d.Box.H, &d.Score, &a.Area, &a.Box.X, &a.Box.Y,
+				&a.Box.W, &a.Box.H}
 			*numbers[int(data[0])%len(numbers)] = math.Float64frombits(binary.LittleEndian.Uint64(data[2:]))
 		}
 		m, err := Match(truth, detections, params)

@@ -20,24 +20,27 @@ func TestHalves(t *testing.T) {
 	item = strings.ReplaceAll(item, ":.5", ":0.5")
 	list := func(items ...string) string { return "[" + strings.Join(items, ",\n ") + "]" }
 	tests := map[string]string{
-		"empty":                        "",
-		"no detections":                "[]",
-		"one":                          list(item),
-		"two":                          list(item, item),
-		"many":                         list(item, item, item, item, item, item, item),
-		"a brace in a text":            list(item, `{"note":"}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",`+item[1:], item),
-		"objects within":               list(item, `{"rle":[{"a":1}, {"image_id":1,"category_id":1,"bbox":[1,2,3,4],"score":1}, {"a":3}, {"a":4}, {"a":5}, {"a":6}],`+item[1:], item),
-		"objects within, as if whole":  list(`{"x":[`+item+`, `+item+`, `+item+`, `+item+`],`+item[1:], item),
-		"an error in the first half":   list(item, `{"image_id":true}`, item, item, item, item),
-		"an error in the second half":  list(item, item, item, item, item, `{"image_id":true}`),
-		"an error in both":             list(item, `{"image_id":1}`, item, item, item, `{"image_id":true}`),
-		"no comma":                     list(item, item, item+item, item, item),
-		"two commas":                   list(item, item, item+",", item, item),
-		"no end":                       strings.TrimSuffix(list(item, item, item, item), "]"),
-		"something after the end":      list(item, item, item, item) + ",",
-		"the end in the first half":    list(item) + strings.Repeat(" ", 50) + ", " + item + ", " + item + "]",
-		"an unknown image":             list(item, item, item, item, strings.Replace(item, `_id":1`, `_id":7`, 1)),
-		"an unknown image, first half": list(item, strings.Replace(item, `_id":1`, `_id":7`, 1), item, item, item, item),
+		"empty":         "",
+		"no detections": "[]",
+		"one":           list(item),
+		"two":           list(item, item),
+		"many":          list(item, item, item, item, item, item, item),
+		"a brace in a text": list(item,
+			`{"note":"}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",`+item[1:], item),
+		"objects within": list(item,
+			`{"rle":[{"a":1}, {"image_id":1,"category_id":1,"bbox":[1,2,3,4],"score":1}, {"a":3}, {"a":4}, {"a":5}, {"a":6}],`+item[1:], item),
+		"objects within, as if whole": list(`{"x":[`+item+`, `+item+`, `+item+`, `+item+`],`+item[1:], item),
+		"an error in the first half":  list(item, `{"image_id":true}`, item, item, item, item),
+		"an error in the second half": list(item, item, item, item, item, `{"image_id":true}`),
+		"an error in both":            list(item, `{"image_id":1}`, item, item, item, `{"image_id":true}`),
+		"no comma":                    list(item, item, item+item, item, item),
+		"two commas":                  list(item, item, item+",", item, item),
+		"no end":                      strings.TrimSuffix(list(item, item, item, item), "]"),
+		"something after the end":     list(item, item, item, item) + ",",
+		"the end in the first half":   list(item) + strings.Repeat(" ", 50) + ", " + item + ", " + item + "]",
+		"an unknown image":            list(item, item, item, item, strings.Replace(item, `_id":1`, `_id":7`, 1)),
+		"an unknown image, first half": list(item, strings.Replace(item, `_id":1`, `_id":7`, 1), item, item, item,
+			item),
 	}
 	truth := &Truth{Images: []Image{{ID: 1}}, Categories: []Category{{ID: 1}}}
 	for name, text := range tests {
@@ -94,10 +97,12 @@ func TestHalvesAreUsed(t *testing.T) {
 		t.Fatal("a plain file is not read in halves")
 	}
 	<-h.done
-	if h.err != nil || len(h.list) < len(detections)/3 || !reflect.DeepEqual(h.list, detections[len(detections)-len(h.list):]) {
+	if h.err != nil || len(h.list) < len(detections)/3 ||
+		!reflect.DeepEqual(h.list, detections[len(detections)-len(h.list):]) {
 		t.Errorf("the second half has %d of %d detections: %v", len(h.list), len(detections), h.err)
 	}
-	for name, r := range map[string]io.Reader{"cannot seek": alone{bytes.NewReader(file.Bytes())}, "one byte at a time": iotest.OneByteReader(bytes.NewReader(file.Bytes()))} {
+	for name, r := range map[string]io.Reader{"cannot seek": alone{bytes.NewReader(file.Bytes())},
+		"one byte at a time": iotest.OneByteReader(bytes.NewReader(file.Bytes()))} {
 		p := &detectionParser{parser: newParser(Loader{}, r, nil)}
 		if p.split(r, nil, 0) != nil {
 			t.Errorf("%s: read in halves", name)

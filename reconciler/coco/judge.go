@@ -165,7 +165,8 @@ func (s *Spread) below() float64 {
 // alpha divided by the number not yet rejected. From the first that is not
 // rejected on, all that follow are tested at that one's level. reject tests
 // the hypothesis at a place with a confidence, and is called once for each.
-func Holm(alpha float64, places []int, evidence func(place int) float64, reject func(place int, confidence float64) bool) {
+func Holm(alpha float64, places []int, evidence func(place int) float64, reject func(place int,
+	confidence float64) bool) {
 	order := slices.Clone(places)
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(evidence(b), evidence(a)) })
 	left, open := len(order), true

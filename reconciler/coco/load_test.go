@@ -50,7 +50,8 @@ func TestParseTruth(t *testing.T) {
 			t.Errorf("by %s: got %+v, %v, want group %q", field, grouped, err, want)
 		}
 	}
-	if _, err := (Loader{Group: "scene"}).ParseTruth([]byte(tinyTruth)); err == nil || !strings.Contains(err.Error(), "images[0].scene: missing") {
+	if _, err := (Loader{Group: "scene"}).ParseTruth([]byte(tinyTruth)); err == nil ||
+		!strings.Contains(err.Error(), "images[0].scene: missing") {
 		t.Errorf("missing group: got %v", err)
 	}
 }
@@ -78,36 +79,57 @@ func TestParseTruthRefuses(t *testing.T) {
 		{"image id a fraction", `{"images":[{"id":7.5}]}`, "images[0].id: want a whole number, got 7.5"},
 		{"image id too large", `{"images":[{"id":92233720368547758070}]}`, "images[0].id: want a whole number"},
 		{"image twice", `{"images":[{"id":7},{"id":7}]}`, "1:21 (byte 20): images[1].id: 7 is there twice"},
-		{"image too wide", `{"images":[{"id":7,"width":10000000000}]}`, "images[0].width: want a whole number from 0 to 1000000000"},
+		{"image too wide", `{"images":[{"id":7,"width":10000000000}]}`,
+			"images[0].width: want a whole number from 0 to 1000000000"},
 		{"file name null", `{"images":[{"id":7,"file_name":null}]}`, "images[0].file_name: want a text, got null"},
-		{"file name too long", `{"images":[{"id":7,"file_name":"` + strings.Repeat("x", 5000) + `"}]}`, "want a text of at most 4096 bytes"},
-		{"file name not UTF-8", `{"images":[{"id":7,"file_name":"` + "\xff" + `"}]}`, "a text that is not valid JSON in UTF-8"},
+		{"file name too long", `{"images":[{"id":7,"file_name":"` + strings.Repeat("x", 5000) + `"}]}`,
+			"want a text of at most 4096 bytes"},
+		{"file name not UTF-8", `{"images":[{"id":7,"file_name":"` + "\xff" + `"}]}`,
+			"a text that is not valid JSON in UTF-8"},
 		{"category without name", `{"categories":[{"id":1}]}`, "categories[0].name: missing"},
 		{"annotation twice", file(ok + "," + ok), "annotations[1].id: 1 is there twice"},
-		{"unknown image", file(strings.Replace(ok, `"image_id":1`, `"image_id":5`, 1)), "annotations[0].image_id: 5 is not among the images"},
-		{"unknown category", file(strings.Replace(ok, `"category_id":1`, `"category_id":5`, 1)), "annotations[0].category_id: 5 is not among the categories"},
+		{"unknown image", file(strings.Replace(ok, `"image_id":1`, `"image_id":5`, 1)),
+			"annotations[0].image_id: 5 is not among the images"},
+		{"unknown category", file(strings.Replace(ok, `"category_id":1`, `"category_id":5`, 1)),
+			"annotations[0].category_id: 5 is not among the categories"},
 		{"no bbox", file(`{"id":1,"image_id":1,"category_id":1,"area":4}`), "annotations[0].bbox: missing"},
 		{"no area", file(`{"id":1,"image_id":1,"category_id":1,"bbox":[1,1,2,2]}`), "annotations[0].area: missing"},
-		{"bbox of three", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,2]", 1)), "annotations[0].bbox: want 4 numbers, got 3"},
-		{"bbox of five", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,2,2,2]", 1)), "annotations[0].bbox: want 4 numbers, got 5"},
-		{"bbox with NaN", file(strings.Replace(ok, "[1,1,2,2]", "[1,NaN,2,2]", 1)), "annotations[0].bbox: want a finite number, got NaN"},
-		{"bbox with infinity", file(strings.Replace(ok, "[1,1,2,2]", "[1,-Infinity,2,2]", 1)), "annotations[0].bbox: want a finite number, got -Inf"},
-		{"bbox with 1e999", file(strings.Replace(ok, "[1,1,2,2]", "[1,1e999,2,2]", 1)), "annotations[0].bbox: want a finite number, got +Inf"},
-		{"bbox with text", file(strings.Replace(ok, "[1,1,2,2]", `[1,"1",2,2]`, 1)), "annotations[0].bbox: want a number, got a text"},
-		{"bbox negative", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,-2,2]", 1)), "annotations[0].bbox: want width and height from 0 up, got -2 x 2"},
-		{"bbox huge", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,2e10,2]", 1)), "annotations[0].bbox: want pixels up to 1e+09"},
-		{"bbox twice", file(strings.Replace(ok, `"area"`, `"bbox":[1,1,2,2],"area"`, 1)), "annotations[0].bbox: a second field of this name"},
-		{"area negative", file(strings.Replace(ok, `"area":4`, `"area":-4`, 1)), "annotations[0].area: want a number from 0 up, got -4"},
-		{"crowd out of range", file(strings.Replace(ok, `"area"`, `"iscrowd":256,"area"`, 1)), "annotations[0].iscrowd: want 0 or 1, got 256"},
-		{"crowd a half", file(strings.Replace(ok, `"area"`, `"iscrowd":0.5,"area"`, 1)), "annotations[0].iscrowd: want 0 or 1, got 0.5"},
-		{"crowd a text", file(strings.Replace(ok, `"area"`, `"iscrowd":"no","area"`, 1)), "annotations[0].iscrowd: want 0 or 1, got a text"},
-		{"leading zero", file(strings.Replace(ok, `"area":4`, `"area":04`, 1)), `annotations[0].area: want a number, got "04"`},
-		{"plus sign", file(strings.Replace(ok, `"area":4`, `"area":+4`, 1)), "annotations[0].area: want a number, got '+'"},
+		{"bbox of three", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,2]", 1)),
+			"annotations[0].bbox: want 4 numbers, got 3"},
+		{"bbox of five", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,2,2,2]", 1)),
+			"annotations[0].bbox: want 4 numbers, got 5"},
+		{"bbox with NaN", file(strings.Replace(ok, "[1,1,2,2]", "[1,NaN,2,2]", 1)),
+			"annotations[0].bbox: want a finite number, got NaN"},
+		{"bbox with infinity", file(strings.Replace(ok, "[1,1,2,2]", "[1,-Infinity,2,2]", 1)),
+			"annotations[0].bbox: want a finite number, got -Inf"},
+		{"bbox with 1e999", file(strings.Replace(ok, "[1,1,2,2]", "[1,1e999,2,2]", 1)),
+			"annotations[0].bbox: want a finite number, got +Inf"},
+		{"bbox with text", file(strings.Replace(ok, "[1,1,2,2]", `[1,"1",2,2]`, 1)),
+			"annotations[0].bbox: want a number, got a text"},
+		{"bbox negative", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,-2,2]", 1)),
+			"annotations[0].bbox: want width and height from 0 up, got -2 x 2"},
+		{"bbox huge", file(strings.Replace(ok, "[1,1,2,2]", "[1,1,2e10,2]", 1)),
+			"annotations[0].bbox: want pixels up to 1e+09"},
+		{"bbox twice", file(strings.Replace(ok, `"area"`, `"bbox":[1,1,2,2],"area"`, 1)),
+			"annotations[0].bbox: a second field of this name"},
+		{"area negative", file(strings.Replace(ok, `"area":4`, `"area":-4`, 1)),
+			"annotations[0].area: want a number from 0 up, got -4"},
+		{"crowd out of range", file(strings.Replace(ok, `"area"`, `"iscrowd":256,"area"`, 1)),
+			"annotations[0].iscrowd: want 0 or 1, got 256"},
+		{"crowd a half", file(strings.Replace(ok, `"area"`, `"iscrowd":0.5,"area"`, 1)),
+			"annotations[0].iscrowd: want 0 or 1, got 0.5"},
+		{"crowd a text", file(strings.Replace(ok, `"area"`, `"iscrowd":"no","area"`, 1)),
+			"annotations[0].iscrowd: want 0 or 1, got a text"},
+		{"leading zero", file(strings.Replace(ok, `"area":4`, `"area":04`, 1)),
+			`annotations[0].area: want a number, got "04"`},
+		{"plus sign", file(strings.Replace(ok, `"area":4`, `"area":+4`, 1)),
+			"annotations[0].area: want a number, got '+'"},
 		{"too deep", `{"x":` + strings.Repeat("[", 1000) + `}`, "nested more than 64 deep"},
 		{"control character", "{\"x\":\"a\tb\"}", "a control character in a text"},
 		{"text without end", `{"x":"abc`, "1:6 (byte 5): a text without an end"},
 		{"word", `{"x":nul}`, "want null"},
-		{"line and column", "{\n \"images\": [\n  {\"id\": x}]}", "3:10 (byte 24): images[0].id: want a whole number, got 'x'"},
+		{"line and column", "{\n \"images\": [\n  {\"id\": x}]}",
+			"3:10 (byte 24): images[0].id: want a whole number, got 'x'"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -131,10 +153,14 @@ func TestParseDetectionsRefuses(t *testing.T) {
 		{"empty", "", "1:1 (byte 0): empty file: want an array of detections"},
 		{"object", "{}", "want an array of detections, got an object"},
 		{"no score", `[{"image_id":1,"category_id":1,"bbox":[1,1,2,2]}]`, "1:2 (byte 1): detections[0].score: missing"},
-		{"unknown image", "[" + ok + ",\n" + strings.Replace(ok, `"image_id":1`, `"image_id":8`, 1) + "]", "2:13 (byte 74): detections[1].image_id: image 8 is not in the ground truth"},
-		{"unknown category", "[" + strings.Replace(ok, `"category_id":1`, `"category_id":8`, 1) + "]", "detections[0].category_id: category 8 is not in the ground truth"},
-		{"score NaN", "[" + strings.Replace(ok, "0.5", "NaN", 1) + "]", "detections[0].score: want a finite number, got NaN"},
-		{"score null", "[" + strings.Replace(ok, "0.5", "null", 1) + "]", "detections[0].score: want a number, got null"},
+		{"unknown image", "[" + ok + ",\n" + strings.Replace(ok, `"image_id":1`, `"image_id":8`, 1) + "]",
+			"2:13 (byte 74): detections[1].image_id: image 8 is not in the ground truth"},
+		{"unknown category", "[" + strings.Replace(ok, `"category_id":1`, `"category_id":8`, 1) + "]",
+			"detections[0].category_id: category 8 is not in the ground truth"},
+		{"score NaN", "[" + strings.Replace(ok, "0.5", "NaN", 1) + "]",
+			"detections[0].score: want a finite number, got NaN"},
+		{"score null", "[" + strings.Replace(ok, "0.5", "null", 1) + "]",
+			"detections[0].score: want a number, got null"},
 		{"no comma", "[" + ok + ok + "]", "want a comma or ']', got an object"},
 		{"no end", "[" + ok, "want a comma or ']', got the end of the file"},
 	}
@@ -147,23 +173,28 @@ func TestParseDetectionsRefuses(t *testing.T) {
 			}
 		})
 	}
-	if _, err := ParseDetections([]byte("["+strings.Replace(ok, `"image_id":1`, `"image_id":8`, 1)+"]"), nil); err != nil {
+	if _, err := ParseDetections([]byte("["+strings.Replace(ok, `"image_id":1`, `"image_id":8`, 1)+"]"),
+		nil); err != nil {
 		t.Errorf("without a truth: got %v", err)
 	}
 }
 
 func TestLoaderBounds(t *testing.T) {
-	if _, err := (Loader{MaxBytes: 100}).ParseTruth([]byte(tinyTruth)); err == nil || !strings.Contains(err.Error(), "want at most 100 bytes") {
+	if _, err := (Loader{MaxBytes: 100}).ParseTruth([]byte(tinyTruth)); err == nil ||
+		!strings.Contains(err.Error(), "want at most 100 bytes") {
 		t.Errorf("bytes: got %v", err)
 	}
-	if _, err := (Loader{MaxBytes: 100}).ReadTruth(strings.NewReader(tinyTruth)); err == nil || !strings.Contains(err.Error(), "want at most 100 bytes") {
+	if _, err := (Loader{MaxBytes: 100}).ReadTruth(strings.NewReader(tinyTruth)); err == nil ||
+		!strings.Contains(err.Error(), "want at most 100 bytes") {
 		t.Errorf("streamed bytes: got %v", err)
 	}
-	if _, err := (Loader{MaxItems: 1}).ParseTruth([]byte(tinyTruth)); err == nil || !strings.Contains(err.Error(), "want at most 1 annotations") {
+	if _, err := (Loader{MaxItems: 1}).ParseTruth([]byte(tinyTruth)); err == nil ||
+		!strings.Contains(err.Error(), "want at most 1 annotations") {
 		t.Errorf("items: got %v", err)
 	}
 	broken := errors.New("disk on fire")
-	if _, err := ReadTruth(io.MultiReader(strings.NewReader(tinyTruth[:50]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+	if _, err := ReadTruth(io.MultiReader(strings.NewReader(tinyTruth[:50]), iotest.ErrReader(broken))); !errors.Is(err,
+		broken) {
 		t.Errorf("reader: got %v", err)
 	}
 }
@@ -197,7 +228,8 @@ func TestReadInPieces(t *testing.T) {
 
 func TestParseNumber(t *testing.T) {
 	for _, text := range []string{
-		"0", "-0", "1", "-1", "0.1", "123456789.123456", "0.000000000000001", "999999999999999", "9007199254740993", "-9223372036854775808",
+		"0", "-0", "1", "-1", "0.1", "123456789.123456", "0.000000000000001", "999999999999999", "9007199254740993",
+		"-9223372036854775808",
 		"0.30000000000000004", "1e5", "1E+5", "1.5e-7", "5e-324", "1e-400", "179769313486231570000000000000000000000",
 	} {
 		var want float64
@@ -208,7 +240,8 @@ func TestParseNumber(t *testing.T) {
 			t.Errorf("%s: got %v, %v", text, got, ok)
 		}
 	}
-	for _, text := range []string{"", "-", "01", "1.", ".5", "1e", "1e+", "1.5.2", "--1", "1e5e5", "Nan", "-NaN", "Inf", "1N"} {
+	for _, text := range []string{"", "-", "01", "1.", ".5", "1e", "1e+", "1.5.2", "--1", "1e5e5", "Nan", "-NaN", "Inf",
+		"1N"} {
 		if got, _, _, ok := parseNumber([]byte(text)); ok {
 			t.Errorf("%q: got %v, want none", text, got)
 		}
@@ -335,6 +368,7 @@ func TestRealDataset(t *testing.T) {
 		if len(truth.Images) == 0 || len(truth.Annotations) == 0 {
 			t.Errorf("%s: %d images, %d annotations", name, len(truth.Images), len(truth.Annotations))
 		}
-		t.Logf("%s: %d images, %d annotations, %d problems: %.5v", filepath.Base(filepath.Dir(name)), len(truth.Images), len(truth.Annotations), len(problems), problems)
+		t.Logf("%s: %d images, %d annotations, %d problems: %.5v", filepath.Base(filepath.Dir(name)), len(truth.Images),
+			len(truth.Annotations), len(problems), problems)
 	}
 }

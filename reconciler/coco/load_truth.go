@@ -105,7 +105,8 @@ func (l Loader) readTruth(r io.Reader, data []byte, lenient bool) (*Truth, []Pro
 	slices.SortStableFunc(p.problems, func(a, b Problem) int { return cmp.Compare(a.Offset, b.Offset) })
 	if p.unlisted > 0 {
 		p.problems = append(p.problems, Problem{
-			Kind: MoreProblems, Text: "and " + strconv.Itoa(p.unlisted) + " more problems", Path: "annotations", Line: 1, Column: 1,
+			Kind: MoreProblems, Text: "and " + strconv.Itoa(p.unlisted) + " more problems", Path: "annotations",
+			Line: 1, Column: 1,
 		})
 	}
 	return p.truth, p.problems, nil

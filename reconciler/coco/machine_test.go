@@ -106,7 +106,8 @@ func TestOtherMachines(t *testing.T) {
 			if machine.emulator != "" {
 				var err error
 				if emulator, err = exec.LookPath(machine.emulator); err != nil || os.Getenv("AOB_QEMU") == "" {
-					t.Skip("set AOB_QEMU=1 to run it in qemu-aarch64, which Debian's package qemu-user has: it takes minutes")
+					t.Skip("set AOB_QEMU=1 to run it in qemu-aarch64, which Debian's package qemu-user has: it takes " +
+						"minutes")
 				}
 			}
 			program := filepath.Join(t.TempDir(), "coco.test")
@@ -115,7 +116,8 @@ func TestOtherMachines(t *testing.T) {
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("go test -c: %v\n%s", err, out)
 			}
-			args := []string{program, "-test.run", "^(TestStrictEqualsReference|TestDiagnoseEqualsTIDE|TestNumbersAreFixed|TestDrawIsFixed)$"}
+			args := []string{program, "-test.run",
+				"^(TestStrictEqualsReference|TestDiagnoseEqualsTIDE|TestNumbersAreFixed|TestDrawIsFixed)$"}
 			if emulator != "" {
 				args = append([]string{emulator}, args...)
 			}
@@ -145,7 +147,8 @@ func goamd64(t *testing.T) string {
 func TestNumbersAreFixed(t *testing.T) {
 	truth, detections := readCase(t, filepath.Join("testdata", "tide"))
 	c := compare(t, match(t, truth, detections), match(t, truth, worse(detections)), CompareParams{Resamples: 200})
-	text, err := json.Marshal([]any{c, c.Judge(10), diagnose(t, truth, detections), match(t, truth, detections).Curves()})
+	text, err := json.Marshal([]any{c, c.Judge(10), diagnose(t, truth, detections),
+		match(t, truth, detections).Curves()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -280,7 +280,8 @@ func (w *matcher) targets(c *class, cells []cell, image int32) {
 	counted := int32(0)
 	for _, v := range cells {
 		a := &w.truth.Annotations[v.item]
-		t := target{box: a.Box, area: float64(a.Box.W * a.Box.H), crowd: a.Crowd, zero: a.ID == 0 && w.m.params.Mode == Strict}
+		t := target{box: a.Box, area: float64(a.Box.W * a.Box.H), crowd: a.Crowd, zero: a.ID == 0 &&
+			w.m.params.Mode == Strict}
 		for k, r := range areaRanges {
 			t.aside[k] = a.Crowd || a.Area < r[0] || a.Area > r[1]
 			if !t.aside[k] {
@@ -315,7 +316,8 @@ func (w *matcher) image(cells []cell, image int32) {
 		w.near = w.near[:0]
 		for i := range w.gts {
 			g := &w.gts[i]
-			if iou := overlap(box, area, g); !(iou < iouThresholds[0]) { // not >=: 0/0 counts as near, as in the reference
+			// not >=: 0/0 counts as near, as in the reference
+			if iou := overlap(box, area, g); !(iou < iouThresholds[0]) {
 				w.near = append(w.near, candidate{g, iou})
 			}
 		}

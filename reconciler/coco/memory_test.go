@@ -22,7 +22,8 @@ func TestMemoryDoesNotMultiply(t *testing.T) {
 		}
 		var detections []Detection
 		for i := range found {
-			a := Annotation{ID: int64(i + 1), Image: int64(r.IntN(images)), Category: int64(r.IntN(classes)), Box: Box{1, 1, 20, 20}, Area: 400}
+			a := Annotation{ID: int64(i + 1), Image: int64(r.IntN(images)), Category: int64(r.IntN(classes)),
+				Box: Box{1, 1, 20, 20}, Area: 400}
 			truth.Annotations = append(truth.Annotations, a)
 			detections = append(detections, Detection{a.Image, a.Category, a.Box, r.Float64()})
 		}

@@ -180,7 +180,8 @@ func IntervalAt(a AtThresholds, params CompareParams) ([]Estimate, error) {
 // CompareAt does so for two models on the same images, each at its own thresholds.
 func CompareAt(a, b AtThresholds, params CompareParams) ([]Difference, error) {
 	if a.protocol != b.protocol {
-		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol, b.protocol)
+		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol,
+			b.protocol)
 	}
 	r, err := newResampling(a.Matched, params)
 	if err != nil {

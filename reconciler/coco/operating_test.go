@@ -11,7 +11,8 @@ func share(v float64) *float64 { return &v }
 
 // counted measures a class at a score the plain way: kept detections only, matched
 // anew.
-func counted(t *testing.T, truth *Truth, detections []Detection, scores map[string]float64, class string) (truths, tp, fp int64) {
+func counted(t *testing.T, truth *Truth, detections []Detection, scores map[string]float64, class string) (truths, tp,
+	fp int64) {
 	t.Helper()
 	names := map[int64]string{}
 	for _, c := range truth.Categories {
@@ -49,7 +50,8 @@ func TestPointsAreWhatTheyClaim(t *testing.T) {
 	for seed := range uint64(40) {
 		truth, detections := random(seed, 30, 4, seed%2 == 0)
 		m := match(t, truth, detections)
-		for _, ask := range []delivery.Threshold{{BestF1: true}, {Score: share(0.5)}, {Precision: share(0.6)}, {Precision: share(1)}, {Recall: share(0.3)}, {Recall: share(1)}} {
+		for _, ask := range []delivery.Threshold{{BestF1: true}, {Score: share(0.5)}, {Precision: share(0.6)},
+			{Precision: share(1)}, {Recall: share(0.3)}, {Recall: share(1)}} {
 			points := m.Points(delivery.Thresholds{delivery.DefaultThreshold: ask})
 			scores := map[string]float64{}
 			for name, p := range points {
@@ -59,7 +61,8 @@ func TestPointsAreWhatTheyClaim(t *testing.T) {
 				truths, tp, fp := counted(t, truth, detections, scores, name)
 				r := rates(truths, tp, fp, 30)
 				if p.Note == "" && (truths > 0 && p.Recall != r[0] || tp+fp > 0 && p.Precision != r[1]) {
-					t.Fatalf("seed %d, %s of %s: claims %+v, and %d of %d truths are found, %d false", seed, ask, name, p, tp, truths, fp)
+					t.Fatalf("seed %d, %s of %s: claims %+v, and %d of %d truths are found, %d false", seed, ask, name,
+						p, tp, truths, fp)
 				}
 				switch {
 				case p.Note != "":
@@ -73,7 +76,8 @@ func TestPointsAreWhatTheyClaim(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, want := range best {
-					if got := points[want.Name]; want.F1 > 0 && (got.Precision != want.Precision || got.Recall != want.Recall || got.Score > want.Score) {
+					if got := points[want.Name]; want.F1 > 0 && (got.Precision != want.Precision ||
+						got.Recall != want.Recall || got.Score > want.Score) {
 						t.Fatalf("seed %d: best F1 of %s is %+v, got %+v", seed, want.Name, want, got)
 					}
 				}
@@ -103,7 +107,8 @@ func TestPointsAreTheBest(t *testing.T) {
 }
 
 func TestThresholdSplits(t *testing.T) {
-	for _, c := range []cut{{score: 1, next: 0}, {score: .5, next: .4999999999}, {score: .5, next: math.Nextafter(.5, 0)}, {score: 1e-9, next: 0}, {score: .25, next: .2}} {
+	for _, c := range []cut{{score: 1, next: 0}, {score: .5, next: .4999999999},
+		{score: .5, next: math.Nextafter(.5, 0)}, {score: 1e-9, next: 0}, {score: .25, next: .2}} {
 		if got := c.threshold(); got > c.score || got <= c.next {
 			t.Errorf("%+v: %v does not part them", c, got)
 		}

@@ -49,7 +49,8 @@ type Regression struct {
 // equals the one of the lower id: at an IoU of .5, and of what each model detects
 // from its score threshold on, by class name. Without thresholds a model is taken at
 // each class's score of best F1. baseline may be nil.
-func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[string]float64, params Params) ([]Regression, error) {
+func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[string]float64, params Params) (
+	[]Regression, error) {
 	names := map[int64]string{}
 	for _, c := range truth.Categories {
 		names[c.ID] = c.Name
@@ -107,7 +108,9 @@ func Regressions(truth *Truth, candidate, baseline []Detection, of, with map[str
 		r.Why = strings.Join(why, "; ")
 		list = append(list, r)
 	}
-	slices.SortStableFunc(list, func(a, b Regression) int { return cmp.Or(b.Lost-a.Lost, cmp.Compare(a.Image, b.Image)) })
+	slices.SortStableFunc(list, func(a, b Regression) int {
+		return cmp.Or(b.Lost-a.Lost, cmp.Compare(a.Image, b.Image))
+	})
 	return list, nil
 }
 
@@ -151,7 +154,8 @@ func (s *side) shown(names map[int64]string) Side {
 }
 
 // sides matches a model's detections from its thresholds on, by image.
-func sides(truth *Truth, detections []Detection, scores map[string]float64, names map[int64]string, params Params) (map[int64]*side, error) {
+func sides(truth *Truth, detections []Detection, scores map[string]float64, names map[int64]string, params Params) (
+	map[int64]*side, error) {
 	if scores == nil {
 		m, err := Match(truth, detections, params)
 		if err != nil {
@@ -201,7 +205,9 @@ func sides(truth *Truth, detections []Detection, scores map[string]float64, name
 		switch {
 		case at >= 0:
 			s.found[at] = true
-		case slices.ContainsFunc(crowds[d.Image], func(c Annotation) bool { return c.Category == d.Category && inside(d.Box, c.Box) >= Foreground }):
+		case slices.ContainsFunc(crowds[d.Image], func(c Annotation) bool {
+			return c.Category == d.Category && inside(d.Box, c.Box) >= Foreground
+		}):
 			continue // counts neither for nor against
 		default:
 			mark = False

@@ -89,7 +89,8 @@ func (s *scanner) fail(format string, args ...any) { s.failAt(s.here(), format, 
 
 func (s *scanner) failAt(at position, format string, args ...any) {
 	if s.err == nil {
-		s.err = &ParseError{Offset: at.offset, Line: at.line, Column: at.column, Path: s.path(), Text: fmt.Sprintf(format, args...)}
+		s.err = &ParseError{Offset: at.offset, Line: at.line, Column: at.column, Path: s.path(),
+			Text: fmt.Sprintf(format, args...)}
 	}
 }
 

@@ -68,7 +68,8 @@ func (p population) pool(t testing.TB) (*coco.Pool, []int) {
 			often := 0.25 + 1.5/float64(k+1) // the first are frequent, the last rare
 			for n := poisson(r, often); n > 0; n-- {
 				box := next()
-				truth.Annotations = append(truth.Annotations, coco.Annotation{ID: int64(len(truth.Annotations) + 1), Image: int64(i + 1), Category: int64(k + 1), Box: box, Area: box.W * box.H})
+				truth.Annotations = append(truth.Annotations, coco.Annotation{ID: int64(len(truth.Annotations) + 1),
+					Image: int64(i + 1), Category: int64(k + 1), Box: box, Area: box.W * box.H})
 				d := hard + 0.2*float64(k%3) + 0.8*r.NormFloat64()
 				for m := range found {
 					ease := p.skill[m] - d + 0.5*r.NormFloat64()
@@ -77,14 +78,17 @@ func (p population) pool(t testing.TB) (*coco.Pool, []int) {
 					}
 					iou := 0.4 + 0.6*sigmoid(ease+0.6*r.NormFloat64())
 					shift := box.W * (1 - iou) / (1 + iou)
-					found[m] = append(found[m], coco.Detection{Image: int64(i + 1), Category: int64(k + 1), Box: coco.Box{X: box.X + shift, Y: box.Y, W: box.W, H: box.H}, Score: sigmoid(ease + 0.7*r.NormFloat64())})
+					found[m] = append(found[m], coco.Detection{Image: int64(i + 1), Category: int64(k + 1),
+						Box:   coco.Box{X: box.X + shift, Y: box.Y, W: box.W, H: box.H},
+						Score: sigmoid(ease + 0.7*r.NormFloat64())})
 				}
 			}
 			for n := poisson(r, 0.4); n > 0; n-- { // what looks like an object
 				box, look := next(), -0.8+hard*0.3+r.NormFloat64()
 				for m := range found {
 					if s := look - 0.5*p.skill[m] + 0.6*r.NormFloat64(); s > -1.5 {
-						found[m] = append(found[m], coco.Detection{Image: int64(i + 1), Category: int64(k + 1), Box: box, Score: sigmoid(s)})
+						found[m] = append(found[m], coco.Detection{Image: int64(i + 1), Category: int64(k + 1),
+							Box: box, Score: sigmoid(s)})
 					}
 				}
 			}
@@ -156,7 +160,8 @@ func simulate(t testing.TB, populations []population, size, sets, truthDraws, re
 		for range sets / len(populations) {
 			images, of := p.draw(r, size, groups)
 			a, b := pool.Draw(images, of, nil)
-			c, err := coco.Compare(a, b, coco.CompareParams{Resamples: resamples, Seed: r.Uint64(), ByGroup: p.groups > 0})
+			c, err := coco.Compare(a, b, coco.CompareParams{Resamples: resamples, Seed: r.Uint64(),
+				ByGroup: p.groups > 0})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -226,7 +231,8 @@ func equal(t testing.TB, size, sets, resamples int) (failed int) {
 	whole, each := 0.01, 0.05
 	g := delivery.Gate{Checks: []delivery.GateCheck{
 		{Metric: "mAP", MaxDrop: &whole, Against: "release", Confidence: 0.95, Support: 1, Unsure: "review"},
-		{Metric: "AP", Classes: delivery.ClassSelect{All: true}, MaxDrop: &each, Against: "release", Confidence: 0.95, Support: 1, Unsure: "review"},
+		{Metric: "AP", Classes: delivery.ClassSelect{All: true}, MaxDrop: &each, Against: "release", Confidence: 0.95,
+			Support: 1, Unsure: "review"},
 	}}
 	r := rand.New(rand.NewPCG(p.seed, 3))
 	for range sets {
@@ -236,14 +242,17 @@ func equal(t testing.TB, size, sets, resamples int) (failed int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		result := &delivery.CompareResult{Images: size, Truths: map[string]int{}, Metrics: map[string]delivery.Difference{
-			"mAP": {Candidate: c.MAP.A, Baseline: c.MAP.B, Value: c.MAP.Diff, Resamples: c.MAP.Samples}}}
+		result := &delivery.CompareResult{Images: size, Truths: map[string]int{},
+			Metrics: map[string]delivery.Difference{
+				"mAP": {Candidate: c.MAP.A, Baseline: c.MAP.B, Value: c.MAP.Diff, Resamples: c.MAP.Samples}}}
 		for _, d := range c.Classes {
 			result.Classes = append(result.Classes, d.Class)
 			result.Truths[d.Class] = d.Truths
-			result.Metrics["AP/"+d.Class] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff, Resamples: d.Samples}
+			result.Metrics["AP/"+d.Class] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff,
+				Resamples: d.Samples}
 		}
-		v := gate.Judge("g", g, gate.Input{Candidate: gate.Measured{Scores: delivery.ScoreSet{Images: size}}, Baseline: &gate.Measured{}, Compare: result})
+		v := gate.Judge("g", g, gate.Input{Candidate: gate.Measured{Scores: delivery.ScoreSet{Images: size}},
+			Baseline: &gate.Measured{}, Compare: result})
 		if v.Outcome == delivery.Fail {
 			failed++
 		}
@@ -282,7 +291,8 @@ func TestIntervalsHold(t *testing.T) {
 	}
 	v := simulate(t, some, 200, sets, 3000, 200, ours, narrowed, unpaired)
 	if got := v[0]; !within(got.held, got.sets, .935, .965) || !within(got.passed, got.sets, 0, .06) {
-		t.Errorf("of %d intervals %d hold the truth, and %d pass a drop of just too much", got.sets, got.held, got.passed)
+		t.Errorf("of %d intervals %d hold the truth, and %d pass a drop of just too much", got.sets, got.held,
+			got.passed)
 	}
 	for name, got := range map[string]tally{"narrowed": v[1], "unpaired": v[2]} {
 		if within(got.held, got.sets, .935, .965) {
@@ -298,10 +308,12 @@ func TestIntervals(t *testing.T) {
 	}
 	const sets, draws, resamples = 2000, 50_000, 1000
 	var out strings.Builder
-	fmt.Fprintf(&out, "\n| test set | two-sided 95 %% holds | truth below, above | passes a drop of exactly maxDrop | mean width |\n| --- | --- | --- | --- | --- |\n")
+	fmt.Fprintf(&out, "\n| test set | two-sided 95 %% holds | truth below, above | passes a drop of exactly maxDrop "+
+		"| mean width |\n| --- | --- | --- | --- | --- |\n")
 	row := func(name string, v tally) {
 		n := float64(v.sets)
-		fmt.Fprintf(&out, "| %s | %.1f %% | %.1f %%, %.1f %% | %.1f %% | %.4f |\n", name, 100*float64(v.held)/n, 100*float64(v.below)/n, 100*float64(v.above)/n, 100*float64(v.passed)/n, v.width/n)
+		fmt.Fprintf(&out, "| %s | %.1f %% | %.1f %%, %.1f %% | %.1f %% | %.4f |\n", name, 100*float64(v.held)/n,
+			100*float64(v.below)/n, 100*float64(v.above)/n, 100*float64(v.passed)/n, v.width/n)
 		fmt.Println(out.String())
 	}
 	for _, size := range []int{72, 200, 1000} {
@@ -311,7 +323,8 @@ func TestIntervals(t *testing.T) {
 	v := simulate(t, pairs(200), 60, sets, draws, resamples, ours)
 	row("60 groups of 20 frames", v[0])
 	for _, size := range []int{200, 1000} {
-		fmt.Fprintf(&out, "\nof %d equal models of 20 classes on %d images the gate fails %.1f %%\n", sets/2, size, 100*float64(equal(t, size, sets/2, resamples))/float64(sets/2))
+		fmt.Fprintf(&out, "\nof %d equal models of 20 classes on %d images the gate fails %.1f %%\n", sets/2, size,
+			100*float64(equal(t, size, sets/2, resamples))/float64(sets/2))
 	}
 	t.Log(out.String())
 }

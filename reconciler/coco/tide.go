@@ -100,7 +100,8 @@ func (d *diagnosing) image(w *matcher, truths, dets []cell, image int32) {
 				continue
 			}
 			item := dets[w.keys[i].index].item
-			v := judged{score: w.raw[i].score, box: d.detections[item].Box, image: image, item: item, class: k, kind: noError}
+			v := judged{score: w.raw[i].score, box: d.detections[item].Box, image: image, item: item, class: k,
+				kind: noError}
 			if d.m.params.ClipBoxes {
 				v.box = clip(v.box, d.m.images[image])
 			}
@@ -146,7 +147,8 @@ func ofClass(cells []cell, k int32) int {
 func (d *diagnosing) blame(i int) {
 	v := &d.list[i]
 	area := float64(v.box.W * v.box.H)
-	var own, other, found float64 // the best overlaps with truths of its class, of others, and with found ones of its class
+	// the best overlaps with truths of its class, of others, and with found ones of its class
+	var own, other, found float64
 	var ownAt, otherAt *wanted
 	for k := range d.truths {
 		t := &d.truths[k]
@@ -221,11 +223,13 @@ func (d *diagnosing) diagnosis(points []OperatingPoint) *Diagnosis {
 	for pair, n := range pairs {
 		of, as := d.m.category[pair[0]], d.m.category[pair[1]]
 		out.Confusions = append(out.Confusions, Confusion{
-			TruthID: of.ID, Truth: of.Name, DetectedID: as.ID, Detected: as.Name, Count: n, Truths: d.m.classes[pair[0]].truths[0],
+			TruthID: of.ID, Truth: of.Name, DetectedID: as.ID, Detected: as.Name, Count: n,
+			Truths: d.m.classes[pair[0]].truths[0],
 		})
 	}
 	slices.SortFunc(out.Confusions, func(a, b Confusion) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.TruthID, b.TruthID), cmp.Compare(a.DetectedID, b.DetectedID))
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.TruthID, b.TruthID), cmp.Compare(a.DetectedID,
+			b.DetectedID))
 	})
 	return out
 }

@@ -31,7 +31,8 @@ const maxLeak = 0.05
 // is not the dataset's fault, or keeps it from being looked at.
 //
 // The list of images that the trainer gets is written to the folder seen.
-func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string, progress func(done, total int)) (delivery.DataResult, error) {
+func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string, progress func(done, total int)) (
+	delivery.DataResult, error) {
 	c := &checker{classes: ask.Classes, seen: map[string]int{}}
 	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}
 	v, err := r.open(ask.Dataset)
@@ -41,7 +42,8 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 	all := make([]string, 0, len(v.files))
 	for name, f := range v.files {
 		if f.size > maxImage && path.Base(name) != AnnotationsFile {
-			c.finding(delivery.LevelError, "too-large", name, fmt.Sprintf("%s, want at most %s", delivery.Bytes(f.size), delivery.Bytes(maxImage)))
+			c.finding(delivery.LevelError, "too-large", name, fmt.Sprintf("%s, want at most %s", delivery.Bytes(f.size),
+				delivery.Bytes(maxImage)))
 			continue
 		}
 		all = append(all, name)
@@ -60,7 +62,9 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 			c.finding(delivery.LevelError, "annotations", where, strings.TrimPrefix(err.Error(), where+": "))
 			continue
 		case !ok && name != "test":
-			c.finding(delivery.LevelError, "missing-split", name, fmt.Sprintf("there is no %s/%s; a model is trained on train and chosen on valid", name, AnnotationsFile))
+			c.finding(delivery.LevelError, "missing-split", name,
+				fmt.Sprintf("there is no %s/%s; a model is trained on train and chosen on valid", name,
+					AnnotationsFile))
 			continue
 		case !ok:
 			continue
@@ -77,7 +81,8 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 	// The eval sets asked for, then the dataset's own test split.
 	held := map[string]string{} // identity -> where it is held out
 	sets := slices.Clone(ask.EvalSets)
-	if own := (delivery.EvalSet{Dataset: ask.Dataset, Split: "test"}); splits["test"] != nil && !slices.Contains(sets, own) {
+	if own := (delivery.EvalSet{Dataset: ask.Dataset, Split: "test"}); splits["test"] != nil &&
+		!slices.Contains(sets, own) {
 		sets = append(sets, own)
 	}
 	for _, e := range sets {
@@ -151,7 +156,8 @@ func (c *checker) finding(level, code, where, text string) {
 		return
 	}
 	c.seen[key] = len(c.result.Findings)
-	c.result.Findings = append(c.result.Findings, delivery.Finding{Level: level, Code: code, Where: where, Text: text, Count: 1})
+	c.result.Findings = append(c.result.Findings, delivery.Finding{Level: level, Code: code, Where: where, Text: text,
+		Count: 1})
 }
 
 // done puts errors first, what somebody may well mean last, and gives the result.
@@ -162,7 +168,9 @@ func (c *checker) done() delivery.DataResult {
 		}
 		return f.Level
 	}
-	slices.SortStableFunc(c.result.Findings, func(a, b delivery.Finding) int { return strings.Compare(rank(a), rank(b)) })
+	slices.SortStableFunc(c.result.Findings, func(a, b delivery.Finding) int {
+		return strings.Compare(rank(a), rank(b))
+	})
 	return c.result
 }
 
@@ -179,14 +187,17 @@ func level(k coco.Kind) string {
 // its images for decoding.
 func (c *checker) split(v *version, s *split, prefix string) {
 	for _, p := range s.problems {
-		c.finding(level(p.Kind), string(p.Kind), fmt.Sprintf("%s%s:%d: %s", prefix, AnnotationsFile, p.Line, p.Path), p.Text)
+		c.finding(level(p.Kind), string(p.Kind), fmt.Sprintf("%s%s:%d: %s", prefix, AnnotationsFile, p.Line, p.Path),
+			p.Text)
 	}
 	for _, im := range s.missing {
-		c.finding(delivery.LevelError, "missing-file", prefix+AnnotationsFile, fmt.Sprintf("image %d names the file %q, which is not there", im.ID, im.FileName))
+		c.finding(delivery.LevelError, "missing-file", prefix+AnnotationsFile,
+			fmt.Sprintf("image %d names the file %q, which is not there", im.ID, im.FileName))
 	}
 	for _, im := range s.truth.Images {
 		if file, ok := s.images[im.ID]; ok && v.files[file].size <= maxImage {
-			c.decodes = append(c.decodes, imageFile{where: prefix + strings.TrimPrefix(file, s.name+"/"), path: v.path(file), image: im})
+			c.decodes = append(c.decodes, imageFile{where: prefix + strings.TrimPrefix(file, s.name+"/"),
+				path: v.path(file), image: im})
 		}
 	}
 	listed := map[string]bool{}
@@ -195,7 +206,8 @@ func (c *checker) split(v *version, s *split, prefix string) {
 	}
 	for name := range v.files {
 		if strings.HasPrefix(name, s.name+"/") && !listed[name] && path.Base(name) != AnnotationsFile {
-			c.finding(delivery.LevelWarning, "unlisted-file", prefix+strings.TrimPrefix(name, s.name+"/"), "no image of the annotations names it; it is not used")
+			c.finding(delivery.LevelWarning, "unlisted-file", prefix+strings.TrimPrefix(name, s.name+"/"),
+				"no image of the annotations names it; it is not used")
 		}
 	}
 }
@@ -228,20 +240,26 @@ func (c *checker) labels(splits map[string]*split) {
 		where := "train/" + AnnotationsFile
 		switch {
 		case !known:
-			c.finding(delivery.LevelError, "unknown-class", where, fmt.Sprintf("class %s: no category is named %s; the categories are %s", class.Name, strings.Join(class.Labels, " or "), strings.Join(names, ", ")))
+			c.finding(delivery.LevelError, "unknown-class", where,
+				fmt.Sprintf("class %s: no category is named %s; the categories are %s", class.Name,
+					strings.Join(class.Labels, " or "), strings.Join(names, ", ")))
 		case n == 0:
-			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %s has no object to learn from", class.Name))
+			c.finding(delivery.LevelError, "empty-class", where, fmt.Sprintf("class %s has no object to learn from",
+				class.Name))
 		}
 	}
 	for _, name := range names {
 		if !wanted[name] && counts[name] > 0 {
-			c.finding(delivery.LevelWarning, "unused-category", "train/"+AnnotationsFile, fmt.Sprintf("category %s has %d objects and is not among the classes; they are left out", name, counts[name]))
+			c.finding(delivery.LevelWarning, "unused-category", "train/"+AnnotationsFile,
+				fmt.Sprintf("category %s has %d objects and is not among the classes; they are left out", name,
+					counts[name]))
 		}
 	}
 }
 
 // evalSet checks one eval set, notes its content, and holds its images out.
-func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[string]*split, e delivery.EvalSet, held map[string]string) error {
+func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[string]*split, e delivery.EvalSet,
+	held map[string]string) error {
 	ev, s := v, splits[e.Split]
 	if e.Dataset != v.ref {
 		var err error
@@ -262,7 +280,8 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 		}
 		c.split(ev, s, e.Dataset.String()+" "+e.Split+"/")
 	} else if s == nil {
-		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("there is no %s/%s", e.Split, AnnotationsFile))
+		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("there is no %s/%s", e.Split,
+			AnnotationsFile))
 		return nil
 	} else if e.Group != "" { // the split again, with what groups its images
 		grouped, _, err := ev.split(e.Split, e.Group)
@@ -273,7 +292,8 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 	}
 	if i := slices.IndexFunc(s.problems, ungrouped(e.Group)); e.Group != "" && i >= 0 {
 		p := s.problems[i]
-		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("%s: %s; every image needs it, as a text or a whole number", p.Path, p.Text))
+		c.finding(delivery.LevelError, "eval-set", e.String(),
+			fmt.Sprintf("%s: %s; every image needs it, as a text or a whole number", p.Path, p.Text))
 		return nil
 	}
 	if thawed := ev.thawed(e, s); thawed != "" {
@@ -310,7 +330,8 @@ func (c *checker) leaks(v *version, splits map[string]*split, held map[string]st
 			for _, id := range asksFor(file, v.files[file].sum) {
 				if where, leaked := held[id]; leaked {
 					c.leftOut[s.name][im.ID] = true
-					c.finding(delivery.LevelWarning, code, file, "the same image stands in "+where+"; it is left out of training")
+					c.finding(delivery.LevelWarning, code, file, "the same image stands in "+where+
+						"; it is left out of training")
 					break
 				}
 			}
@@ -322,7 +343,9 @@ func (c *checker) leaks(v *version, splits map[string]*split, held map[string]st
 			n := len(c.leftOut[name])
 			c.result.LeftOut += n
 			if share := float64(n) / float64(max(1, len(s.images))); share > maxLeak {
-				c.finding(delivery.LevelError, "leaks", name, fmt.Sprintf("%d of %d images (%.1f%%) stand in an eval set; at most %.0f%% may", n, len(s.images), share*100, maxLeak*100))
+				c.finding(delivery.LevelError, "leaks", name,
+					fmt.Sprintf("%d of %d images (%.1f%%) stand in an eval set; at most %.0f%% may", n, len(s.images),
+						share*100, maxLeak*100))
 			}
 		}
 	}
@@ -396,15 +419,20 @@ func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text s
 	config, format, err := image.DecodeConfig(f)
 	if err != nil {
 		if pointer(f) {
-			return "unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's folder", seen, nil
+			return "unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's folder",
+				seen, nil
 		}
 		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), seen, nil
 	}
-	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height || config.Width*config.Height > maxPixels {
-		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels), seen, nil
+	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height ||
+		config.Width*config.Height > maxPixels {
+		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height,
+			maxPixels), seen, nil
 	}
-	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 && im.image.Height != config.Height) {
-		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width, config.Height, im.image.Width, im.image.Height), seen, nil
+	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 &&
+		im.image.Height != config.Height) {
+		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width,
+			config.Height, im.image.Width, im.image.Height), seen, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return "unreadable-image", pathless(err).Error(), seen, nil

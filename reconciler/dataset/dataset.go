@@ -83,14 +83,16 @@ func (r Roots) resolve(d delivery.Dataset) (string, error) {
 	name, rest, _ := strings.Cut(d.Dir, "/")
 	root, ok := r[name]
 	if !ok {
-		return "", delivery.Blockedf("ask the server's operator to add it under datasets.dir, or use one of: "+strings.Join(slices.Sorted(maps.Keys(r)), ", "),
+		return "", delivery.Blockedf("ask the server's operator to add it under datasets.dir, or use one of: "+
+			strings.Join(slices.Sorted(maps.Keys(r)), ", "),
 			"dataset %s: the server's configuration has no root %q", d, name)
 	}
 	if rest == "" {
 		rest = "."
 	}
 	if !fs.ValidPath(rest) {
-		return "", delivery.Blockedf("name a folder below the root, without . or .. in it", "dataset %s leaves its root", d)
+		return "", delivery.Blockedf("name a folder below the root, without . or .. in it",
+			"dataset %s leaves its root", d)
 	}
 	dir := filepath.Join(root, filepath.FromSlash(rest))
 	// Every part is looked at: a link in the middle is as much a way out as one at the end.
@@ -99,7 +101,8 @@ func (r Roots) resolve(d delivery.Dataset) (string, error) {
 		at = filepath.Join(at, part)
 		info, err := os.Lstat(at)
 		if errors.Is(err, fs.ErrNotExist) {
-			return "", delivery.Blockedf("check the name, or put the folder there", "dataset %s: there is no such folder on the server", d)
+			return "", delivery.Blockedf("check the name, or put the folder there",
+				"dataset %s: there is no such folder on the server", d)
 		}
 		if err != nil {
 			return "", fmt.Errorf("dataset %s: %w", d, pathless(err))
@@ -108,7 +111,8 @@ func (r Roots) resolve(d delivery.Dataset) (string, error) {
 			return "", delivery.Blockedf("put the files themselves there", "dataset %s: %s is a symbolic link", d, part)
 		}
 		if !info.IsDir() {
-			return "", delivery.Blockedf("name the folder that holds train, valid and test", "dataset %s: %s is not a folder", d, part)
+			return "", delivery.Blockedf("name the folder that holds train, valid and test",
+				"dataset %s: %s is not a folder", d, part)
 		}
 	}
 	return dir, nil
@@ -152,7 +156,8 @@ func (r Roots) open(d delivery.Dataset) (*version, error) {
 		}
 		rel = filepath.ToSlash(rel)
 		if !e.Type().IsRegular() {
-			return delivery.Blockedf("put the file itself there", "dataset %s: %s is a symbolic link or no file", d, rel)
+			return delivery.Blockedf("put the file itself there", "dataset %s: %s is a symbolic link or no file", d,
+				rel)
 		}
 		info, err := e.Info()
 		if err != nil {
@@ -335,13 +340,16 @@ func (r Roots) EvalSet(ctx context.Context, e delivery.EvalSet, classes delivery
 		return nil, delivery.Blockedf("mend the file", "eval set %s: %v", e, err)
 	}
 	if !ok {
-		return nil, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split, AnnotationsFile)
+		return nil, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
+			AnnotationsFile)
 	}
 	if e.Group != "" && slices.ContainsFunc(s.problems, ungrouped(e.Group)) {
-		return nil, delivery.Blockedf("give every image the field, or leave group: out of the gate", "eval set %s: an image has no %s", e, e.Group)
+		return nil, delivery.Blockedf("give every image the field, or leave group: out of the gate",
+			"eval set %s: an image has no %s", e, e.Group)
 	}
 	if len(s.missing) > 0 {
-		return nil, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e, s.missing[0].FileName)
+		return nil, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e,
+			s.missing[0].FileName)
 	}
 	if err := v.hash(ctx, s.files()); err != nil {
 		return nil, err

@@ -68,10 +68,12 @@ func (b *builder) annotate(split string, change func(object)) {
 	for i, name := range b.names[split] {
 		images = append(images, object{"id": i, "file_name": name, "width": 32, "height": 24})
 		for k := range 2 {
-			annotations = append(annotations, object{"id": 2*i + k, "image_id": i, "category_id": k + 1, "bbox": []float64{2, 3, 10, 8}, "area": 80, "iscrowd": 0})
+			annotations = append(annotations, object{"id": 2*i + k, "image_id": i, "category_id": k + 1,
+				"bbox": []float64{2, 3, 10, 8}, "area": 80, "iscrowd": 0})
 		}
 	}
-	file := object{"images": images, "annotations": annotations, "categories": []object{{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}}}
+	file := object{"images": images, "annotations": annotations, "categories": []object{{"id": 1, "name": "circle"},
+		{"id": 2, "name": "square"}}}
 	if change != nil {
 		change(file)
 	}
@@ -82,11 +84,13 @@ func (b *builder) annotate(split string, change func(object)) {
 	b.write(split+"/"+AnnotationsFile, data)
 }
 
-var classes = delivery.Classes{{Name: "circle", Labels: []string{"circle"}}, {Name: "square", Labels: []string{"square"}}}
+var classes = delivery.Classes{{Name: "circle", Labels: []string{"circle"}},
+	{Name: "square", Labels: []string{"square"}}}
 
 func (b *builder) check(classes delivery.Classes, sets ...delivery.EvalSet) (delivery.DataResult, error) {
 	out := filepath.Join(b.t.TempDir(), "prepared")
-	return Roots{"d": b.dir}.Check(b.t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"}, Classes: classes, EvalSets: sets}, out, b.t.TempDir(), nil)
+	return Roots{"d": b.dir}.Check(b.t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"},
+		Classes: classes, EvalSets: sets}, out, b.t.TempDir(), nil)
 }
 
 func (b *builder) must() delivery.DataResult {
@@ -101,16 +105,19 @@ func (b *builder) must() delivery.DataResult {
 func TestSound(t *testing.T) {
 	b := newDataset(t)
 	r := b.must()
-	if len(r.Findings) != 0 || r.Images["train"] != 4 || r.Truths["circle"] != 4 || len(r.EvalSets) != 1 || r.EvalSets[0].Count != 4 {
+	if len(r.Findings) != 0 || r.Images["train"] != 4 || r.Truths["circle"] != 4 || len(r.EvalSets) != 1 ||
+		r.EvalSets[0].Count != 4 {
 		t.Errorf("%+v", r)
 	}
-	if again := b.must(); again.Content != r.Content || again.Training != r.Training || !reflect.DeepEqual(again.EvalSets, r.EvalSets) {
+	if again := b.must(); again.Content != r.Content || again.Training != r.Training ||
+		!reflect.DeepEqual(again.EvalSets, r.EvalSets) {
 		t.Error("the same files have other digests")
 	}
 	// A test image is no training input; a training image is.
 	b.image("test", "more.png", 77)
 	b.annotate("test", nil)
-	if other := b.must(); other.Training != r.Training || other.Content == r.Content || other.EvalSets[0].Images == r.EvalSets[0].Images {
+	if other := b.must(); other.Training != r.Training || other.Content == r.Content ||
+		other.EvalSets[0].Images == r.EvalSets[0].Images {
 		t.Error("a new test image: the training input must stay, content and eval set must not")
 	}
 	b.annotate("train", func(f object) { f["annotations"].([]object)[0]["bbox"] = []float64{2, 3, 10, 9} })
@@ -129,24 +136,34 @@ func TestFindings(t *testing.T) {
 		code  string
 		says  string
 	}{
-		{"missing file", func(b *builder) { os.Remove(filepath.Join(b.dir, "train/train-1.png")) }, "error", "missing-file", `"train-1.png", which is not there`},
-		{"missing split", func(b *builder) { os.RemoveAll(filepath.Join(b.dir, "valid")) }, "error", "missing-split", "there is no valid/"},
-		{"unknown category", func(b *builder) { b.annotate("train", func(f object) { first(f)["category_id"] = 9 }) }, "error", "unknown-category", "9"},
-		{"unknown image", func(b *builder) { b.annotate("train", func(f object) { first(f)["image_id"] = 99 }) }, "error", "unknown-image", "99"},
-		{"duplicate id", func(b *builder) { b.annotate("train", func(f object) { first(f)["id"] = 1 }) }, "error", "duplicate-id", "1"},
+		{"missing file", func(b *builder) { os.Remove(filepath.Join(b.dir, "train/train-1.png")) }, "error",
+			"missing-file", `"train-1.png", which is not there`},
+		{"missing split", func(b *builder) { os.RemoveAll(filepath.Join(b.dir, "valid")) }, "error", "missing-split",
+			"there is no valid/"},
+		{"unknown category", func(b *builder) { b.annotate("train", func(f object) { first(f)["category_id"] = 9 }) },
+			"error", "unknown-category", "9"},
+		{"unknown image", func(b *builder) { b.annotate("train", func(f object) { first(f)["image_id"] = 99 }) },
+			"error", "unknown-image", "99"},
+		{"duplicate id", func(b *builder) { b.annotate("train", func(f object) { first(f)["id"] = 1 }) }, "error",
+			"duplicate-id", "1"},
 		{"box outside", func(b *builder) {
 			b.annotate("train", func(f object) { first(f)["bbox"] = []float64{20, 3, 30, 8} })
 		}, "warning", "outside-image", ""},
-		{"empty box", func(b *builder) { b.annotate("train", func(f object) { first(f)["bbox"] = []float64{2, 3, 0, 8} }) }, "warning", "empty-box", ""},
+		{"empty box", func(b *builder) {
+			b.annotate("train", func(f object) { first(f)["bbox"] = []float64{2, 3, 0, 8} })
+		}, "warning", "empty-box", ""},
 		{"degenerate box", func(b *builder) {
 			b.annotate("train", func(f object) { first(f)["bbox"] = []float64{2, 3, 0.2, 8} })
 		}, "warning", "degenerate-box", ""},
-		{"wrong shape", func(b *builder) { b.write("train/"+AnnotationsFile, []byte(`[1]`)) }, "error", "annotations", "want an object"},
-		{"no image", func(b *builder) { b.write("train/train-0.png", []byte("text")) }, "error", "unreadable-image", "no JPEG or PNG"},
+		{"wrong shape", func(b *builder) { b.write("train/"+AnnotationsFile, []byte(`[1]`)) }, "error", "annotations",
+			"want an object"},
+		{"no image", func(b *builder) { b.write("train/train-0.png", []byte("text")) }, "error", "unreadable-image",
+			"no JPEG or PNG"},
 		{"other size", func(b *builder) {
 			b.annotate("train", func(f object) { f["images"].([]object)[0]["width"] = 33 })
 		}, "error", "size-mismatch", "32 x 24 pixels, its annotations say 33 x 24"},
-		{"unlisted file", func(b *builder) { b.write("train/notes.txt", []byte("x")) }, "warning", "unlisted-file", "not used"},
+		{"unlisted file", func(b *builder) { b.write("train/notes.txt", []byte("x")) }, "warning", "unlisted-file",
+			"not used"},
 		{"unknown class", func(b *builder) {
 			b.annotate("train", func(f object) { f["categories"].([]object)[1]["name"] = "box" })
 		}, "error", "unknown-class", "class square: no category is named square; the categories are circle, box"},
@@ -185,7 +202,8 @@ func TestTruncatedImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := b.check(classes)
-	if err != nil || !r.Failed() || r.Findings[0].Code != "truncated-image" || r.Findings[0].Where != "valid/valid-2.png" {
+	if err != nil || !r.Failed() || r.Findings[0].Code != "truncated-image" ||
+		r.Findings[0].Where != "valid/valid-2.png" {
 		t.Errorf("%v, %+v", err, r.Findings)
 	}
 }
@@ -231,7 +249,8 @@ func TestMappedLabels(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	b := newDataset(t)
-	if err := errors.Join(os.Symlink(b.dir, filepath.Join(t.TempDir(), "x")), os.Symlink("/etc", filepath.Join(b.dir, "link"))); err != nil {
+	if err := errors.Join(os.Symlink(b.dir, filepath.Join(t.TempDir(), "x")),
+		os.Symlink("/etc", filepath.Join(b.dir, "link"))); err != nil {
 		t.Fatal(err)
 	}
 	for ref, want := range map[string]string{
@@ -242,8 +261,10 @@ func TestRefused(t *testing.T) {
 		"d/link/ssl": "is a symbolic link",
 		"d":          "link is a symbolic link or no file",
 	} {
-		_, err := Roots{"d": b.dir}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: ref}, Classes: classes}, filepath.Join(t.TempDir(), "p"), t.TempDir(), nil)
-		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), b.dir) {
+		_, err := Roots{"d": b.dir}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: ref},
+			Classes: classes}, filepath.Join(t.TempDir(), "p"), t.TempDir(), nil)
+		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), b.dir) {
 			t.Errorf("%s: got %v, want Blocked with %q and without the server's path", ref, err, want)
 		}
 	}
@@ -254,10 +275,12 @@ func TestEvalSet(t *testing.T) {
 	r := b.must()
 	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"}
 	got, err := Roots{"d": b.dir}.EvalSet(t.Context(), e, classes)
-	if err != nil || !reflect.DeepEqual(got.Content, r.EvalSets[0]) || len(got.Images) != 4 || len(got.Truth.Annotations) != 8 {
+	if err != nil || !reflect.DeepEqual(got.Content, r.EvalSets[0]) || len(got.Images) != 4 ||
+		len(got.Truth.Annotations) != 8 {
 		t.Errorf("%v, %+v, want the content of the data run %+v", err, got.Content, r.EvalSets[0])
 	}
-	if _, err := (Roots{"d": b.dir}).EvalSet(t.Context(), delivery.EvalSet{Dataset: e.Dataset, Split: "gold"}, classes); err == nil || !strings.Contains(err.Error(), "there is no gold/") {
+	if _, err := (Roots{"d": b.dir}).EvalSet(t.Context(), delivery.EvalSet{Dataset: e.Dataset, Split: "gold"},
+		classes); err == nil || !strings.Contains(err.Error(), "there is no gold/") {
 		t.Errorf("a split that is not there: %v", err)
 	}
 }
@@ -277,7 +300,12 @@ func TestGroups(t *testing.T) {
 	}
 	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test", Group: "video"}
 	content := map[string]delivery.EvalSetContent{}
-	for name, change := range map[string]func(object){"two": video("a", "a", "b", "b"), "other two": video("a", "b", "a", "b"), "numbers": video(1, 1, 2, 2)} {
+	good := map[string]func(object){
+		"two":       video("a", "a", "b", "b"),
+		"other two": video("a", "b", "a", "b"),
+		"numbers":   video(1, 1, 2, 2),
+	}
+	for name, change := range good {
 		b.annotate("test", change)
 		r, err := b.check(classes, e)
 		if err != nil || r.Failed() || len(r.EvalSets) != 2 {
@@ -299,13 +327,19 @@ func TestGroups(t *testing.T) {
 	if content["two"].Truths == content["other two"].Truths {
 		t.Error("other groups, and the same truths")
 	}
-	for name, change := range map[string]func(object){"missing": video("a", nil, "b", "b"), "a list": video("a", []int{1}, "b", "b"), "empty": video("a", "", "b", "b")} {
+	bad := map[string]func(object){
+		"missing": video("a", nil, "b", "b"),
+		"a list":  video("a", []int{1}, "b", "b"),
+		"empty":   video("a", "", "b", "b"),
+	}
+	for name, change := range bad {
 		b.annotate("test", change)
 		r, err := b.check(classes, e)
 		if err != nil || !r.Failed() {
 			t.Errorf("%s: %v, %+v", name, err, r.Findings)
 		}
-		if text := fmt.Sprintf("%+v", r.Findings); !strings.Contains(text, "images[1].video") || !strings.Contains(text, "every image needs it") {
+		if text := fmt.Sprintf("%+v", r.Findings); !strings.Contains(text, "images[1].video") ||
+			!strings.Contains(text, "every image needs it") {
 			t.Errorf("%s: %s", name, text)
 		}
 		if _, err := (Roots{"d": b.dir}).EvalSet(t.Context(), e, classes); err == nil {

@@ -110,7 +110,8 @@ func special(format string, file io.Reader) (bool, error) {
 			continue
 		case marker == 0xc2:
 			return true, nil
-		case marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc, marker == 0xd9, marker == 0xda:
+		case marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 &&
+			marker != 0xcc, marker == 0xd9, marker == 0xda:
 			return false, nil // another kind of frame, or there is none
 		}
 		var length [2]byte

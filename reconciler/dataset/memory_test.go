@@ -48,13 +48,14 @@ func TestMemoryOfAnImageIsKnownBeforeItIsDecoded(t *testing.T) {
 		data []byte
 		want int64 // bytes of a pixel, times 2
 	}{
-		"gray":                {encoded(t, image.NewGray(small), "png"), 2},
-		"gray, 16 bit":        {encoded(t, image.NewGray16(small), "png"), 4},
-		"colour":              {encoded(t, image.NewRGBA(small), "png"), 8},
-		"colour, 16 bit":      {encoded(t, image.NewNRGBA64(small), "png"), 16},
-		"interlaced":          {header(8, 8, 8, 6, 1), 12},
-		"interlaced, 16 bit":  {header(8, 8, 16, 6, 1), 24},
-		"palette":             {encoded(t, image.NewPaletted(small, color.Palette{color.Black, color.White}), "png"), 2},
+		"gray":               {encoded(t, image.NewGray(small), "png"), 2},
+		"gray, 16 bit":       {encoded(t, image.NewGray16(small), "png"), 4},
+		"colour":             {encoded(t, image.NewRGBA(small), "png"), 8},
+		"colour, 16 bit":     {encoded(t, image.NewNRGBA64(small), "png"), 16},
+		"interlaced":         {header(8, 8, 8, 6, 1), 12},
+		"interlaced, 16 bit": {header(8, 8, 16, 6, 1), 24},
+		"palette": {encoded(t, image.NewPaletted(small, color.Palette{color.Black, color.White}), "png"),
+			2},
 		"photo":               {photo, 6},
 		"photo, gray":         {encoded(t, image.NewGray(small), "jpeg"), 2},
 		"photo, progressive":  {progressive, 30},
@@ -79,7 +80,8 @@ func TestImagesThatTakeTooMuchMemoryAreRefused(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"a Git LFS pointer":       {[]byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n"), "git lfs pull"},
+		"a Git LFS pointer": {[]byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n"),
+			"git lfs pull"},
 		"many pixels":             {header(65535, 65535, 8, 6, 0), "want at most 67108864 in all"},
 		"many bits":               {header(8192, 8192, 16, 6, 1), "8192 x 8192 pixels take 768MiB of memory"},
 		"as large as is allowed":  {header(8192, 8192, 16, 6, 0), "damaged or truncated"},

@@ -59,7 +59,8 @@ func (c *checker) prepare(v *version, splits map[string]*split, out string) (del
 		}
 		file, sources := c.prepared(v, splits[name])
 		if len(file.Images) == 0 {
-			return "", delivery.Blockedf("check what is left out, and why", "nothing is left of split %s to train on", name)
+			return "", delivery.Blockedf("check what is left out, and why", "nothing is left of split %s to train on",
+				name)
 		}
 		data, err := json.Marshal(file)
 		if err != nil {
@@ -124,7 +125,8 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 		if x1-x0 < 1 || y1-y0 < 1 {
 			continue
 		}
-		out.Annotations = append(out.Annotations, preparedAnnotation{ID: len(out.Annotations) + 1, ImageID: number[a.Image], CategoryID: a.Category,
+		out.Annotations = append(out.Annotations, preparedAnnotation{ID: len(out.Annotations) + 1,
+			ImageID: number[a.Image], CategoryID: a.Category,
 			BBox: [4]float64{x0, y0, x1 - x0, y1 - y0}, Area: (x1 - x0) * (y1 - y0)})
 	}
 	return out, sources

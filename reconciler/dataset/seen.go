@@ -65,7 +65,8 @@ func asksFor(file, sum string) []string {
 // seenImages lists the images that the trainer gets and keeps the list under its
 // digest.
 func (c *checker) seenImages(v *version, splits map[string]*split, dir string) (delivery.Digest, error) {
-	return keepSeen(dir, delivery.SeenImages{Train: c.known(v, splits["train"], false), Valid: c.known(v, splits["valid"], false)})
+	return keepSeen(dir, delivery.SeenImages{Train: c.known(v, splits["train"], false),
+		Valid: c.known(v, splits["valid"], false)})
 }
 
 // withheld keeps the list of validation images that stand in an eval set: no
@@ -112,7 +113,9 @@ func ReadSeen(dir string, digest delivery.Digest) (delivery.SeenImages, error) {
 	}
 	info, err := os.Stat(seenFile(dir, digest))
 	if errors.Is(err, fs.ErrNotExist) {
-		return seen, delivery.Blockedf("restore the file from a backup of the server's state", "the list %s of images that a model was trained on is gone, so nobody can say which of them stand in the eval set", digest.Short())
+		return seen, delivery.Blockedf("restore the file from a backup of the server's state",
+			"the list %s of images that a model was trained on is gone, so nobody can say which of them stand in the "+
+				"eval set", digest.Short())
 	}
 	if err == nil && info.Size() > maxSeen {
 		err = fmt.Errorf("%d bytes, want at most %d", info.Size(), int64(maxSeen))
@@ -125,7 +128,8 @@ func ReadSeen(dir string, digest delivery.Digest) (delivery.SeenImages, error) {
 		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
 	}
 	if delivery.Sum(data) != digest {
-		return seen, delivery.Blockedf("restore the file from a backup of the server's state", "the list %s of images that a model was trained on is damaged", digest.Short())
+		return seen, delivery.Blockedf("restore the file from a backup of the server's state",
+			"the list %s of images that a model was trained on is damaged", digest.Short())
 	}
 	if err := json.Unmarshal(data, &seen); err != nil {
 		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), err)
@@ -179,19 +183,23 @@ func (r Roots) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error) {
 		return out, delivery.Blockedf("mend the file", "eval set %s: %v", e, err)
 	}
 	if !ok {
-		return out, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split, AnnotationsFile)
+		return out, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
+			AnnotationsFile)
 	}
 	if len(s.missing) > 0 {
-		return out, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e, s.missing[0].FileName)
+		return out, delivery.Blockedf("put the image there", "eval set %s: image %s is missing", e,
+			s.missing[0].FileName)
 	}
 	if i := slices.IndexFunc(s.problems, ungrouped(e.Group)); e.Group != "" && i >= 0 {
-		return out, delivery.Blockedf("give every image the field, or freeze it without --group", "eval set %s: %s", e, s.problems[i].Text)
+		return out, delivery.Blockedf("give every image the field, or freeze it without --group", "eval set %s: %s", e,
+			s.problems[i].Text)
 	}
 	if err := v.hash(ctx, s.files()); err != nil {
 		return out, err
 	}
 	for _, p := range s.problems {
-		out.Problems = append(out.Problems, fmt.Sprintf("%s/%s:%d: %s: %s", s.name, AnnotationsFile, p.Line, p.Path, p.Text))
+		out.Problems = append(out.Problems, fmt.Sprintf("%s/%s:%d: %s: %s", s.name, AnnotationsFile, p.Line, p.Path,
+			p.Text))
 	}
 	groups := map[string]bool{}
 	for _, im := range s.truth.Images {

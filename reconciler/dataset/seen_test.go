@@ -34,7 +34,8 @@ func sharedBCCD(t testing.TB) string {
 	return dir
 }
 
-var bloodCells = delivery.Classes{{Name: "Platelets", Labels: []string{"Platelets"}}, {Name: "RBC", Labels: []string{"RBC"}}, {Name: "WBC", Labels: []string{"WBC"}}}
+var bloodCells = delivery.Classes{{Name: "Platelets", Labels: []string{"Platelets"}},
+	{Name: "RBC", Labels: []string{"RBC"}}, {Name: "WBC", Labels: []string{"WBC"}}}
 
 // leaking copies BCCD and puts test images into train: encoded anew, under the
 // names that name gives them.
@@ -83,10 +84,12 @@ func leaking(t *testing.T, n int, name func(stem string) string) (root string, l
 		decoded, _, err := image.Decode(source)
 		source.Close()
 		var out bytes.Buffer
-		if err = errors.Join(err, jpeg.Encode(&out, decoded, &jpeg.Options{Quality: 70}), os.WriteFile(filepath.Join(to, "train", file), out.Bytes(), 0o644)); err != nil {
+		if err = errors.Join(err, jpeg.Encode(&out, decoded, &jpeg.Options{Quality: 70}),
+			os.WriteFile(filepath.Join(to, "train", file), out.Bytes(), 0o644)); err != nil {
 			t.Fatal(err)
 		}
-		images = append(images, map[string]any{"id": 100_000 + i, "file_name": file, "width": im["width"], "height": im["height"]})
+		images = append(images, map[string]any{"id": 100_000 + i, "file_name": file, "width": im["width"],
+			"height": im["height"]})
 	}
 	train["images"] = images
 	data, err := json.Marshal(train)
@@ -103,7 +106,8 @@ func leaking(t *testing.T, n int, name func(stem string) string) (root string, l
 func checked(t *testing.T, root string) (delivery.DataResult, delivery.SeenImages) {
 	t.Helper()
 	seen := t.TempDir()
-	r, err := Roots{"data": root}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "data/bccd"}, Classes: bloodCells}, filepath.Join(t.TempDir(), "prepared"), seen, nil)
+	r, err := Roots{"data": root}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "data/bccd"},
+		Classes: bloodCells}, filepath.Join(t.TempDir(), "prepared"), seen, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +135,8 @@ func TestLeaksUnderRoboflowNames(t *testing.T) {
 	}
 	root, leaked := leaking(t, 3, robo)
 	r, seen := checked(t, root)
-	if f := find(r, "leak"); r.Failed() || r.LeftOut != 3 || f.Count != 3 || f.Level != delivery.LevelWarning || !slices.Contains(leaked, f.Where) {
+	if f := find(r, "leak"); r.Failed() || r.LeftOut != 3 || f.Count != 3 || f.Level != delivery.LevelWarning ||
+		!slices.Contains(leaked, f.Where) {
 		t.Errorf("three leaks: %d left out, %+v", r.LeftOut, r.Findings)
 	}
 	if f := find(r, "perceptual-twin"); f.Count != 0 {
@@ -146,7 +151,8 @@ func TestLeaksUnderRoboflowNames(t *testing.T) {
 	// Six in a hundred are too many: nothing is prepared.
 	root, _ = leaking(t, (r.Images["train"]+14)*6/100, robo)
 	r, _ = checked(t, root)
-	if f := find(r, "leaks"); !r.Failed() || f.Level != delivery.LevelError || !strings.Contains(f.Text, "at most 5% may") || r.Prepared != "" {
+	if f := find(r, "leaks"); !r.Failed() || f.Level != delivery.LevelError ||
+		!strings.Contains(f.Text, "at most 5% may") || r.Prepared != "" {
 		t.Errorf("six per cent: %+v", r.Findings)
 	}
 }
@@ -156,10 +162,12 @@ func TestTwinsUnderOtherNames(t *testing.T) {
 	root, leaked := leaking(t, 3, func(string) string { n++; return fmt.Sprintf("upload-%d.jpg", n) })
 	r, _ := checked(t, root)
 	f := find(r, "perceptual-twin")
-	if lines := f.Lines(); len(lines) != 3 || !strings.HasPrefix(lines[2], leaked[2]+": looks the same as test/BloodImage") {
+	if lines := f.Lines(); len(lines) != 3 ||
+		!strings.HasPrefix(lines[2], leaked[2]+": looks the same as test/BloodImage") {
 		t.Errorf("want every pair: %q", lines)
 	}
-	if r.Failed() || r.LeftOut != 0 || f.Count != 3 || f.Level != delivery.LevelWarning || f.Where != leaked[0] || !strings.Contains(f.Text, "looks the same as test/BloodImage") {
+	if r.Failed() || r.LeftOut != 0 || f.Count != 3 || f.Level != delivery.LevelWarning || f.Where != leaked[0] ||
+		!strings.Contains(f.Text, "looks the same as test/BloodImage") {
 		t.Errorf("%d left out, %+v", r.LeftOut, f)
 	}
 }
@@ -171,7 +179,8 @@ func TestNoTwinsInBCCD(t *testing.T) {
 	if len(r.Findings) > 0 && find(r, "perceptual-twin").Count != 0 {
 		t.Errorf("%+v", r.Findings)
 	}
-	if len(seen.Train) != 2*r.Images["train"] || len(seen.Valid) != 2*r.Images["valid"] || r.Valid.Count != r.Images["valid"] || r.Valid.EvalSet.Split != "valid" {
+	if len(seen.Train) != 2*r.Images["train"] || len(seen.Valid) != 2*r.Images["valid"] ||
+		r.Valid.Count != r.Images["valid"] || r.Valid.EvalSet.Split != "valid" {
 		t.Errorf("%d and %d seen, %+v", len(seen.Train), len(seen.Valid), r)
 	}
 }
@@ -211,7 +220,8 @@ func TestSeenBy(t *testing.T) {
 	b := newDataset(t)
 	seen := t.TempDir()
 	check := func() delivery.DataResult {
-		r, err := Roots{"d": b.dir}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"}, Classes: classes}, filepath.Join(t.TempDir(), "p"), seen, nil)
+		r, err := Roots{"d": b.dir}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"},
+			Classes: classes}, filepath.Join(t.TempDir(), "p"), seen, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +237,8 @@ func TestSeenBy(t *testing.T) {
 			b.image("test", "late.png", 102)
 			b.annotate("test", nil)
 		}
-		data, err := Roots{"d": b.dir}.EvalSet(t.Context(), delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: split}, classes)
+		data, err := Roots{"d": b.dir}.EvalSet(t.Context(), delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"},
+			Split: split}, classes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -269,7 +280,8 @@ func TestFreeze(t *testing.T) {
 	b.annotate("test", func(file object) {
 		file["annotations"].([]object)[3]["bbox"] = []float64{2, 3, 10, 9}
 	})
-	if err := open(); err == nil || !strings.Contains(err.Error(), "and the gate froze") || !strings.Contains(err.Error(), "aob gate freeze") {
+	if err := open(); err == nil || !strings.Contains(err.Error(), "and the gate froze") ||
+		!strings.Contains(err.Error(), "aob gate freeze") {
 		t.Errorf("%v", err)
 	}
 	b.annotate("test", nil)
@@ -291,7 +303,8 @@ func TestWithheld(t *testing.T) {
 	b.annotate("valid", nil)
 	seen := t.TempDir()
 	roots := Roots{"d": b.dir}
-	r, err := roots.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"}, Classes: classes}, filepath.Join(t.TempDir(), "p"), seen, nil)
+	r, err := roots.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"}, Classes: classes},
+		filepath.Join(t.TempDir(), "p"), seen, nil)
 	if err != nil || r.Failed() || r.LeftOut != 1 || r.Images["valid"] != 34 || r.Valid.Count != 35 {
 		t.Fatalf("%v, %+v", err, r)
 	}

@@ -145,8 +145,9 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 			}
 			if twin >= 0 {
 				other := c.decodes[twin]
-				c.finding(delivery.LevelWarning, "perceptual-twin", file, fmt.Sprintf("looks the same as %s of %s; take it out of training if it is the same picture",
-					strings.TrimPrefix(other.where, c.sets[other.path]+"/"), c.sets[other.path]))
+				c.finding(delivery.LevelWarning, "perceptual-twin", file,
+					fmt.Sprintf("looks the same as %s of %s; take it out of training if it is the same picture",
+						strings.TrimPrefix(other.where, c.sets[other.path]+"/"), c.sets[other.path]))
 			}
 		}
 	}

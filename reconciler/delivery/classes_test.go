@@ -13,7 +13,8 @@ func TestRenamed(t *testing.T) {
 		want Classes
 	}{
 		{"nothing", nil, plain},
-		{"the old name counts", map[string]string{"lorry": "truck"}, Classes{{"lorry", []string{"lorry", "truck"}}, plain[1], plain[2]}},
+		{"the old name counts", map[string]string{"lorry": "truck"}, Classes{{"lorry", []string{"lorry", "truck"}},
+			plain[1], plain[2]}},
 		{"another class has the label", map[string]string{"lorry": "auto"}, plain},
 		{"it says itself what it takes", map[string]string{"car": "vehicle"}, plain},
 	} {
@@ -37,7 +38,8 @@ func TestThresholdForms(t *testing.T) {
 			t.Errorf("%s became %s, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{`"best"`, `1.5`, `{"precision":2}`, `{"f1":0.5}`, `{}`, `[]`, `{"precision":0.5,"recall":0.5}`, `null`} {
+	for _, text := range []string{`"best"`, `1.5`, `{"precision":2}`, `{"f1":0.5}`, `{}`, `[]`,
+		`{"precision":0.5,"recall":0.5}`, `null`} {
 		var v Threshold
 		if err := v.UnmarshalJSON([]byte(text)); err == nil {
 			t.Errorf("%s is taken for %v", text, v)
@@ -58,9 +60,12 @@ func TestReads(t *testing.T) {
 		{"the gate's labels", Labels{"lorry": {"hgv", "truck"}}, nil, "{lorry: [hgv, truck], van: [van]}"},
 		{"a label is one class's", Labels{"lorry": {"van"}}, nil, "{lorry: [van], van: []}"},
 		{"by its former name", nil, map[string]string{"lorry": "truck"}, "{lorry: [lorry, truck], van: [van]}"},
-		{"by the labels of its former name", Labels{"truck": {"hgv"}}, map[string]string{"lorry": "truck"}, "{lorry: [hgv, lorry], van: [van]}"},
-		{"the gate has renamed it", Labels{"lorry": {"truck"}}, map[string]string{"lorry": "truck"}, "{lorry: [truck], van: [van]}"},
-		{"words that YAML would misread", Labels{"lorry": {"no", "a b", "x: y", "7"}}, nil, `{lorry: ["7", a b, "no", "x: y"], van: [van]}`},
+		{"by the labels of its former name", Labels{"truck": {"hgv"}}, map[string]string{"lorry": "truck"},
+			"{lorry: [hgv, lorry], van: [van]}"},
+		{"the gate has renamed it", Labels{"lorry": {"truck"}}, map[string]string{"lorry": "truck"},
+			"{lorry: [truck], van: [van]}"},
+		{"words that YAML would misread", Labels{"lorry": {"no", "a b", "x: y", "7"}}, nil,
+			`{lorry: ["7", a b, "no", "x: y"], van: [van]}`},
 	} {
 		got := Labels{}
 		for _, class := range (Gate{Labels: c.labels}).Reads(classes, c.was) {

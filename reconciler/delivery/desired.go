@@ -22,8 +22,9 @@ type Desired struct {
 	Salt     string            `json:"salt"`
 	Soak     Duration          `json:"soak"`
 	NextPoll Duration          `json:"nextPoll"`
-	Report   Duration          `json:"report,omitempty"` // how often to report when nothing changes, at least; 0: as the device likes
-	Expires  time.Time         `json:"expires"`          // later installs are refused, inference goes on
+	// how often to report when nothing changes, at least; 0: as the device likes
+	Report  Duration  `json:"report,omitempty"`
+	Expires time.Time `json:"expires"` // later installs are refused, inference goes on
 }
 
 // A Target is a release as a device needs it.
@@ -64,25 +65,27 @@ const (
 // A Report is what a device says about itself. It never drives the device's own
 // state, and a repeat changes nothing: reports count by (device, sequence).
 type Report struct {
-	Device     string            `json:"device"`
-	Ring       string            `json:"ring"`
-	Sequence   int64             `json:"sequence"`
-	Labels     map[string]string `json:"labels,omitempty"`
-	Desired    int64             `json:"desired"`          // version of the document it acts on
-	Bundle     Digest            `json:"bundle,omitempty"` // that serves now
-	Release    int               `json:"release,omitempty"`
-	Slot       string            `json:"slot,omitempty"` // a or b
-	Phase      DevicePhase       `json:"phase"`
-	Failed     Digest            `json:"failed,omitempty"` // the last bundle that failed here
-	Why        string            `json:"why,omitempty"`
-	Held       string            `json:"held,omitempty"` // why the device does not do what the document says, where that is no fault of a bundle
-	Downloaded int64             `json:"downloaded"`     // bytes of model fetched since the agent was installed
-	At         time.Time         `json:"at"`             // the device's clock when the report was made: information only
+	Device   string            `json:"device"`
+	Ring     string            `json:"ring"`
+	Sequence int64             `json:"sequence"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Desired  int64             `json:"desired"`          // version of the document it acts on
+	Bundle   Digest            `json:"bundle,omitempty"` // that serves now
+	Release  int               `json:"release,omitempty"`
+	Slot     string            `json:"slot,omitempty"` // a or b
+	Phase    DevicePhase       `json:"phase"`
+	Failed   Digest            `json:"failed,omitempty"` // the last bundle that failed here
+	Why      string            `json:"why,omitempty"`
+	// why the device does not do what the document says, where that is no fault of a bundle
+	Held       string    `json:"held,omitempty"`
+	Downloaded int64     `json:"downloaded"` // bytes of model fetched since the agent was installed
+	At         time.Time `json:"at"`         // the device's clock when the report was made: information only
 
-	Installation string    `json:"installation,omitempty"` // random, made once for the agent's state folder
-	Boot         string    `json:"boot,omitempty"`         // changes with the machine and with each of its starts
-	Receipt      string    `json:"receipt,omitempty"`      // from the server's answer to the report before this one
-	Sent         time.Time `json:"sent,omitzero"`          // the device's clock when the report was sent; a repeat has another one
+	Installation string `json:"installation,omitempty"` // random, made once for the agent's state folder
+	Boot         string `json:"boot,omitempty"`         // changes with the machine and with each of its starts
+	Receipt      string `json:"receipt,omitempty"`      // from the server's answer to the report before this one
+	// the device's clock when the report was sent; a repeat has another one
+	Sent time.Time `json:"sent,omitzero"`
 }
 
 // A Device is what the registry knows of one device.
@@ -92,10 +95,13 @@ type Device struct {
 	First   time.Time `json:"first,omitzero"` // when the server first heard from it
 	Healthy []Digest  `json:"healthy"`        // bundles it has run through a healthy soak, newest last, at most 16
 
-	Ignored string        `json:"ignored,omitempty"` // why what the report says of a bundle does not count; empty: it counts
-	Skew    time.Duration `json:"skew,omitempty"`    // how far the device's clock is ahead of the server's; negative: behind
-	Places  []Place       `json:"places,omitempty"`  // installations that report under this name, the last one first, at most 4
-	Twice   time.Time     `json:"twice,omitzero"`    // when two of them were last seen to take turns; zero: never
+	// why what the report says of a bundle does not count; empty: it counts
+	Ignored string `json:"ignored,omitempty"`
+	// how far the device's clock is ahead of the server's; negative: behind
+	Skew time.Duration `json:"skew,omitempty"`
+	// installations that report under this name, the last one first, at most 4
+	Places []Place   `json:"places,omitempty"`
+	Twice  time.Time `json:"twice,omitzero"` // when two of them were last seen to take turns; zero: never
 }
 
 // A Place is one installation that reports as a device. The server gives each

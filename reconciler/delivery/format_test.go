@@ -44,8 +44,10 @@ func TestFormatsAreReadFromNames(t *testing.T) {
 
 func TestWhatANewerAOBSignedIsCounted(t *testing.T) {
 	got := NewerSigned([]NewerStatements{{"release", 2, 1, 1}, {"acceptance", 3, 1, 12}, {"licence", 1, 0, 2}})
-	want := "a newer aob has signed what this one cannot read: 1 release statement of format 2, where this aob reads formats up to 1, " +
-		"12 acceptance statements of format 3, where this aob reads formats up to 1, 2 statements of the kind licence, which this aob does not know"
+	want := "a newer aob has signed what this one cannot read: 1 release statement of format 2, where this aob reads " +
+		"formats up to 1, " +
+		"12 acceptance statements of format 3, where this aob reads formats up to 1, 2 statements of the kind " +
+		"licence, which this aob does not know"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -55,7 +57,9 @@ func TestWhatANewerAOBSignedIsCounted(t *testing.T) {
 }
 
 func TestNewerFormatsAreRefusedWithBothNumbers(t *testing.T) {
-	for format, want := range map[int]string{0: "", 1: "", 2: "the ring was written by a newer aob: it has format 2, and this aob reads formats up to 1", 9: "it has format 9"} {
+	for format, want := range map[int]string{0: "", 1: "",
+		2: "the ring was written by a newer aob: it has format 2, and this aob reads formats up to 1",
+		9: "it has format 9"} {
 		err := CheckFormat("the ring", format, 1)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("format %d: %v", format, err)
@@ -70,8 +74,10 @@ func TestUpgradesDocumentNamesAllFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(data)
-	names := []string{"apiVersion: aob/vN", "folder.json", "user_version", "spec.json", "schemaVersion", "imageLayoutVersion", "agent.json", "desired"}
-	for _, predicate := range []string{TrainingType, ScoresType, VerdictType, ReleaseType, AcceptanceType, AbortType, ThresholdsType} {
+	names := []string{"apiVersion: aob/vN", "folder.json", "user_version", "spec.json", "schemaVersion",
+		"imageLayoutVersion", "agent.json", "desired"}
+	for _, predicate := range []string{TrainingType, ScoresType, VerdictType, ReleaseType, AcceptanceType, AbortType,
+		ThresholdsType} {
 		kind, _, ok := FormatOf(predicate)
 		if !ok {
 			t.Errorf("%s has no format", predicate)

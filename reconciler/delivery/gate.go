@@ -60,7 +60,8 @@ func (l Labels) String() string {
 
 // flowWord quotes what YAML would not read as the same text inside brackets.
 func flowWord(s string) string {
-	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y", "n"}, strings.ToLower(s)) {
+	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y",
+		"n"}, strings.ToLower(s)) {
 		return s
 	}
 	return strconv.Quote(s)

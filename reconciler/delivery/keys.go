@@ -20,7 +20,8 @@ func TrainKey(r TrainRun) Digest {
 		spec.Classes[i].Name = c.Name
 	}
 	return DigestOf("train", map[string]any{
-		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent, "accelerator": "cpu",
+		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent,
+		"accelerator": "cpu",
 	})
 }
 

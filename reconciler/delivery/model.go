@@ -195,8 +195,10 @@ func (m Model) Spec() Spec {
 		Dataset: m.Dataset.String(),
 		Classes: m.Classes,
 		Was:     m.Was,
-		Train: SpecTrain{With: t.With, Architecture: t.Architecture, From: t.From, Resolution: t.Resolution, Epochs: t.Epochs,
-			Batch: t.Batch, Optimizer: t.Optimizer, Precision: t.Precision, EarlyStopping: t.EarlyStopping, Seeds: t.Seeds, Args: t.Args},
+		Train: SpecTrain{With: t.With, Architecture: t.Architecture, From: t.From, Resolution: t.Resolution,
+			Epochs: t.Epochs,
+			Batch:  t.Batch, Optimizer: t.Optimizer, Precision: t.Precision, EarlyStopping: t.EarlyStopping,
+			Seeds: t.Seeds, Args: t.Args},
 		Thresholds: m.Thresholds,
 		Variants:   m.Variants,
 	}

@@ -47,16 +47,18 @@ type DataRun struct {
 
 // DataResult is what a data run found.
 type DataResult struct {
-	Content  Digest           `json:"content"`  // sorted file list with per-file SHA-256
-	Training Digest           `json:"training"` // what the trainer gets: images and truths of train and valid, classes mapped, leaks left out
+	Content Digest `json:"content"` // sorted file list with per-file SHA-256
+	// what the trainer gets: images and truths of train and valid, classes mapped, leaks left out
+	Training Digest           `json:"training"`
 	Prepared string           `json:"prepared"` // folder of the training input, relative to the run's folder
 	Images   map[string]int   `json:"images"`   // by split, those left out not counted
 	Truths   map[string]int   `json:"truths"`   // by class, of the train split
 	LeftOut  int              `json:"leftOut"`  // training images that stand in an eval set
 	EvalSets []EvalSetContent `json:"evalSets"` // in the order asked, then the dataset's own test split if it has one
-	Valid    EvalSetContent   `json:"valid"`    // the dataset's validation split, on which seeds, thresholds and experiments are judged
-	Seen     Digest           `json:"seen"`     // of the list of images that the trainer gets; see SeenImages
-	Findings []Finding        `json:"findings"`
+	// the dataset's validation split, on which seeds, thresholds and experiments are judged
+	Valid    EvalSetContent `json:"valid"`
+	Seen     Digest         `json:"seen"` // of the list of images that the trainer gets; see SeenImages
+	Findings []Finding      `json:"findings"`
 }
 
 // Failed reports whether a finding is an error.
@@ -178,15 +180,18 @@ type EvalRun struct {
 // A ScoreSet is what one bundle scored on one eval set. All metrics lie in
 // 0..1; a class without truths has none (absent from the maps).
 type ScoreSet struct {
-	Detections Digest             `json:"detections"` // of the stored detections
-	Protocol   Digest             `json:"protocol"`
-	Images     int                `json:"images"`            // that count
-	LeftOut    int                `json:"leftOut,omitempty"` // that do not, as the bundle was trained on them
-	Groups     int                `json:"groups,omitempty"`  // of images, where the eval set names a group: what the bootstrap draws
-	Values     map[string]float64 `json:"values"`            // mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS, AP75/CLASS; with thresholds recall, precision, falsePositivesPerImage, and each /CLASS
-	Truths     map[string]int     `json:"truths"`            // by class
-	Classes    []string           `json:"classes"`           // that both the model and the eval set have, in the model's order
-	Resamples  map[string]Samples `json:"resamples"`         // by metric: what its bounds are read from
+	Detections Digest `json:"detections"` // of the stored detections
+	Protocol   Digest `json:"protocol"`
+	Images     int    `json:"images"`            // that count
+	LeftOut    int    `json:"leftOut,omitempty"` // that do not, as the bundle was trained on them
+	// of images, where the eval set names a group: what the bootstrap draws
+	Groups int `json:"groups,omitempty"`
+	// mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS, AP75/CLASS; with thresholds recall,
+	// precision, falsePositivesPerImage, and each /CLASS
+	Values    map[string]float64 `json:"values"`
+	Truths    map[string]int     `json:"truths"`    // by class
+	Classes   []string           `json:"classes"`   // that both the model and the eval set have, in the model's order
+	Resamples map[string]Samples `json:"resamples"` // by metric: what its bounds are read from
 }
 
 // CompareRun asks for the paired bootstrap of two scores on one eval set.
@@ -199,12 +204,14 @@ type CompareRun struct {
 
 // A CompareResult holds candidate minus baseline, by metric.
 type CompareResult struct {
-	Images  int                   `json:"images"`            // that count
-	LeftOut int                   `json:"leftOut,omitempty"` // that do not, as one of the two was trained on them
-	Groups  int                   `json:"groups,omitempty"`  // as ScoreSet.Groups
-	Classes []string              `json:"classes"`           // that both models and the eval set have
-	Truths  map[string]int        `json:"truths,omitempty"`  // by class, in the images that count
-	Metrics map[string]Difference `json:"metrics"`           // mAP, AP50 and AP75 over Classes, AP/CLASS, AP50/CLASS and AP75/CLASS, and what [ScoreSet] has at thresholds where both have some
+	Images  int            `json:"images"`            // that count
+	LeftOut int            `json:"leftOut,omitempty"` // that do not, as one of the two was trained on them
+	Groups  int            `json:"groups,omitempty"`  // as ScoreSet.Groups
+	Classes []string       `json:"classes"`           // that both models and the eval set have
+	Truths  map[string]int `json:"truths,omitempty"`  // by class, in the images that count
+	// mAP, AP50 and AP75 over Classes, AP/CLASS, AP50/CLASS and AP75/CLASS, and what [ScoreSet] has at thresholds where
+	// both have some
+	Metrics map[string]Difference `json:"metrics"`
 	// Shifts say by class, and under "" for all, why AP50 moved: by TIDE's error
 	// types, what the candidate loses to each more than the baseline does, worst first.
 	Shifts map[string][]ErrorShift `json:"shifts,omitempty"`
@@ -260,7 +267,8 @@ const (
 	RunDied                    // its lock is free and its journal has no end
 	RunDone                    // ended with a result
 	RunFailed                  // ended with an error that a retry will not mend
-	RunStopped                 // ended on request, nothing of it is left running; started again, it goes on where it was
+	// ended on request, nothing of it is left running; started again, it goes on where it was
+	RunStopped
 )
 
 func (p RunPhase) String() string {

@@ -16,7 +16,8 @@ func TestSamplesJSON(t *testing.T) {
 		long[i] = -0.02 + 0.01*r.NormFloat64()
 	}
 	slices.Sort(long)
-	for name, s := range map[string]Samples{"none": {}, "one": {0.25}, "equal": {0, 0, 0}, "negative": {-1, -0.5, 1}, "large": {3, 250.5}, "many": long} {
+	for name, s := range map[string]Samples{"none": {}, "one": {0.25}, "equal": {0, 0, 0}, "negative": {-1, -0.5, 1},
+		"large": {3, 250.5}, "many": long} {
 		data, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)

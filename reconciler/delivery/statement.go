@@ -42,7 +42,8 @@ type Training struct {
 	Input  TrainRun    `json:"input"`
 	Data   DataResult  `json:"data"`
 	Result TrainResult `json:"result"`
-	Seeds  []SeedScore `json:"seeds,omitempty"` // of a spec with several: all of them, the best on validation being Result
+	// of a spec with several: all of them, the best on validation being Result
+	Seeds []SeedScore `json:"seeds,omitempty"`
 }
 
 // A SeedScore is what one seed of a spec gave on the validation split.

@@ -16,13 +16,18 @@ func TestParseRunStatus(t *testing.T) {
 		want       RunStatus
 		err        string
 	}{
-		{"whole", `{"phase":"training","epoch":3,"epochs":12,"batch":7,"batches":40,"heartbeat":"2026-11-24T02:00:00Z","map":0.5}`,
-			RunStatus{Phase: "training", Epoch: 3, Epochs: 12, Batch: 7, Batches: 40, Heartbeat: time.Date(2026, 11, 24, 2, 0, 0, 0, time.UTC), MAP: &half}, ""},
+		{"whole",
+			`{"phase":"training","epoch":3,"epochs":12,"batch":7,"batches":40,"heartbeat":"2026-11-24T02:00:00Z","map":0.5}`,
+			RunStatus{Phase: "training", Epoch: 3, Epochs: 12, Batch: 7, Batches: 40, Heartbeat: time.Date(2026, 11, 24,
+				2, 0, 0, 0, time.UTC), MAP: &half}, ""},
 		{"unknown key and phase", `{"phase":"dancing","colour":"red"}`, RunStatus{}, ""},
-		{"past the end", `{"phase":"training","epoch":99,"epochs":12,"batch":-4,"batches":-1}`, RunStatus{Phase: "training", Epoch: 12, Epochs: 12}, ""},
+		{"past the end", `{"phase":"training","epoch":99,"epochs":12,"batch":-4,"batches":-1}`,
+			RunStatus{Phase: "training", Epoch: 12, Epochs: 12}, ""},
 		{"nonsense numbers", `{"phase":"done","map":7,"secondsLeft":-1}`, RunStatus{Phase: "done"}, ""},
-		{"terminal codes", "{\"phase\":\"failed\",\"message\":\"no \\u001b[2J\\u202e\\nspace\\u0000\"}", RunStatus{Phase: "failed", Message: "no [2J space"}, ""},
-		{"long message", `{"phase":"failed","message":"` + strings.Repeat("é", 400) + `"}`, RunStatus{Phase: "failed", Message: strings.Repeat("é", 248) + "…"}, ""},
+		{"terminal codes", "{\"phase\":\"failed\",\"message\":\"no \\u001b[2J\\u202e\\nspace\\u0000\"}",
+			RunStatus{Phase: "failed", Message: "no [2J space"}, ""},
+		{"long message", `{"phase":"failed","message":"` + strings.Repeat("é", 400) + `"}`, RunStatus{Phase: "failed",
+			Message: strings.Repeat("é", 248) + "…"}, ""},
 		{"year 9999", `{"phase":"training","heartbeat":"9999-12-31T23:59:59-12:00"}`, RunStatus{Phase: "training"}, ""},
 		{"half a file", `{"phase":"trai`, RunStatus{}, "status.json: unexpected end of JSON input"},
 		{"not an object", `[1]`, RunStatus{}, "status.json: json: cannot unmarshal array"},
@@ -76,7 +81,9 @@ func TestHeartbeat(t *testing.T) {
 
 // Whatever a trainer writes, what is read of it can be shown and stored.
 func FuzzRunStatus(f *testing.F) {
-	f.Add([]byte(`{"phase":"training","epoch":3,"epochs":12,"heartbeat":"2026-11-24T02:00:00Z","message":"ok","map":0.5,"secondsLeft":3}`))
+	f.Add(
+		[]byte(
+			`{"phase":"training","epoch":3,"epochs":12,"heartbeat":"2026-11-24T02:00:00Z","message":"ok","map":0.5,"secondsLeft":3}`))
 	f.Add([]byte(`{"epoch":1e400}`))
 	f.Add([]byte(`{"heartbeat":"0000-01-01T00:00:00+23:59","message":"\ud800\u202e\u001b"}`))
 	f.Add([]byte(`{"epoch":-9223372036854775808,"epochs":9223372036854775807,"MAP":1,"map":null}`))

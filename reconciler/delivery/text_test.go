@@ -89,7 +89,8 @@ func testMarkdown(t *testing.T, in string) {
 func testCode(t *testing.T, in string) {
 	t.Helper()
 	var b bytes.Buffer
-	if err := goldmark.New(goldmark.WithExtensions(extension.GFM)).Convert([]byte(MarkdownCode("a", in, "b")), &b); err != nil {
+	if err := goldmark.New(goldmark.WithExtensions(extension.GFM)).Convert([]byte(MarkdownCode("a", in, "b")),
+		&b); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.TrimSuffix(strings.TrimPrefix(b.String(), "<pre><code>"), "</code></pre>\n")
@@ -147,8 +148,10 @@ func TestTextFromOutsideMovesNoCursor(t *testing.T) {
 // Ordinary words are left as they are, so that people can copy them.
 func TestOrdinaryTextIsUnchanged(t *testing.T) {
 	for _, s := range []string{
-		"shapes: back to version 1, fleet demo fell back from version 2", "mAP 0.5012 (0.4800 to 0.5300), a drop of -0.01",
-		"dock-3 did not start: model.onnx is missing", "it's \"so\"; isn't it?", "50% of 3/4 images", "train/images/a.jpg:3", "日本語 café 👍",
+		"shapes: back to version 1, fleet demo fell back from version 2",
+		"mAP 0.5012 (0.4800 to 0.5300), a drop of -0.01",
+		"dock-3 did not start: model.onnx is missing", "it's \"so\"; isn't it?", "50% of 3/4 images",
+		"train/images/a.jpg:3", "日本語 café 👍",
 	} {
 		if got := Markdown(s); got != s {
 			t.Errorf("Markdown(%q) = %q", s, got)
@@ -176,7 +179,8 @@ func TestLogsMoveNoCursor(t *testing.T) {
 			slog.New(slog.NewJSONHandler(LogWriter{&b}, nil)).Info(in, "what", shape)
 			shows(t, in, strings.TrimSuffix(b.String(), "\n"))
 			var record map[string]any
-			if err := json.Unmarshal(b.Bytes(), &record); err != nil || record["msg"] != strings.ToValidUTF8(in, "\ufffd") && utf8.ValidString(in) {
+			if err := json.Unmarshal(b.Bytes(), &record); err != nil ||
+				record["msg"] != strings.ToValidUTF8(in, "\ufffd") && utf8.ValidString(in) {
 				t.Errorf("%q is logged as %s: %v", in, b.String(), err)
 			}
 		}
@@ -203,10 +207,13 @@ func TestLongTextIsTextToo(t *testing.T) {
 	if len(hostile.Texts) < 100 {
 		t.Fatalf("%d texts are tried", len(hostile.Texts))
 	}
-	for _, of := range []string{"@a", "[[", ":a:", "www.", "`", "[skip ci", "#1", "e\u0301", "\x1b[", "a\n", "<", "http://", "***no_ci"} {
+	for _, of := range []string{"@a", "[[", ":a:", "www.", "`", "[skip ci", "#1", "e\u0301", "\x1b[", "a\n", "<",
+		"http://", "***no_ci"} {
 		long := strings.Repeat(of, 1<<15/len(of))
-		for name, escape := range map[string]func(string) string{"Markdown": Markdown, "CommitText": CommitText, "Terminal": Terminal,
-			"TerminalLines": TerminalLines, "LogText": LogText, "MarkdownCode": func(s string) string { return MarkdownCode(s) }} {
+		for name, escape := range map[string]func(string) string{"Markdown": Markdown, "CommitText": CommitText,
+			"Terminal":      Terminal,
+			"TerminalLines": TerminalLines, "LogText": LogText,
+			"MarkdownCode": func(s string) string { return MarkdownCode(s) }} {
 			out := escape(long)
 			if out == "" || strings.Contains(out, "\x1b") {
 				t.Errorf("%s of much of %q: %.40q", name, of, out)

@@ -57,7 +57,8 @@ func TestUnits(t *testing.T) {
 			t.Errorf("%q is written as %q, want %q", c.text, text, want)
 		}
 		again := reflect.New(reflect.TypeOf(c.want))
-		if err := again.Interface().(encoding.TextUnmarshaler).UnmarshalText(text); err != nil || again.Elem().Interface() != c.want {
+		if err := again.Interface().(encoding.TextUnmarshaler).UnmarshalText(text); err != nil ||
+			again.Elem().Interface() != c.want {
 			t.Errorf("%q, written as %q, is read as %v, %v", c.text, text, again.Elem().Interface(), err)
 		}
 	}
@@ -65,12 +66,14 @@ func TestUnits(t *testing.T) {
 
 func TestUnitsRefuse(t *testing.T) {
 	for typ, texts := range map[reflect.Type][]string{
-		reflect.TypeFor[Duration](): {"", "5", "0", "soon", "-5m", "+5m", "99999999d", "5 m", "1d12h", "1e3s", ".5h", "1.h", "1h.5m", "5\u03bcs"},
-		reflect.TypeFor[Share]():    {"", "10", "0.1", "101%", "-1%", "-0.1%", "nan%", "inf%", "0x1p3%", "1_0%", "1e1%", "+5%", "%", " 5%"},
-		reflect.TypeFor[Wave]():     {"", "0", "-1", "1.5", "0%", "101%", "all", "9999999", "+x"},
-		reflect.TypeFor[Bytes]():    {"", "120", "MB", "-1MB", "nanMB", "1e9B", "1 MB", "9999999GiB", "0x1MB"},
-		reflect.TypeFor[Money]():    {"", "12", "12$", "$-1", "$nan", "$1e3", "$1000001", "$ 1"},
-		reflect.TypeFor[Celsius]():  {"", "85", "85F", "999C", "nanC", "-51C"},
+		reflect.TypeFor[Duration](): {"", "5", "0", "soon", "-5m", "+5m", "99999999d", "5 m", "1d12h", "1e3s", ".5h",
+			"1.h", "1h.5m", "5\u03bcs"},
+		reflect.TypeFor[Share](): {"", "10", "0.1", "101%", "-1%", "-0.1%", "nan%", "inf%", "0x1p3%", "1_0%", "1e1%",
+			"+5%", "%", " 5%"},
+		reflect.TypeFor[Wave]():    {"", "0", "-1", "1.5", "0%", "101%", "all", "9999999", "+x"},
+		reflect.TypeFor[Bytes]():   {"", "120", "MB", "-1MB", "nanMB", "1e9B", "1 MB", "9999999GiB", "0x1MB"},
+		reflect.TypeFor[Money]():   {"", "12", "12$", "$-1", "$nan", "$1e3", "$1000001", "$ 1"},
+		reflect.TypeFor[Celsius](): {"", "85", "85F", "999C", "nanC", "-51C"},
 	} {
 		for _, text := range texts {
 			v := reflect.New(typ)

@@ -49,8 +49,9 @@ type Verdict struct {
 
 // A CheckVerdict is the answer to one check, or to one class of it.
 type CheckVerdict struct {
-	Check    string   `json:"check"`             // as "mAP >= 0.48" or "mAP drop <= 0.01"
-	Metric   string   `json:"metric"`            // mAP, AP50, AP75, AP, recall, precision, falsePositivesPerImage, size, looks
+	Check string `json:"check"` // as "mAP >= 0.48" or "mAP drop <= 0.01"
+	// mAP, AP50, AP75, AP, recall, precision, falsePositivesPerImage, size, looks
+	Metric   string   `json:"metric"`
 	Class    string   `json:"class,omitempty"`   // for AP, and for recall and the like where the check names classes
 	Against  string   `json:"against,omitempty"` // of a drop: release, or NAME@VERSION
 	Outcome  Outcome  `json:"outcome"`
@@ -63,8 +64,9 @@ type CheckVerdict struct {
 	Limit    *float64 `json:"limit,omitempty"`
 
 	Confidence float64 `json:"confidence,omitempty"` // of the bound that decided, after adjustment
-	Settle     int     `json:"settle,omitempty"`     // of an unsure one: about how many images would settle it; 0 for unknown
-	Loss       string  `json:"loss,omitempty"`       // of what dropped: why, in TIDE's words
+	// of an unsure one: about how many images would settle it; 0 for unknown
+	Settle int    `json:"settle,omitempty"`
+	Loss   string `json:"loss,omitempty"` // of what dropped: why, in TIDE's words
 }
 
 // String says what got worse: AP of WBC 0.1244, was 0.2285: -0.1040, at best -0.0461.

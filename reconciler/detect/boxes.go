@@ -22,7 +22,8 @@ type found struct {
 func decode(sig delivery.Signature, boxes, logits []float32, width, height int) ([]found, error) {
 	slots := len(sig.Slots)
 	if slots == 0 || len(logits)%slots != 0 || len(boxes) != len(logits)/slots*4 {
-		return nil, fmt.Errorf("%d numbers of boxes and %d of logits do not fit %d slots", len(boxes), len(logits), slots)
+		return nil, fmt.Errorf("%d numbers of boxes and %d of logits do not fit %d slots", len(boxes), len(logits),
+			slots)
 	}
 	for i, v := range boxes {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {

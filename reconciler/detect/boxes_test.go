@@ -97,7 +97,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"NaN logit, even of the background", make([]float32, 4), []float32{0, 0, 0, nan}, "output labels holds NaN"},
 		{"sizes", make([]float32, 8), make([]float32, 4), "do not fit"},
 	} {
-		if _, err := decode(testSignature(), c.boxes, c.logits, 1, 1); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := decode(testSignature(), c.boxes, c.logits, 1, 1); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}
 	}
@@ -136,7 +137,8 @@ func TestDecodeIsTheDefinition(t *testing.T) {
 			b := boxes[p.index/4*4:]
 			w, h := max(b[2], 0), max(b[3], 0)
 			g := got[n]
-			if g.slot != p.index%4 || math.Abs(g.x-float64(b[0]-w/2)*640) > 1e-3 || math.Abs(g.y-float64(b[1]-h/2)*480) > 1e-3 ||
+			if g.slot != p.index%4 || math.Abs(g.x-float64(b[0]-w/2)*640) > 1e-3 ||
+				math.Abs(g.y-float64(b[1]-h/2)*480) > 1e-3 ||
 				math.Abs(g.w-float64(w)*640) > 1e-3 || math.Abs(g.h-float64(h)*480) > 1e-3 {
 				t.Fatalf("box %d is %+v, want pair %d of %v", n, g, p.index, b[:4])
 			}

@@ -144,7 +144,8 @@ func (c *child) greet() error {
 		return nonsense{errors.New("no hello")}
 	}
 	if *m.Hello != ourHello {
-		return fmt.Errorf("%s speaks protocol %d with numerics %s, this program %d with %s: they are of different versions of AOB",
+		return fmt.Errorf("%s speaks protocol %d with numerics %s, this program %d with %s: they are of different "+
+			"versions of AOB",
 			c.cmd.Path, m.Hello.Protocol, tidy(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)
 	}
 	return nil
@@ -194,7 +195,8 @@ func (c *child) ending() string {
 		return "it was killed; if nobody did so on purpose, the machine ran out of memory"
 	case ok && status.Signaled():
 		return fmt.Sprintf("it crashed (%v)", status.Signal())
-	case strings.Contains(c.stderr.String(), "out of memory") || strings.Contains(c.stderr.String(), "cannot allocate memory"):
+	case strings.Contains(c.stderr.String(), "out of memory") ||
+		strings.Contains(c.stderr.String(), "cannot allocate memory"):
 		return "it ran out of the memory that it is allowed"
 	}
 	return fmt.Sprintf("it ended without an answer (%v)", state)

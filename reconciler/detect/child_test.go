@@ -27,8 +27,10 @@ const sayHello = `printf '{"hello":{"protocol":1,"numerics":"` + Numerics + `"}}
 func TestCommand(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
 	t.Setenv("LD_LIBRARY_PATH", "/opt/cuda")
-	cmd := Detector{Binary: "/bin/aob-detect", Library: "/lib.so", Threads: 3, MemoryLimit: 64e6}.command("inspect", "--", "/m.onnx")
-	if want := []string{"/bin/aob-detect", "inspect", "--library", "/lib.so", "--threads", "3", "--memory", "64MB", "--", "/m.onnx"}; !slices.Equal(cmd.Args, want) {
+	cmd := Detector{Binary: "/bin/aob-detect", Library: "/lib.so", Threads: 3, MemoryLimit: 64e6}.command("inspect",
+		"--", "/m.onnx")
+	if want := []string{"/bin/aob-detect", "inspect", "--library", "/lib.so", "--threads", "3", "--memory", "64MB",
+		"--", "/m.onnx"}; !slices.Equal(cmd.Args, want) {
 		t.Errorf("arguments %q, want %q", cmd.Args, want)
 	}
 	if want := []string{"LD_LIBRARY_PATH=/opt/cuda"}; !slices.Equal(cmd.Env, want) {
@@ -49,26 +51,33 @@ func TestBadChildren(t *testing.T) {
 		crash        bool
 	}{
 		{"says nothing", ``, []string{"aob-detect evaluate: it ended without an answer (exit status 0)"}, true},
-		{"fails with words", "echo one >&2\necho the reason >&2\nexit 3", []string{"exit status 3", "the reason"}, true},
+		{"fails with words", "echo one >&2\necho the reason >&2\nexit 3", []string{"exit status 3", "the reason"},
+			true},
 		{"crashes", sayHello + "kill -SEGV $$", []string{"it crashed (segmentation fault)"}, true},
-		{"aborts with words", sayHello + "echo 'terminate called after throwing std::bad_alloc' >&2\nkill -ABRT $$", []string{"crashed (aborted)", "bad_alloc"}, true},
+		{"aborts with words", sayHello + "echo 'terminate called after throwing std::bad_alloc' >&2\nkill -ABRT $$",
+			[]string{"crashed (aborted)", "bad_alloc"}, true},
 		{"is killed", sayHello + "kill -KILL $$", []string{"it was killed", "ran out of memory"}, true},
-		{"Go runs out of memory", sayHello + "echo 'fatal error: runtime: out of memory' >&2\nexit 2", []string{"ran out of the memory that it is allowed"}, true},
+		{"Go runs out of memory", sayHello + "echo 'fatal error: runtime: out of memory' >&2\nexit 2",
+			[]string{"ran out of the memory that it is allowed"}, true},
 		{"garbage for a hello", "echo Hello", []string{"it answered nonsense: invalid character"}, true},
-		{"another version", `echo '{"hello":{"protocol":1,"numerics":"aob-detect/0"}}'`, []string{"aob-detect/0", "different versions"}, false},
+		{"another version", `echo '{"hello":{"protocol":1,"numerics":"aob-detect/0"}}'`, []string{"aob-detect/0",
+			"different versions"}, false},
 		{"no hello", `echo '{"done":2}'`, []string{"nonsense: no hello"}, true},
 		{"garbage after it", sayHello + "printf '\\0\\0\\n'", []string{"nonsense"}, true},
-		{"a line without end", sayHello + "exec /usr/bin/tr '\\0' x </dev/zero", []string{"nonsense: bufio.Scanner: token too long"}, true},
+		{"a line without end", sayHello + "exec /usr/bin/tr '\\0' x </dev/zero",
+			[]string{"nonsense: bufio.Scanner: token too long"}, true},
 		{"done too early", sayHello + `echo '{"done":2}'`, []string{"out of turn"}, true},
 		{"done of another number", sayHello + `echo '{"image":{"id":1,"width":1,"height":1,"boxes":[]}}
 			{"image":{"id":2,"width":1,"height":1,"boxes":[]}}
 			{"done":3}'`, []string{"out of turn"}, true},
-		{"another image", sayHello + `echo '{"image":{"id":2,"width":1,"height":1,"boxes":[]}}'`, []string{"image 2 where 1 was asked"}, true},
+		{"another image", sayHello + `echo '{"image":{"id":2,"width":1,"height":1,"boxes":[]}}'`,
+			[]string{"image 2 where 1 was asked"}, true},
 		{"an image too many", sayHello + `echo '{"image":{"id":1,"width":1,"height":1,"boxes":[]}}
 			{"image":{"id":2,"width":1,"height":1,"boxes":[]}}
 			{"image":{"id":3,"width":1,"height":1,"boxes":[]}}'`, []string{"out of turn"}, true},
 		{"ready", sayHello + `echo '{"ready":true}'`, []string{"out of turn"}, true},
-		{"a failure", sayHello + `echo '{"failure":{"about":"image","path":"/2.jpg","why":"truncated"}}'; exit 1`, []string{"image /2.jpg: truncated"}, false},
+		{"a failure", sayHello + `echo '{"failure":{"about":"image","path":"/2.jpg","why":"truncated"}}'; exit 1`,
+			[]string{"image /2.jpg: truncated"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := script(t, c.script)
@@ -129,7 +138,8 @@ func TestHangingChildren(t *testing.T) {
 			}
 			d.Patience = 100 * time.Millisecond
 			_, err := d.Evaluate(t.Context(), request, nil)
-			if crash, ok := errors.AsType[*CrashError](err); !ok || !strings.Contains(crash.Why, "gave no answer for 100ms") {
+			if crash, ok := errors.AsType[*CrashError](err); !ok ||
+				!strings.Contains(crash.Why, "gave no answer for 100ms") {
 				t.Errorf("out of patience: %v", err)
 			}
 		})

@@ -55,10 +55,12 @@ const maxMetadata = 1 << 20
 func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, error) {
 	var none delivery.Signature
 	if entry == "" {
-		return none, fmt.Errorf("it has no %s metadata, so its classes and its input are unknown; export it with RF-DETR 1.10 or later, or with one of AOB's trainers", MetadataKey)
+		return none, fmt.Errorf("it has no %s metadata, so its classes and its input are unknown; export it with "+
+			"RF-DETR 1.10 or later, or with one of AOB's trainers", MetadataKey)
 	}
 	if len(entry) > maxMetadata {
-		return none, fmt.Errorf("its %s metadata has %d bytes, more than the %d that are allowed", MetadataKey, len(entry), maxMetadata)
+		return none, fmt.Errorf("its %s metadata has %d bytes, more than the %d that are allowed", MetadataKey,
+			len(entry), maxMetadata)
 	}
 	var m metadata
 	if err := json.Unmarshal([]byte(entry), &m); err != nil {
@@ -86,7 +88,8 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 		return none, err
 	}
 	if h, w := m.InputShape[2], m.InputShape[3]; int64(sig.Height) != h || int64(sig.Width) != w {
-		return none, fmt.Errorf("input %s is %d x %d pixels (width x height), its metadata says %d x %d", sig.Input, sig.Width, sig.Height, w, h)
+		return none, fmt.Errorf("input %s is %d x %d pixels (width x height), its metadata says %d x %d", sig.Input,
+			sig.Width, sig.Height, w, h)
 	}
 	if err := m.name(&sig, slots); err != nil {
 		return none, fmt.Errorf("its %s metadata: %w", MetadataKey, err)
@@ -145,7 +148,8 @@ func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err
 		return 0, fmt.Errorf("input %s: %w: want [N,3,H,W]", in.Name, err)
 	}
 	if in.Shape[1] != 3 || in.Shape[2] < 1 || in.Shape[2] > maxSide || in.Shape[3] < 1 || in.Shape[3] > maxSide {
-		return 0, fmt.Errorf("input %s has shape %v, want [N,3,H,W] with H and W fixed, 1 to %d", in.Name, in.Shape, maxSide)
+		return 0, fmt.Errorf("input %s has shape %v, want [N,3,H,W] with H and W fixed, 1 to %d", in.Name, in.Shape,
+			maxSide)
 	}
 	sig.Height, sig.Width = int(in.Shape[2]), int(in.Shape[3])
 
@@ -172,10 +176,12 @@ func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err
 	}
 	queries := boxes.Shape[1]
 	if boxes.Shape[2] != 4 || queries < 1 || queries > maxQueries {
-		return 0, fmt.Errorf("output %s has shape %v, want [N,Q,4] with Q fixed, 1 to %d", sig.Boxes, boxes.Shape, maxQueries)
+		return 0, fmt.Errorf("output %s has shape %v, want [N,Q,4] with Q fixed, 1 to %d", sig.Boxes, boxes.Shape,
+			maxQueries)
 	}
 	if n := logits.Shape[2]; logits.Shape[1] != queries || n < 1 || n > maxSlots || queries*n > maxOutputs {
-		return 0, fmt.Errorf("output %s has shape %v, want [N,%d,slots] with slots fixed, 1 to %d", sig.Logits, logits.Shape, queries, min(maxSlots, maxOutputs/queries))
+		return 0, fmt.Errorf("output %s has shape %v, want [N,%d,slots] with slots fixed, 1 to %d", sig.Logits,
+			logits.Shape, queries, min(maxSlots, maxOutputs/queries))
 	}
 	return int(logits.Shape[2]), nil
 }
@@ -209,7 +215,8 @@ func portNames(ports []Port) string {
 // the metadata says; it is then nobody's class.
 func (m metadata) name(sig *delivery.Signature, slots int) error {
 	if m.NumClasses != slots && m.NumClasses != slots-1 {
-		return fmt.Errorf("num_classes is %d, and output %s has %d slots, want as many or one more", m.NumClasses, sig.Logits, slots)
+		return fmt.Errorf("num_classes is %d, and output %s has %d slots, want as many or one more", m.NumClasses,
+			sig.Logits, slots)
 	}
 	names := make([]string, slots)
 	switch {
@@ -217,14 +224,16 @@ func (m metadata) name(sig *delivery.Signature, slots int) error {
 		for id, name := range m.ClassIDToName {
 			slot, err := strconv.Atoi(id)
 			if err != nil || slot < 0 || slot >= slots || strconv.Itoa(slot) != id {
-				return fmt.Errorf("class_id_to_name has the slot %.40q, and output %s has slots 0 to %d", id, sig.Logits, slots-1)
+				return fmt.Errorf("class_id_to_name has the slot %.40q, and output %s has slots 0 to %d", id,
+					sig.Logits, slots-1)
 			}
 			names[slot] = name
 		}
 	case len(m.ClassNames) == m.NumClasses:
 		copy(names, m.ClassNames)
 	default:
-		return fmt.Errorf("it has %d class_names for %d classes and no class_id_to_name", len(m.ClassNames), m.NumClasses)
+		return fmt.Errorf("it has %d class_names for %d classes and no class_id_to_name", len(m.ClassNames),
+			m.NumClasses)
 	}
 	sig.Slots, sig.Background = names, -1
 	if names[slots-1] == "" {

@@ -128,7 +128,8 @@ func FindLibrary() (string, error) {
 		if err != nil {
 			return "", delivery.Blockedf(hint, "no cache folder to look for ONNX Runtime in: %v", err)
 		}
-		path, from = filepath.Join(cache, "aob", "onnxruntime-"+libraryVersion, "libonnxruntime.so.1"), "the cache folder"
+		path, from = filepath.Join(cache, "aob", "onnxruntime-"+libraryVersion, "libonnxruntime.so.1"),
+			"the cache folder"
 	}
 	info, err := os.Stat(path)
 	switch {

@@ -56,7 +56,8 @@ func (g Golden) Input() []float32 {
 // with the way that was used then.
 func (g Golden) check(sig delivery.Signature, boxes, logits []float32) error {
 	if g.Width != sig.Width || g.Height != sig.Height || g.Slots != len(sig.Slots) {
-		return fmt.Errorf("golden is for %dx%d pixels and %d slots, the signature says %dx%d and %d: they belong to different models",
+		return fmt.Errorf("golden is for %dx%d pixels and %d slots, the signature says %dx%d and %d: they belong to "+
+			"different models",
 			g.Width, g.Height, g.Slots, sig.Width, sig.Height, len(sig.Slots))
 	}
 	if err := near(sig.Boxes, boxes, g.Boxes); err != nil {
@@ -102,7 +103,8 @@ func near(name string, got, want []float32) error {
 	}
 	if !(worst <= Tolerance) {
 		return fmt.Errorf("golden replay: output %s differs by %.3g at %d (%v, want %v), more than %g: "+
-			"another model's weights, or arithmetic that this machine does wrong", name, worst, at, got[at], want[at], Tolerance)
+			"another model's weights, or arithmetic that this machine does wrong", name, worst, at, got[at], want[at],
+			Tolerance)
 	}
 	return nil
 }
@@ -110,7 +112,8 @@ func near(name string, got, want []float32) error {
 func sameBox(a, b delivery.Box) bool {
 	const slack = 1e-6 // of a pixel; the arithmetic is the same, the last bit may not be
 	like := func(x, y float64) bool { return math.Abs(x-y) <= slack }
-	return a.Class == b.Class && like(a.Score, b.Score) && like(a.X, b.X) && like(a.Y, b.Y) && like(a.W, b.W) && like(a.H, b.H)
+	return a.Class == b.Class && like(a.Score, b.Score) && like(a.X, b.X) && like(a.Y, b.Y) && like(a.W, b.W) &&
+		like(a.H, b.H)
 }
 
 // The form of golden.bin, all little-endian: the magic, seed (uint64), width,

@@ -118,7 +118,8 @@ func TestGoldenInput(t *testing.T) {
 	for _, v := range input {
 		low, high, sum = min(low, float64(v)), max(high, float64(v)), sum+float64(v)
 	}
-	if mean := sum / float64(len(input)); low < -2 || high > 2.5 || low > -1.9 || high < 2.4 || math.Abs(mean-0.25) > 0.05 {
+	if mean := sum / float64(len(input)); low < -2 || high > 2.5 || low > -1.9 || high < 2.4 ||
+		math.Abs(mean-0.25) > 0.05 {
 		t.Errorf("numbers from %v to %v with mean %v", low, high, mean)
 	}
 	// Devices hold only the seed: these numbers are part of golden.bin's form.
@@ -136,14 +137,22 @@ func TestGoldenCheck(t *testing.T) {
 	}{
 		{"the same", func(*Golden, *delivery.Signature, []float32, []float32) {}, ""},
 		{"within tolerance", func(_ *Golden, _ *delivery.Signature, _, logits []float32) { logits[0] += 0.0009 }, ""},
-		{"beyond tolerance", func(_ *Golden, _ *delivery.Signature, _, logits []float32) { logits[2] += 0.0011 }, "output labels differs"},
-		{"NaN", func(_ *Golden, _ *delivery.Signature, boxes, _ []float32) { boxes[1] = float32(math.NaN()) }, "output dets differs by NaN"},
-		{"no longer infinite", func(_ *Golden, _ *delivery.Signature, _, logits []float32) { logits[7] = 0 }, "output labels differs by +Inf"},
+		{"beyond tolerance", func(_ *Golden, _ *delivery.Signature, _, logits []float32) { logits[2] += 0.0011 },
+			"output labels differs"},
+		{"NaN", func(_ *Golden, _ *delivery.Signature, boxes, _ []float32) { boxes[1] = float32(math.NaN()) },
+			"output dets differs by NaN"},
+		{"no longer infinite", func(_ *Golden, _ *delivery.Signature, _, logits []float32) { logits[7] = 0 },
+			"output labels differs by +Inf"},
 		{"other size", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Width = 64 }, "different models"},
-		{"other slots", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots = s.Slots[:3] }, "different models"},
-		{"classes swapped", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots[0], s.Slots[2] = "blue", "red" }, "golden box 0"},
-		{"a class more", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots[1] = "green" }, "golden holds 4 boxes"},
-		{"another way of scaling", func(g *Golden, _ *delivery.Signature, _, _ []float32) { g.Best[1].X += 0.01 }, "golden box 1"},
+		{"other slots", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots = s.Slots[:3] },
+			"different models"},
+		{"classes swapped", func(_ *Golden, s *delivery.Signature, _, _ []float32) {
+			s.Slots[0], s.Slots[2] = "blue", "red"
+		}, "golden box 0"},
+		{"a class more", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots[1] = "green" },
+			"golden holds 4 boxes"},
+		{"another way of scaling", func(g *Golden, _ *delivery.Signature, _, _ []float32) { g.Best[1].X += 0.01 },
+			"golden box 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g, s := testGolden(t), testSignature()

@@ -60,7 +60,8 @@ func decodeImage(data []byte) (image.Image, error) {
 		return nil, fmt.Errorf("%s of %d x %d pixels", format, config.Width, config.Height)
 	}
 	if int64(config.Width)*int64(config.Height) > MaxPixels {
-		return nil, fmt.Errorf("%s of %d x %d pixels, more than the %d Mpx that are allowed", format, config.Width, config.Height, MaxPixels>>20)
+		return nil, fmt.Errorf("%s of %d x %d pixels, more than the %d Mpx that are allowed", format, config.Width,
+			config.Height, MaxPixels>>20)
 	}
 	img, err := decode(bytes.NewReader(data))
 	if err != nil {

@@ -82,7 +82,8 @@ func TestToTensorPixelFormats(t *testing.T) {
 			see.A = uint8(40 * (x % 3)) // alpha is dropped, 0 too
 			plain.SetNRGBA(x, y, c)
 			rgba.Set(x, y, c)
-			deep.SetNRGBA64(x, y, color.NRGBA64{uint16(c.R)<<8 | 0x80, uint16(c.G)<<8 | 0xff, uint16(c.B) << 8, uint16(see.A) << 8})
+			deep.SetNRGBA64(x, y, color.NRGBA64{uint16(c.R)<<8 | 0x80, uint16(c.G)<<8 | 0xff, uint16(c.B) << 8,
+				uint16(see.A) << 8})
 			deepRGBA.SetRGBA64(x, y, color.RGBA64{uint16(c.R) << 8, uint16(c.G) << 8, uint16(c.B) << 8, 0xffff})
 			paletted.Palette = append(paletted.Palette, see)
 			paletted.SetColorIndex(x, y, uint8(y*w+x))

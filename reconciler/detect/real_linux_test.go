@@ -97,7 +97,8 @@ func TestInspectRefuses(t *testing.T) {
 		"external.onnx":      "keeps weights in other files",
 	} {
 		_, _, err := d.Inspect(t.Context(), filepath.Join("testdata", name))
-		if bad, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(bad.Why, want) || filepath.Base(bad.Path) != name {
+		if bad, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(bad.Why, want) ||
+			filepath.Base(bad.Path) != name {
 			t.Errorf("%s: got %v, want %q", name, err, want)
 		}
 	}
@@ -165,7 +166,8 @@ func TestEvaluate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found) != 3 || found[0].ID != 7 || found[1].ID != 3 || found[0].Width != 67 || found[0].Height != 51 || found[1].Width != 7 {
+	if len(found) != 3 || found[0].ID != 7 || found[1].ID != 3 || found[0].Width != 67 || found[0].Height != 51 ||
+		found[1].Width != 7 {
 		t.Fatalf("got %+v", found)
 	}
 	if !reflect.DeepEqual(found[0].Boxes, found[2].Boxes) {
@@ -194,7 +196,8 @@ func TestEvaluate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := (Detector{Binary: relative}).Evaluate(t.Context(), request, nil); err != nil || !reflect.DeepEqual(again, found) {
+	if again, err := (Detector{Binary: relative}).Evaluate(t.Context(), request, nil); err != nil ||
+		!reflect.DeepEqual(again, found) {
 		t.Errorf("from a relative path, with the library looked for: %v", err)
 	}
 	request.Images = nil
@@ -227,12 +230,14 @@ func TestEvaluateRefuses(t *testing.T) {
 	}
 	const model = "testdata/detector.onnx"
 	for name, err := range map[string]error{
-		"does not load":          evaluate("testdata/malformed.onnx", nil, "testdata/small.png"),
-		"signature: ":            evaluate(model, func(s *delivery.Signature) { s.Select = 0 }, "testdata/small.png"),
-		"labels came with shape": evaluate(model, func(s *delivery.Signature) { s.Slots, s.Background = s.Slots[:3], -1 }, "testdata/small.png"),
-		"does not run":           evaluate(model, func(s *delivery.Signature) { s.Width = 64 }, "testdata/small.png"),
-		"Invalid output name":    evaluate(model, func(s *delivery.Signature) { s.Boxes = "boxes" }, "testdata/small.png"),
-		"dets holds NaN":         evaluate("testdata/nan.onnx", nil, "testdata/small.png"),
+		"does not load": evaluate("testdata/malformed.onnx", nil, "testdata/small.png"),
+		"signature: ":   evaluate(model, func(s *delivery.Signature) { s.Select = 0 }, "testdata/small.png"),
+		"labels came with shape": evaluate(model, func(s *delivery.Signature) {
+			s.Slots, s.Background = s.Slots[:3], -1
+		}, "testdata/small.png"),
+		"does not run":        evaluate(model, func(s *delivery.Signature) { s.Width = 64 }, "testdata/small.png"),
+		"Invalid output name": evaluate(model, func(s *delivery.Signature) { s.Boxes = "boxes" }, "testdata/small.png"),
+		"dets holds NaN":      evaluate("testdata/nan.onnx", nil, "testdata/small.png"),
 	} {
 		if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), name) {
 			t.Errorf("got %v, want %q", err, name)
@@ -297,7 +302,8 @@ func children(t *testing.T) []int {
 func TestEvaluateMemory(t *testing.T) {
 	d := withLibrary(t)
 	d.MemoryLimit, d.Threads = 150<<20, 1
-	_, err := d.Evaluate(t.Context(), Request{Model: "testdata/large.onnx", Signature: testSignature(), Images: []ImageFile{{1, "testdata/small.png"}}}, nil)
+	_, err := d.Evaluate(t.Context(), Request{Model: "testdata/large.onnx", Signature: testSignature(),
+		Images: []ImageFile{{1, "testdata/small.png"}}}, nil)
 	if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), "8589934592") {
 		t.Errorf("got %v, want what could not be had", err)
 	}

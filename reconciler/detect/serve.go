@@ -66,7 +66,8 @@ func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served,
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &Served{child: c, client: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: 8, IdleConnTimeout: time.Minute}}}, nil
+	return &Served{child: c, client: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: 8,
+		IdleConnTimeout: time.Minute}}}, nil
 }
 
 // Health runs the golden through the running server.
@@ -82,7 +83,8 @@ func (s *Served) Health(ctx context.Context) error {
 // Signature.Select of them. An image that cannot be used is an *ImageError.
 func (s *Served) Infer(ctx context.Context, image []byte) ([]delivery.Box, error) {
 	if len(image) > MaxImageBytes {
-		return nil, &ImageError{Why: fmt.Sprintf("%d bytes, more than the %d that are allowed", len(image), MaxImageBytes)}
+		return nil, &ImageError{Why: fmt.Sprintf("%d bytes, more than the %d that are allowed", len(image),
+			MaxImageBytes)}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://aob-detect/infer", bytes.NewReader(image))
 	if err != nil {

@@ -52,7 +52,8 @@ func TestServe(t *testing.T) {
 		t.Errorf("health: %v", err)
 	}
 	// What serves answers as what was evaluated.
-	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, ModelFile), Signature: testSignature(), Images: []ImageFile{{1, "testdata/picture.jpg"}}}, nil)
+	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, ModelFile), Signature: testSignature(),
+		Images: []ImageFile{{1, "testdata/picture.jpg"}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,8 @@ func TestServe(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if _, err := s.Infer(t.Context(), read(t, "picture.jpg")[:1000]); err == nil || err.Error() != "image: truncated JPEG" && !strings.HasPrefix(err.Error(), "image: truncated or") {
+	if _, err := s.Infer(t.Context(), read(t, "picture.jpg")[:1000]); err == nil ||
+		err.Error() != "image: truncated JPEG" && !strings.HasPrefix(err.Error(), "image: truncated or") {
 		t.Errorf("a truncated image: %v", err)
 	}
 	if _, err := s.Infer(t.Context(), make([]byte, MaxImageBytes+1)); err == nil {
@@ -78,13 +80,16 @@ func TestServe(t *testing.T) {
 	}
 	metrics, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	for _, want := range []string{`aob_detect_inferences_total{outcome="ok"} 8`, `aob_detect_inferences_total{outcome="image"} 1`, `aob_detect_stage_seconds_count{stage="run"} 8`, "aob_detect_boxes_total 64"} {
+	for _, want := range []string{`aob_detect_inferences_total{outcome="ok"} 8`,
+		`aob_detect_inferences_total{outcome="image"} 1`, `aob_detect_stage_seconds_count{stage="run"} 8`,
+		"aob_detect_boxes_total 64"} {
 		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(metrics), want) {
 			t.Errorf("metrics lack %s (%v)", want, err)
 		}
 	}
 
-	if _, err := d.Serve(t.Context(), dir, socket); err == nil || !strings.Contains(err.Error(), "another server answers") {
+	if _, err := d.Serve(t.Context(), dir, socket); err == nil ||
+		!strings.Contains(err.Error(), "another server answers") {
 		t.Errorf("a second server on the socket: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -151,17 +156,20 @@ func TestServeRefuses(t *testing.T) {
 	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")
 	in := func(name string) string { return filepath.Join(t.TempDir(), name) }
-	if _, err := d.Serve(t.Context(), t.TempDir(), in("s")); err == nil || !strings.Contains(err.Error(), "signature.json: no such file") {
+	if _, err := d.Serve(t.Context(), t.TempDir(), in("s")); err == nil ||
+		!strings.Contains(err.Error(), "signature.json: no such file") {
 		t.Errorf("no bundle: %v", err)
 	}
-	if _, err := d.Serve(t.Context(), dir, in(strings.Repeat("x", 120))); err == nil || !strings.Contains(err.Error(), "use a shorter folder") {
+	if _, err := d.Serve(t.Context(), dir, in(strings.Repeat("x", 120))); err == nil ||
+		!strings.Contains(err.Error(), "use a shorter folder") {
 		t.Errorf("a long socket: %v", err)
 	}
 	occupied := in("file")
 	if err := os.WriteFile(occupied, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Serve(t.Context(), dir, occupied); err == nil || !strings.Contains(err.Error(), "something else in its place") {
+	if _, err := d.Serve(t.Context(), dir, occupied); err == nil ||
+		!strings.Contains(err.Error(), "something else in its place") {
 		t.Errorf("a file for a socket: %v", err)
 	}
 
@@ -185,7 +193,8 @@ func TestParentDies(t *testing.T) {
 	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "AOB_TEST_PARENT="+filepath.Join(t.TempDir(), "s"), "AOB_TEST_BINARY="+d.Binary, "AOB_TEST_BUNDLE="+dir)
+	cmd.Env = append(os.Environ(), "AOB_TEST_PARENT="+filepath.Join(t.TempDir(), "s"), "AOB_TEST_BINARY="+d.Binary,
+		"AOB_TEST_BUNDLE="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -73,7 +73,8 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 	}
 	for _, label := range labels {
 		if slot := slices.Index(sig.Slots, label); label == "" || slot < 0 || slot == sig.Background {
-			return nil, fmt.Errorf("bundle %s: %s has the class %.100q and %s has not: they belong to different models", bundleDir, LabelsFile, label, SignatureFile)
+			return nil, fmt.Errorf("bundle %s: %s has the class %.100q and %s has not: they belong to different models",
+				bundleDir, LabelsFile, label, SignatureFile)
 		}
 	}
 	var scores map[string]float64

@@ -136,7 +136,8 @@ func parseMessage(line []byte) (message, error) {
 		return message{}, err
 	}
 	parts := 0
-	for _, set := range []bool{m.Hello != nil, m.Image != nil, m.Done != nil, m.Inspected != nil, m.Ready != nil, m.Failure != nil} {
+	for _, set := range []bool{m.Hello != nil, m.Image != nil, m.Done != nil, m.Inspected != nil, m.Ready != nil,
+		m.Failure != nil} {
 		if set {
 			parts++
 		}
@@ -152,7 +153,8 @@ func (l imageLine) detections(asked ImageFile, sig delivery.Signature) (ImageDet
 	if l.ID != asked.ID {
 		return ImageDetections{}, fmt.Errorf("image %d where %d was asked", l.ID, asked.ID)
 	}
-	if l.Width < 1 || l.Height < 1 || int64(l.Width) > MaxPixels || int64(l.Height) > MaxPixels || int64(l.Width)*int64(l.Height) > MaxPixels {
+	if l.Width < 1 || l.Height < 1 || int64(l.Width) > MaxPixels || int64(l.Height) > MaxPixels ||
+		int64(l.Width)*int64(l.Height) > MaxPixels {
 		return ImageDetections{}, fmt.Errorf("image %d: %d x %d pixels", l.ID, l.Width, l.Height)
 	}
 	if len(l.Boxes) > sig.Select {
@@ -163,7 +165,8 @@ func (l imageLine) detections(asked ImageFile, sig delivery.Signature) (ImageDet
 	for i, b := range l.Boxes {
 		f := found{slot: int(b[0]), score: b[1], x: b[2], y: b[3], w: b[4], h: b[5]}
 		switch {
-		case float64(f.slot) != b[0] || f.slot < 0 || f.slot >= len(sig.Slots) || f.slot == sig.Background || sig.Slots[f.slot] == "":
+		case float64(f.slot) != b[0] || f.slot < 0 || f.slot >= len(sig.Slots) || f.slot == sig.Background ||
+			sig.Slots[f.slot] == "":
 			return ImageDetections{}, fmt.Errorf("image %d: box %d: slot %v is no class", l.ID, i, b[0])
 		case !(f.score >= 0 && f.score <= last):
 			return ImageDetections{}, fmt.Errorf("image %d: box %d: score %v after %v", l.ID, i, f.score, last)

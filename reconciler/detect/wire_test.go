@@ -102,7 +102,8 @@ func TestFailure(t *testing.T) {
 		}
 	}
 	hostile := failure{About: failModel, Path: "a\x1b[2Jb", Why: "x\r\n\x00" + strings.Repeat("é", 5000) + "\xff"}
-	if text := hostile.err().Error(); strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) || len(text) > 2200 {
+	if text := hostile.err().Error(); strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) ||
+		len(text) > 2200 {
 		t.Errorf("%q of %d bytes", text[:40], len(text))
 	}
 }

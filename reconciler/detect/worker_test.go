@@ -107,11 +107,13 @@ func TestWorkerEvaluate(t *testing.T) {
 	}
 	// Pictures of different sizes end in another order than they started; the
 	// answers must not, whatever the number of threads.
-	pictures := []string{"picture.jpg", "small.png", "grey.png", "small.png", "alpha.png", "palette.png", "small.png", "whole.jpg"}
+	pictures := []string{"picture.jpg", "small.png", "grey.png", "small.png", "alpha.png", "palette.png", "small.png",
+		"whole.jpg"}
 	var first string
 	for _, threads := range []int{1, 2, 7} {
 		var out bytes.Buffer
-		err := Worker{Runtime: pureRuntime{}, Threads: threads}.Evaluate(t.Context(), request(t, model, pictures...), &out)
+		err := Worker{Runtime: pureRuntime{}, Threads: threads}.Evaluate(t.Context(), request(t, model, pictures...),
+			&out)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,19 +161,29 @@ func TestWorkerEvaluateRefuses(t *testing.T) {
 	}{
 		{"no request", pureRuntime{}, "", "request: unexpected EOF", failRequest},
 		{"garbage", pureRuntime{}, "hello\n", "request: invalid character", failRequest},
-		{"a negative number of images", pureRuntime{}, strings.Replace(whole, `"images":1`, `"images":-1`, 1), "request: -1 images", failRequest},
-		{"fewer images than said", pureRuntime{}, whole[:strings.Index(whole, "\n")+1], "request: unexpected EOF", failRequest},
-		{"no such model", pureRuntime{}, request(t, filepath.Join(dir, "none"), "small.png").String(), "none: no such file", failRequest},
-		{"another model", pureRuntime{}, request(t, "worker_test.go", "small.png").String(), "does not load: no model", failModel},
-		{"no such image", pureRuntime{}, request(t, model, "small.png", "none.png").String(), "none.png: no such file", failImage},
+		{"a negative number of images", pureRuntime{}, strings.Replace(whole, `"images":1`, `"images":-1`, 1),
+			"request: -1 images", failRequest},
+		{"fewer images than said", pureRuntime{}, whole[:strings.Index(whole, "\n")+1], "request: unexpected EOF",
+			failRequest},
+		{"no such model", pureRuntime{}, request(t, filepath.Join(dir, "none"), "small.png").String(),
+			"none: no such file", failRequest},
+		{"another model", pureRuntime{}, request(t, "worker_test.go", "small.png").String(), "does not load: no model",
+			failModel},
+		{"no such image", pureRuntime{}, request(t, model, "small.png", "none.png").String(), "none.png: no such file",
+			failImage},
 		{"a folder", pureRuntime{}, request(t, model, ".").String(), "testdata: not a file", failImage},
 		{"a cut image", pureRuntime{}, request(t, model, "small.png", cut).String(), "cut.jpg: truncated", failImage},
-		{"the model fails", pureRuntime{func(Tensor) ([]Tensor, error) { return nil, errors.New("boom") }}, whole, "does not run: boom", failModel},
-		{"NaN", tensors(boxes, Tensor{[]int64{1, 1, 4}, []float32{float32(math.NaN()), 0, 0, 0}}), whole, "on image small.png: output labels holds NaN", failModel},
+		{"the model fails", pureRuntime{func(Tensor) ([]Tensor, error) { return nil, errors.New("boom") }}, whole,
+			"does not run: boom", failModel},
+		{"NaN", tensors(boxes, Tensor{[]int64{1, 1, 4}, []float32{float32(math.NaN()), 0, 0, 0}}), whole,
+			"on image small.png: output labels holds NaN", failModel},
 		{"boxes flat", tensors(Tensor{[]int64{4}, boxes.Data}, logits), whole, "dets came with shape [4]", failModel},
-		{"boxes of none", tensors(Tensor{[]int64{1, 0, 4}, nil}, logits), whole, "dets came with shape [1 0 4]", failModel},
-		{"a batch of logits", tensors(boxes, Tensor{[]int64{2, 1, 4}, make([]float32, 8)}), whole, "labels came with shape [2 1 4]", failModel},
-		{"slots", tensors(boxes, Tensor{[]int64{1, 1, 3}, make([]float32, 3)}), whole, "labels came with shape [1 1 3]", failModel},
+		{"boxes of none", tensors(Tensor{[]int64{1, 0, 4}, nil}, logits), whole, "dets came with shape [1 0 4]",
+			failModel},
+		{"a batch of logits", tensors(boxes, Tensor{[]int64{2, 1, 4}, make([]float32, 8)}), whole,
+			"labels came with shape [2 1 4]", failModel},
+		{"slots", tensors(boxes, Tensor{[]int64{1, 1, 3}, make([]float32, 3)}), whole, "labels came with shape [1 1 3]",
+			failModel},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := Worker{Runtime: c.runtime}.Evaluate(t.Context(), strings.NewReader(c.request), new(bytes.Buffer))
@@ -196,7 +208,8 @@ func FuzzWorkerEvaluate(f *testing.F) {
 	}
 	f.Add([]byte(fmt.Sprintf("{\"model\":%q,\"signature\":%s,\"images\":1}\n{\"id\":1,\"path\":\"x\"}\n", model, sig)))
 	f.Fuzz(func(t *testing.T, request []byte) {
-		_ = Worker{Runtime: pureRuntime{}, Threads: 2}.Evaluate(t.Context(), bytes.NewReader(request), new(bytes.Buffer))
+		_ = Worker{Runtime: pureRuntime{}, Threads: 2}.Evaluate(t.Context(), bytes.NewReader(request),
+			new(bytes.Buffer))
 	})
 }
 
@@ -225,7 +238,8 @@ func TestServer(t *testing.T) {
 		all.Go(func() {
 			code, body := call("POST", "/infer", read(t, "picture.jpg"))
 			var got inferAnswer
-			if err := json.Unmarshal([]byte(body), &got); code != 200 || err != nil || got.Width != 67 || got.Height != 51 || len(got.Boxes) != 2 ||
+			if err := json.Unmarshal([]byte(body), &got); code != 200 || err != nil || got.Width != 67 ||
+				got.Height != 51 || len(got.Boxes) != 2 ||
 				got.Boxes[0].Class != "red" || got.Boxes[0].W != 67 {
 				t.Errorf("infer: %d %s", code, body)
 			}
@@ -293,7 +307,8 @@ func TestServerThresholds(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, ThresholdsFile), []byte(`[1]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil || !strings.Contains(err.Error(), ThresholdsFile) {
+	if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil ||
+		!strings.Contains(err.Error(), ThresholdsFile) {
 		t.Errorf("damaged thresholds: %v", err)
 	}
 }
@@ -330,7 +345,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"an empty label", LabelsFile, func([]byte) []byte { return []byte(`["red",""]`) }, `the class ""`},
 		{"no golden", GoldenFile, nil, "golden.bin: no such file"},
 		{"broken golden", GoldenFile, func(old []byte) []byte { return old[:20] }, "golden.bin: golden"},
-		{"another model's golden", GoldenFile, func(old []byte) []byte { old[len(goldenMagic)] ^= 1; return old }, "golden replay: output labels differs"},
+		{"another model's golden", GoldenFile, func(old []byte) []byte { old[len(goldenMagic)] ^= 1; return old },
+			"golden replay: output labels differs"},
 		{"no model", ModelFile, nil, "model.onnx: no such file"},
 		{"another model", ModelFile, func([]byte) []byte { return []byte("x") }, "does not load"},
 		{"classes swapped", SignatureFile, func(old []byte) []byte {
@@ -353,7 +369,8 @@ func TestOpenRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := (Worker{Runtime: pureRuntime{}}).Open(dir); err == nil ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})

@@ -159,7 +159,8 @@ func TryLock(path string) (*Lock, error) {
 
 // WaitLock takes the exclusive lock on the file at path, waiting for it until ctx ends.
 func WaitLock(ctx context.Context, path string) (*Lock, error) {
-	// The kernel's own wait cannot be given up. Asking again and again costs little, as locks are held for milliseconds.
+	// The kernel's own wait cannot be given up. Asking again and again costs little, as locks are held for
+	// milliseconds.
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		lock, err := TryLock(path)
 		if !errors.Is(err, ErrLocked) {

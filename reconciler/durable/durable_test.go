@@ -20,19 +20,23 @@ func TestPrivateFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for path, mode := range map[string]fs.FileMode{"other/file": 0o644, "state/file": 0o644, "state/sub/run.sh": 0o755, "state/sub/sealed": 0o444} {
-		if err := errors.Join(os.WriteFile(filepath.Join(dir, path), nil, 0o600), os.Chmod(filepath.Join(dir, path), mode)); err != nil {
+	for path, mode := range map[string]fs.FileMode{"other/file": 0o644, "state/file": 0o644, "state/sub/run.sh": 0o755,
+		"state/sub/sealed": 0o444} {
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, path), nil, 0o600), os.Chmod(filepath.Join(dir, path),
+			mode)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.Symlink(other, filepath.Join(state, "folder")), os.Symlink(filepath.Join(other, "file"), filepath.Join(state, "link")),
+	if err := errors.Join(os.Symlink(other, filepath.Join(state, "folder")), os.Symlink(filepath.Join(other, "file"),
+		filepath.Join(state, "link")),
 		os.Symlink(state, filepath.Join(dir, "name"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := durable.PrivateFolder(filepath.Join(dir, "name")); err != nil { // by a link to it
 		t.Fatal(err)
 	}
-	for path, want := range map[string]fs.FileMode{"other": 0o755, "other/file": 0o644, "state": 0o700, "state/file": 0o600, "state/sub": 0o700,
+	for path, want := range map[string]fs.FileMode{"other": 0o755, "other/file": 0o644, "state": 0o700,
+		"state/file": 0o600, "state/sub": 0o700,
 		"state/sub/run.sh": 0o700, "state/sub/sealed": 0o400} {
 		if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, want %v", path, info.Mode(), want)

@@ -223,7 +223,8 @@ func lookAt(dir string) (f Folder, err error) {
 
 // keepsInodes are the file systems on which a folder has one inode number for good.
 // Overlays, FUSE and SMB may give it another with each mount.
-var keepsInodes = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC, zfs}
+var keepsInodes = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC,
+	unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC, zfs}
 
 const zfs = 0x2fc12fc1
 
@@ -248,5 +249,6 @@ func inContainer() bool {
 		}
 	}
 	var root unix.Statfs_t
-	return os.Getenv("KUBERNETES_SERVICE_HOST") != "" || unix.Statfs("/", &root) == nil && root.Type == unix.OVERLAYFS_SUPER_MAGIC
+	return os.Getenv("KUBERNETES_SERVICE_HOST") != "" || unix.Statfs("/", &root) == nil &&
+		root.Type == unix.OVERLAYFS_SUPER_MAGIC
 }

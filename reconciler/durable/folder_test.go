@@ -50,7 +50,8 @@ func TestCopyOfFolderIsRecognised(t *testing.T) {
 		for range 2 { // it stays one
 			_, err := OpenFolder(at(name))
 			c, ok := errors.AsType[*Copied](err)
-			if !ok || c.Of.ID != first.ID || c.Why != "that folder is still there" || !strings.Contains(err.Error(), at("state")) {
+			if !ok || c.Of.ID != first.ID || c.Why != "that folder is still there" ||
+				!strings.Contains(err.Error(), at("state")) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -96,25 +97,37 @@ func TestSignsOfCopy(t *testing.T) {
 		there    bool
 		copied   bool
 	}{
-		"the same":                                       {on(nil), on(nil), false, false},
-		"moved within its file system":                   {on(nil), on(func(f *Folder) { f.Path = "/srv/other" }), false, false},
-		"a volume in a container":                        {on(noMachine), on(noMachine), false, false},
-		"a volume that was used on the host before":      {on(nil), on(func(f *Folder) { f.Path, f.Machine = "/state", "" }), false, false},
+		"the same": {on(nil), on(nil), false, false},
+		"moved within its file system": {on(nil), on(func(f *Folder) { f.Path = "/srv/other" }),
+			false, false},
+		"a volume in a container": {on(noMachine), on(noMachine), false, false},
+		"a volume that was used on the host before": {on(nil), on(func(f *Folder) {
+			f.Path, f.Machine = "/state", ""
+		}), false, false},
 		"a volume that another node of a cluster mounts": {on(noMachine), on(noMachine), false, false},
 		"a file system without inodes, restarted":        {on(noInode), on(noInode), false, false},
 		"one that did not say when it was made, and does": {
 			on(func(f *Folder) { f.Born = time.Time{} }), on(nil), false, false},
 		"recorded without inodes, which are there by now": {on(noInode), on(nil), false, false},
 
-		"copied beside the original":                       {on(nil), on(func(f *Folder) { f.Path, f.Inode = "/srv/copy", 7 }), true, true},
-		"a snapshot mounted beside the original":           {on(nil), on(func(f *Folder) { f.Path = "/mnt/snapshot" }), true, true},
-		"copied, on a file system without inodes":          {on(noInode), on(func(f *Folder) { noInode(f); f.Path = "/srv/copy" }), false, true},
-		"restored at the same path":                        {on(nil), on(func(f *Folder) { f.Inode = 7 }), false, true},
-		"restored as the root of a new volume":             {on(nil), on(func(f *Folder) { f.Born = born.Add(time.Hour) }), false, true},
-		"restored on another machine, with the same inode": {on(nil), on(func(f *Folder) { f.Machine, f.Born = "m2", time.Time{} }), false, true},
-		"restored on a file system without inodes":         {on(nil), on(noInode), false, true},
-		"a disk that another machine mounts":               {on(nil), on(func(f *Folder) { f.Machine = "m2" }), false, true},
-		"restored in another container":                    {on(noMachine), on(func(f *Folder) { noMachine(f); f.Inode = 7 }), false, true},
+		"copied beside the original": {on(nil), on(func(f *Folder) {
+			f.Path, f.Inode = "/srv/copy", 7
+		}), true, true},
+		"a snapshot mounted beside the original": {on(nil), on(func(f *Folder) { f.Path = "/mnt/snapshot" }),
+			true, true},
+		"copied, on a file system without inodes": {on(noInode),
+			on(func(f *Folder) { noInode(f); f.Path = "/srv/copy" }), false, true},
+		"restored at the same path": {on(nil), on(func(f *Folder) { f.Inode = 7 }), false, true},
+		"restored as the root of a new volume": {on(nil), on(func(f *Folder) {
+			f.Born = born.Add(time.Hour)
+		}), false, true},
+		"restored on another machine, with the same inode": {on(nil), on(func(f *Folder) {
+			f.Machine, f.Born = "m2", time.Time{}
+		}), false, true},
+		"restored on a file system without inodes": {on(nil), on(noInode), false, true},
+		"a disk that another machine mounts":       {on(nil), on(func(f *Folder) { f.Machine = "m2" }), false, true},
+		"restored in another container": {on(noMachine), on(func(f *Folder) { noMachine(f); f.Inode = 7 }),
+			false, true},
 	} {
 		if why := copied(c.was, c.now, c.there); (why != "") != c.copied {
 			t.Errorf("%s: %q", name, why)
@@ -124,7 +137,8 @@ func TestSignsOfCopy(t *testing.T) {
 
 // What a damaged identity says is not guessed.
 func TestDamagedFolderIdentityIsRefused(t *testing.T) {
-	for _, text := range []string{"", "{", "{}", `{"format": 1, "id": "x"}`, `{"format": 1, "id": "x", "path": "state"}`, `{"format": 99, "id": "x", "path": "/state"}`} {
+	for _, text := range []string{"", "{", "{}", `{"format": 1, "id": "x"}`,
+		`{"format": 1, "id": "x", "path": "state"}`, `{"format": 99, "id": "x", "path": "/state"}`} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, FolderFile), []byte(text), fs.FileMode(0o600)); err != nil {
 			t.Fatal(err)
@@ -149,7 +163,8 @@ func TestFolderOfANewerVersionIsRefused(t *testing.T) {
 		for what, open := range map[string]func(string) (Folder, error){"open": OpenFolder, "adopt": AdoptFolder} {
 			_, err := open(dir)
 			b, ok := errors.AsType[delivery.Blocked](err)
-			if !ok || !strings.Contains(b.What, dir+" was written by a newer aob: it has format") || !strings.Contains(b.Do, "start that aob") {
+			if !ok || !strings.Contains(b.What, dir+" was written by a newer aob: it has format") ||
+				!strings.Contains(b.Do, "start that aob") {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
 		}

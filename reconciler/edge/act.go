@@ -81,7 +81,8 @@ func (a *Agent) explain(p Plan) {
 // begin does slow work beside the loop.
 func (a *Agent) begin(ctx context.Context, p Plan, work func(context.Context, *job)) {
 	ctx, cancel := context.WithCancel(ctx)
-	j := &job{plan: p, cancel: cancel, done: make(chan struct{}), pointer: a.state.Slot, ending: a.ending, socket: a.newSocket()}
+	j := &job{plan: p, cancel: cancel, done: make(chan struct{}), pointer: a.state.Slot, ending: a.ending,
+		socket: a.newSocket()}
 	a.job = j
 	a.tasks.Go(func() {
 		defer close(j.done)
@@ -154,7 +155,8 @@ func (a *Agent) notStarted(p Plan, err error) bool {
 // memory or files, its programs are older than the bundle, or the detector's
 // program cannot be run.
 func deviceFault(err error) bool {
-	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EIO} {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
+		syscall.ENOMEM, syscall.EAGAIN, syscall.EIO} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -164,7 +166,8 @@ func deviceFault(err error) bool {
 	}
 	var notKept *unkept
 	var path *fs.PathError
-	return errors.As(err, &notKept) || errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) && path.Op == "fork/exec"
+	return errors.As(err, &notKept) || errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) &&
+		path.Op == "fork/exec"
 }
 
 // unkept is the error of a pointer that could not be written.

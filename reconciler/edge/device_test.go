@@ -58,7 +58,8 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, key: key, changed: make(chan struct{}), heard: make(chan delivery.Report, 1000), read: make(chan delivery.Digest, 1000),
+	l := &lab{t: t, key: key, changed: make(chan struct{}), heard: make(chan delivery.Report, 1000),
+		read:    make(chan delivery.Digest, 1000),
 		bundles: map[delivery.Digest]*bundle{}, running: map[*detector]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /fleet/v1/desired/north", l.serveDesired)
@@ -176,7 +177,8 @@ func (l *lab) sign(key *trust.Key, d delivery.Desired) []byte {
 
 func document(version int64, release delivery.Target) delivery.Desired {
 	return delivery.Desired{Ring: "north", Version: version, Model: "m", Release: release, Share: 1, Salt: "s",
-		Soak: delivery.Duration(30 * time.Millisecond), NextPoll: delivery.Duration(10 * time.Millisecond), Expires: time.Now().Add(time.Hour)}
+		Soak: delivery.Duration(30 * time.Millisecond), NextPoll: delivery.Duration(10 * time.Millisecond),
+		Expires: time.Now().Add(time.Hour)}
 }
 
 func (l *lab) publish(version int64, release delivery.Target) {
@@ -398,9 +400,10 @@ func (l *lab) until(what string, ok func(delivery.Report) bool) []delivery.Repor
 // phase waits until the device reports a phase under a document's version.
 func (l *lab) phase(version int64, phase delivery.DevicePhase, runs delivery.Target) delivery.Report {
 	l.t.Helper()
-	heard := l.until(fmt.Sprintf("%s on release %d under document %d", phase, runs.Version, version), func(r delivery.Report) bool {
-		return r.Desired == version && r.Phase == phase && r.Bundle == runs.Bundle
-	})
+	heard := l.until(fmt.Sprintf("%s on release %d under document %d", phase, runs.Version, version),
+		func(r delivery.Report) bool {
+			return r.Desired == version && r.Phase == phase && r.Bundle == runs.Bundle
+		})
 	return heard[len(heard)-1]
 }
 

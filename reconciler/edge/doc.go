@@ -29,13 +29,11 @@
 //
 // Only a bundle whose bytes matched their digests can be at fault. One that is
 // malformed, or whose detector does not start, does not replay the golden, or
-// crashes or answers wrongly while it soaks, has failed: the device serves what it served before, reports why, and leaves that bundle
-// alone until the document changes. A bundle that has passed its soak here once
-// is trusted more: its detector is started again after a first crash, and left
-// for the other slot after a second one within ten minutes. Where the other slot
-// holds nothing that is known to be good, it is started again for ever, with
-// growing pauses. A bundle whose soak never ends because the whole device goes
-// down three times has failed too.
+// crashes or answers wrongly while it soaks, has failed: the device serves what it served before, reports why, and
+// leaves that bundle alone until the document changes. A bundle that has passed its soak here once is trusted more: its
+// detector is started again after a first crash, and left for the other slot after a second one within ten minutes.
+// Where the other slot holds nothing that is known to be good, it is started again for ever, with growing pauses. A
+// bundle whose soak never ends because the whole device goes down three times has failed too.
 //
 // A download that does not come through is tried again without end, with growing
 // pauses. So is a start that the device itself makes fail: no room, no memory, no

@@ -40,7 +40,8 @@ type Config struct {
 	Start StartFunc
 	Check CheckFunc // artifact.CheckUnpacked where nil
 
-	Heartbeat     time.Duration // between reports when nothing changes, give or take half of it; 5m where zero, less where the document says so
+	// between reports when nothing changes, give or take half of it; 5m where zero, less where the document says so
+	Heartbeat     time.Duration
 	Health        time.Duration // between health checks during a soak, a tenth as often after it; 1s where zero
 	HealthTimeout time.Duration // of one check; 30s where zero
 	Retry         time.Duration // the first pause after a failure, which grows to 15m; 1s where zero
@@ -103,7 +104,8 @@ const stable = 10 * time.Minute
 func Open(c Config) (*Agent, error) {
 	for what, name := range map[string]string{"device": c.Device, "ring": c.Ring} {
 		if !namePattern.MatchString(name) {
-			return nil, delivery.Blockedf("use lower-case letters, digits and dashes, at most 64", "the %s's name %.80q cannot be used", what, name)
+			return nil, delivery.Blockedf("use lower-case letters, digits and dashes, at most 64",
+				"the %s's name %.80q cannot be used", what, name)
 		}
 	}
 	var err error
@@ -112,7 +114,8 @@ func Open(c Config) (*Agent, error) {
 	}
 	// A socket's path has at most 107 bytes.
 	if n := len(filepath.Join(c.Dir, socketDir, "000000000.sock")); n > 107 {
-		return nil, delivery.Blockedf("choose a shorter one", "the state folder %s makes socket paths of %d bytes, the most is 107", c.Dir, n)
+		return nil, delivery.Blockedf("choose a shorter one",
+			"the state folder %s makes socket paths of %d bytes, the most is 107", c.Dir, n)
 	}
 	client := http.Client{}
 	if c.Client != nil {
@@ -133,7 +136,8 @@ func Open(c Config) (*Agent, error) {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&c.Heartbeat, 5 * time.Minute}, {&c.Health, time.Second}, {&c.HealthTimeout, 30 * time.Second}, {&c.Retry, time.Second}} {
+	}{{&c.Heartbeat, 5 * time.Minute}, {&c.Health, time.Second}, {&c.HealthTimeout, 30 * time.Second},
+		{&c.Retry, time.Second}} {
 		if *d.v <= 0 {
 			*d.v = d.d
 		}
@@ -149,8 +153,10 @@ func Open(c Config) (*Agent, error) {
 }
 
 func (a *Agent) open() (err error) {
-	if err := durable.PrivateFolder(a.Dir); errors.Is(err, durable.ErrNotPrivate) { // as a volume that another user owns
-		a.Log.Warn("other users of this device may read the state folder: give it to the agent's user, and set its mode to 0700", "err", err)
+	// as a volume that another user owns
+	if err := durable.PrivateFolder(a.Dir); errors.Is(err, durable.ErrNotPrivate) {
+		a.Log.Warn("other users of this device may read the state folder: give it to the agent's user, and set its "+
+			"mode to 0700", "err", err)
 	} else if err != nil {
 		return err
 	}
@@ -230,7 +236,8 @@ func (a *Agent) load() error {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	a.Log.Info("agent", "device", a.Device, "ring", a.Ring, "slot", a.state.Slot, "bundle", a.state.Bundle, "release", a.state.Release)
+	a.Log.Info("agent", "device", a.Device, "ring", a.Ring, "slot", a.state.Slot, "bundle", a.state.Bundle, "release",
+		a.state.Release)
 	a.keep() // so that status has something to say before the first document comes
 	a.tasks.Go(func() { a.poll(ctx) })
 	a.tasks.Go(func() { a.send(ctx) })
@@ -267,7 +274,8 @@ func (a *Agent) loop(ctx context.Context) {
 
 func (a *Agent) observe() World {
 	w := World{At: a.Now(), Device: a.Device, Labels: a.Labels, Desired: a.desired, State: a.state, Slots: a.slots,
-		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble, Fetch: a.fetching, Refused: a.refused, Unread: a.unread.trouble()}
+		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble,
+		Fetch: a.fetching, Refused: a.refused, Unread: a.unread.trouble()}
 	if a.serving != nil {
 		w.Soaked = time.Duration(a.serving.well.Load())
 	}
@@ -304,8 +312,10 @@ func (a *Agent) take(d document) {
 	seen := a.state.Versions[a.Ring]
 	if d.desired.Version < seen {
 		a.Metrics.refused.WithLabelValues("version").Inc()
-		a.Log.Error("desired state refused: it is older than one seen before", "version", d.desired.Version, "seen", seen)
-		a.refused = fmt.Sprintf("the server's document is version %d, and this device has followed version %d before: an older one is not followed", d.desired.Version, seen)
+		a.Log.Error("desired state refused: it is older than one seen before", "version", d.desired.Version, "seen",
+			seen)
+		a.refused = fmt.Sprintf("the server's document is version %d, and this device has followed version %d "+
+			"before: an older one is not followed", d.desired.Version, seen)
 		return
 	}
 	a.refused = ""
@@ -313,7 +323,8 @@ func (a *Agent) take(d document) {
 		return
 	}
 	a.desired = &d.desired
-	a.Log.Info("desired state", "version", d.desired.Version, "release", d.desired.Release.Version, "bundle", d.desired.Release.Bundle,
+	a.Log.Info("desired state", "version", d.desired.Version, "release", d.desired.Release.Version, "bundle",
+		d.desired.Release.Bundle,
 		"share", d.desired.Share, "mine", d.desired.InWave(a.Device), "expires", d.desired.Expires)
 	// A document that cannot be kept is followed all the same, and is asked for
 	// again after a restart.
@@ -389,7 +400,8 @@ func (a *Agent) heartbeat() time.Duration {
 // report says what changed since it was last said, or that nothing did for long.
 func (a *Agent) report(p Plan) {
 	r := delivery.Report{
-		Device: a.Device, Ring: a.Ring, Labels: a.Labels, Desired: a.state.Versions[a.Ring], Phase: p.Phase, Held: cut(p.Held),
+		Device: a.Device, Ring: a.Ring, Labels: a.Labels, Desired: a.state.Versions[a.Ring], Phase: p.Phase,
+		Held:       cut(p.Held),
 		Downloaded: a.state.Downloaded, Installation: a.state.Installation, Boot: a.boot,
 	}
 	want, _ := a.observe().want()

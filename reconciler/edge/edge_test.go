@@ -35,11 +35,13 @@ func TestInstallUpdateAndGoBack(t *testing.T) {
 	var phases []delivery.DevicePhase
 	for i, r := range heard {
 		phases = append(phases, r.Phase)
-		if r.Device != "d1" || r.Ring != "north" || r.Labels["site"] != "north" || r.Sequence != int64(i+1) || r.At.IsZero() {
+		if r.Device != "d1" || r.Ring != "north" || r.Labels["site"] != "north" || r.Sequence != int64(i+1) ||
+			r.At.IsZero() {
 			t.Errorf("report %+v", r)
 		}
 	}
-	want := []delivery.DevicePhase{delivery.DeviceIdle, delivery.DeviceDownloading, delivery.DeviceStarting, delivery.DeviceSoaking, delivery.DeviceHealthy}
+	want := []delivery.DevicePhase{delivery.DeviceIdle, delivery.DeviceDownloading, delivery.DeviceStarting,
+		delivery.DeviceSoaking, delivery.DeviceHealthy}
 	if phases = slices.Compact(phases); !slices.Equal(phases, want) {
 		t.Errorf("phases %v, want %v", phases, want)
 	}
@@ -62,14 +64,16 @@ func TestInstallUpdateAndGoBack(t *testing.T) {
 	}
 	scrape := httptest.NewRecorder()
 	metrics.Handler().ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))
-	for _, want := range []string{"aob_agent_switches_total 3", "aob_agent_downloaded_bytes_total 2000", "aob_agent_failures_total 0",
+	for _, want := range []string{"aob_agent_switches_total 3", "aob_agent_downloaded_bytes_total 2000",
+		"aob_agent_failures_total 0",
 		`aob_agent_serving{bundle="` + string(v1.target.Bundle) + `",slot="a"} 1`} {
 		if !strings.Contains(scrape.Body.String(), want+"\n") {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
 	status, err := edge.ReadStatus(d.dir)
-	if err != nil || !status.Serving || status.Bundle != v1.target.Bundle || status.Release != 1 || status.Desired != 3 || status.Phase != delivery.DeviceHealthy {
+	if err != nil || !status.Serving || status.Bundle != v1.target.Bundle || status.Release != 1 ||
+		status.Desired != 3 || status.Phase != delivery.DeviceHealthy {
 		t.Errorf("status %+v, %v", status, err)
 	}
 }
@@ -100,12 +104,17 @@ func TestFailureFallsBack(t *testing.T) {
 		later  func(*lab, *bundle) // breaks it while it soaks
 		why    string
 	}{
-		"it does not start": {break_: func(b *bundle) { b.start = errors.New("golden replay: output dets differs") }, why: "golden replay"},
+		"it does not start": {break_: func(b *bundle) { b.start = errors.New("golden replay: output dets differs") },
+			why: "golden replay"},
 		"its manifest is nonsense": {break_: func(b *bundle) {
-			b.download = func(int) error { return &artifact.ContentError{Err: errors.New("manifest: there is no model.onnx")} }
+			b.download = func(int) error {
+				return &artifact.ContentError{Err: errors.New("manifest: there is no model.onnx")}
+			}
 		}, why: "the bundle is malformed: manifest: there is no model.onnx"},
-		"it crashes":         {later: func(l *lab, b *bundle) { l.crash(b) }, why: "segmentation fault"},
-		"it answers wrongly": {later: func(l *lab, b *bundle) { l.set(b, func(b *bundle) { b.health = errors.New("golden differs") }) }, why: "health check: golden differs"},
+		"it crashes": {later: func(l *lab, b *bundle) { l.crash(b) }, why: "segmentation fault"},
+		"it answers wrongly": {later: func(l *lab, b *bundle) {
+			l.set(b, func(b *bundle) { b.health = errors.New("golden differs") })
+		}, why: "health check: golden differs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
@@ -189,7 +198,8 @@ func TestGoodBundleThatCrashes(t *testing.T) {
 	l.phase(2, delivery.DeviceHealthy, v2.target)
 	d.serves(v2.target)
 	l.crash(v2)
-	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle || !strings.Contains(r.Why, "segmentation") {
+	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle ||
+		!strings.Contains(r.Why, "segmentation") {
 		t.Errorf("reports %+v", r)
 	}
 	d.serves(v1.target)
@@ -233,7 +243,8 @@ func TestRefusedDocuments(t *testing.T) {
 	}{
 		{"older", l.sign(l.key, document(6, bad.target))},
 		{"another key", l.sign(stranger, document(8, bad.target))},
-		{"another key's id", bytes.ReplaceAll(l.sign(stranger, document(8, bad.target)), []byte(stranger.ID()), []byte(l.key.ID()))},
+		{"another key's id", bytes.ReplaceAll(l.sign(stranger, document(8, bad.target)), []byte(stranger.ID()),
+			[]byte(l.key.ID()))},
 		{"another ring", with(func(d *delivery.Desired) { d.Ring = "south" })},
 		{"no version", with(func(d *delivery.Desired) { d.Version = 0 })},
 		{"a share of two", with(func(d *delivery.Desired) { d.Share = 2 })},
@@ -375,7 +386,8 @@ func TestPointerThatCannotBeWrittenHoldsTheDevice(t *testing.T) {
 	}
 	l.publish(2, v2.target)
 	l.until("held", func(r delivery.Report) bool {
-		return r.Desired == 2 && r.Bundle == v1.target.Bundle && r.Failed == "" && strings.Contains(r.Held, "agent.json cannot be written")
+		return r.Desired == 2 && r.Bundle == v1.target.Bundle && r.Failed == "" &&
+			strings.Contains(r.Held, "agent.json cannot be written")
 	})
 	d.serves(v1.target)
 	if err := errors.Join(os.RemoveAll(pointer), os.WriteFile(pointer, kept, 0o644)); err != nil {
@@ -403,7 +415,8 @@ func TestWhatDoesNotArriveIsNotTheBundlesFault(t *testing.T) {
 		&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC},
 		errors.New("something else"),
 	}
-	whys := []string{"another content", "answers 403 Forbidden", "answers 407", "cut short", "name is not found", "no room on this device", "something else"}
+	whys := []string{"another content", "answers 403 Forbidden", "answers 407", "cut short", "name is not found",
+		"no room on this device", "something else"}
 	l.set(v2, func(b *bundle) {
 		b.download = func(try int) error {
 			if try <= len(errs) {
@@ -415,7 +428,8 @@ func TestWhatDoesNotArriveIsNotTheBundlesFault(t *testing.T) {
 	l.publish(2, v2.target)
 	for _, why := range whys {
 		heard := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
-		if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle || !strings.HasPrefix(r.Held, "cannot download: ") {
+		if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle ||
+			!strings.HasPrefix(r.Held, "cannot download: ") {
 			t.Errorf("%s: reports %+v", why, r)
 		}
 	}
@@ -606,9 +620,13 @@ func TestRestHasAReason(t *testing.T) {
 		config func(*edge.Config)
 		why    string
 	}{
-		{"a clock that is ahead", func(*delivery.Desired) {}, func(c *edge.Config) { c.Now = func() time.Time { return time.Now().Add(72 * time.Hour) } }, "this device's clock says"},
-		{"an expired document", func(d *delivery.Desired) { d.Expires = time.Now().Add(-time.Second) }, func(*edge.Config) {}, "the document expired at"},
-		{"labels", func(d *delivery.Desired) { d.Match = map[string]string{"site": "south"} }, func(*edge.Config) {}, "devices with site=south, and this one has site=north"},
+		{"a clock that is ahead", func(*delivery.Desired) {}, func(c *edge.Config) {
+			c.Now = func() time.Time { return time.Now().Add(72 * time.Hour) }
+		}, "this device's clock says"},
+		{"an expired document", func(d *delivery.Desired) { d.Expires = time.Now().Add(-time.Second) },
+			func(*edge.Config) {}, "the document expired at"},
+		{"labels", func(d *delivery.Desired) { d.Match = map[string]string{"site": "south"} }, func(*edge.Config) {},
+			"devices with site=south, and this one has site=north"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
@@ -627,7 +645,9 @@ func TestRestHasAReason(t *testing.T) {
 		l.publish(7, v1.target)
 		l.phase(7, delivery.DeviceHealthy, v1.target)
 		l.publish(6, v1.target)
-		l.until("refused", func(r delivery.Report) bool { return strings.Contains(r.Held, "followed version 7 before") })
+		l.until("refused", func(r delivery.Report) bool {
+			return strings.Contains(r.Held, "followed version 7 before")
+		})
 		l.publish(8, v1.target)
 		l.until("followed", func(r delivery.Report) bool { return r.Desired == 8 && r.Held == "" })
 	})
@@ -639,7 +659,8 @@ func TestDamagedFiles(t *testing.T) {
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	last := l.phase(1, delivery.DeviceHealthy, v1.target)
-	for _, files := range [][]string{{"agent.json"}, {"desired.json"}, {"reports.json"}, {"agent.json", "desired.json", "reports.json"}} {
+	for _, files := range [][]string{{"agent.json"}, {"desired.json"}, {"reports.json"}, {"agent.json", "desired.json",
+		"reports.json"}} {
 		d.stop()
 		l.setDown(true)
 		for _, file := range files {
@@ -694,7 +715,8 @@ func TestDeviceThatGoesDownInEverySoak(t *testing.T) {
 		l.phase(2, delivery.DeviceSoaking, v2.target)
 	}
 	powerCut()
-	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle || !strings.Contains(r.Why, "went down") {
+	if r := l.phase(2, delivery.DeviceFailed, v1.target); r.Failed != v2.target.Bundle ||
+		!strings.Contains(r.Why, "went down") {
 		t.Errorf("reports %+v", r)
 	}
 	d.serves(v1.target)

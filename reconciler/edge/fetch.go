@@ -173,11 +173,13 @@ func whyNot(err error) string {
 	case status != 0:
 		return fmt.Sprintf("the server or a proxy answers %d %s", status, http.StatusText(status))
 	case errors.Is(err, artifact.ErrOtherContent):
-		return "the answer is another content than the one asked for: a proxy or a login page answers in the server's place, or the server's store is damaged"
+		return "the answer is another content than the one asked for: a proxy or a login page answers in the " +
+			"server's place, or the server's store is damaged"
 	case errors.As(err, &dns):
 		return "the server's name is not found: " + dns.Error()
 	case errors.As(err, &op):
-		return "the network fails: " + op.Op + ": " + op.Err.Error() // the whole error holds a port, which changes each time
+		// the whole error holds a port, which changes each time
+		return "the network fails: " + op.Op + ": " + op.Err.Error()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "the answer was cut short"
 	}

@@ -159,13 +159,16 @@ func (w World) serve() (p Plan, busy bool) {
 		return p, false
 	}
 	here, there := w.Slots[slot], other(slot)
-	start := Plan{Step: Step{Start, slot, delivery.Target{Version: w.State.Release, Bundle: w.State.Bundle}}, Phase: delivery.DeviceStarting}
-	fallback := Plan{Step: Step{FallBack, there, delivery.Target{Version: w.release(w.Slots[there].Bundle), Bundle: w.Slots[there].Bundle}}, Why: w.Trouble, Phase: delivery.DeviceStarting}
+	start := Plan{Step: Step{Start, slot, delivery.Target{Version: w.State.Release, Bundle: w.State.Bundle}},
+		Phase: delivery.DeviceStarting}
+	fallback := Plan{Step: Step{FallBack, there, delivery.Target{Version: w.release(w.Slots[there].Bundle),
+		Bundle: w.Slots[there].Bundle}}, Why: w.Trouble, Phase: delivery.DeviceStarting}
 	canFallBack := w.good(w.Slots[there].Bundle)
 
 	switch {
 	case here.Bundle != w.State.Bundle && canFallBack: // damaged or gone: not the bundle's fault
-		back := Plan{Step: Step{Switch, there, fallback.Target}, Why: "the bundle in slot " + slot + " was damaged or is gone", Phase: delivery.DeviceStarting}
+		back := Plan{Step: Step{Switch, there, fallback.Target}, Why: "the bundle in slot " + slot +
+			" was damaged or is gone", Phase: delivery.DeviceStarting}
 		return w.after(back, w.Slots[there].NotBefore), true
 	case here.Bundle != w.State.Bundle:
 		return Plan{Step: Step{Do: Forget}, Why: "its files are gone from slot " + slot}, true
@@ -259,14 +262,16 @@ func (w World) refuge() (t delivery.Target) {
 func (w World) bring(want delivery.Target) Plan {
 	for _, slot := range []string{"a", "b"} {
 		if slot != w.State.Slot && w.Slots[slot].Bundle == want.Bundle {
-			return w.after(Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting}, w.Slots[slot].NotBefore)
+			return w.after(Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting},
+				w.Slots[slot].NotBefore)
 		}
 	}
 	free := w.free()
 	if back := w.Slots[free].Bundle; w.State.Slot != "" && !w.proven() && w.good(back) {
 		// The only bundle known to be good is where the download would go. It
 		// serves again first, and the one that never passed its soak makes room.
-		return Plan{Step: Step{Switch, free, delivery.Target{Version: w.release(back), Bundle: back}}, Phase: delivery.DeviceDownloading}
+		return Plan{Step: Step{Switch, free, delivery.Target{Version: w.release(back), Bundle: back}},
+			Phase: delivery.DeviceDownloading}
 	}
 	fetch := Plan{Step: Step{Fetch, free, want}, Phase: delivery.DeviceDownloading}
 	if w.Fetch.Bundle == want.Bundle {

@@ -54,7 +54,8 @@ func (a *Agent) verify(envelope []byte) (document, error) {
 			return document{}, fmt.Errorf("document: %w", err)
 		}
 	}
-	if d.Version < 1 || !(d.Share >= 0 && d.Share <= 1) || d.Soak < 0 || d.NextPoll < 0 || d.Report < 0 || len(d.Match) > 32 {
+	if d.Version < 1 || !(d.Share >= 0 && d.Share <= 1) || d.Soak < 0 || d.NextPoll < 0 || d.Report < 0 ||
+		len(d.Match) > 32 {
 		return document{}, errors.New("document: a value is out of its bounds")
 	}
 	return document{d, bytes.Clone(envelope)}, nil

@@ -30,7 +30,8 @@ func FuzzDocument(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"ring":"north","version":1,"release":{"bundle":"` + string(one.Bundle) + `"},"match":null,"soak":"1d","expires":"0001-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"ring":"north","version":1,"release":{"bundle":"` + string(one.Bundle) +
+		`"},"match":null,"soak":"1d","expires":"0001-01-01T00:00:00Z"}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		envelope, err := trust.Sign(key, delivery.DesiredPayload, payload)
 		if err != nil {
@@ -71,8 +72,9 @@ func TestPausesBetweenPolls(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				told := make(pauseLog)
-				a := &Agent{Config: Config{Server: "http://aob", Ring: "north", Client: &http.Client{Transport: tt.server},
-					Retry: time.Second, Metrics: NewMetrics(), Log: slog.New(told)}}
+				a := &Agent{Config: Config{Server: "http://aob", Ring: "north",
+					Client: &http.Client{Transport: tt.server},
+					Retry:  time.Second, Metrics: NewMetrics(), Log: slog.New(told)}}
 				go a.poll(ctx)
 				var last time.Duration
 				for range 10 {
@@ -142,7 +144,8 @@ func TestDocumentsOfANewerServerAreCalledThat(t *testing.T) {
 // An agent refuses the folder of a newer one, and changes nothing in it. That the folder is damaged is something else.
 func TestAgentRefusesTheFolderOfANewerOne(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"newer":              {`{"format": 2, "slot": "c"}`, "was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
+		"newer": {`{"format": 2, "slot": "c"}`,
+			"was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
 		"newer, other types": {`{"format": 5, "slot": {"x": 1}}`, "it has format 5"},
 		"as it was":          {`{"device": "d1", "ring": "north", "downloaded": 0}`, ""},
 		"format 1":           {`{"format": 1, "device": "d1", "ring": "north"}`, ""},

@@ -32,7 +32,8 @@ func TestMovedDeviceIsHeard(t *testing.T) {
 			l := newLab(t)
 			const secret = "a secret of the fleet"
 			woken := make(chan struct{}, 1)
-			f, err := fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: l.key, Secret: secret, Registry: forgetful{},
+			f, err := fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: l.key, Secret: secret,
+				Registry:  forgetful{},
 				WakeEvery: 1, Wake: func() {
 					select {
 					case woken <- struct{}{}:

@@ -114,7 +114,8 @@ func (a *Agent) start(ctx context.Context, slot string, t delivery.Target, socke
 type newerBundle struct{ version int }
 
 func (n newerBundle) Error() string {
-	return fmt.Sprintf("the bundle's %s has schemaVersion %d, and this aob-agent knows %d; update aob-agent and aob-detect",
+	return fmt.Sprintf("the bundle's %s has schemaVersion %d, and this aob-agent knows %d; update aob-agent and "+
+		"aob-detect",
 		artifact.SignatureFile, n.version, delivery.SignatureVersion)
 }
 

@@ -25,7 +25,8 @@ type State struct {
 	Release int             `json:"release,omitempty"`
 	Tries   int             `json:"tries,omitempty"` // starts of Bundle without a soak to its end
 
-	Versions map[string]int64        `json:"versions,omitempty"` // by ring: the highest version of a document that was taken
+	// by ring: the highest version of a document that was taken
+	Versions map[string]int64        `json:"versions,omitempty"`
 	Good     []delivery.Digest       `json:"good,omitempty"`     // bundles that passed their soak here, newest last
 	Releases map[delivery.Digest]int `json:"releases,omitempty"` // the version number of what has served here
 

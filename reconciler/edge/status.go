@@ -36,7 +36,8 @@ type Status struct {
 func ReadStatus(dir string) (Status, error) {
 	s, err := readState(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Status{}, delivery.Blockedf("start one with: aob-agent run --state "+dir, "no agent has worked in %s yet", dir)
+		return Status{}, delivery.Blockedf("start one with: aob-agent run --state "+dir,
+			"no agent has worked in %s yet", dir)
 	}
 	if err != nil {
 		return Status{}, fmt.Errorf("status of %s: %w", dir, err)
@@ -46,8 +47,10 @@ func ReadStatus(dir string) (Status, error) {
 		_ = json.Unmarshal(data, &kept) // what cannot be read has nothing to say
 	}
 	status := Status{
-		Device: s.Device, Ring: s.Ring, Socket: filepath.Join(dir, socketLink), Slot: s.Slot, Bundle: s.Bundle, Release: s.Release,
-		Phase: kept.Last.Phase, Desired: s.Versions[s.Ring], Failed: s.failure("").Bundle, Why: s.failure("").Why, Unsent: len(kept.Reports), Downloaded: s.Downloaded,
+		Device: s.Device, Ring: s.Ring, Socket: filepath.Join(dir, socketLink), Slot: s.Slot, Bundle: s.Bundle,
+		Release: s.Release,
+		Phase:   kept.Last.Phase, Desired: s.Versions[s.Ring], Failed: s.failure("").Bundle, Why: s.failure("").Why,
+		Unsent: len(kept.Reports), Downloaded: s.Downloaded,
 	}
 	if status.Phase == "" {
 		status.Phase = delivery.DeviceIdle
@@ -81,7 +84,8 @@ func Infer(ctx context.Context, dir string, image []byte) (Boxes, error) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return Boxes{}, delivery.Blockedf("start an agent there, and see: aob-agent status --state "+dir, "no detector serves from %s", dir)
+		return Boxes{}, delivery.Blockedf("start an agent there, and see: aob-agent status --state "+dir,
+			"no detector serves from %s", dir)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 32<<20))

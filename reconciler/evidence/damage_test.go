@@ -78,7 +78,8 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 }
 
 // compare reads the evidence and says where it is neither as wanted nor missed.
-func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *evidence.Snapshot, wantScores map[delivery.Digest]delivery.Scores) string {
+func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *evidence.Snapshot,
+	wantScores map[delivery.Digest]delivery.Scores) string {
 	blobs, err := artifact.Open(dir)
 	if err != nil {
 		return ""
@@ -94,7 +95,8 @@ func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *
 		}
 	}
 	// With one skipped, the others are as they were.
-	found := len(got.Trainings) + len(got.Resolved) + len(got.Verdicts) + len(got.ReleasesOf) + len(got.AcceptancesOf) + len(got.AbortsOf)
+	found := len(got.Trainings) + len(got.Resolved) + len(got.Verdicts) + len(got.ReleasesOf) + len(got.AcceptancesOf) +
+		len(got.AbortsOf)
 	if found+len(got.Skipped) != 6 {
 		return fmt.Sprintf("%d statements and %d skipped, want 6 together", found, len(got.Skipped))
 	}

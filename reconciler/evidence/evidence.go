@@ -172,7 +172,8 @@ func (s *Store) says(ctx context.Context, k kind, bundle, payload delivery.Diges
 
 // readStatement reads one referrer and says what it counts for. It is the only
 // function that does. final is false where another try may give another answer.
-func (s *Store) readStatement(ctx context.Context, k kind, bundle, referrer delivery.Digest) (st statement, final bool) {
+func (s *Store) readStatement(ctx context.Context, k kind, bundle, referrer delivery.Digest) (st statement,
+	final bool) {
 	on, envelope, err := s.bundles.Attachment(ctx, referrer)
 	if err != nil {
 		return statement{why: err.Error()}, false
@@ -194,7 +195,8 @@ func (s *Store) readStatement(ctx context.Context, k kind, bundle, referrer deli
 // Scores returns the scores of these bundles, by score key, and the statements
 // among them that do not count. They stay in memory until the next call, which
 // reads only what is new.
-func (s *Store) Scores(ctx context.Context, bundles []delivery.Digest) (map[delivery.Digest]delivery.Scores, []Skipped, error) {
+func (s *Store) Scores(ctx context.Context, bundles []delivery.Digest) (map[delivery.Digest]delivery.Scores, []Skipped,
+	error) {
 	wanted := map[delivery.Digest]bool{}
 	for _, b := range bundles {
 		wanted[b] = true

@@ -65,17 +65,23 @@ func bundlesIn(t testing.TB, dir string, n int) (*artifact.Store, []delivery.Dig
 }
 
 func training(bundle delivery.Digest, run string) delivery.Training {
-	return delivery.Training{Run: digest(run), Spec: digest("spec"), Result: delivery.TrainResult{Bundle: bundle, Size: 6, Trainer: []byte(`{"torch":"2"}`)}}
+	return delivery.Training{Run: digest(run), Spec: digest("spec"), Result: delivery.TrainResult{Bundle: bundle,
+		Size: 6, Trainer: []byte(`{"torch":"2"}`)}}
 }
 
 func scoresOf(bundle delivery.Digest, k string) delivery.Scores {
 	return delivery.Scores{Key: digest(k), Input: delivery.EvalRun{Bundle: bundle},
-		Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": 0.44}, Resamples: map[string]delivery.Samples{"mAP": {0.4, 0.44, 0.5}}}}
+		Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": 0.44},
+			Resamples: map[string]delivery.Samples{"mAP": {0.4, 0.44, 0.5}}}}
 }
 
 func resolvedOf(bundle delivery.Digest, k string) delivery.Resolved {
-	return delivery.Resolved{Key: digest(k), Input: delivery.ThresholdRun{Valid: delivery.EvalRun{Bundle: digest("trained")}, Ask: delivery.Thresholds{"default": {BestF1: true}}},
-		Result: delivery.ThresholdResult{Bundle: bundle, Size: 6, Points: map[string]delivery.OperatingPoint{"pallet": {Score: 0.4, Precision: 0.9, Recall: 0.8, Truths: 12}}}}
+	return delivery.Resolved{Key: digest(k),
+		Input: delivery.ThresholdRun{Valid: delivery.EvalRun{Bundle: digest("trained")},
+			Ask: delivery.Thresholds{"default": {BestF1: true}}},
+		Result: delivery.ThresholdResult{Bundle: bundle, Size: 6,
+			Points: map[string]delivery.OperatingPoint{"pallet": {Score: 0.4, Precision: 0.9, Recall: 0.8,
+				Truths: 12}}}}
 }
 
 func verdictOf(k string) delivery.Verdict {
@@ -87,11 +93,13 @@ func releaseOf(bundle delivery.Digest, version int) delivery.ReleaseStatement {
 }
 
 func acceptanceOf(bundle delivery.Digest, version int) delivery.Acceptance {
-	return delivery.Acceptance{Model: "pallets", Version: version, Spec: digest("spec"), Bundle: bundle, Commit: "c0ffee"}
+	return delivery.Acceptance{Model: "pallets", Version: version, Spec: digest("spec"), Bundle: bundle,
+		Commit: "c0ffee"}
 }
 
 func abortOf(bundle delivery.Digest) delivery.Abort {
-	return delivery.Abort{Fleet: "north", Model: "pallets", Bundle: bundle, Why: "2 of 3 failed", At: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)}
+	return delivery.Abort{Fleet: "north", Model: "pallets", Bundle: bundle, Why: "2 of 3 failed",
+		At: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)}
 }
 
 // sayAll signs one statement of every kind about a bundle.
@@ -135,14 +143,16 @@ func TestWhatIsSignedIsThereAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &evidence.Snapshot{
-		Trainings: map[delivery.Digest]delivery.Training{digest("run"): training(b[0], "run"), digest("another run"): training(b[1], "another run")},
+		Trainings: map[delivery.Digest]delivery.Training{digest("run"): training(b[0], "run"),
+			digest("another run"): training(b[1], "another run")},
 		TrainingsOf: map[delivery.Digest][]delivery.Training{
 			digest("spec"): {training(b[0], "run"), training(b[1], "run"), training(b[1], "another run")}},
-		Resolved:      map[delivery.Digest]delivery.Resolved{digest("thresholds"): resolvedOf(b[0], "thresholds")},
-		Verdicts:      map[delivery.Digest]delivery.Verdict{digest("verdict"): verdictOf("verdict")},
-		ReleasesOf:    map[delivery.Digest][]delivery.ReleaseStatement{b[0]: {releaseOf(b[0], 1)}},
-		AcceptancesOf: map[string][]delivery.Acceptance{"pallets": {acceptanceOf(b[0], 1), acceptanceOf(b[0], 2), acceptanceOf(b[1], 3)}},
-		AbortsOf:      map[string][]delivery.Abort{"north": {abortOf(b[0])}},
+		Resolved:   map[delivery.Digest]delivery.Resolved{digest("thresholds"): resolvedOf(b[0], "thresholds")},
+		Verdicts:   map[delivery.Digest]delivery.Verdict{digest("verdict"): verdictOf("verdict")},
+		ReleasesOf: map[delivery.Digest][]delivery.ReleaseStatement{b[0]: {releaseOf(b[0], 1)}},
+		AcceptancesOf: map[string][]delivery.Acceptance{"pallets": {acceptanceOf(b[0], 1), acceptanceOf(b[0], 2),
+			acceptanceOf(b[1], 3)}},
+		AbortsOf: map[string][]delivery.Abort{"north": {abortOf(b[0])}},
 	}
 	// The folder and the public key are enough, wherever the folder is.
 	moved := filepath.Join(t.TempDir(), "moved")
@@ -153,7 +163,8 @@ func TestWhatIsSignedIsThereAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, s := range map[string]*evidence.Store{"the same store": store, "a copy, read-only": evidence.New(elsewhere, nil, public(k))} {
+	for name, s := range map[string]*evidence.Store{"the same store": store,
+		"a copy, read-only": evidence.New(elsewhere, nil, public(k))} {
 		got := load(t, s)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
@@ -168,7 +179,8 @@ func TestWhatIsSignedIsThereAgain(t *testing.T) {
 			t.Errorf("%s: aborts %v", name, a)
 		}
 		scores, skipped, err := s.Scores(t.Context(), b)
-		if diff := cmp.Diff(map[delivery.Digest]delivery.Scores{digest("score"): scoresOf(b[0], "score")}, scores); diff != "" || err != nil || skipped != nil {
+		if diff := cmp.Diff(map[delivery.Digest]delivery.Scores{digest("score"): scoresOf(b[0], "score")},
+			scores); diff != "" || err != nil || skipped != nil {
 			t.Errorf("%s: scores %s, skipped %v, %v", name, diff, skipped, err)
 		}
 		if scores, _, err := s.Scores(t.Context(), b[1:]); len(scores) != 0 || err != nil {
@@ -223,7 +235,8 @@ func TestKeysAreReplaced(t *testing.T) {
 	if len(got.Accepted("pallets", b[0])) != 0 {
 		t.Error("an acceptance by a key that is not trusted counts")
 	}
-	if len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0].Why, old.ID()) || !strings.Contains(got.Skipped[0].Why, next.ID()) || got.Skipped[0].Bundle != b[0] {
+	if len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0].Why, old.ID()) ||
+		!strings.Contains(got.Skipped[0].Why, next.ID()) || got.Skipped[0].Bundle != b[0] {
 		t.Errorf("skipped %+v, want the reason to name both keys", got.Skipped)
 	}
 	// What no longer counts may be said again, and then counts once.
@@ -241,8 +254,9 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 	k, stranger := key(t), key(t)
 	const trainingType, scoresType = "application/vnd.aob.training.v1+json", "application/vnd.aob.scores.v1+json"
 	statement := func(bundle delivery.Digest, predicateType string, predicate any) []byte {
-		return delivery.Canonical(delivery.Statement{Type: delivery.StatementType, PredicateType: predicateType, Predicate: delivery.Canonical(predicate),
-			Subject: []delivery.Subject{{Name: "bundle", Digest: map[string]string{"sha256": bundle.Hex()}}}})
+		return delivery.Canonical(delivery.Statement{Type: delivery.StatementType, PredicateType: predicateType,
+			Predicate: delivery.Canonical(predicate),
+			Subject:   []delivery.Subject{{Name: "bundle", Digest: map[string]string{"sha256": bundle.Hex()}}}})
 	}
 	signed := func(k *trust.Key, payload []byte) []byte {
 		envelope, err := trust.Sign(k, delivery.StatementPayload, payload)
@@ -266,11 +280,14 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 			return signed(k, statement(one, delivery.TrainingType, training(two, "run")))
 		}, "its predicate is about"},
 		{"about nothing", func(_, _ delivery.Digest) []byte {
-			return signed(k, []byte(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/training/v1"}`))
+			return signed(k,
+				[]byte(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/training/v1"}`))
 		}, "it is about nothing"},
 		{"about two bundles", func(one, two delivery.Digest) []byte {
-			return signed(k, delivery.Canonical(delivery.Statement{Type: delivery.StatementType, PredicateType: delivery.TrainingType, Predicate: delivery.Canonical(training(one, "run")),
-				Subject: []delivery.Subject{{Digest: map[string]string{"sha256": one.Hex()}}, {Digest: map[string]string{"sha256": two.Hex()}}}}))
+			return signed(k, delivery.Canonical(delivery.Statement{Type: delivery.StatementType,
+				PredicateType: delivery.TrainingType, Predicate: delivery.Canonical(training(one, "run")),
+				Subject: []delivery.Subject{{Digest: map[string]string{"sha256": one.Hex()}},
+					{Digest: map[string]string{"sha256": two.Hex()}}}}))
 		}, "it is about sha256:"},
 		{"of another kind", func(one, _ delivery.Digest) []byte {
 			return signed(k, statement(one, delivery.AcceptanceType, acceptanceOf(one, 1)))
@@ -279,9 +296,11 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 			return signed(k, statement(one, delivery.TrainingType, "trained"))
 		}, "predicate:"},
 		{"without a run key", func(one, _ delivery.Digest) []byte {
-			return signed(k, statement(one, delivery.TrainingType, delivery.Training{Spec: "x", Result: delivery.TrainResult{Bundle: one}}))
+			return signed(k, statement(one, delivery.TrainingType, delivery.Training{Spec: "x",
+				Result: delivery.TrainResult{Bundle: one}}))
 		}, "run is empty"},
-		{"not a statement", func(_, _ delivery.Digest) []byte { return signed(k, []byte("hello")) }, "not an in-toto statement"},
+		{"not a statement", func(_, _ delivery.Digest) []byte { return signed(k, []byte("hello")) },
+			"not an in-toto statement"},
 		{"a statement of another time", func(_, _ delivery.Digest) []byte {
 			return signed(k, []byte(`{"_type":"https://in-toto.io/Statement/v9"}`))
 		}, "want a statement of type"},
@@ -313,7 +332,8 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 			if len(got.Trainings) != 1 || got.Trainings[digest("good")].Run == "" {
 				t.Errorf("trainings %v, want the good one alone", got.Trainings)
 			}
-			if len(got.Skipped) != 1 || got.Skipped[0].Referrer != referrer || got.Skipped[0].Bundle != b[0] || !strings.Contains(got.Skipped[0].Why, c.want) {
+			if len(got.Skipped) != 1 || got.Skipped[0].Referrer != referrer || got.Skipped[0].Bundle != b[0] ||
+				!strings.Contains(got.Skipped[0].Why, c.want) {
 				t.Errorf("skipped %+v, want %s with %q", got.Skipped, referrer, c.want)
 			}
 			// The same holds for scores.
@@ -353,9 +373,11 @@ func TestStatementsOfANewerAOBAreCounted(t *testing.T) {
 	attach(b[0], "application/vnd.aob.scores.v3+json")
 	attach(b[0], "application/vnd.aob.licence.v1+json")
 	attach(b[0], "application/vnd.example.sbom.v7+json") // another program's
-	want := []delivery.NewerStatements{{Kind: "acceptance", Format: 2, Known: 1, Count: 2}, {Kind: "licence", Format: 1, Count: 1},
+	want := []delivery.NewerStatements{{Kind: "acceptance", Format: 2, Known: 1, Count: 2}, {Kind: "licence", Format: 1,
+		Count: 1},
 		{Kind: "scores", Format: 3, Known: 1, Count: 1}}
-	for name, s := range map[string]*evidence.Store{"the same store": store, "another": evidence.New(blobs, nil, public(k))} {
+	for name, s := range map[string]*evidence.Store{"the same store": store, "another": evidence.New(blobs, nil,
+		public(k))} {
 		got := load(t, s)
 		if diff := cmp.Diff(want, got.Newer); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
@@ -384,12 +406,16 @@ func TestSignRefuses(t *testing.T) {
 		{"a digest that is none", "sha256:x", delivery.TrainingType, training("sha256:x", "run"), "want a digest"},
 		{"a kind that is none", b[0], "https://aob.dev/rumour/v1", training(b[0], "run"), "no statement of type"},
 		{"a predicate of another kind", b[0], delivery.TrainingType, "trained", "predicate:"},
-		{"a predicate about another bundle", b[0], delivery.TrainingType, training(other, "run"), "its predicate is about"},
-		{"a number that is none", b[0], delivery.ScoresType, delivery.Scores{Key: "k", Input: delivery.EvalRun{Bundle: b[0]},
+		{"a predicate about another bundle", b[0], delivery.TrainingType, training(other, "run"),
+			"its predicate is about"},
+		{"a number that is none", b[0], delivery.ScoresType, delivery.Scores{Key: "k",
+			Input:  delivery.EvalRun{Bundle: b[0]},
 			Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": math.NaN()}}}, "unsupported value"},
-		{"more than an envelope holds", b[0], delivery.AbortType, delivery.Abort{Fleet: "f", Model: "m", Bundle: b[0], Why: strings.Repeat("x", 4<<20)}, "the most is"},
+		{"more than an envelope holds", b[0], delivery.AbortType, delivery.Abort{Fleet: "f", Model: "m", Bundle: b[0],
+			Why: strings.Repeat("x", 4<<20)}, "the most is"},
 	} {
-		if err := store.Sign(t.Context(), c.bundle, c.predicateType, c.predicate); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := store.Sign(t.Context(), c.bundle, c.predicateType, c.predicate); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		}
 	}

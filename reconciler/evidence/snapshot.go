@@ -106,7 +106,8 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 			read[ref.referrer] = st
 		}
 		if !final {
-			snapshot.Unread = append(snapshot.Unread, Unread{Skipped{ref.bundle, ref.referrer, st.why}, snapshotKinds[ref.kind].predicateType})
+			snapshot.Unread = append(snapshot.Unread, Unread{Skipped{ref.bundle, ref.referrer, st.why},
+				snapshotKinds[ref.kind].predicateType})
 		}
 		switch {
 		case st.why != "":

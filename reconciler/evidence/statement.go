@@ -29,7 +29,8 @@ var (
 		})}
 	resolved = kind{delivery.ThresholdsType, "application/vnd.aob.thresholds.v1+json",
 		decode(func(r delivery.Resolved) (delivery.Digest, error) {
-			return r.Result.Bundle, required("key", r.Key, "input.valid.bundle", r.Input.Valid.Bundle, "result.bundle", r.Result.Bundle)
+			return r.Result.Bundle, required("key", r.Key, "input.valid.bundle", r.Input.Valid.Bundle, "result.bundle",
+				r.Result.Bundle)
 		})}
 	verdict = kind{delivery.VerdictType, "application/vnd.aob.verdict.v1+json",
 		decode(func(v delivery.Verdict) (delivery.Digest, error) {

@@ -13,7 +13,9 @@ func FuzzDecodeStatement(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/abort/v1","subject":[{}],"predicate":null}`))
+	f.Add(
+		[]byte(
+			`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/abort/v1","subject":[{}],"predicate":null}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		value, err := decodeStatement(abort, bundle, payload)
 		if err != nil {

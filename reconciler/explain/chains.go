@@ -30,7 +30,8 @@ func (f Facts) pr(number int) (Chain, error) {
 		}
 	}
 	if len(found) == 0 {
-		return Chain{}, Unknown{PR, strconv.Itoa(number), "aob pr list shows the open ones; what a merged one released, aob explain commit SHA tells by its commit on main"}
+		return Chain{}, Unknown{PR, strconv.Itoa(number), "aob pr list shows the open ones; what a merged one " +
+			"released, aob explain commit SHA tells by its commit on main"}
 	}
 	c := f.released(found)
 	c.Kind, c.ID = PR, strconv.Itoa(number)
@@ -119,12 +120,14 @@ func (f Facts) commit(id string) (Chain, error) {
 	case isHead:
 		return f.main(), nil
 	}
-	return Chain{}, Unknown{Commit, id, "known are the heads of open pull requests, and the commits of " + cmp.Or(f.Branch, "main") + " that changed a release"}
+	return Chain{}, Unknown{Commit, id, "known are the heads of open pull requests, and the commits of " +
+		cmp.Or(f.Branch, "main") + " that changed a release"}
 }
 
 // main explains main's head where it changed no release itself.
 func (f Facts) main() Chain {
-	c := &chain{Facts: f, Chain: Chain{Kind: Commit, ID: f.Head, Title: fmt.Sprintf("head of %s; it changed no release", f.Branch)}}
+	c := &chain{Facts: f, Chain: Chain{Kind: Commit, ID: f.Head, Title: fmt.Sprintf("head of %s; it changed no release",
+		f.Branch)}}
 	if f.Unread != "" {
 		c.Title = fmt.Sprintf("head of %s: %s", f.Branch, f.Unread)
 	}
@@ -148,7 +151,8 @@ func (c *chain) add(l Link) { c.Links = append(c.Links, l) }
 
 // proposal explains an open pull request.
 func (f Facts) proposal(kind Kind, id string, p Proposal) Chain {
-	c := &chain{Facts: f, Chain: Chain{Kind: kind, ID: id, Title: fmt.Sprintf("#%d %s, by %s", p.PR.Number, p.PR.Title, p.PR.Author)}}
+	c := &chain{Facts: f, Chain: Chain{Kind: kind, ID: id, Title: fmt.Sprintf("#%d %s, by %s", p.PR.Number, p.PR.Title,
+		p.PR.Author)}}
 	l := Link{What: "commit", ID: p.PR.Head, Text: fmt.Sprintf("head of %s, for %s", p.PR.HeadRef, p.PR.Base)}
 	for _, check := range p.Checks {
 		l.Lines = append(l.Lines, fmt.Sprintf("%s %s: %s", check.State, check.Context, check.Description))
@@ -248,12 +252,14 @@ func (c *chain) whole(model string, r delivery.Release) {
 		c.data(training.Input.Spec.Dataset, training.Data)
 		c.run(training)
 	} else {
-		c.add(Link{What: "content", ID: string(r.Spec), Text: "models/" + model + ".yaml; no training statement says how bundle " + r.Bundle.Short() + " was made"})
+		c.add(Link{What: "content", ID: string(r.Spec), Text: "models/" + model +
+			".yaml; no training statement says how bundle " + r.Bundle.Short() + " was made"})
 	}
 	c.bundle(r.Bundle)
 	s, ok := c.statement(r)
 	if !ok {
-		c.add(Link{What: "release", ID: at(model, r.Version), Text: "no release statement names this bundle with this spec", Inputs: []delivery.Digest{r.Spec, r.Bundle}})
+		c.add(Link{What: "release", ID: at(model, r.Version),
+			Text: "no release statement names this bundle with this spec", Inputs: []delivery.Digest{r.Spec, r.Bundle}})
 		c.accepted(model, r)
 		return
 	}

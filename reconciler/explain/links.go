@@ -18,8 +18,10 @@ func (c *chain) content(model string, digest delivery.Digest, s delivery.Spec) {
 	for i, seed := range t.Seeds {
 		seeds[i] = fmt.Sprint(seed)
 	}
-	c.add(Link{What: "content", ID: string(digest), Text: fmt.Sprintf("models/%s.yaml: dataset %s; classes %s; %s, resolution %d, epochs %d, lr %g, seed %s",
-		model, s.Dataset, strings.Join(s.Classes.Names(), ", "), t.With, t.Resolution, t.Epochs, t.Optimizer.LR, strings.Join(seeds, ", "))})
+	c.add(Link{What: "content", ID: string(digest),
+		Text: fmt.Sprintf("models/%s.yaml: dataset %s; classes %s; %s, resolution %d, epochs %d, lr %g, seed %s",
+			model, s.Dataset, strings.Join(s.Classes.Names(), ", "), t.With, t.Resolution, t.Epochs, t.Optimizer.LR,
+			strings.Join(seeds, ", "))})
 }
 
 func (c *chain) data(dataset string, d delivery.DataResult) {
@@ -52,7 +54,8 @@ func (c *chain) data(dataset string, d delivery.DataResult) {
 
 // run tells how a bundle was trained.
 func (c *chain) run(t delivery.Training) {
-	l := Link{What: "run", ID: string(t.Run), Text: fmt.Sprintf("trained with %s, seed %d, by %s", t.Input.Spec.Train.With, t.Input.Seed, t.Input.Machine)}
+	l := Link{What: "run", ID: string(t.Run), Text: fmt.Sprintf("trained with %s, seed %d, by %s",
+		t.Input.Spec.Train.With, t.Input.Seed, t.Input.Machine)}
 	if t.Result.Attempts > 1 {
 		l.Text += fmt.Sprintf(", %d attempts", t.Result.Attempts)
 	}
@@ -111,7 +114,9 @@ func SameTraining(a, b delivery.Spec) bool {
 
 // thresholds tells where a bundle's score thresholds come from.
 func (c *chain) thresholds(r delivery.Resolved) {
-	l := Link{What: "thresholds", ID: string(r.Key), Text: fmt.Sprintf("found on %s, which trains nothing, and added to bundle %s", r.Input.Valid.EvalSet, r.Input.Valid.Bundle.Short()),
+	l := Link{What: "thresholds", ID: string(r.Key),
+		Text: fmt.Sprintf("found on %s, which trains nothing, and added to bundle %s", r.Input.Valid.EvalSet,
+			r.Input.Valid.Bundle.Short()),
 		Inputs: inputs(r.Input.Valid.Bundle, delivery.ScoreKey(r.Input.Valid))}
 	for _, class := range slices.Sorted(maps.Keys(r.Result.Points)) {
 		p := r.Result.Points[class]
@@ -119,7 +124,8 @@ func (c *chain) thresholds(r delivery.Resolved) {
 		if t, ok := r.Input.Ask.For(class); ok {
 			asked = ", asked for " + t.String()
 		}
-		line := fmt.Sprintf("%s: from score %.4g%s; precision %.4f, recall %.4f", class, p.Score, asked, p.Precision, p.Recall)
+		line := fmt.Sprintf("%s: from score %.4g%s; precision %.4f, recall %.4f", class, p.Score, asked, p.Precision,
+			p.Recall)
 		if p.Note != "" {
 			line += "; " + p.Note
 		}
@@ -157,7 +163,8 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 		case len(v.Inputs) > 0:
 			c.scores(v)
 		}
-		l := Link{What: "verdict", ID: string(v.Key), Text: fmt.Sprintf("gate %s: %s", v.Gate, v.Outcome), Inputs: append(inputs(v.GateSpec), v.Inputs...)}
+		l := Link{What: "verdict", ID: string(v.Key), Text: fmt.Sprintf("gate %s: %s", v.Gate, v.Outcome),
+			Inputs: append(inputs(v.GateSpec), v.Inputs...)}
 		if v.Reason != "" {
 			l.Text += ": " + v.Reason
 		}
@@ -181,17 +188,20 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 func about(v delivery.Verdict) []string {
 	var lines []string
 	if v.Baseline != "" {
-		lines = append(lines, fmt.Sprintf("compared with bundle %s over the classes %s", v.Baseline.Short(), strings.Join(v.Classes, ", ")))
+		lines = append(lines, fmt.Sprintf("compared with bundle %s over the classes %s", v.Baseline.Short(),
+			strings.Join(v.Classes, ", ")))
 	}
 	if v.LeftOut > 0 {
-		lines = append(lines, fmt.Sprintf("%d images of %d left out: a model was trained on them", v.LeftOut, v.Images+v.LeftOut))
+		lines = append(lines, fmt.Sprintf("%d images of %d left out: a model was trained on them", v.LeftOut, v.Images+
+			v.LeftOut))
 	}
 	if v.Look > 0 {
 		line := fmt.Sprintf("look %d", v.Look)
 		if v.Looks > 0 {
 			line += fmt.Sprintf(" of %d", v.Looks)
 		}
-		lines = append(lines, line+": how many models were judged on this eval set against that release, this one included")
+		lines = append(lines, line+
+			": how many models were judged on this eval set against that release, this one included")
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
 		lines = append(lines, fmt.Sprintf("class %s is what was %s", name, v.Renamed[name]))
@@ -240,7 +250,8 @@ func (c *chain) scores(v delivery.Verdict) {
 	if !ok {
 		return
 	}
-	l := Link{What: "scores", ID: string(s.Key), Text: fmt.Sprintf("on %s, %d images", s.Input.EvalSet, s.Scores.Images),
+	l := Link{What: "scores", ID: string(s.Key), Text: fmt.Sprintf("on %s, %d images", s.Input.EvalSet,
+		s.Scores.Images),
 		Inputs: inputs(s.Input.Bundle, s.Content.Digest(), s.Scores.Detections, s.Input.Protocol)}
 	for _, name := range []string{"mAP", "AP50", "AP75"} {
 		if value, ok := s.Scores.Values[name]; ok {
@@ -268,7 +279,8 @@ func (c *chain) release(s delivery.ReleaseStatement) {
 		l.Inputs = append(l.Inputs, g.Spec)
 		if a := g.Accept; a != nil {
 			how = "every gate passed or was accepted"
-			l.Lines = append(l.Lines, fmt.Sprintf("gate %s was unsure, and %s accepted it (%s): %s", g.Name, a.By, a.At.UTC().Format("2006-01-02 15:04 MST"), a.Because))
+			l.Lines = append(l.Lines, fmt.Sprintf("gate %s was unsure, and %s accepted it (%s): %s", g.Name, a.By,
+				a.At.UTC().Format("2006-01-02 15:04 MST"), a.Because))
 		}
 	}
 	if l.Text = "signed: " + how + "; the first release"; s.Baseline != "" {
@@ -290,7 +302,8 @@ func (c *chain) accepted(model string, r delivery.Release) {
 		c.add(Link{What: "acceptance", Text: fmt.Sprintf("%s has not accepted it", c.Branch)})
 		return
 	}
-	l := Link{What: "acceptance", ID: a.Commit, Text: fmt.Sprintf("%s accepted version %d", c.Branch, a.Version), Inputs: inputs(a.Spec, a.Bundle)}
+	l := Link{What: "acceptance", ID: a.Commit, Text: fmt.Sprintf("%s accepted version %d", c.Branch, a.Version),
+		Inputs: inputs(a.Spec, a.Bundle)}
 	for _, v := range c.Versions[model] {
 		if v.Commit == a.Commit {
 			l.Text += ": " + c.authored(v)
@@ -306,10 +319,12 @@ func (c *chain) accepted(model string, r delivery.Release) {
 func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 	for _, abort := range c.Aborts {
 		if abort.Model == model && abort.Bundle == bundle {
-			c.add(Link{What: "abort", ID: abort.Fleet, Text: "fleet " + abort.Fleet + " fell back from it: " + abort.Why, Inputs: inputs(bundle), At: abort.At})
+			c.add(Link{What: "abort", ID: abort.Fleet, Text: "fleet " + abort.Fleet + " fell back from it: " +
+				abort.Why, Inputs: inputs(bundle), At: abort.At})
 		}
 	}
-	// A bundle is held by its digest, in whichever model's file an entry stands, for as long as one of them is not lifted.
+	// A bundle is held by its digest, in whichever model's file an entry stands, for as long as one of them is not
+	// lifted.
 	var lifted, holds []string
 	for _, name := range slices.Sorted(maps.Keys(c.Quarantines)) {
 		where := ""
@@ -356,7 +371,8 @@ func (f Facts) standing(d delivery.Device) Link {
 		l.Text += "; it has been silent since it said so"
 	}
 	if r.Failed != "" {
-		l.Lines = append(l.Lines, strings.TrimSuffix(fmt.Sprintf("bundle %s failed here: %s", r.Failed.Short(), r.Why), ": "))
+		l.Lines = append(l.Lines, strings.TrimSuffix(fmt.Sprintf("bundle %s failed here: %s", r.Failed.Short(), r.Why),
+			": "))
 		l.Inputs = append(l.Inputs, r.Failed)
 	}
 	return l

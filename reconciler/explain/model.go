@@ -28,7 +28,8 @@ func (f Facts) model(name string) (Chain, error) {
 	for _, p := range f.Proposals {
 		for _, m := range p.Models {
 			if m.Model == name {
-				c.add(Link{What: "pr", ID: fmt.Sprintf("#%d", p.PR.Number), Text: fmt.Sprintf("%s, by %s: %s", p.PR.Title, p.PR.Author, m.Text)})
+				c.add(Link{What: "pr", ID: fmt.Sprintf("#%d", p.PR.Number), Text: fmt.Sprintf("%s, by %s: %s",
+					p.PR.Title, p.PR.Author, m.Text)})
 			}
 		}
 	}
@@ -36,12 +37,15 @@ func (f Facts) model(name string) (Chain, error) {
 	var last *delivery.Release
 	for _, v := range versions {
 		if v.Release == nil {
-			c.add(Link{What: "version", Text: "the release file was removed, or could not be read: " + c.authored(v), At: v.At})
+			c.add(Link{What: "version", Text: "the release file was removed, or could not be read: " + c.authored(v),
+				At: v.At})
 			last = nil
 			continue
 		}
-		if last != nil && last.Version == v.Release.Version && last.Bundle == v.Release.Bundle && last.Spec == v.Release.Spec {
-			continue // the pull request's own commit, after its merge, in whatever words an earlier aob wrote the figures
+		if last != nil && last.Version == v.Release.Version && last.Bundle == v.Release.Bundle &&
+			last.Spec == v.Release.Spec {
+			// the pull request's own commit, after its merge, in whatever words an earlier aob wrote the figures
+			continue
 		}
 		last = v.Release
 		a, ok := f.acceptance(name, *v.Release)
@@ -132,10 +136,13 @@ func (c *chain) desired(d delivery.Device, doc delivery.Desired) {
 	case doc.Previous != nil:
 		told, share = *doc.Previous, "devices outside the wave"
 	default:
-		c.add(Link{What: "desired", ID: doc.Ring, Text: fmt.Sprintf("document %d tells devices outside the wave nothing; they keep what they run", doc.Version)})
+		c.add(Link{What: "desired", ID: doc.Ring,
+			Text: fmt.Sprintf("document %d tells devices outside the wave nothing; they keep what they run",
+				doc.Version)})
 		return
 	}
-	l := Link{What: "desired", ID: doc.Ring, Text: fmt.Sprintf("document %d says version %d of %s for %s", doc.Version, told.Version, doc.Model, share), Inputs: inputs(told.Bundle)}
+	l := Link{What: "desired", ID: doc.Ring, Text: fmt.Sprintf("document %d says version %d of %s for %s", doc.Version,
+		told.Version, doc.Model, share), Inputs: inputs(told.Bundle)}
 	if d.Report.Desired != doc.Version {
 		l.Text += fmt.Sprintf("; the device acts on document %d", d.Report.Desired)
 	}

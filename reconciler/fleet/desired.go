@@ -139,7 +139,8 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	s.Log.Info("published", "ring", ring, "version", d.Version, "release", d.Release.Version, "bundle", d.Release.Bundle, "share", d.Share)
+	s.Log.Info("published", "ring", ring, "version", d.Version, "release", d.Release.Version, "bundle",
+		d.Release.Bundle, "share", d.Share)
 	return nil
 }
 
@@ -226,7 +227,8 @@ func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
 	ring := r.PathValue("ring")
 	if ring != owner {
 		s.refused.Add(1)
-		http.Error(w, fmt.Sprintf("the token is of device %s in ring %s, which may not read what ring %.64q must run", device, owner, ring), http.StatusForbidden)
+		http.Error(w, fmt.Sprintf("the token is of device %s in ring %s, which may not read what ring %.64q must run",
+			device, owner, ring), http.StatusForbidden)
 		return
 	}
 	if err := checkName("ring", ring); err != nil {
@@ -243,7 +245,8 @@ func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	if damaged != nil { // the device keeps what it runs, and asks again
 		w.Header().Set("Retry-After", "30")
-		http.Error(w, "the server cannot read what this ring must run; aob status there says what to do", http.StatusServiceUnavailable)
+		http.Error(w, "the server cannot read what this ring must run; aob status there says what to do",
+			http.StatusServiceUnavailable)
 		return
 	}
 	p, ok := s.await(r.Context(), ring, r.Header.Get("If-None-Match"), wait, w)
@@ -278,7 +281,8 @@ func waitOf(r *http.Request) (time.Duration, error) {
 
 // await returns the ring's document once it is another than etag names, or as
 // it is after wait.
-func (s *Server) await(ctx context.Context, ring, etag string, wait time.Duration, w http.ResponseWriter) (published, bool) {
+func (s *Server) await(ctx context.Context, ring, etag string, wait time.Duration, w http.ResponseWriter) (published,
+	bool) {
 	look := func() (published, bool, <-chan struct{}) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -63,7 +63,8 @@ func (s *Server) Listening() time.Time {
 	defer s.mu.Unlock()
 	before := s.hears.last
 	if s.hears.look(now) {
-		s.Log.Warn("the process or its machine stood still, or its clock was set; silence of devices counts from now on",
+		s.Log.Warn(
+			"the process or its machine stood still, or its clock was set; silence of devices counts from now on",
 			"before", before, "now", s.hears.last)
 		s.wake()
 	}

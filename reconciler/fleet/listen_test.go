@@ -52,7 +52,8 @@ func TestServerListensOnlyWhileItIsReached(t *testing.T) {
 			t.Fatal(err)
 		}
 		var jump, wakes atomic.Int64
-		s, err := Open(t.Context(), Config{Dir: t.TempDir(), Key: key, Secret: "a secret of the fleet", Registry: nothing{}, WakeEvery: 1,
+		s, err := Open(t.Context(), Config{Dir: t.TempDir(), Key: key, Secret: "a secret of the fleet",
+			Registry: nothing{}, WakeEvery: 1,
 			Now:  func() time.Time { return time.Now().Add(time.Duration(jump.Load())) },
 			Wake: func() { wakes.Add(1) }, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		if err != nil {

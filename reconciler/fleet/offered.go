@@ -34,7 +34,9 @@ func (o offer) with(d delivery.Desired) offer {
 		named = append(named, d.Release.Bundle)
 	}
 	o.Version = max(o.Version, d.Version)
-	o.Bundles = slices.DeleteFunc(slices.Clone(o.Bundles), func(b delivery.Digest) bool { return slices.Contains(named, b) })
+	o.Bundles = slices.DeleteFunc(slices.Clone(o.Bundles), func(b delivery.Digest) bool {
+		return slices.Contains(named, b)
+	})
 	o.Bundles = append(o.Bundles, named...)
 	o.Bundles = o.Bundles[max(0, len(o.Bundles)-maxOffered):]
 	return o

@@ -56,7 +56,8 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if report.Ring != ring || report.Device != device {
-		refuse(http.StatusForbidden, "the token is of device %s in ring %s, and the report of device %s in ring %s", device, ring, report.Device, report.Ring)
+		refuse(http.StatusForbidden, "the token is of device %s in ring %s, and the report of device %s in ring %s",
+			device, ring, report.Device, report.Ring)
 		return
 	}
 	receipt, err := s.take(r.Context(), report)
@@ -95,7 +96,8 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	if known && r.Sequence <= old.Report.Sequence {
 		return s.repeat(ctx, key, old, r, now)
 	}
-	d := delivery.Device{Report: r, Seen: now, First: old.First, Healthy: old.Healthy, Places: old.Places, Twice: old.Twice}
+	d := delivery.Device{Report: r, Seen: now, First: old.First, Healthy: old.Healthy, Places: old.Places,
+		Twice: old.Twice}
 	if !known {
 		d.First = now
 	}
@@ -122,7 +124,8 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	}
 	published, ok := s.rings[r.Ring]
 	// Only a report that says so can bring the ring there.
-	ahead := ok && r.Desired > published.desired.Version && s.ahead(r.Ring, published.desired.Version) > published.desired.Version
+	ahead := ok && r.Desired > published.desired.Version &&
+		s.ahead(r.Ring, published.desired.Version) > published.desired.Version
 	news := !known || news(old, d) || now.Sub(old.Seen) > s.Deadline // it is back
 	if news {
 		s.wake()
@@ -132,14 +135,16 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	if ahead {
 		// The devices have seen a version that this server never published, and
 		// refuse what there is: the same content goes out above it.
-		s.Log.Warn("devices are ahead of what is published: the server's files are older than its fleet", "ring", r.Ring, "seen", r.Desired, "published", published.desired.Version)
+		s.Log.Warn("devices are ahead of what is published: the server's files are older than its fleet", "ring",
+			r.Ring, "seen", r.Desired, "published", published.desired.Version)
 		again := func(d delivery.Desired) delivery.Desired { return d }
 		if err := s.publish(context.WithoutCancel(ctx), r.Ring, again); err != nil {
 			s.Log.Error("not published", "ring", r.Ring, "err", err)
 		}
 	}
 	if news {
-		s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle", r.Bundle,
+		s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle",
+			r.Bundle,
 			"failed", r.Failed, "why", r.Why, "held", r.Held, "ignored", d.Ignored, "skew", d.Skew)
 	}
 	return Receipt{Highest: r.Sequence, Receipt: given}, nil
@@ -162,7 +167,8 @@ func (s *Server) full(ring string, known bool) error {
 // repeat answers a report whose number was heard before. The same report sent
 // again, as its answer was lost, changes nothing. Another report comes from a
 // device that lost its count, or from a second one of this name.
-func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device, r delivery.Report, now time.Time) (Receipt, error) {
+func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device, r delivery.Report, now time.Time) (
+	Receipt, error) {
 	s.repeats.Add(1)
 	answer := Receipt{Highest: old.Report.Sequence, Again: r.Sequence == old.Report.Sequence}
 	if sameReport(old.Report, r) {
@@ -196,7 +202,8 @@ func twice(old, d delivery.Device) bool { return d.Twice.Sub(old.Twice) > time.M
 // news reports whether a report says more than "still here".
 func news(old, d delivery.Device) bool {
 	a, b := old.Report, d.Report
-	return a.Phase != b.Phase || a.Bundle != b.Bundle || a.Failed != b.Failed || a.Desired != b.Desired || a.Held != b.Held ||
+	return a.Phase != b.Phase || a.Bundle != b.Bundle || a.Failed != b.Failed || a.Desired != b.Desired ||
+		a.Held != b.Held ||
 		old.Ignored != d.Ignored || twice(old, d) || !maps.Equal(a.Labels, b.Labels)
 }
 
@@ -208,7 +215,8 @@ func ParseReport(body []byte) (delivery.Report, error) {
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
 		if strings.Contains(err.Error(), "unknown field") {
-			return r, fmt.Errorf("not a report: %w, which this aob serve does not know: update it before aob-agent", err)
+			return r, fmt.Errorf("not a report: %w, which this aob serve does not know: update it before aob-agent",
+				err)
 		}
 		return r, fmt.Errorf("not a report: %w", err)
 	}

@@ -120,22 +120,32 @@ func TestReportsRefused(t *testing.T) {
 		{"the old shared token", "a shared token of the fleet", good, 401, "each device has its own now"},
 		{"the fleet's secret", secret, good, 401, "each device has its own now"},
 		{"wrong token", fleet.DeviceToken("another secret of it", "north", "d1"), good, 401, "the token is wrong"},
-		{"another device's", fleet.DeviceToken(secret, "north", "d2"), good, 403, "of device d2 in ring north, and the report of device d1"},
+		{"another device's", fleet.DeviceToken(secret, "north", "d2"), good, 403,
+			"of device d2 in ring north, and the report of device d1"},
 		{"another ring's", fleet.DeviceToken(secret, "south", "d1"), good, 403, "of device d1 in ring south"},
-		{"another device's name put before it", "north/d1:" + strings.TrimPrefix(fleet.DeviceToken(secret, "north", "d2"), "north/d2:"), good, 401, "the token is wrong"},
-		{"held", token, with(func(r *delivery.Report) { r.Held = strings.Repeat("y", 1025) }), 400, "held: want at most"},
-		{"installation", token, with(func(r *delivery.Report) { r.Installation = "a b" }), 400, "installation, boot and receipt"},
+		{"another device's name put before it", "north/d1:" + strings.TrimPrefix(fleet.DeviceToken(secret, "north",
+			"d2"), "north/d2:"), good, 401, "the token is wrong"},
+		{"held", token, with(func(r *delivery.Report) { r.Held = strings.Repeat("y", 1025) }), 400,
+			"held: want at most"},
+		{"installation", token, with(func(r *delivery.Report) { r.Installation = "a b" }), 400,
+			"installation, boot and receipt"},
 		{"endless", token, strings.Repeat(" ", fleet.MaxReport+1), 413, "at most 65536 bytes"},
 		{"empty", token, "", 400, "not a report"},
 		{"an array", token, "[]", 400, "not a report"},
-		{"unknown field", token, strings.Replace(good, "{", `{"x":1,`, 1), 400, `unknown field "x", which this aob serve does not know: update it before aob-agent`},
+		{"unknown field", token, strings.Replace(good, "{", `{"x":1,`, 1), 400,
+			`unknown field "x", which this aob serve does not know: update it before aob-agent`},
 		{"two", token, good + good, 400, "something follows"},
-		{"device's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Device = "D 1" }), 400, "device: want lower-case"},
-		{"ring's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Ring = strings.Repeat("r", 65) }), 400, "ring: want lower-case"},
+		{"device's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Device = "D 1" }),
+			400, "device: want lower-case"},
+		{"ring's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) {
+			r.Ring = strings.Repeat("r", 65)
+		}), 400, "ring: want lower-case"},
 		{"sequence", token, with(func(r *delivery.Report) { r.Sequence = 0 }), 400, "sequence: want 1"},
 		{"phase", token, with(func(r *delivery.Report) { r.Phase = "great" }), 400, "phase: want one of"},
-		{"healthy with nothing", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceHealthy }), 400, "no bundle"},
-		{"failed with nothing", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceFailed }), 400, "names no bundle"},
+		{"healthy with nothing", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceHealthy }), 400,
+			"no bundle"},
+		{"failed with nothing", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceFailed }), 400,
+			"names no bundle"},
 		{"digest", token, with(func(r *delivery.Report) { r.Bundle = "sha256:00" }), 400, "want a digest"},
 		{"slot", token, with(func(r *delivery.Report) { r.Slot = "c" }), 400, "slot: want a or b"},
 		{"negative", token, with(func(r *delivery.Report) { r.Downloaded = -1 }), 400, "negative"},
@@ -145,7 +155,8 @@ func TestReportsRefused(t *testing.T) {
 				r.Labels[fmt.Sprint(i)] = "x"
 			}
 		}), 400, "at most 32"},
-		{"a label", token, with(func(r *delivery.Report) { r.Labels["x"] = strings.Repeat("y", 65) }), 400, "labels: want names"},
+		{"a label", token, with(func(r *delivery.Report) { r.Labels["x"] = strings.Repeat("y", 65) }), 400,
+			"labels: want names"},
 		{"a device too many", token, with(func(r *delivery.Report) { r.Device = "d2" }), 503, "repeat it later"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -167,7 +178,8 @@ func TestReportsRefused(t *testing.T) {
 func TestRegistryFails(t *testing.T) {
 	s := newSite(t, nil)
 	s.reg.err = errors.New("disk full")
-	if status, answer := s.post(t, token, encode(t, report("d1", 1))); status != 503 || strings.Contains(answer, "disk") {
+	if status, answer := s.post(t, token, encode(t, report("d1", 1))); status != 503 ||
+		strings.Contains(answer, "disk") {
 		t.Errorf("got %d %s", status, answer)
 	}
 	if len(s.Devices()) != 0 {
@@ -184,7 +196,8 @@ func TestRegistryFails(t *testing.T) {
 // A body that never ends is cut off, not swallowed.
 func TestEndlessReport(t *testing.T) {
 	s := newSite(t, nil)
-	req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/fleet/v1/reports", io.MultiReader(strings.NewReader(`{"why":"`), endless{}))
+	req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/fleet/v1/reports",
+		io.MultiReader(strings.NewReader(`{"why":"`), endless{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +235,8 @@ func FuzzParseReport(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"device":"d","ring":"r","sequence":1,"phase":"failed","failed":"sha256:` + strings.Repeat("0", 64) + `","at":"2026-11-24T12:00:00Z"}`))
+	f.Add([]byte(`{"device":"d","ring":"r","sequence":1,"phase":"failed","failed":"sha256:` + strings.Repeat("0", 64) +
+		`","at":"2026-11-24T12:00:00Z"}`))
 	f.Add([]byte(`{"device":"d","labels":null}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := fleet.ParseReport(body)
@@ -260,7 +274,8 @@ func TestOnlyOfferedBundlesCount(t *testing.T) {
 		if !slices.Equal(d[0].Healthy, []delivery.Digest{bundle("1")}) || d[0].Ignored != "" {
 			t.Errorf("%s: d1 is %+v", when, d[0])
 		}
-		if !slices.Equal(d[1].Healthy, healthy2) || !strings.Contains(d[1].Ignored, ignored2) || (ignored2 == "") != (d[1].Ignored == "") {
+		if !slices.Equal(d[1].Healthy, healthy2) || !strings.Contains(d[1].Ignored, ignored2) ||
+			(ignored2 == "") != (d[1].Ignored == "") {
 			t.Errorf("%s: d2 is %+v", when, d[1])
 		}
 		if !strings.Contains(d[2].Ignored, ignored3) {
@@ -425,7 +440,8 @@ func TestDesiredAndBundlesNeedAToken(t *testing.T) {
 		"its own":        {"Bearer " + fleet.DeviceToken(secret, "north", "d1"), 200, 200},
 		"another ring's": {"Bearer " + fleet.DeviceToken(secret, "south", "d1"), 403, 200},
 	} {
-		for path, want := range map[string]int{"/fleet/v1/desired/north": c.desired, "/v2/bundles/manifests/x": c.bundles} {
+		for path, want := range map[string]int{"/fleet/v1/desired/north": c.desired,
+			"/v2/bundles/manifests/x": c.bundles} {
 			req := httptest.NewRequest("GET", path, nil)
 			req.Header.Set("Authorization", c.authorization)
 			w := httptest.NewRecorder()

@@ -56,9 +56,10 @@ type Config struct {
 	MaxRing    int              // devices in one ring; 100,000 where zero
 	Deadline   time.Duration    // after which a device that was not heard from has no say; 15m where zero
 	Now        func() time.Time // time.Now where nil
-	Wake       func()           // called when reports say something new, at most once in WakeEvery; must not block. May be nil
-	WakeEvery  time.Duration    // 1s where zero
-	Log        *slog.Logger
+	// called when reports say something new, at most once in WakeEvery; must not block. May be nil
+	Wake      func()
+	WakeEvery time.Duration // 1s where zero
+	Log       *slog.Logger
 }
 
 // A Server publishes desired state and hears reports. Its methods may be called
@@ -123,7 +124,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second)}, rings: map[string]published{}, changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{}, count: map[string]int{},
+	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second)}, rings: map[string]published{},
+		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{},
+		count:  map[string]int{},
 		unread: map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
@@ -160,7 +163,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	for _, u := range unread {
 		ring, device, _ := strings.Cut(u.What, "/")
 		s.unread[deviceKey{ring, device}] = u.Why
-		c.Log.Error("what is kept of a device cannot be read; it counts again when it reports", "device", device, "ring", ring, "err", u.Why)
+		c.Log.Error("what is kept of a device cannot be read; it counts again when it reports", "device", device,
+			"ring", ring, "err", u.Why)
 	}
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
@@ -195,7 +199,8 @@ func (s *Server) Unreadable() []string {
 			list = append(list, fmt.Sprintf("what is kept of %d more devices cannot be read", len(keys)-maxUnread))
 			break
 		}
-		list = append(list, fmt.Sprintf("what is kept of device %s of fleet %s cannot be read, so it does not count until it reports again (aob device forget %s %s forgets it): %s",
+		list = append(list, fmt.Sprintf("what is kept of device %s of fleet %s cannot be read, so it does not count "+
+			"until it reports again (aob device forget %s %s forgets it): %s",
 			key.device, key.ring, key.ring, key.device, s.unread[key]))
 	}
 	return list
@@ -208,7 +213,8 @@ func (s *Server) desiredDir() string { return filepath.Join(s.Dir, "desired") }
 
 // Stats returns what has happened since the server was opened.
 func (s *Server) Stats() Stats {
-	return Stats{Waiting: s.waiting.Load(), Reads: s.reads.Load(), Reports: s.reports.Load(), Repeats: s.repeats.Load(), Refused: s.refused.Load()}
+	return Stats{Waiting: s.waiting.Load(), Reads: s.reads.Load(), Reports: s.reports.Load(), Repeats: s.repeats.Load(),
+		Refused: s.refused.Load()}
 }
 
 // wake calls Wake now, or a little later where it was called just before. The
@@ -239,7 +245,8 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	known := read || unread
 	s.mu.Unlock()
 	if !known {
-		return delivery.Blockedf("aob device list shows those that are known", "there is no device %.80q in fleet %.80q", device, ring)
+		return delivery.Blockedf("aob device list shows those that are known",
+			"there is no device %.80q in fleet %.80q", device, ring)
 	}
 	if err := s.Registry.DropDevice(ctx, ring, device); err != nil {
 		return fmt.Errorf("forget device %s of fleet %s: %w", device, ring, err)

@@ -179,13 +179,15 @@ func bundle(name string) delivery.Digest { return delivery.Sum([]byte(name)) }
 
 func desired(version int) delivery.Desired {
 	return delivery.Desired{
-		Ring: "north", Model: "pallets", Release: delivery.Target{Version: version, Bundle: bundle(fmt.Sprint(version))},
+		Ring: "north", Model: "pallets", Release: delivery.Target{Version: version,
+			Bundle: bundle(fmt.Sprint(version))},
 		Share: 0.25, Salt: "s", Soak: delivery.Duration(time.Minute), NextPoll: delivery.Duration(time.Second),
 	}
 }
 
 func report(device string, sequence int64) delivery.Report {
-	return delivery.Report{Device: device, Ring: "north", Sequence: sequence, Phase: delivery.DeviceIdle, Labels: map[string]string{"site": "north"}}
+	return delivery.Report{Device: device, Ring: "north", Sequence: sequence, Phase: delivery.DeviceIdle,
+		Labels: map[string]string{"site": "north"}}
 }
 
 func encode(t *testing.T, r delivery.Report) []byte {
@@ -248,7 +250,8 @@ func TestSignedAgainBeforeItExpires(t *testing.T) {
 	s.publish(t, desired(1))
 	_, second, _ := s.get(t, "/fleet/v1/desired/north", tag)
 	if second.Version != first.Version || !second.Expires.Equal(s.now.Add(10*time.Hour)) {
-		t.Errorf("got version %d until %v, want version %d until ten hours from now", second.Version, second.Expires, first.Version)
+		t.Errorf("got version %d until %v, want version %d until ten hours from now", second.Version, second.Expires,
+			first.Version)
 	}
 }
 
@@ -295,7 +298,8 @@ func TestFleetThatIsAheadOfItsServer(t *testing.T) {
 	s.publish(t, desired(2))
 	// Version 59 was published, and a device may follow it that has not said so yet.
 	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version <= 59 || d.Release.Version != 2 {
-		t.Errorf("after losing both files: got version %d of release %d, want one above 59 of 2", d.Version, d.Release.Version)
+		t.Errorf("after losing both files: got version %d of release %d, want one above 59 of 2", d.Version,
+			d.Release.Version)
 	}
 }
 
@@ -326,7 +330,8 @@ func TestNumbersFromDevicesAreBounded(t *testing.T) {
 	} {
 		r := report("d1", 2)
 		change(&r)
-		if status, answer := s.post(t, token, encode(t, r)); status != 400 || !strings.Contains(answer, "less than 2^") {
+		if status, answer := s.post(t, token, encode(t, r)); status != 400 ||
+			!strings.Contains(answer, "less than 2^") {
 			t.Errorf("%d: got %d %s", i, status, answer)
 		}
 	}
@@ -343,7 +348,8 @@ func TestNumbersFromDevicesAreBounded(t *testing.T) {
 	s.report(t, report("d1", 6)) // and all go on being heard
 }
 
-// A ring whose document is damaged stays as it is and is named, also where the loop wants to publish; other rings go on.
+// A ring whose document is damaged stays as it is and is named, also where the loop wants to publish; other rings go
+// on.
 func TestDamagedDocumentStopsItsRingAlone(t *testing.T) {
 	s := newSite(t, nil)
 	south := desired(1)
@@ -356,13 +362,15 @@ func TestDamagedDocumentStopsItsRingAlone(t *testing.T) {
 		}
 		s.restart(t)
 		err := s.Publish(t.Context(), desired(1))
-		if blocked := (delivery.Blocked{}); !errors.As(err, &blocked) || !strings.Contains(err.Error(), path) || blocked.Do == "" {
+		if blocked := (delivery.Blocked{}); !errors.As(err, &blocked) || !strings.Contains(err.Error(), path) ||
+			blocked.Do == "" {
 			t.Errorf("%q: got %v", content, err)
 		}
 		if status, _, _ := s.get(t, "/fleet/v1/desired/north", ""); status != http.StatusServiceUnavailable {
 			t.Errorf("%q: a device is told %d", content, status)
 		}
-		if got := strings.Join(s.Unreadable(), " "); !strings.Contains(got, "fleet north stays as it is") || !strings.Contains(got, "move the file away") {
+		if got := strings.Join(s.Unreadable(), " "); !strings.Contains(got, "fleet north stays as it is") ||
+			!strings.Contains(got, "move the file away") {
 			t.Errorf("%q: said is %q", content, got)
 		}
 		s.publish(t, south)
@@ -440,7 +448,8 @@ func TestDocumentOfANewerServerIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, key := range map[string]*trust.Key{"the same key": s.config.Key, "another key": other} {
-		envelope, err := trust.Sign(key, "application/vnd.aob.desired.v2+json", []byte(`{"ring":"north","version":9,"release":{}}`))
+		envelope, err := trust.Sign(key, "application/vnd.aob.desired.v2+json",
+			[]byte(`{"ring":"north","version":9,"release":{}}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -478,7 +487,8 @@ func TestDeviceThatCannotBeReadFailsAlone(t *testing.T) {
 		t.Errorf("%d devices, want 2", got)
 	}
 	said := s.Unreadable()
-	if len(said) != 2 || !strings.Contains(said[0], "device d2 of fleet north") || !strings.Contains(said[0], "aob device forget north d2") {
+	if len(said) != 2 || !strings.Contains(said[0], "device d2 of fleet north") ||
+		!strings.Contains(said[0], "aob device forget north d2") {
 		t.Errorf("said is %q", said)
 	}
 	s.report(t, report("d2", 6))
@@ -524,7 +534,8 @@ func TestUnchangedIs304(t *testing.T) {
 		t.Errorf("wait=0: got %d", status)
 	}
 	for path, want := range map[string]int{
-		"/fleet/v1/desired/North": 401, "/fleet/v1/desired/..%2fx": 401, "/fleet/v1/desired/" + strings.Repeat("a", 65): 401,
+		"/fleet/v1/desired/North": 401, "/fleet/v1/desired/..%2fx": 401, "/fleet/v1/desired/" +
+			strings.Repeat("a", 65): 401,
 		"/fleet/v1/desired/north?wait=x": 400, "/fleet/v1/desired/north?wait=-1": 400,
 	} {
 		if status, _, _ := s.get(t, path, ""); status != want {

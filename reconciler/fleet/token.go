@@ -36,7 +36,8 @@ func TokenOwner(token string) (ring, device string, ok bool) {
 const (
 	hintNone   = "no token: a device sends its own as a bearer token; aob device token FLEET DEVICE prints it"
 	hintShared = "this is no device's token: each device has its own now; aob device token FLEET DEVICE prints it"
-	hintWrong  = "the token is wrong for the ring and device that it names; aob device token FLEET DEVICE prints the right one"
+	hintWrong  = "the token is wrong for the ring and device that it names; aob device token FLEET DEVICE prints the " +
+		"right one"
 )
 
 // owner checks a request's token. It returns whose it is, or why it is not taken.
@@ -89,7 +90,8 @@ func Seed(secret string) string {
 // checkSecret refuses a secret that can be guessed.
 func checkSecret(secret string) error {
 	if len(secret) < 16 {
-		return delivery.Blockedf("make one with: openssl rand -hex 32", "the fleet's secret has %d characters, want at least 16", len(secret))
+		return delivery.Blockedf("make one with: openssl rand -hex 32",
+			"the fleet's secret has %d characters, want at least 16", len(secret))
 	}
 	return nil
 }

@@ -53,7 +53,8 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	return nil, &statusError{code: resp.StatusCode, text: message(text, token), after: retryAfter(resp.Header, time.Now())}
+	return nil, &statusError{code: resp.StatusCode, text: message(text, token), after: retryAfter(resp.Header,
+		time.Now())}
 }
 
 // bounded fails where more is read than may be.

@@ -41,7 +41,8 @@ type stage struct {
 	say      func(pr int, user, text string)       // comments as a person
 	may      map[string]delivery.Permission        // users
 	owner    string                                // a user who may own gates
-	forged   func(commit, context string) string   // sets a status as another writer, and returns who; nil where nobody can
+	// sets a status as another writer, and returns who; nil where nobody can
+	forged func(commit, context string) string
 }
 
 // conform is what every forge must do.
@@ -75,7 +76,8 @@ func conform(t *testing.T, s *stage) {
 	if now, ended, err := s.forge.Ended(ctx, pr); err != nil || ended || now.Merged {
 		t.Errorf("an open pull request: %+v, %t, %v", now, ended, err)
 	}
-	if pr.Title != "Longer training" || pr.Head != head || pr.HeadRef != "zebra" || pr.Base != "main" || pr.Fork || pr.Draft || pr.Author == "" || pr.Updated.IsZero() {
+	if pr.Title != "Longer training" || pr.Head != head || pr.HeadRef != "zebra" || pr.Base != "main" || pr.Fork ||
+		pr.Draft || pr.Author == "" || pr.Updated.IsZero() {
 		t.Errorf("got %+v", pr)
 	}
 	if !list[1].Draft {
@@ -92,8 +94,10 @@ func conform(t *testing.T, s *stage) {
 		long := strings.Repeat("ä", 139) + "…and more"
 		for _, c := range []delivery.Check{
 			{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "waits"},
-			{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: "epoch 12 of 50", URL: "http://127.0.0.1:8080/runs/1"},
-			{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: "epoch 12 of 50", URL: "http://127.0.0.1:8080/runs/1"},
+			{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: "epoch 12 of 50",
+				URL: "http://127.0.0.1:8080/runs/1"},
+			{Context: delivery.ContextTrain, State: delivery.CheckPending, Description: "epoch 12 of 50",
+				URL: "http://127.0.0.1:8080/runs/1"},
 			{Context: delivery.ContextRelease, State: delivery.CheckSuccess, Description: "no model change"},
 			{Context: delivery.ContextGate + "production", State: delivery.CheckFailure, Description: long},
 			{Context: delivery.ContextData, State: delivery.CheckError, Description: ""},
@@ -117,7 +121,8 @@ func conform(t *testing.T, s *stage) {
 		if utf8.RuneCountInString(cut) != MaxDescription || !utf8.ValidString(cut) || !strings.HasSuffix(cut, "ä…") {
 			t.Errorf("the long one is %d characters: %q", utf8.RuneCountInString(cut), cut)
 		}
-		if err := s.forge.SetStatus(ctx, main, delivery.Check{Context: "aob/rollout/north", State: delivery.CheckSuccess}); err != nil {
+		if err := s.forge.SetStatus(ctx, main, delivery.Check{Context: "aob/rollout/north",
+			State: delivery.CheckSuccess}); err != nil {
 			t.Errorf("on main's commit: %v", err)
 		}
 	})
@@ -134,7 +139,8 @@ func conform(t *testing.T, s *stage) {
 				t.Errorf("got %+v, want %q of AOB's own", st, want)
 			}
 		}
-		if want := []string{delivery.ContextData, delivery.ContextGate + "production", delivery.ContextRelease, delivery.ContextTrain}; !slices.Equal(contexts, want) {
+		if want := []string{delivery.ContextData, delivery.ContextGate + "production", delivery.ContextRelease,
+			delivery.ContextTrain}; !slices.Equal(contexts, want) {
 			t.Errorf("got %q, want %q", contexts, want)
 		}
 		if got, err := s.forge.Statuses(ctx, s.work.git("rev-parse", "apple")); err != nil || len(got) != 0 {
@@ -174,14 +180,16 @@ func conform(t *testing.T, s *stage) {
 			t.Errorf("a comment that was never made is %q, %v, %v", body, found, err)
 		}
 		got := s.comments(first)
-		if len(got) != 2 || !strings.Contains(got[0], "now 0.52") || strings.Contains(got[0], "0.44") || !strings.Contains(got[1], "another subject") {
+		if len(got) != 2 || !strings.Contains(got[0], "now 0.52") || strings.Contains(got[0], "0.44") ||
+			!strings.Contains(got[1], "another subject") {
 			t.Errorf("got %q", got)
 		}
 		if err := s.forge.Comment(ctx, first, "report", strings.Repeat("žluťoučký kůň\n", 20_000)); err != nil {
 			t.Fatal(err)
 		}
 		got = s.comments(first)
-		if len(got) != 2 || len(got[0]) > MaxComment || !utf8.ValidString(got[0]) || !strings.Contains(got[0], "does not fit") {
+		if len(got) != 2 || len(got[0]) > MaxComment || !utf8.ValidString(got[0]) ||
+			!strings.Contains(got[0], "does not fit") {
 			t.Errorf("a long one: %d bytes, ends in %q", len(got[0]), got[0][max(0, len(got[0])-80):])
 		}
 	})
@@ -196,7 +204,8 @@ func conform(t *testing.T, s *stage) {
 		s.say(other, "bob", "nice /aob but not a command")
 		s.say(other, "ada", "/aob accept mAP because the set is small")
 		got, err := s.forge.Commands(ctx, other)
-		if err != nil || len(got) != 2 || got[0].Author != "bob" || got[1].Author != "ada" || !strings.Contains(got[0].Body, "/aob run 3f9c2a") || got[0].ID >= got[1].ID {
+		if err != nil || len(got) != 2 || got[0].Author != "bob" || got[1].Author != "ada" ||
+			!strings.Contains(got[0].Body, "/aob run 3f9c2a") || got[0].ID >= got[1].ID {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
@@ -232,7 +241,8 @@ func conform(t *testing.T, s *stage) {
 		if err != nil || number <= other {
 			t.Fatalf("got %d, %v", number, err)
 		}
-		if again, err := s.forge.OpenPR(ctx, "aob/rollback-pallets", "main", "Roll pallets back", "because it failed"); err != nil || again != number {
+		if again, err := s.forge.OpenPR(ctx, "aob/rollback-pallets", "main", "Roll pallets back",
+			"because it failed"); err != nil || again != number {
 			t.Errorf("again: got %d, %v; want %d", again, err, number)
 		}
 		i := slices.IndexFunc(prs(), func(pr delivery.PullRequest) bool { return pr.Number == number })
@@ -283,7 +293,8 @@ func newWork(t *testing.T, remote string) *work {
 
 func (w *work) git(args ...string) string {
 	w.t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", w.dir, "-c", "user.name=Ada", "-c", "user.email=ada@example.com"}, args...)...)
+	cmd := exec.Command("git", append([]string{"-C", w.dir, "-c", "user.name=Ada", "-c", "user.email=ada@example.com"},
+		args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		w.t.Fatalf("git %s: %v: %s", strings.Join(args, " "), err, out)

@@ -66,7 +66,8 @@ func NewGitea(s Server) (*Gitea, error) {
 		return nil, delivery.Blockedf("write it as https://git.example.com", "the Gitea address is not one")
 	}
 	if u.User != nil {
-		return nil, delivery.Blockedf("give the token by itself; what is in an address ends up in logs", "the Gitea address https://…@%s holds a user or a token", u.Host)
+		return nil, delivery.Blockedf("give the token by itself; what is in an address ends up in logs",
+			"the Gitea address https://…@%s holds a user or a token", u.Host)
 	}
 	if s.Owner == "" || s.Repo == "" || s.Token == nil {
 		return nil, delivery.Blockedf("give all three", "the Gitea repository needs an owner, a name and a token")
@@ -81,7 +82,8 @@ func NewGitea(s Server) (*Gitea, error) {
 	}
 	base := strings.TrimSuffix(u.String(), "/")
 	return &Gitea{
-		url: base, owner: s.Owner, repo: s.Repo, token: s.Token, hooks: s.Hooks, branch: s.Branch, signed: s.Signed, started: time.Now(),
+		url: base, owner: s.Owner, repo: s.Repo, token: s.Token, hooks: s.Hooks, branch: s.Branch, signed: s.Signed,
+		started: time.Now(),
 		http: &http.Client{
 			Transport:     &calls{next: next, token: s.Token},
 			Timeout:       2 * time.Minute,
@@ -105,7 +107,8 @@ func sameHost(req *http.Request, via []*http.Request) error {
 // client makes an SDK client for one call: the SDK keeps its context.
 func (f *Gitea) client(ctx context.Context) (*gitea.Client, error) {
 	// Without a version given the SDK would ask for it before anything else.
-	return gitea.NewClient(f.url, gitea.SetGiteaVersion(""), gitea.SetHTTPClient(f.http), gitea.SetContext(ctx), gitea.SetUserAgent("aob"))
+	return gitea.NewClient(f.url, gitea.SetGiteaVersion(""), gitea.SetHTTPClient(f.http), gitea.SetContext(ctx),
+		gitea.SetUserAgent("aob"))
 }
 
 // Address names the repository.
@@ -155,7 +158,8 @@ func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 	}
 	var prs []delivery.PullRequest
 	err = pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
-		page, resp, err := c.ListRepoPullRequests(f.owner, f.repo, gitea.ListPullRequestsOptions{State: gitea.StateOpen, Sort: "oldest", ListOptions: opt})
+		page, resp, err := c.ListRepoPullRequests(f.owner, f.repo, gitea.ListPullRequestsOptions{State: gitea.StateOpen,
+			Sort: "oldest", ListOptions: opt})
 		for _, p := range page {
 			if p != nil && p.Head != nil && p.Base != nil {
 				prs = append(prs, pullRequest(p))
@@ -178,8 +182,8 @@ func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 	return slices.CompactFunc(prs, func(a, b delivery.PullRequest) bool { return a.Number == b.Number }), nil
 }
 
-// pages reads a list page by page. The Link header tells of a next page, and so does the number of all: a proxy may take
-// the header away. Without both it goes on to the first page that is nearly empty.
+// pages reads a list page by page. The Link header tells of a next page, and so does the number of all: a proxy may
+// take the header away. Without both it goes on to the first page that is nearly empty.
 func pages(read func(gitea.ListOptions) (n int, resp *gitea.Response, err error)) error {
 	seen := 0
 	for page := 1; seen < maxPullRequests; page++ {
@@ -292,7 +296,8 @@ func (f *Gitea) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 				continue
 			}
 			seen[s.Context] = true
-			status := delivery.Status{Check: delivery.Check{Context: s.Context, State: delivery.CheckState(s.State), Description: s.Description, URL: s.TargetURL}}
+			status := delivery.Status{Check: delivery.Check{Context: s.Context, State: delivery.CheckState(s.State),
+				Description: s.Description, URL: s.TargetURL}}
 			if s.Creator != nil {
 				status.By, status.Mine = s.Creator.UserName, s.Creator.ID == me
 			}
@@ -334,7 +339,8 @@ func (f *Gitea) OpenPR(ctx context.Context, head, base, title, body string) (int
 	if err != nil {
 		return 0, f.explain(doing, err)
 	}
-	made, _, err := c.CreatePullRequest(f.owner, f.repo, gitea.CreatePullRequestOption{Head: head, Base: base, Title: title, Body: cutComment(body)})
+	made, _, err := c.CreatePullRequest(f.owner, f.repo, gitea.CreatePullRequestOption{Head: head, Base: base,
+		Title: title, Body: cutComment(body)})
 	if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusConflict {
 		if number, again := f.find(ctx, head, base); again == nil && number > 0 {
 			return number, nil
@@ -376,14 +382,17 @@ func (f *Gitea) explain(doing string, err error) error {
 	}
 	switch s.code {
 	case http.StatusUnauthorized:
-		return delivery.Blockedf("check the token: it may have expired", "%s: %s does not know the token (%s)", doing, f.url, s)
+		return delivery.Blockedf("check the token: it may have expired", "%s: %s does not know the token (%s)", doing,
+			f.url, s)
 	case http.StatusForbidden:
 		if scope := missingScope(err); scope != "" {
 			return delivery.Blockedf(makeToken, "%s: aob's token has no scope %s (%s)", doing, scope, f.url)
 		}
-		return delivery.Blockedf("give the token's user write permission in the repository", "%s: %s denies access to %s (%s)", doing, f.url, repo, s)
+		return delivery.Blockedf("give the token's user write permission in the repository",
+			"%s: %s denies access to %s (%s)", doing, f.url, repo, s)
 	case http.StatusNotFound, http.StatusGone:
-		return delivery.Blockedf("check owner and name, and that the token's user may see it", "%s: %s knows no such thing in %s (%s)", doing, f.url, repo, s)
+		return delivery.Blockedf("check owner and name, and that the token's user may see it",
+			"%s: %s knows no such thing in %s (%s)", doing, f.url, repo, s)
 	case http.StatusTooManyRequests:
 		return delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s asks for time (%s)", doing, f.url, s)}
 	}

@@ -109,7 +109,8 @@ func (f *Gitea) Commands(ctx context.Context, pr int) ([]delivery.Comment, error
 		if said.Poster.ID == me || !command(said.Body) {
 			return
 		}
-		asked = append(asked, delivery.Comment{ID: said.ID, Author: said.Poster.UserName, Body: said.Body, At: said.Created.UTC()})
+		asked = append(asked, delivery.Comment{ID: said.ID, Author: said.Poster.UserName, Body: said.Body,
+			At: said.Created.UTC()})
 		if len(asked) >= 2*MaxCommands {
 			asked = newest(asked)
 		}
@@ -202,13 +203,17 @@ func (f *Gitea) mayAsk(pr int, question string, now time.Time) error {
 	question = of + " " + question
 	a, all := f.asks[question], f.asks[of]
 	if all.count >= maxQuestions && now.Before(all.next) {
-		return delivery.Wait{For: all.next.Sub(now), What: fmt.Sprintf("aob has asked %d questions on pull request %d, and asks the next one later", all.count, pr)}
+		return delivery.Wait{For: all.next.Sub(now),
+			What: fmt.Sprintf("aob has asked %d questions on pull request %d, and asks the next one later", all.count,
+				pr)}
 	}
 	if a.count >= maxAsks {
-		return delivery.Blockedf("find out who edits or deletes aob's comments there", "a question of aob's was changed or removed %d times, and is not asked again", a.count)
+		return delivery.Blockedf("find out who edits or deletes aob's comments there",
+			"a question of aob's was changed or removed %d times, and is not asked again", a.count)
 	}
 	if now.Before(a.next) {
-		return delivery.Wait{For: a.next.Sub(now), What: "a question of aob's was changed or removed, and is asked again later"}
+		return delivery.Wait{For: a.next.Sub(now),
+			What: "a question of aob's was changed or removed, and is asked again later"}
 	}
 	if f.asks == nil || len(f.asks) > 10_000 {
 		f.asks = map[string]asks{}

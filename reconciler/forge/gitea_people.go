@@ -45,8 +45,8 @@ func missingScope(err error) string {
 	return "read:" + m[1]
 }
 
-// missingScopes returns the writing scopes that AOB's token does not have. Gitea looks at the scopes first, so it is sent
-// requests that it refuses in any case: a pull request and a comment without content.
+// missingScopes returns the writing scopes that AOB's token does not have. Gitea looks at the scopes first, so it is
+// sent requests that it refuses in any case: a pull request and a comment without content.
 func (f *Gitea) missingScopes(ctx context.Context) ([]string, error) {
 	var list []string
 	for _, path := range []string{"pulls", "issues/0/comments"} {
@@ -90,7 +90,9 @@ func (f *Gitea) Permission(ctx context.Context, user string) (delivery.Permissio
 			if may, ok := f.assignee(c, user); ok {
 				return may, nil
 			}
-			return "", delivery.Blockedf("make aob's user an administrator of the repository: Gitea tells no other what people may do", "%s: %s", doing, s)
+			return "", delivery.Blockedf(
+				"make aob's user an administrator of the repository: Gitea tells no other what people may do", "%s: %s",
+				doing, s)
 		}
 	}
 	if err != nil || got == nil {
@@ -257,7 +259,8 @@ func (f *Gitea) ownerTeam(ctx context.Context, c *gitea.Client, t *gitea.Team) (
 	if !seen {
 		return fmt.Sprintf("a team whose members aob cannot see: add aob's user %s to it", me), nil
 	}
-	members, _, err := c.ListTeamMembers(t.ID, gitea.ListTeamMembersOptions{ListOptions: gitea.ListOptions{PageSize: maxMembers}})
+	members, _, err := c.ListTeamMembers(t.ID,
+		gitea.ListTeamMembersOptions{ListOptions: gitea.ListOptions{PageSize: maxMembers}})
 	if err != nil {
 		return "", err
 	}
@@ -278,7 +281,8 @@ func (f *Gitea) checkTeams(c *gitea.Client, teams []*gitea.Team, me string) ([]s
 	for _, t := range teams {
 		seen, err := f.sees(c, t)
 		if scope := missingScope(err); scope != "" {
-			return []string{fmt.Sprintf("aob's token has no scope %s, so it cannot see who is in a team; %s", scope, makeToken)}, nil
+			return []string{fmt.Sprintf("aob's token has no scope %s, so it cannot see who is in a team; %s", scope,
+				makeToken)}, nil
 		}
 		if err != nil {
 			return nil, err
@@ -290,7 +294,8 @@ func (f *Gitea) checkTeams(c *gitea.Client, teams []*gitea.Team, me string) ([]s
 	if len(hidden) == 0 {
 		return nil, nil
 	}
-	return []string{fmt.Sprintf("aob cannot see who is in the teams %s of %s, so their members count as readers; add aob's user %s to them", Cut(strings.Join(hidden, ", "), 200), f.owner, me)}, nil
+	return []string{fmt.Sprintf("aob cannot see who is in the teams %s of %s, so their members count as readers; add "+
+		"aob's user %s to them", Cut(strings.Join(hidden, ", "), 200), f.owner, me)}, nil
 }
 
 // unknown tells a user who is not there from a repository that is not.

@@ -52,11 +52,13 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	if missing, err := f.missingScopes(ctx); err != nil {
 		return setup, f.explain(doing, err)
 	} else if len(missing) > 0 {
-		setup.Wrong = append(setup.Wrong, fmt.Sprintf("aob's token has no scope %s; %s", strings.Join(missing, " and no scope "), makeToken))
+		setup.Wrong = append(setup.Wrong, fmt.Sprintf("aob's token has no scope %s; %s",
+			strings.Join(missing, " and no scope "), makeToken))
 	}
 	say := func(format string, args ...any) { setup.Wrong = append(setup.Wrong, fmt.Sprintf(format, args...)) }
 	if repo.FullName != "" && !strings.EqualFold(repo.FullName, called) {
-		say("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again", called, delivery.Terminal(Cut(repo.FullName, 200)))
+		say("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again",
+			called, delivery.Terminal(Cut(repo.FullName, 200)))
 	}
 	switch {
 	case repo.Archived:
@@ -76,9 +78,11 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	switch p := repo.Permissions; {
 	case p == nil: // an old server; what is missing shows where it is needed
 	case organization && !admin:
-		say("%s belongs to an organization, where Gitea tells administrators of the repository alone what people may do; make aob's user %s an administrator of it", called, name)
+		say("%s belongs to an organization, where Gitea tells administrators of the repository alone what people may "+
+			"do; make aob's user %s an administrator of it", called, name)
 	case !p.Pull || !p.Push:
-		say("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write", name, called)
+		say("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write",
+			name, called)
 	}
 	if organization && admin {
 		more, err := f.checkTeams(c, teams, name)
@@ -119,8 +123,8 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	return setup, nil
 }
 
-// checkHooks says whether a webhook is there that points to AOB, and works. Gitea shows webhooks to administrators of the
-// repository alone.
+// checkHooks says whether a webhook is there that points to AOB, and works. Gitea shows webhooks to administrators of
+// the repository alone.
 func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) ([]string, error) {
 	f.mu.Lock()
 	heard, misheard := f.heard, f.misheard
@@ -144,7 +148,8 @@ func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) 
 		})
 		switch {
 		case i < 0:
-			return []string{fmt.Sprintf("%s has no webhook to %s, so aob sees what happens only when it looks; add one, with the secret of the configuration", called, f.hooks)}, nil
+			return []string{fmt.Sprintf("%s has no webhook to %s, so aob sees what happens only when it looks; add "+
+				"one, with the secret of the configuration", called, f.hooks)}, nil
 		case !hooks[i].Active:
 			return []string{fmt.Sprintf("the webhook of %s to %s is switched off; switch it on", called, f.hooks)}, nil
 		}
@@ -153,11 +158,17 @@ func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) 
 	case !repo.Updated.After(f.started): // nothing has happened that a webhook would tell
 		return nil, nil
 	case misheard:
-		return []string{fmt.Sprintf("webhooks arrive at %s with a wrong signature, and none with the right one; give the webhook of %s in Gitea the secret that forge.gitea.webhookSecretFile or webhookSecretEnv holds", f.hooks, called)}, nil
+		return []string{fmt.Sprintf("webhooks arrive at %s with a wrong signature, and none with the right one; give "+
+			"the webhook of %s in Gitea the secret that forge.gitea.webhookSecretFile or webhookSecretEnv holds",
+			f.hooks, called)}, nil
 	case !admin:
-		return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; Gitea shows webhooks to administrators of the repository alone, so look whether %s has one to %s, and at its recent deliveries: ALLOWED_HOST_LIST may forbid the address", called, called, f.hooks)}, nil
+		return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; Gitea "+
+			"shows webhooks to administrators of the repository alone, so look whether %s has one to %s, and at its "+
+			"recent deliveries: ALLOWED_HOST_LIST may forbid the address", called, called, f.hooks)}, nil
 	}
-	return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at its recent deliveries in the repository's settings: Gitea may not reach %s, or ALLOWED_HOST_LIST forbids it", called, f.hooks)}, nil
+	return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at its "+
+		"recent deliveries in the repository's settings: Gitea may not reach %s, or ALLOWED_HOST_LIST forbids it",
+		called, f.hooks)}, nil
 }
 
 // requiresSigned reports whether the protection of the target branch asks for signed commits. Gitea shows it to

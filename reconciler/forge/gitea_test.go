@@ -24,7 +24,9 @@ func TestGitea(t *testing.T) {
 		repo := server.Repo(t, ada, name)
 		server.Allow(t, repo, bob, "read")
 		server.Allow(t, repo, robot, "admin")
-		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string { return robot.Token }})
+		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+			return robot.Token
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +49,8 @@ func TestGitea(t *testing.T) {
 		}
 		s.forged = func(commit, context string) string {
 			path := fmt.Sprintf("/repos/%s/%s/statuses/%s", repo.Owner, repo.Name, commit)
-			if err := server.Call(ada, "POST", path, map[string]string{"state": "success", "context": context}, nil); err != nil {
+			if err := server.Call(ada, "POST", path, map[string]string{"state": "success", "context": context},
+				nil); err != nil {
 				t.Fatal(err)
 			}
 			return ada.Name
@@ -66,8 +69,8 @@ func TestGitea(t *testing.T) {
 		conform(t, s)
 	})
 
-	// An organization's repository has teams. Gitea leaves the rights of a team for single units out of what it says that
-	// a member may do.
+	// An organization's repository has teams. Gitea leaves the rights of a team for single units out of what it says
+	// that a member may do.
 	t.Run("teams", func(t *testing.T) {
 		call := func(method, path string, in, out any) {
 			t.Helper()
@@ -81,7 +84,8 @@ func TestGitea(t *testing.T) {
 		for _, name := range []string{"dora", "max", "sue"} {
 			server.User(t, name)
 		}
-		write, read := map[string]string{"repo.code": "write", "repo.pulls": "write", "repo.issues": "read"}, map[string]string{"repo.code": "read", "repo.pulls": "write"}
+		write, read := map[string]string{"repo.code": "write", "repo.pulls": "write", "repo.issues": "read"},
+			map[string]string{"repo.code": "read", "repo.pulls": "write"}
 		for _, team := range []struct {
 			name    string
 			units   map[string]string
@@ -94,7 +98,8 @@ func TestGitea(t *testing.T) {
 			{"elsewhere", write, []string{"max", robot.Name}},
 		} {
 			var made struct{ ID int64 }
-			call("POST", "/orgs/vision/teams", map[string]any{"name": team.name, "permission": "write", "units_map": team.units}, &made)
+			call("POST", "/orgs/vision/teams", map[string]any{"name": team.name, "permission": "write",
+				"units_map": team.units}, &made)
 			for _, user := range team.members {
 				call("PUT", fmt.Sprintf("/teams/%d/members/%s", made.ID, user), nil, nil)
 			}
@@ -105,7 +110,9 @@ func TestGitea(t *testing.T) {
 		call("PUT", "/repos/vision/intent/collaborators/dora", map[string]any{"permission": "write"}, nil)
 		as := func(token string) *Gitea {
 			t.Helper()
-			f, err := NewGitea(Server{URL: server.URL, Owner: "vision", Repo: "intent", Token: func() string { return token }})
+			f, err := NewGitea(Server{URL: server.URL, Owner: "vision", Repo: "intent", Token: func() string {
+				return token
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,8 +120,9 @@ func TestGitea(t *testing.T) {
 		}
 		f := as(robot.Token)
 		for user, want := range map[string]delivery.Permission{
-			"ada": delivery.PermissionWrite, "dora": delivery.PermissionWrite, robot.Name: delivery.PermissionWrite, "root": delivery.PermissionWrite,
-			"bob": delivery.PermissionNone, "max": delivery.PermissionNone, "eve": delivery.PermissionNone,
+			"ada": delivery.PermissionWrite, "dora": delivery.PermissionWrite, robot.Name: delivery.PermissionWrite,
+			"root": delivery.PermissionWrite,
+			"bob":  delivery.PermissionNone, "max": delivery.PermissionNone, "eve": delivery.PermissionNone,
 			"sue": delivery.PermissionNone, // aob's user does not see who is in her team
 		} {
 			if got, err := f.Permission(t.Context(), user); err != nil || got != want {
@@ -123,14 +131,17 @@ func TestGitea(t *testing.T) {
 		}
 		nobody := "no team of the repository and no user who may write here"
 		for name, want := range map[string]string{
-			"leads": "", "LEADS": "", "ada": "", "dora": "", "crew": "", "eve": nobody, "elsewhere": nobody, "vision-leads": nobody,
-			"secret": "add aob's user aob to it", "readers": "no member may write here: give the team Write",
+			"leads": "", "LEADS": "", "ada": "", "dora": "", "crew": "", "eve": nobody, "elsewhere": nobody,
+			"vision-leads": nobody,
+			"secret":       "add aob's user aob to it", "readers": "no member may write here: give the team Write",
 		} {
-			if got, err := f.Owner(t.Context(), name); err != nil || (want == "") != (got == "") || !strings.Contains(got, want) {
+			if got, err := f.Owner(t.Context(), name); err != nil || (want == "") != (got == "") ||
+				!strings.Contains(got, want) {
 				t.Errorf("%s as an owner: %q, %v; want %q", name, got, err, want)
 			}
 		}
-		for user, want := range map[string]string{"ada": "crew leads", "bob": "crew readers", "eve": "", "nobody-of-that-name": ""} {
+		for user, want := range map[string]string{"ada": "crew leads", "bob": "crew readers", "eve": "",
+			"nobody-of-that-name": ""} {
 			got, err := f.Teams(t.Context(), user)
 			var of, teams []string
 			for team, in := range got {
@@ -141,7 +152,8 @@ func TestGitea(t *testing.T) {
 			}
 			slices.Sort(of)
 			slices.Sort(teams)
-			if err != nil || strings.Join(of, " ") != want || strings.Join(teams, " ") != "Owners crew leads readers secret" {
+			if err != nil || strings.Join(of, " ") != want ||
+				strings.Join(teams, " ") != "Owners crew leads readers secret" {
 				t.Errorf("%s: in %q of %q, %v; want %q of Owners crew leads readers secret", user, of, teams, err, want)
 			}
 		}
@@ -161,12 +173,14 @@ func TestGitea(t *testing.T) {
 		token := func(as giteatest.User, scopes ...string) string {
 			t.Helper()
 			var made struct{ SHA1 string }
-			if err := server.Call(giteatest.User{Name: as.Name, Password: as.Password}, "POST", "/users/"+as.Name+"/tokens", map[string]any{"name": strings.Join(scopes, " "), "scopes": scopes}, &made); err != nil {
+			if err := server.Call(giteatest.User{Name: as.Name, Password: as.Password}, "POST", "/users/"+as.Name+
+				"/tokens", map[string]any{"name": strings.Join(scopes, " "), "scopes": scopes}, &made); err != nil {
 				t.Fatal(err)
 			}
 			return made.SHA1
 		}
-		if got := wrong(as(token(robot, "write:repository", "write:issue", "read:user", "read:organization"))); strings.Contains(got, "scope") {
+		if got := wrong(as(token(robot, "write:repository", "write:issue", "read:user",
+			"read:organization"))); strings.Contains(got, "scope") {
 			t.Errorf("the scopes of the documentation are not enough: %s", got)
 		}
 		for missing, has := range map[string][]string{
@@ -176,12 +190,14 @@ func TestGitea(t *testing.T) {
 			"read:user":         {"write:repository", "write:issue", "read:organization"},
 		} {
 			f := as(token(robot, has...))
-			if got := wrong(f); !strings.Contains(got, "aob's token has no scope "+missing) || strings.Contains(got, "write permission") || !strings.Contains(got, "docs/gitea.md") {
+			if got := wrong(f); !strings.Contains(got, "aob's token has no scope "+missing) ||
+				strings.Contains(got, "write permission") || !strings.Contains(got, "docs/gitea.md") {
 				t.Errorf("without %s: %s", missing, got)
 			}
 			if missing == "read:organization" {
 				in, err := f.Teams(t.Context(), "ada")
-				if in["leads"] || len(in) != 5 || err == nil || !strings.Contains(err.Error(), "no scope read:organization") {
+				if in["leads"] || len(in) != 5 || err == nil ||
+					!strings.Contains(err.Error(), "no scope read:organization") {
 					t.Errorf("the teams of ada without the scope: %v, %v", in, err)
 				}
 			}
@@ -189,7 +205,8 @@ func TestGitea(t *testing.T) {
 
 		// The role Write is not enough here, and that is said once.
 		call("PUT", "/repos/vision/intent/collaborators/"+robot.Name, map[string]any{"permission": "write"}, nil)
-		if got := wrong(f); !strings.Contains(got, "belongs to an organization") || strings.Contains(got, "role Write") || strings.Count(got, "administrator") != 2 {
+		if got := wrong(f); !strings.Contains(got, "belongs to an organization") ||
+			strings.Contains(got, "role Write") || strings.Count(got, "administrator") != 2 {
 			t.Errorf("the role Write: %s", got)
 		}
 	})
@@ -202,9 +219,11 @@ func TestGitea(t *testing.T) {
 		s.work.branch("side", main)
 		head := s.work.push("side", map[string]string{"models/a.yaml": "2"}, "second")
 		number := s.propose("side", "Second")
-		for _, st := range []delivery.CheckState{"", delivery.CheckPending, delivery.CheckFailure, delivery.CheckError} {
+		for _, st := range []delivery.CheckState{"", delivery.CheckPending, delivery.CheckFailure,
+			delivery.CheckError} {
 			if st != "" {
-				if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: st}); err != nil {
+				if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease,
+					State: st}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -212,7 +231,8 @@ func TestGitea(t *testing.T) {
 				t.Fatalf("merged while aob/release is %q", st)
 			}
 		}
-		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease,
+			State: delivery.CheckSuccess}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the pull request can be merged", func() bool { return server.Merge(ada, repo, number) == nil })
@@ -236,14 +256,16 @@ func TestGitea(t *testing.T) {
 		if err != nil || len(list) != 1 {
 			t.Fatalf("got %v, %v", list, err)
 		}
-		if pr := list[0]; !pr.Fork || pr.ForkOwner != "bob" || pr.Number != number || pr.Head != head || pr.Author != "bob" || pr.HeadRef != "main2" {
+		if pr := list[0]; !pr.Fork || pr.ForkOwner != "bob" || pr.Number != number || pr.Head != head ||
+			pr.Author != "bob" || pr.HeadRef != "main2" {
 			t.Errorf("got %+v", pr)
 		}
 		ref := fmt.Sprintf("refs/pull/%d/head", number)
 		if got := s.work.git("ls-remote", s.work.remote, ref); !strings.HasPrefix(got, head) {
 			t.Errorf("%s is %q", ref, got)
 		}
-		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckPending}); err != nil {
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease,
+			State: delivery.CheckPending}); err != nil {
 			t.Errorf("a status on a fork's commit: %v", err)
 		}
 		// The branch's name is taken in the fork, and not here.
@@ -266,7 +288,8 @@ func TestGitea(t *testing.T) {
 		if err := f.Comment(t.Context(), number, "report", "ours"); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.comments(number); len(got) != 2 || !strings.Contains(got[0], "I am AOB") || !strings.Contains(got[1], "ours") {
+		if got := s.comments(number); len(got) != 2 || !strings.Contains(got[0], "I am AOB") ||
+			!strings.Contains(got[1], "ours") {
 			t.Errorf("got %q", got)
 		}
 		before := server.Comments(t, repo, number)[1]
@@ -284,11 +307,14 @@ func TestGitea(t *testing.T) {
 		writer := server.User(t, "writer")
 		server.Allow(t, repo, writer, "write")
 		s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
-		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string { return writer.Token }})
+		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+			return writer.Token
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for user, want := range map[string]delivery.Permission{"ada": delivery.PermissionWrite, "writer": delivery.PermissionWrite, "bob": delivery.PermissionNone, "eve": delivery.PermissionNone} {
+		for user, want := range map[string]delivery.Permission{"ada": delivery.PermissionWrite,
+			"writer": delivery.PermissionWrite, "bob": delivery.PermissionNone, "eve": delivery.PermissionNone} {
 			if got, err := f.Permission(t.Context(), user); err != nil || got != want {
 				t.Errorf("%s: got %s, %v; want %s", user, got, err, want)
 			}
@@ -299,7 +325,8 @@ func TestGitea(t *testing.T) {
 		})
 		// Gitea shows webhooks to administrators alone, so a missing one shows by its silence.
 		f.hooks, f.started = "http://127.0.0.1:1/webhook", time.Unix(0, 0)
-		if setup, err := f.Check(t.Context()); err != nil || !strings.Contains(strings.Join(setup.Wrong, "; "), "Gitea shows webhooks to administrators") {
+		if setup, err := f.Check(t.Context()); err != nil ||
+			!strings.Contains(strings.Join(setup.Wrong, "; "), "Gitea shows webhooks to administrators") {
 			t.Errorf("a webhook that nobody made: %q, %v", setup.Wrong, err)
 		}
 	})
@@ -316,7 +343,9 @@ func TestGitea(t *testing.T) {
 		}
 		check(f, "is empty; push a branch main")
 		s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
-		reader, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string { return bob.Token }})
+		reader, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+			return bob.Token
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -357,7 +386,8 @@ func TestGitea(t *testing.T) {
 		stranger.git("commit", "-q", "--allow-empty", "-m", "second")
 		stranger.git("push", "-q", "-o", "topic=review", stranger.remote, "HEAD:refs/for/main")
 		list, err := f.PullRequests(t.Context())
-		if err != nil || len(list) != 1 || !list[0].Fork || list[0].ForkOwner != "" || list[0].May(delivery.PermissionWrite) != delivery.PermissionNone {
+		if err != nil || len(list) != 1 || !list[0].Fork || list[0].ForkOwner != "" ||
+			list[0].May(delivery.PermissionWrite) != delivery.PermissionNone {
 			t.Errorf("got %+v, %v", list, err)
 		}
 	})
@@ -521,7 +551,9 @@ func TestGitea(t *testing.T) {
 		s, _, repo := setup(t, "denied")
 		main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
 		as := func(token string, name string) *Gitea {
-			f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: name, Token: func() string { return token }})
+			f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: name, Token: func() string {
+				return token
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -568,7 +600,9 @@ func TestGiteaErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it went elsewhere") }))
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("it went elsewhere")
+	}))
 	defer elsewhere.Close()
 	status := func(code int, header ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, req *http.Request) {
@@ -589,7 +623,8 @@ func TestGiteaErrors(t *testing.T) {
 		{"403", status(403), "write permission", delivery.Blocked{}},
 		{"403, a scope", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(403)
-			fmt.Fprint(w, `{"message": "token does not have at least one of required scope(s), required=[read:issue], token scope=read:user"}`)
+			fmt.Fprint(w,
+				`{"message": "token does not have at least one of required scope(s), required=[read:issue], token scope=read:user"}`)
 		}, "no scope write:issue", delivery.Blocked{}},
 		{"404", status(404), "check owner and name", delivery.Blocked{}},
 		{"429", status(429, "Retry-After", "90"), "again in 1m30s", delivery.Wait{}},
@@ -648,7 +683,9 @@ func TestGiteaErrors(t *testing.T) {
 			}
 		})
 	}
-	for _, s := range []Server{{}, {URL: "git.example.com", Owner: "a", Repo: "b", Token: func() string { return "" }}, {URL: "https://" + token + "@x.example", Owner: "a", Repo: "b", Token: func() string { return "" }}, {URL: "https://x.example"}} {
+	for _, s := range []Server{{}, {URL: "git.example.com", Owner: "a", Repo: "b", Token: func() string { return "" }},
+		{URL: "https://" + token + "@x.example", Owner: "a", Repo: "b", Token: func() string { return "" }},
+		{URL: "https://x.example"}} {
 		_, err := NewGitea(s)
 		if _, ok := errors.AsType[delivery.Blocked](err); !ok || strings.Contains(err.Error(), token) {
 			t.Errorf("%q: got %v", s.URL, err)
@@ -660,7 +697,8 @@ func TestGiteaErrors(t *testing.T) {
 func TestPages(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		pr := func(n int) string {
-			return fmt.Sprintf(`{"number":%d,"title":"t","user":{"login":"ada"},"head":{"ref":"b","sha":"c","repo_id":1},"base":{"ref":"main","repo_id":1}}`, n)
+			return fmt.Sprintf(
+				`{"number":%d,"title":"t","user":{"login":"ada"},"head":{"ref":"b","sha":"c","repo_id":1},"base":{"ref":"main","repo_id":1}}`, n)
 		}
 		page := req.URL.Query().Get("page")
 		if page == "1" {
@@ -702,15 +740,24 @@ func TestSettingsThatStopAOBAreNamed(t *testing.T) {
 	defer server.Close()
 	const may = `"full_name": "ada/intent", "permissions": {"pull": true, "push": true, "admin": false}`
 	for name, c := range map[string]struct{ repo, want string }{
-		"a pull mirror":            {`{` + may + `, "mirror": true, "has_pull_requests": false}`, "a mirror has no pull requests; name the repository that it mirrors"},
-		"no pull requests":         {`{` + may + `, "has_pull_requests": false}`, "pull requests are switched off"},
-		"an archived repository":   {`{` + may + `, "archived": true, "has_pull_requests": true}`, "is archived"},
-		"a transferred one":        {`{"full_name": "eve/moved", "permissions": {"pull": true, "push": true}, "has_pull_requests": true}`, "is called eve/moved now"},
-		"a user that may not push": {`{"full_name": "ada/intent", "permissions": {"pull": true, "push": false}, "has_pull_requests": true}`, "give it the role Write"},
-		"all is well":              {`{` + may + `, "has_pull_requests": true}`, ""},
+		"a pull mirror": {`{` + may + `, "mirror": true, "has_pull_requests": false}`,
+			"a mirror has no pull requests; name the repository that it mirrors"},
+		"no pull requests":       {`{` + may + `, "has_pull_requests": false}`, "pull requests are switched off"},
+		"an archived repository": {`{` + may + `, "archived": true, "has_pull_requests": true}`, "is archived"},
+		"a transferred one": {
+			`{"full_name": "eve/moved", "permissions": {"pull": true, "push": true}, "has_pull_requests": true}`,
+			"is called eve/moved now",
+		},
+		"a user that may not push": {
+			`{"full_name": "ada/intent", "permissions": {"pull": true, "push": false}, "has_pull_requests": true}`,
+			"give it the role Write",
+		},
+		"all is well": {`{` + may + `, "has_pull_requests": true}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string { return "t" }})
+			f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string {
+				return "t"
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -719,7 +766,8 @@ func TestSettingsThatStopAOBAreNamed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.want == "" && len(setup.Wrong) > 0 || c.want != "" && (len(setup.Wrong) != 1 || !strings.Contains(setup.Wrong[0], c.want)) {
+			if c.want == "" && len(setup.Wrong) > 0 || c.want != "" && (len(setup.Wrong) != 1 ||
+				!strings.Contains(setup.Wrong[0], c.want)) {
 				t.Errorf("got %q, want %q", setup.Wrong, c.want)
 			}
 		})

@@ -371,7 +371,8 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 	}
 	i := slices.IndexFunc(prs, func(pr delivery.PullRequest) bool { return pr.Number == number })
 	if i < 0 {
-		return "", delivery.Blockedf("aob pr list shows those that are open", "there is no open pull request %d", number)
+		return "", delivery.Blockedf("aob pr list shows those that are open", "there is no open pull request %d",
+			number)
 	}
 	if why := prs[i].Unreadable; why != "" {
 		return "", delivery.Blockedf("mend the branch, or remove it", "pull request %d cannot be read: %s", number, why)
@@ -386,10 +387,12 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 		return "", err
 	}
 	if head == "" || target == "" {
-		return "", delivery.Blockedf("aob pr list shows those that are open", "pull request %d was removed meanwhile", number)
+		return "", delivery.Blockedf("aob pr list shows those that are open", "pull request %d was removed meanwhile",
+			number)
 	}
 	if len(looked) < 7 || !strings.HasPrefix(head, looked) {
-		return "", delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number), "pull request %d is at %.10s by now, and what was looked at is %.10s", number, head, looked)
+		return "", delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number),
+			"pull request %d is at %.10s by now, and what was looked at is %.10s", number, head, looked)
 	}
 	last, err := f.byPeople(head)
 	if err != nil {
@@ -400,7 +403,8 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 		return "", err
 	}
 	if draft(title) {
-		return "", delivery.Blockedf("take the mark out of the last commit's subject", "pull request %d is a draft", number)
+		return "", delivery.Blockedf("take the mark out of the last commit's subject", "pull request %d is a draft",
+			number)
 	}
 	if err := f.passed(ctx, number, head); err != nil {
 		return "", err
@@ -410,7 +414,10 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 		return "", err
 	}
 	if !follows {
-		return "", delivery.Blockedf(fmt.Sprintf("rebase your branch and replace the one here, with the release commit that AOB pushed: git fetch; git rebase origin/%s; git push --force-with-lease origin %s; AOB commits the release again", f.target, branch), "%s has moved on since pull request %d (%s) left it", f.target, number, branch)
+		return "", delivery.Blockedf(fmt.Sprintf("rebase your branch and replace the one here, with the release "+
+			"commit that AOB pushed: git fetch; git rebase origin/%s; git push --force-with-lease origin %s; AOB "+
+			"commits the release again", f.target, branch), "%s has moved on since pull request %d (%s) left it",
+			f.target, number, branch)
 	}
 	commit, err = f.git.Merge(target, head, by, "", time.Now(), fmt.Sprintf("Merge %d: %s", number, title))
 	if err != nil {
@@ -433,10 +440,12 @@ func (f *Local) passed(ctx context.Context, number int, head string) error {
 	}
 	i := slices.IndexFunc(checks, func(c delivery.Check) bool { return c.Context == delivery.ContextRelease })
 	if i < 0 {
-		return delivery.Blockedf(fmt.Sprintf("wait for it; aob pr show %d says how far it is", number), "pull request %d: %s has not been judged on %.10s yet", number, delivery.ContextRelease, head)
+		return delivery.Blockedf(fmt.Sprintf("wait for it; aob pr show %d says how far it is", number),
+			"pull request %d: %s has not been judged on %.10s yet", number, delivery.ContextRelease, head)
 	}
 	if c := checks[i]; c.State != delivery.CheckSuccess {
-		return delivery.Blockedf(fmt.Sprintf("aob pr show %d says why", number), "pull request %d: %s is %s on %.10s: %s", number, c.Context, c.State, head, c.Description)
+		return delivery.Blockedf(fmt.Sprintf("aob pr show %d says why", number),
+			"pull request %d: %s is %s on %.10s: %s", number, c.Context, c.State, head, c.Description)
 	}
 	return nil
 }

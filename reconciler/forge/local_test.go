@@ -52,7 +52,8 @@ func local(t *testing.T) (*stage, *Local, *bare) {
 	}
 	s.comments = func(pr int) []string { return rows.comments[pr] }
 	s.say = func(pr int, user, text string) {
-		rows.said[pr] = append(rows.said[pr], delivery.Comment{ID: int64(len(rows.said[pr]) + 1), Author: user, Body: text})
+		rows.said[pr] = append(rows.said[pr], delivery.Comment{ID: int64(len(rows.said[pr]) + 1), Author: user,
+			Body: text})
 	}
 	me, err := user.Current()
 	if err != nil {
@@ -70,7 +71,8 @@ func TestUnreadableBranchFailsAlone(t *testing.T) {
 	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
 	s.work.branch("side", main)
 	s.work.push("side", map[string]string{"models/a.yaml": "2"}, "Second")
-	git.unreadable = map[string]delivery.Blocked{"refs/heads/bad": delivery.Blockedf("mend it", "the file bad is empty")}
+	git.unreadable = map[string]delivery.Blocked{"refs/heads/bad": delivery.Blockedf("mend it",
+		"the file bad is empty")}
 	prs, err := f.PullRequests(t.Context())
 	if err != nil || len(prs) != 2 {
 		t.Fatalf("got %v, %v", prs, err)
@@ -79,7 +81,8 @@ func TestUnreadableBranchFailsAlone(t *testing.T) {
 		if bad := pr.HeadRef == "bad"; bad != (pr.Unreadable != "") {
 			t.Errorf("%s: unreadable is %q", pr.HeadRef, pr.Unreadable)
 		} else if bad {
-			if _, err := f.Merge(t.Context(), pr.Number, "", "Ada"); err == nil || !strings.Contains(err.Error(), "is empty") {
+			if _, err := f.Merge(t.Context(), pr.Number, "", "Ada"); err == nil ||
+				!strings.Contains(err.Error(), "is empty") {
 				t.Errorf("merge: got %v", err)
 			}
 		}
@@ -117,14 +120,16 @@ func TestLocalMerge(t *testing.T) {
 	}
 	check := func(commit string, state delivery.CheckState, text string) {
 		t.Helper()
-		if err := f.SetStatus(ctx, commit, delivery.Check{Context: delivery.ContextRelease, State: state, Description: text}); err != nil {
+		if err := f.SetStatus(ctx, commit, delivery.Check{Context: delivery.ContextRelease, State: state,
+			Description: text}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	refuse("not judged", "has not been judged")
 	check(main, delivery.CheckSuccess, "of another commit")
 	refuse("another commit is", "has not been judged")
-	if err := f.SetStatus(ctx, head, delivery.Check{Context: delivery.ContextGate + "g", State: delivery.CheckSuccess}); err != nil {
+	if err := f.SetStatus(ctx, head, delivery.Check{Context: delivery.ContextGate + "g",
+		State: delivery.CheckSuccess}); err != nil {
 		t.Fatal(err)
 	}
 	refuse("another check is", "has not been judged")
@@ -210,8 +215,8 @@ func TestOneUnreadableBranchFailsAlone(t *testing.T) {
 	}
 }
 
-// TestBranchesThatStayCostNothingAgain: a branch is read anew where it or the target has moved, or where it could not be
-// read, and else not.
+// TestBranchesThatStayCostNothingAgain: a branch is read anew where it or the target has moved, or where it could not
+// be read, and else not.
 func TestBranchesThatStayCostNothingAgain(t *testing.T) {
 	s, f, git := local(t)
 	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
@@ -259,7 +264,8 @@ func TestNumbersAreNotGivenAgain(t *testing.T) {
 		s.work.git("rebase", "-q", "main")
 		head := s.work.push(branch, map[string]string{"models/a.yaml": fmt.Sprint(i + 2)}, "Change: "+branch)
 		number := s.propose(branch, "")
-		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease,
+			State: delivery.CheckSuccess}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := f.Merge(t.Context(), number, head, "Ada"); err != nil {
@@ -310,7 +316,8 @@ func TestOnlyTheHeadThatWasLookedAtIsMerged(t *testing.T) {
 	number := s.propose("side", "")
 	evil := s.work.push("side", map[string]string{"models/a.yaml": "3"}, "Second")
 	for _, head := range []string{looked, evil} {
-		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+		if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease,
+			State: delivery.CheckSuccess}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,7 +342,8 @@ func TestLocalMergeRace(t *testing.T) {
 	s.work.branch("side", main)
 	head := s.work.push("side", map[string]string{"models/a.yaml": "2"}, "Second")
 	number := s.propose("side", "")
-	if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess}); err != nil {
+	if err := f.SetStatus(t.Context(), head, delivery.Check{Context: delivery.ContextRelease,
+		State: delivery.CheckSuccess}); err != nil {
 		t.Fatal(err)
 	}
 	var moved string
@@ -434,7 +442,8 @@ func (b *bare) IsAncestor(a, c string) (bool, error) {
 func (b *bare) Merge(base, head, name, email string, when time.Time, message string) (string, error) {
 	cmd := exec.Command("git", "-C", b.dir, "commit-tree", head+"^{tree}", "-p", base, "-p", head, "-m", message)
 	who := fmt.Sprintf("%d +0000", when.Unix())
-	cmd.Env = append(cmd.Environ(), "GIT_AUTHOR_NAME="+name, "GIT_AUTHOR_EMAIL="+email, "GIT_COMMITTER_NAME="+name, "GIT_COMMITTER_EMAIL="+email, "GIT_AUTHOR_DATE="+who, "GIT_COMMITTER_DATE="+who)
+	cmd.Env = append(cmd.Environ(), "GIT_AUTHOR_NAME="+name, "GIT_AUTHOR_EMAIL="+email, "GIT_COMMITTER_NAME="+name,
+		"GIT_COMMITTER_EMAIL="+email, "GIT_AUTHOR_DATE="+who, "GIT_COMMITTER_DATE="+who)
 	out, err := cmd.Output()
 	return strings.TrimSpace(string(out)), err
 }
@@ -462,7 +471,8 @@ type memory struct {
 }
 
 func newRows() *memory {
-	return &memory{numbers: map[string]int{}, checks: map[string][]delivery.Check{}, comments: map[int][]string{}, markers: map[string]int{}, said: map[int][]delivery.Comment{}}
+	return &memory{numbers: map[string]int{}, checks: map[string][]delivery.Check{}, comments: map[int][]string{},
+		markers: map[string]int{}, said: map[int][]delivery.Comment{}}
 }
 
 func (m *memory) Number(_ context.Context, branch string, used func() (int, error)) (int, error) {
@@ -531,13 +541,15 @@ func TestLocalOwnPullRequest(t *testing.T) {
 	main := s.work.push("main", map[string]string{"models/a.yaml": "1"}, "first")
 	s.work.branch("aob/restore-a", main)
 	s.work.git("checkout", "-q", "aob/restore-a")
-	s.work.git("commit", "-q", "--allow-empty", "--author", delivery.CommitName+" <"+delivery.CommitEmail+">", "-m", "a: back to version 1")
+	s.work.git("commit", "-q", "--allow-empty", "--author", delivery.CommitName+" <"+delivery.CommitEmail+">", "-m",
+		"a: back to version 1")
 	s.work.git("push", "-q", s.work.remote, "aob/restore-a")
 	s.work.git("checkout", "-q", "main")
 	for i, when := range []string{"before main moves", "after"} {
 		git.observe()
 		list, err := f.PullRequests(t.Context())
-		if err != nil || len(list) != 1 || list[0].Title != "a: back to version 1" || list[0].Author != delivery.CommitEmail {
+		if err != nil || len(list) != 1 || list[0].Title != "a: back to version 1" ||
+			list[0].Author != delivery.CommitEmail {
 			t.Errorf("%s: got %+v, %v", when, list, err)
 		}
 		s.work.push("main", map[string]string{"README.md": fmt.Sprint(i)}, "docs")

@@ -43,12 +43,15 @@ func TestAllPullRequestsAreListedWithoutHeaders(t *testing.T) {
 					if i > from+1 {
 						fmt.Fprint(w, ",")
 					}
-					fmt.Fprintf(w, `{"number":%d,"state":"open","head":{"ref":"b%d","sha":"%040d","repo_id":1},"base":{"ref":"main","repo_id":1},"user":{"login":"ada"}}`, i, i, i)
+					fmt.Fprintf(w,
+						`{"number":%d,"state":"open","head":{"ref":"b%d","sha":"%040d","repo_id":1},"base":{"ref":"main","repo_id":1},"user":{"login":"ada"}}`, i, i, i)
 				}
 				fmt.Fprint(w, "]")
 			}))
 			defer server.Close()
-			f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string { return "x" }})
+			f, err := NewGitea(Server{URL: server.URL, Owner: "ada", Repo: "intent", Token: func() string {
+				return "x"
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -33,24 +33,30 @@ func TestRequiredSignatures(t *testing.T) {
 	}
 	call := func(method, path string, in, out any) {
 		t.Helper()
-		if err := server.Call(ada, method, fmt.Sprintf("/repos/%s/%s%s", repo.Owner, repo.Name, path), in, out); err != nil {
+		if err := server.Call(ada, method, fmt.Sprintf("/repos/%s/%s%s", repo.Owner, repo.Name, path), in,
+			out); err != nil {
 			t.Fatal(err)
 		}
 	}
 
 	w := newWork(t, server.PushURL(repo, ada))
-	for name, value := range map[string]string{"user.email": "ada@example.com", "user.signingkey": hers, "gpg.format": "ssh", "commit.gpgsign": "true"} {
+	for name, value := range map[string]string{"user.email": "ada@example.com", "user.signingkey": hers,
+		"gpg.format": "ssh", "commit.gpgsign": "true"} {
 		w.git("config", name, value)
 	}
 	main := w.push("main", map[string]string{"models/a.yaml": "1"}, "first")
-	call("POST", "/branch_protections", map[string]any{"rule_name": "main", "require_signed_commits": true, "apply_to_admins": true}, nil)
+	call("POST", "/branch_protections", map[string]any{"rule_name": "main", "require_signed_commits": true,
+		"apply_to_admins": true}, nil)
 	eventually(t, "Gitea has seen the push", func() bool {
-		return server.Call(ada, "GET", fmt.Sprintf("/repos/%s/%s/branches/main", repo.Owner, repo.Name), nil, nil) == nil
+		return server.Call(ada, "GET", fmt.Sprintf("/repos/%s/%s/branches/main", repo.Owner, repo.Name), nil,
+			nil) == nil
 	})
 
 	open := func(signed Signed) *Gitea {
 		t.Helper()
-		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string { return robot.Token }, Branch: "main", Signed: signed})
+		f, err := NewGitea(Server{URL: server.URL, Owner: repo.Owner, Repo: repo.Name, Token: func() string {
+			return robot.Token
+		}, Branch: "main", Signed: signed})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +65,9 @@ func TestRequiredSignatures(t *testing.T) {
 	// release makes a pull request of ada's with a release commit of AOB's on top.
 	release := func(branch string, as git.Committer) (number int, commit string) {
 		t.Helper()
-		m, err := git.Open(t.TempDir(), git.Remote{URL: repo.CloneURL, Auth: func() (string, string) { return "", robot.Token }})
+		m, err := git.Open(t.TempDir(), git.Remote{URL: repo.CloneURL, Auth: func() (string, string) {
+			return "", robot.Token
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +96,8 @@ func TestRequiredSignatures(t *testing.T) {
 			t.Error(err)
 		case want == "" && (len(setup.Wrong) > 0 || setup.Refuses != ""):
 			t.Errorf("it says %+v", setup)
-		case !strings.Contains(setup.Refuses, want) || want != "" && (len(setup.Wrong) != 1 || setup.Wrong[0] != setup.Refuses):
+		case !strings.Contains(setup.Refuses, want) || want != "" && (len(setup.Wrong) != 1 ||
+			setup.Wrong[0] != setup.Refuses):
 			t.Errorf("it says %+v; want %q", setup, want)
 		}
 	}
@@ -96,7 +105,8 @@ func TestRequiredSignatures(t *testing.T) {
 
 	t.Run("without a key the protection is named", func(t *testing.T) {
 		number, _ := release("unsigned", git.Committer{Name: "aob", Email: delivery.CommitEmail})
-		says(open(Signed{}), "takes only signed commits on main, and aob does not sign its own; whoever runs aob sets commits.signingKey")
+		says(open(Signed{}), "takes only signed commits on main, and aob does not sign its own; whoever runs aob "+
+			"sets commits.signingKey")
 		if err := mergeable(number); err == nil {
 			t.Error("Gitea merged a commit without a signature")
 		}
@@ -107,13 +117,17 @@ func TestRequiredSignatures(t *testing.T) {
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
 
 		number, commit := release("before", git.Committer{Name: "aob", Email: "aob@example.com"})
-		says(open(Signed{Email: "aob@example.com", Key: key.Public()}), fmt.Sprintf("aob made %.10s of pull request %d while it had no key", commit, number))
+		says(open(Signed{Email: "aob@example.com", Key: key.Public()}),
+			fmt.Sprintf("aob made %.10s of pull request %d while it had no key", commit, number))
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
 	})
 
 	t.Run("a push that is refused for it says so", func(t *testing.T) {
-		call("POST", "/branch_protections", map[string]any{"rule_name": "guarded", "enable_push": true, "require_signed_commits": true}, nil)
-		m, err := git.Open(t.TempDir(), git.Remote{URL: repo.CloneURL, Auth: func() (string, string) { return "", robot.Token }})
+		call("POST", "/branch_protections", map[string]any{"rule_name": "guarded", "enable_push": true,
+			"require_signed_commits": true}, nil)
+		m, err := git.Open(t.TempDir(), git.Remote{URL: repo.CloneURL, Auth: func() (string, string) {
+			return "", robot.Token
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +139,9 @@ func TestRequiredSignatures(t *testing.T) {
 		}
 		push := func() error {
 			t.Helper()
-			commit, err := m.Commit([]string{head}, map[string][]byte{"models/guarded.release.yaml": []byte("version: 2\n")}, time.Unix(1_800_000_000, 0), "Release")
+			commit, err := m.Commit([]string{head},
+				map[string][]byte{"models/guarded.release.yaml": []byte("version: 2\n")}, time.Unix(1_800_000_000, 0),
+				"Release")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +151,9 @@ func TestRequiredSignatures(t *testing.T) {
 		if b, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.HasPrefix(b.Do, "set commits.signingKey") {
 			t.Errorf("the refusal is %v", err)
 		}
-		m.CommitAs(git.Committer{Name: "aob", Email: "aob@example.com", Sign: func(b []byte) ([]byte, error) { return key.Sign("git", b) }})
+		m.CommitAs(git.Committer{Name: "aob", Email: "aob@example.com", Sign: func(b []byte) ([]byte, error) {
+			return key.Sign("git", b)
+		}})
 		if err := push(); err != nil {
 			t.Errorf("a signed commit is refused: %v", err)
 		}
@@ -146,12 +164,15 @@ func TestRequiredSignatures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		says(open(Signed{Email: "aob@example.com", Key: other.Public()}), "is not among the SSH keys of the user aob: add it in that user's settings, and verify it there: "+other.Public())
+		says(open(Signed{Email: "aob@example.com", Key: other.Public()}),
+			"is not among the SSH keys of the user aob: add it in that user's settings, and verify it there: "+
+				other.Public())
 	})
 
 	t.Run("an address of somebody else is named", func(t *testing.T) {
 		for _, email := range []string{"ada@example.com", "robot@example.com", delivery.CommitEmail} {
-			says(open(Signed{Email: email, Key: key.Public()}), "the address "+email+" of aob's commits is no confirmed e-mail address of the user aob")
+			says(open(Signed{Email: email, Key: key.Public()}), "the address "+email+
+				" of aob's commits is no confirmed e-mail address of the user aob")
 		}
 	})
 
@@ -164,7 +185,9 @@ func TestRequiredSignatures(t *testing.T) {
 		server.AddKey(t, robot, path)
 		number, commit := release("unverified", git.Committer{Name: "aob", Email: "aob@example.com",
 			Sign: func(b []byte) ([]byte, error) { return other.Sign("git", b) }})
-		says(open(Signed{Email: "aob@example.com", Key: other.Public()}), fmt.Sprintf("does not take aob's signature on %.10s of pull request %d for verified: press Verify", commit, number))
+		says(open(Signed{Email: "aob@example.com", Key: other.Public()}),
+			fmt.Sprintf("does not take aob's signature on %.10s of pull request %d for verified: press Verify", commit,
+				number))
 		if err := mergeable(number); err == nil {
 			t.Error("Gitea merged a commit whose signature it cannot verify")
 		}
@@ -197,7 +220,8 @@ func TestRequiredSignatures(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.git("fetch", "-q", w.remote, "main")
-		out, err := exec.Command("git", "-C", w.dir, "-c", "gpg.ssh.allowedSignersFile="+allowed, "verify-commit", commit).CombinedOutput()
+		out, err := exec.Command("git", "-C", w.dir, "-c", "gpg.ssh.allowedSignersFile="+allowed, "verify-commit",
+			commit).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), `Good "git" signature for aob@example.com`) {
 			t.Errorf("git verify-commit: %v: %s", err, out)
 		}

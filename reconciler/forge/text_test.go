@@ -44,7 +44,8 @@ func FuzzCut(f *testing.F) {
 }
 
 func TestComment(t *testing.T) {
-	for _, body := range []string{"", "short", strings.Repeat("line\n", 20_000), strings.Repeat("é", 60_000), strings.Repeat("x", MaxComment) + "\xff"} {
+	for _, body := range []string{"", "short", strings.Repeat("line\n", 20_000), strings.Repeat("é", 60_000),
+		strings.Repeat("x", MaxComment) + "\xff"} {
 		got := comment("report", body)
 		if len(got) > MaxComment || !utf8.ValidString(got) || !strings.HasPrefix(got, "<!-- aob:report -->\n") {
 			t.Errorf("%d bytes became %d", len(body), len(got))
@@ -117,7 +118,9 @@ func TestDescriptionKeepsWhatToDo(t *testing.T) {
 		long + "and more; rebase onto main": "; rebase onto main",
 		long + "; " + long:                  "…",
 		long:                                "…",
-		strings.Repeat("ä", 200) + "; push the branch here, or a maintainer runs: aob pr adopt 7": "; push the branch here, or a maintainer runs: aob pr adopt 7",
+		strings.Repeat("ä", 200) +
+			"; push the branch here, or a maintainer runs: aob pr adopt 7": "; push the branch here, or a maintainer " +
+			"runs: aob pr adopt 7",
 	} {
 		got := Describe(s)
 		if !strings.HasSuffix(got, want) || utf8.RuneCountInString(got) > MaxDescription || !utf8.ValidString(got) {

@@ -106,5 +106,6 @@ func event(h http.Header, body []byte) Event {
 		}
 	}
 	const long = 100
-	return Event{Kind: Cut(delivery.Terminal(e.Kind), long), Ref: Cut(delivery.Terminal(e.Ref), long), Commit: Cut(delivery.Terminal(e.Commit), long)}
+	return Event{Kind: Cut(delivery.Terminal(e.Kind), long), Ref: Cut(delivery.Terminal(e.Ref), long),
+		Commit: Cut(delivery.Terminal(e.Commit), long)}
 }

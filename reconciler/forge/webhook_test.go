@@ -42,9 +42,12 @@ func TestWebhook(t *testing.T) {
 		want   Event
 		err    error
 	}{
-		{"gitea", body, map[string]string{"X-Gitea-Signature": sign(secret, body), "X-Gitea-Event": "push"}, Event{"push", "refs/heads/main", "abc"}, nil},
-		{"forgejo", body, map[string]string{"X-Forgejo-Signature": sign(secret, body), "X-Forgejo-Event": "push"}, Event{"push", "refs/heads/main", "abc"}, nil},
-		{"github", pull, map[string]string{"X-Hub-Signature-256": "sha256=" + sign(secret, pull), "X-GitHub-Event": "pull_request"}, Event{"pull_request", "side", "def"}, nil},
+		{"gitea", body, map[string]string{"X-Gitea-Signature": sign(secret, body), "X-Gitea-Event": "push"},
+			Event{"push", "refs/heads/main", "abc"}, nil},
+		{"forgejo", body, map[string]string{"X-Forgejo-Signature": sign(secret, body), "X-Forgejo-Event": "push"},
+			Event{"push", "refs/heads/main", "abc"}, nil},
+		{"github", pull, map[string]string{"X-Hub-Signature-256": "sha256=" + sign(secret, pull),
+			"X-GitHub-Event": "pull_request"}, Event{"pull_request", "side", "def"}, nil},
 		{"no signature", body, nil, Event{}, ErrSignature},
 		{"empty signature", body, map[string]string{"X-Gitea-Signature": ""}, Event{}, ErrSignature},
 		{"another secret", body, map[string]string{"X-Gitea-Signature": sign("x", body)}, Event{}, ErrSignature},
@@ -52,12 +55,16 @@ func TestWebhook(t *testing.T) {
 		{"another body", body + " ", map[string]string{"X-Gitea-Signature": sign(secret, body)}, Event{}, ErrSignature},
 		{"cut short", body, map[string]string{"X-Gitea-Signature": sign(secret, body)[:32]}, Event{}, ErrSignature},
 		{"no hex", body, map[string]string{"X-Gitea-Signature": "zz"}, Event{}, ErrSignature},
-		{"SHA-1", body, map[string]string{"X-Hub-Signature": "sha1=" + hex.EncodeToString(old.Sum(nil))}, Event{}, ErrSignature},
-		{"SHA-1 in the place of SHA-256", body, map[string]string{"X-Hub-Signature-256": hex.EncodeToString(old.Sum(nil))}, Event{}, ErrSignature},
-		{"a good one behind a bad one", body, map[string]string{"X-Gitea-Signature": sign("x", body), "X-Hub-Signature-256": "sha256=" + sign(secret, body)}, Event{}, ErrSignature},
+		{"SHA-1", body, map[string]string{"X-Hub-Signature": "sha1=" + hex.EncodeToString(old.Sum(nil))}, Event{},
+			ErrSignature},
+		{"SHA-1 in the place of SHA-256", body, map[string]string{"X-Hub-Signature-256": hex.EncodeToString(
+			old.Sum(nil))}, Event{}, ErrSignature},
+		{"a good one behind a bad one", body, map[string]string{"X-Gitea-Signature": sign("x", body),
+			"X-Hub-Signature-256": "sha256=" + sign(secret, body)}, Event{}, ErrSignature},
 		{"too large", large, map[string]string{"X-Gitea-Signature": sign(secret, large)}, Event{}, ErrWebhookTooLarge},
 		{"no JSON", "hello", map[string]string{"X-Gitea-Signature": sign(secret, "hello")}, Event{}, nil},
-		{"no object", `[1]`, map[string]string{"X-Gitea-Signature": sign(secret, `[1]`), "X-Gitea-Event": "a\x1b[31m\nb"}, Event{Kind: "a[31m b"}, nil},
+		{"no object", `[1]`, map[string]string{"X-Gitea-Signature": sign(secret, `[1]`),
+			"X-Gitea-Event": "a\x1b[31m\nb"}, Event{Kind: "a[31m b"}, nil},
 	} {
 		req := httptest.NewRequest(http.MethodPost, "/hook", strings.NewReader(tt.body))
 		for name, value := range tt.header {
@@ -76,7 +83,8 @@ func TestWebhook(t *testing.T) {
 // FuzzWebhook sends what nobody has signed, and the same signed.
 func FuzzWebhook(f *testing.F) {
 	f.Add([]byte(`{"ref":"refs/heads/main","after":"abc"}`), "push", "X-Gitea-Signature", "00")
-	f.Add([]byte(`{"pull_request":{"head":{"ref":"\u0000","sha":{}}}}`), "pull_request", "X-Hub-Signature-256", "sha256=")
+	f.Add([]byte(`{"pull_request":{"head":{"ref":"\u0000","sha":{}}}}`), "pull_request", "X-Hub-Signature-256",
+		"sha256=")
 	f.Add([]byte("\xff"), "\x1b", "X-Forgejo-Signature", strings.Repeat("0", 64))
 	const secret = "between us"
 	read, err := Webhook(secret)
@@ -98,7 +106,8 @@ func FuzzWebhook(f *testing.F) {
 			t.Errorf("signed: %v", err)
 		}
 		for _, text := range []string{e.Kind, e.Ref, e.Commit} {
-			if utf8.RuneCountInString(text) > 100 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			if utf8.RuneCountInString(text) > 100 ||
+				strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Errorf("for the log: %q", text)
 			}
 		}

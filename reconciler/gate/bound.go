@@ -15,35 +15,40 @@ import (
 // floors judges values against min.
 func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 	limit := *c.Min
-	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
-		f := &figures[i]
-		bound(f, confidence)
-		high := f.verdict.High
-		name := label(c.Metric, f.class)
-		kept, scale, added := in.kept(f)
-		over := "without " + strings.Join(added, ", ") + ", which the gate has not asked for"
-		switch {
-		case f.value >= limit && kept >= limit:
-			f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, f.value, num(limit))
-		case high != nil && *high < limit && f.samples.Resolves(confidence):
-			f.verdict.Outcome = delivery.Fail
-			f.verdict.Reason = fmt.Sprintf("%s %.4f < %s (at most %.4f, %s, %d images)", name, f.value, num(limit), *high, sure(confidence), in.Candidate.Scores.Images)
-		case high != nil && kept+(*high-f.value)*scale < limit && f.samples.Resolves(confidence):
-			f.verdict.Outcome = delivery.Fail
-			f.verdict.Reason = fmt.Sprintf("%s %.4f, but %.4f < %s %s (at most %.4f, %s, %d images)", name, f.value, kept, num(limit), over, kept+(*high-f.value)*scale, sure(confidence), in.Candidate.Scores.Images)
-		case f.value >= limit:
-			f.verdict.Outcome = delivery.Unsure
-			f.verdict.Reason = fmt.Sprintf("%s %.4f >= %s, but %.4f %s", name, f.value, num(limit), kept, over)
-		default:
-			f.verdict.Outcome = delivery.Unsure
-			f.verdict.Reason = fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", name, f.value, num(limit), in.Candidate.Scores.Images)
-			f.doubt("at most", high, limit, in.Candidate.Scores.Images, confidence)
-			if kept < f.value {
-				f.verdict.Reason += fmt.Sprintf("; %.4f %s", kept, over)
+	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return below(figures[i].samples, limit) },
+		func(i int, confidence float64) bool {
+			f := &figures[i]
+			bound(f, confidence)
+			high := f.verdict.High
+			name := label(c.Metric, f.class)
+			kept, scale, added := in.kept(f)
+			over := "without " + strings.Join(added, ", ") + ", which the gate has not asked for"
+			switch {
+			case f.value >= limit && kept >= limit:
+				f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, f.value,
+					num(limit))
+			case high != nil && *high < limit && f.samples.Resolves(confidence):
+				f.verdict.Outcome = delivery.Fail
+				f.verdict.Reason = fmt.Sprintf("%s %.4f < %s (at most %.4f, %s, %d images)", name, f.value, num(limit),
+					*high, sure(confidence), in.Candidate.Scores.Images)
+			case high != nil && kept+(*high-f.value)*scale < limit && f.samples.Resolves(confidence):
+				f.verdict.Outcome = delivery.Fail
+				f.verdict.Reason = fmt.Sprintf("%s %.4f, but %.4f < %s %s (at most %.4f, %s, %d images)", name, f.value,
+					kept, num(limit), over, kept+(*high-f.value)*scale, sure(confidence), in.Candidate.Scores.Images)
+			case f.value >= limit:
+				f.verdict.Outcome = delivery.Unsure
+				f.verdict.Reason = fmt.Sprintf("%s %.4f >= %s, but %.4f %s", name, f.value, num(limit), kept, over)
+			default:
+				f.verdict.Outcome = delivery.Unsure
+				f.verdict.Reason = fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", name,
+					f.value, num(limit), in.Candidate.Scores.Images)
+				f.doubt("at most", high, limit, in.Candidate.Scores.Images, confidence)
+				if kept < f.value {
+					f.verdict.Reason += fmt.Sprintf("; %.4f %s", kept, over)
+				}
 			}
-		}
-		return f.verdict.Outcome == delivery.Fail
-	})
+			return f.verdict.Outcome == delivery.Fail
+		})
 }
 
 // unasked lists of classes those that the gate has not asked for.
@@ -84,7 +89,8 @@ func without(classes, some []string) []string {
 
 // over computes a metric over classes from those of each, and how much they weigh: by
 // number for a mean, by truths for recall, by what is found for precision.
-func over(metric string, classes []string, get func(metric string) (float64, bool), truths map[string]int, images int) (value, weight float64) {
+func over(metric string, classes []string, get func(metric string) (float64, bool), truths map[string]int, images int) (
+	value, weight float64) {
 	sum := 0.0
 	for _, class := range classes {
 		v, ok := get(strings.TrimPrefix(metric, "m") + "/" + class)
@@ -119,25 +125,29 @@ func ceilings(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		}
 		return
 	}
-	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return 1 - below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
-		f := &figures[i]
-		bound(f, confidence)
-		f.verdict.Limit = &limit
-		low := f.verdict.Low
-		name := label(c.Metric, f.class)
-		switch {
-		case f.value <= limit:
-			f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f <= %s", name, f.value, num(limit))
-		case low != nil && *low > limit && f.samples.Resolves(confidence):
-			f.verdict.Outcome = delivery.Fail
-			f.verdict.Reason = fmt.Sprintf("%s %.4f > %s (at least %.4f, %s, %d images)", name, f.value, num(limit), *low, sure(confidence), in.Candidate.Scores.Images)
-		default:
-			f.verdict.Outcome = delivery.Unsure
-			f.verdict.Reason = fmt.Sprintf("%s %.4f > %s, but %d images cannot rule out that it is as low", name, f.value, num(limit), in.Candidate.Scores.Images)
-			f.doubt("at least", low, limit, in.Candidate.Scores.Images, confidence)
-		}
-		return f.verdict.Outcome == delivery.Fail
-	})
+	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return 1 - below(figures[i].samples, limit) },
+		func(i int, confidence float64) bool {
+			f := &figures[i]
+			bound(f, confidence)
+			f.verdict.Limit = &limit
+			low := f.verdict.Low
+			name := label(c.Metric, f.class)
+			switch {
+			case f.value <= limit:
+				f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f <= %s", name, f.value,
+					num(limit))
+			case low != nil && *low > limit && f.samples.Resolves(confidence):
+				f.verdict.Outcome = delivery.Fail
+				f.verdict.Reason = fmt.Sprintf("%s %.4f > %s (at least %.4f, %s, %d images)", name, f.value, num(limit),
+					*low, sure(confidence), in.Candidate.Scores.Images)
+			default:
+				f.verdict.Outcome = delivery.Unsure
+				f.verdict.Reason = fmt.Sprintf("%s %.4f > %s, but %d images cannot rule out that it is as low", name,
+					f.value, num(limit), in.Candidate.Scores.Images)
+				f.doubt("at least", low, limit, in.Candidate.Scores.Images, confidence)
+			}
+			return f.verdict.Outcome == delivery.Fail
+		})
 }
 
 // bound notes a figure's one-sided bounds.

@@ -41,7 +41,8 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 	}
 	if slices.Contains(atThreshold, c.Metric) {
 		if _, measured := in.Candidate.Scores.Values["falsePositivesPerImage"]; !measured {
-			return one(delivery.Fail, "%s: the model has no thresholds; add thresholds: {default: bestF1} to it", c.Metric)
+			return one(delivery.Fail, "%s: the model has no thresholds; add thresholds: {default: bestF1} to it",
+				c.Metric)
 		}
 	}
 	var base baseline
@@ -68,7 +69,8 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 		f.verdict = verdict
 		f.verdict.Class = f.class
 		if f.class != "" && len(in.Classes) > 0 && !slices.Contains(in.Classes, f.class) {
-			f.verdict.Outcome, f.verdict.Reason = delivery.Fail, label(c.Metric, f.class)+": the model does not detect it; its classes are "+strings.Join(in.Classes, ", ")
+			f.verdict.Outcome, f.verdict.Reason = delivery.Fail, label(c.Metric, f.class)+
+				": the model does not detect it; its classes are "+strings.Join(in.Classes, ", ")
 			continue
 		}
 		if why := look(c, in, base, f); why != "" {
@@ -128,7 +130,8 @@ func look(c delivery.GateCheck, in Input, base baseline, f *figure) (why string)
 		f.verdict.Limit = c.Min
 	}
 	if groups > 0 && groups < coco.MinUnits {
-		return fmt.Sprintf("the eval set has %s of images, and an interval needs %d", count(groups, "group"), coco.MinUnits)
+		return fmt.Sprintf("the eval set has %s of images, and an interval needs %d", count(groups, "group"),
+			coco.MinUnits)
 	}
 	if groups == 0 && units < coco.MinUnits {
 		return fmt.Sprintf("the eval set has %s, and an interval needs %d", count(units, "image"), coco.MinUnits)
@@ -205,5 +208,6 @@ func below(s delivery.Samples, bound float64) float64 {
 
 // unresolved says that a bound takes more resamples than there are.
 func unresolved(s delivery.Samples, confidence float64) string {
-	return fmt.Sprintf("a bound that is %s takes %d resamples, and there are %d", sure(confidence), coco.ResamplesFor(1, confidence), len(s))
+	return fmt.Sprintf("a bound that is %s takes %d resamples, and there are %d", sure(confidence),
+		coco.ResamplesFor(1, confidence), len(s))
 }

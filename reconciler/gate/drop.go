@@ -61,7 +61,8 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 	case with == nil:
 		return b, delivery.NotApplicable, "no release to compare with"
 	case with.Protocol != in.Candidate.Scores.Protocol:
-		return b, delivery.Fail, "it and " + b.name + " were scored by different protocols; their numbers cannot be compared"
+		return b, delivery.Fail, "it and " + b.name +
+			" were scored by different protocols; their numbers cannot be compared"
 	case b.compare == nil:
 		return b, delivery.Unsure, "not compared with " + the(b.name)
 	case slices.Contains(atThreshold, c.Metric):
@@ -84,16 +85,18 @@ func drops(c delivery.GateCheck, in Input, base baseline, figures []figure, know
 	limit := 0 - *c.MaxDrop // 0, not -0
 	alpha := 1 - float64(c.Confidence)
 	lowAt := make([]float64, len(figures))
-	coco.Holm(alpha, known, func(i int) float64 { return 1 - below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
-		lowAt[i] = confidence
-		low, _ := figures[i].samples.Bounds(confidence)
-		return low >= limit && figures[i].samples.Resolves(confidence)
-	})
-	coco.Holm(alpha, known, func(i int) float64 { return below(figures[i].samples, limit) }, func(i int, confidence float64) bool {
-		drop(c, base, &figures[i], limit, lowAt[i], confidence)
-		in.dropKept(base, &figures[i], limit)
-		return figures[i].verdict.Outcome == delivery.Fail
-	})
+	coco.Holm(alpha, known, func(i int) float64 { return 1 - below(figures[i].samples, limit) },
+		func(i int, confidence float64) bool {
+			lowAt[i] = confidence
+			low, _ := figures[i].samples.Bounds(confidence)
+			return low >= limit && figures[i].samples.Resolves(confidence)
+		})
+	coco.Holm(alpha, known, func(i int) float64 { return below(figures[i].samples, limit) },
+		func(i int, confidence float64) bool {
+			drop(c, base, &figures[i], limit, lowAt[i], confidence)
+			in.dropKept(base, &figures[i], limit)
+			return figures[i].verdict.Outcome == delivery.Fail
+		})
 }
 
 // dropKept holds the difference of a mean or a share to its bound over the classes that
@@ -120,12 +123,15 @@ func (in Input) dropKept(base baseline, f *figure, limit float64) {
 	}
 	kept, scale := is-was, max(all/weight, allWas/weighed)
 	low, high := kept+(*v.Low-f.value)*scale, kept+(*v.High-f.value)*scale
-	text := fmt.Sprintf("%s %+.4f without %s, which the gate has not asked for", f.metric, kept, strings.Join(added, ", "))
+	text := fmt.Sprintf("%s %+.4f without %s, which the gate has not asked for", f.metric, kept,
+		strings.Join(added, ", "))
 	switch {
 	case high < limit && f.samples.Resolves(v.Confidence):
 		v.Outcome, v.Reason = delivery.Fail, fmt.Sprintf("%s, at best %+.4f < %g", text, high, limit)
 	case low < limit && v.Outcome == delivery.Pass:
-		v.Outcome, v.Reason = delivery.Unsure, fmt.Sprintf("%s, at worst %+.4f, at best %+.4f: too wide to tell a drop of %s", text, low, high, num(-limit))
+		v.Outcome, v.Reason = delivery.Unsure,
+			fmt.Sprintf("%s, at worst %+.4f, at best %+.4f: too wide to tell a drop of %s", text, low, high,
+				num(-limit))
 	}
 }
 
@@ -151,7 +157,8 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 		v.Reason = fmt.Sprintf("%s: %+.4f, at best %+.4f < %g (%s)", name, f.value, high, limit, sure(highAt))
 	default:
 		v.Outcome = delivery.Unsure
-		v.Reason = fmt.Sprintf("%s: %+.4f, at worst %+.4f, at best %+.4f (each %s), too wide to tell a drop of %s", name, f.value, low, high, sure(min(lowAt, highAt)), num(*c.MaxDrop))
+		v.Reason = fmt.Sprintf("%s: %+.4f, at worst %+.4f, at best %+.4f (each %s), too wide to tell a drop of %s",
+			name, f.value, low, high, sure(min(lowAt, highAt)), num(*c.MaxDrop))
 		if !resolved || !f.samples.Resolves(highAt) {
 			v.Reason += " (" + unresolved(f.samples, max(lowAt, highAt)) + ")"
 			break
@@ -191,25 +198,27 @@ func lost(c *delivery.CompareResult) []delivery.Loss {
 				known = append(known, i)
 			}
 		}
-		coco.Holm(0.05, known, func(i int) float64 { return below(figures[i].samples, 0) }, func(i int, confidence float64) bool {
-			f := figures[i]
-			_, best := f.samples.Bounds(confidence)
-			if best >= 0 || !f.samples.Resolves(confidence) {
-				return false
-			}
-			d := c.Metrics[f.metric]
-			l := delivery.Loss{Metric: f.metric, Class: f.class, Value: d.Candidate, Baseline: d.Baseline, Diff: d.Value, AtBest: best}
-			switch {
-			case f.class != "":
-				l.Metric, l.Why = "AP", loss(c, f.class)
-			case f.metric == "falsePositivesPerImage":
-				l.AtBest = -best
-			case f.metric == "mAP":
-				l.Why = loss(c, "")
-			}
-			list = append(list, l)
-			return true
-		})
+		coco.Holm(0.05, known, func(i int) float64 { return below(figures[i].samples, 0) },
+			func(i int, confidence float64) bool {
+				f := figures[i]
+				_, best := f.samples.Bounds(confidence)
+				if best >= 0 || !f.samples.Resolves(confidence) {
+					return false
+				}
+				d := c.Metrics[f.metric]
+				l := delivery.Loss{Metric: f.metric, Class: f.class, Value: d.Candidate, Baseline: d.Baseline,
+					Diff: d.Value, AtBest: best}
+				switch {
+				case f.class != "":
+					l.Metric, l.Why = "AP", loss(c, f.class)
+				case f.metric == "falsePositivesPerImage":
+					l.AtBest = -best
+				case f.metric == "mAP":
+					l.Why = loss(c, "")
+				}
+				list = append(list, l)
+				return true
+			})
 	}
 	return list
 }

@@ -116,7 +116,8 @@ func Requires(g delivery.Gate, class string) bool {
 
 // Judge lets a gate answer under a name.
 func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
-	v := delivery.Verdict{Gate: name, GateSpec: g.Digest(), Model: in.Model, Bundle: in.Bundle, Baseline: in.BaselineBundle, EvalSet: in.EvalSet,
+	v := delivery.Verdict{Gate: name, GateSpec: g.Digest(), Model: in.Model, Bundle: in.Bundle,
+		Baseline: in.BaselineBundle, EvalSet: in.EvalSet,
 		Inputs: []delivery.Digest{in.Candidate.Key}, Classes: in.Candidate.Scores.Classes,
 		Images: in.Candidate.Scores.Images, LeftOut: in.Candidate.Scores.LeftOut, Look: in.Look, Looks: g.Looks}
 	if in.Baseline != nil {
@@ -155,15 +156,21 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 	if g.Looks > 0 && in.Look > g.Looks {
 		looked := float64(in.Look)
 		limit := float64(g.Looks)
-		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("looks <= %d", g.Looks), Metric: "looks", Value: &looked, Limit: &limit, Outcome: delivery.Unsure,
-			Reason: fmt.Sprintf("this is model %d that the eval set judges against %s, and the gate allows %d: the best of many looks better than it is; freeze a new eval set (aob gate freeze)", in.Look, orFirst(in), g.Looks)})
+		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("looks <= %d", g.Looks), Metric: "looks",
+			Value: &looked, Limit: &limit, Outcome: delivery.Unsure,
+			Reason: fmt.Sprintf("this is model %d that the eval set judges against %s, and the gate allows %d: the "+
+				"best of many looks better than it is; freeze a new eval set (aob gate freeze)", in.Look, orFirst(in),
+				g.Looks)})
 		outcomes = append(outcomes, delivery.Unsure)
 	}
 	// Whoever chooses what a model is trained on must not choose what it is judged on.
 	if s := in.Candidate.Scores; !in.SameBundle && float64(s.LeftOut) > maxLeftOut*float64(s.Images+s.LeftOut) {
 		share, limit := float64(s.LeftOut)/float64(s.Images+s.LeftOut), maxLeftOut
-		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("left out <= %g%%", limit*100), Metric: "leftOut", Value: &share, Limit: &limit, Outcome: delivery.Unsure,
-			Reason: fmt.Sprintf("the model was trained on %d of the %d images of the eval set (%.1f%%), and at most %g%% may be left out of it; train it anew, without them", s.LeftOut, s.Images+s.LeftOut, share*100, limit*100)})
+		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("left out <= %g%%", limit*100),
+			Metric: "leftOut", Value: &share, Limit: &limit, Outcome: delivery.Unsure,
+			Reason: fmt.Sprintf("the model was trained on %d of the %d images of the eval set (%.1f%%), and at most "+
+				"%g%% may be left out of it; train it anew, without them", s.LeftOut, s.Images+s.LeftOut, share*100,
+				limit*100)})
 		outcomes = append(outcomes, delivery.Unsure)
 	}
 	v.Outcome = delivery.Overall(outcomes)

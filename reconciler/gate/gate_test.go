@@ -21,8 +21,10 @@ func around(value, width float64) delivery.Samples {
 
 // scored is a candidate with one width of doubt for everything.
 func scored(mAP, width float64, classes map[string]float64) Measured {
-	m := Measured{Key: delivery.DigestOf("score", []any{mAP, width, classes}), Scores: delivery.ScoreSet{Protocol: "p", Images: 72,
-		Values: map[string]float64{"mAP": mAP, "AP50": mAP}, Truths: map[string]int{}, Resamples: map[string]delivery.Samples{"mAP": around(mAP, width), "AP50": around(mAP, width)}}}
+	m := Measured{Key: delivery.DigestOf("score", []any{mAP, width, classes}), Scores: delivery.ScoreSet{Protocol: "p",
+		Images: 72,
+		Values: map[string]float64{"mAP": mAP, "AP50": mAP}, Truths: map[string]int{},
+		Resamples: map[string]delivery.Samples{"mAP": around(mAP, width), "AP50": around(mAP, width)}}}
 	for c, v := range classes {
 		m.Scores.Classes = append(m.Scores.Classes, c)
 		m.Scores.Values["AP/"+c], m.Scores.Truths[c], m.Scores.Resamples["AP/"+c] = v, 100, around(v, width)
@@ -57,7 +59,8 @@ func minimum(metric string, v float64) delivery.GateCheck {
 }
 
 func maxDrop(metric string, v float64) delivery.GateCheck {
-	return delivery.GateCheck{Metric: metric, MaxDrop: &v, Against: "release", Confidence: 0.95, Support: 1, Unsure: "review"}
+	return delivery.GateCheck{Metric: metric, MaxDrop: &v, Against: "release", Confidence: 0.95, Support: 1,
+		Unsure: "review"}
 }
 
 func with(c delivery.GateCheck, change func(*delivery.GateCheck)) delivery.GateCheck {
@@ -90,35 +93,67 @@ func TestJudge(t *testing.T) {
 	}{
 		{"min: pass at the bound", minimum("mAP", 0.5), candidate(0.5, 0.1), delivery.Pass, "mAP 0.5000 >= 0.5"},
 		{"min: pass above it, whatever the doubt", minimum("mAP", 0.4), candidate(0.5, 0.4), delivery.Pass, ">= 0.4"},
-		{"min: fail where the upper bound is below", minimum("mAP", 0.6), candidate(0.5, 0.05), delivery.Fail, "mAP 0.5000 < 0.6 (at most 0.5451, 95% sure, 72 images)"},
+		{"min: fail where the upper bound is below", minimum("mAP", 0.6), candidate(0.5, 0.05), delivery.Fail,
+			"mAP 0.5000 < 0.6 (at most 0.5451, 95% sure, 72 images)"},
 		{"min: else unsure", minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure, "cannot rule out"},
-		{"unsure: fail", with(minimum("mAP", 0.52), func(c *delivery.GateCheck) { c.Unsure = "fail" }), candidate(0.5, 0.05), delivery.Fail, "cannot rule out"},
+		{"unsure: fail", with(minimum("mAP", 0.52), func(c *delivery.GateCheck) { c.Unsure = "fail" }),
+			candidate(0.5, 0.05), delivery.Fail, "cannot rule out"},
 		{"min: nothing measured is unsure", minimum("AP75", 0.1), candidate(0.5, 0.05), delivery.Unsure, "no truths"},
-		{"size: pass", delivery.GateCheck{Metric: "size", Max: &size}, candidate(0.5, 0), delivery.Pass, "size 1.5MB <= 2MB"},
-		{"size: fail", delivery.GateCheck{Metric: "size", Max: &size}, Input{Candidate: scored(0.5, 0, half), Size: 2_000_001}, delivery.Fail, "> 2MB"},
+		{"size: pass", delivery.GateCheck{Metric: "size", Max: &size}, candidate(0.5, 0), delivery.Pass,
+			"size 1.5MB <= 2MB"},
+		{"size: fail", delivery.GateCheck{Metric: "size", Max: &size}, Input{Candidate: scored(0.5, 0, half),
+			Size: 2_000_001}, delivery.Fail, "> 2MB"},
 
-		{"maxDrop: a first model", maxDrop("mAP", 0.01), candidate(0.5, 0.05), delivery.NotApplicable, "no release to compare with"},
-		{"maxDrop: the release itself", maxDrop("mAP", 0.01), Input{Candidate: scored(0.5, 0.1, half), SameBundle: true}, delivery.Pass, "it is the release itself"},
-		{"maxDrop: pass where the lower bound holds", maxDrop("mAP", 0.01), against(candidate(0.6, 0), scored(0.5, 0, half), 0.05), delivery.Pass, "at worst +0.0549 >= -0.01"},
-		{"maxDrop: equal and certain", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.005), delivery.Pass, "mAP"},
-		{"maxDrop: fail where the upper bound is below", maxDrop("mAP", 0.01), against(candidate(0.4, 0), scored(0.5, 0, half), 0.05), delivery.Fail, "at best -0.0549 < -0.01"},
-		{"maxDrop: else unsure, with what would settle it", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.05), delivery.Unsure, "images in all would settle it"},
+		{"maxDrop: a first model", maxDrop("mAP", 0.01), candidate(0.5, 0.05), delivery.NotApplicable,
+			"no release to compare with"},
+		{"maxDrop: the release itself", maxDrop("mAP", 0.01), Input{Candidate: scored(0.5, 0.1, half),
+			SameBundle: true}, delivery.Pass, "it is the release itself"},
+		{"maxDrop: pass where the lower bound holds", maxDrop("mAP", 0.01), against(candidate(0.6, 0),
+			scored(0.5, 0, half), 0.05), delivery.Pass, "at worst +0.0549 >= -0.01"},
+		{"maxDrop: equal and certain", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.005),
+			delivery.Pass, "mAP"},
+		{"maxDrop: fail where the upper bound is below", maxDrop("mAP", 0.01), against(candidate(0.4, 0),
+			scored(0.5, 0, half), 0.05), delivery.Fail, "at best -0.0549 < -0.01"},
+		{"maxDrop: else unsure, with what would settle it", maxDrop("mAP", 0.01), against(candidate(0.5, 0),
+			scored(0.5, 0, half), 0.05), delivery.Unsure, "images in all would settle it"},
 
 		{"class: all pass", with(minimum("AP", 0.5), all), candidate(0.5, 0.1), delivery.Pass, "AP of a 0.5000 >= 0.5"},
-		{"class: one fails", with(minimum("AP", 0.45), all), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Fail, "AP of b 0.4000 < 0.45"},
-		{"class: an exception", with(minimum("AP", 0.45), func(c *delivery.GateCheck) { all(c); c.Except = []string{"b"} }), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Pass, "AP of a"},
-		{"class: below support is unsure", with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1), delivery.Unsure, "100 truths, the check asks for 101"},
-		{"class: one that the eval set lacks", with(minimum("AP", 0.1), func(c *delivery.GateCheck) { c.Classes.Names = []string{"z"} }), candidate(0.5, 0.1), delivery.Unsure, "AP of z: 0 truths"},
-		{"class: a first model", with(maxDrop("AP", 0.05), all), candidate(0.5, 0.1), delivery.NotApplicable, "no release"},
-		{"class: drops over shared classes only", with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass, "AP of a"},
-		{"class: one drops", with(maxDrop("AP", 0.05), all), against(Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5, "b": 0.3})}, scored(0.5, 0, half), 0.05), delivery.Fail, "AP of b 0.3000, release 0.5000"},
-		{"groups: fewer than 20 are unsure, also above a floor", minimum("mAP", 0.4), grouped(candidate(0.5, 0), 19), delivery.Unsure, "mAP: the eval set has 19 groups of images, and an interval needs 20"},
-		{"groups: fewer than 20 are unsure, also where nothing dropped", maxDrop("mAP", 0.01), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure, "19 groups"},
-		{"groups: fewer than 20 are unsure, class by class", with(maxDrop("AP", 0.01), all), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure, "AP of a: the eval set has 19 groups"},
-		{"groups: 20 are enough", maxDrop("mAP", 0.01), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0.05), 20), delivery.Pass, "at worst +0.0549"},
-		{"groups: of the release itself nothing is asked", maxDrop("mAP", 0.01), grouped(Input{Candidate: scored(0.5, 0.1, half), SameBundle: true}, 3), delivery.Pass, "it is the release itself"},
+		{"class: one fails", with(minimum("AP", 0.45), all),
+			Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Fail,
+			"AP of b 0.4000 < 0.45"},
+		{"class: an exception", with(minimum("AP", 0.45), func(c *delivery.GateCheck) {
+			all(c)
+			c.Except = []string{"b"}
+		}), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Pass, "AP of a"},
+		{"class: below support is unsure", with(minimum("AP", 0.1), func(c *delivery.GateCheck) {
+			all(c)
+			c.Support = 101
+		}), candidate(0.5, 0.1), delivery.Unsure, "100 truths, the check asks for 101"},
+		{"class: one that the eval set lacks", with(minimum("AP", 0.1), func(c *delivery.GateCheck) {
+			c.Classes.Names = []string{"z"}
+		}), candidate(0.5, 0.1), delivery.Unsure, "AP of z: 0 truths"},
+		{"class: a first model", with(maxDrop("AP", 0.05), all), candidate(0.5, 0.1), delivery.NotApplicable,
+			"no release"},
+		{"class: drops over shared classes only", with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0),
+			scored(0.5, 0, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass, "AP of a"},
+		{"class: one drops", with(maxDrop("AP", 0.05), all),
+			against(Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5, "b": 0.3})}, scored(0.5, 0, half),
+				0.05), delivery.Fail, "AP of b 0.3000, release 0.5000"},
+		{"groups: fewer than 20 are unsure, also above a floor", minimum("mAP", 0.4), grouped(candidate(0.5, 0), 19),
+			delivery.Unsure, "mAP: the eval set has 19 groups of images, and an interval needs 20"},
+		{"groups: fewer than 20 are unsure, also where nothing dropped", maxDrop("mAP", 0.01),
+			grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure, "19 groups"},
+		{"groups: fewer than 20 are unsure, class by class", with(maxDrop("AP", 0.01), all),
+			grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure,
+			"AP of a: the eval set has 19 groups"},
+		{"groups: 20 are enough", maxDrop("mAP", 0.01), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0.05),
+			20), delivery.Pass, "at worst +0.0549"},
+		{"groups: of the release itself nothing is asked", maxDrop("mAP", 0.01),
+			grouped(Input{Candidate: scored(0.5, 0.1, half), SameBundle: true}, 3), delivery.Pass,
+			"it is the release itself"},
 
-		{"an unknown metric never passes", minimum("F7", 0.1), candidate(0.5, 0), delivery.Unsure, "F7: the eval set has no truths for it"},
+		{"an unknown metric never passes", minimum("F7", 0.1), candidate(0.5, 0), delivery.Unsure,
+			"F7: the eval set has no truths for it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)
@@ -144,7 +179,8 @@ func TestHolm(t *testing.T) {
 	// Each class is just sure at 95 % to be below the floor by itself.
 	in := Input{Candidate: scored(0.5, 0.1, classes)}
 	floor := 0.592 // the 96 % quantile of 0.5 +- 0.1
-	one := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), func(c *delivery.GateCheck) { c.Classes.Names = []string{"c00"} })}}, in)
+	one := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor),
+		func(c *delivery.GateCheck) { c.Classes.Names = []string{"c00"} })}}, in)
 	if one.Outcome != delivery.Fail {
 		t.Errorf("one class alone: %s: %s, want fail", one.Outcome, one.Reason)
 	}
@@ -154,7 +190,8 @@ func TestHolm(t *testing.T) {
 	}
 	// A class that is far below fails among twenty too.
 	in.Candidate.Scores.Values["AP/c07"], in.Candidate.Scores.Resamples["AP/c07"] = 0.1, around(0.1, 0.1)
-	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), all)}}, in); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "c07") {
+	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), all)}},
+		in); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "c07") {
 		t.Errorf("one of twenty far below: %s: %s", v.Outcome, v.Reason)
 	}
 }
@@ -172,7 +209,8 @@ func TestNeverVacuous(t *testing.T) {
 	}
 	other := scored(0.5, 0, map[string]float64{"a": 0.5})
 	other.Scores.Protocol = "q"
-	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{maxDrop("mAP", 0.5)}}, against(in, other, 0)); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "protocols") {
+	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{maxDrop("mAP", 0.5)}},
+		against(in, other, 0)); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "protocols") {
 		t.Errorf("two protocols: %s: %s", v.Outcome, v.Reason)
 	}
 }

@@ -54,9 +54,11 @@ func (p Power) String() string {
 	if p.StdErr == 0 {
 		return name + ": nothing varies between images, so any drop shows"
 	}
-	text := fmt.Sprintf("%s: the smallest drop that %s can show is %s%.4f", name, count(p.Images, "image"), about, p.Smallest)
+	text := fmt.Sprintf("%s: the smallest drop that %s can show is %s%.4f", name, count(p.Images, "image"), about,
+		p.Smallest)
 	if p.Smallest > p.MaxDrop {
-		text += fmt.Sprintf("; a model as good as the release passes %.0f%% of the time and is unsure else; for a drop of %s it takes about %d images", 100*p.EqualPasses, num(p.MaxDrop), p.Need)
+		text += fmt.Sprintf("; a model as good as the release passes %.0f%% of the time and is unsure else; for a "+
+			"drop of %s it takes about %d images", 100*p.EqualPasses, num(p.MaxDrop), p.Need)
 	} else {
 		text += fmt.Sprintf("; a model as good as the release passes %.0f%% of the time", 100*p.EqualPasses)
 	}
@@ -117,7 +119,8 @@ func paired(verdicts []delivery.Verdict, metric, class string) (float64, bool) {
 	var list []float64
 	for _, v := range verdicts {
 		for _, c := range v.Checks {
-			if c.Metric != metric || c.Class != class || c.Diff == nil || c.Low == nil || c.High == nil || c.Confidence <= 0.5 {
+			if c.Metric != metric || c.Class != class || c.Diff == nil || c.Low == nil || c.High == nil ||
+				c.Confidence <= 0.5 {
 				continue
 			}
 			if se := (*c.High - *c.Low) / 2 / quantile(c.Confidence); se > 0 {

@@ -10,27 +10,32 @@ import (
 
 func TestPowers(t *testing.T) {
 	release := scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5}).Scores
-	g := delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4), maxDrop("mAP", 0.01), with(maxDrop("AP", 0.2), all), with(maxDrop("AP50", 0.5), func(c *delivery.GateCheck) { c.Confidence = 0.8 })}}
+	g := delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4), maxDrop("mAP", 0.01), with(maxDrop("AP", 0.2),
+		all), with(maxDrop("AP50", 0.5), func(c *delivery.GateCheck) { c.Confidence = 0.8 })}}
 	list := Powers(g, release, nil)
 	if len(list) != 4 {
 		t.Fatalf("%+v", list)
 	}
 	se := math.Sqrt2 * 0.1 * math.Sqrt(1.0/3) // of an even spread to 0.1 on each side
 	p := list[0]
-	if math.Abs(p.StdErr-se) > 1e-3 || !p.AtMost || math.Abs(p.Smallest-(1.6449+0.8416)*se) > 1e-3 || p.EqualPasses > 0.1 || p.Images != 72 {
+	if math.Abs(p.StdErr-se) > 1e-3 || !p.AtMost || math.Abs(p.Smallest-(1.6449+0.8416)*se) > 1e-3 ||
+		p.EqualPasses > 0.1 || p.Images != 72 {
 		t.Errorf("from the release alone: %+v", p)
 	}
 	if list[1].Smallest <= p.Smallest {
 		t.Error("two classes show no less than one mean")
 	}
-	if want := "mAP drop <= 0.01: the smallest drop that 72 images can show is at most 0.2033; a model as good as the release passes 6% of the time and is unsure else; for a drop of 0.01 it takes about"; !strings.HasPrefix(p.String(), want) {
+	if want := "mAP drop <= 0.01: the smallest drop that 72 images can show is at most 0.2033; a model as good as " +
+		"the release passes 6% of the time and is unsure else; for a drop of 0.01 it takes about"; !strings.HasPrefix(
+		p.String(), want) {
 		t.Errorf("%s", p)
 	}
 	if s := list[3].String(); !strings.Contains(s, "passes 100% of the time") || strings.Contains(s, "unsure") {
 		t.Errorf("%s", s)
 	}
 	// What was compared there says it better: the same models on the same images.
-	v := Judge("g", g, against(Input{Candidate: scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5})}, scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5}), 0.02))
+	v := Judge("g", g, against(Input{Candidate: scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5})},
+		scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5}), 0.02))
 	p = Powers(g, release, []delivery.Verdict{v})[0]
 	if p.AtMost || math.Abs(p.StdErr-0.018/1.6449) > 1e-3 {
 		t.Errorf("from a comparison: %+v", p)

@@ -37,7 +37,8 @@ func threshold(c *delivery.GateCheck) { c.At = "threshold" }
 
 func maximum(v string) delivery.GateCheck {
 	q := delivery.Quantity(v)
-	return delivery.GateCheck{Metric: "falsePositivesPerImage", Max: &q, At: "threshold", Confidence: 0.95, Support: 1, Unsure: "review"}
+	return delivery.GateCheck{Metric: "falsePositivesPerImage", Max: &q, At: "threshold", Confidence: 0.95, Support: 1,
+		Unsure: "review"}
 }
 
 // missing tells why a comparison's AP50 fell.
@@ -54,7 +55,8 @@ func missing(in Input) Input {
 func TestHowACheckDecides(t *testing.T) {
 	half := map[string]float64{"a": 0.5, "b": 0.5}
 	candidate := func(mAP, width float64) Input {
-		return Input{Model: "m", Classes: []string{"a", "b"}, Candidate: scored(mAP, width, half), Bundle: "b2", EvalSet: "set"}
+		return Input{Model: "m", Classes: []string{"a", "b"}, Candidate: scored(mAP, width, half), Bundle: "b2",
+			EvalSet: "set"}
 	}
 	release := func(mAP float64) Measured { return scored(mAP, 0.05, half) }
 	groups := func(in Input, n int) Input {
@@ -73,7 +75,8 @@ func TestHowACheckDecides(t *testing.T) {
 	}
 	few := func(in Input, n int) Input { // resamples
 		s := around(0, 0.001)[:n]
-		in.Compare.Metrics["AP/a"], in.Compare.Metrics["AP/b"] = delivery.Difference{Resamples: s}, delivery.Difference{Resamples: s}
+		in.Compare.Metrics["AP/a"], in.Compare.Metrics["AP/b"] = delivery.Difference{Resamples: s},
+			delivery.Difference{Resamples: s}
 		return in
 	}
 	anchored := func(in Input, a Anchor) Input {
@@ -107,7 +110,8 @@ func TestHowACheckDecides(t *testing.T) {
 			maxDrop("mAP", 0.02), images(against(candidate(0.5, 0.3), release(0.5), 0.01), 20), delivery.Pass,
 			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.02"},
 		{"bounds are one-sided at confidence",
-			with(maxDrop("mAP", 0.008), func(c *delivery.GateCheck) { c.Confidence = 0.8 }), against(candidate(0.5, 0), release(0.5), 0.01), delivery.Pass,
+			with(maxDrop("mAP", 0.008), func(c *delivery.GateCheck) { c.Confidence = 0.8 }), against(candidate(0.5, 0),
+				release(0.5), 0.01), delivery.Pass,
 			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0060 >= -0.008"},
 		{"maxDrop: pass if the lower bound of the difference >= -maxDrop",
 			maxDrop("mAP", 0.05), against(candidate(0.48, 0), release(0.5), 0.03), delivery.Pass,
@@ -120,10 +124,12 @@ func TestHowACheckDecides(t *testing.T) {
 			"mAP 0.5000, release 0.5000: +0.0000, at worst +0.0000 >= 0"},
 		{"else unsure, with the ±and how many images in all would settle it",
 			maxDrop("mAP", 0.02), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
-			"mAP 0.4900, release 0.5000: -0.0100, at worst -0.0551, at best +0.0351 (each 95% sure), too wide to tell a drop of 0.02 (±0.0451; about 1465 images in all would settle it)"},
+			"mAP 0.4900, release 0.5000: -0.0100, at worst -0.0551, at best +0.0351 (each 95% sure), too wide to " +
+				"tell a drop of 0.02 (±0.0451; about 1465 images in all would settle it)"},
 		{"or that no number of images would",
 			maxDrop("mAP", 0.01), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
-			"mAP 0.4900, release 0.5000: -0.0100, at worst -0.0551, at best +0.0351 (each 95% sure), too wide to tell a drop of 0.01 (±0.0451; more images would hardly settle it)"},
+			"mAP 0.4900, release 0.5000: -0.0100, at worst -0.0551, at best +0.0351 (each 95% sure), too wide to " +
+				"tell a drop of 0.01 (±0.0451; more images would hardly settle it)"},
 		{"min: pass if the value is at or above it",
 			minimum("mAP", 0.5), candidate(0.5, 0.2), delivery.Pass,
 			"mAP 0.5000 >= 0.5"},
@@ -132,37 +138,49 @@ func TestHowACheckDecides(t *testing.T) {
 			"mAP 0.5000 < 0.6 (at most 0.5451, 95% sure, 72 images)"},
 		{"else unsure",
 			minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; about 367 images in all would settle it)"},
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; " +
+				"about 367 images in all would settle it)"},
 		{"Over several classes the bounds are Holm-adjusted",
 			with(maxDrop("AP", 0.047), all), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Unsure,
-			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0476, at best +0.0476 (each 97.5% sure), too wide to tell a drop of 0.047 (±0.0476; about 74 images in all would settle it) (and 1 more)"},
+			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0476, at best +0.0476 (each 97.5% sure), too wide " +
+				"to tell a drop of 0.047 (±0.0476; about 74 images in all would settle it) (and 1 more)"},
 		{"as one of them alone would pass",
-			with(maxDrop("AP", 0.047), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Pass,
+			with(maxDrop("AP", 0.047), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }),
+			against(candidate(0.5, 0), release(0.5), 0.05), delivery.Pass,
 			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0451 >= -0.047"},
 		{"and so for those that fail",
-			with(maxDrop("AP", 0.054), all), against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4, "b": 0.4})}, release(0.5), 0.05), delivery.Unsure,
-			"AP of a 0.4000, release 0.5000: -0.1000, at worst -0.1476, at best -0.0524 (each 97.5% sure), too wide to tell a drop of 0.054 (±0.0476; about 78 images in all would settle it) (and 1 more)"},
+			with(maxDrop("AP", 0.054), all),
+			against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4, "b": 0.4})}, release(0.5), 0.05),
+			delivery.Unsure,
+			"AP of a 0.4000, release 0.5000: -0.1000, at worst -0.1476, at best -0.0524 (each 97.5% sure), too wide " +
+				"to tell a drop of 0.054 (±0.0476; about 78 images in all would settle it) (and 1 more)"},
 		{"as one of them alone would fail",
-			with(maxDrop("AP", 0.054), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4})}, release(0.5), 0.05), delivery.Fail,
+			with(maxDrop("AP", 0.054), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }),
+			against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4})}, release(0.5), 0.05), delivery.Fail,
 			"AP of a 0.4000, release 0.5000: -0.1000, at best -0.0549 < -0.054 (95% sure)"},
 		{"a bound that takes more resamples than there are decides nothing",
 			with(maxDrop("AP", 0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
-			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too wide to tell a drop of 0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too wide " +
+				"to tell a drop of 0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
 		{"nor the other way",
 			with(maxDrop("AP", -0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
-			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too wide to tell a drop of -0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too wide " +
+				"to tell a drop of -0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
 		{"nor of a floor",
 			minimum("mAP", 0.6), func() Input {
 				in := candidate(0.5, 0)
 				in.Candidate.Scores.Resamples["mAP"] = around(0.5, 0)[:9]
 				return in
 			}(), delivery.Unsure,
-			"mAP 0.5000 < 0.6, but 72 images cannot rule out that it reaches it: at most 0.5000, 95% sure (a bound that is 95% sure takes 1000 resamples, and there are 9)"},
+			"mAP 0.5000 < 0.6, but 72 images cannot rule out that it reaches it: at most 0.5000, 95% sure (a bound " +
+				"that is 95% sure takes 1000 resamples, and there are 9)"},
 		{"below support truths is unsure",
-			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1), delivery.Unsure,
+			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1),
+			delivery.Unsure,
 			"AP of a: 100 truths, the check asks for 101 (and 1 more)"},
 		{"as many are enough",
-			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 100 }), candidate(0.5, 0.1), delivery.Pass,
+			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 100 }), candidate(0.5, 0.1),
+			delivery.Pass,
 			"AP of a 0.5000 >= 0.1; passed 2 of 2 checks"},
 		{"of a comparison, those on the images that are compared",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { all(c); c.Support = 100 }), func() Input {
@@ -172,16 +190,20 @@ func TestHowACheckDecides(t *testing.T) {
 			}(), delivery.Unsure,
 			"AP of a: 99 truths, the check asks for 100"},
 		{"Comparisons run over the classes that both models and the eval set have",
-			with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass,
+			with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5,
+				"z": 0.9}), 0.01), delivery.Pass,
 			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05"},
 		{"and say over which, where the model has more",
-			maxDrop("mAP", 0.05), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01), delivery.Pass,
+			maxDrop("mAP", 0.05), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01),
+			delivery.Pass,
 			"mAP 0.5000, release 0.5000 over a: +0.0000, at worst -0.0090 >= -0.05"},
 		{"a class by name that they do not share",
-			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01), delivery.Unsure,
+			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
+			against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01), delivery.Unsure,
 			"AP of b: model, release and eval set do not share it"},
 		{"a class by name that the model does not have",
-			with(minimum("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"z"} }), candidate(0.5, 0), delivery.Fail,
+			with(minimum("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"z"} }),
+			candidate(0.5, 0), delivery.Fail,
 			"AP of z: the model does not detect it; its classes are a, b"},
 		{"and over images that neither model trained on",
 			maxDrop("mAP", 0.05), func() Input {
@@ -189,21 +211,24 @@ func TestHowACheckDecides(t *testing.T) {
 				in.Compare.Images, in.Compare.LeftOut = 70, 2
 				return in
 			}(), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 70 of 72 images, as a model was trained on the other 2"},
+			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 70 of 72 images, as a model was " +
+				"trained on the other 2"},
 		{"or than the other one",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
 				in.Compare.Images, in.Compare.LeftOut = 71, 1
 				return in
 			}(), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 71 of 72 images, as a model was trained on the other one"},
+			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 71 of 72 images, as a model was " +
+				"trained on the other one"},
 		{"of which fewer than 20 are left, whatever the model's own",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
 				in.Compare.Images, in.Compare.LeftOut = 19, 53
 				return in
 			}(), delivery.Unsure,
-			"mAP: the eval set has 19 images, and an interval needs 20; over 19 of 72 images, as a model was trained on the other 53"},
+			"mAP: the eval set has 19 images, and an interval needs 20; over 19 of 72 images, as a model was trained " +
+				"on the other 53"},
 		{"what was not compared is no answer",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
@@ -213,10 +238,12 @@ func TestHowACheckDecides(t *testing.T) {
 			"mAP: not compared with the release"},
 		{"unsure: fail",
 			unsure("fail"), candidate(0.5, 0.05), delivery.Fail,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; about 367 images in all would settle it); the gate takes that for a fail"},
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; " +
+				"about 367 images in all would settle it); the gate takes that for a fail"},
 		{"unsure: review",
 			unsure("review"), candidate(0.5, 0.05), delivery.Unsure,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; about 367 images in all would settle it)"},
+			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; " +
+				"about 367 images in all would settle it)"},
 		{"unsure: ignore, which is no pass",
 			unsure("ignore"), candidate(0.5, 0.05), delivery.NotApplicable,
 			"nothing to judge: every check is ignored or does not apply"},
@@ -228,14 +255,19 @@ func TestHowACheckDecides(t *testing.T) {
 			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure); -10.0 AP50, mostly missed b (4 more)"},
 		{"and by a class",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
-			missing(against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.5, "b": 0.3})}, release(0.5), 0.03)), delivery.Fail,
-			"AP of b 0.3000, release 0.5000: -0.2000, at best -0.1729 < -0.05 (95% sure); -20.0 AP50, mostly missed b (4 more)"},
+			missing(against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.5, "b": 0.3})}, release(0.5),
+				0.03)), delivery.Fail,
+			"AP of b 0.3000, release 0.5000: -0.2000, at best -0.1729 < -0.05 (95% sure); -20.0 AP50, mostly missed " +
+				"b (4 more)"},
 
 		{"recall at threshold: a floor",
 			with(minimum("recall", 0.92), threshold), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
 			"recall 0.9000 < 0.92 (at most 0.9090, 95% sure, 72 images)"},
 		{"by class",
-			with(minimum("precision", 0.75), func(c *delivery.GateCheck) { threshold(c); c.Classes.Names = []string{"b"} }), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Pass,
+			with(minimum("precision", 0.75), func(c *delivery.GateCheck) {
+				threshold(c)
+				c.Classes.Names = []string{"b"}
+			}), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Pass,
 			"precision of b 0.8000 >= 0.75"},
 		{"max: pass at or below it",
 			maximum("0.3"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Pass,
@@ -245,38 +277,48 @@ func TestHowACheckDecides(t *testing.T) {
 			"falsePositivesPerImage 0.3000 > 0.2 (at least 0.2910, 95% sure, 72 images)"},
 		{"else unsure",
 			maximum("0.295"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Unsure,
-			"falsePositivesPerImage 0.3000 > 0.295, but 72 images cannot rule out that it is as low: at least 0.2910, 95% sure (±0.0090; about 235 images in all would settle it)"},
+			"falsePositivesPerImage 0.3000 > 0.295, but 72 images cannot rule out that it is as low: at least " +
+				"0.2910, 95% sure (±0.0090; about 235 images in all would settle it)"},
 		{"a bound of a ceiling that takes more resamples than there are decides nothing",
 			maximum("0.2"), func() Input {
 				in := at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0)
 				in.Candidate.Scores.Resamples["falsePositivesPerImage"] = around(0.3, 0)[:9]
 				return in
 			}(), delivery.Unsure,
-			"falsePositivesPerImage 0.3000 > 0.2, but 72 images cannot rule out that it is as low: at least 0.3000, 95% sure (a bound that is 95% sure takes 1000 resamples, and there are 9)"},
+			"falsePositivesPerImage 0.3000 > 0.2, but 72 images cannot rule out that it is as low: at least 0.3000, " +
+				"95% sure (a bound that is 95% sure takes 1000 resamples, and there are 9)"},
 		{"a model without thresholds fails",
 			with(minimum("recall", 0.92), threshold), candidate(0.5, 0), delivery.Fail,
 			"recall: the model has no thresholds; add thresholds: {default: bestF1} to it"},
 		{"a release without thresholds is nothing to compare with",
-			with(maxDrop("recall", 0.02), threshold), against(at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), release(0.5), 0.01), delivery.NotApplicable,
+			with(maxDrop("recall", 0.02), threshold), against(at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), release(0.5),
+				0.01), delivery.NotApplicable,
 			"recall: the release has no thresholds to compare with"},
 
 		{"against: a version that stays the measure",
-			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: old, Compare: &drift, CompareKey: "k"}), delivery.Fail,
+			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: old, Compare: &drift, CompareKey: "k"}),
+			delivery.Fail,
 			"mAP 0.5000, m@3 0.6000: -0.1000, at best -0.0820 < -0.05 (95% sure)"},
 		{"which was not compared yet",
 			toAnchor, candidate(0.5, 0), delivery.Unsure,
 			"mAP: not compared with m@3"},
 		{"which was never accepted",
-			toAnchor, anchored(candidate(0.5, 0), Anchor{Missing: "m@3 is no version that main accepted"}), delivery.Fail,
+			toAnchor, anchored(candidate(0.5, 0), Anchor{Missing: "m@3 is no version that main accepted"}),
+			delivery.Fail,
 			"mAP: m@3 is no version that main accepted"},
 		{"which it is itself",
 			toAnchor, anchored(candidate(0.5, 0), Anchor{SameBundle: true}), delivery.Pass,
 			"mAP: it is m@3 itself"},
 		{"which was scored by another protocol",
-			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: func() Measured { m := old; m.Scores.Protocol = "q"; return m }(), Compare: &drift, CompareKey: "k"}), delivery.Fail,
+			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: func() Measured {
+				m := old
+				m.Scores.Protocol = "q"
+				return m
+			}(), Compare: &drift, CompareKey: "k"}), delivery.Fail,
 			"mAP: it and m@3 were scored by different protocols; their numbers cannot be compared"},
 		{"size: at most",
-			delivery.GateCheck{Metric: "size", Max: &limit}, Input{Candidate: scored(0.5, 0, half), Size: 2_000_000}, delivery.Pass,
+			delivery.GateCheck{Metric: "size", Max: &limit}, Input{Candidate: scored(0.5, 0, half), Size: 2_000_000},
+			delivery.Pass,
 			"size 2.0MB <= 2MB"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
@@ -326,9 +368,11 @@ func TestHolmSteps(t *testing.T) {
 func TestVerdictKey(t *testing.T) {
 	half := map[string]float64{"a": 0.5}
 	key := func(change func(*delivery.Gate, *Input)) delivery.Digest {
-		g := delivery.Gate{Name: "g", Owners: []string{"lead"}, Checks: []delivery.GateCheck{minimum("mAP", 0.4), maxDrop("mAP", 0.1)}}
+		g := delivery.Gate{Name: "g", Owners: []string{"lead"}, Checks: []delivery.GateCheck{minimum("mAP", 0.4),
+			maxDrop("mAP", 0.1)}}
 		in := against(Input{Candidate: scored(0.5, 0.01, half), Look: 1}, scored(0.5, 0.01, half), 0.01)
-		in.Anchors = map[string]Anchor{"m@3": {Measured: scored(0.5, 0.01, half), Compare: in.Compare, CompareKey: "anchor"}}
+		in.Anchors = map[string]Anchor{"m@3": {Measured: scored(0.5, 0.01, half), Compare: in.Compare,
+			CompareKey: "anchor"}}
 		change(&g, &in)
 		return Judge("g", g, in).Key
 	}
@@ -381,7 +425,8 @@ func TestLooks(t *testing.T) {
 	if tenth.Outcome != delivery.Pass || tenth.Look != 10 || tenth.Looks != 10 {
 		t.Errorf("the tenth: %+v", tenth)
 	}
-	const want = "this is model 11 that the eval set judges against this release, and the gate allows 10: the best of many looks better than it is; freeze a new eval set (aob gate freeze)"
+	const want = "this is model 11 that the eval set judges against this release, and the gate allows 10: the best " +
+		"of many looks better than it is; freeze a new eval set (aob gate freeze)"
 	if eleventh.Outcome != delivery.Unsure || eleventh.Reason != want {
 		t.Errorf("the eleventh: %s: %s", eleventh.Outcome, eleventh.Reason)
 	}
@@ -397,16 +442,20 @@ func TestLooks(t *testing.T) {
 // makes up for no drop.
 func TestUnasked(t *testing.T) {
 	in := func(width float64) Input {
-		in := Input{Asked: []string{"a", "b"}, Classes: []string{"a", "b", "c"}, Candidate: scored(0.7, width, map[string]float64{"a": 0.6, "b": 0.6, "c": 0.9})}
-		in = against(at(in, 0.7, 0.85, 0.5, width), scored(0.7, 0.01, map[string]float64{"a": 0.66, "b": 0.66, "c": 0.78}), width)
+		in := Input{Asked: []string{"a", "b"}, Classes: []string{"a", "b", "c"}, Candidate: scored(0.7, width,
+			map[string]float64{"a": 0.6, "b": 0.6, "c": 0.9})}
+		in = against(at(in, 0.7, 0.85, 0.5, width), scored(0.7, 0.01, map[string]float64{"a": 0.66, "b": 0.66,
+			"c": 0.78}), width)
 		s := &in.Candidate.Scores
-		for class, v := range map[string]struct{ recall, false_ float64 }{"a": {0.5, 0.5}, "b": {0.6, 0.5}, "c": {1, 0}} {
+		for class, v := range map[string]struct{ recall, false_ float64 }{"a": {0.5, 0.5}, "b": {0.6, 0.5},
+			"c": {1, 0}} {
 			s.Values["recall/"+class], s.Values["falsePositivesPerImage/"+class] = v.recall, v.false_
 			s.Values["AP50/"+class], s.Values["AP75/"+class] = s.Values["AP/"+class], s.Values["AP/"+class]
 		}
 		s.Truths["a"] = 300
 		put := func(metric string, now, was float64) {
-			in.Compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: was, Value: now - was, Resamples: around(now-was, width)}
+			in.Compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: was, Value: now - was,
+				Resamples: around(now-was, width)}
 		}
 		for class, by := range map[string]float64{"a": -0.1, "b": -0.1, "c": 0.2} {
 			for _, metric := range []string{"AP50/", "AP75/", "recall/"} {
@@ -429,24 +478,44 @@ func TestUnasked(t *testing.T) {
 		want  delivery.Outcome
 		text  string
 	}{
-		{"a mean is below without it", minimum("mAP", 0.65), in(0.01), delivery.Fail, "mAP 0.7000, but 0.6000 < 0.65 without c, which the gate has not asked for (at most 0.6135, 95% sure, 72 images)"},
-		{"or may be", minimum("mAP", 0.65), in(0.1), delivery.Unsure, "mAP 0.7000 >= 0.65, but 0.6000 without c, which the gate has not asked for"},
+		{"a mean is below without it", minimum("mAP", 0.65), in(0.01), delivery.Fail, "mAP 0.7000, but 0.6000 < 0.65 " +
+			"without c, which the gate has not asked for (at most 0.6135, 95% sure, 72 images)"},
+		{"or may be", minimum("mAP", 0.65), in(0.1), delivery.Unsure,
+			"mAP 0.7000 >= 0.65, but 0.6000 without c, which the gate has not asked for"},
 		{"and is not", minimum("mAP", 0.6), in(0.01), delivery.Pass, "mAP 0.7000 >= 0.6"},
-		{"a doubt says so", minimum("mAP", 0.72), in(0.1), delivery.Unsure, "mAP 0.7000 < 0.72, but 72 images cannot rule out that it reaches it: at most 0.7902, 95% sure (±0.0902; about 1465 images in all would settle it); 0.6000 without c, which the gate has not asked for"},
-		{"it is below with it", minimum("mAP", 0.75), in(0.01), delivery.Fail, "mAP 0.7000 < 0.75 (at most 0.7090, 95% sure, 72 images)"},
-		{"of AP50 and AP75 too", minimum("AP50", 0.65), in(0.01), delivery.Fail, "AP50 0.7000, but 0.6000 < 0.65 without c, which the gate has not asked for (at most 0.6135, 95% sure, 72 images)"},
-		{"a share of truths", with(minimum("recall", 0.6), threshold), in(0.01), delivery.Fail, "recall 0.7000, but 0.5250 < 0.6 without c, which the gate has not asked for (at most 0.5363, 95% sure, 72 images)"},
-		{"a share of what is found", with(minimum("precision", 0.8), threshold), in(0.01), delivery.Fail, "precision 0.8500, but 0.7447 < 0.8 without c, which the gate has not asked for (at most 0.7569, 95% sure, 72 images)"},
-		{"one class is itself", with(minimum("AP", 0.65), func(c *delivery.GateCheck) { c.Classes.Names = []string{"c"} }), in(0.01), delivery.Pass, "AP of c 0.9000 >= 0.65"},
+		{"a doubt says so", minimum("mAP", 0.72), in(0.1), delivery.Unsure, "mAP 0.7000 < 0.72, but 72 images cannot " +
+			"rule out that it reaches it: at most 0.7902, 95% sure (±0.0902; about 1465 images in all would settle " +
+			"it); 0.6000 without c, which the gate has not asked for"},
+		{"it is below with it", minimum("mAP", 0.75), in(0.01), delivery.Fail,
+			"mAP 0.7000 < 0.75 (at most 0.7090, 95% sure, 72 images)"},
+		{"of AP50 and AP75 too", minimum("AP50", 0.65), in(0.01), delivery.Fail, "AP50 0.7000, but 0.6000 < 0.65 " +
+			"without c, which the gate has not asked for (at most 0.6135, 95% sure, 72 images)"},
+		{"a share of truths", with(minimum("recall", 0.6), threshold), in(0.01), delivery.Fail,
+			"recall 0.7000, but 0.5250 < 0.6 without c, which the gate has not asked for (at most 0.5363, 95% sure, " +
+				"72 images)"},
+		{"a share of what is found", with(minimum("precision", 0.8), threshold), in(0.01), delivery.Fail,
+			"precision 0.8500, but 0.7447 < 0.8 without c, which the gate has not asked for (at most 0.7569, 95% " +
+				"sure, 72 images)"},
+		{"one class is itself", with(minimum("AP", 0.65), func(c *delivery.GateCheck) {
+			c.Classes.Names = []string{"c"}
+		}), in(0.01), delivery.Pass, "AP of c 0.9000 >= 0.65"},
 		{"a first model", minimum("mAP", 0.65), all, delivery.Pass, "mAP 0.7000 >= 0.65"},
-		{"a drop is made up for by nothing", maxDrop("mAP", 0.02), in(0.01), delivery.Fail, "mAP -0.0600 without c, which the gate has not asked for, at best -0.0465 < -0.02"},
-		{"or may be", maxDrop("mAP", 0.08), in(0.02), delivery.Unsure, "mAP -0.0600 without c, which the gate has not asked for, at worst -0.0871, at best -0.0329: too wide to tell a drop of 0.08"},
-		{"and is not", maxDrop("mAP", 0.08), in(0.01), delivery.Pass, "mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.08"},
-		{"of AP50 too", maxDrop("AP50", 0.02), in(0.01), delivery.Fail, "AP50 -0.1000 without c, which the gate has not asked for, at best -0.0865 < -0.02"},
-		{"of AP75", maxDrop("AP75", 0.02), in(0.01), delivery.Fail, "AP75 -0.1000 without c, which the gate has not asked for, at best -0.0865 < -0.02"},
-		{"of a share of truths", with(maxDrop("recall", 0.02), threshold), in(0.01), delivery.Fail, "recall -0.1000 without c, which the gate has not asked for, at best -0.0887 < -0.02"},
-		{"of a share of what is found", with(maxDrop("precision", 0.02), threshold), in(0.01), delivery.Fail, "precision -0.0859 without c, which the gate has not asked for, at best -0.0736 < -0.02"},
-		{"against a first model's", maxDrop("mAP", 0.02), all, delivery.Pass, "mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.02"},
+		{"a drop is made up for by nothing", maxDrop("mAP", 0.02), in(0.01), delivery.Fail,
+			"mAP -0.0600 without c, which the gate has not asked for, at best -0.0465 < -0.02"},
+		{"or may be", maxDrop("mAP", 0.08), in(0.02), delivery.Unsure, "mAP -0.0600 without c, which the gate has " +
+			"not asked for, at worst -0.0871, at best -0.0329: too wide to tell a drop of 0.08"},
+		{"and is not", maxDrop("mAP", 0.08), in(0.01), delivery.Pass,
+			"mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.08"},
+		{"of AP50 too", maxDrop("AP50", 0.02), in(0.01), delivery.Fail,
+			"AP50 -0.1000 without c, which the gate has not asked for, at best -0.0865 < -0.02"},
+		{"of AP75", maxDrop("AP75", 0.02), in(0.01), delivery.Fail,
+			"AP75 -0.1000 without c, which the gate has not asked for, at best -0.0865 < -0.02"},
+		{"of a share of truths", with(maxDrop("recall", 0.02), threshold), in(0.01), delivery.Fail,
+			"recall -0.1000 without c, which the gate has not asked for, at best -0.0887 < -0.02"},
+		{"of a share of what is found", with(maxDrop("precision", 0.02), threshold), in(0.01), delivery.Fail,
+			"precision -0.0859 without c, which the gate has not asked for, at best -0.0736 < -0.02"},
+		{"against a first model's", maxDrop("mAP", 0.02), all, delivery.Pass,
+			"mAP 0.7000, release 0.7000: +0.0000, at worst -0.0090 >= -0.02"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)
@@ -468,10 +537,12 @@ func TestTrainedOnTheEvalSet(t *testing.T) {
 		}
 		return Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4)}}, in)
 	}
-	if v := judge(5, nil); v.Outcome != delivery.Pass || v.Reason != "mAP 0.5000 >= 0.4; over 95 of 100 images, as a model was trained on the other 5" {
+	if v := judge(5, nil); v.Outcome != delivery.Pass ||
+		v.Reason != "mAP 0.5000 >= 0.4; over 95 of 100 images, as a model was trained on the other 5" {
 		t.Errorf("5 of 100: %s: %s", v.Outcome, v.Reason)
 	}
-	const want = "the model was trained on 6 of the 100 images of the eval set (6.0%), and at most 5% may be left out of it; train it anew, without them; over 94 of 100 images, as a model was trained on the other 6"
+	const want = "the model was trained on 6 of the 100 images of the eval set (6.0%), and at most 5% may be left " +
+		"out of it; train it anew, without them; over 94 of 100 images, as a model was trained on the other 6"
 	if v := judge(6, nil); v.Outcome != delivery.Unsure || v.Reason != want {
 		t.Errorf("6 of 100: %s: %s", v.Outcome, v.Reason)
 	}
@@ -488,13 +559,15 @@ func TestTrainedOnTheEvalSet(t *testing.T) {
 // What became of the release's classes stands in the verdict, and a gate that names
 // a renamed class judges it under its new name.
 func TestChangedClasses(t *testing.T) {
-	in := Input{Classes: []string{"lorry", "van", "person"}, BaselineClasses: []string{"truck", "person", "bike"}, Was: map[string]string{"lorry": "truck"},
+	in := Input{Classes: []string{"lorry", "van", "person"}, BaselineClasses: []string{"truck", "person", "bike"},
+		Was:       map[string]string{"lorry": "truck"},
 		Candidate: scored(0.5, 0.01, map[string]float64{"lorry": 0.5, "van": 0.5, "person": 0.5})}
 	in = against(in, scored(0.5, 0.01, map[string]float64{"lorry": 0.5, "person": 0.5}), 0.01)
 	named := with(minimum("AP", 0.4), func(c *delivery.GateCheck) { c.Classes.Names = []string{"truck"} })
 	excepted := with(minimum("AP", 0.4), func(c *delivery.GateCheck) { all(c); c.Except = []string{"truck"} })
 	v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{named, excepted}}, in)
-	if !slices.Equal(v.Added, []string{"van"}) || !slices.Equal(v.Removed, []string{"bike"}) || len(v.Renamed) != 1 || v.Renamed["lorry"] != "truck" {
+	if !slices.Equal(v.Added, []string{"van"}) || !slices.Equal(v.Removed, []string{"bike"}) || len(v.Renamed) != 1 ||
+		v.Renamed["lorry"] != "truck" {
 		t.Errorf("added %v, removed %v, renamed %v", v.Added, v.Removed, v.Renamed)
 	}
 	var judged []string
@@ -513,10 +586,12 @@ func TestChangedClasses(t *testing.T) {
 // classes only what is left of it for their number.
 func TestLost(t *testing.T) {
 	was := map[string]float64{"a": 0.5, "b": 0.5, "c": 0.5}
-	in := Input{Classes: []string{"a", "b", "c"}, Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.51, "b": 0.3, "c": 0.4905})}
+	in := Input{Classes: []string{"a", "b", "c"}, Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.51, "b": 0.3,
+		"c": 0.4905})}
 	in = missing(against(at(in, 0.9, 0.5, 3, 0.01), scored(0.5, 0.01, was), 0.01))
 	put := func(metric string, now, before float64) {
-		in.Compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: before, Value: now - before, Resamples: around(now-before, 0.01)}
+		in.Compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: before, Value: now - before,
+			Resamples: around(now-before, 0.01)}
 	}
 	put("recall", 0.9, 0.8)
 	put("falsePositivesPerImage", 3, 0.5)
@@ -524,7 +599,8 @@ func TestLost(t *testing.T) {
 	lost := func(in Input) []string {
 		var list []string
 		for _, l := range Judge("g", delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.1)}}, in).Lost {
-			list = append(list, fmt.Sprintf("%s %s %.2f, was %.2f: %+.4f, at best %+.4f: %s", l.Metric, l.Class, l.Value, l.Baseline, l.Diff, l.AtBest, l.Why))
+			list = append(list, fmt.Sprintf("%s %s %.2f, was %.2f: %+.4f, at best %+.4f: %s", l.Metric, l.Class,
+				l.Value, l.Baseline, l.Diff, l.AtBest, l.Why))
 		}
 		return list
 	}
@@ -550,11 +626,14 @@ func TestRequires(t *testing.T) {
 		want  bool
 	}{
 		{"a mean over classes", minimum("mAP", 0.5), true},
-		{"a mean that may lack it", with(minimum("mAP", 0.5), func(c *delivery.GateCheck) { c.Except = []string{"a"} }), false},
+		{"a mean that may lack it", with(minimum("mAP", 0.5), func(c *delivery.GateCheck) { c.Except = []string{"a"} }),
+			false},
 		{"every class", with(minimum("AP", 0.5), all), true},
 		{"by name", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }), true},
-		{"another by name", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }), false},
-		{"all but it", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { all(c); c.Except = []string{"a"} }), false},
+		{"another by name", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
+			false},
+		{"all but it", with(minimum("AP", 0.5), func(c *delivery.GateCheck) { all(c); c.Except = []string{"a"} }),
+			false},
 		{"size", delivery.GateCheck{Metric: "size", Max: &size}, false},
 	} {
 		if got := Requires(delivery.Gate{Checks: []delivery.GateCheck{c.check}}, "a"); got != c.want {
@@ -596,7 +675,8 @@ func TestRange(t *testing.T) {
 		{"falsePositivesPerImage", 0.99, 0.9449, 1.0351},
 		{"falsePositivesPerImage/a", 0.01, 0, 0.0551},
 	} {
-		if low, high := Range(c.metric, around(c.value, 0.05), 0.95); fmt.Sprintf("%.4f %.4f", low, high) != fmt.Sprintf("%.4f %.4f", c.low, c.high) {
+		if low, high := Range(c.metric, around(c.value, 0.05), 0.95); fmt.Sprintf("%.4f %.4f", low,
+			high) != fmt.Sprintf("%.4f %.4f", c.low, c.high) {
 			t.Errorf("%s %.2f: %.4f to %.4f, want %.4f to %.4f", c.metric, c.value, low, high, c.low, c.high)
 		}
 	}

@@ -39,7 +39,8 @@ func TestAllMergeBases(t *testing.T) {
 		several, none := 0, 0
 		for i := range n {
 			for j := range 2 {
-				a, b := refs[fmt.Sprintf("refs/heads/n%d", i)], refs[fmt.Sprintf("refs/heads/n%d", max(0, i-j-rnd.IntN(4)))]
+				a, b := refs[fmt.Sprintf("refs/heads/n%d", i)],
+					refs[fmt.Sprintf("refs/heads/n%d", max(0, i-j-rnd.IntN(4)))]
 				want := strings.Fields(r.try("merge-base", "--all", a, b))
 				got, err := m.MergeBases(a, b)
 				if err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {

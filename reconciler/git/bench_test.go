@@ -44,7 +44,8 @@ train:
 `, kind, i, rev, rev*i, rev%60+1)
 	}
 	for n := range benchCommits {
-		fmt.Fprintf(&script, "commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \n\n", 1_700_000_000+60*n)
+		fmt.Fprintf(&script, "commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata 10\nrevision \n\n",
+			1_700_000_000+60*n)
 		for k, folder := range folders {
 			for i := range benchModels {
 				if n == 0 || i == n*7%benchModels && k == n%len(folders) {
@@ -175,7 +176,8 @@ func BenchmarkOnePush(b *testing.B) {
 	for b.Loop() {
 		ours, theirs := byTurns(func() {
 			rev++
-			r.commit("refs/heads/main", map[string]string{fmt.Sprintf("models/m%03d.yaml", rev%benchModels): fmt.Sprint("changed ", rev)})
+			r.commit("refs/heads/main", map[string]string{fmt.Sprintf("models/m%03d.yaml", rev%benchModels): fmt.Sprint(
+				"changed ", rev)})
 		}, func() {
 			old := m.Refs()["refs/heads/main"]
 			refs, changed := observe(b, m)

@@ -135,9 +135,11 @@ func TestDamagedPackedRefs(t *testing.T) {
 		"no last end":   func(s string) string { return strings.TrimSuffix(s, "\n") },
 		"zero bytes":    func(s string) string { return s[:len(s)-30] + strings.Repeat("\x00", 30) },
 		"all zeros":     func(s string) string { return strings.Repeat("\x00", len(s)) },
-		"a bad hash":    func(s string) string { return strings.Replace(s, " refs/heads/side", "x refs/heads/side", 1) },
-		"CRLF":          func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") },
-		"text":          func(string) string { return "<html>login</html>\n" },
+		"a bad hash": func(s string) string {
+			return strings.Replace(s, " refs/heads/side", "x refs/heads/side", 1)
+		},
+		"CRLF": func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") },
+		"text": func(string) string { return "<html>login</html>\n" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRepo(t)
@@ -170,8 +172,10 @@ func TestLooseRefsAsGitReadsThem(t *testing.T) {
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	m := open(t, t.TempDir(), Remote{URL: r.dir})
 	for _, text := range []string{
-		main, main + "\n", main + "  \n\n", strings.ToUpper(main) + "\n", main + " and more\n", main + "\tx", main + "x", " " + main,
-		"ref: refs/heads/main\n", "ref:refs/heads/main", "ref:  refs/heads/main  \n", "Ref: refs/heads/main", "ref: refs/heads/none",
+		main, main + "\n", main + "  \n\n", strings.ToUpper(main) + "\n", main + " and more\n", main + "\tx", main +
+			"x", " " + main,
+		"ref: refs/heads/main\n", "ref:refs/heads/main", "ref:  refs/heads/main  \n", "Ref: refs/heads/main",
+		"ref: refs/heads/none",
 		main[:39], "", "\n", strings.Repeat("0", 40),
 	} {
 		r.write("refs/heads/x", text)
@@ -275,10 +279,14 @@ func TestKindsOfRepository(t *testing.T) {
 			from.git("clone", "-q", "--bare", "--filter=blob:none", "file://"+from.dir, r.dir)
 		}, false, "partial clone"},
 		{"HEAD is empty", func(t *testing.T, r *repo) { fill(r); r.write("HEAD", "") }, false, "HEAD"},
-		{"HEAD is gone", func(t *testing.T, r *repo) { fill(r); os.Remove(filepath.Join(r.dir, "HEAD")) }, false, "has no HEAD"},
-		{"no refs", func(t *testing.T, r *repo) { fill(r); os.RemoveAll(filepath.Join(r.dir, "refs")) }, false, "has no refs"},
-		{"no objects", func(t *testing.T, r *repo) { fill(r); os.RemoveAll(filepath.Join(r.dir, "objects")) }, false, "has no objects"},
-		{"config is zeros", func(t *testing.T, r *repo) { fill(r); r.write("config", strings.Repeat("\x00", 60)) }, false, "config"},
+		{"HEAD is gone", func(t *testing.T, r *repo) { fill(r); os.Remove(filepath.Join(r.dir, "HEAD")) }, false,
+			"has no HEAD"},
+		{"no refs", func(t *testing.T, r *repo) { fill(r); os.RemoveAll(filepath.Join(r.dir, "refs")) }, false,
+			"has no refs"},
+		{"no objects", func(t *testing.T, r *repo) { fill(r); os.RemoveAll(filepath.Join(r.dir, "objects")) }, false,
+			"has no objects"},
+		{"config is zeros", func(t *testing.T, r *repo) { fill(r); r.write("config", strings.Repeat("\x00", 60)) },
+			false, "config"},
 		{"a reftable", func(t *testing.T, r *repo) {
 			fill(r)
 			r.write("config", "[core]\n\trepositoryformatversion = 1\n[extensions]\n\trefstorage = reftable\n")
@@ -316,7 +324,8 @@ func TestAlternates(t *testing.T) {
 		"relative": "# a comment\n\n" + relative + "\n",
 		"quoted":   `"` + strings.Replace(filepath.Join(two.dir, "objects"), "two", `\164wo`, 1) + `"` + "\n",
 		"no end":   filepath.Join(two.dir, "objects"),
-		"twice":    filepath.Join(two.dir, "objects") + "\n" + filepath.Join(one.dir, "objects") + "\n" + filepath.Join(three.dir, "objects") + "\n",
+		"twice": filepath.Join(two.dir, "objects") + "\n" + filepath.Join(one.dir, "objects") + "\n" +
+			filepath.Join(three.dir, "objects") + "\n",
 	} {
 		for _, packed := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, " ", packed), func(t *testing.T) {
@@ -343,7 +352,8 @@ func TestAlternates(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				c := must(m.Commit([]string{middle}, map[string][]byte{"models/a.yaml": []byte("3")}, committed, name+fmt.Sprint(packed)))
+				c := must(m.Commit([]string{middle}, map[string][]byte{"models/a.yaml": []byte("3")}, committed, name+
+					fmt.Sprint(packed)))
 				if err := m.Push(t.Context(), c, "refs/heads/next", ""); err != nil {
 					t.Fatal(err)
 				}
@@ -421,21 +431,26 @@ func TestMalformedCommits(t *testing.T) {
 	tree, second := r.git("rev-parse", main+"^{tree}"), r.git("rev-parse", other+"^{tree}")
 	who := " a <a@x> 1764000000 +0000\n"
 	for name, raw := range map[string]string{
-		"no committer":         "tree " + tree + "\nparent " + main + "\nauthor" + who + "\nx\n",
-		"no author":            "tree " + tree + "\nparent " + main + "\ncommitter" + who + "\nx\n",
-		"nobody":               "tree " + tree + "\n\nx\n",
-		"no message":           "tree " + tree + "\nparent " + main + "\nauthor" + who + "committer" + who,
-		"two trees":            "tree " + tree + "\ntree " + second + "\nparent " + main + "\nauthor" + who + "committer" + who + "\nx\n",
-		"late parent":          "tree " + tree + "\nauthor" + who + "parent " + main + "\ncommitter" + who + "\nx\n",
-		"second parent late":   "tree " + tree + "\nparent " + main + "\nauthor" + who + "parent " + other + "\ncommitter" + who + "\nx\n",
-		"parent in capitals":   "tree " + tree + "\nparent " + strings.ToUpper(main) + "\nauthor" + who + "committer" + who + "\nx\n",
+		"no committer": "tree " + tree + "\nparent " + main + "\nauthor" + who + "\nx\n",
+		"no author":    "tree " + tree + "\nparent " + main + "\ncommitter" + who + "\nx\n",
+		"nobody":       "tree " + tree + "\n\nx\n",
+		"no message":   "tree " + tree + "\nparent " + main + "\nauthor" + who + "committer" + who,
+		"two trees": "tree " + tree + "\ntree " + second + "\nparent " + main + "\nauthor" + who +
+			"committer" + who + "\nx\n",
+		"late parent": "tree " + tree + "\nauthor" + who + "parent " + main + "\ncommitter" + who + "\nx\n",
+		"second parent late": "tree " + tree + "\nparent " + main + "\nauthor" + who + "parent " + other +
+			"\ncommitter" + who + "\nx\n",
+		"parent in capitals": "tree " + tree + "\nparent " + strings.ToUpper(main) + "\nauthor" + who + "committer" +
+			who + "\nx\n",
 		"encoding first":       "encoding latin1\ntree " + tree + "\nauthor" + who + "committer" + who + "\nx\n",
 		"parent first":         "parent " + main + "\ntree " + tree + "\nauthor" + who + "committer" + who + "\nx\n",
 		"parent that is short": "tree " + tree + "\nparent 1234\nauthor" + who + "committer" + who + "\nx\n",
-		"far future":           "tree " + tree + "\nparent " + main + "\nauthor a <a@x> 99999999999999999999 +0000\ncommitter a <a@x> 99999999999999999999 +051800\n\nx\n",
-		"negative":             "tree " + tree + "\nparent " + main + "\nauthor a <a@x> -5 +0000\ncommitter a <a@x> -5 +0000\n\nx\n",
-		"tree alone":           "tree " + tree,
-		"empty":                "",
+		"far future": "tree " + tree + "\nparent " + main +
+			"\nauthor a <a@x> 99999999999999999999 +0000\ncommitter a <a@x> 99999999999999999999 +051800\n\nx\n",
+		"negative": "tree " + tree + "\nparent " + main +
+			"\nauthor a <a@x> -5 +0000\ncommitter a <a@x> -5 +0000\n\nx\n",
+		"tree alone": "tree " + tree,
+		"empty":      "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := r.gitIn(strings.NewReader(raw), "hash-object", "-t", "commit", "-w", "--stdin", "--literally")
@@ -493,7 +508,8 @@ func TestLargeCommitFailsAlone(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		tree := r.git("rev-parse", main+"^{tree}")
-		raw := "tree " + tree + "\nparent " + main + "\nauthor a <a@x> 1 +0000\ncommitter a <a@x> 1 +0000\n\n" + strings.Repeat("x", 36<<20)
+		raw := "tree " + tree + "\nparent " + main + "\nauthor a <a@x> 1 +0000\ncommitter a <a@x> 1 +0000\n\n" +
+			strings.Repeat("x", 36<<20)
 		h := r.gitIn(strings.NewReader(raw), "hash-object", "-t", "commit", "-w", "--stdin")
 		r.git("update-ref", "refs/heads/x", h)
 		good := r.commit("refs/heads/good", map[string]string{"models/a.yaml": "2"}, main)
@@ -518,7 +534,8 @@ func TestSubjectAndAuthorInLatin1(t *testing.T) {
 	r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	tree := r.git("rev-parse", "main^{tree}")
 	m := open(t, t.TempDir(), Remote{URL: r.dir})
-	raw := "tree " + tree + "\nauthor Jos\xe9 <j@x> 1 +0000\ncommitter Jos\xe9 <j@x> 1 +0000\nencoding ISO-8859-1\n\ncaf\xe9\n"
+	raw := "tree " + tree + "\nauthor Jos\xe9 <j@x> 1 +0000\ncommitter Jos\xe9 <j@x> 1 +0000\nencoding " +
+		"ISO-8859-1\n\ncaf\xe9\n"
 	h := r.gitIn(strings.NewReader(raw), "hash-object", "-t", "commit", "-w", "--stdin")
 	if got, err := m.Subject(h); err != nil || got != "café" || got != r.git("log", "-1", "--format=%s", h) {
 		t.Errorf("subject: got %q, %v", got, err)
@@ -583,7 +600,8 @@ func FuzzRefFiles(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if ref, err := parseLoose(data); err == nil && ref.hash.IsZero() == (ref.target == "") {
 			t.Errorf("%q is %v", data, ref)
-		} else if err == nil && ref.target != "" && (!strings.HasPrefix(ref.target, "refs/") || strings.Contains(ref.target, "..")) {
+		} else if err == nil && ref.target != "" && (!strings.HasPrefix(ref.target, "refs/") ||
+			strings.Contains(ref.target, "..")) {
 			t.Errorf("%q leads to %q", data, ref.target)
 		}
 		refs, err := parsePacked(data)

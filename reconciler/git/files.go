@@ -25,10 +25,11 @@ const (
 
 // A File is an entry of one of the intent folders.
 type File struct {
-	Path string      // from the repository's root, as models/pallets.yaml
-	Mode fs.FileMode // 0o644 or 0o755; fs.ModeSymlink; fs.ModeDir for a submodule; fs.ModeIrregular for what git does not allow
-	Hash string      // of the content: the same hash is the same content
-	Size int64       // bytes; -1 is more than MaxBlob, and left on the remote
+	Path string // from the repository's root, as models/pallets.yaml
+	// 0o644 or 0o755; fs.ModeSymlink; fs.ModeDir for a submodule; fs.ModeIrregular for what git does not allow
+	Mode fs.FileMode
+	Hash string // of the content: the same hash is the same content
+	Size int64  // bytes; -1 is more than MaxBlob, and left on the remote
 }
 
 // Files returns what lies in models/, gates/ and fleets/ at a commit, folders
@@ -68,7 +69,8 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 	}
 	if bytes > maxBytes {
 		return nil, TreeError{delivery.Blockedf("move what is not intent elsewhere",
-			"models/, gates/ and fleets/ hold %d MiB, and aob reads at most %d, at %.10s", bytes>>20, maxBytes>>20, h), true}
+			"models/, gates/ and fleets/ hold %d MiB, and aob reads at most %d, at %.10s", bytes>>20, maxBytes>>20, h),
+			true}
 	}
 	if len(m.files) >= 64 {
 		clear(m.files)
@@ -79,7 +81,8 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 
 func tooMany(h plumbing.Hash) error {
 	return TreeError{delivery.Blockedf("move what is not intent elsewhere",
-		"models/, gates/ and fleets/ hold more than %d files, or folders deeper than %d, at %.10s", maxFiles, maxDepth, h), true}
+		"models/, gates/ and fleets/ hold more than %d files, or folders deeper than %d, at %.10s", maxFiles, maxDepth,
+		h), true}
 }
 
 // tops finds the intent folders in a commit's tree.
@@ -233,7 +236,9 @@ func (w *walker) find() int {
 	i := w.at
 	if i >= len(known) || known[i].Path != string(w.path) {
 		var found bool
-		i, found = slices.BinarySearchFunc(known, w.path, func(f File, path []byte) int { return strings.Compare(f.Path, string(path)) })
+		i, found = slices.BinarySearchFunc(known, w.path, func(f File, path []byte) int {
+			return strings.Compare(f.Path, string(path))
+		})
 		if !found {
 			return -1
 		}

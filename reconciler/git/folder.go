@@ -167,7 +167,8 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 }
 
 // resolve returns the commit of a loose ref, along symbolic refs.
-func resolve(dir string, ref looseRef, loose map[string]looseRef, packed map[string]plumbing.Hash, bad map[string]delivery.Blocked) (plumbing.Hash, error) {
+func resolve(dir string, ref looseRef, loose map[string]looseRef, packed map[string]plumbing.Hash,
+	bad map[string]delivery.Blocked) (plumbing.Hash, error) {
 	for range maxSymbolic {
 		if ref.target == "" {
 			return ref.hash, nil
@@ -361,7 +362,9 @@ func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 // check-ref-format`.
 func properRef(name string) bool {
 	if name == "" || strings.HasSuffix(name, ".") || strings.Contains(name, "..") || strings.Contains(name, "@{") ||
-		strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r) }) {
+		strings.ContainsFunc(name, func(r rune) bool {
+			return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r)
+		}) {
 		return false
 	}
 	for part := range strings.SplitSeq(name, "/") {
@@ -403,7 +406,8 @@ func checkFolder(dir string) error {
 		return delivery.Blockedf("put back a copy of the file", "the file %s %v", filepath.Join(dir, "config"), err)
 	}
 	if bytes.IndexByte(data, 0) >= 0 {
-		return delivery.Blockedf("put back a copy of the file", "the file %s is damaged: it holds zero bytes", filepath.Join(dir, "config"))
+		return delivery.Blockedf("put back a copy of the file", "the file %s is damaged: it holds zero bytes",
+			filepath.Join(dir, "config"))
 	}
 	for name, value := range settings(data) {
 		switch {
@@ -412,7 +416,8 @@ func checkFolder(dir string) error {
 		case name == "extensions.refstorage" && value != "files":
 			return reftable(dir)
 		case name == "extensions.partialclone", name == "remote.promisor" && value != "false":
-			return delivery.Blockedf("make it anew with `git clone --bare`, without --filter", "%s is a partial clone, which aob does not read", dir)
+			return delivery.Blockedf("make it anew with `git clone --bare`, without --filter",
+				"%s is a partial clone, which aob does not read", dir)
 		}
 	}
 	shallow, err := readAtMost(filepath.Join(dir, "shallow"), maxConfig)
@@ -426,7 +431,8 @@ func checkFolder(dir string) error {
 }
 
 func reftable(dir string) error {
-	return delivery.Blockedf("make it anew with `git init --bare --ref-format=files`", "%s keeps its refs in a reftable, which aob does not read", dir)
+	return delivery.Blockedf("make it anew with `git init --bare --ref-format=files`",
+		"%s keeps its refs in a reftable, which aob does not read", dir)
 }
 
 func objectFormat(at, format string) error {
@@ -435,7 +441,8 @@ func objectFormat(at, format string) error {
 }
 
 func shallowClone(at string) error {
-	return delivery.Blockedf("bring the rest with `git fetch --unshallow` there", "%s is a shallow clone, and aob needs the whole history", at)
+	return delivery.Blockedf("bring the rest with `git fetch --unshallow` there",
+		"%s is a shallow clone, and aob needs the whole history", at)
 }
 
 // settings returns those settings of a git config that say how the repository
@@ -499,7 +506,8 @@ func alternates(objects string) (dirs, lost []string, err error) {
 			}
 			seen[real] = true
 			if len(dirs) >= 64 || depth >= maxSymbolic {
-				return delivery.Blockedf("repack it with `git repack -a -d`, and remove the file", "%s leads through too many other repositories", path)
+				return delivery.Blockedf("repack it with `git repack -a -d`, and remove the file",
+					"%s leads through too many other repositories", path)
 			}
 			dirs = append(dirs, to)
 			if err := add(to, depth+1); err != nil {

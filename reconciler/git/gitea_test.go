@@ -19,7 +19,9 @@ func TestGitea(t *testing.T) {
 	repo := server.Repo(t, ada, "intent")
 	server.Allow(t, repo, bob, "read")
 	as := func(u giteatest.User) *Mirror {
-		return open(t, t.TempDir(), Remote{URL: repo.CloneURL, Auth: func() (string, string) { return u.Name, u.Token }})
+		return open(t, t.TempDir(), Remote{URL: repo.CloneURL, Auth: func() (string, string) {
+			return u.Name, u.Token
+		}})
 	}
 	m := as(ada)
 	if refs, changed := observe(t, m); len(refs) != 0 || !changed {
@@ -27,7 +29,8 @@ func TestGitea(t *testing.T) {
 	}
 	commit := func(parents []string, text string) string {
 		t.Helper()
-		c, err := m.Commit(parents, map[string][]byte{"models/a.yaml": []byte(text), "docs/big.md": []byte(strings.Repeat(text, MaxBlob))}, committed, text)
+		c, err := m.Commit(parents, map[string][]byte{"models/a.yaml": []byte(text),
+			"docs/big.md": []byte(strings.Repeat(text, MaxBlob))}, committed, text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +47,8 @@ func TestGitea(t *testing.T) {
 	pr := server.PullRequest(t, ada, repo, "side", "main", "Second")
 	head := fmt.Sprintf("refs/pull/%d/head", pr)
 	other := as(bob)
-	if refs, _ := observe(t, other); refs["refs/heads/main"] != main || refs["refs/heads/side"] != side || refs[head] != side {
+	if refs, _ := observe(t, other); refs["refs/heads/main"] != main || refs["refs/heads/side"] != side ||
+		refs[head] != side {
 		t.Fatalf("got %v", refs)
 	}
 	files, err := other.Files(side)
@@ -73,7 +77,8 @@ func TestGitea(t *testing.T) {
 		}
 	}
 	server.Protect(t, repo, "main", "aob/release")
-	if err := m.Push(t.Context(), next, "refs/heads/main", main); !isBlocked(err) || !strings.Contains(err.Error(), "protected branch") {
+	if err := m.Push(t.Context(), next, "refs/heads/main", main); !isBlocked(err) ||
+		!strings.Contains(err.Error(), "protected branch") {
 		t.Errorf("a protected branch: got %v, want Blocked with Gitea's words", err)
 	}
 	if at, err := m.At(t.Context(), "refs/heads/main"); err != nil || at != main {

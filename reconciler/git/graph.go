@@ -277,7 +277,8 @@ func (m *Mirror) isAncestor(a, b plumbing.Hash) (bool, error) {
 func (m *Mirror) walk(visit func(*commit) bool, heads ...plumbing.Hash) error {
 	err := m.walkAtMost(maxCommits, visit, heads...)
 	if errors.Is(err, errTooLong) {
-		return delivery.Blockedf("keep intent in a repository of its own", "a branch has more than %d commits", maxCommits)
+		return delivery.Blockedf("keep intent in a repository of its own", "a branch has more than %d commits",
+			maxCommits)
 	}
 	return err
 }
@@ -364,7 +365,8 @@ func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
 		return !m.reached[c.hash]
 	}, head)
 	if errors.Is(err, errTooLong) {
-		return nil, TreeError{delivery.Blockedf("make a new branch from main, and bring the changes there in fewer commits",
+		return nil, TreeError{delivery.Blockedf(
+			"make a new branch from main, and bring the changes there in fewer commits",
 			"it has more than %d commits that main does not have, at %.10s", maxAhead, head), true}
 	}
 	if err != nil || len(bases) < 2 {

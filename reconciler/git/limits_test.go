@@ -313,7 +313,8 @@ func TestMirrorIsReadWhileItIsClonedAnew(t *testing.T) {
 func long(r *repo, branch, parent string, commits int) string {
 	var script strings.Builder
 	for i := range commits {
-		fmt.Fprintf(&script, "commit refs/heads/%s\ncommitter A <a@example.com> %d +0000\ndata %d\n%s\n", branch, 1_700_000_000+i, len(branch), branch)
+		fmt.Fprintf(&script, "commit refs/heads/%s\ncommitter A <a@example.com> %d +0000\ndata %d\n%s\n", branch,
+			1_700_000_000+i, len(branch), branch)
 		if i == 0 {
 			fmt.Fprintf(&script, "from %s\n", parent)
 		}
@@ -331,7 +332,8 @@ func TestLongHistoryFailsAlone(t *testing.T) {
 	heads := map[string]string{
 		"longer than main":  long(r, "junk", main, 2*maxAhead),
 		"from an old start": long(r, "old", root, maxAhead+1),
-		"merged in":         r.git("commit-tree", main+"^{tree}", "-p", main, "-p", long(r, "side", root, maxAhead), "-m", "x"),
+		"merged in": r.git("commit-tree", main+"^{tree}", "-p", main, "-p", long(r, "side", root, maxAhead),
+			"-m", "x"),
 	}
 	good := map[string]string{
 		"as long as it may be": long(r, "most", main, maxAhead-1),

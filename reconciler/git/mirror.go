@@ -112,7 +112,8 @@ func Open(dir string, r Remote) (*Mirror, error) {
 	}
 	lock, err := durable.TryLock(filepath.Join(dir, lockName))
 	if errors.Is(err, durable.ErrLocked) {
-		return nil, delivery.Blockedf("stop the other aob, or give this one another folder", "the mirror %s is in use", dir)
+		return nil, delivery.Blockedf("stop the other aob, or give this one another folder", "the mirror %s is in use",
+			dir)
 	}
 	if err != nil {
 		return nil, err
@@ -145,7 +146,8 @@ const lockName = "aob.lock"
 // config is the mirror's config file. A mirror whose file says anything else is
 // of another repository, or was made by another aob.
 func (m *Mirror) config() string {
-	return fmt.Sprintf("[core]\n\trepositoryformatversion = 0\n\tbare = true\n[remote \"origin\"]\n\turl = %s\n[aob]\n\tmirror = 1\n", strconv.Quote(m.remote.url))
+	return fmt.Sprintf("[core]\n\trepositoryformatversion = 0\n\tbare = true\n[remote \"origin\"]\n\turl = "+
+		"%s\n[aob]\n\tmirror = 1\n", strconv.Quote(m.remote.url))
 }
 
 func (m *Mirror) open() error {
@@ -167,7 +169,8 @@ func (m *Mirror) open() error {
 			return err
 		}
 		if len(entries) > 1 {
-			return delivery.Blockedf("give another folder, or empty this one", "%s holds something else than a mirror of aob's", m.dir)
+			return delivery.Blockedf("give another folder, or empty this one",
+				"%s holds something else than a mirror of aob's", m.dir)
 		}
 	default:
 		return err
@@ -308,7 +311,8 @@ func (m *Mirror) Missing(ref string) error {
 	case len(others) == 0 && len(m.bad) == 0:
 		return nil
 	case head != "" && head != branch:
-		return delivery.Blockedf(fmt.Sprintf("write `main: %s` into the server's configuration, or push the branch %s", head, branch),
+		return delivery.Blockedf(fmt.Sprintf("write `main: %s` into the server's configuration, or push the branch %s",
+			head, branch),
 			"%s has no branch %s; HEAD names %s", m.remote.url, branch, head)
 	}
 	if len(others) > 3 {
@@ -348,7 +352,8 @@ func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	case errors.Is(err, errKind):
 		return nil, malformed(h, fmt.Errorf("it is no %s", t))
 	case errors.Is(err, errMissing) && t == plumbing.CommitObject:
-		return nil, delivery.Wait{For: 2 * time.Second, What: fmt.Sprintf("the repository has not shown commit %.10s yet", h)}
+		return nil, delivery.Wait{For: 2 * time.Second,
+			What: fmt.Sprintf("the repository has not shown commit %.10s yet", h)}
 	}
 	return nil, m.damaged(h, err)
 }
@@ -367,7 +372,8 @@ func (m *Mirror) damaged(h plumbing.Hash, err error) error {
 		err = fmt.Errorf("%w; %s", err, m.folder.lost[0])
 	}
 	if m.folder != nil || m.blamed[h] {
-		return delivery.Blockedf("run `git fsck` there", "the repository %s is damaged at %.10s: %v", m.remote.url, h, err)
+		return delivery.Blockedf("run `git fsck` there", "the repository %s is damaged at %.10s: %v", m.remote.url, h,
+			err)
 	}
 	m.blamed[h] = true
 	m.broken = fmt.Errorf("the mirror %s is damaged at %.10s, and will be cloned again: %w", m.dir, h, err)

@@ -168,7 +168,8 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 			delete(seen, name)
 		}
 	}
-	changed := !m.observed || len(branches)+len(pulls) > 0 || head != m.head || !maps.Equal(seen, m.seen) || !maps.Equal(bad, m.bad)
+	changed := !m.observed || len(branches)+len(pulls) > 0 || head != m.head || !maps.Equal(seen, m.seen) ||
+		!maps.Equal(bad, m.bad)
 	m.bad, m.head, m.observed = bad, head, true
 	if !changed {
 		return m.refs, false, nil
@@ -374,7 +375,8 @@ func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, limit int64) err
 	return nil
 }
 
-func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSession, adv *packp.AdvRefs, wants, haves []plumbing.Hash, limit int64) (received, error) {
+func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSession, adv *packp.AdvRefs, wants,
+	haves []plumbing.Hash, limit int64) (received, error) {
 	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
 	req.Wants, req.Haves = wants, haves
 	if adv.Capabilities.Supports(capability.NoProgress) {

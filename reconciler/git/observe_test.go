@@ -151,24 +151,39 @@ func TestDamage(t *testing.T) {
 		must(0, os.WriteFile(path, change(data), 0o600))
 	}
 	for name, damage := range map[string]func(dir string){
-		"pack cut short":   func(dir string) { rewrite(pack(dir, "pack"), func(b []byte) []byte { return b[:len(b)/2] }) },
-		"pack empty":       func(dir string) { rewrite(pack(dir, "pack"), func(b []byte) []byte { return nil }) },
-		"pack with a flip": func(dir string) { rewrite(pack(dir, "pack"), func(b []byte) []byte { b[len(b)/2] ^= 1; return b }) },
-		"pack gone":        func(dir string) { os.Remove(pack(dir, "pack")) },
-		"index gone":       func(dir string) { os.Remove(pack(dir, "idx")) },
-		"index cut short":  func(dir string) { rewrite(pack(dir, "idx"), func(b []byte) []byte { return b[:len(b)/2] }) },
+		"pack cut short": func(dir string) {
+			rewrite(pack(dir, "pack"), func(b []byte) []byte { return b[:len(b)/2] })
+		},
+		"pack empty": func(dir string) { rewrite(pack(dir, "pack"), func(b []byte) []byte { return nil }) },
+		"pack with a flip": func(dir string) {
+			rewrite(pack(dir, "pack"), func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
+		},
+		"pack gone":  func(dir string) { os.Remove(pack(dir, "pack")) },
+		"index gone": func(dir string) { os.Remove(pack(dir, "idx")) },
+		"index cut short": func(dir string) {
+			rewrite(pack(dir, "idx"), func(b []byte) []byte { return b[:len(b)/2] })
+		},
 		"refs cut short": func(dir string) {
 			rewrite(filepath.Join(dir, "packed-refs"), func(b []byte) []byte { return b[:len(b)/2] })
 		},
 		"refs to nowhere": func(dir string) {
-			rewrite(filepath.Join(dir, "packed-refs"), func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("a"), []byte("b")) })
+			rewrite(filepath.Join(dir, "packed-refs"), func(b []byte) []byte {
+				return bytes.ReplaceAll(b, []byte("a"), []byte("b"))
+			})
 		},
-		"leftovers":         func(dir string) { os.WriteFile(filepath.Join(dir, "objects/pack/tmp_pack_1"), []byte("PACK"), 0o600) },
+		"leftovers": func(dir string) {
+			os.WriteFile(filepath.Join(dir, "objects/pack/tmp_pack_1"), []byte("PACK"), 0o600)
+		},
 		"no objects at all": func(dir string) { os.RemoveAll(filepath.Join(dir, "objects")) },
 		"another aob's": func(dir string) {
-			rewrite(filepath.Join(dir, "config"), func(b []byte) []byte { return bytes.Replace(b, []byte("mirror = 1"), []byte("mirror = 9"), 1) })
+			rewrite(filepath.Join(dir, "config"), func(b []byte) []byte {
+				return bytes.Replace(b, []byte("mirror = 1"), []byte("mirror = 9"), 1)
+			})
 		},
-		"cut short in clear": func(dir string) { os.RemoveAll(filepath.Join(dir, "objects")); os.Remove(filepath.Join(dir, "HEAD")) },
+		"cut short in clear": func(dir string) {
+			os.RemoveAll(filepath.Join(dir, "objects"))
+			os.Remove(filepath.Join(dir, "HEAD"))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRepo(t)
@@ -337,13 +352,15 @@ func TestTooLarge(t *testing.T) {
 				main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 				blob := r.gitIn(strings.NewReader(zeros), "hash-object", "-w", "--stdin")
 				var b strings.Builder
-				fmt.Fprintf(&b, "commit refs/pull/1/head\ncommitter A <a@example.com> 1700000000 +0000\ndata 1\nx\nfrom %s\nM 100644 %s models/big.yaml\n\n", main, blob)
+				fmt.Fprintf(&b, "commit refs/pull/1/head\ncommitter A <a@example.com> 1700000000 +0000\ndata "+
+					"1\nx\nfrom %s\nM 100644 %s models/big.yaml\n\n", main, blob)
 				r.gitIn(strings.NewReader(b.String()), "fast-import", "--quiet")
 				big := r.git("rev-parse", "refs/pull/1/head")
 				fine := r.commit("refs/pull/2/head", map[string]string{"models/b.yaml": "2"}, main)
 				m := open(t, t.TempDir(), remote)
 				refs, _ := observe(t, m)
-				if refs["refs/heads/main"] != main || refs["refs/pull/1/head"] != big || refs["refs/pull/2/head"] != fine {
+				if refs["refs/heads/main"] != main || refs["refs/pull/1/head"] != big ||
+					refs["refs/pull/2/head"] != fine {
 					t.Fatalf("got %v", refs)
 				}
 				for _, commit := range []string{main, fine} {
@@ -400,9 +417,11 @@ func TestErrors(t *testing.T) {
 		{"401", answer(401), "check the token", delivery.Blocked{}},
 		{"403", answer(403), "the role Write", delivery.Blocked{}},
 		{"404", answer(404), "check the address", delivery.Blocked{}},
-		{"redirect", answer(302, "Location", "https://elsewhere.example/x.git/info/refs"), "new address", delivery.Blocked{}},
+		{"redirect", answer(302, "Location", "https://elsewhere.example/x.git/info/refs"), "new address",
+			delivery.Blocked{}},
 		{"429", answer(429, "Retry-After", "77"), "again in 1m17s", delivery.Wait{}},
-		{"503", answer(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)), "again in 10m0s", delivery.Wait{}},
+		{"503", answer(503, "Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)), "again in 10m0s",
+			delivery.Wait{}},
 		{"500", answer(500), "again in 10s", delivery.Wait{}},
 		{"418", answer(418), "418", nil},
 		{"rubbish", answer(200), "", nil},
@@ -449,7 +468,8 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
-	for _, url := range []string{"https://robot:" + token + "@example.com/x.git", "https://" + token + "@example.com/x.git", "ssh://git@example.com/x", "https://%zz" + token, t.TempDir(), "/no/such/folder"} {
+	for _, url := range []string{"https://robot:" + token + "@example.com/x.git", "https://" + token +
+		"@example.com/x.git", "ssh://git@example.com/x", "https://%zz" + token, t.TempDir(), "/no/such/folder"} {
 		m, err := Open(t.TempDir(), Remote{URL: url})
 		if err == nil {
 			_, _, err = m.Observe(t.Context())

@@ -274,7 +274,9 @@ func (s *store) smallest() ([]*pack, []plumbing.EncodedObject, error) {
 		}
 		count[p] = n
 	}
-	packs := slices.SortedStableFunc(slices.Values(s.packs), func(a, b *pack) int { return cmp.Compare(count[a], count[b]) })
+	packs := slices.SortedStableFunc(slices.Values(s.packs), func(a, b *pack) int {
+		return cmp.Compare(count[a], count[b])
+	})
 	var sum int64
 	take := 0
 	for i, p := range packs {

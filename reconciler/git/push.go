@@ -88,20 +88,23 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 	case report != nil && lockFile.MatchString(words.b.String()):
 		lock := path.Clean(lockFile.FindStringSubmatch(words.b.String())[1])
 		return delivery.Blockedf("remove the file if no git is running there: one that was killed has left it",
-			"push to %s of %s: the lock file %s is there already", strings.TrimPrefix(ref, Branch), m.remote.url, delivery.Terminal(lock))
+			"push to %s of %s: the lock file %s is there already", strings.TrimPrefix(ref, Branch), m.remote.url,
+			delivery.Terminal(lock))
 	case report != nil && strings.Contains(words.b.String(), "unverified commit"): // as Gitea says it
 		return delivery.Blockedf(
 			"set commits.signingKey in aob's configuration, as docs/gitea.md says, or lift the protection of this branch",
 			"push to %s of %s: the server takes only commits there whose signatures it can verify: %s",
 			strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
 	case report != nil:
-		return delivery.Blockedf("let aob's user push there, or take the protection into account", "push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
+		return delivery.Blockedf("let aob's user push there, or take the protection into account",
+			"push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
 	}
 	return m.remote.explain("push to", err)
 }
 
 func (m *Mirror) moved(cmd *packp.Command, at plumbing.Hash) error {
-	return fmt.Errorf("push to %s of %s: it is at %.10s, not %.10s: %w", strings.TrimPrefix(cmd.Name.String(), Branch), m.remote.url, at, cmd.Old, ErrMoved)
+	return fmt.Errorf("push to %s of %s: it is at %.10s, not %.10s: %w", strings.TrimPrefix(cmd.Name.String(), Branch),
+		m.remote.url, at, cmd.Old, ErrMoved)
 }
 
 // At asks the remote where a ref is now; "" is nowhere. What Observe returns

@@ -108,7 +108,8 @@ func testHostileTrees(t *testing.T, r *repo, remote Remote) {
 		}
 	}
 	for name, tree := range map[string]string{
-		"cut short": "100644 a.yaml\x00abc", "no mode": " a.yaml\x00" + strings.Repeat("x", 20), "no name": line("100644", "", blob),
+		"cut short": "100644 a.yaml\x00abc", "no mode": " a.yaml\x00" + strings.Repeat("x", 20),
+		"no name": line("100644", "", blob),
 		"letters": line("1x", "a", blob), "a file as a folder": line("40000", "sub", blob),
 		"slash":        line("100644", "a/b", blob),
 		"not in order": line("100644", "b.yaml", blob) + line("100644", "a.yaml", blob),
@@ -163,7 +164,8 @@ func TestTreesOutOfOrderAreRefused(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		m := open(t, t.TempDir(), remote)
 		write := func(kind, text string, args ...string) string {
-			return r.gitIn(strings.NewReader(text), append([]string{"hash-object", "-w", "-t", kind, "--stdin"}, args...)...)
+			return r.gitIn(strings.NewReader(text), append([]string{"hash-object", "-w", "-t", kind, "--stdin"},
+				args...)...)
 		}
 		line := func(mode, name, hash string) string {
 			h, _ := parseHash(hash)
@@ -176,9 +178,11 @@ func TestTreesOutOfOrderAreRefused(t *testing.T) {
 			root(line("40000", "fleets", fleets), line("40000", "gates", gates), line("40000", "models", models)))
 		main := r.git("commit-tree", "-m", "raise", "-p", base,
 			root(line("40000", "fleets", fleets), line("40000", "gates", raised), line("40000", "models", models)))
-		lines := []string{line("40000", "fleets", fleets), line("40000", "gates", gates), line("40000", "models", models)}
+		lines := []string{line("40000", "fleets", fleets), line("40000", "gates", gates), line("40000", "models",
+			models)}
 		for _, order := range [][3]int{{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
-			head := r.git("commit-tree", "-m", "notes", "-p", base, root(lines[order[0]], lines[order[1]], lines[order[2]]))
+			head := r.git("commit-tree", "-m", "notes", "-p", base, root(lines[order[0]], lines[order[1]],
+				lines[order[2]]))
 			r.git("update-ref", "refs/heads/main", main)
 			r.git("update-ref", "refs/heads/notes", head)
 			observe(t, m)
@@ -197,7 +201,8 @@ func TestTreesOutOfOrderAreRefused(t *testing.T) {
 func TestGraph(t *testing.T) {
 	r := newRepo(t)
 	rnd := rand.New(rand.NewPCG(7, 7))
-	names := []string{"models/a.yaml", "models/b.yaml", "models/c.release.yaml", "gates/a.yaml", "gates/b.yaml", "README", "models/in/deep.yaml"}
+	names := []string{"models/a.yaml", "models/b.yaml", "models/c.release.yaml", "gates/a.yaml", "gates/b.yaml",
+		"README", "models/in/deep.yaml"}
 	const n = 120
 	type state map[string]string
 	states, parents := make([]state, n), make([][]int, n)
@@ -210,7 +215,8 @@ func TestGraph(t *testing.T) {
 				}
 			}
 		}
-		fmt.Fprintf(&script, "commit refs/heads/n%d\nmark :%d\ncommitter A <a@example.com> %d +0000\ndata 1\nx\n", i, i+1, 1_700_000_000+60*(i+rnd.IntN(9)))
+		fmt.Fprintf(&script, "commit refs/heads/n%d\nmark :%d\ncommitter A <a@example.com> %d +0000\ndata 1\nx\n", i, i+
+			1, 1_700_000_000+60*(i+rnd.IntN(9)))
 		now := state{}
 		for j, p := range parents[i] {
 			fmt.Fprintf(&script, "%s :%d\n", []string{"from", "merge"}[min(j, 1)], p+1)
@@ -280,7 +286,8 @@ func TestGraph(t *testing.T) {
 		for _, name := range names {
 			want := map[string]FileVersion{}
 			for i := range reach {
-				v := FileVersion{Commit: commits[i], Blob: blob(states[i][name]), Side: !slices.Contains(line, commits[i])}
+				v := FileVersion{Commit: commits[i], Blob: blob(states[i][name]), Side: !slices.Contains(line,
+					commits[i])}
 				was := ""
 				if len(parents[i]) > 0 {
 					v.Parent = commits[parents[i][0]]
@@ -359,7 +366,8 @@ func TestPeople(t *testing.T) {
 	m := open(t, t.TempDir(), Remote{URL: r.dir})
 	tree := r.gitIn(nil, "mktree")
 	for _, tt := range []struct{ author, message, name, email, subject string }{
-		{"Ada L. <ada@example.com> 1700000000 +0200", "  \n\nFirst line \nSecond\n\nBody", "Ada L.", "ada@example.com", "First line"},
+		{"Ada L. <ada@example.com> 1700000000 +0200", "  \n\nFirst line \nSecond\n\nBody", "Ada L.", "ada@example.com",
+			"First line"},
 		{"<> 1 +0000", "", "", "", ""},
 		{"A <b> C <d@e> 99999999999999999999 +0000", "x", "A", "b> C <d@e", "x"},
 		{"nobody", "\xff\xfe", "nobody", "", "\uFFFD"},
@@ -401,7 +409,8 @@ func FuzzTree(f *testing.F) {
 }
 
 func FuzzCommit(f *testing.F) {
-	f.Add([]byte("tree 1111111111111111111111111111111111111111\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx"))
+	f.Add(
+		[]byte("tree 1111111111111111111111111111111111111111\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx"))
 	f.Add([]byte("tree \ncommitter <\n\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseCommit([20]byte{}, data)

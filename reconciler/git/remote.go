@@ -54,14 +54,16 @@ func newRemote(r Remote) (*remote, error) {
 		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not one")
 	}
 	if u.User != nil {
-		return nil, delivery.Blockedf("give the token by itself; what is in an address ends up in logs", "the repository's address https://…@%s holds a user or a token", u.Host)
+		return nil, delivery.Blockedf("give the token by itself; what is in an address ends up in logs",
+			"the repository's address https://…@%s holds a user or a token", u.Host)
 	}
 	switch u.Scheme {
 	case "file":
 		return newFolder(u.Path)
 	case "http", "https":
 	default:
-		return nil, delivery.Blockedf("use http, https or a folder", "the repository's address %s: aob does not speak %s", r.URL, u.Scheme)
+		return nil, delivery.Blockedf("use http, https or a folder",
+			"the repository's address %s: aob does not speak %s", r.URL, u.Scheme)
 	}
 	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), auth: r.Auth}
 	if rem.end, err = transport.NewEndpoint(rem.url); err != nil {
@@ -149,11 +151,13 @@ func (r *remote) explain(doing string, err error) error {
 		w.What = fmt.Sprintf("%s %s: %s", doing, r.url, w.What)
 		return w
 	}
-	if u, ok := errors.AsType[*packp.ErrUnexpectedData](err); ok && bytes.Contains(u.Data, []byte("object-format=sha256")) {
+	if u, ok := errors.AsType[*packp.ErrUnexpectedData](err); ok &&
+		bytes.Contains(u.Data, []byte("object-format=sha256")) {
 		return objectFormat(doing+" "+r.url+": the repository", "sha256")
 	}
 	if errors.Is(err, transport.ErrRepositoryNotFound) {
-		return delivery.Blockedf("check the address, and that aob may read it", "%s %s: there is no such repository", doing, r.url)
+		return delivery.Blockedf("check the address, and that aob may read it", "%s %s: there is no such repository",
+			doing, r.url)
 	}
 	return fmt.Errorf("%s %s: %w", doing, r.url, err)
 }
@@ -198,11 +202,15 @@ func statusError(resp *http.Response) error {
 	case code == http.StatusUnauthorized:
 		return delivery.Blockedf("check the token: it may have expired", "the server does not know the token (401)")
 	case code == http.StatusForbidden:
-		return delivery.Blockedf("give the token's user the role Write in the repository, and the token the scope write:repository", "the server denies access (403)")
+		return delivery.Blockedf(
+			"give the token's user the role Write in the repository, and the token the scope write:repository",
+			"the server denies access (403)")
 	case code == http.StatusNotFound, code == http.StatusGone:
-		return delivery.Blockedf("check the address, and that the token's user may see it", "the server knows no such repository (%d)", code)
+		return delivery.Blockedf("check the address, and that the token's user may see it",
+			"the server knows no such repository (%d)", code)
 	case code == http.StatusTooManyRequests, code >= 500:
-		return delivery.Wait{For: retryAfter(resp.Header, time.Now()), What: fmt.Sprintf("the server asks for time (%d)", code)}
+		return delivery.Wait{For: retryAfter(resp.Header, time.Now()),
+			What: fmt.Sprintf("the server asks for time (%d)", code)}
 	default:
 		return fmt.Errorf("the server answers %d", code)
 	}
@@ -214,7 +222,8 @@ func elsewhere(resp *http.Response) error {
 	what := fmt.Sprintf("the server sends aob elsewhere (%d), and aob does not follow", resp.StatusCode)
 	to, err := resp.Location()
 	if err != nil || resp.Request == nil || to.Host != resp.Request.URL.Host {
-		return delivery.Blockedf("the repository was renamed or transferred, or the server wants a login: give the new address as `repository`",
+		return delivery.Blockedf("the repository was renamed or transferred, or the server wants a login: give the "+
+			"new address as `repository`",
 			"%s: it names another host", what)
 	}
 	path := to.Path
@@ -222,7 +231,8 @@ func elsewhere(resp *http.Response) error {
 		path = strings.TrimSuffix(path, end)
 	}
 	address := (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: path}).String()
-	return delivery.Blockedf(fmt.Sprintf("write `repository: %s` into the server's configuration; and its name, where a forge is configured", address),
+	return delivery.Blockedf(fmt.Sprintf(
+		"write `repository: %s` into the server's configuration; and its name, where a forge is configured", address),
 		"%s: the repository is at %s now", what, address)
 }
 

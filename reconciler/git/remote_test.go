@@ -43,7 +43,8 @@ func (r *repo) git(args ...string) string { return r.gitIn(nil, args...) }
 func (r *repo) gitIn(in io.Reader, args ...string) string {
 	r.t.Helper()
 	cmd := exec.Command("git", append([]string{"-C", r.dir}, args...)...)
-	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=A", "GIT_COMMITTER_EMAIL=a@example.com")
+	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=A",
+		"GIT_COMMITTER_EMAIL=a@example.com")
 	cmd.Stdin = in
 	var errs bytes.Buffer
 	cmd.Stderr = &errs

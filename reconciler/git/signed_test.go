@@ -18,12 +18,15 @@ func TestGitVerifiesSignedCommits(t *testing.T) {
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "key")
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file).CombinedOutput(); err != nil {
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+		file).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	committer := func() Committer {
 		key := must(trust.LoadSSH(file))
-		return Committer{Name: "AOB", Email: "aob@example.com", Sign: func(b []byte) ([]byte, error) { return key.Sign("git", b) }}
+		return Committer{Name: "AOB", Email: "aob@example.com", Sign: func(b []byte) ([]byte, error) {
+			return key.Sign("git", b)
+		}}
 	}
 	allowed := filepath.Join(dir, "allowed")
 	must(0, os.WriteFile(allowed, []byte("aob@example.com "+must(trust.LoadSSH(file)).Public()+"\n"), 0o600))
@@ -47,15 +50,18 @@ func TestGitVerifiesSignedCommits(t *testing.T) {
 		release, merge := make()
 		r.git("fsck", "--strict", "--no-dangling")
 		for _, c := range []string{release, merge} {
-			out, err := exec.Command("git", "-C", r.dir, "-c", "gpg.ssh.allowedSignersFile="+allowed, "verify-commit", c).CombinedOutput()
+			out, err := exec.Command("git", "-C", r.dir, "-c", "gpg.ssh.allowedSignersFile="+allowed, "verify-commit",
+				c).CombinedOutput()
 			if err != nil || !strings.Contains(string(out), `Good "git" signature for aob@example.com`) {
 				t.Errorf("git verify-commit: %v: %s", err, out)
 			}
 		}
-		if got := r.git("log", "-1", "--format=%an|%ae|%cn|%ce|%B", release); got != "AOB|aob@example.com|AOB|aob@example.com|Release a version 1\n\nEvery gate passed." {
+		if got := r.git("log", "-1", "--format=%an|%ae|%cn|%ce|%B",
+			release); got != "AOB|aob@example.com|AOB|aob@example.com|Release a version 1\n\nEvery gate passed." {
 			t.Errorf("the release commit is %q", got)
 		}
-		if got := r.git("log", "-1", "--format=%an|%ae|%cn|%ce|%B", merge); got != "Ada|ada@example.com|AOB|aob@example.com|Merge 1: a" {
+		if got := r.git("log", "-1", "--format=%an|%ae|%cn|%ce|%B",
+			merge); got != "Ada|ada@example.com|AOB|aob@example.com|Merge 1: a" {
 			t.Errorf("the merge commit is %q", got)
 		}
 
@@ -64,7 +70,8 @@ func TestGitVerifiesSignedCommits(t *testing.T) {
 		m.CommitAs(committer())
 		observe(t, m)
 		files := map[string][]byte{"models/a.release.yaml": []byte("version: 1\n")}
-		if again := must(m.Commit([]string{head}, files, committed, "Release a version 1\n\nEvery gate passed.\n")); again != release {
+		if again := must(m.Commit([]string{head}, files, committed,
+			"Release a version 1\n\nEvery gate passed.\n")); again != release {
 			t.Errorf("made again it is %s, and was %s", again, release)
 		}
 		// What it commits is known as its own, by its own address and by that from before one was set.

@@ -121,8 +121,9 @@ type sequence struct {
 	files [][]byte // files of which each one's name begins the next one's: a folder with such a name may still follow
 }
 
-var errSequence = errors.New("its entries are not in the order that git keeps, or a name is there twice, so what merging " +
-	"it yields is not what it shows; write it with git")
+var errSequence = errors.New(
+	"its entries are not in the order that git keeps, or a name is there twice, so what merging " +
+		"it yields is not what it shows; write it with git")
 
 func (s *sequence) add(e entry) error {
 	if bytes.IndexByte(e.name, '/') >= 0 || s.last.name != nil && order(s.last, e) >= 0 {

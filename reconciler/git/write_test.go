@@ -21,7 +21,8 @@ var committed = time.Unix(1_800_000_000, 999)
 func TestCommit(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{
-			"models/a.yaml": "a", "models/a.release.yaml": "old", "models/gone/x.yaml": "x", "models.txt": "m", "README.md": "read me", "infra/deep/er/x.tf": "x",
+			"models/a.yaml": "a", "models/a.release.yaml": "old", "models/gone/x.yaml": "x", "models.txt": "m",
+			"README.md": "read me", "infra/deep/er/x.tf": "x",
 		})
 		m := open(t, t.TempDir(), remote)
 		observe(t, m)
@@ -37,7 +38,8 @@ func TestCommit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := m.Commit([]string{main}, files, committed.In(time.FixedZone("x", 3600)), "aob: release\n\nwith a body")
+		again, err := m.Commit([]string{main}, files, committed.In(time.FixedZone("x", 3600)),
+			"aob: release\n\nwith a body")
 		if err != nil || again != c {
 			t.Errorf("the same again: got %s, %v; want %s", again, err, c)
 		}
@@ -49,10 +51,13 @@ func TestCommit(t *testing.T) {
 		}
 		r.git("fsck", "--strict", "--no-dangling")
 		got := r.git("diff-tree", "-r", "--name-status", "--no-commit-id", c)
-		if d := cmp.Diff("D\tREADME.md\nA\tgates/new/g.yaml\nM\tmodels/a.release.yaml\nA\tmodels/b.yaml\nD\tmodels/gone/x.yaml", got); d != "" {
+		if d := cmp.Diff(
+			"D\tREADME.md\nA\tgates/new/g.yaml\nM\tmodels/a.release.yaml\nA\tmodels/b.yaml\nD\tmodels/gone/x.yaml",
+			got); d != "" {
 			t.Error(d)
 		}
-		if got := r.git("log", "-1", "--format=%an|%ae|%at|%cn|%ct|%B", c); got != "aob|aob@users.noreply.localhost|1800000000|aob|1800000000|aob: release\n\nwith a body" {
+		if got := r.git("log", "-1", "--format=%an|%ae|%at|%cn|%ct|%B",
+			c); got != "aob|aob@users.noreply.localhost|1800000000|aob|1800000000|aob: release\n\nwith a body" {
 			t.Errorf("got %q", got)
 		}
 		if got := r.git("show", c+":models/a.release.yaml"); got != "new" {
@@ -62,12 +67,14 @@ func TestCommit(t *testing.T) {
 		if !changed || refs["refs/heads/main"] != c {
 			t.Errorf("got %v, %v", refs, changed)
 		}
-		for _, bad := range []string{"", "/etc/passwd", "../x", "models/../x", "models//x", ".git/config", "models/.GIT/x", "a\nb", "models/"} {
+		for _, bad := range []string{"", "/etc/passwd", "../x", "models/../x", "models//x", ".git/config",
+			"models/.GIT/x", "a\nb", "models/"} {
 			if _, err := m.Commit([]string{main}, map[string][]byte{bad: []byte("x")}, committed, "x"); err == nil {
 				t.Errorf("%q was taken for a path", bad)
 			}
 		}
-		if _, err := m.Commit([]string{main}, map[string][]byte{"models.txt/x": []byte("x")}, committed, "x"); !isBlocked(err) {
+		if _, err := m.Commit([]string{main}, map[string][]byte{"models.txt/x": []byte("x")}, committed,
+			"x"); !isBlocked(err) {
 			t.Errorf("a file in a file: got %v, want Blocked", err)
 		}
 		if _, err := m.Commit([]string{strings.Repeat("1", 40)}, nil, committed, "x"); err == nil {
@@ -105,7 +112,8 @@ func TestFirstCommit(t *testing.T) {
 func TestMerge(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		base := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
-		r.commit("refs/heads/side", map[string]string{"models/a.yaml": "2", "docs/big.md": strings.Repeat("x", MaxBlob+10)}, base)
+		r.commit("refs/heads/side", map[string]string{"models/a.yaml": "2", "docs/big.md": strings.Repeat("x", MaxBlob+
+			10)}, base)
 		head := r.commit("refs/heads/side", map[string]string{"models/b.yaml": "3"})
 		other := r.commit("refs/heads/other", map[string]string{"models/c.yaml": "3"}, base)
 		m := open(t, t.TempDir(), remote)
@@ -124,7 +132,8 @@ func TestMerge(t *testing.T) {
 			t.Errorf("the tree is not head's: %s", got)
 		}
 		r.git("fsck", "--strict", "--no-dangling")
-		if _, err := m.Merge(c, other, "Ada", "ada@example.com", time.Unix(1_800_000_000, 0), "Merge #2"); !isBlocked(err) {
+		if _, err := m.Merge(c, other, "Ada", "ada@example.com", time.Unix(1_800_000_000, 0), "Merge #2"); !isBlocked(
+			err) {
 			t.Errorf("what does not follow main: got %v, want Blocked", err)
 		}
 		// A release commit on the branch: what docs/ holds stays on the remote.
@@ -173,16 +182,19 @@ func TestPush(t *testing.T) {
 		if got := r.git("for-each-ref", "--format=%(refname) %(objectname)"); got != "refs/heads/main "+two {
 			t.Errorf("got %q", got)
 		}
-		for _, bad := range [][3]string{{three, "main", two}, {three, "refs/heads/a..b", ""}, {"", "refs/heads/x", ""}, {"zz", "refs/heads/x", ""}, {three, "refs/heads/x", "zz"}} {
+		for _, bad := range [][3]string{{three, "main", two}, {three, "refs/heads/a..b", ""}, {"", "refs/heads/x", ""},
+			{"zz", "refs/heads/x", ""}, {three, "refs/heads/x", "zz"}} {
 			if err := m.Push(t.Context(), bad[0], bad[1], bad[2]); err == nil {
 				t.Errorf("%v: no error", bad)
 			}
 		}
 		hook := filepath.Join(r.dir, "hooks", "pre-receive")
 		must(0, os.MkdirAll(filepath.Dir(hook), 0o700))
-		must(0, os.WriteFile(hook, []byte("#!/bin/sh\nprintf 'main is \\033[31mprotected\\033[0m\\n' >&2\nexit 1\n"), 0o700))
+		must(0, os.WriteFile(hook, []byte("#!/bin/sh\nprintf 'main is \\033[31mprotected\\033[0m\\n' >&2\nexit 1\n"),
+			0o700))
 		err := m.Push(t.Context(), make(two, "4"), "refs/heads/main", two)
-		if !isBlocked(err) || !strings.Contains(err.Error(), "protected") || !strings.Contains(err.Error(), "hook declined") || strings.Contains(err.Error(), "\x1b") {
+		if !isBlocked(err) || !strings.Contains(err.Error(), "protected") ||
+			!strings.Contains(err.Error(), "hook declined") || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("a hook that declines: got %q, want Blocked with its words", err)
 		}
 	})
@@ -203,7 +215,8 @@ func TestPushRace(t *testing.T) {
 			commits, errs := make([]string, len(mirrors)), make([]error, len(mirrors))
 			for i, m := range mirrors {
 				wg.Go(func() {
-					commits[i], errs[i] = m.Commit([]string{at}, map[string][]byte{"models/a.yaml": fmt.Append(nil, round, i)}, committed, "x")
+					commits[i], errs[i] = m.Commit([]string{at}, map[string][]byte{"models/a.yaml": fmt.Append(nil,
+						round, i)}, committed, "x")
 					if errs[i] == nil {
 						errs[i] = m.Push(t.Context(), commits[i], "refs/heads/main", at)
 					}

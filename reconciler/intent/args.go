@@ -180,7 +180,8 @@ func (s *schemaNode) check(v any, path string) []Problem {
 			return wrong("want %s, got %s", text, show(v))
 		}
 	case string:
-		if n := utf8.RuneCountInString(v); s.MinLength != nil && n < *s.MinLength || s.MaxLength != nil && n > *s.MaxLength {
+		if n := utf8.RuneCountInString(v); s.MinLength != nil && n < *s.MinLength || s.MaxLength != nil &&
+			n > *s.MaxLength {
 			return wrong("want text of %s characters, got %d", span(s.MinLength, s.MaxLength), n)
 		}
 	case []any:
@@ -262,7 +263,8 @@ func isType(v any, name string) bool {
 
 // kindWords says JSON's types as complaints do.
 func kindWords(types []string) []string {
-	say := map[string]string{"number": "a number", "integer": "a whole number", "string": "text", "boolean": "true or false", "array": "a list", "object": "a map"}
+	say := map[string]string{"number": "a number", "integer": "a whole number", "string": "text",
+		"boolean": "true or false", "array": "a list", "object": "a map"}
 	list := make([]string, len(types))
 	for i, t := range types {
 		if list[i] = say[t]; list[i] == "" {

@@ -15,11 +15,13 @@ import (
 
 // What a trainer asks of the fields that all have is said at those.
 func TestTrainerBoundsFields(t *testing.T) {
-	s, err := intent.ParseArgsSchema([]byte(`{"type": "object", "train": {"resolution": {"type": "integer", "minimum": 64, "multipleOf": 32}}}`))
+	s, err := intent.ParseArgsSchema([]byte(
+		`{"type": "object", "train": {"resolution": {"type": "integer", "minimum": 64, "multipleOf": 32}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for resolution, want := range map[int]string{256: "", 161: "want a multiple of 32, got 161", 32: "want at least 64, got 32"} {
+	for resolution, want := range map[int]string{256: "", 161: "want a multiple of 32, got 161",
+		32: "want at least 64, got 32"} {
 		got := intent.Trainers{"x": s}.Check("x", delivery.Train{Resolution: resolution})
 		if (len(got) > 0) != (want != "") || want != "" && (got[0].Path != "resolution" || got[0].Text != want) {
 			t.Errorf("%d: got %v, want %q", resolution, got, want)
@@ -43,16 +45,18 @@ func TestBuiltInTrainers(t *testing.T) {
 	if problems := trainers.Check("tiny", delivery.Train{Resolution: 256}); len(problems) > 0 {
 		t.Errorf("tiny without arguments: %v", problems)
 	}
-	if problems := trainers.Check("tiny", delivery.Train{Resolution: 256, Args: map[string]any{"no such": 1.0}}); len(problems) != 1 {
+	if problems := trainers.Check("tiny", delivery.Train{Resolution: 256, Args: map[string]any{"no such": 1.0}}); len(
+		problems) != 1 {
 		t.Errorf("tiny takes an argument that it does not know: %v", problems)
 	}
 }
 
 func TestLoadTrainers(t *testing.T) {
 	trainers, err := intent.LoadTrainers(fstest.MapFS{
-		"tiny/schema.json": {Data: []byte(`{"type": "object", "required": ["a"], "properties": {"a": {"type": "string", "description": "What it is. And more."}}}`)},
-		"none/train.py":    {Data: []byte("")},
-		"README.md":        {Data: []byte("")},
+		"tiny/schema.json": {Data: []byte(
+			`{"type": "object", "required": ["a"], "properties": {"a": {"type": "string", "description": "What it is. And more."}}}`)},
+		"none/train.py": {Data: []byte("")},
+		"README.md":     {Data: []byte("")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -65,8 +69,10 @@ func TestLoadTrainers(t *testing.T) {
 		{"tiny", map[string]any{"a": "x", "b": 1.0}, nil},
 		{"tiny", nil, []intent.Problem{{Path: "args.a", Text: "missing: what it is"}}},
 		{"none", nil, nil},
-		{"none", map[string]any{"a": true}, []intent.Problem{{Path: "args.a", Text: `unknown argument "a"; there is none`}}},
-		{"tinny", nil, []intent.Problem{{Path: "args", Text: `unknown trainer "tinny"; did you mean tiny? known: none, tiny`}}},
+		{"none", map[string]any{"a": true},
+			[]intent.Problem{{Path: "args.a", Text: `unknown argument "a"; there is none`}}},
+		{"tinny", nil, []intent.Problem{{Path: "args",
+			Text: `unknown trainer "tinny"; did you mean tiny? known: none, tiny`}}},
 	} {
 		if diff := cmp.Diff(c.want, trainers.Check(c.trainer, delivery.Train{Args: c.args})); diff != "" {
 			t.Errorf("%s %v (-want +got):\n%s", c.trainer, c.args, diff)
@@ -99,16 +105,20 @@ func TestArgsSchema(t *testing.T) {
 		value any
 		want  string // "" is right
 	}{
-		{"n", 3.0, ""}, {"n", 0.0, "n: want at least 1, got 0"}, {"n", 1.5, "n: want a whole number, got 1.5"}, {"n", "1", `n: want a whole number, got "1"`},
+		{"n", 3.0, ""}, {"n", 0.0, "n: want at least 1, got 0"}, {"n", 1.5, "n: want a whole number, got 1.5"},
+		{"n", "1", `n: want a whole number, got "1"`},
 		{"max", 2.0, ""}, {"max", 2.5, "max: want at most 2, got 2.5"},
 		{"open", 0.1, ""}, {"open", 0.0, "open: want more than 0, got 0"},
 		{"step", 0.3, ""}, {"step", 0.35, "step: want a multiple of 0.1, got 0.35"},
-		{"text", "äöüß", ""}, {"text", "a", "text: want text of 2 to 4 characters, got 1"}, {"long", "a", "long: want text of at least 2 characters, got 1"},
+		{"text", "äöüß", ""}, {"text", "a", "text: want text of 2 to 4 characters, got 1"},
+		{"long", "a", "long: want text of at least 2 characters, got 1"},
 		{"one", "a", ""}, {"one", 1.0, ""}, {"one", true, ""}, {"one", false, `one: want "a", 1 or true, got false`},
 		{"two", true, ""}, {"two", "x", ""}, {"two", 1.0, "two: want text or true or false, got 1"},
-		{"list", []any{1.0}, ""}, {"list", []any{}, "list: want at least 1 entries, got 0"}, {"list", []any{1.0, "a"}, `list[1]: want a whole number, got "a"`},
+		{"list", []any{1.0}, ""}, {"list", []any{}, "list: want at least 1 entries, got 0"}, {"list", []any{1.0, "a"},
+			`list[1]: want a whole number, got "a"`},
 		{"pair", []any{1.0, 2.0, 3.0}, "pair: want at most 2 entries, got 3"},
-		{"map", map[string]any{"a": 1.0}, ""}, {"map", map[string]any{"a b": "x"}, `map["a b"]: want a number, got "x"`}, {"map", []any{}, "map: want a map, got a list"},
+		{"map", map[string]any{"a": 1.0}, ""}, {"map", map[string]any{"a b": "x"},
+			`map["a b"]: want a number, got "x"`}, {"map", []any{}, "map: want a map, got a list"},
 		{"any", []any{}, ""}, {"never", 1.0, "never: has no place here; leave it out"},
 	} {
 		var got string

@@ -18,7 +18,8 @@ func tree(n int) []intent.File {
 	var files []intent.File
 	add := func(path, format string, args ...any) {
 		data := fmt.Appendf(nil, format, args...)
-		files = append(files, intent.File{Path: path, Size: int64(len(data)), Data: data, Hash: string(delivery.Sum(data))})
+		files = append(files, intent.File{Path: path, Size: int64(len(data)), Data: data,
+			Hash: string(delivery.Sum(data))})
 	}
 	for i := range n {
 		add(fmt.Sprintf("models/m%d.yaml", i), `# Model %d.

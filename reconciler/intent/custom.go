@@ -86,7 +86,8 @@ func readClasses(d *document, n *yaml.Node, v reflect.Value, _ *rules, path stri
 			list = append(list, class)
 		}
 	default:
-		d.fault(placeOf(n), path, "want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s", got(n))
+		d.fault(placeOf(n), path,
+			"want a list of classes, as in [cat, dog], or a map to labels, as in {cat: [cat, kitten]}, got %s", got(n))
 		return
 	}
 	if len(n.Content) == 0 {

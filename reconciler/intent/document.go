@@ -56,7 +56,8 @@ func (d *document) fault(at place, path, format string, args ...any) {
 	if d.lines > 0 && at.line > d.lines {
 		at = place{d.lines, 1}
 	}
-	d.list = append(d.list, delivery.Complaint{File: d.file, Line: at.line, Column: at.column, Path: path, Text: fmt.Sprintf(format, args...)})
+	d.list = append(d.list, delivery.Complaint{File: d.file, Line: at.line, Column: at.column, Path: path,
+		Text: fmt.Sprintf(format, args...)})
 }
 
 // full reports whether further complaints are only counted.
@@ -115,7 +116,8 @@ func within(path, top string) bool {
 func (d *document) complaints() []delivery.Complaint {
 	delivery.SortComplaints(d.list)
 	if d.more > 0 {
-		return append(d.list, delivery.Complaint{File: d.file, Text: fmt.Sprintf("%d more complaints about this file are left out", d.more)})
+		return append(d.list, delivery.Complaint{File: d.file,
+			Text: fmt.Sprintf("%d more complaints about this file are left out", d.more)})
 	}
 	return d.list
 }
@@ -131,7 +133,8 @@ func (d *document) read(data []byte) bool {
 		d.fault(place{1, 1}, "", "is UTF-16; save it as UTF-8")
 		return false
 	case bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")):
-		d.fault(place{}, "", "is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs migrate export --include=%q --everything", d.file)
+		d.fault(place{}, "", "is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs "+
+			"migrate export --include=%q --everything", d.file)
 		return false
 	case !utf8.Valid(data):
 		d.fault(invalidAt(data), "", "is not UTF-8; save it as UTF-8")

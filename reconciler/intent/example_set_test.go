@@ -51,7 +51,8 @@ func TestExampleSet(t *testing.T) {
 	if names := got.Covering("shapes"); len(names) != 1 || len(g.Checks) != 4 || g.Checks[2].Against != "release" {
 		t.Errorf("production covers shapes by %q: %+v", names, g)
 	}
-	if want := []delivery.Wave{{Devices: 1}, {Share: 1}}; f.Runs != "shapes" || len(f.Waves) != 2 || f.Waves[0] != want[0] || f.Waves[1] != want[1] {
+	if want := []delivery.Wave{{Devices: 1}, {Share: 1}}; f.Runs != "shapes" || len(f.Waves) != 2 ||
+		f.Waves[0] != want[0] || f.Waves[1] != want[1] {
 		t.Errorf("demo: %+v", f)
 	}
 }

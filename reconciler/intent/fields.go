@@ -48,7 +48,8 @@ func (f *field) mayLeaveOut() bool {
 	if f.required {
 		return false
 	}
-	return f.def != nil || f.optional || (f.typ.Kind() == reflect.Struct && !isText(f.typ) && custom(f.typ) == nil && !needs(f.typ))
+	return f.def != nil || f.optional || (f.typ.Kind() == reflect.Struct && !isText(f.typ) && custom(f.typ) == nil &&
+		!needs(f.typ))
 }
 
 // needs reports whether a struct has a key that must be there.

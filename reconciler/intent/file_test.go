@@ -43,38 +43,63 @@ func TestFiles(t *testing.T) {
 	}{
 		{"right", file("models/m.yaml", model), nil},
 		{"executable with CRLF", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r\n")), nil},
-		{"symbolic link", intent.File{Path: "models/m.yaml", Mode: intent.Symlink, Size: 11, Data: []byte("/etc/passwd")},
+		{"symbolic link", intent.File{Path: "models/m.yaml", Mode: intent.Symlink, Size: 11,
+			Data: []byte("/etc/passwd")},
 			[]string{"models/m.yaml: is a symbolic link; want the file itself"}},
-		{"submodule", intent.File{Path: "models/m.yaml", Mode: intent.Other}, []string{"models/m.yaml: is a submodule or no file; want the file itself"}},
-		{"the folder is a link", intent.File{Path: "models", Mode: intent.Symlink, Size: 4}, []string{"models: is a symbolic link, and nothing in it is read; put the folder itself in its place"}},
-		{"the folder is a submodule", intent.File{Path: "models", Mode: intent.Other}, []string{"models: is a submodule, and nothing in it is read; put the files themselves into the folder"}},
+		{"submodule", intent.File{Path: "models/m.yaml", Mode: intent.Other},
+			[]string{"models/m.yaml: is a submodule or no file; want the file itself"}},
+		{"the folder is a link", intent.File{Path: "models", Mode: intent.Symlink, Size: 4},
+			[]string{"models: is a symbolic link, and nothing in it is read; put the folder itself in its place"}},
+		{"the folder is a submodule", intent.File{Path: "models", Mode: intent.Other},
+			[]string{"models: is a submodule, and nothing in it is read; put the files themselves into the folder"}},
 		{"the folder is a file", file("models", "x"), []string{"models: want a folder of files"}},
-		{"Git LFS pointer", file("models/m.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
-			[]string{`models/m.yaml: is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs migrate export --include="models/m.yaml" --everything`}},
-		{"tab in a list", file("models/m.yaml", "kind: Model\nclasses:\n\t- a\n"), []string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
-		{"tab after a value", file("models/m.yaml", "apiVersion: aob/v1\nkind: Model\nname: m\n\ttrain: {with: tiny@1}\n"), []string{"models/m.yaml:4:1: tabs do not indent in YAML; use spaces"}},
-		{"tab after spaces", file("models/m.yaml", "kind: Model\ntrain:\n  with: tiny@1\n  \tepochs: 1\n"), []string{"models/m.yaml:4:3: tabs do not indent in YAML; use spaces"}},
-		{"tab with CRLF", file("models/m.yaml", "kind: Model\r\nname: m\r\n\ttrain: {with: tiny@1}\r\n"), []string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
-		{"big UTF-16", file("models/m.yaml", "\xfe\xff\x00a"), []string{"models/m.yaml:1:1: is UTF-16; save it as UTF-8"}},
-		{"1 GiB, by its size alone", intent.File{Path: "models/m.yaml", Size: 1 << 30}, []string{"models/m.yaml: is too large; want at most 64 KiB"}},
-		{"of unknown size", intent.File{Path: "models/m.yaml", Size: math.MaxInt64}, []string{"models/m.yaml: is too large; want at most 64 KiB"}},
+		{"Git LFS pointer", file("models/m.yaml",
+			"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
+			[]string{
+				`models/m.yaml: is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs migrate export --include="models/m.yaml" --everything`,
+			}},
+		{"tab in a list", file("models/m.yaml", "kind: Model\nclasses:\n\t- a\n"),
+			[]string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
+		{"tab after a value", file("models/m.yaml",
+			"apiVersion: aob/v1\nkind: Model\nname: m\n\ttrain: {with: tiny@1}\n"),
+			[]string{"models/m.yaml:4:1: tabs do not indent in YAML; use spaces"}},
+		{"tab after spaces", file("models/m.yaml", "kind: Model\ntrain:\n  with: tiny@1\n  \tepochs: 1\n"),
+			[]string{"models/m.yaml:4:3: tabs do not indent in YAML; use spaces"}},
+		{"tab with CRLF", file("models/m.yaml", "kind: Model\r\nname: m\r\n\ttrain: {with: tiny@1}\r\n"),
+			[]string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
+		{"big UTF-16", file("models/m.yaml", "\xfe\xff\x00a"),
+			[]string{"models/m.yaml:1:1: is UTF-16; save it as UTF-8"}},
+		{"1 GiB, by its size alone", intent.File{Path: "models/m.yaml", Size: 1 << 30},
+			[]string{"models/m.yaml: is too large; want at most 64 KiB"}},
+		{"of unknown size", intent.File{Path: "models/m.yaml", Size: math.MaxInt64},
+			[]string{"models/m.yaml: is too large; want at most 64 KiB"}},
 		{"larger than it says", intent.File{Path: "models/m.yaml", Size: 1, Data: make([]byte, intent.MaxFileSize+1)},
 			[]string{"models/m.yaml: is too large; want at most 64 KiB"}},
-		{"not read", intent.File{Path: "models/m.yaml", Size: 10}, []string{"models/m.yaml: its content could not be read"}},
-		{"as large as may be", file("models/m.yaml", model+"#"+strings.Repeat("x", intent.MaxFileSize-len(model)-1)), nil},
+		{"not read", intent.File{Path: "models/m.yaml", Size: 10},
+			[]string{"models/m.yaml: its content could not be read"}},
+		{"as large as may be", file("models/m.yaml", model+"#"+strings.Repeat("x", intent.MaxFileSize-len(model)-1)),
+			nil},
 		{"byte order mark", file("models/m.yaml", "\xef\xbb\xbf"+model),
 			[]string{"models/m.yaml:1:1: starts with a byte order mark; save it as UTF-8 without one"}},
 		{"UTF-16", file("models/m.yaml", "\xff\xfea\x00"), []string{"models/m.yaml:1:1: is UTF-16; save it as UTF-8"}},
-		{"Latin-1", file("models/m.yaml", "kind: Model\n# Gr\xf6\xdfe\n"), []string{"models/m.yaml:2:5: is not UTF-8; save it as UTF-8"}},
-		{"control character", file("models/m.yaml", "kind: Model\nname: a\x00b\n"), []string{"models/m.yaml:1:1: is not YAML: control characters are not allowed"}},
+		{"Latin-1", file("models/m.yaml", "kind: Model\n# Gr\xf6\xdfe\n"),
+			[]string{"models/m.yaml:2:5: is not UTF-8; save it as UTF-8"}},
+		{"control character", file("models/m.yaml", "kind: Model\nname: a\x00b\n"),
+			[]string{"models/m.yaml:1:1: is not YAML: control characters are not allowed"}},
 		{"an empty second document", file("models/m.yaml", "kind: Model\n---"),
 			[]string{"models/m.yaml:2:1: a second document; want one a file, without ---"}},
-		{"lines of old", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r")+"nmae: m\r"), []string{"models/m.yaml:7:1: nmae: unknown key; did you mean name?"}},
-		{"control character in the name", file("models/\x00.Yml", model), []string{`"models/\x00.Yml": AOB reads .yaml, not .Yml; rename it to "\x00.yaml"`}},
-		{"outside", file("infra/m.yaml", model), []string{"infra/m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
-		{"out of the tree", file("models/../m.yaml", model), []string{"models/../m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
+		{"lines of old", file("models/m.yaml", strings.ReplaceAll(model, "\n", "\r")+"nmae: m\r"),
+			[]string{"models/m.yaml:7:1: nmae: unknown key; did you mean name?"}},
+		{"control character in the name", file("models/\x00.Yml", model),
+			[]string{`"models/\x00.Yml": AOB reads .yaml, not .Yml; rename it to "\x00.yaml"`}},
+		{"outside", file("infra/m.yaml", model),
+			[]string{"infra/m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
+		{"out of the tree", file("models/../m.yaml", model),
+			[]string{"models/../m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
 		{"newline in the name", file("models/a\nb.yaml", model),
-			[]string{`"models/a\nb.yaml": want as file name a name of lower-case letters, digits and dashes, at most 63, and .yaml, got "a\nb.yaml"`}},
+			[]string{
+				`"models/a\nb.yaml": want as file name a name of lower-case letters, digits and dashes, at most 63, and .yaml, got "a\nb.yaml"`,
+			}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := lines(c.file)
@@ -88,7 +113,8 @@ func TestFiles(t *testing.T) {
 // A file in a wrong place is said first, and then what does not find it.
 func TestCauseComesBeforeConsequence(t *testing.T) {
 	const (
-		gate  = "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks: [{metric: mAP, min: 0.5}]\n"
+		gate = "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: shapes}, split: " +
+			"test}\nchecks: [{metric: mAP, min: 0.5}]\n"
 		fleet = "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: m\n"
 	)
 	others := []intent.File{file("fleets/f.yaml", fleet), file("gates/g.yaml", gate)}
@@ -100,9 +126,13 @@ func TestCauseComesBeforeConsequence(t *testing.T) {
 		file        intent.File
 		cause, lost string
 	}{
-		{file("models/m.yml", model), `models/m.yml: AOB reads .yaml, not .yml; rename it to "m.yaml"`, `"models/m.yml" is not read`},
-		{file("models/m.YAML", model), `models/m.YAML: AOB reads .yaml, not .YAML; rename it to "m.yaml"`, `"models/m.YAML" is not read`},
-		{file("models/cv/m.yaml", model), `models/cv/m.yaml: AOB reads files directly in models/, without folders; move it to "models/m.yaml"`, `"models/cv/m.yaml" is not read`},
+		{file("models/m.yml", model), `models/m.yml: AOB reads .yaml, not .yml; rename it to "m.yaml"`,
+			`"models/m.yml" is not read`},
+		{file("models/m.YAML", model), `models/m.YAML: AOB reads .yaml, not .YAML; rename it to "m.yaml"`,
+			`"models/m.YAML" is not read`},
+		{file("models/cv/m.yaml", model),
+			`models/cv/m.yaml: AOB reads files directly in models/, without folders; move it to "models/m.yaml"`,
+			`"models/cv/m.yaml" is not read`},
 		{intent.File{Path: "models", Mode: intent.Symlink}, "models: is a symbolic link", "there is none"},
 		{intent.File{Path: "models", Mode: intent.Other}, "models: is a submodule", "there is none"},
 	} {
@@ -114,7 +144,8 @@ func TestCauseComesBeforeConsequence(t *testing.T) {
 	// The same of fleets that wait for others.
 	after := file("fleets/z.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: z\nruns: m\nafter: {fleet: f}\n")
 	got := lines(file("models/m.yaml", model), file("gates/g.yaml", gate), after, file("fleets/f.yml", fleet))
-	if len(got) != 2 || !strings.HasPrefix(got[0], "fleets/f.yml: AOB reads .yaml") || !strings.HasSuffix(got[1], `unknown fleet "f"; "fleets/f.yml" is not read`) {
+	if len(got) != 2 || !strings.HasPrefix(got[0], "fleets/f.yml: AOB reads .yaml") ||
+		!strings.HasSuffix(got[1], `unknown fleet "f"; "fleets/f.yml" is not read`) {
 		t.Errorf("%q", got)
 	}
 }
@@ -131,7 +162,8 @@ func TestComplaintsAreBounded(t *testing.T) {
 		"long value": "kind: " + strings.Repeat("v", 30_000) + "\n",
 		"long class": "classes: [" + strings.Repeat("v", 30_000) + "]\n",
 		"many lists": "classes: [" + strings.Repeat("[],", 20_000) + "]\n",
-		"long unit":  strings.Replace(model, "train: {", "train: {machine: {limit: "+strings.Repeat("1", 30_000)+"h}, ", 1),
+		"long unit": strings.Replace(model, "train: {", "train: {machine: {limit: "+strings.Repeat("1", 30_000)+"h}, ",
+			1),
 		"long label": "classes: {a: [" + strings.Repeat("v", 30_000) + "]}\n",
 	} {
 		got := lines(file("models/m.yaml", data))
@@ -144,7 +176,8 @@ func TestComplaintsAreBounded(t *testing.T) {
 			}
 		}
 	}
-	if got := lines(file("models/m.yaml", many.String())); got[0] != "models/m.yaml: 2906 more complaints about this file are left out" {
+	if got := lines(file("models/m.yaml",
+		many.String())); got[0] != "models/m.yaml: 2906 more complaints about this file are left out" {
 		t.Errorf("the first line does not say how many more there are: %q", got[0])
 	}
 }
@@ -154,14 +187,16 @@ func TestTreesAreBounded(t *testing.T) {
 	for i := range 300 {
 		large = append(large, intent.File{Path: fmt.Sprintf("gates/g%d.yaml", i), Size: intent.MaxFileSize})
 	}
-	if diff := cmp.Diff([]string{"gates: 19 MiB of intent; want at most 16 MiB in one tree"}, lines(large...)); diff != "" {
+	if diff := cmp.Diff([]string{"gates: 19 MiB of intent; want at most 16 MiB in one tree"},
+		lines(large...)); diff != "" {
 		t.Error(diff)
 	}
 	files := make([]intent.File, intent.MaxFiles+1)
 	for i := range files {
 		files[i] = intent.File{Path: fmt.Sprintf("models/m%d.yaml", i), Data: []byte(model)}
 	}
-	if diff := cmp.Diff([]string{"models: 10001 files of intent; want at most 10000 in one tree"}, lines(files...)); diff != "" {
+	if diff := cmp.Diff([]string{"models: 10001 files of intent; want at most 10000 in one tree"},
+		lines(files...)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -177,7 +212,9 @@ func TestHostileTreesAreReadLikeOthers(t *testing.T) {
 		return list
 	}
 	waits := func(i, on int) (string, string) {
-		return fmt.Sprintf("fleets/f%05d.yaml", i), fmt.Sprintf("apiVersion: aob/v1\nkind: Fleet\nname: f%05d\nruns: m\nmatch: {a: b}\nwaves: [100%%]\nsoak: 3s\nadvance: all-healthy\nafter: {fleet: f%05d, healthy: 1m}\n", i, on)
+		return fmt.Sprintf("fleets/f%05d.yaml", i), fmt.Sprintf("apiVersion: aob/v1\nkind: Fleet\nname: f%05d\nruns: "+
+			"m\nmatch: {a: b}\nwaves: [100%%]\nsoak: 3s\nadvance: all-healthy\nafter: {fleet: f%05d, healthy: 1m}\n", i,
+			on)
 	}
 	var names strings.Builder
 	for i := 0; names.Len() < 50_000; i++ {
@@ -188,9 +225,13 @@ func TestHostileTreesAreReadLikeOthers(t *testing.T) {
 		"a chain of fleets": tree(n, func(i int) (string, string) { return waits(i, i+1) }),
 		"a circle of fleets": append(tree(n, func(i int) (string, string) { return waits(i, (i+1)%n) }),
 			intent.File{Path: "models/m.yaml", Size: int64(len(model)), Data: []byte(model)}),
-		"releases of nothing": tree(n, func(i int) (string, string) { return fmt.Sprintf("models/m%d.release.yaml", i), "kind: Release\n" }),
+		"releases of nothing": tree(n, func(i int) (string, string) {
+			return fmt.Sprintf("models/m%d.release.yaml", i), "kind: Release\n"
+		}),
 		"gates that cover nothing": tree(20, func(i int) (string, string) {
-			return fmt.Sprintf("gates/g%d.yaml", i), fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: g%d\ncovers: [%sm]\nowners: [lead]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, min: 0.1}\n", i, names.String())
+			return fmt.Sprintf("gates/g%d.yaml", i), fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: g%d\ncovers: "+
+				"[%sm]\nowners: [lead]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, "+
+				"min: 0.1}\n", i, names.String())
 		}),
 	} {
 		_, complaints := intent.Parse(list, intent.Options{})
@@ -198,7 +239,8 @@ func TestHostileTreesAreReadLikeOthers(t *testing.T) {
 			t.Errorf("%s: %d complaints", name, got)
 		}
 		last := complaints[len(complaints)-1]
-		if len(complaints) > intent.MaxComplaints && !strings.Contains(last.Text, "more complaints about these files are left out") {
+		if len(complaints) > intent.MaxComplaints &&
+			!strings.Contains(last.Text, "more complaints about these files are left out") {
 			t.Errorf("%s: the last complaint is %s", name, last)
 		}
 		if name == "a circle of fleets" && !slices.ContainsFunc(complaints, func(c delivery.Complaint) bool {

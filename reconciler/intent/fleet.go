@@ -26,7 +26,8 @@ func (d *document) waves(waves []delivery.Wave) {
 		switch {
 		case w.Devices > 0 && before.Devices == 0:
 			d.complain(item("waves", i), "want numbers of devices before shares, got %s after %s", w, before)
-		case w.Devices > 0 && w.Devices <= before.Devices, w.Devices == 0 && before.Devices == 0 && w.Share <= before.Share:
+		case w.Devices > 0 && w.Devices <= before.Devices, w.Devices == 0 && before.Devices == 0 &&
+			w.Share <= before.Share:
 			d.complain(item("waves", i), "want more than the wave before, %s, got %s", before, w)
 		}
 	}
@@ -38,7 +39,8 @@ func (d *document) waves(waves []delivery.Wave) {
 func (d *document) window(w delivery.Window) {
 	unique(d, w.Days, "window.days")
 	if d.sound("window.from", "window.to") && w.From == w.To {
-		d.complain("window.to", "want another time than from, %s; without a window a rollout may always move on", w.From)
+		d.complain("window.to", "want another time than from, %s; without a window a rollout may always move on",
+			w.From)
 	}
 	if d.options.Zone != nil && d.sound("window.zone") {
 		if err := d.options.Zone(w.Zone); err != nil {

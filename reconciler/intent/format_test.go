@@ -24,8 +24,10 @@ func ExampleFormatRelease() {
 		Bundle: delivery.Sum([]byte("bundle")), Spec: delivery.Sum([]byte("spec")),
 		Measured: []delivery.Measured{{
 			Gate: "production", EvalSet: delivery.Sum([]byte("eval set")), Images: 72,
-			Metrics:  map[string]delivery.Figure{"mAP": {Value: 0.4523, Low: &low, High: &high}, "AP/no entry": {Value: 0.4}},
-			Baseline: &delivery.BaselineMeasured{Version: 1, Bundle: delivery.Sum([]byte("before")), Metrics: map[string]float64{"mAP": 0.4}},
+			Metrics: map[string]delivery.Figure{"mAP": {Value: 0.4523, Low: &low, High: &high},
+				"AP/no entry": {Value: 0.4}},
+			Baseline: &delivery.BaselineMeasured{Version: 1, Bundle: delivery.Sum([]byte("before")),
+				Metrics: map[string]float64{"mAP": 0.4}},
 		}},
 	}))
 	// Output:
@@ -51,9 +53,12 @@ func ExampleFormatRelease() {
 }
 
 var nastyText = []string{
-	"a", "no", "Yes", "null", "~", "1", "1.5", "0x1", "2024-01-01", "true", "- a", "a: b", "a #b", "#a", "&a", "*a", "!a", "|", ">", "%a", "@a", "`a",
-	"'", `"`, `\`, "{}", "[]", ",", "?", ":", "a:", "-", "<<", "é", "日本", "\U0001F600", "a b", "a\tb", "a\nb", "\n", " ", " a", "a ",
-	"\x00", "\x7f", "\u0085", "\u2028", "\ufeff", "\ufffd", "\u202e", "\U000e0001", "on", "y", "=", "0o7", "1_000", "12:30:45", ".inf", ".nan", "...", "---",
+	"a", "no", "Yes", "null", "~", "1", "1.5", "0x1", "2024-01-01", "true", "- a", "a: b", "a #b", "#a", "&a", "*a",
+	"!a", "|", ">", "%a", "@a", "`a",
+	"'", `"`, `\`, "{}", "[]", ",", "?", ":", "a:", "-", "<<", "é", "日本", "\U0001F600", "a b", "a\tb", "a\nb", "\n",
+	" ", " a", "a ",
+	"\x00", "\x7f", "\u0085", "\u2028", "\ufeff", "\ufffd", "\u202e", "\U000e0001", "on", "y", "=", "0o7", "1_000",
+	"12:30:45", ".inf", ".nan", "...", "---",
 }
 
 func randomText(r *rand.Rand, most int) string {
@@ -83,12 +88,14 @@ func maybeFigure(r *rand.Rand) *float64 {
 
 // randomMetric returns a metric's name that a release may hold.
 func randomMetric(r *rand.Rand) string {
-	classes := []string{"person", "no entry", "a: b", "日本", "no", "#1", "'", `"`, `\`, "{a}", "- x", "1", "ok?", "100%", "*"}
+	classes := []string{"person", "no entry", "a: b", "日本", "no", "#1", "'", `"`, `\`, "{a}", "- x", "1", "ok?", "100%",
+		"*"}
 	return "AP/" + classes[r.IntN(len(classes))]
 }
 
 func randomRelease(r *rand.Rand) delivery.Release {
-	rel := delivery.Release{APIVersion: "aob/v1", Kind: "Release", Name: "m", Version: 1 + r.IntN(1e6), Bundle: randomDigest(r), Spec: randomDigest(r)}
+	rel := delivery.Release{APIVersion: "aob/v1", Kind: "Release", Name: "m", Version: 1 + r.IntN(1e6),
+		Bundle: randomDigest(r), Spec: randomDigest(r)}
 	gates := []string{"a", "b", "b.proposed", "no", "on", "true", "1", "1e3", "2024-01-01"}
 	for _, gate := range gates {
 		if r.IntN(3) > 0 {
@@ -99,7 +106,8 @@ func randomRelease(r *rand.Rand) delivery.Release {
 			if m.Metrics == nil {
 				m.Metrics = make(map[string]delivery.Figure)
 			}
-			m.Metrics[randomMetric(r)] = delivery.Figure{Value: randomFigure(r), Low: maybeFigure(r), High: maybeFigure(r)}
+			m.Metrics[randomMetric(r)] = delivery.Figure{Value: randomFigure(r), Low: maybeFigure(r),
+				High: maybeFigure(r)}
 		}
 		if r.IntN(2) == 0 {
 			m.Baseline = &delivery.BaselineMeasured{Version: 1 + r.IntN(10), Bundle: randomDigest(r)}
@@ -114,14 +122,17 @@ func randomRelease(r *rand.Rand) delivery.Release {
 			m.Verdict, m.LeftOut, m.Look = delivery.Pass, r.IntN(3), r.IntN(3)
 		}
 		for range r.IntN(3) {
-			c := delivery.CheckMeasured{Check: "mAP drop <= 0.01", Class: "a: b, {c}", Outcome: delivery.Ignored, Value: maybeFigure(r), Baseline: maybeFigure(r), Diff: maybeFigure(r), Low: maybeFigure(r), High: maybeFigure(r)}
+			c := delivery.CheckMeasured{Check: "mAP drop <= 0.01", Class: "a: b, {c}", Outcome: delivery.Ignored,
+				Value: maybeFigure(r), Baseline: maybeFigure(r), Diff: maybeFigure(r), Low: maybeFigure(r),
+				High: maybeFigure(r)}
 			if r.IntN(2) == 0 {
 				c.Class, c.Reason = "", "AP of \"a\" 0.1, release 0.2: -0.1 (95% sure) # {x}, ±0.1"
 			}
 			m.Checks = append(m.Checks, c)
 		}
 		for range r.IntN(3) {
-			l := delivery.Loss{Metric: "AP", Class: "no", Value: randomFigure(r), Baseline: randomFigure(r), Diff: randomFigure(r), AtBest: randomFigure(r), Why: "-2.1 AP50, mostly missed a: b (3 more)"}
+			l := delivery.Loss{Metric: "AP", Class: "no", Value: randomFigure(r), Baseline: randomFigure(r),
+				Diff: randomFigure(r), AtBest: randomFigure(r), Why: "-2.1 AP50, mostly missed a: b (3 more)"}
 			if r.IntN(2) == 0 {
 				l.Metric, l.Class, l.Why = "falsePositivesPerImage", "", ""
 			}
@@ -139,7 +150,8 @@ func TestReleaseRoundTrip(t *testing.T) {
 	for range 500 {
 		want := randomRelease(r)
 		data := intent.FormatRelease(want)
-		in, complaints := intent.Parse([]intent.File{file("models/m.yaml", model), file("models/m.release.yaml", string(data))}, intent.Options{})
+		in, complaints := intent.Parse([]intent.File{file("models/m.yaml", model), file("models/m.release.yaml",
+			string(data))}, intent.Options{})
 		if len(complaints) > 0 {
 			t.Fatalf("%v in\n%s", complaints, data)
 		}
@@ -167,7 +179,8 @@ func TestQuarantineRoundTrip(t *testing.T) {
 			want.Entries = append(want.Entries, e)
 		}
 		data := intent.FormatQuarantine(want)
-		in, complaints := intent.Parse([]intent.File{file("models/m.yaml", model), file("models/m.quarantine.yaml", string(data))}, intent.Options{})
+		in, complaints := intent.Parse([]intent.File{file("models/m.yaml", model), file("models/m.quarantine.yaml",
+			string(data))}, intent.Options{})
 		if len(complaints) > 0 {
 			t.Fatalf("%v in\n%s", complaints, data)
 		}
@@ -224,10 +237,12 @@ func rounded(r delivery.Release) delivery.Release {
 
 // A file of a newer format is called that and nothing else, whatever else this aob does not know of it.
 func TestFilesOfANewerFormatAreCalledThat(t *testing.T) {
-	for path, kind := range map[string]string{"models/a.yaml": "Model", "models/a.release.yaml": "Release", "models/a.quarantine.yaml": "Quarantine",
-		"gates/a.yaml": "Gate", "fleets/a.yaml": "Fleet"} {
+	for path, kind := range map[string]string{"models/a.yaml": "Model", "models/a.release.yaml": "Release",
+		"models/a.quarantine.yaml": "Quarantine",
+		"gates/a.yaml":             "Gate", "fleets/a.yaml": "Fleet"} {
 		for version, want := range map[string]string{
-			"aob/v2":     "this file is for a newer aob: it has format 2, and this aob reads formats up to 1; start that aob, or a newer one",
+			"aob/v2": "this file is for a newer aob: it has format 2, and this aob reads formats up to 1; start " +
+				"that aob, or a newer one",
 			"\"aob/v7\"": "this file is for a newer aob: it has format 7, and this aob reads formats up to 1",
 			"aob/v2x":    `want aob/v1, got "aob/v2x"`,
 			"other/v2":   `want aob/v1, got "other/v2"`,
@@ -236,10 +251,12 @@ func TestFilesOfANewerFormatAreCalledThat(t *testing.T) {
 			files := []intent.File{{Path: path, Size: int64(len(text)), Data: []byte(text)}}
 			// What names the file's content is not blamed for it.
 			for other, more := range map[string]string{
-				"models/a.yaml":  "apiVersion: aob/v1\nkind: Model\nname: a\ndataset: {dir: a}\nclasses: [x]\ntrain: {with: tiny@1}\n",
-				"gates/all.yaml": "apiVersion: aob/v1\nkind: Gate\nname: all\ncovers: [a]\nevaluate: {dataset: {dir: gold}}\nchecks: [{metric: mAP, min: 0.5}]\n",
-				"fleets/f.yaml":  "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: a\n",
-				"fleets/a.yaml":  "apiVersion: aob/v1\nkind: Fleet\nname: a\nruns: a\n",
+				"models/a.yaml": "apiVersion: aob/v1\nkind: Model\nname: a\ndataset: {dir: a}\nclasses: [x]\ntrain: " +
+					"{with: tiny@1}\n",
+				"gates/all.yaml": "apiVersion: aob/v1\nkind: Gate\nname: all\ncovers: [a]\nevaluate: {dataset: {dir: " +
+					"gold}}\nchecks: [{metric: mAP, min: 0.5}]\n",
+				"fleets/f.yaml": "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: a\n",
+				"fleets/a.yaml": "apiVersion: aob/v1\nkind: Fleet\nname: a\nruns: a\n",
 			} {
 				if other != path {
 					files = append(files, intent.File{Path: other, Size: int64(len(more)), Data: []byte(more)})

@@ -39,7 +39,8 @@ func FuzzParse(f *testing.F) {
 			if c.File != path || c.Text == "" || c.Line < 0 || c.Column < 0 || (c.Line == 0) != (c.Column == 0) {
 				t.Errorf("complaint without a place or text: %+v", c)
 			}
-			if n := 1 + bytes.Count(data, []byte("\n")) + bytes.Count(data, []byte("\r")) + bytes.Count(data, []byte("\u2028")) +
+			if n := 1 + bytes.Count(data, []byte("\n")) + bytes.Count(data, []byte("\r")) +
+				bytes.Count(data, []byte("\u2028")) +
 				bytes.Count(data, []byte("\u2029")) + bytes.Count(data, []byte("\u0085")); c.Line > n {
 				t.Errorf("complaint in line %d of %d: %s", c.Line, n, c)
 			}
@@ -58,12 +59,14 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		for name, r := range in.Releases {
-			if got := reparse(t, "models/"+name+".release.yaml", intent.FormatRelease(r)).Releases[name]; !cmp.Equal(rounded(r), got) {
+			if got := reparse(t, "models/"+name+".release.yaml", intent.FormatRelease(r)).Releases[name]; !cmp.Equal(
+				rounded(r), got) {
 				t.Errorf("formatted and read it is another release:\n%s", cmp.Diff(rounded(r), got))
 			}
 		}
 		for name, q := range in.Quarantines {
-			if got := reparse(t, "models/"+name+".quarantine.yaml", intent.FormatQuarantine(q)).Quarantines[name]; !cmp.Equal(q, got) {
+			if got := reparse(t, "models/"+name+".quarantine.yaml",
+				intent.FormatQuarantine(q)).Quarantines[name]; !cmp.Equal(q, got) {
 				t.Errorf("formatted and read it is another quarantine:\n%s", cmp.Diff(q, got))
 			}
 		}
@@ -88,7 +91,8 @@ func reparse(t *testing.T, path string, data []byte) delivery.Intent {
 // FuzzServer reads anything as the server's configuration.
 func FuzzServer(f *testing.F) {
 	f.Add([]byte("repository: intent.git\n"))
-	f.Add([]byte("repository: x\nforge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: T}}\nlisten: {certificate: c, key: k}\n"))
+	f.Add([]byte("repository: x\nforge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: T}}\nlisten: " +
+		"{certificate: c, key: k}\n"))
 	f.Add([]byte("repository: x\ndatasets: {dir: {a: /b}}\nkeys: {trusted: [a]}\npassword: p\n"))
 	f.Add([]byte("repository: x\n? [a]\n: {token: t}\ndetector: {memory: 3GB}\n"))
 	schema := compiled(f)["Server"]

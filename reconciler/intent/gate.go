@@ -79,7 +79,8 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 	case size && bounds[0] != "max":
 		d.complain(path+"."+bounds[0], "has no meaning for size; want max, as in max: 120MB")
 	case counted && bounds[0] != "max":
-		d.complain(path+"."+bounds[0], "has no meaning for %s, where less is better; want max, as in max: 0.5", c.Metric)
+		d.complain(path+"."+bounds[0], "has no meaning for %s, where less is better; want max, as in max: 0.5",
+			c.Metric)
 	case counted:
 		if _, err := c.Max.Number(); err != nil {
 			d.complain(path+".max", "%s", err)
@@ -93,9 +94,11 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 	}
 	switch {
 	case c.Metric == "AP" && c.Classes.IsZero():
-		d.complain(path, "AP is a class's own; want classes: all, or a list, as in classes: [person]; over all classes it is mAP")
+		d.complain(path, "AP is a class's own; want classes: all, or a list, as in classes: [person]; over all "+
+			"classes it is mAP")
 	case c.Metric != "AP" && !thresholded && !c.Classes.IsZero():
-		d.complain(path+".classes", "has no meaning for %s; want it with AP, recall, precision or falsePositivesPerImage", c.Metric)
+		d.complain(path+".classes",
+			"has no meaning for %s; want it with AP, recall, precision or falsePositivesPerImage", c.Metric)
 	}
 	if len(c.Except) > 0 && !c.Classes.All && (c.Metric == "AP" || len(c.Classes.Names) > 0) {
 		d.complain(path+".except", "has no meaning without classes: all")
@@ -112,7 +115,8 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 	if size {
 		for _, key := range []string{"confidence", "support", "unsure", "except"} {
 			if d.has(path + "." + key) {
-				d.complain(path+"."+key, "has no meaning for size, which is never unsure and has no classes; leave it out")
+				d.complain(path+"."+key,
+					"has no meaning for size, which is never unsure and has no classes; leave it out")
 			}
 		}
 	}

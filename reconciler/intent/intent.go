@@ -186,13 +186,15 @@ func (d *document) identify(f File) (kind, name string) {
 	case strings.HasPrefix(base, ".") || strings.Contains(base, "/.") || path.Base(base) == "README.md":
 		return "", "" // for people and their editors
 	case strings.Contains(base, "/"):
-		d.fault(place{}, "", "AOB reads files directly in %s/, without folders; move it to %s", folder, quote(folder+"/"+path.Base(base)))
+		d.fault(place{}, "", "AOB reads files directly in %s/, without folders; move it to %s", folder,
+			quote(folder+"/"+path.Base(base)))
 		return "", ""
 	}
 	stem, ok := strings.CutSuffix(base, ".yaml")
 	if !ok {
 		if ext := path.Ext(base); isYAML(ext) {
-			d.fault(place{}, "", "AOB reads .yaml, not %s; rename it to %s", ext, quote(strings.TrimSuffix(base, ext)+".yaml"))
+			d.fault(place{}, "", "AOB reads .yaml, not %s; rename it to %s", ext, quote(strings.TrimSuffix(base, ext)+
+				".yaml"))
 		} else {
 			d.fault(place{}, "", "want only NAME.yaml and README.md in %s/", folder)
 		}
@@ -247,7 +249,8 @@ func (d *document) header(doc *Doc) bool {
 	for i := 0; i+1 < len(d.top.Content); i += 2 {
 		key, value := d.top.Content[i], d.top.Content[i+1]
 		_, format, ok := delivery.FormatOf(value.Value)
-		if key.Value != "apiVersion" || value.Kind != yaml.ScalarNode || !ok || !strings.HasPrefix(value.Value, "aob/") {
+		if key.Value != "apiVersion" || value.Kind != yaml.ScalarNode || !ok ||
+			!strings.HasPrefix(value.Value, "aob/") {
 			continue
 		}
 		if format > delivery.IntentFormat {
@@ -261,7 +264,8 @@ func (d *document) header(doc *Doc) bool {
 		key, value := d.top.Content[i], d.top.Content[i+1]
 		switch {
 		case key.Value == "kind" && value.Value != doc.kind && isKind(value.Value):
-			d.fault(placeOf(value), "kind", "want %s, by the file's place, got %s; move it to %s", doc.kind, value.Value, home(value.Value))
+			d.fault(placeOf(value), "kind", "want %s, by the file's place, got %s; move it to %s", doc.kind,
+				value.Value, home(value.Value))
 			return false
 		case key.Value == "name" && doc.name != "" && value.Value != doc.name && forms["name"].holds(value.Value):
 			d.fault(placeOf(value), "name", "want %s, the file's name, got %s", quote(doc.name), quote(value.Value))

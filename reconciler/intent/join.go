@@ -45,7 +45,8 @@ func atMost(list []delivery.Complaint, more int) []delivery.Complaint {
 		list, more = slices.Clip(list[:MaxComplaints]), more+n
 	}
 	if more > 0 {
-		list = append(list, delivery.Complaint{Text: fmt.Sprintf("%d more complaints about these files are left out", more)})
+		list = append(list, delivery.Complaint{Text: fmt.Sprintf("%d more complaints about these files are left out",
+			more)})
 	}
 	return list
 }
@@ -61,7 +62,8 @@ type joiner struct {
 }
 
 func (j *joiner) add(doc *Doc) {
-	room := max(0, 2*MaxComplaints-len(j.files)) // what is cut off is not sorted before; so many files are wrong that it matters to nobody
+	// what is cut off is not sorted before; so many files are wrong that it matters to nobody
+	room := max(0, 2*MaxComplaints-len(j.files))
 	j.files = append(j.files, doc.complaints[:min(room, len(doc.complaints))]...)
 	j.more += max(0, len(doc.complaints)-room)
 	if kind, name := stray(doc.file); doc.kind == "" && len(doc.complaints) > 0 && name != "" {
@@ -95,7 +97,8 @@ func (j *joiner) complain(doc *Doc, r ref, format string, args ...any) {
 		j.more++
 		return
 	}
-	j.list = append(j.list, delivery.Complaint{File: doc.file, Line: r.line, Column: r.column, Path: r.path, Text: fmt.Sprintf(format, args...)})
+	j.list = append(j.list, delivery.Complaint{File: doc.file, Line: r.line, Column: r.column, Path: r.path,
+		Text: fmt.Sprintf(format, args...)})
 }
 
 // full reports whether further complaints are only counted.
@@ -130,7 +133,8 @@ func (j *joiner) names(kind string) []string {
 func (j *joiner) check(doc *Doc) {
 	// A quarantine outlives its model: its bundles may not run under another name.
 	if doc.kind == "Release" && doc.name != "" && j.named["Model"][doc.name] == nil {
-		j.complain(doc, ref{}, "%s; remove this file with its model, or bring models/%s.yaml back", j.unknown("Model", doc.name), doc.name)
+		j.complain(doc, ref{}, "%s; remove this file with its model, or bring models/%s.yaml back",
+			j.unknown("Model", doc.name), doc.name)
 	}
 	for _, r := range doc.refs {
 		switch r.role {

@@ -54,7 +54,8 @@ func (d *document) classes(m *delivery.Model) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Thresholds)) {
-		if at := member("thresholds", name); d.sound(at) && name != delivery.DefaultThreshold && !slices.Contains(names, name) {
+		if at := member("thresholds", name); d.sound(at) && name != delivery.DefaultThreshold &&
+			!slices.Contains(names, name) {
 			d.complain(at, "%s", unknown("class", name, append(slices.Clone(names), delivery.DefaultThreshold)))
 		}
 	}

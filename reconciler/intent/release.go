@@ -9,7 +9,8 @@ func (d *document) release(r *delivery.Release) {
 	}
 	for i := 1; i < len(r.Measured); i++ {
 		if before := r.Measured[i-1].Gate; r.Measured[i].Gate <= before {
-			d.complain(item("measured", i)+".gate", "want each gate once, sorted, got %s after %s", quote(r.Measured[i].Gate), quote(before))
+			d.complain(item("measured", i)+".gate", "want each gate once, sorted, got %s after %s",
+				quote(r.Measured[i].Gate), quote(before))
 		}
 	}
 }

@@ -112,7 +112,8 @@ func between(t reflect.Type) object {
 		return object{
 			{"oneOf", []object{has("min"), has("max"), has("maxDrop")}},
 			{"allOf", []object{
-				when([]string{"size"}, append(has("max"), without("confidence", "support", "unsure", "except")...), nil),
+				when([]string{"size"}, append(has("max"), without("confidence", "support", "unsure", "except")...),
+					nil),
 				when([]string{"falsePositivesPerImage"}, has("max"), nil),
 				when([]string{"size", "falsePositivesPerImage"}, nil, without("max")),
 				when([]string{"AP"}, has("classes"), nil),
@@ -222,11 +223,14 @@ func special(t reflect.Type) (object, bool) {
 	case reflect.TypeFor[delivery.Bytes]():
 		return text(sizePattern), true
 	case reflect.TypeFor[delivery.Quantity]():
-		return object{{"anyOf", []object{text(sizePattern), text(durationPattern), {{"type", "number"}, {"minimum", 0}, {"exclusiveMaximum", 1e9}}, text(`^[0-9]{1,9}(\.[0-9]{1,9})?$`)}}}, true
+		return object{{"anyOf", []object{text(sizePattern), text(durationPattern), {{"type", "number"}, {"minimum", 0},
+			{"exclusiveMaximum", 1e9}}, text(`^[0-9]{1,9}(\.[0-9]{1,9})?$`)}}}, true
 	case reflect.TypeFor[delivery.Wave]():
-		return object{{"anyOf", []object{{{"type", "integer"}, {"minimum", 1}, {"maximum", 1_000_000}}, text(sharePattern)}}}, true
+		return object{{"anyOf", []object{{{"type", "integer"}, {"minimum", 1}, {"maximum", 1_000_000}},
+			text(sharePattern)}}}, true
 	case classesType:
-		labels := object{{"type", "object"}, {"minProperties", 1}, {"propertyNames", formSchema(forms["class"])}, {"additionalProperties", classes}}
+		labels := object{{"type", "object"}, {"minProperties", 1}, {"propertyNames", formSchema(forms["class"])},
+			{"additionalProperties", classes}}
 		return object{{"anyOf", []object{classes, labels}}}, true
 	case selectType:
 		return object{{"anyOf", []object{{{"const", "all"}}, classes}}}, true

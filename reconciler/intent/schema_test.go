@@ -116,7 +116,8 @@ func TestSchemasAgreeWithParse(t *testing.T) {
 			_, complaints := intent.Parse([]intent.File{f}, options(t))
 			wrong := false
 			for _, c := range complaints {
-				wrong = wrong || c.Line > 0 && !strings.Contains(c.Text, "unknown model") && !strings.Contains(c.Text, "unknown fleet")
+				wrong = wrong || c.Line > 0 && !strings.Contains(c.Text, "unknown model") &&
+					!strings.Contains(c.Text, "unknown fleet")
 			}
 			err, ok := valid(t, schemas[kind], f.Data)
 			hidden := strings.HasPrefix(string(f.Data), "# only Parse sees this\n")

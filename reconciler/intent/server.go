@@ -130,7 +130,8 @@ func ParseServer(file string, data []byte) (Server, []delivery.Complaint) {
 	return s, nil
 }
 
-var secretKey = regexp.MustCompile(`(?i)(token|secret|password|passphrase|credential)s?$|^(api|access|private|signing)_?key$`)
+var secretKey = regexp.MustCompile(
+	`(?i)(token|secret|password|passphrase|credential)s?$|^(api|access|private|signing)_?key$`)
 
 // signingKey is where a file is named, and no key.
 const signingKey = "commits.signingKey"
@@ -147,7 +148,8 @@ func (d *document) secrets(n *yaml.Node, path string) {
 		at := member(path, key.Value)
 		if at == signingKey {
 			if strings.Contains(value.Value, "PRIVATE KEY") {
-				d.fault(placeOf(key), at, "a private key does not belong in this file; want the path of the file that holds it")
+				d.fault(placeOf(key), at,
+					"a private key does not belong in this file; want the path of the file that holds it")
 				continue
 			}
 		} else if secretKey.MatchString(key.Value) {
@@ -155,7 +157,9 @@ func (d *document) secrets(n *yaml.Node, path string) {
 			if key.Value == "webhookSecret" {
 				stem = key.Value
 			}
-			d.fault(placeOf(key), at, "a secret does not belong in this file; want %sEnv: NAME, of an environment variable, or %sFile: PATH", stem, stem)
+			d.fault(placeOf(key), at,
+				"a secret does not belong in this file; want %sEnv: NAME, of an environment variable, or %sFile: PATH",
+				stem, stem)
 			continue
 		}
 		d.secrets(value, at)
@@ -167,7 +171,8 @@ func (d *document) secrets(n *yaml.Node, path string) {
 // server checks the rules between the configuration's fields.
 func (d *document) server(s Server) {
 	if d.sound("repository") && hasPassword(s.Repository) {
-		d.complain("repository", "a secret does not belong in an address; want it without name and password, and the token in forge")
+		d.complain("repository",
+			"a secret does not belong in an address; want it without name and password, and the token in forge")
 	}
 	if d.sound("forge") {
 		switch {
@@ -176,7 +181,8 @@ func (d *document) server(s Server) {
 		case s.Forge.Gitea != nil:
 			g := s.Forge.Gitea
 			d.oneOf("forge.gitea", "tokenEnv", g.TokenEnv, "tokenFile", g.TokenFile, true)
-			d.oneOf("forge.gitea", "webhookSecretEnv", g.WebhookSecretEnv, "webhookSecretFile", g.WebhookSecretFile, false)
+			d.oneOf("forge.gitea", "webhookSecretEnv", g.WebhookSecretEnv, "webhookSecretFile", g.WebhookSecretFile,
+				false)
 		}
 	}
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
@@ -234,7 +240,8 @@ func (s Server) Resolve(folder string) Server {
 	if !strings.Contains(s.Repository, ":") { // no address
 		s.Repository = join(folder, s.Repository)
 	}
-	for _, name := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Commits.SigningKey, &s.Trainers, &s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
+	for _, name := range []*string{&s.Listen.Certificate, &s.Listen.Key, &s.Commits.SigningKey, &s.Trainers,
+		&s.Detector.Binary, &s.Detector.Library, &s.Terraform} {
 		*name = join(folder, *name)
 	}
 	if strings.Contains(s.Python, "/") {

@@ -28,10 +28,11 @@ func TestServerDefaults(t *testing.T) {
 		Detector:   intent.ServerDetector{Memory: 4 << 30, Limit: seconds(1800)},
 		Trainings:  1,
 		Python:     "/usr/bin/python3",
-		Keys:       intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key", Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
-		Heartbeat:  seconds(60),
-		Devices:    intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
-		Commits:    intent.ServerCommits{Name: "aob", Email: "aob@users.noreply.localhost"},
+		Keys: intent.ServerKeys{Evidence: "/srv/aob/state/keys/evidence.key",
+			Desired: "/srv/aob/state/keys/desired.key", Trusted: []string{}},
+		Heartbeat: seconds(60),
+		Devices:   intent.ServerDevices{SecretFile: "/srv/aob/state/fleet.secret"},
+		Commits:   intent.ServerCommits{Name: "aob", Email: "aob@users.noreply.localhost"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -70,21 +71,26 @@ commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
 		Main:       "release/2026",
 		Forge: intent.ServerForge{Gitea: &intent.ServerGitea{URL: "https://gitea.example.com/", Repo: "acme/intent",
 			TokenEnv: "AOB_TOKEN", WebhookSecretFile: "/etc/aob/hook.secret"}},
-		State:     "/var/lib/aob",
-		Listen:    intent.ServerListen{Address: "[::]:8370", Certificate: "/etc/aob/tls/cert.pem", Key: "/etc/aob/tls/key.pem"},
-		Socket:    "/run/aob.sock",
-		Datasets:  intent.ServerDatasets{Dir: map[string]string{"shapes": "/srv/data/shapes", "gold-3": "/srv/data/gold"}},
-		Poll:      intent.ServerPoll{Git: seconds(0.5), Forge: seconds(60)},
-		Fleets:    intent.ServerFleets{Poll: seconds(10), Expiry: hours(168), Deadline: hours(1)},
-		Detector:  intent.ServerDetector{Binary: "/etc/aob/bin/aob-detect", Library: "/etc/aob/lib/libonnxruntime.so", Memory: 2 << 30, Limit: seconds(600)},
+		State: "/var/lib/aob",
+		Listen: intent.ServerListen{Address: "[::]:8370", Certificate: "/etc/aob/tls/cert.pem",
+			Key: "/etc/aob/tls/key.pem"},
+		Socket: "/run/aob.sock",
+		Datasets: intent.ServerDatasets{Dir: map[string]string{"shapes": "/srv/data/shapes",
+			"gold-3": "/srv/data/gold"}},
+		Poll:   intent.ServerPoll{Git: seconds(0.5), Forge: seconds(60)},
+		Fleets: intent.ServerFleets{Poll: seconds(10), Expiry: hours(168), Deadline: hours(1)},
+		Detector: intent.ServerDetector{Binary: "/etc/aob/bin/aob-detect", Library: "/etc/aob/lib/libonnxruntime.so",
+			Memory: 2 << 30, Limit: seconds(600)},
 		Trainings: 4,
 		Trainers:  "/etc/aob/trainers",
 		Python:    "/etc/aob/venv/bin/python",
 		Terraform: "/usr/local/bin/terraform",
-		Keys:      intent.ServerKeys{Evidence: "/etc/aob/e.key", Desired: "/k/d.key", Trusted: []string{"/etc/aob/old.pub"}},
+		Keys: intent.ServerKeys{Evidence: "/etc/aob/e.key", Desired: "/k/d.key",
+			Trusted: []string{"/etc/aob/old.pub"}},
 		Heartbeat: seconds(30),
 		Devices:   intent.ServerDevices{SecretEnv: "FLEET_SECRET"},
-		Commits:   intent.ServerCommits{Name: "AOB of Acme", Email: "aob@acme.example", SigningKey: "/etc/aob/commits.key"},
+		Commits: intent.ServerCommits{Name: "AOB of Acme", Email: "aob@acme.example",
+			SigningKey: "/etc/aob/commits.key"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -95,22 +101,34 @@ func TestServerComplaints(t *testing.T) {
 	const gitea = "repository: x\nforge: {gitea: {url: https://g.example.com, repo: a/b, "
 	for _, c := range []struct{ name, text, want string }{
 		{"empty", "", "aob.yaml: empty file; write it, or remove it"},
-		{"missing", "main: main\n", "aob.yaml:1:1: repository: missing: the intent repository: an address, or the folder of a bare repository"},
-		{"unknown key", "repository: x\nheartbeet: 3s\n", "aob.yaml:2:1: heartbeet: unknown key; did you mean heartbeat?"},
-		{"unit", "repository: x\npoll: {git: 5}\n", `aob.yaml:2:13: poll.git: want a duration with its unit, as in 90s, 30m, 24h or 7d, got "5"`},
+		{"missing", "main: main\n",
+			"aob.yaml:1:1: repository: missing: the intent repository: an address, or the folder of a bare repository"},
+		{"unknown key", "repository: x\nheartbeet: 3s\n",
+			"aob.yaml:2:1: heartbeet: unknown key; did you mean heartbeat?"},
+		{"unit", "repository: x\npoll: {git: 5}\n",
+			`aob.yaml:2:13: poll.git: want a duration with its unit, as in 90s, 30m, 24h or 7d, got "5"`},
 		{"range", "repository: x\npoll: {git: 1ms}\n", "aob.yaml:2:13: poll.git: want 100ms to 1h, got 1ms"},
 		{"memory", "repository: x\ndetector: {memory: 1GB}\n", ""},
-		{"little memory", "repository: x\ndetector: {memory: 1MB}\n", "aob.yaml:2:20: detector.memory: want 256MiB to 1024GiB, got 1MB"},
+		{"little memory", "repository: x\ndetector: {memory: 1MB}\n",
+			"aob.yaml:2:20: detector.memory: want 256MiB to 1024GiB, got 1MB"},
 		{"later", "repository: x\nautoGo: local\n", "aob.yaml:2:1: autoGo: not yet: autoGo comes later; leave it out"},
-		{"no forge", "repository: x\nforge: {}\n", "aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
-		{"two forges", gitea + "tokenEnv: T}, local: {}}\n", "aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
+		{"no forge", "repository: x\nforge: {}\n",
+			"aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
+		{"two forges", gitea + "tokenEnv: T}, local: {}}\n",
+			"aob.yaml:2:8: forge: want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}"},
 		{"no token", gitea + "}}\n", "aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile"},
-		{"two tokens", gitea + "tokenEnv: T, tokenFile: t}}\n", "aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile, got both"},
-		{"certificate alone", "repository: x\nlisten: {certificate: c.pem}\n", "aob.yaml:2:9: listen: want certificate and key together, or neither"},
-		{"relative dataset", "repository: x\ndatasets: {dir: {a: data}}\n", `aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, got "data"`},
-		{"dataset name", "repository: x\ndatasets: {dir: {a/b: /data}}\n", `aob.yaml:2:18: datasets.dir.a/b: want as key a name of letters, digits and ._-, got "a/b"`},
-		{"e-mail", "repository: x\ncommits: {email: aob}\n", `aob.yaml:2:18: commits.email: want an e-mail address, as in aob@example.com, got "aob"`},
-		{"author", "repository: x\ncommits: {name: a <b>}\n", `aob.yaml:2:17: commits.name: want a name of at most 100 characters without < and >, got "a <b>"`},
+		{"two tokens", gitea + "tokenEnv: T, tokenFile: t}}\n",
+			"aob.yaml:2:16: forge.gitea: want tokenEnv or tokenFile, got both"},
+		{"certificate alone", "repository: x\nlisten: {certificate: c.pem}\n",
+			"aob.yaml:2:9: listen: want certificate and key together, or neither"},
+		{"relative dataset", "repository: x\ndatasets: {dir: {a: data}}\n",
+			`aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, got "data"`},
+		{"dataset name", "repository: x\ndatasets: {dir: {a/b: /data}}\n",
+			`aob.yaml:2:18: datasets.dir.a/b: want as key a name of letters, digits and ._-, got "a/b"`},
+		{"e-mail", "repository: x\ncommits: {email: aob}\n",
+			`aob.yaml:2:18: commits.email: want an e-mail address, as in aob@example.com, got "aob"`},
+		{"author", "repository: x\ncommits: {name: a <b>}\n",
+			`aob.yaml:2:17: commits.name: want a name of at most 100 characters without < and >, got "a <b>"`},
 		{"branch", "repository: x\nmain: -f\n", `aob.yaml:2:7: main: want the name of a branch, got "-f"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -158,14 +176,17 @@ func TestServerSecrets(t *testing.T) {
 			}
 		}
 	}
-	for _, repository := range []string{"https://me:" + secret + "@g.example.com/a/b", "https://" + secret + "@g.example.com/a/b"} {
+	for _, repository := range []string{"https://me:" + secret + "@g.example.com/a/b", "https://" + secret +
+		"@g.example.com/a/b"} {
 		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n"))
 		if len(complaints) != 1 || strings.Contains(complaints[0].String(), "0123456789abcdef") {
 			t.Errorf("%s: %v", repository, complaints)
 		}
 	}
-	for _, repository := range []string{"ssh://git@g.example.com/a/b.git", "git@g.example.com:a/b.git", "https://g.example.com/a@b"} {
-		if _, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n")); len(complaints) > 0 {
+	for _, repository := range []string{"ssh://git@g.example.com/a/b.git", "git@g.example.com:a/b.git",
+		"https://g.example.com/a@b"} {
+		if _, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n")); len(
+			complaints) > 0 {
 			t.Errorf("%s: %v", repository, complaints)
 		}
 	}
@@ -181,7 +202,8 @@ func TestRunsAtOnceAreConfigured(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"runs: 0\n", "runs: -1\n", "runs: 1001\n", "runs: many\n"} {
-		if _, complaints := intent.ParseServer("aob.yaml", []byte(rest+text)); len(complaints) != 1 || complaints[0].Path != "runs" {
+		if _, complaints := intent.ParseServer("aob.yaml", []byte(rest+text)); len(complaints) != 1 ||
+			complaints[0].Path != "runs" {
 			t.Errorf("%q: %v", text, complaints)
 		}
 	}

@@ -171,7 +171,8 @@ func set(data []byte, a Assignment) ([]byte, error) {
 	}
 	// What was meant, and nothing else.
 	var before, after any
-	if yaml.Unmarshal(data, &before) != nil || yaml.Unmarshal([]byte(text), &after) != nil || !reflect.DeepEqual(assigned(before, keys, value), after) {
+	if yaml.Unmarshal(data, &before) != nil || yaml.Unmarshal([]byte(text), &after) != nil ||
+		!reflect.DeepEqual(assigned(before, keys, value), after) {
 		return nil, fmt.Errorf("it cannot be changed in its place; edit the file")
 	}
 	return []byte(text), nil

@@ -38,8 +38,10 @@ func TestSet(t *testing.T) {
 		{"train.optimizer.warmup=3", "name: adamw}", "name: adamw, warmup: 3}"},
 		{"train.args.vflip=0.1", "hflip: 0.5 # often\n", "hflip: 0.5 # often\n    vflip: 0.1\n"},
 		{"train.batch.effective=8", "    hflip: 0.5 # often\n", "    hflip: 0.5 # often\n  batch: {effective: 8}\n"},
-		{"thresholds.default=bestF1", "    hflip: 0.5 # often\n", "    hflip: 0.5 # often\nthresholds: {default: bestF1}\n"},
-		{"thresholds={default: {precision: 0.9}}", "    hflip: 0.5 # often\n", "    hflip: 0.5 # often\nthresholds: {default: {precision: 0.9}}\n"},
+		{"thresholds.default=bestF1", "    hflip: 0.5 # often\n",
+			"    hflip: 0.5 # often\nthresholds: {default: bestF1}\n"},
+		{"thresholds={default: {precision: 0.9}}", "    hflip: 0.5 # often\n",
+			"    hflip: 0.5 # often\nthresholds: {default: {precision: 0.9}}\n"},
 	} {
 		path, value, _ := strings.Cut(c.sets, "=")
 		got, err := intent.Set([]byte(editable), []intent.Assignment{{Path: path, Value: value}})
@@ -56,7 +58,8 @@ func TestSet(t *testing.T) {
 		{"train.epochs=8", "{a: &x 1, train: *x}", "no map"},
 	} {
 		path, value, _ := strings.Cut(c.sets, "=")
-		if got, err := intent.Set([]byte(c.file), []intent.Assignment{{Path: path, Value: value}}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if got, err := intent.Set([]byte(c.file), []intent.Assignment{{Path: path, Value: value}}); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q\n%s", c.sets, err, c.want, got)
 		}
 	}
@@ -90,7 +93,8 @@ func FuzzSet(f *testing.F) {
 }
 
 func TestGrid(t *testing.T) {
-	grid, err := intent.Grid([]string{"train.optimizer.lr=1e-4,2e-4", "train.seeds=1,2,3", "thresholds.default={precision: 0.9, x: 1},bestF1"})
+	grid, err := intent.Grid([]string{"train.optimizer.lr=1e-4,2e-4", "train.seeds=1,2,3",
+		"thresholds.default={precision: 0.9, x: 1},bestF1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +116,8 @@ func TestGrid(t *testing.T) {
 		t.Errorf("%s", strings.Join(rows, "\n"))
 	}
 	many := strings.Repeat("1,", 20) + "1"
-	for _, wrong := range [][]string{{"train.epochs"}, {"=1"}, {"train.epochs="}, {"train.epochs=1,,2"}, {"a=1", "a=2"}, {"a=" + many, "b=" + many}} {
+	for _, wrong := range [][]string{{"train.epochs"}, {"=1"}, {"train.epochs="}, {"train.epochs=1,,2"}, {"a=1", "a=2"},
+		{"a=" + many, "b=" + many}} {
 		if _, err := intent.Grid(wrong); err == nil {
 			t.Errorf("%v is a grid", wrong)
 		}
@@ -121,9 +126,11 @@ func TestGrid(t *testing.T) {
 
 func TestSetEvaluate(t *testing.T) {
 	file := "kind: Gate\nevaluate: {dataset: {dir: gold/1}} # the gold set\nchecks: []\n"
-	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "gold/2"}, Split: "test", Group: "video", Content: delivery.Sum(nil)}
+	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "gold/2"}, Split: "test", Group: "video",
+		Content: delivery.Sum(nil)}
 	got, err := intent.SetEvaluate([]byte(file), e)
-	want := "kind: Gate\nevaluate: {dataset: {dir: gold/2}, split: test, group: video, content: \"" + string(delivery.Sum(nil)) + "\"} # the gold set\nchecks: []\n"
+	want := "kind: Gate\nevaluate: {dataset: {dir: gold/2}, split: test, group: video, content: \"" +
+		string(delivery.Sum(nil)) + "\"} # the gold set\nchecks: []\n"
 	if err != nil || string(got) != want {
 		t.Errorf("%v\n%s", err, got)
 	}

@@ -50,10 +50,12 @@ func TestSpecDigest(t *testing.T) {
 	}
 	want := parseModel(t, written).Spec().Digest()
 	for name, text := range map[string]string{
-		"numbers in another form":  replace("1e-4", "0.0001", "0.5", "5e-1", "[1, 2]", "[1.0, 2e0]", "channels: 16", "channels: 16.0"),
-		"quoted text":              replace("tiny@1", `"tiny@1"`, "circle", "'circle'"),
-		"comments":                 replace("# A model.", "# Another model."),
-		"defaults written out":     replace("epochs: 12", "epochs: 12\n  from: none\n  precision: fp32\n  batch: {step: 16, effective: 16}\n  earlyStopping: {patience: 0}", "lr: 1e-4", "schedule: cosine, lr: 1e-4"),
+		"numbers in another form": replace("1e-4", "0.0001", "0.5", "5e-1", "[1, 2]", "[1.0, 2e0]", "channels: 16",
+			"channels: 16.0"),
+		"quoted text": replace("tiny@1", `"tiny@1"`, "circle", "'circle'"),
+		"comments":    replace("# A model.", "# Another model."),
+		"defaults written out": replace("epochs: 12", "epochs: 12\n  from: none\n  precision: fp32\n  batch: "+
+			"{step: 16, effective: 16}\n  earlyStopping: {patience: 0}", "lr: 1e-4", "schedule: cosine, lr: 1e-4"),
 		"variants written out":     written + "variants: [fp32]\n",
 		"another machine's limits": replace("epochs: 12", "epochs: 12\n  machine: {terraform: train-local, limit: 3h}"),
 		"labels written out":       replace("[circle, square]", "{circle: [circle], square: [square]}"),
@@ -113,14 +115,17 @@ func TestDefaults(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(delivery.Model{})); diff != "" {
 		t.Errorf("model (-want +got):\n%s", diff)
 	}
-	if got := parseModel(t, strings.Replace(model, "with: tiny@1", "with: tiny@1, batch: {effective: 6}", 1)); got.Train.Batch.Step != 6 {
+	if got := parseModel(t, strings.Replace(model, "with: tiny@1", "with: tiny@1, batch: {effective: 6}",
+		1)); got.Train.Batch.Step != 6 {
 		t.Errorf("step is %d where only effective is given, want all of it, 6", got.Train.Batch.Step)
 	}
 
 	in, complaints := intent.Parse([]intent.File{
 		file("models/m.yaml", model),
-		file("gates/g.yaml", "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: d}}\nchecks: [{metric: mAP, maxDrop: 0.1}]\n"),
-		file("fleets/f.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: m\nafter: {fleet: g}\nwindow: {from: \"01:00\", to: \"02:00\"}\n"),
+		file("gates/g.yaml", "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: "+
+			"d}}\nchecks: [{metric: mAP, maxDrop: 0.1}]\n"),
+		file("fleets/f.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: m\nafter: {fleet: g}\nwindow: {from: "+
+			"\"01:00\", to: \"02:00\"}\n"),
 		file("fleets/g.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: g\nruns: m\n"),
 	}, intent.Options{})
 	if len(complaints) > 0 {
@@ -130,7 +135,8 @@ func TestDefaults(t *testing.T) {
 	gate := delivery.Gate{
 		APIVersion: "aob/v1", Kind: "Gate", Name: "g", Covers: []string{"m"},
 		Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"},
-		Checks:   []delivery.GateCheck{{Metric: "mAP", MaxDrop: &drop, Against: "release", Confidence: 0.95, Support: 1, Unsure: "review"}},
+		Checks: []delivery.GateCheck{{Metric: "mAP", MaxDrop: &drop, Against: "release", Confidence: 0.95, Support: 1,
+			Unsure: "review"}},
 	}
 	if diff := cmp.Diff(gate, in.Gates["g"], cmpopts.IgnoreUnexported(delivery.Gate{})); diff != "" {
 		t.Errorf("gate (-want +got):\n%s", diff)
@@ -139,7 +145,8 @@ func TestDefaults(t *testing.T) {
 		APIVersion: "aob/v1", Kind: "Fleet", Name: "f", Runs: "m", Target: "cloud",
 		After: &delivery.After{Fleet: "g", Healthy: hours(1)},
 		Waves: []delivery.Wave{{Devices: 1}, {Share: 1}}, Soak: hours(0.5), Advance: "all-healthy",
-		Window: &delivery.Window{Days: []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, From: "01:00", To: "02:00", Zone: "UTC"},
+		Window: &delivery.Window{Days: []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, From: "01:00",
+			To: "02:00", Zone: "UTC"},
 	}
 	if diff := cmp.Diff(fleet, in.Fleets["f"]); diff != "" {
 		t.Errorf("fleet (-want +got):\n%s", diff)

@@ -44,7 +44,8 @@ func got(n *yaml.Node) string {
 			return "nothing"
 		case !plain(n):
 			return "the text " + quote(n.Value)
-		case n.Tag != "!!int" && n.Tag != "!!float" && n.Tag != "!!bool", strings.ContainsFunc(n.Value, unicode.IsControl):
+		case n.Tag != "!!int" && n.Tag != "!!float" &&
+			n.Tag != "!!bool", strings.ContainsFunc(n.Value, unicode.IsControl):
 			return quote(n.Value) // a text, or what somebody's own tag stands before: it may have lines
 		}
 		return clip(n.Value)
@@ -54,7 +55,8 @@ func got(n *yaml.Node) string {
 
 // plain reports whether a scalar is written without quotes or a block.
 func plain(n *yaml.Node) bool {
-	return n.Kind == yaml.ScalarNode && n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
+	return n.Kind == yaml.ScalarNode &&
+		n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
 }
 
 func isNull(n *yaml.Node) bool { return plain(n) && n.Tag == "!!null" }

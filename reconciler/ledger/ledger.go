@@ -63,7 +63,8 @@ func openFile(ctx context.Context, path string) (*Ledger, error) {
 	if err := private(path); err != nil {
 		return nil, (&Ledger{path: path}).explain(err)
 	}
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", "file:"+path+
+		"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)")
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,8 @@ func openFile(ctx context.Context, path string) (*Ledger, error) {
 	}
 	if version > 1 {
 		db.Close()
-		return nil, delivery.Blockedf("run the newer aob, or move the file away: what it holds is asked again", "the ledger %s was written by a newer aob (schema %d)", path, version)
+		return nil, delivery.Blockedf("run the newer aob, or move the file away: what it holds is asked again",
+			"the ledger %s was written by a newer aob (schema %d)", path, version)
 	}
 	if _, err := db.ExecContext(ctx, schema); err != nil {
 		db.Close()
@@ -120,20 +122,26 @@ func (l *Ledger) explain(err error) error {
 	}
 	var se *sqlite.Error
 	isSQLite := errors.As(err, &se)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || isSQLite && (se.Code()&0xff == lib.SQLITE_FULL || noRoom(se.Code()) && full(l.path)) {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || isSQLite && (se.Code()&0xff == lib.SQLITE_FULL ||
+		noRoom(se.Code()) && full(l.path)) {
 		return delivery.Blockedf(freeSpace, "the disk under the ledger %s is full", l.path)
 	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EISDIR) {
-		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path, err)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) ||
+		errors.Is(err, unix.EISDIR) {
+		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path,
+			err)
 	}
 	if !isSQLite {
 		return fmt.Errorf("ledger %s: %w", l.path, err)
 	}
 	switch se.Code() & 0xff {
 	case lib.SQLITE_NOTADB, lib.SQLITE_CORRUPT:
-		return delivery.Blockedf("move the file away and start again: what it holds is asked again, nothing is trained or shipped twice", "the ledger %s is damaged", l.path)
+		return delivery.Blockedf(
+			"move the file away and start again: what it holds is asked again, nothing is trained or shipped twice",
+			"the ledger %s is damaged", l.path)
 	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_IOERR:
-		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path, strings.TrimSpace(se.Error()))
+		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path,
+			strings.TrimSpace(se.Error()))
 	}
 	return fmt.Errorf("ledger %s: %w", l.path, err)
 }
@@ -165,7 +173,8 @@ func (l *Ledger) exec(ctx context.Context, query string, args ...any) error {
 
 // each calls read for every row of a query. A row that cannot be read keeps no other from being read: the error is then
 // a [delivery.Unreadable], which names the row by what name returns.
-func (l *Ledger) each(ctx context.Context, name func(row) string, read func(row) error, query string, args ...any) error {
+func (l *Ledger) each(ctx context.Context, name func(row) string, read func(row) error, query string,
+	args ...any) error {
 	rows, err := l.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return l.explain(err)
@@ -241,7 +250,8 @@ type Go struct {
 
 // PutGo remembers a go. Of a repeat it keeps who was first, and the latest time.
 func (l *Ledger) PutGo(ctx context.Context, g Go) error {
-	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", g.PR, g.Code, g.Author, g.At.UnixMilli())
+	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", g.PR,
+		g.Code, g.Author, g.At.UnixMilli())
 }
 
 // Gos returns the gos given since a time. Beside a [delivery.Unreadable] error it returns the others.
@@ -265,7 +275,8 @@ func (l *Ledger) Gos(ctx context.Context, since time.Time) ([]Go, error) {
 
 // PutClock remembers where a fleet's rollout stands; state is JSON of the caller's.
 func (l *Ledger) PutClock(ctx context.Context, fleet string, state json.RawMessage) error {
-	return l.exec(ctx, "INSERT INTO clocks VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET state = excluded.state", fleet, string(state))
+	return l.exec(ctx, "INSERT INTO clocks VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET state = excluded.state",
+		fleet, string(state))
 }
 
 // Clocks returns all rollouts' states by fleet.
@@ -281,7 +292,8 @@ func (l *Ledger) Clocks(ctx context.Context) (map[string]json.RawMessage, error)
 // PutTrial remembers an experiment; body is JSON of the caller's. One that is asked
 // for again is kept from then on.
 func (l *Ledger) PutTrial(ctx context.Context, id string, at time.Time, body json.RawMessage) error {
-	return l.exec(ctx, "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at", id, at.UnixMilli(), string(body))
+	return l.exec(ctx, "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at", id,
+		at.UnixMilli(), string(body))
 }
 
 // DropTrial forgets an experiment.
@@ -337,7 +349,8 @@ func (l *Ledger) PutSaid(ctx context.Context, key, content string, at time.Time)
 
 // SaveDevice keeps what a device of a ring last reported.
 func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device) error {
-	return l.exec(ctx, "INSERT INTO devices VALUES (?, ?, ?) ON CONFLICT (ring, device) DO UPDATE SET state = excluded.state",
+	return l.exec(ctx, "INSERT INTO devices VALUES (?, ?, ?) ON CONFLICT (ring, device) DO UPDATE SET state = "+
+		"excluded.state",
 		ring, d.Report.Device, string(delivery.Canonical(d)))
 }
 
@@ -346,8 +359,8 @@ func (l *Ledger) DropDevice(ctx context.Context, ring, device string) error {
 	return l.exec(ctx, "DELETE FROM devices WHERE ring = ? AND device = ?", ring, device)
 }
 
-// Devices returns all devices, sorted by ring and name. Those that cannot be read are left out, and the error beside the
-// others names them: it is a [delivery.Unreadable], whose keys are the ring and the device.
+// Devices returns all devices, sorted by ring and name. Those that cannot be read are left out, and the error beside
+// the others names them: it is a [delivery.Unreadable], whose keys are the ring and the device.
 func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
 	var devices []delivery.Device
 	name := func(r row) string { return r.text(0) + "/" + r.text(1) }

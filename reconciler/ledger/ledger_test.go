@@ -51,7 +51,8 @@ func TestRemembers(t *testing.T) {
 	must(t, l.PutSaid(ctx, "status/abc/aob/train", "pending one", at))
 	must(t, l.PutSaid(ctx, "status/abc/aob/train", "success two", at.Add(time.Second)))
 	must(t, l.PutSaid(ctx, "status/abd/aob/train", "other", at))
-	device := delivery.Device{Report: delivery.Report{Device: "robot-1", Ring: "north", Sequence: 7}, Seen: at, Healthy: []delivery.Digest{delivery.Sum(nil)}}
+	device := delivery.Device{Report: delivery.Report{Device: "robot-1", Ring: "north", Sequence: 7}, Seen: at,
+		Healthy: []delivery.Digest{delivery.Sum(nil)}}
 	must(t, l.SaveDevice(ctx, "north", device))
 	must(t, l.SaveDevice(ctx, "north", device))
 	must(t, l.Close())
@@ -69,7 +70,8 @@ func TestRemembers(t *testing.T) {
 	}
 	said, err := l.Said(ctx, "status/abc/")
 	must(t, err)
-	if diff := cmp.Diff(map[string]Said{"status/abc/aob/train": {Content: "success two", At: at.Add(time.Second), Count: 2}}, said); diff != "" {
+	if diff := cmp.Diff(map[string]Said{"status/abc/aob/train": {Content: "success two", At: at.Add(time.Second),
+		Count: 2}}, said); diff != "" {
 		t.Error(diff)
 	}
 	devices, err := l.Devices(ctx)
@@ -86,17 +88,20 @@ func TestLocalForge(t *testing.T) {
 	for _, c := range []struct {
 		branch     string
 		used, want int
-	}{{"first", 0, 1}, {"second", 0, 2}, {"first", 9, 1}, {"first", 0, 1}, {"third", 0, 3}, {"fourth", 9, 10}, {"fifth", 2, 11}} {
+	}{{"first", 0, 1}, {"second", 0, 2}, {"first", 9, 1}, {"first", 0, 1}, {"third", 0, 3}, {"fourth", 9, 10},
+		{"fifth", 2, 11}} {
 		if n, err := l.Number(ctx, c.branch, func() (int, error) { return c.used, nil }); err != nil || n != c.want {
 			t.Errorf("branch %s has number %d, want %d (%v)", c.branch, n, c.want, err)
 		}
 	}
 	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/train", State: delivery.CheckPending}))
 	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/eval", State: delivery.CheckPending}))
-	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/train", State: delivery.CheckSuccess, Description: "done"}))
+	must(t, l.PutCheck(ctx, "abc", delivery.Check{Context: "aob/train", State: delivery.CheckSuccess,
+		Description: "done"}))
 	checks, err := l.Checks(ctx, "abc")
 	must(t, err)
-	if diff := cmp.Diff([]delivery.Check{{Context: "aob/eval", State: delivery.CheckPending}, {Context: "aob/train", State: delivery.CheckSuccess, Description: "done"}}, checks); diff != "" {
+	if diff := cmp.Diff([]delivery.Check{{Context: "aob/eval", State: delivery.CheckPending}, {Context: "aob/train",
+		State: delivery.CheckSuccess, Description: "done"}}, checks); diff != "" {
 		t.Error(diff)
 	}
 	must(t, l.PutComment(ctx, 1, "<!-- m -->", "one"))
@@ -112,7 +117,8 @@ func TestLocalForge(t *testing.T) {
 	must(t, l.Ask(ctx, 1, "ada", "/aob run 3"))
 	commands, err := l.Commands(ctx, 1)
 	must(t, err)
-	if diff := cmp.Diff([]delivery.Comment{{ID: 1, Author: "ada", Body: "/aob run 1"}, {ID: 2, Author: "ada", Body: "/aob run 3"}}, commands); diff != "" {
+	if diff := cmp.Diff([]delivery.Comment{{ID: 1, Author: "ada", Body: "/aob run 1"}, {ID: 2, Author: "ada",
+		Body: "/aob run 3"}}, commands); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -173,7 +179,8 @@ func TestFullDiskIsNamed(t *testing.T) {
 				for i := 0; i < 1000 && err == nil; i++ {
 					err = l.PutSaid(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
 				}
-				if want := "is full; free some space; aob goes on by itself"; err == nil || !strings.HasSuffix(err.Error(), want) {
+				if want := "is full; free some space; aob goes on by itself"; err == nil ||
+					!strings.HasSuffix(err.Error(), want) {
 					t.Errorf("%d KiB free, while it is used: %v", free, err)
 				}
 				l.Close()
@@ -182,7 +189,8 @@ func TestFullDiskIsNamed(t *testing.T) {
 			} else {
 				said++
 			}
-			for _, name := range []string{"filler", "ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-journal"} {
+			for _, name := range []string{"filler", "ledger.db", "ledger.db-wal", "ledger.db-shm",
+				"ledger.db-journal"} {
 				os.Remove(filepath.Join(dir, name))
 			}
 		}
@@ -218,7 +226,8 @@ func TestDamagedRowFailsAlone(t *testing.T) {
 	ctx := t.Context()
 	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-		must(t, l.SaveDevice(ctx, "north", delivery.Device{Report: delivery.Report{Device: name, Ring: "north", Sequence: 7}, Seen: at}))
+		must(t, l.SaveDevice(ctx, "north", delivery.Device{Report: delivery.Report{Device: name, Ring: "north",
+			Sequence: 7}, Seen: at}))
 	}
 	for device, state := range map[string]any{"b": `{"report": {"device": "b", "ri`, "c": nil, "d": 3.5, "e": `[]`,
 		"f": string(delivery.Canonical(delivery.Device{Report: delivery.Report{Device: "a", Ring: "north"}}))} {

@@ -34,7 +34,8 @@ func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, er
 
 // PutCheck replaces the check of its context on a commit.
 func (l *Ledger) PutCheck(ctx context.Context, commit string, c delivery.Check) error {
-	return l.exec(ctx, "INSERT INTO checks VALUES (?, ?, ?) ON CONFLICT (head, context) DO UPDATE SET state = excluded.state",
+	return l.exec(ctx, "INSERT INTO checks VALUES (?, ?, ?) ON CONFLICT (head, context) DO UPDATE SET state = "+
+		"excluded.state",
 		commit, c.Context, string(delivery.Canonical(c)))
 }
 
@@ -53,7 +54,8 @@ func (l *Ledger) Checks(ctx context.Context, commit string) ([]delivery.Check, e
 
 // PutComment replaces the comment with the marker.
 func (l *Ledger) PutComment(ctx context.Context, pr int, marker, body string) error {
-	return l.exec(ctx, "INSERT INTO comments VALUES (?, ?, ?) ON CONFLICT (pr, marker) DO UPDATE SET body = excluded.body", pr, marker, body)
+	return l.exec(ctx, "INSERT INTO comments VALUES (?, ?, ?) ON CONFLICT (pr, marker) DO UPDATE SET body = "+
+		"excluded.body", pr, marker, body)
 }
 
 // CommentBody returns the comment with the marker, or "".
@@ -68,7 +70,8 @@ func (l *Ledger) CommentBody(ctx context.Context, pr int, marker string) (string
 
 // Ask adds what a person asked on a proposal.
 func (l *Ledger) Ask(ctx context.Context, pr int, author, body string) error {
-	return l.exec(ctx, "INSERT INTO asked SELECT ?, COALESCE(MAX(id), 0) + 1, ?, ? FROM asked WHERE pr = ?", pr, author, body, pr)
+	return l.exec(ctx, "INSERT INTO asked SELECT ?, COALESCE(MAX(id), 0) + 1, ?, ? FROM asked WHERE pr = ?", pr, author,
+		body, pr)
 }
 
 // Commands returns what people asked on a proposal, oldest first. Beside a [delivery.Unreadable] error it returns the

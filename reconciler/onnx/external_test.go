@@ -24,7 +24,8 @@ func number(field, value uint64) []byte {
 
 func TestSelfContained(t *testing.T) {
 	inside := field(8, []byte("weights"))
-	outside := append(number(tensorLocation, 1), field(tensorExternal, field(1, []byte("location")), field(2, []byte("etc/passwd")))...)
+	outside := append(number(tensorLocation, 1), field(tensorExternal, field(1, []byte("location")),
+		field(2, []byte("etc/passwd")))...)
 	deep := inside
 	for range deepest + 1 { // a graph in an attribute of a node of a graph ...
 		deep = field(1, field(5, field(6, deep)))
@@ -54,7 +55,8 @@ func TestSelfContained(t *testing.T) {
 		{"cut off", field(7, field(5, inside))[:8], "not an ONNX file"},
 		{"a length past the end", []byte{7<<3 | 2, 200}, "not an ONNX file"},
 		{"a group", []byte{7<<3 | 3}, "not an ONNX file"},
-		{"a tag of more than 32 bits", append([]byte{7<<3&0x7f | 2 | 0x80, 0x80, 0x80, 0x80, 0x10}, 0), "not an ONNX file"},
+		{"a tag of more than 32 bits", append([]byte{7<<3&0x7f | 2 | 0x80, 0x80, 0x80, 0x80, 0x10}, 0),
+			"not an ONNX file"},
 		{"the runtime's own format", []byte("\x10\x00\x00\x00ORTM\x00\x00"), "own format"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

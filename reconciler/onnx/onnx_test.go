@@ -46,10 +46,12 @@ func TestDescribe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []detect.Port{{Name: "input", Type: "float32", Shape: []int64{-1, 3, 24, 32}}}; !slices.EqualFunc(in, want, same) {
+	if want := []detect.Port{{Name: "input", Type: "float32", Shape: []int64{-1, 3, 24, 32}}}; !slices.EqualFunc(in,
+		want, same) {
 		t.Errorf("inputs %v, want %v", in, want)
 	}
-	want := []detect.Port{{Name: "dets", Type: "float32", Shape: []int64{-1, 6, 4}}, {Name: "labels", Type: "float32", Shape: []int64{-1, 6, 4}}}
+	want := []detect.Port{{Name: "dets", Type: "float32", Shape: []int64{-1, 6, 4}}, {Name: "labels", Type: "float32",
+		Shape: []int64{-1, 6, 4}}}
 	if !slices.EqualFunc(out, want, same) {
 		t.Errorf("outputs %v, want %v", out, want)
 	}

@@ -20,13 +20,15 @@ func keepSignals() (restore func()) {
 	var saved [last + 1]action
 	var known [last + 1]bool
 	for sig := 1; sig <= last; sig++ {
-		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&saved[sig])), maskBytes, 0, 0)
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&saved[sig])),
+			maskBytes, 0, 0)
 		known[sig] = errno == 0
 	}
 	return func() {
 		for sig := 1; sig <= last; sig++ {
 			if known[sig] && sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
-				unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&saved[sig])), 0, maskBytes, 0, 0)
+				unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&saved[sig])), 0,
+					maskBytes, 0, 0)
 			}
 		}
 	}

@@ -20,7 +20,8 @@ func TestKeepSignals(t *testing.T) {
 	restore := keepSignals()
 	var ignore [64]byte
 	ignore[0] = 1 // SIG_IGN
-	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGUSR2), uintptr(unsafe.Pointer(&ignore)), 0, 8, 0, 0); errno != 0 {
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGUSR2), uintptr(unsafe.Pointer(&ignore)),
+		0, 8, 0, 0); errno != 0 {
 		t.Fatal(errno)
 	}
 	restore()

@@ -170,7 +170,8 @@ func load(path string) (image.Image, error) {
 var (
 	paper   = color.RGBA{250, 250, 250, 255}
 	ink     = color.RGBA{30, 30, 30, 255}
-	colours = map[coco.Mark]color.RGBA{coco.Found: {40, 170, 70, 255}, coco.Missed: {215, 30, 40, 255}, coco.False: {245, 140, 0, 255}}
+	colours = map[coco.Mark]color.RGBA{coco.Found: {40, 170, 70, 255}, coco.Missed: {215, 30, 40, 255},
+		coco.False: {245, 140, 0, 255}}
 )
 
 // Draw draws one picture.
@@ -217,7 +218,8 @@ func Draw(p Picture) (*image.RGBA, error) {
 		mark coco.Mark
 		what string
 	}{{coco.Found, "found"}, {coco.Missed, "missed (dashed)"}, {coco.False, "false, with its score"}} {
-		draw.Draw(out, image.Rect(x, top+h+gap+5, x+12, top+h+gap+15), image.NewUniform(colours[l.mark]), image.Point{}, draw.Src)
+		draw.Draw(out, image.Rect(x, top+h+gap+5, x+12, top+h+gap+15), image.NewUniform(colours[l.mark]), image.Point{},
+			draw.Src)
 		text(out, x+17, top+h+gap+line-4, ink, l.what)
 		x += 17 + 7*len(l.what) + 3*gap
 	}
@@ -234,7 +236,8 @@ func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 	at := out.Bounds().Min
 	place := func(d coco.Drawn) image.Rectangle {
 		bound := func(v float64) int { return int(max(-10_000, min(v*scale, 10_000))) }
-		return image.Rect(at.X+bound(d.Box.X), at.Y+bound(d.Box.Y), at.X+bound(d.Box.X+d.Box.W), at.Y+bound(d.Box.Y+d.Box.H))
+		return image.Rect(at.X+bound(d.Box.X), at.Y+bound(d.Box.Y), at.X+bound(d.Box.X+d.Box.W), at.Y+
+			bound(d.Box.Y+d.Box.H))
 	}
 	for _, mark := range []coco.Mark{coco.Found, coco.False, coco.Missed} {
 		for _, d := range list {

@@ -34,11 +34,15 @@ func grey(t *testing.T, w, h int) string {
 
 func some(path string) Picture {
 	box := func(x, y float64) coco.Box { return coco.Box{X: x, Y: y, W: 20, H: 20} }
-	return Picture{Path: path, Name: "a/b c.jpg", Baseline: "release", Regression: coco.Regression{Image: 7, Lost: 2, Why: "misses 1 cat that the baseline finds; 1 more false dög",
-		Truth:    []coco.Drawn{{Box: box(10, 30), Class: "cat", Mark: coco.Missed}, {Box: box(60, 30), Class: "cat"}},
-		Baseline: &coco.Side{Found: 2, Boxes: []coco.Drawn{{Box: box(10, 30), Class: "cat", Score: .9}, {Box: box(60, 30), Class: "cat", Score: .8}}},
-		Candidate: coco.Side{Found: 1, Missed: 1, False: 1, Boxes: []coco.Drawn{{Box: box(60, 30), Class: "cat", Score: .8},
-			{Box: box(-500, 1e12), Class: "dög", Score: .7, Mark: coco.False}, {Box: box(90, 60), Class: "dög", Score: .6, Mark: coco.False}, {Box: box(10, 30), Class: "cat", Mark: coco.Missed}}}}}
+	return Picture{Path: path, Name: "a/b c.jpg", Baseline: "release", Regression: coco.Regression{Image: 7, Lost: 2,
+		Why:   "misses 1 cat that the baseline finds; 1 more false dög",
+		Truth: []coco.Drawn{{Box: box(10, 30), Class: "cat", Mark: coco.Missed}, {Box: box(60, 30), Class: "cat"}},
+		Baseline: &coco.Side{Found: 2, Boxes: []coco.Drawn{{Box: box(10, 30), Class: "cat", Score: .9},
+			{Box: box(60, 30), Class: "cat", Score: .8}}},
+		Candidate: coco.Side{Found: 1, Missed: 1, False: 1, Boxes: []coco.Drawn{{Box: box(60, 30), Class: "cat",
+			Score: .8},
+			{Box: box(-500, 1e12), Class: "dög", Score: .7, Mark: coco.False}, {Box: box(90, 60), Class: "dög",
+				Score: .6, Mark: coco.False}, {Box: box(10, 30), Class: "cat", Mark: coco.Missed}}}}}
 }
 
 func TestDraw(t *testing.T) {
@@ -86,7 +90,8 @@ func TestWrite(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "bad.png: no JPEG or PNG") || strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}
-	if len(entries) != Most-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg", "misses 1 cat that the baseline finds; 1 more false d?g"}) {
+	if len(entries) != Most-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg",
+		"misses 1 cat that the baseline finds; 1 more false d?g"}) {
 		t.Errorf("%+v", entries)
 	}
 	var index []Entry
@@ -98,7 +103,8 @@ func TestWrite(t *testing.T) {
 		t.Errorf("index: %v, %d entries", err, len(index))
 	}
 	for _, e := range entries {
-		if info, err := os.Stat(filepath.Join(dir, e.File)); err != nil || info.Size() == 0 || !FileName.MatchString(e.File) {
+		if info, err := os.Stat(filepath.Join(dir, e.File)); err != nil || info.Size() == 0 ||
+			!FileName.MatchString(e.File) {
 			t.Errorf("%s: %v", e.File, err)
 		}
 	}

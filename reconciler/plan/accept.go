@@ -68,7 +68,9 @@ func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []str
 		}
 		switch {
 		case a.Code == AcceptCode(v) && a.Reader:
-			text = fmt.Sprintf("%s owns the gate, but may not write here, so that word does not count; give %s the role Write", a.By, a.By)
+			text = fmt.Sprintf(
+				"%s owns the gate, but may not write here, so that word does not count; give %s the role Write", a.By,
+				a.By)
 		case a.Code == AcceptCode(v):
 			text = a.By + " is no owner of the gate, so that word does not count"
 		case of == nil:
@@ -103,7 +105,8 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *del
 	for _, a := range r.asked.Accepts { // oldest first: the first word stands
 		as := a.owner(owners)
 		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" && a.How != "" && !a.Reader {
-			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At, How: a.How}, false
+			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At, How: a.How},
+				false
 		}
 	}
 	return nil, false

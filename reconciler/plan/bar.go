@@ -199,23 +199,30 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 // carried says, a line each, which gates fleets bring with them to a model.
 func (r *ModelReport) carry(bars []bar) {
 	for _, b := range bars {
-		r.Carried = append(r.Carried, fmt.Sprintf("fleet %s runs %s and brings %s: %s is judged by it as well, against what the fleet runs", b.fleet.Name, b.runsNow(), b, r.Model))
+		r.Carried = append(r.Carried, fmt.Sprintf(
+			"fleet %s runs %s and brings %s: %s is judged by it as well, against what the fleet runs", b.fleet.Name,
+			b.runsNow(), b, r.Model))
 	}
 }
 
 // judgeBar lets a fleet's gates judge a model in a pull request.
-func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult, run runner) ([]judgement, bool) {
+func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult,
+	run runner) ([]judgement, bool) {
 	if m.free(b, bundle) {
 		for _, j := range b.gates {
-			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess, "fleet %s has run bundle %s before; gates do not block a way back", b.fleet.Name, bundle.Short())
+			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess,
+				"fleet %s has run bundle %s before; gates do not block a way back", b.fleet.Name, bundle.Short())
 		}
 		return nil, true
 	}
-	if why := m.missesBar(b, mdl, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" {
+	if why := m.missesBar(b, mdl, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) {
+		return contentOf(data, e)
+	}); why != "" {
 		r.stage(delivery.ContextGate+b.gates[0].as, delivery.CheckFailure, "fleet %s: %s", b.fleet.Name, why)
 		return nil, false
 	}
-	c := &progress{ModelReport: ModelReport{Model: r.Model, Spec: r.Spec, Bundle: bundle, Baseline: b.runs}, names: m.w.names(b.from), asked: r.asked, fleet: b.fleet.Name}
+	c := &progress{ModelReport: ModelReport{Model: r.Model, Spec: r.Spec, Bundle: bundle, Baseline: b.runs},
+		names: m.w.names(b.from), asked: r.asked, fleet: b.fleet.Name}
 	list, ok := m.judge(c, mdl, b.gates, data, run)
 	for _, s := range c.Stages {
 		if s.Context == delivery.ContextEval {
@@ -236,7 +243,8 @@ func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery
 
 // missesBar says where a model lacks a class that a fleet's gates hold it to, or would
 // make other truths of their eval sets than what the fleet runs was judged by.
-func (m *maker) missesBar(b bar, mdl delivery.Model, content func(delivery.EvalSet) (delivery.EvalSetContent, bool)) string {
+func (m *maker) missesBar(b bar, mdl delivery.Model, content func(delivery.EvalSet) (delivery.EvalSetContent,
+	bool)) string {
 	if b.runs != nil {
 		if why := m.goneClasses(mdl, *b.runs, b.gates); why != "" {
 			return why
@@ -276,9 +284,11 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 		target, ok := m.target(b.fleet)
 		switch {
 		case !ok && b.fleet.Version > 0:
-			return r.end(delivery.CheckFailure, "fleet %s is pinned to version %d of %s, which main never accepted", b.fleet.Name, b.fleet.Version, name)
+			return r.end(delivery.CheckFailure, "fleet %s is pinned to version %d of %s, which main never accepted",
+				b.fleet.Name, b.fleet.Version, name)
 		case !ok:
-			words = append(words, fmt.Sprintf("fleet %s keeps %s until %s has a release, which %s will judge", b.fleet.Name, b.runsNow(), name, b))
+			words = append(words, fmt.Sprintf("fleet %s keeps %s until %s has a release, which %s will judge",
+				b.fleet.Name, b.runsNow(), name, b))
 			continue
 		}
 		if r.Bundle = target.Bundle; r.Data == nil && !m.free(b, target.Bundle) {
@@ -289,9 +299,11 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 		list, ok := m.judgeBar(r, b, mdl, target.Bundle, data, run)
 		judged[target.Bundle] = append(judged[target.Bundle], list...)
 		if all = all && ok; m.free(b, target.Bundle) {
-			words = append(words, fmt.Sprintf("fleet %s goes back to version %d, which it has run before", b.fleet.Name, target.Version))
+			words = append(words, fmt.Sprintf("fleet %s goes back to version %d, which it has run before", b.fleet.Name,
+				target.Version))
 		} else {
-			words = append(words, fmt.Sprintf("fleet %s goes from %s to %s version %d, which passes %s", b.fleet.Name, b.runsNow(), name, target.Version, b))
+			words = append(words, fmt.Sprintf("fleet %s goes from %s to %s version %d, which passes %s", b.fleet.Name,
+				b.runsNow(), name, target.Version, b))
 		}
 	}
 	if !all {
@@ -320,12 +332,16 @@ func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) 
 	statement := m.w.Evidence.Releases[i]
 	statement.TargetCommit, statement.Gates = m.w.Main.Commit, nil
 	for _, j := range list {
-		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict, Accept: j.accept})
+		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(),
+			Verdict: j.verdict, Accept: j.accept})
 	}
-	if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool { return sameStatement(s, statement) }) {
+	if slices.ContainsFunc(m.w.Evidence.Releases, func(s delivery.ReleaseStatement) bool {
+		return sameStatement(s, statement)
+	}) {
 		return true
 	}
-	m.step(Sign{Bundle: bundle, Type: delivery.ReleaseType, Predicate: statement, What: fmt.Sprintf("what a fleet's gates say of %s version %d", model, statement.Version)})
+	m.step(Sign{Bundle: bundle, Type: delivery.ReleaseType, Predicate: statement,
+		What: fmt.Sprintf("what a fleet's gates say of %s version %d", model, statement.Version)})
 	return false
 }
 
@@ -362,16 +378,19 @@ func (m *maker) barred(b bar, target delivery.Release) Stage {
 		}) {
 			continue
 		}
-		v, stage := m.judgeStored(mdl, m.w.names(b.from), j, target.Bundle, baseline, func(content delivery.EvalSetContent) string {
-			return m.missesBar(bar{runs: b.runs, gates: []judged{j}}, mdl, func(delivery.EvalSet) (delivery.EvalSetContent, bool) { return content, true })
-		})
+		v, stage := m.judgeStored(mdl, m.w.names(b.from), j, target.Bundle, baseline,
+			func(content delivery.EvalSetContent) string {
+				return m.missesBar(bar{runs: b.runs, gates: []judged{j}}, mdl,
+					func(delivery.EvalSet) (delivery.EvalSetContent, bool) { return content, true })
+			})
 		switch {
 		case stage.State == delivery.CheckPending:
 			return Stage{State: delivery.CheckPending, Text: "gate " + j.name + ": " + stage.Text}
 		case stage.State != delivery.CheckSuccess:
 			return stage
 		case verdictState(v.Outcome) != delivery.CheckSuccess:
-			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", j.name, v.Outcome, v.Reason)}
+			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", j.name, v.Outcome,
+				v.Reason)}
 		}
 	}
 	return passed

@@ -30,7 +30,8 @@ func released(models, releases int) World {
 		Evidence: Evidence{Accepted: map[string][]delivery.Acceptance{}}}
 	for i := range releases {
 		mdl := delivery.Model{Name: fmt.Sprintf("m%d", i%models)}.Sealed()
-		file := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: mdl.Name, Version: i/models + 1,
+		file := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: mdl.Name, Version: i/models +
+			1,
 			Bundle: delivery.Sum(fmt.Append(nil, i)), Spec: mdl.SpecDigest()}
 		for range 3 {
 			m := delivery.Measured{Gate: "production", Images: 100, Metrics: map[string]delivery.Figure{}}
@@ -40,8 +41,9 @@ func released(models, releases int) World {
 			file.Measured = append(file.Measured, m)
 		}
 		w.Main.Intent.Models[mdl.Name], w.Main.Intent.Releases[mdl.Name] = mdl, file
-		w.Evidence.Releases = append(w.Evidence.Releases, delivery.ReleaseStatement{Model: mdl.Name, Version: file.Version,
-			Spec: file.Spec, Bundle: file.Bundle, File: file})
+		w.Evidence.Releases = append(w.Evidence.Releases, delivery.ReleaseStatement{Model: mdl.Name,
+			Version: file.Version,
+			Spec:    file.Spec, Bundle: file.Bundle, File: file})
 		w.Evidence.Accepted[mdl.Name] = append(w.Evidence.Accepted[mdl.Name], delivery.Acceptance{Model: mdl.Name,
 			Version: file.Version, Spec: file.Spec, Bundle: file.Bundle})
 	}
@@ -54,6 +56,7 @@ func TestPlanDoesNotEncodeEveryPastRelease(t *testing.T) {
 	few, many := released(20, 20), released(20, 200)
 	allocs := func(w World) float64 { return testing.AllocsPerRun(2, func() { Make(w) }) }
 	if a, b := allocs(few), allocs(many); b > 2*a {
-		t.Errorf("20 models with 20 releases: %.0f allocations; with 200 releases: %.0f, want less than twice as many", a, b)
+		t.Errorf("20 models with 20 releases: %.0f allocations; with 200 releases: %.0f, want less than twice as many",
+			a, b)
 	}
 }

@@ -61,12 +61,14 @@ func (m *maker) lineage(names []string, mdl delivery.Model) lineage {
 	}
 	l := lineage{classes: map[delivery.Digest]map[string]classOnce{}}
 	for _, s := range m.w.Evidence.Releases {
-		if slices.Contains(names, s.Model) && m.w.Evidence.accepted(s.File) && !slices.ContainsFunc(l.releases, func(o delivery.ReleaseStatement) bool { return o.Version == s.Version }) {
+		if slices.Contains(names, s.Model) && m.w.Evidence.accepted(s.File) &&
+			!slices.ContainsFunc(l.releases, func(o delivery.ReleaseStatement) bool { return o.Version == s.Version }) {
 			l.releases = append(l.releases, s)
 		}
 	}
 	slices.SortFunc(l.releases, func(a, b delivery.ReleaseStatement) int { return a.Version - b.Version })
-	follow := func(of delivery.Digest, classes delivery.Classes, was map[string]string, from delivery.Digest) map[string]classOnce {
+	follow := func(of delivery.Digest, classes delivery.Classes, was map[string]string,
+		from delivery.Digest) map[string]classOnce {
 		ids := map[string]classOnce{}
 		for _, c := range classes {
 			ids[c.Name] = classOnce{of, c.Name}
@@ -170,19 +172,24 @@ func (m *maker) falselyNamed(mdl delivery.Model, release *delivery.Release) stri
 	}
 	there := classes.Names()
 	for _, now := range slices.Sorted(maps.Keys(was)) { // a gate may go on to name it so
-		if old := was[now]; slices.Contains(mdl.Classes.Names(), old) && !slices.Contains(there, old) && mdl.Was[old] != now {
-			return fmt.Sprintf("class %s is what class %s of version %d was called, and gates may still call it so; take another name", old, now, release.Version)
+		if old := was[now]; slices.Contains(mdl.Classes.Names(), old) && !slices.Contains(there, old) &&
+			mdl.Was[old] != now {
+			return fmt.Sprintf(
+				"class %s is what class %s of version %d was called, and gates may still call it so; take another name",
+				old, now, release.Version)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(mdl.Was)) {
 		old := mdl.Was[name]
 		switch {
 		case slices.Contains(there, old) && slices.Contains(there, name):
-			return fmt.Sprintf("was: {%s: %s}, and version %d has both; a class that goes into another is removed", name, old, release.Version)
+			return fmt.Sprintf("was: {%s: %s}, and version %d has both; a class that goes into another is removed",
+				name, old, release.Version)
 		case slices.Contains(there, old):
 		case slices.Contains(there, name) && was[name] == old:
 		default:
-			return fmt.Sprintf("was: {%s: %s}, and %s; it is for classes of the release that get another name", name, old, of)
+			return fmt.Sprintf("was: {%s: %s}, and %s; it is for classes of the release that get another name", name,
+				old, of)
 		}
 	}
 	return ""
@@ -208,7 +215,9 @@ func namedClasses(mdl delivery.Model, gates []judged) string {
 		for _, c := range j.gate.Checks {
 			for _, class := range c.Classes.Names {
 				if goesOn(class, mdl) == "" {
-					return fmt.Sprintf("gate %s asks for class %s, which models/%s.yaml does not have; its classes are %s", j.name, class, mdl.Name, strings.Join(mdl.Classes.Names(), ", "))
+					return fmt.Sprintf(
+						"gate %s asks for class %s, which models/%s.yaml does not have; its classes are %s", j.name,
+						class, mdl.Name, strings.Join(mdl.Classes.Names(), ", "))
 				}
 			}
 		}
@@ -231,7 +240,8 @@ func (m *maker) goneClasses(mdl delivery.Model, release delivery.Release, gates 
 				}
 			}
 			if len(by) > 0 {
-				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it by %s; drop it from each of these checks%s, out of classes: or by except: [%s], or say what it is called now: was: {NEW: %s}",
+				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it by %s; drop it from each "+
+					"of these checks%s, out of classes: or by except: [%s], or say what it is called now: was: {NEW: %s}",
 					class, j.name, strings.Join(by, ", "), j.earlier(), class, class)
 			}
 		}
@@ -241,7 +251,8 @@ func (m *maker) goneClasses(mdl delivery.Model, release delivery.Release, gates 
 
 // changedTruths refuses a model whose classes do not fit the labels of the gates'
 // eval sets, or would make other truths of them than the release was judged by.
-func (m *maker) changedTruths(mdl delivery.Model, release *delivery.Release, gates []judged, content func(delivery.EvalSet) (delivery.EvalSetContent, bool)) string {
+func (m *maker) changedTruths(mdl delivery.Model, release *delivery.Release, gates []judged,
+	content func(delivery.EvalSet) (delivery.EvalSetContent, bool)) string {
 	for _, j := range gates {
 		set, ok := content(j.gate.Evaluate)
 		if !ok {
@@ -262,23 +273,32 @@ func (m *maker) changedTruths(mdl delivery.Model, release *delivery.Release, gat
 			case now == "" || slices.Equal(before[class], counts[now]):
 				continue
 			case len(before[class]) == 0:
-				return fmt.Sprintf("gate %s has no truths of class %s, and of %s, which is said to be the same, it has what is labelled %s; say what %s is: labels: %s in gates/%s.yaml%s, or add %s as a class of its own, without was:",
-					j.name, class, now, strings.Join(counts[now], " and "), class, delivery.Labels{class: counts[now]}, j.name, j.earlier(), now)
+				return fmt.Sprintf("gate %s has no truths of class %s, and of %s, which is said to be the same, it "+
+					"has what is labelled %s; say what %s is: labels: %s in gates/%s.yaml%s, or add %s as a class of "+
+					"its own, without was:",
+					j.name, class, now, strings.Join(counts[now], " and "), class, delivery.Labels{class: counts[now]},
+					j.name, j.earlier(), now)
 			}
-			return fmt.Sprintf("truths of gate %s that are labelled %s count as class %s, and here %s would; a model does not change what truths are. Leave was: as it is, or say what %s is: labels: %s in gates/%s.yaml%s, and the model's own labels in its classes:",
-				j.name, strings.Join(before[class], " and "), class, orNothing(counts[now]), now, delivery.Labels{now: before[class]}, j.name, j.earlier())
+			return fmt.Sprintf("truths of gate %s that are labelled %s count as class %s, and here %s would; a model "+
+				"does not change what truths are. Leave was: as it is, or say what %s is: labels: %s in "+
+				"gates/%s.yaml%s, and the model's own labels in its classes:",
+				j.name, strings.Join(before[class], " and "), class, orNothing(counts[now]), now,
+				delivery.Labels{now: before[class]}, j.name, j.earlier())
 		}
 	}
 	return ""
 }
 
 // lostClasses is both of one gate whose eval set is known.
-func (m *maker) lostClasses(mdl delivery.Model, release *delivery.Release, j judged, set delivery.EvalSetContent) string {
+func (m *maker) lostClasses(mdl delivery.Model, release *delivery.Release, j judged,
+	set delivery.EvalSetContent) string {
 	list := []judged{j}
 	if why := m.removedClasses(mdl, release, list); why != "" {
 		return why
 	}
-	return m.changedTruths(mdl, release, list, func(delivery.EvalSet) (delivery.EvalSetContent, bool) { return set, true })
+	return m.changedTruths(mdl, release, list, func(delivery.EvalSet) (delivery.EvalSetContent, bool) {
+		return set, true
+	})
 }
 
 // labelsIn keeps of what a gate reads the labels that its eval set has, by class.
@@ -301,7 +321,9 @@ func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts m
 		for _, l := range counts[c] {
 			for other := range counts {
 				if other != c && slices.Contains(counts[other], l) {
-					return fmt.Sprintf("gate %s takes label %s for both %s and %s, which models/%s.yaml has both of; mend labels: in gates/%s.yaml%s", j.name, l, min(c, other), max(c, other), mdl.Name, j.name, j.earlier())
+					return fmt.Sprintf("gate %s takes label %s for both %s and %s, which models/%s.yaml has both of; "+
+						"mend labels: in gates/%s.yaml%s", j.name, l, min(c, other), max(c, other), mdl.Name, j.name,
+						j.earlier())
 				}
 			}
 		}
@@ -318,7 +340,8 @@ func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts m
 			}
 			for other := range counts {
 				if slices.Contains(counts[other], l) {
-					return fmt.Sprintf("models/%s.yaml takes label %s for class %s, and gate %s for class %s; call classes what they were, or rename them with was:", mdl.Name, l, c.Name, j.name, other)
+					return fmt.Sprintf("models/%s.yaml takes label %s for class %s, and gate %s for class %s; call "+
+						"classes what they were, or rename them with was:", mdl.Name, l, c.Name, j.name, other)
 				}
 			}
 			if label == "" {
@@ -341,10 +364,12 @@ func misread(mdl delivery.Model, j judged, set delivery.EvalSetContent, counts m
 		if more > 0 {
 			also = fmt.Sprintf(" (and %d more)", more)
 		}
-		return fmt.Sprintf("models/%s.yaml takes label %s for class %s%s, and gate %s, whose eval set has it, does not; say so in gates/%s.yaml%s: labels: %s",
+		return fmt.Sprintf("models/%s.yaml takes label %s for class %s%s, and gate %s, whose eval set has it, does "+
+			"not; say so in gates/%s.yaml%s: labels: %s",
 			mdl.Name, label, class, also, j.name, j.name, j.earlier(), labels)
 	case !any:
-		return fmt.Sprintf("the eval set of gate %s has no truth of the model's classes; its labels are %s", j.name, strings.Join(set.Labels, ", "))
+		return fmt.Sprintf("the eval set of gate %s has no truth of the model's classes; its labels are %s", j.name,
+			strings.Join(set.Labels, ", "))
 	}
 	return ""
 }

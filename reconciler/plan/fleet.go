@@ -22,8 +22,8 @@ type FleetReport struct {
 	Stays    Stage // why it stays with another model than main names; mostly empty
 }
 
-// fleets decides every fleet's rollout. A fleet that a broken file of main may be about stays as it is. While a newer AOB's
-// statements cannot be read, all do.
+// fleets decides every fleet's rollout. A fleet that a broken file of main may be about stays as it is. While a newer
+// AOB's statements cannot be read, all do.
 func (m *maker) fleets(main *MainReport) {
 	if m.w.Evidence.newer() != "" {
 		return
@@ -39,7 +39,8 @@ func (m *maker) fleets(main *MainReport) {
 		f := fleets[name]
 		if why := m.brokenFile(f); why != "" {
 			stay = append(stay, name)
-			m.plan.Fleets = append(m.plan.Fleets, m.stays(FleetReport{Fleet: name, Model: f.Runs, State: delivery.CheckPending}, why))
+			m.plan.Fleets = append(m.plan.Fleets, m.stays(FleetReport{Fleet: name, Model: f.Runs,
+				State: delivery.CheckPending}, why))
 			continue
 		}
 		r := m.fleet(f)
@@ -100,11 +101,14 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	case f.Version > 0:
 		var ok bool
 		if target, ok = m.pinned(f); !ok {
-			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s, which main never accepted; the devices keep what they run", f.Version, f.Runs)
+			r.State, r.Text = delivery.CheckFailure,
+				fmt.Sprintf("pinned to version %d of %s, which main never accepted; the devices keep what they run",
+					f.Version, f.Runs)
 			return r
 		}
 		if h, held := m.held(m.w.names(f.Runs), target.Bundle); held {
-			r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("pinned to version %d of %s: %s; the devices keep what they run", f.Version, f.Runs, h.why)
+			r.State, r.Text = delivery.CheckFailure,
+				fmt.Sprintf("pinned to version %d of %s: %s; the devices keep what they run", f.Version, f.Runs, h.why)
 			return r
 		}
 	case len(releases) == 0 || releases[0].Name != f.Runs:
@@ -118,7 +122,9 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	named := m.w.Main.Intent.Fleets[f.Name]
 	if b, ok := m.barOf(f, &named); ok && b.runs != nil {
 		if stage := m.barred(b, target); stage.State != delivery.CheckSuccess {
-			r.Stays = Stage{State: stage.State, Text: fmt.Sprintf("fleet %s stays with %s, and %s version %d has to pass %s first: %s", f.Name, b.runsNow(), f.Runs, target.Version, b, stage.Text)}
+			r.Stays = Stage{State: stage.State,
+				Text: fmt.Sprintf("fleet %s stays with %s, and %s version %d has to pass %s first: %s", f.Name,
+					b.runsNow(), f.Runs, target.Version, b, stage.Text)}
 			// It goes on with what it was told last.
 			f.Runs, f.Version = b.from, 0
 			r.Model, target, releases = b.from, *b.runs, m.accepted(b.from)
@@ -126,7 +132,9 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	}
 	r.Target = delivery.Target{Version: target.Version, Bundle: target.Bundle}
 	if _, there := m.w.Evidence.Bundles[target.Bundle]; !there {
-		r.State, r.Text = delivery.CheckFailure, fmt.Sprintf("bundle %s of %s version %d is gone from the registry; restore it. The devices keep what they run", target.Bundle.Short(), f.Runs, target.Version)
+		r.State, r.Text = delivery.CheckFailure,
+			fmt.Sprintf("bundle %s of %s version %d is gone from the registry; restore it. The devices keep what "+
+				"they run", target.Bundle.Short(), f.Runs, target.Version)
 		return r
 	}
 
@@ -148,8 +156,10 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	target := r.Target
 	devices := m.w.Devices[f.Name]
 	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
-		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f), Deadline: time.Duration(m.w.Server.Deadline),
-		Seed: m.w.Server.Seed, Listening: m.w.Listening, Heard: m.w.heard(), Doubt: m.doubt(f, devices, target.Bundle)}
+		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f),
+		Deadline: time.Duration(m.w.Server.Deadline),
+		Seed:     m.w.Server.Seed, Listening: m.w.Listening, Heard: m.w.heard(), Doubt: m.doubt(f, devices,
+			target.Bundle)}
 	for _, before := range releases {
 		if before.Bundle != target.Bundle {
 			in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
@@ -166,7 +176,8 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	d := rollout.Next(in)
 	r.Decision, r.Text = d, d.Text
 	if lost := m.w.Stored[target.Bundle].Lost; len(lost) > 0 {
-		r.Text += fmt.Sprintf("; the server's store has lost %s of it, so devices cannot download it", strings.Join(lost, ", "))
+		r.Text += fmt.Sprintf("; the server's store has lost %s of it, so devices cannot download it",
+			strings.Join(lost, ", "))
 	}
 	m.wake(d.Wake)
 
@@ -190,7 +201,8 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	if d.Desired != nil && m.news(*d.Desired, in.Published) {
 		desired := *d.Desired
 		desired.NextPoll = m.w.Server.NextPoll
-		desired.Report = m.w.Server.Deadline / 4 // give or take half of it: three may be lost before a device counts as silent
+		// give or take half of it: three may be lost before a device counts as silent
+		desired.Report = m.w.Server.Deadline / 4
 		m.step(Publish{Desired: desired, Wave: d.Wave.Devices, Devices: d.Wave.All})
 	}
 	switch {
@@ -209,7 +221,9 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 // to be the fleet's.
 func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
 	isOf := func(name string) bool {
-		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Bundle == t.Bundle && a.Version == t.Version })
+		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
+			return a.Bundle == t.Bundle && a.Version == t.Version
+		})
 	}
 	if slices.ContainsFunc(m.w.names(f.Runs), isOf) {
 		return f.Runs
@@ -359,7 +373,8 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 		if commit, ok := m.commitOf(f.Runs, before); ok && before.Bundle != bad.Bundle {
 			restore["models/"+f.Runs+".release.yaml"] = commit
 			restore["models/"+f.Runs+".yaml"] = commit
-			title = fmt.Sprintf("%s: back to version %d, fleet %s fell back from version %d", f.Runs, before.Version, f.Name, bad.Version)
+			title = fmt.Sprintf("%s: back to version %d, fleet %s fell back from version %d", f.Runs, before.Version,
+				f.Name, bad.Version)
 			break
 		}
 	}
@@ -377,7 +392,10 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // it was lifted, and failed again
 		branch += fmt.Sprintf("-%d", n+1)
 	}
-	body, message := proposalText("Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so "+
-		"and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.", f.Name, why)
-	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Body: body, Message: message, Restore: restore, Quarantine: &q})
+	body, message := proposalText(
+		"Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so "+
+			"and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.",
+		f.Name, why)
+	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Body: body, Message: message,
+		Restore: restore, Quarantine: &q})
 }

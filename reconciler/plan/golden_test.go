@@ -92,13 +92,19 @@ type made struct {
 }
 
 func world(t *testing.T, a *txtar.Archive) plan.World {
-	s := &scene{T: t, files: map[string]map[string]string{}, trees: map[string]delivery.Intent{}, made: map[string]made{}, World: plan.World{
-		At: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), ProposalsKnown: true, Main: plan.Main{Branch: "main", Commit: "main", History: map[string][]plan.Past{}},
-		Runs: map[delivery.Digest]delivery.RunState{}, Devices: map[string][]delivery.Device{}, Clocks: map[string]rollout.State{}, Published: map[string]delivery.Desired{},
-		Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{}, ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
-			Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{}, Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}},
-		Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))}, Protocol: delivery.Sum([]byte("protocol")),
-			Numerics: "1", Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}}
+	s := &scene{T: t, files: map[string]map[string]string{}, trees: map[string]delivery.Intent{},
+		made: map[string]made{}, World: plan.World{
+			At: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), ProposalsKnown: true, Main: plan.Main{Branch: "main",
+				Commit: "main", History: map[string][]plan.Past{}},
+			Runs: map[delivery.Digest]delivery.RunState{}, Devices: map[string][]delivery.Device{},
+			Clocks: map[string]rollout.State{}, Published: map[string]delivery.Desired{},
+			Evidence: plan.Evidence{BySpec: map[delivery.Digest]plan.Trained{},
+				ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
+				Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{},
+				Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}},
+			Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))},
+				Protocol: delivery.Sum([]byte("protocol")),
+				Numerics: "1", Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}}
 	var lines string
 	for _, f := range a.Files {
 		switch tree, path := split(f.Name); {
@@ -119,8 +125,10 @@ func world(t *testing.T, a *txtar.Archive) plan.World {
 		head, complaints := s.tree(tree)
 		if number, ok := strings.CutPrefix(tree, "pr/"); ok {
 			merged, _ := s.tree("merged/" + number)
-			s.Proposals = append(s.Proposals, plan.Proposal{Intent: head, Base: base, Merged: merged, Bases: []string{"base"}, Complaints: complaints, Permission: delivery.PermissionWrite,
-				PullRequest: delivery.PullRequest{Number: s.number(number), Title: "by dev", Author: "dev", Head: tree, HeadRef: "change-" + number, Base: "main"}})
+			s.Proposals = append(s.Proposals, plan.Proposal{Intent: head, Base: base, Merged: merged,
+				Bases: []string{"base"}, Complaints: complaints, Permission: delivery.PermissionWrite,
+				PullRequest: delivery.PullRequest{Number: s.number(number), Title: "by dev", Author: "dev", Head: tree,
+					HeadRef: "change-" + number, Base: "main"}})
 		}
 	}
 	for line := range strings.Lines(lines) {
@@ -159,7 +167,8 @@ func (s *scene) tree(name string) (delivery.Intent, []delivery.Complaint) {
 	parse := func() (delivery.Intent, []delivery.Complaint) {
 		var list []intent.File
 		for path, text := range files {
-			list = append(list, intent.File{Path: path, Size: int64(len(text)), Data: []byte(text), Hash: string(delivery.Sum([]byte(text)))})
+			list = append(list, intent.File{Path: path, Size: int64(len(text)), Data: []byte(text),
+				Hash: string(delivery.Sum([]byte(text)))})
 		}
 		return intent.Parse(list, intent.Options{})
 	}
@@ -272,7 +281,8 @@ func (s *scene) line(line string) {
 		s.proposal(what).PullRequest.Base = s.value("base")
 	case "unseen":
 		s.Proposals = append(s.Proposals, plan.Proposal{Pending: "its commit is not here yet",
-			PullRequest: delivery.PullRequest{Number: s.number(what), Title: "by dev", Author: "dev", Head: "pr/" + what, Base: "main"}})
+			PullRequest: delivery.PullRequest{Number: s.number(what), Title: "by dev", Author: "dev", Head: "pr/" +
+				what, Base: "main"}})
 	case "crossed":
 		s.proposal(what).Bases = []string{"base", "base~1"}
 	case "unrelated":
@@ -309,14 +319,16 @@ func (s *scene) line(line string) {
 	case "running":
 		ask, _ := s.data(what)
 		key := delivery.DataKey(ask)
-		s.Runs[key] = delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Need: s.need(), Spec: delivery.RunSpec{Kind: delivery.RunData, Key: key, Data: &ask}}
+		s.Runs[key] = delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Need: s.need(),
+			Spec: delivery.RunSpec{Kind: delivery.RunData, Key: key, Data: &ask}}
 	case "checked":
 		ask, found := s.data(what)
 		s.run(delivery.RunSpec{Kind: delivery.RunData, Key: delivery.DataKey(ask), Data: &ask}, found)
 	case "had": // a training that is over
 		key := delivery.Sum([]byte(what))
-		s.Runs[key] = delivery.RunState{Phase: delivery.RunFailed, Attempt: 1, Need: s.need(), Started: s.At.Add(-time.Hour),
-			Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: key}}
+		s.Runs[key] = delivery.RunState{Phase: delivery.RunFailed, Attempt: 1, Need: s.need(),
+			Started: s.At.Add(-time.Hour),
+			Spec:    delivery.RunSpec{Kind: delivery.RunTrain, Key: key}}
 	case "training":
 		ask := s.training(what)
 		if other := s.value("data"); other != "" {
@@ -324,9 +336,11 @@ func (s *scene) line(line string) {
 		}
 		if other := s.value("made"); other != "" {
 			ask.Training = delivery.Sum([]byte(other))
-			s.run(delivery.RunSpec{Kind: delivery.RunData, Key: ask.Data, Data: &delivery.DataRun{}}, delivery.DataResult{Training: ask.Training})
+			s.run(delivery.RunSpec{Kind: delivery.RunData, Key: ask.Data, Data: &delivery.DataRun{}},
+				delivery.DataResult{Training: ask.Training})
 		}
-		r := delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Status: delivery.RunStatus{Phase: "training"}, Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: delivery.TrainKey(ask), Train: &ask}}
+		r := delivery.RunState{Phase: delivery.RunRunning, Attempt: 1, Status: delivery.RunStatus{Phase: "training"},
+			Spec: delivery.RunSpec{Kind: delivery.RunTrain, Key: delivery.TrainKey(ask), Train: &ask}}
 		if _, err := fmt.Sscanf(s.value("epoch"), "%d/%d", &r.Status.Epoch, &r.Status.Epochs); err != nil {
 			s.Fatal(err)
 		}
@@ -353,12 +367,14 @@ func (s *scene) line(line string) {
 		s.statement(what)
 	case "accepted":
 		m := s.made[what].model
-		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name, Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what)})
+		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name,
+			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what)})
 	case "fleet":
 		s.fleet(what)
 	case "abort":
 		b := s.value("of")
-		s.Evidence.Aborts = append(s.Evidence.Aborts, delivery.Abort{Fleet: what, Model: s.made[b].model.Name, Bundle: bundle(b), Lifts: s.number(s.value("lifts"))})
+		s.Evidence.Aborts = append(s.Evidence.Aborts, delivery.Abort{Fleet: what, Model: s.made[b].model.Name,
+			Bundle: bundle(b), Lifts: s.number(s.value("lifts"))})
 		back := s.Published[what]
 		back.Soak = 0
 		s.Published[what], s.Clocks[what] = back, rollout.State{Base: &back.Release}
@@ -452,16 +468,20 @@ func (s *scene) model(file string) (delivery.Model, []delivery.Gate) {
 
 // content is what an eval set holds for a model.
 func content(m delivery.Model, e delivery.EvalSet) delivery.EvalSetContent {
-	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e), Truths: delivery.DigestOf("truths", e), Labels: m.Classes.Names(), Count: 50}
+	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", e),
+		Truths: delivery.DigestOf("truths", e), Labels: m.Classes.Names(), Count: 50}
 }
 
 func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
 	m, gates := s.model(file)
 	ask := delivery.DataRun{Dataset: m.Dataset, Classes: m.Classes}
-	found := delivery.DataResult{Content: delivery.DigestOf("content", m.Dataset), Training: delivery.DigestOf("training", []any{m.Dataset, m.Classes}), Images: map[string]int{"train": 100, "valid": 30}}
+	found := delivery.DataResult{Content: delivery.DigestOf("content", m.Dataset),
+		Training: delivery.DigestOf("training", []any{m.Dataset, m.Classes}), Images: map[string]int{"train": 100,
+			"valid": 30}}
 	for _, g := range gates {
 		if !slices.Contains(ask.EvalSets, g.Evaluate) {
-			ask.EvalSets, found.EvalSets = append(ask.EvalSets, g.Evaluate), append(found.EvalSets, content(m, g.Evaluate))
+			ask.EvalSets, found.EvalSets = append(ask.EvalSets, g.Evaluate), append(found.EvalSets,
+				content(m, g.Evaluate))
 		}
 	}
 	return ask, found
@@ -470,8 +490,9 @@ func (s *scene) data(file string) (delivery.DataRun, delivery.DataResult) {
 func (s *scene) training(file string) delivery.TrainRun {
 	m, _ := s.model(file)
 	ask, found := s.data(file)
-	return delivery.TrainRun{Spec: m.Spec(), Seed: m.Train.Seeds[0], Data: delivery.DataKey(ask), Training: found.Training,
-		Trainer: s.Server.Trainers[m.Train.With], Machine: m.Train.Machine.Terraform, Limit: m.Train.Machine.Limit}
+	return delivery.TrainRun{Spec: m.Spec(), Seed: m.Train.Seeds[0], Data: delivery.DataKey(ask),
+		Training: found.Training,
+		Trainer:  s.Server.Trainers[m.Train.With], Machine: m.Train.Machine.Terraform, Limit: m.Train.Machine.Limit}
 }
 
 func (s *scene) bundle(letter string) {
@@ -485,14 +506,18 @@ func (s *scene) bundle(letter string) {
 	info := plan.Bundle{Model: delivery.DigestOf("model", b), Signature: delivery.DigestOf("signature", b), Size: 1e6}
 	s.Evidence.Bundles[b] = info
 	ask := s.training(file)
-	t := plan.Trained{Bundle: b, Training: delivery.Training{Run: delivery.TrainKey(ask), Spec: m.SpecDigest(), Input: ask, Result: delivery.TrainResult{Bundle: b, Size: info.Size}}}
+	t := plan.Trained{Bundle: b, Training: delivery.Training{Run: delivery.TrainKey(ask), Spec: m.SpecDigest(),
+		Input: ask, Result: delivery.TrainResult{Bundle: b, Size: info.Size}}}
 	s.Evidence.BySpec[m.SpecDigest()], s.Evidence.ByRun[t.Training.Run] = t, t
 	for _, g := range gates {
 		c := content(m, g.Evaluate)
-		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate, Classes: g.Reads(m.Classes, m.Was), Images: c.Images, Truths: c.Truths,
-			Protocol: s.Server.Protocol, Detect: delivery.DetectKey(info.Model, info.Signature, c.Images, s.Server.Numerics, "cpu")}
-		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c, Scores: delivery.ScoreSet{Protocol: in.Protocol, Images: c.Count, Classes: m.Classes.Names(),
-			Values: map[string]float64{"mAP": q}, Resamples: map[string]delivery.Samples{"mAP": around(q)}}}
+		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate,
+			Classes: g.Reads(m.Classes, m.Was), Images: c.Images, Truths: c.Truths,
+			Protocol: s.Server.Protocol, Detect: delivery.DetectKey(info.Model, info.Signature, c.Images,
+				s.Server.Numerics, "cpu")}
+		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c,
+			Scores: delivery.ScoreSet{Protocol: in.Protocol, Images: c.Count, Classes: m.Classes.Names(),
+				Values: map[string]float64{"mAP": q}, Resamples: map[string]delivery.Samples{"mAP": around(q)}}}
 		s.Evidence.Scores[score.Key], s.made[letter].scores[g.Evaluate] = score, score
 	}
 }
@@ -507,7 +532,8 @@ func around(v float64) delivery.Samples {
 }
 
 // comparison is the paired bootstrap of two bundles on an eval set.
-func (s *scene) comparison(candidate, baseline string, e delivery.EvalSet) (delivery.CompareRun, delivery.CompareResult) {
+func (s *scene) comparison(candidate, baseline string, e delivery.EvalSet) (delivery.CompareRun,
+	delivery.CompareResult) {
 	a, b := s.made[candidate], s.made[baseline]
 	return delivery.CompareRun{Candidate: a.scores[e].Input, Baseline: b.scores[e].Input, Resamples: 1000, Seed: 1},
 		delivery.CompareResult{Images: 50, Classes: a.model.Classes.Names(), Metrics: map[string]delivery.Difference{
@@ -529,12 +555,14 @@ func (s *scene) statement(file string) {
 	for _, name := range judges.Covering(r.Name) {
 		g := judges.Gates[name]
 		score := s.made[letter].scores[g.Evaluate]
-		in := gate.Input{Model: r.Name, Size: 1e6, Classes: s.made[letter].model.Classes.Names(), Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
+		in := gate.Input{Model: r.Name, Size: 1e6, Classes: s.made[letter].model.Classes.Names(),
+			Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 		if baseline != "" {
 			statement.Baseline = bundle(baseline)
 			ask, result := s.comparison(letter, baseline, g.Evaluate)
 			old := s.made[baseline].scores[g.Evaluate]
-			in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: old.Key, Scores: old.Scores}, &result, delivery.CompareKey(ask)
+			in.Baseline, in.Compare, in.CompareKey = &gate.Measured{Key: old.Key, Scores: old.Scores}, &result,
+				delivery.CompareKey(ask)
 		}
 		v := gate.Judge(name, g, in)
 		s.Evidence.Verdicts[v.Key] = v
@@ -554,10 +582,13 @@ func (s *scene) fleet(name string) {
 	if before := s.value("before"); before != "" {
 		healthy = []delivery.Digest{bundle(before), to.Bundle}
 	}
-	s.Clocks[name] = rollout.State{Target: to, Wave: len(f.Waves) - 1, Share: 1, Began: hour, Started: hour, Healthy: hour, Done: true}
-	s.Published[name] = delivery.Desired{Ring: name, Version: 1, Match: f.Match, Model: model, Release: to, Share: 1, Salt: rollout.Salt(name, to.Bundle), Soak: f.Soak, Expires: s.At.Add(24 * time.Hour)}
+	s.Clocks[name] = rollout.State{Target: to, Wave: len(f.Waves) - 1, Share: 1, Began: hour, Started: hour,
+		Healthy: hour, Done: true}
+	s.Published[name] = delivery.Desired{Ring: name, Version: 1, Match: f.Match, Model: model, Release: to, Share: 1,
+		Salt: rollout.Salt(name, to.Bundle), Soak: f.Soak, Expires: s.At.Add(24 * time.Hour)}
 	for id := range strings.FieldsSeq(s.value("devices")) {
 		s.Devices[name] = append(s.Devices[name], delivery.Device{Seen: s.At, Healthy: healthy,
-			Report: delivery.Report{Device: id, Ring: name, Labels: f.Match, Desired: 1, Bundle: to.Bundle, Release: to.Version, Phase: delivery.DeviceHealthy}})
+			Report: delivery.Report{Device: id, Ring: name, Labels: f.Match, Desired: 1, Bundle: to.Bundle,
+				Release: to.Version, Phase: delivery.DeviceHealthy}})
 	}
 }

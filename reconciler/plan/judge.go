@@ -32,7 +32,8 @@ func (j judgement) settled() bool {
 }
 
 // judge takes the aob/eval stage and every aob/gate/NAME stage.
-func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult, run runner) ([]judgement, bool) {
+func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult, run runner) (
+	[]judgement, bool) {
 	var list []judgement
 	eval := Stage{State: delivery.CheckSuccess}
 	wait := func(s Stage) {
@@ -71,7 +72,9 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 				continue
 			}
 		}
-		if jt.anchors, stage = m.anchors(jt, func(bundle delivery.Digest) (delivery.Scores, Stage) { return m.score(mdl, bundle, jt.set, run) }, run); stage.State != delivery.CheckSuccess {
+		if jt.anchors, stage = m.anchors(jt, func(bundle delivery.Digest) (delivery.Scores, Stage) {
+			return m.score(mdl, bundle, jt.set, run)
+		}, run); stage.State != delivery.CheckSuccess {
 			wait(stage)
 			continue
 		}
@@ -123,7 +126,8 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		if v.Outcome == delivery.Unsure {
 			accept, signed := m.acceptOf(r, j, v)
 			list[i].accept = accept
-			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: accept, Signed: signed}
+			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: accept,
+				Signed: signed}
 			doubt.Ask = m.toAccept(doubt, r.asked)
 			if doubt.Accept == nil {
 				doubt.Refused = m.refused(r.asked.Accepts, doubt.Owners, v)
@@ -256,6 +260,7 @@ func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.V
 
 // gateInput is what a gate judges a bundle by, without a baseline.
 func (m *maker) gateInput(mdl delivery.Model, bundle delivery.Digest, score delivery.Scores) gate.Input {
-	return gate.Input{Model: mdl.Name, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size, Bundle: bundle,
+	return gate.Input{Model: mdl.Name, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
+		Bundle:  bundle,
 		EvalSet: score.Content.Digest(), Was: mdl.Was, Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }

@@ -26,7 +26,8 @@ func (m *maker) lostGates() []string {
 		if _, there := m.w.Main.Intent.Gates[l.Gate.Name]; there {
 			what = "weakened gate " + l.Gate.Name
 		}
-		lines = append(lines, fmt.Sprintf("%s %s in commit %.12s, and no pull request showed it; put back what it asked for, or change it in a pull request", m.w.Main.Branch, what, l.Commit))
+		lines = append(lines, fmt.Sprintf("%s %s in commit %.12s, and no pull request showed it; put back what it "+
+			"asked for, or change it in a pull request", m.w.Main.Branch, what, l.Commit))
 	}
 	return lines
 }
@@ -39,7 +40,9 @@ func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 		if _, there := tree.Models[model]; !there {
 			continue
 		}
-		if !slices.ContainsFunc(tree.Covering(model), func(name string) bool { return asksAtLeast(tree.Gates[name], was) }) {
+		if !slices.ContainsFunc(tree.Covering(model), func(name string) bool {
+			return asksAtLeast(tree.Gates[name], was)
+		}) {
 			return true
 		}
 	}
@@ -48,7 +51,8 @@ func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 
 // asksAtLeast reports whether whatever passes a gate would pass another.
 func asksAtLeast(g, other delivery.Gate) bool {
-	if g.Evaluate != other.Evaluate || g.Looks != other.Looks && (g.Looks == 0 || other.Looks != 0 && g.Looks > other.Looks) ||
+	if g.Evaluate != other.Evaluate || g.Looks != other.Looks && (g.Looks == 0 || other.Looks != 0 &&
+		g.Looks > other.Looks) ||
 		delivery.DigestOf("labels", g.Labels) != delivery.DigestOf("labels", other.Labels) {
 		return false
 	}

@@ -42,7 +42,8 @@ func (m *maker) main() MainReport {
 		if n := len(main.Complaints) - 1; n > 0 {
 			text += fmt.Sprintf(" (and %d more)", n)
 		}
-		r.Checks = []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: text}} // and fleets says which of them stay
+		// and fleets says which of them stay
+		r.Checks = []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: text}}
 		return r
 	}
 	var texts []string
@@ -64,7 +65,8 @@ func (m *maker) main() MainReport {
 	if text == "" {
 		text = "no model is released yet"
 	}
-	intent := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(main.Intent)}
+	intent := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess,
+		Description: summary(main.Intent)}
 	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
 		intent.State, intent.Description = delivery.CheckFailure, strings.Join(lost, "; ")
 	}
@@ -126,11 +128,13 @@ func (m *maker) mainModel(name string) MainModel {
 		return refuse("%s", h.why)
 	}
 	if !m.ships(name, named) {
-		return refuse("models/%s.yaml is not the spec that version %d was made from; change the model in a PR", name, named.Version)
+		return refuse("models/%s.yaml is not the spec that version %d was made from; change the model in a PR", name,
+			named.Version)
 	}
 	if m.w.Evidence.accepted(named) && m.edited(named) {
 		mm.State = delivery.CheckFailure
-		mm.Text = fmt.Sprintf("%s version %d: models/%s.release.yaml has other figures than its release statement; put back what AOB wrote", name, named.Version, name)
+		mm.Text = fmt.Sprintf("%s version %d: models/%s.release.yaml has other figures than its release statement; "+
+			"put back what AOB wrote", name, named.Version, name)
 		return mm
 	}
 	if m.w.Evidence.accepted(named) {
@@ -143,10 +147,12 @@ func (m *maker) mainModel(name string) MainModel {
 	}
 	statement, ok := m.w.Evidence.statement(named, last)
 	if !ok {
-		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships", named.Bundle.Short())
+		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships",
+			named.Bundle.Short())
 	}
 	if statement.Baseline != last {
-		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run against that", orNone(statement.Baseline), orNone(last))
+		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run "+
+			"against that", orNone(statement.Baseline), orNone(last))
 	}
 	for _, r := range m.everAccepted(m.w.names(name)) {
 		if r.Version >= named.Version {
@@ -161,8 +167,10 @@ func (m *maker) mainModel(name string) MainModel {
 	default:
 		return refuse("%s", judged.Text)
 	}
-	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, What: fmt.Sprintf("acceptance of %s version %d", name, named.Version),
-		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle, Commit: m.w.Main.Commit, Was: statement.Was}})
+	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, What: fmt.Sprintf("acceptance of %s version %d",
+		name, named.Version),
+		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle,
+			Commit: m.w.Main.Commit, Was: statement.Was}})
 	mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("accepting %s version %d", name, named.Version)
 	return mm
 }
@@ -171,14 +179,17 @@ func (m *maker) mainModel(name string) MainModel {
 // gates it would fail now. They are computed from its signed scores alone: a way
 // back waits for nothing.
 func (m *maker) todaysGates(name string, named delivery.Release) string {
-	newest := !slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Version > named.Version })
+	newest := !slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
+		return a.Version > named.Version
+	})
 	if newest {
 		return ""
 	}
 	var verdicts []delivery.Verdict
 	for _, g := range m.w.Main.Intent.Covering(name) {
 		if score, ok := m.storedScore(m.w.Main.Intent.Models[name], named.Bundle, m.w.Main.Intent.Gates[g]); ok {
-			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g], m.gateInput(m.w.Main.Intent.Models[name], named.Bundle, score)))
+			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g],
+				m.gateInput(m.w.Main.Intent.Models[name], named.Bundle, score)))
 		}
 	}
 	if fails := failing(verdicts); fails != "" {
@@ -210,9 +221,10 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 			continue
 		}
 		mdl := m.w.Main.Intent.Models[model]
-		v, stage := m.judgeStored(mdl, m.w.names(model), judged{name: name, gate: g}, s.Bundle, s.Baseline, func(content delivery.EvalSetContent) string {
-			return m.lostClasses(mdl, m.latest(m.w.names(model)), judged{name: name, gate: g}, content)
-		})
+		v, stage := m.judgeStored(mdl, m.w.names(model), judged{name: name, gate: g}, s.Bundle, s.Baseline,
+			func(content delivery.EvalSetContent) string {
+				return m.lostClasses(mdl, m.latest(m.w.names(model)), judged{name: name, gate: g}, content)
+			})
 		switch {
 		case stage.State == delivery.CheckPending:
 			stage.Text = "gate " + name + ": " + stage.Text
@@ -220,7 +232,8 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 		case stage.State != delivery.CheckSuccess:
 			return stage
 		case verdictState(v.Outcome) != delivery.CheckSuccess:
-			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", name, v.Outcome, v.Reason)}
+			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", name, v.Outcome,
+				v.Reason)}
 		}
 	}
 	return waits
@@ -228,9 +241,11 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 
 // judgeStored lets a gate answer from signed scores alone. Comparing them may
 // take a run.
-func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle, baseline delivery.Digest, lost func(delivery.EvalSetContent) string) (delivery.Verdict, Stage) {
+func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle, baseline delivery.Digest,
+	lost func(delivery.EvalSetContent) string) (delivery.Verdict, Stage) {
 	name, g := j.name, j.gate
-	unknown := Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)}
+	unknown := Stage{State: delivery.CheckFailure,
+		Text: fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)}
 	score, ok := m.storedScoreOf(names, mdl, bundle, g)
 	if !ok {
 		return delivery.Verdict{}, unknown
@@ -261,12 +276,13 @@ func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle
 	}
 	in.Asked = m.asked(names, mdl, g)
 	var stage Stage
-	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score}, func(b delivery.Digest) (delivery.Scores, Stage) {
-		if base, ok := m.storedScoreOf(names, mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
-			return base, Stage{State: delivery.CheckSuccess}
-		}
-		return delivery.Scores{}, unknown
-	}, run); stage.State != delivery.CheckSuccess {
+	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score},
+		func(b delivery.Digest) (delivery.Scores, Stage) {
+			if base, ok := m.storedScoreOf(names, mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
+				return base, Stage{State: delivery.CheckSuccess}
+			}
+			return delivery.Scores{}, unknown
+		}, run); stage.State != delivery.CheckSuccess {
 		return delivery.Verdict{}, stage
 	}
 	return gate.Judge(name, g, in), Stage{State: delivery.CheckSuccess}
@@ -294,7 +310,8 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			if release == nil || !ok {
 				continue
 			}
-			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: release.Bundle, Baseline: release}, names: names}
+			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: release.Bundle,
+				Baseline: release}, names: names}
 			run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 				spec.Note = fmt.Sprintf("gate %s, #%d", name, p.Number)
 				return m.run(spec, p, GoCode(mdl, g))
@@ -302,7 +319,8 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}
 			if data, ok := m.data(r, mdl, list, run); ok {
-				if why := m.changedTruths(mdl, nil, []judged{{name: name, gate: g, proposed: true}}, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" {
+				if why := m.changedTruths(mdl, nil, []judged{{name: name, gate: g, proposed: true}},
+					func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" {
 					v.Outcome, v.Reason = delivery.Fail, why
 				} else if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
 					v = r.Verdicts[0]
@@ -329,7 +347,8 @@ func (m *maker) power(name, model string, g delivery.Gate, score delivery.Scores
 			there = append(there, v)
 		}
 	}
-	return gate.ModelPower{Gate: name, Model: model, Images: score.Scores.Images, Groups: score.Scores.Groups, Checks: gate.Powers(g, score.Scores, there)}
+	return gate.ModelPower{Gate: name, Model: model, Images: score.Scores.Images, Groups: score.Scores.Groups,
+		Checks: gate.Powers(g, score.Scores, there)}
 }
 
 // Powers says how small a drop a gate of main can show, for each model that it covers
@@ -353,7 +372,8 @@ func Powers(w World, name string) []gate.ModelPower {
 func (m *maker) proposeRestore(model string, named delivery.Release, before []delivery.Release, why string) {
 	restore := map[string]string{"models/" + model + ".release.yaml": ""}
 	title := fmt.Sprintf("%s: take version %d back", model, named.Version)
-	before = slices.DeleteFunc(slices.Clone(before), func(r delivery.Release) bool { return r.Name != model }) // a former name's files are another's
+	// a former name's files are another's
+	before = slices.DeleteFunc(slices.Clone(before), func(r delivery.Release) bool { return r.Name != model })
 	if len(before) > 0 {
 		commit, ok := m.commitOf(model, before[0])
 		if !ok {
@@ -363,8 +383,10 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 		restore["models/"+model+".yaml"] = commit
 		title = fmt.Sprintf("%s: back to version %d", model, before[0].Version)
 	}
-	body, message := proposalText("%s.\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs.", why)
-	m.propose(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model, named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
+	body, message := proposalText(
+		"%s.\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs.", why)
+	m.propose(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model,
+		named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
 		Title: title, Body: body, Message: message, Restore: restore})
 }
 

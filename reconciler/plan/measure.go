@@ -51,17 +51,20 @@ func ownSet(names []string, mdl delivery.Model, content delivery.EvalSetContent)
 func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) (delivery.EvalRun, Stage) {
 	info, ok := m.w.Evidence.Bundles[bundle]
 	if !ok {
-		return delivery.EvalRun{}, Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
+		return delivery.EvalRun{}, Stage{State: delivery.CheckFailure,
+			Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
 	}
 	without := m.w.Evidence.seen(bundle)
 	if on.Without != "" {
 		without = append(without, on.Without)
 		slices.Sort(without)
 	}
-	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet, Classes: on.classes,
-		Images: on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
+	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet,
+		Classes: on.classes,
+		Images:  on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
 		Detect:    delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, "cpu"),
-		Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle), Thresholds: info.Thresholds, Seen: without}, Stage{State: delivery.CheckSuccess}
+		Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle), Thresholds: info.Thresholds,
+		Seen: without}, Stage{State: delivery.CheckSuccess}
 }
 
 // score finds what a bundle scored on an eval set, or plans the run for it.
@@ -89,11 +92,13 @@ func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, on evalSet, ru
 
 // compare finds the paired bootstrap of two scores, with as many resamples as a
 // gate's checks need, or plans the run for it.
-func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult, delivery.Digest, Stage) {
+func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, run runner) (*delivery.CompareResult,
+	delivery.Digest, Stage) {
 	ask := delivery.CompareRun{Candidate: candidate.Input, Baseline: baseline.Input, Seed: bootstrapSeed,
 		Resamples: gate.Resamples(g.Checks, len(candidate.Scores.Classes))}
 	key := delivery.CompareKey(ask)
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask})
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime,
+		Compare: &ask})
 	if stage.State != delivery.CheckSuccess {
 		stage.Text = prefixed("comparing: ", stage.Text)
 		return nil, key, stage
@@ -109,7 +114,8 @@ func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, ru
 const bootstrapSeed = 1
 
 // anchors compares a candidate with the fixed versions that a gate's checks name.
-func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Scores, Stage), run runner) (map[string]gate.Anchor, Stage) {
+func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Scores, Stage), run runner) (
+	map[string]gate.Anchor, Stage) {
 	anchors := map[string]gate.Anchor{}
 	for _, c := range j.gate.Checks {
 		name, version, ok := strings.Cut(c.Against, "@")
@@ -143,7 +149,8 @@ func (m *maker) version(model, version string) (bundle delivery.Digest, why stri
 				continue
 			}
 			if _, there := m.w.Evidence.Bundles[a.Bundle]; !there {
-				return "", fmt.Sprintf("bundle %s of %s@%s is gone from the registry; restore it", a.Bundle.Short(), model, version)
+				return "", fmt.Sprintf("bundle %s of %s@%s is gone from the registry; restore it", a.Bundle.Short(),
+					model, version)
 			}
 			return a.Bundle, ""
 		}
@@ -160,7 +167,8 @@ func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delive
 }
 
 // storedScoreOf is that for a model that is judged as the next one under some names.
-func (m *maker) storedScoreOf(names []string, mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (delivery.Scores, bool) {
+func (m *maker) storedScoreOf(names []string, mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (
+	delivery.Scores, bool) {
 	var found delivery.Scores
 	for _, s := range m.w.Evidence.Scores {
 		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {

@@ -31,7 +31,8 @@ func (m *maker) mains(p Proposal, name string) (delivery.Release, bool) {
 		return r, false // it names another release, or removes the file
 	}
 	// What main refuses, or has not settled, is no release.
-	return r, m.models[name].State == delivery.CheckPending || m.models[name].State == delivery.CheckSuccess && m.w.Evidence.accepted(r)
+	return r, m.models[name].State == delivery.CheckPending || m.models[name].State == delivery.CheckSuccess &&
+		m.w.Evidence.accepted(r)
 }
 
 // asMain reports a model of a proposal that main has, in the words of the statement
@@ -50,8 +51,10 @@ func (m *maker) asMain(r *progress, p Proposal, release delivery.Release) (Model
 	}
 	if t, ok := m.w.Evidence.training(release.Bundle); ok {
 		r.Data = &t.Training.Data
-		r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", dataText(p.Intent.Models[release.Name], t.Training.Data))
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %.1fMB", release.Bundle.Short(), float64(t.Training.Result.Size)/1e6)
+		r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", dataText(p.Intent.Models[release.Name],
+			t.Training.Data))
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %.1fMB", release.Bundle.Short(),
+			float64(t.Training.Result.Size)/1e6)
 	}
 	if len(release.Measured) > 0 {
 		first := release.Measured[0]

@@ -154,8 +154,10 @@ func (m *maker) cost(p Proposal, code string, mdl delivery.Model) {
 	}
 	t := mdl.Train
 	where := strings.TrimSpace("by " + t.Machine.Terraform + " " + t.Machine.Instance)
-	m.costs[p.Number][code] = fmt.Sprintf("the checks of dataset %s, the training of %s with %s (%s at %d pixels, %s, %s, at most %s), and its evaluation by the gates",
-		mdl.Dataset, mdl.Name, t.With, count(t.Epochs, "epoch"), t.Resolution, count(len(t.Seeds), "seed"), where, t.Machine.Limit)
+	m.costs[p.Number][code] = fmt.Sprintf("the checks of dataset %s, the training of %s with %s (%s at %d pixels, "+
+		"%s, %s, at most %s), and its evaluation by the gates",
+		mdl.Dataset, mdl.Name, t.With, count(t.Epochs, "epoch"), t.Resolution, count(len(t.Seeds), "seed"), where,
+		t.Machine.Limit)
 }
 
 // model takes one changed model as far as what was seen allows.
@@ -190,11 +192,14 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	was, inBase := p.Base.Models[name]
 	if head := p.Intent.Models[name].SpecDigest(); inBase && head == was.SpecDigest() && head != r.Spec {
-		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.yaml since this branch left it, and the branch has a release file for the older one; rebase onto %[2]s", name, m.w.Main.Branch)
+		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.yaml since this branch left it, and the "+
+			"branch has a release file for the older one; rebase onto %[2]s", name, m.w.Main.Branch)
 	}
 	if _, named := p.Merged.Releases[name]; !named && inBase && was.SpecDigest() == r.Spec {
-		if left := m.baseline(m.w.names(name)); left != nil && !slices.Contains(forbidden(m.heldAfter(p)), left.Bundle) {
-			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
+		if left := m.baseline(m.w.names(name)); left != nil &&
+			!slices.Contains(forbidden(m.heldAfter(p)), left.Bundle) {
+			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the "+
+				"version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
 		}
 		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
 	}
@@ -205,11 +210,15 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		r.Was, onMain = former[0], former[0]
 		r.names = append([]string{name}, m.w.names(r.Was)...)
 	default:
-		return r.end(delivery.CheckFailure, "it may be %s under another name; rename or replace one model in a pull request", strings.Join(former, " or "))
+		return r.end(delivery.CheckFailure,
+			"it may be %s under another name; rename or replace one model in a pull request",
+			strings.Join(former, " or "))
 	}
 	gates := m.gatesFor(p, name, onMain)
 	if len(gates) > 0 && !m.staysCovered(p, name) {
-		return r.end(delivery.CheckFailure, "no gate would cover %s any more, and main refuses what none covers; leave one that does under gates/", name)
+		return r.end(delivery.CheckFailure,
+			"no gate would cover %s any more, and main refuses what none covers; leave one that does under gates/",
+			name)
 	}
 	if len(gates) == 0 {
 		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
@@ -218,7 +227,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	rollback, isRollback := m.rollsBackTo(p, name)
 	if why, quarantine := m.unread(); why != "" && (quarantine || !isRollback) {
 		m.isStuck(p)
-		return r.end(delivery.CheckFailure, "main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
+		return r.end(delivery.CheckFailure,
+			"main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
 	}
 	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
 	r.carry(bars)
@@ -235,7 +245,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 			return r.end(delivery.CheckFailure, "version %d: %s", rollback.Version, h)
 		}
 		if _, there := m.w.Evidence.Bundles[rollback.Bundle]; !there {
-			return r.end(delivery.CheckFailure, "bundle %s of version %d is gone from the registry; restore it", rollback.Bundle.Short(), rollback.Version)
+			return r.end(delivery.CheckFailure, "bundle %s of version %d is gone from the registry; restore it",
+				rollback.Bundle.Short(), rollback.Version)
 		}
 	}
 	code := GoCode(mdl, proposedOf(gates)...)
@@ -250,11 +261,14 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		m.keepTrainings(p, mdl)
 		return r.end(blockedBy(r.Stages))
 	}
-	if why := m.changedTruths(mdl, before, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" && !isRollback {
+	if why := m.changedTruths(mdl, before, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) {
+		return contentOf(data, e)
+	}); why != "" && !isRollback {
 		return r.end(delivery.CheckFailure, "%s", why)
 	}
 	if isRollback {
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "version %d was trained before: bundle %s", rollback.Version, rollback.Bundle.Short())
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "version %d was trained before: bundle %s",
+			rollback.Version, rollback.Bundle.Short())
 		r.Bundle = rollback.Bundle
 	} else if r.Bundle, ok = m.trained(r, mdl, data, run); !ok {
 		return r.end(blockedBy(r.Stages))
@@ -266,11 +280,13 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return m.draft(r, mdl, gates, data, run)
 	}
 	if file, before := m.acceptedBefore(name, r.Spec, r.Bundle); before && !isRollback {
-		if have, in := p.Intent.Releases[name]; in && !sameFile(p.Base.Releases, p.Intent.Releases, name) && !m.wrote(have) {
+		if have, in := p.Intent.Releases[name]; in && !sameFile(p.Base.Releases, p.Intent.Releases, name) &&
+			!m.wrote(have) {
 			return m.byHand(r, have)
 		}
 		r.Release = &file
-		return m.commit(r, p, file, fmt.Sprintf("version %d was released with this content before; committing its release file", file.Version))
+		return m.commit(r, p, file, fmt.Sprintf(
+			"version %d was released with this content before; committing its release file", file.Version))
 	}
 	judgements, ok := m.judge(r, mdl, gates, data, run)
 	own := len(r.Stages)
@@ -287,8 +303,10 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return r.end(delivery.CheckPending, "every gate of its fleets passed; signing")
 	}
 	if isRollback {
-		text := fmt.Sprintf("rolls back to version %d, accepted before; gates do not block a rollback", rollback.Version)
-		if named, ok := m.w.Main.Intent.Releases[name]; ok && delivery.SameRelease(named, rollback) && m.ships(name, named) {
+		text := fmt.Sprintf("rolls back to version %d, accepted before; gates do not block a rollback",
+			rollback.Version)
+		if named, ok := m.w.Main.Intent.Releases[name]; ok && delivery.SameRelease(named, rollback) &&
+			m.ships(name, named) {
 			text = fmt.Sprintf("version %d, which is main's release already", rollback.Version)
 		}
 		if failing := failing(r.Verdicts); failing != "" {
@@ -297,7 +315,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		r.Release = &rollback
 		for i := range r.Stages[:own] { // shown, and never in the way
 			if r.Stages[i].State != delivery.CheckSuccess {
-				r.Stages[i].State, r.Stages[i].Text = delivery.CheckSuccess, "rollback, for information: "+r.Stages[i].Text
+				r.Stages[i].State, r.Stages[i].Text = delivery.CheckSuccess, "rollback, for information: "+
+					r.Stages[i].Text
 			}
 		}
 		return r.end(delivery.CheckSuccess, "%s", text)
@@ -308,14 +327,16 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	// A gate of the pull request's own says nothing where main has one.
 	asked := slices.ContainsFunc(judgements, func(j judgement) bool { return !j.proposed })
 	if !slices.ContainsFunc(judgements, func(j judgement) bool { return j.proposed != asked && anyPassed(j.verdict) }) {
-		return r.end(delivery.CheckFailure, "no check of any gate applies and passes, so nothing was judged; give a gate a floor (min)")
+		return r.end(delivery.CheckFailure,
+			"no check of any gate applies and passes, so nothing was judged; give a gate a floor (min)")
 	}
 	return m.release(r, p, judgements, ofFleets)
 }
 
 // draft shows what a draft's model does on its validation split. The gates' eval
 // sets are opened when the pull request is ready for review.
-func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult, run runner) ModelReport {
+func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult,
+	run runner) ModelReport {
 	score, compare, stage := m.validated(r, mdl, r.Bundle, data, run)
 	text := stage.Text
 	if stage.State == delivery.CheckSuccess {
@@ -324,7 +345,8 @@ func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data deli
 		if compare != nil {
 			d := compare.Metrics["mAP"]
 			low, high := d.Resamples.Bounds(0.975)
-			text += fmt.Sprintf(", %+.4f to the release's %.4f (95%% sure: %+.4f to %+.4f)", d.Value, d.Baseline, low, high)
+			text += fmt.Sprintf(", %+.4f to the release's %.4f (95%% sure: %+.4f to %+.4f)", d.Value, d.Baseline, low,
+				high)
 		}
 		text += "; gates judge it when the pull request is ready for review"
 	}
@@ -333,7 +355,8 @@ func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data deli
 	}
 	r.stage(delivery.ContextEval, stage.State, "draft: %s", text)
 	for _, j := range gates { // it may have been judged before it became a draft
-		r.stage(delivery.ContextGate+j.label(gates), delivery.CheckPending, "draft: it judges when the pull request is ready for review")
+		r.stage(delivery.ContextGate+j.label(gates), delivery.CheckPending,
+			"draft: it judges when the pull request is ready for review")
 	}
 	return r.end(stage.State, "draft: %s", text)
 }
@@ -375,7 +398,8 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		return state, Stage{State: delivery.CheckFailure, Text: state.Error}
 	case delivery.RunRunning:
 		if state.Ending != "" {
-			return state, Stage{State: delivery.CheckPending, Text: fmt.Sprintf("ending (%s); it starts again afterwards, where it was", state.Ending)}
+			return state, Stage{State: delivery.CheckPending,
+				Text: fmt.Sprintf("ending (%s); it starts again afterwards, where it was", state.Ending)}
 		}
 		return state, Stage{State: delivery.CheckPending, Text: runText(state)}
 	}
@@ -389,7 +413,8 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 		case m.w.Server.Socket:
 			text = fmt.Sprintf("waits for a go: somebody with write permission runs aob pr ask %d '%s'", p.Number, ask)
 		case len(p.Waits[code]) > 0:
-			text = "waits for a 👍 of somebody with write permission to the comment in which AOB asks whether this may run"
+			text = "waits for a 👍 of somebody with write permission to the comment in which AOB asks whether this " +
+				"may run"
 		}
 		return state, Stage{State: delivery.CheckPending, Text: text}
 	}
@@ -465,7 +490,8 @@ func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner
 	slices.SortFunc(ask.EvalSets, func(a, b delivery.EvalSet) int { return strings.Compare(a.String(), b.String()) })
 	ask.EvalSets = slices.Compact(ask.EvalSets)
 	r.dataKey = delivery.DataKey(ask)
-	state, stage := run(delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData, Limit: m.w.Server.DataTime, Data: &ask})
+	state, stage := run(delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData, Limit: m.w.Server.DataTime,
+		Data: &ask})
 	var result delivery.DataResult
 	if stage.State == delivery.CheckSuccess {
 		if err := json.Unmarshal(state.Result, &result); err != nil {
@@ -487,7 +513,8 @@ func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner
 
 // dataText says what a data run found.
 func dataText(mdl delivery.Model, result delivery.DataResult) string {
-	text := fmt.Sprintf("%s %s: %d images to train on, %d to validate", mdl.Dataset, result.Content.Short(), result.Images["train"], result.Images["valid"])
+	text := fmt.Sprintf("%s %s: %d images to train on, %d to validate", mdl.Dataset, result.Content.Short(),
+		result.Images["train"], result.Images["valid"])
 	if result.LeftOut > 0 {
 		text += fmt.Sprintf("; %d left out, they stand in an eval set", result.LeftOut)
 	}

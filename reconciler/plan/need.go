@@ -69,7 +69,8 @@ func (m *maker) endUnneeded() {
 		if slices.Equal(r.Need.PRs, []int{0}) {
 			why = "nothing asks for it any more"
 		}
-		if gone := slices.DeleteFunc(slices.Clone(r.Need.PRs), func(pr int) bool { return open[pr] }); len(gone) > 0 || len(r.Need.PRs) == 0 {
+		if gone := slices.DeleteFunc(slices.Clone(r.Need.PRs), func(pr int) bool { return open[pr] }); len(gone) > 0 ||
+			len(r.Need.PRs) == 0 {
 			if r.Need.Since.IsZero() {
 				m.keepNeed(r, delivery.RunNeed{PRs: r.Need.PRs, Since: m.w.At})
 				m.wake(m.w.At.Add(grace))

@@ -31,7 +31,8 @@ var fromOutside = []string{
 
 // Text in a world that is checked where it is read, made by AOB itself, or compared and never shown.
 var checkedOrOwn = []string{
-	"Abort.Fleet", "Abort.Model", "UnreadStatement.Type", "Accept.How", "Acceptance.Commit", "Acceptance.Model", "Acceptance.Was",
+	"Abort.Fleet", "Abort.Model", "UnreadStatement.Type", "Accept.How", "Acceptance.Commit", "Acceptance.Model",
+	"Acceptance.Was",
 	"After.Fleet", "Asked.Code", "Asked.How", "BaselineMeasured.Metrics", "Bench.Match", "Bundle.Classes",
 	"Bundle.Thresholds", "CheckMeasured.Check", "CheckMeasured.Class", "CheckMeasured.Reason",
 	"CheckVerdict.Against", "CheckVerdict.Check", "CheckVerdict.Class", "CheckVerdict.Loss", "CheckVerdict.Metric",

@@ -64,8 +64,10 @@ func Make(w World) Plan {
 }
 
 func decide(w World, q, trains *queue) Plan {
-	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{}, asks: map[int][]string{},
-		costs: map[int]map[string]string{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{}, queue: q, trains: trains, models: map[string]MainModel{}}
+	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{},
+		asks:  map[int][]string{},
+		costs: map[int]map[string]string{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{}, queue: q,
+		trains: trains, models: map[string]MainModel{}}
 	if w.Main.Held == nil {
 		m.w.Main.Held = heldBy(w.Main.Intent)
 	}

@@ -51,7 +51,8 @@ func changedModels(p Proposal) []string {
 			continue
 		}
 		base, ok := p.Base.Models[name]
-		changed[name] = !ok || base.SpecDigest() != head.SpecDigest() || !sameFile(p.Base.Releases, p.Intent.Releases, name)
+		changed[name] = !ok || base.SpecDigest() != head.SpecDigest() ||
+			!sameFile(p.Base.Releases, p.Intent.Releases, name)
 	}
 	for name := range p.Base.Models {
 		if _, ok := p.Intent.Models[name]; !ok {
@@ -90,11 +91,13 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	if !m.targetsMain(p) {
 		r.Problem, r.Elsewhere = nil, true
 		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
-			Description: fmt.Sprintf("it targets %s, and is judged when it targets %s", p.PullRequest.Base, m.w.Main.Branch)}}
+			Description: fmt.Sprintf("it targets %s, and is judged when it targets %s", p.PullRequest.Base,
+				m.w.Main.Branch)}}
 		return r
 	}
 	if p.Pending != "" && len(p.Complaints) == 0 {
-		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: p.Pending}}
+		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
+			Description: p.Pending}}
 		m.stuck[p.Number] = true // nobody can say yet which runs it needs
 		return r
 	}
@@ -117,7 +120,8 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		m.isStuck(p)
 		return r
 	}
-	intentOK := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess, Description: summary(p.Intent)}
+	intentOK := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess,
+		Description: summary(p.Intent)}
 
 	if r.Held = changedQuarantines(p); len(r.Held) > 0 {
 		intentOK.Description += "; quarantine: " + strings.Join(r.Held, "; ")
@@ -167,14 +171,17 @@ func notIntent(why string) []delivery.Check {
 func (m *maker) crossed(p Proposal) string {
 	switch {
 	case len(p.BothChanged) > 0:
-		return fmt.Sprintf("rebase onto %[1]s (git rebase %[1]s): %[1]s has changed %[2]s since, too, and nobody can see what merging makes of both changes",
+		return fmt.Sprintf("rebase onto %[1]s (git rebase %[1]s): %[1]s has changed %[2]s since, too, and nobody can "+
+			"see what merging makes of both changes",
 			m.w.Main.Branch, fewOf(p.BothChanged))
 	case m.w.Main.Commit == "" || len(p.Bases) == 1:
 		return ""
 	case len(p.Bases) == 0:
-		return fmt.Sprintf("start a new branch from %[1]s and commit the change there: this one's history has nothing in common with %[1]s's", m.w.Main.Branch)
+		return fmt.Sprintf("start a new branch from %[1]s and commit the change there: this one's history has "+
+			"nothing in common with %[1]s's", m.w.Main.Branch)
 	}
-	return fmt.Sprintf("its history crosses %[1]s's; rebase onto %[1]s (git rebase %[1]s). They have %[2]d best common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes",
+	return fmt.Sprintf("its history crosses %[1]s's; rebase onto %[1]s (git rebase %[1]s). They have %[2]d best "+
+		"common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes",
 		m.w.Main.Branch, len(p.Bases))
 }
 
@@ -187,7 +194,8 @@ func fewOf(paths []string) string {
 }
 
 func summary(i delivery.Intent) string {
-	return fmt.Sprintf("%s, %s, %s", count(len(i.Models), "model"), count(len(i.Gates), "gate"), count(len(i.Fleets), "fleet"))
+	return fmt.Sprintf("%s, %s, %s", count(len(i.Models), "model"), count(len(i.Gates), "gate"),
+		count(len(i.Fleets), "fleet"))
 }
 
 func count(n int, noun string) string {
@@ -202,10 +210,12 @@ func count(n int, noun string) string {
 // lifted with a reason that stays to be read.
 func (m *maker) shortenedQuarantine(p Proposal) string {
 	if where := shortened(p.Base, p.Intent); where != "" {
-		return where + " was removed or changed; leave entries as they are, add new ones below, and set lifted: to let a bundle run again"
+		return where + " was removed or changed; leave entries as they are, add new ones below, and set lifted: to " +
+			"let a bundle run again"
 	}
 	if where := shortened(m.w.Main.Intent, p.Merged); where != "" {
-		return fmt.Sprintf("%[1]s is on %[2]s, and merging this would take it out; rebase onto %[2]s", where, m.w.Main.Branch)
+		return fmt.Sprintf("%[1]s is on %[2]s, and merging this would take it out; rebase onto %[2]s", where,
+			m.w.Main.Branch)
 	}
 	return ""
 }
@@ -227,11 +237,13 @@ func changedQuarantines(p Proposal) []string {
 			case after && !before:
 				line := fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, why)
 				if release, ok := p.Merged.Releases[name]; ok && release.Bundle == e.Digest {
-					line += fmt.Sprintf("; main runs it as version %d, so merging takes it off fleets: they go back to the version before, if there is one", release.Version)
+					line += fmt.Sprintf("; main runs it as version %d, so merging takes it off fleets: they go back "+
+						"to the version before, if there is one", release.Version)
 				}
 				lines = append(lines, line)
 			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets that fell back try again
-				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name, lifted(head, e.Digest)))
+				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name,
+					lifted(head, e.Digest)))
 			}
 		}
 	}
@@ -365,7 +377,8 @@ func stageChecks(models []ModelReport) []delivery.Check {
 		for i, s := range stages {
 			texts[i] = s.Text
 		}
-		checks = append(checks, delivery.Check{Context: context, State: stages[0].State, Description: strings.Join(texts, "; ")})
+		checks = append(checks, delivery.Check{Context: context, State: stages[0].State,
+			Description: strings.Join(texts, "; ")})
 	}
 	return checks
 }
@@ -441,7 +454,8 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) deli
 
 // behind says on a check that passed what aob pr merge would refuse on a local forge: other forges say it themselves.
 func (m *maker) behind(check delivery.Check, p Proposal) delivery.Check {
-	if m.w.Server.Socket && check.State == delivery.CheckSuccess && !p.Landed && len(p.Bases) == 1 && p.Bases[0] != m.w.Main.Commit {
+	if m.w.Server.Socket && check.State == delivery.CheckSuccess && !p.Landed && len(p.Bases) == 1 &&
+		p.Bases[0] != m.w.Main.Commit {
 		check.Description += fmt.Sprintf("; %s has moved on, so rebase onto it before you merge", m.w.Main.Branch)
 	}
 	return check

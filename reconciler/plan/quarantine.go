@@ -68,7 +68,9 @@ func Hold(held []Held, commit string, next delivery.Quarantine) []Held {
 		if list[i] = h; h.Lost == "" {
 			list[i].Lost = commit
 		}
-		lifts := slices.IndexFunc(next.Entries, func(e delivery.Quarantined) bool { return e.Digest == h.Digest && e.Lifted != "" })
+		lifts := slices.IndexFunc(next.Entries, func(e delivery.Quarantined) bool {
+			return e.Digest == h.Digest && e.Lifted != ""
+		})
 		if h.Lifted == "" && lifts >= 0 && !matched[lifts] {
 			list[i].Lifted = next.Entries[lifts].Lifted
 		}
@@ -95,7 +97,9 @@ func heldBy(i delivery.Intent) map[string][]Held {
 // of the model before stays a way back, unless it is forbidden itself.
 func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 	accepted := slices.ContainsFunc(names, func(name string) bool {
-		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool { return a.Bundle == bundle })
+		return slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
+			return a.Bundle == bundle
+		})
 	})
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Held)) {
 		file := "models/" + model + ".quarantine.yaml"
@@ -105,7 +109,8 @@ func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 			case e.Digest == bundle:
 				return hold{file, fmt.Sprintf("bundle %s is quarantined: %s", bundle.Short(), e.Why)}, true
 			case !accepted && m.weights(bundle) != "" && m.weights(e.Digest) == m.weights(bundle):
-				return hold{file, fmt.Sprintf("bundle %s has the weights of bundle %s, which is quarantined: %s", bundle.Short(), e.Digest.Short(), e.Why)}, true
+				return hold{file, fmt.Sprintf("bundle %s has the weights of bundle %s, which is quarantined: %s",
+					bundle.Short(), e.Digest.Short(), e.Why)}, true
 			}
 		}
 	}
@@ -198,7 +203,9 @@ func (m *maker) lostEntries() []string {
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Held)) {
 		for _, e := range m.w.Main.Held[model] {
 			if e.Lost != "" && e.Lifted == "" {
-				lines = append(lines, fmt.Sprintf("models/%s.quarantine.yaml lost the entry of bundle %s in commit %.12s without lifting it, so the bundle stays in quarantine; put the entry back, with lifted: if the bundle may run again",
+				lines = append(lines, fmt.Sprintf("models/%s.quarantine.yaml lost the entry of bundle %s in commit "+
+					"%.12s without lifting it, so the bundle stays in quarantine; put the entry back, with lifted: "+
+					"if the bundle may run again",
 					model, e.Digest.Short(), e.Lost))
 			}
 		}

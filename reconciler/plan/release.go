@@ -47,7 +47,9 @@ func first(list []delivery.Release) *delivery.Release {
 func (m *maker) everAccepted(names []string) []delivery.Release {
 	var list []delivery.Release
 	add := func(r delivery.Release) {
-		seen := slices.ContainsFunc(list, func(o delivery.Release) bool { return o.Version == r.Version && o.Bundle == r.Bundle })
+		seen := slices.ContainsFunc(list, func(o delivery.Release) bool {
+			return o.Version == r.Version && o.Bundle == r.Bundle
+		})
 		if !seen && m.w.Evidence.accepted(r) {
 			list = append(list, r)
 		}
@@ -125,12 +127,14 @@ func (m *maker) nextVersion(names []string) int {
 func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgement) ModelReport {
 	want := m.releaseFile(r, judgements)
 	r.Release = &want
-	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle, Was: r.Was, File: want, TargetCommit: m.w.Main.Commit}
+	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle,
+		Was: r.Was, File: want, TargetCommit: m.w.Main.Commit}
 	if r.Baseline != nil {
 		statement.Baseline = r.Baseline.Bundle
 	}
 	for _, j := range slices.Concat(judgements, ofFleets) {
-		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(), Verdict: j.verdict, Accept: j.accept})
+		statement.Gates = append(statement.Gates, delivery.GateJudged{Name: j.label, Spec: j.gate.Digest(),
+			Verdict: j.verdict, Accept: j.accept})
 	}
 	signed := false
 	for _, s := range m.w.Evidence.Releases {
@@ -140,24 +144,28 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 		}
 	}
 	if !signed {
-		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement, What: fmt.Sprintf("release of %s version %d", r.Model, want.Version)})
+		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement,
+			What: fmt.Sprintf("release of %s version %d", r.Model, want.Version)})
 		return r.end(delivery.CheckPending, "every gate passed; signing version %d", want.Version)
 	}
 	have, inTree := p.Merged.Releases[r.Model]
 	switch {
 	case inTree && delivery.SameRelease(have, want):
-		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(), headline(want))
+		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(),
+			headline(want))
 	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
 		return m.byHand(r, have)
 	}
-	return m.commit(r, p, want, fmt.Sprintf("every gate passed; committing version %d; approve after AOB's release commit", want.Version))
+	return m.commit(r, p, want, fmt.Sprintf(
+		"every gate passed; committing version %d; approve after AOB's release commit", want.Version))
 }
 
 // commit has a release file committed to the branch. Where the branch holds it already and merging yields another one,
 // committing it again would change nothing: main's is what merging takes.
 func (m *maker) commit(r *progress, p Proposal, file delivery.Release, text string) ModelReport {
 	if have, in := p.Intent.Releases[r.Model]; in && delivery.SameRelease(have, file) {
-		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.release.yaml since this branch left it, and merging would take that one; rebase onto %[2]s", r.Model, m.w.Main.Branch)
+		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.release.yaml since this branch left it, and "+
+			"merging would take that one; rebase onto %[2]s", r.Model, m.w.Main.Branch)
 	}
 	r.Commit = &file
 	return r.end(delivery.CheckPending, "%s", text)
@@ -169,7 +177,8 @@ func (m *maker) byHand(r *progress, have delivery.Release) ModelReport {
 	if m.stated(have) {
 		why = "with other figures than its release statement has"
 	}
-	return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version %d, bundle %s, %s; remove it from this branch, AOB writes it",
+	return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version "+
+		"%d, bundle %s, %s; remove it from this branch, AOB writes it",
 		r.Model, have.Version, have.Bundle.Short(), why)
 }
 
@@ -240,10 +249,12 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 	for _, class := range j.score.Scores.Classes {
 		names = append(names, "AP/"+class)
 	}
-	out := delivery.Measured{Gate: j.label, EvalSet: j.set.Digest(), Images: j.score.Scores.Images, Metrics: map[string]delivery.Figure{},
+	out := delivery.Measured{Gate: j.label, EvalSet: j.set.Digest(), Images: j.score.Scores.Images,
+		Metrics: map[string]delivery.Figure{},
 		Verdict: j.verdict.Outcome, LeftOut: j.verdict.LeftOut, Look: j.verdict.Look}
 	for _, c := range j.verdict.Checks {
-		m := delivery.CheckMeasured{Check: c.Check, Class: c.Class, Outcome: c.Outcome, Value: rounded(c.Value), Baseline: rounded(c.Baseline), Diff: rounded(c.Diff), Low: rounded(c.Low), High: rounded(c.High)}
+		m := delivery.CheckMeasured{Check: c.Check, Class: c.Class, Outcome: c.Outcome, Value: rounded(c.Value),
+			Baseline: rounded(c.Baseline), Diff: rounded(c.Diff), Low: rounded(c.Low), High: rounded(c.High)}
 		if c.Outcome != delivery.Pass {
 			m.Reason = c.Reason
 		}
@@ -265,7 +276,8 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		}
 	}
 	if j.base != nil {
-		out.Baseline = &delivery.BaselineMeasured{Version: baseline.Version, Bundle: baseline.Bundle, Metrics: map[string]float64{}}
+		out.Baseline = &delivery.BaselineMeasured{Version: baseline.Version, Bundle: baseline.Bundle,
+			Metrics: map[string]float64{}}
 		for _, name := range names {
 			if v, ok := j.base.Scores.Values[name]; ok {
 				out.Baseline.Metrics[name] = round(v)

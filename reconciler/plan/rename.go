@@ -59,7 +59,8 @@ func formerly(w World, p Proposal, name string) []string {
 			continue
 		}
 		gone = append(gone, old)
-		if p.Base.Models[old].SpecDigest() == p.Intent.Models[name].SpecDigest() || runsInstead(p, old, name) || coversInstead(p, old, name) {
+		if p.Base.Models[old].SpecDigest() == p.Intent.Models[name].SpecDigest() || runsInstead(p, old, name) ||
+			coversInstead(p, old, name) {
 			was = append(was, old)
 		}
 	}
@@ -80,7 +81,8 @@ func runsInstead(p Proposal, old, name string) bool {
 
 func coversInstead(p Proposal, old, name string) bool {
 	for gate, g := range p.Base.Gates {
-		if slices.Contains(g.Covers, old) && slices.Contains(p.Intent.Gates[gate].Covers, name) && !slices.Contains(g.Covers, name) {
+		if slices.Contains(g.Covers, old) && slices.Contains(p.Intent.Gates[gate].Covers, name) &&
+			!slices.Contains(g.Covers, name) {
 			return true
 		}
 	}
@@ -113,9 +115,13 @@ func (m *maker) goneFromMain(p Proposal, name string) string {
 	branch := m.w.Main.Branch
 	for _, now := range slices.Sorted(maps.Keys(m.w.Main.Intent.Models)) {
 		_, old := p.Base.Models[now]
-		if !old && (slices.Contains(m.w.names(now), name) || m.w.Main.Intent.Models[now].SpecDigest() == was.SpecDigest()) {
-			return fmt.Sprintf("%[1]s renamed %[2]s to %[3]s%[4]s; rebase onto %[1]s, and change models/%[3]s.yaml instead", branch, name, now, commit)
+		if !old && (slices.Contains(m.w.names(now), name) ||
+			m.w.Main.Intent.Models[now].SpecDigest() == was.SpecDigest()) {
+			return fmt.Sprintf(
+				"%[1]s renamed %[2]s to %[3]s%[4]s; rebase onto %[1]s, and change models/%[3]s.yaml instead", branch,
+				name, now, commit)
 		}
 	}
-	return fmt.Sprintf("%[1]s removed models/%[2]s.yaml%[3]s; rebase onto %[1]s, and add the model again there if it is still wanted", branch, name, commit)
+	return fmt.Sprintf("%[1]s removed models/%[2]s.yaml%[3]s; rebase onto %[1]s, and add the model again there if it "+
+		"is still wanted", branch, name, commit)
 }

@@ -13,7 +13,8 @@ const RewoundLasts = 7 * 24 * time.Hour
 
 // String says what happened, and what may be behind it.
 func (r Rewound) String() string {
-	return fmt.Sprintf("main went back from %.12s to %.12s without a revert: was the forge restored from a backup, or main pushed by force? "+
+	return fmt.Sprintf("main went back from %.12s to %.12s without a revert: was the forge restored from a backup, "+
+		"or main pushed by force? "+
 		"If it was not meant, push %.12s to main again", r.From, r.To, r.From)
 }
 

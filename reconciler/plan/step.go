@@ -51,7 +51,8 @@ func (s KeepNeed) String() string {
 	by := numbers(s.Need.PRs)
 	switch {
 	case !s.Need.Since.IsZero():
-		return fmt.Sprintf("~ run %s %s: nothing needs it since %s", s.Kind, s.Run.Short(), s.Need.Since.Format("15:04:05"))
+		return fmt.Sprintf("~ run %s %s: nothing needs it since %s", s.Kind, s.Run.Short(),
+			s.Need.Since.Format("15:04:05"))
 	case by == "":
 		return fmt.Sprintf("~ run %s %s: needed, by no pull request", s.Kind, s.Run.Short())
 	}
@@ -129,9 +130,11 @@ func (s Publish) Key() string { return "publish/" + string(delivery.DigestOf("de
 func (s Publish) String() string {
 	d := s.Desired
 	if s.Devices == 0 {
-		return fmt.Sprintf("~ fleet %s: %s version %d, for devices that are to come", d.Ring, d.Model, d.Release.Version)
+		return fmt.Sprintf("~ fleet %s: %s version %d, for devices that are to come", d.Ring, d.Model,
+			d.Release.Version)
 	}
-	return fmt.Sprintf("~ fleet %s: %s version %d for %d of %d devices", d.Ring, d.Model, d.Release.Version, s.Wave, s.Devices)
+	return fmt.Sprintf("~ fleet %s: %s version %d for %d of %d devices", d.Ring, d.Model, d.Release.Version, s.Wave,
+		s.Devices)
 }
 
 // KeepClock remembers where a rollout stands.
@@ -150,7 +153,8 @@ func (p Plan) String() string {
 	var b strings.Builder
 	checks := func(list []delivery.Check) {
 		for _, c := range list {
-			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, delivery.Terminal(c.Context), delivery.Terminal(c.Description))
+			fmt.Fprintf(&b, "    %-8s %s: %s\n", c.State, delivery.Terminal(c.Context),
+				delivery.Terminal(c.Description))
 		}
 	}
 	for _, r := range p.Proposals {

@@ -79,7 +79,10 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 // known describes what a spec was resolved to.
 func (m *maker) known(t Trained) Stage {
 	if _, there := m.w.Evidence.Bundles[t.Bundle]; !there {
-		return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s of this spec is gone from the registry; restore it, or change the spec to train anew", t.Bundle.Short())}
+		return Stage{State: delivery.CheckFailure,
+			Text: fmt.Sprintf(
+				"bundle %s of this spec is gone from the registry; restore it, or change the spec to train anew",
+				t.Bundle.Short())}
 	}
 	text := fmt.Sprintf("bundle %s, %.1fMB", t.Bundle.Short(), float64(t.Training.Result.Size)/1e6)
 	if seeds := t.Training.Seeds; len(seeds) > 1 {
@@ -90,7 +93,8 @@ func (m *maker) known(t Trained) Stage {
 				mAP = s.MAP
 			}
 		}
-		text += fmt.Sprintf(", seed %d, the best of %d on validation: mAP %.4f (they spread from %.4f to %.4f)", t.Training.Input.Seed, len(seeds), mAP, low, high)
+		text += fmt.Sprintf(", seed %d, the best of %d on validation: mAP %.4f (they spread from %.4f to %.4f)",
+			t.Training.Input.Seed, len(seeds), mAP, low, high)
 	}
 	return Stage{State: delivery.CheckSuccess, Text: text}
 }
@@ -111,7 +115,8 @@ func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 	text := fmt.Sprintf("bundle %s was trained from the same content; signing", t.Bundle.Short())
 	if len(r.Seeds) > 1 {
 		for _, o := range r.Seeds {
-			signed.Seeds = append(signed.Seeds, delivery.SeedScore{Seed: o.Seed, Bundle: o.Bundle, Score: o.Score.Key, MAP: o.Score.Scores.Values["mAP"]})
+			signed.Seeds = append(signed.Seeds, delivery.SeedScore{Seed: o.Seed, Bundle: o.Bundle, Score: o.Score.Key,
+				MAP: o.Score.Scores.Values["mAP"]})
 		}
 		text = fmt.Sprintf("seed %d is the best of %d on validation; signing", s.Seed, len(r.Seeds))
 	}
@@ -120,7 +125,8 @@ func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 }
 
 // seed trains a model with one of its seeds, whose spec has the digest.
-func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest delivery.Digest, data delivery.DataResult, run runner) SeedReport {
+func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest delivery.Digest, data delivery.DataResult,
+	run runner) SeedReport {
 	s := SeedReport{Seed: seed}
 	is := func(state delivery.CheckState, format string, args ...any) SeedReport {
 		s.State, s.Text = state, fmt.Sprintf(format, args...)
@@ -159,7 +165,8 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest deliver
 	return is(delivery.CheckPending, "trained; signing")
 }
 
-func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask delivery.TrainRun, data delivery.DataResult, result delivery.TrainResult) {
+func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask delivery.TrainRun, data delivery.DataResult,
+	result delivery.TrainResult) {
 	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, What: "training of " + r.Model,
 		Predicate: delivery.Training{Run: key, Spec: spec, Input: ask, Data: data, Result: result}})
 }
@@ -167,9 +174,11 @@ func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask deliver
 // resolved finds a bundle's thresholds on the validation split, and returns the
 // bundle that holds them. Where the split's detections are stored nothing is
 // inferred.
-func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Digest, data delivery.DataResult, run runner) (delivery.Digest, Stage) {
+func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Digest, data delivery.DataResult,
+	run runner) (delivery.Digest, Stage) {
 	if data.Valid.Count == 0 {
-		return "", Stage{State: delivery.CheckFailure, Text: "thresholds: the dataset has no validation split to find them on"}
+		return "", Stage{State: delivery.CheckFailure,
+			Text: "thresholds: the dataset has no validation split to find them on"}
 	}
 	valid, stage := m.evalRun(mdl, trained, ownSet(r.names, mdl, data.Valid))
 	if stage.State != delivery.CheckSuccess {
@@ -179,12 +188,15 @@ func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Diges
 	key := delivery.ThresholdKey(ask)
 	if t, ok := m.w.Evidence.Resolved[key]; ok {
 		if _, there := m.w.Evidence.Bundles[t.Result.Bundle]; !there {
-			return "", Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("bundle %s with these thresholds is gone from the registry; restore it", t.Result.Bundle.Short())}
+			return "", Stage{State: delivery.CheckFailure,
+				Text: fmt.Sprintf("bundle %s with these thresholds is gone from the registry; restore it",
+					t.Result.Bundle.Short())}
 		}
 		r.Points = t.Result.Points
 		return t.Result.Bundle, Stage{State: delivery.CheckSuccess, Text: pointsText(t.Result.Points)}
 	}
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime, Thresholds: &ask})
+	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime,
+		Thresholds: &ask})
 	if stage.State != delivery.CheckSuccess {
 		stage.Text = prefixed("thresholds: ", stage.Text)
 		return "", stage

@@ -35,7 +35,8 @@ func NewTrial(model string, variants []Variant, by string, at time.Time) Trial {
 	for i, v := range variants {
 		specs[i] = v.Model.SpecDigest()
 	}
-	return Trial{ID: delivery.DigestOf("trial", []any{model, specs}).Hex()[:10], Model: model, By: by, At: at, Variants: variants}
+	return Trial{ID: delivery.DigestOf("trial", []any{model, specs}).Hex()[:10], Model: model, By: by, At: at,
+		Variants: variants}
 }
 
 // A TrialReport says where an experiment stands.
@@ -82,7 +83,8 @@ func VariantID(spec delivery.Digest) string { return spec.Hex()[:10] }
 // trial takes an experiment as far as what was seen allows.
 func (m *maker) trial(t Trial) TrialReport {
 	r := TrialReport{Trial: t, State: delivery.CheckSuccess}
-	asker := Proposal{Permission: delivery.PermissionWrite, PullRequest: delivery.PullRequest{Number: -1 - len(m.plan.Trials)}}
+	asker := Proposal{Permission: delivery.PermissionWrite,
+		PullRequest: delivery.PullRequest{Number: -1 - len(m.plan.Trials)}}
 	var gates []judged
 	for _, name := range m.w.Main.Intent.Covering(t.Model) {
 		gates = append(gates, judged{name: name, gate: m.w.Main.Intent.Gates[name]})
@@ -121,7 +123,8 @@ func (m *maker) trial(t Trial) TrialReport {
 // variant takes one variant of an experiment: data, trainings, validation.
 func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judged, run runner) VariantReport {
 	mdl := v.Model
-	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release}, names: m.w.names(mdl.Name)}
+	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release},
+		names: m.w.names(mdl.Name)}
 	out := VariantReport{ID: VariantID(p.Spec), Spec: p.Spec}
 	for _, seed := range mdl.Train.Seeds {
 		out.Seeds = append(out.Seeds, SeedReport{Seed: seed, State: delivery.CheckPending})
@@ -152,7 +155,8 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 		if s.Run == "" {
 			t.Known++
 		}
-		if score, stage := m.score(mdl, s.Bundle, ownSet(p.names, mdl, data.Valid), run); stage.State == delivery.CheckSuccess {
+		if score, stage := m.score(mdl, s.Bundle, ownSet(p.names, mdl, data.Valid),
+			run); stage.State == delivery.CheckSuccess {
 			s.Score = &score
 		} else {
 			s.State, s.Text = stage.State, prefixed("validation: ", stage.Text)
@@ -179,7 +183,8 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 
 // validated scores a bundle, and main's release beside it, on the validation
 // split of the bundle's own dataset, and compares the two there.
-func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult, run runner) (*delivery.Scores, *delivery.CompareResult, Stage) {
+func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult,
+	run runner) (*delivery.Scores, *delivery.CompareResult, Stage) {
 	if data.Valid.Count == 0 {
 		return nil, nil, Stage{State: delivery.CheckFailure, Text: "the dataset has no validation split to judge it on"}
 	}
@@ -231,7 +236,8 @@ func (m *maker) left(r TrialReport) time.Duration {
 // wanted runs the comparisons that somebody waits for.
 func (m *maker) wanted() {
 	for _, ask := range m.w.Wanted {
-		m.run(delivery.RunSpec{Key: delivery.CompareKey(ask), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime, Compare: &ask, Note: "aob compare"},
+		m.run(delivery.RunSpec{Key: delivery.CompareKey(ask), Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime,
+			Compare: &ask, Note: "aob compare"},
 			Proposal{Permission: delivery.PermissionWrite}, "")
 	}
 }

@@ -1,8 +1,8 @@
 package plan
 
-// This file keeps what cannot be read apart from what is not there. While a statement, or what main has said of a model,
-// cannot be read, nothing is concluded from its absence: the models that it may be about wait, their fleets stay where
-// they are, and all others go on.
+// This file keeps what cannot be read apart from what is not there. While a statement, or what main has said of a
+// model, cannot be read, nothing is concluded from its absence: the models that it may be about wait, their fleets stay
+// where they are, and all others go on.
 
 import (
 	"fmt"
@@ -77,9 +77,9 @@ func (m Main) BrokenFleets() []string {
 	return names
 }
 
-// brokenFile says which broken file of main may be about a fleet; empty where none is. A fleet that stays with its model
-// needs its own file, the files of that model, and all quarantines, as those are of bundles. One that changes its model
-// needs all gates as well.
+// brokenFile says which broken file of main may be about a fleet; empty where none is. A fleet that stays with its
+// model needs its own file, the files of that model, and all quarantines, as those are of bundles. One that changes its
+// model needs all gates as well.
 func (m *maker) brokenFile(f delivery.Fleet) string {
 	models := m.w.names(f.Runs)
 	published, told := m.w.Published[f.Name]
@@ -122,7 +122,8 @@ func (m *maker) unreadStatement(bundle delivery.Digest, types ...string) (Unread
 func (m *maker) unreadAborts(fleet string) []delivery.Digest {
 	var list []delivery.Digest
 	for _, u := range m.w.Evidence.Unread {
-		if u.Type == delivery.AbortType && m.w.Published[fleet].Release.Bundle != u.Bundle && !slices.Contains(list, u.Bundle) {
+		if u.Type == delivery.AbortType && m.w.Published[fleet].Release.Bundle != u.Bundle &&
+			!slices.Contains(list, u.Bundle) {
 			list = append(list, u.Bundle)
 		}
 	}
@@ -138,7 +139,8 @@ func (m *maker) waitsFor(f delivery.Fleet) string {
 	if why := m.w.Main.UnreadFleets[f.Name]; why != "" {
 		return fmt.Sprintf("which gates fleet %s brings cannot be read: %s", f.Name, why)
 	}
-	if named, ok := m.w.Main.Intent.Releases[f.Runs]; ok && f.Version == 0 && m.w.Evidence.accepted(named) && m.ships(f.Runs, named) {
+	if named, ok := m.w.Main.Intent.Releases[f.Runs]; ok && f.Version == 0 && m.w.Evidence.accepted(named) &&
+		m.ships(f.Runs, named) {
 		return "" // the past does not count
 	}
 	if f.Version > 0 {

@@ -21,15 +21,16 @@ type World struct {
 	Evidence       Evidence
 	Devices        map[string][]delivery.Device // by ring
 	Listening      time.Time                    // since when devices reach the server without a break; zero is for ever
-	Stored         map[delivery.Digest]Stored   // by bundle: how the server's own store was found; nil where nobody checks it
-	Clocks         map[string]rollout.State     // by fleet
-	Published      map[string]delivery.Desired  // by ring: what devices read now
-	Opened         map[string]bool              // branches of AOB's own pull requests: opened once, whatever became of them
-	Trials         []Trial                      // experiments, oldest first
-	Wanted         []delivery.CompareRun        // comparisons that somebody waits for
-	Asked          []string                     // gates that somebody asks about
-	Nobodies       map[string]string            // owners of gates that cannot own one, and why
-	Server         Server
+	// by bundle: how the server's own store was found; nil where nobody checks it
+	Stored    map[delivery.Digest]Stored
+	Clocks    map[string]rollout.State    // by fleet
+	Published map[string]delivery.Desired // by ring: what devices read now
+	Opened    map[string]bool             // branches of AOB's own pull requests: opened once, whatever became of them
+	Trials    []Trial                     // experiments, oldest first
+	Wanted    []delivery.CompareRun       // comparisons that somebody waits for
+	Asked     []string                    // gates that somebody asks about
+	Nobodies  map[string]string           // owners of gates that cannot own one, and why
+	Server    Server
 }
 
 // Main is the branch that says what must run.
@@ -87,7 +88,8 @@ type Proposal struct {
 	Permission delivery.Permission // of the author, by the forge's API
 	Gos        []string            // codes that someone with write permission gave
 	Accepts    []Asked             // of unsure verdicts, oldest first, by whomever
-	// Waits says by code whose agreement to a question of AOB's is missing; "" is that of anybody with write permission.
+	// Waits says by code whose agreement to a question of AOB's is missing; "" is that of anybody with write
+	// permission.
 	Waits map[string][]string
 	// Refused are those who asked for a run and have no write permission.
 	Refused []string
@@ -138,8 +140,8 @@ type UnreadStatement struct {
 	Why    string
 }
 
-// Blind says why nobody can tell all that main has accepted; empty where that is known. Nothing is judged then, nothing is
-// concluded from what is not seen, and the fleets that it is about stay as they are.
+// Blind says why nobody can tell all that main has accepted; empty where that is known. Nothing is judged then, nothing
+// is concluded from what is not seen, and the fleets that it is about stay as they are.
 func (w World) Blind() string {
 	if n := len(w.Main.Complaints); n > 0 {
 		text := fmt.Sprintf("%s cannot be read: %s", w.Main.Branch, w.Main.Complaints[0])

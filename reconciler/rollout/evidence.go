@@ -44,7 +44,8 @@ func evidence(failures, n int) string {
 	if failures == 1 {
 		s = "failure"
 	}
-	return fmt.Sprintf("%d %s of %d: a failure rate up to %s is not ruled out", failures, s, n, percent(NotRuledOut(failures, n)))
+	return fmt.Sprintf("%d %s of %d: a failure rate up to %s is not ruled out", failures, s, n,
+		percent(NotRuledOut(failures, n)))
 }
 
 func percent(p float64) string {

@@ -116,7 +116,8 @@ func (in *turn) absence() string {
 	case in.deaf():
 		return "; this server was not listening before " + clock(in.Listening)
 	case in.mute():
-		return fmt.Sprintf("; no device of any fleet was heard since %s, so this server's network may be cut: nothing is "+
+		return fmt.Sprintf("; no device of any fleet was heard since %s, so this server's network may be cut: "+
+			"nothing is "+
 			"concluded from the silence before one is heard", clock(in.heard()))
 	}
 	return ""

@@ -31,10 +31,12 @@ func TestPromises(t *testing.T) {
 			d := rollout.Next(in)
 			fail := func(format string, args ...any) {
 				t.Helper()
-				t.Fatalf("seed %d, turn %d: %s\nshare before %v, state %+v\n%s", seed, turn, fmt.Sprintf(format, args...), share, in.State, d)
+				t.Fatalf("seed %d, turn %d: %s\nshare before %v, state %+v\n%s", seed, turn,
+					fmt.Sprintf(format, args...), share, in.State, d)
 			}
 			if d.Abort != nil {
-				if d.Desired.Release.Bundle == v2.Bundle && d.Desired.Share > 0 || inWave(d, in.Devices) < len(in.Devices) && d.Desired.Release == v1 {
+				if d.Desired.Release.Bundle == v2.Bundle && d.Desired.Share > 0 ||
+					inWave(d, in.Devices) < len(in.Devices) && d.Desired.Release == v1 {
 					fail("an abort leaves somebody behind")
 				}
 				if d.Wave.Failed+d.Wave.Silent == 0 {
@@ -147,7 +149,8 @@ func TestWaveSizes(t *testing.T) {
 		}
 		before := 0.0
 		for _, want := range []int{1, 2, 5, 20} {
-			d := rollout.Next(rollout.Input{Fleet: fleet(fmt.Sprint(want), "100%"), Target: v2, Previous: &v1, Devices: devices, At: noon})
+			d := rollout.Next(rollout.Input{Fleet: fleet(fmt.Sprint(want), "100%"), Target: v2, Previous: &v1,
+				Devices: devices, At: noon})
 			if got := inWave(d, devices); got != min(want, n) {
 				t.Fatalf("a wave of %d among %d devices has %d", want, n, got)
 			}

@@ -26,7 +26,8 @@ type Input struct {
 	Fleet    delivery.Fleet
 	Target   delivery.Target  // the accepted release, or the version that the fleet is pinned to
 	Previous *delivery.Target // the release before it; nil for a first. Read where State and Published know no better
-	Rollback bool             // the fleet has run Target healthily before; read when the rollout begins, and kept in State
+	// the fleet has run Target healthily before; read when the rollout begins, and kept in State
+	Rollback bool
 
 	State     State             // from the last decision; zero where there was none, or where it was lost
 	Published *delivery.Desired // what the ring's document says now; nil where there is none
@@ -40,8 +41,8 @@ type Input struct {
 	// Listening is since when devices can reach the server without a break: it was started, or it was suspended
 	// until then. Silence before that is the server's own. Zero is for ever.
 	Listening time.Time
-	// Heard is when any device of any fleet was heard last. Silence after that may be the server's own network's. Zero is
-	// At.
+	// Heard is when any device of any fleet was heard last. Silence after that may be the server's own network's. Zero
+	// is At.
 	Heard time.Time
 
 	Seed  string // a secret of the server, from which salts are made
@@ -247,10 +248,12 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 	if a := in.Fleet.After; a != nil {
 		since := in.After.HealthySince
 		if in.After.Bundle != in.Target.Bundle || since.IsZero() {
-			return s, fmt.Sprintf("waiting for fleet %s to run version %d healthily for %s", a.Fleet, in.Target.Version, a.Healthy), time.Time{}
+			return s, fmt.Sprintf("waiting for fleet %s to run version %d healthily for %s", a.Fleet, in.Target.Version,
+				a.Healthy), time.Time{}
 		}
 		if until := since.Add(time.Duration(a.Healthy)); in.At.Before(until) {
-			return s, fmt.Sprintf("waiting for fleet %s, which must be healthy for %s, until %s", a.Fleet, a.Healthy, clock(until)), until
+			return s, fmt.Sprintf("waiting for fleet %s, which must be healthy for %s, until %s", a.Fleet, a.Healthy,
+				clock(until)), until
 		}
 		if in.After.Unheard {
 			return s, fmt.Sprintf("waiting for fleet %s: none of its devices was heard from for %s", a.Fleet,
@@ -400,7 +403,8 @@ func (in *turn) waiting(s State, c Count, m members) (hold string, wake time.Tim
 
 func (in *turn) nobody() string {
 	if n := len(in.fleet); n > 0 {
-		return fmt.Sprintf("waiting for a device: none of %d was heard from for %s%s", n, delivery.Duration(in.Deadline), in.absence())
+		return fmt.Sprintf("waiting for a device: none of %d was heard from for %s%s", n,
+			delivery.Duration(in.Deadline), in.absence())
 	}
 	return "no device has reported yet"
 }
@@ -455,8 +459,9 @@ func (in *turn) aborted(base *delivery.Target, why string) Decision {
 			Ring: in.Fleet.Name, Match: in.Fleet.Match, Model: in.Fleet.Runs,
 			Release: in.Target, Share: 0, Salt: Salt(in.Fleet.Name, in.Target.Bundle), NextPoll: pollSettled,
 		},
-		Wave:  Count{All: len(in.fleet)},
-		Abort: &delivery.Abort{Fleet: in.Fleet.Name, Model: in.Fleet.Runs, Bundle: in.Target.Bundle, Why: why, At: in.At},
+		Wave: Count{All: len(in.fleet)},
+		Abort: &delivery.Abort{Fleet: in.Fleet.Name, Model: in.Fleet.Runs, Bundle: in.Target.Bundle, Why: why,
+			At: in.At},
 	}
 	d.Text = fmt.Sprintf("version %d is aborted", in.Target.Version)
 	if why != "" {

@@ -35,8 +35,9 @@ func fleet(waves ...string) delivery.Fleet {
 // device is one of the fleet north that was just heard from.
 func device(id string, phase delivery.DevicePhase, bundle delivery.Target) delivery.Device {
 	return delivery.Device{
-		Report: delivery.Report{Device: id, Ring: "north", Phase: phase, Bundle: bundle.Bundle, Release: bundle.Version, Desired: 100},
-		Seen:   noon,
+		Report: delivery.Report{Device: id, Ring: "north", Phase: phase, Bundle: bundle.Bundle, Release: bundle.Version,
+			Desired: 100},
+		Seen: noon,
 	}
 }
 
@@ -80,7 +81,8 @@ func obey(doc delivery.Desired, devices []delivery.Device, at time.Time) {
 }
 
 func TestWavesInOrder(t *testing.T) {
-	in := rollout.Input{Fleet: fleet("1", "25%", "100%"), Target: v2, Previous: &v1, Devices: all(12, delivery.DeviceHealthy, v1), At: noon}
+	in := rollout.Input{Fleet: fleet("1", "25%", "100%"), Target: v2, Previous: &v1,
+		Devices: all(12, delivery.DeviceHealthy, v1), At: noon}
 	var reached []int
 	for range 5 {
 		d := rollout.Next(in)
@@ -133,8 +135,9 @@ func TestNext(t *testing.T) {
 	done := last
 	done.Done, done.Healthy = true, noon
 	doc := func(release delivery.Target, previous *delivery.Target, share float64) *delivery.Desired {
-		return &delivery.Desired{Ring: "north", Model: "pallets", Version: 7, Release: release, Previous: previous, Share: share,
-			Salt: rollout.Salt("north", release.Bundle), Expires: noon}
+		return &delivery.Desired{Ring: "north", Model: "pallets", Version: 7, Release: release, Previous: previous,
+			Share: share,
+			Salt:  rollout.Salt("north", release.Bundle), Expires: noon}
 	}
 
 	for _, c := range []struct {
@@ -151,110 +154,170 @@ func TestNext(t *testing.T) {
 	}{
 		{name: "no device", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1},
 			release: 1, hold: "no device has reported yet"},
-		{name: "no device and a lost registry takes nothing from anybody", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1},
+		{name: "no device and a lost registry takes nothing from anybody", in: rollout.Input{Fleet: fleet("1", "100%"),
+			Target: v2, Previous: &v1},
 			release: 2, previous: 0, hold: "no device has reported yet"},
-		{name: "first release", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1, Devices: all(3, delivery.DeviceIdle, delivery.Target{})},
-			release: 1, devices: 1, hold: "waiting for 1 device", wake: noon.Add(rollout.DefaultDeadline + time.Second)},
-		{name: "fewer devices than the wave", in: rollout.Input{Fleet: fleet("5", "100%"), Target: v2, Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v1)},
+		{name: "first release", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
+			Devices: all(3, delivery.DeviceIdle, delivery.Target{})},
+			release: 1, devices: 1, hold: "waiting for 1 device", wake: noon.Add(rollout.DefaultDeadline +
+				time.Second)},
+		{name: "fewer devices than the wave", in: rollout.Input{Fleet: fleet("5", "100%"), Target: v2, Previous: &v1,
+			Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
 		{name: "others are not the fleet's", in: rollout.Input{Fleet: fleet("100%"), Target: v1,
 			Devices: []delivery.Device{{Report: delivery.Report{Device: "x", Ring: "south"}, Seen: noon}}},
 			release: 1, devices: 1, hold: "no device has reported yet"},
-		{name: "everything healthy at once is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v2)},
+		{name: "everything healthy at once is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
+			Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 2, previous: 1, devices: 3, done: true},
-		{name: "a failure aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: append(all(2, delivery.DeviceHealthy, v2), broken("x", v2, v1, "golden differs"))},
+		{name: "a failure aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
+			Devices: append(all(2, delivery.DeviceHealthy, v2), broken("x", v2, v1, "golden differs"))},
 			release: 1, devices: 3, abort: "x: golden differs"},
-		{name: "a failure of the first release leaves devices what they run", in: rollout.Input{Fleet: fleet("100%"), Target: v1, Devices: []delivery.Device{broken("x", v1, delivery.Target{}, "no")}},
+		{name: "a failure of the first release leaves devices what they run", in: rollout.Input{Fleet: fleet("100%"),
+			Target: v1, Devices: []delivery.Device{broken("x", v1, delivery.Target{}, "no")}},
 			release: 1, devices: 0, abort: "x: no"},
-		{name: "a failure of another bundle is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{broken("x", v3, v1, "no")}},
+		{name: "a failure of another bundle is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
+			Devices: []delivery.Device{broken("x", v3, v1, "no")}},
 			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "a failure from before a lift is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, Published: &delivery.Desired{Version: 100, Release: v1, Share: 1}, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
+		{name: "a failure from before a lift is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
+			Published: &delivery.Desired{Version: 100, Release: v1, Share: 1},
+			Devices:   []delivery.Device{broken("x", v2, v1, "no")}},
 			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.25), Target: v2, State: begun, Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
+		{name: "tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.25), Target: v2, State: begun,
+			Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
 			release: 2, previous: 1, devices: 4, done: true},
-		{name: "one more than tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.24), Target: v2, State: begun, Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
+		{name: "one more than tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.24), Target: v2,
+			State: begun, Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
 			release: 1, devices: 4, abort: "1 device failed"},
-		{name: "nobody healthy never passes", in: rollout.Input{Fleet: tolerant(fleet("100%"), 1), Target: v2, State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
+		{name: "nobody healthy never passes", in: rollout.Input{Fleet: tolerant(fleet("100%"), 1), Target: v2,
+			State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
 			release: 2, previous: 1, devices: 1, hold: "no device is healthy"},
-		{name: "silence aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
-			device("x", delivery.DeviceSoaking, v2)}},
+		{name: "silence aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
+			At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+				device("x", delivery.DeviceSoaking, v2)}},
 			release: 1, devices: 1, abort: "1 device silent (x: silent since 2026-11-24 12:00 UTC)"},
-		{name: "silence since before the wave does not", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
-			was(device("gone", delivery.DeviceHealthy, v1), time.Hour), was(device("x", delivery.DeviceHealthy, v2), -16*time.Minute)}},
+		{name: "silence since before the wave does not", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
+			State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+				was(device("gone", delivery.DeviceHealthy, v1), time.Hour), was(device("x", delivery.DeviceHealthy, v2),
+					-16*time.Minute)}},
 			release: 2, previous: 1, devices: 2, done: true},
-		{name: "silence of a device that never took the document does not", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: since(begun, 100), At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
-			device("ghost", delivery.DeviceHealthy, v1), was(device("x", delivery.DeviceHealthy, v1), -16*time.Minute)}},
+		{name: "silence of a device that never took the document does not", in: rollout.Input{Fleet: fleet("1", "100%"),
+			Target: v2, State: since(begun, 100), At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+				device("ghost", delivery.DeviceHealthy, v1), was(device("x", delivery.DeviceHealthy, v1),
+					-16*time.Minute)}},
 			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "silence of a device that could not download does not", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
-			held(device("x", delivery.DeviceDownloading, v1), "cannot download: the answer is another content")}},
-			release: 2, previous: 1, devices: 1, hold: "1 device held (x: cannot download: the answer is another content)"},
-		{name: "a device that cannot download holds the wave, however long", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(48 * time.Hour), Devices: []delivery.Device{
-			was(held(device("x", delivery.DeviceDownloading, v1), "cannot download: 403"), -48*time.Hour), was(device("y", delivery.DeviceHealthy, v2), -48*time.Hour)}},
+		{name: "silence of a device that could not download does not", in: rollout.Input{Fleet: fleet("1", "100%"),
+			Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
+				held(device("x", delivery.DeviceDownloading, v1), "cannot download: the answer is another content")}},
+			release: 2, previous: 1, devices: 1,
+			hold: "1 device held (x: cannot download: the answer is another content)"},
+		{name: "a device that cannot download holds the wave, however long", in: rollout.Input{Fleet: fleet("100%"),
+			Target: v2, State: begun, At: noon.Add(48 * time.Hour), Devices: []delivery.Device{
+				was(held(device("x", delivery.DeviceDownloading, v1), "cannot download: 403"), -48*time.Hour),
+				was(device("y", delivery.DeviceHealthy, v2), -48*time.Hour)}},
 			release: 2, previous: 1, devices: 2, hold: "1 device held (x: cannot download: 403)"},
-		{name: "a clock that is ahead holds the wave", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
-			skewed(held(device("x", delivery.DeviceHealthy, v1), "the document expired"), 72*time.Hour)}},
+		{name: "a clock that is ahead holds the wave", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
+			Devices: []delivery.Device{
+				skewed(held(device("x", delivery.DeviceHealthy, v1), "the document expired"), 72*time.Hour)}},
 			release: 2, previous: 1, devices: 1, hold: "x: the document expired; its clock is 72h ahead"},
-		{name: "a device that speaks and does not move is held, not failed", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, At: noon.Add(46 * time.Minute), Devices: []delivery.Device{
-			was(device("x", delivery.DeviceDownloading, v1), -46*time.Minute)}},
+		{name: "a device that speaks and does not move is held, not failed", in: rollout.Input{Fleet: fleet("100%"),
+			Target: v2, State: begun, At: noon.Add(46 * time.Minute), Devices: []delivery.Device{
+				was(device("x", delivery.DeviceDownloading, v1), -46*time.Minute)}},
 			release: 2, previous: 1, devices: 1, hold: "x: it reports, and has been downloading since the wave began"},
-		{name: "two installations under one name are not healthy", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
-			twice(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
+		{name: "two installations under one name are not healthy", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
+			State: begun, Devices: []delivery.Device{
+				twice(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: "x: it reports from two places"},
-		{name: "a bundle that the ring was never offered is not healthy", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
-			ignored(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
+		{name: "a bundle that the ring was never offered is not healthy", in: rollout.Input{Fleet: fleet("100%"),
+			Target: v2, State: begun, Devices: []delivery.Device{
+				ignored(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
-		{name: "nor has it failed", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Devices: []delivery.Device{
-			ignored(broken("x", v2, v1, "no")), device("y", delivery.DeviceHealthy, v2)}},
+		{name: "nor has it failed", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
+			Devices: []delivery.Device{
+				ignored(broken("x", v2, v1, "no")), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
-		{name: "a failure while the server doubts its own store is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun, Doubt: "the server's store has lost model.onnx", Devices: []delivery.Device{
-			broken("x", v2, v1, "not an ONNX file"), device("y", delivery.DeviceHealthy, v2)}},
+		{name: "a failure while the server doubts its own store is none", in: rollout.Input{Fleet: fleet("100%"),
+			Target: v2, State: begun, Doubt: "the server's store has lost model.onnx", Devices: []delivery.Device{
+				broken("x", v2, v1, "not an ONNX file"), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: "x: not an ONNX file; the server's store has lost model.onnx"},
-		{name: "all away", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: []delivery.Device{was(device("x", delivery.DeviceHealthy, v1), time.Hour)}},
+		{name: "all away", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1,
+			Devices: []delivery.Device{was(device("x", delivery.DeviceHealthy, v1), time.Hour)}},
 			release: 2, previous: 1, hold: "none of 1 was heard from for 15m"},
-		{name: "paused before it began", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), Devices: all(3, delivery.DeviceHealthy, v1)},
+		{name: "paused before it began", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v2,
+			Published: doc(v1, nil, 1), Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 1, devices: 3, hold: "paused: true in fleets/north.yaml"},
 		{name: "paused before anything", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v1}, hold: "paused"},
-		{name: "paused between waves", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2, State: begun, Devices: all(3, delivery.DeviceHealthy, v2)},
+		{name: "paused between waves", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2, State: begun,
+			Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 2, previous: 1, devices: 3, hold: "paused"},
-		{name: "paused, and a device fails", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2, State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
+		{name: "paused, and a device fails", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2,
+			State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
 			release: 1, devices: 1, abort: "x: no"},
-		{name: "window closed", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), Devices: all(1, delivery.DeviceHealthy, v1)},
-			release: 1, devices: 1, hold: "opens 2026-11-25 00:00 UTC", wake: time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)},
-		{name: "window open", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, At: time.Date(2026, 11, 24, 3, 59, 0, 0, time.UTC), Published: doc(v1, nil, 1), Devices: all(1, delivery.DeviceHealthy, v1)},
+		{name: "window closed", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, Published: doc(v1, nil, 1),
+			Devices: all(1, delivery.DeviceHealthy, v1)},
+			release: 1, devices: 1, hold: "opens 2026-11-25 00:00 UTC", wake: time.Date(2026, 11, 25, 0, 0, 0, 0,
+				time.UTC)},
+		{name: "window open", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, At: time.Date(2026, 11, 24, 3,
+			59, 0, 0, time.UTC), Published: doc(v1, nil, 1), Devices: all(1, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "another fleet goes first", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v1.Bundle, HealthySince: noon.Add(-48 * time.Hour)}},
+		{name: "another fleet goes first", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2,
+			Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v1.Bundle,
+				HealthySince: noon.Add(-48 * time.Hour)}},
 			release: 1, hold: "waiting for fleet staging to run version 2 healthily for 24h"},
-		{name: "another fleet is not done soaking", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-time.Hour)}},
+		{name: "another fleet is not done soaking", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2,
+			Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle,
+				HealthySince: noon.Add(-time.Hour)}},
 			release: 1, hold: "until 2026-11-25 11:00 UTC", wake: noon.Add(23 * time.Hour)},
-		{name: "another fleet is done", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2, Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-24 * time.Hour)}, Devices: all(2, delivery.DeviceHealthy, v1)},
+		{name: "another fleet is done", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2,
+			Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle,
+				HealthySince: noon.Add(-24 * time.Hour)}, Devices: all(2, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 2, hold: "waiting for 2 devices"},
-		{name: "rollback", in: rollout.Input{Fleet: after(night(fleet("1", "100%"))), Target: v1, Rollback: true, State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
+		{name: "rollback", in: rollout.Input{Fleet: after(night(fleet("1", "100%"))), Target: v1, Rollback: true,
+			State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 1, devices: 3, hold: "waiting for 3 devices"},
-		{name: "rollback is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1, State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: all(3, delivery.DeviceHealthy, v1)},
+		{name: "rollback is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
+			State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 1, devices: 3, done: true},
-		{name: "a failing rollback has nowhere to go", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1, State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: append(all(2, delivery.DeviceHealthy, v1), broken("x", v1, v2, "disk"))},
+		{name: "a failing rollback has nowhere to go", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
+			State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: append(all(2, delivery.DeviceHealthy,
+				v1), broken("x", v1, v2, "disk"))},
 			release: 1, devices: 3, hold: "x: disk"},
-		{name: "paused holds a rollback too", in: rollout.Input{Fleet: paused(fleet("1", "100%")), Target: v1, Rollback: true, State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
+		{name: "paused holds a rollback too", in: rollout.Input{Fleet: paused(fleet("1", "100%")), Target: v1,
+			Rollback: true, State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 2, previous: 1, devices: 3, hold: "paused"},
-		{name: "back to what it completed, in the middle of a rollout", in: rollout.Input{Fleet: night(fleet("1", "100%")), Target: v1, State: begun, Published: doc(v2, &v1, 0.1), Devices: all(3, delivery.DeviceHealthy, v1)},
+		{name: "back to what it completed, in the middle of a rollout",
+			in: rollout.Input{Fleet: night(fleet("1", "100%")), Target: v1, State: begun, Published: doc(v2, &v1,
+				0.1), Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 1, devices: 3, done: true},
-		{name: "a healthy canary does not make a rollback of its own rollout", in: rollout.Input{Fleet: fleet("3", "100%"), Target: v2, Rollback: true, State: begun, Devices: all(4, delivery.DeviceHealthy, v1)},
+		{name: "a healthy canary does not make a rollback of its own rollout",
+			in: rollout.Input{Fleet: fleet("3", "100%"), Target: v2, Rollback: true, State: begun,
+				Devices: all(4, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
-		{name: "superseded in the middle: the others stay on what was completed", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, State: begun, Published: doc(v2, &v1, 0.1), Devices: all(4, delivery.DeviceHealthy, v1)},
+		{name: "superseded in the middle: the others stay on what was completed",
+			in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, State: begun,
+				Published: doc(v2, &v1, 0.1), Devices: all(4, delivery.DeviceHealthy, v1)},
 			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "after a completed one", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, State: done, Published: doc(v2, &v1, 1), Devices: all(4, delivery.DeviceHealthy, v2)},
+		{name: "after a completed one", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2,
+			State: done, Published: doc(v2, &v1, 1), Devices: all(4, delivery.DeviceHealthy, v2)},
 			release: 3, previous: 2, devices: 1, hold: "waiting for 1 device"},
-		{name: "state lost in the middle", in: rollout.Input{Fleet: fleet("1", "50%", "100%"), Target: v2, Previous: &v1, Published: doc(v2, &v1, 0.9999), Devices: all(4, delivery.DeviceHealthy, v1)},
+		{name: "state lost in the middle", in: rollout.Input{Fleet: fleet("1", "50%", "100%"), Target: v2,
+			Previous: &v1, Published: doc(v2, &v1, 0.9999), Devices: all(4, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 4, hold: "waiting for 4 devices"},
-		{name: "state and registry lost at the end", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Published: doc(v2, &v1, 1)},
+		{name: "state and registry lost at the end", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
+			Previous: &v1, Published: doc(v2, &v1, 1)},
 			release: 2, previous: 1, hold: "no device has reported yet"},
-		{name: "aborted before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Aborted: []delivery.Digest{v2.Bundle}, State: begun, Devices: all(4, delivery.DeviceHealthy, v2)},
+		{name: "aborted before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1,
+			Aborted: []delivery.Digest{v2.Bundle}, State: begun, Devices: all(4, delivery.DeviceHealthy, v2)},
 			release: 1, devices: 4},
-		{name: "aborted, and so is what came before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, Aborted: []delivery.Digest{v2.Bundle, v3.Bundle}, Devices: all(4, delivery.DeviceIdle, v1)},
+		{name: "aborted, and so is what came before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3,
+			Previous: &v2, Aborted: []delivery.Digest{v2.Bundle, v3.Bundle}, Devices: all(4, delivery.DeviceIdle, v1)},
 			release: 3, devices: 0},
-		{name: "a new digest after an abort", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, Aborted: []delivery.Digest{v2.Bundle}, State: rollout.State{Base: &v1}, Published: doc(v1, nil, 1), Devices: all(4, delivery.DeviceHealthy, v1)},
+		{name: "a new digest after an abort", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2,
+			Aborted: []delivery.Digest{v2.Bundle}, State: rollout.State{Base: &v1}, Published: doc(v1, nil, 1),
+			Devices: all(4, delivery.DeviceHealthy, v1)},
 			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "a device breaks when all is over", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: done, Devices: []delivery.Device{broken("x", v2, v1, "crash loop")}},
+		{name: "a device breaks when all is over", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: done,
+			Devices: []delivery.Device{broken("x", v2, v1, "crash loop")}},
 			release: 2, previous: 1, devices: 1, done: true},
 		{name: "a window that nobody can read", in: rollout.Input{Fleet: func() delivery.Fleet {
 			f := night(fleet("100%"))
@@ -281,12 +344,14 @@ func TestNext(t *testing.T) {
 				}
 			}
 			if release != c.release || previous != c.previous || reached != c.devices {
-				t.Errorf("publishes version %d to %d devices and %d to the others, want %d to %d and %d", release, reached, previous, c.release, c.devices, c.previous)
+				t.Errorf("publishes version %d to %d devices and %d to the others, want %d to %d and %d", release,
+					reached, previous, c.release, c.devices, c.previous)
 			}
 			if d.Done != c.done {
 				t.Errorf("done is %v", d.Done)
 			}
-			if (d.Abort != nil) != (c.abort != "") || d.Abort != nil && (!strings.Contains(d.Abort.Why, c.abort) || d.Abort.Bundle != c.in.Target.Bundle) {
+			if (d.Abort != nil) != (c.abort != "") || d.Abort != nil && (!strings.Contains(d.Abort.Why, c.abort) ||
+				d.Abort.Bundle != c.in.Target.Bundle) {
 				t.Errorf("abort is %+v, want %q", d.Abort, c.abort)
 			}
 			if (d.Hold != "") != (c.hold != "") || !strings.Contains(d.Hold, c.hold) {
@@ -342,8 +407,10 @@ func TestHasRun(t *testing.T) {
 
 // The figures that facts about small samples give.
 func TestNotRuledOut(t *testing.T) {
-	for n, want := range map[int]float64{1: 0.95, 3: 0.6316, 5: 0.4507, 10: 0.2589, 20: 0.1391, 60: 0.0487, 300: 0.00994} {
-		if got := rollout.NotRuledOut(0, n); math.Abs(got-want) > 5e-5 || math.Abs(got-(1-math.Pow(0.05, 1/float64(n)))) > 1e-9 {
+	for n, want := range map[int]float64{1: 0.95, 3: 0.6316, 5: 0.4507, 10: 0.2589, 20: 0.1391, 60: 0.0487,
+		300: 0.00994} {
+		if got := rollout.NotRuledOut(0, n); math.Abs(got-want) > 5e-5 ||
+			math.Abs(got-(1-math.Pow(0.05, 1/float64(n)))) > 1e-9 {
 			t.Errorf("0 of %d: got %v, want %v", n, got, want)
 		}
 	}
@@ -380,11 +447,13 @@ func TestFirstWaveLeavesAwayDevicesOut(t *testing.T) {
 			}
 		}
 		if reached != 1 || d.Desired.Salt != begun.Desired.Salt {
-			t.Errorf("%d devices: the wave of 1 reaches %d once all are back; salt %q, then %q", n, reached, begun.Desired.Salt, d.Desired.Salt)
+			t.Errorf("%d devices: the wave of 1 reaches %d once all are back; salt %q, then %q", n, reached,
+				begun.Desired.Salt, d.Desired.Salt)
 		}
 		in.State = rollout.State{} // the ledger is lost: the document says who is in the wave
 		if again := rollout.Next(in); again.Desired.Salt != d.Desired.Salt || again.Desired.Share != d.Desired.Share {
-			t.Errorf("%d devices: without the ledger salt %q and share %v, want %q and %v", n, again.Desired.Salt, again.Desired.Share, d.Desired.Salt, d.Desired.Share)
+			t.Errorf("%d devices: without the ledger salt %q and share %v, want %q and %v", n, again.Desired.Salt,
+				again.Desired.Share, d.Desired.Salt, d.Desired.Share)
 		}
 	}
 }
@@ -408,13 +477,18 @@ func TestReleaseAfterUnfinishedRollbackFallsBackToIt(t *testing.T) {
 // A fleet of dead devices is not healthy, and the text says how many were heard.
 func TestDeadFleetIsNotHealthy(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Deadline: 2 * time.Minute, At: noon.Add(8 * time.Minute),
-		State: rollout.State{Target: v2, Base: &v1, Wave: 1, Share: 1, Done: true, Healthy: noon}, Devices: all(3, delivery.DeviceHealthy, v2)}
+		State:   rollout.State{Target: v2, Base: &v1, Wave: 1, Share: 1, Done: true, Healthy: noon},
+		Devices: all(3, delivery.DeviceHealthy, v2)}
 	d := rollout.Next(in)
-	if d.Wave.Healthy != 0 || d.Abort != nil || !strings.Contains(d.Text, "version 2 is out: 0 of 3 seen in the last 2m") || !d.State.Standing().HealthySince.IsZero() {
+	if d.Wave.Healthy != 0 || d.Abort != nil ||
+		!strings.Contains(d.Text, "version 2 is out: 0 of 3 seen in the last 2m") ||
+		!d.State.Standing().HealthySince.IsZero() {
 		t.Errorf("got %+v: %s", d.Wave, d)
 	}
 	in.Devices[1].Seen = in.At
-	if d = rollout.Next(in); d.Wave.Healthy != 1 || !strings.Contains(d.Text, "1 of 1 device healthy, of 1 seen in the last 2m") || !strings.Contains(d.Text, "away: d00, d02") {
+	if d = rollout.Next(in); d.Wave.Healthy != 1 ||
+		!strings.Contains(d.Text, "1 of 1 device healthy, of 1 seen in the last 2m") ||
+		!strings.Contains(d.Text, "away: d00, d02") {
 		t.Errorf("got %+v: %s", d.Wave, d)
 	}
 	if want := in.At.Add(2*time.Minute + time.Second); !d.Wake.Equal(want) {
@@ -429,7 +503,8 @@ func TestDeadFleetIsNotHealthy(t *testing.T) {
 
 // Who goes first cannot be known, or chosen, before a rollout begins.
 func TestFirstWaveCannotBeChosen(t *testing.T) {
-	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: all(20, delivery.DeviceHealthy, v1), At: noon, Seed: "secret of the server"}
+	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: all(20, delivery.DeviceHealthy,
+		v1), At: noon, Seed: "secret of the server"}
 	first := map[string]bool{}
 	salts := map[string]bool{}
 	for i := range 20 {

@@ -74,7 +74,8 @@ func TestStory(t *testing.T) {
 	for i := range in.Devices {
 		if in.Published.InWave(in.Devices[i].Report.Device) {
 			in.Devices[i].Report.Phase, in.Devices[i].Report.Bundle = delivery.DeviceFailed, v2.Bundle
-			in.Devices[i].Report.Failed, in.Devices[i].Report.Why = v3.Bundle, "golden replay: output dets differs\nby 0.3"
+			in.Devices[i].Report.Failed, in.Devices[i].Report.Why = v3.Bundle,
+				"golden replay: output dets differs\nby 0.3"
 			in.Devices[i].Report.Desired = in.Published.Version
 		}
 	}

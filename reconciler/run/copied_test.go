@@ -68,7 +68,8 @@ func TestRunnerOfAnotherStateFolderIsNotSignalled(t *testing.T) {
 			} else if !process.Alive() {
 				t.Error("another state folder's runner was signalled")
 			}
-			if state, err := store.State(s.Key); err != nil || state.Phase != delivery.RunRunning || state.Ending == "" {
+			if state, err := store.State(s.Key); err != nil || state.Phase != delivery.RunRunning ||
+				state.Ending == "" {
 				t.Errorf("%+v, %v", state, err)
 			}
 		})
@@ -85,7 +86,8 @@ func TestRunBelongsToTheStateFolderThatStartedIt(t *testing.T) {
 	}
 	<-b.wake
 	var h history
-	if err := h.read(filepath.Join(b.Folder(s.Kind, s.Key), journalFile)); err != nil || h.state != "mine" || h.at.Before(time.Now().Add(-time.Hour)) {
+	if err := h.read(filepath.Join(b.Folder(s.Kind, s.Key), journalFile)); err != nil || h.state != "mine" ||
+		h.at.Before(time.Now().Add(-time.Hour)) {
 		t.Errorf("%+v, %v", h, err)
 	}
 }

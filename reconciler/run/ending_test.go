@@ -68,7 +68,8 @@ func TestAttemptThatIsSignalledIsStopped(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			_ = r.Do(ctx, func(ctx context.Context) (any, error) {
 				if c.asks {
-					if err := os.WriteFile(filepath.Join(dir, endFile), []byte(`{"why": "#3 is closed"}`), 0o600); err != nil {
+					if err := os.WriteFile(filepath.Join(dir, endFile), []byte(`{"why": "#3 is closed"}`),
+						0o600); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -143,8 +144,8 @@ func TestNeedSurvivesRestart(t *testing.T) {
 	}
 }
 
-// A run of a newer aob is called that, and not damaged, as long as it is there. Nothing is done to it: it is not started
-// again, not ended and not removed. The other runs are read and started.
+// A run of a newer aob is called that, and not damaged, as long as it is there. Nothing is done to it: it is not
+// started again, not ended and not removed. The other runs are read and started.
 func TestRunOfNewerAOBIsCalledThatAndLeftAlone(t *testing.T) {
 	b := newBench(t)
 	s := spec("quick")
@@ -196,8 +197,8 @@ func TestRunOfNewerAOBIsCalledThatAndLeftAlone(t *testing.T) {
 	}
 }
 
-// A run that an earlier version began goes on where it was: its folder has no format, its journal names no state folder,
-// and nobody has recorded who needs it. It can be asked to end.
+// A run that an earlier version began goes on where it was: its folder has no format, its journal names no state
+// folder, and nobody has recorded who needs it. It can be asked to end.
 func TestRunOfAnEarlierVersionGoesOn(t *testing.T) {
 	b := newBench(t)
 	b.StateID = "mine"

@@ -56,19 +56,26 @@ func TestJournals(t *testing.T) {
 		{"nothing", "", delivery.RunUnknown, 0, "", 0, 0},
 		{"died at once", "start", delivery.RunDied, 1, "attempt 1 died", 0, 1},
 		{"died in a stage", "start stage:plan stage:apply", delivery.RunDied, 1, "attempt 1 died in stage apply", 0, 1},
-		{"progress is no end", "start stage:training progress:3", delivery.RunDied, 1, "attempt 1 died in stage training", 0, 1},
+		{"progress is no end", "start stage:training progress:3", delivery.RunDied, 1,
+			"attempt 1 died in stage training", 0, 1},
 		{"died twice", "start start", delivery.RunDied, 2, "attempt 2 died", firstPause, 2},
-		{"died without getting further", repeat("start stage:plan", 5), delivery.RunDied, 5, "attempt 5 died in stage plan", 8 * firstPause, 5},
-		{"got further by a stage", repeat("start stage:plan", 5) + "start stage:plan stage:apply", delivery.RunDied, 6, "attempt 6 died in stage apply", 0, 1},
-		{"got further by an epoch", repeat("start stage:plan progress:4", 5) + "start stage:plan progress:5", delivery.RunDied, 6, "attempt 6 died in stage plan", 0, 1},
-		{"an epoch seen before", repeat("start stage:plan progress:4", 3) + "start stage:plan progress:3", delivery.RunDied, 4, "attempt 4 died in stage plan", 4 * firstPause, 4},
+		{"died without getting further", repeat("start stage:plan", 5), delivery.RunDied, 5,
+			"attempt 5 died in stage plan", 8 * firstPause, 5},
+		{"got further by a stage", repeat("start stage:plan", 5) + "start stage:plan stage:apply", delivery.RunDied, 6,
+			"attempt 6 died in stage apply", 0, 1},
+		{"got further by an epoch", repeat("start stage:plan progress:4", 5) + "start stage:plan progress:5",
+			delivery.RunDied, 6, "attempt 6 died in stage plan", 0, 1},
+		{"an epoch seen before", repeat("start stage:plan progress:4", 3) + "start stage:plan progress:3",
+			delivery.RunDied, 4, "attempt 4 died in stage plan", 4 * firstPause, 4},
 		{"errors are no deaths", repeat("start error:away", 6), delivery.RunDied, 6, "away", 16 * firstPause, 0},
 		{"the pause ends growing", repeat("start error:away", 80), delivery.RunDied, 80, "away", maxPause, 0},
 		{"done", "start stage:a start stage:b done", delivery.RunDone, 2, "", 0, 0},
 		{"failed", "start failed:no", delivery.RunFailed, 1, "no", 0, 0},
 		{"stopped", "start stage:a stopped:why", delivery.RunStopped, 1, "why", 0, 0},
-		{"stopped forgives", repeat("start", 8) + "start stopped:why start", delivery.RunDied, 10, "attempt 10 died", 0, 1},
-		{"retry forgives", repeat("start stage:a", 9) + "start failed:no retry start stage:a", delivery.RunDied, 11, "attempt 11 died in stage a", 0, 1},
+		{"stopped forgives", repeat("start", 8) + "start stopped:why start", delivery.RunDied, 10, "attempt 10 died", 0,
+			1},
+		{"retry forgives", repeat("start stage:a", 9) + "start failed:no retry start stage:a", delivery.RunDied, 11,
+			"attempt 11 died in stage a", 0, 1},
 		{"retried", "start failed:no retry", delivery.RunUnknown, 1, "", 0, 0},
 	}
 	for _, test := range tests {
@@ -246,9 +253,12 @@ func (b *bench) killRunner(t *testing.T, s delivery.RunSpec) int {
 // However a journal came to be, reading it in pieces shows the same as reading
 // it at once.
 func FuzzJournal(f *testing.F) {
-	f.Add([]byte("{\"at\":\"2026-11-24T02:00:00Z\",\"attempt\":1,\"event\":\"start\",\"process\":{\"pid\":1}}\n{\"event\":\"stage\",\"stage\":\"a\"}\n{\"event\":\"done\"}\n"), uint(40))
+	f.Add(
+		[]byte(
+			"{\"at\":\"2026-11-24T02:00:00Z\",\"attempt\":1,\"event\":\"start\",\"process\":{\"pid\":1}}\n{\"event\":\"stage\",\"stage\":\"a\"}\n{\"event\":\"done\"}\n"), uint(40))
 	f.Add([]byte("{\"event\":\"start\"}\n{\"event\":\"progress\",\"epoch\":3}\nxx\n{\"event\":\"err"), uint(3))
-	f.Add([]byte("{\"event\":\"start\"}\n{\"event\":\"error\"}\n{\"event\":\"retry\"}\n{\"event\":\"stopped\"}\n"), uint(20))
+	f.Add([]byte("{\"event\":\"start\"}\n{\"event\":\"error\"}\n{\"event\":\"retry\"}\n{\"event\":\"stopped\"}\n"),
+		uint(20))
 	f.Fuzz(func(t *testing.T, data []byte, cut uint) {
 		var pieces, whole history
 		pieces.take(data[:min(uint(len(data)), cut)])

@@ -98,7 +98,8 @@ func runnerMain(dir string) error {
 }
 
 func spec(note string) delivery.RunSpec {
-	return delivery.RunSpec{Key: delivery.Sum([]byte(note)), Kind: delivery.RunCompare, Note: note, Compare: &delivery.CompareRun{Resamples: 1}}
+	return delivery.RunSpec{Key: delivery.Sum([]byte(note)), Kind: delivery.RunCompare, Note: note,
+		Compare: &delivery.CompareRun{Resamples: 1}}
 }
 
 // A bench is a store whose runners tell what they do.
@@ -174,7 +175,8 @@ func (b *bench) state(t *testing.T, s delivery.RunSpec) delivery.RunState {
 			t.Fatal(err)
 		}
 		for _, other := range list {
-			if other.Spec.Key == s.Key && got.Phase > delivery.RunRunning && string(delivery.Canonical(other)) != string(delivery.Canonical(bare)) {
+			if other.Spec.Key == s.Key && got.Phase > delivery.RunRunning &&
+				string(delivery.Canonical(other)) != string(delivery.Canonical(bare)) {
 				t.Errorf("%s observes %s\nwant %s", name, delivery.Canonical(other), delivery.Canonical(bare))
 			}
 		}
@@ -210,7 +212,8 @@ func (b *bench) folder(t *testing.T, s delivery.RunSpec) string {
 func want(t *testing.T, s delivery.RunState, phase delivery.RunPhase, attempt int, err string) {
 	t.Helper()
 	if s.Phase != phase || s.Attempt != attempt || s.Error != err {
-		t.Errorf("%s, attempt %d, error %q; want %s, attempt %d, error %q", s.Phase, s.Attempt, s.Error, phase, attempt, err)
+		t.Errorf("%s, attempt %d, error %q; want %s, attempt %d, error %q", s.Phase, s.Attempt, s.Error, phase, attempt,
+			err)
 	}
 }
 
@@ -223,7 +226,8 @@ func TestDone(t *testing.T) {
 	if got := string(state.Result); got != `{"did":"quick"}` {
 		t.Errorf("result %s", got)
 	}
-	if state.Stage != "work" || state.Started.IsZero() || state.Ended.Before(state.Started) || state.Spec.Note != "quick" {
+	if state.Stage != "work" || state.Started.IsZero() || state.Ended.Before(state.Started) ||
+		state.Spec.Note != "quick" {
 		t.Errorf("state %+v", state)
 	}
 	if err := b.Start(t.Context(), s); err != nil {
@@ -417,7 +421,8 @@ func TestRunnerThatNeverBegins(t *testing.T) {
 	s := spec("quick")
 	b.Command = []string{"/bin/sh", "-c", "echo aob: config.yaml:3: unknown key >&2; exit 1"}
 	for range 2 {
-		want(t, b.run(t, s), delivery.RunUnknown, 0, "the runner ended before it began: aob: config.yaml:3: unknown key")
+		want(t, b.run(t, s), delivery.RunUnknown, 0,
+			"the runner ended before it began: aob: config.yaml:3: unknown key")
 	}
 	err := b.Start(t.Context(), s)
 	if wait, ok := errors.AsType[delivery.Wait](err); !ok || !strings.Contains(wait.What, "unknown key") {
@@ -515,7 +520,8 @@ func TestBadFolder(t *testing.T) {
 		}
 	}
 	list, err := (&Store{Dir: b.Dir}).Observe()
-	if len(list) != 1 || err == nil || !strings.Contains(err.Error(), "eval-1/spec.json") || !strings.Contains(err.Error(), "data-2 holds the run that belongs in compare-") {
+	if len(list) != 1 || err == nil || !strings.Contains(err.Error(), "eval-1/spec.json") ||
+		!strings.Contains(err.Error(), "data-2 holds the run that belongs in compare-") {
 		t.Errorf("observed %d, error %v", len(list), err)
 	}
 }

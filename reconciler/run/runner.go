@@ -197,7 +197,8 @@ func (r *Run) ending(ctx context.Context, err error) entry {
 		case isStop:
 			return entry{Event: eventStopped, Error: stop.why}
 		case isDead:
-			return entry{Event: eventFailed, Error: dead.Error(), Do: "look at " + logFile + " in the run's folder, mend the cause and try the run again"}
+			return entry{Event: eventFailed, Error: dead.Error(), Do: "look at " + logFile +
+				" in the run's folder, mend the cause and try the run again"}
 		case isLate:
 			return entry{Event: eventFailed, Error: late.Error(), Do: "allow more, or ask for less"}
 		}
@@ -301,7 +302,8 @@ func checkSpec(spec delivery.RunSpec) error {
 	}
 	parts := 0
 	fits := false
-	for kind, set := range map[delivery.RunKind]bool{delivery.RunData: spec.Data != nil, delivery.RunTrain: spec.Train != nil, delivery.RunEval: spec.Eval != nil,
+	for kind, set := range map[delivery.RunKind]bool{delivery.RunData: spec.Data != nil,
+		delivery.RunTrain: spec.Train != nil, delivery.RunEval: spec.Eval != nil,
 		delivery.RunCompare: spec.Compare != nil, delivery.RunThresholds: spec.Thresholds != nil} {
 		if set {
 			parts++

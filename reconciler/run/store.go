@@ -185,7 +185,8 @@ func (s *Store) Remove(key delivery.Digest) error {
 		return err
 	}
 	if p := o.state.Phase; p == delivery.RunRunning || p == delivery.RunDied {
-		return delivery.Wait{For: time.Second, What: fmt.Sprintf("run %s is %s: end it before it is removed", key.Short(), p)}
+		return delivery.Wait{For: time.Second, What: fmt.Sprintf("run %s is %s: end it before it is removed",
+			key.Short(), p)}
 	}
 	gone := filepath.Join(s.Dir, ".gone-"+filepath.Base(o.dir))
 	if err := durable.Rename(o.dir, gone); err != nil {
@@ -424,7 +425,8 @@ func (s *Store) result(o *observed) (json.RawMessage, error) {
 		return nil, err
 	}
 	if got := delivery.Sum(data); got != o.history.last.Result {
-		return nil, fmt.Errorf("%s: is %s, the journal says %s: remove the run and it is made again", path, got, o.history.last.Result)
+		return nil, fmt.Errorf("%s: is %s, the journal says %s: remove the run and it is made again", path, got,
+			o.history.last.Result)
 	}
 	if s.results == nil || s.resident+len(data) > maxResident {
 		s.results, s.resident = map[delivery.Digest]json.RawMessage{}, 0

@@ -24,7 +24,8 @@ func storeOf(b *testing.B, n int) *Store {
 			b.Fatal(err)
 		}
 		var journal []byte
-		for _, e := range []entry{{Event: eventStart}, {Event: eventStage, Stage: "work"}, {Event: eventDone, Result: spec.Key}} {
+		for _, e := range []entry{{Event: eventStart}, {Event: eventStage, Stage: "work"},
+			{Event: eventDone, Result: spec.Key}} {
 			e.At, e.Attempt = time.Now(), 1
 			journal = append(append(journal, delivery.Canonical(e)...), '\n')
 		}

@@ -308,7 +308,9 @@ func killMarked(dir, mark string) error {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("the trainer in %s does not end: %d processes carry its mark after SIGKILL, lock held: %t", dir, len(left), alive)
+			return fmt.Errorf(
+				"the trainer in %s does not end: %d processes carry its mark after SIGKILL, lock held: %t", dir,
+				len(left), alive)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -81,7 +81,8 @@ func TestLaunchOnce(t *testing.T) {
 		t.Error("not stopped")
 	}
 	// Neither the fence nor the record lets it come back.
-	if out, err := aob(t, a, "start").CombinedOutput(); err == nil || !strings.Contains(string(out), "the attempt has ended") {
+	if out, err := aob(t, a, "start").CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "the attempt has ended") {
 		t.Errorf("launched after the end: %v: %s", err, out)
 	}
 	if err := os.Remove(filepath.Join(a.dir, fenceFile)); err != nil {

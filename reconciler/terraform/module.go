@@ -102,7 +102,8 @@ func (m Module) Create(dir string, vars any, policy Policy, env map[string]strin
 
 // Reopen returns the stack that an earlier process made in dir, to destroy it.
 func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack, error) {
-	s := &Stack{dir: dir, exec: m.Exec, policy: policy, log: &boundedLog{path: filepath.Join(dir, terraformLog), limit: maxTerraformLog}}
+	s := &Stack{dir: dir, exec: m.Exec, policy: policy, log: &boundedLog{path: filepath.Join(dir, terraformLog),
+		limit: maxTerraformLog}}
 	s.env = map[string]string{
 		"PATH":               path,
 		"HOME":               dir,
@@ -121,7 +122,8 @@ func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack
 
 func (m Module) check() error {
 	if _, err := exec.LookPath(m.Exec); err != nil || !filepath.IsAbs(m.Exec) {
-		return delivery.Blockedf("install Terraform 1.5 or newer and give its absolute path in the server's configuration",
+		return delivery.Blockedf(
+			"install Terraform 1.5 or newer and give its absolute path in the server's configuration",
 			"no terraform program at %q", m.Exec)
 	}
 	return nil
@@ -225,7 +227,8 @@ func (s *Stack) idle(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("process %d of an earlier terraform in %s does not end: %w", left[0].PID, s.dir, context.Cause(ctx))
+			return fmt.Errorf("process %d of an earlier terraform in %s does not end: %w", left[0].PID, s.dir,
+				context.Cause(ctx))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

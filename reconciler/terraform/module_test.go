@@ -34,18 +34,30 @@ func TestPolicyRefuses(t *testing.T) {
 		want     string
 	}{
 		{name: "the module as it is"},
-		{name: "another word in the command", old: "launch start", new: "launch start --force", want: "terraform_data.trainer: provisioners"},
-		{name: "values in the command", old: `launch start"`, new: `launch start ${self.input}"`, want: "terraform_data.trainer: provisioners"},
-		{name: "another shell", old: `["/bin/sh", "-c"]`, new: `["/bin/bash", "-c"]`, want: "terraform_data.trainer: provisioners"},
-		{name: "an environment", old: `working_dir = self.input`, new: "working_dir = self.input\nenvironment = {AOB = \"/tmp/x\"}", want: "with other settings"},
-		{name: "another folder", old: `working_dir = self.input`, new: `working_dir = "/"`, want: "terraform_data.trainer: provisioners"},
-		{name: "one command more", old: `input = var.folder`, new: "input = var.folder\n" + touch, want: "terraform_data.trainer: provisioners"},
-		{name: "one command fewer", old: `when        = destroy`, new: ``, want: ""}, // a plan does not tell when a command runs; its words are fixed
-		{name: "another value", old: `input = var.folder`, new: `input = "/tmp"`, want: "terraform_data.trainer: input: want"},
-		{name: "another resource", file: `resource "terraform_data" "more" {` + "\n" + touch + "\n}", want: "terraform_data.more: no such resource is allowed"},
-		{name: "several of it", old: `input = var.folder`, new: "count = 2\ninput = var.folder", want: "terraform_data.trainer[1]: no such resource is allowed"},
-		{name: "none of it", old: `input = var.folder`, new: "count = 0\ninput = var.folder", want: "the plan does not create it"},
-		{name: "a data source", file: `data "terraform_remote_state" "x" {` + "\nbackend = \"local\"\nconfig = {path = \"sub/state.json\"}\n}", want: "no such"},
+		{name: "another word in the command", old: "launch start", new: "launch start --force",
+			want: "terraform_data.trainer: provisioners"},
+		{name: "values in the command", old: `launch start"`, new: `launch start ${self.input}"`,
+			want: "terraform_data.trainer: provisioners"},
+		{name: "another shell", old: `["/bin/sh", "-c"]`, new: `["/bin/bash", "-c"]`,
+			want: "terraform_data.trainer: provisioners"},
+		{name: "an environment", old: `working_dir = self.input`,
+			new: "working_dir = self.input\nenvironment = {AOB = \"/tmp/x\"}", want: "with other settings"},
+		{name: "another folder", old: `working_dir = self.input`, new: `working_dir = "/"`,
+			want: "terraform_data.trainer: provisioners"},
+		{name: "one command more", old: `input = var.folder`, new: "input = var.folder\n" + touch,
+			want: "terraform_data.trainer: provisioners"},
+		// a plan does not tell when a command runs; its words are fixed
+		{name: "one command fewer", old: `when        = destroy`, new: ``, want: ""},
+		{name: "another value", old: `input = var.folder`, new: `input = "/tmp"`,
+			want: "terraform_data.trainer: input: want"},
+		{name: "another resource", file: `resource "terraform_data" "more" {` + "\n" + touch + "\n}",
+			want: "terraform_data.more: no such resource is allowed"},
+		{name: "several of it", old: `input = var.folder`, new: "count = 2\ninput = var.folder",
+			want: "terraform_data.trainer[1]: no such resource is allowed"},
+		{name: "none of it", old: `input = var.folder`, new: "count = 0\ninput = var.folder",
+			want: "the plan does not create it"},
+		{name: "a data source", file: `data "terraform_remote_state" "x" {` +
+			"\nbackend = \"local\"\nconfig = {path = \"sub/state.json\"}\n}", want: "no such"},
 		{name: "a module", file: `module "m" { source = "./sub" }`, want: "module.m: no modules are allowed"},
 		{name: "another provider", file: `resource "null_resource" "x" {}`, want: "terraform init"},
 	}
@@ -64,11 +76,13 @@ func TestPolicyRefuses(t *testing.T) {
 			}
 			if test.file != "" {
 				files["more.tf"] = &fstest.MapFile{Data: []byte(test.file)}
-				files["sub/state.json"] = &fstest.MapFile{Data: []byte(`{"version":4,"terraform_version":"1.11.4","serial":1,"lineage":"x","outputs":{},"resources":[]}`)}
+				files["sub/state.json"] = &fstest.MapFile{Data: []byte(
+					`{"version":4,"terraform_version":"1.11.4","serial":1,"lineage":"x","outputs":{},"resources":[]}`)}
 				files["sub/main.tf"] = &fstest.MapFile{Data: []byte(`output "x" { value = 1 }`)}
 			}
 			dir := t.TempDir()
-			s, err := Module{Exec: terraform, Files: files}.Create(filepath.Join(dir, "stack"), map[string]string{"folder": dir}, trainLocal(dir), nil)
+			s, err := Module{Exec: terraform, Files: files}.Create(filepath.Join(dir, "stack"),
+				map[string]string{"folder": dir}, trainLocal(dir), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,12 +116,14 @@ func TestCommandLines(t *testing.T) {
 	plan := `{"format_version":"1.2","complete":true,"configuration":{"root_module":{}}}`
 	stub := filepath.Join(dir, "terraform")
 	script := "#!/bin/sh\n{ echo \"argv: $*\"; env | sort; } >> " + record + "\n" +
-		"case $1 in show) echo '" + plan + "';; output) echo '{\"folder\":{\"value\":\"/x\"}}';; version) echo '{\"terraform_version\":\"1.11.4\"}';; esac\n"
+		"case $1 in show) echo '" + plan + "';; output) echo '{\"folder\":{\"value\":\"/x\"}}';; version) echo " +
+		"'{\"terraform_version\":\"1.11.4\"}';; esac\n"
 	if err := os.WriteFile(stub, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	stack := filepath.Join(dir, "stack")
-	s, err := Module{Exec: stub, Files: fstest.MapFS{"main.tf": {}}}.Create(stack, map[string]string{"folder": "/x"}, Policy{}, map[string]string{"AOB": "/usr/bin/aob"})
+	s, err := Module{Exec: stub, Files: fstest.MapFS{"main.tf": {}}}.Create(stack, map[string]string{"folder": "/x"},
+		Policy{}, map[string]string{"AOB": "/usr/bin/aob"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +160,8 @@ func TestCommandLines(t *testing.T) {
 	}
 	wantArgv := []string{
 		"init -no-color -input=false -backend=true -get=true -upgrade=false",
-		"plan -no-color -input=false -detailed-exitcode -lock-timeout=30s -out=plan.bin -lock=true -parallelism=10 -refresh=true",
+		"plan -no-color -input=false -detailed-exitcode -lock-timeout=30s -out=plan.bin -lock=true -parallelism=10 " +
+			"-refresh=true",
 		"show -json -no-color plan.bin",
 		"apply -no-color -auto-approve -input=false -lock-timeout=30s -lock=true -parallelism=10 -refresh=true plan.bin",
 		"output -no-color -json",
@@ -154,7 +171,8 @@ func TestCommandLines(t *testing.T) {
 	if !slices.Equal(argv, wantArgv) {
 		t.Errorf("told\n%s\nwant\n%s", strings.Join(argv, "\n"), strings.Join(wantArgv, "\n"))
 	}
-	for _, want := range []string{"PATH=" + path, "HOME=" + stack, "TF_DATA_DIR=" + stack + "/.terraform", "TF_CLI_CONFIG_FILE=" + stack + "/cli.tfrc",
+	for _, want := range []string{"PATH=" + path, "HOME=" + stack, "TF_DATA_DIR=" + stack + "/.terraform",
+		"TF_CLI_CONFIG_FILE=" + stack + "/cli.tfrc",
 		"CHECKPOINT_DISABLE=1", "TF_IN_AUTOMATION=1", "AOB=/usr/bin/aob"} {
 		if !env[want] {
 			t.Errorf("terraform's environment lacks %s", want)
@@ -163,7 +181,8 @@ func TestCommandLines(t *testing.T) {
 	}
 	for line := range env {
 		name, value, _ := strings.Cut(line, "=")
-		if slices.Contains([]string{"PWD", "OLDPWD", "SHLVL", "_", "TF_APPEND_USER_AGENT"}, name) || strings.HasPrefix(name, "TF_LOG") && value == "" {
+		if slices.Contains([]string{"PWD", "OLDPWD", "SHLVL", "_", "TF_APPEND_USER_AGENT"}, name) ||
+			strings.HasPrefix(name, "TF_LOG") && value == "" {
 			continue // the shell's and the library's own
 		}
 		t.Errorf("terraform's environment holds %s", line)
@@ -204,12 +223,14 @@ func TestTerraformError(t *testing.T) {
 	if err != nil {
 		t.Skip("no terraform on PATH: install Terraform 1.5 or newer to run this test")
 	}
-	s, err := Module{Exec: terraform, Files: fstest.MapFS{"main.tf": {Data: []byte(`variable "folder" {` + "\n")}}}.Create(filepath.Join(t.TempDir(), "stack"), nil, Policy{}, nil)
+	s, err := Module{Exec: terraform, Files: fstest.MapFS{"main.tf": {Data: []byte(`variable "folder" {` +
+		"\n")}}}.Create(filepath.Join(t.TempDir(), "stack"), nil, Policy{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = s.Plan(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "Unclosed configuration block") || strings.ContainsAny(err.Error(), "\n│") || !strings.Contains(err.Error(), terraformLog) {
+	if err == nil || !strings.Contains(err.Error(), "Unclosed configuration block") ||
+		strings.ContainsAny(err.Error(), "\n│") || !strings.Contains(err.Error(), terraformLog) {
 		t.Errorf("error %v", err)
 	}
 }

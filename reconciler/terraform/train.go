@@ -95,7 +95,8 @@ func (t *Trainer) Train(ctx context.Context, req TrainRequest) (Trained, error) 
 		spent += old.spent
 	}
 	if a == nil {
-		if done.Status, err = readStatus(req.Dir); err == nil && len(list) > 0 && done.Status.Phase == "done" && complete(done.Output) == nil {
+		if done.Status, err = readStatus(req.Dir); err == nil && len(list) > 0 && done.Status.Phase == "done" &&
+			complete(done.Output) == nil {
 			return done, nil
 		}
 		if err := context.Cause(ctx); err != nil {
@@ -223,10 +224,12 @@ func (t *Trainer) check(req TrainRequest) error {
 	if err := t.module().check(); err != nil {
 		return err
 	}
-	for _, p := range []struct{ what, path string }{{"python", req.Python}, {"trainer", req.Script}, {"aob program", t.AOB}} {
+	for _, p := range []struct{ what, path string }{{"python", req.Python}, {"trainer", req.Script},
+		{"aob program", t.AOB}} {
 		info, err := os.Stat(p.path)
 		if err != nil || !filepath.IsAbs(p.path) || !info.Mode().IsRegular() {
-			return delivery.Blockedf("give its absolute path in the server's configuration", "no %s at %q", p.what, p.path)
+			return delivery.Blockedf("give its absolute path in the server's configuration", "no %s at %q", p.what,
+				p.path)
 		}
 	}
 	if req.Heartbeat <= 0 {
@@ -236,7 +239,8 @@ func (t *Trainer) check(req TrainRequest) error {
 }
 
 // watch follows the attempt's trainer until it has ended or must be ended.
-func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent time.Duration) (delivery.RunStatus, error) {
+func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent time.Duration) (delivery.RunStatus,
+	error) {
 	if err := req.stage("training"); err != nil {
 		return delivery.RunStatus{}, err
 	}
@@ -278,7 +282,8 @@ func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent
 		}
 		if !final {
 			if total := spent + now.Sub(a.begun); req.Limit > 0 && total > req.Limit {
-				return status, delivery.Blockedf("raise the limit, or ask for fewer epochs; what is trained so far is kept",
+				return status, delivery.Blockedf(
+					"raise the limit, or ask for fewer epochs; what is trained so far is kept",
 					"the training took longer than its limit of %s%s", delivery.Duration(req.Limit), at(status))
 			}
 			if err := delivery.Heartbeat(status, a.applied, now, req.Heartbeat); err != nil {
@@ -323,7 +328,8 @@ func refused(req TrainRequest, a *attempt, message string) error {
 	if message == "" {
 		message = lastLine(filepath.Join(a.dir, trainerLog))
 	}
-	return delivery.Blockedf("mend what it complains about; its log is "+filepath.Join(req.Dir, outputDir, "log.txt"), "the trainer failed: %s", message)
+	return delivery.Blockedf("mend what it complains about; its log is "+filepath.Join(req.Dir, outputDir, "log.txt"),
+		"the trainer failed: %s", message)
 }
 
 // vanished is the error of a trainer that is gone and said neither done nor
@@ -361,7 +367,8 @@ func complete(output string) error {
 	for _, name := range wanted {
 		info, err := os.Lstat(filepath.Join(output, name))
 		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-			return delivery.Blockedf("mend the trainer: it breaks the run contract", "the trainer says it is done and left no %s", name)
+			return delivery.Blockedf("mend the trainer: it breaks the run contract",
+				"the trainer says it is done and left no %s", name)
 		}
 	}
 	return nil
@@ -370,7 +377,8 @@ func complete(output string) error {
 // readStatus reads the trainer's status.json.
 func readStatus(run string) (delivery.RunStatus, error) {
 	// Neither a link nor a pipe in the file's place may lead or hold us up.
-	f, err := os.OpenFile(filepath.Join(run, outputDir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(filepath.Join(run, outputDir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK,
+		0)
 	if err != nil {
 		return delivery.RunStatus{}, err
 	}

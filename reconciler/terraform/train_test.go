@@ -180,7 +180,8 @@ func TestTrain(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &environment); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"PATH": path, "HOME": first, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", markVariable: first}
+	want := map[string]string{"PATH": path, "HOME": first, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
+		markVariable: first}
 	for k, v := range want {
 		if environment[k] != v {
 			t.Errorf("trainer's %s = %q, want %q", k, environment[k], v)
@@ -214,7 +215,8 @@ func TestTrainerMisbehaves(t *testing.T) {
 		blocked   bool
 		want      string
 	}{
-		{mode: "fail", blocked: true, want: "the trainer failed: loss is NaN[2J at epoch 1; mend what it complains about"},
+		{mode: "fail", blocked: true,
+			want: "the trainer failed: loss is NaN[2J at epoch 1; mend what it complains about"},
 		{mode: "refuse", blocked: true, want: "the trainer failed: error: run.json: seed: must be a whole number"},
 		{mode: "crash", want: "ended unfinished with exit status 3 at epoch 0 of 5: Traceback: no module named torch"},
 		{mode: "killed", want: "the trainer was killed at epoch 0 of 5; the machine may be short of memory"},
@@ -263,7 +265,8 @@ func TestLimitOverAttempts(t *testing.T) {
 	}
 	req.Limit = list[0].spent
 	req.Progress = nil
-	if _, err := trainer.Train(t.Context(), req); err == nil || !strings.Contains(err.Error(), "longer than its limit") {
+	if _, err := trainer.Train(t.Context(), req); err == nil ||
+		!strings.Contains(err.Error(), "longer than its limit") {
 		t.Fatalf("error %v, want the limit's", err)
 	}
 }
@@ -314,7 +317,8 @@ func TestSignalledRunnerCleansUp(t *testing.T) {
 			r.await(t, "destroy")
 			for r.stages.Scan() {
 			}
-			if err := r.cmd.Wait(); err == nil || !strings.Contains(r.errs.String(), "interrupted: terminated signal received") {
+			if err := r.cmd.Wait(); err == nil ||
+				!strings.Contains(r.errs.String(), "interrupted: terminated signal received") {
 				t.Errorf("%v: %s", err, r.errs)
 			}
 		})
@@ -379,7 +383,8 @@ func TestMissingPrograms(t *testing.T) {
 		edit func(*Trainer, *TrainRequest)
 		want string
 	}{
-		{"terraform", func(t *Trainer, r *TrainRequest) { t.Terraform = "/nonexistent/terraform" }, "no terraform program"},
+		{"terraform", func(t *Trainer, r *TrainRequest) { t.Terraform = "/nonexistent/terraform" },
+			"no terraform program"},
 		{"python", func(t *Trainer, r *TrainRequest) { r.Python = "python3" }, `no python at "python3"`},
 		{"script", func(t *Trainer, r *TrainRequest) { r.Script = "/nonexistent/train.py" }, "no trainer at"},
 		{"aob", func(t *Trainer, r *TrainRequest) { t.AOB = "" }, "no aob program at"},
@@ -409,7 +414,8 @@ type runner struct {
 
 func startRunner(t *testing.T, trainer *Trainer, req TrainRequest, epochs int) *runner {
 	t.Helper()
-	data, err := json.Marshal(job{Terraform: trainer.Terraform, Dir: req.Dir, Python: req.Python, Script: req.Script, Epochs: epochs, Seconds: 0.03})
+	data, err := json.Marshal(job{Terraform: trainer.Terraform, Dir: req.Dir, Python: req.Python, Script: req.Script,
+		Epochs: epochs, Seconds: 0.03})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,8 @@ func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload [
 	}
 	accepted, payload, err := threshold.VerifyAndDecode(context.Background(), parsed)
 	if err != nil || len(accepted) == 0 {
-		return nil, "", fmt.Errorf("envelope: no trusted key signed it: it claims %s; tried %s", claimed(parsed), strings.Join(tried, ", "))
+		return nil, "", fmt.Errorf("envelope: no trusted key signed it: it claims %s; tried %s", claimed(parsed),
+			strings.Join(tried, ", "))
 	}
 	if newer != nil {
 		return nil, "", newer

@@ -79,13 +79,16 @@ func TestVerifyRefuses(t *testing.T) {
 		want     string
 	}{
 		{"another key", good, []trust.PublicKey{stranger.Public()}, "tried " + stranger.ID()},
-		{"another key's id on it", strings.ReplaceAll(string(sign(t, stranger, "hello")), stranger.ID(), key.ID()), trusted, "tried " + key.ID()},
+		{"another key's id on it", strings.ReplaceAll(string(sign(t, stranger, "hello")), stranger.ID(), key.ID()),
+			trusted, "tried " + key.ID()},
 		{"no keys", good, nil, "no key is trusted"},
 		{"the zero key", good, []trust.PublicKey{{}}, "no key is trusted"},
 		{"another payload", strings.Replace(good, "aGVsbG8=", "aGVsbG9v", 1), trusted, "no trusted key signed it"},
 		{"another type", strings.Replace(good, "in-toto", "in-tuto", 1), trusted, `got "application/vnd.in-tuto+json"`},
-		{"no signatures", `{"payloadType":"` + payloadType + `","payload":"aGVsbG8=","signatures":[]}`, trusted, "want 1 to 16 signatures"},
-		{"many signatures", `{"payloadType":"` + payloadType + `","payload":"aGVsbG8=","signatures":[` + strings.Repeat(`{},`, 99) + `{}]}`, trusted, "got 100"},
+		{"no signatures", `{"payloadType":"` + payloadType + `","payload":"aGVsbG8=","signatures":[]}`, trusted,
+			"want 1 to 16 signatures"},
+		{"many signatures", `{"payloadType":"` + payloadType + `","payload":"aGVsbG8=","signatures":[` +
+			strings.Repeat(`{},`, 99) + `{}]}`, trusted, "got 100"},
 		{"unknown fields", strings.Replace(good, "{", `{"x":1,`, 1), trusted, "not a DSSE envelope"},
 		{"something after it", good + "{}", trusted, "something follows it"},
 		{"empty", "", trusted, "not a DSSE envelope"},
@@ -127,7 +130,8 @@ func TestSignRefuses(t *testing.T) {
 	if _, err := trust.Sign(create(t), "", nil); err == nil {
 		t.Error("signed without a type")
 	}
-	if _, err := trust.Sign(create(t), payloadType, make([]byte, trust.MaxEnvelope)); err == nil || !strings.Contains(err.Error(), "the most is") {
+	if _, err := trust.Sign(create(t), payloadType, make([]byte, trust.MaxEnvelope)); err == nil ||
+		!strings.Contains(err.Error(), "the most is") {
 		t.Errorf("signed what cannot be verified: %v", err)
 	}
 }
@@ -173,7 +177,9 @@ func TestNewerDocumentsAreCalledThat(t *testing.T) {
 		want        string
 		newer       bool
 	}{
-		"format 2":             {key, "application/vnd.aob.desired.v2+json", "the signed document was written by a newer aob: it has format 2, and this aob reads formats up to 1", true},
+		"format 2": {key, "application/vnd.aob.desired.v2+json",
+			"the signed document was written by a newer aob: it has format 2, and this aob reads formats up to 1",
+			true},
 		"format 2, a stranger": {stranger, "application/vnd.aob.desired.v2+json", "no trusted key signed it", false},
 		"another kind":         {key, "application/vnd.aob.release.v2+json", "want a payload of type", false},
 		"no format":            {key, "application/vnd.aob.desired+json", "want a payload of type", false},

@@ -117,7 +117,8 @@ func Load(path string) (*Key, error) {
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0])
 	if err != nil {
-		return nil, fmt.Errorf("private key %s: not a PKCS #8 key; make one with: openssl genpkey -algorithm ed25519", path)
+		return nil, fmt.Errorf("private key %s: not a PKCS #8 key; make one with: openssl genpkey -algorithm ed25519",
+			path)
 	}
 	private, ok := parsed.(ed25519.PrivateKey)
 	if !ok {
@@ -141,7 +142,8 @@ func readSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("private key %s: want a file, found %s", path, info.Mode().Type())
 	}
 	if extra := info.Mode().Perm() &^ 0o700; extra != 0 {
-		return nil, fmt.Errorf("private key %s: others may use it (mode %04o); run chmod 600 on it, and replace the key if they did",
+		return nil, fmt.Errorf("private key %s: others may use it (mode %04o); run chmod 600 on it, and replace the "+
+			"key if they did",
 			path, info.Mode().Perm())
 	}
 	data, err := readBounded(f)

@@ -105,7 +105,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"a second key cut off", append(append([]byte{}, goodPEM...), goodPEM[:60]...), 0o600, "cut off"},
 		{"a public key", create(t).Public().PEM(), 0o600, `found "PUBLIC KEY"`},
 		{"another algorithm", otherPEM, 0o600, "want an ed25519 key"},
-		{"not PKCS #8", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("hunter2")}), 0o600, "PKCS #8"},
+		{"not PKCS #8", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("hunter2")}), 0o600,
+			"PKCS #8"},
 		{"endless", []byte(strings.Repeat("x", 1<<20)), 0o600, "larger than"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

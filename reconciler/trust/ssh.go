@@ -39,11 +39,13 @@ func LoadSSH(path string) (*SSHKey, error) {
 		return nil, err
 	}
 	if k, _, _, _, err := ssh.ParseAuthorizedKey(data); err == nil {
-		return nil, fmt.Errorf("private key %s: it is a public key (%s); name the file of the private one", path, k.Type())
+		return nil, fmt.Errorf("private key %s: it is a public key (%s); name the file of the private one", path,
+			k.Type())
 	}
 	raw, err := ssh.ParseRawPrivateKey(data)
 	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
-		return nil, fmt.Errorf("private key %s: it has a passphrase, and nobody is there to type it; %s", path, makeSSHKey)
+		return nil, fmt.Errorf("private key %s: it has a passphrase, and nobody is there to type it; %s", path,
+			makeSSHKey)
 	}
 	var private ed25519.PrivateKey
 	kind := ""

@@ -70,7 +70,8 @@ func TestOpenSSHVerifiesWhatAnSSHKeySigns(t *testing.T) {
 		if name == "another message" {
 			said = append(said, '!')
 		}
-		c := exec.Command("ssh-keygen", append([]string{"-Y", "verify", "-f", allowed, "-I", "aob@example.com", "-s", signed}, args...)...)
+		c := exec.Command("ssh-keygen", append([]string{"-Y", "verify", "-f", allowed, "-I", "aob@example.com", "-s",
+			signed}, args...)...)
 		c.Stdin = bytes.NewReader(said)
 		if out, err := c.CombinedOutput(); err == nil {
 			t.Errorf("%s is verified: %s", name, out)
@@ -90,7 +91,8 @@ func TestSSHKeysOfEveryFormOfEd25519AreRead(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got := fmt.Sprintf("%v %+v %#v", key, key, key); strings.Count(got, "SSH key SHA256:") != 3 || len(got) > 250 {
+		if got := fmt.Sprintf("%v %+v %#v", key, key, key); strings.Count(got, "SSH key SHA256:") != 3 ||
+			len(got) > 250 {
 			t.Errorf("%s: it prints as %s", name, got)
 		}
 	}
@@ -119,10 +121,12 @@ func TestLoadSSHSaysWhatIsWrongWithAKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ path, want string }{
-		"others may read it":  {open, "others may use it (mode 0640); run chmod 600"},
-		"a passphrase":        {sshKeygen(t, "-t", "ed25519", "-N", "hunter2hunter2"), "it has a passphrase"},
-		"RSA":                 {sshKeygen(t, "-t", "rsa", "-b", "2048", "-N", ""), "want an ed25519 key, found an RSA key"},
-		"RSA in PEM":          {sshKeygen(t, "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", ""), "want an ed25519 key, found an RSA key"},
+		"others may read it": {open, "others may use it (mode 0640); run chmod 600"},
+		"a passphrase":       {sshKeygen(t, "-t", "ed25519", "-N", "hunter2hunter2"), "it has a passphrase"},
+		"RSA": {sshKeygen(t, "-t", "rsa", "-b", "2048", "-N", ""),
+			"want an ed25519 key, found an RSA key"},
+		"RSA in PEM": {sshKeygen(t, "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", ""),
+			"want an ed25519 key, found an RSA key"},
 		"ECDSA":               {sshKeygen(t, "-t", "ecdsa", "-N", ""), "want an ed25519 key, found an ECDSA key"},
 		"the public half":     {public, "it is a public key (ssh-ed25519)"},
 		"no key":              {text, "not an SSH private key"},

@@ -55,7 +55,8 @@ func errorOf(err error) *Error {
 		return &Error{Code: http.StatusConflict, What: b.What, Do: b.Do}
 	}
 	if w, ok := errors.AsType[delivery.Wait](err); ok {
-		return &Error{Code: http.StatusServiceUnavailable, What: w.What, Do: "ask again in " + w.For.String(), Again: w.For}
+		return &Error{Code: http.StatusServiceUnavailable, What: w.What, Do: "ask again in " + w.For.String(),
+			Again: w.For}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{Code: http.StatusNotFound, What: err.Error()}
@@ -126,7 +127,8 @@ func (a API) Handler() http.Handler {
 			return nil, err
 		}
 		if len(ask.Head) < 7 || len(ask.Head) > 64 {
-			return nil, badRequest("", "head: want 7 to 64 digits of the commit that was looked at, got %q", clip(ask.Head))
+			return nil, badRequest("", "head: want 7 to 64 digits of the commit that was looked at, got %q",
+				clip(ask.Head))
 		}
 		commit, err := a.Source.Merge(r.Context(), number, ask.Head, user)
 		return merged{commit}, err
@@ -140,7 +142,8 @@ func (a API) Handler() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		if ask.Text = strings.TrimSpace(ask.Text); ask.Text == "" || len(ask.Text) > MaxText || !utf8.ValidString(ask.Text) {
+		if ask.Text = strings.TrimSpace(ask.Text); ask.Text == "" || len(ask.Text) > MaxText ||
+			!utf8.ValidString(ask.Text) {
 			return nil, badRequest("", "text: want 1 to %d bytes of UTF-8, got %d bytes", MaxText, len(ask.Text))
 		}
 		return struct{}{}, a.Source.Ask(r.Context(), number, user, ask.Text)
@@ -183,7 +186,8 @@ func (a API) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, r, func(r *http.Request) (any, error) {
-			return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method, clip(r.URL.Path)), Do: "use an aob of the same version as the server's"}
+			return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method,
+				clip(r.URL.Path)), Do: "use an aob of the same version as the server's"}
 		})
 	})
 	if a.Refuse != nil {
@@ -236,7 +240,8 @@ func listedPRs(prs []PR) []PR {
 }
 
 func (s Status) listed() Status {
-	s.Main.Checks, s.Models, s.PRs, s.Runs, s.Notices = list(s.Main.Checks), list(s.Models), listedPRs(s.PRs), list(s.Runs), list(s.Notices)
+	s.Main.Checks, s.Models, s.PRs, s.Runs, s.Notices = list(s.Main.Checks), list(s.Models), listedPRs(s.PRs),
+		list(s.Runs), list(s.Notices)
 	fleets := make([]Fleet, len(s.Fleets))
 	for i, f := range s.Fleets {
 		f.Devices = list(f.Devices)
@@ -276,7 +281,8 @@ func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialAsk, err error)
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &Error{Code: http.StatusRequestEntityTooLarge, What: fmt.Sprintf("the body is too large; want at most %d bytes", limit)}
+		return &Error{Code: http.StatusRequestEntityTooLarge,
+			What: fmt.Sprintf("the body is too large; want at most %d bytes", limit)}
 	}
 	if err != nil {
 		return badRequest("", "the body could not be read: %s", err)
@@ -287,7 +293,8 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return badRequest("use an aob of the same version as the server's", "the body is not what is asked for: %s", err)
+		return badRequest("use an aob of the same version as the server's", "the body is not what is asked for: %s",
+			err)
 	}
 	return nil
 }

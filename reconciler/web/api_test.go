@@ -111,7 +111,8 @@ func TestClientIsItsSource(t *testing.T) {
 		"recheck": func(s web.Source) (any, error) { return nil, s.Recheck(ctx, 3) },
 		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, me, "/aob run 3f9c2a10") },
 		"try": func(s web.Source) (any, error) {
-			return s.Try(ctx, web.TrialAsk{User: me, File: "models/shapes.yaml", Variants: []web.VariantAsk{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
+			return s.Try(ctx, web.TrialAsk{User: me, File: "models/shapes.yaml",
+				Variants: []web.VariantAsk{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
 		},
 		"trials":         func(s web.Source) (any, error) { return s.Trials(ctx) },
 		"trial":          func(s web.Source) (any, error) { return s.Trial(ctx, "0123") },
@@ -163,10 +164,15 @@ func TestErrors(t *testing.T) {
 		err  error
 		want web.Error
 	}{
-		{delivery.Blockedf("free some room", "the disk is full"), web.Error{Code: 409, What: "the disk is full", Do: "free some room"}},
-		{fmt.Errorf("merge: %w", delivery.Blockedf("rebase first", "main has moved")), web.Error{Code: 409, What: "main has moved", Do: "rebase first"}},
-		{delivery.Wait{For: 1500 * time.Millisecond, What: "aob serve has only just started"}, web.Error{Code: 503, What: "aob serve has only just started", Do: "ask again in 1.5s", Again: 2 * time.Second}},
-		{explain.Unknown{Kind: explain.PR, ID: "9", Do: "aob pr list"}, web.Error{Code: 404, What: "nothing is known of pr 9", Do: "aob pr list"}},
+		{delivery.Blockedf("free some room", "the disk is full"), web.Error{Code: 409, What: "the disk is full",
+			Do: "free some room"}},
+		{fmt.Errorf("merge: %w", delivery.Blockedf("rebase first", "main has moved")),
+			web.Error{Code: 409, What: "main has moved", Do: "rebase first"}},
+		{delivery.Wait{For: 1500 * time.Millisecond, What: "aob serve has only just started"},
+			web.Error{Code: 503, What: "aob serve has only just started", Do: "ask again in 1.5s",
+				Again: 2 * time.Second}},
+		{explain.Unknown{Kind: explain.PR, ID: "9", Do: "aob pr list"},
+			web.Error{Code: 404, What: "nothing is known of pr 9", Do: "aob pr list"}},
 		{errors.New("something broke"), web.Error{Code: 500, What: "something broke"}},
 		{&web.Error{Code: 418, What: "a teapot"}, web.Error{Code: 418, What: "a teapot"}},
 	} {
@@ -222,7 +228,8 @@ func TestRequestsRefused(t *testing.T) {
 		{"GET", "/v1/runs/x/log", "", 404, "run x"},
 	} {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)).WithContext(web.WithPeer(t.Context(), me)))
+		handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)).WithContext(
+			web.WithPeer(t.Context(), me)))
 		var answer struct{ Error, Hint string }
 		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
 			t.Errorf("%s %s: %v in %q", c.method, c.path, err, w.Body)
@@ -284,7 +291,8 @@ func TestLogged(t *testing.T) {
 	var log bytes.Buffer
 	source := newShop()
 	handler := web.API{Source: source, Log: logger(&log)}.Handler()
-	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/prs/3/recheck", nil).WithContext(web.WithPeer(t.Context(), "maria")))
+	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/prs/3/recheck", nil).WithContext(
+		web.WithPeer(t.Context(), "maria")))
 	source.broken = errors.New("something broke")
 	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/plan", nil))
 	for _, want := range []string{"/v1/prs/3/recheck", "user=maria", "something broke"} {

@@ -117,7 +117,8 @@ func (c *Client) EndTrial(ctx context.Context, id string) error {
 
 // ForgetDevice removes a device from a fleet.
 func (c *Client) ForgetDevice(ctx context.Context, fleet, device string) error {
-	_, err := exchange[struct{}](ctx, c, http.MethodDelete, "/v1/devices/"+url.PathEscape(fleet)+"/"+url.PathEscape(device), nil)
+	_, err := exchange[struct{}](ctx, c, http.MethodDelete, "/v1/devices/"+url.PathEscape(fleet)+"/"+
+		url.PathEscape(device), nil)
 	return err
 }
 
@@ -142,7 +143,8 @@ func (c *Client) Log(ctx context.Context, run string, offset int64) (Log, error)
 	at, err := strconv.ParseInt(h.Get(headerOffset), 10, 64)
 	if err != nil {
 		resp.Body.Close()
-		return Log{}, &Error{Code: http.StatusBadGateway, What: "the server does not say where the log begins", Do: "use an aob of the same version as the server's"}
+		return Log{}, &Error{Code: http.StatusBadGateway, What: "the server does not say where the log begins",
+			Do: "use an aob of the same version as the server's"}
 	}
 	return Log{ReadCloser: resp.Body, Name: h.Get(headerName), Offset: at, Ended: h.Get(headerEnded) == "true"}, nil
 }
@@ -167,7 +169,8 @@ func exchange[T any](ctx context.Context, c *Client, method, path string, body [
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&v); err != nil {
-		return v, &Error{Code: http.StatusBadGateway, What: "the answer on " + c.socket + " is not what was asked for: " + err.Error(), Do: "use an aob of the same version as the server's"}
+		return v, &Error{Code: http.StatusBadGateway, What: "the answer on " + c.socket +
+			" is not what was asked for: " + err.Error(), Do: "use an aob of the same version as the server's"}
 	}
 	return v, nil
 }
@@ -206,7 +209,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		e.What, e.Do = "no permission to open "+c.socket, "run this as the user that runs aob serve"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		e.What, e.Do = "no aob serve answers on "+c.socket, "start it with aob serve --config aob.yaml, or name its socket with --socket or AOB_SOCKET"
+		e.What, e.Do = "no aob serve answers on "+c.socket,
+			"start it with aob serve --config aob.yaml, or name its socket with --socket or AOB_SOCKET"
 	default:
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // the address in it is made up

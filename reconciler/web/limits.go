@@ -49,13 +49,15 @@ func SiteLimits() Limits {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && files.Cur/2 < maxConnections {
 		connections = max(16, int(files.Cur/2))
 	}
-	return Limits{Connections: connections, PerAddress: connections / 2, Request: 10 * time.Second, Idle: 2 * time.Minute,
+	return Limits{Connections: connections, PerAddress: connections / 2, Request: 10 * time.Second,
+		Idle:     2 * time.Minute,
 		Progress: time.Minute, Header: 16 << 10, Body: MaxWebhook}
 }
 
 // SocketLimits are the limits of the socket, which only AOB's own user reaches.
 func SocketLimits() Limits {
-	return Limits{Connections: maxSocketConnections, PerAddress: maxSocketConnections, Request: time.Minute, Idle: 2 * time.Minute,
+	return Limits{Connections: maxSocketConnections, PerAddress: maxSocketConnections, Request: time.Minute,
+		Idle:     2 * time.Minute,
 		Progress: time.Minute, Header: 16 << 10, Body: MaxTrial}
 }
 
@@ -72,7 +74,9 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler
 		MaxHeaderBytes:    l.Header,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // strangers' broken handshakes, mostly
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return open.begin(withPeer(ctx, c), c) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return open.begin(withPeer(ctx, c), c)
+		},
 		ConnState: func(c net.Conn, s http.ConnState) {
 			if s == http.StateClosed || s == http.StateHijacked {
 				open.end(c)
@@ -182,7 +186,8 @@ func oldest(waiting *linked.List, c *connection) *connection {
 // tell logs that connections were closed, now and then.
 func (cs *connections) tell(n int) {
 	if cs.closed += n; cs.closed > 0 && time.Since(cs.logged) > time.Minute {
-		cs.log.Warn("too many connections: those that send or read nothing are closed first", "open", len(cs.byConn), "closed", cs.closed)
+		cs.log.Warn("too many connections: those that send or read nothing are closed first", "open", len(cs.byConn),
+			"closed", cs.closed)
 		cs.closed, cs.logged = 0, time.Now()
 	}
 }
@@ -305,7 +310,8 @@ func (cs *connections) limit(h http.Handler) http.Handler {
 		defer cs.ask(c, -1)
 		if r.ContentLength > cs.limits.Body {
 			w.Header().Set("Connection", "close")
-			writeJSON(answer, http.StatusRequestEntityTooLarge, &Error{What: fmt.Sprintf("the body is too large; want at most %d bytes", cs.limits.Body)})
+			writeJSON(answer, http.StatusRequestEntityTooLarge,
+				&Error{What: fmt.Sprintf("the body is too large; want at most %d bytes", cs.limits.Body)})
 			return
 		}
 		body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, cs.limits.Body), arrived: func() {

@@ -22,7 +22,8 @@ import (
 )
 
 // patient limits end nothing while a test runs.
-var patient = web.Limits{Connections: 40, PerAddress: 20, Request: time.Hour, Idle: time.Hour, Progress: time.Hour, Header: 16 << 10, Body: 1 << 20}
+var patient = web.Limits{Connections: 40, PerAddress: 20, Request: time.Hour, Idle: time.Hour, Progress: time.Hour,
+	Header: 16 << 10, Body: 1 << 20}
 
 // serveOn answers on a listener until the test ends.
 func serveOn(t *testing.T, l web.Limits, listener net.Listener, h http.Handler) string {
@@ -143,7 +144,8 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 func TestSocketAnswersWhileTheSiteIsFull(t *testing.T) {
 	dir := t.TempDir()
 	listening := make(chan string, 1)
-	server := web.Server{Source: newShop(), Metrics: web.NewMetrics(), Socket: filepath.Join(dir, "aob.sock"), Address: "127.0.0.1:0", Limits: patient}
+	server := web.Server{Source: newShop(), Metrics: web.NewMetrics(), Socket: filepath.Join(dir, "aob.sock"),
+		Address: "127.0.0.1:0", Limits: patient}
 	server.Log = logger(writerFunc(func(p []byte) (int, error) {
 		if _, rest, ok := strings.Cut(string(p), "site="); ok {
 			site, _, _ := strings.Cut(rest, " ")
@@ -358,8 +360,9 @@ func TestLimitedAnswersAreWhole(t *testing.T) {
 func TestLargeBodiesAreNotRead(t *testing.T) {
 	address := serveOn(t, patient, listen(t), handler(nil, nil))
 	for say, want := range map[string]string{
-		"Content-Length: 99999999\r\n\r\n":                                            "HTTP/1.1 413 ",
-		"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + strings.Repeat("x", 1<<20+1): "HTTP/1.1 200 ", // the handler sees the error
+		"Content-Length: 99999999\r\n\r\n": "HTTP/1.1 413 ",
+		// the handler sees the error
+		"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + strings.Repeat("x", 1<<20+1): "HTTP/1.1 200 ",
 	} {
 		c := dial(t, address, "POST /body HTTP/1.1\r\nHost: a\r\n"+say)
 		line, err := bufio.NewReader(c).ReadString('\n')
@@ -371,7 +374,8 @@ func TestLargeBodiesAreNotRead(t *testing.T) {
 
 // Half of the files that may be open are left to the loop.
 func TestLimitsLeaveFilesToTheLoop(t *testing.T) {
-	if l := web.SiteLimits(); l.Connections < 16 || l.Connections > 8192 || l.Request <= 0 || l.Idle <= 0 || l.Progress <= 0 || l.Body <= 0 {
+	if l := web.SiteLimits(); l.Connections < 16 || l.Connections > 8192 || l.Request <= 0 || l.Idle <= 0 ||
+		l.Progress <= 0 || l.Body <= 0 {
 		t.Errorf("%+v", l)
 	}
 }

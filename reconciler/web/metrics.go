@@ -54,26 +54,33 @@ func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		turns:    vec("aob_turns_total", "Turns of the loop.", "result"),
-		turn: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_turn_seconds", Help: "How long a turn of the loop takes.",
+		turn: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_turn_seconds",
+			Help:    "How long a turn of the loop takes.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
 		steps: vec("aob_steps_total", "Steps taken, by kind and how they ended.", "kind", "result"),
-		forge: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "aob_forge_call_seconds", Help: "How long the forge takes to answer.",
+		forge: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "aob_forge_call_seconds",
+			Help:    "How long the forge takes to answer.",
 			Buckets: []float64{.003, .01, .03, .1, .3, 1, 3, 10, 30}}, []string{"what", "result"}),
-		git: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_git_observe_seconds", Help: "How long a look at the git remote takes.",
+		git: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_git_observe_seconds",
+			Help:    "How long a look at the git remote takes.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
-		gitBytes:   counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
-		started:    vec("aob_runs_started_total", "Runs started, again after a death included.", "kind"),
-		trainings:  counter("aob_trainings_total", "Trainings started; one that goes on where it was stopped or died is not counted again."),
+		gitBytes: counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
+		started:  vec("aob_runs_started_total", "Runs started, again after a death included.", "kind"),
+		trainings: counter("aob_trainings_total",
+			"Trainings started; one that goes on where it was stopped or died is not counted again."),
 		modelBytes: counter("aob_model_bytes_served_total", "Bytes of bundles sent to devices."),
 		webhooks:   vec("aob_webhooks_total", "Webhooks received.", "result"),
 	}
-	m.registry.MustRegister(m.turns, m.turn, m.steps, m.forge, m.git, m.gitBytes, m.started, m.trainings, m.modelBytes, m.webhooks,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
+	m.registry.MustRegister(m.turns, m.turn, m.steps, m.forge, m.git, m.gitBytes, m.started, m.trainings, m.modelBytes,
+		m.webhooks,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector())
 	// Series that a dashboard divides by are there from the start.
 	for _, result := range []string{"ok", "error"} {
 		m.turns.WithLabelValues(result)
 	}
-	for _, kind := range []delivery.RunKind{delivery.RunData, delivery.RunTrain, delivery.RunEval, delivery.RunCompare, delivery.RunThresholds} {
+	for _, kind := range []delivery.RunKind{delivery.RunData, delivery.RunTrain, delivery.RunEval, delivery.RunCompare,
+		delivery.RunThresholds} {
 		m.started.WithLabelValues(string(kind))
 	}
 	return m
@@ -177,9 +184,11 @@ func result(err error) string {
 type gauges struct{ Counter }
 
 var (
-	runsDesc    = prometheus.NewDesc("aob_runs", "Runs there are, by kind and phase.", []string{"kind", "phase"}, nil)
-	lostDesc    = prometheus.NewDesc("aob_store_lost_bundles", "Bundles of which the server's store has lost something.", nil, nil)
-	devicesDesc = prometheus.NewDesc("aob_devices", "Devices there are, by fleet and phase.", []string{"fleet", "phase"}, nil)
+	runsDesc = prometheus.NewDesc("aob_runs", "Runs there are, by kind and phase.", []string{"kind", "phase"}, nil)
+	lostDesc = prometheus.NewDesc("aob_store_lost_bundles",
+		"Bundles of which the server's store has lost something.", nil, nil)
+	devicesDesc = prometheus.NewDesc("aob_devices", "Devices there are, by fleet and phase.",
+		[]string{"fleet", "phase"}, nil)
 )
 
 // Describe implements prometheus.Collector.

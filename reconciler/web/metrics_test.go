@@ -40,7 +40,9 @@ func used(t *testing.T) *web.Metrics {
 	m.BytesServed(-1)
 	m.Webhook("taken")
 
-	remote := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("x", 700)) }))
+	remote := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, strings.Repeat("x", 700))
+	}))
 	defer remote.Close()
 	resp, err := (&http.Client{Transport: m.CountGit(http.DefaultTransport)}).Get(remote.URL)
 	if err != nil {
@@ -73,7 +75,8 @@ func TestOutsideTextIsTextInMetrics(t *testing.T) {
 		if err := hostile.Screen(got); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
-		if n := strings.Count(got, "\naob_devices{") + strings.Count(got, "\naob_runs{"); n != 2 || !strings.Contains(got, "\ngo_goroutines ") {
+		if n := strings.Count(got, "\naob_devices{") + strings.Count(got, "\naob_runs{"); n != 2 ||
+			!strings.Contains(got, "\ngo_goroutines ") {
 			t.Errorf("%q: %d lines, want 2: %s", text, n, got)
 		}
 	}
@@ -143,7 +146,8 @@ func TestWebhook(t *testing.T) {
 		w := httptest.NewRecorder()
 		hook.ServeHTTP(w, r)
 		if w.Code != c.code || woken != c.woken {
-			t.Errorf("%s %.10s: %d and woken %d times, want %d and %d", c.method, c.body, w.Code, woken, c.code, c.woken)
+			t.Errorf("%s %.10s: %d and woken %d times, want %d and %d", c.method, c.body, w.Code, woken, c.code,
+				c.woken)
 		}
 	}
 	text := scrape(t, m)

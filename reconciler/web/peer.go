@@ -32,7 +32,8 @@ func peerOf(r *http.Request) (string, error) {
 	if name, _ := r.Context().Value(peerKey{}).(string); name != "" {
 		return name, nil
 	}
-	return "", &Error{Code: http.StatusForbidden, What: "the system does not say which user asks", Do: "use the aob command on the server's socket"}
+	return "", &Error{Code: http.StatusForbidden, What: "the system does not say which user asks",
+		Do: "use the aob command on the server's socket"}
 }
 
 // userOf names a user.

@@ -57,7 +57,8 @@ func (s Server) Run(ctx context.Context) error {
 	defer socket.Close()
 	handlers := map[net.Listener]http.Handler{
 		socket: API{Source: s.Source, Log: s.Log}.Handler(),
-		site:   Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook, Ready: s.Ready}.Handler(),
+		site: Site{Fleet: s.Fleet, Bundles: s.Bundles, Pictures: s.Pictures, Webhook: s.Webhook,
+			Ready: s.Ready}.Handler(),
 	}
 	limits := map[net.Listener]Limits{socket: SocketLimits(), site: cmp.Or(s.Limits, SiteLimits())}
 	if s.MetricsAddress != "" {

@@ -62,20 +62,25 @@ type Address struct {
 func Listen(a Address) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(a.Address)
 	if err != nil {
-		return nil, delivery.Blockedf("write host and port, as 127.0.0.1:8370", "listen.address %q cannot be read", a.Address)
+		return nil, delivery.Blockedf("write host and port, as 127.0.0.1:8370", "listen.address %q cannot be read",
+			a.Address)
 	}
 	secure := a.Certificate != "" || a.Key != ""
 	if !secure && !a.Plain && !loopback(host) {
-		return nil, delivery.Blockedf("name listen.certificate and listen.key, or listen on 127.0.0.1 behind a proxy that speaks TLS",
-			"listen.address %s can be reached from other machines, and plain HTTP would show them the devices' token", a.Address)
+		return nil, delivery.Blockedf("name listen.certificate and listen.key, or listen on 127.0.0.1 behind a proxy "+
+			"that speaks TLS",
+			"listen.address %s can be reached from other machines, and plain HTTP would show them the devices' token",
+			a.Address)
 	}
 	var config *tls.Config
 	if secure {
 		c := &certificate{cert: a.Certificate, key: a.Key}
 		if _, err := c.get(nil); err != nil {
-			return nil, delivery.Blockedf("listen.certificate and listen.key must be PEM files that belong together", "the certificate cannot be used: %s", err)
+			return nil, delivery.Blockedf("listen.certificate and listen.key must be PEM files that belong together",
+				"the certificate cannot be used: %s", err)
 		}
-		config = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
+		config = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			GetCertificate: c.get}
 	}
 	l, err := net.Listen("tcp", a.Address)
 	if err != nil {

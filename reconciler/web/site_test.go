@@ -138,7 +138,8 @@ func TestSocketRefused(t *testing.T) {
 func TestPlainHTTPStaysOnThisMachine(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"127.0.0.1:0": true, "localhost:0": true, "127.1.2.3:0": true,
-		"0.0.0.0:0": false, ":0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false, "127.0.0.1.example.com:0": false,
+		"0.0.0.0:0": false, ":0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false,
+		"127.0.0.1.example.com:0": false,
 	} {
 		l, err := web.Listen(web.Address{Address: address})
 		if ok && err != nil {
@@ -159,7 +160,8 @@ func TestPlainHTTPStaysOnThisMachine(t *testing.T) {
 	if _, err := web.Listen(web.Address{Address: "8370"}); !blocked(err, "listen.address") {
 		t.Errorf("no port: %v", err)
 	}
-	if _, err := web.Listen(web.Address{Address: "127.0.0.1:0", Certificate: "missing.pem", Key: "missing.key"}); !blocked(err, "certificate") {
+	if _, err := web.Listen(web.Address{Address: "127.0.0.1:0", Certificate: "missing.pem",
+		Key: "missing.key"}); !blocked(err, "certificate") {
 		t.Errorf("no certificate: %v", err)
 	}
 }
@@ -171,7 +173,8 @@ func certify(t *testing.T, dir string, serial int64) (cert, key string, pool *x5
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
@@ -182,7 +185,8 @@ func certify(t *testing.T, dir string, serial int64) (cert, key string, pool *x5
 		t.Fatal(err)
 	}
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: pkcs}} {
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY",
+		Bytes: pkcs}} {
 		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +202,8 @@ func certify(t *testing.T, dir string, serial int64) (cert, key string, pool *x5
 
 // trusting is a client over HTTP/2.
 func trusting(pool *x509.CertPool) *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true, DisableKeepAlives: true}}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true,
+		DisableKeepAlives: true}}
 }
 
 func TestTLS(t *testing.T) {
@@ -259,15 +264,17 @@ func TestSite(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name+" "+r.URL.Path) })
 	}
 	ready := errors.New("the repository at https://git.example.com does not answer")
-	site := web.Site{Fleet: part("fleet"), Bundles: part("bundles"), Webhook: part("webhook"), Ready: func() error { return ready }}.Handler()
+	site := web.Site{Fleet: part("fleet"), Bundles: part("bundles"), Webhook: part("webhook"),
+		Ready: func() error { return ready }}.Handler()
 	ask := func(h http.Handler, method, path string) (int, string) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
 		return w.Code, strings.TrimSpace(w.Body.String())
 	}
 	for path, want := range map[string]string{
-		"/fleet/v1/desired/demo": "fleet /fleet/v1/desired/demo", "/v2/": "bundles /v2/", "/v2/bundles/blobs/x": "bundles /v2/bundles/blobs/x",
-		"/webhook": "webhook /webhook", "/healthz": `{"status":"ok"}`,
+		"/fleet/v1/desired/demo": "fleet /fleet/v1/desired/demo", "/v2/": "bundles /v2/",
+		"/v2/bundles/blobs/x": "bundles /v2/bundles/blobs/x",
+		"/webhook":            "webhook /webhook", "/healthz": `{"status":"ok"}`,
 	} {
 		if code, body := ask(site, "GET", path); code != 200 || body != want {
 			t.Errorf("%s: %d %q, want %q", path, code, body, want)
@@ -329,7 +336,8 @@ func TestServeEnds(t *testing.T) {
 func TestServerRuns(t *testing.T) {
 	dir := t.TempDir()
 	metrics := web.NewMetrics()
-	server := web.Server{Source: newShop(), Metrics: metrics, Log: logger(t.Output()), Socket: filepath.Join(dir, "aob.sock"), Address: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0"}
+	server := web.Server{Source: newShop(), Metrics: metrics, Log: logger(t.Output()), Socket: filepath.Join(dir,
+		"aob.sock"), Address: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0"}
 	ctx, cancel := context.WithCancel(t.Context())
 	metricsAt := ""
 	listening := make(chan struct{})

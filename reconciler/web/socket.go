@@ -22,7 +22,8 @@ const maxSocketPath = 103
 // not, and the error is a Blocked one. Closing the listener removes the socket.
 func ListenSocket(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
-		return nil, delivery.Blockedf("name a shorter one in the configuration: socket: /run/aob.sock", "the socket's path has %d bytes, %d are allowed: %s", len(path), maxSocketPath, path)
+		return nil, delivery.Blockedf("name a shorter one in the configuration: socket: /run/aob.sock",
+			"the socket's path has %d bytes, %d are allowed: %s", len(path), maxSocketPath, path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -45,7 +46,8 @@ func ListenSocket(path string) (net.Listener, error) {
 }
 
 func inUse(path string) error {
-	return delivery.Blockedf("end the other one first, or give this one a state and a socket of its own", "another aob serve answers on %s", path)
+	return delivery.Blockedf("end the other one first, or give this one a state and a socket of its own",
+		"another aob serve answers on %s", path)
 }
 
 // bind makes the socket under another name, closes it to others, and only then
@@ -57,7 +59,8 @@ func bind(path string) (net.Listener, error) {
 	case err != nil:
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	case info.Mode()&fs.ModeSocket == 0:
-		return nil, delivery.Blockedf("move it away, or name another socket in the configuration", "%s is there and is no socket", path)
+		return nil, delivery.Blockedf("move it away, or name another socket in the configuration",
+			"%s is there and is no socket", path)
 	default:
 		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 			c.Close()
@@ -71,7 +74,8 @@ func bind(path string) (net.Listener, error) {
 	defer os.RemoveAll(folder)
 	temporary := filepath.Join(folder, "s")
 	if len(temporary) > maxSocketPath {
-		return nil, delivery.Blockedf("name a socket in a folder with a shorter path", "the path %s is too long for a socket", path)
+		return nil, delivery.Blockedf("name a socket in a folder with a shorter path",
+			"the path %s is too long for a socket", path)
 	}
 	l, err := net.Listen("unix", temporary)
 	if err != nil {

@@ -30,13 +30,17 @@ type shop struct {
 
 func newShop() *shop {
 	left, mAP := 95.0, 0.412
-	train := web.Run{Key: delivery.Sum([]byte("train")), Kind: delivery.RunTrain, Note: "shapes, #3", PRs: []int{3}, Phase: delivery.RunRunning, Stage: "training", Attempt: 2,
+	train := web.Run{Key: delivery.Sum([]byte("train")), Kind: delivery.RunTrain, Note: "shapes, #3", PRs: []int{3},
+		Phase: delivery.RunRunning, Stage: "training", Attempt: 2,
 		Epoch: 12, Epochs: 30, Batch: 4, Batches: 15, MAP: &mAP, SecondsLeft: &left, Started: noon}
-	return &shop{main: "4d5e6f7a8b9c", logs: map[string]string{string(train.Key): "epoch 1\nepoch 2\n"}, ended: map[string]bool{}, prs: []web.PR{
-		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train longer", Author: "maria", Head: "c0ffee", HeadRef: "longer", Base: "main", Updated: noon},
-			State: delivery.CheckPending, Text: "shapes: train: epoch 12/30", Runs: []web.Run{train},
-			Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending, Description: "shapes: train: epoch 12/30"}}},
-	}}
+	return &shop{main: "4d5e6f7a8b9c", logs: map[string]string{string(train.Key): "epoch 1\nepoch 2\n"},
+		ended: map[string]bool{}, prs: []web.PR{
+			{PullRequest: delivery.PullRequest{Number: 3, Title: "Train longer", Author: "maria", Head: "c0ffee",
+				HeadRef: "longer", Base: "main", Updated: noon},
+				State: delivery.CheckPending, Text: "shapes: train: epoch 12/30", Runs: []web.Run{train},
+				Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
+					Description: "shapes: train: epoch 12/30"}}},
+		}}
 }
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -44,7 +48,8 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func (s *shop) Status(context.Context) (web.Status, error) {
 	prs, err := s.PRs(context.Background())
 	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.main}, PRs: prs, Runs: prs[0].Runs,
-		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: delivery.Sum(nil)}, Share: 0.5, Wave: 1, Waves: 2,
+		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2,
+			Bundle: delivery.Sum(nil)}, Share: 0.5, Wave: 1, Waves: 2,
 			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Seen: noon}}}}}, err
 }
 
@@ -77,7 +82,8 @@ func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain
 		return explain.Chain{}, explain.Unknown{Kind: kind, ID: id, Do: "look elsewhere"}
 	}
 	return explain.Chain{Kind: kind, ID: id, Title: "shapes version 2", Links: []explain.Link{
-		{What: "content", ID: string(delivery.Sum(nil)), Text: "models/shapes.yaml", Inputs: []delivery.Digest{delivery.Sum(nil)}, At: noon}}}, s.broken
+		{What: "content", ID: string(delivery.Sum(nil)), Text: "models/shapes.yaml",
+			Inputs: []delivery.Digest{delivery.Sum(nil)}, At: noon}}}, s.broken
 }
 
 func (s *shop) Plan(context.Context) (web.Plan, error) {
@@ -92,7 +98,8 @@ func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error)
 		return web.Log{}, fmt.Errorf("run %s: %w", run, fs.ErrNotExist)
 	}
 	offset = min(offset, int64(len(text)))
-	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(text[offset:])), Name: "output/log.txt", Offset: offset, Ended: s.ended[run]}, nil
+	return web.Log{ReadCloser: io.NopCloser(strings.NewReader(text[offset:])), Name: "output/log.txt", Offset: offset,
+		Ended: s.ended[run]}, nil
 }
 
 func (s *shop) Merge(_ context.Context, number int, _, user string) (string, error) {
@@ -154,7 +161,8 @@ func (s *shop) EndTrial(ctx context.Context, id string) error {
 
 func (s *shop) ForgetDevice(_ context.Context, fleet, device string) error {
 	if fleet != "demo" || device != "dock-1" {
-		return delivery.Blockedf("aob device list shows those that are known", "there is no device %s in fleet %s", device, fleet)
+		return delivery.Blockedf("aob device list shows those that are known", "there is no device %s in fleet %s",
+			device, fleet)
 	}
 	return nil
 }
@@ -163,12 +171,16 @@ func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 	if a == b {
 		return web.Comparison{}, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
 	}
-	return web.Comparison{State: delivery.CheckSuccess, A: a, B: b, Images: 87, Rows: []web.Compared{{Metric: "mAP", A: 0.5, B: 0.4, Diff: 0.1, Low: 0.05, High: 0.15, Answer: coco.Better}}}, s.broken
+	return web.Comparison{State: delivery.CheckSuccess, A: a, B: b, Images: 87,
+			Rows: []web.Compared{{Metric: "mAP", A: 0.5, B: 0.4, Diff: 0.1, Low: 0.05, High: 0.15,
+				Answer: coco.Better}}},
+		s.broken
 }
 
 func (s *shop) Power(_ context.Context, name string) ([]gate.ModelPower, error) {
 	if name != "production" {
 		return nil, explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on main"}
 	}
-	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01", MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
+	return []gate.ModelPower{{Gate: name, Model: "shapes", Images: 72, Checks: []gate.Power{{Check: "mAP drop <= 0.01",
+		MaxDrop: 0.01, Images: 72, StdErr: 0.012, Smallest: 0.0298, EqualPasses: 0.21, Need: 642}}}}, nil
 }

@@ -237,21 +237,22 @@ type Run struct {
 
 // A Fleet is how one fleet stands.
 type Fleet struct {
-	Name    string              `json:"name"`
-	Model   string              `json:"model"`
-	Target  delivery.Target     `json:"target"`
-	State   delivery.CheckState `json:"state"`
-	Text    string              `json:"text"`
-	Wave    int                 `json:"wave"`           // from 1; 0 is none
-	Waves   int                 `json:"waves"`          // how many there are
-	Share   float64             `json:"share"`          // 0..1 of the places that devices have in a rollout; see InWave for people
-	InWave  int                 `json:"inWave"`         // devices that are told to run Target
-	Back    bool                `json:"back,omitempty"` // it goes, or went, back to a release that it had run before
-	Done    bool                `json:"done"`
-	Paused  bool                `json:"paused"`
-	Count   Count               `json:"count"`
-	Devices []Device            `json:"devices"`        // by id; of many, some
-	More    int                 `json:"more,omitempty"` // devices that are not listed
+	Name   string              `json:"name"`
+	Model  string              `json:"model"`
+	Target delivery.Target     `json:"target"`
+	State  delivery.CheckState `json:"state"`
+	Text   string              `json:"text"`
+	Wave   int                 `json:"wave"`  // from 1; 0 is none
+	Waves  int                 `json:"waves"` // how many there are
+	// 0..1 of the places that devices have in a rollout; see InWave for people
+	Share   float64  `json:"share"`
+	InWave  int      `json:"inWave"`         // devices that are told to run Target
+	Back    bool     `json:"back,omitempty"` // it goes, or went, back to a release that it had run before
+	Done    bool     `json:"done"`
+	Paused  bool     `json:"paused"`
+	Count   Count    `json:"count"`
+	Devices []Device `json:"devices"`        // by id; of many, some
+	More    int      `json:"more,omitempty"` // devices that are not listed
 }
 
 // Count says how a fleet's devices stand with Target, all waves together.
@@ -265,20 +266,21 @@ type Count struct {
 
 // A Device is how one device stands, by its last report.
 type Device struct {
-	ID         string               `json:"id"`
-	Phase      delivery.DevicePhase `json:"phase"`
-	Version    int                  `json:"version,omitempty"` // of the model that serves; 0 is none
-	Bundle     delivery.Digest      `json:"bundle,omitempty"`
-	Slot       string               `json:"slot,omitempty"`
-	Seen       time.Time            `json:"seen"` // when the server last heard from it
-	Desired    int64                `json:"desired"`
-	Failed     delivery.Digest      `json:"failed,omitempty"` // the last bundle that failed here
-	Why        string               `json:"why,omitempty"`
-	Silent     bool                 `json:"silent,omitempty"`    // not heard within the deadline: the rest is old
-	Notes      []string             `json:"notes,omitempty"`     // what is odd about it: why it is held, its clock, two places
-	Installed  string               `json:"installed,omitempty"` // the id of the agent's state folder
-	Labels     map[string]string    `json:"labels,omitempty"`
-	Downloaded int64                `json:"downloaded"` // bytes of model since the agent was installed
+	ID      string               `json:"id"`
+	Phase   delivery.DevicePhase `json:"phase"`
+	Version int                  `json:"version,omitempty"` // of the model that serves; 0 is none
+	Bundle  delivery.Digest      `json:"bundle,omitempty"`
+	Slot    string               `json:"slot,omitempty"`
+	Seen    time.Time            `json:"seen"` // when the server last heard from it
+	Desired int64                `json:"desired"`
+	Failed  delivery.Digest      `json:"failed,omitempty"` // the last bundle that failed here
+	Why     string               `json:"why,omitempty"`
+	Silent  bool                 `json:"silent,omitempty"` // not heard within the deadline: the rest is old
+	// what is odd about it: why it is held, its clock, two places
+	Notes      []string          `json:"notes,omitempty"`
+	Installed  string            `json:"installed,omitempty"` // the id of the agent's state folder
+	Labels     map[string]string `json:"labels,omitempty"`
+	Downloaded int64             `json:"downloaded"` // bytes of model since the agent was installed
 }
 
 // A Plan is what the server would do, and what it says.
@@ -307,7 +309,8 @@ type Counts struct {
 // says nothing.
 const (
 	PhaseSilent delivery.DevicePhase = "silent" // not heard within the deadline
-	PhaseHeld   delivery.DevicePhase = "held"   // it says why it does not do what it is told, or is strange in another way
+	// it says why it does not do what it is told, or is strange in another way
+	PhaseHeld delivery.DevicePhase = "held"
 )
 
 // RunCount are runs of a kind in a phase.

@@ -106,7 +106,8 @@ func (s *Server) start(t testing.TB, install, settings string) error {
 		return err
 	}
 	config := filepath.Join(s.dir, "app.ini")
-	text := strings.NewReplacer("{user}", me.Username, "{dir}", s.dir, "{gitea}", install, "{port}", fmt.Sprint(port)).Replace(appINI) + settings
+	text := strings.NewReplacer("{user}", me.Username, "{dir}", s.dir, "{gitea}", install, "{port}",
+		fmt.Sprint(port)).Replace(appINI) + settings
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -143,7 +144,8 @@ func (s *Server) start(t testing.TB, install, settings string) error {
 	}
 
 	s.Admin = User{Name: "root", Password: "root-password"}
-	admin := exec.Command(program, "admin", "user", "create", "--config", config, "--admin", "--must-change-password=false",
+	admin := exec.Command(program, "admin", "user", "create", "--config", config, "--admin",
+		"--must-change-password=false",
 		"--username", s.Admin.Name, "--password", s.Admin.Password, "--email", "root@example.com", "--access-token")
 	admin.Env, admin.Dir = env, s.dir
 	out, err := admin.CombinedOutput()
@@ -261,7 +263,8 @@ func SSHKey(t testing.TB) string {
 		t.Skip("no ssh-keygen on PATH")
 	}
 	path := filepath.Join(t.TempDir(), "id_ed25519")
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path).CombinedOutput(); err != nil {
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f",
+		path).CombinedOutput(); err != nil {
 		t.Fatalf("ssh-keygen: %v: %s", err, out)
 	}
 	return path
@@ -270,7 +273,8 @@ func SSHKey(t testing.TB) string {
 // SignsMerges are the settings of a server that signs all its merge commits
 // itself, with a key from [SSHKey].
 func SignsMerges(key string) string {
-	return "[repository.signing]\nSIGNING_FORMAT = ssh\nSIGNING_KEY = " + key + ".pub\nSIGNING_NAME = Gitea\nSIGNING_EMAIL = gitea@example.com\nMERGES = always\n"
+	return "[repository.signing]\nSIGNING_FORMAT = ssh\nSIGNING_KEY = " + key +
+		".pub\nSIGNING_NAME = Gitea\nSIGNING_EMAIL = gitea@example.com\nMERGES = always\n"
 }
 
 // AddKey adds a key from [SSHKey] to a user's keys.
@@ -280,7 +284,8 @@ func (s *Server) AddKey(t testing.TB, as User, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.must(t, as, "POST", "/user/keys", map[string]any{"title": strings.Fields(string(public))[1][40:60], "key": string(public)}, nil)
+	s.must(t, as, "POST", "/user/keys", map[string]any{"title": strings.Fields(string(public))[1][40:60],
+		"key": string(public)}, nil)
 }
 
 // VerifyKey proves that a user has a key, as the user's settings ask it: Gitea
@@ -339,7 +344,8 @@ func (s *Server) VerifyKey(t testing.TB, as User, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = form("/user/settings/keys", url.Values{"type": {"verify_ssh"}, "title": {"none"}, "content": {string(public)}, "fingerprint": {fingerprint}, "signature": {string(signature)}})
+	text = form("/user/settings/keys", url.Values{"type": {"verify_ssh"}, "title": {"none"},
+		"content": {string(public)}, "fingerprint": {fingerprint}, "signature": {string(signature)}})
 	if !strings.Contains(text, "has been verified") {
 		t.Fatal("Gitea does not say that it has verified the key")
 	}
@@ -410,7 +416,8 @@ func (s *Server) User(t testing.TB, name string) User {
 // Repo makes an empty private repository whose default branch is main.
 func (s *Server) Repo(t testing.TB, owner User, name string) Repo {
 	t.Helper()
-	return s.repo(t, owner, "POST", "/user/repos", map[string]any{"name": name, "private": true, "default_branch": "main"})
+	return s.repo(t, owner, "POST", "/user/repos", map[string]any{"name": name, "private": true,
+		"default_branch": "main"})
 }
 
 // Fork makes a fork of a repository that the user may read.
@@ -435,7 +442,8 @@ func (s *Server) repo(t testing.TB, as User, method, path string, in any) Repo {
 // Allow gives a user a permission in a repository: read, write or admin.
 func (s *Server) Allow(t testing.TB, r Repo, u User, permission string) {
 	t.Helper()
-	s.must(t, s.Admin, "PUT", "/repos/"+r.Owner+"/"+r.Name+"/collaborators/"+u.Name, map[string]any{"permission": permission}, nil)
+	s.must(t, s.Admin, "PUT", "/repos/"+r.Owner+"/"+r.Name+"/collaborators/"+u.Name,
+		map[string]any{"permission": permission}, nil)
 }
 
 // Protect protects a branch: nobody may push to it, and a pull request is
@@ -443,8 +451,9 @@ func (s *Server) Allow(t testing.TB, r Repo, u User, permission string) {
 func (s *Server) Protect(t testing.TB, r Repo, branch string, checks ...string) {
 	t.Helper()
 	s.must(t, s.Admin, "POST", "/repos/"+r.Owner+"/"+r.Name+"/branch_protections", map[string]any{
-		"rule_name": branch, "enable_push": false, "enable_status_check": len(checks) > 0, "status_check_contexts": checks,
-		"apply_to_admins": true, "block_admin_merge_override": true,
+		"rule_name": branch, "enable_push": false, "enable_status_check": len(checks) > 0,
+		"status_check_contexts": checks,
+		"apply_to_admins":       true, "block_admin_merge_override": true,
 	}, nil)
 }
 
@@ -465,13 +474,15 @@ func (s *Server) PullRequest(t testing.TB, as User, r Repo, head, base, title st
 	var made struct {
 		Number int `json:"number"`
 	}
-	s.must(t, as, "POST", "/repos/"+r.Owner+"/"+r.Name+"/pulls", map[string]any{"head": head, "base": base, "title": title}, &made)
+	s.must(t, as, "POST", "/repos/"+r.Owner+"/"+r.Name+"/pulls", map[string]any{"head": head, "base": base,
+		"title": title}, &made)
 	return made.Number
 }
 
 // Merge asks the server to merge a pull request; the error is its refusal.
 func (s *Server) Merge(as User, r Repo, number int) error {
-	return s.Call(as, "POST", fmt.Sprintf("/repos/%s/%s/pulls/%d/merge", r.Owner, r.Name, number), map[string]any{"Do": "merge"}, nil)
+	return s.Call(as, "POST", fmt.Sprintf("/repos/%s/%s/pulls/%d/merge", r.Owner, r.Name, number),
+		map[string]any{"Do": "merge"}, nil)
 }
 
 // A Status is a commit status, as the server shows it.
@@ -519,7 +530,8 @@ func (s *Server) Comments(t testing.TB, r Repo, number int) []Comment {
 func (s *Server) Say(t testing.TB, as User, r Repo, number int, text string) Comment {
 	t.Helper()
 	var made Comment
-	s.must(t, as, "POST", fmt.Sprintf("/repos/%s/%s/issues/%d/comments", r.Owner, r.Name, number), map[string]string{"body": text}, &made)
+	s.must(t, as, "POST", fmt.Sprintf("/repos/%s/%s/issues/%d/comments", r.Owner, r.Name, number),
+		map[string]string{"body": text}, &made)
 	return made
 }
 

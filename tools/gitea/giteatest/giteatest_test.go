@@ -17,7 +17,8 @@ func TestServer(t *testing.T) {
 	work := t.TempDir()
 	git := func(args ...string) string {
 		t.Helper()
-		cmd := exec.Command("git", append([]string{"-C", work, "-c", "user.name=Ada", "-c", "user.email=ada@example.com"}, args...)...)
+		cmd := exec.Command("git", append([]string{"-C", work, "-c", "user.name=Ada", "-c",
+			"user.email=ada@example.com"}, args...)...)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("git %s: %v: %s", args[0], err, out)
@@ -38,7 +39,8 @@ func TestServer(t *testing.T) {
 		t.Error("merged without aob/release")
 	}
 	head := git("rev-parse", "HEAD")
-	if err := s.Call(ada, "POST", "/repos/ada/intent/statuses/"+head, map[string]string{"context": "aob/release", "state": "success"}, nil); err != nil {
+	if err := s.Call(ada, "POST", "/repos/ada/intent/statuses/"+head, map[string]string{"context": "aob/release",
+		"state": "success"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.Statuses(t, r, head)["aob/release"].State; got != "success" {
