@@ -13,17 +13,35 @@ import (
 // A Gate says what a model must reach before it is released:
 // gates/NAME.yaml.
 type Gate struct {
-	APIVersion string      `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
-	Kind       string      `json:"kind" check:"oneof=Gate" doc:"What this file describes."`
-	Name       string      `json:"name" check:"name" doc:"The gate's name, the same as the file's."`
-	Covers     []string    `json:"covers" check:"nonempty,name" doc:"The models that must pass this gate."`
-	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label" doc:"Who may settle an unsure check: users of the forge, or teams of the repository; a name that is both is the team."`
-	Evaluate   EvalSet     `json:"evaluate" doc:"The images and truths that the gate judges on."`
-	Labels     Labels      `json:"labels,omitempty" check:"optional,nonempty,keys=class,nonempty,class" doc:"The eval set's labels that mean a class, where they are not its name. A model's own label map is for its dataset: what an eval set's truths are is the gate's word."`
-	Looks      int         `json:"looks,omitempty" check:"optional,min=1,max=100000" doc:"How many models may be judged on one eval set against one baseline; beyond it the verdict is unsure, as the best of many looks better than it is. Left out, any number."`
-	Checks     []GateCheck `json:"checks" check:"nonempty" doc:"What must hold; all of them."`
+	APIVersion string      `json:"apiVersion" check:"oneof=aob/v1"`
+	Kind       string      `json:"kind" check:"oneof=Gate"`
+	Name       string      `json:"name" check:"name"`
+	Covers     []string    `json:"covers" check:"nonempty,name"`
+	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label"`
+	Evaluate   EvalSet     `json:"evaluate"`
+	Labels     Labels      `json:"labels,omitempty" check:"optional,nonempty,keys=class,nonempty,class"`
+	Looks      int         `json:"looks,omitempty" check:"optional,min=1,max=100000"`
+	Checks     []GateCheck `json:"checks" check:"nonempty"`
 
 	sealed Digest // see Sealed
+}
+
+// Docs says what each key is for.
+func (Gate) Docs() map[string]string {
+	return map[string]string{
+		"apiVersion": "The form of this file.",
+		"kind":       "What this file describes.",
+		"name":       "The gate's name, the same as the file's.",
+		"covers":     "The models that must pass this gate.",
+		"owners": "Who may settle an unsure check: users of the forge, or teams of the repository; a name that " +
+			"is both is the team.",
+		"evaluate": "The images and truths that the gate judges on.",
+		"labels": "The eval set's labels that mean a class, where they are not its name. A model's own label map " +
+			"is for its dataset: what an eval set's truths are is the gate's word.",
+		"looks": "How many models may be judged on one eval set against one baseline; beyond it the verdict is " +
+			"unsure, as the best of many looks better than it is. Left out, any number.",
+		"checks": "What must hold; all of them.",
+	}
 }
 
 // Digest returns the digest of what the gate asks for. Owners are left out:
@@ -98,10 +116,22 @@ func (g Gate) Reads(classes Classes, was map[string]string) Classes {
 
 // An EvalSet is the images and truths that a gate judges on.
 type EvalSet struct {
-	Dataset Dataset `json:"dataset" check:"required" doc:"The dataset, by a name that the server's configuration allows."`
-	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test" doc:"Which split of it."`
-	Content Digest  `json:"content,omitempty" check:"optional,digest" doc:"What the split holds, images and truths, by digest; aob gate freeze writes it, and anything else under the name is refused."`
-	Group   string  `json:"group,omitempty" check:"optional,argument" doc:"The field of images, in the annotation file, whose equal values are not independent, as video: intervals then come from drawing whole groups."`
+	Dataset Dataset `json:"dataset" check:"required"`
+	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test"`
+	Content Digest  `json:"content,omitempty" check:"optional,digest"`
+	Group   string  `json:"group,omitempty" check:"optional,argument"`
+}
+
+// Docs says what each key is for.
+func (EvalSet) Docs() map[string]string {
+	return map[string]string{
+		"dataset": "The dataset, by a name that the server's configuration allows.",
+		"split":   "Which split of it.",
+		"content": "What the split holds, images and truths, by digest; aob gate freeze writes it, and anything else " +
+			"under the name is refused.",
+		"group": "The field of images, in the annotation file, whose equal values are not independent, as video: " +
+			"intervals then come from drawing whole groups.",
+	}
 }
 
 func (e EvalSet) String() string {
@@ -114,18 +144,40 @@ func (e EvalSet) String() string {
 // A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
 // is given.
 type GateCheck struct {
-	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|recall|precision|falsePositivesPerImage|size,later=latency.*" doc:"What is measured: mAP, AP50 and AP75 over all classes, AP per class; recall, precision and falsePositivesPerImage at the model's thresholds, per class where classes are given; size of the largest variant. Latency comes later."`
-	Classes    ClassSelect `json:"classes,omitzero" check:"optional" doc:"For AP: all, or a list of classes; each is held to the bound."`
-	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class" doc:"With classes: all, the classes that this check leaves out; without classes, those that a model may lack."`
-	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1" doc:"The lowest value that passes."`
-	Max        *Quantity   `json:"max,omitempty" check:"optional" doc:"The highest value that passes, with its unit: 120MB; of falsePositivesPerImage a number."`
-	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1" doc:"How much lower than the baseline the value may be."`
-	Against    string      `json:"against,omitempty" check:"optional,against" doc:"With maxDrop: the baseline. release is the target branch's, pallets@12 a version that stays the measure however many small losses follow it."`
-	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%" doc:"Of the one-sided bounds."`
-	Support    int         `json:"support" default:"1" check:"min=1,max=1000000" doc:"Truths that a class needs; below it the check is unsure."`
-	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore" doc:"What too little evidence means: fail, review (pending until an owner settles it), or ignore."`
-	At         string      `json:"at,omitempty" check:"optional,oneof=threshold" doc:"With recall, precision and falsePositivesPerImage: threshold, the model's own of each class."`
-	Profiles   string      `json:"profiles,omitempty" check:"optional,later" doc:"Which hardware profiles are held to the bound."`
+	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|recall|precision|falsePositivesPerImage|size,later=latency.*"`
+	Classes    ClassSelect `json:"classes,omitzero" check:"optional"`
+	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class"`
+	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1"`
+	Max        *Quantity   `json:"max,omitempty" check:"optional"`
+	MaxDrop    *float64    `json:"maxDrop,omitempty" check:"optional,min=0,max=1"`
+	Against    string      `json:"against,omitempty" check:"optional,against"`
+	Confidence Share       `json:"confidence" default:"95%" check:"min=50%,max=99.9%"`
+	Support    int         `json:"support" default:"1" check:"min=1,max=1000000"`
+	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore"`
+	At         string      `json:"at,omitempty" check:"optional,oneof=threshold"`
+	Profiles   string      `json:"profiles,omitempty" check:"optional,later"`
+}
+
+// Docs says what each key is for.
+func (GateCheck) Docs() map[string]string {
+	return map[string]string{
+		"metric": "What is measured: mAP, AP50 and AP75 over all classes, AP per class; recall, precision and " +
+			"falsePositivesPerImage at the model's thresholds, per class where classes are given; size of the " +
+			"largest variant. Latency comes later.",
+		"classes": "For AP: all, or a list of classes; each is held to the bound.",
+		"except": "With classes: all, the classes that this check leaves out; without classes, those that a " +
+			"model may lack.",
+		"min":     "The lowest value that passes.",
+		"max":     "The highest value that passes, with its unit: 120MB; of falsePositivesPerImage a number.",
+		"maxDrop": "How much lower than the baseline the value may be.",
+		"against": "With maxDrop: the baseline. release is the target branch's, pallets@12 a version that stays " +
+			"the measure however many small losses follow it.",
+		"confidence": "Of the one-sided bounds.",
+		"support":    "Truths that a class needs; below it the check is unsure.",
+		"unsure":     "What too little evidence means: fail, review (pending until an owner settles it), or ignore.",
+		"at":         "With recall, precision and falsePositivesPerImage: threshold, the model's own of each class.",
+		"profiles":   "Which hardware profiles are held to the bound.",
+	}
 }
 
 // ClassSelect picks classes: all of them, or the ones named.

@@ -31,29 +31,57 @@ const APIVersion = "aob/v1"
 // A Model says which model to deliver and how it is trained:
 // models/NAME.yaml.
 type Model struct {
-	APIVersion string            `json:"apiVersion" check:"oneof=aob/v1" doc:"The form of this file."`
-	Kind       string            `json:"kind" check:"oneof=Model" doc:"What this file describes."`
-	Name       string            `json:"name" check:"name" doc:"The model's name, the same as the file's."`
-	Dataset    Dataset           `json:"dataset" check:"required" doc:"What it is trained on: a frozen version of COCO-format images, by a name that the server's configuration allows."`
-	Classes    Classes           `json:"classes" doc:"The classes to detect, in order; or a map of class to the dataset's labels that become it."`
-	Was        map[string]string `json:"was,omitempty" check:"optional,nonempty,keys=class,class" doc:"Renamed classes, new name to old name: the old name's truths and detections count as the new one's."`
-	Train      Train             `json:"train" doc:"How it is trained."`
-	Thresholds Thresholds        `json:"thresholds,omitempty" check:"optional,nonempty,keys=class" doc:"The score from which a detection of a class counts, by class and default for the rest; resolved on the validation split. Changing one trains nothing."`
-	Variants   []string          `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8" doc:"The forms that are shipped."`
-	Track      *Track            `json:"track,omitempty" check:"optional,later" doc:"Where the run is mirrored, by a name in the server's configuration."`
+	APIVersion string            `json:"apiVersion" check:"oneof=aob/v1"`
+	Kind       string            `json:"kind" check:"oneof=Model"`
+	Name       string            `json:"name" check:"name"`
+	Dataset    Dataset           `json:"dataset" check:"required"`
+	Classes    Classes           `json:"classes"`
+	Was        map[string]string `json:"was,omitempty" check:"optional,nonempty,keys=class,class"`
+	Train      Train             `json:"train"`
+	Thresholds Thresholds        `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
+	Variants   []string          `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
+	Track      *Track            `json:"track,omitempty" check:"optional,later"`
 
 	sealed      Digest   // see Sealed
 	sealedSeeds []Digest // of SeedSpec, for each seed
+}
+
+// Docs says what each key is for.
+func (Model) Docs() map[string]string {
+	return map[string]string{
+		"apiVersion": "The form of this file.",
+		"kind":       "What this file describes.",
+		"name":       "The model's name, the same as the file's.",
+		"dataset": "What it is trained on: a frozen version of COCO-format images, by a name that the server's " +
+			"configuration allows.",
+		"classes": "The classes to detect, in order; or a map of class to the dataset's labels that become it.",
+		"was":     "Renamed classes, new name to old name: the old name's truths and detections count as the new one's.",
+		"train":   "How it is trained.",
+		"thresholds": "The score from which a detection of a class counts, by class and default for the rest; " +
+			"resolved on the validation split. Changing one trains nothing.",
+		"variants": "The forms that are shipped.",
+		"track":    "Where the run is mirrored, by a name in the server's configuration.",
+	}
 }
 
 // A Dataset refers to a version of a dataset by exactly one source. The value
 // is never an address: its first part is a name in the server's configuration,
 // and the rest picks a version or a folder under it.
 type Dataset struct {
-	Dir      string `json:"dir,omitempty" check:"optional,dataset" doc:"A folder: NAME or NAME/sub/folder, where NAME is a root in the server's configuration."`
-	Roboflow string `json:"roboflow,omitempty" check:"optional,later" doc:"A Roboflow version: workspace/project/version."`
-	Archive  string `json:"archive,omitempty" check:"optional,later" doc:"An archive: NAME/file.zip."`
-	S3       string `json:"s3,omitempty" check:"optional,later" doc:"A bucket's folder: NAME/prefix."`
+	Dir      string `json:"dir,omitempty" check:"optional,dataset"`
+	Roboflow string `json:"roboflow,omitempty" check:"optional,later"`
+	Archive  string `json:"archive,omitempty" check:"optional,later"`
+	S3       string `json:"s3,omitempty" check:"optional,later"`
+}
+
+// Docs says what each key is for.
+func (Dataset) Docs() map[string]string {
+	return map[string]string{
+		"dir":      "A folder: NAME or NAME/sub/folder, where NAME is a root in the server's configuration.",
+		"roboflow": "A Roboflow version: workspace/project/version.",
+		"archive":  "An archive: NAME/file.zip.",
+		"s3":       "A bucket's folder: NAME/prefix.",
+	}
 }
 
 func (d Dataset) String() string {
@@ -113,52 +141,115 @@ func (c Classes) Renamed(was map[string]string) Classes {
 
 // Train says how a model is trained.
 type Train struct {
-	With          string         `json:"with" check:"oneof=tiny@1,later=rfdetr@*|import" doc:"The trainer and its version: trainers/NAME."`
-	Architecture  string         `json:"architecture" default:"tiny" check:"oneof=tiny,later=rf-detr-*" doc:"The network, one of the trainer's."`
-	From          string         `json:"from" default:"none" check:"oneof=none,later=coco|release|*@*" doc:"The weights to start from: none, coco, release, or MODEL@VERSION."`
-	Resolution    int            `json:"resolution" default:"256" check:"min=32,max=2048" doc:"Input size in pixels."`
-	Epochs        int            `json:"epochs" default:"30" check:"min=1,max=1000" doc:"Passes over the training split."`
-	Batch         Batch          `json:"batch" doc:"Images per step."`
-	Optimizer     Optimizer      `json:"optimizer" doc:"How weights are moved."`
-	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32,later=amp|fp16|bf16" doc:"Arithmetic while training."`
-	EarlyStopping EarlyStopping  `json:"earlyStopping" doc:"When to stop before the last epoch, by mAP@[.50:.95] on the validation split."`
-	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991" doc:"Random seeds. Of several each is trained, the best on the validation split is the model, and the spread is reported."`
-	Args          map[string]any `json:"args,omitempty" check:"optional" doc:"Anything else, checked against trainers/NAME/schema.json."`
-	Machine       Machine        `json:"machine" check:"later=*" doc:"Where it is trained. Not part of the model's identity."`
-	Import        *Dataset       `json:"import,omitempty" check:"optional,later" doc:"An existing ONNX file instead of training."`
+	With          string         `json:"with" check:"oneof=tiny@1,later=rfdetr@*|import"`
+	Architecture  string         `json:"architecture" default:"tiny" check:"oneof=tiny,later=rf-detr-*"`
+	From          string         `json:"from" default:"none" check:"oneof=none,later=coco|release|*@*"`
+	Resolution    int            `json:"resolution" default:"256" check:"min=32,max=2048"`
+	Epochs        int            `json:"epochs" default:"30" check:"min=1,max=1000"`
+	Batch         Batch          `json:"batch"`
+	Optimizer     Optimizer      `json:"optimizer"`
+	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32,later=amp|fp16|bf16"`
+	EarlyStopping EarlyStopping  `json:"earlyStopping"`
+	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991"`
+	Args          map[string]any `json:"args,omitempty" check:"optional"`
+	Machine       Machine        `json:"machine" check:"later=*"`
+	Import        *Dataset       `json:"import,omitempty" check:"optional,later"`
+}
+
+// Docs says what each key is for.
+func (Train) Docs() map[string]string {
+	return map[string]string{
+		"with":          "The trainer and its version: trainers/NAME.",
+		"architecture":  "The network, one of the trainer's.",
+		"from":          "The weights to start from: none, coco, release, or MODEL@VERSION.",
+		"resolution":    "Input size in pixels.",
+		"epochs":        "Passes over the training split.",
+		"batch":         "Images per step.",
+		"optimizer":     "How weights are moved.",
+		"precision":     "Arithmetic while training.",
+		"earlyStopping": "When to stop before the last epoch, by mAP@[.50:.95] on the validation split.",
+		"seeds": "Random seeds. Of several each is trained, the best on the validation split is the model, " +
+			"and the spread is reported.",
+		"args":    "Anything else, checked against trainers/NAME/schema.json.",
+		"machine": "Where it is trained. Not part of the model's identity.",
+		"import":  "An existing ONNX file instead of training.",
+	}
 }
 
 // Batch is images per step of the optimizer.
 type Batch struct {
-	Effective int `json:"effective" default:"16" check:"min=1,max=4096" doc:"Images per step of the optimizer."`
-	Step      int `json:"step" check:"optional,min=1,max=4096" doc:"Images that go through the network at once; divides effective, and is all of it by default."`
+	Effective int `json:"effective" default:"16" check:"min=1,max=4096"`
+	Step      int `json:"step" check:"optional,min=1,max=4096"`
+}
+
+// Docs says what each key is for.
+func (Batch) Docs() map[string]string {
+	return map[string]string{
+		"effective": "Images per step of the optimizer.",
+		"step":      "Images that go through the network at once; divides effective, and is all of it by default.",
+	}
 }
 
 // Optimizer says how weights are moved.
 type Optimizer struct {
-	Name     string  `json:"name" default:"adamw" check:"oneof=adamw" doc:"The optimizer."`
-	LR       float64 `json:"lr" default:"0.002" check:"min=1e-9,max=10" doc:"The highest learning rate."`
-	Warmup   int     `json:"warmup" default:"1" check:"min=0,max=1000" doc:"Epochs of linear warm-up."`
-	Schedule string  `json:"schedule" default:"cosine" check:"oneof=cosine" doc:"How the rate falls after warm-up."`
+	Name     string  `json:"name" default:"adamw" check:"oneof=adamw"`
+	LR       float64 `json:"lr" default:"0.002" check:"min=1e-9,max=10"`
+	Warmup   int     `json:"warmup" default:"1" check:"min=0,max=1000"`
+	Schedule string  `json:"schedule" default:"cosine" check:"oneof=cosine"`
+}
+
+// Docs says what each key is for.
+func (Optimizer) Docs() map[string]string {
+	return map[string]string{
+		"name":     "The optimizer.",
+		"lr":       "The highest learning rate.",
+		"warmup":   "Epochs of linear warm-up.",
+		"schedule": "How the rate falls after warm-up.",
+	}
 }
 
 // EarlyStopping says when to stop before the last epoch.
 type EarlyStopping struct {
-	Patience int `json:"patience" default:"0" check:"min=0,max=1000" doc:"Epochs without a better model before it stops; 0 never stops early."`
+	Patience int `json:"patience" default:"0" check:"min=0,max=1000"`
+}
+
+// Docs says what each key is for.
+func (EarlyStopping) Docs() map[string]string {
+	return map[string]string{
+		"patience": "Epochs without a better model before it stops; 0 never stops early.",
+	}
 }
 
 // Machine says where a run happens. It is not part of the spec.
 type Machine struct {
-	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local,later=aws-ec2|train-aws-ec2" doc:"The Terraform module: infra/terraform/NAME."`
-	Instance  string   `json:"instance,omitempty" check:"optional,later" doc:"The machine type."`
-	Spot      string   `json:"spot,omitempty" check:"optional,later" doc:"Whether to take spot capacity."`
-	Limit     Duration `json:"limit" default:"8h" check:"min=1m,max=168h" doc:"The longest a run may take."`
-	MaxCost   Money    `json:"maxCost,omitempty" check:"optional,later" doc:"The most a run may cost."`
+	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local,later=aws-ec2|train-aws-ec2"`
+	Instance  string   `json:"instance,omitempty" check:"optional,later"`
+	Spot      string   `json:"spot,omitempty" check:"optional,later"`
+	Limit     Duration `json:"limit" default:"8h" check:"min=1m,max=168h"`
+	MaxCost   Money    `json:"maxCost,omitempty" check:"optional,later"`
+}
+
+// Docs says what each key is for.
+func (Machine) Docs() map[string]string {
+	return map[string]string{
+		"terraform": "The Terraform module: infra/terraform/NAME.",
+		"instance":  "The machine type.",
+		"spot":      "Whether to take spot capacity.",
+		"limit":     "The longest a run may take.",
+		"maxCost":   "The most a run may cost.",
+	}
 }
 
 // Track names a tracker in the server's configuration.
 type Track struct {
-	MLflow string `json:"mlflow" check:"name" doc:"The MLflow server's name in the server's configuration."`
+	MLflow string `json:"mlflow" check:"name"`
+}
+
+// Docs says what each key is for.
+func (Track) Docs() map[string]string {
+	return map[string]string{
+		"mlflow": "The MLflow server's name in the server's configuration.",
+	}
 }
 
 // A Spec is what a model is, without what it costs or where it is made: the

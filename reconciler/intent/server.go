@@ -16,32 +16,67 @@ import (
 // A relative path is relative to the configuration file's folder; see
 // [Server.Resolve].
 type Server struct {
-	Repository string            `json:"repository" check:"path" doc:"The intent repository: an address, or the folder of a bare repository."`
-	Main       string            `json:"main" default:"main" check:"branch" doc:"The branch that says what must run."`
-	Forge      ServerForge       `json:"forge" default:"{local: {}}" doc:"Where pull requests live."`
-	State      string            `json:"state" default:"state" check:"path" doc:"The folder of all that the server keeps: mirror, runs, bundles, ledger, keys."`
-	Listen     ServerListen      `json:"listen" doc:"Where devices, webhooks and browsers reach the server."`
-	Socket     string            `json:"socket,omitempty" check:"optional,path" doc:"The Unix socket of aob status and the other commands; aob.sock in state by default."`
-	Datasets   ServerDatasets    `json:"datasets" doc:"The names that dataset references may use, and what they stand for."`
-	AutoGo     map[string]any    `json:"autoGo,omitempty" check:"optional,later" doc:"Which runs that cost money start without being asked for. Local runs cost none."`
-	Poll       ServerPoll        `json:"poll" doc:"How often the world is looked at where nothing wakes the loop."`
-	Fleets     ServerFleets      `json:"fleets" doc:"How devices and the server keep in touch."`
-	Detector   ServerDetector    `json:"detector" doc:"The process that runs ONNX models, to evaluate them."`
-	Trainings  int               `json:"trainings" default:"1" check:"min=1,max=1000" doc:"How many models are trained at once; those of pull requests go first."`
-	Runs       int               `json:"runs,omitempty" check:"optional,min=1,max=1000" doc:"How many checks of data, evaluations and comparisons run at once; twice the number of processors by default."`
-	Trainers   string            `json:"trainers,omitempty" check:"optional,path" doc:"A folder of trainers to use in place of the built-in ones."`
-	Python     string            `json:"python" default:"/usr/bin/python3" check:"path" doc:"The Python that runs trainers."`
-	Terraform  string            `json:"terraform,omitempty" check:"optional,path" doc:"The Terraform binary; the one on PATH by default."`
-	Keys       ServerKeys        `json:"keys" doc:"The files of the signing keys."`
-	Commits    ServerCommits     `json:"commits" doc:"Who AOB's commits are by, and how they are signed."`
-	Heartbeat  delivery.Duration `json:"heartbeat" default:"60s" check:"min=5s,max=1h" doc:"How long a run may be silent before it counts as dead."`
-	Devices    ServerDevices     `json:"devices" doc:"How devices prove that they may talk to the server."`
+	Repository string            `json:"repository" check:"path"`
+	Main       string            `json:"main" default:"main" check:"branch"`
+	Forge      ServerForge       `json:"forge" default:"{local: {}}"`
+	State      string            `json:"state" default:"state" check:"path"`
+	Listen     ServerListen      `json:"listen"`
+	Socket     string            `json:"socket,omitempty" check:"optional,path"`
+	Datasets   ServerDatasets    `json:"datasets"`
+	AutoGo     map[string]any    `json:"autoGo,omitempty" check:"optional,later"`
+	Poll       ServerPoll        `json:"poll"`
+	Fleets     ServerFleets      `json:"fleets"`
+	Detector   ServerDetector    `json:"detector"`
+	Trainings  int               `json:"trainings" default:"1" check:"min=1,max=1000"`
+	Runs       int               `json:"runs,omitempty" check:"optional,min=1,max=1000"`
+	Trainers   string            `json:"trainers,omitempty" check:"optional,path"`
+	Python     string            `json:"python" default:"/usr/bin/python3" check:"path"`
+	Terraform  string            `json:"terraform,omitempty" check:"optional,path"`
+	Keys       ServerKeys        `json:"keys"`
+	Commits    ServerCommits     `json:"commits"`
+	Heartbeat  delivery.Duration `json:"heartbeat" default:"60s" check:"min=5s,max=1h"`
+	Devices    ServerDevices     `json:"devices"`
+}
+
+// Docs says what each key is for.
+func (Server) Docs() map[string]string {
+	return map[string]string{
+		"repository": "The intent repository: an address, or the folder of a bare repository.",
+		"main":       "The branch that says what must run.",
+		"forge":      "Where pull requests live.",
+		"state":      "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
+		"listen":     "Where devices, webhooks and browsers reach the server.",
+		"socket":     "The Unix socket of aob status and the other commands; aob.sock in state by default.",
+		"datasets":   "The names that dataset references may use, and what they stand for.",
+		"autoGo":     "Which runs that cost money start without being asked for. Local runs cost none.",
+		"poll":       "How often the world is looked at where nothing wakes the loop.",
+		"fleets":     "How devices and the server keep in touch.",
+		"detector":   "The process that runs ONNX models, to evaluate them.",
+		"trainings":  "How many models are trained at once; those of pull requests go first.",
+		"runs": "How many checks of data, evaluations and comparisons run at once; twice the number of " +
+			"processors by default.",
+		"trainers":  "A folder of trainers to use in place of the built-in ones.",
+		"python":    "The Python that runs trainers.",
+		"terraform": "The Terraform binary; the one on PATH by default.",
+		"keys":      "The files of the signing keys.",
+		"commits":   "Who AOB's commits are by, and how they are signed.",
+		"heartbeat": "How long a run may be silent before it counts as dead.",
+		"devices":   "How devices prove that they may talk to the server.",
+	}
 }
 
 // ServerForge is where pull requests live: exactly one of its fields.
 type ServerForge struct {
-	Local *ServerLocal `json:"local,omitempty" check:"optional" doc:"The bare folder alone: every branch but main is a proposal. Write {}."`
-	Gitea *ServerGitea `json:"gitea,omitempty" check:"optional" doc:"A Gitea or Forgejo server."`
+	Local *ServerLocal `json:"local,omitempty" check:"optional"`
+	Gitea *ServerGitea `json:"gitea,omitempty" check:"optional"`
+}
+
+// Docs says what each key is for.
+func (ServerForge) Docs() map[string]string {
+	return map[string]string{
+		"local": "The bare folder alone: every branch but main is a proposal. Write {}.",
+		"gitea": "A Gitea or Forgejo server.",
+	}
 }
 
 // ServerLocal has no settings.
@@ -49,68 +84,157 @@ type ServerLocal struct{}
 
 // ServerGitea says how to talk to a Gitea server.
 type ServerGitea struct {
-	URL               string `json:"url" check:"url" doc:"The server's address, as https://gitea.example.com."`
-	Repo              string `json:"repo" check:"repo" doc:"The repository there: owner/name."`
-	TokenEnv          string `json:"tokenEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the access token."`
-	TokenFile         string `json:"tokenFile,omitempty" check:"optional,path" doc:"The file that holds the access token."`
-	WebhookSecretEnv  string `json:"webhookSecretEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the webhook's secret. Without a secret no webhook is taken, and polling finds changes."`
-	WebhookSecretFile string `json:"webhookSecretFile,omitempty" check:"optional,path" doc:"The file that holds the webhook's secret."`
+	URL               string `json:"url" check:"url"`
+	Repo              string `json:"repo" check:"repo"`
+	TokenEnv          string `json:"tokenEnv,omitempty" check:"optional,variable"`
+	TokenFile         string `json:"tokenFile,omitempty" check:"optional,path"`
+	WebhookSecretEnv  string `json:"webhookSecretEnv,omitempty" check:"optional,variable"`
+	WebhookSecretFile string `json:"webhookSecretFile,omitempty" check:"optional,path"`
+}
+
+// Docs says what each key is for.
+func (ServerGitea) Docs() map[string]string {
+	return map[string]string{
+		"url":       "The server's address, as https://gitea.example.com.",
+		"repo":      "The repository there: owner/name.",
+		"tokenEnv":  "The environment variable that holds the access token.",
+		"tokenFile": "The file that holds the access token.",
+		"webhookSecretEnv": "The environment variable that holds the webhook's secret. Without a secret no webhook " +
+			"is taken, and polling finds changes.",
+		"webhookSecretFile": "The file that holds the webhook's secret.",
+	}
 }
 
 // ServerListen is where the server is reached.
 type ServerListen struct {
-	URL         string `json:"url,omitempty" check:"optional,url" doc:"The address by which people reach this server, as https://aob.example.com: pull requests link to it. Without it they link to nothing."`
-	Address     string `json:"address" default:"127.0.0.1:8370" check:"address" doc:"Address and port."`
-	Metrics     string `json:"metrics,omitempty" check:"optional,address" doc:"Address and port of /metrics for Prometheus, as 127.0.0.1:8371: plain HTTP, for this machine or a network of operators. Without it there are none."`
-	Certificate string `json:"certificate,omitempty" check:"optional,path" doc:"The TLS certificate's file, PEM; with key."`
-	Key         string `json:"key,omitempty" check:"optional,path" doc:"The file of the certificate's private key, PEM."`
+	URL         string `json:"url,omitempty" check:"optional,url"`
+	Address     string `json:"address" default:"127.0.0.1:8370" check:"address"`
+	Metrics     string `json:"metrics,omitempty" check:"optional,address"`
+	Certificate string `json:"certificate,omitempty" check:"optional,path"`
+	Key         string `json:"key,omitempty" check:"optional,path"`
+}
+
+// Docs says what each key is for.
+func (ServerListen) Docs() map[string]string {
+	return map[string]string{
+		"url": "The address by which people reach this server, as https://aob.example.com: pull requests " +
+			"link to it. Without it they link to nothing.",
+		"address": "Address and port.",
+		"metrics": "Address and port of /metrics for Prometheus, as 127.0.0.1:8371: plain HTTP, for this machine " +
+			"or a network of operators. Without it there are none.",
+		"certificate": "The TLS certificate's file, PEM; with key.",
+		"key":         "The file of the certificate's private key, PEM.",
+	}
 }
 
 // ServerDatasets are the dataset names that intent may use.
 type ServerDatasets struct {
-	Dir map[string]string `json:"dir,omitempty" check:"optional,keys=segment,absolute" doc:"For dir: references, a name and the folder it stands for."`
+	Dir map[string]string `json:"dir,omitempty" check:"optional,keys=segment,absolute"`
+}
+
+// Docs says what each key is for.
+func (ServerDatasets) Docs() map[string]string {
+	return map[string]string{
+		"dir": "For dir: references, a name and the folder it stands for.",
+	}
 }
 
 // ServerPoll says how often the world is looked at.
 type ServerPoll struct {
-	Git   delivery.Duration `json:"git" default:"5s" check:"min=100ms,max=1h" doc:"Between looks at the repository's branches."`
-	Forge delivery.Duration `json:"forge" default:"15s" check:"min=100ms,max=1h" doc:"Between looks at the forge's pull requests."`
+	Git   delivery.Duration `json:"git" default:"5s" check:"min=100ms,max=1h"`
+	Forge delivery.Duration `json:"forge" default:"15s" check:"min=100ms,max=1h"`
+}
+
+// Docs says what each key is for.
+func (ServerPoll) Docs() map[string]string {
+	return map[string]string{
+		"git":   "Between looks at the repository's branches.",
+		"forge": "Between looks at the forge's pull requests.",
+	}
 }
 
 // ServerFleets says how devices and the server keep in touch.
 type ServerFleets struct {
-	Poll     delivery.Duration `json:"poll" default:"2s" check:"min=100ms,max=24h" doc:"Between a device's looks at what it must run."`
-	Expiry   delivery.Duration `json:"expiry" default:"24h" check:"min=1m,max=8760h" doc:"How long a signed desired state may be installed."`
-	Deadline delivery.Duration `json:"deadline" default:"15m" check:"min=1s,max=720h" doc:"How long a device in a wave may be silent before it counts as failed."`
+	Poll     delivery.Duration `json:"poll" default:"2s" check:"min=100ms,max=24h"`
+	Expiry   delivery.Duration `json:"expiry" default:"24h" check:"min=1m,max=8760h"`
+	Deadline delivery.Duration `json:"deadline" default:"15m" check:"min=1s,max=720h"`
+}
+
+// Docs says what each key is for.
+func (ServerFleets) Docs() map[string]string {
+	return map[string]string{
+		"poll":     "Between a device's looks at what it must run.",
+		"expiry":   "How long a signed desired state may be installed.",
+		"deadline": "How long a device in a wave may be silent before it counts as failed.",
+	}
 }
 
 // ServerDetector is the process that runs ONNX models.
 type ServerDetector struct {
-	Binary  string            `json:"binary,omitempty" check:"optional,path" doc:"The file of aob-detect; beside aob by default."`
-	Library string            `json:"library,omitempty" check:"optional,path" doc:"The file of the ONNX Runtime library; looked for by default."`
-	Memory  delivery.Bytes    `json:"memory" default:"4GiB" check:"min=256MiB,max=1024GiB" doc:"The most memory that it may take."`
-	Limit   delivery.Duration `json:"limit" default:"30m" check:"min=1s,max=24h" doc:"The longest that one evaluation may take."`
+	Binary  string            `json:"binary,omitempty" check:"optional,path"`
+	Library string            `json:"library,omitempty" check:"optional,path"`
+	Memory  delivery.Bytes    `json:"memory" default:"4GiB" check:"min=256MiB,max=1024GiB"`
+	Limit   delivery.Duration `json:"limit" default:"30m" check:"min=1s,max=24h"`
+}
+
+// Docs says what each key is for.
+func (ServerDetector) Docs() map[string]string {
+	return map[string]string{
+		"binary":  "The file of aob-detect; beside aob by default.",
+		"library": "The file of the ONNX Runtime library; looked for by default.",
+		"memory":  "The most memory that it may take.",
+		"limit":   "The longest that one evaluation may take.",
+	}
 }
 
 // ServerKeys are the files of signing keys. Those left out are in the folder
 // keys in state, and made at the first start.
 type ServerKeys struct {
-	Evidence string   `json:"evidence,omitempty" check:"optional,path" doc:"The private key that signs evidence."`
-	Desired  string   `json:"desired,omitempty" check:"optional,path" doc:"The private key that signs what fleets run."`
-	Trusted  []string `json:"trusted,omitempty" check:"optional,nonempty,path" doc:"Public keys whose evidence counts beside the server's own, as after a change of keys."`
+	Evidence string   `json:"evidence,omitempty" check:"optional,path"`
+	Desired  string   `json:"desired,omitempty" check:"optional,path"`
+	Trusted  []string `json:"trusted,omitempty" check:"optional,nonempty,path"`
+}
+
+// Docs says what each key is for.
+func (ServerKeys) Docs() map[string]string {
+	return map[string]string{
+		"evidence": "The private key that signs evidence.",
+		"desired":  "The private key that signs what fleets run.",
+		"trusted":  "Public keys whose evidence counts beside the server's own, as after a change of keys.",
+	}
 }
 
 // ServerCommits says who AOB's commits are by: the release commits, and those of pull requests that AOB opens.
 type ServerCommits struct {
-	Name       string `json:"name" default:"aob" check:"author" doc:"The name of the author and committer."`
-	Email      string `json:"email" default:"aob@users.noreply.localhost" check:"email" doc:"The e-mail address of the author and committer. A forge finds the account by it whose keys verify signatures."`
-	SigningKey string `json:"signingKey,omitempty" check:"optional,path" doc:"The file of the SSH private key, ed25519 and without a passphrase, that signs the commits. Without it they are not signed."`
+	Name       string `json:"name" default:"aob" check:"author"`
+	Email      string `json:"email" default:"aob@users.noreply.localhost" check:"email"`
+	SigningKey string `json:"signingKey,omitempty" check:"optional,path"`
+}
+
+// Docs says what each key is for.
+func (ServerCommits) Docs() map[string]string {
+	return map[string]string{
+		"name": "The name of the author and committer.",
+		"email": "The e-mail address of the author and committer. A forge finds the account by it whose keys " +
+			"verify signatures.",
+		"signingKey": "The file of the SSH private key, ed25519 and without a passphrase, that signs the commits. " +
+			"Without it they are not signed.",
+	}
 }
 
 // ServerDevices says how devices prove who they are.
 type ServerDevices struct {
-	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable" doc:"The environment variable that holds the fleet's secret, which devices' tokens are derived from."`
-	SecretFile string `json:"secretFile,omitempty" check:"optional,path" doc:"The file that holds the fleet's secret; fleet.secret in state by default, made at the first start. Devices never get it: aob device token prints a device's own token."`
+	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable"`
+	SecretFile string `json:"secretFile,omitempty" check:"optional,path"`
+}
+
+// Docs says what each key is for.
+func (ServerDevices) Docs() map[string]string {
+	return map[string]string{
+		"secretEnv": "The environment variable that holds the fleet's secret, which devices' tokens are derived from.",
+		"secretFile": "The file that holds the fleet's secret; fleet.secret in state by default, made at the first " +
+			"start. Devices never get it: aob device token prints a device's own token.",
+	}
 }
 
 // ParseServer reads the server's configuration as strictly as intent is read.
