@@ -27,7 +27,8 @@ func TestDeletedForkOnGitea(t *testing.T) {
 	commit := c.push(t, "goes", title, map[string]string{"README.md": "# What they run\n"})
 	number := m.open(t, m.ben, "ben:goes", commit, title)
 	m.await(t, number, delivery.ContextRelease, "success")
-	commit = c.push(t, "goes", title, small("3e-3"))
+	commit = c.commit(t, title, small("3e-3"))
+	c.git(t, "push", "-q", "origin", "goes")
 	if err := m.gitea.Call(m.ben, "DELETE", "/repos/"+fork.Owner+"/"+fork.Name, nil, nil); err != nil {
 		t.Fatal(err)
 	}

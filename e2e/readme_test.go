@@ -79,8 +79,10 @@ func TestReadme(t *testing.T) {
 			address = freePort(t, filepath.Join(dir, "world", "aob.yaml"))
 			start(command)
 			// A typo in the model is judged at once, and trains nothing.
-			do(`cd world/intent && git checkout -q -b change && sed -i 's/epochs: 12/epochs: twelve/' models/shapes.yaml &&
-				git -c user.name=a -c user.email=a@example.com commit -qam "shapes: train longer" && git push -q origin change`)
+			do(`cd world/intent && git checkout -q -b change &&
+				sed -i 's/epochs: 12/epochs: twelve/' models/shapes.yaml &&
+				git -c user.name=a -c user.email=a@example.com commit -qam "shapes: train longer" &&
+				git push -q origin change`)
 			waitFor(t, func() bool {
 				out, err := shell("AOB_SOCKET=world/state/aob.sock bin/aob pr show 1").CombinedOutput()
 				return err == nil && strings.Contains(string(out), "epochs")

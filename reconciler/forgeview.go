@@ -249,7 +249,7 @@ func call[T any](ctx context.Context, f *forgeView, what string, limit time.Dura
 	start := f.r.Now()
 	answer, err := ask(ctx)
 	f.r.Metrics.ForgeCall(what, f.r.Now().Sub(start), err)
-	if err != nil && ctx.Err() != nil {
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %s: %w", limit, err)
 	}
 	return answer, err

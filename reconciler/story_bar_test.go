@@ -44,7 +44,8 @@ func raised(t *testing.T) (s *sim, before, branch string) {
 	from := s.repo.commits[before].parents[0]
 	branch = s.repo.commit("raise", from, s.now, map[string]string{"gates/production.yaml": gateFile("production",
 		"shapes", 0.59),
-		"models/shapes.quarantine.yaml": "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n  - {digest: \"" + string(delivery.Sum([]byte("bad"))) + "\", why: smoke}\n"})
+		"models/shapes.quarantine.yaml": "apiVersion: aob/v1\nkind: Quarantine\nname: shapes\nentries:\n" +
+			"  - {digest: \"" + string(delivery.Sum([]byte("bad"))) + "\", why: smoke}\n"})
 	s.forge.open("raise", "lead")
 	s.settle()
 	s.merge("raise")

@@ -13,7 +13,8 @@ package reconciler
 //	 8  main moves               TestMainMoves, TestMainMovesElsewhere
 //	 9  rollbacks                TestRollbacks, TestPromotionAndRevert, TestAbortAndQuarantine
 //	10  pinned fleets            TestPinnedFleets
-//	11  direct pushes            TestMainPushedDirectly, TestRollbackPushedDirectly, TestSpecPushedToMainUnshipsNothing
+//	11  direct pushes            TestMainPushedDirectly, TestRollbackPushedDirectly,
+//	                             TestSpecPushedToMainUnshipsNothing
 //	12  a forge in trouble       TestForgeDown, TestForgeInTrouble
 //	13  a full disk, a loss      TestLedgerDiskFull, TestDownInTheMiddle, TestSettledIsQuiet
 //	14  upgrades                 TestUpgrade

@@ -382,8 +382,8 @@ func TestTheFolderIsAnOCILayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want :=
-		`{"config":{"format":"onnx"},"descriptor":{"createdAt":"1970-01-01T00:00:00Z"},"modelfs":{"diffIds":[`; !bytes.HasPrefix(config, []byte(want)) {
+	const want = `{"config":{"format":"onnx"},"descriptor":{"createdAt":"1970-01-01T00:00:00Z"},"modelfs":{"diffIds":[`
+	if !bytes.HasPrefix(config, []byte(want)) {
 		t.Errorf("config %s", config)
 	}
 }

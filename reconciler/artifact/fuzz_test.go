@@ -93,7 +93,8 @@ func FuzzIndex(f *testing.F) {
 	f.Add(good)
 	f.Add(
 		[]byte(
-			`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../x","size":1}]}`))
+			`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json",` +
+				`"digest":"sha256:../x","size":1}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)

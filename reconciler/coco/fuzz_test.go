@@ -40,7 +40,8 @@ func FuzzParseTruth(f *testing.F) {
 	f.Add([]byte(tinyTruth))
 	f.Add(
 		[]byte(
-			`{"images":[{"id":1,"width":-1}],"categories":[{"id":1,"name":"\ud800"}],"annotations":[{"bbox":[NaN,1e999,-0,1]}]}`))
+			`{"images":[{"id":1,"width":-1}],"categories":[{"id":1,"name":"\ud800"}],` +
+				`"annotations":[{"bbox":[NaN,1e999,-0,1]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		truth, err := ParseTruth(data)
 		kept, problems, lenient := ParseTruthLenient(data)
@@ -77,7 +78,8 @@ func FuzzParseDetections(f *testing.F) {
 	addCases(f, "dt.json")
 	f.Add(
 		[]byte(
-			`[{"image_id":1,"category_id":1,"bbox":[0.1,2e3,-0,9007199254740993],"score":-1E-9,"segmentation":{"counts":"\\"}}]`))
+			`[{"image_id":1,"category_id":1,"bbox":[0.1,2e3,-0,9007199254740993],"score":-1E-9,` +
+				`"segmentation":{"counts":"\\"}}]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		detections, err := ParseDetections(data, nil)
 		streamed, streamErr := ReadDetections(iotest.HalfReader(bytes.NewReader(data)), nil)

@@ -28,7 +28,8 @@ func TestHalves(t *testing.T) {
 		"a brace in a text": list(item,
 			`{"note":"}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",`+item[1:], item),
 		"objects within": list(item,
-			`{"rle":[{"a":1}, {"image_id":1,"category_id":1,"bbox":[1,2,3,4],"score":1}, {"a":3}, {"a":4}, {"a":5}, {"a":6}],`+item[1:], item),
+			`{"rle":[{"a":1}, {"image_id":1,"category_id":1,"bbox":[1,2,3,4],"score":1}, `+
+				`{"a":3}, {"a":4}, {"a":5}, {"a":6}],`+item[1:], item),
 		"objects within, as if whole": list(`{"x":[`+item+`, `+item+`, `+item+`, `+item+`],`+item[1:], item),
 		"an error in the first half":  list(item, `{"image_id":true}`, item, item, item, item),
 		"an error in the second half": list(item, item, item, item, item, `{"image_id":true}`),

@@ -16,7 +16,8 @@ import (
 
 const tinyTruth = `{"info": {"year": 2026, "odd": [null, true, {"x": "é\n"}]},
  "annotations": [{"id": 0, "image_id": 4, "category_id": 1, "bbox": [1.5, 2, 3e1, 4], "area": 100.25,
-   "segmentation": [[1, 2, 3.5]], "iscrowd": 0}, {"iscrowd": true, "id": -3, "image_id": 4, "category_id": 2, "bbox": [0,0,0,0], "area": 0}],
+   "segmentation": [[1, 2, 3.5]], "iscrowd": 0},
+  {"iscrowd": true, "id": -3, "image_id": 4, "category_id": 2, "bbox": [0,0,0,0], "area": 0}],
  "images": [{"id": 4, "width": 640, "height": 480, "file_name": "a\u00e9.jpg", "video": 12, "license": 3}],
  "categories": [{"id": 1, "name": "cat", "supercategory": "none"}, {"id": 2, "name": "dog"}]}
 `
@@ -250,7 +251,8 @@ func TestParseNumber(t *testing.T) {
 
 func TestParseTruthLenient(t *testing.T) {
 	const text = `{
-"images": [{"id": 1, "width": 100, "height": 100}, {"id": 1, "width": 9, "height": 9}, {"id": 2}, 7, {"width": 5, "height": 5}],
+"images": [{"id": 1, "width": 100, "height": 100}, {"id": 1, "width": 9, "height": 9}, {"id": 2}, 7,
+ {"width": 5, "height": 5}],
 "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}, {"id": 3}],
 "annotations": [
  {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "area": 400},

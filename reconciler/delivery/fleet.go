@@ -136,7 +136,7 @@ func (Failures) Docs() map[string]string {
 // A Window is when a rollout may move on. From and To are wall-clock times in
 // Zone; a window may cross midnight.
 type Window struct {
-	Days []string `json:"days" default:"[mon, tue, wed, thu, fri, sat, sun]" check:"nonempty,oneof=mon|tue|wed|thu|fri|sat|sun"`
+	Days []string `json:"days" default:"[mon, tue, wed, thu, fri, sat, sun]" check:"nonempty,weekday"`
 	From string   `json:"from" check:"time"`
 	To   string   `json:"to" check:"time"`
 	Zone string   `json:"zone" default:"UTC" check:"zone"`

@@ -55,8 +55,9 @@ func (Model) Docs() map[string]string {
 		"dataset": "What it is trained on: a frozen version of COCO-format images, by a name that the server's " +
 			"configuration allows.",
 		"classes": "The classes to detect, in order; or a map of class to the dataset's labels that become it.",
-		"was":     "Renamed classes, new name to old name: the old name's truths and detections count as the new one's.",
-		"train":   "How it is trained.",
+		"was": "Renamed classes, new name to old name: the old name's truths and detections count as the new " +
+			"one's.",
+		"train": "How it is trained.",
 		"thresholds": "The score from which a detection of a class counts, by class and default for the rest; " +
 			"resolved on the validation split. Changing one trains nothing.",
 		"variants": "The forms that are shipped.",

@@ -17,7 +17,8 @@ func TestParseRunStatus(t *testing.T) {
 		err        string
 	}{
 		{"whole",
-			`{"phase":"training","epoch":3,"epochs":12,"batch":7,"batches":40,"heartbeat":"2026-11-24T02:00:00Z","map":0.5}`,
+			`{"phase":"training","epoch":3,"epochs":12,"batch":7,"batches":40,` +
+				`"heartbeat":"2026-11-24T02:00:00Z","map":0.5}`,
 			RunStatus{Phase: "training", Epoch: 3, Epochs: 12, Batch: 7, Batches: 40, Heartbeat: time.Date(2026, 11, 24,
 				2, 0, 0, 0, time.UTC), MAP: &half}, ""},
 		{"unknown key and phase", `{"phase":"dancing","colour":"red"}`, RunStatus{}, ""},
@@ -83,7 +84,8 @@ func TestHeartbeat(t *testing.T) {
 func FuzzRunStatus(f *testing.F) {
 	f.Add(
 		[]byte(
-			`{"phase":"training","epoch":3,"epochs":12,"heartbeat":"2026-11-24T02:00:00Z","message":"ok","map":0.5,"secondsLeft":3}`))
+			`{"phase":"training","epoch":3,"epochs":12,"heartbeat":"2026-11-24T02:00:00Z",` +
+				`"message":"ok","map":0.5,"secondsLeft":3}`))
 	f.Add([]byte(`{"epoch":1e400}`))
 	f.Add([]byte(`{"heartbeat":"0000-01-01T00:00:00+23:59","message":"\ud800\u202e\u001b"}`))
 	f.Add([]byte(`{"epoch":-9223372036854775808,"epochs":9223372036854775807,"MAP":1,"map":null}`))

@@ -15,7 +15,8 @@ func FuzzDecodeStatement(f *testing.F) {
 	f.Add(good)
 	f.Add(
 		[]byte(
-			`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/abort/v1","subject":[{}],"predicate":null}`))
+			`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://aob.dev/abort/v1",` +
+				`"subject":[{}],"predicate":null}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		value, err := decodeStatement(abort, bundle, payload)
 		if err != nil {

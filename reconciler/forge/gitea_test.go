@@ -624,7 +624,8 @@ func TestGiteaErrors(t *testing.T) {
 		{"403, a scope", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(403)
 			fmt.Fprint(w,
-				`{"message": "token does not have at least one of required scope(s), required=[read:issue], token scope=read:user"}`)
+				`{"message": "token does not have at least one of required scope(s), required=[read:issue], `+
+					`token scope=read:user"}`)
 		}, "no scope write:issue", delivery.Blocked{}},
 		{"404", status(404), "check owner and name", delivery.Blocked{}},
 		{"429", status(429, "Retry-After", "90"), "again in 1m30s", delivery.Wait{}},
@@ -698,7 +699,8 @@ func TestPages(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		pr := func(n int) string {
 			return fmt.Sprintf(
-				`{"number":%d,"title":"t","user":{"login":"ada"},"head":{"ref":"b","sha":"c","repo_id":1},"base":{"ref":"main","repo_id":1}}`, n)
+				`{"number":%d,"title":"t","user":{"login":"ada"},"head":{"ref":"b","sha":"c","repo_id":1},`+
+					`"base":{"ref":"main","repo_id":1}}`, n)
 		}
 		page := req.URL.Query().Get("page")
 		if page == "1" {

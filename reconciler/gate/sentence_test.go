@@ -160,12 +160,14 @@ func TestHowACheckDecides(t *testing.T) {
 			"AP of a 0.4000, release 0.5000: -0.1000, at best -0.0549 < -0.054 (95% sure)"},
 		{"a bound that takes more resamples than there are decides nothing",
 			with(maxDrop("AP", 0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
-			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too wide " +
-				"to tell a drop of 0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too " +
+				"wide to tell a drop of 0.5 (a " +
+				"bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
 		{"nor the other way",
 			with(maxDrop("AP", -0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
-			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too wide " +
-				"to tell a drop of -0.5 (a bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+			"AP of a 0.0000, release 0.0000: +0.0000, at worst -0.0010, at best -0.0009 (each 97.5% sure), too " +
+				"wide to tell a drop of -0.5 (a " +
+				"bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
 		{"nor of a floor",
 			minimum("mAP", 0.6), func() Input {
 				in := candidate(0.5, 0)
@@ -252,7 +254,8 @@ func TestHowACheckDecides(t *testing.T) {
 			"mAP: no release to compare with"},
 		{"what was lost, in TIDE's words",
 			maxDrop("mAP", 0.05), missing(against(candidate(0.4, 0), release(0.5), 0.03)), delivery.Fail,
-			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure); -10.0 AP50, mostly missed b (4 more)"},
+			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure); -10.0 AP50, mostly missed b " +
+				"(4 more)"},
 		{"and by a class",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
 			missing(against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.5, "b": 0.3})}, release(0.5),

@@ -92,7 +92,8 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 			delivery.Terminal(lock))
 	case report != nil && strings.Contains(words.b.String(), "unverified commit"): // as Gitea says it
 		return delivery.Blockedf(
-			"set commits.signingKey in aob's configuration, as docs/gitea.md says, or lift the protection of this branch",
+			"set commits.signingKey in aob's configuration, as docs/gitea.md says, "+
+				"or lift the protection of this branch",
 			"push to %s of %s: the server takes only commits there whose signatures it can verify: %s",
 			strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
 	case report != nil:

@@ -54,7 +54,8 @@ func TestBuiltInTrainers(t *testing.T) {
 func TestLoadTrainers(t *testing.T) {
 	trainers, err := intent.LoadTrainers(fstest.MapFS{
 		"tiny/schema.json": {Data: []byte(
-			`{"type": "object", "required": ["a"], "properties": {"a": {"type": "string", "description": "What it is. And more."}}}`)},
+			`{"type": "object", "required": ["a"], "properties": {"a": {"type": "string", ` +
+				`"description": "What it is. And more."}}}`)},
 		"none/train.py": {Data: []byte("")},
 		"README.md":     {Data: []byte("")},
 	})

@@ -115,6 +115,8 @@ func parseRules(t reflect.Type, tag, where string) rules {
 			r.hi = parseBound(t, arg, where)
 		case "oneof":
 			r.oneof = strings.Split(arg, "|")
+		case "weekday":
+			r.oneof = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
 		case "keys":
 			r.keys = forms[arg]
 			if r.keys == nil {

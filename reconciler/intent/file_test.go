@@ -56,7 +56,8 @@ func TestFiles(t *testing.T) {
 		{"Git LFS pointer", file("models/m.yaml",
 			"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
 			[]string{
-				`models/m.yaml: is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: git lfs migrate export --include="models/m.yaml" --everything`,
+				`models/m.yaml: is a Git LFS pointer, and AOB reads the file itself; take it out of LFS: ` +
+					`git lfs migrate export --include="models/m.yaml" --everything`,
 			}},
 		{"tab in a list", file("models/m.yaml", "kind: Model\nclasses:\n\t- a\n"),
 			[]string{"models/m.yaml:3:1: tabs do not indent in YAML; use spaces"}},
@@ -98,7 +99,8 @@ func TestFiles(t *testing.T) {
 			[]string{"models/../m.yaml: is no file of intent; those lie in models/, gates/ and fleets/"}},
 		{"newline in the name", file("models/a\nb.yaml", model),
 			[]string{
-				`"models/a\nb.yaml": want as file name a name of lower-case letters, digits and dashes, at most 63, and .yaml, got "a\nb.yaml"`,
+				`"models/a\nb.yaml": want as file name a name of lower-case letters, digits and dashes, at most 63, ` +
+					`and .yaml, got "a\nb.yaml"`,
 			}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

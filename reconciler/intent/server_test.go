@@ -45,7 +45,8 @@ func TestServerInFull(t *testing.T) {
 	got, complaints := intent.ParseServer("aob.yaml", []byte(`
 repository: https://gitea.example.com/acme/intent.git
 main: release/2026
-forge: {gitea: {url: "https://gitea.example.com/", repo: acme/intent, tokenEnv: AOB_TOKEN, webhookSecretFile: hook.secret}}
+forge: {gitea: {url: "https://gitea.example.com/", repo: acme/intent, tokenEnv: AOB_TOKEN,
+  webhookSecretFile: hook.secret}}
 state: /var/lib/aob
 listen: {address: "[::]:8370", certificate: tls/cert.pem, key: tls/key.pem}
 socket: /run/aob.sock

@@ -59,14 +59,16 @@ func TestSpecDigest(t *testing.T) {
 		"variants written out":     written + "variants: [fp32]\n",
 		"another machine's limits": replace("epochs: 12", "epochs: 12\n  machine: {terraform: train-local, limit: 3h}"),
 		"labels written out":       replace("[circle, square]", "{circle: [circle], square: [square]}"),
-		"order of keys": `train: {args: {weights: {class: 2, box: 1}, scales: [1, 2], ema: 0.5, channels: 16}, seeds: [3], optimizer: {lr: 1e-4}, epochs: 12, with: tiny@1}
+		"order of keys": `train: {args: {weights: {class: 2, box: 1}, scales: [1, 2], ema: 0.5, channels: 16},
+  seeds: [3], optimizer: {lr: 1e-4}, epochs: 12, with: tiny@1}
 classes: [circle, square]
 dataset: {dir: shapes/v1}
 name: m
 kind: Model
 apiVersion: aob/v1
 `,
-		"JSON": `{"apiVersion": "aob/v1", "kind": "Model", "name": "m", "dataset": {"dir": "shapes/v1"}, "classes": ["circle", "square"],
+		"JSON": `{"apiVersion": "aob/v1", "kind": "Model", "name": "m", "dataset": {"dir": "shapes/v1"},
+"classes": ["circle", "square"],
 "train": {"with": "tiny@1", "epochs": 12, "optimizer": {"lr": 0.0001}, "seeds": [3],
 "args": {"channels": 16, "ema": 0.5, "scales": [1, 2], "weights": {"box": 1, "class": 2}}}}`,
 	} {

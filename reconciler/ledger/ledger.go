@@ -344,7 +344,8 @@ func (l *Ledger) Said(ctx context.Context, prefix string) (map[string]Said, erro
 // what stands there now, and counts as nothing said.
 func (l *Ledger) PutSaid(ctx context.Context, key, content string, at time.Time) error {
 	return l.exec(ctx, `INSERT INTO said VALUES (?, ?, ?, 1)
-		ON CONFLICT (key) DO UPDATE SET content = excluded.content, at = excluded.at, count = count + (excluded.content <> '')`, key, content, at.UnixMilli())
+		ON CONFLICT (key) DO UPDATE SET content = excluded.content, at = excluded.at,
+		count = count + (excluded.content <> '')`, key, content, at.UnixMilli())
 }
 
 // SaveDevice keeps what a device of a ring last reported.

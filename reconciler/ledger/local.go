@@ -25,7 +25,8 @@ func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, er
 		if err != nil {
 			return 0, err
 		}
-		if err := l.exec(ctx, `INSERT INTO numbers (number, branch) SELECT MAX(?, COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'numbers'), 0)) + 1, ?
+		if err := l.exec(ctx, `INSERT INTO numbers (number, branch)
+			SELECT MAX(?, COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'numbers'), 0)) + 1, ?
 			WHERE NOT EXISTS (SELECT 1 FROM numbers WHERE branch = ?)`, above, branch, branch); err != nil {
 			return 0, err
 		}

@@ -241,7 +241,8 @@ func (m *maker) goneClasses(mdl delivery.Model, release delivery.Release, gates 
 			}
 			if len(by) > 0 {
 				return fmt.Sprintf("class %s is removed, and gate %s holds the model to it by %s; drop it from each "+
-					"of these checks%s, out of classes: or by except: [%s], or say what it is called now: was: {NEW: %s}",
+					"of these checks%s, out of classes: or by except: [%s], or say what it is called now: "+
+					"was: {NEW: %s}",
 					class, j.name, strings.Join(by, ", "), j.earlier(), class, class)
 			}
 		}

@@ -205,7 +205,8 @@ func TestRunOfAnEarlierVersionGoesOn(t *testing.T) {
 	s := spec("steps 4 1")
 	dir := b.folder(t, s)
 	// As commit dca45b9 wrote it: two epochs, and then the runner died with the server's machine.
-	journal := `{"at":"2026-11-01T10:00:00Z","attempt":1,"event":"start","process":{"pid":4194000,"start":1,"boot":"gone"}}
+	journal := `{"at":"2026-11-01T10:00:00Z","attempt":1,"event":"start",` +
+		`"process":{"pid":4194000,"start":1,"boot":"gone"}}
 {"at":"2026-11-01T10:00:01Z","attempt":1,"event":"stage","stage":"work"}
 {"at":"2026-11-01T10:00:02Z","attempt":1,"event":"progress","epoch":1,"epochs":4}
 {"at":"2026-11-01T10:00:03Z","attempt":1,"event":"progress","epoch":2,"epochs":4}

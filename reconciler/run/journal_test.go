@@ -253,9 +253,8 @@ func (b *bench) killRunner(t *testing.T, s delivery.RunSpec) int {
 // However a journal came to be, reading it in pieces shows the same as reading
 // it at once.
 func FuzzJournal(f *testing.F) {
-	f.Add(
-		[]byte(
-			"{\"at\":\"2026-11-24T02:00:00Z\",\"attempt\":1,\"event\":\"start\",\"process\":{\"pid\":1}}\n{\"event\":\"stage\",\"stage\":\"a\"}\n{\"event\":\"done\"}\n"), uint(40))
+	f.Add([]byte(`{"at":"2026-11-24T02:00:00Z","attempt":1,"event":"start","process":{"pid":1}}`+"\n"+
+		`{"event":"stage","stage":"a"}`+"\n"+`{"event":"done"}`+"\n"), uint(40))
 	f.Add([]byte("{\"event\":\"start\"}\n{\"event\":\"progress\",\"epoch\":3}\nxx\n{\"event\":\"err"), uint(3))
 	f.Add([]byte("{\"event\":\"start\"}\n{\"event\":\"error\"}\n{\"event\":\"retry\"}\n{\"event\":\"stopped\"}\n"),
 		uint(20))

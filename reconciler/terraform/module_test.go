@@ -163,7 +163,8 @@ func TestCommandLines(t *testing.T) {
 		"plan -no-color -input=false -detailed-exitcode -lock-timeout=30s -out=plan.bin -lock=true -parallelism=10 " +
 			"-refresh=true",
 		"show -json -no-color plan.bin",
-		"apply -no-color -auto-approve -input=false -lock-timeout=30s -lock=true -parallelism=10 -refresh=true plan.bin",
+		"apply -no-color -auto-approve -input=false -lock-timeout=30s -lock=true -parallelism=10 " +
+			"-refresh=true plan.bin",
 		"output -no-color -json",
 		"init -no-color -input=false -backend=true -get=true -upgrade=false",
 		"destroy -no-color -auto-approve -input=false -lock-timeout=30s -lock=true -parallelism=10 -refresh=true",

@@ -24,7 +24,8 @@ import (
 //	aob_runs{kind,phase}                 runs there are
 //	aob_runs_started_total{kind}         runs started, again after a death included
 //	aob_trainings_total                  trainings started, again after a death included
-//	aob_devices{fleet,phase}             devices there are; phase is silent for those not heard within the deadline, held for strange ones
+//	aob_devices{fleet,phase}             devices there are; phase is silent for those not heard within the deadline,
+//	                                     held for strange ones
 //	aob_store_lost_bundles               bundles of which the server's store has lost something
 //	aob_model_bytes_served_total         bytes of bundles sent to devices
 //	aob_webhooks_total{result}           webhooks; result is taken, unsigned or refused
