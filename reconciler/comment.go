@@ -448,7 +448,7 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 	}
 	fmt.Fprintf(b, "| %s | value | 95 %% interval%s |\n| --- | --- | ---%s |\n", count(e.Images, "test image"), version,
 		line)
-	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), byImportance) {
+	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), delivery.CompareFigures) {
 		f := e.Metrics[name]
 		interval := ""
 		if f.Low != nil && f.High != nil {
@@ -464,15 +464,4 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 		b.WriteString(" |\n")
 	}
 	b.WriteString("\n")
-}
-
-// byImportance puts mAP first and classes last.
-func byImportance(a, b string) int {
-	rank := func(s string) string {
-		if i := slices.Index([]string{"mAP", "AP50", "AP75"}, s); i >= 0 {
-			return string(rune('0' + i))
-		}
-		return "9" + s
-	}
-	return strings.Compare(rank(a), rank(b))
 }

@@ -138,7 +138,7 @@ func figureText(c delivery.CheckVerdict) string {
 	switch {
 	case c.Value == nil:
 		return ""
-	case c.Metric == "size":
+	case delivery.MetricOfFigure(c.Metric).Unit == delivery.UnitBytes:
 		return fmt.Sprintf("%.1fMB", *c.Value/1e6)
 	case c.Metric == "looks":
 		return fmt.Sprintf("%.0f", *c.Value)

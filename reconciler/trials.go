@@ -408,7 +408,7 @@ func compared(c delivery.CompareResult) []web.Compared {
 		key := strings.TrimSuffix(rows[i].Metric+"/"+rows[i].Class, "/")
 		samples := c.Metrics[key].Resamples
 		low, high := samples.Bounds(confidence)
-		if rows[i].Metric == "falsePositivesPerImage" { // less is better
+		if delivery.MetricOfFigure(rows[i].Metric).LessIsBetter {
 			low, high = -high, -low
 		}
 		switch {
@@ -421,19 +421,20 @@ func compared(c delivery.CompareResult) []web.Compared {
 			rows[i].Answer = coco.Worse
 		}
 	}
-	for _, metric := range []string{"mAP", "AP50", "AP75", "recall", "precision", "falsePositivesPerImage"} {
+	overAll := func(m delivery.Metric) bool { return m.Of == delivery.OfClasses || m.Of == delivery.OfEither }
+	for _, metric := range delivery.MetricNames(overAll) {
 		if i := row(metric, ""); i >= 0 {
 			answer(i, confidence)
 		}
 	}
 	var classes []int
 	for _, class := range c.Classes {
-		if i := row("AP", class); i >= 0 {
+		if i := row(delivery.MetricAP, class); i >= 0 {
 			classes = append(classes, i)
 		}
 	}
 	share := func(i int) float64 { // of samples on the side that the difference is on
-		samples := c.Metrics["AP/"+rows[i].Class].Resamples
+		samples := c.Metrics[delivery.MetricAP+"/"+rows[i].Class].Resamples
 		below, _ := slices.BinarySearch(samples, 0)
 		return max(float64(below), float64(len(samples)-below)) / float64(len(samples))
 	}

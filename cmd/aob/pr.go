@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -314,7 +313,7 @@ func (t *terminal) measured(e delivery.Measured) {
 		head = append(head, fmt.Sprintf("VERSION %d", e.Baseline.Version), "CHANGE")
 	}
 	rows := [][]cell{heading(head...)}
-	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), byImportance) {
+	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), delivery.CompareFigures) {
 		f := e.Metrics[name]
 		interval := ""
 		if f.Low != nil && f.High != nil {
@@ -331,17 +330,6 @@ func (t *terminal) measured(e delivery.Measured) {
 	}
 	t.printf("\ngate %s, %d images\n", e.Gate, e.Images)
 	t.table("  ", rows)
-}
-
-// byImportance puts mAP first and classes last.
-func byImportance(a, b string) int {
-	rank := func(s string) int {
-		if i := slices.Index([]string{"mAP", "AP50", "AP75"}, s); i >= 0 {
-			return i
-		}
-		return 3
-	}
-	return cmp.Or(rank(a)-rank(b), strings.Compare(a, b))
 }
 
 func (t *terminal) verdicts(verdicts []delivery.Verdict) {

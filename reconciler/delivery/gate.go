@@ -144,7 +144,7 @@ func (e EvalSet) String() string {
 // A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
 // is given.
 type GateCheck struct {
-	Metric     string      `json:"metric" check:"oneof=mAP|AP50|AP75|AP|recall|precision|falsePositivesPerImage|size,later=latency.*"`
+	Metric     string      `json:"metric" check:"metricName,later=latency.*"`
 	Classes    ClassSelect `json:"classes,omitzero" check:"optional"`
 	Except     []string    `json:"except,omitempty" check:"optional,nonempty,class"`
 	Min        *float64    `json:"min,omitempty" check:"optional,min=0,max=1"`
@@ -161,10 +161,9 @@ type GateCheck struct {
 // Docs says what each key is for.
 func (GateCheck) Docs() map[string]string {
 	return map[string]string{
-		"metric": "What is measured: mAP, AP50 and AP75 over all classes, AP per class; recall, precision and " +
-			"falsePositivesPerImage at the model's thresholds, per class where classes are given; size of the " +
-			"largest variant. Latency comes later.",
-		"classes": "For AP: all, or a list of classes; each is held to the bound.",
+		"metric": "What is measured. " + metricDocs() + ". Latency comes later.",
+		"classes": "For " + strings.Join(MetricNames(Metric.ByClass), ", ") + ": all, or a list of classes; each is " +
+			"held to the bound.",
 		"except": "With classes: all, the classes that this check leaves out; without classes, those that a " +
 			"model may lack.",
 		"min":     "The lowest value that passes.",
@@ -175,8 +174,9 @@ func (GateCheck) Docs() map[string]string {
 		"confidence": "Of the one-sided bounds.",
 		"support":    "Truths that a class needs; below it the check is unsure.",
 		"unsure":     "What too little evidence means: fail, review (pending until an owner settles it), or ignore.",
-		"at":         "With recall, precision and falsePositivesPerImage: threshold, the model's own of each class.",
-		"profiles":   "Which hardware profiles are held to the bound.",
+		"at": "With " + strings.Join(MetricNames(func(m Metric) bool { return m.AtThreshold }), ", ") +
+			": threshold, the model's own of each class.",
+		"profiles": "Which hardware profiles are held to the bound.",
 	}
 }
 

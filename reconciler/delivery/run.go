@@ -194,6 +194,9 @@ type ScoreSet struct {
 	Resamples map[string]Samples `json:"resamples"` // by metric: what its bounds are read from
 }
 
+// AtThreshold reports whether the model has thresholds, and was measured at them.
+func (s ScoreSet) AtThreshold() bool { _, ok := s.Values[MetricFalsePositives]; return ok }
+
 // CompareRun asks for the paired bootstrap of two scores on one eval set.
 type CompareRun struct {
 	Candidate EvalRun `json:"candidate"`

@@ -80,13 +80,10 @@ func (l Loss) String() string {
 
 // Subject says what a loss is about: AP of WBC.
 func (l Loss) Subject() string {
-	switch {
-	case l.Class != "":
+	if l.Class != "" {
 		return l.Metric + " of " + l.Class
-	case l.Metric == "falsePositivesPerImage":
-		return "false positives per image"
 	}
-	return l.Metric
+	return MetricOfFigure(l.Metric).String()
 }
 
 // Overall sums outcomes up: a fail outweighs an unsure, which outweighs a pass;

@@ -228,7 +228,7 @@ func (c *chain) measured(v delivery.Verdict, m delivery.Measured) {
 		l.Text = fmt.Sprintf("on %s, %d images", s.Input.EvalSet, m.Images)
 		l.Inputs = inputs(s.Input.Bundle, m.EvalSet, s.Scores.Detections, s.Input.Protocol)
 	}
-	for _, name := range slices.SortedFunc(maps.Keys(m.Metrics), byImportance) {
+	for _, name := range slices.SortedFunc(maps.Keys(m.Metrics), delivery.CompareFigures) {
 		fig := m.Metrics[name]
 		line := fmt.Sprintf("%s %.4f", name, fig.Value)
 		if fig.Low != nil && fig.High != nil {
@@ -253,23 +253,12 @@ func (c *chain) scores(v delivery.Verdict) {
 	l := Link{What: "scores", ID: string(s.Key), Text: fmt.Sprintf("on %s, %d images", s.Input.EvalSet,
 		s.Scores.Images),
 		Inputs: inputs(s.Input.Bundle, s.Content.Digest(), s.Scores.Detections, s.Input.Protocol)}
-	for _, name := range []string{"mAP", "AP50", "AP75"} {
+	for _, name := range delivery.MetricNames(func(m delivery.Metric) bool { return m.Headline }) {
 		if value, ok := s.Scores.Values[name]; ok {
 			l.Lines = append(l.Lines, fmt.Sprintf("%s %.4f", name, value))
 		}
 	}
 	c.add(l)
-}
-
-// byImportance puts mAP first and classes last.
-func byImportance(a, b string) int {
-	rank := func(s string) string {
-		if i := slices.Index([]string{"mAP", "AP50", "AP75"}, s); i >= 0 {
-			return string(rune('0' + i))
-		}
-		return "9" + s
-	}
-	return strings.Compare(rank(a), rank(b))
 }
 
 func (c *chain) release(s delivery.ReleaseStatement) {

@@ -80,7 +80,8 @@ func (in Input) kept(f *figure) (value, scale float64, added []string) {
 // overClasses reports whether a metric, as scores name it, is a mean or a share over
 // classes.
 func overClasses(metric string) bool {
-	return slices.Contains([]string{"mAP", "AP50", "AP75", "recall", "precision"}, metric)
+	m := delivery.MetricOfFigure(metric)
+	return m.Name == metric && m.Unit == delivery.UnitShare && (m.Of == delivery.OfClasses || m.Of == delivery.OfEither)
 }
 
 func without(classes, some []string) []string {
@@ -95,17 +96,17 @@ func over(metric string, classes []string, get func(metric string) (float64, boo
 	for _, class := range classes {
 		v, ok := get(strings.TrimPrefix(metric, "m") + "/" + class)
 		w := 1.0
-		found, _ := get("recall/" + class)
+		found, _ := get(delivery.MetricRecall + "/" + class)
 		found *= float64(truths[class])
 		switch {
-		case metric == "precision": // of all that is found, also where none of it is right
-			false_, _ := get("falsePositivesPerImage/" + class)
+		case metric == delivery.MetricPrecision: // of all that is found, also where none of it is right
+			false_, _ := get(delivery.MetricFalsePositives + "/" + class)
 			if w = found + false_*float64(images); w > 0 {
 				v = found / w
 			}
 		case !ok:
 			continue
-		case metric == "recall":
+		case metric == delivery.MetricRecall:
 			w = float64(truths[class])
 		}
 		sum, weight = sum+v*w, weight+w
@@ -162,7 +163,7 @@ func bound(f *figure, confidence float64) {
 // be: no AP is below 0 or above 1.
 func Range(metric string, s delivery.Samples, confidence float64) (low, high float64) {
 	low, high = s.Bounds(confidence)
-	if metric, _, _ = strings.Cut(metric, "/"); metric != "falsePositivesPerImage" {
+	if delivery.MetricOfFigure(metric).Unit == delivery.UnitShare {
 		high = min(high, 1)
 	}
 	return max(low, 0), high

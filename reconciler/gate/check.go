@@ -4,6 +4,7 @@ package gate
 // of each.
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,11 +13,15 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// atThreshold names the metrics that depend on a model's thresholds.
-var atThreshold = []string{"recall", "precision", "falsePositivesPerImage"}
-
 // perClass reports whether a check holds each class to its bound.
-func perClass(c delivery.GateCheck) bool { return c.Metric == "AP" || !c.Classes.IsZero() }
+func perClass(c delivery.GateCheck) bool {
+	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfClass || !c.Classes.IsZero()
+}
+
+// ofModel reports whether a check is about a model's files, and not about what it detects.
+func ofModel(c delivery.GateCheck) bool {
+	return delivery.MetricOfFigure(c.Metric).Of == delivery.OfModel
+}
 
 // A figure is one thing that a check is about, and what is said of it.
 type figure struct {
@@ -28,7 +33,7 @@ type figure struct {
 }
 
 func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
-	if c.Metric == "size" {
+	if ofModel(c) {
 		return []delivery.CheckVerdict{size(c, in)}
 	}
 	verdict := delivery.CheckVerdict{Metric: c.Metric}
@@ -39,11 +44,8 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 		verdict.Outcome, verdict.Reason = outcome, fmt.Sprintf(format, args...)
 		return []delivery.CheckVerdict{verdict}
 	}
-	if slices.Contains(atThreshold, c.Metric) {
-		if _, measured := in.Candidate.Scores.Values["falsePositivesPerImage"]; !measured {
-			return one(delivery.Fail, "%s: the model has no thresholds; add thresholds: {default: bestF1} to it",
-				c.Metric)
-		}
+	if delivery.MetricOfFigure(c.Metric).AtThreshold && !in.Candidate.Scores.AtThreshold() {
+		return one(delivery.Fail, "%s: the model has no thresholds; add thresholds: {default: bestF1} to it", c.Metric)
 	}
 	var base baseline
 	if c.MaxDrop != nil {
@@ -120,11 +122,8 @@ func look(c delivery.GateCheck, in Input, base baseline, f *figure) (why string)
 		f.value, f.samples = d.Value, d.Resamples
 		f.verdict.Limit = c.MaxDrop
 	} else {
-		if !measured && f.metric == "precision" || f.class != "" && c.Metric == "precision" && !measured {
-			return "nothing is detected at the model's threshold"
-		}
 		if !measured {
-			return "the eval set has no truths for it"
+			return cmp.Or(delivery.MetricOfFigure(c.Metric).Undefined, "the eval set has no truths for it")
 		}
 		f.value, f.samples = value, scores.Resamples[f.metric]
 		f.verdict.Limit = c.Min

@@ -5,7 +5,6 @@ package gate
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
@@ -65,10 +64,8 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 			" were scored by different protocols; their numbers cannot be compared"
 	case b.compare == nil:
 		return b, delivery.Unsure, "not compared with " + the(b.name)
-	case slices.Contains(atThreshold, c.Metric):
-		if _, measured := with.Values["falsePositivesPerImage"]; !measured {
-			return b, delivery.NotApplicable, the(b.name) + " has no thresholds to compare with"
-		}
+	case delivery.MetricOfFigure(c.Metric).AtThreshold && !with.AtThreshold():
+		return b, delivery.NotApplicable, the(b.name) + " has no thresholds to compare with"
 	}
 	if shared := b.compare.Classes; len(shared) < len(in.Candidate.Scores.Classes) {
 		b.over = " over " + strings.Join(shared[:min(len(shared), 4)], ", ")
@@ -178,12 +175,14 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 // so: over all classes, and class by class, adjusted for their number.
 func lost(c *delivery.CompareResult) []delivery.Loss {
 	var figures []figure
-	for _, metric := range append([]string{"mAP"}, atThreshold...) {
-		figures = append(figures, figure{metric: metric})
+	for _, m := range delivery.Metrics() {
+		if m.Name == delivery.MetricMAP || m.AtThreshold {
+			figures = append(figures, figure{metric: m.Name})
+		}
 	}
 	all := len(figures)
 	for _, class := range c.Classes {
-		figures = append(figures, figure{class: class, metric: "AP/" + class})
+		figures = append(figures, figure{class: class, metric: delivery.MetricAP + "/" + class})
 	}
 	var list []delivery.Loss
 	for _, family := range [][2]int{{0, all}, {all, len(figures)}} {
@@ -192,7 +191,7 @@ func lost(c *delivery.CompareResult) []delivery.Loss {
 			f := &figures[i]
 			if d, ok := c.Metrics[f.metric]; ok && len(d.Resamples) > 0 {
 				f.samples = d.Resamples
-				if f.metric == "falsePositivesPerImage" { // less is better
+				if delivery.MetricOfFigure(f.metric).LessIsBetter {
 					f.samples = negated(d.Resamples)
 				}
 				known = append(known, i)
@@ -210,10 +209,10 @@ func lost(c *delivery.CompareResult) []delivery.Loss {
 					Diff: d.Value, AtBest: best}
 				switch {
 				case f.class != "":
-					l.Metric, l.Why = "AP", loss(c, f.class)
-				case f.metric == "falsePositivesPerImage":
+					l.Metric, l.Why = delivery.MetricAP, loss(c, f.class)
+				case delivery.MetricOfFigure(f.metric).LessIsBetter:
 					l.AtBest = -best
-				case f.metric == "mAP":
+				case f.metric == delivery.MetricMAP:
 					l.Why = loss(c, "")
 				}
 				list = append(list, l)
@@ -233,7 +232,7 @@ func negated(s delivery.Samples) delivery.Samples {
 
 // loss says in TIDE's words why AP50 fell: over all classes, or of one.
 func loss(c *delivery.CompareResult, class string) string {
-	metric := "AP50"
+	metric := delivery.MetricAP50
 	if class != "" {
 		metric += "/" + class
 	}

@@ -93,7 +93,7 @@ func Resamples(checks []delivery.GateCheck, classes int) int {
 		if perClass(c) {
 			family = classes
 		}
-		if c.Metric != "size" {
+		if !ofModel(c) {
 			n = max(n, coco.ResamplesFor(family, float64(c.Confidence)))
 		}
 	}
@@ -105,7 +105,7 @@ func Resamples(checks []delivery.GateCheck, classes int) int {
 func Requires(g delivery.Gate, class string) bool {
 	return slices.ContainsFunc(g.Checks, func(c delivery.GateCheck) bool {
 		switch {
-		case c.Metric == "size" || slices.Contains(c.Except, class):
+		case ofModel(c) || slices.Contains(c.Except, class):
 			return false
 		case c.Classes.IsZero() || c.Classes.All:
 			return true

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // rules are what a check tag says of a value. On a list or a map they hold for
@@ -115,6 +117,8 @@ func parseRules(t reflect.Type, tag, where string) rules {
 			r.hi = parseBound(t, arg, where)
 		case "oneof":
 			r.oneof = strings.Split(arg, "|")
+		case "metricName":
+			r.oneof = delivery.MetricNames(nil)
 		case "weekday":
 			r.oneof = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
 		case "keys":

@@ -64,59 +64,60 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 			bounds = append(bounds, key)
 		}
 	}
-	size := c.Metric == "size"
-	counted := c.Metric == "falsePositivesPerImage"
-	thresholded := counted || c.Metric == "recall" || c.Metric == "precision"
+	metric := delivery.MetricOfFigure(c.Metric)
+	want := metric.Bounds()
+	ask := or(want)
+	if metric.LessIsBetter {
+		ask += ", as in " + metric.Example()
+	}
 	switch {
-	case len(bounds) == 0 && size:
-		d.complain(path, "has no bound; want max, as in max: 120MB")
-	case len(bounds) == 0 && counted:
-		d.complain(path, "has no bound; want max, as in max: 0.5")
 	case len(bounds) == 0:
-		d.complain(path, "has no bound; want min or maxDrop")
+		d.complain(path, "has no bound; want %s", ask)
 	case len(bounds) > 1:
 		d.complain(path, "want exactly one of min, max and maxDrop, got %s; split it into two checks", and(bounds))
-	case size && bounds[0] != "max":
-		d.complain(path+"."+bounds[0], "has no meaning for size; want max, as in max: 120MB")
-	case counted && bounds[0] != "max":
-		d.complain(path+"."+bounds[0], "has no meaning for %s, where less is better; want max, as in max: 0.5",
-			c.Metric)
-	case counted:
-		if _, err := c.Max.Number(); err != nil {
-			d.complain(path+".max", "%s", err)
+	case !slices.Contains(want, bounds[0]):
+		better := "more"
+		if metric.LessIsBetter {
+			better = "less"
 		}
-	case !size && bounds[0] == "max":
-		d.complain(path+".max", "has no meaning for %s, where more is better; want min or maxDrop", c.Metric)
-	case size:
+		d.complain(path+"."+bounds[0], "has no meaning for %s, where %s is better; want %s", c.Metric, better, ask)
+	case metric.Unit == delivery.UnitBytes:
 		if _, err := c.Max.Bytes(); err != nil {
 			d.complain(path+".max", "%s", err)
 		}
+	case metric.LessIsBetter:
+		if _, err := c.Max.Number(); err != nil {
+			d.complain(path+".max", "%s", err)
+		}
 	}
 	switch {
-	case c.Metric == "AP" && c.Classes.IsZero():
-		d.complain(path, "AP is a class's own; want classes: all, or a list, as in classes: [person]; over all "+
-			"classes it is mAP")
-	case c.Metric != "AP" && !thresholded && !c.Classes.IsZero():
-		d.complain(path+".classes",
-			"has no meaning for %s; want it with AP, recall, precision or falsePositivesPerImage", c.Metric)
+	case metric.Of == delivery.OfClass && c.Classes.IsZero():
+		text := c.Metric + " is a class's own; want classes: all, or a list, as in classes: [person]"
+		if metric.Mean != "" {
+			text += "; over all classes it is " + metric.Mean
+		}
+		d.complain(path, "%s", text)
+	case !metric.ByClass() && !c.Classes.IsZero():
+		d.complain(path+".classes", "has no meaning for %s; want it with %s", c.Metric,
+			or(delivery.MetricNames(delivery.Metric.ByClass)))
 	}
-	if len(c.Except) > 0 && !c.Classes.All && (c.Metric == "AP" || len(c.Classes.Names) > 0) {
+	if len(c.Except) > 0 && !c.Classes.All && (metric.Of == delivery.OfClass || len(c.Classes.Names) > 0) {
 		d.complain(path+".except", "has no meaning without classes: all")
 	}
 	switch {
-	case thresholded && c.At == "":
+	case metric.AtThreshold && c.At == "":
 		d.complain(path, "%s depends on a score threshold; want at: threshold, the model's own", c.Metric)
-	case !thresholded && c.At != "":
+	case !metric.AtThreshold && c.At != "":
 		d.complain(path+".at", "has no meaning for %s", c.Metric)
 	}
 	if c.Against != "" && c.MaxDrop == nil {
 		d.complain(path+".against", "has no meaning without maxDrop")
 	}
-	if size {
+	if metric.Of == delivery.OfModel {
 		for _, key := range []string{"confidence", "support", "unsure", "except"} {
 			if d.has(path + "." + key) {
 				d.complain(path+"."+key,
-					"has no meaning for size, which is never unsure and has no classes; leave it out")
+					"has no meaning for %s, which is never unsure and has no classes; leave it out", c.Metric)
 			}
 		}
 	}

@@ -109,16 +109,16 @@ func between(t reflect.Type) object {
 	case reflect.TypeFor[delivery.Dataset](), reflect.TypeFor[ServerForge]():
 		return object{{"minProperties", 1}, {"maxProperties", 1}}
 	case reflect.TypeFor[delivery.GateCheck]():
+		metrics := delivery.MetricNames
 		return object{
 			{"oneOf", []object{has("min"), has("max"), has("maxDrop")}},
 			{"allOf", []object{
-				when([]string{"size"}, append(has("max"), without("confidence", "support", "unsure", "except")...),
-					nil),
-				when([]string{"falsePositivesPerImage"}, has("max"), nil),
-				when([]string{"size", "falsePositivesPerImage"}, nil, without("max")),
-				when([]string{"AP"}, has("classes"), nil),
-				when([]string{"mAP", "AP50", "AP75", "size"}, without("classes"), nil),
-				when([]string{"recall", "precision", "falsePositivesPerImage"}, has("at"), without("at")),
+				when(metrics(func(m delivery.Metric) bool { return m.Of == delivery.OfModel }),
+					without("confidence", "support", "unsure", "except"), nil),
+				when(metrics(func(m delivery.Metric) bool { return m.LessIsBetter }), has("max"), without("max")),
+				when(metrics(func(m delivery.Metric) bool { return m.Of == delivery.OfClass }), has("classes"), nil),
+				when(metrics(delivery.Metric.ByClass), nil, without("classes")),
+				when(metrics(func(m delivery.Metric) bool { return m.AtThreshold }), has("at"), without("at")),
 			}},
 			{"dependentRequired", object{{"against", []string{"maxDrop"}}}},
 		}

@@ -216,9 +216,6 @@ func headline(r delivery.Release) string {
 	return text
 }
 
-// The metrics that a release file shows for a whole eval set.
-var headlines = []string{"mAP", "AP50", "AP75"}
-
 // releaseFile is a function of evidence, baseline and version alone.
 func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Release {
 	file := delivery.Release{APIVersion: delivery.APIVersion, Kind: "Release", Name: r.Model,
@@ -244,10 +241,9 @@ func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Releas
 }
 
 func measured(j judgement, baseline *delivery.Release) delivery.Measured {
-	names := slices.Clone(headlines)
-	names = append(names, "recall", "precision", "falsePositivesPerImage")
+	names := delivery.MetricNames(func(m delivery.Metric) bool { return m.Headline || m.AtThreshold })
 	for _, class := range j.score.Scores.Classes {
-		names = append(names, "AP/"+class)
+		names = append(names, delivery.MetricAP+"/"+class)
 	}
 	out := delivery.Measured{Gate: j.label, EvalSet: j.set.Digest(), Images: j.score.Scores.Images,
 		Metrics: map[string]delivery.Figure{},
