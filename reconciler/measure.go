@@ -242,9 +242,17 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 		estimates = append(estimates, at...)
 	}
 	for _, v := range estimates {
-		out.Values[metric(v.Subject)], out.Resamples[metric(v.Subject)] = v.Value, v.Samples
+		if isAsked(e, metric(v.Subject)) {
+			out.Values[metric(v.Subject)], out.Resamples[metric(v.Subject)] = v.Value, v.Samples
+		}
 	}
 	return out, nil
+}
+
+// isAsked reports whether a figure is one that an eval run is to measure.
+func isAsked(e delivery.EvalRun, figure string) bool {
+	m := delivery.MetricOfFigure(figure)
+	return !m.OnDemand || slices.Contains(e.Measures, m.Name)
 }
 
 // metric names a figure as gates do: mAP, or AP/CLASS.
@@ -305,6 +313,9 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 		differences = append(differences, at...)
 	}
 	for _, d := range differences {
+		if !isAsked(ask.Candidate, metric(d.Subject)) {
+			continue
+		}
 		out.Metrics[metric(d.Subject)] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff,
 			Resamples: d.Samples}
 	}

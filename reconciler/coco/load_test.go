@@ -251,8 +251,8 @@ func TestParseNumber(t *testing.T) {
 
 func TestParseTruthLenient(t *testing.T) {
 	const text = `{
-"images": [{"id": 1, "width": 100, "height": 100}, {"id": 1, "width": 9, "height": 9}, {"id": 2}, 7,
- {"width": 5, "height": 5}],
+"images": [{"id": 1, "width": 100, "height": 100}, {"id": 1, "width": 9, "height": 9}, {"id": 2}, 7, ` +
+		`{"width": 5, "height": 5}],
 "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}, {"id": 3}],
 "annotations": [
  {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "area": 400},

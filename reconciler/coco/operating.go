@@ -152,11 +152,12 @@ const (
 	metricRecall    = "recall"
 	metricPrecision = "precision"
 	metricFalse     = "falsePositivesPerImage"
+	metricF1        = "F1"
 )
 
-var operating = [...]string{metricRecall, metricPrecision, metricFalse}
+var operating = [...]string{metricRecall, metricPrecision, metricFalse, metricF1}
 
-// IntervalAt measures recall, precision and false positives per image at a model's
+// IntervalAt measures recall, precision, false positives per image and F1 at a model's
 // thresholds: over all classes, every truth and detection counting alike, and for
 // each class. What there is none of is left out: recall without truths, precision
 // without detections.
@@ -267,7 +268,7 @@ func (r *resampling) operate(a AtThresholds) []operated {
 // rates are the metrics of counts, in the order of operating; -1 where there is
 // nothing to measure.
 func rates(truths, tp, fp, images int64) [len(operating)]float64 {
-	out := [len(operating)]float64{-1, -1, -1}
+	out := [len(operating)]float64{-1, -1, -1, -1}
 	if truths > 0 {
 		out[0] = float64(tp) / float64(truths)
 	}
@@ -276,6 +277,9 @@ func rates(truths, tp, fp, images int64) [len(operating)]float64 {
 	}
 	if images > 0 {
 		out[2] = float64(fp) / float64(images)
+	}
+	if all := tp + fp + truths; all > 0 { // the harmonic mean of the first two, and 0 where nothing is right
+		out[3] = 2 * float64(tp) / float64(all)
 	}
 	return out
 }

@@ -158,3 +158,16 @@ func TestOperateEqualsCounting(t *testing.T) {
 		}
 	}
 }
+
+// F1 is the harmonic mean of recall and precision, 0 where nothing is right, and nothing where there is nothing to find
+// and nothing is found.
+func TestF1(t *testing.T) {
+	for _, c := range []struct {
+		truths, tp, fp int64
+		want           float64
+	}{{10, 8, 2, 0.8}, {10, 5, 0, 2. / 3}, {4, 4, 4, 2. / 3}, {10, 0, 0, 0}, {0, 0, 3, 0}, {0, 0, 0, -1}} {
+		if got := rates(c.truths, c.tp, c.fp, 5)[3]; got != c.want {
+			t.Errorf("%d truths, %d right, %d wrong: F1 %v, want %v", c.truths, c.tp, c.fp, got, c.want)
+		}
+	}
+}

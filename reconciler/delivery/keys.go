@@ -35,10 +35,14 @@ func DetectKey(model, signature, images Digest, numerics, provider string) Diges
 // ScoreKey is the key of an eval run: a corrected label or another evaluator
 // scores stored detections again and infers nothing.
 func ScoreKey(r EvalRun) Digest {
-	return DigestOf("score", map[string]any{
+	parts := map[string]any{
 		"detect": r.Detect, "truths": r.Truths, "classes": r.Classes, "protocol": r.Protocol,
 		"was": r.Was, "thresholds": r.Thresholds, "seen": r.Seen, "resamples": r.Resamples,
-	})
+	}
+	if len(r.Measures) > 0 { // scores without them keep their keys
+		parts["measures"] = r.Measures
+	}
+	return DigestOf("score", parts)
 }
 
 // CompareKey is the key of a compare run.

@@ -19,6 +19,8 @@ type Metric struct {
 	LessIsBetter bool
 	// AtThreshold is of what a model does at its score thresholds: it is measured where the model has some.
 	AtThreshold bool
+	// OnDemand is of what is measured only where a gate asks for it, so that the scores of others stay what they are.
+	OnDemand bool
 	// Headline metrics come first wherever several are listed, and stand in release files.
 	Headline bool
 	// Mean is, of a metric of single classes, the name of its mean over them; it may be empty.
@@ -57,6 +59,7 @@ const (
 	MetricRecall         = "recall"
 	MetricPrecision      = "precision"
 	MetricFalsePositives = "falsePositivesPerImage"
+	MetricF1             = "F1"
 	MetricSize           = "size"
 )
 
@@ -73,6 +76,8 @@ var metrics = []Metric{
 		Undefined: "nothing is detected at the model's threshold"},
 	{Name: MetricFalsePositives, Label: "false positives per image", Of: OfEither, Unit: UnitCount,
 		LessIsBetter: true, AtThreshold: true, Doc: "detections that are wrong at the model's thresholds, per image"},
+	{Name: MetricF1, Of: OfEither, Unit: UnitShare, AtThreshold: true, OnDemand: true,
+		Doc: "the harmonic mean of recall and precision at the model's thresholds"},
 	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the largest variant"},
 }
 

@@ -171,6 +171,9 @@ type EvalRun struct {
 	// Thresholds are the bundle's own, by class; recall, precision and
 	// falsePositivesPerImage are measured where it has some.
 	Thresholds map[string]float64 `json:"thresholds,omitempty"`
+	// Measures are the metrics that are measured besides the usual ones: those of Metric.OnDemand that a gate asks for,
+	// sorted.
+	Measures []string `json:"measures,omitempty"`
 	// Seen are digests of [SeenImages]: of what the bundle, and all that it was
 	// fine-tuned from, was trained on, and EvalSetContent.Without. Those images are
 	// left out.

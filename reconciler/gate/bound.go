@@ -104,6 +104,13 @@ func over(metric string, classes []string, get func(metric string) (float64, boo
 			if w = found + false_*float64(images); w > 0 {
 				v = found / w
 			}
+		case metric == delivery.MetricF1: // of all that is found or there
+			false_, _ := get(delivery.MetricFalsePositives + "/" + class)
+			hits, _ := get(delivery.MetricRecall + "/" + class)
+			hits *= float64(truths[class])
+			if w = hits + false_*float64(images) + float64(truths[class]); w > 0 {
+				v = 2 * hits / w
+			}
 		case !ok:
 			continue
 		case metric == delivery.MetricRecall:

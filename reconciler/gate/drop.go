@@ -176,7 +176,7 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 func lost(c *delivery.CompareResult) []delivery.Loss {
 	var figures []figure
 	for _, m := range delivery.Metrics() {
-		if m.Name == delivery.MetricMAP || m.AtThreshold {
+		if m.Name == delivery.MetricMAP || m.AtThreshold && !m.OnDemand {
 			figures = append(figures, figure{metric: m.Name})
 		}
 	}

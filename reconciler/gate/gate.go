@@ -100,6 +100,18 @@ func Resamples(checks []delivery.GateCheck, classes int) int {
 	return n
 }
 
+// Measures lists the metrics that a gate's checks ask for and that are measured on demand alone, sorted.
+func Measures(checks []delivery.GateCheck) []string {
+	var names []string
+	for _, c := range checks {
+		if delivery.MetricOfFigure(c.Metric).OnDemand {
+			names = append(names, c.Metric)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Requires reports whether a gate holds a model to having a class: whether a check
 // is about it, by name, among all classes, or in a mean over them.
 func Requires(g delivery.Gate, class string) bool {

@@ -214,3 +214,14 @@ func TestNeverVacuous(t *testing.T) {
 		t.Errorf("two protocols: %s: %s", v.Outcome, v.Reason)
 	}
 }
+
+// What is measured on demand is asked for by name; other gates share their scores.
+func TestMeasures(t *testing.T) {
+	checks := []delivery.GateCheck{{Metric: "mAP"}, {Metric: "F1"}, {Metric: "recall"}, {Metric: "F1"}}
+	if got := Measures(checks); !slices.Equal(got, []string{"F1"}) {
+		t.Errorf("got %v", got)
+	}
+	if got := Measures(checks[:1]); got != nil {
+		t.Errorf("a gate of usual metrics asks for %v", got)
+	}
+}

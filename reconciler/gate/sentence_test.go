@@ -21,6 +21,7 @@ func at(in Input, recall, precision, false_ float64, width float64) Input {
 		put("recall"+suffix, recall)
 		put("precision"+suffix, precision)
 		put("falsePositivesPerImage"+suffix, false_)
+		put("F1"+suffix, 2*recall*precision/(recall+precision))
 	}
 	return in
 }
@@ -263,6 +264,9 @@ func TestHowACheckDecides(t *testing.T) {
 			"AP of b 0.3000, release 0.5000: -0.2000, at best -0.1729 < -0.05 (95% sure); -20.0 AP50, mostly missed " +
 				"b (4 more)"},
 
+		{"F1 at threshold: a floor",
+			with(minimum("F1", 0.9), threshold), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
+			"F1 0.8471 < 0.9 (at most 0.8561, 95% sure, 72 images)"},
 		{"recall at threshold: a floor",
 			with(minimum("recall", 0.92), threshold), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
 			"recall 0.9000 < 0.92 (at most 0.9090, 95% sure, 72 images)"},

@@ -29,6 +29,7 @@ type evalSet struct {
 	delivery.EvalSetContent
 	classes   delivery.Classes // which of its labels count, and as what
 	resamples int
+	measures  []string // metrics besides the usual ones
 	names     []string // of the model that it is scored for
 }
 
@@ -38,12 +39,12 @@ func gateSet(names []string, mdl delivery.Model, g delivery.Gate, content delive
 	if n == gate.Resamples(nil, len(mdl.Classes)) {
 		n = 0 // as on any other set, so that one score serves both
 	}
-	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), n, names}
+	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), n, gate.Measures(g.Checks), names}
 }
 
 // ownSet is a split of a model's own dataset, whose labels the model reads.
 func ownSet(names []string, mdl delivery.Model, content delivery.EvalSetContent) evalSet {
-	return evalSet{content, mdl.Classes.Renamed(mdl.Was), 0, names}
+	return evalSet{content, mdl.Classes.Renamed(mdl.Was), 0, nil, names}
 }
 
 // evalRun says how a bundle is scored on an eval set for a model that it is, or
@@ -62,8 +63,8 @@ func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) 
 	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet,
 		Classes: on.classes,
 		Images:  on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
-		Detect:    delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, "cpu"),
-		Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle), Thresholds: info.Thresholds,
+		Detect:   delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, "cpu"),
+		Measures: on.measures, Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle), Thresholds: info.Thresholds,
 		Seen: without}, Stage{State: delivery.CheckSuccess}
 }
 

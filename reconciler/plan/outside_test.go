@@ -38,7 +38,7 @@ var checkedOrOwn = []string{
 	"CheckVerdict.Against", "CheckVerdict.Check", "CheckVerdict.Class", "CheckVerdict.Loss", "CheckVerdict.Metric",
 	"Class.Labels", "Class.Name", "ClassSelect.Names", "DataResult.Images", "DataResult.Prepared",
 	"DataResult.Truths", "Dataset.Archive", "Dataset.Dir", "Dataset.Roboflow", "Dataset.S3", "Desired.Match",
-	"Desired.Model", "Desired.Ring", "Desired.Salt", "Device.Ignored", "EvalRun.Thresholds", "EvalRun.Was",
+	"Desired.Model", "Desired.Ring", "Desired.Salt", "Device.Ignored", "EvalRun.Measures", "EvalRun.Thresholds", "EvalRun.Was",
 	"EvalSet.Group", "EvalSet.Split", "EvalSetContent.Labels", "Evidence.Accepted", "Finding.Code", "Finding.Level",
 	"Fleet.APIVersion", "Fleet.Advance", "Fleet.Drift", "Fleet.Kind", "Fleet.Match", "Fleet.Mine", "Fleet.Name",
 	"Fleet.Profiles", "Fleet.Runs", "Fleet.Target", "Gate.APIVersion", "Gate.Covers", "Gate.Kind", "Gate.Labels",
