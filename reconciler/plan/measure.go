@@ -64,8 +64,9 @@ func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) 
 		Classes: on.classes,
 		Images:  on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
 		Detect:   delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, "cpu"),
-		Measures: on.measures, Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle), Thresholds: info.Thresholds,
-		Seen: without}, Stage{State: delivery.CheckSuccess}
+		Measures: on.measures, Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle),
+		Thresholds: info.Thresholds,
+		Seen:       without}, Stage{State: delivery.CheckSuccess}
 }
 
 // score finds what a bundle scored on an eval set, or plans the run for it.
