@@ -165,5 +165,5 @@ func (r *Reconciler) landed(p *plan.Proposal, main string, bases []string, keep 
 func (r *Reconciler) isSaid(ctx context.Context, key, content string) bool {
 	said, err := r.said(ctx, key)
 	_, _, waits := r.outbox.waiting(key)
-	return err == nil && !waits && sameWords(said.Content, content)
+	return err == nil && !waits && sameWords(key, said.Content, content)
 }

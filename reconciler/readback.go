@@ -9,29 +9,27 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/forge"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// sameWords reports whether what stands on the forge is what AOB wants to say. A forge may cut what is long, and end
-// lines in its own way.
-func sameWords(there, want string) bool {
+// sameWords reports whether what stands on the forge under a key is what AOB said there. Forges cut what is too long,
+// and change the ends of lines. Everything else is a difference: anybody may have edited it.
+func sameWords(key, there, said string) bool {
 	plain := func(s string) string { return strings.TrimSpace(strings.ReplaceAll(s, "\r\n", "\n")) }
-	there, want = plain(there), plain(want)
-	if there == want {
-		return true
+	there = plain(there)
+	return there == plain(said) || there == plain(asKept(key, said))
+}
+
+// asKept returns what a forge keeps of the words that are said under a key.
+func asKept(key, words string) string {
+	if strings.HasPrefix(key, statusKeys) {
+		state, description, _ := strings.Cut(words, " ")
+		return state + " " + forge.Describe(description)
 	}
-	if there == "" {
-		return false
-	}
-	const long = 60_000 // a comment that is cut
-	if len(want) > long && len(there) > long {
-		return there[:long/2] == want[:long/2]
-	}
-	cut, end, ok := strings.Cut(there, "…") // the end, with what to do, may have been kept
-	return ok && utf8.RuneCountInString(there) > 100 && strings.HasPrefix(want, cut) && strings.HasSuffix(want, end)
+	return forge.CutComment(words)
 }
 
 // readBack compares what stands on the forge with what was said, and forgets what is lost, edited or somebody else's:
@@ -47,7 +45,7 @@ func (r *Reconciler) readBack(ctx context.Context) {
 			words := string(s.State) + " " + s.Description
 			if !s.Mine {
 				said, err := r.said(ctx, key)
-				if err == nil && said.Content != "" && sameWords(words, said.Content) {
+				if err == nil && said.Content != "" && sameWords(key, words, said.Content) {
 					continue // AOB said it, and had another account then
 				}
 				if said.Content != "" && !said.At.After(read.at) && !r.outbox.has(key) {
@@ -141,7 +139,7 @@ const contextPrefix = "aob/"
 // since it was read stays as it is.
 func (r *Reconciler) stands(ctx context.Context, key, words string, at time.Time) {
 	said, err := r.said(ctx, key)
-	if err != nil || r.outbox.has(key) || said.At.After(at) || words != "" && sameWords(words, said.Content) ||
+	if err != nil || r.outbox.has(key) || said.At.After(at) || words != "" && sameWords(key, words, said.Content) ||
 		words == said.Content {
 		return
 	}

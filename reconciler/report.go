@@ -315,8 +315,11 @@ func concerns(s plan.Step, pr plan.ProposalReport) bool {
 // statusKey and commentKey are where the ledger keeps what was said. They name the forge, and of a pull request when it
 // was created: another forge, or one that was restored from a backup, gives the same numbers again.
 func (r *Reconciler) statusKey(commit, context string) string {
-	return fmt.Sprintf("status/%s/%s/%s", r.address(), commit, context)
+	return fmt.Sprintf(statusKeys+"%s/%s/%s", r.address(), commit, context)
 }
+
+// statusKeys is what the keys of all statuses begin with.
+const statusKeys = "status/"
 
 func (r *Reconciler) commentKey(pr delivery.PullRequest) string {
 	key := fmt.Sprintf("comment/%s/%d", r.address(), pr.Number)
@@ -391,7 +394,7 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 		if last == content {
 			return nil
 		}
-	} else if sameWords(said.Content, content) {
+	} else if sameWords(key, said.Content, content) {
 		return nil
 	}
 	if r.retry.due(key, r.Now()) != nil {

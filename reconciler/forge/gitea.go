@@ -340,7 +340,7 @@ func (f *Gitea) OpenPR(ctx context.Context, head, base, title, body string) (int
 		return 0, f.explain(doing, err)
 	}
 	made, _, err := c.CreatePullRequest(f.owner, f.repo, gitea.CreatePullRequestOption{Head: head, Base: base,
-		Title: title, Body: cutComment(body)})
+		Title: title, Body: CutComment(body)})
 	if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusConflict {
 		if number, again := f.find(ctx, head, base); again == nil && number > 0 {
 			return number, nil

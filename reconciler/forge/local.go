@@ -264,7 +264,7 @@ func (f *Local) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 
 // Comment makes the comment with the marker, or changes it to the body.
 func (f *Local) Comment(ctx context.Context, pr int, marker, body string) error {
-	return f.rows.PutComment(ctx, pr, marker, cutComment(body))
+	return f.rows.PutComment(ctx, pr, marker, CutComment(body))
 }
 
 // CommentBody returns the text of the comment with the marker.

@@ -58,10 +58,10 @@ func Describe(s string) string {
 func hidden(marker string) string { return "<!-- aob:" + marker + " -->\n" }
 
 // comment is the whole text of a comment.
-func comment(marker, body string) string { return hidden(marker) + cutComment(body) }
+func comment(marker, body string) string { return hidden(marker) + CutComment(body) }
 
-// cutComment cuts a text at a line's end, so that it fits with its marker.
-func cutComment(body string) string {
+// CutComment cuts a comment at the end of a line, so that it fits with its marker. What was cut is not cut again.
+func CutComment(body string) string {
 	const note = "\n\n*The rest does not fit here: see `aob explain`.*"
 	body = strings.ToValidUTF8(body, "\uFFFD")
 	const room = MaxComment - 1000 // for the marker
