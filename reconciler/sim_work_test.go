@@ -461,6 +461,20 @@ func (f *simFleet) Unreadable() []string { return nil }
 
 func (f *simFleet) Listening() time.Time { return f.listening }
 
+// hears takes a device's report, as a server does: one after a time in which no device was heard ends a break.
+func (f *simFleet) hears(i int) {
+	var last time.Time
+	for _, d := range f.devices {
+		if d.Seen.After(last) {
+			last = d.Seen
+		}
+	}
+	if f.sim.now.Sub(last) > time.Duration(f.sim.server.Deadline)/2 {
+		f.listening = f.sim.now
+	}
+	f.devices[i].Seen = f.sim.now
+}
+
 func (f *simFleet) Forget(context.Context, string, string) error { return nil }
 
 func (f *simFleet) Devices() []delivery.Device { return slices.Clone(f.devices) }
@@ -478,7 +492,7 @@ func (f *simFleet) reportOne(i int) {
 	if f.silent[d.Report.Device] {
 		return
 	}
-	d.Seen = f.sim.now
+	f.hears(i)
 	if !ok || want.Version == d.Report.Desired {
 		return
 	}

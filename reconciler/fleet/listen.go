@@ -11,6 +11,10 @@ type attention struct {
 	gap   time.Duration // a longer time between two looks is a break
 	since time.Time     // zero: devices cannot reach the server
 	last  time.Time     // when it was looked last
+
+	quiet time.Duration // a longer time between two reports is a gap in which nobody was heard
+	heard time.Time     // when any device was heard last
+	again time.Time     // of the first report after the last such gap
 }
 
 // begin says that devices can reach the server from now on.
@@ -29,6 +33,19 @@ func (a *attention) look(now time.Time) bool {
 		return false
 	}
 	a.since = now
+	return true
+}
+
+// hear takes note of a report. It reports whether nobody was heard before for so long that the network of the server
+// may have been cut.
+func (a *attention) hear(now time.Time) bool {
+	now = wall(now)
+	passed, first := now.Sub(a.heard), a.heard.IsZero()
+	a.heard = now
+	if first || passed <= a.quiet {
+		return false
+	}
+	a.again = now
 	return true
 }
 
@@ -56,7 +73,10 @@ func (s *Server) Listen(ctx context.Context) {
 	}
 }
 
-// Listening is since when devices can reach the server without a break. While they cannot, it is now.
+// Listening is since when devices can reach the server without a break, as far as it knows: a time in which no device
+// at all was heard for half a deadline is a break, which ends with the first report. Devices report four times in a
+// deadline, and one that could not be reached may take a minute to report again. So nobody is silent for a whole
+// deadline only because of a shorter gap. While devices cannot reach the server, it is now.
 func (s *Server) Listening() time.Time {
 	now := s.Now()
 	s.mu.Lock()
@@ -70,6 +90,9 @@ func (s *Server) Listening() time.Time {
 	}
 	if s.hears.since.IsZero() {
 		return wall(now)
+	}
+	if s.hears.again.After(s.hears.since) {
+		return s.hears.again
 	}
 	return s.hears.since
 }

@@ -45,6 +45,73 @@ func (nothing) SaveDevice(context.Context, string, delivery.Device) error { retu
 func (nothing) DropDevice(context.Context, string, string) error          { return nil }
 func (nothing) Devices(context.Context) ([]delivery.Device, error)        { return nil, nil }
 
+// some is a registry of devices that were heard before the server was started.
+type some struct {
+	nothing
+	devices []delivery.Device
+}
+
+func (s some) Devices(context.Context) ([]delivery.Device, error) { return s.devices, nil }
+
+// A time in which no device at all was heard may be a cut of the server's own network. It is over with the first
+// report, and the devices that report later have a whole deadline for that.
+func TestGapInWhichNobodyWasHeardEndsWithTheFirstReport(t *testing.T) {
+	const deadline = 16 * time.Minute
+	for _, c := range []struct {
+		name  string
+		heard []time.Duration // after the start; negative: before it
+		again time.Duration   // since when it listens at the end, after the start
+	}{
+		{name: "regular reports", heard: []time.Duration{0, 6 * time.Minute, 12 * time.Minute}},
+		{name: "a cut", heard: []time.Duration{0, time.Hour}, again: time.Hour},
+		{name: "a cut that is a bit shorter than a deadline", heard: []time.Duration{0, 15 * time.Minute},
+			again: 15 * time.Minute},
+		{name: "a cut and reports after it", again: time.Hour,
+			heard: []time.Duration{0, time.Hour, time.Hour + time.Second, time.Hour + 5*time.Minute}},
+		{name: "two cuts", heard: []time.Duration{0, time.Hour, 3 * time.Hour}, again: 3 * time.Hour},
+		{name: "the first device of all", heard: []time.Duration{time.Hour}},
+		{name: "a cut that began before a restart", heard: []time.Duration{-5 * time.Minute, 10 * time.Minute},
+			again: 10 * time.Minute},
+		{name: "a restart without a cut", heard: []time.Duration{-time.Minute, time.Minute}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				key, err := trust.Create(t.TempDir() + "/key")
+				if err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				var kept some
+				for len(c.heard) > 0 && c.heard[0] < 0 {
+					kept.devices = append(kept.devices, delivery.Device{Seen: began.Add(c.heard[0]),
+						Report: delivery.Report{Ring: "north", Device: "d1"}})
+					c.heard = c.heard[1:]
+				}
+				s, err := Open(t.Context(), Config{Dir: t.TempDir(), Key: key, Secret: "a secret of the fleet",
+					Registry: kept, WakeEvery: 1, Deadline: deadline, Log: slog.New(slog.DiscardHandler)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				go s.Listen(ctx)
+				synctest.Wait()
+				for i, at := range c.heard {
+					time.Sleep(time.Until(began.Add(at)))
+					if _, err := s.take(ctx, delivery.Report{Ring: "north", Device: "d1", Sequence: int64(i + 1),
+						Phase: delivery.DeviceIdle}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got := s.Listening().Sub(began); got != c.again {
+					t.Errorf("it listens since %s after the start, want %s", got, c.again)
+				}
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
 func TestServerListensOnlyWhileItIsReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key, err := trust.Create(t.TempDir() + "/key")

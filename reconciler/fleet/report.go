@@ -117,6 +117,7 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 		return Receipt{}, err
 	}
 	s.mu.Lock()
+	before, gap := s.hears.heard, s.hears.hear(now)
 	s.devices[key] = d
 	delete(s.unread, key)
 	if !known {
@@ -126,12 +127,16 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	// Only a report that says so can bring the ring there.
 	ahead := ok && r.Desired > published.desired.Version &&
 		s.ahead(r.Ring, published.desired.Version) > published.desired.Version
-	news := !known || news(old, d) || now.Sub(old.Seen) > s.Deadline // it is back
+	news := !known || news(old, d) || now.Sub(old.Seen) > s.Deadline || gap // it is back
 	if news {
 		s.wake()
 	}
 	s.mu.Unlock()
 	s.reports.Add(1)
+	if gap {
+		s.Log.Warn("no device at all was heard for a while; silence of devices counts from now on", "since", before,
+			"device", r.Device, "ring", r.Ring)
+	}
 	if ahead {
 		// The devices have seen a version that this server never published, and
 		// refuse what there is: the same content goes out above it.

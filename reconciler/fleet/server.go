@@ -124,7 +124,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second)}, rings: map[string]published{},
+	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second), quiet: c.Deadline / 2},
+		rings:   map[string]published{},
 		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{},
 		count:  map[string]int{},
 		unread: map[deviceKey]string{}, damaged: map[string]error{}}
@@ -169,6 +170,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
 		s.count[d.Report.Ring]++
+		if d.Seen.After(s.hears.heard) {
+			s.hears.heard = wall(d.Seen)
+		}
 	}
 	return s, nil
 }

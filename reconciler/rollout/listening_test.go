@@ -75,7 +75,7 @@ func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
 		State:   rollout.State{Target: v2, Base: &v1, Share: 1, Done: true, Healthy: noon},
 		Devices: all(3, delivery.DeviceHealthy, v2)}
 	d := rollout.Next(in)
-	said := strings.Contains(d.Text, "this server was not listening before 2026-11-24 13:00 UTC")
+	said := strings.Contains(d.Text, "this server heard nobody before 2026-11-24 13:00 UTC")
 	if !d.State.Healthy.Equal(noon) || !said {
 		t.Errorf("healthy since %v: %s", d.State.Healthy, d)
 	}
@@ -132,8 +132,14 @@ func TestSilenceOfAllIsNoEvidence(t *testing.T) {
 	if !d.Wake.IsZero() && !d.Wake.After(in.At) {
 		t.Errorf("it is looked at again at %v, and it is %v", d.Wake, in.At)
 	}
-	in.Heard = in.At // one of another fleet
+	// One of another fleet is heard. The two have not had the time to report.
+	in.Heard, in.Listening = in.At, in.At
+	if d = rollout.Next(in); d.Abort != nil || !strings.Contains(d.Hold, "waiting for 2 devices") {
+		t.Errorf("the first report after a cut counts against the others: %s", d)
+	}
+	in.At = in.At.Add(rollout.DefaultDeadline + time.Second)
+	in.Heard = in.At
 	if d = rollout.Next(in); d.Abort == nil {
-		t.Errorf("others are heard, and these two are silent: %s", d)
+		t.Errorf("others are heard for a deadline, and these two are silent: %s", d)
 	}
 }

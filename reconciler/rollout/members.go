@@ -114,11 +114,10 @@ func (in *turn) heard() time.Time {
 func (in *turn) absence() string {
 	switch {
 	case in.deaf():
-		return "; this server was not listening before " + clock(in.Listening)
+		return "; this server heard nobody before " + clock(in.Listening)
 	case in.mute():
 		return fmt.Sprintf("; no device of any fleet was heard since %s, so this server's network may be cut: "+
-			"nothing is "+
-			"concluded from the silence before one is heard", clock(in.heard()))
+			"nothing is concluded from the silence before one is heard", clock(in.heard()))
 	}
 	return ""
 }

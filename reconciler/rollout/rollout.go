@@ -38,8 +38,9 @@ type Input struct {
 	At       time.Time         // now
 	Deadline time.Duration     // the silence that counts as failure; zero is DefaultDeadline
 
-	// Listening is since when devices can reach the server without a break: it was started, or it was suspended
-	// until then. Silence before that is the server's own. Zero is for ever.
+	// Listening is since when devices can reach the server without a break. A break is over when the server was
+	// started, when its machine was woken up, or when the first device was heard after a long time in which none was.
+	// Silence before that may be the server's own. Zero is for ever.
 	Listening time.Time
 	// Heard is when any device of any fleet was heard last. Silence after that may be the server's own network's. Zero
 	// is At.
