@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"crypto/sha256"
+	"slices"
 	"time"
 )
 
@@ -20,8 +21,10 @@ type Desired struct {
 	Previous *Target           `json:"previous,omitempty"` // for the others; nil: they keep what they run
 	Share    float64           `json:"share"`              // of the hash space, 0..1; 1 is every device
 	Salt     string            `json:"salt"`
-	Soak     Duration          `json:"soak"`
-	NextPoll Duration          `json:"nextPoll"`
+	// places of devices that are in the wave too, so that no document names other devices; not read where Share is 0
+	Also     []float64 `json:"also,omitempty"`
+	Soak     Duration  `json:"soak"`
+	NextPoll Duration  `json:"nextPoll"`
 	// how often to report when nothing changes, at least; 0: as the device likes
 	Report  Duration  `json:"report,omitempty"`
 	Expires time.Time `json:"expires"` // later installs are refused, inference goes on
@@ -35,7 +38,14 @@ type Target struct {
 
 // InWave reports whether a device takes d.Release rather than d.Previous.
 func (d Desired) InWave(device string) bool {
-	return d.Share >= 1 || WavePosition(d.Salt, device) < d.Share
+	switch {
+	case d.Share <= 0:
+		return false
+	case d.Share >= 1:
+		return true
+	}
+	place := WavePosition(d.Salt, device)
+	return place < d.Share || slices.Contains(d.Also, place)
 }
 
 // WavePosition is a device's place in a rollout, in [0, 1): the first 53 bits

@@ -11,10 +11,11 @@
 // Every device has a place in [0, 1) that only its id and the rollout's salt
 // decide ([delivery.WavePosition]). A wave is a share of that line: all devices
 // below it take the release, the others keep the one before. A wave of n
-// devices ends just above the n-th of them, and is widened until every hardware
-// profile has a device in it. The share only grows during a rollout, whatever
-// devices come and go; it falls in one step, to nothing, when the rollout is
-// aborted.
+// devices ends just above the n-th of them. Where a hardware profile has no device
+// in it, the first device of that profile is added alone ([delivery.Desired].Also).
+// Devices say themselves which profile they have, so a false label must not bring the
+// release to others. A wave only grows, whatever devices come and go; it falls in one
+// step, to nothing, when the rollout is aborted.
 //
 // Devices that were not heard from for a [Input].Deadline when a wave began are
 // away: they are left out of that wave's count, are named in the decision, and
@@ -35,7 +36,8 @@
 //
 // A wave has passed when each of its devices has reported the release healthy,
 // which a device does after it has served through the soak time. More failures
-// than budget.failures.tolerable abort the rollout for everybody. An abort
+// than budget.failures.tolerable abort the rollout for everybody. That is a share of
+// the devices that the wave is said to have, without those added for their profile. An abort
 // sticks to the bundle's digest: it is over when another digest is released, or
 // when the caller stops naming it in [Input].Aborted because it was lifted.
 //

@@ -33,6 +33,7 @@ type member struct {
 	profile  string // hardware profile; empty: of none
 	standing standing
 	why      string // of one that is held
+	taken    bool   // it is in the wave; see take
 }
 
 // members are a fleet's devices by their place in the rollout.
@@ -199,31 +200,54 @@ func profile(f delivery.Fleet, d *delivery.Device) string {
 	return name
 }
 
-// reach is the share of the line that a wave needs: just above its last device,
-// with a device of each profile. Devices that are away do not count.
-func (m members) reach(w delivery.Wave) float64 {
+// reach is how far a wave goes along the line: n devices that are not away, and the share just above the n-th.
+func (m members) reach(w delivery.Wave) (share float64, n int) {
+	here := m.here()
 	if w.Share >= 1 {
-		return 1
+		return 1, len(here)
 	}
-	here := slices.DeleteFunc(slices.Clone(m), func(x member) bool { return x.standing == away })
 	if len(here) == 0 {
-		return 0
+		return 0, 0
 	}
-	n := w.Devices
+	n = w.Devices
 	if n == 0 {
 		// The slack keeps 5% of 20 devices at one, whatever the last bit says.
 		n = int(math.Ceil(float64(w.Share)*float64(len(here)) - 1e-9))
 	}
 	n = min(max(n, 1), len(here))
-	share := above(here[n-1].position)
-	seen := map[string]bool{}
-	for _, x := range here {
-		if x.profile != "" && !seen[x.profile] {
-			seen[x.profile] = true
-			share = max(share, above(x.position))
+	return above(here[n-1].position), n
+}
+
+// here are the members that are not away.
+func (m members) here() members {
+	return slices.DeleteFunc(slices.Clone(m), func(x member) bool { return x.standing == away })
+}
+
+// take puts the devices of a state's wave into it.
+func (m members) take(s State) {
+	for i := range m {
+		m[i].taken = s.Share >= 1 || m[i].position < s.Share || slices.Contains(s.Also, m[i].position)
+	}
+}
+
+// missing are the places of the devices to add to a wave so that each hardware profile has one in it: the first of each profile that
+// has none. A device says itself which profile it has. So a profile adds that device alone, and none that stands before
+// it: a device with a false label adds itself, or the one device that its label kept out.
+func (m members) missing() []float64 {
+	has := map[string]bool{}
+	for _, x := range m {
+		if x.taken && x.standing != away {
+			has[x.profile] = true
 		}
 	}
-	return share
+	var places []float64
+	for _, x := range m.here() {
+		if x.profile != "" && !has[x.profile] {
+			has[x.profile] = true
+			places = append(places, x.position)
+		}
+	}
+	return places
 }
 
 // above is the smallest share that holds a position. Positions lie on a grid
@@ -264,7 +288,8 @@ func (in *turn) draw(s State) string {
 			s.Salt += fmt.Sprintf("/%d", i)
 		}
 		m := in.members(s)
-		share, caught := m.reach(in.Fleet.Waves[0]), 0
+		share, _ := m.reach(in.Fleet.Waves[0])
+		caught := 0
 		for _, x := range m {
 			if x.standing == away && x.position < share {
 				caught++
@@ -280,8 +305,8 @@ func (in *turn) draw(s State) string {
 	return best
 }
 
-// count sums up the devices below a share.
-func (m members) count(share float64) Count {
+// count sums up the devices of the wave.
+func (m members) count() Count {
 	c := Count{All: len(m)}
 	var bad, stuck members
 	for _, x := range m {
@@ -289,7 +314,7 @@ func (m members) count(share float64) Count {
 			c.Away++
 			continue
 		}
-		if share < 1 && x.position >= share {
+		if !x.taken {
 			continue
 		}
 		c.Devices++
@@ -329,7 +354,7 @@ func (m members) deadline(in *turn, s State) time.Time {
 	var wake time.Time
 	begun := later(s.Started, in.Listening)
 	for _, x := range m {
-		if x.standing == waiting && (s.Share >= 1 || x.position < s.Share) {
+		if x.standing == waiting && x.taken {
 			if quiet := later(in.seen(x.device), begun).Add(in.Deadline + time.Second); quiet.After(in.At) {
 				wake = earliest(wake, quiet)
 			}

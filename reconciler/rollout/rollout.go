@@ -68,11 +68,13 @@ type State struct {
 	Salt     string           `json:"salt,omitempty"` // by which devices take their turns; see draw
 	Wave     int              `json:"wave"`           // from 0
 	Share    float64          `json:"share"`          // published; only grows
-	Since    int64            `json:"since"`          // version of the document before this rollout's first
-	Began    time.Time        `json:"began"`
-	Started  time.Time        `json:"started"` // this wave
-	Healthy  time.Time        `json:"healthy"` // since when all devices are healthy on Target; zero: they are not
-	Done     bool             `json:"done"`
+	// places beyond Share of devices that the wave has taken for their hardware profile; published; only grows
+	Also    []float64 `json:"also,omitempty"`
+	Since   int64     `json:"since"` // version of the document before this rollout's first
+	Began   time.Time `json:"began"`
+	Started time.Time `json:"started"` // this wave
+	Healthy time.Time `json:"healthy"` // since when all devices are healthy on Target; zero: they are not
+	Done    bool      `json:"done"`
 	// Abort is what the fleet fell back from, until that is signed: so it is not forgotten while nothing can be signed.
 	Abort *delivery.Abort `json:"abort,omitempty"`
 }
@@ -235,7 +237,7 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 		return s, hold, time.Time{}
 	case resumes:
 		// It had begun, and the state was lost. Nobody loses the release for that.
-		s.Share, s.Salt = p.Share, p.Salt
+		s.Share, s.Salt, s.Also = p.Share, p.Salt, p.Also
 		if p.Share >= 1 {
 			s.Wave = max(0, len(in.Fleet.Waves)-1)
 		}
@@ -290,7 +292,8 @@ func (in *turn) paused() string {
 func (in *turn) goBack(s State) Decision {
 	s.Share = 1
 	m := in.members(s)
-	c := m.count(1)
+	m.take(s)
+	c := m.count()
 	s = in.settle(s, c)
 	d := in.decision(s, c, pollSettled)
 	d.Desired.Soak = 0
@@ -321,8 +324,16 @@ func (in *turn) goOn(s State) Decision {
 		s.Wave = min(s.Wave, len(waves)-1)
 		last := s.Wave == len(waves)-1
 		m := in.members(s)
-		s.Share = max(s.Share, m.reach(waves[s.Wave]))
-		c := m.count(s.Share)
+		share, n := m.reach(waves[s.Wave])
+		if s.Share = max(s.Share, share); s.Share >= 1 {
+			s.Also = nil
+		}
+		m.take(s)
+		if more := m.missing(); len(more) > 0 {
+			s.Also = slices.Concat(s.Also, more)
+			m.take(s)
+		}
+		c := m.count()
 		at := fmt.Sprintf("wave %d of %d (%s)", s.Wave+1, len(waves), waves[s.Wave])
 
 		if s.Done {
@@ -343,7 +354,7 @@ func (in *turn) goOn(s State) Decision {
 			return d
 		}
 		bad := c.Failed + c.Silent
-		if bad > in.tolerated(c.Devices) {
+		if bad > in.tolerated(n) {
 			why := fmt.Sprintf("%s of version %d: %s", at, in.Target.Version, c.whys())
 			d := in.aborted(s.Base, why)
 			d.Wave = c
@@ -378,7 +389,8 @@ func (in *turn) goOn(s State) Decision {
 	}
 }
 
-// tolerated is how many failures a wave of n devices stands.
+// tolerated is how many failures a wave of n devices stands. Those that it has beyond what the fleet says, for their
+// profile or since a device came back, do not count in n, so no device can raise the number.
 func (in *turn) tolerated(n int) int {
 	if f := in.Fleet.Budget.Failures; f != nil {
 		return int(math.Floor(float64(f.Tolerable)*float64(n) + 1e-9))
@@ -436,7 +448,7 @@ func (in *turn) decision(s State, c Count, poll delivery.Duration) Decision {
 	return Decision{
 		Desired: &delivery.Desired{
 			Ring: in.Fleet.Name, Match: in.Fleet.Match, Model: in.Fleet.Runs,
-			Release: s.Target, Previous: in.previous(s), Share: s.Share, Salt: in.salt(s),
+			Release: s.Target, Previous: in.previous(s), Share: s.Share, Also: s.Also, Salt: in.salt(s),
 			Soak: in.Fleet.Soak, NextPoll: poll,
 		},
 		State: s, Done: s.Done, Wave: c, Waves: len(in.Fleet.Waves),

@@ -1,13 +1,15 @@
 package rollout_test
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/rollout"
@@ -90,8 +92,8 @@ func TestWavesInOrder(t *testing.T) {
 			t.Fatalf("unexpected: %s", d)
 		}
 		reached = append(reached, inWave(d, in.Devices))
-		if again := rollout.Next(in); cmp.Diff(d, again) != "" {
-			t.Fatalf("not a function: %s", cmp.Diff(d, again))
+		if again := rollout.Next(in); gocmp.Diff(d, again) != "" {
+			t.Fatalf("not a function: %s", gocmp.Diff(d, again))
 		}
 		in.State = d.State
 		in.Published = d.Desired
@@ -101,7 +103,7 @@ func TestWavesInOrder(t *testing.T) {
 			break
 		}
 	}
-	if diff := cmp.Diff([]int{1, 3, 12, 12}, reached); diff != "" {
+	if diff := gocmp.Diff([]int{1, 3, 12, 12}, reached); diff != "" {
 		t.Errorf("devices in the wave, turn by turn (-want +got):\n%s", diff)
 	}
 	if s := in.State.Standing(); s.Bundle != v2.Bundle || s.HealthySince.IsZero() {
@@ -330,8 +332,8 @@ func TestNext(t *testing.T) {
 				c.in.At = noon
 			}
 			d := rollout.Next(c.in)
-			if again := rollout.Next(c.in); cmp.Diff(d, again) != "" {
-				t.Errorf("not a function: %s", cmp.Diff(d, again))
+			if again := rollout.Next(c.in); gocmp.Diff(d, again) != "" {
+				t.Errorf("not a function: %s", gocmp.Diff(d, again))
 			}
 			release, previous, reached := 0, 0, 0
 			if d.Desired != nil {
@@ -383,6 +385,138 @@ func TestEveryProfileIsInTheFirstWave(t *testing.T) {
 	}
 	if !boards["nano"] || !boards["agx"] {
 		t.Errorf("the first wave has %v", boards)
+	}
+}
+
+// boards is a fleet of 100 devices of one board, whose first wave takes one device, in the turn after it began.
+func boards(t *testing.T, f delivery.Fleet, board string, change func(salt string, devices []delivery.Device)) (
+	rollout.Input, rollout.Decision) {
+	t.Helper()
+	devices := all(100, delivery.DeviceHealthy, v1)
+	for i := range devices {
+		devices[i].Report.Labels = map[string]string{"board": board}
+	}
+	in := rollout.Input{Fleet: f, Target: v2, Previous: &v1, At: noon, Devices: devices,
+		Published: &delivery.Desired{Ring: "north", Version: 50, Release: v1, Share: 1}}
+	if change != nil {
+		change(rollout.Next(in).Desired.Salt, devices)
+	}
+	begun := rollout.Next(in)
+	in.State, in.Published, in.At = begun.State, begun.Desired, noon.Add(time.Second)
+	return in, begun
+}
+
+// places are the devices by their place in a rollout.
+func places(salt string, devices []delivery.Device) []int {
+	var order []int
+	for i := range devices {
+		order = append(order, i)
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Compare(delivery.WavePosition(salt, devices[a].Report.Device),
+			delivery.WavePosition(salt, devices[b].Report.Device))
+	})
+	return order
+}
+
+func TestProfileAddsOneDevice(t *testing.T) {
+	f := fleet("1", "10%", "100%")
+	f.Profiles = map[string]delivery.Profile{"orin": {Board: "orin"}, "rare": {Board: "rare"}, "pi": {Board: "pi"}}
+	label := func(d *delivery.Device, board string) { d.Report.Labels = map[string]string{"board": board} }
+
+	t.Run("when the wave begins", func(t *testing.T) {
+		in, d := boards(t, f, "orin", func(salt string, devices []delivery.Device) {
+			at := places(salt, devices)
+			label(&devices[at[98]], "pi")
+			label(&devices[at[99]], "rare")
+			label(&devices[at[60]], "rare")
+		})
+		at := places(d.Desired.Salt, in.Devices)
+		if n := inWave(d, in.Devices); n != 3 || !d.Desired.InWave(in.Devices[at[60]].Report.Device) {
+			t.Errorf("the wave has %d devices, want one of each profile: %s", n, d)
+		}
+		if d.Wave.Devices != 3 {
+			t.Errorf("%d devices are counted", d.Wave.Devices)
+		}
+		lost := in
+		lost.State = rollout.State{}
+		if again := rollout.Next(lost); gocmp.Diff(again.Desired, d.Desired) != "" {
+			t.Errorf("without the state the document differs: %s", gocmp.Diff(d.Desired, again.Desired))
+		}
+		// Later waves, also the last, have at least the same devices.
+		for range 6 {
+			obey(*in.Published, in.Devices, in.At)
+			next := rollout.Next(in)
+			for _, x := range in.Devices {
+				if in.Published.InWave(x.Report.Device) && !next.Desired.InWave(x.Report.Device) {
+					t.Fatalf("%s lost the release: %s", x.Report.Device, next)
+				}
+			}
+			in.State, in.Published, in.At = next.State, next.Desired, in.At.Add(time.Minute)
+		}
+		if !in.State.Done || len(in.Published.Also) > 0 {
+			t.Errorf("the rollout ends with %+v", in.State)
+		}
+	})
+
+	t.Run("a label that changes adds that device alone", func(t *testing.T) {
+		for _, place := range []int{1, 50, 99} {
+			in, d := boards(t, f, "orin", nil)
+			x := &in.Devices[places(d.Desired.Salt, in.Devices)[place]]
+			label(x, "rare")
+			next := rollout.Next(in)
+			if n := inWave(next, in.Devices); n != 2 || !next.Desired.InWave(x.Report.Device) {
+				t.Errorf("place %d: the wave has %d devices: %s", place, n, next)
+			}
+			// It may change its label as often as it likes.
+			for _, board := range []string{"pi", "none", "rare", "orin", "pi"} {
+				in.State, in.Published, in.At = next.State, next.Desired, in.At.Add(time.Second)
+				label(x, board)
+				next = rollout.Next(in)
+			}
+			if n := inWave(next, in.Devices); n != 2 {
+				t.Errorf("place %d: the wave has %d devices after more labels: %s", place, n, next)
+			}
+		}
+	})
+
+	t.Run("a label that is taken off adds the next device of its profile", func(t *testing.T) {
+		in, d := boards(t, f, "pi", func(salt string, devices []delivery.Device) {
+			at := places(salt, devices)
+			label(&devices[at[8]], "orin")
+			label(&devices[at[90]], "orin")
+		})
+		at := places(d.Desired.Salt, in.Devices)
+		if n := inWave(d, in.Devices); n != 2 {
+			t.Fatalf("the wave has %d devices: %s", n, d)
+		}
+		label(&in.Devices[at[8]], "none")
+		next := rollout.Next(in)
+		if n := inWave(next, in.Devices); n != 3 || !next.Desired.InWave(in.Devices[at[90]].Report.Device) {
+			t.Errorf("the wave has %d devices: %s", n, next)
+		}
+	})
+}
+
+// A device that joins a wave by its label, or comes back to it, gives the release no failure more.
+func TestDevicesDoNotRaiseWhatIsTolerated(t *testing.T) {
+	f := fleet("9", "100%")
+	f.Profiles = map[string]delivery.Profile{"orin": {Board: "orin"}, "rare": {Board: "rare"}}
+	f.Budget.Failures = &delivery.Failures{Tolerable: 0.1}
+	in, d := boards(t, f, "orin", nil)
+	at := places(d.Desired.Salt, in.Devices)
+	in.Devices[at[99]].Report.Labels = map[string]string{"board": "rare"}
+	d = rollout.Next(in)
+	if n := inWave(d, in.Devices); n != 10 {
+		t.Fatalf("the wave has %d devices: %s", n, d)
+	}
+	in.State, in.Published, in.At = d.State, d.Desired, noon.Add(time.Minute)
+	x := &in.Devices[at[0]]
+	labels := x.Report.Labels
+	*x = broken(x.Report.Device, v2, v1, "golden differs")
+	x.Report.Labels = labels
+	if d = rollout.Next(in); d.Abort == nil {
+		t.Errorf("1 failure of a wave of 9 is tolerated at 10%%: %s", d)
 	}
 }
 
@@ -510,7 +644,7 @@ func TestFirstWaveCannotBeChosen(t *testing.T) {
 	for i := range 20 {
 		in.At = noon.Add(time.Duration(i) * time.Millisecond)
 		d := rollout.Next(in)
-		if again := rollout.Next(in); cmp.Diff(d, again) != "" {
+		if again := rollout.Next(in); gocmp.Diff(d, again) != "" {
 			t.Fatal("not a function of its input")
 		}
 		salts[d.Desired.Salt] = true
