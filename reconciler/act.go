@@ -141,8 +141,8 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 // commit, and a push onto another head is refused.
 func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) error {
 	if s.PR.Fork {
-		return delivery.Blockedf("push the branch here, or a maintainer runs: aob pr adopt "+fmt.Sprint(s.PR.Number),
-			"every gate passed, but AOB cannot push the release file to a fork") // fits a status's description
+		return delivery.Blockedf("push the branch here, or a maintainer runs: "+adoptCommand(s.PR),
+			"every gate passed, but AOB cannot push to a fork") // fits a status's description
 	}
 	_, _, when, err := r.Repo.Author(s.PR.Head)
 	if err != nil {
@@ -302,8 +302,9 @@ func (r *Reconciler) fileAt(commit, path string) ([]byte, error) {
 }
 
 // Adopt brings a fork's pull request into the repository itself, on a branch of AOB's, so that the release can be
-// committed to it. It may be called from any goroutine: only the look at what is known is done between turns.
-func (r *Reconciler) Adopt(ctx context.Context, number int) (adopted int, err error) {
+// committed to it. Nobody is asked for a go there, so it is done only while the head is the commit that somebody looked
+// at. It may be called from any goroutine: only the look at what is known is done between turns.
+func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adopted int, err error) {
 	var pr delivery.PullRequest
 	var branch, old string
 	err = r.ask(ctx, func() error {
@@ -317,6 +318,10 @@ func (r *Reconciler) Adopt(ctx context.Context, number int) (adopted int, err er
 		if !pr.Fork {
 			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's",
 				number)
+		}
+		if len(looked) < 7 || !strings.HasPrefix(pr.Head, looked) {
+			return delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number),
+				"pull request %d is at %.10s by now, and what was looked at is %.10s", number, pr.Head, looked)
 		}
 		branch, old, err = r.adoptBranch(ctx, pr)
 		return err
@@ -341,6 +346,11 @@ func (r *Reconciler) Adopt(ctx context.Context, number int) (adopted int, err er
 	defer r.Look("")
 	title, body := adoptedText(pr)
 	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
+}
+
+// adoptCommand is the command that adopts what AOB has seen of a fork's pull request.
+func adoptCommand(pr delivery.PullRequest) string {
+	return fmt.Sprintf("aob pr adopt %d --head %.10s", pr.Number, pr.Head)
 }
 
 // adoptedText is the title and the description of a pull request that brings a fork's into the repository.

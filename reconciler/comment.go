@@ -94,9 +94,9 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 	}
 	if noBranch(pr.PR) {
 		fmt.Fprintf(&b, "The head of this pull request is no branch: its branch or its fork was deleted, or it was "+
-			"pushed to `refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `aob pr adopt "+
-			"%d`, or somebody pushes the branch again.\n\n",
-			delivery.Markdown(fmt.Sprintf("%.10s", pr.PR.Head)), pr.PR.Number)
+			"pushed to `refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `%s`, "+
+			"or somebody pushes the branch again.\n\n",
+			delivery.Markdown(fmt.Sprintf("%.10s", pr.PR.Head)), adoptCommand(pr.PR))
 	}
 	if len(pr.Problem) > 0 {
 		var lines []string

@@ -137,8 +137,8 @@ func (s *Source) Merge(ctx context.Context, number int, head, user string) (stri
 }
 
 // Adopt brings a fork's pull request into the repository.
-func (s *Source) Adopt(ctx context.Context, number int) (adopted int, err error) {
-	return s.Reconciler.Adopt(ctx, number)
+func (s *Source) Adopt(ctx context.Context, number int, head string) (adopted int, err error) {
+	return s.Reconciler.Adopt(ctx, number, head)
 }
 
 // Ask keeps what a user asks on a proposal of a local forge. An order that cannot count is refused.

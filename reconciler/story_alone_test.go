@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
@@ -479,8 +480,17 @@ func TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout(t *testing.T) {
 	}
 }
 
-// adopt asks for a fork's pull request to be adopted, as aob pr adopt does.
+// adopt asks for a fork's pull request to be adopted as it is, as aob pr adopt does.
 func (s *sim) adopt(n int) (int, error) {
+	head := "0123456789"
+	if pr := s.forge.prs[n]; pr != nil {
+		head = s.forge.head(pr)
+	}
+	return s.adoptAt(n, head)
+}
+
+// adoptAt asks for a fork's pull request to be adopted if its head is still the one that was looked at.
+func (s *sim) adoptAt(n int, head string) (int, error) {
 	answered := make(chan struct{})
 	defer close(answered)
 	go func() { // the loop between two turns
@@ -490,7 +500,7 @@ func (s *sim) adopt(n int) (int, error) {
 		case <-answered:
 		}
 	}()
-	return s.loop.Adopt(context.Background(), n)
+	return s.loop.Adopt(context.Background(), n, head)
 }
 
 // A fork's head is brought to a branch here, and judged and released there. Asking again gives the same one.
@@ -512,6 +522,36 @@ func TestAdoptedForkIsReleased(t *testing.T) {
 	s.settle()
 	if got := s.serving(); got != "1 1 1" {
 		t.Errorf("devices serve %s", got)
+	}
+}
+
+// What the author of a fork pushes after somebody has looked is not adopted, so it starts no run without a go.
+func TestOnlyWhatWasLookedAtIsAdopted(t *testing.T) {
+	s, main := begun(t)
+	s.forge.permission["eve"] = delivery.PermissionRead
+	n := s.fork("theirs", "eve", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+	s.settle()
+	looked := s.forge.head(s.forge.prs[n])
+	runs := len(s.loop.seen.world.Runs)
+	s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)] = s.repo.write([]string{main}, s.repo.with(main,
+		map[string]string{"models/shapes.yaml": model("shapes", 99)}), s.now, "theirs")
+	s.settle()
+	now := s.forge.head(s.forge.prs[n])
+	if now == looked {
+		t.Fatal("the head is the same")
+	}
+	for _, head := range []string{looked, looked[:10], "", now[:6], strings.ToUpper(now)} {
+		if _, err := s.adoptAt(n, head); err == nil || !strings.Contains(err.Error(), "by now") {
+			t.Errorf("adopted what was looked at as %q: %v", head, err)
+		}
+	}
+	s.settle()
+	_, there := s.repo.refs[git.Branch+fmt.Sprintf("aob/adopt-%d", n)]
+	if got := len(s.loop.seen.world.Runs); there || got != runs {
+		t.Errorf("a branch is there: %v; %d runs, before %d", there, got, runs)
+	}
+	if _, err := s.adoptAt(n, now[:10]); err != nil {
+		t.Errorf("what was looked at is not adopted: %v", err)
 	}
 }
 

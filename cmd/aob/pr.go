@@ -72,6 +72,19 @@ func newPRShowCommand() *cobra.Command {
 	return c
 }
 
+// looked returns the commit that somebody looked at: what the flag head names, or else what the server shows now.
+func looked(c *cobra.Command, o *client, number int, head string) (string, error) {
+	if !c.Flags().Changed("head") {
+		pr, err := o.dial().PR(c.Context(), number)
+		return pr.Head, err
+	}
+	if !commitDigits.MatchString(head) {
+		return "", hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", head),
+			fmt.Sprintf("aob pr show %d shows the head", number)}
+	}
+	return head, nil
+}
+
 // commitDigits is what names a commit.
 var commitDigits = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
 
@@ -91,17 +104,9 @@ merges from the system: it is the user that runs the command.`,
 		Example: "  aob pr merge 12\n  aob pr merge 12 --head 4f1c09d2a3",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: onPR(func(c *cobra.Command, number int) error {
-			head := head
-			if c.Flags().Changed("head") && !commitDigits.MatchString(head) {
-				return hinted{fmt.Errorf("--head: want at least 7 digits of a commit, got %q", head),
-					fmt.Sprintf("aob pr show %d shows the head", number)}
-			}
-			if head == "" {
-				pr, err := o.dial().PR(c.Context(), number)
-				if err != nil {
-					return err
-				}
-				head = pr.Head
+			head, err := looked(c, &o, number, head)
+			if err != nil {
+				return err
 			}
 			commit, err := o.dial().Merge(c.Context(), number, head, "")
 			if err != nil {
@@ -120,25 +125,35 @@ merges from the system: it is the user that runs the command.`,
 
 func newPRAdoptCommand() *cobra.Command {
 	var o client
+	var head string
 	c := &cobra.Command{
 		Use:   "adopt N",
 		Short: "Bring a fork's pull request into the repository",
 		Long: `Adopt opens a pull request with the same commits on a branch of the repository
 itself, so that the release can be committed to it. A fork's branch is not AOB's
-to write.`,
-		Example: "  aob pr adopt 12",
+to write. Trainings start there without a go, so look at the commits first.
+
+What is adopted is the head that the server shows when the command begins, or the
+one that --head names; a head that came since is refused. The author can push
+between your look and the command, so name the commit that you looked at.`,
+		Example: "  aob pr adopt 12 --head 4f1c09d2a3",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: onPR(func(c *cobra.Command, number int) error {
-			adopted, err := o.dial().Adopt(c.Context(), number)
+			head, err := looked(c, &o, number, head)
 			if err != nil {
 				return err
 			}
-			return o.print(c.OutOrStdout(), map[string]any{"number": adopted}, func(t *terminal) {
-				t.printf("#%d is now #%d\n", number, adopted)
+			adopted, err := o.dial().Adopt(c.Context(), number, head)
+			if err != nil {
+				return err
+			}
+			return o.print(c.OutOrStdout(), map[string]any{"number": adopted, "head": head}, func(t *terminal) {
+				t.printf("#%d is now #%d, at %s\n", number, adopted, short(head))
 			})
 		}),
 	}
 	o.register(c)
+	c.Flags().StringVar(&head, "head", "", "the `commit` that was looked at, at least 7 digits of it")
 	return c
 }
 

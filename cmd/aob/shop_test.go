@@ -200,8 +200,11 @@ func (s *shop) Merge(ctx context.Context, number int, head, user string) (string
 	return s.commit, nil
 }
 
-func (s *shop) Adopt(ctx context.Context, number int) (int, error) {
-	_, err := s.PR(ctx, number)
+func (s *shop) Adopt(ctx context.Context, number int, head string) (int, error) {
+	p, err := s.PR(ctx, number)
+	if err == nil && !strings.HasPrefix(p.Head, head) {
+		err = delivery.Blockedf("look at it again", "#%d is at %s by now", number, p.Head)
+	}
 	return number + 1, err
 }
 

@@ -126,15 +126,17 @@ func (a API) Handler() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		if len(ask.Head) < 7 || len(ask.Head) > 64 {
-			return nil, badRequest("", "head: want 7 to 64 digits of the commit that was looked at, got %q",
-				clip(ask.Head))
+		if err := checkHead(ask.Head); err != nil {
+			return nil, err
 		}
 		commit, err := a.Source.Merge(r.Context(), number, ask.Head, user)
 		return merged{commit}, err
 	})
-	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, _ asked) (any, error) {
-		adopted, err := a.Source.Adopt(r.Context(), number)
+	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, ask asked) (any, error) {
+		if err := checkHead(ask.Head); err != nil {
+			return nil, err
+		}
+		adopted, err := a.Source.Adopt(r.Context(), number, ask.Head)
 		return adoption{adopted}, err
 	})
 	post("/v1/prs/{number}/ask", func(r *http.Request, number int, ask asked) (any, error) {
@@ -199,6 +201,14 @@ func (a API) Handler() http.Handler {
 		return only
 	}
 	return mux
+}
+
+// checkHead refuses what names no commit.
+func checkHead(head string) error {
+	if len(head) < 7 || len(head) > 64 {
+		return badRequest("", "head: want 7 to 64 digits of the commit that was looked at, got %q", clip(head))
+	}
+	return nil
 }
 
 // asked is the body of every POST.

@@ -106,7 +106,7 @@ func TestClientIsItsSource(t *testing.T) {
 		"slash":   func(s web.Source) (any, error) { return s.Explain(ctx, explain.Model, "a/b c") },
 		"unknown": func(s web.Source) (any, error) { return s.Explain(ctx, explain.Device, "../../x?y=%2f#z") },
 		"plan":    func(s web.Source) (any, error) { return s.Plan(ctx) },
-		"adopt":   func(s web.Source) (any, error) { return s.Adopt(ctx, 3) },
+		"adopt":   func(s web.Source) (any, error) { return s.Adopt(ctx, 3, "5d79a5e") },
 		"blocked": func(s web.Source) (any, error) { return s.Merge(ctx, 3, "5d79a5e", me) },
 		"recheck": func(s web.Source) (any, error) { return nil, s.Recheck(ctx, 3) },
 		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, me, "/aob run 3f9c2a10") },

@@ -72,9 +72,9 @@ func (c *Client) Merge(ctx context.Context, number int, head, _ string) (string,
 	return m.Commit, err
 }
 
-// Adopt brings a fork's pull request into the repository.
-func (c *Client) Adopt(ctx context.Context, number int) (int, error) {
-	a, err := post[adoption](ctx, c, number, "adopt", asked{})
+// Adopt brings a fork's pull request into the repository, if its head is the one that was looked at.
+func (c *Client) Adopt(ctx context.Context, number int, head string) (int, error) {
+	a, err := post[adoption](ctx, c, number, "adopt", asked{Head: head})
 	return a.Number, err
 }
 

@@ -10,8 +10,8 @@
 //	GET  /v1/status
 //	GET  /v1/prs
 //	GET  /v1/prs/NUMBER
-//	POST /v1/prs/NUMBER/merge     {"user": "maria"}
-//	POST /v1/prs/NUMBER/adopt
+//	POST /v1/prs/NUMBER/merge     {"head": "4f1c09d2a3"}
+//	POST /v1/prs/NUMBER/adopt     {"head": "4f1c09d2a3"}
 //	POST /v1/prs/NUMBER/ask       {"text": "/aob run 3f9c2a10"}
 //	POST /v1/prs/NUMBER/recheck
 //	GET  /v1/explain/KIND/ID      KIND is pr, commit, model or device

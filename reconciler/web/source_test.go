@@ -117,7 +117,7 @@ func (s *shop) Merge(_ context.Context, number int, _, user string) (string, err
 	return s.main, nil
 }
 
-func (s *shop) Adopt(_ context.Context, number int) (int, error) {
+func (s *shop) Adopt(_ context.Context, number int, _ string) (int, error) {
 	_, err := s.find(number)
 	return number + 1, err
 }

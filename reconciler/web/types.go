@@ -34,8 +34,8 @@ type Source interface {
 	// the user is whoever the system says opened it.
 	Merge(ctx context.Context, number int, head, user string) (commit string, err error)
 	// Adopt brings a fork's pull request into the repository and returns the
-	// number of the new one.
-	Adopt(ctx context.Context, number int) (int, error)
+	// number of the new one, if its head is still the commit that was looked at.
+	Adopt(ctx context.Context, number int, head string) (int, error)
 	// Ask writes what a user asks on a pull request, as "/aob run 3f9c2a10". Over the
 	// socket the user is whoever the system says opened it.
 	Ask(ctx context.Context, number int, user, text string) error
