@@ -139,8 +139,15 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	s.Log.Info("published", "ring", ring, "version", d.Version, "release", d.Release.Version, "bundle",
-		d.Release.Bundle, "share", d.Share)
+	// What devices say can raise the version alone.
+	write := !same(old.desired, d)
+	if !write {
+		_, write = s.logs(deviceKey{ring: ring})
+	}
+	if write {
+		s.Log.Info("published", "ring", ring, "version", d.Version, "release", d.Release.Version, "bundle",
+			d.Release.Bundle, "share", d.Share)
+	}
 	return nil
 }
 

@@ -62,7 +62,10 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 	}
 	receipt, err := s.take(r.Context(), report)
 	if err != nil {
-		s.Log.Error("report not kept", "device", report.Device, "ring", report.Ring, "err", err)
+		// A device that is refused for want of room has no lines of its own.
+		if left, ok := s.logs(deviceKey{ring: report.Ring}); ok {
+			s.Log.Error("report not kept", "device", report.Device, "ring", report.Ring, "err", err, "leftOut", left)
+		}
 		w.Header().Set("Retry-After", "30")
 		refuse(http.StatusServiceUnavailable, "the report could not be kept; repeat it later")
 		return
@@ -138,6 +141,10 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 			"device", r.Device, "ring", r.Ring)
 	}
 	if ahead {
+		// Where this was done often just now, the next report brings the ring there, or the next turn of the loop.
+		_, ahead = s.logs(deviceKey{ring: r.Ring})
+	}
+	if ahead {
 		// The devices have seen a version that this server never published, and
 		// refuse what there is: the same content goes out above it.
 		s.Log.Warn("devices are ahead of what is published: the server's files are older than its fleet", "ring",
@@ -148,9 +155,11 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 		}
 	}
 	if news {
-		s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle",
-			r.Bundle,
-			"failed", r.Failed, "why", r.Why, "held", r.Held, "ignored", d.Ignored, "skew", d.Skew)
+		if left, ok := s.logs(key); ok {
+			s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle",
+				r.Bundle, "failed", r.Failed, "why", short(r.Why), "held", short(r.Held), "ignored", short(d.Ignored),
+				"skew", d.Skew, "leftOut", left)
+		}
 	}
 	return Receipt{Highest: r.Sequence, Receipt: given}, nil
 }

@@ -1,10 +1,12 @@
 package fleet_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -477,4 +479,60 @@ func TestManyDevicesWakeOnce(t *testing.T) {
 	if status, _ := s.post(t, token, encode(t, report("p20", 1))); status != 503 {
 		t.Errorf("a device more than a ring takes: got %d", status)
 	}
+}
+
+// One device cannot fill the disk through the log, whatever it reports and however often.
+func TestLogOfOneDeviceIsBounded(t *testing.T) {
+	for name, change := range map[string]func(r *delivery.Report, i int){
+		"held": func(r *delivery.Report, i int) { r.Held = fmt.Sprint(i, strings.Repeat("\x1b", 1000)) },
+		"why": func(r *delivery.Report, i int) {
+			r.Phase = []delivery.DevicePhase{delivery.DeviceIdle, delivery.DeviceSoaking}[i%2]
+			r.Why = strings.Repeat("w", 1000)
+		},
+		"labels":  func(r *delivery.Report, i int) { r.Labels = map[string]string{"board": fmt.Sprint(i)} },
+		"version": func(r *delivery.Report, i int) { r.Desired = int64(1 + i) },
+		"high":    func(r *delivery.Report, i int) { r.Desired = int64(1 + 2*i) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			s := newSite(t, func(c *fleet.Config) {
+				c.Log = slog.New(slog.NewJSONHandler(delivery.LogWriter{W: &log}, nil))
+			})
+			s.publish(t, desired(1))
+			for i := range 500 {
+				r := report("d1", int64(i+1))
+				change(&r, i)
+				s.report(t, r)
+				s.now = s.now.Add(10 * time.Millisecond)
+			}
+			if n := log.Len(); n > 100<<10 {
+				t.Errorf("500 reports in 5 s made %d bytes of log", n)
+			}
+			// Later its lines are written again, and say how many were not.
+			log.Reset()
+			s.now = s.now.Add(time.Hour)
+			r := report("d1", 1000)
+			r.Held = "cannot download: 403"
+			s.report(t, r)
+			if got := log.String(); !strings.Contains(got, "cannot download: 403") {
+				t.Errorf("an hour later the log says %q", got)
+			}
+		})
+	}
+	t.Run("no room", func(t *testing.T) {
+		var log bytes.Buffer
+		s := newSite(t, func(c *fleet.Config) {
+			c.Log, c.MaxRing = slog.New(slog.NewJSONHandler(&log, nil)), 1
+		})
+		s.report(t, report("d1", 1))
+		for i := range 500 {
+			with := fleet.DeviceToken(secret, "north", "d2")
+			if got, _ := s.post(t, with, encode(t, report("d2", int64(i+1)))); got != http.StatusServiceUnavailable {
+				t.Fatalf("status %d", got)
+			}
+		}
+		if n := log.Len(); n > 20<<10 {
+			t.Errorf("500 refused reports made %d bytes of log", n)
+		}
+	})
 }

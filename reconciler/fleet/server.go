@@ -80,6 +80,7 @@ type Server struct {
 	offers  map[string]offer     // by ring
 	wakeAt  time.Time            // when Wake was called last, or will be
 	hears   attention
+	paces   map[deviceKey]pace // of lines of the log, by device, and by ring
 
 	waiting, reports, repeats, refused, reads atomic.Int64
 }
@@ -128,6 +129,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		rings:   map[string]published{},
 		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{},
 		count:  map[string]int{},
+		paces:  map[deviceKey]pace{},
 		unread: map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
@@ -259,6 +261,7 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	defer s.mu.Unlock()
 	if delete(s.unread, key); read {
 		delete(s.devices, key)
+		delete(s.paces, key)
 		s.count[ring]--
 	}
 	s.Log.Info("device forgotten", "device", device, "ring", ring)
