@@ -16,11 +16,19 @@ import (
 // folders are where intent lies, sorted.
 var folders = [...]string{"fleets", "gates", "models"}
 
-// What an intent folder may hold. A few small trees can name billions of files.
+// What the intent folders may hold. A few small trees can name billions of files and folders.
 const (
-	maxFiles = 20_000
+	maxFiles = 20_000 // files and folders
 	maxDepth = 8
 	maxBytes = 64 << 20 // of files that are small enough to be read
+	maxTrees = 16 << 20 // bytes of all folders' own entries
+)
+
+const (
+	// maxListed is how many files are kept in lists that were asked for before.
+	maxListed = 400_000
+	// maxUnread is how many commits are remembered whose files cannot be read.
+	maxUnread = 10_000
 )
 
 // A File is an entry of one of the intent folders.
@@ -43,6 +51,21 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.unread[h]; err != nil {
+		return nil, err
+	}
+	list, err := m.filesOf(h)
+	if t, ok := errors.AsType[TreeError](err); ok {
+		err = t.at(h)
+		if len(m.unread) >= maxUnread {
+			clear(m.unread)
+		}
+		m.unread[h] = err // a commit does not change, so it is not tried again
+	}
+	return list, err
+}
+
+func (m *Mirror) filesOf(h plumbing.Hash) ([]File, error) {
 	c, err := m.commit(h)
 	if err != nil {
 		return nil, err
@@ -53,36 +76,64 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 	if err := m.tops(c); err != nil {
 		return nil, err
 	}
-	var lists [len(folders)][]File
+	all := make([]File, 0, m.latestFiles())
+	var used extent
 	for i, top := range c.top {
-		if lists[i], err = m.folderFiles(i, top); err != nil {
+		l, err := m.folderFiles(i, top, used)
+		if err != nil {
 			return nil, err
 		}
+		used.add(l.extent)
+		all = append(all, l.files...)
 	}
-	all := slices.Concat(lists[:]...)
-	if len(all) > maxFiles {
-		return nil, tooMany(h)
-	}
-	var bytes int64
-	for _, f := range all {
-		bytes += max(f.Size, 0)
-	}
-	if bytes > maxBytes {
-		return nil, TreeError{delivery.Blockedf("move what is not intent elsewhere",
-			"models/, gates/ and fleets/ hold %d MiB, and aob reads at most %d, at %.10s", bytes>>20, maxBytes>>20, h),
-			true}
-	}
-	if len(m.files) >= 64 {
+	if m.filesKept += len(all); len(m.files) >= 64 || m.filesKept > maxListed {
 		clear(m.files)
+		m.filesKept = len(all)
 	}
 	m.files[c.tree] = all
 	return all, nil
 }
 
-func tooMany(h plumbing.Hash) error {
+// latestFiles returns how many files the commit had that was asked for last.
+func (m *Mirror) latestFiles() (n int) {
+	for _, l := range m.latest {
+		if l != nil {
+			n += len(l.files)
+		}
+	}
+	return n
+}
+
+// An extent is how much intent folders hold.
+type extent struct {
+	entries int   // files and folders
+	bytes   int64 // of files
+	trees   int   // bytes
+}
+
+func (e *extent) add(more extent) {
+	e.entries += more.entries
+	e.bytes += more.bytes
+	e.trees += more.trees
+}
+
+// check returns an error if that is more than aob reads.
+func (e *extent) check() error {
+	switch {
+	case e.entries > maxFiles:
+		return muchIntent("more than %d files and folders", maxFiles)
+	case e.bytes > maxBytes:
+		return muchIntent("more than %d MiB in files", maxBytes>>20)
+	case e.trees > maxTrees:
+		return muchIntent("folders whose lists of names take more than %d MiB", maxTrees>>20)
+	}
+	return nil
+}
+
+// muchIntent is a TreeError about intent folders that hold more than aob reads.
+func muchIntent(format string, args ...any) error {
 	return TreeError{delivery.Blockedf("move what is not intent elsewhere",
-		"models/, gates/ and fleets/ hold more than %d files, or folders deeper than %d, at %.10s", maxFiles, maxDepth,
-		h), true}
+		"models/, gates/ and fleets/ hold "+format, args...), true}
 }
 
 // tops finds the intent folders in a commit's tree.
@@ -123,6 +174,7 @@ type listKey struct {
 type list struct {
 	files []File
 	made  []origin // of the file with the same index
+	extent
 }
 
 // An origin is what a File was made of.
@@ -132,15 +184,20 @@ type origin struct {
 }
 
 // folderFiles lists one intent folder, taking what it can from the list that
-// was asked for last.
-func (m *Mirror) folderFiles(i int, t top) ([]File, error) {
+// was asked for last. The other folders of the commit have used some of what may be read already.
+func (m *Mirror) folderFiles(i int, t top, used extent) (*list, error) {
 	if t.mode == 0 {
-		return nil, nil
+		return &list{}, nil
 	}
 	key := listKey{i, t}
 	l := m.lists[key]
-	if l == nil {
-		w := walker{m: m, known: m.latest[i]}
+	if l != nil {
+		used.add(l.extent)
+		if err := used.check(); err != nil {
+			return nil, err
+		}
+	} else {
+		w := walker{m: m, known: m.latest[i], used: used, trees: map[plumbing.Hash][]byte{}}
 		if w.known == nil {
 			w.known = &list{}
 		}
@@ -153,13 +210,14 @@ func (m *Mirror) folderFiles(i int, t top) ([]File, error) {
 		if !sort.IsSorted(l) {
 			sort.Stable(l) // git puts folder-1.yaml before folder/a.yaml, and paths do not
 		}
-		if len(m.lists) >= 64 {
+		if m.listed += len(l.files); len(m.lists) >= 64 || m.listed > maxListed {
 			clear(m.lists)
+			m.listed = len(l.files)
 		}
 		m.lists[key] = l
 	}
 	m.latest[i] = l
-	return l.files, nil
+	return l, nil
 }
 
 func (l *list) Len() int           { return len(l.files) }
@@ -174,25 +232,44 @@ type walker struct {
 	list
 	m     *Mirror
 	known *list
+	used  extent // by the folders before this one, and by what was walked of this one
+	trees map[plumbing.Hash][]byte
 	at    int    // where in known the next file is likely to be
 	path  []byte // of the folder, with a slash
+}
+
+// count notes what was read, and returns an error where that is too much.
+func (w *walker) count(more extent) error {
+	w.extent.add(more)
+	w.used.add(more)
+	return w.used.check()
 }
 
 // add adds an entry, or all that lies in it. A file that is known under its
 // path with the same content is taken from there: nothing is read for it.
 func (w *walker) add(e entry, depth int) error {
-	if len(w.files) >= maxFiles || depth > maxDepth {
-		return tooMany(e.hash)
+	if depth > maxDepth {
+		return muchIntent("folders deeper than %d", maxDepth)
 	}
 	length := len(w.path)
 	defer func() { w.path = w.path[:length] }()
 	w.path = append(w.path, e.name...)
+	if err := w.count(extent{entries: 1}); err != nil {
+		return err
+	}
 	if !e.folder() {
 		return w.file(e)
 	}
 	w.path = append(w.path, '/')
-	data, err := w.m.read(plumbing.TreeObject, e.hash)
-	if err != nil {
+	data, ok := w.trees[e.hash]
+	if !ok {
+		var err error
+		if data, err = w.m.read(plumbing.TreeObject, e.hash); err != nil {
+			return err
+		}
+		w.trees[e.hash] = data
+	}
+	if err := w.count(extent{trees: len(data)}); err != nil {
 		return err
 	}
 	var seq sequence
@@ -214,20 +291,21 @@ func (w *walker) add(e entry, depth int) error {
 
 func (w *walker) file(e entry) error {
 	made := origin{e.mode, e.hash}
+	var f File
 	if i := w.find(); i >= 0 && w.known.made[i] == made {
-		w.files, w.made = append(w.files, w.known.files[i]), append(w.made, made)
-		return nil
-	}
-	f := File{Path: string(w.path), Mode: e.fileMode(), Hash: e.hash.String()}
-	if f.Mode.IsRegular() {
-		size, err := w.m.size(e.hash)
-		if err != nil {
-			return err
+		f = w.known.files[i]
+	} else {
+		f = File{Path: string(w.path), Mode: e.fileMode(), Hash: e.hash.String()}
+		if f.Mode.IsRegular() {
+			size, err := w.m.size(e.hash)
+			if err != nil {
+				return err
+			}
+			f.Size = size
 		}
-		f.Size = size
 	}
 	w.files, w.made = append(w.files, f), append(w.made, made)
-	return nil
+	return w.count(extent{bytes: max(f.Size, 0)})
 }
 
 // find returns the index of the known file with the path, or -1.

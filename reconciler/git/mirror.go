@@ -55,6 +55,12 @@ func (e TreeError) Unwrap() []error {
 	return []error{e.Blocked}
 }
 
+// at says which commit it is about.
+func (e TreeError) at(commit plumbing.Hash) TreeError {
+	e.What = fmt.Sprintf("%s, at commit %.10s", e.What, commit)
+	return e
+}
+
 // tooBig makes a TreeError about something that is too large.
 func tooBig(format string, args ...any) error {
 	return TreeError{delivery.Blockedf("take it out of the branch's history", format, args...), true}
@@ -90,8 +96,11 @@ type Mirror struct {
 	commits   map[plumbing.Hash]*commit
 	room      int // how many of them are kept
 	lists     map[listKey]*list
-	latest    [len(folders)]*list // of each folder, the one asked for last
-	files     map[plumbing.Hash][]File
+	latest    [len(folders)]*list      // of each folder, the one asked for last
+	listed    int                      // files in lists
+	files     map[plumbing.Hash][]File // by root tree
+	filesKept int                      // files in files
+	unread    map[plumbing.Hash]error  // commits whose files cannot be read, and why
 	histories map[historyKey]map[string][]FileVersion
 	changes   [len(folders)]map[plumbing.Hash][]change
 
@@ -252,6 +261,8 @@ func (m *Mirror) forget() {
 	m.lists = map[listKey]*list{}
 	m.latest = [len(folders)]*list{}
 	m.files = map[plumbing.Hash][]File{}
+	m.listed, m.filesKept = 0, 0
+	m.unread = map[plumbing.Hash]error{}
 	m.histories = map[historyKey]map[string][]FileVersion{}
 	for i := range m.changes {
 		m.changes[i] = map[plumbing.Hash][]change{}

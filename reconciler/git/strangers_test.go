@@ -1,0 +1,99 @@
+package git
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// This file has what a stranger may push: each fails alone, at once, and costs little.
+
+// tree writes a tree of lines that line makes, whatever git thinks of it.
+func (r *repo) tree(lines ...string) string {
+	return r.gitIn(strings.NewReader(strings.Join(lines, "")),
+		"hash-object", "-w", "-t", "tree", "--literally", "--stdin")
+}
+
+func line(mode, name, hash string) string {
+	h, _ := parseHash(hash)
+	return mode + " " + name + "\x00" + string(h[:])
+}
+
+// pull puts a commit with a tree on top of main, as the head of a pull request.
+func (r *repo) pull(n int, tree, main string) string {
+	head := r.git("commit-tree", tree, "-p", main, "-m", "x")
+	r.git("update-ref", fmt.Sprintf("refs/pull/%d/head", n), head)
+	return head
+}
+
+// wantRefused wants a TreeError that says what there is too much of, where, and what to do.
+func wantRefused(t *testing.T, err error, commit string) {
+	t.Helper()
+	e, ok := errors.AsType[TreeError](err)
+	if !ok || !errors.Is(err, ErrTooBig) || !strings.Contains(e.What, commit[:10]) || e.Do == "" || len(e.What) > 300 {
+		t.Errorf("got %.300v, want a TreeError that is ErrTooBig and names commit %.10s", err, commit)
+	}
+}
+
+// TestTreeOfFoldersFailsAlone: folders count as files do, for each of them is read.
+func TestTreeOfFoldersFailsAlone(t *testing.T) {
+	both(t, func(t *testing.T, r *repo, remote Remote) {
+		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+		blob := r.git("rev-parse", main+":models/a.yaml")
+		nest := func(inner string, width, levels int) string {
+			for range levels {
+				var lines []string
+				for i := range width {
+					lines = append(lines, line("40000", fmt.Sprintf("d%05d", i), inner))
+				}
+				inner = r.tree(lines...)
+			}
+			return inner
+		}
+		empty := r.tree()
+		wide := nest(empty, maxFiles+1, 1)
+		third := nest(empty, maxFiles/3+1, 1)
+		// Long lists of names that are each read many times.
+		long := make([]string, 1000)
+		for i := range long {
+			long[i] = line("100644", fmt.Sprintf("%04d%s", i, strings.Repeat("x", 251)), blob)
+		}
+		heads := map[string]string{
+			"empty folders in folders": r.tree(line("40000", "models", nest(empty, 10, 5))),
+			"many empty folders":       r.tree(line("40000", "gates", wide)),
+			"in three folders together": r.tree(line("40000", "fleets", third), line("40000", "gates", third),
+				line("40000", "models", third)),
+			"a folder and a file beside it": r.tree(line("40000", "models",
+				r.tree(line("40000", "b", nest(empty, 10, 5)), line("100644", "c", blob)))),
+			"long names":   r.tree(line("40000", "models", nest(r.tree(long...), 15, 2))),
+			"deep folders": r.tree(line("40000", "models", nest(empty, 1, maxDepth+1))),
+		}
+		n := 0
+		for name, tree := range heads {
+			n++
+			heads[name] = r.pull(n, tree, main)
+		}
+		good := r.pull(100, r.tree(line("40000", "models", r.tree(line("100644", "a.yaml", blob),
+			line("40000", "b", nest(empty, 100, 2))))), main)
+		m := open(t, t.TempDir(), remote)
+		observe(t, m)
+		for name, head := range heads {
+			_, err := m.Files(head)
+			if t.Run(name, func(t *testing.T) { wantRefused(t, err, head) }); err == nil {
+				continue
+			}
+			packs, folder := m.own.packs, m.folder
+			m.own.packs, m.folder = nil, nil
+			if _, again := m.Files(head); again == nil || again.Error() != err.Error() {
+				t.Errorf("%s: it is read again: %v", name, again)
+			}
+			m.own.packs, m.folder = packs, folder
+		}
+		for _, head := range []string{main, good} {
+			if files, err := m.Files(head); err != nil || len(files) != 1 {
+				t.Errorf("another head: got %v, %v", files, err)
+			}
+		}
+	})
+}
