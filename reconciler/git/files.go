@@ -16,11 +16,14 @@ import (
 // folders are where intent lies, sorted.
 var folders = [...]string{"fleets", "gates", "models"}
 
-// What the intent folders may hold. A few small trees can name billions of files and folders.
+// What the intent folders may hold. A few small trees can name billions of files and folders, and one long folder name
+// is repeated in the path of every file below it.
 const (
 	maxFiles = 20_000 // files and folders
 	maxDepth = 8
 	maxBytes = 64 << 20 // of files that are small enough to be read
+	maxName  = 255      // bytes of one name, as on a disk
+	maxPaths = 4 << 20  // bytes of all paths
 	maxTrees = 16 << 20 // bytes of all folders' own entries
 )
 
@@ -108,12 +111,14 @@ func (m *Mirror) latestFiles() (n int) {
 type extent struct {
 	entries int   // files and folders
 	bytes   int64 // of files
+	paths   int   // bytes
 	trees   int   // bytes
 }
 
 func (e *extent) add(more extent) {
 	e.entries += more.entries
 	e.bytes += more.bytes
+	e.paths += more.paths
 	e.trees += more.trees
 }
 
@@ -124,6 +129,8 @@ func (e *extent) check() error {
 		return muchIntent("more than %d files and folders", maxFiles)
 	case e.bytes > maxBytes:
 		return muchIntent("more than %d MiB in files", maxBytes>>20)
+	case e.paths > maxPaths:
+		return muchIntent("paths of more than %d MiB together", maxPaths>>20)
 	case e.trees > maxTrees:
 		return muchIntent("folders whose lists of names take more than %d MiB", maxTrees>>20)
 	}
@@ -132,7 +139,7 @@ func (e *extent) check() error {
 
 // muchIntent is a TreeError about intent folders that hold more than aob reads.
 func muchIntent(format string, args ...any) error {
-	return TreeError{delivery.Blockedf("move what is not intent elsewhere",
+	return TreeError{delivery.Blockedf("move what is not intent elsewhere, and use shorter names",
 		"models/, gates/ and fleets/ hold "+format, args...), true}
 }
 
@@ -251,10 +258,13 @@ func (w *walker) add(e entry, depth int) error {
 	if depth > maxDepth {
 		return muchIntent("folders deeper than %d", maxDepth)
 	}
+	if len(e.name) > maxName {
+		return muchIntent("a name of %d bytes, and a name may have %d", len(e.name), maxName)
+	}
 	length := len(w.path)
 	defer func() { w.path = w.path[:length] }()
 	w.path = append(w.path, e.name...)
-	if err := w.count(extent{entries: 1}); err != nil {
+	if err := w.count(extent{entries: 1, paths: len(w.path)}); err != nil {
 		return err
 	}
 	if !e.folder() {

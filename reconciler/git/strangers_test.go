@@ -3,6 +3,7 @@ package git
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -57,7 +58,7 @@ func TestTreeOfFoldersFailsAlone(t *testing.T) {
 		// Long lists of names that are each read many times.
 		long := make([]string, 1000)
 		for i := range long {
-			long[i] = line("100644", fmt.Sprintf("%04d%s", i, strings.Repeat("x", 251)), blob)
+			long[i] = line("100644", fmt.Sprintf("%04d%s", i, strings.Repeat("x", maxName-4)), blob)
 		}
 		heads := map[string]string{
 			"empty folders in folders": r.tree(line("40000", "models", nest(empty, 10, 5))),
@@ -96,4 +97,50 @@ func TestTreeOfFoldersFailsAlone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLongNamesFailAlone: the name of a folder is in the path of each file below it.
+func TestLongNamesFailAlone(t *testing.T) {
+	r := newRepo(t)
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	blob := r.git("rev-parse", main+":models/a.yaml")
+	files := func(n, size int) string {
+		lines := make([]string, n)
+		for i := range lines {
+			lines[i] = line("100644", fmt.Sprintf("%05d%s", i, strings.Repeat("x", size-5)), blob)
+		}
+		return r.tree(lines...)
+	}
+	name := func(size int) string { return strings.Repeat("n", size) }
+	heads := map[string]string{
+		"a folder":       r.tree(line("40000", "models", r.tree(line("40000", name(1<<18), files(400, 5))))),
+		"a file":         r.tree(line("40000", "models", r.tree(line("100644", name(maxName+1), blob)))),
+		"a link":         r.tree(line("40000", "models", r.tree(line("120000", name(maxName+1), blob)))),
+		"a submodule":    r.tree(line("40000", "models", r.tree(line("160000", name(maxName+1), main)))),
+		"paths together": r.tree(line("40000", "models", r.tree(line("40000", name(maxName), files(9000, maxName))))),
+	}
+	n := 0
+	for name, tree := range heads {
+		n++
+		heads[name] = r.pull(n, tree, main)
+	}
+	good := r.pull(100, r.tree(line("40000", "models", r.tree(line("40000", name(maxName), files(5, maxName))))), main)
+	m := open(t, t.TempDir(), serve(t, r).remote())
+	observe(t, m)
+	for name, head := range heads {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := m.Files(head)
+		runtime.ReadMemStats(&after)
+		t.Run(name, func(t *testing.T) { wantRefused(t, err, head) })
+		if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 64 {
+			t.Errorf("%s: it took %d MiB", name, used)
+		}
+	}
+	if list, err := m.Files(good); err != nil || len(list) != 5 {
+		t.Errorf("names as long as they may be: got %d files, %v", len(list), err)
+	}
+	if list, err := m.Files(main); err != nil || len(list) != 1 {
+		t.Errorf("main: got %v, %v", list, err)
+	}
 }
