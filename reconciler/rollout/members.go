@@ -230,9 +230,9 @@ func (m members) take(s State) {
 	}
 }
 
-// missing are the places of the devices to add to a wave so that each hardware profile has one in it: the first of each profile that
-// has none. A device says itself which profile it has. So a profile adds that device alone, and none that stands before
-// it: a device with a false label adds itself, or the one device that its label kept out.
+// missing are the places of the devices to add to a wave so that each hardware profile has one in it: the first of each
+// profile that has none. A device says itself which profile it has. So a profile adds that device alone, and none that
+// stands before it: a device with a false label adds itself, or the one device that its label kept out.
 func (m members) missing() []float64 {
 	has := map[string]bool{}
 	for _, x := range m {
