@@ -189,3 +189,25 @@ func TestFleetThatStaysIsStillLookedAfter(t *testing.T) {
 		t.Errorf("published: model %s, expires %s, before that %s", d.Model, d.Expires, expires)
 	}
 }
+
+// Once the fleet runs the other model, only the gates that cover that one judge it. The comment says so before.
+func TestTheCommentSaysWhichGatesStopAsking(t *testing.T) {
+	s := barred(t)
+	easy := strings.Replace(gateFile("easy", "other", 0.01), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "",
+		1)
+	s.proposes("one", with(other(14), map[string]string{"gates/easy.yaml": easy}, demoRuns("other", "")))
+	s.want("one", delivery.CheckSuccess)
+	comment := func() string { return s.forge.comments[s.forge.open("one", "dev")] }
+	for _, want := range []string{"gate production does not cover other",
+		"so its later versions are judged by gate easy alone", "add other to covers: in gates/production.yaml"} {
+		if got := strings.ReplaceAll(comment(), "&#95;", "_"); !strings.Contains(got, want) {
+			t.Errorf("the comment does not say %q:\n%s", want, got)
+		}
+	}
+	covered := gateFile("production", "shapes, other", 0.5)
+	s.repo.commit("one", s.head("one"), s.now, map[string]string{"gates/production.yaml": covered})
+	s.settle()
+	if got := comment(); strings.Contains(got, "does not cover other") {
+		t.Errorf("gate production covers it now:\n%s", got)
+	}
+}

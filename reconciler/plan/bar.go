@@ -196,12 +196,31 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 	return names
 }
 
-// carried says, a line each, which gates fleets bring with them to a model.
-func (r *ModelReport) carry(bars []bar) {
+// carry says, a line each, which gates fleets bring with them to a model, and which of them stop asking once the
+// proposal is merged.
+func (r *ModelReport) carry(p Proposal, bars []bar) {
 	for _, b := range bars {
 		r.Carried = append(r.Carried, fmt.Sprintf(
 			"fleet %s runs %s and brings %s: %s is judged by it as well, against what the fleet runs", b.fleet.Name,
 			b.runsNow(), b, r.Model))
+		covering := p.Merged.Covering(r.Model)
+		var left []string
+		for _, j := range b.gates {
+			if !slices.Contains(covering, j.name) && !slices.Contains(left, j.name) {
+				left = append(left, j.name)
+			}
+		}
+		if len(left) == 0 {
+			continue
+		}
+		stay := "no gate"
+		if len(covering) > 0 {
+			stay = "gate " + strings.Join(covering, ", ") + " alone"
+		}
+		r.Carried = append(r.Carried, fmt.Sprintf("that is so until fleet %[1]s runs %[2]s: gate %[3]s does not cover "+
+			"%[2]s, so its later versions are judged by %[4]s; to keep the bar, add %[2]s to covers: in "+
+			"gates/%[5]s.yaml",
+			b.fleet.Name, r.Model, strings.Join(left, ", "), stay, left[0]))
 	}
 }
 
@@ -267,7 +286,7 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 	}
 	bars := m.bars(p, name)
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
-	r.carry(bars)
+	r.carry(p, bars)
 	var gates []judged
 	for _, b := range bars {
 		gates = append(gates, b.gates...)

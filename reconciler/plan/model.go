@@ -231,7 +231,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 			"main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
 	}
 	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
-	r.carry(bars)
+	r.carry(p, bars)
 	judges := slices.Clone(gates)
 	for _, b := range bars {
 		judges = append(judges, b.gates...)
