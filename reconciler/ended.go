@@ -89,6 +89,9 @@ func (r *Reconciler) merges(ctx context.Context, prs []delivery.PullRequest, mai
 	for _, n := range slices.Sorted(maps.Keys(ends)) {
 		pr, o := ends[n], r.seen.open[n]
 		pr.Head = cmp.Or(pr.Head, o.PR.Head)
+		if pr.Merged {
+			r.wasMerged(ctx, pr, o.Base)
+		}
 		if !pr.Merged {
 			pr.Merged = pr.Head == o.PR.Head && r.has(main, o)
 		}

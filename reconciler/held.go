@@ -1,9 +1,9 @@
 package reconciler
 
-// This file remembers what main has held, whatever its tree says by now: entries of
-// quarantine files, and what gates asked for.
+// This file remembers the entries of quarantine files that main has held, whatever its
+// tree says by now.
 //
-// Both are read from main's line of first parents. So a file that was removed, a
+// They are read from main's line of first parents. So a file that was removed, a
 // merge that took the wrong side and several commits in one push are all found. The
 // ledger keeps the entries too: where main was moved back, or onto a line that does
 // not show them, they hold all the same. What a line that AOB never saw has held is
@@ -176,128 +176,4 @@ func (r *Reconciler) keepHeld(ctx context.Context) error {
 	}
 	r.seen.heldKept = digest
 	return nil
-}
-
-// How far back gates are compared, and how many pull requests are asked whether they
-// showed a change.
-const (
-	lostWithin = 50  // commits of main
-	shownIn    = 200 // of the newest pull requests
-)
-
-// lost finds the gates that main asks less of than it did some commits ago, where no
-// pull request showed that.
-func (r *Reconciler) lost(main string) ([]plan.LostGate, error) {
-	if main == "" {
-		return nil, nil
-	}
-	pulls := r.pulls()
-	key := delivery.DigestOf("lost", []any{main, pulls})
-	if r.seen.lostAt == key {
-		return r.seen.lost, nil
-	}
-	changes, _, err := r.Repo.Line(main, "", "gates", lostWithin)
-	if err != nil {
-		return nil, err
-	}
-	head, err := r.tree(main)
-	if err != nil {
-		return nil, err
-	}
-	var list []plan.LostGate
-	settled := map[string]bool{} // by file: a later pull request showed it
-	for _, c := range changes {
-		if c.Parent == "" {
-			continue
-		}
-		before, err := r.tree(c.Parent)
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range slices.Sorted(maps.Keys(c.Files)) {
-			was, ok := before.intent.Gates[strings.TrimSuffix(file, ".yaml")]
-			if !ok || settled[file] || !plan.Weaker(was, head.intent) {
-				continue
-			}
-			shown, err := r.shown(c, "gates/"+file, pulls)
-			if err != nil {
-				return nil, err
-			}
-			if settled[file] = shown; shown {
-				continue
-			}
-			after, err := r.tree(c.Commit)
-			if err != nil {
-				return nil, err
-			}
-			if plan.Weaker(was, after.intent) {
-				list = append(list, plan.LostGate{Gate: was, Commit: c.Commit})
-			}
-		}
-	}
-	r.seen.lost, r.seen.lostAt = list, key
-	return list, nil
-}
-
-// pulls lists the heads of the newest pull requests, as the forge keeps them.
-func (r *Reconciler) pulls() []string {
-	byNumber := map[int]string{}
-	for ref, commit := range r.seen.refs {
-		var n int
-		if name, ok := strings.CutPrefix(ref, git.Pull); ok {
-			if _, err := fmt.Sscanf(name, "%d/head", &n); err == nil {
-				byNumber[n] = commit
-			}
-		}
-	}
-	numbers := slices.Sorted(maps.Keys(byNumber))
-	var heads []string
-	for _, n := range numbers[max(0, len(numbers)-shownIn):] {
-		heads = append(heads, byNumber[n])
-	}
-	return heads
-}
-
-// shown reports whether a pull request's own diff held what a commit of main did to a
-// file: one that the commit merges, or one that was squashed or rebased into it.
-func (r *Reconciler) shown(c git.LineChange, path string, pulls []string) (bool, error) {
-	now, err := r.blobAt(c.Commit, path)
-	if err != nil {
-		return false, err
-	}
-	for _, head := range slices.Concat(c.Others, pulls) {
-		if r.Repo.Has(head) != nil {
-			continue
-		}
-		if theirs, err := r.blobAt(head, path); err != nil || theirs != now {
-			continue
-		}
-		bases, err := r.mergeBases(head, c.Parent)
-		if err != nil || len(bases) == 0 {
-			continue
-		}
-		differs := true
-		for _, base := range bases {
-			from, err := r.blobAt(base, path)
-			differs = differs && err == nil && from != now
-		}
-		if differs {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// blobAt returns the content hash of a file of a commit; empty where it is not there.
-func (r *Reconciler) blobAt(commit, path string) (string, error) {
-	files, err := r.Repo.Files(commit)
-	if err != nil {
-		return "", err
-	}
-	for _, f := range files {
-		if f.Path == path {
-			return f.Hash, nil
-		}
-	}
-	return "", nil
 }

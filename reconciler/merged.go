@@ -38,8 +38,8 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 	}
 	keep[bases[0]] = true
 	p.Base = base.intent
-	if bases[0] == main || len(bases) > 1 {
-		return nil // merging yields the head's tree, or the plan refuses it unread
+	if len(bases) > 1 {
+		return nil // the plan refuses it unread
 	}
 	target, err := r.tree(main)
 	if err != nil {
@@ -51,22 +51,139 @@ func (r *Reconciler) merge(p *plan.Proposal, main string, head tree, keep map[st
 		if !r.inTime() {
 			return errLate
 		}
-		files := threeWay(target.files, base.files, head.files)
-		if err := r.warm(files); err != nil {
+		if merged, err = r.mergeWith(key, target, base, head); err != nil {
 			return err
 		}
-		if merged.tree, err = r.parse(files); err != nil {
-			return err
-		}
-		merged.both = bothChanged(target.files, base.files, head.files)
 		if len(r.seen.merges) > 10_000 {
 			clear(r.seen.merges)
 		}
 		r.seen.merges[key] = merged
 	}
-	p.Merged, p.BothChanged = merged.intent, merged.both
-	p.Complaints = afterMerge(head.complaints, target.complaints, merged.complaints)
+	p.BothChanged, p.Undone, p.Moved = merged.both, merged.undone, merged.moved
+	if bases[0] != main { // else merging yields the head's tree
+		p.Merged = merged.intent
+		p.Complaints = afterMerge(head.complaints, target.complaints, merged.complaints)
+	}
 	return nil
+}
+
+// mergeWith finds out what merging yields. key is main, the merge base and the head.
+func (r *Reconciler) mergeWith(key [3]string, main, base, head tree) (m merge, err error) {
+	ahead, err := r.Repo.Ahead(key[2], key[0])
+	if err != nil {
+		return m, err
+	}
+	if key[0] == key[1] {
+		m.undone = undone(ahead, main.files, head.files)
+		return m, nil
+	}
+	files := threeWay(main.files, base.files, head.files)
+	if err := r.warm(files); err != nil {
+		return m, err
+	}
+	if m.tree, err = r.parse(files); err != nil {
+		return m, err
+	}
+	m.both = bothChanged(main.files, base.files, head.files)
+	m.undone = undone(ahead, main.files, files)
+	if adds(base.files, main.files) {
+		if m.moved, err = r.Repo.Moved(key[1], key[0], key[2]); err != nil {
+			return m, err
+		}
+	}
+	if adds(base.files, head.files) {
+		theirs, err := r.Repo.Moved(key[1], key[2], key[0])
+		if err != nil {
+			return m, err
+		}
+		m.moved = append(m.moved, theirs...)
+	}
+	return m, nil
+}
+
+// isSpec reports whether a file is a model's own. Main takes no spec that AOB has not signed, so nothing slips into
+// one.
+func isSpec(path string) bool {
+	return strings.HasPrefix(path, "models/") && !strings.HasSuffix(path, ".quarantine.yaml") &&
+		!strings.HasSuffix(path, ".release.yaml")
+}
+
+// undone lists files that a merge by rebase may leave otherwise than what is judged. A forge that merges so makes each
+// commit anew: it leaves out merges and what main has already, and what took the others back may be one of these.
+// Where main and the head have different texts it joins them or gives up. Of release files nothing else can come of it
+// than one of the texts as they are: main takes none that AOB has not signed.
+func undone(ahead git.Ahead, main, yields []git.File) []string {
+	ours, judged := byPath(main), byPath(yields)
+	changes := map[string][]git.FileChange{}
+	for _, c := range ahead.Changes {
+		changes[c.Path] = append(changes[c.Path], c)
+	}
+	for _, path := range ahead.Resolved {
+		changes[path] = append(changes[path], git.FileChange{})
+	}
+	var list []string
+	for _, path := range slices.Sorted(maps.Keys(changes)) {
+		if isSpec(path) {
+			continue
+		}
+		is, seen := ours[path].Hash, judged[path].Hash
+		signed := strings.HasSuffix(path, ".release.yaml")
+		switch {
+		case !ahead.Merges:
+			end, known := rebased(is, changes[path])
+			if known && end != seen || !known && !signed && seen == is {
+				list = append(list, path)
+			}
+		case signed:
+			if slices.ContainsFunc(ends(is, changes[path]), func(end string) bool { return end != is && end != seen }) {
+				list = append(list, path)
+			}
+		case slices.Contains(ahead.Resolved, path):
+			list = append(list, path)
+		case seen == is:
+			if slices.ContainsFunc(changes[path], func(c git.FileChange) bool { return c.To != is }) {
+				list = append(list, path)
+			}
+		}
+	}
+	return list
+}
+
+// rebased is what a file is after changes were made anew, in their order; known is false where texts would be joined.
+func rebased(is string, changes []git.FileChange) (end string, known bool) {
+	for _, c := range changes {
+		switch is {
+		case c.From:
+			is = c.To
+		case c.To: // it is there already
+		default:
+			return "", false
+		}
+	}
+	return is, true
+}
+
+// ends are all that a file can be after changes were made anew in some order, if texts are not joined.
+func ends(is string, changes []git.FileChange) []string {
+	list := []string{is}
+	for i := 0; i < len(list); i++ {
+		for _, c := range changes {
+			if c.From == list[i] && c != (git.FileChange{}) && !slices.Contains(list, c.To) {
+				list = append(list, c.To)
+			}
+		}
+	}
+	return list
+}
+
+// adds reports whether a tree has an intent file that base does not have, so that git may take it for one that was
+// moved there.
+func adds(base, now []git.File) bool {
+	from := byPath(base)
+	return slices.ContainsFunc(now, func(f git.File) bool {
+		_, there := from[f.Path]
+		return !there && !isSpec(f.Path)
+	})
 }
 
 // mergeBases returns all best common ancestors of a head and main, newest first.

@@ -42,6 +42,8 @@ type seen struct {
 	rewound     *plan.Rewound // how main went back, where that has to be said
 	rewoundRead bool          // rewound is what the ledger says
 
+	mergedHeads map[int]string // of pull requests that changed gates and were merged, by number; nil until read
+
 	trees    map[string]tree               // by commit
 	bad      map[string]unread             // commits that cannot be read
 	bases    map[[2]string][]string        // best common ancestors of a head and main, newest first
@@ -65,6 +67,8 @@ type seen struct {
 	held     *heldMain              // what main's quarantine files have said; nil until read
 	heldKept delivery.Digest        // of the entries that the ledger has
 	lost     []plan.LostGate        // as found for lostAt
+	losses   *lostMain              // what main has lost, as far as it was read; nil until the ledger was read
+	lostKept string                 // main's commit that the ledger has with the losses
 	lostAt   delivery.Digest
 	repoints map[string]map[string][]plan.Repoint // by main's commit, and by fleet and model
 	plan     plan.Plan
@@ -80,7 +84,9 @@ type tree struct {
 // A merge is what merging a head yields.
 type merge struct {
 	tree
-	both []string // files that main and the head both changed
+	both   []string // files that main and the head both changed
+	undone []string // files that commits of the head change and merging is not seen to change
+	moved  []string // files that one side moved and the other one changed
 }
 
 // An unread is a commit that cannot be read, and why.
@@ -258,8 +264,6 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	}
 	w.Main.Unread, w.Main.UnreadFleets = map[string]string{}, map[string]string{}
 	w.Main.Held = r.heldNow(ctx, &w)
-	w.Main.Lost, err = r.lost(w.Main.Commit)
-	r.troubles.note(gatesTrouble, err)
 	// A list that is older than main's last move says nothing about what that move did.
 	stale = stale || pulls.asOf < r.seen.mainAsOf
 	w.ProposalsKnown = pulls.known && !stale
@@ -271,8 +275,13 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 		r.troubles.note(ledgerTrouble, err)
 		r.wakeAt(now.Add(time.Second))
 	} else if pulls.known && !stale {
+		open := pulls.prs
 		pulls.prs = slices.Concat(pulls.prs, r.merges(ctx, pulls.prs, w.Main.Commit))
+		w.Main.Lost, err = r.lost(ctx, w.Main.Commit, open)
+	} else { // each that was open may have been merged by now
+		w.Main.Lost, err = r.lost(ctx, w.Main.Commit, nil)
 	}
+	r.troubles.note(gatesTrouble, err)
 	r.proposals(ctx, &w, pulls.prs, stale, keep)
 	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
 	maps.DeleteFunc(r.seen.bad, func(commit string, _ unread) bool { return !keep[commit] })

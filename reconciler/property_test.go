@@ -344,6 +344,9 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 			return "" // nobody can see what merging makes of both changes
 		}
 	}
+	if s.rebaseGoesBack(pr.Head) {
+		return ""
+	}
 	for name, q := range base.Quarantines {
 		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) ||
 			delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {

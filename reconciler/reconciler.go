@@ -38,6 +38,10 @@ type (
 		Blob(hash string, limit int64) ([]byte, error)
 		History(head, path string) ([]git.FileVersion, error)
 		MergeBases(a, b string) ([]string, error)
+		// Ahead says what the commits do that a head has and a branch does not have.
+		Ahead(head, branch string) (git.Ahead, error)
+		// Moved names files that a commit has removed since base, and another one has changed.
+		Moved(base, removed, changed string) ([]string, error)
 		Line(head, stop, folder string, limit int) (changes []git.LineChange, reached bool, err error)
 		// Commit makes a commit of AOB's. The same input makes the same commit.
 		Commit(parents []string, files map[string][]byte, when time.Time, message string) (hash string, err error)

@@ -202,6 +202,29 @@ func (s *sim) checkGreen(commit string) {
 	}
 }
 
+// rebaseGoesBack reports whether a branch that holds merges has commits of its own that change a file and are not what
+// it has by now: a forge that merges by rebase would make those commits anew, and not the merges.
+func (s *sim) rebaseGoesBack(head string) bool {
+	main := s.repo.ancestors(s.main())
+	merges, back := false, false
+	for _, commit := range s.repo.ancestors(head) {
+		c := s.repo.commits[commit]
+		if slices.Contains(main, commit) || len(c.parents) == 0 {
+			continue
+		}
+		merges = merges || len(c.parents) > 1
+		before := s.repo.commits[c.parents[0]].files
+		for _, files := range []map[string]string{before, c.files} {
+			for path := range files {
+				if before[path] != c.files[path] && c.files[path] != s.repo.commits[head].files[path] {
+					back = true
+				}
+			}
+		}
+	}
+	return merges && back
+}
+
 // bothChanged reports whether two commits have each changed a file since they parted.
 func (s *sim) bothChanged(a, b, path string) bool {
 	from := s.repo.commits[s.repo.mergeBase(a, b)].files[path]

@@ -445,6 +445,47 @@ func (r *simRepo) Line(head, stop, folder string, limit int) ([]git.LineChange, 
 	return changes, false, nil
 }
 
+func (r *simRepo) Ahead(head, branch string) (git.Ahead, error) {
+	var ahead git.Ahead
+	there := r.ancestors(branch)
+	resolved := map[string]bool{}
+	for _, commit := range slices.Backward(r.ancestors(head)) {
+		c := r.commits[commit]
+		if slices.Contains(there, commit) || len(c.parents) == 0 {
+			continue
+		}
+		ahead.Merges = ahead.Merges || len(c.parents) > 1
+		differs := map[string]bool{} // from a parent
+		for _, parent := range c.parents {
+			before := r.commits[parent].files
+			for _, files := range []map[string]string{before, c.files} {
+				for path := range files {
+					differs[path] = differs[path] || before[path] != c.files[path]
+				}
+			}
+		}
+		maps.DeleteFunc(differs, func(_ string, yes bool) bool { return !yes })
+		for _, path := range slices.Sorted(maps.Keys(differs)) {
+			if len(c.parents) == 1 {
+				ahead.Changes = append(ahead.Changes, git.FileChange{Path: path,
+					From: r.commits[c.parents[0]].files[path], To: c.files[path]})
+			} else if different(c.files[path], path, r, c.parents) {
+				resolved[path] = true
+			}
+		}
+	}
+	ahead.Resolved = slices.Sorted(maps.Keys(resolved))
+	return ahead, nil
+}
+
+// different reports whether a file is otherwise in each of some commits.
+func different(blob, path string, r *simRepo, commits []string) bool {
+	return !slices.ContainsFunc(commits, func(c string) bool { return r.commits[c].files[path] == blob })
+}
+
+// Moved returns nothing: the simulated repository holds intent files alone.
+func (r *simRepo) Moved(_, _, _ string) ([]string, error) { return nil, nil }
+
 func (r *simRepo) MergeBases(a, b string) ([]string, error) {
 	of := r.ancestors(b)
 	var bases []string

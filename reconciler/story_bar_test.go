@@ -4,6 +4,7 @@ package reconciler
 // holds gets lost on the way.
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -305,10 +306,13 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 		}, ""},
 		"squashed from a branch": {func(s *sim) {
 			s.repo.commit("lower", s.main(), s.now, lowered)
-			s.repo.refs[git.Pull+"9/head"] = s.head("lower")
-			delete(s.repo.refs, git.Branch+"lower")
+			n := s.forge.open("lower", "lead")
+			s.repo.refs[git.Pull+fmt.Sprint(n)+"/head"] = s.head("lower")
+			s.settle()
 			s.repo.commit("main", s.main(), s.now, s.note("x"))
 			s.repo.commit("main", s.main(), s.now, lowered)
+			s.forge.prs[n].closed, s.forge.prs[n].Merged = true, true
+			delete(s.repo.refs, git.Branch+"lower")
 		}, ""},
 		"put back": {func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": ""})

@@ -365,9 +365,7 @@ func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
 		return !m.reached[c.hash]
 	}, head)
 	if errors.Is(err, errTooLong) {
-		return nil, TreeError{delivery.Blockedf(
-			"make a new branch from main, and bring the changes there in fewer commits",
-			"it has more than %d commits that main does not have, at %.10s", maxAhead, head), true}
+		return nil, tooFarAhead(head)
 	}
 	if err != nil || len(bases) < 2 {
 		return bases, err

@@ -174,6 +174,14 @@ func (m *maker) crossed(p Proposal) string {
 		return fmt.Sprintf("rebase onto %[1]s (git rebase %[1]s): %[1]s has changed %[2]s since, too, and nobody can "+
 			"see what merging makes of both changes",
 			m.w.Main.Branch, fewOf(p.BothChanged))
+	case len(p.Moved) > 0:
+		return fmt.Sprintf("rebase onto %[1]s (git rebase %[1]s): %[1]s and this branch have moved and changed %[2]s, "+
+			"and git may put the changes into a file of models/, gates/ or fleets/", m.w.Main.Branch, fewOf(p.Moved))
+	case len(p.Undone) > 0:
+		return fmt.Sprintf(
+			"rebase onto %[1]s (git rebase %[1]s): commits of this branch change %[2]s in a way that its "+
+				"diff with %[1]s does not show, and merging by rebase may bring that back", m.w.Main.Branch,
+			fewOf(p.Undone))
 	case m.w.Main.Commit == "" || len(p.Bases) == 1:
 		return ""
 	case len(p.Bases) == 0:

@@ -104,7 +104,13 @@ type Proposal struct {
 	// BothChanged lists the files of gates, fleets and quarantines that main and the
 	// head have changed since their base, each in its own way.
 	BothChanged []string
-	Complaints  []delivery.Complaint // about what merging it would yield
+	// Undone lists the files of gates, fleets, quarantines and releases that commits of
+	// the head change on their way, and that merging it is not seen to change.
+	Undone []string
+	// Moved lists files that main or the head has removed or moved elsewhere and the
+	// other one has changed, where intent files were added.
+	Moved      []string
+	Complaints []delivery.Complaint // about what merging it would yield
 	// Pending says what must be known before it is judged; empty where all is known.
 	Pending string
 	// Stale: the list of pull requests is older than main's last move, so nothing is concluded about this one.

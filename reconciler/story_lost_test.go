@@ -1,0 +1,163 @@
+package reconciler
+
+// Stories of what commits do on their way: those of a branch, which a forge that merges by rebase makes anew one by
+// one, and those of main, which may lose a gate that nobody sees again.
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+)
+
+// takesBack makes a branch whose first commit does what main will do too and whose second commit takes that back, so
+// that its diff shows a note alone.
+func (s *sim) takesBack(branch, base string, files map[string]string) {
+	old := map[string]string{}
+	for path := range files {
+		old[path] = s.repo.read(base, path)
+	}
+	s.repo.commit(branch, base, s.now.Add(7*time.Second), files)
+	s.repo.commit(branch, s.head(branch), s.now, with(old, s.note("docs")))
+	s.forge.open(branch, "dev")
+}
+
+// Merging by rebase leaves out a commit whose change main has, and makes the one that takes it back: no diff shows
+// that.
+func TestCommitsThatTakeBackWhatMainDidAreRefused(t *testing.T) {
+	t.Run("a gate", func(t *testing.T) {
+		s, _ := begun(t)
+		s.released("first", 8)
+		raised := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.59)}
+		base := s.main()
+		s.takesBack("back", base, raised)
+		s.settle()
+		s.want("back", delivery.CheckSuccess) // while main has the old gate, nothing is brought back
+		s.repo.commit("raise", base, s.now.Add(5), raised)
+		s.forge.open("raise", "lead")
+		s.settle()
+		s.merge("raise")
+		s.settle()
+		s.want("back", delivery.CheckFailure, "commits of this branch change gates/production.yaml",
+			"git rebase main")
+	})
+	t.Run("a release", func(t *testing.T) {
+		s, _ := begun(t)
+		s.released("first", 8)
+		base := s.main()
+		s.propose("second", 14)
+		s.settle()
+		files := map[string]string{}
+		for _, path := range []string{"models/shapes.yaml", "models/shapes.release.yaml"} {
+			files[path] = s.repo.read(s.head("second"), path)
+		}
+		s.takesBack("back", base, files)
+		s.settle()
+		s.merge("second")
+		s.settle()
+		s.want("back", delivery.CheckFailure, "commits of this branch change models/shapes.release.yaml")
+	})
+}
+
+// What only a merge in a branch has is left out by a forge that merges by rebase.
+func TestMergesThatTakeSomethingBackAreRefused(t *testing.T) {
+	s, main := begun(t)
+	low := s.repo.commit("side", main, s.now, map[string]string{"gates/production.yaml": gateFile("production",
+		"shapes", 0)})
+	other := s.repo.commit("other", main, s.now, s.note("docs"))
+	s.repo.refs[git.Branch+"side"] = s.repo.write([]string{low, other}, s.repo.commits[other].files, s.now, "merge")
+	s.forge.open("side", "dev")
+	s.settle()
+	s.want("side", delivery.CheckFailure, "commits of this branch change gates/production.yaml")
+}
+
+// A gate that main lost is named until main has it again, however many commits come after it.
+func TestLostGateIsNamedUntilItIsBack(t *testing.T) {
+	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
+	named := func(t *testing.T, s *sim, when string, want delivery.CheckState) {
+		t.Helper()
+		if c := s.check(s.main(), delivery.ContextIntent); c.State != want {
+			t.Errorf("%s: %s: %s", when, c.State, c.Description)
+		}
+	}
+	t.Run("one push of many commits", func(t *testing.T) {
+		s, _ := begun(t)
+		s.settle()
+		s.repo.commit("main", s.main(), s.now, lowered)
+		for i := range lostWithin + 1 {
+			s.repo.commit("main", s.main(), s.now, s.note(fmt.Sprint("docs", i)))
+		}
+		s.settle()
+		named(t, s, "after the push", delivery.CheckFailure)
+	})
+	t.Run("commits after it", func(t *testing.T) {
+		s, _ := begun(t)
+		s.settle()
+		s.repo.commit("main", s.main(), s.now, lowered)
+		s.settle()
+		named(t, s, "at once", delivery.CheckFailure)
+		for i := range lostWithin + 1 {
+			s.repo.commit("main", s.main(), s.now, s.note(fmt.Sprint("docs", i)))
+			s.turn()
+		}
+		s.settle()
+		named(t, s, "much later", delivery.CheckFailure)
+		s.restart()
+		s.settle()
+		named(t, s, "after a restart", delivery.CheckFailure)
+		s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
+			"shapes", 0.3)})
+		s.settle()
+		named(t, s, "once it is back", delivery.CheckSuccess)
+	})
+	t.Run("the bar of a fleet", func(t *testing.T) {
+		s := barred(t)
+		before := s.fleet.devices[0].Report.Bundle
+		s.releasedOther(2)
+		low := strings.Replace(gateFile("production", "shapes", 0.01),
+			"  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)
+		s.pushMain(map[string]string{"gates/production.yaml": low})
+		s.pushMain(demoRuns("other", ""))
+		s.settle()
+		s.runsBundle(before, "its gate was lowered unseen")
+		for i := range lostWithin + 1 {
+			s.repo.commit("main", s.main(), s.now,
+				map[string]string{"models/other.yaml": fmt.Sprintf("# %d\n%s", i, model("other", 2))})
+		}
+		s.settle()
+		s.runsBundle(before, "its gate was lowered unseen, many commits ago")
+	})
+}
+
+// Only a pull request that was merged has shown what it changes. Anybody may open one and close it.
+func TestClosedPullRequestShowsNothing(t *testing.T) {
+	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
+	for name, before := range map[string]bool{"before": true, "afterwards": false} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := begun(t)
+			s.settle()
+			base := s.main()
+			push := func() {
+				s.repo.commit("main", s.main(), s.now, with(lowered, s.note("x")))
+				s.settle()
+			}
+			if !before {
+				push()
+			}
+			n := s.fork("lower", "mallory", base, lowered)
+			s.repo.refs[git.Pull+fmt.Sprint(n)+"/head"] = s.forge.head(s.forge.prs[n])
+			s.settle()
+			s.forge.prs[n].closed = true
+			s.settle()
+			if before {
+				push()
+			}
+			if c := s.check(s.main(), delivery.ContextIntent); c.State != delivery.CheckFailure {
+				t.Errorf("main lost a gate, and says %s: %s", c.State, c.Description)
+			}
+		})
+	}
+}
