@@ -95,10 +95,25 @@ func group(c *cobra.Command) {
 func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return hinted{err, "usage: " + c.UseLine()}
+			return hinted{wrongNumber(c, args), "usage: " + c.UseLine()}
 		}
 		return nil
 	}
+}
+
+// wrongNumber says in words of the usage that arguments are missing, or are too many.
+func wrongNumber(c *cobra.Command, args []string) error {
+	var names []string
+	for _, word := range strings.Fields(c.Use)[1:] {
+		if word == strings.ToUpper(word) || strings.HasPrefix(word, "[") {
+			names = append(names, word)
+		}
+	}
+	command := strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
+	if len(names) == 0 {
+		return fmt.Errorf("%s takes no arguments, got %q", command, args)
+	}
+	return fmt.Errorf("%s wants %s, got %s", command, strings.Join(names, " "), counted(len(args), "argument"))
 }
 
 // hinted is an error with what to do about it.
