@@ -140,6 +140,7 @@ func (o *outbox) put(j job) {
 		if l := o.lanes[j.lane]; l.jobs[0] == old {
 			heap.Remove(&o.wait[l.in], l.at)
 			o.waits(l)
+			o.changed() // it may be of another kind now, whose workers have nothing to do
 		}
 		return
 	}

@@ -46,3 +46,31 @@ func TestOutbox(t *testing.T) {
 		t.Errorf("%d results, want 3, and then no more", n)
 	}
 }
+
+// A job that takes the place of another may be of another kind. The workers for that kind are woken.
+func TestReplacedJobWakesTheWorkersOfItsKind(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before, after bool // it failed before
+		kind          jobKind
+	}{
+		"a first try becomes a retry": {false, true, retryJob},
+		"a retry becomes a first try": {true, false, callJob},
+	} {
+		o := newOutbox(func() time.Time { return time.Unix(0, 0) }, func() {})
+		put := func(again bool) { o.put(job{key: "s", lane: "status/1", again: again}) }
+		put(tt.before)
+		j, news := o.begin(tt.kind)
+		if j != nil {
+			t.Fatalf("%s: the job is of the other kind already", name)
+		}
+		put(tt.after)
+		select {
+		case <-news:
+		default:
+			t.Errorf("%s: its workers are not woken", name)
+		}
+		if j, _ := o.begin(tt.kind); j == nil {
+			t.Errorf("%s: its workers do not find it", name)
+		}
+	}
+}
