@@ -55,7 +55,7 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 			r.stillFailing(key, failed)
 			continue
 		}
-		if r.stepEnded(s, err); err != nil {
+		if r.stepEnded(s, 0, err); err != nil {
 			failed[key] = err
 		} else {
 			done++
@@ -73,9 +73,9 @@ func (r *Reconciler) stillFailing(key string, failed map[string]error) {
 }
 
 // stepEnded remembers how a step ended.
-func (r *Reconciler) stepEnded(s plan.Step, err error) {
+func (r *Reconciler) stepEnded(s plan.Step, took time.Duration, err error) {
 	key, now := s.Key(), r.Now()
-	r.retry.note(key, now, err)
+	r.retry.note(key, now, took, err)
 	r.Metrics.Step(kind(key), err)
 	if err != nil {
 		delete(r.taken, key)
@@ -88,11 +88,13 @@ func (r *Reconciler) stepEnded(s plan.Step, err error) {
 
 // send lets the outbox take a step that moves a branch.
 func (r *Reconciler) send(s plan.Step, branch string, send func(context.Context) error, ended func(error) error) {
-	r.outbox.put(job{key: s.Key(), lane: "push/" + branch, send: send, heard: func(err error) {
+	took := r.retry[s.Key()].took
+	r.outbox.put(job{key: s.Key(), lane: "push/" + branch, send: send, took: took, heard: func(res result) {
+		err := res.err
 		if ended != nil {
 			err = ended(err)
 		}
-		r.stepEnded(s, err)
+		r.stepEnded(s, res.took, err)
 		r.seen.woken = true // what it did shows in the next world, and an error is shown
 		nudge(r.git.look)
 	}})

@@ -16,6 +16,7 @@ type backoff map[string]failure
 type failure struct {
 	next  time.Time // when it may be tried again
 	delay time.Duration
+	took  time.Duration // how long the tries since the last success took together
 	err   error
 }
 
@@ -29,15 +30,16 @@ func (b backoff) due(key string, now time.Time) error {
 	return nil
 }
 
-// note remembers how a try ended. Each failure in a row doubles the pause, unless
+// note remembers how a try ended, and how long it took. Each failure in a row doubles the pause, unless
 // the error asks for another. What a person must settle is tried again too: a
 // disk that has room again tells nobody.
-func (b backoff) note(key string, now time.Time, err error) {
+func (b backoff) note(key string, now time.Time, took time.Duration, err error) {
 	if err == nil {
 		delete(b, key)
 		return
 	}
 	e := b[key]
+	e.took += took
 	e.delay = min(max(2*e.delay, time.Second), maxBackoff)
 	if w, ok := errors.AsType[delivery.Wait](err); ok {
 		e.delay = max(w.For, time.Second)

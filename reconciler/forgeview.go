@@ -153,13 +153,13 @@ func (f *forgeView) step(ctx context.Context) {
 // permission/ann. It reports whether the question is in the queue now.
 func (f *forgeView) put(key string, ask func(context.Context) error) bool {
 	f.mu.Lock()
-	_, failed := f.retry[key]
+	failed, again := f.retry[key]
 	pauses := f.retry.due(key, f.r.Now()) != nil
 	f.mu.Unlock()
 	if pauses {
 		return false
 	}
-	f.asking.put(job{key: key, lane: key, again: failed, limit: questionDeadline,
+	f.asking.put(job{key: key, lane: key, again: again, took: failed.took, limit: questionDeadline,
 		send: func(ctx context.Context) error {
 			return f.try(key, func() error { return ask(ctx) })
 		}})
@@ -180,11 +180,13 @@ func (f *forgeView) try(key string, ask func() error) error {
 	if err != nil {
 		return err
 	}
+	start := f.r.Now()
 	err = ask()
+	now := f.r.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, failed := f.retry[key]
-	f.retry.note(key, f.r.Now(), err)
+	f.retry.note(key, now, now.Sub(start), err)
 	if err != nil || failed {
 		f.r.troubles.note(askTrouble, f.retry.first("questions"))
 	}

@@ -4,6 +4,7 @@ package reconciler
 // on; workers do the jobs, and the loop hears the results at its next turn. The questions to the forge are a queue too.
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"strings"
@@ -27,15 +28,25 @@ type job struct {
 	lane    string // as status/COMMIT, comment/7 or push/BRANCH; a key is always of one lane
 	content string // what the job says, to tell two jobs with one key apart
 	send    func(context.Context) error
-	heard   func(error)   // called by the loop with the result; may be nil
+	heard   func(result)  // called by the loop; may be nil
 	again   bool          // it failed before, and may hang again: it has other workers than the rest
-	later   bool          // lanes whose next job is not so come first
+	took    time.Duration // how long the tries that failed took together
+	class   jobClass
 	limit   time.Duration // how long it may take; zero is callDeadline, or pushDeadline of a push
 
 	begun bool
 	since time.Time // when it was put in
 	order int       // in which it was put in
 }
+
+// A jobClass says which jobs come before others of their kind.
+type jobClass int
+
+const (
+	firstJobs jobClass = iota - 1 // they must be of one lane, so that they never take all workers
+	plainJobs
+	laterJobs
+)
 
 // A kind of job has workers of its own, so that a slow one of another kind does not hold it up.
 type jobKind int
@@ -60,8 +71,9 @@ func (j *job) kind() jobKind {
 // A result is how a job ended.
 type result struct {
 	*job
-	err error
-	at  time.Time
+	err  error
+	at   time.Time
+	took time.Duration // this try
 }
 
 // A lane is the jobs that are done one after the other, in the order in which they were put in.
@@ -78,12 +90,15 @@ func (h waitingLanes) Len() int { return len(h) }
 
 func (h waitingLanes) Less(i, k int) bool { return goesFirst(h[i].jobs[0], h[k].jobs[0]) }
 
-// goesFirst reports whether a is done before b.
+// goesFirst reports whether a is done before b. Jobs whose tries took less time come first, so that those that hang
+// each time hold no other up.
 func goesFirst(a, b *job) bool {
-	if a.later != b.later {
-		return b.later
+	if a.class == firstJobs || b.class == firstJobs {
+		return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(a.order, b.order)) < 0
 	}
-	return a.order < b.order
+	seconds := func(j *job) int { return int(j.took / time.Second) }
+	return cmp.Or(cmp.Compare(seconds(a), seconds(b)), cmp.Compare(a.class, b.class),
+		cmp.Compare(a.order, b.order)) < 0
 }
 
 func (h waitingLanes) Swap(i, k int) {
@@ -264,10 +279,12 @@ func (o *outbox) do(ctx context.Context, j *job) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	start := o.now()
 	err := j.send(ctx)
+	end := o.now()
 	o.mu.Lock()
 	o.end(j)
-	o.ended = append(o.ended, result{j, err, o.now()})
+	o.ended = append(o.ended, result{j, err, end, end.Sub(start)})
 	o.over[j.key]++
 	o.changed()
 	o.mu.Unlock()

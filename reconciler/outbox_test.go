@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -71,6 +72,35 @@ func TestReplacedJobWakesTheWorkersOfItsKind(t *testing.T) {
 		}
 		if j, _ := o.begin(tt.kind); j == nil {
 			t.Errorf("%s: its workers do not find it", name)
+		}
+	}
+}
+
+// What failed quickly is tried again before what hangs each time, and main's statuses come before everything.
+func TestRetryWaitsForNoHangingRetries(t *testing.T) {
+	const hangs = callDeadline
+	for name, tt := range map[string]struct {
+		many, one job
+	}{
+		"of the same class":             {job{again: true, took: hangs}, job{again: true, took: time.Millisecond}},
+		"about no model":                {job{again: true, took: hangs}, job{again: true, class: laterJobs}},
+		"hung less often":               {job{again: true, took: 2 * hangs}, job{again: true, took: hangs}},
+		"of main":                       {job{again: true}, job{again: true, took: hangs, class: firstJobs}},
+		"of main, behind what is quick": {job{again: true}, job{again: true, took: 9 * hangs, class: firstJobs}},
+		"a first push":                  {job{lane: "push/", took: pushDeadline}, job{lane: "push/"}},
+		"main's, not tried yet":         {job{}, job{class: firstJobs}},
+	} {
+		o := newOutbox(func() time.Time { return time.Unix(0, 0) }, func() {})
+		for i := range 100 {
+			j := tt.many
+			j.key, j.lane = fmt.Sprint("comment/", i), j.lane+fmt.Sprint("comment/", i)
+			o.put(j)
+		}
+		j := tt.one
+		j.key, j.lane = "one", j.lane+"one"
+		o.put(j)
+		if got, _ := o.begin(j.kind()); got == nil || got.key != "one" {
+			t.Errorf("%s: it waits behind others: %+v", name, got)
 		}
 	}
 }

@@ -178,8 +178,8 @@ type Reconciler struct {
 	failing    map[string]error // what cannot be said on the forge, by key
 	disputes   map[string]dispute
 	rendered   rendered
-	later      map[string]bool // lanes of the outbox that come after the others
-	wakeNext   time.Time       // asked for while acting and reporting
+	classes    map[string]jobClass // of lanes of the outbox
+	wakeNext   time.Time           // asked for while acting and reporting
 }
 
 // Wake asks for a turn soon. It may be called from any goroutine, any number of times.
@@ -268,7 +268,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	start := r.Now()
 	r.wakeNext = time.Time{}
 	world, changed, err := r.observe(ctx)
-	r.retry.note("observe", r.Now(), err)
+	r.retry.note("observe", r.Now(), 0, err)
 	if !errors.Is(err, errNotRead) {
 		r.troubles.note(turnTrouble, err)
 	}

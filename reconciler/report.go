@@ -39,7 +39,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	for i := range r.seen.world.Proposals {
 		byNumber[r.seen.world.Proposals[i].Number] = &r.seen.world.Proposals[i]
 	}
-	r.later = later(p, speaks)
+	r.classes = jobClasses(p, speaks)
 	for _, pr := range p.Proposals {
 		if pr.Stale || r.seen.goneTo(pr) {
 			continue
@@ -95,17 +95,17 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 	return errors.Join(errs...)
 }
 
-// later returns the lanes of what can be said after the rest: all about pull requests that change no model. So a
-// promotion is not kept waiting by thousands of others.
-func later(p plan.Plan, speaks map[string]int) map[string]bool {
-	lanes := map[string]bool{}
+// jobClasses returns the lanes of what is said before or after the rest. Last is all about pull requests that change no
+// model: thousands of them keep no promotion waiting. First are the statuses of main's commit.
+func jobClasses(p plan.Plan, speaks map[string]int) map[string]jobClass {
+	lanes := map[string]jobClass{statusLane(p.Main.Commit): firstJobs}
 	for _, pr := range p.Proposals {
 		if len(pr.Models) > 0 {
 			continue
 		}
-		lanes[commentLane(pr.PR)] = true
+		lanes[commentLane(pr.PR)] = laterJobs
 		if speaks[pr.PR.Head] == pr.PR.Number {
-			lanes[statusLane(pr.PR.Head)] = true
+			lanes[statusLane(pr.PR.Head)] = laterJobs
 		}
 	}
 	return lanes
@@ -411,22 +411,22 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 		r.remember(key, said)
 		forgotten = r.Ledger.PutSaid(ctx, key, "", said.At)
 	}
-	_, failed := r.retry[key]
-	r.outbox.put(job{key: key, lane: lane, content: content, again: failed, later: r.later[lane],
+	failed, again := r.retry[key]
+	r.outbox.put(job{key: key, lane: lane, content: content, again: again, took: failed.took, class: r.classes[lane],
 		send: func(ctx context.Context) error {
 			start := r.Now()
 			err := send(ctx)
 			r.Metrics.ForgeCall("say", r.Now().Sub(start), err)
 			return err
-		}, heard: func(err error) { r.saidIt(ctx, key, content, err) }})
+		}, heard: func(res result) { r.saidIt(ctx, res) }})
 	return forgotten
 }
 
 // saidIt remembers how a word was taken.
-func (r *Reconciler) saidIt(ctx context.Context, key, content string, err error) {
-	now := r.Now()
-	if r.retry.note(key, now, err); err != nil {
-		r.failing[key] = err
+func (r *Reconciler) saidIt(ctx context.Context, res result) {
+	now, key, content := r.Now(), res.key, res.content
+	if r.retry.note(key, now, res.took, res.err); res.err != nil {
+		r.failing[key] = res.err
 		return
 	}
 	delete(r.failing, key)
@@ -444,7 +444,7 @@ func (r *Reconciler) hear(ctx context.Context) {
 	results := r.outbox.results()
 	for _, res := range results {
 		if res.heard != nil {
-			res.heard(res.err)
+			res.heard(res)
 		}
 		if res.err != nil {
 			r.seen.woken = true // to try again in time

@@ -575,3 +575,54 @@ func TestWordsOfAOBsFormerAccountAreNoForgery(t *testing.T) {
 		t.Errorf("the comment does not name who set a status that AOB did not say:\n%s", body)
 	}
 }
+
+// slow is a forge that hangs on the comments of some pull requests until the call is given up, and refuses the statuses
+// of one commit.
+type slow struct {
+	*simForge
+	hangs   map[int]bool
+	refuses string
+	tried   []string
+}
+
+func (f *slow) Comment(ctx context.Context, pr int, marker, body string) error {
+	if f.hangs[pr] {
+		f.tried = append(f.tried, fmt.Sprintf("comment on %d", pr))
+		f.sim.now = f.sim.now.Add(callDeadline)
+		return context.DeadlineExceeded
+	}
+	return f.simForge.Comment(ctx, pr, marker, body)
+}
+
+func (f *slow) SetStatus(ctx context.Context, commit string, c delivery.Check) error {
+	f.tried = append(f.tried, "status of "+commit)
+	if commit == f.refuses {
+		return errors.New("the forge has an error (500)")
+	}
+	return f.simForge.SetStatus(ctx, commit, c)
+}
+
+// The forge hangs on the comments of many pull requests, and refuses the statuses of another one. When all is due
+// again, that status is tried first, though it has failed as often.
+func TestStatusIsTriedAgainBeforeWhatHangs(t *testing.T) {
+	s, main := begun(t)
+	f := &slow{simForge: s.forge, hangs: map[int]bool{}}
+	for i := range 20 {
+		branch := fmt.Sprint("words", i)
+		s.repo.commit(branch, main, s.now, words(branch))
+		f.hangs[s.forge.open(branch, "dev")] = true
+	}
+	f.refuses = s.repo.commit("last", main, s.now, words("last"))
+	s.forge.open("last", "dev")
+	s.loop.Forge = f
+	for range 4 {
+		s.turn() // hears what failed, and tries nothing yet
+		s.now = s.now.Add(maxBackoff)
+		f.tried = nil
+		s.wake()
+		s.turn()
+	}
+	if len(f.tried) < 20 || f.tried[0] != "status of "+f.refuses {
+		t.Errorf("tried %q, want the status first", f.tried)
+	}
+}
