@@ -33,6 +33,9 @@ var login = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 // request.
 const maxRefused = 5
 
+// maxStrangers is how many people who accept another code are found to be no writers. Of more, nobody asks.
+const maxStrangers = 20
+
 // A waiting is what a pull request waits for people to say. The keys are the codes
 // that they must name.
 type waiting struct {
@@ -170,22 +173,24 @@ func (r *Reconciler) accepts(ctx context.Context, pr int, w waiting, list []deli
 		}
 	}
 	var errs []error
-	refused := 0
+	refused, strangers := 0, map[string]bool{}
 	for _, c := range list {
 		a, ok := acceptCommand(c)
 		if !ok || c.Vouched == "" && newest[key(a)] != c.ID {
 			continue
 		}
 		doubt, waits := w.doubts[a.Code]
-		if !waits {
-			if refused++; refused > maxRefused {
-				continue
-			}
+		if !waits && (refused >= maxRefused || strangers[a.By] || len(strangers) >= maxStrangers) {
+			continue
 		}
 		may, err := r.forgeNow.may(ctx, a.By)
 		if a.Reader = may != delivery.PermissionWrite; err != nil || a.Reader && !waits {
+			strangers[a.By] = true
 			errs = append(errs, err)
 			continue
+		}
+		if !waits {
+			refused++
 		}
 		if a.Teams, err = r.forgeNow.teamsOf(ctx, a.By); err != nil {
 			// Who is named as an owner needs no team.

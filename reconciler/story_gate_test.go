@@ -3,6 +3,7 @@ package reconciler
 // Stories of gates that cannot tell, and of who may settle it.
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -66,6 +67,13 @@ func TestAccept(t *testing.T) {
 		"no because": {by: "lead", text: "/aob accept CODE please take it"},
 		"another code": {by: "lead", text: "/aob accept 0123456789ab because ok",
 			why: "and no verdict has that code"},
+		"another code, after ten by a reader": {by: "lead", text: "/aob accept 0123456789ab because ok",
+			do: func(s *sim) {
+				s.forge.permission["eve"] = delivery.PermissionRead
+				for i := range 10 {
+					s.forge.comment(0, "eve", fmt.Sprintf("/aob accept %012d because ok", i))
+				}
+			}, why: "lead accepted 0123456789ab, and no verdict has that code"},
 		"a go is no accept": {by: "lead", text: "/aob run CODE"},
 		"no owner": {by: "dev", text: "/aob accept CODE because I want it",
 			why: "dev is no owner of the gate"},

@@ -76,13 +76,35 @@ func CutComment(body string) string {
 	return body[:end] + note
 }
 
-// MaxCommands is how many comments of one pull request are looked at, the newest.
+// MaxCommands is how many comments of one pull request are looked at.
 const MaxCommands = 200
 
-// newest returns the newest comments, oldest first.
+// newest returns the comments that are looked at, oldest first: the newest of each author, then the second newest of
+// each, and so on. So whoever writes many comments hides nobody else's.
 func newest(list []delivery.Comment) []delivery.Comment {
-	slices.SortStableFunc(list, func(a, b delivery.Comment) int { return cmp.Compare(a.ID, b.ID) })
-	return list[max(0, len(list)-MaxCommands):]
+	type ranked struct {
+		delivery.Comment
+		rank int // how many newer ones its author wrote
+	}
+	byID := func(a, b delivery.Comment) int { return cmp.Compare(a.ID, b.ID) }
+	slices.SortStableFunc(list, byID)
+	if len(list) <= MaxCommands {
+		return list
+	}
+	of := map[string]int{}
+	all := make([]ranked, 0, len(list))
+	for _, c := range slices.Backward(list) {
+		author := strings.ToLower(c.Author)
+		all = append(all, ranked{c, of[author]})
+		of[author]++
+	}
+	slices.SortStableFunc(all, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
+	kept := make([]delivery.Comment, 0, MaxCommands)
+	for _, c := range all[:MaxCommands] {
+		kept = append(kept, c.Comment)
+	}
+	slices.SortStableFunc(kept, byID)
+	return kept
 }
 
 // command reports whether a comment asks something of AOB: its first line that is

@@ -1,7 +1,9 @@
 package forge
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +78,44 @@ func TestNewest(t *testing.T) {
 	}
 	if got := newest(list); len(got) != MaxCommands || got[0].ID != 10 || got[MaxCommands-1].ID != MaxCommands+9 {
 		t.Errorf("got %d, from %d", len(got), got[0].ID)
+	}
+}
+
+// Somebody who writes many comments hides nobody else's, however they are read.
+func TestManyCommentsHideNobodyElses(t *testing.T) {
+	order := "/aob accept 0123 because I looked at every image"
+	for name, tt := range map[string]struct {
+		others func(i int) string // who wrote the other comments
+		at     int                // the owner's place among them
+	}{
+		"before a reader's":             {func(int) string { return "eve" }, 0},
+		"among a reader's":              {func(int) string { return "eve" }, 500},
+		"before those of 50 readers":    {func(i int) string { return fmt.Sprint("eve", i%50) }, 0},
+		"a reader who changes the case": {func(i int) string { return []string{"eve", "Eve", "EVE"}[i%3] }, 0},
+		"after one of each of many":     {func(i int) string { return fmt.Sprint("eve", i) }, 1000},
+	} {
+		var all []delivery.Comment
+		for i := range 1001 {
+			c := delivery.Comment{ID: int64(i), Author: tt.others(i), Body: "/aob accept 0123 because I say so"}
+			if i == tt.at {
+				c.Author, c.Body = "ann", order
+			}
+			all = append(all, c)
+		}
+		var inParts []delivery.Comment // as they come from a forge
+		for _, c := range all {
+			if inParts = append(inParts, c); len(inParts) >= 2*MaxCommands {
+				inParts = newest(inParts)
+			}
+		}
+		atOnce, inParts := newest(slices.Clone(all)), newest(inParts)
+		if !slices.Equal(atOnce, inParts) || len(atOnce) != MaxCommands ||
+			!slices.IsSortedFunc(atOnce, func(a, b delivery.Comment) int { return cmp.Compare(a.ID, b.ID) }) {
+			t.Errorf("%s: %d comments at once, %d in parts", name, len(atOnce), len(inParts))
+		}
+		if !slices.ContainsFunc(atOnce, func(c delivery.Comment) bool { return c.Author == "ann" }) {
+			t.Errorf("%s: the owner's word is not read", name)
+		}
 	}
 }
 
