@@ -153,29 +153,35 @@ func (r *Reconciler) stands(ctx context.Context, key, words string, at time.Time
 	r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, key, words, said.At))
 }
 
-// forgedNote names who set statuses that AOB did not set; "" where nobody did.
-func (r *Reconciler) forgedNote(ctx context.Context, commit string) (string, error) {
-	prefix := r.forgedKey(commit, "")
-	if _, err := r.said(ctx, prefix+contextPrefix); err != nil {
+// maxForged is how many statuses of somebody else's a comment names.
+const maxForged = 20
+
+// forgedNote names who set statuses that AOB did not set; "" where nobody did. checks are those that AOB sets.
+func (r *Reconciler) forgedNote(ctx context.Context, commit string, checks []delivery.Check) (string, error) {
+	forged, err := r.forgedOn(ctx, commit)
+	if err != nil {
 		return "", err
 	}
 	var lines []string
-	for _, key := range slices.Sorted(slices.Values(r.saidOn[prefix])) {
-		if by := r.saidCache[key].Content; by != "" {
-			context := strings.TrimPrefix(key, prefix)
-			line := fmt.Sprintf(
-				"\n- The user %s set the status `%s` of this commit. AOB set it again: only AOB's own statuses count.",
-				delivery.Markdown(by), context)
-			if r.disputes[r.statusKey(commit, context)].times > 1 {
-				line = fmt.Sprintf("\n- The user %s sets the status `%s` of this commit again and again. AOB sets it "+
-					"again after a pause that grows to 10 minutes: only AOB's own statuses count.",
-					delivery.Markdown(by), context)
-			}
-			lines = append(lines, line)
+	for _, name := range slices.Sorted(maps.Keys(forged)) {
+		sets, answer := "set", "AOB set it again"
+		if !slices.ContainsFunc(checks, func(c delivery.Check) bool { return c.Context == name }) {
+			answer = "AOB asks for no such status here now, and set one that says so"
 		}
+		again := ""
+		if r.disputes[r.statusKey(commit, name)].times > 1 {
+			sets, again = "sets", " again and again"
+			answer = "AOB answers after a pause that grows to 10 minutes"
+		}
+		lines = append(lines, fmt.Sprintf("\n- The user %s %s the status %s of this commit%s. %s: only AOB's own "+
+			"statuses count.", delivery.Markdown(forged[name]), sets, delivery.Markdown(forge.Cut(name, 100)), again,
+			answer))
 	}
 	if len(lines) == 0 {
 		return "", nil
+	}
+	if more := len(lines) - maxForged; more > 0 {
+		lines = append(lines[:maxForged], fmt.Sprintf("\n- The same holds for %d more.", more))
 	}
 	return "\n\n**Somebody else set a status of AOB's**\n" + strings.Join(lines, ""), nil
 }

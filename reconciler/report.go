@@ -62,10 +62,11 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
 		}
 		if speaks[pr.PR.Head] == pr.PR.Number {
-			errs = append(errs, r.sayGone(ctx, byNumber[pr.PR.Number], checks))
+			gates := r.gatesOf(byNumber[pr.PR.Number], checks)
+			errs = append(errs, r.sayGone(ctx, pr.PR.Head, checks, gates))
 		}
 		body := r.rendered.of(pr, checks)
-		forged, err := r.forgedNote(ctx, pr.PR.Head)
+		forged, err := r.forgedNote(ctx, pr.PR.Head, checks)
 		errs = append(errs, err)
 		body += forged + refusedNote(pr, r.forgeNow.refusesCommits())
 		last := pr.PR.Merged && !slices.ContainsFunc(checks, func(c delivery.Check) bool {
@@ -80,13 +81,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			return r.Forge.Comment(ctx, pr.PR.Number, commentMarker, body)
 		}))
 	}
-	mainAt := r.seen.refs[git.Branch+r.Main]
-	for _, c := range p.Main.Checks {
-		if p.Main.Commit != mainAt {
-			break // main cannot be read: an older commit stands for it
-		}
-		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, c))
-	}
+	errs = append(errs, r.sayMain(ctx, p))
 	for _, f := range p.Fleets {
 		errs = append(errs, r.sayRollout(ctx, p, f))
 	}
@@ -115,39 +110,142 @@ func jobClasses(p plan.Plan, speaks map[string]int) map[string]jobClass {
 func commentLane(pr delivery.PullRequest) string { return fmt.Sprintf("comment/%d", pr.Number) }
 func statusLane(commit string) string            { return "status/" + commit }
 
-// sayGone answers the statuses on a pull request's head that nothing asks for any more, such as that of a gate that
-// main has removed: what it said before would stay there, and a branch that requires it would never merge.
-func (r *Reconciler) sayGone(ctx context.Context, pr *plan.Proposal, checks []delivery.Check) error {
+// sayGone answers the statuses on a commit that AOB does not ask for. Some AOB has set before, such as that of a gate
+// that main has removed: without an answer a branch that requires it never merges. Others somebody else has set, under
+// any name: without an answer they stay. gates are those that may be asked for; nil where they are not known.
+func (r *Reconciler) sayGone(ctx context.Context, commit string, checks []delivery.Check,
+	gates map[string]delivery.Gate) error {
 	asked := map[string]bool{}
-	passed := map[string]bool{}
+	released := false
 	for _, c := range checks {
 		asked[c.Context] = true
-		passed[c.Context] = c.State == delivery.CheckSuccess
+		released = released || c.Context == delivery.ContextRelease && c.State == delivery.CheckSuccess
 	}
-	prefix := r.statusKey(pr.Head, "")
-	if _, err := r.said(ctx, prefix+contextPrefix); err != nil || !passed[delivery.ContextIntent] ||
-		len(r.seen.world.Main.Complaints) > 0 {
+	prefix := r.statusKey(commit, "")
+	if _, err := r.said(ctx, prefix+contextPrefix); err != nil {
 		return err
 	}
-	gates := maps.Clone(r.seen.world.Main.Intent.Gates)
-	maps.Copy(gates, pr.Merged.Gates)
+	by, err := r.forgedOn(ctx, commit)
+	if err != nil {
+		return err
+	}
+	keys := slices.Clone(r.saidOn[prefix])
+	for name := range by {
+		keys = append(keys, prefix+name)
+	}
+	slices.Sort(keys)
 	var errs []error
-	for _, key := range slices.Sorted(slices.Values(r.saidOn[prefix])) {
-		context := strings.TrimPrefix(key, prefix)
-		gate, ofGate := strings.CutPrefix(context, delivery.ContextGate)
+	for _, key := range slices.Compact(keys) {
+		name, said := strings.TrimPrefix(key, prefix), r.saidCache[key]
+		forged := by[name] != ""
+		if asked[name] || !forged && said.Count == 0 && said.Content == "" {
+			continue
+		}
+		fleet, ofRollout := strings.CutPrefix(name, delivery.ContextRollout)
+		gate, ofGate := strings.CutPrefix(name, delivery.ContextGate)
 		gate, _, _ = strings.Cut(gate, ".") // of a fleet's bar it is GATE.fleet-FLEET
 		_, there := gates[gate]
-		said := r.saidCache[key]
+		answer := delivery.Check{Context: name, State: delivery.CheckSuccess, Description: "no longer asked for"}
+		if forged {
+			answer.Description = "AOB asks for no status of this name here"
+		}
+		var known bool // that AOB does not ask for it
 		switch {
-		case asked[context] || strings.HasPrefix(context, delivery.ContextRollout): // the rollout is main's word
-		case said.Count == 0 && said.Content == "" || strings.HasPrefix(said.Content, string(delivery.CheckSuccess)+
-			" "):
-		case passed[delivery.ContextRelease] || ofGate && !there:
-			errs = append(errs, r.sayCheck(ctx, pr.Head, delivery.Check{Context: context, State: delivery.CheckSuccess,
-				Description: "no longer asked for"}))
+		case ofRollout: // it is main's word
+			owed, err := r.said(ctx, owedKey+fleet)
+			errs = append(errs, err)
+			if !forged || err != nil || strings.HasPrefix(owed.Content, commit+" ") {
+				continue
+			}
+			known = true
+		case ofGate:
+			known = gates != nil && (released || !there)
+		case isStage(name):
+			known = gates != nil && released
+		default:
+			known = true
+		}
+		switch {
+		case strings.HasPrefix(said.Content, string(delivery.CheckSuccess)+" ") && known:
+		case known:
+			errs = append(errs, r.sayCheck(ctx, commit, answer))
+		case forged:
+			answer.State, answer.Description = delivery.CheckPending, "not judged yet: aob/release says why"
+			errs = append(errs, r.sayCheck(ctx, commit, answer))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// isStage reports whether a context is one that AOB sets on pull requests, besides those of gates.
+func isStage(context string) bool {
+	switch context {
+	case delivery.ContextIntent, delivery.ContextData, delivery.ContextTrain, delivery.ContextEval,
+		delivery.ContextRelease:
+		return true
+	}
+	return false
+}
+
+// forgedOn returns who set statuses of a commit that AOB did not set, by context.
+func (r *Reconciler) forgedOn(ctx context.Context, commit string) (map[string]string, error) {
+	prefix := r.forgedKey(commit, "")
+	if _, err := r.said(ctx, prefix+contextPrefix); err != nil {
+		return nil, err
+	}
+	var forged map[string]string
+	for _, key := range r.saidOn[prefix] {
+		if by := r.saidCache[key].Content; by != "" {
+			if forged == nil {
+				forged = map[string]string{}
+			}
+			forged[strings.TrimPrefix(key, prefix)] = by
+		}
+	}
+	return forged, nil
+}
+
+// gatesOf returns the gates of main and of a pull request; nil where they are not known.
+func (r *Reconciler) gatesOf(pr *plan.Proposal, checks []delivery.Check) map[string]delivery.Gate {
+	read := slices.ContainsFunc(checks, func(c delivery.Check) bool {
+		return c.Context == delivery.ContextIntent && c.State == delivery.CheckSuccess
+	})
+	if !read || len(r.seen.world.Main.Complaints) > 0 {
+		return nil
+	}
+	gates := map[string]delivery.Gate{}
+	maps.Copy(gates, r.seen.world.Main.Intent.Gates)
+	if pr != nil {
+		maps.Copy(gates, pr.Merged.Gates)
+	}
+	return gates
+}
+
+// sayMain says how main's commit stands.
+func (r *Reconciler) sayMain(ctx context.Context, p plan.Plan) error {
+	if p.Main.Commit != r.seen.refs[git.Branch+r.Main] {
+		return nil // main cannot be read: an older commit stands for it
+	}
+	var errs []error
+	for _, c := range p.Main.Checks {
+		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, c))
+	}
+	asked := slices.Clone(p.Main.Checks)
+	for _, f := range p.Fleets {
+		asked = append(asked, delivery.Check{Context: delivery.ContextRollout + f.Fleet})
+	}
+	// What AOB has said there as on the head of a pull request stays.
+	prefix := r.statusKey(p.Main.Commit, "")
+	by, err := r.forgedOn(ctx, p.Main.Commit)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, key := range r.saidOn[prefix] {
+		if name := strings.TrimPrefix(key, prefix); by[name] == "" {
+			asked = append(asked, delivery.Check{Context: name})
+		}
+	}
+	return errors.Join(append(errs, r.sayGone(ctx, p.Main.Commit, asked, r.gatesOf(nil, p.Main.Checks)))...)
 }
 
 // refusedNote says on a pull request that gets a commit of AOB's why the forge will not merge it.
@@ -186,7 +284,12 @@ func (r *Reconciler) sayRollout(ctx context.Context, p plan.Plan, f plan.FleetRe
 	}
 	told, err := r.said(ctx, r.statusKey(p.Main.Commit, check.Context))
 	errs = append(errs, err)
-	// A fleet that this commit moves nothing of has no place on it.
+	forged, err := r.said(ctx, r.forgedKey(p.Main.Commit, check.Context))
+	errs = append(errs, err)
+	// A fleet that this commit moves nothing of has no place on it, but where somebody else set its status.
+	if forged.Content != "" {
+		return errors.Join(append(errs, r.sayCheck(ctx, p.Main.Commit, check))...)
+	}
 	moved := commit == p.Main.Commit || told.Count > 0 || moves(p, f.Fleet)
 	if !moved && f.State == delivery.CheckSuccess || told.Count == 0 && f.Target.Version == 0 &&
 		f.State == delivery.CheckPending {

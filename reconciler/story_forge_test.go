@@ -14,7 +14,6 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
-	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // openTo opens a pull request of a branch to another branch. Several may have the same branch.
@@ -434,7 +433,8 @@ func TestStatusOfAFleetsGateStands(t *testing.T) {
 	pr := s.forge.list()[len(s.forge.list())-1]
 	checks := []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckSuccess},
 		{Context: delivery.ContextRelease, State: delivery.CheckPending}}
-	if err := s.loop.sayGone(t.Context(), &plan.Proposal{PullRequest: pr}, checks); err != nil {
+	if err := s.loop.sayGone(t.Context(), pr.Head, checks, s.loop.gatesOf(nil,
+		checks)); err != nil {
 		t.Fatal(err)
 	}
 	if said, _, ok := s.loop.outbox.waiting(s.loop.statusKey(pr.Head, context)); ok {
@@ -625,4 +625,101 @@ func TestStatusIsTriedAgainBeforeWhatHangs(t *testing.T) {
 	if len(f.tried) < 20 || f.tried[0] != "status of "+f.refuses {
 		t.Errorf("tried %q, want the status first", f.tried)
 	}
+}
+
+// readsBack lets AOB read back what stands on the forge.
+func (s *sim) readsBack() {
+	for range 3 {
+		s.now = s.now.Add(bodyLasts)
+		s.wake()
+		s.settle()
+	}
+}
+
+// Somebody sets statuses of names that AOB does not set on a commit. AOB answers each, so that none blocks a merge or
+// passes for AOB's word, and the comment says so.
+func TestForgedStatusOfAnyNameIsAnswered(t *testing.T) {
+	const none = "AOB asks for no status of this name here"
+	names := []string{"aob/evil", "aob/gate/nothere", "aob/gate/nothere.fleet-demo", "aob/rollout/demo",
+		"aob/rollout/nothere", "aob/`<b>x", "aob/"}
+	for name, tt := range map[string]struct {
+		epochs int // of the pull request's model
+		state  delivery.CheckState
+		also   []string // names of AOB's that it does not ask for here
+	}{
+		"green, forged failure": {14, delivery.CheckFailure, nil},
+		"green, forged success": {14, delivery.CheckSuccess, nil},
+		"red, forged success":   {2, delivery.CheckSuccess, nil},
+		"no model":              {0, delivery.CheckFailure, []string{"aob/gate/production", "aob/train"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := begun(t)
+			s.released("first", 8)
+			if tt.epochs > 0 {
+				s.propose("second", tt.epochs)
+			} else {
+				s.proposes("second", s.note("docs"))
+			}
+			s.settle()
+			head, n := s.head("second"), s.forge.open("second", "dev")
+			all := append(slices.Clone(names), tt.also...)
+			for _, at := range []string{head, s.main()} {
+				for _, context := range all {
+					if context == "aob/rollout/demo" && at == s.main() {
+						continue // AOB sets it there
+					}
+					s.forge.forge(at, "mal", delivery.Check{Context: context, State: tt.state, Description: "no"})
+				}
+			}
+			s.readsBack()
+			for _, at := range []string{head, s.main()} {
+				for _, context := range all {
+					c := s.check(at, context)
+					if c.Description != none && !(context == "aob/rollout/demo" && at == s.main()) ||
+						c.State != delivery.CheckSuccess {
+						t.Errorf("%s stands as %s: %s", context, c.State, c.Description)
+					}
+				}
+			}
+			body := s.forge.comments[n]
+			if said := "AOB asks for no such status here now, and set one that says so"; strings.Count(body,
+				said) != len(all) || strings.Contains(body, "AOB set it again") {
+				t.Errorf("the comment does not say what AOB did:\n%s", body)
+			}
+			s.quiet()
+		})
+	}
+}
+
+// A status of a gate that somebody sets before AOB has judged does not stand meanwhile. AOB's own word comes later.
+func TestForgedStatusBeforeTheVerdictWaits(t *testing.T) {
+	s, main := begun(t)
+	s.forge.permission["eve"] = delivery.PermissionRead
+	s.quality[2] = 0.1
+	n := s.fork("theirs", "eve", main, map[string]string{"models/shapes.yaml": model("shapes", 2)})
+	s.settle()
+	head, gate := s.forge.head(s.forge.prs[n]), "aob/gate/production"
+	s.forge.forge(head, "mal", delivery.Check{Context: gate, State: delivery.CheckSuccess, Description: "all is well"})
+	s.readsBack()
+	if c := s.check(head, gate); c.State != delivery.CheckPending {
+		t.Errorf("before the verdict it is %s: %s", c.State, c.Description)
+	}
+}
+
+// A rollout's status that somebody sets on a commit that moves no fleet becomes the fleet's real one.
+func TestForgedRolloutOnMainIsSetRight(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	s.pushMain(map[string]string{"models/README.md": "words"})
+	s.settle()
+	context := delivery.ContextRollout + "demo"
+	if _, told := s.forge.statuses[s.main()][context]; told {
+		t.Fatal("a commit that moves no fleet has its rollout on it")
+	}
+	s.forge.forge(s.main(), "mal", delivery.Check{Context: context, State: delivery.CheckFailure, Description: "no"})
+	s.readsBack()
+	if c := s.check(s.main(), context); c.State != delivery.CheckSuccess {
+		t.Errorf("it stands as %s: %s", c.State, c.Description)
+	}
+	s.quiet()
 }
