@@ -47,7 +47,7 @@ func CheckUnpacked(ctx context.Context, bundle delivery.Digest, dir string) erro
 	}
 	m, err := parseBundle(data)
 	if err != nil {
-		return &ContentError{err}
+		return contentError(err)
 	}
 	var bad *Damaged
 	for f, b := range m.each() {
@@ -101,7 +101,7 @@ func (s *Store) Check(ctx context.Context, bundle delivery.Digest) error {
 	}
 	m, err := parseBundle(data)
 	if err != nil {
-		return &ContentError{err}
+		return contentError(err)
 	}
 	var bad *Damaged
 	note := func(name string, b blob) {

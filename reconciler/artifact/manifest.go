@@ -21,6 +21,9 @@ const (
 	BundleType   = "application/vnd.cncf.model.manifest.v1+json" // artifactType of a bundle
 	EnvelopeType = "application/vnd.dsse.envelope.v1+json"       // media type of a referrer's layer
 
+	// modelPack is what all media types of ModelPack begin with, whatever their version.
+	modelPack = "application/vnd.cncf.model."
+
 	configType       = "application/vnd.cncf.model.config.v1+json"
 	weightType       = "application/vnd.cncf.model.weight.v1.raw"
 	weightConfigType = "application/vnd.cncf.model.weight.config.v1.raw"
@@ -143,7 +146,7 @@ func parseConfig(data []byte, m bundleManifest) error {
 		return fmt.Errorf("config: not a ModelPack config: %w", err)
 	}
 	if c.Config.Format != "onnx" {
-		return fmt.Errorf("config: want the format onnx, got %q", clip(c.Config.Format))
+		return newer("config: want the format onnx, got %q", clip(c.Config.Format))
 	}
 	if n := len(m.blobs()) - 1; len(c.ModelFS.DiffIDs) != n {
 		return fmt.Errorf("config: want %d diffIds, got %d", n, len(c.ModelFS.DiffIDs))
@@ -187,6 +190,9 @@ func parseBundle(data []byte) (bundleManifest, error) {
 	if err != nil {
 		return none, err
 	}
+	if strings.HasPrefix(m.ArtifactType, modelPack) && m.ArtifactType != BundleType {
+		return none, newer("manifest: want a bundle (%s), got %q", BundleType, clip(m.ArtifactType))
+	}
 	if m.ArtifactType != BundleType {
 		return none, fmt.Errorf("manifest: want a bundle (%s), got %q", BundleType, clip(m.ArtifactType))
 	}
@@ -198,8 +204,7 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		return none, fmt.Errorf("manifest: config: %w", err)
 	}
 	if len(m.Layers) > len(files) {
-		return none, fmt.Errorf("manifest: want at most the %d files that this version knows, got %d", len(files),
-			len(m.Layers))
+		return none, newer("manifest: want at most the %d files that this version knows, got %d", len(files), len(m.Layers))
 	}
 	checked := bundleManifest{config: config, files: make([]blob, len(files)), provenance: map[string]string{}}
 	total := config.size
@@ -207,7 +212,11 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		name := layer.Annotations[annotationFile]
 		at := slices.IndexFunc(files, func(f file) bool { return f.name == name })
 		if at < 0 {
-			return none, fmt.Errorf("manifest: layers[%d]: this version knows no file %q", i, clip(name))
+			err := fmt.Errorf("manifest: layers[%d]: this version knows no file %q", i, clip(name))
+			if fileForm.MatchString(name) {
+				err = unknown{err}
+			}
+			return none, err // a path is no version's file
 		}
 		if checked.files[at].digest != "" {
 			return none, fmt.Errorf("manifest: layers[%d]: a second %s", i, name)
@@ -218,7 +227,7 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		}
 		checked.files[at] = b
 		if total += b.size; total > MaxBundle {
-			return none, fmt.Errorf("manifest: more than %d bytes in all", int64(MaxBundle))
+			return none, newer("manifest: more than %d bytes in all", int64(MaxBundle))
 		}
 	}
 	for i, f := range files {
@@ -312,6 +321,9 @@ func descriptor(mediaType string, b blob) ocispec.Descriptor {
 // checkDescriptor takes a descriptor from outside: its digest becomes a path and
 // its size a promise about what is read.
 func checkDescriptor(d ocispec.Descriptor, mediaType string, limit int64) (blob, error) {
+	if strings.HasPrefix(d.MediaType, modelPack) && d.MediaType != mediaType {
+		return blob{}, newer("want the media type %s, got %q", mediaType, clip(d.MediaType))
+	}
 	if d.MediaType != mediaType {
 		return blob{}, fmt.Errorf("want the media type %s, got %q", mediaType, clip(d.MediaType))
 	}
@@ -319,13 +331,17 @@ func checkDescriptor(d ocispec.Descriptor, mediaType string, limit int64) (blob,
 	if err != nil {
 		return blob{}, err
 	}
-	if d.Size <= 0 || d.Size > limit {
+	if d.Size <= 0 {
 		return blob{}, fmt.Errorf("want 1 to %d bytes, got %d", limit, d.Size)
+	}
+	if d.Size > limit {
+		return blob{}, newer("want 1 to %d bytes, got %d", limit, d.Size)
 	}
 	return blob{digest, d.Size}, nil
 }
 
 var (
+	fileForm         = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 	artifactTypeForm = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$`)
 	provenanceForm   = regexp.MustCompile(`^[a-z][a-zA-Z0-9-]{0,62}$`)
 )
@@ -352,6 +368,11 @@ func checkProvenance(p map[string]string) error {
 	}
 	return nil
 }
+
+// unknown is the error of what this version of AOB does not know, and a later one may.
+type unknown struct{ error }
+
+func newer(format string, args ...any) error { return unknown{fmt.Errorf(format, args...)} }
 
 // clip shortens a stranger's words for an error.
 func clip(s string) string {

@@ -64,12 +64,32 @@ func (e *ContentError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *ContentError) Unwrap() error { return e.Err }
 
+// A NewerError is of a bundle that has something that this version of AOB does not know, as a file or a media type. A
+// later version has packed it: the bundle is not at fault, and neither is the machine that cannot use it.
+type NewerError struct{ Err error }
+
+func (e *NewerError) Error() string {
+	return "a later version of AOB has packed this bundle; update AOB's programs on this machine (" + e.Err.Error() + ")"
+}
+
+// Unwrap returns the cause.
+func (e *NewerError) Unwrap() error { return e.Err }
+
+// contentError is the error of a bundle whose bytes match their digests and that cannot be used.
+func contentError(err error) error {
+	if _, ok := errors.AsType[unknown](err); ok {
+		return &NewerError{err}
+	}
+	return &ContentError{err}
+}
+
 // Pull brings a bundle into the store, and lays it into dir as Unpack does. What
 // the store holds already is not fetched; what is fetched is checked against
 // digest and length, and is never more than the manifest promises nor more than
 // MaxBundle. Where the disk has no room for what is missing, nothing of it is
 // fetched, and the error is syscall.ENOSPC. The error is a *SourceError where the source is at fault, with
-// fs.ErrNotExist in it where the source has no such bundle. Files that arrived whole stay when a later one fails, and
+// fs.ErrNotExist in it where the source has no such bundle, a *NewerError where a later version of AOB has packed the
+// bundle, and a *ContentError where the bundle itself is at fault. Files that arrived whole stay when a later one fails, and
 // so does the part of a file that arrived before the connection broke: the next try goes on from there. downloaded
 // counts the bytes of manifest, config and files that crossed the wire, also beside an error. How long it may take is
 // for ctx and the client's timeouts to say: a server may always be slow.
@@ -107,7 +127,7 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 	}
 	m, err := parseBundle(data)
 	if err != nil {
-		return none, &ContentError{err}
+		return none, contentError(err)
 	}
 	fetch := func(what, mediaType string, b blob) error {
 		if s.verifyBlob(ctx, b) == nil {
@@ -132,7 +152,7 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 		return none, err
 	}
 	if err := parseConfig(config, m); err != nil {
-		return none, &ContentError{err}
+		return none, contentError(err)
 	}
 	for f, b := range m.each() {
 		if err := fetch(f.name, f.mediaType, b); err != nil {

@@ -386,3 +386,68 @@ func TestPullRefusesTheManifest(t *testing.T) {
 		})
 	}
 }
+
+// A bundle that a later version of AOB has packed is not at fault, whatever in it is new. A bundle that no version packs
+// so is.
+func TestBundleOfALaterVersionIsNotAtFault(t *testing.T) {
+	served := t.TempDir()
+	s := open(t, served)
+	data, err := os.ReadFile(filepath.Join(served, "blobs", "sha256", push(t, s, "onnx").Hex()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(data)
+	layer := func(name, mediaType string) string {
+		return fmt.Sprintf(`"layers":[{"annotations":{"org.cncf.model.filepath":%q},"digest":%q,"mediaType":%q,"size":4},`,
+			name, delivery.Sum([]byte("more")), mediaType)
+	}
+	const raw = "application/vnd.cncf.model.weight.config.v1.raw"
+	seven := strings.Repeat(strings.TrimPrefix(layer("a.json", raw), `"layers":[`), 7)
+	for _, c := range []struct {
+		name, old, new string
+		newer          bool
+	}{
+		{"one file more", `"layers":[`, layer("calibration.json", raw), true},
+		{"one file more, of a new type", `"layers":[`, layer("calibration.json", raw+".v2"), true},
+		{"many files more", `"layers":[`, `"layers":[` + seven, true},
+		{"a newer type of the bundle", "model.manifest.v1+json", "model.manifest.v2+json", true},
+		{"a newer type of the config", "model.config.v1+json", "model.config.v2+json", true},
+		{"a newer type of a file", "model.weight.v1.raw", "model.weight.v2.raw", true},
+		{"a packed file", "model.weight.v1.raw", "model.weight.v1.tar+gzip", true},
+		{"a larger file than this version takes", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1),
+			true},
+		{"a path", `"layers":[`, layer("../../etc/passwd", raw), false},
+		{"a file twice", `"golden.bin"`, `"labels.json"`, false},
+		{"no bundle", "cncf.model.manifest", "example.thing", false},
+		{"a negative length", `"size":4}`, `"size":-4}`, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			other := []byte(strings.Replace(good, c.old, c.new, 1))
+			if string(other) == good {
+				t.Fatalf("the manifest holds no %s", c.old)
+			}
+			digest := delivery.Sum(other)
+			if err := os.WriteFile(filepath.Join(served, "blobs", "sha256", digest.Hex()), other, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			_, err := open(t, t.TempDir()).Pull(t.Context(), artifact.Source{URL: "file://" + served}, digest,
+				filepath.Join(t.TempDir(), "slot"))
+			_, newer := errors.AsType[*artifact.NewerError](err)
+			_, wrong := errors.AsType[*artifact.ContentError](err)
+			if newer != c.newer || wrong == c.newer {
+				t.Errorf("newer %v, want %v: %v", newer, c.newer, err)
+			}
+			if newer && !strings.Contains(err.Error(), "update AOB's programs") {
+				t.Errorf("it does not say what to do: %v", err)
+			}
+			dir := t.TempDir() // the same in a slot of a device that went back to an older version
+			if err := os.WriteFile(filepath.Join(dir, artifact.ManifestFile), other, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if _, newer := errors.AsType[*artifact.NewerError](artifact.CheckUnpacked(t.Context(), digest,
+				dir)); newer != c.newer {
+				t.Errorf("unpacked: newer %v, want %v", newer, c.newer)
+			}
+		})
+	}
+}

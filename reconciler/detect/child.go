@@ -144,12 +144,17 @@ func (c *child) greet() error {
 		return nonsense{errors.New("no hello")}
 	}
 	if *m.Hello != ourHello {
-		return fmt.Errorf("%s speaks protocol %d with numerics %s, this program %d with %s: they are of different "+
-			"versions of AOB",
-			c.cmd.Path, m.Hello.Protocol, tidy(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)
+		return &VersionError{fmt.Sprintf("%s speaks protocol %d with numerics %s, this program %d with %s: they are "+
+			"of different versions of AOB; install both of one version",
+			c.cmd.Path, m.Hello.Protocol, tidy(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)}
 	}
 	return nil
 }
+
+// A VersionError is of an aob-detect of another version than this program. No model is at fault.
+type VersionError struct{ Why string }
+
+func (e *VersionError) Error() string { return e.Why }
 
 var errSilent = errors.New("it ended without an answer")
 

@@ -201,3 +201,23 @@ func TestFindLibrary(t *testing.T) {
 		t.Error(what)
 	}
 }
+
+// An aob-detect of another version is told from a model that is at fault, whatever its hello says more.
+func TestOtherVersionOfDetectorBlamesNoModel(t *testing.T) {
+	for name, c := range map[string]struct {
+		hello string
+		mixed bool
+	}{
+		"other numerics":         {`{"protocol":1,"numerics":"aob-detect/0"}`, true},
+		"an older protocol":      {`{"protocol":0,"numerics":"` + Numerics + `"}`, true},
+		"a later protocol":       {`{"protocol":9,"numerics":"` + Numerics + `"}`, true},
+		"a later one, with more": {`{"protocol":9,"numerics":"` + Numerics + `","bundles":{"most":3}}`, true},
+		"the same, with more":    {`{"protocol":1,"numerics":"` + Numerics + `","more":true}`, false},
+	} {
+		d := script(t, `echo '{"hello":`+c.hello+`}'`+"\n"+`echo '{"failure":{"about":"model","why":"bad"}}'`+"\n")
+		_, err := d.Serve(t.Context(), "/bundle", filepath.Join(t.TempDir(), "s"))
+		if _, mixed := errors.AsType[*VersionError](err); err == nil || mixed != c.mixed {
+			t.Errorf("%s: of another version: %v, want %v: %v", name, mixed, c.mixed, err)
+		}
+	}
+}

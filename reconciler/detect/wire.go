@@ -33,7 +33,18 @@ type hello struct {
 	Numerics string `json:"numerics"`
 }
 
-var ourHello = hello{Protocol: 1, Numerics: Numerics}
+// UnmarshalJSON reads a hello of any version: a later one may say more.
+func (h *hello) UnmarshalJSON(data []byte) error {
+	type known hello
+	return json.Unmarshal(data, (*known)(h))
+}
+
+// wireForm is one less than the number of forms that the lines had. It rises where an older program would misread them.
+const wireForm = 0
+
+// ourHello has another protocol for each form of the lines and for each version of signatures, so that an aob-detect
+// that cannot read a bundle's signature is told from a bundle that is at fault.
+var ourHello = hello{Protocol: wireForm + delivery.SignatureVersion, Numerics: Numerics}
 
 // An Inspection is what aob-detect finds in a model.
 type Inspection struct {

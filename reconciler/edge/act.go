@@ -10,6 +10,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
 )
 
 // act does a step. It returns true when that changed the world at once.
@@ -152,8 +153,8 @@ func (a *Agent) notStarted(p Plan, err error) bool {
 }
 
 // deviceFault reports whether an error is the machine's: it is out of room,
-// memory or files, its programs are older than the bundle, or the detector's
-// program cannot be run.
+// memory or files, its programs are older than the bundle or of different
+// versions, or the detector's program cannot be run.
 func deviceFault(err error) bool {
 	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
 		syscall.ENOMEM, syscall.EAGAIN, syscall.EIO} {
@@ -162,6 +163,12 @@ func deviceFault(err error) bool {
 		}
 	}
 	if _, newer := errors.AsType[newerBundle](err); newer {
+		return true
+	}
+	if _, newer := errors.AsType[*artifact.NewerError](err); newer {
+		return true
+	}
+	if _, mixed := errors.AsType[*detect.VersionError](err); mixed {
 		return true
 	}
 	var notKept *unkept

@@ -18,6 +18,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/edge"
 	"github.com/autonomos/aob/reconciler/trust"
 )
@@ -454,6 +455,45 @@ func TestBundleOfALaterVersionWaits(t *testing.T) {
 		t.Errorf("reports %+v", r)
 	}
 	d.serves(v1.target)
+}
+
+// Whatever this device's programs are too old for, or that they are of different versions, is no bundle's fault, and is
+// tried again.
+func TestProgramsOfOtherVersionsAreNoBundlesFault(t *testing.T) {
+	newer := &artifact.NewerError{Err: errors.New(`this version knows no file "calibration.json"`)}
+	for name, c := range map[string]struct {
+		break_ func(*bundle)
+		why    string
+	}{
+		"a bundle with a new file": {func(b *bundle) { b.download = func(int) error { return newer } },
+			"cannot download: a later version of AOB has packed this bundle; update AOB's programs on this machine"},
+		"the same in a slot": {func(b *bundle) { b.start = fmt.Errorf("check: %w", newer) },
+			"a later version of AOB has packed this bundle"},
+		"an aob-detect of another version": {func(b *bundle) {
+			b.start = &detect.VersionError{Why: "they are of different versions of AOB; install both of one version"}
+		}, "they are of different versions of AOB; install both of one version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			v1, v2 := l.shelve(1), l.shelve(2)
+			d := l.boot(l.dir())
+			l.publish(1, v1.target)
+			l.phase(1, delivery.DeviceHealthy, v1.target)
+			l.set(v2, c.break_)
+			l.publish(2, v2.target)
+			heard := l.until(c.why, func(r delivery.Report) bool {
+				return r.Failed != "" || strings.Contains(r.Held, c.why)
+			})
+			if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
+				t.Errorf("reports %+v", r)
+			}
+			d.serves(v1.target)
+			l.set(v2, func(b *bundle) { b.download, b.start = nil, nil })
+			if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+				t.Errorf("after the update it reports %+v", r)
+			}
+		})
+	}
 }
 
 // damage replaces the model in a slot by other bytes, and returns its path.
