@@ -398,8 +398,9 @@ func TestBundleOfALaterVersionIsNotAtFault(t *testing.T) {
 	}
 	good := string(data)
 	layer := func(name, mediaType string) string {
-		return fmt.Sprintf(`"layers":[{"annotations":{"org.cncf.model.filepath":%q},"digest":%q,"mediaType":%q,"size":4},`,
-			name, delivery.Sum([]byte("more")), mediaType)
+		return fmt.Sprintf(
+			`"layers":[{"annotations":{"org.cncf.model.filepath":%q},"digest":%q,"mediaType":%q,"size":4},`, name,
+			delivery.Sum([]byte("more")), mediaType)
 	}
 	const raw = "application/vnd.cncf.model.weight.config.v1.raw"
 	seven := strings.Repeat(strings.TrimPrefix(layer("a.json", raw), `"layers":[`), 7)
@@ -414,8 +415,7 @@ func TestBundleOfALaterVersionIsNotAtFault(t *testing.T) {
 		{"a newer type of the config", "model.config.v1+json", "model.config.v2+json", true},
 		{"a newer type of a file", "model.weight.v1.raw", "model.weight.v2.raw", true},
 		{"a packed file", "model.weight.v1.raw", "model.weight.v1.tar+gzip", true},
-		{"a larger file than this version takes", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1),
-			true},
+		{"a file larger than it takes", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1), true},
 		{"a path", `"layers":[`, layer("../../etc/passwd", raw), false},
 		{"a file twice", `"golden.bin"`, `"labels.json"`, false},
 		{"no bundle", "cncf.model.manifest", "example.thing", false},
