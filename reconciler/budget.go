@@ -3,35 +3,45 @@ package reconciler
 // This file bounds what people without write permission make a turn read and judge.
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // How many bytes of intent files people without write permission may change, in one pull request and in all that are
-// open. A small file costs as much as one of fileCosts bytes.
+// open. A small file costs as much as one of fileCosts bytes. Pull requests of at most smallTree bytes have a budget of
+// their own besides, so that large ones, of however many people, leave room for them.
 const (
 	strangerTree  int64 = 256 << 10
 	strangersTree int64 = 1 << 20
+	smallTree     int64 = 32 << 10
+	smallsTree    int64 = 512 << 10
 	fileCosts     int64 = 2 << 10
 )
 
+// A budget is what is left of what people without write permission may change.
+type budget struct {
+	small, large int64 // bytes, of small pull requests and of the others
+}
+
 // A tooLarge is a pull request that changes more than its author may make a turn read.
 type tooLarge struct {
-	pr    int
+	pr    delivery.PullRequest
 	files int   // that it changes
 	most  int64 // bytes
 	all   bool  // most is of all pull requests together
 }
 
 func (t tooLarge) Error() string {
-	adopt := fmt.Sprintf("a maintainer runs aob pr adopt %d", t.pr)
+	adopt := "a maintainer runs " + adoptCommand(t.pr)
 	if t.all {
-		return fmt.Sprintf("the open pull requests of people without write permission change more than %d kB of "+
-			"intent files: "+
+		return fmt.Sprintf("open pull requests of people without write permission change over %d kB of intent files; "+
 			"close some of them, or %s", t.most>>10, adopt)
 	}
 	return fmt.Sprintf("it changes %d intent files; without write permission at most %d, or %d kB: split it, or %s",
@@ -39,7 +49,7 @@ func (t tooLarge) Error() string {
 }
 
 // within takes what a pull request changes from the budget of people without write permission.
-func (r *Reconciler) within(p *plan.Proposal, main string, budget *int64) error {
+func (r *Reconciler) within(p *plan.Proposal, main string, left *budget) error {
 	if main == "" {
 		return delivery.Wait{What: "what it changes is not known before main can be read"}
 	}
@@ -54,12 +64,71 @@ func (r *Reconciler) within(p *plan.Proposal, main string, budget *int64) error 
 	}
 	switch {
 	case changed.bytes > strangerTree:
-		return tooLarge{pr: p.Number, files: changed.files, most: strangerTree}
-	case changed.bytes > *budget:
-		return tooLarge{pr: p.Number, files: changed.files, most: strangersTree, all: true}
+		return tooLarge{pr: p.PullRequest, files: changed.files, most: strangerTree}
+	case changed.bytes <= smallTree && changed.bytes <= left.small:
+		left.small -= changed.bytes
+	case changed.bytes <= left.large:
+		left.large -= changed.bytes
+	default:
+		return tooLarge{pr: p.PullRequest, files: changed.files, most: strangersTree, all: true}
 	}
-	*budget -= changed.bytes
 	return nil
+}
+
+// smallestFirst sorts pull requests of people without write permission for the budget that they share. Those that
+// somebody gave a go come first. Then comes one of each author before two of anybody, the smallest first, so that
+// nobody uses the budget up for the rest. What cannot be measured comes last: it says why when it is read.
+func (r *Reconciler) smallestFirst(order []int, prs []delivery.PullRequest, main string) {
+	type place struct {
+		rank int // 0: it has a go; or which of its author's pull requests it is
+		size int64
+	}
+	places, of := map[int]place{}, map[string]int{}
+	for _, i := range order {
+		pr := prs[i]
+		at := place{size: math.MaxInt64}
+		if pr.Base == r.Main && main != "" {
+			commit := pr.Head
+			if !pr.Merged {
+				commit = head(pr, r.seen.refs)
+			}
+			if e, err := r.measure(commit, main); err == nil {
+				at.size = e.bytes
+			}
+		}
+		if !r.hasGo(pr.Number) {
+			of[pr.Author]++
+			at.rank = of[pr.Author]
+		}
+		places[i] = at
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(places[a].rank, places[b].rank), cmp.Compare(places[a].size, places[b].size))
+	})
+}
+
+// measure returns how much a head changes, if there is time.
+func (r *Reconciler) measure(commit, main string) (extent, error) {
+	if e, ok := r.seen.extents[[2]string{commit, main}]; ok {
+		return e, nil
+	}
+	if bad, ok := r.seen.bad[commit]; ok {
+		return extent{}, bad.err
+	}
+	if err := r.Repo.Has(commit); err != nil {
+		return extent{}, err
+	}
+	bases, err := r.headBases(commit, main)
+	if err != nil {
+		return extent{}, err
+	}
+	return r.changes(commit, main, bases)
+}
+
+// hasGo reports whether somebody with write permission gave a go for a pull request, for what it holds now or before.
+func (r *Reconciler) hasGo(number int) bool {
+	return len(r.forgeNow.said(number).gos) > 0 ||
+		slices.ContainsFunc(r.seen.gos, func(g ledger.Go) bool { return g.PR == number })
 }
 
 // An extent is how much a head changes.

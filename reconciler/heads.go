@@ -28,32 +28,20 @@ var errLate = delivery.Wait{For: time.Second, What: "reads the files of this pul
 // inTime reports whether there is time left for what was not read before.
 func (r *Reconciler) inTime() bool { return !r.Now().After(r.seen.until) }
 
-// inTurns returns the order in which heads are read: those of people who may write come first. One of theirs that took
-// the time of a turn comes after the others. The others share a budget: one pull request of each of them comes before
-// two of anybody, so that nobody uses it up for the rest.
-func (r *Reconciler) inTurns(prs []delivery.PullRequest) []int {
-	type place struct {
-		stranger bool
-		rank     int // turns whose time it took, or which of a stranger's pull requests it is
-	}
-	places, order, of := make([]place, len(prs)), make([]int, len(prs)), map[string]int{}
+// inTurns returns the pull requests of people who may write, in the order in which their heads are read, and those of
+// the others, which are read after them. One that took the time of a turn comes after the others.
+func (r *Reconciler) inTurns(prs []delivery.PullRequest) (writers, strangers []int) {
 	for i, pr := range prs {
-		order[i], places[i].rank = i, r.seen.late[pr.Number]
-		if may, _ := r.forgeNow.author(pr.Author); pr.May(may) != delivery.PermissionWrite {
-			places[i] = place{true, of[pr.Author]}
-			of[pr.Author]++
+		if may, _ := r.forgeNow.author(pr.Author); pr.May(may) == delivery.PermissionWrite {
+			writers = append(writers, i)
+		} else {
+			strangers = append(strangers, i)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		if places[a].stranger != places[b].stranger {
-			if places[b].stranger {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(places[a].rank, places[b].rank)
+	slices.SortStableFunc(writers, func(a, b int) int {
+		return cmp.Compare(r.seen.late[prs[a].Number], r.seen.late[prs[b].Number])
 	})
-	return order
+	return writers, strangers
 }
 
 // isReported reports whether a pull request was judged at its head before: that stands while it is read again.
@@ -116,11 +104,11 @@ func (r *Reconciler) warm(files []git.File) error {
 func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []delivery.PullRequest, stale bool,
 	keep map[string]bool) {
 	var bad []string
-	budget := strangersTree // of all pull requests of people without write permission
+	left := budget{small: smallsTree, large: strangersTree}
 	w.Proposals = make([]plan.Proposal, len(prs))
 	r.seen.until = r.Now().Add(headsTime)
 	open := map[int]bool{}
-	for _, i := range r.inTurns(prs) {
+	read := func(i int) {
 		pr := prs[i]
 		open[pr.Number] = true
 		if !pr.Merged {
@@ -130,11 +118,11 @@ func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []deliver
 		if stale {
 			keep[pr.Head] = true
 			w.Proposals[i] = p
-			continue
+			return
 		}
 		if pr.Base == r.Main {
 			began := r.inTime()
-			switch late := r.proposal(&p, w.Main.Commit, keep, &budget); {
+			switch late := r.proposal(&p, w.Main.Commit, keep, &left); {
 			case !late:
 				delete(r.seen.late, pr.Number)
 			default:
@@ -158,6 +146,16 @@ func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []deliver
 		}
 		w.Proposals[i] = p
 	}
+	writers, strangers := r.inTurns(prs)
+	for _, i := range writers {
+		read(i)
+	}
+	if !stale {
+		r.smallestFirst(strangers, prs, w.Main.Commit)
+	}
+	for _, i := range strangers {
+		read(i)
+	}
 	maps.DeleteFunc(r.seen.late, func(n, _ int) bool { return !open[n] })
 	if !stale {
 		r.troubles.keep(func(what string) bool {
@@ -170,12 +168,12 @@ func (r *Reconciler) proposals(ctx context.Context, w *plan.World, prs []deliver
 
 // proposal reads one pull request's trees and what its author may do. What cannot be read becomes a complaint; what is
 // not known yet makes it wait. It is late where there was no time left to read it.
-func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]bool, budget *int64) (late bool) {
+func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]bool, left *budget) (late bool) {
 	keep[p.Head] = true
 	permission, known := r.forgeNow.author(p.Author)
 	p.Permission = p.May(permission)
 	if p.Unreadable == "" {
-		err := r.readProposal(p, main, keep, budget)
+		err := r.readProposal(p, main, keep, left)
 		_, waits := errors.AsType[delivery.Wait](err)
 		large, tooLarge := errors.AsType[tooLarge](err)
 		late = err == error(errLate)
@@ -221,13 +219,13 @@ func (r *Reconciler) settled(err error) bool {
 	return blocked
 }
 
-func (r *Reconciler) readProposal(p *plan.Proposal, main string, keep map[string]bool, budget *int64) error {
+func (r *Reconciler) readProposal(p *plan.Proposal, main string, keep map[string]bool, left *budget) error {
 	if bad, ok := r.seen.bad[p.Head]; ok && r.Now().Sub(bad.at) < badLasts {
 		return bad.err
 	}
 	err := r.Repo.Has(p.Head)
 	if err == nil && p.Permission != delivery.PermissionWrite {
-		err = r.within(p, main, budget)
+		err = r.within(p, main, left)
 	}
 	if err == nil {
 		var head tree

@@ -140,3 +140,61 @@ func TestOneStrangerLeavesRoomForOthers(t *testing.T) {
 		t.Errorf("of somebody else: %s: %s", c.State, c.Description)
 	}
 }
+
+// Large pull requests, of however many people, leave room for small ones, and for one that somebody gave a go.
+func TestLargePullRequestsLeaveRoomForSmallOnes(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		others, files int // pull requests of other people, and the models in each
+	}{
+		{"that use the large budget up exactly", 4, 64},
+		{"of many people", 12, 40},
+		{"that are small themselves", 40, 8},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, main := begun(t)
+			for i := range c.others {
+				author := fmt.Sprintf("eve%d", i)
+				s.forge.permission[author] = delivery.PermissionRead
+				s.fork(author, author, main, many(100*i, c.files))
+			}
+			s.forge.permission["kim"] = delivery.PermissionRead
+			n := s.fork("fine", "kim", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
+			s.settle()
+			head := s.forge.head(s.forge.prs[n])
+			if c := s.check(head, delivery.ContextIntent); c.State != delivery.CheckSuccess {
+				t.Errorf("aob/intent of an ordinary pull request: %s: %s", c.State, c.Description)
+			}
+			if c := s.check(head, delivery.ContextRelease); c.State != delivery.CheckPending ||
+				!strings.Contains(c.Description, "/aob run") {
+				t.Errorf("aob/release of an ordinary pull request: %s: %s", c.State, c.Description)
+			}
+		})
+	}
+}
+
+// A large pull request that has a go is not pushed out by others that are opened later and are smaller.
+func TestPullRequestWithAGoKeepsItsRoom(t *testing.T) {
+	s, main := begun(t)
+	s.forge.permission["kim"] = delivery.PermissionRead
+	files := map[string]string{"models/shapes.yaml": model("shapes", 8)}
+	for i := range 4 {
+		name := fmt.Sprintf("large%d", i)
+		files["gates/"+name+".yaml"] = gateFile(name, "shapes", 0.1) + strings.Repeat("# note\n", 8_000)
+	}
+	n := s.fork("large", "kim", main, files)
+	s.settle()
+	head := s.forge.head(s.forge.prs[n])
+	_, code, _ := strings.Cut(s.check(head, delivery.ContextRelease).Description, "/aob run ")
+	s.forge.comment(n, "maintainer", "/aob run "+code)
+	s.settle()
+	for i := range 8 {
+		author := fmt.Sprintf("eve%d", i)
+		s.forge.permission[author] = delivery.PermissionRead
+		s.fork(author, author, main, many(100*i, 45))
+	}
+	s.settle()
+	if c := s.check(head, delivery.ContextIntent); c.State != delivery.CheckSuccess {
+		t.Errorf("aob/intent: %s: %s", c.State, c.Description)
+	}
+}
