@@ -16,6 +16,7 @@ import (
 	"code.gitea.io/sdk/gitea"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/trust"
 )
 
 // Heard is told that a webhook has arrived.
@@ -105,7 +106,11 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	if err != nil {
 		return setup, f.explain(doing, err)
 	}
-	wrong, err := f.checkSigned(ctx, c, name)
+	wrong, err := f.checkSigned(c, name)
+	var unsigned string
+	if err == nil && wrong == "" && f.signed.Key != "" {
+		wrong, unsigned, err = f.checkHeads(ctx, name)
+	}
 	if err != nil {
 		return setup, f.explain(doing, err)
 	}
@@ -117,7 +122,7 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	case required && wrong != "":
 		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and %s", called, f.branch, wrong)
 	}
-	if wrong = cmp.Or(setup.Refuses, wrong); wrong != "" {
+	if wrong = cmp.Or(setup.Refuses, wrong, unsigned); wrong != "" {
 		say("%s", wrong)
 	}
 	return setup, nil
@@ -202,7 +207,7 @@ const maxVerified = 20
 // checkSigned says why Gitea does not take AOB's commits for signed, and what to do; empty where nothing is known to be
 // wrong, or where they are not signed. Gitea verifies a signature if the committer's e-mail address is a confirmed one
 // of an account, and the key one that this account has proved to own.
-func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (string, error) {
+func (f *Gitea) checkSigned(c *gitea.Client, name string) (string, error) {
 	if f.signed.Key == "" {
 		return "", nil
 	}
@@ -237,38 +242,52 @@ func (f *Gitea) checkSigned(ctx context.Context, c *gitea.Client, name string) (
 		return fmt.Sprintf("the address %s of aob's commits is no confirmed e-mail address of the user %s: "+
 			"set commits.email to one that is", f.signed.Email, name), nil
 	}
-	prs, err := f.PullRequests(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, pr := range prs[max(0, len(prs)-maxVerified):] {
-		if why, err := f.unverified(ctx, pr, name); why != "" || err != nil {
-			return why, err
-		}
-	}
 	return "", nil
 }
 
-// unverified says why Gitea does not take a pull request's head for signed, where it is AOB's.
-func (f *Gitea) unverified(ctx context.Context, pr delivery.PullRequest, name string) (string, error) {
+// checkHeads looks for heads of AOB's own branches that Gitea does not take for signed. Everybody can write AOB's
+// address into a commit. So wrong, which is said of all pull requests, is only of a commit that AOB's key has signed.
+// unsigned names one that has no signature: AOB may have made it before it had a key, or somebody else did.
+func (f *Gitea) checkHeads(ctx context.Context, name string) (wrong, unsigned string, err error) {
+	prs, err := f.PullRequests(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	prs = slices.DeleteFunc(slices.Clone(prs), func(pr delivery.PullRequest) bool { return pr.Fork })
+	for _, pr := range prs[max(0, len(prs)-maxVerified):] {
+		wrong, one, err := f.unverified(ctx, pr, name)
+		if wrong != "" || err != nil {
+			return wrong, "", err
+		}
+		unsigned = cmp.Or(unsigned, one)
+	}
+	return "", unsigned, nil
+}
+
+// unverified says why Gitea does not take a pull request's head for signed, where it has AOB's address; see checkHeads.
+func (f *Gitea) unverified(ctx context.Context, pr delivery.PullRequest, name string) (wrong, unsigned string,
+	err error) {
 	var got gitea.Commit
 	path := fmt.Sprintf("git/commits/%s?stat=false&files=false", url.PathEscape(pr.Head))
-	err := f.get(ctx, path, func(d *json.Decoder) error { return d.Decode(&got) })
+	err = f.get(ctx, path, func(d *json.Decoder) error { return d.Decode(&got) })
 	v := got.RepoCommit
 	if missing(err) || err == nil && (v == nil || v.Committer == nil || v.Verification == nil) {
-		return "", nil // the head has moved, or the server is an old one
+		return "", "", nil // the head has moved, or the server is an old one
 	}
 	switch {
 	case err != nil:
-		return "", err
+		return "", "", err
 	case !strings.EqualFold(v.Committer.Email, f.signed.Email) || v.Verification.Verified:
-		return "", nil
+		return "", "", nil
 	case v.Verification.Signature == "":
-		return fmt.Sprintf("aob made %.10s of pull request %d while it had no key to sign it: "+
-			"push the branch without that commit, and aob makes it again", pr.Head, pr.Number), nil
+		return "", fmt.Sprintf("commit %.10s of pull request %d has the address of aob's commits and no signature; "+
+			"if aob made it while it had no key, push the branch without it, and aob makes it again", pr.Head,
+			pr.Number), nil
+	case !trust.SSHSigned(f.signed.Key, "git", []byte(v.Verification.Payload), []byte(v.Verification.Signature)):
+		return "", "", nil // somebody else signed it
 	}
 	return fmt.Sprintf("Gitea does not take aob's signature on %.10s of pull request %d for verified: "+
-		"press Verify beside the key in the settings of the user %s", pr.Head, pr.Number, name), nil
+		"press Verify beside the key in the settings of the user %s", pr.Head, pr.Number, name), "", nil
 }
 
 // sameKey compares two lines of authorized_keys files without their comments.

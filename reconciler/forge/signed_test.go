@@ -1,8 +1,11 @@
 package forge
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,8 +120,13 @@ func TestRequiredSignatures(t *testing.T) {
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
 
 		number, commit := release("before", git.Committer{Name: "aob", Email: "aob@example.com"})
-		says(open(Signed{Email: "aob@example.com", Key: key.Public()}),
-			fmt.Sprintf("aob made %.10s of pull request %d while it had no key", commit, number))
+		// Anybody may have made it, so it is no word on other pull requests.
+		setup, err := open(Signed{Email: "aob@example.com", Key: key.Public()}).Check(t.Context())
+		if want := fmt.Sprintf("commit %.10s of pull request %d has the address of aob's commits and no signature",
+			commit, number); err != nil || setup.Refuses != "" || len(setup.Wrong) != 1 ||
+			!strings.HasPrefix(setup.Wrong[0], want) {
+			t.Errorf("it says %+v, %v; want %q", setup, err, want)
+		}
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)
 	})
 
@@ -226,4 +234,79 @@ func TestRequiredSignatures(t *testing.T) {
 			t.Errorf("git verify-commit: %v: %s", err, out)
 		}
 	})
+}
+
+// AOB's address in a commit is not AOB's word: nobody can make AOB say that its own commits cannot be merged.
+func TestAddressInACommitIsNotTakenForAOBs(t *testing.T) {
+	load := func() *trust.SSHKey {
+		key, err := trust.LoadSSH(giteatest.SSHKey(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	ours, theirs := load(), load()
+	const payload = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\nRelease\n"
+	sign := func(key *trust.SSHKey, text string) string {
+		b, err := key.Sign("git", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for name, c := range map[string]struct {
+		fork                bool
+		signature           string
+		wantWrong, unsigned bool
+	}{
+		"a fork's, without a signature":   {fork: true},
+		"a fork's, with ours":             {fork: true, signature: sign(ours, payload)},
+		"a writer's, without a signature": {unsigned: true},
+		"a writer's, with another key":    {signature: sign(theirs, payload)},
+		"ours, copied to another commit":  {signature: sign(ours, payload+"x")},
+		"no signature at all":             {signature: "-----BEGIN PGP SIGNATURE-----"},
+		"ours":                            {signature: sign(ours, payload), wantWrong: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const head = "abcdef0123456789abcdef0123456789abcdef01"
+			ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				var answer any
+				switch {
+				case strings.HasSuffix(r.URL.Path, "/version"):
+					answer = map[string]any{"version": "1.24.0"}
+				case strings.HasSuffix(r.URL.Path, "/pulls") && r.URL.Query().Get("page") != "2":
+					repo := map[string]any{"id": 1, "owner": map[string]any{"login": "ada"}}
+					from := repo
+					if c.fork {
+						from = map[string]any{"id": 2, "fork": true, "owner": map[string]any{"login": "eve"}}
+					}
+					answer = []any{map[string]any{"number": 9, "state": "open", "user": map[string]any{"login": "eve"},
+						"base": map[string]any{"ref": "main", "repo_id": 1, "repo": repo},
+						"head": map[string]any{"ref": "x", "sha": head, "repo_id": from["id"], "repo": from}}}
+				case strings.HasSuffix(r.URL.Path, "/pulls"):
+					answer = []any{}
+				default:
+					answer = map[string]any{"sha": head, "commit": map[string]any{
+						"committer": map[string]any{"name": "aob", "email": "aob@example.com"}, "verification": map[string]any{
+							"verified": false, "signature": c.signature, "payload": payload}}}
+				}
+				json.NewEncoder(w).Encode(answer)
+			}))
+			defer ts.Close()
+			f, err := NewGitea(Server{URL: ts.URL, Owner: "ada", Repo: "intent", Token: func() string { return "x" },
+				Branch: "main", Signed: Signed{Email: "aob@example.com", Key: ours.Public()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			prs, err := f.PullRequests(t.Context())
+			if err != nil || len(prs) != 1 || prs[0].Fork != c.fork {
+				t.Fatalf("pull requests: %+v, %v", prs, err)
+			}
+			wrong, unsigned, err := f.checkHeads(t.Context(), "aob")
+			if err != nil || (wrong != "") != c.wantWrong || (unsigned != "") != c.unsigned {
+				t.Errorf("it says %q and %q, %v", wrong, unsigned, err)
+			}
+		})
+	}
 }

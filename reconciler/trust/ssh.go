@@ -74,22 +74,54 @@ func LoadSSH(path string) (*SSHKey, error) {
 	return &SSHKey{signer}, nil
 }
 
-const sshMagic = "SSHSIG"
-
 // Sign signs a message in OpenSSH's form (PROTOCOL.sshsig), as git wants it for gpg.format=ssh. namespace says what the
 // signature is for, "git" for a commit: it counts for nothing else. The same message gives the same bytes.
 func (k *SSHKey) Sign(namespace string, message []byte) ([]byte, error) {
-	const hash = "sha512"
-	sum := sha512.Sum512(message)
-	what := struct{ Namespace, Reserved, Hash, Sum string }{namespace, "", hash, string(sum[:])}
-	signed := append([]byte(sshMagic), ssh.Marshal(what)...)
-	signature, err := k.signer.Sign(rand.Reader, signed) // ed25519 takes nothing from rand
+	signature, err := k.signer.Sign(rand.Reader, sshMessage(namespace, message)) // ed25519 takes nothing from rand
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", k, err)
 	}
-	blob := append([]byte(sshMagic), ssh.Marshal(struct {
-		Version                                      uint32
-		Public, Namespace, Reserved, Hash, Signature string
-	}{1, string(k.signer.PublicKey().Marshal()), namespace, "", hash, string(ssh.Marshal(signature))})...)
-	return bytes.TrimSpace(pem.EncodeToMemory(&pem.Block{Type: "SSH SIGNATURE", Bytes: blob})), nil
+	blob := append([]byte(sshMagic), ssh.Marshal(sshBlob{1, string(k.signer.PublicKey().Marshal()), namespace, "",
+		sshHash, string(ssh.Marshal(signature))})...)
+	return bytes.TrimSpace(pem.EncodeToMemory(&pem.Block{Type: sshType, Bytes: blob})), nil
+}
+
+// SSHSigned reports whether a signature in OpenSSH's form is of a message, for a namespace, and by a public key: one
+// line of an authorized_keys file.
+func SSHSigned(public, namespace string, message, signature []byte) bool {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public))
+	block, _ := pem.Decode(signature)
+	if err != nil || block == nil || block.Type != sshType {
+		return false
+	}
+	rest, ok := bytes.CutPrefix(block.Bytes, []byte(sshMagic))
+	var blob sshBlob
+	if !ok || ssh.Unmarshal(rest, &blob) != nil || blob.Namespace != namespace || blob.Hash != sshHash ||
+		blob.Public != string(key.Marshal()) {
+		return false
+	}
+	var made ssh.Signature
+	if ssh.Unmarshal([]byte(blob.Signature), &made) != nil {
+		return false
+	}
+	return key.Verify(sshMessage(namespace, message), &made) == nil
+}
+
+// The form of what is signed, and of a signature.
+const (
+	sshMagic = "SSHSIG"
+	sshHash  = "sha512"
+	sshType  = "SSH SIGNATURE"
+)
+
+type sshBlob struct {
+	Version                                      uint32
+	Public, Namespace, Reserved, Hash, Signature string
+}
+
+// sshMessage is what is signed for a message.
+func sshMessage(namespace string, message []byte) []byte {
+	sum := sha512.Sum512(message)
+	what := struct{ Namespace, Reserved, Hash, Sum string }{namespace, "", sshHash, string(sum[:])}
+	return append([]byte(sshMagic), ssh.Marshal(what)...)
 }

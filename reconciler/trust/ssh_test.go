@@ -61,6 +61,25 @@ func TestOpenSSHVerifiesWhatAnSSHKeySigns(t *testing.T) {
 	if err := os.WriteFile(allowed, []byte("aob@example.com "+key.Public()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	other, err := trust.LoadSSH(sshKeygen(t, "-t", "ed25519", "-N", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !trust.SSHSigned(key.Public(), "git", message, signature) {
+		t.Error("the signature is not taken for its own")
+	}
+	for name, wrong := range map[string]bool{
+		"another key":       trust.SSHSigned(other.Public(), "git", message, signature),
+		"another message":   trust.SSHSigned(key.Public(), "git", message[1:], signature),
+		"another namespace": trust.SSHSigned(key.Public(), "file", message, signature),
+		"half of one":       trust.SSHSigned(key.Public(), "git", message, signature[:len(signature)/2]),
+		"no signature":      trust.SSHSigned(key.Public(), "git", message, nil),
+		"no key":            trust.SSHSigned("", "git", message, signature),
+	} {
+		if wrong {
+			t.Errorf("%s is verified", name)
+		}
+	}
 	run(t, message, "ssh-keygen", "-Y", "verify", "-f", allowed, "-I", "aob@example.com", "-n", "git", "-s", signed)
 	for name, args := range map[string][]string{
 		"another message":   {"-n", "git"},
