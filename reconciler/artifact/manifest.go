@@ -204,7 +204,8 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		return none, fmt.Errorf("manifest: config: %w", err)
 	}
 	if len(m.Layers) > len(files) {
-		return none, newer("manifest: want at most the %d files that this version knows, got %d", len(files), len(m.Layers))
+		return none, newer("manifest: want at most the %d files that this version knows, got %d", len(files),
+			len(m.Layers))
 	}
 	checked := bundleManifest{config: config, files: make([]blob, len(files)), provenance: map[string]string{}}
 	total := config.size

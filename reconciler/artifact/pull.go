@@ -69,7 +69,8 @@ func (e *ContentError) Unwrap() error { return e.Err }
 type NewerError struct{ Err error }
 
 func (e *NewerError) Error() string {
-	return "a later version of AOB has packed this bundle; update AOB's programs on this machine (" + e.Err.Error() + ")"
+	return fmt.Sprintf("a later version of AOB has packed this bundle; update AOB's programs on this machine (%v)",
+		e.Err)
 }
 
 // Unwrap returns the cause.
@@ -87,12 +88,16 @@ func contentError(err error) error {
 // the store holds already is not fetched; what is fetched is checked against
 // digest and length, and is never more than the manifest promises nor more than
 // MaxBundle. Where the disk has no room for what is missing, nothing of it is
-// fetched, and the error is syscall.ENOSPC. The error is a *SourceError where the source is at fault, with
-// fs.ErrNotExist in it where the source has no such bundle, a *NewerError where a later version of AOB has packed the
-// bundle, and a *ContentError where the bundle itself is at fault. Files that arrived whole stay when a later one fails, and
-// so does the part of a file that arrived before the connection broke: the next try goes on from there. downloaded
-// counts the bytes of manifest, config and files that crossed the wire, also beside an error. How long it may take is
-// for ctx and the client's timeouts to say: a server may always be slow.
+// fetched, and the error is syscall.ENOSPC. The error is a *SourceError where the
+// source is at fault, with fs.ErrNotExist in it where the source has no such
+// bundle. It is a *NewerError where a later version of AOB has packed the bundle,
+// and a *ContentError where the bundle itself is at fault.
+//
+// Files that arrived whole stay when a later one fails, and so does the part of a
+// file that arrived before the connection broke: the next try goes on from there.
+// downloaded counts the bytes of manifest, config and files that crossed the wire,
+// also beside an error. How long it may take is for ctx and the client's timeouts
+// to say: a server may always be slow.
 //
 // On a device the store is the cache that both slots share.
 func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, dir string) (downloaded int64,

@@ -387,8 +387,8 @@ func TestPullRefusesTheManifest(t *testing.T) {
 	}
 }
 
-// A bundle that a later version of AOB has packed is not at fault, whatever in it is new. A bundle that no version packs
-// so is.
+// A bundle that a later version of AOB has packed is not at fault, whatever in it is new. A bundle that no version
+// packs so is.
 func TestBundleOfALaterVersionIsNotAtFault(t *testing.T) {
 	served := t.TempDir()
 	s := open(t, served)
