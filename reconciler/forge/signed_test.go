@@ -288,8 +288,9 @@ func TestAddressInACommitIsNotTakenForAOBs(t *testing.T) {
 					answer = []any{}
 				default:
 					answer = map[string]any{"sha": head, "commit": map[string]any{
-						"committer": map[string]any{"name": "aob", "email": "aob@example.com"}, "verification": map[string]any{
-							"verified": false, "signature": c.signature, "payload": payload}}}
+						"committer": map[string]any{"name": "aob", "email": "aob@example.com"},
+						"verification": map[string]any{"verified": false, "signature": c.signature,
+							"payload": payload}}}
 				}
 				json.NewEncoder(w).Encode(answer)
 			}))
