@@ -314,10 +314,11 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 		return w, err
 	}
 	w.Devices = map[string][]delivery.Device{}
-	w.Listening = r.Fleet.Listening()
 	for _, d := range r.Fleet.Devices() {
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
 	}
+	// After the devices: a report that ends a gap must not be seen without the end of the gap.
+	w.Listening = r.Fleet.Listening()
 	if r.Blobs != nil {
 		w.Stored = r.Blobs.Found()
 	}
