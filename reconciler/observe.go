@@ -294,6 +294,18 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
 	}
+	w.Devices = map[string][]delivery.Device{}
+	for _, d := range r.Fleet.Devices() {
+		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
+	}
+	// After the devices: a report that ends a gap must not be seen without the end of the gap.
+	w.Listening = r.Fleet.Listening()
+	if r.Blobs != nil {
+		w.Stored = r.Blobs.Found()
+	}
+	if w.Clocks, err = r.clocks(ctx); err != nil {
+		return w, err
+	}
 	w.Published = map[string]delivery.Desired{}
 	publish := func(fleets map[string]delivery.Fleet) {
 		for name := range fleets {
@@ -309,26 +321,36 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	for _, p := range w.Proposals { // of a fleet that was removed and comes back
 		publish(p.Merged.Fleets)
 	}
-	w.Main.Repointed = r.repointed(w)
 	if w.Evidence, err = r.signed(ctx, w); err != nil {
 		return w, err
 	}
-	w.Devices = map[string][]delivery.Device{}
-	for _, d := range r.Fleet.Devices() {
-		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
-	}
-	// After the devices: a report that ends a gap must not be seen without the end of the gap.
-	w.Listening = r.Fleet.Listening()
-	if r.Blobs != nil {
-		w.Stored = r.Blobs.Found()
-	}
-	if w.Clocks, err = r.clocks(ctx); err != nil {
-		return w, err
-	}
+	r.restore(&w)
+	w.Main.Repointed = r.repointed(w)
 	w.Opened, err = r.opened(ctx)
 	r.troubles.note(openedTrouble, err)
 	r.pasts(&w)
 	return w, ctx.Err()
+}
+
+// restore says what fleets were told to run whose published document is lost.
+func (r *Reconciler) restore(w *plan.World) {
+	looked := map[[2]string]bool{} // fleets and the models that they are to run
+	fill := func(fleets map[string]delivery.Fleet) {
+		for name, f := range fleets {
+			key := [2]string{name, f.Runs}
+			if _, ok := w.Published[name]; ok || looked[key] {
+				continue
+			}
+			looked[key] = true
+			if d, ok := plan.Restored(*w, f); ok {
+				w.Published[name] = d
+			}
+		}
+	}
+	fill(w.Main.Intent.Fleets)
+	for _, p := range w.Proposals {
+		fill(p.Merged.Fleets)
+	}
 }
 
 // isRest reports whether a list is good: all of it was read, or all but some that the error names.

@@ -211,3 +211,50 @@ func TestTheCommentSaysWhichGatesStopAsking(t *testing.T) {
 		t.Errorf("gate production covers it now:\n%s", got)
 	}
 }
+
+// What is published is lost, and main's fleet file was changed by a push before. The fleet still runs what it ran, so
+// that model's gates still hold it.
+func TestFleetKeepsItsBarWithoutItsPublishedDocument(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		lose func(*sim)
+	}{
+		{"its document", func(*sim) {}},
+		{"its document and its clock", func(s *sim) { clear(s.ledger.clocks) }},
+		{"its document, and the clock names no model", func(s *sim) {
+			for fleet, text := range s.ledger.clocks {
+				s.ledger.clocks[fleet] = []byte(strings.Replace(string(text), `"model":`, `"was":`, 1))
+			}
+		}},
+	} {
+		for _, pushed := range []string{"before", "after"} { // fleets/demo.yaml is changed before the loss, or after it
+			t.Run(c.name+", pushed "+pushed, func(t *testing.T) {
+				s := barred(t)
+				s.releasedOther(2)
+				before := s.fleet.devices[0].Report.Bundle
+				if pushed == "before" {
+					s.pushMain(demoRuns("other", ""))
+					s.settle()
+					s.runsBundle(before, "its gate has not passed the other model")
+				}
+				clear(s.fleet.published)
+				s.fleet.least = 1000
+				c.lose(s)
+				if pushed == "after" {
+					s.pushMain(demoRuns("other", ""))
+				}
+				s.restart()
+				s.settle()
+				s.runsBundle(before, "its gate has not passed the other model, and its document was lost")
+				text := s.loop.seen.plan.Fleets[0].Text
+				if !strings.Contains(text, "stays with shapes version 1") {
+					t.Errorf("the fleet: %s", text)
+				}
+				if d := s.fleet.published["demo"]; d.Model != "shapes" || d.Release.Bundle != before || d.Share != 1 {
+					t.Errorf("published anew: %+v", d)
+				}
+				s.quiet()
+			})
+		}
+	}
+}

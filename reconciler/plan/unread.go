@@ -185,6 +185,9 @@ func (m *maker) stays(r FleetReport, why string) FleetReport {
 	if desired.Previous != nil && slices.Contains(forbidden, desired.Previous.Bundle) {
 		desired.Previous = nil
 	}
+	if published.Version == 0 {
+		return r // it is lost, and nothing is made up while main cannot be read
+	}
 	r.Decision.Desired = &desired
 	if m.news(desired, &published) { // only its time is over soon
 		m.step(Publish{Desired: desired, Devices: len(m.w.Devices[r.Fleet])})

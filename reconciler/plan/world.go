@@ -24,7 +24,7 @@ type World struct {
 	// by bundle: how the server's own store was found; nil where nobody checks it
 	Stored    map[delivery.Digest]Stored
 	Clocks    map[string]rollout.State    // by fleet
-	Published map[string]delivery.Desired // by ring: what devices read now
+	Published map[string]delivery.Desired // by ring: what devices read now; see [Restored] for one of version 0
 	Opened    map[string]bool             // branches of AOB's own pull requests: opened once, whatever became of them
 	Trials    []Trial                     // experiments, oldest first
 	Wanted    []delivery.CompareRun       // comparisons that somebody waits for
