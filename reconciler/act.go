@@ -176,7 +176,7 @@ func moved(err error) error {
 }
 
 // The ledger keeps which of AOB's own pull requests were opened, and where they stand: openedKey and the branch that
-// the plan names hold the branch and commit. pushedKey and a branch hold the commit that AOB pushed there.
+// the plan names hold the branch, commit and number. pushedKey and a branch hold the commit that AOB pushed there.
 const (
 	openedKey = "proposed/"
 	pushedKey = "pushed/"
@@ -221,9 +221,9 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 			return err
 		}
 		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title", s.Title)
-		r.seen.opened[s.Branch] = true
+		r.seen.opened[s.Branch] = ownPull{branch, number}
 		nudge(r.forgeNow.look)
-		return r.Ledger.PutSaid(ctx, openedKey+s.Branch, branch+" "+commit, r.Now())
+		return r.Ledger.PutSaid(ctx, openedKey+s.Branch, fmt.Sprintf("%s %s %d", branch, commit, number), r.Now())
 	})
 	return nil
 }

@@ -153,6 +153,7 @@ func (noForge) Owner(context.Context, string) (string, error)                   
 func (noForge) Check(context.Context) (delivery.Setup, error)                       { return delivery.Setup{}, nil }
 func (noForge) Permission(context.Context, string) (delivery.Permission, error)     { return "", nil }
 func (noForge) OpenPR(context.Context, string, string, string, string) (int, error) { return 0, nil }
+func (noForge) Knows(context.Context, int, string) (bool, error)                    { return true, nil }
 
 // byTurns measures two things by turns and returns the medians.
 func byTurns(before, ours, theirs func()) (a, b time.Duration) {

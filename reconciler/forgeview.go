@@ -95,7 +95,9 @@ type forgeView struct {
 	asks       map[int]waiting // by pull request: what its comments may say, as the last plan asks
 	asked      map[int]asked   // by pull request: what its comments say
 	heads      []string        // commits besides the heads of pull requests whose statuses are read back
-	owners     []string        // of gates, on main and in pull requests
+	own        []ownPull       // pull requests of AOB's own that the forge may have lost
+	owns       map[string]ownRead
+	owners     []string // of gates, on main and in pull requests
 	known      map[string]ownerRead
 	setupAt    time.Time // when the settings were asked for
 	wrong      bool      // something is wrong with them
@@ -114,7 +116,7 @@ func newForgeView(r *Reconciler) *forgeView {
 	f := &forgeView{r: r, look: make(chan struct{}, 1), due: true, retry: backoff{}, permission: map[string]permitted{},
 		teams: map[string]teamsOf{},
 		asks:  map[int]waiting{}, asked: map[int]asked{}, statuses: map[string]statusRead{}, again: map[string]bool{},
-		bodies: map[int]bodyRead{}}
+		bodies: map[int]bodyRead{}, owns: map[string]ownRead{}}
 	f.asking = newOutbox(func() time.Time { return r.Now() }, f.answered)
 	return f
 }
@@ -142,6 +144,7 @@ func (f *forgeView) step(ctx context.Context) {
 	}
 	f.forget(now)
 	f.readEnds()
+	f.readOwn(now)
 	f.readPermissions(now)
 	f.readComments(due)
 	f.readBack(now)
@@ -294,8 +297,9 @@ func (f *forgeView) readList(ctx context.Context, now time.Time, asOf int) bool 
 	return true
 }
 
-// want says what the last plan asks of comments, and which commits besides the heads of pull requests are read back.
-func (f *forgeView) want(asks map[int]waiting, heads, owners []string) {
+// want says what the last plan asks of comments, which commits besides the heads of pull requests are read back, and
+// which pull requests of AOB's own the forge may have lost.
+func (f *forgeView) want(asks map[int]waiting, heads, owners []string, own []ownPull) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for n, w := range asks {
@@ -303,7 +307,10 @@ func (f *forgeView) want(asks map[int]waiting, heads, owners []string) {
 			nudge(f.look) // the comment may be there already
 		}
 	}
-	f.asks, f.heads, f.owners = asks, heads, owners
+	if !slices.Equal(f.own, own) {
+		nudge(f.look)
+	}
+	f.asks, f.heads, f.owners, f.own = asks, heads, owners, own
 }
 
 // readNews returns what was read back and not taken before.

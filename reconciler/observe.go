@@ -12,7 +12,6 @@ import (
 	"math"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -52,7 +51,7 @@ type seen struct {
 	specs    map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results  map[delivery.Digest]json.RawMessage
 	open     map[int]openPull     // pull requests whose last word was not said; nil until read
-	opened   map[string]bool      // branches of AOB's own pull requests, as the ledger knows them; nil until read
+	opened   map[string]ownPull   // AOB's own pull requests, by the branch that plans name; nil until read
 	active   bool                 // a run was running
 	trials   []plan.Trial         // experiments, as the ledger knows them; nil until read
 	wanted   []wanted             // comparisons that somebody waits for
@@ -478,21 +477,6 @@ func (r *Reconciler) clocks(ctx context.Context) (map[string]rollout.State, erro
 	}
 	r.seen.clocks = clocks
 	return clocks, nil
-}
-
-// opened names the branches of AOB's own pull requests.
-func (r *Reconciler) opened(ctx context.Context) (map[string]bool, error) {
-	if r.seen.opened == nil {
-		list, err := r.Ledger.Said(ctx, openedKey)
-		if err != nil {
-			return nil, err
-		}
-		r.seen.opened = map[string]bool{}
-		for key := range list {
-			r.seen.opened[strings.TrimPrefix(key, openedKey)] = true
-		}
-	}
-	return maps.Clone(r.seen.opened), nil
 }
 
 // tree parses what a commit asks for.

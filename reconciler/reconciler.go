@@ -74,6 +74,9 @@ type (
 		// "" where it can.
 		Owner(ctx context.Context, name string) (problem string, err error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
+		// Knows reports whether the forge has a pull request of that number that AOB opened from that branch, open or
+		// not.
+		Knows(ctx context.Context, number int, branch string) (bool, error)
 	}
 	// Runs is slow work outside the loop.
 	Runs interface {
@@ -373,7 +376,7 @@ func (r *Reconciler) wants(p plan.Plan) {
 			asks[pr.PR.Number] = w
 		}
 	}
-	r.forgeNow.want(asks, r.readBackToo(p), r.seen.owners())
+	r.forgeNow.want(asks, r.readBackToo(p), r.seen.owners(), r.doubted(p))
 }
 
 // wakeAt asks for a turn at t at the latest.

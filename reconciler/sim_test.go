@@ -846,3 +846,11 @@ func (f *simForge) OpenPR(_ context.Context, head, _, title, _ string) (int, err
 	f.prs[n].Title = title
 	return n, nil
 }
+
+func (f *simForge) Knows(_ context.Context, number int, branch string) (bool, error) {
+	if err := f.well(); err != nil {
+		return false, err
+	}
+	p, ok := f.prs[number]
+	return ok && p.HeadRef == branch && p.Author == "aob", nil
+}

@@ -32,6 +32,7 @@ type stage struct {
 		Teams(ctx context.Context, user string) (map[string]bool, error)
 		Owner(ctx context.Context, name string) (string, error)
 		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
+		Knows(ctx context.Context, number int, branch string) (bool, error)
 	}
 	work     *work
 	propose  func(branch, title string) int        // opens a pull request as a person
@@ -252,6 +253,18 @@ func conform(t *testing.T, s *stage) {
 		if _, err := s.forge.OpenPR(ctx, "no/such/branch", "main", "x", "x"); err == nil {
 			t.Error("a branch that is not there: no error")
 		}
+		known := func(when string) {
+			t.Helper()
+			if ok, err := s.forge.Knows(ctx, number, "aob/rollback-pallets"); err != nil || !ok {
+				t.Errorf("%s: the forge knows it: %v, %v", when, ok, err)
+			}
+		}
+		known("open")
+		s.remove("aob/rollback-pallets")
+		eventually(t, "the pull request ends with its branch", func() bool {
+			return !slices.ContainsFunc(prs(), func(pr delivery.PullRequest) bool { return pr.Number == number })
+		})
+		known("closed, and its branch is gone")
 	})
 
 	s.remove("apple")

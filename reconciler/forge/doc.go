@@ -16,6 +16,7 @@
 //	Permission(ctx, user)                   what a user may do, by the forge's own word
 //	Teams(ctx, user)                        the teams of the repository, and whether a user is in each
 //	OpenPR(ctx, head, base, title, body)    a pull request for a branch, made once
+//	Knows(ctx, number, branch)              whether a pull request that AOB opened is there, open or not
 //
 // Each write may be repeated: the same call leaves the forge as it is.
 //

@@ -352,6 +352,34 @@ func (f *Gitea) OpenPR(ctx context.Context, head, base, title, body string) (int
 	return int(made.Index), nil
 }
 
+// Knows reports whether Gitea has a pull request of that number that AOB opened from that branch, open or not. It does
+// not where it was restored from an older backup, or where the repository was moved to it without its pull requests.
+func (f *Gitea) Knows(ctx context.Context, number int, branch string) (bool, error) {
+	doing := fmt.Sprintf("read pull request %d", number)
+	c, err := f.client(ctx)
+	if err != nil {
+		return false, f.explain(doing, err)
+	}
+	me, _, err := f.myself(c)
+	if err != nil {
+		return false, f.explain(doing, err)
+	}
+	p, _, err := c.GetPullRequest(f.owner, f.repo, int64(number))
+	if missing(err) {
+		if _, _, err := c.GetRepo(f.owner, f.repo); err == nil {
+			return false, nil
+		}
+	}
+	if err != nil {
+		return false, f.explain(doing, err)
+	}
+	if p.Head == nil {
+		return false, fmt.Errorf("%s: the answer names no branch", doing)
+	}
+	// The label is the branch's name also where the branch is gone.
+	return p.Head.Name == branch && p.Poster != nil && p.Poster.ID == me, nil
+}
+
 // find returns the number of a branch's open pull request, or 0.
 func (f *Gitea) find(ctx context.Context, head, base string) (int, error) {
 	prs, err := f.PullRequests(ctx)

@@ -659,6 +659,7 @@ func TestGiteaErrors(t *testing.T) {
 				"Commands":     second(f.Commands(ctx, 1)),
 				"Permission":   second(f.Permission(ctx, "bob")),
 				"OpenPR":       second(f.OpenPR(ctx, "a", "b", "c", "d")),
+				"Knows":        second(f.Knows(ctx, 1, "a")),
 			} {
 				if err == nil {
 					t.Errorf("%s: no error", what)

@@ -360,6 +360,9 @@ func (f *Local) OpenPR(ctx context.Context, head, base, _, body string) (int, er
 	return number, f.Comment(ctx, number, "description", body)
 }
 
+// Knows is always true: people close a proposal by removing its branch, and its number is kept where AOB remembers it.
+func (f *Local) Knows(context.Context, int, string) (bool, error) { return true, nil }
+
 // Merge merges a proposal in the name of a user who has looked at a commit, and
 // returns the merge commit. It is Blocked unless the branch is at that commit, which
 // may be shortened, aob/release has passed on the commit that the branch is

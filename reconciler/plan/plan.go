@@ -49,6 +49,7 @@ type Plan struct {
 	Wake      time.Time         // when time alone may change the plan; zero for never
 	Unread    []delivery.Digest // runs that are done and whose result has to be read to go on
 	Needed    []delivery.Digest // runs that something open waits for
+	Reopen    []string          // branches of AOB's own pull requests, which would be opened if they had not been
 	Doubted   []delivery.Digest // bundles whose bytes in the server's store have to be checked to go on
 }
 
@@ -121,11 +122,14 @@ func (m *maker) step(s Step) {
 	}
 }
 
-// propose opens a pull request of AOB's own, once: closing it is an answer too.
+// propose opens a pull request of AOB's own, once: closing it is an answer too. Whether the forge still knows one that
+// was opened is for the loop to ask.
 func (m *maker) propose(p Propose) {
-	if !m.w.Opened[p.Branch] {
-		m.step(p)
+	if m.w.Opened[p.Branch] {
+		m.plan.Reopen = append(m.plan.Reopen, p.Branch)
+		return
 	}
+	m.step(p)
 }
 
 // wake asks for a turn at t at the latest.

@@ -1,0 +1,131 @@
+package reconciler
+
+// This file knows which of AOB's own pull requests were opened. One that people have closed is not opened again. One
+// that the forge has lost is: the forge was restored from a backup, or the repository was moved to another one.
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// ownLasts is how long the forge's word that it has a pull request of AOB's own is good for.
+const ownLasts = 5 * time.Minute
+
+// An ownPull is a pull request of AOB's own.
+type ownPull struct {
+	branch string // its head
+	number int    // 0 where an earlier version of AOB opened it and kept no number
+}
+
+// An ownRead is whether the forge has a pull request of AOB's own.
+type ownRead struct {
+	pull  ownPull
+	known bool
+	at    time.Time // when that was asked
+}
+
+// opened names the branches of AOB's own pull requests, as plans name them. Those that the forge has lost are dropped.
+func (r *Reconciler) opened(ctx context.Context) (map[string]bool, error) {
+	if r.seen.opened == nil {
+		list, err := r.Ledger.Said(ctx, openedKey)
+		if err != nil {
+			return nil, err
+		}
+		r.seen.opened = map[string]ownPull{}
+		for key, said := range list {
+			var own ownPull
+			var commit string
+			if said.Content == "" {
+				continue // the forge has lost it
+			}
+			_, _ = fmt.Sscan(said.Content, &own.branch, &commit, &own.number) // the number may be missing
+			r.seen.opened[strings.TrimPrefix(key, openedKey)] = own
+		}
+	}
+	opened := map[string]bool{}
+	for name, own := range r.seen.opened {
+		if r.forgeNow.lost(own) {
+			err := r.Ledger.PutSaid(ctx, openedKey+name, "", r.Now())
+			if r.troubles.note(ledgerWrites, err); err != nil {
+				opened[name] = true // until that can be kept
+				continue
+			}
+			r.Log.Warn("the forge has lost a pull request of AOB's own; opening it again if it is still needed",
+				"pr", own.number, "branch", own.branch)
+			delete(r.seen.opened, name)
+			continue
+		}
+		opened[name] = true
+	}
+	return opened, nil
+}
+
+// doubted returns the pull requests of AOB's own that a plan would open if they had not been opened, and that are not
+// in the list of open ones.
+func (r *Reconciler) doubted(p plan.Plan) []ownPull {
+	var list []ownPull
+	for _, name := range p.Reopen {
+		own, ok := r.seen.opened[name]
+		open := func() bool {
+			for _, pr := range r.forgeNow.list().prs {
+				if pr.Number == own.number && pr.HeadRef == own.branch && !pr.Fork {
+					return true
+				}
+			}
+			return false
+		}
+		if ok && own.number > 0 && !open() {
+			list = append(list, own)
+		}
+	}
+	return list
+}
+
+// readOwn asks whether the forge has the pull requests of AOB's own that may be lost.
+func (f *forgeView) readOwn(now time.Time) {
+	f.mu.Lock()
+	var due []ownPull
+	for _, own := range f.own {
+		if read := f.owns[own.branch]; read.pull != own || now.Sub(read.at) >= ownLasts {
+			due = append(due, own)
+		}
+	}
+	maps.DeleteFunc(f.owns, func(_ string, read ownRead) bool { return !slices.Contains(f.own, read.pull) })
+	f.mu.Unlock()
+	for _, own := range due {
+		if key := "own/" + own.branch; !f.isAsked(key) {
+			f.put(key, func(ctx context.Context) error { return f.readOwnPull(ctx, own) })
+		}
+	}
+}
+
+func (f *forgeView) readOwnPull(ctx context.Context, own ownPull) error {
+	at := f.r.Now()
+	known, err := call(ctx, f, "pull request", askDeadline, func(ctx context.Context) (bool, error) {
+		return f.r.Forge.Knows(ctx, own.number, own.branch)
+	})
+	if err != nil {
+		return fmt.Errorf("whether the forge still has pull request %d: %w", own.number, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owns[own.branch] = ownRead{own, known, at}
+	if !known {
+		f.news()
+	}
+	return nil
+}
+
+// lost reports whether the forge says that it does not have a pull request of AOB's own.
+func (f *forgeView) lost(own ownPull) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	read, ok := f.owns[own.branch]
+	return ok && read.pull == own && !read.known
+}
