@@ -221,7 +221,7 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 			return err
 		}
 		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title", s.Title)
-		r.seen.opened[s.Branch] = ownPull{branch, number}
+		r.seen.opened[s.Branch] = ownPull{branch, commit, number}
 		nudge(r.forgeNow.look)
 		return r.Ledger.PutSaid(ctx, openedKey+s.Branch, fmt.Sprintf("%s %s %d", branch, commit, number), r.Now())
 	})

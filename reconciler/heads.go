@@ -234,6 +234,9 @@ func (r *Reconciler) readProposal(p *plan.Proposal, main string, keep map[string
 			err = r.merge(p, main, head, keep)
 		}
 	}
+	if err == nil {
+		err = r.checkOwn(p, keep)
+	}
 	if err != nil && r.settled(err) {
 		r.seen.bad[p.Head] = unread{err, r.Now()}
 	}

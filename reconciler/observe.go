@@ -281,6 +281,8 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 		w.Main.Lost, err = r.lost(ctx, w.Main.Commit, nil)
 	}
 	r.troubles.note(gatesTrouble, err)
+	w.Opened, err = r.opened(ctx)
+	r.troubles.note(openedTrouble, err)
 	r.proposals(ctx, &w, pulls.prs, stale, keep)
 	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
 	maps.DeleteFunc(r.seen.bad, func(commit string, _ unread) bool { return !keep[commit] })
@@ -325,8 +327,6 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	}
 	r.restore(&w)
 	w.Main.Repointed = r.repointed(w)
-	w.Opened, err = r.opened(ctx)
-	r.troubles.note(openedTrouble, err)
 	r.pasts(&w)
 	return w, ctx.Err()
 }

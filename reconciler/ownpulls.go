@@ -1,25 +1,33 @@
 package reconciler
 
 // This file knows which of AOB's own pull requests were opened. One that people have closed is not opened again. One
-// that the forge has lost is: the forge was restored from a backup, or the repository was moved to another one.
+// that the forge has lost is: the forge was restored from a backup, or the repository was moved to another one. What
+// others push to one is not AOB's word.
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // ownLasts is how long the forge's word that it has a pull request of AOB's own is good for.
 const ownLasts = 5 * time.Minute
 
+// ownPrefix is what the branches of AOB's own pull requests begin with.
+const ownPrefix = "aob/"
+
 // An ownPull is a pull request of AOB's own.
 type ownPull struct {
 	branch string // its head
+	commit string // that AOB made for it
 	number int    // 0 where an earlier version of AOB opened it and kept no number
 }
 
@@ -40,11 +48,10 @@ func (r *Reconciler) opened(ctx context.Context) (map[string]bool, error) {
 		r.seen.opened = map[string]ownPull{}
 		for key, said := range list {
 			var own ownPull
-			var commit string
 			if said.Content == "" {
 				continue // the forge has lost it
 			}
-			_, _ = fmt.Sscan(said.Content, &own.branch, &commit, &own.number) // the number may be missing
+			_, _ = fmt.Sscan(said.Content, &own.branch, &own.commit, &own.number) // the number may be missing
 			r.seen.opened[strings.TrimPrefix(key, openedKey)] = own
 		}
 	}
@@ -128,4 +135,56 @@ func (f *forgeView) lost(own ownPull) bool {
 	defer f.mu.Unlock()
 	read, ok := f.owns[own.branch]
 	return ok && read.pull == own && !read.known
+}
+
+// checkOwn finds out whether a pull request of AOB's own asks for what AOB committed to it, and for nothing else.
+// People may bring main into its branch. Its release files are not compared: AOB commits them later, and the plan takes
+// none that AOB has not signed.
+func (r *Reconciler) checkOwn(p *plan.Proposal, keep map[string]bool) error {
+	if r.seen.opened == nil && !p.Fork && !p.Landed && strings.HasPrefix(p.HeadRef, ownPrefix) {
+		return delivery.Wait{For: time.Second, What: "the ledger cannot say what AOB committed to it"}
+	}
+	var own ownPull
+	for _, o := range r.seen.opened {
+		if !p.Fork && p.HeadRef == o.branch && o.commit != "" {
+			own = o
+		}
+	}
+	if own.branch == "" || p.Landed || len(p.Bases) != 1 {
+		return nil
+	}
+	if p.Made = own.commit; p.Head == own.commit {
+		return nil
+	}
+	line, err := r.Repo.FirstParents(own.commit, 2)
+	if err != nil {
+		return err
+	}
+	if len(line) < 2 {
+		return errors.New("the commit that AOB made for it has no parent")
+	}
+	var trees [4]map[string]git.File
+	for i, commit := range []string{line[1], own.commit, p.Bases[0], p.Head} {
+		t, err := r.headTree(commit)
+		if err != nil {
+			return err
+		}
+		keep[commit] = true
+		trees[i] = byPath(t.files)
+	}
+	before, made, base, head := trees[0], trees[1], trees[2], trees[3]
+	foreign := map[string]bool{}
+	for _, tree := range trees {
+		for path := range tree {
+			ours := made[path] != before[path]
+			if ours && strings.HasSuffix(path, ".release.yaml") {
+				continue
+			}
+			if (ours || head[path] != base[path]) && head[path] != made[path] {
+				foreign[path] = true
+			}
+		}
+	}
+	p.Foreign = slices.Sorted(maps.Keys(foreign))
+	return nil
 }

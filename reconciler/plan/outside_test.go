@@ -25,8 +25,8 @@ var fromOutside = []string{
 	"Finding.More", "Finding.Text", "Finding.Where",
 	"Report.Held", "Report.Labels", "Report.Why",
 	"RunState.Error", "RunState.Ending", "RunStatus.Message", "RunStatus.Phase",
-	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Pending", "Proposal.Refused", "Proposal.Moved", "Trial.By",
-	"Variant.Set",
+	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Foreign", "Proposal.Moved", "Proposal.Pending",
+	"Proposal.Refused", "Trial.By", "Variant.Set",
 	"Evidence.Stale", "Main.Unread", "Main.UnreadFleets", "UnreadStatement.Why",
 }
 
@@ -52,7 +52,8 @@ var checkedOrOwn = []string{
 	"Model.APIVersion", "Model.Kind", "Model.Name", "Model.Thresholds", "Model.Variants", "Model.Was",
 	"NewerStatements.Kind",
 	"OperatingPoint.Note", "Optimizer.Name", "Optimizer.Schedule", "Past.Commit", "Place.Boot", "Place.Installation",
-	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.BothChanged", "Proposal.Gos", "Proposal.Undone",
+	"Place.Receipt", "Profile.Board", "Proposal.Bases", "Proposal.BothChanged", "Proposal.Gos", "Proposal.Made",
+	"Proposal.Undone",
 	"Proposal.Waits",
 	"PullRequest.Base", "PullRequest.Head",
 	"PullRequest.Ref", "PullRequest.URL", "Quarantine.APIVersion", "Quarantine.Kind", "Quarantine.Name",

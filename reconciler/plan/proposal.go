@@ -101,6 +101,11 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		m.stuck[p.Number] = true // nobody can say yet which runs it needs
 		return r
 	}
+	if why := foreign(p); why != "" {
+		r.Checks = notIntent(why)
+		m.isStuck(p)
+		return r
+	}
 	if why := m.crossed(p); why != "" && p.Unreadable == "" {
 		r.Checks = notIntent(why)
 		m.isStuck(p)
@@ -191,6 +196,16 @@ func (m *maker) crossed(p Proposal) string {
 	return fmt.Sprintf("its history crosses %[1]s's; rebase onto %[1]s (git rebase %[1]s). They have %[2]d best "+
 		"common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes",
 		m.w.Main.Branch, len(p.Bases))
+}
+
+// foreign says where a pull request of AOB's own holds what others have pushed to its branch. It would ask for that in
+// AOB's name.
+func foreign(p Proposal) string {
+	if len(p.Foreign) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("somebody else has changed %s in this pull request of AOB's own; bring that in a pull request "+
+		"of your own, and put %s back to commit %.10s", fewOf(p.Foreign), p.HeadRef, p.Made)
 }
 
 // fewOf names the first of some files, and says how many more there are.

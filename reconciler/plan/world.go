@@ -116,6 +116,10 @@ type Proposal struct {
 	// Stale: the list of pull requests is older than main's last move, so nothing is concluded about this one.
 	Stale  bool
 	Landed bool // main contains the head, or the forge says that it was merged
+	// Made is the commit that AOB made for a pull request of its own; empty for those of people.
+	Made string
+	// Foreign lists the files of a pull request of AOB's own that are not as AOB committed them.
+	Foreign []string
 }
 
 // Evidence is what signed statements say. Every entry has been verified.
