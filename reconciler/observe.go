@@ -38,8 +38,8 @@ type seen struct {
 	mainAt   string
 	good     string // the last commit of main that could be read
 
-	rewound     *plan.Rewound // how main went back, where that has to be said
-	rewoundRead bool          // rewound is what the ledger says
+	rewound     []plan.Rewound // when main went back, where that has to be said
+	rewoundRead bool           // rewound is what the ledger says
 
 	mergedHeads map[int]string // of pull requests that changed gates and were merged, by number; nil until read
 

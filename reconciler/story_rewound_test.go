@@ -59,3 +59,58 @@ func TestMainThatWentBackIsSaid(t *testing.T) {
 		})
 	}
 }
+
+// Each time that main goes back is said, with the commit that brings back what is missing, and with a way that loses
+// nothing that main has got since.
+func TestEachTimeThatMainWentBackIsSaid(t *testing.T) {
+	back := func(from, to string) string { return "main went back from " + from[:12] + " to " + to[:12] }
+	push := func(what string) string { return "push " + what[:12] + " to main again" }
+	merge := func(what string) string { return "merge " + what[:12] + " into main" }
+	for _, restart := range []bool{false, true} {
+		s, _ := begun(t)
+		s.released("first", 8)
+		a := s.main()
+		s.released("second", 14)
+		b := s.main()
+		commit := func(text string) string {
+			s.pushMain(s.note(text))
+			s.settle()
+			return s.main()
+		}
+		said := func(want, not []string) {
+			t.Helper()
+			if restart {
+				s.restart()
+				s.settle()
+			}
+			text := s.check(s.main(), delivery.ContextRelease).Description
+			for _, w := range want {
+				if !strings.Contains(text, w) || !strings.Contains(s.notes(), w) {
+					t.Errorf("restart %t: it is not said: %s\n%s\n%s", restart, w, text, s.notes())
+				}
+			}
+			for _, w := range not {
+				if strings.Contains(text, w) || strings.Contains(s.notes(), w) {
+					t.Errorf("restart %t: it is said: %s\n%s", restart, w, text)
+				}
+			}
+		}
+		goes := func(to string) { s.repo.refs[git.Branch+"main"] = to; s.settle() }
+
+		goes(a)
+		said([]string{back(b, a), push(b)}, nil)
+		x := commit("x")
+		said([]string{back(b, a), merge(b)}, []string{push(b)})
+		y := commit("y")
+		goes(x)
+		said([]string{back(y, x), push(y), back(b, a), merge(b)}, []string{push(b)})
+		goes(a) // and back once more: y holds x
+		said([]string{back(y, a), push(y), back(b, a), push(b)}, []string{back(x, a), push(x)})
+		goes(y)
+		said([]string{back(b, a), merge(b)}, []string{back(y, a), back(y, x)})
+		s.repo.refs[git.Branch+"main"] = s.repo.write([]string{y, b}, s.repo.with(b, nil), s.now, "merge")
+		s.settle()
+		said(nil, []string{"main went back"})
+		s.quiet()
+	}
+}

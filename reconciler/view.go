@@ -52,7 +52,7 @@ func (s *Snapshot) Status() web.Status {
 		}
 	}
 	sortRuns(status.Runs)
-	if back := s.World.Main.Rewound; back != nil {
+	for _, back := range s.World.Main.Rewound {
 		status.Notices = append(status.Notices, back.String())
 	}
 	if !s.World.ProposalsKnown {

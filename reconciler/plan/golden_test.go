@@ -315,7 +315,7 @@ func (s *scene) line(line string) {
 	case "trains":
 		s.Server.Trainings = s.number(what)
 	case "rewound":
-		s.Main.Rewound = &plan.Rewound{From: what, To: s.Main.Commit, At: s.At}
+		s.Main.Rewound = []plan.Rewound{{From: what, To: s.Main.Commit, At: s.At, Ahead: true}}
 	case "running":
 		ask, _ := s.data(what)
 		key := delivery.DataKey(ask)

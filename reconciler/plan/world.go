@@ -51,8 +51,8 @@ type Main struct {
 	// History is what main's release files have said, by model, newest first. It
 	// holds the models that [NeedsHistory] names, and may hold more.
 	History map[string][]Past
-	// Rewound says that main went back: it does not contain what it was before.
-	Rewound *Rewound
+	// Rewound says when main went back, newest first: it does not contain what it was before.
+	Rewound []Rewound
 	// Unread says why what main's files of a model have said cannot be read, by model; "" stands for all of them.
 	Unread map[string]string
 	// UnreadFleets says why a fleet's part of Repointed cannot be read.
@@ -65,6 +65,8 @@ type Rewound struct {
 	From string // the commit that main was at
 	To   string // the first one that does not contain it
 	At   time.Time
+	// Ahead is true where From contains what main is now, so that pushing From loses nothing.
+	Ahead bool `json:"-"`
 }
 
 // Past is what a model's release file said from one commit of main on.
