@@ -25,8 +25,12 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// heldKey is where the ledger keeps what main holds in quarantine.
-const heldKey = "main/held"
+// heldKey is where the ledger keeps what main holds in quarantine. oldHeldKey is where an earlier version of AOB kept
+// it, which is also the key of the last good commit of a target branch called held.
+const (
+	heldKey    = "quarantine/held"
+	oldHeldKey = mainGood + "held"
+)
 
 // heldMain is what main's quarantine files had said by a commit.
 type heldMain struct {
@@ -74,15 +78,26 @@ func (r *Reconciler) held(ctx context.Context, main string) (map[string][]plan.H
 		if err != nil {
 			return nil, nil, err
 		}
+		text, old := said[heldKey].Content, ""
+		if text == "" {
+			if said, err = r.Ledger.Said(ctx, oldHeldKey); err != nil {
+				return nil, nil, err
+			}
+			if old = said[oldHeldKey].Content; strings.HasPrefix(old, "{") {
+				text = old
+			}
+		}
 		r.seen.held = &heldMain{}
-		if text := said[heldKey].Content; text != "" {
+		if text != "" {
 			if err := json.Unmarshal([]byte(text), r.seen.held); err != nil {
 				r.Log.Warn("what main held in quarantine cannot be read from the ledger; reading main's history",
 					"error", err.Error())
 				r.seen.held = &heldMain{}
 			}
 		}
-		r.seen.heldKept = delivery.DigestOf("held", r.seen.held.Entries)
+		if old == "" { // else it is written to the new place
+			r.seen.heldKept = delivery.DigestOf("held", r.seen.held.Entries)
+		}
 	}
 	before := r.seen.held
 	if before.Commit == main {

@@ -12,6 +12,7 @@ import (
 	"math"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -200,7 +201,9 @@ func (r *Reconciler) readMain(ctx context.Context, w *plan.World, keep map[strin
 	commit := r.seen.refs[git.Branch+r.Main]
 	if r.seen.good == "" && r.Ledger != nil {
 		if said, err := r.Ledger.Said(ctx, mainGood+r.Main); err == nil {
-			r.seen.good = said[mainGood+r.Main].Content
+			if good := said[mainGood+r.Main].Content; !strings.HasPrefix(good, "{") { // see oldHeldKey
+				r.seen.good = good
+			}
 		}
 	}
 	t, err := tree{}, error(nil)

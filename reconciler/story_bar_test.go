@@ -402,3 +402,43 @@ func TestAFileThatMainChangedTooAsksForARebase(t *testing.T) {
 		})
 	}
 }
+
+// What the ledger keeps of a target branch has a place of its own, whatever the branch is called. Also what an earlier
+// version of AOB kept is found again.
+func TestQuarantineIsKeptForATargetBranchOfAnyName(t *testing.T) {
+	for _, branch := range []string{"held", "main", "quarantine/held"} {
+		for _, earlier := range []bool{false, true} { // the ledger was written by an earlier version
+			t.Run(fmt.Sprintf("%s, earlier %t", branch, earlier), func(t *testing.T) {
+				s, bad := withHeld(t)
+				if earlier {
+					s.ledger.said[oldHeldKey] = s.ledger.said[heldKey]
+					delete(s.ledger.said, heldKey)
+				}
+				s.repo.refs[git.Branch+branch] = s.main()
+				restart := func() {
+					s.restart()
+					s.loop.Main = branch
+					s.settle()
+				}
+				restart()
+				before := s.repo.commits[s.head(branch)].parents[0]
+				s.repo.refs[git.Branch+branch] = before // to a line that does not show the entry
+				s.settle()
+				s.repo.commit(branch, before, s.now, s.note("x"))
+				for range 3 {
+					restart()
+					if good := s.ledger.said[mainGood+branch].Content; good != s.head(branch) {
+						t.Errorf("the last good commit is %q, want %q", good, s.head(branch))
+					}
+					if got := s.serving(); got != "1 1 1" {
+						t.Errorf("devices serve %s, want version 1 still", got)
+					}
+					c := s.check(s.head(branch), delivery.ContextIntent)
+					if c.State != delivery.CheckFailure || !strings.Contains(c.Description, bad.Short()) {
+						t.Errorf("aob/intent of %s: %s: %s", branch, c.State, c.Description)
+					}
+				}
+			})
+		}
+	}
+}
