@@ -202,7 +202,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	}
 	metrics := web.NewMetrics()
 	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s),
-		Transport: metrics.CountGit(git.Transport())})
+		Transport: metrics.CountGit(git.Transport()), Main: s.Main})
 	if err != nil {
 		return nil, err
 	}

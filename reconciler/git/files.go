@@ -204,7 +204,7 @@ func (m *Mirror) folderFiles(i int, t top, used extent) (*list, error) {
 			return nil, err
 		}
 	} else {
-		w := walker{m: m, known: m.latest[i], used: used, trees: map[plumbing.Hash][]byte{}}
+		w := walker{m: m, known: m.latest[i], used: used, trees: map[plumbing.Hash][]byte{}, cheap: m.budget()}
 		if w.known == nil {
 			w.known = &list{}
 		}
@@ -241,6 +241,7 @@ type walker struct {
 	known *list
 	used  extent // by the folders before this one, and by what was walked of this one
 	trees map[plumbing.Hash][]byte
+	cheap func() bool
 	at    int    // where in known the next file is likely to be
 	path  []byte // of the folder, with a slash
 }
@@ -278,6 +279,9 @@ func (w *walker) add(e entry, depth int) error {
 			return err
 		}
 		w.trees[e.hash] = data
+		if !w.cheap() {
+			return muchIntent("folders that take more than %d MiB to unpack", maxWork>>20)
+		}
 	}
 	if err := w.count(extent{trees: len(data)}); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,11 +17,17 @@ import (
 )
 
 const (
-	// maxCommits is how long a history may be that is looked through, and how many commits are kept in memory.
+	// maxCommits is how long a history may be that is looked through.
 	maxCommits = 1_000_000
 	// maxAhead is how many commits a head may have down to those of main. Anybody who opens a pull request may push a
 	// long history.
 	maxAhead = 5_000
+	// maxCommit is how large a commit may be, in bytes: its headers, its message and its signature.
+	maxCommit = 4 << 20
+	// maxTree is how large the list of names in one folder may be, in bytes.
+	maxTree = 8 << 20
+	// maxParents is how many parents a commit may have. The largest merge in Linux has 66.
+	maxParents = 100
 )
 
 // A commit is what is remembered of one: enough to walk histories.
@@ -52,8 +59,9 @@ func (m *Mirror) commit(h plumbing.Hash) (*commit, error) {
 	if err != nil {
 		return nil, malformed(h, err)
 	}
-	if len(m.commits) >= m.room {
+	if m.kept += 1 + len(c.parents); m.kept > m.room {
 		clear(m.commits) // of heads that were pushed and left again; what is needed is read again
+		m.kept = 1 + len(c.parents)
 	}
 	m.commits[h] = c
 	return c, nil
@@ -87,6 +95,9 @@ func parseCommit(h plumbing.Hash, data []byte) (*commit, error) {
 		p, ok := parseAnyHash(parent, ended)
 		if !ok {
 			return nil, errors.New("a commit's parent is no hash")
+		}
+		if len(c.parents) == maxParents {
+			return nil, fmt.Errorf("a commit with more than %d parents", maxParents)
 		}
 		c.parents = append(c.parents, p)
 		rest = after
@@ -289,6 +300,7 @@ var errTooLong = errors.New("the history is too long")
 func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbing.Hash) error {
 	seen := map[plumbing.Hash]bool{}
 	todo := slices.Clone(heads)
+	cheap := m.budget()
 	for len(todo) > 0 {
 		h := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -299,12 +311,20 @@ func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbi
 		if len(seen) > limit {
 			return errTooLong
 		}
+		if limit < maxCommits && !cheap() {
+			return tooBig("the commits of %.10s take more than %d MiB to unpack", heads[0], maxWork>>20)
+		}
 		c, err := m.parent(h)
 		if err != nil {
 			return err
 		}
-		if visit(c) {
-			todo = append(todo, c.parents...)
+		if !visit(c) {
+			continue
+		}
+		for _, p := range c.parents {
+			if !seen[p] {
+				todo = append(todo, p)
+			}
 		}
 	}
 	return nil

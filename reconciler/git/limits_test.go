@@ -233,9 +233,8 @@ func TestPullRequestsPackIsLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fetch{m: m, session: session, adv: adv, tries: maxFetches}
-	if err := f.bring(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(fine))}, 1<<20); err != nil {
-		t.Fatal(err)
-	}
+	f.others(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(fine))},
+		bounds{pack: 1 << 20, unpacked: 1 << 30, commit: maxCommit}, time.Minute)
 	if _, ok := errors.AsType[TreeError](m.Has(head)); !ok || !errors.Is(m.Has(head), ErrTooBig) {
 		t.Errorf("got %v", m.Has(head))
 	}
@@ -252,7 +251,7 @@ func TestSilentServerEndsWithItsContext(t *testing.T) {
 	m := open(t, t.TempDir(), s.remote())
 	observe(t, m)
 	next := must(m.Commit([]string{main}, map[string][]byte{"models/a.yaml": []byte("2")}, committed, "x"))
-	r.commit("refs/heads/side", map[string]string{"models/a.yaml": "3"}, main)
+	now := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "3"}, main)
 	for _, part := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {
 		s.before = func(_ http.ResponseWriter, req *http.Request) bool {
 			if !strings.HasSuffix(req.URL.Path, part) {
@@ -264,7 +263,7 @@ func TestSilentServerEndsWithItsContext(t *testing.T) {
 		}
 		for name, ask := range map[string]func(context.Context) error{
 			"Observe": func(ctx context.Context) error { _, _, err := m.Observe(ctx); return err },
-			"Push":    func(ctx context.Context) error { return m.Push(ctx, next, "refs/heads/main", main) },
+			"Push":    func(ctx context.Context) error { return m.Push(ctx, next, "refs/heads/main", now) },
 		} {
 			if (name == "Push") == (part == "/git-upload-pack") || name == "Observe" && part == "/git-receive-pack" {
 				if part != "/info/refs" {

@@ -85,6 +85,7 @@ type Mirror struct {
 	last      *folderState                // what observeFolder has read last
 	refFiles  map[string]refFile          // the loose refs' files as it read them
 	refused   map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
+	alone     map[plumbing.Hash]bool      // commits that are brought one by one: with others they took too long
 	committer Committer
 	broken    error                  // the mirror is damaged: the next Observe clones it again
 	blamed    map[plumbing.Hash]bool // objects for which it was
@@ -94,7 +95,8 @@ type Mirror struct {
 	base      int64                      // bytes of packs when it was cloned, without those
 
 	commits   map[plumbing.Hash]*commit
-	room      int // how many of them are kept
+	room      int // how many of them and of their parents are kept
+	kept      int
 	lists     map[listKey]*list
 	latest    [len(folders)]*list      // of each folder, the one asked for last
 	listed    int                      // files in lists
@@ -254,9 +256,10 @@ func (m *Mirror) forget() {
 	m.bad, m.head, m.last, m.refFiles = nil, "", nil, nil
 	m.see(nil)
 	m.refused = map[plumbing.Hash]string{}
+	m.alone = map[plumbing.Hash]bool{}
 	m.failed = map[plumbing.Hash]failure{}
 	m.pulled, m.base = map[string][]plumbing.Hash{}, 0
-	m.commits, m.room = map[plumbing.Hash]*commit{}, maxCommits
+	m.commits, m.room, m.kept = map[plumbing.Hash]*commit{}, 2*maxCommits, 0
 	m.reached = nil
 	m.lists = map[listKey]*list{}
 	m.latest = [len(folders)]*list{}
@@ -348,9 +351,13 @@ func (m *Mirror) Has(commit string) error {
 
 // read reads a commit or tree, wherever it is.
 func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
-	data, err := m.own.read(t, h, maxObject)
+	limit := int64(maxTree)
+	if t == plumbing.CommitObject {
+		limit = maxCommit
+	}
+	data, err := m.own.read(t, h, limit)
 	if errors.Is(err, errMissing) && m.folder != nil {
-		data, err = m.folder.read(t, h, maxObject)
+		data, err = m.folder.read(t, h, limit)
 	}
 	switch {
 	case err == nil:
@@ -359,7 +366,7 @@ func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	case m.refused[h] != "":
 		return nil, tooBig("commit %.10s brings %s", h, m.refused[h])
 	case errors.Is(err, ErrTooBig):
-		return nil, tooBig("the %s %.10s has more than %d MiB", t, h, maxObject>>20)
+		return nil, tooBig("the %s %.10s has more than %d MiB", t, h, limit>>20)
 	case errors.Is(err, errKind):
 		return nil, malformed(h, fmt.Errorf("it is no %s", t))
 	case errors.Is(err, errMissing) && t == plumbing.CommitObject:
@@ -389,6 +396,22 @@ func (m *Mirror) damaged(h plumbing.Hash, err error) error {
 	m.blamed[h] = true
 	m.broken = fmt.Errorf("the mirror %s is damaged at %.10s, and will be cloned again: %w", m.dir, h, err)
 	return m.broken
+}
+
+// maxWork is how many bytes are unpacked to read one head of a stranger's: its files, or its commits.
+const maxWork = 1 << 30
+
+// budget returns a function that says whether no more than maxWork bytes were unpacked since.
+func (m *Mirror) budget() func() bool {
+	done := func() int64 {
+		work := m.own.cache.work
+		if m.folder != nil {
+			work += m.folder.cache.work
+		}
+		return work
+	}
+	start := done()
+	return func() bool { return done()-start <= maxWork }
 }
 
 // hash reads a hash that the caller gives.

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -150,18 +151,34 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	haves := m.haves(now)
 	m.mu.Unlock()
 
-	f := &fetch{m: m, session: session, adv: adv, haves: haves, tries: maxFetches}
-	if err := f.bring(ctx, branches, maxPack); err != nil {
-		return nil, false, err
+	first := head
+	if m.remote.main != "" {
+		first = Branch + m.remote.main
 	}
-	if err := f.bring(ctx, pulls, maxPullPack); err != nil {
-		return nil, false, err
+	others := branches
+	f := &fetch{m: m, session: session, adv: adv, haves: haves, tries: maxFetches}
+	if i := slices.Index(branches, now[first]); i >= 0 {
+		if err := f.bring(ctx, branches[i:i+1], branchBounds); err != nil {
+			return nil, false, err
+		}
+		others = slices.Delete(slices.Clone(branches), i, i+1)
+	}
+	f.others(ctx, others, branchBounds, branchesTime)
+	f.tries = maxFetches
+	f.others(ctx, pulls, pullBounds, pullsTime)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil, false, m.remote.explain("fetch", ctx.Err())
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	bad := map[string]delivery.Blocked{}
 	seen := maps.Clone(now)
 	for name, h := range now {
+		if p, _ := m.own.find(h); p == nil && strings.HasPrefix(name, Branch) && m.refused[h] == "" {
+			bad[name] = delivery.Blockedf("nothing is to do: aob goes on with it", "%s has not been brought yet, "+
+				"because other branches took the time", name)
+			delete(seen, name)
+		}
 		if failed, ok := m.failed[h]; ok {
 			bad[name] = delivery.Blockedf("run `git fsck` there; aob asks again by itself",
 				"%s cannot be read: the server does not send its commit %.10s: %s", name, h, failed.why)
@@ -240,14 +257,13 @@ func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumb
 	plumbing.HashesSort(pulls)
 	branches = slices.Compact(branches)
 	pulls = slices.DeleteFunc(slices.Compact(pulls), func(h plumbing.Hash) bool { return slices.Contains(branches, h) })
-	maps.DeleteFunc(m.failed, func(h plumbing.Hash, _ failure) bool {
-		for _, at := range refs {
-			if at == h {
-				return false
-			}
-		}
-		return true
-	})
+	there := make(map[plumbing.Hash]bool, len(refs))
+	for _, h := range refs {
+		there[h] = true
+	}
+	maps.DeleteFunc(m.failed, func(h plumbing.Hash, _ failure) bool { return !there[h] })
+	maps.DeleteFunc(m.refused, func(h plumbing.Hash, _ string) bool { return !there[h] })
+	maps.DeleteFunc(m.alone, func(h plumbing.Hash, _ bool) bool { return !there[h] })
 	return branches, pulls
 }
 
@@ -288,9 +304,14 @@ type failure struct {
 }
 
 const (
-	maxFetches = 64 // requests for packs in one Observe
+	maxFetches = 64 // requests for packs of branches in one Observe, and of pull requests
 	firstPause = 5 * time.Second
 	maxPause   = 10 * time.Minute
+
+	// How long one Observe takes at most to bring branches other than main, and to bring pull requests: at most half of
+	// the time that is left, too. What is left is brought by the next ones.
+	branchesTime = 10 * time.Minute
+	pullsTime    = 30 * time.Second
 )
 
 // A fetch brings commits in one Observe.
@@ -302,17 +323,84 @@ type fetch struct {
 	tries   int
 }
 
-// bring brings commits and all that they need, at most limit bytes at once. What
-// is too large is noted, commit by commit, and so is what the remote does not
-// send: one branch that is damaged there keeps no other from being read.
-func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, limit int64) error {
+// others brings commits of refs that are not main. None of them keeps main, or another of them, from being read:
+// where they take too long together, or the way to the remote breaks, each is asked for alone, and the one that takes
+// too long alone is asked for again after a pause. The error of each is noted.
+func (f *fetch) others(ctx context.Context, wants []plumbing.Hash, most bounds, limit time.Duration) {
+	if len(wants) == 0 {
+		return
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	atOnce := func(wants []plumbing.Hash) error {
+		ctx, cancel := context.WithTimeout(ctx, limit/2)
+		defer cancel()
+		err := f.bring(ctx, wants, most)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("it takes longer than %s", (limit / 2).Round(time.Second/10))
+		}
+		return err
+	}
+	m := f.m
+	var together, alone []plumbing.Hash
+	m.mu.Lock()
+	for _, h := range wants {
+		if m.alone[h] {
+			alone = append(alone, h)
+		} else {
+			together = append(together, h)
+		}
+	}
+	m.mu.Unlock()
+	if err := atOnce(together); err != nil && len(together) > 1 {
+		m.mu.Lock()
+		for _, h := range together {
+			if p, _ := m.own.find(h); p == nil && m.refused[h] == "" {
+				m.alone[h] = true
+				alone = append(alone, h)
+			}
+		}
+		m.mu.Unlock()
+	} else if err != nil && ctx.Err() != context.Canceled {
+		f.fail(together[0], err)
+	}
+	m.mu.Lock()
+	slices.SortStableFunc(alone, func(a, b plumbing.Hash) int {
+		return cmp.Compare(m.failed[a].pause, m.failed[b].pause) // one that never failed comes first
+	})
+	m.mu.Unlock()
+	for _, h := range alone {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := atOnce([]plumbing.Hash{h}); err != nil && ctx.Err() != context.Canceled {
+			f.fail(h, err)
+		}
+	}
+}
+
+// fail notes that a commit could not be brought. It is asked for again after a pause.
+func (f *fetch) fail(h plumbing.Hash, err error) {
+	m := f.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pause := min(max(2*m.failed[h].pause, firstPause), maxPause)
+	m.failed[h] = failure{m.remote.explain("fetch", err).Error(), pause, time.Now().Add(pause)}
+}
+
+// bring brings commits and all that they need. What is too large is noted, commit by commit, and so is what the remote
+// does not send: one branch that is damaged there keeps no other from being read.
+func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, most bounds) error {
 	if len(wants) == 0 {
 		return nil
 	}
 	m := f.m
 	err := errors.New("too many commits could not be brought")
 	if f.tries--; f.tries >= 0 {
-		err = f.try(ctx, wants, limit)
+		err = f.try(ctx, wants, most)
 	}
 	much, tooLarge := errors.AsType[tooMuch](err)
 	switch {
@@ -322,20 +410,18 @@ func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, limit int64) e
 		return m.remote.explain("fetch", err)
 	case len(wants) > 1:
 		for half := range slices.Chunk(wants, (len(wants)+1)/2) {
-			if err := f.bring(ctx, half, limit); err != nil {
+			if err := f.bring(ctx, half, most); err != nil {
 				return err
 			}
 		}
 		return nil
+	case !tooLarge:
+		f.fail(wants[0], err)
+		return nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if tooLarge {
-		m.refused[wants[0]] = much.what
-		return nil
-	}
-	pause := min(max(2*m.failed[wants[0]].pause, firstPause), maxPause)
-	m.failed[wants[0]] = failure{m.remote.explain("fetch", err).Error(), pause, time.Now().Add(pause)}
+	m.refused[wants[0]] = much.what
 	return nil
 }
 
@@ -352,15 +438,15 @@ func sent(ctx context.Context, err error) bool {
 	return !blocked && !network && !file && !link
 }
 
-func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, limit int64) error {
+func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, most bounds) error {
 	m := f.m
-	rec, err := m.receive(ctx, f.session, f.adv, wants, f.haves, limit)
+	rec, err := m.receive(ctx, f.session, f.adv, wants, f.haves, most)
 	if err != nil {
 		return unwrap(err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if limit == maxPullPack && rec.size >= smallPack {
+	if most == pullBounds && rec.size >= smallPack {
 		m.pulled["pack-"+rec.sum.String()] = wants
 	}
 	if err := m.own.add(rec); err != nil {
@@ -371,12 +457,15 @@ func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, limit int64) err
 			return fmt.Errorf("it showed commit %.10s and did not send it", h)
 		}
 		delete(m.failed, h)
+		delete(m.alone, h)
 	}
+	// What comes next may build on it.
+	f.haves = append(f.haves, wants[:min(len(wants), max(0, 2*maxFetches-len(f.haves)))]...)
 	return nil
 }
 
 func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSession, adv *packp.AdvRefs, wants,
-	haves []plumbing.Hash, limit int64) (received, error) {
+	haves []plumbing.Hash, most bounds) (received, error) {
 	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
 	req.Wants, req.Haves = wants, haves
 	if adv.Capabilities.Supports(capability.NoProgress) {
@@ -403,7 +492,7 @@ func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSessio
 	case req.Capabilities.Supports(capability.Sideband):
 		pack = sideband.NewDemuxer(sideband.Sideband, resp)
 	}
-	return m.own.receive(pack, limit)
+	return m.own.receive(ctx, pack, most)
 }
 
 // writeRefs writes the refs to where the next Open looks. It comes after the

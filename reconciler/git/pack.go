@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +26,19 @@ const (
 	maxObject  = 32 << 20 // bytes of one object
 	maxObjects = 4 << 20  // objects of one pack
 	maxPack    = 2 << 30  // bytes of one pack, as sent
-	// What pull requests may bring at once: anybody may open one.
-	maxPullPack = 64 << 20
+)
+
+// bounds are what may come at once.
+type bounds struct {
+	pack     int64 // bytes, as sent
+	unpacked int64 // bytes of all objects, and of what their deltas build on
+	commit   int64 // bytes of one commit
+}
+
+var (
+	branchBounds = bounds{pack: maxPack, unpacked: math.MaxInt64, commit: maxObject}
+	// Anybody may open a pull request.
+	pullBounds = bounds{pack: 64 << 20, unpacked: 512 << 20, commit: maxCommit}
 )
 
 // tooMuch is why a pack was refused.
@@ -35,7 +48,7 @@ func (t tooMuch) Error() string { return t.what }
 
 // check reads a pack to its end without keeping anything, and refuses what
 // would cost too much to unpack.
-func check(r io.Reader) (objects int, err error) {
+func check(r io.Reader, most bounds) (objects int, err error) {
 	s := packfile.NewScanner(r)
 	_, count, err := s.Header()
 	if errors.Is(err, packfile.ErrEmptyPackfile) {
@@ -47,6 +60,7 @@ func check(r io.Reader) (objects int, err error) {
 	if count > maxObjects {
 		return 0, tooMuch{fmt.Sprintf("%d objects; aob takes at most %d", count, maxObjects)}
 	}
+	var unpacked int64
 	for range count {
 		head, err := s.NextObjectHeader()
 		if err != nil {
@@ -59,11 +73,19 @@ func check(r io.Reader) (objects int, err error) {
 				return 0, err
 			}
 			if head.Type.IsDelta() {
-				size = delta.target()
+				var base int64
+				base, size = delta.sizes()
+				unpacked += max(base, 0)
 			}
 		}
 		if size < 0 || size > maxObject {
 			return 0, tooMuch{fmt.Sprintf("a file of %d MiB; aob reads at most %d MiB", size>>20, maxObject>>20)}
+		}
+		if head.Type == plumbing.CommitObject && size > most.commit {
+			return 0, tooMuch{fmt.Sprintf("a commit of %d kB; aob reads at most %d kB", size>>10, most.commit>>10)}
+		}
+		if unpacked += size; unpacked > most.unpacked {
+			return 0, tooMuch{fmt.Sprintf("more than %d MiB when it is unpacked", most.unpacked>>20)}
 		}
 	}
 	_, err = s.Checksum()
@@ -81,16 +103,17 @@ func (p *prefix) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// target returns the size that a delta makes, or -1: a delta begins with the
-// base's size and its own, seven bits a byte, the lowest first.
-func (p *prefix) target() int64 {
-	var size uint64
+// sizes returns the sizes of what a delta builds on and of what it makes, or -1
+// where they cannot be read: a delta begins with both, seven bits a byte, the
+// lowest first.
+func (p *prefix) sizes() (base, target int64) {
+	var both [2]int64
 	at := 0
-	for range 2 {
-		size = 0
+	for i := range both {
+		var size uint64
 		for shift := 0; ; shift += 7 {
 			if at >= p.n || shift > 56 {
-				return -1
+				return -1, -1
 			}
 			b := p.data[at]
 			at++
@@ -99,8 +122,9 @@ func (p *prefix) target() int64 {
 				break
 			}
 		}
+		both[i] = int64(size)
 	}
-	return int64(size)
+	return both[0], both[1]
 }
 
 // A received pack is on disk, checked and indexed, and not in the store yet.
@@ -112,8 +136,8 @@ type received struct {
 }
 
 // receive writes a pack beside the others and indexes it. It touches nothing of
-// the store, so others may read on.
-func (s *store) receive(r io.Reader, limit int64) (rec received, err error) {
+// the store, so others may read on. It ends with ctx, also while it unpacks.
+func (s *store) receive(ctx context.Context, r io.Reader, most bounds) (rec received, err error) {
 	f, err := os.CreateTemp(filepath.Join(s.dir, "pack"), "tmp_pack_")
 	if err != nil {
 		return received{}, err
@@ -125,11 +149,11 @@ func (s *store) receive(r io.Reader, limit int64) (rec received, err error) {
 			os.Remove(rec.tmp)
 		}
 	}()
-	limited := &io.LimitedReader{R: r, N: limit}
+	limited := &io.LimitedReader{R: ended{ctx, r}, N: most.pack}
 	tee := io.TeeReader(limited, f)
-	objects, err := check(tee)
+	objects, err := check(tee, most)
 	if limited.N == 0 {
-		return rec, tooMuch{fmt.Sprintf("more than %d MiB at once", limit>>20)}
+		return rec, tooMuch{fmt.Sprintf("more than %d MiB at once", most.pack>>20)}
 	}
 	if err != nil {
 		return rec, err
@@ -137,7 +161,7 @@ func (s *store) receive(r io.Reader, limit int64) (rec received, err error) {
 	if _, err := io.Copy(io.Discard, tee); err != nil {
 		return rec, err
 	}
-	rec.size = limit - limited.N
+	rec.size = most.pack - limited.N
 	if objects == 0 {
 		return rec, nil
 	}
@@ -145,7 +169,7 @@ func (s *store) receive(r io.Reader, limit int64) (rec received, err error) {
 		return rec, err
 	}
 	w := new(idxfile.Writer)
-	parser, err := packfile.NewParser(packfile.NewScanner(f), w)
+	parser, err := packfile.NewParser(packfile.NewScanner(endedFile{ended{ctx, f}, f}), w)
 	if err != nil {
 		return rec, err
 	}
@@ -154,6 +178,24 @@ func (s *store) receive(r io.Reader, limit int64) (rec received, err error) {
 	}
 	rec.idx, err = w.Index()
 	return rec, err
+}
+
+// An ended reader reads until its context ends.
+type ended struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (e ended) Read(p []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return e.r.Read(p)
+}
+
+type endedFile struct {
+	ended
+	io.Seeker
 }
 
 // add makes a received pack part of the store. The index comes last: a pack
@@ -212,7 +254,7 @@ func (s *store) put(objects []plumbing.EncodedObject) error {
 	if err != nil {
 		return err
 	}
-	rec, err := s.receive(bytes.NewReader(data), maxPack)
+	rec, err := s.receive(context.Background(), bytes.NewReader(data), branchBounds)
 	if err != nil {
 		return err
 	}
@@ -240,7 +282,7 @@ func (s *store) merge(lock sync.Locker) error {
 	if err != nil {
 		return err
 	}
-	rec, err := s.receive(bytes.NewReader(data), maxPack)
+	rec, err := s.receive(context.Background(), bytes.NewReader(data), branchBounds)
 	if err != nil {
 		return err
 	}

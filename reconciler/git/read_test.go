@@ -430,10 +430,10 @@ func FuzzPack(f *testing.F) {
 	f.Add(data)
 	f.Add(data[:len(data)-9])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		check(bytes.NewReader(data))
+		check(bytes.NewReader(data), pullBounds)
 		s := newStore(t.TempDir(), false)
 		must(0, mkdirs(s.dir))
-		rec, err := s.receive(bytes.NewReader(data), maxPack)
+		rec, err := s.receive(t.Context(), bytes.NewReader(data), branchBounds)
 		if err == nil {
 			if err := s.add(rec); err != nil {
 				t.Error(err)

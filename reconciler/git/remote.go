@@ -27,6 +27,7 @@ type Remote struct {
 	URL       string                      // http(s) address without user, or a bare folder of this machine
 	Auth      func() (user, token string) // asked before each request; nil is nobody. An empty user is "aob"
 	Transport http.RoundTripper           // nil is one of the mirror's own
+	Main      string                      // the branch that is brought before all others; empty is what HEAD names
 }
 
 // What a remote may answer at most, in bytes.
@@ -39,6 +40,7 @@ const (
 type remote struct {
 	url    string // as people may see it
 	folder string // where it is a folder of this machine
+	main   string // the branch that is brought first; empty is what HEAD names
 	auth   func() (user, token string)
 	end    *transport.Endpoint
 	client transport.Transport
@@ -65,7 +67,7 @@ func newRemote(r Remote) (*remote, error) {
 		return nil, delivery.Blockedf("use http, https or a folder",
 			"the repository's address %s: aob does not speak %s", r.URL, u.Scheme)
 	}
-	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), auth: r.Auth}
+	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth}
 	if rem.end, err = transport.NewEndpoint(rem.url); err != nil {
 		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not one")
 	}

@@ -38,12 +38,32 @@ type store struct {
 	more  []string // folders of objects that this one borrows from
 	lost  []string // what of it cannot be read: folders that are not there, packs that are damaged
 	packs []*pack
-	cache cache.Object
+	cache *workCache
 	// foreign says that other programs write here too: loose objects are looked
 	// for, sizes are checked before anything is read, and what is missing is
 	// looked for once more after the remote's refs have changed.
 	foreign bool
 	stale   bool
+}
+
+// A workCache counts the bytes of the objects that were unpacked, and of those that deltas were applied to. A small
+// object may be a delta of a large one, so what a walk reads does not say what it costs.
+type workCache struct {
+	cache.Object
+	work int64
+}
+
+func (c *workCache) Put(o plumbing.EncodedObject) {
+	c.work += o.Size()
+	c.Object.Put(o)
+}
+
+func (c *workCache) Get(h plumbing.Hash) (plumbing.EncodedObject, bool) {
+	o, ok := c.Object.Get(h)
+	if ok {
+		c.work += o.Size()
+	}
+	return o, ok
 }
 
 // A pack is an open pack file.
@@ -58,7 +78,7 @@ type pack struct {
 func newStore(repository string, foreign bool) *store {
 	return &store{
 		dir:     filepath.Join(repository, "objects"),
-		cache:   cache.NewObjectLRU(cacheSize),
+		cache:   &workCache{Object: cache.NewObjectLRU(cacheSize)},
 		foreign: foreign,
 		stale:   foreign,
 	}
@@ -195,7 +215,8 @@ func (p *pack) size(off int64) (int64, error) {
 	}
 	var delta prefix
 	_, _, err = scan.NextObject(&delta)
-	return delta.target(), err
+	_, target := delta.sizes()
+	return target, err
 }
 
 // read returns an object's content. It is ErrTooBig, and nothing is read, if it
@@ -225,12 +246,10 @@ func (s *store) content(t plumbing.ObjectType, h plumbing.Hash, limit int64) (da
 			data, err = s.readLoose(t, h, limit)
 			return err
 		}
-		if s.foreign || t == plumbing.BlobObject {
-			if size, err := p.size(off); err != nil {
-				return err
-			} else if size > limit {
-				return ErrTooBig
-			}
+		if size, err := p.size(off); err != nil {
+			return err
+		} else if size > limit {
+			return ErrTooBig
 		}
 		o, err := p.objs.Get(h)
 		if err != nil {
@@ -310,6 +329,7 @@ func (s *store) readLoose(t plumbing.ObjectType, h plumbing.Hash, limit int64) (
 	}
 	data := make([]byte, size)
 	_, err = io.ReadFull(r, data)
+	s.cache.work += size
 	return data, err
 }
 

@@ -1,11 +1,18 @@
 package git
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
 )
 
 // This file has what a stranger may push: each fails alone, at once, and costs little.
@@ -142,5 +149,133 @@ func TestLongNamesFailAlone(t *testing.T) {
 	}
 	if list, err := m.Files(main); err != nil || len(list) != 1 {
 		t.Errorf("main: got %v, %v", list, err)
+	}
+}
+
+// raw writes a commit with a tree and so many equal parents, as no git makes it.
+func (r *repo) raw(tree, parent string, parents int, message string) string {
+	return r.gitIn(strings.NewReader("tree "+tree+"\n"+strings.Repeat("parent "+parent+"\n", parents)+
+		"author e <e@e> 1700000000 +0000\ncommitter e <e@e> 1700000000 +0000\n\n"+message),
+		"hash-object", "-t", "commit", "-w", "--stdin", "--literally")
+}
+
+// TestLargeCommitsFailAlone: a commit is small, and has few parents.
+func TestLargeCommitsFailAlone(t *testing.T) {
+	both(t, func(t *testing.T, r *repo, remote Remote) {
+		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+		m := open(t, t.TempDir(), remote)
+		observe(t, m)
+		tree := r.git("rev-parse", main+"^{tree}")
+		large := r.raw(tree, main, 1, strings.Repeat("x", maxCommit+1))
+		heads := map[string]string{
+			"many parents":          r.raw(tree, main, maxParents+1, "x"),
+			"very many parents":     r.raw(tree, main, 100_000, "x"),
+			"a long message":        large,
+			"behind a small commit": r.raw(tree, large, 1, "x"),
+		}
+		n := 0
+		for _, h := range heads {
+			n++
+			r.git("update-ref", fmt.Sprintf("refs/pull/%d/head", n), h)
+		}
+		good := r.raw(tree, main, maxParents, "x")
+		r.git("update-ref", "refs/pull/100/head", good)
+		next := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "2"}, main)
+		if refs, _ := observe(t, m); refs["refs/heads/main"] != next || m.Has(next) != nil {
+			t.Errorf("main is not read: %v, %v", refs, m.Has(next))
+		}
+		for name, h := range heads {
+			_, err := m.MergeBases(h, next)
+			if _, ok := errors.AsType[TreeError](err); !ok || !isBlocked(err) {
+				t.Errorf("%s: got %v, want a TreeError", name, err)
+			}
+		}
+		if bases, err := m.MergeBases(good, next); err != nil || len(bases) != 1 || bases[0] != main {
+			t.Errorf("as many parents as there may be: got %v, %v", bases, err)
+		}
+		if _, changed := observe(t, m); changed {
+			t.Error("what was refused is brought again")
+		}
+	})
+}
+
+// TestPackThatUnpacksToMuchFailsAlone: a pull request's pack of a few kilobytes that unpacks to a gigabyte is refused
+// while it comes, is not asked for again, and keeps main from nothing.
+func TestPackThatUnpacksToMuchFailsAlone(t *testing.T) {
+	r := newRepo(t)
+	r.git("config", "uploadpack.allowFilter", "false")
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	var lines []string
+	zeros := strings.Repeat("0", 30<<20)
+	for i := range 18 {
+		lines = append(lines, line("100644", fmt.Sprintf("%02d", i),
+			r.gitIn(strings.NewReader(fmt.Sprint(i)+zeros), "hash-object", "-w", "--stdin")))
+	}
+	head := r.pull(7, r.tree(line("40000", "junk", r.tree(lines...))), main)
+	other := r.commit("refs/pull/8/head", map[string]string{"models/b.yaml": "1"}, main)
+	dir := t.TempDir()
+	m := open(t, dir, serve(t, r).remote())
+	if refs, _ := observe(t, m); refs["refs/heads/main"] != main || m.Has(main) != nil || m.Has(other) != nil {
+		t.Errorf("main: %v, another pull request: %v", m.Has(main), m.Has(other))
+	}
+	wantRefused(t, m.Has(head), head)
+	if _, changed := observe(t, m); changed || disk(t, dir) > 100_000 {
+		t.Errorf("again: changed %v, %d bytes on disk", changed, disk(t, dir))
+	}
+}
+
+// TestPullRequestThatServerCannotSendLeavesMainAlone: the server breaks, hangs or asks for time where it is asked for
+// one pull request. Main, other branches and other pull requests are read.
+func TestPullRequestThatServerCannotSendLeavesMainAlone(t *testing.T) {
+	for name, answer := range map[string]func(w http.ResponseWriter, req *http.Request){
+		"hangs":         func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
+		"is overloaded": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"breaks off":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepo(t)
+			main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+			s := serve(t, r)
+			m := open(t, t.TempDir(), s.remote())
+			observe(t, m)
+			next := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "2"}, main)
+			side := r.commit("refs/heads/side", map[string]string{"models/a.yaml": "3"}, main)
+			bad := r.commit("refs/pull/7/head", map[string]string{"models/b.yaml": "1"}, main)
+			good := r.commit("refs/pull/8/head", map[string]string{"models/c.yaml": "1"}, main)
+			asked := 0
+			s.before = func(w http.ResponseWriter, req *http.Request) bool {
+				body := must(io.ReadAll(req.Body))
+				req.Body = io.NopCloser(bytes.NewReader(body))
+				if !bytes.Contains(body, []byte("want "+bad)) {
+					return false
+				}
+				asked++
+				answer(w, req)
+				return true
+			}
+			for range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				refs, _, err := m.Observe(ctx)
+				cancel()
+				if err != nil || refs["refs/heads/main"] != next || refs["refs/heads/side"] != side {
+					t.Fatalf("got %v, %v", refs, err)
+				}
+			}
+			if m.Has(next) != nil || m.Has(side) != nil || m.Has(good) != nil {
+				t.Errorf("main %v, a branch %v, a pull request %v", m.Has(next), m.Has(side), m.Has(good))
+			}
+			if b := m.Unreadable()["refs/pull/7/head"]; !strings.Contains(b.What, bad[:10]) || b.Do == "" {
+				t.Errorf("got %v", m.Unreadable())
+			}
+			if asked > 2 {
+				t.Errorf("it was asked for %d times", asked)
+			}
+			s.before = nil
+			m.failed = map[plumbing.Hash]failure{} // as if the pause were over
+			refs, _ := observe(t, m)
+			if refs["refs/pull/7/head"] != bad || m.Has(bad) != nil || len(m.Unreadable()) > 0 {
+				t.Errorf("mended: got %v, %v, %v", refs, m.Has(bad), m.Unreadable())
+			}
+		})
 	}
 }
