@@ -311,7 +311,7 @@ func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbi
 		if len(seen) > limit {
 			return errTooLong
 		}
-		if limit < maxCommits && !cheap() {
+		if limit <= maxAhead && !cheap() {
 			return tooBig("the commits of %.10s take more than %d MiB to unpack", heads[0], maxWork>>20)
 		}
 		c, err := m.parent(h)

@@ -237,6 +237,12 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 			return nil, malformed(is.hash, err)
 		}
 	}
+	if m.changesKept += 1 + len(changes); m.changesKept > 2*maxCommits {
+		for i := range m.changes {
+			clear(m.changes[i])
+		}
+		m.changesKept = 1 + len(changes)
+	}
 	m.changes[folder][c.hash] = changes
 	return changes, nil
 }

@@ -106,6 +106,8 @@ type Mirror struct {
 	histories map[historyKey]map[string][]FileVersion
 	changes   [len(folders)]map[plumbing.Hash][]change
 
+	changesKept int // commits and changes in changes
+
 	reached     map[plumbing.Hash]bool // the history of reachedFrom
 	reachedFrom plumbing.Hash
 }
@@ -267,6 +269,7 @@ func (m *Mirror) forget() {
 	m.listed, m.filesKept = 0, 0
 	m.unread = map[plumbing.Hash]error{}
 	m.histories = map[historyKey]map[string][]FileVersion{}
+	m.changesKept = 0
 	for i := range m.changes {
 		m.changes[i] = map[plumbing.Hash][]change{}
 	}

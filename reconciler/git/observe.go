@@ -151,10 +151,7 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	haves := m.haves(now)
 	m.mu.Unlock()
 
-	first := head
-	if m.remote.main != "" {
-		first = Branch + m.remote.main
-	}
+	first := m.mainRef(head)
 	others := branches
 	f := &fetch{m: m, session: session, adv: adv, haves: haves, tries: maxFetches}
 	if i := slices.Index(branches, now[first]); i >= 0 {

@@ -3,10 +3,12 @@ package git
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -147,41 +149,92 @@ func (m *Mirror) outgoing(h plumbing.Hash, refs map[string]plumbing.Hash) ([]byt
 	if _, err := m.commit(h); err != nil {
 		return nil, err
 	}
-	var tips []plumbing.Hash
-	for _, known := range []map[string]plumbing.Hash{refs, m.seen} {
-		for _, h := range known {
-			if _, err := m.commit(h); err == nil {
-				tips = append(tips, h)
-			}
-		}
-	}
-	there := map[plumbing.Hash]bool{}
-	err := m.walk(func(c *commit) bool {
-		there[c.hash] = true
-		return true
-	}, tips...)
+	news, err := m.news(h, refs)
 	if err != nil {
 		return nil, err
 	}
-	var news []*commit
-	err = m.walk(func(c *commit) bool {
-		if !there[c.hash] {
-			news = append(news, c)
-		}
-		return !there[c.hash]
-	}, h)
-	if err != nil {
-		return nil, err
-	}
-	var objects []plumbing.EncodedObject
+	w := writer{done: map[plumbing.Hash]bool{}}
 	for _, c := range news {
-		list, err := m.brings(c)
-		if err != nil {
+		if err := w.brings(m, c); err != nil {
 			return nil, err
 		}
-		objects = append(objects, list...)
 	}
-	return encode(objects, 0)
+	return encode(w.objects, 0)
+}
+
+// news returns a commit and those of its history that the remote does not have. The remote has what its refs name, and
+// the history of its branches. Histories of pull requests are not looked through: anybody may push a long one, and AOB
+// makes commits on top of their heads only.
+func (m *Mirror) news(h plumbing.Hash, refs map[string]plumbing.Hash) ([]*commit, error) {
+	there := map[plumbing.Hash]bool{}
+	known := m.reached // main's history, mostly
+	var branches []string
+	for _, list := range []map[string]plumbing.Hash{refs, m.seen} {
+		for _, at := range list {
+			there[at] = true
+		}
+	}
+	if !there[m.reachedFrom] {
+		known = nil
+	}
+	if news, root, err := m.newsUpTo(h, there, known); err == nil && !root {
+		return news, nil
+	}
+	// The commit follows one that is behind the tips.
+	for name := range refs {
+		if strings.HasPrefix(name, Branch) {
+			branches = append(branches, name)
+		}
+	}
+	main := m.mainRef(m.head)
+	slices.SortFunc(branches, func(a, b string) int {
+		switch main {
+		case a:
+			return -1
+		case b:
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+	walked := map[plumbing.Hash]bool{}
+	for _, name := range branches {
+		// A branch that is damaged, or too long, keeps no other from being pushed: what was seen of it counts.
+		m.walkAtMost(maxCommits-len(walked), func(c *commit) bool {
+			if walked[c.hash] {
+				return false
+			}
+			walked[c.hash] = true
+			return true
+		}, refs[name])
+	}
+	news, _, err := m.newsUpTo(h, there, walked)
+	if errors.Is(err, errTooLong) {
+		return nil, delivery.Blockedf("make the change anew on top of main",
+			"commit %.10s has more than %d commits that no branch of %s has", h, maxAhead, m.remote.url)
+	}
+	return news, err
+}
+
+// newsUpTo returns a commit and its history up to commits that are there or known. root says that it came to one
+// without parents.
+func (m *Mirror) newsUpTo(h plumbing.Hash, there, known map[plumbing.Hash]bool) (news []*commit, root bool, err error) {
+	err = m.walkAtMost(maxAhead, func(c *commit) bool {
+		if there[c.hash] || known[c.hash] {
+			return false
+		}
+		news = append(news, c)
+		root = root || len(c.parents) == 0
+		return true
+	}, h)
+	return news, root, err
+}
+
+// mainRef is the ref of main: the branch that was named, or else the one that the remote's HEAD names.
+func (m *Mirror) mainRef(head string) string {
+	if m.remote.main != "" {
+		return Branch + m.remote.main
+	}
+	return head
 }
 
 // lockFile finds the lock in what git says where it cannot take one.

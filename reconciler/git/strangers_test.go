@@ -279,3 +279,68 @@ func TestPullRequestThatServerCannotSendLeavesMainAlone(t *testing.T) {
 		})
 	}
 }
+
+// TestPushDoesNotWalkPullRequests: a push costs the same however long the histories in pull requests are, and a branch
+// that cannot be read keeps no other from being pushed.
+func TestPushDoesNotWalkPullRequests(t *testing.T) {
+	both(t, func(t *testing.T, r *repo, remote Remote) {
+		r.git("config", "receive.fsckObjects", "false")
+		root := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+		behind := long(r, "main", root, 20)
+		main := long(r, "main", behind, 20)
+		r.git("update-ref", "refs/pull/1/head", long(r, "junk", main, 2*maxAhead))
+		r.git("update-ref", "-d", "refs/heads/junk")
+		tree := r.git("rev-parse", main+"^{tree}")
+		bad := r.raw(tree, r.raw(tree, main, maxParents+1, "x"), 1, "x")
+		r.git("update-ref", "refs/heads/bad", bad)
+		// Its author has pushed another head meanwhile.
+		empty := r.tree()
+		for range 8 {
+			var lines []string
+			for i := range 20 {
+				lines = append(lines, line("40000", fmt.Sprintf("d%04d", i), empty))
+			}
+			empty = r.tree(lines...)
+		}
+		models := r.git("rev-parse", main+":models")
+		left := r.pull(9, r.tree(line("40000", "junk", empty), line("40000", "models", models)), main)
+		m := open(t, t.TempDir(), remote)
+		observe(t, m)
+		if m.Has(left) != nil {
+			t.Fatal(m.Has(left))
+		}
+		r.commit("refs/pull/9/head", map[string]string{"models/b.yaml": "1"}, main)
+		for i := range 2 { // main's history is not known yet, and is
+			for name, parents := range map[string][]string{
+				"on top of main":            {main},
+				"behind main":               {behind},
+				"of a pull request":         {main, r.git("rev-parse", "refs/pull/1/head")},
+				"of a head that is no more": {left},
+			} {
+				clear(m.commits)
+				next, err := m.Commit(parents, map[string][]byte{"models/a.yaml": []byte(name)}, committed, name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ref := fmt.Sprintf("refs/heads/%d-%s", i, strings.ReplaceAll(name, " ", "-"))
+				if err := m.Push(t.Context(), next, ref, ""); err != nil {
+					t.Errorf("%s: %v", name, err)
+				} else if got := r.git("show", ref+":models/a.yaml"); got != name {
+					t.Errorf("%s: got %q", name, got)
+				}
+				if n := len(m.commits); n > 200 {
+					t.Errorf("%s: %d commits were read", name, n)
+				}
+			}
+			if _, err := m.MergeBases(behind, main); err != nil {
+				t.Fatal(err)
+			}
+		}
+		far := long(r, "far", main, maxAhead+1)
+		observe(t, m)
+		next := must(m.Commit([]string{far}, map[string][]byte{"models/a.yaml": []byte("2")}, committed, "x"))
+		r.git("update-ref", "-d", "refs/heads/far")
+		m.seen = nil // as an Observe that sees that
+		wantBlocked(t, m.Push(t.Context(), next, "refs/heads/next", ""), next[:10], "on top of main")
+	})
+}

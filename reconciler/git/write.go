@@ -173,13 +173,25 @@ func (n *node) put(name string, content []byte) error {
 }
 
 // A writer collects objects, each after what it needs.
-type writer struct{ objects []plumbing.EncodedObject }
+type writer struct {
+	objects []plumbing.EncodedObject
+	size    int64                  // bytes
+	done    map[plumbing.Hash]bool // trees that collect has gathered
+}
+
+// What one push may bring.
+const (
+	maxOutgoing      = 100_000   // objects
+	maxOutgoingBytes = 256 << 20 // of them
+	maxOutgoingDepth = 100       // folders in folders
+)
 
 func (w *writer) object(t plumbing.ObjectType, data []byte) plumbing.Hash {
 	o := new(plumbing.MemoryObject)
 	o.SetType(t)
 	o.Write(data)
 	w.objects = append(w.objects, o)
+	w.size += int64(len(data))
 	return o.Hash()
 }
 
@@ -230,33 +242,40 @@ func (w *writer) tree(m *Mirror, was plumbing.Hash, n *node) (plumbing.Hash, err
 	return w.object(plumbing.TreeObject, encodeTree(list)), nil
 }
 
-// brings returns the objects of a commit that none of its parents has.
-func (m *Mirror) brings(c *commit) ([]plumbing.EncodedObject, error) {
-	var w writer
+// brings gathers the objects of a commit that none of its parents has.
+func (w *writer) brings(m *Mirror, c *commit) error {
 	var olds []plumbing.Hash
 	for _, h := range c.parents {
 		p, err := m.parent(h)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		olds = append(olds, p.tree)
 	}
-	if err := w.collect(m, c.tree, olds); err != nil {
-		return nil, err
+	if err := w.collect(m, c.tree, olds, 0); err != nil {
+		if t, ok := errors.AsType[TreeError](err); ok {
+			return t.at(c.hash)
+		}
+		return err
 	}
 	data, err := m.read(plumbing.CommitObject, c.hash)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	w.object(plumbing.CommitObject, data)
-	return w.objects, nil
+	return nil
 }
 
 // collect gathers a tree and what lies in it, but for what lies at the same
-// place in one of the old trees.
-func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash) error {
-	if slices.Contains(olds, tree) {
+// place in one of the old trees. A tree is gathered once, however many folders name it.
+func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash, depth int) error {
+	if w.done[tree] || slices.Contains(olds, tree) {
 		return nil
+	}
+	w.done[tree] = true
+	if depth > maxOutgoingDepth || len(w.objects) > maxOutgoing || w.size > maxOutgoingBytes {
+		return tooBig("it brings more than %d objects or %d MiB, or folders deeper than %d", maxOutgoing,
+			maxOutgoingBytes>>20, maxOutgoingDepth)
 	}
 	data, err := m.read(plumbing.TreeObject, tree)
 	if err != nil {
@@ -293,7 +312,7 @@ func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash) er
 		switch {
 		case e.mode == modeSubmodule || known[line{string(e.name), e.mode, e.hash}]:
 		case e.mode == modeTree:
-			if err := w.collect(m, e.hash, folders[string(e.name)]); err != nil {
+			if err := w.collect(m, e.hash, folders[string(e.name)], depth+1); err != nil {
 				return err
 			}
 		default:
