@@ -308,7 +308,7 @@ const (
 	// How long one Observe takes at most to bring branches other than main, and to bring pull requests: at most half of
 	// the time that is left, too. What is left is brought by the next ones.
 	branchesTime = 10 * time.Minute
-	pullsTime    = 30 * time.Second
+	pullsTime    = 2 * time.Minute
 )
 
 // A fetch brings commits in one Observe.

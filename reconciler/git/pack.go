@@ -30,15 +30,16 @@ const (
 
 // bounds are what may come at once.
 type bounds struct {
+	objects  uint32
 	pack     int64 // bytes, as sent
 	unpacked int64 // bytes of all objects, and of what their deltas build on
 	commit   int64 // bytes of one commit
 }
 
 var (
-	branchBounds = bounds{pack: maxPack, unpacked: math.MaxInt64, commit: maxObject}
+	branchBounds = bounds{objects: maxObjects, pack: maxPack, unpacked: math.MaxInt64, commit: maxObject}
 	// Anybody may open a pull request.
-	pullBounds = bounds{pack: 64 << 20, unpacked: 512 << 20, commit: maxCommit}
+	pullBounds = bounds{objects: 100_000, pack: 64 << 20, unpacked: 512 << 20, commit: maxCommit}
 )
 
 // tooMuch is why a pack was refused.
@@ -57,8 +58,8 @@ func check(r io.Reader, most bounds) (objects int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if count > maxObjects {
-		return 0, tooMuch{fmt.Sprintf("%d objects; aob takes at most %d", count, maxObjects)}
+	if count > most.objects {
+		return 0, tooMuch{fmt.Sprintf("%d objects; aob takes at most %d", count, most.objects)}
 	}
 	var unpacked int64
 	for range count {

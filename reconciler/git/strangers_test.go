@@ -199,28 +199,43 @@ func TestLargeCommitsFailAlone(t *testing.T) {
 	})
 }
 
-// TestPackThatUnpacksToMuchFailsAlone: a pull request's pack of a few kilobytes that unpacks to a gigabyte is refused
-// while it comes, is not asked for again, and keeps main from nothing.
+// TestPackThatUnpacksToMuchFailsAlone: a pull request's pack of a few kilobytes that unpacks to very much, or has very
+// many objects, is refused while it comes, is not asked for again, and keeps others from nothing.
 func TestPackThatUnpacksToMuchFailsAlone(t *testing.T) {
-	r := newRepo(t)
-	r.git("config", "uploadpack.allowFilter", "false")
-	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
-	var lines []string
-	zeros := strings.Repeat("0", 30<<20)
-	for i := range 18 {
-		lines = append(lines, line("100644", fmt.Sprintf("%02d", i),
-			r.gitIn(strings.NewReader(fmt.Sprint(i)+zeros), "hash-object", "-w", "--stdin")))
-	}
-	head := r.pull(7, r.tree(line("40000", "junk", r.tree(lines...))), main)
-	other := r.commit("refs/pull/8/head", map[string]string{"models/b.yaml": "1"}, main)
-	dir := t.TempDir()
-	m := open(t, dir, serve(t, r).remote())
-	if refs, _ := observe(t, m); refs["refs/heads/main"] != main || m.Has(main) != nil || m.Has(other) != nil {
-		t.Errorf("main: %v, another pull request: %v", m.Has(main), m.Has(other))
-	}
-	wantRefused(t, m.Has(head), head)
-	if _, changed := observe(t, m); changed || disk(t, dir) > 100_000 {
-		t.Errorf("again: changed %v, %d bytes on disk", changed, disk(t, dir))
+	zeros := strings.Repeat("0", 2<<20)
+	for name, most := range map[string]bounds{
+		"bytes":   {objects: 1000, pack: 1 << 20, unpacked: 10 << 20, commit: maxCommit},
+		"objects": {objects: 5, pack: 1 << 20, unpacked: 1 << 30, commit: maxCommit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepo(t)
+			r.git("config", "uploadpack.allowFilter", "false")
+			main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+			files := map[string]string{}
+			for i := range 6 {
+				files[fmt.Sprint("junk/", i)] = fmt.Sprint(i) + zeros
+			}
+			head := r.commit("refs/pull/7/head", files, main)
+			other := r.commit("refs/pull/8/head", map[string]string{"models/b.yaml": "1"}, main)
+			dir := t.TempDir()
+			m := open(t, dir, serve(t, r).remote())
+			m.KeepPulls(nil)
+			observe(t, m)
+			session, adv, err := m.remote.advertised(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &fetch{m: m, session: session, adv: adv, haves: []plumbing.Hash{must(hash(main))}, tries: maxFetches}
+			f.others(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(other))}, most, time.Hour)
+			wantRefused(t, m.Has(head), head)
+			if m.Has(main) != nil || m.Has(other) != nil {
+				t.Errorf("main: %v, another pull request: %v", m.Has(main), m.Has(other))
+			}
+			m.KeepPulls([]int{7, 8})
+			if observe(t, m); disk(t, dir) > 100_000 {
+				t.Errorf("it was brought again: %d bytes on disk", disk(t, dir))
+			}
+		})
 	}
 }
 
@@ -254,7 +269,7 @@ func TestPullRequestThatServerCannotSendLeavesMainAlone(t *testing.T) {
 				return true
 			}
 			for range 3 {
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				refs, _, err := m.Observe(ctx)
 				cancel()
 				if err != nil || refs["refs/heads/main"] != next || refs["refs/heads/side"] != side {
