@@ -138,8 +138,8 @@ func (f *forgeView) lost(own ownPull) bool {
 }
 
 // checkOwn finds out whether a pull request of AOB's own asks for what AOB committed to it, and for nothing else.
-// People may bring main into its branch. Its release files are not compared: AOB commits them later, and the plan takes
-// none that AOB has not signed.
+// People may bring main into its branch. The release files of the models that it is about are not compared: AOB commits
+// them later, and the plan takes none that AOB has not signed.
 func (r *Reconciler) checkOwn(p *plan.Proposal, keep map[string]bool) error {
 	if r.seen.opened == nil && !p.Fork && !p.Landed && strings.HasPrefix(p.HeadRef, ownPrefix) {
 		return delivery.Wait{For: time.Second, What: "the ledger cannot say what AOB committed to it"}
@@ -173,13 +173,23 @@ func (r *Reconciler) checkOwn(p *plan.Proposal, keep map[string]bool) error {
 		trees[i] = byPath(t.files)
 	}
 	before, made, base, head := trees[0], trees[1], trees[2], trees[3]
+	modelOf := func(path string) string { // of one of a model's files, which begin with it
+		name, _, _ := strings.Cut(path, ".")
+		return name
+	}
+	touched := map[string]bool{}
+	for _, tree := range trees[:2] {
+		for path := range tree {
+			touched[modelOf(path)] = touched[modelOf(path)] || made[path] != before[path]
+		}
+	}
 	foreign := map[string]bool{}
 	for _, tree := range trees {
 		for path := range tree {
-			ours := made[path] != before[path]
-			if ours && strings.HasSuffix(path, ".release.yaml") {
+			if strings.HasSuffix(path, ".release.yaml") && touched[modelOf(path)] {
 				continue
 			}
+			ours := made[path] != before[path]
 			if (ours || head[path] != base[path]) && head[path] != made[path] {
 				foreign[path] = true
 			}

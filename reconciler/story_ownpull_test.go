@@ -56,6 +56,8 @@ func TestOwnPullRequestHoldsOnlyWhatAOBCommitted(t *testing.T) {
 			s.repo.refs[git.Branch+branch] = s.repo.write([]string{s.head(branch), s.main()},
 				s.repo.with(s.head(branch), with(note, lower)), s.now, "Merge branch 'main'")
 		}, "gates/production.yaml"},
+		{"the release file of another model", push(map[string]string{"models/other.release.yaml": "x"}),
+			"models/other.release.yaml"},
 		{"nothing", func(*sim, string) {}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
