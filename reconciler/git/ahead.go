@@ -55,14 +55,22 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 	}
 	var ahead Ahead
 	resolved := map[string]bool{}
+	cheap, files := m.budget(), 0
 	for _, c := range slices.Backward(commits) {
 		ahead.Merges = ahead.Merges || len(c.parents) > 1
 		for i, folder := range folders {
+			if files > maxFiles || !cheap() {
+				return Ahead{}, TreeError{delivery.Blockedf(
+					"make a new branch from main, and bring the changes there in fewer commits",
+					"its commits change more than %d intent files one after another, or take more than %d MiB "+
+						"to compare, at %.10s", maxFiles, maxWork>>20, ha), true}
+			}
 			if len(c.parents) < 2 {
 				changes, err := m.fileChanges(c, i)
 				if err != nil {
 					return Ahead{}, err
 				}
+				files += len(changes)
 				ahead.Changes = append(ahead.Changes, changes...)
 				continue
 			}
@@ -70,6 +78,7 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 			if err != nil {
 				return Ahead{}, err
 			}
+			files += len(names)
 			for _, name := range names {
 				resolved[folder+"/"+name] = true
 			}
@@ -145,9 +154,11 @@ func (m *Mirror) changedOfAll(c *commit, folder int) ([]string, error) {
 		if err != nil {
 			return nil, malformed(c.top[folder].hash, err)
 		}
-		names = slices.DeleteFunc(names, func(name string) bool {
-			return !slices.ContainsFunc(changes, func(ch change) bool { return ch.name == name })
-		})
+		differs := make(map[string]bool, len(changes))
+		for _, ch := range changes {
+			differs[ch.name] = true
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return !differs[name] })
 	}
 	return names, nil
 }

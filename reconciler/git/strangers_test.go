@@ -359,3 +359,31 @@ func TestPushDoesNotWalkPullRequests(t *testing.T) {
 		wantBlocked(t, m.Push(t.Context(), next, "refs/heads/next", ""), next[:10], "on top of main")
 	})
 }
+
+// TestManyChangesFailAlone: a head whose commits change very many files again and again is refused.
+func TestManyChangesFailAlone(t *testing.T) {
+	r := newRepo(t)
+	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
+	var trees []string
+	for _, text := range []string{"1", "2"} {
+		blob := r.gitIn(strings.NewReader(text), "hash-object", "-w", "--stdin")
+		lines := make([]string, maxFiles/3)
+		for i := range lines {
+			lines[i] = line("100644", fmt.Sprintf("%06d", i), blob)
+		}
+		trees = append(trees, r.tree(line("40000", "models", r.tree(lines...))))
+	}
+	commits := []string{main}
+	for i := range 6 {
+		last := commits[len(commits)-1]
+		commits = append(commits, r.git("commit-tree", trees[i%2], "-p", last, "-m", "x"))
+	}
+	r.git("update-ref", "refs/pull/1/head", commits[6])
+	m := open(t, t.TempDir(), Remote{URL: r.dir})
+	observe(t, m)
+	_, err := m.Ahead(commits[6], main)
+	wantRefused(t, err, commits[6])
+	if ahead, err := m.Ahead(commits[2], main); err != nil || len(ahead.Changes) != 2*(maxFiles/3)+1 {
+		t.Errorf("as many as there may be: got %d, %v", len(ahead.Changes), err)
+	}
+}
