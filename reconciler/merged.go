@@ -84,6 +84,7 @@ func (r *Reconciler) mergeWith(key [3]string, main, base, head tree) (m merge, e
 	if m.tree, err = r.parse(files); err != nil {
 		return m, err
 	}
+	m.files = nil // it is kept for each pull request, and nobody asks for them
 	m.both = bothChanged(main.files, base.files, head.files)
 	m.undone = undone(ahead, main.files, files)
 	if adds(base.files, main.files) {
