@@ -450,7 +450,7 @@ func (r *Reconciler) address() string {
 // A forgeAddress is a forge's address and its short name.
 type forgeAddress struct{ of, short string }
 
-// sayCheck posts a status, unless it was posted. Progress, pending after
+// sayCheck posts a status, unless it was posted. Progress, such as pending after
 // pending, is posted now and then; an answer is posted at once.
 func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Check) error {
 	// forges show it as plain text, and it is compared when it is read back
@@ -460,15 +460,16 @@ func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Che
 	if err != nil {
 		return err
 	}
-	pending := string(delivery.CheckPending) + " "
-	if content, begun, ok := r.outbox.waiting(key); ok && begun && c.State == delivery.CheckPending &&
-		strings.HasPrefix(content, pending) {
-		if content != pending+c.Description {
+	// The words of a rollout are devices' words, which change as often as devices like.
+	progress := c.State == delivery.CheckPending || strings.HasPrefix(c.Context, delivery.ContextRollout)
+	same := string(c.State) + " "
+	if content, begun, ok := r.outbox.waiting(key); ok && begun && progress && strings.HasPrefix(content, same) {
+		if content != same+c.Description {
 			r.wakeAt(r.Now().Add(max(r.Progress, time.Second))) // to say it when the other one is said
 		}
 		return nil
 	}
-	if c.State == delivery.CheckPending && strings.HasPrefix(said.Content, pending) {
+	if progress && strings.HasPrefix(said.Content, same) {
 		if said.Count >= maxProgressPosts {
 			return nil
 		}

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -70,5 +71,26 @@ func TestProgressBehindProgressIsSaid(t *testing.T) {
 		if woken := !s.loop.wakeNext.IsZero(); woken != wakes {
 			t.Errorf("%q: the loop looks again: %v, want %v", text, woken, wakes)
 		}
+	}
+}
+
+// What a device says of itself stands in the rollout's status. A device that says something else each second makes no
+// status each second; how the rollout stands is said at once.
+func TestDevicesWordsAreSaidNowAndThen(t *testing.T) {
+	s, _ := begun(t)
+	s.released("first", 8)
+	context := delivery.ContextRollout + "demo"
+	said := map[string]bool{}
+	s.loop.Progress = 5 * time.Second
+	device := &s.fleet.devices[0]
+	for i := range 200 {
+		device.Report.Phase, device.Report.Held = delivery.DeviceDownloading, fmt.Sprintf("word %d", i)
+		device.Seen = s.now
+		s.wake()
+		s.turn()
+		said[s.check(s.main(), context).Description] = true
+	}
+	if len(said) > 30 {
+		t.Errorf("%d statuses in 200 seconds", len(said))
 	}
 }
