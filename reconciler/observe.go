@@ -303,7 +303,10 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 		w.Devices[d.Report.Ring] = append(w.Devices[d.Report.Ring], d)
 	}
 	// After the devices: a report that ends a gap must not be seen without the end of the gap.
-	w.Listening = r.Fleet.Listening()
+	w.Listening = map[string]time.Time{}
+	for ring := range w.Devices {
+		w.Listening[ring] = r.Fleet.Listening(ring)
+	}
 	if r.Blobs != nil {
 		w.Stored = r.Blobs.Found()
 	}

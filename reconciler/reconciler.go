@@ -100,8 +100,8 @@ type (
 		Publish(ctx context.Context, d delivery.Desired) error
 		Published(ring string) (delivery.Desired, bool)
 		Devices() []delivery.Device
-		// Listening is since when devices can reach the server without a break.
-		Listening() time.Time
+		// Listening is since when the devices of a ring can reach the server without a break.
+		Listening(ring string) time.Time
 		// Unreadable says which devices and rings cannot be read, each a sentence that says what to do.
 		Unreadable() []string
 		Forget(ctx context.Context, ring, device string) error

@@ -459,7 +459,7 @@ func (f *simFleet) Published(ring string) (delivery.Desired, bool) {
 
 func (f *simFleet) Unreadable() []string { return nil }
 
-func (f *simFleet) Listening() time.Time { return f.listening }
+func (f *simFleet) Listening(string) time.Time { return f.listening }
 
 // hears takes a device's report, as a server does: one after a time in which no device was heard ends a break.
 func (f *simFleet) hears(i int) {

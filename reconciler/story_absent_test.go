@@ -57,6 +57,9 @@ func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
 		}
 		if heard != back {
 			s.now = s.now.Add(deadline)
+			elsewhere := s.fleet.devices[canary] // of another fleet: it says nothing about this one's network
+			elsewhere.Report.Ring, elsewhere.Report.Device, elsewhere.Seen = "elsewhere", "far", s.now
+			s.fleet.devices = append(s.fleet.devices, elsewhere)
 			for i := range s.fleet.devices {
 				if heard == others && i != canary {
 					s.fleet.devices[i].Seen = s.now

@@ -12,9 +12,9 @@ type attention struct {
 	since time.Time     // zero: devices cannot reach the server
 	last  time.Time     // when it was looked last
 
-	quiet time.Duration // a longer time between two reports is a gap in which nobody was heard
-	heard time.Time     // when any device was heard last
-	again time.Time     // of the first report after the last such gap
+	quiet time.Duration        // a longer time between two reports of a ring is a gap in which none of it was heard
+	heard map[string]time.Time // by ring: when any of its devices was heard last
+	again map[string]time.Time // by ring: of the first report after the last such gap
 }
 
 // begin says that devices can reach the server from now on.
@@ -36,16 +36,16 @@ func (a *attention) look(now time.Time) bool {
 	return true
 }
 
-// hear takes note of a report. It reports whether nobody was heard before for so long that the network of the server
-// may have been cut.
-func (a *attention) hear(now time.Time) bool {
+// hear takes note of a report from a ring. It reports whether nobody of it was heard before for so long that the
+// network of its site, or of the server, may have been cut.
+func (a *attention) hear(ring string, now time.Time) bool {
 	now = wall(now)
-	passed, first := now.Sub(a.heard), a.heard.IsZero()
-	a.heard = now
-	if first || passed <= a.quiet {
+	last, known := a.heard[ring]
+	a.heard[ring] = now
+	if !known || now.Sub(last) <= a.quiet {
 		return false
 	}
-	a.again = now
+	a.again[ring] = now
 	return true
 }
 
@@ -68,16 +68,16 @@ func (s *Server) Listen(ctx context.Context) {
 			s.mu.Unlock()
 			return
 		case <-tick.C:
-			s.Listening()
+			s.Listening("")
 		}
 	}
 }
 
-// Listening is since when devices can reach the server without a break, as far as it knows: a time in which no device
-// at all was heard for half a deadline is a break, which ends with the first report. Devices report four times in a
-// deadline, and one that could not be reached may take a minute to report again. So nobody is silent for a whole
-// deadline only because of a shorter gap. While devices cannot reach the server, it is now.
-func (s *Server) Listening() time.Time {
+// Listening is since when the devices of a ring can reach the server without a break, as far as it knows: a time in
+// which none of them was heard for half a deadline is a break, which ends with the first report. Devices report four
+// times in a deadline, and one that could not be reached may take a minute to report again. So nobody is silent for a
+// whole deadline only because of a shorter gap. While devices cannot reach the server, it is now.
+func (s *Server) Listening(ring string) time.Time {
 	now := s.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,8 +91,8 @@ func (s *Server) Listening() time.Time {
 	if s.hears.since.IsZero() {
 		return wall(now)
 	}
-	if s.hears.again.After(s.hears.since) {
-		return s.hears.again
+	if again := s.hears.again[ring]; again.After(s.hears.since) {
+		return again
 	}
 	return s.hears.since
 }

@@ -102,7 +102,7 @@ func TestGapInWhichNobodyWasHeardEndsWithTheFirstReport(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if got := s.Listening().Sub(began); got != c.again {
+				if got := s.Listening("north").Sub(began); got != c.again {
 					t.Errorf("it listens since %s after the start, want %s", got, c.again)
 				}
 				cancel()
@@ -127,32 +127,75 @@ func TestServerListensOnlyWhileItIsReached(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour) // it is open, and its address cannot be bound
-		if got := s.Listening(); !got.Equal(time.Now()) {
+		if got := s.Listening("north"); !got.Equal(time.Now()) {
 			t.Errorf("it listens since %v before anybody can reach it", got)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
 		go s.Listen(ctx)
 		time.Sleep(time.Hour)
-		if got := s.Listening(); !got.Equal(began) {
+		if got := s.Listening("north"); !got.Equal(began) {
 			t.Errorf("it listens since %v, want %v", got, began)
 		}
 		jump.Store(int64(20 * time.Minute)) // the machine was suspended
-		if got := s.Listening(); !got.Equal(s.Now()) {
+		if got := s.Listening("north"); !got.Equal(s.Now()) {
 			t.Errorf("the first who asks after a break hears %v, want %v", got, s.Now())
 		}
 		at := s.Now()
 		jump.Add(int64(-time.Hour)) // the clock is set back, and only Listen looks at it
 		before := wakes.Load()
 		time.Sleep(time.Minute)
-		if got := s.Listening(); !got.Before(at) || wakes.Load() == before {
+		if got := s.Listening("north"); !got.Before(at) || wakes.Load() == before {
 			t.Errorf("after the clock was set back it listens since %v; %d wakes", got, wakes.Load()-before)
 		}
 		cancel()
 		synctest.Wait()
 		time.Sleep(time.Minute)
-		if got := s.Listening(); !got.Equal(s.Now()) {
+		if got := s.Listening("north"); !got.Equal(s.Now()) {
 			t.Errorf("it has ended, and listens since %v", got)
 		}
+	})
+}
+
+// A gap is of the ring in which nobody was heard. Devices of other rings, at other sites, do not make it shorter.
+func TestGapIsOfOneRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key, err := trust.Create(t.TempDir() + "/key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const deadline = 16 * time.Minute
+		s, err := Open(t.Context(), Config{Dir: t.TempDir(), Key: key, Secret: "a secret of the fleet",
+			Registry:  some{},
+			WakeEvery: 1, Deadline: deadline, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go s.Listen(ctx)
+		synctest.Wait()
+		began, n := time.Now(), int64(0)
+		hears := func(ring string) {
+			t.Helper()
+			n++
+			if _, err := s.take(ctx, delivery.Report{Ring: ring, Device: "d1", Sequence: n,
+				Phase: delivery.DeviceIdle}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hears("south")
+		for range 10 {
+			hears("north")
+			time.Sleep(deadline / 4)
+		}
+		hears("south")
+		if got := s.Listening("north"); !got.Equal(began) {
+			t.Errorf("north is heard since %s after the start, want all the time", got.Sub(began))
+		}
+		if got := s.Listening("south"); !got.Equal(time.Now()) {
+			t.Errorf("south is heard since %s after the start, want %s", got.Sub(began), time.Since(began))
+		}
+		cancel()
+		synctest.Wait()
 	})
 }

@@ -120,7 +120,7 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 		return Receipt{}, err
 	}
 	s.mu.Lock()
-	before, gap := s.hears.heard, s.hears.hear(now)
+	before, gap := s.hears.heard[r.Ring], s.hears.hear(r.Ring, now)
 	s.devices[key] = d
 	delete(s.unread, key)
 	if !known {
@@ -137,7 +137,8 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	s.mu.Unlock()
 	s.reports.Add(1)
 	if gap {
-		s.Log.Warn("no device at all was heard for a while; silence of devices counts from now on", "since", before,
+		s.Log.Warn("no device of a ring was heard for a while; their silence counts from now on", "ring", r.Ring,
+			"since", before,
 			"device", r.Device, "ring", r.Ring)
 	}
 	if ahead {

@@ -125,7 +125,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second), quiet: c.Deadline / 2},
+	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second), quiet: c.Deadline / 2,
+		heard: map[string]time.Time{}, again: map[string]time.Time{}},
 		rings:   map[string]published{},
 		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{},
 		count:  map[string]int{},
@@ -172,8 +173,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
 		s.count[d.Report.Ring]++
-		if d.Seen.After(s.hears.heard) {
-			s.hears.heard = wall(d.Seen)
+		if d.Seen.After(s.hears.heard[d.Report.Ring]) {
+			s.hears.heard[d.Report.Ring] = wall(d.Seen)
 		}
 	}
 	return s, nil

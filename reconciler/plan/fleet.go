@@ -158,7 +158,8 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	in := rollout.Input{Fleet: f, Target: r.Target, State: m.w.Clocks[f.Name], Devices: devices, At: m.w.At,
 		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f),
 		Deadline: time.Duration(m.w.Server.Deadline),
-		Seed:     m.w.Server.Seed, Listening: m.w.Listening, Heard: m.w.heard(), Doubt: m.doubt(f, devices,
+		Seed:     m.w.Server.Seed, Listening: m.w.Listening[f.Name], Heard: m.w.heard(f.Name),
+		Doubt: m.doubt(f, devices,
 			target.Bundle)}
 	for _, before := range releases {
 		if before.Bundle != target.Bundle {

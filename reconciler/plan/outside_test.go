@@ -67,7 +67,8 @@ var checkedOrOwn = []string{
 	"ThresholdRun.Ask", "Track.MLflow", "Train.Architecture", "Train.Args", "Train.From", "Train.Precision",
 	"Train.With", "TrainRun.Machine", "Trial.ID", "Trial.Model", "Verdict.Added", "Verdict.Classes", "Verdict.Gate",
 	"Verdict.Model", "Verdict.Removed", "Verdict.Renamed", "Window.Days", "Window.From", "Window.To", "Window.Zone",
-	"World.Asked", "World.Clocks", "World.Devices", "World.Nobodies", "World.Opened", "World.Published",
+	"World.Asked", "World.Clocks", "World.Devices", "World.Listening", "World.Nobodies", "World.Opened",
+	"World.Published",
 }
 
 // outsider replaces text from outside in a world.

@@ -20,7 +20,7 @@ type World struct {
 	Runs           map[delivery.Digest]delivery.RunState // by key
 	Evidence       Evidence
 	Devices        map[string][]delivery.Device // by ring
-	Listening      time.Time                    // since when devices reach the server without a break; zero is for ever
+	Listening      map[string]time.Time         // by ring: since when its devices reach the server without a break
 	// by bundle: how the server's own store was found; nil where nobody checks it
 	Stored    map[delivery.Digest]Stored
 	Clocks    map[string]rollout.State    // by fleet
@@ -165,13 +165,11 @@ func (w World) Blind() string {
 	return w.Evidence.newer()
 }
 
-// heard is when any device was heard last; zero where there is none.
-func (w World) heard() (last time.Time) {
-	for _, devices := range w.Devices {
-		for _, d := range devices {
-			if d.Seen.After(last) {
-				last = d.Seen
-			}
+// heard is when any device of a ring was heard last; zero where there is none.
+func (w World) heard(ring string) (last time.Time) {
+	for _, d := range w.Devices[ring] {
+		if d.Seen.After(last) {
+			last = d.Seen
 		}
 	}
 	return last

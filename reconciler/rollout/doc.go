@@ -22,10 +22,11 @@
 // take the release when they are back. So are devices that never took the
 // document. A device that took it and then falls silent counts as failed: a
 // bricked device sends no report. Silence is counted from [Input].Listening on:
-// before that the server was stopped, suspended, or heard no device at all. It is
-// counted up to [Input].Heard, the last report of any device: where nobody at all
-// is heard, the server's own network may be cut. So neither the time of a cut nor
-// the first report after it is evidence against the devices that report later.
+// before that the server was stopped, suspended, or heard no device of the fleet. It
+// is counted up to [Input].Heard, the last report of any of them: where none is
+// heard, the network of their site or of the server may be cut. So neither the time
+// of a cut nor the first report after it is evidence against the devices that report
+// later.
 //
 // A device that speaks and does not move is held: it says that it cannot download,
 // that the document has expired by its clock, that its slot was damaged; or it

@@ -75,7 +75,7 @@ func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
 		State:   rollout.State{Target: v2, Base: &v1, Share: 1, Done: true, Healthy: noon},
 		Devices: all(3, delivery.DeviceHealthy, v2)}
 	d := rollout.Next(in)
-	said := strings.Contains(d.Text, "this server heard nobody before 2026-11-24 13:00 UTC")
+	said := strings.Contains(d.Text, "this server heard none of them before 2026-11-24 13:00 UTC")
 	if !d.State.Healthy.Equal(noon) || !said {
 		t.Errorf("healthy since %v: %s", d.State.Healthy, d)
 	}
@@ -119,20 +119,20 @@ func TestTimesInTheFutureBeginNow(t *testing.T) {
 	}
 }
 
-// Where nobody at all is heard, the server's own network may be cut: that says nothing about the release, until one
-// device is heard again.
+// Where nobody of a fleet is heard, the network may be cut: that says nothing about the release, until one device is
+// heard again.
 func TestSilenceOfAllIsNoEvidence(t *testing.T) {
 	devices := []delivery.Device{device("x", delivery.DeviceSoaking, v2), device("y", delivery.DeviceSoaking, v2)}
 	in := rollout.Input{Fleet: fleet("100%"), Target: v2, Devices: devices, At: noon.Add(10 * rollout.DefaultDeadline),
 		Heard: noon, State: rollout.State{Target: v2, Base: &v1, Share: 1, Began: noon, Started: noon}}
 	d := rollout.Next(in)
-	if d.Abort != nil || !strings.Contains(d.Hold, "no device of any fleet was heard since 2026-11-24 12:00 UTC") {
+	if d.Abort != nil || !strings.Contains(d.Hold, "no device of the fleet was heard since 2026-11-24 12:00 UTC") {
 		t.Errorf("nobody is heard: %s", d)
 	}
 	if !d.Wake.IsZero() && !d.Wake.After(in.At) {
 		t.Errorf("it is looked at again at %v, and it is %v", d.Wake, in.At)
 	}
-	// One of another fleet is heard. The two have not had the time to report.
+	// One that is in no wave yet is heard. The two have not had the time to report.
 	in.Heard, in.Listening = in.At, in.At
 	if d = rollout.Next(in); d.Abort != nil || !strings.Contains(d.Hold, "waiting for 2 devices") {
 		t.Errorf("the first report after a cut counts against the others: %s", d)

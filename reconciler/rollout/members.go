@@ -103,7 +103,7 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 // server's own.
 func (in *turn) deaf() bool { return in.At.Sub(in.Listening) <= in.Deadline }
 
-// heard is until when a device's silence is its own: when any device was heard last.
+// heard is until when a device's silence is its own: when any device of the fleet was heard last.
 func (in *turn) heard() time.Time {
 	if in.Heard.IsZero() || in.Heard.After(in.At) {
 		return in.At
@@ -115,15 +115,16 @@ func (in *turn) heard() time.Time {
 func (in *turn) absence() string {
 	switch {
 	case in.deaf():
-		return "; this server heard nobody before " + clock(in.Listening)
+		return "; this server heard none of them before " + clock(in.Listening)
 	case in.mute():
-		return fmt.Sprintf("; no device of any fleet was heard since %s, so this server's network may be cut: "+
-			"nothing is concluded from the silence before one is heard", clock(in.heard()))
+		return fmt.Sprintf(
+			"; no device of the fleet was heard since %s, so their network or this server's may be cut: "+
+				"nothing is concluded from the silence before one is heard", clock(in.heard()))
 	}
 	return ""
 }
 
-// mute reports whether no device at all was heard for a whole deadline.
+// mute reports whether no device of the fleet was heard for a whole deadline.
 func (in *turn) mute() bool { return in.At.Sub(in.heard()) > in.Deadline }
 
 // seen is when a device was heard last. A time in the future is of a clock that was set back since: then all that is

@@ -42,8 +42,8 @@ type Input struct {
 	// started, when its machine was woken up, or when the first device was heard after a long time in which none was.
 	// Silence before that may be the server's own. Zero is for ever.
 	Listening time.Time
-	// Heard is when any device of any fleet was heard last. Silence after that may be the server's own network's. Zero
-	// is At.
+	// Heard is when any device of the fleet was heard last. Silence after that may be the network's, of their site or
+	// of the server. Zero is At.
 	Heard time.Time
 
 	Seed  string // a secret of the server, from which salts are made
