@@ -328,6 +328,9 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 			return "" // nobody can see what merging makes of both
 		}
 	}
+	if pr.Author == "aob" && !strings.HasPrefix(pr.HeadRef, "aob/adopt-") && !s.repo.made[pr.Head] {
+		return "" // somebody pushed that to AOB's own branch
+	}
 	for name, f := range merged.Fleets {
 		if ran := s.fleet.published[name].Model; f.Runs != main.Fleets[name].Runs || ran != "" && f.Runs != ran {
 			return "" // its gates judge it as well; stories know
