@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -189,7 +190,10 @@ func (r *Reconciler) proposal(p *plan.Proposal, main string, keep map[string]boo
 		}
 	}
 	if p.Unreadable != "" {
-		what := fmt.Sprintf("commit %.10s cannot be read: %s", p.Head, p.Unreadable)
+		what := p.Unreadable
+		if !strings.Contains(what, fmt.Sprintf("%.10s", p.Head)) { // a status shows some 140 characters
+			what = fmt.Sprintf("commit %.10s cannot be read: %s", p.Head, what)
+		}
 		if p.Head == "" { // its ref is damaged: nobody knows whose it is, so its runs go on
 			what, p.Pending = p.Unreadable, p.Unreadable
 		}

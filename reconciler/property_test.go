@@ -347,7 +347,7 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 			return "" // nobody can see what merging makes of both changes
 		}
 	}
-	if s.rebaseGoesBack(pr.Head) {
+	if s.rebaseGoesBack(pr.Head, bases[0]) {
 		return ""
 	}
 	for name, q := range base.Quarantines {

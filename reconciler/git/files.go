@@ -139,8 +139,8 @@ func (e *extent) check() error {
 
 // muchIntent is a TreeError about intent folders that hold more than aob reads.
 func muchIntent(format string, args ...any) error {
-	return TreeError{delivery.Blockedf("move what is not intent elsewhere, and use shorter names",
-		"models/, gates/ and fleets/ hold "+format, args...), true}
+	return TreeError{delivery.Blockedf("move what is not intent elsewhere",
+		"the folders of intent hold "+format, args...), true}
 }
 
 // tops finds the intent folders in a commit's tree.
