@@ -2,7 +2,6 @@ package git
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -191,17 +190,25 @@ func (m *Mirror) Moved(base, removed, changed string) ([]string, error) {
 		trees[i] = c.tree
 	}
 	var list []string
-	err := m.movedIn("", trees[0], trees[1], trees[2], 0, &list)
+	cheap := m.budget()
+	err := m.movedIn("", trees[0], trees[1], trees[2], &list, func() error {
+		if cheap() {
+			return nil
+		}
+		return TreeError{delivery.Blockedf("make a new branch from main, and bring the changes there",
+			"its folders take more than %d MiB to compare, at %.10s", maxWork>>20, changed), true}
+	})
 	return list, err
 }
 
-// movedIn is Moved of three trees; a zero hash is a tree that is not there.
-func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, depth int, list *[]string) error {
+// movedIn is Moved of three trees; a zero hash is a tree that is not there. bounded says when it has been too much.
+func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, list *[]string,
+	bounded func() error) error {
 	if base == removed || base == changed || changed.IsZero() || len(*list) >= maxMoved {
 		return nil
 	}
-	if depth > maxTreeDepth {
-		return fmt.Errorf("%s is more than %d folders deep", folder, maxTreeDepth)
+	if err := bounded(); err != nil {
+		return err
 	}
 	was, err := m.named(base)
 	if err != nil {
@@ -226,7 +233,7 @@ func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, de
 			if now.mode == modeTree {
 				b = now.hash
 			}
-			if err := m.movedIn(folder+name+"/", before.hash, a, b, depth+1, list); err != nil {
+			if err := m.movedIn(folder+name+"/", before.hash, a, b, list, bounded); err != nil {
 				return err
 			}
 		case is.mode == 0 && now.mode != 0 && now.mode != modeTree && now.hash != before.hash:
@@ -247,11 +254,7 @@ func clip(path string) string {
 	return path[:most] + "…"
 }
 
-// maxTreeDepth is how deep Moved looks.
-const maxTreeDepth = 100
-
-// named returns the entries of a tree by name; none of a zero hash. Of two with one name the last is taken: git does
-// not take such a tree.
+// named returns the entries of a tree by name; none of a zero hash. One whose name is there twice is like no other one.
 func (m *Mirror) named(tree plumbing.Hash) (map[string]entry, error) {
 	if tree.IsZero() {
 		return nil, nil
@@ -266,6 +269,9 @@ func (m *Mirror) named(tree plumbing.Hash) (map[string]entry, error) {
 	}
 	by := make(map[string]entry, len(list))
 	for _, e := range list {
+		if _, twice := by[string(e.name)]; twice {
+			e.hash = plumbing.ZeroHash
+		}
 		by[string(e.name)] = e
 	}
 	return by, nil
