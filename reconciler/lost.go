@@ -6,6 +6,7 @@ package reconciler
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -70,8 +71,26 @@ func (r *Reconciler) readLost(ctx context.Context) error {
 }
 
 // lost finds the gates that main asks less of than it did, where no pull request showed that. prs are the open ones, if
-// the list is not older than main.
+// the list is not older than main. Beside an error it returns those that were known before.
 func (r *Reconciler) lost(ctx context.Context, main string, prs []delivery.PullRequest) ([]plan.LostGate, error) {
+	list, err := r.findLost(ctx, main, prs)
+	if err != nil && list == nil && r.seen.losses != nil {
+		list = r.seen.losses.list()
+	}
+	return list, err
+}
+
+// list returns the gates that were lost.
+func (m lostMain) list() (list []plan.LostGate) {
+	for _, l := range m.Gates {
+		if g, ok := l.gate(); ok {
+			list = append(list, plan.LostGate{Gate: g, Commit: l.Commit})
+		}
+	}
+	return list
+}
+
+func (r *Reconciler) findLost(ctx context.Context, main string, prs []delivery.PullRequest) ([]plan.LostGate, error) {
 	if main == "" {
 		return nil, nil
 	}
@@ -126,12 +145,7 @@ func (r *Reconciler) lost(ctx context.Context, main string, prs []delivery.PullR
 			now.Gates = append(now.Gates, l)
 		}
 	}
-	var list []plan.LostGate
-	for _, l := range now.Gates {
-		if g, ok := l.gate(); ok {
-			list = append(list, plan.LostGate{Gate: g, Commit: l.Commit})
-		}
-	}
+	list := now.list()
 	if !s.unsure { // else the same commits are looked at again once it is known what was merged
 		if err := r.keepLost(ctx, now); err != nil {
 			return list, err
@@ -180,11 +194,8 @@ func (s *lostSearch) by(c git.LineChange) (list []lostFile, err error) {
 			continue
 		}
 		data, err := s.r.fileAt(c.Parent, "gates/"+file)
-		if err != nil || data == nil {
-			if err != nil {
-				return nil, err
-			}
-			continue
+		if err != nil && !errors.Is(err, git.ErrTooBig) { // what is too big was no gate
+			return nil, err
 		}
 		l := lostFile{LineChange: git.LineChange{Commit: c.Commit, Parent: c.Parent, Others: c.Others}, File: file,
 			Was: string(data)}

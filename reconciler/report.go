@@ -450,8 +450,8 @@ func (r *Reconciler) address() string {
 // A forgeAddress is a forge's address and its short name.
 type forgeAddress struct{ of, short string }
 
-// sayCheck posts a status, unless it was posted. Progress, such as pending after
-// pending, is posted now and then; an answer is posted at once.
+// sayCheck posts a status, unless it was posted. Progress, as pending after pending or other words of a rollout, is
+// posted now and then; an answer is posted at once.
 func (r *Reconciler) sayCheck(ctx context.Context, commit string, c delivery.Check) error {
 	// forges show it as plain text, and it is compared when it is read back
 	c.Description = delivery.Terminal(c.Description)

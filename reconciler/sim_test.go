@@ -364,9 +364,12 @@ func (r *simRepo) Files(commit string) ([]git.File, error) {
 	return files, nil
 }
 
-func (r *simRepo) Blob(hash string, _ int64) ([]byte, error) {
+func (r *simRepo) Blob(hash string, limit int64) ([]byte, error) {
 	if r.cost > 0 { // a loop that runs by itself reads the clock meanwhile
 		r.sim.now = r.sim.now.Add(r.cost)
+	}
+	if int64(len(r.blobs[hash])) > limit {
+		return nil, git.ErrTooBig
 	}
 	return r.blobs[hash], r.bad[hash]
 }

@@ -132,6 +132,20 @@ func TestLostGateIsNamedUntilItIsBack(t *testing.T) {
 	})
 }
 
+// A file that was too large to be a gate hides no loss after it.
+func TestLargeFileAmongGatesHidesNoLoss(t *testing.T) {
+	s, _ := begun(t)
+	s.settle()
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/large.yaml": strings.Repeat("# large\n", 20_000)})
+	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/large.yaml": "",
+		"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+	s.settle()
+	if c := s.check(s.main(), delivery.ContextIntent); c.State != delivery.CheckFailure ||
+		!strings.Contains(c.Description, "weakened gate production") {
+		t.Errorf("main's aob/intent: %s: %s", c.State, c.Description)
+	}
+}
+
 // Only a pull request that was merged has shown what it changes. Anybody may open one and close it.
 func TestClosedPullRequestShowsNothing(t *testing.T) {
 	lowered := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)}
