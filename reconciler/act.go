@@ -17,6 +17,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/view"
 )
 
 // A taken is a step that succeeded.
@@ -143,7 +144,7 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 // commit, and a push onto another head is refused.
 func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) error {
 	if s.PR.Fork {
-		return delivery.Blockedf("push the branch here, or a maintainer runs: "+adoptCommand(s.PR),
+		return delivery.Blockedf("push the branch here, or a maintainer runs: "+view.AdoptCommand(s.PR),
 			"every gate passed, but AOB cannot push to a fork") // fits a status's description
 	}
 	_, _, when, err := r.Repo.Author(s.PR.Head)
@@ -346,19 +347,8 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adop
 		return 0, delivery.Blockedf("run it again", "somebody pushed to %s meanwhile", branch)
 	}
 	defer r.Look("")
-	title, body := adoptedText(pr)
+	title, body := view.AdoptedText(pr)
 	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
-}
-
-// adoptCommand is the command that adopts what AOB has seen of a fork's pull request.
-func adoptCommand(pr delivery.PullRequest) string {
-	return fmt.Sprintf("aob pr adopt %d --head %.10s", pr.Number, pr.Head)
-}
-
-// adoptedText is the title and the description of a pull request that brings a fork's into the repository.
-func adoptedText(pr delivery.PullRequest) (title, body string) {
-	return delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", pr.Number,
-		delivery.Markdown(pr.Author))
 }
 
 // adoptBranch returns the branch that a fork's head is brought to, and the commit that AOB brought there before, if

@@ -24,6 +24,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/view"
 )
 
 // The benchmarks turn the real loop on an intent repository of 500 models, 500
@@ -130,7 +131,8 @@ func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
 		Statements: evidence.New(bundles, nil, nil)},
 		Fleet: &simFleet{sim: s}, Ledger: book, Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}),
 		Main: "main", GitPoll: time.Hour, Poll: time.Hour,
-		Server: plan.Server{Expiry: delivery.Duration(time.Hour)}, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		Server: plan.Server{Expiry: delivery.Duration(time.Hour)}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Requests: view.NewRequests(book, slog.New(slog.DiscardHandler))}
 	return r.Init(), &read
 }
 

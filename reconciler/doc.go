@@ -12,7 +12,7 @@
 // The loop is level-triggered: each turn looks anew, so a lost webhook, a crash
 // or an upgrade costs a turn and nothing else. Nothing slow happens inside it:
 // slow work is a run, a detached process that the loop starts and observes
-// ([Stages] is what happens in one).
+// (package work is what happens in one).
 //
 // A turn waits for nobody. Git and the forge are read beside it (gitview.go,
 // forgeview.go), and statuses, comments and pushes are sent by a queue (outbox.go).
@@ -30,6 +30,7 @@
 //	rollout    how far a fleet goes with a release
 //	plan       all decisions
 //	explain    the chain from a commit to a device, in words
+//	view       comments on pull requests, and the answers to the commands
 //
 //	durable    files that survive a crash, and locks
 //	trust      ed25519 keys and signed envelopes
@@ -39,6 +40,7 @@
 //	dataset    digest and check a dataset, make the training input
 //	run        slow work in detached processes, with a journal
 //	terraform  apply a module, and train with it
+//	work       what a run does: check, train, evaluate, compare
 //	detect     run models in a child process: inspect, evaluate, serve
 //	artifact   bundles and what hangs on them, as OCI artifacts
 //	evidence   signed statements about bundles

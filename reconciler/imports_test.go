@@ -31,8 +31,11 @@ var (
 		"plan":     {"delivery", "gate", "rollout"},
 		"durable":  {"delivery"},
 		"trust":    {"delivery", "durable"},
-		"edge":     {"delivery", "durable", "trust", "detect", "artifact"},
-		"onnx":     {"delivery", "detect"},
+		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "terraform", "run",
+			"picture"},
+		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "explain", "git", "run", "web"},
+		"edge": {"delivery", "durable", "trust", "detect", "artifact"},
+		"onnx": {"delivery", "detect"},
 	}
 
 	// What a pure package must not touch: time passing, files, processes,

@@ -51,15 +51,12 @@ type seen struct {
 	merges   map[[3]string]merge           // what merging yields, by main, merge base and head
 	specs    map[[2]string]delivery.Digest // of models in main's past, by commit and name
 	results  map[delivery.Digest]json.RawMessage
-	open     map[int]openPull     // pull requests whose last word was not said; nil until read
-	opened   map[string]ownPull   // AOB's own pull requests, by the branch that plans name; nil until read
-	active   bool                 // a run was running
-	trials   []plan.Trial         // experiments, as the ledger knows them; nil until read
-	wanted   []wanted             // comparisons that somebody waits for
-	until    time.Time            // heads that were not read before are read until then
-	late     map[int]int          // by pull request: turns whose time it took and that did not read it whole
-	gates    map[string]time.Time // gates that somebody asked about, and when
-	gos      []ledger.Go          // as the ledger said last
+	open     map[int]openPull   // pull requests whose last word was not said; nil until read
+	opened   map[string]ownPull // AOB's own pull requests, by the branch that plans name; nil until read
+	active   bool               // a run was running
+	until    time.Time          // heads that were not read before are read until then
+	late     map[int]int        // by pull request: turns whose time it took and that did not read it whole
+	gos      []ledger.Go        // as the ledger said last
 	clocks   map[string]rollout.State
 	history  map[string][]plan.Past // of main's models, as read last
 	lostPast map[string]unread      // of models whose history cannot be read
@@ -122,7 +119,7 @@ func newSeen() seen {
 	return seen{woken: true, trees: map[string]tree{}, bad: map[string]unread{}, bases: map[[2]string][]string{},
 		merges: map[[3]string]merge{}, extents: map[[2]string]extent{},
 		specs: map[[2]string]delivery.Digest{}, results: map[delivery.Digest]json.RawMessage{},
-		gates: map[string]time.Time{}, late: map[int]int{}, history: map[string][]plan.Past{},
+		late: map[int]int{}, history: map[string][]plan.Past{},
 		lostPast: map[string]unread{}}
 }
 
@@ -270,7 +267,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	stale = stale || pulls.asOf < r.seen.mainAsOf
 	w.ProposalsKnown = pulls.known && !stale
 	gos, err := r.Ledger.Gos(ctx, now.Add(-goLasts))
-	if r.troubles.note(gosTrouble, err); isRest(err) {
+	if r.troubles.note(gosTrouble, err); delivery.Usable(err) {
 		r.seen.gos = gos
 	}
 	if err := r.readOpen(ctx); err != nil {
@@ -290,10 +287,9 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	maps.DeleteFunc(r.seen.trees, func(commit string, _ tree) bool { return !keep[commit] })
 	maps.DeleteFunc(r.seen.bad, func(commit string, _ unread) bool { return !keep[commit] })
 
-	w.Trials = r.trials(ctx, now)
-	w.Wanted = r.seen.stillWanted(now)
-	maps.DeleteFunc(r.seen.gates, func(_ string, at time.Time) bool { return now.Sub(at) > wantLasts })
-	w.Asked = slices.Sorted(maps.Keys(r.seen.gates))
+	w.Trials, err = r.Requests.Trials(ctx, now)
+	r.troubles.note(trialsTrouble, err)
+	w.Wanted, w.Asked = r.Requests.Comparisons(now), r.Requests.Gates(now)
 	w.Nobodies = r.forgeNow.nobodies()
 	if w.Runs, err = r.runs(); err != nil {
 		return w, err
@@ -356,12 +352,6 @@ func (r *Reconciler) restore(w *plan.World) {
 	for _, p := range w.Proposals {
 		fill(p.Merged.Fleets)
 	}
-}
-
-// isRest reports whether a list is good: all of it was read, or all but some that the error names.
-func isRest(err error) bool {
-	_, some := errors.AsType[delivery.Unreadable](err)
-	return err == nil || some
 }
 
 // signed returns what is signed about bundles. While it cannot be read, what was read last stands for it: statements

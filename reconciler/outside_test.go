@@ -7,6 +7,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/view"
 	"github.com/autonomos/aob/tools/hostile"
 )
 
@@ -35,7 +36,7 @@ func pages(t *testing.T) []page {
 			return note
 		}},
 		{"the description of an adopted pull request", func(text string) string {
-			_, body := adoptedText(delivery.PullRequest{Number: 7, Title: text, Author: text})
+			_, body := view.AdoptedText(delivery.PullRequest{Number: 7, Title: text, Author: text})
 			return body
 		}},
 	}
@@ -68,7 +69,7 @@ func pages(t *testing.T) []page {
 								}
 							}
 						}
-						return Comment(pr, []delivery.Check{{Context: delivery.ContextRelease, State: state,
+						return view.Comment(pr, []delivery.Check{{Context: delivery.ContextRelease, State: state,
 							Description: text}})
 					}})
 			}
@@ -129,7 +130,7 @@ func TestStatusesAreText(t *testing.T) {
 // The title of an adopted pull request becomes a commit message.
 func TestAdoptedTitleIsNoOrder(t *testing.T) {
 	for _, text := range hostile.Texts {
-		title, _ := adoptedText(delivery.PullRequest{Title: "x " + text})
+		title, _ := view.AdoptedText(delivery.PullRequest{Title: "x " + text})
 		if err := hostile.Commit("x", title); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/view"
 )
 
 // What the loop needs of the world, and nothing more. Each has one real
@@ -121,9 +122,14 @@ type (
 		PutClock(ctx context.Context, fleet string, state json.RawMessage) error
 		Said(ctx context.Context, prefix string) (map[string]Said, error)
 		PutSaid(ctx context.Context, key, content string, at time.Time) error
-		Trials(ctx context.Context, since time.Time) ([]json.RawMessage, error)
-		PutTrial(ctx context.Context, id string, at time.Time, body json.RawMessage) error
-		DropTrial(ctx context.Context, id string) error
+	}
+	// Requests is what people have asked for through the commands.
+	Requests interface {
+		// Trials returns the experiments. Those that cannot be read are left out, and err names them.
+		Trials(ctx context.Context, now time.Time) ([]plan.Trial, error)
+		Comparisons(now time.Time) []delivery.CompareRun
+		// Gates returns the gates whose power somebody asked for.
+		Gates(now time.Time) []string
 	}
 	// Metrics counts. See package web for the names.
 	Metrics interface {
@@ -148,6 +154,7 @@ type Reconciler struct {
 	Blobs    Blobs // may be nil: then nothing is checked
 	Ledger   Ledger
 	Metrics  Metrics
+	Requests Requests
 	Parser   *intent.Cache
 
 	Main     string        // the target branch
@@ -160,10 +167,10 @@ type Reconciler struct {
 	Now func() time.Time
 
 	wake  chan struct{}
-	woken atomic.Bool // a turn is asked for
-	asks  chan func() // done between turns, for those who ask from outside the loop
-	view  View
-	seen  seen // what was observed last
+	woken atomic.Bool                   // a turn is asked for
+	asks  chan func()                   // done between turns, for those who ask from outside the loop
+	last  atomic.Pointer[view.Snapshot] // of the last turn
+	seen  seen                          // what was observed last
 
 	git      *gitView   // what is known of git
 	forgeNow *forgeView // what is known of the forge
@@ -180,7 +187,7 @@ type Reconciler struct {
 	addressed  atomic.Pointer[forgeAddress]
 	failing    map[string]error // what cannot be said on the forge, by key
 	disputes   map[string]dispute
-	rendered   rendered
+	rendered   view.Comments
 	classes    map[string]jobClass // of lanes of the outbox
 	wakeNext   time.Time           // asked for while acting and reporting
 }
@@ -211,7 +218,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.saidOn = map[string][]string{}
 	r.failing, r.disputes = map[string]error{}, map[string]dispute{}
 	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
-	r.seen, r.rendered = newSeen(), rendered{}
+	r.seen, r.rendered = newSeen(), view.Comments{}
 	return r
 }
 
@@ -296,7 +303,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	}
 	r.troubles.note(stepTrouble, err)
 	r.settle(p, done, err, start)
-	r.view.Store(&Snapshot{World: world, Plan: shown, At: start})
+	r.last.Store(&view.Snapshot{World: world, Plan: shown, At: start})
 	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
 	return r.nextLook(), err
 }
@@ -319,9 +326,16 @@ func (r *Reconciler) ask(ctx context.Context, do func() error) error {
 	return <-done
 }
 
-// Plan observes and decides, and does nothing: the dry run.
-func (r *Reconciler) Plan(ctx context.Context) (plan.Plan, error) {
-	var p plan.Plan
+// Last returns what the last turn observed and decided; nil before the first turn is over.
+func (r *Reconciler) Last() *view.Snapshot { return r.last.Load() }
+
+// Plan observes and decides, and does nothing: the dry run. notices says what could not be read.
+func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, err error) {
+	defer func() {
+		for _, t := range r.troubles.all() {
+			notices = append(notices, t.line())
+		}
+	}()
 	for range 2 { // the first plan says which comments have to be read
 		r.seen.woken = true
 		r.look(ctx)
@@ -332,13 +346,13 @@ func (r *Reconciler) Plan(ctx context.Context) (plan.Plan, error) {
 					err = t.err // why nothing is known
 				}
 			}
-			return plan.Plan{}, fmt.Errorf("observe: %w", err)
+			return plan.Plan{}, nil, fmt.Errorf("observe: %w", err)
 		}
 		p = r.plan(world)
 		r.seen.plan = p
 		r.wants(p)
 	}
-	return p, nil
+	return p, nil, nil
 }
 
 // plan makes the plan, reading the results of runs as it asks for them.

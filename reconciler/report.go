@@ -65,7 +65,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			gates := r.gatesOf(byNumber[pr.PR.Number], checks)
 			errs = append(errs, r.sayGone(ctx, pr.PR.Head, checks, gates))
 		}
-		body := r.rendered.of(pr, checks)
+		body := r.rendered.Of(pr, checks)
 		forged, err := r.forgedNote(ctx, pr.PR.Head, checks)
 		errs = append(errs, err)
 		body += forged + refusedNote(pr, r.forgeNow.refusesCommits())
@@ -86,7 +86,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 		errs = append(errs, r.sayRollout(ctx, p, f))
 	}
 	r.endDisputes()
-	r.rendered.keep(byNumber)
+	r.rendered.Keep(byNumber)
 	return errors.Join(errs...)
 }
 

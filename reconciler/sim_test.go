@@ -22,6 +22,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/view"
 )
 
 // A sim is one world.
@@ -42,6 +43,8 @@ type sim struct {
 	inferred map[delivery.Digest]bool // by detect key: whose detections are stored
 	tried    []plan.Variant           // that were asked for as experiments
 	quality  map[int]float64          // by epochs: the mAP that a model of so many epochs reaches
+
+	requests *view.Requests
 
 	copy     *sim            // a server in a copy of the state folder; nil for none
 	watching bool            // this is one
@@ -85,12 +88,28 @@ var parsed = intent.NewCache(intent.Options{})
 
 // restart is what a crash of aob serve leaves: everything but the loop's memory.
 func (s *sim) restart() {
+	s.forgetTrials()
 	s.loop = (&Reconciler{Repo: s.repo, Forge: s.forge, Runs: s.runs, Evidence: s.signed, Fleet: s.fleet,
 		Ledger:  s.ledger,
 		Metrics: noMetrics{}, Parser: parsed, Main: "main", GitPoll: time.Second, Poll: s.poll,
 		Server: s.server, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}).Init()
+	s.loop.Requests = s.requests
 	s.repo.last = ""
 	s.fleet.listening = s.now
+}
+
+// forgetTrials has experiments read from the ledger again.
+func (s *sim) forgetTrials() {
+	s.requests = view.NewRequests(s.ledger, slog.New(slog.DiscardHandler))
+	if s.loop != nil {
+		s.loop.Requests = s.requests
+	}
+}
+
+// source answers the commands.
+func (s *sim) source() *view.Source {
+	return &view.Source{Loop: s.loop, Requests: s.requests, Fleet: s.fleet, Parser: parsed, Main: "main",
+		Now: func() time.Time { return s.now }}
 }
 
 // killed is what the process dies of in the middle of a turn.

@@ -33,7 +33,7 @@ func twoModels(t *testing.T) *sim {
 // status returns the sentences of aob status.
 func (s *sim) status(t *testing.T) string {
 	t.Helper()
-	status, err := (&Source{Reconciler: s.loop}).Status(t.Context())
+	status, err := s.source().Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

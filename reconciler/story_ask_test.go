@@ -24,7 +24,8 @@ func TestOrdersThatCannotCountAreRefused(t *testing.T) {
 	s := unsureOf(t)
 	code := plan.AcceptCode(s.verdict())
 	said := &asker{}
-	source := &Source{Reconciler: s.loop, Asker: said}
+	source := s.source()
+	source.Asker = said
 	ask := func(user, text string) error {
 		done := make(chan error)
 		go func() { done <- source.Ask(t.Context(), 1, user, text) }()

@@ -78,7 +78,7 @@ func TestWatchingLoopDoesNothing(t *testing.T) {
 				// What is written in the ledger is in the copy itself.
 				t.Logf("%d writes to the copy's own ledger", s.effects-effects)
 			}
-			if list := s.loop.notices(); len(list) == 0 || list[0] != "this is a copy; adopt it" {
+			if list := s.loop.Notices(); len(list) == 0 || list[0] != "this is a copy; adopt it" {
 				t.Errorf("notices: %q", list)
 			}
 			s.restart() // the original goes on

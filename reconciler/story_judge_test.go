@@ -296,7 +296,7 @@ func (s *sim) try(by string, epochs ...int) string {
 	}
 	s.ledger.trials[t.ID] = body
 	s.tried = append(s.tried, variants...)
-	s.loop.seen.trials = nil
+	s.forgetTrials()
 	s.wake()
 	return t.ID
 }
@@ -360,15 +360,15 @@ func TestTry(t *testing.T) {
 		{best.ID, "release", best.ID, "release, shapes@1", ""},
 		{"release", best.ID, "release, shapes@1", best.ID, ""},
 		{"shapes@1", best.ID[:6], "shapes@1", best.ID, ""},
-		{"shapes@1", "release", "shapes@1", "release, shapes@1", ""},
+		{"shapes@1", "release", "shapes@1", "release, shapes@1", "same model"},
 		{"release", "#1", "", "", "pull request"},
 		{"release", "release", "", "", "both are release"},
 		{"release", "nothing", "", "", "variant"},
 	} {
-		of, with, err := s.loop.view.Load().sides(c.a, c.b)
-		if !strings.HasPrefix(of.name, c.of) || !strings.HasPrefix(with.name, c.with) ||
+		shown, err := s.source().Compare(t.Context(), c.a, c.b)
+		if !strings.HasPrefix(shown.A, c.of) || !strings.HasPrefix(shown.B, c.with) ||
 			(err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
-			t.Errorf("%s and %s: %q and %q, %v", c.a, c.b, of.name, with.name, err)
+			t.Errorf("%s and %s: %q and %q, %v", c.a, c.b, shown.A, shown.B, err)
 		}
 	}
 	if n := s.evaluated("test"); n != evals {
@@ -391,7 +391,7 @@ func TestTry(t *testing.T) {
 		s.turn()
 	}
 	delete(s.ledger.trials, other)
-	s.loop.seen.trials = nil
+	s.forgetTrials()
 	s.wake()
 	s.turn()
 	if n := s.runs.active(); n != 0 {

@@ -149,7 +149,7 @@ func TestWavesGoOnWhileGitIsDown(t *testing.T) {
 
 // notes is what the status says of what does not work.
 func (s *sim) notes() string {
-	status, err := (&Source{Reconciler: s.loop}).Status(context.Background())
+	status, err := s.source().Status(context.Background())
 	if err != nil {
 		s.fail("no status: %v", err)
 	}
@@ -225,7 +225,7 @@ func TestUnreadablePullRequestFailsAlone(t *testing.T) {
 				!strings.Contains(c.Description, s.head("bad")[:10]) {
 				t.Errorf("aob/intent: %+v", c)
 			}
-			if prs := s.loop.view.Load().PRs(); len(prs) != 2 {
+			if prs := s.loop.Last().PRs(); len(prs) != 2 {
 				t.Errorf("listed: %+v", prs)
 			}
 			if !s.loop.seen.world.ProposalsKnown {
@@ -315,7 +315,7 @@ func TestMissingCommitWaits(t *testing.T) {
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
 	s.want("ghost", delivery.CheckPending, "not here yet")
-	if prs := s.loop.view.Load().PRs(); len(prs) != 2 {
+	if prs := s.loop.Last().PRs(); len(prs) != 2 {
 		t.Errorf("listed: %+v", prs)
 	}
 	s.forge.prs[n].closed = true
@@ -575,7 +575,7 @@ func TestListOlderThanMainDecidesNothing(t *testing.T) {
 		if s.runs.states[training].Phase != delivery.RunRunning {
 			t.Errorf("%s: the other training is %s", how, s.runs.states[training].Phase)
 		}
-		if prs := s.loop.view.Load().PRs(); len(prs) != 2 || prs[0].Text == "" {
+		if prs := s.loop.Last().PRs(); len(prs) != 2 || prs[0].Text == "" {
 			t.Errorf("%s: listed %+v", how, prs)
 		}
 		s.forge.prs[s.forge.open("first", "dev")].closed = true
@@ -758,7 +758,7 @@ func TestStatusBeforeGitWasRead(t *testing.T) {
 	if notes := s.notes(); !strings.Contains(notes, gitTrouble) || !strings.Contains(notes, "git is down") {
 		t.Errorf("the status says %q", notes)
 	}
-	if _, err := (&Source{Reconciler: s.loop}).PRs(t.Context()); err == nil ||
+	if _, err := s.source().PRs(t.Context()); err == nil ||
 		!strings.Contains(err.Error(), "git is down") {
 		t.Errorf("the list of pull requests says %v", err)
 	}
@@ -771,7 +771,7 @@ func TestStatusShowsDevicesAsTheyAreNow(t *testing.T) {
 	s.turn()
 	s.now = s.now.Add(time.Hour)
 	s.fleet.report()
-	status, err := (&Source{Reconciler: s.loop}).Status(t.Context())
+	status, err := s.source().Status(t.Context())
 	if err != nil || !status.Fleets[0].Devices[0].Seen.Equal(s.now) {
 		t.Errorf("seen at %v, want %v (%v)", status.Fleets[0].Devices[0].Seen, s.now, err)
 	}

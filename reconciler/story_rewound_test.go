@@ -6,6 +6,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/view"
 )
 
 // Main that goes back without a revert, as after a forge was restored from a backup, is said until it is forward again.
@@ -34,7 +35,7 @@ func TestMainThatWentBackIsSaid(t *testing.T) {
 			said := func() bool {
 				s.helper()
 				c := s.check(s.main(), delivery.ContextRelease)
-				snap := Snapshot{World: s.loop.seen.world, Plan: s.loop.seen.plan, At: s.now}
+				snap := view.Snapshot{World: s.loop.seen.world, Plan: s.loop.seen.plan, At: s.now}
 				in := strings.Contains(c.Description, "main went back from "+newer[:12])
 				if noted := strings.Contains(strings.Join(snap.Status().Notices, "\n"), "main went back from "+
 					newer[:12]); noted != in {

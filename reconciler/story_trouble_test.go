@@ -270,7 +270,7 @@ func TestTrainingOfANewerAOBIsLeftAlone(t *testing.T) {
 		}
 	}
 	s.want("first", delivery.CheckFailure, why)
-	if pr, err := s.loop.view.Load().PR(1); err != nil || pr.State != delivery.CheckFailure ||
+	if pr, err := s.loop.Last().PR(1); err != nil || pr.State != delivery.CheckFailure ||
 		!strings.Contains(pr.Text, why) {
 		t.Errorf("the status of the pull request is %s %q, %v", pr.State, pr.Text, err)
 	}

@@ -109,3 +109,48 @@ func (t *troubles) all() []trouble {
 	})
 	return list
 }
+
+// Notices says what does not work, since when, and what to do about it.
+func (r *Reconciler) Notices() []string {
+	var list []string
+	if r.watches != nil {
+		list = append(list, r.watches.Error())
+	}
+	pulls := r.forgeNow.list()
+	seen := r.last.Load() != nil
+	if !seen {
+		list = append(list, restartTrouble+"; what follows is not known yet")
+	}
+	if slow := r.git.slow(); slow != "" {
+		list = append(list, slow)
+	}
+	list = append(list, r.Fleet.Unreadable()...)
+	for _, t := range r.troubles.all() {
+		line := t.line()
+		if t.what == listTrouble {
+			if line += fmt.Sprintf("; it is of %s", pulls.at.UTC().Format("2006-01-02 15:04:05 UTC")); !pulls.ever {
+				line = t.line() + "; it has not been read since the start"
+			}
+		}
+		list = append(list, line)
+	}
+	if n, since := r.outbox.oldest(); n > 0 && r.Now().Sub(since) > sendSlow {
+		list = append(list, fmt.Sprintf("%d statuses, comments or pushes wait to be sent, the first since %s: the "+
+			"forge or git takes long to answer",
+			n, since.UTC().Format("2006-01-02 15:04:05 UTC")))
+	}
+	return list
+}
+
+// Unknown says why there is no snapshot yet.
+func (r *Reconciler) Unknown() error {
+	for _, t := range r.troubles.all() {
+		if t.what == gitTrouble || t.what == mainTrouble || t.what == turnTrouble {
+			return delivery.Wait{For: time.Second, What: "nothing is known yet: " + t.line()}
+		}
+	}
+	if slow := r.git.slow(); slow != "" {
+		return delivery.Wait{For: time.Second, What: "nothing is known yet: " + slow}
+	}
+	return delivery.Wait{For: time.Second, What: "aob serve has only just started"}
+}

@@ -37,7 +37,9 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/trust"
+	"github.com/autonomos/aob/reconciler/view"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/work"
 )
 
 // newServeCommand is the server: the loop, the API and what devices read.
@@ -86,7 +88,7 @@ func serve(ctx context.Context, config string, adopt bool) (err error) {
 	defer cancel()
 	failed := make(chan error, 2)
 	go func() { failed <- p.web.Run(ctx); cancel() }()
-	go func() { failed <- p.source.Reconciler.Run(ctx); cancel() }()
+	go func() { failed <- p.loop.Run(ctx); cancel() }()
 	log.Info("serving", "repository", redacted(p.repository), "state", string(p.state))
 	for range cap(failed) {
 		if part := <-failed; !errors.Is(part, context.Canceled) { // asked to end; runs go on by themselves
@@ -99,7 +101,8 @@ func serve(ctx context.Context, config string, adopt bool) (err error) {
 // A server is the loop and what people, devices and the forge reach it by, both
 // at rest: aob serve runs them, aob plan --config asks the loop once.
 type server struct {
-	source     *reconciler.Source
+	loop       *reconciler.Reconciler
+	source     *view.Source
 	web        web.Server
 	store      *reconciler.StoreCheck
 	state      state
@@ -196,7 +199,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	protocol, err := reconciler.Protocol()
+	protocol, err := work.Protocol()
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +263,10 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	store := reconciler.NewStoreCheck(bundles, r.Wake, log, time.Now)
 	r.Blobs, p.store = store, store
 
-	source := &reconciler.Source{Reconciler: r, RunFolder: st.runs(), Commits: mirror}
+	requests := view.NewRequests(book, log)
+	r.Requests = requests
+	source := &view.Source{Loop: r, Requests: requests, Fleet: devices, Parser: r.Parser, Main: s.Main, Now: time.Now,
+		RunFolder: st.runs(), Commits: mirror}
 	metrics.Watch(source)
 	var webhook http.Handler
 	if g := s.Forge.Gitea; g != nil {
@@ -272,7 +278,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		r.Forge, source.Merger, source.Asker = local, local, book
 	}
 
-	p.source, p.web = source, web.Server{Source: source, Metrics: metrics, Log: log,
+	p.loop, p.source, p.web = r, source, web.Server{Source: source, Metrics: metrics, Log: log,
 		Socket:  orDefault(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
 		Listens: devices.Listen, Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)),
@@ -281,6 +287,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	}
 	if watches != nil {
 		r.Watch(*watches)
+		source.Fleet = r.Fleet
 		p.web.Refuse, p.web.Socket = *watches, st.path("aob.sock") // the configured one may be the original's
 	}
 	return p, nil

@@ -18,7 +18,6 @@ import (
 
 	"github.com/autonomos/aob"
 	trainlocal "github.com/autonomos/aob/infra/terraform/train-local"
-	"github.com/autonomos/aob/reconciler"
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
@@ -26,6 +25,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/terraform"
 	"github.com/autonomos/aob/reconciler/trust"
+	"github.com/autonomos/aob/reconciler/work"
 )
 
 // A state is the folder of all that a server keeps.
@@ -186,7 +186,7 @@ func newDetector(s intent.Server) (detect.Detector, error) {
 }
 
 // newStages wires what a runner works with.
-func newStages(s intent.Server) (*reconciler.Stages, error) {
+func newStages(s intent.Server) (*work.Stages, error) {
 	st := state(s.State)
 	bundles, err := artifact.Open(st.bundles())
 	if err != nil {
@@ -204,7 +204,7 @@ func newStages(s intent.Server) (*reconciler.Stages, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &reconciler.Stages{
+	return &work.Stages{
 		Roots: s.Datasets.Dir, Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(),
 		Trainers: st.trainers(), Python: s.Python,
 		Trainer:  &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self},

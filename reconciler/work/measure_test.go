@@ -1,4 +1,4 @@
-package reconciler
+package work
 
 // What happens inside the runs that measure, on real files: an eval set in a folder,
 // bundles in a store, and detections that are stored already, so that nothing is
@@ -11,14 +11,12 @@ import (
 	"image"
 	"image/png"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/artifact"
-	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
@@ -274,22 +272,5 @@ func TestCompareStage(t *testing.T) {
 	}), 1000)
 	if grouped.Groups != benchImages/2 {
 		t.Errorf("%d groups", grouped.Groups)
-	}
-}
-
-// More of it is better, of all but false positives.
-func TestCompared(t *testing.T) {
-	c := delivery.CompareResult{Images: 40, Classes: []string{"box"}, Metrics: map[string]delivery.Difference{}}
-	for _, metric := range []string{"mAP", "AP75", "recall", "falsePositivesPerImage"} {
-		c.Metrics[metric] = delivery.Difference{Candidate: 0.6, Baseline: 0.5, Value: 0.1, Resamples: spread(0.1)}
-	}
-	got := map[string]coco.Answer{}
-	for _, row := range compared(c) {
-		got[row.Metric] = row.Answer
-	}
-	want := map[string]coco.Answer{"mAP": coco.Better, "AP75": coco.Better, "recall": coco.Better,
-		"falsePositivesPerImage": coco.Worse}
-	if !maps.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
 	}
 }

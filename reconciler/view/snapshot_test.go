@@ -1,4 +1,4 @@
-package reconciler
+package view
 
 import (
 	"encoding/json"
@@ -271,7 +271,7 @@ func TestViewCounts(t *testing.T) {
 		c.Devices[web.DeviceCount{Fleet: "old", Phase: delivery.DeviceIdle}] != 1 {
 		t.Errorf("%+v", c)
 	}
-	s := &Source{Reconciler: new(Reconciler).Init()}
+	s := &Source{Loop: starting{}}
 	if c := s.Counts(); len(c.Runs) != 0 {
 		t.Errorf("before the first turn: %+v", c)
 	}
@@ -279,6 +279,12 @@ func TestViewCounts(t *testing.T) {
 		t.Error("ready before the first turn")
 	}
 }
+
+// A starting loop has not taken a turn yet.
+type starting struct{ Loop }
+
+func (starting) Last() *Snapshot { return nil }
+func (starting) Unknown() error  { return errors.New("nothing is known yet") }
 
 // past is a repository with two commits that named the release.
 type past struct{ release delivery.Release }

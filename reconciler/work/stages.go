@@ -1,8 +1,10 @@
-package reconciler
-
-// This file is what happens inside a run: the work of aob runner, in a process
-// of its own. Each kind is one method from a spec to a result. All of it may be
-// killed at any moment and done again.
+// Package work does the work of runs: it checks a dataset, trains a model,
+// evaluates a model, compares two models and finds score thresholds.
+//
+// It runs in the process of aob runner, not in the loop. Each kind of run is one
+// method of [Stages] that turns a spec into a result. A run may be killed at any
+// moment; doing its work again gives the same result.
+package work
 
 import (
 	"context"

@@ -1,7 +1,6 @@
-package reconciler
+package view
 
-// This file answers those who ask: the commands, through package web. What it
-// shows is the loop's last snapshot; what it does is done between turns.
+// This file answers the API of the commands from the last snapshot, and passes on to the loop what is to be done.
 
 import (
 	"context"
@@ -16,18 +15,51 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
+// A Loop is what the answers need of the reconciler. Its methods may be called from any goroutine.
+type Loop interface {
+	// Last returns what the last turn observed and decided; nil before the first turn is over.
+	Last() *Snapshot
+	// Unknown says why there is no snapshot yet.
+	Unknown() error
+	// Notices says what does not work, since when, and what to do about it.
+	Notices() []string
+	// Plan observes and decides without acting. notices says what could not be read.
+	Plan(ctx context.Context) (p plan.Plan, notices []string, err error)
+	// Wake asks for a turn soon.
+	Wake()
+	// Look asks for a new look at git and at the forge.
+	Look(commit string)
+	Adopt(ctx context.Context, number int, head string) (adopted int, err error)
+	Recheck(ctx context.Context, number int) error
+	// CheckOrder says why an order in a comment would not count.
+	CheckOrder(ctx context.Context, number int, user, text string) error
+}
+
+// Fleet is what devices have reported.
+type Fleet interface {
+	Devices() []delivery.Device
+	Forget(ctx context.Context, ring, device string) error
+}
+
 // A Source answers the API for a reconciler.
 type Source struct {
-	Reconciler *Reconciler
-	RunFolder  string // of all runs
+	Loop     Loop
+	Requests *Requests
+	Fleet    Fleet
+	Parser   *intent.Cache
+	Main     string // the target branch
+	Now      func() time.Time
+	// RunFolder is the folder of all runs.
+	RunFolder string
 	// Commits tells explain of main's past, as git.Mirror does; nil: only what the last turn saw.
 	Commits Commits
-	// Merge merges a proposal of a local forge; nil where people merge on the forge.
+	// Merger merges a proposal of a local forge; nil where people merge on the forge.
 	Merger interface {
 		Merge(ctx context.Context, number int, head, user string) (commit string, err error)
 	}
@@ -38,23 +70,15 @@ type Source struct {
 }
 
 func (s *Source) snapshot() (*Snapshot, error) {
-	if snap := s.Reconciler.view.Load(); snap != nil {
-		return snap, nil
+	if last := s.Loop.Last(); last != nil {
+		return last, nil
 	}
-	for _, t := range s.Reconciler.troubles.all() {
-		if t.what == gitTrouble || t.what == mainTrouble || t.what == turnTrouble {
-			return nil, delivery.Wait{For: time.Second, What: "nothing is known yet: " + t.line()}
-		}
-	}
-	if slow := s.Reconciler.git.slow(); slow != "" {
-		return nil, delivery.Wait{For: time.Second, What: "nothing is known yet: " + slow}
-	}
-	return nil, delivery.Wait{For: time.Second, What: "aob serve has only just started"}
+	return nil, s.Loop.Unknown()
 }
 
 // ForgetDevice removes a device from a fleet.
 func (s *Source) ForgetDevice(ctx context.Context, fleet, device string) error {
-	return s.Reconciler.Fleet.Forget(ctx, fleet, device)
+	return s.Fleet.Forget(ctx, fleet, device)
 }
 
 // Plan shows what the last turn decided.
@@ -69,12 +93,10 @@ func (s *Source) Plan(context.Context) (web.Plan, error) {
 // DryRun shows what a turn would decide now, and does nothing of it. It is for a
 // loop that does not run.
 func (s *Source) DryRun(ctx context.Context) (web.Plan, error) {
-	at := s.Reconciler.Now()
-	p, err := s.Reconciler.Plan(ctx)
+	at := s.Now()
+	p, notices, err := s.Loop.Plan(ctx)
 	show := shown(p, at)
-	for _, t := range s.Reconciler.troubles.all() {
-		show.Notices = append(show.Notices, t.line())
-	}
+	show.Notices = notices
 	return show, err
 }
 
@@ -132,13 +154,13 @@ func (s *Source) Merge(ctx context.Context, number int, head, user string) (stri
 		return "", delivery.Blockedf("merge it there, where aob/release is a required check",
 			"pull requests of this server live on a forge")
 	}
-	defer s.Reconciler.Look("")
+	defer s.Loop.Look("")
 	return s.Merger.Merge(ctx, number, head, user)
 }
 
 // Adopt brings a fork's pull request into the repository.
 func (s *Source) Adopt(ctx context.Context, number int, head string) (adopted int, err error) {
-	return s.Reconciler.Adopt(ctx, number, head)
+	return s.Loop.Adopt(ctx, number, head)
 }
 
 // Ask keeps what a user asks on a proposal of a local forge. An order that cannot count is refused.
@@ -146,90 +168,29 @@ func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
 	if s.Asker == nil {
 		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
 	}
-	defer s.Reconciler.Look("")
-	var w waiting
-	if err := s.Reconciler.ask(ctx, func() error {
-		p, err := s.Reconciler.reported(number)
-		w = waits(p)
-		return err
-	}); err != nil {
-		return err
-	}
-	if err := s.Reconciler.checkOrder(ctx, number, w, user, text); err != nil {
+	defer s.Loop.Look("")
+	if err := s.Loop.CheckOrder(ctx, number, user, text); err != nil {
 		return err
 	}
 	return s.Asker.Ask(ctx, number, user, text)
 }
 
-// reported finds an open pull request in the last plan.
-func (r *Reconciler) reported(number int) (plan.ProposalReport, error) {
-	for _, p := range r.seen.plan.Proposals {
-		if p.PR.Number == number {
-			return p, nil
-		}
-	}
-	return plan.ProposalReport{}, delivery.Blockedf("aob pr list shows the open ones",
-		"there is no open pull request %d", number)
-}
-
 // Recheck tries again what has failed for a pull request: its failed runs, and
 // a data run that found errors.
-func (s *Source) Recheck(ctx context.Context, number int) error {
-	r := s.Reconciler
-	return r.ask(ctx, func() error {
-		p, err := r.reported(number)
-		if err != nil {
-			return err
-		}
-		return r.recheck(p.Runs)
-	})
-}
-
-func (r *Reconciler) recheck(keys []delivery.Digest) error {
-	clear(r.retry)
-	for _, key := range keys {
-		state := r.seen.world.Runs[key]
-		var err error
-		switch {
-		case state.Phase == delivery.RunFailed:
-			err = r.Runs.Retry(key)
-		case state.Phase == delivery.RunDone && state.Spec.Kind == delivery.RunData && !r.reads(key):
-			err = r.Runs.Remove(key)
-			delete(r.seen.results, key)
-		}
-		if err != nil {
-			return fmt.Errorf("run %s: %w", key.Short(), err)
-		}
-	}
-	return nil
-}
-
-// reads reports whether a training reads the images that a data run has laid out:
-// they are not taken from under it.
-func (r *Reconciler) reads(data delivery.Digest) bool {
-	for _, s := range r.seen.world.Runs {
-		if s.Phase == delivery.RunRunning && s.Spec.Train != nil && s.Spec.Train.Data == data {
-			return true
-		}
-	}
-	return false
-}
-
-// The rest is views of the snapshot; see view.go.
+func (s *Source) Recheck(ctx context.Context, number int) error { return s.Loop.Recheck(ctx, number) }
 
 // Status shows how things stand. It always answers: with what is known, and with what does not work. What devices said
 // is shown as it is now, whatever keeps the loop from looking at the rest.
 func (s *Source) Status(context.Context) (web.Status, error) {
-	r := s.Reconciler
-	snap := r.view.Load()
+	snap := s.Loop.Last()
 	if snap == nil {
 		unread := []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
 			Description: "it has not been read yet"}}
-		return web.Status{At: r.Now(), Main: web.Main{Branch: r.Main, Checks: unread}, Notices: r.notices()}, nil
+		return web.Status{At: s.Now(), Main: web.Main{Branch: s.Main, Checks: unread}, Notices: s.Loop.Notices()}, nil
 	}
-	status := snap.now(r.Fleet.Devices(), r.Now()).Status()
+	status := snap.now(s.Fleet.Devices(), s.Now()).Status()
 	status.At = snap.At // of the rest
-	status.Notices = append(r.notices(), status.Notices...)
+	status.Notices = append(s.Loop.Notices(), status.Notices...)
 	return status, nil
 }
 
@@ -254,5 +215,5 @@ func (s *Source) Explain(_ context.Context, kind explain.Kind, id string) (expla
 	if err != nil {
 		return explain.Chain{}, err
 	}
-	return snap.now(s.Reconciler.Fleet.Devices(), s.Reconciler.Now()).Explain(kind, id, s.Commits)
+	return snap.now(s.Fleet.Devices(), s.Now()).Explain(kind, id, s.Commits)
 }

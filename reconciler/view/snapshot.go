@@ -1,7 +1,4 @@
-package reconciler
-
-// This file shows: it maps what the loop saw and decided last to what package
-// web and package explain speak of. It decides nothing.
+package view
 
 import (
 	"cmp"
@@ -10,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -29,16 +25,6 @@ type Snapshot struct {
 	Plan  plan.Plan
 	At    time.Time
 }
-
-// A View holds the snapshot of the last turn. The loop stores, and any
-// goroutine loads.
-type View struct{ last atomic.Pointer[Snapshot] }
-
-// Store replaces the snapshot.
-func (v *View) Store(s *Snapshot) { v.last.Store(s) }
-
-// Load returns the last snapshot, or nil before the first turn is over.
-func (v *View) Load() *Snapshot { return v.last.Load() }
 
 // Status says how everything stands.
 func (s *Snapshot) Status() web.Status {
@@ -79,38 +65,6 @@ func (s *Snapshot) models() []web.Model {
 	for _, m := range s.Plan.Main.Models {
 		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State,
 			Text: m.Text})
-	}
-	return list
-}
-
-// notices says what does not work, since when, and what to do about it.
-func (r *Reconciler) notices() []string {
-	var list []string
-	if r.watches != nil {
-		list = append(list, r.watches.Error())
-	}
-	pulls := r.forgeNow.list()
-	seen := r.view.Load() != nil
-	if !seen {
-		list = append(list, restartTrouble+"; what follows is not known yet")
-	}
-	if slow := r.git.slow(); slow != "" {
-		list = append(list, slow)
-	}
-	list = append(list, r.Fleet.Unreadable()...)
-	for _, t := range r.troubles.all() {
-		line := t.line()
-		if t.what == listTrouble {
-			if line += fmt.Sprintf("; it is of %s", pulls.at.UTC().Format("2006-01-02 15:04:05 UTC")); !pulls.ever {
-				line = t.line() + "; it has not been read since the start"
-			}
-		}
-		list = append(list, line)
-	}
-	if n, since := r.outbox.oldest(); n > 0 && r.Now().Sub(since) > sendSlow {
-		list = append(list, fmt.Sprintf("%d statuses, comments or pushes wait to be sent, the first since %s: the "+
-			"forge or git takes long to answer",
-			n, since.UTC().Format("2006-01-02 15:04:05 UTC")))
 	}
 	return list
 }
@@ -379,8 +333,8 @@ func (s *Snapshot) Counts() web.Counts {
 
 // Counts counts the last snapshot, for metrics.
 func (s *Source) Counts() web.Counts {
-	if last := s.Reconciler.view.Load(); last != nil {
-		return last.now(s.Reconciler.Fleet.Devices(), s.Reconciler.Now()).Counts()
+	if last := s.Loop.Last(); last != nil {
+		return last.now(s.Fleet.Devices(), s.Now()).Counts()
 	}
 	return web.Counts{}
 }

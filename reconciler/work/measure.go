@@ -1,4 +1,4 @@
-package reconciler
+package work
 
 // This file is the runs that measure: a bundle on an eval set, two bundles beside each
 // other, and the thresholds of one. Detections are stored under their key, so that

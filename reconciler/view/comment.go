@@ -1,6 +1,4 @@
-package reconciler
-
-// This file writes the one comment that a pull request gets.
+package view
 
 import (
 	"fmt"
@@ -13,29 +11,29 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// rendered keeps the comment of each pull request while it stays as it is.
-type rendered map[int]renderedOne
+// Comments keeps the comment of each pull request until its report changes.
+type Comments map[int]rendered
 
-// A renderedOne is a comment and what it was made of.
-type renderedOne struct {
+// A rendered is a comment and what it was made of.
+type rendered struct {
 	pr     plan.ProposalReport
 	checks []delivery.Check
 	body   string
 }
 
-// of returns the comment of a pull request.
-func (c rendered) of(pr plan.ProposalReport, checks []delivery.Check) string {
+// Of returns the comment of a pull request.
+func (c Comments) Of(pr plan.ProposalReport, checks []delivery.Check) string {
 	last, ok := c[pr.PR.Number]
 	if !ok || !slices.Equal(last.checks, checks) || !reflect.DeepEqual(last.pr, pr) {
-		last = renderedOne{pr, checks, Comment(pr, checks)}
+		last = rendered{pr, checks, Comment(pr, checks)}
 		c[pr.PR.Number] = last
 	}
 	return last.body
 }
 
-// keep forgets the comments of other pull requests.
-func (c rendered) keep(open map[int]*plan.Proposal) {
-	maps.DeleteFunc(c, func(n int, _ renderedOne) bool { return open[n] == nil })
+// Keep forgets the comments of pull requests that are not open.
+func (c Comments) Keep(open map[int]*plan.Proposal) {
+	maps.DeleteFunc(c, func(n int, _ rendered) bool { return open[n] == nil })
 }
 
 // Comment renders a pull request's report as Markdown. It holds no progress and
@@ -96,7 +94,7 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		fmt.Fprintf(&b, "The head of this pull request is no branch: its branch or its fork was deleted, or it was "+
 			"pushed to `refs/for/`. AOB judges commit %s, and cannot push to it: a maintainer runs `%s`, "+
 			"or somebody pushes the branch again.\n\n",
-			delivery.Markdown(fmt.Sprintf("%.10s", pr.PR.Head)), adoptCommand(pr.PR))
+			delivery.Markdown(fmt.Sprintf("%.10s", pr.PR.Head)), AdoptCommand(pr.PR))
 	}
 	if len(pr.Problem) > 0 {
 		var lines []string
@@ -464,4 +462,15 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 		b.WriteString(" |\n")
 	}
 	b.WriteString("\n")
+}
+
+// AdoptCommand is the command that adopts what AOB has seen of a fork's pull request.
+func AdoptCommand(pr delivery.PullRequest) string {
+	return fmt.Sprintf("aob pr adopt %d --head %.10s", pr.Number, pr.Head)
+}
+
+// AdoptedText is the title and the description of a pull request that brings a fork's into the repository.
+func AdoptedText(pr delivery.PullRequest) (title, body string) {
+	return delivery.CommitText(pr.Title), fmt.Sprintf("Adopted from #%d by %s.", pr.Number,
+		delivery.Markdown(pr.Author))
 }

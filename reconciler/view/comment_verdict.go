@@ -1,4 +1,4 @@
-package reconciler
+package view
 
 // This file is what a comment says of one gate's verdict.
 

@@ -1,4 +1,4 @@
-package reconciler
+package view
 
 // This file takes experiments, shows them, and compares what they made. They are
 // asked for through the socket, by whoever may use it.
@@ -23,56 +23,13 @@ import (
 	"github.com/autonomos/aob/reconciler/web"
 )
 
-const (
-	// trialLasts is how long an experiment is kept after it was last asked for.
-	// What it trained is kept as any bundle is.
-	trialLasts = 14 * 24 * time.Hour
-	// wantLasts is how long a comparison is worked for after somebody last asked.
-	wantLasts = 10 * time.Minute
-)
-
-type wanted struct {
-	ask delivery.CompareRun
-	key delivery.Digest
-	at  time.Time
-}
-
-func (s *seen) stillWanted(now time.Time) []delivery.CompareRun {
-	s.wanted = slices.DeleteFunc(s.wanted, func(w wanted) bool { return now.Sub(w.at) > wantLasts })
-	var asks []delivery.CompareRun
-	for _, w := range s.wanted {
-		asks = append(asks, w.ask)
-	}
-	return asks
-}
-
-// trials returns the experiments that are kept. Those that cannot be read keep nothing else from going on.
-func (r *Reconciler) trials(ctx context.Context, now time.Time) []plan.Trial {
-	if r.seen.trials == nil {
-		list, err := r.Ledger.Trials(ctx, now.Add(-trialLasts))
-		if r.troubles.note(trialsTrouble, err); !isRest(err) {
-			return nil
-		}
-		r.seen.trials = []plan.Trial{}
-		for _, body := range list {
-			var t plan.Trial
-			if err := json.Unmarshal(body, &t); err != nil {
-				r.Log.Warn("an experiment of another version is forgotten", "error", err.Error())
-				continue
-			}
-			r.seen.trials = append(r.seen.trials, t)
-		}
-	}
-	return slices.Clone(r.seen.trials)
-}
-
 // Try begins an experiment, or finds it where it was.
 func (s *Source) Try(ctx context.Context, ask web.TrialAsk) (web.Trial, error) {
 	variants := make([]plan.Variant, 0, len(ask.Variants))
 	var complaints []delivery.Complaint
 	name := ""
 	for _, v := range ask.Variants {
-		in, wrong := s.Reconciler.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)),
+		in, wrong := s.Parser.Parse([]intent.File{{Path: ask.File, Size: int64(len(v.Text)),
 			Data: []byte(v.Text)}})
 		for _, c := range wrong {
 			if len(v.Set) > 0 {
@@ -98,30 +55,11 @@ func (s *Source) Try(ctx context.Context, ask web.TrialAsk) (web.Trial, error) {
 	if len(variants) != len(ask.Variants) || len(variants) == 0 {
 		return web.Trial{}, delivery.Blockedf("name a file as models/pallets.yaml", "%s is no model's file", ask.File)
 	}
-	var t plan.Trial
-	err := s.Reconciler.ask(ctx, func() error {
-		r := s.Reconciler
-		t = plan.NewTrial(name, variants, ask.User, r.Now().UTC())
-		have := r.trials(ctx, r.Now())
-		if r.seen.trials == nil {
-			return delivery.Wait{For: time.Second, What: "the ledger cannot be read; aob status says why"}
-		}
-		if i := slices.IndexFunc(have, func(o plan.Trial) bool { return o.ID == t.ID }); i >= 0 {
-			t.At, t.By = have[i].At, have[i].By
-		}
-		body, err := json.Marshal(t)
-		if err == nil {
-			err = r.Ledger.PutTrial(ctx, t.ID, r.Now(), body)
-		}
-		if err != nil {
-			return err
-		}
-		r.seen.trials = append(slices.DeleteFunc(have, func(o plan.Trial) bool { return o.ID == t.ID }), t)
-		return nil
-	})
+	t, err := s.Requests.try(ctx, plan.NewTrial(name, variants, ask.User, s.Now().UTC()), s.Now())
 	if err != nil {
 		return web.Trial{}, err
 	}
+	s.Loop.Wake()
 	return s.Trial(ctx, t.ID)
 }
 
@@ -131,11 +69,8 @@ func (s *Source) EndTrial(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return s.Reconciler.ask(ctx, func() error {
-		r := s.Reconciler
-		r.seen.trials = slices.DeleteFunc(slices.Clone(r.seen.trials), func(o plan.Trial) bool { return o.ID == t.ID })
-		return r.Ledger.DropTrial(ctx, t.ID)
-	})
+	defer s.Loop.Wake()
+	return s.Requests.end(ctx, t.ID)
 }
 
 // Trials returns all experiments, the newest first.
@@ -165,16 +100,7 @@ func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 				return snap.trial(t), nil
 			}
 		}
-		known := false
-		if err := s.Reconciler.ask(ctx, func() error {
-			known = slices.ContainsFunc(s.Reconciler.seen.trials, func(t plan.Trial) bool {
-				return len(id) >= 4 && strings.HasPrefix(t.ID, id)
-			})
-			return nil
-		}); err != nil {
-			return web.Trial{}, err
-		}
-		if !known {
+		if !s.Requests.knows(id) {
 			return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}
 		}
 		select {
@@ -269,15 +195,9 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 		out.Rows = compared(result)
 		return out, nil
 	}
-	return out, s.Reconciler.ask(ctx, func() error {
-		r := s.Reconciler
-		if i := slices.IndexFunc(r.seen.wanted, func(w wanted) bool { return w.key == key }); i >= 0 {
-			r.seen.wanted[i].at = r.Now()
-			return nil
-		}
-		r.seen.wanted = append(r.seen.wanted, wanted{ask, key, r.Now()})
-		return nil
-	})
+	s.Requests.compare(ask, s.Now())
+	s.Loop.Wake()
+	return out, nil
 }
 
 // sides finds both on one validation split. A version, or the release, may have been
@@ -459,12 +379,8 @@ func (s *Source) Power(ctx context.Context, name string) ([]gate.ModelPower, err
 		if slices.Contains(snap.World.Asked, name) {
 			return plan.Powers(snap.World, name), nil
 		}
-		if err := s.Reconciler.ask(ctx, func() error {
-			s.Reconciler.seen.gates[name] = s.Reconciler.Now()
-			return nil
-		}); err != nil {
-			return nil, err
-		}
+		s.Requests.power(name, s.Now())
+		s.Loop.Wake()
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
