@@ -109,7 +109,7 @@ func (r Request) write(to io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := writeLine(w, imageAsked{image.ID, path}); err != nil {
+		if err := writeLine(w, imageRequest{image.ID, path}); err != nil {
 			return err
 		}
 	}

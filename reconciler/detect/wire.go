@@ -160,9 +160,9 @@ func parseMessage(line []byte) (message, error) {
 }
 
 // detections checks a line against what was asked and puts names to slots.
-func (l imageLine) detections(asked ImageFile, sig delivery.Signature) (ImageDetections, error) {
-	if l.ID != asked.ID {
-		return ImageDetections{}, fmt.Errorf("image %d where %d was asked", l.ID, asked.ID)
+func (l imageLine) detections(image ImageFile, sig delivery.Signature) (ImageDetections, error) {
+	if l.ID != image.ID {
+		return ImageDetections{}, fmt.Errorf("image %d where %d was asked", l.ID, image.ID)
 	}
 	if l.Width < 1 || l.Height < 1 || int64(l.Width) > MaxPixels || int64(l.Height) > MaxPixels ||
 		int64(l.Width)*int64(l.Height) > MaxPixels {
@@ -200,8 +200,8 @@ type header struct {
 // MaxImages bounds a request.
 const MaxImages = 1_000_000
 
-// An imageAsked is each further line of it.
-type imageAsked struct {
+// An imageRequest is each further line of it.
+type imageRequest struct {
 	ID   int64  `json:"id"`
 	Path string `json:"path"`
 }

@@ -206,13 +206,13 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 			case <-ctx.Done():
 				return
 			}
-			var asked imageAsked
+			var asked imageRequest
 			if err := nextLine(lines, &asked); err != nil {
 				made <- answer{err: fmt.Errorf("request: %w", err)}
 				return
 			}
 			go func() {
-				line, err := model.look(asked)
+				line, err := model.detect(asked)
 				made <- answer{line, err}
 			}()
 		}
@@ -251,8 +251,8 @@ func nextLine(lines *bufio.Scanner, v any) error {
 	return parseLine(lines.Bytes(), v)
 }
 
-// look finds what is on one image.
-func (l *loaded) look(asked imageAsked) (*imageLine, error) {
+// detect finds what is on one image.
+func (l *loaded) detect(asked imageRequest) (*imageLine, error) {
 	data, err := readFile(asked.Path, MaxImageBytes)
 	if err != nil {
 		return nil, &ImageError{asked.Path, fileTrouble(err)}

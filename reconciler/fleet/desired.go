@@ -88,7 +88,7 @@ func (s *Server) Publish(ctx context.Context, d delivery.Desired) error {
 }
 
 // publish makes what say returns the ring's document; say gets what it is now.
-func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Desired) delivery.Desired) error {
+func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.Desired) delivery.Desired) error {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -108,7 +108,7 @@ func (s *Server) publish(ctx context.Context, ring string, say func(delivery.Des
 	}
 	s.mu.Unlock()
 
-	d := say(old.desired)
+	d := edit(old.desired)
 	d.Version = max(old.desired.Version, seen)
 	switch {
 	case !ok || old.foreign || seen > old.desired.Version || !same(old.desired, d):
@@ -290,13 +290,13 @@ func waitOf(r *http.Request) (time.Duration, error) {
 // it is after wait.
 func (s *Server) await(ctx context.Context, ring, etag string, wait time.Duration, w http.ResponseWriter) (published,
 	bool) {
-	look := func() (published, bool, <-chan struct{}) {
+	current := func() (published, bool, <-chan struct{}) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		p, ok := s.rings[ring]
 		return p, ok, s.changed
 	}
-	p, ok, changed := look()
+	p, ok, changed := current()
 	news := func() bool { return ok && p.etag != etag }
 	if news() || wait <= 0 {
 		return p, ok
@@ -313,7 +313,7 @@ func (s *Server) await(ctx context.Context, ring, etag string, wait time.Duratio
 	for !news() {
 		select {
 		case <-changed:
-			p, ok, changed = look()
+			p, ok, changed = current()
 		case <-timer.C:
 			return p, ok
 		case <-ctx.Done():

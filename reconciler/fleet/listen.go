@@ -20,9 +20,9 @@ type attention struct {
 // begin says that devices can reach the server from now on.
 func (a *attention) begin(now time.Time) { a.since, a.last = wall(now), wall(now) }
 
-// look takes note of the time. It reports a break since the last look: the process or its machine stood still, or the
+// tick takes note of the time. It reports a break since the last tick: the process or its machine stood still, or the
 // clock was set.
-func (a *attention) look(now time.Time) bool {
+func (a *attention) tick(now time.Time) bool {
 	if a.since.IsZero() {
 		return false
 	}
@@ -82,7 +82,7 @@ func (s *Server) Listening(ring string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.hears.last
-	if s.hears.look(now) {
+	if s.hears.tick(now) {
 		s.Log.Warn(
 			"the process or its machine stood still, or its clock was set; silence of devices counts from now on",
 			"before", before, "now", s.hears.last)

@@ -26,12 +26,12 @@ func TestBreaksInListeningAreNoticed(t *testing.T) {
 		{"set back a little", []time.Duration{time.Minute, time.Minute - time.Second}, 0},
 	} {
 		a := attention{gap: 3 * time.Minute}
-		if a.look(noon); !a.since.IsZero() {
+		if a.tick(noon); !a.since.IsZero() {
 			t.Errorf("%s: it listens before it has begun", c.name)
 		}
 		a.begin(noon)
 		for _, at := range c.looks {
-			a.look(noon.Add(at))
+			a.tick(noon.Add(at))
 		}
 		if got := a.since.Sub(noon); got != c.since {
 			t.Errorf("%s: since noon + %s, want + %s", c.name, got, c.since)

@@ -42,7 +42,7 @@ func (o offer) with(d delivery.Desired) offer {
 	return o
 }
 
-func (o offer) holds(b delivery.Digest) bool { return slices.Contains(o.Bundles, b) }
+func (o offer) contains(b delivery.Digest) bool { return slices.Contains(o.Bundles, b) }
 
 func (s *Server) saveOffer(ring string, o offer) error {
 	data, err := json.Marshal(o)
@@ -79,9 +79,9 @@ func (s *Server) loadOffers() error {
 func (s *Server) ignored(r delivery.Report) string {
 	o := s.offers[r.Ring]
 	switch {
-	case r.Phase == delivery.DeviceHealthy && !o.holds(r.Bundle):
+	case r.Phase == delivery.DeviceHealthy && !o.contains(r.Bundle):
 		return fmt.Sprintf("it calls bundle %s healthy, which this ring was never offered", r.Bundle.Short())
-	case r.Phase == delivery.DeviceFailed && !o.holds(r.Failed):
+	case r.Phase == delivery.DeviceFailed && !o.contains(r.Failed):
 		return fmt.Sprintf("it says that bundle %s failed, which this ring was never offered", r.Failed.Short())
 	}
 	return ""

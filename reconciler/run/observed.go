@@ -45,14 +45,14 @@ func (o *observed) refresh() error {
 	if err := h.read(filepath.Join(o.dir, journalFile)); err != nil {
 		return err
 	}
-	held := o.child != nil && !o.child.gone
-	if !held && !h.ended() {
+	locked := o.child != nil && !o.child.gone
+	if !locked && !h.ended() {
 		lock, err := durable.TryLock(filepath.Join(o.dir, lockFile))
 		switch {
 		case err == nil:
 			lock.Unlock()
 		case errors.Is(err, durable.ErrLocked):
-			held = true
+			locked = true
 		default:
 			return err
 		}
@@ -78,7 +78,7 @@ func (o *observed) refresh() error {
 			st.Phase = delivery.RunFailed
 			st.Error = delivery.Blocked{What: h.last.Error, Do: h.last.Do}.Error()
 		}
-	case held:
+	case locked:
 		st.Phase, st.Error = delivery.RunRunning, h.fail
 	case h.last.Event == eventStopped:
 		st.Phase, st.Ended, st.Error, o.closed = delivery.RunStopped, h.at, h.last.Error, true
@@ -92,7 +92,7 @@ func (o *observed) refresh() error {
 	}
 	st.Ending, st.Asked = "", time.Time{}
 	if st.Phase == delivery.RunRunning || st.Phase == delivery.RunDied {
-		if e, asked := readEnd(o.dir); asked {
+		if e, ok := readEnd(o.dir); ok {
 			st.Ending, st.Asked = e.Why, e.At
 		}
 	}

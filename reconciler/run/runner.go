@@ -162,7 +162,7 @@ func (r *Run) Do(ctx context.Context, work func(context.Context) (any, error)) e
 	over := make(chan struct{})
 	defer close(over)
 	watch.Go(func() { r.watch(cancel, over) })
-	if e, asked := readEnd(r.Dir); asked {
+	if e, ok := readEnd(r.Dir); ok {
 		cancel(stopped{e.Why})
 	}
 	if n := r.journal.deaths; n >= maxDeaths {
@@ -241,7 +241,7 @@ func (r *Run) watch(cancel context.CancelCauseFunc, over <-chan struct{}) {
 		case s := <-r.signals:
 			cancel(r.stopped("stopped by " + s.String()))
 		case <-tick.C:
-			if e, asked := readEnd(r.Dir); asked {
+			if e, ok := readEnd(r.Dir); ok {
 				cancel(stopped{e.Why})
 			}
 		}
@@ -250,7 +250,7 @@ func (r *Run) watch(cancel context.CancelCauseFunc, over <-chan struct{}) {
 
 // stopped is why the attempt ends on a signal: what stands in end.json, or else why.
 func (r *Run) stopped(why string) stopped {
-	if e, asked := readEnd(r.Dir); asked {
+	if e, ok := readEnd(r.Dir); ok {
 		why = e.Why
 	}
 	return stopped{why}
@@ -263,7 +263,7 @@ type ending struct {
 }
 
 // readEnd returns when and why someone asked the run to end, if anyone did.
-func readEnd(dir string) (e ending, asked bool) {
+func readEnd(dir string) (e ending, ok bool) {
 	data, err := os.ReadFile(filepath.Join(dir, endFile))
 	if err != nil {
 		return e, false

@@ -77,7 +77,7 @@ func (a API) Handler() http.Handler {
 	get := func(path string, answer func(r *http.Request) (any, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, answer) })
 	}
-	post := func(path string, answer func(r *http.Request, number int, ask asked) (any, error)) {
+	post := func(path string, answer func(r *http.Request, number int, ask postBody) (any, error)) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			a.answer(w, r, func(r *http.Request) (any, error) {
 				number, err := numberOf(r)
@@ -121,7 +121,7 @@ func (a API) Handler() http.Handler {
 		return p, err
 	})
 	get("/healthz", func(*http.Request) (any, error) { return map[string]string{"status": "ok"}, nil })
-	post("/v1/prs/{number}/merge", func(r *http.Request, number int, ask asked) (any, error) {
+	post("/v1/prs/{number}/merge", func(r *http.Request, number int, ask postBody) (any, error) {
 		user, err := peerOf(r)
 		if err != nil {
 			return nil, err
@@ -132,14 +132,14 @@ func (a API) Handler() http.Handler {
 		commit, err := a.Source.Merge(r.Context(), number, ask.Head, user)
 		return merged{commit}, err
 	})
-	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, ask asked) (any, error) {
+	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, ask postBody) (any, error) {
 		if err := checkHead(ask.Head); err != nil {
 			return nil, err
 		}
 		adopted, err := a.Source.Adopt(r.Context(), number, ask.Head)
 		return adoption{adopted}, err
 	})
-	post("/v1/prs/{number}/ask", func(r *http.Request, number int, ask asked) (any, error) {
+	post("/v1/prs/{number}/ask", func(r *http.Request, number int, ask postBody) (any, error) {
 		user, err := peerOf(r)
 		if err != nil {
 			return nil, err
@@ -150,7 +150,7 @@ func (a API) Handler() http.Handler {
 		}
 		return struct{}{}, a.Source.Ask(r.Context(), number, user, ask.Text)
 	})
-	post("/v1/prs/{number}/recheck", func(r *http.Request, number int, _ asked) (any, error) {
+	post("/v1/prs/{number}/recheck", func(r *http.Request, number int, _ postBody) (any, error) {
 		return struct{}{}, a.Source.Recheck(r.Context(), number)
 	})
 	get("/v1/trials", func(r *http.Request) (any, error) {
@@ -211,8 +211,8 @@ func checkHead(head string) error {
 	return nil
 }
 
-// asked is the body of every POST.
-type asked struct {
+// postBody is the body of every POST.
+type postBody struct {
 	Head string `json:"head,omitempty"`
 	Text string `json:"text,omitempty"`
 }
@@ -269,7 +269,7 @@ func numberOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-func readAsked(w http.ResponseWriter, r *http.Request) (a asked, err error) {
+func readAsked(w http.ResponseWriter, r *http.Request) (a postBody, err error) {
 	return a, readBody(w, r, MaxBody, &a)
 }
 

@@ -68,25 +68,25 @@ func (c *Client) Plan(ctx context.Context) (Plan, error) { return get[Plan](ctx,
 // Merge merges a pull request of a local forge, if its head is the one that was
 // looked at. The server knows which user asks.
 func (c *Client) Merge(ctx context.Context, number int, head, _ string) (string, error) {
-	m, err := post[merged](ctx, c, number, "merge", asked{Head: head})
+	m, err := post[merged](ctx, c, number, "merge", postBody{Head: head})
 	return m.Commit, err
 }
 
 // Adopt brings a fork's pull request into the repository, if its head is the one that was looked at.
 func (c *Client) Adopt(ctx context.Context, number int, head string) (int, error) {
-	a, err := post[adoption](ctx, c, number, "adopt", asked{Head: head})
+	a, err := post[adoption](ctx, c, number, "adopt", postBody{Head: head})
 	return a.Number, err
 }
 
 // Ask writes what this user asks on a pull request. The server knows which user asks.
 func (c *Client) Ask(ctx context.Context, number int, _, text string) error {
-	_, err := post[struct{}](ctx, c, number, "ask", asked{Text: text})
+	_, err := post[struct{}](ctx, c, number, "ask", postBody{Text: text})
 	return err
 }
 
 // Recheck looks at a pull request anew.
 func (c *Client) Recheck(ctx context.Context, number int) error {
-	_, err := post[struct{}](ctx, c, number, "recheck", asked{})
+	_, err := post[struct{}](ctx, c, number, "recheck", postBody{})
 	return err
 }
 
@@ -153,7 +153,7 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	return exchange[T](ctx, c, http.MethodGet, path, nil)
 }
 
-func post[T any](ctx context.Context, c *Client, number int, what string, ask asked) (T, error) {
+func post[T any](ctx context.Context, c *Client, number int, what string, ask postBody) (T, error) {
 	body, err := json.Marshal(ask)
 	if err != nil {
 		var none T
