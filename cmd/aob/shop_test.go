@@ -241,7 +241,7 @@ func tried() web.Trial {
 		}}
 }
 
-func (s *shop) Try(_ context.Context, ask web.TrialAsk) (web.Trial, error) {
+func (s *shop) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range ask.Variants {

@@ -50,13 +50,13 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 			if err != nil {
 				return hinted{fmt.Errorf("--set: %w", err), c.CommandPath() + " --help shows how"}
 			}
-			ask := web.TrialAsk{File: "models/" + filepath.Base(args[0])}
+			ask := web.TrialRequest{File: "models/" + filepath.Base(args[0])}
 			for _, row := range grid {
 				text, err := intent.Set(data, row)
 				if err != nil {
 					return fmt.Errorf("--set %w", err)
 				}
-				v := web.VariantAsk{Text: string(text), Set: []string{}}
+				v := web.VariantRequest{Text: string(text), Set: []string{}}
 				for _, a := range row {
 					v.Set = append(v.Set, a.String())
 				}

@@ -205,8 +205,9 @@ func arrange(entries []ocispec.Descriptor) *index {
 func seal(entries []ocispec.Descriptor) string {
 	var lines []byte
 	for _, e := range entries {
-		for _, word := range []string{string(e.Digest), e.MediaType, e.ArtifactType, e.Annotations[annotationSubject]} {
-			lines = append(strconv.AppendQuote(lines, word), ' ')
+		for _, field := range []string{string(e.Digest), e.MediaType, e.ArtifactType,
+			e.Annotations[annotationSubject]} {
+			lines = append(strconv.AppendQuote(lines, field), ' ')
 		}
 		lines = append(strconv.AppendInt(lines, e.Size, 10), '\n')
 	}

@@ -131,7 +131,7 @@ func (s *Server) Health(ctx context.Context) error {
 
 // Infer finds what is on a JPEG or PNG file.
 func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections, err error) {
-	var seen Inference
+	var observed Inference
 	defer func() {
 		if s.Observe == nil {
 			return
@@ -139,16 +139,16 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 		_, badImage := errors.AsType[*ImageError](err)
 		switch {
 		case err == nil:
-			seen.Outcome = "ok"
+			observed.Outcome = "ok"
 		case badImage:
-			seen.Outcome = "image"
+			observed.Outcome = "image"
 		case ctx.Err() != nil:
-			seen.Outcome = "gone"
+			observed.Outcome = "gone"
 		default:
-			seen.Outcome = "model"
+			observed.Outcome = "model"
 		}
-		seen.Boxes = len(found.Boxes)
-		s.Observe(seen)
+		observed.Boxes = len(found.Boxes)
+		s.Observe(observed)
 	}()
 	began := time.Now()
 	img, err := decodeImage(data)
@@ -157,14 +157,14 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	input := toTensor(img, s.model.sig)
-	seen.Decode = time.Since(began)
+	observed.Decode = time.Since(began)
 
 	began = time.Now()
 	if err := take(ctx, s.turn); err != nil {
 		return ImageDetections{}, err
 	}
 	defer func() { <-s.turn }()
-	seen.Queue = time.Since(began)
+	observed.Queue = time.Since(began)
 
 	began = time.Now()
 	boxes, logits, err := s.model.run(input)
@@ -175,7 +175,7 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 	if err != nil {
 		return ImageDetections{}, &ModelError{s.model.path, err.Error()}
 	}
-	seen.Run = time.Since(began)
+	observed.Run = time.Since(began)
 	return ImageDetections{Width: width, Height: height, Boxes: s.sure(named(s.model.sig, list))}, nil
 }
 

@@ -159,7 +159,7 @@ func parseMessage(line []byte) (message, error) {
 	return m, nil
 }
 
-// detections checks a line against what was asked and puts names to slots.
+// detections checks a line against the request and puts names to slots.
 func (l imageLine) detections(image ImageFile, sig delivery.Signature) (ImageDetections, error) {
 	if l.ID != image.ID {
 		return ImageDetections{}, fmt.Errorf("image %d where %d was asked", l.ID, image.ID)

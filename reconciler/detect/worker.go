@@ -206,13 +206,13 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 			case <-ctx.Done():
 				return
 			}
-			var asked imageRequest
-			if err := nextLine(lines, &asked); err != nil {
+			var request imageRequest
+			if err := nextLine(lines, &request); err != nil {
 				made <- answer{err: fmt.Errorf("request: %w", err)}
 				return
 			}
 			go func() {
-				line, err := model.detect(asked)
+				line, err := model.detect(request)
 				made <- answer{line, err}
 			}()
 		}
@@ -252,14 +252,14 @@ func nextLine(lines *bufio.Scanner, v any) error {
 }
 
 // detect finds what is on one image.
-func (l *loaded) detect(asked imageRequest) (*imageLine, error) {
-	data, err := readFile(asked.Path, MaxImageBytes)
+func (l *loaded) detect(request imageRequest) (*imageLine, error) {
+	data, err := readFile(request.Path, MaxImageBytes)
 	if err != nil {
-		return nil, &ImageError{asked.Path, fileTrouble(err)}
+		return nil, &ImageError{request.Path, fileTrouble(err)}
 	}
 	img, err := decodeImage(data)
 	if err != nil {
-		return nil, &ImageError{asked.Path, err.Error()}
+		return nil, &ImageError{request.Path, err.Error()}
 	}
 	width, height := img.Bounds().Dx(), img.Bounds().Dy()
 	boxes, logits, err := l.run(toTensor(img, l.sig))
@@ -268,9 +268,9 @@ func (l *loaded) detect(asked imageRequest) (*imageLine, error) {
 	}
 	list, err := decode(l.sig, boxes, logits, width, height)
 	if err != nil {
-		return nil, &ModelError{l.path, fmt.Sprintf("on image %s: %v", filepath.Base(asked.Path), err)}
+		return nil, &ModelError{l.path, fmt.Sprintf("on image %s: %v", filepath.Base(request.Path), err)}
 	}
-	line := &imageLine{ID: asked.ID, Width: width, Height: height, Boxes: make([][6]float64, len(list))}
+	line := &imageLine{ID: request.ID, Width: width, Height: height, Boxes: make([][6]float64, len(list))}
 	for i, f := range list {
 		line.Boxes[i] = [6]float64{float64(f.slot), f.score, f.x, f.y, f.w, f.h}
 	}

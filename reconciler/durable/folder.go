@@ -77,7 +77,7 @@ func (c *Copied) Error() string {
 // OpenFolder returns the identity of a folder, which gets one where it has none. The
 // error is a *Copied where the folder is a copy of another one.
 func OpenFolder(dir string) (Folder, error) {
-	now, err := lookAt(dir)
+	now, err := identify(dir)
 	if err != nil {
 		return Folder{}, err
 	}
@@ -118,7 +118,7 @@ func AdoptFolder(dir string) (Folder, error) {
 	if !ok {
 		return f, err
 	}
-	now, err := lookAt(dir)
+	now, err := identify(dir)
 	if err != nil {
 		return Folder{}, err
 	}
@@ -193,8 +193,8 @@ func ReadFolder(dir string) (f Folder, err error) {
 	return f, nil
 }
 
-// lookAt returns the signs of a folder as it is now.
-func lookAt(dir string) (f Folder, err error) {
+// identify returns by what a folder is known again: its path, machine, file system and inode.
+func identify(dir string) (f Folder, err error) {
 	if f.Path, err = filepath.Abs(dir); err != nil {
 		return f, err
 	}

@@ -111,8 +111,8 @@ func (a *Agent) starting(ctx context.Context, j *job) {
 	j.instance, j.err = a.start(ctx, j.plan.Slot, j.plan.Target, j.socket)
 }
 
-// hold puts a slot off, for a fault of this device.
-func (a *Agent) hold(slot string, err error) {
+// postpone delays the next start of a slot after a fault of this device.
+func (a *Agent) postpone(slot string, err error) {
 	s := a.slots[slot]
 	pause := a.faults.next(0)
 	s.Held, s.NotBefore = cut("cannot start the detector on this device: "+err.Error()), a.Now().Add(pause)
@@ -145,7 +145,7 @@ func (a *Agent) notStarted(p Plan, err error) bool {
 	case errors.As(err, &bad):
 		a.damage(p.Slot, p.Target.Bundle, err)
 	case deviceFault(err):
-		a.hold(p.Slot, err)
+		a.postpone(p.Slot, err)
 	default:
 		return false
 	}

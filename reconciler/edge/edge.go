@@ -76,7 +76,7 @@ type Agent struct {
 	refused  string // why the server's document is not followed
 	job      *job
 	sockets  int // made so far
-	said     delivery.Report
+	sent     delivery.Report
 	beat     time.Time // when to say it again, if nothing changes
 	rested   string    // the reason last logged
 }
@@ -309,13 +309,13 @@ func (a *Agent) wait(ctx context.Context, p Plan) {
 
 // take makes a document the one to follow, unless it is older than one before.
 func (a *Agent) take(d document) {
-	seen := a.state.Versions[a.Ring]
-	if d.desired.Version < seen {
+	followed := a.state.Versions[a.Ring]
+	if d.desired.Version < followed {
 		a.Metrics.refused.WithLabelValues("version").Inc()
 		a.Log.Error("desired state refused: it is older than one seen before", "version", d.desired.Version, "seen",
-			seen)
+			followed)
 		a.refused = fmt.Sprintf("the server's document is version %d, and this device has followed version %d "+
-			"before: an older one is not followed", d.desired.Version, seen)
+			"before: an older one is not followed", d.desired.Version, followed)
 		return
 	}
 	a.refused = ""
@@ -331,7 +331,7 @@ func (a *Agent) take(d document) {
 	if err := durable.WriteFile(filepath.Join(a.Dir, docFile), d.envelope, 0o600); err != nil {
 		a.Log.Error("desired state not kept", "err", err)
 	}
-	if d.desired.Version > seen {
+	if d.desired.Version > followed {
 		if len(a.state.Versions) >= maxRings {
 			a.state.Versions = map[string]int64{}
 		}
@@ -415,10 +415,10 @@ func (a *Agent) report(p Plan) {
 		stale = 1
 	}
 	a.Metrics.stale.Set(stale)
-	if reflect.DeepEqual(r, a.said) && time.Now().Before(a.beat) {
+	if reflect.DeepEqual(r, a.sent) && time.Now().Before(a.beat) {
 		return
 	}
-	a.said, a.beat = r, time.Now().Add(around(a.heartbeat()))
+	a.sent, a.beat = r, time.Now().Add(around(a.heartbeat()))
 	r.At = a.Now().UTC()
 	if err := a.spool.add(r); err != nil {
 		a.Log.Warn("report not kept on disk", "err", err)

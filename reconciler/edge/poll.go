@@ -75,7 +75,7 @@ func (a *Agent) poll(ctx context.Context) {
 		began := time.Now()
 		envelope, tag, err := a.get(ctx, etag)
 		took := time.Since(began)
-		held := took > longPoll/2
+		waited := took > longPoll/2
 		if ctx.Err() != nil {
 			return
 		}
@@ -85,7 +85,7 @@ func (a *Agent) poll(ctx context.Context) {
 			a.unread.reset()
 			wait.reset()
 			pause = around(interval)
-			if held {
+			if waited {
 				pause = time.Duration(rand.Int64N(int64(a.Retry) + 1))
 			}
 			continue
@@ -182,12 +182,12 @@ func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag stri
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
-	var asked atomic.Bool
+	var written atomic.Bool
 	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest: func(w httptrace.WroteRequestInfo) { asked.Store(w.Err == nil) },
+		WroteRequest: func(w httptrace.WroteRequestInfo) { written.Store(w.Err == nil) },
 	}))
 	resp, err := a.Client.Do(req)
-	if err != nil && asked.Load() {
+	if err != nil && written.Load() {
 		return nil, "", unanswered{err}
 	}
 	if err != nil {

@@ -132,8 +132,8 @@ func (s *Store) sign(ctx context.Context, bundle delivery.Digest, predicateType 
 	if _, err := decodeStatement(k, bundle, payload); err != nil {
 		return err
 	}
-	said, err := s.says(ctx, k, bundle, delivery.Sum(payload))
-	if err != nil || said {
+	exists, err := s.has(ctx, k, bundle, delivery.Sum(payload))
+	if err != nil || exists {
 		return err
 	}
 	envelope, err := trust.Sign(s.signer, delivery.StatementPayload, payload)
@@ -144,8 +144,8 @@ func (s *Store) sign(ctx context.Context, bundle delivery.Digest, predicateType 
 	return err
 }
 
-// says reports whether a statement with this payload counts already.
-func (s *Store) says(ctx context.Context, k kind, bundle, payload delivery.Digest) (bool, error) {
+// has reports whether a statement with this payload is stored and counts.
+func (s *Store) has(ctx context.Context, k kind, bundle, payload delivery.Digest) (bool, error) {
 	list, err := s.bundles.Referrers(ctx, k.artifactType)
 	if err != nil {
 		return false, err

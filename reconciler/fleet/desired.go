@@ -87,7 +87,7 @@ func (s *Server) Publish(ctx context.Context, d delivery.Desired) error {
 	return nil
 }
 
-// publish makes what say returns the ring's document; say gets what it is now.
+// publish makes what edit returns the ring's document; edit gets what it is now.
 func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.Desired) delivery.Desired) error {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
@@ -101,17 +101,17 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 	}
 	old, ok := s.rings[ring]
 	offered := s.offers[ring]
-	seen := max(offered.Version, s.Least, s.ahead(ring, max(old.desired.Version, offered.Version)))
+	least := max(offered.Version, s.Least, s.ahead(ring, max(old.desired.Version, offered.Version)))
 	now := s.Now()
-	if !ok && offered.Version <= 0 && s.wasPublished(ring) {
-		seen = max(seen, LeastVersion(now))
+	if !ok && offered.Version <= 0 && s.everPublished(ring) {
+		least = max(least, LeastVersion(now))
 	}
 	s.mu.Unlock()
 
 	d := edit(old.desired)
-	d.Version = max(old.desired.Version, seen)
+	d.Version = max(old.desired.Version, least)
 	switch {
-	case !ok || old.foreign || seen > old.desired.Version || !same(old.desired, d):
+	case !ok || old.foreign || least > old.desired.Version || !same(old.desired, d):
 		d.Version++
 	case old.desired.Expires.Sub(now) > s.Expiry/2:
 		return nil
@@ -161,7 +161,7 @@ const maxAhead = 1 << 20
 // lost, or are an old copy: one device alone cannot say so for its ring. Only
 // devices that were heard from lately have a say. The caller holds s.mu.
 func (s *Server) ahead(ring string, published int64) int64 {
-	var seen []int64
+	var versions []int64
 	now := s.Now()
 	most := max(published, LeastVersion(now)) + maxAhead
 	for key, d := range s.devices {
@@ -170,20 +170,20 @@ func (s *Server) ahead(ring string, published int64) int64 {
 			if v > most {
 				v = 0
 			}
-			seen = append(seen, v)
+			versions = append(versions, v)
 		}
 	}
-	if len(seen) == 0 {
+	if len(versions) == 0 {
 		return 0
 	}
-	slices.Sort(seen)
+	slices.Sort(versions)
 	// More than half of them have seen this version or a higher one.
-	return seen[(len(seen)-1)/2]
+	return versions[(len(versions)-1)/2]
 }
 
-// wasPublished reports whether any device of a ring has followed a document, or may have. Where the ring's files are
+// everPublished reports whether any device of a ring has followed a document, or may have. Where the ring's files are
 // lost, no count says how far they went. The caller holds s.mu.
-func (s *Server) wasPublished(ring string) bool {
+func (s *Server) everPublished(ring string) bool {
 	for key, d := range s.devices {
 		if key.ring == ring && d.Report.Desired > 0 {
 			return true

@@ -14,9 +14,9 @@
 //
 // The answer has an ETag, and If-None-Match is answered with 304. ?wait=SECONDS
 // (at most 55) holds the answer back until there is another document. That is a
-// hint that saves waiting: the number of held requests is bounded, a request too
+// hint that saves waiting: the number of waiting requests is bounded, a request too
 // many is answered at once, and a device that never waits gets the same
-// documents later. A held request ends with its context, so whoever shuts a
+// documents later. A waiting request ends with its context, so whoever shuts a
 // server down ends its base context first.
 //
 // A document's version grows by one with its content, and only ever grows:

@@ -51,7 +51,7 @@ type Config struct {
 	Least int64
 
 	Expiry     time.Duration    // of a document; 24h where zero
-	MaxWaiters int              // requests held at one time; 4096 where zero
+	MaxWaiters int              // requests that wait at one time; 4096 where zero
 	MaxDevices int              // in all rings; 200,000 where zero
 	MaxRing    int              // devices in one ring; 100,000 where zero
 	Deadline   time.Duration    // after which a device that was not heard from has no say; 15m where zero
@@ -89,7 +89,7 @@ type deviceKey struct{ ring, device string }
 
 // Stats are counts since the start, but for Waiting, which is now.
 type Stats struct {
-	Waiting int64 // requests held
+	Waiting int64 // requests that wait
 	Reads   int64 // documents sent
 	Reports int64 // reports taken
 	Repeats int64 // reports heard before

@@ -38,8 +38,8 @@ const (
 	inTensor
 )
 
-// holds says which fields of a message hold which messages.
-var holds = map[kind]map[uint64]kind{
+// children lists, by kind of message, which of its fields hold which messages.
+var children = map[kind]map[uint64]kind{
 	inModel:     {7: inGraph, 20: inTraining, 25: inFunction},
 	inTraining:  {1: inGraph, 2: inGraph},
 	inGraph:     {1: inNode, 5: inTensor, 15: inSparse},
@@ -96,7 +96,7 @@ func walk(b []byte, in kind, depth int) error {
 		if in == inTensor && (field == tensorExternal || field == tensorLocation && value != 0) {
 			return errors.New("it keeps weights in other files; save it as one file")
 		}
-		if inner, ok := holds[in][field]; ok && body != nil {
+		if inner, ok := children[in][field]; ok && body != nil {
 			if err := walk(body, inner, depth+1); err != nil {
 				return err
 			}

@@ -251,12 +251,12 @@ func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 		if d.Mark == coco.Found && (!truth || len(list) > 12) {
 			continue
 		}
-		word := clean(d.Class, 16)
+		name := clean(d.Class, 16)
 		if d.Mark == coco.False {
-			word += fmt.Sprintf(" %.2f", d.Score)
+			name += fmt.Sprintf(" %.2f", d.Score)
 		}
 		r := place(d)
-		label := image.Rect(r.Min.X, r.Min.Y-14, r.Min.X+7*len(word)+4, r.Min.Y)
+		label := image.Rect(r.Min.X, r.Min.Y-14, r.Min.X+7*len(name)+4, r.Min.Y)
 		if label.Min.Y < out.Bounds().Min.Y {
 			label = label.Add(image.Pt(0, 14))
 		}
@@ -268,7 +268,7 @@ func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 		}
 		taken = append(taken, label)
 		draw.Draw(out, label, image.NewUniform(colours[d.Mark]), image.Point{}, draw.Src)
-		text(out, label.Min.X+2, label.Max.Y-3, color.RGBA{255, 255, 255, 255}, word)
+		text(out, label.Min.X+2, label.Max.Y-3, color.RGBA{255, 255, 255, 255}, name)
 	}
 }
 

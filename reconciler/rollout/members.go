@@ -59,8 +59,8 @@ func (in *turn) members(s State) members {
 // the document says, has shown nothing.
 func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 	r := &d.Report
-	seen := in.seen(d)
-	heard := in.At.Sub(seen) <= in.Deadline
+	lastHeard := in.lastHeard(d)
+	heard := in.At.Sub(lastHeard) <= in.Deadline
 	begun := later(s.Started, in.Listening) // since when its silence says something about the target
 	onTarget := r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle
 	switch {
@@ -81,9 +81,9 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 			return held, clean(r.Why) + "; " + in.Doubt
 		}
 		return failed, ""
-	case seen.Before(s.Started.Add(-in.Deadline)):
+	case lastHeard.Before(s.Started.Add(-in.Deadline)):
 		return away, ""
-	case in.heard().Sub(later(seen, begun)) > in.Deadline:
+	case in.heard().Sub(later(lastHeard, begun)) > in.Deadline:
 		switch {
 		case r.Held != "":
 			return held, Strange(d, in.At, in.Deadline)
@@ -127,9 +127,9 @@ func (in *turn) absence() string {
 // mute reports whether no device of the fleet was heard for a whole deadline.
 func (in *turn) mute() bool { return in.At.Sub(in.heard()) > in.Deadline }
 
-// seen is when a device was heard last. A time in the future is of a clock that was set back since: then all that is
-// known is that it was heard before the server's clock was right.
-func (in *turn) seen(d *delivery.Device) time.Time {
+// lastHeard is when a device was heard last. A time in the future is of a clock that was set back since: then all that
+// is known is that it was heard before the server's clock was right.
+func (in *turn) lastHeard(d *delivery.Device) time.Time {
 	if d.Seen.After(in.At.Add(odd)) && !in.Listening.IsZero() {
 		return in.Listening
 	}
@@ -356,7 +356,7 @@ func (m members) deadline(in *turn, s State) time.Time {
 	begun := later(s.Started, in.Listening)
 	for _, x := range m {
 		if x.standing == waiting && x.taken {
-			if quiet := later(in.seen(x.device), begun).Add(in.Deadline + time.Second); quiet.After(in.At) {
+			if quiet := later(in.lastHeard(x.device), begun).Add(in.Deadline + time.Second); quiet.After(in.At) {
 				wake = earliest(wake, quiet)
 			}
 			if stuck := begun.Add(in.Deadline + time.Duration(in.Fleet.Soak) + time.Second); stuck.After(in.At) {
@@ -374,7 +374,7 @@ func (m members) fades(in *turn) time.Time {
 		wake = in.Listening.Add(in.Deadline + time.Second)
 	}
 	for _, x := range m {
-		if at := in.seen(x.device).Add(in.Deadline + time.Second); at.After(in.At) {
+		if at := in.lastHeard(x.device).Add(in.Deadline + time.Second); at.After(in.At) {
 			wake = earliest(wake, at)
 		}
 	}
@@ -424,7 +424,7 @@ func (c Count) missing() string {
 		parts = append(parts, "waiting for "+devices(c.Waiting))
 	}
 	if c.Held > 0 {
-		parts = append(parts, c.helds())
+		parts = append(parts, c.heldText())
 	}
 	if c.Failed+c.Silent > 0 {
 		parts = append(parts, c.whys())
@@ -432,8 +432,8 @@ func (c Count) missing() string {
 	return strings.Join(parts, "; ")
 }
 
-// helds says what holds devices.
-func (c Count) helds() string {
+// heldText says why devices are held.
+func (c Count) heldText() string {
 	s := fmt.Sprintf("%s held (%s", devices(c.Held), strings.Join(c.HeldWhy, "; "))
 	if n := c.Held - len(c.HeldWhy); n > 0 {
 		s += fmt.Sprintf("; and %d more", n)

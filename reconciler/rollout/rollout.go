@@ -193,9 +193,9 @@ func Next(input Input) Decision {
 		s.Model, s.Rollback = in.Fleet.Runs, s.Rollback && !s.Done
 	}
 	if s.Rollback {
-		return in.goBack(s)
+		return in.rollBack(s)
 	}
-	return in.goOn(s)
+	return in.advance(s)
 }
 
 // base is what the fleet ran, all of it, before Target: what devices outside
@@ -245,7 +245,7 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 	case p != nil:
 		s.Since = p.Version
 	}
-	if hold, wake := in.held(); hold != "" {
+	if hold, wake := in.closed(); hold != "" {
 		return s, hold, wake
 	}
 	if a := in.Fleet.After; a != nil {
@@ -267,8 +267,9 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 	return s, "", time.Time{}
 }
 
-// held says whether a person or the hour forbids to move on.
-func (in *turn) held() (hold string, wake time.Time) {
+// closed returns why no new wave may begin now: the fleet is paused, or its window is closed. wake is when the window
+// opens.
+func (in *turn) closed() (hold string, wake time.Time) {
 	if in.Fleet.Paused {
 		return in.paused(), time.Time{}
 	}
@@ -288,8 +289,8 @@ func (in *turn) paused() string {
 	return fmt.Sprintf("paused: true in fleets/%s.yaml", in.Fleet.Name)
 }
 
-// goBack brings all devices to a release that the fleet knows.
-func (in *turn) goBack(s State) Decision {
+// rollBack brings all devices to a release that the fleet knows.
+func (in *turn) rollBack(s State) Decision {
 	s.Share = 1
 	m := in.members(s)
 	m.take(s)
@@ -301,7 +302,7 @@ func (in *turn) goBack(s State) Decision {
 	case s.Done:
 		d.Text = fmt.Sprintf("back on version %d: %s%s", in.Target.Version, c.out(in), m.away(c))
 		if c.Held > 0 {
-			d.Text += "; " + c.helds()
+			d.Text += "; " + c.heldText()
 		}
 		d.Wake = m.fades(in)
 	case c.Devices == 0:
@@ -314,8 +315,8 @@ func (in *turn) goBack(s State) Decision {
 	return d
 }
 
-// goOn looks at the current wave, and at the next ones as long as they have passed.
-func (in *turn) goOn(s State) Decision {
+// advance judges the current wave, and goes on with the next ones as long as they pass.
+func (in *turn) advance(s State) Decision {
 	waves := in.Fleet.Waves
 	if len(waves) == 0 {
 		waves = []delivery.Wave{{Share: 1}}
@@ -344,7 +345,7 @@ func (in *turn) goOn(s State) Decision {
 				d.Text += "; " + c.whys()
 			}
 			if c.Held > 0 {
-				d.Text += "; " + c.helds()
+				d.Text += "; " + c.heldText()
 			}
 			if c.Healthy+c.Failed > 0 {
 				d.Text += "; " + evidence(c.Failed, c.Healthy+c.Failed)
@@ -365,7 +366,7 @@ func (in *turn) goOn(s State) Decision {
 			s.Done, s.Healthy = true, in.At
 			continue
 		}
-		hold, wake := in.held()
+		hold, wake := in.closed()
 		if passed && hold == "" {
 			s.Wave, s.Started = s.Wave+1, in.At
 			continue

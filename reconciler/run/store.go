@@ -102,15 +102,15 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 	if err := o.refresh(); err != nil || o.closed {
 		return err
 	}
-	asked := ending{At: time.Now().UTC(), Why: why}
-	data, err := json.Marshal(asked)
+	end := ending{At: time.Now().UTC(), Why: why}
+	data, err := json.Marshal(end)
 	if err != nil {
 		return err
 	}
 	if err := durable.WriteFile(filepath.Join(o.dir, endFile), data, 0o600); err != nil {
 		return fmt.Errorf("end run %s: %w", key.Short(), err)
 	}
-	o.state.Ending, o.state.Asked = asked.Why, asked.At
+	o.state.Ending, o.state.Asked = end.Why, end.At
 	switch o.state.Phase {
 	case delivery.RunRunning:
 		if o.history.state != "" && o.history.state != s.StateID {

@@ -24,7 +24,7 @@ import (
 )
 
 // Try begins an experiment, or finds it where it was.
-func (s *Source) Try(ctx context.Context, ask web.TrialAsk) (web.Trial, error) {
+func (s *Source) Try(ctx context.Context, ask web.TrialRequest) (web.Trial, error) {
 	variants := make([]plan.Variant, 0, len(ask.Variants))
 	var complaints []delivery.Complaint
 	name := ""

@@ -84,7 +84,7 @@ func (a API) Handler() http.Handler {
 				if err != nil {
 					return nil, err
 				}
-				ask, err := readAsked(w, r)
+				ask, err := readPost(w, r)
 				if err != nil {
 					return nil, err
 				}
@@ -269,12 +269,12 @@ func numberOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-func readAsked(w http.ResponseWriter, r *http.Request) (a postBody, err error) {
+func readPost(w http.ResponseWriter, r *http.Request) (a postBody, err error) {
 	return a, readBody(w, r, MaxBody, &a)
 }
 
 // readTrial reads and checks what is to be tried.
-func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialAsk, err error) {
+func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialRequest, err error) {
 	if err := readBody(w, r, MaxTrial, &ask); err != nil {
 		return ask, err
 	}

@@ -111,8 +111,8 @@ func TestClientIsItsSource(t *testing.T) {
 		"recheck": func(s web.Source) (any, error) { return nil, s.Recheck(ctx, 3) },
 		"ask":     func(s web.Source) (any, error) { return nil, s.Ask(ctx, 3, me, "/aob run 3f9c2a10") },
 		"try": func(s web.Source) (any, error) {
-			return s.Try(ctx, web.TrialAsk{User: me, File: "models/shapes.yaml",
-				Variants: []web.VariantAsk{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
+			return s.Try(ctx, web.TrialRequest{User: me, File: "models/shapes.yaml",
+				Variants: []web.VariantRequest{{Set: []string{"train.epochs=4"}, Text: "a: b"}, {Text: "c"}}})
 		},
 		"trials":         func(s web.Source) (any, error) { return s.Trials(ctx) },
 		"trial":          func(s web.Source) (any, error) { return s.Trial(ctx, "0123") },

@@ -91,7 +91,7 @@ func (c *Client) Recheck(ctx context.Context, number int) error {
 }
 
 // Try begins an experiment.
-func (c *Client) Try(ctx context.Context, ask TrialAsk) (Trial, error) {
+func (c *Client) Try(ctx context.Context, ask TrialRequest) (Trial, error) {
 	body, err := json.Marshal(ask)
 	if err != nil {
 		return Trial{}, err

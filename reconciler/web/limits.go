@@ -129,12 +129,12 @@ type address struct {
 // body, and while an answer is written. It does not while a handler works or
 // holds the request.
 type connection struct {
-	conn    net.Conn
-	from    netip.Addr // not valid where addresses do not count
-	used    bool       // a handler has had a request
-	asked   int        // requests that a handler has; HTTP/2 has several at one time
-	working int        // those of them for which the client is not waited for
-	closing bool
+	conn     net.Conn
+	from     netip.Addr // not valid where addresses do not count
+	used     bool       // a handler has had a request
+	requests int        // requests that a handler has; HTTP/2 has several at one time
+	working  int        // those of them for which the client is not waited for
+	closing  bool
 
 	inAll, inAddress *linked.Element // nil while it does not wait
 }
@@ -259,7 +259,7 @@ func (cs *connections) ask(c *connection, n int) {
 	if c != nil {
 		cs.mu.Lock()
 		c.used = true
-		c.asked += n
+		c.requests += n
 		cs.mu.Unlock()
 	}
 }

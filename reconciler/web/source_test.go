@@ -137,7 +137,7 @@ func (s *shop) Recheck(_ context.Context, number int) error {
 	return err
 }
 
-func (s *shop) Try(_ context.Context, ask web.TrialAsk) (web.Trial, error) {
+func (s *shop) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
 	t := web.Trial{ID: "0123456789", Model: ask.File, By: ask.User, At: noon, State: delivery.CheckPending}
 	for _, v := range ask.Variants {
 		t.Variants = append(t.Variants, web.Variant{ID: v.Text, Set: v.Set, Seeds: []web.Seed{}})

@@ -46,7 +46,7 @@ type Source interface {
 	ForgetDevice(ctx context.Context, fleet, device string) error
 
 	// Try begins an experiment, or finds the same one where it was.
-	Try(ctx context.Context, ask TrialAsk) (Trial, error)
+	Try(ctx context.Context, ask TrialRequest) (Trial, error)
 	// Trials returns the experiments, the newest first.
 	Trials(ctx context.Context) ([]Trial, error)
 	// Trial returns one, named by the beginning of its ID.
@@ -62,15 +62,15 @@ type Source interface {
 	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }
 
-// A TrialAsk asks for an experiment: one model's file in some variants.
-type TrialAsk struct {
-	User     string       `json:"user,omitempty"` // the server takes it from the system
-	File     string       `json:"file"`           // as models/pallets.yaml
-	Variants []VariantAsk `json:"variants"`
+// A TrialRequest asks for an experiment: one model's file in some variants.
+type TrialRequest struct {
+	User     string           `json:"user,omitempty"` // the server takes it from the system
+	File     string           `json:"file"`           // as models/pallets.yaml
+	Variants []VariantRequest `json:"variants"`
 }
 
-// A VariantAsk is one of them.
-type VariantAsk struct {
+// A VariantRequest is one of the variants.
+type VariantRequest struct {
 	Set  []string `json:"set"`  // what is other than in the file, as train.optimizer.lr=2e-4
 	Text string   `json:"text"` // of the whole file
 }

@@ -59,7 +59,7 @@ func (h Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, http.StatusRequestEntityTooLarge, "at most "+strconv.Itoa(MaxWebhook)+" bytes are read")
 	case errors.Is(err, h.Unsigned):
 		h.count("unsigned")
-		if n, say := unsigned.add(time.Now()); say { // anybody can send them
+		if n, due := unsigned.add(time.Now()); due { // anybody can send them
 			h.Log.Warn("webhook refused", "error", err.Error(), "refused", n)
 		}
 		h.refuse(w, http.StatusUnauthorized, "the signature is missing or wrong")
@@ -90,7 +90,7 @@ type refusals struct {
 }
 
 // add counts one, and returns how many there were since the last line if it is time for another.
-func (r *refusals) add(now time.Time) (n int, say bool) {
+func (r *refusals) add(now time.Time) (n int, due bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.n++
