@@ -33,7 +33,7 @@ const maxLeak = 0.05
 // The list of images that the trainer gets is written to the folder seen.
 func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string, progress func(done, total int)) (
 	delivery.DataResult, error) {
-	c := &checker{classes: ask.Classes, seen: map[string]int{}}
+	c := &checker{classes: ask.Classes, findings: map[string]int{}}
 	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}
 	v, err := r.open(ask.Dataset)
 	if err != nil {
@@ -79,14 +79,14 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 	c.labels(splits)
 
 	// The eval sets asked for, then the dataset's own test split.
-	held := map[string]string{} // identity -> where it is held out
+	heldOut := map[string]string{} // identity -> where it is held out
 	sets := slices.Clone(ask.EvalSets)
 	if own := (delivery.EvalSet{Dataset: ask.Dataset, Split: "test"}); splits["test"] != nil &&
 		!slices.Contains(sets, own) {
 		sets = append(sets, own)
 	}
 	for _, e := range sets {
-		if err := c.evalSet(ctx, r, v, splits, e, held); err != nil {
+		if err := c.evalSet(ctx, r, v, splits, e, heldOut); err != nil {
 			return c.result, err
 		}
 	}
@@ -96,7 +96,7 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 	if err := c.decode(ctx, progress); err != nil {
 		return c.result, err
 	}
-	c.leaks(v, splits, held)
+	c.leaks(v, splits, heldOut)
 	c.twins(v, splits)
 	for name, out := range c.leftOut {
 		if n, there := c.result.Images[name]; there {
@@ -122,12 +122,12 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 }
 
 type checker struct {
-	classes delivery.Classes
-	result  delivery.DataResult
-	seen    map[string]int // finding by level and code
-	decodes []imageFile
-	leftOut map[string]map[int64]bool // by split: images that must not be trained on
-	sets    map[string]string         // by path: the eval set that an image stands in
+	classes  delivery.Classes
+	result   delivery.DataResult
+	findings map[string]int // finding by level and code
+	decodes  []imageFile
+	leftOut  map[string]map[int64]bool // by split: images that must not be trained on
+	sets     map[string]string         // by path: the eval set that an image stands in
 }
 
 // inSet notes that an image stands in an eval set.
@@ -142,20 +142,20 @@ type imageFile struct {
 	where string
 	path  string
 	image coco.Image
-	look  look
+	hash  imageHash
 }
 
 // finding adds a finding, or counts one more of its code.
 func (c *checker) finding(level, code, where, text string) {
 	key := level + "/" + code
-	if i, ok := c.seen[key]; ok {
+	if i, ok := c.findings[key]; ok {
 		f := &c.result.Findings[i]
 		if f.Count++; len(f.More) < delivery.MostMore {
 			f.More = append(f.More, where+": "+text)
 		}
 		return
 	}
-	c.seen[key] = len(c.result.Findings)
+	c.findings[key] = len(c.result.Findings)
 	c.result.Findings = append(c.result.Findings, delivery.Finding{Level: level, Code: code, Where: where, Text: text,
 		Count: 1})
 }
@@ -259,7 +259,7 @@ func (c *checker) labels(splits map[string]*split) {
 
 // evalSet checks one eval set, notes its content, and holds its images out.
 func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[string]*split, e delivery.EvalSet,
-	held map[string]string) error {
+	heldOut map[string]string) error {
 	ev, s := v, splits[e.Split]
 	if e.Dataset != v.ref {
 		var err error
@@ -310,7 +310,7 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 	}
 	for _, file := range s.files() {
 		for _, id := range identities(file, ev.files[file].sum) {
-			held[id] = e.String()
+			heldOut[id] = e.String()
 		}
 		c.inSet(ev.path(file), e.String())
 	}
@@ -319,16 +319,16 @@ func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[s
 
 // leaks leaves training images out that stand in an eval set, or, of train, in
 // valid, and says how many.
-func (c *checker) leaks(v *version, splits map[string]*split, held map[string]string) {
+func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string]string) {
 	c.leftOut = map[string]map[int64]bool{"train": {}, "valid": {}}
-	mark := func(s *split, code string, held map[string]string) {
+	mark := func(s *split, code string, others map[string]string) {
 		for _, im := range s.truth.Images {
 			file, ok := s.images[im.ID]
 			if !ok || c.leftOut[s.name][im.ID] {
 				continue
 			}
-			for _, id := range asksFor(file, v.files[file].sum) {
-				if where, leaked := held[id]; leaked {
+			for _, id := range matches(file, v.files[file].sum) {
+				if where, leaked := others[id]; leaked {
 					c.leftOut[s.name][im.ID] = true
 					c.finding(delivery.LevelWarning, code, file, "the same image stands in "+where+
 						"; it is left out of training")
@@ -339,7 +339,7 @@ func (c *checker) leaks(v *version, splits map[string]*split, held map[string]st
 	}
 	for _, name := range []string{"train", "valid"} {
 		if s := splits[name]; s != nil {
-			mark(s, "leak", held)
+			mark(s, "leak", heldOut)
 			n := len(c.leftOut[name])
 			c.result.LeftOut += n
 			if share := float64(n) / float64(max(1, len(s.images))); share > maxLeak {
@@ -378,7 +378,7 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 				return err
 			}
 			var err error
-			if found[i].code, found[i].text, c.decodes[i].look, err = decodeImage(ctx, im, shared); err != nil {
+			if found[i].code, found[i].text, c.decodes[i].hash, err = decodeImage(ctx, im, shared); err != nil {
 				return err
 			}
 			mu.Lock()
@@ -410,41 +410,41 @@ func pointer(f *os.File) bool {
 }
 
 // decodeImage says what is wrong with an image. The error is the context's.
-func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text string, seen look, err error) {
+func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text string, hash imageHash, err error) {
 	f, err := os.Open(im.path)
 	if err != nil {
-		return "unreadable-image", pathless(err).Error(), seen, nil
+		return "unreadable-image", pathless(err).Error(), hash, nil
 	}
 	defer f.Close()
 	config, format, err := image.DecodeConfig(f)
 	if err != nil {
 		if pointer(f) {
 			return "unreadable-image", "is a Git LFS pointer, not the image; run git lfs pull in the dataset's folder",
-				seen, nil
+				hash, nil
 		}
-		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), seen, nil
+		return "unreadable-image", fmt.Sprintf("no JPEG or PNG: %v", err), hash, nil
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > math.MaxInt/config.Height ||
 		config.Width*config.Height > maxPixels {
 		return "too-large", fmt.Sprintf("%d x %d pixels, want at most %d in all", config.Width, config.Height,
-			maxPixels), seen, nil
+			maxPixels), hash, nil
 	}
 	if (im.image.Width > 0 && im.image.Width != config.Width) || (im.image.Height > 0 &&
 		im.image.Height != config.Height) {
 		return "size-mismatch", fmt.Sprintf("the file has %d x %d pixels, its annotations say %d x %d", config.Width,
-			config.Height, im.image.Width, im.image.Height), seen, nil
+			config.Height, im.image.Width, im.image.Height), hash, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return "unreadable-image", pathless(err).Error(), seen, nil
+		return "unreadable-image", pathless(err).Error(), hash, nil
 	}
 	need := decoded(config, format, f)
 	if need > maxMemory {
 		return "too-large", fmt.Sprintf("%d x %d pixels take %s of memory when they are decoded, want at most %s; "+
 			"save it with 8 bits a channel, not progressive or interlaced, or smaller",
-			config.Width, config.Height, delivery.Bytes(need), delivery.Bytes(maxMemory)), seen, nil
+			config.Width, config.Height, delivery.Bytes(need), delivery.Bytes(maxMemory)), hash, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return "unreadable-image", pathless(err).Error(), seen, nil
+		return "unreadable-image", pathless(err).Error(), hash, nil
 	}
 	err = shared.spend(ctx, need, func() {
 		picture, _, err := image.Decode(f)
@@ -452,7 +452,7 @@ func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text s
 			code, text = "truncated-image", fmt.Sprintf("damaged or truncated: %v", err)
 			return
 		}
-		seen = looks(picture)
+		hash = hashImage(picture)
 	})
-	return code, text, seen, err
+	return code, text, hash, err
 }

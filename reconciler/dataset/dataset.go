@@ -368,7 +368,7 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 		if !ok {
 			continue
 		}
-		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file), asks: asksFor(file, v.files[file].sum)})
+		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file), asks: matches(file, v.files[file].sum)})
 		fmt.Fprintf(h, "%d %s\n", im.ID, v.files[file].sum)
 	}
 	truths := delivery.Digest(s.truth.Digest())

@@ -54,7 +54,7 @@ func identities(file, sum string) []string {
 
 // asksFor are the names that another image has if it is the same: where neither
 // is Roboflow's, equal names say nothing.
-func asksFor(file, sum string) []string {
+func matches(file, sum string) []string {
 	name, made := source(file)
 	if made {
 		return []string{"sha256:" + sum, "source:" + name, "plain:" + name}

@@ -1,7 +1,7 @@
 package dataset
 
-// This file finds images that look alike under other names: a warning, since
-// two frames of one camera may look alike and be two.
+// This file finds training images that look like an image of an eval set but have another name. They are a warning:
+// two frames of one camera may look alike and be two pictures.
 
 import (
 	"fmt"
@@ -12,10 +12,10 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A look is what an image looks like from afar: where it gets brighter from left
-// to right, over a grid of 16 x 16 ("dHash"; Krawetz, "Kind of like that", 2013).
-// Of an image without texture it says nothing.
-type look struct {
+// An imageHash is a difference hash: one bit for each cell of a grid of 16 x 16, set where the image gets brighter from
+// left to right ("dHash"; Krawetz, "Kind of like that", 2013).
+// It says nothing about an image without texture.
+type imageHash struct {
 	bits    [4]uint64
 	texture bool
 }
@@ -32,8 +32,8 @@ const (
 	maxBand = 64
 )
 
-// looks computes an image's look.
-func looks(m image.Image) look {
+// hashImage computes the hash of an image.
+func hashImage(m image.Image) imageHash {
 	b := m.Bounds()
 	var cells [grid][grid + 1]int
 	low, high := 255, 0
@@ -46,7 +46,7 @@ func looks(m image.Image) look {
 			low, high = min(low, v>>8), max(high, v>>8)
 		}
 	}
-	out := look{texture: high-low >= minTexture}
+	out := imageHash{texture: high-low >= minTexture}
 	for y := range grid {
 		for x := range grid {
 			if cells[y][x+1] > cells[y][x] {
@@ -86,8 +86,8 @@ func brightness(m image.Image, r image.Rectangle) int {
 	return sum / max(n, 1)
 }
 
-// apart counts the places in which two looks differ.
-func (l look) apart(o look) int {
+// apart counts the bits in which two hashes differ.
+func (l imageHash) apart(o imageHash) int {
 	n := 0
 	for i := range l.bits {
 		n += bits.OnesCount64(l.bits[i] ^ o.bits[i])
@@ -95,9 +95,9 @@ func (l look) apart(o look) int {
 	return n
 }
 
-// bands are sixteen places each: of two looks that differ in fewer than sixteen,
+// bands are sixteen bits each: of two hashes that differ in fewer than sixteen,
 // one is equal.
-func (l look) bands() [16]uint32 {
+func (l imageHash) bands() [16]uint32 {
 	var out [16]uint32
 	for i := range out {
 		out[i] = uint32(i)<<16 | uint32(l.bits[i/4]>>(i%4*16)&0xffff)
@@ -105,16 +105,16 @@ func (l look) bands() [16]uint32 {
 	return out
 }
 
-// twins warns of training images that look like one of an eval set and are not
-// known to be the same.
+// twins warns of training images whose hash is close to that of an eval set's image, and that are not known to be the
+// same image.
 func (c *checker) twins(v *version, splits map[string]*split) {
-	held := map[uint32][]int{}
+	byBand := map[uint32][]int{}
 	for i, im := range c.decodes {
-		if c.sets[im.path] == "" || !im.look.texture {
+		if c.sets[im.path] == "" || !im.hash.texture {
 			continue
 		}
-		for _, band := range im.look.bands() {
-			held[band] = append(held[band], i)
+		for _, band := range im.hash.bands() {
+			byBand[band] = append(byBand[band], i)
 		}
 	}
 	index := map[string]int{}
@@ -129,16 +129,16 @@ func (c *checker) twins(v *version, splits map[string]*split) {
 		for _, im := range s.truth.Images {
 			file, ok := s.images[im.ID]
 			i, decoded := index[v.path(file)]
-			if !ok || !decoded || c.leftOut[name][im.ID] || c.sets[v.path(file)] != "" || !c.decodes[i].look.texture {
+			if !ok || !decoded || c.leftOut[name][im.ID] || c.sets[v.path(file)] != "" || !c.decodes[i].hash.texture {
 				continue
 			}
 			twin, nearest := -1, maxApart+1
-			for _, band := range c.decodes[i].look.bands() {
-				if len(held[band]) > maxBand {
+			for _, band := range c.decodes[i].hash.bands() {
+				if len(byBand[band]) > maxBand {
 					continue
 				}
-				for _, j := range held[band] {
-					if n := c.decodes[i].look.apart(c.decodes[j].look); n < nearest || n == nearest && j < twin {
+				for _, j := range byBand[band] {
+					if n := c.decodes[i].hash.apart(c.decodes[j].hash); n < nearest || n == nearest && j < twin {
 						twin, nearest = j, n
 					}
 				}

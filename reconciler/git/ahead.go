@@ -210,7 +210,7 @@ func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, li
 	if err := bounded(); err != nil {
 		return err
 	}
-	was, err := m.named(base)
+	before, err := m.named(base)
 	if err != nil {
 		return err
 	}
@@ -222,8 +222,8 @@ func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, li
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(was)) {
-		before, is, now := was[name], ours[name], theirs[name]
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		before, is, now := before[name], ours[name], theirs[name]
 		switch {
 		case before.mode == modeTree:
 			var a, b plumbing.Hash

@@ -209,7 +209,7 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 	if changes, ok := m.changes[folder][c.hash]; ok {
 		return changes, nil
 	}
-	var was top
+	var before top
 	if len(c.parents) > 0 {
 		p, err := m.parent(c.parents[0])
 		if err != nil {
@@ -218,14 +218,14 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 		if err := m.tops(p); err != nil {
 			return nil, err
 		}
-		was = p.top[folder]
+		before = p.top[folder]
 	}
 	if err := m.tops(c); err != nil {
 		return nil, err
 	}
 	var changes []change
-	if is := c.top[folder]; is != was {
-		before, err := m.topTree(was)
+	if is := c.top[folder]; is != before {
+		before, err := m.topTree(before)
 		if err != nil {
 			return nil, err
 		}

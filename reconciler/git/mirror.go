@@ -74,25 +74,25 @@ type Mirror struct {
 
 	net sync.Mutex // one Observe at a time; taken before mu
 
-	mu        sync.Mutex // guards all below; never held while waiting for the network
-	own       *store
-	folder    *store // the remote's own objects where it is a folder of this machine, else nil
-	observed  bool
-	seen      map[string]plumbing.Hash
-	refs      map[string]string           // seen, in words; replaced, never changed
-	bad       map[string]delivery.Blocked // refs that the last Observe could not read, and why
-	head      string                      // the ref that the remote's HEAD names; empty if it names none
-	last      *folderState                // what observeFolder has read last
-	refFiles  map[string]refFile          // the loose refs' files as it read them
-	refused   map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
-	alone     map[plumbing.Hash]bool      // commits that are brought one by one: with others they took too long
-	committer Committer
-	broken    error                  // the mirror is damaged: the next Observe clones it again
-	blamed    map[plumbing.Hash]bool // objects for which it was
-	failed    map[plumbing.Hash]failure
-	keep      map[string]bool            // refs of open pull requests; nil: all are
-	pulled    map[string][]plumbing.Hash // packs that pull requests alone have brought, and their heads
-	base      int64                      // bytes of packs when it was cloned, without those
+	mu           sync.Mutex // guards all below; never held while waiting for the network
+	own          *store
+	folder       *store // the remote's own objects where it is a folder of this machine, else nil
+	observed     bool
+	observedRefs map[string]plumbing.Hash
+	refs         map[string]string           // observedRefs as text; replaced, never changed
+	bad          map[string]delivery.Blocked // refs that the last Observe could not read, and why
+	head         string                      // the ref that the remote's HEAD names; empty if it names none
+	last         *folderState                // what observeFolder has read last
+	refFiles     map[string]refFile          // the loose refs' files as it read them
+	refused      map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
+	alone        map[plumbing.Hash]bool      // commits that are brought one by one: with others they took too long
+	committer    Committer
+	broken       error                  // the mirror is damaged: the next Observe clones it again
+	blamed       map[plumbing.Hash]bool // objects for which it was
+	failed       map[plumbing.Hash]failure
+	keep         map[string]bool            // refs of open pull requests; nil: all are
+	pulled       map[string][]plumbing.Hash // packs that pull requests alone have brought, and their heads
+	base         int64                      // bytes of packs when it was cloned, without those
 
 	commits   map[plumbing.Hash]*commit
 	room      int // how many of them and of their parents are kept
@@ -200,16 +200,16 @@ func (m *Mirror) load() error {
 	if err := m.own.load(); err != nil {
 		return err
 	}
-	seen, err := readPacked(filepath.Join(m.dir, packedRefs))
+	refs, err := readPacked(filepath.Join(m.dir, packedRefs))
 	if err != nil {
 		return err
 	}
-	for name, h := range seen {
+	for name, h := range refs {
 		if p, _ := m.own.find(h); p == nil && strings.HasPrefix(name, Branch) {
 			return fmt.Errorf("%s: %w", name, errMissing)
 		}
 	}
-	m.see(seen)
+	m.setRefs(refs)
 	m.readPacks()
 	return nil
 }
@@ -256,7 +256,7 @@ func (m *Mirror) forget() {
 	}
 	m.observed, m.broken = false, nil
 	m.bad, m.head, m.last, m.refFiles = nil, "", nil, nil
-	m.see(nil)
+	m.setRefs(nil)
 	m.refused = map[plumbing.Hash]string{}
 	m.alone = map[plumbing.Hash]bool{}
 	m.failed = map[plumbing.Hash]failure{}
@@ -275,11 +275,11 @@ func (m *Mirror) forget() {
 	}
 }
 
-// see replaces the refs.
-func (m *Mirror) see(seen map[string]plumbing.Hash) {
-	m.seen = seen
-	m.refs = make(map[string]string, len(seen))
-	for name, h := range seen {
+// setRefs replaces the refs.
+func (m *Mirror) setRefs(refs map[string]plumbing.Hash) {
+	m.observedRefs = refs
+	m.refs = make(map[string]string, len(refs))
+	for name, h := range refs {
 		m.refs[name] = h.String()
 	}
 }

@@ -85,10 +85,10 @@ func (m *Mirror) observeFolder() (map[string]string, bool, error) {
 	}
 	m.folder.stale = true
 	bad := maps.Clone(state.bad)
-	seen := map[string]plumbing.Hash{}
+	readable := map[string]plumbing.Hash{}
 	for name, h := range interesting(state.refs) {
-		if m.seen[name] == h {
-			seen[name] = h
+		if m.observedRefs[name] == h {
+			readable[name] = h
 			continue
 		}
 		m.folder.stale = true
@@ -104,12 +104,12 @@ func (m *Mirror) observeFolder() (map[string]string, bool, error) {
 			bad[name] = blocked
 			continue
 		}
-		seen[name] = h
+		readable[name] = h
 	}
-	changed := !m.observed || !maps.Equal(seen, m.seen) || !maps.Equal(bad, m.bad) || state.head != m.head
+	changed := !m.observed || !maps.Equal(readable, m.observedRefs) || !maps.Equal(bad, m.bad) || state.head != m.head
 	m.last, m.bad, m.head, m.observed = state, bad, state.head, true
 	if changed {
-		m.see(seen)
+		m.setRefs(readable)
 	}
 	return m.refs, changed, nil
 }
@@ -142,7 +142,7 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	m.mu.Lock()
 	head := symbolicHead(adv)
 	branches, pulls := m.missing(now)
-	if m.observed && len(branches)+len(pulls)+len(m.bad) == 0 && maps.Equal(now, m.seen) {
+	if m.observed && len(branches)+len(pulls)+len(m.bad) == 0 && maps.Equal(now, m.observedRefs) {
 		defer m.mu.Unlock()
 		changed := head != m.head
 		m.head = head
@@ -169,29 +169,29 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	bad := map[string]delivery.Blocked{}
-	seen := maps.Clone(now)
+	readable := maps.Clone(now)
 	for name, h := range now {
 		if p, _ := m.own.find(h); p == nil && strings.HasPrefix(name, Branch) && m.refused[h] == "" {
 			bad[name] = delivery.Blockedf("nothing is to do: aob goes on with it", "%s has not been brought yet, "+
 				"because other branches took the time", name)
-			delete(seen, name)
+			delete(readable, name)
 		}
 		if failed, ok := m.failed[h]; ok {
 			bad[name] = delivery.Blockedf("run `git fsck` there; aob asks again by itself",
 				"%s cannot be read: the server does not send its commit %.10s: %s", name, h, failed.why)
-			delete(seen, name)
+			delete(readable, name)
 		}
 	}
-	changed := !m.observed || len(branches)+len(pulls) > 0 || head != m.head || !maps.Equal(seen, m.seen) ||
+	changed := !m.observed || len(branches)+len(pulls) > 0 || head != m.head || !maps.Equal(readable, m.observedRefs) ||
 		!maps.Equal(bad, m.bad)
 	m.bad, m.head, m.observed = bad, head, true
 	if !changed {
 		return m.refs, false, nil
 	}
-	if err := m.writeRefs(seen); err != nil {
+	if err := m.writeRefs(readable); err != nil {
 		return nil, false, err
 	}
-	m.see(seen)
+	m.setRefs(readable)
 	return m.refs, true, m.writePacks()
 }
 
@@ -231,7 +231,7 @@ func (m *Mirror) KeepPulls(open []int) {
 // wanted reports whether a ref's commit is to be brought: it is a branch, or the
 // head of an open pull request, or one that has just come or moved.
 func (m *Mirror) wanted(name string, h plumbing.Hash) bool {
-	return strings.HasPrefix(name, Branch) || m.keep == nil || m.keep[name] || m.observed && m.seen[name] != h
+	return strings.HasPrefix(name, Branch) || m.keep == nil || m.keep[name] || m.observed && m.observedRefs[name] != h
 }
 
 // missing returns the commits of branches and of pull requests that are not here
@@ -270,12 +270,12 @@ func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumb
 func (m *Mirror) haves(now map[string]plumbing.Hash) []plumbing.Hash {
 	const most = 64
 	var moved, branches []plumbing.Hash
-	for _, name := range slices.Sorted(maps.Keys(m.seen)) {
+	for _, name := range slices.Sorted(maps.Keys(m.observedRefs)) {
 		switch {
-		case now[name] != m.seen[name]:
-			moved = append(moved, m.seen[name])
+		case now[name] != m.observedRefs[name]:
+			moved = append(moved, m.observedRefs[name])
 		case strings.HasPrefix(name, Branch):
-			branches = append(branches, m.seen[name])
+			branches = append(branches, m.observedRefs[name])
 		}
 	}
 	tips := append(moved, branches...)

@@ -169,7 +169,7 @@ func (m *Mirror) news(h plumbing.Hash, refs map[string]plumbing.Hash) ([]*commit
 	there := map[plumbing.Hash]bool{}
 	known := m.reached // main's history, mostly
 	var branches []string
-	for _, list := range []map[string]plumbing.Hash{refs, m.seen} {
+	for _, list := range []map[string]plumbing.Hash{refs, m.observedRefs} {
 		for _, at := range list {
 			there[at] = true
 		}

@@ -75,7 +75,7 @@ func (m *Mirror) readPacks() {
 // of these bytes closed pull requests have brought.
 func (m *Mirror) used() (own, closed int64) {
 	live := map[plumbing.Hash]bool{}
-	for name, h := range m.seen {
+	for name, h := range m.observedRefs {
 		live[h] = live[h] || m.wanted(name, h)
 	}
 	for _, p := range m.own.packs {

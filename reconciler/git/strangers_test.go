@@ -347,7 +347,7 @@ func TestPushDoesNotWalkPullRequests(t *testing.T) {
 					t.Errorf("%s: %d commits were read", name, n)
 				}
 				r.git("update-ref", "-d", ref) // a branch with the pull request's history would be walked
-				delete(m.seen, ref)
+				delete(m.observedRefs, ref)
 			}
 			if _, err := m.MergeBases(behind, main); err != nil {
 				t.Fatal(err)
@@ -357,7 +357,7 @@ func TestPushDoesNotWalkPullRequests(t *testing.T) {
 		observe(t, m)
 		next := must(m.Commit([]string{far}, map[string][]byte{"models/a.yaml": []byte("2")}, committed, "x"))
 		r.git("update-ref", "-d", "refs/heads/far")
-		m.seen = nil // as an Observe that sees that
+		m.observedRefs = nil // as an Observe that sees that
 		wantBlocked(t, m.Push(t.Context(), next, "refs/heads/next", ""), next[:10], "on top of main")
 	})
 }

@@ -196,15 +196,15 @@ func (w *writer) object(t plumbing.ObjectType, data []byte) plumbing.Hash {
 }
 
 // tree writes a tree with changes, and returns zero for one that has nothing.
-func (w *writer) tree(m *Mirror, was plumbing.Hash, n *node) (plumbing.Hash, error) {
+func (w *writer) tree(m *Mirror, before plumbing.Hash, n *node) (plumbing.Hash, error) {
 	var list []entry
-	if !was.IsZero() {
-		data, err := m.read(plumbing.TreeObject, was)
+	if !before.IsZero() {
+		data, err := m.read(plumbing.TreeObject, before)
 		if err != nil {
-			return was, err
+			return before, err
 		}
 		if list, err = entries(data); err != nil {
-			return was, malformed(was, err)
+			return before, malformed(before, err)
 		}
 	}
 	// take removes a name's entry and returns it.
@@ -220,11 +220,11 @@ func (w *writer) tree(m *Mirror, was plumbing.Hash, n *node) (plumbing.Hash, err
 	for _, name := range slices.Sorted(maps.Keys(n.folders)) {
 		e, found := take(name)
 		if found && e.mode != modeTree {
-			return was, delivery.Blockedf("remove it", "%s is not a folder", name)
+			return before, delivery.Blockedf("remove it", "%s is not a folder", name)
 		}
 		h, err := w.tree(m, e.hash, n.folders[name])
 		if err != nil {
-			return was, err
+			return before, err
 		}
 		if !h.IsZero() {
 			list = append(list, entry{modeTree, []byte(name), h})
@@ -297,11 +297,11 @@ func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash, de
 		if err != nil {
 			return err
 		}
-		was, err := entries(data)
+		list, err := entries(data)
 		if err != nil {
 			return malformed(old, err)
 		}
-		for _, e := range was {
+		for _, e := range list {
 			known[line{string(e.name), e.mode, e.hash}] = true
 			if e.mode == modeTree {
 				folders[string(e.name)] = append(folders[string(e.name)], e.hash)
