@@ -53,6 +53,7 @@ name: production
 covers: [bccd]
 owners: [ada]
 evaluate: {dataset: {dir: bccd}, split: test}
+classes: [RBC, WBC, Platelets]
 checks:
   - {metric: mAP, min: 0.05}
   - {metric: AP, classes: [RBC, WBC], min: 0.05, support: 20, unsure: fail}

@@ -48,6 +48,7 @@ kind: Gate
 name: %s
 covers: [%s]
 evaluate: {dataset: {dir: shapes}, split: test}
+classes: [circle, square, triangle]
 checks:
   - {metric: mAP, min: 0.005}
   - {metric: AP, classes: all, min: 0, support: 20, unsure: ignore}

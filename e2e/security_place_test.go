@@ -59,7 +59,8 @@ const (
 
 func gateFile(name, model, owner, check string) string {
 	return fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: %s\ncovers: [%s]\nowners: [%s]\n"+
-		"evaluate: {dataset: {dir: shapes}, split: test}\nchecks:\n  - %s\n", name, model, owner, check)
+		"evaluate: {dataset: {dir: shapes}, split: test}\nclasses: [circle, square, triangle]\n"+
+		"checks:\n  - %s\n", name, model, owner, check)
 }
 
 func securityFiles(owner string) map[string]string {

@@ -27,6 +27,7 @@ name: production
 covers: [bccd]
 owners: [ada]
 evaluate: {dataset: {dir: bccd}, split: test}
+classes: [RBC, WBC, Platelets]
 checks:
   - {metric: mAP, min: 0.001}
   - {metric: AP, classes: [Platelets], min: 0.01, support: 100000, unsure: review}

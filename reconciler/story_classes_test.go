@@ -99,9 +99,6 @@ func TestChangedClasses(t *testing.T) {
 		"two that are swapped": {"", "{circle: [square], square: [circle]}", "", delivery.CheckFailure,
 			"models/shapes.yaml takes label square for class circle, and gate production for class square; call " +
 				"classes what they were, or rename them with was:"},
-		"renamed to what the gate lets go": {"  - {metric: AP, classes: all, min: 0.5, except: [hexagon]}",
-			"{hexagon: [label2], square: [square]}", "was: {hexagon: circle}", delivery.CheckFailure,
-			"mAP 0.3500, release 0.6000"},
 		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
 			"truths of gate production that are labelled square count as class square, and here easy and square " +
 				"would; a model does not change what truths are. Leave was: as it is, or say what easy is: labels: " +
@@ -119,126 +116,6 @@ func TestChangedClasses(t *testing.T) {
 	}
 }
 
-// What a class was called is part of the model: it is dropped by no pull request
-// that says so, and by none after it.
-func TestFormerName(t *testing.T) {
-	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
-	renamed := classes(model("shapes", 14), "[circle, box]")
-	s.push("renamed", withLines(renamed, "was: {box: square}"))
-	s.ships("renamed")
-	s.push("forgotten", renamed)
-	s.want("forgotten", delivery.CheckFailure,
-		"truths of gate production that are labelled square count as class box, and here nothing would")
-	// Nor does another class get the name, or pass for it.
-	s.push("taken", classes(model("shapes", 14), "[circle, square]"))
-	s.want("taken", delivery.CheckFailure,
-		"class square is what class box of version 2 was called, and gates may still call it so; take another name")
-	s.push("taken", classes(model("shapes", 14), "[circle, easy]", "was: {easy: square}"))
-	s.want("taken", delivery.CheckFailure, "was: {easy: square}, and version 2 has no such class")
-	s.push("taken", classes(model("shapes", 14), "[circle, square]", "was: {square: box}")) // as it was
-	s.want("taken", delivery.CheckSuccess, "version 3")
-	s.forge.prs[s.forge.open("taken", "dev")].closed = true
-	// The gate's owner says it, and then the model need not. Its own dataset has the
-	// label, which it says in its own way.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "labels: {box: [square]}")})
-	trainings := s.started(delivery.RunTrain)
-	s.push("forgotten", classes(model("shapes", 14), "{circle: [circle], box: [square]}"))
-	s.want("forgotten", delivery.CheckSuccess, "version 3")
-	if s.started(delivery.RunTrain) != trainings {
-		t.Error("a former name that is forgotten was trained for")
-	}
-	s.quiet()
-	s.ships("forgotten")
-	s.push("again", withLines(renamed, "was: {box: square}"))
-	s.want("again", delivery.CheckFailure, "was: {box: square}, and version 3 has no such class")
-}
-
-// Two specs may be the same work and call a class otherwise: each is remembered as it
-// was said.
-func TestFormerNameOfSharedTraining(t *testing.T) {
-	s := shipped(t)
-	renamed := classes(model("shapes", 14), "[circle, box]", "was: {box: square}")
-	s.push("renamed", renamed)
-	s.ships("renamed")
-	back := s.shapes(s.main())
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "labels: {box: [square]}")})
-	s.push("forgotten", classes(model("shapes", 14), "{circle: [circle], box: [square]}"))
-	s.ships("forgotten")
-	s.repo.commit("main", s.main(), s.now, back)
-	s.settle()
-	for i, score := range []string{"0.5", "0.4"} {
-		branch := strings.Repeat("t", i+1)
-		s.push(branch, withLines(renamed, "thresholds: {default: "+score+"}"))
-		s.want(branch, delivery.CheckSuccess)
-		s.ships(branch)
-	}
-	if n := s.started(delivery.RunTrain); n != 2 {
-		t.Errorf("%d trainings, want 2", n)
-	}
-}
-
-// A gate that goes on to name a class by its former name holds the model to it.
-func TestFormerNameIsAskedFor(t *testing.T) {
-	gate := withLines(lets("circle, square, box"), square)
-	s := shipped(t)
-	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
-	s.ships("renamed")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
-	s.push("gone", classes(model("shapes", 20), "[circle, easy]"))
-	s.want("gone", delivery.CheckFailure, "class box is removed, and gate production holds the model to it")
-}
-
-// A version that stays the measure knows classes by the names that they had then,
-// also when nobody says so any more.
-func TestAnchorKnowsFormerNames(t *testing.T) {
-	s := shipped(t)
-	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
-	s.ships("renamed")
-	gate := withLines(gateFile("production", "shapes", 0.3),
-		"  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}", "labels: {box: [square]}")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
-	s.quality[9] = 0.57
-	s.push("third", classes(model("shapes", 9), "{circle: [circle], box: [square]}"))
-	s.wantContext("third", delivery.ContextGate+"production", delivery.CheckFailure, "(and 1 more)")
-	if v := s.verdict(); v.Checks[2].Reason != "AP of box 0.5700, shapes@1 0.6000: -0.0300, at best -0.0255 < -0.02 "+
-		"(95% sure)" {
-		t.Errorf("%+v", v.Checks[2])
-	}
-	// And through as many names as it has had.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
-		0.3)})
-	s.push("crate", classes(model("shapes", 20), "[circle, crate]", "was: {crate: box}"))
-	s.want("crate", delivery.CheckFailure, "labels: {crate: [square]}") // which it says from here on
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "labels: {crate: [square]}")})
-	s.push("crate", classes(model("shapes", 20), "{circle: [circle], crate: [square]}", "was: {crate: box}"))
-	s.want("crate", delivery.CheckSuccess, "version 3")
-	s.ships("crate")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "  - {metric: AP, classes: [crate], maxDrop: 0.02, against: shapes@1}",
-		"labels: {crate: [square]}")})
-	s.push("fourth", classes(model("shapes", 14), "{circle: [circle], crate: [square]}"))
-	s.want("fourth", delivery.CheckPending) // of the release: 0.72
-	if v :=
-		s.verdict(); v.Checks[2].Reason != "AP of crate 0.7000, shapes@1 0.6000: +0.1000, at worst +0.0954 >= -0.02" {
-		t.Errorf("%+v", v.Checks[2])
-	}
-}
-
-// What a gate lets go it lets go by the name that it had: whatever gets that name is
-// asked for.
-func TestRenamedToExcepted(t *testing.T) {
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(strict,
-		"mAP, min: 0.703", "AP, classes: all, min: 0.5, except: [hexagon]", 1)})
-	s.propose("first", 8)
-	s.ships("first")
-	s.push("second", classes(model("shapes", 14), "{hexagon: [label2], square: [square]}", "was: {hexagon: circle}"))
-	s.want("second", delivery.CheckFailure, "AP of hexagon 0.0000 < 0.5")
-}
-
 // A class of which a gate has no truths goes on as none that it has truths of.
 func TestClassWithoutTruths(t *testing.T) {
 	s, _ := begun(t)
@@ -250,26 +127,6 @@ func TestClassWithoutTruths(t *testing.T) {
 		"gates/production.yaml in an earlier pull request, or add easy as a class of its own, without was:")
 	s.push("second", classes(model("shapes", 14), "[circle, square, six]", "was: {six: hexagon}"))
 	s.want("second", delivery.CheckSuccess, "version 2")
-}
-
-// Where all releases were forbidden the next one has no baseline, and the classes of
-// the last one: later ones are judged, and compared, as ever.
-func TestClassesAfterQuarantine(t *testing.T) {
-	s := shipped(t)
-	s.forbid()
-	s.push("second", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
-	s.want("second", delivery.CheckSuccess, "version 2")
-	s.ships("second")
-	s.push("third", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
-	s.want("third", delivery.CheckSuccess, "version 3")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "  - {metric: AP, classes: [box], maxDrop: 0.02, against: shapes@1}")})
-	s.settle()
-	s.want("third", delivery.CheckSuccess, "version 3")
-	if v := s.verdict(); len(v.Checks) != 3 ||
-		!strings.Contains(v.Checks[2].Reason, "AP of box 0.7200, shapes@1 0.6000: +0.1200") {
-		t.Errorf("%+v", v.Checks)
-	}
 }
 
 // Classes may be replaced, all of them, where the gate lets them go.
@@ -286,89 +143,6 @@ func TestAllClassesReplaced(t *testing.T) {
 		"mAP: model, release and eval set do not share it")
 	if v := s.verdict(); v.Checks[0].Outcome != delivery.Pass {
 		t.Errorf("%+v", v.Checks[0])
-	}
-}
-
-// Classes are followed past what main went back from, too: a version is the measure of
-// the same things, whatever it called them.
-func TestAnchorPastARollback(t *testing.T) {
-	s := shipped(t)
-	back := s.shapes(s.main())
-	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
-	s.ships("renamed")
-	s.repo.commit("main", s.main(), s.now, back)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "  - {metric: AP, classes: [square], maxDrop: 0.02, against: shapes@2}")})
-	s.settle()
-	s.quality[9] = 0.65
-	s.push("third", model("shapes", 9))
-	s.want("third", delivery.CheckFailure, "AP of square 0.6500, shapes@2 0.7000: -0.0500")
-	// What has the name of then and is another thing is not compared with it.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "  - {metric: AP, classes: all, maxDrop: 0.02, against: shapes@2}", "labels: {box: [easy]}")})
-	s.push("third", classes(model("shapes", 20), "{circle: [circle], square: [square], box: [easy]}"))
-	s.want("third", delivery.CheckSuccess, "version 3")
-	// and none of box
-	if v := s.verdict(); len(v.Checks) != 4 ||
-		!strings.Contains(v.Checks[3].Reason, "AP of square 0.7200, shapes@2 0.7000") {
-		t.Errorf("%+v", v.Checks)
-	}
-}
-
-// Other models that a gate covers may call the same thing otherwise.
-func TestLabelsOfTwoModels(t *testing.T) {
-	gate := func(lines ...string) map[string]string {
-		return map[string]string{"gates/production.yaml": withLines(gateFile("production", "shapes, signs", 0.3),
-			lines...)}
-	}
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1)})
-	s.repo.commit("main", s.main(), s.now, gate())
-	s.propose("first", 8)
-	s.ships("first")
-	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
-	s.ships("renamed")
-	s.push("forgotten", classes(model("shapes", 20), "{circle: [circle], box: [square]}"))
-	s.want("forgotten", delivery.CheckFailure, "labels: {box: [square]}")
-	s.repo.commit("main", s.main(), s.now, gate("labels: {box: [square]}")) // as it says
-	s.settle()
-	s.want("forgotten", delivery.CheckSuccess, "version 3")
-	s.repo.commit("signs", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 14)})
-	s.forge.open("signs", "dev")
-	s.settle()
-	s.want("signs", delivery.CheckSuccess, "signs: version 1")
-	s.repo.commit("main", s.main(), s.now, gate("labels: {box: [square], circle: [circle, square]}"))
-	s.settle()
-	s.want("forgotten", delivery.CheckFailure, "gate production takes label square for both box and circle, which "+
-		"models/shapes.yaml has both of; mend labels: in gates/production.yaml")
-}
-
-// A gate names classes that a model has, and is in the way of no rollback to one that
-// has them not.
-func TestGateNamesAClass(t *testing.T) {
-	s := shipped(t)
-	back := s.shapes(s.main())
-	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
-	s.ships("renamed")
-	gate := withLines(gateFile("production", "shapes", 0.3), "  - {metric: AP, classes: [box], min: 0.3}")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate})
-	trainings := s.started(delivery.RunTrain)
-	s.repo.commit("typo", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(gate, "[box]",
-		"[bux]", 1)})
-	s.push("typo", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
-	s.want("typo", delivery.CheckFailure,
-		"gate production asks for class bux, which models/shapes.yaml does not have; its classes are circle, box")
-	if s.started(delivery.RunTrain) != trainings {
-		t.Error("it was trained first")
-	}
-	s.repo.commit("back", s.main(), s.now, back)
-	s.forge.open("back", "dev")
-	s.settle()
-	s.want("back", delivery.CheckSuccess, "rolls back to version 1", "today's gates would say")
-	s.repo.commit("main", s.main(), s.now, back)
-	s.settle()
-	if got := s.serving(); got != "1 1 1" {
-		t.Errorf("devices serve %s", got)
 	}
 }
 
@@ -400,20 +174,6 @@ func TestAddedClassLiftsNoFloor(t *testing.T) {
 	}
 }
 
-// A class that a gate names it has asked for, whenever that came.
-func TestAddedClassThatAGateNames(t *testing.T) {
-	floor := strings.Replace(gateFile("production", "shapes", 0.65),
-		"  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": floor})
-	s.propose("first", 14)
-	s.ships("first")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(floor,
-		"labels: {easy: [easy]}")})
-	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
-	s.want("easy", delivery.CheckSuccess, "version 2")
-}
-
 // The classes of a release that is in quarantine are the model's all the same.
 func TestClassesOutliveTheRelease(t *testing.T) {
 	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
@@ -424,36 +184,6 @@ func TestClassesOutliveTheRelease(t *testing.T) {
 		0.65)})
 	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]")) // of other weights: the seed is another
 	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy")
-}
-
-// A class whose name is like another's can be let go, and come back.
-func TestNearNames(t *testing.T) {
-	s, _ := begun(t)
-	s.push("first", classes(model("shapes", 8), "[circle, square, squares]"))
-	s.ships("first")
-	s.push("gone", model("shapes", 14))
-	s.want("gone", delivery.CheckFailure, "class squares is removed, and gate production holds the model to it",
-		"except: [squares]")
-	gate := lets("squares")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
-	s.settle()
-	s.want("gone", delivery.CheckSuccess, "version 2")
-	s.ships("gone")
-	s.push("again", classes(model("shapes", 20), "[circle, square, squares]"))
-	s.want("again", delivery.CheckSuccess, "version 3")
-}
-
-// A gate may say first what a class will be called.
-func TestGateRenamesFirst(t *testing.T) {
-	s := shipped(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "labels: {box: [square]}")})
-	s.push("renamed", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
-	s.want("renamed", delivery.CheckSuccess, "version 2")
-	s.ships("renamed")
-	if got := s.serving(); got != "2 2 2" {
-		t.Errorf("devices serve %s", got)
-	}
 }
 
 // A class that main's model file lost, which main did not accept, is one of the
@@ -723,18 +453,6 @@ func TestAbortIsLiftedAtHome(t *testing.T) {
 	}
 }
 
-// A gate that reads labels otherwise than the model that it judges says so while it is
-// proposed.
-func TestGateThatMisreads(t *testing.T) {
-	s := shipped(t)
-	s.repo.commit("labels", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "labels: {circle: [square]}")})
-	s.forge.open("labels", "dev")
-	s.settle()
-	s.want("labels", delivery.CheckSuccess, "would fail: shapes: models/shapes.yaml takes label square for class "+
-		"square, and gate production for class circle")
-}
-
 // Nobody is judged by the gates of main that happen to be readable.
 func TestBrokenGateOnMain(t *testing.T) {
 	s := shipped(t)
@@ -744,7 +462,7 @@ func TestBrokenGateOnMain(t *testing.T) {
 		0.3) + "nonsense: 1\n",
 		"gates/easy.yaml": gateFile("easy", "shapes", 0.01)})
 	s.settle()
-	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:10:1: nonsense", "mend it there")
+	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:11:1: nonsense", "mend it there")
 	s.repo.commit("mend", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
 		0.3)})
 	s.forge.open("mend", "dev")

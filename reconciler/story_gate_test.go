@@ -19,6 +19,7 @@ name: production
 covers: [shapes]
 owners: [lead, vision-leads]
 evaluate: {dataset: {dir: shapes}, split: test}
+classes: [circle, square]
 checks:
   - {metric: mAP, min: 0.703}
   - {metric: AP50, min: 0.1}

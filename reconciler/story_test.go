@@ -19,8 +19,8 @@ func model(name string, epochs int) string {
 
 func gateFile(name, models string, floor float64) string {
 	return fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: %s\ncovers: [%s]\nowners: [lead]\nevaluate: {dataset: "+
-		"{dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, min: %g}\n  - {metric: mAP, maxDrop: 0.02, against: "+
-		"release}\n", name, models, floor)
+		"{dir: shapes}, split: test}\nclasses: [circle, square]\nchecks:\n"+
+		"  - {metric: mAP, min: %g}\n  - {metric: mAP, maxDrop: 0.02, against: release}\n", name, models, floor)
 }
 
 const fleetFile = "apiVersion: aob/v1\nkind: Fleet\nname: demo\nruns: shapes\nmatch: {site: demo}\nwaves: [1, " +

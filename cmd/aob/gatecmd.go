@@ -44,8 +44,9 @@ func newGateFreezeCommand() *cobra.Command {
 		Long: `Freeze reads the images and truths of an eval set and writes them, by digest, into
 the gate's file in this folder: evaluate: {…, content: sha256:…}. Anything else
 under that name is refused from then on, so that an eval set is replaced only by a
-merged change of the gate. Where a covered model's file in this folder maps labels to
-classes, the gate gets labels: that read its eval set so. The rest stays as it is.
+merged change of the gate. A gate without classes: gets the classes that the models
+have which it covers, and labels: where their files map labels of the eval set to
+these classes. The rest stays as it is.
 
 Without --dataset it freezes what the file names already. Where there is no such
 file, --covers makes one.`,
@@ -75,10 +76,12 @@ file, --covers makes one.`,
 			if err != nil {
 				return err
 			}
-			e, err := evaluateOf("gates/"+args[0]+".yaml", data)
-			if err != nil {
-				return err
+			g, complaints := intent.Draft(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(data)),
+				Data: data})
+			if len(complaints) > 0 {
+				return configComplaints(complaints)
 			}
+			e := g.Evaluate
 			if from != "" {
 				source, name, _ := strings.Cut(from, ":")
 				if source != "dir" || name == "" {
@@ -86,6 +89,9 @@ file, --covers makes one.`,
 						"NAME stands under datasets.dir in " + config}
 				}
 				e = delivery.EvalSet{Dataset: delivery.Dataset{Dir: name}, Split: "test"}
+			}
+			if e.Split == "" {
+				e.Split = "test"
 			}
 			if split != "" {
 				e.Split = split
@@ -101,10 +107,8 @@ file, --covers makes one.`,
 			if err != nil {
 				return err
 			}
-			if labels := labelsOf(dir, args[0], text, frozen); len(labels) > 0 {
-				if text, err = intent.SetLabels(text, labels); err != nil {
-					return err
-				}
+			if text, err = withClasses(args[0], text, g, dir, frozen); err != nil {
+				return err
 			}
 			doc := intent.ParseFile(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(text)), Data: text},
 				intent.Options{})
@@ -142,34 +146,26 @@ file, --covers makes one.`,
 	return c
 }
 
-// evaluateOf reads what a gate's file judges on; nothing where it says nothing yet.
-func evaluateOf(path string, data []byte) (delivery.EvalSet, error) {
-	doc := intent.ParseFile(intent.File{Path: filepath.ToSlash(path), Size: int64(len(data)), Data: data},
-		intent.Options{})
-	if g, ok := doc.Gate(); ok {
-		return g.Evaluate, nil
+// withClasses adds classes, and labels, to a gate that has none.
+func withClasses(name string, text []byte, g delivery.Gate, dir string, f dataset.Frozen) ([]byte, error) {
+	if len(g.Classes) > 0 {
+		return text, nil
 	}
-	// What freezing writes may be all that is missing.
-	others := slices.DeleteFunc(doc.Complaints(), func(c delivery.Complaint) bool {
-		return strings.HasPrefix(c.Path, "evaluate")
-	})
-	if len(others) > 0 {
-		return delivery.EvalSet{}, configComplaints(others)
+	classes, labels := classesOf(dir, g.Covers, f)
+	if len(classes) == 0 {
+		return nil, hinted{fmt.Errorf("the models that gate %s covers have no class in common, so it holds them to "+
+			"nothing", name), "give each of them a gate of its own, or write classes: by hand"}
 	}
-	return delivery.EvalSet{Split: "test"}, nil
+	return intent.SetClasses(text, classes, labels)
 }
 
-// labelsOf reads from the models that a gate covers what the labels of its eval set
-// mean, where they are not the classes' names. A gate that says it keeps its word.
-func labelsOf(dir, name string, data []byte, f dataset.Frozen) delivery.Labels {
-	doc := intent.ParseFile(intent.File{Path: "gates/" + name + ".yaml", Size: int64(len(data)), Data: data},
-		intent.Options{})
-	g, ok := doc.Gate()
-	if !ok || len(g.Labels) > 0 {
-		return nil
-	}
+// classesOf reads the models that a gate covers: the classes that all of them have, and, of the labels that the eval
+// set has, those that a model takes for one of these classes.
+func classesOf(dir string, covers []string, f dataset.Frozen) ([]string, delivery.Labels) {
+	var classes []string
 	labels := delivery.Labels{}
-	for _, covered := range g.Covers {
+	read := 0
+	for _, covered := range covers {
 		path := "models/" + covered + ".yaml"
 		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(path)))
 		if err != nil {
@@ -180,6 +176,12 @@ func labelsOf(dir, name string, data []byte, f dataset.Frozen) delivery.Labels {
 		if !ok {
 			continue
 		}
+		if read++; read == 1 {
+			classes = mdl.Classes.Names()
+		}
+		classes = slices.DeleteFunc(classes, func(class string) bool {
+			return !slices.Contains(mdl.Classes.Names(), class)
+		})
 		for _, c := range mdl.Classes {
 			there := slices.DeleteFunc(slices.Clone(c.Labels), func(label string) bool { return f.Truths[label] == 0 })
 			if len(there) > 0 && !slices.Equal(there, []string{c.Name}) {
@@ -187,7 +189,8 @@ func labelsOf(dir, name string, data []byte, f dataset.Frozen) delivery.Labels {
 			}
 		}
 	}
-	return labels
+	maps.DeleteFunc(labels, func(class string, _ []string) bool { return !slices.Contains(classes, class) })
+	return classes, labels
 }
 
 // newGate is a gate to begin with.

@@ -19,6 +19,7 @@ type Gate struct {
 	Covers     []string    `json:"covers" check:"nonempty,name"`
 	Owners     []string    `json:"owners,omitempty" check:"optional,nonempty,label"`
 	Evaluate   EvalSet     `json:"evaluate"`
+	Classes    []string    `json:"classes" check:"nonempty,class"`
 	Labels     Labels      `json:"labels,omitempty" check:"optional,nonempty,keys=class,nonempty,class"`
 	Looks      int         `json:"looks,omitempty" check:"optional,min=1,max=100000"`
 	Checks     []GateCheck `json:"checks" check:"nonempty"`
@@ -36,8 +37,10 @@ func (Gate) Docs() map[string]string {
 		"owners": "Who may settle an unsure check: users of the forge, or teams of the repository; a name that " +
 			"is both is the team.",
 		"evaluate": "The images and truths that the gate judges on.",
-		"labels": "The eval set's labels that mean a class, where they are not its name. A model's own label map " +
-			"is for its dataset: what an eval set's truths are is the gate's word.",
+		"classes": "The classes that the gate holds models to. A model that lacks one of them fails; other classes " +
+			"of a model are shown and never counted. aob gate freeze writes it.",
+		"labels": "For a class of the gate, the names that mean it, where that is not its own name alone: labels " +
+			"of the eval set, and classes of models. A model's own label map is for its own dataset.",
 		"looks": "How many models may be judged on one eval set against one baseline; beyond it the verdict is " +
 			"unsure, as the best of many looks better than it is. Left out, any number.",
 		"checks": "What must hold; all of them.",
@@ -60,20 +63,25 @@ func (g Gate) Sealed() Gate {
 	return g
 }
 
-// Labels are an eval set's labels by the class that they mean.
+// Labels are the names that mean a class, by class: labels of an eval set, and classes of models.
 type Labels map[string][]string
 
 // String writes labels as YAML does on one line.
 func (l Labels) String() string {
 	var classes []string
 	for _, class := range slices.Sorted(maps.Keys(l)) {
-		words := make([]string, len(l[class]))
-		for i, label := range l[class] {
-			words[i] = flowWord(label)
-		}
-		classes = append(classes, flowWord(class)+": ["+strings.Join(words, ", ")+"]")
+		classes = append(classes, flowWord(class)+": "+FlowList(l[class]))
 	}
 	return "{" + strings.Join(classes, ", ") + "}"
+}
+
+// FlowList writes names as a YAML list on one line.
+func FlowList(names []string) string {
+	words := make([]string, len(names))
+	for i, name := range names {
+		words[i] = flowWord(name)
+	}
+	return "[" + strings.Join(words, ", ") + "]"
 }
 
 // flowWord quotes what YAML would not read as the same text inside brackets.
@@ -162,10 +170,9 @@ type GateCheck struct {
 func (GateCheck) Docs() map[string]string {
 	return map[string]string{
 		"metric": "What is measured. " + metricDocs() + ". Latency comes later.",
-		"classes": "For " + strings.Join(MetricNames(Metric.ByClass), ", ") + ": all, or a list of classes; each is " +
-			"held to the bound.",
-		"except": "With classes: all, the classes that this check leaves out; without classes, those that a " +
-			"model may lack.",
+		"classes": "For " + strings.Join(MetricNames(Metric.ByClass), ", ") + ": all, which is every class of the " +
+			"gate, or a list of them; each is held to the bound.",
+		"except":  "The gate's classes that this check leaves out.",
 		"min":     "The lowest value that passes.",
 		"max":     "The highest value that passes, with its unit: 120MB; of falsePositivesPerImage a number.",
 		"maxDrop": "How much lower than the baseline the value may be.",

@@ -46,6 +46,7 @@ name: g%d
 covers: [m%[1]d]
 owners: [vision-leads]
 evaluate: {dataset: {dir: gold}, split: test}
+classes: [circle, square]
 checks:
   - {metric: mAP, min: 0.48}
   - {metric: AP, classes: all, min: 0.30, support: 50, unsure: ignore}

@@ -116,7 +116,7 @@ func TestFiles(t *testing.T) {
 func TestCauseComesBeforeConsequence(t *testing.T) {
 	const (
 		gate = "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: shapes}, split: " +
-			"test}\nchecks: [{metric: mAP, min: 0.5}]\n"
+			"test}\nclasses: [a]\nchecks: [{metric: mAP, min: 0.5}]\n"
 		fleet = "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: m\n"
 	)
 	others := []intent.File{file("fleets/f.yaml", fleet), file("gates/g.yaml", gate)}
@@ -232,8 +232,8 @@ func TestHostileTreesAreReadLikeOthers(t *testing.T) {
 		}),
 		"gates that cover nothing": tree(20, func(i int) (string, string) {
 			return fmt.Sprintf("gates/g%d.yaml", i), fmt.Sprintf("apiVersion: aob/v1\nkind: Gate\nname: g%d\ncovers: "+
-				"[%sm]\nowners: [lead]\nevaluate: {dataset: {dir: shapes}, split: test}\nchecks:\n  - {metric: mAP, "+
-				"min: 0.1}\n", i, names.String())
+				"[%sm]\nowners: [lead]\nevaluate: {dataset: {dir: shapes}, split: test}\nclasses: [a]\n"+
+				"checks:\n  - {metric: mAP, min: 0.1}\n", i, names.String())
 		}),
 	} {
 		_, complaints := intent.Parse(list, intent.Options{})

@@ -254,7 +254,7 @@ func TestFilesOfANewerFormatAreCalledThat(t *testing.T) {
 				"models/a.yaml": "apiVersion: aob/v1\nkind: Model\nname: a\ndataset: {dir: a}\nclasses: [x]\ntrain: " +
 					"{with: tiny@1}\n",
 				"gates/all.yaml": "apiVersion: aob/v1\nkind: Gate\nname: all\ncovers: [a]\nevaluate: {dataset: {dir: " +
-					"gold}}\nchecks: [{metric: mAP, min: 0.5}]\n",
+					"gold}}\nclasses: [x]\nchecks: [{metric: mAP, min: 0.5}]\n",
 				"fleets/f.yaml": "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: a\n",
 				"fleets/a.yaml": "apiVersion: aob/v1\nkind: Fleet\nname: a\nruns: a\n",
 			} {

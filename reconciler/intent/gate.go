@@ -17,7 +17,8 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 		doc.refer(d, refCovers, name, item("covers", i))
 	}
 	d.dataset(g.Evaluate.Dataset, "evaluate.dataset")
-	d.labels(g.Labels)
+	unique(d, g.Classes, "classes")
+	d.labels(g)
 	seen := make(map[string]int)
 	for i := range g.Checks {
 		path := item("checks", i)
@@ -29,6 +30,8 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 			continue
 		}
 		d.check(c, path)
+		d.ofGate(g, c.Classes.Names, path+".classes")
+		d.ofGate(g, c.Except, path+".except")
 		if model, _, anchored := strings.Cut(c.Against, "@"); anchored {
 			doc.refer(d, refAgainst, model, path+".against")
 		}
@@ -41,17 +44,42 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 	}
 }
 
-// labels checks what an eval set's labels mean. Models that the gate covers may call
-// the same thing otherwise, so a label may stand for several classes; a class may get
-// its labels, or be let go, before and after a model has it.
-func (d *document) labels(labels delivery.Labels) {
-	for _, class := range slices.Sorted(maps.Keys(labels)) {
+// ofGate complains of classes that a check names and the gate does not.
+func (d *document) ofGate(g *delivery.Gate, classes []string, path string) {
+	for i, class := range classes {
+		if at := item(path, i); d.sound("classes", at) && !slices.Contains(g.Classes, class) {
+			d.complain(at, "%s; a check names classes of its gate, so add it to classes: at the top",
+				unknown("class", class, g.Classes))
+		}
+	}
+}
+
+// labels checks what names mean: each name one class of the gate.
+func (d *document) labels(g *delivery.Gate) {
+	means := map[string]string{}
+	for _, class := range slices.Sorted(maps.Keys(g.Labels)) {
 		at := member("labels", class)
-		if !d.sound(at) {
+		if !d.sound("classes", at) {
 			continue
 		}
-		unique(d, labels[class], at)
-		slices.Sort(labels[class]) // a set: how it is written is no other gate
+		if !slices.Contains(g.Classes, class) {
+			d.complain(at, "%s is no class of this gate; add it to classes:, or write it as a label of the class that "+
+				"it means, as in labels: {%s: [%s]}", quote(class), g.Classes[0], class)
+			continue
+		}
+		unique(d, g.Labels[class], at)
+		for i, label := range g.Labels[class] {
+			other := means[label]
+			if other == "" && label != class && slices.Contains(g.Classes, label) {
+				other = label
+			}
+			if other != "" && other != class {
+				d.complain(item(at, i), "%s means class %s already; a label means one class", quote(label),
+					quote(other))
+			}
+			means[label] = class
+		}
+		slices.Sort(g.Labels[class]) // a set: the order in the file does not change the gate
 	}
 }
 
@@ -101,8 +129,8 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 		d.complain(path+".classes", "has no meaning for %s; want it with %s", c.Metric,
 			or(delivery.MetricNames(delivery.Metric.ByClass)))
 	}
-	if len(c.Except) > 0 && !c.Classes.All && (metric.Of == delivery.OfClass || len(c.Classes.Names) > 0) {
-		d.complain(path+".except", "has no meaning without classes: all")
+	if len(c.Except) > 0 && len(c.Classes.Names) > 0 {
+		d.complain(path+".except", "has no meaning beside a list of classes; want it with classes: all")
 	}
 	switch {
 	case metric.AtThreshold && c.At == "":

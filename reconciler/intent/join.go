@@ -28,6 +28,7 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 	}
 	for _, doc := range docs {
 		j.check(doc)
+		j.classes(doc)
 	}
 	j.cycles()
 	delivery.SortComplaints(j.files)
@@ -59,6 +60,7 @@ type joiner struct {
 	more   int                        // complaints that are only counted
 	strays map[string]string          // by kind and name: a file that is not read for its place
 	sorted map[string][]string        // by kind, made when first needed
+	looked int                        // classes that were looked at for complaints about gates
 }
 
 func (j *joiner) add(doc *Doc) {
@@ -151,6 +153,52 @@ func (j *joiner) check(doc *Doc) {
 		}
 	}
 }
+
+// classes completes the complaint about a gate without classes with the line to add.
+func (j *joiner) classes(doc *Doc) {
+	for i, c := range j.files {
+		if doc.kind != "Gate" || c.File != doc.file || c.Path != "classes" || !strings.HasPrefix(c.Text, "missing") {
+			continue
+		}
+		text := "missing; a gate names the classes that it holds models to"
+		shared, all := j.shared(doc)
+		switch {
+		case len(shared) > 0:
+			text += fmt.Sprintf(": add \"classes: %s\"", delivery.FlowList(shared))
+			if !all {
+				text += "; its models have other classes, too, which a gate of their own can hold them to"
+			}
+		case !all:
+			text += "; its models have no class in common, so give each of them a gate of its own"
+		default:
+			text += `, as in "classes: [pallet, person]"`
+		}
+		j.files[i].Text = text
+	}
+}
+
+// shared lists the classes that all models have which a gate covers, and reports whether they have no others.
+func (j *joiner) shared(doc *Doc) (classes []string, all bool) {
+	models := map[string]int{} // by class: how many models have it
+	n := 0
+	for _, r := range doc.refs {
+		m, ok := j.intent.Models[r.name]
+		if j.looked += len(m.Classes); r.role != refCovers || !ok || j.looked > maxLooked {
+			continue
+		}
+		for _, class := range m.Classes.Names() {
+			models[class]++
+		}
+		if n++; n == 1 {
+			classes = m.Classes.Names()
+		}
+	}
+	classes = slices.DeleteFunc(classes, func(class string) bool { return models[class] < n })
+	return classes, len(models) == len(classes)
+}
+
+// maxLooked is how many classes of models are looked at for the sake of complaints. A hostile tree has millions.
+const maxLooked = 1 << 20
 
 // after checks that a fleet waits for one that exists and runs the same model;
 // another model's release would never come.

@@ -145,18 +145,17 @@ func set(data []byte, a Assignment) ([]byte, error) {
 		if at.Kind != yaml.MappingNode {
 			return nil, fmt.Errorf("%s is no map in the file", strings.Join(keys[:i], "."))
 		}
-		var found *yaml.Node
-		for k := 0; k+1 < len(at.Content); k += 2 {
-			if at.Content[k].Value == key {
-				found = at.Content[k+1]
-			}
-		}
+		found := valueOf(at, key)
 		if found == nil {
 			written := a.Value
 			for _, deeper := range slices.Backward(keys[i+1:]) {
 				written = "{" + deeper + ": " + written + "}"
 			}
-			text = insert(text, at, key+": "+written)
+			last := valueOf(at, belongsBelow[a.Path])
+			if last == nil {
+				last = at
+			}
+			text = insert(text, at, last, key+": "+written)
 			break
 		}
 		if i < len(keys)-1 {
@@ -176,6 +175,19 @@ func set(data []byte, a Assignment) ([]byte, error) {
 		return nil, fmt.Errorf("it cannot be changed in its place; edit the file")
 	}
 	return []byte(text), nil
+}
+
+// belongsBelow names, for keys that AOB adds to gates, the key that they are written below.
+var belongsBelow = map[string]string{"classes": "evaluate", "labels": "classes"}
+
+// valueOf finds the value of a key in a map; nil where it has none.
+func valueOf(m *yaml.Node, key string) (found *yaml.Node) {
+	for k := 0; k+1 < len(m.Content); k += 2 {
+		if m.Content[k].Value == key {
+			found = m.Content[k+1]
+		}
+	}
+	return found
 }
 
 // assigned sets a value in a decoded file.
@@ -267,8 +279,8 @@ func closing(line string) (end int, ok bool) {
 	return 0, false
 }
 
-// insert adds an entry to a map: behind the last one, in the map's own style.
-func insert(text string, m *yaml.Node, entry string) string {
+// insert adds an entry to a map, in the map's own style: below a node of it, or behind its last entry on one line.
+func insert(text string, m, below *yaml.Node, entry string) string {
 	if m.Style&yaml.FlowStyle != 0 {
 		from := offset(text, m)
 		line, _, _ := strings.Cut(text[from:], "\n")
@@ -284,7 +296,7 @@ func insert(text string, m *yaml.Node, entry string) string {
 		at = from + 1 + len(inside)
 		return text[:at] + entry + text[at:]
 	}
-	last := lastLine(m)
+	last := lastLine(below)
 	lines := strings.SplitAfter(text, "\n")
 	last = min(last, len(lines))
 	if n := len(lines[last-1]); n > 0 && lines[last-1][n-1] != '\n' {
@@ -320,9 +332,15 @@ func SetEvaluate(data []byte, e delivery.EvalSet) ([]byte, error) {
 	return Set(data, []Assignment{{"evaluate", b.String()}})
 }
 
-// SetLabels writes into a gate's file what the labels of its eval set mean.
-func SetLabels(data []byte, labels delivery.Labels) ([]byte, error) {
-	return Set(data, []Assignment{{"labels", labels.String()}})
+// SetClasses writes into a gate's file the classes that it holds models to, and what labels mean them. Labels that the
+// file has stay.
+func SetClasses(data []byte, classes []string, labels delivery.Labels) ([]byte, error) {
+	list := []Assignment{{"classes", delivery.FlowList(classes)}}
+	var has map[string]any
+	if yaml.Unmarshal(data, &has) == nil && has["labels"] == nil && len(labels) > 0 {
+		list = append(list, Assignment{"labels", labels.String()})
+	}
+	return Set(data, list)
 }
 
 func datasetFlow(d delivery.Dataset) string {

@@ -124,6 +124,22 @@ func TestGrid(t *testing.T) {
 	}
 }
 
+func TestSetClasses(t *testing.T) {
+	labels := delivery.Labels{"a": {"a", "b c"}}
+	for file, want := range map[string]string{
+		"kind: Gate\nevaluate: {dataset: {dir: gold}} # gold\nchecks: []\n": "kind: Gate\nevaluate: {dataset: " +
+			"{dir: gold}} # gold\nclasses: [a, \"no\"]\nlabels: {a: [a, b c]}\nchecks: []\n",
+		"evaluate:\n  dataset: {dir: gold}\n\nlabels: {a: [x]}\n": "evaluate:\n  dataset: {dir: gold}\n" +
+			"classes: [a, \"no\"]\n\nlabels: {a: [x]}\n",
+		"classes: [z]\nevaluate: {}\n": "classes: [a, \"no\"]\nlabels: {a: [a, b c]}\nevaluate: {}\n",
+	} {
+		got, err := intent.SetClasses([]byte(file), []string{"a", "no"}, labels)
+		if err != nil || string(got) != want {
+			t.Errorf("%s\n%v\n%s", file, err, got)
+		}
+	}
+}
+
 func TestSetEvaluate(t *testing.T) {
 	file := "kind: Gate\nevaluate: {dataset: {dir: gold/1}} # the gold set\nchecks: []\n"
 	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "gold/2"}, Split: "test", Group: "video",

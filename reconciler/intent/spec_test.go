@@ -125,7 +125,7 @@ func TestDefaults(t *testing.T) {
 	in, complaints := intent.Parse([]intent.File{
 		file("models/m.yaml", model),
 		file("gates/g.yaml", "apiVersion: aob/v1\nkind: Gate\nname: g\ncovers: [m]\nevaluate: {dataset: {dir: "+
-			"d}}\nchecks: [{metric: mAP, maxDrop: 0.1}]\n"),
+			"d}}\nclasses: [a]\nchecks: [{metric: mAP, maxDrop: 0.1}]\n"),
 		file("fleets/f.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: m\nafter: {fleet: g}\nwindow: {from: "+
 			"\"01:00\", to: \"02:00\"}\n"),
 		file("fleets/g.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: g\nruns: m\n"),
@@ -137,6 +137,7 @@ func TestDefaults(t *testing.T) {
 	gate := delivery.Gate{
 		APIVersion: "aob/v1", Kind: "Gate", Name: "g", Covers: []string{"m"},
 		Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"},
+		Classes:  []string{"a"},
 		Checks: []delivery.GateCheck{{Metric: "mAP", MaxDrop: &drop, Against: "release", Confidence: 0.95, Support: 1,
 			Unsure: "review"}},
 	}

@@ -1,6 +1,11 @@
 package intent
 
-import "github.com/autonomos/aob/reconciler/delivery"
+import (
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
 
 // Release returns the release that the file holds, or nil if it holds none.
 func (d *Doc) Release() *delivery.Release {
@@ -47,4 +52,17 @@ func (d *Doc) Gate() (delivery.Gate, bool) {
 func (d *Doc) Model() (delivery.Model, bool) {
 	m, ok := d.value.(delivery.Model)
 	return m, ok
+}
+
+// Draft reads a gate's file that may lack what aob gate freeze writes: evaluate and classes.
+func Draft(f File) (delivery.Gate, []delivery.Complaint) {
+	d, doc := &document{file: f.Path}, &Doc{file: f.Path}
+	var g delivery.Gate
+	if doc.kind, doc.name = d.identify(f); doc.kind == "Gate" && d.open(f) && d.header(doc) {
+		d.decode(&g)
+		d.gate(&g, doc)
+	}
+	return g, slices.DeleteFunc(d.complaints(), func(c delivery.Complaint) bool {
+		return strings.HasPrefix(c.Path, "evaluate") || c.Path == "classes" && len(g.Classes) == 0
+	})
 }
