@@ -224,7 +224,7 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title", s.Title)
 		r.seen.opened[s.Branch] = ownPull{branch, commit, number}
 		nudge(r.forgeNow.look)
-		return r.Ledger.PutSaid(ctx, openedKey+s.Branch, fmt.Sprintf("%s %s %d", branch, commit, number), r.Now())
+		return r.Ledger.PutRecord(ctx, openedKey+s.Branch, fmt.Sprintf("%s %s %d", branch, commit, number), r.Now())
 	})
 	return nil
 }
@@ -232,7 +232,7 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 // ownBranch returns the branch for a pull request of AOB's own, and the commit that AOB pushed there before, if any. It
 // is the one that the plan names, or else with a number behind it.
 func (r *Reconciler) ownBranch(ctx context.Context, s plan.Propose, commit string) (branch, pushed string, err error) {
-	said, err := r.Ledger.Said(ctx, pushedKey)
+	said, err := r.Ledger.Records(ctx, pushedKey)
 	if err != nil {
 		return "", "", err
 	}
@@ -244,7 +244,7 @@ func (r *Reconciler) ownBranch(ctx context.Context, s plan.Propose, commit strin
 		at, there := r.seen.refs[git.Branch+branch]
 		switch {
 		case !there:
-			return branch, "", r.Ledger.PutSaid(ctx, pushedKey+branch, commit, r.Now())
+			return branch, "", r.Ledger.PutRecord(ctx, pushedKey+branch, commit, r.Now())
 		case at == commit || at == said[pushedKey+branch].Content || r.made(s, at):
 			return branch, at, nil
 		}
@@ -354,7 +354,7 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adop
 // adoptBranch returns the branch that a fork's head is brought to, and the commit that AOB brought there before, if
 // any.
 func (r *Reconciler) adoptBranch(ctx context.Context, pr delivery.PullRequest) (branch, old string, err error) {
-	said, err := r.Ledger.Said(ctx, pushedKey)
+	said, err := r.Ledger.Records(ctx, pushedKey)
 	if err != nil {
 		return "", "", err
 	}
@@ -365,7 +365,7 @@ func (r *Reconciler) adoptBranch(ctx context.Context, pr delivery.PullRequest) (
 		}
 		at, there := r.seen.refs[git.Branch+branch]
 		if !there || at == pr.Head || at == said[pushedKey+branch].Content {
-			return branch, at, r.Ledger.PutSaid(ctx, pushedKey+branch, pr.Head, r.Now())
+			return branch, at, r.Ledger.PutRecord(ctx, pushedKey+branch, pr.Head, r.Now())
 		}
 		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "pr", pr.Number)
 	}

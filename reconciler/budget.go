@@ -129,7 +129,7 @@ func (r *Reconciler) measure(commit, main string) (extent, error) {
 // hasGo reports whether somebody with write permission gave a go for a pull request, for what it holds now or before.
 func (r *Reconciler) hasGo(number int) bool {
 	return len(r.forgeNow.said(number).gos) > 0 ||
-		slices.ContainsFunc(r.seen.gos, func(g ledger.Go) bool { return g.PR == number })
+		slices.ContainsFunc(r.seen.gos, func(g ledger.Approval) bool { return g.PR == number })
 }
 
 // An extent is how much a head changes.

@@ -145,7 +145,7 @@ func (r *Reconciler) gos(ctx context.Context, pr int, w waiting, list []delivery
 			}
 			found.gos = append(found.gos, code)
 			errs = append(errs, r.forgeNow.try(fmt.Sprintf("go/%d/%s", pr, code), func() error {
-				err := r.Ledger.PutGo(ctx, ledger.Go{PR: pr, Code: code, Author: by.By, At: by.At})
+				err := r.Ledger.PutApproval(ctx, ledger.Approval{PR: pr, Code: code, Author: by.By, At: by.At})
 				if err != nil {
 					err = fmt.Errorf("a go on pull request %d is not kept for the next start: %w", pr, err)
 				}

@@ -39,7 +39,7 @@ func (r *Reconciler) readOpen(ctx context.Context) error {
 		return nil
 	}
 	prefix := strings.TrimSuffix(r.pullKey(0), "0")
-	list, err := r.Ledger.Said(ctx, prefix)
+	list, err := r.Ledger.Records(ctx, prefix)
 	if err != nil {
 		return err
 	}
@@ -64,14 +64,14 @@ func (r *Reconciler) wasOpen(ctx context.Context, p plan.Proposal) {
 		return
 	}
 	r.seen.open[p.Number] = o
-	r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, r.pullKey(p.Number), string(delivery.Canonical(o)), r.Now()))
+	r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, r.pullKey(p.Number), string(delivery.Canonical(o)), r.Now()))
 }
 
 // forgetOpen drops a pull request that is not open any more.
 func (r *Reconciler) forgetOpen(ctx context.Context, number int) {
 	if _, ok := r.seen.open[number]; ok {
 		delete(r.seen.open, number)
-		r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, r.pullKey(number), "", r.Now()))
+		r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, r.pullKey(number), "", r.Now()))
 	}
 }
 

@@ -301,7 +301,7 @@ func fullDisk(t *testing.T) string {
 	}
 	defer l.Close()
 	for i := range 1000 {
-		err := l.PutSaid(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
+		err := l.PutRecord(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
 		if err == nil {
 			continue
 		}

@@ -74,13 +74,13 @@ func (r *Reconciler) heldNow(ctx context.Context, w *plan.World) map[string][]pl
 // before is not read again. Models of which a file cannot be read are named; they are read again the next time.
 func (r *Reconciler) held(ctx context.Context, main string) (map[string][]plan.Held, delivery.Unreadable, error) {
 	if r.seen.held == nil {
-		said, err := r.Ledger.Said(ctx, heldKey)
+		said, err := r.Ledger.Records(ctx, heldKey)
 		if err != nil {
 			return nil, nil, err
 		}
 		text, old := said[heldKey].Content, ""
 		if text == "" {
-			if said, err = r.Ledger.Said(ctx, oldHeldKey); err != nil {
+			if said, err = r.Ledger.Records(ctx, oldHeldKey); err != nil {
 				return nil, nil, err
 			}
 			if old = said[oldHeldKey].Content; strings.HasPrefix(old, "{") {
@@ -186,7 +186,7 @@ func (r *Reconciler) keepHeld(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.Ledger.PutSaid(ctx, heldKey, string(text), r.Now()); err != nil {
+	if err := r.Ledger.PutRecord(ctx, heldKey, string(text), r.Now()); err != nil {
 		return fmt.Errorf("remember what main holds in quarantine: %w", err)
 	}
 	r.seen.heldKept = digest

@@ -54,7 +54,7 @@ func (r *Reconciler) readLost(ctx context.Context) error {
 	if r.seen.losses != nil {
 		return nil
 	}
-	said, err := r.Ledger.Said(ctx, r.lostKey())
+	said, err := r.Ledger.Records(ctx, r.lostKey())
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (r *Reconciler) keepLost(ctx context.Context, now lostMain) error {
 	}
 	text, err := json.Marshal(now)
 	if err == nil {
-		err = r.Ledger.PutSaid(ctx, r.lostKey(), string(text), r.Now())
+		err = r.Ledger.PutRecord(ctx, r.lostKey(), string(text), r.Now())
 	}
 	if err != nil {
 		return fmt.Errorf("remember which gates main has lost: %w", err)
@@ -248,7 +248,7 @@ func (r *Reconciler) shownPrefix() string { return fmt.Sprintf("shown/%s/", r.ad
 // mergedHeads are the heads of pull requests that the forge says were merged.
 func (r *Reconciler) mergedHeads(ctx context.Context) ([]string, error) {
 	if r.seen.mergedHeads == nil {
-		list, err := r.Ledger.Said(ctx, r.shownPrefix())
+		list, err := r.Ledger.Records(ctx, r.shownPrefix())
 		if err != nil {
 			return nil, err
 		}
@@ -284,7 +284,7 @@ func (r *Reconciler) wasMerged(ctx context.Context, pr delivery.PullRequest, bas
 		return
 	}
 	r.seen.mergedHeads[pr.Number] = pr.Head
-	r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, r.shownPrefix()+strconv.Itoa(pr.Number), pr.Head, r.Now()))
+	r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, r.shownPrefix()+strconv.Itoa(pr.Number), pr.Head, r.Now()))
 }
 
 // maybeMerged are the heads of pull requests that were open and are not in the list of open ones, and of which the

@@ -56,7 +56,7 @@ type seen struct {
 	active   bool               // a run was running
 	until    time.Time          // heads that were not read before are read until then
 	late     map[int]int        // by pull request: turns whose time it took and that did not read it whole
-	gos      []ledger.Go        // as the ledger said last
+	gos      []ledger.Approval  // as the ledger said last
 	clocks   map[string]rollout.State
 	history  map[string][]plan.Past // of main's models, as read last
 	lostPast map[string]unread      // of models whose history cannot be read
@@ -197,7 +197,7 @@ const mainGood = "main/"
 func (r *Reconciler) readMain(ctx context.Context, w *plan.World, keep map[string]bool) (stale bool, err error) {
 	commit := r.seen.refs[git.Branch+r.Main]
 	if r.seen.good == "" && r.Ledger != nil {
-		if said, err := r.Ledger.Said(ctx, mainGood+r.Main); err == nil {
+		if said, err := r.Ledger.Records(ctx, mainGood+r.Main); err == nil {
 			if good := said[mainGood+r.Main].Content; !strings.HasPrefix(good, "{") { // see oldHeldKey
 				r.seen.good = good
 			}
@@ -221,7 +221,7 @@ func (r *Reconciler) readMain(ctx context.Context, w *plan.World, keep map[strin
 		w.Main.Rewound = r.rewound(ctx, r.seen.good, commit)
 		if commit != r.seen.good {
 			r.seen.good = commit
-			r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, mainGood+r.Main, commit, r.Now()))
+			r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, mainGood+r.Main, commit, r.Now()))
 		}
 		return false, nil
 	}
@@ -266,7 +266,7 @@ func (r *Reconciler) world(ctx context.Context, now time.Time, pulls pullList) (
 	// A list that is older than main's last move says nothing about what that move did.
 	stale = stale || pulls.asOf < r.seen.mainAsOf
 	w.ProposalsKnown = pulls.known && !stale
-	gos, err := r.Ledger.Gos(ctx, now.Add(-goLasts))
+	gos, err := r.Ledger.Approvals(ctx, now.Add(-goLasts))
 	if r.troubles.note(gosTrouble, err); delivery.Usable(err) {
 		r.seen.gos = gos
 	}

@@ -28,7 +28,7 @@ func pages(t *testing.T) []page {
 		}},
 		{"a note about a forged status", func(text string) string {
 			r := newSim(t).loop
-			r.remember(r.forgedKey("c0ffee", delivery.ContextRelease), Said{Content: text, Count: 1})
+			r.remember(r.forgedKey("c0ffee", delivery.ContextRelease), Record{Content: text, Count: 1})
 			note, err := r.forgedNote(t.Context(), "c0ffee", nil)
 			if err != nil || note == "" {
 				t.Errorf("no note: %v", err)

@@ -41,7 +41,7 @@ type ownRead struct {
 // opened names the branches of AOB's own pull requests, as plans name them. Those that the forge has lost are dropped.
 func (r *Reconciler) opened(ctx context.Context) (map[string]bool, error) {
 	if r.seen.opened == nil {
-		list, err := r.Ledger.Said(ctx, openedKey)
+		list, err := r.Ledger.Records(ctx, openedKey)
 		if err != nil {
 			return nil, err
 		}
@@ -58,7 +58,7 @@ func (r *Reconciler) opened(ctx context.Context) (map[string]bool, error) {
 	opened := map[string]bool{}
 	for name, own := range r.seen.opened {
 		if r.forgeNow.lost(own) {
-			err := r.Ledger.PutSaid(ctx, openedKey+name, "", r.Now())
+			err := r.Ledger.PutRecord(ctx, openedKey+name, "", r.Now())
 			if r.troubles.note(ledgerWrites, err); err != nil {
 				opened[name] = true // until that can be kept
 				continue

@@ -55,8 +55,8 @@ func (r *Reconciler) readBack(ctx context.Context) {
 				if by, _ := r.said(ctx, forged); by.Content != s.By && s.By != "" {
 					r.Log.Warn("somebody else set a status of AOB's; setting it again", "commit", commit, "context",
 						s.Context, "user", s.By, "state", string(s.State))
-					r.remember(forged, Said{Content: s.By, At: read.at, Count: 1})
-					r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, forged, s.By, read.at))
+					r.remember(forged, Record{Content: s.By, At: read.at, Count: 1})
+					r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, forged, s.By, read.at))
 				}
 				words = ""
 			}
@@ -150,7 +150,7 @@ func (r *Reconciler) stands(ctx context.Context, key, words string, at time.Time
 	said.Content = words
 	r.remember(key, said)
 	r.seen.woken = true
-	r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, key, words, said.At))
+	r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, key, words, said.At))
 }
 
 // maxForged is how many statuses of somebody else's a comment names.

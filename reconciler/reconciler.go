@@ -116,12 +116,12 @@ type (
 	}
 	// Ledger is what the world cannot tell.
 	Ledger interface {
-		Gos(ctx context.Context, since time.Time) ([]ledger.Go, error)
-		PutGo(ctx context.Context, g ledger.Go) error
+		Approvals(ctx context.Context, since time.Time) ([]ledger.Approval, error)
+		PutApproval(ctx context.Context, g ledger.Approval) error
 		Clocks(ctx context.Context) (map[string]json.RawMessage, error)
 		PutClock(ctx context.Context, fleet string, state json.RawMessage) error
-		Said(ctx context.Context, prefix string) (map[string]Said, error)
-		PutSaid(ctx context.Context, key, content string, at time.Time) error
+		Records(ctx context.Context, prefix string) (map[string]Record, error)
+		PutRecord(ctx context.Context, key, content string, at time.Time) error
 	}
 	// Requests is what people have asked for through the commands.
 	Requests interface {
@@ -141,8 +141,8 @@ type (
 	}
 )
 
-// Said is what was last said on the forge under a key.
-type Said = ledger.Said
+// A Record is one row of the ledger: for example what was last posted on the forge under a key.
+type Record = ledger.Record
 
 // A Reconciler is the loop. Its fields are set once, before Run.
 type Reconciler struct {
@@ -181,7 +181,7 @@ type Reconciler struct {
 
 	retry      backoff
 	taken      map[string]taken // steps that succeeded in the last turn that planned them
-	saidCache  map[string]Said
+	saidCache  map[string]Record
 	saidOn     map[string][]string // keys of saidCache by commit
 	saidLoaded map[string]bool
 	addressed  atomic.Pointer[forgeAddress]
@@ -217,7 +217,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.outbox = newOutbox(func() time.Time { return r.Now() }, r.glance)
 	r.saidOn = map[string][]string{}
 	r.failing, r.disputes = map[string]error{}, map[string]dispute{}
-	r.saidCache, r.saidLoaded = map[string]Said{}, map[string]bool{}
+	r.saidCache, r.saidLoaded = map[string]Record{}, map[string]bool{}
 	r.seen, r.rendered = newSeen(), view.Comments{}
 	return r
 }

@@ -277,7 +277,7 @@ func (r *Reconciler) sayRollout(ctx context.Context, p plan.Plan, f plan.FleetRe
 		commit = p.Main.Commit
 		owed.Content = commit + " " + target
 		r.remember(owedKey+f.Fleet, owed)
-		errs = append(errs, r.Ledger.PutSaid(ctx, owedKey+f.Fleet, owed.Content, r.Now()))
+		errs = append(errs, r.Ledger.PutRecord(ctx, owedKey+f.Fleet, owed.Content, r.Now()))
 	}
 	if commit != "" && commit != p.Main.Commit {
 		errs = append(errs, r.sayCheck(ctx, commit, check))
@@ -513,7 +513,7 @@ func (r *Reconciler) say(ctx context.Context, key, lane, content string, send fu
 	if said.Content != "" {
 		said.Content = ""
 		r.remember(key, said)
-		forgotten = r.Ledger.PutSaid(ctx, key, "", said.At)
+		forgotten = r.Ledger.PutRecord(ctx, key, "", said.At)
 	}
 	failed, again := r.retry[key]
 	r.outbox.put(job{key: key, lane: lane, content: content, again: again, took: failed.took, class: r.classes[lane],
@@ -535,12 +535,12 @@ func (r *Reconciler) saidIt(ctx context.Context, res result) {
 	}
 	delete(r.failing, key)
 	said := r.saidCache[key]
-	r.remember(key, Said{Content: content, At: now, Count: said.Count + 1})
+	r.remember(key, Record{Content: content, At: now, Count: said.Count + 1})
 	if _, _, more := r.outbox.waiting(key); more {
-		r.remember(key, Said{At: now, Count: said.Count + 1}) // another word is on its way
+		r.remember(key, Record{At: now, Count: said.Count + 1}) // another word is on its way
 		content = ""
 	}
-	r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, key, content, now))
+	r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, key, content, now))
 }
 
 // hear takes the results of what was sent.
@@ -585,7 +585,7 @@ func firstOf(errs map[string]error, what string) error {
 }
 
 // remember keeps what was said under a key.
-func (r *Reconciler) remember(key string, s Said) {
+func (r *Reconciler) remember(key string, s Record) {
 	if _, known := r.saidCache[key]; !known {
 		// All of a commit's contexts are found again by what stands before "aob/".
 		if i := strings.Index(key, "/"+contextPrefix); i >= 0 {
@@ -596,15 +596,15 @@ func (r *Reconciler) remember(key string, s Said) {
 }
 
 // said looks up what was said under a key.
-func (r *Reconciler) said(ctx context.Context, key string) (Said, error) {
+func (r *Reconciler) said(ctx context.Context, key string) (Record, error) {
 	if s, ok := r.saidCache[key]; ok {
 		return s, nil
 	}
 	prefix := key[:strings.LastIndexByte(key, '/')+1]
 	if !r.saidLoaded[prefix] {
-		list, err := r.Ledger.Said(ctx, prefix)
+		list, err := r.Ledger.Records(ctx, prefix)
 		if err != nil {
-			return Said{}, err
+			return Record{}, err
 		}
 		for k, s := range list {
 			if _, ok := r.saidCache[k]; !ok {

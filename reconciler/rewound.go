@@ -22,7 +22,7 @@ const maxRewound = 5
 func (r *Reconciler) rewound(ctx context.Context, before, now string) []plan.Rewound {
 	key := rewoundKey + r.Main
 	if !r.seen.rewoundRead {
-		list, err := r.Ledger.Said(ctx, key)
+		list, err := r.Ledger.Records(ctx, key)
 		if r.troubles.note(ledgerTrouble, err); err != nil {
 			return nil
 		}
@@ -54,7 +54,7 @@ func (r *Reconciler) rewound(ctx context.Context, before, now string) []plan.Rew
 			content = string(delivery.Canonical(list))
 		}
 		r.seen.rewound = list
-		r.troubles.note(ledgerWrites, r.Ledger.PutSaid(ctx, key, content, r.Now()))
+		r.troubles.note(ledgerWrites, r.Ledger.PutRecord(ctx, key, content, r.Now()))
 	}
 	for i := range list {
 		list[i].Ahead = r.containsCommit(list[i].From, now)

@@ -533,15 +533,15 @@ func (f *simFleet) reportOne(i int) {
 
 type simLedger struct {
 	sim    *sim
-	gos    []ledger.Go
+	gos    []ledger.Approval
 	clocks map[string]json.RawMessage
-	said   map[string]Said
+	said   map[string]Record
 	trials map[string]json.RawMessage
 	full   bool
 }
 
 func newSimLedger(s *sim) *simLedger {
-	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Said{},
+	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Record{},
 		trials: map[string]json.RawMessage{}}
 }
 
@@ -575,11 +575,11 @@ func (l *simLedger) write() error {
 	return nil
 }
 
-func (l *simLedger) Gos(_ context.Context, since time.Time) ([]ledger.Go, error) {
-	return slices.DeleteFunc(slices.Clone(l.gos), func(g ledger.Go) bool { return g.At.Before(since) }), nil
+func (l *simLedger) Approvals(_ context.Context, since time.Time) ([]ledger.Approval, error) {
+	return slices.DeleteFunc(slices.Clone(l.gos), func(g ledger.Approval) bool { return g.At.Before(since) }), nil
 }
 
-func (l *simLedger) PutGo(_ context.Context, g ledger.Go) error {
+func (l *simLedger) PutApproval(_ context.Context, g ledger.Approval) error {
 	defer l.sim.effect()()
 	if err := l.write(); err != nil {
 		return err
@@ -609,8 +609,8 @@ func (l *simLedger) PutClock(_ context.Context, fleet string, s json.RawMessage)
 	return nil
 }
 
-func (l *simLedger) Said(_ context.Context, prefix string) (map[string]Said, error) {
-	out := map[string]Said{}
+func (l *simLedger) Records(_ context.Context, prefix string) (map[string]Record, error) {
+	out := map[string]Record{}
 	for k, s := range l.said {
 		if strings.HasPrefix(k, prefix) {
 			out[k] = s
@@ -619,7 +619,7 @@ func (l *simLedger) Said(_ context.Context, prefix string) (map[string]Said, err
 	return out, nil
 }
 
-func (l *simLedger) PutSaid(_ context.Context, key, content string, at time.Time) error {
+func (l *simLedger) PutRecord(_ context.Context, key, content string, at time.Time) error {
 	defer l.sim.effect()()
 	if err := l.write(); err != nil {
 		return err
@@ -628,6 +628,6 @@ func (l *simLedger) PutSaid(_ context.Context, key, content string, at time.Time
 	if content != "" {
 		count++
 	}
-	l.said[key] = Said{Content: content, At: at, Count: count}
+	l.said[key] = Record{Content: content, At: at, Count: count}
 	return nil
 }

@@ -158,7 +158,7 @@ func TestModelWhoseQuarantineCannotBeReadWaitsAlone(t *testing.T) {
 		held, "why:", "lifted: a mistake, why:", 1)})
 	s.settle()
 	s.repo.bad = map[string]error{blob: errors.New("object 1234 is damaged")}
-	s.ledger.said = map[string]Said{}
+	s.ledger.said = map[string]Record{}
 	s.restart()
 	s.propose("second", 14)
 	s.repo.commit("more", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 20)})

@@ -1,13 +1,14 @@
-// Package ledger remembers what the world cannot tell AOB: who allowed a run,
-// when a rollout's wave began, what has been said on the forge, and what a
-// device last reported. With the local forge, checks and comments live here too.
+// Package ledger stores what AOB cannot read from git, the forge, the artifact
+// store or the devices: who approved a run, when a rollout's wave began, what has
+// been posted on the forge, and what a device last reported. For the local forge it
+// also stores checks and comments.
 //
-// Nothing in it is evidence. A ledger that is lost is made anew, and then AOB
-// asks again for a go, begins waves again and says again what it has said,
-// word for word; it never trains, ships or comments twice for it.
+// Nothing in it is evidence. When the file is lost, AOB makes an empty one. It then
+// asks again for approvals, restarts waves, and posts the same texts again. It never
+// trains, ships or comments twice because of that.
 //
-// The default is one SQLite file in write-ahead mode. Every write is one
-// transaction, durable when the call returns.
+// The ledger is one SQLite file in WAL mode. Every write is one transaction and is
+// durable when the call returns.
 package ledger
 
 import (
@@ -48,12 +49,12 @@ type Ledger struct {
 	path string
 }
 
-// Open opens the ledger file at path and makes it if it is not there. A file
-// that is no ledger, or a disk that is full, is a [delivery.Blocked] error.
+// Open opens the ledger file at path, and creates it if it does not exist. The error
+// is a [delivery.Blocked] if the file is not a ledger, or if the disk is full.
 func Open(ctx context.Context, path string) (*Ledger, error) {
 	l, err := openFile(ctx, path)
 	if b, ok := errors.AsType[delivery.Blocked](err); ok && b.Do == freeSpace {
-		b.Do = "free some space, and start it again" // it ends where it cannot be opened
+		b.Do = "free some space, and start it again" // the process exits if Open fails
 		return nil, b
 	}
 	return l, err
@@ -68,7 +69,7 @@ func openFile(ctx context.Context, path string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	// One writer at a time is all that SQLite offers, and all that the loop needs.
+	// SQLite allows one writer at a time, and the loop needs no more.
 	db.SetMaxOpenConns(1)
 	l := &Ledger{db: db, path: path}
 	var version int
@@ -78,8 +79,8 @@ func openFile(ctx context.Context, path string) (*Ledger, error) {
 	}
 	if version > 1 {
 		db.Close()
-		return nil, delivery.Blockedf("run the newer aob, or move the file away: what it holds is asked again",
-			"the ledger %s was written by a newer aob (schema %d)", path, version)
+		return nil, delivery.Blockedf("run the newer aob, or move the file away: aob makes a new one and asks for "+
+			"approvals again", "the ledger %s was written by a newer aob (schema %d)", path, version)
 	}
 	if _, err := db.ExecContext(ctx, schema); err != nil {
 		db.Close()
@@ -88,8 +89,8 @@ func openFile(ctx context.Context, path string) (*Ledger, error) {
 	return l, nil
 }
 
-// private makes the file where it is not there, and keeps other users from it.
-// SQLite gives the files beside it the same mode.
+// private creates the file if it does not exist, and sets its mode to 0600. SQLite
+// gives the files that it creates beside it (-wal, -shm) the same mode.
 func private(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -115,7 +116,7 @@ func (l *Ledger) Close() error { return l.db.Close() }
 
 const freeSpace = "free some space; aob goes on by itself"
 
-// explain turns what only a person can mend into Blocked.
+// explain turns errors that only a person can resolve into [delivery.Blocked].
 func (l *Ledger) explain(err error) error {
 	if err == nil {
 		return nil
@@ -136,9 +137,8 @@ func (l *Ledger) explain(err error) error {
 	}
 	switch se.Code() & 0xff {
 	case lib.SQLITE_NOTADB, lib.SQLITE_CORRUPT:
-		return delivery.Blockedf(
-			"move the file away and start again: what it holds is asked again, nothing is trained or shipped twice",
-			"the ledger %s is damaged", l.path)
+		return delivery.Blockedf("move the file away and start aob again: it makes a new one and asks for approvals "+
+			"again; nothing is trained or shipped twice", "the ledger %s is damaged", l.path)
 	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_IOERR:
 		return delivery.Blockedf("check the folder, its owner and the disk", "the ledger %s cannot be used: %s", l.path,
 			strings.TrimSpace(se.Error()))
@@ -146,18 +146,19 @@ func (l *Ledger) explain(err error) error {
 	return fmt.Errorf("ledger %s: %w", l.path, err)
 }
 
-// noRoom reports whether an error of SQLite may be for want of room: SQLite says
-// of most of them only which call has failed. 4874, which is said of a new file
-// on a full disk, is IOERR_SHMSIZE.
+// noRoom reports whether a full disk can be the cause of an SQLite error code. Most
+// codes name only the system call that failed. A new file on a full disk gives 4874
+// (IOERR_SHMSIZE).
 func noRoom(code int) bool {
 	return code&0xff == lib.SQLITE_IOERR || code&0xff == lib.SQLITE_CANTOPEN
 }
 
-// leastRoom is how many bytes SQLite needs to open a ledger: a page of the
-// database, the log of what is written, and its index.
+// leastRoom is how many bytes SQLite needs to open a ledger: a database page, the
+// write-ahead log and its index.
 const leastRoom = 64 << 10
 
-// full reports whether the disk under a file has no room, or no name, left.
+// full reports whether the file system of a file has fewer than leastRoom bytes or no
+// inode left.
 func full(path string) bool {
 	var s unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(path), &s); err != nil {
@@ -171,8 +172,8 @@ func (l *Ledger) exec(ctx context.Context, query string, args ...any) error {
 	return l.explain(err)
 }
 
-// each calls read for every row of a query. A row that cannot be read keeps no other from being read: the error is then
-// a [delivery.Unreadable], which names the row by what name returns.
+// each calls read for every row of a query. If read fails for some rows, the others are still read, and the error is a
+// [delivery.Unreadable] that lists the failed rows by the result of name.
 func (l *Ledger) each(ctx context.Context, name func(row) string, read func(row) error, query string,
 	args ...any) error {
 	rows, err := l.db.QueryContext(ctx, query, args...)
@@ -207,8 +208,8 @@ func (l *Ledger) each(ctx context.Context, name func(row) string, read func(row)
 	return nil
 }
 
-// A row is one row of a query. SQLite keeps any type in any column, so what is read from a damaged file may be another
-// one than was written.
+// A row is one row of a query. SQLite stores any type in any column, so a value of a damaged file may have another type
+// than the one written.
 type row []any
 
 // text returns a column as text, whatever type it has.
@@ -224,12 +225,12 @@ func (r row) text(i int) string {
 	return fmt.Sprint(r[i])
 }
 
-// number returns a column that must be a whole number.
+// number returns a column that must be an integer.
 func (r row) number(i int) (int64, error) {
 	if v, ok := r[i].(int64); ok {
 		return v, nil
 	}
-	return 0, fmt.Errorf("column %d holds no whole number: %.40q", i+1, r.text(i))
+	return 0, fmt.Errorf("column %d: want an integer, got %.40q", i+1, r.text(i))
 }
 
 // json returns a column that must hold JSON.
@@ -237,27 +238,31 @@ func (r row) json(i int) (json.RawMessage, error) {
 	if text := r.text(i); json.Valid([]byte(text)) {
 		return json.RawMessage(text), nil
 	}
-	return nil, fmt.Errorf("its JSON is damaged: %.40q", r.text(i))
+	return nil, fmt.Errorf("column %d: want JSON, got %.40q", i+1, r.text(i))
 }
 
-// A Go allows one pull request to run what its code names.
-type Go struct {
+// An Approval lets a pull request do the one run that Code stands for.
+type Approval struct {
 	PR     int
 	Code   string
 	Author string
 	At     time.Time
 }
 
-// PutGo remembers a go. Of a repeat it keeps who was first, and the latest time.
-func (l *Ledger) PutGo(ctx context.Context, g Go) error {
-	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", g.PR,
-		g.Code, g.Author, g.At.UnixMilli())
+// PutApproval stores an approval. If there is one for the pull request and code, its author stays and the later of the
+// two times is kept.
+func (l *Ledger) PutApproval(ctx context.Context, a Approval) error {
+	return l.exec(ctx, "INSERT INTO gos VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", a.PR,
+		a.Code, a.Author, a.At.UnixMilli())
 }
 
-// Gos returns the gos given since a time. Beside a [delivery.Unreadable] error it returns the others.
-func (l *Ledger) Gos(ctx context.Context, since time.Time) ([]Go, error) {
-	var gos []Go
-	name := func(r row) string { return fmt.Sprintf("the go for %.40q on pull request %.20s", r.text(1), r.text(0)) }
+// Approvals returns the approvals given since a time. With a [delivery.Unreadable] error it returns those that could be
+// read.
+func (l *Ledger) Approvals(ctx context.Context, since time.Time) ([]Approval, error) {
+	var list []Approval
+	name := func(r row) string {
+		return fmt.Sprintf("the approval %.40q on pull request %.20s", r.text(1), r.text(0))
+	}
 	err := l.each(ctx, name, func(r row) error {
 		pr, err := r.number(0)
 		if err != nil {
@@ -267,42 +272,42 @@ func (l *Ledger) Gos(ctx context.Context, since time.Time) ([]Go, error) {
 		if err != nil {
 			return err
 		}
-		gos = append(gos, Go{PR: int(pr), Code: r.text(1), Author: r.text(2), At: time.UnixMilli(at).UTC()})
+		list = append(list, Approval{PR: int(pr), Code: r.text(1), Author: r.text(2), At: time.UnixMilli(at).UTC()})
 		return nil
 	}, "SELECT pr, code, author, at FROM gos WHERE at >= ? ORDER BY pr, code", since.UnixMilli())
-	return gos, err
+	return list, err
 }
 
-// PutClock remembers where a fleet's rollout stands; state is JSON of the caller's.
+// PutClock replaces the state of a fleet's rollout. state is JSON that only the caller interprets.
 func (l *Ledger) PutClock(ctx context.Context, fleet string, state json.RawMessage) error {
 	return l.exec(ctx, "INSERT INTO clocks VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET state = excluded.state",
 		fleet, string(state))
 }
 
-// Clocks returns all rollouts' states by fleet.
+// Clocks returns the states of all rollouts by fleet. It does not check that they are JSON.
 func (l *Ledger) Clocks(ctx context.Context) (map[string]json.RawMessage, error) {
 	clocks := map[string]json.RawMessage{}
 	err := l.each(ctx, nil, func(r row) error {
-		clocks[r.text(0)] = json.RawMessage(r.text(1)) // the caller reads it
+		clocks[r.text(0)] = json.RawMessage(r.text(1))
 		return nil
 	}, "SELECT fleet, state FROM clocks")
 	return clocks, err
 }
 
-// PutTrial remembers an experiment; body is JSON of the caller's. One that is asked
-// for again is kept from then on.
+// PutTrial stores an experiment. body is JSON that only the caller interprets. If the
+// id exists, only its time changes.
 func (l *Ledger) PutTrial(ctx context.Context, id string, at time.Time, body json.RawMessage) error {
 	return l.exec(ctx, "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at", id,
 		at.UnixMilli(), string(body))
 }
 
-// DropTrial forgets an experiment.
+// DropTrial deletes an experiment.
 func (l *Ledger) DropTrial(ctx context.Context, id string) error {
 	return l.exec(ctx, "DELETE FROM trials WHERE id = ?", id)
 }
 
-// Trials returns the experiments asked for since a time, oldest first. Beside a [delivery.Unreadable] error it returns
-// the others.
+// Trials returns the experiments requested since a time, oldest first. With a [delivery.Unreadable] error it returns
+// those that could be read.
 func (l *Ledger) Trials(ctx context.Context, since time.Time) ([]json.RawMessage, error) {
 	var list []json.RawMessage
 	name := func(r row) string { return fmt.Sprintf("the experiment %.64q", r.text(0)) }
@@ -316,52 +321,52 @@ func (l *Ledger) Trials(ctx context.Context, since time.Time) ([]json.RawMessage
 	return list, err
 }
 
-// Said is what was last said under a key, when, and how often anything was.
-type Said struct {
+// A Record is the content last stored under a key, when that was, and how often content was stored.
+type Record struct {
 	Content string
 	At      time.Time
 	Count   int
 }
 
-// Said returns what was said under every key that begins with prefix.
-func (l *Ledger) Said(ctx context.Context, prefix string) (map[string]Said, error) {
-	said := map[string]Said{}
+// Records returns the records of all keys that begin with prefix.
+func (l *Ledger) Records(ctx context.Context, prefix string) (map[string]Record, error) {
+	records := map[string]Record{}
 	err := l.each(ctx, nil, func(r row) error {
-		s := Said{Content: r.text(1)}
-		if at, err := r.number(2); err == nil { // without a time and a count, it may be said once more
-			s.At = time.UnixMilli(at).UTC()
+		record := Record{Content: r.text(1)}
+		if at, err := r.number(2); err == nil { // zero if damaged: then the caller may post the content once more
+			record.At = time.UnixMilli(at).UTC()
 		}
 		if count, err := r.number(3); err == nil {
-			s.Count = int(count)
+			record.Count = int(count)
 		}
-		said[r.text(0)] = s
+		records[r.text(0)] = record
 		return nil
 	}, "SELECT key, content, at, count FROM said WHERE key >= ? AND key < ?", prefix, prefix+"\xff")
-	return said, err
+	return records, err
 }
 
-// PutSaid records that content has been said under key; "" is that nobody knows
-// what stands there now, and counts as nothing said.
-func (l *Ledger) PutSaid(ctx context.Context, key, content string, at time.Time) error {
+// PutRecord replaces the content of key and adds 1 to its count. Content "" means that the current content on the forge
+// is unknown; it is not counted.
+func (l *Ledger) PutRecord(ctx context.Context, key, content string, at time.Time) error {
 	return l.exec(ctx, `INSERT INTO said VALUES (?, ?, ?, 1)
 		ON CONFLICT (key) DO UPDATE SET content = excluded.content, at = excluded.at,
 		count = count + (excluded.content <> '')`, key, content, at.UnixMilli())
 }
 
-// SaveDevice keeps what a device of a ring last reported.
+// SaveDevice replaces the last report of a device of a ring.
 func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device) error {
 	return l.exec(ctx, "INSERT INTO devices VALUES (?, ?, ?) ON CONFLICT (ring, device) DO UPDATE SET state = "+
 		"excluded.state",
 		ring, d.Report.Device, string(delivery.Canonical(d)))
 }
 
-// DropDevice forgets a device of a ring. One that is not there is no error.
+// DropDevice deletes a device of a ring. It is no error if the device does not exist.
 func (l *Ledger) DropDevice(ctx context.Context, ring, device string) error {
 	return l.exec(ctx, "DELETE FROM devices WHERE ring = ? AND device = ?", ring, device)
 }
 
-// Devices returns all devices, sorted by ring and name. Those that cannot be read are left out, and the error beside
-// the others names them: it is a [delivery.Unreadable], whose keys are the ring and the device.
+// Devices returns all devices, sorted by ring and name. Devices that cannot be read are left out and listed, as
+// RING/DEVICE, in a [delivery.Unreadable] error, which is returned together with the others.
 func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
 	var devices []delivery.Device
 	name := func(r row) string { return r.text(0) + "/" + r.text(1) }
@@ -371,7 +376,7 @@ func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
 			return err
 		}
 		if d.Report.Ring != r.text(0) || d.Report.Device != r.text(1) {
-			return fmt.Errorf("it is the report of device %.64q in ring %.64q", d.Report.Device, d.Report.Ring)
+			return fmt.Errorf("its report names device %.64q in ring %.64q", d.Report.Device, d.Report.Ring)
 		}
 		devices = append(devices, d)
 		return nil

@@ -28,7 +28,7 @@ func open(t *testing.T, path string) *Ledger {
 	return l
 }
 
-// must is for calls that a test needs and does not look at.
+// must ends the test if a call that only prepares it fails.
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -36,21 +36,21 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// What was put is there after the file was closed and opened again.
-func TestRemembers(t *testing.T) {
+// Rows survive closing and opening the file.
+func TestRowsAreDurable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	l := open(t, path)
 	ctx := t.Context()
 	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 
-	must(t, l.PutGo(ctx, Go{PR: 3, Code: "3f9c2a10", Author: "ada", At: at}))
-	must(t, l.PutGo(ctx, Go{PR: 3, Code: "3f9c2a10", Author: "bob", At: at.Add(time.Hour)}))
-	must(t, l.PutGo(ctx, Go{PR: 2, Code: "00000000", Author: "ada", At: at.Add(-8 * 24 * time.Hour)}))
+	must(t, l.PutApproval(ctx, Approval{PR: 3, Code: "3f9c2a10", Author: "ada", At: at}))
+	must(t, l.PutApproval(ctx, Approval{PR: 3, Code: "3f9c2a10", Author: "bob", At: at.Add(time.Hour)}))
+	must(t, l.PutApproval(ctx, Approval{PR: 2, Code: "00000000", Author: "ada", At: at.Add(-8 * 24 * time.Hour)}))
 	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":1}`)))
 	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":2}`)))
-	must(t, l.PutSaid(ctx, "status/abc/aob/train", "pending one", at))
-	must(t, l.PutSaid(ctx, "status/abc/aob/train", "success two", at.Add(time.Second)))
-	must(t, l.PutSaid(ctx, "status/abd/aob/train", "other", at))
+	must(t, l.PutRecord(ctx, "status/abc/aob/train", "pending one", at))
+	must(t, l.PutRecord(ctx, "status/abc/aob/train", "success two", at.Add(time.Second)))
+	must(t, l.PutRecord(ctx, "status/abd/aob/train", "other", at))
 	device := delivery.Device{Report: delivery.Report{Device: "robot-1", Ring: "north", Sequence: 7}, Seen: at,
 		Healthy: []delivery.Digest{delivery.Sum(nil)}}
 	must(t, l.SaveDevice(ctx, "north", device))
@@ -58,9 +58,10 @@ func TestRemembers(t *testing.T) {
 	must(t, l.Close())
 
 	l = open(t, path)
-	gos, err := l.Gos(ctx, at.Add(-7*24*time.Hour))
+	approvals, err := l.Approvals(ctx, at.Add(-7*24*time.Hour))
 	must(t, err)
-	if diff := cmp.Diff([]Go{{PR: 3, Code: "3f9c2a10", Author: "ada", At: at.Add(time.Hour)}}, gos); diff != "" {
+	want := []Approval{{PR: 3, Code: "3f9c2a10", Author: "ada", At: at.Add(time.Hour)}}
+	if diff := cmp.Diff(want, approvals); diff != "" {
 		t.Error(diff)
 	}
 	clocks, err := l.Clocks(ctx)
@@ -68,10 +69,10 @@ func TestRemembers(t *testing.T) {
 	if got := string(clocks["north"]); got != `{"wave":2}` || len(clocks) != 1 {
 		t.Errorf("clocks: %v", clocks)
 	}
-	said, err := l.Said(ctx, "status/abc/")
+	records, err := l.Records(ctx, "status/abc/")
 	must(t, err)
-	if diff := cmp.Diff(map[string]Said{"status/abc/aob/train": {Content: "success two", At: at.Add(time.Second),
-		Count: 2}}, said); diff != "" {
+	if diff := cmp.Diff(map[string]Record{"status/abc/aob/train": {Content: "success two", At: at.Add(time.Second),
+		Count: 2}}, records); diff != "" {
 		t.Error(diff)
 	}
 	devices, err := l.Devices(ctx)
@@ -81,7 +82,6 @@ func TestRemembers(t *testing.T) {
 	}
 }
 
-// The rows that a local forge keeps.
 func TestLocalForge(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
 	ctx := t.Context()
@@ -110,7 +110,7 @@ func TestLocalForge(t *testing.T) {
 		t.Errorf("comment %q, %v", body, err)
 	}
 	if body, err := l.CommentBody(ctx, 2, "<!-- m -->"); err != nil || body != "" {
-		t.Errorf("no comment was made, got %q, %v", body, err)
+		t.Errorf("no comment was posted, got %q, %v", body, err)
 	}
 	must(t, l.Ask(ctx, 1, "ada", "/aob run 1"))
 	must(t, l.Ask(ctx, 2, "bob", "/aob run 2"))
@@ -123,17 +123,17 @@ func TestLocalForge(t *testing.T) {
 	}
 }
 
-// What only a person can mend says what to do.
+// An error that only a person can resolve is a Blocked with a hint.
 func TestOpenRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		make func(t *testing.T, path string)
 		want string
 	}{
-		"no database": {func(t *testing.T, path string) {
+		"not a database": {func(t *testing.T, path string) {
 			must(t, os.WriteFile(path, []byte(strings.Repeat("no database ", 100)), 0o600))
 		}, "is damaged; move the file away"},
-		"a folder":        {func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, "cannot be used"},
-		"from the future": {future, "written by a newer aob (schema 9); run the newer aob"},
+		"a folder":       {func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, "cannot be used"},
+		"a newer schema": {newerSchema, "written by a newer aob (schema 9); run the newer aob"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "ledger.db")
@@ -146,21 +146,21 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func future(t *testing.T, path string) {
+func newerSchema(t *testing.T, path string) {
 	l, err := Open(context.Background(), path)
 	must(t, err)
 	must(t, l.exec(context.Background(), "PRAGMA user_version = 9"))
 	must(t, l.Close())
 }
 
-// Whatever SQLite makes of a disk without room, the error says that it is full.
-func TestFullDiskIsNamed(t *testing.T) {
+// On a full disk the error says so, whichever error SQLite returns.
+func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
 		t.Skipf("a small file system cannot be mounted here: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	said := 0
+	failedOpens := 0
 	for free := 0; free <= 160; free += 4 { // KiB
 		for _, there := range []bool{false, true} {
 			path := filepath.Join(dir, "ledger.db")
@@ -177,17 +177,17 @@ func TestFullDiskIsNamed(t *testing.T) {
 			l, err := Open(t.Context(), path)
 			if err == nil {
 				for i := 0; i < 1000 && err == nil; i++ {
-					err = l.PutSaid(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
+					err = l.PutRecord(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
 				}
 				if want := "is full; free some space; aob goes on by itself"; err == nil ||
 					!strings.HasSuffix(err.Error(), want) {
-					t.Errorf("%d KiB free, while it is used: %v", free, err)
+					t.Errorf("%d KiB free, writing: %v", free, err)
 				}
 				l.Close()
 			} else if want := "is full; free some space, and start it again"; !strings.HasSuffix(err.Error(), want) {
-				t.Errorf("%d KiB free, at the start: %v", free, err)
+				t.Errorf("%d KiB free, opening: %v", free, err)
 			} else {
-				said++
+				failedOpens++
 			}
 			for _, name := range []string{"filler", "ledger.db", "ledger.db-wal", "ledger.db-shm",
 				"ledger.db-journal"} {
@@ -195,22 +195,22 @@ func TestFullDiskIsNamed(t *testing.T) {
 			}
 		}
 	}
-	if said == 0 {
-		t.Error("the ledger opens on a full disk")
+	if failedOpens == 0 {
+		t.Error("Open never failed on a full disk")
 	}
 }
 
-func TestLedgerIsForItsOwnerAlone(t *testing.T) {
+func TestFilesArePrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	for _, loosen := range []bool{false, true} {
-		if loosen { // as an earlier version left it after a crash
+		if loosen { // earlier versions could leave files with mode 0644 after a crash
 			for _, suffix := range []string{"", "-wal", "-shm"} {
 				must(t, os.WriteFile(path+suffix, nil, 0o600))
 				must(t, os.Chmod(path+suffix, 0o644))
 			}
 		}
 		l := open(t, path)
-		must(t, l.PutSaid(t.Context(), "a", "b", time.Unix(0, 0)))
+		must(t, l.PutRecord(t.Context(), "a", "b", time.Unix(0, 0)))
 		for _, suffix := range []string{"", "-wal", "-shm"} {
 			if info, err := os.Stat(path + suffix); err != nil || info.Mode().Perm() != 0o600 {
 				t.Errorf("%s: %v, %v", suffix, info.Mode(), err)
@@ -220,8 +220,8 @@ func TestLedgerIsForItsOwnerAlone(t *testing.T) {
 	}
 }
 
-// A row that was damaged, or that holds another type, keeps no other row from being read, and is named.
-func TestDamagedRowFailsAlone(t *testing.T) {
+// A damaged row, or one with a value of another type, is listed in the error. The other rows are still read.
+func TestDamagedRowsAreSkipped(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "ledger.db"))
 	ctx := t.Context()
 	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
@@ -245,13 +245,14 @@ func TestDamagedRowFailsAlone(t *testing.T) {
 	}
 
 	for _, pr := range []int{1, 2, 3} {
-		must(t, l.PutGo(ctx, Go{PR: pr, Code: "3f9c2a10", Author: "ada", At: at}))
+		must(t, l.PutApproval(ctx, Approval{PR: pr, Code: "3f9c2a10", Author: "ada", At: at}))
 	}
 	must(t, l.exec(ctx, "UPDATE gos SET at = 'yesterday' WHERE pr = 1"))
 	must(t, l.exec(ctx, "UPDATE gos SET pr = 'x' WHERE pr = 2"))
-	gos, err := l.Gos(ctx, at)
-	if bad, ok := errors.AsType[delivery.Unreadable](err); !ok || len(bad) != 2 || len(gos) != 1 || gos[0].PR != 3 {
-		t.Errorf("gos %v, error %v", gos, err)
+	approvals, err := l.Approvals(ctx, at)
+	if bad, ok := errors.AsType[delivery.Unreadable](err); !ok || len(bad) != 2 || len(approvals) != 1 ||
+		approvals[0].PR != 3 {
+		t.Errorf("approvals %v, error %v", approvals, err)
 	}
 
 	must(t, l.PutTrial(ctx, "good", at, json.RawMessage(`{"id":"good"}`)))
@@ -261,11 +262,12 @@ func TestDamagedRowFailsAlone(t *testing.T) {
 		t.Errorf("experiments %s, error %v", trials, err)
 	}
 
-	must(t, l.PutSaid(ctx, "proposed/x", "branch commit", at))
-	must(t, l.PutSaid(ctx, "proposed/y", "branch commit", at))
+	must(t, l.PutRecord(ctx, "proposed/x", "branch commit", at))
+	must(t, l.PutRecord(ctx, "proposed/y", "branch commit", at))
 	must(t, l.exec(ctx, "UPDATE said SET at = NULL, count = 'many', content = NULL WHERE key = 'proposed/x'"))
-	if said, err := l.Said(ctx, "proposed/"); err != nil || len(said) != 2 || said["proposed/y"].Count != 1 {
-		t.Errorf("said %v, error %v", said, err)
+	if records, err := l.Records(ctx, "proposed/"); err != nil || len(records) != 2 ||
+		records["proposed/y"].Count != 1 {
+		t.Errorf("records %v, error %v", records, err)
 	}
 	must(t, l.PutClock(ctx, "north", json.RawMessage(`{"wave":1}`)))
 	must(t, l.PutClock(ctx, "south", json.RawMessage(`{"wave":`)))

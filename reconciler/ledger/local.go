@@ -9,10 +9,11 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// What another forge would keep, for the local one: it has no server of its own.
+// This file stores the checks and comments of the local forge, which has no server.
 
-// Number returns the number of a branch's proposal: the next free one above the
-// number that used returns when the branch is new, and the same ever after.
+// Number returns the number of a branch's pull request. A new branch gets the next free
+// number above the one that used returns. Later calls return the same number and do not
+// call used.
 func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, error)) (int, error) {
 	for {
 		var n int
@@ -20,7 +21,7 @@ func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, er
 		if err != sql.ErrNoRows {
 			return n, l.explain(err)
 		}
-		// Not an INSERT that ignores what is there: that would use a number up.
+		// INSERT OR IGNORE would use up a number each time.
 		above, err := used()
 		if err != nil {
 			return 0, err
@@ -33,19 +34,19 @@ func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, er
 	}
 }
 
-// PutCheck replaces the check of its context on a commit.
+// PutCheck replaces the check with c's context on a commit.
 func (l *Ledger) PutCheck(ctx context.Context, commit string, c delivery.Check) error {
 	return l.exec(ctx, "INSERT INTO checks VALUES (?, ?, ?) ON CONFLICT (head, context) DO UPDATE SET state = "+
 		"excluded.state",
 		commit, c.Context, string(delivery.Canonical(c)))
 }
 
-// Checks returns a commit's checks, sorted by context.
+// Checks returns a commit's checks, sorted by context. Checks that cannot be read are left out.
 func (l *Ledger) Checks(ctx context.Context, commit string) ([]delivery.Check, error) {
 	var checks []delivery.Check
 	err := l.each(ctx, nil, func(r row) error {
 		var c delivery.Check
-		if json.Unmarshal([]byte(r.text(0)), &c) == nil { // a check that cannot be read is said again
+		if json.Unmarshal([]byte(r.text(0)), &c) == nil { // the loop sets a missing check again
 			checks = append(checks, c)
 		}
 		return nil
@@ -53,13 +54,13 @@ func (l *Ledger) Checks(ctx context.Context, commit string) ([]delivery.Check, e
 	return checks, err
 }
 
-// PutComment replaces the comment with the marker.
+// PutComment adds or replaces the comment with the marker.
 func (l *Ledger) PutComment(ctx context.Context, pr int, marker, body string) error {
 	return l.exec(ctx, "INSERT INTO comments VALUES (?, ?, ?) ON CONFLICT (pr, marker) DO UPDATE SET body = "+
 		"excluded.body", pr, marker, body)
 }
 
-// CommentBody returns the comment with the marker, or "".
+// CommentBody returns the body of the comment with the marker, or "" if there is none.
 func (l *Ledger) CommentBody(ctx context.Context, pr int, marker string) (string, error) {
 	var body string
 	err := l.db.QueryRowContext(ctx, "SELECT body FROM comments WHERE pr = ? AND marker = ?", pr, marker).Scan(&body)
@@ -69,14 +70,14 @@ func (l *Ledger) CommentBody(ctx context.Context, pr int, marker string) (string
 	return body, l.explain(err)
 }
 
-// Ask adds what a person asked on a proposal.
+// Ask adds a person's comment to a pull request.
 func (l *Ledger) Ask(ctx context.Context, pr int, author, body string) error {
 	return l.exec(ctx, "INSERT INTO asked SELECT ?, COALESCE(MAX(id), 0) + 1, ?, ? FROM asked WHERE pr = ?", pr, author,
 		body, pr)
 }
 
-// Commands returns what people asked on a proposal, oldest first. Beside a [delivery.Unreadable] error it returns the
-// others.
+// Commands returns the comments of people on a pull request, oldest first. With a [delivery.Unreadable] error it
+// returns those that could be read.
 func (l *Ledger) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
 	var comments []delivery.Comment
 	name := func(r row) string { return fmt.Sprintf("comment %.20s on pull request %d", r.text(0), pr) }
