@@ -1,57 +1,57 @@
-// Package rollout decides how far a fleet goes with a release.
+// Package rollout decides how far a release may go in a fleet.
 //
-// [Next] is the whole package: it looks at a fleet's intent, at what its devices
-// report and at the state kept from the last turn, and says what the ring's
-// document must name now, why it does not go further, and when to look again.
-// It is pure: time arrives as [Input].At, and the same input gives the same
-// decision, so a decision can be replayed and explained.
+// [Next] is the only decision. Its input is the fleet's configuration, the reports of its devices and
+// the state kept from the last decision. It returns the document to publish for the fleet's ring, the
+// reason why the rollout goes no further, and the time to decide again. It is pure: the time is
+// [Input].At, and the same input gives the same decision, so a decision can be replayed.
 //
 // # Waves
 //
-// Every device has a place in [0, 1) that only its id and the rollout's salt
-// decide ([delivery.WavePosition]). A wave is a share of that line: all devices
-// below it take the release, the others keep the one before. A wave of n
-// devices ends just above the n-th of them. Where a hardware profile has no device
-// in it, the first device of that profile is added alone ([delivery.Desired].Also).
-// Devices say themselves which profile they have, so a false label must not bring the
-// release to others. A wave only grows, whatever devices come and go; it falls in one
-// step, to nothing, when the rollout is aborted.
+// Each device has a position in [0, 1), computed from its id and the rollout's salt
+// ([delivery.WavePosition]). A wave is a share of that line: all devices below the share get the
+// release, the others keep the previous one. A wave of n devices ends just above the n-th device. If
+// the wave contains no device of a hardware profile, the first device of that profile is added
+// ([delivery.Desired].Also), and only that device: devices report their own labels, so a false label
+// must not bring the release to other devices. A wave only grows when devices come and go. An abort
+// sets the share to zero in one step.
 //
-// Devices that were not heard from for a [Input].Deadline when a wave began are
-// away: they are left out of that wave's count, are named in the decision, and
-// take the release when they are back. So are devices that never took the
-// document. A device that took it and then falls silent counts as failed: a
-// bricked device sends no report. Silence is counted from [Input].Listening on:
-// before that the server was stopped, suspended, or heard no device of the fleet. It
-// is counted up to [Input].Heard, the last report of any of them: where none is
-// heard, the network of their site or of the server may be cut. So neither the time
-// of a cut nor the first report after it is evidence against the devices that report
-// later.
+// # Silent and away devices
 //
-// A device that speaks and does not move is held: it says that it cannot download,
-// that the document has expired by its clock, that its slot was damaged; or it
-// reports from two places; or it just stays where it is until the deadline. It
-// shows nothing about the release, so it never aborts it: the wave waits, and the
-// decision names the device and the reason. That stays so when a held device falls
-// silent.
+// A device is away if it was not heard from for [Input].Deadline when the wave began, or if it never
+// received the document. Away devices are not counted in the wave. The decision names them, and they
+// get the release when they are back. A device that received the document and then falls silent counts
+// as failed, because a bricked device sends no report.
 //
-// A wave has passed when each of its devices has reported the release healthy,
-// which a device does after it has served through the soak time. More failures
-// than budget.failures.tolerable abort the rollout for everybody. That is a share of
-// the devices that the wave is said to have, without those added for their profile. An abort
-// sticks to the bundle's digest: it is over when another digest is released, or
-// when the caller stops naming it in [Input].Aborted because it was lifted.
+// Silence is counted from [Input].Listening: before that time the server was stopped or suspended, or
+// heard no device of the fleet. Silence is counted up to [Input].Heard, the last report of any device
+// of the fleet: if none is heard, the network of the site or of the server may be cut. So neither an
+// outage, nor the first report after it, is evidence against the devices that report later.
 //
-// # What a wave cannot show
+// # Held devices
 //
-// Few devices say little: no failure among 3 devices is what a release that
-// fails on every second device shows one time in eight. Decisions print the
-// failure rate that the devices so far do not rule out ([NotRuledOut]).
+// A device is held if it reports and does not install: it cannot download, the document has expired by
+// its clock, its slot is damaged, it reports from two places, or it stays in one phase until the
+// deadline. This is no evidence about the release, so a held device never aborts it. The wave waits,
+// and the decision names the device and the reason. A held device that falls silent stays held.
 //
-// # Going back
+// # Passing and aborting
 //
-// A release that the fleet has run healthily before needs no proof: the rollout
-// takes all devices at once, at any hour, with no soak ([Input].Rollback, [HasRun]).
-// It is never aborted, because what it would fall back to is what people want to
-// leave. The device's own health check still decides on the device.
+// A device reports the release as healthy after it has served through the soak time. A wave has passed
+// when all its devices are healthy. More failures than budget.failures.tolerable abort the rollout for
+// the whole fleet. That budget is a share of the configured size of the wave, without the devices that
+// were added for their profile. An abort applies to the bundle's digest. It ends when another digest
+// is released, or when the bundle is no longer in [Input].Aborted because the abort was lifted.
+//
+// # Statistical limits
+//
+// A small wave is weak evidence: if a release fails on every second device, a wave of 3 devices shows
+// no failure one time in eight. Decisions print the failure rate that cannot be ruled out
+// ([NotRuledOut]).
+//
+// # Rollbacks
+//
+// A release that the fleet has run healthily before ([HasRun]) is rolled out as a rollback
+// ([Input].Rollback): to all devices at once, at any hour, with no soak. A rollback is never aborted,
+// because an abort would return to the release that is being left. Each device's own health check
+// still applies.
 package rollout

@@ -5,15 +5,14 @@ import (
 	"math"
 )
 
-// NotRuledOut is the highest failure rate that so few failures among so many
-// devices leave possible, with 95 % confidence: the exact one-sided binomial
-// bound (Clopper and Pearson). For no failure it is 1-0.05^(1/n). Without
-// devices it is 1.
+// NotRuledOut returns the highest failure rate that is still possible, with 95 % confidence, after so
+// many failures among so many devices: the exact one-sided binomial bound (Clopper and Pearson). With
+// no failure it is 1-0.05^(1/n). With no device it is 1.
 func NotRuledOut(failures, devices int) float64 {
 	if devices <= 0 || failures >= devices {
 		return 1
 	}
-	// The probability of at most so many failures falls as the rate grows.
+	// The probability of at most so many failures falls as the rate grows, so bisection finds the bound.
 	low, high := 0.0, 1.0
 	for range 60 {
 		mid := (low + high) / 2
@@ -26,7 +25,7 @@ func NotRuledOut(failures, devices int) float64 {
 	return high
 }
 
-// atMost is the probability of at most k failures of n at rate p.
+// atMost returns the probability of at most k failures among n devices at failure rate p.
 func atMost(k, n int, p float64) float64 {
 	sum := 0.0
 	lnN, _ := math.Lgamma(float64(n + 1))
@@ -38,7 +37,7 @@ func atMost(k, n int, p float64) float64 {
 	return sum
 }
 
-// evidence says what so many devices show, and what they do not.
+// evidence is the sentence about the failures among n devices and the failure rate not ruled out.
 func evidence(failures, n int) string {
 	s := "failures"
 	if failures == 1 {

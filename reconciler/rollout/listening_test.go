@@ -9,14 +9,14 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// While a server is stopped or suspended nobody hears the devices. Their silence counts from when it listens again.
+// While a server is stopped or suspended it receives no report. Silence counts from when it listens again.
 func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 	const deadline = rollout.DefaultDeadline
 	begun := rollout.State{Target: v2, Base: &v1, Began: noon, Started: noon}
 	last := begun
 	last.Wave, last.Share = 1, 1
 	back := noon.Add(20 * time.Minute)
-	was := func(d delivery.Device, at time.Time) delivery.Device { d.Seen = at; return d }
+	heardAt := func(d delivery.Device, at time.Time) delivery.Device { d.Seen = at; return d }
 	soaking := device("x", delivery.DeviceSoaking, v2)
 	x, y := device("x", delivery.DeviceHealthy, v2), device("y", delivery.DeviceHealthy, v2)
 	only := []delivery.Device{soaking}
@@ -31,27 +31,27 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 		hold      string
 		wake      time.Time
 	}{
-		{name: "a server that always listened", state: begun, at: back, devices: only, abort: true},
-		{name: "its first turn", state: begun, listening: back, at: back, devices: []delivery.Device{soaking},
+		{name: "a server that was always listening", state: begun, at: back, devices: only, abort: true},
+		{name: "the first decision after a restart", state: begun, listening: back, at: back, devices: []delivery.Device{soaking},
 			hold: "waiting for 1 device", wake: noon.Add(30 * time.Minute)}, // the end of the soak
 		{name: "not listening yet", state: begun, listening: back.Add(time.Second), at: back, devices: only,
 			hold: "waiting for 1 device"},
-		{name: "a deadline later", state: begun, listening: back, at: back.Add(deadline), devices: only,
+		{name: "at the deadline after the restart", state: begun, listening: back, at: back.Add(deadline), devices: only,
 			hold: "waiting for 1 device", wake: back.Add(deadline + time.Second)},
-		{name: "later than that", state: begun, listening: back, at: back.Add(deadline + 2*time.Second),
+		{name: "after that deadline", state: begun, listening: back, at: back.Add(deadline + 2*time.Second),
 			devices: []delivery.Device{soaking}, abort: true},
 		{name: "a failure counts at once", state: begun, listening: back, at: back,
 			devices: []delivery.Device{broken("x", v2, v1, "golden differs")}, abort: true},
 		{name: "heard again", state: begun, listening: back, at: back.Add(time.Minute),
-			devices: []delivery.Device{was(soaking, back.Add(time.Minute))}, hold: "waiting for 1 device"},
-		{name: "a long absence is no reason to hold a device", state: begun,
+			devices: []delivery.Device{heardAt(soaking, back.Add(time.Minute))}, hold: "waiting for 1 device"},
+		{name: "a long outage of the server holds no device", state: begun,
 			listening: noon.Add(3 * time.Hour), at: noon.Add(3 * time.Hour),
-			devices: []delivery.Device{was(soaking, noon.Add(3*time.Hour))}, hold: "waiting for 1 device"},
-		{name: "one healthy word does not speak for those that nobody heard", state: last,
-			listening: back, at: back.Add(time.Minute), devices: []delivery.Device{x, was(y, back.Add(time.Minute))},
+			devices: []delivery.Device{heardAt(soaking, noon.Add(3*time.Hour))}, hold: "waiting for 1 device"},
+		{name: "a healthy report of one device does not settle the others", state: last,
+			listening: back, at: back.Add(time.Minute), devices: []delivery.Device{x, heardAt(y, back.Add(time.Minute))},
 			hold: "waiting for 1 device"},
-		{name: "until they are away", state: last, listening: back, at: back.Add(deadline + time.Minute),
-			devices: []delivery.Device{x, was(y, back.Add(deadline))},
+		{name: "the others are away after the deadline", state: last, listening: back, at: back.Add(deadline + time.Minute),
+			devices: []delivery.Device{x, heardAt(y, back.Add(deadline))},
 			done:    true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,15 +62,15 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 					d.Abort != nil, d.Done, d.Hold, c.abort, c.done, c.hold)
 			}
 			if !c.wake.IsZero() && !d.Wake.Equal(c.wake) {
-				t.Errorf("wakes %v, want %v", d.Wake, c.wake)
+				t.Errorf("wake is %v, want %v", d.Wake, c.wake)
 			}
 		})
 	}
 }
 
-// A fleet does not lose the time that it was healthy for, as its server was away; no other fleet follows it before it
-// is heard again.
-func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
+// An outage of the server does not reset since when a fleet is healthy. No other fleet follows it before one of its
+// devices is heard from.
+func TestOutageKeepsHealthySince(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("100%"), Target: v2, At: noon.Add(time.Hour), Listening: noon.Add(time.Hour),
 		State:   rollout.State{Target: v2, Base: &v1, Share: 1, Done: true, Healthy: noon},
 		Devices: all(3, delivery.DeviceHealthy, v2)}
@@ -80,11 +80,11 @@ func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
 		t.Errorf("healthy since %v: %s", d.State.Healthy, d)
 	}
 	if want := in.Listening.Add(rollout.DefaultDeadline + time.Second); !d.Wake.Equal(want) {
-		t.Errorf("looks again at %v, want %v", d.Wake, want)
+		t.Errorf("wake is %v, want %v", d.Wake, want)
 	}
 	in.At = d.Wake
 	if d = rollout.Next(in); !d.State.Healthy.IsZero() {
-		t.Errorf("nobody was heard for a deadline: %s", d)
+		t.Errorf("no device was heard from for the deadline, and the fleet still counts as healthy: %s", d)
 	}
 	follower := rollout.Input{Fleet: fleet("100%"), Target: v2, At: noon, Devices: all(2, delivery.DeviceHealthy, v1),
 		Published: &delivery.Desired{Version: 7, Release: v1, Share: 1},
@@ -92,13 +92,13 @@ func TestAbsenceOfTheServerKeepsAFleetsHealth(t *testing.T) {
 	follower.Fleet.After = &delivery.After{Fleet: "staging", Healthy: delivery.Duration(24 * time.Hour)}
 	const unheard = "fleet staging: none of its devices was heard from for 15m"
 	if d := rollout.Next(follower); !strings.Contains(d.Hold, unheard) {
-		t.Errorf("it begins after a fleet that nobody heard: %s", d)
+		t.Errorf("the rollout began although no device of the fleet before it was heard from: %s", d)
 	}
 }
 
-// Times that lie in the future are of a clock that was set back. A device is not heard for ever for that, and a wave
-// does not wait for ever.
-func TestTimesInTheFutureBeginNow(t *testing.T) {
+// Stored times in the future come from a clock that was set back. Such a device still becomes silent, and such a wave
+// still ends.
+func TestFutureTimesCountAsNow(t *testing.T) {
 	ahead := noon.Add(365 * 24 * time.Hour)
 	devices := []delivery.Device{device("x", delivery.DeviceSoaking, v2)}
 	devices[0].Seen = ahead
@@ -106,11 +106,11 @@ func TestTimesInTheFutureBeginNow(t *testing.T) {
 		State: rollout.State{Target: v2, Base: &v1, Share: 1, Began: ahead, Started: ahead}}
 	d := rollout.Next(in)
 	if d.Abort != nil || !d.State.Started.Equal(noon) {
-		t.Fatalf("first turn: %s", d)
+		t.Fatalf("first decision: %s", d)
 	}
 	in.State, in.At = d.State, noon.Add(rollout.DefaultDeadline+2*time.Second)
 	if d = rollout.Next(in); d.Abort == nil {
-		t.Errorf("a device that fell silent counts as heard: %s", d)
+		t.Errorf("a silent device counts as heard: %s", d)
 	}
 	in.State.Done, in.State.Healthy = true, ahead
 	in.At = noon
@@ -119,27 +119,27 @@ func TestTimesInTheFutureBeginNow(t *testing.T) {
 	}
 }
 
-// Where nobody of a fleet is heard, the network may be cut: that says nothing about the release, until one device is
-// heard again.
+// If no device of a fleet is heard from, the network may be cut. That is no evidence about the release until a device
+// is heard from again.
 func TestSilenceOfAllIsNoEvidence(t *testing.T) {
 	devices := []delivery.Device{device("x", delivery.DeviceSoaking, v2), device("y", delivery.DeviceSoaking, v2)}
 	in := rollout.Input{Fleet: fleet("100%"), Target: v2, Devices: devices, At: noon.Add(10 * rollout.DefaultDeadline),
 		Heard: noon, State: rollout.State{Target: v2, Base: &v1, Share: 1, Began: noon, Started: noon}}
 	d := rollout.Next(in)
 	if d.Abort != nil || !strings.Contains(d.Hold, "no device of the fleet was heard since 2026-11-24 12:00 UTC") {
-		t.Errorf("nobody is heard: %s", d)
+		t.Errorf("no device is heard from: %s", d)
 	}
 	if !d.Wake.IsZero() && !d.Wake.After(in.At) {
-		t.Errorf("it is looked at again at %v, and it is %v", d.Wake, in.At)
+		t.Errorf("wake is %v, and now is %v", d.Wake, in.At)
 	}
-	// One that is in no wave yet is heard. The two have not had the time to report.
+	// A device outside the wave reports again. The two others have not had time to report.
 	in.Heard, in.Listening = in.At, in.At
 	if d = rollout.Next(in); d.Abort != nil || !strings.Contains(d.Hold, "waiting for 2 devices") {
-		t.Errorf("the first report after a cut counts against the others: %s", d)
+		t.Errorf("the first report after an outage counts against the others: %s", d)
 	}
 	in.At = in.At.Add(rollout.DefaultDeadline + time.Second)
 	in.Heard = in.At
 	if d = rollout.Next(in); d.Abort == nil {
-		t.Errorf("others are heard for a deadline, and these two are silent: %s", d)
+		t.Errorf("two devices are silent while others report, and nothing is aborted: %s", d)
 	}
 }

@@ -15,31 +15,31 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A standing is what one device says about the target.
+// A standing is the state of one device with respect to the target release.
 type standing int
 
 const (
-	waiting standing = iota // it may still become healthy
-	healthy                 // it served the target through a soak
-	failed                  // it tried the target and fell back
-	silent                  // took the document, and was not heard from since the deadline
-	away                    // not heard from, and that says nothing about the target
-	held                    // it speaks, and says why it does not move, or is not to be believed
+	waiting standing = iota // may still become healthy
+	healthy                 // served the target through the soak
+	failed                  // tried the target and fell back
+	silent                  // received the document, then not heard from for the deadline
+	away                    // not heard from; no evidence about the target
+	held                    // reports and does not install, or its report is not trusted
 )
 
 type member struct {
 	device   *delivery.Device
 	position float64
-	profile  string // hardware profile; empty: of none
+	profile  string // name of the hardware profile; empty if none
 	standing standing
-	why      string // of one that is held
-	taken    bool   // it is in the wave; see take
+	why      string // reason, if held
+	inWave   bool   // is in the wave; set by markWave
 }
 
-// members are a fleet's devices by their place in the rollout.
+// members are the fleet's devices, sorted by position.
 type members []member
 
-// members judges every device of the fleet.
+// members computes the standing of every device of the fleet.
 func (in *turn) members(s State) members {
 	salt := in.salt(s)
 	m := make(members, 0, len(in.fleet))
@@ -54,14 +54,14 @@ func (in *turn) members(s State) members {
 	return m
 }
 
-// judge looks at one device. Only what a device did with the target is evidence
-// against it: one that never took the document, or said that it could not do what
-// the document says, has shown nothing.
+// judge returns a device's standing, and the reason if it is held. Only what a device did with the
+// target is evidence against the target: a device that never received the document, or reported that
+// it could not follow it, shows nothing.
 func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 	r := &d.Report
 	lastHeard := in.lastHeard(d)
 	heard := in.At.Sub(lastHeard) <= in.Deadline
-	begun := later(s.Started, in.Listening) // since when its silence says something about the target
+	begun := later(s.Started, in.Listening) // silence before this says nothing about the target
 	onTarget := r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle
 	switch {
 	case d.TwoPlaces(in.At, in.Deadline):
@@ -70,12 +70,12 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 		return held, "its report does not count: " + clean(d.Ignored)
 	case onTarget && heard:
 		return healthy, ""
-	case onTarget && !s.Done && in.deaf():
-		return waiting, "" // it was well when it was heard last, and may be still
+	case onTarget && !s.Done && in.justListening():
+		return waiting, "" // it was healthy when last heard, and may still be
 	case onTarget, s.Done && !heard:
-		return away, "" // it was well when it was heard last
-	// A failure that an earlier rollout of the same bundle saw does not count
-	// against this one: the device has not tried again yet.
+		return away, "" // it was healthy when last heard
+	// A failure that was reported to an earlier rollout of the same bundle does not count: the device has
+	// not tried again yet.
 	case r.Phase == delivery.DeviceFailed && r.Failed == s.Target.Bundle && r.Desired > s.Since && d.Ignored == "":
 		if in.Doubt != "" {
 			return held, clean(r.Why) + "; " + in.Doubt
@@ -86,24 +86,24 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 	case in.heard().Sub(later(lastHeard, begun)) > in.Deadline:
 		switch {
 		case r.Held != "":
-			return held, Strange(d, in.At, in.Deadline)
+			return held, Anomalies(d, in.At, in.Deadline)
 		case r.Desired <= s.Since:
-			return away, "" // it never took the document
+			return away, "" // it never received the document
 		}
 		return silent, ""
 	case r.Held != "":
-		return held, Strange(d, in.At, in.Deadline)
+		return held, Anomalies(d, in.At, in.Deadline)
 	case in.At.Sub(begun) > in.Deadline+time.Duration(in.Fleet.Soak):
 		return held, fmt.Sprintf("it reports, and has been %s since the wave began", r.Phase)
 	}
 	return waiting, ""
 }
 
-// deaf reports whether the server has not listened for a whole deadline yet, so that a device's silence may be the
-// server's own.
-func (in *turn) deaf() bool { return in.At.Sub(in.Listening) <= in.Deadline }
+// justListening reports whether the server has been listening for less than the deadline, so that a device's
+// silence may be the server's fault.
+func (in *turn) justListening() bool { return in.At.Sub(in.Listening) <= in.Deadline }
 
-// heard is until when a device's silence is its own: when any device of the fleet was heard last.
+// heard returns the time up to which silence counts: the last report of any device of the fleet.
 func (in *turn) heard() time.Time {
 	if in.Heard.IsZero() || in.Heard.After(in.At) {
 		return in.At
@@ -111,12 +111,12 @@ func (in *turn) heard() time.Time {
 	return in.Heard
 }
 
-// absence says that silence may be the server's own; it is empty where it is not.
+// absence explains that the silence may be the server's or the network's fault. It is empty if it is not.
 func (in *turn) absence() string {
 	switch {
-	case in.deaf():
+	case in.justListening():
 		return "; this server heard none of them before " + clock(in.Listening)
-	case in.mute():
+	case in.allSilent():
 		return fmt.Sprintf(
 			"; no device of the fleet was heard since %s, so their network or this server's may be cut: "+
 				"nothing is concluded from the silence before one is heard", clock(in.heard()))
@@ -124,28 +124,29 @@ func (in *turn) absence() string {
 	return ""
 }
 
-// mute reports whether no device of the fleet was heard for a whole deadline.
-func (in *turn) mute() bool { return in.At.Sub(in.heard()) > in.Deadline }
+// allSilent reports whether no device of the fleet was heard from for the deadline.
+func (in *turn) allSilent() bool { return in.At.Sub(in.heard()) > in.Deadline }
 
-// lastHeard is when a device was heard last. A time in the future is of a clock that was set back since: then all that
-// is known is that it was heard before the server's clock was right.
+// lastHeard returns when a device was last heard from. A time in the future comes from a server clock
+// that was set back since; then the device was heard some time before Listening.
 func (in *turn) lastHeard(d *delivery.Device) time.Time {
-	if d.Seen.After(in.At.Add(odd)) && !in.Listening.IsZero() {
+	if d.Seen.After(in.At.Add(maxSkew)) && !in.Listening.IsZero() {
 		return in.Listening
 	}
 	return d.Seen
 }
 
-// past is a time that the rollout has kept. One in the future is of a clock that was set back since, so what it says
-// begins now.
-func (in *turn) past(t time.Time) time.Time {
-	if t.After(in.At.Add(odd)) {
+// notInFuture returns t, or now if t is in the future. A stored time in the future comes from a server clock
+// that was set back since, so the period that it begins is counted from now.
+func (in *turn) notInFuture(t time.Time) time.Time {
+	if t.After(in.At.Add(maxSkew)) {
 		return in.At
 	}
 	return t
 }
 
-// Heard reports whether any of some devices was heard within a deadline.
+// Heard reports whether any of the devices was heard from within the deadline; a deadline of zero is
+// DefaultDeadline.
 func Heard(devices []delivery.Device, at time.Time, deadline time.Duration) bool {
 	if deadline <= 0 {
 		deadline = DefaultDeadline
@@ -153,12 +154,12 @@ func Heard(devices []delivery.Device, at time.Time, deadline time.Duration) bool
 	return slices.ContainsFunc(devices, func(d delivery.Device) bool { return at.Sub(d.Seen) <= deadline })
 }
 
-// odd is how far a clock may be off before it is worth a word.
-const odd = time.Minute
+// maxSkew is the clock difference from which a device's clock is reported.
+const maxSkew = time.Minute
 
-// Strange says what is odd about a device, by its last report and by what the
-// server knows of it. It is empty where nothing is.
-func Strange(d *delivery.Device, now time.Time, deadline time.Duration) string {
+// Anomalies describes what is wrong with a device, from its last report and from what the server
+// observed. It is empty if nothing is.
+func Anomalies(d *delivery.Device, now time.Time, deadline time.Duration) string {
 	var parts []string
 	if d.TwoPlaces(now, deadline) {
 		parts = append(parts, "it reports from two places: two installations have this name")
@@ -167,9 +168,9 @@ func Strange(d *delivery.Device, now time.Time, deadline time.Duration) string {
 		parts = append(parts, clean(d.Report.Held))
 	}
 	switch {
-	case d.Skew >= odd:
+	case d.Skew >= maxSkew:
 		parts = append(parts, fmt.Sprintf("its clock is %s ahead", delivery.Duration(d.Skew.Round(time.Second))))
-	case d.Skew <= -odd:
+	case d.Skew <= -maxSkew:
 		parts = append(parts, fmt.Sprintf("its clock is %s behind", delivery.Duration(-d.Skew.Round(time.Second))))
 	}
 	if d.Ignored != "" {
@@ -185,8 +186,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// profile names the hardware profile of a device: the first, by name, that has
-// its board.
+// profile returns the hardware profile of a device: the first, by name, with the device's board.
 func profile(f delivery.Fleet, d *delivery.Device) string {
 	if len(f.Profiles) == 0 {
 		return ""
@@ -201,48 +201,50 @@ func profile(f delivery.Fleet, d *delivery.Device) string {
 	return name
 }
 
-// reach is how far a wave goes along the line: n devices that are not away, and the share just above the n-th.
+// reach returns the share of the line that a wave covers, just above its last device, and how many
+// devices that are not away are in it.
 func (m members) reach(w delivery.Wave) (share float64, n int) {
-	here := m.here()
+	present := m.present()
 	if w.Share >= 1 {
-		return 1, len(here)
+		return 1, len(present)
 	}
-	if len(here) == 0 {
+	if len(present) == 0 {
 		return 0, 0
 	}
 	n = w.Devices
 	if n == 0 {
-		// The slack keeps 5% of 20 devices at one, whatever the last bit says.
-		n = int(math.Ceil(float64(w.Share)*float64(len(here)) - 1e-9))
+		// The slack keeps 5% of 20 devices at 1 despite rounding.
+		n = int(math.Ceil(float64(w.Share)*float64(len(present)) - 1e-9))
 	}
-	n = min(max(n, 1), len(here))
-	return above(here[n-1].position), n
+	n = min(max(n, 1), len(present))
+	return shareAbove(present[n-1].position), n
 }
 
-// here are the members that are not away.
-func (m members) here() members {
+// present returns the members that are not away.
+func (m members) present() members {
 	return slices.DeleteFunc(slices.Clone(m), func(x member) bool { return x.standing == away })
 }
 
-// take puts the devices of a state's wave into it.
-func (m members) take(s State) {
+// markWave marks the devices of the state's wave.
+func (m members) markWave(s State) {
 	for i := range m {
-		m[i].taken = s.Share >= 1 || m[i].position < s.Share || slices.Contains(s.Also, m[i].position)
+		m[i].inWave = s.Share >= 1 || m[i].position < s.Share || slices.Contains(s.Also, m[i].position)
 	}
 }
 
-// missing are the places of the devices to add to a wave so that each hardware profile has one in it: the first of each
-// profile that has none. A device says itself which profile it has. So a profile adds that device alone, and none that
-// stands before it: a device with a false label adds itself, or the one device that its label kept out.
-func (m members) missing() []float64 {
+// missingProfiles returns the positions of the devices to add to a wave so that it contains each hardware
+// profile: the first device of each profile that has none. Devices report their own labels, so only
+// that device is added and none before it: a false label adds the device that has it, or the one
+// device that it kept out.
+func (m members) missingProfiles() []float64 {
 	has := map[string]bool{}
 	for _, x := range m {
-		if x.taken && x.standing != away {
+		if x.inWave && x.standing != away {
 			has[x.profile] = true
 		}
 	}
 	var places []float64
-	for _, x := range m.here() {
+	for _, x := range m.present() {
 		if x.profile != "" && !has[x.profile] {
 			has[x.profile] = true
 			places = append(places, x.position)
@@ -251,20 +253,20 @@ func (m members) missing() []float64 {
 	return places
 }
 
-// above is the smallest share that holds a position. Positions lie on a grid
-// that is coarser than the numbers between them, so no other is caught.
-func above(position float64) float64 { return math.Nextafter(position, 2) }
+// shareAbove returns the smallest share that includes a position. Positions lie on a grid that is coarser
+// than the spacing of floats, so no other device is included.
+func shareAbove(position float64) float64 { return math.Nextafter(position, 2) }
 
-// draws is how many salts are tried for the first wave.
-const draws = 64
+// saltCandidates is how many salts are tried for a first wave.
+const saltCandidates = 64
 
-// salt is the rollout's own, or the first that draw would take.
+// salt returns the rollout's salt, or the first candidate if chooseSalt has not chosen one yet.
 func (in *turn) salt(s State) string {
 	return cmp.Or(s.Salt, Salt(in.Fleet.Name, s.Target.Bundle))
 }
 
-// secret is the part of a salt that nobody can know before the rollout begins, so
-// that no device can choose its name for the first wave.
+// secret returns the part of a salt that cannot be known before the rollout begins, so that nobody can
+// choose a device name that gets into the first wave.
 func (in *turn) secret(s State) string {
 	if in.Seed == "" {
 		return ""
@@ -274,17 +276,16 @@ func (in *turn) secret(s State) string {
 	return "/" + hex.EncodeToString(mac.Sum(nil)[:6])
 }
 
-// draw chooses the salt of a new rollout: the first of some by which the first
-// wave holds no device that is away, or else as few as can be. A share holds all
-// devices below it: one that comes back in the middle of the first wave would
-// take the release too, and a wave of one would be two.
-func (in *turn) draw(s State) string {
+// chooseSalt chooses the salt of a new rollout: the first candidate whose first wave contains no away
+// device, or else the fewest. A share includes all devices below it, so an away device that returns
+// during the first wave would get the release too, and a wave of one would be two.
+func (in *turn) chooseSalt(s State) string {
 	first := Salt(in.Fleet.Name, s.Target.Bundle) + in.secret(s)
 	if len(in.Fleet.Waves) == 0 {
 		return first
 	}
 	best, fewest := first, math.MaxInt
-	for i := range draws {
+	for i := range saltCandidates {
 		if s.Salt = first; i > 0 {
 			s.Salt += fmt.Sprintf("/%d", i)
 		}
@@ -306,7 +307,7 @@ func (in *turn) draw(s State) string {
 	return best
 }
 
-// count sums up the devices of the wave.
+// count counts the devices of the wave by standing.
 func (m members) count() Count {
 	c := Count{All: len(m)}
 	var bad, stuck members
@@ -315,7 +316,7 @@ func (m members) count() Count {
 			c.Away++
 			continue
 		}
-		if !x.taken {
+		if !x.inWave {
 			continue
 		}
 		c.Devices++
@@ -350,12 +351,12 @@ func (m members) count() Count {
 	return c
 }
 
-// deadline is when the next device of the wave would count as silent.
+// deadline returns when the next waiting device of the wave would count as silent or as held.
 func (m members) deadline(in *turn, s State) time.Time {
 	var wake time.Time
 	begun := later(s.Started, in.Listening)
 	for _, x := range m {
-		if x.standing == waiting && x.taken {
+		if x.standing == waiting && x.inWave {
 			if quiet := later(in.lastHeard(x.device), begun).Add(in.Deadline + time.Second); quiet.After(in.At) {
 				wake = earliest(wake, quiet)
 			}
@@ -367,10 +368,10 @@ func (m members) deadline(in *turn, s State) time.Time {
 	return wake
 }
 
-// fades is when the next device that is heard will not be.
-func (m members) fades(in *turn) time.Time {
+// nextSilence returns when the next device that counts as heard would become silent.
+func (m members) nextSilence(in *turn) time.Time {
 	var wake time.Time
-	if in.deaf() {
+	if in.justListening() {
 		wake = in.Listening.Add(in.Deadline + time.Second)
 	}
 	for _, x := range m {
@@ -381,7 +382,7 @@ func (m members) fades(in *turn) time.Time {
 	return wake
 }
 
-// away names the devices that are left out.
+// away names the devices that are not counted, at most five.
 func (m members) away(c Count) string {
 	if c.Away == 0 {
 		return ""
@@ -400,7 +401,7 @@ func (m members) away(c Count) string {
 	return fmt.Sprintf("; away: %s%s", strings.Join(names, ", "), more)
 }
 
-// out says how a fleet stands that has been reached.
+// out is the sentence about a fleet whose rollout is done.
 func (c Count) out(in *turn) string {
 	last := fmt.Sprintf("seen in the last %s%s", delivery.Duration(in.Deadline), in.absence())
 	if c.Devices == 0 && c.Away > 0 {
@@ -417,7 +418,7 @@ func (c Count) healthyOf() string {
 	return fmt.Sprintf("%d of %s healthy", c.Healthy, devices(c.Devices))
 }
 
-// missing says who has not made it yet.
+// missing is the sentence about the devices of the wave that are not healthy.
 func (c Count) missing() string {
 	var parts []string
 	if c.Waiting > 0 {
@@ -432,7 +433,7 @@ func (c Count) missing() string {
 	return strings.Join(parts, "; ")
 }
 
-// heldText says why devices are held.
+// heldText names the held devices and their reasons.
 func (c Count) heldText() string {
 	s := fmt.Sprintf("%s held (%s", devices(c.Held), strings.Join(c.HeldWhy, "; "))
 	if n := c.Held - len(c.HeldWhy); n > 0 {
@@ -441,7 +442,7 @@ func (c Count) heldText() string {
 	return s + ")"
 }
 
-// whys says what went wrong.
+// whys names the failed and silent devices and their reasons.
 func (c Count) whys() string {
 	s := fmt.Sprintf("%s failed", devices(c.Failed+c.Silent))
 	if c.Failed == 0 {
@@ -461,7 +462,7 @@ func devices(n int) string {
 	return fmt.Sprintf("%d devices", n)
 }
 
-// clean makes what a device wrote fit for one line of a report.
+// clean makes a device's text printable on one line, and cuts it to 200 characters.
 func clean(why string) string {
 	why = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

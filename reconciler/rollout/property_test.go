@@ -11,9 +11,8 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// A fleet that comes and goes, breaks and forgets: whatever happens, a rollout
-// keeps its promises.
-func TestPromises(t *testing.T) {
+// TestInvariants checks the invariants of rollouts on random fleets whose devices appear, fall silent and fail.
+func TestInvariants(t *testing.T) {
 	for seed := range uint64(150) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		f := fleet("2", "30%", "100%")
@@ -22,7 +21,7 @@ func TestPromises(t *testing.T) {
 			f.Budget.Failures = &delivery.Failures{Tolerable: 0.1}
 		}
 		in := rollout.Input{Fleet: f, Target: v2, Previous: &v1, At: noon}
-		began := map[string]bool{} // devices that were told to take v2
+		began := map[string]bool{} // devices that were given v2
 		share, done := 0.0, false
 		for turn := range 60 {
 			if err := happen(rng, &in); err != nil {
@@ -37,7 +36,7 @@ func TestPromises(t *testing.T) {
 			if d.Abort != nil {
 				if d.Desired.Release.Bundle == v2.Bundle && d.Desired.Share > 0 ||
 					inWave(d, in.Devices) < len(in.Devices) && d.Desired.Release == v1 {
-					fail("an abort leaves somebody behind")
+					fail("an abort does not return every device")
 				}
 				if d.Wave.Failed+d.Wave.Silent == 0 {
 					fail("aborted without a failure")
@@ -70,19 +69,19 @@ func TestPromises(t *testing.T) {
 				fail("boards %v are there, the wave has %v", profiles, reached)
 			}
 			if done && !d.Done {
-				fail("it was done, and is no more")
+				fail("a completed rollout is not done any more")
 			}
 			if d.Done && d.Wave.Healthy == 0 && !done {
 				fail("done without a healthy device")
 			}
 			if !d.Done && d.Hold == "" {
-				fail("it neither ends nor says why not")
+				fail("neither done nor a reason why not")
 			}
 			if !d.Wake.IsZero() && !d.Wake.After(in.At) {
-				fail("wakes in the past: %v, now %v", d.Wake, in.At)
+				fail("wake is in the past: %v, now %v", d.Wake, in.At)
 			}
 			done = d.Done
-			// What is kept goes through JSON.
+			// The state is stored as JSON.
 			kept, err := json.Marshal(d.State)
 			if err != nil {
 				t.Fatal(err)
@@ -98,7 +97,7 @@ func TestPromises(t *testing.T) {
 	}
 }
 
-// happen lets something happen to a fleet.
+// happen changes a fleet at random.
 func happen(rng *rand.Rand, in *rollout.Input) error {
 	in.At = in.At.Add(time.Duration(rng.IntN(240)) * time.Second)
 	if rng.IntN(4) == 0 {
@@ -116,7 +115,7 @@ func happen(rng *rand.Rand, in *rollout.Input) error {
 	for i := range in.Devices {
 		d := &in.Devices[i]
 		if rng.IntN(20) == 0 {
-			continue // not heard from in this turn
+			continue // does not report in this turn
 		}
 		d.Seen = in.At
 		if in.Published == nil || !in.Published.InWave(d.Report.Device) || in.Published.Release.Bundle != v2.Bundle {
@@ -137,8 +136,7 @@ func happen(rng *rand.Rand, in *rollout.Input) error {
 	return nil
 }
 
-// Whatever the devices are called, a wave of n has n devices, and larger waves
-// hold smaller ones.
+// A wave of n has n devices whatever their names are, and larger waves contain smaller ones.
 func TestWaveSizes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	for range 200 {

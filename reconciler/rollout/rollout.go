@@ -11,75 +11,76 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// How often devices ask when nobody tells them that there is news.
+// The poll interval of devices whose long poll is not answered with a new document.
 const (
 	pollMoving  = delivery.Duration(15 * time.Second) // during a rollout
 	pollSettled = delivery.Duration(5 * time.Minute)
 )
 
-// DefaultDeadline is the silence after which a device counts as failed, where
-// Input.Deadline is zero: three heartbeats of an agent.
+// DefaultDeadline is the silence after which a device counts as failed if Input.Deadline is zero. An
+// agent reports at least three times in this time.
 const DefaultDeadline = 15 * time.Minute
 
 // Input is all that a decision depends on.
 type Input struct {
 	Fleet    delivery.Fleet
 	Target   delivery.Target  // the accepted release, or the version that the fleet is pinned to
-	Previous *delivery.Target // the release before it; nil for a first. Read where State and Published know no better
-	// the fleet has run Target healthily before; read when the rollout begins, and kept in State
+	Previous *delivery.Target // the release before it; nil for the first; used only if neither State nor Published has one
+	// Rollback: the fleet has run Target healthily before. Read when the rollout begins, then kept in State.
 	Rollback bool
 
-	State     State             // from the last decision; zero where there was none, or where it was lost
-	Published *delivery.Desired // what the ring's document says now; nil where there is none
+	State     State             // from the last decision; zero if there was none, or if it was lost
+	Published *delivery.Desired // the ring's current document; nil if none
 
-	Devices  []delivery.Device // those of another ring, or without the fleet's labels, are ignored
+	Devices  []delivery.Device // devices of other rings, or without the fleet's labels, are ignored
 	Aborted  []delivery.Digest // bundles that were aborted or forbidden, and not lifted since
-	After    AfterState        // of the fleet that Fleet.After names
+	After    AfterState        // state of the fleet in Fleet.After
 	At       time.Time         // now
 	Deadline time.Duration     // the silence that counts as failure; zero is DefaultDeadline
 
-	// Listening is since when devices can reach the server without a break. A break is over when the server was
-	// started, when its machine was woken up, or when the first device was heard after a long time in which none was.
-	// Silence before that may be the server's own. Zero is for ever.
+	// Listening is the time since when devices can reach the server without a break: since the server was
+	// started, since its machine was resumed, or since the first device was heard after a long time in
+	// which none was. Silence before that may be the server's fault. Zero: always.
 	Listening time.Time
-	// Heard is when any device of the fleet was heard last. Silence after that may be the network's, of their site or
-	// of the server. Zero is At.
+	// Heard is when any device of the fleet was last heard from. Silence after that may be the fault of
+	// the network of the site or of the server. Zero: At.
 	Heard time.Time
 
-	Seed  string // a secret of the server, from which salts are made
-	Doubt string // why no device's word that Target failed is believed now; empty: it is
+	Seed  string // a secret of the server, from which salts are derived
+	Doubt string // why reports that Target failed are not trusted now; empty if they are
 }
 
-// AfterState is how another fleet stands. Its own State gives it: see State.Standing.
+// AfterState is the state of another fleet that this one follows; see State.Standing.
 type AfterState struct {
-	Bundle       delivery.Digest // that it rolled out
-	HealthySince time.Time       // since when all of it is healthy; zero: it is not
-	Unheard      bool            // none of its devices was heard within the deadline, so that may be old
+	Bundle       delivery.Digest // the bundle that it rolled out
+	HealthySince time.Time       // since when all its devices are healthy; zero if they are not
+	Unheard      bool            // no device was heard from within the deadline, so HealthySince may be out of date
 }
 
-// State is what a rollout remembers between turns. It is kept as JSON. Losing it
-// begins the waves again, and takes the release from no device that has it as
-// long as Input.Published is there.
+// State is what a rollout keeps between decisions, as JSON. If it is lost, the waves begin again; no
+// device loses the release as long as Input.Published is known.
 type State struct {
 	Target   delivery.Target  `json:"target"`
-	Base     *delivery.Target `json:"base,omitempty"`  // what the fleet completed before, and falls back to
-	Model    string           `json:"model,omitempty"` // that the fleet ran when this began
+	Base     *delivery.Target `json:"base,omitempty"`  // the release that the fleet completed before; abort falls back to it
+	Model    string           `json:"model,omitempty"` // the model that the fleet ran when the rollout began
 	Rollback bool             `json:"rollback,omitempty"`
-	Salt     string           `json:"salt,omitempty"` // by which devices take their turns; see draw
-	Wave     int              `json:"wave"`           // from 0
+	Salt     string           `json:"salt,omitempty"` // decides the devices' positions; see chooseSalt
+	Wave     int              `json:"wave"`           // index from 0
 	Share    float64          `json:"share"`          // published; only grows
-	// places beyond Share of devices that the wave has taken for their hardware profile; published; only grows
+	// Also are the positions beyond Share of devices that were added for their hardware profile;
+	// published; only grows.
 	Also    []float64 `json:"also,omitempty"`
-	Since   int64     `json:"since"` // version of the document before this rollout's first
+	Since   int64     `json:"since"` // version of the last document before this rollout
 	Began   time.Time `json:"began"`
-	Started time.Time `json:"started"` // this wave
-	Healthy time.Time `json:"healthy"` // since when all devices are healthy on Target; zero: they are not
+	Started time.Time `json:"started"` // when the current wave began
+	Healthy time.Time `json:"healthy"` // since when all devices are healthy on Target; zero if they are not
 	Done    bool      `json:"done"`
-	// Abort is what the fleet fell back from, until that is signed: so it is not forgotten while nothing can be signed.
+	// Abort is an abort whose record is not signed yet. It is kept so that it is not forgotten while
+	// nothing can be signed.
 	Abort *delivery.Abort `json:"abort,omitempty"`
 }
 
-// Standing is what a fleet that comes after this one looks at.
+// Standing returns the state as a fleet that follows this one needs it. It is zero until the rollout is done.
 func (s State) Standing() AfterState {
 	if !s.Done {
 		return AfterState{}
@@ -87,25 +88,24 @@ func (s State) Standing() AfterState {
 	return AfterState{Bundle: s.Target.Bundle, HealthySince: s.Healthy}
 }
 
-// A Decision says what to publish, what to keep, and why it goes no further.
+// A Decision says what to publish, what to keep, and why the rollout goes no further.
 type Decision struct {
-	// Desired is the ring's document, complete but for Version and Expires. It is
-	// to be published every turn, so that it is signed again before it expires.
-	// Nil: there is nothing to publish yet.
+	// Desired is the ring's document without Version and Expires. It must be published every turn, so that
+	// it is signed again before it expires. Nil: there is nothing to publish yet.
 	Desired *delivery.Desired
 	State   State
 
-	Done  bool            // every device that is not away runs Target healthily
-	Abort *delivery.Abort // newly decided: to be recorded before Desired is published, so that it is not forgotten
-	Hold  string          // why the rollout does not move on now; empty when Done, or aborted
-	Text  string          // where the rollout stands, for people, one line
-	Wake  time.Time       // when the passing of time alone may change the decision; zero: never
+	Done  bool            // all devices that are not away run Target healthily
+	Abort *delivery.Abort // a new abort; must be recorded before Desired is published, so that a crash does not lose it
+	Hold  string          // why the rollout does not proceed now; empty if Done or aborted
+	Text  string          // the state of the rollout in one line
+	Wake  time.Time       // when time alone may change the decision; zero if never
 
-	Wave  Count // of the current wave, or of the fleet when all of it is reached
+	Wave  Count // the current wave; the whole fleet after the last one
 	Waves int
 }
 
-// Count says how the devices of a wave stand.
+// Count is the number of devices of a wave by standing.
 type Count struct {
 	All     int // in the fleet
 	Devices int // in the wave; the sum of the next five
@@ -113,14 +113,14 @@ type Count struct {
 	Failed  int
 	Silent  int
 	Waiting int
-	Held    int      // they wait for something that is no fault of the target
-	HeldWhy []string // for what, sorted by device, at most five
-	Away    int      // in the fleet, and counted nowhere else
-	Why     []string // what the failed and silent ones say, sorted by device, at most five
+	Held    int      // reports and does not install; not the target's fault
+	HeldWhy []string // why, sorted by device, at most five
+	Away    int      // in the fleet, and in no other count
+	Why     []string // why devices failed or since when they are silent, sorted by device, at most five
 }
 
-// HasRun reports whether a fleet knows a bundle as good: more than half of its
-// devices have run it through a healthy soak.
+// HasRun reports whether a fleet has run a bundle before: more than half of its devices have run it
+// through a healthy soak.
 func HasRun(f delivery.Fleet, devices []delivery.Device, bundle delivery.Digest) bool {
 	all, ran := 0, 0
 	for i := range devices {
@@ -136,7 +136,7 @@ func HasRun(f delivery.Fleet, devices []delivery.Device, bundle delivery.Digest)
 	return 2*ran > all
 }
 
-// belongs reports whether a device is one of the fleet's.
+// belongs reports whether a device is in the fleet: its ring and its labels match.
 func belongs(f delivery.Fleet, d *delivery.Device) bool {
 	if d.Report.Ring != f.Name {
 		return false
@@ -149,10 +149,10 @@ func belongs(f delivery.Fleet, d *delivery.Device) bool {
 	return true
 }
 
-// A turn is one look at a fleet.
+// A turn is one decision in progress.
 type turn struct {
 	Input
-	fleet []*delivery.Device // those of Devices that belong to it
+	fleet []*delivery.Device // those of Devices that belong to the fleet
 }
 
 // Next decides. See the package comment for the rules.
@@ -183,13 +183,13 @@ func Next(input Input) Decision {
 		}
 		s = next
 	} else {
-		s.Base = base // it may have been aborted or forbidden since
+		s.Base = base // the old base may have been aborted or forbidden since
 	}
-	s.Target = in.Target // another version number for the same bundle
-	s.Started, s.Healthy = in.past(s.Started), in.past(s.Healthy)
+	s.Target = in.Target // the same bundle may have another version number
+	s.Started, s.Healthy = in.notInFuture(s.Started), in.notInFuture(s.Healthy)
 	if s.Model != "" && s.Model != in.Fleet.Runs {
-		// The model was renamed, or the fleet runs another one with these bytes.
-		// Nothing goes back for that.
+		// The model was renamed, or the fleet runs another model with the same bytes. Nothing is rolled back
+		// for that.
 		s.Model, s.Rollback = in.Fleet.Runs, s.Rollback && !s.Done
 	}
 	if s.Rollback {
@@ -198,17 +198,17 @@ func Next(input Input) Decision {
 	return in.advance(s)
 }
 
-// base is what the fleet ran, all of it, before Target: what devices outside
-// the wave get, and what an abort returns to.
+// base returns the release that the whole fleet ran before Target: the one for devices outside the
+// wave, and the one that an abort returns to.
 func (in *turn) base() *delivery.Target {
 	var base *delivery.Target
 	switch s, p := in.State, in.Published; {
 	case s.Target.Bundle == in.Target.Bundle && s.Target.Bundle != "":
 		base = s.Base
-	case s.Done, s.Rollback && s.Target.Bundle != "": // a rollback was asked of all devices at once
+	case s.Done, s.Rollback && s.Target.Bundle != "": // a rollback was published to all devices at once
 		base = &s.Target
 	case s.Base != nil || s.Target.Bundle != "":
-		base = s.Base // the rollout in between never ended, so nobody is asked to take it
+		base = s.Base // the rollout in between was never completed, so no device is asked to install it
 	case p != nil && p.Release.Bundle != in.Target.Bundle && p.Share >= 1:
 		base = &p.Release
 	case p != nil:
@@ -223,7 +223,7 @@ func (in *turn) base() *delivery.Target {
 	return &b
 }
 
-// begin makes the state of a new rollout, or says what it must wait for.
+// begin returns the state of a new rollout, or why it must wait, and until when.
 func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Time) {
 	s = State{Target: in.Target, Base: base, Model: in.Fleet.Runs, Began: in.At, Started: in.At}
 	p := in.Published
@@ -236,7 +236,7 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 		}
 		return s, hold, time.Time{}
 	case resumes:
-		// It had begun, and the state was lost. Nobody loses the release for that.
+		// The rollout had begun, and its state was lost. No device loses the release for that.
 		s.Share, s.Salt, s.Also = p.Share, p.Salt, p.Also
 		if p.Share >= 1 {
 			s.Wave = max(0, len(in.Fleet.Waves)-1)
@@ -263,12 +263,12 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 				delivery.Duration(in.Deadline)), time.Time{}
 		}
 	}
-	s.Salt = in.draw(s)
+	s.Salt = in.chooseSalt(s)
 	return s, "", time.Time{}
 }
 
-// closed returns why no new wave may begin now: the fleet is paused, or its window is closed. wake is when the window
-// opens.
+// closed returns why no new wave may begin now: the fleet is paused, or its window is closed. wake is
+// when the window opens.
 func (in *turn) closed() (hold string, wake time.Time) {
 	if in.Fleet.Paused {
 		return in.paused(), time.Time{}
@@ -289,11 +289,11 @@ func (in *turn) paused() string {
 	return fmt.Sprintf("paused: true in fleets/%s.yaml", in.Fleet.Name)
 }
 
-// rollBack brings all devices to a release that the fleet knows.
+// rollBack publishes a release that the fleet has run before to all devices.
 func (in *turn) rollBack(s State) Decision {
 	s.Share = 1
 	m := in.members(s)
-	m.take(s)
+	m.markWave(s)
 	c := m.count()
 	s = in.settle(s, c)
 	d := in.decision(s, c, pollSettled)
@@ -304,7 +304,7 @@ func (in *turn) rollBack(s State) Decision {
 		if c.Held > 0 {
 			d.Text += "; " + c.heldText()
 		}
-		d.Wake = m.fades(in)
+		d.Wake = m.nextSilence(in)
 	case c.Devices == 0:
 		d.Hold = in.nobody()
 		d.Text = fmt.Sprintf("going back to version %d: %s", in.Target.Version, d.Hold)
@@ -315,7 +315,7 @@ func (in *turn) rollBack(s State) Decision {
 	return d
 }
 
-// advance judges the current wave, and goes on with the next ones as long as they pass.
+// advance decides about the current wave, and proceeds to the next ones as long as they pass.
 func (in *turn) advance(s State) Decision {
 	waves := in.Fleet.Waves
 	if len(waves) == 0 {
@@ -329,10 +329,10 @@ func (in *turn) advance(s State) Decision {
 		if s.Share = max(s.Share, share); s.Share >= 1 {
 			s.Also = nil
 		}
-		m.take(s)
-		if more := m.missing(); len(more) > 0 {
+		m.markWave(s)
+		if more := m.missingProfiles(); len(more) > 0 {
 			s.Also = slices.Concat(s.Also, more)
-			m.take(s)
+			m.markWave(s)
 		}
 		c := m.count()
 		at := fmt.Sprintf("wave %d of %d (%s)", s.Wave+1, len(waves), waves[s.Wave])
@@ -351,7 +351,7 @@ func (in *turn) advance(s State) Decision {
 				d.Text += "; " + evidence(c.Failed, c.Healthy+c.Failed)
 			}
 			d.Text += m.away(c)
-			d.Wake = m.fades(in)
+			d.Wake = m.nextSilence(in)
 			return d
 		}
 		bad := c.Failed + c.Silent
@@ -390,8 +390,9 @@ func (in *turn) advance(s State) Decision {
 	}
 }
 
-// tolerated is how many failures a wave of n devices stands. Those that it has beyond what the fleet says, for their
-// profile or since a device came back, do not count in n, so no device can raise the number.
+// tolerated returns how many failures a wave of n devices may have. Devices beyond the configured
+// size, added for their profile or back from being away, are not in n, so no device can raise the
+// number.
 func (in *turn) tolerated(n int) int {
 	if f := in.Fleet.Budget.Failures; f != nil {
 		return int(math.Floor(float64(f.Tolerable)*float64(n) + 1e-9))
@@ -399,13 +400,13 @@ func (in *turn) tolerated(n int) int {
 	return 0
 }
 
-// waiting says for whom a wave waits, and until when at least.
+// waiting returns what the wave waits for, and when to decide again.
 func (in *turn) waiting(s State, c Count, m members) (hold string, wake time.Time) {
 	wake = m.deadline(in, s)
 	if c.Waiting+c.Held == 0 {
 		return "no device is healthy", wake
 	}
-	if hold = c.missing(); in.mute() {
+	if hold = c.missing(); in.allSilent() {
 		hold += in.absence()
 	}
 	if until := s.Started.Add(time.Duration(in.Fleet.Soak)); in.Fleet.Soak > 0 && until.After(in.At) {
@@ -423,15 +424,15 @@ func (in *turn) nobody() string {
 	return "no device has reported yet"
 }
 
-// settle keeps the clock of a fleet that has been reached.
+// settle marks a completed rollout as done, and updates since when the fleet is healthy.
 func (in *turn) settle(s State, c Count) State {
 	if !s.Done && c.Devices > 0 && c.Healthy == c.Devices {
 		s.Done, s.Healthy = true, in.At
 	}
 	if s.Done {
 		switch {
-		case c.Failed == 0 && c.Healthy == 0 && in.deaf():
-			// Nobody was there to hear them, so nothing is known against them.
+		case c.Failed == 0 && c.Healthy == 0 && in.justListening():
+			// The server was not listening, so nothing is known against them.
 		case c.Failed > 0 || c.Healthy == 0:
 			s.Healthy = time.Time{}
 		case s.Healthy.IsZero():
@@ -441,7 +442,7 @@ func (in *turn) settle(s State, c Count) State {
 	return s
 }
 
-// decision fills what all decisions share.
+// decision fills the fields that all decisions share.
 func (in *turn) decision(s State, c Count, poll delivery.Duration) Decision {
 	if s.Done {
 		poll = pollSettled
@@ -456,8 +457,8 @@ func (in *turn) decision(s State, c Count, poll delivery.Duration) Decision {
 	}
 }
 
-// previous is what devices outside the wave are told. Where no device is known
-// they are told nothing: a registry that was lost takes the release from nobody.
+// previous returns the release for devices outside the wave. If no device is known and nothing is
+// published it is nil, so a lost registry takes the release from no device.
 func (in *turn) previous(s State) *delivery.Target {
 	if len(in.fleet) == 0 && in.Published == nil {
 		return nil
@@ -465,7 +466,7 @@ func (in *turn) previous(s State) *delivery.Target {
 	return s.Base
 }
 
-// aborted returns everybody to base.
+// aborted returns all devices to base.
 func (in *turn) aborted(base *delivery.Target, why string) Decision {
 	d := Decision{
 		State: State{Base: base}, Waves: len(in.Fleet.Waves),
@@ -490,8 +491,8 @@ func (in *turn) aborted(base *delivery.Target, why string) Decision {
 	return d
 }
 
-// unchanged is what is published already; what was forbidden since is given to
-// nobody new.
+// unchanged returns the document as published, but gives a release that was aborted or forbidden since
+// to no new device.
 func (in *turn) unchanged() *delivery.Desired {
 	if in.Published == nil {
 		return nil
@@ -507,11 +508,11 @@ func (in *turn) unchanged() *delivery.Desired {
 	return &d
 }
 
-// Salt shuffles a fleet's devices anew for every bundle, so that it is not
-// always the same one that goes first.
+// Salt returns a salt for a fleet and a bundle. It changes with the bundle, so that it is not always
+// the same device that goes first.
 func Salt(fleet string, bundle delivery.Digest) string { return fleet + "/" + bundle.Short() }
 
-// earliest is the earlier of two times; zero is never.
+// earliest returns the earlier of two times; zero means never.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -521,7 +522,7 @@ func earliest(a, b time.Time) time.Time {
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
-// String is the decision in words, with what comes of it.
+// String returns the decision as text, with what is published and when to decide again.
 func (d Decision) String() string {
 	var b strings.Builder
 	b.WriteString(d.Text)
@@ -537,5 +538,4 @@ func (d Decision) String() string {
 	return b.String()
 }
 
-// byDevice sorts devices by id.
 func byDevice(a, b member) int { return cmp.Compare(a.device.Report.Device, b.device.Report.Device) }

@@ -34,7 +34,7 @@ func fleet(waves ...string) delivery.Fleet {
 	return f
 }
 
-// device is one of the fleet north that was just heard from.
+// device is a device of fleet north whose report was received at noon.
 func device(id string, phase delivery.DevicePhase, bundle delivery.Target) delivery.Device {
 	return delivery.Device{
 		Report: delivery.Report{Device: id, Ring: "north", Phase: phase, Bundle: bundle.Bundle, Release: bundle.Version,
@@ -57,7 +57,7 @@ func all(n int, phase delivery.DevicePhase, bundle delivery.Target) []delivery.D
 	return list
 }
 
-// inWave counts the devices that a decision gives the target.
+// inWave counts the devices that get the target.
 func inWave(d rollout.Decision, devices []delivery.Device) int {
 	n := 0
 	for _, x := range devices {
@@ -68,7 +68,7 @@ func inWave(d rollout.Decision, devices []delivery.Device) int {
 	return n
 }
 
-// obey is a fleet of perfect devices: each runs what the document gives it.
+// obey makes each device run the release that the document gives it, healthily.
 func obey(doc delivery.Desired, devices []delivery.Device, at time.Time) {
 	for i := range devices {
 		r := &devices[i].Report
@@ -93,7 +93,7 @@ func TestWavesInOrder(t *testing.T) {
 		}
 		reached = append(reached, inWave(d, in.Devices))
 		if again := rollout.Next(in); gocmp.Diff(d, again) != "" {
-			t.Fatalf("not a function: %s", gocmp.Diff(d, again))
+			t.Fatalf("not deterministic:  %s", gocmp.Diff(d, again))
 		}
 		in.State = d.State
 		in.Published = d.Desired
@@ -125,7 +125,7 @@ func TestNext(t *testing.T) {
 		f.After = &delivery.After{Fleet: "staging", Healthy: delivery.Duration(24 * time.Hour)}
 		return f
 	}
-	was := func(d delivery.Device, ago time.Duration) delivery.Device { d.Seen = noon.Add(-ago); return d }
+	heardAgo := func(d delivery.Device, ago time.Duration) delivery.Device { d.Seen = noon.Add(-ago); return d }
 	since := func(s rollout.State, version int64) rollout.State { s.Since = version; return s }
 	held := func(d delivery.Device, why string) delivery.Device { d.Report.Held = why; return d }
 	skewed := func(d delivery.Device, skew time.Duration) delivery.Device { d.Skew = skew; return d }
@@ -156,7 +156,7 @@ func TestNext(t *testing.T) {
 	}{
 		{name: "no device", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1},
 			release: 1, hold: "no device has reported yet"},
-		{name: "no device and a lost registry takes nothing from anybody", in: rollout.Input{Fleet: fleet("1", "100%"),
+		{name: "no device known: a lost registry takes the release from no device", in: rollout.Input{Fleet: fleet("1", "100%"),
 			Target: v2, Previous: &v1},
 			release: 2, previous: 0, hold: "no device has reported yet"},
 		{name: "first release", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
@@ -166,22 +166,22 @@ func TestNext(t *testing.T) {
 		{name: "fewer devices than the wave", in: rollout.Input{Fleet: fleet("5", "100%"), Target: v2, Previous: &v1,
 			Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
-		{name: "others are not the fleet's", in: rollout.Input{Fleet: fleet("100%"), Target: v1,
+		{name: "devices of another ring are ignored", in: rollout.Input{Fleet: fleet("100%"), Target: v1,
 			Devices: []delivery.Device{{Report: delivery.Report{Device: "x", Ring: "south"}, Seen: noon}}},
 			release: 1, devices: 1, hold: "no device has reported yet"},
-		{name: "everything healthy at once is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
+		{name: "all healthy in the first decision is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
 			Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 2, previous: 1, devices: 3, done: true},
 		{name: "a failure aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			Devices: append(all(2, delivery.DeviceHealthy, v2), broken("x", v2, v1, "golden differs"))},
 			release: 1, devices: 3, abort: "x: golden differs"},
-		{name: "a failure of the first release leaves devices what they run", in: rollout.Input{Fleet: fleet("100%"),
+		{name: "a failure of the first release: devices keep what they run", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v1, Devices: []delivery.Device{broken("x", v1, delivery.Target{}, "no")}},
 			release: 1, devices: 0, abort: "x: no"},
-		{name: "a failure of another bundle is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
+		{name: "a failure of another bundle does not count", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			Devices: []delivery.Device{broken("x", v3, v1, "no")}},
 			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "a failure from before a lift is none", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
+		{name: "a failure from before the abort was lifted does not count", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
 			Published: &delivery.Desired{Version: 100, Release: v1, Share: 1},
 			Devices:   []delivery.Device{broken("x", v2, v1, "no")}},
 			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
@@ -191,40 +191,40 @@ func TestNext(t *testing.T) {
 		{name: "one more than tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.24), Target: v2,
 			State: begun, Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
 			release: 1, devices: 4, abort: "1 device failed"},
-		{name: "nobody healthy never passes", in: rollout.Input{Fleet: tolerant(fleet("100%"), 1), Target: v2,
+		{name: "a wave without a healthy device never passes", in: rollout.Input{Fleet: tolerant(fleet("100%"), 1), Target: v2,
 			State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
 			release: 2, previous: 1, devices: 1, hold: "no device is healthy"},
 		{name: "silence aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
 				device("x", delivery.DeviceSoaking, v2)}},
 			release: 1, devices: 1, abort: "1 device silent (x: silent since 2026-11-24 12:00 UTC)"},
-		{name: "silence since before the wave does not", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
+		{name: "silence since before the wave does not abort", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
 			State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
-				was(device("gone", delivery.DeviceHealthy, v1), time.Hour), was(device("x", delivery.DeviceHealthy, v2),
+				heardAgo(device("gone", delivery.DeviceHealthy, v1), time.Hour), heardAgo(device("x", delivery.DeviceHealthy, v2),
 					-16*time.Minute)}},
 			release: 2, previous: 1, devices: 2, done: true},
-		{name: "silence of a device that never took the document does not", in: rollout.Input{Fleet: fleet("1", "100%"),
+		{name: "silence of a device that never received the document does not abort", in: rollout.Input{Fleet: fleet("1", "100%"),
 			Target: v2, State: since(begun, 100), At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
-				device("ghost", delivery.DeviceHealthy, v1), was(device("x", delivery.DeviceHealthy, v1),
+				device("ghost", delivery.DeviceHealthy, v1), heardAgo(device("x", delivery.DeviceHealthy, v1),
 					-16*time.Minute)}},
 			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "silence of a device that could not download does not", in: rollout.Input{Fleet: fleet("1", "100%"),
+		{name: "silence of a device that could not download does not abort", in: rollout.Input{Fleet: fleet("1", "100%"),
 			Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
 				held(device("x", delivery.DeviceDownloading, v1), "cannot download: the answer is another content")}},
 			release: 2, previous: 1, devices: 1,
 			hold: "1 device held (x: cannot download: the answer is another content)"},
-		{name: "a device that cannot download holds the wave, however long", in: rollout.Input{Fleet: fleet("100%"),
+		{name: "a device that cannot download holds the wave without limit", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v2, State: begun, At: noon.Add(48 * time.Hour), Devices: []delivery.Device{
-				was(held(device("x", delivery.DeviceDownloading, v1), "cannot download: 403"), -48*time.Hour),
-				was(device("y", delivery.DeviceHealthy, v2), -48*time.Hour)}},
+				heardAgo(held(device("x", delivery.DeviceDownloading, v1), "cannot download: 403"), -48*time.Hour),
+				heardAgo(device("y", delivery.DeviceHealthy, v2), -48*time.Hour)}},
 			release: 2, previous: 1, devices: 2, hold: "1 device held (x: cannot download: 403)"},
 		{name: "a clock that is ahead holds the wave", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			Devices: []delivery.Device{
 				skewed(held(device("x", delivery.DeviceHealthy, v1), "the document expired"), 72*time.Hour)}},
 			release: 2, previous: 1, devices: 1, hold: "x: the document expired; its clock is 72h ahead"},
-		{name: "a device that speaks and does not move is held, not failed", in: rollout.Input{Fleet: fleet("100%"),
+		{name: "a device that reports and does not install is held, not failed", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v2, State: begun, At: noon.Add(46 * time.Minute), Devices: []delivery.Device{
-				was(device("x", delivery.DeviceDownloading, v1), -46*time.Minute)}},
+				heardAgo(device("x", delivery.DeviceDownloading, v1), -46*time.Minute)}},
 			release: 2, previous: 1, devices: 1, hold: "x: it reports, and has been downloading since the wave began"},
 		{name: "two installations under one name are not healthy", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
 			State: begun, Devices: []delivery.Device{
@@ -234,21 +234,21 @@ func TestNext(t *testing.T) {
 			Target: v2, State: begun, Devices: []delivery.Device{
 				ignored(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
-		{name: "nor has it failed", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
+		{name: "a failure of a bundle that the ring was never offered does not count", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			Devices: []delivery.Device{
 				ignored(broken("x", v2, v1, "no")), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
-		{name: "a failure while the server doubts its own store is none", in: rollout.Input{Fleet: fleet("100%"),
+		{name: "a failure while the server's store is damaged does not count", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v2, State: begun, Doubt: "the server's store has lost model.onnx", Devices: []delivery.Device{
 				broken("x", v2, v1, "not an ONNX file"), device("y", delivery.DeviceHealthy, v2)}},
 			release: 2, previous: 1, devices: 2, hold: "x: not an ONNX file; the server's store has lost model.onnx"},
 		{name: "all away", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1,
-			Devices: []delivery.Device{was(device("x", delivery.DeviceHealthy, v1), time.Hour)}},
+			Devices: []delivery.Device{heardAgo(device("x", delivery.DeviceHealthy, v1), time.Hour)}},
 			release: 2, previous: 1, hold: "none of 1 was heard from for 15m"},
 		{name: "paused before it began", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v2,
 			Published: doc(v1, nil, 1), Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 1, devices: 3, hold: "paused: true in fleets/north.yaml"},
-		{name: "paused before anything", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v1}, hold: "paused"},
+		{name: "paused before the first release", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v1}, hold: "paused"},
 		{name: "paused between waves", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2, State: begun,
 			Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 2, previous: 1, devices: 3, hold: "paused"},
@@ -280,26 +280,26 @@ func TestNext(t *testing.T) {
 		{name: "rollback is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
 			State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 1, devices: 3, done: true},
-		{name: "a failing rollback has nowhere to go", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
+		{name: "a failing rollback is not aborted", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
 			State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: append(all(2, delivery.DeviceHealthy,
 				v1), broken("x", v1, v2, "disk"))},
 			release: 1, devices: 3, hold: "x: disk"},
 		{name: "paused holds a rollback too", in: rollout.Input{Fleet: paused(fleet("1", "100%")), Target: v1,
 			Rollback: true, State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 2, previous: 1, devices: 3, hold: "paused"},
-		{name: "back to what it completed, in the middle of a rollout",
+		{name: "back to the completed release in the middle of a rollout",
 			in: rollout.Input{Fleet: night(fleet("1", "100%")), Target: v1, State: begun, Published: doc(v2, &v1,
 				0.1), Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 1, devices: 3, done: true},
-		{name: "a healthy canary does not make a rollback of its own rollout",
+		{name: "a rollout stays a rollout when its canary has run the bundle",
 			in: rollout.Input{Fleet: fleet("3", "100%"), Target: v2, Rollback: true, State: begun,
 				Devices: all(4, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
-		{name: "superseded in the middle: the others stay on what was completed",
+		{name: "superseded in the middle: the others stay on the completed release",
 			in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, State: begun,
 				Published: doc(v2, &v1, 0.1), Devices: all(4, delivery.DeviceHealthy, v1)},
 			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "after a completed one", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2,
+		{name: "after a completed rollout", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2,
 			State: done, Published: doc(v2, &v1, 1), Devices: all(4, delivery.DeviceHealthy, v2)},
 			release: 3, previous: 2, devices: 1, hold: "waiting for 1 device"},
 		{name: "state lost in the middle", in: rollout.Input{Fleet: fleet("1", "50%", "100%"), Target: v2,
@@ -311,17 +311,17 @@ func TestNext(t *testing.T) {
 		{name: "aborted before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1,
 			Aborted: []delivery.Digest{v2.Bundle}, State: begun, Devices: all(4, delivery.DeviceHealthy, v2)},
 			release: 1, devices: 4},
-		{name: "aborted, and so is what came before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3,
+		{name: "aborted, and the release before it too", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3,
 			Previous: &v2, Aborted: []delivery.Digest{v2.Bundle, v3.Bundle}, Devices: all(4, delivery.DeviceIdle, v1)},
 			release: 3, devices: 0},
 		{name: "a new digest after an abort", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2,
 			Aborted: []delivery.Digest{v2.Bundle}, State: rollout.State{Base: &v1}, Published: doc(v1, nil, 1),
 			Devices: all(4, delivery.DeviceHealthy, v1)},
 			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
-		{name: "a device breaks when all is over", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: done,
+		{name: "a device fails after the rollout is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: done,
 			Devices: []delivery.Device{broken("x", v2, v1, "crash loop")}},
 			release: 2, previous: 1, devices: 1, done: true},
-		{name: "a window that nobody can read", in: rollout.Input{Fleet: func() delivery.Fleet {
+		{name: "a window with an unknown zone", in: rollout.Input{Fleet: func() delivery.Fleet {
 			f := night(fleet("100%"))
 			f.Window.Zone = "Mars/Olympus"
 			return f
@@ -333,7 +333,7 @@ func TestNext(t *testing.T) {
 			}
 			d := rollout.Next(c.in)
 			if again := rollout.Next(c.in); gocmp.Diff(d, again) != "" {
-				t.Errorf("not a function: %s", gocmp.Diff(d, again))
+				t.Errorf("not deterministic:  %s", gocmp.Diff(d, again))
 			}
 			release, previous, reached := 0, 0, 0
 			if d.Desired != nil {
@@ -342,7 +342,7 @@ func TestNext(t *testing.T) {
 					previous = d.Desired.Previous.Version
 				}
 				if d.Desired.Version != 0 || !d.Desired.Expires.IsZero() {
-					t.Errorf("version and expiry are not for Next to set: %+v", d.Desired)
+					t.Errorf("Next set the version or the expiry: %+v", d.Desired)
 				}
 			}
 			if release != c.release || previous != c.previous || reached != c.devices {
@@ -360,7 +360,7 @@ func TestNext(t *testing.T) {
 				t.Errorf("hold is %q, want %q", d.Hold, c.hold)
 			}
 			if !c.wake.IsZero() && !d.Wake.Equal(c.wake) {
-				t.Errorf("wakes %v, want %v", d.Wake, c.wake)
+				t.Errorf("wake is %v, want %v", d.Wake, c.wake)
 			}
 			if t.Failed() {
 				t.Logf("decision: %s", d)
@@ -369,7 +369,7 @@ func TestNext(t *testing.T) {
 	}
 }
 
-func TestEveryProfileIsInTheFirstWave(t *testing.T) {
+func TestFirstWaveHasEveryProfile(t *testing.T) {
 	f := fleet("1", "100%")
 	f.Profiles = map[string]delivery.Profile{"agx-fp16": {Board: "agx"}, "nano-fp16": {Board: "nano"}}
 	devices := all(20, delivery.DeviceHealthy, v1)
@@ -388,8 +388,8 @@ func TestEveryProfileIsInTheFirstWave(t *testing.T) {
 	}
 }
 
-// boards is a fleet of 100 devices of one board, whose first wave takes one device, in the turn after it began.
-func boards(t *testing.T, f delivery.Fleet, board string, change func(salt string, devices []delivery.Device)) (
+// boardFleet is a fleet of 100 devices of one board, whose first wave has one device, just after the rollout began.
+func boardFleet(t *testing.T, f delivery.Fleet, board string, change func(salt string, devices []delivery.Device)) (
 	rollout.Input, rollout.Decision) {
 	t.Helper()
 	devices := all(100, delivery.DeviceHealthy, v1)
@@ -406,8 +406,8 @@ func boards(t *testing.T, f delivery.Fleet, board string, change func(salt strin
 	return in, begun
 }
 
-// places are the devices by their place in a rollout.
-func places(salt string, devices []delivery.Device) []int {
+// byPosition returns the indexes of the devices, sorted by position.
+func byPosition(salt string, devices []delivery.Device) []int {
 	var order []int
 	for i := range devices {
 		order = append(order, i)
@@ -425,13 +425,13 @@ func TestProfileAddsOneDevice(t *testing.T) {
 	label := func(d *delivery.Device, board string) { d.Report.Labels = map[string]string{"board": board} }
 
 	t.Run("when the wave begins", func(t *testing.T) {
-		in, d := boards(t, f, "orin", func(salt string, devices []delivery.Device) {
-			at := places(salt, devices)
+		in, d := boardFleet(t, f, "orin", func(salt string, devices []delivery.Device) {
+			at := byPosition(salt, devices)
 			label(&devices[at[98]], "pi")
 			label(&devices[at[99]], "rare")
 			label(&devices[at[60]], "rare")
 		})
-		at := places(d.Desired.Salt, in.Devices)
+		at := byPosition(d.Desired.Salt, in.Devices)
 		if n := inWave(d, in.Devices); n != 3 || !d.Desired.InWave(in.Devices[at[60]].Report.Device) {
 			t.Errorf("the wave has %d devices, want one of each profile: %s", n, d)
 		}
@@ -443,7 +443,7 @@ func TestProfileAddsOneDevice(t *testing.T) {
 		if again := rollout.Next(lost); gocmp.Diff(again.Desired, d.Desired) != "" {
 			t.Errorf("without the state the document differs: %s", gocmp.Diff(d.Desired, again.Desired))
 		}
-		// Later waves, also the last, have at least the same devices.
+		// No later wave drops a device.
 		for range 6 {
 			obey(*in.Published, in.Devices, in.At)
 			next := rollout.Next(in)
@@ -461,14 +461,14 @@ func TestProfileAddsOneDevice(t *testing.T) {
 
 	t.Run("a label that changes adds that device alone", func(t *testing.T) {
 		for _, place := range []int{1, 50, 99} {
-			in, d := boards(t, f, "orin", nil)
-			x := &in.Devices[places(d.Desired.Salt, in.Devices)[place]]
+			in, d := boardFleet(t, f, "orin", nil)
+			x := &in.Devices[byPosition(d.Desired.Salt, in.Devices)[place]]
 			label(x, "rare")
 			next := rollout.Next(in)
 			if n := inWave(next, in.Devices); n != 2 || !next.Desired.InWave(x.Report.Device) {
 				t.Errorf("place %d: the wave has %d devices: %s", place, n, next)
 			}
-			// It may change its label as often as it likes.
+			// More changes of its label add no other device.
 			for _, board := range []string{"pi", "none", "rare", "orin", "pi"} {
 				in.State, in.Published, in.At = next.State, next.Desired, in.At.Add(time.Second)
 				label(x, board)
@@ -480,13 +480,13 @@ func TestProfileAddsOneDevice(t *testing.T) {
 		}
 	})
 
-	t.Run("a label that is taken off adds the next device of its profile", func(t *testing.T) {
-		in, d := boards(t, f, "pi", func(salt string, devices []delivery.Device) {
-			at := places(salt, devices)
+	t.Run("a removed label adds the next device of the profile", func(t *testing.T) {
+		in, d := boardFleet(t, f, "pi", func(salt string, devices []delivery.Device) {
+			at := byPosition(salt, devices)
 			label(&devices[at[8]], "orin")
 			label(&devices[at[90]], "orin")
 		})
-		at := places(d.Desired.Salt, in.Devices)
+		at := byPosition(d.Desired.Salt, in.Devices)
 		if n := inWave(d, in.Devices); n != 2 {
 			t.Fatalf("the wave has %d devices: %s", n, d)
 		}
@@ -498,13 +498,13 @@ func TestProfileAddsOneDevice(t *testing.T) {
 	})
 }
 
-// A device that joins a wave by its label, or comes back to it, gives the release no failure more.
-func TestDevicesDoNotRaiseWhatIsTolerated(t *testing.T) {
+// A device that joins a wave by its label, or returns to it, does not raise the number of tolerated failures.
+func TestAddedDevicesDoNotRaiseTolerated(t *testing.T) {
 	f := fleet("9", "100%")
 	f.Profiles = map[string]delivery.Profile{"orin": {Board: "orin"}, "rare": {Board: "rare"}}
 	f.Budget.Failures = &delivery.Failures{Tolerable: 0.1}
-	in, d := boards(t, f, "orin", nil)
-	at := places(d.Desired.Salt, in.Devices)
+	in, d := boardFleet(t, f, "orin", nil)
+	at := byPosition(d.Desired.Salt, in.Devices)
 	in.Devices[at[99]].Report.Labels = map[string]string{"board": "rare"}
 	d = rollout.Next(in)
 	if n := inWave(d, in.Devices); n != 10 {
@@ -539,7 +539,7 @@ func TestHasRun(t *testing.T) {
 	}
 }
 
-// The figures that facts about small samples give.
+// Known values of the exact bound.
 func TestNotRuledOut(t *testing.T) {
 	for n, want := range map[int]float64{1: 0.95, 3: 0.6316, 5: 0.4507, 10: 0.2589, 20: 0.1391, 60: 0.0487,
 		300: 0.00994} {
@@ -558,8 +558,7 @@ func TestNotRuledOut(t *testing.T) {
 	}
 }
 
-// A device that is away when a rollout begins is not in its first wave, also if
-// it comes back while that goes on.
+// A device that is away when a rollout begins is not in the first wave, even if it returns during that wave.
 func TestFirstWaveLeavesAwayDevicesOut(t *testing.T) {
 	for n := 2; n <= 24; n += 2 {
 		devices := all(n, delivery.DeviceHealthy, v1)
@@ -584,7 +583,7 @@ func TestFirstWaveLeavesAwayDevicesOut(t *testing.T) {
 			t.Errorf("%d devices: the wave of 1 reaches %d once all are back; salt %q, then %q", n, reached,
 				begun.Desired.Salt, d.Desired.Salt)
 		}
-		in.State = rollout.State{} // the ledger is lost: the document says who is in the wave
+		in.State = rollout.State{} // the ledger is lost; the document says which devices are in the wave
 		if again := rollout.Next(in); again.Desired.Salt != d.Desired.Salt || again.Desired.Share != d.Desired.Share {
 			t.Errorf("%d devices: without the ledger salt %q and share %v, want %q and %v", n, again.Desired.Salt,
 				again.Desired.Share, d.Desired.Salt, d.Desired.Share)
@@ -592,8 +591,8 @@ func TestFirstWaveLeavesAwayDevicesOut(t *testing.T) {
 	}
 }
 
-// A rollback was asked of all devices at once, so what comes after it falls back
-// to it, whether or not every device has arrived.
+// A rollback is published to all devices at once, so the release after it falls back to it, even if the rollback
+// was not completed.
 func TestReleaseAfterUnfinishedRollbackFallsBackToIt(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v1, Rollback: true, Previous: &v2,
 		Devices: all(3, delivery.DeviceHealthy, v2), At: noon}
@@ -608,8 +607,8 @@ func TestReleaseAfterUnfinishedRollbackFallsBackToIt(t *testing.T) {
 	}
 }
 
-// A fleet of dead devices is not healthy, and the text says how many were heard.
-func TestDeadFleetIsNotHealthy(t *testing.T) {
+// A fleet whose devices are all silent is not healthy, and the text says how many were heard.
+func TestSilentFleetIsNotHealthy(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Deadline: 2 * time.Minute, At: noon.Add(8 * time.Minute),
 		State:   rollout.State{Target: v2, Base: &v1, Wave: 1, Share: 1, Done: true, Healthy: noon},
 		Devices: all(3, delivery.DeviceHealthy, v2)}
@@ -626,7 +625,7 @@ func TestDeadFleetIsNotHealthy(t *testing.T) {
 		t.Errorf("got %+v: %s", d.Wave, d)
 	}
 	if want := in.At.Add(2*time.Minute + time.Second); !d.Wake.Equal(want) {
-		t.Errorf("looks again at %v, want %v, when that one may be silent too", d.Wake, want)
+		t.Errorf("wake is %v, want %v, when that device would be silent too", d.Wake, want)
 	}
 	in.State.Rollback = true
 	in.Devices[1].Seen = noon
@@ -635,7 +634,7 @@ func TestDeadFleetIsNotHealthy(t *testing.T) {
 	}
 }
 
-// Who goes first cannot be known, or chosen, before a rollout begins.
+// The devices of the first wave cannot be predicted, so nobody can choose to be among them.
 func TestFirstWaveCannotBeChosen(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: all(20, delivery.DeviceHealthy,
 		v1), At: noon, Seed: "secret of the server"}
@@ -645,7 +644,7 @@ func TestFirstWaveCannotBeChosen(t *testing.T) {
 		in.At = noon.Add(time.Duration(i) * time.Millisecond)
 		d := rollout.Next(in)
 		if again := rollout.Next(in); gocmp.Diff(d, again) != "" {
-			t.Fatal("not a function of its input")
+			t.Fatal("not deterministic")
 		}
 		salts[d.Desired.Salt] = true
 		for _, x := range in.Devices {
@@ -665,8 +664,8 @@ func TestFirstWaveCannotBeChosen(t *testing.T) {
 	}
 }
 
-// A model that was renamed, with the same bundle, goes nowhere.
-func TestRenamedModelDoesNotGoBack(t *testing.T) {
+// Renaming a model does not roll back its bundle.
+func TestRenamedModelIsNotRolledBack(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, At: noon, Devices: all(3, delivery.DeviceHealthy, v2),
 		State: rollout.State{Target: v2, Model: "raccoon", Rollback: true, Share: 1, Done: true, Healthy: noon}}
 	in.Fleet.Runs = "coon"

@@ -16,8 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/story.txt anew")
 
-// The story of a release that goes out in waves and of one that does not, as
-// people read it.
+// TestStory writes the decisions about one release that is rolled out in waves and one that is aborted.
 func TestStory(t *testing.T) {
 	var b strings.Builder
 	in := rollout.Input{Fleet: fleet("1", "25%", "100%"), Target: v2, Previous: &v1, At: noon}
@@ -98,6 +97,6 @@ func TestStory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("the story changed; run go test -update, and read it (-want +got):\n%s", diff)
+		t.Errorf("the story changed; run go test -update and review the diff (-want +got):\n%s", diff)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// opens reports whether a window is open, and when it opens next if not. The
-// night from Friday to Saturday belongs to Friday. From equal to To is all day.
+// opens reports whether a window is open, and when it opens next if it is closed. A window that passes
+// midnight belongs to the day on which it opens. If From equals To, it is open all day.
 func opens(w delivery.Window, at time.Time) (open bool, next time.Time, err error) {
 	zone, err := time.LoadLocation(w.Zone)
 	if err != nil {
@@ -43,5 +43,5 @@ func opens(w delivery.Window, at time.Time) (open bool, next time.Time, err erro
 			return false, start, nil
 		}
 	}
-	return false, next, fmt.Errorf("no day of %v ever comes", w.Days)
+	return false, next, fmt.Errorf("days: want mon to sun, got %v", w.Days)
 }

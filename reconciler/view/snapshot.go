@@ -210,7 +210,7 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		if doc := f.Decision.Desired; doc != nil && doc.Release == f.Target && doc.InWave(r.Device) {
 			fleet.InWave++
 		}
-		strange := rollout.Strange(&d, s.At, deadline)
+		strange := rollout.Anomalies(&d, s.At, deadline)
 		silent := s.At.Sub(d.Seen) > deadline
 		switch {
 		case silent: // what it said is old
@@ -317,7 +317,7 @@ func (s *Snapshot) Counts() web.Counts {
 			switch {
 			case s.At.Sub(d.Seen) > s.deadline():
 				phase = web.PhaseSilent
-			case rollout.Strange(&d, s.At, s.deadline()) != "":
+			case rollout.Anomalies(&d, s.At, s.deadline()) != "":
 				phase = web.PhaseHeld
 			}
 			c.Devices[web.DeviceCount{Fleet: ring, Phase: phase}]++
