@@ -32,12 +32,14 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 		wake      time.Time
 	}{
 		{name: "a server that was always listening", state: begun, at: back, devices: only, abort: true},
-		{name: "the first decision after a restart", state: begun, listening: back, at: back, devices: []delivery.Device{soaking},
-			hold: "waiting for 1 device", wake: noon.Add(30 * time.Minute)}, // the end of the soak
+		{name: "the first decision after a restart", state: begun, listening: back, at: back,
+			devices: []delivery.Device{soaking},
+			hold:    "waiting for 1 device", wake: noon.Add(30 * time.Minute)}, // the end of the soak
 		{name: "not listening yet", state: begun, listening: back.Add(time.Second), at: back, devices: only,
 			hold: "waiting for 1 device"},
-		{name: "at the deadline after the restart", state: begun, listening: back, at: back.Add(deadline), devices: only,
-			hold: "waiting for 1 device", wake: back.Add(deadline + time.Second)},
+		{name: "at the deadline after the restart", state: begun, listening: back, at: back.Add(deadline),
+			devices: only,
+			hold:    "waiting for 1 device", wake: back.Add(deadline + time.Second)},
 		{name: "after that deadline", state: begun, listening: back, at: back.Add(deadline + 2*time.Second),
 			devices: []delivery.Device{soaking}, abort: true},
 		{name: "a failure counts at once", state: begun, listening: back, at: back,
@@ -48,9 +50,11 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 			listening: noon.Add(3 * time.Hour), at: noon.Add(3 * time.Hour),
 			devices: []delivery.Device{heardAt(soaking, noon.Add(3*time.Hour))}, hold: "waiting for 1 device"},
 		{name: "a healthy report of one device does not settle the others", state: last,
-			listening: back, at: back.Add(time.Minute), devices: []delivery.Device{x, heardAt(y, back.Add(time.Minute))},
+			listening: back, at: back.Add(time.Minute), devices: []delivery.Device{x,
+				heardAt(y, back.Add(time.Minute))},
 			hold: "waiting for 1 device"},
-		{name: "the others are away after the deadline", state: last, listening: back, at: back.Add(deadline + time.Minute),
+		{name: "the others are away after the deadline", state: last, listening: back, at: back.Add(deadline +
+			time.Minute),
 			devices: []delivery.Device{x, heardAt(y, back.Add(deadline))},
 			done:    true},
 	} {

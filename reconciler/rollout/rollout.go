@@ -23,9 +23,10 @@ const DefaultDeadline = 15 * time.Minute
 
 // Input is all that a decision depends on.
 type Input struct {
-	Fleet    delivery.Fleet
-	Target   delivery.Target  // the accepted release, or the version that the fleet is pinned to
-	Previous *delivery.Target // the release before it; nil for the first; used only if neither State nor Published has one
+	Fleet  delivery.Fleet
+	Target delivery.Target // the accepted release, or the version that the fleet is pinned to
+	// the release before it; nil for the first; used only if neither State nor Published has one
+	Previous *delivery.Target
 	// Rollback: the fleet has run Target healthily before. Read when the rollout begins, then kept in State.
 	Rollback bool
 
@@ -60,8 +61,9 @@ type AfterState struct {
 // State is what a rollout keeps between decisions, as JSON. If it is lost, the waves begin again; no
 // device loses the release as long as Input.Published is known.
 type State struct {
-	Target   delivery.Target  `json:"target"`
-	Base     *delivery.Target `json:"base,omitempty"`  // the release that the fleet completed before; abort falls back to it
+	Target delivery.Target `json:"target"`
+	// the release that the fleet completed before; abort falls back to it
+	Base     *delivery.Target `json:"base,omitempty"`
 	Model    string           `json:"model,omitempty"` // the model that the fleet ran when the rollout began
 	Rollback bool             `json:"rollback,omitempty"`
 	Salt     string           `json:"salt,omitempty"` // decides the devices' positions; see chooseSalt
