@@ -10,8 +10,8 @@ import "embed"
 //go:embed models gates fleets
 var Intent embed.FS
 
-// Trainers holds trainers/: a folder for each, with its schema.json of
-// train.args. Python's caches are not in it.
+// Trainers holds trainers/: a folder for each, described by its
+// trainer.yaml. Python's caches are not in it.
 //
 //go:embed trainers
 var Trainers embed.FS

@@ -19,7 +19,7 @@ var (
 	pure     = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan"}
 	leaves   = []string{"durable", "trust"}
 	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
-		"fleet", "ledger", "track", "web", "picture"}
+		"fleet", "ledger", "track", "web", "picture", "trainer"}
 
 	allowed = map[string][]string{
 		"delivery": {},

@@ -562,7 +562,7 @@ func (r *Reconciler) specAt(commit, model string) (delivery.Digest, error) {
 	}
 	var spec delivery.Digest
 	if data != nil {
-		spec = intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{}).Spec()
+		spec = r.Parser.ParseAccepted(intent.File{Path: path, Size: int64(len(data)), Data: data}).Spec()
 	}
 	if len(r.seen.specs) > 10_000 {
 		clear(r.seen.specs)

@@ -67,7 +67,7 @@ func newSimFailing(fail func(format string, args ...any)) *sim {
 	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC),
 		trained: map[delivery.Digest]int{}, inferred: map[delivery.Digest]bool{},
 		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
-		server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))},
+		server: plan.Server{Trainers: map[string]delivery.Trainer{"tiny@1": {Files: delivery.Sum([]byte("tiny"))}},
 			Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour),
 			Deadline: delivery.Duration(time.Hour)}}

@@ -36,6 +36,7 @@ import (
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/trainer"
 	"github.com/autonomos/aob/reconciler/trust"
 	"github.com/autonomos/aob/reconciler/view"
 	"github.com/autonomos/aob/reconciler/web"
@@ -187,15 +188,11 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		return nil, err
 	}
 	bundles.LockWait = time.Second // the loop signs with it
-	trainers, err := trainerFiles(s)
+	files, err := trainerFiles(s.Trainers)
 	if err != nil {
 		return nil, err
 	}
-	digests, err := layTrainers(trainers, st.trainers())
-	if err != nil {
-		return nil, err
-	}
-	schemas, err := intent.LoadTrainers(trainers)
+	trainers, err := trainer.Install(files, st.trainers())
 	if err != nil {
 		return nil, err
 	}
@@ -228,10 +225,10 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 
 	r := &reconciler.Reconciler{
 		Repo: mirror, Ledger: book, Metrics: metrics,
-		Parser: intent.NewCache(intent.Options{Args: schemas.Check, Roots: rootNames(s), Zone: knownZone}),
+		Parser: intent.NewCache(intent.Options{Trainers: trainers, Roots: rootNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge),
 		Progress: 5 * time.Second,
-		Server: plan.Server{Trainers: digests, Protocol: protocol, Numerics: detect.Numerics,
+		Server: plan.Server{Trainers: trainers.Descriptions(), Protocol: protocol, Numerics: detect.Numerics, Provider: detect.Provider,
 			DataTime: delivery.Duration(2 * time.Hour),
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 			Trainings: s.Trainings,

@@ -16,7 +16,7 @@ import (
 
 func newValidateCommand() *cobra.Command {
 	var o output
-	var config string
+	var config, trainers string
 	c := &cobra.Command{
 		Use:   "validate [DIR]",
 		Short: "Check the files of an intent repository, without a server",
@@ -24,9 +24,10 @@ func newValidateCommand() *cobra.Command {
 the server would, and prints every complaint as file:line:column: path: what is
 wrong. The exit status is 1 if there is one.
 
-With --config it also checks the server's configuration, and that datasets begin
-with a name that the configuration allows.`,
-		Example: "  aob validate\n  aob validate intent --config aob.yaml\n  aob validate -o json | jq -r " +
+With --config it also checks the server's configuration, that datasets begin with a
+name that the configuration allows, and models against the server's own trainers.
+--trainers names a folder of trainers instead.`,
+		Example: "  aob validate\n  aob validate intent --config aob.yaml\n  aob validate --trainers trainers\n  aob validate -o json | jq -r " +
 			"'.complaints[].text'",
 		Args: arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -34,7 +35,7 @@ with a name that the configuration allows.`,
 			if len(args) == 1 {
 				dir = args[0]
 			}
-			v, err := validate(dir, config)
+			v, err := validate(dir, config, trainers)
 			if err != nil {
 				return err
 			}
@@ -49,7 +50,9 @@ with a name that the configuration allows.`,
 	}
 	o.register(c)
 	c.Flags().StringVar(&config, "config", "",
-		"the `file` of the server's configuration, to check it and datasets against it")
+		"the `file` of the server's configuration, to check it, and datasets and trainers against it")
+	c.Flags().StringVar(&trainers, "trainers", "",
+		"the `folder` of trainers that models are checked against; the server's, or the built-in ones by default")
 	return c
 }
 
@@ -63,7 +66,7 @@ type validation struct {
 
 // validate checks the files in a folder. Complaints name files as they are
 // reached from here.
-func validate(dir, config string) (validation, error) {
+func validate(dir, config, trainers string) (validation, error) {
 	v := validation{Complaints: []delivery.Complaint{}}
 	options := intent.Options{Zone: knownZone}
 	var server intent.Server
@@ -80,15 +83,16 @@ func validate(dir, config string) (validation, error) {
 			options.Roots = rootNames(server)
 		}
 	}
-	trainers, err := trainerFiles(server)
+	if trainers == "" {
+		trainers = server.Trainers
+	}
+	installed, err := trainerFiles(trainers)
 	if err != nil {
 		return v, err
 	}
-	schemas, err := intent.LoadTrainers(trainers)
-	if err != nil {
+	if options.Trainers, err = intent.LoadTrainers(installed); err != nil {
 		return v, err
 	}
-	options.Args = schemas.Check
 	files, err := intentFiles(dir)
 	if err != nil {
 		return v, err
@@ -179,6 +183,14 @@ Without KIND it lists the kinds.`,
 		Example: "  aob schema\n  aob schema model >model.schema.json\n  aob schema gate | jq '.properties.checks'",
 		Args:    arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			files, err := trainerFiles("")
+			if err != nil {
+				return err
+			}
+			known, err := intent.LoadTrainers(files)
+			if err != nil {
+				return err
+			}
 			if len(args) == 0 {
 				for _, kind := range intent.Kinds() {
 					fmt.Fprintln(c.OutOrStdout(), strings.ToLower(kind))
@@ -187,7 +199,7 @@ Without KIND it lists the kinds.`,
 			}
 			for _, kind := range intent.Kinds() {
 				if strings.EqualFold(kind, args[0]) {
-					_, err := c.OutOrStdout().Write(intent.Schema(kind))
+					_, err := c.OutOrStdout().Write(intent.Schema(kind, known))
 					return err
 				}
 			}

@@ -5,8 +5,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -83,90 +81,12 @@ func loadServer(path string) (intent.Server, error) {
 	return s.Resolve(folder), nil
 }
 
-// trainerFiles are the trainers of a server: the built-in ones, or a folder's.
-func trainerFiles(s intent.Server) (fs.FS, error) {
-	if s.Trainers != "" {
-		return os.DirFS(s.Trainers), nil
+// trainerFiles are the trainers in a folder, or the built-in ones where none is named.
+func trainerFiles(folder string) (fs.FS, error) {
+	if folder != "" {
+		return os.DirFS(folder), nil
 	}
 	return fs.Sub(aob.Trainers, "trainers")
-}
-
-// A trainer is one version of a trainer's files.
-type trainer struct {
-	name   string // as tiny@1
-	folder string // as tiny
-	digest delivery.Digest
-	files  []string
-}
-
-// findTrainers digests every trainer's program files. Notes and tests are not
-// part of what trains.
-func findTrainers(files fs.FS) ([]trainer, error) {
-	dirs, err := fs.ReadDir(files, ".")
-	if err != nil {
-		return nil, err
-	}
-	var list []trainer
-	for _, d := range dirs {
-		if !d.IsDir() {
-			continue
-		}
-		t := trainer{name: d.Name() + "@1", folder: d.Name()}
-		h := sha256.New()
-		entries, err := fs.ReadDir(files, d.Name())
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			name := e.Name()
-			if e.IsDir() || strings.HasPrefix(name, "test_") || (!strings.HasSuffix(name, ".py") &&
-				name != "schema.json") {
-				continue
-			}
-			data, err := fs.ReadFile(files, d.Name()+"/"+name)
-			if err != nil {
-				return nil, err
-			}
-			fmt.Fprintf(h, "%s  %s\n", delivery.Sum(data), name)
-			t.files = append(t.files, name)
-		}
-		if len(t.files) > 0 {
-			t.digest = delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
-			list = append(list, t)
-		}
-	}
-	return list, nil
-}
-
-// layTrainers writes the trainers where runners find them, each version in a
-// folder of its own: a run goes on with the files that its key names, also after
-// an upgrade.
-func layTrainers(files fs.FS, to string) (map[string]delivery.Digest, error) {
-	list, err := findTrainers(files)
-	if err != nil {
-		return nil, fmt.Errorf("trainers: %w", err)
-	}
-	digests := map[string]delivery.Digest{}
-	for _, t := range list {
-		digests[t.name] = t.digest
-		final := filepath.Join(to, t.digest.Hex(), t.folder)
-		if _, err := os.Stat(final); err == nil {
-			continue
-		}
-		tmp := final + ".part"
-		err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700))
-		for _, name := range t.files {
-			data, readErr := fs.ReadFile(files, t.folder+"/"+name)
-			err = errors.Join(err, readErr, os.WriteFile(filepath.Join(tmp, name), data, 0o600))
-		}
-		if err = errors.Join(err, durable.SyncTree(tmp)); err == nil {
-			err = durable.Rename(tmp, final)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("trainers: %w", err)
-		}
-	}
-	return digests, nil
 }
 
 // newDetector finds aob-detect and ONNX Runtime's library.

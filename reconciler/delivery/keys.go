@@ -21,7 +21,7 @@ func TrainKey(r TrainRun) Digest {
 	}
 	return DigestOf("train", map[string]any{
 		"spec": spec, "seed": r.Seed, "training": r.Training, "trainer": r.Trainer, "parent": r.Parent,
-		"accelerator": "cpu",
+		"accelerator": r.Accelerator,
 	})
 }
 

@@ -140,13 +140,14 @@ func (c Classes) Renamed(was map[string]string) Classes {
 	return out
 }
 
-// Train says how a model is trained.
+// Train says how a model is trained. What is optional and has no default here
+// has one by the [Trainer], which is filled in when the file is read.
 type Train struct {
-	With          string         `json:"with" check:"oneof=tiny@1,later=rfdetr@*|import"`
-	Architecture  string         `json:"architecture" default:"tiny" check:"oneof=tiny,later=rf-detr-*"`
+	With          string         `json:"with" check:"trainer,later=import"`
+	Architecture  string         `json:"architecture" check:"optional,label"`
 	From          string         `json:"from" default:"none" check:"oneof=none,later=coco|release|*@*"`
-	Resolution    int            `json:"resolution" default:"256" check:"min=32,max=2048"`
-	Epochs        int            `json:"epochs" default:"30" check:"min=1,max=1000"`
+	Resolution    int            `json:"resolution" check:"optional,min=32,max=2048"`
+	Epochs        int            `json:"epochs" check:"optional,min=1,max=1000"`
 	Batch         Batch          `json:"batch"`
 	Optimizer     Optimizer      `json:"optimizer"`
 	Precision     string         `json:"precision" default:"fp32" check:"oneof=fp32,later=amp|fp16|bf16"`
@@ -160,11 +161,11 @@ type Train struct {
 // Docs says what each key is for.
 func (Train) Docs() map[string]string {
 	return map[string]string{
-		"with":          "The trainer and its version: trainers/NAME.",
-		"architecture":  "The network, one of the trainer's.",
+		"with":          "The trainer and its version: NAME@VERSION, of a folder in the server's trainers.",
+		"architecture":  "The network, one of the trainer's; its first by default.",
 		"from":          "The weights to start from: none, coco, release, or MODEL@VERSION.",
-		"resolution":    "Input size in pixels.",
-		"epochs":        "Passes over the training split.",
+		"resolution":    "Input size in pixels; the trainer has the default.",
+		"epochs":        "Passes over the training split; the trainer has the default.",
 		"batch":         "Images per step.",
 		"optimizer":     "How weights are moved.",
 		"precision":     "Arithmetic while training.",
@@ -179,14 +180,14 @@ func (Train) Docs() map[string]string {
 
 // Batch is images per step of the optimizer.
 type Batch struct {
-	Effective int `json:"effective" default:"16" check:"min=1,max=4096"`
+	Effective int `json:"effective" check:"optional,min=1,max=4096"`
 	Step      int `json:"step" check:"optional,min=1,max=4096"`
 }
 
 // Docs says what each key is for.
 func (Batch) Docs() map[string]string {
 	return map[string]string{
-		"effective": "Images per step of the optimizer.",
+		"effective": "Images per step of the optimizer; the trainer has the default.",
 		"step":      "Images that go through the network at once; divides effective, and is all of it by default.",
 	}
 }
@@ -194,8 +195,8 @@ func (Batch) Docs() map[string]string {
 // Optimizer says how weights are moved.
 type Optimizer struct {
 	Name     string  `json:"name" default:"adamw" check:"oneof=adamw"`
-	LR       float64 `json:"lr" default:"0.002" check:"min=1e-9,max=10"`
-	Warmup   int     `json:"warmup" default:"1" check:"min=0,max=1000"`
+	LR       float64 `json:"lr" check:"optional,min=1e-9,max=10"`
+	Warmup   int     `json:"warmup" check:"optional,min=0,max=1000"`
 	Schedule string  `json:"schedule" default:"cosine" check:"oneof=cosine"`
 }
 
@@ -203,8 +204,8 @@ type Optimizer struct {
 func (Optimizer) Docs() map[string]string {
 	return map[string]string{
 		"name":     "The optimizer.",
-		"lr":       "The highest learning rate.",
-		"warmup":   "Epochs of linear warm-up.",
+		"lr":       "The highest learning rate; the trainer has the default.",
+		"warmup":   "Epochs of linear warm-up; the trainer has the default.",
 		"schedule": "How the rate falls after warm-up.",
 	}
 }

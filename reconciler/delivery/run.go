@@ -131,14 +131,16 @@ type SeenImages struct {
 
 // TrainRun asks for one training.
 type TrainRun struct {
-	Spec     Spec     `json:"spec"`
-	Seed     int64    `json:"seed"`
-	Data     Digest   `json:"data"`     // key of the data run whose prepared folder is used
-	Training Digest   `json:"training"` // DataResult.Training
-	Trainer  Digest   `json:"trainer"`  // of the trainer's files
-	Parent   Digest   `json:"parent,omitempty"`
-	Machine  string   `json:"machine"` // the Terraform module
-	Limit    Duration `json:"limit"`
+	Spec     Spec   `json:"spec"`
+	Seed     int64  `json:"seed"`
+	Data     Digest `json:"data"`     // key of the data run whose prepared folder is used
+	Training Digest `json:"training"` // DataResult.Training
+	Trainer  Digest `json:"trainer"`  // of the trainer's files
+
+	Accelerator string   `json:"accelerator"` // what the trainer computes on
+	Parent      Digest   `json:"parent,omitempty"`
+	Machine     string   `json:"machine"` // the Terraform module
+	Limit       Duration `json:"limit"`
 }
 
 // TrainResult is what a training made.

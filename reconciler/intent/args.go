@@ -5,93 +5,71 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"unicode/utf8"
-
-	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Trainers are the schemas of train.args, by the trainer's name. Its Check is
-// what [Options] asks for.
-type Trainers map[string]*ArgsSchema
+// ArgsFile is the name of the file, beside trainer.yaml, that says which arguments a
+// trainer takes. A trainer without one takes none.
+const ArgsFile = "schema.json"
 
-// LoadTrainers reads NAME/schema.json of each folder. A trainer without one takes
-// no arguments.
-func LoadTrainers(files fs.FS) (Trainers, error) {
-	folders, err := fs.ReadDir(files, ".")
-	if err != nil {
-		return nil, err
-	}
-	trainers := make(Trainers)
-	for _, folder := range folders {
-		if !folder.IsDir() {
-			continue
-		}
-		data, err := fs.ReadFile(files, folder.Name()+"/schema.json")
-		if errors.Is(err, fs.ErrNotExist) {
-			data, err = []byte(`{"type": "object", "additionalProperties": false}`), nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if trainers[folder.Name()], err = ParseArgsSchema(data); err != nil {
-			return nil, fmt.Errorf("trainer %s: %w", folder.Name(), err)
-		}
-	}
-	return trainers, nil
-}
-
-// Check says what is wrong with train for its trainer, named without the version:
-// its arguments, and what a trainer asks of the fields that all have.
-func (t Trainers) Check(trainer string, train delivery.Train) []Problem {
-	s := t[trainer]
-	if s == nil {
-		return []Problem{{Path: "args", Text: unknown("trainer", trainer, slices.Sorted(maps.Keys(t)))}}
-	}
-	args := train.Args
-	if args == nil {
-		args = map[string]any{}
-	}
-	problems := s.root.check(args, "args")
-	for _, field := range slices.Sorted(maps.Keys(s.root.Train)) {
-		if v, ok := trainFields(train)[field]; ok {
-			problems = append(problems, s.root.Train[field].check(v, field)...)
-		}
-	}
-	return problems
-}
-
-// trainFields are the numbers of train that a trainer may bound.
-func trainFields(t delivery.Train) map[string]any {
-	return map[string]any{"resolution": float64(t.Resolution), "epochs": float64(t.Epochs)}
-}
-
-// An ArgsSchema says which arguments a trainer takes: trainers/NAME/schema.json.
-// It is a JSON Schema (draft 2020-12) of the keywords that [schemaNode] has. At
-// its top "train" may bound what stands beside args: resolution and epochs.
+// An ArgsSchema says which arguments a trainer takes. It is a JSON Schema (draft
+// 2020-12) of the keywords that [schemaNode] has.
 type ArgsSchema struct{ root *schemaNode }
+
+// maxSchemaDepth bounds how deep a schema is nested.
+const maxSchemaDepth = 24
 
 // ParseArgsSchema reads a schema. A keyword that is not understood is an error,
 // so that no rule is ignored.
 func ParseArgsSchema(data []byte) (*ArgsSchema, error) {
+	if len(data) > MaxFileSize {
+		return nil, fmt.Errorf("%s: is too large; want at most %d KiB", ArgsFile, MaxFileSize>>10)
+	}
+	if depthOf(data) > maxSchemaDepth {
+		return nil, fmt.Errorf("%s: %s", ArgsFile, tooDeep)
+	}
 	var root schemaNode
 	if err := json.Unmarshal(data, &root); err != nil {
-		return nil, fmt.Errorf("schema.json: %w", err)
+		if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
+			line := 1 + bytes.Count(data[:min(int64(len(data)), bad.Offset)], []byte("\n"))
+			return nil, fmt.Errorf("%s:%d: %w", ArgsFile, line, err)
+		}
+		return nil, fmt.Errorf("%s: %w", ArgsFile, err)
 	}
 	if !slices.Equal(root.Type, words{"object"}) {
-		return nil, fmt.Errorf("schema.json: want type object, got %q", root.Type)
-	}
-	for field := range root.Train {
-		if _, ok := trainFields(delivery.Train{})[field]; !ok {
-			return nil, fmt.Errorf("schema.json: train.%s: want resolution or epochs", field)
-		}
+		return nil, fmt.Errorf("%s: want type object, got %q", ArgsFile, root.Type)
 	}
 	return &ArgsSchema{&root}, nil
+}
+
+// depthOf returns how deep brackets are nested in JSON, quotes aside.
+func depthOf(data []byte) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '{' || c == '['):
+			depth++
+			deepest = max(deepest, depth)
+		case !quoted && (c == '}' || c == ']'):
+			depth--
+		}
+	}
+	return deepest
+}
+
+// A problem is something wrong with an argument.
+type problem struct {
+	path string // as args.lr or args.steps[2]; args is all of them
+	text string
 }
 
 // A schemaNode is one schema: annotations, which say nothing here, and rules.
@@ -124,8 +102,6 @@ type schemaWords struct {
 	Properties           map[string]*schemaNode `json:"properties"`
 	Required             []string               `json:"required"`
 	AdditionalProperties *schemaNode            `json:"additionalProperties"`
-
-	Train map[string]*schemaNode `json:"train"` // of the top alone, no word of JSON Schema's
 }
 
 // UnmarshalJSON reads a schema: true, false or an object of known keywords.
@@ -154,12 +130,12 @@ func (w *words) UnmarshalJSON(data []byte) error {
 }
 
 // check says what is wrong with a value. Maps come in the order of their keys.
-func (s *schemaNode) check(v any, path string) []Problem {
+func (s *schemaNode) check(v any, path string) []problem {
 	if s == nil {
 		return nil
 	}
-	wrong := func(format string, args ...any) []Problem {
-		return []Problem{{path, fmt.Sprintf(format, args...)}}
+	wrong := func(format string, args ...any) []problem {
+		return []problem{{path, fmt.Sprintf(format, args...)}}
 	}
 	if s.never {
 		return wrong("has no place here; leave it out")
@@ -188,7 +164,7 @@ func (s *schemaNode) check(v any, path string) []Problem {
 		if n := len(v); s.MinItems != nil && n < *s.MinItems || s.MaxItems != nil && n > *s.MaxItems {
 			return wrong("want %s entries, got %d", span(s.MinItems, s.MaxItems), n)
 		}
-		var list []Problem
+		var list []problem
 		for i, e := range v {
 			list = append(list, s.Items.check(e, item(path, i))...)
 		}
@@ -199,8 +175,8 @@ func (s *schemaNode) check(v any, path string) []Problem {
 	return nil
 }
 
-func (s *schemaNode) object(v map[string]any, path string) []Problem {
-	var list []Problem
+func (s *schemaNode) object(v map[string]any, path string) []problem {
+	var list []problem
 	for _, key := range slices.Sorted(maps.Keys(v)) {
 		at := member(path, key)
 		p, ok := s.Properties[key]
@@ -208,7 +184,7 @@ func (s *schemaNode) object(v map[string]any, path string) []Problem {
 		case ok:
 			list = append(list, p.check(v[key], at)...)
 		case s.AdditionalProperties != nil && s.AdditionalProperties.never:
-			list = append(list, Problem{at, unknown("argument", key, slices.Sorted(maps.Keys(s.Properties)))})
+			list = append(list, problem{at, unknown("argument", key, slices.Sorted(maps.Keys(s.Properties)))})
 		default:
 			list = append(list, s.AdditionalProperties.check(v[key], at)...)
 		}
@@ -219,7 +195,7 @@ func (s *schemaNode) object(v map[string]any, path string) []Problem {
 			if p := s.Properties[key]; p != nil && p.Description != "" {
 				text += ": " + sentence(p.Description)
 			}
-			list = append(list, Problem{member(path, key), text})
+			list = append(list, problem{member(path, key), text})
 		}
 	}
 	return list

@@ -1,84 +1,38 @@
 package intent_test
 
 import (
-	"io/fs"
+	"encoding/json"
 	"strings"
 	"testing"
 	"testing/fstest"
 
-	"github.com/google/go-cmp/cmp"
-
-	aob "github.com/autonomos/aob"
-	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 )
 
-// What a trainer asks of the fields that all have is said at those.
-func TestTrainerBoundsFields(t *testing.T) {
-	s, err := intent.ParseArgsSchema([]byte(
-		`{"type": "object", "train": {"resolution": {"type": "integer", "minimum": 64, "multipleOf": 32}}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for resolution, want := range map[int]string{256: "", 161: "want a multiple of 32, got 161",
-		32: "want at least 64, got 32"} {
-		got := intent.Trainers{"x": s}.Check("x", delivery.Train{Resolution: resolution})
-		if (len(got) > 0) != (want != "") || want != "" && (got[0].Path != "resolution" || got[0].Text != want) {
-			t.Errorf("%d: got %v, want %q", resolution, got, want)
-		}
-	}
-	if _, err := intent.ParseArgsSchema([]byte(`{"type": "object", "train": {"machine": {}}}`)); err == nil {
-		t.Error("a trainer bounds the machine")
-	}
-}
-
-// The schemas of the trainers that AOB brings along are understood.
-func TestBuiltInTrainers(t *testing.T) {
-	folder, err := fs.Sub(aob.Trainers, "trainers")
-	if err != nil {
-		t.Fatal(err)
-	}
-	trainers, err := intent.LoadTrainers(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if problems := trainers.Check("tiny", delivery.Train{Resolution: 256}); len(problems) > 0 {
-		t.Errorf("tiny without arguments: %v", problems)
-	}
-	if problems := trainers.Check("tiny", delivery.Train{Resolution: 256, Args: map[string]any{"no such": 1.0}}); len(
-		problems) != 1 {
-		t.Errorf("tiny takes an argument that it does not know: %v", problems)
-	}
-}
-
-func TestLoadTrainers(t *testing.T) {
+// check says what a trainer with an argument schema finds wrong with arguments, as
+// lines of PATH: TEXT.
+func check(t *testing.T, schema string, args map[string]any) string {
+	t.Helper()
 	trainers, err := intent.LoadTrainers(fstest.MapFS{
-		"tiny/schema.json": {Data: []byte(
-			`{"type": "object", "required": ["a"], "properties": {"a": {"type": "string", ` +
-				`"description": "What it is. And more."}}}`)},
-		"none/train.py": {Data: []byte("")},
-		"README.md":     {Data: []byte("")},
+		"x/trainer.yaml": {Data: []byte(described)},
+		"x/schema.json":  {Data: []byte(schema)},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		trainer string
-		args    map[string]any
-		want    []intent.Problem
-	}{
-		{"tiny", map[string]any{"a": "x", "b": 1.0}, nil},
-		{"tiny", nil, []intent.Problem{{Path: "args.a", Text: "missing: what it is"}}},
-		{"none", nil, nil},
-		{"none", map[string]any{"a": true},
-			[]intent.Problem{{Path: "args.a", Text: `unknown argument "a"; there is none`}}},
-		{"tinny", nil, []intent.Problem{{Path: "args",
-			Text: `unknown trainer "tinny"; did you mean tiny? known: none, tiny`}}},
-	} {
-		if diff := cmp.Diff(c.want, trainers.Check(c.trainer, delivery.Train{Args: c.args})); diff != "" {
-			t.Errorf("%s %v (-want +got):\n%s", c.trainer, c.args, diff)
-		}
+	data, err := json.Marshal(map[string]any{"apiVersion": "aob/v1", "kind": "Model", "name": "m",
+		"dataset": map[string]string{"dir": "d"}, "classes": []string{"a"},
+		"train": map[string]any{"with": "x@1", "args": args}})
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, complaints := intent.Parse([]intent.File{file("models/m.yaml", string(data))},
+		intent.Options{Trainers: trainers})
+	var lines []string
+	for _, c := range complaints {
+		lines = append(lines, strings.TrimPrefix(c.Path, "train.args.")+": "+c.Text)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func TestArgsSchema(t *testing.T) {
@@ -96,11 +50,6 @@ func TestArgsSchema(t *testing.T) {
 		"map": {"type": "object", "additionalProperties": {"type": "number"}},
 		"any": true,
 		"never": false}}`
-	s, err := intent.ParseArgsSchema([]byte(all))
-	if err != nil {
-		t.Fatal(err)
-	}
-	trainers := intent.Trainers{"x": s}
 	for _, c := range []struct {
 		key   string
 		value any
@@ -122,10 +71,7 @@ func TestArgsSchema(t *testing.T) {
 			`map["a b"]: want a number, got "x"`}, {"map", []any{}, "map: want a map, got a list"},
 		{"any", []any{}, ""}, {"never", 1.0, "never: has no place here; leave it out"},
 	} {
-		var got string
-		for _, p := range trainers.Check("x", delivery.Train{Args: map[string]any{c.key: c.value}}) {
-			got += strings.TrimPrefix(p.Path, "args.") + ": " + p.Text
-		}
+		got := check(t, all, map[string]any{c.key: c.value})
 		if got != c.want {
 			t.Errorf("%s = %v: got %q, want %q", c.key, c.value, got, c.want)
 		}
@@ -142,6 +88,9 @@ func TestArgsSchemaErrors(t *testing.T) {
 		`{"type": "object", "if": 1}`: `unknown field "if"`,
 		`{"type": "object", "properties": {"a": {"pattern": "x"}}}`:     `unknown field "pattern"`,
 		`{"type": "object", "properties": {"a": {"minimum": "three"}}}`: "cannot unmarshal",
+		"{\n\"type\": \"object\",\n\"properties\": {,}}":                "schema.json:3: ",
+		`{"a": "\"[{", "b": ` + strings.Repeat(`[`, 100) + `}`:          "nested far deeper",
+		strings.Repeat(" ", intent.MaxFileSize+1):                       "too large",
 	} {
 		if _, err := intent.ParseArgsSchema([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", text, err, want)

@@ -286,7 +286,11 @@ func (d *document) word(n *yaml.Node, r *rules, path string) (string, bool) {
 	case slices.Contains(r.oneof, n.Value):
 		return n.Value, true
 	case matches(n.Value, r.laterValues):
-		d.fault(placeOf(n), path, "not yet: %s comes later; want %s", quote(n.Value), or(r.oneof))
+		want := or(r.oneof)
+		if want == "" {
+			want = r.form.want
+		}
+		d.fault(placeOf(n), path, "not yet: %s comes later; want %s", quote(n.Value), want)
 		return "", false
 	case len(r.oneof) > 0:
 		s := "want " + or(r.oneof) + ", got " + quote(n.Value)

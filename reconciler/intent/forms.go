@@ -19,6 +19,8 @@ type form struct {
 // JSON Schema can match it.
 const segment = `(?:[A-Za-z0-9_-]|\.[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]*`
 
+const version = `[0-9A-Za-z][0-9A-Za-z.+_-]{0,31}`
+
 const digestPattern = `^sha256:[0-9a-f]{64}$`
 
 // forms are the words that a check tag may hold, beside the rules in fields.go.
@@ -26,6 +28,14 @@ var forms = map[string]*form{
 	"name": {
 		pattern: regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`),
 		want:    "a name of lower-case letters, digits and dashes, at most 63",
+	},
+	"trainer": {
+		pattern: regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?@` + version + `$`),
+		want:    "a trainer and its version, NAME@VERSION",
+	},
+	"version": {
+		pattern: regexp.MustCompile(`^` + version + `$`),
+		want:    "a version of digits, letters and .+_-, at most 32",
 	},
 	"label": {
 		pattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/@-]{0,62}$`),

@@ -16,17 +16,13 @@ import (
 // options are the world that the golden cases are checked against.
 func options(t testing.TB) intent.Options {
 	t.Helper()
-	data, err := os.ReadFile("testdata/tiny.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tiny, err := intent.ParseArgsSchema(data)
+	trainers, err := intent.LoadTrainers(os.DirFS("testdata/trainers"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return intent.Options{
-		Args:  intent.Trainers{"tiny": tiny}.Check,
-		Roots: []string{"gold", "shapes", "v1.2"},
+		Trainers: trainers,
+		Roots:    []string{"gold", "shapes", "v1.2"},
 		Zone: func(name string) error {
 			_, err := time.LoadLocation(name)
 			return err

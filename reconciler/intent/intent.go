@@ -44,9 +44,9 @@ const (
 // Options are what a file can only be checked against from outside. The zero
 // value leaves those checks out.
 type Options struct {
-	// Args checks train against a trainer, named without its version:
-	// Trainers.Check.
-	Args func(trainer string, train delivery.Train) []Problem
+	// Trainers are those that the server has. They give the defaults of train, and
+	// bound it; nil leaves train as the file says it.
+	Trainers Trainers
 
 	// Roots are the names that may begin a dir: reference, from the server's
 	// configuration; nil allows all.
@@ -54,12 +54,10 @@ type Options struct {
 
 	// Zone returns an error for an unknown time zone.
 	Zone func(name string) error
-}
 
-// A Problem is something wrong inside train.
-type Problem struct {
-	Path string // as args.lr_encoder, args.steps[2] or resolution; args is all of them
-	Text string
+	// accepted marks a file that main accepted in the past: today's trainers give its
+	// defaults and do not check it.
+	accepted bool
 }
 
 // A Doc is one file, parsed by itself. It is never changed, so it may be kept
@@ -336,6 +334,7 @@ var kindTypes = map[string]reflect.Type{
 	"Release":    reflect.TypeFor[delivery.Release](),
 	"Quarantine": reflect.TypeFor[delivery.Quarantine](),
 	"Server":     reflect.TypeFor[Server](),
+	"Trainer":    reflect.TypeFor[delivery.Trainer](),
 }
 
 // bounded complains of a tree beyond MaxFiles or MaxTree, at its first folder.

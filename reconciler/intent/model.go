@@ -12,13 +12,14 @@ import (
 func (d *document) model(m *delivery.Model) {
 	d.dataset(m.Dataset, "dataset")
 	t := &m.Train
+	d.train(t)
 	if !d.has("train.batch.step") {
 		t.Batch.Step = t.Batch.Effective
 	}
-	if d.sound("train.batch") && t.Batch.Effective%t.Batch.Step != 0 {
+	if d.sound("train.batch") && t.Batch.Step > 0 && t.Batch.Effective%t.Batch.Step != 0 {
 		d.complain("train.batch.step", "want a divisor of effective, %d, got %d", t.Batch.Effective, t.Batch.Step)
 	}
-	if d.sound("train.epochs", "train.optimizer.warmup") && t.Optimizer.Warmup > t.Epochs {
+	if d.sound("train.epochs", "train.optimizer.warmup") && t.Epochs > 0 && t.Optimizer.Warmup > t.Epochs {
 		d.complain("train.optimizer.warmup", "want at most the %d epochs, got %d", t.Epochs, t.Optimizer.Warmup)
 	}
 	if unique(d, t.Seeds, "train.seeds") && len(t.Seeds) > maxSeeds {
@@ -26,7 +27,6 @@ func (d *document) model(m *delivery.Model) {
 	}
 	d.classes(m)
 	unique(d, m.Variants, "variants")
-	d.args(*t)
 }
 
 // maxSeeds is how many trainings one spec may ask for.
@@ -66,17 +66,6 @@ func (d *document) classes(m *delivery.Model) {
 				break
 			}
 		}
-	}
-}
-
-// args checks what the trainer itself defines.
-func (d *document) args(t delivery.Train) {
-	if d.options.Args == nil || t.With == "" || !d.sound("train.with", "train.args") {
-		return
-	}
-	trainer, _, _ := strings.Cut(t.With, "@")
-	for _, p := range d.options.Args(trainer, t) {
-		d.complain("train."+p.Path, "%s", p.Text)
 	}
 }
 

@@ -3,6 +3,7 @@ package intent
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,14 +13,15 @@ import (
 
 // Kinds returns the kinds of file that have a schema, sorted.
 func Kinds() []string {
-	return []string{"Fleet", "Gate", "Model", "Quarantine", "Release", "Server"}
+	return []string{"Fleet", "Gate", "Model", "Quarantine", "Release", "Server", "Trainer"}
 }
 
 // Schema returns the JSON Schema (draft 2020-12) of a kind of file, for editors
 // to complete and check by; nil for an unknown kind. What parses without a
 // complaint is valid by it; what only [Parse] can see, as names in other files,
-// is not in it.
-func Schema(kind string) []byte {
+// is not in it. An editor offers the trainers; others are valid too, since a server
+// may have its own.
+func Schema(kind string, trainers Trainers) []byte {
 	t, ok := kindTypes[kind]
 	if !ok {
 		return nil
@@ -33,7 +35,7 @@ func Schema(kind string) []byte {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(append(top, structSchema(t)...)); err != nil {
+	if err := enc.Encode(append(top, schemaWriter{trainers}.structSchema(t)...)); err != nil {
 		panic("intent: schema of " + kind + ": " + err.Error())
 	}
 	return b.Bytes()
@@ -69,10 +71,13 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func structSchema(t reflect.Type) object {
+// A schemaWriter writes the schemas of types.
+type schemaWriter struct{ trainers Trainers }
+
+func (w schemaWriter) structSchema(t reflect.Type) object {
 	properties, required := object{}, []string{}
 	for _, f := range fieldsOf(t) {
-		properties = append(properties, pair{f.key, fieldSchema(f)})
+		properties = append(properties, pair{f.key, w.fieldSchema(f)})
 		if !f.mayLeaveOut() {
 			required = append(required, f.key)
 		}
@@ -126,11 +131,11 @@ func between(t reflect.Type) object {
 	return nil
 }
 
-func fieldSchema(f *field) object {
+func (w schemaWriter) fieldSchema(f *field) object {
 	if f.later {
 		return object{{"description", "Not yet. " + f.doc}, {"not", object{}}}
 	}
-	o := append(object{{"description", f.doc}}, valueSchema(f.typ, &f.rules)...)
+	o := append(object{{"description", f.doc}}, w.valueSchema(f.typ, &f.rules)...)
 	if f.def != nil {
 		var def any
 		if err := f.def.Decode(&def); err != nil {
@@ -141,15 +146,15 @@ func fieldSchema(f *field) object {
 	return o
 }
 
-func valueSchema(t reflect.Type, r *rules) object {
+func (w schemaWriter) valueSchema(t reflect.Type, r *rules) object {
 	if s, ok := special(t); ok {
 		return s
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
-		return valueSchema(t.Elem(), r)
+		return w.valueSchema(t.Elem(), r)
 	case reflect.Struct:
-		return structSchema(t)
+		return w.structSchema(t)
 	case reflect.Bool:
 		return object{{"type", "boolean"}}
 	case reflect.Int, reflect.Int64:
@@ -161,13 +166,16 @@ func valueSchema(t reflect.Type, r *rules) object {
 		if len(r.oneof) > 0 {
 			o = append(o, pair{"enum", r.oneof})
 		}
+		if names := slices.Sorted(maps.Keys(w.trainers)); r.form == forms["trainer"] && len(names) > 0 {
+			return append(o, pair{"anyOf", []object{{{"enum", names}}, formSchema(r.form)}})
+		}
 		return append(o, formSchema(r.form)...)
 	case reflect.Slice:
 		o := object{{"type", "array"}}
 		if r.nonempty {
 			o = append(o, pair{"minItems", 1})
 		}
-		return append(o, pair{"items", valueSchema(t.Elem(), r)})
+		return append(o, pair{"items", w.valueSchema(t.Elem(), r)})
 	case reflect.Map:
 		o := object{{"type", "object"}}
 		if r.nonempty {
@@ -176,7 +184,7 @@ func valueSchema(t reflect.Type, r *rules) object {
 		if r.keys != nil {
 			o = append(o, pair{"propertyNames", formSchema(r.keys)})
 		}
-		return append(o, pair{"additionalProperties", valueSchema(t.Elem(), r)})
+		return append(o, pair{"additionalProperties", w.valueSchema(t.Elem(), r)})
 	}
 	panic("intent: no schema for " + t.String())
 }

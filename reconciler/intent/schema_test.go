@@ -21,7 +21,7 @@ func TestSchemasAreUpToDate(t *testing.T) {
 	for _, kind := range intent.Kinds() {
 		path := filepath.Join("..", "..", "schemas", strings.ToLower(kind)+".json")
 		if *update {
-			if err := os.WriteFile(path, intent.Schema(kind), 0o644); err != nil {
+			if err := os.WriteFile(path, intent.Schema(kind, builtIn(t).Trainers), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -29,7 +29,7 @@ func TestSchemasAreUpToDate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(have, intent.Schema(kind)) {
+		if !bytes.Equal(have, intent.Schema(kind, builtIn(t).Trainers)) {
 			t.Errorf("%s is not what the types say; run go test ./reconciler/intent -update", path)
 		}
 	}
@@ -41,7 +41,7 @@ func compiled(t testing.TB) map[string]*jsonschema.Schema {
 	c := jsonschema.NewCompiler()
 	schemas := make(map[string]*jsonschema.Schema)
 	for _, kind := range intent.Kinds() {
-		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(intent.Schema(kind)))
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(intent.Schema(kind, builtIn(t).Trainers)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,12 +1,15 @@
 package intent_test
 
 import (
+	"io/fs"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/autonomos/aob"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 )
@@ -25,9 +28,38 @@ train:
   args: {channels: 16, ema: 0.5, scales: [1, 2], weights: {box: 1, class: 2}}
 `
 
+// anyArgs is the built-in trainer, taking any arguments.
+func anyArgs(t *testing.T) intent.Options {
+	t.Helper()
+	described, err := fs.ReadFile(aob.Trainers, "trainers/tiny/trainer.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trainers, err := intent.LoadTrainers(fstest.MapFS{"tiny/trainer.yaml": {Data: described},
+		"tiny/schema.json": {Data: []byte(`{"type": "object"}`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return intent.Options{Trainers: trainers}
+}
+
+// builtIn are the trainers that AOB brings along.
+func builtIn(t testing.TB) intent.Options {
+	t.Helper()
+	files, err := fs.Sub(aob.Trainers, "trainers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trainers, err := intent.LoadTrainers(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return intent.Options{Trainers: trainers}
+}
+
 func parseModel(t *testing.T, text string) delivery.Model {
 	t.Helper()
-	in, complaints := intent.Parse([]intent.File{file("models/m.yaml", text)}, intent.Options{})
+	in, complaints := intent.Parse([]intent.File{file("models/m.yaml", text)}, anyArgs(t))
 	for _, c := range complaints {
 		t.Error(c)
 	}
@@ -49,6 +81,10 @@ func TestSpecDigest(t *testing.T) {
 		return strings.NewReplacer(pairs...).Replace(written)
 	}
 	want := parseModel(t, written).Spec().Digest()
+	// A release names the spec of its model: the digest of a file that main has may never change.
+	if want != "sha256:af6647d7877e1a86d793e58f2658945d2e259fdaaa033c396b2f8770e071a3da" {
+		t.Errorf("the spec digest moved to %s", want)
+	}
 	for name, text := range map[string]string{
 		"numbers in another form": replace("1e-4", "0.0001", "0.5", "5e-1", "[1, 2]", "[1.0, 2e0]", "channels: 16",
 			"channels: 16.0"),
@@ -129,7 +165,7 @@ func TestDefaults(t *testing.T) {
 		file("fleets/f.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: f\nruns: m\nafter: {fleet: g}\nwindow: {from: "+
 			"\"01:00\", to: \"02:00\"}\n"),
 		file("fleets/g.yaml", "apiVersion: aob/v1\nkind: Fleet\nname: g\nruns: m\n"),
-	}, intent.Options{})
+	}, builtIn(t))
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
 	}

@@ -102,9 +102,9 @@ func world(t *testing.T, a *txtar.Archive) plan.World {
 				ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
 				Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{},
 				Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}},
-			Server: plan.Server{Trainers: map[string]delivery.Digest{"tiny@1": delivery.Sum([]byte("tiny"))},
+			Server: plan.Server{Trainers: map[string]delivery.Trainer{"tiny@1": {Files: delivery.Sum([]byte("tiny")), Accelerator: "cpu"}},
 				Protocol: delivery.Sum([]byte("protocol")),
-				Numerics: "1", Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}}
+				Numerics: "1", Provider: "cpu", Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}}
 	var lines string
 	for _, f := range a.Files {
 		switch tree, path := split(f.Name); {
@@ -150,6 +150,15 @@ func split(name string) (tree, path string) {
 	return "", name
 }
 
+// trainers are those in the repository.
+var trainers = func() intent.Trainers {
+	list, err := intent.LoadTrainers(os.DirFS("../../trainers"))
+	if err != nil {
+		panic(err)
+	}
+	return list
+}()
+
 // tree puts a tree together and parses it.
 func (s *scene) tree(name string) (delivery.Intent, []delivery.Complaint) {
 	files := map[string]string{}
@@ -170,7 +179,7 @@ func (s *scene) tree(name string) (delivery.Intent, []delivery.Complaint) {
 			list = append(list, intent.File{Path: path, Size: int64(len(text)), Data: []byte(text),
 				Hash: string(delivery.Sum([]byte(text)))})
 		}
-		return intent.Parse(list, intent.Options{})
+		return intent.Parse(list, intent.Options{Trainers: trainers})
 	}
 	named, _ := parse() // what release files name by digest
 	for path, text := range files {
@@ -389,7 +398,7 @@ func (s *scene) line(line string) {
 		later := delivery.Sum([]byte("later"))
 		switch what {
 		case "trainer":
-			s.Server.Trainers = map[string]delivery.Digest{"tiny@1": later}
+			s.Server.Trainers = map[string]delivery.Trainer{"tiny@1": {Files: later, Accelerator: "cpu"}}
 		case "evaluator":
 			s.Server.Protocol = later
 		default:
@@ -491,8 +500,9 @@ func (s *scene) training(file string) delivery.TrainRun {
 	m, _ := s.model(file)
 	ask, found := s.data(file)
 	return delivery.TrainRun{Spec: m.Spec(), Seed: m.Train.Seeds[0], Data: delivery.DataKey(ask),
-		Training: found.Training,
-		Trainer:  s.Server.Trainers[m.Train.With], Machine: m.Train.Machine.Terraform, Limit: m.Train.Machine.Limit}
+		Training:    found.Training,
+		Trainer:     s.Server.Trainers[m.Train.With].Files,
+		Accelerator: "cpu", Machine: m.Train.Machine.Terraform, Limit: m.Train.Machine.Limit}
 }
 
 func (s *scene) bundle(letter string) {

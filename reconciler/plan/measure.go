@@ -63,7 +63,8 @@ func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) 
 	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet,
 		Classes: on.classes,
 		Images:  on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
-		Detect:   delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics, "cpu"),
+		Detect: delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics,
+			m.w.Server.Provider),
 		Measures: on.measures, Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle),
 		Thresholds: info.Thresholds,
 		Seen:       without}, Stage{State: delivery.CheckSuccess}

@@ -238,17 +238,18 @@ type Bundle struct {
 
 // Server is what the server's own version and configuration decide.
 type Server struct {
-	Trainers map[string]delivery.Digest // by NAME@VERSION: digest of the trainer's files
-	Protocol delivery.Digest            // of the evaluator
-	Numerics string                     // of the detector
-	DataTime delivery.Duration          // limit of a data run
-	EvalTime delivery.Duration          // limit of an eval or compare run
-	NextPoll delivery.Duration          // of devices
-	Expiry   delivery.Duration          // of desired documents
-	Deadline delivery.Duration          // after which a silent device has failed
-	Seed     string                     // a secret from which the salts of rollouts are made
-	Socket   bool                       // people ask by aob pr ask, and write no comments: a local forge
-	URL      string                     // by which people reach it, without a slash at the end; empty for none
+	Trainers map[string]delivery.Trainer // by NAME@VERSION
+	Protocol delivery.Digest             // of the evaluator
+	Numerics string                      // of the detector
+	Provider string                      // what the detector computes on
+	DataTime delivery.Duration           // limit of a data run
+	EvalTime delivery.Duration           // limit of an eval or compare run
+	NextPoll delivery.Duration           // of devices
+	Expiry   delivery.Duration           // of desired documents
+	Deadline delivery.Duration           // after which a silent device has failed
+	Seed     string                      // a secret from which the salts of rollouts are made
+	Socket   bool                        // people ask by aob pr ask, and write no comments: a local forge
+	URL      string                      // by which people reach it, without a slash at the end; empty for none
 	// Least is what the version of every published document is above. Those that are not are published anew: the state
 	// folder is an old copy, and devices may have seen newer ones.
 	Least int64

@@ -27,6 +27,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/terraform"
+	"github.com/autonomos/aob/reconciler/trainer"
 )
 
 // Stages does the work of runs.
@@ -133,8 +134,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 		return nil, fmt.Errorf("the training input of data run %s is not there; aob pr recheck NUMBER makes it "+
 			"again: %w", ask.Data.Short(), err)
 	}
-	name, _, _ := strings.Cut(ask.Spec.Train.With, "@")
-	script := filepath.Join(s.Trainers, ask.Trainer.Hex(), name, "train.py")
+	script := trainer.Script(s.Trainers, ask.Trainer, ask.Spec.Train.With)
 	if _, err := os.Stat(script); err != nil {
 		return nil, delivery.Blockedf("push again, so that the server's present trainer is used",
 			"trainer %s of files %s is not on this server", ask.Spec.Train.With, ask.Trainer.Short())

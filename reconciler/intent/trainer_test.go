@@ -1,0 +1,131 @@
+package intent_test
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+// described is the shortest description of a trainer x with all defaults.
+const described = `apiVersion: aob/v1
+kind: Trainer
+name: x
+versions: ["1"]
+architectures: [x-small, x-large]
+defaults: {resolution: 640, epochs: 10, batch: {effective: 8}, optimizer: {lr: 0.1}}
+resolution: {min: 320, max: 960, multipleOf: 64}
+`
+
+// A server's own trainer gives the defaults of the models that name it, and bounds them.
+func TestTrainerOfAServer(t *testing.T) {
+	trainers, err := intent.LoadTrainers(fstest.MapFS{
+		"x/trainer.yaml": {Data: []byte(strings.Replace(described, `["1"]`, `["1", "3"]`, 1))},
+		"bare/trainer.yaml": {Data: []byte(
+			"apiVersion: aob/v1\nkind: Trainer\nname: bare\nversions: [\"1\"]\narchitectures: [b]\n")},
+		"README.md": {}, "_cache/x": {}, ".git/x": {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for train, want := range map[string]string{
+		"{with: x@1}": "",
+		"{with: x@3, architecture: x-large, resolution: 704, epochs: 3}": "",
+		"{with: x@2}":                        `train.with: unknown trainer "x@2"; did you mean x@1? known: bare@1, x@1, x@3`,
+		"{with: x}":                          `train.with: want a trainer and its version, NAME@VERSION, got "x"`,
+		"{with: x@1, architecture: tiny}":    `train.architecture: want x-small or x-large, got "tiny"`,
+		"{with: x@1, resolution: 1024}":      "train.resolution: want 320 to 960, got 1024",
+		"{with: x@1, resolution: 650}":       "train.resolution: want a multiple of 64, got 650",
+		"{with: x@1, args: {a: 1}}":          `train.args.a: unknown argument "a"; there is none`,
+		"{with: bare@1, resolution: 64}":     "train.epochs: missing; the trainer has no default for it",
+		"{with: import}":                     `train.with: not yet: "import" comes later`,
+		"{with: x@1, batch: {effective: 0}}": "train.batch.effective: want 1 to 4096, got 0",
+	} {
+		in, complaints := intent.Parse([]intent.File{file("models/m.yaml",
+			"apiVersion: aob/v1\nkind: Model\nname: m\ndataset: {dir: d}\nclasses: [a]\ntrain: "+train+"\n")},
+			intent.Options{Trainers: trainers})
+		var got []string
+		for _, c := range complaints {
+			got = append(got, c.Path+": "+c.Text)
+		}
+		if text := strings.Join(got, "\n"); (text == "") != (want == "") || !strings.Contains(text, want) {
+			t.Errorf("%s: got %q, want %q", train, text, want)
+		}
+		if train == "{with: x@1}" {
+			m := in.Models["m"].Train
+			if m.Architecture != "x-small" || m.Resolution != 640 || m.Epochs != 10 || m.Batch.Effective != 8 ||
+				m.Batch.Step != 8 || m.Optimizer.LR != 0.1 || m.Optimizer.Warmup != 0 {
+				t.Errorf("the trainer's defaults are not filled in: %+v", m)
+			}
+		}
+	}
+}
+
+// A file that main accepted has the spec that it had, also where its trainer is gone.
+func TestParseAccepted(t *testing.T) {
+	trainers, err := intent.LoadTrainers(fstest.MapFS{"x/trainer.yaml": {Data: []byte(described)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "apiVersion: aob/v1\nkind: Model\nname: m\ndataset: {dir: d}\nclasses: [a]\ntrain: {with: %}\n"
+	cache := intent.NewCache(intent.Options{Trainers: trainers})
+	f := file("models/m.yaml", strings.Replace(text, "%", "x@1", 1))
+	now, complaints := cache.Parse([]intent.File{f})
+	if len(complaints) > 0 {
+		t.Fatal(complaints)
+	}
+	if got := cache.ParseAccepted(f).Spec(); got != now.Models["m"].SpecDigest() {
+		t.Errorf("the spec of an accepted file is %s, want that of today, %s", got, now.Models["m"].SpecDigest())
+	}
+	gone := cache.ParseAccepted(file("models/m.yaml", strings.Replace(text, "%", "y@1", 1)))
+	if len(gone.Complaints()) > 0 || gone.Spec() == "" {
+		t.Errorf("of a trainer that is gone: %v, spec %q", gone.Complaints(), gone.Spec())
+	}
+}
+
+// Each complaint about a trainer.yaml has its place.
+func TestTrainerComplaints(t *testing.T) {
+	change := func(old, with string) string {
+		if !strings.Contains(described, old) {
+			t.Fatalf("nothing to replace: %q", old)
+		}
+		return strings.Replace(described, old, with, 1)
+	}
+	for text, want := range map[string]string{
+		"":                               "x/trainer.yaml: empty file",
+		"a: &a [*a]":                     "x/trainer.yaml:1:4: a: anchors",
+		strings.Repeat("a: [", 20_000):   "x/trainer.yaml: is too large",
+		change("name: x", "name: y"):     `x/trainer.yaml:3:7: name: want "x", the folder's name, got "y"`,
+		change(`["1"]`, "[1]"):           "x/trainer.yaml:4:12: versions[0]: want text, got 1; quote it",
+		change(`["1"]`, "[a, a]"):        "x/trainer.yaml:4:15: versions[1]: given twice",
+		change(`["1"]`, "[]"):            "x/trainer.yaml:4:11: versions: is empty",
+		change("epochs: 10", "epoch: 1"): "x/trainer.yaml:6:29: defaults.epoch: unknown key; did you mean epochs?",
+		change("resolution: 640", "resolution: 641"): "x/trainer.yaml:6:24: defaults.resolution: want a multiple of 64, " +
+			"as resolution: says, got 641",
+		change("min: 320", "min: 1920"):        "x/trainer.yaml:7:30: resolution.max: want at least min, 1920, got 960",
+		described + "accelerator: quantum\n":   `x/trainer.yaml:8:14: accelerator: want cpu or cuda, got "quantum"`,
+		described + "secrets: [hunter2secret]": "x/trainer.yaml:8:11: secrets[0]: want the name of an environment variable",
+	} {
+		_, err := intent.LoadTrainers(fstest.MapFS{"x/trainer.yaml": {Data: []byte(text)}})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+	if _, err := intent.LoadTrainers(fstest.MapFS{"x/train.py": {}}); err == nil ||
+		!strings.Contains(err.Error(), "x/trainer.yaml: missing") {
+		t.Errorf("without trainer.yaml: %v", err)
+	}
+}
+
+// Nothing that a trainer.yaml holds may do worse than be refused.
+func FuzzParseTrainer(f *testing.F) {
+	f.Add([]byte(described))
+	f.Add([]byte("resolution: {multipleOf: 0}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, complaints := intent.ParseTrainer("x/trainer.yaml", "x", data)
+		if len(complaints) == 0 && (got.Name != "x" || len(got.Versions) == 0 || got.Resolution.MultipleOf < 1) {
+			t.Errorf("taken without what a trainer must have: %+v", got)
+		}
+	})
+}

@@ -1,0 +1,160 @@
+// Package trainer installs the trainers of a server.
+//
+// A trainer is a folder: trainer.yaml describes it ([delivery.Trainer]), schema.json
+// says which arguments it takes, and train.py is what a run starts. Everything else in
+// the folder is its own, but for README.md, tests (test_*), and names that begin with a
+// dot or an underscore; those are not part of what trains.
+//
+// Files are installed under the digest of all of them, so that a run which is under
+// way goes on with the files that its key names, also after an upgrade.
+package trainer
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+// program is what a run starts.
+const program = "train.py"
+
+// The bounds of one trainer.
+const (
+	maxFiles = 1000
+	maxBytes = 1 << 30
+)
+
+// Folder returns where a trainer's files are installed below a folder.
+func Folder(in string, files delivery.Digest, name string) string {
+	return filepath.Join(in, files.Hex(), name)
+}
+
+// Script returns the program of an installed trainer, which models name NAME@VERSION.
+func Script(in string, files delivery.Digest, with string) string {
+	name, _, _ := strings.Cut(with, "@")
+	return filepath.Join(Folder(in, files, name), program)
+}
+
+// Install reads the trainers in files, a folder for each, and copies those that are
+// not there yet below a folder.
+func Install(files fs.FS, to string) (intent.Trainers, error) {
+	trainers, err := intent.LoadTrainers(files)
+	if err != nil {
+		return nil, fmt.Errorf("trainers: %w", err)
+	}
+	installed := map[string]delivery.Digest{}
+	for with, t := range trainers {
+		digest, ok := installed[t.Name]
+		if !ok {
+			if digest, err = install(files, t.Name, to); err != nil {
+				return nil, fmt.Errorf("trainer %s: %w", t.Name, err)
+			}
+			installed[t.Name] = digest
+		}
+		t.Files = digest
+		trainers[with] = t
+	}
+	return trainers, nil
+}
+
+func install(files fs.FS, name, to string) (delivery.Digest, error) {
+	list, err := list(files, name)
+	if err != nil {
+		return "", err
+	}
+	if !slices.Contains(list, program) {
+		return "", fmt.Errorf("%s is missing; it is what a run starts", program)
+	}
+	all := sha256.New()
+	for _, file := range list {
+		sum := sha256.New()
+		if err := read(files, path.Join(name, file), sum); err != nil {
+			return "", err
+		}
+		fmt.Fprintf(all, "sha256:%x  %s\n", sum.Sum(nil), file)
+	}
+	digest := delivery.Digest("sha256:" + hex.EncodeToString(all.Sum(nil)))
+	final := Folder(to, digest, name)
+	if _, err := os.Stat(final); err == nil {
+		return digest, nil
+	}
+	tmp := final + ".part"
+	if err := os.RemoveAll(tmp); err != nil {
+		return "", err
+	}
+	for _, file := range list {
+		if err := copyFile(files, path.Join(name, file), filepath.Join(tmp, filepath.FromSlash(file))); err != nil {
+			return "", err
+		}
+	}
+	return digest, errors.Join(durable.SyncTree(tmp), durable.Rename(tmp, final))
+}
+
+// list returns a trainer's files by their paths below its folder, sorted.
+func list(files fs.FS, name string) ([]string, error) {
+	var list []string
+	size := int64(0)
+	err := fs.WalkDir(files, name, func(at string, e fs.DirEntry, err error) error {
+		if err != nil || at == name {
+			return err
+		}
+		base := e.Name()
+		if base == "README.md" || strings.HasPrefix(base, "test_") || strings.HasPrefix(base, ".") ||
+			strings.HasPrefix(base, "_") && e.IsDir() {
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if e.IsDir() {
+			return nil
+		}
+		if !e.Type().IsRegular() {
+			return fmt.Errorf("%s is a symbolic link or no file; put the file itself there", at)
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		size += info.Size()
+		if list = append(list, strings.TrimPrefix(at, name+"/")); len(list) > maxFiles || size > maxBytes {
+			return fmt.Errorf("want at most %d files and %d MiB", maxFiles, maxBytes>>20)
+		}
+		return nil
+	})
+	slices.Sort(list)
+	return list, err
+}
+
+func read(files fs.FS, name string, to io.Writer) error {
+	in, err := files.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	_, err = io.Copy(to, io.LimitReader(in, maxBytes))
+	return err
+}
+
+func copyFile(files fs.FS, name, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(read(files, name, out), out.Close())
+}

@@ -1,0 +1,92 @@
+package trainer_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/autonomos/aob/reconciler/trainer"
+)
+
+const described = "apiVersion: aob/v1\nkind: Trainer\nname: x\nversions: [\"1\", \"2\"]\narchitectures: [a]\n"
+
+func files() fstest.MapFS {
+	return fstest.MapFS{
+		"x/trainer.yaml": {Data: []byte(described)}, "x/train.py": {Data: []byte("pass\n")},
+		"x/net/layers.py": {Data: []byte("pass\n")}, "x/README.md": {Data: []byte("notes")},
+		"x/test_train.py": {Data: []byte("tests")}, "x/.cache/a": {}, "x/__pycache__/a.pyc": {}, "notes.txt": {},
+	}
+}
+
+// Every file that trains counts in the digest and is installed; notes and tests are not.
+func TestInstall(t *testing.T) {
+	to := t.TempDir()
+	list, err := trainer.Install(files(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := list["x@1"].Files
+	if len(list) != 2 || first == "" || list["x@2"].Files != first {
+		t.Fatalf("installed %v", list)
+	}
+	script := trainer.Script(to, first, "x@2")
+	if data, err := os.ReadFile(script); err != nil || string(data) != "pass\n" {
+		t.Errorf("%s: %q, %v", script, data, err)
+	}
+	var there []string
+	err = filepath.WalkDir(filepath.Dir(script), func(path string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			there = append(there, strings.TrimPrefix(path, filepath.Dir(script)+"/"))
+		}
+		return err
+	})
+	if err != nil || strings.Join(there, " ") != "net/layers.py train.py trainer.yaml" {
+		t.Errorf("installed files are %q, %v", there, err)
+	}
+	for name, change := range map[string]struct {
+		counts bool
+		file   string
+	}{"a module": {true, "x/net/layers.py"}, "the description": {true, "x/trainer.yaml"},
+		"arguments": {true, "x/schema.json"}, "notes": {false, "x/README.md"}, "a test": {false, "x/test_train.py"}} {
+		changed := files()
+		text := "# changed\n" + string(files()["x/trainer.yaml"].Data)
+		if change.file == "x/schema.json" {
+			text = `{"type": "object"}`
+		}
+		changed[change.file] = &fstest.MapFile{Data: []byte(text)}
+		list, err := trainer.Install(changed, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now := list["x@1"].Files; (now != first) != change.counts {
+			t.Errorf("%s: the digest is %s, and was %s", name, now.Short(), first.Short())
+		}
+	}
+	if _, err := os.Stat(script); err != nil {
+		t.Errorf("a run's trainer went with an upgrade: %v", err)
+	}
+}
+
+// What is no trainer is refused when the server starts, with the file.
+func TestInstallRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(fstest.MapFS)
+		want   string
+	}{
+		"no description": {func(f fstest.MapFS) { delete(f, "x/trainer.yaml") }, "x/trainer.yaml: missing"},
+		"no program":     {func(f fstest.MapFS) { delete(f, "x/train.py") }, "train.py is missing"},
+		"a link": {func(f fstest.MapFS) { f["x/key"] = &fstest.MapFile{Mode: os.ModeSymlink, Data: []byte("/etc/passwd")} },
+			"x/key is a symbolic link"},
+		"an unknown key": {func(f fstest.MapFS) {
+			f["x/trainer.yaml"] = &fstest.MapFile{Data: []byte(described + "accelerators: cpu\n")}
+		}, "x/trainer.yaml:6:1: accelerators: unknown key; did you mean accelerator?"},
+	} {
+		f := files()
+		c.change(f)
+		if _, err := trainer.Install(f, t.TempDir()); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		}
+	}
+}
