@@ -31,7 +31,7 @@ var (
 		"plan":     {"delivery", "gate", "rollout"},
 		"durable":  {"delivery"},
 		"trust":    {"delivery", "durable"},
-		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "terraform", "run",
+		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "terraform", "run", "trainer",
 			"picture"},
 		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "explain", "git", "run", "web"},
 		"edge": {"delivery", "durable", "trust", "detect", "artifact"},

@@ -27,7 +27,8 @@ wrong. The exit status is 1 if there is one.
 With --config it also checks the server's configuration, that datasets begin with a
 name that the configuration allows, and models against the server's own trainers.
 --trainers names a folder of trainers instead.`,
-		Example: "  aob validate\n  aob validate intent --config aob.yaml\n  aob validate --trainers trainers\n  aob validate -o json | jq -r " +
+		Example: "  aob validate\n  aob validate intent --config aob.yaml\n" +
+			"  aob validate --trainers trainers\n  aob validate -o json | jq -r " +
 			"'.complaints[].text'",
 		Args: arguments(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -22,8 +22,8 @@ func (Trainer) Docs() map[string]string {
 		"apiVersion": "The form of this file.",
 		"kind":       "What this file describes.",
 		"name":       "The trainer's name, the same as the folder's.",
-		"versions": "The versions that models may ask for, as in train.with: NAME@VERSION. Make a new version when the " +
-			"same settings would give another model.",
+		"versions": "The versions that models may ask for, as in train.with: NAME@VERSION. Make a new version when " +
+			"the same settings would give another model.",
 		"architectures": "The networks that it trains; the first is the default.",
 		"accelerator":   "What it computes on. A training on another accelerator is another training.",
 		"defaults":      "What holds where a model's train: leaves a key out. A key without a default must be given.",

@@ -73,6 +73,14 @@ func TestDocumentedFiles(t *testing.T) {
 			text, _, _ := strings.Cut(block, "```")
 			_, rest, _ := strings.Cut(text, "\nname: ")
 			name, _, _ := strings.Cut(rest, "\n")
+			if strings.Contains(text, "kind: Trainer") {
+				name, _, _ = strings.Cut(name, " ")
+				_, complaints := intent.ParseTrainer(page, name, []byte(text))
+				for _, c := range complaints {
+					t.Error(c)
+				}
+				continue
+			}
 			folder := "models/"
 			if strings.Contains(text, "kind: Gate") {
 				folder = "gates/"

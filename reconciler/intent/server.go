@@ -55,7 +55,7 @@ func (Server) Docs() map[string]string {
 		"trainings":  "How many models are trained at once; those of pull requests go first.",
 		"runs": "How many checks of data, evaluations and comparisons run at once; twice the number of " +
 			"processors by default.",
-		"trainers":  "A folder of trainers to use in place of the built-in ones: a folder for each, as docs/trainers.md says.",
+		"trainers":  "A folder of trainers to use in place of the built-in ones: see docs/trainers.md.",
 		"python":    "The Python that runs trainers.",
 		"terraform": "The Terraform binary; the one on PATH by default.",
 		"keys":      "The files of the signing keys.",

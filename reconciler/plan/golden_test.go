@@ -102,9 +102,11 @@ func world(t *testing.T, a *txtar.Archive) plan.World {
 				ByRun: map[delivery.Digest]plan.Trained{}, Scores: map[delivery.Digest]delivery.Scores{},
 				Resolved: map[delivery.Digest]delivery.Resolved{}, Verdicts: map[delivery.Digest]delivery.Verdict{},
 				Accepted: map[string][]delivery.Acceptance{}, Bundles: map[delivery.Digest]plan.Bundle{}},
-			Server: plan.Server{Trainers: map[string]delivery.Trainer{"tiny@1": {Files: delivery.Sum([]byte("tiny")), Accelerator: "cpu"}},
+			Server: plan.Server{Trainers: map[string]delivery.Trainer{
+				"tiny@1": {Files: delivery.Sum([]byte("tiny")), Accelerator: "cpu"}},
 				Protocol: delivery.Sum([]byte("protocol")),
-				Numerics: "1", Provider: "cpu", Expiry: delivery.Duration(24 * time.Hour), Deadline: delivery.Duration(time.Hour)}}}
+				Numerics: "1", Provider: "cpu", Expiry: delivery.Duration(24 * time.Hour),
+				Deadline: delivery.Duration(time.Hour)}}}
 	var lines string
 	for _, f := range a.Files {
 		switch tree, path := split(f.Name); {

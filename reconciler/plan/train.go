@@ -142,7 +142,8 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest deliver
 		return is(delivery.CheckFailure, "this server has no trainer %s", mdl.Train.With)
 	}
 	ask := delivery.TrainRun{Spec: mdl.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: data.Training,
-		Trainer: trainer.Files, Accelerator: trainer.Accelerator, Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
+		Trainer: trainer.Files, Accelerator: trainer.Accelerator,
+		Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
 	s.key, ask = m.underWay(ask)
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
 		// Another spec asked for the same work, as of a dataset with another name.

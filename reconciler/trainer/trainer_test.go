@@ -77,7 +77,9 @@ func TestInstallRefuses(t *testing.T) {
 	}{
 		"no description": {func(f fstest.MapFS) { delete(f, "x/trainer.yaml") }, "x/trainer.yaml: missing"},
 		"no program":     {func(f fstest.MapFS) { delete(f, "x/train.py") }, "train.py is missing"},
-		"a link": {func(f fstest.MapFS) { f["x/key"] = &fstest.MapFile{Mode: os.ModeSymlink, Data: []byte("/etc/passwd")} },
+		"a link": {func(f fstest.MapFS) {
+			f["x/key"] = &fstest.MapFile{Mode: os.ModeSymlink, Data: []byte("/etc/passwd")}
+		},
 			"x/key is a symbolic link"},
 		"an unknown key": {func(f fstest.MapFS) {
 			f["x/trainer.yaml"] = &fstest.MapFile{Data: []byte(described + "accelerators: cpu\n")}

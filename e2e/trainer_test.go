@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// ownTrainer keeps the contract of trainers, and its model is a file that lies beside it.
+const ownTrainer = `import json, os, shutil, sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+run = json.loads(Path(sys.argv[1]).read_bytes())
+train, output = run["spec"]["train"], Path(run["output"])
+assert train["with"] == "mine@1.2" and train["architecture"] == "yolo-s" and train["resolution"] == 640, train
+shutil.copy(Path(__file__).parent / "detector.onnx", output / "model.onnx")
+(output / "train.json").write_text(json.dumps({"learned": "nothing"}))
+status = {"phase": "done", "epoch": 1, "epochs": 1, "heartbeat": datetime.now(timezone.utc).isoformat()}
+(output / ".part").write_text(json.dumps(status))
+os.replace(output / ".part", output / "status.json")
+`
+
+const ownDescription = `apiVersion: aob/v1
+kind: Trainer
+name: mine
+versions: ["1.2"]
+architectures: [yolo-n, yolo-s]
+defaults: {resolution: 640, epochs: 1, batch: {effective: 1}, optimizer: {lr: 0.01}}
+`
+
+// A server's own trainer trains the models that name it.
+func TestOwnTrainer(t *testing.T) {
+	w := newWorkshop(t, findPrograms(t), "trainer", map[string]string{"README.md": "# What our devices run\n"})
+	fixture, err := os.ReadFile(filepath.Join("..", "reconciler", "detect", "testdata", "detector.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, w.path("trainers", "mine"), map[string][]byte{"train.py": []byte(ownTrainer),
+		"trainer.yaml": []byte(ownDescription), "detector.onnx": fixture})
+	writeFiles(t, w.path("shapes"), colors(t))
+	w.start(t, func() string {
+		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, w.path("shapes"),
+			filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python) + "trainers: trainers\n"
+	})
+	w.clone.push(t, "first", "colors: a first model", map[string]string{"models/colors.yaml": `apiVersion: aob/v1
+kind: Model
+name: colors
+dataset: {dir: shapes}
+classes: [red, blue]
+train: {with: mine@1.2, architecture: yolo-s}
+`, "gates/any.yaml": `apiVersion: aob/v1
+kind: Gate
+name: any
+covers: [colors]
+evaluate: {dataset: {dir: shapes}, split: test}
+checks:
+  - {metric: size, max: 20MB}
+`})
+	pr := w.green(t, "first")
+	if len(pr.Models) != 1 || pr.Models[0].Bundle == "" {
+		t.Errorf("no bundle on the pull request: %+v", pr.Models)
+	}
+	runs := 0
+	for _, r := range pr.Runs {
+		if r.Kind == delivery.RunTrain {
+			runs++
+		}
+	}
+	if runs != 1 {
+		t.Errorf("%d trainings, want 1", runs)
+	}
+	w.close(t)
+}
+
+// colors is a dataset of images, each with one red and one blue square.
+func colors(t *testing.T) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	for number, split := range []string{"train", "valid", "test"} {
+		var images, annotations []string
+		for i := range 4 {
+			img := image.NewRGBA(image.Rect(0, 0, 64, 48))
+			for p := range 64 * 48 {
+				img.Set(p%64, p/64, color.Gray{Y: uint8(p*(7*number+i+1) + 31*number)})
+			}
+			for p := range 12 * 12 {
+				img.Set(4+i+p%12, 8+p/12, color.RGBA{R: 255, A: 255})
+				img.Set(40+i+p%12, 20+p/12, color.RGBA{B: 255, A: 255})
+			}
+			var data bytes.Buffer
+			if err := png.Encode(&data, img); err != nil {
+				t.Fatal(err)
+			}
+			name := fmt.Sprintf("%s-%d.png", split, i)
+			files[filepath.Join(split, name)] = data.Bytes()
+			images = append(images, fmt.Sprintf(`{"id":%d,"file_name":%q,"width":64,"height":48}`, i+1, name))
+			for class, x := range []int{4, 40} {
+				annotations = append(annotations, fmt.Sprintf(
+					`{"id":%d,"image_id":%d,"category_id":%d,"bbox":[%d,%d,12,12],"area":144,"iscrowd":0}`,
+					2*i+class+1, i+1, class+1, x+i, 8+12*class))
+			}
+		}
+		file := fmt.Sprintf(`{"images":[%s],"annotations":[%s],`+
+			`"categories":[{"id":1,"name":"red"},{"id":2,"name":"blue"}]}`,
+			strings.Join(images, ","), strings.Join(annotations, ","))
+		if !json.Valid([]byte(file)) {
+			t.Fatal("the annotations are no JSON")
+		}
+		files[filepath.Join(split, "_annotations.coco.json")] = []byte(file)
+	}
+	return files
+}
+
+func writeFiles(t *testing.T, dir string, files map[string][]byte) {
+	t.Helper()
+	for name, data := range files {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
