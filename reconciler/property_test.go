@@ -1117,7 +1117,7 @@ var happenings = map[string]happening{
 	"lose the ledger": {1, func(s *sim, a, b int) { s.ledger = newSimLedger(s); s.restart() }},
 	"upgrade": {1, func(s *sim, a, b int) {
 		if b%2 == 0 {
-			s.server.Trainers = map[string]delivery.Trainer{"tiny@1": {Files: delivery.DigestOf("trainer", a)}}
+			s.server.Trainers = tiny(delivery.DigestOf("trainer", a))
 		} else {
 			s.server.Protocol = delivery.DigestOf("protocol", a)
 		}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -67,7 +68,7 @@ func newSimFailing(fail func(format string, args ...any)) *sim {
 	s := &sim{fail: fail, helper: func() {}, poll: time.Second, now: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC),
 		trained: map[delivery.Digest]int{}, inferred: map[delivery.Digest]bool{},
 		quality: map[int]float64{1: 0.10, 2: 0.40, 8: 0.60, 14: 0.70, 20: 0.72},
-		server: plan.Server{Trainers: map[string]delivery.Trainer{"tiny@1": {Files: delivery.Sum([]byte("tiny"))}},
+		server: plan.Server{Trainers: tiny(delivery.Sum([]byte("tiny"))),
 			Protocol: delivery.Sum([]byte("protocol")),
 			Numerics: "sim/1", NextPoll: delivery.Duration(time.Second), Expiry: delivery.Duration(24 * time.Hour),
 			Deadline: delivery.Duration(time.Hour)}}
@@ -84,7 +85,23 @@ func newSimFailing(fail func(format string, args ...any)) *sim {
 }
 
 // parsed is shared by all worlds: what a file says depends on nothing else.
-var parsed = intent.NewCache(intent.Options{})
+var parsed = intent.NewCache(intent.Options{Trainers: builtIn})
+
+// builtIn are the trainers in the repository.
+var builtIn = func() intent.Trainers {
+	list, err := intent.LoadTrainers(os.DirFS("../trainers"))
+	if err != nil {
+		panic(err)
+	}
+	return list
+}()
+
+// tiny is the built-in trainer with other files.
+func tiny(files delivery.Digest) map[string]delivery.Trainer {
+	t := builtIn["tiny@1"].Trainer
+	t.Files = files
+	return map[string]delivery.Trainer{"tiny@1": t}
+}
 
 // restart is what a crash of aob serve leaves: everything but the loop's memory.
 func (s *sim) restart() {

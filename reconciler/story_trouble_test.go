@@ -293,7 +293,7 @@ func TestTrainingOfANewerAOBIsLeftAlone(t *testing.T) {
 // Case 14: an upgrade retrains nothing, commits nothing again, un-ships nothing.
 func TestUpgrade(t *testing.T) {
 	upgrade := func(s *sim) {
-		s.server.Trainers = map[string]delivery.Trainer{"tiny@1": {Files: delivery.Sum([]byte("tiny, mended"))}}
+		s.server.Trainers = tiny(delivery.Sum([]byte("tiny, mended")))
 		s.server.Protocol = delivery.Sum([]byte("another protocol"))
 		s.server.Numerics = "sim/2"
 		s.restart()
@@ -321,7 +321,7 @@ func TestUpgrade(t *testing.T) {
 	s.propose("third", 20)
 	s.untilTraining()
 	training := s.runs.running(delivery.RunTrain)
-	s.server.Trainers = map[string]delivery.Trainer{"tiny@1": {Files: delivery.Sum([]byte("tiny, mended again"))}}
+	s.server.Trainers = tiny(delivery.Sum([]byte("tiny, mended again")))
 	s.restart()
 	s.turn()
 	s.turn()

@@ -78,7 +78,8 @@ func viewed(t *testing.T) *Snapshot {
 				release.Bundle), device("dock-3", delivery.DeviceHealthy, digestOf("other"))},
 			"old": {{Seen: viewTime, Report: delivery.Report{Device: "cart", Ring: "old", Phase: delivery.DeviceIdle}}},
 		},
-		Server: plan.Server{Trainers: map[string]delivery.Trainer{"tiny@1": {Files: digestOf("trainer")}}},
+		Server: plan.Server{Trainers: map[string]delivery.Trainer{
+			"tiny@1": {Files: digestOf("trainer"), Accelerator: "cpu"}}},
 	}
 	// What the pull request asks for first is running, and another run is over.
 	for _, s := range plan.Make(w).Steps {
