@@ -1,12 +1,12 @@
-// Package durable writes files so that a crash or a power cut leaves the old
-// content or the new, never half of either.
+// Package durable replaces files atomically and durably: after a crash or a power cut,
+// a file has its old content or its new content.
 //
 // Replacing a file durably takes five steps: write a temporary file in the same
-// folder, fsync it, rename it over the name, fsync the folder, and report every
-// error on the way. Leaving out the last makes the rename itself forgettable.
+// folder, fsync it, rename it to the final name, fsync the folder, and check the error of
+// each step. Without the fsync of the folder, a power cut can undo the rename.
 //
-// The package also holds the advisory locks by which processes of one machine
-// tell whether another is alive: the kernel drops a dead process's locks.
+// The package also has advisory file locks, by which processes of one machine know
+// whether another one is alive: the kernel releases the locks of a process that ends.
 package durable
 
 import (
@@ -22,7 +22,8 @@ import (
 )
 
 // WriteFile replaces the file at path with data. When it returns nil, data
-// survives a power cut; when it returns an error, the old content is still there.
+// survives a power cut. When it returns an error, the file has its old content, or the
+// new content without the guarantee.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -41,8 +42,8 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	return nil
 }
 
-// Rename moves a file or folder whose content is already durable, and makes the
-// move itself durable. Both paths must lie on one file system.
+// Rename moves a file or folder, and makes the move durable. Its content must be durable
+// already. Both paths must be on one file system.
 func Rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
@@ -56,7 +57,7 @@ func Rename(from, to string) error {
 	return nil
 }
 
-// SyncDir makes the entries of a folder durable.
+// SyncDir makes the list of names in a folder durable, with fsync.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -65,13 +66,13 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// ErrNotPrivate means that other users may read a folder, and that this cannot
-// be changed.
-var ErrNotPrivate = errors.New("the folder cannot be closed to other users")
+// ErrNotPrivate means that other users may read a folder, and that its mode cannot be
+// changed.
+var ErrNotPrivate = errors.New("the access of other users cannot be removed")
 
-// PrivateFolder makes a folder that only its owner may look into. Of one that is
-// there and that others may read, as earlier versions made it, everything is
-// closed to them. Links in it are not followed.
+// PrivateFolder creates a folder with mode 0700. If the folder exists and group or others
+// have any access to it, which earlier versions allowed, PrivateFolder removes that access
+// from the folder and everything in it. Symbolic links in it are not followed.
 func PrivateFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -85,7 +86,7 @@ func PrivateFolder(dir string) error {
 	}
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a run that goes on has removed it
+			return nil // a running job has removed it
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNotPrivate, err)
@@ -107,7 +108,7 @@ func PrivateFolder(dir string) error {
 	})
 }
 
-// SyncTree makes every file and folder under dir durable, children first.
+// SyncTree calls fsync on every regular file and folder under dir, children first.
 func SyncTree(dir string) error {
 	var dirs []string
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -133,15 +134,15 @@ func SyncTree(dir string) error {
 	return err
 }
 
-// A Lock is held until Unlock, or until the process that took it is gone. A
-// child that inherits the file keeps it held; Go opens files close-on-exec.
+// A Lock is held until Unlock is called or the process ends. Child processes do not
+// inherit it, because Go opens files close-on-exec, unless [Lock.Inherit] is called.
 type Lock struct{ f *os.File }
 
 // ErrLocked means that another process holds the lock.
 var ErrLocked = errors.New("locked by another process")
 
-// TryLock takes the exclusive lock on the file at path, which it makes if it is
-// not there. It answers ErrLocked at once where another holds it.
+// TryLock takes the exclusive lock on the file at path. It creates the file if needed. It
+// does not wait: the error is ErrLocked if another process holds the lock.
 func TryLock(path string) (*Lock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -157,10 +158,9 @@ func TryLock(path string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// WaitLock takes the exclusive lock on the file at path, waiting for it until ctx ends.
+// WaitLock takes the exclusive lock on the file at path. It waits until the lock is free or ctx ends.
 func WaitLock(ctx context.Context, path string) (*Lock, error) {
-	// The kernel's own wait cannot be given up. Asking again and again costs little, as locks are held for
-	// milliseconds.
+	// A blocking flock cannot be cancelled. Polling is cheap, as locks are held for milliseconds.
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		lock, err := TryLock(path)
 		if !errors.Is(err, ErrLocked) {
@@ -176,5 +176,5 @@ func WaitLock(ctx context.Context, path string) (*Lock, error) {
 	}
 }
 
-// Unlock gives the lock back. The file stays.
+// Unlock releases the lock. The file is not removed.
 func (l *Lock) Unlock() error { return l.f.Close() }

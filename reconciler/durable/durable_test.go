@@ -10,7 +10,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// A folder is closed with all that is in it, and what it links to is left alone.
+// PrivateFolder changes the modes in a folder, but not of what links in it point to.
 func TestPrivateFolder(t *testing.T) {
 	dir := t.TempDir()
 	other := filepath.Join(dir, "other")
@@ -32,7 +32,7 @@ func TestPrivateFolder(t *testing.T) {
 		os.Symlink(state, filepath.Join(dir, "name"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := durable.PrivateFolder(filepath.Join(dir, "name")); err != nil { // by a link to it
+	if err := durable.PrivateFolder(filepath.Join(dir, "name")); err != nil { // through a link
 		t.Fatal(err)
 	}
 	for path, want := range map[string]fs.FileMode{"other": 0o755, "other/file": 0o644, "state": 0o700,
@@ -47,6 +47,6 @@ func TestPrivateFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("a new one: %v, %v", info.Mode(), err)
+		t.Errorf("a new folder: %v, %v", info.Mode(), err)
 	}
 }

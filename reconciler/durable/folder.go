@@ -19,50 +19,50 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// FolderFile is the file in a folder that holds its identity.
+// FolderFile is the name of the file in a folder that stores its identity.
 const FolderFile = "folder.json"
 
-// A Folder is the identity of a folder whose files name things outside of it, as
-// processes, sockets and branches. A copy of the folder holds the same file, and
-// must not use those things: they belong to the original.
+// A Folder is the identity of a folder whose files name things outside of it: processes,
+// sockets and branches. A copy of the folder contains the same identity file. It must not
+// use those things, because they belong to the original.
 //
-// These signs tell a copy from the folder itself:
+// A copy is distinguished from the original by:
 //
-//   - The inode of the folder and the time at which it was made. Every way of
-//     copying files makes a new folder. They stay the same when the folder is moved
-//     within its file system, when its volume is mounted elsewhere, and after a
-//     reboot. They count only on file systems that keep inode numbers for good. The
-//     folder's own inode is taken, because a copy may share its files (cp -al).
-//   - Its path. It counts where inode numbers do not, and where it leads to a folder
-//     with the same identity that is another one: that is the original.
-//   - The machine's id (/etc/machine-id). It counts where both are known. In a
-//     container it is not known, as it is the image's there.
+//   - The inode and the birth time of the folder. Every way of copying files makes a new
+//     folder. Both stay the same when the folder is moved within its file system, when
+//     its volume is mounted elsewhere, and after a reboot. They are compared only on file
+//     systems with permanent inode numbers. The inode of the folder is used, not of a
+//     file in it, because a copy may share files with the original (cp -al).
+//   - The path. A changed path means a copy if there is no permanent inode number. If
+//     there is another folder with the same identity at the recorded path, that folder
+//     is the original.
+//   - The machine id (/etc/machine-id), if both are known. It is unknown in a container,
+//     where it belongs to the image.
 //
-// The number of the device does not count: it changes when a volume is mounted again.
-// What no sign shows: a volume that was cloned as a whole and is mounted at the same
-// path of another container, or of a machine that was cloned with it. It looks like a
-// volume that was moved there.
+// The device number is not compared, because it changes when a volume is mounted again.
+// One case is not detected: a clone of a whole volume, mounted at the same path in
+// another container or on a cloned machine. It looks like a volume that was moved there.
 type Folder struct {
 	Format  int       `json:"format"`
 	ID      string    `json:"id"`                // random
 	Since   time.Time `json:"since"`             // when it got this id
-	From    string    `json:"from,omitempty"`    // the id of the folder that it is a copy of, if it was adopted
+	From    string    `json:"from,omitempty"`    // for an adopted copy: the id of the original
 	Path    string    `json:"path"`              // absolute, without symbolic links
-	Host    string    `json:"host,omitempty"`    // the machine's name, for people
-	Machine string    `json:"machine,omitempty"` // digest of the machine's id; empty where that is not known
-	Inode   uint64    `json:"inode,omitempty"`   // 0 where the file system does not keep it
-	Born    time.Time `json:"born,omitzero"`     // when the folder was made; zero where that is not known
+	Host    string    `json:"host,omitempty"`    // the host name, only shown to people
+	Machine string    `json:"machine,omitempty"` // digest of the machine id; empty if unknown
+	Inode   uint64    `json:"inode,omitempty"`   // 0 if the file system has no permanent inode numbers
+	Born    time.Time `json:"born,omitzero"`     // birth time of the folder; zero if unknown
 }
 
-// folderFormat is the format of all that lies in the folder and has no format of its own. It rises when an older
-// version would read something there wrongly.
+// folderFormat is the format of all files in the folder that have no format number of their own. It is increased when
+// an older version would misread one of them.
 const folderFormat = 1
 
-// Copied means that a folder is a copy of another one.
+// Copied is the error of opening a folder that is a copy of another one.
 type Copied struct {
 	Of   Folder // the original
 	Path string // of the copy
-	Why  string // by which sign that is known
+	Why  string // how the copy was detected
 }
 
 func (c *Copied) Error() string {
@@ -74,44 +74,45 @@ func (c *Copied) Error() string {
 		c.Path, where, c.Of.Since.UTC().Format("2006-01-02 15:04 UTC"), c.Why)
 }
 
-// OpenFolder returns the identity of a folder, which gets one where it has none. The
-// error is a *Copied where the folder is a copy of another one.
+// OpenFolder returns the identity of a folder. A folder without an identity gets one. The
+// error is a *Copied if the folder is a copy of another one, and a [delivery.Blocked] if a
+// newer aob has used the folder.
 func OpenFolder(dir string) (Folder, error) {
 	now, err := identify(dir)
 	if err != nil {
 		return Folder{}, err
 	}
 	f, err := ReadFolder(dir)
-	if errors.Is(err, fs.ErrNotExist) { // new, or of a version that kept no identity
-		return now.keep(dir)
+	if errors.Is(err, fs.ErrNotExist) { // new, or last used by a version without identities
+		return now.create(dir)
 	}
 	if err != nil {
 		return Folder{}, err
 	}
-	there := f.Path != now.Path && isAnother(f, dir)
-	if why := copied(f, now, there); why != "" {
+	originalExists := f.Path != now.Path && isAnother(f, dir)
+	if why := copied(f, now, originalExists); why != "" {
 		return Folder{}, &Copied{Of: f, Path: now.Path, Why: why}
 	}
-	kept := f
-	kept.Format = folderFormat // an older version must not use it any more
-	kept.Path, kept.Host = now.Path, now.Host
-	if kept.Machine == "" {
-		kept.Machine = now.Machine
+	updated := f
+	updated.Format = folderFormat // older versions must not use the folder from now on
+	updated.Path, updated.Host = now.Path, now.Host
+	if updated.Machine == "" {
+		updated.Machine = now.Machine
 	}
-	if kept.Inode == 0 {
-		kept.Inode = now.Inode
+	if updated.Inode == 0 {
+		updated.Inode = now.Inode
 	}
-	if kept.Born.IsZero() {
-		kept.Born = now.Born
+	if updated.Born.IsZero() {
+		updated.Born = now.Born
 	}
-	if kept == f {
+	if updated == f {
 		return f, nil
 	}
-	return kept, kept.write(dir)
+	return updated, updated.write(dir)
 }
 
-// AdoptFolder gives a copy an identity of its own. It does nothing for a folder that is
-// no copy.
+// AdoptFolder gives a copy a new identity. For a folder that is not a copy it does the
+// same as OpenFolder.
 func AdoptFolder(dir string) (Folder, error) {
 	f, err := OpenFolder(dir)
 	c, ok := errors.AsType[*Copied](err)
@@ -123,28 +124,28 @@ func AdoptFolder(dir string) (Folder, error) {
 		return Folder{}, err
 	}
 	now.From = c.Of.ID
-	return now.keep(dir)
+	return now.create(dir)
 }
 
-// copied says by which sign a folder that looks like now is a copy of f; "" for none.
-// there is true where the path in f leads to another folder with f's identity.
-func copied(f, now Folder, there bool) string {
+// copied returns why a folder with the recorded identity f and the present properties now
+// is a copy, or "" if it is the original. originalExists means that the path in f leads to
+// another folder with f's identity.
+func copied(f, now Folder, originalExists bool) string {
 	moved := f.Path != now.Path
 	switch {
-	case there:
-		return "that folder is still there"
+	case originalExists:
+		return "that folder still exists"
 	case f.Machine != "" && now.Machine != "" && f.Machine != now.Machine:
 		return "this is another machine"
 	case f.Inode != 0 && (f.Inode != now.Inode || !f.Born.IsZero() && !now.Born.IsZero() && !f.Born.Equal(now.Born)):
 		return "its files were copied into a new folder"
 	case moved && (f.Inode == 0 || now.Inode == 0):
-		return "it has another path, and its file system does not say whether it was moved or copied"
+		return "it has another path, and its file system does not show whether it was moved or copied"
 	}
 	return ""
 }
 
-// isAnother reports whether the path in f leads to a folder with f's identity that is
-// another one than dir.
+// isAnother reports whether the folder at f's path has f's identity and is not dir.
 func isAnother(f Folder, dir string) bool {
 	other, err := ReadFolder(f.Path)
 	if err != nil || other.ID != f.ID {
@@ -155,8 +156,8 @@ func isAnother(f Folder, dir string) bool {
 	return errA == nil && errB == nil && !os.SameFile(a, b)
 }
 
-// keep gives the folder a new identity.
-func (f Folder) keep(dir string) (Folder, error) {
+// create gives f a new id and writes it to dir.
+func (f Folder) create(dir string) (Folder, error) {
 	f.Format, f.ID, f.Since = folderFormat, strings.ToLower(rand.Text()), time.Now().UTC().Truncate(time.Second)
 	return f, f.write(dir)
 }
@@ -193,7 +194,7 @@ func ReadFolder(dir string) (f Folder, err error) {
 	return f, nil
 }
 
-// identify returns by what a folder is known again: its path, machine, file system and inode.
+// identify returns the path, host, machine, inode and birth time of a folder, without an id.
 func identify(dir string) (f Folder, err error) {
 	if f.Path, err = filepath.Abs(dir); err != nil {
 		return f, err
@@ -201,13 +202,13 @@ func identify(dir string) (f Folder, err error) {
 	if f.Path, err = filepath.EvalSymlinks(f.Path); err != nil {
 		return f, err
 	}
-	f.Host, _ = os.Hostname() // shown to people, if it is known
+	f.Host, _ = os.Hostname() // only shown to people, so an error does not matter
 	f.Machine = machine()
 	var fileSystem unix.Statfs_t
 	if err := unix.Statfs(f.Path, &fileSystem); err != nil {
 		return f, fmt.Errorf("file system of %s: %w", f.Path, err)
 	}
-	if !slices.Contains(keepsInodes, int64(fileSystem.Type)) {
+	if !slices.Contains(permanentInodes, int64(fileSystem.Type)) {
 		return f, nil
 	}
 	var stat unix.Statx_t
@@ -221,15 +222,15 @@ func identify(dir string) (f Folder, err error) {
 	return f, nil
 }
 
-// keepsInodes are the file systems on which a folder has one inode number for good.
-// Overlays, FUSE and SMB may give it another with each mount.
-var keepsInodes = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC,
-	unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC, zfs}
+// permanentInodes lists the file systems on which the inode number of a folder never
+// changes. Overlay, FUSE and SMB file systems may assign another one with each mount.
+var permanentInodes = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC,
+	unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC, zfs}
 
 const zfs = 0x2fc12fc1
 
-// machine returns a digest of the machine's id; "" where there is none, or where it
-// is a container's.
+// machine returns a digest of the machine id, or "" if there is none or this is a
+// container.
 func machine() string {
 	if inContainer() {
 		return ""
@@ -238,7 +239,7 @@ func machine() string {
 	if err != nil || len(strings.TrimSpace(string(id))) != 32 {
 		return ""
 	}
-	sum := sha256.Sum256(append([]byte("state folder of aob "), id...)) // the id itself is not to be given away
+	sum := sha256.Sum256(append([]byte("state folder of aob "), id...)) // machine-id(5): keep the id itself confidential
 	return hex.EncodeToString(sum[:8])
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A folder keeps its identity when it is opened again, reached by another name or
-// moved. A copy of it is told from it, and stays a copy until it is adopted.
+// A folder keeps its identity when it is opened again, opened through a link, or moved. A
+// copy of it is detected, and stays a copy until it is adopted.
 func TestCopyOfFolderIsRecognised(t *testing.T) {
 	run := func(args ...string) {
 		t.Helper()
@@ -47,16 +47,16 @@ func TestCopyOfFolderIsRecognised(t *testing.T) {
 
 	for name, how := range map[string][]string{"cp": {"cp", "-a"}, "links": {"cp", "-al"}, "files": {"cp", "-r"}} {
 		run(append(how, at("state"), at(name))...)
-		for range 2 { // it stays one
+		for range 2 { // opening it does not adopt it
 			_, err := OpenFolder(at(name))
 			c, ok := errors.AsType[*Copied](err)
-			if !ok || c.Of.ID != first.ID || c.Why != "that folder is still there" ||
+			if !ok || c.Of.ID != first.ID || c.Why != "that folder still exists" ||
 				!strings.Contains(err.Error(), at("state")) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 	}
-	same("state") // nothing was written through the links
+	same("state") // opening the cp -al copy wrote nothing through its hard links
 
 	// The original is lost, and a backup takes its place.
 	run("rm", "-r", at("state"))
@@ -79,9 +79,8 @@ func TestCopyOfFolderIsRecognised(t *testing.T) {
 	}
 }
 
-// Nothing that happens to one folder makes it a copy, and everything that makes a copy
-// is seen by some sign.
-func TestSignsOfCopy(t *testing.T) {
+// No change to the original makes it a copy, and every way of copying it is detected.
+func TestCopied(t *testing.T) {
 	born := time.Date(2026, 11, 1, 8, 0, 0, 123, time.UTC)
 	on := func(change func(*Folder)) Folder {
 		f := Folder{ID: "x", Path: "/srv/state", Machine: "m1", Inode: 2, Born: born}
@@ -93,9 +92,9 @@ func TestSignsOfCopy(t *testing.T) {
 	noMachine := func(f *Folder) { f.Machine = "" }
 	noInode := func(f *Folder) { f.Inode, f.Born = 0, time.Time{} }
 	for name, c := range map[string]struct {
-		was, now Folder
-		there    bool
-		copied   bool
+		recorded, now  Folder
+		originalExists bool
+		copied         bool
 	}{
 		"the same": {on(nil), on(nil), false, false},
 		"moved within its file system": {on(nil), on(func(f *Folder) { f.Path = "/srv/other" }),
@@ -106,9 +105,9 @@ func TestSignsOfCopy(t *testing.T) {
 		}), false, false},
 		"a volume that another node of a cluster mounts": {on(noMachine), on(noMachine), false, false},
 		"a file system without inodes, restarted":        {on(noInode), on(noInode), false, false},
-		"one that did not say when it was made, and does": {
+		"a birth time that was unknown before": {
 			on(func(f *Folder) { f.Born = time.Time{} }), on(nil), false, false},
-		"recorded without inodes, which are there by now": {on(noInode), on(nil), false, false},
+		"an inode number that was unknown before": {on(noInode), on(nil), false, false},
 
 		"copied beside the original": {on(nil), on(func(f *Folder) {
 			f.Path, f.Inode = "/srv/copy", 7
@@ -129,13 +128,12 @@ func TestSignsOfCopy(t *testing.T) {
 		"restored in another container": {on(noMachine), on(func(f *Folder) { noMachine(f); f.Inode = 7 }),
 			false, true},
 	} {
-		if why := copied(c.was, c.now, c.there); (why != "") != c.copied {
+		if why := copied(c.recorded, c.now, c.originalExists); (why != "") != c.copied {
 			t.Errorf("%s: %q", name, why)
 		}
 	}
 }
 
-// What a damaged identity says is not guessed.
 func TestDamagedFolderIdentityIsRefused(t *testing.T) {
 	for _, text := range []string{"", "{", "{}", `{"format": 1, "id": "x"}`,
 		`{"format": 1, "id": "x", "path": "state"}`, `{"format": 99, "id": "x", "path": "/state"}`} {
@@ -149,11 +147,11 @@ func TestDamagedFolderIdentityIsRefused(t *testing.T) {
 	}
 }
 
-// A folder that a newer version has used is refused, and nothing in it changes. One of this version is marked as such.
+// A folder of a newer version is refused and not changed. A folder of this version gets its format number.
 func TestFolderOfANewerVersionIsRefused(t *testing.T) {
 	for name, text := range map[string]string{
-		"the same form": `{"format": 2, "id": "abcdefghijklmnopqrstuvwxyz", "path": "/srv/state"}`,
-		"another form":  `{"format": 3, "id": ["a", "b"], "path": {}}`,
+		"the same fields":       `{"format": 2, "id": "abcdefghijklmnopqrstuvwxyz", "path": "/srv/state"}`,
+		"fields of other types": `{"format": 3, "id": ["a", "b"], "path": {}}`,
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, FolderFile)

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Process names one process of this machine for good. A process id alone is
-// handed out again after its owner is gone; together with the start time and
-// the boot it never is.
+// A Process identifies one process of this machine permanently. The kernel reuses process
+// ids, but never the same id with the same start time in the same boot.
 type Process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // in clock ticks since the boot
-	Boot  string `json:"boot"`  // the boot's random id
+	Boot  string `json:"boot"`  // random id of the boot
 }
 
-// FindProcess names the process that has this id now.
+// FindProcess returns the process that has this id now. The error is os.ErrProcessDone if
+// there is none, or if it has ended and was not waited for (a zombie).
 func FindProcess(pid int) (Process, error) {
 	start, state, err := processStat(pid)
 	if err != nil {
@@ -36,20 +36,19 @@ func FindProcess(pid int) (Process, error) {
 	return Process{PID: pid, Start: start, Boot: strings.TrimSpace(string(boot))}, nil
 }
 
-// Alive reports whether the process still runs. One that ended and was not
-// waited for counts as gone.
+// Alive reports whether the process still runs. A zombie does not.
 func (p Process) Alive() bool {
 	now, err := FindProcess(p.PID)
 	return err == nil && now == p
 }
 
-// Signal sends a signal to this process and to no other, not even to one that
-// got its id in the meantime. It returns os.ErrProcessDone where it is gone.
+// Signal sends a signal to this process, and never to another one that got its id in the
+// meantime. The error is os.ErrProcessDone if the process has ended.
 func (p Process) Signal(sig syscall.Signal) error {
 	if p.PID <= 0 {
 		return os.ErrProcessDone
 	}
-	// The handle pins the process that has the id now; only then is it compared.
+	// The pidfd refers to the process that has the id now. Compare after opening it.
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		if errors.Is(err, unix.ESRCH) {
@@ -79,12 +78,12 @@ func processStat(pid int) (start uint64, state byte, err error) {
 		}
 		return 0, 0, err
 	}
-	// The second field is the program's name in parentheses, and may hold
-	// anything: what follows begins after the last one.
+	// The second field is the program's name in parentheses. The name may contain
+	// parentheses, so the third field begins after the last one.
 	_, rest, ok := strings.Cut(string(data[max(0, strings.LastIndexByte(string(data), ')')):]), ") ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 20 || len(fields[0]) != 1 {
-		return 0, 0, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
+		return 0, 0, fmt.Errorf("/proc/%d/stat has an unknown format", pid)
 	}
 	start, err = strconv.ParseUint(fields[19], 10, 64)
 	if err != nil {
@@ -93,8 +92,8 @@ func processStat(pid int) (start uint64, state byte, err error) {
 	return start, fields[0][0], nil
 }
 
-// Inherit lets the programs that this process executes from now on keep the
-// lock: it is free again only when the last of them is gone.
+// Inherit lets programs that this process executes from now on inherit the lock. It is
+// released when this process and all of them have ended or unlocked it.
 func (l *Lock) Inherit() error {
 	_, err := unix.FcntlInt(l.f.Fd(), unix.F_SETFD, 0)
 	return err

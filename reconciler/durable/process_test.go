@@ -23,30 +23,30 @@ func TestProcess(t *testing.T) {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	for name, other := range map[string]Process{
-		"an earlier process of this id": {p.PID, p.Start - 1, p.Boot},
-		"one of another boot":           {p.PID, p.Start, "another"},
-		"none":                          {},
+		"an earlier process with this id": {p.PID, p.Start - 1, p.Boot},
+		"a process of another boot":       {p.PID, p.Start, "another"},
+		"the zero value":                  {},
 	} {
 		if err := other.Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) || other.Alive() {
 			t.Errorf("%s: signal %v, alive %t", name, err, other.Alive())
 		}
 	}
 	if !p.Alive() {
-		t.Fatal("another process's signal reached it")
+		t.Fatal("a signal to another process reached this one")
 	}
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Wait()
 	if err := p.Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) || p.Alive() {
-		t.Errorf("after its end: signal %v, alive %t", err, p.Alive())
+		t.Errorf("after it ended: signal %v, alive %t", err, p.Alive())
 	}
 	if _, err := FindProcess(p.PID); !errors.Is(err, os.ErrProcessDone) {
-		t.Errorf("found after its end: %v", err)
+		t.Errorf("FindProcess after it ended: %v", err)
 	}
 }
 
-// A program that a locked process executes keeps the lock if it is to.
+// A child process holds the lock only after Inherit.
 func TestInherit(t *testing.T) {
 	for _, inherit := range []bool{false, true} {
 		path := filepath.Join(t.TempDir(), "lock")
@@ -71,8 +71,8 @@ func TestInherit(t *testing.T) {
 			t.Fatal(err)
 		}
 		again, err := TryLock(path)
-		if held := errors.Is(err, ErrLocked); held != inherit {
-			t.Errorf("inherit %t: held by the child %t, %v", inherit, held, err)
+		if locked := errors.Is(err, ErrLocked); locked != inherit {
+			t.Errorf("inherit %t: the child holds the lock %t, %v", inherit, locked, err)
 		}
 		if err == nil {
 			again.Unlock()
@@ -82,7 +82,7 @@ func TestInherit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if again, err = TryLock(path); err != nil {
-			t.Fatalf("after the child's end: %v", err)
+			t.Fatalf("after the child ended: %v", err)
 		}
 		again.Unlock()
 	}

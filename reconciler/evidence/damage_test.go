@@ -17,15 +17,15 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-func TestADamagedStatementIsReadAgainWhenMended(t *testing.T) {
+func TestDamagedStatementIsReadAgainAfterRepair(t *testing.T) {
 	dir := t.TempDir()
 	blobs, b := bundlesIn(t, dir, 1)
 	store := evidence.New(blobs, key(t), nil)
-	before := referrers(t, dir)
+	before := blobFiles(t, dir)
 	if err := store.SignTraining(t.Context(), training(b[0], "run")); err != nil {
 		t.Fatal(err)
 	}
-	if referrers(t, dir) == before {
+	if blobFiles(t, dir) == before {
 		t.Fatal("nothing was written")
 	}
 	var envelope string
@@ -41,31 +41,31 @@ func TestADamagedStatementIsReadAgainWhenMended(t *testing.T) {
 		t.Fatalf("damaged: %+v", got)
 	}
 	if len(got.Unread) != 1 || got.Unread[0].Bundle != b[0] || got.Unread[0].Type != delivery.TrainingType {
-		t.Errorf("nobody is told which statement it is: %+v", got.Unread)
+		t.Errorf("the statement is not listed as unread: %+v", got.Unread)
 	}
 	if load(t, store) != got {
-		t.Error("while it stays damaged, all is read again")
+		t.Error("Load makes a new snapshot although nothing changed")
 	}
 	replace(t, filepath.Join(dir, envelope), good)
 	if got := load(t, store); len(got.Trainings) != 1 || len(got.Skipped) != 0 {
-		t.Errorf("mended: %+v", got)
+		t.Errorf("repaired: %+v", got)
 	}
 }
 
-// Flip one bit at a time in every file. Of the statements, each is then there as
-// it was signed, or skipped with a reason, or reading fails; none is another.
-func TestEveryFlippedBitIsNoticed(t *testing.T) {
+// The test flips one bit at a time in every file. Each statement must then be unchanged or
+// skipped, or reading must fail. No statement may have another content.
+func TestFlippedBitsAreDetected(t *testing.T) {
 	dir := t.TempDir()
 	blobs, b := bundlesIn(t, dir, 1)
 	k := key(t)
-	sayAll(t, evidence.New(blobs, k, nil), b[0])
+	signAll(t, evidence.New(blobs, k, nil), b[0])
 	want := load(t, evidence.New(blobs, nil, public(k)))
 	wantScores, _, err := evidence.New(blobs, nil, public(k)).Scores(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, good := range tree(t, dir) {
-		for i := 0; i < len(good); i += 11 { // the tests of artifact flip bits of every byte
+		for i := 0; i < len(good); i += 11 { // package artifact's tests flip bits in every byte
 			bad := []byte(good)
 			bad[i] ^= 1 << (i % 8)
 			replace(t, filepath.Join(dir, name), string(bad))
@@ -77,7 +77,7 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 	}
 }
 
-// compare reads the evidence and says where it is neither as wanted nor missed.
+// compare reads the evidence and returns a difference that is neither skipped nor an error, or "".
 func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *evidence.Snapshot,
 	wantScores map[delivery.Digest]delivery.Scores) string {
 	blobs, err := artifact.Open(dir)
@@ -94,7 +94,7 @@ func compare(t *testing.T, dir string, k *trust.Key, b []delivery.Digest, want *
 			return diff
 		}
 	}
-	// With one skipped, the others are as they were.
+	// All statements are either valid or skipped.
 	found := len(got.Trainings) + len(got.Resolved) + len(got.Verdicts) + len(got.ReleasesOf) + len(got.AcceptancesOf) +
 		len(got.AbortsOf)
 	if found+len(got.Skipped) != 6 {
@@ -124,7 +124,7 @@ func tree(t testing.TB, dir string) map[string]string {
 	return found
 }
 
-// replace puts a file in place of one that may be read-only.
+// replace replaces a file, which may be read-only.
 func replace(t *testing.T, path, data string) {
 	t.Helper()
 	if err := errors.Join(os.WriteFile(path+".new", []byte(data), 0o644), os.Rename(path+".new", path)); err != nil {

@@ -1,27 +1,26 @@
-// Package evidence keeps what AOB has signed about bundles: how each was
-// trained, what it scored, what gates said of it, that it was released,
-// accepted, or aborted on a fleet.
+// Package evidence signs and reads statements about bundles: trainings, scores, gate
+// verdicts, releases, acceptances by main, and aborts of rollouts.
 //
-// Each is an in-toto statement about one bundle, in an envelope signed by the
-// evidence key, attached to the bundle as a referrer. Nothing else is kept: with
-// the bundles and the public keys alone, all of it is there again.
+// Each is an in-toto statement about one bundle, in a DSSE envelope that is signed by the
+// evidence key and attached to the bundle as a referrer. There is no other storage: the
+// bundles and the public keys are enough to read all evidence.
 //
 //	store := evidence.New(bundles, key, trusted)
-//	err := store.SignTraining(ctx, training)    // saying the same again does nothing
+//	err := store.SignTraining(ctx, training)    // does nothing if the statement exists
 //	...
-//	have, err := store.Load(ctx)                // reads only what is new
+//	have, err := store.Load(ctx)                // reads only new statements
 //	training, ok := have.Trainings[runKey]
 //	releases := have.Releases(spec, bundle)
 //	scores, _, err := store.Scores(ctx, bundles)
 //
-// A statement counts where a trusted key signed it and it is about the bundle
-// that it hangs on. All others are skipped, and listed with the reason. That is
-// checked in one function, for every statement, whoever asks.
+// A statement is valid if a trusted key signed it and it is about the bundle to which it
+// is attached. All others are skipped, and listed with the reason. One function,
+// readStatement, checks this for every statement.
 //
-// Keys are replaced by trusting the new one beside the old. What the old one
-// signed counts for as long as it is trusted, and is not signed again.
+// To replace a key, trust both keys. Statements of the old key are valid as long as it is
+// trusted, and are not signed again.
 //
-// A [Snapshot] holds plain values and no clock, so that a plan made of it is a
-// function of it. Scores hold bootstrap samples, up to megabytes each, and are
-// read for the bundles in question rather than all at once.
+// A [Snapshot] contains plain values and no clock, so a plan is a pure function of it.
+// Scores contain bootstrap samples, up to megabytes for each bundle, so they are read only
+// for the bundles that a caller names.
 package evidence

@@ -11,55 +11,55 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// Bundles is what evidence needs of where bundles are kept.
+// Bundles is the store of bundles and their referrers.
 type Bundles interface {
-	// Attach hangs an envelope on a bundle; the same one twice is one.
+	// Attach attaches an envelope to a bundle as a referrer. Attaching the same one again does nothing.
 	Attach(ctx context.Context, bundle delivery.Digest, artifactType string, envelope []byte) (delivery.Digest, error)
-	// Referrers lists (bundle, referrer) of a type, in the order attached.
+	// Referrers lists (bundle, referrer) of an artifact type, in the order in which they were attached.
 	Referrers(ctx context.Context, artifactType string) (iter.Seq2[delivery.Digest, delivery.Digest], error)
-	// ArtifactTypes returns the types under which something hangs on bundles, sorted.
+	// ArtifactTypes returns the artifact types of all referrers, sorted.
 	ArtifactTypes(ctx context.Context) ([]string, error)
-	// Attachment returns a referrer's envelope and the bundle that it hangs on.
+	// Attachment returns a referrer's envelope and the bundle to which it is attached.
 	Attachment(ctx context.Context, referrer delivery.Digest) (bundle delivery.Digest, envelope []byte, err error)
 }
 
-// A Store signs statements about bundles and reads them back. Its methods may be
-// called at once.
+// A Store signs statements about bundles and reads them. Its methods may be called from
+// any goroutine.
 type Store struct {
 	bundles Bundles
 	signer  *trust.Key
 	trusted []trust.PublicKey
 
 	mu       sync.Mutex
-	read     map[delivery.Digest]statement // by referrer; of every kind but scores
-	scored   map[delivery.Digest]statement // by referrer; of the bundles last asked for
-	listed   []reference                   // what snapshot was made of
-	newer    []delivery.NewerStatements    // and what a newer aob has attached besides
+	read     map[delivery.Digest]statement // by referrer; all kinds except scores
+	scored   map[delivery.Digest]statement // by referrer; scores of the bundles of the last call
+	listed   []reference                   // the referrers in snapshot
+	newer    []delivery.NewerStatements    // the newer statements in snapshot
 	snapshot *Snapshot
 }
 
-// A reference is one referrer as it is listed.
+// A reference is one entry of the list of referrers.
 type reference struct {
 	bundle, referrer delivery.Digest
-	kind             int // in snapshotKinds
+	kind             int // index in snapshotKinds
 }
 
-// A statement is what reading one referrer gave: a value, or why there is none.
+// A statement is the result of reading one referrer: a value, or why it was skipped.
 type statement struct {
-	payload delivery.Digest // of the signed bytes: says the same, is the same
+	payload delivery.Digest // of the signed payload
 	value   any
-	why     string // skipped, and this is why
+	why     string // empty if the statement is valid
 }
 
-// Skipped is a statement that does not count.
+// Skipped is a statement that is not valid.
 type Skipped struct {
 	Bundle   delivery.Digest `json:"bundle"`
 	Referrer delivery.Digest `json:"referrer"`
 	Why      string          `json:"why"`
 }
 
-// New returns a store on bundles. Statements count where one of the trusted keys
-// signed them, or the signer itself. Without a signer the store only reads.
+// New returns a store. Statements are valid if one of the trusted keys or the signer
+// signed them. If signer is nil, the store can only read.
 func New(bundles Bundles, signer *trust.Key, trusted []trust.PublicKey) *Store {
 	trusted = slices.Clone(trusted)
 	if signer != nil {
@@ -74,45 +74,46 @@ func New(bundles Bundles, signer *trust.Key, trusted []trust.PublicKey) *Store {
 	}
 }
 
-// SignTraining says how a bundle came to be.
+// SignTraining signs how a bundle was trained.
 func (s *Store) SignTraining(ctx context.Context, t delivery.Training) error {
 	return s.Sign(ctx, t.Result.Bundle, delivery.TrainingType, t)
 }
 
-// SignScores says what a bundle measured.
+// SignScores signs the scores of a bundle.
 func (s *Store) SignScores(ctx context.Context, sc delivery.Scores) error {
 	return s.Sign(ctx, sc.Input.Bundle, delivery.ScoresType, sc)
 }
 
-// SignVerdict says what a gate answered about a bundle.
+// SignVerdict signs a gate's verdict about a bundle.
 func (s *Store) SignVerdict(ctx context.Context, bundle delivery.Digest, v delivery.Verdict) error {
 	return s.Sign(ctx, bundle, delivery.VerdictType, v)
 }
 
-// SignRelease says that aob/release turned green for a bundle.
+// SignRelease signs that the check aob/release became green for a bundle.
 func (s *Store) SignRelease(ctx context.Context, r delivery.ReleaseStatement) error {
 	return s.Sign(ctx, r.Bundle, delivery.ReleaseType, r)
 }
 
-// SignAcceptance says that main took a release.
+// SignAcceptance signs that a release was merged into main.
 func (s *Store) SignAcceptance(ctx context.Context, a delivery.Acceptance) error {
 	return s.Sign(ctx, a.Bundle, delivery.AcceptanceType, a)
 }
 
-// SignAbort says that a fleet fell back from a bundle.
+// SignAbort signs that the rollout of a bundle to a fleet was aborted.
 func (s *Store) SignAbort(ctx context.Context, a delivery.Abort) error {
 	return s.Sign(ctx, a.Bundle, delivery.AbortType, a)
 }
 
-// Sign signs a statement about a bundle and attaches it, durably. A statement
-// that is there already, signed by any trusted key, is not attached again; what
-// would be skipped on reading is not signed.
+// Sign signs a statement about a bundle and attaches it durably. It does nothing if an
+// equal statement, signed by any trusted key, exists. It returns an error instead of
+// signing a statement that would be skipped on reading.
 func (s *Store) Sign(ctx context.Context, bundle delivery.Digest, predicateType string, predicate any) error {
 	if s.signer == nil {
-		return delivery.Blockedf("give the server its evidence key", "nothing can be signed about bundle %s", bundle)
+		return delivery.Blockedf("give the server its evidence key", "a statement about bundle %s cannot be signed: "+
+			"there is no evidence key", bundle)
 	}
 	if err := s.sign(ctx, bundle, predicateType, predicate); err != nil {
-		return fmt.Errorf("sign about bundle %s: %w", bundle, err)
+		return fmt.Errorf("sign a statement about bundle %s: %w", bundle, err)
 	}
 	return nil
 }
@@ -144,7 +145,7 @@ func (s *Store) sign(ctx context.Context, bundle delivery.Digest, predicateType 
 	return err
 }
 
-// has reports whether a statement with this payload is stored and counts.
+// has reports whether a valid statement with this payload is stored.
 func (s *Store) has(ctx context.Context, k kind, bundle, payload delivery.Digest) (bool, error) {
 	list, err := s.bundles.Referrers(ctx, k.artifactType)
 	if err != nil {
@@ -152,8 +153,8 @@ func (s *Store) has(ctx context.Context, k kind, bundle, payload delivery.Digest
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for on, referrer := range list {
-		if on != bundle {
+	for of, referrer := range list {
+		if of != bundle {
 			continue
 		}
 		st, known := s.read[referrer]
@@ -161,7 +162,7 @@ func (s *Store) has(ctx context.Context, k kind, bundle, payload delivery.Digest
 			st, known = s.scored[referrer]
 		}
 		if !known {
-			st, _ = s.readStatement(ctx, k, on, referrer)
+			st, _ = s.readStatement(ctx, k, bundle, referrer)
 		}
 		if st.why == "" && st.payload == payload {
 			return true, nil
@@ -170,16 +171,16 @@ func (s *Store) has(ctx context.Context, k kind, bundle, payload delivery.Digest
 	return false, ctx.Err()
 }
 
-// readStatement reads one referrer and says what it counts for. It is the only
-// function that does. final is false where another try may give another answer.
+// readStatement reads and verifies one referrer. No other function does. final is false if
+// the referrer could not be read, so that the next attempt may succeed.
 func (s *Store) readStatement(ctx context.Context, k kind, bundle, referrer delivery.Digest) (st statement,
 	final bool) {
-	on, envelope, err := s.bundles.Attachment(ctx, referrer)
+	attachedTo, envelope, err := s.bundles.Attachment(ctx, referrer)
 	if err != nil {
 		return statement{why: err.Error()}, false
 	}
-	if on != bundle {
-		return statement{why: fmt.Sprintf("it is listed under %s, and hangs on %s", bundle, on)}, true
+	if attachedTo != bundle {
+		return statement{why: fmt.Sprintf("it is listed under %s, but attached to %s", bundle, attachedTo)}, true
 	}
 	payload, _, err := trust.Verify(envelope, delivery.StatementPayload, s.trusted)
 	if err != nil {
@@ -192,9 +193,9 @@ func (s *Store) readStatement(ctx context.Context, k kind, bundle, referrer deli
 	return statement{payload: delivery.Sum(payload), value: value}, true
 }
 
-// Scores returns the scores of these bundles, by score key, and the statements
-// among them that do not count. They stay in memory until the next call, which
-// reads only what is new.
+// Scores returns the valid scores of the given bundles, by score key, and the statements
+// of scores that were skipped. It keeps them in memory until the next call, which reads
+// only statements that it has not read before. The first statement with a key is used.
 func (s *Store) Scores(ctx context.Context, bundles []delivery.Digest) (map[delivery.Digest]delivery.Scores, []Skipped,
 	error) {
 	wanted := map[delivery.Digest]bool{}

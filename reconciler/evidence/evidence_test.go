@@ -102,8 +102,8 @@ func abortOf(bundle delivery.Digest) delivery.Abort {
 		At: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)}
 }
 
-// sayAll signs one statement of every kind about a bundle.
-func sayAll(t testing.TB, s *evidence.Store, bundle delivery.Digest) {
+// signAll signs one statement of every kind about a bundle.
+func signAll(t testing.TB, s *evidence.Store, bundle delivery.Digest) {
 	t.Helper()
 	ctx := t.Context()
 	if err := errors.Join(
@@ -128,17 +128,17 @@ func load(t testing.TB, s *evidence.Store) *evidence.Snapshot {
 	return snapshot
 }
 
-func TestWhatIsSignedIsThereAgain(t *testing.T) {
+func TestSignThenLoad(t *testing.T) {
 	dir := t.TempDir()
 	blobs, b := bundlesIn(t, dir, 2)
 	k := key(t)
 	store := evidence.New(blobs, k, nil)
-	sayAll(t, store, b[0])
+	signAll(t, store, b[0])
 	if err := errors.Join(
 		store.SignTraining(t.Context(), training(b[1], "run")), // trained again under the same key
 		store.SignTraining(t.Context(), training(b[1], "another run")),
 		store.SignAcceptance(t.Context(), acceptanceOf(b[1], 3)),
-		store.SignAcceptance(t.Context(), acceptanceOf(b[0], 2)), // a rollback, said late
+		store.SignAcceptance(t.Context(), acceptanceOf(b[0], 2)), // a rollback, signed late
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestWhatIsSignedIsThereAgain(t *testing.T) {
 			acceptanceOf(b[1], 3)}},
 		AbortsOf: map[string][]delivery.Abort{"north": {abortOf(b[0])}},
 	}
-	// The folder and the public key are enough, wherever the folder is.
+	// A copy of the folder and the public key are enough to read everything.
 	moved := filepath.Join(t.TempDir(), "moved")
 	if err := os.CopyFS(moved, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
@@ -189,29 +189,29 @@ func TestWhatIsSignedIsThereAgain(t *testing.T) {
 	}
 }
 
-func TestSayingItAgainChangesNothing(t *testing.T) {
+func TestSigningAgainChangesNothing(t *testing.T) {
 	dir := t.TempDir()
 	blobs, b := bundlesIn(t, dir, 1)
 	old, next := key(t), key(t)
-	sayAll(t, evidence.New(blobs, old, nil), b[0])
-	before := referrers(t, dir)
-	// By the same process, by another, and after the key was replaced.
+	signAll(t, evidence.New(blobs, old, nil), b[0])
+	before := blobFiles(t, dir)
+	// With the same store, with another, and after the key was replaced.
 	for name, s := range map[string]*evidence.Store{
-		"the same key":  evidence.New(blobs, old, nil),
-		"another key":   evidence.New(blobs, next, public(old)),
-		"an untold key": evidence.New(blobs, old, public(next)),
+		"the same key": evidence.New(blobs, old, nil),
+		"another key":  evidence.New(blobs, next, public(old)),
+		"two keys":     evidence.New(blobs, old, public(next)),
 	} {
-		sayAll(t, s, b[0])
+		signAll(t, s, b[0])
 		load(t, s)
-		sayAll(t, s, b[0])
-		if got := referrers(t, dir); got != before {
+		signAll(t, s, b[0])
+		if got := blobFiles(t, dir); got != before {
 			t.Errorf("%s: the folder grew from %d files to %d", name, before, got)
 		}
 	}
 }
 
-// referrers counts the files of a folder.
-func referrers(t *testing.T, dir string) int {
+// blobFiles counts the blobs of a store.
+func blobFiles(t *testing.T, dir string) int {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dir, "blobs", "sha256"))
 	if err != nil {
@@ -228,18 +228,18 @@ func TestKeysAreReplaced(t *testing.T) {
 	}
 	both := evidence.New(blobs, next, public(old))
 	if got := load(t, both); len(got.Accepted("pallets", b[0])) != 1 {
-		t.Error("an acceptance by the old key no longer counts")
+		t.Error("an acceptance by the old key is not valid any more")
 	}
 	alone := evidence.New(blobs, next, nil)
 	got := load(t, alone)
 	if len(got.Accepted("pallets", b[0])) != 0 {
-		t.Error("an acceptance by a key that is not trusted counts")
+		t.Error("an acceptance by an untrusted key is valid")
 	}
 	if len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0].Why, old.ID()) ||
 		!strings.Contains(got.Skipped[0].Why, next.ID()) || got.Skipped[0].Bundle != b[0] {
 		t.Errorf("skipped %+v, want the reason to name both keys", got.Skipped)
 	}
-	// What no longer counts may be said again, and then counts once.
+	// A statement that is not valid any more can be signed again. It is then listed once.
 	if err := alone.SignAcceptance(t.Context(), acceptanceOf(b[0], 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestKeysAreReplaced(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
+func TestInvalidStatementsAreSkipped(t *testing.T) {
 	k, stranger := key(t), key(t)
 	const trainingType, scoresType = "application/vnd.aob.training.v1+json", "application/vnd.aob.scores.v1+json"
 	statement := func(bundle delivery.Digest, predicateType string, predicate any) []byte {
@@ -270,7 +270,7 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 		envelope func(one, two delivery.Digest) []byte
 		want     string
 	}{
-		{"a stranger's", func(one, _ delivery.Digest) []byte {
+		{"by an unknown key", func(one, _ delivery.Digest) []byte {
 			return signed(stranger, statement(one, delivery.TrainingType, training(one, "run")))
 		}, "no trusted key signed it"},
 		{"about another bundle", func(_, two delivery.Digest) []byte {
@@ -292,7 +292,7 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 		{"of another kind", func(one, _ delivery.Digest) []byte {
 			return signed(k, statement(one, delivery.AcceptanceType, acceptanceOf(one, 1)))
 		}, "want a predicate of type https://aob.dev/training/v1"},
-		{"of another form", func(one, _ delivery.Digest) []byte {
+		{"with a predicate of another type", func(one, _ delivery.Digest) []byte {
 			return signed(k, statement(one, delivery.TrainingType, "trained"))
 		}, "predicate:"},
 		{"without a run key", func(one, _ delivery.Digest) []byte {
@@ -301,10 +301,10 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 		}, "run is empty"},
 		{"not a statement", func(_, _ delivery.Digest) []byte { return signed(k, []byte("hello")) },
 			"not an in-toto statement"},
-		{"a statement of another time", func(_, _ delivery.Digest) []byte {
+		{"another version of in-toto", func(_, _ delivery.Digest) []byte {
 			return signed(k, []byte(`{"_type":"https://in-toto.io/Statement/v9"}`))
 		}, "want a statement of type"},
-		{"a newer aob's, under the older type", func(one, _ delivery.Digest) []byte {
+		{"a newer format under the older artifact type", func(one, _ delivery.Digest) []byte {
 			return signed(k, statement(one, "https://aob.dev/training/v2", training(one, "run")))
 		}, "this statement was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
 		{"a desired state", func(_, _ delivery.Digest) []byte {
@@ -330,7 +330,7 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 			}
 			got := load(t, evidence.New(blobs, nil, public(k)))
 			if len(got.Trainings) != 1 || got.Trainings[digest("good")].Run == "" {
-				t.Errorf("trainings %v, want the good one alone", got.Trainings)
+				t.Errorf("trainings %v, want only the valid one", got.Trainings)
 			}
 			if len(got.Skipped) != 1 || got.Skipped[0].Referrer != referrer || got.Skipped[0].Bundle != b[0] ||
 				!strings.Contains(got.Skipped[0].Why, c.want) {
@@ -348,17 +348,17 @@ func TestWhatDoesNotCountIsSkippedWithTheReason(t *testing.T) {
 	}
 }
 
-// What a newer aob signed is neither read nor passed over in silence, also where nothing else changes.
-func TestStatementsOfANewerAOBAreCounted(t *testing.T) {
+// Statements in newer formats are counted, also if there is no other change.
+func TestNewerStatementsAreCounted(t *testing.T) {
 	blobs, b := bundlesIn(t, t.TempDir(), 2)
 	k := key(t)
 	store := evidence.New(blobs, k, nil)
-	sayAll(t, store, b[0])
+	signAll(t, store, b[0])
 	first := load(t, store)
 	if len(first.Newer) != 0 {
-		t.Fatalf("newer at first: %v", first.Newer)
+		t.Fatalf("newer statements at the start: %v", first.Newer)
 	}
-	envelope, err := trust.Sign(k, delivery.StatementPayload, []byte("a form that nobody knows"))
+	envelope, err := trust.Sign(k, delivery.StatementPayload, []byte("an unknown format"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +386,7 @@ func TestStatementsOfANewerAOBAreCounted(t *testing.T) {
 			t.Errorf("%s: %v skipped, accepted %v", name, got.Skipped, got.AcceptancesOf)
 		}
 		if load(t, s) != got {
-			t.Errorf("%s: read again, though nothing is new", name)
+			t.Errorf("%s: a new snapshot although nothing changed", name)
 		}
 	}
 }
@@ -402,17 +402,17 @@ func TestSignRefuses(t *testing.T) {
 		predicate     any
 		want          string
 	}{
-		{"a bundle that is not there", other, delivery.TrainingType, training(other, "run"), "no such bundle"},
-		{"a digest that is none", "sha256:x", delivery.TrainingType, training("sha256:x", "run"), "want a digest"},
-		{"a kind that is none", b[0], "https://aob.dev/rumour/v1", training(b[0], "run"), "no statement of type"},
+		{"an unknown bundle", other, delivery.TrainingType, training(other, "run"), "no such bundle"},
+		{"a malformed digest", "sha256:x", delivery.TrainingType, training("sha256:x", "run"), "want a digest"},
+		{"an unknown type", b[0], "https://aob.dev/rumour/v1", training(b[0], "run"), "unknown statement type"},
 		{"a predicate of another kind", b[0], delivery.TrainingType, "trained", "predicate:"},
 		{"a predicate about another bundle", b[0], delivery.TrainingType, training(other, "run"),
 			"its predicate is about"},
-		{"a number that is none", b[0], delivery.ScoresType, delivery.Scores{Key: "k",
+		{"NaN", b[0], delivery.ScoresType, delivery.Scores{Key: "k",
 			Input:  delivery.EvalRun{Bundle: b[0]},
 			Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": math.NaN()}}}, "unsupported value"},
-		{"more than an envelope holds", b[0], delivery.AbortType, delivery.Abort{Fleet: "f", Model: "m", Bundle: b[0],
-			Why: strings.Repeat("x", 4<<20)}, "the most is"},
+		{"too large for an envelope", b[0], delivery.AbortType, delivery.Abort{Fleet: "f", Model: "m", Bundle: b[0],
+			Why: strings.Repeat("x", 4<<20)}, "the maximum is"},
 	} {
 		if err := store.Sign(t.Context(), c.bundle, c.predicateType, c.predicate); err == nil ||
 			!strings.Contains(err.Error(), c.want) {
@@ -420,7 +420,7 @@ func TestSignRefuses(t *testing.T) {
 		}
 	}
 	if got := load(t, store); len(got.Trainings)+len(got.Skipped) != 0 {
-		t.Errorf("attached all the same: %+v", got)
+		t.Errorf("a refused statement was attached: %+v", got)
 	}
 	err := evidence.New(blobs, nil, nil).SignTraining(t.Context(), training(b[0], "run"))
 	if blocked, ok := errors.AsType[delivery.Blocked](err); !ok || blocked.Do == "" {
@@ -428,7 +428,7 @@ func TestSignRefuses(t *testing.T) {
 	}
 }
 
-// counting counts how often referrers are read.
+// counting counts the reads of referrers.
 type counting struct {
 	*artifact.Store
 	mu    sync.Mutex
@@ -442,12 +442,12 @@ func (c *counting) Attachment(ctx context.Context, referrer delivery.Digest) (de
 	return c.Store.Attachment(ctx, referrer)
 }
 
-func TestOnlyWhatIsNewIsRead(t *testing.T) {
+func TestOnlyNewStatementsAreRead(t *testing.T) {
 	dir := t.TempDir()
 	blobs, b := bundlesIn(t, dir, 2)
 	k := key(t)
 	writer := evidence.New(blobs, k, nil)
-	sayAll(t, writer, b[0])
+	signAll(t, writer, b[0])
 	counted := &counting{Store: blobs}
 	reader := evidence.New(counted, nil, public(k))
 	reads := func(name string, want int) {
@@ -460,7 +460,7 @@ func TestOnlyWhatIsNewIsRead(t *testing.T) {
 	first := load(t, reader)
 	reads("the first time", 6)
 	if second := load(t, reader); second != first {
-		t.Error("another snapshot, though nothing changed")
+		t.Error("a new snapshot although nothing changed")
 	}
 	reads("nothing changed", 0)
 	if err := writer.SignAcceptance(t.Context(), acceptanceOf(b[1], 2)); err != nil {
@@ -469,7 +469,7 @@ func TestOnlyWhatIsNewIsRead(t *testing.T) {
 	third := load(t, reader)
 	reads("one more statement", 1)
 	if len(third.AcceptancesOf["pallets"]) != 2 || len(first.AcceptancesOf["pallets"]) != 1 {
-		t.Error("the new snapshot lacks it, or the old one was changed")
+		t.Error("the new snapshot lacks the acceptance, or the old one was changed")
 	}
 	for range 2 {
 		if _, _, err := reader.Scores(t.Context(), b[:1]); err != nil {
@@ -479,7 +479,7 @@ func TestOnlyWhatIsNewIsRead(t *testing.T) {
 	reads("scores, twice", 1)
 }
 
-func TestSigningAndLoadingAtOnce(t *testing.T) {
+func TestConcurrentUse(t *testing.T) {
 	blobs, b := bundlesIn(t, t.TempDir(), 2)
 	store := evidence.New(blobs, key(t), nil)
 	var wg sync.WaitGroup
@@ -504,14 +504,14 @@ func TestSigningAndLoadingAtOnce(t *testing.T) {
 	}
 }
 
-// broken is a folder that cannot be listed.
+// broken is a store whose referrers cannot be listed.
 type broken struct{ *artifact.Store }
 
 func (broken) Referrers(context.Context, string) (iter.Seq2[delivery.Digest, delivery.Digest], error) {
 	return nil, fs.ErrPermission
 }
 
-func TestAFolderThatCannotBeListedIsAnError(t *testing.T) {
+func TestListErrorsAreReturned(t *testing.T) {
 	blobs, b := bundlesIn(t, t.TempDir(), 1)
 	store := evidence.New(broken{blobs}, key(t), nil)
 	if _, err := store.Load(t.Context()); !errors.Is(err, fs.ErrPermission) {

@@ -9,37 +9,36 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Snapshot is all the evidence but scores, as it stood at one moment. It is
-// shared: read it, do not change it. Where several statements answer, they come
-// in the order in which they were attached.
+// A Snapshot contains all evidence except scores at one moment. It is shared, so callers
+// must not change it. Lists are in the order in which the statements were attached.
 type Snapshot struct {
-	// Trainings by run key. Where a key was trained twice, as after the ledger was
-	// lost, the first counts.
+	// Trainings maps run keys to trainings. If a run was trained twice, for example after
+	// the ledger was lost, it is the first one.
 	Trainings map[delivery.Digest]delivery.Training
-	// TrainingsOf holds all trainings resolved for a spec, by spec digest.
+	// TrainingsOf maps spec digests to all trainings of the spec.
 	TrainingsOf map[delivery.Digest][]delivery.Training
-	// Resolved holds what thresholds runs found, by their key.
+	// Resolved maps keys of thresholds runs to their results.
 	Resolved map[delivery.Digest]delivery.Resolved
-	// Verdicts by verdict key.
+	// Verdicts maps verdict keys to verdicts.
 	Verdicts map[delivery.Digest]delivery.Verdict
-	// ReleasesOf holds release statements by bundle.
+	// ReleasesOf maps bundles to release statements.
 	ReleasesOf map[delivery.Digest][]delivery.ReleaseStatement
-	// AcceptancesOf holds acceptances by model, lowest version first.
+	// AcceptancesOf maps models to acceptances, lowest version first.
 	AcceptancesOf map[string][]delivery.Acceptance
-	// AbortsOf holds aborts by fleet.
+	// AbortsOf maps fleets to aborts.
 	AbortsOf map[string][]delivery.Abort
-	// Skipped are the statements that do not count, and why.
+	// Skipped lists the statements that are not valid, and why.
 	Skipped []Skipped
-	// Unread are those of them that cannot be read now: nobody knows what they say.
+	// Unread lists those skipped statements that could not be read. Their content is unknown.
 	Unread []Unread
-	// Newer counts the statements that a newer aob signed in a form that this one does not read.
+	// Newer counts the statements in formats of newer versions, which this version cannot read.
 	Newer []delivery.NewerStatements
 }
 
-// An Unread is a statement whose bytes are gone or damaged.
+// An Unread is a statement whose bytes are missing or damaged.
 type Unread struct {
 	Skipped
-	Type string // what it says: a predicate type, as delivery.AbortType
+	Type string // predicate type, for example delivery.AbortType
 }
 
 // Releases returns the release statements for a spec and a bundle.
@@ -75,8 +74,8 @@ func (s *Snapshot) Aborts(fleet string, bundle delivery.Digest) []delivery.Abort
 	return found
 }
 
-// Load returns the evidence as it stands now. Only statements that were not read
-// before are read; while nothing is attached, the same snapshot comes back.
+// Load returns the present evidence. It reads only statements that it has not read before.
+// If nothing has changed, it returns the same pointer as the last call.
 func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +92,7 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	}
 	read := make(map[delivery.Digest]statement, len(listed))
 	snapshot := newSnapshot()
-	said := map[delivery.Digest]bool{}
+	added := map[delivery.Digest]bool{} // by payload
 	for _, ref := range listed {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -112,8 +111,8 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 		switch {
 		case st.why != "":
 			snapshot.Skipped = append(snapshot.Skipped, Skipped{ref.bundle, ref.referrer, st.why})
-		case !said[st.payload]: // else the same, signed by two keys
-			said[st.payload] = true
+		case !added[st.payload]: // two keys may have signed the same payload
+			added[st.payload] = true
 			snapshot.add(st.value)
 		}
 	}
@@ -125,7 +124,7 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	return snapshot, nil
 }
 
-// stillUnread tries the statements that could not be read, and reports whether all of them are as they were.
+// stillUnread tries to read the unread statements again, and reports whether all fail with the same error as before.
 func (s *Store) stillUnread(ctx context.Context) bool {
 	for _, u := range s.snapshot.Unread {
 		k, _ := kindOf(u.Type)
@@ -136,8 +135,8 @@ func (s *Store) stillUnread(ctx context.Context) bool {
 	return true
 }
 
-// list returns the referrers that there are now, and whether they are others
-// than those that the last snapshot was made of.
+// list returns the present referrers, and whether they differ from those of the last
+// snapshot.
 func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err error) {
 	listed = make([]reference, 0, len(s.listed))
 	for i, k := range snapshotKinds {
@@ -152,8 +151,8 @@ func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err
 	return listed, s.listed == nil || !slices.Equal(listed, s.listed), nil
 }
 
-// newerSigned counts the statements of newer formats and of kinds that are not known. They are told by their artifact
-// types: a statement of another form hangs under another type.
+// newerSigned counts the statements of newer formats and of unknown kinds, by their artifact types: each kind and format
+// has its own artifact type.
 func (s *Store) newerSigned(ctx context.Context) ([]delivery.NewerStatements, error) {
 	types, err := s.bundles.ArtifactTypes(ctx)
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A kind is one sort of statement. Each hangs under its own artifact type, so
-// that listing tells them apart without reading them.
+// A kind is one type of statement. Each has its own artifact type, so that a list of
+// referrers shows the kinds without reading the statements.
 type kind struct {
 	predicateType string
 	artifactType  string
-	// decode reads a predicate and returns the bundle that it is about, empty
-	// where it does not say.
+	// decode reads a predicate. about is the bundle that the predicate names, or empty if
+	// it names none.
 	decode func(json.RawMessage) (value any, about delivery.Digest, err error)
 }
 
@@ -49,13 +49,13 @@ var (
 			return a.Bundle, required("fleet", a.Fleet, "model", a.Model, "bundle", a.Bundle)
 		})}
 
-	// snapshotKinds are those that Load reads; scores are read on demand.
+	// snapshotKinds are the kinds that Load reads. Scores are read on demand.
 	snapshotKinds = []kind{training, resolved, verdict, release, acceptance, abort}
 	allKinds      = append([]kind{scores}, snapshotKinds...)
 )
 
-// decode makes a kind's decode function out of one for its type. Fields that
-// this version does not know are passed over: a newer one may have signed them.
+// decode adapts a function on a predicate type to kind.decode. Unknown fields are ignored:
+// a newer version may have written them.
 func decode[T any](about func(T) (delivery.Digest, error)) func(json.RawMessage) (any, delivery.Digest, error) {
 	return func(data json.RawMessage) (any, delivery.Digest, error) {
 		var v T
@@ -67,7 +67,8 @@ func decode[T any](about func(T) (delivery.Digest, error)) func(json.RawMessage)
 	}
 }
 
-// required takes names and values in turns, and complains of empty values.
+// required takes alternating names and values. It returns an error that names the first
+// empty value.
 func required(fields ...any) error {
 	for i := 0; i < len(fields); i += 2 {
 		if fmt.Sprint(fields[i+1]) == "" {
@@ -83,13 +84,13 @@ func kindOf(predicateType string) (kind, error) {
 			return k, nil
 		}
 	}
-	return kind{}, fmt.Errorf("no statement of type %q is known", predicateType)
+	return kind{}, fmt.Errorf("unknown statement type %q", predicateType)
 }
 
-// encodeStatement writes the one form of a statement, so that saying the same
-// of the same bundle is the same bytes.
+// encodeStatement encodes a statement canonically: equal statements about a bundle give
+// equal bytes.
 func encodeStatement(k kind, bundle delivery.Digest, predicate any) ([]byte, error) {
-	plain, err := json.Marshal(predicate) // a number that is none is an error here; Canonical would panic
+	plain, err := json.Marshal(predicate) // Canonical would panic on NaN; this returns an error
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +102,8 @@ func encodeStatement(k kind, bundle delivery.Digest, predicate any) ([]byte, err
 	}), nil
 }
 
-// decodeStatement reads a verified payload: a statement of this kind about this
-// bundle and nothing else.
+// decodeStatement decodes a verified payload. It must be a statement of this kind about
+// this bundle only.
 func decodeStatement(k kind, bundle delivery.Digest, payload []byte) (any, error) {
 	var s delivery.Statement
 	if err := json.Unmarshal(payload, &s); err != nil {
@@ -118,14 +119,14 @@ func decodeStatement(k kind, bundle delivery.Digest, payload []byte) (any, error
 		return nil, fmt.Errorf("want a predicate of type %s, got %q", k.predicateType, s.PredicateType)
 	}
 	if len(s.Subject) != 1 || len(s.Subject[0].Digest) != 1 || s.Subject[0].Digest["sha256"] != bundle.Hex() {
-		return nil, fmt.Errorf("it is about %s, and hangs on %s", subjects(s.Subject), bundle)
+		return nil, fmt.Errorf("it is about %s, but attached to %s", subjects(s.Subject), bundle)
 	}
 	value, about, err := k.decode(s.Predicate)
 	if err != nil {
 		return nil, fmt.Errorf("predicate: %w", err)
 	}
 	if about != "" && about != bundle {
-		return nil, fmt.Errorf("its predicate is about %s, and it hangs on %s", about, bundle)
+		return nil, fmt.Errorf("its predicate is about %s, but it is attached to %s", about, bundle)
 	}
 	return value, nil
 }

@@ -30,8 +30,8 @@ func FuzzDecodeStatement(f *testing.F) {
 	})
 }
 
-// A snapshot has a place for every kind that Load reads.
-func TestEveryKindHasAPlace(t *testing.T) {
+// Snapshot.add handles every kind that Load reads.
+func TestSnapshotAddsEveryKind(t *testing.T) {
 	for _, k := range snapshotKinds {
 		value, _, _ := k.decode([]byte("{}"))
 		newSnapshot().add(value)

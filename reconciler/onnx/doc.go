@@ -1,13 +1,12 @@
-// Package onnx opens ONNX models with ONNX Runtime. It is AOB's only cgo, and
-// only aob-detect imports it: see package detect for why.
+// Package onnx opens ONNX models with ONNX Runtime. It is AOB's only cgo package, and
+// only aob-detect imports it. Package detect explains why.
 //
-// [Open] loads the library; the [Runtime] that it returns is what a
-// detect.Worker runs models with. Models are taken as bytes, so that what was
-// checked is what runs; a model that keeps its weights in other files is
-// refused, since nobody has looked at those.
+// [Open] loads the library and returns the [Runtime] that a detect.Worker runs models
+// with. A model is passed as bytes, so the bytes that were verified are the bytes that
+// run. A model that stores weights in other files is refused, since those files were not
+// verified.
 //
-// Results are as repeatable as ONNX Runtime allows: operators run one after
-// another, on a number of threads that the caller fixes. On one machine the
-// same input gives the same bits; on another processor sums are taken in
-// another order, and the last digits differ.
+// Results are as reproducible as ONNX Runtime allows: operators run one after another, on
+// a number of threads that the caller sets. On one machine the same input gives the same
+// bits. Another processor may add numbers in another order, so the last digits differ.
 package onnx

@@ -7,24 +7,24 @@ import (
 	"math"
 )
 
-// selfContained refuses a model that is more, or other, than its own bytes.
+// selfContained returns an error unless a model consists only of its own bytes.
 //
-// A tensor of an ONNX file may name a file that holds its numbers, and ONNX
-// Runtime reads it: any file that this process can read, whose content would
-// then come out of the model as numbers. A special name even stands for an
-// address in memory. What was digested would also not be what runs. ONNX
-// Runtime's own format is refused too: it is checked less when it is read.
+// A tensor of an ONNX file may name a file that contains its values. ONNX Runtime reads
+// any file that this process can read, so the model could output its content. A special
+// name even stands for a memory address. The digest of the model would also not cover
+// such a file. ONNX Runtime's own format (ORT) is refused too, because the library checks
+// it less than ONNX.
 //
-// The walk follows the messages of the ONNX schema that can hold a tensor and
-// skips all others.
+// The walk follows the messages of the ONNX schema that can contain a tensor, and skips
+// all others.
 func selfContained(model []byte) error {
 	if len(model) >= 8 && string(model[4:8]) == "ORTM" {
-		return errors.New("it is in ONNX Runtime's own format, want ONNX")
+		return errors.New("it is in ONNX Runtime's own format (ORT), want ONNX")
 	}
 	return walk(model, inModel, 0)
 }
 
-// A kind is a message of the ONNX schema.
+// A kind is a message type of the ONNX schema.
 type kind int
 
 const (
@@ -38,7 +38,8 @@ const (
 	inTensor
 )
 
-// children lists, by kind of message, which of its fields hold which messages.
+// children maps each message type to its fields that contain messages: field number to
+// message type.
 var children = map[kind]map[uint64]kind{
 	inModel:     {7: inGraph, 20: inTraining, 25: inFunction},
 	inTraining:  {1: inGraph, 2: inGraph},
@@ -51,19 +52,19 @@ var children = map[kind]map[uint64]kind{
 
 const (
 	tensorExternal = 13  // TensorProto.external_data
-	tensorLocation = 14  // TensorProto.data_location; 0 is in the file
-	deepest        = 100 // as protobuf's own parser
+	tensorLocation = 14  // TensorProto.data_location; 0 is in this file
+	maxDepth       = 100 // of nested messages, as in protobuf's own parser
 )
 
 var errMalformed = errors.New("it is not an ONNX file")
 
 func walk(b []byte, in kind, depth int) error {
-	if depth > deepest {
-		return fmt.Errorf("its messages are nested more than %d deep", deepest)
+	if depth > maxDepth {
+		return fmt.Errorf("its messages are nested more than %d deep", maxDepth)
 	}
 	for len(b) > 0 {
 		tag, n := binary.Uvarint(b)
-		if n <= 0 || n > 5 || tag > math.MaxUint32 { // another parser may cut it to 32 bits, and read another field
+		if n <= 0 || n > 5 || tag > math.MaxUint32 { // another parser might cut it to 32 bits and see another field
 			return errMalformed
 		}
 		b = b[n:]
@@ -86,7 +87,7 @@ func walk(b []byte, in kind, depth int) error {
 			body = b[k:n]
 		case 5:
 			n = 4
-		default: // groups, which ONNX has none of
+		default: // groups; ONNX has none
 			return errMalformed
 		}
 		if n > len(b) {

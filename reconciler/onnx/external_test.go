@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// field writes one field that holds a message or bytes.
+// field encodes one field that contains a message or bytes.
 func field(number uint64, body ...[]byte) []byte {
 	joined := []byte{}
 	for _, b := range body {
@@ -27,7 +27,7 @@ func TestSelfContained(t *testing.T) {
 	outside := append(number(tensorLocation, 1), field(tensorExternal, field(1, []byte("location")),
 		field(2, []byte("etc/passwd")))...)
 	deep := inside
-	for range deepest + 1 { // a graph in an attribute of a node of a graph ...
+	for range maxDepth + 1 { // a graph in an attribute of a node of a graph ...
 		deep = field(1, field(5, field(6, deep)))
 	}
 	for _, c := range []struct {
@@ -37,10 +37,10 @@ func TestSelfContained(t *testing.T) {
 	}{
 		{"empty", nil, ""},
 		{"weights in the file", field(7, field(5, inside)), ""},
-		{"location written out as inside", field(7, field(5, number(tensorLocation, 0))), ""},
+		{"location set to the default", field(7, field(5, number(tensorLocation, 0))), ""},
 		{"weights elsewhere", field(7, field(5, inside, outside)), "other files"},
-		{"only the place", field(7, field(5, field(tensorExternal))), "other files"},
-		{"only the location", field(7, field(5, number(tensorLocation, 1))), "other files"},
+		{"external data without a location", field(7, field(5, field(tensorExternal))), "other files"},
+		{"a location without external data", field(7, field(5, number(tensorLocation, 1))), "other files"},
 		{"in a constant", field(7, field(1, field(5, field(5, outside)))), "other files"},
 		{"in a list of tensors", field(7, field(1, field(5, field(10, outside)))), "other files"},
 		{"in a loop's body", field(7, field(1, field(5, field(6, field(5, outside))))), "other files"},
@@ -57,7 +57,7 @@ func TestSelfContained(t *testing.T) {
 		{"a group", []byte{7<<3 | 3}, "not an ONNX file"},
 		{"a tag of more than 32 bits", append([]byte{7<<3&0x7f | 2 | 0x80, 0x80, 0x80, 0x80, 0x10}, 0),
 			"not an ONNX file"},
-		{"the runtime's own format", []byte("\x10\x00\x00\x00ORTM\x00\x00"), "own format"},
+		{"ONNX Runtime's own format", []byte("\x10\x00\x00\x00ORTM\x00\x00"), "own format"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := selfContained(c.model)
@@ -87,6 +87,6 @@ func FuzzSelfContained(f *testing.F) {
 	}
 	f.Add(model)
 	f.Fuzz(func(t *testing.T, model []byte) {
-		_ = selfContained(model) // it must end, and not panic
+		_ = selfContained(model) // it must return and not panic
 	})
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
-// A Runtime is the loaded library. It is a detect.Runtime.
+// A Runtime is the loaded library. It implements detect.Runtime. Its methods may be called
+// from any goroutine.
 type Runtime struct{}
 
-// Open loads ONNX Runtime's shared library. A process can hold one, so Open is
-// called once. It leaves the process's signal handlers as it found them.
+// Open loads ONNX Runtime's shared library. A process can load only one, so call Open
+// once. It restores the process's signal handlers before it returns.
 func Open(library string) (Runtime, error) {
 	restore := keepSignals()
 	defer restore()
@@ -24,8 +25,8 @@ func Open(library string) (Runtime, error) {
 	return Runtime{}, nil
 }
 
-// Describe returns a model's inputs and outputs, and its metadata entry of the
-// given name ("" where there is none).
+// Describe returns a model's inputs and outputs, and its metadata entry with the given
+// name ("" if there is none).
 func (Runtime) Describe(model []byte, metadata string) (inputs, outputs []detect.Port, entry string, err error) {
 	if err := selfContained(model); err != nil {
 		return nil, nil, "", err
@@ -68,9 +69,8 @@ type session struct {
 	outputs []string
 }
 
-// Load makes a model with one input and the named outputs ready to run, its
-// operators on the given number of threads. Names that the model does not have
-// are found out by Run.
+// Load prepares a model to run with one input and the named outputs. Its operators use the
+// given number of threads. Load does not check the names: Run fails if one is wrong.
 func (Runtime) Load(model []byte, input string, outputs []string, threads int) (detect.Model, error) {
 	if err := selfContained(model); err != nil {
 		return nil, err
@@ -86,8 +86,8 @@ func (Runtime) Load(model []byte, input string, outputs []string, threads int) (
 		options.SetExecutionMode(ort.ExecutionModeSequential),
 		options.SetIntraOpNumThreads(threads),
 		options.SetInterOpNumThreads(1),
-		// Threads that spin while they wait take a core from whoever shares the
-		// machine, and gain little on models that take milliseconds.
+		// Spinning threads take CPU time from other processes, and gain little on models
+		// that take milliseconds.
 		options.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 	)
 	if err != nil {
@@ -100,7 +100,8 @@ func (Runtime) Load(model []byte, input string, outputs []string, threads int) (
 	return &session{loaded, outputs}, nil
 }
 
-// Run feeds the input and returns the outputs in the order given to Load.
+// Run runs the model on an input and returns the outputs in the order given to Load. It
+// may be called from several goroutines at once.
 func (s *session) Run(input detect.Tensor) ([]detect.Tensor, error) {
 	in, err := ort.NewTensor(ort.NewShape(input.Shape...), input.Data)
 	if err != nil {
@@ -129,5 +130,5 @@ func (s *session) Run(input detect.Tensor) ([]detect.Tensor, error) {
 	return tensors, nil
 }
 
-// Close frees the model. No Run may be going on.
+// Close frees the model. It must not be called during Run.
 func (s *session) Close() error { return s.Destroy() }

@@ -68,9 +68,9 @@ func same(a, b detect.Port) bool {
 	return a.Name == b.Name && a.Type == b.Type && slices.Equal(a.Shape, b.Shape)
 }
 
-// The same input gives the same bits, whichever goroutine asks and however many
-// threads the operators have.
-func TestRunRepeats(t *testing.T) {
+// The same input gives the same bits, in every goroutine and for every number of operator
+// threads.
+func TestRunIsReproducible(t *testing.T) {
 	runtime, data := setup(t, "detector.onnx")
 	input := detect.Tensor{Shape: []int64{1, 3, 24, 32}, Data: make([]float32, 3*24*32)}
 	for i := range input.Data {
@@ -92,7 +92,7 @@ func TestRunRepeats(t *testing.T) {
 		if want == nil {
 			want = run(m)
 			if !slices.Equal(want[0].Shape, []int64{1, 6, 4}) || len(want[0].Data) != 24 {
-				t.Fatalf("labels came as %v", want[0].Shape)
+				t.Fatalf("the shape of labels is %v", want[0].Shape)
 			}
 		}
 		var all sync.WaitGroup
@@ -129,6 +129,6 @@ func TestLoadRefuses(t *testing.T) {
 	}
 	defer m.Close()
 	if _, err := m.Run(detect.Tensor{Shape: []int64{1, 3, 24, 32}, Data: make([]float32, 3*24*32)}); err == nil {
-		t.Error("an output that is not there: no error")
+		t.Error("an unknown output: no error")
 	}
 }

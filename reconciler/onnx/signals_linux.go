@@ -6,14 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepSignals notes how every signal is handled and returns a function that
-// brings it back. A library that ONNX Runtime loads (CUDA does) may put its own
-// handlers over those of Go's runtime, and SIGTERM would then no longer reach
-// os/signal. Registering again in Go does not help: the runtime believes that
-// its handlers are still there.
+// keepSignals saves the handlers of all signals and returns a function that restores
+// them. A library that ONNX Runtime loads (CUDA does) may replace the handlers of Go's
+// runtime, and SIGTERM would then no longer reach os/signal. Calling signal.Notify again
+// does not help, because the runtime does not know that its handlers were replaced.
 func keepSignals() (restore func()) {
-	// The kernel's struct sigaction differs between processors; it is only ever
-	// handed back, so its size is all that matters, and 64 bytes hold any.
+	// The kernel's struct sigaction differs between processors. It is only passed back,
+	// so only its size matters, and 64 bytes are enough for all.
 	type action [64]byte
 	const maskBytes = 8
 	const last = 64

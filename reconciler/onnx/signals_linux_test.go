@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A library that takes a signal over is played by the system call that it would
-// use; os/signal does not notice.
+// The test replaces a handler with the system call that a library would use, which
+// os/signal does not notice.
 func TestKeepSignals(t *testing.T) {
 	arrived := make(chan os.Signal, 1)
 	signal.Notify(arrived, unix.SIGUSR2)
@@ -32,6 +32,6 @@ func TestKeepSignals(t *testing.T) {
 	select {
 	case <-arrived:
 	case <-time.After(10 * time.Second):
-		t.Fatal("SIGUSR2 did not reach Go after the handlers were brought back")
+		t.Fatal("SIGUSR2 did not reach Go after the handlers were restored")
 	}
 }

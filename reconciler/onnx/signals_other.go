@@ -2,6 +2,6 @@
 
 package onnx
 
-// keepSignals does nothing: the libraries that replace signal handlers (CUDA)
-// are Linux's.
+// keepSignals does nothing. Libraries that replace signal handlers (CUDA) exist only on
+// Linux.
 func keepSignals() (restore func()) { return func() {} }

@@ -1,15 +1,14 @@
-// Package picture draws what a model got wrong on an image: the truth, what the
-// release found and what the new model found, side by side, as a PNG.
+// Package picture draws a model's errors on an image as a PNG: the ground truth, the
+// detections of the release and the detections of the new model, side by side.
 //
-//   - green: a truth, or a detection that found one
-//   - red, dashed: a truth that the model misses
-//   - orange: a detection of nothing, with its score
+//   - green: a ground-truth box, or a detection that matches one
+//   - red, dashed: a ground-truth box that the model misses
+//   - orange: a false positive, with its score
 //
-// [Write] makes a folder of them with an index, all at once or not at all. The same
-// input gives the same pixels. Images come from datasets and are hostile: their size
-// is looked at before they are decoded, and one that cannot be used costs its own
-// picture only. Names from outside become names of files only as letters, digits and
-// dashes.
+// [Write] creates a folder of pictures with an index, atomically. The same input gives
+// the same pixels. Images come from datasets and are untrusted: their size is checked
+// before they are decoded, and an image that cannot be decoded is skipped. File names
+// contain only letters, digits and dashes of the image's name.
 package picture
 
 import (
@@ -39,22 +38,22 @@ import (
 )
 
 const (
-	// Most is how many pictures one folder gets.
+	// Most is the largest number of pictures in one folder.
 	Most = 12
 
-	maxBytes  = 64 << 20 // of an image's file
+	maxBytes  = 64 << 20 // of an image file
 	maxPixels = 64 << 20
-	panel     = 480 // pixels, of the longer side of each panel
-	gap       = 8
-	line      = 18 // of text
-	maxText   = 120
+	panel     = 480 // pixels, longer side of each panel
+	gap       = 8   // pixels
+	line      = 18  // pixels, height of a line of text
+	maxText   = 120 // characters
 )
 
-// A Picture is one image with what is to be drawn on it.
+// A Picture is one image and the boxes to draw on it.
 type Picture struct {
-	Path       string // of the image's file
-	Name       string // by which people know it
-	Baseline   string // what the second panel is called, as release; empty where there is none
+	Path       string // of the image file
+	Name       string // shown in the title
+	Baseline   string // title of the second panel, for example release; empty: no second panel
 	Regression coco.Regression
 }
 
@@ -65,14 +64,15 @@ type Entry struct {
 	Why  string `json:"why"`
 }
 
-// IndexFile lists a folder's pictures, the worst first.
+// IndexFile is the file that lists a folder's pictures, in the order given to Write.
 const IndexFile = "index.json"
 
-// encoder takes a quarter of the time of the default level, and a quarter more bytes.
+// BestSpeed takes a quarter of the default level's time and makes files a quarter larger.
 var encoder = png.Encoder{CompressionLevel: png.BestSpeed}
 
-// Write draws pictures, at most [Most], into dir, which must not be there. It returns
-// what it drew, and what it could not.
+// Write draws the first [Most] pictures of list into dir, which must not exist. A picture
+// that cannot be drawn is left out: the entries of the others are returned with an error
+// that names it. If the folder cannot be written, entries is nil and dir does not exist.
 func Write(dir string, list []Picture) ([]Entry, error) {
 	partial := dir + ".part"
 	if err := errors.Join(os.RemoveAll(partial), os.MkdirAll(partial, 0o755)); err != nil {
@@ -114,7 +114,7 @@ func Write(dir string, list []Picture) ([]Entry, error) {
 
 var unsafe = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// safe makes a part of a file's name of an image's.
+// safe turns an image's name into a part of a file name, of 1 to 60 bytes.
 func safe(name string) string {
 	name = strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))
 	if name = strings.Trim(unsafe.ReplaceAllString(name, "-"), "-"); name == "" {
@@ -123,10 +123,11 @@ func safe(name string) string {
 	return name[:min(len(name), 60)]
 }
 
-// FileName matches the names of pictures that Write makes.
+// FileName matches the names of the picture files that Write creates.
 var FileName = regexp.MustCompile(`^[0-9]{2}-[A-Za-z0-9-]{1,60}\.png$`)
 
-// clean keeps printable ASCII, which is all that the font has.
+// clean replaces everything but printable ASCII, which is all that the font has, and cuts
+// the text to n characters.
 func clean(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		if r > unicode.MaxASCII || !unicode.IsPrint(r) {
@@ -140,14 +141,14 @@ func clean(s string, n int) string {
 	return s
 }
 
-// load decodes a JPEG or PNG after its size was looked at.
+// load decodes a JPEG or PNG after it has checked the size. Its errors do not contain the path.
 func load(path string) (image.Image, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, errors.New("the file cannot be read")
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxBytes {
-		return nil, fmt.Errorf("want a file of at most %d bytes", maxBytes)
+		return nil, fmt.Errorf("want a regular file of at most %d bytes", maxBytes)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -155,14 +156,14 @@ func load(path string) (image.Image, error) {
 	}
 	config, _, err := image.DecodeConfig(bytes.NewReader(data))
 	if err != nil {
-		return nil, fmt.Errorf("no JPEG or PNG: %w", err)
+		return nil, fmt.Errorf("not a JPEG or PNG: %w", err)
 	}
 	if config.Width < 1 || config.Height < 1 || int64(config.Width)*int64(config.Height) > maxPixels {
-		return nil, fmt.Errorf("%d x %d pixels, want at most %d in all", config.Width, config.Height, maxPixels)
+		return nil, fmt.Errorf("%d x %d pixels, want at most %d pixels", config.Width, config.Height, maxPixels)
 	}
 	decoded, _, err := image.Decode(bytes.NewReader(data))
 	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
+		return nil, fmt.Errorf("the image is damaged: %w", err)
 	}
 	return decoded, nil
 }
@@ -174,7 +175,7 @@ var (
 		coco.False: {245, 140, 0, 255}}
 )
 
-// Draw draws one picture.
+// Draw draws one picture. The error does not contain the path of the image.
 func Draw(p Picture) (*image.RGBA, error) {
 	source, err := load(p.Path)
 	if err != nil {
@@ -215,13 +216,13 @@ func Draw(p Picture) (*image.RGBA, error) {
 	}
 	x := gap
 	for _, l := range []struct {
-		mark coco.Mark
-		what string
+		mark  coco.Mark
+		label string
 	}{{coco.Found, "found"}, {coco.Missed, "missed (dashed)"}, {coco.False, "false, with its score"}} {
 		draw.Draw(out, image.Rect(x, top+h+gap+5, x+12, top+h+gap+15), image.NewUniform(colours[l.mark]), image.Point{},
 			draw.Src)
-		text(out, x+17, top+h+gap+line-4, ink, l.what)
-		x += 17 + 7*len(l.what) + 3*gap
+		text(out, x+17, top+h+gap+line-4, ink, l.label)
+		x += 17 + 7*len(l.label) + 3*gap
 	}
 	return out, nil
 }
@@ -230,8 +231,9 @@ func headline(name string, s coco.Side) string {
 	return fmt.Sprintf("%s: %d found, %d missed, %d false", name, s.Found, s.Missed, s.False)
 }
 
-// boxes draws what is found first, so that what is wrong lies above it. Only what is
-// wrong is labelled, and every truth where there is room.
+// boxes draws matched boxes first, so that errors lie on top. It labels errors only; on
+// the truth panel it labels all boxes if there are at most 12. A label that would overlap
+// another one is left out.
 func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 	at := out.Bounds().Min
 	place := func(d coco.Drawn) image.Rectangle {
@@ -264,7 +266,7 @@ func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 			label = label.Sub(image.Pt(over, 0))
 		}
 		if slices.ContainsFunc(taken, label.Overlaps) || !label.In(out.Bounds()) {
-			continue // two labels on one place say less than one
+			continue
 		}
 		taken = append(taken, label)
 		draw.Draw(out, label, image.NewUniform(colours[d.Mark]), image.Point{}, draw.Src)
@@ -272,7 +274,7 @@ func boxes(out *image.RGBA, list []coco.Drawn, scale float64, truth bool) {
 	}
 }
 
-// frame draws the four sides of a box, two pixels wide, within the picture.
+// frame draws the outline of a box, two pixels wide, clipped to the picture.
 func frame(out *image.RGBA, r image.Rectangle, c color.RGBA, dashed bool) {
 	inner := out.Bounds()
 	set := func(x, y, along int) {
@@ -295,7 +297,7 @@ func frame(out *image.RGBA, r image.Rectangle, c color.RGBA, dashed bool) {
 	}
 }
 
-// text writes a line whose letters stand on y.
+// text writes a line of text with its baseline at y.
 func text(out draw.Image, x, y int, c color.Color, s string) {
 	d := font.Drawer{Dst: out, Src: image.NewUniform(c), Face: basicfont.Face7x13, Dot: fixed.P(x, y)}
 	d.DrawString(s)

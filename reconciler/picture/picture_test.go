@@ -60,18 +60,18 @@ func TestDraw(t *testing.T) {
 		t.Errorf("truth %v, release %v, model %v", at(0), at(1), at(2))
 	}
 	if got := m.RGBAAt(gap+2*(480+gap)+360, 2*line+gap+242); got != colours[coco.False] {
-		t.Errorf("what is false is %v", got)
+		t.Errorf("the false positive has colour %v", got)
 	}
 	again, err := Draw(p)
 	if err != nil || string(again.Pix) != string(m.Pix) {
-		t.Error("drawn again it is another picture")
+		t.Error("drawing the same input again gives other pixels")
 	}
 	p.Regression.Baseline = nil
 	if alone, err := Draw(p); err != nil || alone.Bounds().Dx() != gap+2*(480+gap) {
 		t.Errorf("without a baseline: %v", err)
 	}
 	if thin, err := Draw(some(grey(t, 3000, 2))); err != nil || thin.Bounds().Dy() < 2*line {
-		t.Errorf("a thin one: %v", err)
+		t.Errorf("an image of 3000 x 2 pixels: %v", err)
 	}
 }
 
@@ -87,7 +87,7 @@ func TestWrite(t *testing.T) {
 		list = append(list, some(list[0].Path))
 	}
 	entries, err := Write(dir, list)
-	if err == nil || !strings.Contains(err.Error(), "bad.png: no JPEG or PNG") || strings.Contains(err.Error(), dir) {
+	if err == nil || !strings.Contains(err.Error(), "bad.png: not a JPEG or PNG") || strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}
 	if len(entries) != Most-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg",
@@ -109,11 +109,11 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(dir + ".part"); err == nil {
-		t.Error("something is left behind")
+		t.Error("the temporary folder still exists")
 	}
 	for _, name := range []string{"../x.png", "01-.png", "01-a/b.png", "index.json", "01-a.PNG"} {
 		if FileName.MatchString(name) {
-			t.Errorf("%s is no picture's name", name)
+			t.Errorf("FileName matches %s", name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
@@ -17,21 +18,21 @@ import (
 )
 
 const (
-	// MaxEnvelope is the most bytes an envelope may have: 4 MiB, which leaves
-	// some 3 MiB for the payload.
+	// MaxEnvelope is the maximum size of an envelope: 4 MiB, which leaves about 3 MiB for
+	// the payload, because of base64.
 	MaxEnvelope = 4 << 20
 
 	maxSignatures = 16
 )
 
-// Sign returns an envelope of payload, signed by key. It is compact JSON on one
-// line, and the same for the same key, type and payload.
+// Sign returns an envelope with payload, signed by key. It is compact JSON on one line.
+// The same key, type and payload give the same bytes.
 func Sign(key *Key, payloadType string, payload []byte) ([]byte, error) {
 	if key == nil {
 		return nil, errors.New("sign: no key")
 	}
 	if payloadType == "" {
-		return nil, errors.New("sign: a payload needs a type")
+		return nil, errors.New("sign: the payload type is empty")
 	}
 	signer, err := dsse.NewEnvelopeSigner(signer{key})
 	if err != nil {
@@ -46,17 +47,16 @@ func Sign(key *Key, payloadType string, payload []byte) ([]byte, error) {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
 	if len(data) > MaxEnvelope {
-		return nil, fmt.Errorf("sign: the envelope of a %s of %d bytes would have %d bytes, the most is %d",
+		return nil, fmt.Errorf("sign: a payload %s of %d bytes gives an envelope of %d bytes, the maximum is %d",
 			payloadType, len(payload), len(data), MaxEnvelope)
 	}
 	return data, nil
 }
 
-// Verify returns the payload of an envelope whose type is payloadType and that
-// one of the trusted keys signed, with that key's id. Errors name the keys that
-// the envelope claims and those that were tried; they never quote the payload.
-// Where a trusted key signed a newer form of the same kind of payload, the error
-// is the Blocked of delivery.CheckFormat.
+// Verify checks that an envelope has type payloadType and is signed by one of the trusted
+// keys. It returns the payload and that key's id. Errors list the key ids in the envelope
+// and the trusted ones; they never quote the payload. If a trusted key signed a newer
+// format of the same payload type, the error is the Blocked of delivery.CheckNewer.
 func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload []byte, keyID string, err error) {
 	parsed, err := parse(envelope)
 	if err != nil {
@@ -67,18 +67,16 @@ func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload [
 		return nil, "", fmt.Errorf("envelope: want a payload of type %q, got %q", payloadType, parsed.PayloadType)
 	}
 	var verifiers []dsse.Verifier
-	var tried []string
-	seen := map[string]bool{}
+	var trustedIDs []string
 	for _, key := range trusted {
-		if key.id == "" || seen[key.id] {
+		if key.id == "" || slices.Contains(trustedIDs, key.id) {
 			continue
 		}
-		seen[key.id] = true
 		verifiers = append(verifiers, verifier(key))
-		tried = append(tried, key.id)
+		trustedIDs = append(trustedIDs, key.id)
 	}
 	if len(verifiers) == 0 {
-		return nil, "", errors.New("envelope: no key is trusted, so no signature counts; configure at least one")
+		return nil, "", errors.New("envelope: no key is trusted, so no signature is valid; configure at least one")
 	}
 	threshold, err := dsse.NewEnvelopeVerifier(verifiers...)
 	if err != nil {
@@ -86,8 +84,8 @@ func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload [
 	}
 	accepted, payload, err := threshold.VerifyAndDecode(context.Background(), parsed)
 	if err != nil || len(accepted) == 0 {
-		return nil, "", fmt.Errorf("envelope: no trusted key signed it: it claims %s; tried %s", claimed(parsed),
-			strings.Join(tried, ", "))
+		return nil, "", fmt.Errorf("envelope: no trusted key signed it: it names the keys %s; trusted are %s",
+			claimedIDs(parsed), strings.Join(trustedIDs, ", "))
 	}
 	if newer != nil {
 		return nil, "", newer
@@ -95,8 +93,8 @@ func Verify(envelope []byte, payloadType string, trusted []PublicKey) (payload [
 	return payload, accepted[0].KeyID, nil
 }
 
-// parse reads an envelope strictly: one JSON object of bounded size, known
-// fields only, nothing after it, and a bounded number of signatures.
+// parse reads an envelope strictly: one JSON object of at most MaxEnvelope bytes with 1 to
+// maxSignatures signatures, no unknown fields, and nothing after it.
 func parse(data []byte) (*dsse.Envelope, error) {
 	if len(data) > MaxEnvelope {
 		return nil, fmt.Errorf("larger than %d bytes", MaxEnvelope)
@@ -111,7 +109,7 @@ func parse(data []byte) (*dsse.Envelope, error) {
 		return nil, errors.New("not a DSSE envelope: null")
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("not a DSSE envelope: something follows it")
+		return nil, errors.New("not a DSSE envelope: there is data after it")
 	}
 	if n := len(e.Signatures); n == 0 || n > maxSignatures {
 		return nil, fmt.Errorf("want 1 to %d signatures, got %d", maxSignatures, n)
@@ -119,9 +117,9 @@ func parse(data []byte) (*dsse.Envelope, error) {
 	return e, nil
 }
 
-// claimed lists the key ids that an envelope names, shortened where they are
-// not ids at all: they are a stranger's words.
-func claimed(e *dsse.Envelope) string {
+// claimedIDs lists the key ids in an envelope, quoted and cut to 64 bytes: they are
+// untrusted input.
+func claimedIDs(e *dsse.Envelope) string {
 	var ids []string
 	for _, s := range e.Signatures {
 		id := s.KeyID
@@ -133,7 +131,7 @@ func claimed(e *dsse.Envelope) string {
 	return strings.Join(ids, ", ")
 }
 
-// signer and verifier give the dsse package our keys.
+// signer and verifier adapt keys to the interfaces of package dsse.
 type signer struct{ key *Key }
 
 func (s signer) Sign(_ context.Context, data []byte) ([]byte, error) {

@@ -29,7 +29,7 @@ func TestSignThenVerify(t *testing.T) {
 	key, stranger := create(t), create(t)
 	envelope := sign(t, key, `{"a":1}`)
 	if again := sign(t, key, `{"a":1}`); !bytes.Equal(envelope, again) {
-		t.Errorf("signing twice gives other bytes:\n%s\n%s", envelope, again)
+		t.Errorf("signing twice gives different bytes:\n%s\n%s", envelope, again)
 	}
 	trusted := []trust.PublicKey{stranger.Public(), {}, key.Public(), key.Public()}
 	payload, by, err := trust.Verify(envelope, payloadType, trusted)
@@ -38,8 +38,7 @@ func TestSignThenVerify(t *testing.T) {
 	}
 }
 
-// Verification does not lean on the library alone: this computes what DSSE
-// signs from its specification.
+// The test computes the signed bytes from the DSSE specification, without the library.
 func TestEnvelopeIsDSSE(t *testing.T) {
 	key := create(t)
 	var e struct {
@@ -78,9 +77,9 @@ func TestVerifyRefuses(t *testing.T) {
 		trusted  []trust.PublicKey
 		want     string
 	}{
-		{"another key", good, []trust.PublicKey{stranger.Public()}, "tried " + stranger.ID()},
-		{"another key's id on it", strings.ReplaceAll(string(sign(t, stranger, "hello")), stranger.ID(), key.ID()),
-			trusted, "tried " + key.ID()},
+		{"another key", good, []trust.PublicKey{stranger.Public()}, "trusted are " + stranger.ID()},
+		{"a forged key id", strings.ReplaceAll(string(sign(t, stranger, "hello")), stranger.ID(), key.ID()),
+			trusted, "trusted are " + key.ID()},
 		{"no keys", good, nil, "no key is trusted"},
 		{"the zero key", good, []trust.PublicKey{{}}, "no key is trusted"},
 		{"another payload", strings.Replace(good, "aGVsbG8=", "aGVsbG9v", 1), trusted, "no trusted key signed it"},
@@ -90,7 +89,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"many signatures", `{"payloadType":"` + payloadType + `","payload":"aGVsbG8=","signatures":[` +
 			strings.Repeat(`{},`, 99) + `{}]}`, trusted, "got 100"},
 		{"unknown fields", strings.Replace(good, "{", `{"x":1,`, 1), trusted, "not a DSSE envelope"},
-		{"something after it", good + "{}", trusted, "something follows it"},
+		{"data after it", good + "{}", trusted, "there is data after it"},
 		{"empty", "", trusted, "not a DSSE envelope"},
 		{"null", "null", trusted, "null"},
 		{"an array", "[]", trusted, "not a DSSE envelope"},
@@ -102,13 +101,13 @@ func TestVerifyRefuses(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
 			if payload != nil || by != "" {
-				t.Errorf("an error comes with content: %q by %q", payload, by)
+				t.Errorf("an error and a payload: %q by %q", payload, by)
 			}
 		})
 	}
 }
 
-func TestEveryFlippedBitIsNoticed(t *testing.T) {
+func TestFlippedBitsAreDetected(t *testing.T) {
 	key := create(t)
 	good := sign(t, key, "hello")
 	for i := range good {
@@ -131,8 +130,8 @@ func TestSignRefuses(t *testing.T) {
 		t.Error("signed without a type")
 	}
 	if _, err := trust.Sign(create(t), payloadType, make([]byte, trust.MaxEnvelope)); err == nil ||
-		!strings.Contains(err.Error(), "the most is") {
-		t.Errorf("signed what cannot be verified: %v", err)
+		!strings.Contains(err.Error(), "the maximum is") {
+		t.Errorf("signed a payload that is too large to verify: %v", err)
 	}
 }
 
@@ -161,14 +160,14 @@ func FuzzParsePublic(f *testing.F) {
 		for _, k := range keys {
 			again, err := trust.ParsePublic(k.PEM())
 			if err != nil || len(again) != 1 || again[0].ID() != k.ID() {
-				t.Errorf("%v does not survive writing: %v, %v", k, again, err)
+				t.Errorf("%v is not equal after encoding and parsing: %v, %v", k, again, err)
 			}
 		}
 	})
 }
 
-// A newer form of the same kind of document is called that, but only where a trusted key signed it.
-func TestNewerDocumentsAreCalledThat(t *testing.T) {
+// A document in a newer format gets its own error, but only if a trusted key signed it.
+func TestNewerFormat(t *testing.T) {
 	key, stranger := create(t), create(t)
 	const known = "application/vnd.aob.desired.v1+json"
 	for name, c := range map[string]struct {
@@ -180,9 +179,9 @@ func TestNewerDocumentsAreCalledThat(t *testing.T) {
 		"format 2": {key, "application/vnd.aob.desired.v2+json",
 			"the signed document was written by a newer aob: it has format 2, and this aob reads formats up to 1",
 			true},
-		"format 2, a stranger": {stranger, "application/vnd.aob.desired.v2+json", "no trusted key signed it", false},
-		"another kind":         {key, "application/vnd.aob.release.v2+json", "want a payload of type", false},
-		"no format":            {key, "application/vnd.aob.desired+json", "want a payload of type", false},
+		"format 2, an unknown key": {stranger, "application/vnd.aob.desired.v2+json", "no trusted key signed it", false},
+		"another kind":             {key, "application/vnd.aob.release.v2+json", "want a payload of type", false},
+		"no format":                {key, "application/vnd.aob.desired+json", "want a payload of type", false},
 	} {
 		envelope, err := trust.Sign(c.by, c.payloadType, []byte("{}"))
 		if err != nil {

@@ -14,9 +14,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
-// maxKeyFile bounds what is read of a key file; a key takes some 120 bytes.
+// maxKeyFile is the maximum size of a key file in bytes. A key has about 120 bytes.
 const maxKeyFile = 64 << 10
 
 const (
@@ -24,7 +25,7 @@ const (
 	publicBlock  = "PUBLIC KEY"
 )
 
-// A Key signs. It prints as its id, never as the secret.
+// A Key is a private key. Its String is its id, never the secret.
 type Key struct {
 	private ed25519.PrivateKey
 	public  PublicKey
@@ -41,7 +42,7 @@ func (k *Key) String() string { return "key " + k.public.id }
 // GoString keeps the secret out of %#v.
 func (k *Key) GoString() string { return k.String() }
 
-// A PublicKey verifies. The zero value verifies nothing.
+// A PublicKey verifies signatures. The zero value accepts none.
 type PublicKey struct {
 	key ed25519.PublicKey
 	der []byte // SubjectPublicKeyInfo
@@ -59,9 +60,9 @@ func (p PublicKey) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: p.der})
 }
 
-// Create makes a key and writes it to path, readable by its owner alone. It
-// never overwrites: where path exists the error is fs.ErrExist. When it returns
-// nil the key survives a power cut.
+// Create generates a key and writes it to path with mode 0600. It never overwrites a file:
+// if path exists, the error is fs.ErrExist. When it returns nil, the key survives a power
+// cut.
 func Create(path string) (*Key, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -77,9 +78,9 @@ func Create(path string) (*Key, error) {
 	return newKey(private)
 }
 
-// writeNew writes a file that must not exist. A link, unlike a rename, refuses
-// to replace what another process has just created, and unlike an exclusive
-// open never shows half a file.
+// writeNew writes a file that must not exist, with a temporary file and link(2). Unlike
+// rename, link never replaces a file that another process has just created. Unlike
+// O_EXCL, it never makes a half-written file visible.
 func writeNew(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
@@ -101,8 +102,8 @@ func writeNew(path string, data []byte) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Load reads a private key. It refuses a file that group or others may read,
-// and anything but one ed25519 key in PKCS #8.
+// Load reads a private key. The file must contain exactly one ed25519 key in PKCS #8, and
+// only its owner may have access to it.
 func Load(path string) (*Key, error) {
 	data, err := readSecret(path)
 	if err != nil {
@@ -127,7 +128,7 @@ func Load(path string) (*Key, error) {
 	return newKey(private)
 }
 
-// readSecret reads the file of a private key. It refuses one that group or others may read.
+// readSecret reads the file of a private key. The error says so if group or others may access it.
 func readSecret(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -142,9 +143,8 @@ func readSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("private key %s: want a file, found %s", path, info.Mode().Type())
 	}
 	if extra := info.Mode().Perm() &^ 0o700; extra != 0 {
-		return nil, fmt.Errorf("private key %s: others may use it (mode %04o); run chmod 600 on it, and replace the "+
-			"key if they did",
-			path, info.Mode().Perm())
+		return nil, fmt.Errorf("private key %s: other users have access to it (mode %04o); run chmod 600 on "+
+			"it, and replace the key if somebody has copied it", path, info.Mode().Perm())
 	}
 	data, err := readBounded(f)
 	if err != nil {
@@ -171,8 +171,8 @@ func LoadPublic(path string) ([]PublicKey, error) {
 	return keys, nil
 }
 
-// ParsePublic reads one or more "PUBLIC KEY" blocks. A key that stands twice
-// comes once; text outside the blocks, as comments, is passed over.
+// ParsePublic reads one or more "PUBLIC KEY" blocks. Duplicates are removed. Text outside
+// the blocks, such as comments, is ignored.
 func ParsePublic(data []byte) ([]PublicKey, error) {
 	if len(data) > maxKeyFile {
 		return nil, fmt.Errorf("want at most %d bytes, got %d", maxKeyFile, len(data))
@@ -182,7 +182,6 @@ func ParsePublic(data []byte) ([]PublicKey, error) {
 		return nil, err
 	}
 	var keys []PublicKey
-	seen := map[string]bool{}
 	for i, der := range blocks {
 		parsed, err := x509.ParsePKIXPublicKey(der)
 		if err != nil {
@@ -196,8 +195,7 @@ func ParsePublic(data []byte) ([]PublicKey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key %d: %w", i+1, err)
 		}
-		if !seen[key.id] {
-			seen[key.id] = true
+		if !slices.ContainsFunc(keys, func(k PublicKey) bool { return k.id == key.id }) {
 			keys = append(keys, key)
 		}
 	}
@@ -232,9 +230,9 @@ func readBounded(f fs.File) ([]byte, error) {
 	return data, nil
 }
 
-// decodePEM returns the content of every block of data, of which there must be
-// at least one and all of one type. The error never quotes the data: it may be
-// a secret in the wrong place.
+// decodePEM returns the content of all PEM blocks of data. There must be at least one, and
+// all must have type want. The error never quotes the data, which may be a secret in the
+// wrong file.
 func decodePEM(data []byte, want string) ([][]byte, error) {
 	var all [][]byte
 	for {

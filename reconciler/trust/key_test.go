@@ -55,11 +55,11 @@ func TestCreateThenLoad(t *testing.T) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
-		t.Errorf("left behind: %v, %v", entries, err)
+		t.Errorf("files in the folder: %v, %v", entries, err)
 	}
 }
 
-func TestKeyNeverPrintsItsSecret(t *testing.T) {
+func TestStringHidesTheSecret(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key.pem")
 	key, err := trust.Create(path)
 	if err != nil {
@@ -107,7 +107,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"another algorithm", otherPEM, 0o600, "want an ed25519 key"},
 		{"not PKCS #8", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("hunter2")}), 0o600,
 			"PKCS #8"},
-		{"endless", []byte(strings.Repeat("x", 1<<20)), 0o600, "larger than"},
+		{"too large", []byte(strings.Repeat("x", 1<<20)), 0o600, "larger than"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "key.pem")
@@ -159,8 +159,8 @@ func TestPublicKeys(t *testing.T) {
 	}
 }
 
-// The id is what the package comment tells people to compute with OpenSSL. The
-// key is the public half of RFC 8032's first test vector.
+// The wanted id was computed with OpenSSL as the package comment describes. The key is the
+// public key of RFC 8032's first test vector.
 func TestKeyIDIsTheDigestOfTheDER(t *testing.T) {
 	const text = `-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
@@ -175,6 +175,6 @@ MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 		t.Errorf("id %s, want %s", got, want)
 	}
 	if string(keys[0].PEM()) != text {
-		t.Errorf("written back as %s", keys[0].PEM())
+		t.Errorf("PEM returns %s", keys[0].PEM())
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// An SSHKey signs git commits. It prints as its fingerprint, never as the secret.
+// An SSHKey is a private key that signs git commits. Its String is its fingerprint, never the secret.
 type SSHKey struct{ signer ssh.Signer }
 
 // Public returns the public key as one line of an authorized_keys file, without a comment.
@@ -31,8 +31,8 @@ func (k *SSHKey) GoString() string { return k.String() }
 
 const makeSSHKey = "make one with: ssh-keygen -t ed25519 -N '' -f FILE"
 
-// LoadSSH reads an SSH private key, as ssh-keygen writes it. It refuses a file that group or others may read, a key
-// with a passphrase, and every kind of key but ed25519: signing the same with such a key gives the same bytes.
+// LoadSSH reads an SSH private key in the format of ssh-keygen or in PKCS #8. It must be an ed25519 key, whose
+// signatures are deterministic, without a passphrase, and only its owner may have access to the file.
 func LoadSSH(path string) (*SSHKey, error) {
 	data, err := readSecret(path)
 	if err != nil {
@@ -44,7 +44,7 @@ func LoadSSH(path string) (*SSHKey, error) {
 	}
 	raw, err := ssh.ParseRawPrivateKey(data)
 	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
-		return nil, fmt.Errorf("private key %s: it has a passphrase, and nobody is there to type it; %s", path,
+		return nil, fmt.Errorf("private key %s: it has a passphrase, which a server cannot enter; %s", path,
 			makeSSHKey)
 	}
 	var private ed25519.PrivateKey
@@ -64,7 +64,7 @@ func LoadSSH(path string) (*SSHKey, error) {
 	switch {
 	case kind != "":
 		return nil, fmt.Errorf("private key %s: want an ed25519 key, found %s; %s", path, kind, makeSSHKey)
-	case err != nil || private == nil: // the library's error may repeat what is in the file
+	case err != nil || private == nil: // the library's error may quote the file
 		return nil, fmt.Errorf("private key %s: not an SSH private key of type ed25519; %s", path, makeSSHKey)
 	}
 	signer, err := ssh.NewSignerFromKey(private)
@@ -74,10 +74,10 @@ func LoadSSH(path string) (*SSHKey, error) {
 	return &SSHKey{signer}, nil
 }
 
-// Sign signs a message in OpenSSH's form (PROTOCOL.sshsig), as git wants it for gpg.format=ssh. namespace says what the
-// signature is for, "git" for a commit: it counts for nothing else. The same message gives the same bytes.
+// Sign returns an OpenSSH signature (PROTOCOL.sshsig) of a message, as git uses it with gpg.format=ssh. The signature is
+// valid only for the given namespace, which is "git" for commits. The same message gives the same bytes.
 func (k *SSHKey) Sign(namespace string, message []byte) ([]byte, error) {
-	signature, err := k.signer.Sign(rand.Reader, sshMessage(namespace, message)) // ed25519 takes nothing from rand
+	signature, err := k.signer.Sign(rand.Reader, sshMessage(namespace, message)) // ed25519 does not use rand
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", k, err)
 	}
@@ -86,7 +86,7 @@ func (k *SSHKey) Sign(namespace string, message []byte) ([]byte, error) {
 	return bytes.TrimSpace(pem.EncodeToMemory(&pem.Block{Type: sshType, Bytes: blob})), nil
 }
 
-// SSHSigned reports whether a signature in OpenSSH's form is of a message, for a namespace, and by a public key: one
+// SSHSigned reports whether an OpenSSH signature is valid for a message, a namespace, and a public key, which is one
 // line of an authorized_keys file.
 func SSHSigned(public, namespace string, message, signature []byte) bool {
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public))
@@ -107,7 +107,7 @@ func SSHSigned(public, namespace string, message, signature []byte) bool {
 	return key.Verify(sshMessage(namespace, message), &made) == nil
 }
 
-// The form of what is signed, and of a signature.
+// Constants of PROTOCOL.sshsig.
 const (
 	sshMagic = "SSHSIG"
 	sshHash  = "sha512"
@@ -119,9 +119,9 @@ type sshBlob struct {
 	Public, Namespace, Reserved, Hash, Signature string
 }
 
-// sshMessage is what is signed for a message.
+// sshMessage returns the bytes that are signed for a message.
 func sshMessage(namespace string, message []byte) []byte {
 	sum := sha512.Sum512(message)
-	what := struct{ Namespace, Reserved, Hash, Sum string }{namespace, "", sshHash, string(sum[:])}
-	return append([]byte(sshMagic), ssh.Marshal(what)...)
+	fields := struct{ Namespace, Reserved, Hash, Sum string }{namespace, "", sshHash, string(sum[:])}
+	return append([]byte(sshMagic), ssh.Marshal(fields)...)
 }

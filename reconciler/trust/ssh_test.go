@@ -12,7 +12,7 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// sshKeygen makes a key as a person does, and returns its file.
+// sshKeygen generates a key with ssh-keygen and returns its path.
 func sshKeygen(t *testing.T, args ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "id")
@@ -34,7 +34,7 @@ func run(t *testing.T, stdin []byte, name string, args ...string) string {
 	return string(out)
 }
 
-func TestOpenSSHVerifiesWhatAnSSHKeySigns(t *testing.T) {
+func TestOpenSSHVerifiesSignatures(t *testing.T) {
 	path := sshKeygen(t, "-t", "ed25519", "-N", "")
 	key, err := trust.LoadSSH(path)
 	if err != nil {
@@ -42,7 +42,7 @@ func TestOpenSSHVerifiesWhatAnSSHKeySigns(t *testing.T) {
 	}
 	public, err := os.ReadFile(path + ".pub")
 	if err != nil || strings.TrimSpace(string(public)) != key.Public() {
-		t.Errorf("the public key is %q, and ssh-keygen says %q (%v)", key.Public(), public, err)
+		t.Errorf("the public key is %q, and ssh-keygen wrote %q (%v)", key.Public(), public, err)
 	}
 	message := []byte("tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\nRelease\n")
 	signature, err := key.Sign("git", message)
@@ -51,7 +51,7 @@ func TestOpenSSHVerifiesWhatAnSSHKeySigns(t *testing.T) {
 	}
 	again, err := key.Sign("git", message)
 	if err != nil || !bytes.Equal(again, signature) {
-		t.Errorf("signing the same again gives other bytes: %v", err)
+		t.Errorf("signing the same message again gives different bytes: %v", err)
 	}
 	dir := t.TempDir()
 	signed, allowed := filepath.Join(dir, "sig"), filepath.Join(dir, "allowed")
@@ -66,18 +66,18 @@ func TestOpenSSHVerifiesWhatAnSSHKeySigns(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !trust.SSHSigned(key.Public(), "git", message, signature) {
-		t.Error("the signature is not taken for its own")
+		t.Error("the signature is not valid")
 	}
 	for name, wrong := range map[string]bool{
 		"another key":       trust.SSHSigned(other.Public(), "git", message, signature),
 		"another message":   trust.SSHSigned(key.Public(), "git", message[1:], signature),
 		"another namespace": trust.SSHSigned(key.Public(), "file", message, signature),
-		"half of one":       trust.SSHSigned(key.Public(), "git", message, signature[:len(signature)/2]),
+		"half a signature":  trust.SSHSigned(key.Public(), "git", message, signature[:len(signature)/2]),
 		"no signature":      trust.SSHSigned(key.Public(), "git", message, nil),
 		"no key":            trust.SSHSigned("", "git", message, signature),
 	} {
 		if wrong {
-			t.Errorf("%s is verified", name)
+			t.Errorf("%s is accepted", name)
 		}
 	}
 	run(t, message, "ssh-keygen", "-Y", "verify", "-f", allowed, "-I", "aob@example.com", "-n", "git", "-s", signed)
@@ -85,20 +85,20 @@ func TestOpenSSHVerifiesWhatAnSSHKeySigns(t *testing.T) {
 		"another message":   {"-n", "git"},
 		"another namespace": {"-n", "file"},
 	} {
-		said := message
+		input := message
 		if name == "another message" {
-			said = append(said, '!')
+			input = append(input, '!')
 		}
 		c := exec.Command("ssh-keygen", append([]string{"-Y", "verify", "-f", allowed, "-I", "aob@example.com", "-s",
 			signed}, args...)...)
-		c.Stdin = bytes.NewReader(said)
+		c.Stdin = bytes.NewReader(input)
 		if out, err := c.CombinedOutput(); err == nil {
-			t.Errorf("%s is verified: %s", name, out)
+			t.Errorf("ssh-keygen accepts %s: %s", name, out)
 		}
 	}
 }
 
-func TestSSHKeysOfEveryFormOfEd25519AreRead(t *testing.T) {
+func TestLoadSSHFormats(t *testing.T) {
 	pkcs8 := filepath.Join(t.TempDir(), "pkcs8")
 	run(t, nil, "openssl", "genpkey", "-algorithm", "ed25519", "-out", pkcs8)
 	if err := os.Chmod(pkcs8, 0o600); err != nil {
@@ -112,13 +112,13 @@ func TestSSHKeysOfEveryFormOfEd25519AreRead(t *testing.T) {
 		}
 		if got := fmt.Sprintf("%v %+v %#v", key, key, key); strings.Count(got, "SSH key SHA256:") != 3 ||
 			len(got) > 250 {
-			t.Errorf("%s: it prints as %s", name, got)
+			t.Errorf("%s: formatted as %s", name, got)
 		}
 	}
 }
 
-// A key that cannot be used is refused by what it is, and nothing of it is repeated.
-func TestLoadSSHSaysWhatIsWrongWithAKey(t *testing.T) {
+// The error says what is wrong with a key and does not quote the file.
+func TestLoadSSHRefuses(t *testing.T) {
 	open := sshKeygen(t, "-t", "ed25519", "-N", "")
 	if err := os.Chmod(open, 0o640); err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func TestLoadSSHSaysWhatIsWrongWithAKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ path, want string }{
-		"others may read it": {open, "others may use it (mode 0640); run chmod 600"},
+		"others may read it": {open, "other users have access to it (mode 0640); run chmod 600"},
 		"a passphrase":       {sshKeygen(t, "-t", "ed25519", "-N", "hunter2hunter2"), "it has a passphrase"},
 		"RSA": {sshKeygen(t, "-t", "rsa", "-b", "2048", "-N", ""),
 			"want an ed25519 key, found an RSA key"},
@@ -148,8 +148,8 @@ func TestLoadSSHSaysWhatIsWrongWithAKey(t *testing.T) {
 			"want an ed25519 key, found an RSA key"},
 		"ECDSA":               {sshKeygen(t, "-t", "ecdsa", "-N", ""), "want an ed25519 key, found an ECDSA key"},
 		"the public half":     {public, "it is a public key (ssh-ed25519)"},
-		"no key":              {text, "not an SSH private key"},
-		"half of one":         {half, "not an SSH private key"},
+		"not a key":           {text, "not an SSH private key"},
+		"half a key":          {half, "not an SSH private key"},
 		"a folder":            {t.TempDir(), "want a file, found d"},
 		"a file that is gone": {filepath.Join(t.TempDir(), "gone"), "no such file"},
 	} {
@@ -159,7 +159,7 @@ func TestLoadSSHSaysWhatIsWrongWithAKey(t *testing.T) {
 			continue
 		}
 		if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "AAAA") {
-			t.Errorf("%s: the error repeats what is in the file: %v", name, err)
+			t.Errorf("%s: the error quotes the file: %v", name, err)
 		}
 	}
 }
