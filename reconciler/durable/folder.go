@@ -239,7 +239,8 @@ func machine() string {
 	if err != nil || len(strings.TrimSpace(string(id))) != 32 {
 		return ""
 	}
-	sum := sha256.Sum256(append([]byte("state folder of aob "), id...)) // machine-id(5): keep the id itself confidential
+	// machine-id(5) says that the id itself is confidential.
+	sum := sha256.Sum256(append([]byte("state folder of aob "), id...))
 	return hex.EncodeToString(sum[:8])
 }
 

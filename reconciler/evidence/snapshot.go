@@ -151,8 +151,8 @@ func (s *Store) list(ctx context.Context) (listed []reference, changed bool, err
 	return listed, s.listed == nil || !slices.Equal(listed, s.listed), nil
 }
 
-// newerSigned counts the statements of newer formats and of unknown kinds, by their artifact types: each kind and format
-// has its own artifact type.
+// newerSigned counts the statements of newer formats and of unknown kinds. Each kind and format has its own artifact
+// type.
 func (s *Store) newerSigned(ctx context.Context) ([]delivery.NewerStatements, error) {
 	types, err := s.bundles.ArtifactTypes(ctx)
 	if err != nil {

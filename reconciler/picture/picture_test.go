@@ -87,7 +87,8 @@ func TestWrite(t *testing.T) {
 		list = append(list, some(list[0].Path))
 	}
 	entries, err := Write(dir, list)
-	if err == nil || !strings.Contains(err.Error(), "bad.png: not a JPEG or PNG") || strings.Contains(err.Error(), dir) {
+	if err == nil || !strings.Contains(err.Error(), "bad.png: not a JPEG or PNG") ||
+		strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}
 	if len(entries) != Most-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg",

@@ -179,9 +179,9 @@ func TestNewerFormat(t *testing.T) {
 		"format 2": {key, "application/vnd.aob.desired.v2+json",
 			"the signed document was written by a newer aob: it has format 2, and this aob reads formats up to 1",
 			true},
-		"format 2, an unknown key": {stranger, "application/vnd.aob.desired.v2+json", "no trusted key signed it", false},
-		"another kind":             {key, "application/vnd.aob.release.v2+json", "want a payload of type", false},
-		"no format":                {key, "application/vnd.aob.desired+json", "want a payload of type", false},
+		"an unknown key": {stranger, "application/vnd.aob.desired.v2+json", "no trusted key signed it", false},
+		"another kind":   {key, "application/vnd.aob.release.v2+json", "want a payload of type", false},
+		"no format":      {key, "application/vnd.aob.desired+json", "want a payload of type", false},
 	} {
 		envelope, err := trust.Sign(c.by, c.payloadType, []byte("{}"))
 		if err != nil {

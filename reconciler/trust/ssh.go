@@ -74,8 +74,8 @@ func LoadSSH(path string) (*SSHKey, error) {
 	return &SSHKey{signer}, nil
 }
 
-// Sign returns an OpenSSH signature (PROTOCOL.sshsig) of a message, as git uses it with gpg.format=ssh. The signature is
-// valid only for the given namespace, which is "git" for commits. The same message gives the same bytes.
+// Sign returns an OpenSSH signature (PROTOCOL.sshsig) of a message, as git uses it with gpg.format=ssh. The signature
+// is valid only for the given namespace, which is "git" for commits. The same message gives the same bytes.
 func (k *SSHKey) Sign(namespace string, message []byte) ([]byte, error) {
 	signature, err := k.signer.Sign(rand.Reader, sshMessage(namespace, message)) // ed25519 does not use rand
 	if err != nil {
