@@ -13,74 +13,74 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
-// act does a step. It returns true when that changed the world at once.
+// act executes a plan's step. It returns true if the state has changed already, so that the loop plans again.
 func (a *Agent) act(ctx context.Context, p Plan) bool {
 	if a.job != nil {
 		if a.job.plan.Step == p.Step {
-			return false // it is being done
+			return false // in progress
 		}
-		a.endJob() // something else is wanted now
+		a.endJob() // the plan has changed
 		return true
 	}
-	a.explain(p)
+	a.logPlan(p)
 	switch p.Do {
 	case Rest:
 		return false
 	case Start:
 		if !a.observe().proven() {
-			// Before it starts: it may take the whole device down.
+			// Saved before the start, because the detector may take the whole device down.
 			a.state.Tries++
-			a.keep()
+			a.saveState()
 		}
-		a.begin(ctx, p, a.starting)
+		a.startJob(ctx, p, a.runStart)
 	case Switch, FallBack:
-		a.begin(ctx, p, a.starting)
+		a.startJob(ctx, p, a.runStart)
 	case Fetch:
-		a.begin(ctx, p, a.downloading)
+		a.startJob(ctx, p, a.runDownload)
 	case GiveUp:
 		a.failed(a.state.Bundle, p.Why)
 		a.state.Slot, a.state.Bundle, a.state.Release, a.state.Tries = "", "", 0, 0
-		a.keep()
+		a.saveState()
 		return true
 	case Forget:
 		a.state.Slot, a.state.Bundle, a.state.Release, a.state.Tries = "", "", 0, 0
-		a.keep()
+		a.saveState()
 		return true
 	case Prove:
 		a.state.prove()
-		a.faults.reset()
-		a.keep()
+		a.startBackoff.reset()
+		a.saveState()
 		a.serving.stop()
 		a.watch(ctx, a.serving)
 		return true
 	case Relabel:
 		a.state.Release = p.Target.Version
 		a.state.Releases[p.Target.Bundle] = p.Target.Version
-		a.keep()
+		a.saveState()
 		return true
 	}
 	return false
 }
 
-// explain logs a plan, and a reason to rest once.
-func (a *Agent) explain(p Plan) {
+// logPlan logs a plan; a reason for resting is logged once.
+func (a *Agent) logPlan(p Plan) {
 	if p.Do == Rest {
-		if p.Why != "" && p.Why != a.rested {
+		if p.Why != "" && p.Why != a.loggedReason {
 			a.Log.Info("rest", "why", p.Why)
 		}
-		a.rested = p.Why
+		a.loggedReason = p.Why
 		return
 	}
-	a.rested = ""
+	a.loggedReason = ""
 	slot, t := p.Slot, p.Target
-	if t.Bundle == "" { // it is about what serves
+	if t.Bundle == "" { // the step is about the serving bundle
 		slot, t = a.state.Slot, delivery.Target{Version: a.state.Release, Bundle: a.state.Bundle}
 	}
 	a.Log.Info(string(p.Do), "slot", slot, "bundle", t.Bundle, "release", t.Version, "why", p.Why)
 }
 
-// begin does slow work beside the loop.
-func (a *Agent) begin(ctx context.Context, p Plan, work func(context.Context, *job)) {
+// startJob runs work beside the loop as the current job.
+func (a *Agent) startJob(ctx context.Context, p Plan, work func(context.Context, *job)) {
 	ctx, cancel := context.WithCancel(ctx)
 	j := &job{plan: p, cancel: cancel, done: make(chan struct{}), pointer: a.state.Slot, ending: a.ending,
 		socket: a.newSocket()}
@@ -91,18 +91,18 @@ func (a *Agent) begin(ctx context.Context, p Plan, work func(context.Context, *j
 	})
 }
 
-func (a *Agent) downloading(ctx context.Context, j *job) {
-	if j.plan.Slot == j.pointer { // Make never plans it, and it must never happen
-		j.err = fmt.Errorf("slot %s serves, and is not written", j.pointer)
+func (a *Agent) runDownload(ctx context.Context, j *job) {
+	if j.plan.Slot == j.pointer { // Make never plans this
+		j.err = fmt.Errorf("slot %s serves and must not be written", j.pointer)
 		return
 	}
 	j.downloaded, j.err = a.fetch(ctx, j.plan.Slot, j.plan.Target.Bundle)
 }
 
-func (a *Agent) starting(ctx context.Context, j *job) {
+func (a *Agent) runStart(ctx context.Context, j *job) {
 	if j.ending != nil {
-		select { // two of them may be more than the memory holds
-		case <-j.ending.gone:
+		select { // the memory may not hold two detectors
+		case <-j.ending.closed:
 		case <-ctx.Done():
 			j.err = ctx.Err()
 			return
@@ -111,20 +111,20 @@ func (a *Agent) starting(ctx context.Context, j *job) {
 	j.instance, j.err = a.start(ctx, j.plan.Slot, j.plan.Target, j.socket)
 }
 
-// postpone delays the next start of a slot after a fault of this device.
+// postpone delays the next start of a slot after a start that failed because of the device.
 func (a *Agent) postpone(slot string, err error) {
 	s := a.slots[slot]
-	pause := a.faults.next(0)
-	s.Held, s.NotBefore = cut("cannot start the detector on this device: "+err.Error()), a.Now().Add(pause)
+	pause := a.startBackoff.next(0)
+	s.Held, s.NotBefore = shorten("cannot start the detector on this device: "+err.Error()), a.Now().Add(pause)
 	a.slots[slot] = s
-	a.Log.Error("the device cannot start a detector", "slot", slot, "bundle", s.Bundle, "err", err, "again", pause)
+	a.Log.Error("detector cannot be started on this device", "slot", slot, "bundle", s.Bundle, "err", err, "again",
+		pause)
 }
 
-// damage empties a slot whose files are not the bundle's any more. What it held
-// is fetched again.
+// damage empties a slot whose files do not match the bundle's digests. Its bundle is then downloaded again.
 func (a *Agent) damage(slot string, b delivery.Digest, err error) {
-	pause := a.faults.next(0)
-	why := cut(fmt.Sprintf("slot %s was damaged on this device (%s), and is fetched again", slot, err))
+	pause := a.startBackoff.next(0)
+	why := shorten(fmt.Sprintf("slot %s was damaged on this device (%s); its bundle is downloaded again", slot, err))
 	a.Metrics.damaged.Inc()
 	a.Log.Error("slot damaged", "slot", slot, "bundle", b, "err", err, "again", pause)
 	a.slots[slot] = Slot{Held: why}
@@ -134,8 +134,7 @@ func (a *Agent) damage(slot string, b delivery.Digest, err error) {
 	}
 }
 
-// notStarted handles a start that failed for a reason that is none of the
-// bundle's, and reports whether it was one.
+// notStarted handles a start that failed for a reason other than the bundle, and reports whether it was one.
 func (a *Agent) notStarted(p Plan, err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err != nil
@@ -152,9 +151,9 @@ func (a *Agent) notStarted(p Plan, err error) bool {
 	return true
 }
 
-// deviceFault reports whether an error is the machine's: it is out of room,
-// memory or files, its programs are older than the bundle or of different
-// versions, or the detector's program cannot be run.
+// deviceFault reports whether an error is the device's fault: no space, memory or file descriptors
+// left, programs that are older than the bundle or of different versions, or a detector program that
+// cannot be run.
 func deviceFault(err error) bool {
 	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
 		syscall.ENOMEM, syscall.EAGAIN, syscall.EIO} {
@@ -171,18 +170,18 @@ func deviceFault(err error) bool {
 	if _, mixed := errors.AsType[*detect.VersionError](err); mixed {
 		return true
 	}
-	var notKept *unkept
+	var notKept *stateWriteError
 	var path *fs.PathError
 	return errors.As(err, &notKept) || errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) &&
 		path.Op == "fork/exec"
 }
 
-// unkept is the error of a pointer that could not be written.
-type unkept struct{ error }
+// stateWriteError is the error of a pointer file that could not be written.
+type stateWriteError struct{ error }
 
-func (u *unkept) Unwrap() error { return u.error }
+func (u *stateWriteError) Unwrap() error { return u.error }
 
-// endJob stops the job and takes back what it did.
+// endJob cancels the current job, waits for it, and closes the instance that it started.
 func (a *Agent) endJob() {
 	j := a.job
 	if j == nil {
@@ -199,7 +198,7 @@ func (a *Agent) endJob() {
 	}
 }
 
-// finish makes what a job did count.
+// finish applies the result of a completed job.
 func (a *Agent) finish(ctx context.Context) {
 	j := a.job
 	a.job = nil
@@ -213,18 +212,18 @@ func (a *Agent) finish(ctx context.Context) {
 			return
 		}
 		a.fetching = Fetching{}
-		a.tries.reset()
+		a.downloadBackoff.reset()
 	case Start:
 		if a.notStarted(p, j.err) {
 			return
 		}
 		if j.err != nil {
 			a.Log.Error("detector did not start", "slot", p.Slot, "bundle", p.Target.Bundle, "err", j.err)
-			a.trouble = "it did not start: " + j.err.Error()
+			a.trouble = "the detector did not start: " + j.err.Error()
 			a.crashed(p.Slot, a.slots[p.Slot])
 			return
 		}
-		a.put(ctx, j.instance)
+		a.setServing(ctx, j.instance)
 	case Switch:
 		if j.err == nil {
 			j.err = a.switchTo(ctx, j, a.state.clone())
@@ -233,8 +232,8 @@ func (a *Agent) finish(ctx context.Context) {
 			return
 		}
 		if j.err != nil {
-			a.failed(p.Target.Bundle, "it did not start: "+j.err.Error())
-			a.keep()
+			a.failed(p.Target.Bundle, "the detector did not start: "+j.err.Error())
+			a.saveState()
 		}
 	case FallBack:
 		next := a.state.clone()
@@ -246,7 +245,7 @@ func (a *Agent) finish(ctx context.Context) {
 			return
 		}
 		if j.err != nil {
-			a.Log.Error("not fallen back", "slot", p.Slot, "bundle", p.Target.Bundle, "err", j.err)
+			a.Log.Error("fallback failed", "slot", p.Slot, "bundle", p.Target.Bundle, "err", j.err)
 			a.crashed(p.Slot, a.slots[p.Slot])
 			return
 		}
@@ -254,22 +253,22 @@ func (a *Agent) finish(ctx context.Context) {
 	}
 }
 
-// switchTo makes a started instance the one that serves: the pointer first,
-// then the socket. The one before ends what it is at, and ends.
+// switchTo makes a started instance the serving one: first the pointer file, then the socket link. The
+// previous instance finishes its requests and is closed.
 func (a *Agent) switchTo(ctx context.Context, j *job, next State) error {
 	next.serve(j.plan.Slot, j.plan.Target)
 	if err := next.save(a.Dir); err != nil {
 		a.close(j.instance)
 		why := err
 		if no := syscall.Errno(0); errors.As(err, &no) {
-			why = no // not the name of a temporary file, which changes each time
+			why = no // without the name of the temporary file, which changes each time
 		}
-		return &unkept{fmt.Errorf("%s cannot be written: %w", stateFile, why)}
+		return &stateWriteError{fmt.Errorf("%s cannot be written: %w", stateFile, why)}
 	}
 	old := a.serving
 	a.state = next
 	a.slots[j.plan.Slot] = Slot{Bundle: j.plan.Target.Bundle}
-	a.put(ctx, j.instance)
+	a.setServing(ctx, j.instance)
 	if old != nil {
 		a.close(old)
 	}
@@ -280,19 +279,19 @@ func (a *Agent) switchTo(ctx context.Context, j *job, next State) error {
 
 func (a *Agent) version() int64 { return a.observe().version() }
 
-// failed remembers that a bundle failed.
+// failed records that a bundle failed.
 func (a *Agent) failed(b delivery.Digest, why string) {
 	a.state.fail(b, a.version(), why)
 	a.Metrics.failures.Inc()
 	a.Log.Error("bundle failed", "bundle", b, "why", why)
 }
 
-// fetched counts what a download brought, whole or not.
+// fetched counts the downloaded bytes, also of a failed download, and scans the slot again.
 func (a *Agent) fetched(j *job) {
 	a.Metrics.downloaded.Add(float64(j.downloaded))
 	a.state.Downloaded += j.downloaded
 	if j.downloaded > 0 {
-		a.keep()
+		a.saveState()
 	}
 	b, err := scanSlot(a.Dir, j.plan.Slot, j.plan.Target.Bundle)
 	if err != nil {
@@ -301,29 +300,29 @@ func (a *Agent) fetched(j *job) {
 	a.slots[j.plan.Slot] = Slot{Bundle: b}
 }
 
-// notFetched puts a download off. Only a bundle whose bytes matched their digests
-// can be at fault; whatever else went wrong is tried again without end.
+// notFetched delays the next download. A malformed bundle whose bytes match their digests has failed;
+// all other errors are retried without limit.
 func (a *Agent) notFetched(b delivery.Digest, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	if a.fetching.Bundle != b {
 		a.fetching = Fetching{Bundle: b}
-		a.tries.reset()
+		a.downloadBackoff.reset()
 	}
 	var wrong *artifact.ContentError
 	if errors.As(err, &wrong) {
 		a.fetching = Fetching{}
 		a.failed(b, "the bundle is malformed: "+wrong.Error())
-		a.keep()
+		a.saveState()
 		return
 	}
-	pause := a.tries.next(0)
-	var slow *busy
+	pause := a.downloadBackoff.next(0)
+	var slow *retryLater
 	if errors.As(err, &slow) {
 		pause = max(pause, slow.after)
 	}
-	a.fetching.NotBefore, a.fetching.Why = a.Now().Add(pause), cut("cannot download: "+whyNot(err))
+	a.fetching.NotBefore, a.fetching.Why = a.Now().Add(pause), shorten("cannot download: "+downloadReason(err))
 	a.Metrics.undelivered.Inc()
-	a.Log.Warn("not downloaded", "bundle", b, "why", a.fetching.Why, "err", err, "again", pause)
+	a.Log.Warn("download failed", "bundle", b, "why", a.fetching.Why, "err", err, "again", pause)
 }

@@ -5,15 +5,16 @@ import (
 	"time"
 )
 
-// pauses are the growing waits between tries. Jitter comes after the cap, so
-// that a fleet that has been cut off for long does not come back in step.
-type pauses struct {
+// backoff is an exponential backoff from first to most. Jitter is added after the cap, so that a fleet
+// that was offline for long does not return all at once. Not safe for concurrent use.
+type backoff struct {
 	first, most time.Duration
 	n           int
 }
 
-// next is the wait after one more failure; atLeast is what the other side asked for.
-func (p *pauses) next(atLeast time.Duration) time.Duration {
+// next returns the pause after one more failure. atLeast is the Retry-After of the server; at most an
+// hour of it counts.
+func (p *backoff) next(atLeast time.Duration) time.Duration {
 	d := p.most
 	if p.n < 30 {
 		d = min(p.most, p.first<<p.n)
@@ -23,9 +24,9 @@ func (p *pauses) next(atLeast time.Duration) time.Duration {
 	return d + time.Duration(rand.Int64N(int64(d)+1))
 }
 
-func (p *pauses) reset() { p.n = 0 }
+func (p *backoff) reset() { p.n = 0 }
 
-// around is d, give or take half of it.
-func around(d time.Duration) time.Duration {
+// jittered returns a random duration between d/2 and 3d/2.
+func jittered(d time.Duration) time.Duration {
 	return d/2 + time.Duration(rand.Int64N(int64(d)+1))
 }

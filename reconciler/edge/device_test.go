@@ -23,8 +23,7 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// A lab is a server that says what a test tells it to, a shelf of bundles, and
-// the detectors that run on them.
+// A lab is a fake server, its bundles, and the detectors that run on them.
 type lab struct {
 	t   *testing.T
 	key *trust.Key
@@ -42,11 +41,11 @@ type lab struct {
 	running  map[*detector]bool
 }
 
-// A bundle is on the shelf, with how its detector behaves.
+// A bundle can be downloaded from the lab. Its fields say how the download and its detector behave.
 type bundle struct {
 	target    delivery.Target
-	download  func(try int) error // nil: it arrives
-	signature string              // signature.json; empty: it has none
+	download  func(try int) error // nil: it succeeds
+	signature string              // content of signature.json; empty: no such file
 	tries     int
 	start     error
 	health    error // from the first check on
@@ -135,8 +134,8 @@ func (l *lab) isDown() bool {
 	return l.down
 }
 
-// say serves any bytes as the ring's document.
-func (l *lab) say(envelope []byte) {
+// serve serves any bytes as the ring's document.
+func (l *lab) serve(envelope []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.envelope = envelope
@@ -147,7 +146,7 @@ func (l *lab) say(envelope []byte) {
 // deliver serves any bytes until the device has read them.
 func (l *lab) deliver(envelope []byte) {
 	l.t.Helper()
-	l.say(envelope)
+	l.serve(envelope)
 	timeout := time.After(20 * time.Second)
 	for {
 		select {
@@ -156,7 +155,7 @@ func (l *lab) deliver(envelope []byte) {
 				return
 			}
 		case <-timeout:
-			l.t.Fatal("the device never asked")
+			l.t.Fatal("the device never requested the document")
 		}
 	}
 }
@@ -183,11 +182,11 @@ func document(version int64, release delivery.Target) delivery.Desired {
 
 func (l *lab) publish(version int64, release delivery.Target) {
 	l.t.Helper()
-	l.say(l.sign(l.key, document(version, release)))
+	l.serve(l.sign(l.key, document(version, release)))
 }
 
-// shelve puts a bundle on the shelf.
-func (l *lab) shelve(version int) *bundle {
+// newBundle adds a bundle that can be downloaded.
+func (l *lab) newBundle(version int) *bundle {
 	b := &bundle{target: delivery.Target{Version: version, Bundle: delivery.Sum([]byte(strconv.Itoa(version)))}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -233,7 +232,7 @@ func (l *lab) fetch(ctx context.Context, d delivery.Digest, cache, dir string) (
 	return bundleSize, os.Rename(partial, dir)
 }
 
-// check is what artifact.CheckUnpacked does, for the bundles of the lab.
+// check stands in for artifact.CheckUnpacked for the lab's bundles.
 func check(_ context.Context, d delivery.Digest, dir string) error {
 	model, err := os.ReadFile(filepath.Join(dir, "model.onnx"))
 	if err == nil && delivery.Digest(model) != d {
@@ -328,7 +327,7 @@ type device struct {
 	stop func()
 }
 
-// dir is a folder with a name that is short enough for sockets.
+// dir creates a folder with a path that is short enough for sockets.
 func (l *lab) dir() string {
 	l.t.Helper()
 	dir, err := os.MkdirTemp("", "edge")
@@ -371,15 +370,14 @@ func (l *lab) boot(dir string, change ...func(*edge.Config)) *device {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if n := len(l.running); n > 0 {
-			l.t.Errorf("%d detectors are left", n)
+			l.t.Errorf("%d detectors are still running", n)
 		}
 	})
 	l.t.Cleanup(d.stop)
 	return d
 }
 
-// until hears reports until one is what a test waits for. All but the last are
-// returned too.
+// until returns all reports up to the first for which ok is true.
 func (l *lab) until(what string, ok func(delivery.Report) bool) []delivery.Report {
 	l.t.Helper()
 	var heard []delivery.Report
@@ -392,7 +390,7 @@ func (l *lab) until(what string, ok func(delivery.Report) bool) []delivery.Repor
 				return heard
 			}
 		case <-timeout:
-			l.t.Fatalf("never heard: %s; heard %+v", what, heard)
+			l.t.Fatalf("no such report: %s; got %+v", what, heard)
 		}
 	}
 }
@@ -407,8 +405,7 @@ func (l *lab) phase(version int64, phase delivery.DevicePhase, runs delivery.Tar
 	return heard[len(heard)-1]
 }
 
-// until waits until the device's folder says that it serves, in a phase where
-// one is named.
+// until waits until the device's folder says that it serves, in the given phase if it is not empty.
 func (d *device) until(phase delivery.DevicePhase) {
 	d.t.Helper()
 	for began := time.Now(); time.Since(began) < 20*time.Second; runtime.Gosched() {
@@ -417,10 +414,10 @@ func (d *device) until(phase delivery.DevicePhase) {
 			return
 		}
 	}
-	d.t.Fatalf("never serves, %s", phase)
+	d.t.Fatalf("no detector serves in phase %q", phase)
 }
 
-// serves asks the device's socket, as its users do.
+// serves checks which version answers on the device's socket.
 func (d *device) serves(want delivery.Target) {
 	d.t.Helper()
 	got, err := edge.Infer(d.t.Context(), d.dir, []byte("image"))

@@ -1,52 +1,56 @@
-// Package edge is the loop on the device: observe, plan, act, report.
+// Package edge is the agent on a device. It brings the device to what its ring's document says.
 //
-// An [Agent] reads its ring's signed document, decides alone whether it is in
-// the wave, brings the bundle into one of two slots, starts a detector on it
-// beside the one that serves, and switches. It falls back by itself, with nobody
-// to ask, and serves through every failure of the network.
+// An [Agent] is a loop of four steps. It decides alone, from the document, whether the device is in
+// the wave. It installs the bundle into the slot that does not serve, starts a detector on it, and
+// switches to it. It falls back to the other slot without asking the server, and keeps serving when
+// the network fails.
 //
-//	observe   the document, the pointer, both slots, the detector that runs
-//	plan      [Plan]: one step, from that alone
-//	act       fetch, start, switch, fall back, or call it a success
-//	report    what changed, to the server, some time
+//	observe   the document, the pointer file, both slots, the running detector
+//	plan      [Make]: one step, computed from that alone
+//	act       download, start, switch, fall back, or mark a bundle as good
+//	report    changes to the server, when it can be reached
 //
-// # What the device keeps
+// # Files
 //
-//	DIR/agent.json     the pointer: which slot serves, and what was learnt
-//	DIR/desired.json   the last document that was taken, in its envelope
-//	DIR/reports.json   reports not yet sent, and the sequence number
-//	DIR/a, DIR/b       the slots: a bundle each, in a folder named by its digest
-//	DIR/serving.sock   the detector that serves; a link that is switched in one step
-//	DIR/lock           held while an agent runs
+//	DIR/agent.json     the pointer: the slot that serves, good bundles, failures
+//	DIR/desired.json   the last accepted document, in its envelope
+//	DIR/reports.json   reports not sent yet, and the sequence number
+//	DIR/a, DIR/b       the slots: one bundle each, in a folder named by its digest
+//	DIR/serving.sock   a symbolic link to the serving detector's socket, replaced atomically
+//	DIR/lock           locked while an agent runs
 //
-// A bundle's folder appears in its slot in one rename, after every byte was
-// checked against the digest and reached the disk. The slot that the pointer
-// names is never written. The pointer is one file, replaced in one rename. So a
-// power cut at any moment leaves the pointer at a complete bundle, the old or
-// the new; no step needs the next one to happen.
+// A bundle's folder appears in its slot by one rename, after all its bytes were checked against their
+// digests and synced. The slot that the pointer names is never written. The pointer is one file and is
+// replaced by one rename. So after a power cut at any moment the pointer names a complete bundle, the
+// old one or the new one, and the agent continues from there.
 //
-// # When it falls back
+// # Falling back
 //
-// Only a bundle whose bytes matched their digests can be at fault. One that is
-// malformed, or whose detector does not start, does not replay the golden, or
-// crashes or answers wrongly while it soaks, has failed: the device serves what it served before, reports why, and
-// leaves that bundle alone until the document changes. A bundle that has passed its soak here once is trusted more: its
-// detector is started again after a first crash, and left for the other slot after a second one within ten minutes.
-// Where the other slot holds nothing that is known to be good, it is started again for ever, with growing pauses. A
-// bundle whose soak never ends because the whole device goes down three times has failed too.
+// A bundle fails if it is malformed, if its detector does not start or does not reproduce the golden
+// detections, or if the detector crashes or answers wrongly during the soak. Only a bundle whose bytes
+// match their digests can fail. The device then serves the previous bundle again, reports the reason,
+// and does not try the failed bundle again until the document changes.
 //
-// A download that does not come through is tried again without end, with growing
-// pauses. So is a start that the device itself makes fail: no room, no memory, no
-// detector. The report says why in its field held.
+// A bundle that has passed its soak on this device is good. Its detector is restarted after a first
+// crash. After a second crash within ten minutes the device switches to the other slot, if that holds
+// a good bundle. If it does not, the detector is restarted without limit, with backoff.
 //
-// Before a detector starts, and again when it failed or fell, the slot's files are
-// compared with their digests. A slot that was damaged is emptied and fetched
-// again. Meanwhile the other slot serves, where it holds what is known to be good.
+// A bundle also fails if the whole device goes down three times during its soak.
 //
-// # What it believes
+// # Retrying
 //
-// A document counts when a trusted key signed it, it is this ring's, and its
-// version is not below one seen before, also before a restart. A document that
-// has expired installs nothing, and stops nothing. Reports say what is; they
-// never decide anything, and a server that refuses them changes nothing here.
+// A failed download is retried without limit, with backoff. So is a start that fails because of the
+// device: no disk space, no memory, no detector program. The report gives the reason in its field
+// held.
+//
+// The slot's files are compared with their digests before a detector starts, and again after it
+// failed. A damaged slot is emptied and its bundle is downloaded again. Meanwhile the other slot
+// serves, if it holds a good bundle.
+//
+// # What is trusted
+//
+// A document is accepted if a trusted key signed it, if it is for this ring, and if its version is not
+// below the highest accepted one, which is kept across restarts. After a document has expired nothing
+// is installed; the running bundle keeps serving. Reports are information only: a server that refuses
+// them changes nothing here.
 package edge

@@ -24,27 +24,27 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// Config says who a device is and what it works with.
+// Config configures an agent.
 type Config struct {
-	Device string            // its id: lower-case letters, digits and dashes, at most 64
-	Ring   string            // the fleet it belongs to
-	Labels map[string]string // what fleets match on, as site=north, board=orin-nano
-	Dir    string            // where its state lies; is made
+	Device string            // id: lower-case letters, digits and dashes, at most 64
+	Ring   string            // the ring whose document it follows
+	Labels map[string]string // fleets select devices by these, such as site=north, board=orin-nano
+	Dir    string            // state folder; created if it does not exist
 
-	Server string // URL that /fleet/v1/ is under, without a slash at the end
-	Token  string // of this device, which every request to the server carries
+	Server string // base URL of /fleet/v1/, without a slash at the end
+	Token  string // this device's token, sent with every request to the server
 	Client *http.Client
-	Keys   []trust.PublicKey // that documents are believed from
+	Keys   []trust.PublicKey // keys whose signatures on documents are trusted
 
 	Fetch FetchFunc
 	Start StartFunc
-	Check CheckFunc // artifact.CheckUnpacked where nil
+	Check CheckFunc // nil: artifact.CheckUnpacked
 
-	// between reports when nothing changes, give or take half of it; 5m where zero, less where the document says so
+	// between reports if nothing changes, with jitter of half; 5m if zero; less if the document says so
 	Heartbeat     time.Duration
-	Health        time.Duration // between health checks during a soak, a tenth as often after it; 1s where zero
-	HealthTimeout time.Duration // of one check; 30s where zero
-	Retry         time.Duration // the first pause after a failure, which grows to 15m; 1s where zero
+	Health        time.Duration // between health checks during a soak, ten times as long after it; 1s if zero
+	HealthTimeout time.Duration // of one health check; 30s if zero
+	Retry         time.Duration // first backoff after a failure, grows to 15m; 1s if zero
 	Now           func() time.Time
 	Metrics       *Metrics
 	Log           *slog.Logger
@@ -53,75 +53,75 @@ type Config struct {
 // An Agent brings one device to what its ring's document says.
 type Agent struct {
 	Config
-	lock  *durable.Lock
-	boot  string
-	spool *spool
-	docs  chan document
-	sick  chan sickness
-	well  chan struct{} // holds a token when a health check came out well
-	tasks sync.WaitGroup
+	lock      *durable.Lock
+	boot      string
+	spool     *spool
+	documents chan document
+	unhealthy chan unexpectedEnd
+	healthOK  chan struct{} // holds a token after a successful health check
+	tasks     sync.WaitGroup
 
-	unread unread // documents
+	pollErrors failureCount // of documents
 
-	// What follows is the loop's alone.
-	state    State
-	desired  *delivery.Desired
-	slots    map[string]Slot
-	serving  *instance
-	ending   *instance // that the next one must wait for
-	trouble  string
-	fetching Fetching
-	tries    pauses // between downloads that failed
-	faults   pauses // between attempts that a fault of this device failed
-	refused  string // why the server's document is not followed
-	job      *job
-	sockets  int // made so far
-	sent     delivery.Report
-	beat     time.Time // when to say it again, if nothing changes
-	rested   string    // the reason last logged
+	// The fields below are used by the loop's goroutine only.
+	state           State
+	desired         *delivery.Desired
+	slots           map[string]Slot
+	serving         *instance
+	ending          *instance // was stopped; must have ended before the next one starts
+	trouble         string
+	fetching        Fetching
+	downloadBackoff backoff // after failed downloads
+	startBackoff    backoff // after failed starts that are the device's fault
+	refused         string  // why the server's document is not followed; empty if it is
+	job             *job
+	socketCount     int // number of socket paths used so far
+	sent            delivery.Report
+	nextReport      time.Time // when to report again if nothing changes
+	loggedReason    string    // the last reason for resting that was logged
 }
 
-// A job is slow work beside the loop: a download, or the start of a detector.
+// A job is slow work that runs beside the loop: a download, or the start of a detector.
 type job struct {
 	plan       Plan
 	cancel     context.CancelFunc
 	done       chan struct{}
 	pointer    string    // slot that serves
-	ending     *instance // to wait for
+	ending     *instance // to wait for before the start
 	socket     string
-	instance   *instance // that was started
+	instance   *instance // the started detector
 	downloaded int64
 	err        error
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
-// stable is how long a detector must run for its crashes to be forgotten.
+// stable is how long a detector must run until its earlier crashes no longer count.
 const stable = 10 * time.Minute
 
-// Open takes a device's folder, and reads what an agent before this one left.
-// A folder that another agent works in is a [delivery.Blocked] error.
+// Open locks a device's folder and reads the state that an earlier agent left. If another agent uses
+// the folder, the error is a [delivery.Blocked].
 func Open(c Config) (*Agent, error) {
 	for what, name := range map[string]string{"device": c.Device, "ring": c.Ring} {
 		if !namePattern.MatchString(name) {
 			return nil, delivery.Blockedf("use lower-case letters, digits and dashes, at most 64",
-				"the %s's name %.80q cannot be used", what, name)
+				"the %s name %.80q is not valid", what, name)
 		}
 	}
 	var err error
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return nil, err
 	}
-	// A socket's path has at most 107 bytes.
+	// The path of a Unix socket has at most 107 bytes.
 	if n := len(filepath.Join(c.Dir, socketDir, "000000000.sock")); n > 107 {
-		return nil, delivery.Blockedf("choose a shorter one",
-			"the state folder %s makes socket paths of %d bytes, the most is 107", c.Dir, n)
+		return nil, delivery.Blockedf("use a state folder with a shorter path",
+			"the socket paths in state folder %s would have %d bytes; the limit is 107", c.Dir, n)
 	}
 	client := http.Client{}
 	if c.Client != nil {
 		client = *c.Client
 	}
-	// The token must not follow a redirect.
+	// The token must not be sent to the target of a redirect.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c.Client = &client
 	if c.Check == nil {
@@ -143,9 +143,10 @@ func Open(c Config) (*Agent, error) {
 		}
 	}
 	c.Server = strings.TrimRight(c.Server, "/")
-	a := &Agent{Config: c, docs: make(chan document), sick: make(chan sickness), well: make(chan struct{}, 1)}
-	a.tries = pauses{first: c.Retry, most: 5 * time.Minute}
-	a.faults = pauses{first: c.Retry, most: 5 * time.Minute}
+	a := &Agent{Config: c, documents: make(chan document), unhealthy: make(chan unexpectedEnd),
+		healthOK: make(chan struct{}, 1)}
+	a.downloadBackoff = backoff{first: c.Retry, most: 5 * time.Minute}
+	a.startBackoff = backoff{first: c.Retry, most: 5 * time.Minute}
 	if err := a.open(); err != nil {
 		return nil, fmt.Errorf("open %s: %w", c.Dir, err)
 	}
@@ -153,16 +154,16 @@ func Open(c Config) (*Agent, error) {
 }
 
 func (a *Agent) open() (err error) {
-	// as a volume that another user owns
-	if err := durable.PrivateFolder(a.Dir); errors.Is(err, durable.ErrNotPrivate) {
-		a.Log.Warn("other users of this device may read the state folder: give it to the agent's user, and set its "+
-			"mode to 0700", "err", err)
+	if err := durable.PrivateFolder(a.Dir); errors.Is(err, durable.ErrNotPrivate) { // such as another user's volume
+		a.Log.Warn("other users of this device may be able to read the state folder; make the agent's user its owner, "+
+			"and set its mode to 0700", "err", err)
 	} else if err != nil {
 		return err
 	}
 	a.lock, err = durable.TryLock(filepath.Join(a.Dir, lockFile))
 	if errors.Is(err, durable.ErrLocked) {
-		return delivery.Blockedf("stop it, or give this one a folder of its own", "another agent works here")
+		return delivery.Blockedf("stop the other agent, or use another state folder",
+			"another agent is using this state folder")
 	}
 	if err != nil {
 		return err
@@ -173,7 +174,7 @@ func (a *Agent) open() (err error) {
 	return nil
 }
 
-// load reads the folder.
+// load reads the state from the folder.
 func (a *Agent) load() error {
 	state, err := readState(a.Dir)
 	if newer, ok := errors.AsType[delivery.Blocked](err); ok {
@@ -188,27 +189,27 @@ func (a *Agent) load() error {
 	a.spool = openSpool(a.Dir, a.Ring, a.Device)
 	damaged := err != nil && !errors.Is(err, fs.ErrNotExist)
 	if damaged {
-		a.Log.Error("the pointer is damaged; what a slot holds is tried anew", "err", err)
+		a.Log.Error("state file is damaged; using a bundle found in a slot", "err", err)
 	}
 	a.state = state.clone()
 	a.state.Device, a.state.Ring = a.Device, a.Ring
 	if a.state.Installation == "" {
 		a.state.Installation = rand.Text()
 	}
-	a.boot = thisBoot()
+	a.boot = bootID()
 	a.slots = map[string]Slot{}
 	for _, slot := range []string{"b", "a"} {
-		keep := delivery.Digest("")
+		saveState := delivery.Digest("")
 		if a.state.Slot == slot {
-			keep = a.state.Bundle
+			saveState = a.state.Bundle
 		}
-		b, err := scanSlot(a.Dir, slot, keep)
+		b, err := scanSlot(a.Dir, slot, saveState)
 		if err != nil {
 			return err
 		}
 		a.slots[slot] = Slot{Bundle: b}
 		if damaged && b != "" {
-			a.state.Slot, a.state.Bundle = slot, b // something serves, until there is a document
+			a.state.Slot, a.state.Bundle = slot, b // serve something until there is a document
 		}
 	}
 	envelope, err := readFile(filepath.Join(a.Dir, docFile), maxDocument)
@@ -220,25 +221,26 @@ func (a *Agent) load() error {
 		d, err = a.verify(envelope)
 	}
 	if err == nil && d.desired.Version < a.state.Versions[a.Ring] {
-		err = fmt.Errorf("it is version %d, below %d", d.desired.Version, a.state.Versions[a.Ring])
+		err = fmt.Errorf("its version %d is below the highest accepted version %d", d.desired.Version,
+			a.state.Versions[a.Ring])
 	}
 	if err != nil {
-		a.Log.Warn("the kept document is not used", "err", err)
+		a.Log.Warn("stored document not used", "err", err)
 		return nil
 	}
 	a.desired = &d.desired
-	a.state.Versions[a.Ring] = d.desired.Version // where the pointer was lost, or lags one behind
+	a.state.Versions[a.Ring] = d.desired.Version // if the pointer was lost, or was not saved after the document
 	return nil
 }
 
-// Run works until ctx ends, and then ends its detector. It returns an error
-// only where the folder cannot be given back.
+// Run works until ctx is done, and then stops its detector. The error says that the folder could not
+// be cleaned up or unlocked.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.Log.Info("agent", "device", a.Device, "ring", a.Ring, "slot", a.state.Slot, "bundle", a.state.Bundle, "release",
 		a.state.Release)
-	a.keep() // so that status has something to say before the first document comes
+	a.saveState() // so that status shows something before the first document arrives
 	a.tasks.Go(func() { a.poll(ctx) })
 	a.tasks.Go(func() { a.send(ctx) })
 	a.loop(ctx)
@@ -249,23 +251,23 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.close(a.serving)
 	}
 	a.tasks.Wait()
-	if a.state.Tries > 0 { // ending on purpose is no sign against the bundle
+	if a.state.Tries > 0 { // stopping the agent does not count against the bundle
 		a.state.Tries--
-		a.keep()
+		a.saveState()
 	}
-	os.Remove(filepath.Join(a.Dir, socketLink)) // it points nowhere, which is as good as gone
+	os.Remove(filepath.Join(a.Dir, socketLink)) // the link's target is gone; an error changes nothing
 	return errors.Join(os.RemoveAll(filepath.Join(a.Dir, socketDir)), a.lock.Unlock())
 }
 
-// Close gives the folder back where Run is never called.
+// Close unlocks the folder if Run is never called.
 func (a *Agent) Close() error { return a.lock.Unlock() }
 
-// loop takes one turn after the other: observe, plan, act, report.
+// loop repeats the four steps: observe, plan, act, report.
 func (a *Agent) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		plan := Make(a.observe())
 		if a.act(ctx, plan) {
-			continue // the world is another one now
+			continue // the state has changed; plan again
 		}
 		a.report(plan)
 		a.wait(ctx, plan)
@@ -275,16 +277,16 @@ func (a *Agent) loop(ctx context.Context) {
 func (a *Agent) observe() World {
 	w := World{At: a.Now(), Device: a.Device, Labels: a.Labels, Desired: a.desired, State: a.state, Slots: a.slots,
 		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble,
-		Fetch: a.fetching, Refused: a.refused, Unread: a.unread.trouble()}
+		Fetch: a.fetching, Refused: a.refused, PollError: a.pollErrors.trouble()}
 	if a.serving != nil {
-		w.Soaked = time.Duration(a.serving.well.Load())
+		w.Soaked = time.Duration(a.serving.healthyFor.Load())
 	}
 	return w
 }
 
-// wait lets the next thing happen.
+// wait blocks until something happens that can change the plan, and handles it.
 func (a *Agent) wait(ctx context.Context, p Plan) {
-	until := time.Until(a.beat)
+	until := time.Until(a.nextReport)
 	if !p.Until.IsZero() {
 		until = min(until, p.Until.Sub(a.Now()))
 	}
@@ -297,25 +299,26 @@ func (a *Agent) wait(ctx context.Context, p Plan) {
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case d := <-a.docs:
-		a.take(d)
-	case s := <-a.sick:
-		a.fell(s)
-	case <-a.well:
+	case d := <-a.documents:
+		a.accept(d)
+	case s := <-a.unhealthy:
+		a.instanceFailed(s)
+	case <-a.healthOK:
 	case <-done:
 		a.finish(ctx)
 	}
 }
 
-// take makes a document the one to follow, unless it is older than one before.
-func (a *Agent) take(d document) {
-	followed := a.state.Versions[a.Ring]
-	if d.desired.Version < followed {
+// accept follows a document, unless its version is lower than the highest accepted one.
+func (a *Agent) accept(d document) {
+	highest := a.state.Versions[a.Ring]
+	if d.desired.Version < highest {
 		a.Metrics.refused.WithLabelValues("version").Inc()
-		a.Log.Error("desired state refused: it is older than one seen before", "version", d.desired.Version, "seen",
-			followed)
-		a.refused = fmt.Sprintf("the server's document is version %d, and this device has followed version %d "+
-			"before: an older one is not followed", d.desired.Version, followed)
+		a.Log.Error("desired state refused: its version is below the highest accepted one", "version",
+			d.desired.Version, "highest", highest)
+		a.refused = fmt.Sprintf(
+			"the server's document has version %d, and this device has accepted version %d before: "+
+				"older versions are refused", d.desired.Version, highest)
 		return
 	}
 	a.refused = ""
@@ -326,41 +329,40 @@ func (a *Agent) take(d document) {
 	a.Log.Info("desired state", "version", d.desired.Version, "release", d.desired.Release.Version, "bundle",
 		d.desired.Release.Bundle,
 		"share", d.desired.Share, "mine", d.desired.InWave(a.Device), "expires", d.desired.Expires)
-	// A document that cannot be kept is followed all the same, and is asked for
-	// again after a restart.
+	// A document that cannot be stored is still followed, and is fetched again after a restart.
 	if err := durable.WriteFile(filepath.Join(a.Dir, docFile), d.envelope, 0o600); err != nil {
-		a.Log.Error("desired state not kept", "err", err)
+		a.Log.Error("desired state not stored", "err", err)
 	}
-	if d.desired.Version > followed {
+	if d.desired.Version > highest {
 		if len(a.state.Versions) >= maxRings {
 			a.state.Versions = map[string]int64{}
 		}
 		a.state.Versions[a.Ring] = d.desired.Version
-		a.keep()
+		a.saveState()
 	}
 }
 
-// keep writes the pointer where no switch depends on it.
-func (a *Agent) keep() {
+// saveState saves the state. It is for changes that no switch depends on: an error is only logged.
+func (a *Agent) saveState() {
 	if err := a.state.save(a.Dir); err != nil {
-		a.Log.Error("state not kept", "err", err)
+		a.Log.Error("state not saved", "err", err)
 	}
 }
 
-// fell takes a sick instance out of service.
-func (a *Agent) fell(s sickness) {
+// instanceFailed takes an instance that ended or is not healthy out of service.
+func (a *Agent) instanceFailed(s unexpectedEnd) {
 	if s.instance != a.serving {
 		return
 	}
 	a.Metrics.crashes.Inc()
-	a.Log.Error("detector fell", "slot", s.slot, "bundle", s.target.Bundle, "why", s.why)
+	a.Log.Error("detector failed", "slot", s.slot, "bundle", s.target.Bundle, "why", s.why)
 	a.serving, a.ending = nil, s.instance
 	a.close(s.instance)
 	a.trouble = s.why
 	slot := a.slots[s.slot]
 	if time.Since(s.since) > stable {
 		slot.Crashes = 0
-		a.faults.reset()
+		a.startBackoff.reset()
 	}
 	if s.damaged != nil {
 		a.damage(s.slot, s.target.Bundle, s.damaged)
@@ -369,27 +371,27 @@ func (a *Agent) fell(s sickness) {
 	a.crashed(s.slot, slot)
 }
 
-// crashed counts a crash on a slot.
+// crashed counts a crash of a slot's detector, and delays its next start.
 func (a *Agent) crashed(name string, s Slot) {
-	p := pauses{first: a.Retry, most: time.Minute, n: s.Crashes}
+	p := backoff{first: a.Retry, most: time.Minute, n: s.Crashes}
 	s.Crashes++
 	s.NotBefore = a.Now().Add(p.next(0))
 	a.slots[name] = s
 }
 
-// thisBoot names this machine and its last start. It tells copies of a state
-// folder on different machines apart.
-func thisBoot() string {
+// bootID returns a hash of the machine's id and its boot id. The server uses it to tell apart copies
+// of a state folder on different machines.
+func bootID() string {
 	h := sha256.New()
 	for _, path := range []string{"/etc/machine-id", "/proc/sys/kernel/random/boot_id"} {
-		data, _ := os.ReadFile(path) // where there is none the other has to do
+		data, _ := os.ReadFile(path) // an error is ignored: the other file is enough
 		fmt.Fprintf(h, "%d %s ", len(data), data)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// heartbeat is how often the device reports when nothing changes: as often as the
-// document asks for, which knows when the server takes silence for a failure.
+// heartbeat returns the time between reports if nothing changes. The document may ask for a shorter
+// one, which fits the server's deadline for silence.
 func (a *Agent) heartbeat() time.Duration {
 	if a.desired != nil && a.desired.Report > 0 {
 		return min(a.Heartbeat, max(time.Duration(a.desired.Report), time.Second))
@@ -397,14 +399,14 @@ func (a *Agent) heartbeat() time.Duration {
 	return a.Heartbeat
 }
 
-// report says what changed since it was last said, or that nothing did for long.
+// report queues a report if something has changed, or if the last report is older than the heartbeat.
 func (a *Agent) report(p Plan) {
 	r := delivery.Report{
 		Device: a.Device, Ring: a.Ring, Labels: a.Labels, Desired: a.state.Versions[a.Ring], Phase: p.Phase,
-		Held:       cut(p.Held),
+		Held:       shorten(p.Held),
 		Downloaded: a.state.Downloaded, Installation: a.state.Installation, Boot: a.boot,
 	}
-	want, _ := a.observe().want()
+	want, _ := a.observe().wanted()
 	failure := a.state.failure(want.Bundle)
 	r.Failed, r.Why = failure.Bundle, failure.Why
 	if a.serving != nil {
@@ -415,12 +417,12 @@ func (a *Agent) report(p Plan) {
 		stale = 1
 	}
 	a.Metrics.stale.Set(stale)
-	if reflect.DeepEqual(r, a.sent) && time.Now().Before(a.beat) {
+	if reflect.DeepEqual(r, a.sent) && time.Now().Before(a.nextReport) {
 		return
 	}
-	a.sent, a.beat = r, time.Now().Add(around(a.heartbeat()))
+	a.sent, a.nextReport = r, time.Now().Add(jittered(a.heartbeat()))
 	r.At = a.Now().UTC()
 	if err := a.spool.add(r); err != nil {
-		a.Log.Warn("report not kept on disk", "err", err)
+		a.Log.Warn("report not stored on disk", "err", err)
 	}
 }

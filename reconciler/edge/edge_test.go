@@ -23,15 +23,15 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-func TestInstallUpdateAndGoBack(t *testing.T) {
+func TestInstallUpdateRollBack(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	metrics := edge.NewMetrics()
 	d := l.boot(l.dir(), func(c *edge.Config) { c.Metrics = metrics })
 
 	first := document(1, v1.target)
 	first.Soak = delivery.Duration(500 * time.Millisecond)
-	l.say(l.sign(l.key, first))
+	l.serve(l.sign(l.key, first))
 	heard := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
 	var phases []delivery.DevicePhase
 	for i, r := range heard {
@@ -79,17 +79,14 @@ func TestInstallUpdateAndGoBack(t *testing.T) {
 	}
 }
 
-// Whatever goes wrong with a new bundle, the old one serves, the report names
-// the new one and says why, and it is tried again only under another document.
-// The server says how soon it takes silence for a failure, and so how often it
-// wants to hear.
+// The document says how often the device must report, because the server knows its deadline for silence.
 func TestReportsAsOftenAsTheDocumentAsks(t *testing.T) {
 	l := newLab(t)
-	v1 := l.shelve(1)
-	l.boot(l.dir()) // by itself it would report every five minutes
+	v1 := l.newBundle(1)
+	l.boot(l.dir()) // whose own heartbeat is five minutes
 	d := document(1, v1.target)
 	d.Report = delivery.Duration(time.Second)
-	l.say(l.sign(l.key, d))
+	l.serve(l.sign(l.key, d))
 	healthy := 0
 	l.until("healthy, three times", func(r delivery.Report) bool {
 		if r.Phase == delivery.DeviceHealthy {
@@ -99,6 +96,8 @@ func TestReportsAsOftenAsTheDocumentAsks(t *testing.T) {
 	})
 }
 
+// If a new bundle fails in any way, the old one serves, the report names the failed one and the reason, and it is tried
+// again only after the document has changed.
 func TestFailureFallsBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		break_ func(*bundle)
@@ -107,7 +106,7 @@ func TestFailureFallsBack(t *testing.T) {
 	}{
 		"it does not start": {break_: func(b *bundle) { b.start = errors.New("golden replay: output dets differs") },
 			why: "golden replay"},
-		"its manifest is nonsense": {break_: func(b *bundle) {
+		"its manifest is malformed": {break_: func(b *bundle) {
 			b.download = func(int) error {
 				return &artifact.ContentError{Err: errors.New("manifest: there is no model.onnx")}
 			}
@@ -119,7 +118,7 @@ func TestFailureFallsBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
-			v1, v2 := l.shelve(1), l.shelve(2)
+			v1, v2 := l.newBundle(1), l.newBundle(2)
 			d := l.boot(l.dir())
 			l.publish(1, v1.target)
 			l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -129,7 +128,7 @@ func TestFailureFallsBack(t *testing.T) {
 			}
 			slow := document(2, v2.target)
 			slow.Soak = delivery.Duration(time.Hour)
-			l.say(l.sign(l.key, slow))
+			l.serve(l.sign(l.key, slow))
 			if c.later != nil {
 				l.phase(2, delivery.DeviceSoaking, v2.target)
 				d.serves(v2.target)
@@ -142,16 +141,16 @@ func TestFailureFallsBack(t *testing.T) {
 			d.serves(v1.target)
 			started, fetched := v2.started, len(l.fetched)
 
-			// A restart does not make it try again, signing again does not, and an
-			// equal document of a later version does.
+			// Neither a restart nor the same version signed again makes the agent retry. The same document under a
+			// later version does.
 			d.stop()
 			d = l.boot(d.dir)
 			l.phase(2, delivery.DeviceFailed, v1.target)
 			slow.Expires = slow.Expires.Add(time.Hour)
-			l.say(l.sign(l.key, slow))
+			l.serve(l.sign(l.key, slow))
 			l.set(v2, func(b *bundle) { b.start, b.download, b.health = nil, nil, nil })
 			again := document(3, v2.target)
-			l.say(l.sign(l.key, again))
+			l.serve(l.sign(l.key, again))
 			l.phase(3, delivery.DeviceHealthy, v2.target)
 			d.serves(v2.target)
 			if n := v2.started - started; n != 1 {
@@ -164,31 +163,30 @@ func TestFailureFallsBack(t *testing.T) {
 	}
 }
 
-func TestFirstReleaseThatFailsLeavesNothing(t *testing.T) {
+func TestFailedFirstReleaseServesNothing(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	slow := document(1, v1.target)
 	slow.Soak = delivery.Duration(time.Hour)
-	l.say(l.sign(l.key, slow))
+	l.serve(l.sign(l.key, slow))
 	l.phase(1, delivery.DeviceSoaking, v1.target)
 	l.crash(v1)
 	if r := l.phase(1, delivery.DeviceFailed, delivery.Target{}); r.Failed != v1.target.Bundle {
 		t.Errorf("reports %+v", r)
 	}
 	if _, err := edge.Infer(t.Context(), d.dir, nil); err == nil {
-		t.Error("something serves")
+		t.Error("a detector serves after the only bundle failed")
 	}
 	l.publish(2, v2.target)
 	l.phase(2, delivery.DeviceHealthy, v2.target)
 	d.serves(v2.target)
 }
 
-// A bundle that is known to be good gets one restart, and then the other slot's
-// turn comes.
+// A good bundle that crashes is restarted once. After the next crash the other slot serves.
 func TestGoodBundleThatCrashes(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -205,7 +203,7 @@ func TestGoodBundleThatCrashes(t *testing.T) {
 	}
 	d.serves(v1.target)
 
-	// With nothing else that is good it is started for ever.
+	// If no other bundle is good, the detector is restarted without limit.
 	l.crash(v1)
 	for range 3 {
 		l.phase(2, delivery.DeviceFailed, v1.target)
@@ -215,11 +213,11 @@ func TestGoodBundleThatCrashes(t *testing.T) {
 	d.serves(v1.target)
 }
 
-// What must not be believed is looked at, and changes nothing: the next good
-// document is followed, and nothing of the bad one was fetched.
+// A document that must not be trusted changes nothing: nothing in it is downloaded, and the next valid document is
+// followed.
 func TestRefusedDocuments(t *testing.T) {
 	l := newLab(t)
-	v1, bad := l.shelve(1), l.shelve(2)
+	v1, bad := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(7, v1.target)
 	l.phase(7, delivery.DeviceHealthy, v1.target)
@@ -247,17 +245,17 @@ func TestRefusedDocuments(t *testing.T) {
 		{"another key's id", bytes.ReplaceAll(l.sign(stranger, document(8, bad.target)), []byte(stranger.ID()),
 			[]byte(l.key.ID()))},
 		{"another ring", with(func(d *delivery.Desired) { d.Ring = "south" })},
-		{"no version", with(func(d *delivery.Desired) { d.Version = 0 })},
+		{"version 0", with(func(d *delivery.Desired) { d.Version = 0 })},
 		{"a share of two", with(func(d *delivery.Desired) { d.Share = 2 })},
 		{"a bundle that is a path", with(func(d *delivery.Desired) { d.Release.Bundle = "sha256:../../x" })},
 		{"another type", other},
-		{"no envelope", []byte("hello")},
+		{"not an envelope", []byte("hello")},
 		{"empty", []byte{}},
 		{"endless", bytes.Repeat([]byte(" "), 10<<20)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l.deliver(c.envelope)
-			// Documents are taken one after the other.
+			// Documents are handled in order, so the refused one was handled before this one.
 			version++
 			l.publish(version+10, v1.target)
 			l.phase(version+10, delivery.DeviceHealthy, v1.target)
@@ -265,18 +263,18 @@ func TestRefusedDocuments(t *testing.T) {
 		})
 	}
 	d.stop()
-	d = l.boot(d.dir) // a restart does not make it forget which versions it saw
+	d = l.boot(d.dir) // the highest accepted version is kept across restarts
 	l.deliver(l.sign(l.key, document(7, bad.target)))
 	l.publish(100, v1.target)
 	l.phase(100, delivery.DeviceHealthy, v1.target)
 	if slices.Contains(l.fetched, bad.target.Bundle) {
-		t.Error("it fetched what a refused document named")
+		t.Error("the bundle of a refused document was downloaded")
 	}
 }
 
-func TestExpiredDocumentInstallsNothingAndStopsNothing(t *testing.T) {
+func TestExpiredDocument(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -290,16 +288,16 @@ func TestExpiredDocumentInstallsNothingAndStopsNothing(t *testing.T) {
 	l.phase(2, delivery.DeviceHealthy, v1.target)
 	d.serves(v1.target)
 	if slices.Contains(l.fetched, v2.target.Bundle) {
-		t.Error("it fetched what an expired document named")
+		t.Error("the bundle of an expired document was downloaded")
 	}
 	expired.Expires = time.Now().Add(time.Hour) // signed again, the same version
-	l.say(l.sign(l.key, expired))
+	l.serve(l.sign(l.key, expired))
 	l.phase(2, delivery.DeviceHealthy, v2.target)
 }
 
-func TestServesWithNoNetwork(t *testing.T) {
+func TestServesWithoutNetwork(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -310,10 +308,10 @@ func TestServesWithNoNetwork(t *testing.T) {
 	d.until(delivery.DeviceHealthy)
 	d.serves(v1.target)
 	if len(l.heard) > 0 {
-		t.Error("a report came through")
+		t.Error("a report was received although the network is down")
 	}
 
-	// Back on the network it reports what it had to say, in order, and follows.
+	// Back on the network it sends its stored reports in order, and follows the next document.
 	l.setDown(false)
 	heard := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
 	for i := 1; i < len(heard); i++ {
@@ -325,10 +323,10 @@ func TestServesWithNoNetwork(t *testing.T) {
 	l.phase(2, delivery.DeviceHealthy, v2.target)
 }
 
-// The network's failures are not the bundle's.
-func TestDownloadIsTriedAgain(t *testing.T) {
+// A network error does not count against the bundle.
+func TestDownloadIsRetried(t *testing.T) {
 	l := newLab(t)
-	v1 := l.shelve(1)
+	v1 := l.newBundle(1)
 	v1.download = func(try int) error {
 		if try < 7 {
 			return &net.OpError{Op: "read", Err: errors.New("connection reset by peer")}
@@ -343,14 +341,14 @@ func TestDownloadIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Another document ends a download that nobody wants any more.
-func TestNewDocumentEndsADownload(t *testing.T) {
+// A new document cancels the download of a bundle that is not wanted any more.
+func TestNewDocumentCancelsDownload(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	begun := make(chan struct{})
 	c := l.config(l.dir())
 	fetch := c.Fetch
-	v1.download = func(int) error { return errors.New("not to be asked") }
+	v1.download = func(int) error { return errors.New("must not be downloaded") }
 	d := l.boot(c.Dir, func(c *edge.Config) {
 		c.Fetch = func(ctx context.Context, b delivery.Digest, cache, dir string) (int64, error) {
 			if b == v1.target.Bundle {
@@ -370,10 +368,10 @@ func TestNewDocumentEndsADownload(t *testing.T) {
 	d.serves(v2.target)
 }
 
-// A pointer that cannot be written is not switched, and no bundle is at fault.
-func TestPointerThatCannotBeWrittenHoldsTheDevice(t *testing.T) {
+// If the pointer file cannot be written, nothing is switched, the device is held, and no bundle has failed.
+func TestUnwritablePointerHoldsDevice(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -399,11 +397,11 @@ func TestPointerThatCannotBeWrittenHoldsTheDevice(t *testing.T) {
 	}
 }
 
-// What does not arrive whole, or cannot be kept, says nothing about the bundle:
-// the device says why it waits, serves on, and goes on trying.
-func TestWhatDoesNotArriveIsNotTheBundlesFault(t *testing.T) {
+// A failed download or a full disk is no evidence about the bundle: the device reports the reason, keeps serving, and
+// retries.
+func TestFailedDownloadIsNoFailureOfTheBundle(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -416,7 +414,8 @@ func TestWhatDoesNotArriveIsNotTheBundlesFault(t *testing.T) {
 		&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC},
 		errors.New("something else"),
 	}
-	whys := []string{"another content", "answers 403 Forbidden", "answers 407", "cut short", "name is not found",
+	whys := []string{"not the requested content", "answered 403 Forbidden", "answered 407", "ended early",
+		"name was not found",
 		"no room on this device", "something else"}
 	l.set(v2, func(b *bundle) {
 		b.download = func(try int) error {
@@ -440,16 +439,16 @@ func TestWhatDoesNotArriveIsNotTheBundlesFault(t *testing.T) {
 	d.serves(v2.target)
 }
 
-// A bundle of a later version of AOB waits for an update of the device's programs, and is not at fault.
-func TestBundleOfALaterVersionWaits(t *testing.T) {
+// A bundle of a later version of AOB waits until the device's programs are updated. It has not failed.
+func TestBundleOfLaterVersionIsHeld(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
 	l.set(v2, func(b *bundle) { b.signature = `{"schemaVersion": 2, "more": true}` })
 	l.publish(2, v2.target)
-	const why = "signature.json has schemaVersion 2, and this aob-agent knows 1; update aob-agent and aob-detect"
+	const why = "signature.json has schemaVersion 2, and this aob-agent reads up to 1; update aob-agent and aob-detect"
 	heard := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
 	if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
 		t.Errorf("reports %+v", r)
@@ -457,9 +456,9 @@ func TestBundleOfALaterVersionWaits(t *testing.T) {
 	d.serves(v1.target)
 }
 
-// Whatever this device's programs are too old for, or that they are of different versions, is no bundle's fault, and is
-// tried again.
-func TestProgramsOfOtherVersionsAreNoBundlesFault(t *testing.T) {
+// Programs that are too old, or of different versions, are the device's fault. The bundle has not failed and is
+// retried.
+func TestOutdatedProgramsHoldDevice(t *testing.T) {
 	newer := &artifact.NewerError{Err: errors.New(`this version knows no file "calibration.json"`)}
 	for name, c := range map[string]struct {
 		break_ func(*bundle)
@@ -475,7 +474,7 @@ func TestProgramsOfOtherVersionsAreNoBundlesFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
-			v1, v2 := l.shelve(1), l.shelve(2)
+			v1, v2 := l.newBundle(1), l.newBundle(2)
 			d := l.boot(l.dir())
 			l.publish(1, v1.target)
 			l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -505,13 +504,12 @@ func (d *device) damage(slot string, b *bundle) {
 	}
 }
 
-// A slot that was damaged at rest is fetched again, whatever it was to be used
-// for, and no bundle is at fault.
-func TestDamagedSlotIsFetchedAgain(t *testing.T) {
+// The bundle of a damaged slot is downloaded again, whatever the slot is needed for, and no bundle has failed.
+func TestDamagedSlotIsDownloadedAgain(t *testing.T) {
 	// onTwo is a device that serves version 2 from slot b, with version 1 in slot a.
 	onTwo := func(t *testing.T) (l *lab, d *device, v1, v2 *bundle) {
 		l = newLab(t)
-		v1, v2 = l.shelve(1), l.shelve(2)
+		v1, v2 = l.newBundle(1), l.newBundle(2)
 		d = l.boot(l.dir())
 		l.publish(1, v1.target)
 		l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -519,16 +517,16 @@ func TestDamagedSlotIsFetchedAgain(t *testing.T) {
 		l.phase(2, delivery.DeviceHealthy, v2.target)
 		return l, d, v1, v2
 	}
-	// blameless hears reports up to the one that a case waits for.
-	blameless := func(l *lab, what string, ok func(delivery.Report) bool) {
+	// untilNoFailure reads reports up to the one that a case waits for. None may name a failed bundle.
+	untilNoFailure := func(l *lab, what string, ok func(delivery.Report) bool) {
 		l.t.Helper()
 		for _, r := range l.until(what, ok) {
 			if r.Failed != "" {
-				l.t.Errorf("blames %s: %q", r.Failed.Short(), r.Why)
+				l.t.Errorf("bundle %s is reported as failed: %q", r.Failed.Short(), r.Why)
 			}
 		}
 	}
-	said := func(r delivery.Report) bool { return strings.Contains(r.Held, "damaged on this device") }
+	reportsDamage := func(r delivery.Report) bool { return strings.Contains(r.Held, "damaged on this device") }
 	healthy := func(b *bundle) func(delivery.Report) bool {
 		return func(r delivery.Report) bool {
 			return r.Phase == delivery.DeviceHealthy && r.Bundle == b.target.Bundle && r.Held == ""
@@ -553,8 +551,8 @@ func TestDamagedSlotIsFetchedAgain(t *testing.T) {
 		d.until("")
 		d.serves(v1.target)
 		l.setDown(false)
-		blameless(l, "said", said)
-		blameless(l, "version 2 is back", healthy(v2))
+		untilNoFailure(l, "damage reported", reportsDamage)
+		untilNoFailure(l, "version 2 is back", healthy(v2))
 		d.serves(v2.target)
 	})
 	t.Run("both slots", func(t *testing.T) {
@@ -563,29 +561,29 @@ func TestDamagedSlotIsFetchedAgain(t *testing.T) {
 		d.damage("a", v1)
 		d.damage("b", v2)
 		d = l.boot(d.dir)
-		blameless(l, "said", said)
-		blameless(l, "version 2 is back", healthy(v2))
+		untilNoFailure(l, "damage reported", reportsDamage)
+		untilNoFailure(l, "version 2 is back", healthy(v2))
 		d.serves(v2.target)
 	})
 	t.Run("the slot of a rollback", func(t *testing.T) {
 		l, d, v1, v2 := onTwo(t)
 		d.damage("a", v1)
 		l.publish(3, v1.target)
-		blameless(l, "said", said)
+		untilNoFailure(l, "damage reported", reportsDamage)
 		d.serves(v2.target)
-		blameless(l, "version 1 is back", healthy(v1))
+		untilNoFailure(l, "version 1 is back", healthy(v1))
 		d.serves(v1.target)
 	})
 	t.Run("the slot to fall back to", func(t *testing.T) {
 		l, d, v1, v2 := onTwo(t)
-		v3 := l.shelve(3)
+		v3 := l.newBundle(3)
 		slow := document(3, v3.target)
 		slow.Soak = delivery.Duration(time.Hour)
-		l.say(l.sign(l.key, slow))
+		l.serve(l.sign(l.key, slow))
 		l.phase(3, delivery.DeviceSoaking, v3.target)
 		d.damage("b", v2)
 		l.crash(v3)
-		// Version 3 really failed; version 2 is fetched again, and serves.
+		// Version 3 failed; version 2 is downloaded again and serves.
 		r := l.phase(3, delivery.DeviceFailed, v2.target)
 		if r.Failed != v3.target.Bundle || !strings.Contains(r.Why, "segmentation") {
 			t.Errorf("reports %+v", r)
@@ -593,28 +591,28 @@ func TestDamagedSlotIsFetchedAgain(t *testing.T) {
 		d.serves(v2.target)
 		_ = v1
 	})
-	t.Run("a model that crashes as its file changed", func(t *testing.T) {
+	t.Run("a serving model that crashes because its file changed", func(t *testing.T) {
 		l, d, v1, v2 := onTwo(t)
 		for range 2 { // a good bundle gets one restart
 			d.damage("b", v2)
 			l.crash(v2)
-			blameless(l, "said", said)
-			blameless(l, "version 2 is back", healthy(v2))
+			untilNoFailure(l, "damage reported", reportsDamage)
+			untilNoFailure(l, "version 2 is back", healthy(v2))
 			d.serves(v2.target)
 		}
 		_ = v1
 	})
-	t.Run("a model that soaks", func(t *testing.T) {
+	t.Run("a soaking model", func(t *testing.T) {
 		l, d, _, _ := onTwo(t)
-		v3 := l.shelve(3)
+		v3 := l.newBundle(3)
 		slow := document(3, v3.target)
 		slow.Soak = delivery.Duration(time.Hour)
-		l.say(l.sign(l.key, slow))
+		l.serve(l.sign(l.key, slow))
 		l.phase(3, delivery.DeviceSoaking, v3.target)
 		d.damage("a", v3)
 		l.crash(v3)
-		blameless(l, "said", said)
-		blameless(l, "it soaks again", func(r delivery.Report) bool {
+		untilNoFailure(l, "damage reported", reportsDamage)
+		untilNoFailure(l, "it soaks again", func(r delivery.Report) bool {
 			return r.Phase == delivery.DeviceSoaking && r.Bundle == v3.target.Bundle && r.Held == ""
 		})
 	})
@@ -626,15 +624,15 @@ func TestDamagedSlotIsFetchedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = l.boot(d.dir)
-		blameless(l, "version 2 is back", healthy(v2))
+		untilNoFailure(l, "version 2 is back", healthy(v2))
 		d.serves(v2.target)
 	})
 }
 
-// A device without what a detector needs is at fault, and no bundle is.
-func TestDeviceThatCannotStartADetectorIsHeld(t *testing.T) {
+// A device that cannot start any detector is held. No bundle has failed.
+func TestMissingDetectorHoldsDevice(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -652,8 +650,8 @@ func TestDeviceThatCannotStartADetectorIsHeld(t *testing.T) {
 	}
 }
 
-// A device that rests says why in its reports.
-func TestRestHasAReason(t *testing.T) {
+// A device that does not follow its document reports why.
+func TestHeldReasonIsReported(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		doc    func(*delivery.Desired)
@@ -670,23 +668,23 @@ func TestRestHasAReason(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
-			v1 := l.shelve(1)
+			v1 := l.newBundle(1)
 			l.boot(l.dir(), c.config)
 			doc := document(1, v1.target)
 			c.doc(&doc)
-			l.say(l.sign(l.key, doc))
+			l.serve(l.sign(l.key, doc))
 			l.until(c.why, func(r delivery.Report) bool { return r.Desired == 1 && strings.Contains(r.Held, c.why) })
 		})
 	}
 	t.Run("an older document", func(t *testing.T) {
 		l := newLab(t)
-		v1 := l.shelve(1)
+		v1 := l.newBundle(1)
 		l.boot(l.dir())
 		l.publish(7, v1.target)
 		l.phase(7, delivery.DeviceHealthy, v1.target)
 		l.publish(6, v1.target)
 		l.until("refused", func(r delivery.Report) bool {
-			return strings.Contains(r.Held, "followed version 7 before")
+			return strings.Contains(r.Held, "accepted version 7 before")
 		})
 		l.publish(8, v1.target)
 		l.until("followed", func(r delivery.Report) bool { return r.Desired == 8 && r.Held == "" })
@@ -695,7 +693,7 @@ func TestRestHasAReason(t *testing.T) {
 
 func TestDamagedFiles(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	last := l.phase(1, delivery.DeviceHealthy, v1.target)
@@ -725,20 +723,20 @@ func TestDamagedFiles(t *testing.T) {
 	l.phase(2, delivery.DeviceHealthy, v2.target)
 }
 
-// A bundle that takes the device down whenever it soaks is left in the end.
-func TestDeviceThatGoesDownInEverySoak(t *testing.T) {
+// A bundle that takes the device down in each soak has failed after the third time.
+func TestDeviceGoesDownInEverySoak(t *testing.T) {
 	l := newLab(t)
-	v1, v2 := l.shelve(1), l.shelve(2)
+	v1, v2 := l.newBundle(1), l.newBundle(2)
 	d := l.boot(l.dir())
 	l.publish(1, v1.target)
 	l.phase(1, delivery.DeviceHealthy, v1.target)
 	slow := document(2, v2.target)
 	slow.Soak = delivery.Duration(time.Hour)
-	l.say(l.sign(l.key, slow))
+	l.serve(l.sign(l.key, slow))
 	l.phase(2, delivery.DeviceSoaking, v2.target)
 	powerCut := func() {
 		t.Helper()
-		// A power cut leaves the pointer as it is; ending on purpose does not.
+		// Stopping the agent lowers the count of tries; a power cut does not, so the old pointer is written back.
 		pointer := filepath.Join(d.dir, "agent.json")
 		data, err := os.ReadFile(pointer)
 		if err != nil {
@@ -762,7 +760,7 @@ func TestDeviceThatGoesDownInEverySoak(t *testing.T) {
 	d.serves(v1.target)
 }
 
-func TestOneAgentAFolder(t *testing.T) {
+func TestOneAgentPerFolder(t *testing.T) {
 	l := newLab(t)
 	d := l.boot(l.dir())
 	_, err := edge.Open(l.config(d.dir))

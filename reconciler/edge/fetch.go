@@ -17,23 +17,23 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A FetchFunc brings a bundle into dir, which appears at once and complete, and
-// says how many bytes of it were downloaded, also beside an error. What a try
-// that fails has brought stays in cache for the next.
+// A FetchFunc downloads a bundle into dir, which appears atomically when it is complete. It returns
+// how many bytes were downloaded, also with an error. The bytes of a failed download stay in cache for
+// the next call.
 type FetchFunc func(ctx context.Context, bundle delivery.Digest, cache, dir string) (downloaded int64, err error)
 
-// Bundles fetches from a server's bundles, or from any OCI registry.
+// Bundles returns a FetchFunc that downloads from a server's bundles, or from any OCI registry.
 func Bundles(from artifact.Source) FetchFunc {
 	client := http.Client{}
 	if from.Client != nil {
 		client = *from.Client
 	}
-	client.Transport = patient{base: client.Transport, window: time.Minute, least: 64 << 10}
+	client.Transport = minRateTransport{base: client.Transport, window: time.Minute, least: 64 << 10}
 	from.Client = &client
 	return func(ctx context.Context, bundle delivery.Digest, cache, dir string) (int64, error) {
 		store, err := artifact.Open(cache)
 		if err != nil {
-			// A power cut may have damaged the cache. It only saves downloads.
+			// A power cut may have damaged the cache. Without it everything is downloaded again.
 			if err := os.RemoveAll(cache); err != nil {
 				return 0, err
 			}
@@ -46,24 +46,24 @@ func Bundles(from artifact.Source) FetchFunc {
 	}
 }
 
-// busy is a server that answers, and asks for patience.
-type busy struct {
+// retryLater is the error of a server that asks the client to retry later.
+type retryLater struct {
 	status string
-	after  time.Duration // that it asked for
+	after  time.Duration // the server's Retry-After; zero if none
 }
 
-func (b *busy) Error() string { return "the server answers " + b.status }
+func (b *retryLater) Error() string { return "the server answered " + b.status }
 
-// patient turns a server's 429 and 5xx into errors, and ends a body that brings
-// less than least bytes in a window: a download that never ends is a failure
-// that never shows.
-type patient struct {
+// minRateTransport is a transport that returns a *retryLater error for the statuses 429 and 5xx, and cancels a
+// response body that delivers fewer than least bytes within a window: a stalled download must end in
+// an error.
+type minRateTransport struct {
 	base   http.RoundTripper
 	window time.Duration
 	least  int64
 }
 
-func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+func (p minRateTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	base := p.base
 	if base == nil {
 		base = http.DefaultTransport
@@ -79,53 +79,53 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel()
 		return nil, err
 	}
-	body := &steady{ReadCloser: resp.Body, cancel: cancel}
-	body.mu.Lock() // until the timer is in its place, which check uses
+	body := &minRateBody{ReadCloser: resp.Body, cancel: cancel}
+	body.mu.Lock() // check uses timer
 	body.timer = time.AfterFunc(p.window, func() { body.check(p.window, p.least) })
 	body.mu.Unlock()
 	resp.Body = body
 	return resp, nil
 }
 
-// steady is a body that has to go on.
-type steady struct {
+// minRateBody is a response body with a minimum rate.
+type minRateBody struct {
 	io.ReadCloser
 	cancel context.CancelFunc
 	timer  *time.Timer
 
-	mu     sync.Mutex
-	fresh  int64 // bytes in this window
-	slow   bool
-	closed bool
+	mu       sync.Mutex
+	received int64 // bytes read in this window
+	slow     bool
+	closed   bool
 }
 
-func (s *steady) check(window time.Duration, least int64) {
+func (s *minRateBody) check(window time.Duration, least int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	if s.fresh < least {
+	if s.received < least {
 		s.slow = true
-		s.cancel() // it ends the Read that waits
+		s.cancel() // ends a blocked Read
 		return
 	}
-	s.fresh = 0
+	s.received = 0
 	s.timer.Reset(window)
 }
 
-func (s *steady) Read(p []byte) (int, error) {
+func (s *minRateBody) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fresh += int64(n)
+	s.received += int64(n)
 	if err != nil && err != io.EOF && s.slow {
-		err = &busy{status: "too slowly to go on"}
+		err = &retryLater{status: "too slowly; the download was stopped"}
 	}
 	return n, err
 }
 
-func (s *steady) Close() error {
+func (s *minRateBody) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -134,12 +134,12 @@ func (s *steady) Close() error {
 	return s.ReadCloser.Close()
 }
 
-// overloaded is a *busy error for an answer that time may mend.
+// overloaded returns a *retryLater error for a status that may succeed later: 429 and 5xx.
 func overloaded(resp *http.Response) error {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
 		return nil
 	}
-	b := &busy{status: resp.Status}
+	b := &retryLater{status: resp.Status}
 	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
 		b.after = min(time.Duration(n)*time.Second, time.Hour)
 	} else if t, err := http.ParseTime(resp.Header.Get("Retry-After")); err == nil {
@@ -148,15 +148,14 @@ func overloaded(resp *http.Response) error {
 	return b
 }
 
-// whyNot says in a few words why a download failed, for the people who look after
-// the device.
-func whyNot(err error) string {
+// downloadReason explains a failed download to the operators of the device.
+func downloadReason(err error) string {
 	var source *artifact.SourceError
 	status := 0
 	if errors.As(err, &source) {
 		status = source.Status
 	}
-	var slow *busy
+	var slow *retryLater
 	var dns *net.DNSError
 	var op *net.OpError
 	switch {
@@ -165,38 +164,38 @@ func whyNot(err error) string {
 	case errors.As(err, &slow):
 		return slow.Error()
 	case status == http.StatusProxyAuthRequired:
-		return "the proxy answers 407: it wants a name and a password"
+		return "the proxy answered 407: it requires a user name and a password"
 	case status == http.StatusUnauthorized:
-		return "the server answers 401: it does not take this device's token"
+		return "the server answered 401: it does not accept this device's token"
 	case status == http.StatusNotFound:
-		return "the server or a proxy answers 404: it does not have the bundle"
+		return "the server or a proxy answered 404: it does not have the bundle"
 	case status != 0:
-		return fmt.Sprintf("the server or a proxy answers %d %s", status, http.StatusText(status))
+		return fmt.Sprintf("the server or a proxy answered %d %s", status, http.StatusText(status))
 	case errors.Is(err, artifact.ErrOtherContent):
-		return "the answer is another content than the one asked for: a proxy or a login page answers in the " +
-			"server's place, or the server's store is damaged"
+		return "the response is not the requested content: a proxy or a login page answered in place of the server, " +
+			"or the server's store is damaged"
 	case errors.As(err, &dns):
-		return "the server's name is not found: " + dns.Error()
+		return "the server's host name was not found: " + dns.Error()
 	case errors.As(err, &op):
-		// the whole error holds a port, which changes each time
-		return "the network fails: " + op.Op + ": " + op.Err.Error()
+		// The complete error contains a port, which changes each time.
+		return "network error: " + op.Op + ": " + op.Err.Error()
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "the answer was cut short"
+		return "the response ended early"
 	}
 	return err.Error()
 }
 
-// fetch brings a bundle into a slot, which must not be the one that serves.
+// fetch downloads a bundle into a slot, which must not be the serving one.
 func (a *Agent) fetch(ctx context.Context, slot string, b delivery.Digest) (int64, error) {
 	if err := clearSlot(a.Dir, slot, b); err != nil {
-		return 0, fmt.Errorf("make room in slot %s: %w", slot, err)
+		return 0, fmt.Errorf("clear slot %s: %w", slot, err)
 	}
 	cache := cacheDir(a.Dir, slot, b)
 	n, err := a.Fetch(ctx, b, cache, bundleDir(a.Dir, slot, b))
 	if err != nil {
 		return n, err
 	}
-	// The bundle is in its place; its cache only takes room.
+	// The bundle is complete, so its cache is not needed any more.
 	if err := os.RemoveAll(cache); err != nil {
 		a.Log.Warn("cache not removed", "slot", slot, "err", err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Metrics count what an agent does, for Prometheus.
+// Metrics are the agent's Prometheus metrics.
 type Metrics struct {
 	registry    *prometheus.Registry
 	downloaded  prometheus.Counter
@@ -24,22 +24,22 @@ type Metrics struct {
 	serving     *prometheus.GaugeVec
 }
 
-// NewMetrics makes metrics with a registry of their own.
+// NewMetrics returns metrics in a registry of their own.
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		downloaded: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_downloaded_bytes_total",
-			Help: "Bytes of bundles fetched."}),
+			Help: "Bytes of bundles downloaded."}),
 		switches: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_switches_total",
-			Help: "Switches to another bundle, back ones included."}),
+			Help: "Switches to another bundle, including fallbacks."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_failures_total",
-			Help: "Bundles that failed here."}),
+			Help: "Bundles that failed on this device."}),
 		crashes: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_detector_crashes_total",
-			Help: "Detectors that ended, or answered wrongly, unasked."}),
+			Help: "Serving detectors that ended unexpectedly or failed their health check."}),
 		damaged: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_slots_damaged_total",
-			Help: "Slots whose files were not the bundle's any more."}),
+			Help: "Slots whose files did not match their digests."}),
 		undelivered: prometheus.NewCounter(prometheus.CounterOpts{Name: "aob_agent_downloads_failed_total",
-			Help: "Downloads that did not come through."}),
+			Help: "Downloads that failed."}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "aob_agent_documents_refused_total",
 			Help: "Desired documents refused, by reason."}, []string{"reason"}),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "aob_agent_polls_total",
@@ -47,9 +47,9 @@ func NewMetrics() *Metrics {
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "aob_agent_reports_total",
 			Help: "Reports to the server."}, []string{"outcome"}),
 		stale: prometheus.NewGauge(prometheus.GaugeOpts{Name: "aob_agent_desired_stale",
-			Help: "1 when the desired document has expired: nothing is installed."}),
+			Help: "1 if the desired document has expired, so that nothing is installed."}),
 		serving: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "aob_agent_serving",
-			Help: "1 for the bundle that serves."}, []string{"bundle", "slot"}),
+			Help: "1 for the serving bundle."}, []string{"bundle", "slot"}),
 	}
 	m.registry.MustRegister(m.downloaded, m.switches, m.failures, m.crashes, m.damaged, m.undelivered, m.refused,
 		m.polls, m.reports, m.stale, m.serving,
@@ -57,7 +57,6 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }

@@ -10,115 +10,115 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A World is all that a step depends on.
+// World is the input of Make.
 type World struct {
 	At      time.Time
 	Device  string
 	Labels  map[string]string
-	Desired *delivery.Desired // the ring's document; nil: none was ever taken
+	Desired *delivery.Desired // the ring's document; nil if none was ever accepted
 	State   State
 
-	Slots    map[string]Slot // a and b
-	Serving  bool            // a detector answers from State.Slot
-	Soaked   time.Duration   // for how long it has
-	Starting bool            // one is being started there
-	Trouble  string          // how the last one ended, if none serves
-	Fetch    Fetching
-	Unread   string // why documents do not come through; empty: they do
-	Refused  string // why the document that the server has now is not followed; empty: it is
+	Slots     map[string]Slot // by name, a and b
+	Serving   bool            // a detector serves from State.Slot
+	Soaked    time.Duration   // how long it has served healthily
+	Starting  bool            // a detector is being started on State.Slot
+	Trouble   string          // why the last detector ended, if none serves
+	Fetch     Fetching
+	PollError string // why documents cannot be read; empty if they can
+	Refused   string // why the server's current document is not followed; empty if it is
 }
 
 // A Slot is one of the two places for a bundle.
 type Slot struct {
-	Bundle    delivery.Digest // complete and checked; empty: none
-	Crashes   int             // of its detector, without ten good minutes between them
-	NotBefore time.Time       // when it may be started again
-	Held      string          // what is wrong with this device, so that the slot cannot be used now; empty: nothing
+	Bundle    delivery.Digest // complete and checked; empty if none
+	Crashes   int             // of its detector, since it last ran for ten minutes
+	NotBefore time.Time       // earliest next start of its detector
+	Held      string          // why the device cannot use the slot now; empty if it can
 }
 
-// Fetching is how the last download went.
+// Fetching is the state of a failed download.
 type Fetching struct {
 	Bundle    delivery.Digest
-	NotBefore time.Time // when it may be tried again
-	Why       string    // why it failed
+	NotBefore time.Time // earliest next try
+	Why       string    // the error
 }
 
 // An Action is what a step does.
 type Action string
 
-// The actions.
+// Actions.
 const (
 	Rest     Action = "rest"      // nothing to do before Until
-	Start    Action = "start"     // a detector on the slot that the pointer names
-	Fetch    Action = "fetch"     // Target into Slot, which does not serve
-	Switch   Action = "switch"    // to Target in Slot: start beside, move the pointer, stop the old
-	FallBack Action = "fall back" // to Target in Slot, because of Why
-	GiveUp   Action = "give up"   // what serves has failed, because of Why, and there is nothing to fall back to
-	Forget   Action = "forget"    // what the pointer names is not there any more, because of Why
-	Prove    Action = "prove"     // the soak is over: what serves is good
-	Relabel  Action = "relabel"   // what serves is Target under another version number
+	Start    Action = "start"     // start a detector on the slot that the pointer names
+	Fetch    Action = "fetch"     // download Target into Slot, which does not serve
+	Switch   Action = "switch"    // start Target in Slot, move the pointer to it, stop the old detector
+	FallBack Action = "fall back" // switch to Target in Slot because the serving bundle failed
+	GiveUp   Action = "give up"   // the serving bundle failed and no good bundle is left to fall back to
+	Forget   Action = "forget"    // the bundle that the pointer names is not in its slot any more
+	Prove    Action = "prove"     // the soak is over: the serving bundle is good
+	Relabel  Action = "relabel"   // the serving bundle is Target under another version number
 )
 
-// A Step is one thing to do. Two equal steps are the same piece of work.
+// A Step is one thing to do. Equal steps are the same piece of work.
 type Step struct {
 	Do     Action
 	Slot   string
 	Target delivery.Target
 }
 
-// A Plan is a step and what to say while it is done.
+// A Plan is a step and what to report meanwhile.
 type Plan struct {
 	Step
 	Why   string
-	Held  string // why the device does not do what the document says, where no bundle is at fault
+	Held  string // why the device does not do what the document says, if no bundle is at fault
 	Phase delivery.DevicePhase
-	Until time.Time // look again then, at the latest; zero: when something happens
+	Until time.Time // when to plan again at the latest; zero if only an event can change the plan
 }
 
 const (
-	maxCrashes = 1 // restarts that a good bundle gets before it is left
-	maxTries   = 3 // starts of a bundle that never gets through its soak
+	maxCrashes = 1 // crashes of a good bundle's detector before the other slot is used
+	maxTries   = 3 // starts of a bundle that never completes its soak
 )
 
-// Make decides the next step.
+// Make decides the next step. It is pure.
 func Make(w World) Plan {
-	p, busy := w.serve()
+	p, busy := w.keepServing()
 	if !busy {
-		p = w.follow()
+		p = w.followDocument()
 	}
 	if p.Phase == "" {
 		p.Phase = w.phase()
 	}
 	if p.Held == "" {
-		p.Held = w.held()
+		p.Held = w.heldReason()
 	}
 	return p
 }
 
-// held says what stands in this device's way: a download that does not come
-// through, a slot that was damaged, a document that is not followed.
-func (w World) held() string {
-	want, _ := w.want()
+// heldReason returns why the device cannot do what the document says: a failed download, a damaged slot, or
+// a document that is not followed.
+func (w World) heldReason() string {
+	want, _ := w.wanted()
 	if w.Refused != "" {
 		return w.Refused
 	}
 	if w.Serving && w.State.Bundle == want.Bundle {
-		return w.Unread // it runs what it must, as far as it knows
+		return w.PollError // it runs the wanted bundle of the last document
 	}
 	if w.Fetch.Why != "" && w.Fetch.Bundle == want.Bundle {
 		return w.Fetch.Why
 	}
-	return cmp.Or(w.Slots["a"].Held, w.Slots["b"].Held, w.Unread)
+	return cmp.Or(w.Slots["a"].Held, w.Slots["b"].Held, w.PollError)
 }
 
-// phase is where the device stands when it does nothing in particular.
+// phase returns the phase to report if the step does not set one.
 func (w World) phase() delivery.DevicePhase {
-	want, _ := w.want()
+	want, _ := w.wanted()
 	switch {
 	case w.failed(want.Bundle):
 		return delivery.DeviceFailed
 	case want.Bundle == "" && len(w.State.Failures) > 0 && w.State.FailedAt == w.version():
-		return delivery.DeviceFailed // it runs something else than it was left with
+		return delivery.DeviceFailed // it runs another bundle than the one that failed
 	case w.State.Slot == "" || !w.Serving:
 		return delivery.DeviceIdle
 	case !w.proven():
@@ -134,10 +134,10 @@ func (w World) version() int64 {
 	return w.Desired.Version
 }
 
-// proven reports whether what the pointer names has passed a soak here.
+// proven reports whether the bundle that the pointer names has passed a soak on this device.
 func (w World) proven() bool { return w.good(w.State.Bundle) }
 
-// failed reports whether a bundle failed here under this document.
+// failed reports whether a bundle failed on this device under the current document.
 func (w World) failed(b delivery.Digest) bool {
 	return b != "" && w.State.FailedAt == w.version() && w.State.failure(b).Bundle == b
 }
@@ -151,9 +151,9 @@ func other(slot string) string {
 	return "a"
 }
 
-// serve keeps a detector running on the slot that the pointer names. busy is
-// false when one runs, or when there is none to run.
-func (w World) serve() (p Plan, busy bool) {
+// keepServing plans how to keep a detector running on the slot that the pointer names. busy is false if one
+// runs, or if the pointer names no slot.
+func (w World) keepServing() (p Plan, busy bool) {
 	slot := w.State.Slot
 	if slot == "" || w.Serving {
 		return p, false
@@ -166,17 +166,17 @@ func (w World) serve() (p Plan, busy bool) {
 	canFallBack := w.good(w.Slots[there].Bundle)
 
 	switch {
-	case here.Bundle != w.State.Bundle && canFallBack: // damaged or gone: not the bundle's fault
+	case here.Bundle != w.State.Bundle && canFallBack: // damaged or removed: not the bundle's fault
 		back := Plan{Step: Step{Switch, there, fallback.Target}, Why: "the bundle in slot " + slot +
-			" was damaged or is gone", Phase: delivery.DeviceStarting}
+			" was damaged or is missing", Phase: delivery.DeviceStarting}
 		return w.after(back, w.Slots[there].NotBefore), true
 	case here.Bundle != w.State.Bundle:
-		return Plan{Step: Step{Do: Forget}, Why: "its files are gone from slot " + slot}, true
+		return Plan{Step: Step{Do: Forget}, Why: "its files are missing from slot " + slot}, true
 	case !w.proven() && here.Crashes == 0 && (w.Starting || w.State.Tries < maxTries):
 		return w.after(start, here.NotBefore), true
 	case !w.proven():
 		if w.Trouble == "" {
-			fallback.Why = "the device went down each time that it was tried"
+			fallback.Why = "the device went down each time this bundle was started"
 		}
 		if canFallBack {
 			return w.after(fallback, w.Slots[there].NotBefore), true
@@ -190,7 +190,7 @@ func (w World) serve() (p Plan, busy bool) {
 	return w.after(start, here.NotBefore), true
 }
 
-// after puts a step off until a time.
+// after returns p, or a plan to rest until t if t is in the future.
 func (w World) after(p Plan, t time.Time) Plan {
 	if w.At.Before(t) {
 		return Plan{Step: Step{Do: Rest}, Why: p.Why, Phase: p.Phase, Until: t}
@@ -198,7 +198,7 @@ func (w World) after(p Plan, t time.Time) Plan {
 	return p
 }
 
-// release is the version number under which a bundle is known.
+// release returns the version number of a bundle; zero if it is not known.
 func (w World) release(b delivery.Digest) int {
 	if w.Desired != nil {
 		if w.Desired.Release.Bundle == b {
@@ -211,9 +211,9 @@ func (w World) release(b delivery.Digest) int {
 	return w.State.Releases[b]
 }
 
-// follow does what the document says.
-func (w World) follow() Plan {
-	want, why := w.want()
+// followDocument plans how to get to what the document says.
+func (w World) followDocument() Plan {
+	want, why := w.wanted()
 	rest := Plan{Step: Step{Do: Rest}, Why: why}
 	if want.Bundle == "" {
 		if w.Desired != nil && why != notYet {
@@ -228,9 +228,10 @@ func (w World) follow() Plan {
 		return w.soak(rest)
 	}
 	if w.failed(want.Bundle) {
-		rest.Why = "bundle " + want.Bundle.Short() + " failed here, and is not tried again until the document changes"
-		if back := w.refuge(); back.Bundle != "" {
-			return w.bring(back)
+		rest.Why = "bundle " + want.Bundle.Short() +
+			" failed on this device and is not tried again until the document changes"
+		if back := w.lastGood(); back.Bundle != "" {
+			return w.install(back)
 		}
 		return w.soak(rest)
 	}
@@ -240,13 +241,12 @@ func (w World) follow() Plan {
 			w.Desired.Expires.UTC().Format(time.RFC3339), w.At.UTC().Format("2006-01-02T15Z"))
 		return w.soak(rest)
 	}
-	return w.bring(want)
+	return w.install(want)
 }
 
-// refuge is what to serve where nothing serves, and what the document wants has
-// failed here: the last bundle that is known to be good. It may have to be
-// fetched again, as its slot may have been damaged.
-func (w World) refuge() (t delivery.Target) {
+// lastGood returns the last good bundle, to serve when nothing serves and the wanted bundle has failed
+// here. If its slot was damaged it is downloaded again.
+func (w World) lastGood() (t delivery.Target) {
 	if w.State.Slot != "" {
 		return t
 	}
@@ -258,8 +258,8 @@ func (w World) refuge() (t delivery.Target) {
 	return t
 }
 
-// bring gets a bundle into service: from a slot that holds it, or from the server.
-func (w World) bring(want delivery.Target) Plan {
+// install plans how to get a bundle into service: from a slot that holds it, or from the server.
+func (w World) install(want delivery.Target) Plan {
 	for _, slot := range []string{"a", "b"} {
 		if slot != w.State.Slot && w.Slots[slot].Bundle == want.Bundle {
 			return w.after(Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting},
@@ -268,8 +268,8 @@ func (w World) bring(want delivery.Target) Plan {
 	}
 	free := w.free()
 	if back := w.Slots[free].Bundle; w.State.Slot != "" && !w.proven() && w.good(back) {
-		// The only bundle known to be good is where the download would go. It
-		// serves again first, and the one that never passed its soak makes room.
+		// The only good bundle is in the slot that the download would overwrite. It serves again first, and
+		// the slot of the bundle that has not passed its soak is overwritten.
 		return Plan{Step: Step{Switch, free, delivery.Target{Version: w.release(back), Bundle: back}},
 			Phase: delivery.DeviceDownloading}
 	}
@@ -280,9 +280,9 @@ func (w World) bring(want delivery.Target) Plan {
 	return fetch
 }
 
-// want is what the document gives this device; nothing, and why, where that is
-// to keep what it runs.
-func (w World) want() (t delivery.Target, why string) {
+// wanted returns the target of this device according to the document. It is zero, with the reason, if
+// the device is to keep what it runs.
+func (w World) wanted() (t delivery.Target, why string) {
 	d := w.Desired
 	if d == nil {
 		return t, "no document yet"
@@ -304,21 +304,20 @@ func (w World) want() (t delivery.Target, why string) {
 
 const notYet = "not in the wave yet"
 
-// soak calls what serves good once it has served long enough. It is a health
-// check after the soak that ends it, not the clock: what died a moment ago is not
-// good.
+// soak plans to mark the serving bundle as good after it has served for the soak time. A health check
+// after the soak decides this, not the clock: a detector that has just died must not count as good.
 func (w World) soak(rest Plan) Plan {
 	if !w.Serving || w.proven() || w.Desired == nil {
 		return rest
 	}
 	if w.Soaked < time.Duration(w.Desired.Soak) {
-		return rest // until a later check comes out well
+		return rest // until a later health check succeeds
 	}
 	return Plan{Step: Step{Do: Prove}}
 }
 
-// free is the slot for the next download: never the one that serves; of two
-// that do not, the one that holds nothing good.
+// free returns the slot for the next download: never the serving one, and if none serves, the one
+// without a good bundle.
 func (w World) free() string {
 	if w.State.Slot != "" {
 		return other(w.State.Slot)

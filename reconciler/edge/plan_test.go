@@ -43,7 +43,7 @@ func TestMake(t *testing.T) {
 		{"a new device", World{}, Step{Do: Rest}, delivery.DeviceIdle, time.Time{}},
 		{"a first document", World{Desired: doc(1, one, nil, 1)}, Step{Fetch, "a", one}, delivery.DeviceDownloading,
 			time.Time{}},
-		{"not in the wave, and nothing before", World{Desired: doc(1, one, nil, 0)}, Step{Do: Rest},
+		{"not in the wave, no previous release", World{Desired: doc(1, one, nil, 0)}, Step{Do: Rest},
 			delivery.DeviceIdle, time.Time{}},
 		{"not in the wave", World{Desired: doc(1, two, &one, 0)}, Step{Fetch, "a", one}, delivery.DeviceDownloading,
 			time.Time{}},
@@ -53,23 +53,26 @@ func TestMake(t *testing.T) {
 			Step{Do: Rest}, delivery.DeviceIdle, time.Time{}},
 		{"downloaded", World{Desired: doc(1, one, nil, 1), Slots: map[string]Slot{"a": {Bundle: one.Bundle}}},
 			Step{Switch, "a", one}, delivery.DeviceStarting, time.Time{}},
-		{"the download waits", World{Desired: doc(1, one, nil, 1), Fetch: Fetching{Bundle: one.Bundle,
-			NotBefore: noon.Add(time.Minute)}}, Step{Do: Rest}, delivery.DeviceDownloading, noon.Add(time.Minute)},
-		{"another one's download does not", World{Desired: doc(1, one, nil, 1), Fetch: Fetching{Bundle: two.Bundle,
-			NotBefore: noon.Add(time.Minute)}}, Step{Fetch, "a", one}, delivery.DeviceDownloading, time.Time{}},
+		{"the download is delayed after a failure", World{Desired: doc(1, one, nil, 1),
+			Fetch: Fetching{Bundle: one.Bundle,
+				NotBefore: noon.Add(time.Minute)}}, Step{Do: Rest}, delivery.DeviceDownloading, noon.Add(time.Minute)},
+		{"a failed download of another bundle delays nothing", World{Desired: doc(1, one, nil, 1),
+			Fetch: Fetching{Bundle: two.Bundle,
+				NotBefore: noon.Add(time.Minute)}}, Step{Fetch, "a", one}, delivery.DeviceDownloading, time.Time{}},
 		{"offline start", World{State: onOne, Slots: both}, Step{Start, "a", one}, delivery.DeviceStarting,
 			time.Time{}},
-		{"all is well", World{State: onOne, Slots: both, Serving: true, Desired: doc(1, one, nil, 1)}, Step{Do: Rest},
+		{"the wanted bundle serves", World{State: onOne, Slots: both, Serving: true, Desired: doc(1, one, nil, 1)},
+			Step{Do: Rest},
 			delivery.DeviceHealthy, time.Time{}},
-		{"a release it holds", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, two, &one, 1)},
+		{"a release that a slot has", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, two, &one, 1)},
 			Step{Switch, "b", two}, delivery.DeviceStarting, time.Time{}},
-		{"a release it does not hold", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, tri, &one, 1)},
+		{"a release that no slot has", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, tri, &one, 1)},
 			Step{Fetch, "b", tri}, delivery.DeviceDownloading, time.Time{}},
 		{"expired", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, two, &one, 1),
 			At: noon.Add(time.Hour)}, Step{Do: Rest}, delivery.DeviceHealthy, time.Time{}},
 		{"expired, and the detector is to be started", World{State: onOne, Slots: both, Desired: doc(2, one, nil, 1),
 			At: noon.Add(time.Hour)}, Step{Start, "a", one}, delivery.DeviceStarting, time.Time{}},
-		{"another number for the same", World{State: onOne, Slots: both, Serving: true,
+		{"the same bundle under another version", World{State: onOne, Slots: both, Serving: true,
 			Desired: doc(2, delivery.Target{Version: 9, Bundle: one.Bundle}, nil, 1)},
 			Step{Do: Relabel, Target: delivery.Target{Version: 9, Bundle: one.Bundle}}, delivery.DeviceHealthy,
 			time.Time{}},
@@ -77,52 +80,57 @@ func TestMake(t *testing.T) {
 			Soaked: 20 * time.Second}, Step{Do: Rest}, delivery.DeviceSoaking, time.Time{}},
 		{"soaked", World{State: onTwo, Slots: both, Serving: true, Desired: doc(2, two, nil, 1), Soaked: time.Minute},
 			Step{Do: Prove}, delivery.DeviceSoaking, time.Time{}},
-		{"back while it soaks", World{State: onTwo, Slots: both, Serving: true, Desired: doc(3, one, nil, 1)},
+		{"rollback during the soak", World{State: onTwo, Slots: both, Serving: true, Desired: doc(3, one, nil, 1)},
 			Step{Switch, "a", one}, delivery.DeviceStarting, time.Time{}},
-		{"on while it soaks: the good one is kept", World{State: onTwo, Slots: both, Serving: true,
+		{"next release during the soak: the good bundle is kept", World{State: onTwo, Slots: both, Serving: true,
 			Desired: doc(3, tri, nil, 1)}, Step{Switch, "a", delivery.Target{Bundle: one.Bundle}},
 			delivery.DeviceDownloading, time.Time{}},
-		{"on while it soaks, with nothing good", World{State: with(onTwo, func(s *State) { s.Good = nil }), Slots: both,
+		{"next release during the soak, no good bundle", World{State: with(onTwo, func(s *State) { s.Good = nil }),
+			Slots:   both,
 			Serving: true, Desired: doc(3, tri, nil, 1)}, Step{Fetch, "a", tri}, delivery.DeviceDownloading,
 			time.Time{}},
-		{"it fell in its soak", World{State: onTwo, Slots: map[string]Slot{"a": both["a"], "b": {Bundle: two.Bundle,
+		{"it crashed in its soak", World{State: onTwo, Slots: map[string]Slot{"a": both["a"], "b": {Bundle: two.Bundle,
 			Crashes: 1}}, Trouble: "crashed", Desired: doc(2, two, nil, 1)},
 			Step{FallBack, "a", delivery.Target{Bundle: one.Bundle}}, delivery.DeviceStarting, time.Time{}},
-		{"it fell in its soak, alone", World{State: with(onTwo, func(s *State) { s.Good = nil }),
+		{"it crashed in its soak, no good bundle", World{State: with(onTwo, func(s *State) { s.Good = nil }),
 			Slots: map[string]Slot{"b": {Bundle: two.Bundle, Crashes: 1}}, Desired: doc(2, two, nil, 1)},
 			Step{Do: GiveUp}, delivery.DeviceIdle, time.Time{}},
 		{"the device went down in its soak", World{State: onTwo, Slots: both, Desired: doc(2, two, nil, 1)},
 			Step{Start, "b", two}, delivery.DeviceStarting, time.Time{}},
-		{"three times", World{State: with(onTwo, func(s *State) { s.Tries = 3 }), Slots: both, Desired: doc(2, two, nil,
-			1)}, Step{FallBack, "a", delivery.Target{Bundle: one.Bundle}}, delivery.DeviceStarting, time.Time{}},
-		{"the third is being started", World{State: with(onTwo, func(s *State) { s.Tries = 3 }), Slots: both,
+		{"the device went down three times", World{State: with(onTwo, func(s *State) { s.Tries = 3 }), Slots: both,
+			Desired: doc(2, two, nil,
+				1)}, Step{FallBack, "a", delivery.Target{Bundle: one.Bundle}}, delivery.DeviceStarting, time.Time{}},
+		{"the third start is in progress", World{State: with(onTwo, func(s *State) { s.Tries = 3 }), Slots: both,
 			Desired: doc(2, two, nil, 1), Starting: true}, Step{Start, "b", two}, delivery.DeviceStarting, time.Time{}},
-		{"it failed before", World{State: with(onOne, func(s *State) { s.fail(two.Bundle, 2, "x") }), Slots: both,
+		{"it failed under this document", World{State: with(onOne, func(s *State) { s.fail(two.Bundle, 2, "x") }),
+			Slots:   both,
 			Serving: true, Desired: doc(2, two, nil, 1)}, Step{Do: Rest}, delivery.DeviceFailed, time.Time{}},
-		{"it failed before the document changed", World{State: with(onOne, func(s *State) {
+		{"it failed under an earlier document", World{State: with(onOne, func(s *State) {
 			s.fail(two.Bundle, 2, "x")
 		}), Slots: both, Serving: true, Desired: doc(3, two, nil, 1)}, Step{Switch, "b", two}, delivery.DeviceStarting,
 			time.Time{}},
-		{"a good one's first crash", World{State: onOne, Slots: map[string]Slot{"a": {Bundle: one.Bundle, Crashes: 1,
+		{"first crash of a good bundle", World{State: onOne, Slots: map[string]Slot{"a": {Bundle: one.Bundle,
+			Crashes:   1,
 			NotBefore: noon.Add(1)}}}, Step{Start, "a", one}, delivery.DeviceStarting, time.Time{}},
-		{"a good one's second crash, alone", World{State: onOne, Slots: map[string]Slot{"a": {Bundle: one.Bundle,
+		{"second crash of the only good bundle", World{State: onOne, Slots: map[string]Slot{"a": {Bundle: one.Bundle,
 			Crashes: 2, NotBefore: noon.Add(time.Second)}}}, Step{Do: Rest}, delivery.DeviceStarting,
 			noon.Add(time.Second)},
-		{"a good one's second crash, with another good one", World{State: with(onOne, func(s *State) {
+		{"second crash of a good bundle, another one is good", World{State: with(onOne, func(s *State) {
 			s.Good = good(two, one)
 		}), Slots: map[string]Slot{"a": {Bundle: one.Bundle, Crashes: 2, NotBefore: noon.Add(time.Second)},
 			"b": {Bundle: two.Bundle}}},
 			Step{FallBack, "b", delivery.Target{Bundle: two.Bundle}}, delivery.DeviceStarting, time.Time{}},
-		{"two good ones that crash take turns", World{State: with(onOne, func(s *State) { s.Good = good(two, one) }),
-			Slots: map[string]Slot{"a": {Bundle: one.Bundle, Crashes: 2}, "b": {Bundle: two.Bundle, Crashes: 2,
-				NotBefore: noon.Add(time.Second)}}},
+		{"two good bundles that crash: no fallback to one that crashes too",
+			World{State: with(onOne, func(s *State) { s.Good = good(two, one) }),
+				Slots: map[string]Slot{"a": {Bundle: one.Bundle, Crashes: 2}, "b": {Bundle: two.Bundle, Crashes: 2,
+					NotBefore: noon.Add(time.Second)}}},
 			Step{Start, "a", one}, delivery.DeviceStarting, time.Time{}},
 		{"the fallback does not start", World{State: onTwo, Slots: map[string]Slot{"a": {Bundle: one.Bundle, Crashes: 1,
 			NotBefore: noon.Add(time.Second)}, "b": {Bundle: two.Bundle, Crashes: 1}}, Trouble: "x"}, Step{Do: Rest},
 			delivery.DeviceStarting, noon.Add(time.Second)},
-		{"its files are gone", World{State: onOne, Slots: map[string]Slot{"b": both["b"]}, Desired: doc(1, one, nil,
+		{"its files are missing", World{State: onOne, Slots: map[string]Slot{"b": both["b"]}, Desired: doc(1, one, nil,
 			1)}, Step{Do: Forget}, delivery.DeviceIdle, time.Time{}},
-		{"nothing serves, and a good one is there", World{State: State{Good: good(one)},
+		{"no pointer, and a slot has a good bundle", World{State: State{Good: good(one)},
 			Slots: map[string]Slot{"a": both["a"]}, Desired: doc(1, two, nil, 1)}, Step{Fetch, "b", two},
 			delivery.DeviceDownloading, time.Time{}},
 	} {
@@ -138,9 +146,8 @@ func TestMake(t *testing.T) {
 	}
 }
 
-// A device on which anything may break at any time: what it does is never
-// wrong, and it always comes to rest.
-func TestPlanPromises(t *testing.T) {
+// TestPlanInvariants checks the invariants of plans on random devices on which anything may fail at any time.
+func TestPlanInvariants(t *testing.T) {
 	targets := []delivery.Target{one, two, tri}
 	for seed := range uint64(1000) {
 		rng := rand.New(rand.NewPCG(seed, 2))
@@ -181,32 +188,32 @@ func TestPlanPromises(t *testing.T) {
 			installs := p.Do == Fetch || p.Do == Switch && w.Serving && !w.good(p.Target.Bundle)
 			switch {
 			case p.Slot != "" && p.Slot == w.State.Slot && p.Do != Start:
-				fail("writes or restarts the slot that serves")
+				fail("writes the serving slot")
 			case p.Do == Fetch && w.Serving && !w.proven() && w.good(w.Slots[p.Slot].Bundle):
-				fail("throws away the only good bundle")
+				fail("overwrites the only good bundle")
 			case installs && !w.At.Before(w.Desired.Expires):
-				fail("installs by a document that has expired")
+				fail("installs although the document has expired")
 			case installs && bad[p.Target.Bundle]:
-				fail("tries again what failed under this document")
+				fail("retries a bundle that failed under this document")
 			case (p.Do == Switch || p.Do == FallBack) && w.Slots[p.Slot].Bundle != p.Target.Bundle:
-				fail("switches to what is not there")
+				fail("switches to a bundle that the slot does not have")
 			case p.Do == FallBack && !w.good(p.Target.Bundle):
-				fail("falls back to what was never good")
+				fail("falls back to a bundle that was never good")
 			case p.Do == Prove && (!w.Serving || w.Soaked < time.Minute):
-				fail("calls good what has not soaked")
+				fail("marks a bundle as good before the end of its soak")
 			case p.Do == Rest && !p.Until.IsZero() && !p.Until.After(w.At):
 				fail("rests until a time that has passed")
 			case p.Phase == delivery.DeviceHealthy && (!w.Serving || !w.proven()):
-				fail("says healthy")
+				fail("phase is healthy, but no good bundle serves")
 			case p.Phase == delivery.DeviceFailed && len(w.State.Failures) == 0:
-				fail("says failed, and not what")
+				fail("phase is failed, but no failure is recorded")
 			}
 			apply(rng, &w, p, bad)
 		}
 	}
 }
 
-// apply does a step as an agent would, and lets some fail.
+// apply executes a step on the world as an agent would. Some steps fail at random.
 func apply(rng *rand.Rand, w *World, p Plan, bad map[delivery.Digest]bool) {
 	broken := rng.IntN(5) == 0
 	s := w.State.clone()

@@ -19,31 +19,31 @@ import (
 )
 
 const (
-	maxDocument = 64 << 10
-	longPoll    = 55 * time.Second
-	slowest     = time.Hour // between two polls, whatever a document says
+	maxDocument     = 64 << 10
+	longPoll        = 55 * time.Second
+	maxPollInterval = time.Hour // longest time between two polls, whatever the document says
 )
 
-// A document is a ring's desired state that a trusted key signed.
+// A document is a ring's desired state with a trusted signature.
 type document struct {
 	desired  delivery.Desired
 	envelope []byte
 }
 
-// verify reads an envelope. Version and expiry are for the loop to judge.
+// verify checks an envelope and decodes its document. It does not check the version and the expiry.
 func (a *Agent) verify(envelope []byte) (document, error) {
 	payload, _, err := trust.Verify(envelope, delivery.DesiredPayload, a.Keys)
 	if err != nil {
 		return document{}, err
 	}
-	// A newer server may say more than this agent knows. What it must not miss
-	// comes under another payload type, so unknown fields are passed over.
+	// Unknown fields are ignored: a newer server may set more fields. A field that an agent must not
+	// ignore would come with another payload type.
 	var d delivery.Desired
 	if err := json.Unmarshal(payload, &d); err != nil {
 		return document{}, fmt.Errorf("document: %w", err)
 	}
 	if d.Ring != a.Ring {
-		return document{}, fmt.Errorf("document: it is for ring %.64q, this device is in %q", d.Ring, a.Ring)
+		return document{}, fmt.Errorf("document: it is for ring %.64q, but this device is in ring %q", d.Ring, a.Ring)
 	}
 	targets := []delivery.Target{d.Release}
 	if d.Previous != nil {
@@ -56,16 +56,16 @@ func (a *Agent) verify(envelope []byte) (document, error) {
 	}
 	if d.Version < 1 || !(d.Share >= 0 && d.Share <= 1) || d.Soak < 0 || d.NextPoll < 0 || d.Report < 0 ||
 		len(d.Match) > 32 {
-		return document{}, errors.New("document: a value is out of its bounds")
+		return document{}, errors.New("document: a number is out of range, or match has more than 32 labels")
 	}
 	return document{d, bytes.Clone(envelope)}, nil
 }
 
-// poll asks for the ring's document for ever and hands on each that is signed.
+// poll requests the ring's document until ctx is done, and passes each verified one to the loop.
 func (a *Agent) poll(ctx context.Context) {
-	wait := pauses{first: a.Retry, most: 5 * time.Minute}
+	wait := backoff{first: a.Retry, most: 5 * time.Minute}
 	etag, interval := "", time.Minute
-	pause := time.Duration(rand.Int64N(int64(a.Retry) + 1)) // a fleet that is switched on together
+	pause := time.Duration(rand.Int64N(int64(a.Retry) + 1)) // jitter for fleets that are switched on together
 	for {
 		select {
 		case <-ctx.Done():
@@ -79,12 +79,12 @@ func (a *Agent) poll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		var slow *busy
+		var slow *retryLater
 		switch {
-		case err == nil && envelope == nil: // nothing new
-			a.unread.reset()
+		case err == nil && envelope == nil: // no change
+			a.pollErrors.reset()
 			wait.reset()
-			pause = around(interval)
+			pause = jittered(interval)
 			if waited {
 				pause = time.Duration(rand.Int64N(int64(a.Retry) + 1))
 			}
@@ -92,21 +92,21 @@ func (a *Agent) poll(ctx context.Context) {
 		case errors.As(err, &slow):
 			pause = wait.next(slow.after)
 		case err != nil:
-			// A server that had the question for longer than the last pause was well
-			// until then: one that is restarted now and then is not one that is gone.
-			if lost := (unanswered{}); errors.As(err, &lost) && took > pause {
+			// If the server held the request longer than the last pause, it was up until then. The backoff
+			// starts anew, so that a server that is restarted now and then does not count as one that is down.
+			if lost := (noResponseError{}); errors.As(err, &lost) && took > pause {
 				wait.reset()
 			}
 			pause = wait.next(0)
 		}
 		if err != nil {
-			a.unread.failed(err)
+			a.pollErrors.failed(err)
 			a.Metrics.polls.WithLabelValues("failed").Inc()
-			a.Log.Warn("no desired state", "err", err, "again", pause.Round(time.Millisecond))
+			a.Log.Warn("desired state not received", "err", err, "again", pause.Round(time.Millisecond))
 			continue
 		}
 		wait.reset()
-		// The same answer is not looked at twice, believed or not.
+		// The ETag is remembered for refused documents too, so that the same one is not checked again.
 		again := tag == etag
 		etag = tag
 		pause = time.Duration(rand.Int64N(int64(a.Retry)/2 + 1))
@@ -115,61 +115,62 @@ func (a *Agent) poll(ctx context.Context) {
 			a.Metrics.refused.WithLabelValues("signature").Inc()
 			a.Log.Error("desired state refused", "err", err)
 			if _, newer := errors.AsType[delivery.Blocked](err); !newer {
-				err = fmt.Errorf("what the server or a proxy answers is no document that a trusted key signed: %w", err)
+				err = fmt.Errorf("the response of the server or a proxy is not a document signed by a trusted key: %w",
+					err)
 			}
-			a.unread.failed(err)
-			pause = around(interval)
+			a.pollErrors.failed(err)
+			pause = jittered(interval)
 			continue
 		}
-		a.unread.reset()
-		interval = min(max(time.Duration(d.desired.NextPoll), a.Retry), slowest)
+		a.pollErrors.reset()
+		interval = min(max(time.Duration(d.desired.NextPoll), a.Retry), maxPollInterval)
 		if again || tag == "" {
-			pause = around(interval) // a server without ETags answers at once, every time
+			pause = jittered(interval) // a server without ETags never holds a request
 		}
 		select {
-		case a.docs <- d:
+		case a.documents <- d:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// unread is why documents do not come through.
-type unread struct {
+// failureCount counts polls that failed in a row. It is safe for concurrent use.
+type failureCount struct {
 	mu  sync.Mutex
 	n   int // failures in a row
 	why string
 }
 
-func (u *unread) failed(err error) {
+func (u *failureCount) failed(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.n++
 	u.why = err.Error()
 }
 
-func (u *unread) reset() {
+func (u *failureCount) reset() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.n, u.why = 0, ""
 }
 
-// trouble is what to report: one failure may be a server that is restarted.
-func (u *unread) trouble() string {
+// trouble returns the error to report. The first two failures are not reported: the server may be restarting.
+func (u *failureCount) trouble() string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.n < 3 {
 		return ""
 	}
-	return "cannot read what to run: " + u.why
+	return "cannot read the desired state: " + u.why
 }
 
-// unanswered is the error of a question that was sent.
-type unanswered struct{ error }
+// noResponseError is the error of a request that was sent and got no response.
+type noResponseError struct{ error }
 
-func (u unanswered) Unwrap() error { return u.error }
+func (u noResponseError) Unwrap() error { return u.error }
 
-// get asks once. It returns nothing and no error where there is nothing new.
+// get polls once. It returns neither an envelope nor an error if nothing has changed.
 func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longPoll+30*time.Second)
 	defer cancel()
@@ -188,7 +189,7 @@ func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag stri
 	}))
 	resp, err := a.Client.Do(req)
 	if err != nil && written.Load() {
-		return nil, "", unanswered{err}
+		return nil, "", noResponseError{err}
 	}
 	if err != nil {
 		return nil, "", err
@@ -198,13 +199,13 @@ func (a *Agent) get(ctx context.Context, etag string) (envelope []byte, tag stri
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotModified, http.StatusNotFound:
-		return nil, "", nil // not found: the ring has no document yet
+		return nil, "", nil // 404: the ring has no document yet
 	default:
 		if err := overloaded(resp); err != nil {
 			return nil, "", err
 		}
-		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // the status has to do without it
-		return nil, "", fmt.Errorf("the server answers %s: %.200q", resp.Status, why)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // an error is ignored: the status is enough
+		return nil, "", fmt.Errorf("the server answered %s: %.200q", resp.Status, why)
 	}
 	envelope, err = io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err != nil {

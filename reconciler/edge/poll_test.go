@@ -18,7 +18,7 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// Even a signed document may say anything: what is taken keeps its bounds.
+// FuzzDocument checks that an accepted document is within its limits, even if a trusted key signed it.
 func FuzzDocument(f *testing.F) {
 	key, err := trust.Create(filepath.Join(f.TempDir(), "desired.pem"))
 	if err != nil {
@@ -54,18 +54,17 @@ func FuzzDocument(f *testing.F) {
 	})
 }
 
-// A server that is restarted now and then while it holds the question is asked
-// again soon after each time; one that breaks off at once, or cannot be reached,
-// less and less often.
-func TestPausesBetweenPolls(t *testing.T) {
+// A server that restarts now and then while it holds a long poll is polled again soon after each restart. For a server
+// that closes the connection at once, or cannot be reached, the pauses grow.
+func TestPollBackoff(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		server
 		want time.Duration // the pause after the tenth failure; jitter at most doubles it
 	}{
 		{"restarted", server{there: true, holds: 30 * time.Second}, time.Second},
-		{"breaks off at once", server{there: true}, 300 * time.Second},
-		{"gone", server{holds: 30 * time.Second}, 300 * time.Second},
+		{"closes at once", server{there: true}, 300 * time.Second},
+		{"unreachable", server{holds: 30 * time.Second}, 300 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -90,7 +89,7 @@ func TestPausesBetweenPolls(t *testing.T) {
 	}
 }
 
-// A server takes questions, or cannot be reached, and answers none.
+// A server accepts requests and never answers, or cannot be reached.
 type server struct {
 	there bool
 	holds time.Duration
@@ -104,7 +103,7 @@ func (s server) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, io.ErrUnexpectedEOF
 }
 
-// A pauseLog passes on what an agent logs of its pauses.
+// A pauseLog is a log handler that extracts the logged pauses.
 type pauseLog chan time.Duration
 
 func (pauseLog) Enabled(context.Context, slog.Level) bool { return true }
@@ -120,16 +119,16 @@ func (l pauseLog) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A document of a newer server is called that. One that nobody signed is no document.
-func TestDocumentsOfANewerServerAreCalledThat(t *testing.T) {
+// The error for a signed document of a newer server says so. The error for one without a trusted signature does not.
+func TestDocumentOfNewerServer(t *testing.T) {
 	key, stranger := newKey(t), newKey(t)
 	a := &Agent{Config: Config{Ring: "north", Device: "d1", Keys: []trust.PublicKey{key.Public()}}}
 	for name, c := range map[string]struct {
 		by   *trust.Key
 		want string
 	}{
-		"signed":     {key, "it has format 2, and this aob reads formats up to 1"},
-		"a stranger": {stranger, "no trusted key signed it"},
+		"signed":        {key, "it has format 2, and this aob reads formats up to 1"},
+		"untrusted key": {stranger, "no trusted key signed it"},
 	} {
 		envelope, err := trust.Sign(c.by, "application/vnd.aob.desired.v2+json", []byte(`{"ring":"north"}`))
 		if err != nil {
@@ -141,13 +140,13 @@ func TestDocumentsOfANewerServerAreCalledThat(t *testing.T) {
 	}
 }
 
-// An agent refuses the folder of a newer one, and changes nothing in it. That the folder is damaged is something else.
-func TestAgentRefusesTheFolderOfANewerOne(t *testing.T) {
+// An agent refuses the folder of a newer agent and changes nothing in it. A damaged folder is not refused.
+func TestFolderOfNewerAgentIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"newer": {`{"format": 2, "slot": "c"}`,
 			"was written by a newer aob: it has format 2, and this aob reads formats up to 1"},
 		"newer, other types": {`{"format": 5, "slot": {"x": 1}}`, "it has format 5"},
-		"as it was":          {`{"device": "d1", "ring": "north", "downloaded": 0}`, ""},
+		"no format":          {`{"device": "d1", "ring": "north", "downloaded": 0}`, ""},
 		"format 1":           {`{"format": 1, "device": "d1", "ring": "north"}`, ""},
 		"damaged":            {`{"format": `, ""},
 	} {

@@ -18,42 +18,42 @@ import (
 )
 
 const (
-	maxSpool     = 64 // reports; the oldest make room
+	maxSpool     = 64 // reports; older ones are dropped
 	maxSpoolFile = 4 << 20
 )
 
-// A spool holds the reports that were not sent yet, and counts all of them. It
-// survives restarts; where it cannot be written it goes on in memory, because a
-// full disk must not stop a device.
+// A spool stores the reports that were not sent yet, and the sequence number of the last one. It
+// survives restarts. If it cannot be written it continues in memory, because a full disk must not stop
+// a device.
 type spool struct {
 	path string
 
-	mu   sync.Mutex
-	kept spoolContent
-	more chan struct{} // holds a token when there is something to send
+	mu      sync.Mutex
+	content spoolContent
+	pending chan struct{} // holds a token if there is something to send
 }
 
 type spoolContent struct {
-	Sequence int64             `json:"sequence"` // of the last report made
+	Sequence int64             `json:"sequence"` // of the last report added
 	Reports  []delivery.Report `json:"reports"`  // oldest first
 	Last     delivery.Report   `json:"last"`
-	Receipt  string            `json:"receipt,omitempty"` // from the server's last answer
+	Receipt  string            `json:"receipt,omitempty"` // from the server's last response
 }
 
-// openSpool reads the spool. One that cannot be read begins anew: the server
-// tells where its numbers have to go on. Reports of another ring or device are
-// dropped: this installation has moved, and its token is not theirs.
+// openSpool reads the spool. If it cannot be read it starts empty: the server's response says at which
+// number to continue. Reports of another ring or device are dropped, because this device's token is
+// not valid for them.
 func openSpool(dir, ring, device string) *spool {
-	s := &spool{path: filepath.Join(dir, spoolFile), more: make(chan struct{}, 1)}
+	s := &spool{path: filepath.Join(dir, spoolFile), pending: make(chan struct{}, 1)}
 	if data, err := readFile(s.path, maxSpoolFile); err == nil {
-		if json.Unmarshal(data, &s.kept) != nil {
-			s.kept = spoolContent{}
+		if json.Unmarshal(data, &s.content) != nil {
+			s.content = spoolContent{}
 		}
 	}
-	if l := s.kept.Last; l.Ring != ring || l.Device != device {
-		s.kept.Last, s.kept.Receipt = delivery.Report{}, ""
+	if l := s.content.Last; l.Ring != ring || l.Device != device {
+		s.content.Last, s.content.Receipt = delivery.Report{}, ""
 	}
-	s.kept.Reports = slices.DeleteFunc(s.kept.Reports, func(r delivery.Report) bool {
+	s.content.Reports = slices.DeleteFunc(s.content.Reports, func(r delivery.Report) bool {
 		return r.Ring != ring || r.Device != device
 	})
 	s.wake()
@@ -62,109 +62,110 @@ func openSpool(dir, ring, device string) *spool {
 
 func (s *spool) wake() {
 	select {
-	case s.more <- struct{}{}:
+	case s.pending <- struct{}{}:
 	default:
 	}
 }
 
-// add numbers a report and keeps it until it is sent.
+// add gives a report the next sequence number and stores it until it is sent.
 func (s *spool) add(r delivery.Report) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept.Sequence++
-	r.Sequence = s.kept.Sequence
-	s.kept.Reports = append(s.kept.Reports, r)
-	s.kept.Reports = s.kept.Reports[max(0, len(s.kept.Reports)-maxSpool):]
-	s.kept.Last = r
+	s.content.Sequence++
+	r.Sequence = s.content.Sequence
+	s.content.Reports = append(s.content.Reports, r)
+	s.content.Reports = s.content.Reports[max(0, len(s.content.Reports)-maxSpool):]
+	s.content.Last = r
 	s.wake()
 	return s.write()
 }
 
 func (s *spool) write() error {
-	data, err := json.Marshal(s.kept)
+	data, err := json.Marshal(s.content)
 	if err != nil {
 		return err
 	}
 	return durable.WriteFile(s.path, data, 0o600)
 }
 
-// first is the next report to send.
+// first returns the next report to send.
 func (s *spool) first() (delivery.Report, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.kept.Reports) == 0 {
+	if len(s.content.Reports) == 0 {
 		return delivery.Report{}, false
 	}
-	return s.kept.Reports[0], true
+	return s.content.Reports[0], true
 }
 
-// last reports whether no report was made after this one.
+// last reports whether no report was added after this sequence number.
 func (s *spool) last(sequence int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept.Sequence <= sequence
+	return s.content.Sequence <= sequence
 }
 
-// answer is what the server says to a report.
-type answer struct {
-	Highest int64  `json:"highest"` // the highest number that it has heard from this device
-	Receipt string `json:"receipt"` // to be sent with the next report
-	Again   bool   `json:"again"`   // the number was used before, by another report
+// response is the server's response to a report.
+type response struct {
+	Highest   int64  `json:"highest"` // the highest sequence number received from this device
+	Receipt   string `json:"receipt"` // to be sent with the next report
+	Duplicate bool   `json:"again"`   // another report had this sequence number
 }
 
 func (s *spool) receipt() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept.Receipt
+	return s.content.Receipt
 }
 
-// sent forgets a report and all before it. Where the server has heard a higher
-// number than ours, this device has lost its count, so it goes on above it, and
-// says again what the server took for a repeat.
-func (s *spool) sent(sequence int64, a answer) error {
+// sent removes a report and all before it. If the server has received a higher sequence number than
+// the spool's, this device has lost its count: it continues above that number, and sends the last
+// report again, which the server took for a repetition.
+func (s *spool) sent(sequence int64, a response) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.Receipt != "" {
-		s.kept.Receipt = a.Receipt
+		s.content.Receipt = a.Receipt
 	}
-	for len(s.kept.Reports) > 0 && s.kept.Reports[0].Sequence <= sequence {
-		s.kept.Reports = s.kept.Reports[1:]
+	for len(s.content.Reports) > 0 && s.content.Reports[0].Sequence <= sequence {
+		s.content.Reports = s.content.Reports[1:]
 	}
-	if (a.Highest > s.kept.Sequence || a.Again && a.Highest == s.kept.Sequence) && a.Highest < 1<<53-1 {
-		s.kept.Sequence = a.Highest + 1
-		s.kept.Last.Sequence = s.kept.Sequence
-		s.kept.Reports = []delivery.Report{s.kept.Last}
+	if (a.Highest > s.content.Sequence || a.Duplicate && a.Highest == s.content.Sequence) && a.Highest < 1<<53-1 {
+		s.content.Sequence = a.Highest + 1
+		s.content.Last.Sequence = s.content.Sequence
+		s.content.Reports = []delivery.Report{s.content.Last}
 		s.wake()
 	}
-	// A repeat after a crash is harmless; losing the count is not much worse.
+	// If this write is lost in a crash, a report is sent twice, which does no harm.
 	return s.write()
 }
 
-// send posts reports for ever, in order.
+// send posts reports in order until ctx is done.
 func (a *Agent) send(ctx context.Context) {
-	wait := pauses{first: a.Retry, most: time.Minute} // silence for longer may count as a failure
+	wait := backoff{first: a.Retry, most: time.Minute} // the server may count longer silence as a failure
 	for {
 		r, ok := a.spool.first()
 		if !ok {
 			select {
 			case <-ctx.Done():
 				return
-			case <-a.spool.more:
+			case <-a.spool.pending:
 			}
 			continue
 		}
 		r.Receipt, r.Sent = a.spool.receipt(), a.Now().UTC()
 		got, err := a.post(ctx, r)
 		var bad refusal
-		var slow *busy
+		var slow *retryLater
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
 			a.Metrics.reports.WithLabelValues("sent").Inc()
 		case errors.As(err, &bad) && (bad.malformed || !a.spool.last(r.Sequence)):
-			// It will be refused again, and those behind it must not wait for it. The last one says how the device is
-			// now, so it is kept: somebody may mend the server, or what stands before it.
+			// It would be refused again and must not block the reports behind it. The last report has the
+			// current state of the device, so it is kept and retried: the server, or a proxy before it, may be
+			// repaired.
 			a.Metrics.reports.WithLabelValues("refused").Inc()
 			a.Log.Error("report refused", "sequence", r.Sequence, "err", err)
 		default:
@@ -183,21 +184,21 @@ func (a *Agent) send(ctx context.Context) {
 		}
 		wait.reset()
 		if err := a.spool.sent(r.Sequence, got); err != nil {
-			a.Log.Warn("reports not kept", "err", err)
+			a.Log.Warn("reports not stored", "err", err)
 		}
 	}
 }
 
-// refusal is an answer that a repeat does not change.
+// refusal is a response that a retry does not change.
 type refusal struct {
 	why       string
-	malformed bool // no server will ever take it
+	malformed bool // no server would accept it
 }
 
 func (r refusal) Error() string { return r.why }
 
-// refuses reports whether a status is about the report that was sent, and not about the moment or the token.
-func refuses(status int) bool {
+// isRefusal reports whether a status rejects the report itself, and not the token or the time.
+func isRefusal(status int) bool {
 	switch status {
 	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusRequestTimeout,
 		http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -206,7 +207,7 @@ func refuses(status int) bool {
 	return status >= 400 && status < 500
 }
 
-func (a *Agent) post(ctx context.Context, r delivery.Report) (got answer, err error) {
+func (a *Agent) post(ctx context.Context, r delivery.Report) (got response, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	body, err := json.Marshal(r)
@@ -230,17 +231,17 @@ func (a *Agent) post(ctx context.Context, r delivery.Report) (got answer, err er
 	}
 	switch {
 	case resp.StatusCode == http.StatusOK:
-	case refuses(resp.StatusCode):
+	case isRefusal(resp.StatusCode):
 		malformed := resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusRequestEntityTooLarge
-		return got, refusal{fmt.Sprintf("the server answers %s: %.200q", resp.Status, text), malformed}
+		return got, refusal{fmt.Sprintf("the server answered %s: %.200q", resp.Status, text), malformed}
 	default:
 		if err := overloaded(resp); err != nil {
 			return got, err
 		}
-		return got, fmt.Errorf("the server answers %s: %.200q", resp.Status, text)
+		return got, fmt.Errorf("the server answered %s: %.200q", resp.Status, text)
 	}
 	if err := json.Unmarshal(text, &got); err != nil {
-		return answer{}, fmt.Errorf("the server's receipt: %w", err)
+		return response{}, fmt.Errorf("decode the server's response: %w", err)
 	}
 	return got, nil
 }

@@ -18,22 +18,21 @@ import (
 	"github.com/autonomos/aob/reconciler/fleet"
 )
 
-type forgetful struct{}
+type discardStore struct{}
 
-func (forgetful) SaveDevice(context.Context, string, delivery.Device) error { return nil }
-func (forgetful) Devices(context.Context) ([]delivery.Device, error)        { return nil, nil }
-func (forgetful) DropDevice(context.Context, string, string) error          { return nil }
+func (discardStore) SaveDevice(context.Context, string, delivery.Device) error { return nil }
+func (discardStore) Devices(context.Context) ([]delivery.Device, error)        { return nil, nil }
+func (discardStore) DropDevice(context.Context, string, string) error          { return nil }
 
-// An installation that was moved to another ring, or got another name, with a report that was never sent, is heard
-// under its new name at once.
-func TestMovedDeviceIsHeard(t *testing.T) {
+// A device that gets another ring or name while it has unsent reports can report under the new name at once.
+func TestMovedDeviceReports(t *testing.T) {
 	for name, to := range map[string][2]string{"another ring": {"south", "d1"}, "another name": {"north", "d2"}} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
 			const secret = "a secret of the fleet"
 			woken := make(chan struct{}, 1)
 			f, err := fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: l.key, Secret: secret,
-				Registry:  forgetful{},
+				Registry:  discardStore{},
 				WakeEvery: 1, Wake: func() {
 					select {
 					case woken <- struct{}{}:
@@ -73,7 +72,7 @@ func TestMovedDeviceIsHeard(t *testing.T) {
 					select {
 					case <-woken:
 					case <-late:
-						t.Fatalf("the server never hears of device %s in ring %s", device, ring)
+						t.Fatalf("no report of device %s in ring %s", device, ring)
 					}
 				}
 			}
@@ -87,7 +86,7 @@ func TestMovedDeviceIsHeard(t *testing.T) {
 			d := l.boot(dir, as("north", "d1", nil))
 			heard("north", "d1")
 			d.stop()
-			reach(false) // the site's network is away while it is moved
+			reach(false) // the network is down while the device is moved
 			d = l.boot(dir, as("north", "d1", map[string]string{"site": "moved"}))
 			<-refused
 			d.stop()
@@ -104,8 +103,8 @@ func TestMovedDeviceIsHeard(t *testing.T) {
 	}
 }
 
-// A report that the server will never take does not keep those behind it. One that it may take later does.
-func TestReportsBehindARefusedOneAreSent(t *testing.T) {
+// A report that the server will never accept does not block the ones behind it. A report that it may accept later does.
+func TestRefusedReportDoesNotBlock(t *testing.T) {
 	for status, passes := range map[int]bool{
 		400: true, 403: true, 404: true, 405: true, 409: true, 410: true, 413: true, 422: true,
 		401: false, 407: false, 408: false, 421: false, 425: false, 429: false, 500: false, 503: false} {
@@ -139,13 +138,13 @@ func TestReportsBehindARefusedOneAreSent(t *testing.T) {
 				}
 			}
 			d := l.boot(dir, as("a"))
-			<-posts // one report is made and not taken
+			<-posts // one report is sent and refused
 			d.stop()
 			down.Store(false)
 			for len(posts) > 0 {
 				<-posts
 			}
-			d = l.boot(dir, as("b")) // and another behind it
+			d = l.boot(dir, as("b")) // another report is queued behind it
 			tries := 0
 			for n := range posts {
 				if n == 1 {

@@ -17,70 +17,70 @@ import (
 
 // Serving is a detector that runs on a bundle.
 type Serving interface {
-	// Health runs the bundle's golden through it.
+	// Health runs the bundle's golden images through the detector and compares the detections.
 	Health(ctx context.Context) error
-	// Done is closed when it has ended, asked or not.
+	// Done is closed when the detector has ended for any reason.
 	Done() <-chan struct{}
-	// Wait blocks until then, and says how it ended: nil after Close.
+	// Wait blocks until the detector has ended, and returns why; nil after Close.
 	Wait() error
-	// Close lets it finish what it is at, and ends it.
+	// Close lets the detector finish its requests, and ends it.
 	Close() error
 }
 
-// A StartFunc starts a detector on a bundle's folder, behind a Unix socket. It
-// returns once the golden came out right. ctx bounds the start alone.
+// A StartFunc starts a detector on a bundle's folder, which serves on a Unix socket. It returns after
+// the detector has reproduced the golden detections. ctx limits the start only.
 type StartFunc func(ctx context.Context, bundleDir, socket string) (Serving, error)
 
-// Detector starts detectors with d.
+// Detector returns a StartFunc that starts detectors with d.
 func Detector(d detect.Detector) StartFunc {
 	return func(ctx context.Context, bundleDir, socket string) (Serving, error) {
 		s, err := d.Serve(ctx, bundleDir, socket)
 		if err != nil {
-			return nil, err // not s, which would be a nil that is not nil
+			return nil, err // not s: a nil *detect.Server in an interface is not nil
 		}
 		return s, nil
 	}
 }
 
-// An instance is a detector of ours.
+// An instance is a detector that this agent started.
 type instance struct {
 	Serving
-	slot   string
-	target delivery.Target
-	socket string
-	since  time.Time
-	well   atomic.Int64       // how long after since the last good check began, ns
-	stop   context.CancelFunc // of its watch
-	gone   chan struct{}      // closed when it has been closed
+	slot       string
+	target     delivery.Target
+	socket     string
+	since      time.Time
+	healthyFor atomic.Int64       // time from since to the begin of the last successful check, ns
+	stop       context.CancelFunc // ends its health checks
+	closed     chan struct{}      // closed after Close has returned
 }
 
-// sickness is the end of an instance that nobody asked for.
-type sickness struct {
+// unexpectedEnd is the unexpected end of an instance, or its second failed health check in a row.
+type unexpectedEnd struct {
 	*instance
 	why     string
-	damaged error // its files are not the bundle's any more
+	damaged error // its files do not match the bundle's digests
 }
 
-// newSocket is a path that no detector of this agent had before: one that ends
-// removes its socket, and must not remove another's.
+// newSocket returns a socket path that was not used before: a detector removes its socket when it
+// ends, and must not remove another one's.
 func (a *Agent) newSocket() string {
-	a.sockets++
-	return filepath.Join(a.Dir, socketDir, fmt.Sprintf("%d.sock", a.sockets))
+	a.socketCount++
+	return filepath.Join(a.Dir, socketDir, fmt.Sprintf("%d.sock", a.socketCount))
 }
 
-// A CheckFunc compares a bundle's folder with its digests. The error is an
-// *artifact.Damaged where they differ, artifact.ErrUnchecked where nobody can say,
-// and another where the files could not be read now.
+// A CheckFunc compares a bundle's folder with its digests. It returns an *artifact.Damaged if they
+// differ, an artifact.ErrUnchecked if the folder has no digests, and another error if the files could
+// not be read.
 type CheckFunc func(ctx context.Context, bundle delivery.Digest, bundleDir string) error
 
-// checked returns the damage of a slot's files, and nil where there is none.
-func (a *Agent) checked(ctx context.Context, slot string, b delivery.Digest) error {
+// verifySlot returns an *artifact.Damaged if a slot's files are damaged or cannot be verified.
+func (a *Agent) verifySlot(ctx context.Context, slot string, b delivery.Digest) error {
 	err := a.Check(ctx, b, bundleDir(a.Dir, slot, b))
 	var bad *artifact.Damaged
 	switch {
 	case errors.As(err, &bad):
 		return err
-	case errors.Is(err, artifact.ErrUnchecked): // fetched again, it can be checked
+	case errors.Is(err, artifact.ErrUnchecked): // it can be checked after a new download
 		return &artifact.Damaged{Err: err}
 	case err != nil && ctx.Err() == nil:
 		a.Log.Warn("slot not checked", "slot", slot, "bundle", b, "err", err)
@@ -88,8 +88,8 @@ func (a *Agent) checked(ctx context.Context, slot string, b delivery.Digest) err
 	return nil
 }
 
-// start starts an instance on a slot. The files are compared with their digests
-// before, and again where the start fails: only a bundle that is whole has failed.
+// start starts an instance on a slot. The files are compared with their digests before the start, and
+// again if it fails: only a bundle whose files are intact can fail.
 func (a *Agent) start(ctx context.Context, slot string, t delivery.Target, socket string) (*instance, error) {
 	dir := bundleDir(a.Dir, slot, t.Bundle)
 	if err := a.Check(ctx, t.Bundle, dir); err != nil && !errors.Is(err, artifact.ErrUnchecked) {
@@ -100,26 +100,27 @@ func (a *Agent) start(ctx context.Context, slot string, t delivery.Target, socke
 	}
 	s, err := a.Start(ctx, dir, socket)
 	if err != nil && ctx.Err() == nil {
-		if bad := a.checked(ctx, slot, t.Bundle); bad != nil {
+		if bad := a.verifySlot(ctx, slot, t.Bundle); bad != nil {
 			return nil, bad
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &instance{Serving: s, slot: slot, target: t, socket: socket, stop: func() {}, gone: make(chan struct{})}, nil
+	return &instance{Serving: s, slot: slot, target: t, socket: socket, stop: func() {}, closed: make(chan struct{})},
+		nil
 }
 
-// A newerBundle is a bundle of a later version of AOB, which this device's programs cannot run. Neither is at fault.
+// A newerBundle is the error of a bundle that needs a later version of AOB than this device's
+// programs. It is not a failure of the bundle.
 type newerBundle struct{ version int }
 
 func (n newerBundle) Error() string {
-	return fmt.Sprintf("the bundle's %s has schemaVersion %d, and this aob-agent knows %d; update aob-agent and "+
-		"aob-detect",
-		artifact.SignatureFile, n.version, delivery.SignatureVersion)
+	return fmt.Sprintf("the bundle's %s has schemaVersion %d, and this aob-agent reads up to %d; update aob-agent "+
+		"and aob-detect", artifact.SignatureFile, n.version, delivery.SignatureVersion)
 }
 
-// isNewer returns a newerBundle error where the bundle in a folder is one.
+// isNewer returns a newerBundle error if the bundle in a folder needs a later version of AOB.
 func isNewer(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, artifact.SignatureFile))
 	var signature struct {
@@ -128,23 +129,22 @@ func isNewer(dir string) error {
 	if err == nil && json.Unmarshal(data, &signature) == nil && signature.SchemaVersion > delivery.SignatureVersion {
 		return newerBundle{signature.SchemaVersion}
 	}
-	return nil // what cannot be read, the detector refuses
+	return nil // the detector refuses what cannot be read here
 }
 
-// put lets an instance serve.
-func (a *Agent) put(ctx context.Context, i *instance) {
-	i.since = time.Now() // the soak is of serving, not of what came before
+// setServing makes an instance the serving one.
+func (a *Agent) setServing(ctx context.Context, i *instance) {
+	i.since = time.Now() // the soak begins when it serves
 	a.serving, a.ending, a.trouble = i, nil, ""
 	if err := a.link(i); err != nil {
-		a.Log.Error("clients do not find the detector", "link", socketLink, "err", err)
+		a.Log.Error("socket link not replaced; clients cannot reach the detector", "link", socketLink, "err", err)
 	}
 	a.Metrics.serving.Reset()
 	a.Metrics.serving.WithLabelValues(string(i.target.Bundle), i.slot).Set(1)
 	a.watch(ctx, i)
 }
 
-// checkEvery is the time between health checks: the soak has a few, however
-// short it is, and a bundle that is known to be good needs fewer.
+// checkEvery returns the time between health checks: at least four during a soak, and fewer for a good bundle.
 func (a *Agent) checkEvery() time.Duration {
 	if a.observe().proven() || a.desired == nil {
 		return 10 * a.Health
@@ -152,23 +152,23 @@ func (a *Agent) checkEvery() time.Duration {
 	return min(a.Health, time.Duration(a.desired.Soak)/4+time.Millisecond)
 }
 
-// watch asks an instance for its health until it is sick or stopped.
+// watch checks an instance's health in the background until it ends, is unhealthy or is stopped.
 func (a *Agent) watch(ctx context.Context, i *instance) {
 	every := a.checkEvery()
 	ctx, i.stop = context.WithCancel(ctx)
 	a.tasks.Go(func() {
-		if why := a.watched(ctx, i, every); why != "" {
+		if why := a.awaitUnhealthy(ctx, i, every); why != "" {
 			select {
-			case a.sick <- sickness{i, why, a.checked(ctx, i.slot, i.target.Bundle)}:
+			case a.unhealthy <- unexpectedEnd{i, why, a.verifySlot(ctx, i.slot, i.target.Bundle)}:
 			case <-ctx.Done():
 			}
 		}
 	})
 }
 
-// watched returns why an instance is sick, or nothing when ctx has ended. One
-// bad answer may be a busy machine's; two in a row are not.
-func (a *Agent) watched(ctx context.Context, i *instance, every time.Duration) (why string) {
+// awaitUnhealthy returns why an instance ended or is unhealthy, or an empty string after ctx is done. One
+// failed check may be caused by a busy machine; two in a row count.
+func (a *Agent) awaitUnhealthy(ctx context.Context, i *instance, every time.Duration) (why string) {
 	bad := 0
 	for {
 		select {
@@ -191,10 +191,10 @@ func (a *Agent) watched(ctx context.Context, i *instance, every time.Duration) (
 		}
 		if err == nil {
 			bad = 0
-			i.well.Store(int64(began))
+			i.healthyFor.Store(int64(began))
 			select {
-			case a.well <- struct{}{}:
-			default: // the loop has yet to look at the one before
+			case a.healthOK <- struct{}{}:
+			default: // the loop has not handled the last token yet
 			}
 			continue
 		}
@@ -204,18 +204,18 @@ func (a *Agent) watched(ctx context.Context, i *instance, every time.Duration) (
 	}
 }
 
-// close ends an instance in the background: what it is at may take a while.
+// close ends an instance in the background, because its requests may take a while.
 func (a *Agent) close(i *instance) {
 	i.stop()
 	a.tasks.Go(func() {
-		defer close(i.gone)
+		defer close(i.closed)
 		if err := i.Close(); err != nil {
-			a.Log.Warn("detector did not close", "slot", i.slot, "bundle", i.target.Bundle, "err", err)
+			a.Log.Warn("detector did not end cleanly", "slot", i.slot, "bundle", i.target.Bundle, "err", err)
 		}
 	})
 }
 
-// link points serving.sock at an instance, in one step.
+// link points serving.sock to an instance's socket, atomically.
 func (a *Agent) link(i *instance) error {
 	tmp := filepath.Join(a.Dir, "."+socketLink+".new")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -15,33 +15,36 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// State is the pointer file, agent.json.
+// State is the content of the pointer file, agent.json.
 type State struct {
-	Format  int             `json:"format,omitempty"` // of the agent's folder; see stateFormat
+	Format  int             `json:"format,omitempty"` // of the files in the agent's folder; see stateFormat
 	Device  string          `json:"device"`
 	Ring    string          `json:"ring"`
-	Slot    string          `json:"slot,omitempty"` // that serves: a or b; empty: none
+	Slot    string          `json:"slot,omitempty"` // the serving slot, a or b; empty if none
 	Bundle  delivery.Digest `json:"bundle,omitempty"`
 	Release int             `json:"release,omitempty"`
-	Tries   int             `json:"tries,omitempty"` // starts of Bundle without a soak to its end
+	Tries   int             `json:"tries,omitempty"` // starts of Bundle that did not complete the soak
 
-	// by ring: the highest version of a document that was taken
-	Versions map[string]int64        `json:"versions,omitempty"`
-	Good     []delivery.Digest       `json:"good,omitempty"`     // bundles that passed their soak here, newest last
-	Releases map[delivery.Digest]int `json:"releases,omitempty"` // the version number of what has served here
+	// highest accepted version of the document, by ring
+	Versions map[string]int64 `json:"versions,omitempty"`
+	// bundles that passed their soak on this device, newest last
+	Good []delivery.Digest `json:"good,omitempty"`
+	// version numbers of bundles that have served on this device
+	Releases map[delivery.Digest]int `json:"releases,omitempty"`
 
-	Failures   []Failure `json:"failures,omitempty"` // bundles that failed under one document, newest last
-	FailedAt   int64     `json:"failedAt,omitempty"` // that document's version
-	Downloaded int64     `json:"downloaded"`         // bytes of model since the agent was installed
+	// bundles that failed under the document of version FailedAt, newest last
+	Failures   []Failure `json:"failures,omitempty"`
+	FailedAt   int64     `json:"failedAt,omitempty"` // version of a document
+	Downloaded int64     `json:"downloaded"`         // bytes of bundles since the agent was installed
 
-	Installation string `json:"installation,omitempty"` // random, made with this file
+	Installation string `json:"installation,omitempty"` // random; made with this file
 }
 
-// stateFormat is the format of all files in an agent's folder. It rises when an older agent would read one of them
-// wrongly. None is 1, which is not written.
+// stateFormat is the format of all files in an agent's folder. It is increased when an older agent
+// would misread one of them. A file without it has format 1, which is not written.
 const stateFormat = 1
 
-// A Failure is a bundle that failed here, and why.
+// A Failure is a bundle that failed on this device, and the reason.
 type Failure struct {
 	Bundle delivery.Digest `json:"bundle"`
 	Why    string          `json:"why"`
@@ -59,7 +62,7 @@ const (
 	socketDir  = "run"
 )
 
-// readState reads the pointer. The error is fs.ErrNotExist on a new device.
+// readState reads the pointer file. The error is fs.ErrNotExist on a new device.
 func readState(dir string) (State, error) {
 	var s State
 	data, err := readFile(filepath.Join(dir, stateFile), maxState)
@@ -69,7 +72,7 @@ func readState(dir string) (State, error) {
 	var form struct {
 		Format int `json:"format"`
 	}
-	if json.Unmarshal(data, &form) == nil { // the rest of a newer form may not decode
+	if json.Unmarshal(data, &form) == nil { // the other fields of a newer format may not decode
 		if err := delivery.CheckFormat("the agent's folder "+dir, form.Format, stateFormat); err != nil {
 			return State{}, err
 		}
@@ -78,7 +81,7 @@ func readState(dir string) (State, error) {
 		return State{}, fmt.Errorf("%s: %w", stateFile, err)
 	}
 	if s.Slot != "" && s.Slot != "a" && s.Slot != "b" {
-		return State{}, fmt.Errorf("%s: slot %q", stateFile, s.Slot)
+		return State{}, fmt.Errorf("%s: slot: want a or b, got %q", stateFile, s.Slot)
 	}
 	for _, b := range slices.Concat(s.Good, slices.Collect(maps.Keys(s.Releases))) {
 		if _, err := delivery.ParseDigest(string(b)); err != nil {
@@ -86,12 +89,12 @@ func readState(dir string) (State, error) {
 		}
 	}
 	if _, err := delivery.ParseDigest(string(s.Bundle)); (s.Slot != "" || s.Bundle != "") && err != nil {
-		return State{}, fmt.Errorf("%s: %w", stateFile, err) // it becomes a path
+		return State{}, fmt.Errorf("%s: %w", stateFile, err) // it is used as a path
 	}
 	return s, nil
 }
 
-// save replaces the pointer durably.
+// save replaces the pointer file durably.
 func (s State) save(dir string) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -100,7 +103,7 @@ func (s State) save(dir string) error {
 	return durable.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o600)
 }
 
-// clone makes a copy that can be changed and thrown away.
+// clone returns a deep copy.
 func (s State) clone() State {
 	c := s
 	c.Good, c.Failures = slices.Clone(s.Good), slices.Clone(s.Failures)
@@ -114,7 +117,7 @@ func (s State) clone() State {
 	return c
 }
 
-// prove remembers that the serving bundle is good.
+// prove records that the serving bundle is good.
 func (s *State) prove() {
 	s.Good = slices.DeleteFunc(s.Good, func(b delivery.Digest) bool { return b == s.Bundle })
 	s.Good = append(s.Good, s.Bundle)
@@ -123,7 +126,7 @@ func (s *State) prove() {
 	s.Failures = slices.DeleteFunc(s.Failures, func(f Failure) bool { return f.Bundle == s.Bundle })
 }
 
-// serve makes a bundle the one that serves.
+// serve records that a bundle serves from a slot.
 func (s *State) serve(slot string, t delivery.Target) {
 	s.Slot, s.Bundle, s.Release, s.Tries = slot, t.Bundle, t.Version, 0
 	if !slices.Contains(s.Good, t.Bundle) {
@@ -137,7 +140,7 @@ func (s *State) serve(slot string, t delivery.Target) {
 	s.Releases[t.Bundle] = t.Version
 }
 
-// failure is what to say of failures: that of b, or else the last.
+// failure returns the failure to report: that of b, or else the last one.
 func (s State) failure(b delivery.Digest) Failure {
 	last := Failure{}
 	for _, f := range s.Failures {
@@ -149,19 +152,19 @@ func (s State) failure(b delivery.Digest) Failure {
 	return last
 }
 
-// fail remembers that a bundle failed under a document.
+// fail records that a bundle failed under a document's version.
 func (s *State) fail(b delivery.Digest, version int64, why string) {
 	if s.FailedAt != version {
 		s.FailedAt, s.Failures = version, nil
 	}
 	s.Failures = slices.DeleteFunc(s.Failures, func(f Failure) bool { return f.Bundle == b })
-	s.Failures = append(s.Failures, Failure{b, cut(why)})
-	// Once good is not good for ever: it has to pass a soak again.
+	s.Failures = append(s.Failures, Failure{b, shorten(why)})
+	// A bundle that has failed must pass a soak again before it is good.
 	s.Good = slices.DeleteFunc(s.Good, func(g delivery.Digest) bool { return g == b })
 }
 
-// cut shortens a reason to what a report carries.
-func cut(why string) string {
+// shorten cuts a reason to the length that a report may have.
+func shorten(why string) string {
 	why = strings.ToValidUTF8(strings.Join(strings.Fields(why), " "), "?")
 	const most = 500
 	if len(why) <= most {
@@ -175,8 +178,8 @@ func cut(why string) string {
 	return why
 }
 
-// Slots on disk: DIR/a/HEX is a bundle; DIR/a/HEX.cache is what a download has
-// brought so far; anything else is what an interrupted removal left.
+// In a slot, DIR/a/HEX is a bundle and DIR/a/HEX.cache is an incomplete download. Everything else was
+// left by an interrupted removal.
 
 func bundleDir(dir, slot string, b delivery.Digest) string { return filepath.Join(dir, slot, b.Hex()) }
 
@@ -184,8 +187,8 @@ func cacheDir(dir, slot string, b delivery.Digest) string {
 	return filepath.Join(dir, slot, b.Hex()+".cache")
 }
 
-// scanSlot says which bundle a slot holds. Two would be a mistake of ours: then
-// keep decides, else the first.
+// scanSlot returns the bundle in a slot; empty if none. There should never be two; if there are, it
+// prefers keep.
 func scanSlot(dir, slot string, keep delivery.Digest) (delivery.Digest, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, slot))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -204,7 +207,7 @@ func scanSlot(dir, slot string, keep delivery.Digest) (delivery.Digest, error) {
 	return found, nil
 }
 
-// clearSlot removes all of a slot but what a download of keep has brought.
+// clearSlot removes everything from a slot except an incomplete download of keep.
 func clearSlot(dir, slot string, keep delivery.Digest) error {
 	root := filepath.Join(dir, slot)
 	if err := os.MkdirAll(root, 0o700); err != nil {
@@ -220,7 +223,7 @@ func clearSlot(dir, slot string, keep delivery.Digest) error {
 			continue
 		}
 		if _, err := delivery.ParseDigest("sha256:" + e.Name()); err == nil {
-			// Half a bundle must never look like one.
+			// Renamed first, so that a partly removed bundle is never taken for a bundle.
 			gone := path + ".gone"
 			if err := errors.Join(os.RemoveAll(gone), durable.Rename(path, gone)); err != nil {
 				return err
@@ -234,8 +237,7 @@ func clearSlot(dir, slot string, keep delivery.Digest) error {
 	return nil
 }
 
-// sweep removes what an agent that was killed left: temporary files of durable
-// writes, and sockets. Only the holder of the lock may.
+// sweep removes what an agent that was killed left: temporary files and sockets. The caller must hold the lock.
 func sweep(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -253,7 +255,7 @@ func sweep(dir string) error {
 	return os.RemoveAll(filepath.Join(dir, socketDir))
 }
 
-// readFile reads a file that must not be longer than limit.
+// readFile reads a regular file of at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -15,12 +15,12 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Status is what a device's folder says, whether or not an agent runs.
+// Status is read from a device's folder, whether or not an agent runs.
 type Status struct {
 	Device     string               `json:"device"`
 	Ring       string               `json:"ring"`
-	Serving    bool                 `json:"serving"` // a detector answers now
-	Socket     string               `json:"socket"`  // where
+	Serving    bool                 `json:"serving"` // a detector accepts connections now
+	Socket     string               `json:"socket"`  // its path
 	Slot       string               `json:"slot,omitempty"`
 	Bundle     delivery.Digest      `json:"bundle,omitempty"`
 	Release    int                  `json:"release,omitempty"`
@@ -28,29 +28,29 @@ type Status struct {
 	Desired    int64                `json:"desired"`
 	Failed     delivery.Digest      `json:"failed,omitempty"`
 	Why        string               `json:"why,omitempty"`
-	Unsent     int                  `json:"unsent"` // reports that wait for the network
+	Unsent     int                  `json:"unsent"` // reports not sent yet
 	Downloaded int64                `json:"downloaded"`
 }
 
-// ReadStatus reads a device's folder.
+// ReadStatus reads a device's folder. If no agent has run there, the error is a [delivery.Blocked].
 func ReadStatus(dir string) (Status, error) {
 	s, err := readState(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Status{}, delivery.Blockedf("start one with: aob-agent run --state "+dir,
-			"no agent has worked in %s yet", dir)
+			"no agent has run in %s yet", dir)
 	}
 	if err != nil {
 		return Status{}, fmt.Errorf("status of %s: %w", dir, err)
 	}
-	var kept spoolContent
+	var content spoolContent
 	if data, err := readFile(filepath.Join(dir, spoolFile), maxSpoolFile); err == nil {
-		_ = json.Unmarshal(data, &kept) // what cannot be read has nothing to say
+		_ = json.Unmarshal(data, &content) // an unreadable spool counts as empty
 	}
 	status := Status{
 		Device: s.Device, Ring: s.Ring, Socket: filepath.Join(dir, socketLink), Slot: s.Slot, Bundle: s.Bundle,
 		Release: s.Release,
-		Phase:   kept.Last.Phase, Desired: s.Versions[s.Ring], Failed: s.failure("").Bundle, Why: s.failure("").Why,
-		Unsent: len(kept.Reports), Downloaded: s.Downloaded,
+		Phase:   content.Last.Phase, Desired: s.Versions[s.Ring], Failed: s.failure("").Bundle, Why: s.failure("").Why,
+		Unsent: len(content.Reports), Downloaded: s.Downloaded,
 	}
 	if status.Phase == "" {
 		status.Phase = delivery.DeviceIdle
@@ -62,15 +62,15 @@ func ReadStatus(dir string) (Status, error) {
 	return status, nil
 }
 
-// Boxes are what the serving detector finds on an image.
+// Boxes are the serving detector's detections on an image.
 type Boxes struct {
-	Width  int            `json:"width"` // of the image, pixels
+	Width  int            `json:"width"` // of the image, in pixels
 	Height int            `json:"height"`
-	Boxes  []delivery.Box `json:"boxes"` // best first
+	Boxes  []delivery.Box `json:"boxes"` // highest score first
 }
 
-// Infer asks the detector that serves from a device's folder what is on a JPEG
-// or PNG file.
+// Infer sends a JPEG or PNG image to the detector that serves from a device's folder. If none serves,
+// the error is a [delivery.Blocked].
 func Infer(ctx context.Context, dir string, image []byte) (Boxes, error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -84,7 +84,7 @@ func Infer(ctx context.Context, dir string, image []byte) (Boxes, error) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return Boxes{}, delivery.Blockedf("start an agent there, and see: aob-agent status --state "+dir,
+		return Boxes{}, delivery.Blockedf("start an agent, or see why with: aob-agent status --state "+dir,
 			"no detector serves from %s", dir)
 	}
 	defer resp.Body.Close()
@@ -94,8 +94,8 @@ func Infer(ctx context.Context, dir string, image []byte) (Boxes, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		var wrong struct{ Error string }
-		_ = json.Unmarshal(body, &wrong) // the status says enough where it is not JSON
-		return Boxes{}, fmt.Errorf("infer: the detector answers %s: %.200s", resp.Status, wrong.Error)
+		_ = json.Unmarshal(body, &wrong) // if it is not JSON the status is enough
+		return Boxes{}, fmt.Errorf("infer: the detector answered %s: %.200s", resp.Status, wrong.Error)
 	}
 	var found Boxes
 	if err := json.Unmarshal(body, &found); err != nil {
