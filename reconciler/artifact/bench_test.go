@@ -7,7 +7,7 @@ import (
 	"github.com/autonomos/aob/reconciler/artifact"
 )
 
-// BenchmarkStore measures listing and attaching as the folder grows.
+// BenchmarkStore measures listing and attaching with 100 to 10,000 referrers.
 func BenchmarkStore(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000} {
 		dir := b.TempDir()
@@ -20,7 +20,7 @@ func BenchmarkStore(b *testing.B) {
 				list(b, s)
 			}
 		})
-		b.Run(fmt.Sprintf("list anew/%d", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("open and list/%d", n), func(b *testing.B) {
 			for b.Loop() {
 				list(b, open(b, dir))
 			}

@@ -15,13 +15,13 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// errDamaged means that stored bytes are not those that their digest names.
+// errDamaged means that the content of a stored blob does not match its digest.
 var errDamaged = errors.New(
-	"damaged: its content is not what its digest names; restore it from a copy, or push it again")
+	"damaged: the content does not match the digest; restore it from a copy, or push it again")
 
 var errTooLong = errors.New("longer")
 
-// A blob is content by digest and length.
+// A blob identifies content by digest and size in bytes.
 type blob struct {
 	digest delivery.Digest
 	size   int64
@@ -36,15 +36,15 @@ func (s *Store) putBytes(ctx context.Context, data []byte) (blob, error) {
 	return s.put(ctx, bytes.NewReader(data), b)
 }
 
-// put stores what r gives in one pass, durably. What r gives must be want, or,
-// where want has no digest, no longer than its size. Content that is stored
-// already is stored once; a stored blob that was damaged is replaced.
+// put stores the content of r in one pass, durably. The content must match want; if want
+// has no digest, want.size is only a maximum. A blob that exists is not written again,
+// unless it is damaged.
 func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
 	f, lock, err := s.ingest(ctx)
 	if err != nil {
 		return blob{}, fmt.Errorf("write blob: %w", err)
 	}
-	defer lock.Unlock() // last, so that sweep never takes a file that is in use
+	defer lock.Unlock() // after everything else, so that sweep never removes a file in use
 	b, err := copyAndSum(ctx, f, r, want.size)
 	if want.digest != "" && (errors.Is(err, errTooLong) || err == nil && b != want) {
 		err = &SourceError{Err: fmt.Errorf("%w: want %s of %d bytes", ErrOtherContent, want.digest, want.size)}
@@ -53,7 +53,7 @@ func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
 	switch {
 	case err != nil:
 	case s.verifyBlob(ctx, b) == nil:
-		// It was there, but another writer's rename may not have reached the disk yet.
+		// The blob exists, but another writer's rename may not be durable yet.
 		return b, errors.Join(os.Remove(f.Name()), durable.SyncDir(s.path("blobs", "sha256")))
 	default:
 		err = durable.Rename(f.Name(), s.blobPath(b.digest))
@@ -65,7 +65,7 @@ func (s *Store) put(ctx context.Context, r io.Reader, want blob) (blob, error) {
 	return b, nil
 }
 
-// ingest makes a file for a blob being written, with its own lock held.
+// ingest creates a file for a blob to be written, and takes a lock on it.
 func (s *Store) ingest(ctx context.Context) (*os.File, *durable.Lock, error) {
 	if err := s.ready(); err != nil {
 		return nil, nil, err
@@ -88,7 +88,8 @@ func (s *Store) ingest(ctx context.Context) (*os.File, *durable.Lock, error) {
 	return f, lock, nil
 }
 
-// copyAndSum copies at most limit bytes and says what they were.
+// copyAndSum copies r to w and returns digest and size. The error wraps errTooLong if r has
+// more than limit bytes.
 func copyAndSum(ctx context.Context, w io.Writer, r io.Reader, limit int64) (blob, error) {
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(contextReader{ctx, r}, limit+1))
@@ -101,7 +102,7 @@ func copyAndSum(ctx context.Context, w io.Writer, r io.Reader, limit int64) (blo
 	return blob{delivery.Digest("sha256:" + hex.EncodeToString(sum.Sum(nil))), n}, nil
 }
 
-// contextReader stops a long copy when the context ends.
+// A contextReader returns the context's error after the context has ended.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader
@@ -114,8 +115,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// readBlob returns a small blob, verified. This and verifyBlob are the only
-// functions that read blobs for use.
+// readBlob reads a blob of at most limit bytes into memory and verifies it.
 func (s *Store) readBlob(d delivery.Digest, limit int64) ([]byte, error) {
 	data, err := readFile(s.blobPath(d), limit)
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *Store) readBlob(d delivery.Digest, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// verifyBlob reads a blob of any size and checks it.
+// verifyBlob reads a blob of any size and checks its size and digest.
 func (s *Store) verifyBlob(ctx context.Context, want blob) error {
 	f, err := os.Open(s.blobPath(want.digest))
 	if err != nil {
@@ -151,7 +151,7 @@ func (s *Store) verifyBlob(ctx context.Context, want blob) error {
 	return nil
 }
 
-// hasBlob reports whether a blob is there with its length, without reading it.
+// hasBlob reports whether a blob exists with the right size. It does not read it.
 func (s *Store) hasBlob(want blob) (bool, error) {
 	info, err := os.Stat(s.blobPath(want.digest))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -163,7 +163,7 @@ func (s *Store) hasBlob(want blob) (bool, error) {
 	return info.Mode().IsRegular() && info.Size() == want.size, nil
 }
 
-// readFile reads a file that must not be longer than limit.
+// readFile reads a regular file of at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -178,7 +178,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: not a regular file", path)
 	}
 	if info.Size() > limit {
-		return nil, fmt.Errorf("%s: %d bytes, the most is %d", path, info.Size(), limit)
+		return nil, fmt.Errorf("%s: %d bytes, the maximum is %d", path, info.Size(), limit)
 	}
 	data := make([]byte, 0, info.Size()+1)
 	buf := bytes.NewBuffer(data)

@@ -17,17 +17,17 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// A Bundle is what [Store.Push] packs.
+// A Bundle is the input of [Store.Push].
 type Bundle struct {
-	ModelPath  string             // the ONNX file; read once, never held in memory
+	ModelPath  string             // the ONNX file; it is streamed, not loaded into memory
 	Signature  delivery.Signature // stored as canonical JSON
-	Golden     []byte             // tensors that every loader replays; at most MaxGolden bytes
+	Golden     []byte             // test tensors that every loader replays; at most MaxGolden bytes
 	Labels     []string           // the classes, in the model's order
-	Provenance map[string]string  // by name, as run and spec: the keys that it was made under; no time, no score
-	Thresholds map[string]float64 // by class, the score from which a detection counts; nil for none
+	Provenance map[string]string  // name to value, for example run and spec; no times and no scores
+	Thresholds map[string]float64 // class to score from which a detection counts; nil: no thresholds
 }
 
-// Info is what a stored bundle says of itself.
+// Info describes a stored bundle.
 type Info struct {
 	Digest     delivery.Digest
 	Model      delivery.Digest // of model.onnx
@@ -36,11 +36,11 @@ type Info struct {
 	Labels     []string
 	Golden     delivery.Digest
 	Provenance map[string]string
-	Thresholds map[string]float64 // nil for none
+	Thresholds map[string]float64 // nil: no thresholds
 }
 
-// Push packs a bundle and stores it, durably. Equal content gives an equal
-// digest, and is stored once.
+// Push stores a bundle durably and returns its digest. Equal content gives the same digest
+// and is stored once.
 func (s *Store) Push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	digest, err := s.push(ctx, b)
 	if err != nil {
@@ -94,21 +94,21 @@ func (s *Store) push(ctx context.Context, b Bundle) (delivery.Digest, error) {
 	return s.finish(ctx, m)
 }
 
-// finish stores the config and the manifest of a bundle whose files are there.
+// finish stores the config and the manifest of a bundle whose files are stored.
 func (s *Store) finish(ctx context.Context, m bundleManifest) (_ delivery.Digest, err error) {
 	if m.config, err = s.putBytes(ctx, encodeConfig(m)); err != nil {
 		return "", err
 	}
 	data := encodeBundle(m)
-	// Read as a device will: what cannot be unpacked is not pushed.
+	// A device parses the manifest in the same way, so a bundle that it would refuse is not pushed.
 	if _, err := parseBundle(data); err != nil {
 		return "", err
 	}
 	return s.putManifest(ctx, data)
 }
 
-// WithThresholds stores a bundle once more with other score thresholds: the same
-// model, whose bytes are not copied.
+// WithThresholds stores a copy of a bundle with other score thresholds and returns its
+// digest. The blobs of the other files are shared, not copied.
 func (s *Store) WithThresholds(ctx context.Context, bundle delivery.Digest, thresholds map[string]float64) (
 	delivery.Digest, error) {
 	m, err := s.readBundle(bundle)
@@ -128,7 +128,7 @@ func (s *Store) WithThresholds(ctx context.Context, bundle delivery.Digest, thre
 	return s.finish(ctx, m)
 }
 
-// putManifest stores a manifest and names it in the index.
+// putManifest stores a manifest and adds it to the index.
 func (s *Store) putManifest(ctx context.Context, data []byte) (delivery.Digest, error) {
 	m, err := parseManifest(data)
 	if err != nil {
@@ -141,7 +141,8 @@ func (s *Store) putManifest(ctx context.Context, data []byte) (delivery.Digest, 
 	return b.digest, s.addToIndex(ctx, describe(descriptor(ocispec.MediaTypeImageManifest, b), m))
 }
 
-// openRegular opens a file that a trainer wrote: a link or a pipe is refused.
+// openRegular opens a file that a trainer wrote. It must be a regular file and not empty: a
+// symbolic link or a pipe is an error.
 func openRegular(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
@@ -168,15 +169,15 @@ func checkLabels(labels []string) error {
 	if n := len(labels); n == 0 || n > 1000 {
 		return fmt.Errorf("%s: want 1 to 1000 classes, got %d", LabelsFile, n)
 	}
-	seen := map[string]bool{}
+	listed := map[string]bool{}
 	for _, l := range labels {
 		if l == "" || len(l) > 256 {
 			return fmt.Errorf("%s: want names of 1 to 256 bytes, got %q", LabelsFile, clip(l))
 		}
-		if seen[l] {
-			return fmt.Errorf("%s: %q stands twice", LabelsFile, l)
+		if listed[l] {
+			return fmt.Errorf("%s: %q is listed twice", LabelsFile, l)
 		}
-		seen[l] = true
+		listed[l] = true
 	}
 	return nil
 }
@@ -190,7 +191,7 @@ func checkThresholds(thresholds map[string]float64) error {
 			return fmt.Errorf("%s: want names of 1 to 256 bytes, got %q", ThresholdsFile, clip(class))
 		}
 		if !(score >= 0 && score <= 1) {
-			return fmt.Errorf("%s: %q: want a score, 0 to 1, got %v", ThresholdsFile, clip(class), score)
+			return fmt.Errorf("%s: %q: want a score from 0 to 1, got %v", ThresholdsFile, clip(class), score)
 		}
 	}
 	return nil
@@ -198,10 +199,10 @@ func checkThresholds(thresholds map[string]float64) error {
 
 func checkSignature(sig delivery.Signature) error {
 	if sig.SchemaVersion != delivery.SignatureVersion {
-		return fmt.Errorf("%s: this version knows schema version %d, got %d", SignatureFile, delivery.SignatureVersion,
+		return fmt.Errorf("%s: want schema version %d, got %d", SignatureFile, delivery.SignatureVersion,
 			sig.SchemaVersion)
 	}
-	data, err := json.Marshal(sig) // a mean that is no number must not reach Canonical, which panics
+	data, err := json.Marshal(sig) // Canonical would panic on NaN; this returns an error
 	if err != nil {
 		return fmt.Errorf("%s: %w", SignatureFile, err)
 	}
@@ -211,8 +212,8 @@ func checkSignature(sig delivery.Signature) error {
 	return nil
 }
 
-// Has reports whether the bundle is here with all its files, by their lengths.
-// Unpack checks their content. An error means that it is damaged.
+// Has reports whether the bundle is stored and all its files exist with the right sizes.
+// It does not read the files: Unpack does. An error means that the bundle is damaged.
 func (s *Store) Has(ctx context.Context, bundle delivery.Digest) (bool, error) {
 	m, err := s.readBundle(bundle)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -229,8 +230,8 @@ func (s *Store) Has(ctx context.Context, bundle delivery.Digest) (bool, error) {
 	return true, nil
 }
 
-// readBundle reads the manifest of a bundle that the index names. The error is
-// fs.ErrNotExist where there is no such bundle.
+// readBundle reads the manifest of a bundle. The error is fs.ErrNotExist if the index does
+// not list the bundle.
 func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	if _, err := delivery.ParseDigest(string(bundle)); err != nil {
 		return bundleManifest{}, fmt.Errorf("bundle: %w", err)
@@ -253,8 +254,8 @@ func (s *Store) readBundle(bundle delivery.Digest) (bundleManifest, error) {
 	return m, nil
 }
 
-// Describe reads what a bundle says of itself. The error is fs.ErrNotExist where
-// there is no such bundle.
+// Describe reads a bundle's manifest and small files. The error is fs.ErrNotExist if there
+// is no such bundle.
 func (s *Store) Describe(ctx context.Context, bundle delivery.Digest) (Info, error) {
 	m, err := s.readBundle(bundle)
 	if err != nil {
@@ -314,12 +315,12 @@ func (s *Store) Bundles(ctx context.Context) ([]delivery.Digest, error) {
 	return slices.Clone(ix.bundles), nil
 }
 
-// Unpack lays a bundle's files into dir, which must not be there or be empty:
-// model.onnx, signature.json, labels.json, golden.bin and, where the bundle has
-// some, thresholds.json, each checked against its digest, and manifest.json, by
-// which [CheckUnpacked] checks them again. All of dir appears at once, durably, or nothing of it. The files
-// are read-only and, where the file system can, share their bytes with the
-// store: replace them, never write into them. One caller at a time for one dir.
+// Unpack writes a bundle's files into dir, which must be absent or empty: model.onnx,
+// signature.json, labels.json, golden.bin, thresholds.json if the bundle has thresholds,
+// and manifest.json, which [CheckUnpacked] needs. All are checked against their digests.
+// dir appears atomically and durably. The files are read-only and, if the file system
+// allows it, hard links to the store's blobs: replace them, never write into them. Only
+// one caller at a time may use the same dir.
 func (s *Store) Unpack(ctx context.Context, bundle delivery.Digest, dir string) error {
 	m, err := s.readBundle(bundle)
 	if err != nil {
@@ -332,11 +333,11 @@ func (s *Store) Unpack(ctx context.Context, bundle delivery.Digest, dir string) 
 }
 
 func (s *Store) unpack(ctx context.Context, m bundleManifest, bundle delivery.Digest, dir string) error {
-	// Not os.Remove, which would take a file in the way for one of ours.
+	// os.Remove would also remove a file.
 	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: want no such folder yet, or an empty one: %w", dir, err)
+		return fmt.Errorf("%s: it must not exist, or be an empty folder: %w", dir, err)
 	}
-	partial := dir + ".partial" // one name, so that the next try removes what a crash left
+	partial := dir + ".partial" // a fixed name, so that the next call removes the rest of a crash
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
@@ -368,7 +369,7 @@ func (s *Store) layOut(ctx context.Context, m bundleManifest, dir string) error 
 		if os.Link(s.blobPath(b.digest), to) == nil {
 			continue
 		}
-		// Another file system, or one without links.
+		// It is another file system, or one without hard links.
 		if err := s.copyBlob(ctx, b, to); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
@@ -376,7 +377,7 @@ func (s *Store) layOut(ctx context.Context, m bundleManifest, dir string) error 
 	return nil
 }
 
-// layOutManifest writes the manifest, whose digest is the bundle's.
+// layOutManifest writes the manifest, whose digest is the digest of the bundle.
 func (s *Store) layOutManifest(bundle delivery.Digest, dir string) error {
 	data, err := s.readBlob(bundle, maxManifest)
 	if err != nil {
@@ -385,7 +386,7 @@ func (s *Store) layOutManifest(bundle delivery.Digest, dir string) error {
 	return os.WriteFile(filepath.Join(dir, ManifestFile), data, 0o444)
 }
 
-// copyBlob copies a blob, verified on the way.
+// copyBlob copies a blob to a new file and verifies it while copying.
 func (s *Store) copyBlob(ctx context.Context, b blob, to string) error {
 	from, err := os.Open(s.blobPath(b.digest))
 	if err != nil {

@@ -69,8 +69,8 @@ func push(t testing.TB, s *artifact.Store, model string) delivery.Digest {
 	return digest
 }
 
-// files returns what a folder holds, by name, but for the manifest of an unpacked
-// bundle, which must fit.
+// files returns the content of the files in a folder by name, without the manifest of an
+// unpacked bundle, with which it checks the other files.
 func files(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -85,7 +85,7 @@ func files(t testing.TB, dir string) map[string]string {
 		}
 		if e.Name() == artifact.ManifestFile {
 			if err := artifact.CheckUnpacked(t.Context(), delivery.Sum(data), dir); err != nil {
-				t.Errorf("%s does not fit: %v", e.Name(), err)
+				t.Errorf("CheckUnpacked: %v", err)
 			}
 			continue
 		}
@@ -94,7 +94,7 @@ func files(t testing.TB, dir string) map[string]string {
 	return found
 }
 
-// unpacked is what a bundle of this model unpacks to.
+// unpacked returns the files of a bundle of this model.
 func unpacked(model string) map[string]string {
 	return map[string]string{
 		"model.onnx":     model,
@@ -109,8 +109,8 @@ func TestPushDescribeUnpack(t *testing.T) {
 	s := open(t, dir)
 	digest := push(t, s, "onnx 1")
 
-	// The digest is the name under which evidence and release files know a bundle:
-	// a change of this constant makes every bundle a new one.
+	// Evidence and release files refer to a bundle by this digest. If it changes, all bundles
+	// get new digests.
 	const want = "sha256:27738218222528c6e117647fb948fb7ab71eda7ce60956cdfac743f0743bfbe2"
 	if digest != want {
 		t.Errorf("digest %s, want %s", digest, want)
@@ -124,22 +124,22 @@ func TestPushDescribeUnpack(t *testing.T) {
 		Labels: []string{"pallet", "forklift"}, Golden: delivery.Sum([]byte("golden tensors")),
 		Provenance: bundle(t, "").Provenance,
 	}, info); diff != "" {
-		t.Errorf("described otherwise (-want +got):\n%s", diff)
+		t.Errorf("Describe (-want +got):\n%s", diff)
 	}
 	if info.Signature.Digest() != signature().Digest() {
-		t.Error("the signature's digest did not survive")
+		t.Error("the signature has another digest")
 	}
 	slot := filepath.Join(t.TempDir(), "a")
 	if err := s.Unpack(t.Context(), digest, slot); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(unpacked("onnx 1"), files(t, slot)); diff != "" {
-		t.Errorf("unpacked otherwise (-want +got):\n%s", diff)
+		t.Errorf("Unpack (-want +got):\n%s", diff)
 	}
 	if there, err := s.Has(t.Context(), digest); !there || err != nil {
 		t.Errorf("Has: %v, %v", there, err)
 	}
-	// Another process sees the same.
+	// Another process reads the same.
 	if again := open(t, dir); !slices.Equal(bundles(t, again), []delivery.Digest{digest}) {
 		t.Errorf("opened again: %v", bundles(t, again))
 	}
@@ -219,10 +219,10 @@ func TestPushRefuses(t *testing.T) {
 			"golden.bin"},
 		{"no classes", func(b *artifact.Bundle) { b.Labels = nil }, "labels.json"},
 		{"a class without a name", func(b *artifact.Bundle) { b.Labels = []string{"a", ""} }, "labels.json"},
-		{"a class twice", func(b *artifact.Bundle) { b.Labels = []string{"a", "a"} }, "twice"},
-		{"a signature of the future", func(b *artifact.Bundle) { b.Signature.SchemaVersion = 2 },
+		{"a duplicate class", func(b *artifact.Bundle) { b.Labels = []string{"a", "a"} }, "twice"},
+		{"a newer signature", func(b *artifact.Bundle) { b.Signature.SchemaVersion = 2 },
 			"schema version 1, got 2"},
-		{"a mean that is no number", func(b *artifact.Bundle) { b.Signature.Means = []float64{math.NaN()} },
+		{"a mean that is NaN", func(b *artifact.Bundle) { b.Signature.Means = []float64{math.NaN()} },
 			"signature.json"},
 		{"a huge signature", func(b *artifact.Bundle) { b.Signature.Slots = []string{strings.Repeat("x", 1<<20)} },
 			"signature.json"},
@@ -277,19 +277,19 @@ func TestUnpackRefuses(t *testing.T) {
 	for _, unknown := range []delivery.Digest{delivery.Sum([]byte("nothing")), delivery.Sum([]byte("onnx"))} {
 		to := filepath.Join(dir, "new")
 		if err := s.Unpack(t.Context(), unknown, to); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("a bundle that is not there: %v, want fs.ErrNotExist", err)
+			t.Errorf("an unknown bundle: %v, want fs.ErrNotExist", err)
 		}
 		if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("left behind: %v", err)
+			t.Errorf("the folder was created: %v", err)
 		}
 	}
 	if err := s.Unpack(t.Context(), "sha256:../../etc", filepath.Join(dir, "new")); err == nil ||
 		!strings.Contains(err.Error(), "want a digest") {
-		t.Errorf("a path for a digest: %v", err)
+		t.Errorf("a path instead of a digest: %v", err)
 	}
 }
 
-func TestUnpackIntoAnEmptyFolderAndOverARemainder(t *testing.T) {
+func TestUnpackIntoAnEmptyFolderAfterACrash(t *testing.T) {
 	s := open(t, t.TempDir())
 	digest := push(t, s, "onnx")
 	slot := filepath.Join(t.TempDir(), "b")
@@ -304,7 +304,7 @@ func TestUnpackIntoAnEmptyFolderAndOverARemainder(t *testing.T) {
 		t.Error(diff)
 	}
 	if _, err := os.Stat(slot + ".partial"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the remainder is still there: %v", err)
+		t.Errorf("the partial folder still exists: %v", err)
 	}
 }
 
@@ -334,7 +334,7 @@ func TestUnpackOnAnotherFileSystem(t *testing.T) {
 	}
 }
 
-// What we write, oras-go reads: bundles, their files, and what hangs on them.
+// oras-go can read bundles, their files and their referrers.
 func TestTheFolderIsAnOCILayout(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -376,7 +376,7 @@ func TestTheFolderIsAnOCILayout(t *testing.T) {
 	}
 	referrers, err := layout.Predecessors(t.Context(), desc)
 	if err != nil || len(referrers) != 1 || referrers[0].Digest != godigest.Digest(attached) {
-		t.Errorf("oras-go finds the referrers %v, %v", referrers, err)
+		t.Errorf("oras-go returns the referrers %v, %v", referrers, err)
 	}
 	config, err := content.FetchAll(t.Context(), layout, manifest.Config)
 	if err != nil {
@@ -444,7 +444,7 @@ func TestAttachRefuses(t *testing.T) {
 		want         string
 	}{
 		{"no such bundle", delivery.Sum([]byte("none")), evidenceType, []byte("x"), "no such bundle"},
-		{"a referrer for a bundle", referrer, evidenceType, []byte("x"), "no such bundle"},
+		{"a referrer instead of a bundle", referrer, evidenceType, []byte("x"), "no such bundle"},
 		{"not a type", digest, "scores", []byte("x"), "want an artifact type"},
 		{"empty", digest, evidenceType, nil, "want an envelope"},
 		{"large", digest, evidenceType, make([]byte, 4<<20+1), "want an envelope"},
@@ -460,8 +460,8 @@ func TestAttachRefuses(t *testing.T) {
 	}
 }
 
-// A bundle with thresholds is another one of the same model, and one without them
-// is what it was before bundles could have any.
+// Adding thresholds makes another bundle with the same model. The digest of a bundle
+// without thresholds is the same as before thresholds were introduced.
 func TestThresholds(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, filepath.Join(dir, "store"))
@@ -490,9 +490,9 @@ func TestThresholds(t *testing.T) {
 		t.Errorf("%v: %+v, and without: %+v", err, info, a)
 	}
 	if back, err := s.WithThresholds(t.Context(), with, nil); err != nil || back != plain {
-		t.Errorf("taken away again: %s, %v", back, err)
+		t.Errorf("thresholds removed: %s, %v", back, err)
 	}
-	// A device gets the file, whichever way the bundle comes to it.
+	// A device gets the file with Pull and with Unpack.
 	device := open(t, filepath.Join(dir, "device"))
 	if _, err := device.Pull(t.Context(), artifact.Source{URL: "file://" + filepath.Join(dir, "store")}, with,
 		filepath.Join(dir, "pulled")); err != nil {
@@ -510,7 +510,7 @@ func TestThresholds(t *testing.T) {
 	for _, wrong := range []map[string]float64{{"": .5}, {"pallet": 1.5}, {"pallet": math.NaN()},
 		{strings.Repeat("x", 300): .5}} {
 		if _, err := s.WithThresholds(t.Context(), plain, wrong); err == nil {
-			t.Errorf("%v is taken", wrong)
+			t.Errorf("%v is accepted", wrong)
 		}
 	}
 }

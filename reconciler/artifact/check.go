@@ -13,10 +13,10 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Damaged is the error of files that are not the bundle's: changed, cut, or gone.
+// Damaged is the error if files of a bundle are changed, truncated or missing.
 type Damaged struct {
-	Files []string // their names, as in a bundle
-	Err   error    // of the first
+	Files []string // names of all damaged files
+	Err   error    // of the first one
 }
 
 func (d *Damaged) Error() string { return d.Err.Error() }
@@ -24,13 +24,13 @@ func (d *Damaged) Error() string { return d.Err.Error() }
 // Unwrap returns the cause.
 func (d *Damaged) Unwrap() error { return d.Err }
 
-// ErrUnchecked is the error of a folder without a manifest, as older versions
-// unpacked them: nobody can say whether its files are the bundle's.
+// ErrUnchecked is the error of a folder without a manifest, which older versions did not
+// unpack. Its files cannot be checked.
 var ErrUnchecked = errors.New("there is no " + ManifestFile + ", so its files cannot be checked")
 
-// CheckUnpacked compares what Unpack laid into dir with the bundle's digests. It
-// reads every byte. The error is a *[Damaged] where a file is not the bundle's,
-// and [ErrUnchecked] where nobody can say.
+// CheckUnpacked compares the files that Unpack wrote into dir with the bundle's digests.
+// It reads every byte. The error is a *[Damaged] if a file differs or is missing, and
+// [ErrUnchecked] if there is no manifest. Other errors say nothing about the files.
 func CheckUnpacked(ctx context.Context, bundle delivery.Digest, dir string) error {
 	data, err := readFile(filepath.Join(dir, ManifestFile), maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -40,7 +40,7 @@ func CheckUnpacked(ctx context.Context, bundle delivery.Digest, dir string) erro
 		return err
 	}
 	if err == nil && delivery.Sum(data) != bundle {
-		err = errors.New("it is not what the bundle's digest names")
+		err = errors.New("the content does not match the bundle's digest")
 	}
 	if err != nil {
 		return &Damaged{[]string{ManifestFile}, fmt.Errorf("%s: %w", ManifestFile, err)}
@@ -72,13 +72,13 @@ func CheckUnpacked(ctx context.Context, bundle delivery.Digest, dir string) erro
 	return nil
 }
 
-// scarce reports whether an error says that the machine is out of something, and
-// nothing of a file's content.
+// scarce reports whether an error means that the machine has no memory or file descriptors
+// left, so that it says nothing about a file's content.
 func scarce(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
-// checkFile compares a file with what it must be.
+// checkFile compares a file's content with want.
 func checkFile(ctx context.Context, path string, want blob) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -87,13 +87,13 @@ func checkFile(ctx context.Context, path string, want blob) error {
 	defer f.Close()
 	got, err := copyAndSum(ctx, io.Discard, f, want.size)
 	if errors.Is(err, errTooLong) || err == nil && got != want {
-		return errors.New("its content is not what the bundle names")
+		return errors.New("the content does not match the digest in the manifest")
 	}
 	return err
 }
 
-// Check reads every byte of a bundle that the store must have. The error is a
-// *[Damaged] that names what is gone or damaged.
+// Check reads every byte of a stored bundle. The error is a *[Damaged] that lists the
+// missing and damaged files.
 func (s *Store) Check(ctx context.Context, bundle delivery.Digest) error {
 	data, err := s.readBlob(bundle, maxManifest)
 	if err != nil {

@@ -11,8 +11,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Whatever happens to an unpacked bundle's files, it shows.
-func TestDamageOfAnUnpackedBundleIsFound(t *testing.T) {
+func TestCheckUnpackedFindsDamage(t *testing.T) {
 	s := open(t, t.TempDir())
 	bundle := push(t, s, "onnx 1")
 	for _, c := range []struct {
@@ -35,14 +34,14 @@ func TestDamageOfAnUnpackedBundleIsFound(t *testing.T) {
 			if err := s.Unpack(t.Context(), bundle, dir); err != nil {
 				t.Fatal(err)
 			}
-			// Unpacked files share their bytes with the store: damage a copy.
+			// Unpacked files are hard links to the store: damage a copy.
 			path := filepath.Join(dir, c.file)
 			data, err := os.ReadFile(path)
 			if err := errors.Join(err, os.Remove(path), os.WriteFile(path, data, 0o644)); err != nil {
 				t.Fatal(err)
 			}
 			if err := artifact.CheckUnpacked(t.Context(), bundle, dir); err != nil {
-				t.Fatalf("a whole one: %v", err)
+				t.Fatalf("before the damage: %v", err)
 			}
 			if err := c.damage(path); err != nil {
 				t.Fatal(err)
@@ -64,8 +63,7 @@ func TestDamageOfAnUnpackedBundleIsFound(t *testing.T) {
 	}
 }
 
-// The store finds what it has lost of a bundle.
-func TestCheckNamesWhatTheStoreHasLost(t *testing.T) {
+func TestCheckListsDamagedBlobs(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	bundle, other := push(t, s, "onnx 1"), push(t, s, "onnx 2")
@@ -94,6 +92,6 @@ func TestCheckNamesWhatTheStoreHasLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Check(t.Context(), bundle); err == nil {
-		t.Error("a bundle without its manifest is whole")
+		t.Error("no error for a bundle without its manifest")
 	}
 }

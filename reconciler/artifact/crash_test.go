@@ -20,7 +20,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// A test that needs other processes starts this binary again with these set.
+// Tests that need other processes start this binary again with these environment variables.
 const (
 	writerDir   = "ARTIFACT_TEST_WRITER_DIR"
 	writerFrom  = "ARTIFACT_TEST_WRITER_FROM"
@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// write pushes bundles and attaches to them, and says so when each is durable.
+// write pushes bundles with referrers, and prints the digest of each when it is durable.
 func write(dir string, out io.Writer) error {
 	from, err := strconv.Atoi(os.Getenv(writerFrom))
 	if err != nil {
@@ -84,7 +84,7 @@ func write(dir string, out io.Writer) error {
 	return nil
 }
 
-// unpackAll unpacks each bundle in turn into one slot, as a device does.
+// unpackAll unpacks all bundles in turn into one slot, as a device does, until it is killed.
 func unpackAll(dir string, _ io.Writer) error {
 	s, err := artifact.Open(dir)
 	if err != nil {
@@ -107,7 +107,7 @@ func unpackAll(dir string, _ io.Writer) error {
 	}
 }
 
-// numbered is a model of some size, so that writing it takes a while.
+// numbered returns a model that is large enough that writing it takes some time.
 func numbered(i int) string { return strings.Repeat(fmt.Sprintf("onnx %d ", i), 1<<15) }
 
 func writer(t *testing.T, dir string, from, count int) (*exec.Cmd, *bufio.Scanner) {
@@ -126,10 +126,10 @@ func writer(t *testing.T, dir string, from, count int) (*exec.Cmd, *bufio.Scanne
 	return cmd, bufio.NewScanner(out)
 }
 
-func TestProcessesWriteAtOnce(t *testing.T) {
+func TestConcurrentProcesses(t *testing.T) {
 	dir := t.TempDir()
 	const processes, each = 4, 8
-	var said []delivery.Digest
+	var printed []delivery.Digest
 	var cmds []*exec.Cmd
 	var outs []*bufio.Scanner
 	for p := range processes {
@@ -138,22 +138,22 @@ func TestProcessesWriteAtOnce(t *testing.T) {
 	}
 	for i, cmd := range cmds {
 		for outs[i].Scan() {
-			said = append(said, delivery.Digest(outs[i].Text()))
+			printed = append(printed, delivery.Digest(outs[i].Text()))
 		}
 		if err := cmd.Wait(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(said) != processes*each {
-		t.Fatalf("%d pushes, want %d", len(said), processes*each)
+	if len(printed) != processes*each {
+		t.Fatalf("%d pushes, want %d", len(printed), processes*each)
 	}
-	slices.Sort(said)
-	check(t, dir, slices.Compact(said), true)
+	slices.Sort(printed)
+	check(t, dir, slices.Compact(printed), true)
 }
 
-// check reads all that is in the folder. Every bundle that the index names must
-// be whole, and those that were said to be durable must be among them.
-func check(t *testing.T, dir string, said []delivery.Digest, exactly bool) {
+// check reads the whole store. Every bundle in the index must be complete, and all durable
+// bundles must be in it. With exactly, there must be no others.
+func check(t *testing.T, dir string, durable []delivery.Digest, exactly bool) {
 	t.Helper()
 	s := open(t, dir)
 	got := bundles(t, s)
@@ -166,28 +166,28 @@ func check(t *testing.T, dir string, said []delivery.Digest, exactly bool) {
 			t.Fatal(err)
 		}
 	}
-	for _, digest := range said {
+	for _, digest := range durable {
 		if !slices.Contains(got, digest) {
-			t.Fatalf("bundle %s was durable, and is gone", digest)
+			t.Fatalf("bundle %s was durable, and is missing", digest)
 		}
 		envelopes, err := s.Attached(t.Context(), digest, evidenceType)
 		if err != nil || len(envelopes) != 2 || string(envelopes[0]) != "first"+string(digest) {
-			t.Fatalf("bundle %s: attached were two, got %q, %v", digest, envelopes, err)
+			t.Fatalf("bundle %s: want two referrers, got %q, %v", digest, envelopes, err)
 		}
 	}
-	if exactly && len(got) != len(said) {
-		t.Errorf("%d bundles, want %d", len(got), len(said))
+	if exactly && len(got) != len(durable) {
+		t.Errorf("%d bundles, want %d", len(got), len(durable))
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "ingest"))
 	if err != nil || len(left) != 0 {
-		t.Errorf("opening left in ingest: %v, %v", left, err)
+		t.Errorf("files in ingest after Open: %v, %v", left, err)
 	}
 	if hidden, _ := filepath.Glob(filepath.Join(dir, ".index.json.*")); len(hidden) != 0 {
-		t.Errorf("opening left %v", hidden)
+		t.Errorf("files after Open: %v", hidden)
 	}
 }
 
-// A writer is killed at the moment at which it is seen to be at something.
+// Writers are killed at defined moments. The folder must stay valid.
 func TestKilledWritersLeaveAReadableFolder(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)
@@ -196,7 +196,7 @@ func TestKilledWritersLeaveAReadableFolder(t *testing.T) {
 		"writing the index":   func(*bufio.Scanner) bool { return exists(filepath.Join(dir, ".index.json.*")) },
 		"between two bundles": func(out *bufio.Scanner) bool { return out.Scan() },
 	}
-	var said []delivery.Digest
+	var printed []delivery.Digest
 	round := 0
 	for range 5 {
 		for name, reached := range moments {
@@ -207,24 +207,24 @@ func TestKilledWritersLeaveAReadableFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 			if text := out.Text(); text != "" {
-				said = append(said, delivery.Digest(text))
+				printed = append(printed, delivery.Digest(text))
 			}
 			for out.Scan() {
-				said = append(said, delivery.Digest(out.Text()))
+				printed = append(printed, delivery.Digest(out.Text()))
 			}
 			if err := cmd.Wait(); err == nil {
 				t.Fatalf("%s: the writer was too fast to be killed", name)
 			}
-			check(t, dir, said, false)
+			check(t, dir, printed, false)
 			round++
 		}
 	}
-	// And it goes on from there.
+	// The store can still be written.
 	cmd, out := writer(t, dir, 0, 1)
 	if !out.Scan() || cmd.Wait() != nil {
-		t.Fatal("the folder takes no more bundles")
+		t.Fatal("no bundle can be pushed any more")
 	}
-	check(t, dir, append(said, delivery.Digest(out.Text())), false)
+	check(t, dir, append(printed, delivery.Digest(out.Text())), false)
 }
 
 func exists(pattern string) bool {
@@ -232,8 +232,8 @@ func exists(pattern string) bool {
 	return len(found) > 0
 }
 
-// A slot holds a whole bundle or is not there, whenever its writer is killed.
-func TestKilledUnpackersLeaveAWholeSlotOrNone(t *testing.T) {
+// A slot is complete or absent, whenever its writer is killed.
+func TestKilledUnpackersLeaveACompleteSlotOrNone(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	models := []string{numbered(1), numbered(2)}
@@ -249,25 +249,25 @@ func TestKilledUnpackersLeaveAWholeSlotOrNone(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		seen := []string{slot + ".partial", slot + ".partial/golden.bin", slot, slot + "/model.onnx"}[round%4]
-		for !exists(seen) {
+		moment := []string{slot + ".partial", slot + ".partial/golden.bin", slot, slot + "/model.onnx"}[round%4]
+		for !exists(moment) {
 		}
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		cmd.Wait()
 		if exists(slot) {
-			removing := len(files(t, slot)) < 4 // killed in RemoveAll, which is not ours
+			removing := len(files(t, slot)) < 4 // killed during os.RemoveAll
 			if got := files(t, slot); !removing &&
 				!slices.ContainsFunc(models, func(m string) bool { return maps.Equal(got, unpacked(m)) }) {
-				t.Fatalf("round %d: the slot holds no bundle", round)
+				t.Fatalf("round %d: the slot is incomplete", round)
 			}
 		}
 		if err := os.RemoveAll(slot); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Unpack(t.Context(), digests[0], slot); err != nil {
-			t.Fatalf("round %d: the next try: %v", round, err)
+			t.Fatalf("round %d: the next attempt: %v", round, err)
 		}
 		if err := os.RemoveAll(slot); err != nil {
 			t.Fatal(err)
@@ -275,9 +275,9 @@ func TestKilledUnpackersLeaveAWholeSlotOrNone(t *testing.T) {
 	}
 }
 
-// A file in ingest whose writer lives is not swept, however long it takes: here
-// the writer is stopped in the middle.
-func TestOpenSweepsOnlyWhatIsDead(t *testing.T) {
+// Open does not remove a file in ingest whose writer is alive. The test stops a writer in
+// the middle of a file.
+func TestOpenRemovesOnlyFilesOfDeadWriters(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)
 	dead := filepath.Join(dir, "ingest", "dead")
@@ -290,7 +290,7 @@ func TestOpenSweepsOnlyWhatIsDead(t *testing.T) {
 		signal(t, cmd, syscall.SIGSTOP)
 		found, _ := filepath.Glob(filepath.Join(dir, "ingest", "*"))
 		found = slices.DeleteFunc(found, func(path string) bool { return path == dead })
-		// Opening waits for the folder's lock, so the writer must not be stopped with it.
+		// Open waits for the store's lock, so the stopped writer must not hold it.
 		if lock, err := durable.TryLock(filepath.Join(dir, ".lock")); err == nil {
 			lock.Unlock()
 			if len(found) > 0 {
@@ -302,23 +302,23 @@ func TestOpenSweepsOnlyWhatIsDead(t *testing.T) {
 	}
 	open(t, dir)
 	if exists(dead) {
-		t.Error("a dead writer's file is still there")
+		t.Error("a dead writer's file was not removed")
 	}
 	if !exists(half[0]) {
-		t.Error("a live writer's file was swept")
+		t.Error("a live writer's file was removed")
 	}
 	signal(t, cmd, syscall.SIGCONT)
-	var said []delivery.Digest
+	var printed []delivery.Digest
 	for out.Scan() {
-		said = append(said, delivery.Digest(out.Text()))
+		printed = append(printed, delivery.Digest(out.Text()))
 	}
-	if err := cmd.Wait(); err != nil || len(said) != 20 {
-		t.Fatalf("the writer was harmed: %v, %d of 20 bundles", err, len(said))
+	if err := cmd.Wait(); err != nil || len(printed) != 20 {
+		t.Fatalf("the writer failed: %v, %d of 20 bundles", err, len(printed))
 	}
-	check(t, dir, said, true)
+	check(t, dir, printed, true)
 }
 
-// signal stops or continues a process, and waits until it is stopped.
+// signal sends a signal to a process. After SIGSTOP it waits until the process has stopped.
 func signal(t *testing.T, cmd *exec.Cmd, sig syscall.Signal) {
 	t.Helper()
 	if err := cmd.Process.Signal(sig); err != nil {

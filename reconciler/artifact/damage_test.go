@@ -23,7 +23,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// layout makes a folder with two bundles, and two referrers on the first.
+// layout makes a store with two bundles, and two referrers of the first one.
 func layout(t *testing.T) (dir string, one, two delivery.Digest) {
 	t.Helper()
 	dir = t.TempDir()
@@ -37,17 +37,16 @@ func layout(t *testing.T) (dir string, one, two delivery.Digest) {
 	return dir, one, two
 }
 
-// Flip one bit at a time in every file of a layout. Whatever is then read is
-// what was written, or an error: never other content, and nothing goes missing
-// in silence.
-func TestEveryFlippedBitIsNoticed(t *testing.T) {
+// The test flips one bit at a time in every file of a layout. Every read must then return
+// the original content or an error, and nothing may be missing without an error.
+func TestFlippedBitsAreDetected(t *testing.T) {
 	dir, one, two := layout(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	for name, good := range tree(t, dir) {
 		path := filepath.Join(dir, name)
 		step, unpack := 1, false
 		if strings.HasPrefix(name, "blobs") {
-			step, unpack = 16, true // a digest covers one byte like another
+			step, unpack = 16, true // a digest covers all bytes equally, so some are enough
 		}
 		for i := 0; i < len(good); i += step {
 			bad := []byte(good)
@@ -61,11 +60,11 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 	}
 	s := open(t, dir)
 	if err := s.Unpack(t.Context(), one, filepath.Join(t.TempDir(), "a")); err != nil {
-		t.Errorf("all bits set right: %v", err)
+		t.Errorf("after restoring all files: %v", err)
 	}
 }
 
-// replace puts a file in place of one that may be read-only.
+// replace replaces a file, which may be read-only.
 func replace(t *testing.T, path string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
@@ -76,8 +75,8 @@ func replace(t *testing.T, path string, data []byte) {
 	}
 }
 
-// readAll reads everything, and says where an answer without an error is not
-// what layout wrote.
+// readAll reads everything, and describes the first result without an error that differs
+// from what layout wrote.
 func readAll(t *testing.T, dir string, one, two delivery.Digest, unpack bool) string {
 	s, err := artifact.Open(dir)
 	if err != nil {
@@ -87,7 +86,7 @@ func readAll(t *testing.T, dir string, one, two delivery.Digest, unpack bool) st
 		return "Bundles: " + cmp.Diff([]delivery.Digest{one, two}, got)
 	}
 	if there, err := s.Has(t.Context(), one); err == nil && !there {
-		return "Has: the bundle is gone"
+		return "Has: the bundle is missing"
 	}
 	for model, digest := range map[string]delivery.Digest{"onnx 1": one, "onnx 2": two} {
 		info, err := s.Describe(t.Context(), digest)
@@ -104,7 +103,7 @@ func readAll(t *testing.T, dir string, one, two delivery.Digest, unpack bool) st
 				return "Unpack: " + diff
 			}
 		} else if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
-			return "Unpack: an error, and a folder"
+			return "Unpack: an error and a folder"
 		}
 	}
 	got, err := s.Attached(t.Context(), one, evidenceType)
@@ -113,13 +112,13 @@ func readAll(t *testing.T, dir string, one, two delivery.Digest, unpack bool) st
 	}
 	for _, g := range got {
 		if string(g) != "first" && string(g) != "second" {
-			return "Attached: other content beside an error"
+			return "Attached: other content and an error"
 		}
 	}
 	return ""
 }
 
-func TestPushingAgainMendsADamagedBlob(t *testing.T) {
+func TestPushRepairsADamagedBlob(t *testing.T) {
 	dir, one, _ := layout(t)
 	blob := filepath.Join(dir, "blobs", "sha256", delivery.Sum([]byte("onnx 1")).Hex())
 	replace(t, blob, []byte("onnx X"))
@@ -139,7 +138,7 @@ func TestAMissingIndexIsRebuilt(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "index.json")); err != nil {
 		t.Fatal(err)
 	}
-	// Content that only looks like a manifest to a careless reader.
+	// The model is JSON that resembles a manifest.
 	b := bundle(t, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`)
 	s := open(t, dir)
 	third, err := s.Push(t.Context(), b)
@@ -162,7 +161,7 @@ func TestAMissingIndexIsRebuilt(t *testing.T) {
 	}
 }
 
-func TestADamagedIndexSaysWhatToDo(t *testing.T) {
+func TestDamagedIndexHasAHint(t *testing.T) {
 	dir, one, _ := layout(t)
 	path := filepath.Join(dir, "index.json")
 	for name, text := range map[string]string{
@@ -181,11 +180,11 @@ func TestADamagedIndexSaysWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if there, err := open(t, dir).Has(t.Context(), one); !there || err != nil {
-		t.Errorf("did what it said: %v, %v", there, err)
+		t.Errorf("after following the hint: %v, %v", there, err)
 	}
 }
 
-// Another OCI tool may tag, and writes index.json in its own way.
+// Another OCI tool may add tags, and formats index.json differently.
 func TestAnotherToolMayChangeTheFolder(t *testing.T) {
 	dir, one, two := layout(t)
 	s := open(t, dir)
@@ -219,13 +218,13 @@ func TestAnotherToolMayChangeTheFolder(t *testing.T) {
 	}
 	third := push(t, s, "onnx 3")
 	if got := bundles(t, open(t, dir)); len(got) != 3 || !slices.Contains(got, third) {
-		t.Errorf("pushed beside another tool: %v", got)
+		t.Errorf("pushed after another tool: %v", got)
 	}
 	if tool, err = oci.New(dir); err != nil {
 		t.Fatal(err)
 	}
 	if tagged, err := tool.Resolve(t.Context(), "production"); err != nil || tagged.Digest != desc.Digest {
-		t.Errorf("its tag is lost: %v, %v", tagged.Digest, err)
+		t.Errorf("the tag is lost: %v, %v", tagged.Digest, err)
 	}
 }
 
@@ -241,9 +240,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// A store that cannot be opened is opened when it can be, by whoever uses it next; its index may be removed while it is
-// used.
-func TestStoreIsOpenedWhenItCanBe(t *testing.T) {
+// A store that cannot be opened is opened by a later use. Its index may be removed while the store is in use.
+func TestStoreIsOpenedLater(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	bundle := push(t, s, "onnx 1")
@@ -273,24 +271,24 @@ func TestStoreIsOpenedWhenItCanBe(t *testing.T) {
 				t.Fatal(err)
 			}
 			if list, err := late.Bundles(t.Context()); err != nil || len(list) != 1 || list[0] != bundle {
-				t.Errorf("%s: afterwards %v, %v", name, list, err)
+				t.Errorf("%s: after removing the index: %v, %v", name, list, err)
 			}
 		}
 	}
-	// Where the blobs are gone too, nothing is made in their place: a disk may be missing.
+	// If the blobs are gone too, nothing is created: the disk may not be mounted.
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Bundles(t.Context()); err == nil {
-		t.Error("a store that is gone is read as empty")
+		t.Error("no error for a removed store")
 	}
 	if _, err := os.Stat(dir); err == nil {
-		t.Error("a store that is gone is made anew")
+		t.Error("a removed store was created again")
 	}
 }
 
-// A writer that was stopped holds the lock. Nobody waits for it longer than they have time, and later ones not at all.
-func TestLockIsNotWaitedForWithoutEnd(t *testing.T) {
+// If a stopped writer holds the lock, the first call waits for LockWait and later calls do not wait.
+func TestLockWaitIsLimited(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	bundle := push(t, s, "onnx 1")
@@ -299,7 +297,7 @@ func TestLockIsNotWaitedForWithoutEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.LockWait = 10 * time.Millisecond
-	for range 100 { // together they would take a second
+	for range 100 { // 100 waits would take a second
 		if _, err := s.Attach(t.Context(), bundle, evidenceType, []byte("more")); !errors.Is(err, artifact.ErrBusy) {
 			t.Fatalf("got %v", err)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// someBundle is the manifest of a bundle, and the blobs that it names.
+// someBundle returns the content and the encoding of a bundle's manifest.
 func someBundle() (bundleManifest, []byte) {
 	m := bundleManifest{provenance: map[string]string{"run": "r"}}
 	for i, f := range files {
@@ -43,7 +43,7 @@ func FuzzParseBundle(f *testing.F) {
 		}
 		again, err := parseBundle(encodeBundle(m))
 		if err != nil || again.config != m.config || again.files[0] != m.files[0] {
-			t.Errorf("does not survive writing: %v", err)
+			t.Errorf("not equal after encoding and parsing: %v", err)
 		}
 	})
 }

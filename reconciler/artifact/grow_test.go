@@ -9,7 +9,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Grow lets the index name n more referrers, without the cost of writing each.
+// Grow adds n referrers to the index without writing their blobs.
 func Grow(b *testing.B, s *Store, subject delivery.Digest, artifactType string, n int) {
 	b.Helper()
 	ix, err := s.loadIndex()

@@ -21,7 +21,7 @@ import (
 // Repository is the one repository that [Store.Handler] serves.
 const Repository = "bundles"
 
-// Handler serves the store to any OCI client, read-only and by digest: the part
+// Handler serves the store to OCI clients, read-only and by digest. It implements the part
 // of the OCI distribution API under /v2/ that pulling needs, and referrers.
 //
 //	GET, HEAD /v2/
@@ -29,10 +29,10 @@ const Repository = "bundles"
 //	GET, HEAD /v2/bundles/blobs/DIGEST                   with Range
 //	GET       /v2/bundles/referrers/DIGEST?artifactType=
 //
-// There are no tags. Manifests are those that the index names; a blob is any
-// that is stored. Clients check digests, and so does the handler for manifests.
-// Who may read is for the caller to decide, before it. served, where it is not
-// nil, is told the bytes of content that each answer carried.
+// There are no tags. It serves the manifests in the index, and all stored blobs. Manifests
+// are verified before they are served; clients must verify blobs. The handler does no
+// authorization: the caller must do it before. If served is not nil, it is called after
+// each GET with the number of bytes of manifest or blob that were sent.
 func (s *Store) Handler(served func(bytes int64)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		counted := &countingWriter{ResponseWriter: w}
@@ -61,13 +61,13 @@ func (s *Store) serve(w *countingWriter, r *http.Request) {
 	rest, ok = strings.CutPrefix(rest, "/"+Repository+"/")
 	kind, ref, cut := strings.Cut(rest, "/")
 	if !ok || !cut {
-		refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "the one repository is "+Repository)
+		refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "the only repository is "+Repository)
 		return
 	}
 	digest, err := delivery.ParseDigest(clip(ref))
 	switch {
 	case kind == "manifests" && err != nil:
-		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "manifests are served by digest alone")
+		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "manifests are only served by digest")
 	case kind == "manifests":
 		s.serveManifest(w, digest)
 	case kind == "blobs" && err != nil:
@@ -134,8 +134,8 @@ func (s *Store) serveReferrers(w *countingWriter, r *http.Request, digest delive
 		refuse(w, http.StatusInternalServerError, "UNKNOWN", "the store cannot be read")
 		return
 	}
-	only := r.URL.Query().Get("artifactType")
-	if only != "" {
+	filter := r.URL.Query().Get("artifactType")
+	if filter != "" {
 		w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
 	list := ocispec.Index{
@@ -145,7 +145,7 @@ func (s *Store) serveReferrers(w *countingWriter, r *http.Request, digest delive
 	}
 	for _, p := range ix.bySubject[digest] {
 		e := ix.manifests[ix.at[p.referrer]]
-		if only == "" || e.ArtifactType == only {
+		if filter == "" || e.ArtifactType == filter {
 			entry := descriptor(e.MediaType, blob{p.referrer, e.Size})
 			entry.ArtifactType = e.ArtifactType
 			list.Manifests = append(list.Manifests, entry)
@@ -153,13 +153,13 @@ func (s *Store) serveReferrers(w *countingWriter, r *http.Request, digest delive
 	}
 	data, err := json.Marshal(list)
 	if err != nil {
-		refuse(w, http.StatusInternalServerError, "UNKNOWN", "the list cannot be written")
+		refuse(w, http.StatusInternalServerError, "UNKNOWN", "the list cannot be encoded")
 		return
 	}
 	answer(w, ocispec.MediaTypeImageIndex, data)
 }
 
-// immutable sets the headers of content that is named by its digest.
+// immutable sets the headers of content that is addressed by its digest.
 func immutable(w http.ResponseWriter, digest delivery.Digest) {
 	h := w.Header()
 	h.Set("Docker-Content-Digest", string(digest))
@@ -168,14 +168,14 @@ func immutable(w http.ResponseWriter, digest delivery.Digest) {
 	h.Set("X-Content-Type-Options", "nosniff")
 }
 
-// answer writes a small body. The server leaves it out of the answer to HEAD.
+// answer writes a small body, which net/http omits for HEAD requests.
 func answer(w http.ResponseWriter, contentType string, data []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	io.Copy(w, bytes.NewReader(data)) // an error is the client's going away
+	io.Copy(w, bytes.NewReader(data)) // an error means that the client is gone
 }
 
-// refuse answers with an error as the OCI distribution specification has it.
+// refuse writes an error response of the OCI distribution specification.
 func refuse(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -186,11 +186,11 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	json.NewEncoder(w).Encode(map[string][]problem{"errors": {{code, message}}})
 }
 
-// A countingWriter counts the content that a client was sent. It keeps the
-// underlying ReadFrom, by which a file reaches a socket without passing here.
+// A countingWriter counts the bytes of content that are sent to a client. It passes
+// ReadFrom on, so that files can be sent with sendfile(2).
 type countingWriter struct {
 	http.ResponseWriter
-	isContent bool // what is written is content, unless the status says otherwise
+	isContent bool // the body is a manifest or blob; false after an error status
 	content   int64
 }
 
@@ -220,5 +220,5 @@ func (w *countingWriter) count(n int64) {
 	}
 }
 
-// Unwrap lets http.ResponseController reach the writer below.
+// Unwrap gives http.ResponseController access to the underlying writer.
 func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

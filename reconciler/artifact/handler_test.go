@@ -20,7 +20,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Any OCI client can pull: here oras-go copies a bundle with all that hangs on it.
+// OCI clients can pull: oras-go copies a bundle with its referrers.
 func TestAnOCIClientCopiesTheBundleAndItsEvidence(t *testing.T) {
 	dir, one, _ := layout(t)
 	srv := httptest.NewServer(open(t, dir).Handler(nil))
@@ -64,7 +64,7 @@ func TestAnOCIClientCopiesTheBundleAndItsEvidence(t *testing.T) {
 
 func TestHandler(t *testing.T) {
 	dir, one, _ := layout(t)
-	// Things that lie near, and must stay out of reach.
+	// Files near the blobs that must not be served.
 	for _, secret := range []string{filepath.Join(dir, "secret"), filepath.Join(dir, "blobs", "sha256", "secret"),
 		filepath.Join(filepath.Dir(dir), "secret")} {
 		if err := os.WriteFile(secret, []byte("secret"), 0o644); err != nil {
@@ -135,7 +135,7 @@ func TestHandler(t *testing.T) {
 				t.Errorf("got %d %s, want %d with %q", resp.StatusCode, body, c.status, c.body)
 			}
 			if strings.Contains(string(body), "secret\n") || string(body) == "secret" {
-				t.Errorf("it served what it must not: %s", body)
+				t.Errorf("the handler served a secret: %s", body)
 			}
 			if c.status >= 400 && c.status != 416 {
 				var refusal struct {
@@ -143,7 +143,7 @@ func TestHandler(t *testing.T) {
 				}
 				if err := json.Unmarshal(body, &refusal); err != nil || len(refusal.Errors) != 1 ||
 					refusal.Errors[0].Message == "" {
-					t.Errorf("an error of another form: %s", body)
+					t.Errorf("not an OCI error: %s", body)
 				}
 			}
 			if c.status == 200 && (strings.Contains(c.path, "/blobs/") || strings.Contains(c.path, "/manifests/")) {
@@ -154,7 +154,7 @@ func TestHandler(t *testing.T) {
 					t.Errorf("Content-Length %d", resp.ContentLength)
 				}
 			}
-			// The count comes after the answer; closing the server waits for it.
+			// The callback runs after the response was sent, so call the handler directly.
 			if c.method == "GET" {
 				rec := httptest.NewRecorder()
 				served.Store(0)
@@ -167,7 +167,7 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-func TestHandlerSaysSoWhenTheManifestIsDamaged(t *testing.T) {
+func TestHandlerReportsADamagedManifest(t *testing.T) {
 	dir, one, _ := layout(t)
 	h := open(t, dir).Handler(nil)
 	replace(t, filepath.Join(dir, "blobs", "sha256", one.Hex()), []byte("{}"))

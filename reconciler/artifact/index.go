@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// annotationSeal stands on index.json and is the digest of its entries.
+	// annotationSeal is the annotation of index.json with the digest of its entries.
 	annotationSeal = "dev.aob.seal"
 
 	maxIndex = 256 << 20
@@ -32,14 +32,14 @@ const (
 	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
-// An index is what index.json says, checked and arranged. It is never changed.
+// An index is the content of index.json with lookup tables. It is immutable.
 type index struct {
-	file      fs.FileInfo // what it was read from
+	file      fs.FileInfo // of the file from which it was read
 	manifests []ocispec.Descriptor
-	at        map[delivery.Digest]int // in manifests
+	at        map[delivery.Digest]int // digest to index in manifests
 	bundles   []delivery.Digest
 	byType    map[string][]pair          // referrers by artifact type
-	bySubject map[delivery.Digest][]pair // referrers by what they hang on
+	bySubject map[delivery.Digest][]pair // referrers by the bundle to which they are attached
 }
 
 // A pair is one referrer.
@@ -47,8 +47,8 @@ type pair struct {
 	subject, referrer delivery.Digest
 }
 
-// loadIndex returns the index as it is on disk now. Reading it again costs one
-// stat while nothing is written.
+// loadIndex returns the index on disk. If the file has not changed since the last call,
+// this costs one stat.
 func (s *Store) loadIndex() (*index, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -57,8 +57,8 @@ func (s *Store) loadIndex() (*index, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return ix, err
 	}
-	// Somebody removed the file, as its error says. Where the blobs are gone too, the whole folder is: nothing is made
-	// anew.
+	// Somebody has removed the file, as the error of a damaged index suggests: rebuild it. If the blobs are gone too,
+	// the whole folder was removed, and nothing is created.
 	if _, gone := os.Stat(s.path("blobs", "sha256")); gone != nil {
 		return nil, err
 	}
@@ -90,9 +90,9 @@ func (s *Store) currentIndex() (*index, error) {
 	return ix, nil
 }
 
-// same reports whether the file is the one that the index was read from. We
-// replace it and never write over it, so the inode tells; and where an inode is
-// used again within one tick of the clock, the size does, for it only grows.
+// same reports whether a file is the one from which the index was read. The file is always
+// replaced, never overwritten, so the inode changes. If an inode number is reused within
+// one tick of the file system's clock, the size differs, because the index only grows.
 func (ix *index) same(info fs.FileInfo) bool {
 	return os.SameFile(ix.file, info) && ix.file.ModTime().Equal(info.ModTime()) && ix.file.Size() == info.Size()
 }
@@ -102,7 +102,7 @@ func (s *Store) readIndex() (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Strict: a damaged key must not hide what stands under it.
+	// A damaged key must be an error, and not hide its value.
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	var file ocispec.Index
@@ -110,7 +110,7 @@ func (s *Store) readIndex() (*index, error) {
 		return nil, fmt.Errorf("damaged: %w", err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("damaged: something follows its end")
+		return nil, errors.New("damaged: there is data after its end")
 	}
 	if file.SchemaVersion != 2 || (file.MediaType != "" && file.MediaType != ocispec.MediaTypeImageIndex) {
 		return nil, fmt.Errorf("damaged: not an OCI index: schema version %d, media type %q", file.SchemaVersion,
@@ -124,16 +124,16 @@ func (s *Store) readIndex() (*index, error) {
 	return arrange(file.Manifests), nil
 }
 
-// describeAll sets what the entries say of their manifests from the manifests
-// themselves. It is for an index that another tool wrote, or a disk damaged.
+// describeAll sets artifact type and subject of all entries from the manifests. It is used
+// if the seal does not match: another tool has written the index, or it is damaged.
 func (s *Store) describeAll(entries []ocispec.Descriptor) error {
 	for i, e := range entries {
 		switch e.MediaType {
 		case ocispec.MediaTypeImageManifest:
 		case ocispec.MediaTypeImageIndex, dockerManifest, dockerList:
-			continue // another tool's; we keep the entry and do not look at it
+			continue // written by another tool; the entry is kept and ignored
 		default:
-			return fmt.Errorf("damaged: manifests[%d]: no manifest has the media type %q", i, clip(e.MediaType))
+			return fmt.Errorf("damaged: manifests[%d]: unknown media type %q", i, clip(e.MediaType))
 		}
 		digest, err := delivery.ParseDigest(clip(string(e.Digest)))
 		if err != nil {
@@ -141,10 +141,10 @@ func (s *Store) describeAll(entries []ocispec.Descriptor) error {
 		}
 		data, err := s.readBlob(digest, maxManifest)
 		if err != nil {
-			return fmt.Errorf("damaged, or a blob is gone: manifests[%d]: %w", i, err)
+			return fmt.Errorf("damaged, or a blob is missing: manifests[%d]: %w", i, err)
 		}
 		if int64(len(data)) != e.Size {
-			return fmt.Errorf("damaged: manifests[%d] says %d bytes of %s, which has %d", i, e.Size, digest, len(data))
+			return fmt.Errorf("damaged: manifests[%d]: size is %d, but %s has %d bytes", i, e.Size, digest, len(data))
 		}
 		m, err := parseManifest(data)
 		if err != nil {
@@ -155,7 +155,7 @@ func (s *Store) describeAll(entries []ocispec.Descriptor) error {
 	return nil
 }
 
-// describe returns an entry for a manifest.
+// describe returns entry with the artifact type and subject of its manifest.
 func describe(entry ocispec.Descriptor, m ocispec.Manifest) ocispec.Descriptor {
 	entry.ArtifactType = m.ArtifactType
 	entry.Annotations = maps.Clone(entry.Annotations)
@@ -169,8 +169,7 @@ func describe(entry ocispec.Descriptor, m ocispec.Manifest) ocispec.Descriptor {
 	return entry
 }
 
-// arrange makes the lookups. Entries that are not ours are kept in manifests and
-// nowhere else.
+// arrange makes the lookup tables. Entries of other tools are only kept in manifests.
 func arrange(entries []ocispec.Descriptor) *index {
 	ix := &index{
 		manifests: entries,
@@ -181,7 +180,7 @@ func arrange(entries []ocispec.Descriptor) *index {
 	for i, e := range entries {
 		digest := delivery.Digest(e.Digest)
 		if _, double := ix.at[digest]; double {
-			continue // as another tag of the same manifest
+			continue // for example another tag of the same manifest
 		}
 		if _, err := delivery.ParseDigest(clip(string(digest))); err != nil ||
 			e.MediaType != ocispec.MediaTypeImageManifest {
@@ -201,7 +200,7 @@ func arrange(entries []ocispec.Descriptor) *index {
 	return ix
 }
 
-// seal is the digest of all that we read from the entries.
+// seal returns the digest of all fields of the entries that this package uses.
 func seal(entries []ocispec.Descriptor) string {
 	var lines []byte
 	for _, e := range entries {
@@ -214,8 +213,8 @@ func seal(entries []ocispec.Descriptor) string {
 	return string(delivery.Sum(lines))
 }
 
-// addToIndex names a manifest in index.json, unless it is named already. All
-// that the manifest needs must be durable.
+// addToIndex adds a manifest to index.json if it is not in it. All blobs of the manifest
+// must be durable already.
 func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error {
 	lock, err := s.lock(ctx)
 	if err != nil {
@@ -232,7 +231,7 @@ func (s *Store) addToIndex(ctx context.Context, entry ocispec.Descriptor) error 
 	return s.writeIndex(append(slices.Clip(ix.manifests), entry))
 }
 
-// writeIndex replaces index.json. The caller holds the lock.
+// writeIndex replaces index.json. The caller must hold the lock.
 func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 	if entries == nil {
 		entries = []ocispec.Descriptor{}
@@ -247,7 +246,7 @@ func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 		return err
 	}
 	if len(data) > maxIndex {
-		return fmt.Errorf("%s would have %d bytes, the most is %d; move the bundles to a registry",
+		return fmt.Errorf("%s would have %d bytes, the maximum is %d; move the bundles to a registry",
 			ocispec.ImageIndexFile, len(data), maxIndex)
 	}
 	if err := durable.WriteFile(s.path(ocispec.ImageIndexFile), data, 0o600); err != nil {
@@ -265,8 +264,8 @@ func (s *Store) writeIndex(entries []ocispec.Descriptor) error {
 	return nil
 }
 
-// rebuildIndex makes index.json from the blobs, in the order in which they were
-// written. The caller holds the lock.
+// rebuildIndex writes index.json with all manifests among the blobs, in the order of their
+// modification times. The caller must hold the lock.
 func (s *Store) rebuildIndex() error {
 	type found struct {
 		entry   ocispec.Descriptor

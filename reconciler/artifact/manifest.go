@@ -16,12 +16,12 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// The media types of ModelPack, and of what hangs on a bundle.
+// Media types of ModelPack and of referrers.
 const (
 	BundleType   = "application/vnd.cncf.model.manifest.v1+json" // artifactType of a bundle
 	EnvelopeType = "application/vnd.dsse.envelope.v1+json"       // media type of a referrer's layer
 
-	// modelPack is what all media types of ModelPack begin with, whatever their version.
+	// modelPack is the prefix of all media types of ModelPack, in all versions.
 	modelPack = "application/vnd.cncf.model."
 
 	configType       = "application/vnd.cncf.model.config.v1+json"
@@ -29,23 +29,23 @@ const (
 	weightConfigType = "application/vnd.cncf.model.weight.config.v1.raw"
 )
 
-// The files of a bundle, as [Store.Unpack] lays them out.
+// Names of the files that [Store.Unpack] writes.
 const (
 	ModelFile     = "model.onnx"
 	SignatureFile = "signature.json"
 	LabelsFile    = "labels.json"
 	GoldenFile    = "golden.bin"
-	// ThresholdsFile maps classes to the score from which a detection counts. A
-	// bundle may have none.
+	// ThresholdsFile maps classes to the score from which a detection counts. It is
+	// optional.
 	ThresholdsFile = "thresholds.json"
-	// ManifestFile is the bundle's manifest, by which the other files are checked.
+	// ManifestFile is the bundle's manifest, with the digests of the other files.
 	ManifestFile = "manifest.json"
 )
 
 const (
-	// MaxBundle is the most bytes that a bundle's files may have together.
+	// MaxBundle is the maximum total size of a bundle's files in bytes.
 	MaxBundle = 8 << 30
-	// MaxGolden is the most bytes that golden.bin may have.
+	// MaxGolden is the maximum size of golden.bin in bytes.
 	MaxGolden = 64 << 20
 
 	maxSmall      = 1 << 20 // signature, labels, config
@@ -56,19 +56,19 @@ const (
 const (
 	annotationFile       = "org.cncf.model.filepath"
 	annotationProvenance = "dev.aob.provenance."
-	annotationSubject    = "dev.aob.subject" // on index entries: what a referrer hangs on
+	annotationSubject    = "dev.aob.subject" // of index entries: the subject of a referrer
 	created              = "1970-01-01T00:00:00Z"
 )
 
-// A file is one of the files of a bundle.
+// A file describes one of the possible files of a bundle.
 type file struct {
 	name, mediaType string
 	limit           int64 // bytes
 	optional        bool
 }
 
-// files lists them in the manifest's order. Names from outside are only ever
-// compared with these; none becomes a path.
+// files lists all possible files in the order of the manifest. Names in manifests are only
+// compared with these names and never used as paths.
 var files = []file{
 	{ModelFile, weightType, MaxBundle, false},
 	{SignatureFile, weightConfigType, maxSmall, false},
@@ -77,14 +77,14 @@ var files = []file{
 	{ThresholdsFile, weightConfigType, maxSmall, true},
 }
 
-// A bundleManifest is a bundle's manifest, checked.
+// A bundleManifest is the verified content of a bundle's manifest.
 type bundleManifest struct {
 	config     blob
-	files      []blob // in the order of files; without a digest where an optional one is not there
+	files      []blob // same indexes as in files; the zero blob for a missing optional file
 	provenance map[string]string
 }
 
-// blobs lists all that the manifest needs.
+// blobs returns the config and all files.
 func (m bundleManifest) blobs() []blob {
 	list := []blob{m.config}
 	for _, b := range m.each() {
@@ -93,7 +93,7 @@ func (m bundleManifest) blobs() []blob {
 	return list
 }
 
-// each goes through the files that are there.
+// each iterates over the files that the bundle has.
 func (m bundleManifest) each() iter.Seq2[file, blob] {
 	return func(yield func(file, blob) bool) {
 		for i, f := range files {
@@ -113,7 +113,7 @@ func (m bundleManifest) file(name string) blob {
 	return blob{}
 }
 
-// modelConfig is ModelPack's config, as far as we fill it.
+// modelConfig contains the fields of ModelPack's config that AOB uses.
 type modelConfig struct {
 	Descriptor struct {
 		CreatedAt string `json:"createdAt"`
@@ -127,7 +127,7 @@ type modelConfig struct {
 	} `json:"config"`
 }
 
-// encodeConfig writes the config of a bundle.
+// encodeConfig encodes the config of a bundle.
 func encodeConfig(m bundleManifest) []byte {
 	var c modelConfig
 	c.Descriptor.CreatedAt = created
@@ -139,7 +139,7 @@ func encodeConfig(m bundleManifest) []byte {
 	return delivery.Canonical(c)
 }
 
-// parseConfig reads a bundle's config and checks that it is about its files.
+// parseConfig parses a bundle's config and checks that it lists the files of m.
 func parseConfig(data []byte, m bundleManifest) error {
 	var c modelConfig
 	if err := json.Unmarshal(data, &c); err != nil {
@@ -161,7 +161,7 @@ func parseConfig(data []byte, m bundleManifest) error {
 	return nil
 }
 
-// encodeBundle writes the manifest of a bundle.
+// encodeBundle encodes the manifest of a bundle.
 func encodeBundle(m bundleManifest) []byte {
 	var layers []ocispec.Descriptor
 	for f, b := range m.each() {
@@ -183,7 +183,7 @@ func encodeBundle(m bundleManifest) []byte {
 	})
 }
 
-// parseBundle reads a manifest that anybody may have written.
+// parseBundle parses and checks the manifest of a bundle. data is untrusted.
 func parseBundle(data []byte) (bundleManifest, error) {
 	var none bundleManifest
 	m, err := parseManifest(data)
@@ -204,8 +204,7 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		return none, fmt.Errorf("manifest: config: %w", err)
 	}
 	if len(m.Layers) > len(files) {
-		return none, newer("manifest: want at most the %d files that this version knows, got %d", len(files),
-			len(m.Layers))
+		return none, newer("manifest: want at most %d files, got %d", len(files), len(m.Layers))
 	}
 	checked := bundleManifest{config: config, files: make([]blob, len(files)), provenance: map[string]string{}}
 	total := config.size
@@ -213,11 +212,11 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		name := layer.Annotations[annotationFile]
 		at := slices.IndexFunc(files, func(f file) bool { return f.name == name })
 		if at < 0 {
-			err := fmt.Errorf("manifest: layers[%d]: this version knows no file %q", i, clip(name))
-			if fileForm.MatchString(name) {
+			err := fmt.Errorf("manifest: layers[%d]: unknown file %q", i, clip(name))
+			if fileForm.MatchString(name) { // else it is a path, which no newer version would write
 				err = unknown{err}
 			}
-			return none, err // a path is no version's file
+			return none, err
 		}
 		if checked.files[at].digest != "" {
 			return none, fmt.Errorf("manifest: layers[%d]: a second %s", i, name)
@@ -228,7 +227,7 @@ func parseBundle(data []byte) (bundleManifest, error) {
 		}
 		checked.files[at] = b
 		if total += b.size; total > MaxBundle {
-			return none, newer("manifest: more than %d bytes in all", int64(MaxBundle))
+			return none, newer("manifest: the files have more than %d bytes", int64(MaxBundle))
 		}
 	}
 	for i, f := range files {
@@ -247,14 +246,14 @@ func parseBundle(data []byte) (bundleManifest, error) {
 	return checked, nil
 }
 
-// A referrer is a manifest that hangs on a bundle, checked.
+// A referrer is the verified content of a referrer's manifest.
 type referrer struct {
 	subject      delivery.Digest
 	artifactType string
 	envelope     blob
 }
 
-// encodeReferrer writes the manifest of a referrer.
+// encodeReferrer encodes the manifest of a referrer.
 func encodeReferrer(r referrer, subject ocispec.Descriptor) []byte {
 	return delivery.Canonical(ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
@@ -267,17 +266,17 @@ func encodeReferrer(r referrer, subject ocispec.Descriptor) []byte {
 	})
 }
 
-// emptyConfig is the blob {} that OCI wants as the config of an artifact that has none.
+// emptyConfig is the blob {}, which OCI requires as the config of an artifact without one.
 var emptyConfig = blob{delivery.Digest(ocispec.DescriptorEmptyJSON.Digest), ocispec.DescriptorEmptyJSON.Size}
 
-// parseReferrer reads a manifest that anybody may have written.
+// parseReferrer parses and checks the manifest of a referrer. data is untrusted.
 func parseReferrer(data []byte, maxEnvelope int64) (referrer, error) {
 	m, err := parseManifest(data)
 	if err != nil {
 		return referrer{}, err
 	}
 	if m.Subject == nil {
-		return referrer{}, fmt.Errorf("manifest: it has no subject, so it hangs on nothing")
+		return referrer{}, fmt.Errorf("manifest: a referrer must have a subject")
 	}
 	subject, err := checkDescriptor(*m.Subject, ocispec.MediaTypeImageManifest, maxManifest)
 	if err != nil {
@@ -296,7 +295,7 @@ func parseReferrer(data []byte, maxEnvelope int64) (referrer, error) {
 	return referrer{subject.digest, m.ArtifactType, envelope}, nil
 }
 
-// parseManifest reads an OCI image manifest, whatever it holds.
+// parseManifest parses an OCI image manifest of any artifact type.
 func parseManifest(data []byte) (ocispec.Manifest, error) {
 	var m ocispec.Manifest
 	if len(data) > maxManifest {
@@ -310,7 +309,7 @@ func parseManifest(data []byte) (ocispec.Manifest, error) {
 			ocispec.MediaTypeImageManifest, m.SchemaVersion, clip(m.MediaType))
 	}
 	if m.ArtifactType == "" {
-		m.ArtifactType = m.Config.MediaType // as the specification has it
+		m.ArtifactType = m.Config.MediaType // as the OCI specification defines
 	}
 	return m, nil
 }
@@ -319,8 +318,8 @@ func descriptor(mediaType string, b blob) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: godigest.Digest(b.digest), Size: b.size}
 }
 
-// checkDescriptor takes a descriptor from outside: its digest becomes a path and
-// its size a promise about what is read.
+// checkDescriptor checks an untrusted descriptor, whose digest becomes a path, and whose
+// size limits the bytes that are read.
 func checkDescriptor(d ocispec.Descriptor, mediaType string, limit int64) (blob, error) {
 	if strings.HasPrefix(d.MediaType, modelPack) && d.MediaType != mediaType {
 		return blob{}, newer("want the media type %s, got %q", mediaType, clip(d.MediaType))
@@ -360,8 +359,8 @@ func checkProvenance(p map[string]string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p)) {
 		if !provenanceForm.MatchString(name) {
-			return fmt.Errorf("provenance: %q is no name: want letters, digits and dashes, a lower-case letter first",
-				clip(name))
+			return fmt.Errorf("provenance: want a name of letters, digits and dashes that begins with a lower-case "+
+				"letter, got %q", clip(name))
 		}
 		if len(p[name]) > 1024 {
 			return fmt.Errorf("provenance: %s: want at most 1024 bytes, got %d", name, len(p[name]))
@@ -370,12 +369,12 @@ func checkProvenance(p map[string]string) error {
 	return nil
 }
 
-// unknown is the error of what this version of AOB does not know, and a later one may.
+// unknown is an error about something that a later version of AOB may support.
 type unknown struct{ error }
 
 func newer(format string, args ...any) error { return unknown{fmt.Errorf(format, args...)} }
 
-// clip shortens a stranger's words for an error.
+// clip shortens untrusted text for an error message.
 func clip(s string) string {
 	if len(s) > 128 {
 		return s[:128] + "…"

@@ -25,25 +25,24 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Source is where bundles are pulled from.
+// A Source is a registry or folder from which bundles are pulled.
 type Source struct {
-	// URL is https://HOST[:PORT]/REPOSITORY of an OCI registry, as
-	// https://aob.example:8443/bundles for a server's Handler, or file:///DIR for
-	// a copy of a layout, as on a USB stick. http is for loopback alone.
+	// URL is https://HOST[:PORT]/REPOSITORY of an OCI registry, for example
+	// https://aob.example:8443/bundles for a server's Handler, or file:///DIR for a copy of
+	// a layout, for example on a USB stick. http is only allowed for loopback addresses.
 	URL string
-	// Client makes the requests; nil is http.DefaultClient. Redirects to http, save
-	// on loopback, are refused whatever it says.
+	// Client sends the requests; nil means http.DefaultClient. Redirects to http are always
+	// refused, except on loopback.
 	Client *http.Client
-	// Token is sent as a bearer token, where it is not empty, to the host and port of URL.
+	// Token, if not empty, is sent as a bearer token to the host and port of URL only.
 	Token string
 }
 
-// A SourceError is a failure of the source or of the way to it, as no answer,
-// a body that breaks off, or other content than was asked for. It says nothing
-// about the bundle, which another try may bring whole.
+// A SourceError is a failure of the source or of the network: no response, an interrupted
+// body, or wrong content. It says nothing about the bundle, so another attempt may succeed.
 type SourceError struct {
 	Err    error
-	Status int // of the answer over HTTP; 0: there was none, or it said 200
+	Status int // HTTP status; 0 if there was no response or its status was 200
 }
 
 func (e *SourceError) Error() string { return e.Err.Error() }
@@ -51,12 +50,12 @@ func (e *SourceError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *SourceError) Unwrap() error { return e.Err }
 
-// ErrOtherContent is the error of an answer that is not what was asked for: a
-// login page, or bytes that were altered or cut on the way.
-var ErrOtherContent = errors.New("other content than was asked for")
+// ErrOtherContent is the error if a response does not match the digest: for example a
+// login page, or bytes that were changed or cut in transit.
+var ErrOtherContent = errors.New("the source sent other content than requested")
 
-// A ContentError is a fault of a bundle itself: every byte that was read matched
-// its digest, and what they say is wrong. Another try brings the same.
+// A ContentError is an error in a bundle itself: all bytes match their digests, but the
+// content is invalid. Another attempt gives the same result.
 type ContentError struct{ Err error }
 
 func (e *ContentError) Error() string { return e.Err.Error() }
@@ -64,8 +63,8 @@ func (e *ContentError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *ContentError) Unwrap() error { return e.Err }
 
-// A NewerError is of a bundle that has something that this version of AOB does not know, as a file or a media type. A
-// later version has packed it: the bundle is not at fault, and neither is the machine that cannot use it.
+// A NewerError is the error of a bundle with something that this version of AOB does not support, such as an unknown
+// file or media type, because a later version has packed it. Neither the bundle nor the machine is at fault.
 type NewerError struct{ Err error }
 
 func (e *NewerError) Error() string {
@@ -76,7 +75,7 @@ func (e *NewerError) Error() string {
 // Unwrap returns the cause.
 func (e *NewerError) Unwrap() error { return e.Err }
 
-// contentError is the error of a bundle whose bytes match their digests and that cannot be used.
+// contentError returns the NewerError or ContentError of a bundle whose bytes match their digests.
 func contentError(err error) error {
 	if _, ok := errors.AsType[unknown](err); ok {
 		return &NewerError{err}
@@ -84,20 +83,19 @@ func contentError(err error) error {
 	return &ContentError{err}
 }
 
-// Pull brings a bundle into the store, and lays it into dir as Unpack does. What
-// the store holds already is not fetched; what is fetched is checked against
-// digest and length, and is never more than the manifest promises nor more than
-// MaxBundle. Where the disk has no room for what is missing, nothing of it is
-// fetched, and the error is syscall.ENOSPC. The error is a *SourceError where the
-// source is at fault, with fs.ErrNotExist in it where the source has no such
-// bundle. It is a *NewerError where a later version of AOB has packed the bundle,
-// and a *ContentError where the bundle itself is at fault.
+// Pull downloads a bundle into the store and unpacks it into dir, as Unpack does. Blobs
+// that the store has are not downloaded. Downloads are checked against digest and size,
+// and are never larger than the manifest says or than MaxBundle.
 //
-// Files that arrived whole stay when a later one fails, and so does the part of a
-// file that arrived before the connection broke: the next try goes on from there.
-// downloaded counts the bytes of manifest, config and files that crossed the wire,
-// also beside an error. How long it may take is for ctx and the client's timeouts
-// to say: a server may always be slow.
+// Errors: syscall.ENOSPC if the disk has too little space for the missing blobs, before
+// any of them is downloaded; a *SourceError if the source or the network fails, which
+// wraps fs.ErrNotExist if the source does not have the bundle; a *NewerError if a later
+// version of AOB has packed the bundle; a *ContentError if the bundle is invalid.
+//
+// After an error, complete blobs and the received part of an interrupted one stay in the
+// store, and the next call continues from there. downloaded is the number of bytes of
+// manifest, config and files that were received, also with an error. Pull has no timeout
+// of its own: use ctx or the client's.
 //
 // On a device the store is the cache that both slots share.
 func (s *Store) Pull(ctx context.Context, from Source, bundle delivery.Digest, dir string) (downloaded int64,
@@ -124,7 +122,7 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 		return none, err
 	}
 	data, err := s.readBlob(bundle, maxManifest)
-	if err != nil { // not here, or damaged here
+	if err != nil { // missing or damaged in the store
 		data, err = fetchManifest(ctx, source, bundle, wire)
 	}
 	if err != nil {
@@ -164,12 +162,12 @@ func (s *Store) pull(ctx context.Context, from Source, bundle delivery.Digest, w
 			return none, err
 		}
 	}
-	// Last, so that a bundle that the index names has all its files.
+	// The index comes last, so that a bundle in it always has all its files.
 	_, err = s.putManifest(ctx, data)
 	return m, err
 }
 
-// fetchManifest reads a manifest of which only the digest is known.
+// fetchManifest downloads a manifest, whose size is not known.
 func fetchManifest(ctx context.Context, source source, want delivery.Digest, wire *atomic.Int64) ([]byte, error) {
 	body, err := source.manifest(ctx, want)
 	if err != nil {
@@ -202,7 +200,7 @@ func sourceError(err error) error {
 	return e
 }
 
-// A source is a registry or a layout, as oras-go reads them.
+// A source reads a registry or a layout with oras-go.
 type source interface {
 	content.Fetcher
 	manifest(context.Context, delivery.Digest) (io.ReadCloser, error)
@@ -211,7 +209,7 @@ type source interface {
 func (f Source) open() (source, error) {
 	u, err := url.Parse(f.URL)
 	if err != nil {
-		return nil, errors.New("source: not a URL") // the error would quote it, secrets and all
+		return nil, errors.New("source: not a URL") // err would quote it, with its secrets
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("source: want a URL without user, query and fragment, got one for %s", u.Host)
@@ -225,7 +223,7 @@ func (f Source) open() (source, error) {
 	case "https":
 	case "http":
 		if !loopback(u.Hostname()) {
-			return nil, fmt.Errorf("source: http is for loopback alone; use https for %s", u.Host)
+			return nil, fmt.Errorf("source: http is only allowed for loopback addresses; use https for %s", u.Host)
 		}
 	default:
 		return nil, fmt.Errorf("source: want https or file, got %q", clip(f.URL))
@@ -253,8 +251,8 @@ func (l layoutSource) manifest(ctx context.Context, d delivery.Digest) (io.ReadC
 	return l.Fetch(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: godigest.Digest(d)})
 }
 
-// A client adds the token to requests. A redirect to another scheme, host or port
-// is followed without it.
+// A client adds the token to requests, but not after a redirect to another scheme, host or
+// port.
 type client struct {
 	http  *http.Client
 	token string
@@ -297,8 +295,8 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// wireReader counts what was read of the wire, and says whose errors are whose:
-// writing what was read may fail, too.
+// A wireReader counts the bytes received and turns read errors into SourceErrors, so that
+// they differ from errors of writing to the disk.
 type wireReader struct {
 	r io.Reader
 	n *atomic.Int64

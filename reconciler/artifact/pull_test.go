@@ -20,7 +20,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Every source keeps the same promises.
+// All kinds of sources behave alike.
 func TestPull(t *testing.T) {
 	sources := map[string]func(t *testing.T, dir string) artifact.Source{
 		"a server": func(t *testing.T, dir string) artifact.Source {
@@ -73,8 +73,8 @@ func testPull(t *testing.T, source func(t *testing.T, dir string) artifact.Sourc
 			t.Error(diff)
 		}
 	}
-	// All of the first bundle crosses the wire; of the second only what is new; of
-	// one that the cache holds, nothing.
+	// The first bundle is downloaded completely, of the second one only new blobs, and of a
+	// bundle in the cache nothing.
 	pull(one, "a", "onnx 1", sizes(t, served, one))
 	pull(two, "b", "another onnx", sizes(t, served, two)-int64(len(delivery.Canonical(signature()))+
 		len(`["pallet","forklift"]`)+len("golden tensors")))
@@ -85,7 +85,7 @@ func testPull(t *testing.T, source func(t *testing.T, dir string) artifact.Sourc
 		replace(t, blob, []byte("onnx X"))
 		pull(one, "a", "onnx 1", 6)
 	})
-	t.Run("a bundle that is not there", func(t *testing.T) {
+	t.Run("an unknown bundle", func(t *testing.T) {
 		refuses(t, cache, from, delivery.Sum([]byte("none")), fs.ErrNotExist, "the source does not have it")
 	})
 	t.Run("a bundle damaged at the source", func(t *testing.T) {
@@ -97,7 +97,7 @@ func testPull(t *testing.T, source func(t *testing.T, dir string) artifact.Sourc
 		refuses(t, cache, from, three, nil, "model.onnx")
 		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx"))
 		refuses(t, cache, from, three, nil, "model.onnx")
-		// Mended: what came whole before is not fetched again.
+		// After repair, complete blobs are not fetched again.
 		replace(t, filepath.Join(served, "blobs", "sha256", delivery.Sum([]byte("onnx 3")).Hex()), []byte("onnx 3"))
 		pull(three, "c", "onnx 3", manifestSize(t, served, three)+6)
 	})
@@ -113,11 +113,11 @@ func testPull(t *testing.T, source func(t *testing.T, dir string) artifact.Sourc
 	})
 	left, err := os.ReadDir(filepath.Join(cacheDir, "ingest"))
 	if err != nil || len(left) != 0 {
-		t.Errorf("left in ingest: %v, %v", left, err)
+		t.Errorf("files in ingest: %v, %v", left, err)
 	}
 }
 
-// refuses pulls and wants an error, no folder, and no bundle in the cache.
+// refuses checks that Pull returns an error and that there is no folder and no bundle in the cache.
 func refuses(t *testing.T, cache *artifact.Store, from artifact.Source, digest delivery.Digest, is error, want string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "slot")
@@ -129,11 +129,11 @@ func refuses(t *testing.T, cache *artifact.Store, from artifact.Source, digest d
 		t.Errorf("left behind: %v", found)
 	}
 	if there, _ := cache.Has(t.Context(), digest); there {
-		t.Error("the cache says that it has the bundle")
+		t.Error("Has reports the bundle")
 	}
 }
 
-// sizes is what a bundle weighs on the wire: manifest, config and files.
+// sizes returns the total size of a bundle's manifest, config and files.
 func sizes(t *testing.T, dir string, digest delivery.Digest) int64 {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(dir, "blobs", "sha256", digest.Hex()))
@@ -154,7 +154,7 @@ func sizes(t *testing.T, dir string, digest delivery.Digest) int64 {
 	return total
 }
 
-// manifestSize is the size of a bundle's manifest.
+// manifestSize returns the size of a bundle's manifest.
 func manifestSize(t *testing.T, dir string, digest delivery.Digest) int64 {
 	t.Helper()
 	info, err := os.Stat(filepath.Join(dir, "blobs", "sha256", digest.Hex()))
@@ -168,9 +168,9 @@ func TestPullRefusesTheSource(t *testing.T) {
 	s := open(t, t.TempDir())
 	digest := delivery.Sum([]byte("x"))
 	for url, want := range map[string]string{
-		"http://aob.example/bundles":             "http is for loopback alone",
-		"http://10.0.0.1:5000/bundles":           "http is for loopback alone",
-		"http://localhost.evil.example/bundles":  "http is for loopback alone",
+		"http://aob.example/bundles":             "http is only allowed for loopback",
+		"http://10.0.0.1:5000/bundles":           "http is only allowed for loopback",
+		"http://localhost.evil.example/bundles":  "http is only allowed for loopback",
 		"ftp://aob.example/bundles":              "want https or file",
 		"":                                       "want https or file",
 		"https://user:secret@aob.example/b":      "without user",
@@ -185,16 +185,15 @@ func TestPullRefusesTheSource(t *testing.T) {
 			t.Errorf("%q: got %v, want an error with %q", url, err, want)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("%q: the error tells the secret: %v", url, err)
+			t.Errorf("%q: the error contains the secret: %v", url, err)
 		}
 	}
 	if _, err := s.Pull(t.Context(), artifact.Source{URL: "https://aob.example/b"}, "sha256:../x",
 		"slot"); err == nil || !strings.Contains(err.Error(), "want a digest") {
-		t.Errorf("a path for a digest: %v", err)
+		t.Errorf("a path instead of a digest: %v", err)
 	}
 }
 
-// A server that is not ours may answer anything.
 func TestPullFromAHostileServer(t *testing.T) {
 	served := t.TempDir()
 	s := open(t, served)
@@ -228,7 +227,7 @@ func TestPullFromAHostileServer(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		handler http.HandlerFunc
-		most    int64 // bytes that may be read of it
+		most    int64 // bytes that Pull may read of the wrong response
 	}{
 		{"an endless model", onModel(endless), 4001},
 		{"an endless manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {
@@ -246,10 +245,10 @@ func TestPullFromAHostileServer(t *testing.T) {
 		{"an error page", onModel(func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "no", http.StatusBadGateway)
 		}), 0},
-		{"a page for a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {
+		{"a page instead of a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, "<html>")
 		}), 6},
-		{"nothing for a manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {}), 0},
+		{"an empty manifest", onManifest(func(w http.ResponseWriter, r *http.Request) {}), 0},
 		{"another digest in a header", onManifest(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
 			w.Header().Set("Docker-Content-Digest", "sha256:x")
@@ -258,7 +257,7 @@ func TestPullFromAHostileServer(t *testing.T) {
 		{"a redirect to plain http", onModel(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://aob.example/model", http.StatusFound)
 		}), 0},
-		{"a redirect in circles", onModel(func(w http.ResponseWriter, r *http.Request) {
+		{"a redirect loop", onModel(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.Path, http.StatusFound)
 		}), 0},
 	} {
@@ -273,29 +272,29 @@ func TestPullFromAHostileServer(t *testing.T) {
 				t.Fatalf("got %v, want a SourceError", err)
 			}
 			if small := sizes(t, served, digest) - 4000; downloaded > small+c.most {
-				t.Errorf("read %d bytes of it, want at most %d", downloaded, small+c.most)
+				t.Errorf("read %d bytes, want at most %d", downloaded, small+c.most)
 			}
 			if found, _ := filepath.Glob(dir + "*"); len(found) != 0 {
 				t.Errorf("left behind: %v", found)
 			}
 			if there, err := cache.Has(t.Context(), digest); there || err != nil {
-				t.Errorf("the cache says that it has the bundle: %v, %v", there, err)
+				t.Errorf("Has: %v, %v", there, err)
 			}
 			if left, _ := os.ReadDir(filepath.Join(cacheDir, "ingest")); len(left) != 0 {
-				t.Errorf("left in ingest: %v", left)
+				t.Errorf("files in ingest: %v", left)
 			}
 		})
 	}
 }
 
-// The token is for the scheme, host and port that it was given for.
-func TestPullTellsTheTokenToNobodyElse(t *testing.T) {
+// The token is only sent to the scheme, host and port of the source's URL.
+func TestPullSendsTheTokenOnlyToTheSource(t *testing.T) {
 	served := t.TempDir()
 	s := open(t, served)
 	digest := push(t, s, "onnx")
-	var told string
+	var leaked string
 	other := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		told += r.Header.Get("Authorization")
+		leaked += r.Header.Get("Authorization")
 		s.Handler(nil).ServeHTTP(w, r)
 	}))
 	defer other.Close()
@@ -309,10 +308,10 @@ func TestPullTellsTheTokenToNobodyElse(t *testing.T) {
 		{"another port", httptest.NewTLSServer, other.URL},
 		{"another scheme and port", httptest.NewServer, other.URL},
 	} {
-		told = ""
+		leaked = ""
 		own := ""
 		first := c.begin(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			// elsewhere on the same server, and away from there
+			// Redirect to another path on the same server, and from there to the other server.
 			if strings.Contains(r.URL.Path, "/blobs/") && r.URL.RawQuery == "" {
 				http.Redirect(w, r, r.URL.Path+"?again", http.StatusTemporaryRedirect)
 				return
@@ -330,13 +329,13 @@ func TestPullTellsTheTokenToNobodyElse(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if told != "" || own != "Bearer secret" {
-			t.Errorf("%s was told %q; the server's own redirect was told %q", c.name, told, own)
+		if leaked != "" || own != "Bearer secret" {
+			t.Errorf("%s got the header %q; the redirect on the same server got %q", c.name, leaked, own)
 		}
 	}
 }
 
-// A bundle that its digest pins may still have been made by a stranger.
+// A manifest that matches its digest is still untrusted.
 func TestPullRefusesTheManifest(t *testing.T) {
 	served := t.TempDir()
 	s := open(t, served)
@@ -345,8 +344,8 @@ func TestPullRefusesTheManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ name, old, new, want string }{
-		{"a path out of the folder", `"model.onnx"`, `"../../model.onnx"`, `knows no file "../../model.onnx"`},
-		{"an absolute path", `"model.onnx"`, `"/etc/passwd"`, "knows no file"},
+		{"a path out of the folder", `"model.onnx"`, `"../../model.onnx"`, `unknown file "../../model.onnx"`},
+		{"an absolute path", `"model.onnx"`, `"/etc/passwd"`, "unknown file"},
 		{"a file twice", `"golden.bin"`, `"labels.json"`, "second labels.json"},
 		{"a file of another type", "weight.v1.raw", "weight.v1.tar", "want the media type"},
 		{"another artifact", "cncf.model.manifest", "example.thing", "want a bundle"},
@@ -359,8 +358,8 @@ func TestPullRefusesTheManifest(t *testing.T) {
 			"want a digest"},
 		{"a negative length", `"size":4}`, `"size":-4}`, "want 1 to"},
 		{"too long a model", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1), "want 1 to"},
-		{"too much together", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)), "in all"},
-		{"a length that is no number", `"size":4}`, `"size":1e99}`, "not an OCI manifest"},
+		{"too much together", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)), "the files have"},
+		{"a length that is not a number", `"size":4}`, `"size":1e99}`, "not an OCI manifest"},
 		{"another config", "model.config", "model.confog", "config: want the media type"},
 		{"a wrong name in the provenance", "dev.aob.provenance.run", "dev.aob.provenance.r u", "provenance"},
 		{"a config about other files", string(delivery.Sum([]byte("golden tensors"))),
@@ -369,7 +368,7 @@ func TestPullRefusesTheManifest(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(string(good), c.old) {
-				t.Fatalf("the manifest holds no %s", c.old)
+				t.Fatalf("the manifest does not contain %s", c.old)
 			}
 			bad := []byte(strings.Replace(string(good), c.old, c.new, 1))
 			digest := delivery.Sum(bad)
@@ -381,15 +380,14 @@ func TestPullRefusesTheManifest(t *testing.T) {
 			refuses(t, cache, from, digest, nil, c.want)
 			_, err := cache.Pull(t.Context(), from, digest, filepath.Join(t.TempDir(), "slot"))
 			if _, ok := errors.AsType[*artifact.SourceError](err); ok {
-				t.Errorf("the source is blamed: %v", err)
+				t.Errorf("the error is a SourceError: %v", err)
 			}
 		})
 	}
 }
 
-// A bundle that a later version of AOB has packed is not at fault, whatever in it is new. A bundle that no version
-// packs so is.
-func TestBundleOfALaterVersionIsNotAtFault(t *testing.T) {
+// A bundle of a later version gives a NewerError, and an invalid one a ContentError.
+func TestBundleOfALaterVersion(t *testing.T) {
 	served := t.TempDir()
 	s := open(t, served)
 	data, err := os.ReadFile(filepath.Join(served, "blobs", "sha256", push(t, s, "onnx").Hex()))
@@ -408,23 +406,23 @@ func TestBundleOfALaterVersionIsNotAtFault(t *testing.T) {
 		name, old, new string
 		newer          bool
 	}{
-		{"one file more", `"layers":[`, layer("calibration.json", raw), true},
-		{"one file more, of a new type", `"layers":[`, layer("calibration.json", raw+".v2"), true},
-		{"many files more", `"layers":[`, `"layers":[` + seven, true},
+		{"an additional file", `"layers":[`, layer("calibration.json", raw), true},
+		{"an additional file of a new type", `"layers":[`, layer("calibration.json", raw+".v2"), true},
+		{"many additional files", `"layers":[`, `"layers":[` + seven, true},
 		{"a newer type of the bundle", "model.manifest.v1+json", "model.manifest.v2+json", true},
 		{"a newer type of the config", "model.config.v1+json", "model.config.v2+json", true},
 		{"a newer type of a file", "model.weight.v1.raw", "model.weight.v2.raw", true},
-		{"a packed file", "model.weight.v1.raw", "model.weight.v1.tar+gzip", true},
-		{"a file larger than it takes", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1), true},
+		{"a compressed file", "model.weight.v1.raw", "model.weight.v1.tar+gzip", true},
+		{"a file larger than MaxBundle", `"size":4}`, fmt.Sprintf(`"size":%d}`, int64(artifact.MaxBundle)+1), true},
 		{"a path", `"layers":[`, layer("../../etc/passwd", raw), false},
 		{"a file twice", `"golden.bin"`, `"labels.json"`, false},
-		{"no bundle", "cncf.model.manifest", "example.thing", false},
+		{"not a bundle", "cncf.model.manifest", "example.thing", false},
 		{"a negative length", `"size":4}`, `"size":-4}`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			other := []byte(strings.Replace(good, c.old, c.new, 1))
 			if string(other) == good {
-				t.Fatalf("the manifest holds no %s", c.old)
+				t.Fatalf("the manifest does not contain %s", c.old)
 			}
 			digest := delivery.Sum(other)
 			if err := os.WriteFile(filepath.Join(served, "blobs", "sha256", digest.Hex()), other, 0o644); err != nil {
@@ -438,9 +436,9 @@ func TestBundleOfALaterVersionIsNotAtFault(t *testing.T) {
 				t.Errorf("newer %v, want %v: %v", newer, c.newer, err)
 			}
 			if newer && !strings.Contains(err.Error(), "update AOB's programs") {
-				t.Errorf("it does not say what to do: %v", err)
+				t.Errorf("the error has no hint: %v", err)
 			}
-			dir := t.TempDir() // the same in a slot of a device that went back to an older version
+			dir := t.TempDir() // as a slot of a device whose program was downgraded
 			if err := os.WriteFile(filepath.Join(dir, artifact.ManifestFile), other, 0o644); err != nil {
 				t.Fatal(err)
 			}

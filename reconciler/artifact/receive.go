@@ -24,19 +24,19 @@ import (
 
 const partialDir = "partial"
 
-// receive brings a blob from a source into the store. What arrived before a connection broke is kept, and the next call
-// asks for the rest. The digest is checked over the whole: where it is another, nothing is kept.
+// receive downloads a blob from a source into the store. After an interrupted download, the received part is kept, and
+// the next call requests the rest. The digest is checked over the whole blob; if it is wrong, everything is removed.
 func (s *Store) receive(ctx context.Context, from source, mediaType string, want blob, wire *atomic.Int64) error {
 	path := s.path(partialDir, want.digest.Hex())
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	// A crash may have left it read-only.
+	// A crash after Chmod below leaves the file read-only.
 	if err := os.Chmod(path, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	lock, err := durable.TryLock(path)
-	if errors.Is(err, durable.ErrLocked) { // another process brings it, too
+	if errors.Is(err, durable.ErrLocked) { // another process downloads it too
 		body, err := from.Fetch(ctx, descriptor(mediaType, want))
 		if err != nil {
 			return sourceError(err)
@@ -59,7 +59,7 @@ func (s *Store) receive(ctx context.Context, from source, mediaType string, want
 	if err == nil {
 		err = errors.Join(f.Chmod(0o444), f.Sync(), durable.Rename(path, s.blobPath(want.digest)))
 	}
-	// What the network or a caller cut off is good for the next try. What the disk did not take is not.
+	// After a network error or a cancellation the partial file is correct. After a disk error it may not be.
 	_, source := errors.AsType[*SourceError](err)
 	if cut := source && !errors.Is(err, ErrOtherContent) || ctx.Err() != nil; err != nil && (!cut || p.size == 0) {
 		os.Remove(path)
@@ -67,10 +67,10 @@ func (s *Store) receive(ctx context.Context, from source, mediaType string, want
 	return err
 }
 
-// A partial is a file that holds the beginning of a blob.
+// A partial is a file with the beginning of a blob.
 type partial struct {
 	*os.File
-	sum  hash.Hash // of what it holds
+	sum  hash.Hash // of the file's content
 	size int64
 }
 
@@ -102,7 +102,7 @@ func (p *partial) empty() error {
 	return errors.Join(err, p.Truncate(0))
 }
 
-// append asks for what is missing.
+// append downloads the missing rest.
 func (p *partial) append(ctx context.Context, from source, mediaType string, want blob, wire *atomic.Int64) error {
 	var body io.ReadCloser
 	var err error
@@ -111,7 +111,7 @@ func (p *partial) append(ctx context.Context, from source, mediaType string, wan
 			return sourceError(err)
 		}
 	}
-	if body == nil { // there is nothing yet, or the source does not know ranges
+	if body == nil { // the file is empty, or the source does not support ranges
 		if err := p.empty(); err != nil {
 			return err
 		}
@@ -126,7 +126,8 @@ func (p *partial) append(ctx context.Context, from source, mediaType string, wan
 	return err
 }
 
-// rest asks for a blob from a byte on. It returns nil where the answer is not that: then the whole has to be asked for.
+// rest requests the content of a blob from an offset. It returns nil if the source does not support that, so that the
+// caller must request the whole blob.
 func (r registrySource) rest(ctx context.Context, d delivery.Digest, from int64) (io.ReadCloser, error) {
 	scheme := "https"
 	if r.PlainHTTP {
@@ -149,7 +150,8 @@ func (r registrySource) rest(ctx context.Context, d delivery.Digest, from int64)
 	return resp.Body, nil
 }
 
-// dropPartials removes the parts of blobs that a bundle does not need. So no more is kept than the bundle has bytes.
+// dropPartials removes the partial files that do not belong to a bundle, so that partial files never take more space
+// than one bundle.
 func (s *Store) dropPartials(m bundleManifest) error {
 	entries, err := os.ReadDir(s.path(partialDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -172,10 +174,10 @@ func (s *Store) dropPartials(m bundleManifest) error {
 	return nil
 }
 
-// spare is what a download leaves free on a disk for whatever else works there.
+// spare is how many bytes of disk space a download leaves free for other programs.
 const spare = 4 << 20
 
-// checkRoom reports whether the disk has room for what is missing of a bundle, before any of it is fetched.
+// checkRoom returns an error if the disk has too little space for the missing blobs of a bundle.
 func (s *Store) checkRoom(m bundleManifest) error {
 	missing := int64(0)
 	for _, b := range m.blobs() {
@@ -194,13 +196,13 @@ func (s *Store) checkRoom(m bundleManifest) error {
 	return lacking(missing, int64(disk.Bavail)*int64(disk.Bsize))
 }
 
-// lacking is the error of a download that does not fit.
+// lacking returns the error of a download that does not fit on the disk, or nil.
 func lacking(missing, free int64) error {
 	lacks := missing + spare - free
 	if lacks <= 0 {
 		return nil
 	}
 	mib := func(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
-	return fmt.Errorf("%w: %s are lacking: the download has %s more, %s are free, and %s of them stay free",
+	return fmt.Errorf("%w: free at least %s: the rest of the download has %s, %s are free, and %s must stay free",
 		syscall.ENOSPC, mib(lacks), mib(missing), mib(free), mib(spare))
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// cut breaks the connection once an answer has some bytes.
+// A cut writer closes the connection after some bytes of a response.
 type cut struct {
 	http.ResponseWriter
 	left int
@@ -32,9 +32,9 @@ func (c *cut) Write(p []byte) (int, error) {
 	return c.ResponseWriter.Write(p)
 }
 
-// A link that breaks before the end brings the bundle in the end, and nothing of it twice. What arrives is checked
-// whole.
-func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
+// Repeated calls over a connection that always breaks download the bundle, and no byte twice if the server supports
+// ranges. The complete blob is verified.
+func TestPullContinuesAfterInterruption(t *testing.T) {
 	const size = 2 << 20
 	content := make([]byte, size)
 	for i := range content {
@@ -46,10 +46,10 @@ func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
 	h := s.Handler(nil)
 	for _, c := range []struct {
 		name    string
-		change  func(w http.ResponseWriter, r *http.Request) // before the store answers
-		tries   int                                          // at most
-		most    float64                                      // times the size over the wire
-		without bool                                         // ranges
+		change  func(w http.ResponseWriter, r *http.Request) // changes the request before the store handles it
+		tries   int                                          // maximum number of attempts
+		most    float64                                      // maximum number of received bytes, in sizes of the model
+		without bool                                         // the server does not support ranges
 	}{
 		{name: "ranges", tries: 3, most: 1.1},
 		{name: "no ranges", change: func(_ http.ResponseWriter, r *http.Request) { r.Header.Del("Range") },
@@ -68,7 +68,7 @@ func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
 					c.change(w, r)
 				}
 				if c.name == "another range" && broken.Add(1) > 8 {
-					limit = 2 * size // the link is well again
+					limit = 2 * size // the connection does not break any more
 				}
 				h.ServeHTTP(&cut{w, limit}, r)
 			}))
@@ -76,12 +76,12 @@ func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
 			cacheDir, dir := t.TempDir(), filepath.Join(t.TempDir(), "slot")
 			var all int64
 			for try := 1; ; try++ {
-				cache := open(t, cacheDir) // a device opens it anew for each try
+				cache := open(t, cacheDir) // a device opens it for each attempt
 				n, err := cache.Pull(t.Context(), artifact.Source{URL: web.URL + "/bundles"}, digest, dir)
 				all += n
 				if err == nil {
 					if c.without || try > c.tries && c.tries > 0 && c.name == "ranges" || float64(all) > c.most*size {
-						t.Errorf("there after %d tries and %.2f times its size", try, float64(all)/size)
+						t.Errorf("complete after %d attempts and %.2f times its size", try, float64(all)/size)
 					}
 					break
 				}
@@ -93,7 +93,7 @@ func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
 				}
 				if try == 12 {
 					if !c.without {
-						t.Errorf("not there after %d tries and %.2f times its size", try, float64(all)/size)
+						t.Errorf("incomplete after %d attempts and %.2f times its size", try, float64(all)/size)
 					}
 					return
 				}
@@ -102,13 +102,13 @@ func TestBrokenLinkGetsThereInTheEnd(t *testing.T) {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
 			if left, _ := os.ReadDir(filepath.Join(cacheDir, "partial")); len(left) != 0 {
-				t.Errorf("left: %v", left)
+				t.Errorf("partial files: %v", left)
 			}
 		})
 	}
 }
 
-// What was kept of a download may be damaged, too long, or of another bundle. It costs a try at most.
+// Partial files may be damaged, too long, or of another bundle. At most one attempt fails because of that.
 func TestPartialFilesAreChecked(t *testing.T) {
 	served := t.TempDir()
 	s := open(t, served)
@@ -147,13 +147,13 @@ func TestPartialFilesAreChecked(t *testing.T) {
 			t.Errorf("%s: %q, %v", what, got, err)
 		}
 		if left, _ := os.ReadDir(filepath.Join(cacheDir, "partial")); len(left) != 0 {
-			t.Errorf("%s: left %v", what, left)
+			t.Errorf("%s: partial files %v", what, left)
 		}
 	}
 }
 
-// A bundle that does not fit is not fetched, and the error says how much room is lacking.
-func TestRoomIsCheckedBeforeTheDownload(t *testing.T) {
+// A bundle that does not fit on the disk is not downloaded. The error says how much space is missing.
+func TestSpaceIsCheckedBeforeTheDownload(t *testing.T) {
 	small := t.TempDir()
 	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=6m"); err != nil {
 		t.Skipf("a small disk needs the right to mount one: %v", err)
@@ -167,7 +167,7 @@ func TestRoomIsCheckedBeforeTheDownload(t *testing.T) {
 	from := artifact.Source{URL: web.URL + "/bundles"}
 	for range 3 {
 		n, err := cache.Pull(t.Context(), from, big, filepath.Join(small, "big"))
-		const why = "6.0 MiB are lacking: the download has 8.0 MiB more"
+		const why = "free at least 6.0 MiB: the rest of the download has 8.0 MiB"
 		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), why) || n > 4000 {
 			t.Errorf("%d bytes, %v", n, err)
 		}

@@ -15,10 +15,9 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// Attach hangs a signed envelope on a bundle, durably, and returns the digest of
-// the referrer. The same envelope of the same type is attached once. The error
-// is fs.ErrNotExist where there is no such bundle. What the envelope says is not
-// looked at.
+// Attach attaches a signed envelope to a bundle, durably, and returns the digest of the
+// referrer. Attaching the same envelope with the same type again does nothing. The error
+// is fs.ErrNotExist if there is no such bundle. The envelope is not parsed or verified.
 func (s *Store) Attach(ctx context.Context, subject delivery.Digest, artifactType string, envelope []byte) (
 	delivery.Digest, error) {
 	digest, err := s.attach(ctx, subject, artifactType, envelope)
@@ -55,9 +54,9 @@ func (s *Store) attach(ctx context.Context, subject delivery.Digest, artifactTyp
 	return s.putManifest(ctx, encodeReferrer(referrer{subject, artifactType, stored}, bundle))
 }
 
-// Referrers lists what hangs on bundles under one artifact type, as pairs of
-// bundle and referrer, in the order in which they were attached. It reads no
-// blob; Attachment does, and its word on the bundle is the one that counts.
+// Referrers lists the referrers with an artifact type as pairs of bundle and referrer, in
+// the order in which they were attached. It uses the index and reads no blob. The bundle
+// that Attachment returns is verified, and takes precedence.
 func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[delivery.Digest, delivery.Digest],
 	error) {
 	ix, err := s.loadIndex()
@@ -73,7 +72,7 @@ func (s *Store) Referrers(ctx context.Context, artifactType string) (iter.Seq2[d
 	}, nil
 }
 
-// ArtifactTypes returns the artifact types under which something hangs on bundles, sorted.
+// ArtifactTypes returns the artifact types of all referrers, sorted.
 func (s *Store) ArtifactTypes(ctx context.Context) ([]string, error) {
 	ix, err := s.loadIndex()
 	if err != nil {
@@ -82,9 +81,9 @@ func (s *Store) ArtifactTypes(ctx context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(ix.byType)), nil
 }
 
-// Attachment returns the envelope of a referrer, and the bundle that it hangs
-// on, both as the referrer's digest pins them. The envelope is not verified
-// further: who signed it is for the caller to check.
+// Attachment returns the envelope of a referrer and the bundle to which it is attached.
+// Both are verified with the referrer's digest. The signature of the envelope is not
+// verified.
 func (s *Store) Attachment(ctx context.Context, referrer delivery.Digest) (subject delivery.Digest, envelope []byte,
 	err error) {
 	if _, err := delivery.ParseDigest(string(referrer)); err != nil {
@@ -105,9 +104,9 @@ func (s *Store) Attachment(ctx context.Context, referrer delivery.Digest) (subje
 	return r.subject, envelope, nil
 }
 
-// Attached returns the envelopes that hang on a bundle under one artifact type,
-// in the order in which they were attached. It returns those that it could read
-// together with an error that names the others.
+// Attached returns the envelopes that are attached to a bundle with an artifact type, in
+// the order in which they were attached. If some cannot be read, it returns the others
+// and an error that lists the unreadable ones.
 func (s *Store) Attached(ctx context.Context, subject delivery.Digest, artifactType string) ([][]byte, error) {
 	ix, err := s.loadIndex()
 	if err != nil {
@@ -119,9 +118,9 @@ func (s *Store) Attached(ctx context.Context, subject delivery.Digest, artifactT
 		if ix.manifests[ix.at[p.referrer]].ArtifactType != artifactType {
 			continue
 		}
-		on, envelope, err := s.Attachment(ctx, p.referrer)
-		if err == nil && on != subject {
-			err = fmt.Errorf("referrer %s hangs on %s, not on %s", p.referrer, on, subject)
+		attachedTo, envelope, err := s.Attachment(ctx, p.referrer)
+		if err == nil && attachedTo != subject {
+			err = fmt.Errorf("referrer %s is attached to %s, not to %s", p.referrer, attachedTo, subject)
 		}
 		if err != nil {
 			damaged = append(damaged, err)

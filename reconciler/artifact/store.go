@@ -20,29 +20,29 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// A Store is an OCI image-layout folder. Its methods may be called at once, by
-// any number of goroutines and processes.
+// A Store is an OCI image-layout folder. Any number of goroutines and processes may use it
+// at the same time.
 type Store struct {
 	dir string
-	// LockWait is how long to wait for another process that writes; a minute where zero. A process that was stopped
-	// while it wrote holds the lock for as long as it is stopped.
+	// LockWait is how long to wait for the lock that another process holds; 0 means one minute. A process that was
+	// stopped (SIGSTOP) while it wrote holds the lock until it continues.
 	LockWait time.Duration
 
 	opening sync.Mutex
-	opened  bool        // the folder was looked through, and is ours to use
-	stuck   atomic.Bool // the last wait for the lock was in vain: the next one does not wait
+	opened  bool        // open has succeeded
+	stuck   atomic.Bool // the last wait for the lock timed out, so the next call does not wait
 
 	mu    sync.Mutex
-	index *index // as last read; replaced, never changed
+	index *index // as last read; immutable
 }
 
-// ErrBusy means that another process holds the store's lock for too long.
+// ErrBusy means that another process has held the store's lock for longer than LockWait.
 var ErrBusy = errors.New(
-	"another process holds the lock of the bundles; find it with fuser, and end it or let it go on")
+	"another process holds the lock of the bundles; find it with fuser, and end or continue it")
 
-// Open opens the layout in dir, and makes it where dir is missing or empty. It
-// removes what writers that died left in ingest, and makes index.json anew from
-// the blobs where it is gone.
+// Open opens the layout in dir. If dir is missing or empty, it creates a layout. It removes
+// the files that dead writers left in ingest, and rebuilds index.json from the blobs if it
+// is missing.
 func Open(dir string) (*Store, error) {
 	s, err := At(dir)
 	if err == nil {
@@ -54,8 +54,8 @@ func Open(dir string) (*Store, error) {
 	return s, nil
 }
 
-// At returns the store in dir, which is opened when it is first used. Where it cannot be opened, each use tries again,
-// and says why.
+// At returns the store in dir. The first use opens it. If that fails, it returns the error, and each later use tries
+// again.
 func At(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -64,7 +64,7 @@ func At(dir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
-// ready opens the store where that was not done.
+// ready opens the store if it is not open.
 func (s *Store) ready() error {
 	s.opening.Lock()
 	defer s.opening.Unlock()
@@ -106,7 +106,7 @@ func (s *Store) open() error {
 	return err
 }
 
-// openLayoutFile checks oci-layout, or writes it. The caller holds the lock.
+// openLayoutFile checks oci-layout, and creates it if it is missing. The caller must hold the lock.
 func (s *Store) openLayoutFile() error {
 	path := s.path(ocispec.ImageLayoutFile)
 	data, err := readFile(path, maxSmall)
@@ -122,18 +122,18 @@ func (s *Store) openLayoutFile() error {
 	}
 	var layout ocispec.ImageLayout
 	if err := json.Unmarshal(data, &layout); err != nil {
-		return fmt.Errorf("%s is damaged: %w; it must say {\"imageLayoutVersion\":\"1.0.0\"}", ocispec.ImageLayoutFile,
-			err)
+		return fmt.Errorf("%s is damaged: %w; write {\"imageLayoutVersion\":\"1.0.0\"} into it",
+			ocispec.ImageLayoutFile, err)
 	}
 	if layout.Version != ocispec.ImageLayoutVersion {
-		return fmt.Errorf("%s says version %q, this program reads %q", ocispec.ImageLayoutFile, layout.Version,
-			ocispec.ImageLayoutVersion)
+		return fmt.Errorf("%s has version %q, but this program reads only %q", ocispec.ImageLayoutFile,
+			layout.Version, ocispec.ImageLayoutVersion)
 	}
 	return nil
 }
 
-// sweep removes what dead writers left. The caller holds the lock, under which
-// alone files in ingest come to be, each at once with its own lock.
+// sweep removes the files of dead writers. The caller must hold the lock. Files in ingest
+// are only created under it, and a writer locks its file before it releases the lock.
 func (s *Store) sweep() error {
 	entries, err := os.ReadDir(s.path("ingest"))
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *Store) sweep() error {
 		path := s.path("ingest", e.Name())
 		lock, err := durable.TryLock(path)
 		if errors.Is(err, durable.ErrLocked) {
-			continue // its writer lives
+			continue // its writer is alive
 		}
 		if err != nil {
 			return err
@@ -152,7 +152,7 @@ func (s *Store) sweep() error {
 			return err
 		}
 	}
-	// index.json is written under the lock, which we hold: whoever wrote these is dead.
+	// index.json is written under the lock, which we hold, so the writers of these are dead.
 	entries, err = os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (s *Store) sweep() error {
 	return nil
 }
 
-// lock takes the lock under which files in ingest come to be and index.json is replaced.
+// lock takes the lock for creating files in ingest and replacing index.json.
 func (s *Store) lock(ctx context.Context) (*durable.Lock, error) {
 	wait := cmp.Or(s.LockWait, time.Minute)
 	if s.stuck.Load() {
@@ -189,7 +189,7 @@ func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// blobPath is where a blob lies. The digest must be valid: it becomes a path.
+// blobPath returns the path of a blob. The digest must be valid, because it becomes part of the path.
 func (s *Store) blobPath(d delivery.Digest) string {
 	return s.path("blobs", "sha256", d.Hex())
 }
