@@ -695,8 +695,10 @@ func (p *place) unsure() (number int, accept string) {
 			return err
 		}
 		for _, m := range pr.Models {
-			if accept = line.FindString(strings.Join(m.Settle, "\n")); accept != "" {
-				return nil
+			for _, s := range m.Settle {
+				if accept = line.FindString(s.Text); accept != "" {
+					return nil
+				}
 			}
 		}
 		return fmt.Errorf("#%d is %s: %s", number, pr.State, pr.Text)

@@ -17,7 +17,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
-	"github.com/autonomos/aob/reconciler/view"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // A taken is a step that succeeded.
@@ -50,7 +50,7 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 			r.wakeAt(t.next)
 			continue
 		}
-		r.Log.Info("step", "step", s.String())
+		r.Log.Info("step", "step", words.Step(s))
 		err := r.do(ctx, s)
 		if r.outbox.has(key) {
 			r.stillFailing(key, failed)
@@ -80,7 +80,7 @@ func (r *Reconciler) stepEnded(s plan.Step, took time.Duration, err error) {
 	r.Metrics.Step(kind(key), err)
 	if err != nil {
 		delete(r.taken, key)
-		r.Log.Warn("step failed", "step", s.String(), "error", err.Error(), "again", r.retry[key].next)
+		r.Log.Warn("step failed", "step", words.Step(s), "error", err.Error(), "again", r.retry[key].next)
 		return
 	}
 	pause := min(max(2*r.taken[key].pause, time.Second), maxTakenPause)
@@ -120,7 +120,7 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	case plan.KeepNeed:
 		return r.Runs.Keep(s.Run, s.Need)
 	case plan.EndRun:
-		return r.Runs.End(ctx, s.Run, s.Why)
+		return r.Runs.End(ctx, s.Run, words.Text(s.Why))
 	case plan.Sign:
 		return r.Evidence.Sign(ctx, s.Bundle, s.Type, s.Predicate)
 	case plan.CommitRelease:
@@ -144,7 +144,7 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 // commit, and a push onto another head is refused.
 func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) error {
 	if s.PR.Fork {
-		return delivery.Blockedf("push the branch here, or a maintainer runs: "+view.AdoptCommand(s.PR),
+		return delivery.Blockedf("push the branch here, or a maintainer runs: "+words.AdoptCommand(s.PR),
 			"every gate passed, but AOB cannot push to a fork") // fits a status's description
 	}
 	_, _, when, err := r.Repo.Author(s.PR.Head)
@@ -202,6 +202,7 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 		commit = old
 	}
 	number := 0
+	title, description, _ := words.Proposed(s)
 	r.send(s, branch, func(ctx context.Context) error {
 		if old == "" {
 			if err := moved(r.Repo.Push(ctx, commit, git.Branch+branch, "")); err != nil {
@@ -215,13 +216,14 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 		if at != commit {
 			return delivery.Wait{For: time.Second, What: fmt.Sprintf("somebody pushed to %s meanwhile", branch)}
 		}
-		number, err = r.Forge.OpenPR(ctx, branch, r.Main, s.Title, s.Body)
+		number, err = r.Forge.OpenPR(ctx, branch, r.Main, title, description)
 		return err
 	}, func(err error) error {
 		if err != nil {
 			return err
 		}
-		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title", s.Title)
+		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title",
+			words.Text(s.Title))
 		r.seen.opened[s.Branch] = ownPull{branch, commit, number}
 		nudge(r.forgeNow.look)
 		return r.Ledger.PutRecord(ctx, openedKey+s.Branch, fmt.Sprintf("%s %s %d", branch, commit, number), r.Now())
@@ -248,7 +250,8 @@ func (r *Reconciler) ownBranch(ctx context.Context, s plan.Propose, commit strin
 		case at == commit || at == said[pushedKey+branch].Content || r.made(s, at):
 			return branch, at, nil
 		}
-		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "title", s.Title)
+		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "title",
+			words.Text(s.Title))
 	}
 	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with %s", s.Branch)
 }
@@ -284,7 +287,8 @@ func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err e
 	if err != nil {
 		return "", err
 	}
-	return r.Repo.Commit([]string{base}, files, when, s.Title+"\n\n"+s.Message+"\n")
+	title, _, message := words.Proposed(s)
+	return r.Repo.Commit([]string{base}, files, when, title+"\n\n"+message+"\n")
 }
 
 // fileAt reads a file at a commit; nil where it was not there, or for no commit.
@@ -347,7 +351,7 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adop
 		return 0, delivery.Blockedf("run it again", "somebody pushed to %s meanwhile", branch)
 	}
 	defer r.Look("")
-	title, body := view.AdoptedText(pr)
+	title, body := words.AdoptedText(pr)
 	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
-	"github.com/autonomos/aob/reconciler/view"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // How many bytes of intent files people without write permission may change, in one pull request and in all that are
@@ -40,7 +40,7 @@ type tooLarge struct {
 }
 
 func (t tooLarge) Error() string {
-	adopt := "a maintainer runs " + view.AdoptCommand(t.pr)
+	adopt := "a maintainer runs " + words.AdoptCommand(t.pr)
 	if t.all {
 		return fmt.Sprintf("open pull requests of people without write permission change over %d kB of intent files; "+
 			"close some of them, or %s", t.most>>10, adopt)

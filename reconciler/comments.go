@@ -21,6 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // maxBecause bounds a reason, which is signed and shown.
@@ -53,7 +54,7 @@ func waits(p plan.ProposalReport) waiting {
 	w := waiting{runs: map[string]string{}, doubts: map[string]openDoubt{}}
 	for _, ask := range p.Asks {
 		if code, ok := strings.CutPrefix(ask, "/aob run "); ok {
-			w.runs[code] = p.Costs[code]
+			w.runs[code] = words.Text(p.Costs[code])
 		}
 	}
 	for _, m := range p.Models {

@@ -16,24 +16,28 @@ import (
 // The map of the code. A package imports, of AOB, what stands behind it and
 // nothing else; tests may import more.
 var (
-	pure     = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan"}
+	pure = []string{"delivery", "intent", "coco", "explain", "gate", "rollout", "plan", "code",
+		"words"}
 	leaves   = []string{"durable", "trust"}
 	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
 		"fleet", "ledger", "track", "web", "picture", "trainer"}
 
 	allowed = map[string][]string{
 		"delivery": {},
+		"code":     {"delivery"},
 		"intent":   {"delivery"},
 		"coco":     {"delivery"},
 		"explain":  {"delivery"},
 		"gate":     {"delivery", "coco"},
 		"rollout":  {"delivery"},
-		"plan":     {"delivery", "gate", "rollout"},
+		"plan":     {"delivery", "code", "gate", "rollout"},
+		"words":    {"delivery", "code", "gate", "rollout", "plan"},
 		"durable":  {"delivery"},
 		"trust":    {"delivery", "durable"},
 		"work": {"delivery", "coco", "gate", "durable", "dataset", "artifact", "detect", "terraform", "run", "trainer",
 			"picture"},
-		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "explain", "git", "run", "web"},
+		"view": {"delivery", "intent", "coco", "gate", "rollout", "plan", "code", "words", "explain", "git", "run",
+			"web"},
 		"edge": {"delivery", "durable", "trust", "detect", "artifact"},
 		"onnx": {"delivery", "detect"},
 	}
@@ -68,7 +72,7 @@ var (
 func TestImports(t *testing.T) {
 	for _, a := range adapters {
 		allowed[a] = append(slices.Clone(leaves), slices.DeleteFunc(slices.Clone(pure), func(p string) bool {
-			return p == "plan"
+			return p == "plan" || p == "words"
 		})...)
 	}
 	const root = "github.com/autonomos/aob/reconciler"

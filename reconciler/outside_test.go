@@ -2,12 +2,14 @@ package reconciler
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
-	"github.com/autonomos/aob/reconciler/view"
+	"github.com/autonomos/aob/reconciler/words"
 	"github.com/autonomos/aob/tools/hostile"
 )
 
@@ -36,7 +38,7 @@ func pages(t *testing.T) []page {
 			return note
 		}},
 		{"the description of an adopted pull request", func(text string) string {
-			_, body := view.AdoptedText(delivery.PullRequest{Number: 7, Title: text, Author: text})
+			_, body := words.AdoptedText(delivery.PullRequest{Number: 7, Title: text, Author: text})
 			return body
 		}},
 	}
@@ -69,13 +71,38 @@ func pages(t *testing.T) []page {
 								}
 							}
 						}
-						return view.Comment(pr, []delivery.Check{{Context: delivery.ContextRelease, State: state,
-							Description: text}})
+						said(reflect.ValueOf(&pr).Elem())
+						return words.Comment(pr, []plan.Check{{Context: delivery.ContextRelease, State: state,
+							Facts: []delivery.Fact{{Code: code.Plain, Values: delivery.Values{Text: text}}}}})
 					}})
 			}
 		}
 	}
 	return list
+}
+
+// said makes all facts in a value say their text.
+func said(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			said(v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			said(v.Index(i))
+		}
+	case reflect.Struct:
+		if f, ok := v.Addr().Interface().(*delivery.Fact); ok {
+			f.Code, f.Facts = code.Plain, nil
+			return
+		}
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				said(v.Field(i))
+			}
+		}
+	}
 }
 
 // Text from outside, in whatever field it stands, changes words in what AOB writes on a forge, and nothing else.
@@ -130,7 +157,7 @@ func TestStatusesAreText(t *testing.T) {
 // The title of an adopted pull request becomes a commit message.
 func TestAdoptedTitleIsNoOrder(t *testing.T) {
 	for _, text := range hostile.Texts {
-		title, _ := view.AdoptedText(delivery.PullRequest{Title: "x " + text})
+		title, _ := words.AdoptedText(delivery.PullRequest{Title: "x " + text})
 		if err := hostile.Commit("x", title); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/view"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // What the loop needs of the world, and nothing more. Each has one real
@@ -187,7 +188,7 @@ type Reconciler struct {
 	addressed  atomic.Pointer[forgeAddress]
 	failing    map[string]error // what cannot be said on the forge, by key
 	disputes   map[string]dispute
-	rendered   view.Comments
+	rendered   words.Comments
 	classes    map[string]jobClass // of lanes of the outbox
 	wakeNext   time.Time           // asked for while acting and reporting
 }
@@ -218,7 +219,7 @@ func (r *Reconciler) Init() *Reconciler {
 	r.saidOn = map[string][]string{}
 	r.failing, r.disputes = map[string]error{}, map[string]dispute{}
 	r.saidCache, r.saidLoaded = map[string]Record{}, map[string]bool{}
-	r.seen, r.rendered = newSeen(), view.Comments{}
+	r.seen, r.rendered = newSeen(), words.Comments{}
 	return r
 }
 

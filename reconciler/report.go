@@ -13,9 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // Forges take about a thousand posts of one status on one commit. Progress is
@@ -56,7 +58,8 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 				continue
 			}
 		}
-		checks := withFailures(pr, stuck)
+		facts := withFailures(pr, stuck)
+		checks := words.Checks(facts)
 		// aob/release comes last in the list, and first on the forge
 		for i := len(checks) - 1; i >= 0 && speaks[pr.PR.Head] == pr.PR.Number; i-- {
 			errs = append(errs, r.sayCheck(ctx, pr.PR.Head, checks[i]))
@@ -65,7 +68,7 @@ func (r *Reconciler) report(ctx context.Context, p plan.Plan, failed map[string]
 			gates := r.gatesOf(byNumber[pr.PR.Number], checks)
 			errs = append(errs, r.sayGone(ctx, pr.PR.Head, checks, gates))
 		}
-		body := r.rendered.Of(pr, checks)
+		body := r.rendered.Of(pr, facts)
 		forged, err := r.forgedNote(ctx, pr.PR.Head, checks)
 		errs = append(errs, err)
 		body += forged + refusedNote(pr, r.forgeNow.refusesCommits())
@@ -227,10 +230,10 @@ func (r *Reconciler) sayMain(ctx context.Context, p plan.Plan) error {
 		return nil // main cannot be read: an older commit stands for it
 	}
 	var errs []error
-	for _, c := range p.Main.Checks {
+	asked := words.Checks(p.Main.Checks)
+	for _, c := range asked {
 		errs = append(errs, r.sayCheck(ctx, p.Main.Commit, c))
 	}
-	asked := slices.Clone(p.Main.Checks)
 	for _, f := range p.Fleets {
 		asked = append(asked, delivery.Check{Context: delivery.ContextRollout + f.Fleet})
 	}
@@ -245,7 +248,7 @@ func (r *Reconciler) sayMain(ctx context.Context, p plan.Plan) error {
 			asked = append(asked, delivery.Check{Context: name})
 		}
 	}
-	return errors.Join(append(errs, r.sayGone(ctx, p.Main.Commit, asked, r.gatesOf(nil, p.Main.Checks)))...)
+	return errors.Join(append(errs, r.sayGone(ctx, p.Main.Commit, asked, r.gatesOf(nil, asked)))...)
 }
 
 // refusedNote says on a pull request that gets a commit of AOB's why the forge will not merge it.
@@ -265,7 +268,7 @@ const owedKey = "rollout/"
 // sayRollout says how a fleet's rollout stands, on main's commit and on the commit that moved the fleet. The level
 // decides, and no event: what could not be said when the rollout ended is said later.
 func (r *Reconciler) sayRollout(ctx context.Context, p plan.Plan, f plan.FleetReport) error {
-	check := delivery.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Description: f.Text}
+	check := words.Check(plan.Check{Context: delivery.ContextRollout + f.Fleet, State: f.State, Facts: f.Facts})
 	owed, err := r.said(ctx, owedKey+f.Fleet)
 	if err != nil {
 		return err
@@ -367,7 +370,7 @@ func withAllFailures(p plan.Plan, failed map[string]error) []plan.ProposalReport
 
 // withFailures shows what a person must settle: an error of a step for this
 // pull request stands in aob/release instead of the plan's hope.
-func withFailures(pr plan.ProposalReport, stuck []failedStep) []delivery.Check {
+func withFailures(pr plan.ProposalReport, stuck []failedStep) []plan.Check {
 	checks := slices.Clone(pr.Checks)
 	for _, s := range stuck {
 		if !concerns(s.step, pr) {
@@ -377,21 +380,23 @@ func withFailures(pr plan.ProposalReport, stuck []failedStep) []delivery.Check {
 			if checks[i].Context != delivery.ContextRelease || checks[i].State != delivery.CheckPending {
 				continue
 			}
-			checks[i].Description = s.err.Error()
+			why := delivery.Fact{Code: code.StepFailed, Values: delivery.Values{Text: s.err.Error()}}
 			if b, ok := errors.AsType[delivery.Blocked](s.err); ok {
-				checks[i].State, checks[i].Description = delivery.CheckFailure, blockedStep(s.step, b)
+				checks[i].State, why = delivery.CheckFailure, blockedStep(s.step, b)
 			}
+			checks[i].Facts = []delivery.Fact{why}
 		}
 	}
 	return checks
 }
 
-// blockedStep says what keeps a step from being done: what to do comes first, as a forge cuts what is long.
-func blockedStep(s plan.Step, b delivery.Blocked) string {
+// blockedStep says what keeps a step from being done. A forge cuts what is long.
+func blockedStep(s plan.Step, b delivery.Blocked) delivery.Fact {
+	v := delivery.Values{Text: b.What, Ask: b.Do}
 	if _, ok := s.(plan.CommitRelease); !ok || b.Do == "" || len(b.What)+len(b.Do) < 120 {
-		return b.Error()
+		return delivery.Fact{Code: code.StepBlocked, Values: v}
 	}
-	return "the release file cannot be pushed: " + b.Do + " (" + b.What + ")"
+	return delivery.Fact{Code: code.PushBlocked, Values: v}
 }
 
 // concerns reports whether a step is taken for a pull request.

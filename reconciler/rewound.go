@@ -9,6 +9,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // rewoundKey is where the ledger keeps that main went back.
@@ -41,7 +42,7 @@ func (r *Reconciler) rewound(ctx context.Context, before, now string) []plan.Rew
 			}
 		}
 		list, changed = slices.Insert(list, 0, back), true
-		r.Log.Warn(back.String())
+		r.Log.Warn(words.Text(back.Fact()))
 	}
 	all := len(list)
 	list = slices.DeleteFunc(list, func(back plan.Rewound) bool {

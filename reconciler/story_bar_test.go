@@ -12,18 +12,10 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 )
 
-// wantIntent fails unless a branch's aob/intent is in a state and mentions words.
-func (s *sim) wantIntent(branch string, state delivery.CheckState, words ...string) {
+// wantIntent fails unless a branch's aob/intent is in a state, and says what is wanted: see wantContext.
+func (s *sim) wantIntent(branch string, state delivery.CheckState, wants ...any) {
 	s.helper()
-	c := s.check(s.head(branch), delivery.ContextIntent)
-	if c.State != state {
-		s.fail("%s: aob/intent is %q (%s), want %s", branch, c.State, c.Description, state)
-	}
-	for _, w := range words {
-		if !strings.Contains(c.Description, w) {
-			s.fail("%s: aob/intent says %q, want it to mention %q", branch, c.Description, w)
-		}
-	}
+	s.wantContext(branch, delivery.ContextIntent, state, wants...)
 }
 
 // crossing makes a branch from an older merge commit of main and merges into it,

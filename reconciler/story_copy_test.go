@@ -6,6 +6,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // A loop that only watches sees what there is to do, shows it, and does none of it: at
@@ -69,7 +70,7 @@ func TestWatchingLoopDoesNothing(t *testing.T) {
 				}
 			}
 			if !seen {
-				t.Errorf("there is nothing to do, so this shows nothing: %s", s.loop.seen.plan)
+				t.Errorf("there is nothing to do, so this shows nothing: %s", words.Plan(s.loop.seen.plan))
 			}
 			if now := s.outside(); now != before {
 				t.Errorf("from\n%s\nto\n%s", before, now)

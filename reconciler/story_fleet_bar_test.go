@@ -8,6 +8,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // other is a second model with a gate of its own that asks for little.
@@ -246,7 +247,7 @@ func TestFleetKeepsItsBarWithoutItsPublishedDocument(t *testing.T) {
 				s.restart()
 				s.settle()
 				s.runsBundle(before, "its gate has not passed the other model, and its document was lost")
-				text := s.loop.seen.plan.Fleets[0].Text
+				text := words.Join(s.loop.seen.plan.Fleets[0].Facts)
 				if !strings.Contains(text, "stays with shapes version 1") {
 					t.Errorf("the fleet: %s", text)
 				}

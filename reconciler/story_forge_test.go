@@ -174,15 +174,15 @@ func (s *sim) strangers(branches ...string) (commands []string) {
 	return commands
 }
 
-// words changes a comment of a model's file.
-func words(text string) map[string]string {
+// commented changes a comment of a model's file.
+func commented(text string) map[string]string {
 	return map[string]string{"models/shapes.yaml": "# " + text + "\n" + model("shapes", 1)}
 }
 
 // answers opens a pull request that changes no model, and says how many turns its first answer took. A webhook comes
 // before each turn.
 func (s *sim) answers(branch, author string) (turns int) {
-	s.repo.commit(branch, s.main(), s.now, words(branch))
+	s.repo.commit(branch, s.main(), s.now, commented(branch))
 	s.forge.open(branch, author)
 	for turns = 1; turns <= 100; turns++ {
 		s.wake()
@@ -219,7 +219,7 @@ func TestUnansweredQuestionDelaysNoOther(t *testing.T) {
 			s.forge.unvouched = true
 			commands := s.strangers("a", "b", "c", "d")
 			closed := s.forge.open("closed", "dev")
-			s.repo.commit("closed", s.main(), s.now, words("closed"))
+			s.repo.commit("closed", s.main(), s.now, commented("closed"))
 			s.settle()
 			s.forge.prs[closed].closed = true
 			for i, command := range commands {
@@ -289,7 +289,7 @@ func TestOneOfManyQuestionsFailsAlone(t *testing.T) {
 		"shapes", 0.2), "[lead]", "[aaa, bbb, ccc, nobody-at-all]", 1)})
 	s.forge.nobodies = []string{"nobody-at-all"}
 	for _, b := range []string{"a", "b", "c"} {
-		s.repo.commit(b, s.main(), s.now, words(b))
+		s.repo.commit(b, s.main(), s.now, commented(b))
 		s.forge.open(b, "dev")
 	}
 	s.propose("first", 8)
@@ -347,7 +347,7 @@ func (f *mute) SetStatus(_ context.Context, _ string, c delivery.Check) error {
 func TestPullRequestIsAnsweredWhileTheForgeIsSilentAboutAnother(t *testing.T) {
 	s, main := begun(t)
 	for _, b := range []string{"theirs", "words"} {
-		s.repo.commit(b, main, s.now, words(b))
+		s.repo.commit(b, main, s.now, commented(b))
 	}
 	s.forge.open("theirs", "ghost")
 	s.forge.open("words", "dev")
@@ -466,7 +466,7 @@ func (f refusing) Comment(ctx context.Context, pr int, marker, body string) erro
 // What cannot be said about a pull request is shown while it is open, and no longer.
 func TestTroubleOfAClosedPullRequestEnds(t *testing.T) {
 	s, main := begun(t)
-	at := s.repo.commit("words", main, s.now, words("x"))
+	at := s.repo.commit("words", main, s.now, commented("x"))
 	n := s.forge.open("words", "dev")
 	s.loop.Forge = refusing{s.forge, at, n}
 	for range 30 {
@@ -488,7 +488,7 @@ func TestTroubleOfAClosedPullRequestEnds(t *testing.T) {
 // is. When the script stops, AOB's word stands.
 func TestDisputedStatusIsSetAgainWithPauses(t *testing.T) {
 	s, main := begun(t)
-	s.repo.commit("words", main, s.now, words("x"))
+	s.repo.commit("words", main, s.now, commented("x"))
 	n := s.forge.open("words", "dev")
 	s.settle()
 	head, said := s.head("words"), s.forge.said
@@ -609,10 +609,10 @@ func TestStatusIsTriedAgainBeforeWhatHangs(t *testing.T) {
 	f := &slow{simForge: s.forge, hangs: map[int]bool{}}
 	for i := range 20 {
 		branch := fmt.Sprint("words", i)
-		s.repo.commit(branch, main, s.now, words(branch))
+		s.repo.commit(branch, main, s.now, commented(branch))
 		f.hangs[s.forge.open(branch, "dev")] = true
 	}
-	f.refuses = s.repo.commit("last", main, s.now, words("last"))
+	f.refuses = s.repo.commit("last", main, s.now, commented("last"))
 	s.forge.open("last", "dev")
 	s.loop.Forge = f
 	for range 4 {

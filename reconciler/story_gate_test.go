@@ -87,7 +87,7 @@ func TestAccept(t *testing.T) {
 			want: "accepted by vision-leads: ok"},
 		"the owner may not write": {by: "lead", text: "/aob accept CODE because ok",
 			do:  func(s *sim) { s.forge.permission["lead"] = delivery.PermissionRead },
-			why: "lead owns the gate, but may not write here"},
+			why: "lead owns the gate but has no write permission"},
 		"an owner of the pull request's own making": {by: "dev", text: "/aob accept CODE because ok", do: func(s *sim) {
 			s.repo.commit("first", s.head("first"), s.now, map[string]string{"gates/production.yaml": strings.Replace(
 				strict, "[lead, ", "[dev, ", 1)})

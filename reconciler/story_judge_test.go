@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
@@ -26,19 +27,6 @@ func (s *sim) started(kind delivery.RunKind) int {
 		}
 	}
 	return n
-}
-
-func (s *sim) wantContext(branch, context string, state delivery.CheckState, words ...string) {
-	s.helper()
-	c := s.check(s.head(branch), context)
-	for _, w := range words {
-		if !strings.Contains(c.Description, w) {
-			s.fail("%s: %s says %q, want it to mention %q", branch, context, c.Description, w)
-		}
-	}
-	if c.State != state {
-		s.fail("%s: %s is %q (%s), want %s", branch, context, c.State, c.Description, state)
-	}
 }
 
 // released brings a branch to main and its devices.
@@ -59,7 +47,7 @@ func TestSeeds(t *testing.T) {
 	s.settle()
 	s.want("seeds", delivery.CheckSuccess, "version 1", "mAP 0.6200")
 	s.wantContext("seeds", delivery.ContextTrain, delivery.CheckSuccess,
-		"seed 3, the best of 3 on validation: mAP 0.6200 (they spread from 0.6000 to 0.6200)")
+		code.TrainedBest, "seed 3", "0.6200", "0.6000 to 0.6200")
 	if n := s.started(delivery.RunTrain); n != 3 {
 		t.Errorf("%d trainings, want 3", n)
 	}
@@ -345,7 +333,7 @@ func TestTry(t *testing.T) {
 	s.settle()
 	r := s.trial(id)
 	if r.State != delivery.CheckSuccess || r.Trained != 6 || r.Total != 6 || r.Known != 6 {
-		t.Errorf("%s: %s, %d of %d", r.State, r.Text, r.Trained, r.Total)
+		t.Errorf("%s: %s, %d of %d", r.State, r.Fact, r.Trained, r.Total)
 	}
 	// The first, with seed 1, was trained for its pull request.
 	if n := s.started(delivery.RunTrain); n != 6 {

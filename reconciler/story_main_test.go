@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // Case 11: only what passed its gates in a PR ships, whatever the road.
@@ -114,8 +116,7 @@ func TestSpecPushedToMainUnshipsNothing(t *testing.T) {
 		t.Errorf("devices serve %s, want version 2 still", got)
 	}
 	c := s.check(s.main(), delivery.ContextRelease)
-	if c.State != delivery.CheckFailure ||
-		!strings.Contains(c.Description, "is not the spec that version 2 was made from") {
+	if c.State != delivery.CheckFailure || !has(s.facts(s.main(), delivery.ContextRelease), code.SpecOther) {
 		t.Errorf("main: %s: %s", c.State, c.Description)
 	}
 	s.want(s.opened("aob/restore-shapes-"), delivery.CheckSuccess, "back to version 2")
@@ -191,13 +192,10 @@ func TestRollbacks(t *testing.T) {
 			s.forge.open("back", "dev")
 			s.settle()
 			s.want("back", delivery.CheckSuccess, "rolls back to version 2",
-				"today's gates would say: shapes: mAP 0.7000 < 0.9")
+				code.TodayFails, "shapes: mAP 0.7000 < 0.9")
 			s.merge("back")
 			s.settle()
-			if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckSuccess ||
-				!strings.Contains(c.Description, "a rollback; today's gates would say: shapes: mAP 0.7000 < 0.9") {
-				s.fail("main: %s: %s", c.State, c.Description)
-			}
+			s.want("main", delivery.CheckSuccess, code.MainAcceptedBack, "shapes: mAP 0.7000 < 0.9")
 		}, "2 2 2"},
 		"to what is in quarantine": {func(s *sim) {
 			s.quarantine("shapes", func(q *delivery.Quarantine) {
@@ -301,8 +299,8 @@ func TestPinnedFleets(t *testing.T) {
 			if got := s.serving(); got != c.serving {
 				t.Errorf("devices serve %s, want %s", got, c.serving)
 			}
-			if r := s.loop.seen.plan.Fleets[0]; r.State != c.state || !strings.Contains(r.Text, c.text) {
-				t.Errorf("the fleet is %s: %s", r.State, r.Text)
+			if r := s.loop.seen.plan.Fleets[0]; r.State != c.state || !strings.Contains(words.Join(r.Facts), c.text) {
+				t.Errorf("the fleet is %s: %s", r.State, words.Join(r.Facts))
 			}
 			s.quiet()
 			// Without the pin it follows main again.
@@ -330,7 +328,7 @@ func TestForgedFirstRelease(t *testing.T) {
 		"models/shapes.release.yaml": forged})
 	s.settle()
 	if c := s.check(s.main(), delivery.ContextRelease); c.State != delivery.CheckFailure ||
-		!strings.Contains(c.Description, "only what passed its gates in a PR ships") {
+		!has(s.facts(s.main(), delivery.ContextRelease), code.StatementMissing) {
 		t.Errorf("main: %s: %s", c.State, c.Description)
 	}
 	branch := s.opened("aob/restore-shapes-")
@@ -438,15 +436,13 @@ func TestGateRaisedAtMerge(t *testing.T) {
 	for name, c := range map[string]struct {
 		gate string
 		do   func(s *sim)
-		want string // why main refuses; empty where it takes the release
+		want delivery.Code // why main refuses; empty where it takes the release
 	}{
-		"another bar": {gate, nil, ""},
-		"other labels": {withLines(gate, "labels: {square: [square, easy]}"), nil,
-			"gate production has not judged it and nothing stored lets it; open a PR"},
-		"looks": {withLines(gate, "looks: 1"), nil,
-			"gate production says unsure: this is model 2 that the eval set judges"},
+		"another bar":  {gate, nil, ""},
+		"other labels": {withLines(gate, "labels: {square: [square, easy]}"), nil, code.GateNotJudged},
+		"looks":        {withLines(gate, "looks: 1"), nil, code.GateSays},
 		"more confidence": {withLines(gate, "  - {metric: AP, classes: all, min: 0.1, confidence: 99.9%}"), nil,
-			"nothing stored lets it"},
+			code.GateNotJudged},
 		"other truths of the release": {gate, func(s *sim) {
 			for key, r := range s.runs.states { // nor is it scored again
 				if r.Spec.Eval != nil {
@@ -462,7 +458,7 @@ func TestGateRaisedAtMerge(t *testing.T) {
 					s.signed.index.Scores[score.Key] = score
 				}
 			}
-		}, "nothing stored lets it"},
+		}, code.GateNotJudged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := shipped(t)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
 )
@@ -73,7 +74,8 @@ func TestOwnPullRequestHoldsOnlyWhatAOBCommitted(t *testing.T) {
 			for _, context := range []string{delivery.ContextIntent, delivery.ContextRelease} {
 				check := s.check(s.head(branch), context)
 				if check.State != delivery.CheckFailure || !strings.Contains(check.Description, c.names+" in") ||
-					!strings.Contains(check.Description, "put "+branch+" back to commit ") {
+					!has(s.facts(s.head(branch), context), code.ForeignChange) ||
+					!strings.Contains(check.Description, branch+" to commit ") {
 					t.Errorf("%s is %s: %s", context, check.State, check.Description)
 				}
 			}

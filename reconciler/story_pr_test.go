@@ -29,6 +29,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
 )
@@ -88,8 +89,7 @@ func TestReleaseFileOfAnotherBundle(t *testing.T) {
 	// With the first's bundle under the second's spec.
 	s.repo.commit("second", s.head("second"), s.now, map[string]string{path: strings.Replace(second, better, first, 1)})
 	s.settle()
-	s.want("second", delivery.CheckFailure, "not what the evidence yields", s.signed.order[0].Short(),
-		"no release statement says so")
+	s.want("second", delivery.CheckFailure, code.ReleaseFileUnsigned, s.signed.order[0].Short())
 	// The author takes it away, and AOB writes it again.
 	s.repo.commit("second", s.head("second"), s.now, map[string]string{path: s.repo.read(s.main(), path)})
 	s.settle()
@@ -209,7 +209,8 @@ func TestOnlyAGate(t *testing.T) {
 		0.9)})
 	n := s.forge.open("raise", "dev")
 	s.settle()
-	s.want("raise", delivery.CheckSuccess, "no model change; gates: production", "would fail: shapes: mAP 0.6000 < 0.9")
+	s.want("raise", delivery.CheckSuccess, code.NoModelChange, code.GatesChanged, code.WouldFail,
+		"shapes: mAP 0.6000 < 0.9")
 	if !strings.Contains(s.forge.comments[n], "| shapes | production | fail:") {
 		t.Errorf("the comment does not say what would fail:\n%s", s.forge.comments[n])
 	}

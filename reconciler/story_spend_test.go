@@ -125,7 +125,7 @@ func TestACrossedHistorySaysWhatToDoInAStatus(t *testing.T) {
 	s.settle()
 	for _, context := range []string{delivery.ContextIntent, delivery.ContextRelease} {
 		if said := forge.Cut(s.check(s.head("evil"), context).Description, 140); !strings.Contains(said,
-			"rebase onto main") || !strings.Contains(said, "crosses main's") {
+			"rebase onto main") || !strings.Contains(said, "history crosses") {
 			t.Errorf("%s says %q", context, said)
 		}
 	}

@@ -4,12 +4,15 @@ package reconciler
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 func model(name string, epochs int) string {
@@ -42,18 +45,57 @@ func (s *sim) check(commit, context string) delivery.Check { return s.forge.stat
 
 func (s *sim) head(branch string) string { return s.repo.refs[git.Branch+branch] }
 
-func (s *sim) want(branch string, state delivery.CheckState, words ...string) {
+// want fails unless a branch's aob/release is in a state, and says what is wanted: see wantContext.
+func (s *sim) want(branch string, state delivery.CheckState, wants ...any) {
 	s.helper()
-	c := s.check(s.head(branch), delivery.ContextRelease)
+	s.wantContext(branch, delivery.ContextRelease, state, wants...)
+}
+
+// wantContext fails unless a status is in a state, and says what is wanted: facts with a code, or values as text.
+func (s *sim) wantContext(branch, context string, state delivery.CheckState, wants ...any) {
+	s.helper()
+	commit := s.head(branch)
+	c := s.check(commit, context)
 	if c.State != state {
-		s.fail("%s: aob/release is %q (%s), want %s\nall: %v", branch, c.State, c.Description, state,
-			s.forge.statuses[s.head(branch)])
+		s.fail("%s: %s is %q (%s), want %s\nall: %v", branch, context, c.State, c.Description, state,
+			s.forge.statuses[commit])
 	}
-	for _, w := range words {
-		if !strings.Contains(c.Description, w) {
-			s.fail("%s: aob/release says %q, want it to mention %q", branch, c.Description, w)
+	facts := s.facts(commit, context)
+	for _, w := range wants {
+		switch w := w.(type) {
+		case string:
+			if !strings.Contains(c.Description, w) {
+				s.fail("%s: %s says %q, want it to mention %q", branch, context, c.Description, w)
+			}
+		case delivery.Code:
+			if !has(facts, w) {
+				s.fail("%s: %s says %v (%s), want %s", branch, context, facts, c.Description, w)
+			}
+		default:
+			s.fail("want %v: neither a code nor a value", w)
 		}
 	}
+}
+
+// facts are what the last turn says in a check of a commit.
+func (s *sim) facts(commit, context string) []delivery.Fact {
+	p := s.loop.seen.plan
+	checks := map[string][]plan.Check{p.Main.Commit: p.Main.Checks}
+	for _, pr := range p.Proposals {
+		checks[pr.PR.Head] = append(checks[pr.PR.Head], pr.Checks...)
+	}
+	var facts []delivery.Fact
+	for _, c := range checks[commit] {
+		if c.Context == context {
+			facts = append(facts, c.Facts...)
+		}
+	}
+	return facts
+}
+
+// has reports whether one of some facts, or one inside it, has a code.
+func has(facts []delivery.Fact, c delivery.Code) bool {
+	return slices.ContainsFunc(facts, func(f delivery.Fact) bool { return f.Has(c) })
 }
 
 // merge merges a green branch as a forge does, with two parents.
@@ -207,7 +249,7 @@ func TestReleaseFileEditedByHand(t *testing.T) {
 	s.repo.commit("first", head, s.now, map[string]string{"models/shapes.release.yaml": strings.Replace(
 		string(s.repo.blobs[blob]), "0.6", "0.9", 1)})
 	s.settle()
-	s.want("first", delivery.CheckFailure, "not what the evidence yields")
+	s.want("first", delivery.CheckFailure, code.ReleaseFileEdited)
 }
 
 // Case 6: another spec ends the old run, the same spec keeps it.

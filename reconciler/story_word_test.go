@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
 )
@@ -64,7 +65,7 @@ func TestAnotherReasonIsAskedAgain(t *testing.T) {
 	accept := "/aob accept " + plan.AcceptCode(s.verdict()) + " because "
 	s.forge.comment(1, "lead", accept+"the set is small")
 	s.settle()
-	s.want("first", delivery.CheckPending, "AOB has asked lead back in a comment, and waits for a 👍 to it")
+	s.want("first", delivery.CheckPending, code.AcceptByReaction, "AOB has asked lead")
 	// Before lead reacts, somebody edits the comment.
 	s.forge.commands[len(s.forge.commands)-1].Body = accept + "I was paid"
 	s.settle()
@@ -109,13 +110,13 @@ func TestAGoIsAReactionToWhatItLetsRun(t *testing.T) {
 	s.forge.open("first", "stranger")
 	s.forge.permission["stranger"], s.forge.permission["former"] = delivery.PermissionRead, delivery.PermissionRead
 	s.settle()
-	_, code, _ := strings.Cut(s.check(s.head("first"), delivery.ContextRelease).Description, "/aob run ")
-	s.forge.comment(1, "stranger", "/aob run "+code)
+	_, approval, _ := strings.Cut(s.check(s.head("first"), delivery.ContextRelease).Description, "/aob run ")
+	s.forge.comment(1, "stranger", "/aob run "+approval)
 	s.settle()
 	if n := len(s.forge.questions[1]); n != 0 {
 		t.Fatalf("a stranger made AOB ask: %q", s.forge.questions[1])
 	}
-	s.forge.comment(1, "maintainer", "/aob run "+code)
+	s.forge.comment(1, "maintainer", "/aob run "+approval)
 	s.settle()
 	if len(s.forge.questions[1]) != 1 || len(s.runs.states) != 0 {
 		t.Fatalf("a comment let something run, or AOB did not ask once: %q", s.forge.questions[1])
@@ -125,7 +126,7 @@ func TestAGoIsAReactionToWhatItLetsRun(t *testing.T) {
 		!strings.Contains(question, "8 epochs") {
 		t.Errorf("the question does not say what runs:\n%s", question)
 	}
-	s.want("first", delivery.CheckPending, "waits for a 👍 of somebody with write permission")
+	s.want("first", delivery.CheckPending, code.ApprovalByReaction)
 	s.forge.agree(question, "stranger")
 	s.forge.agree(question, "former")
 	s.settle()

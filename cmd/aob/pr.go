@@ -263,7 +263,7 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 		if i == 0 {
 			t.printf("\n")
 		}
-		t.paragraph("", "fleet "+line)
+		t.paragraph("", "fleet "+line.Text)
 	}
 	t.runs(p.Runs, now)
 }
@@ -287,7 +287,7 @@ func (t *terminal) change(m web.Change) {
 		t.printf("the images that got worse, by gate %s: %s\n", gate, m.Pictures[gate])
 	}
 	for _, s := range m.Settle {
-		t.paragraph("", s)
+		t.paragraph("", s.Text)
 	}
 	if len(m.Seeds) > 1 {
 		var words []string

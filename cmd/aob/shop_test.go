@@ -48,17 +48,19 @@ func newShop() *shop {
 	return &shop{commit: strings.Repeat("4d5e6f7a", 5), log: "epoch 11/30\nepoch 12/30\n", prs: []web.PR{
 		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train for much longer than anybody would",
 			Author: "maria", Head: strings.Repeat("c0ffee12", 5), HeadRef: "longer", Base: "main"},
-			State: delivery.CheckPending, Text: "shapes: train: epoch 12/30, mAP 0.412 on validation",
+			State: delivery.CheckPending, Said: web.Said{Text: "shapes: train: epoch 12/30, mAP 0.412 on validation"},
 			Runs: []web.Run{train},
-			Checks: []delivery.Check{{Context: delivery.ContextTrain, State: delivery.CheckPending,
-				Description: "epoch 12/30, mAP 0.412 on validation"},
-				{Context: delivery.ContextRelease, State: delivery.CheckPending,
-					Description: "shapes: train: epoch 12/30"}}},
+			Checks: []web.Check{
+				{Check: delivery.Check{Context: delivery.ContextTrain, State: delivery.CheckPending,
+					Description: "epoch 12/30, mAP 0.412 on validation"}},
+				{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckPending,
+					Description: "shapes: train: epoch 12/30"}}}},
 		{PullRequest: delivery.PullRequest{Number: 4, Title: "Make it worse \x1b[2J", Author: "jonas",
 			Head: strings.Repeat("badbadba", 5), HeadRef: "worse", Base: "main", Fork: true},
-			State: delivery.CheckFailure, Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images",
-			Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckFailure,
-				Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}},
+			State: delivery.CheckFailure, Said: web.Said{Text: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 " +
+				"images"},
+			Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckFailure,
+				Description: "shapes: gate/production: mAP 0.1000 < 0.30 on 72 images"}}},
 			Models: []web.Change{{Model: "shapes", Bundle: bad.Bundle, Baseline: &v2, Release: &bad,
 				Measured: bad.Measured, Verdicts: []delivery.Verdict{verdict},
 				Findings: []delivery.Finding{{Level: delivery.LevelWarning, Code: "leak", Where: "train/17.png",
@@ -116,16 +118,16 @@ func (s *shop) Status(ctx context.Context) (web.Status, error) {
 	prs, err := s.PRs(ctx)
 	v2 := shapes(2, 0.44)
 	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.commit,
-		Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckSuccess,
-			Description: "shapes version 2"}}},
+		Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease, State: delivery.CheckSuccess,
+			Description: "shapes version 2"}}}},
 		Models: []web.Model{{Name: "shapes", Accepted: &v2, Named: &v2, State: delivery.CheckSuccess,
-			Text: "shapes version 2"}, {Name: "pallets", State: delivery.CheckSuccess,
-			Text: "pallets: no release yet; its fleets wait"}},
+			Said: web.Said{Text: "shapes version 2"}}, {Name: "pallets", State: delivery.CheckSuccess,
+			Said: web.Said{Text: "pallets: no release yet; its fleets wait"}}},
 		PRs: prs, Runs: prs[0].Runs,
 		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle},
 			State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
-			Text: "version 2, wave 1 of 2 (1): 1 of 1 devices healthy; " +
-				"the soak lasts until 2026-03-01 12:01 UTC at least",
+			Said: web.Said{Text: "version 2, wave 1 of 2 (1): 1 of 1 devices healthy; " +
+				"the soak lasts until 2026-03-01 12:01 UTC at least"},
 			InWave: 1, Count: web.Count{Devices: 3, Heard: 2, Healthy: 1, Failed: 1},
 			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Slot: "b",
 				Seen: noon.Add(-3 * time.Second)},
@@ -159,7 +161,11 @@ func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain
 		Acceptances: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 2, Bundle: sum("bundle 2"),
 			Spec: sum("spec"), Commit: s.commit}}}}
 	for _, p := range s.prs {
-		f.Proposals = append(f.Proposals, explain.Proposal{PR: p.PullRequest, Checks: p.Checks})
+		var checks []delivery.Check
+		for _, c := range p.Checks {
+			checks = append(checks, c.Check)
+		}
+		f.Proposals = append(f.Proposals, explain.Proposal{PR: p.PullRequest, Checks: checks})
 	}
 	return f.Explain(kind, id)
 }
@@ -232,7 +238,7 @@ func tried() web.Trial {
 		return web.Seed{Seed: n, State: delivery.CheckSuccess, Bundle: sum("seed"), MAP: &v}
 	}
 	return web.Trial{ID: "0a1b2c3d4e", Model: "shapes", By: "maria", At: noon, State: delivery.CheckSuccess,
-		Text: "4 of 4 models trained", Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
+		Said: web.Said{Text: "4 of 4 models trained"}, Release: &v2, Total: 4, Trained: 4, Known: 1, AtOnce: 1,
 		Variants: []web.Variant{
 			{ID: "77d0c1e2f3", Set: []string{"train.epochs=4"}, State: delivery.CheckSuccess, MAP: figure(0.41),
 				Diff: figure(-0.03), Seeds: []web.Seed{seed(1, 0.41), seed(2, 0.38)}},

@@ -343,7 +343,7 @@ func FuzzStatus(f *testing.F) {
 		s.Fleets[0].Text, s.Fleets[0].Devices[1].Why, s.Fleets[0].Devices[1].ID = a, b, c
 		s.Notices[0] = c
 		p := s.PRs[1]
-		p.Checks = append(p.Checks, delivery.Check{Context: a, Description: b})
+		p.Checks = append(p.Checks, web.Check{Check: delivery.Check{Context: a, Description: b}})
 		p.Complaints = []delivery.Complaint{{File: a, Text: b}}
 		text := drawn(t, 80, false, func(t *terminal) { t.status(s, noon); t.pr(p, noon); t.plan(a + "\n" + b) })
 		for _, r := range text {
@@ -360,7 +360,8 @@ func TestTrialFits(t *testing.T) {
 		low, high := v-0.03, v+0.03
 		return &delivery.Figure{Value: v, Low: &low, High: &high}
 	}
-	trial := web.Trial{ID: "0a1b2c3d4e", Model: "cells", State: delivery.CheckSuccess, Text: "4 of 4 models trained",
+	trial := web.Trial{ID: "0a1b2c3d4e", Model: "cells", State: delivery.CheckSuccess,
+		Said:    web.Said{Text: "4 of 4 models trained"},
 		Release: &delivery.Release{Version: 12}}
 	for i, id := range []string{"3f9c2a10ab", "77d0c1e2f3"} {
 		v := 0.4 + float64(i)/10

@@ -21,7 +21,8 @@ type Verdict struct {
 	GateSpec Digest         `json:"gateSpec"` // Gate.Digest
 	Model    string         `json:"model"`
 	Outcome  Outcome        `json:"outcome"`
-	Reason   string         `json:"reason"` // one line, for a status
+	Reason   string         `json:"reason"`         // one line, for a status
+	Fact     *Fact          `json:"fact,omitempty"` // in place of Reason, where no gate could judge
 	Checks   []CheckVerdict `json:"checks"`
 	Classes  []string       `json:"classes"` // that comparisons ran over
 	Inputs   []Digest       `json:"inputs"`  // the score and compare keys that were read

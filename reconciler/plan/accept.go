@@ -5,11 +5,11 @@ package plan
 // another gate are another verdict. A fail cannot be accepted.
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -54,12 +54,11 @@ func (a Asked) owner(owners []string) int {
 	})
 }
 
-// refused says of people's words about an unsure verdict why they do not count. A
-// word about another gate or model is none of them.
-func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []string {
-	var why []string
+// refused explains why accept comments were ignored. Comments about other gates or models are skipped.
+func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []delivery.Fact {
+	var why []delivery.Fact
 	for _, a := range list {
-		text := ""
+		var f delivery.Fact
 		var of *delivery.Verdict
 		for _, other := range m.w.Evidence.Verdicts {
 			if AcceptCode(other) == a.Code {
@@ -68,18 +67,16 @@ func (m *maker) refused(list []Asked, owners []string, v delivery.Verdict) []str
 		}
 		switch {
 		case a.Code == AcceptCode(v) && a.Reader:
-			text = fmt.Sprintf(
-				"%s owns the gate, but may not write here, so that word does not count; give %s the role Write", a.By,
-				a.By)
+			f = fact(code.AcceptReader, values{By: a.By})
 		case a.Code == AcceptCode(v):
-			text = a.By + " is no owner of the gate, so that word does not count"
+			f = fact(code.AcceptNotOwner, values{By: a.By})
 		case of == nil:
-			text = fmt.Sprintf("%s accepted %s, and no verdict has that code", a.By, a.Code)
+			f = fact(code.AcceptUnknown, values{By: a.By, Ask: a.Code})
 		case of.Gate == v.Gate && of.Model == v.Model:
-			text = fmt.Sprintf("%s accepted %s, the verdict on other content", a.By, a.Code)
+			f = fact(code.AcceptStale, values{By: a.By, Ask: a.Code})
 		}
-		if text != "" && !slices.Contains(why, text) {
-			why = append(why, text)
+		if !f.IsZero() && !slices.ContainsFunc(why, f.Is) {
+			why = append(why, f)
 		}
 	}
 	return why
@@ -117,34 +114,41 @@ type Doubt struct {
 	Gate   string
 	Owners []string // who may settle it
 	Code   string   // what they must name
-	Reason string
+	Reason delivery.Fact
 	Accept *delivery.Accept // nil until one has
 	Signed bool             // a release statement holds the accept
-	Ask    string           // what an owner does to settle it, as "may comment /aob accept 0a1b because …"
+	Ask    delivery.Fact    // what an owner does to settle it
 
-	// Refused says why words that people gave do not count.
-	Refused []string
+	// Refused says why accept comments do not count.
+	Refused []delivery.Fact
 }
 
-// String says how it is settled, or was.
-func (d Doubt) String() string {
+// Fact says how it is settled, or was.
+func (d Doubt) Fact() delivery.Fact {
 	switch {
 	case d.Accept != nil:
-		return fmt.Sprintf("accepted by %s: %s; the gate says: %s", d.Accept.By, d.Accept.Because, d.Reason)
+		return accepted(*d.Accept, d.Reason)
 	case len(d.Owners) == 0:
-		return fmt.Sprintf("unsure: %s; nobody can accept it, as the gate has no owners", d.Reason)
+		return d.Reason.In(code.VerdictUnownable, values{})
 	}
-	return fmt.Sprintf("unsure: %s; %s", d.Reason, d.Ask)
+	return fact(code.VerdictUnsure, values{Facts: []delivery.Fact{d.Reason, d.Ask}})
+}
+
+// OfGate is that with the gate's name.
+func (d Doubt) OfGate() delivery.Fact { return d.Fact().In(code.OfGate, values{Gate: d.Gate}) }
+
+// accepted says who has settled a verdict, and what the gate says.
+func accepted(a delivery.Accept, reason delivery.Fact) delivery.Fact {
+	return reason.In(code.VerdictAccepted, values{By: a.By, Text: a.Because})
 }
 
 // toAccept says what settles a doubt now.
-func (m *maker) toAccept(d Doubt, p Proposal) string {
-	owners := strings.Join(d.Owners, " or ")
+func (m *maker) toAccept(d Doubt, p Proposal) delivery.Fact {
 	switch who := p.Waits[d.Code]; {
 	case m.w.Server.Socket:
-		return fmt.Sprintf("%s may run aob pr ask %d '/aob accept %s because …'", owners, p.Number, d.Code)
+		return fact(code.AcceptBySocket, values{Names: d.Owners, PRs: []int{p.Number}, Ask: d.Code})
 	case len(who) > 0:
-		return fmt.Sprintf("AOB has asked %s back in a comment, and waits for a 👍 to it", strings.Join(who, " and "))
+		return fact(code.AcceptByReaction, values{Names: who})
 	}
-	return fmt.Sprintf("%s may comment /aob accept %s because …; AOB may ask back for a 👍", owners, d.Code)
+	return fact(code.AcceptByComment, values{Names: d.Owners, Ask: d.Code})
 }

@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/rollout"
 )
@@ -30,27 +30,18 @@ type bar struct {
 	gates []judged
 }
 
-// String names what the bar is made of.
-func (b bar) String() string {
-	var names []string
+// values are the fleet, what it runs, and the gates that the bar is made of.
+func (b bar) values() values {
+	v := values{Fleet: b.fleet.Name, FromModel: b.from}
+	if b.runs != nil {
+		v.FromVersion = b.runs.Version
+	}
 	for _, j := range b.gates {
-		if !slices.Contains(names, j.name) {
-			names = append(names, j.name)
+		if !slices.Contains(v.Gates, j.name) {
+			v.Gates = append(v.Gates, j.name)
 		}
 	}
-	what := "gate " + strings.Join(names, ", ")
-	if len(names) > 1 {
-		what = "gates " + strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s of %s", what, b.from)
-}
-
-// runsNow names the version that the fleet runs.
-func (b bar) runsNow() string {
-	if b.runs == nil {
-		return b.from
-	}
-	return fmt.Sprintf("%s version %d", b.from, b.runs.Version)
+	return v
 }
 
 // sameLine reports whether two names are of one model.
@@ -196,13 +187,13 @@ func (m *maker) repointed(p Proposal, changed []string) []string {
 	return names
 }
 
-// carry says, a line each, which gates fleets bring with them to a model, and which of them stop asking once the
-// proposal is merged.
+// carry says which gates fleets bring with them to a model, and which of them judge it no more once the proposal is
+// merged.
 func (r *ModelReport) carry(p Proposal, bars []bar) {
 	for _, b := range bars {
-		r.Carried = append(r.Carried, fmt.Sprintf(
-			"fleet %s runs %s and brings %s: %s is judged by it as well, against what the fleet runs", b.fleet.Name,
-			b.runsNow(), b, r.Model))
+		brings := b.values()
+		brings.Model = r.Model
+		r.Carried = append(r.Carried, fact(code.FleetBrings, brings))
 		covering := p.Merged.Covering(r.Model)
 		var left []string
 		for _, j := range b.gates {
@@ -213,14 +204,8 @@ func (r *ModelReport) carry(p Proposal, bars []bar) {
 		if len(left) == 0 {
 			continue
 		}
-		stay := "no gate"
-		if len(covering) > 0 {
-			stay = "gate " + strings.Join(covering, ", ") + " alone"
-		}
-		r.Carried = append(r.Carried, fmt.Sprintf("that is so until fleet %[1]s runs %[2]s: gate %[3]s does not cover "+
-			"%[2]s, so its later versions are judged by %[4]s; to keep the bar, add %[2]s to covers: in "+
-			"gates/%[5]s.yaml",
-			b.fleet.Name, r.Model, strings.Join(left, ", "), stay, left[0]))
+		r.Carried = append(r.Carried, fact(code.FleetBringsUntil,
+			values{Fleet: b.fleet.Name, Model: r.Model, Gates: left, Names: covering}))
 	}
 }
 
@@ -229,15 +214,16 @@ func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery
 	run runner) ([]judgement, bool) {
 	if m.free(b, bundle) {
 		for _, j := range b.gates {
-			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess,
-				"fleet %s has run bundle %s before; gates do not block a way back", b.fleet.Name, bundle.Short())
+			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess, fact(code.FleetRanBefore,
+				values{Fleet: b.fleet.Name, Bundle: bundle}))
 		}
 		return nil, true
 	}
 	if why := m.missesBar(b, mdl, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) {
 		return contentOf(data, e)
 	}); why != "" {
-		r.stage(delivery.ContextGate+b.gates[0].as, delivery.CheckFailure, "fleet %s: %s", b.fleet.Name, why)
+		r.stage(delivery.ContextGate+b.gates[0].as, delivery.CheckFailure, plain(why).In(code.OfFleet,
+			values{Fleet: b.fleet.Name}))
 		return nil, false
 	}
 	c := &progress{ModelReport: ModelReport{Model: r.Model, Spec: r.Spec, Bundle: bundle, Baseline: b.runs},
@@ -245,7 +231,7 @@ func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery
 	list, ok := m.judge(c, mdl, b.gates, data, run)
 	for _, s := range c.Stages {
 		if s.Context == delivery.ContextEval {
-			s.Text = prefixed("fleet "+b.fleet.Name+": ", s.Text)
+			s.Fact = s.Fact.In(code.OfFleet, values{Fleet: b.fleet.Name})
 		}
 		r.Stages = append(r.Stages, s)
 	}
@@ -280,9 +266,9 @@ func (m *maker) missesBar(b bar, mdl delivery.Model, content func(delivery.EvalS
 func (m *maker) repoint(p Proposal, name string) ModelReport {
 	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), asked: p}
 	mdl := p.Merged.Models[name]
-	if why := m.unsureOf(p, name); why != "" {
+	if why := m.unsureOf(p, name); !why.IsZero() {
 		m.isStuck(p)
-		return r.end(delivery.CheckPending, "waits: %s", why)
+		return r.end(delivery.CheckPending, why.In(code.Waits, values{}))
 	}
 	bars := m.bars(p, name)
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
@@ -295,7 +281,7 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
 		return m.run(spec, p, GoCode(mdl))
 	}
-	var words []string
+	var list []delivery.Fact
 	all := true
 	judged := map[delivery.Digest][]judgement{}
 	var data delivery.DataResult
@@ -303,11 +289,12 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 		target, ok := m.target(b.fleet)
 		switch {
 		case !ok && b.fleet.Version > 0:
-			return r.end(delivery.CheckFailure, "fleet %s is pinned to version %d of %s, which main never accepted",
-				b.fleet.Name, b.fleet.Version, name)
+			return r.end(delivery.CheckFailure, fact(code.FleetPinUnknown,
+				values{Version: b.fleet.Version, Model: name}).In(code.OfFleet, values{Fleet: b.fleet.Name}))
 		case !ok:
-			words = append(words, fmt.Sprintf("fleet %s keeps %s until %s has a release, which %s will judge",
-				b.fleet.Name, b.runsNow(), name, b))
+			keeps := b.values()
+			keeps.Model = name
+			list = append(list, fact(code.FleetKeeps, keeps))
 			continue
 		}
 		if r.Bundle = target.Bundle; r.Data == nil && !m.free(b, target.Bundle) {
@@ -315,14 +302,14 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 				return r.end(blockedBy(r.Stages))
 			}
 		}
-		list, ok := m.judgeBar(r, b, mdl, target.Bundle, data, run)
-		judged[target.Bundle] = append(judged[target.Bundle], list...)
+		answers, ok := m.judgeBar(r, b, mdl, target.Bundle, data, run)
+		judged[target.Bundle] = append(judged[target.Bundle], answers...)
+		goes := b.values()
+		goes.Model, goes.Version = name, target.Version
 		if all = all && ok; m.free(b, target.Bundle) {
-			words = append(words, fmt.Sprintf("fleet %s goes back to version %d, which it has run before", b.fleet.Name,
-				target.Version))
+			list = append(list, fact(code.FleetGoesBack, goes))
 		} else {
-			words = append(words, fmt.Sprintf("fleet %s goes from %s to %s version %d, which passes %s", b.fleet.Name,
-				b.runsNow(), name, target.Version, b))
+			list = append(list, fact(code.FleetGoes, goes))
 		}
 	}
 	if !all {
@@ -330,10 +317,10 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 	}
 	for _, bundle := range slices.Sorted(maps.Keys(judged)) {
 		if signed := m.signBar(name, bundle, judged[bundle]); !signed {
-			return r.end(delivery.CheckPending, "every gate of its fleets passed; signing")
+			return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 		}
 	}
-	return r.end(delivery.CheckSuccess, "%s", strings.Join(words, "; "))
+	return r.end(delivery.CheckSuccess, several(list...))
 }
 
 // signBar adds what fleets' gates say of an accepted release to its evidence, and
@@ -359,8 +346,7 @@ func (m *maker) signBar(model string, bundle delivery.Digest, list []judgement) 
 	}) {
 		return true
 	}
-	m.step(Sign{Bundle: bundle, Type: delivery.ReleaseType, Predicate: statement,
-		What: fmt.Sprintf("what a fleet's gates say of %s version %d", model, statement.Version)})
+	m.step(Sign{Bundle: bundle, Type: delivery.ReleaseType, Predicate: statement, Of: model})
 	return false
 }
 
@@ -404,12 +390,11 @@ func (m *maker) barred(b bar, target delivery.Release) Stage {
 			})
 		switch {
 		case stage.State == delivery.CheckPending:
-			return Stage{State: delivery.CheckPending, Text: "gate " + j.name + ": " + stage.Text}
+			return pending(stage.Fact.In(code.OfGate, values{Gate: j.name}))
 		case stage.State != delivery.CheckSuccess:
 			return stage
 		case verdictState(v.Outcome) != delivery.CheckSuccess:
-			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", j.name, v.Outcome,
-				v.Reason)}
+			return failed(says(j.name, v))
 		}
 	}
 	return passed

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/rollout"
 )
@@ -17,7 +18,7 @@ type FleetReport struct {
 	Model    string
 	Target   delivery.Target
 	State    delivery.CheckState
-	Text     string
+	Facts    []delivery.Fact
 	Decision rollout.Decision
 	Stays    Stage // why it stays with another model than main names; mostly empty
 }
@@ -25,19 +26,19 @@ type FleetReport struct {
 // fleets decides every fleet's rollout. A fleet that a broken file of main may be about stays as it is. While a newer
 // AOB's statements cannot be read, all do.
 func (m *maker) fleets(main *MainReport) {
-	if m.w.Evidence.newer() != "" {
+	if !m.w.Evidence.newer().IsZero() {
 		return
 	}
 	fleets := maps.Clone(m.w.Main.Intent.Fleets)
 	for name, d := range m.w.Published {
-		if _, there := fleets[name]; !there && m.brokenFile(delivery.Fleet{Name: name, Runs: d.Model}) != "" {
+		if _, there := fleets[name]; !there && !m.brokenFile(delivery.Fleet{Name: name, Runs: d.Model}).IsZero() {
 			fleets[name] = delivery.Fleet{Name: name, Runs: d.Model} // its own file may be the broken one
 		}
 	}
 	var stay []string
 	for _, name := range slices.Sorted(maps.Keys(fleets)) {
 		f := fleets[name]
-		if why := m.brokenFile(f); why != "" {
+		if why := m.brokenFile(f); !why.IsZero() {
 			stay = append(stay, name)
 			m.plan.Fleets = append(m.plan.Fleets, m.stays(FleetReport{Fleet: name, Model: f.Runs,
 				State: delivery.CheckPending}, why))
@@ -50,30 +51,28 @@ func (m *maker) fleets(main *MainReport) {
 				continue
 			}
 			if severity(r.Stays.State) > severity(c.State) {
-				c.Description = r.Stays.Text
+				c.Facts = []delivery.Fact{r.Stays.Fact}
 			} else if severity(r.Stays.State) == severity(c.State) {
-				c.Description += "; " + r.Stays.Text
+				c.Facts = append(c.Facts, r.Stays.Fact)
 			}
 			c.State = worse(r.Stays.State, c.State)
 			main.Checks[i] = c
 		}
 	}
 	if len(m.w.Main.Complaints) > 0 && len(main.Checks) > 0 {
-		main.Checks[0].Description += "; " + staying(stay, len(fleets))
+		main.Checks[0].Facts = append(main.Checks[0].Facts, staying(stay, len(fleets)))
 	}
 }
 
 // staying says which of all fleets stay as they are.
-func staying(names []string, all int) string {
-	switch {
-	case len(names) == all:
-		return "fleets stay as they are"
-	case len(names) == 0:
-		return "it is about no fleet's model, and nothing new is accepted"
-	case len(names) == 1:
-		return "fleet " + names[0] + " stays as it is, and nothing new is accepted"
+func staying(names []string, all int) delivery.Fact {
+	switch len(names) {
+	case all:
+		return fact(code.FleetsAllStay, values{})
+	case 0:
+		return fact(code.FleetsNoneStay, values{})
 	}
-	return "fleets " + strings.Join(names, ", ") + " stay as they are, and nothing new is accepted"
+	return fact(code.FleetsSomeStay, values{Names: names})
 }
 
 func worse(a, b delivery.CheckState) delivery.CheckState {
@@ -85,14 +84,14 @@ func worse(a, b delivery.CheckState) delivery.CheckState {
 
 func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	r := FleetReport{Fleet: f.Name, Model: f.Runs, State: delivery.CheckPending}
-	if why := m.waitsFor(f); why != "" {
+	if why := m.waitsFor(f); !why.IsZero() {
 		target, ok := m.wayKnown(f)
 		if !ok {
 			return m.stays(r, why)
 		}
 		r.Target = target
 		r = m.rollOut(r, f, nil)
-		r.Text += "; " + why
+		r.Facts = append(r.Facts, why)
 		return r
 	}
 	releases := m.accepted(f.Runs)
@@ -101,19 +100,18 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	case f.Version > 0:
 		var ok bool
 		if target, ok = m.pinned(f); !ok {
-			r.State, r.Text = delivery.CheckFailure,
-				fmt.Sprintf("pinned to version %d of %s, which main never accepted; the devices keep what they run",
-					f.Version, f.Runs)
+			r.fail(fact(code.FleetPinUnknown, values{Version: f.Version, Model: f.Runs}))
 			return r
 		}
 		if h, held := m.held(m.w.names(f.Runs), target.Bundle); held {
-			r.State, r.Text = delivery.CheckFailure,
-				fmt.Sprintf("pinned to version %d of %s: %s; the devices keep what they run", f.Version, f.Runs, h.why)
+			r.fail(h.why.In(code.FleetPinQuarantined, values{Version: f.Version, Model: f.Runs}))
 			return r
 		}
 	case len(releases) == 0 || releases[0].Name != f.Runs:
-		if r.Text = fmt.Sprintf("waits for the first release of %s", f.Runs); len(releases) > 0 {
-			r.Text += fmt.Sprintf(", which was %s; the devices keep what they run", releases[0].Name)
+		waits := fact(code.FleetAwaitsRelease, values{Model: f.Runs})
+		if r.Facts = []delivery.Fact{waits}; len(releases) > 0 {
+			r.Facts[0].FromModel = releases[0].Name
+			r.Facts = append(r.Facts, fact(code.DevicesKeep, values{}))
 		}
 		return r
 	default:
@@ -122,9 +120,9 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	named := m.w.Main.Intent.Fleets[f.Name]
 	if b, ok := m.barOf(f, &named); ok && b.runs != nil {
 		if stage := m.barred(b, target); stage.State != delivery.CheckSuccess {
-			r.Stays = Stage{State: stage.State,
-				Text: fmt.Sprintf("fleet %s stays with %s, and %s version %d has to pass %s first: %s", f.Name,
-					b.runsNow(), f.Runs, target.Version, b, stage.Text)}
+			stays := b.values()
+			stays.Model, stays.Version = f.Runs, target.Version
+			r.Stays = Stage{State: stage.State, Fact: stage.Fact.In(code.FleetStaysWith, stays)}
 			// It goes on with what it was told last.
 			f.Runs, f.Version = b.from, 0
 			r.Model, target, releases = b.from, *b.runs, m.accepted(b.from)
@@ -132,23 +130,26 @@ func (m *maker) fleet(f delivery.Fleet) FleetReport {
 	}
 	r.Target = delivery.Target{Version: target.Version, Bundle: target.Bundle}
 	if _, there := m.w.Evidence.Bundles[target.Bundle]; !there {
-		r.State, r.Text = delivery.CheckFailure,
-			fmt.Sprintf("bundle %s of %s version %d is gone from the registry; restore it. The devices keep what "+
-				"they run", target.Bundle.Short(), f.Runs, target.Version)
+		r.fail(fact(code.FleetBundleGone, values{Bundle: target.Bundle, Model: f.Runs, Version: target.Version}))
 		return r
 	}
 
 	r = m.rollOut(r, f, releases)
 	if slices.Contains(m.unreadAborts(f.Name), target.Bundle) {
-		r.Text += "; whether the fleet fell back from it cannot be read, so it does not go there"
+		r.Facts = append(r.Facts, fact(code.AbortUnread, values{}))
 	} else if r.Decision.Abort == nil && slices.Contains(m.aborted(f), target.Bundle) {
 		// Only once the abort is recorded: from then on main's history is read.
 		m.proposeQuarantine(f, target, releases, m.abortReason(f, target.Bundle))
 	}
 	if r.Stays.State != "" {
-		r.State, r.Text = worse(r.State, r.Stays.State), r.Stays.Text+"; "+r.Text
+		r.State, r.Facts = worse(r.State, r.Stays.State), slices.Concat([]delivery.Fact{r.Stays.Fact}, r.Facts)
 	}
 	return r
+}
+
+// fail says why a fleet goes nowhere.
+func (r *FleetReport) fail(why delivery.Fact) {
+	r.State, r.Facts = delivery.CheckFailure, []delivery.Fact{why, fact(code.DevicesKeep, values{})}
 }
 
 // rollOut takes a fleet's rollout of its target further. releases are those that it may have run before, newest first.
@@ -175,10 +176,9 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		in.After.Unheard = !rollout.Heard(m.w.Devices[f.After.Fleet], m.w.At, time.Duration(m.w.Server.Deadline))
 	}
 	d := rollout.Next(in)
-	r.Decision, r.Text = d, d.Text
+	r.Decision, r.Facts = d, []delivery.Fact{plain(d.Text)}
 	if lost := m.w.Stored[target.Bundle].Lost; len(lost) > 0 {
-		r.Text += fmt.Sprintf("; the server's store has lost %s of it, so devices cannot download it",
-			strings.Join(lost, ", "))
+		r.Facts = append(r.Facts, fact(code.StoreLost, values{Files: lost}))
 	}
 	m.wake(d.Wake)
 
@@ -191,7 +191,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	}
 	r.Decision = d
 	if a := d.State.Abort; a != nil {
-		m.step(Sign{Bundle: a.Bundle, Type: delivery.AbortType, Predicate: *a, What: "abort of " + f.Name})
+		m.step(Sign{Bundle: a.Bundle, Type: delivery.AbortType, Predicate: *a, Of: f.Name})
 	}
 	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
 		m.step(KeepClock{Fleet: f.Name, State: d.State})
@@ -362,20 +362,19 @@ func (m *maker) news(d delivery.Desired, published *delivery.Desired) bool {
 // proposeQuarantine opens the PR that makes git agree with a fleet that fell
 // back: the model's files as they were, and the bundle in quarantine.
 func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releases []delivery.Release, why string) {
-	if m.unsure(m.w.names(f.Runs)) != "" {
+	if !m.unsure(m.w.names(f.Runs)).IsZero() {
 		return // what it would restore is not known
 	}
 	if named, ok := m.w.Main.Intent.Releases[f.Runs]; !ok || named.Bundle != bad.Bundle {
 		return // main names something else by now
 	}
 	restore := map[string]string{"models/" + f.Runs + ".release.yaml": ""}
-	title := fmt.Sprintf("%s: take version %d back, fleet %s fell back from it", f.Runs, bad.Version, f.Name)
+	title := fact(code.QuarantineTitle, values{Model: f.Runs, FromVersion: bad.Version, Fleet: f.Name})
 	for _, before := range releases {
 		if commit, ok := m.commitOf(f.Runs, before); ok && before.Bundle != bad.Bundle {
 			restore["models/"+f.Runs+".release.yaml"] = commit
 			restore["models/"+f.Runs+".yaml"] = commit
-			title = fmt.Sprintf("%s: back to version %d, fleet %s fell back from version %d", f.Runs, before.Version,
-				f.Name, bad.Version)
+			title.Code, title.Version = code.QuarantineRestoreTitle, before.Version
 			break
 		}
 	}
@@ -393,10 +392,6 @@ func (m *maker) proposeQuarantine(f delivery.Fleet, bad delivery.Release, releas
 	if n := m.lifts(f.Runs, bad.Bundle); n > 0 { // it was lifted, and failed again
 		branch += fmt.Sprintf("-%d", n+1)
 	}
-	body, message := proposalText(
-		"Fleet %s: %s.\n\nThe devices run the release before it. Merging this makes the files say so "+
-			"and keeps the bundle from coming back; to let it run again, set `lifted` on its entry in a PR of its own.",
-		f.Name, why)
-	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Body: body, Message: message,
-		Restore: restore, Quarantine: &q})
+	m.propose(Propose{Branch: branch, Base: m.w.Main.Commit, Title: title, Restore: restore, Quarantine: &q,
+		Body: fact(code.QuarantineBody, values{Fleet: f.Name, Text: why})})
 }

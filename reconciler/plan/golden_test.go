@@ -8,7 +8,7 @@ package plan_test
 //	pr/3/…             pull request 3
 //	then/3/…           the same at another time, where a line of world speaks of it
 //	world              what else is seen, a line each: see scene.line
-//	plan               what must come of it, as aob plan prints it
+//	plan               what must come of it: codes and values
 //
 // A tree is given by what it has in place of main's files (then/3: of pr/3's); an
 // empty file is one that is not there. In files ${a} is the digest of bundle a,
@@ -36,6 +36,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/rollout"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 var update = flag.Bool("update", false, "write the plans of the golden cases as they come out now; then read every one")
@@ -56,8 +57,8 @@ func TestGolden(t *testing.T) {
 				t.Fatal("the case has no file plan")
 			}
 			w := world(t, a)
-			got := plan.Make(w).String()
-			if again := plan.Make(w).String(); again != got {
+			got := shown(plan.Make(w))
+			if again := shown(plan.Make(w)); again != got {
 				t.Errorf("the same world gives another plan:\n%s", cmp.Diff(got, again))
 			}
 			if *update {
@@ -70,6 +71,97 @@ func TestGolden(t *testing.T) {
 				t.Errorf("plan (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// shown writes a plan without words.
+func shown(p plan.Plan) string {
+	var b strings.Builder
+	check := func(context string, state delivery.CheckState, facts []delivery.Fact) {
+		fmt.Fprintf(&b, "    %-8s %s\n", state, context)
+		for _, f := range facts {
+			fmt.Fprintf(&b, "        %s\n", f)
+		}
+	}
+	for _, r := range p.Proposals {
+		fmt.Fprintf(&b, "#%d %.12s\n", r.PR.Number, r.PR.Head)
+		for _, c := range r.Checks {
+			check(c.Context, c.State, c.Facts)
+		}
+	}
+	if p.Main.Commit != "" {
+		fmt.Fprintf(&b, "%s %.12s\n", p.Main.Branch, p.Main.Commit)
+		for _, c := range p.Main.Checks {
+			check(c.Context, c.State, c.Facts)
+		}
+	}
+	for _, f := range p.Fleets {
+		fmt.Fprintf(&b, "fleet %s\n", f.Fleet)
+		check(delivery.ContextRollout+f.Fleet, f.State, f.Facts)
+	}
+	var steps []string
+	for _, s := range p.Steps {
+		kind := strings.TrimPrefix(fmt.Sprintf("%T", s), "plan.")
+		switch s := s.(type) {
+		case plan.StartRun:
+			steps = append(steps, fmt.Sprintf("%s %s %s %v", kind, s.Spec.Kind, s.Spec.Key.Short(), s.PRs))
+		case plan.EndRun:
+			steps = append(steps, fmt.Sprintf("%s %s %s %s", kind, s.Kind, s.Run.Short(), s.Why))
+		case plan.KeepNeed:
+			steps = append(steps, fmt.Sprintf("%s %s %s %v %s", kind, s.Kind, s.Run.Short(), s.Need.PRs,
+				s.Need.Since.Format(time.TimeOnly)))
+		case plan.Sign:
+			steps = append(steps, fmt.Sprintf("%s %s of %s for %s", kind, s.Type[strings.LastIndex(s.Type, "/")+1:],
+				s.Of, s.Bundle.Short()))
+		case plan.CommitRelease:
+			for _, r := range s.Releases {
+				steps = append(steps, fmt.Sprintf("%s %s version %d to %s", kind, r.Name, r.Version, s.PR.HeadRef))
+			}
+		case plan.Propose:
+			steps = append(steps, fmt.Sprintf("%s %s %s %s", kind, s.Branch, s.Title, s.Body))
+		case plan.Publish:
+			d := s.Desired
+			steps = append(steps, fmt.Sprintf("%s %s to %s version %d, %d of %d devices", kind, d.Ring, d.Model,
+				d.Release.Version, s.Wave, s.Devices))
+		default:
+			steps = append(steps, fmt.Sprintf("%s %s", kind, s.Key()))
+		}
+	}
+	slices.Sort(steps)
+	for _, s := range steps {
+		b.WriteString(s + "\n")
+	}
+	return b.String()
+}
+
+// The words of every case stand in one file of package words.
+func TestWordsOfGoldenCases(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatal("no golden cases", err)
+	}
+	var all txtar.Archive
+	for _, path := range paths {
+		a, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Files = append(all.Files, txtar.File{Name: strings.TrimSuffix(filepath.Base(path), ".txtar"),
+			Data: []byte(words.Plan(plan.Make(world(t, a))))})
+	}
+	const file = "../words/testdata/plans.txtar"
+	got := txtar.Format(&all)
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("words (-want +got):\n%s", diff)
 	}
 }
 

@@ -4,9 +4,9 @@ package plan
 // often an eval set has been looked at.
 
 import (
-	"fmt"
 	"slices"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 )
@@ -49,7 +49,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		jt := judgement{judged: j, label: j.label(gates)}
 		content, ok := contentOf(data, j.gate.Evaluate)
 		if !ok {
-			wait(Stage{State: delivery.CheckPending, Text: "the eval set of gate " + jt.label + " is not read yet"})
+			wait(pending(fact(code.EvalSetUnread, values{Gate: jt.label})))
 			continue
 		}
 		jt.set = gateSet(r.names, mdl, j.gate, content)
@@ -61,7 +61,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		jt.score = score
 		if baseline != nil {
 			base, stage := m.score(mdl, baseline.Bundle, jt.set, run)
-			stage.Text = prefixed("release: ", stage.Text)
+			stage.Fact = stage.Fact.In(code.OfBaseline, values{})
 			wait(stage)
 			if stage.State != delivery.CheckSuccess {
 				continue
@@ -94,20 +94,26 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		if stage.State == delivery.CheckSuccess {
 			r.Valid = &score
 		} else {
-			stage.Text = prefixed("validation: ", stage.Text)
+			stage.Fact = stage.Fact.In(code.OfValidation, values{})
 			wait(stage)
 		}
 	}
 	if eval.State == delivery.CheckSuccess && len(list) == len(gates) {
-		eval.Text = evalText(list[0])
+		first := list[0]
+		var baseline *float64
+		if first.base != nil {
+			v := first.base.Scores.Values[delivery.MetricMAP]
+			baseline = &v
+		}
+		eval.Fact = evaluated(first.score.Scores.Values[delivery.MetricMAP], first.score.Scores.Images, baseline)
 	}
-	r.stage(delivery.ContextEval, eval.State, "%s", eval.Text)
+	r.stage(delivery.ContextEval, eval.State, eval.Fact)
 	judgedAll := eval.State == delivery.CheckSuccess && len(list) == len(gates)
 	for _, j := range gates {
 		label := j.label(gates)
 		i := slices.IndexFunc(list, func(jt judgement) bool { return jt.label == label })
 		if i < 0 {
-			r.stage(delivery.ContextGate+label, delivery.CheckPending, "waiting for the evaluation")
+			r.stage(delivery.ContextGate+label, delivery.CheckPending, fact(code.EvalAwaited, values{}))
 			continue
 		}
 		v := list[i].verdict
@@ -120,13 +126,13 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		}
 		r.Measured, r.Verdicts = append(r.Measured, measured(list[i], r.Baseline)), append(r.Verdicts, v)
 		if _, signed := m.w.Evidence.Verdicts[v.Key]; !signed {
-			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, What: "verdict of gate " + label})
+			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, Of: label})
 		}
-		state, text := verdictState(v.Outcome), v.Reason
+		state, why := verdictState(v.Outcome), ReasonOf(v)
 		if v.Outcome == delivery.Unsure {
 			accept, signed := m.acceptOf(r, j, v)
 			list[i].accept = accept
-			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: v.Reason, Accept: accept,
+			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: why, Accept: accept,
 				Signed: signed}
 			doubt.Ask = m.toAccept(doubt, r.asked)
 			if doubt.Accept == nil {
@@ -134,16 +140,16 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			}
 			for _, o := range doubt.Owners {
 				if why := m.w.Nobodies[o]; accept == nil && why != "" {
-					doubt.Refused = append(doubt.Refused, fmt.Sprintf("the owner %s is %s", o, why))
+					doubt.Refused = append(doubt.Refused, fact(code.OwnerInvalid, values{By: o, Text: why}))
 				}
 			}
 			r.Doubts = append(r.Doubts, doubt)
-			text = doubt.String()
+			why = doubt.Fact()
 			if list[i].settled() {
 				state = delivery.CheckSuccess
 			}
 		}
-		r.stage(delivery.ContextGate+label, state, "%s", text)
+		r.stage(delivery.ContextGate+label, state, why)
 		if !list[i].settled() {
 			judgedAll = false
 		}
@@ -169,19 +175,12 @@ func verdictState(o delivery.Outcome) delivery.CheckState {
 	return delivery.CheckFailure
 }
 
-func prefixed(prefix, text string) string {
-	if text == "" {
-		return ""
+// evaluated says what a bundle's mAP is, and the release's where there is one.
+func evaluated(mAP float64, images int, baseline *float64) delivery.Fact {
+	if baseline == nil {
+		return fact(code.Evaluated, values{Value: mAP, Images: images})
 	}
-	return prefix + text
-}
-
-func evalText(j judgement) string {
-	text := fmt.Sprintf("mAP %.4f on %d images", j.score.Scores.Values["mAP"], j.score.Scores.Images)
-	if j.base != nil {
-		text += fmt.Sprintf(", release %.4f", j.base.Scores.Values["mAP"])
-	}
-	return text
+	return fact(code.EvaluatedBoth, values{Value: mAP, Images: images, Baseline: *baseline})
 }
 
 // A look is the weights of one baseline on one eval set.

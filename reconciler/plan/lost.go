@@ -5,9 +5,9 @@ package plan
 // one unseen.
 
 import (
-	"fmt"
 	"slices"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -18,18 +18,17 @@ type LostGate struct {
 	Commit string
 }
 
-// lostGates says, a line each, which gates main lost unseen.
-func (m *maker) lostGates() []string {
-	var lines []string
+// lostGates says which gates main lost unseen.
+func (m *maker) lostGates() []delivery.Fact {
+	var list []delivery.Fact
 	for _, l := range m.w.Main.Lost {
-		what := "lost gate " + l.Gate.Name
+		c := code.GateLost
 		if _, there := m.w.Main.Intent.Gates[l.Gate.Name]; there {
-			what = "weakened gate " + l.Gate.Name
+			c = code.GateWeakened
 		}
-		lines = append(lines, fmt.Sprintf("%s %s in commit %.12s, and no pull request showed it; put back what it "+
-			"asked for, or change it in a pull request", m.w.Main.Branch, what, l.Commit))
+		list = append(list, fact(c, values{Branch: m.w.Main.Branch, Gate: l.Gate.Name, Commit: l.Commit}))
 	}
-	return lines
+	return list
 }
 
 // Weaker reports whether a tree asks less than a gate did: of a model that the tree

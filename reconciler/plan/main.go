@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 )
@@ -15,7 +16,7 @@ import (
 type MainReport struct {
 	Branch string
 	Commit string
-	Checks []delivery.Check
+	Checks []Check
 	Models []MainModel
 }
 
@@ -25,7 +26,7 @@ type MainModel struct {
 	Named    *delivery.Release // what the release file says; nil for none
 	Accepted *delivery.Release // what fleets get; nil for none
 	State    delivery.CheckState
-	Text     string
+	Fact     delivery.Fact
 }
 
 // main decides what main accepts. A release that main accepted before needs no
@@ -38,59 +39,49 @@ func (m *maker) main() MainReport {
 		return r
 	}
 	if len(main.Complaints) > 0 {
-		text := main.Complaints[0].String()
-		if n := len(main.Complaints) - 1; n > 0 {
-			text += fmt.Sprintf(" (and %d more)", n)
-		}
 		// and fleets says which of them stay
-		r.Checks = []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: text}}
+		r.Checks = []Check{check(delivery.ContextIntent, delivery.CheckFailure, complaints(main.Complaints))}
 		return r
 	}
-	var texts []string
-	worst := delivery.CheckSuccess
-	if why := m.w.Evidence.newer(); why != "" {
-		worst, texts = delivery.CheckPending, []string{"fleets stay as they are: " + why}
+	release := check(delivery.ContextRelease, delivery.CheckSuccess)
+	if why := m.w.Evidence.newer(); !why.IsZero() {
+		release = check(delivery.ContextRelease, delivery.CheckPending, why.In(code.FleetsStay, values{}))
 	}
 	for _, name := range slices.Sorted(maps.Keys(main.Intent.Models)) {
 		mm := m.mainModel(name)
 		r.Models = append(r.Models, mm)
-		if severity(mm.State) > severity(worst) {
-			worst, texts = mm.State, nil
+		if severity(mm.State) > severity(release.State) {
+			release = check(delivery.ContextRelease, mm.State)
 		}
-		if mm.State == worst && (mm.Named != nil || worst != delivery.CheckSuccess) {
-			texts = append(texts, mm.Text)
+		if mm.State == release.State && (mm.Named != nil || mm.State != delivery.CheckSuccess) {
+			release.Facts = append(release.Facts, mm.Fact)
 		}
 	}
-	text := strings.Join(texts, "; ")
-	if text == "" {
-		text = "no model is released yet"
+	if len(release.Facts) == 0 {
+		release.Facts = []delivery.Fact{fact(code.MainNoneReleased, values{})}
 	}
-	intent := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess,
-		Description: summary(main.Intent)}
+	intent := check(delivery.ContextIntent, delivery.CheckSuccess, summary(main.Intent))
 	if lost := slices.Concat(m.lostEntries(), m.lostGates()); len(lost) > 0 {
-		intent.State, intent.Description = delivery.CheckFailure, strings.Join(lost, "; ")
+		intent = check(delivery.ContextIntent, delivery.CheckFailure, lost...)
 	}
-	intent.Description += m.nobodies(main.Intent)
-	r.Checks = []delivery.Check{
-		intent,
-		{Context: delivery.ContextRelease, State: worst, Description: text},
-	}
+	intent.Facts = append(intent.Facts, m.nobodies(main.Intent)...)
+	r.Checks = []Check{intent, release}
 	return r
 }
 
 // unread says which gate or quarantine of main cannot be read. Nobody may be judged
 // by the rest of them.
-func (m *maker) unread() (why string, quarantine bool) {
+func (m *maker) unread() (why delivery.Fact, quarantine bool) {
 	for _, c := range m.w.Main.Complaints {
 		name := strings.TrimSuffix(path.Base(c.File), ".yaml")
 		of, quarantine := strings.CutSuffix(name, ".quarantine")
 		_, gateRead := m.w.Main.Intent.Gates[name]
 		_, quarantineRead := m.w.Main.Intent.Quarantines[of]
 		if strings.HasPrefix(c.File, "gates/") && !gateRead || quarantine && !quarantineRead {
-			return c.String(), quarantine
+			return complaints([]delivery.Complaint{c}), quarantine
 		}
 	}
-	return "", false
+	return delivery.Fact{}, false
 }
 
 func (m *maker) mainModel(name string) MainModel {
@@ -102,44 +93,42 @@ func (m *maker) mainModel(name string) MainModel {
 	}
 	named, ok := m.w.Main.Intent.Releases[name]
 	if !ok {
-		mm.Text = name + ": no release yet; its fleets wait"
+		mm.Fact = fact(code.MainNoRelease, values{Model: name})
 		if mm.Accepted != nil {
-			mm.Text = fmt.Sprintf("%s: no release file; its fleets stay with version %d", name, mm.Accepted.Version)
+			mm.Fact = fact(code.MainFileRemoved, values{Model: name, Version: mm.Accepted.Version})
 		}
 		return mm
 	}
 	mm.Named = &named
-	if m.w.Evidence.newer() != "" {
-		mm.State, mm.Text = delivery.CheckPending,
-			fmt.Sprintf("%s version %d: a newer aob has signed what it was judged by", name, named.Version)
+	is := func(state delivery.CheckState, c delivery.Code, facts ...delivery.Fact) MainModel {
+		mm.State, mm.Fact = state, fact(c, values{Model: name, Version: named.Version, Facts: facts})
 		return mm
 	}
-	if why := m.unsure(names); why != "" && (!m.w.Evidence.accepted(named) || !m.ships(name, named)) {
-		mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("%s version %d waits: %s", name, named.Version, why)
-		return mm
+	if !m.w.Evidence.newer().IsZero() {
+		return is(delivery.CheckPending, code.MainNewer)
 	}
-	refuse := func(format string, args ...any) MainModel {
-		mm.State = delivery.CheckFailure
-		mm.Text = fmt.Sprintf("%s version %d refused: ", name, named.Version) + fmt.Sprintf(format, args...)
-		m.proposeRestore(name, named, before, mm.Text)
+	if why := m.unsure(names); !why.IsZero() && (!m.w.Evidence.accepted(named) || !m.ships(name, named)) {
+		return is(delivery.CheckPending, code.MainWaits, why)
+	}
+	refuse := func(why delivery.Fact) MainModel {
+		mm := is(delivery.CheckFailure, code.MainRefused, why)
+		m.proposeRestore(name, named, before, mm.Fact)
 		return mm
 	}
 	if h, held := m.held(m.w.names(name), named.Bundle); held {
-		return refuse("%s", h.why)
+		return refuse(h.why)
 	}
 	if !m.ships(name, named) {
-		return refuse("models/%s.yaml is not the spec that version %d was made from; change the model in a PR", name,
-			named.Version)
+		return refuse(fact(code.SpecOther, values{Model: name, Version: named.Version}))
 	}
 	if m.w.Evidence.accepted(named) && m.edited(named) {
-		mm.State = delivery.CheckFailure
-		mm.Text = fmt.Sprintf("%s version %d: models/%s.release.yaml has other figures than its release statement; "+
-			"put back what AOB wrote", name, named.Version, name)
-		return mm
+		return is(delivery.CheckFailure, code.MainEdited)
 	}
 	if m.w.Evidence.accepted(named) {
-		mm.Text = fmt.Sprintf("%s version %d", name, named.Version) + m.todaysGates(name, named)
-		return mm
+		if fails := m.todaysGates(name, named); len(fails) > 0 {
+			return is(delivery.CheckSuccess, code.MainAcceptedBack, fails...)
+		}
+		return is(delivery.CheckSuccess, code.MainAccepted)
 	}
 	var last delivery.Digest
 	if len(before) > 0 {
@@ -147,43 +136,38 @@ func (m *maker) mainModel(name string) MainModel {
 	}
 	statement, ok := m.w.Evidence.statement(named, last)
 	if !ok {
-		return refuse("no release statement names bundle %s with this spec; only what passed its gates in a PR ships",
-			named.Bundle.Short())
+		return refuse(fact(code.StatementMissing, values{Bundle: named.Bundle}))
 	}
 	if statement.Baseline != last {
-		return refuse("it was judged against %s, and main's release is %s; update the PR so that the gates run "+
-			"against that", orNone(statement.Baseline), orNone(last))
+		return refuse(fact(code.BaselineMoved, values{FromBundle: statement.Baseline, Bundle: last}))
 	}
 	for _, r := range m.everAccepted(m.w.names(name)) {
 		if r.Version >= named.Version {
-			return refuse("main has accepted version %d already, bundle %s; update the PR", r.Version, r.Bundle.Short())
+			return refuse(fact(code.VersionTaken, values{Version: r.Version, Bundle: r.Bundle}))
 		}
 	}
 	switch judged := m.judged(name, statement); judged.State {
 	case delivery.CheckSuccess:
 	case delivery.CheckPending:
-		mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("%s version %d: %s", name, named.Version, judged.Text)
-		return mm
+		return is(delivery.CheckPending, code.MainJudging, judged.Fact)
 	default:
-		return refuse("%s", judged.Text)
+		return refuse(judged.Fact)
 	}
-	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, What: fmt.Sprintf("acceptance of %s version %d",
-		name, named.Version),
+	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, Of: name,
 		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle,
 			Commit: m.w.Main.Commit, Was: statement.Was}})
-	mm.State, mm.Text = delivery.CheckPending, fmt.Sprintf("accepting %s version %d", name, named.Version)
-	return mm
+	return is(delivery.CheckPending, code.MainAccepting)
 }
 
 // todaysGates says, of a release that main has gone back to, which of main's
 // gates it would fail now. They are computed from its signed scores alone: a way
 // back waits for nothing.
-func (m *maker) todaysGates(name string, named delivery.Release) string {
+func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact {
 	newest := !slices.ContainsFunc(m.w.Evidence.Accepted[name], func(a delivery.Acceptance) bool {
 		return a.Version > named.Version
 	})
 	if newest {
-		return ""
+		return nil
 	}
 	var verdicts []delivery.Verdict
 	for _, g := range m.w.Main.Intent.Covering(name) {
@@ -192,17 +176,7 @@ func (m *maker) todaysGates(name string, named delivery.Release) string {
 				m.gateInput(m.w.Main.Intent.Models[name], named.Bundle, score)))
 		}
 	}
-	if fails := failing(verdicts); fails != "" {
-		return ", a rollback; today's gates would say: " + fails
-	}
-	return ""
-}
-
-func orNone(d delivery.Digest) string {
-	if d == "" {
-		return "no release"
-	}
-	return "bundle " + d.Short()
+	return failing(verdicts)
 }
 
 // judged says whether every covering gate of main stands in a release statement,
@@ -210,7 +184,7 @@ func orNone(d delivery.Digest) string {
 func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 	gates := m.w.Main.Intent.Covering(model)
 	if len(gates) == 0 {
-		return Stage{State: delivery.CheckFailure, Text: "no gate covers it on main"}
+		return failed(fact(code.NoGateOnMain, values{Branch: m.w.Main.Branch}))
 	}
 	waits := Stage{State: delivery.CheckSuccess}
 	for _, name := range gates {
@@ -227,16 +201,20 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 			})
 		switch {
 		case stage.State == delivery.CheckPending:
-			stage.Text = "gate " + name + ": " + stage.Text
+			stage.Fact = stage.Fact.In(code.OfGate, values{Gate: name})
 			waits = stage
 		case stage.State != delivery.CheckSuccess:
 			return stage
 		case verdictState(v.Outcome) != delivery.CheckSuccess:
-			return Stage{State: delivery.CheckFailure, Text: fmt.Sprintf("gate %s says %s: %s", name, v.Outcome,
-				v.Reason)}
+			return failed(says(name, v))
 		}
 	}
 	return waits
+}
+
+// says tells what a gate answers.
+func says(gate string, v delivery.Verdict) delivery.Fact {
+	return ReasonOf(v).In(code.GateSays, values{Gate: gate, Outcome: v.Outcome})
 }
 
 // judgeStored lets a gate answer from signed scores alone. Comparing them may
@@ -244,14 +222,13 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle, baseline delivery.Digest,
 	lost func(delivery.EvalSetContent) string) (delivery.Verdict, Stage) {
 	name, g := j.name, j.gate
-	unknown := Stage{State: delivery.CheckFailure,
-		Text: fmt.Sprintf("gate %s has not judged it and nothing stored lets it; open a PR", name)}
+	unknown := failed(fact(code.GateNotJudged, values{Gate: name}))
 	score, ok := m.storedScoreOf(names, mdl, bundle, g)
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
 	if why := lost(score.Content); why != "" {
-		return delivery.Verdict{}, Stage{State: delivery.CheckFailure, Text: why}
+		return delivery.Verdict{}, failed(plain(why))
 	}
 	in := m.gateInput(mdl, bundle, score)
 	in.SameBundle = bundle == baseline
@@ -301,7 +278,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 		}
 		for _, model := range g.Covers {
 			names := m.w.names(model)
-			if m.unsure(names) != "" {
+			if !m.unsure(names).IsZero() {
 				verdicts = append(verdicts, delivery.Verdict{Gate: name, Model: model})
 				continue
 			}
@@ -330,7 +307,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			if v.Outcome == "" {
 				for _, s := range r.Stages { // a failed stage is an answer too
 					if s.State == delivery.CheckFailure {
-						v.Outcome, v.Reason = delivery.Fail, s.Text
+						v.Outcome, v.Fact = delivery.Fail, &s.Fact
 					}
 				}
 			}
@@ -369,9 +346,9 @@ func Powers(w World, name string) []gate.ModelPower {
 
 // proposeRestore opens the PR that sets a refused model's files back to what
 // main accepted last.
-func (m *maker) proposeRestore(model string, named delivery.Release, before []delivery.Release, why string) {
+func (m *maker) proposeRestore(model string, named delivery.Release, before []delivery.Release, why delivery.Fact) {
 	restore := map[string]string{"models/" + model + ".release.yaml": ""}
-	title := fmt.Sprintf("%s: take version %d back", model, named.Version)
+	title := fact(code.TakeBackTitle, values{Model: model, Version: named.Version})
 	// a former name's files are another's
 	before = slices.DeleteFunc(slices.Clone(before), func(r delivery.Release) bool { return r.Name != model })
 	if len(before) > 0 {
@@ -381,13 +358,11 @@ func (m *maker) proposeRestore(model string, named delivery.Release, before []de
 		}
 		restore["models/"+model+".release.yaml"] = commit
 		restore["models/"+model+".yaml"] = commit
-		title = fmt.Sprintf("%s: back to version %d", model, before[0].Version)
+		title = fact(code.RestoreTitle, values{Model: model, Version: before[0].Version})
 	}
-	body, message := proposalText(
-		"%s.\n\nThe fleets stay with the last accepted release. Merging this makes the files say what runs.", why)
 	m.propose(Propose{Branch: fmt.Sprintf("aob/restore-%s-%s", model,
 		named.Bundle.Hex()[:min(12, len(named.Bundle.Hex()))]), Base: m.w.Main.Commit,
-		Title: title, Body: body, Message: message, Restore: restore})
+		Title: title, Body: why.In(code.RestoreBody, values{}), Restore: restore})
 }
 
 // commitOf finds the newest commit of main that held r together with its spec.

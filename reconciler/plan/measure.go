@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 )
@@ -52,8 +53,7 @@ func ownSet(names []string, mdl delivery.Model, content delivery.EvalSetContent)
 func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) (delivery.EvalRun, Stage) {
 	info, ok := m.w.Evidence.Bundles[bundle]
 	if !ok {
-		return delivery.EvalRun{}, Stage{State: delivery.CheckFailure,
-			Text: fmt.Sprintf("bundle %s is gone from the registry; restore it", bundle.Short())}
+		return delivery.EvalRun{}, failed(fact(code.BundleGone, values{Bundle: bundle}))
 	}
 	without := m.w.Evidence.seen(bundle)
 	if on.Without != "" {
@@ -86,11 +86,12 @@ func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, on evalSet, ru
 	}
 	var scores delivery.ScoreSet
 	if err := json.Unmarshal(state.Result, &scores); err != nil {
-		return delivery.Scores{}, Stage{State: delivery.CheckError, Text: "the scores cannot be read: " + err.Error()}
+		return delivery.Scores{}, Stage{State: delivery.CheckError,
+			Fact: fact(code.ScoresUnreadable, values{Text: err.Error()})}
 	}
 	s := delivery.Scores{Key: key, Input: ask, Content: on.EvalSetContent, Scores: scores}
-	m.step(Sign{Bundle: bundle, Type: delivery.ScoresType, Predicate: s, What: "scores on " + on.EvalSet.String()})
-	return s, Stage{State: delivery.CheckPending, Text: "scored; signing"}
+	m.step(Sign{Bundle: bundle, Type: delivery.ScoresType, Predicate: s, Of: on.EvalSet.String()})
+	return s, pending(fact(code.ScoredSigning, values{}))
 }
 
 // compare finds the paired bootstrap of two scores, with as many resamples as a
@@ -103,12 +104,13 @@ func (m *maker) compare(candidate, baseline delivery.Scores, g delivery.Gate, ru
 	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunCompare, Limit: m.w.Server.EvalTime,
 		Compare: &ask})
 	if stage.State != delivery.CheckSuccess {
-		stage.Text = prefixed("comparing: ", stage.Text)
+		stage.Fact = stage.Fact.In(code.OfComparison, values{})
 		return nil, key, stage
 	}
 	var result delivery.CompareResult
 	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return nil, key, Stage{State: delivery.CheckError, Text: "the comparison cannot be read: " + err.Error()}
+		return nil, key, Stage{State: delivery.CheckError,
+			Fact: fact(code.CompareUnreadable, values{Text: err.Error()})}
 	}
 	return &result, key, stage
 }
@@ -134,7 +136,7 @@ func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Score
 				a.Compare, a.CompareKey, stage = m.compare(j.score, base, j.gate, run)
 			}
 			if stage.State != delivery.CheckSuccess {
-				stage.Text = prefixed(c.Against+": ", stage.Text)
+				stage.Fact = stage.Fact.In(code.OfModel, values{Model: c.Against})
 				return nil, stage
 			}
 		}

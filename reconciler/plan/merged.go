@@ -6,8 +6,7 @@ package plan
 // open pull requests may be older than main, so this is told from content alone.
 
 import (
-	"fmt"
-
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -51,41 +50,42 @@ func (m *maker) asMain(r *progress, p Proposal, release delivery.Release) (Model
 	}
 	if t, ok := m.w.Evidence.training(release.Bundle); ok {
 		r.Data = &t.Training.Data
-		r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", dataText(p.Intent.Models[release.Name],
-			t.Training.Data))
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "bundle %s, %.1fMB", release.Bundle.Short(),
-			float64(t.Training.Result.Size)/1e6)
+		r.stage(delivery.ContextData, delivery.CheckSuccess, dataFact(p.Intent.Models[release.Name], t.Training.Data))
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.Trained,
+			values{Bundle: release.Bundle, Bytes: t.Training.Result.Size}))
 	}
 	if len(release.Measured) > 0 {
 		first := release.Measured[0]
-		text := fmt.Sprintf("mAP %.4f on %d images", first.Metrics["mAP"].Value, first.Images)
+		var baseline *float64
 		if first.Baseline != nil {
-			text += fmt.Sprintf(", release %.4f", first.Baseline.Metrics["mAP"])
+			v := first.Baseline.Metrics[delivery.MetricMAP]
+			baseline = &v
 		}
-		r.stage(delivery.ContextEval, delivery.CheckSuccess, "%s", text)
+		r.stage(delivery.ContextEval, delivery.CheckSuccess,
+			evaluated(first.Metrics[delivery.MetricMAP].Value, first.Images, baseline))
 	}
 	for _, g := range s.Gates {
 		r.Verdicts = append(r.Verdicts, g.Verdict)
-		text := g.Verdict.Reason
+		why := ReasonOf(g.Verdict)
 		if g.Accept != nil {
-			text = fmt.Sprintf("accepted by %s: %s; the gate says: %s", g.Accept.By, g.Accept.Because, g.Verdict.Reason)
+			why = accepted(*g.Accept, why)
 		}
-		r.stage(delivery.ContextGate+g.Name, delivery.CheckSuccess, "%s", text)
+		r.stage(delivery.ContextGate+g.Name, delivery.CheckSuccess, why)
 	}
 	r.Has = true
 	if p.Landed {
-		return r.end(delivery.CheckSuccess, "merged: version %d", release.Version), true
+		return r.end(delivery.CheckSuccess, fact(code.MergedVersion, values{Version: release.Version})), true
 	}
-	return r.end(delivery.CheckSuccess, "version %d, which is main's release already", release.Version), true
+	return r.end(delivery.CheckSuccess, fact(code.AlreadyReleased, values{Version: release.Version})), true
 }
 
 // merged reports a model of a proposal that was merged, and that main does not run:
 // nothing is trained, judged or signed for it.
 func (m *maker) merged(r *progress) ModelReport {
 	if mm, ok := m.models[r.Model]; ok && mm.State != delivery.CheckSuccess {
-		return r.end(mm.State, "merged; main says: %s", mm.Text)
+		return r.end(mm.State, mm.Fact.In(code.MergedBut, values{}))
 	}
-	return r.end(delivery.CheckSuccess, "merged")
+	return r.end(delivery.CheckSuccess, fact(code.Merged, values{}))
 }
 
 // acceptedBefore finds the release of a model that main accepted with this very spec

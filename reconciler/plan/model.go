@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -14,7 +15,7 @@ import (
 type Stage struct {
 	Context string
 	State   delivery.CheckState
-	Text    string
+	Fact    delivery.Fact
 }
 
 // A ModelReport is what to tell about one changed model of a pull request.
@@ -25,16 +26,16 @@ type ModelReport struct {
 	Spec     delivery.Digest
 	Stages   []Stage
 	State    delivery.CheckState // what it lets aob/release be
-	Text     string
+	Fact     delivery.Fact
 	Data     *delivery.DataResult
 	Bundle   delivery.Digest                    // once trained
 	Baseline *delivery.Release                  // main's accepted release; nil for a first model
 	Measured []delivery.Measured                // by the gates that have answered
 	Verdicts []delivery.Verdict                 // theirs
 	Doubts   []Doubt                            // of the verdicts that are unsure
-	Fleets   []string                           // that run it once it is released, and how
+	Fleets   []delivery.Fact                    // that run it once it is released, and how
 	Against  map[string]*delivery.Release       // by gate of a fleet: what the fleet runs, in place of Baseline
-	Carried  []string                           // which gates fleets bring with them, a line each
+	Carried  []delivery.Fact                    // which gates fleets bring with them
 	Release  *delivery.Release                  // what the release file must say
 	Commit   *delivery.Release                  // set where the head's tree does not hold it yet
 	Own      *delivery.Scores                   // on the PR's own test split, for information
@@ -44,6 +45,9 @@ type ModelReport struct {
 	Valid    *delivery.Scores                   // on its validation split
 	Tried    *delivery.CompareResult            // of a draft: with the release, on its validation split
 }
+
+// Said is what is told of the model, with its name.
+func (r ModelReport) Said() delivery.Fact { return r.Fact.In(code.OfModel, values{Model: r.Model}) }
 
 // A Link leads to what people may look at beside a gate's answer.
 type Link struct {
@@ -104,12 +108,12 @@ type progress struct {
 	dataKey delivery.Digest
 }
 
-func (p *progress) stage(context string, state delivery.CheckState, format string, args ...any) {
-	p.Stages = append(p.Stages, Stage{context, state, fmt.Sprintf(format, args...)})
+func (p *progress) stage(context string, state delivery.CheckState, f delivery.Fact) {
+	p.Stages = append(p.Stages, Stage{context, state, f})
 }
 
-func (p *progress) end(state delivery.CheckState, format string, args ...any) ModelReport {
-	p.State, p.Text = state, p.Model+": "+fmt.Sprintf(format, args...)
+func (p *progress) end(state delivery.CheckState, f delivery.Fact) ModelReport {
+	p.State, p.Fact = state, f
 	return p.ModelReport
 }
 
@@ -142,22 +146,18 @@ func proposedOf(gates []judged) []delivery.Gate {
 }
 
 // cost notes what a go for a model lets run.
-func (m *maker) cost(p Proposal, code string, mdl delivery.Model) {
+func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 	if p.Permission == delivery.PermissionWrite {
 		return
 	}
 	if m.costs[p.Number] == nil {
-		m.costs[p.Number] = map[string]string{}
-	}
-	if m.costs[p.Number][code] != "" {
-		return
+		m.costs[p.Number] = map[string]delivery.Fact{}
 	}
 	t := mdl.Train
-	where := strings.TrimSpace("by " + t.Machine.Terraform + " " + t.Machine.Instance)
-	m.costs[p.Number][code] = fmt.Sprintf("the checks of dataset %s, the training of %s with %s (%s at %d pixels, "+
-		"%s, %s, at most %s), and its evaluation by the gates",
-		mdl.Dataset, mdl.Name, t.With, count(t.Epochs, "epoch"), t.Resolution, count(len(t.Seeds), "seed"), where,
-		t.Machine.Limit)
+	m.costs[p.Number][approval] = fact(code.RunCost, values{Dataset: mdl.Dataset.String(), Model: mdl.Name,
+		Text:   t.With,
+		Counts: map[string]int{"epochs": t.Epochs, "pixels": t.Resolution, "seeds": len(t.Seeds)},
+		By:     strings.TrimSpace(t.Machine.Terraform + " " + t.Machine.Instance), Lasts: t.Machine.Limit})
 }
 
 // model takes one changed model as far as what was seen allows.
@@ -168,19 +168,19 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		if p.Landed {
 			return m.merged(r)
 		}
-		return r.end(delivery.CheckSuccess, "removed; nothing to train")
+		return r.end(delivery.CheckSuccess, fact(code.ModelRemoved, values{}))
 	}
-	if why := m.w.Evidence.newer(); why != "" {
+	if why := m.w.Evidence.newer(); !why.IsZero() {
 		m.isStuck(p)
-		return r.end(delivery.CheckPending, "%s", why)
+		return r.end(delivery.CheckPending, why)
 	}
-	if why := m.goneFromMain(p, name); why != "" {
-		return r.end(delivery.CheckFailure, "%s", why)
+	if why := m.goneFromMain(p, name); !why.IsZero() {
+		return r.end(delivery.CheckFailure, why)
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
-	if why := m.unsureOf(p, name); why != "" {
+	if why := m.unsureOf(p, name); !why.IsZero() {
 		m.isStuck(p)
-		return r.end(delivery.CheckPending, "waits: %s", why)
+		return r.end(delivery.CheckPending, why.In(code.Waits, values{}))
 	}
 	if release, has := m.mains(p, name); has {
 		if report, ok := m.asMain(r, p, release); ok {
@@ -192,16 +192,14 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	was, inBase := p.Base.Models[name]
 	if head := p.Intent.Models[name].SpecDigest(); inBase && head == was.SpecDigest() && head != r.Spec {
-		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.yaml since this branch left it, and the "+
-			"branch has a release file for the older one; rebase onto %[2]s", name, m.w.Main.Branch)
+		return r.end(delivery.CheckFailure, fact(code.ModelChangedOnMain, values{Model: name, Branch: m.w.Main.Branch}))
 	}
 	if _, named := p.Merged.Releases[name]; !named && inBase && was.SpecDigest() == r.Spec {
 		if left := m.baseline(m.w.names(name)); left != nil &&
 			!slices.Contains(forbidden(m.heldAfter(p)), left.Bundle) {
-			return r.end(delivery.CheckFailure, "its release file is removed, and version %d would go on; name the "+
-				"version that is to run (aob rollback %s VERSION), or remove the model", left.Version, name)
+			return r.end(delivery.CheckFailure, fact(code.ReleaseFileGone, values{Version: left.Version, Model: name}))
 		}
-		return r.end(delivery.CheckSuccess, "its release file is removed and its spec stays; nothing to train")
+		return r.end(delivery.CheckSuccess, fact(code.ReleaseFileRemoved, values{}))
 	}
 	former, onMain := formerly(m.w, p, name), name
 	switch r.names = m.w.names(name); len(former) {
@@ -210,25 +208,20 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		r.Was, onMain = former[0], former[0]
 		r.names = append([]string{name}, m.w.names(r.Was)...)
 	default:
-		return r.end(delivery.CheckFailure,
-			"it may be %s under another name; rename or replace one model in a pull request",
-			strings.Join(former, " or "))
+		return r.end(delivery.CheckFailure, fact(code.ModelAmbiguous, values{Names: former}))
 	}
 	gates := m.gatesFor(p, name, onMain)
 	if len(gates) > 0 && !m.staysCovered(p, name) {
-		return r.end(delivery.CheckFailure,
-			"no gate would cover %s any more, and main refuses what none covers; leave one that does under gates/",
-			name)
+		return r.end(delivery.CheckFailure, fact(code.NoGateLeft, values{Model: name}))
 	}
 	if len(gates) == 0 {
-		return r.end(delivery.CheckFailure, "no gate covers %s; add one under gates/ with covers: [%s]", name, name)
+		return r.end(delivery.CheckFailure, fact(code.NoGate, values{Model: name}))
 	}
 	r.Baseline = m.baseline(r.names)
 	rollback, isRollback := m.rollsBackTo(p, name)
-	if why, quarantine := m.unread(); why != "" && (quarantine || !isRollback) {
+	if why, quarantine := m.unread(); !why.IsZero() && (quarantine || !isRollback) {
 		m.isStuck(p)
-		return r.end(delivery.CheckFailure,
-			"main cannot be read: %s; mend it there, as a pull request is judged by all of main's gates", why)
+		return r.end(delivery.CheckFailure, why.In(code.MainUnread, values{Branch: m.w.Main.Branch}))
 	}
 	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
 	r.carry(p, bars)
@@ -238,23 +231,23 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	before := m.latest(r.names)
 	if why := m.removedClasses(mdl, before, gates); why != "" && !isRollback {
-		return r.end(delivery.CheckFailure, "%s", why)
+		return r.end(delivery.CheckFailure, plain(why))
 	}
 	if isRollback {
 		if h, held := m.held(r.names, rollback.Bundle); held {
-			return r.end(delivery.CheckFailure, "version %d: %s", rollback.Version, h)
+			return r.end(delivery.CheckFailure, h.blocks().In(code.OfVersion, values{Version: rollback.Version}))
 		}
 		if _, there := m.w.Evidence.Bundles[rollback.Bundle]; !there {
-			return r.end(delivery.CheckFailure, "bundle %s of version %d is gone from the registry; restore it",
-				rollback.Bundle.Short(), rollback.Version)
+			return r.end(delivery.CheckFailure, fact(code.ReleaseBundleGone,
+				values{Bundle: rollback.Bundle, Version: rollback.Version}))
 		}
 	}
-	code := GoCode(mdl, proposedOf(gates)...)
-	m.cost(p, code, mdl)
+	approval := GoCode(mdl, proposedOf(gates)...)
+	m.cost(p, approval, mdl)
 
 	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
 		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
-		return m.run(spec, p, code)
+		return m.run(spec, p, approval)
 	}
 	data, ok := m.data(r, mdl, judges, run)
 	if !ok && !isRollback {
@@ -264,17 +257,17 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if why := m.changedTruths(mdl, before, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) {
 		return contentOf(data, e)
 	}); why != "" && !isRollback {
-		return r.end(delivery.CheckFailure, "%s", why)
+		return r.end(delivery.CheckFailure, plain(why))
 	}
 	if isRollback {
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, "version %d was trained before: bundle %s",
-			rollback.Version, rollback.Bundle.Short())
+		r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.TrainedBefore,
+			values{Version: rollback.Version, Bundle: rollback.Bundle}))
 		r.Bundle = rollback.Bundle
 	} else if r.Bundle, ok = m.trained(r, mdl, data, run); !ok {
 		return r.end(blockedBy(r.Stages))
 	}
 	if h, held := m.held(r.names, r.Bundle); held {
-		return r.end(delivery.CheckFailure, "%s", h)
+		return r.end(delivery.CheckFailure, h.blocks())
 	}
 	if p.Draft {
 		return m.draft(r, mdl, gates, data, run)
@@ -285,8 +278,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 			return m.byHand(r, have)
 		}
 		r.Release = &file
-		return m.commit(r, p, file, fmt.Sprintf(
-			"version %d was released with this content before; committing its release file", file.Version))
+		return m.commit(r, p, file, fact(code.ReleasedBefore, values{Version: file.Version}))
 	}
 	judgements, ok := m.judge(r, mdl, gates, data, run)
 	own := len(r.Stages)
@@ -300,26 +292,25 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		return r.end(blockedBy(r.Stages[own:]))
 	}
 	if isRollback && !m.signBar(name, r.Bundle, ofFleets) {
-		return r.end(delivery.CheckPending, "every gate of its fleets passed; signing")
+		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
 	}
 	if isRollback {
-		text := fmt.Sprintf("rolls back to version %d, accepted before; gates do not block a rollback",
-			rollback.Version)
+		back := fact(code.RollsBack, values{Version: rollback.Version})
 		if named, ok := m.w.Main.Intent.Releases[name]; ok && delivery.SameRelease(named, rollback) &&
 			m.ships(name, named) {
-			text = fmt.Sprintf("version %d, which is main's release already", rollback.Version)
+			back.Code = code.AlreadyReleased
 		}
-		if failing := failing(r.Verdicts); failing != "" {
-			text += "; today's gates would say: " + failing
+		if failing := failing(r.Verdicts); len(failing) > 0 {
+			back = several(back, fact(code.TodayFails, values{Facts: failing}))
 		}
 		r.Release = &rollback
 		for i := range r.Stages[:own] { // shown, and never in the way
 			if r.Stages[i].State != delivery.CheckSuccess {
-				r.Stages[i].State, r.Stages[i].Text = delivery.CheckSuccess, "rollback, for information: "+
-					r.Stages[i].Text
+				r.Stages[i].State = delivery.CheckSuccess
+				r.Stages[i].Fact = r.Stages[i].Fact.In(code.OfRollback, values{})
 			}
 		}
-		return r.end(delivery.CheckSuccess, "%s", text)
+		return r.end(delivery.CheckSuccess, back)
 	}
 	if !ok || !fleetsPass {
 		return r.end(blockedBy(r.Stages))
@@ -327,8 +318,7 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	// A gate of the pull request's own says nothing where main has one.
 	asked := slices.ContainsFunc(judgements, func(j judgement) bool { return !j.proposed })
 	if !slices.ContainsFunc(judgements, func(j judgement) bool { return j.proposed != asked && anyPassed(j.verdict) }) {
-		return r.end(delivery.CheckFailure,
-			"no check of any gate applies and passes, so nothing was judged; give a gate a floor (min)")
+		return r.end(delivery.CheckFailure, fact(code.NothingJudged, values{}))
 	}
 	return m.release(r, p, judgements, ofFleets)
 }
@@ -338,32 +328,32 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult,
 	run runner) ModelReport {
 	score, compare, stage := m.validated(r, mdl, r.Bundle, data, run)
-	text := stage.Text
+	f := stage.Fact
 	if stage.State == delivery.CheckSuccess {
 		r.Valid, r.Tried = score, compare
-		text = fmt.Sprintf("mAP %.4f on %d validation images", score.Scores.Values["mAP"], score.Scores.Images)
+		f = fact(code.DraftValidated, values{Value: score.Scores.Values[delivery.MetricMAP],
+			Images: score.Scores.Images})
 		if compare != nil {
-			d := compare.Metrics["mAP"]
-			low, high := d.Resamples.Bounds(0.975)
-			text += fmt.Sprintf(", %+.4f to the release's %.4f (95%% sure: %+.4f to %+.4f)", d.Value, d.Baseline, low,
-				high)
+			d := compare.Metrics[delivery.MetricMAP]
+			f.Code, f.Diff, f.Baseline = code.DraftCompared, d.Value, d.Baseline
+			f.Low, f.High = d.Resamples.Bounds(0.975)
 		}
-		text += "; gates judge it when the pull request is ready for review"
 	}
+	f = f.In(code.OfDraft, values{})
 	if stage.State == delivery.CheckSuccess {
 		stage.State = delivery.CheckPending
 	}
-	r.stage(delivery.ContextEval, stage.State, "draft: %s", text)
+	r.stage(delivery.ContextEval, stage.State, f)
 	for _, j := range gates { // it may have been judged before it became a draft
-		r.stage(delivery.ContextGate+j.label(gates), delivery.CheckPending,
-			"draft: it judges when the pull request is ready for review")
+		r.stage(delivery.ContextGate+j.label(gates), delivery.CheckPending, fact(code.DraftGateWaits, values{}))
 	}
-	return r.end(stage.State, "draft: %s", text)
+	return r.end(stage.State, f)
 }
 
 // blockedBy says what aob/release waits for: the first stage that is not done.
-func blockedBy(stages []Stage) (delivery.CheckState, string, string) {
-	worst := Stage{Context: delivery.ContextRelease, State: delivery.CheckPending, Text: "waiting"}
+func blockedBy(stages []Stage) (delivery.CheckState, delivery.Fact) {
+	worst := Stage{Context: delivery.ContextRelease, State: delivery.CheckPending, Fact: fact(code.StageAwaited,
+		values{})}
 	found := false
 	for _, s := range stages {
 		if s.State == delivery.CheckSuccess || (found && severity(s.State) <= severity(worst.State)) {
@@ -371,12 +361,12 @@ func blockedBy(stages []Stage) (delivery.CheckState, string, string) {
 		}
 		worst, found = s, true
 	}
-	return worst.State, "%s", strings.TrimPrefix(worst.Context, "aob/") + ": " + worst.Text
+	return worst.State, worst.Fact.In(code.OfStage, values{Stage: strings.TrimPrefix(worst.Context, "aob/")})
 }
 
 // run looks a run up, plans its start where it is allowed, and says where it
 // stands.
-func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.RunState, Stage) {
+func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (delivery.RunState, Stage) {
 	m.needs(spec.Key, p.Number)
 	if !slices.Contains(m.runs[p.Number], spec.Key) {
 		m.runs[p.Number] = append(m.runs[p.Number], spec.Key)
@@ -391,32 +381,30 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 			if !slices.Contains(m.plan.Unread, spec.Key) {
 				m.plan.Unread = append(m.plan.Unread, spec.Key)
 			}
-			return state, Stage{State: delivery.CheckPending, Text: "reading the result"}
+			return state, pending(fact(code.RunReading, values{}))
 		}
 		return state, Stage{State: delivery.CheckSuccess}
 	case delivery.RunFailed:
-		return state, Stage{State: delivery.CheckFailure, Text: state.Error}
+		return state, failed(fact(code.RunFailed, values{Text: state.Error}))
 	case delivery.RunRunning:
 		if state.Ending != "" {
-			return state, Stage{State: delivery.CheckPending,
-				Text: fmt.Sprintf("ending (%s); it starts again afterwards, where it was", state.Ending)}
+			return state, pending(fact(code.RunEnding, values{Text: state.Ending}))
 		}
-		return state, Stage{State: delivery.CheckPending, Text: runText(state)}
+		return state, pending(runs(state))
 	}
-	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Gos, code) {
-		ask := "/aob run " + code
+	if p.Permission != delivery.PermissionWrite && !slices.Contains(p.Gos, approval) {
+		ask := "/aob run " + approval
 		if !slices.Contains(m.asks[p.Number], ask) {
 			m.asks[p.Number] = append(m.asks[p.Number], ask)
 		}
-		text := "waits for a go: somebody with write permission comments " + ask
+		waits := fact(code.ApprovalByComment, values{Ask: ask})
 		switch {
 		case m.w.Server.Socket:
-			text = fmt.Sprintf("waits for a go: somebody with write permission runs aob pr ask %d '%s'", p.Number, ask)
-		case len(p.Waits[code]) > 0:
-			text = "waits for a 👍 of somebody with write permission to the comment in which AOB asks whether this " +
-				"may run"
+			waits = fact(code.ApprovalBySocket, values{PRs: []int{p.Number}, Ask: ask})
+		case len(p.Waits[approval]) > 0:
+			waits = fact(code.ApprovalByReaction, values{})
 		}
-		return state, Stage{State: delivery.CheckPending, Text: text}
+		return state, pending(waits)
 	}
 	queue := m.queue
 	if spec.Kind == delivery.RunTrain {
@@ -428,11 +416,11 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, code string) (delivery.Ru
 	m.start(spec, p.Number)
 	switch state.Phase {
 	case delivery.RunDied:
-		return state, Stage{State: delivery.CheckPending, Text: "its process died; starting again"}
+		return state, pending(fact(code.RunRestarting, values{}))
 	case delivery.RunStopped:
-		return state, Stage{State: delivery.CheckPending, Text: "goes on where it was stopped"}
+		return state, pending(fact(code.RunResuming, values{}))
 	}
-	return state, Stage{State: delivery.CheckPending, Text: "starting"}
+	return state, pending(fact(code.RunStarting, values{}))
 }
 
 // start plans the start of a run, once for all pull requests that wait for it.
@@ -450,33 +438,28 @@ func (m *maker) start(spec delivery.RunSpec, pr int) {
 	}
 }
 
-// runText says how far a run is.
-func runText(r delivery.RunState) string {
+// runs says how far a run is.
+func runs(r delivery.RunState) delivery.Fact {
 	s := r.Status
-	var text string
+	f := fact(code.RunRunning, values{})
 	switch {
 	case r.Spec.Kind == delivery.RunTrain && s.Epochs > 0 && s.Phase == "training":
-		text = fmt.Sprintf("epoch %d/%d", s.Epoch, s.Epochs)
+		f = fact(code.RunTraining, values{Count: s.Epoch, Total: s.Epochs})
 		if s.MAP != nil {
-			text += fmt.Sprintf(", mAP %.3f on validation", *s.MAP)
+			f.Metric, f.Value = delivery.MetricMAP, *s.MAP
 		}
 	case r.Spec.Kind == delivery.RunEval && s.Batches > 0:
-		text = fmt.Sprintf("image %d/%d", s.Batch, s.Batches)
+		f = fact(code.RunEvaluating, values{Count: s.Batch, Total: s.Batches})
 	case r.Stage != "":
-		text = r.Stage
-	default:
-		text = "running"
+		f = fact(code.RunAtStage, values{Stage: r.Stage})
 	}
 	if s.SecondsLeft != nil && *s.SecondsLeft >= 1 {
-		text += ", about " + (time.Duration(*s.SecondsLeft) * time.Second).String() + " left"
+		f.Lasts = delivery.Duration(time.Duration(*s.SecondsLeft) * time.Second)
 	}
-	switch {
-	case r.Tries() > 1 && r.Error != "":
-		text += fmt.Sprintf(" (attempt %d, after: %s)", r.Tries(), r.Error)
-	case r.Tries() > 1:
-		text += fmt.Sprintf(" (attempt %d)", r.Tries())
+	if r.Tries() > 1 {
+		f.Attempt, f.Text = r.Tries(), r.Error
 	}
-	return text
+	return f
 }
 
 type runner func(delivery.RunSpec) (delivery.RunState, Stage)
@@ -495,49 +478,41 @@ func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner
 	var result delivery.DataResult
 	if stage.State == delivery.CheckSuccess {
 		if err := json.Unmarshal(state.Result, &result); err != nil {
-			stage = Stage{State: delivery.CheckError, Text: "the data run's result cannot be read: " + err.Error()}
+			stage = Stage{State: delivery.CheckError, Fact: fact(code.DataUnreadable, values{Text: err.Error()})}
 		}
 	}
 	if stage.State != delivery.CheckSuccess {
-		r.stage(delivery.ContextData, stage.State, "%s", stage.Text)
+		r.stage(delivery.ContextData, stage.State, stage.Fact)
 		return result, false
 	}
 	r.Data = &result
 	if result.Failed() {
-		r.stage(delivery.ContextData, delivery.CheckFailure, "%s", findings(result.Findings, delivery.LevelError))
+		r.stage(delivery.ContextData, delivery.CheckFailure, findings(result.Findings, delivery.LevelError))
 		return result, false
 	}
-	r.stage(delivery.ContextData, delivery.CheckSuccess, "%s", dataText(mdl, result))
+	r.stage(delivery.ContextData, delivery.CheckSuccess, dataFact(mdl, result))
 	return result, true
 }
 
-// dataText says what a data run found.
-func dataText(mdl delivery.Model, result delivery.DataResult) string {
-	text := fmt.Sprintf("%s %s: %d images to train on, %d to validate", mdl.Dataset, result.Content.Short(),
-		result.Images["train"], result.Images["valid"])
-	if result.LeftOut > 0 {
-		text += fmt.Sprintf("; %d left out, they stand in an eval set", result.LeftOut)
-	}
-	if w := findings(result.Findings, delivery.LevelWarning); w != "" {
-		text += "; " + w
-	}
-	return text
+// dataFact says what a data run found.
+func dataFact(mdl delivery.Model, result delivery.DataResult) delivery.Fact {
+	return several(fact(code.DataReady, values{Dataset: mdl.Dataset.String(), Bundle: result.Content,
+		Counts: map[string]int{"train": result.Images["train"], "valid": result.Images["valid"],
+			"leftOut": result.LeftOut}}), findings(result.Findings, delivery.LevelWarning))
 }
 
-// findings says what was found at one level: the first in full, and how many.
-func findings(list []delivery.Finding, level string) string {
-	var first string
+// findings says what was found at one level: the first in full, and how many more.
+func findings(list []delivery.Finding, level string) delivery.Fact {
+	var first delivery.Fact
 	n := 0
 	for _, f := range list {
 		if f.Level == level {
 			if n == 0 {
-				first = f.Where + ": " + f.Text
+				first = fact(code.Finding, values{File: f.Where, Text: f.Text})
 			}
 			n += max(1, f.Count)
 		}
 	}
-	if n > 1 {
-		return fmt.Sprintf("%s (and %s)", first, count(n-1, "more finding"))
-	}
+	first.Count = max(0, n-1)
 	return first
 }

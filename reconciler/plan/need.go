@@ -5,12 +5,11 @@ package plan
 // machine. So what is not known is never taken for "not needed".
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -65,9 +64,9 @@ func (m *maker) endUnneeded() {
 		case !known, len(r.Need.PRs) == 0 && len(unread) > 0:
 			continue // nobody can say whether it is needed
 		}
-		why := fmt.Sprintf("%s asks for other work now", numbers(r.Need.PRs))
+		why := fact(code.RunReplaced, values{PRs: r.Need.PRs})
 		if slices.Equal(r.Need.PRs, []int{0}) {
-			why = "nothing asks for it any more"
+			why = fact(code.RunUnneeded, values{})
 		}
 		if gone := slices.DeleteFunc(slices.Clone(r.Need.PRs), func(pr int) bool { return open[pr] }); len(gone) > 0 ||
 			len(r.Need.PRs) == 0 {
@@ -80,9 +79,9 @@ func (m *maker) endUnneeded() {
 				m.wake(end)
 				continue
 			}
-			why = "no open pull request needs it"
+			why = fact(code.RunOfNoPull, values{})
 			if len(gone) > 0 {
-				why = fmt.Sprintf("%s is not open for %s any more", numbers(gone), m.w.Main.Branch)
+				why = fact(code.PullsClosed, values{PRs: gone, Branch: m.w.Main.Branch})
 			}
 		}
 		if again := r.Asked.Add(askAgain); r.Ending != "" && m.w.At.Before(again) {
@@ -119,7 +118,7 @@ func (m *maker) keepNeed(r delivery.RunState, need delivery.RunNeed) {
 // nobody else's mistake keeps a machine.
 func (m *maker) unreadable() map[int]bool {
 	unread := maps.Clone(m.stuck)
-	if m.w.Blind() != "" {
+	if !m.w.Blind().IsZero() {
 		unread[0] = true
 	}
 	return unread
@@ -149,15 +148,4 @@ func trains(r delivery.RunState, mdl delivery.Model) bool {
 	}
 	i := slices.Index(mdl.Train.Seeds, r.Spec.Train.Seed)
 	return i >= 0 && r.Spec.Train.Spec.Digest() == mdl.SeedDigests()[i]
-}
-
-// numbers are pull requests as people write them; 0 is none.
-func numbers(prs []int) string {
-	var words []string
-	for _, pr := range prs {
-		if pr > 0 {
-			words = append(words, fmt.Sprintf("#%d", pr))
-		}
-	}
-	return strings.Join(words, ", ")
 }

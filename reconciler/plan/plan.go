@@ -67,7 +67,8 @@ func Make(w World) Plan {
 func decide(w World, q, trains *queue) Plan {
 	m := &maker{w: w, needed: map[delivery.Digest]bool{}, planned: map[string]bool{}, runs: map[int][]delivery.Digest{},
 		asks:  map[int][]string{},
-		costs: map[int]map[string]string{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{}, queue: q,
+		costs: map[int]map[string]delivery.Fact{}, needers: map[delivery.Digest][]int{}, stuck: map[int]bool{},
+		queue:  q,
 		trains: trains, models: map[string]MainModel{}}
 	if w.Main.Held == nil {
 		m.w.Main.Held = heldBy(w.Main.Intent)
@@ -98,15 +99,15 @@ func decide(w World, q, trains *queue) Plan {
 type maker struct {
 	w       World
 	plan    Plan
-	needed  map[delivery.Digest]bool  // run keys that something open waits for
-	runs    map[int][]delivery.Digest // by pull request
-	asks    map[int][]string          // by pull request
-	costs   map[int]map[string]string // by pull request and code: what a go lets run
-	planned map[string]bool           // keys of steps, so that two PRs with one content plan it once
-	needers map[delivery.Digest][]int // the pull requests behind needed; 0 for main and the others
-	stuck   map[int]bool              // pull requests of which nobody can say which runs they need
-	queue   *queue                    // of runs that are no trainings
-	trains  *queue                    // of trainings
+	needed  map[delivery.Digest]bool         // run keys that something open waits for
+	runs    map[int][]delivery.Digest        // by pull request
+	asks    map[int][]string                 // by pull request
+	costs   map[int]map[string]delivery.Fact // by pull request and code: what a go lets run
+	planned map[string]bool                  // keys of steps, so that two PRs with one content plan it once
+	needers map[delivery.Digest][]int        // the pull requests behind needed; 0 for main and the others
+	stuck   map[int]bool                     // pull requests of which nobody can say which runs they need
+	queue   *queue                           // of runs that are no trainings
+	trains  *queue                           // of trainings
 	models  map[string]MainModel
 
 	lineages map[string]lineage                           // of models' classes, by spec and names

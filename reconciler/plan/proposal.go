@@ -1,11 +1,11 @@
 package plan
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 )
@@ -13,22 +13,22 @@ import (
 // A ProposalReport is what to tell about one pull request.
 type ProposalReport struct {
 	PR      delivery.PullRequest
-	Checks  []delivery.Check
+	Checks  []Check
 	Models  []ModelReport
 	Gates   []delivery.Verdict // of current releases, by gates that the PR adds or changes
 	Powers  []gate.ModelPower  // how small a drop those gates can show
-	Fleets  []string           // what the PR changes about fleets, a line each
-	Held    []string           // what it forbids and lifts, a line each
+	Fleets  []delivery.Fact    // what the PR changes about fleets
+	Held    []delivery.Fact    // the bundles that it quarantines and lifts
 	Problem []delivery.Complaint
 	Runs    []delivery.Digest // of its content, in the order of the stages
 	Has     bool              // main has all models of it already
 	Kept    bool              // main contains it: what was said of it before stands
 	// Elsewhere: it targets another branch than main, so nothing is judged; its check says so.
 	Elsewhere bool
-	Stale     bool              // nothing is concluded about it now; what was said before stands
-	Asks      []string          // comments of someone with write permission that its runs wait for
-	Costs     map[string]string // by the code of an ask: what it lets run
-	Refused   []string          // who gave one of Asks and has no write permission
+	Stale     bool                     // nothing is concluded about it now; what was said before stands
+	Asks      []string                 // comments of someone with write permission that its runs wait for
+	Costs     map[string]delivery.Fact // by the code of an ask: what it lets run
+	Refused   []string                 // who gave one of Asks and has no write permission
 }
 
 // Green reports whether aob/release succeeded.
@@ -90,49 +90,40 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	}
 	if !m.targetsMain(p) {
 		r.Problem, r.Elsewhere = nil, true
-		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
-			Description: fmt.Sprintf("it targets %s, and is judged when it targets %s", p.PullRequest.Base,
-				m.w.Main.Branch)}}
+		r.Checks = []Check{check(delivery.ContextRelease, delivery.CheckPending,
+			fact(code.TargetsOther, values{From: p.PullRequest.Base, Branch: m.w.Main.Branch}))}
 		return r
 	}
 	if p.Pending != "" && len(p.Complaints) == 0 {
-		r.Checks = []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
-			Description: p.Pending}}
+		r.Checks = []Check{check(delivery.ContextRelease, delivery.CheckPending, plain(p.Pending))}
 		m.stuck[p.Number] = true // nobody can say yet which runs it needs
 		return r
 	}
-	if why := foreign(p); why != "" {
+	if why := foreign(p); !why.IsZero() {
 		r.Checks = notIntent(why)
 		m.isStuck(p)
 		return r
 	}
-	if why := m.crossed(p); why != "" && p.Unreadable == "" {
+	if why := m.crossed(p); !why.IsZero() && p.Unreadable == "" {
 		r.Checks = notIntent(why)
 		m.isStuck(p)
 		return r
 	}
 	if len(p.Complaints) > 0 {
-		first := p.Complaints[0].String()
-		if n := len(p.Complaints) - 1; n > 0 {
-			first += fmt.Sprintf(" (and %d more)", n)
-		}
-		r.Checks = notIntent(first)
+		r.Checks = notIntent(complaints(p.Complaints))
 		m.isStuck(p)
 		return r
 	}
-	if broken := m.shortenedQuarantine(p); broken != "" {
+	if broken := m.shortenedQuarantine(p); !broken.IsZero() {
 		r.Checks = notIntent(broken)
 		m.isStuck(p)
 		return r
 	}
-	intentOK := delivery.Check{Context: delivery.ContextIntent, State: delivery.CheckSuccess,
-		Description: summary(p.Intent)}
-
+	valid := check(delivery.ContextIntent, delivery.CheckSuccess, summary(p.Intent))
 	if r.Held = changedQuarantines(p); len(r.Held) > 0 {
-		intentOK.Description += "; quarantine: " + strings.Join(r.Held, "; ")
+		valid.Facts = append(valid.Facts, fact(code.QuarantineChanged, values{Facts: r.Held}))
 	}
-
-	intentOK.Description += m.nobodies(p.Intent)
+	valid.Facts = append(valid.Facts, m.nobodies(p.Intent)...)
 
 	names := changedModels(p)
 	for _, name := range names {
@@ -155,97 +146,77 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		r.Refused = p.Refused
 	}
 
-	r.Checks = append(r.Checks, intentOK)
+	r.Checks = append(r.Checks, valid)
 	r.Checks = append(r.Checks, stageChecks(r.Models)...)
 	r.Checks = append(r.Checks, m.releaseCheck(p, &r, gates))
 	return r
 }
 
 // notIntent is what a pull request gets that nothing can be judged of.
-func notIntent(why string) []delivery.Check {
-	return []delivery.Check{
-		{Context: delivery.ContextIntent, State: delivery.CheckFailure, Description: why},
-		{Context: delivery.ContextRelease, State: delivery.CheckFailure, Description: "intent: " + why},
+func notIntent(why delivery.Fact) []Check {
+	return []Check{
+		check(delivery.ContextIntent, delivery.CheckFailure, why),
+		check(delivery.ContextRelease, delivery.CheckFailure, why.In(code.OfStage, values{Stage: "intent"})),
 	}
+}
+
+// complaints says the first of them, and how many more there are.
+func complaints(list []delivery.Complaint) delivery.Fact {
+	return fact(code.IntentInvalid, values{Text: list[0].String(), Count: len(list) - 1})
 }
 
 // crossed says why nobody can tell what merging a proposal yields. With more than
 // one best common ancestor, git compares with all of them: what the head leaves as
 // one of them has it, the merge takes from main or from the head, and no diff shows
 // which.
-func (m *maker) crossed(p Proposal) string {
+func (m *maker) crossed(p Proposal) delivery.Fact {
+	branch := m.w.Main.Branch
 	switch {
 	case len(p.BothChanged) > 0:
-		return fmt.Sprintf("rebase onto %[1]s (git rebase %[1]s): %[1]s has changed %[2]s since, too, and nobody can "+
-			"see what merging makes of both changes",
-			m.w.Main.Branch, fewOf(p.BothChanged))
+		return fact(code.BothChanged, values{Branch: branch, Files: p.BothChanged})
 	case len(p.Moved) > 0:
-		return fmt.Sprintf("rebase onto %[1]s (git rebase %[1]s): %[1]s and this branch have moved and changed %[2]s, "+
-			"and git may put the changes into a file of models/, gates/ or fleets/", m.w.Main.Branch, fewOf(p.Moved))
+		return fact(code.MovedFiles, values{Branch: branch, Files: p.Moved})
 	case len(p.Undone) > 0:
-		return fmt.Sprintf(
-			"rebase onto %[1]s (git rebase %[1]s): commits of this branch change %[2]s in a way that its "+
-				"diff with %[1]s does not show, and merging by rebase may bring that back", m.w.Main.Branch,
-			fewOf(p.Undone))
+		return fact(code.UndoneChange, values{Branch: branch, Files: p.Undone})
 	case m.w.Main.Commit == "" || len(p.Bases) == 1:
-		return ""
+		return delivery.Fact{}
 	case len(p.Bases) == 0:
-		return fmt.Sprintf("start a new branch from %[1]s and commit the change there: this one's history has "+
-			"nothing in common with %[1]s's", m.w.Main.Branch)
+		return fact(code.HistoryUnrelated, values{Branch: branch})
 	}
-	return fmt.Sprintf("its history crosses %[1]s's; rebase onto %[1]s (git rebase %[1]s). They have %[2]d best "+
-		"common ancestors (git merge-base --all %[1]s HEAD), so nobody can see what merging changes",
-		m.w.Main.Branch, len(p.Bases))
+	return fact(code.HistoryCrossed, values{Branch: branch, Count: len(p.Bases)})
 }
 
 // foreign says where a pull request of AOB's own holds what others have pushed to its branch. It would ask for that in
 // AOB's name.
-func foreign(p Proposal) string {
+func foreign(p Proposal) delivery.Fact {
 	if len(p.Foreign) == 0 {
-		return ""
+		return delivery.Fact{}
 	}
-	return fmt.Sprintf("somebody else has changed %s in this pull request of AOB's own; bring that in a pull request "+
-		"of your own, and put %s back to commit %.10s", fewOf(p.Foreign), p.HeadRef, p.Made)
+	return fact(code.ForeignChange, values{Files: p.Foreign, Branch: p.HeadRef, Commit: p.Made})
 }
 
-// fewOf names the first of some files, and says how many more there are.
-func fewOf(paths []string) string {
-	if len(paths) == 1 {
-		return paths[0]
-	}
-	return fmt.Sprintf("%s and %d more", paths[0], len(paths)-1)
-}
-
-func summary(i delivery.Intent) string {
-	return fmt.Sprintf("%s, %s, %s", count(len(i.Models), "model"), count(len(i.Gates), "gate"),
-		count(len(i.Fleets), "fleet"))
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+func summary(i delivery.Intent) delivery.Fact {
+	return fact(code.IntentSummary, values{Counts: map[string]int{"models": len(i.Models), "gates": len(i.Gates),
+		"fleets": len(i.Fleets)}})
 }
 
 // shortenedQuarantine says where a proposal takes back what stands in a quarantine
 // file: of the commit where it left main, or of main itself. Entries are added, or
 // lifted with a reason that stays to be read.
-func (m *maker) shortenedQuarantine(p Proposal) string {
-	if where := shortened(p.Base, p.Intent); where != "" {
-		return where + " was removed or changed; leave entries as they are, add new ones below, and set lifted: to " +
-			"let a bundle run again"
+func (m *maker) shortenedQuarantine(p Proposal) delivery.Fact {
+	if where, is := shortened(p.Base, p.Intent); is {
+		return fact(code.EntryRemoved, where)
 	}
-	if where := shortened(m.w.Main.Intent, p.Merged); where != "" {
-		return fmt.Sprintf("%[1]s is on %[2]s, and merging this would take it out; rebase onto %[2]s", where,
-			m.w.Main.Branch)
+	where, is := shortened(m.w.Main.Intent, p.Merged)
+	if where.Branch = m.w.Main.Branch; is {
+		return fact(code.EntryWouldBeRemoved, where)
 	}
-	return ""
+	return delivery.Fact{}
 }
 
-// changedQuarantines says, a line each, what a proposal forbids and lifts.
-func changedQuarantines(p Proposal) []string {
-	var lines []string
+// changedQuarantines says which bundles a proposal quarantines, and which it lifts.
+func changedQuarantines(p Proposal) []delivery.Fact {
+	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(p.Intent.Quarantines)) {
 		base, head := p.Base.Quarantines[name], p.Intent.Quarantines[name]
 		var seen []delivery.Digest
@@ -258,15 +229,14 @@ func changedQuarantines(p Proposal) []string {
 			why, after := head.Holds(e.Digest)
 			switch {
 			case after && !before:
-				line := fmt.Sprintf("bundle %s of %s may not run: %s", e.Digest.Short(), name, why)
+				v := values{Bundle: e.Digest, Model: name, Text: why}
 				if release, ok := p.Merged.Releases[name]; ok && release.Bundle == e.Digest {
-					line += fmt.Sprintf("; main runs it as version %d, so merging takes it off fleets: they go back "+
-						"to the version before, if there is one", release.Version)
+					v.Version = release.Version
 				}
-				lines = append(lines, line)
+				list = append(list, fact(code.BundleForbidden, v))
 			case !after && (before || head.Lifts(e.Digest) > base.Lifts(e.Digest)): // fleets that fell back try again
-				lines = append(lines, fmt.Sprintf("bundle %s of %s may run again: %s", e.Digest.Short(), name,
-					lifted(head, e.Digest)))
+				list = append(list, fact(code.BundleLifted,
+					values{Bundle: e.Digest, Model: name, Text: lifted(head, e.Digest)}))
 			}
 		}
 	}
@@ -274,10 +244,10 @@ func changedQuarantines(p Proposal) []string {
 	for _, path := range slices.Sorted(maps.Keys(p.Base.Files)) {
 		name, ok := strings.CutSuffix(strings.TrimPrefix(path, "models/"), ".quarantine.yaml")
 		if _, read := p.Base.Quarantines[name]; ok && !read && !sameBlob(p, path) {
-			lines = append(lines, path+" could not be read before; look by hand what it held, and that it still does")
+			list = append(list, fact(code.QuarantineUnread, values{File: path}))
 		}
 	}
-	return lines
+	return list
 }
 
 // lifted says why a bundle was lifted last.
@@ -310,9 +280,9 @@ func changedGates(p Proposal) []string {
 	return names
 }
 
-// changedFleets says, a line each, what a proposal changes about fleets.
-func changedFleets(p Proposal) []string {
-	var lines []string
+// changedFleets says what a proposal changes about fleets.
+func changedFleets(p Proposal) []delivery.Fact {
+	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(p.Intent.Fleets)) {
 		if sameBlob(p, "fleets/"+name+".yaml") {
 			continue
@@ -321,70 +291,61 @@ func changedFleets(p Proposal) []string {
 		base, ok := p.Base.Fleets[name]
 		switch {
 		case !ok:
-			lines = append(lines, fmt.Sprintf("%s is new and runs %s", name, runs(head)))
+			list = append(list, fact(code.FleetNew, values{Fleet: name, Model: head.Runs, Version: head.Version}))
 		case delivery.DigestOf("fleet", base) != delivery.DigestOf("fleet", head):
-			line := fmt.Sprintf("%s: waves %s, soak %s", name, waves(head), head.Soak)
-			if runs(base) != runs(head) {
-				line = fmt.Sprintf("%s: %s -> %s", name, runs(base), runs(head)) + ", waves " + waves(head)
+			f := fact(code.FleetChanged, values{Fleet: name, Model: head.Runs, Version: head.Version,
+				Names: waves(head), Lasts: head.Soak, Paused: head.Paused})
+			if base.Runs != head.Runs || base.Version != head.Version {
+				f.Code, f.FromModel, f.FromVersion = code.FleetRepointed, base.Runs, base.Version
 			}
-			if head.Paused {
-				line += ", paused"
-			}
-			lines = append(lines, line)
+			list = append(list, f)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Base.Fleets)) {
 		if _, ok := p.Intent.Fleets[name]; !ok {
-			lines = append(lines, name+" is removed; its devices keep what they run")
+			list = append(list, fact(code.FleetRemoved, values{Fleet: name}))
 		}
 	}
-	return lines
+	return list
 }
 
-// fleetsOf says, a line each, which fleets follow a model's release, and how.
-func fleetsOf(p Proposal, model string) []string {
-	var lines []string
+// fleetsOf says which fleets follow a model's release, and how.
+func fleetsOf(p Proposal, model string) []delivery.Fact {
+	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Fleets)) {
 		f := p.Merged.Fleets[name]
 		if f.Runs != model {
 			continue
 		}
-		line := fmt.Sprintf("%s (waves %s; soak %s)", name, waves(f), f.Soak)
+		follows := fact(code.FleetFollows, values{Fleet: name, Names: waves(f), Lasts: f.Soak})
 		switch {
 		case f.Version > 0:
-			line = fmt.Sprintf("%s (stays at version %d)", name, f.Version)
+			follows = fact(code.FleetPinned, values{Fleet: name, Version: f.Version})
 		case f.Paused:
-			line = name + " (paused)"
+			follows = fact(code.FleetPaused, values{Fleet: name})
 		}
-		lines = append(lines, line)
+		list = append(list, follows)
 	}
-	return lines
+	return list
 }
 
-func runs(f delivery.Fleet) string {
-	if f.Version > 0 {
-		return fmt.Sprintf("%s version %d", f.Runs, f.Version)
-	}
-	return f.Runs
-}
-
-func waves(f delivery.Fleet) string {
-	words := make([]string, len(f.Waves))
+func waves(f delivery.Fleet) []string {
+	list := make([]string, len(f.Waves))
 	for i, w := range f.Waves {
-		words[i] = w.String()
+		list[i] = w.String()
 	}
-	return strings.Join(words, ", ")
+	return list
 }
 
 // stageChecks sums the stages of all changed models up, one check a context:
-// the worst state, and every model's word.
-func stageChecks(models []ModelReport) []delivery.Check {
+// the worst state, and the facts of every model.
+func stageChecks(models []ModelReport) []Check {
 	var order []string
 	byContext := map[string][]Stage{}
 	for _, mr := range models {
 		for _, s := range mr.Stages {
 			if len(models) > 1 {
-				s.Text = mr.Model + ": " + s.Text
+				s.Fact = s.Fact.In(code.OfModel, values{Model: mr.Model})
 			}
 			if byContext[s.Context] == nil {
 				order = append(order, s.Context)
@@ -392,16 +353,15 @@ func stageChecks(models []ModelReport) []delivery.Check {
 			byContext[s.Context] = append(byContext[s.Context], s)
 		}
 	}
-	checks := make([]delivery.Check, 0, len(order))
+	checks := make([]Check, 0, len(order))
 	for _, context := range order {
 		stages := byContext[context]
 		slices.SortStableFunc(stages, func(a, b Stage) int { return severity(b.State) - severity(a.State) })
-		texts := make([]string, len(stages))
+		facts := make([]delivery.Fact, len(stages))
 		for i, s := range stages {
-			texts[i] = s.Text
+			facts[i] = s.Fact
 		}
-		checks = append(checks, delivery.Check{Context: context, State: stages[0].State,
-			Description: strings.Join(texts, "; ")})
+		checks = append(checks, check(context, stages[0].State, facts...))
 	}
 	return checks
 }
@@ -419,90 +379,95 @@ func severity(s delivery.CheckState) int {
 // releaseCheck is the one check that branch protection requires. It is green
 // only where nothing is to be released, or where the tree holds the release
 // files that signed statements yield.
-func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) delivery.Check {
-	check := delivery.Check{Context: delivery.ContextRelease}
+func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Check {
 	if len(r.Models) == 0 {
-		check.State, check.Description = delivery.CheckSuccess, "no model change"
+		c := check(delivery.ContextRelease, delivery.CheckSuccess, fact(code.NoModelChange, values{}))
 		switch {
 		case len(gates) > 0:
-			check.Description += "; gates: " + strings.Join(gates, ", ")
-			if failing := failing(r.Gates); failing != "" {
-				check.Description += "; would fail: " + failing
+			c.Facts = append(c.Facts, fact(code.GatesChanged, values{Gates: gates}))
+			if failing := failing(r.Gates); len(failing) > 0 {
+				c.Facts = append(c.Facts, fact(code.WouldFail, values{Facts: failing}))
 			}
-			for _, v := range r.Gates {
-				if v.Outcome == "" {
-					check.State = delivery.CheckPending
-					check.Description = "judging the current releases by the changed gates"
-				}
+			if slices.ContainsFunc(r.Gates, func(v delivery.Verdict) bool { return v.Outcome == "" }) {
+				c = check(delivery.ContextRelease, delivery.CheckPending, fact(code.JudgingCurrent, values{}))
 			}
 		case len(r.Fleets) > 0:
-			check.Description += "; fleets: " + strings.Join(r.Fleets, "; ")
+			c.Facts = append(c.Facts, fact(code.FleetsChanged, values{Facts: r.Fleets}))
 		}
 		if len(r.Held) > 0 {
-			check.Description += "; quarantine: " + strings.Join(r.Held, "; ")
+			c.Facts = append(c.Facts, fact(code.QuarantineChanged, values{Facts: r.Held}))
 		}
-		return m.behind(check, p)
+		return m.behind(c, p)
 	}
 
-	var done, waiting, failed []string
+	var done, waiting, failed []delivery.Fact
 	var missing []delivery.Release
 	for _, mr := range r.Models {
+		f := mr.Said()
 		switch mr.State {
 		case delivery.CheckSuccess:
-			done = append(done, mr.Text)
+			done = append(done, f)
 		case delivery.CheckPending:
-			waiting = append(waiting, mr.Text)
+			waiting = append(waiting, f)
 		default:
-			failed = append(failed, mr.Text)
+			failed = append(failed, f)
 		}
 		if mr.Commit != nil {
 			missing = append(missing, *mr.Commit)
 		}
 	}
+	c := check(delivery.ContextRelease, delivery.CheckSuccess, done...)
 	switch {
 	case len(failed) > 0:
-		check.State, check.Description = delivery.CheckFailure, strings.Join(failed, "; ")
+		c = check(delivery.ContextRelease, delivery.CheckFailure, failed...)
 	case len(waiting) > len(missing):
-		check.State, check.Description = delivery.CheckPending, strings.Join(waiting, "; ")
+		c = check(delivery.ContextRelease, delivery.CheckPending, waiting...)
 	case len(missing) > 0:
 		// Every model is ready; one commit brings all files, so that no head in
 		// between holds half of them.
 		m.step(CommitRelease{PR: p.PullRequest, Releases: missing})
-		check.State, check.Description = delivery.CheckPending, strings.Join(waiting, "; ")
-	default:
-		check.State, check.Description = delivery.CheckSuccess, strings.Join(done, "; ")
+		c = check(delivery.ContextRelease, delivery.CheckPending, waiting...)
 	}
-	return m.behind(check, p)
+	return m.behind(c, p)
 }
 
 // behind says on a check that passed what aob pr merge would refuse on a local forge: other forges say it themselves.
-func (m *maker) behind(check delivery.Check, p Proposal) delivery.Check {
-	if m.w.Server.Socket && check.State == delivery.CheckSuccess && !p.Landed && len(p.Bases) == 1 &&
+func (m *maker) behind(c Check, p Proposal) Check {
+	if m.w.Server.Socket && c.State == delivery.CheckSuccess && !p.Landed && len(p.Bases) == 1 &&
 		p.Bases[0] != m.w.Main.Commit {
-		check.Description += fmt.Sprintf("; %s has moved on, so rebase onto it before you merge", m.w.Main.Branch)
+		c.Facts = append(c.Facts, fact(code.MainMoved, values{Branch: m.w.Main.Branch}))
 	}
-	return check
+	return c
 }
 
-func failing(verdicts []delivery.Verdict) string {
-	var words []string
+// failing says of which models gates fail, and why.
+func failing(verdicts []delivery.Verdict) []delivery.Fact {
+	var list []delivery.Fact
 	for _, v := range verdicts {
 		if v.Outcome == delivery.Fail {
-			words = append(words, v.Model+": "+v.Reason)
+			list = append(list, ReasonOf(v).In(code.OfModel, values{Model: v.Model}))
 		}
 	}
-	return strings.Join(words, "; ")
+	return list
 }
 
-// nobodies warns of owners of gates that cannot own one. "" is none.
-func (m *maker) nobodies(in delivery.Intent) string {
-	var b strings.Builder
+// ReasonOf says why a gate answers as it does.
+func ReasonOf(v delivery.Verdict) delivery.Fact {
+	if v.Fact != nil {
+		return *v.Fact
+	}
+	return plain(v.Reason)
+}
+
+// nobodies warns of owners of gates that cannot own one.
+func (m *maker) nobodies(in delivery.Intent) []delivery.Fact {
+	var list []delivery.Fact
 	for _, name := range slices.Sorted(maps.Keys(in.Gates)) {
 		for _, o := range in.Gates[name].Owners {
 			if why := m.w.Nobodies[o]; why != "" {
-				fmt.Fprintf(&b, "; warning: %s, an owner of gate %s, is %s", o, name, why)
+				list = append(list, fact(code.OwnerWarning, values{By: o, Gate: name, Text: why}))
 			}
 		}
 	}
-	return b.String()
+	return list
 }

@@ -5,20 +5,21 @@ package plan
 // with other thresholds, is no way around it.
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A hold is what keeps a bundle from being shipped.
 type hold struct {
 	file string // where it can be lifted
-	why  string
+	why  delivery.Fact
 }
 
-func (h hold) String() string { return h.why + "; lift it in " + h.file + " in a PR of its own" }
+// blocks says what a pull request cannot do because of the hold, and where it can be lifted.
+func (h hold) blocks() delivery.Fact { return h.why.In(code.QuarantineBlocks, values{File: h.file}) }
 
 // A Held entry is one that a quarantine file of main has had.
 type Held struct {
@@ -107,10 +108,10 @@ func (m *maker) held(names []string, bundle delivery.Digest) (hold, bool) {
 			switch {
 			case e.Lifted != "":
 			case e.Digest == bundle:
-				return hold{file, fmt.Sprintf("bundle %s is quarantined: %s", bundle.Short(), e.Why)}, true
+				return hold{file, fact(code.BundleQuarantined, values{Bundle: bundle, Text: e.Why})}, true
 			case !accepted && m.weights(bundle) != "" && m.weights(e.Digest) == m.weights(bundle):
-				return hold{file, fmt.Sprintf("bundle %s has the weights of bundle %s, which is quarantined: %s",
-					bundle.Short(), e.Digest.Short(), e.Why)}, true
+				return hold{file, fact(code.WeightsQuarantined,
+					values{Bundle: bundle, FromBundle: e.Digest, Text: e.Why})}, true
 			}
 		}
 	}
@@ -185,30 +186,28 @@ func (m *maker) lifts(model string, bundle delivery.Digest) int {
 // shortened says where one tree's quarantine files lack an entry of another's, or
 // take a lift back, also of a model that is removed or renamed: the file stays, as
 // what it holds is forbidden under any name.
-func shortened(from, to delivery.Intent) string {
+func shortened(from, to delivery.Intent) (where values, is bool) {
 	for _, model := range slices.Sorted(maps.Keys(from.Quarantines)) {
 		before := Hold(nil, "", from.Quarantines[model])
 		for i, e := range Hold(before, "later", to.Quarantines[model])[:len(before)] {
 			if e.Lost != "" || before[i].Lifted != "" && e.Lifted != before[i].Lifted {
-				return fmt.Sprintf("models/%s.quarantine.yaml: entry %d, bundle %s,", model, i+1, e.Digest.Short())
+				return values{Model: model, Count: i + 1, Bundle: e.Digest}, true
 			}
 		}
 	}
-	return ""
+	return values{}, false
 }
 
-// lostEntries says, a line each, what main's quarantine files lost without a lift.
-func (m *maker) lostEntries() []string {
-	var lines []string
+// lostEntries says what main's quarantine files lost without a lift.
+func (m *maker) lostEntries() []delivery.Fact {
+	var list []delivery.Fact
 	for _, model := range slices.Sorted(maps.Keys(m.w.Main.Held)) {
 		for _, e := range m.w.Main.Held[model] {
 			if e.Lost != "" && e.Lifted == "" {
-				lines = append(lines, fmt.Sprintf("models/%s.quarantine.yaml lost the entry of bundle %s in commit "+
-					"%.12s without lifting it, so the bundle stays in quarantine; put the entry back, with lifted: "+
-					"if the bundle may run again",
-					model, e.Digest.Short(), e.Lost))
+				list = append(list, fact(code.QuarantineEntryLost,
+					values{Model: model, Bundle: e.Digest, Commit: e.Lost}))
 			}
 		}
 	}
-	return lines
+	return list
 }

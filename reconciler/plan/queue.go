@@ -8,11 +8,10 @@ package plan
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -76,12 +75,11 @@ func (q *queue) enter(key delivery.Digest, pr int) (Stage, bool) {
 	if place == 0 {
 		return Stage{}, false
 	}
-	does := "runs " + strconv.Itoa(q.limit)
+	v := values{Count: place, Total: len(q.places), Limit: q.limit}
 	if q.trains {
-		does = "trains " + count(q.limit, "model")
+		return pending(fact(code.TrainingQueued, v)), true
 	}
-	return Stage{State: delivery.CheckPending,
-		Text: fmt.Sprintf("in the queue: place %d of %d; this server %s at once", place, len(q.places), does)}, true
+	return pending(fact(code.RunQueued, v)), true
 }
 
 // schedule decides which runs start, and reports whether any has to wait. Main's come

@@ -1,10 +1,10 @@
 package plan
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 )
@@ -145,41 +145,37 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	}
 	if !signed {
 		m.step(Sign{Bundle: r.Bundle, Type: delivery.ReleaseType, Predicate: statement,
-			What: fmt.Sprintf("release of %s version %d", r.Model, want.Version)})
-		return r.end(delivery.CheckPending, "every gate passed; signing version %d", want.Version)
+			Of: r.Model})
+		return r.end(delivery.CheckPending, fact(code.ReleaseSigning, values{Version: want.Version}))
 	}
 	have, inTree := p.Merged.Releases[r.Model]
 	switch {
 	case inTree && delivery.SameRelease(have, want):
-		return r.end(delivery.CheckSuccess, "version %d, bundle %s, mAP %s", want.Version, r.Bundle.Short(),
-			headline(want))
+		return r.end(delivery.CheckSuccess, headline(want))
 	case inTree && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) && !m.wrote(have):
 		return m.byHand(r, have)
 	}
-	return m.commit(r, p, want, fmt.Sprintf(
-		"every gate passed; committing version %d; approve after AOB's release commit", want.Version))
+	return m.commit(r, p, want, fact(code.ReleaseCommitting, values{Version: want.Version}))
 }
 
 // commit has a release file committed to the branch. Where the branch holds it already and merging yields another one,
 // committing it again would change nothing: main's is what merging takes.
-func (m *maker) commit(r *progress, p Proposal, file delivery.Release, text string) ModelReport {
+func (m *maker) commit(r *progress, p Proposal, file delivery.Release, f delivery.Fact) ModelReport {
 	if have, in := p.Intent.Releases[r.Model]; in && delivery.SameRelease(have, file) {
-		return r.end(delivery.CheckFailure, "%[2]s changed models/%[1]s.release.yaml since this branch left it, and "+
-			"merging would take that one; rebase onto %[2]s", r.Model, m.w.Main.Branch)
+		return r.end(delivery.CheckFailure, fact(code.ReleaseFileMoved,
+			values{Model: r.Model, Branch: m.w.Main.Branch}))
 	}
 	r.Commit = &file
-	return r.end(delivery.CheckPending, "%s", text)
+	return r.end(delivery.CheckPending, f)
 }
 
 // byHand refuses a release file that AOB did not write.
 func (m *maker) byHand(r *progress, have delivery.Release) ModelReport {
-	why := "and no release statement says so"
+	c := code.ReleaseFileUnsigned
 	if m.stated(have) {
-		why = "with other figures than its release statement has"
+		c = code.ReleaseFileEdited
 	}
-	return r.end(delivery.CheckFailure, "models/%s.release.yaml is not what the evidence yields: it names version "+
-		"%d, bundle %s, %s; remove it from this branch, AOB writes it",
-		r.Model, have.Version, have.Bundle.Short(), why)
+	return r.end(delivery.CheckFailure, fact(c, values{Model: r.Model, Version: have.Version, Bundle: have.Bundle}))
 }
 
 // wrote reports whether a release file is AOB's own word of some earlier moment.
@@ -205,15 +201,16 @@ func sameStatement(a, b delivery.ReleaseStatement) bool {
 	return delivery.DigestOf("statement", a) == delivery.DigestOf("statement", b)
 }
 
-func headline(r delivery.Release) string {
-	if len(r.Measured) == 0 {
-		return "unknown"
+// headline says of a release that is ready what it measured, and what the release before did.
+func headline(r delivery.Release) delivery.Fact {
+	v := values{Version: r.Version, Bundle: r.Bundle}
+	if len(r.Measured) > 0 {
+		v.Metric, v.Value = delivery.MetricMAP, r.Measured[0].Metrics[delivery.MetricMAP].Value
+		if b := r.Measured[0].Baseline; b != nil {
+			v.FromVersion, v.Baseline = b.Version, b.Metrics[delivery.MetricMAP]
+		}
 	}
-	text := fmt.Sprintf("%.4f", r.Measured[0].Metrics["mAP"].Value)
-	if b := r.Measured[0].Baseline; b != nil {
-		text += fmt.Sprintf(" (version %d: %.4f)", b.Version, b.Metrics["mAP"])
-	}
-	return text
+	return fact(code.ReleaseReady, v)
 }
 
 // releaseFile is a function of evidence, baseline and version alone.

@@ -5,9 +5,11 @@ package plan
 // quarantine holds, and the versions go on.
 
 import (
-	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/autonomos/aob/reconciler/code"
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // names returns a model's name and those that it had before, newest first. A name
@@ -101,15 +103,15 @@ func added(p Proposal) int {
 
 // goneFromMain says that main has renamed or removed a model since a proposal that
 // changes it left main. To add a gate for it would bring the old model back.
-func (m *maker) goneFromMain(p Proposal, name string) string {
+func (m *maker) goneFromMain(p Proposal, name string) delivery.Fact {
 	was, before := p.Base.Models[name]
 	if _, there := m.w.Main.Intent.Models[name]; there || !before {
-		return ""
+		return delivery.Fact{}
 	}
 	var commit string
 	for _, past := range m.w.Main.History[name] {
 		if past.Release == nil && !past.Side && commit == "" {
-			commit = fmt.Sprintf(" (commit %.12s)", past.Commit)
+			commit = past.Commit
 		}
 	}
 	branch := m.w.Main.Branch
@@ -117,11 +119,8 @@ func (m *maker) goneFromMain(p Proposal, name string) string {
 		_, old := p.Base.Models[now]
 		if !old && (slices.Contains(m.w.names(now), name) ||
 			m.w.Main.Intent.Models[now].SpecDigest() == was.SpecDigest()) {
-			return fmt.Sprintf(
-				"%[1]s renamed %[2]s to %[3]s%[4]s; rebase onto %[1]s, and change models/%[3]s.yaml instead", branch,
-				name, now, commit)
+			return fact(code.ModelRenamedOnMain, values{Branch: branch, FromModel: name, Model: now, Commit: commit})
 		}
 	}
-	return fmt.Sprintf("%[1]s removed models/%[2]s.yaml%[3]s; rebase onto %[1]s, and add the model again there if it "+
-		"is still wanted", branch, name, commit)
+	return fact(code.ModelRemovedOnMain, values{Branch: branch, Model: name, Commit: commit})
 }

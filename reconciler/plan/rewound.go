@@ -1,10 +1,10 @@
 package plan
 
 import (
-	"fmt"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -12,14 +12,13 @@ import (
 // never contains again what it was.
 const RewoundLasts = 7 * 24 * time.Hour
 
-// String says what happened, what may be behind it, and what to do about it.
-func (r Rewound) String() string {
-	do := fmt.Sprintf("push %.12s to main again", r.From)
-	if !r.Ahead {
-		do = fmt.Sprintf("merge %.12s into main: main has other commits by now", r.From)
+// Fact says what happened. Where main has other commits by now, another thing is to be done about it.
+func (r Rewound) Fact() delivery.Fact {
+	v := values{From: r.From, Commit: r.To}
+	if r.Ahead {
+		return fact(code.MainRewound, v)
 	}
-	return fmt.Sprintf("main went back from %.12s to %.12s without a revert: was the forge restored from a backup, "+
-		"or main pushed by force? If it was not meant, %s", r.From, r.To, do)
+	return fact(code.MainRewoundMoved, v)
 }
 
 // sayRewound says on main's commit that main went back.
@@ -27,14 +26,13 @@ func (m *maker) sayRewound(main *MainReport) {
 	if len(m.w.Main.Rewound) == 0 {
 		return
 	}
-	var words []string
+	var list []delivery.Fact
 	for _, r := range m.w.Main.Rewound {
-		words = append(words, r.String())
+		list = append(list, r.Fact())
 	}
-	text := strings.Join(words, "; ")
 	for i, c := range main.Checks {
 		if c.Context == delivery.ContextRelease || len(main.Checks) == 1 {
-			main.Checks[i].Description = text + "; " + c.Description
+			main.Checks[i].Facts = slices.Concat(list, c.Facts)
 		}
 	}
 }

@@ -6,11 +6,9 @@ package plan
 
 import (
 	"encoding/json"
-	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -25,10 +23,10 @@ func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResul
 		if resolved.State != delivery.CheckSuccess {
 			stage = resolved
 		} else {
-			stage.Text += "; " + resolved.Text
+			stage.Fact = several(stage.Fact, resolved.Fact)
 		}
 	}
-	r.stage(delivery.ContextTrain, stage.State, "%s", stage.Text)
+	r.stage(delivery.ContextTrain, stage.State, stage.Fact)
 	return bundle, stage.State == delivery.CheckSuccess
 }
 
@@ -63,14 +61,14 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 				s.Score = &score
 				continue
 			}
-			s.State, s.Text = stage.State, prefixed("validation: ", stage.Text)
+			s.State, s.Fact = stage.State, stage.Fact.In(code.OfValidation, values{})
 		}
 		if slowest.State == delivery.CheckSuccess || severity(s.State) > severity(slowest.State) {
-			slowest = Stage{State: s.State, Text: fmt.Sprintf("seed %d: %s", s.Seed, s.Text)}
+			slowest = Stage{State: s.State, Fact: s.Fact.In(code.OfSeed, values{Seed: s.Seed})}
 		}
 	}
 	if slowest.State != delivery.CheckSuccess {
-		slowest.Text = fmt.Sprintf("%d of %d seeds trained; %s", trained, len(r.Seeds), slowest.Text)
+		slowest.Fact = several(fact(code.SeedsTrained, values{Count: trained, Total: len(r.Seeds)}), slowest.Fact)
 		return "", slowest
 	}
 	return "", m.adopt(r, mdl, best(r.Seeds))
@@ -79,67 +77,63 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 // known describes what a spec was resolved to.
 func (m *maker) known(t Trained) Stage {
 	if _, there := m.w.Evidence.Bundles[t.Bundle]; !there {
-		return Stage{State: delivery.CheckFailure,
-			Text: fmt.Sprintf(
-				"bundle %s of this spec is gone from the registry; restore it, or change the spec to train anew",
-				t.Bundle.Short())}
+		return failed(fact(code.TrainedBundleGone, values{Bundle: t.Bundle}))
 	}
-	text := fmt.Sprintf("bundle %s, %.1fMB", t.Bundle.Short(), float64(t.Training.Result.Size)/1e6)
+	done := fact(code.Trained, values{Bundle: t.Bundle, Bytes: t.Training.Result.Size})
 	if seeds := t.Training.Seeds; len(seeds) > 1 {
-		low, high, mAP := seeds[0].MAP, seeds[0].MAP, 0.0
+		done.Code, done.Seed, done.Total = code.TrainedBest, t.Training.Input.Seed, len(seeds)
+		done.Low, done.High = seeds[0].MAP, seeds[0].MAP
 		for _, s := range seeds {
-			low, high = min(low, s.MAP), max(high, s.MAP)
+			done.Low, done.High = min(done.Low, s.MAP), max(done.High, s.MAP)
 			if s.Bundle == t.Bundle {
-				mAP = s.MAP
+				done.Value = s.MAP
 			}
 		}
-		text += fmt.Sprintf(", seed %d, the best of %d on validation: mAP %.4f (they spread from %.4f to %.4f)",
-			t.Training.Input.Seed, len(seeds), mAP, low, high)
 	}
-	return Stage{State: delivery.CheckSuccess, Text: text}
+	return Stage{State: delivery.CheckSuccess, Fact: done}
 }
 
 // adopt signs that a spec was resolved to what one of its seeds gave.
 func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 	s := r.Seeds[i]
 	if s.State != delivery.CheckSuccess {
-		return Stage{State: s.State, Text: s.Text}
+		return Stage{State: s.State, Fact: s.Fact}
 	}
 	t, ok := m.w.Evidence.ByRun[s.key]
 	if !ok {
-		return Stage{State: delivery.CheckPending, Text: "trained; signing"}
+		return pending(fact(code.TrainedSigning, values{}))
 	}
 	signed := t.Training
 	signed.Spec, signed.Seeds = r.Spec, nil
 	signed.Input.Spec = mdl.SeedSpec(s.Seed) // another one may have asked for the same work
-	text := fmt.Sprintf("bundle %s was trained from the same content; signing", t.Bundle.Short())
+	signing := fact(code.TrainedSame, values{Bundle: t.Bundle})
 	if len(r.Seeds) > 1 {
 		for _, o := range r.Seeds {
 			signed.Seeds = append(signed.Seeds, delivery.SeedScore{Seed: o.Seed, Bundle: o.Bundle, Score: o.Score.Key,
 				MAP: o.Score.Scores.Values["mAP"]})
 		}
-		text = fmt.Sprintf("seed %d is the best of %d on validation; signing", s.Seed, len(r.Seeds))
+		signing = fact(code.SeedBestSigning, values{Seed: s.Seed, Total: len(r.Seeds)})
 	}
-	m.step(Sign{Bundle: t.Bundle, Type: delivery.TrainingType, Predicate: signed, What: "training of " + r.Model})
-	return Stage{State: delivery.CheckPending, Text: text}
+	m.step(Sign{Bundle: t.Bundle, Type: delivery.TrainingType, Predicate: signed, Of: r.Model})
+	return pending(signing)
 }
 
 // seed trains a model with one of its seeds, whose spec has the digest.
 func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest delivery.Digest, data delivery.DataResult,
 	run runner) SeedReport {
 	s := SeedReport{Seed: seed}
-	is := func(state delivery.CheckState, format string, args ...any) SeedReport {
-		s.State, s.Text = state, fmt.Sprintf(format, args...)
+	is := func(state delivery.CheckState, f delivery.Fact) SeedReport {
+		s.State, s.Fact = state, f
 		return s
 	}
 	if t, ok := m.w.Evidence.BySpec[digest]; ok {
 		s.Bundle, s.key = t.Bundle, t.Training.Run
 		stage := m.known(t)
-		return is(stage.State, "%s", stage.Text)
+		return is(stage.State, stage.Fact)
 	}
 	trainer, ok := m.w.Server.Trainers[mdl.Train.With]
 	if !ok {
-		return is(delivery.CheckFailure, "this server has no trainer %s", mdl.Train.With)
+		return is(delivery.CheckFailure, fact(code.TrainerUnknown, values{Text: mdl.Train.With}))
 	}
 	ask := delivery.TrainRun{Spec: mdl.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: data.Training,
 		Trainer: trainer.Files, Accelerator: trainer.Accelerator,
@@ -148,27 +142,27 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest deliver
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
 		// Another spec asked for the same work, as of a dataset with another name.
 		m.signTraining(r, s.key, digest, ask, data, t.Training.Result)
-		return is(delivery.CheckPending, "bundle %s was trained from the same content; signing", t.Bundle.Short())
+		return is(delivery.CheckPending, fact(code.TrainedSame, values{Bundle: t.Bundle}))
 	}
 	s.Run = s.key
 	state, stage := run(delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain, Limit: ask.Limit, Train: &ask})
 	if stage.State != delivery.CheckSuccess {
-		return is(stage.State, "%s", stage.Text)
+		return is(stage.State, stage.Fact)
 	}
 	var result delivery.TrainResult
 	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return is(delivery.CheckError, "the training's result cannot be read: %v", err)
+		return is(delivery.CheckError, fact(code.TrainResultUnreadable, values{Text: err.Error()}))
 	}
 	if data, ok = m.readBy(ask, data); !ok {
-		return is(delivery.CheckPending, "trained; reading what it was trained on")
+		return is(delivery.CheckPending, fact(code.TrainDataReading, values{}))
 	}
 	m.signTraining(r, s.key, digest, ask, data, result)
-	return is(delivery.CheckPending, "trained; signing")
+	return is(delivery.CheckPending, fact(code.TrainedSigning, values{}))
 }
 
 func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask delivery.TrainRun, data delivery.DataResult,
 	result delivery.TrainResult) {
-	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, What: "training of " + r.Model,
+	m.step(Sign{Bundle: result.Bundle, Type: delivery.TrainingType, Of: r.Model,
 		Predicate: delivery.Training{Run: key, Spec: spec, Input: ask, Data: data, Result: result}})
 }
 
@@ -178,8 +172,7 @@ func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask deliver
 func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Digest, data delivery.DataResult,
 	run runner) (delivery.Digest, Stage) {
 	if data.Valid.Count == 0 {
-		return "", Stage{State: delivery.CheckFailure,
-			Text: "thresholds: the dataset has no validation split to find them on"}
+		return "", failed(fact(code.ThresholdsNoValidation, values{}))
 	}
 	valid, stage := m.evalRun(mdl, trained, ownSet(r.names, mdl, data.Valid))
 	if stage.State != delivery.CheckSuccess {
@@ -189,39 +182,28 @@ func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Diges
 	key := delivery.ThresholdKey(ask)
 	if t, ok := m.w.Evidence.Resolved[key]; ok {
 		if _, there := m.w.Evidence.Bundles[t.Result.Bundle]; !there {
-			return "", Stage{State: delivery.CheckFailure,
-				Text: fmt.Sprintf("bundle %s with these thresholds is gone from the registry; restore it",
-					t.Result.Bundle.Short())}
+			return "", failed(fact(code.ThresholdsBundleGone, values{Bundle: t.Result.Bundle}))
 		}
 		r.Points = t.Result.Points
-		return t.Result.Bundle, Stage{State: delivery.CheckSuccess, Text: pointsText(t.Result.Points)}
+		found := values{Scores: map[string]float64{}}
+		for class, p := range t.Result.Points {
+			found.Scores[class] = p.Score
+		}
+		return t.Result.Bundle, Stage{State: delivery.CheckSuccess, Fact: fact(code.Thresholds, found)}
 	}
 	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime,
 		Thresholds: &ask})
 	if stage.State != delivery.CheckSuccess {
-		stage.Text = prefixed("thresholds: ", stage.Text)
+		stage.Fact = stage.Fact.In(code.OfThresholds, values{})
 		return "", stage
 	}
 	var result delivery.ThresholdResult
 	if err := json.Unmarshal(state.Result, &result); err != nil {
-		return "", Stage{State: delivery.CheckError, Text: "the thresholds cannot be read: " + err.Error()}
+		return "", Stage{State: delivery.CheckError, Fact: fact(code.ThresholdsUnreadable, values{Text: err.Error()})}
 	}
-	m.step(Sign{Bundle: result.Bundle, Type: delivery.ThresholdsType, What: "thresholds of " + r.Model,
+	m.step(Sign{Bundle: result.Bundle, Type: delivery.ThresholdsType, Of: r.Model,
 		Predicate: delivery.Resolved{Key: key, Input: ask, Result: result}})
-	return "", Stage{State: delivery.CheckPending, Text: "thresholds found; signing"}
-}
-
-// pointsText says which thresholds there are, the classes in order.
-func pointsText(points map[string]delivery.OperatingPoint) string {
-	var words []string
-	for _, class := range slices.Sorted(maps.Keys(points)) {
-		if len(words) == 4 && len(points) > 5 {
-			words = append(words, fmt.Sprintf("%d more", len(points)-4))
-			break
-		}
-		words = append(words, fmt.Sprintf("%s from %.3g", class, points[class].Score))
-	}
-	return "thresholds " + strings.Join(words, ", ")
+	return "", pending(fact(code.ThresholdsSigning, values{}))
 }
 
 // underWay returns the training that was begun for the same work, and its key, where

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -43,7 +44,7 @@ func NewTrial(model string, variants []Variant, by string, at time.Time) Trial {
 type TrialReport struct {
 	Trial    Trial
 	State    delivery.CheckState
-	Text     string
+	Fact     delivery.Fact
 	Release  *delivery.Release // main's, for comparison; nil for none
 	Variants []VariantReport
 	Known    int               // trainings that were there before anything was asked
@@ -59,7 +60,7 @@ type VariantReport struct {
 	ID     string // of its spec: what aob compare takes
 	Spec   delivery.Digest
 	State  delivery.CheckState
-	Text   string
+	Fact   delivery.Fact
 	Seeds  []SeedReport
 	Bundle delivery.Digest      // the best seed's, with thresholds where the spec has some
 	Score  *delivery.Scores     // of that, on the validation split
@@ -71,7 +72,7 @@ type SeedReport struct {
 	Seed   int64
 	Run    delivery.Digest // empty where it was trained before
 	State  delivery.CheckState
-	Text   string
+	Fact   delivery.Fact
 	Bundle delivery.Digest
 	Score  *delivery.Scores // on the validation split
 	key    delivery.Digest  // of its run, whenever that was
@@ -97,24 +98,21 @@ func (m *maker) trial(t Trial) TrialReport {
 		}
 		r.Variants = append(r.Variants, m.variant(&r, asker, v, gates, run))
 	}
-	done, failed := 0, 0
+	broken := 0
 	for _, v := range r.Variants {
 		switch v.State {
 		case delivery.CheckSuccess:
-			done++
 		case delivery.CheckPending:
 			r.State = delivery.CheckPending
 		default:
-			failed++
+			broken++
 		}
 	}
-	if failed > 0 && r.State == delivery.CheckSuccess {
+	if broken > 0 && r.State == delivery.CheckSuccess {
 		r.State = delivery.CheckFailure
 	}
-	r.Text = fmt.Sprintf("%d of %s trained", r.Trained, count(r.Total, "model"))
-	if failed > 0 {
-		r.Text += fmt.Sprintf(", %s failed", count(failed, "variant"))
-	}
+	r.Fact = fact(code.TrialProgress, values{Counts: map[string]int{"trained": r.Trained, "total": r.Total,
+		"failed": broken}})
 	r.Left = m.left(r)
 	r.Runs = m.runs[asker.Number]
 	return r
@@ -131,9 +129,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 	}
 	t.Total += len(mdl.Train.Seeds)
 	wait := func() VariantReport {
-		var format string
-		out.State, format, out.Text = blockedBy(p.Stages)
-		out.Text = fmt.Sprintf(format, out.Text)
+		out.State, out.Fact = blockedBy(p.Stages)
 		if p.Seeds != nil {
 			out.Seeds = p.Seeds
 		}
@@ -159,7 +155,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 			run); stage.State == delivery.CheckSuccess {
 			s.Score = &score
 		} else {
-			s.State, s.Text = stage.State, prefixed("validation: ", stage.Text)
+			s.State, s.Fact = stage.State, stage.Fact.In(code.OfValidation, values{})
 		}
 	}
 	out.Seeds = p.Seeds
@@ -168,7 +164,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 	}
 	score, compare, stage := m.validated(p, mdl, bundle, data, run)
 	if stage.State != delivery.CheckSuccess {
-		p.stage(delivery.ContextEval, stage.State, "%s", stage.Text)
+		p.stage(delivery.ContextEval, stage.State, stage.Fact)
 		return wait()
 	}
 	out.State, out.Bundle, out.Score = delivery.CheckSuccess, bundle, score
@@ -177,7 +173,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 			out.Diff = &d
 		}
 	}
-	out.Text = fmt.Sprintf("mAP %.4f on %d validation images", score.Scores.Values["mAP"], score.Scores.Images)
+	out.Fact = fact(code.Validated, values{Value: score.Scores.Values[delivery.MetricMAP], Images: score.Scores.Images})
 	return out
 }
 
@@ -186,7 +182,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult,
 	run runner) (*delivery.Scores, *delivery.CompareResult, Stage) {
 	if data.Valid.Count == 0 {
-		return nil, nil, Stage{State: delivery.CheckFailure, Text: "the dataset has no validation split to judge it on"}
+		return nil, nil, failed(fact(code.NoValidation, values{}))
 	}
 	score, stage := m.score(mdl, bundle, ownSet(r.names, mdl, data.Valid), run)
 	if stage.State != delivery.CheckSuccess || r.Baseline == nil || r.Baseline.Bundle == bundle {
@@ -197,7 +193,7 @@ func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Diges
 		return &score, nil, Stage{State: delivery.CheckSuccess} // the release is gone; what is tried stands without it
 	}
 	if stage.State != delivery.CheckSuccess {
-		stage.Text = prefixed("release: ", stage.Text)
+		stage.Fact = stage.Fact.In(code.OfBaseline, values{})
 		return &score, nil, stage
 	}
 	compare, _, stage := m.compare(score, base, delivery.Gate{}, run)

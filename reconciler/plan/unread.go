@@ -5,51 +5,51 @@ package plan
 // where they are, and all others go on.
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // unsure says why nobody can tell which releases main has accepted under some names of one model; empty where it can be
 // told.
-func (m *maker) unsure(names []string) string {
-	if why := m.unsureRelease(names); why != "" {
+func (m *maker) unsure(names []string) delivery.Fact {
+	if why := m.unsureRelease(names); !why.IsZero() {
 		return why
 	}
 	for _, name := range slices.Concat(names, []string{""}) {
 		if why := m.w.Main.Unread[name]; why != "" {
-			return fmt.Sprintf("what %s has said of %s cannot be read: %s", m.w.Main.Branch, names[0], why)
+			return fact(code.HistoryUnread, values{Branch: m.w.Main.Branch, Model: names[0], Text: why})
 		}
 	}
-	return ""
+	return delivery.Fact{}
 }
 
 // unsureOf says why nobody can tell what a model of a proposal has to be compared with.
-func (m *maker) unsureOf(p Proposal, name string) string {
+func (m *maker) unsureOf(p Proposal, name string) delivery.Fact {
 	list := [][]string{m.w.names(name)}
 	for _, was := range formerly(m.w, p, name) {
 		list = append(list, m.w.names(was))
 	}
 	for _, b := range m.bars(p, name) {
 		if why := m.w.Main.UnreadFleets[b.fleet.Name]; why != "" {
-			return fmt.Sprintf("which gates fleet %s brings cannot be read: %s", b.fleet.Name, why)
+			return fact(code.FleetGatesUnread, values{Fleet: b.fleet.Name, Text: why})
 		}
 		list = append(list, m.w.names(b.from))
 	}
 	for _, names := range list {
-		if why := m.unsure(names); why != "" {
+		if why := m.unsure(names); !why.IsZero() {
 			return why
 		}
 	}
-	return ""
+	return delivery.Fact{}
 }
 
 // unsureRelease says why nobody can tell whether main has accepted the release that it names.
-func (m *maker) unsureRelease(names []string) string {
+func (m *maker) unsureRelease(names []string) delivery.Fact {
 	if m.w.Evidence.Unknown {
-		return "the evidence about bundles cannot be read: " + m.w.Evidence.Stale
+		return fact(code.EvidenceUnread, values{Text: m.w.Evidence.Stale})
 	}
 	for _, name := range names {
 		named, ok := m.w.Main.Intent.Releases[name]
@@ -57,13 +57,13 @@ func (m *maker) unsureRelease(names []string) string {
 			continue
 		}
 		if m.w.Evidence.Stale != "" {
-			return "the evidence about bundles cannot be read: " + m.w.Evidence.Stale
+			return fact(code.EvidenceUnread, values{Text: m.w.Evidence.Stale})
 		}
 		if u, ok := m.unreadStatement(named.Bundle, delivery.AcceptanceType, delivery.ReleaseType); ok {
-			return fmt.Sprintf("a statement about bundle %s cannot be read: %s", named.Bundle.Short(), u.Why)
+			return fact(code.StatementUnread, values{Bundle: named.Bundle, Text: u.Why})
 		}
 	}
-	return ""
+	return delivery.Fact{}
 }
 
 // BrokenFleets names the fleets whose own files have complaints. They may be missing in main's intent.
@@ -80,7 +80,7 @@ func (m Main) BrokenFleets() []string {
 // brokenFile says which broken file of main may be about a fleet; empty where none is. A fleet that stays with its
 // model needs its own file, the files of that model, and all quarantines, as those are of bundles. One that changes its
 // model needs all gates as well.
-func (m *maker) brokenFile(f delivery.Fleet) string {
+func (m *maker) brokenFile(f delivery.Fleet) delivery.Fact {
 	models := m.w.names(f.Runs)
 	published, told := m.w.Published[f.Name]
 	if told {
@@ -100,10 +100,10 @@ func (m *maker) brokenFile(f delivery.Fleet) string {
 			concerned = told && !m.sameLine(published.Model, f.Runs)
 		}
 		if concerned {
-			return fmt.Sprintf("%s cannot be read: %s", m.w.Main.Branch, c)
+			return fact(code.MainBroken, values{Branch: m.w.Main.Branch, Text: c.String()})
 		}
 	}
-	return ""
+	return delivery.Fact{}
 }
 
 // unreadStatement finds a statement about a bundle that cannot be read.
@@ -131,20 +131,20 @@ func (m *maker) unreadAborts(fleet string) []delivery.Digest {
 }
 
 // waitsFor says why a fleet stays as it is: what would tell where it goes cannot be read.
-func (m *maker) waitsFor(f delivery.Fleet) string {
+func (m *maker) waitsFor(f delivery.Fleet) delivery.Fact {
 	names := m.w.names(f.Runs)
-	if why := m.unsureRelease(names); why != "" {
+	if why := m.unsureRelease(names); !why.IsZero() {
 		return why
 	}
 	if why := m.w.Main.UnreadFleets[f.Name]; why != "" {
-		return fmt.Sprintf("which gates fleet %s brings cannot be read: %s", f.Name, why)
+		return fact(code.FleetGatesUnread, values{Fleet: f.Name, Text: why})
 	}
 	if named, ok := m.w.Main.Intent.Releases[f.Runs]; ok && f.Version == 0 && m.w.Evidence.accepted(named) &&
 		m.ships(f.Runs, named) {
-		return "" // the past does not count
+		return delivery.Fact{} // the past does not count
 	}
 	if f.Version > 0 {
-		return "" // neither does it where the version is named
+		return delivery.Fact{} // neither does it where the version is named
 	}
 	return m.unsure(names)
 }
@@ -169,8 +169,8 @@ func (m *maker) wayKnown(f delivery.Fleet) (delivery.Target, bool) {
 }
 
 // stays leaves a fleet as it is. Its document is signed again before it expires.
-func (m *maker) stays(r FleetReport, why string) FleetReport {
-	r.Text = why + "; the devices keep what they run"
+func (m *maker) stays(r FleetReport, why delivery.Fact) FleetReport {
+	r.Facts = []delivery.Fact{why, fact(code.DevicesKeep, values{})}
 	r.Decision.State = m.w.Clocks[r.Fleet]
 	published, ok := m.w.Published[r.Fleet]
 	if !ok {

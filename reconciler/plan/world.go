@@ -1,10 +1,10 @@
 package plan
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/rollout"
 )
@@ -154,13 +154,9 @@ type UnreadStatement struct {
 
 // Blind says why nobody can tell all that main has accepted; empty where that is known. Nothing is judged then, nothing
 // is concluded from what is not seen, and the fleets that it is about stay as they are.
-func (w World) Blind() string {
+func (w World) Blind() delivery.Fact {
 	if n := len(w.Main.Complaints); n > 0 {
-		text := fmt.Sprintf("%s cannot be read: %s", w.Main.Branch, w.Main.Complaints[0])
-		if n > 1 {
-			text += fmt.Sprintf(" (and %d more)", n-1)
-		}
-		return text
+		return fact(code.MainBroken, values{Branch: w.Main.Branch, Text: w.Main.Complaints[0].String(), Count: n - 1})
 	}
 	return w.Evidence.newer()
 }
@@ -177,12 +173,12 @@ func (w World) heard(ring string) (last time.Time) {
 
 // newer says which statements that decide something a newer aob signed. A kind that this aob does not know decides
 // nothing that it decides.
-func (e Evidence) newer() string {
+func (e Evidence) newer() delivery.Fact {
 	decide := slices.DeleteFunc(slices.Clone(e.Newer), func(u delivery.NewerStatements) bool { return u.Known == 0 })
 	if len(decide) == 0 {
-		return ""
+		return delivery.Fact{}
 	}
-	return delivery.NewerSigned(decide) + "; " + delivery.StartNewer
+	return fact(code.NewerSigned, values{Text: delivery.NewerSigned(decide)})
 }
 
 // training finds how a bundle came to be: its own training, or that of the bundle

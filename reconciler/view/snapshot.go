@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/git"
@@ -16,6 +17,7 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/rollout"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // A Snapshot is what one turn saw and decided. Nobody changes it once it is
@@ -29,7 +31,7 @@ type Snapshot struct {
 // Status says how everything stands.
 func (s *Snapshot) Status() web.Status {
 	status := web.Status{At: s.At, Main: web.Main{Branch: s.World.Main.Branch, Commit: s.World.Main.Commit,
-		Checks: s.Plan.Main.Checks},
+		Checks: shownChecks(s.Plan.Main.Checks)},
 		Models: s.models(), PRs: s.PRs(), Fleets: s.fleets()}
 	for key, r := range s.World.Runs {
 		needed := slices.Contains(s.Plan.Needed, key) && r.Phase != delivery.RunDone
@@ -39,7 +41,7 @@ func (s *Snapshot) Status() web.Status {
 	}
 	sortRuns(status.Runs)
 	for _, back := range s.World.Main.Rewound {
-		status.Notices = append(status.Notices, back.String())
+		status.Notices = append(status.Notices, words.Text(back.Fact()))
 	}
 	if !s.World.ProposalsKnown {
 		status.Notices = append(status.Notices, "the list of pull requests may be old: the forge has not answered "+
@@ -52,7 +54,7 @@ func (s *Snapshot) Status() web.Status {
 			s.World.Main.Complaints[0], about))
 	}
 	if newer := delivery.NewerSigned(s.World.Evidence.Newer); newer != "" {
-		if s.World.Blind() != "" {
+		if !s.World.Blind().IsZero() {
 			newer += ". Nothing is judged, and fleets stay as they are"
 		}
 		status.Notices = append(status.Notices, newer+"; "+delivery.StartNewer)
@@ -64,9 +66,20 @@ func (s *Snapshot) models() []web.Model {
 	list := make([]web.Model, 0, len(s.Plan.Main.Models))
 	for _, m := range s.Plan.Main.Models {
 		list = append(list, web.Model{Name: m.Model, Accepted: m.Accepted, Named: m.Named, State: m.State,
-			Text: m.Text})
+			Said: said(m.Fact)})
 	}
 	return list
+}
+
+// said writes facts, and keeps them for programs.
+func said(facts ...delivery.Fact) web.Said { return web.Said{Text: words.Join(facts), Facts: facts} }
+
+func shownChecks(list []plan.Check) []web.Check {
+	checks := make([]web.Check, len(list))
+	for i, c := range list {
+		checks[i] = web.Check{Check: words.Check(c), Facts: c.Facts}
+	}
+	return checks
 }
 
 // PRs returns the open pull requests, by number.
@@ -88,17 +101,21 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			continue
 		}
 		pr := s.pr(p)
-		pr.Gates, pr.Powers, pr.Fleets, pr.Complaints = p.Gates, p.Powers, p.Fleets, p.Problem
+		pr.Gates, pr.Powers, pr.Complaints = p.Gates, p.Powers, p.Problem
+		for _, f := range p.Fleets {
+			pr.Fleets = append(pr.Fleets, said(f))
+		}
 		for _, m := range p.Models {
-			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Text: m.Text, Bundle: m.Bundle,
+			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Said: said(m.Said()), Bundle: m.Bundle,
 				Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release, Measured: m.Measured}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}
 			c.Points = m.Points
 			for _, d := range m.Doubts {
-				c.Settle = append(c.Settle, "gate "+d.Gate+": "+d.String())
-				c.Settle = append(c.Settle, d.Refused...)
+				for _, f := range slices.Concat([]delivery.Fact{d.OfGate()}, d.Refused) {
+					c.Settle = append(c.Settle, said(f))
+				}
 			}
 			for _, l := range m.Links {
 				if c.Pictures == nil {
@@ -118,10 +135,10 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 }
 
 func (s *Snapshot) pr(p plan.ProposalReport) web.PR {
-	pr := web.PR{PullRequest: p.PR, State: delivery.CheckPending, Checks: p.Checks}
+	pr := web.PR{PullRequest: p.PR, State: delivery.CheckPending, Checks: shownChecks(p.Checks)}
 	for _, c := range p.Checks {
 		if c.Context == delivery.ContextRelease {
-			pr.State, pr.Text = c.State, c.Description
+			pr.State, pr.Said = c.State, said(c.Facts...)
 		}
 	}
 	for _, key := range s.runsOf(p) {
@@ -176,18 +193,19 @@ func (s *Snapshot) run(r delivery.RunState) web.Run {
 // fleets lists main's fleets, and the rings of devices that no fleet claims.
 func (s *Snapshot) fleets() []web.Fleet {
 	var list []web.Fleet
-	said := map[string]bool{}
+	known := map[string]bool{}
 	for _, f := range s.Plan.Fleets {
-		said[f.Fleet] = true
+		known[f.Fleet] = true
 		list = append(list, s.fleet(f))
 	}
 	for ring := range s.World.Devices {
-		if !said[ring] {
-			text := fmt.Sprintf("no fleet on %s has this name; its devices keep what they run", s.World.Main.Branch)
-			if why := s.World.Blind(); why != "" {
-				text = "its devices keep what they run: " + why
+		if !known[ring] {
+			why := s.World.Blind()
+			if why.IsZero() {
+				why = delivery.Fact{Code: code.RingOfNoFleet, Values: delivery.Values{Branch: s.World.Main.Branch}}
 			}
-			list = append(list, s.fleet(plan.FleetReport{Fleet: ring, State: delivery.CheckPending, Text: text}))
+			list = append(list, s.fleet(plan.FleetReport{Fleet: ring, State: delivery.CheckPending,
+				Facts: []delivery.Fact{why, {Code: code.DevicesKeep}}}))
 		}
 	}
 	slices.SortFunc(list, func(a, b web.Fleet) int { return cmp.Compare(a.Name, b.Name) })
@@ -195,7 +213,7 @@ func (s *Snapshot) fleets() []web.Fleet {
 }
 
 func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
-	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Text: f.Text,
+	fleet := web.Fleet{Name: f.Fleet, Model: f.Model, Target: f.Target, State: f.State, Said: said(f.Facts...),
 		Waves: f.Decision.Waves,
 		Done:  f.Decision.Done, Paused: s.World.Main.Intent.Fleets[f.Fleet].Paused}
 	if d := f.Decision.Desired; d != nil && d.Release == f.Target {
@@ -371,9 +389,9 @@ func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (expla
 // unknown keeps from concluding that a model or gate is not there from a main that cannot be read.
 func (s *Snapshot) unknown(err error) error {
 	u, ok := errors.AsType[explain.Unknown](err)
-	if why := s.World.Blind(); ok && why != "" && (u.Kind == explain.Model || u.Kind == "gate") {
+	if why := s.World.Blind(); ok && !why.IsZero() && (u.Kind == explain.Model || u.Kind == "gate") {
 		return delivery.Blockedf("aob status says when it can be read again",
-			"nobody can say whether there is a %s %s: %s", u.Kind, delivery.Terminal(u.ID), why)
+			"nobody can say whether there is a %s %s: %s", u.Kind, delivery.Terminal(u.ID), words.Text(why))
 	}
 	return err
 }
@@ -382,7 +400,7 @@ func (s *Snapshot) unknown(err error) error {
 func (s *Snapshot) facts() explain.Facts {
 	w, e := s.World, s.World.Evidence
 	silent := func(d delivery.Device) bool { return s.At.Sub(d.Seen) > s.deadline() }
-	f := explain.Facts{Silent: silent, Unread: w.Blind(), Branch: w.Main.Branch, Head: w.Main.Commit,
+	f := explain.Facts{Silent: silent, Unread: words.Text(w.Blind()), Branch: w.Main.Branch, Head: w.Main.Commit,
 		Published: w.Published, Statements: e.Releases,
 		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: quarantines(w.Main), Runs: w.Runs, Scores: e.Scores,
 		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{},
@@ -406,10 +424,10 @@ func (s *Snapshot) facts() explain.Facts {
 	}
 	for _, m := range s.Plan.Main.Models {
 		f.Models = append(f.Models, explain.Main{Name: m.Model, Spec: w.Main.Intent.Models[m.Model].Spec(),
-			Named: m.Named, Accepted: m.Accepted, Text: m.Text})
+			Named: m.Named, Accepted: m.Accepted, Text: words.Text(m.Fact)})
 	}
 	for _, d := range s.Plan.Fleets {
-		fleet := explain.Fleet{Name: d.Fleet, Model: d.Model, Target: d.Target, Text: d.Text}
+		fleet := explain.Fleet{Name: d.Fleet, Model: d.Model, Target: d.Target, Text: words.Join(d.Facts)}
 		if doc := d.Decision.Desired; doc != nil {
 			fleet.Share = doc.Share
 		}
@@ -427,7 +445,7 @@ func (s *Snapshot) facts() explain.Facts {
 }
 
 func (s *Snapshot) proposed(p plan.ProposalReport) explain.Proposal {
-	out := explain.Proposal{PR: p.PR, Checks: p.Checks, Complaints: p.Problem}
+	out := explain.Proposal{PR: p.PR, Checks: words.Checks(p.Checks), Complaints: p.Problem}
 	var head delivery.Intent
 	for _, w := range s.World.Proposals {
 		if w.Number == p.PR.Number {
@@ -435,7 +453,7 @@ func (s *Snapshot) proposed(p plan.ProposalReport) explain.Proposal {
 		}
 	}
 	for _, m := range p.Models {
-		c := explain.Change{Model: m.Model, State: m.State, Text: m.Text, Data: m.Data, Bundle: m.Bundle,
+		c := explain.Change{Model: m.Model, State: m.State, Text: words.Text(m.Said()), Data: m.Data, Bundle: m.Bundle,
 			Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}
 		if mdl, ok := head.Models[m.Model]; ok {
 			spec := mdl.Spec()

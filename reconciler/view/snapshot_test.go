@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/git"
@@ -176,9 +178,11 @@ func TestNothingIsMissingFromWhatCannotBeRead(t *testing.T) {
 			rings := 0
 			for _, f := range s.Fleets {
 				rings++
-				if strings.Contains(f.Text, "has this name") ||
-					!strings.Contains(f.Text, "its devices keep what they run: "+c.why) {
-					t.Errorf("fleet %s: %s", f.Name, f.Text)
+				has := func(c delivery.Code) bool {
+					return slices.ContainsFunc(f.Facts, func(f delivery.Fact) bool { return f.Has(c) })
+				}
+				if has(code.RingOfNoFleet) || !has(code.DevicesKeep) || !strings.Contains(f.Text, c.why) {
+					t.Errorf("fleet %s: %v: %s", f.Name, f.Facts, f.Text)
 				}
 			}
 			if rings < 2 {

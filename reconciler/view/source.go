@@ -13,12 +13,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // A Loop is what the answers need of the reconciler. Its methods may be called from any goroutine.
@@ -101,9 +103,9 @@ func (s *Source) DryRun(ctx context.Context) (web.Plan, error) {
 }
 
 func shown(p plan.Plan, at time.Time) web.Plan {
-	show := web.Plan{At: at, Text: p.String(), Steps: []web.Step{}}
+	show := web.Plan{At: at, Text: words.Plan(p), Steps: []web.Step{}}
 	for _, step := range p.Steps {
-		show.Steps = append(show.Steps, web.Step{Key: step.Key(), Text: step.String()})
+		show.Steps = append(show.Steps, web.Step{Key: step.Key(), Text: words.Step(step)})
 	}
 	return show
 }
@@ -184,9 +186,10 @@ func (s *Source) Recheck(ctx context.Context, number int) error { return s.Loop.
 func (s *Source) Status(context.Context) (web.Status, error) {
 	snap := s.Loop.Last()
 	if snap == nil {
-		unread := []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
-			Description: "it has not been read yet"}}
-		return web.Status{At: s.Now(), Main: web.Main{Branch: s.Main, Checks: unread}, Notices: s.Loop.Notices()}, nil
+		unread := []plan.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
+			Facts: []delivery.Fact{{Code: code.MainNotRead}}}}
+		return web.Status{At: s.Now(), Main: web.Main{Branch: s.Main, Checks: shownChecks(unread)},
+			Notices: s.Loop.Notices()}, nil
 	}
 	status := snap.now(s.Fleet.Devices(), s.Now()).Status()
 	status.At = snap.At // of the rest

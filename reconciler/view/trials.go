@@ -21,6 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // Try begins an experiment, or finds it where it was.
@@ -113,12 +114,13 @@ func (s *Source) Trial(ctx context.Context, id string) (web.Trial, error) {
 
 // trial shows an experiment.
 func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
-	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State, Text: t.Text,
+	out := web.Trial{ID: t.Trial.ID, Model: t.Trial.Model, By: t.Trial.By, At: t.Trial.At, State: t.State,
+		Said:    said(t.Fact),
 		Release: t.Release,
 		Known:   t.Known, Trained: t.Trained, Total: t.Total, SecondsLeft: t.Left.Seconds(),
 		AtOnce: s.World.Server.Trainings, Variants: []web.Variant{}}
 	for i, v := range t.Variants {
-		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State, Text: v.Text,
+		w := web.Variant{ID: v.ID, Set: t.Trial.Variants[i].Set, Spec: v.Spec, State: v.State, Said: said(v.Fact),
 			Bundle: v.Bundle, Seeds: []web.Seed{}}
 		w.MAP = measuredMAP(v.Score)
 		if d := v.Diff; d != nil {
@@ -134,7 +136,7 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 }
 
 func shownSeed(s plan.SeedReport) web.Seed {
-	out := web.Seed{Seed: s.Seed, Run: s.Run, State: s.State, Text: s.Text, Bundle: s.Bundle}
+	out := web.Seed{Seed: s.Seed, Run: s.Run, State: s.State, Said: said(s.Fact), Bundle: s.Bundle}
 	if f := measuredMAP(s.Score); f != nil {
 		out.MAP = &f.Value
 	}
@@ -255,8 +257,9 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 				return stored(m.Model, m.Accepted.Bundle, fmt.Sprintf("release, %s@%d", m.Model, m.Accepted.Version))
 			}
 		}
-		if why := s.World.Blind(); why != "" {
-			return nil, delivery.Blockedf("compare two variants", "nobody can say which release %s has: %s", model, why)
+		if why := s.World.Blind(); !why.IsZero() {
+			return nil, delivery.Blockedf("compare two variants", "nobody can say which release %s has: %s", model,
+				words.Text(why))
 		}
 		return nil, delivery.Blockedf("compare two variants", "%s has no release", model)
 	}
@@ -287,7 +290,7 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 			}
 			if v.Score == nil {
 				return nil, delivery.Blockedf("wait for it: aob runs show "+t.Trial.ID,
-					"variant %s is not validated yet: %s", v.ID, v.Text)
+					"variant %s is not validated yet: %s", v.ID, words.Text(v.Fact))
 			}
 			label := strings.TrimSpace(v.ID + "  " + strings.Join(t.Trial.Variants[i].Set, " "))
 			if !slices.ContainsFunc(found, func(o side) bool { return o.score.Key == v.Score.Key }) {

@@ -37,9 +37,10 @@ func newShop() *shop {
 		ended: map[string]bool{}, prs: []web.PR{
 			{PullRequest: delivery.PullRequest{Number: 3, Title: "Train longer", Author: "maria", Head: "c0ffee",
 				HeadRef: "longer", Base: "main", Updated: noon},
-				State: delivery.CheckPending, Text: "shapes: train: epoch 12/30", Runs: []web.Run{train},
-				Checks: []delivery.Check{{Context: delivery.ContextRelease, State: delivery.CheckPending,
-					Description: "shapes: train: epoch 12/30"}}},
+				State: delivery.CheckPending, Said: web.Said{Text: "shapes: train: epoch 12/30"},
+				Runs: []web.Run{train},
+				Checks: []web.Check{{Check: delivery.Check{Context: delivery.ContextRelease,
+					State: delivery.CheckPending, Description: "shapes: train: epoch 12/30"}}}},
 		}}
 }
 

@@ -62,6 +62,18 @@ type Source interface {
 	Power(ctx context.Context, gate string) ([]gate.ModelPower, error)
 }
 
+// Said is a text, and the facts that it says: codes and values, for programs.
+type Said struct {
+	Text  string          `json:"text"`
+	Facts []delivery.Fact `json:"facts,omitempty"`
+}
+
+// A Check is a commit status, and the facts that its description says.
+type Check struct {
+	delivery.Check
+	Facts []delivery.Fact `json:"facts,omitempty"`
+}
+
 // A TrialRequest asks for an experiment: one model's file in some variants.
 type TrialRequest struct {
 	User     string           `json:"user,omitempty"` // the server takes it from the system
@@ -77,42 +89,42 @@ type VariantRequest struct {
 
 // A Trial is how an experiment stands. It is judged on validation splits alone.
 type Trial struct {
-	ID          string              `json:"id"`
-	Model       string              `json:"model"`
-	By          string              `json:"by"`
-	At          time.Time           `json:"at"`
-	State       delivery.CheckState `json:"state"`
-	Text        string              `json:"text"`
-	Release     *delivery.Release   `json:"release,omitempty"` // main's, that variants are compared with
-	Total       int                 `json:"total"`             // trainings
-	Trained     int                 `json:"trained"`
-	Known       int                 `json:"known"`  // that were there before
-	AtOnce      int                 `json:"atOnce"` // how many are trained at once; 0 is any number
-	SecondsLeft float64             `json:"secondsLeft,omitempty"`
-	Variants    []Variant           `json:"variants"` // in the order asked
+	ID    string              `json:"id"`
+	Model string              `json:"model"`
+	By    string              `json:"by"`
+	At    time.Time           `json:"at"`
+	State delivery.CheckState `json:"state"`
+	Said
+	Release     *delivery.Release `json:"release,omitempty"` // main's, that variants are compared with
+	Total       int               `json:"total"`             // trainings
+	Trained     int               `json:"trained"`
+	Known       int               `json:"known"`  // that were there before
+	AtOnce      int               `json:"atOnce"` // how many are trained at once; 0 is any number
+	SecondsLeft float64           `json:"secondsLeft,omitempty"`
+	Variants    []Variant         `json:"variants"` // in the order asked
 }
 
 // A Variant is how one variant of an experiment stands.
 type Variant struct {
-	ID     string              `json:"id"`
-	Set    []string            `json:"set"`
-	Spec   delivery.Digest     `json:"spec"`
-	State  delivery.CheckState `json:"state"`
-	Text   string              `json:"text"`
-	Bundle delivery.Digest     `json:"bundle,omitempty"` // the best seed's
-	MAP    *delivery.Figure    `json:"mAP,omitempty"`    // of that, on validation, with its interval over images
-	Diff   *delivery.Figure    `json:"diff,omitempty"`   // to main's release there
-	Seeds  []Seed              `json:"seeds"`
+	ID    string              `json:"id"`
+	Set   []string            `json:"set"`
+	Spec  delivery.Digest     `json:"spec"`
+	State delivery.CheckState `json:"state"`
+	Said
+	Bundle delivery.Digest  `json:"bundle,omitempty"` // the best seed's
+	MAP    *delivery.Figure `json:"mAP,omitempty"`    // of that, on validation, with its interval over images
+	Diff   *delivery.Figure `json:"diff,omitempty"`   // to main's release there
+	Seeds  []Seed           `json:"seeds"`
 }
 
 // A Seed is one training of a variant.
 type Seed struct {
-	Seed   int64               `json:"seed"`
-	Run    delivery.Digest     `json:"run,omitempty"` // empty where it was trained before
-	State  delivery.CheckState `json:"state"`
-	Text   string              `json:"text"`
-	Bundle delivery.Digest     `json:"bundle,omitempty"`
-	MAP    *float64            `json:"mAP,omitempty"`
+	Seed  int64               `json:"seed"`
+	Run   delivery.Digest     `json:"run,omitempty"` // empty where it was trained before
+	State delivery.CheckState `json:"state"`
+	Said
+	Bundle delivery.Digest `json:"bundle,omitempty"`
+	MAP    *float64        `json:"mAP,omitempty"`
 }
 
 // A Comparison is two models on one validation split.
@@ -160,9 +172,9 @@ type Status struct {
 
 // Main is the branch that says what must run.
 type Main struct {
-	Branch string           `json:"branch"`
-	Commit string           `json:"commit"`
-	Checks []delivery.Check `json:"checks"`
+	Branch string  `json:"branch"`
+	Commit string  `json:"commit"`
+	Checks []Check `json:"checks"`
 }
 
 // A Model is one model on main.
@@ -171,15 +183,15 @@ type Model struct {
 	Accepted *delivery.Release   `json:"accepted,omitempty"` // what fleets get
 	Named    *delivery.Release   `json:"named,omitempty"`    // what the release file says; differs where it was refused
 	State    delivery.CheckState `json:"state"`
-	Text     string              `json:"text"`
+	Said
 }
 
 // A PR is an open pull request.
 type PR struct {
 	delivery.PullRequest
 	State  delivery.CheckState `json:"state"` // of aob/release
-	Text   string              `json:"text"`  // of aob/release
-	Checks []delivery.Check    `json:"checks"`
+	Said                       // of aob/release
+	Checks []Check             `json:"checks"`
 	Runs   []Run               `json:"runs"` // of its content: running ones first, then the newest first
 
 	// The rest only Source.PR tells.
@@ -187,26 +199,26 @@ type PR struct {
 	Models     []Change             `json:"models,omitempty"`
 	Gates      []delivery.Verdict   `json:"gates,omitempty"`  // of current releases, by gates that it changes
 	Powers     []gate.ModelPower    `json:"powers,omitempty"` // how small a drop those gates can show
-	Fleets     []string             `json:"fleets,omitempty"` // what it changes about fleets, a line each
+	Fleets     []Said               `json:"fleets,omitempty"` // what it changes about fleets
 	Complaints []delivery.Complaint `json:"complaints,omitempty"`
 }
 
 // A Change is one model that a pull request changes.
 type Change struct {
-	Model    string              `json:"model"`
-	Spec     delivery.Digest     `json:"spec,omitempty"`
-	State    delivery.CheckState `json:"state"`
-	Text     string              `json:"text"`
-	Findings []delivery.Finding  `json:"findings,omitempty"` // in its dataset
-	Bundle   delivery.Digest     `json:"bundle,omitempty"`   // once trained
-	Baseline *delivery.Release   `json:"baseline,omitempty"` // main's accepted release
-	Verdicts []delivery.Verdict  `json:"verdicts,omitempty"`
-	Release  *delivery.Release   `json:"release,omitempty"` // what the release file must say
+	Model string              `json:"model"`
+	Spec  delivery.Digest     `json:"spec,omitempty"`
+	State delivery.CheckState `json:"state"`
+	Said
+	Findings []delivery.Finding `json:"findings,omitempty"` // in its dataset
+	Bundle   delivery.Digest    `json:"bundle,omitempty"`   // once trained
+	Baseline *delivery.Release  `json:"baseline,omitempty"` // main's accepted release
+	Verdicts []delivery.Verdict `json:"verdicts,omitempty"`
+	Release  *delivery.Release  `json:"release,omitempty"` // what the release file must say
 
 	Seeds    []Seed                             `json:"seeds,omitempty"`    // of its spec, with their mAP on validation
 	Points   map[string]delivery.OperatingPoint `json:"points,omitempty"`   // its thresholds, by class
 	Measured []delivery.Measured                `json:"measured,omitempty"` // by the gates that have answered
-	Settle   []string                           `json:"settle,omitempty"`   // what an owner must say to which gate
+	Settle   []Said                             `json:"settle,omitempty"`   // how unsure verdicts are settled
 	// Pictures are the pages of the images that got worse, by gate: addresses, or paths
 	// of the server's site where it does not know by which address it is reached.
 	Pictures map[string]string `json:"pictures,omitempty"`
@@ -241,9 +253,9 @@ type Fleet struct {
 	Model  string              `json:"model"`
 	Target delivery.Target     `json:"target"`
 	State  delivery.CheckState `json:"state"`
-	Text   string              `json:"text"`
-	Wave   int                 `json:"wave"`  // from 1; 0 is none
-	Waves  int                 `json:"waves"` // how many there are
+	Said
+	Wave  int `json:"wave"`  // from 1; 0 is none
+	Waves int `json:"waves"` // how many there are
 	// 0..1 of the places that devices have in a rollout; see InWave for people
 	Share   float64  `json:"share"`
 	InWave  int      `json:"inWave"`         // devices that are told to run Target

@@ -1,4 +1,4 @@
-package view
+package words
 
 import (
 	"flag"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/plan"
@@ -15,11 +16,15 @@ import (
 
 var update = flag.Bool("update", false, "write the comments of testdata as they come out now; then read every one")
 
+func plain(text string) delivery.Fact {
+	return delivery.Fact{Code: code.Plain, Values: delivery.Values{Text: text}}
+}
+
 // A reader of the comment alone learns what a pull request waits for, unless
 // that is only time.
 func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
-	release := func(state delivery.CheckState, text string) []delivery.Check {
-		return []delivery.Check{{Context: delivery.ContextRelease, State: state, Description: text}}
+	release := func(state delivery.CheckState, text string) []plan.Check {
+		return []plan.Check{{Context: delivery.ContextRelease, State: state, Facts: []delivery.Fact{plain(text)}}}
 	}
 	asking := plan.ProposalReport{Asks: []string{"/aob run 3f9c2a10", "/aob run 77aa00ff"}}
 	doubtful := func(d plan.Doubt) plan.ProposalReport {
@@ -33,7 +38,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 	}
 	for _, c := range []struct {
 		pr     plan.ProposalReport
-		checks []delivery.Check
+		checks []plan.Check
 		want   []string
 		not    string
 	}{
@@ -52,7 +57,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 			"gate/production: unsure"),
 			[]string{"AOB: an owner of the gate decides", "Its owner lead or ada may comment",
 				"```\n/aob accept 0a1b2c3d4e5f because …\n```", "push a better model"}, "more test images"},
-		{settled(doubtful(plan.Doubt{Owners: []string{"lead"}, Refused: []string{"ben is no <owner>"}})),
+		{settled(doubtful(plan.Doubt{Owners: []string{"lead"}, Refused: []delivery.Fact{plain("ben is no <owner>")}})),
 			release(delivery.CheckPending, "gate/production: unsure"),
 			[]string{"or give the gate more test images", "- ben is no &lt;owner>"}, "working"},
 		{doubtful(plan.Doubt{}), release(delivery.CheckPending, "gate/production: unsure"),
@@ -141,29 +146,30 @@ func TestComments(t *testing.T) {
 			v := gate.Judge("cells", delivery.Gate{Looks: 10, Checks: checks}, in)
 			m := plan.ModelReport{Model: "cells", Bundle: "sha256:75fd845c6c2c0000",
 				Baseline: &delivery.Release{Version: 2}, Verdicts: []delivery.Verdict{v},
-				Fleets: []string{"line (waves 1, 10%, 100%; soak 24h)"},
+				Fleets: []delivery.Fact{plain("line (waves 1, 10%, 100%; soak 24h)")},
 				Links:  []plan.Link{{Gate: "cells", URL: "https://aob.example.org/pictures/9c87/"}},
 				Measured: []delivery.Measured{{Gate: "cells", Images: 72,
 					Baseline: &delivery.BaselineMeasured{Version: 2, Metrics: map[string]float64{"mAP": was["mAP"]}},
 					Metrics:  map[string]delivery.Figure{"mAP": {Value: c.now["mAP"]}}}},
 				Points: map[string]delivery.OperatingPoint{"RBC": {Score: 0.131, Precision: 0.9, Recall: 0.5},
 					"WBC": {Score: 0.04, Precision: 0.7, Recall: 0.8, Note: "no threshold reaches precision 0.9"}}}
-			text := "cells: version 3, bundle 75fd845c6c2c, mAP 0.3000 (version 2: 0.2000)"
+			text := plain("cells: version 3, bundle 75fd845c6c2c, mAP 0.3000 (version 2: 0.2000)")
 			switch c.state {
 			case delivery.CheckFailure:
-				text = "cells: gate/cells: " + v.Reason
+				m.Fact = plan.ReasonOf(v).In(code.OfStage, delivery.Values{Stage: "gate/cells"})
+				text = m.Said()
 			default:
 				m.Release = &delivery.Release{Version: 3}
 			}
 			if v.Outcome == delivery.Unsure {
-				d := plan.Doubt{Gate: "cells", Owners: []string{"ada"}, Code: "0a1b2c3d4e5f", Reason: v.Reason}
+				d := plan.Doubt{Gate: "cells", Owners: []string{"ada"}, Code: "0a1b2c3d4e5f", Reason: plan.ReasonOf(v)}
 				if c.because != "" {
 					d.Accept = &delivery.Accept{By: "ada", Because: c.because, At: time.Unix(0, 0)}
 				}
 				m.Doubts = append(m.Doubts, d)
 			}
 			got := Comment(plan.ProposalReport{Models: []plan.ModelReport{m}},
-				[]delivery.Check{{Context: delivery.ContextRelease, State: c.state, Description: text}})
+				[]plan.Check{{Context: delivery.ContextRelease, State: c.state, Facts: []delivery.Fact{text}}})
 			file := filepath.Join("testdata", "comment-"+name+".md")
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {

@@ -1,4 +1,6 @@
-package view
+package words
+
+// This file writes the one comment that a pull request gets, in Markdown.
 
 import (
 	"fmt"
@@ -17,14 +19,14 @@ type Comments map[int]rendered
 // A rendered is a comment and what it was made of.
 type rendered struct {
 	pr     plan.ProposalReport
-	checks []delivery.Check
+	checks []plan.Check
 	body   string
 }
 
 // Of returns the comment of a pull request.
-func (c Comments) Of(pr plan.ProposalReport, checks []delivery.Check) string {
+func (c Comments) Of(pr plan.ProposalReport, checks []plan.Check) string {
 	last, ok := c[pr.PR.Number]
-	if !ok || !slices.Equal(last.checks, checks) || !reflect.DeepEqual(last.pr, pr) {
+	if !ok || !reflect.DeepEqual(last.checks, checks) || !reflect.DeepEqual(last.pr, pr) {
 		last = rendered{pr, checks, Comment(pr, checks)}
 		c[pr.PR.Number] = last
 	}
@@ -39,21 +41,21 @@ func (c Comments) Keep(open map[int]*plan.Proposal) {
 // Comment renders a pull request's report as Markdown. It holds no progress and
 // no clock, so that it is edited when something is decided and not while
 // something runs.
-func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
+func Comment(pr plan.ProposalReport, checks []plan.Check) string {
 	var b strings.Builder
 	for _, c := range checks {
 		if c.Context == delivery.ContextRelease {
 			switch {
 			case pr.Has && c.State == delivery.CheckSuccess:
-				fmt.Fprintf(&b, "### AOB: %s\n\n", delivery.Markdown(c.Description))
+				fmt.Fprintf(&b, "### AOB: %s\n\n", delivery.Markdown(Join(c.Facts)))
 			case c.State != delivery.CheckPending:
-				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), headline(pr, c.Description))
+				fmt.Fprintf(&b, "### AOB: %s\n\n%s\n\n", verdictWord(c.State), headline(pr, c))
 				if next := next(pr, c.State); next != "" {
 					fmt.Fprintf(&b, "%s\n\n", next)
 				}
 			case pr.Elsewhere:
 				fmt.Fprintf(&b, "### AOB: not judged yet\n\n%s\n\n",
-					delivery.Markdown(strings.ToUpper(c.Description[:1])+c.Description[1:]+"."))
+					delivery.Markdown(capital(Join(c.Facts))+"."))
 			case len(open(pr)) > 0:
 				b.WriteString("### AOB: an owner of the gate decides\n\n")
 				for _, d := range open(pr) {
@@ -115,7 +117,7 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 			"answer |\n| --- | --- | --- |\n")
 		for _, v := range pr.Gates {
 			fmt.Fprintf(&b, "| %s | %s | %s: %s |\n", delivery.Markdown(v.Model), delivery.Markdown(v.Gate),
-				orWaiting(v.Outcome), delivery.Markdown(v.Reason))
+				orWaiting(v.Outcome), Markdown(plan.ReasonOf(v)))
 		}
 		b.WriteString("\n")
 	}
@@ -131,13 +133,15 @@ func Comment(pr plan.ProposalReport, checks []delivery.Check) string {
 		b.WriteString("\n")
 	}
 	for _, line := range pr.Held {
-		fmt.Fprintf(&b, "\n**Quarantine:** %s\n", delivery.Markdown(line))
+		fmt.Fprintf(&b, "\n**Quarantine:** %s\n", Markdown(line))
 	}
 	for _, line := range pr.Fleets {
-		fmt.Fprintf(&b, "- fleet %s\n", delivery.Markdown(line))
+		fmt.Fprintf(&b, "- fleet %s\n", Markdown(line))
 	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
+
+func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
 // noBranch reports whether nobody can push to the head of a pull request, also not who opened it: it is no branch.
 func noBranch(pr delivery.PullRequest) bool {
@@ -146,19 +150,19 @@ func noBranch(pr delivery.PullRequest) bool {
 
 // headline is what aob/release says. Where gates failed, it counts, as their
 // sections say the rest.
-func headline(pr plan.ProposalReport, description string) string {
+func headline(pr plan.ProposalReport, check plan.Check) string {
 	var lines []string
 	for _, m := range pr.Models {
 		for _, v := range m.Verdicts {
-			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && strings.Contains(description, v.Reason) {
+			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && m.Fact.Contains(plan.ReasonOf(v)) {
 				failed := outcomes(v)[delivery.Fail]
 				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.",
-					delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, count(len(v.Checks), "check")))
+					delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, Count(len(v.Checks), "check")))
 			}
 		}
 	}
 	if len(lines) == 0 {
-		return delivery.Markdown(description)
+		return delivery.Markdown(Join(check.Facts))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -179,7 +183,7 @@ func next(pr plan.ProposalReport, state delivery.CheckState) string {
 			failed = append(failed, m.Model)
 		}
 		if m.Release != nil && len(m.Verdicts) > 0 {
-			released, fleets = append(released, m.Model), append(fleets, m.Fleets...)
+			released, fleets = append(released, m.Model), append(fleets, Lines(m.Fleets)...)
 		}
 	}
 	switch {
@@ -263,7 +267,7 @@ func commentDoubt(b *strings.Builder, d plan.Doubt) {
 		"…\n```\n\nIf AOB asks back in a comment of its own, the owner reacts to that comment with 👍.\n\n",
 		delivery.Markdown(d.Gate), delivery.Markdown(strings.Join(d.Owners, " or ")), d.Code)
 	for _, why := range d.Refused {
-		fmt.Fprintf(b, "- %s\n", delivery.Markdown(why))
+		fmt.Fprintf(b, "- %s\n", Markdown(why))
 	}
 	if len(d.Refused) > 0 {
 		b.WriteString("\n")
@@ -302,7 +306,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 	}
 	b.WriteString("\n\n")
 	for _, line := range m.Carried {
-		fmt.Fprintf(b, "**The fleet's bar:** %s.\n\n", delivery.Markdown(line))
+		fmt.Fprintf(b, "**The fleet's bar:** %s.\n\n", Markdown(line))
 	}
 	for _, v := range m.Verdicts {
 		baseline := m.Baseline
@@ -379,23 +383,13 @@ func were(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun + " was"
 	}
-	return count(n, noun) + " were"
-}
-
-func count(n int, noun string) string {
-	switch {
-	case n == 1:
-		return "1 " + noun
-	case strings.HasSuffix(noun, "ss"):
-		return fmt.Sprintf("%d %ses", n, noun)
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return Count(n, noun) + " were"
 }
 
 // commentTried tells what a draft does on its validation split.
 func commentTried(b *strings.Builder, m plan.ModelReport) {
 	fmt.Fprintf(b, "On %s, compared with version %d:\n\n| | value | was | change (95 %% sure) |\n| --- | --- | --- | "+
-		"--- |\n", count(m.Tried.Images, "validation image"), m.Baseline.Version)
+		"--- |\n", Count(m.Tried.Images, "validation image"), m.Baseline.Version)
 	for _, metric := range append([]string{"mAP", "AP50"}, prefixedClasses(m.Tried.Classes)...) {
 		d, ok := m.Tried.Metrics[metric]
 		if !ok {
@@ -444,7 +438,7 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 	if e.Baseline != nil {
 		version, line = fmt.Sprintf(" | version %d", e.Baseline.Version), " | ---"
 	}
-	fmt.Fprintf(b, "| %s | value | 95 %% interval%s |\n| --- | --- | ---%s |\n", count(e.Images, "test image"), version,
+	fmt.Fprintf(b, "| %s | value | 95 %% interval%s |\n| --- | --- | ---%s |\n", Count(e.Images, "test image"), version,
 		line)
 	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), delivery.CompareFigures) {
 		f := e.Metrics[name]

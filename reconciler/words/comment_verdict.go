@@ -1,4 +1,4 @@
-package view
+package words
 
 // This file is what a comment says of one gate's verdict.
 
@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // shownClasses is how many classes of one check a table shows, where all passed.
@@ -20,14 +21,14 @@ const shownClasses = 4
 func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
 	fmt.Fprintf(b, "**Gate %s: %s**", delivery.Markdown(v.Gate), outcomeLabel(v.Outcome))
 	if v.Images > 0 {
-		fmt.Fprintf(b, ", on %s", count(v.Images, "test image"))
+		fmt.Fprintf(b, ", on %s", Count(v.Images, "test image"))
 	}
 	if v.LeftOut > 0 {
 		fmt.Fprintf(b, " (%d left out, a model was trained on them)", v.LeftOut)
 	}
 	b.WriteString("\n\n")
 	if len(v.Checks) == 0 {
-		fmt.Fprintf(b, "%s\n\n", delivery.Markdown(v.Reason))
+		fmt.Fprintf(b, "%s\n\n", Markdown(plan.ReasonOf(v)))
 	}
 	for _, outcome := range []delivery.Outcome{delivery.Fail, delivery.Unsure, delivery.Ignored} {
 		for _, c := range v.Checks {
@@ -54,7 +55,7 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 		commentChecks(b, shown)
 	}
 	if len(rest) > 0 {
-		fold(b, fmt.Sprintf("%s more that pass", count(len(rest), "class")), func() { commentChecks(b, rest) })
+		fold(b, fmt.Sprintf("%s more that pass", Count(len(rest), "class")), func() { commentChecks(b, rest) })
 	}
 	if v.Look > 0 {
 		against := ", with no release to compare with yet"

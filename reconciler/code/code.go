@@ -1,0 +1,261 @@
+// Package code lists the codes of facts: what AOB decides and reports, without words. Package words has a sentence for
+// each. A code keeps its name and its meaning: programs that read JSON compare it.
+package code
+
+import "github.com/autonomos/aob/reconciler/delivery"
+
+// Of what the facts inside are.
+const (
+	Plain        delivery.Code = "plain"   // a text from outside, or a sentence of a part that has no codes yet
+	Several      delivery.Code = "several" // facts that hold together
+	OfModel      delivery.Code = "of.model"
+	OfStage      delivery.Code = "of.stage"
+	OfSeed       delivery.Code = "of.seed"
+	OfFleet      delivery.Code = "of.fleet"
+	OfGate       delivery.Code = "of.gate"
+	OfVersion    delivery.Code = "of.version"
+	OfBaseline   delivery.Code = "of.baseline"
+	OfValidation delivery.Code = "of.validation"
+	OfComparison delivery.Code = "of.comparison"
+	OfThresholds delivery.Code = "of.thresholds"
+	OfDraft      delivery.Code = "of.draft"
+	OfRollback   delivery.Code = "of.rollback"
+)
+
+// Runs.
+const (
+	RunReading         delivery.Code = "run.reading"
+	RunFailed          delivery.Code = "run.failed"
+	RunEnding          delivery.Code = "run.ending"
+	RunTraining        delivery.Code = "run.training"
+	RunEvaluating      delivery.Code = "run.evaluating"
+	RunAtStage         delivery.Code = "run.atStage"
+	RunRunning         delivery.Code = "run.running"
+	RunStarting        delivery.Code = "run.starting"
+	RunRestarting      delivery.Code = "run.restarting"
+	RunResuming        delivery.Code = "run.resuming"
+	RunQueued          delivery.Code = "run.queued"
+	TrainingQueued     delivery.Code = "training.queued"
+	RunCost            delivery.Code = "run.cost"
+	ApprovalByComment  delivery.Code = "approval.byComment"
+	ApprovalBySocket   delivery.Code = "approval.bySocket"
+	ApprovalByReaction delivery.Code = "approval.byReaction"
+)
+
+// Why runs end.
+const (
+	RunReplaced delivery.Code = "end.replaced"
+	RunUnneeded delivery.Code = "end.unneeded"
+	RunOfNoPull delivery.Code = "end.ofNoPull"
+	PullsClosed delivery.Code = "end.pullsClosed"
+)
+
+// The dataset.
+const (
+	DataUnreadable delivery.Code = "data.unreadable"
+	DataReady      delivery.Code = "data.ready"
+	Finding        delivery.Code = "data.finding"
+)
+
+// Training.
+const (
+	SeedsTrained           delivery.Code = "train.seeds"
+	Trained                delivery.Code = "train.done"
+	TrainedBest            delivery.Code = "train.best"
+	TrainedBefore          delivery.Code = "train.before"
+	TrainedSigning         delivery.Code = "train.signing"
+	TrainedSame            delivery.Code = "train.same"
+	SeedBestSigning        delivery.Code = "train.bestSigning"
+	TrainedBundleGone      delivery.Code = "train.bundleGone"
+	TrainerUnknown         delivery.Code = "train.noTrainer"
+	TrainResultUnreadable  delivery.Code = "train.unreadable"
+	TrainDataReading       delivery.Code = "train.dataReading"
+	ThresholdsNoValidation delivery.Code = "thresholds.noValidation"
+	ThresholdsBundleGone   delivery.Code = "thresholds.bundleGone"
+	ThresholdsUnreadable   delivery.Code = "thresholds.unreadable"
+	ThresholdsSigning      delivery.Code = "thresholds.signing"
+	Thresholds             delivery.Code = "thresholds.found"
+)
+
+// Evaluation.
+const (
+	BundleGone        delivery.Code = "eval.bundleGone"
+	ScoresUnreadable  delivery.Code = "eval.unreadable"
+	ScoredSigning     delivery.Code = "eval.signing"
+	CompareUnreadable delivery.Code = "compare.unreadable"
+	Evaluated         delivery.Code = "eval.done"
+	EvaluatedBoth     delivery.Code = "eval.compared"
+	EvalSetUnread     delivery.Code = "eval.setUnread"
+	EvalAwaited       delivery.Code = "eval.awaited"
+	NoValidation      delivery.Code = "validation.none"
+	Validated         delivery.Code = "validation.done"
+	DraftValidated    delivery.Code = "draft.validated"
+	DraftCompared     delivery.Code = "draft.compared"
+	DraftGateWaits    delivery.Code = "draft.gateWaits"
+	TrialProgress     delivery.Code = "trial.progress"
+)
+
+// Gates and their owners.
+const (
+	GateSays         delivery.Code = "gate.says"
+	GateNotJudged    delivery.Code = "gate.notJudged"
+	NothingJudged    delivery.Code = "gate.nothingJudged"
+	NoGate           delivery.Code = "gate.none"
+	NoGateLeft       delivery.Code = "gate.noneLeft"
+	NoGateOnMain     delivery.Code = "gate.noneOnMain"
+	VerdictAccepted  delivery.Code = "verdict.accepted"
+	VerdictUnownable delivery.Code = "verdict.unownable"
+	VerdictUnsure    delivery.Code = "verdict.unsure"
+	AcceptBySocket   delivery.Code = "accept.bySocket"
+	AcceptByComment  delivery.Code = "accept.byComment"
+	AcceptByReaction delivery.Code = "accept.byReaction"
+	AcceptReader     delivery.Code = "accept.reader"
+	AcceptNotOwner   delivery.Code = "accept.notOwner"
+	AcceptUnknown    delivery.Code = "accept.unknown"
+	AcceptStale      delivery.Code = "accept.stale"
+	OwnerInvalid     delivery.Code = "owner.invalid"
+	OwnerWarning     delivery.Code = "owner.warning"
+)
+
+// A model in a pull request.
+const (
+	ModelRemoved       delivery.Code = "model.removed"
+	ModelRenamedOnMain delivery.Code = "model.renamedOnMain"
+	ModelRemovedOnMain delivery.Code = "model.removedOnMain"
+	ModelChangedOnMain delivery.Code = "model.changedOnMain"
+	ModelAmbiguous     delivery.Code = "model.ambiguous"
+	ReleaseFileRemoved delivery.Code = "model.releaseFileRemoved"
+	ReleaseFileGone    delivery.Code = "model.releaseFileGone"
+	MainUnread         delivery.Code = "model.mainUnread"
+	Waits              delivery.Code = "model.waits"
+	StageAwaited       delivery.Code = "model.stageAwaited"
+	Merged             delivery.Code = "model.merged"
+	MergedVersion      delivery.Code = "model.mergedVersion"
+	MergedBut          delivery.Code = "model.mergedBut"
+)
+
+// Its release.
+const (
+	AlreadyReleased     delivery.Code = "release.already"
+	ReleasedBefore      delivery.Code = "release.before"
+	ReleaseSigning      delivery.Code = "release.signing"
+	ReleaseCommitting   delivery.Code = "release.committing"
+	ReleaseReady        delivery.Code = "release.ready"
+	ReleaseFileMoved    delivery.Code = "release.fileMoved"
+	ReleaseFileUnsigned delivery.Code = "release.fileUnsigned"
+	ReleaseFileEdited   delivery.Code = "release.fileEdited"
+	ReleaseBundleGone   delivery.Code = "release.bundleGone"
+	RollsBack           delivery.Code = "release.rollsBack"
+	FleetGatesSigning   delivery.Code = "release.fleetGatesSigning"
+	BundleQuarantined   delivery.Code = "quarantine.bundle"
+	WeightsQuarantined  delivery.Code = "quarantine.weights"
+	QuarantineBlocks    delivery.Code = "quarantine.blocks"
+)
+
+// A model on main.
+const (
+	MainNoRelease    delivery.Code = "main.noRelease"
+	MainNoneReleased delivery.Code = "main.noneReleased"
+	MainFileRemoved  delivery.Code = "main.fileRemoved"
+	MainNewer        delivery.Code = "main.newer"
+	MainWaits        delivery.Code = "main.waits"
+	MainRefused      delivery.Code = "main.refused"
+	MainEdited       delivery.Code = "main.edited"
+	MainAccepted     delivery.Code = "main.accepted"
+	MainAcceptedBack delivery.Code = "main.acceptedBack"
+	MainAccepting    delivery.Code = "main.accepting"
+	MainJudging      delivery.Code = "main.judging"
+	SpecOther        delivery.Code = "main.specOther"
+	StatementMissing delivery.Code = "main.statementMissing"
+	BaselineMoved    delivery.Code = "main.baselineMoved"
+	VersionTaken     delivery.Code = "main.versionTaken"
+)
+
+// Main.
+const (
+	IntentSummary       delivery.Code = "intent.summary"
+	IntentInvalid       delivery.Code = "intent.invalid"
+	FleetsStay          delivery.Code = "intent.fleetsStay"
+	FleetsAllStay       delivery.Code = "intent.allStay"
+	FleetsNoneStay      delivery.Code = "intent.noneStay"
+	FleetsSomeStay      delivery.Code = "intent.someStay"
+	QuarantineEntryLost delivery.Code = "intent.entryLost"
+	GateLost            delivery.Code = "intent.gateLost"
+	GateWeakened        delivery.Code = "intent.gateWeakened"
+	MainNotRead         delivery.Code = "intent.notRead"
+	MainRewound         delivery.Code = "intent.rewound"
+	MainRewoundMoved    delivery.Code = "intent.rewoundMoved"
+)
+
+// What cannot be read.
+const (
+	NewerSigned      delivery.Code = "unread.newer"
+	EvidenceUnread   delivery.Code = "unread.evidence"
+	StatementUnread  delivery.Code = "unread.statement"
+	HistoryUnread    delivery.Code = "unread.history"
+	FleetGatesUnread delivery.Code = "unread.fleetGates"
+	MainBroken       delivery.Code = "unread.main"
+	AbortUnread      delivery.Code = "unread.abort"
+)
+
+// A pull request.
+const (
+	TargetsOther        delivery.Code = "pull.targetsOther"
+	ForeignChange       delivery.Code = "pull.foreign"
+	BothChanged         delivery.Code = "pull.bothChanged"
+	MovedFiles          delivery.Code = "pull.moved"
+	UndoneChange        delivery.Code = "pull.undone"
+	HistoryUnrelated    delivery.Code = "pull.unrelated"
+	HistoryCrossed      delivery.Code = "pull.crossed"
+	EntryRemoved        delivery.Code = "pull.entryRemoved"
+	EntryWouldBeRemoved delivery.Code = "pull.entryWouldBeRemoved"
+	BundleForbidden     delivery.Code = "pull.bundleForbidden"
+	BundleLifted        delivery.Code = "pull.bundleLifted"
+	QuarantineUnread    delivery.Code = "pull.quarantineUnread"
+	NoModelChange       delivery.Code = "pull.noModelChange"
+	GatesChanged        delivery.Code = "pull.gates"
+	WouldFail           delivery.Code = "pull.wouldFail"
+	TodayFails          delivery.Code = "pull.todayFails"
+	JudgingCurrent      delivery.Code = "pull.judgingCurrent"
+	FleetsChanged       delivery.Code = "pull.fleets"
+	QuarantineChanged   delivery.Code = "pull.quarantine"
+	MainMoved           delivery.Code = "pull.mainMoved"
+)
+
+// Fleets.
+const (
+	FleetNew            delivery.Code = "fleet.new"
+	FleetChanged        delivery.Code = "fleet.changed"
+	FleetRepointed      delivery.Code = "fleet.repointed"
+	FleetRemoved        delivery.Code = "fleet.removed"
+	FleetFollows        delivery.Code = "fleet.follows"
+	FleetPinned         delivery.Code = "fleet.pinned"
+	FleetPaused         delivery.Code = "fleet.paused"
+	FleetBrings         delivery.Code = "fleet.brings"
+	FleetBringsUntil    delivery.Code = "fleet.bringsUntil"
+	FleetRanBefore      delivery.Code = "fleet.ranBefore"
+	FleetKeeps          delivery.Code = "fleet.keeps"
+	FleetGoes           delivery.Code = "fleet.goes"
+	FleetGoesBack       delivery.Code = "fleet.goesBack"
+	FleetPinUnknown     delivery.Code = "fleet.pinUnknown"
+	FleetPinQuarantined delivery.Code = "fleet.pinQuarantined"
+	FleetAwaitsRelease  delivery.Code = "fleet.awaitsRelease"
+	FleetStaysWith      delivery.Code = "fleet.staysWith"
+	FleetBundleGone     delivery.Code = "fleet.bundleGone"
+	RingOfNoFleet       delivery.Code = "fleet.ringOfNoFleet"
+	StepFailed          delivery.Code = "step.failed"
+	StepBlocked         delivery.Code = "step.blocked"
+	PushBlocked         delivery.Code = "step.pushBlocked"
+	DevicesKeep         delivery.Code = "fleet.devicesKeep"
+	StoreLost           delivery.Code = "fleet.storeLost"
+)
+
+// AOB's own pull requests: titles, and why.
+const (
+	RestoreTitle           delivery.Code = "propose.restoreTitle"
+	TakeBackTitle          delivery.Code = "propose.takeBackTitle"
+	RestoreBody            delivery.Code = "propose.restoreBody"
+	QuarantineRestoreTitle delivery.Code = "propose.quarantineRestoreTitle"
+	QuarantineTitle        delivery.Code = "propose.quarantineTitle"
+	QuarantineBody         delivery.Code = "propose.quarantineBody"
+)

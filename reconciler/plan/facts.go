@@ -1,0 +1,51 @@
+package plan
+
+// This file has short names for facts. A plan decides and gives codes and values; package words has the sentences.
+
+import (
+	"github.com/autonomos/aob/reconciler/code"
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+type values = delivery.Values
+
+func fact(c delivery.Code, v values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
+
+// plain is a text from outside, or of a part that gives no facts yet. "" is no fact.
+func plain(text string) delivery.Fact {
+	if text == "" {
+		return delivery.Fact{}
+	}
+	return fact(code.Plain, values{Text: text})
+}
+
+// several joins facts that hold together. Of one it is that one.
+func several(facts ...delivery.Fact) delivery.Fact {
+	var list []delivery.Fact
+	for _, f := range facts {
+		if !f.IsZero() {
+			list = append(list, f)
+		}
+	}
+	switch len(list) {
+	case 0:
+		return delivery.Fact{}
+	case 1:
+		return list[0]
+	}
+	return fact(code.Several, values{Facts: list})
+}
+
+func pending(f delivery.Fact) Stage { return Stage{State: delivery.CheckPending, Fact: f} }
+func failed(f delivery.Fact) Stage  { return Stage{State: delivery.CheckFailure, Fact: f} }
+
+// A Check is one commit status, without words.
+type Check struct {
+	Context string
+	State   delivery.CheckState
+	Facts   []delivery.Fact
+}
+
+func check(context string, state delivery.CheckState, facts ...delivery.Fact) Check {
+	return Check{Context: context, State: state, Facts: facts}
+}

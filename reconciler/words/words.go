@@ -1,0 +1,112 @@
+// Package words owns every sentence that AOB says about its decisions. Package plan and package gate return facts:
+// codes
+// and values. Here each code has one function that writes it, and each medium one writer:
+//
+//   - sentences.go: the sentence of each code.
+//   - terminal.go: aob plan, and lines of the other commands.
+//   - comment.go: Markdown, for the comment on a pull request.
+//   - json.go: a fact with its text.
+//
+// A sentence puts values in as they are. The writer of a medium escapes the whole text, so that nothing that people,
+// devices or trainers wrote is an order to a forge, a terminal or git.
+package words
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// Text writes a fact without escaping it.
+func Text(f delivery.Fact) string {
+	if f.IsZero() {
+		return ""
+	}
+	if write, ok := sentences[f.Code]; ok {
+		return write(f.Values)
+	}
+	return f.String() // of a newer server
+}
+
+// Join writes facts that hold together.
+func Join(facts []delivery.Fact) string {
+	if len(facts) == 1 {
+		return Text(facts[0])
+	}
+	var b strings.Builder
+	for _, f := range facts {
+		text := Text(f)
+		if b.Len() > 0 && text != "" {
+			b.WriteString("; ")
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
+// Lines writes each fact by itself.
+func Lines(facts []delivery.Fact) []string {
+	var lines []string
+	for _, f := range facts {
+		lines = append(lines, Text(f))
+	}
+	return lines
+}
+
+// Markdown writes a fact for a forge. It is text, whatever its values say.
+func Markdown(f delivery.Fact) string { return delivery.Markdown(Text(f)) }
+
+// Checks writes checks as forges take them.
+func Checks(list []plan.Check) []delivery.Check {
+	if list == nil {
+		return nil
+	}
+	checks := make([]delivery.Check, len(list))
+	for i, c := range list {
+		checks[i] = Check(c)
+	}
+	return checks
+}
+
+// Check writes one check.
+func Check(c plan.Check) delivery.Check {
+	return delivery.Check{Context: c.Context, State: c.State, Description: Join(c.Facts)}
+}
+
+// Proposed writes a pull request of AOB's own: its title, its description in Markdown, and what its commit says below
+// the title.
+func Proposed(s plan.Propose) (title, description, message string) {
+	escaped := func(escape func(string) string) string {
+		f := s.Body
+		f.Text = escape(f.Text)
+		if len(f.Facts) > 0 {
+			f.Facts = []delivery.Fact{{Code: "plain", Values: delivery.Values{Text: escape(Join(f.Facts))}}}
+		}
+		return Text(f)
+	}
+	return Text(s.Title), escaped(delivery.Markdown), escaped(delivery.CommitText)
+}
+
+// Count says how many things there are.
+func Count(n int, noun string) string {
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case strings.HasSuffix(noun, "ss"):
+		return fmt.Sprintf("%d %ses", n, noun)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// PRs are pull requests as people write them; 0 is none.
+func PRs(numbers []int) string {
+	var list []string
+	for _, n := range numbers {
+		if n > 0 {
+			list = append(list, fmt.Sprintf("#%d", n))
+		}
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,134 @@
+package words
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/tools/hostile"
+)
+
+// codes are all codes that package code declares.
+func codes(t *testing.T) []delivery.Code {
+	file, err := parser.ParseFile(token.NewFileSet(), "../code/code.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []delivery.Code
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok {
+			text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, delivery.Code(text))
+		}
+		return true
+	})
+	return list
+}
+
+// Every code has one sentence, and every sentence is of a code.
+func TestEveryCodeHasASentence(t *testing.T) {
+	known := codes(t)
+	for i, c := range known {
+		if _, ok := sentences[c]; !ok {
+			t.Errorf("%s has no sentence", c)
+		}
+		if slices.Contains(known[:i], c) {
+			t.Errorf("%s is the code of two facts", c)
+		}
+	}
+	for _, c := range slices.Sorted(maps.Keys(sentences)) {
+		if !slices.Contains(known, c) {
+			t.Errorf("%s has a sentence, and package code does not list it", c)
+		}
+	}
+	n := 0
+	for _, part := range []map[delivery.Code]sentence{parts, runs, training, gates, models, releases, mains, pulls,
+		fleets, steps, proposals} {
+		n += len(part)
+	}
+	if n != len(sentences) {
+		t.Errorf("%d sentences for %d codes: one code has two", n, len(sentences))
+	}
+}
+
+// example is a fact with all values.
+func example(c delivery.Code) delivery.Fact {
+	bundle := delivery.Digest("sha256:" + strings.Repeat("4f0c", 16))
+	return delivery.Fact{Code: c, Values: delivery.Values{Model: "pallets", Version: 12, Bundle: bundle,
+		FromModel: "crates", FromVersion: 11, FromBundle: delivery.Digest("sha256:" + strings.Repeat("9a1d", 16)),
+		Stage: "train", Outcome: delivery.Fail, Gate: "production", Gates: []string{"production", "night"},
+		Fleet: "docks", Class: "person", Metric: delivery.MetricMAP, Dataset: "dir:pallets", EvalSet: "dir:gold",
+		Seed: 2, Names: []string{"ada", "ben"}, Labels: []string{"box"}, Branch: "main",
+		Commit: strings.Repeat("c0ffee12", 5), From: strings.Repeat("badcab1e", 5), PRs: []int{3, 4},
+		File: "models/pallets.quarantine.yaml", Files: []string{"gates/a.yaml", "gates/b.yaml"}, By: "ada",
+		Text: "what somebody wrote", Ask: "3f9c2a10", Count: 2, Total: 5, Limit: 1, Counts: map[string]int{"models": 2,
+			"gates": 1, "fleets": 0, "train": 100, "valid": 30, "leftOut": 3, "epochs": 8, "pixels": 640, "seeds": 1,
+			"trained": 2, "total": 5, "failed": 1}, Scores: map[string]float64{"box": 0.25, "person": 0.5}, Bytes: 7e6,
+		Images: 72, Attempt: 2, Value: 0.5, Baseline: 0.48, Diff: 0.02, Low: 0.01, High: 0.03,
+		At: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), Lasts: delivery.Duration(30 * time.Minute),
+		Facts: []delivery.Fact{{Code: "run.starting"}}}}
+}
+
+// testdata/sentences.golden has an example of every sentence, for people to read.
+func TestSentences(t *testing.T) {
+	var b strings.Builder
+	for _, c := range codes(t) {
+		fmt.Fprintf(&b, "%s\n\t%s\n", c, strings.ReplaceAll(Text(example(c)), "\n", "\n\t"))
+	}
+	const file = "testdata/sentences.golden"
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Errorf("%s is not what the sentences are now; read the difference after go test -update", file)
+	}
+}
+
+// A sentence begins as it goes on behind another one, says something without values, and ends without a full stop.
+func TestSentencesJoin(t *testing.T) {
+	for _, c := range codes(t) {
+		text := Text(example(c))
+		if c != "propose.restoreBody" && c != "propose.quarantineBody" && strings.HasSuffix(text, ".") {
+			t.Errorf("%s ends with a full stop: %s", c, text)
+		}
+		if strings.Contains(text, "%!") {
+			t.Errorf("%s: %s", c, text)
+		}
+	}
+}
+
+// Whatever the values are, a sentence is one text in Markdown and one line on a terminal.
+func TestValuesAreText(t *testing.T) {
+	filled := func(c delivery.Code, text string) delivery.Fact {
+		f := delivery.Fact{Code: c}
+		hostile.Fill(&f.Values, text)
+		f.Facts = []delivery.Fact{{Code: "plain", Values: delivery.Values{Text: text}}}
+		return f
+	}
+	for i, c := range codes(t) {
+		harmless := Markdown(filled(c, hostile.Harmless))
+		for _, text := range hostile.Lots(20)[i%20 : i%20+1] {
+			if err := hostile.Markdown(harmless, Markdown(filled(c, text))); err != nil {
+				t.Errorf("%s, %.40q: %v", c, text, err)
+			}
+		}
+	}
+}
