@@ -63,7 +63,7 @@ func TestErrors(t *testing.T) {
 		},
 		"a `dir:` outside the server's list": func(*testing.T) string {
 			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", "dir: secrets", 1),
-				intent.Options{Roots: []string{"shapes", "gold"}})
+				intent.Options{Datasets: map[string][]string{"dir": {"shapes", "gold"}}})
 		},
 		"an address as a dataset": func(*testing.T) string {
 			return complaintOf(strings.Replace(model("pallets", 1), "dir: shapes", `dir: "http://10.0.0.1/data"`, 1),
@@ -258,9 +258,10 @@ func smallDataset(t *testing.T) string {
 // dataError is what aob/data says of a dataset, as plan shows it.
 func dataError(t *testing.T, dir string) string {
 	t.Helper()
-	ask := delivery.DataRun{Dataset: delivery.Dataset{Dir: "shapes"},
+	ask := delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"},
 		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}}}
-	result, err := dataset.Roots{"shapes": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"),
+	result, err := dataset.Catalog{Sources: map[string]dataset.Source{"dir": dataset.Dir{}},
+		Locations: map[string]map[string]string{"dir": {"shapes": dir}}}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"),
 		t.TempDir(), nil)
 	if err != nil {
 		return err.Error()

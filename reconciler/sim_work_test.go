@@ -237,7 +237,7 @@ var simLabels = []string{"circle", "easy", "square", "triangle"}
 // other labels.
 func simContent(e delivery.EvalSet) delivery.EvalSetContent {
 	images := e
-	images.Dataset.Dir, _, _ = strings.Cut(e.Dataset.Dir, "/labels")
+	images.Dataset.Path, _, _ = strings.Cut(e.Dataset.Path, "/labels")
 	return delivery.EvalSetContent{EvalSet: e, Images: delivery.DigestOf("images", images),
 		Truths: delivery.DigestOf("truths", e), Labels: simLabels, Count: 50}
 }

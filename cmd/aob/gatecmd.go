@@ -84,11 +84,11 @@ file, --covers makes one.`,
 			e := g.Evaluate
 			if from != "" {
 				source, name, _ := strings.Cut(from, ":")
-				if source != "dir" || name == "" {
-					return hinted{fmt.Errorf("--dataset: want dir:NAME or dir:NAME/folder, got %q", from),
-						"NAME stands under datasets.dir in " + config}
+				if sources[source] == nil || name == "" {
+					return hinted{fmt.Errorf("--dataset: want SOURCE:NAME or SOURCE:NAME/folder, got %q", from),
+						"as dir:NAME, where NAME stands under datasets.dir in " + config}
 				}
-				e = delivery.EvalSet{Dataset: delivery.Dataset{Dir: name}, Split: "test"}
+				e = delivery.EvalSet{Dataset: delivery.Dataset{Source: source, Path: name}, Split: "test"}
 			}
 			if e.Split == "" {
 				e.Split = "test"
@@ -99,7 +99,7 @@ file, --covers makes one.`,
 			if c.Flags().Changed("group") {
 				e.Group = by
 			}
-			frozen, err := dataset.Roots(server.Datasets.Dir).Freeze(c.Context(), e)
+			frozen, err := datasets(server).Freeze(c.Context(), e)
 			if err != nil {
 				return err
 			}

@@ -185,7 +185,7 @@ func TestLogsAreText(t *testing.T) {
 func TestCommandsPrintSafely(t *testing.T) {
 	own := []string{
 		`fmt.Fprintln(c.OutOrStdout(), strings.ToLower(kind))`,
-		`_, err := c.OutOrStdout().Write(intent.Schema(kind))`,
+		`_, err := c.OutOrStdout().Write(intent.Schema(kind, known))`,
 		`say := c.OutOrStdout()`, // of aob init: the paths that it was given
 		`_, err := io.WriteString(c.OutOrStdout(), v.markdown())`,
 		`out := c.OutOrStdout()`,                                       // of aob logs, which wraps it

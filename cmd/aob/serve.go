@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -225,7 +224,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 
 	r := &reconciler.Reconciler{
 		Repo: mirror, Ledger: book, Metrics: metrics,
-		Parser: intent.NewCache(intent.Options{Trainers: trainers, Roots: rootNames(s), Zone: knownZone}),
+		Parser: intent.NewCache(intent.Options{Trainers: trainers, Datasets: datasetNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge),
 		Progress: 5 * time.Second,
 		Server: plan.Server{Trainers: trainers.Descriptions(), Protocol: protocol,
@@ -379,10 +378,6 @@ func runnerEnv() []string {
 		}
 	}
 	return env
-}
-
-func rootNames(s intent.Server) []string {
-	return append([]string{}, slices.Sorted(maps.Keys(s.Datasets.Dir))...) // none is not nil, which would allow all
 }
 
 func knownZone(name string) error {

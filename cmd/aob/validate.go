@@ -69,7 +69,10 @@ type validation struct {
 // reached from here.
 func validate(dir, config, trainers string) (validation, error) {
 	v := validation{Complaints: []delivery.Complaint{}}
-	options := intent.Options{Zone: knownZone}
+	options := intent.Options{Zone: knownZone, Datasets: map[string][]string{}}
+	for source := range sources {
+		options.Datasets[source] = nil // any name
+	}
 	var server intent.Server
 	if config != "" {
 		var err error
@@ -81,7 +84,7 @@ func validate(dir, config, trainers string) (validation, error) {
 		case err != nil:
 			return v, err
 		default:
-			options.Roots = rootNames(server)
+			options.Datasets = datasetNames(server)
 		}
 	}
 	if trainers == "" {

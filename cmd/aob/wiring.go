@@ -70,7 +70,7 @@ func loadServer(path string) (intent.Server, error) {
 	if err != nil {
 		return intent.Server{}, err
 	}
-	s, complaints := intent.ParseServer(path, data)
+	s, complaints := intent.ParseServer(path, data, sourceNames()...)
 	if len(complaints) > 0 {
 		return s, configComplaints(complaints)
 	}
@@ -125,7 +125,7 @@ func newStages(s intent.Server) (*work.Stages, error) {
 		return nil, err
 	}
 	return &work.Stages{
-		Roots: s.Datasets.Dir, Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(),
+		Datasets: datasets(s), Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(),
 		Trainers: st.trainers(), Python: s.Python,
 		Trainer:  &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self},
 		Detector: detector, Bundles: bundles, Heartbeat: time.Duration(s.Heartbeat), Log: newLog(),

@@ -31,11 +31,11 @@ const maxLeak = 0.05
 // is not the dataset's fault, or keeps it from being looked at.
 //
 // The list of images that the trainer gets is written to the folder seen.
-func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string, progress func(done, total int)) (
+func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out, seen string, progress func(done, total int)) (
 	delivery.DataResult, error) {
 	c := &checker{classes: ask.Classes, findings: map[string]int{}}
 	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}
-	v, err := r.open(ask.Dataset)
+	v, err := catalog.open(ctx, ask.Dataset)
 	if err != nil {
 		return c.result, err
 	}
@@ -86,7 +86,7 @@ func (r Roots) Check(ctx context.Context, ask delivery.DataRun, out, seen string
 		sets = append(sets, own)
 	}
 	for _, e := range sets {
-		if err := c.evalSet(ctx, r, v, splits, e, heldOut); err != nil {
+		if err := c.evalSet(ctx, catalog, v, splits, e, heldOut); err != nil {
 			return c.result, err
 		}
 	}
@@ -258,12 +258,12 @@ func (c *checker) labels(splits map[string]*split) {
 }
 
 // evalSet checks one eval set, notes its content, and holds its images out.
-func (c *checker) evalSet(ctx context.Context, r Roots, v *version, splits map[string]*split, e delivery.EvalSet,
-	heldOut map[string]string) error {
+func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, splits map[string]*split,
+	e delivery.EvalSet, heldOut map[string]string) error {
 	ev, s := v, splits[e.Split]
 	if e.Dataset != v.ref {
 		var err error
-		if ev, err = r.open(e.Dataset); err != nil {
+		if ev, err = catalog.open(ctx, e.Dataset); err != nil {
 			return err
 		}
 		var ok bool

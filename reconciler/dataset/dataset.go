@@ -3,16 +3,17 @@
 //
 // A dataset is a folder with a folder for each split, train, valid and
 // optionally test, that holds _annotations.coco.json and the images it names.
-// Intent never holds a path: the first part of a reference is a name in the
-// server's configuration ([Roots]), and the rest may only go down from there.
-// Symbolic links are refused wherever they stand.
+// It comes from a [Source]: a folder of this machine ([Dir]), or a storage from
+// which it is fetched. Intent never holds an address: the first part of a reference
+// is a name in the server's configuration ([Catalog]), and the rest may only go
+// down from there. Symbolic links are refused wherever they stand.
 //
 // Everything in a dataset is hostile input: sizes are bounded, images are
 // decoded here before anybody else meets them, and what is wrong is reported as
 // findings with a place, all of them, rather than as the first error.
 //
-//   - [Roots.Check] is a data run: digest, findings, the prepared folder.
-//   - [Roots.EvalSet] opens one split to judge a model on.
+//   - [Catalog.Check] is a data run: digest, findings, the prepared folder.
+//   - [Catalog.EvalSet] opens one split to judge a model on.
 //
 // # Image identity
 //
@@ -35,7 +36,7 @@
 // # Frozen eval sets
 //
 // An eval set may say what it holds ([delivery.EvalSet].Content, written by aob gate
-// freeze after [Roots.Freeze]): every byte of its images and all its truths,
+// freeze after [Catalog.Freeze]): every byte of its images and all its truths,
 // whatever a model's classes. Anything else under its name is refused.
 package dataset
 
@@ -71,53 +72,6 @@ const (
 	maxFiles       = 2_000_000
 )
 
-// Roots are the folders that datasets may lie in, by name: the server's
-// configuration, never a pull request's.
-type Roots map[string]string
-
-// resolve returns the folder of a reference.
-func (r Roots) resolve(d delivery.Dataset) (string, error) {
-	if d.Dir == "" {
-		return "", delivery.Blockedf("use dir: NAME/folder", "dataset %s: this source is not supported yet", d)
-	}
-	name, rest, _ := strings.Cut(d.Dir, "/")
-	root, ok := r[name]
-	if !ok {
-		return "", delivery.Blockedf("ask the server's operator to add it under datasets.dir, or use one of: "+
-			strings.Join(slices.Sorted(maps.Keys(r)), ", "),
-			"dataset %s: the server's configuration has no root %q", d, name)
-	}
-	if rest == "" {
-		rest = "."
-	}
-	if !fs.ValidPath(rest) {
-		return "", delivery.Blockedf("name a folder below the root, without . or .. in it",
-			"dataset %s leaves its root", d)
-	}
-	dir := filepath.Join(root, filepath.FromSlash(rest))
-	// Every part is looked at: a link in the middle is as much a way out as one at the end.
-	at := root
-	for _, part := range strings.Split(rest, "/") {
-		at = filepath.Join(at, part)
-		info, err := os.Lstat(at)
-		if errors.Is(err, fs.ErrNotExist) {
-			return "", delivery.Blockedf("check the name, or put the folder there",
-				"dataset %s: there is no such folder on the server", d)
-		}
-		if err != nil {
-			return "", fmt.Errorf("dataset %s: %w", d, pathless(err))
-		}
-		if info.Mode()&fs.ModeSymlink != 0 {
-			return "", delivery.Blockedf("put the files themselves there", "dataset %s: %s is a symbolic link", d, part)
-		}
-		if !info.IsDir() {
-			return "", delivery.Blockedf("name the folder that holds train, valid and test",
-				"dataset %s: %s is not a folder", d, part)
-		}
-	}
-	return dir, nil
-}
-
 // pathless takes the server's paths out of an error that people on a forge read.
 func pathless(err error) error {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
@@ -140,8 +94,8 @@ type file struct {
 }
 
 // open lists a dataset. Links and devices in it are Blocked errors.
-func (r Roots) open(d delivery.Dataset) (*version, error) {
-	dir, err := r.resolve(d)
+func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error) {
+	dir, err := c.folder(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -330,8 +284,8 @@ type EvalData struct {
 }
 
 // EvalSet opens an eval set with a model's classes applied.
-func (r Roots) EvalSet(ctx context.Context, e delivery.EvalSet, classes delivery.Classes) (*EvalData, error) {
-	v, err := r.open(e.Dataset)
+func (c Catalog) EvalSet(ctx context.Context, e delivery.EvalSet, classes delivery.Classes) (*EvalData, error) {
+	v, err := c.open(ctx, e.Dataset)
 	if err != nil {
 		return nil, err
 	}

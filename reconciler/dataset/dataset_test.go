@@ -84,12 +84,17 @@ func (b *builder) annotate(split string, change func(object)) {
 	b.write(split+"/"+AnnotationsFile, data)
 }
 
+// folders is a catalog of one folder.
+func folders(name, dir string) Catalog {
+	return Catalog{Sources: map[string]Source{"dir": Dir{}}, Locations: map[string]map[string]string{"dir": {name: dir}}}
+}
+
 var classes = delivery.Classes{{Name: "circle", Labels: []string{"circle"}},
 	{Name: "square", Labels: []string{"square"}}}
 
 func (b *builder) check(classes delivery.Classes, sets ...delivery.EvalSet) (delivery.DataResult, error) {
 	out := filepath.Join(b.t.TempDir(), "prepared")
-	return Roots{"d": b.dir}.Check(b.t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: "d"},
+	return folders("d", b.dir).Check(b.t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "d"},
 		Classes: classes, EvalSets: sets}, out, b.t.TempDir(), nil)
 }
 
@@ -254,14 +259,14 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for ref, want := range map[string]string{
-		"other":      `no root "other"`,
+		"other":      `datasets.dir of the server's configuration has no "other"`,
 		"d/gone":     "no such folder",
 		"d/../..":    "leaves its root",
 		"d/link":     "is a symbolic link",
 		"d/link/ssl": "is a symbolic link",
 		"d":          "link is a symbolic link or no file",
 	} {
-		_, err := Roots{"d": b.dir}.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Dir: ref},
+		_, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: ref},
 			Classes: classes}, filepath.Join(t.TempDir(), "p"), t.TempDir(), nil)
 		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) ||
 			strings.Contains(err.Error(), b.dir) {
@@ -273,13 +278,13 @@ func TestRefused(t *testing.T) {
 func TestEvalSet(t *testing.T) {
 	b := newDataset(t)
 	r := b.must()
-	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"}
-	got, err := Roots{"d": b.dir}.EvalSet(t.Context(), e, classes)
+	e := delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"}, Split: "test"}
+	got, err := folders("d", b.dir).EvalSet(t.Context(), e, classes)
 	if err != nil || !reflect.DeepEqual(got.Content, r.EvalSets[0]) || len(got.Images) != 4 ||
 		len(got.Truth.Annotations) != 8 {
 		t.Errorf("%v, %+v, want the content of the data run %+v", err, got.Content, r.EvalSets[0])
 	}
-	if _, err := (Roots{"d": b.dir}).EvalSet(t.Context(), delivery.EvalSet{Dataset: e.Dataset, Split: "gold"},
+	if _, err := folders("d", b.dir).EvalSet(t.Context(), delivery.EvalSet{Dataset: e.Dataset, Split: "gold"},
 		classes); err == nil || !strings.Contains(err.Error(), "there is no gold/") {
 		t.Errorf("a split that is not there: %v", err)
 	}
@@ -298,7 +303,7 @@ func TestGroups(t *testing.T) {
 			}
 		}
 	}
-	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test", Group: "video"}
+	e := delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"}, Split: "test", Group: "video"}
 	content := map[string]delivery.EvalSetContent{}
 	good := map[string]func(object){
 		"two":       video("a", "a", "b", "b"),
@@ -318,7 +323,7 @@ func TestGroups(t *testing.T) {
 		if grouped.Images != plain.Images || grouped.Truths == plain.Truths {
 			t.Errorf("%s: the images must be the same and the truths must not: %+v, %+v", name, plain, grouped)
 		}
-		got, err := Roots{"d": b.dir}.EvalSet(t.Context(), e, classes)
+		got, err := folders("d", b.dir).EvalSet(t.Context(), e, classes)
 		if err != nil || !reflect.DeepEqual(got.Content, grouped) || got.Truth.Images[0].Group == "" {
 			t.Errorf("%s: %v, %+v, want the content of the data run %+v", name, err, got, grouped)
 		}
@@ -342,7 +347,7 @@ func TestGroups(t *testing.T) {
 			!strings.Contains(text, "every image needs it") {
 			t.Errorf("%s: %s", name, text)
 		}
-		if _, err := (Roots{"d": b.dir}).EvalSet(t.Context(), e, classes); err == nil {
+		if _, err := folders("d", b.dir).EvalSet(t.Context(), e, classes); err == nil {
 			t.Errorf("%s: the eval set opens", name)
 		}
 	}
@@ -361,11 +366,11 @@ func TestBCCD(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "bccd")); err != nil {
 		t.Skipf("the dataset BCCD is not in %s; AOB_SHARED names the folder of data/bccd", dir)
 	}
-	ask := delivery.DataRun{Dataset: delivery.Dataset{Dir: "data/bccd"}}
+	ask := delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "data/bccd"}}
 	for _, c := range []string{"Platelets", "RBC", "WBC"} {
 		ask.Classes = append(ask.Classes, delivery.Class{Name: c, Labels: []string{c}})
 	}
-	r, err := Roots{"data": dir}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), t.TempDir(), nil)
+	r, err := folders("data", dir).Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), t.TempDir(), nil)
 	if err != nil || r.Failed() || r.Images["test"] != 72 || len(r.EvalSets) != 1 {
 		t.Errorf("%v, %+v", err, r)
 	}

@@ -171,10 +171,10 @@ type Frozen struct {
 }
 
 // Freeze reads an eval set and names what it holds.
-func (r Roots) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error) {
+func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error) {
 	e.Content = ""
 	out := Frozen{EvalSet: e, Truths: map[string]int{}}
-	v, err := r.open(e.Dataset)
+	v, err := c.open(ctx, e.Dataset)
 	if err != nil {
 		return out, err
 	}

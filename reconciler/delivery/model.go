@@ -65,40 +65,6 @@ func (Model) Docs() map[string]string {
 	}
 }
 
-// A Dataset refers to a version of a dataset by exactly one source. The value
-// is never an address: its first part is a name in the server's configuration,
-// and the rest picks a version or a folder under it.
-type Dataset struct {
-	Dir      string `json:"dir,omitempty" check:"optional,dataset"`
-	Roboflow string `json:"roboflow,omitempty" check:"optional,later"`
-	Archive  string `json:"archive,omitempty" check:"optional,later"`
-	S3       string `json:"s3,omitempty" check:"optional,later"`
-}
-
-// Docs says what each key is for.
-func (Dataset) Docs() map[string]string {
-	return map[string]string{
-		"dir":      "A folder: NAME or NAME/sub/folder, where NAME is a root in the server's configuration.",
-		"roboflow": "A Roboflow version: workspace/project/version.",
-		"archive":  "An archive: NAME/file.zip.",
-		"s3":       "A bucket's folder: NAME/prefix.",
-	}
-}
-
-func (d Dataset) String() string {
-	switch {
-	case d.Dir != "":
-		return "dir:" + d.Dir
-	case d.Roboflow != "":
-		return "roboflow:" + d.Roboflow
-	case d.Archive != "":
-		return "archive:" + d.Archive
-	case d.S3 != "":
-		return "s3:" + d.S3
-	}
-	return "none"
-}
-
 // A Class is one thing the model detects, and the dataset labels that mean it.
 type Class struct {
 	Name   string   `json:"name"`

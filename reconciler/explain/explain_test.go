@@ -109,7 +109,7 @@ func world() explain.Facts {
 	f.Scores[sum("score of "+string(sum("bundle 4")))] = delivery.Scores{Key: sum("score of " +
 		string(sum("bundle 4"))),
 		Input: delivery.EvalRun{Bundle: sum("bundle 4"),
-			EvalSet:  delivery.EvalSet{Dataset: delivery.Dataset{Dir: "shapes"}, Split: "test"},
+			EvalSet:  delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"}, Split: "test"},
 			Protocol: sum("protocol")},
 		Scores: delivery.ScoreSet{Detections: sum("detections"), Images: 40, Values: map[string]float64{"mAP": 0.1}}}
 	return f
@@ -441,7 +441,7 @@ func TestThresholdsSeedsAndLooks(t *testing.T) {
 	precision := 0.9
 	f.Resolved = map[delivery.Digest]delivery.Resolved{release.Bundle: {Key: sum("thresholds"),
 		Input: delivery.ThresholdRun{Valid: delivery.EvalRun{Bundle: from,
-			EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "shapes"}, Split: "valid"}},
+			EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"}, Split: "valid"}},
 			Ask: delivery.Thresholds{"default": {Precision: &precision}}},
 		Result: delivery.ThresholdResult{Bundle: release.Bundle,
 			Points: map[string]delivery.OperatingPoint{"circle": {Score: 0.42, Precision: 0.91, Recall: 0.7}}}}}

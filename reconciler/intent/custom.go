@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -20,6 +21,7 @@ var (
 	selectType  = reflect.TypeFor[delivery.ClassSelect]()
 	argsType    = reflect.TypeFor[map[string]any]()
 
+	datasetType   = reflect.TypeFor[delivery.Dataset]()
 	thresholdType = reflect.TypeFor[delivery.Threshold]()
 )
 
@@ -32,6 +34,8 @@ func custom(t reflect.Type) reader {
 		return readSelect
 	case argsType:
 		return readArgs
+	case datasetType:
+		return readDataset
 	case thresholdType:
 		return readThreshold
 	}
@@ -122,6 +126,39 @@ func readSelect(d *document, n *yaml.Node, v reflect.Value, _ *rules, path strin
 		}
 	}
 	v.Set(reflect.ValueOf(list))
+}
+
+// readDataset reads {SOURCE: PATH}, and checks that the server has both.
+func readDataset(d *document, n *yaml.Node, v reflect.Value, _ *rules, path string) {
+	if !d.kind(n, yaml.MappingNode, path) {
+		return
+	}
+	switch len(n.Content) / 2 {
+	case 0:
+		d.fault(placeOf(n), path, "is empty; want one source, as in {dir: NAME}")
+		return
+	case 1:
+	default:
+		d.fault(placeOf(n), path, "want exactly one source, got %d", len(n.Content)/2)
+		return
+	}
+	for key, value := range d.pairs(n, path) {
+		at, source := member(path, key.Value), key.Value
+		names, known := d.options.Datasets[source]
+		if f := forms["name"]; !f.holds(source) {
+			d.fault(placeOf(key), at, "want as source %s, got %s", f.want, quote(source))
+			continue
+		}
+		if d.options.Datasets != nil && !known {
+			d.fault(placeOf(key), at, "%s", unknown("source", source, slices.Sorted(maps.Keys(d.options.Datasets))))
+			continue
+		}
+		ref, ok := d.word(value, &rules{form: forms["dataset"]}, at)
+		if name, _, _ := strings.Cut(ref, "/"); ok && names != nil && !slices.Contains(names, name) {
+			d.fault(placeOf(value), at, "%s, by the server's configuration", unknown("dataset", name, names))
+		}
+		v.Set(reflect.ValueOf(delivery.Dataset{Source: source, Path: ref}))
+	}
 }
 
 const wantThreshold = "want bestF1, a score as in 0.5, {precision: 0.95} or {recall: 0.9}"

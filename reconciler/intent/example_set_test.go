@@ -35,8 +35,8 @@ func embedded(t testing.TB) []intent.File {
 
 func TestExampleSet(t *testing.T) {
 	got, complaints := intent.Parse(embedded(t), intent.Options{
-		Roots: []string{"shapes"},
-		Zone:  func(name string) error { _, err := time.LoadLocation(name); return err },
+		Datasets: map[string][]string{"dir": {"shapes"}},
+		Zone:     func(name string) error { _, err := time.LoadLocation(name); return err },
 	})
 	for _, c := range complaints {
 		t.Error(c)

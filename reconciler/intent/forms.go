@@ -97,10 +97,11 @@ var forms = map[string]*form{
 		want:    "the path of a file or folder",
 		secret:  true,
 	},
-	"absolute": {
-		pattern: regexp.MustCompile(`^/[^\x00-\x1f\x7f]*$`),
+	"location": {
+		pattern: regexp.MustCompile(`^(?:/|[a-z][a-z0-9+.-]*:)[^\x00-\x1f\x7f]*$`),
 		most:    1024,
-		want:    "an absolute path, as in /srv/datasets",
+		want:    "an absolute path, as in /srv/datasets, or an address, as in s3://bucket",
+		secret:  true,
 	},
 	"branch": {
 		pattern: regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`),

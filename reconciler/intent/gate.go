@@ -16,7 +16,6 @@ func (d *document) gate(g *delivery.Gate, doc *Doc) {
 	for i, name := range g.Covers {
 		doc.refer(d, refCovers, name, item("covers", i))
 	}
-	d.dataset(g.Evaluate.Dataset, "evaluate.dataset")
 	unique(d, g.Classes, "classes")
 	d.labels(g)
 	seen := make(map[string]int)

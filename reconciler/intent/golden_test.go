@@ -22,7 +22,7 @@ func options(t testing.TB) intent.Options {
 	}
 	return intent.Options{
 		Trainers: trainers,
-		Roots:    []string{"gold", "shapes", "v1.2"},
+		Datasets: map[string][]string{"dir": {"gold", "shapes", "v1.2"}},
 		Zone: func(name string) error {
 			_, err := time.LoadLocation(name)
 			return err

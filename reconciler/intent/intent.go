@@ -48,9 +48,9 @@ type Options struct {
 	// bound it; nil leaves train as the file says it.
 	Trainers Trainers
 
-	// Roots are the names that may begin a dir: reference, from the server's
-	// configuration; nil allows all.
-	Roots []string
+	// Datasets are the names that may begin a reference to a dataset, by source: the
+	// server's configuration. A nil list allows all names of a source, nil all sources.
+	Datasets map[string][]string
 
 	// Zone returns an error for an unknown time zone.
 	Zone func(name string) error

@@ -3,14 +3,12 @@ package intent
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // model checks the rules between a model's fields.
 func (d *document) model(m *delivery.Model) {
-	d.dataset(m.Dataset, "dataset")
 	t := &m.Train
 	d.train(t)
 	if !d.has("train.batch.step") {
@@ -66,28 +64,6 @@ func (d *document) classes(m *delivery.Model) {
 				break
 			}
 		}
-	}
-}
-
-// dataset checks that a reference has exactly one source, and that the server
-// allows it.
-func (d *document) dataset(ref delivery.Dataset, path string) {
-	if !d.has(path) || !d.sound(path) {
-		return
-	}
-	s := d.spots[path].value
-	switch len(s.Content) / 2 {
-	case 0:
-		d.complain(path, "is empty; want one source, as in {dir: NAME}")
-		return
-	case 1:
-	default:
-		d.complain(path, "want exactly one source, got %d", len(s.Content)/2)
-		return
-	}
-	root, _, _ := strings.Cut(ref.Dir, "/")
-	if d.options.Roots != nil && root != "" && !slices.Contains(d.options.Roots, root) {
-		d.complain(path+".dir", "%s", unknown("dataset", root, d.options.Roots)+", by the server's configuration")
 	}
 }
 

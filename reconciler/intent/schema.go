@@ -111,7 +111,7 @@ func between(t reflect.Type) object {
 		return object{{"properties", o}}
 	}
 	switch t {
-	case reflect.TypeFor[delivery.Dataset](), reflect.TypeFor[ServerForge]():
+	case reflect.TypeFor[ServerForge]():
 		return object{{"minProperties", 1}, {"maxProperties", 1}}
 	case reflect.TypeFor[delivery.GateCheck]():
 		metrics := delivery.MetricNames
@@ -242,6 +242,15 @@ func special(t reflect.Type) (object, bool) {
 		return object{{"anyOf", []object{classes, labels}}}, true
 	case selectType:
 		return object{{"anyOf", []object{{{"const", "all"}}, classes}}}, true
+	case datasetType:
+		ref := append(object{{"type", "string"}}, formSchema(forms["dataset"])...)
+		return object{
+			{"type", "object"}, {"minProperties", 1}, {"maxProperties", 1},
+			{"propertyNames", formSchema(forms["name"])},
+			{"properties", object{{"dir", append(object{{"description",
+				"A folder: NAME or NAME/sub/folder, where NAME stands in the server's configuration."}}, ref...)}}},
+			{"additionalProperties", ref},
+		}, true
 	case thresholdType:
 		share := object{{"type", "number"}, {"minimum", 0}, {"maximum", 1}}
 		return object{{"anyOf", []object{

@@ -1,8 +1,10 @@
 package intent
 
 import (
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -22,7 +24,7 @@ type Server struct {
 	State      string            `json:"state" default:"state" check:"path"`
 	Listen     ServerListen      `json:"listen"`
 	Socket     string            `json:"socket,omitempty" check:"optional,path"`
-	Datasets   ServerDatasets    `json:"datasets"`
+	Datasets   ServerDatasets    `json:"datasets,omitempty" check:"optional,keys=segment,location"`
 	AutoGo     map[string]any    `json:"autoGo,omitempty" check:"optional,later"`
 	Poll       ServerPoll        `json:"poll"`
 	Fleets     ServerFleets      `json:"fleets"`
@@ -64,6 +66,9 @@ func (Server) Docs() map[string]string {
 		"devices":   "How devices prove that they may talk to the server.",
 	}
 }
+
+// ServerDatasets says by source and name where datasets are.
+type ServerDatasets map[string]map[string]string
 
 // ServerForge is where pull requests live: exactly one of its fields.
 type ServerForge struct {
@@ -124,18 +129,6 @@ func (ServerListen) Docs() map[string]string {
 			"or a network of operators. Without it there are none.",
 		"certificate": "The TLS certificate's file, PEM; with key.",
 		"key":         "The file of the certificate's private key, PEM.",
-	}
-}
-
-// ServerDatasets are the dataset names that intent may use.
-type ServerDatasets struct {
-	Dir map[string]string `json:"dir,omitempty" check:"optional,keys=segment,absolute"`
-}
-
-// Docs says what each key is for.
-func (ServerDatasets) Docs() map[string]string {
-	return map[string]string{
-		"dir": "For dir: references, a name and the folder it stands for.",
 	}
 }
 
@@ -238,14 +231,16 @@ func (ServerDevices) Docs() map[string]string {
 }
 
 // ParseServer reads the server's configuration as strictly as intent is read.
-// Complaints never repeat what may be a secret.
-func ParseServer(file string, data []byte) (Server, []delivery.Complaint) {
+// Complaints never repeat what may be a secret. sources are the sources of datasets
+// that there are; none stands for any.
+func ParseServer(file string, data []byte, sources ...string) (Server, []delivery.Complaint) {
 	d := &document{file: file}
 	var s Server
 	if d.open(File{Path: file, Size: int64(len(data)), Data: data}) {
 		d.secrets(d.top, "")
 		d.decode(&s)
 		d.server(s)
+		d.sources(s.Datasets, sources)
 	}
 	list := d.complaints()
 	if len(list) > 0 {
@@ -312,6 +307,21 @@ func (d *document) server(s Server) {
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
 	if d.sound("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
 		d.complain("listen", "want certificate and key together, or neither")
+	}
+}
+
+// sources complains of sources that there are not, and of passwords in locations.
+func (d *document) sources(datasets ServerDatasets, known []string) {
+	for _, source := range slices.Sorted(maps.Keys(datasets)) {
+		at := member("datasets", source)
+		if len(known) > 0 && !slices.Contains(known, source) {
+			d.complain(at, "%s", unknown("source", source, known))
+		}
+		for _, name := range slices.Sorted(maps.Keys(datasets[source])) {
+			if hasPassword(datasets[source][name]) {
+				d.complain(member(at, name), "a secret does not belong in an address; want it without name and password")
+			}
+		}
 	}
 }
 

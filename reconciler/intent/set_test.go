@@ -142,7 +142,7 @@ func TestSetClasses(t *testing.T) {
 
 func TestSetEvaluate(t *testing.T) {
 	file := "kind: Gate\nevaluate: {dataset: {dir: gold/1}} # the gold set\nchecks: []\n"
-	e := delivery.EvalSet{Dataset: delivery.Dataset{Dir: "gold/2"}, Split: "test", Group: "video",
+	e := delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "gold/2"}, Split: "test", Group: "video",
 		Content: delivery.Sum(nil)}
 	got, err := intent.SetEvaluate([]byte(file), e)
 	want := "kind: Gate\nevaluate: {dataset: {dir: gold/2}, split: test, group: video, content: \"" +

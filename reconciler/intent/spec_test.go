@@ -139,7 +139,7 @@ func TestDefaults(t *testing.T) {
 	got := parseModel(t, model)
 	want := delivery.Model{
 		APIVersion: "aob/v1", Kind: "Model", Name: "m",
-		Dataset: delivery.Dataset{Dir: "shapes"},
+		Dataset: delivery.Dataset{Source: "dir", Path: "shapes"},
 		Classes: delivery.Classes{{Name: "a", Labels: []string{"a"}}},
 		Train: delivery.Train{
 			With: "tiny@1", Architecture: "tiny", From: "none", Resolution: 256, Epochs: 30,
@@ -172,7 +172,7 @@ func TestDefaults(t *testing.T) {
 	drop := 0.1
 	gate := delivery.Gate{
 		APIVersion: "aob/v1", Kind: "Gate", Name: "g", Covers: []string{"m"},
-		Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "d"}, Split: "test"},
+		Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"}, Split: "test"},
 		Classes:  []string{"a"},
 		Checks: []delivery.GateCheck{{Metric: "mAP", MaxDrop: &drop, Against: "release", Confidence: 0.95, Support: 1,
 			Unsure: "review"}},

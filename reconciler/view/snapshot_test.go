@@ -26,7 +26,7 @@ func hashOf(s string) string { return digestOf(s).Hex()[:40] }
 
 // viewModel is a model of so many epochs.
 func viewModel(epochs int) delivery.Model {
-	return delivery.Model{Name: "shapes", Dataset: delivery.Dataset{Dir: "shapes"},
+	return delivery.Model{Name: "shapes", Dataset: delivery.Dataset{Source: "dir", Path: "shapes"},
 		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}},
 		Train:   delivery.Train{With: "tiny@1", Epochs: epochs, Seeds: []int64{1}}, Variants: []string{"fp32"}}
 }
@@ -44,7 +44,7 @@ func viewed(t *testing.T) *Snapshot {
 	main := delivery.Intent{Models: map[string]delivery.Model{"shapes": now},
 		Releases: map[string]delivery.Release{"shapes": release},
 		Gates: map[string]delivery.Gate{"production": {Name: "production", Covers: []string{"shapes"},
-			Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Dir: "shapes"}, Split: "test"},
+			Evaluate: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"}, Split: "test"},
 			Checks:   []delivery.GateCheck{{Metric: "mAP", Min: &floor}}}},
 		Fleets: map[string]delivery.Fleet{"demo": {Name: "demo", Runs: "shapes", Waves: []delivery.Wave{{Devices: 1},
 			{Share: 1}}, Advance: "all-healthy"}}}

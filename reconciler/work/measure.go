@@ -37,7 +37,7 @@ type opened struct {
 
 // open reads an eval run's images and truths, and finds or makes the detections.
 func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*opened, error) {
-	data, err := s.Roots.EvalSet(ctx, e.EvalSet, e.Classes)
+	data, err := s.Datasets.EvalSet(ctx, e.EvalSet, e.Classes)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ import (
 
 // Stages does the work of runs.
 type Stages struct {
-	Roots      dataset.Roots
+	Datasets   dataset.Catalog
 	Runs       string // the folder of runs
 	Detections string // the folder of stored detections
 	Seen       string // the folder of lists of the images that trainings saw
@@ -84,7 +84,7 @@ func (s *Stages) data(ctx context.Context, r *run.Run, ask delivery.DataRun) (an
 	if err := r.Stage("check"); err != nil {
 		return nil, err
 	}
-	return s.Roots.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.Seen, s.progress(r, "checking images"))
+	return s.Datasets.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.Seen, s.progress(r, "checking images"))
 }
 
 // progress writes status.json as a trainer does, now and then.

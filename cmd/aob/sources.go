@@ -1,0 +1,32 @@
+package main
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/dataset"
+	"github.com/autonomos/aob/reconciler/intent"
+)
+
+// sources are the kinds of storage that datasets come from, by the name that
+// references begin with. A new one is a line here.
+var sources = map[string]dataset.Source{
+	"dir": dataset.Dir{},
+}
+
+// datasets are those that a server may use.
+func datasets(s intent.Server) dataset.Catalog {
+	return dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets")}
+}
+
+// sourceNames are the sources' names, sorted.
+func sourceNames() []string { return slices.Sorted(maps.Keys(sources)) }
+
+// datasetNames are the names that a server's configuration has for each source.
+func datasetNames(s intent.Server) map[string][]string {
+	names := map[string][]string{}
+	for source := range sources {
+		names[source] = append([]string{}, slices.Sorted(maps.Keys(s.Datasets[source]))...) // nil would allow all
+	}
+	return names
+}

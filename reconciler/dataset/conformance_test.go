@@ -1,0 +1,287 @@
+package dataset
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// A sourceKit lets the suite make datasets for a source.
+type sourceKit struct {
+	source Source
+	secret func(name string) (string, error)
+
+	// put makes a dataset of files by their paths, at the same place each time, and
+	// returns the location of its name and the path below it ("" if it has none).
+	put func(t *testing.T, files map[string]string) (location, path string)
+
+	// hostile makes datasets that must be refused, by what is wrong with them: as files
+	// that leave the dataset, links, and names that come twice.
+	hostile map[string]func(t *testing.T) (location, path string)
+
+	inPlace bool // Open returns a folder, and nothing is fetched
+}
+
+// Every source keeps the same promises. A new one has its entry here.
+func TestSources(t *testing.T) {
+	for name, kit := range map[string]func(t *testing.T) sourceKit{
+		"dir":    dirKit,
+		"stored": storedKit,
+	} {
+		t.Run(name, func(t *testing.T) { conform(t, name, kit) })
+	}
+}
+
+// conform is the suite. make gives a kit with a storage of its own.
+func conform(t *testing.T, name string, make func(t *testing.T) sourceKit) {
+	good := map[string]string{"train/" + AnnotationsFile: `{"images":[]}`, "train/a.png": "a",
+		"valid/" + AnnotationsFile: "{}", "valid/b c.png": "b", "notes/deep/down.txt": ""}
+	type place struct{ location, path string }
+	open := func(t *testing.T, kit sourceKit, cache string, at place) (*version, error) {
+		c := Catalog{Sources: map[string]Source{name: kit.source}, Cache: cache, MaxBytes: 1 << 20, Secret: kit.secret,
+			Locations: map[string]map[string]string{name: {"d": at.location}}}
+		v, err := c.open(t.Context(), delivery.Dataset{Source: name, Path: strings.Trim("d/"+at.path, "/")})
+		if err == nil {
+			err = v.hash(t.Context(), names(v))
+		}
+		return v, err
+	}
+	digest := func(t *testing.T, kit sourceKit, cache string, at place) delivery.Digest {
+		t.Helper()
+		v, err := open(t, kit, cache, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.content()
+	}
+	put := func(t *testing.T, kit sourceKit, files map[string]string) place {
+		t.Helper()
+		location, path := kit.put(t, files)
+		return place{location, path}
+	}
+
+	t.Run("the same bytes are the same dataset", func(t *testing.T) {
+		kit, cache := make(t), t.TempDir()
+		at := put(t, kit, good)
+		got := digest(t, kit, cache, at)
+		other := dirKit(t)
+		if want := digest(t, other, cache, put(t, other, good)); got != want {
+			t.Errorf("content %s, want that of a folder with the same files, %s", got, want)
+		}
+		if again := digest(t, kit, cache, at); again != got {
+			t.Errorf("read again it is %s, want %s", again, got)
+		}
+		if again := digest(t, kit, t.TempDir(), at); again != got {
+			t.Errorf("with an empty cache it is %s, want %s", again, got)
+		}
+	})
+
+	t.Run("other bytes are another dataset", func(t *testing.T) {
+		kit, cache := make(t), t.TempDir()
+		at := put(t, kit, good)
+		before := digest(t, kit, cache, at)
+		old, err := open(t, kit, cache, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := maps.Clone(good)
+		changed["train/a.png"] = "A"
+		if after := digest(t, kit, cache, put(t, kit, changed)); after == before {
+			t.Error("a changed file leaves the content as it was")
+		}
+		if data, err := os.ReadFile(old.path("train/a.png")); !kit.inPlace && (err != nil || string(data) != "a") {
+			t.Errorf("what was fetched before is %q, %v; want it as it was", data, err)
+		}
+	})
+
+	t.Run("what is fetched is complete or not there", func(t *testing.T) {
+		kit, cache := make(t), t.TempDir()
+		if kit.inPlace {
+			t.Skip("nothing is fetched")
+		}
+		location, path := kit.put(t, good)
+		c := Catalog{Sources: map[string]Source{name: kit.source}, Cache: cache, Secret: kit.secret,
+			Locations: map[string]map[string]string{name: {"d": location}}}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		d := delivery.Dataset{Source: name, Path: strings.Trim("d/"+path, "/")}
+		if _, err := c.folder(ctx, d); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want that it was canceled", err)
+		}
+		c.MaxBytes = 3
+		if _, err := c.folder(t.Context(), d); !isBlocked(err) || !strings.Contains(err.Error(), "larger") {
+			t.Errorf("got %v, want that it is too large", err)
+		}
+		if left := filesBelow(t, cache); len(left) > 0 {
+			t.Errorf("what failed has left %q", left)
+		}
+	})
+
+	t.Run("what is not there is said to a person", func(t *testing.T) {
+		kit := make(t)
+		at := put(t, kit, good)
+		at.path = strings.Trim(at.path+"/nowhere", "/")
+		if _, err := open(t, kit, t.TempDir(), at); !isBlocked(err) || strings.Contains(err.Error(), at.location) {
+			t.Errorf("got %v, want Blocked without the location", err)
+		}
+	})
+
+	for what, build := range make(t).hostile {
+		t.Run("refuses "+what, func(t *testing.T) {
+			kit := make(t)
+			build = kit.hostile[what]
+			location, path := build(t)
+			outside := filepath.Join(t.TempDir(), "cache")
+			_, err := open(t, kit, outside, place{location, path})
+			if !isBlocked(err) {
+				t.Errorf("got %v, want Blocked", err)
+			}
+			if left := filesBelow(t, filepath.Dir(outside)); len(left) > 0 {
+				t.Errorf("it has left %q", left)
+			}
+		})
+	}
+}
+
+func names(v *version) []string {
+	var list []string
+	for name := range v.files {
+		list = append(list, name)
+	}
+	return list
+}
+
+func isBlocked(err error) bool {
+	_, ok := errors.AsType[delivery.Blocked](err)
+	return ok
+}
+
+func filesBelow(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			list = append(list, path)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func writeAll(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func dirKit(t *testing.T) sourceKit {
+	root := t.TempDir()
+	link := func(target, name string) func(*testing.T) (string, string) {
+		return func(t *testing.T) (string, string) {
+			writeAll(t, root, map[string]string{"set/train/a.png": "a"})
+			if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+			return root, "set"
+		}
+	}
+	return sourceKit{source: Dir{}, inPlace: true,
+		put: func(t *testing.T, files map[string]string) (string, string) {
+			writeAll(t, filepath.Join(root, "set"), files)
+			return root, "set"
+		},
+		hostile: map[string]func(*testing.T) (string, string){
+			"a link to a file":   link("/etc/passwd", "set/train/b.png"),
+			"a link to a folder": link("/etc", "set/valid"),
+			"a link on the way": func(t *testing.T) (string, string) {
+				link("set", "way")(t)
+				return root, "way/train"
+			},
+			"a file as the dataset": func(t *testing.T) (string, string) {
+				writeAll(t, root, map[string]string{"set/train/a.png": "a"})
+				return root, "set/train/a.png"
+			},
+			"a relative location": func(*testing.T) (string, string) { return "data", "" },
+		}}
+}
+
+// stored is a source whose files have to be fetched: lists of files by path.
+type stored map[string][][2]string
+
+func (s stored) Secrets() []string { return []string{"STORED_KEY"} }
+
+func (s stored) Open(_ context.Context, ref Reference) (Version, error) {
+	if key, err := ref.Secret("STORED_KEY"); err != nil || key != "open sesame" {
+		return Version{}, errors.Join(errors.New("no key"), err)
+	}
+	if _, err := ref.Secret("OTHER_KEY"); err == nil {
+		return Version{}, errors.New("a source reads a secret that it does not name")
+	}
+	files, ok := s[ref.Path]
+	if !ok {
+		return Version{}, delivery.Blockedf("check the name", "there is nothing of that name")
+	}
+	var id strings.Builder
+	for _, f := range files {
+		id.WriteString(string(delivery.DigestOf("file", f)))
+	}
+	return Version{ID: id.String(), Fetch: func(ctx context.Context, to *Writer) error {
+		for _, f := range files {
+			if err := errors.Join(ctx.Err(), to.Add(f[0], strings.NewReader(f[1]))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, nil
+}
+
+func storedKit(*testing.T) sourceKit {
+	s := stored{}
+	holds := func(names ...string) func(*testing.T) (string, string) {
+		return func(*testing.T) (string, string) {
+			s["bad"] = [][2]string{{"train/a.png", "a"}}
+			for _, name := range names {
+				s["bad"] = append(s["bad"], [2]string{name, "x"})
+			}
+			return "stored:here", "bad"
+		}
+	}
+	return sourceKit{source: s, secret: func(string) (string, error) { return "open sesame", nil },
+		put: func(_ *testing.T, files map[string]string) (string, string) {
+			s["set"] = nil
+			for name, text := range files {
+				s["set"] = append(s["set"], [2]string{name, text})
+			}
+			return "stored:here", "set"
+		},
+		hostile: map[string]func(*testing.T) (string, string){
+			"a path that leaves":   holds("../out"),
+			"an absolute path":     holds("/tmp/out"),
+			"a path inside out":    holds("train/../../out"),
+			"a path with no name":  holds(""),
+			"the dataset itself":   holds("."),
+			"a Windows path":       holds(`..\out`),
+			"one file twice":       holds("train/a.png"),
+			"too much of one file": holdsMuch(s),
+		}}
+}
+
+func holdsMuch(s stored) func(*testing.T) (string, string) {
+	return func(*testing.T) (string, string) {
+		s["bad"] = [][2]string{{"train/a.png", strings.Repeat("a", 2<<20)}}
+		return "stored:here", "bad"
+	}
+}

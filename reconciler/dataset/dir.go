@@ -1,0 +1,51 @@
+package dataset
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
+
+// Dir is the source dir: folders of this machine, used where they are.
+type Dir struct{}
+
+// Secrets implements [Source].
+func (Dir) Secrets() []string { return nil }
+
+// Open implements [Source].
+func (Dir) Open(_ context.Context, ref Reference) (Version, error) {
+	if !filepath.IsAbs(ref.Location) {
+		return Version{}, delivery.Blockedf("give an absolute path in the server's configuration",
+			"its location is no absolute path")
+	}
+	// Each part is checked: a link in the middle is as much a way out as one at the end.
+	at := ref.Location
+	for part := range strings.SplitSeq(cmp.Or(ref.Path, "."), "/") {
+		at = filepath.Join(at, part)
+		if err := isFolder(at, part); err != nil {
+			return Version{}, err
+		}
+	}
+	return Version{Folder: at}, nil
+}
+
+func isFolder(at, name string) error {
+	info, err := os.Lstat(at)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return delivery.Blockedf("check the name, or put the folder there", "there is no such folder on the server")
+	case err != nil:
+		return err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return delivery.Blockedf("put the files themselves there", "%s is a symbolic link", name)
+	case !info.IsDir():
+		return delivery.Blockedf("name the folder that holds train, valid and test", "%s is not a folder", name)
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package delivery
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// A Dataset refers to a dataset, in YAML and JSON as {SOURCE: PATH}. It is never an
+// address: a source is a kind of storage that the server knows, as dir, and the first
+// part of the path is a name in the server's configuration.
+type Dataset struct {
+	Source string
+	Path   string // NAME, or NAME/sub/folder
+}
+
+func (d Dataset) String() string {
+	if d.Source == "" {
+		return "none"
+	}
+	return d.Source + ":" + d.Path
+}
+
+// MarshalJSON writes {SOURCE: PATH}.
+func (d Dataset) MarshalJSON() ([]byte, error) {
+	if d.Source == "" {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(map[string]string{d.Source: d.Path})
+}
+
+// UnmarshalJSON reads {SOURCE: PATH}.
+func (d *Dataset) UnmarshalJSON(data []byte) error {
+	var m map[string]string
+	if err := json.Unmarshal(data, &m); err != nil {
+		return fmt.Errorf("dataset: %w", err)
+	}
+	if len(m) > 1 {
+		return fmt.Errorf("dataset: want one source, got %d", len(m))
+	}
+	*d = Dataset{}
+	for source, path := range m {
+		*d = Dataset{source, path}
+	}
+	return nil
+}
