@@ -261,7 +261,8 @@ func dataError(t *testing.T, dir string) string {
 	ask := delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"},
 		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}}}}
 	result, err := dataset.Catalog{Sources: map[string]dataset.Source{"dir": dataset.Dir{}},
-		Locations: map[string]map[string]string{"dir": {"shapes": dir}}}.Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"),
+		Locations: map[string]map[string]string{"dir": {"shapes": dir}}}.Check(t.Context(), ask,
+		filepath.Join(t.TempDir(), "prepared"),
 		t.TempDir(), nil)
 	if err != nil {
 		return err.Error()

@@ -31,8 +31,8 @@ const maxLeak = 0.05
 // is not the dataset's fault, or keeps it from being looked at.
 //
 // The list of images that the trainer gets is written to the folder seen.
-func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out, seen string, progress func(done, total int)) (
-	delivery.DataResult, error) {
+func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out, seen string,
+	progress func(done, total int)) (delivery.DataResult, error) {
 	c := &checker{classes: ask.Classes, findings: map[string]int{}}
 	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}
 	v, err := catalog.open(ctx, ask.Dataset)

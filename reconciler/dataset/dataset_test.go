@@ -84,9 +84,13 @@ func (b *builder) annotate(split string, change func(object)) {
 	b.write(split+"/"+AnnotationsFile, data)
 }
 
+// inDir refers to a folder.
+func inDir(path string) delivery.Dataset { return delivery.Dataset{Source: "dir", Path: path} }
+
 // folders is a catalog of one folder.
 func folders(name, dir string) Catalog {
-	return Catalog{Sources: map[string]Source{"dir": Dir{}}, Locations: map[string]map[string]string{"dir": {name: dir}}}
+	return Catalog{Sources: map[string]Source{"dir": Dir{}},
+		Locations: map[string]map[string]string{"dir": {name: dir}}}
 }
 
 var classes = delivery.Classes{{Name: "circle", Labels: []string{"circle"}},
@@ -94,7 +98,7 @@ var classes = delivery.Classes{{Name: "circle", Labels: []string{"circle"}},
 
 func (b *builder) check(classes delivery.Classes, sets ...delivery.EvalSet) (delivery.DataResult, error) {
 	out := filepath.Join(b.t.TempDir(), "prepared")
-	return folders("d", b.dir).Check(b.t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "d"},
+	return folders("d", b.dir).Check(b.t.Context(), delivery.DataRun{Dataset: inDir("d"),
 		Classes: classes, EvalSets: sets}, out, b.t.TempDir(), nil)
 }
 
@@ -266,7 +270,7 @@ func TestRefused(t *testing.T) {
 		"d/link/ssl": "is a symbolic link",
 		"d":          "link is a symbolic link or no file",
 	} {
-		_, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: ref},
+		_, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: inDir(ref),
 			Classes: classes}, filepath.Join(t.TempDir(), "p"), t.TempDir(), nil)
 		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) ||
 			strings.Contains(err.Error(), b.dir) {
@@ -278,7 +282,7 @@ func TestRefused(t *testing.T) {
 func TestEvalSet(t *testing.T) {
 	b := newDataset(t)
 	r := b.must()
-	e := delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"}, Split: "test"}
+	e := delivery.EvalSet{Dataset: inDir("d"), Split: "test"}
 	got, err := folders("d", b.dir).EvalSet(t.Context(), e, classes)
 	if err != nil || !reflect.DeepEqual(got.Content, r.EvalSets[0]) || len(got.Images) != 4 ||
 		len(got.Truth.Annotations) != 8 {
@@ -303,7 +307,7 @@ func TestGroups(t *testing.T) {
 			}
 		}
 	}
-	e := delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"}, Split: "test", Group: "video"}
+	e := delivery.EvalSet{Dataset: inDir("d"), Split: "test", Group: "video"}
 	content := map[string]delivery.EvalSetContent{}
 	good := map[string]func(object){
 		"two":       video("a", "a", "b", "b"),
@@ -366,7 +370,7 @@ func TestBCCD(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "bccd")); err != nil {
 		t.Skipf("the dataset BCCD is not in %s; AOB_SHARED names the folder of data/bccd", dir)
 	}
-	ask := delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "data/bccd"}}
+	ask := delivery.DataRun{Dataset: inDir("data/bccd")}
 	for _, c := range []string{"Platelets", "RBC", "WBC"} {
 		ask.Classes = append(ask.Classes, delivery.Class{Name: c, Labels: []string{c}})
 	}

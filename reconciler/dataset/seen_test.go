@@ -106,7 +106,7 @@ func leaking(t *testing.T, n int, name func(stem string) string) (root string, l
 func checked(t *testing.T, root string) (delivery.DataResult, delivery.SeenImages) {
 	t.Helper()
 	seen := t.TempDir()
-	r, err := folders("data", root).Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "data/bccd"},
+	r, err := folders("data", root).Check(t.Context(), delivery.DataRun{Dataset: inDir("data/bccd"),
 		Classes: bloodCells}, filepath.Join(t.TempDir(), "prepared"), seen, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func TestSeenBy(t *testing.T) {
 	b := newDataset(t)
 	seen := t.TempDir()
 	check := func() delivery.DataResult {
-		r, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "d"},
+		r, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: inDir("d"),
 			Classes: classes}, filepath.Join(t.TempDir(), "p"), seen, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -237,7 +237,7 @@ func TestSeenBy(t *testing.T) {
 			b.image("test", "late.png", 102)
 			b.annotate("test", nil)
 		}
-		data, err := folders("d", b.dir).EvalSet(t.Context(), delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"},
+		data, err := folders("d", b.dir).EvalSet(t.Context(), delivery.EvalSet{Dataset: inDir("d"),
 			Split: split}, classes)
 		if err != nil {
 			t.Fatal(err)
@@ -261,7 +261,7 @@ func TestSeenBy(t *testing.T) {
 func TestFreeze(t *testing.T) {
 	b := newDataset(t)
 	roots := folders("d", b.dir)
-	f, err := roots.Freeze(t.Context(), delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"}, Split: "test"})
+	f, err := roots.Freeze(t.Context(), delivery.EvalSet{Dataset: inDir("d"), Split: "test"})
 	if err != nil || f.Images != 4 || f.Truths["circle"] != 4 || f.EvalSet.Content == "" {
 		t.Fatalf("%v %+v", err, f)
 	}
@@ -303,7 +303,7 @@ func TestWithheld(t *testing.T) {
 	b.annotate("valid", nil)
 	seen := t.TempDir()
 	roots := folders("d", b.dir)
-	r, err := roots.Check(t.Context(), delivery.DataRun{Dataset: delivery.Dataset{Source: "dir", Path: "d"}, Classes: classes},
+	r, err := roots.Check(t.Context(), delivery.DataRun{Dataset: inDir("d"), Classes: classes},
 		filepath.Join(t.TempDir(), "p"), seen, nil)
 	if err != nil || r.Failed() || r.LeftOut != 1 || r.Images["valid"] != 34 || r.Valid.Count != 35 {
 		t.Fatalf("%v, %+v", err, r)

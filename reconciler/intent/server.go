@@ -319,7 +319,8 @@ func (d *document) sources(datasets ServerDatasets, known []string) {
 		}
 		for _, name := range slices.Sorted(maps.Keys(datasets[source])) {
 			if hasPassword(datasets[source][name]) {
-				d.complain(member(at, name), "a secret does not belong in an address; want it without name and password")
+				d.complain(member(at, name),
+					"a secret does not belong in an address; want it without name and password")
 			}
 		}
 	}

@@ -123,7 +123,8 @@ func TestServerComplaints(t *testing.T) {
 		{"certificate alone", "repository: x\nlisten: {certificate: c.pem}\n",
 			"aob.yaml:2:9: listen: want certificate and key together, or neither"},
 		{"relative dataset", "repository: x\ndatasets: {dir: {a: data}}\n",
-			`aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, or an address, as in s3://bucket`},
+			`aob.yaml:2:21: datasets.dir.a: want an absolute path, as in /srv/datasets, ` +
+				`or an address, as in s3://bucket`},
 		{"dataset name", "repository: x\ndatasets: {dir: {a/b: /data}}\n",
 			`aob.yaml:2:18: datasets.dir.a/b: want as key a name of letters, digits and ._-, got "a/b"`},
 		{"e-mail", "repository: x\ncommits: {email: aob}\n",

@@ -44,7 +44,8 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{T: t, stages: &Stages{Datasets: dataset.Catalog{Sources: map[string]dataset.Source{"dir": dataset.Dir{}},
+	b := &bench{T: t, stages: &Stages{Datasets: dataset.Catalog{
+		Sources:   map[string]dataset.Source{"dir": dataset.Dir{}},
 		Locations: map[string]map[string]string{"dir": {"d": filepath.Join(dir, "d")}}}, Runs: filepath.Join(dir,
 		"runs"), Detections: filepath.Join(dir, "detections"),
 		Seen: filepath.Join(dir, "seen"), Pictures: filepath.Join(dir, "pictures"), Bundles: store,
@@ -130,8 +131,9 @@ func detectKey(bundle delivery.Digest) delivery.Digest {
 // ask is an evaluation of a bundle, the gate's squares as one of its classes.
 func (b *bench) ask(bundle delivery.Digest, class string, change func(*delivery.EvalRun)) delivery.EvalRun {
 	b.Helper()
-	ask := delivery.EvalRun{Bundle: bundle, EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"},
-		Split: "test"}, Detect: detectKey(bundle),
+	ask := delivery.EvalRun{Bundle: bundle,
+		EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "d"},
+			Split: "test"}, Detect: detectKey(bundle),
 		Classes: delivery.Classes{{Name: "circle", Labels: []string{"circle"}},
 			{Name: class, Labels: []string{"square"}}}}
 	if change != nil {
