@@ -17,20 +17,19 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// published is one ring's document, as it is served.
+// published is a ring's document as it is served.
 type published struct {
 	desired  delivery.Desired
 	envelope []byte
 	etag     string
-	foreign  bool // another key signed it
+	foreign  bool // signed by another key than the server's
 }
 
 func newPublished(d delivery.Desired, envelope []byte) published {
 	return published{desired: d, envelope: envelope, etag: `"` + delivery.Sum(envelope).Hex() + `"`}
 }
 
-// load reads a document that this server, or one before it, published. Where
-// another key signed it, it is served as it is until Publish signs it anew.
+// load reads a stored document. If another key signed it, it is served unchanged until Publish signs a new one.
 func load(path string, key *trust.Key) (published, error) {
 	envelope, err := os.ReadFile(path)
 	if err != nil {
@@ -56,14 +55,14 @@ func load(path string, key *trust.Key) (published, error) {
 		return published{}, err
 	}
 	if want := strings.TrimSuffix(filepath.Base(path), ".json"); d.Ring != want {
-		return published{}, fmt.Errorf("it is the document of ring %q", d.Ring)
+		return published{}, fmt.Errorf("it is the document of ring %q, not of ring %q", d.Ring, want)
 	}
 	p := newPublished(d, envelope)
 	p.foreign = foreign
 	return p, nil
 }
 
-// Published returns what a ring's document says.
+// Published returns a ring's current document.
 func (s *Server) Published(ring string) (delivery.Desired, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,11 +70,9 @@ func (s *Server) Published(ring string) (delivery.Desired, bool) {
 	return p.desired, ok
 }
 
-// Publish makes d the document of its ring; Version and Expires are the
-// server's to fill. A document that says what is published already changes
-// nothing, except that it is signed again when half of its time is over. When
-// Publish returns nil the document is on disk, and devices that wait have been
-// told.
+// Publish makes d the document of its ring, and sets its Version and Expires. If the content has not
+// changed nothing is written, except that the document is signed again when half of its lifetime is
+// over. After Publish has returned nil the document is on disk, and waiting requests are answered.
 func (s *Server) Publish(ctx context.Context, d delivery.Desired) error {
 	err := check(d)
 	if err == nil {
@@ -87,7 +84,7 @@ func (s *Server) Publish(ctx context.Context, d delivery.Desired) error {
 	return nil
 }
 
-// publish makes what edit returns the ring's document; edit gets what it is now.
+// publish replaces a ring's document by what edit returns for the current one.
 func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.Desired) delivery.Desired) error {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
@@ -100,7 +97,7 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 		return err
 	}
 	old, ok := s.rings[ring]
-	offered := s.offers[ring]
+	offered := s.offered[ring]
 	least := max(offered.Version, s.Least, s.ahead(ring, max(old.desired.Version, offered.Version)))
 	now := s.Now()
 	if !ok && offered.Version <= 0 && s.everPublished(ring) {
@@ -125,7 +122,7 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 	if err != nil {
 		return err
 	}
-	// What is offered first: a device may act on the document as soon as it is there.
+	// The offer is stored first: a device may act on the document as soon as it is published.
 	offered = offered.with(d)
 	if err := s.saveOffer(ring, offered); err != nil {
 		return err
@@ -134,15 +131,15 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 		return err
 	}
 	s.mu.Lock()
-	s.offers[ring] = offered
+	s.offered[ring] = offered
 	s.rings[ring] = newPublished(d, envelope)
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	// What devices say can raise the version alone.
+	// Reports alone can raise the version, so such lines are limited.
 	write := !same(old.desired, d)
 	if !write {
-		_, write = s.logs(deviceKey{ring: ring})
+		_, write = s.allowLog(deviceKey{ring: ring})
 	}
 	if write {
 		s.Log.Info("published", "ring", ring, "version", d.Version, "release", d.Release.Version, "bundle",
@@ -151,15 +148,13 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 	return nil
 }
 
-// maxAhead bounds how far devices can take a ring's version: further than a
-// restored backup is ever behind. They may also name a version of a server whose
-// numbers began at LeastVersion.
+// maxAhead limits how far reports can raise a ring's version above the published one. It is more than
+// a restored backup is ever behind. Versions up to LeastVersion are always possible.
 const maxAhead = 1 << 20
 
-// ahead is the version that more than half of a ring's devices have seen, where
-// that is above what was published. It is so only where the server's files were
-// lost, or are an old copy: one device alone cannot say so for its ring. Only
-// devices that were heard from lately have a say. The caller holds s.mu.
+// ahead returns the version that more than half of a ring's devices have accepted, which is above the
+// published one only if the server's files were lost or are an old copy. A single device cannot raise
+// it. Only devices that were heard from within the deadline count. The caller holds s.mu.
 func (s *Server) ahead(ring string, published int64) int64 {
 	var versions []int64
 	now := s.Now()
@@ -177,12 +172,12 @@ func (s *Server) ahead(ring string, published int64) int64 {
 		return 0
 	}
 	slices.Sort(versions)
-	// More than half of them have seen this version or a higher one.
+	// More than half of them have accepted this version or a higher one.
 	return versions[(len(versions)-1)/2]
 }
 
-// everPublished reports whether any device of a ring has followed a document, or may have. Where the ring's files are
-// lost, no count says how far they went. The caller holds s.mu.
+// everPublished reports whether a device of a ring has accepted a document before, or may have. If the
+// ring's files are lost, its last version is not known. The caller holds s.mu.
 func (s *Server) everPublished(ring string) bool {
 	for key, d := range s.devices {
 		if key.ring == ring && d.Report.Desired > 0 {
@@ -197,13 +192,13 @@ func (s *Server) everPublished(ring string) bool {
 	return false
 }
 
-// same compares what documents say, apart from version and expiry.
+// same compares two documents without version and expiry.
 func same(a, b delivery.Desired) bool {
 	a.Version, a.Expires = b.Version, b.Expires
 	return string(delivery.Canonical(a)) == string(delivery.Canonical(b))
 }
 
-// check refuses what no device would take.
+// check rejects a document that devices would refuse.
 func check(d delivery.Desired) error {
 	if err := checkName("ring", d.Ring); err != nil {
 		return err
@@ -234,7 +229,7 @@ func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
 	ring := r.PathValue("ring")
 	if ring != owner {
 		s.refused.Add(1)
-		http.Error(w, fmt.Sprintf("the token is of device %s in ring %s, which may not read what ring %.64q must run",
+		http.Error(w, fmt.Sprintf("the token of device %s in ring %s does not allow to read the document of ring %.64q",
 			device, owner, ring), http.StatusForbidden)
 		return
 	}
@@ -250,15 +245,16 @@ func (s *Server) serveDesired(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	damaged := s.damaged[ring]
 	s.mu.Unlock()
-	if damaged != nil { // the device keeps what it runs, and asks again
+	if damaged != nil { // the device keeps what it runs, and retries
 		w.Header().Set("Retry-After", "30")
-		http.Error(w, "the server cannot read what this ring must run; aob status there says what to do",
+		http.Error(w,
+			"the server cannot read the document of this ring; run aob status on the server to see what to do",
 			http.StatusServiceUnavailable)
 		return
 	}
 	p, ok := s.await(r.Context(), ring, r.Header.Get("If-None-Match"), wait, w)
 	if !ok {
-		http.Error(w, fmt.Sprintf("nothing has been published for ring %s yet", ring), http.StatusNotFound)
+		http.Error(w, fmt.Sprintf("no document has been published for ring %s yet", ring), http.StatusNotFound)
 		return
 	}
 	w.Header().Set("ETag", p.etag)
@@ -286,8 +282,7 @@ func waitOf(r *http.Request) (time.Duration, error) {
 	return min(time.Duration(n)*time.Second, MaxWait), nil
 }
 
-// await returns the ring's document once it is another than etag names, or as
-// it is after wait.
+// await returns the ring's document as soon as its ETag differs from etag, or the current one after wait.
 func (s *Server) await(ctx context.Context, ring, etag string, wait time.Duration, w http.ResponseWriter) (published,
 	bool) {
 	current := func() (published, bool, <-chan struct{}) {
@@ -297,20 +292,20 @@ func (s *Server) await(ctx context.Context, ring, etag string, wait time.Duratio
 		return p, ok, s.changed
 	}
 	p, ok, changed := current()
-	news := func() bool { return ok && p.etag != etag }
-	if news() || wait <= 0 {
+	isNew := func() bool { return ok && p.etag != etag }
+	if isNew() || wait <= 0 {
 		return p, ok
 	}
 	defer s.waiting.Add(-1)
 	if s.waiting.Add(1) > int64(s.MaxWaiters) {
 		return p, ok
 	}
-	// The answer is late on purpose, so a server's own deadline must not cut it.
-	// Where deadlines cannot be set there are none.
+	// The response is delayed on purpose, so the server's own write deadline must be later. An error means
+	// that there is no such deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + 30*time.Second))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	for !news() {
+	for !isNew() {
 		select {
 		case <-changed:
 			p, ok, changed = current()

@@ -1,45 +1,42 @@
-// Package fleet is the server's side of fleets: it publishes what each ring of
-// devices must run, and hears what the devices say.
+// Package fleet is the server's side of fleets: it publishes the desired state of each ring, and
+// receives the reports of devices.
 //
 //	GET  /fleet/v1/desired/RING    the ring's signed document
-//	POST /fleet/v1/reports         what a device says about itself
+//	POST /fleet/v1/reports         a device's report
 //
 // # Desired state
 //
-// One [delivery.Desired] a ring, in a DSSE envelope signed with the desired key,
-// kept as the file DIR/desired/RING.json and served byte for byte. The same files
-// on any web server serve a fleet of any size: the document says nothing about
-// single devices, each decides alone what it means for it. Its signature is what
-// devices believe. It is read with the token of a device of the ring.
+// There is one [delivery.Desired] per ring, in a DSSE envelope signed with the desired key. It is
+// stored as DIR/desired/RING.json and served byte for byte. The document names no single device: each
+// device computes what the document means for it. So any web server can serve the same files to a
+// fleet of any size. Devices trust the signature, not the server. Reading it needs the token of a
+// device of the ring.
 //
-// The answer has an ETag, and If-None-Match is answered with 304. ?wait=SECONDS
-// (at most 55) holds the answer back until there is another document. That is a
-// hint that saves waiting: the number of waiting requests is bounded, a request too
-// many is answered at once, and a device that never waits gets the same
-// documents later. A waiting request ends with its context, so whoever shuts a
-// server down ends its base context first.
+// The response has an ETag, and a matching If-None-Match gets 304. With ?wait=SECONDS (at most 55) the
+// request is a long poll: the response is delayed until the document changes. The number of waiting
+// requests is bounded; a request above the bound is answered at once, and its device gets the same
+// document a little later. A waiting request ends with its context, so a server that shuts down
+// cancels its base context first.
 //
-// A document's version grows by one with its content, and only ever grows:
-// devices refuse a lower one. A document that only expires is signed again, with
-// the same version, before half of its time is over. A server that lost its
-// files, or came back from an old copy, learns from the reports which version
-// its devices have seen and goes on above it.
+// A document's version is increased when its content changes, and never decreased: devices refuse a
+// lower one. An unchanged document is signed again, with the same version, before half of its lifetime
+// is over. A server that lost its files, or was restored from an old copy, learns from the reports
+// which version its devices have accepted, and continues above it.
 //
 // # Reports
 //
-// A report is one JSON [delivery.Report] of at most 64 KiB, with the device's own
-// token as bearer (see [DeviceToken]). The answer is a [Receipt] with the highest
-// sequence number heard from that device in that ring; a report at or below it is
-// a repeat. A device that lost its state learns from it where to go on. The
-// receipt's own text comes back with the next report, by which two installations
-// of one name are told apart. What a report says of a bundle counts only where the
+// A report is one JSON [delivery.Report] of at most 64 KiB, with the device's token as bearer token
+// (see [DeviceToken]). The response is a [Receipt] with the highest sequence number received from that
+// device in that ring. A report with that number or a lower one is a repeat. A device that lost its
+// state continues above that number. The receipt's text is sent back with the next report; this tells
+// apart two installations with the same name. What a report says about a bundle counts only if the
 // ring was offered that bundle.
 //
-//	400  the report is not one: the body says why, and a repeat will not help
+//	400  not a valid report: the body says why; a retry does not help
 //	401  the token is missing or wrong
-//	403  the token is another ring's or device's
+//	403  the token belongs to another ring or device
 //	413  more than 64 KiB
-//	503  it could not be kept; Retry-After says when to repeat it
+//	503  the report could not be stored; Retry-After says when to retry
 //
-// What devices say is written through to a [Registry], and kept in memory.
+// Reports are stored in a [Registry] before they are answered, and kept in memory.
 package fleet

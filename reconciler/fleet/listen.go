@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// attention knows since when devices are heard without a break. Its times are of the wall clock: the monotonic one
-// stands still while a machine is suspended.
-type attention struct {
-	gap   time.Duration // a longer time between two looks is a break
+// listening records since when devices can reach the server without a break. It uses wall clock times:
+// the monotonic clock stops while a machine is suspended.
+type listening struct {
+	gap   time.Duration // a longer time between two ticks is a break
 	since time.Time     // zero: devices cannot reach the server
-	last  time.Time     // when it was looked last
+	last  time.Time     // time of the last tick
 
-	quiet time.Duration        // a longer time between two reports of a ring is a gap in which none of it was heard
-	heard map[string]time.Time // by ring: when any of its devices was heard last
-	again map[string]time.Time // by ring: of the first report after the last such gap
+	maxSilence time.Duration        // a longer time without a report of a ring is a gap
+	lastReport map[string]time.Time // by ring: last report of any of its devices
+	resumed    map[string]time.Time // by ring: first report after the last gap
 }
 
-// begin says that devices can reach the server from now on.
-func (a *attention) begin(now time.Time) { a.since, a.last = wall(now), wall(now) }
+// begin records that devices can reach the server from now on.
+func (a *listening) begin(now time.Time) { a.since, a.last = wall(now), wall(now) }
 
-// tick takes note of the time. It reports a break since the last tick: the process or its machine stood still, or the
-// clock was set.
-func (a *attention) tick(now time.Time) bool {
+// tick records the time. It reports whether there was a break since the last tick: the process or its
+// machine was suspended, or the clock was set.
+func (a *listening) tick(now time.Time) bool {
 	if a.since.IsZero() {
 		return false
 	}
@@ -36,26 +36,26 @@ func (a *attention) tick(now time.Time) bool {
 	return true
 }
 
-// hear takes note of a report from a ring. It reports whether nobody of it was heard before for so long that the
-// network of its site, or of the server, may have been cut.
-func (a *attention) hear(ring string, now time.Time) bool {
+// record notes a report from a ring. It reports whether there was a gap before it, in which the
+// network of the site or of the server may have been cut.
+func (a *listening) record(ring string, now time.Time) bool {
 	now = wall(now)
-	last, known := a.heard[ring]
-	a.heard[ring] = now
-	if !known || now.Sub(last) <= a.quiet {
+	last, known := a.lastReport[ring]
+	a.lastReport[ring] = now
+	if !known || now.Sub(last) <= a.maxSilence {
 		return false
 	}
-	a.again[ring] = now
+	a.resumed[ring] = now
 	return true
 }
 
 func wall(t time.Time) time.Time { return t.Round(0) }
 
-// Listen says that devices can reach the server, and returns when ctx ends. Meanwhile it looks at the clock, so that a
-// break is noticed.
+// Listen records that devices can reach the server until ctx is done. It checks the clock regularly to
+// detect breaks.
 func (s *Server) Listen(ctx context.Context) {
 	s.mu.Lock()
-	s.hears.begin(s.Now())
+	s.listening.begin(s.Now())
 	s.mu.Unlock()
 	s.Wake()
 	tick := time.NewTicker(min(max(s.Deadline/16, 100*time.Millisecond), 10*time.Second))
@@ -64,7 +64,7 @@ func (s *Server) Listen(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			s.mu.Lock()
-			s.hears.since = time.Time{}
+			s.listening.since = time.Time{}
 			s.mu.Unlock()
 			return
 		case <-tick.C:
@@ -73,26 +73,27 @@ func (s *Server) Listen(ctx context.Context) {
 	}
 }
 
-// Listening is since when the devices of a ring can reach the server without a break, as far as it knows: a time in
-// which none of them was heard for half a deadline is a break, which ends with the first report. Devices report four
-// times in a deadline, and one that could not be reached may take a minute to report again. So nobody is silent for a
-// whole deadline only because of a shorter gap. While devices cannot reach the server, it is now.
+// Listening returns since when the devices of a ring can reach the server without a break, as far as
+// the server can know. A time of more than half a deadline without any report of the ring is a break
+// too; it ends with the first report. Devices report four times in a deadline, and a device that could
+// not reach the server may take a minute to retry. So a shorter break alone never makes a device
+// silent for a whole deadline. While devices cannot reach the server, Listening returns the current
+// time.
 func (s *Server) Listening(ring string) time.Time {
 	now := s.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.hears.last
-	if s.hears.tick(now) {
-		s.Log.Warn(
-			"the process or its machine stood still, or its clock was set; silence of devices counts from now on",
-			"before", before, "now", s.hears.last)
+	before := s.listening.last
+	if s.listening.tick(now) {
+		s.Log.Warn("the process or its machine was suspended, or its clock was set; silence of devices counts from now",
+			"before", before, "now", s.listening.last)
 		s.wake()
 	}
-	if s.hears.since.IsZero() {
+	if s.listening.since.IsZero() {
 		return wall(now)
 	}
-	if again := s.hears.again[ring]; again.After(s.hears.since) {
-		return again
+	if resumed := s.listening.resumed[ring]; resumed.After(s.listening.since) {
+		return resumed
 	}
-	return s.hears.since
+	return s.listening.since
 }

@@ -12,11 +12,11 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// An offer is what a ring was told so far: DIR/desired/RING.offered. What devices
-// say of other bundles does not count.
+// An offer lists the bundles that a ring was offered so far: DIR/desired/RING.offered. Reports about
+// other bundles do not count.
 type offer struct {
 	Version int64             `json:"version"` // of the last document
-	Bundles []delivery.Digest `json:"bundles"` // that its documents named, newest last
+	Bundles []delivery.Digest `json:"bundles"` // named by its documents, newest last
 }
 
 const (
@@ -24,7 +24,7 @@ const (
 	offeredFile = ".offered"
 )
 
-// with adds the bundles of a document.
+// with returns o with the bundles of a document added.
 func (o offer) with(d delivery.Desired) offer {
 	named := []delivery.Digest{}
 	if d.Previous != nil {
@@ -52,8 +52,8 @@ func (s *Server) saveOffer(ring string, o offer) error {
 	return durable.WriteFile(filepath.Join(s.desiredDir(), ring+offeredFile), append(data, '\n'), 0o600)
 }
 
-// loadOffers reads what rings were told. A file that cannot be read is as good as
-// none: what is published now counts as offered.
+// loadOffers reads the stored offers. A file that cannot be read is skipped: the bundles of the
+// current document count as offered.
 func (s *Server) loadOffers() error {
 	files, err := filepath.Glob(filepath.Join(s.desiredDir(), "*"+offeredFile))
 	if err != nil {
@@ -66,23 +66,26 @@ func (s *Server) loadOffers() error {
 			err = json.Unmarshal(data, &o)
 		}
 		if err != nil {
-			s.Log.Warn("what a ring was offered cannot be read", "file", path, "err", err)
+			s.Log.Warn("stored offers of a ring cannot be read; only its current document counts", "file", path, "err",
+				err)
 			continue
 		}
-		s.offers[strings.TrimSuffix(filepath.Base(path), offeredFile)] = o
+		s.offered[strings.TrimSuffix(filepath.Base(path), offeredFile)] = o
 	}
 	return nil
 }
 
-// ignored says why what a report says of a bundle does not count; empty: it
-// counts. The caller holds s.mu.
+// ignored returns why a report's statement about a bundle does not count; empty if it does. The caller
+// holds s.mu.
 func (s *Server) ignored(r delivery.Report) string {
-	o := s.offers[r.Ring]
+	o := s.offered[r.Ring]
 	switch {
 	case r.Phase == delivery.DeviceHealthy && !o.contains(r.Bundle):
-		return fmt.Sprintf("it calls bundle %s healthy, which this ring was never offered", r.Bundle.Short())
+		return fmt.Sprintf("it reports bundle %s as healthy, but this ring was never offered that bundle",
+			r.Bundle.Short())
 	case r.Phase == delivery.DeviceFailed && !o.contains(r.Failed):
-		return fmt.Sprintf("it says that bundle %s failed, which this ring was never offered", r.Failed.Short())
+		return fmt.Sprintf("it reports that bundle %s failed, but this ring was never offered that bundle",
+			r.Failed.Short())
 	}
 	return ""
 }

@@ -1,41 +1,39 @@
 package fleet
 
-// This file bounds what devices can make the server write into its log, and publish.
-
 import (
 	"time"
 	"unicode/utf8"
 )
 
-// How many lines of the log one device can cause: some at once, and one more in each further time of lineEvery. A ring
-// has the same for what its devices cause together.
+// How many log lines one device can cause: linesAtOnce, and one more per lineEvery. The devices of a
+// ring together have the same limit for the lines that are about the ring.
 const (
 	linesAtOnce = 20
 	lineEvery   = time.Minute
-	maxLogText  = 200 // bytes of a text that a device wrote
+	maxLogText  = 200 // bytes of a device's text
 )
 
-// A pace bounds how often something is done.
-type pace struct {
-	paid time.Time // until when the lines that were written take up the time
-	left int       // lines that were not written since the last one
+// A logLimit is a rate limiter for log lines.
+type logLimit struct {
+	paidUntil time.Time // when all written lines are paid for
+	dropped   int       // lines dropped since the last written one
 }
 
-// may reports whether a line may be written now, and how many were left out before it.
-func (p *pace) may(now time.Time) (left int, ok bool) {
+// allow reports whether a line may be written now, and how many were dropped before it.
+func (p *logLimit) allow(now time.Time) (dropped int, ok bool) {
 	const most = linesAtOnce * lineEvery
-	if p.paid.Before(now) {
-		p.paid = now
+	if p.paidUntil.Before(now) {
+		p.paidUntil = now
 	}
-	// A time that is further away is of a clock that was set back since.
-	p.paid = minTime(p.paid, now.Add(most))
-	if p.paid.Add(lineEvery).After(now.Add(most)) {
-		p.left++
+	// A later time comes from a clock that was set back since.
+	p.paidUntil = minTime(p.paidUntil, now.Add(most))
+	if p.paidUntil.Add(lineEvery).After(now.Add(most)) {
+		p.dropped++
 		return 0, false
 	}
-	left, p.left = p.left, 0
-	p.paid = p.paid.Add(lineEvery)
-	return left, true
+	dropped, p.dropped = p.dropped, 0
+	p.paidUntil = p.paidUntil.Add(lineEvery)
+	return dropped, true
 }
 
 func minTime(a, b time.Time) time.Time {
@@ -45,19 +43,19 @@ func minTime(a, b time.Time) time.Time {
 	return a
 }
 
-// logs reports whether a device may cause one more line of the log, and how many were left out before it. Those of a
-// ring have no name of a device.
-func (s *Server) logs(key deviceKey) (left int, ok bool) {
+// allowLog reports whether a device may cause one more log line, and how many were dropped before it. The
+// key of a ring has no device.
+func (s *Server) allowLog(key deviceKey) (dropped int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.paces[key]
-	left, ok = p.may(s.Now())
-	s.paces[key] = p
-	return left, ok
+	p := s.logLimits[key]
+	dropped, ok = p.allow(s.Now())
+	s.logLimits[key] = p
+	return dropped, ok
 }
 
-// short is the beginning of a text that a device wrote.
-func short(s string) string {
+// truncate cuts a device's text for the log.
+func truncate(s string) string {
 	if len(s) <= maxLogText {
 		return s
 	}

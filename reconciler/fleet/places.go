@@ -8,16 +8,16 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// maxPlaces is how many installations under one name are told apart.
+// maxPlaces is how many installations with the same name are remembered.
 const maxPlaces = 4
 
-// place notes from which installation a report comes, and gives it a new receipt.
-// An installation returns the receipt of its last report. One that lost its state,
-// or came back from a copy, is a new place, and the old one never speaks again.
-// Where an old one does speak again, two installations take turns.
+// place records which installation sent a report, and returns a new receipt for it. An installation
+// sends the receipt of its previous report. One that lost its state, or was restored from a copy, is a
+// new place, and its old place never reports again. If an older place reports again, two installations
+// use the same name.
 func place(d *delivery.Device, r delivery.Report, now time.Time) (receipt string) {
 	if r.Installation == "" {
-		return "" // an agent that knows nothing of receipts
+		return "" // an old agent that sends no receipts
 	}
 	receipt = rand.Text()
 	mine := delivery.Place{Installation: r.Installation, Boot: r.Boot, Receipt: receipt, Seen: now}
@@ -25,7 +25,7 @@ func place(d *delivery.Device, r delivery.Report, now time.Time) (receipt string
 	at := slices.IndexFunc(places, func(p delivery.Place) bool {
 		return r.Receipt != "" && p.Receipt == r.Receipt && p.Installation == r.Installation
 	})
-	if at > 0 { // another one spoke in between
+	if at > 0 { // another installation has reported since
 		d.Twice = now
 	}
 	if at >= 0 {
@@ -36,7 +36,7 @@ func place(d *delivery.Device, r delivery.Report, now time.Time) (receipt string
 	return receipt
 }
 
-// sameReport reports whether a report is one that was heard before, sent again.
+// sameReport reports whether two reports are the same one, sent twice.
 func sameReport(a, b delivery.Report) bool {
 	a.Sent, b.Sent = time.Time{}, time.Time{}
 	return string(delivery.Canonical(a)) == string(delivery.Canonical(b))

@@ -33,7 +33,7 @@ func (s *Server) Devices() []delivery.Device {
 
 // serveReport answers POST /fleet/v1/reports.
 func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
-	ring, device, ok := s.authorize(w, r) // before anything of the body is read
+	ring, device, ok := s.authorize(w, r) // before the body is read
 	if !ok {
 		return
 	}
@@ -43,11 +43,11 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxReport))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		refuse(http.StatusRequestEntityTooLarge, "a report has at most %d bytes", MaxReport)
+		refuse(http.StatusRequestEntityTooLarge, "the report is too long: want at most %d bytes", MaxReport)
 		return
 	}
 	if err != nil {
-		refuse(http.StatusBadRequest, "the report did not arrive whole")
+		refuse(http.StatusBadRequest, "the request's body ended early")
 		return
 	}
 	report, err := ParseReport(body)
@@ -56,35 +56,36 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if report.Ring != ring || report.Device != device {
-		refuse(http.StatusForbidden, "the token is of device %s in ring %s, and the report of device %s in ring %s",
+		refuse(http.StatusForbidden, "the token is for device %s in ring %s, but the report is of device %s in ring %s",
 			device, ring, report.Device, report.Ring)
 		return
 	}
-	receipt, err := s.take(r.Context(), report)
+	receipt, err := s.store(r.Context(), report)
 	if err != nil {
-		// A device that is refused for want of room has no lines of its own.
-		if left, ok := s.logs(deviceKey{ring: report.Ring}); ok {
-			s.Log.Error("report not kept", "device", report.Device, "ring", report.Ring, "err", err, "leftOut", left)
+		// A device that is refused because the registry is full has no logLimit of its own.
+		if dropped, ok := s.allowLog(deviceKey{ring: report.Ring}); ok {
+			s.Log.Error("report not stored", "device", report.Device, "ring", report.Ring, "err", err, "leftOut",
+				dropped)
 		}
 		w.Header().Set("Retry-After", "30")
-		refuse(http.StatusServiceUnavailable, "the report could not be kept; repeat it later")
+		refuse(http.StatusServiceUnavailable, "the report could not be stored; repeat it later")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(receipt)
 }
 
-// Receipt is the answer to a report.
+// Receipt is the response to a report.
 type Receipt struct {
-	Highest int64  `json:"highest"`           // sequence number heard from the device in its ring
+	Highest int64  `json:"highest"`           // highest sequence number received from the device in its ring
 	Receipt string `json:"receipt,omitempty"` // to be sent with the next report
-	// Again is true where the report's number was heard before with another
-	// report: the device goes on above Highest, and says its last report again.
-	Again bool `json:"again,omitempty"`
+	// Again is true if another report had the same sequence number: the device then continues above
+	// Highest, and sends its last report again.
+	Duplicate bool `json:"again,omitempty"`
 }
 
-// take keeps a report, unless it was heard before.
-func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
+// store keeps a report, unless it is a repeat.
+func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) {
 	s.reporting.Lock()
 	defer s.reporting.Unlock()
 	key := deviceKey{r.Ring, r.Device}
@@ -107,7 +108,7 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 	if !r.Sent.IsZero() {
 		d.Skew = r.Sent.Sub(now).Round(time.Second)
 	}
-	given := place(&d, r, now)
+	receipt := place(&d, r, now)
 	s.mu.Lock()
 	d.Ignored = s.ignored(r)
 	s.mu.Unlock()
@@ -120,74 +121,75 @@ func (s *Server) take(ctx context.Context, r delivery.Report) (Receipt, error) {
 		return Receipt{}, err
 	}
 	s.mu.Lock()
-	before, gap := s.hears.heard[r.Ring], s.hears.hear(r.Ring, now)
+	before, gap := s.listening.lastReport[r.Ring], s.listening.record(r.Ring, now)
 	s.devices[key] = d
 	delete(s.unread, key)
 	if !known {
 		s.count[key.ring]++
 	}
 	published, ok := s.rings[r.Ring]
-	// Only a report that says so can bring the ring there.
+	// Only a report with such a version can raise the ring's version.
 	ahead := ok && r.Desired > published.desired.Version &&
 		s.ahead(r.Ring, published.desired.Version) > published.desired.Version
-	news := !known || news(old, d) || now.Sub(old.Seen) > s.Deadline || gap // it is back
+	// The device is new, its state has changed, or it was silent.
+	news := !known || hasChanged(old, d) || now.Sub(old.Seen) > s.Deadline || gap
 	if news {
 		s.wake()
 	}
 	s.mu.Unlock()
 	s.reports.Add(1)
 	if gap {
-		s.Log.Warn("no device of a ring was heard for a while; their silence counts from now on", "ring", r.Ring,
-			"since", before,
-			"device", r.Device, "ring", r.Ring)
+		s.Log.Warn("no report of a ring was received for a while; silence of its devices counts from now", "ring",
+			r.Ring, "since", before, "device", r.Device)
 	}
 	if ahead {
-		// Where this was done often just now, the next report brings the ring there, or the next turn of the loop.
-		_, ahead = s.logs(deviceKey{ring: r.Ring})
+		// If the limit is reached, the next report or the next turn of the loop raises the version.
+		_, ahead = s.allowLog(deviceKey{ring: r.Ring})
 	}
 	if ahead {
-		// The devices have seen a version that this server never published, and
-		// refuse what there is: the same content goes out above it.
-		s.Log.Warn("devices are ahead of what is published: the server's files are older than its fleet", "ring",
-			r.Ring, "seen", r.Desired, "published", published.desired.Version)
-		again := func(d delivery.Desired) delivery.Desired { return d }
-		if err := s.publish(context.WithoutCancel(ctx), r.Ring, again); err != nil {
-			s.Log.Error("not published", "ring", r.Ring, "err", err)
+		// Devices have accepted a version that this server never published, and refuse the current document.
+		// It is published again with a higher version.
+		s.Log.Warn("devices have accepted a later document than the published one: the server's files are too old",
+			"ring", r.Ring, "accepted", r.Desired, "published", published.desired.Version)
+		same := func(d delivery.Desired) delivery.Desired { return d }
+		if err := s.publish(context.WithoutCancel(ctx), r.Ring, same); err != nil {
+			s.Log.Error("document not published", "ring", r.Ring, "err", err)
 		}
 	}
 	if news {
-		if left, ok := s.logs(key); ok {
+		if dropped, ok := s.allowLog(key); ok {
 			s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle",
-				r.Bundle, "failed", r.Failed, "why", short(r.Why), "held", short(r.Held), "ignored", short(d.Ignored),
-				"skew", d.Skew, "leftOut", left)
+				r.Bundle, "failed", r.Failed, "why", truncate(r.Why), "held", truncate(r.Held), "ignored",
+				truncate(d.Ignored),
+				"skew", d.Skew, "leftOut", dropped)
 		}
 	}
-	return Receipt{Highest: r.Sequence, Receipt: given}, nil
+	return Receipt{Highest: r.Sequence, Receipt: receipt}, nil
 }
 
-// full is the error of a new device that there is no room for. The caller holds s.mu.
+// full returns an error if there is no room for a new device. The caller holds s.mu.
 func (s *Server) full(ring string, known bool) error {
 	if known {
 		return nil
 	}
 	if len(s.devices) >= s.MaxDevices {
-		return fmt.Errorf("there are %d devices already, the most that this server takes", s.MaxDevices)
+		return fmt.Errorf("the server has %d devices already, which is its limit", s.MaxDevices)
 	}
 	if n := s.count[ring]; n >= s.MaxRing {
-		return fmt.Errorf("there are %d devices in ring %s already, the most that one takes", n, ring)
+		return fmt.Errorf("there are %d devices in ring %s already, which is the limit of a ring", n, ring)
 	}
 	return nil
 }
 
-// repeat answers a report whose number was heard before. The same report sent
-// again, as its answer was lost, changes nothing. Another report comes from a
-// device that lost its count, or from a second one of this name.
+// repeat answers a report whose sequence number is not above the last one. The same report sent again,
+// because its response was lost, changes nothing. A different report comes from a device that lost its
+// count, or from a second device with the same name.
 func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device, r delivery.Report, now time.Time) (
 	Receipt, error) {
 	s.repeats.Add(1)
-	answer := Receipt{Highest: old.Report.Sequence, Again: r.Sequence == old.Report.Sequence}
+	answer := Receipt{Highest: old.Report.Sequence, Duplicate: r.Sequence == old.Report.Sequence}
 	if sameReport(old.Report, r) {
-		answer.Again = false
+		answer.Duplicate = false
 		if len(old.Places) > 0 {
 			answer.Receipt = old.Places[0].Receipt
 		}
@@ -195,7 +197,7 @@ func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device,
 	}
 	d := old
 	if answer.Receipt = place(&d, r, now); answer.Receipt == "" {
-		answer.Again = false // it would not understand
+		answer.Duplicate = false // an old agent does not know the field
 		return answer, nil
 	}
 	if err := s.Registry.SaveDevice(ctx, r.Ring, d); err != nil {
@@ -204,39 +206,40 @@ func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.devices[key] = d
-	if twice(old, d) {
-		s.Log.Warn("a device reports from two places", "device", r.Device, "ring", r.Ring)
+	if startsTwoPlaces(old, d) {
+		s.Log.Warn("a device reports from two places: two installations have this name", "device", r.Device, "ring",
+			r.Ring)
 		s.wake()
 	}
 	return answer, nil
 }
 
-// twice reports whether a device begins to be seen at two places.
-func twice(old, d delivery.Device) bool { return d.Twice.Sub(old.Twice) > time.Minute }
+// startsTwoPlaces reports whether a device has begun to report from two places.
+func startsTwoPlaces(old, d delivery.Device) bool { return d.Twice.Sub(old.Twice) > time.Minute }
 
-// news reports whether a report says more than "still here".
-func news(old, d delivery.Device) bool {
+// hasChanged reports whether a report contains a change.
+func hasChanged(old, d delivery.Device) bool {
 	a, b := old.Report, d.Report
 	return a.Phase != b.Phase || a.Bundle != b.Bundle || a.Failed != b.Failed || a.Desired != b.Desired ||
 		a.Held != b.Held ||
-		old.Ignored != d.Ignored || twice(old, d) || !maps.Equal(a.Labels, b.Labels)
+		old.Ignored != d.Ignored || startsTwoPlaces(old, d) || !maps.Equal(a.Labels, b.Labels)
 }
 
-// ParseReport reads a report, which may be anybody's bytes: known fields only,
-// every value within its bounds.
+// ParseReport decodes and validates a report from untrusted bytes: known fields only, every value
+// within its limits.
 func ParseReport(body []byte) (delivery.Report, error) {
 	var r delivery.Report
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
 		if strings.Contains(err.Error(), "unknown field") {
-			return r, fmt.Errorf("not a report: %w, which this aob serve does not know: update it before aob-agent",
+			return r, fmt.Errorf("not a report: %w; this aob serve does not know it: update aob serve before aob-agent",
 				err)
 		}
 		return r, fmt.Errorf("not a report: %w", err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return r, errors.New("not a report: something follows it")
+		return r, errors.New("not a report: something follows the JSON object")
 	}
 	if err := checkReport(r); err != nil {
 		return delivery.Report{}, fmt.Errorf("report: %w", err)
@@ -247,8 +250,7 @@ func ParseReport(body []byte) (delivery.Report, error) {
 var phases = []delivery.DevicePhase{delivery.DeviceIdle, delivery.DeviceDownloading, delivery.DeviceStarting,
 	delivery.DeviceSoaking, delivery.DeviceHealthy, delivery.DeviceFailed}
 
-// maxNumber is above every number that a device may report: both sides, and JSON,
-// can follow a number below it.
+// maxNumber is the limit of numbers in reports: below it, JSON numbers are exact.
 const maxNumber = 1 << 53
 
 func shortName(s string) bool {
@@ -279,9 +281,9 @@ func checkReport(r delivery.Report) error {
 	case !slices.Contains(phases, r.Phase):
 		return fmt.Errorf("phase: want one of %v, got %.40q", phases, r.Phase)
 	case r.Phase == delivery.DeviceHealthy && r.Bundle == "":
-		return errors.New("phase: healthy with no bundle")
+		return errors.New("bundle: want a digest in phase healthy")
 	case r.Phase == delivery.DeviceFailed && r.Failed == "":
-		return errors.New("phase: failed, and failed names no bundle")
+		return errors.New("failed: want a digest in phase failed")
 	case r.Slot != "" && r.Slot != "a" && r.Slot != "b":
 		return fmt.Errorf("slot: want a or b, got %.40q", r.Slot)
 	case len(r.Why) > 1024 || !utf8.ValidString(r.Why):

@@ -21,7 +21,7 @@ import (
 	"github.com/autonomos/aob/reconciler/fleet"
 )
 
-func TestReportsCountOnce(t *testing.T) {
+func TestRepeatedReports(t *testing.T) {
 	s := newSite(t, nil)
 	r := report("d1", 5)
 	s.report(t, r)
@@ -71,7 +71,7 @@ func TestHealthyHistory(t *testing.T) {
 	again.Phase, again.Bundle = delivery.DeviceHealthy, bundle("15")
 	s.report(t, again)
 	want = append(slices.DeleteFunc(want, func(d delivery.Digest) bool { return d == again.Bundle }), again.Bundle)
-	s.restart(t) // what is kept is what is known
+	s.restart(t) // the history is stored
 	if diff := cmp.Diff(want, s.Devices()[0].Healthy); diff != "" {
 		t.Errorf("healthy bundles (-want +got):\n%s", diff)
 	}
@@ -85,7 +85,7 @@ func TestHealthyHistory(t *testing.T) {
 	}
 }
 
-func TestWakesForNewsOnly(t *testing.T) {
+func TestWakesForChangesOnly(t *testing.T) {
 	s := newSite(t, nil)
 	r := report("d1", 1)
 	s.report(t, r)
@@ -119,13 +119,14 @@ func TestReportsRefused(t *testing.T) {
 		want              string
 	}{
 		{"no token", "", good, 401, "aob device token FLEET DEVICE prints it"},
-		{"the old shared token", "a shared token of the fleet", good, 401, "each device has its own now"},
-		{"the fleet's secret", secret, good, 401, "each device has its own now"},
+		{"a shared token", "a shared token of the fleet", good, 401, "each device has its own"},
+		{"the fleet's secret", secret, good, 401, "each device has its own"},
 		{"wrong token", fleet.DeviceToken("another secret of it", "north", "d1"), good, 401, "the token is wrong"},
 		{"another device's", fleet.DeviceToken(secret, "north", "d2"), good, 403,
-			"of device d2 in ring north, and the report of device d1"},
-		{"another ring's", fleet.DeviceToken(secret, "south", "d1"), good, 403, "of device d1 in ring south"},
-		{"another device's name put before it", "north/d1:" + strings.TrimPrefix(fleet.DeviceToken(secret, "north",
+			"for device d2 in ring north, but the report is of device d1"},
+		{"another ring's", fleet.DeviceToken(secret, "south", "d1"), good, 403, "for device d1 in ring south"},
+		{"the name of another device with this token's code", "north/d1:" + strings.TrimPrefix(fleet.DeviceToken(secret,
+			"north",
 			"d2"), "north/d2:"), good, 401, "the token is wrong"},
 		{"held", token, with(func(r *delivery.Report) { r.Held = strings.Repeat("y", 1025) }), 400,
 			"held: want at most"},
@@ -135,8 +136,8 @@ func TestReportsRefused(t *testing.T) {
 		{"empty", token, "", 400, "not a report"},
 		{"an array", token, "[]", 400, "not a report"},
 		{"unknown field", token, strings.Replace(good, "{", `{"x":1,`, 1), 400,
-			`unknown field "x", which this aob serve does not know: update it before aob-agent`},
-		{"two", token, good + good, 400, "something follows"},
+			`unknown field "x"; this aob serve does not know it: update aob serve before aob-agent`},
+		{"two reports", token, good + good, 400, "something follows"},
 		{"device's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) { r.Device = "D 1" }),
 			400, "device: want lower-case"},
 		{"ring's name", fleet.DeviceToken(secret, "north", "d1"), with(func(r *delivery.Report) {
@@ -144,10 +145,10 @@ func TestReportsRefused(t *testing.T) {
 		}), 400, "ring: want lower-case"},
 		{"sequence", token, with(func(r *delivery.Report) { r.Sequence = 0 }), 400, "sequence: want 1"},
 		{"phase", token, with(func(r *delivery.Report) { r.Phase = "great" }), 400, "phase: want one of"},
-		{"healthy with nothing", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceHealthy }), 400,
-			"no bundle"},
-		{"failed with nothing", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceFailed }), 400,
-			"names no bundle"},
+		{"healthy without a bundle", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceHealthy }), 400,
+			"want a digest in phase healthy"},
+		{"failed without a bundle", token, with(func(r *delivery.Report) { r.Phase = delivery.DeviceFailed }), 400,
+			"want a digest in phase failed"},
 		{"digest", token, with(func(r *delivery.Report) { r.Bundle = "sha256:00" }), 400, "want a digest"},
 		{"slot", token, with(func(r *delivery.Report) { r.Slot = "c" }), 400, "slot: want a or b"},
 		{"negative", token, with(func(r *delivery.Report) { r.Downloaded = -1 }), 400, "negative"},
@@ -159,7 +160,8 @@ func TestReportsRefused(t *testing.T) {
 		}), 400, "at most 32"},
 		{"a label", token, with(func(r *delivery.Report) { r.Labels["x"] = strings.Repeat("y", 65) }), 400,
 			"labels: want names"},
-		{"a device too many", token, with(func(r *delivery.Report) { r.Device = "d2" }), 503, "repeat it later"},
+		{"one device more than the limit", token, with(func(r *delivery.Report) { r.Device = "d2" }), 503,
+			"repeat it later"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status, answer := s.post(t, c.token, []byte(c.body))
@@ -167,16 +169,16 @@ func TestReportsRefused(t *testing.T) {
 				t.Errorf("got %d %s, want %d %s", status, answer, c.status, c.want)
 			}
 			if strings.Contains(answer, secret) {
-				t.Error("the answer tells the secret")
+				t.Error("the response contains the secret")
 			}
 		})
 	}
 	if devices := s.Devices(); len(devices) != 1 || devices[0].Report.Sequence != 1 {
-		t.Errorf("something was kept: %+v", devices)
+		t.Errorf("a refused report was stored: %+v", devices)
 	}
 }
 
-// A report that could not be kept is not known, and its repeat is.
+// A report that could not be stored is not counted; a repeat of it is.
 func TestRegistryFails(t *testing.T) {
 	s := newSite(t, nil)
 	s.reg.err = errors.New("disk full")
@@ -185,17 +187,17 @@ func TestRegistryFails(t *testing.T) {
 		t.Errorf("got %d %s", status, answer)
 	}
 	if len(s.Devices()) != 0 {
-		t.Error("known, and not kept")
+		t.Error("the device is known although its report was not stored")
 	}
 	s.reg.err = nil
 	s.report(t, report("d1", 1))
 	s.reg.err = errors.New("disk gone")
 	if _, err := fleet.Open(t.Context(), s.config); err == nil || !strings.Contains(err.Error(), "disk gone") {
-		t.Errorf("opened on a registry that fails: %v", err)
+		t.Errorf("opened although the registry fails: %v", err)
 	}
 }
 
-// A body that never ends is cut off, not swallowed.
+// A body that never ends is cut off at the limit.
 func TestEndlessReport(t *testing.T) {
 	s := newSite(t, nil)
 	req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/fleet/v1/reports",
@@ -247,7 +249,7 @@ func FuzzParseReport(f *testing.F) {
 		}
 		again, err := json.Marshal(r)
 		if err != nil {
-			t.Fatalf("accepted what cannot be kept: %v", err)
+			t.Fatalf("accepted a report that cannot be encoded: %v", err)
 		}
 		if second, err := fleet.ParseReport(again); err != nil || cmp.Diff(r, second) != "" {
 			t.Errorf("does not survive being kept: %v\n%s", err, cmp.Diff(r, second))
@@ -255,8 +257,7 @@ func FuzzParseReport(f *testing.F) {
 	})
 }
 
-// What devices say of bundles that their ring was never offered does not count,
-// and is shown.
+// Reports about bundles that their ring was never offered do not count, and the reason is stored.
 func TestOnlyOfferedBundlesCount(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
@@ -266,7 +267,7 @@ func TestOnlyOfferedBundlesCount(t *testing.T) {
 		return r
 	}
 	s.report(t, healthy("d1", 1, bundle("1")))
-	s.report(t, healthy("d2", 1, bundle("2"))) // known from a pull request, say
+	s.report(t, healthy("d2", 1, bundle("2"))) // its digest may be known from a pull request
 	bad := report("d3", 1)
 	bad.Phase, bad.Failed = delivery.DeviceFailed, bundle("2")
 	s.report(t, bad)
@@ -284,16 +285,16 @@ func TestOnlyOfferedBundlesCount(t *testing.T) {
 			t.Errorf("%s: d3 is %+v", when, d[2])
 		}
 	}
-	check("before", nil, "healthy, which this ring was never offered", "failed, which this ring was never offered")
+	check("before", nil, "healthy, but this ring was never offered", "failed, but this ring was never offered")
 	s.publish(t, desired(2))
-	s.restart(t) // what was offered is kept
-	check("offered, and not said again", nil, "never offered", "never offered")
+	s.restart(t) // the offers are stored
+	check("offered, not reported again yet", nil, "never offered", "never offered")
 	s.report(t, healthy("d2", 2, bundle("2")))
-	check("said again", []delivery.Digest{bundle("2")}, "", "never offered")
+	check("reported again", []delivery.Digest{bundle("2")}, "", "never offered")
 }
 
-// Two installations that report under one name are told apart, also when one is a
-// copy of the other's state. One that was reinstalled or restored is not two.
+// Two installations with one name are told apart, even if one is a copy of the other's state folder. A device that was
+// reinstalled or restored does not count as two.
 func TestTwoInstallationsUnderOneName(t *testing.T) {
 	type agent struct {
 		installation, receipt string
@@ -326,18 +327,18 @@ func TestTwoInstallationsUnderOneName(t *testing.T) {
 			speak(s, t, &copied, fmt.Sprint("copy", i))
 		}
 		if !two(s) {
-			t.Errorf("not seen: %+v", s.Devices()[0])
+			t.Errorf("two places not detected: %+v", s.Devices()[0])
 		}
 		s.restart(t)
 		if !two(s) {
-			t.Error("forgotten by a restart")
+			t.Error("two places are forgotten by a restart")
 		}
 		s.now = s.now.Add(2 * time.Minute) // the copy was stopped
 		speak(s, t, one, "one")
 		s.now = s.now.Add(2 * time.Minute)
 		speak(s, t, one, "one")
 		if two(s) {
-			t.Error("still two when one is gone")
+			t.Error("still two places after the copy was stopped")
 		}
 	})
 	t.Run("two folders", func(t *testing.T) {
@@ -348,7 +349,7 @@ func TestTwoInstallationsUnderOneName(t *testing.T) {
 			speak(s, t, other, fmt.Sprint("other", i))
 		}
 		if !two(s) {
-			t.Errorf("not seen: %+v", s.Devices()[0])
+			t.Errorf("two places not detected: %+v", s.Devices()[0])
 		}
 	})
 	for name, change := range map[string]func(a *agent, early agent){
@@ -372,14 +373,14 @@ func TestTwoInstallationsUnderOneName(t *testing.T) {
 				}
 			}
 			if two(s) {
-				t.Errorf("taken for two: %+v", s.Devices()[0])
+				t.Errorf("counts as two places: %+v", s.Devices()[0])
 			}
 		})
 	}
 }
 
-// A report that is sent again, as its answer was lost, is no second installation.
-func TestReportSentAgainIsARepeat(t *testing.T) {
+// A report that is sent again because its response was lost does not count as a second installation.
+func TestReportSentTwice(t *testing.T) {
 	s := newSite(t, nil)
 	r := report("d1", 1)
 	r.Installation = "A"
@@ -392,15 +393,15 @@ func TestReportSentAgainIsARepeat(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if first != second || first.Receipt == "" || first.Again || len(s.Devices()[0].Places) != 1 {
+	if first != second || first.Receipt == "" || first.Duplicate || len(s.Devices()[0].Places) != 1 {
 		t.Errorf("got %+v, then %+v", first, second)
 	}
 }
 
-func TestClockOfADeviceIsCompared(t *testing.T) {
+func TestSkew(t *testing.T) {
 	s := newSite(t, nil)
 	r := report("d1", 1)
-	r.At = s.now.Add(-5 * time.Hour) // it was offline meanwhile
+	r.At = s.now.Add(-5 * time.Hour) // it was offline since
 	r.Sent = s.now.Add(72 * time.Hour)
 	s.report(t, r)
 	if skew := s.Devices()[0].Skew; skew != 72*time.Hour {
@@ -408,27 +409,27 @@ func TestClockOfADeviceIsCompared(t *testing.T) {
 	}
 }
 
-func TestForgottenDeviceIsNewAgain(t *testing.T) {
+func TestForget(t *testing.T) {
 	s := newSite(t, nil)
 	s.report(t, report("d1", 7))
 	if err := s.Forget(t.Context(), "north", "d1"); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(s.Devices()); n != 0 {
-		t.Errorf("%d devices are left", n)
+		t.Errorf("%d devices after Forget, want 0", n)
 	}
 	if err := s.Forget(t.Context(), "north", "d1"); !errors.As(err, new(delivery.Blocked)) {
 		t.Errorf("got %v", err)
 	}
 	s.restart(t)
-	s.report(t, report("d1", 1)) // a lower number is no repeat
+	s.report(t, report("d1", 1)) // a lower sequence number is not a repeat of a new device
 	if d := s.Devices(); len(d) != 1 || d[0].Report.Sequence != 1 || !d[0].First.Equal(s.now) {
 		t.Errorf("got %+v", d)
 	}
 }
 
-// Nobody reads what a ring must run, or its bundles, without a device's token.
-func TestDesiredAndBundlesNeedAToken(t *testing.T) {
+// Reading a document or a bundle needs a device's token.
+func TestReadsNeedToken(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
 	bundles := s.Guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "model") }))
@@ -436,11 +437,11 @@ func TestDesiredAndBundlesNeedAToken(t *testing.T) {
 		authorization    string
 		desired, bundles int
 	}{
-		"none":           {"", 401, 401},
-		"the secret":     {"Bearer " + secret, 401, 401},
-		"no bearer":      {fleet.DeviceToken(secret, "north", "d1"), 401, 401},
-		"its own":        {"Bearer " + fleet.DeviceToken(secret, "north", "d1"), 200, 200},
-		"another ring's": {"Bearer " + fleet.DeviceToken(secret, "south", "d1"), 403, 200},
+		"none":             {"", 401, 401},
+		"the secret":       {"Bearer " + secret, 401, 401},
+		"no bearer scheme": {fleet.DeviceToken(secret, "north", "d1"), 401, 401},
+		"its own":          {"Bearer " + fleet.DeviceToken(secret, "north", "d1"), 200, 200},
+		"another ring's":   {"Bearer " + fleet.DeviceToken(secret, "south", "d1"), 403, 200},
 	} {
 		for path, want := range map[string]int{"/fleet/v1/desired/north": c.desired,
 			"/v2/bundles/manifests/x": c.bundles} {
@@ -457,13 +458,13 @@ func TestDesiredAndBundlesNeedAToken(t *testing.T) {
 			}
 		}
 	}
-	// Names cannot be shifted into each other.
+	// Parts of one name cannot be moved to the other.
 	if fleet.DeviceToken(secret, "a", "b-c") == fleet.DeviceToken(secret, "a-b", "c") {
-		t.Error("two devices have one token")
+		t.Error("two devices have the same token")
 	}
 }
 
-// However many devices speak, the loop is woken once in a while.
+// Many reports at once wake the loop only once per WakeEvery.
 func TestManyDevicesWakeOnce(t *testing.T) {
 	var wakes atomic.Int64
 	s := newSite(t, func(c *fleet.Config) {
@@ -477,11 +478,11 @@ func TestManyDevicesWakeOnce(t *testing.T) {
 		t.Errorf("20 new devices wake the loop %d times", n)
 	}
 	if status, _ := s.post(t, token, encode(t, report("p20", 1))); status != 503 {
-		t.Errorf("a device more than a ring takes: got %d", status)
+		t.Errorf("one device more than the limit of a ring: got %d", status)
 	}
 }
 
-// One device cannot fill the disk through the log, whatever it reports and however often.
+// The log lines that one device can cause are limited.
 func TestLogOfOneDeviceIsBounded(t *testing.T) {
 	for name, change := range map[string]func(r *delivery.Report, i int){
 		"held": func(r *delivery.Report, i int) { r.Held = fmt.Sprint(i, strings.Repeat("\x1b", 1000)) },
@@ -508,7 +509,7 @@ func TestLogOfOneDeviceIsBounded(t *testing.T) {
 			if n := log.Len(); n > 100<<10 {
 				t.Errorf("500 reports in 5 s made %d bytes of log", n)
 			}
-			// Later its lines are written again, and say how many were not.
+			// Later its lines are written again, with the number of dropped ones.
 			log.Reset()
 			s.now = s.now.Add(time.Hour)
 			r := report("d1", 1000)

@@ -21,82 +21,82 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// Bounds.
+// Limits.
 const (
-	MaxReport  = 64 << 10 // bytes of a report
+	MaxReport  = 64 << 10 // bytes
 	MaxWait    = 55 * time.Second
 	maxHealthy = 16 // bundles in a device's history
 )
 
-// A Registry keeps devices. A device is named by ring and Report.Device.
+// A Registry stores devices. Ring and Report.Device together identify one.
 type Registry interface {
-	// SaveDevice keeps a device in place of what was kept. It is durable on return.
+	// SaveDevice stores a device and replaces an older record of it. It is durable on return.
 	SaveDevice(ctx context.Context, ring string, d delivery.Device) error
-	// Devices returns all devices. Where some cannot be read, it returns the others beside a [delivery.Unreadable],
-	// which names a device as RING/DEVICE.
+	// Devices returns all devices. If some records cannot be read, it returns the others and a
+	// [delivery.Unreadable] that names each as RING/DEVICE.
 	Devices(ctx context.Context) ([]delivery.Device, error)
-	// DropDevice forgets a device. One that is not there is no error.
+	// DropDevice removes a device. It is no error if there is none.
 	DropDevice(ctx context.Context, ring, device string) error
 }
 
-// Config says what a Server works with.
+// Config configures a Server.
 type Config struct {
-	Dir      string     // holds desired/RING.json; is made
+	Dir      string     // holds desired/RING.json; created if it does not exist
 	Key      *trust.Key // the desired key
-	Secret   string     // that devices' tokens are derived from, see DeviceToken; at least 16 bytes
+	Secret   string     // device tokens are derived from it, see DeviceToken; at least 16 bytes
 	Registry Registry
 
-	// Least is what the version of every document that is published from now on is above. A server whose files are an
-	// old copy sets it, as devices follow no document below one that they have seen. See LeastVersion.
+	// Least: every document published from now on gets a version above it. It is set after a restore from
+	// a backup, because devices refuse a version below the highest accepted one. See LeastVersion.
 	Least int64
 
-	Expiry     time.Duration    // of a document; 24h where zero
-	MaxWaiters int              // requests that wait at one time; 4096 where zero
-	MaxDevices int              // in all rings; 200,000 where zero
-	MaxRing    int              // devices in one ring; 100,000 where zero
-	Deadline   time.Duration    // after which a device that was not heard from has no say; 15m where zero
-	Now        func() time.Time // time.Now where nil
-	// called when reports say something new, at most once in WakeEvery; must not block. May be nil
+	Expiry     time.Duration    // lifetime of a document; 24h if zero
+	MaxWaiters int              // requests waiting at the same time; 4096 if zero
+	MaxDevices int              // in all rings; 200,000 if zero
+	MaxRing    int              // devices in one ring; 100,000 if zero
+	Deadline   time.Duration    // devices not heard from for longer do not count in ahead; 15m if zero
+	Now        func() time.Time // time.Now if nil
+	// called after reports with changes, at most once per WakeEvery; must not block; may be nil
 	Wake      func()
-	WakeEvery time.Duration // 1s where zero
+	WakeEvery time.Duration // 1s if zero
 	Log       *slog.Logger
 }
 
-// A Server publishes desired state and hears reports. Its methods may be called
-// from any goroutine.
+// A Server publishes desired state and receives reports. It is safe for concurrent use.
 type Server struct {
 	Config
 
-	publishing sync.Mutex // one at a time: the version is read, raised and written
-	reporting  sync.Mutex // one at a time: the registry gets a device's reports in order
+	publishing sync.Mutex // serializes reading, raising and writing a version
+	reporting  sync.Mutex // serializes writes, so that the registry gets a device's reports in order
 
-	mu      sync.Mutex
-	rings   map[string]published
-	changed chan struct{} // closed and made anew when a ring changes
-	devices map[deviceKey]delivery.Device
-	unread  map[deviceKey]string // why a device's record cannot be read; until it reports again
-	damaged map[string]error     // by ring: why its document cannot be read
-	count   map[string]int       // devices by ring
-	offers  map[string]offer     // by ring
-	wakeAt  time.Time            // when Wake was called last, or will be
-	hears   attention
-	paces   map[deviceKey]pace // of lines of the log, by device, and by ring
+	mu        sync.Mutex
+	rings     map[string]published
+	changed   chan struct{} // closed and replaced when a ring's document changes
+	devices   map[deviceKey]delivery.Device
+	unread    map[deviceKey]string // why a device's record cannot be read; until it reports again
+	damaged   map[string]error     // by ring: why its document cannot be read
+	count     map[string]int       // number of devices by ring
+	offered   map[string]offer     // by ring
+	wakeAt    time.Time            // time of the last call of Wake, or of the scheduled one
+	listening listening
+	logLimits map[deviceKey]logLimit // limits of log lines, by device and by ring
 
 	waiting, reports, repeats, refused, reads atomic.Int64
 }
 
 type deviceKey struct{ ring, device string }
 
-// Stats are counts since the start, but for Waiting, which is now.
+// Stats counts events since the start; Waiting is a current value.
 type Stats struct {
-	Waiting int64 // requests that wait
+	Waiting int64 // requests waiting now
 	Reads   int64 // documents sent
-	Reports int64 // reports taken
-	Repeats int64 // reports heard before
-	Refused int64 // reports refused
+	Reports int64 // reports accepted
+	Repeats int64 // repeated reports
+	Refused int64 // requests refused
 }
 
-// Open makes a server from the documents in c.Dir and the devices in c.Registry.
+// Open makes a server from the documents in c.Dir and the devices in c.Registry. A document or a
+// record that cannot be read is no error: see Unreadable.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	if err := checkSecret(c.Secret); err != nil {
 		return nil, err
@@ -125,13 +125,13 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Wake == nil {
 		c.Wake = func() {}
 	}
-	s := &Server{Config: c, hears: attention{gap: max(c.Deadline/4, time.Second), quiet: c.Deadline / 2,
-		heard: map[string]time.Time{}, again: map[string]time.Time{}},
+	s := &Server{Config: c, listening: listening{gap: max(c.Deadline/4, time.Second), maxSilence: c.Deadline / 2,
+		lastReport: map[string]time.Time{}, resumed: map[string]time.Time{}},
 		rings:   map[string]published{},
-		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offers: map[string]offer{},
-		count:  map[string]int{},
-		paces:  map[deviceKey]pace{},
-		unread: map[deviceKey]string{}, damaged: map[string]error{}}
+		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offered: map[string]offer{},
+		count:     map[string]int{},
+		logLimits: map[deviceKey]logLimit{},
+		unread:    map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
@@ -141,9 +141,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	for _, path := range files {
 		p, err := load(path, c.Key)
-		if err != nil { // only this ring stays as it is
+		if err != nil { // affects only this ring
 			do := "move the file away and start aob serve again; " +
-				"its ring is published anew, above the version that its devices report"
+				"it then publishes a new document, with a version above the one that the ring's devices report"
 			if b, ok := errors.AsType[delivery.Blocked](err); ok {
 				do, err = b.Do, errors.New(b.What)
 			}
@@ -157,7 +157,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
 	for ring, p := range s.rings {
-		s.offers[ring] = s.offers[ring].with(p.desired)
+		s.offered[ring] = s.offered[ring].with(p.desired)
 	}
 	devices, err := c.Registry.Devices(ctx)
 	unread, some := errors.AsType[delivery.Unreadable](err)
@@ -167,26 +167,25 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	for _, u := range unread {
 		ring, device, _ := strings.Cut(u.What, "/")
 		s.unread[deviceKey{ring, device}] = u.Why
-		c.Log.Error("what is kept of a device cannot be read; it counts again when it reports", "device", device,
-			"ring", ring, "err", u.Why)
+		c.Log.Error("the stored record of a device cannot be read; the device counts again after its next report",
+			"device", device, "ring", ring, "err", u.Why)
 	}
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
 		s.count[d.Report.Ring]++
-		if d.Seen.After(s.hears.heard[d.Report.Ring]) {
-			s.hears.heard[d.Report.Ring] = wall(d.Seen)
+		if d.Seen.After(s.listening.lastReport[d.Report.Ring]) {
+			s.listening.lastReport[d.Report.Ring] = wall(d.Seen)
 		}
 	}
 	return s, nil
 }
 
-// LeastVersion is the least version of documents for a server whose files became
-// another server's at a time: the seconds since 1970, which no count of documents
-// reaches.
+// LeastVersion returns the lowest version for documents of a server that took over another server's
+// files at a time: the seconds since 1970, which no number of documents reaches.
 func LeastVersion(at time.Time) int64 { return at.Unix() }
 
-// Unreadable says which devices' records and which rings' documents cannot be read, and what is done about it. Their
-// devices keep what they run; the others go on.
+// Unreadable returns one sentence for each device's record and ring's document that cannot be read,
+// with what to do about it. Those devices keep what they run; all others are not affected.
 func (s *Server) Unreadable() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,40 +195,41 @@ func (s *Server) Unreadable() []string {
 		if b, ok := errors.AsType[delivery.Blocked](err); ok {
 			err = errors.New(b.What + "; " + b.Do)
 		}
-		list = append(list, fmt.Sprintf("fleet %s stays as it is: %s", ring, err))
+		list = append(list, fmt.Sprintf("fleet %s gets no new document: %s", ring, err))
 	}
 	keys := slices.SortedFunc(maps.Keys(s.unread), func(a, b deviceKey) int {
 		return cmp.Or(cmp.Compare(a.ring, b.ring), cmp.Compare(a.device, b.device))
 	})
 	for i, key := range keys {
 		if i == maxUnread {
-			list = append(list, fmt.Sprintf("what is kept of %d more devices cannot be read", len(keys)-maxUnread))
+			list = append(list, fmt.Sprintf("the stored records of %d more devices cannot be read",
+				len(keys)-maxUnread))
 			break
 		}
-		list = append(list, fmt.Sprintf("what is kept of device %s of fleet %s cannot be read, so it does not count "+
-			"until it reports again (aob device forget %s %s forgets it): %s",
+		list = append(list, fmt.Sprintf(
+			"the stored record of device %s of fleet %s cannot be read; the device does not "+
+				"count until it reports again (aob device forget %s %s removes the record): %s",
 			key.device, key.ring, key.ring, key.device, s.unread[key]))
 	}
 	return list
 }
 
-// maxUnread is how many devices are named whose record cannot be read.
+// maxUnread is how many devices with unreadable records are named.
 const maxUnread = 20
 
 func (s *Server) desiredDir() string { return filepath.Join(s.Dir, "desired") }
 
-// Stats returns what has happened since the server was opened.
+// Stats returns the server's counters.
 func (s *Server) Stats() Stats {
 	return Stats{Waiting: s.waiting.Load(), Reads: s.reads.Load(), Reports: s.reports.Load(), Repeats: s.repeats.Load(),
 		Refused: s.refused.Load()}
 }
 
-// wake calls Wake now, or a little later where it was called just before. The
-// caller holds s.mu.
+// wake calls Wake, or schedules it if the last call was less than WakeEvery ago. The caller holds s.mu.
 func (s *Server) wake() {
 	now := time.Now()
 	if now.Before(s.wakeAt) {
-		return // it will be called
+		return // a call is scheduled
 	}
 	pause := s.WakeEvery - now.Sub(s.wakeAt)
 	if pause <= 0 {
@@ -241,7 +241,8 @@ func (s *Server) wake() {
 	time.AfterFunc(pause, s.Wake)
 }
 
-// Forget removes a device. One that speaks again is a new one.
+// Forget removes a device. If it reports again, it is a new device. The error is a [delivery.Blocked]
+// if there is none.
 func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	s.reporting.Lock()
 	defer s.reporting.Unlock()
@@ -252,7 +253,7 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	known := read || unread
 	s.mu.Unlock()
 	if !known {
-		return delivery.Blockedf("aob device list shows those that are known",
+		return delivery.Blockedf("list the known devices with: aob device list",
 			"there is no device %.80q in fleet %.80q", device, ring)
 	}
 	if err := s.Registry.DropDevice(ctx, ring, device); err != nil {
@@ -262,7 +263,7 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	defer s.mu.Unlock()
 	if delete(s.unread, key); read {
 		delete(s.devices, key)
-		delete(s.paces, key)
+		delete(s.logLimits, key)
 		s.count[ring]--
 	}
 	s.Log.Info("device forgotten", "device", device, "ring", ring)
@@ -270,7 +271,7 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	return nil
 }
 
-// Handler serves the two addresses of the package comment.
+// Handler serves the routes of the package comment.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /fleet/v1/desired/{ring}", s.serveDesired)

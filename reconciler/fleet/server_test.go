@@ -29,10 +29,10 @@ import (
 
 const secret = "a secret of the fleet"
 
-// token is that of the device whose report is sent.
+// token stands for the token of the report's device.
 const token = "its own"
 
-// registry keeps devices in memory.
+// registry is a Registry in memory.
 type registry struct {
 	mu      sync.Mutex
 	devices map[string]delivery.Device
@@ -65,7 +65,7 @@ func (r *registry) Devices(context.Context) ([]delivery.Device, error) {
 	return slices.Collect(maps.Values(r.devices)), r.err
 }
 
-// A site is a server, its clock and its files.
+// A site is a server with its clock and its files.
 type site struct {
 	*fleet.Server
 	config fleet.Config
@@ -111,7 +111,7 @@ func (s *site) publish(t *testing.T, d delivery.Desired) {
 	}
 }
 
-// get asks for a ring's document and reads it with the site's key.
+// get requests a ring's document and verifies it with the site's key.
 func (s *site) get(t *testing.T, path, etag string) (status int, d delivery.Desired, newTag string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+path, nil)
@@ -142,7 +142,7 @@ func (s *site) get(t *testing.T, path, etag string) (status int, d delivery.Desi
 		}
 		file, err := os.ReadFile(filepath.Join(s.config.Dir, "desired", d.Ring+".json"))
 		if err != nil || !bytes.Equal(file, body) {
-			t.Errorf("the file is not what is served: %v", err)
+			t.Errorf("the file differs from the served document: %v", err)
 		}
 	}
 	return resp.StatusCode, d, resp.Header.Get("ETag")
@@ -153,7 +153,7 @@ func (s *site) post(t *testing.T, with string, body []byte) (status int, answer 
 	t.Helper()
 	if with == token {
 		r := delivery.Report{Ring: "north", Device: "d1"}
-		_ = json.Unmarshal(body, &r) // what cannot be read is d1's
+		_ = json.Unmarshal(body, &r) // a body that does not decode is sent with the token of d1
 		with = fleet.DeviceToken(secret, r.Ring, r.Device)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/fleet/v1/reports", bytes.NewReader(body))
@@ -219,7 +219,7 @@ func TestVersions(t *testing.T) {
 		}
 	}
 	if status, _, _ := s.get(t, "/fleet/v1/desired/north", ""); status != 404 {
-		t.Errorf("before anything is published: %d", status)
+		t.Errorf("before the first document: %d", status)
 	}
 	s.publish(t, desired(1))
 	want(1, 1)
@@ -227,7 +227,7 @@ func TestVersions(t *testing.T) {
 	want(1, 1)
 	s.publish(t, desired(2))
 	want(2, 2)
-	s.publish(t, desired(1)) // going back is a higher version
+	s.publish(t, desired(1)) // a rollback has a higher version too
 	want(3, 1)
 	s.restart(t)
 	want(3, 1)
@@ -237,7 +237,7 @@ func TestVersions(t *testing.T) {
 	want(4, 2)
 }
 
-func TestSignedAgainBeforeItExpires(t *testing.T) {
+func TestDocumentIsSignedAgain(t *testing.T) {
 	s := newSite(t, func(c *fleet.Config) { c.Expiry = 10 * time.Hour })
 	s.publish(t, desired(1))
 	_, first, tag := s.get(t, "/fleet/v1/desired/north", "")
@@ -255,7 +255,7 @@ func TestSignedAgainBeforeItExpires(t *testing.T) {
 	}
 }
 
-func TestAnotherKeySignsAnew(t *testing.T) {
+func TestDocumentOfAnotherKey(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
 	var err error
@@ -269,9 +269,8 @@ func TestAnotherKeySignsAnew(t *testing.T) {
 	}
 }
 
-// A server whose files were lost, or came from an old copy, is not refused for
-// ever by devices that have seen more.
-func TestFleetThatIsAheadOfItsServer(t *testing.T) {
+// A server whose files were lost or are an old copy publishes above the version that its devices have accepted.
+func TestServerWithOldFiles(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
 	r := report("d1", 1)
@@ -296,15 +295,14 @@ func TestFleetThatIsAheadOfItsServer(t *testing.T) {
 	}
 	s.restart(t)
 	s.publish(t, desired(2))
-	// Version 59 was published, and a device may follow it that has not said so yet.
+	// Version 59 was published, and a device may have accepted it without a report yet.
 	if _, d, _ := s.get(t, "/fleet/v1/desired/north", ""); d.Version <= 59 || d.Release.Version != 2 {
 		t.Errorf("after losing both files: got version %d of release %d, want one above 59 of 2", d.Version,
 			d.Release.Version)
 	}
 }
 
-// One device cannot take its ring's version up, and no number that one side takes
-// is too large for the other.
+// One device cannot raise its ring's version, and no accepted number is too large for the other side.
 func TestNumbersFromDevicesAreBounded(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
@@ -319,7 +317,7 @@ func TestNumbersFromDevicesAreBounded(t *testing.T) {
 	s.report(t, liar)
 	s.publish(t, desired(2))
 	if v := version(); v != 2 {
-		t.Errorf("one of three devices takes the version to %d", v)
+		t.Errorf("one of three devices raises the version to %d", v)
 	}
 	for i, change := range []func(*delivery.Report){
 		func(r *delivery.Report) { r.Sequence = 1 << 53 },
@@ -335,7 +333,7 @@ func TestNumbersFromDevicesAreBounded(t *testing.T) {
 			t.Errorf("%d: got %d %s", i, status, answer)
 		}
 	}
-	// A jump that no backup explains is not believed, whoever says so.
+	// A version further ahead than any backup explains is ignored, even if all devices report it.
 	for _, id := range []string{"d1", "d2", "d3"} {
 		r := report(id, 5)
 		r.Desired = 1 << 52
@@ -343,14 +341,13 @@ func TestNumbersFromDevicesAreBounded(t *testing.T) {
 	}
 	s.publish(t, desired(3))
 	if v := version(); v != 3 {
-		t.Errorf("all devices take the version to %d", v)
+		t.Errorf("all devices raise the version to %d", v)
 	}
-	s.report(t, report("d1", 6)) // and all go on being heard
+	s.report(t, report("d1", 6)) // reports are still accepted
 }
 
-// A ring whose document is damaged stays as it is and is named, also where the loop wants to publish; other rings go
-// on.
-func TestDamagedDocumentStopsItsRingAlone(t *testing.T) {
+// A ring whose document is damaged gets no new document and is named in Unreadable. Other rings are not affected.
+func TestDamagedDocumentStopsOneRing(t *testing.T) {
 	s := newSite(t, nil)
 	south := desired(1)
 	south.Ring = "south"
@@ -367,11 +364,11 @@ func TestDamagedDocumentStopsItsRingAlone(t *testing.T) {
 			t.Errorf("%q: got %v", content, err)
 		}
 		if status, _, _ := s.get(t, "/fleet/v1/desired/north", ""); status != http.StatusServiceUnavailable {
-			t.Errorf("%q: a device is told %d", content, status)
+			t.Errorf("%q: a device gets status %d", content, status)
 		}
-		if got := strings.Join(s.Unreadable(), " "); !strings.Contains(got, "fleet north stays as it is") ||
+		if got := strings.Join(s.Unreadable(), " "); !strings.Contains(got, "fleet north gets no new document") ||
 			!strings.Contains(got, "move the file away") {
-			t.Errorf("%q: said is %q", content, got)
+			t.Errorf("%q: Unreadable is %q", content, got)
 		}
 		s.publish(t, south)
 		if status, d, _ := s.get(t, "/fleet/v1/desired/south", ""); status != http.StatusOK || d.Release.Version != 1 {
@@ -384,13 +381,13 @@ func TestDamagedDocumentStopsItsRingAlone(t *testing.T) {
 	s.restart(t)
 	s.publish(t, desired(1))
 	if got := s.Unreadable(); len(got) != 0 {
-		t.Errorf("said is %q", got)
+		t.Errorf("Unreadable is %q", got)
 	}
 }
 
-// A ring whose document was damaged, and moved away as AOB says, is published above what its devices have seen, also
-// where what it was offered is damaged too and no device has spoken yet.
-func TestRingOfADamagedDocumentGoesOnAboveItsDevices(t *testing.T) {
+// After a damaged document was moved away as the message says, its ring is published above the version that devices
+// have accepted, even if the stored offers are damaged too and no device has reported yet.
+func TestVersionAfterDamagedDocument(t *testing.T) {
 	for name, offered := range map[string]func(string) error{
 		"kept":    func(string) error { return nil },
 		"damaged": func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) },
@@ -416,15 +413,15 @@ func TestRingOfADamagedDocumentGoesOnAboveItsDevices(t *testing.T) {
 		if err := offered(filepath.Join(s.config.Dir, "desired", "north.offered")); err != nil {
 			t.Fatal(err)
 		}
-		s.now = s.now.Add(time.Hour) // nobody was heard lately
+		s.now = s.now.Add(time.Hour) // no device was heard from within the deadline
 		s.restart(t)
 		if err := s.Publish(t.Context(), desired(2)); err == nil {
-			t.Errorf("%s: published in place of a document that cannot be read", name)
+			t.Errorf("%s: published although the document cannot be read", name)
 		}
 		if err := os.Rename(path, path+".damaged"); err != nil {
 			t.Fatal(err)
 		}
-		if name == "no file" { // it had to be there for the start alone
+		if name == "no file" { // the start needs the file
 			if err := os.Remove(filepath.Join(s.config.Dir, "desired", "north.offered")); err != nil {
 				t.Fatal(err)
 			}
@@ -432,14 +429,13 @@ func TestRingOfADamagedDocumentGoesOnAboveItsDevices(t *testing.T) {
 		s.restart(t)
 		s.publish(t, desired(2))
 		if d, _ := s.Published("north"); d.Version <= last {
-			t.Errorf("what was offered is %s: published as version %d, and devices have seen %d", name, d.Version, last)
+			t.Errorf("stored offers %s: published as version %d, but devices have accepted %d", name, d.Version, last)
 		}
 	}
 }
 
-// A document that a newer server published is called that, whichever key signed it. Its ring stays as it is, and the
-// document too, for the newer server.
-func TestDocumentOfANewerServerIsKept(t *testing.T) {
+// The error for a document of a newer server says so, whichever key signed it. The document is not changed.
+func TestDocumentOfNewerServerIsKept(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
 	path := filepath.Join(s.config.Dir, "desired", "north.json")
@@ -460,10 +456,10 @@ func TestDocumentOfANewerServerIsKept(t *testing.T) {
 		err = s.Publish(t.Context(), desired(2))
 		const want = "was written by a newer aob: it has format 2, and this aob reads formats up to 1; start that aob"
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "move the file away") {
-			t.Errorf("%s: publishing says %v", name, err)
+			t.Errorf("%s: Publish returns %v", name, err)
 		}
-		if said := strings.Join(s.Unreadable(), " "); !strings.Contains(said, want) {
-			t.Errorf("%s: the status says %q", name, said)
+		if status := strings.Join(s.Unreadable(), " "); !strings.Contains(status, want) {
+			t.Errorf("%s: Unreadable is %q", name, status)
 		}
 		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, envelope) {
 			t.Errorf("%s: the document is %s, %v", name, got, err)
@@ -471,8 +467,8 @@ func TestDocumentOfANewerServerIsKept(t *testing.T) {
 	}
 }
 
-// A device whose record cannot be read is named until it reports again, or is forgotten; the others are as they were.
-func TestDeviceThatCannotBeReadFailsAlone(t *testing.T) {
+// A device whose record cannot be read is named until it reports again or is forgotten. Other devices are not affected.
+func TestUnreadableDevice(t *testing.T) {
 	s := newSite(t, nil)
 	for _, name := range []string{"d1", "d2", "d3", "d4"} {
 		s.report(t, report(name, 5))
@@ -486,21 +482,21 @@ func TestDeviceThatCannotBeReadFailsAlone(t *testing.T) {
 	if got := len(s.Devices()); got != 2 {
 		t.Errorf("%d devices, want 2", got)
 	}
-	said := s.Unreadable()
-	if len(said) != 2 || !strings.Contains(said[0], "device d2 of fleet north") ||
-		!strings.Contains(said[0], "aob device forget north d2") {
-		t.Errorf("said is %q", said)
+	status := s.Unreadable()
+	if len(status) != 2 || !strings.Contains(status[0], "device d2 of fleet north") ||
+		!strings.Contains(status[0], "aob device forget north d2") {
+		t.Errorf("Unreadable is %q", status)
 	}
 	s.report(t, report("d2", 6))
 	if err := s.Forget(t.Context(), "north", "d3"); err != nil {
 		t.Error(err)
 	}
 	if got := s.Unreadable(); len(got) != 0 || len(s.Devices()) != 3 {
-		t.Errorf("said is %q, %d devices", got, len(s.Devices()))
+		t.Errorf("Unreadable is %q, %d devices", got, len(s.Devices()))
 	}
 }
 
-// bad is the error that the registry ends with beside what it could read.
+// bad is the error that Devices returns for the records that cannot be read.
 func (r *registry) bad() delivery.Unreadable {
 	bad, _ := errors.AsType[delivery.Unreadable](r.err)
 	return bad
@@ -544,7 +540,7 @@ func TestUnchangedIs304(t *testing.T) {
 	}
 }
 
-func TestWaitersAreToldAtOnce(t *testing.T) {
+func TestLongPoll(t *testing.T) {
 	s := newSite(t, func(c *fleet.Config) { c.MaxWaiters = 2 })
 	answers := make(chan int64)
 	wait := func() {
@@ -562,7 +558,7 @@ func TestWaitersAreToldAtOnce(t *testing.T) {
 	wait()
 	held(2)
 	if status, _, _ := s.get(t, "/fleet/v1/desired/north?wait=55", ""); status != 404 {
-		t.Errorf("a waiter too many: got %d, want its answer at once", status)
+		t.Errorf("a request above the limit: got %d, want an immediate response", status)
 	}
 	other := desired(1)
 	other.Ring = "south"
@@ -570,7 +566,7 @@ func TestWaitersAreToldAtOnce(t *testing.T) {
 	s.publish(t, desired(1))
 	for range 2 {
 		if v := <-answers; v != 1 {
-			t.Errorf("a waiter got version %d", v)
+			t.Errorf("a long poll got version %d", v)
 		}
 	}
 	_, _, tag := s.get(t, "/fleet/v1/desired/north", "")
@@ -582,12 +578,12 @@ func TestWaitersAreToldAtOnce(t *testing.T) {
 	}
 }
 
-// A server that works with a restored backup is followed by every device, however much
-// more each of them has seen, and without waiting for what they report.
-func TestRestoredBackupIsAboveWhatDevicesHaveSeen(t *testing.T) {
+// After a restore from a backup every device accepts the server's documents, whatever version it has accepted before,
+// and without waiting for reports.
+func TestRestoredBackup(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
-	for i, seen := range []int64{1, 1, 57} { // one device alone is ahead
+	for i, seen := range []int64{1, 1, 57} { // only one device is ahead
 		r := report(fmt.Sprintf("d%d", i+1), 1)
 		r.Desired = seen
 		s.report(t, r)
@@ -615,7 +611,7 @@ func TestRestoredBackupIsAboveWhatDevicesHaveSeen(t *testing.T) {
 	if v := version("north"); v != first+1 {
 		t.Errorf("the next one: version %d, want %d", v, first+1)
 	}
-	// A second backup, of before that, is above it in its turn.
+	// A second restore, from an older backup, is above it again.
 	s.now = s.now.Add(time.Hour)
 	s.config.Least = fleet.LeastVersion(s.now)
 	s.restart(t)
@@ -623,7 +619,7 @@ func TestRestoredBackupIsAboveWhatDevicesHaveSeen(t *testing.T) {
 	if v := version("north"); v <= first+1 {
 		t.Errorf("restored again: version %d, want more than %d", v, first+1)
 	}
-	// All is lost after that, and the devices still say where they are.
+	// Then all files are lost; the devices still report their versions.
 	r := report("d1", 2)
 	r.Desired = version("north")
 	s.config.Dir, s.config.Least, s.config.Registry = t.TempDir(), 0, &registry{}
