@@ -24,7 +24,7 @@ func TestDecode(t *testing.T) {
 		want   []delivery.Box
 	}{
 		{
-			name:   "best first, unnamed and background left out, one query gives two",
+			name:   "highest score first, unnamed and background slots left out, one query gives two",
 			logits: []float32{logit(0.75), 9, logit(0.5), 9, logit(0.25), 9, logit(0.125), 9},
 			want: []delivery.Box{
 				{Class: "red", Score: 0.75, X: 25, Y: 75, W: 50, H: 50},
@@ -34,13 +34,13 @@ func TestDecode(t *testing.T) {
 			},
 		},
 		{
-			name:   "left-out slots take no place among the best",
+			name:   "left-out slots do not count in the top K",
 			change: func(s *delivery.Signature) { s.Select = 1 },
 			logits: []float32{-9, 9, -9, 9, -9, 9, 0, 9},
 			want:   []delivery.Box{{Class: "blue", Score: 0.5, X: 25, Y: 100, W: 0, H: 100}},
 		},
 		{
-			name:   "equal scores in the tensor's order",
+			name:   "equal scores keep the tensor's order",
 			change: func(s *delivery.Signature) { s.Select = 3 },
 			logits: []float32{0, 0, 0, 0, 0, 0, 0, 0},
 			want: []delivery.Box{
@@ -50,7 +50,7 @@ func TestDecode(t *testing.T) {
 			},
 		},
 		{
-			name:   "equal once they are float32: both are 1",
+			name:   "scores that are equal in float32: both are 1",
 			change: func(s *delivery.Signature) { s.Select = 2 },
 			logits: []float32{40, 0, 80, 0, inf, 0, 0, 0},
 			want: []delivery.Box{
@@ -74,7 +74,7 @@ func TestDecode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := named(sig, list)
+			got := withClasses(sig, list)
 			for i := range got {
 				got[i].Score = math.Round(got[i].Score*1e6) / 1e6
 			}
@@ -92,9 +92,10 @@ func TestDecodeRefuses(t *testing.T) {
 		boxes, logits []float32
 		want          string
 	}{
-		{"NaN box", []float32{0, 0, nan, 0}, make([]float32, 4), "output dets holds NaN"},
-		{"infinite box", []float32{0, inf, 0, 0}, make([]float32, 4), "output dets holds -Inf"},
-		{"NaN logit, even of the background", make([]float32, 4), []float32{0, 0, 0, nan}, "output labels holds NaN"},
+		{"NaN box", []float32{0, 0, nan, 0}, make([]float32, 4), "output dets contains NaN"},
+		{"infinite box", []float32{0, inf, 0, 0}, make([]float32, 4), "output dets contains -Inf"},
+		{"NaN logit, even of the background", make([]float32, 4), []float32{0, 0, 0, nan},
+			"output labels contains NaN"},
 		{"sizes", make([]float32, 8), make([]float32, 4), "do not fit"},
 	} {
 		if _, err := decode(testSignature(), c.boxes, c.logits, 1, 1); err == nil ||
@@ -104,8 +105,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// decode against the definition, written without haste.
-func TestDecodeIsTheDefinition(t *testing.T) {
+// decode is compared with a simple implementation of the definition.
+func TestDecodeMatchesDefinition(t *testing.T) {
 	draw := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		sig := testSignature()

@@ -24,20 +24,19 @@ type child struct {
 	lines  *bufio.Scanner // of its standard output
 	stdout *os.File
 	stderr tail
-	done   chan struct{} // closed when it has ended and been waited for
-	err    error         // how; to be read after done
+	done   chan struct{} // closed after the process has ended and was waited for
+	err    error         // of Wait; valid after done is closed
 }
 
-// command returns the command line of a subcommand, not started.
+// command returns the command of a subcommand. It is not started.
 func (d Detector) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(d.Binary, append([]string{name,
 		"--library", d.Library,
 		"--threads", strconv.Itoa(d.threads()),
 		"--memory", d.memory().String(),
 	}, args...)...)
-	// A hostile model must find no secret: the child gets none of this
-	// program's environment but where more libraries may lie, which a build of
-	// ONNX Runtime for another processor needs.
+	// A hostile model must find no secrets, so the child does not inherit the environment. It only gets
+	// LD_LIBRARY_PATH, which builds of ONNX Runtime for other processors need.
 	cmd.Env = []string{}
 	if path := os.Getenv("LD_LIBRARY_PATH"); path != "" {
 		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+path)
@@ -47,10 +46,9 @@ func (d Detector) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start starts a subcommand. The child is killed when ctx ends, and when this
-// process does.
+// start starts a subcommand. The child is killed when ctx is done, and when this process ends.
 func (d Detector) start(ctx context.Context, name string, args ...string) (*child, error) {
-	d, err := d.found()
+	d, err := d.withPaths()
 	if err != nil {
 		return nil, err
 	}
@@ -65,14 +63,14 @@ func (d Detector) start(ctx context.Context, name string, args ...string) (*chil
 	}
 	c.stdin, c.stdout = stdin, stdout
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = childIn, childOut, &c.stderr
-	c.cmd.WaitDelay = time.Second // for its standard error, once it is dead
+	c.cmd.WaitDelay = time.Second // for its standard error after its end
 	c.lines = bufio.NewScanner(stdout)
 	c.lines.Buffer(nil, maxLine)
 
 	started := make(chan error)
 	go func() {
-		// The kernel sends the parent-death signal when the starting thread
-		// ends, so that thread is kept until the child is gone.
+		// The kernel sends the parent-death signal when the thread that started the child ends, so this thread
+		// is kept until the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := c.cmd.Start()
@@ -98,16 +96,16 @@ func (d Detector) start(ctx context.Context, name string, args ...string) (*chil
 	return c, nil
 }
 
-// kill ends the child and whatever it may have started.
+// kill ends the child's process group.
 func (c *child) kill() {
 	select {
-	case <-c.done: // its number may be another's by now
+	case <-c.done: // the process id may be reused by now
 	default:
-		_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) // gone already is as good
+		_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) // an error means that it has ended already
 	}
 }
 
-// release kills the child if it still lives, waits for it and closes the pipes.
+// release kills the child if it is still running, waits for it and closes the pipes.
 func (c *child) release() {
 	c.kill()
 	<-c.done
@@ -115,18 +113,18 @@ func (c *child) release() {
 	c.stdout.Close()
 }
 
-// hear returns the child's next message. A failure that the child reports comes
-// back as the error that it is; silence and nonsense as errors to explain.
-func (c *child) hear() (message, error) {
+// readMessage reads the child's next message. A failure that the child reports is returned as the error that
+// it describes. Missing or invalid output is an error for explain.
+func (c *child) readMessage() (message, error) {
 	if !c.lines.Scan() {
 		if err := c.lines.Err(); err != nil {
-			return message{}, nonsense{err}
+			return message{}, invalidOutput{err}
 		}
-		return message{}, errSilent
+		return message{}, errNoResult
 	}
 	m, err := parseMessage(c.lines.Bytes())
 	if err != nil {
-		return message{}, nonsense{err}
+		return message{}, invalidOutput{err}
 	}
 	if m.Failure != nil {
 		return message{}, m.Failure.err()
@@ -134,49 +132,48 @@ func (c *child) hear() (message, error) {
 	return m, nil
 }
 
-// greet hears the child's hello.
-func (c *child) greet() error {
-	m, err := c.hear()
+// readHello reads the child's hello and checks its versions.
+func (c *child) readHello() error {
+	m, err := c.readMessage()
 	if err != nil {
 		return err
 	}
 	if m.Hello == nil {
-		return nonsense{errors.New("no hello")}
+		return invalidOutput{errors.New("the first message is not a hello")}
 	}
 	if *m.Hello != ourHello {
-		return &VersionError{fmt.Sprintf("%s speaks protocol %d with numerics %s, this program %d with %s: they are "+
-			"of different versions of AOB; install both of one version",
-			c.cmd.Path, m.Hello.Protocol, tidy(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)}
+		return &VersionError{fmt.Sprintf("%s uses protocol %d with numerics %s, and this program protocol %d with %s: "+
+			"they are of different versions of AOB; install both of one version",
+			c.cmd.Path, m.Hello.Protocol, printable(m.Hello.Numerics, 64), ourHello.Protocol, ourHello.Numerics)}
 	}
 	return nil
 }
 
-// A VersionError is of an aob-detect of another version than this program. No model is at fault.
+// A VersionError says that aob-detect has another version than this program. It is not the model's fault.
 type VersionError struct{ Why string }
 
 func (e *VersionError) Error() string { return e.Why }
 
-var errSilent = errors.New("it ended without an answer")
+var errNoResult = errors.New("it ended without a result")
 
-// nonsense is an answer that makes no sense.
-type nonsense struct{ error }
+// invalidOutput is the error of invalid output.
+type invalidOutput struct{ error }
 
-// errPatience is why a context was ended when the child took too long.
-type errPatience struct{ time.Duration }
+// timeoutError is the cause of a context that was cancelled by the timeout.
+type timeoutError struct{ time.Duration }
 
-func (e errPatience) Error() string {
-	return fmt.Sprintf("gave no answer for %s and was killed", e.Duration)
+func (e timeoutError) Error() string {
+	return fmt.Sprintf("it gave no result for %s and was killed", e.Duration)
 }
 
-// explain waits for the child's end and says what truly went wrong: an ended
-// context, a crash, or err itself.
+// explain waits for the child's end and returns the cause of the error: the end of ctx, a crash, or err itself.
 func (c *child) explain(ctx context.Context, err error) error {
 	crash := func(why string) error {
-		return &CrashError{Command: c.name, Why: tidy(why, maxWhy), Stderr: c.stderr.String()}
+		return &CrashError{Command: c.name, Why: printable(why, maxWhy), Stderr: c.stderr.String()}
 	}
 	c.release()
-	var odd nonsense
-	var late errPatience
+	var odd invalidOutput
+	var late timeoutError
 	cause := context.Cause(ctx)
 	switch {
 	case errors.As(cause, &late):
@@ -184,54 +181,54 @@ func (c *child) explain(ctx context.Context, err error) error {
 	case cause != nil:
 		return fmt.Errorf("aob-detect %s: %w", c.name, cause)
 	case errors.As(err, &odd):
-		return crash(fmt.Sprintf("it answered nonsense: %v", odd.error))
-	case errors.Is(err, errSilent):
+		return crash(fmt.Sprintf("its output is invalid: %v", odd.error))
+	case errors.Is(err, errNoResult):
 		return crash(c.ending())
 	}
 	return err
 }
 
-// ending says in words how the child ended.
+// ending describes how the child ended.
 func (c *child) ending() string {
 	state := c.cmd.ProcessState
 	status, ok := state.Sys().(syscall.WaitStatus)
 	switch {
 	case ok && status.Signaled() && status.Signal() == syscall.SIGKILL:
-		return "it was killed; if nobody did so on purpose, the machine ran out of memory"
+		return "it was killed; if no person or program did that, the machine ran out of memory"
 	case ok && status.Signaled():
 		return fmt.Sprintf("it crashed (%v)", status.Signal())
 	case strings.Contains(c.stderr.String(), "out of memory") ||
 		strings.Contains(c.stderr.String(), "cannot allocate memory"):
-		return "it ran out of the memory that it is allowed"
+		return "it exceeded its memory limit"
 	}
-	return fmt.Sprintf("it ended without an answer (%v)", state)
+	return fmt.Sprintf("it ended without a result (%v)", state)
 }
 
-// A tail keeps the end of what is written to it.
+// A tail keeps the last bytes written to it. It is safe for concurrent use.
 type tail struct {
-	mu   sync.Mutex
-	kept []byte
+	mu      sync.Mutex
+	content []byte
 }
 
 const tailBytes = 4 << 10
 
-// Write never fails: a child must not be stopped by its own complaints.
+// Write never fails, so that the child is never blocked or stopped by its error output.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := len(p)
-	t.kept = append(t.kept, p[max(0, n-tailBytes):]...)
-	t.kept = bytes.Clone(t.kept[max(0, len(t.kept)-tailBytes):])
+	t.content = append(t.content, p[max(0, n-tailBytes):]...)
+	t.content = bytes.Clone(t.content[max(0, len(t.content)-tailBytes):])
 	return n, nil
 }
 
-// String returns the last lines, fit to print.
+// String returns the last lines, with control characters removed.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var lines []string
-	for line := range strings.Lines(string(bytes.TrimSpace(t.kept))) {
-		lines = append(lines, tidy(strings.TrimSpace(line), maxWhy))
+	for line := range strings.Lines(string(bytes.TrimSpace(t.content))) {
+		lines = append(lines, printable(strings.TrimSpace(line), maxWhy))
 	}
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }

@@ -11,40 +11,37 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// isolate puts the child into a process group of its own, and has the kernel
-// kill it when the thread that started it ends.
+// isolate puts the child into its own process group. The kernel kills it when the thread that started it ends.
 func isolate(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// Confine limits this process, before it opens a model: its private memory, no
-// core files, files that only the owner can use, and no more rights than it
-// has. memory 0 sets no limit on memory.
+// Confine limits this process before it opens a model: its private memory, no core files, files that
+// only the owner can access, and no new privileges. With memory 0 the memory is not limited.
 //
-// The limit is RLIMIT_DATA, which counts writable private memory. RLIMIT_AS
-// would count address space, of which Go and ONNX Runtime reserve far more than
-// they use. Past the limit an allocation fails: ONNX Runtime then reports an
-// error, and Go's runtime ends the process.
+// The limit is RLIMIT_DATA, which counts writable private memory. RLIMIT_AS would count address space,
+// of which Go and ONNX Runtime reserve far more than they use. Above the limit allocations fail: ONNX
+// Runtime then returns an error, and Go's runtime ends the process.
 func Confine(memory delivery.Bytes) error {
 	unix.Umask(0o077)
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up the way to more rights: %w", err)
+		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	if err := lower(unix.RLIMIT_CORE, 0); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
+	if err := lowerLimit(unix.RLIMIT_CORE, 0); err != nil {
+		return fmt.Errorf("disable core files: %w", err)
 	}
 	if memory == 0 {
 		return nil
 	}
-	if err := lower(unix.RLIMIT_DATA, uint64(memory)); err != nil {
+	if err := lowerLimit(unix.RLIMIT_DATA, uint64(memory)); err != nil {
 		return fmt.Errorf("limit memory to %v: %w", memory, err)
 	}
-	debug.SetMemoryLimit(int64(memory) / 2) // collect earlier, and leave the other half to ONNX Runtime
+	debug.SetMemoryLimit(int64(memory) / 2) // collect garbage earlier, and leave the other half to ONNX Runtime
 	return nil
 }
 
-// lower sets a limit, or keeps the one in force where that is stricter.
-func lower(resource int, limit uint64) error {
+// lowerLimit sets a limit, unless the current one is stricter.
+func lowerLimit(resource int, limit uint64) error {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(resource, &r); err != nil {
 		return err

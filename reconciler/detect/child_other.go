@@ -11,11 +11,10 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// isolate puts the child into a process group of its own. Only Linux can tie it
-// to its parent's life.
+// isolate puts the child into its own process group. Only on Linux does the child end with its parent.
 func isolate(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// Confine makes new files the owner's alone. The limit on memory is Linux's.
+// Confine makes new files accessible to their owner only. Only on Linux does it limit the memory.
 func Confine(delivery.Bytes) error {
 	unix.Umask(0o077)
 	return nil

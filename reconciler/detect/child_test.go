@@ -19,7 +19,7 @@ func script(t *testing.T, body string) Detector {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return Detector{Binary: path, Library: "/lib.so", Patience: time.Minute}
+	return Detector{Binary: path, Library: "/lib.so", Timeout: time.Minute}
 }
 
 const sayHello = `printf '{"hello":{"protocol":1,"numerics":"` + Numerics + `"}}\n'` + "\n"
@@ -42,7 +42,7 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// Whatever a child does, the parent gets an error that says so.
+// Whatever a failing child does, the caller gets an error that describes it.
 func TestBadChildren(t *testing.T) {
 	request := Request{Model: "/m.onnx", Signature: testSignature(), Images: []ImageFile{{1, "/1.jpg"}, {2, "/2.jpg"}}}
 	for _, c := range []struct {
@@ -50,32 +50,32 @@ func TestBadChildren(t *testing.T) {
 		want         []string // in the error of evaluate
 		crash        bool
 	}{
-		{"says nothing", ``, []string{"aob-detect evaluate: it ended without an answer (exit status 0)"}, true},
-		{"fails with words", "echo one >&2\necho the reason >&2\nexit 3", []string{"exit status 3", "the reason"},
+		{"writes nothing", ``, []string{"aob-detect evaluate: it ended without a result (exit status 0)"}, true},
+		{"fails with a message", "echo one >&2\necho the reason >&2\nexit 3", []string{"exit status 3", "the reason"},
 			true},
 		{"crashes", sayHello + "kill -SEGV $$", []string{"it crashed (segmentation fault)"}, true},
-		{"aborts with words", sayHello + "echo 'terminate called after throwing std::bad_alloc' >&2\nkill -ABRT $$",
+		{"aborts with a message", sayHello + "echo 'terminate called after throwing std::bad_alloc' >&2\nkill -ABRT $$",
 			[]string{"crashed (aborted)", "bad_alloc"}, true},
 		{"is killed", sayHello + "kill -KILL $$", []string{"it was killed", "ran out of memory"}, true},
 		{"Go runs out of memory", sayHello + "echo 'fatal error: runtime: out of memory' >&2\nexit 2",
-			[]string{"ran out of the memory that it is allowed"}, true},
-		{"garbage for a hello", "echo Hello", []string{"it answered nonsense: invalid character"}, true},
+			[]string{"it exceeded its memory limit"}, true},
+		{"garbage instead of a hello", "echo Hello", []string{"its output is invalid: invalid character"}, true},
 		{"another version", `echo '{"hello":{"protocol":1,"numerics":"aob-detect/0"}}'`, []string{"aob-detect/0",
 			"different versions"}, false},
-		{"no hello", `echo '{"done":2}'`, []string{"nonsense: no hello"}, true},
-		{"garbage after it", sayHello + "printf '\\0\\0\\n'", []string{"nonsense"}, true},
+		{"no hello", `echo '{"done":2}'`, []string{"its output is invalid: the first message is not a hello"}, true},
+		{"garbage after it", sayHello + "printf '\\0\\0\\n'", []string{"its output is invalid"}, true},
 		{"a line without end", sayHello + "exec /usr/bin/tr '\\0' x </dev/zero",
-			[]string{"nonsense: bufio.Scanner: token too long"}, true},
-		{"done too early", sayHello + `echo '{"done":2}'`, []string{"out of turn"}, true},
-		{"done of another number", sayHello + `echo '{"image":{"id":1,"width":1,"height":1,"boxes":[]}}
+			[]string{"its output is invalid: bufio.Scanner: token too long"}, true},
+		{"done too early", sayHello + `echo '{"done":2}'`, []string{"unexpected message"}, true},
+		{"done with another number", sayHello + `echo '{"image":{"id":1,"width":1,"height":1,"boxes":[]}}
 			{"image":{"id":2,"width":1,"height":1,"boxes":[]}}
-			{"done":3}'`, []string{"out of turn"}, true},
+			{"done":3}'`, []string{"unexpected message"}, true},
 		{"another image", sayHello + `echo '{"image":{"id":2,"width":1,"height":1,"boxes":[]}}'`,
-			[]string{"image 2 where 1 was asked"}, true},
-		{"an image too many", sayHello + `echo '{"image":{"id":1,"width":1,"height":1,"boxes":[]}}
+			[]string{"got image 2, want image 1"}, true},
+		{"one image too many", sayHello + `echo '{"image":{"id":1,"width":1,"height":1,"boxes":[]}}
 			{"image":{"id":2,"width":1,"height":1,"boxes":[]}}
-			{"image":{"id":3,"width":1,"height":1,"boxes":[]}}'`, []string{"out of turn"}, true},
-		{"ready", sayHello + `echo '{"ready":true}'`, []string{"out of turn"}, true},
+			{"image":{"id":3,"width":1,"height":1,"boxes":[]}}'`, []string{"unexpected message"}, true},
+		{"ready", sayHello + `echo '{"ready":true}'`, []string{"unexpected message"}, true},
 		{"a failure", sayHello + `echo '{"failure":{"about":"image","path":"/2.jpg","why":"truncated"}}'; exit 1`,
 			[]string{"image /2.jpg: truncated"}, false},
 	} {
@@ -93,7 +93,7 @@ func TestBadChildren(t *testing.T) {
 			if _, ok := errors.AsType[*CrashError](err); ok != c.crash {
 				t.Errorf("%T, want a crash: %v", err, c.crash)
 			}
-			// Inspect and Serve live through the same.
+			// Inspect and Serve return an error too.
 			if _, _, err := d.Inspect(t.Context(), "/m.onnx"); err == nil {
 				t.Error("inspect: no error")
 			}
@@ -114,7 +114,7 @@ func TestNoChild(t *testing.T) {
 	}
 }
 
-// A stopped child does not even react to SIGTERM; it must die with its context.
+// A stopped child does not react to SIGTERM; it must be killed when its context is done.
 func TestHangingChildren(t *testing.T) {
 	request := Request{Model: "/m.onnx", Signature: testSignature(), Images: []ImageFile{{1, "/1.jpg"}}}
 	for name, body := range map[string]string{
@@ -136,18 +136,18 @@ func TestHangingChildren(t *testing.T) {
 			if _, err := d.Serve(ctx, "/bundle", "/s"); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("serve: %v", err)
 			}
-			d.Patience = 100 * time.Millisecond
+			d.Timeout = 100 * time.Millisecond
 			_, err := d.Evaluate(t.Context(), request, nil)
 			if crash, ok := errors.AsType[*CrashError](err); !ok ||
-				!strings.Contains(crash.Why, "gave no answer for 100ms") {
-				t.Errorf("out of patience: %v", err)
+				!strings.Contains(crash.Why, "gave no result for 100ms") {
+				t.Errorf("after the timeout: %v", err)
 			}
 		})
 	}
 }
 
-// Patience is for one image, not for all of them.
-func TestPatienceStartsAnew(t *testing.T) {
+// The timeout is for each image, not for all of them.
+func TestTimeoutIsPerImage(t *testing.T) {
 	d := script(t, sayHello+`
 		i=0
 		while [ $i -lt 40 ]; do
@@ -156,7 +156,7 @@ func TestPatienceStartsAnew(t *testing.T) {
 			printf '{"image":{"id":%d,"width":1,"height":1,"boxes":[]}}\n' $i
 		done
 		echo '{"done":40}'`)
-	d.Patience = 1500 * time.Millisecond
+	d.Timeout = 1500 * time.Millisecond
 	request := Request{Model: "/m.onnx", Signature: testSignature()}
 	for i := range 40 {
 		request.Images = append(request.Images, ImageFile{int64(i + 1), "/x"})
@@ -202,8 +202,8 @@ func TestFindLibrary(t *testing.T) {
 	}
 }
 
-// An aob-detect of another version is told from a model that is at fault, whatever its hello says more.
-func TestOtherVersionOfDetectorBlamesNoModel(t *testing.T) {
+// An aob-detect of another version gives a VersionError, even if its hello has more fields.
+func TestVersionError(t *testing.T) {
 	for name, c := range map[string]struct {
 		hello string
 		mixed bool

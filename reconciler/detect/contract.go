@@ -13,23 +13,23 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// MetadataKey is the entry of an ONNX file's metadata that says how the model
-// is used. RF-DETR writes it since 1.10.
+// MetadataKey is the entry of an ONNX file's metadata that describes the model's input and outputs.
+// RF-DETR writes it since version 1.10.
 const MetadataKey = "rfdetr_inference"
 
-// A Port is one input or output of a model, as its file declares it.
+// A Port is an input or output of a model, as declared in its file.
 type Port struct {
 	Name  string
-	Type  string  // float32; anything else is refused
-	Shape []int64 // -1 where the size is open
+	Type  string  // float32; other types are rejected
+	Shape []int64 // -1 if the size is not fixed
 }
 
-// metadata is the part of rfdetr_inference that says what numbers mean. Where a
-// pointer is nil the file left the field out, and RF-DETR's default holds.
+// metadata is the part of rfdetr_inference that the contract depends on. A nil pointer means that the
+// field is missing, and RF-DETR's default applies.
 type metadata struct {
 	SchemaVersion   int               `json:"schema_version"`
 	Task            string            `json:"task"`
-	InputShape      []int64           `json:"input_shape"` // N,3,H,W; -1 is open
+	InputShape      []int64           `json:"input_shape"` // N,3,H,W; -1 if not fixed
 	InputLayout     *string           `json:"input_layout"`
 	InputName       *string           `json:"input_name"`
 	Outputs         map[string]string `json:"outputs"` // pred_boxes, pred_logits
@@ -45,13 +45,13 @@ type metadata struct {
 	NumSelect       int               `json:"num_select"`
 	SelectionPolicy *string           `json:"selection_policy"`
 	BoxFormat       *string           `json:"box_format"`
-	BackgroundID    *int              `json:"background_class_id"` // as RF-DETR's decoder takes it: -1 is the last slot
+	BackgroundID    *int              `json:"background_class_id"` // as in RF-DETR's decoder: -1 is the last slot
 }
 
 const maxMetadata = 1 << 20
 
-// signatureOf makes the signature of a model from what its file declares. Every
-// error says which part of the contract is broken.
+// signatureOf returns the signature of a model from what its file declares. An error says which part
+// of the contract is broken.
 func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, error) {
 	var none delivery.Signature
 	if entry == "" {
@@ -59,7 +59,7 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 			"RF-DETR 1.10 or later, or with one of AOB's trainers", MetadataKey)
 	}
 	if len(entry) > maxMetadata {
-		return none, fmt.Errorf("its %s metadata has %d bytes, more than the %d that are allowed", MetadataKey,
+		return none, fmt.Errorf("its %s metadata has %d bytes; want at most %d", MetadataKey,
 			len(entry), maxMetadata)
 	}
 	var m metadata
@@ -88,22 +88,22 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 		return none, err
 	}
 	if h, w := m.InputShape[2], m.InputShape[3]; int64(sig.Height) != h || int64(sig.Width) != w {
-		return none, fmt.Errorf("input %s is %d x %d pixels (width x height), its metadata says %d x %d", sig.Input,
+		return none, fmt.Errorf("input %s is %d x %d pixels (width x height), but its metadata says %d x %d", sig.Input,
 			sig.Width, sig.Height, w, h)
 	}
-	if err := m.name(&sig, slots); err != nil {
+	if err := m.nameSlots(&sig, slots); err != nil {
 		return none, fmt.Errorf("its %s metadata: %w", MetadataKey, err)
 	}
 	return sig, checkSignature(sig)
 }
 
-// check refuses what would make other numbers than the contract's.
+// check rejects metadata that would need another computation than the contract's.
 func (m metadata) check() error {
 	if m.SchemaVersion != 1 {
-		return fmt.Errorf("schema_version is %d, AOB knows 1", m.SchemaVersion)
+		return fmt.Errorf("schema_version is %d, want 1", m.SchemaVersion)
 	}
 	if m.Task != "detect" && m.Task != "detection" {
-		return fmt.Errorf("task is %q, AOB runs detect", m.Task)
+		return fmt.Errorf("task is %q, want detect", m.Task)
 	}
 	if len(m.InputShape) != 4 {
 		return fmt.Errorf("input_shape has %d numbers, want 4: N,3,H,W", len(m.InputShape))
@@ -120,14 +120,14 @@ func (m metadata) check() error {
 		{"box_format", m.BoxFormat, "cxcywh_normalized"},
 	} {
 		if f.got != nil && *f.got != f.want {
-			return fmt.Errorf("%s is %q, AOB knows %q", f.name, *f.got, f.want)
+			return fmt.Errorf("%s is %q, want %q", f.name, *f.got, f.want)
 		}
 	}
 	if m.Antialias != nil && *m.Antialias {
-		return errors.New("resize_antialias is true, AOB resizes without")
+		return errors.New("resize_antialias is true, want false")
 	}
 	if m.PixelScale != nil && math.Abs(*m.PixelScale-1.0/255) > 1e-12 {
-		return fmt.Errorf("pixel_scale is %v, AOB knows 1/255", *m.PixelScale)
+		return fmt.Errorf("pixel_scale is %v, want 1/255", *m.PixelScale)
 	}
 	for _, name := range []string{"pred_boxes", "pred_logits"} {
 		if m.Outputs[name] == "" {
@@ -137,14 +137,14 @@ func (m metadata) check() error {
 	return nil
 }
 
-// checkPorts compares what the file declares with the contract, fills the
-// input's size in, and returns how many slots the logits have.
+// checkPorts checks the declared inputs and outputs against the contract, sets the input's size in
+// sig, and returns the number of slots of the logits.
 func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err error) {
 	if len(inputs) != 1 || inputs[0].Name != sig.Input {
-		return 0, fmt.Errorf("its inputs are %s, want one of the name %s", portNames(inputs), sig.Input)
+		return 0, fmt.Errorf("its inputs are %s, want one input named %s", portNames(inputs), sig.Input)
 	}
 	in := inputs[0]
-	if err := in.is(4); err != nil {
+	if err := in.mismatch(4); err != nil {
 		return 0, fmt.Errorf("input %s: %w: want [N,3,H,W]", in.Name, err)
 	}
 	if in.Shape[1] != 3 || in.Shape[2] < 1 || in.Shape[2] > maxSide || in.Shape[3] < 1 || in.Shape[3] > maxSide {
@@ -158,7 +158,7 @@ func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err
 		if i < 0 {
 			return Port{}, fmt.Errorf("it has no output %s, only %s", name, portNames(outputs))
 		}
-		if err := outputs[i].is(3); err != nil {
+		if err := outputs[i].mismatch(3); err != nil {
 			return Port{}, fmt.Errorf("output %s: %w: want [N,Q,%s]", name, err, last)
 		}
 		return outputs[i], nil
@@ -172,7 +172,7 @@ func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err
 		return 0, err
 	}
 	if sig.Boxes == sig.Logits {
-		return 0, fmt.Errorf("boxes and logits are both output %s", sig.Boxes)
+		return 0, fmt.Errorf("boxes and logits have the same output %s", sig.Boxes)
 	}
 	queries := boxes.Shape[1]
 	if boxes.Shape[2] != 4 || queries < 1 || queries > maxQueries {
@@ -186,9 +186,8 @@ func checkPorts(sig *delivery.Signature, inputs, outputs []Port) (slots int, err
 	return int(logits.Shape[2]), nil
 }
 
-// is reports what keeps a port from being a float32 tensor of a rank whose
-// batch is 1 or open.
-func (p Port) is(rank int) error {
+// mismatch returns why a port is not a float32 tensor of a rank with a batch size of 1 or not fixed; nil if it is.
+func (p Port) mismatch(rank int) error {
 	switch {
 	case p.Type == "":
 		return errors.New("it is not a tensor")
@@ -197,7 +196,7 @@ func (p Port) is(rank int) error {
 	case len(p.Shape) != rank:
 		return fmt.Errorf("its shape is %v, want %d dimensions", p.Shape, rank)
 	case p.Shape[0] != 1 && p.Shape[0] != -1:
-		return fmt.Errorf("its shape is %v, want a batch of 1 or open", p.Shape)
+		return fmt.Errorf("its shape is %v, want a batch size of 1 or not fixed", p.Shape)
 	}
 	return nil
 }
@@ -210,12 +209,12 @@ func portNames(ports []Port) string {
 	return fmt.Sprintf("%.400q", names)
 }
 
-// name fills in the slots' class names. Older exports count the no-object slot
-// in num_classes and newer ones do not, so the last slot may be one more than
-// the metadata says; it is then nobody's class.
-func (m metadata) name(sig *delivery.Signature, slots int) error {
+// nameSlots sets the class names of the slots. Older exports count the no-object slot in num_classes and
+// newer ones do not. So there may be one more slot than num_classes; that last slot then has no class.
+func (m metadata) nameSlots(sig *delivery.Signature, slots int) error {
 	if m.NumClasses != slots && m.NumClasses != slots-1 {
-		return fmt.Errorf("num_classes is %d, and output %s has %d slots, want as many or one more", m.NumClasses,
+		return fmt.Errorf("num_classes is %d, but output %s has %d slots; want the same number or one more",
+			m.NumClasses,
 			sig.Logits, slots)
 	}
 	names := make([]string, slots)
@@ -224,7 +223,7 @@ func (m metadata) name(sig *delivery.Signature, slots int) error {
 		for id, name := range m.ClassIDToName {
 			slot, err := strconv.Atoi(id)
 			if err != nil || slot < 0 || slot >= slots || strconv.Itoa(slot) != id {
-				return fmt.Errorf("class_id_to_name has the slot %.40q, and output %s has slots 0 to %d", id,
+				return fmt.Errorf("class_id_to_name has slot %.40q, but output %s has slots 0 to %d", id,
 					sig.Logits, slots-1)
 			}
 			names[slot] = name
@@ -247,45 +246,46 @@ func (m metadata) name(sig *delivery.Signature, slots int) error {
 		id = slots - 1
 	}
 	if id < 0 || id >= slots || names[id] != "" {
-		return fmt.Errorf("background_class_id is %d, which is no slot or has a class's name", *m.BackgroundID)
+		return fmt.Errorf("background_class_id is %d, want a slot without a class", *m.BackgroundID)
 	}
 	sig.Background = id
 	return nil
 }
 
-// checkSignature refuses a signature that this program cannot keep to the
-// letter. It may come from a bundle, and so from anywhere.
+// checkSignature rejects a signature that this program cannot follow exactly. It may come from an
+// untrusted bundle.
 func checkSignature(s delivery.Signature) error {
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("signature: "+format, args...)
 	}
 	if s.SchemaVersion != delivery.SignatureVersion {
-		return fail("schemaVersion is %d, this program knows %d", s.SchemaVersion, delivery.SignatureVersion)
+		return fail("schemaVersion is %d, but this program supports %d", s.SchemaVersion, delivery.SignatureVersion)
 	}
 	for _, name := range []string{s.Input, s.Boxes, s.Logits} {
 		if err := checkName(name); err != nil {
-			return fail("an input or output: %w", err)
+			return fail("name of an input or output: %w", err)
 		}
 	}
 	if s.Width < 1 || s.Width > maxSide || s.Height < 1 || s.Height > maxSide {
 		return fail("input is %d x %d pixels, want 1 to %d each", s.Width, s.Height, maxSide)
 	}
 	if want := (delivery.Resize{Algorithm: "bilinear", Padding: "none", DType: "float32"}); s.Resize != want {
-		return fail("resize is %+v, this program knows %+v", s.Resize, want)
+		return fail("resize is %+v, but this program supports %+v", s.Resize, want)
 	}
 	if len(s.Means) != 3 || len(s.Stds) != 3 {
 		return fail("%d means and %d stds, want 3 of each", len(s.Means), len(s.Stds))
 	}
 	for i := range 3 {
 		if !(math.Abs(s.Means[i]) <= 1e6) || !(s.Stds[i] >= 1e-6 && s.Stds[i] <= 1e6) {
-			return fail("mean %v and std %v of channel %d, want numbers, and the std above 0", s.Means[i], s.Stds[i], i)
+			return fail("mean %v and std %v of channel %d, want finite numbers, and the std above 0", s.Means[i],
+				s.Stds[i], i)
 		}
 	}
 	if len(s.Slots) < 1 || len(s.Slots) > maxSlots {
 		return fail("%d slots, want 1 to %d", len(s.Slots), maxSlots)
 	}
 	if s.Background < -1 || s.Background >= len(s.Slots) {
-		return fail("background is slot %d of %d", s.Background, len(s.Slots))
+		return fail("background is slot %d, but there are %d slots", s.Background, len(s.Slots))
 	}
 	slot := map[string]int{}
 	for i, name := range s.Slots {
@@ -304,7 +304,7 @@ func checkSignature(s delivery.Signature) error {
 		return fail("no slot has a class")
 	}
 	if s.Select < 1 || s.Select > maxQueries {
-		return fail("selects %d boxes, want 1 to %d", s.Select, maxQueries)
+		return fail("select is %d boxes, want 1 to %d", s.Select, maxQueries)
 	}
 	return nil
 }
@@ -320,7 +320,7 @@ func checkName(name string) error {
 	}
 	for _, r := range name {
 		if !unicode.IsPrint(r) {
-			return fmt.Errorf("name %q holds an unprintable character", name)
+			return fmt.Errorf("name %q contains an unprintable character", name)
 		}
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// testMetadata is what RF-DETR 1.10 writes, for testSignature.
+// testMetadata is the metadata of RF-DETR 1.10 for testSignature.
 const testMetadata = `{"schema_version":1,"producer_version":"1.10.1","format":"onnx","task":"detect","variant":"small",
 "backend":null,"input_shape":[-1,3,24,32],"input_layout":"NCHW","input_dtype":"float32","input_name":"input",
 "max_batch_size":null,"outputs":{"pred_boxes":"dets","pred_logits":"labels"},"means":[0.485,0.456,0.406],
@@ -46,11 +46,12 @@ func TestSignatureOf(t *testing.T) {
 		{name: "names in order", metadata: map[string]any{"class_id_to_name": nil, "class_names": []string{"a", "b",
 			"c"}},
 			want: func(s *delivery.Signature) { s.Slots = []string{"a", "b", "c", ""} }},
-		{name: "every slot a class", metadata: map[string]any{"class_id_to_name": map[string]string{"1": "a", "3": "d"},
+		{name: "every slot is a class", metadata: map[string]any{"class_id_to_name": map[string]string{"1": "a",
+			"3": "d"},
 			"num_classes": 4},
 			want: func(s *delivery.Signature) { s.Slots, s.Background = []string{"", "a", "", "d"}, -1 }},
-		{name: "background said: last", metadata: map[string]any{"background_class_id": -1}},
-		{name: "background said: in the middle", metadata: map[string]any{"background_class_id": 1},
+		{name: "background is the last slot", metadata: map[string]any{"background_class_id": -1}},
+		{name: "background in the middle", metadata: map[string]any{"background_class_id": 1},
 			want: func(s *delivery.Signature) { s.Background = 1 }},
 
 		{name: "a named background", metadata: map[string]any{"background_class_id": 0},
@@ -69,7 +70,7 @@ func TestSignatureOf(t *testing.T) {
 		{name: "no boxes", metadata: map[string]any{"outputs": map[string]string{"pred_logits": "labels"}},
 			refused: "pred_boxes"},
 		{name: "one output for both", metadata: map[string]any{"outputs": map[string]string{"pred_boxes": "dets",
-			"pred_logits": "dets"}}, refused: "both output dets"},
+			"pred_logits": "dets"}}, refused: "same output dets"},
 		{name: "short shape", metadata: map[string]any{"input_shape": []int{3, 24, 32}}, refused: "input_shape"},
 		{name: "another size", metadata: map[string]any{"input_shape": []int{1, 3, 32, 24}},
 			refused: "its metadata says 24 x 32"},
@@ -88,7 +89,7 @@ func TestSignatureOf(t *testing.T) {
 			refused: "no slot has a class"},
 		{name: "one mean", metadata: map[string]any{"means": []float64{1}}, refused: "1 means"},
 		{name: "no deviation", metadata: map[string]any{"stds": []float64{1, 0, 1}}, refused: "std 0"},
-		{name: "selects nothing", metadata: map[string]any{"num_select": 0}, refused: "selects 0"},
+		{name: "num_select is 0", metadata: map[string]any{"num_select": 0}, refused: "select is 0"},
 
 		{name: "another input", ports: func(in, out []Port) ([]Port, []Port) { in[0].Name = "images"; return in, out },
 			refused: `inputs are ["images"]`},
@@ -106,23 +107,29 @@ func TestSignatureOf(t *testing.T) {
 		}, refused: "not a tensor"},
 		{name: "grey input", ports: func(in, out []Port) ([]Port, []Port) { in[0].Shape[1] = 1; return in, out },
 			refused: "input input has shape"},
-		{name: "open input size", ports: func(in, out []Port) ([]Port, []Port) { in[0].Shape[3] = -1; return in, out },
+		{name: "input size not fixed", ports: func(in, out []Port) ([]Port, []Port) {
+			in[0].Shape[3] = -1
+			return in, out
+		},
 			refused: "H and W fixed"},
 		{name: "huge input", ports: func(in, out []Port) ([]Port, []Port) { in[0].Shape[3] = 1 << 40; return in, out },
 			refused: "H and W fixed"},
 		{name: "a batch of two", ports: func(in, out []Port) ([]Port, []Port) { in[0].Shape[0] = 2; return in, out },
-			refused: "a batch of 1"},
+			refused: "a batch size of 1"},
 		{name: "flat boxes", ports: func(in, out []Port) ([]Port, []Port) {
 			out[1].Shape = []int64{-1, 24}
 			return in, out
 		}, refused: "want 3 dimensions"},
 		{name: "boxes of five", ports: func(in, out []Port) ([]Port, []Port) { out[1].Shape[2] = 5; return in, out },
 			refused: "output dets has shape"},
-		{name: "open queries", ports: func(in, out []Port) ([]Port, []Port) { out[1].Shape[1] = -1; return in, out },
+		{name: "queries not fixed", ports: func(in, out []Port) ([]Port, []Port) {
+			out[1].Shape[1] = -1
+			return in, out
+		},
 			refused: "output dets has shape"},
 		{name: "other queries", ports: func(in, out []Port) ([]Port, []Port) { out[0].Shape[1] = 7; return in, out },
 			refused: "output labels has shape"},
-		{name: "open slots", ports: func(in, out []Port) ([]Port, []Port) { out[0].Shape[2] = -1; return in, out },
+		{name: "slots not fixed", ports: func(in, out []Port) ([]Port, []Port) { out[0].Shape[2] = -1; return in, out },
 			refused: "slots fixed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -169,7 +176,7 @@ func TestSignatureOfNoMetadata(t *testing.T) {
 	for entry, want := range map[string]string{
 		"":                                 "no rfdetr_inference metadata",
 		"{":                                "unexpected end",
-		strings.Repeat(" ", maxMetadata+1): "more than the",
+		strings.Repeat(" ", maxMetadata+1): "want at most",
 		`{"task": 3}`:                      "cannot unmarshal",
 	} {
 		if _, err := signatureOf(entry, in, out); err == nil || !strings.Contains(err.Error(), want) {
@@ -217,7 +224,7 @@ func TestCheckSignature(t *testing.T) {
 		"only background":   func(s *delivery.Signature) { s.Slots, s.Background = []string{"a"}, 0 },
 		"slot not UTF-8":    func(s *delivery.Signature) { s.Slots[0] = "\xff" },
 		"twice":             func(s *delivery.Signature) { s.Slots[1] = "red" },
-		"selects nothing":   func(s *delivery.Signature) { s.Select = 0 },
+		"num_select is 0":   func(s *delivery.Signature) { s.Select = 0 },
 		"selects very much": func(s *delivery.Signature) { s.Select = 1 << 30 },
 	} {
 		s := testSignature()

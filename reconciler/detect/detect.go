@@ -14,46 +14,44 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Numerics names how pixels become boxes: decoding, resizing, selection,
-// scaling without clipping. It is part of every detect key.
+// Numerics names how pixels become boxes: decoding, resizing, selection, and scaling without clipping.
+// It is part of the key of every detection result.
 const Numerics = "aob-detect/1"
 
-// Provider is what models run on: part of every detect key.
+// Provider is the ONNX Runtime execution provider. It is part of the key of every detection result.
 const Provider = "cpu"
 
-// A bundle's folder, as a device has it.
+// Files of a bundle's folder.
 const (
 	ModelFile     = "model.onnx"
 	SignatureFile = "signature.json" // delivery.Signature
 	GoldenFile    = "golden.bin"     // Golden
-	LabelsFile    = "labels.json"    // the model's classes, a JSON list of names
+	LabelsFile    = "labels.json"    // the model's classes, a JSON list
 
-	// ThresholdsFile maps classes to the score from which a detection is answered;
-	// a bundle may have none.
+	// ThresholdsFile maps classes to the lowest score of a returned detection. It is optional.
 	ThresholdsFile = "thresholds.json"
 )
 
-// What is refused unread, since it comes from datasets, devices and pull
-// requests.
+// Limits for untrusted input. Larger files are rejected without reading them.
 const (
-	MaxModelBytes = 2 << 30  // a protobuf cannot be larger
+	MaxModelBytes = 2 << 30  // the limit of protobuf
 	MaxImageBytes = 64 << 20 // of the file
-	MaxPixels     = 64 << 20 // of one image, width times height
+	MaxPixels     = 64 << 20 // width times height of one image
 )
 
-// A Detector starts aob-detect. The zero value works where Find does.
+// A Detector starts aob-detect. The zero value uses the paths that Find finds.
 type Detector struct {
-	Binary      string         // path of aob-detect; "" looks as Find does
-	Library     string         // path of ONNX Runtime's shared library; "" looks as FindLibrary does
-	Threads     int            // cores to use; 0 is all
-	MemoryLimit delivery.Bytes // of the child's private memory; 0 is 4GiB
-	Patience    time.Duration  // the longest wait for a model to load or for one image; 0 is 5m
+	Binary      string         // path of aob-detect; if empty, see Find
+	Library     string         // path of ONNX Runtime's shared library; if empty, see FindLibrary
+	Threads     int            // CPU cores to use; 0: all
+	MemoryLimit delivery.Bytes // limit of the child's private memory; 0: 4GiB
+	Timeout     time.Duration  // timeout of loading a model, and of one image; 0: 5m
 }
 
-// The defaults of Detector.
+// Defaults of Detector.
 const (
-	defaultMemory   = delivery.Bytes(4 << 30)
-	defaultPatience = 5 * time.Minute
+	defaultMemory  = delivery.Bytes(4 << 30)
+	defaultTimeout = 5 * time.Minute
 )
 
 func (d Detector) threads() int {
@@ -70,20 +68,19 @@ func (d Detector) memory() delivery.Bytes {
 	return defaultMemory
 }
 
-func (d Detector) patience() time.Duration {
-	if d.Patience > 0 {
-		return d.Patience
+func (d Detector) timeout() time.Duration {
+	if d.Timeout > 0 {
+		return d.Timeout
 	}
-	return defaultPatience
+	return defaultTimeout
 }
 
-// Find returns a Detector with the aob-detect that lies beside this program or
-// on PATH, and the library that FindLibrary finds.
-func Find() (Detector, error) { return Detector{}.found() }
+// Find returns a Detector with the aob-detect beside this program or on PATH, and the library that
+// FindLibrary finds.
+func Find() (Detector, error) { return Detector{}.withPaths() }
 
-// found fills in the two paths, which become absolute: the child works in
-// another folder.
-func (d Detector) found() (_ Detector, err error) {
+// withPaths fills in the two paths and makes them absolute, because the child has another working directory.
+func (d Detector) withPaths() (_ Detector, err error) {
 	if d.Binary == "" {
 		d.Binary, err = findBinary()
 	} else {
@@ -115,18 +112,18 @@ func findBinary() (string, error) {
 	return filepath.Abs(path)
 }
 
-// libraryVersion is the release of ONNX Runtime that AOB is built for.
+// libraryVersion is the version of ONNX Runtime that AOB is built for.
 const libraryVersion = "1.24.3"
 
-// FindLibrary returns the path of ONNX Runtime's library: AOB_ONNXRUNTIME where
-// that is set, else where tools/onnxruntime/install.sh puts it.
+// FindLibrary returns the path of ONNX Runtime's library: AOB_ONNXRUNTIME if it is set, else the path
+// where tools/onnxruntime/install.sh installs it.
 func FindLibrary() (string, error) {
 	const hint = "install it with tools/onnxruntime/install.sh, or name the file in AOB_ONNXRUNTIME"
 	path, from := os.Getenv("AOB_ONNXRUNTIME"), "AOB_ONNXRUNTIME"
 	if path == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return "", delivery.Blockedf(hint, "no cache folder to look for ONNX Runtime in: %v", err)
+			return "", delivery.Blockedf(hint, "ONNX Runtime was not found: there is no cache folder: %v", err)
 		}
 		path, from = filepath.Join(cache, "aob", "onnxruntime-"+libraryVersion, "libonnxruntime.so.1"),
 			"the cache folder"
@@ -134,7 +131,7 @@ func FindLibrary() (string, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", delivery.Blockedf(hint, "ONNX Runtime is not at %s (from %s)", path, from)
+		return "", delivery.Blockedf(hint, "ONNX Runtime was not found at %s (from %s)", path, from)
 	case err != nil:
 		return "", fmt.Errorf("ONNX Runtime's library: %w", err)
 	case !info.Mode().IsRegular():
@@ -143,8 +140,8 @@ func FindLibrary() (string, error) {
 	return filepath.Abs(path)
 }
 
-// A ModelError says that the model itself is wrong: it does not load, breaks
-// the contract, or gives numbers that are none. Trying again does not help.
+// A ModelError says that the model is invalid: it does not load, breaks the contract, or returns NaN
+// or infinite numbers. A retry does not help.
 type ModelError struct {
 	Path string // of the ONNX file
 	Why  string
@@ -152,10 +149,10 @@ type ModelError struct {
 
 func (e *ModelError) Error() string { return fmt.Sprintf("model %s: %s", e.Path, e.Why) }
 
-// An ImageError says that an image cannot be used: unreadable, truncated, too
-// large, neither JPEG nor PNG. Trying again does not help.
+// An ImageError says that an image is invalid: unreadable, truncated, too large, or neither JPEG nor
+// PNG. A retry does not help.
 type ImageError struct {
-	Path string // of the file; "" for one that came without
+	Path string // of the file; empty if the image was not read from a file
 	Why  string
 }
 
@@ -166,10 +163,10 @@ func (e *ImageError) Error() string {
 	return fmt.Sprintf("image %s: %s", e.Path, e.Why)
 }
 
-// A CrashError says that the child ended without an answer: it crashed, was
-// killed, ran out of memory, or answered in a way that makes no sense.
+// A CrashError says that the child ended without a result: it crashed, was killed, exceeded its memory
+// limit, or wrote invalid output.
 type CrashError struct {
-	Command string // what was asked of it, as inspect
+	Command string // subcommand, such as inspect
 	Why     string // how it ended
 	Stderr  string // the last lines of its standard error, at most 4 KiB
 }
@@ -177,7 +174,7 @@ type CrashError struct {
 func (e *CrashError) Error() string {
 	s := "aob-detect " + e.Command + ": " + e.Why
 	if e.Stderr != "" {
-		s += "; its last words: " + strings.ReplaceAll(e.Stderr, "\n", " | ")
+		s += "; stderr: " + strings.ReplaceAll(e.Stderr, "\n", " | ")
 	}
 	return s
 }

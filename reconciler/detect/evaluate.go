@@ -12,35 +12,34 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Request asks for a model's boxes on images.
+// A Request is the input of Evaluate.
 type Request struct {
 	Model     string // path of the ONNX file
 	Signature delivery.Signature
 	Images    []ImageFile // at most MaxImages
 }
 
-// An ImageFile is one image to look at.
+// An ImageFile is one image of a request.
 type ImageFile struct {
-	ID   int64 // given back with the boxes
+	ID   int64 // returned with the boxes
 	Path string
 }
 
-// ImageDetections are the boxes found on one image: at most Signature.Select,
-// best first, down to the lowest scores.
+// ImageDetections are the detections on one image: at most Signature.Select, highest score first,
+// without a score threshold.
 type ImageDetections struct {
 	ID     int64          `json:"id"`
-	Width  int            `json:"width"` // of the original image
+	Width  int            `json:"width"` // of the original image, in pixels
 	Height int            `json:"height"`
 	Boxes  []delivery.Box `json:"boxes"`
 }
 
-// Evaluate runs a model over images and returns what it found, in the order of
-// the request. The result depends on model, signature and images alone: not on
-// Threads, for every image is computed on one. progress may be nil; it is
-// called from one goroutine after each image.
+// Evaluate runs a model over images and returns the detections in the order of the request. The result
+// depends only on model, signature and images, not on Threads: each image is computed on one thread.
+// progress may be nil; it is called from one goroutine, after each image.
 //
-// The first image or answer that is wrong ends it: *ImageError, *ModelError or
-// *CrashError. When ctx ends, the child is killed and the error wraps ctx's.
+// The first invalid image or result ends it with an *ImageError, *ModelError or *CrashError. When ctx
+// is done the child is killed and the error wraps ctx's.
 func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, total int)) ([]ImageDetections, error) {
 	if len(r.Images) > MaxImages {
 		return nil, fmt.Errorf("evaluate: %d images, want at most %d", len(r.Images), MaxImages)
@@ -56,21 +55,20 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 	}
 	defer c.release()
 	go func() {
-		// A child that stops reading is dead or about to say why, so an error
-		// here is not news.
+		// A write error means that the child has ended or is about to report why, which is handled below.
 		_ = r.write(c.stdin)
 		c.stdin.Close()
 	}()
-	timer := time.AfterFunc(d.patience(), func() { cancel(errPatience{d.patience()}) })
+	timer := time.AfterFunc(d.timeout(), func() { cancel(timeoutError{d.timeout()}) })
 	defer timer.Stop()
 
-	if err := c.greet(); err != nil {
+	if err := c.readHello(); err != nil {
 		return nil, c.explain(ctx, err)
 	}
 	found := make([]ImageDetections, 0, len(r.Images))
 	for {
-		m, err := c.hear()
-		timer.Reset(d.patience())
+		m, err := c.readMessage()
+		timer.Reset(d.timeout())
 		switch {
 		case err != nil:
 		case m.Done != nil && *m.Done == len(r.Images) && len(found) == len(r.Images):
@@ -78,7 +76,7 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 		case m.Image != nil && len(found) < len(r.Images):
 			var one ImageDetections
 			if one, err = m.Image.detections(r.Images[len(found)], r.Signature); err != nil {
-				err = nonsense{err}
+				err = invalidOutput{err}
 				break
 			}
 			found = append(found, one)
@@ -87,14 +85,14 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 			}
 			continue
 		default:
-			err = nonsense{errors.New("a message out of turn")}
+			err = invalidOutput{errors.New("unexpected message")}
 		}
 		return nil, c.explain(ctx, err)
 	}
 }
 
-// write writes the request in the form that a worker reads. Paths become
-// absolute, for the child works in another folder.
+// write writes the request as a worker reads it. Paths are made absolute, because the child has
+// another working directory.
 func (r Request) write(to io.Writer) error {
 	w := bufio.NewWriter(to)
 	model, err := filepath.Abs(r.Model)

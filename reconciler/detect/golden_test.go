@@ -20,7 +20,7 @@ func testGolden(t testing.TB) Golden {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Best = named(testSignature(), list)
+	g.Best = withClasses(testSignature(), list)
 	return g
 }
 
@@ -73,8 +73,8 @@ func TestGoldenRefuses(t *testing.T) {
 	}
 }
 
-// A header may promise much; memory must stay in proportion to the bytes.
-func TestParseGoldenPromises(t *testing.T) {
+// The header may contain large counts; memory use must stay proportional to the number of bytes.
+func TestParseGoldenMemory(t *testing.T) {
 	data := []byte(goldenMagic)
 	data = binary.LittleEndian.AppendUint64(data, 1)
 	for _, n := range []uint32{8192, 8192, 10_000, 4096, 50} {
@@ -122,7 +122,7 @@ func TestGoldenInput(t *testing.T) {
 		math.Abs(mean-0.25) > 0.05 {
 		t.Errorf("numbers from %v to %v with mean %v", low, high, mean)
 	}
-	// Devices hold only the seed: these numbers are part of golden.bin's form.
+	// golden.bin has only the seed, so these numbers are part of its format.
 	if got, want := input[:3], []float32{0.5495268, 1.3560177, 2.369512}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the input starts with %v, want %v", got, want)
 	}
@@ -141,7 +141,9 @@ func TestGoldenCheck(t *testing.T) {
 			"output labels differs"},
 		{"NaN", func(_ *Golden, _ *delivery.Signature, boxes, _ []float32) { boxes[1] = float32(math.NaN()) },
 			"output dets differs by NaN"},
-		{"no longer infinite", func(_ *Golden, _ *delivery.Signature, _, logits []float32) { logits[7] = 0 },
+		{"infinite in the golden, finite in the replay", func(_ *Golden, _ *delivery.Signature, _, logits []float32) {
+			logits[7] = 0
+		},
 			"output labels differs by +Inf"},
 		{"other size", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Width = 64 }, "different models"},
 		{"other slots", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots = s.Slots[:3] },
@@ -149,8 +151,8 @@ func TestGoldenCheck(t *testing.T) {
 		{"classes swapped", func(_ *Golden, s *delivery.Signature, _, _ []float32) {
 			s.Slots[0], s.Slots[2] = "blue", "red"
 		}, "golden box 0"},
-		{"a class more", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots[1] = "green" },
-			"golden holds 4 boxes"},
+		{"one class more", func(_ *Golden, s *delivery.Signature, _, _ []float32) { s.Slots[1] = "green" },
+			"golden has 4 boxes"},
 		{"another way of scaling", func(g *Golden, _ *delivery.Signature, _, _ []float32) { g.Best[1].X += 0.01 },
 			"golden box 1"},
 	} {

@@ -16,7 +16,7 @@ import (
 
 // readFile reads a regular file of at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path) // before Open, which would wait for ever on a pipe
+	info, err := os.Stat(path) // before Open, which would block on a pipe
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +24,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, errors.New("not a file")
 	}
 	if info.Size() > limit {
-		return nil, fmt.Errorf("%d bytes, more than the %d that are allowed", info.Size(), limit)
+		return nil, fmt.Errorf("%d bytes, want at most %d", info.Size(), limit)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -35,12 +35,12 @@ func readFile(path string, limit int64) ([]byte, error) {
 	b.Grow(int(info.Size()) + bytes.MinRead)
 	n, err := b.ReadFrom(io.LimitReader(f, limit+1))
 	if err == nil && n > limit {
-		err = fmt.Errorf("grew past the %d bytes that are allowed", limit)
+		err = fmt.Errorf("more than %d bytes: it grew while it was read", limit)
 	}
 	return b.Bytes(), err
 }
 
-// decodeImage decodes a JPEG or PNG file after its size was looked at.
+// decodeImage decodes a JPEG or PNG file after checking its size in pixels.
 func decodeImage(data []byte) (image.Image, error) {
 	decodeConfig, decode, format := jpeg.DecodeConfig, jpeg.Decode, "JPEG"
 	switch {
@@ -60,7 +60,7 @@ func decodeImage(data []byte) (image.Image, error) {
 		return nil, fmt.Errorf("%s of %d x %d pixels", format, config.Width, config.Height)
 	}
 	if int64(config.Width)*int64(config.Height) > MaxPixels {
-		return nil, fmt.Errorf("%s of %d x %d pixels, more than the %d Mpx that are allowed", format, config.Width,
+		return nil, fmt.Errorf("%s of %d x %d pixels, want at most %d Mpx", format, config.Width,
 			config.Height, MaxPixels>>20)
 	}
 	img, err := decode(bytes.NewReader(data))
@@ -77,18 +77,18 @@ func imageError(format string, err error) error {
 	return fmt.Errorf("truncated or malformed %s: %w", format, err)
 }
 
-// toTensor makes the model's input of an image: CHW, stretched, normalised.
+// toTensor returns the model's input for an image: CHW, stretched, normalised.
 func toTensor(img image.Image, sig delivery.Signature) []float32 {
 	w, h := sig.Width, sig.Height
 	bounds := img.Bounds()
-	across, down := stretch(bounds.Dx(), w), stretch(bounds.Dy(), h)
+	across, down := resizeAxis(bounds.Dx(), w), resizeAxis(bounds.Dy(), h)
 	var mean, std [3]float32
 	for c := range 3 {
 		mean[c], std[c] = float32(sig.Means[c]), float32(sig.Stds[c])
 	}
 
-	// Only the rows that an output row mixes are looked at, and each is shrunk
-	// once: the rows wanted only ever grow.
+	// Only the source rows that an output row mixes are read, and each is shrunk once: their numbers only
+	// increase.
 	rows := rowReader(img)
 	pixels := make([]uint8, 3*bounds.Dx())
 	type shrunk struct {
@@ -97,7 +97,7 @@ func toTensor(img image.Image, sig delivery.Signature) []float32 {
 	}
 	cache := [2]shrunk{{-1, make([]float32, 3*w)}, {-1, make([]float32, 3*w)}}
 	row := func(y int) []float32 {
-		entry := &cache[y&1] // the two rows of a mix are neighbours
+		entry := &cache[y&1] // the two rows of a mix are adjacent
 		if entry.y != y {
 			rows(y, pixels)
 			across.apply(pixels, entry.rgb)
@@ -120,10 +120,9 @@ func toTensor(img image.Image, sig delivery.Signature) []float32 {
 	return out
 }
 
-// A mix says which two pixels of one axis an output pixel is made of. The
-// arithmetic is torch's, in float32 and in its order. Products are converted
-// one by one, so that no processor fuses them with the sum and rounds once
-// where another rounds twice.
+// A mix says which two pixels of one axis an output pixel is computed from. The arithmetic is torch's,
+// in float32 and in the same order. Each product is converted explicitly, so that no processor fuses
+// it with the sum, which would round once instead of twice.
 type mix struct {
 	lo, hi   int
 	wlo, whi float32
@@ -131,7 +130,7 @@ type mix struct {
 
 type axis []mix
 
-func stretch(in, out int) axis {
+func resizeAxis(in, out int) axis {
 	scale := float32(in) / float32(out)
 	a := make(axis, out)
 	for i := range a {
@@ -143,7 +142,7 @@ func stretch(in, out int) axis {
 	return a
 }
 
-// unit is a byte as a share of 255, rounded as a division in float32 rounds.
+// unit is byte / 255, rounded like a float32 division.
 var unit = func() (t [256]float32) {
 	for i := range t {
 		t[i] = float32(i) / 255
@@ -159,8 +158,8 @@ func (a axis) apply(pixels []uint8, out []float32) {
 	}
 }
 
-// rowReader returns a function that writes row y of the image as RGB bytes,
-// counted from the image's top. Alpha is dropped, not blended.
+// rowReader returns a function that writes row y of the image, counted from its top, as RGB bytes.
+// Alpha is dropped, not blended.
 func rowReader(img image.Image) func(y int, rgb []uint8) {
 	b := img.Bounds()
 	switch m := img.(type) {
@@ -173,19 +172,19 @@ func rowReader(img image.Image) func(y int, rgb []uint8) {
 			}
 		}
 	case *image.NRGBA:
-		return func(y int, rgb []uint8) { every(m.Pix[y*m.Stride:], rgb, 4, 1) }
-	case *image.RGBA: // the decoder makes it of images without alpha only
-		return func(y int, rgb []uint8) { every(m.Pix[y*m.Stride:], rgb, 4, 1) }
+		return func(y int, rgb []uint8) { copyChannels(m.Pix[y*m.Stride:], rgb, 4, 1) }
+	case *image.RGBA: // the decoder uses it only for images without alpha
+		return func(y int, rgb []uint8) { copyChannels(m.Pix[y*m.Stride:], rgb, 4, 1) }
 	case *image.NRGBA64:
-		return func(y int, rgb []uint8) { every(m.Pix[y*m.Stride:], rgb, 8, 2) }
+		return func(y int, rgb []uint8) { copyChannels(m.Pix[y*m.Stride:], rgb, 8, 2) }
 	case *image.Paletted:
 		table := make([][3]uint8, len(m.Palette))
 		for i, c := range m.Palette {
-			table[i] = opaque(c)
+			table[i] = withoutAlpha(c)
 		}
 		return func(y int, rgb []uint8) {
 			for x, i := range m.Pix[y*m.Stride:][:b.Dx()] {
-				var c [3]uint8 // an index past the palette is black
+				var c [3]uint8 // an index outside the palette is black
 				if int(i) < len(table) {
 					c = table[i]
 				}
@@ -195,21 +194,21 @@ func rowReader(img image.Image) func(y int, rgb []uint8) {
 	}
 	return func(y int, rgb []uint8) {
 		for x := range b.Dx() {
-			c := opaque(img.At(b.Min.X+x, b.Min.Y+y))
+			c := withoutAlpha(img.At(b.Min.X+x, b.Min.Y+y))
 			copy(rgb[3*x:], c[:])
 		}
 	}
 }
 
-// every takes the first three channels of pixels that are pixel bytes wide, the
-// first byte of each channel.
-func every(pix, rgb []uint8, pixel, channel int) {
+// copyChannels copies the first byte of the first three channels of each pixel. pixel is the size of a pixel
+// in bytes, channel the size of a channel.
+func copyChannels(pix, rgb []uint8, pixel, channel int) {
 	for x := range len(rgb) / 3 {
 		rgb[3*x], rgb[3*x+1], rgb[3*x+2] = pix[x*pixel], pix[x*pixel+channel], pix[x*pixel+2*channel]
 	}
 }
 
-func opaque(c color.Color) [3]uint8 {
+func withoutAlpha(c color.Color) [3]uint8 {
 	if n, ok := c.(color.NRGBA); ok {
 		return [3]uint8{n.R, n.G, n.B}
 	}

@@ -66,8 +66,7 @@ func TestToTensor(t *testing.T) {
 	}
 }
 
-// Every kind of pixel that the decoders make must give the same tensor as the
-// plain one.
+// Every pixel format of the decoders must give the same tensor as the plain one.
 func TestToTensorPixelFormats(t *testing.T) {
 	const w, h = 9, 7
 	plain := image.NewNRGBA(image.Rect(0, 0, w, h))
@@ -148,7 +147,7 @@ func TestDecodeImageRefuses(t *testing.T) {
 		{"JPEG cut in the pixels", whole[:len(whole)-200], "truncated or malformed JPEG"},
 		{"PNG cut in the pixels", read(t, "picture.png")[:3000], "truncated or malformed PNG"},
 		{"PNG with a broken header", wide, "malformed PNG"},
-		{"JPEG of 65535 x 65535", huge, "more than the 64 Mpx"},
+		{"JPEG of 65535 x 65535", huge, "want at most 64 Mpx"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := decodeImage(c.data); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -185,7 +184,7 @@ func TestReadFile(t *testing.T) {
 	if data, err := readFile(path, 5); err != nil || string(data) != "12345" {
 		t.Errorf("got %q, %v", data, err)
 	}
-	if _, err := readFile(path, 4); err == nil || !strings.Contains(err.Error(), "more than the 4") {
+	if _, err := readFile(path, 4); err == nil || !strings.Contains(err.Error(), "want at most 4") {
 		t.Errorf("too large: %v", err)
 	}
 	if _, err := readFile(dir, 5); err == nil || err.Error() != "not a file" {

@@ -10,14 +10,12 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Inspect opens a model that nobody has opened before. It checks that inputs
-// and outputs keep the contract by name, type and shape, makes the signature
-// from the file's rfdetr_inference metadata, runs the golden input, and returns
-// both. It takes at most Patience.
+// Inspect opens an untrusted model. It checks the names, types and shapes of inputs and outputs
+// against the contract, makes the signature from the file's rfdetr_inference metadata, runs the golden
+// input, and returns both. It takes at most Timeout.
 //
-// A model at fault is a *ModelError or, where it brings the child down or takes
-// too long, a *CrashError. When ctx ends, the child is killed and the error
-// wraps ctx's.
+// If the model is invalid the error is a *ModelError or, if it crashed the child or took too long, a
+// *CrashError. When ctx is done the child is killed and the error wraps ctx's.
 func (d Detector) Inspect(ctx context.Context, modelPath string) (delivery.Signature, Golden, error) {
 	fail := func(err error) (delivery.Signature, Golden, error) { return delivery.Signature{}, Golden{}, err }
 	path, err := filepath.Abs(modelPath)
@@ -26,24 +24,24 @@ func (d Detector) Inspect(ctx context.Context, modelPath string) (delivery.Signa
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timer := time.AfterFunc(d.patience(), func() { cancel(errPatience{d.patience()}) })
+	timer := time.AfterFunc(d.timeout(), func() { cancel(timeoutError{d.timeout()}) })
 	defer timer.Stop()
 	c, err := d.start(ctx, "inspect", "--", path)
 	if err != nil {
 		return fail(err)
 	}
 	defer c.release()
-	if err := c.greet(); err != nil {
+	if err := c.readHello(); err != nil {
 		return fail(c.explain(ctx, err))
 	}
-	m, err := c.hear()
+	m, err := c.readMessage()
 	if err == nil && m.Inspected == nil {
-		err = nonsense{errors.New("a message out of turn")}
+		err = invalidOutput{errors.New("unexpected message")}
 	}
 	if err != nil {
 		return fail(c.explain(ctx, err))
 	}
-	// The child had a hostile model in it, so its answer is checked again here.
+	// The child has run an untrusted model, so its result is checked again here.
 	sig := m.Inspected.Signature
 	golden, err := ParseGolden(m.Inspected.Golden)
 	if err == nil {
@@ -53,7 +51,7 @@ func (d Detector) Inspect(ctx context.Context, modelPath string) (delivery.Signa
 		err = golden.check(sig, golden.Boxes, golden.Logits)
 	}
 	if err != nil {
-		return fail(c.explain(ctx, nonsense{err}))
+		return fail(c.explain(ctx, invalidOutput{err}))
 	}
 	return sig, golden, nil
 }

@@ -57,7 +57,7 @@ func withLibrary(t testing.TB) Detector {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Detector{Binary: binary, Library: library, Patience: 2 * time.Minute}
+	return Detector{Binary: binary, Library: library, Timeout: 2 * time.Minute}
 }
 
 func TestInspect(t *testing.T) {
@@ -91,7 +91,7 @@ func TestInspectRefuses(t *testing.T) {
 		"wrong_outputs.onnx": "no output dets",
 		"wrong_slots.onnx":   "num_classes is 7",
 		"malformed.onnx":     "does not load",
-		"nan.onnx":           "output dets holds NaN",
+		"nan.onnx":           "output dets contains NaN",
 		"random.onnx":        "golden replay: output dets differs",
 		"large.onnx":         "does not run",
 		"external.onnx":      "keeps weights in other files",
@@ -110,11 +110,10 @@ func TestInspectRefuses(t *testing.T) {
 	}
 }
 
-// Models with bytes changed at random load, fail, or bring the child down; this
-// process lives, and is told.
+// Models with bytes changed at random load, fail, or crash the child. This process survives and gets an error.
 func TestInspectMutated(t *testing.T) {
 	d := withLibrary(t)
-	d.MemoryLimit, d.Patience = 1<<30, 30*time.Second
+	d.MemoryLimit, d.Timeout = 1<<30, 30*time.Second
 	original := read(t, "detector.onnx")
 	path := filepath.Join(t.TempDir(), "mutated.onnx")
 	draw := rand.New(rand.NewPCG(1, 1))
@@ -146,10 +145,10 @@ func TestInspectEndless(t *testing.T) {
 	if _, _, err := d.Inspect(ctx, "testdata/endless.onnx"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	d.Patience = time.Second
+	d.Timeout = time.Second
 	_, _, err := d.Inspect(t.Context(), "testdata/endless.onnx")
-	if crash, ok := errors.AsType[*CrashError](err); !ok || !strings.Contains(crash.Why, "gave no answer for 1s") {
-		t.Errorf("out of patience: %v", err)
+	if crash, ok := errors.AsType[*CrashError](err); !ok || !strings.Contains(crash.Why, "gave no result for 1s") {
+		t.Errorf("after the timeout: %v", err)
 	}
 }
 
@@ -198,7 +197,7 @@ func TestEvaluate(t *testing.T) {
 	}
 	if again, err := (Detector{Binary: relative}).Evaluate(t.Context(), request, nil); err != nil ||
 		!reflect.DeepEqual(again, found) {
-		t.Errorf("from a relative path, with the library looked for: %v", err)
+		t.Errorf("relative path, library found by FindLibrary: %v", err)
 	}
 	request.Images = nil
 	if none, err := d.Evaluate(t.Context(), request, nil); err != nil || len(none) != 0 {
@@ -232,12 +231,12 @@ func TestEvaluateRefuses(t *testing.T) {
 	for name, err := range map[string]error{
 		"does not load": evaluate("testdata/malformed.onnx", nil, "testdata/small.png"),
 		"signature: ":   evaluate(model, func(s *delivery.Signature) { s.Select = 0 }, "testdata/small.png"),
-		"labels came with shape": evaluate(model, func(s *delivery.Signature) {
+		"labels has shape": evaluate(model, func(s *delivery.Signature) {
 			s.Slots, s.Background = s.Slots[:3], -1
 		}, "testdata/small.png"),
 		"does not run":        evaluate(model, func(s *delivery.Signature) { s.Width = 64 }, "testdata/small.png"),
 		"Invalid output name": evaluate(model, func(s *delivery.Signature) { s.Boxes = "boxes" }, "testdata/small.png"),
-		"dets holds NaN":      evaluate("testdata/nan.onnx", nil, "testdata/small.png"),
+		"dets contains NaN":   evaluate("testdata/nan.onnx", nil, "testdata/small.png"),
 	} {
 		if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), name) {
 			t.Errorf("got %v, want %q", err, name)
@@ -271,7 +270,7 @@ func TestEvaluateKilled(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if left := children(t); len(left) > 0 {
-		t.Errorf("processes %v are left", left)
+		t.Errorf("processes %v are still running", left)
 	}
 }
 
@@ -298,7 +297,7 @@ func children(t *testing.T) []int {
 	return list
 }
 
-// Images too can be larger than the memory that the child is given.
+// Images can need more memory than the child's limit, too.
 func TestEvaluateMemory(t *testing.T) {
 	d := withLibrary(t)
 	d.MemoryLimit, d.Threads = 150<<20, 1
@@ -307,9 +306,9 @@ func TestEvaluateMemory(t *testing.T) {
 	if _, ok := errors.AsType[*ModelError](err); !ok || !strings.Contains(err.Error(), "8589934592") {
 		t.Errorf("got %v, want what could not be had", err)
 	}
-	d.MemoryLimit = 10 << 20 // less than Go and the library themselves need
+	d.MemoryLimit = 10 << 20 // less than Go and the library need
 	_, err = d.Evaluate(t.Context(), Request{Model: "testdata/detector.onnx", Signature: testSignature()}, nil)
 	if err == nil {
-		t.Error("10 MiB are enough")
+		t.Error("no error with a limit of 10 MiB")
 	}
 }

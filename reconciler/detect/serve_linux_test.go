@@ -51,7 +51,7 @@ func TestServe(t *testing.T) {
 	if err := s.Health(t.Context()); err != nil {
 		t.Errorf("health: %v", err)
 	}
-	// What serves answers as what was evaluated.
+	// Serving gives the same boxes as Evaluate.
 	want, err := d.Evaluate(t.Context(), Request{Model: filepath.Join(dir, ModelFile), Signature: testSignature(),
 		Images: []ImageFile{{1, "testdata/picture.jpg"}}}, nil)
 	if err != nil {
@@ -99,14 +99,14 @@ func TestServe(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is left: %v", err)
+		t.Errorf("the socket still exists: %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
 }
 
-// A server that dies is noticed, and its socket does not stand in the way.
+// The death of a server is noticed, and its stale socket is replaced.
 func TestServeDies(t *testing.T) {
 	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")
@@ -136,7 +136,7 @@ func TestServeDies(t *testing.T) {
 	if err := s.Health(t.Context()); err != nil {
 		t.Error(err)
 	}
-	// A server that no longer answers is ended all the same.
+	// A server that hangs is ended too.
 	if err := s.child.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestServeDies(t *testing.T) {
 	if err := s.Health(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("health of a stopped server: %v", err)
 	}
-	s.child.kill() // or Close would wait for it to mend its ways
+	s.child.kill() // or Close would wait for closeAfter
 }
 
 func TestServeRefuses(t *testing.T) {
@@ -173,7 +173,7 @@ func TestServeRefuses(t *testing.T) {
 		t.Errorf("a file for a socket: %v", err)
 	}
 
-	// Other weights under the same signature: the golden finds out.
+	// Other weights with the same signature are detected by the golden.
 	model := read(t, "detector.onnx")
 	at := strings.LastIndex(string(model), "to_labels") + 20 // its numbers follow its name
 	for i := at; i < at+100; i++ {
@@ -188,7 +188,7 @@ func TestServeRefuses(t *testing.T) {
 	}
 }
 
-// A parent that is killed takes its server with it.
+// If the parent is killed, its server ends too.
 func TestParentDies(t *testing.T) {
 	d := withLibrary(t)
 	dir := bundle(t, d, "detector.onnx")

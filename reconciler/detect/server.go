@@ -15,30 +15,29 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Server answers for one bundle, inside aob-detect. As an http.Handler:
+// A Server serves one bundle inside aob-detect. It is an http.Handler:
 //
-//	POST /infer   a JPEG or PNG file; answers {"width", "height", "boxes": [...]}
-//	GET  /health  replays the golden; answers {"ok": true}, or 500 and why not
+//	POST /infer   the body is a JPEG or PNG file; the response is {"width", "height", "boxes": [...]}
+//	GET  /health  replays the golden; the response is {"ok": true}, or 500 and the reason
 //
-// An answer that is not 200 is {"error": "..."}: 400 for an image that cannot be
-// used, 413 for one that is too large, 500 for a model that failed.
+// An error response is {"error": "..."}: 400 for an invalid image, 413 for one that is too large, 500
+// for a model that failed. It is safe for concurrent use.
 type Server struct {
-	// Observe, where it is set, is told of every call of Infer. Set it before
-	// the first.
+	// Observe, if not nil, is called after each call of Infer. Set it before the first call.
 	Observe func(Inference)
 
-	model  *loaded
-	golden Golden
-	scores map[string]float64 // by class: what is less sure is not answered; nil for no thresholds
-	turn   chan struct{}      // held while the model runs: it uses all cores itself
-	room   chan struct{}      // held while an image is in memory
-	mux    *http.ServeMux
+	model      *loaded
+	golden     Golden
+	thresholds map[string]float64 // lowest returned score by class; nil: no thresholds
+	modelLock  chan struct{}      // held while the model runs; one run uses all cores
+	imageSlots chan struct{}      // held while an image is in memory
+	mux        *http.ServeMux
 }
 
-// An Inference is how one call of Infer went.
+// An Inference describes one call of Infer, for metrics.
 type Inference struct {
-	Outcome            string        // ok, image (it cannot be used), model (it failed), gone (the caller left)
-	Decode, Queue, Run time.Duration // to pixels and tensor; waiting for the model; the model and its boxes
+	Outcome            string        // ok, image (it is invalid), model (it failed), gone (the caller has left)
+	Decode, Queue, Run time.Duration // decoding to a tensor; waiting for the model; running it and decoding its outputs
 	Boxes              int
 }
 
@@ -47,7 +46,7 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 	read := func(name string, limit int64) ([]byte, error) {
 		data, err := readFile(filepath.Join(bundleDir, name), limit)
 		if err != nil {
-			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, name, fileTrouble(err))
+			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, name, fileReason(err))
 		}
 		return data, nil
 	}
@@ -73,8 +72,9 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 	}
 	for _, label := range labels {
 		if slot := slices.Index(sig.Slots, label); label == "" || slot < 0 || slot == sig.Background {
-			return nil, fmt.Errorf("bundle %s: %s has the class %.100q and %s has not: they belong to different models",
-				bundleDir, LabelsFile, label, SignatureFile)
+			return nil,
+				fmt.Errorf("bundle %s: %s has the class %.100q but %s does not: they belong to different models",
+					bundleDir, LabelsFile, label, SignatureFile)
 		}
 	}
 	var scores map[string]float64
@@ -83,7 +83,7 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 		err = parseLine(thresholds, &scores)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, ThresholdsFile, fileTrouble(err))
+		return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, ThresholdsFile, fileReason(err))
 	}
 	encoded, err := read(GoldenFile, MaxGoldenBytes)
 	if err != nil {
@@ -105,31 +105,31 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 		return nil, errors.Join(err, model.model.Close())
 	}
 	s := &Server{
-		model:  model,
-		golden: golden,
-		scores: scores,
-		turn:   make(chan struct{}, 1),
-		room:   make(chan struct{}, w.threads()+1),
-		mux:    http.NewServeMux(),
+		model:      model,
+		golden:     golden,
+		thresholds: scores,
+		modelLock:  make(chan struct{}, 1),
+		imageSlots: make(chan struct{}, w.threads()+1),
+		mux:        http.NewServeMux(),
 	}
 	s.mux.HandleFunc("GET /health", s.serveHealth)
 	s.mux.HandleFunc("POST /infer", s.serveInfer)
 	return s, nil
 }
 
-// Close frees the model. No call may be going on.
+// Close frees the model. It must not be called during another call.
 func (s *Server) Close() error { return s.model.model.Close() }
 
 // Health replays the golden.
 func (s *Server) Health(ctx context.Context) error {
-	if err := take(ctx, s.turn); err != nil {
+	if err := acquire(ctx, s.modelLock); err != nil {
 		return err
 	}
-	defer func() { <-s.turn }()
+	defer func() { <-s.modelLock }()
 	return s.model.replay(s.golden)
 }
 
-// Infer finds what is on a JPEG or PNG file.
+// Infer returns the detections on a JPEG or PNG file.
 func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections, err error) {
 	var observed Inference
 	defer func() {
@@ -160,10 +160,10 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 	observed.Decode = time.Since(began)
 
 	began = time.Now()
-	if err := take(ctx, s.turn); err != nil {
+	if err := acquire(ctx, s.modelLock); err != nil {
 		return ImageDetections{}, err
 	}
-	defer func() { <-s.turn }()
+	defer func() { <-s.modelLock }()
 	observed.Queue = time.Since(began)
 
 	began = time.Now()
@@ -176,24 +176,24 @@ func (s *Server) Infer(ctx context.Context, data []byte) (found ImageDetections,
 		return ImageDetections{}, &ModelError{s.model.path, err.Error()}
 	}
 	observed.Run = time.Since(began)
-	return ImageDetections{Width: width, Height: height, Boxes: s.sure(named(s.model.sig, list))}, nil
+	return ImageDetections{Width: width, Height: height, Boxes: s.aboveThreshold(withClasses(s.model.sig, list))}, nil
 }
 
-// sure drops what is below its class's threshold, where the bundle has some. Those
-// who score a model get all that it finds.
-func (s *Server) sure(boxes []delivery.Box) []delivery.Box {
-	if len(s.scores) == 0 {
+// aboveThreshold drops detections below the threshold of their class. It is used for serving only: evaluation
+// needs all scores.
+func (s *Server) aboveThreshold(boxes []delivery.Box) []delivery.Box {
+	if len(s.thresholds) == 0 {
 		return boxes
 	}
 	return slices.DeleteFunc(boxes, func(b delivery.Box) bool {
-		score, ok := s.scores[b.Class]
+		score, ok := s.thresholds[b.Class]
 		return ok && b.Score < score
 	})
 }
 
-func take(ctx context.Context, turn chan struct{}) error {
+func acquire(ctx context.Context, modelLock chan struct{}) error {
 	select {
-	case turn <- struct{}{}:
+	case modelLock <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -205,48 +205,48 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serve
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	if err := s.Health(r.Context()); err != nil {
-		answer(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
+		writeJSON(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
 		return
 	}
-	answer(w, http.StatusOK, map[string]any{"ok": true})
+	writeJSON(w, http.StatusOK, map[string]any{"ok": true})
 }
 
 func (s *Server) serveInfer(w http.ResponseWriter, r *http.Request) {
-	// Waiting callers keep their image to themselves until there is room.
-	if take(r.Context(), s.room) != nil {
+	// A request waits here before its image is read into memory.
+	if acquire(r.Context(), s.imageSlots) != nil {
 		return
 	}
-	defer func() { <-s.room }()
+	defer func() { <-s.imageSlots }()
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxImageBytes))
 	if err != nil {
 		code := http.StatusBadRequest
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
 			code = http.StatusRequestEntityTooLarge
 		}
-		answer(w, code, map[string]any{"error": err.Error()})
+		writeJSON(w, code, map[string]any{"error": err.Error()})
 		return
 	}
 	found, err := s.Infer(r.Context(), data)
 	if bad, ok := errors.AsType[*ImageError](err); ok {
-		answer(w, http.StatusBadRequest, map[string]any{"error": bad.Why})
+		writeJSON(w, http.StatusBadRequest, map[string]any{"error": bad.Why})
 		return
 	}
 	if err != nil {
-		answer(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
+		writeJSON(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
 		return
 	}
-	answer(w, http.StatusOK, inferAnswer{found.Width, found.Height, found.Boxes})
+	writeJSON(w, http.StatusOK, inferResponse{found.Width, found.Height, found.Boxes})
 }
 
-// An inferAnswer is what /infer says.
-type inferAnswer struct {
-	Width  int            `json:"width"` // of the image, pixels
+// An inferResponse is the response of /infer.
+type inferResponse struct {
+	Width  int            `json:"width"` // of the image, in pixels
 	Height int            `json:"height"`
-	Boxes  []delivery.Box `json:"boxes"` // best first
+	Boxes  []delivery.Box `json:"boxes"` // highest score first
 }
 
-func answer(w http.ResponseWriter, code int, v any) {
+func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // the caller left
+	_ = json.NewEncoder(w).Encode(v) // an error means that the caller has left
 }

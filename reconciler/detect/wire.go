@@ -12,48 +12,48 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// The child speaks in lines of JSON. On its standard output the first is a
-// hello, the last a result or a failure, and evaluate writes one for each image
-// between them. Standard input carries evaluate's request: a header line, then
-// a line for each image.
+// The child and its parent exchange lines of JSON. On the child's standard output the first line is a
+// hello and the last one a result or a failure; evaluate writes one line per image between them.
+// Standard input has evaluate's request: a header, then one line per image.
 
-// A message is one line of the child's: exactly one part is set.
+// A message is one line of the child's output. Exactly one field is set.
 type message struct {
 	Hello     *hello      `json:"hello,omitempty"`
-	Image     *imageLine  `json:"image,omitempty"`     // evaluate, one an image, in order
-	Done      *int        `json:"done,omitempty"`      // evaluate, last: how many images
+	Image     *imageLine  `json:"image,omitempty"`     // evaluate, one per image, in order
+	Done      *int        `json:"done,omitempty"`      // evaluate, last: the number of images
 	Inspected *Inspection `json:"inspected,omitempty"` // inspect, last
-	Ready     *bool       `json:"ready,omitempty"`     // serve, once it answers
+	Ready     *bool       `json:"ready,omitempty"`     // serve, when it is ready
 	Failure   *failure    `json:"failure,omitempty"`   // last
 }
 
-// A hello keeps programs of different versions from mixing their numbers.
+// A hello tells the versions of the child, so that results of different versions are never mixed.
 type hello struct {
 	Protocol int    `json:"protocol"`
 	Numerics string `json:"numerics"`
 }
 
-// UnmarshalJSON reads a hello of any version: a later one may say more.
+// UnmarshalJSON decodes a hello of any version. Unknown fields are ignored: a later version may have more.
 func (h *hello) UnmarshalJSON(data []byte) error {
 	type known hello
 	return json.Unmarshal(data, (*known)(h))
 }
 
-// wireForm is one less than the number of forms that the lines had. It rises where an older program would misread them.
+// wireForm is increased when the format of the lines changes so that an older program would misread it.
 const wireForm = 0
 
-// ourHello has another protocol for each form of the lines and for each version of signatures, so that an aob-detect
-// that cannot read a bundle's signature is told from a bundle that is at fault.
+// ourHello's protocol changes with the format of the lines and with the version of signatures. So an
+// aob-detect that cannot read a bundle's signature gives a VersionError, and not an error about the
+// bundle.
 var ourHello = hello{Protocol: wireForm + delivery.SignatureVersion, Numerics: Numerics}
 
-// An Inspection is what aob-detect finds in a model.
+// An Inspection is the result of inspect.
 type Inspection struct {
 	Signature delivery.Signature `json:"signature"`
 	Golden    []byte             `json:"golden"` // golden.bin
 }
 
-// An imageLine is what was found on one image. Boxes are slot, score, x, y, w,
-// h: names come from the signature, which the other side has.
+// An imageLine has the detections on one image. Boxes are slot, score, x, y, w, h; the parent has the
+// slots' names in the signature.
 type imageLine struct {
 	ID     int64        `json:"id"`
 	Width  int          `json:"width"`
@@ -61,7 +61,7 @@ type imageLine struct {
 	Boxes  [][6]float64 `json:"boxes"`
 }
 
-// What a failure is about.
+// The subject of a failure.
 const (
 	failModel   = "model"
 	failImage   = "image"
@@ -74,39 +74,39 @@ type failure struct {
 	Why   string `json:"why"`
 }
 
-// failureOf puts an error on the wire.
+// failureOf converts an error to a failure.
 func failureOf(err error) *failure {
 	if e, ok := errors.AsType[*ModelError](err); ok {
-		return &failure{failModel, e.Path, tidy(e.Why, maxWhy)}
+		return &failure{failModel, e.Path, printable(e.Why, maxWhy)}
 	}
 	if e, ok := errors.AsType[*ImageError](err); ok {
-		return &failure{failImage, e.Path, tidy(e.Why, maxWhy)}
+		return &failure{failImage, e.Path, printable(e.Why, maxWhy)}
 	}
-	return &failure{failRequest, "", tidy(err.Error(), maxWhy)}
+	return &failure{failRequest, "", printable(err.Error(), maxWhy)}
 }
 
-// err takes it off again.
+// err converts a failure back to an error.
 func (f failure) err() error {
-	why := tidy(f.Why, maxWhy)
+	why := printable(f.Why, maxWhy)
 	switch f.About {
 	case failModel:
-		return &ModelError{Path: tidy(f.Path, maxPath), Why: why}
+		return &ModelError{Path: printable(f.Path, maxPath), Why: why}
 	case failImage:
-		return &ImageError{Path: tidy(f.Path, maxPath), Why: why}
+		return &ImageError{Path: printable(f.Path, maxPath), Why: why}
 	}
 	return errors.New(why)
 }
 
-// Bounds of the wire.
+// Limits of the lines.
 const (
-	maxLine = 16 << 20 // a golden in base64 is the largest
+	maxLine = 16 << 20 // the longest line is a golden in base64
 	maxWhy  = 2000
 	maxPath = 4096
 )
 
-// tidy makes text from a child fit to print: what a hostile model says may
+// printable makes text from a child safe to print, in at most limit bytes: text from a hostile model may
 // reach a terminal, a log or a comment.
-func tidy(s string, limit int) string {
+func printable(s string, limit int) string {
 	s = delivery.Terminal(s)
 	if len(s) > limit {
 		s = strings.ToValidUTF8(s[:limit], "") + "…"
@@ -126,8 +126,7 @@ func writeLine(w io.Writer, v any) error {
 	return err
 }
 
-// parseLine reads one line of JSON into v. It refuses unknown fields and
-// anything after the value.
+// parseLine decodes one line of JSON into v. Unknown fields, and anything after the value, are errors.
 func parseLine(line []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
@@ -135,12 +134,12 @@ func parseLine(line []byte, v any) error {
 		return err
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("more than one value")
+		return errors.New("want one JSON value, got more")
 	}
 	return nil
 }
 
-// parseMessage reads one line of a child's, which may be anything.
+// parseMessage decodes one line of a child's untrusted output.
 func parseMessage(line []byte) (message, error) {
 	var m message
 	if err := parseLine(line, &m); err != nil {
@@ -154,15 +153,15 @@ func parseMessage(line []byte) (message, error) {
 		}
 	}
 	if parts != 1 {
-		return message{}, fmt.Errorf("%d parts, want one", parts)
+		return message{}, fmt.Errorf("message has %d fields, want one", parts)
 	}
 	return m, nil
 }
 
-// detections checks a line against the request and puts names to slots.
+// detections checks a line against the request and replaces slots by class names.
 func (l imageLine) detections(image ImageFile, sig delivery.Signature) (ImageDetections, error) {
 	if l.ID != image.ID {
-		return ImageDetections{}, fmt.Errorf("image %d where %d was asked", l.ID, image.ID)
+		return ImageDetections{}, fmt.Errorf("got image %d, want image %d", l.ID, image.ID)
 	}
 	if l.Width < 1 || l.Height < 1 || int64(l.Width) > MaxPixels || int64(l.Height) > MaxPixels ||
 		int64(l.Width)*int64(l.Height) > MaxPixels {
@@ -171,23 +170,24 @@ func (l imageLine) detections(image ImageFile, sig delivery.Signature) (ImageDet
 	if len(l.Boxes) > sig.Select {
 		return ImageDetections{}, fmt.Errorf("image %d: %d boxes, want at most %d", l.ID, len(l.Boxes), sig.Select)
 	}
-	list := make([]found, len(l.Boxes))
+	list := make([]detection, len(l.Boxes))
 	last := 1.0
 	for i, b := range l.Boxes {
-		f := found{slot: int(b[0]), score: b[1], x: b[2], y: b[3], w: b[4], h: b[5]}
+		f := detection{slot: int(b[0]), score: b[1], x: b[2], y: b[3], w: b[4], h: b[5]}
 		switch {
 		case float64(f.slot) != b[0] || f.slot < 0 || f.slot >= len(sig.Slots) || f.slot == sig.Background ||
 			sig.Slots[f.slot] == "":
-			return ImageDetections{}, fmt.Errorf("image %d: box %d: slot %v is no class", l.ID, i, b[0])
+			return ImageDetections{}, fmt.Errorf("image %d: box %d: slot %v has no class", l.ID, i, b[0])
 		case !(f.score >= 0 && f.score <= last):
-			return ImageDetections{}, fmt.Errorf("image %d: box %d: score %v after %v", l.ID, i, f.score, last)
+			return ImageDetections{}, fmt.Errorf("image %d: box %d: score %v is not between 0 and %v", l.ID, i, f.score,
+				last)
 		case !(f.w >= 0 && f.h >= 0) || math.IsInf(f.x+f.y+f.w+f.h, 0):
-			return ImageDetections{}, fmt.Errorf("image %d: box %d: %v", l.ID, i, b[2:])
+			return ImageDetections{}, fmt.Errorf("image %d: box %d is not valid: %v", l.ID, i, b[2:])
 		}
 		last = f.score
 		list[i] = f
 	}
-	return ImageDetections{ID: l.ID, Width: l.Width, Height: l.Height, Boxes: named(sig, list)}, nil
+	return ImageDetections{ID: l.ID, Width: l.Width, Height: l.Height, Boxes: withClasses(sig, list)}, nil
 }
 
 // A header is the first line of evaluate's request.
@@ -197,10 +197,10 @@ type header struct {
 	Images    int                `json:"images"`
 }
 
-// MaxImages bounds a request.
+// MaxImages is the largest number of images of a request.
 const MaxImages = 1_000_000
 
-// An imageRequest is each further line of it.
+// An imageRequest is one of the other lines.
 type imageRequest struct {
 	ID   int64  `json:"id"`
 	Path string `json:"path"`

@@ -119,7 +119,7 @@ func TestTail(t *testing.T) {
 		t.Errorf("%d lines, the last %q", len(got), got[len(got)-1])
 	}
 	log.Write(make([]byte, 1<<20))
-	if len(log.kept) > tailBytes {
-		t.Errorf("keeps %d bytes", len(log.kept))
+	if len(log.content) > tailBytes {
+		t.Errorf("keeps %d bytes", len(log.content))
 	}
 }

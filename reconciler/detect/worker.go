@@ -14,33 +14,32 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Tensor is numbers in row-major order.
+// A Tensor has its numbers in row-major order.
 type Tensor struct {
 	Shape []int64
 	Data  []float32
 }
 
-// A Model is a loaded ONNX file. Run may be called from several goroutines.
+// A Model is a loaded ONNX file. Run is safe for concurrent use.
 type Model interface {
-	// Run feeds the input and returns the outputs in the order they were
-	// asked for when the model was loaded.
+	// Run feeds the input and returns the outputs in the order of the names given to Load.
 	Run(input Tensor) ([]Tensor, error)
 	Close() error
 }
 
-// A Runtime opens models. Its errors are taken to be the model's fault.
+// A Runtime opens models. Its errors count as the model's fault.
 type Runtime interface {
-	// Describe returns what a model's file declares, and its metadata entry of
-	// the given name, "" where there is none.
+	// Describe returns what a model's file declares, and the metadata entry of the given name; empty if
+	// there is none.
 	Describe(model []byte, metadata string) (inputs, outputs []Port, entry string, err error)
-	// Load makes a model ready to run on the given number of threads.
+	// Load prepares a model to run on the given number of threads.
 	Load(model []byte, input string, outputs []string, threads int) (Model, error)
 }
 
-// A Worker does inside aob-detect what a Detector asks for.
+// A Worker is the side of a Detector inside aob-detect.
 type Worker struct {
 	Runtime Runtime
-	Threads int // cores to use; 0 is all
+	Threads int // CPU cores to use; 0: all
 }
 
 func (w Worker) threads() int {
@@ -50,19 +49,19 @@ func (w Worker) threads() int {
 	return runtime.NumCPU()
 }
 
-// Hello writes the line that every answer starts with.
+// Hello writes the first line of every output.
 func Hello(out io.Writer) error { return writeLine(out, message{Hello: &ourHello}) }
 
-// Ready writes the line that says that a server answers.
+// Ready writes the line that says that a server is ready.
 func Ready(out io.Writer) error {
 	yes := true
 	return writeLine(out, message{Ready: &yes})
 }
 
-// Fail writes the line that an answer ends with when it went wrong.
+// Fail writes the last line of an output that ends with an error.
 func Fail(out io.Writer, err error) error { return writeLine(out, message{Failure: failureOf(err)}) }
 
-// A loaded model with the signature that it is used by.
+// loaded is a model with its signature.
 type loaded struct {
 	path  string
 	model Model
@@ -77,8 +76,8 @@ func (w Worker) load(path string, data []byte, sig delivery.Signature, threads i
 	return &loaded{path, model, sig}, nil
 }
 
-// run feeds one image's tensor and returns boxes and logits, whose shapes are
-// as the signature says whatever the file declared.
+// run runs the model on one image's tensor and returns boxes and logits. Their shapes are checked
+// against the signature, whatever the file declares.
 func (l *loaded) run(input []float32) (boxes, logits []float32, err error) {
 	fail := func(format string, args ...any) ([]float32, []float32, error) {
 		return nil, nil, &ModelError{l.path, fmt.Sprintf(format, args...)}
@@ -89,17 +88,16 @@ func (l *loaded) run(input []float32) (boxes, logits []float32, err error) {
 	}
 	b, s := out[0], out[1]
 	if len(b.Shape) != 3 || b.Shape[0] != 1 || b.Shape[1] < 1 || b.Shape[1] > maxQueries || b.Shape[2] != 4 {
-		return fail("output %s came with shape %v, want [1,Q,4]", l.sig.Boxes, b.Shape)
+		return fail("output %s has shape %v, want [1,Q,4]", l.sig.Boxes, b.Shape)
 	}
 	slots := int64(len(l.sig.Slots))
 	if !slices.Equal(s.Shape, []int64{1, b.Shape[1], slots}) || b.Shape[1]*slots > maxOutputs {
-		return fail("output %s came with shape %v, want [1,%d,%d]", l.sig.Logits, s.Shape, b.Shape[1], slots)
+		return fail("output %s has shape %v, want [1,%d,%d]", l.sig.Logits, s.Shape, b.Shape[1], slots)
 	}
 	return b.Data, s.Data, nil
 }
 
-// golden runs the golden input and checks that the model gives the same answer
-// to the same question.
+// golden runs the golden input twice and checks that both outputs are the same.
 func (l *loaded) golden() (Golden, error) {
 	g := Golden{Seed: goldenSeed, Width: l.sig.Width, Height: l.sig.Height, Slots: len(l.sig.Slots)}
 	boxes, logits, err := l.run(g.Input())
@@ -111,7 +109,7 @@ func (l *loaded) golden() (Golden, error) {
 	if err != nil {
 		return Golden{}, &ModelError{l.path, err.Error()}
 	}
-	g.Best = named(l.sig, list[:min(len(list), goldenBest)])
+	g.Best = withClasses(l.sig, list[:min(len(list), goldenBest)])
 	return g, l.replay(g)
 }
 
@@ -126,8 +124,7 @@ func (l *loaded) replay(g Golden) error {
 	return nil
 }
 
-// Inspect opens the model at path, checks it against the contract, and runs the
-// golden input.
+// Inspect opens the model at path, checks it against the contract, and runs the golden input.
 func (w Worker) Inspect(path string) (Inspection, error) {
 	data, err := readFile(path, MaxModelBytes)
 	if err != nil {
@@ -157,14 +154,14 @@ func (w Worker) Inspect(path string) (Inspection, error) {
 	return Inspection{sig, encoded}, nil
 }
 
-// WriteInspection writes the line that an answer to inspect ends with.
+// WriteInspection writes the last line of inspect's output.
 func WriteInspection(out io.Writer, i Inspection) error {
 	return writeLine(out, message{Inspected: &i})
 }
 
-// Evaluate reads a request from in and writes a line for each image to out, in
-// the request's order. It works on several images at once, each on one thread:
-// so the numbers do not depend on how many there are.
+// Evaluate reads a request from in and writes one line per image to out, in the request's order. It
+// processes several images at the same time, each on one thread, so the results do not depend on the
+// number of threads.
 func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxHeader)
@@ -188,19 +185,18 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	}
 	data = nil // the runtime has its own copy, and images need the memory
 
-	// The queue holds answers in the making, in order. Its length is the number
-	// of images in work.
-	type answer struct {
+	// The queue has the images in progress, in order. Its capacity limits their number.
+	type result struct {
 		line *imageLine
 		err  error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	queue := make(chan chan answer, w.threads()-1)
+	queue := make(chan chan result, w.threads()-1)
 	go func() {
 		defer close(queue)
 		for range h.Images {
-			made := make(chan answer, 1)
+			made := make(chan result, 1)
 			select {
 			case queue <- made:
 			case <-ctx.Done():
@@ -208,12 +204,12 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 			}
 			var request imageRequest
 			if err := nextLine(lines, &request); err != nil {
-				made <- answer{err: fmt.Errorf("request: %w", err)}
+				made <- result{err: fmt.Errorf("request: %w", err)}
 				return
 			}
 			go func() {
 				line, err := model.detect(request)
-				made <- answer{line, err}
+				made <- result{line, err}
 			}()
 		}
 	}()
@@ -231,15 +227,15 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	if done != h.Images {
 		return context.Cause(ctx)
 	}
-	// Only here is no image in work any more. Where something went wrong the
-	// model stays open, for the process is about to end.
+	// No image is in progress any more. After an error the model is not closed, because the process is
+	// about to end.
 	if err := model.model.Close(); err != nil {
 		return err
 	}
 	return writeLine(out, message{Done: &done})
 }
 
-const maxHeader = 4 << 20 // a signature of many slots
+const maxHeader = 4 << 20 // a signature with many slots
 
 func nextLine(lines *bufio.Scanner, v any) error {
 	if !lines.Scan() {
@@ -251,11 +247,11 @@ func nextLine(lines *bufio.Scanner, v any) error {
 	return parseLine(lines.Bytes(), v)
 }
 
-// detect finds what is on one image.
+// detect returns the detections on one image.
 func (l *loaded) detect(request imageRequest) (*imageLine, error) {
 	data, err := readFile(request.Path, MaxImageBytes)
 	if err != nil {
-		return nil, &ImageError{request.Path, fileTrouble(err)}
+		return nil, &ImageError{request.Path, fileReason(err)}
 	}
 	img, err := decodeImage(data)
 	if err != nil {
@@ -277,8 +273,8 @@ func (l *loaded) detect(request imageRequest) (*imageLine, error) {
 	return line, nil
 }
 
-// fileTrouble leaves the path out of an error that will be told with it.
-func fileTrouble(err error) string {
+// fileReason removes the path from an error whose message will contain it anyway.
+func fileReason(err error) string {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err.Error()
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// pureRuntime is a Runtime without ONNX Runtime. Its models see one box, in
-// the middle, that is as red as the picture is.
+// pureRuntime is a Runtime without ONNX Runtime. Its models detect one box in the middle, whose score is the redness of
+// the picture.
 type pureRuntime struct {
 	run func(input Tensor) ([]Tensor, error) // in place of that, if set
 }
@@ -84,7 +84,7 @@ func writeBundle(t *testing.T, dir string, sig delivery.Signature, golden []byte
 	}
 }
 
-// request writes evaluate's request for the pictures of testdata.
+// request returns evaluate's request for pictures of testdata.
 func request(t *testing.T, model string, pictures ...string) *bytes.Buffer {
 	r := Request{Model: model, Signature: testSignature()}
 	for i, name := range pictures {
@@ -105,8 +105,8 @@ func TestWorkerEvaluate(t *testing.T) {
 	if err := os.WriteFile(model, []byte("model"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Pictures of different sizes end in another order than they started; the
-	// answers must not, whatever the number of threads.
+	// Pictures of different sizes are not completed in the order in which they were started. The results must be in
+	// that order, whatever the number of threads.
 	pictures := []string{"picture.jpg", "small.png", "grey.png", "small.png", "alpha.png", "palette.png", "small.png",
 		"whole.jpg"}
 	var first string
@@ -132,7 +132,7 @@ func TestWorkerEvaluate(t *testing.T) {
 			first = out.String()
 		}
 		if out.String() != first {
-			t.Errorf("%d threads give another answer than one", threads)
+			t.Errorf("%d threads give another result than one", threads)
 		}
 	}
 }
@@ -176,13 +176,14 @@ func TestWorkerEvaluateRefuses(t *testing.T) {
 		{"the model fails", pureRuntime{func(Tensor) ([]Tensor, error) { return nil, errors.New("boom") }}, whole,
 			"does not run: boom", failModel},
 		{"NaN", tensors(boxes, Tensor{[]int64{1, 1, 4}, []float32{float32(math.NaN()), 0, 0, 0}}), whole,
-			"on image small.png: output labels holds NaN", failModel},
-		{"boxes flat", tensors(Tensor{[]int64{4}, boxes.Data}, logits), whole, "dets came with shape [4]", failModel},
-		{"boxes of none", tensors(Tensor{[]int64{1, 0, 4}, nil}, logits), whole, "dets came with shape [1 0 4]",
+			"on image small.png: output labels contains NaN", failModel},
+		{"boxes of one dimension", tensors(Tensor{[]int64{4}, boxes.Data}, logits), whole, "dets has shape [4]",
+			failModel},
+		{"no boxes", tensors(Tensor{[]int64{1, 0, 4}, nil}, logits), whole, "dets has shape [1 0 4]",
 			failModel},
 		{"a batch of logits", tensors(boxes, Tensor{[]int64{2, 1, 4}, make([]float32, 8)}), whole,
-			"labels came with shape [2 1 4]", failModel},
-		{"slots", tensors(boxes, Tensor{[]int64{1, 1, 3}, make([]float32, 3)}), whole, "labels came with shape [1 1 3]",
+			"labels has shape [2 1 4]", failModel},
+		{"slots", tensors(boxes, Tensor{[]int64{1, 1, 3}, make([]float32, 3)}), whole, "labels has shape [1 1 3]",
 			failModel},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -237,7 +238,7 @@ func TestServer(t *testing.T) {
 	for range 20 {
 		all.Go(func() {
 			code, body := call("POST", "/infer", read(t, "picture.jpg"))
-			var got inferAnswer
+			var got inferResponse
 			if err := json.Unmarshal([]byte(body), &got); code != 200 || err != nil || got.Width != 67 ||
 				got.Height != 51 || len(got.Boxes) != 2 ||
 				got.Boxes[0].Class != "red" || got.Boxes[0].W != 67 {
@@ -270,8 +271,7 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// Where a bundle has thresholds, what is below them is not answered; the class
-// without one is.
+// If a bundle has thresholds, detections below them are not returned. A class without a threshold is not filtered.
 func TestServerThresholds(t *testing.T) {
 	boxes := func(thresholds string) []delivery.Box {
 		dir := pureBundle(t)
@@ -296,7 +296,7 @@ func TestServerThresholds(t *testing.T) {
 	}
 	best := all[0]
 	if got := boxes(fmt.Sprintf(`{%q: %v}`, best.Class, best.Score)); !slices.Contains(got, best) {
-		t.Errorf("from its own score on it counts: %+v", got)
+		t.Errorf("a detection at its threshold must be returned: %+v", got)
 	}
 	for _, b := range boxes(fmt.Sprintf(`{%q: %v}`, best.Class, math.Nextafter(best.Score, 2))) {
 		if b.Class == best.Class {
@@ -313,7 +313,7 @@ func TestServerThresholds(t *testing.T) {
 	}
 }
 
-// A model that starts to answer otherwise is no longer healthy.
+// A model whose output changes is not healthy any more.
 func TestServerHealthFails(t *testing.T) {
 	s, err := Worker{Runtime: pureRuntime{}}.Open(pureBundle(t))
 	if err != nil {
