@@ -17,6 +17,8 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/poll"
+	"github.com/autonomos/aob/reconciler/queue"
 	"github.com/autonomos/aob/reconciler/words"
 )
 
@@ -38,21 +40,21 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 	for _, s := range steps {
 		key := s.Key()
 		planned[key] = true
-		if r.outbox.has(key) {
+		if r.pushes.Has(key) {
 			r.stillFailing(key, failed) // it is under way
 			continue
 		}
-		if err := r.retry.due(key, r.Now()); err != nil {
+		if err := r.retry.Due(key, r.Now()); err != nil {
 			failed[key] = err
 			continue
 		}
 		if t, ok := r.taken[key]; ok && r.Now().Before(t.next) {
-			r.wakeAt(t.next)
+			r.turn.At(t.next, "a step is still planned")
 			continue
 		}
-		r.Log.Info("step", "step", words.Step(s))
+		r.Log.Info("step", "step", words.Step(s), "turn", r.observed.why)
 		err := r.do(ctx, s)
-		if r.outbox.has(key) {
+		if r.pushes.Has(key) {
 			r.stillFailing(key, failed)
 			continue
 		}
@@ -69,36 +71,49 @@ func (r *Reconciler) act(ctx context.Context, steps []plan.Step) (done int, fail
 // stillFailing keeps the last error of a step that is tried again: it is shown until the step succeeds.
 func (r *Reconciler) stillFailing(key string, failed map[string]error) {
 	if e, ok := r.retry[key]; ok {
-		failed[key] = e.err
+		failed[key] = e.Err
 	}
 }
 
 // stepEnded remembers how a step ended.
 func (r *Reconciler) stepEnded(s plan.Step, took time.Duration, err error) {
 	key, now := s.Key(), r.Now()
-	r.retry.note(key, now, took, err)
+	r.retry.Note(key, now, took, err)
 	r.Metrics.Step(kind(key), err)
 	if err != nil {
 		delete(r.taken, key)
-		r.Log.Warn("step failed", "step", words.Step(s), "error", err.Error(), "again", r.retry[key].next)
+		r.Log.Warn("step failed", "step", words.Step(s), "error", err.Error(), "again", r.retry[key].Next)
 		return
 	}
 	pause := min(max(2*r.taken[key].pause, time.Second), maxTakenPause)
 	r.taken[key] = taken{now.Add(pause), pause}
 }
 
-// send lets the outbox take a step that moves a branch.
-func (r *Reconciler) send(s plan.Step, branch string, send func(context.Context) error, ended func(error) error) {
-	took := r.retry[s.Key()].took
-	r.outbox.put(job{key: s.Key(), lane: "push/" + branch, send: send, took: took, heard: func(res result) {
-		err := res.err
-		if ended != nil {
-			err = ended(err)
+// A push is a step that moves a branch, which is done beside the loop.
+type push struct {
+	step  plan.Step
+	ended func(error) error // called by the loop; may be nil
+}
+
+// push puts a step that moves a branch into the queue.
+func (r *Reconciler) push(s plan.Step, branch string, do func(context.Context) error, ended func(error) error) {
+	key := s.Key()
+	r.pushing[key] = push{s, ended}
+	r.pushes.Put(queue.Job{Key: key, Lane: branch, Do: do, Took: r.retry[key].Took})
+}
+
+// pushed takes the results of pushes.
+func (r *Reconciler) pushed() {
+	for _, res := range r.pushes.Results() {
+		p, err := r.pushing[res.Key], res.Err
+		delete(r.pushing, res.Key)
+		if p.ended != nil {
+			err = p.ended(err)
 		}
-		r.stepEnded(s, res.took, err)
-		r.seen.woken = true // what it did shows in the next world, and an error is shown
-		nudge(r.git.look)
-	}})
+		r.stepEnded(p.step, res.Took, err)
+		r.turn.Soon("a push has ended")
+		r.git.Look.Send()
+	}
 }
 
 func kind(key string) string {
@@ -109,11 +124,11 @@ func kind(key string) string {
 func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	switch s := s.(type) {
 	case plan.StartRun:
-		r.seen.active = true
+		r.observed.running = true
 		if err := r.Runs.Start(ctx, s.Spec); err != nil {
 			return err
 		}
-		if _, known := r.seen.world.Runs[s.Spec.Key]; !known { // else it goes on
+		if _, known := r.observed.world.Runs[s.Spec.Key]; !known { // else it goes on
 			r.Metrics.RunStarted(s.Spec.Kind)
 		}
 		return r.Runs.Keep(s.Spec.Key, plan.NeedOf(s))
@@ -162,13 +177,13 @@ func (r *Reconciler) commitRelease(ctx context.Context, s plan.CommitRelease) er
 	if err != nil {
 		return err
 	}
-	r.send(s, s.PR.HeadRef, func(ctx context.Context) error {
+	r.push(s, s.PR.HeadRef, func(ctx context.Context) error {
 		return moved(r.Repo.Push(ctx, commit, git.Branch+s.PR.HeadRef, s.PR.Head))
 	}, nil)
 	return nil
 }
 
-// moved turns a lost race into "look again".
+// moved turns a lost race into a Wait: the next turn sees where the branch is.
 func moved(err error) error {
 	if errors.Is(err, git.ErrMoved) {
 		return delivery.Wait{For: time.Second, What: "the branch has moved meanwhile"}
@@ -176,12 +191,8 @@ func moved(err error) error {
 	return err
 }
 
-// The ledger keeps which of AOB's own pull requests were opened, and where they stand: openedKey and the branch that
-// the plan names hold the branch, commit and number. pushedKey and a branch hold the commit that AOB pushed there.
-const (
-	openedKey = "proposed/"
-	pushedKey = "pushed/"
-)
+// pushedKey and a branch are where the ledger keeps the commit that AOB pushed there.
+const pushedKey = "pushed/"
 
 // propose opens a pull request of AOB's own. Its commit is a function of its content and of main's, so a repeat is
 // identical, and the pull request is opened only where the branch is at that commit: on a branch that somebody else
@@ -191,7 +202,7 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	if err != nil {
 		return err
 	}
-	if r.seen.opened == nil { // a pull request that people have closed is not opened again
+	if !r.pulls.KnowsOpened() { // a pull request that people have closed is not opened again
 		return delivery.Wait{For: time.Second, What: "the ledger cannot say which pull requests were opened"}
 	}
 	branch, old, err := r.ownBranch(ctx, s, commit)
@@ -203,7 +214,7 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	}
 	number := 0
 	title, description, _ := words.Proposed(s)
-	r.send(s, branch, func(ctx context.Context) error {
+	r.push(s, branch, func(ctx context.Context) error {
 		if old == "" {
 			if err := moved(r.Repo.Push(ctx, commit, git.Branch+branch, "")); err != nil {
 				return err
@@ -224,9 +235,8 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 		}
 		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title",
 			words.Text(s.Title))
-		r.seen.opened[s.Branch] = ownPull{branch, commit, number}
-		nudge(r.forgeNow.look)
-		return r.Ledger.PutRecord(ctx, openedKey+s.Branch, fmt.Sprintf("%s %s %d", branch, commit, number), r.Now())
+		r.answers.Look.Send()
+		return r.pulls.HasOpened(ctx, s.Branch, poll.Own{Branch: branch, Commit: commit, Number: number})
 	})
 	return nil
 }
@@ -243,7 +253,7 @@ func (r *Reconciler) ownBranch(ctx context.Context, s plan.Propose, commit strin
 		if n > 1 {
 			branch = fmt.Sprintf("%s-%d", s.Branch, n)
 		}
-		at, there := r.seen.refs[git.Branch+branch]
+		at, there := r.observed.refs[git.Branch+branch]
 		switch {
 		case !there:
 			return branch, "", r.Ledger.PutRecord(ctx, pushedKey+branch, commit, r.Now())
@@ -263,7 +273,7 @@ func (r *Reconciler) made(s plan.Propose, commit string) bool {
 		return false
 	}
 	// Only what main has had is a beginning of AOB's.
-	if bases, err := r.mergeBases(line[1], s.Base); err != nil || len(bases) != 1 || bases[0] != line[1] {
+	if bases, err := r.commits.MergeBases(line[1], s.Base); err != nil || len(bases) != 1 || bases[0] != line[1] {
 		return false
 	}
 	same, err := r.proposed(s, line[1])
@@ -274,7 +284,7 @@ func (r *Reconciler) made(s plan.Propose, commit string) bool {
 func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err error) {
 	files := map[string][]byte{}
 	for _, path := range slices.Sorted(maps.Keys(s.Restore)) {
-		data, err := r.fileAt(s.Restore[path], path)
+		data, err := r.commits.File(s.Restore[path], path)
 		if err != nil {
 			return "", err
 		}
@@ -291,23 +301,6 @@ func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err e
 	return r.Repo.Commit([]string{base}, files, when, title+"\n\n"+message+"\n")
 }
 
-// fileAt reads a file at a commit; nil where it was not there, or for no commit.
-func (r *Reconciler) fileAt(commit, path string) ([]byte, error) {
-	if commit == "" {
-		return nil, nil
-	}
-	files, err := r.Repo.Files(commit)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		if f.Path == path {
-			return r.Repo.Blob(f.Hash, intent.MaxFileSize)
-		}
-	}
-	return nil, nil
-}
-
 // Adopt brings a fork's pull request into the repository itself, on a branch of AOB's, so that the release can be
 // committed to it. Nobody is asked for a go there, so it is done only while the head is the commit that somebody looked
 // at. It may be called from any goroutine: only the look at what is known is done between turns.
@@ -315,13 +308,13 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adop
 	var pr delivery.PullRequest
 	var branch, old string
 	err = r.ask(ctx, func() error {
-		pulls := r.forgeNow.list().prs
-		i := slices.IndexFunc(pulls, func(pr delivery.PullRequest) bool { return pr.Number == number })
+		open := r.answers.List().Open
+		i := slices.IndexFunc(open, func(pr delivery.PullRequest) bool { return pr.Number == number })
 		if i < 0 {
 			return delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
 		}
-		pr = pulls[i]
-		pr.Head = head(pr, r.seen.refs)
+		pr = open[i]
+		pr.Head = poll.Head(pr, r.observed.refs)
 		if !pr.Fork {
 			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's",
 				number)
@@ -367,7 +360,7 @@ func (r *Reconciler) adoptBranch(ctx context.Context, pr delivery.PullRequest) (
 		if n > 1 {
 			branch += fmt.Sprintf("-%d", n)
 		}
-		at, there := r.seen.refs[git.Branch+branch]
+		at, there := r.observed.refs[git.Branch+branch]
 		if !there || at == pr.Head || at == said[pushedKey+branch].Content {
 			return branch, at, r.Ledger.PutRecord(ctx, pushedKey+branch, pr.Head, r.Now())
 		}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/archive"
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/evidence"
@@ -127,8 +128,9 @@ func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
 	}
 	b.Cleanup(func() { mirror.Close(); book.Close() })
 	s := &sim{}
-	r := &Reconciler{Repo: mirror, Forge: noForge{}, Runs: &simRuns{sim: s}, Evidence: &Archive{Bundles: bundles,
-		Statements: evidence.New(bundles, nil, nil)},
+	r := &Reconciler{Repo: mirror, Forge: noForge{}, Runs: &simRuns{sim: s},
+		Evidence: &archive.Archive{Bundles: bundles,
+			Statements: evidence.New(bundles, nil, nil)},
 		Fleet: &simFleet{sim: s}, Ledger: book, Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}),
 		Main: "main", GitPoll: time.Hour, Poll: time.Hour,
 		Server: plan.Server{Expiry: delivery.Duration(time.Hour)}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
@@ -317,10 +319,9 @@ func BenchmarkTurnManyPulls(b *testing.B) {
 			Base:   "main",
 			Author: "ben"})
 	}
-	r.Forge = forge
+	r.useForge(forge)
 	turn := func() {
-		r.woken.Store(true)
-		r.seen.woken = true
+		r.Wake()
 		if _, err := r.Reconcile(b.Context()); err != nil {
 			b.Fatal(err)
 		}
@@ -330,10 +331,10 @@ func BenchmarkTurnManyPulls(b *testing.B) {
 		for n := 0; n < 3; {
 			r.look(b.Context())
 			turn()
-			if jobs, _ := r.outbox.oldest(); jobs == 0 && !r.seen.woken {
+			if jobs, _ := r.board.Oldest(); jobs == 0 && r.turn.Why() == "" {
 				n++
 			}
-			r.outbox.drain(b.Context())
+			r.send(b.Context())
 		}
 		b.ReportMetric(time.Since(start).Seconds()*1e3, "first-ms")
 		var took []time.Duration

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/autonomos/aob/reconciler/commits"
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
@@ -197,12 +198,11 @@ func pushed(t *testing.T, write func(path string) error) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := (&Reconciler{Repo: mirror, Parser: intent.NewCache(intent.Options{})}).Init()
-	tree, err := r.tree(refs[git.Branch+"main"])
+	tree, err := commits.New(mirror, intent.NewCache(intent.Options{})).Tree(refs[git.Branch+"main"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return first(tree.complaints)
+	return first(tree.Complaints)
 }
 
 func complaintOf(yaml string, o intent.Options) string {

@@ -22,21 +22,6 @@ type page struct {
 // pages are all comments and descriptions that this package writes.
 func pages(t *testing.T) []page {
 	list := []page{
-		{"a question about a run", func(text string) string { return runQuestion(7, "0123", text) }},
-		{"a question about an accept", func(text string) string {
-			d := openDoubt{model: text, Doubt: plan.Doubt{Gate: text}}
-			return acceptQuestion(d, plan.Asked{Code: "0123", By: "ann",
-				Because: text}) // users' names are checked before
-		}},
-		{"a note about a forged status", func(text string) string {
-			r := newSim(t).loop
-			r.remember(r.forgedKey("c0ffee", delivery.ContextRelease), Record{Content: text, Count: 1})
-			note, err := r.forgedNote(t.Context(), "c0ffee", nil)
-			if err != nil || note == "" {
-				t.Errorf("no note: %v", err)
-			}
-			return note
-		}},
 		{"the description of an adopted pull request", func(text string) string {
 			_, body := words.AdoptedText(delivery.PullRequest{Number: 7, Title: text, Author: text})
 			return body

@@ -29,6 +29,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/poll"
 )
 
 func TestAnyOrderOfEvents(t *testing.T) {
@@ -201,7 +202,7 @@ func (s *sim) heal() {
 		_ = s.runs.Retry(key)
 	}
 	if len(s.forge.forged)+len(s.forge.edited) > 0 {
-		s.now = s.now.Add(2 * max(statusLasts, bodyLasts)) // these are read back every so often
+		s.now = s.now.Add(2 * max(poll.StatusLasts, poll.BodyLasts)) // these are read back every so often
 	}
 	s.wake()
 }
@@ -263,7 +264,7 @@ func (s *sim) checkOwed() {
 		for _, d := range s.fleet.devices {
 			if d.Report.Ring == name && d.Report.Bundle != release.Bundle {
 				s.fail("device %s runs version %d, and main has accepted version %d; the fleet: %+v", d.Report.Device,
-					d.Report.Release, release.Version, s.loop.seen.plan.Fleets)
+					d.Report.Release, release.Version, s.loop.observed.plan.Fleets)
 			}
 		}
 	}
@@ -1155,7 +1156,7 @@ var happenings = map[string]happening{
 		}
 	}},
 	"recheck": {2, func(s *sim, a, b int) {
-		if plans := s.loop.seen.plan.Proposals; len(plans) > 0 {
+		if plans := s.loop.observed.plan.Proposals; len(plans) > 0 {
 			_ = s.loop.recheck(of(plans, a).Runs)
 			s.wake()
 		}

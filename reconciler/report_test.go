@@ -1,8 +1,8 @@
 package reconciler
 
 import (
-	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,27 +53,6 @@ func TestRolloutIsToldWithoutTheLedger(t *testing.T) {
 	}
 }
 
-// Progress that comes while other progress is being sent is said afterwards, also where nothing else happens.
-func TestProgressBehindProgressIsSaid(t *testing.T) {
-	s, main := begun(t)
-	key := s.loop.statusKey(main, delivery.ContextTrain)
-	s.loop.outbox.put(job{key: key, lane: "status/" + main, content: "pending waits",
-		send: func(context.Context) error { return nil }})
-	if j, _ := s.loop.outbox.begin(callJob); j == nil {
-		t.Fatal("nothing is sent")
-	}
-	for text, wakes := range map[string]bool{"waits": false, "waits for a go": true} {
-		s.loop.wakeNext = time.Time{}
-		if err := s.loop.sayCheck(t.Context(), main, delivery.Check{Context: delivery.ContextTrain,
-			State: delivery.CheckPending, Description: text}); err != nil {
-			t.Fatal(err)
-		}
-		if woken := !s.loop.wakeNext.IsZero(); woken != wakes {
-			t.Errorf("%q: the loop looks again: %v, want %v", text, woken, wakes)
-		}
-	}
-}
-
 // What a device says of itself stands in the rollout's status. A device that says something else each second makes no
 // status each second; how the rollout stands is said at once.
 func TestDevicesWordsAreSaidNowAndThen(t *testing.T) {
@@ -81,7 +60,7 @@ func TestDevicesWordsAreSaidNowAndThen(t *testing.T) {
 	s.released("first", 8)
 	context := delivery.ContextRollout + "demo"
 	said := map[string]bool{}
-	s.loop.Progress = 5 * time.Second
+	s.loop.board.Progress = 5 * time.Second
 	device := &s.fleet.devices[0]
 	for i := range 200 {
 		device.Report.Phase, device.Report.Held = delivery.DeviceDownloading, fmt.Sprintf("word %d", i)
@@ -92,5 +71,35 @@ func TestDevicesWordsAreSaidNowAndThen(t *testing.T) {
 	}
 	if len(said) > 30 {
 		t.Errorf("%d statuses in 200 seconds", len(said))
+	}
+}
+
+// AOB writes its comment again when somebody takes something out of it, whatever stands in its place.
+func TestEditedCommentIsWrittenAgain(t *testing.T) {
+	s := barred(t)
+	s.pushMain(map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.01)})
+	s.propose("worse", 2)
+	s.settle()
+	n := s.forge.open("worse", "dev")
+	said := s.forge.comments[n]
+	if len(said) < 300 {
+		t.Fatalf("the comment is too short to take something out: %q", said)
+	}
+	for name, edited := range map[string]string{
+		"a part is taken out":    said[:150] + "…" + said[len(said)-100:],
+		"the end is taken":       said[:200] + "…",
+		"one word is changed":    strings.Replace(said, "AOB", "A0B", 1),
+		"something stands at it": said + "\nall is well",
+	} {
+		s.forge.comments[n] = edited
+		for range 3 {
+			s.now = s.now.Add(3 * time.Minute)
+			s.wake()
+			s.settle()
+		}
+		if s.forge.comments[n] != said {
+			t.Errorf("%s: the edited comment stands:\n%s", name, s.forge.comments[n])
+			s.forge.comments[n] = said
+		}
 	}
 }

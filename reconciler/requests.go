@@ -12,20 +12,20 @@ import (
 
 // CheckOrder says why an order in a comment on a pull request would not count; nil where it would.
 func (r *Reconciler) CheckOrder(ctx context.Context, number int, user, text string) error {
-	var w waiting
-	if err := r.ask(ctx, func() error {
-		p, err := r.reported(number)
-		w = waits(p)
+	var p plan.ProposalReport
+	err := r.ask(ctx, func() (err error) {
+		p, err = r.reported(number)
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
-	return r.checkOrder(ctx, number, w, user, text)
+	return r.answers.CheckOrder(ctx, p, user, text)
 }
 
 // reported finds an open pull request in the last plan.
 func (r *Reconciler) reported(number int) (plan.ProposalReport, error) {
-	for _, p := range r.seen.plan.Proposals {
+	for _, p := range r.observed.plan.Proposals {
 		if p.PR.Number == number {
 			return p, nil
 		}
@@ -48,15 +48,16 @@ func (r *Reconciler) Recheck(ctx context.Context, number int) error {
 
 func (r *Reconciler) recheck(keys []delivery.Digest) error {
 	clear(r.retry)
+	r.board.RetryNow()
 	for _, key := range keys {
-		state := r.seen.world.Runs[key]
+		state := r.observed.world.Runs[key]
 		var err error
 		switch {
 		case state.Phase == delivery.RunFailed:
 			err = r.Runs.Retry(key)
 		case state.Phase == delivery.RunDone && state.Spec.Kind == delivery.RunData && !r.reads(key):
 			err = r.Runs.Remove(key)
-			delete(r.seen.results, key)
+			delete(r.observed.results, key)
 		}
 		if err != nil {
 			return fmt.Errorf("run %s: %w", key.Short(), err)
@@ -68,7 +69,7 @@ func (r *Reconciler) recheck(keys []delivery.Digest) error {
 // reads reports whether a training reads the images that a data run has laid out:
 // they are not taken from under it.
 func (r *Reconciler) reads(data delivery.Digest) bool {
-	for _, s := range r.seen.world.Runs {
+	for _, s := range r.observed.world.Runs {
 		if s.Phase == delivery.RunRunning && s.Spec.Train != nil && s.Spec.Train.Data == data {
 			return true
 		}

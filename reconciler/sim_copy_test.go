@@ -21,9 +21,11 @@ func (s *sim) copyState() {
 		s.ledger.clone(&sim{})
 	s.copy = &c
 	c.shares(s)
-	c.restart()
-	c.loop.Watch(delivery.Blocked{What: "this is a copy", Do: "adopt it"})
+	c.restart(watching)
 }
+
+// watching makes a loop one of a server in a copy of the state folder.
+func watching(r *Reconciler) { r.Watch(delivery.Blocked{What: "this is a copy", Do: "adopt it"}) }
 
 // shares lets a copy see the repository and the forge as they are now.
 func (s *sim) shares(original *sim) {
@@ -41,7 +43,7 @@ func (s *sim) copyTurns() {
 	s.copy.shares(s)
 	s.copy.wake()
 	s.copy.turn()
-	if len(s.copy.loop.seen.plan.Steps) > 0 {
+	if len(s.copy.loop.observed.plan.Steps) > 0 {
 		s.happens(copyWatched)
 	}
 }

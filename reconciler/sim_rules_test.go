@@ -167,7 +167,7 @@ func (s *sim) checkGreen(commit string) {
 		s.checkMainGreen(commit)
 		return
 	}
-	known := s.loop.seen.refs[git.Branch+"main"]
+	known := s.loop.observed.refs[git.Branch+"main"]
 	bases, _ := s.repo.MergeBases(commit, known)
 	if len(bases) != 1 {
 		s.fail("green on %.8s, which has %d best common ancestors with main", commit, len(bases))
@@ -479,8 +479,8 @@ func (s *sim) saidByOwner(g delivery.Gate, v delivery.Verdict) bool {
 // checkHeard fails where the loop counts an accept as somebody's own word, and they have
 // never said that: a comment of theirs was edited, or somebody else agreed.
 func (s *sim) checkHeard() {
-	for pr, heard := range s.loop.forgeNow.asked {
-		for _, a := range heard.accepts {
+	for pr := range s.forge.prs {
+		for _, a := range s.loop.answers.Orders(pr).Accepts {
 			said := slices.ContainsFunc(s.forge.ever, func(c simCommand) bool {
 				return strings.EqualFold(c.Author, a.By) && strings.Contains(c.Body, "/aob accept "+a.Code+" because ")
 			})

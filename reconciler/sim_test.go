@@ -23,6 +23,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/poll"
 	"github.com/autonomos/aob/reconciler/view"
 )
 
@@ -103,17 +104,24 @@ func tiny(files delivery.Digest) map[string]delivery.Trainer {
 	return map[string]delivery.Trainer{"tiny@1": t}
 }
 
-// restart is what a crash of aob serve leaves: everything but the loop's memory.
-func (s *sim) restart() {
+// restart is what a crash of aob serve leaves: everything but the loop's memory. The new loop may be changed before it
+// begins.
+func (s *sim) restart(changes ...func(*Reconciler)) {
 	s.forgetTrials()
-	s.loop = (&Reconciler{Repo: s.repo, Forge: s.forge, Runs: s.runs, Evidence: s.signed, Fleet: s.fleet,
-		Ledger:  s.ledger,
+	s.loop = &Reconciler{Repo: s.repo, Forge: s.forge, Runs: s.runs, Evidence: s.signed, Fleet: s.fleet,
+		Ledger: s.ledger, Requests: s.requests,
 		Metrics: noMetrics{}, Parser: parsed, Main: "main", GitPoll: time.Second, Poll: s.poll,
-		Server: s.server, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}).Init()
-	s.loop.Requests = s.requests
+		Server: s.server, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now }}
+	for _, change := range changes {
+		change(s.loop)
+	}
+	s.loop.Init()
 	s.repo.last = ""
 	s.fleet.listening = s.now
 }
+
+// useForge has the loop use another forge from now on.
+func (r *Reconciler) useForge(f Forge) { r.Forge, r.answers.API, r.board.API = f, f, f }
 
 // forgetTrials has experiments read from the ledger again.
 func (s *sim) forgetTrials() {
@@ -151,13 +159,13 @@ func (s *sim) turn() {
 	s.loop.look(ctx)
 	s.again, s.failed = s.loop.Reconcile(ctx)
 	s.checkHeard()
-	s.loop.outbox.drain(ctx)
+	s.loop.send(ctx)
 }
 
 // wake does what a webhook, and Run after it, do.
 func (s *sim) wake() {
 	s.loop.Look("")
-	s.loop.seen.woken = true
+	s.loop.Wake()
 }
 
 // effect is called around everything that the loop does to the world. The
@@ -204,25 +212,14 @@ func (s *sim) settle() {
 			return
 		}
 		// Soaks and pauses after errors go by at once.
-		for _, due := range []time.Time{s.loop.seen.due, s.nextQuestion()} {
+		for _, due := range []time.Time{s.loop.turn.Due(), s.loop.answers.Again()} {
 			if due.After(s.now) && due.Sub(s.now) < 20*time.Minute {
 				s.now = due
 			}
 		}
 	}
-	s.fail("the loop does not settle; the last plan:\n%s\nposts %d, last error %v", s.loop.seen.plan, s.forge.posts,
+	s.fail("the loop does not settle; the last plan:\n%s\nposts %d, last error %v", s.loop.observed.plan, s.forge.posts,
 		s.failed)
-}
-
-// nextQuestion is when the forge is asked again what it did not answer; zero where it has answered everything.
-func (s *sim) nextQuestion() time.Time {
-	next := s.loop.forgeNow.next
-	for _, e := range s.loop.forgeNow.retry {
-		if e.next.After(s.now) && (next.IsZero() || e.next.Before(next)) {
-			next = e.next
-		}
-	}
-	return next
 }
 
 // quiet fails unless a settled loop rests: nothing is done any more, and the
@@ -233,11 +230,11 @@ func (s *sim) quiet() {
 	for range 20 {
 		s.turn()
 		if !s.again.After(s.now) {
-			s.fail("a settled loop wants its next turn at once; the last plan:\n%s", s.loop.seen.plan)
+			s.fail("a settled loop wants its next turn at once; the last plan:\n%s", s.loop.observed.plan)
 		}
 	}
 	if s.effects != effects {
-		s.fail("a settled loop did %d things more; the last plan:\n%s", s.effects-effects, s.loop.seen.plan)
+		s.fail("a settled loop did %d things more; the last plan:\n%s", s.effects-effects, s.loop.observed.plan)
 	}
 	if s.forge.asked-asked > 3*20 {
 		s.fail("a settled loop asked the forge %d times in 20 turns", s.forge.asked-asked)
@@ -749,7 +746,7 @@ func (f *simForge) Comment(_ context.Context, pr int, marker, body string) error
 	}
 	f.said++
 	delete(f.edited, pr)
-	if marker != commentMarker {
+	if marker != poll.Marker {
 		f.sim.fail("a comment on #%d has the marker %q, so it would be a second one", pr, marker)
 	}
 	if _, ok := f.comments[pr]; !ok {

@@ -535,13 +535,13 @@ type simLedger struct {
 	sim    *sim
 	gos    []ledger.Approval
 	clocks map[string]json.RawMessage
-	said   map[string]Record
+	said   map[string]ledger.Record
 	trials map[string]json.RawMessage
 	full   bool
 }
 
 func newSimLedger(s *sim) *simLedger {
-	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]Record{},
+	return &simLedger{sim: s, clocks: map[string]json.RawMessage{}, said: map[string]ledger.Record{},
 		trials: map[string]json.RawMessage{}}
 }
 
@@ -609,8 +609,8 @@ func (l *simLedger) PutClock(_ context.Context, fleet string, s json.RawMessage)
 	return nil
 }
 
-func (l *simLedger) Records(_ context.Context, prefix string) (map[string]Record, error) {
-	out := map[string]Record{}
+func (l *simLedger) Records(_ context.Context, prefix string) (map[string]ledger.Record, error) {
+	out := map[string]ledger.Record{}
 	for k, s := range l.said {
 		if strings.HasPrefix(k, prefix) {
 			out[k] = s
@@ -628,6 +628,6 @@ func (l *simLedger) PutRecord(_ context.Context, key, content string, at time.Ti
 	if content != "" {
 		count++
 	}
-	l.said[key] = Record{Content: content, At: at, Count: count}
+	l.said[key] = ledger.Record{Content: content, At: at, Count: count}
 	return nil
 }

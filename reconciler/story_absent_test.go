@@ -78,7 +78,7 @@ func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
 		s.wake() // as its report does
 		s.settle()
 		if got := s.serving(); got != "3 3 3" || aborted() {
-			t.Errorf("devices serve %s, aborted %v: %v", got, aborted(), s.loop.seen.plan.Fleets)
+			t.Errorf("devices serve %s, aborted %v: %v", got, aborted(), s.loop.observed.plan.Fleets)
 		}
 	}
 }

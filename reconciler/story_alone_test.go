@@ -12,7 +12,9 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/pulls"
 )
 
 // twoModels is a world with two models that have a release each; a fleet of three runs the first.
@@ -158,7 +160,7 @@ func TestModelWhoseQuarantineCannotBeReadWaitsAlone(t *testing.T) {
 		held, "why:", "lifted: a mistake, why:", 1)})
 	s.settle()
 	s.repo.bad = map[string]error{blob: errors.New("object 1234 is damaged")}
-	s.ledger.said = map[string]Record{}
+	s.ledger.said = map[string]ledger.Record{}
 	s.restart()
 	s.propose("second", 14)
 	s.repo.commit("more", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 20)})
@@ -338,7 +340,7 @@ func (s *sim) timed() time.Duration {
 	start := s.now
 	s.again, s.failed = s.loop.Reconcile(ctx)
 	took := s.now.Sub(start)
-	s.loop.outbox.drain(ctx)
+	s.loop.send(ctx)
 	return took
 }
 
@@ -346,15 +348,15 @@ func (s *sim) timed() time.Duration {
 // rollback goes out in the turn that sees it. In the end all are read, and none is read twice.
 func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 	s := twoReleases(t)
-	const pulls, models = 40, 10
-	s.strange(pulls, models)
+	const many, models = 40, 10
+	s.strange(many, models)
 	s.propose("third", 20)
 	s.revert()
 	s.repo.cost = 10 * time.Millisecond
-	most := headsTime + 30*s.repo.cost // some files of one head, and main's
+	most := pulls.ReadTime + 30*s.repo.cost // some files of one head, and main's
 	turns := 0
 	pending := func() (n int) {
-		for i := range pulls {
+		for i := range many {
 			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); !strings.Contains(
 				c.Description, "waits for a go") && !strings.Contains(c.Description, "no gate covers") {
 				n++
@@ -373,7 +375,7 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 			strings.Contains(c.Description, "reads the files") {
 			t.Errorf("who may write waits for strangers: %s", c.Description)
 		}
-		if turns > 2*pulls {
+		if turns > 2*many {
 			t.Fatalf("%d pull requests are not read after %d turns", pending(), turns)
 		}
 		s.runs.finishAll()
@@ -390,11 +392,11 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 	said := s.forge.posts
 	s.repo.commit("main", s.head("main"), s.now, s.note("main moves"))
 	s.repo.cost = 10 * time.Millisecond
-	for range 2 * pulls {
+	for range 2 * many {
 		if took := s.timed(); took > most {
 			t.Errorf("after main has moved a turn took %s", took)
 		}
-		for i := range pulls {
+		for i := range many {
 			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); strings.Contains(
 				c.Description, "reads the files") {
 				t.Fatalf("what was said of a pull request is taken back: %s", c.Description)
@@ -420,7 +422,7 @@ func TestOneHugeHeadTakesNoTurnLong(t *testing.T) {
 	s.propose("second", 14)
 	s.repo.cost = 10 * time.Millisecond
 	for range 4 {
-		if took := s.timed(); took > headsTime+30*s.repo.cost {
+		if took := s.timed(); took > pulls.ReadTime+30*s.repo.cost {
 			t.Errorf("a turn took %s", took)
 		}
 	}
@@ -532,7 +534,7 @@ func TestOnlyWhatWasLookedAtIsAdopted(t *testing.T) {
 	n := s.fork("theirs", "eve", main, map[string]string{"models/shapes.yaml": model("shapes", 8)})
 	s.settle()
 	looked := s.forge.head(s.forge.prs[n])
-	runs := len(s.loop.seen.world.Runs)
+	runs := len(s.loop.observed.world.Runs)
 	s.repo.refs[fmt.Sprintf("%s%d/head", git.Pull, n)] = s.repo.write([]string{main}, s.repo.with(main,
 		map[string]string{"models/shapes.yaml": model("shapes", 99)}), s.now, "theirs")
 	s.settle()
@@ -547,7 +549,7 @@ func TestOnlyWhatWasLookedAtIsAdopted(t *testing.T) {
 	}
 	s.settle()
 	_, there := s.repo.refs[git.Branch+fmt.Sprintf("aob/adopt-%d", n)]
-	if got := len(s.loop.seen.world.Runs); there || got != runs {
+	if got := len(s.loop.observed.world.Runs); there || got != runs {
 		t.Errorf("a branch is there: %v; %d runs, before %d", there, got, runs)
 	}
 	if _, err := s.adoptAt(n, now[:10]); err != nil {

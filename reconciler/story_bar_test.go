@@ -403,13 +403,12 @@ func TestQuarantineIsKeptForATargetBranchOfAnyName(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, earlier %t", branch, earlier), func(t *testing.T) {
 				s, bad := withHeld(t)
 				if earlier {
-					s.ledger.said[oldHeldKey] = s.ledger.said[heldKey]
-					delete(s.ledger.said, heldKey)
+					s.ledger.said["main/held"] = s.ledger.said["quarantine/held"]
+					delete(s.ledger.said, "quarantine/held")
 				}
 				s.repo.refs[git.Branch+branch] = s.main()
 				restart := func() {
-					s.restart()
-					s.loop.Main = branch
+					s.restart(func(r *Reconciler) { r.Main = branch })
 					s.settle()
 				}
 				restart()
@@ -419,7 +418,7 @@ func TestQuarantineIsKeptForATargetBranchOfAnyName(t *testing.T) {
 				s.repo.commit(branch, before, s.now, s.note("x"))
 				for range 3 {
 					restart()
-					if good := s.ledger.said[mainGood+branch].Content; good != s.head(branch) {
+					if good := s.ledger.said["main/"+branch].Content; good != s.head(branch) {
 						t.Errorf("the last good commit is %q, want %q", good, s.head(branch))
 					}
 					if got := s.serving(); got != "1 1 1" {

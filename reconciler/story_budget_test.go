@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/poll"
 )
 
 // many are so many models, each with a gate.
@@ -65,7 +66,7 @@ func TestAStrangersLargePullRequestFailsAlone(t *testing.T) {
 				!strings.Contains(c.Description, fmt.Sprintf("aob pr adopt %d", n)) {
 				t.Errorf("aob/intent: %s: %s", c.State, c.Description)
 			}
-			if _, read := s.loop.seen.trees[head]; read {
+			if s.loop.commits.Has(head) {
 				t.Error("its files were read")
 			}
 			s.quiet()
@@ -74,7 +75,7 @@ func TestAStrangersLargePullRequestFailsAlone(t *testing.T) {
 			}
 			// The same of somebody with write permission is judged.
 			s.forge.permission["eve"] = delivery.PermissionWrite
-			s.now = s.now.Add(permissionStands)
+			s.now = s.now.Add(poll.PermissionStands)
 			s.wake()
 			s.settle()
 			if c := s.check(head, delivery.ContextIntent); strings.Contains(c.Description, "without write permission") {
@@ -107,7 +108,7 @@ func TestStrangersPullRequestsShareABound(t *testing.T) {
 	}
 	read := 0
 	for _, head := range heads {
-		if _, ok := s.loop.seen.trees[head]; ok {
+		if s.loop.commits.Has(head) {
 			read++
 		}
 	}

@@ -57,20 +57,19 @@ func TestWatchingLoopDoesNothing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s, _ := begun(t)
 			c.until(s)
-			s.restart()
-			s.loop.Watch(delivery.Blocked{What: "this is a copy", Do: "adopt it"})
+			s.restart(watching)
 			effects, before := s.effects, s.outside()
 			seen := false
 			for range 30 {
 				s.wake()
 				s.turn()
-				seen = seen || c.does(s.loop.seen.plan)
+				seen = seen || c.does(s.loop.observed.plan)
 				if s.failed != nil {
 					t.Fatalf("a turn of a loop that watches fails: %v", s.failed)
 				}
 			}
 			if !seen {
-				t.Errorf("there is nothing to do, so this shows nothing: %s", words.Plan(s.loop.seen.plan))
+				t.Errorf("there is nothing to do, so this shows nothing: %s", words.Plan(s.loop.observed.plan))
 			}
 			if now := s.outside(); now != before {
 				t.Errorf("from\n%s\nto\n%s", before, now)

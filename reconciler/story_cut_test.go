@@ -92,7 +92,7 @@ func TestFirstReportAfterACutBlamesNoRelease(t *testing.T) {
 			s.fleet.devices[canary].Report.Phase = delivery.DeviceHealthy
 			s.wake()
 			if s.settle(); aborted() || s.serving() != "3 3 3" {
-				t.Errorf("in the end devices serve %s: %s", s.serving(), s.loop.seen.plan.Fleets[0].Facts)
+				t.Errorf("in the end devices serve %s: %s", s.serving(), s.loop.observed.plan.Fleets[0].Facts)
 			}
 		})
 	}

@@ -247,7 +247,7 @@ func TestFleetKeepsItsBarWithoutItsPublishedDocument(t *testing.T) {
 				s.restart()
 				s.settle()
 				s.runsBundle(before, "its gate has not passed the other model, and its document was lost")
-				text := words.Join(s.loop.seen.plan.Fleets[0].Facts)
+				text := words.Join(s.loop.observed.plan.Fleets[0].Facts)
 				if !strings.Contains(text, "stays with shapes version 1") {
 					t.Errorf("the fleet: %s", text)
 				}

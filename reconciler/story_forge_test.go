@@ -14,6 +14,9 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/poll"
+	"github.com/autonomos/aob/reconciler/post"
+	"github.com/autonomos/aob/reconciler/queue"
 )
 
 // openTo opens a pull request of a branch to another branch. Several may have the same branch.
@@ -140,7 +143,7 @@ func (f *picky) Check(ctx context.Context) (delivery.Setup, error) {
 // refuse makes the forge answer some questions with an error.
 func (s *sim) refuse(fails func(question string) error) *picky {
 	f := &picky{s.forge, fails, map[string]int{}}
-	s.loop.Forge = f
+	s.loop.useForge(f)
 	return f
 }
 
@@ -226,7 +229,7 @@ func TestUnansweredQuestionDelaysNoOther(t *testing.T) {
 				s.forge.comment(i+1, "maintainer", command)
 			}
 			s.refuse(fails)
-			s.now = s.now.Add(setupLasts)
+			s.now = s.now.Add(poll.SetupLasts)
 			for range 20 {
 				s.wake()
 				s.turn()
@@ -236,7 +239,7 @@ func TestUnansweredQuestionDelaysNoOther(t *testing.T) {
 					t.Errorf("the answer to a new pull request took %d turns of a second", n)
 				}
 			}
-			if !strings.Contains(s.notes(), askTrouble) {
+			if !strings.Contains(s.notes(), poll.AskTrouble) {
 				t.Errorf("the status does not say what the forge does not answer: %s", s.notes())
 			}
 			s.refuse(anyOf(nil))
@@ -295,7 +298,7 @@ func TestOneOfManyQuestionsFailsAlone(t *testing.T) {
 	s.propose("first", 8)
 	s.settle()
 	s.refuse(anyOf(errors.New("no answer"), "owner/aaa", "owner/bbb", "owner/ccc", "pull/1", "pull/2", "pull/3"))
-	s.now = s.now.Add(setupLasts)
+	s.now = s.now.Add(poll.SetupLasts)
 	for n := 1; n <= 3; n++ {
 		s.forge.prs[n].closed = true
 	}
@@ -353,7 +356,7 @@ func TestPullRequestIsAnsweredWhileTheForgeIsSilentAboutAnother(t *testing.T) {
 	s.forge.open("words", "dev")
 	s.restart()
 	f := &mute{simForge: s.forge, author: "ghost", said: make(chan bool, 1)}
-	s.loop.Forge = f
+	s.loop.useForge(f)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- s.loop.Run(ctx) }()
@@ -433,12 +436,13 @@ func TestStatusOfAFleetsGateStands(t *testing.T) {
 	pr := s.forge.list()[len(s.forge.list())-1]
 	checks := []delivery.Check{{Context: delivery.ContextIntent, State: delivery.CheckSuccess},
 		{Context: delivery.ContextRelease, State: delivery.CheckPending}}
-	if err := s.loop.sayGone(t.Context(), pr.Head, checks, s.loop.gatesOf(nil,
-		checks)); err != nil {
+	if err := s.loop.board.Retire(t.Context(), pr.Head, checks, s.loop.gatesOf(nil, checks)); err != nil {
 		t.Fatal(err)
 	}
-	if said, _, ok := s.loop.outbox.waiting(s.loop.statusKey(pr.Head, context)); ok {
-		t.Errorf("AOB says %s of %s, and main has the gate", said, context)
+	before := s.check(pr.Head, context)
+	s.loop.board.Drain(t.Context())
+	if now := s.check(pr.Head, context); now != before {
+		t.Errorf("AOB posts %+v, and main has the gate", now)
 	}
 }
 
@@ -468,11 +472,11 @@ func TestTroubleOfAClosedPullRequestEnds(t *testing.T) {
 	s, main := begun(t)
 	at := s.repo.commit("words", main, s.now, commented("x"))
 	n := s.forge.open("words", "dev")
-	s.loop.Forge = refusing{s.forge, at, n}
+	s.loop.useForge(refusing{s.forge, at, n})
 	for range 30 {
 		s.turn()
 	}
-	if !strings.Contains(s.notes(), saysTrouble) || !strings.Contains(s.notes(), "statuses and comments wait") {
+	if !strings.Contains(s.notes(), post.Trouble) || !strings.Contains(s.notes(), "statuses and comments wait") {
 		t.Errorf("while it is open the status says %q", s.notes())
 	}
 	s.forge.prs[n].closed = true
@@ -504,16 +508,16 @@ func TestDisputedStatusIsSetAgainWithPauses(t *testing.T) {
 	if body := s.forge.comments[n]; !strings.Contains(body, "mallory") || !strings.Contains(body, "again and again") {
 		t.Errorf("the comment does not say who sets it:\n%s", body)
 	}
-	if notes := s.notes(); !strings.Contains(notes, disputeTrouble) || !strings.Contains(notes, "mallory") ||
+	if notes := s.notes(); !strings.Contains(notes, post.DisputeTrouble) || !strings.Contains(notes, "mallory") ||
 		!strings.Contains(notes, delivery.ContextRelease) {
 		t.Errorf("the status does not say who sets it: %s", notes)
 	}
-	s.now = s.now.Add(maxDisputePause)
+	s.now = s.now.Add(post.MaxDisputePause)
 	for range 3 {
 		s.turn()
 	}
 	s.want("words", delivery.CheckSuccess)
-	s.now = s.now.Add(disputeEnds)
+	s.now = s.now.Add(post.DisputeEnds)
 	s.settle()
 	if notes := s.notes(); notes != "" {
 		t.Errorf("afterwards the status says %s", notes)
@@ -588,7 +592,7 @@ type slow struct {
 func (f *slow) Comment(ctx context.Context, pr int, marker, body string) error {
 	if f.hangs[pr] {
 		f.tried = append(f.tried, fmt.Sprintf("comment on %d", pr))
-		f.sim.now = f.sim.now.Add(callDeadline)
+		f.sim.now = f.sim.now.Add(post.Deadline)
 		return context.DeadlineExceeded
 	}
 	return f.simForge.Comment(ctx, pr, marker, body)
@@ -614,10 +618,10 @@ func TestStatusIsTriedAgainBeforeWhatHangs(t *testing.T) {
 	}
 	f.refuses = s.repo.commit("last", main, s.now, commented("last"))
 	s.forge.open("last", "dev")
-	s.loop.Forge = f
+	s.loop.useForge(f)
 	for range 4 {
 		s.turn() // hears what failed, and tries nothing yet
-		s.now = s.now.Add(maxBackoff)
+		s.now = s.now.Add(queue.MaxPause)
 		f.tried = nil
 		s.wake()
 		s.turn()
@@ -630,7 +634,7 @@ func TestStatusIsTriedAgainBeforeWhatHangs(t *testing.T) {
 // readsBack lets AOB read back what stands on the forge.
 func (s *sim) readsBack() {
 	for range 3 {
-		s.now = s.now.Add(bodyLasts)
+		s.now = s.now.Add(poll.BodyLasts)
 		s.wake()
 		s.settle()
 	}

@@ -291,7 +291,7 @@ func (s *sim) try(by string, epochs ...int) string {
 
 func (s *sim) trial(id string) plan.TrialReport {
 	s.helper()
-	for _, t := range s.loop.seen.plan.Trials {
+	for _, t := range s.loop.observed.plan.Trials {
 		if t.Trial.ID == id {
 			return t
 		}
@@ -362,6 +362,7 @@ func TestTry(t *testing.T) {
 	if n := s.evaluated("test"); n != evals {
 		t.Errorf("an experiment opened a gate's eval set: %d evaluations", n-evals)
 	}
+	s.settle() // the comparisons are worked on
 	s.quiet()
 	s.repo.commit("winner", s.main(), s.now, map[string]string{"models/shapes.yaml": withLines(model("shapes", 20),
 		"  seeds: [1, 2]")})

@@ -12,13 +12,16 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/history"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/poll"
+	"github.com/autonomos/aob/reconciler/pulls"
 )
 
 // alone takes a turn in which neither the forge nor a push answers: nobody drives what reads the forge and what sends.
 func (s *sim) alone() {
 	s.now = s.now.Add(time.Second)
-	s.loop.git.step(context.Background())
+	s.loop.git.Step(context.Background())
 	s.again, s.failed = s.loop.Reconcile(context.Background())
 }
 
@@ -64,10 +67,8 @@ func (hung) Permission(ctx context.Context, _ string) (delivery.Permission, erro
 func TestRollbackIsPublishedWhileTheForgeHangs(t *testing.T) {
 	s := twoReleases(t)
 	s.revert()
-	s.restart()
-	s.loop.Forge = hung{s.forge}
 	published := make(chan delivery.Desired, 10)
-	s.loop.Fleet = told{s.fleet, published}
+	s.restart(func(r *Reconciler) { r.Forge, r.Fleet = hung{s.forge}, told{s.fleet, published} })
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- s.loop.Run(ctx) }()
@@ -135,8 +136,8 @@ func TestWavesGoOnWhileGitIsDown(t *testing.T) {
 		if got := s.serving(); got != want {
 			t.Errorf("broken %v: devices serve %s, want %s", broken, got, want)
 		}
-		if notes := s.notes(); !strings.Contains(notes, gitTrouble+" since 2026-") ||
-			!strings.Contains(notes, listTrouble) {
+		if notes := s.notes(); !strings.Contains(notes, poll.GitTrouble+" since 2026-") ||
+			!strings.Contains(notes, poll.ListTrouble) {
 			t.Errorf("the status says %s", notes)
 		}
 		s.repo.down, s.forge.down = false, false
@@ -189,7 +190,8 @@ func TestFleetsFollowMainsLastGoodCommit(t *testing.T) {
 			if got := s.serving(); got != "2 2 2" {
 				t.Errorf("devices serve %s, want the release that was going out", got)
 			}
-			if notes := s.notes(); !strings.Contains(notes, mainTrouble) || !strings.Contains(notes, good[:12]) {
+			if notes := s.notes(); !strings.Contains(notes, history.MainTrouble) ||
+				!strings.Contains(notes, good[:12]) {
 				t.Errorf("the status says %s", notes)
 			}
 			if s.runs.states[training].Phase != delivery.RunRunning {
@@ -228,10 +230,10 @@ func TestUnreadablePullRequestFailsAlone(t *testing.T) {
 			if prs := s.loop.Last().PRs(); len(prs) != 2 {
 				t.Errorf("listed: %+v", prs)
 			}
-			if !s.loop.seen.world.ProposalsKnown {
+			if !s.loop.observed.world.ProposalsKnown {
 				t.Error("one pull request keeps the list from being known")
 			}
-			if notes := s.notes(); !strings.Contains(notes, fmt.Sprintf(pullTrouble, n)) {
+			if notes := s.notes(); !strings.Contains(notes, fmt.Sprintf(pulls.Trouble, n)) {
 				t.Errorf("the status says %s", notes)
 			}
 			reads := s.repo.reads
@@ -363,7 +365,7 @@ func TestForgedStatusIsSetAgain(t *testing.T) {
 		was := s.check(head, context)
 		s.forge.forge(head, "mal_lory", delivery.Check{Context: context, State: delivery.CheckSuccess,
 			Description: "all is well"})
-		s.now = s.now.Add(statusLasts)
+		s.now = s.now.Add(poll.StatusLasts)
 		s.turn()
 		s.turn()
 		if got := s.check(head, context); got != was || s.forge.forged[head+" "+context] != "" {
@@ -430,7 +432,7 @@ func TestWhatTheForgeLostIsSaidAgain(t *testing.T) {
 			n := s.forge.open("first", "dev")
 			statuses, body := fmt.Sprint(s.forge.statuses[s.head("first")]), s.forge.comments[n]
 			lose(s, n)
-			s.now = s.now.Add(max(statusLasts, bodyLasts))
+			s.now = s.now.Add(max(poll.StatusLasts, poll.BodyLasts))
 			s.settle()
 			if got := fmt.Sprint(s.forge.statuses[s.head("first")]); got != statuses {
 				t.Errorf("statuses are\n%s\nwant\n%s", got, statuses)
@@ -659,11 +661,9 @@ func TestPushUnderWayIsLeftAlone(t *testing.T) {
 		s.loop.look(t.Context())
 		s.again, s.failed = s.loop.Reconcile(t.Context())
 		s.runs.finishAll()
-		for j, _ := s.loop.outbox.begin(callJob, retryJob); j != nil; j, _ = s.loop.outbox.begin(callJob, retryJob) {
-			s.loop.outbox.do(t.Context(), j)
-		}
+		s.loop.board.Drain(t.Context())
 	}
-	if n := s.loop.outbox.count(pushJob); n != 1 || s.failed != nil {
+	if n, _ := s.loop.pushes.Oldest(); n != 1 || s.failed != nil {
 		t.Errorf("%d pushes wait, last error %v", n, s.failed)
 	}
 	s.want("first", delivery.CheckPending, "version 1") // statuses were said meanwhile
@@ -686,7 +686,7 @@ func TestStepThatDoesNotShowRests(t *testing.T) {
 		if _, err := s.loop.Reconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.loop.seen.woken = true
+		s.loop.Wake()
 	}
 	if n := s.runs.ends - ends; n > 2 {
 		t.Errorf("the run was ended %d times in less than a second", n)
@@ -755,7 +755,7 @@ func TestStatusBeforeGitWasRead(t *testing.T) {
 	s := newSim(t)
 	s.repo.down = true
 	s.turn()
-	if notes := s.notes(); !strings.Contains(notes, gitTrouble) || !strings.Contains(notes, "git is down") {
+	if notes := s.notes(); !strings.Contains(notes, poll.GitTrouble) || !strings.Contains(notes, "git is down") {
 		t.Errorf("the status says %q", notes)
 	}
 	if _, err := s.source().PRs(t.Context()); err == nil ||

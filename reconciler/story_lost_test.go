@@ -11,6 +11,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/history"
 )
 
 // takesBack makes a branch whose first commit does what main will do too and whose second commit takes that back, so
@@ -87,7 +88,7 @@ func TestLostGateIsNamedUntilItIsBack(t *testing.T) {
 		s, _ := begun(t)
 		s.settle()
 		s.repo.commit("main", s.main(), s.now, lowered)
-		for i := range lostWithin + 1 {
+		for i := range history.FirstCommits + 1 {
 			s.repo.commit("main", s.main(), s.now, s.note(fmt.Sprint("docs", i)))
 		}
 		s.settle()
@@ -99,7 +100,7 @@ func TestLostGateIsNamedUntilItIsBack(t *testing.T) {
 		s.repo.commit("main", s.main(), s.now, lowered)
 		s.settle()
 		named(t, s, "at once", delivery.CheckFailure)
-		for i := range lostWithin + 1 {
+		for i := range history.FirstCommits + 1 {
 			s.repo.commit("main", s.main(), s.now, s.note(fmt.Sprint("docs", i)))
 			s.turn()
 		}
@@ -123,7 +124,7 @@ func TestLostGateIsNamedUntilItIsBack(t *testing.T) {
 		s.pushMain(demoRuns("other", ""))
 		s.settle()
 		s.runsBundle(before, "its gate was lowered unseen")
-		for i := range lostWithin + 1 {
+		for i := range history.FirstCommits + 1 {
 			s.repo.commit("main", s.main(), s.now,
 				map[string]string{"models/other.yaml": fmt.Sprintf("# %d\n%s", i, model("other", 2))})
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/poll"
 )
 
 // fellBack is a world in which version 2 has failed on devices, and AOB has opened the pull request that takes it back.
@@ -85,7 +86,7 @@ func TestOwnPullRequestIsOpenedAgainWhereTheForgeLostIt(t *testing.T) {
 			c.change(s, branch)
 			s.wake()
 			s.settle()
-			s.now = s.now.Add(2 * ownLasts)
+			s.now = s.now.Add(2 * poll.OwnLasts)
 			s.settle()
 			open := false
 			for _, p := range s.forge.list() {
@@ -118,7 +119,7 @@ func TestRestorePullRequestIsOpenedAgainWhereTheForgeLostIt(t *testing.T) {
 	delete(s.repo.refs, git.Branch+branch)
 	s.wake()
 	s.settle()
-	s.now = s.now.Add(2 * ownLasts)
+	s.now = s.now.Add(2 * poll.OwnLasts)
 	s.settle()
 	s.want(s.opened("aob/restore-shapes-"), delivery.CheckSuccess, "back to version 2")
 	s.quiet()

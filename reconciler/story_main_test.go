@@ -299,7 +299,8 @@ func TestPinnedFleets(t *testing.T) {
 			if got := s.serving(); got != c.serving {
 				t.Errorf("devices serve %s, want %s", got, c.serving)
 			}
-			if r := s.loop.seen.plan.Fleets[0]; r.State != c.state || !strings.Contains(words.Join(r.Facts), c.text) {
+			if r := s.loop.observed.plan.Fleets[0]; r.State != c.state || !strings.Contains(words.Join(r.Facts),
+				c.text) {
 				t.Errorf("the fleet is %s: %s", r.State, words.Join(r.Facts))
 			}
 			s.quiet()

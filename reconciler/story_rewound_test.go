@@ -35,7 +35,7 @@ func TestMainThatWentBackIsSaid(t *testing.T) {
 			said := func() bool {
 				s.helper()
 				c := s.check(s.main(), delivery.ContextRelease)
-				snap := view.Snapshot{World: s.loop.seen.world, Plan: s.loop.seen.plan, At: s.now}
+				snap := view.Snapshot{World: s.loop.observed.world, Plan: s.loop.observed.plan, At: s.now}
 				in := strings.Contains(c.Description, "main went back from "+newer[:12])
 				if noted := strings.Contains(strings.Join(snap.Status().Notices, "\n"), "main went back from "+
 					newer[:12]); noted != in {

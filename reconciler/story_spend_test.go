@@ -3,10 +3,7 @@ package reconciler
 // Stories of what a go lets run, of what AOB opens in its own name, and of what is said before it is too late.
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +11,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/forge"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/poll"
 )
 
 // asked returns the code that a commit's aob/release waits for.
@@ -143,35 +141,6 @@ func TestAuthorsAreToldOfAOBsCommitBeforehand(t *testing.T) {
 	}
 }
 
-// The same error is logged with growing pauses, and another one at once; the status keeps the time of the first.
-func TestErrorsThatRepeatAreLoggedWithGrowingPauses(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	var out bytes.Buffer
-	log := slog.New(slog.NewTextHandler(&out, nil))
-	list := newTroubles(func() time.Time { return now }, func() *slog.Logger { return log })
-	lines := func(what string) int { return strings.Count(out.String(), what) }
-	began := now
-	for range 2 * 60 * 60 { // an hour of two tries a second
-		list.note("the forge cannot be read", errors.New("connection refused"))
-		now = now.Add(time.Second / 2)
-	}
-	if n := lines("connection refused"); n < 5 || n > 20 {
-		t.Errorf("an hour of one error is %d lines", n)
-	}
-	list.note("the forge cannot be read", errors.New("401: the token is revoked"))
-	list.note("git cannot be read", errors.New("301: it was renamed"))
-	all := list.all()
-	if len(all) != 2 || !all[0].since.Equal(began) ||
-		!strings.Contains(all[0].line(),
-			"the forge cannot be read since 2026-01-01 00:00:00 UTC: 401: the token is revoked") {
-		t.Errorf("the troubles are %v", all)
-	}
-	list.note("the forge cannot be read", nil)
-	if n := lines("works again"); n != 1 || len(list.all()) != 1 {
-		t.Errorf("%d lines say that it works again; troubles are %v", n, list.all())
-	}
-}
-
 // Who asks for a run and may not is told, once, and a thousand times is as once.
 func TestAReadersGoIsAnswered(t *testing.T) {
 	s, main := begun(t)
@@ -182,7 +151,7 @@ func TestAReadersGoIsAnswered(t *testing.T) {
 	for range 20 {
 		s.forge.comment(n, "stranger", "/aob run "+code)
 	}
-	for range 2 * int(statusLasts/time.Second) {
+	for range 2 * int(poll.StatusLasts/time.Second) {
 		s.turn()
 	}
 	const told = "stranger has no write permission here, so that comment does not count"

@@ -79,7 +79,7 @@ func (s *sim) wantContext(branch, context string, state delivery.CheckState, wan
 
 // facts are what the last turn says in a check of a commit.
 func (s *sim) facts(commit, context string) []delivery.Fact {
-	p := s.loop.seen.plan
+	p := s.loop.observed.plan
 	checks := map[string][]plan.Check{p.Main.Commit: p.Main.Checks}
 	for _, pr := range p.Proposals {
 		checks[pr.PR.Head] = append(checks[pr.PR.Head], pr.Checks...)
@@ -311,7 +311,7 @@ func TestStrangersWaitForAGo(t *testing.T) {
 		t.Fatal("a stranger gave himself a go")
 	}
 	s.forge.comment(0, "maintainer", "/aob run "+code+"\nand let us see")
-	s.loop.Poll = time.Hour
+	s.loop.answers.Every = time.Hour
 	s.wake()
 	s.untilTraining()
 	// A training takes thousands of turns: they ask the forge for nothing.
@@ -322,7 +322,7 @@ func TestStrangersWaitForAGo(t *testing.T) {
 	if n := s.forge.reads - reads; n > 1 { // the training has just been started
 		t.Errorf("its comments were read %d times while it trained", n)
 	}
-	s.loop.Poll = time.Second
+	s.loop.answers.Every = time.Second
 	s.settle()
 	s.want("first", delivery.CheckSuccess, "version 1")
 }

@@ -60,7 +60,7 @@ func TestRecheckLeavesOthersAlone(t *testing.T) {
 	training := s.runs.running(delivery.RunTrain)
 	data := s.runs.states[training].Spec.Train.Data
 	s.turn()
-	if err := s.loop.recheck(s.loop.seen.plan.Proposals[0].Runs); err != nil {
+	if err := s.loop.recheck(s.loop.observed.plan.Proposals[0].Runs); err != nil {
 		t.Fatal(err)
 	}
 	if s.runs.states[data] == nil {
@@ -275,11 +275,11 @@ func TestTrainingOfANewerAOBIsLeftAlone(t *testing.T) {
 		t.Errorf("the status of the pull request is %s %q, %v", pr.State, pr.Text, err)
 	}
 	noticed := false
-	for _, one := range s.loop.troubles.all() {
-		noticed = noticed || strings.Contains(one.line(), why)
+	for _, one := range s.loop.turn.Troubles() {
+		noticed = noticed || strings.Contains(one.String(), why)
 	}
 	if !noticed {
-		t.Errorf("the troubles are %v", s.loop.troubles.all())
+		t.Errorf("the troubles are %v", s.loop.turn.Troubles())
 	}
 	s.runs.newer = ""
 	s.restart()

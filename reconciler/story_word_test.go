@@ -9,6 +9,7 @@ import (
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/poll"
 )
 
 // agree is a reaction of a person to a question of AOB's.
@@ -177,7 +178,7 @@ func TestAForksOwnerSpendsNothing(t *testing.T) {
 func TestOwnersThatNameNobodyAreSaid(t *testing.T) {
 	s := unsureOf(t)
 	s.forge.nobodies = []string{"vision-leads"}
-	s.now = s.now.Add(setupLasts)
+	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	if c := s.check(s.head("first"), delivery.ContextIntent); c.State != delivery.CheckSuccess ||
 		!strings.Contains(c.Description, "vision-leads, an owner of gate production, is no team of the repository") ||
@@ -198,8 +199,8 @@ func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
 	s, _ := begun(t)
 	wrong := func() bool {
 		s.settle()
-		for _, one := range s.loop.troubles.all() {
-			if one.what == setupTrouble {
+		for _, one := range s.loop.turn.Troubles() {
+			if one.What == poll.SetupTrouble {
 				return true
 			}
 		}
@@ -207,7 +208,7 @@ func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
 	}
 	set := func(wrong ...string) { s.forge.setup.Wrong = wrong }
 	set("ada/intent has no webhook")
-	if s.now = s.now.Add(setupLasts); !wrong() {
+	if s.now = s.now.Add(poll.SetupLasts); !wrong() {
 		t.Fatal("it is not said")
 	}
 	set()
@@ -216,11 +217,11 @@ func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
 		t.Error("a webhook arrived, and the note stays")
 	}
 	set("ada/intent has no webhook")
-	if s.now = s.now.Add(setupLasts); !wrong() {
+	if s.now = s.now.Add(poll.SetupLasts); !wrong() {
 		t.Fatal("it is not said again")
 	}
 	set()
-	if s.now = s.now.Add(wrongLasts); wrong() {
+	if s.now = s.now.Add(poll.WrongLasts); wrong() {
 		t.Error("it is right for a minute, and the note stays")
 	}
 }
@@ -229,19 +230,19 @@ func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
 func TestTheForgesSettingsAreChecked(t *testing.T) {
 	s, _ := begun(t)
 	s.forge.setup.Wrong = []string{"ada/intent is archived: take it out of the archive"}
-	s.now = s.now.Add(setupLasts)
+	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	found := false
-	for _, one := range s.loop.troubles.all() {
-		found = found || strings.Contains(one.line(), "ada/intent is archived")
+	for _, one := range s.loop.turn.Troubles() {
+		found = found || strings.Contains(one.String(), "ada/intent is archived")
 	}
 	if !found {
-		t.Errorf("the troubles are %v", s.loop.troubles.all())
+		t.Errorf("the troubles are %v", s.loop.turn.Troubles())
 	}
 	s.forge.setup.Wrong = nil
-	s.now = s.now.Add(setupLasts)
+	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
-	if all := s.loop.troubles.all(); len(all) > 0 {
+	if all := s.loop.turn.Troubles(); len(all) > 0 {
 		t.Errorf("afterwards the troubles are %v", all)
 	}
 }
@@ -252,7 +253,7 @@ func TestACommitThatTheForgeRefusesIsSaidOnThePullRequest(t *testing.T) {
 	s.propose("first", 8)
 	s.forge.setup = delivery.Setup{Wrong: []string{"x"},
 		Refuses: "ada/intent takes only signed commits on main; set commits.signingKey"}
-	s.now = s.now.Add(setupLasts)
+	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	const want = "**This cannot be merged:** ada/intent takes only signed commits on main; set commits.signingKey"
 	if said := s.forge.comments[1]; !strings.Contains(said, want) {
@@ -260,7 +261,7 @@ func TestACommitThatTheForgeRefusesIsSaidOnThePullRequest(t *testing.T) {
 	}
 	s.want("first", delivery.CheckSuccess, "version 1") // the gates have passed all the same
 	s.forge.setup = delivery.Setup{}
-	s.now = s.now.Add(setupLasts)
+	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	if said := s.forge.comments[1]; strings.Contains(said, "cannot be merged") {
 		t.Errorf("the comment still says it:\n%s", said)

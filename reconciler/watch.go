@@ -1,8 +1,8 @@
 package reconciler
 
 // This file is for a server that only watches, because its state folder is a copy of another server's: a rehearsal, or
-// a backup that was restored while the original may still run. It looks and decides as always. What it decides is
-// shown, and nothing of it is done.
+// a backup that was restored while the original may still run. It observes and decides as always. What it decides is
+// shown and not done.
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 )
 
 // Watch makes the reconciler one that only watches. why says why, and what to do about it: it is shown in the status,
-// and is the answer to whoever asks for something to be done. Call it once, after all fields are set.
+// and is the answer to whoever asks for something to be done. Call it once, after all fields are set and before Init.
 func (r *Reconciler) Watch(why delivery.Blocked) {
 	r.watches = &why
-	// Nothing is asked of these while the loop only watches. They make sure of it.
+	// The loop does not call these while it only watches. They make sure of it.
 	r.Repo = watchedRepo{r.Repo, why}
 	r.Forge = watchedForge{r.Forge, why}
 	r.Runs = watchedRuns{r.Runs, why}

@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler"
+	"github.com/autonomos/aob/reconciler/archive"
 	"github.com/autonomos/aob/reconciler/artifact"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
@@ -104,7 +105,7 @@ type server struct {
 	loop       *reconciler.Reconciler
 	source     *view.Source
 	web        web.Server
-	store      *reconciler.StoreCheck
+	store      *archive.Check
 	state      state
 	repository string
 	closers    []func() error
@@ -236,10 +237,9 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 			URL: strings.TrimRight(s.Listen.URL, "/")},
 		Log: log, Now: time.Now,
 	}
-	r.Init()
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID,
 		Env: runnerEnv(), Wake: r.Wake}
-	r.Evidence = &reconciler.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted),
+	r.Evidence = &archive.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted),
 		Tell: func(what delivery.Digest, why string) {
 			log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
 		}}
@@ -257,7 +257,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	}
 	r.Fleet = devices
 	r.Server.Seed, r.Server.Least = fleet.Seed(fleetKey), least
-	store := reconciler.NewStoreCheck(bundles, r.Wake, log, time.Now)
+	store := archive.NewCheck(bundles, r.Wake, log, time.Now)
 	r.Blobs, p.store = store, store
 
 	requests := view.NewRequests(book, log)
@@ -287,6 +287,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		source.Fleet = r.Fleet
 		p.web.Refuse, p.web.Socket = *watches, st.path("aob.sock") // the configured one may be the original's
 	}
+	r.Init()
 	return p, nil
 }
 

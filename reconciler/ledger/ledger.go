@@ -383,3 +383,6 @@ func (l *Ledger) Devices(ctx context.Context) ([]delivery.Device, error) {
 	}, "SELECT ring, device, state FROM devices ORDER BY ring, device")
 	return devices, err
 }
+
+// OfForge returns a short name of a forge's address for keys: what was posted at one address was not posted at another.
+func OfForge(address string) string { return delivery.DigestOf("forge", address).Short() }

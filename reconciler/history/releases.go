@@ -1,0 +1,92 @@
+package history
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/commits"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// Releases fills in the releases of the models that a plan asks for.
+func (h *History) Releases(w *plan.World) {
+	models := plan.NeedsHistory(*w)
+	var bad delivery.Unreadable
+	for _, model := range models {
+		old, known := h.failed[model]
+		if !known || h.turn.Now().Sub(old.at) >= retryAfter {
+			past, err := h.releasesOf(w.Main.Commit, model)
+			if err == nil {
+				h.releases[model] = past
+				delete(h.failed, model)
+				w.Main.History[model] = past
+				continue
+			}
+			old = failure{err, h.turn.Now()}
+			h.failed[model] = old
+		}
+		w.Main.History[model], w.Main.Unread[model] = h.releases[model], old.err.Error()
+		bad = append(bad, delivery.Unread{What: model, Why: old.err.Error()})
+		h.turn.At(old.at.Add(retryAfter), "the history of a model is read again")
+	}
+	needed := func(model string) bool { _, ok := slices.BinarySearch(models, model); return ok }
+	maps.DeleteFunc(h.releases, func(model string, _ []plan.Past) bool { return !needed(model) })
+	maps.DeleteFunc(h.failed, func(model string, _ failure) bool { return !needed(model) })
+	if len(bad) == 0 {
+		h.turn.Note(releasesTrouble, nil)
+		return
+	}
+	h.turn.Note(releasesTrouble, bad)
+}
+
+// releasesOf reads all that main's release file of a model has said.
+func (h *History) releasesOf(main, model string) ([]plan.Past, error) {
+	path := "models/" + model + ".release.yaml"
+	versions, err := h.repo.History(main, path)
+	if err != nil {
+		return nil, err
+	}
+	past := make([]plan.Past, 0, len(versions))
+	for _, v := range versions {
+		p := plan.Past{Commit: v.Commit, Side: v.Side, Order: v.Order}
+		if v.Blob != "" {
+			data, err := h.repo.Blob(v.Blob, intent.MaxFileSize)
+			if err != nil && !errors.Is(err, git.ErrTooBig) {
+				return nil, err
+			}
+			if p.Release = commits.Document(path, data).Release(); p.Release != nil {
+				if p.Spec, err = h.specAt(v.Commit, model); err != nil {
+					return nil, err
+				}
+			}
+		}
+		past = append(past, p)
+	}
+	return past, nil
+}
+
+// specAt returns the spec digest of a model at a commit; empty for none.
+func (h *History) specAt(commit, model string) (delivery.Digest, error) {
+	key := [2]string{commit, model}
+	if spec, ok := h.specs[key]; ok {
+		return spec, nil
+	}
+	path := "models/" + model + ".yaml"
+	data, err := h.commits.File(commit, path)
+	if err != nil && !errors.Is(err, git.ErrTooBig) {
+		return "", err
+	}
+	var spec delivery.Digest
+	if data != nil {
+		spec = h.commits.Parser.ParseAccepted(intent.File{Path: path, Size: int64(len(data)), Data: data}).Spec()
+	}
+	if len(h.specs) > maxSpecs {
+		clear(h.specs)
+	}
+	h.specs[key] = spec
+	return spec, nil
+}
