@@ -11,19 +11,20 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Ahead is what the commits do that a head has and a branch does not have. A forge that merges by rebase makes them
-// anew, one by one, and leaves out merges and what the branch has already, so each of them matters.
+// Ahead describes the changes of the commits that a head has and a branch does not have. A forge that merges by rebase
+// applies these commits one by one, without merges and without changes that the branch already has. So the changes of
+// each commit matter, not only their sum.
 type Ahead struct {
-	Merges   bool         // some of them are merges
-	Changes  []FileChange // of intent files, by those that are no merges; the oldest is first where there are no merges
-	Resolved []string     // intent files that a merge has as none of its parents, sorted
+	Merges   bool         // there are merge commits
+	Changes  []FileChange // of intent files in commits that are not merges; oldest first if there are no merges
+	Resolved []string     // intent files that differ in a merge from all its parents, sorted
 }
 
-// A FileChange is what a commit did to a file. Its sides are hashes of contents; "" is no file.
+// A FileChange is the change of a file in a commit. From and To are blob hashes; "" means that there is no file.
 type FileChange struct{ Path, From, To string }
 
-// Ahead looks at the commits that a head has and branch does not have. A head with more than maxAhead of them is
-// refused.
+// Ahead returns the changes of the commits that head has and branch does not have. The error is a TreeError if there
+// are more than maxAhead commits.
 func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 	ha, err := hash(head)
 	if err != nil {
@@ -35,10 +36,10 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, err := m.mergeBases(ha, hb); err != nil { // it fills m.reached
+	if _, err := m.mergeBases(ha, hb); err != nil { // sets m.reached
 		return Ahead{}, err
 	}
-	var commits []*commit // newest first where there are no merges
+	var commits []*commit // newest first if there are no merges
 	err = m.walkAtMost(maxAhead, func(c *commit) bool {
 		if m.reached[c.hash] {
 			return false
@@ -54,15 +55,15 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 	}
 	var ahead Ahead
 	resolved := map[string]bool{}
-	cheap, files := m.budget(), 0
+	withinBudget, files := m.budget(), 0
 	for _, c := range slices.Backward(commits) {
 		ahead.Merges = ahead.Merges || len(c.parents) > 1
 		for i, folder := range folders {
-			if files > maxFiles || !cheap() {
+			if files > maxFiles || !withinBudget() {
 				return Ahead{}, TreeError{delivery.Blockedf(
-					"make a new branch from main, and bring the changes there in fewer commits",
-					"its commits change more than %d intent files one after another, or take more than %d MiB "+
-						"to compare, at %.10s", maxFiles, maxWork>>20, ha), true}
+					"make a new branch from main with the same changes in fewer commits",
+					"the commits of %.10s change more than %d intent files one after another, or take more than "+
+						"%d MiB to compare", ha, maxFiles, maxWork>>20), true}
 			}
 			if len(c.parents) < 2 {
 				changes, err := m.fileChanges(c, i)
@@ -73,7 +74,7 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 				ahead.Changes = append(ahead.Changes, changes...)
 				continue
 			}
-			names, err := m.changedOfAll(c, i)
+			names, err := m.changedFromAll(c, i)
 			if err != nil {
 				return Ahead{}, err
 			}
@@ -87,7 +88,7 @@ func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
 	return ahead, nil
 }
 
-// fileChanges returns what a commit with at most one parent did to the files of an intent folder.
+// fileChanges returns the changes of an intent folder's files in a commit with at most one parent.
 func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 	list, err := m.changed(c, folder)
 	if err != nil || len(list) == 0 {
@@ -97,10 +98,10 @@ func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 	if len(c.parents) > 0 {
 		p, err := m.parent(c.parents[0])
 		if err == nil {
-			err = m.tops(p)
+			err = m.readTops(p)
 		}
 		if err == nil && p.top[folder].mode == modeTree {
-			before, err = m.named(p.top[folder].hash)
+			before, err = m.entriesByName(p.top[folder].hash)
 		}
 		if err != nil {
 			return nil, err
@@ -120,8 +121,8 @@ func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 	return changes, nil
 }
 
-// changedOfAll names the entries of an intent folder in which a commit differs from each of its parents.
-func (m *Mirror) changedOfAll(c *commit, folder int) ([]string, error) {
+// changedFromAll returns the names of the entries of an intent folder in which a commit differs from all its parents.
+func (m *Mirror) changedFromAll(c *commit, folder int) ([]string, error) {
 	first, err := m.changed(c, folder)
 	if err != nil || len(first) == 0 {
 		return nil, err
@@ -133,14 +134,14 @@ func (m *Mirror) changedOfAll(c *commit, folder int) ([]string, error) {
 	if len(c.parents) < 2 {
 		return names, nil
 	}
-	is, err := m.topTree(c.top[folder])
+	after, err := m.topTree(c.top[folder])
 	if err != nil {
 		return nil, err
 	}
 	for _, h := range c.parents[1:] {
 		p, err := m.parent(h)
 		if err == nil {
-			err = m.tops(p)
+			err = m.readTops(p)
 		}
 		if err != nil {
 			return nil, err
@@ -149,7 +150,7 @@ func (m *Mirror) changedOfAll(c *commit, folder int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		changes, err := diff(before, is)
+		changes, err := diff(before, after)
 		if err != nil {
 			return nil, malformed(c.top[folder].hash, err)
 		}
@@ -162,18 +163,17 @@ func (m *Mirror) changedOfAll(c *commit, folder int) ([]string, error) {
 	return names, nil
 }
 
-// tooFarAhead is what a head is refused with that has more than maxAhead commits.
+// tooFarAhead returns the error of a head with more than maxAhead commits.
 func tooFarAhead(h plumbing.Hash) error {
-	return TreeError{delivery.Blockedf("make a new branch from main, and bring the changes there in fewer commits",
-		"it has more than %d commits that main does not have, at %.10s", maxAhead, h), true}
+	return TreeError{delivery.Blockedf("make a new branch from main with the same changes in fewer commits",
+		"%.10s has more than %d commits that main does not have", h, maxAhead), true}
 }
 
-// maxMoved is how many files Moved names.
+// maxMoved is the maximum number of files that Moved returns.
 const maxMoved = 20
 
-// Moved names files, anywhere in the repository, that one commit has removed since base and another one has changed.
-// Git's merge takes some of them for renamed, by how much their text is like that of a new file, and puts the change
-// into that file.
+// Moved returns files, anywhere in the repository, that one commit has removed since base and another one has changed.
+// git merge may treat such a file as renamed, if a new file is similar, and apply the change to the new file.
 func (m *Mirror) Moved(base, removed, changed string) ([]string, error) {
 	var trees [3]plumbing.Hash
 	m.mu.Lock()
@@ -190,53 +190,54 @@ func (m *Mirror) Moved(base, removed, changed string) ([]string, error) {
 		trees[i] = c.tree
 	}
 	var list []string
-	cheap := m.budget()
+	withinBudget := m.budget()
 	err := m.movedIn("", trees[0], trees[1], trees[2], &list, func() error {
-		if cheap() {
+		if withinBudget() {
 			return nil
 		}
 		return TreeError{delivery.Blockedf("make a new branch from main, and bring the changes there",
-			"its folders take more than %d MiB to compare, at %.10s", maxWork>>20, changed), true}
+			"the folders of %.10s take more than %d MiB to compare", changed, maxWork>>20), true}
 	})
 	return list, err
 }
 
-// movedIn is Moved of three trees; a zero hash is a tree that is not there. bounded says when it has been too much.
+// movedIn adds the moved files of three trees to list. A zero hash means that there is no tree. check returns an error
+// when the budget is used up.
 func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, list *[]string,
-	bounded func() error) error {
+	check func() error) error {
 	if base == removed || base == changed || changed.IsZero() || len(*list) >= maxMoved {
 		return nil
 	}
-	if err := bounded(); err != nil {
+	if err := check(); err != nil {
 		return err
 	}
-	before, err := m.named(base)
+	before, err := m.entriesByName(base)
 	if err != nil {
 		return err
 	}
-	ours, err := m.named(removed)
+	ours, err := m.entriesByName(removed)
 	if err != nil {
 		return err
 	}
-	theirs, err := m.named(changed)
+	theirs, err := m.entriesByName(changed)
 	if err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(before)) {
-		before, is, now := before[name], ours[name], theirs[name]
+		before, our, their := before[name], ours[name], theirs[name]
 		switch {
 		case before.mode == modeTree:
 			var a, b plumbing.Hash
-			if is.mode == modeTree {
-				a = is.hash
+			if our.mode == modeTree {
+				a = our.hash
 			}
-			if now.mode == modeTree {
-				b = now.hash
+			if their.mode == modeTree {
+				b = their.hash
 			}
-			if err := m.movedIn(folder+name+"/", before.hash, a, b, list, bounded); err != nil {
+			if err := m.movedIn(folder+name+"/", before.hash, a, b, list, check); err != nil {
 				return err
 			}
-		case is.mode == 0 && now.mode != 0 && now.mode != modeTree && now.hash != before.hash:
+		case our.mode == 0 && their.mode != 0 && their.mode != modeTree && their.hash != before.hash:
 			if len(*list) < maxMoved {
 				*list = append(*list, strings.ToValidUTF8(clip(folder+name), "\uFFFD"))
 			}
@@ -245,7 +246,7 @@ func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, li
 	return nil
 }
 
-// clip cuts a path that nobody would read to its end.
+// clip cuts a path to 200 bytes.
 func clip(path string) string {
 	const most = 200
 	if len(path) <= most {
@@ -254,8 +255,9 @@ func clip(path string) string {
 	return path[:most] + "…"
 }
 
-// named returns the entries of a tree by name; none of a zero hash. One whose name is there twice is like no other one.
-func (m *Mirror) named(tree plumbing.Hash) (map[string]entry, error) {
+// entriesByName returns the entries of a tree by name, or nil for a zero hash. An entry with a duplicate name gets a
+// zero hash, so that it is unequal to all others.
+func (m *Mirror) entriesByName(tree plumbing.Hash) (map[string]entry, error) {
 	if tree.IsZero() {
 		return nil, nil
 	}

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// Each commit that a head has of its own matters, as a forge may make them anew one by one: what they change and take
-// back, and what only a merge changes.
-func TestAheadNamesWhatEachCommitChanges(t *testing.T) {
+// Ahead returns the changes of each commit, also changes that a later commit reverts, and files that only a merge
+// changes.
+func TestAhead(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		root := r.commit("refs/heads/main", map[string]string{"gates/g.yaml": "1", "gates/h.yaml": "1"})
 		main := r.commit("refs/heads/main", map[string]string{"gates/h.yaml": "2"}, root)
@@ -33,10 +33,10 @@ func TestAheadNamesWhatEachCommitChanges(t *testing.T) {
 			want       Ahead
 		}{
 			{"main itself", main, Ahead{}},
-			{"changed and taken back", back, Ahead{Changes: []FileChange{{"gates/g.yaml", one, two},
+			{"changed and reverted", back, Ahead{Changes: []FileChange{{"gates/g.yaml", one, two},
 				{"gates/g.yaml", two, one}}}},
 			{"a merge that joins both sides", plain, Ahead{Merges: true, Changes: []FileChange{fleet}}},
-			{"a merge that has something of its own", evil, Ahead{Merges: true, Changes: []FileChange{fleet},
+			{"a merge with changes of its own", evil, Ahead{Merges: true, Changes: []FileChange{fleet},
 				Resolved: []string{"gates/h.yaml"}}},
 		} {
 			a, err := m.Ahead(c.head, main)
@@ -48,8 +48,8 @@ func TestAheadNamesWhatEachCommitChanges(t *testing.T) {
 	})
 }
 
-// A file that one side removes or moves, and the other one changes, is named wherever it lies.
-func TestMovedNamesWhatTheOtherSideChanged(t *testing.T) {
+// Moved returns files in all folders that one side removes or moves and the other side changes.
+func TestMoved(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		base := r.commit("refs/heads/main", map[string]string{"docs/a/strict.yaml": "1", "docs/b.md": "1",
 			"models/odd.txt": "1"})

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// TestAllMergeBases compares MergeBases with `git merge-base --all` on random
-// histories: crossed ones, merges of many parents, several roots, and commit
-// dates that lie.
+// TestAllMergeBases compares MergeBases with `git merge-base --all` on random histories:
+// criss-cross merges, octopus merges, several roots, and wrong commit dates.
 func TestAllMergeBases(t *testing.T) {
 	for seed := range uint64(4) {
 		r := newRepo(t)
@@ -44,11 +43,11 @@ func TestAllMergeBases(t *testing.T) {
 				want := strings.Fields(r.try("merge-base", "--all", a, b))
 				got, err := m.MergeBases(a, b)
 				if err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {
-					t.Fatalf("seed %d: %s and %s: got %v, %v; git says %v", seed, a, b, got, err, want)
+					t.Fatalf("seed %d: %s and %s: got %v, %v; git returns %v", seed, a, b, got, err, want)
 				}
 				for k := range len(got) - 1 {
 					if newest(m.commits[must(hash(got[k]))], m.commits[must(hash(got[k+1]))]) > 0 {
-						t.Errorf("seed %d: %v is not sorted, newest first", seed, got)
+						t.Errorf("seed %d: %v is not sorted by time, newest first", seed, got)
 					}
 				}
 				if len(want) > 1 {
@@ -63,9 +62,9 @@ func TestAllMergeBases(t *testing.T) {
 	}
 }
 
-// TestCrossedHistoryHasTwoBases is the history of a pull request that takes back
-// what a merge has brought to main: `git checkout M1; git merge -s ours b2`.
-func TestCrossedHistoryHasTwoBases(t *testing.T) {
+// TestCrissCrossHistoryHasTwoBases uses the history of a pull request that reverts a merge
+// into main: `git checkout M1; git merge -s ours b2`.
+func TestCrissCrossHistoryHasTwoBases(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		root := r.commit("refs/heads/main", map[string]string{"gates/g.yaml": "0.1"})
 		b1 := r.commit("refs/heads/b1", map[string]string{"README.md": "1"}, root)

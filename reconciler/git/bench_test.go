@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// The benchmarks run on an intent repository of 500 models: 1,500 files, 3,000
-// commits, served by git-http-backend on loopback. Each measures 21 times, by
-// turns with the git command that answers the same question, and reports the
-// medians in milliseconds. Run them with -benchtime 1x.
+// The benchmarks use an intent repository of 500 models: 1,500 files, 3,000 commits, served
+// by git-http-backend on loopback. Each takes 21 measurements, alternating with the
+// equivalent git command, and reports the medians in milliseconds. Run them with -benchtime
+// 1x.
 const (
 	benchModels  = 500
 	benchCommits = 3000
@@ -61,7 +61,7 @@ train:
 	return r
 }
 
-// A meter counts what comes in over its connections.
+// A meter is a transport that counts the received bytes.
 type meter struct {
 	*http.Transport
 	read atomic.Int64
@@ -87,8 +87,8 @@ func (m metered) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// byTurns measures two things by turns and returns the medians.
-func byTurns(before func(), ours, theirs func()) (a, b time.Duration) {
+// alternate measures two functions alternately and returns the medians.
+func alternate(before func(), ours, theirs func()) (a, b time.Duration) {
 	var as, bs []time.Duration
 	measure := func(f func()) time.Duration {
 		start := time.Now()
@@ -139,7 +139,7 @@ func readAll(b *testing.B, m *Mirror) int {
 	return len(files)
 }
 
-// BenchmarkNothingNew asks an unchanged remote, beside git ls-remote.
+// BenchmarkNothingNew observes an unchanged remote, compared with git ls-remote.
 func BenchmarkNothingNew(b *testing.B) {
 	r := benchRepo(b)
 	s := serve(b, r)
@@ -150,7 +150,7 @@ func BenchmarkNothingNew(b *testing.B) {
 	observe(b, m)
 	for b.Loop() {
 		var most int64
-		ours, theirs := byTurns(func() {}, func() {
+		ours, theirs := alternate(func() {}, func() {
 			before := meter.read.Load()
 			if _, changed := observe(b, m); changed {
 				b.Fatal("changed")
@@ -162,8 +162,8 @@ func BenchmarkNothingNew(b *testing.B) {
 	}
 }
 
-// BenchmarkOnePush brings one commit that changes one file and reads that file,
-// beside git fetch alone.
+// BenchmarkOnePush fetches one commit that changes one file and reads that file, compared
+// with git fetch alone.
 func BenchmarkOnePush(b *testing.B) {
 	r := benchRepo(b)
 	remote := serve(b, r).remote()
@@ -174,7 +174,7 @@ func BenchmarkOnePush(b *testing.B) {
 	run(b, "clone", "-q", "--mirror", remote.URL, clone)
 	rev := 0
 	for b.Loop() {
-		ours, theirs := byTurns(func() {
+		ours, theirs := alternate(func() {
 			rev++
 			r.commit("refs/heads/main", map[string]string{fmt.Sprintf("models/m%03d.yaml", rev%benchModels): fmt.Sprint(
 				"changed ", rev)})
@@ -184,18 +184,18 @@ func BenchmarkOnePush(b *testing.B) {
 			if !changed {
 				b.Fatal("unchanged")
 			}
-			was, err := m.Files(old)
+			before, err := m.Files(old)
 			if err != nil {
 				b.Fatal(err)
 			}
-			is, err := m.Files(refs["refs/heads/main"])
+			after, err := m.Files(refs["refs/heads/main"])
 			if err != nil {
 				b.Fatal(err)
 			}
 			read := 0
-			for i := range is {
-				if is[i].Hash != was[i].Hash {
-					if _, err := m.Blob(is[i].Hash, MaxBlob); err != nil {
+			for i := range after {
+				if after[i].Hash != before[i].Hash {
+					if _, err := m.Blob(after[i].Hash, MaxBlob); err != nil {
 						b.Fatal(err)
 					}
 					read++
@@ -209,13 +209,13 @@ func BenchmarkOnePush(b *testing.B) {
 	}
 }
 
-// BenchmarkCold clones and reads all 1,500 files, beside git clone --mirror.
+// BenchmarkCold clones and reads all 1,500 files, compared with git clone --mirror.
 func BenchmarkCold(b *testing.B) {
 	r := benchRepo(b)
 	remote := serve(b, r).remote()
 	for b.Loop() {
 		var ourDir, gitDir string
-		ours, theirs := byTurns(func() { ourDir, gitDir = b.TempDir(), b.TempDir() }, func() {
+		ours, theirs := alternate(func() { ourDir, gitDir = b.TempDir(), b.TempDir() }, func() {
 			m, err := Open(ourDir, remote)
 			if err != nil {
 				b.Fatal(err)
@@ -230,15 +230,15 @@ func BenchmarkCold(b *testing.B) {
 	}
 }
 
-// BenchmarkHistory looks through 3,000 commits for one file, beside git log.
-// Each round begins with nothing in memory.
+// BenchmarkHistory reads the history of one file in 3,000 commits, compared with git log.
+// Each measurement begins with empty caches.
 func BenchmarkHistory(b *testing.B) {
 	r := benchRepo(b)
 	m := open(b, b.TempDir(), serve(b, r).remote())
 	refs, _ := observe(b, m)
 	head := refs["refs/heads/main"]
 	for b.Loop() {
-		ours, theirs := byTurns(func() {
+		ours, theirs := alternate(func() {
 			if err := m.load(); err != nil {
 				b.Fatal(err)
 			}
@@ -251,7 +251,7 @@ func BenchmarkHistory(b *testing.B) {
 	}
 }
 
-// BenchmarkFiles lists 1,500 files of which one has changed.
+// BenchmarkFiles lists 1,500 files, one of which has changed.
 func BenchmarkFiles(b *testing.B) {
 	r := benchRepo(b)
 	m := open(b, b.TempDir(), serve(b, r).remote())

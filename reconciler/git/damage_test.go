@@ -31,9 +31,9 @@ func wantBlocked(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// TestDamagedRefIsNotAbsent damages main's file in the ways of a power cut. An
-// older value in packed-refs never takes its place, and other branches go on.
-func TestDamagedRefIsNotAbsent(t *testing.T) {
+// TestDamagedRefIsNotMissing damages main's file as power cuts do. An older value in
+// packed-refs must not be used, and other branches must be read.
+func TestDamagedRefIsNotMissing(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty":          "",
 		"line ends":      "\n\n",
@@ -74,7 +74,7 @@ func TestDamagedRefIsNotAbsent(t *testing.T) {
 				t.Errorf("unreadable: got %v", m.Unreadable())
 			}
 			if name != "lost commit" && !strings.Contains(err.Error(), filepath.Join(r.dir, "refs/heads/main")) {
-				t.Errorf("%q does not name the file", err)
+				t.Errorf("%q does not contain the file", err)
 			}
 			if _, err := m.At(t.Context(), "refs/heads/main"); err == nil && name != "lost commit" {
 				t.Error("At: no error")
@@ -82,14 +82,14 @@ func TestDamagedRefIsNotAbsent(t *testing.T) {
 			if refs, changed := observe(t, m); changed || len(refs) != 1 {
 				t.Errorf("again: got %v, %v", refs, changed)
 			}
-			// A mirror that has never seen it whole says the same.
+			// A mirror that has never read the ref returns the same error.
 			fresh := open(t, t.TempDir(), Remote{URL: r.dir})
 			observe(t, fresh)
 			wantBlocked(t, fresh.Missing("refs/heads/main"), "refs/heads/main")
-			// What the message says mends it.
+			// Following the hint repairs it.
 			r.write("refs/heads/main", last+"\n")
 			if refs, changed := observe(t, m); !changed || refs["refs/heads/main"] != last || len(m.Unreadable()) != 0 {
-				t.Errorf("mended: got %v, %v, %v", refs, changed, m.Unreadable())
+				t.Errorf("repaired: got %v, %v, %v", refs, changed, m.Unreadable())
 			}
 			if err := m.Missing("refs/heads/main"); err != nil {
 				t.Error(err)
@@ -98,8 +98,8 @@ func TestDamagedRefIsNotAbsent(t *testing.T) {
 	}
 }
 
-// TestDamagedBranchLeavesMainAlone has one branch in each state of damage.
-func TestDamagedBranchLeavesMainAlone(t *testing.T) {
+// TestDamagedBranches checks that several damaged branches do not prevent main from being read.
+func TestDamagedBranches(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	good := r.commit("refs/heads/good", map[string]string{"models/a.yaml": "2"}, main)
@@ -127,8 +127,8 @@ func TestDamagedBranchLeavesMainAlone(t *testing.T) {
 	}
 }
 
-// TestDamagedPackedRefs: refs that only packed-refs knows are refused with it,
-// as git refuses them. Loose ones are read.
+// TestDamagedPackedRefs checks that no ref of a damaged packed-refs file is used, as in git,
+// and that loose refs are read.
 func TestDamagedPackedRefs(t *testing.T) {
 	for name, damage := range map[string]func(string) string{
 		"cut in a line": func(s string) string { return s[:len(s)-7] },
@@ -157,7 +157,7 @@ func TestDamagedPackedRefs(t *testing.T) {
 			if len(m.Unreadable()) == 0 {
 				t.Error("nothing is unreadable")
 			}
-			// Main as a loose ref is read whatever packed-refs is.
+			// A loose main is read in spite of the damaged packed-refs.
 			r.write("refs/heads/main", main+"\n")
 			if refs, _ := observe(t, m); refs["refs/heads/main"] != main {
 				t.Errorf("loose main: got %v", refs)
@@ -166,8 +166,8 @@ func TestDamagedPackedRefs(t *testing.T) {
 	}
 }
 
-// TestLooseRefsAsGitReadsThem compares texts of a loose ref with what git says.
-func TestLooseRefsAsGitReadsThem(t *testing.T) {
+// TestLooseRefsAsInGit compares the parsing of loose refs with git's.
+func TestLooseRefsAsInGit(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	m := open(t, t.TempDir(), Remote{URL: r.dir})
@@ -181,11 +181,11 @@ func TestLooseRefsAsGitReadsThem(t *testing.T) {
 		r.write("refs/heads/x", text)
 		want := r.try("rev-parse", "--verify", "--quiet", "refs/heads/x")
 		if strings.Trim(want, "0") == "" {
-			want = "" // git shows a hash of zeros, and lists the ref as broken
+			want = "" // git prints a hash of zeros and treats the ref as broken
 		}
 		refs, _ := observe(t, m)
 		if got := refs["refs/heads/x"]; got != want {
-			t.Errorf("%q: got %q, git says %q; %v", text, got, want, m.Unreadable())
+			t.Errorf("%q: got %q, git returns %q; %v", text, got, want, m.Unreadable())
 		}
 		if _, bad := m.Unreadable()["refs/heads/x"]; bad != (want == "") {
 			t.Errorf("%q: unreadable is %v", text, bad)
@@ -193,7 +193,7 @@ func TestLooseRefsAsGitReadsThem(t *testing.T) {
 	}
 }
 
-// TestSymbolicMain follows main to another branch, as git does.
+// TestSymbolicMain has main as a symbolic ref to another branch.
 func TestSymbolicMain(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		trunk := r.commit("refs/heads/trunk", map[string]string{"models/a.yaml": "1"})
@@ -215,7 +215,7 @@ func TestSymbolicMain(t *testing.T) {
 			t.Errorf("trunk is at %s, want %s", got, c)
 		}
 	})
-	// A symbolic link to a ref is the old form.
+	// Old versions of git wrote symbolic links.
 	r := newRepo(t)
 	trunk := r.commit("refs/heads/trunk", map[string]string{"models/a.yaml": "1"})
 	must(0, os.Symlink("refs/heads/trunk", filepath.Join(r.dir, "refs/heads/main")))
@@ -225,8 +225,8 @@ func TestSymbolicMain(t *testing.T) {
 	}
 }
 
-// TestRenamedMainIsNamed has the branch that HEAD names in the reason.
-func TestRenamedMainIsNamed(t *testing.T) {
+// TestMissingMain checks that the error lists the branch of HEAD or the existing branches.
+func TestMissingMain(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		m := open(t, t.TempDir(), remote)
 		observe(t, m)
@@ -245,13 +245,13 @@ func TestRenamedMainIsNamed(t *testing.T) {
 	})
 }
 
-// TestKindsOfRepository names what aob does not read.
-func TestKindsOfRepository(t *testing.T) {
+// TestUnsupportedRepositories checks the errors of repositories that aob does not support.
+func TestUnsupportedRepositories(t *testing.T) {
 	fill := func(r *repo) { r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"}) }
 	for _, tt := range []struct {
 		name string
 		make func(t *testing.T, r *repo) // fills or replaces r.dir
-		http bool                        // the server can tell, too
+		http bool                        // the error also occurs over HTTP
 		want string
 	}{
 		{"SHA-256", func(t *testing.T, r *repo) {
@@ -264,7 +264,7 @@ func TestKindsOfRepository(t *testing.T) {
 			must(0, os.RemoveAll(r.dir))
 			must(0, os.MkdirAll(r.dir, 0o700))
 			r.git("init", "-q", "--bare", "-b", "main", "--object-format=sha256")
-		}, false, "SHA-256"}, // over HTTP git shows nothing of an empty repository
+		}, false, "SHA-256"}, // over HTTP, git does not tell the format of an empty repository
 		{"shallow", func(t *testing.T, r *repo) {
 			from := newRepo(t)
 			fill(from)
@@ -309,7 +309,7 @@ func TestKindsOfRepository(t *testing.T) {
 	}
 }
 
-// TestAlternates reads what a repository borrows from others, as git does.
+// TestAlternates reads objects of alternates.
 func TestAlternates(t *testing.T) {
 	one := newRepo(t)
 	base := one.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -379,9 +379,9 @@ func TestAlternates(t *testing.T) {
 	})
 }
 
-// TestMissingObjectsAreNamed takes objects out of a repository: a power cut can
-// leave a ref whose objects were never written.
-func TestMissingObjectsAreNamed(t *testing.T) {
+// TestMissingObjects removes objects from a repository: after a power cut, there can be a ref
+// whose objects were never written.
+func TestMissingObjects(t *testing.T) {
 	r := newRepo(t)
 	r.git("config", "fastimport.unpackLimit", "1000")
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -392,7 +392,7 @@ func TestMissingObjectsAreNamed(t *testing.T) {
 		must(0, os.Remove(object(h)))
 		return func() { must(0, os.WriteFile(object(h), text, 0o600)) }
 	}
-	back := lose(bad)
+	restore := lose(bad)
 	m := open(t, t.TempDir(), Remote{URL: r.dir})
 	if refs, _ := observe(t, m); len(refs) != 1 || refs["refs/heads/main"] != main {
 		t.Errorf("got %v", refs)
@@ -400,30 +400,30 @@ func TestMissingObjectsAreNamed(t *testing.T) {
 	if b := m.Unreadable()["refs/heads/bad"]; !strings.Contains(b.What, bad[:10]) || !strings.Contains(b.What, "bad") {
 		t.Errorf("got %v", b)
 	}
-	back()
+	restore()
 	if refs, changed := observe(t, m); !changed || refs["refs/heads/bad"] != bad {
-		t.Errorf("the object is back: got %v, %v", refs, changed)
+		t.Errorf("after restoring the object: got %v, %v", refs, changed)
 	}
 	tree := r.git("rev-parse", bad+"^{tree}")
 	defer lose(tree)()
 	if _, err := m.Files(bad); !isBlocked(err) || !strings.Contains(err.Error(), tree[:10]) {
-		t.Errorf("a tree that is lost: got %v", err)
+		t.Errorf("a missing tree: got %v", err)
 	}
 	if _, err := m.Files(main); err != nil {
 		t.Errorf("main: %v", err)
 	}
-	// Content that is not what its hash says is damage, too.
+	// Content that does not match the hash is damage too.
 	blob := r.git("rev-parse", main+":models/a.yaml")
 	other := r.gitIn(strings.NewReader("something else"), "hash-object", "-w", "--stdin")
 	os.Chmod(object(blob), 0o600)
 	must(0, os.WriteFile(object(blob), must(os.ReadFile(object(other))), 0o600))
 	if data, err := m.Blob(blob, 99); err == nil {
-		t.Errorf("a file with another content was read: %q", data)
+		t.Errorf("damaged content was read: %q", data)
 	}
 }
 
-// TestMalformedCommits compares commits that git would not make with what git
-// reads in them. What cannot be read is that commit's own error.
+// TestMalformedCommits compares the parsing of commits that git would not create with git's.
+// A commit that cannot be parsed gives a TreeError.
 func TestMalformedCommits(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -473,7 +473,7 @@ func TestMalformedCommits(t *testing.T) {
 					t.Errorf("git reads it as %v", want)
 				}
 				if refs["refs/heads/x"] != h {
-					t.Errorf("the branch is not in %v", refs)
+					t.Errorf("the branch is missing in %v", refs)
 				}
 				return
 			}
@@ -482,12 +482,12 @@ func TestMalformedCommits(t *testing.T) {
 				got = append(got, p.String())
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("parents: got %v, git says %v", got, want)
+				t.Errorf("parents: got %v, git returns %v", got, want)
 			}
 			if gitTree := r.try("rev-parse", "--verify", "--quiet", h+"^{tree}"); gitTree != c.tree.String() {
-				t.Errorf("tree: got %s, git says %s", c.tree, gitTree)
+				t.Errorf("tree: got %s, git returns %s", c.tree, gitTree)
 			}
-			for _, ask := range []func() error{
+			for _, read := range []func() error{
 				func() error { _, err := m.Subject(h); return err },
 				func() error { _, _, _, err := m.Author(h); return err },
 				func() error { _, err := m.IsAncestor(main, h); return err },
@@ -495,7 +495,7 @@ func TestMalformedCommits(t *testing.T) {
 				func() error { _, err := m.FirstParents(h, 9); return err },
 				func() error { _, err := m.Files(h); return err },
 			} {
-				if err := ask(); err != nil {
+				if err := read(); err != nil {
 					t.Error(err)
 				}
 			}
@@ -503,8 +503,8 @@ func TestMalformedCommits(t *testing.T) {
 	}
 }
 
-// TestLargeCommitFailsAlone has a branch whose commit message takes 36 MB.
-func TestLargeCommitFailsAlone(t *testing.T) {
+// TestLargeCommit has a branch with a commit message of 36 MiB. Other branches must be read.
+func TestLargeCommit(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		tree := r.git("rev-parse", main+"^{tree}")
@@ -528,7 +528,7 @@ func TestLargeCommitFailsAlone(t *testing.T) {
 	})
 }
 
-// TestSubjectAndAuthorInLatin1 reads text in the encoding that a commit names.
+// TestSubjectAndAuthorInLatin1 reads a commit with an encoding header.
 func TestSubjectAndAuthorInLatin1(t *testing.T) {
 	r := newRepo(t)
 	r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -550,8 +550,8 @@ func TestSubjectAndAuthorInLatin1(t *testing.T) {
 	}
 }
 
-// TestTooManyFilesIsTheCommitsOwnError: the loop turns it into a complaint.
-func TestTooManyFilesIsTheCommitsOwnError(t *testing.T) {
+// TestTooManyFiles checks that the limits of files give a TreeError.
+func TestTooManyFiles(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	many := func(n int, text string) string {
@@ -599,20 +599,20 @@ func FuzzRefFiles(f *testing.F) {
 	f.Add([]byte("[extensions]\n\tobjectFormat = sha256 # x\n[a \"b\"] c = d\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if ref, err := parseLoose(data); err == nil && ref.hash.IsZero() == (ref.target == "") {
-			t.Errorf("%q is %v", data, ref)
+			t.Errorf("%q is parsed as %v", data, ref)
 		} else if err == nil && ref.target != "" && (!strings.HasPrefix(ref.target, "refs/") ||
 			strings.Contains(ref.target, "..")) {
-			t.Errorf("%q leads to %q", data, ref.target)
+			t.Errorf("%q has the target %q", data, ref.target)
 		}
 		refs, err := parsePacked(data)
 		for name, h := range refs {
 			if !strings.HasPrefix(name, "refs/") || strings.Contains(name, "..") || err == nil && h.IsZero() {
-				t.Errorf("%q names %q %s", data, name, h)
+				t.Errorf("%q contains %q %s", data, name, h)
 			}
 		}
 		for _, dir := range parseAlternates(data) {
 			if dir == "" && !strings.Contains(string(data), `""`) {
-				t.Errorf("%q names an empty folder", data)
+				t.Errorf("%q contains an empty folder name", data)
 			}
 		}
 		settings(data)

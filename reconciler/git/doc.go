@@ -1,30 +1,27 @@
 // Package git reads and writes the intent repository.
 //
-// A [Mirror] is a bare copy of the repository in a folder of AOB's own. It is a
-// cache: nothing in it is lost with it, and a folder that is damaged is thrown
-// away and cloned again. There is never a worktree, so nothing that a pull
-// request brings is ever written to the disk under its own name.
+// A [Mirror] is a bare clone of the repository in a folder of AOB. It is a cache: it can be
+// deleted, and a damaged mirror is cloned again. There is no worktree, so file names of
+// pull requests are never used on the disk.
 //
 //	m, err := git.Open(dir, git.Remote{URL: url, Auth: auth})
-//	refs, changed, err := m.Observe(ctx)              // one question to the remote
-//	files, err := m.Files(refs["refs/heads/main"])    // what changed is read, the rest is remembered
+//	refs, changed, err := m.Observe(ctx)              // ls-remote, and fetch if needed
+//	files, err := m.Files(refs["refs/heads/main"])    // reads only trees that have changed
 //	text, err := m.Blob(files[0].Hash, git.MaxBlob)
 //
-// An unchanged remote costs one request on a connection that stays open. A
-// change costs one more, and a walk of the folders whose hashes differ.
+// If the remote has not changed, Observe costs one request on a kept connection. A change
+// costs one more request, and reading the trees whose hashes differ.
 //
-// What comes from the repository is hostile: objects, folders and their number
-// are bounded before they are read, and an object that is too large is left on
-// the remote where the remote can leave it there.
+// The repository is untrusted: the size and number of objects and trees are limited before
+// they are read. Blobs larger than MaxBlob are not fetched if the remote supports filters.
 //
-// Writing never touches a worktree either: [Mirror.Commit] makes objects, equal
-// for equal input, and [Mirror.Push] moves a branch by compare-and-swap.
+// Writing needs no worktree either: [Mirror.Commit] creates objects, the same ones for the
+// same input, and [Mirror.Push] updates a branch with compare-and-swap.
 //
-// All methods of a Mirror may be called from any goroutine; reading goes on
-// while Observe fetches. One process at a time may have a folder open.
+// All methods of a Mirror may be called from any goroutine. Reading does not wait for a
+// fetch. Only one process at a time can open a mirror.
 //
-// Errors are [delivery.Blocked] where a person must act (no such repository,
-// access denied, a protected branch), [delivery.Wait] where the remote asks for
-// time or does not have a commit yet, and plain otherwise. No error, log or
-// file holds the token.
+// Errors are [delivery.Blocked] if a person must act (no such repository, access denied, a
+// protected branch), [delivery.Wait] if the remote is overloaded or does not have a commit
+// yet, and plain errors otherwise. No error, log or file contains the token.
 package git

@@ -13,40 +13,40 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// folders are where intent lies, sorted.
+// folders lists the intent folders, sorted.
 var folders = [...]string{"fleets", "gates", "models"}
 
-// What the intent folders may hold. A few small trees can name billions of files and folders, and one long folder name
-// is repeated in the path of every file below it.
+// Limits of the intent folders. A few small trees can contain billions of files and folders, and a long folder name is
+// repeated in the path of every file below it.
 const (
 	maxFiles = 20_000 // files and folders
 	maxDepth = 8
-	maxBytes = 64 << 20 // of files that are small enough to be read
-	maxName  = 255      // bytes of one name, as on a disk
+	maxBytes = 64 << 20 // of all files of at most MaxBlob bytes
+	maxName  = 255      // bytes of one name, as in file systems
 	maxPaths = 4 << 20  // bytes of all paths
-	maxTrees = 16 << 20 // bytes of all folders' own entries
+	maxTrees = 16 << 20 // bytes of all tree objects
 )
 
 const (
-	// maxListed is how many files are kept in lists that were asked for before.
+	// maxListed is how many files are kept in cached lists.
 	maxListed = 400_000
-	// maxUnread is how many commits are remembered whose files cannot be read.
+	// maxUnread is how many errors of commits are cached.
 	maxUnread = 10_000
 )
 
 // A File is an entry of one of the intent folders.
 type File struct {
-	Path string // from the repository's root, as models/pallets.yaml
-	// 0o644 or 0o755; fs.ModeSymlink; fs.ModeDir for a submodule; fs.ModeIrregular for what git does not allow
+	Path string // from the repository's root, for example models/pallets.yaml
+	// 0o644 or 0o755; fs.ModeSymlink; fs.ModeDir for a submodule; fs.ModeIrregular for modes and names that git refuses
 	Mode fs.FileMode
-	Hash string // of the content: the same hash is the same content
-	Size int64  // bytes; -1 is more than MaxBlob, and left on the remote
+	Hash string // of the blob
+	Size int64  // bytes; -1: larger than MaxBlob and not fetched
 }
 
-// Files returns what lies in models/, gates/ and fleets/ at a commit, folders
-// in folders included, sorted by path. Where models itself is no folder it is
-// an entry. Only what differs from what was read before is read. The caller
-// must not change the slice.
+// Files returns the files in models/, gates/ and fleets/ at a commit, with those in
+// subfolders, sorted by path. If models is not a folder, it is listed as an entry. Only
+// trees that have changed since earlier calls are read. The caller must not change the
+// slice.
 func (m *Mirror) Files(commit string) ([]File, error) {
 	h, err := hash(commit)
 	if err != nil {
@@ -54,16 +54,16 @@ func (m *Mirror) Files(commit string) ([]File, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.unread[h]; err != nil {
+	if err := m.treeErrors[h]; err != nil {
 		return nil, err
 	}
 	list, err := m.filesOf(h)
 	if t, ok := errors.AsType[TreeError](err); ok {
 		err = t.at(h)
-		if len(m.unread) >= maxUnread {
-			clear(m.unread)
+		if len(m.treeErrors) >= maxUnread {
+			clear(m.treeErrors)
 		}
-		m.unread[h] = err // a commit does not change, so it is not tried again
+		m.treeErrors[h] = err // a commit is immutable, so it is not read again
 	}
 	return list, err
 }
@@ -76,7 +76,7 @@ func (m *Mirror) filesOf(h plumbing.Hash) ([]File, error) {
 	if list, ok := m.files[c.tree]; ok {
 		return list, nil
 	}
-	if err := m.tops(c); err != nil {
+	if err := m.readTops(c); err != nil {
 		return nil, err
 	}
 	all := make([]File, 0, m.latestFiles())
@@ -97,7 +97,7 @@ func (m *Mirror) filesOf(h plumbing.Hash) ([]File, error) {
 	return all, nil
 }
 
-// latestFiles returns how many files the commit had that was asked for last.
+// latestFiles returns how many files the last listed commit has.
 func (m *Mirror) latestFiles() (n int) {
 	for _, l := range m.latest {
 		if l != nil {
@@ -107,12 +107,12 @@ func (m *Mirror) latestFiles() (n int) {
 	return n
 }
 
-// An extent is how much intent folders hold.
+// An extent is the size of intent folders, for comparison with the limits.
 type extent struct {
 	entries int   // files and folders
-	bytes   int64 // of files
-	paths   int   // bytes
-	trees   int   // bytes
+	bytes   int64 // of all files
+	paths   int   // bytes of all paths
+	trees   int   // bytes of all tree objects
 }
 
 func (e *extent) add(more extent) {
@@ -122,30 +122,30 @@ func (e *extent) add(more extent) {
 	e.trees += more.trees
 }
 
-// check returns an error if that is more than aob reads.
+// check returns an error if a limit is exceeded.
 func (e *extent) check() error {
 	switch {
 	case e.entries > maxFiles:
-		return muchIntent("more than %d files and folders", maxFiles)
+		return tooMuchIntent("more than %d files and folders", maxFiles)
 	case e.bytes > maxBytes:
-		return muchIntent("more than %d MiB in files", maxBytes>>20)
+		return tooMuchIntent("more than %d MiB in files", maxBytes>>20)
 	case e.paths > maxPaths:
-		return muchIntent("paths of more than %d MiB together", maxPaths>>20)
+		return tooMuchIntent("paths of more than %d MiB together", maxPaths>>20)
 	case e.trees > maxTrees:
-		return muchIntent("folders whose lists of names take more than %d MiB", maxTrees>>20)
+		return tooMuchIntent("trees of more than %d MiB together", maxTrees>>20)
 	}
 	return nil
 }
 
-// muchIntent is a TreeError about intent folders that hold more than aob reads.
-func muchIntent(format string, args ...any) error {
-	return TreeError{delivery.Blockedf("move what is not intent elsewhere",
-		"the folders of intent hold "+format, args...), true}
+// tooMuchIntent returns a TreeError about intent folders that exceed a limit.
+func tooMuchIntent(format string, args ...any) error {
+	return TreeError{delivery.Blockedf("move files that are not intent to another folder",
+		"the folders models/, gates/ and fleets/ contain "+format, args...), true}
 }
 
-// tops finds the intent folders in a commit's tree.
-func (m *Mirror) tops(c *commit) error {
-	if c.topped {
+// readTops finds the intent folders in a commit's root tree.
+func (m *Mirror) readTops(c *commit) error {
+	if c.topsRead {
 		return nil
 	}
 	data, err := m.read(plumbing.TreeObject, c.tree)
@@ -168,7 +168,7 @@ func (m *Mirror) tops(c *commit) error {
 		}
 		data = rest
 	}
-	c.topped = true
+	c.topsRead = true
 	return nil
 }
 
@@ -179,19 +179,19 @@ type listKey struct {
 
 // A list is one intent folder's files, sorted by path.
 type list struct {
-	files []File
-	made  []origin // of the file with the same index
+	files   []File
+	origins []origin // of the file with the same index
 	extent
 }
 
-// An origin is what a File was made of.
+// An origin is the tree entry of a File.
 type origin struct {
 	mode uint32
 	hash plumbing.Hash
 }
 
-// folderFiles lists one intent folder, taking what it can from the list that
-// was asked for last. The other folders of the commit have used some of what may be read already.
+// folderFiles lists one intent folder. It takes unchanged files from the last returned list.
+// used is the extent of the other folders of the commit.
 func (m *Mirror) folderFiles(i int, t top, used extent) (*list, error) {
 	if t.mode == 0 {
 		return &list{}, nil
@@ -204,18 +204,18 @@ func (m *Mirror) folderFiles(i int, t top, used extent) (*list, error) {
 			return nil, err
 		}
 	} else {
-		w := walker{m: m, known: m.latest[i], used: used, trees: map[plumbing.Hash][]byte{}, cheap: m.budget()}
+		w := walker{m: m, known: m.latest[i], used: used, trees: map[plumbing.Hash][]byte{}, withinBudget: m.budget()}
 		if w.known == nil {
 			w.known = &list{}
 		}
 		w.files = make([]File, 0, len(w.known.files)+8)
-		w.made = make([]origin, 0, len(w.known.files)+8)
+		w.origins = make([]origin, 0, len(w.known.files)+8)
 		if err := w.add(entry{mode: t.mode, name: []byte(folders[i]), hash: t.hash}, 0); err != nil {
 			return nil, err
 		}
 		l = &w.list
 		if !sort.IsSorted(l) {
-			sort.Stable(l) // git puts folder-1.yaml before folder/a.yaml, and paths do not
+			sort.Stable(l) // git sorts folder-1.yaml before folder/a.yaml, unlike the order of paths
 		}
 		if m.listed += len(l.files); len(m.lists) >= 64 || m.listed > maxListed {
 			clear(m.lists)
@@ -231,36 +231,36 @@ func (l *list) Len() int           { return len(l.files) }
 func (l *list) Less(i, j int) bool { return l.files[i].Path < l.files[j].Path }
 func (l *list) Swap(i, j int) {
 	l.files[i], l.files[j] = l.files[j], l.files[i]
-	l.made[i], l.made[j] = l.made[j], l.made[i]
+	l.origins[i], l.origins[j] = l.origins[j], l.origins[i]
 }
 
-// A walker makes a list with the help of a known one.
+// A walker makes a list, and takes unchanged files from a known list.
 type walker struct {
 	list
-	m     *Mirror
-	known *list
-	used  extent // by the folders before this one, and by what was walked of this one
-	trees map[plumbing.Hash][]byte
-	cheap func() bool
-	at    int    // where in known the next file is likely to be
-	path  []byte // of the folder, with a slash
+	m            *Mirror
+	known        *list
+	used         extent // of the other folders, and of what was walked in this one
+	trees        map[plumbing.Hash][]byte
+	withinBudget func() bool
+	at           int    // probable index in known of the next file
+	path         []byte // of the present folder, with a slash
 }
 
-// count notes what was read, and returns an error where that is too much.
+// count adds to the extent, and returns an error if a limit is exceeded.
 func (w *walker) count(more extent) error {
 	w.extent.add(more)
 	w.used.add(more)
 	return w.used.check()
 }
 
-// add adds an entry, or all that lies in it. A file that is known under its
-// path with the same content is taken from there: nothing is read for it.
+// add adds an entry, and if it is a folder, everything in it. A file that is in known with
+// the same path, mode and hash is taken from there without reading.
 func (w *walker) add(e entry, depth int) error {
 	if depth > maxDepth {
-		return muchIntent("folders deeper than %d", maxDepth)
+		return tooMuchIntent("folders deeper than %d", maxDepth)
 	}
 	if len(e.name) > maxName {
-		return muchIntent("a name of %d bytes, and a name may have %d", len(e.name), maxName)
+		return tooMuchIntent("a name of %d bytes; a name may have at most %d", len(e.name), maxName)
 	}
 	length := len(w.path)
 	defer func() { w.path = w.path[:length] }()
@@ -279,8 +279,8 @@ func (w *walker) add(e entry, depth int) error {
 			return err
 		}
 		w.trees[e.hash] = data
-		if !w.cheap() {
-			return muchIntent("folders that take more than %d MiB to unpack", maxWork>>20)
+		if !w.withinBudget() {
+			return tooMuchIntent("folders that take more than %d MiB to unpack", maxWork>>20)
 		}
 	}
 	if err := w.count(extent{trees: len(data)}); err != nil {
@@ -304,9 +304,9 @@ func (w *walker) add(e entry, depth int) error {
 }
 
 func (w *walker) file(e entry) error {
-	made := origin{e.mode, e.hash}
+	o := origin{e.mode, e.hash}
 	var f File
-	if i := w.find(); i >= 0 && w.known.made[i] == made {
+	if i := w.find(); i >= 0 && w.known.origins[i] == o {
 		f = w.known.files[i]
 	} else {
 		f = File{Path: string(w.path), Mode: e.fileMode(), Hash: e.hash.String()}
@@ -318,11 +318,11 @@ func (w *walker) file(e entry) error {
 			f.Size = size
 		}
 	}
-	w.files, w.made = append(w.files, f), append(w.made, made)
+	w.files, w.origins = append(w.files, f), append(w.origins, o)
 	return w.count(extent{bytes: max(f.Size, 0)})
 }
 
-// find returns the index of the known file with the path, or -1.
+// find returns the index in known of the file with the present path, or -1.
 func (w *walker) find() int {
 	known := w.known.files
 	i := w.at
@@ -339,7 +339,7 @@ func (w *walker) find() int {
 	return i
 }
 
-// size returns a file's size, or -1 where it was left on the remote.
+// size returns a blob's size, or -1 if it was not fetched.
 func (m *Mirror) size(h plumbing.Hash) (int64, error) {
 	size, err := m.own.size(h)
 	if errors.Is(err, errMissing) && m.folder != nil {
@@ -354,8 +354,8 @@ func (m *Mirror) size(h plumbing.Hash) (int64, error) {
 	return size, nil
 }
 
-// Blob returns a file's content. The error is ErrTooBig, and nothing is read,
-// if it has more than limit bytes, or more than MaxBlob.
+// Blob returns the content of a blob. The error is ErrTooBig, and nothing is read, if it has
+// more than limit bytes or more than MaxBlob.
 func (m *Mirror) Blob(blob string, limit int64) ([]byte, error) {
 	h, err := hash(blob)
 	if err != nil {
@@ -367,7 +367,7 @@ func (m *Mirror) Blob(blob string, limit int64) ([]byte, error) {
 	data, err := m.own.read(plumbing.BlobObject, h, limit)
 	if errors.Is(err, errMissing) {
 		if m.folder == nil {
-			return nil, fmt.Errorf("file %.10s was left on the remote: %w", h, ErrTooBig)
+			return nil, fmt.Errorf("file %.10s was not fetched: %w", h, ErrTooBig)
 		}
 		data, err = m.folder.read(plumbing.BlobObject, h, limit)
 	}
@@ -375,7 +375,7 @@ func (m *Mirror) Blob(blob string, limit int64) ([]byte, error) {
 	case err == nil:
 		return data, nil
 	case errors.Is(err, errKind):
-		return nil, malformed(h, errors.New("it is no file"))
+		return nil, malformed(h, errors.New("it is not a blob"))
 	case errors.Is(err, ErrTooBig):
 		return nil, fmt.Errorf("file %.10s has more than %d bytes: %w", h, limit, ErrTooBig)
 	}

@@ -1,8 +1,8 @@
 package git
 
-// This file reads the refs and the settings of a bare repository on this
-// machine, as git does. A file that is damaged is named and refused. It is never
-// taken for one that is not there, and an older value never takes its place.
+// This file reads the refs and the configuration of a bare repository on this machine, as
+// git does. A damaged file is an error that names the file. A damaged loose ref is never
+// treated as missing, and never replaced by an older value from packed-refs.
 
 import (
 	"bytes"
@@ -25,57 +25,58 @@ const (
 	maxRefFile  = 4 << 10  // bytes of a loose ref
 	maxConfig   = 1 << 20  // bytes of a repository's config, shallow and alternates files
 	maxPackRefs = 64 << 20 // bytes of a packed-refs file
-	maxRefDepth = 32       // folders in folders under refs/heads
-	maxSymbolic = 5        // symbolic refs in a row, as in git
+	maxRefDepth = 32       // depth of folders under refs/heads
+	maxSymbolic = 5        // length of a chain of symbolic refs, as in git
 )
 
-// A folderState is what the files of a bare repository say of its refs.
+// A folderState is the state of a bare repository's refs.
 type folderState struct {
-	refs map[string]plumbing.Hash
-	bad  map[string]delivery.Blocked // refs that cannot be read, and why
-	head string                      // the ref that HEAD names; empty where it names a commit
+	refs       map[string]plumbing.Hash
+	unreadable map[string]delivery.Blocked // refs that cannot be read, and why
+	head       string                      // target of HEAD; empty if HEAD is a commit
 
-	before map[string]refFile // loose refs as they were read the last time, by name
-	files  map[string]refFile // those that were read now
+	previous map[string]refFile // loose refs of the previous readFolder, by name
+	files    map[string]refFile // loose refs of this one
 }
 
-// A refFile is what a loose ref said when its file was last read.
+// A refFile is a loose ref with the file from which it was read.
 type refFile struct {
 	info fs.FileInfo
 	read time.Time
 	ref  looseRef
 }
 
-// racy is how long after a file was changed it may be changed again without showing it: clocks of files are coarse.
+// racy is how long after its modification time a file may change without getting another modification time, because
+// file system clocks are coarse.
 const racy = 2 * time.Second
 
-// still reports whether a file is as it was when it was read.
-func (f refFile) still(info fs.FileInfo) bool {
+// unchanged reports whether a file has certainly not changed since it was read.
+func (f refFile) unchanged(info fs.FileInfo) bool {
 	return f.info != nil && os.SameFile(f.info, info) && f.info.Size() == info.Size() && f.info.Mode() == info.Mode() &&
 		f.info.ModTime().Equal(info.ModTime()) && f.read.Sub(info.ModTime()) > racy
 }
 
-// packedRefs is the key in folderState.bad for refs that only a damaged
-// packed-refs file knows.
+// packedRefs is the name of the file, and the key in folderState.unreadable for refs in a
+// damaged packed-refs file.
 const packedRefs = "packed-refs"
 
-// readFolder reads the branches and the pull requests' heads of a repository. What
-// was read before, and has not changed since, is not read again. The error is about
-// the repository as a whole.
-func readFolder(dir string, before map[string]refFile) (*folderState, error) {
+// readFolder reads the branches and the pull requests' heads of a repository. Loose refs in
+// previous whose files have not changed are not read again. The error is about the
+// repository as a whole.
+func readFolder(dir string, previous map[string]refFile) (*folderState, error) {
 	if err := checkFolder(dir); err != nil {
 		return nil, err
 	}
-	s := &folderState{refs: map[string]plumbing.Hash{}, bad: map[string]delivery.Blocked{},
-		before: before, files: map[string]refFile{}}
+	s := &folderState{refs: map[string]plumbing.Hash{}, unreadable: map[string]delivery.Blocked{},
+		previous: previous, files: map[string]refFile{}}
 	head, err := readLoose(dir, "HEAD")
 	if err != nil {
 		return nil, delivery.Blockedf("write `ref: refs/heads/main` into it", "HEAD of %s is damaged: %v", dir, err)
 	}
 	s.head = head.target
 
-	// Loose refs come before packed ones: a ref that is packed meanwhile is then
-	// seen twice, and otherwise might be seen nowhere.
+	// Read loose refs before packed ones. In the other order, a ref that is packed in
+	// between would be missed.
 	loose := map[string]looseRef{}
 	for _, under := range []string{Branch, Pull} {
 		if err := s.walk(dir, strings.TrimSuffix(under, "/"), 0, loose); err != nil {
@@ -84,32 +85,32 @@ func readFolder(dir string, before map[string]refFile) (*folderState, error) {
 	}
 	packed, err := readPacked(filepath.Join(dir, packedRefs))
 	if err != nil {
-		blocked := delivery.Blockedf("put back a copy of the file; or push every branch again, after you moved it away",
+		blocked := delivery.Blockedf("restore the file from a copy; or move it away and push all branches again",
 			"the file %s is damaged: %v", filepath.Join(dir, packedRefs), err)
-		s.bad[packedRefs] = blocked
+		s.unreadable[packedRefs] = blocked
 		for name := range packed {
 			_, isLoose := loose[name]
-			if _, bad := s.bad[name]; !bad && !isLoose && isInteresting(name) {
-				s.bad[name] = blocked
+			if _, bad := s.unreadable[name]; !bad && !isLoose && isTracked(name) {
+				s.unreadable[name] = blocked
 			}
 		}
-		packed = nil // git reads none of them either
+		packed = nil // git does not use a damaged file either
 	}
 	for name, h := range packed {
 		_, isLoose := loose[name]
-		if _, bad := s.bad[name]; !bad && !isLoose {
+		if _, bad := s.unreadable[name]; !bad && !isLoose {
 			s.refs[name] = h
 		}
 	}
 	for name, ref := range loose {
-		h, err := resolve(dir, ref, loose, packed, s.bad)
+		h, err := resolve(dir, ref, loose, packed, s.unreadable)
 		if err != nil {
-			s.bad[name] = damagedRef(dir, name, err)
+			s.unreadable[name] = damagedRef(dir, name, err)
 			continue
 		}
 		s.refs[name] = h
 	}
-	s.before = nil
+	s.previous = nil
 	return s, nil
 }
 
@@ -123,11 +124,12 @@ func damagedRef(dir, name string, err error) delivery.Blocked {
 // to folders, as git does.
 func (s *folderState) walk(dir, under string, depth int, loose map[string]looseRef) error {
 	if depth > maxRefDepth {
-		return delivery.Blockedf("remove them", "%s has folders deeper than %d", filepath.Join(dir, under), maxRefDepth)
+		return delivery.Blockedf("remove them", "%s contains folders deeper than %d", filepath.Join(dir, under),
+			maxRefDepth)
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, filepath.FromSlash(under)))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // no ref of this kind, or gone between listing and looking
+		return nil // there are no refs, or the folder was just removed
 	}
 	if err != nil {
 		return err
@@ -135,9 +137,9 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 	for _, e := range entries {
 		name := under + "/" + e.Name()
 		if !properRef(name) {
-			continue // git ignores it, too: a lock, or something else than a ref
+			continue // not a ref, for example a lock file; git ignores it too
 		}
-		var info fs.FileInfo // of a file; nil where it is a link, or nobody knows
+		var info fs.FileInfo // nil if it is a symbolic link or cannot be read
 		if e.Type().IsRegular() {
 			info, _ = e.Info()
 		} else if at, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name))); err == nil && at.IsDir() {
@@ -146,7 +148,7 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 			}
 			continue
 		}
-		if old := s.before[name]; info != nil && old.still(info) {
+		if old := s.previous[name]; info != nil && old.unchanged(info) {
 			loose[name], s.files[name] = old.ref, old
 			continue
 		}
@@ -158,7 +160,7 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			s.bad[name] = damagedRef(dir, name, err)
+			s.unreadable[name] = damagedRef(dir, name, err)
 		default:
 			loose[name] = ref
 		}
@@ -166,7 +168,7 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 	return nil
 }
 
-// resolve returns the commit of a loose ref, along symbolic refs.
+// resolve returns the commit of a loose ref. It follows symbolic refs.
 func resolve(dir string, ref looseRef, loose map[string]looseRef, packed map[string]plumbing.Hash,
 	bad map[string]delivery.Blocked) (plumbing.Hash, error) {
 	for range maxSymbolic {
@@ -185,7 +187,7 @@ func resolve(dir string, ref looseRef, loose map[string]looseRef, packed map[str
 					return h, fmt.Errorf("is a symbolic ref to %s, and %s", name, bad[packedRefs].What)
 				}
 				if !ok {
-					return h, fmt.Errorf("is a symbolic ref to %s, which is not there", name)
+					return h, fmt.Errorf("is a symbolic ref to %s, which does not exist", name)
 				}
 				return h, nil
 			case err != nil:
@@ -197,10 +199,10 @@ func resolve(dir string, ref looseRef, loose map[string]looseRef, packed map[str
 	if ref.target == "" {
 		return ref.hash, nil
 	}
-	return plumbing.ZeroHash, fmt.Errorf("is a symbolic ref of more than %d steps", maxSymbolic)
+	return plumbing.ZeroHash, fmt.Errorf("is the start of more than %d symbolic refs in a chain", maxSymbolic)
 }
 
-// A looseRef is the content of a loose ref: a commit, or the name of another ref.
+// A looseRef is the content of a loose ref: a commit hash or the name of another ref.
 type looseRef struct {
 	hash   plumbing.Hash
 	target string
@@ -208,8 +210,8 @@ type looseRef struct {
 
 var errIsFolder = errors.New("is a folder")
 
-// readLoose reads a ref's own file. The error is fs.ErrNotExist if it has none,
-// and otherwise completes the sentence "the file …".
+// readLoose reads the file of a loose ref. The error is fs.ErrNotExist if there is no file.
+// Otherwise its text completes a sentence that begins with "the file NAME".
 func readLoose(dir, name string) (looseRef, error) {
 	path := filepath.Join(dir, filepath.FromSlash(name))
 	info, err := os.Lstat(path)
@@ -217,12 +219,12 @@ func readLoose(dir, name string) (looseRef, error) {
 		return looseRef{}, cannotOpen(err)
 	}
 	if info.Mode()&fs.ModeSymlink != 0 {
-		// A symbolic link to a ref is an old form of a symbolic ref.
+		// Old versions of git wrote symbolic refs as symbolic links.
 		if to, err := os.Readlink(path); err == nil && strings.HasPrefix(to, "refs/") && properRef(to) {
 			return looseRef{target: to}, nil
 		}
 		if info, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return looseRef{}, errors.New("is a symbolic link to nowhere")
+			return looseRef{}, errors.New("is a symbolic link to a file that does not exist")
 		} else if err != nil {
 			return looseRef{}, cannotOpen(err)
 		}
@@ -247,7 +249,7 @@ func cannotOpen(err error) error {
 	return fmt.Errorf("cannot be opened: %w", errors.Unwrap(err))
 }
 
-// readAtMost reads a file that has at most limit bytes.
+// readAtMost reads a file of at most limit bytes. Errors are as in readLoose.
 func readAtMost(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -264,13 +266,13 @@ func readAtMost(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// parseLoose reads the text of a loose ref as git reads it.
+// parseLoose parses the content of a loose ref as git does.
 func parseLoose(data []byte) (looseRef, error) {
 	text := bytes.TrimRight(data, " \t\n\v\f\r")
 	if target, ok := bytes.CutPrefix(text, []byte("ref:")); ok {
 		name := string(bytes.TrimLeft(target, " \t\n\v\f\r"))
 		if !strings.HasPrefix(name, "refs/") || !properRef(name) {
-			return looseRef{}, errors.New("is a symbolic ref to something that is no ref")
+			return looseRef{}, errors.New("is a symbolic ref to an invalid ref name")
 		}
 		return looseRef{target: name}, nil
 	}
@@ -278,21 +280,21 @@ func parseLoose(data []byte) (looseRef, error) {
 		return looseRef{}, errors.New("is empty")
 	}
 	if len(bytes.Trim(text, "\x00")) == 0 {
-		return looseRef{}, errors.New("holds zero bytes alone")
+		return looseRef{}, errors.New("contains only zero bytes")
 	}
 	digits := 0
 	for digits < len(text) && isHex(text[digits]) {
 		digits++
 	}
 	if digits == 64 {
-		return looseRef{}, errors.New("holds a SHA-256 hash, and aob reads repositories with SHA-1 only")
+		return looseRef{}, errors.New("contains a SHA-256 hash, but aob only reads repositories with SHA-1")
 	}
 	if digits != 40 || len(text) > 40 && text[40] != 0 && !isSpace(text[40]) {
-		return looseRef{}, errors.New("holds no hash of a commit")
+		return looseRef{}, errors.New("does not contain the hash of a commit")
 	}
 	h := plumbing.NewHash(strings.ToLower(string(text[:40])))
 	if h.IsZero() {
-		return looseRef{}, errors.New("holds a hash of zeros")
+		return looseRef{}, errors.New("contains a hash of zeros")
 	}
 	return looseRef{hash: h}, nil
 }
@@ -300,7 +302,7 @@ func parseLoose(data []byte) (looseRef, error) {
 func isHex(c byte) bool   { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F' }
 func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
-// readPacked reads a file of packed refs. One that is not there is empty.
+// readPacked reads a packed-refs file. A missing file has no refs. See parsePacked for errors.
 func readPacked(path string) (map[string]plumbing.Hash, error) {
 	data, err := readAtMost(path, maxPackRefs)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -312,15 +314,14 @@ func readPacked(path string) (map[string]plumbing.Hash, error) {
 	return parsePacked(data)
 }
 
-// parsePacked reads the text of a packed-refs file. Where it is damaged it
-// returns the refs of the lines that can be read, and an error that names the
-// first line that cannot.
+// parsePacked parses the content of a packed-refs file. If it is damaged, it returns the refs
+// with readable names, and an error that names the first bad line.
 func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 	refs := map[string]plumbing.Hash{}
 	var damage error
-	note := func(line int, what string) {
+	report := func(line int, problem string) {
 		if damage == nil {
-			damage = fmt.Errorf("line %d %s", line, what)
+			damage = fmt.Errorf("line %d %s", line, problem)
 		}
 	}
 	peels := false // whether a line "^hash" may follow
@@ -328,13 +329,13 @@ func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 		line, rest, ended := bytes.Cut(data, []byte("\n"))
 		data = rest
 		if !ended {
-			note(n, "is cut short")
+			report(n, "is cut short")
 		}
 		switch {
 		case n == 1 && bytes.HasPrefix(line, []byte("#")):
 		case bytes.HasPrefix(line, []byte("^")):
 			if _, ok := parseHash(string(line[1:])); !ok || !peels {
-				note(n, "holds no hash of a commit")
+				report(n, "does not contain the hash of a commit")
 			}
 			peels = false
 		default:
@@ -344,9 +345,9 @@ func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 			proper := strings.HasPrefix(name, "refs/") && properRef(name)
 			switch {
 			case !ok && len(hash) == 64:
-				note(n, "holds a SHA-256 hash, and aob reads repositories with SHA-1 only")
+				report(n, "contains a SHA-256 hash, but aob only reads repositories with SHA-1")
 			case !ok || h.IsZero() || !proper:
-				note(n, "holds no hash and ref")
+				report(n, "does not contain a hash and a ref")
 			default:
 				peels = true
 			}
@@ -358,7 +359,7 @@ func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 	return refs, damage
 }
 
-// properRef reports whether git would take a name for a ref: the rules of `git
+// properRef reports whether a name is a valid ref name, by the rules of `git
 // check-ref-format`.
 func properRef(name string) bool {
 	if name == "" || strings.HasSuffix(name, ".") || strings.Contains(name, "..") || strings.Contains(name, "@{") ||
@@ -375,22 +376,22 @@ func properRef(name string) bool {
 	return true
 }
 
-// isInteresting reports whether a ref is a branch or the head of a pull request.
-func isInteresting(name string) bool {
+// isTracked reports whether a ref is a branch or the head of a pull request.
+func isTracked(name string) bool {
 	return strings.HasPrefix(name, Branch) || strings.HasPrefix(name, Pull) && strings.HasSuffix(name, "/head")
 }
 
-// checkFolder reports by its name what aob does not read: another kind of
-// folder, and repositories that keep their objects or refs in another way.
+// checkFolder returns an error if a folder is not a bare repository, or one with a feature
+// that aob does not support: SHA-256, reftable, partial or shallow clones.
 func checkFolder(dir string) error {
 	for _, name := range []string{"HEAD", "objects", "refs"} {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
-			do := "make one with `git init --bare`, or give another address"
+			do := "create one with `git init --bare`, or use another path"
 			if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
-				do = "give the address of its folder .git, or of a bare clone"
+				do = "use the path of its folder .git, or of a bare clone"
 			} else if name != "HEAD" {
-				do = "put it back from a copy, or give another address"
+				do = "restore it from a copy, or use another repository"
 			}
 			return delivery.Blockedf(do, "%s is not a bare git repository: it has no %s", dir, name)
 		}
@@ -403,10 +404,10 @@ func checkFolder(dir string) error {
 	}
 	data, err := readAtMost(filepath.Join(dir, "config"), maxConfig)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return delivery.Blockedf("put back a copy of the file", "the file %s %v", filepath.Join(dir, "config"), err)
+		return delivery.Blockedf("restore the file from a copy", "the file %s %v", filepath.Join(dir, "config"), err)
 	}
 	if bytes.IndexByte(data, 0) >= 0 {
-		return delivery.Blockedf("put back a copy of the file", "the file %s is damaged: it holds zero bytes",
+		return delivery.Blockedf("restore the file from a copy", "the file %s is damaged: it contains zero bytes",
 			filepath.Join(dir, "config"))
 	}
 	for name, value := range settings(data) {
@@ -416,13 +417,13 @@ func checkFolder(dir string) error {
 		case name == "extensions.refstorage" && value != "files":
 			return reftable(dir)
 		case name == "extensions.partialclone", name == "remote.promisor" && value != "false":
-			return delivery.Blockedf("make it anew with `git clone --bare`, without --filter",
-				"%s is a partial clone, which aob does not read", dir)
+			return delivery.Blockedf("clone it again with `git clone --bare`, without --filter",
+				"%s is a partial clone, which aob does not support", dir)
 		}
 	}
 	shallow, err := readAtMost(filepath.Join(dir, "shallow"), maxConfig)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return delivery.Blockedf("put back a copy of the file", "the file %s %v", filepath.Join(dir, "shallow"), err)
+		return delivery.Blockedf("restore the file from a copy", "the file %s %v", filepath.Join(dir, "shallow"), err)
 	}
 	if len(bytes.TrimSpace(shallow)) > 0 {
 		return shallowClone(dir)
@@ -431,23 +432,22 @@ func checkFolder(dir string) error {
 }
 
 func reftable(dir string) error {
-	return delivery.Blockedf("make it anew with `git init --bare --ref-format=files`",
-		"%s keeps its refs in a reftable, which aob does not read", dir)
+	return delivery.Blockedf("create it again with `git init --bare --ref-format=files`",
+		"%s stores its refs in a reftable, which aob does not support", dir)
 }
 
 func objectFormat(at, format string) error {
-	return delivery.Blockedf("make it anew with SHA-1 (`git init --bare --object-format=sha1`), and push again",
-		"%s keeps %s objects, which aob does not read", at, strings.ToUpper(strings.Replace(format, "sha", "sha-", 1)))
+	return delivery.Blockedf("create it again with SHA-1 (`git init --bare --object-format=sha1`), and push again",
+		"%s has %s objects, which aob does not support", at, strings.ToUpper(strings.Replace(format, "sha", "sha-", 1)))
 }
 
 func shallowClone(at string) error {
-	return delivery.Blockedf("bring the rest with `git fetch --unshallow` there",
-		"%s is a shallow clone, and aob needs the whole history", at)
+	return delivery.Blockedf("run `git fetch --unshallow` there",
+		"%s is a shallow clone, but aob needs the whole history", at)
 }
 
-// settings returns those settings of a git config that say how the repository
-// keeps its refs and objects, as section.name in lower case. It reads what git
-// itself writes there.
+// settings returns the settings of a git config about the storage of refs and objects, by
+// section.name in lower case. It only supports the syntax that git itself writes for them.
 func settings(config []byte) map[string]string {
 	values := map[string]string{}
 	section := ""
@@ -473,13 +473,14 @@ func settings(config []byte) map[string]string {
 	return values
 }
 
-// equal reports whether two states say the same.
+// equal reports whether two states have the same refs, errors and HEAD.
 func (s *folderState) equal(other *folderState) bool {
-	return other != nil && s.head == other.head && maps.Equal(s.refs, other.refs) && maps.Equal(s.bad, other.bad)
+	return other != nil && s.head == other.head && maps.Equal(s.refs, other.refs) &&
+		maps.Equal(s.unreadable, other.unreadable)
 }
 
-// alternates returns the folders of objects that a repository borrows from, in
-// git's order, and says which of them are not there.
+// alternates returns the object folders of a repository's alternates, recursively and in
+// git's order. lost describes those that do not exist.
 func alternates(objects string) (dirs, lost []string, err error) {
 	seen := map[string]bool{}
 	var add func(objects string, depth int) error
@@ -490,7 +491,7 @@ func alternates(objects string) (dirs, lost []string, err error) {
 			return nil
 		}
 		if err != nil {
-			return delivery.Blockedf("put back a copy of the file", "the file %s %v", path, err)
+			return delivery.Blockedf("restore the file from a copy", "the file %s %v", path, err)
 		}
 		for _, to := range parseAlternates(data) {
 			if !filepath.IsAbs(to) {
@@ -498,7 +499,7 @@ func alternates(objects string) (dirs, lost []string, err error) {
 			}
 			real, err := filepath.EvalSymlinks(to)
 			if info, statErr := os.Stat(to); err != nil || statErr != nil || !info.IsDir() {
-				lost = append(lost, fmt.Sprintf("%s leads to %q, which is not there", path, to))
+				lost = append(lost, fmt.Sprintf("%s names the folder %q, which does not exist", path, to))
 				continue
 			}
 			if seen[real] {
@@ -507,7 +508,7 @@ func alternates(objects string) (dirs, lost []string, err error) {
 			seen[real] = true
 			if len(dirs) >= 64 || depth >= maxSymbolic {
 				return delivery.Blockedf("repack it with `git repack -a -d`, and remove the file",
-					"%s leads through too many other repositories", path)
+					"%s leads to too many other repositories", path)
 			}
 			dirs = append(dirs, to)
 			if err := add(to, depth+1); err != nil {
@@ -523,7 +524,7 @@ func alternates(objects string) (dirs, lost []string, err error) {
 	return dirs, lost, err
 }
 
-// parseAlternates reads the text of an alternates file: a folder a line.
+// parseAlternates parses an alternates file, with one folder on each line.
 func parseAlternates(data []byte) []string {
 	var dirs []string
 	for line := range strings.Lines(string(data)) {
@@ -541,7 +542,7 @@ func parseAlternates(data []byte) []string {
 	return dirs
 }
 
-// unquote reads a string that git has quoted as in C.
+// unquote parses a string with git's C-style quoting.
 func unquote(s string) (string, bool) {
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {

@@ -12,7 +12,7 @@ import (
 	"github.com/autonomos/aob/tools/gitea/giteatest"
 )
 
-// TestGitea reads from and writes to a real forge.
+// TestGitea reads from and writes to a real Gitea.
 func TestGitea(t *testing.T) {
 	server := giteatest.Start(t)
 	ada, bob := server.User(t, "ada"), server.User(t, "bob")
@@ -57,7 +57,7 @@ func TestGitea(t *testing.T) {
 	}
 	big := plumbing.ComputeHash(plumbing.BlobObject, []byte(strings.Repeat("22", MaxBlob)))
 	if p, _ := other.own.find(big); p != nil {
-		t.Error("a large file did not stay on the remote")
+		t.Error("a large file was fetched")
 	}
 
 	next := commit([]string{side}, "33")
@@ -79,13 +79,13 @@ func TestGitea(t *testing.T) {
 	server.Protect(t, repo, "main", "aob/release")
 	if err := m.Push(t.Context(), next, "refs/heads/main", main); !isBlocked(err) ||
 		!strings.Contains(err.Error(), "protected branch") {
-		t.Errorf("a protected branch: got %v, want Blocked with Gitea's words", err)
+		t.Errorf("a protected branch: got %v, want Blocked with Gitea's message", err)
 	}
 	if at, err := m.At(t.Context(), "refs/heads/main"); err != nil || at != main {
 		t.Errorf("main is at %s, %v", at, err)
 	}
 	stranger := as(server.User(t, "eve"))
 	if _, _, err := stranger.Observe(t.Context()); !isBlocked(err) {
-		t.Errorf("a stranger: got %v, want Blocked", err)
+		t.Errorf("a user without access: got %v, want Blocked", err)
 	}
 }

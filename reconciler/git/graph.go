@@ -17,36 +17,36 @@ import (
 )
 
 const (
-	// maxCommits is how long a history may be that is looked through.
+	// maxCommits is the maximum number of commits of a branch.
 	maxCommits = 1_000_000
-	// maxAhead is how many commits a head may have down to those of main. Anybody who opens a pull request may push a
-	// long history.
+	// maxAhead is the maximum number of commits of a head that main does not have. Anybody can open a pull request with
+	// a long history.
 	maxAhead = 5_000
-	// maxCommit is how large a commit may be, in bytes: its headers, its message and its signature.
+	// maxCommit is the maximum size of a commit object in bytes.
 	maxCommit = 4 << 20
-	// maxTree is how large the list of names in one folder may be, in bytes.
+	// maxTree is the maximum size of a tree object in bytes.
 	maxTree = 8 << 20
-	// maxParents is how many parents a commit may have. The largest merge in Linux has 66.
+	// maxParents is the maximum number of parents of a commit. The largest merge in Linux has 66.
 	maxParents = 100
 )
 
-// A commit is what is remembered of one: enough to walk histories.
+// A commit is the cached part of a commit, which is enough to walk histories.
 type commit struct {
-	hash    plumbing.Hash
-	tree    plumbing.Hash
-	parents []plumbing.Hash
-	when    int64 // seconds; of the committer
-	topped  bool
-	top     [len(folders)]top // if topped
+	hash     plumbing.Hash
+	tree     plumbing.Hash
+	parents  []plumbing.Hash
+	when     int64 // committer time in Unix seconds
+	topsRead bool
+	top      [len(folders)]top // valid if topsRead
 }
 
-// A top is an intent folder in a root tree; mode 0 is none.
+// A top is the entry of an intent folder in a root tree. Mode 0 means that there is none.
 type top struct {
 	mode uint32
 	hash plumbing.Hash
 }
 
-// commit returns a commit, which is read once.
+// commit returns a commit from the cache, or reads it.
 func (m *Mirror) commit(h plumbing.Hash) (*commit, error) {
 	if c := m.commits[h]; c != nil {
 		return c, nil
@@ -59,15 +59,15 @@ func (m *Mirror) commit(h plumbing.Hash) (*commit, error) {
 	if err != nil {
 		return nil, malformed(h, err)
 	}
-	if m.kept += 1 + len(c.parents); m.kept > m.room {
-		clear(m.commits) // of heads that were pushed and left again; what is needed is read again
-		m.kept = 1 + len(c.parents)
+	if m.commitsKept += 1 + len(c.parents); m.commitsKept > m.maxKept {
+		clear(m.commits) // most belong to old heads; the others are read again
+		m.commitsKept = 1 + len(c.parents)
 	}
 	m.commits[h] = c
 	return c, nil
 }
 
-// parent returns the commit that another names as its parent: it must be here.
+// parent returns a parent of another commit. If it is missing, the mirror is damaged.
 func (m *Mirror) parent(h plumbing.Hash) (*commit, error) {
 	c, err := m.commit(h)
 	if _, wait := err.(delivery.Wait); wait {
@@ -76,9 +76,9 @@ func (m *Mirror) parent(h plumbing.Hash) (*commit, error) {
 	return c, err
 }
 
-// parseCommit reads a commit's headers exactly as git reads them: the tree, then
-// the parents, then the author and the committer. A tree or a parent that stands
-// elsewhere is none. Without a committer, the commit's time is 0.
+// parseCommit parses a commit's headers exactly as git does: the tree, then the parents,
+// then the author and the committer. Tree and parent lines in other places are ignored.
+// Without a committer, the commit's time is 0.
 func parseCommit(h plumbing.Hash, data []byte) (*commit, error) {
 	c := &commit{hash: h}
 	line, rest, ok := bytes.Cut(data, []byte("\n"))
@@ -94,7 +94,7 @@ func parseCommit(h plumbing.Hash, data []byte) (*commit, error) {
 		}
 		p, ok := parseAnyHash(parent, ended)
 		if !ok {
-			return nil, errors.New("a commit's parent is no hash")
+			return nil, errors.New("a commit's parent is not a hash")
 		}
 		if len(c.parents) == maxParents {
 			return nil, fmt.Errorf("a commit with more than %d parents", maxParents)
@@ -113,7 +113,7 @@ func parseCommit(h plumbing.Hash, data []byte) (*commit, error) {
 	return c, nil
 }
 
-// parseAnyHash reads a hash in letters of either case, as git does.
+// parseAnyHash parses a hash in upper or lower case, as git does.
 func parseAnyHash(text []byte, ok bool) (plumbing.Hash, bool) {
 	if !ok {
 		return plumbing.ZeroHash, false
@@ -121,7 +121,7 @@ func parseAnyHash(text []byte, ok bool) (plumbing.Hash, bool) {
 	return parseHash(strings.ToLower(string(text)))
 }
 
-// parsePerson reads "Name <email> seconds zone". What it cannot read is empty.
+// parsePerson parses "Name <email> seconds zone". Parts that it cannot parse are empty.
 func parsePerson(line []byte) (name, email string, when time.Time) {
 	text := strings.ToValidUTF8(string(line), "\uFFFD")
 	open, end := strings.IndexByte(text, '<'), strings.LastIndexByte(text, '>')
@@ -136,13 +136,13 @@ func parsePerson(line []byte) (name, email string, when time.Time) {
 	return strings.TrimSpace(text[:open]), strings.TrimSpace(text[open+1 : end]), time.Unix(n, 0).UTC()
 }
 
-// maxText is how much of a commit's headers, and of its message, is looked at.
+// maxText is how many bytes of a commit's headers, and of its message, are used.
 const maxText = 64 << 10
 
-// maxSubject is where a subject is cut, in bytes.
+// maxSubject is the maximum length of a subject in bytes.
 const maxSubject = 1000
 
-// Subject returns the first line of a commit's message.
+// Subject returns the first line of a commit's message, cut to about maxSubject bytes.
 func (m *Mirror) Subject(commit string) (string, error) {
 	_, message, err := m.text(commit)
 	if err != nil {
@@ -155,7 +155,7 @@ func (m *Mirror) Subject(commit string) (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
-// Author returns who wrote a commit, and when.
+// Author returns the author of a commit and the author time.
 func (m *Mirror) Author(commit string) (name, email string, when time.Time, err error) {
 	head, _, err := m.text(commit)
 	if err != nil {
@@ -170,7 +170,7 @@ func (m *Mirror) Author(commit string) (name, email string, when time.Time, err 
 	return name, email, when, nil
 }
 
-// text returns the beginning of a commit's headers and of its message.
+// text returns the first maxText bytes of a commit's headers and of its message, as UTF-8.
 func (m *Mirror) text(commit string) (head, message string, err error) {
 	h, err := hash(commit)
 	if err != nil {
@@ -195,8 +195,8 @@ func (m *Mirror) text(commit string) (head, message string, err error) {
 
 func utf8Text(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
 
-// decoder returns what reads text in an encoding that a commit names. Others
-// than Latin-1 are read as UTF-8.
+// decoder returns a function that decodes text of a commit's encoding. All encodings other
+// than Latin-1 are treated as UTF-8.
 func decoder(encoding string) func([]byte) string {
 	switch strings.ToLower(encoding) {
 	case "iso-8859-1", "iso8859-1", "latin1", "latin-1", "iso-8859-15", "iso8859-15", "windows-1252", "cp1252":
@@ -215,7 +215,8 @@ func decoder(encoding string) func([]byte) string {
 	}
 }
 
-// FirstParents returns head, its first parent, and so on, at most limit.
+// FirstParents returns head, its first parent, that one's first parent, and so on: at most
+// limit commits.
 func (m *Mirror) FirstParents(head string, limit int) ([]string, error) {
 	h, err := hash(head)
 	if err != nil {
@@ -253,7 +254,7 @@ func (m *Mirror) firstParents(h plumbing.Hash, limit int) ([]plumbing.Hash, erro
 	return line, nil
 }
 
-// IsAncestor reports whether a is b or lies in its history.
+// IsAncestor reports whether a is b or an ancestor of b.
 func (m *Mirror) IsAncestor(a, b string) (bool, error) {
 	ha, err := hash(a)
 	if err != nil {
@@ -283,8 +284,8 @@ func (m *Mirror) isAncestor(a, b plumbing.Hash) (bool, error) {
 	return found, err
 }
 
-// walk visits heads and their histories, each commit once and in no order. It
-// does not go beyond a commit for which visit says no.
+// walk calls visit for heads and their ancestors, once for each commit, in no particular
+// order. It does not follow the parents of a commit for which visit returns false.
 func (m *Mirror) walk(visit func(*commit) bool, heads ...plumbing.Hash) error {
 	err := m.walkAtMost(maxCommits, visit, heads...)
 	if errors.Is(err, errTooLong) {
@@ -296,22 +297,22 @@ func (m *Mirror) walk(visit func(*commit) bool, heads ...plumbing.Hash) error {
 
 var errTooLong = errors.New("the history is too long")
 
-// walkAtMost is walk, and ends with errTooLong where there are more commits than limit.
+// walkAtMost is like walk, but returns errTooLong if there are more than limit commits.
 func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbing.Hash) error {
-	seen := map[plumbing.Hash]bool{}
+	visited := map[plumbing.Hash]bool{}
 	todo := slices.Clone(heads)
-	cheap := m.budget()
+	withinBudget := m.budget()
 	for len(todo) > 0 {
 		h := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if seen[h] {
+		if visited[h] {
 			continue
 		}
-		seen[h] = true
-		if len(seen) > limit {
+		visited[h] = true
+		if len(visited) > limit {
 			return errTooLong
 		}
-		if limit <= maxAhead && !cheap() {
+		if limit <= maxAhead && !withinBudget() {
 			return tooBig("the commits of %.10s take more than %d MiB to unpack", heads[0], maxWork>>20)
 		}
 		c, err := m.parent(h)
@@ -322,7 +323,7 @@ func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbi
 			continue
 		}
 		for _, p := range c.parents {
-			if !seen[p] {
+			if !visited[p] {
 				todo = append(todo, p)
 			}
 		}
@@ -330,11 +331,10 @@ func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbi
 	return nil
 }
 
-// MergeBases returns all best common ancestors of a head and a branch such as main,
-// newest first. A common ancestor is a best one if it is no ancestor of another
-// common ancestor. The list is the one of `git merge-base --all`. It is empty where
-// the two histories have nothing in common. A head with more than maxAhead commits
-// down to those of the branch is refused.
+// MergeBases returns all merge bases (best common ancestors) of a head and a branch such as
+// main, newest first: the commits that `git merge-base --all` prints. The list is empty if
+// the histories have no common commit. The error is a TreeError if the head has more than
+// maxAhead commits that the branch does not have.
 func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
 	ha, err := hash(head)
 	if err != nil {
@@ -362,21 +362,21 @@ func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
 	return names, nil
 }
 
-// mergeBases returns the best common ancestors, newest first. It does not
-// believe the commits' dates.
+// mergeBases returns the merge bases, newest first. It does not use the commits' dates to
+// find them, because dates can be forged.
 func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
-	if m.reached == nil || m.reachedFrom != branch { // mostly main, which is compared with every head
-		of := map[plumbing.Hash]bool{}
+	if m.reached == nil || m.reachedFrom != branch { // usually main, which is compared with every head
+		reachable := map[plumbing.Hash]bool{}
 		err := m.walk(func(c *commit) bool {
-			of[c.hash] = true
+			reachable[c.hash] = true
 			return true
 		}, branch)
 		if err != nil {
 			return nil, err
 		}
-		m.reached, m.reachedFrom = of, branch
+		m.reached, m.reachedFrom = reachable, branch
 	}
-	// A best one lies on a way from the head that meets no other common one first.
+	// Every merge base is the first common commit on some path from the head.
 	var bases []*commit
 	err := m.walkAtMost(maxAhead, func(c *commit) bool {
 		if m.reached[c.hash] {
@@ -390,20 +390,20 @@ func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
 	if err != nil || len(bases) < 2 {
 		return bases, err
 	}
-	// Another way from the head may meet one and go on to the next.
+	// Remove those that are ancestors of another one.
 	var parents []plumbing.Hash
 	for _, c := range bases {
 		parents = append(parents, c.parents...)
 	}
-	behind := map[plumbing.Hash]bool{}
+	ancestors := map[plumbing.Hash]bool{}
 	err = m.walk(func(c *commit) bool {
-		behind[c.hash] = true
+		ancestors[c.hash] = true
 		return true
 	}, parents...)
 	if err != nil {
 		return nil, err
 	}
-	bases = slices.DeleteFunc(bases, func(c *commit) bool { return behind[c.hash] })
+	bases = slices.DeleteFunc(bases, func(c *commit) bool { return ancestors[c.hash] })
 	slices.SortFunc(bases, newest)
 	return bases, nil
 }

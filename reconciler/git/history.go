@@ -11,29 +11,29 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// A FileVersion is one content that a file has had.
+// A FileVersion is one version of a file.
 type FileVersion struct {
-	Commit string    // that brought it
+	Commit string    // the commit with the change
 	Parent string    // its first parent; empty for a root
-	Blob   string    // empty where the commit removed the file
-	When   time.Time // the committer's
-	Side   bool      // the commit came in by a merge: the branch itself was never there
-	Order  int       // of the commit in the whole history, 0 is head: to order versions of several files
+	Blob   string    // empty: the commit removed the file
+	When   time.Time // committer time
+	Side   bool      // the commit is not on the line of first parents: it was merged
+	Order  int       // position of the commit in the history, 0 is head: to order versions of several files
 }
 
-// A LineChange is what one commit did to an intent folder, compared with its first
+// A LineChange is the change of an intent folder in one commit, compared with its first
 // parent.
 type LineChange struct {
 	Commit string
-	Parent string            // its first parent; empty for a root
-	Others []string          // its other parents
-	Files  map[string]string // by name in the folder: the new blob, "" where it was removed
+	Parent string            // the first parent; empty for a root
+	Others []string          // the other parents
+	Files  map[string]string // name in the folder to new blob; "" if the file was removed
 }
 
-// Line returns the commits on head's line of first parents that changed an intent
-// folder, newest first. It ends before stop, or after limit commits, and says
-// whether it got to stop. This is what a branch itself has held: what its merged
-// branches held on their way is not in it.
+// Line returns the commits on head's line of first parents that changed an intent folder,
+// newest first. It ends before stop, or after limit commits; reached reports whether it came
+// to stop. The line contains the states of the branch itself, and not the intermediate
+// states of merged branches.
 func (m *Mirror) Line(head, stop, folder string, limit int) (changes []LineChange, reached bool, err error) {
 	i := slices.Index(folders[:], folder)
 	if i < 0 {
@@ -85,10 +85,10 @@ func (m *Mirror) Line(head, stop, folder string, limit int) (changes []LineChang
 	return changes, false, nil
 }
 
-// A change is what a commit did to one entry of an intent folder.
+// A change is the change of one entry of an intent folder in a commit.
 type change struct {
 	name string
-	blob plumbing.Hash // zero: removed
+	blob plumbing.Hash // zero: the entry was removed
 }
 
 type historyKey struct {
@@ -96,11 +96,11 @@ type historyKey struct {
 	folder int
 }
 
-// History returns the versions of an intent file, as models/pallets.yaml, in
-// the history of head: newest first and children before parents, removals
-// included. All parents are followed; a commit counts where the file differs
-// from the one in its first parent, so a merge counts for what it brought to
-// its branch. The caller must not change the slice.
+// History returns the versions of an intent file, such as models/pallets.yaml, in the
+// history of head: newest first, children before parents, including removals. All parents
+// are followed. A version is listed for each commit in which the file differs from the first
+// parent; for a merge, that is the change which the merge brought to its branch. The caller
+// must not change the slice.
 func (m *Mirror) History(head, path string) ([]FileVersion, error) {
 	h, err := hash(head)
 	if err != nil {
@@ -137,7 +137,7 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 		return nil, err
 	}
 	versions := map[string][]FileVersion{}
-	line := head // the next one on the line of first parents
+	line := head // the next commit on the line of first parents
 	for i, c := range order {
 		side := c.hash != line
 		if !side && len(c.parents) > 0 {
@@ -161,8 +161,7 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 	return versions, nil
 }
 
-// order returns head and its history, children before parents, and else the
-// newest first.
+// order returns head and all ancestors, children before parents, otherwise newest first.
 func (m *Mirror) order(head plumbing.Hash) ([]*commit, error) {
 	children, byHash := map[plumbing.Hash]int{}, map[plumbing.Hash]*commit{}
 	err := m.walk(func(c *commit) bool {
@@ -203,8 +202,7 @@ func (b *byDate) Pop() any {
 	return c
 }
 
-// changed returns what a commit did to a folder. It is remembered: a commit
-// does not change.
+// changed returns the changes of a folder in a commit. They are cached.
 func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 	if changes, ok := m.changes[folder][c.hash]; ok {
 		return changes, nil
@@ -215,26 +213,26 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := m.tops(p); err != nil {
+		if err := m.readTops(p); err != nil {
 			return nil, err
 		}
 		before = p.top[folder]
 	}
-	if err := m.tops(c); err != nil {
+	if err := m.readTops(c); err != nil {
 		return nil, err
 	}
 	var changes []change
-	if is := c.top[folder]; is != before {
+	if now := c.top[folder]; now != before {
 		before, err := m.topTree(before)
 		if err != nil {
 			return nil, err
 		}
-		after, err := m.topTree(is)
+		after, err := m.topTree(now)
 		if err != nil {
 			return nil, err
 		}
 		if changes, err = diff(before, after); err != nil {
-			return nil, malformed(is.hash, err)
+			return nil, malformed(now.hash, err)
 		}
 	}
 	if m.changesKept += 1 + len(changes); m.changesKept > 2*maxCommits {
@@ -247,7 +245,7 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 	return changes, nil
 }
 
-// topTree returns an intent folder's tree, which is empty if it is no folder.
+// topTree returns the tree of an intent folder. It is empty if the entry is not a tree.
 func (m *Mirror) topTree(t top) ([]byte, error) {
 	if t.mode != modeTree {
 		return nil, nil
@@ -255,7 +253,7 @@ func (m *Mirror) topTree(t top) ([]byte, error) {
 	return m.read(plumbing.TreeObject, t.hash)
 }
 
-// diff compares two trees entry by entry, folders in them aside.
+// diff returns the entries in which two trees differ, without subtrees.
 func diff(before, after []byte) ([]change, error) {
 	var changes []change
 	for len(before) > 0 || len(after) > 0 {

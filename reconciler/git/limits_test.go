@@ -18,8 +18,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// TestLockFileIsNamed has a lock that a killed git left.
-func TestLockFileIsNamed(t *testing.T) {
+// TestLockFile pushes while there is a lock file that a killed git left.
+func TestLockFile(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		m := open(t, t.TempDir(), remote)
@@ -29,10 +29,10 @@ func TestLockFileIsNamed(t *testing.T) {
 		err := m.Push(t.Context(), next, "refs/heads/main", main)
 		wantBlocked(t, err, filepath.Join(r.dir, "refs/heads/main.lock"), "remove the file if no git is running")
 		if strings.Contains(err.Error(), "protection") {
-			t.Errorf("%q speaks of permissions", err)
+			t.Errorf("%q mentions protection", err)
 		}
 		if refs, _ := observe(t, m); len(refs) != 1 {
-			t.Errorf("the lock is taken for a branch: %v", refs)
+			t.Errorf("the lock file is listed as a branch: %v", refs)
 		}
 		must(0, os.Remove(filepath.Join(r.dir, "refs/heads/main.lock")))
 		if err := m.Push(t.Context(), next, "refs/heads/main", main); err != nil {
@@ -46,8 +46,8 @@ func TestLockFileIsNamed(t *testing.T) {
 	})
 }
 
-// TestRedirectNamesNewAddress: a renamed repository.
-func TestRedirectNamesNewAddress(t *testing.T) {
+// TestRedirect checks the error of a renamed repository.
+func TestRedirect(t *testing.T) {
 	r := newRepo(t)
 	r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	s := serve(t, r)
@@ -71,11 +71,11 @@ func TestRedirectNamesNewAddress(t *testing.T) {
 	_, _, err = m.Observe(t.Context())
 	wantBlocked(t, err, "another host")
 	if strings.Contains(err.Error(), "evil.example") {
-		t.Errorf("%q repeats what may be anything", err)
+		t.Errorf("%q contains the untrusted address", err)
 	}
 }
 
-// TestBranchThatServerCannotSend keeps no other from being read.
+// TestBranchThatServerCannotSend checks that other branches are read.
 func TestBranchThatServerCannotSend(t *testing.T) {
 	r := newRepo(t)
 	r.git("config", "fastimport.unpackLimit", "1000")
@@ -96,16 +96,16 @@ func TestBranchThatServerCannotSend(t *testing.T) {
 	}
 	next := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "2"})
 	if refs, changed := observe(t, m); !changed || refs["refs/heads/main"] != next {
-		t.Errorf("main does not go on: %v", refs)
+		t.Errorf("main is not updated: %v", refs)
 	}
 	must(0, os.WriteFile(object, text, 0o600))
-	m.failed = map[plumbing.Hash]failure{} // as if the pause were over
+	m.failed = map[plumbing.Hash]failure{} // end the pause
 	if refs, _ := observe(t, m); refs["refs/heads/bad"] != bad || len(m.Unreadable()) != 0 {
-		t.Errorf("mended: got %v, %v", refs, m.Unreadable())
+		t.Errorf("repaired: got %v, %v", refs, m.Unreadable())
 	}
 }
 
-// disk returns the bytes in a folder.
+// disk returns the size of all files in a folder in bytes.
 func disk(t *testing.T, dir string) (size int64) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
@@ -123,7 +123,7 @@ func disk(t *testing.T, dir string) (size int64) {
 	return size
 }
 
-// junk is a pull request of files that no compression makes smaller.
+// junk pushes a pull request with random files, which cannot be compressed.
 func junk(r *repo, ref, parent string, files, size int) string {
 	random := rand.NewChaCha8([32]byte{byte(len(ref)), byte(files)})
 	list := map[string]string{}
@@ -135,9 +135,9 @@ func junk(r *repo, ref, parent string, files, size int) string {
 	return r.commit(ref, list, parent)
 }
 
-// TestClosedPullRequestLeavesTheDisk: what a stranger pushed goes when the pull
-// request is closed, whether the server removes its ref or not.
-func TestClosedPullRequestLeavesTheDisk(t *testing.T) {
+// TestClosedPullRequestIsRemoved checks that the objects of a pull request are removed after
+// it is closed, whether the server removes its ref or not.
+func TestClosedPullRequestIsRemoved(t *testing.T) {
 	for _, removed := range []bool{true, false} {
 		t.Run(fmt.Sprint("ref removed: ", removed), func(t *testing.T) {
 			r := newRepo(t)
@@ -148,7 +148,7 @@ func TestClosedPullRequestLeavesTheDisk(t *testing.T) {
 			m := open(t, dir, serve(t, r).remote())
 			m.KeepPulls(nil)
 			if observe(t, m); m.Has(head) == nil || m.Has(main) != nil {
-				t.Error("a closed pull request's head was brought, or main was not")
+				t.Error("a closed pull request's head was fetched, or main was not")
 			}
 			m.KeepPulls([]int{1})
 			if _, changed := observe(t, m); !changed || m.Has(head) != nil {
@@ -159,7 +159,7 @@ func TestClosedPullRequestLeavesTheDisk(t *testing.T) {
 			}
 			m.KeepPulls([]int{1})
 			observe(t, m)
-			m.base -= maxGarbage - 100_000 // it may grow by 100 kB
+			m.baseSize -= maxGarbage - 100_000 // let the mirror grow by 100 kB only
 			if _, changed := observe(t, m); changed || m.Has(head) != nil {
 				t.Errorf("an open pull request's pack counts as garbage: %v", m.Has(head))
 			}
@@ -173,7 +173,7 @@ func TestClosedPullRequestLeavesTheDisk(t *testing.T) {
 				t.Errorf("main: got %v, %v", refs, m.Has(next))
 			}
 			if size := disk(t, dir); size > 1<<20 {
-				t.Errorf("%d MiB are left", size>>20)
+				t.Errorf("the mirror still has %d MiB", size>>20)
 			}
 			if files, err := m.Files(next); err != nil || len(files) != 1 {
 				t.Errorf("got %v, %v", files, err)
@@ -182,8 +182,9 @@ func TestClosedPullRequestLeavesTheDisk(t *testing.T) {
 	}
 }
 
-// TestClosedPullRequestLeavesALargeRepository: how much may stay does not grow with the repository.
-func TestClosedPullRequestLeavesALargeRepository(t *testing.T) {
+// TestClosedPullRequestOfALargeRepository checks that the limit for closed pull requests does not grow with the
+// repository.
+func TestClosedPullRequestOfALargeRepository(t *testing.T) {
 	r := newRepo(t)
 	r.git("config", "uploadpack.allowFilter", "false")
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -192,7 +193,7 @@ func TestClosedPullRequestLeavesALargeRepository(t *testing.T) {
 	m := open(t, dir, serve(t, r).remote())
 	m.KeepPulls([]int{1})
 	observe(t, m)
-	m.base = 1 << 40 // as if the rest of the repository were large
+	m.baseSize = 1 << 40 // as if the rest of the repository were large
 	if observe(t, m); m.Has(head) != nil || disk(t, dir) < maxGarbage {
 		t.Fatalf("while it is open: %v, %d bytes", m.Has(head), disk(t, dir))
 	}
@@ -201,11 +202,11 @@ func TestClosedPullRequestLeavesALargeRepository(t *testing.T) {
 		t.Errorf("main: got %v, %v", refs, m.Has(main))
 	}
 	if size := disk(t, dir); size > 1<<20 {
-		t.Errorf("%d MiB are left", size>>20)
+		t.Errorf("the mirror still has %d MiB", size>>20)
 	}
 }
 
-// TestLargeFilesStayOnTheServer: what is too large to be intent is not brought.
+// TestLargeFilesStayOnTheServer checks that files larger than MaxBlob are not fetched.
 func TestLargeFilesStayOnTheServer(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -217,7 +218,7 @@ func TestLargeFilesStayOnTheServer(t *testing.T) {
 	}
 }
 
-// TestPullRequestsPackIsLimited: one pack over the limit fails its commit alone.
+// TestPullRequestsPackIsLimited checks that only the commit whose pack exceeds the limit is refused.
 func TestPullRequestsPackIsLimited(t *testing.T) {
 	r := newRepo(t)
 	r.git("config", "uploadpack.allowFilter", "false")
@@ -233,18 +234,18 @@ func TestPullRequestsPackIsLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fetch{m: m, session: session, adv: adv, tries: maxFetches}
-	f.others(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(fine))},
+	f.bringOthers(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(fine))},
 		bounds{objects: 1000, pack: 1 << 20, unpacked: 1 << 30, commit: maxCommit}, time.Minute)
 	if _, ok := errors.AsType[TreeError](m.Has(head)); !ok || !errors.Is(m.Has(head), ErrTooBig) {
 		t.Errorf("got %v", m.Has(head))
 	}
 	if m.Has(main) != nil || m.Has(fine) != nil || disk(t, dir) > 100_000 {
-		t.Errorf("the others: %v, %v; %d bytes on disk", m.Has(main), m.Has(fine), disk(t, dir))
+		t.Errorf("other commits: %v, %v; %d bytes on disk", m.Has(main), m.Has(fine), disk(t, dir))
 	}
 }
 
-// TestSilentServerEndsWithItsContext: a server takes the request and says nothing.
-func TestSilentServerEndsWithItsContext(t *testing.T) {
+// TestSilentServer checks that calls end with their context if the server does not respond.
+func TestSilentServer(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	s := serve(t, r)
@@ -257,11 +258,11 @@ func TestSilentServerEndsWithItsContext(t *testing.T) {
 			if !strings.HasSuffix(req.URL.Path, part) {
 				return false
 			}
-			io.Copy(io.Discard, req.Body) // or the server does not see that the client has gone
+			io.Copy(io.Discard, req.Body) // else net/http does not detect that the client is gone
 			<-req.Context().Done()
 			return true
 		}
-		for name, ask := range map[string]func(context.Context) error{
+		for name, call := range map[string]func(context.Context) error{
 			"Observe": func(ctx context.Context) error { _, _, err := m.Observe(ctx); return err },
 			"Push":    func(ctx context.Context) error { return m.Push(ctx, next, "refs/heads/main", now) },
 		} {
@@ -271,7 +272,7 @@ func TestSilentServerEndsWithItsContext(t *testing.T) {
 				}
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			err := ask(ctx)
+			err := call(ctx)
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s at %s: got %v", name, part, err)
@@ -280,9 +281,9 @@ func TestSilentServerEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestMirrorIsReadWhileItIsClonedAnew: a damaged mirror of a server that is down
-// keeps what can be read of it.
-func TestMirrorIsReadWhileItIsClonedAnew(t *testing.T) {
+// TestDamagedMirrorIsReadable checks that a damaged mirror can be read while the server is
+// down and it cannot be cloned again.
+func TestDamagedMirrorIsReadable(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	s := serve(t, r)
@@ -304,11 +305,11 @@ func TestMirrorIsReadWhileItIsClonedAnew(t *testing.T) {
 		t.Errorf("got %v, %v", refs, changed)
 	}
 	if _, changed := observe(t, m); changed {
-		t.Error("it is cloned again and again")
+		t.Error("the mirror is cloned twice")
 	}
 }
 
-// long makes a branch of so many commits on top of a parent, and returns its head.
+// long makes a branch with a number of commits on top of a parent, and returns its head.
 func long(r *repo, branch, parent string, commits int) string {
 	var script strings.Builder
 	for i := range commits {
@@ -322,9 +323,9 @@ func long(r *repo, branch, parent string, commits int) string {
 	return r.git("rev-parse", branch)
 }
 
-// TestLongHistoryFailsAlone: a head with very many commits of its own is refused, and costs no more than its bound. The
-// same length on main is no reason.
-func TestLongHistoryFailsAlone(t *testing.T) {
+// TestLongHistory checks that a head with more than maxAhead commits of its own is refused after a limited number of
+// reads, and that a long history of main is allowed.
+func TestLongHistory(t *testing.T) {
 	r := newRepo(t)
 	root := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	main := long(r, "main", root, maxAhead+10)
@@ -359,8 +360,8 @@ func TestLongHistoryFailsAlone(t *testing.T) {
 	}
 }
 
-// TestManyHeadsLeaveRoomForOthers: heads that came and went fill no memory, and keep no other from being read.
-func TestManyHeadsLeaveRoomForOthers(t *testing.T) {
+// TestCommitCacheIsLimited checks that the cache of commits is limited, and that all heads can be read.
+func TestCommitCacheIsLimited(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	for i := range 10 {
@@ -368,7 +369,7 @@ func TestManyHeadsLeaveRoomForOthers(t *testing.T) {
 	}
 	m := open(t, t.TempDir(), Remote{URL: r.dir})
 	refs, _ := observe(t, m)
-	m.room = 250
+	m.maxKept = 250
 	for name, h := range refs {
 		if bases, err := m.MergeBases(h, main); err != nil || !slices.Equal(bases, []string{main}) {
 			t.Errorf("%s: got %v, %v", name, bases, err)
@@ -376,33 +377,33 @@ func TestManyHeadsLeaveRoomForOthers(t *testing.T) {
 		if list, err := m.History(h, "models/a.yaml"); err != nil || len(list) != 1 {
 			t.Errorf("%s: history %v, %v", name, list, err)
 		}
-		if n := len(m.commits); n > m.room {
+		if n := len(m.commits); n > m.maxKept {
 			t.Errorf("%d commits are kept", n)
 		}
 	}
 }
 
-// A server that takes a request and never answers, or stops in the middle of an answer, keeps nobody from ending.
-func TestHungFetchEndsWithItsContext(t *testing.T) {
+// A fetch ends with its context if the server does not respond, or stops in the middle of a response.
+func TestFetchEndsWithItsContext(t *testing.T) {
 	for name, path := range map[string]string{"the list of refs": "/info/refs", "the pack": "/git-upload-pack"} {
 		for _, begun := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, begun %v", name, begun), func(t *testing.T) {
 				r := newRepo(t)
 				r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 				s := serve(t, r)
-				asked := make(chan struct{}, 10)
+				requested := make(chan struct{}, 10)
 				s.before = func(w http.ResponseWriter, req *http.Request) bool {
 					if !strings.HasSuffix(req.URL.Path, path) {
 						return false
 					}
-					io.Copy(io.Discard, req.Body) // else the request does not notice that its client is gone
+					io.Copy(io.Discard, req.Body) // else net/http does not detect that the client is gone
 					if begun {
 						w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
 						w.WriteHeader(http.StatusOK)
 						io.WriteString(w, "0008NAK\n")
 						http.NewResponseController(w).Flush()
 					}
-					asked <- struct{}{}
+					requested <- struct{}{}
 					<-req.Context().Done()
 					return true
 				}
@@ -410,14 +411,14 @@ func TestHungFetchEndsWithItsContext(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { _, _, err := m.Observe(ctx); ended <- err }()
-				<-asked
+				<-requested
 				cancel()
 				if err := <-ended; err == nil {
-					t.Error("it says that all was read")
+					t.Error("Observe returns no error")
 				}
 				s.before = nil
 				if _, changed := observe(t, m); !changed {
-					t.Error("afterwards nothing is read")
+					t.Error("the next Observe reads nothing")
 				}
 			})
 		}

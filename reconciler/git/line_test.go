@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// Line shows what a branch itself has held: what a merge brought counts, and what its
-// side did on the way does not.
-func TestLineIsOfFirstParents(t *testing.T) {
+// Line follows first parents: it contains the change of a merge, and not the intermediate
+// commits of the merged branch.
+func TestLine(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		root := r.commit("refs/heads/main", map[string]string{"gates/g.yaml": "1"})
 		side := r.commit("refs/heads/side", map[string]string{"gates/g.yaml": "2"}, root)

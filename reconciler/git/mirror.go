@@ -28,26 +28,25 @@ const (
 	Pull   = "refs/pull/"
 )
 
-// MaxBlob is the largest file that is ever read, in bytes: an intent file that is
-// larger is a complaint. Larger files stay on the remote.
+// MaxBlob is the size in bytes of the largest blob that is read. Larger blobs stay on the
+// remote; a larger intent file is invalid.
 const MaxBlob = intent.MaxFileSize
 
-// ErrMoved means that the ref is not where the caller thought: look again.
-var ErrMoved = errors.New("the ref has moved meanwhile")
+// ErrMoved means that compare-and-swap failed: the ref is not at the old commit any more.
+var ErrMoved = errors.New("the ref has moved in the meantime")
 
-// ErrTooBig means that a file, or what a commit holds, is larger than it may be.
+// ErrTooBig means that a blob, or the content of a commit, exceeds a limit.
 var ErrTooBig = errors.New("the file is too large")
 
-// A TreeError says that one commit cannot be read because of what is in it: an
-// object that is malformed or too large, or too many files. Other commits can be
-// read. It is for the people who pushed the commit. It is ErrTooBig where there
-// is too much.
+// A TreeError means that one commit cannot be read because of its content: an object is
+// malformed or too large, or there are too many files. Other commits can be read. The
+// message is for the people who pushed the commit.
 type TreeError struct {
 	delivery.Blocked
-	TooBig bool
+	TooBig bool // a limit is exceeded; the error is then also ErrTooBig
 }
 
-// Unwrap returns the Blocked, and ErrTooBig where there is too much.
+// Unwrap returns the Blocked, and ErrTooBig if a limit is exceeded.
 func (e TreeError) Unwrap() []error {
 	if e.TooBig {
 		return []error{e.Blocked, ErrTooBig}
@@ -55,18 +54,18 @@ func (e TreeError) Unwrap() []error {
 	return []error{e.Blocked}
 }
 
-// at says which commit it is about.
+// at adds the commit to the message.
 func (e TreeError) at(commit plumbing.Hash) TreeError {
 	e.What = fmt.Sprintf("%s, at commit %.10s", e.What, commit)
 	return e
 }
 
-// tooBig makes a TreeError about something that is too large.
+// tooBig returns a TreeError about something that exceeds a limit.
 func tooBig(format string, args ...any) error {
-	return TreeError{delivery.Blockedf("take it out of the branch's history", format, args...), true}
+	return TreeError{delivery.Blockedf("remove it from the branch's history", format, args...), true}
 }
 
-// A Mirror is an open copy of a repository.
+// A Mirror is an open mirror of a repository.
 type Mirror struct {
 	dir    string
 	remote *remote
@@ -74,47 +73,47 @@ type Mirror struct {
 
 	net sync.Mutex // one Observe at a time; taken before mu
 
-	mu           sync.Mutex // guards all below; never held while waiting for the network
+	mu           sync.Mutex // protects all fields below; not locked while waiting for the network
 	own          *store
-	folder       *store // the remote's own objects where it is a folder of this machine, else nil
+	folder       *store // objects of a remote that is a local folder, else nil
 	observed     bool
 	observedRefs map[string]plumbing.Hash
-	refs         map[string]string           // observedRefs as text; replaced, never changed
-	bad          map[string]delivery.Blocked // refs that the last Observe could not read, and why
-	head         string                      // the ref that the remote's HEAD names; empty if it names none
-	last         *folderState                // what observeFolder has read last
-	refFiles     map[string]refFile          // the loose refs' files as it read them
-	refused      map[plumbing.Hash]string    // commits of refs that were too large to bring, and why
-	alone        map[plumbing.Hash]bool      // commits that are brought one by one: with others they took too long
+	refs         map[string]string           // observedRefs as text; immutable
+	unreadable   map[string]delivery.Blocked // refs that the last Observe could not read, and why
+	head         string                      // target of the remote's HEAD; empty if it is not a symbolic ref
+	lastState    *folderState                // result of the last observeFolder
+	refFiles     map[string]refFile          // loose refs that observeFolder has read
+	refused      map[plumbing.Hash]string    // commits of refs that exceed a limit, and which
+	fetchAlone   map[plumbing.Hash]bool      // commits to fetch one by one, because together they took too long
 	committer    Committer
-	broken       error                  // the mirror is damaged: the next Observe clones it again
-	blamed       map[plumbing.Hash]bool // objects for which it was
+	broken       error                  // not nil: the mirror is damaged, and the next Observe clones it again
+	reclonedFor  map[plumbing.Hash]bool // unreadable objects for which the mirror was cloned again
 	failed       map[plumbing.Hash]failure
-	keep         map[string]bool            // refs of open pull requests; nil: all are
-	pulled       map[string][]plumbing.Hash // packs that pull requests alone have brought, and their heads
-	base         int64                      // bytes of packs when it was cloned, without those
+	openPulls    map[string]bool            // refs of open pull requests; nil: all are open
+	pullPacks    map[string][]plumbing.Hash // packs fetched only for pull requests, with the heads
+	baseSize     int64                      // bytes of packs after the last clone, without pullPacks
 
-	commits   map[plumbing.Hash]*commit
-	room      int // how many of them and of their parents are kept
-	kept      int
-	lists     map[listKey]*list
-	latest    [len(folders)]*list      // of each folder, the one asked for last
-	listed    int                      // files in lists
-	files     map[plumbing.Hash][]File // by root tree
-	filesKept int                      // files in files
-	unread    map[plumbing.Hash]error  // commits whose files cannot be read, and why
-	histories map[historyKey]map[string][]FileVersion
-	changes   [len(folders)]map[plumbing.Hash][]change
+	commits     map[plumbing.Hash]*commit
+	maxKept     int // limit of commitsKept
+	commitsKept int // commits and parent hashes in commits
+	lists       map[listKey]*list
+	latest      [len(folders)]*list      // the last returned list of each folder
+	listed      int                      // files in lists
+	files       map[plumbing.Hash][]File // by root tree
+	filesKept   int                      // files in files
+	treeErrors  map[plumbing.Hash]error  // errors of commits whose files cannot be read
+	histories   map[historyKey]map[string][]FileVersion
+	changes     [len(folders)]map[plumbing.Hash][]change
 
 	changesKept int // commits and changes in changes
 
-	reached     map[plumbing.Hash]bool // the history of reachedFrom
+	reached     map[plumbing.Hash]bool // all commits reachable from reachedFrom
 	reachedFrom plumbing.Hash
 }
 
-// Open opens the mirror in dir, and makes the folder if it is not there. It
-// asks the remote nothing: until the first Observe a new mirror is empty, and
-// an old one has what it had.
+// Open opens the mirror in dir, and creates the folder if needed. It does not contact the
+// remote: until the first Observe, a new mirror is empty, and an existing one has the state
+// of its last Observe. A damaged mirror is emptied.
 func Open(dir string, r Remote) (*Mirror, error) {
 	rem, err := newRemote(r)
 	if err != nil {
@@ -131,7 +130,7 @@ func Open(dir string, r Remote) (*Mirror, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mirror{dir: dir, remote: rem, lock: lock, blamed: map[plumbing.Hash]bool{},
+	m := &Mirror{dir: dir, remote: rem, lock: lock, reclonedFor: map[plumbing.Hash]bool{},
 		committer: Committer{Name: delivery.CommitName, Email: delivery.CommitEmail}}
 	if err := m.open(); err != nil {
 		lock.Unlock()
@@ -140,7 +139,7 @@ func Open(dir string, r Remote) (*Mirror, error) {
 	return m, nil
 }
 
-// Close gives the folder back.
+// Close releases the folder. It waits for a running Observe.
 func (m *Mirror) Close() error {
 	m.net.Lock()
 	defer m.net.Unlock()
@@ -156,8 +155,8 @@ func (m *Mirror) Close() error {
 
 const lockName = "aob.lock"
 
-// config is the mirror's config file. A mirror whose file says anything else is
-// of another repository, or was made by another aob.
+// config returns the content of the mirror's config file. If the file differs, the mirror
+// is of another repository or of another version of aob.
 func (m *Mirror) config() string {
 	return fmt.Sprintf("[core]\n\trepositoryformatversion = 0\n\tbare = true\n[remote \"origin\"]\n\turl = "+
 		"%s\n[aob]\n\tmirror = 1\n", strconv.Quote(m.remote.url))
@@ -167,7 +166,7 @@ func (m *Mirror) open() error {
 	text, err := os.ReadFile(filepath.Join(m.dir, "config"))
 	switch {
 	case err == nil && string(text) == m.config():
-		for _, name := range []string{renewed, replaced} {
+		for _, name := range []string{newDir, oldDir} {
 			if err := os.RemoveAll(filepath.Join(m.dir, name)); err != nil {
 				return err
 			}
@@ -183,7 +182,7 @@ func (m *Mirror) open() error {
 		}
 		if len(entries) > 1 {
 			return delivery.Blockedf("give another folder, or empty this one",
-				"%s holds something else than a mirror of aob's", m.dir)
+				"the folder %s contains files that are not a mirror of aob", m.dir)
 		}
 	default:
 		return err
@@ -191,9 +190,9 @@ func (m *Mirror) open() error {
 	return m.clear()
 }
 
-// load reads what a mirror of this remote has left.
+// load opens the existing mirror in the folder. An error means that it is damaged.
 func (m *Mirror) load() error {
-	m.forget()
+	m.reset()
 	if err := m.own.verify(); err != nil {
 		return err
 	}
@@ -214,7 +213,7 @@ func (m *Mirror) load() error {
 	return nil
 }
 
-// clear empties the folder and makes an empty mirror in it.
+// clear empties the folder and creates an empty mirror in it.
 func (m *Mirror) clear() error {
 	if m.own != nil {
 		m.own.close()
@@ -223,7 +222,7 @@ func (m *Mirror) clear() error {
 	if err != nil {
 		return err
 	}
-	// The config goes last: without it the folder would not be taken for ours.
+	// The config is removed last, because without it the folder is not recognized as a mirror after a crash.
 	for _, config := range []bool{false, true} {
 		for _, e := range entries {
 			if e.Name() != lockName && (e.Name() == "config") == config {
@@ -244,30 +243,30 @@ func (m *Mirror) clear() error {
 	if err := os.WriteFile(filepath.Join(m.dir, "HEAD"), []byte("ref: refs/heads/main\n"), 0o600); err != nil {
 		return err
 	}
-	m.forget()
+	m.reset()
 	return nil
 }
 
-// forget empties everything that is in memory.
-func (m *Mirror) forget() {
+// reset clears all state in memory.
+func (m *Mirror) reset() {
 	m.own = newStore(m.dir, false)
 	if m.remote.folder != "" && m.folder == nil {
 		m.folder = newStore(m.remote.folder, true)
 	}
 	m.observed, m.broken = false, nil
-	m.bad, m.head, m.last, m.refFiles = nil, "", nil, nil
+	m.unreadable, m.head, m.lastState, m.refFiles = nil, "", nil, nil
 	m.setRefs(nil)
 	m.refused = map[plumbing.Hash]string{}
-	m.alone = map[plumbing.Hash]bool{}
+	m.fetchAlone = map[plumbing.Hash]bool{}
 	m.failed = map[plumbing.Hash]failure{}
-	m.pulled, m.base = map[string][]plumbing.Hash{}, 0
-	m.commits, m.room, m.kept = map[plumbing.Hash]*commit{}, 2*maxCommits, 0
+	m.pullPacks, m.baseSize = map[string][]plumbing.Hash{}, 0
+	m.commits, m.maxKept, m.commitsKept = map[plumbing.Hash]*commit{}, 2*maxCommits, 0
 	m.reached = nil
 	m.lists = map[listKey]*list{}
 	m.latest = [len(folders)]*list{}
 	m.files = map[plumbing.Hash][]File{}
 	m.listed, m.filesKept = 0, 0
-	m.unread = map[plumbing.Hash]error{}
+	m.treeErrors = map[plumbing.Hash]error{}
 	m.histories = map[historyKey]map[string][]FileVersion{}
 	m.changesKept = 0
 	for i := range m.changes {
@@ -284,27 +283,24 @@ func (m *Mirror) setRefs(refs map[string]plumbing.Hash) {
 	}
 }
 
-// Refs returns what the last Observe returned, without asking the remote. The
-// caller must not change it.
+// Refs returns the refs of the last Observe. The caller must not change the map.
 func (m *Mirror) Refs() map[string]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.refs
 }
 
-// Unreadable returns the refs that the last Observe could not read, and why.
-// What their pull requests need is not known: it must not be thought closed. The
-// key packed-refs stands for refs whose names cannot be read either. The caller
-// must not change the map.
+// Unreadable returns the refs that the last Observe could not read, and why. They still
+// exist, so their pull requests must not be treated as closed. The key packed-refs stands
+// for refs whose names are unknown too. The caller must not change the map.
 func (m *Mirror) Unreadable() map[string]delivery.Blocked {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.bad
+	return m.unreadable
 }
 
-// Missing says why the last Observe did not return a ref: it cannot be read, or
-// it is not there. It is nil if the ref was returned, and where the repository
-// is empty: then nothing was pushed yet.
+// Missing returns why the last Observe did not return a ref: the ref cannot be read or does
+// not exist. It returns nil if the ref was returned, or if the repository is empty.
 func (m *Mirror) Missing(ref string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -312,7 +308,7 @@ func (m *Mirror) Missing(ref string) error {
 		return nil
 	}
 	for _, name := range []string{ref, packedRefs} {
-		if b, ok := m.bad[name]; ok {
+		if b, ok := m.unreadable[name]; ok {
 			return m.remote.explain("read", b)
 		}
 	}
@@ -325,7 +321,7 @@ func (m *Mirror) Missing(ref string) error {
 	}
 	head := strings.TrimPrefix(m.head, Branch)
 	switch {
-	case len(others) == 0 && len(m.bad) == 0:
+	case len(others) == 0 && len(m.unreadable) == 0:
 		return nil
 	case head != "" && head != branch:
 		return delivery.Blockedf(fmt.Sprintf("write `main: %s` into the server's configuration, or push the branch %s",
@@ -335,12 +331,12 @@ func (m *Mirror) Missing(ref string) error {
 	if len(others) > 3 {
 		others = append(others[:3], "others")
 	}
-	return delivery.Blockedf("push it, or give the right name as `main` in the server's configuration",
+	return delivery.Blockedf("push it, or write the right name as `main` into the server's configuration",
 		"%s has no branch %s; it has %s", m.remote.url, branch, strings.Join(others, ", "))
 }
 
-// Has returns nil if the commit is here. Otherwise the error is Wait (the
-// remote has not shown it yet) or Blocked (it is too large to bring).
+// Has returns nil if the mirror has the commit. Otherwise the error is Wait (it was not
+// fetched yet) or Blocked (it exceeds a limit).
 func (m *Mirror) Has(commit string) error {
 	h, err := hash(commit)
 	if err != nil {
@@ -352,7 +348,7 @@ func (m *Mirror) Has(commit string) error {
 	return err
 }
 
-// read reads a commit or tree, wherever it is.
+// read reads a commit or tree from the mirror or from a local remote.
 func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	limit := int64(maxTree)
 	if t == plumbing.CommitObject {
@@ -364,60 +360,60 @@ func (m *Mirror) read(t plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	}
 	switch {
 	case err == nil:
-		delete(m.blamed, h)
+		delete(m.reclonedFor, h)
 		return data, nil
 	case m.refused[h] != "":
-		return nil, tooBig("commit %.10s brings %s", h, m.refused[h])
+		return nil, tooBig("commit %.10s needs %s", h, m.refused[h])
 	case errors.Is(err, ErrTooBig):
 		return nil, tooBig("the %s %.10s has more than %d MiB", t, h, limit>>20)
 	case errors.Is(err, errKind):
-		return nil, malformed(h, fmt.Errorf("it is no %s", t))
+		return nil, malformed(h, fmt.Errorf("it is not a %s", t))
 	case errors.Is(err, errMissing) && t == plumbing.CommitObject:
 		return nil, delivery.Wait{For: 2 * time.Second,
-			What: fmt.Sprintf("the repository has not shown commit %.10s yet", h)}
+			What: fmt.Sprintf("commit %.10s was not fetched from the repository yet", h)}
 	}
 	return nil, m.damaged(h, err)
 }
 
-// malformed is about what somebody has pushed and git would not make. It is as
-// it came: cloning again would not help.
+// malformed returns a TreeError about an object that git would not create. Cloning again
+// would not help, because it was pushed like that.
 func malformed(h plumbing.Hash, err error) error {
-	return TreeError{Blocked: delivery.Blockedf("take it out of the branch's history; `git fsck` finds it",
+	return TreeError{Blocked: delivery.Blockedf("remove it from the branch's history; `git fsck` finds it",
 		"object %.10s of the repository is malformed: %v", h, err)}
 }
 
-// damaged notes that an object which must be here cannot be read. The mirror is
-// cloned again for it once.
+// damaged returns the error of an object that must exist and cannot be read. The first time,
+// it makes the next Observe clone the mirror again.
 func (m *Mirror) damaged(h plumbing.Hash, err error) error {
-	if m.folder != nil && len(m.folder.lost) > 0 {
-		err = fmt.Errorf("%w; %s", err, m.folder.lost[0])
+	if m.folder != nil && len(m.folder.problems) > 0 {
+		err = fmt.Errorf("%w; %s", err, m.folder.problems[0])
 	}
-	if m.folder != nil || m.blamed[h] {
+	if m.folder != nil || m.reclonedFor[h] {
 		return delivery.Blockedf("run `git fsck` there", "the repository %s is damaged at %.10s: %v", m.remote.url, h,
 			err)
 	}
-	m.blamed[h] = true
+	m.reclonedFor[h] = true
 	m.broken = fmt.Errorf("the mirror %s is damaged at %.10s, and will be cloned again: %w", m.dir, h, err)
 	return m.broken
 }
 
-// maxWork is how many bytes are unpacked to read one head of a stranger's: its files, or its commits.
+// maxWork is how many bytes may be unpacked to read the files, or the commits, of one head.
 const maxWork = 1 << 30
 
-// budget returns a function that says whether no more than maxWork bytes were unpacked since.
+// budget returns a function that reports whether at most maxWork bytes were unpacked since the call of budget.
 func (m *Mirror) budget() func() bool {
-	done := func() int64 {
+	unpacked := func() int64 {
 		work := m.own.cache.work
 		if m.folder != nil {
 			work += m.folder.cache.work
 		}
 		return work
 	}
-	start := done()
-	return func() bool { return done()-start <= maxWork }
+	start := unpacked()
+	return func() bool { return unpacked()-start <= maxWork }
 }
 
-// hash reads a hash that the caller gives.
+// hash parses a hash given by a caller.
 func hash(s string) (plumbing.Hash, error) {
 	h, ok := parseHash(s)
 	if !ok {

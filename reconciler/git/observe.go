@@ -24,14 +24,13 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Observe asks the remote for its branches and pull requests, brings what is
-// new, and returns the commit of each by the ref's full name, as
-// refs/heads/main and refs/pull/7/head. changed says whether any differs from
-// what the last call returned; the first call's answer is always a change. The
-// caller must not change the map.
+// Observe lists the branches and pull request heads of the remote, fetches new commits, and
+// returns the commits by full ref name, such as refs/heads/main and refs/pull/7/head.
+// changed reports whether anything differs from the last call; it is always true for the
+// first call. The caller must not change the map.
 //
-// The content of a ref may be too large to bring. The ref is returned all the
-// same, and whatever is asked about its commit is answered with Blocked.
+// A ref whose commit exceeds a limit is returned too. All methods that read its commit then
+// return a TreeError. Refs that cannot be read are in Unreadable.
 func (m *Mirror) Observe(ctx context.Context) (refs map[string]string, changed bool, err error) {
 	m.net.Lock()
 	defer m.net.Unlock()
@@ -39,14 +38,14 @@ func (m *Mirror) Observe(ctx context.Context) (refs map[string]string, changed b
 		refs, changed, err = m.observeFolder()
 	} else {
 		m.mu.Lock()
-		anew := m.broken != nil || m.garbage()
+		reclone := m.broken != nil || m.needsReclone()
 		m.mu.Unlock()
-		if anew {
-			err = m.renew(ctx)
+		if reclone {
+			err = m.reclone(ctx)
 		}
 		if err == nil {
 			refs, changed, err = m.observeRemote(ctx)
-			changed = changed || anew
+			changed = changed || reclone
 		}
 	}
 	if err != nil {
@@ -55,7 +54,8 @@ func (m *Mirror) Observe(ctx context.Context) (refs map[string]string, changed b
 	return refs, changed, m.tidy(changed)
 }
 
-// tidy merges packs when nothing else is to do, or when it has to be.
+// tidy merges packs if there are more than maxPacks; while busy, only if there are more than
+// twice as many.
 func (m *Mirror) tidy(busy bool) error {
 	m.mu.Lock()
 	packs := len(m.own.packs)
@@ -80,21 +80,21 @@ func (m *Mirror) observeFolder() (map[string]string, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refFiles = state.files
-	if m.observed && len(m.bad) == 0 && state.equal(m.last) {
+	if m.observed && len(m.unreadable) == 0 && state.equal(m.lastState) {
 		return m.refs, false, nil
 	}
 	m.folder.stale = true
-	bad := maps.Clone(state.bad)
+	bad := maps.Clone(state.unreadable)
 	readable := map[string]plumbing.Hash{}
-	for name, h := range interesting(state.refs) {
+	for name, h := range trackedRefs(state.refs) {
 		if m.observedRefs[name] == h {
 			readable[name] = h
 			continue
 		}
 		m.folder.stale = true
-		// The commit must be there. One that is malformed is: the error is its own.
+		// The commit must exist. A malformed commit does; its error is returned when it is read.
 		if _, err := m.commit(h); isWait(err) {
-			bad[name] = m.lost(name, h)
+			bad[name] = m.lostCommit(name, h)
 			continue
 		} else if _, own := errors.AsType[TreeError](err); err != nil && !own {
 			blocked, ok := errors.AsType[delivery.Blocked](err)
@@ -106,8 +106,9 @@ func (m *Mirror) observeFolder() (map[string]string, bool, error) {
 		}
 		readable[name] = h
 	}
-	changed := !m.observed || !maps.Equal(readable, m.observedRefs) || !maps.Equal(bad, m.bad) || state.head != m.head
-	m.last, m.bad, m.head, m.observed = state, bad, state.head, true
+	changed := !m.observed || !maps.Equal(readable, m.observedRefs) || !maps.Equal(bad, m.unreadable) ||
+		state.head != m.head
+	m.lastState, m.unreadable, m.head, m.observed = state, bad, state.head, true
 	if changed {
 		m.setRefs(readable)
 	}
@@ -119,12 +120,12 @@ func isWait(err error) bool {
 	return wait
 }
 
-// lost says that the commit of a ref is not in the repository.
-func (m *Mirror) lost(name string, h plumbing.Hash) delivery.Blocked {
+// lostCommit returns the error of a ref whose commit is not in the repository.
+func (m *Mirror) lostCommit(name string, h plumbing.Hash) delivery.Blocked {
 	b := delivery.Blockedf("push the branch again; `git fsck` there finds what else is missing",
 		"%s names commit %.10s, which is not in the repository", name, h)
-	if len(m.folder.lost) > 0 {
-		b.What += "; " + m.folder.lost[0]
+	if len(m.folder.problems) > 0 {
+		b.What += "; " + m.folder.problems[0]
 		b.Do = "put that back, or push the branch again"
 	}
 	return b
@@ -138,11 +139,11 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	if len(adv.Shallows) > 0 {
 		return nil, false, m.remote.explain("read", shallowClone("the repository"))
 	}
-	now := interesting(adv.References)
+	now := trackedRefs(adv.References)
 	m.mu.Lock()
 	head := symbolicHead(adv)
 	branches, pulls := m.missing(now)
-	if m.observed && len(branches)+len(pulls)+len(m.bad) == 0 && maps.Equal(now, m.observedRefs) {
+	if m.observed && len(branches)+len(pulls)+len(m.unreadable) == 0 && maps.Equal(now, m.observedRefs) {
 		defer m.mu.Unlock()
 		changed := head != m.head
 		m.head = head
@@ -160,9 +161,9 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 		}
 		others = slices.Delete(slices.Clone(branches), i, i+1)
 	}
-	f.others(ctx, others, branchBounds, branchesTime)
+	f.bringOthers(ctx, others, branchBounds, branchesTime)
 	f.tries = maxFetches
-	f.others(ctx, pulls, pullBounds, pullsTime)
+	f.bringOthers(ctx, pulls, pullBounds, pullsTime)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return nil, false, m.remote.explain("fetch", ctx.Err())
 	}
@@ -172,19 +173,19 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	readable := maps.Clone(now)
 	for name, h := range now {
 		if p, _ := m.own.find(h); p == nil && strings.HasPrefix(name, Branch) && m.refused[h] == "" {
-			bad[name] = delivery.Blockedf("nothing is to do: aob goes on with it", "%s has not been brought yet, "+
-				"because other branches took the time", name)
+			bad[name] = delivery.Blockedf("nothing to do: aob fetches it next", "%s was not fetched yet, "+
+				"because fetching other branches took too long", name)
 			delete(readable, name)
 		}
 		if failed, ok := m.failed[h]; ok {
-			bad[name] = delivery.Blockedf("run `git fsck` there; aob asks again by itself",
+			bad[name] = delivery.Blockedf("run `git fsck` there; aob tries again by itself",
 				"%s cannot be read: the server does not send its commit %.10s: %s", name, h, failed.why)
 			delete(readable, name)
 		}
 	}
 	changed := !m.observed || len(branches)+len(pulls) > 0 || head != m.head || !maps.Equal(readable, m.observedRefs) ||
-		!maps.Equal(bad, m.bad)
-	m.bad, m.head, m.observed = bad, head, true
+		!maps.Equal(bad, m.unreadable)
+	m.unreadable, m.head, m.observed = bad, head, true
 	if !changed {
 		return m.refs, false, nil
 	}
@@ -195,7 +196,7 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	return m.refs, true, m.writePacks()
 }
 
-// symbolicHead returns the ref that a remote says its HEAD names.
+// symbolicHead returns the target of the remote's HEAD, or "" if the remote does not tell it.
 func symbolicHead(adv *packp.AdvRefs) string {
 	for _, pair := range adv.Capabilities.Get(capability.SymRef) {
 		if name, ok := strings.CutPrefix(pair, "HEAD:"); ok && properRef(name) {
@@ -205,37 +206,37 @@ func symbolicHead(adv *packp.AdvRefs) string {
 	return ""
 }
 
-// interesting returns the branches and the heads of pull requests.
-func interesting(refs map[string]plumbing.Hash) map[string]plumbing.Hash {
-	some := make(map[string]plumbing.Hash, len(refs))
+// trackedRefs returns the branches and the heads of pull requests.
+func trackedRefs(refs map[string]plumbing.Hash) map[string]plumbing.Hash {
+	tracked := make(map[string]plumbing.Hash, len(refs))
 	for name, h := range refs {
-		if isInteresting(name) && properRef(name) {
-			some[name] = h
+		if isTracked(name) && properRef(name) {
+			tracked[name] = h
 		}
 	}
-	return some
+	return tracked
 }
 
-// KeepPulls says which pull requests are open. The heads of others are not
-// brought, and what they have brought is removed in time. Without a call, all
-// heads are brought.
+// KeepPulls sets which pull requests are open. The heads of others are not fetched, and
+// what was fetched for them is removed later. Before the first call, all heads are fetched.
 func (m *Mirror) KeepPulls(open []int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.keep = make(map[string]bool, len(open))
+	m.openPulls = make(map[string]bool, len(open))
 	for _, n := range open {
-		m.keep[fmt.Sprintf("%s%d/head", Pull, n)] = true
+		m.openPulls[fmt.Sprintf("%s%d/head", Pull, n)] = true
 	}
 }
 
-// wanted reports whether a ref's commit is to be brought: it is a branch, or the
-// head of an open pull request, or one that has just come or moved.
+// wanted reports whether a ref's commit is to be fetched: the ref is a branch, the head of
+// an open pull request, or the head of a pull request that is new or has just moved.
 func (m *Mirror) wanted(name string, h plumbing.Hash) bool {
-	return strings.HasPrefix(name, Branch) || m.keep == nil || m.keep[name] || m.observed && m.observedRefs[name] != h
+	return strings.HasPrefix(name, Branch) || m.openPulls == nil || m.openPulls[name] ||
+		m.observed && m.observedRefs[name] != h
 }
 
-// missing returns the commits of branches and of pull requests that are not here
-// and are to be brought now, sorted.
+// missing returns the commits of branches and of pull requests that are to be fetched now,
+// sorted.
 func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumbing.Hash) {
 	for name, h := range refs {
 		if !m.wanted(name, h) || m.refused[h] != "" || time.Now().Before(m.failed[h].next) {
@@ -254,19 +255,19 @@ func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumb
 	plumbing.HashesSort(pulls)
 	branches = slices.Compact(branches)
 	pulls = slices.DeleteFunc(slices.Compact(pulls), func(h plumbing.Hash) bool { return slices.Contains(branches, h) })
-	there := make(map[plumbing.Hash]bool, len(refs))
+	onRemote := make(map[plumbing.Hash]bool, len(refs))
 	for _, h := range refs {
-		there[h] = true
+		onRemote[h] = true
 	}
-	maps.DeleteFunc(m.failed, func(h plumbing.Hash, _ failure) bool { return !there[h] })
-	maps.DeleteFunc(m.refused, func(h plumbing.Hash, _ string) bool { return !there[h] })
-	maps.DeleteFunc(m.alone, func(h plumbing.Hash, _ bool) bool { return !there[h] })
+	maps.DeleteFunc(m.failed, func(h plumbing.Hash, _ failure) bool { return !onRemote[h] })
+	maps.DeleteFunc(m.refused, func(h plumbing.Hash, _ string) bool { return !onRemote[h] })
+	maps.DeleteFunc(m.fetchAlone, func(h plumbing.Hash, _ bool) bool { return !onRemote[h] })
 	return branches, pulls
 }
 
-// haves returns commits that are here and that the remote has or had, so that
-// it sends only what is new: where the refs that move were, where branches are,
-// and some way back along them, for the remote may have dropped the newest.
+// haves returns the commits for the have lines of a fetch: the old commits of refs that have
+// moved, the commits of branches, and some older ones, in case the remote has removed the
+// newest.
 func (m *Mirror) haves(now map[string]plumbing.Hash) []plumbing.Hash {
 	const most = 64
 	var moved, branches []plumbing.Hash
@@ -293,51 +294,51 @@ func (m *Mirror) haves(now map[string]plumbing.Hash) []plumbing.Hash {
 	})
 }
 
-// A failure is a commit that the remote names and does not send.
+// A failure is a commit that the remote lists but does not send.
 type failure struct {
 	why   string
-	pause time.Duration // until it is asked for again
-	next  time.Time
+	pause time.Duration // before the next attempt
+	next  time.Time     // of the next attempt
 }
 
 const (
-	maxFetches = 64 // requests for packs of branches in one Observe, and of pull requests
+	maxFetches = 64 // maximum number of requests for packs of branches in one Observe, and for those of pull requests
 	firstPause = 5 * time.Second
 	maxPause   = 10 * time.Minute
 
-	// How long one Observe takes at most to bring branches other than main, and to bring pull requests: at most half of
-	// the time that is left, too. What is left is brought by the next ones.
+	// How long one Observe may take to fetch branches other than main, and to fetch pull requests. Each takes at most
+	// half of the time left before the context's deadline. Later calls fetch the rest.
 	branchesTime = 10 * time.Minute
 	pullsTime    = 2 * time.Minute
 )
 
-// A fetch brings commits in one Observe.
+// A fetch is the fetching of one Observe.
 type fetch struct {
 	m       *Mirror
 	session transport.UploadPackSession
 	adv     *packp.AdvRefs
 	haves   []plumbing.Hash
-	tries   int
+	tries   int // requests left
 }
 
-// others brings commits of refs that are not main. None of them keeps main, or another of them, from being read:
-// where they take too long together, or the way to the remote breaks, each is asked for alone, and the one that takes
-// too long alone is asked for again after a pause. The error of each is noted.
-func (f *fetch) others(ctx context.Context, wants []plumbing.Hash, most bounds, limit time.Duration) {
+// bringOthers fetches the commits of refs other than main. One of them cannot prevent the others from being fetched: if
+// they take too long together, or a request fails, each is fetched alone; one that takes too long alone is tried again
+// after a pause. Errors are recorded by commit in Mirror.failed.
+func (f *fetch) bringOthers(ctx context.Context, wants []plumbing.Hash, limits bounds, timeout time.Duration) {
 	if len(wants) == 0 {
 		return
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)/2)
+		timeout = min(timeout, time.Until(deadline)/2)
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	atOnce := func(wants []plumbing.Hash) error {
-		ctx, cancel := context.WithTimeout(ctx, limit/2)
+	bringWithin := func(wants []plumbing.Hash) error {
+		ctx, cancel := context.WithTimeout(ctx, timeout/2)
 		defer cancel()
-		err := f.bring(ctx, wants, most)
+		err := f.bring(ctx, wants, limits)
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("it takes longer than %s", (limit / 2).Round(time.Second/10))
+			err = fmt.Errorf("it takes longer than %s", (timeout / 2).Round(time.Second/10))
 		}
 		return err
 	}
@@ -345,18 +346,18 @@ func (f *fetch) others(ctx context.Context, wants []plumbing.Hash, most bounds, 
 	var together, alone []plumbing.Hash
 	m.mu.Lock()
 	for _, h := range wants {
-		if m.alone[h] {
+		if m.fetchAlone[h] {
 			alone = append(alone, h)
 		} else {
 			together = append(together, h)
 		}
 	}
 	m.mu.Unlock()
-	if err := atOnce(together); err != nil && len(together) > 1 {
+	if err := bringWithin(together); err != nil && len(together) > 1 {
 		m.mu.Lock()
 		for _, h := range together {
 			if p, _ := m.own.find(h); p == nil && m.refused[h] == "" {
-				m.alone[h] = true
+				m.fetchAlone[h] = true
 				alone = append(alone, h)
 			}
 		}
@@ -366,20 +367,20 @@ func (f *fetch) others(ctx context.Context, wants []plumbing.Hash, most bounds, 
 	}
 	m.mu.Lock()
 	slices.SortStableFunc(alone, func(a, b plumbing.Hash) int {
-		return cmp.Compare(m.failed[a].pause, m.failed[b].pause) // one that never failed comes first
+		return cmp.Compare(m.failed[a].pause, m.failed[b].pause) // commits that never failed come first
 	})
 	m.mu.Unlock()
 	for _, h := range alone {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := atOnce([]plumbing.Hash{h}); err != nil && ctx.Err() != context.Canceled {
+		if err := bringWithin([]plumbing.Hash{h}); err != nil && ctx.Err() != context.Canceled {
 			f.fail(h, err)
 		}
 	}
 }
 
-// fail notes that a commit could not be brought. It is asked for again after a pause.
+// fail records that a commit could not be fetched. The pause before the next attempt doubles each time.
 func (f *fetch) fail(h plumbing.Hash, err error) {
 	m := f.m
 	m.mu.Lock()
@@ -388,26 +389,28 @@ func (f *fetch) fail(h plumbing.Hash, err error) {
 	m.failed[h] = failure{m.remote.explain("fetch", err).Error(), pause, time.Now().Add(pause)}
 }
 
-// bring brings commits and all that they need. What is too large is noted, commit by commit, and so is what the remote
-// does not send: one branch that is damaged there keeps no other from being read.
-func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, most bounds) error {
+// bring fetches commits and the objects they need. If that fails because of the data, it fetches them in halves, until
+// the commits that exceed a limit (recorded in Mirror.refused) or that the remote does not send (Mirror.failed) are
+// found. So a branch that is damaged on the remote does not prevent others from being fetched. Errors of the network,
+// of permission and of this machine are returned.
+func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, limits bounds) error {
 	if len(wants) == 0 {
 		return nil
 	}
 	m := f.m
-	err := errors.New("too many commits could not be brought")
+	err := errors.New("too many commits could not be fetched")
 	if f.tries--; f.tries >= 0 {
-		err = f.try(ctx, wants, most)
+		err = f.try(ctx, wants, limits)
 	}
-	much, tooLarge := errors.AsType[tooMuch](err)
+	exceeded, tooLarge := errors.AsType[limitError](err)
 	switch {
 	case err == nil:
 		return nil
-	case !tooLarge && !sent(ctx, err):
+	case !tooLarge && !isDataError(ctx, err):
 		return m.remote.explain("fetch", err)
 	case len(wants) > 1:
 		for half := range slices.Chunk(wants, (len(wants)+1)/2) {
-			if err := f.bring(ctx, half, most); err != nil {
+			if err := f.bring(ctx, half, limits); err != nil {
 				return err
 			}
 		}
@@ -418,13 +421,13 @@ func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, most bounds) e
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.refused[wants[0]] = much.what
+	m.refused[wants[0]] = exceeded.what
 	return nil
 }
 
-// sent reports whether an error is about what the remote has sent, and not about
-// the way to it, its permission, or this machine.
-func sent(ctx context.Context, err error) bool {
+// isDataError reports whether an error is about the data that the remote has sent, and not
+// about the network, permission, or this machine.
+func isDataError(ctx context.Context, err error) bool {
 	if ctx.Err() != nil || isWait(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
@@ -435,34 +438,34 @@ func sent(ctx context.Context, err error) bool {
 	return !blocked && !network && !file && !link
 }
 
-func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, most bounds) error {
+func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, limits bounds) error {
 	m := f.m
-	rec, err := m.receive(ctx, f.session, f.adv, wants, f.haves, most)
+	rec, err := m.receive(ctx, f.session, f.adv, wants, f.haves, limits)
 	if err != nil {
 		return unwrap(err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if most == pullBounds && rec.size >= smallPack {
-		m.pulled["pack-"+rec.sum.String()] = wants
+	if limits == pullBounds && rec.size >= smallPack {
+		m.pullPacks["pack-"+rec.sum.String()] = wants
 	}
 	if err := m.own.add(rec); err != nil {
 		return fmt.Errorf("write to the mirror %s: %w", m.dir, err)
 	}
 	for _, h := range wants {
 		if p, _ := m.own.find(h); p == nil {
-			return fmt.Errorf("it showed commit %.10s and did not send it", h)
+			return fmt.Errorf("the server listed commit %.10s but did not send it", h)
 		}
 		delete(m.failed, h)
-		delete(m.alone, h)
+		delete(m.fetchAlone, h)
 	}
-	// What comes next may build on it.
+	// The next packs may build on these commits.
 	f.haves = append(f.haves, wants[:min(len(wants), max(0, 2*maxFetches-len(f.haves)))]...)
 	return nil
 }
 
 func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSession, adv *packp.AdvRefs, wants,
-	haves []plumbing.Hash, most bounds) (received, error) {
+	haves []plumbing.Hash, limits bounds) (received, error) {
 	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
 	req.Wants, req.Haves = wants, haves
 	if adv.Capabilities.Supports(capability.NoProgress) {
@@ -471,7 +474,7 @@ func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSessio
 		}
 	}
 	if adv.Capabilities.Supports(capability.Filter) {
-		// What is too large to be intent stays on the remote.
+		// Blobs that are too large for intent files stay on the remote.
 		if err := req.Capabilities.Set(capability.Filter); err != nil {
 			return received{}, err
 		}
@@ -489,11 +492,11 @@ func (m *Mirror) receive(ctx context.Context, session transport.UploadPackSessio
 	case req.Capabilities.Supports(capability.Sideband):
 		pack = sideband.NewDemuxer(sideband.Sideband, resp)
 	}
-	return m.own.receive(ctx, pack, most)
+	return m.own.receive(ctx, pack, limits)
 }
 
-// writeRefs writes the refs to where the next Open looks. It comes after the
-// objects, so what it names is there.
+// writeRefs writes the refs for the next Open. It must be called after the objects were
+// written.
 func (m *Mirror) writeRefs(refs map[string]plumbing.Hash) error {
 	var b strings.Builder
 	b.WriteString("# pack-refs with: sorted \n")
@@ -503,8 +506,8 @@ func (m *Mirror) writeRefs(refs map[string]plumbing.Hash) error {
 		}
 	}
 	path := filepath.Join(m.dir, "packed-refs")
-	// Neither this nor the packs are forced to the disk: after a power cut Open
-	// finds what is damaged, and clones again.
+	// Neither this file nor the packs are fsynced: after a power cut, Open detects damage,
+	// and the mirror is cloned again.
 	if err := os.WriteFile(path+".new", []byte(b.String()), 0o600); err != nil {
 		return fmt.Errorf("write to the mirror %s: %w", m.dir, err)
 	}

@@ -57,7 +57,7 @@ func TestObserve(t *testing.T) {
 		r.git("pack-refs", "--all")
 		r.git("repack", "-adq")
 		if _, changed := observe(t, m); changed {
-			t.Error("packing changes nothing")
+			t.Error("packing is reported as a change")
 		}
 		for _, commit := range []string{forced, fork, two} {
 			if _, err := m.Files(commit); err != nil {
@@ -75,10 +75,10 @@ func TestObserve(t *testing.T) {
 		}
 		var wait delivery.Wait
 		if err := m.Has(strings.Repeat("1", 40)); !errors.As(err, &wait) {
-			t.Errorf("a commit that is not there: got %v, want Wait", err)
+			t.Errorf("an unknown commit: got %v, want Wait", err)
 		}
 		if err := m.Has("main"); err == nil || errors.As(err, &wait) {
-			t.Errorf("no commit: got %v", err)
+			t.Errorf("not a hash: got %v", err)
 		}
 	})
 }
@@ -114,7 +114,7 @@ func TestReopen(t *testing.T) {
 	}
 	s.before = nil
 	if _, changed := observe(t, m); !changed {
-		t.Error("the first Observe is always a change")
+		t.Error("the first Observe did not report a change")
 	}
 	m.Close()
 	if data := must(os.ReadFile(filepath.Join(dir, "config"))); bytes.Contains(data, []byte("let-me-in")) {
@@ -135,14 +135,14 @@ func TestReopen(t *testing.T) {
 	home := t.TempDir()
 	must(0, os.WriteFile(filepath.Join(home, "thesis.txt"), []byte("years of work"), 0o600))
 	if _, err := Open(home, s.remote()); !errors.As(err, &blocked) {
-		t.Errorf("a folder with something else: got %v, want Blocked", err)
+		t.Errorf("a folder with other files: got %v, want Blocked", err)
 	}
 	if _, err := os.Stat(filepath.Join(home, "thesis.txt")); err != nil {
-		t.Error("it was removed")
+		t.Error("the file was removed")
 	}
 }
 
-// TestDamage breaks a mirror in every way that a crash or a bad disk does.
+// TestDamage damages a mirror as crashes and disk errors do. It must be cloned again.
 func TestDamage(t *testing.T) {
 	pack := func(dir, ext string) string { return must(filepath.Glob(filepath.Join(dir, "objects/pack/*."+ext)))[0] }
 	rewrite := func(path string, change func([]byte) []byte) {
@@ -155,7 +155,7 @@ func TestDamage(t *testing.T) {
 			rewrite(pack(dir, "pack"), func(b []byte) []byte { return b[:len(b)/2] })
 		},
 		"pack empty": func(dir string) { rewrite(pack(dir, "pack"), func(b []byte) []byte { return nil }) },
-		"pack with a flip": func(dir string) {
+		"pack with a flipped bit": func(dir string) {
 			rewrite(pack(dir, "pack"), func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
 		},
 		"pack gone":  func(dir string) { os.Remove(pack(dir, "pack")) },
@@ -175,7 +175,7 @@ func TestDamage(t *testing.T) {
 			os.WriteFile(filepath.Join(dir, "objects/pack/tmp_pack_1"), []byte("PACK"), 0o600)
 		},
 		"no objects at all": func(dir string) { os.RemoveAll(filepath.Join(dir, "objects")) },
-		"another aob's": func(dir string) {
+		"another version": func(dir string) {
 			rewrite(filepath.Join(dir, "config"), func(b []byte) []byte {
 				return bytes.Replace(b, []byte("mirror = 1"), []byte("mirror = 9"), 1)
 			})
@@ -210,13 +210,13 @@ func TestDamage(t *testing.T) {
 				}
 			}
 			if left := must(filepath.Glob(filepath.Join(dir, "objects/pack/tmp_*"))); len(left) > 0 {
-				t.Errorf("left over: %v", left)
+				t.Errorf("temporary files: %v", left)
 			}
 		})
 	}
 }
 
-// TestDamageWhileOpen loses the packs under a mirror that is in use.
+// TestDamageWhileOpen truncates the packs of an open mirror.
 func TestDamageWhileOpen(t *testing.T) {
 	r := newRepo(t)
 	dir := t.TempDir()
@@ -229,7 +229,7 @@ func TestDamageWhileOpen(t *testing.T) {
 		}
 	}
 	if _, err := m.Files(head); err == nil {
-		t.Fatal("nothing to read, and no error")
+		t.Fatal("no error")
 	}
 	observe(t, m)
 	if files, err := m.Files(head); err != nil || len(files) != 1 {
@@ -237,7 +237,7 @@ func TestDamageWhileOpen(t *testing.T) {
 	}
 }
 
-// TestReadWhileFetching is for the race detector.
+// TestReadWhileFetching reads in several goroutines during fetches and merges of packs.
 func TestReadWhileFetching(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		m := open(t, t.TempDir(), remote)
@@ -283,7 +283,7 @@ func TestReadWhileFetching(t *testing.T) {
 				r.git("prune-packed")
 			}
 			if _, changed := observe(t, m); !changed {
-				t.Error("a push was not seen")
+				t.Error("Observe did not report a push")
 			}
 			m.mu.Lock()
 			own := m.own
@@ -297,7 +297,7 @@ func TestReadWhileFetching(t *testing.T) {
 	})
 }
 
-// TestPacks makes a pack a fetch for a long time.
+// TestPacks adds one pack at a time, and checks that the number of packs stays small.
 func TestPacks(t *testing.T) {
 	m := open(t, t.TempDir(), Remote{URL: newRepo(t).dir})
 	var parent []string
@@ -317,9 +317,9 @@ func TestPacks(t *testing.T) {
 			t.Fatalf("%d packs after %d fetches", n, i+1)
 		}
 	}
-	on := len(must(filepath.Glob(filepath.Join(m.dir, "objects/pack/*"))))
-	if on != 2*len(m.own.packs) {
-		t.Errorf("%d files on disk for %d packs", on, len(m.own.packs))
+	files := len(must(filepath.Glob(filepath.Join(m.dir, "objects/pack/*"))))
+	if files != 2*len(m.own.packs) {
+		t.Errorf("%d files on disk for %d packs", files, len(m.own.packs))
 	}
 	check := func() {
 		t.Helper()
@@ -365,20 +365,20 @@ func TestTooLarge(t *testing.T) {
 				}
 				for _, commit := range []string{main, fine} {
 					if _, err := m.Files(commit); err != nil {
-						t.Errorf("the others: %v", err)
+						t.Errorf("other commits: %v", err)
 					}
 				}
 				files, err := m.Files(big)
 				if filter == "false" && m.folder == nil {
 					if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), "40 MiB") {
-						t.Errorf("got %v, want Blocked that names the size", err)
+						t.Errorf("got %v, want Blocked with the size", err)
 					}
 					if _, ok := errors.AsType[delivery.Blocked](m.Has(big)); !ok {
 						t.Errorf("Has: got %v, want Blocked", m.Has(big))
 					}
 					next := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "2"})
 					if refs, _ := observe(t, m); refs["refs/heads/main"] != next || m.Has(next) != nil {
-						t.Error("main does not go on")
+						t.Error("main is not updated")
 					}
 					return
 				}
@@ -481,7 +481,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestConnection checks that a poll uses the connection of the one before.
+// TestConnection checks that all polls use the same connection.
 func TestConnection(t *testing.T) {
 	r := newRepo(t)
 	r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -493,6 +493,6 @@ func TestConnection(t *testing.T) {
 		observe(t, m)
 	}
 	if len(from) != 1 {
-		t.Errorf("five polls took %d connections", len(from))
+		t.Errorf("five polls used %d connections", len(from))
 	}
 }

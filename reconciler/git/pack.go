@@ -20,36 +20,36 @@ import (
 	"github.com/go-git/go-git/v5/storage/memory"
 )
 
-// What may come in one pack. A pack is small and what it unpacks to is not: a
-// gigabyte of zeros takes a megabyte, and a delta can repeat its base at will.
+// Limits of one pack. A small pack can contain large objects: a gigabyte of zeros takes a
+// megabyte, and a delta can copy its base many times.
 const (
 	maxObject  = 32 << 20 // bytes of one object
 	maxObjects = 4 << 20  // objects of one pack
 	maxPack    = 2 << 30  // bytes of one pack, as sent
 )
 
-// bounds are what may come at once.
+// bounds are the limits of one fetch.
 type bounds struct {
 	objects  uint32
 	pack     int64 // bytes, as sent
-	unpacked int64 // bytes of all objects, and of what their deltas build on
+	unpacked int64 // bytes of all objects and of the bases of deltas
 	commit   int64 // bytes of one commit
 }
 
 var (
 	branchBounds = bounds{objects: maxObjects, pack: maxPack, unpacked: math.MaxInt64, commit: maxObject}
-	// Anybody may open a pull request.
+	// pullBounds are lower, because anybody can open a pull request.
 	pullBounds = bounds{objects: 100_000, pack: 64 << 20, unpacked: 512 << 20, commit: maxCommit}
 )
 
-// tooMuch is why a pack was refused.
-type tooMuch struct{ what string }
+// A limitError describes the limit that a pack exceeds.
+type limitError struct{ what string }
 
-func (t tooMuch) Error() string { return t.what }
+func (t limitError) Error() string { return t.what }
 
-// check reads a pack to its end without keeping anything, and refuses what
-// would cost too much to unpack.
-func check(r io.Reader, most bounds) (objects int, err error) {
+// checkPack reads a pack to its end without storing it. It returns a limitError if unpacking
+// it would exceed the limits.
+func checkPack(r io.Reader, limits bounds) (objects int, err error) {
 	s := packfile.NewScanner(r)
 	_, count, err := s.Header()
 	if errors.Is(err, packfile.ErrEmptyPackfile) {
@@ -58,8 +58,8 @@ func check(r io.Reader, most bounds) (objects int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if count > most.objects {
-		return 0, tooMuch{fmt.Sprintf("%d objects; aob takes at most %d", count, most.objects)}
+	if count > limits.objects {
+		return 0, limitError{fmt.Sprintf("%d objects; aob accepts at most %d", count, limits.objects)}
 	}
 	var unpacked int64
 	for range count {
@@ -80,20 +80,20 @@ func check(r io.Reader, most bounds) (objects int, err error) {
 			}
 		}
 		if size < 0 || size > maxObject {
-			return 0, tooMuch{fmt.Sprintf("a file of %d MiB; aob reads at most %d MiB", size>>20, maxObject>>20)}
+			return 0, limitError{fmt.Sprintf("a file of %d MiB; aob reads at most %d MiB", size>>20, maxObject>>20)}
 		}
-		if head.Type == plumbing.CommitObject && size > most.commit {
-			return 0, tooMuch{fmt.Sprintf("a commit of %d kB; aob reads at most %d kB", size>>10, most.commit>>10)}
+		if head.Type == plumbing.CommitObject && size > limits.commit {
+			return 0, limitError{fmt.Sprintf("a commit of %d kB; aob reads at most %d kB", size>>10, limits.commit>>10)}
 		}
-		if unpacked += size; unpacked > most.unpacked {
-			return 0, tooMuch{fmt.Sprintf("more than %d MiB when it is unpacked", most.unpacked>>20)}
+		if unpacked += size; unpacked > limits.unpacked {
+			return 0, limitError{fmt.Sprintf("objects of more than %d MiB when they are unpacked", limits.unpacked>>20)}
 		}
 	}
 	_, err = s.Checksum()
 	return int(count), err
 }
 
-// A prefix keeps the beginning of what is written to it.
+// A prefix is a writer that keeps the first 20 bytes.
 type prefix struct {
 	data [20]byte
 	n    int
@@ -104,9 +104,8 @@ func (p *prefix) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// sizes returns the sizes of what a delta builds on and of what it makes, or -1
-// where they cannot be read: a delta begins with both, seven bits a byte, the
-// lowest first.
+// sizes returns the sizes of a delta's base and of its result, or -1 if they cannot be read.
+// A delta begins with both as variable-length integers: seven bits per byte, lowest first.
 func (p *prefix) sizes() (base, target int64) {
 	var both [2]int64
 	at := 0
@@ -128,17 +127,17 @@ func (p *prefix) sizes() (base, target int64) {
 	return both[0], both[1]
 }
 
-// A received pack is on disk, checked and indexed, and not in the store yet.
+// A received pack is on the disk, checked and indexed, but not yet part of the store.
 type received struct {
 	tmp  string
 	size int64 // bytes
 	sum  plumbing.Hash
-	idx  *idxfile.MemoryIndex // nil: nothing was sent
+	idx  *idxfile.MemoryIndex // nil: the pack was empty
 }
 
-// receive writes a pack beside the others and indexes it. It touches nothing of
-// the store, so others may read on. It ends with ctx, also while it unpacks.
-func (s *store) receive(ctx context.Context, r io.Reader, most bounds) (rec received, err error) {
+// receive writes a pack to a temporary file beside the others and indexes it. It does not
+// change the store, so it needs no lock. It stops when ctx ends, also during unpacking.
+func (s *store) receive(ctx context.Context, r io.Reader, limits bounds) (rec received, err error) {
 	f, err := os.CreateTemp(filepath.Join(s.dir, "pack"), "tmp_pack_")
 	if err != nil {
 		return received{}, err
@@ -150,11 +149,11 @@ func (s *store) receive(ctx context.Context, r io.Reader, most bounds) (rec rece
 			os.Remove(rec.tmp)
 		}
 	}()
-	limited := &io.LimitedReader{R: ended{ctx, r}, N: most.pack}
+	limited := &io.LimitedReader{R: contextReader{ctx, r}, N: limits.pack}
 	tee := io.TeeReader(limited, f)
-	objects, err := check(tee, most)
+	objects, err := checkPack(tee, limits)
 	if limited.N == 0 {
-		return rec, tooMuch{fmt.Sprintf("more than %d MiB at once", most.pack>>20)}
+		return rec, limitError{fmt.Sprintf("a pack of more than %d MiB", limits.pack>>20)}
 	}
 	if err != nil {
 		return rec, err
@@ -162,7 +161,7 @@ func (s *store) receive(ctx context.Context, r io.Reader, most bounds) (rec rece
 	if _, err := io.Copy(io.Discard, tee); err != nil {
 		return rec, err
 	}
-	rec.size = most.pack - limited.N
+	rec.size = limits.pack - limited.N
 	if objects == 0 {
 		return rec, nil
 	}
@@ -170,7 +169,7 @@ func (s *store) receive(ctx context.Context, r io.Reader, most bounds) (rec rece
 		return rec, err
 	}
 	w := new(idxfile.Writer)
-	parser, err := packfile.NewParser(packfile.NewScanner(endedFile{ended{ctx, f}, f}), w)
+	parser, err := packfile.NewParser(packfile.NewScanner(contextFile{contextReader{ctx, f}, f}), w)
 	if err != nil {
 		return rec, err
 	}
@@ -181,26 +180,26 @@ func (s *store) receive(ctx context.Context, r io.Reader, most bounds) (rec rece
 	return rec, err
 }
 
-// An ended reader reads until its context ends.
-type ended struct {
+// A contextReader returns the context's error after the context has ended.
+type contextReader struct {
 	ctx context.Context
 	r   io.Reader
 }
 
-func (e ended) Read(p []byte) (int, error) {
+func (e contextReader) Read(p []byte) (int, error) {
 	if err := e.ctx.Err(); err != nil {
 		return 0, err
 	}
 	return e.r.Read(p)
 }
 
-type endedFile struct {
-	ended
+type contextFile struct {
+	contextReader
 	io.Seeker
 }
 
-// add makes a received pack part of the store. The index comes last: a pack
-// without one is what an interrupted write leaves.
+// add makes a received pack part of the store. It writes the index last, so that a pack
+// without an index is the rest of an interrupted write.
 func (s *store) add(rec received) error {
 	if rec.idx == nil {
 		return nil
@@ -230,7 +229,7 @@ func (s *store) add(rec received) error {
 	return s.open(s.dir, name, rec.idx)
 }
 
-// encode makes a pack of objects. A window above zero looks for deltas.
+// encode encodes a pack with objects. If window is not zero, it uses deltas.
 func encode(objects []plumbing.EncodedObject, window uint) ([]byte, error) {
 	mem := memory.NewStorage()
 	hashes := make([]plumbing.Hash, 0, len(objects))
@@ -249,7 +248,7 @@ func encode(objects []plumbing.EncodedObject, window uint) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// put adds objects to the store in one pack: all of them, or none.
+// put adds objects to the store in one pack, atomically.
 func (s *store) put(objects []plumbing.EncodedObject) error {
 	data, err := encode(objects, 0)
 	if err != nil {
@@ -262,16 +261,16 @@ func (s *store) put(objects []plumbing.EncodedObject) error {
 	return s.add(rec)
 }
 
-// When there are more packs than this they are merged: each fetch brings one.
+// maxPacks is the number of packs above which they are merged. Each fetch adds one.
 const maxPacks = 40
 
-// mergeBytes is how much one merge unpacks at most.
+// mergeBytes is how many bytes one merge unpacks at most.
 const mergeBytes = 64 << 20
 
-// merge makes one pack of the small ones. A pack that is left alone has at
-// least twice the objects of all smaller ones together, so the number of packs,
-// and how often an object is written again, grow with the logarithm of the
-// number of objects. The lock is held but while packing.
+// merge merges the small packs into one. A pack that is not merged has at least twice as
+// many objects as all smaller ones together, so the number of packs, and how often an object
+// is rewritten, grow with the logarithm of the number of objects. merge takes the lock
+// itself, and releases it while it encodes the pack.
 func (s *store) merge(lock sync.Locker) error {
 	lock.Lock()
 	small, objects, err := s.smallest()
@@ -307,7 +306,7 @@ func (s *store) merge(lock sync.Locker) error {
 	return nil
 }
 
-// smallest returns the packs to merge, and what they hold.
+// smallest returns the packs to merge and their objects.
 func (s *store) smallest() ([]*pack, []plumbing.EncodedObject, error) {
 	count := map[*pack]int64{}
 	for _, p := range s.packs {

@@ -18,11 +18,11 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Push moves a ref of the remote to a commit, if it is at old: empty means that
-// it must not be there. An empty hash removes the ref. Where the ref is
-// elsewhere the error is ErrMoved; where the remote refuses, as for a protected
-// branch, it is Blocked with the remote's own words. A repeat of a push that
-// came through is nil.
+// Push updates a ref of the remote from old to hash with compare-and-swap. An empty old
+// means that the ref must not exist. An empty hash removes the ref. The error is ErrMoved if
+// the ref is at another commit, and Blocked with the remote's message if the remote refuses
+// the push, for example because the branch is protected. Push returns nil if the ref is at
+// hash already, so it can be repeated.
 func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 	cmd := &packp.Command{Name: plumbing.ReferenceName(ref)}
 	if !strings.HasPrefix(ref, "refs/") || !properRef(ref) {
@@ -39,9 +39,9 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 		*c.hash = h
 	}
 	if cmd.New == cmd.Old {
-		return fmt.Errorf("push %s: from %.10s to %.10s is no move", ref, cmd.Old, cmd.New)
+		return fmt.Errorf("push %s: the old and the new commit are both %.10s", ref, cmd.Old)
 	}
-	session, err := m.remote.client.NewReceivePackSession(m.remote.end, m.remote.method())
+	session, err := m.remote.client.NewReceivePackSession(m.remote.endpoint, m.remote.credentials())
 	if err != nil {
 		return m.remote.explain("push to", err)
 	}
@@ -55,16 +55,16 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 		return nil
 	case cmd.Old:
 	default:
-		return m.moved(cmd, adv.References[ref])
+		return m.movedError(cmd, adv.References[ref])
 	}
 	req := packp.NewReferenceUpdateRequestFromCapabilities(adv.Capabilities)
 	req.Commands = []*packp.Command{cmd}
-	words := &words{}
+	output := &remoteOutput{}
 	if adv.Capabilities.Supports(capability.Sideband64k) {
 		if err := req.Capabilities.Set(capability.Sideband64k); err != nil {
 			return err
 		}
-		req.Progress = words
+		req.Progress = output
 	}
 	if !cmd.New.IsZero() {
 		pack, err := m.outgoing(cmd.New, adv.References)
@@ -77,41 +77,41 @@ func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 	if err == nil {
 		return nil
 	}
-	// The remote compares with old once more, under its lock, but every server
-	// words it differently. Where the ref is now says what happened.
-	at, again := m.at(ctx, ref)
+	// The remote also compares with old, under its lock, but the error text differs between
+	// servers. Read the ref again to find out what has happened.
+	at, atErr := m.at(ctx, ref)
 	switch {
-	case again != nil:
+	case atErr != nil:
 		return m.remote.explain("push to", err)
 	case at == cmd.New:
 		return nil
 	case at != cmd.Old:
-		return m.moved(cmd, at)
-	case report != nil && lockFile.MatchString(words.b.String()):
-		lock := path.Clean(lockFile.FindStringSubmatch(words.b.String())[1])
-		return delivery.Blockedf("remove the file if no git is running there: one that was killed has left it",
-			"push to %s of %s: the lock file %s is there already", strings.TrimPrefix(ref, Branch), m.remote.url,
+		return m.movedError(cmd, at)
+	case report != nil && lockFile.MatchString(output.b.String()):
+		lock := path.Clean(lockFile.FindStringSubmatch(output.b.String())[1])
+		return delivery.Blockedf("remove the file if no git is running there: a git that was killed has left it",
+			"push to %s of %s: the lock file %s exists", strings.TrimPrefix(ref, Branch), m.remote.url,
 			delivery.Terminal(lock))
-	case report != nil && strings.Contains(words.b.String(), "unverified commit"): // as Gitea says it
+	case report != nil && strings.Contains(output.b.String(), "unverified commit"): // Gitea's text
 		return delivery.Blockedf(
-			"set commits.signingKey in aob's configuration, as docs/gitea.md says, "+
-				"or lift the protection of this branch",
-			"push to %s of %s: the server takes only commits there whose signatures it can verify: %s",
-			strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
+			"set commits.signingKey in aob's configuration (see docs/gitea.md), "+
+				"or remove the protection of this branch",
+			"push to %s of %s: the server accepts only commits whose signatures it can verify: %s",
+			strings.TrimPrefix(ref, Branch), m.remote.url, output.explain(report.Error()))
 	case report != nil:
-		return delivery.Blockedf("let aob's user push there, or take the protection into account",
-			"push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, words.with(report.Error()))
+		return delivery.Blockedf("allow aob's user to push to this branch, or change its protection",
+			"push to %s of %s: %s", strings.TrimPrefix(ref, Branch), m.remote.url, output.explain(report.Error()))
 	}
 	return m.remote.explain("push to", err)
 }
 
-func (m *Mirror) moved(cmd *packp.Command, at plumbing.Hash) error {
+func (m *Mirror) movedError(cmd *packp.Command, at plumbing.Hash) error {
 	return fmt.Errorf("push to %s of %s: it is at %.10s, not %.10s: %w", strings.TrimPrefix(cmd.Name.String(), Branch),
 		m.remote.url, at, cmd.Old, ErrMoved)
 }
 
-// At asks the remote where a ref is now; "" is nowhere. What Observe returns
-// next does not depend on it.
+// At asks the remote for the present commit of a ref, and returns "" if the ref does not
+// exist. It does not change the state of the mirror.
 func (m *Mirror) At(ctx context.Context, ref string) (string, error) {
 	at, err := m.at(ctx, ref)
 	if err != nil || at.IsZero() {
@@ -126,7 +126,7 @@ func (m *Mirror) at(ctx context.Context, ref string) (plumbing.Hash, error) {
 		if err != nil {
 			return plumbing.ZeroHash, m.remote.explain("read", err)
 		}
-		if b, bad := state.bad[ref]; bad {
+		if b, bad := state.unreadable[ref]; bad {
 			return plumbing.ZeroHash, m.remote.explain("read", b)
 		}
 		m.mu.Lock()
@@ -142,45 +142,46 @@ func (m *Mirror) at(ctx context.Context, ref string) (plumbing.Hash, error) {
 	return adv.References[ref], nil
 }
 
-// outgoing packs what a commit needs and the remote does not have.
+// outgoing returns a pack with the objects of a commit and its history that the remote does
+// not have.
 func (m *Mirror) outgoing(h plumbing.Hash, refs map[string]plumbing.Hash) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, err := m.commit(h); err != nil {
 		return nil, err
 	}
-	news, err := m.news(h, refs)
+	commits, err := m.unpushed(h, refs)
 	if err != nil {
 		return nil, err
 	}
-	w := writer{done: map[plumbing.Hash]bool{}}
-	for _, c := range news {
-		if err := w.brings(m, c); err != nil {
+	w := writer{added: map[plumbing.Hash]bool{}}
+	for _, c := range commits {
+		if err := w.addCommit(m, c); err != nil {
 			return nil, err
 		}
 	}
 	return encode(w.objects, 0)
 }
 
-// news returns a commit and those of its history that the remote does not have. The remote has what its refs name, and
-// the history of its branches. Histories of pull requests are not looked through: anybody may push a long one, and AOB
-// makes commits on top of their heads only.
-func (m *Mirror) news(h plumbing.Hash, refs map[string]plumbing.Hash) ([]*commit, error) {
-	there := map[plumbing.Hash]bool{}
+// unpushed returns a commit and those commits of its history that the remote does not have. The remote has the commits
+// of its refs and the history of its branches. The histories of pull requests are not walked: anybody can push a long
+// one, and AOB creates commits only on top of their heads.
+func (m *Mirror) unpushed(h plumbing.Hash, refs map[string]plumbing.Hash) ([]*commit, error) {
+	onRemote := map[plumbing.Hash]bool{}
 	known := m.reached // main's history, mostly
 	var branches []string
 	for _, list := range []map[string]plumbing.Hash{refs, m.observedRefs} {
 		for _, at := range list {
-			there[at] = true
+			onRemote[at] = true
 		}
 	}
-	if !there[m.reachedFrom] {
+	if !onRemote[m.reachedFrom] {
 		known = nil
 	}
-	if news, root, err := m.newsUpTo(h, there, known); err == nil && !root {
-		return news, nil
+	if commits, root, err := m.unpushedUpTo(h, onRemote, known); err == nil && !root {
+		return commits, nil
 	}
-	// The commit follows one that is behind the tips.
+	// The commit's parent is not the tip of a ref. Walk the branches, main first.
 	for name := range refs {
 		if strings.HasPrefix(name, Branch) {
 			branches = append(branches, name)
@@ -198,7 +199,7 @@ func (m *Mirror) news(h plumbing.Hash, refs map[string]plumbing.Hash) ([]*commit
 	})
 	walked := map[plumbing.Hash]bool{}
 	for _, name := range branches {
-		// A branch that is damaged, or too long, keeps no other from being pushed: what was seen of it counts.
+		// Ignore errors: a damaged or too long branch must not prevent a push to another one.
 		m.walkAtMost(maxCommits-len(walked), func(c *commit) bool {
 			if walked[c.hash] {
 				return false
@@ -207,29 +208,30 @@ func (m *Mirror) news(h plumbing.Hash, refs map[string]plumbing.Hash) ([]*commit
 			return true
 		}, refs[name])
 	}
-	news, _, err := m.newsUpTo(h, there, walked)
+	commits, _, err := m.unpushedUpTo(h, onRemote, walked)
 	if errors.Is(err, errTooLong) {
-		return nil, delivery.Blockedf("make the change anew on top of main",
+		return nil, delivery.Blockedf("make the change again on top of main",
 			"commit %.10s has more than %d commits that no branch of %s has", h, maxAhead, m.remote.url)
 	}
-	return news, err
+	return commits, err
 }
 
-// newsUpTo returns a commit and its history up to commits that are there or known. root says that it came to one
-// without parents.
-func (m *Mirror) newsUpTo(h plumbing.Hash, there, known map[plumbing.Hash]bool) (news []*commit, root bool, err error) {
+// unpushedUpTo returns a commit and its history, without commits in onRemote or known and their history. root is true
+// if it contains a commit without parents.
+func (m *Mirror) unpushedUpTo(h plumbing.Hash, onRemote, known map[plumbing.Hash]bool) (commits []*commit, root bool,
+	err error) {
 	err = m.walkAtMost(maxAhead, func(c *commit) bool {
-		if there[c.hash] || known[c.hash] {
+		if onRemote[c.hash] || known[c.hash] {
 			return false
 		}
-		news = append(news, c)
+		commits = append(commits, c)
 		root = root || len(c.parents) == 0
 		return true
 	}, h)
-	return news, root, err
+	return commits, root, err
 }
 
-// mainRef is the ref of main: the branch that was named, or else the one that the remote's HEAD names.
+// mainRef returns the ref of main: Remote.Main, or the target of the remote's HEAD.
 func (m *Mirror) mainRef(head string) string {
 	if m.remote.main != "" {
 		return Branch + m.remote.main
@@ -237,21 +239,21 @@ func (m *Mirror) mainRef(head string) string {
 	return head
 }
 
-// lockFile finds the lock in what git says where it cannot take one.
+// lockFile matches git's error message about a lock file that exists.
 var lockFile = regexp.MustCompile(`Unable to create '([^'\n]{1,1000}\.lock)': File exists`)
 
-// words keeps what the remote says while it takes a push: the reason is there.
-type words struct{ b bytes.Buffer }
+// A remoteOutput keeps the first 4 KiB of the remote's output during a push, which contain the reason of a refusal.
+type remoteOutput struct{ b bytes.Buffer }
 
-func (w *words) Write(p []byte) (int, error) {
+func (w *remoteOutput) Write(p []byte) (int, error) {
 	if room := 4<<10 - w.b.Len(); room > 0 {
 		w.b.Write(p[:min(len(p), room)])
 	}
 	return len(p), nil
 }
 
-// with returns an error's text with the remote's words, on one line.
-func (w *words) with(err error) string {
+// explain returns the text of err with the remote's output, on one line.
+func (w *remoteOutput) explain(err error) string {
 	text := strings.Join(strings.Fields(delivery.Terminal(w.b.String())), " ")
 	if len(text) > 300 {
 		text = strings.ToValidUTF8(text[:300], "") + "…"

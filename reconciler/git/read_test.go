@@ -74,7 +74,7 @@ func TestFiles(t *testing.T) {
 	})
 }
 
-// TestHostileTrees lists trees that git would not make.
+// TestHostileTrees reads trees that git would not create.
 func TestHostileTrees(t *testing.T) {
 	both(t, testHostileTrees)
 }
@@ -119,7 +119,7 @@ func testHostileTrees(t *testing.T, r *repo, remote Remote) {
 		"a folder before its file": line("40000", "a", inner) + line("100644", "a", blob),
 	} {
 		if m.folder == nil {
-			break // git's own server does not send these
+			break // git upload-pack does not send these
 		}
 		head := commit(put(tree))
 		if files, err := m.Files(head); !isBlocked(err) {
@@ -132,7 +132,7 @@ func testHostileTrees(t *testing.T, r *repo, remote Remote) {
 	} else if _, err := m.Blob(files[0].Hash, MaxBlob); !isBlocked(err) {
 		t.Errorf("a folder as a file: got %v, want Blocked", err)
 	}
-	// Ten folders of ten folders of ten … name the same file ten billion times.
+	// Ten levels of ten folders each contain the same file ten billion times.
 	bomb := inner
 	for range 10 {
 		var b strings.Builder
@@ -142,14 +142,14 @@ func testHostileTrees(t *testing.T, r *repo, remote Remote) {
 		bomb = put(b.String())
 	}
 	if _, err := m.Files(commit(bomb)); !isBlocked(err) {
-		t.Errorf("a bomb: got %v, want Blocked", err)
+		t.Errorf("nested folders: got %v, want Blocked", err)
 	}
 	var many strings.Builder
 	for i := range maxFiles + 1 {
 		many.WriteString(line("100644", fmt.Sprintf("f%06d", i), blob))
 	}
 	if _, err := m.Files(commit(put(many.String()))); !isBlocked(err) {
-		t.Errorf("many: got %v, want Blocked", err)
+		t.Errorf("many files: got %v, want Blocked", err)
 	}
 }
 
@@ -158,8 +158,8 @@ func isBlocked(err error) bool {
 	return ok
 }
 
-// TestTreesOutOfOrderAreRefused reads heads whose trees are not in git's order. Git's merge of such a head drops what
-// main has changed since, and no diff of the head shows that.
+// TestTreesOutOfOrderAreRefused reads heads whose trees are not sorted. git merge of such a head drops changes of main,
+// which no diff of the head shows.
 func TestTreesOutOfOrderAreRefused(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		m := open(t, t.TempDir(), remote)
@@ -196,8 +196,8 @@ func TestTreesOutOfOrderAreRefused(t *testing.T) {
 	})
 }
 
-// TestGraph grows a random history with merges and lying dates and compares
-// every answer with git's.
+// TestGraph makes a random history with merges and wrong dates, and compares the results
+// with git's.
 func TestGraph(t *testing.T) {
 	r := newRepo(t)
 	rnd := rand.New(rand.NewPCG(7, 7))
@@ -226,7 +226,7 @@ func TestGraph(t *testing.T) {
 		}
 		for range rnd.IntN(3) {
 			name := names[rnd.IntN(len(names))]
-			// Content is drawn from few, so that files return to what they were.
+			// There are few contents, so that files also return to earlier ones.
 			if text := fmt.Sprint(rnd.IntN(4)); text != "0" {
 				fmt.Fprintf(&script, "M 100644 inline %s\ndata %d\n%s\n", name, len(text), text)
 				now[name] = text
@@ -288,12 +288,12 @@ func TestGraph(t *testing.T) {
 			for i := range reach {
 				v := FileVersion{Commit: commits[i], Blob: blob(states[i][name]), Side: !slices.Contains(line,
 					commits[i])}
-				was := ""
+				before := ""
 				if len(parents[i]) > 0 {
 					v.Parent = commits[parents[i][0]]
-					was = states[parents[i][0]][name]
+					before = states[parents[i][0]][name]
 				}
-				if reach[i] && states[i][name] != was {
+				if reach[i] && states[i][name] != before {
 					want[v.Commit] = v
 				}
 			}
@@ -307,20 +307,20 @@ func TestGraph(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			seen := map[string]FileVersion{}
+			byCommit := map[string]FileVersion{}
 			for i, v := range got {
 				if i > 0 && v.Order <= got[i-1].Order {
 					t.Errorf("history of %s: %+v after %+v", name, v, got[i-1])
 				}
 				v.When, v.Order = time.Time{}, 0
-				seen[v.Commit] = v
+				byCommit[v.Commit] = v
 				for _, older := range got[i+1:] {
-					if is, _ := m.IsAncestor(v.Commit, older.Commit); is {
+					if ancestor, _ := m.IsAncestor(v.Commit, older.Commit); ancestor {
 						t.Errorf("history of %s: %s comes before its descendant", name, v.Commit)
 					}
 				}
 			}
-			if d := cmp.Diff(want, seen); d != "" || len(seen) != len(got) {
+			if d := cmp.Diff(want, byCommit); d != "" || len(byCommit) != len(got) {
 				t.Errorf("history of %s at n%d: %s", name, at, d)
 			}
 		}
@@ -338,11 +338,11 @@ func TestGraph(t *testing.T) {
 			t.Errorf("merge bases of %s and %s: got %s, %v; want %v", a, b, got, err, want)
 		}
 		if back, _ := m.MergeBases(b, a); !slices.Equal(back, got) {
-			t.Errorf("merge bases of %s and %s: %s one way and %s the other", a, b, got, back)
+			t.Errorf("merge bases of %s and %s: %s, and in the other order %s", a, b, got, back)
 		}
-		is, err := m.IsAncestor(a, b)
-		if want := slices.Contains(want, a); err != nil || is != want {
-			t.Errorf("is %s an ancestor of %s: got %v, %v", a, b, is, err)
+		ancestor, err := m.IsAncestor(a, b)
+		if want := slices.Contains(want, a); err != nil || ancestor != want {
+			t.Errorf("IsAncestor(%s, %s): got %v, %v", a, b, ancestor, err)
 		}
 	}
 	if got, err := m.FirstParents(commits[100], 2); err != nil || len(got) > 2 {
@@ -355,7 +355,7 @@ func TestGraph(t *testing.T) {
 	}
 }
 
-// try runs git, for which failing is an answer.
+// try runs git and returns its output. It ignores errors.
 func (r *repo) try(args ...string) string {
 	out, _ := exec.Command("git", append([]string{"-C", r.dir}, args...)...).Output()
 	return strings.TrimSpace(string(out))
@@ -398,7 +398,7 @@ func FuzzTree(f *testing.F) {
 				e.fileMode()
 			}
 			if again, err := entries(encodeTree(slices.Clone(list))); err != nil || len(again) != len(list) {
-				t.Errorf("written again: %v, %v", again, err)
+				t.Errorf("encoded and parsed again: %v, %v", again, err)
 			}
 			if changes, err := diff(a, a); err != nil || len(changes) != 0 {
 				t.Errorf("a tree differs from itself: %v, %v", changes, err)
@@ -430,7 +430,7 @@ func FuzzPack(f *testing.F) {
 	f.Add(data)
 	f.Add(data[:len(data)-9])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		check(bytes.NewReader(data), pullBounds)
+		checkPack(bytes.NewReader(data), pullBounds)
 		s := newStore(t.TempDir(), false)
 		must(0, mkdirs(s.dir))
 		rec, err := s.receive(t.Context(), bytes.NewReader(data), branchBounds)

@@ -22,29 +22,29 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Remote says where the repository is, and how to be let in.
+// A Remote is the address of the repository and the credentials for it.
 type Remote struct {
-	URL       string                      // http(s) address without user, or a bare folder of this machine
-	Auth      func() (user, token string) // asked before each request; nil is nobody. An empty user is "aob"
-	Transport http.RoundTripper           // nil is one of the mirror's own
-	Main      string                      // the branch that is brought before all others; empty is what HEAD names
+	URL       string                      // http(s) address without user, or path of a local bare repository
+	Auth      func() (user, token string) // called before each request; nil: no credentials; empty user: "aob"
+	Transport http.RoundTripper           // nil: a transport of its own
+	Main      string                      // the branch that is fetched before all others; empty: the target of HEAD
 }
 
-// What a remote may answer at most, in bytes.
+// Maximum sizes of responses in bytes.
 const (
 	maxAdvertised = 64 << 20
 	maxAnswer     = maxPack + 1<<20
 )
 
-// A remote is a Remote whose address was understood.
+// A remote is a Remote with a parsed address.
 type remote struct {
-	url    string // as people may see it
-	folder string // where it is a folder of this machine
-	main   string // the branch that is brought first; empty is what HEAD names
-	auth   func() (user, token string)
-	end    *transport.Endpoint
-	client transport.Transport
-	http   *http.Transport // the mirror's own; nil if it has none
+	url      string // without secrets
+	folder   string // path of a local repository, else empty
+	main     string // Remote.Main
+	auth     func() (user, token string)
+	endpoint *transport.Endpoint
+	client   transport.Transport
+	http     *http.Transport // the mirror's own transport, or nil
 }
 
 func newRemote(r Remote) (*remote, error) {
@@ -53,11 +53,11 @@ func newRemote(r Remote) (*remote, error) {
 	}
 	u, err := url.Parse(r.URL)
 	if err != nil {
-		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not one")
+		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not a URL")
 	}
 	if u.User != nil {
-		return nil, delivery.Blockedf("give the token by itself; what is in an address ends up in logs",
-			"the repository's address https://…@%s holds a user or a token", u.Host)
+		return nil, delivery.Blockedf("configure the token separately; addresses appear in logs",
+			"the repository's address https://…@%s contains a user or a token", u.Host)
 	}
 	switch u.Scheme {
 	case "file":
@@ -65,28 +65,28 @@ func newRemote(r Remote) (*remote, error) {
 	case "http", "https":
 	default:
 		return nil, delivery.Blockedf("use http, https or a folder",
-			"the repository's address %s: aob does not speak %s", r.URL, u.Scheme)
+			"the repository's address %s: aob does not support %s", r.URL, u.Scheme)
 	}
 	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth}
-	if rem.end, err = transport.NewEndpoint(rem.url); err != nil {
-		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not one")
+	if rem.endpoint, err = transport.NewEndpoint(rem.url); err != nil {
+		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not a URL")
 	}
 	trip := r.Transport
 	if trip == nil {
 		rem.http = Transport()
 		trip = rem.http
 	}
-	rem.client = githttp.NewClientWithOptions(&http.Client{Transport: answers{trip}},
+	rem.client = githttp.NewClientWithOptions(&http.Client{Transport: checkedTransport{trip}},
 		&githttp.ClientOptions{RedirectPolicy: githttp.NoFollowRedirects})
 	return rem, nil
 }
 
-// Transport is how a mirror reaches its remote where Remote.Transport is nil.
+// Transport returns a new transport with the settings that a mirror uses if Remote.Transport is nil.
 func Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.IdleConnTimeout = 10 * time.Minute // longer than a poll, so that the next finds the connection open
+	t.IdleConnTimeout = 10 * time.Minute // longer than the poll interval, so that connections are reused
 	t.ResponseHeaderTimeout = 2 * time.Minute
-	// A connection that died without a word is left after 30 s, not when the kernel gives up.
+	// Detect a dead connection after 30 s, and not after the kernel's much longer timeout.
 	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
 	return t
 }
@@ -97,10 +97,10 @@ func newFolder(path string) (*remote, error) {
 		return nil, err
 	}
 	return &remote{
-		url:    abs,
-		folder: abs,
-		end:    &transport.Endpoint{Protocol: "file", Path: abs},
-		client: file.DefaultClient,
+		url:      abs,
+		folder:   abs,
+		endpoint: &transport.Endpoint{Protocol: "file", Path: abs},
+		client:   file.DefaultClient,
 	}, nil
 }
 
@@ -110,8 +110,8 @@ func (r *remote) close() {
 	}
 }
 
-// method returns who asks, afresh each time, since tokens are renewed.
-func (r *remote) method() transport.AuthMethod {
+// credentials returns the present credentials. They are read for each session, since tokens may be replaced.
+func (r *remote) credentials() transport.AuthMethod {
 	if r.auth == nil || r.folder != "" {
 		return nil
 	}
@@ -125,9 +125,9 @@ func (r *remote) method() transport.AuthMethod {
 	return &githttp.BasicAuth{Username: user, Password: token}
 }
 
-// advertised asks for the refs. The session has been asked, and may be asked on.
+// advertised requests the list of refs. The returned session can be used to fetch.
 func (r *remote) advertised(ctx context.Context) (transport.UploadPackSession, *packp.AdvRefs, error) {
-	session, err := r.client.NewUploadPackSession(r.end, r.method())
+	session, err := r.client.NewUploadPackSession(r.endpoint, r.credentials())
 	if err != nil {
 		return nil, nil, r.explain("read", err)
 	}
@@ -141,8 +141,8 @@ func (r *remote) advertised(ctx context.Context) (transport.UploadPackSession, *
 	return session, adv, nil
 }
 
-// explain says what a person can do, takes go-git's wrapping off, and leaves
-// nothing in the error that the remote was sent.
+// explain adds what was done and the remote's address to an error, removes go-git's wrapping,
+// and turns errors that a person can resolve into Blocked.
 func (r *remote) explain(doing string, err error) error {
 	err = unwrap(err)
 	if b, ok := errors.AsType[delivery.Blocked](err); ok {
@@ -164,10 +164,10 @@ func (r *remote) explain(doing string, err error) error {
 	return fmt.Errorf("%s %s: %w", doing, r.url, err)
 }
 
-// unwrap takes go-git's wrapping off an error.
+// unwrap removes go-git's wrapping from an error.
 func unwrap(err error) error {
 	for {
-		var u *plumbing.UnexpectedError // does not unwrap
+		var u *plumbing.UnexpectedError // has no Unwrap method
 		if !errors.As(err, &u) {
 			return err
 		}
@@ -175,10 +175,10 @@ func unwrap(err error) error {
 	}
 }
 
-// answers turns statuses into errors that say what to do, and bounds what is read.
-type answers struct{ next http.RoundTripper }
+// A checkedTransport turns HTTP error statuses into errors with hints, and limits the size of bodies.
+type checkedTransport struct{ next http.RoundTripper }
 
-func (a answers) RoundTrip(req *http.Request) (*http.Response, error) {
+func (a checkedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := a.next.RoundTrip(req)
 	if err != nil {
 		return nil, err
@@ -200,7 +200,7 @@ func statusError(resp *http.Response) error {
 	case code < 300:
 		return nil
 	case code < 400:
-		return elsewhere(resp)
+		return redirectError(resp)
 	case code == http.StatusUnauthorized:
 		return delivery.Blockedf("check the token: it may have expired", "the server does not know the token (401)")
 	case code == http.StatusForbidden:
@@ -212,21 +212,23 @@ func statusError(resp *http.Response) error {
 			"the server knows no such repository (%d)", code)
 	case code == http.StatusTooManyRequests, code >= 500:
 		return delivery.Wait{For: retryAfter(resp.Header, time.Now()),
-			What: fmt.Sprintf("the server asks for time (%d)", code)}
+			What: fmt.Sprintf("the server is overloaded or down (%d)", code)}
 	default:
-		return fmt.Errorf("the server answers %d", code)
+		return fmt.Errorf("the server returned the status %d", code)
 	}
 }
 
-// elsewhere says where a redirect leads: a repository was renamed or transferred.
-// An address on another host is not repeated: it may be anything.
-func elsewhere(resp *http.Response) error {
-	what := fmt.Sprintf("the server sends aob elsewhere (%d), and aob does not follow", resp.StatusCode)
+// redirectError returns the error of a redirect, which means that a repository was renamed or
+// transferred. It shows the new address only if that is on the same host, since another one
+// is untrusted.
+func redirectError(resp *http.Response) error {
+	what := fmt.Sprintf("the server redirects to another address (%d), and aob does not follow redirects",
+		resp.StatusCode)
 	to, err := resp.Location()
 	if err != nil || resp.Request == nil || to.Host != resp.Request.URL.Host {
-		return delivery.Blockedf("the repository was renamed or transferred, or the server wants a login: give the "+
-			"new address as `repository`",
-			"%s: it names another host", what)
+		return delivery.Blockedf("the repository was renamed or transferred, or the server wants a login: write the "+
+			"new address as `repository` into the server's configuration",
+			"%s: it is on another host", what)
 	}
 	path := to.Path
 	for _, end := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {
@@ -234,11 +236,12 @@ func elsewhere(resp *http.Response) error {
 	}
 	address := (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: path}).String()
 	return delivery.Blockedf(fmt.Sprintf(
-		"write `repository: %s` into the server's configuration; and its name, where a forge is configured", address),
-		"%s: the repository is at %s now", what, address)
+		"write `repository: %s` into the server's configuration, and its new name under `forge`, if there is one",
+		address), "%s: the repository is at %s now", what, address)
 }
 
-// retryAfter reads the header's seconds or date, between a second and ten minutes.
+// retryAfter returns the wait of a Retry-After header (seconds or date), limited to one
+// second to ten minutes. Without the header it returns ten seconds.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	wait := 10 * time.Second
 	if s := h.Get("Retry-After"); s != "" {
@@ -251,8 +254,8 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return min(max(wait, time.Second), 10*time.Minute)
 }
 
-// A body is read up to a bound, and to its end on Close where that is near, so
-// that the connection can be used again.
+// A body is a response body with a maximum size. Close reads a short rest, so that the
+// connection can be reused.
 type body struct {
 	body io.ReadCloser
 	left int64
@@ -260,7 +263,7 @@ type body struct {
 
 func (b *body) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, errors.New("the server's answer is too large")
+		return 0, errors.New("the server's response is too large")
 	}
 	if int64(len(p)) > b.left {
 		p = p[:b.left]

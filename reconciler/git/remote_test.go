@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// A repo is a bare repository, driven by git itself.
+// A repo is a bare repository that tests change with git.
 type repo struct {
 	t   testing.TB
 	dir string
@@ -37,7 +37,7 @@ func newRepo(t testing.TB) *repo {
 	return r
 }
 
-// git runs git in the repository and returns what it prints.
+// git runs git in the repository and returns its output.
 func (r *repo) git(args ...string) string { return r.gitIn(nil, args...) }
 
 func (r *repo) gitIn(in io.Reader, args ...string) string {
@@ -55,8 +55,8 @@ func (r *repo) gitIn(in io.Reader, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// commit puts a commit on a ref, made of the first parent's tree with files
-// changed; "" removes one. Without parents it follows the ref.
+// commit sets a ref to a new commit with the first parent's tree and changed files; ""
+// removes a file. Without parents, the parent is the ref's commit.
 func (r *repo) commit(ref string, files map[string]string, parents ...string) string {
 	r.t.Helper()
 	if len(parents) == 0 {
@@ -84,11 +84,11 @@ var clock atomic.Int64
 
 func init() { clock.Store(1_700_000_000) }
 
-// A server serves the folder of a repository over smart HTTP, as a forge does.
+// A server serves a repository over smart HTTP.
 type server struct {
 	*httptest.Server
 	repo   *repo
-	token  string // if set, asked for as the password
+	token  string // the required password, if not empty
 	before func(http.ResponseWriter, *http.Request) (done bool)
 }
 
@@ -140,7 +140,7 @@ func open(t testing.TB, dir string, r Remote) *Mirror {
 	return m
 }
 
-// both runs a test against the repository over HTTP and as a folder.
+// both runs a test with a repository over HTTP and with a local repository.
 func both(t *testing.T, test func(t *testing.T, r *repo, remote Remote)) {
 	t.Run("http", func(t *testing.T) {
 		r := newRepo(t)
@@ -152,7 +152,7 @@ func both(t *testing.T, test func(t *testing.T, r *repo, remote Remote)) {
 	})
 }
 
-// observe observes and fails the test where that fails.
+// observe calls Observe and fails the test if that fails.
 func observe(t testing.TB, m *Mirror) (map[string]string, bool) {
 	t.Helper()
 	refs, changed, err := m.Observe(t.Context())

@@ -1,7 +1,7 @@
 package git
 
-// This file keeps the mirror small: what closed pull requests and removed
-// branches have left on the disk goes when the mirror is cloned anew.
+// This file limits the size of the mirror. Objects of closed pull requests and removed
+// branches are removed by cloning the mirror again.
 
 import (
 	"context"
@@ -17,17 +17,17 @@ import (
 )
 
 const (
-	// maxGarbage is how many bytes a mirror may grow before it is cloned anew,
-	// open pull requests aside; a large one may grow by a quarter. Closed pull
-	// requests may leave no more than this in any.
+	// maxGarbage is how many bytes a mirror may grow before it is cloned again, without the
+	// packs of open pull requests. A large mirror may grow by a quarter. Packs of closed
+	// pull requests may never take more than maxGarbage.
 	maxGarbage = 32 << 20
-	smallPack  = 1 << 20 // a pull request's pack below it is not counted apart
+	smallPack  = 1 << 20 // smaller packs of pull requests count as packs of branches
 
-	renewed  = "new" // the folder of a mirror that is being cloned anew
-	replaced = "old" // and of the objects that it replaces
+	newDir = "new" // folder of the new clone
+	oldDir = "old" // folder of the replaced objects
 )
 
-// packsFile remembers what is known of the packs over a restart.
+// packsFile is the file in the mirror that stores baseSize and pullPacks.
 const packsFile = "packs.json"
 
 type packsState struct {
@@ -36,8 +36,8 @@ type packsState struct {
 }
 
 func (m *Mirror) writePacks() error {
-	state := packsState{Base: m.base, Pulls: map[string][]string{}}
-	for name, heads := range m.pulled {
+	state := packsState{Base: m.baseSize, Pulls: map[string][]string{}}
+	for name, heads := range m.pullPacks {
 		for _, h := range heads {
 			state.Pulls[name] = append(state.Pulls[name], h.String())
 		}
@@ -52,27 +52,26 @@ func (m *Mirror) writePacks() error {
 	return nil
 }
 
-// readPacks reads what writePacks has written. Without it, all that is there
-// counts as the repository's own.
+// readPacks reads packsFile. Without it, all packs count as packs of branches.
 func (m *Mirror) readPacks() {
 	var state packsState
 	data, err := os.ReadFile(filepath.Join(m.dir, packsFile))
 	if err != nil || json.Unmarshal(data, &state) != nil {
-		m.base, _ = m.used()
+		m.baseSize, _ = m.used()
 		return
 	}
-	m.base = state.Base
+	m.baseSize = state.Base
 	for name, heads := range state.Pulls {
 		for _, s := range heads {
 			if h, ok := parseHash(s); ok {
-				m.pulled[name] = append(m.pulled[name], h)
+				m.pullPacks[name] = append(m.pullPacks[name], h)
 			}
 		}
 	}
 }
 
-// used returns the bytes of all packs but those of open pull requests, and how many
-// of these bytes closed pull requests have brought.
+// used returns the bytes of all packs without those of open pull requests (own), and the part
+// of it that belongs to closed pull requests.
 func (m *Mirror) used() (own, closed int64) {
 	live := map[plumbing.Hash]bool{}
 	for name, h := range m.observedRefs {
@@ -81,9 +80,9 @@ func (m *Mirror) used() (own, closed int64) {
 	for _, p := range m.own.packs {
 		info, err := os.Stat(filepath.Join(p.dir, "pack", p.name+".pack"))
 		if err != nil {
-			continue // what is damaged is found when it is read
+			continue // damage is detected when the pack is read
 		}
-		heads, pulled := m.pulled[p.name]
+		heads, pulled := m.pullPacks[p.name]
 		if slices.ContainsFunc(heads, func(h plumbing.Hash) bool { return live[h] }) {
 			continue
 		}
@@ -95,22 +94,22 @@ func (m *Mirror) used() (own, closed int64) {
 	return own, closed
 }
 
-// garbage reports whether the mirror has grown so much that it is cloned anew.
-func (m *Mirror) garbage() bool {
+// needsReclone reports whether the mirror has grown too much.
+func (m *Mirror) needsReclone() bool {
 	if !m.observed {
 		return false
 	}
-	if m.base == 0 {
-		m.base, _ = m.used()
+	if m.baseSize == 0 {
+		m.baseSize, _ = m.used()
 	}
 	own, closed := m.used()
-	return closed > maxGarbage || own > m.base+max(maxGarbage, m.base/4)
+	return closed > maxGarbage || own > m.baseSize+max(maxGarbage, m.baseSize/4)
 }
 
-// renew clones the mirror anew, beside the old one, which can be read until the
-// new one is whole. What is not reached any more is not in the new one.
-func (m *Mirror) renew(ctx context.Context) error {
-	dir := filepath.Join(m.dir, renewed)
+// reclone clones the mirror again into newDir, and then replaces the old one, which can be
+// read until then. Unreachable objects are not in the new clone.
+func (m *Mirror) reclone(ctx context.Context) error {
+	dir := filepath.Join(m.dir, newDir)
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -118,29 +117,29 @@ func (m *Mirror) renew(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	fresh := &Mirror{dir: dir, remote: m.remote, blamed: map[plumbing.Hash]bool{}}
+	fresh := &Mirror{dir: dir, remote: m.remote, reclonedFor: map[plumbing.Hash]bool{}}
 	if err := fresh.clear(); err != nil {
 		return err
 	}
 	m.mu.Lock()
-	fresh.keep = m.keep
+	fresh.openPulls = m.openPulls
 	m.mu.Unlock()
 	defer func() { fresh.own.close() }()
 	if _, _, err := fresh.observeRemote(ctx); err != nil {
 		return err
 	}
-	fresh.base, _ = fresh.used()
+	fresh.baseSize, _ = fresh.used()
 	if err := fresh.writePacks(); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.own.close()
-	old := filepath.Join(m.dir, replaced)
+	old := filepath.Join(m.dir, oldDir)
 	if err := os.RemoveAll(old); err != nil {
 		return err
 	}
-	// If it ends here, the next Open finds no objects, and clones.
+	// After a crash here, the next Open finds no objects and makes an empty mirror.
 	if err := os.Rename(filepath.Join(m.dir, "objects"), old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// git itself verifies what the mirror commits and merges. Made again, also by another process, it is the same commit.
+// git verifies the signatures of Commit and Merge. Another process with the same key creates the same commits.
 func TestGitVerifiesSignedCommits(t *testing.T) {
 	if _, err := exec.LookPath("ssh-keygen"); err != nil {
 		t.Skip("no ssh-keygen on PATH")
@@ -65,22 +65,22 @@ func TestGitVerifiesSignedCommits(t *testing.T) {
 			t.Errorf("the merge commit is %q", got)
 		}
 
-		// Another process with the same key, and a mirror that was lost.
+		// Another process with the same key and a new mirror.
 		m := open(t, t.TempDir(), remote)
 		m.CommitAs(committer())
 		observe(t, m)
 		files := map[string][]byte{"models/a.release.yaml": []byte("version: 1\n")}
 		if again := must(m.Commit([]string{head}, files, committed,
 			"Release a version 1\n\nEvery gate passed.\n")); again != release {
-			t.Errorf("made again it is %s, and was %s", again, release)
+			t.Errorf("committing again gives %s, want %s", again, release)
 		}
-		// What it commits is known as its own, by its own address and by that from before one was set.
+		// Mine knows the committer's address and the default one.
 		m.CommitAs(Committer{Name: "aob", Email: "aob@users.noreply.localhost"})
 		old := must(m.Commit([]string{head}, files, committed, "Release a version 1"))
 		m.CommitAs(committer())
 		for commit, want := range map[string]bool{release: true, old: true, head: false, merge: false} {
 			if mine, err := m.Mine(commit); err != nil || mine != want {
-				t.Errorf("%s is of AOB: %v, %v; want %v", commit, mine, err, want)
+				t.Errorf("Mine(%s): %v, %v; want %v", commit, mine, err, want)
 			}
 		}
 	})

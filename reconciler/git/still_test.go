@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A loose ref that is not read again because its file is as it was is still seen to move, however it moves.
-func TestRefsThatMoveAreReadAgain(t *testing.T) {
+// Unchanged loose refs are not read again. Every way of changing one is detected.
+func TestChangedLooseRefsAreReadAgain(t *testing.T) {
 	old := time.Now().Add(-time.Hour).Truncate(time.Second)
 	for name, move := range map[string]func(t *testing.T, file, to string){
 		"in place": func(t *testing.T, file, to string) {
@@ -23,7 +23,7 @@ func TestRefsThatMoveAreReadAgain(t *testing.T) {
 				}
 			}
 		},
-		"by another file as old and as long": func(t *testing.T, file, to string) {
+		"by another file of the same time and size": func(t *testing.T, file, to string) {
 			other := filepath.Join(filepath.Dir(file), "x.lock")
 			if err := os.WriteFile(other, []byte(to+"\n"), 0o644); err != nil {
 				t.Fatal(err)
@@ -51,7 +51,7 @@ func TestRefsThatMoveAreReadAgain(t *testing.T) {
 					t.Fatalf("side is at %s, want %s", refs["refs/heads/side"], side)
 				}
 			}
-			if !m.refFiles["refs/heads/side"].still(stat(t, file)) {
+			if !m.refFiles["refs/heads/side"].unchanged(stat(t, file)) {
 				t.Error("a file that has not changed for an hour is read again")
 			}
 			move(t, file, next)

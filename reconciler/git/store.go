@@ -20,34 +20,31 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 )
 
-// cacheSize is how many bytes of objects a store keeps in memory: the bases of
-// deltas, and what was read last.
+// cacheSize is the size in bytes of a store's cache of unpacked objects.
 const cacheSize = 32 << 20
 
 var (
 	errMissing = errors.New("no such object")
-	errKind    = errors.New("an object of another kind")
-	errDamaged = errors.New("the content is not what the hash says")
+	errKind    = errors.New("an object of another type")
+	errDamaged = errors.New("the content does not match the hash")
 )
 
-// A store reads the objects of a bare repository. go-git's own storage may not
-// be read while it is written to; this one opens packs that are complete, one
-// by one, and is used under the mirror's lock.
+// A store reads the objects of a bare repository. go-git's own storage must not be read
+// during writes. This one opens only complete packs. The mirror's lock protects it.
 type store struct {
-	dir   string   // the folder of objects
-	more  []string // folders of objects that this one borrows from
-	lost  []string // what of it cannot be read: folders that are not there, packs that are damaged
-	packs []*pack
-	cache *workCache
-	// foreign says that other programs write here too: loose objects are looked
-	// for, sizes are checked before anything is read, and what is missing is
-	// looked for once more after the remote's refs have changed.
-	foreign bool
-	stale   bool
+	dir        string   // the objects folder
+	alternates []string // objects folders of alternates
+	problems   []string // descriptions of missing alternates and damaged packs
+	packs      []*pack
+	cache      *workCache
+	// shared means that other programs write to the repository: there may be loose objects
+	// and alternates, and after a change of refs (stale), a missing object is searched again.
+	shared bool
+	stale  bool
 }
 
-// A workCache counts the bytes of the objects that were unpacked, and of those that deltas were applied to. A small
-// object may be a delta of a large one, so what a walk reads does not say what it costs.
+// A workCache counts the bytes of all objects that were unpacked, including the bases of deltas. A small object may be
+// a delta of a large one, so the sizes of the objects that a walk reads do not limit its cost.
 type workCache struct {
 	cache.Object
 	work int64
@@ -68,27 +65,27 @@ func (c *workCache) Get(h plumbing.Hash) (plumbing.EncodedObject, bool) {
 
 // A pack is an open pack file.
 type pack struct {
-	name string // as pack-HASH
-	dir  string // the folder of objects that it is in
+	name string // pack-HASH
+	dir  string // its objects folder
 	file billy.File
 	idx  *idxfile.MemoryIndex
 	objs *packfile.Packfile
 }
 
-func newStore(repository string, foreign bool) *store {
+func newStore(repository string, shared bool) *store {
 	return &store{
-		dir:     filepath.Join(repository, "objects"),
-		cache:   &workCache{Object: cache.NewObjectLRU(cacheSize)},
-		foreign: foreign,
-		stale:   foreign,
+		dir:    filepath.Join(repository, "objects"),
+		cache:  &workCache{Object: cache.NewObjectLRU(cacheSize)},
+		shared: shared,
+		stale:  shared,
 	}
 }
 
-// load opens the packs that are not open yet, and closes those that are gone.
+// load opens new packs and closes those that were removed.
 func (s *store) load() error {
-	if s.foreign {
+	if s.shared {
 		var err error
-		if s.more, s.lost, err = alternates(s.dir); err != nil {
+		if s.alternates, s.problems, err = alternates(s.dir); err != nil {
 			return err
 		}
 	}
@@ -97,7 +94,7 @@ func (s *store) load() error {
 		open[[2]string{p.dir, p.name}] = p
 	}
 	s.packs = nil
-	for _, dir := range append([]string{s.dir}, s.more...) {
+	for _, dir := range append([]string{s.dir}, s.alternates...) {
 		if err := s.loadFrom(dir, open); err != nil {
 			return err
 		}
@@ -108,7 +105,7 @@ func (s *store) load() error {
 	return nil
 }
 
-// loadFrom opens the packs of one folder of objects, or takes them out of open.
+// loadFrom adds the packs of one objects folder. It takes those in open from there, and opens the others.
 func (s *store) loadFrom(dir string, open map[[2]string]*pack) error {
 	entries, err := os.ReadDir(filepath.Join(dir, "pack"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,15 +125,16 @@ func (s *store) loadFrom(dir string, open map[[2]string]*pack) error {
 			continue
 		}
 		idx, err := readIndex(filepath.Join(dir, "pack", e.Name()))
-		if s.foreign && errors.Is(err, fs.ErrNotExist) {
-			continue // repacked meanwhile; what it held is in another
+		if s.shared && errors.Is(err, fs.ErrNotExist) {
+			continue // git has just repacked it; its objects are in another pack
 		}
 		if err == nil {
 			err = s.open(dir, name, idx)
 		}
-		if err != nil && s.foreign {
-			// As in git, what other packs hold can still be read.
-			s.lost = append(s.lost, fmt.Sprintf("%s cannot be read: %v", filepath.Join(dir, "pack", name+".pack"), err))
+		if err != nil && s.shared {
+			// Other packs can still be read, as in git.
+			file := filepath.Join(dir, "pack", name+".pack")
+			s.problems = append(s.problems, fmt.Sprintf("%s cannot be read: %v", file, err))
 		} else if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -154,14 +152,14 @@ func readIndex(path string) (*idxfile.MemoryIndex, error) {
 	return idx, idxfile.NewDecoder(bufio.NewReaderSize(f, 1<<16)).Decode(idx)
 }
 
-// open adds a pack whose files are in place.
+// open opens a pack and adds it to the store.
 func (s *store) open(dir, name string, idx *idxfile.MemoryIndex) error {
 	f, err := osfs.New(filepath.Join(dir, "pack")).Open(name + ".pack")
 	if err != nil {
 		return err
 	}
-	// Without a file system the objects come into memory at once; with one,
-	// go-git opens the pack file again for every object above 16 KiB.
+	// Without a file system, go-git reads objects into memory. With one, it opens the pack
+	// file again for every object above 16 KiB.
 	objs := packfile.NewPackfileWithCache(idx, nil, f, s.cache, 0)
 	s.packs = append(s.packs, &pack{name: name, dir: dir, file: f, idx: idx, objs: objs})
 	return nil
@@ -175,7 +173,7 @@ func (s *store) close() {
 	s.cache.Clear()
 }
 
-// find returns the pack that holds an object, or nil.
+// find returns the pack with an object, and its offset; nil if there is none.
 func (s *store) find(h plumbing.Hash) (*pack, int64) {
 	for i := len(s.packs) - 1; i >= 0; i-- {
 		if off, err := s.packs[i].idx.FindOffset(h); err == nil {
@@ -185,9 +183,9 @@ func (s *store) find(h plumbing.Hash) (*pack, int64) {
 	return nil, 0
 }
 
-// size returns how many bytes an object has, without reading it.
+// size returns the size of an object in bytes without reading it.
 func (s *store) size(h plumbing.Hash) (size int64, err error) {
-	err = s.again(func() error {
+	err = s.retry(func() error {
 		if p, off := s.find(h); p != nil {
 			size, err = p.size(off)
 			return err
@@ -203,7 +201,7 @@ func (s *store) size(h plumbing.Hash) (size int64, err error) {
 	return size, err
 }
 
-// size returns the size of the object at an offset. A delta says what it makes.
+// size returns the size of the object at an offset. For a delta, it is in the header.
 func (p *pack) size(off int64) (int64, error) {
 	scan := p.objs.Scanner()
 	head, err := scan.SeekObjectHeader(off)
@@ -219,9 +217,9 @@ func (p *pack) size(off int64) (int64, error) {
 	return target, err
 }
 
-// read returns an object's content. It is ErrTooBig, and nothing is read, if it
-// has more than limit bytes, errMissing if it is not here, errKind if it is
-// something else, and errDamaged if the content is not what the hash says.
+// read returns the content of an object. The error is ErrTooBig, and nothing is read, if it
+// has more than limit bytes; errMissing if there is no such object; errKind if it has another
+// type; errDamaged if the content does not match the hash.
 func (s *store) read(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
 	data, err := s.content(t, h, limit)
 	if err == nil && sum(t, data) != h {
@@ -230,8 +228,8 @@ func (s *store) read(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byt
 	return data, err
 }
 
-// sum returns the hash of an object. It is against damage: what came over the
-// network was checked against forged objects when it came.
+// sum returns the hash of an object. It detects damage only, so plain SHA-1 is enough: go-git
+// checks for collision attacks when it receives a pack.
 func sum(t plumbing.ObjectType, data []byte) plumbing.Hash {
 	s := sha1.New()
 	fmt.Fprintf(s, "%s %d\x00", t, len(data))
@@ -240,7 +238,7 @@ func sum(t plumbing.ObjectType, data []byte) plumbing.Hash {
 }
 
 func (s *store) content(t plumbing.ObjectType, h plumbing.Hash, limit int64) (data []byte, err error) {
-	err = s.again(func() error {
+	err = s.retry(func() error {
 		p, off := s.find(h)
 		if p == nil {
 			data, err = s.readLoose(t, h, limit)
@@ -269,8 +267,9 @@ func (s *store) content(t plumbing.ObjectType, h plumbing.Hash, limit int64) (da
 	return data, err
 }
 
-// again calls read, and once more if other programs may have moved objects.
-func (s *store) again(read func() error) error {
+// retry calls read, and if it fails and other programs may have moved objects, loads the
+// packs and calls it again.
+func (s *store) retry(read func() error) error {
 	err := read()
 	if err == nil || !s.stale || errors.Is(err, ErrTooBig) || errors.Is(err, errKind) {
 		return err
@@ -284,16 +283,16 @@ func (s *store) again(read func() error) error {
 
 // loose opens a loose object.
 func (s *store) loose(h plumbing.Hash) (*os.File, *objfile.Reader, error) {
-	if !s.foreign {
+	if !s.shared {
 		return nil, nil, errMissing
 	}
 	name := h.String()
 	var f *os.File
 	err := fs.ErrNotExist
-	for i := 0; errors.Is(err, fs.ErrNotExist) && i <= len(s.more); i++ {
+	for i := 0; errors.Is(err, fs.ErrNotExist) && i <= len(s.alternates); i++ {
 		dir := s.dir
 		if i > 0 {
-			dir = s.more[i-1]
+			dir = s.alternates[i-1]
 		}
 		f, err = os.Open(filepath.Join(dir, name[:2], name[2:]))
 	}
@@ -333,25 +332,25 @@ func (s *store) readLoose(t plumbing.ObjectType, h plumbing.Hash, limit int64) (
 	return data, err
 }
 
-// verify reads every pack file whole and checks its sum, and removes what an
-// interrupted write has left. An error means that the store is damaged.
+// verify checks the checksums of all pack files, and removes files of interrupted writes. An
+// error means that the store is damaged.
 func (s *store) verify() error {
 	dir := filepath.Join(s.dir, "pack")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	whole := map[string]bool{}
+	complete := map[string]bool{}
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), ".idx"); ok && strings.HasPrefix(name, "pack-") {
-			whole[name] = true
+			complete[name] = true
 			if err := sumPack(filepath.Join(dir, name+".pack")); err != nil {
 				return err
 			}
 		}
 	}
 	for _, e := range entries {
-		if name := e.Name(); !whole[strings.TrimSuffix(strings.TrimSuffix(name, ".pack"), ".idx")] {
+		if name := e.Name(); !complete[strings.TrimSuffix(strings.TrimSuffix(name, ".pack"), ".idx")] {
 			if err := os.Remove(filepath.Join(dir, name)); err != nil {
 				return err
 			}
@@ -370,7 +369,7 @@ func sumPack(path string) error {
 	if err != nil {
 		return err
 	}
-	sum := sha1.New() // against damage; what came from the remote was checked when it came
+	sum := sha1.New() // to detect damage; the pack was checked when it was received
 	var end [sha1.Size]byte
 	if _, err := io.CopyN(sum, f, info.Size()-sha1.Size); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -379,7 +378,7 @@ func sumPack(path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if [sha1.Size]byte(sum.Sum(nil)) != end {
-		return fmt.Errorf("%s: the sum is wrong", path)
+		return fmt.Errorf("%s: the checksum is wrong", path)
 	}
 	return nil
 }

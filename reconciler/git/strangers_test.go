@@ -15,9 +15,10 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// This file has what a stranger may push: each fails alone, at once, and costs little.
+// This file tests pull requests of attackers: each is refused without affecting others, and
+// at a limited cost.
 
-// tree writes a tree of lines that line makes, whatever git thinks of it.
+// tree writes a tree with entries made by line, without git's checks.
 func (r *repo) tree(lines ...string) string {
 	return r.gitIn(strings.NewReader(strings.Join(lines, "")),
 		"hash-object", "-w", "-t", "tree", "--literally", "--stdin")
@@ -28,24 +29,24 @@ func line(mode, name, hash string) string {
 	return mode + " " + name + "\x00" + string(h[:])
 }
 
-// pull puts a commit with a tree on top of main, as the head of a pull request.
+// pull makes a commit with a tree on top of main, as the head of a pull request.
 func (r *repo) pull(n int, tree, main string) string {
 	head := r.git("commit-tree", tree, "-p", main, "-m", "x")
 	r.git("update-ref", fmt.Sprintf("refs/pull/%d/head", n), head)
 	return head
 }
 
-// wantRefused wants a TreeError that says what there is too much of, where, and what to do.
+// wantRefused checks that err is a TreeError with ErrTooBig, the commit and a hint.
 func wantRefused(t *testing.T, err error, commit string) {
 	t.Helper()
 	e, ok := errors.AsType[TreeError](err)
 	if !ok || !errors.Is(err, ErrTooBig) || !strings.Contains(e.What, commit[:10]) || e.Do == "" || len(e.What) > 300 {
-		t.Errorf("got %.300v, want a TreeError that is ErrTooBig and names commit %.10s", err, commit)
+		t.Errorf("got %.300v, want a TreeError that is ErrTooBig and contains commit %.10s", err, commit)
 	}
 }
 
-// TestTreeOfFoldersFailsAlone: folders count as files do, for each of them is read.
-func TestTreeOfFoldersFailsAlone(t *testing.T) {
+// TestManyFolders checks that folders count like files, because each is read.
+func TestManyFolders(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		blob := r.git("rev-parse", main+":models/a.yaml")
@@ -62,7 +63,7 @@ func TestTreeOfFoldersFailsAlone(t *testing.T) {
 		empty := r.tree()
 		wide := nest(empty, maxFiles+1, 1)
 		third := nest(empty, maxFiles/3+1, 1)
-		// Long lists of names that are each read many times.
+		// A large tree that is read many times.
 		long := make([]string, 1000)
 		for i := range long {
 			long[i] = line("100644", fmt.Sprintf("%04d%s", i, strings.Repeat("x", maxName-4)), blob)
@@ -93,8 +94,8 @@ func TestTreeOfFoldersFailsAlone(t *testing.T) {
 			}
 			packs, folder := m.own.packs, m.folder
 			m.own.packs, m.folder = nil, nil
-			if _, again := m.Files(head); again == nil || again.Error() != err.Error() {
-				t.Errorf("%s: it is read again: %v", name, again)
+			if _, err2 := m.Files(head); err2 == nil || err2.Error() != err.Error() {
+				t.Errorf("%s: it is read again: %v", name, err2)
 			}
 			m.own.packs, m.folder = packs, folder
 		}
@@ -106,8 +107,8 @@ func TestTreeOfFoldersFailsAlone(t *testing.T) {
 	})
 }
 
-// TestLongNamesFailAlone: the name of a folder is in the path of each file below it.
-func TestLongNamesFailAlone(t *testing.T) {
+// TestLongNames checks the limits of names and paths. The name of a folder is in the path of each file below it.
+func TestLongNames(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	blob := r.git("rev-parse", main+":models/a.yaml")
@@ -141,26 +142,26 @@ func TestLongNamesFailAlone(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		t.Run(name, func(t *testing.T) { wantRefused(t, err, head) })
 		if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 64 {
-			t.Errorf("%s: it took %d MiB", name, used)
+			t.Errorf("%s: reading took %d MiB", name, used)
 		}
 	}
 	if list, err := m.Files(good); err != nil || len(list) != 5 {
-		t.Errorf("names as long as they may be: got %d files, %v", len(list), err)
+		t.Errorf("names of the maximum length: got %d files, %v", len(list), err)
 	}
 	if list, err := m.Files(main); err != nil || len(list) != 1 {
 		t.Errorf("main: got %v, %v", list, err)
 	}
 }
 
-// raw writes a commit with a tree and so many equal parents, as no git makes it.
+// raw writes a commit with a number of equal parents, which git itself would not create.
 func (r *repo) raw(tree, parent string, parents int, message string) string {
 	return r.gitIn(strings.NewReader("tree "+tree+"\n"+strings.Repeat("parent "+parent+"\n", parents)+
 		"author e <e@e> 1700000000 +0000\ncommitter e <e@e> 1700000000 +0000\n\n"+message),
 		"hash-object", "-t", "commit", "-w", "--stdin", "--literally")
 }
 
-// TestLargeCommitsFailAlone: a commit is small, and has few parents.
-func TestLargeCommitsFailAlone(t *testing.T) {
+// TestLargeCommits checks the limits of a commit's size and number of parents.
+func TestLargeCommits(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		m := open(t, t.TempDir(), remote)
@@ -191,17 +192,17 @@ func TestLargeCommitsFailAlone(t *testing.T) {
 			}
 		}
 		if bases, err := m.MergeBases(good, next); err != nil || len(bases) != 1 || bases[0] != main {
-			t.Errorf("as many parents as there may be: got %v, %v", bases, err)
+			t.Errorf("the maximum number of parents: got %v, %v", bases, err)
 		}
 		if _, changed := observe(t, m); changed {
-			t.Error("what was refused is brought again")
+			t.Error("a refused commit is fetched again")
 		}
 	})
 }
 
-// TestPackThatUnpacksToMuchFailsAlone: a pull request's pack of a few kilobytes that unpacks to very much, or has very
-// many objects, is refused while it comes, is not asked for again, and keeps others from nothing.
-func TestPackThatUnpacksToMuchFailsAlone(t *testing.T) {
+// TestPackBomb checks that a small pack of a pull request that unpacks to many bytes or objects is refused and not
+// fetched again, and that other pull requests are fetched.
+func TestPackBomb(t *testing.T) {
 	zeros := strings.Repeat("0", 2<<20)
 	for name, most := range map[string]bounds{
 		"bytes":   {objects: 1000, pack: 1 << 20, unpacked: 10 << 20, commit: maxCommit},
@@ -226,22 +227,22 @@ func TestPackThatUnpacksToMuchFailsAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := &fetch{m: m, session: session, adv: adv, haves: []plumbing.Hash{must(hash(main))}, tries: maxFetches}
-			f.others(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(other))}, most, time.Hour)
+			f.bringOthers(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(other))}, most, time.Hour)
 			wantRefused(t, m.Has(head), head)
 			if m.Has(main) != nil || m.Has(other) != nil {
 				t.Errorf("main: %v, another pull request: %v", m.Has(main), m.Has(other))
 			}
 			m.KeepPulls([]int{7, 8})
 			if observe(t, m); disk(t, dir) > 100_000 {
-				t.Errorf("it was brought again: %d bytes on disk", disk(t, dir))
+				t.Errorf("it was fetched again: %d bytes on disk", disk(t, dir))
 			}
 		})
 	}
 }
 
-// TestPullRequestThatServerCannotSendLeavesMainAlone: the server breaks, hangs or asks for time where it is asked for
-// one pull request. Main, other branches and other pull requests are read.
-func TestPullRequestThatServerCannotSendLeavesMainAlone(t *testing.T) {
+// TestPullRequestThatServerCannotSend has a server that fails or hangs if one pull request is fetched. Main, other
+// branches and other pull requests must be read.
+func TestPullRequestThatServerCannotSend(t *testing.T) {
 	for name, answer := range map[string]func(w http.ResponseWriter, req *http.Request){
 		"hangs":         func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
 		"is overloaded": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
@@ -257,14 +258,14 @@ func TestPullRequestThatServerCannotSendLeavesMainAlone(t *testing.T) {
 			side := r.commit("refs/heads/side", map[string]string{"models/a.yaml": "3"}, main)
 			bad := r.commit("refs/pull/7/head", map[string]string{"models/b.yaml": "1"}, main)
 			good := r.commit("refs/pull/8/head", map[string]string{"models/c.yaml": "1"}, main)
-			asked := 0
+			requests := 0
 			s.before = func(w http.ResponseWriter, req *http.Request) bool {
 				body := must(io.ReadAll(req.Body))
 				req.Body = io.NopCloser(bytes.NewReader(body))
 				if !bytes.Contains(body, []byte("want "+bad)) {
 					return false
 				}
-				asked++
+				requests++
 				answer(w, req)
 				return true
 			}
@@ -282,21 +283,21 @@ func TestPullRequestThatServerCannotSendLeavesMainAlone(t *testing.T) {
 			if b := m.Unreadable()["refs/pull/7/head"]; !strings.Contains(b.What, bad[:10]) || b.Do == "" {
 				t.Errorf("got %v", m.Unreadable())
 			}
-			if asked > 2 {
-				t.Errorf("it was asked for %d times", asked)
+			if requests > 2 {
+				t.Errorf("it was requested %d times", requests)
 			}
 			s.before = nil
-			m.failed = map[plumbing.Hash]failure{} // as if the pause were over
+			m.failed = map[plumbing.Hash]failure{} // end the pause
 			refs, _ := observe(t, m)
 			if refs["refs/pull/7/head"] != bad || m.Has(bad) != nil || len(m.Unreadable()) > 0 {
-				t.Errorf("mended: got %v, %v, %v", refs, m.Has(bad), m.Unreadable())
+				t.Errorf("repaired: got %v, %v, %v", refs, m.Has(bad), m.Unreadable())
 			}
 		})
 	}
 }
 
-// TestPushDoesNotWalkPullRequests: a push costs the same however long the histories in pull requests are, and a branch
-// that cannot be read keeps no other from being pushed.
+// TestPushDoesNotWalkPullRequests checks that the cost of a push does not depend on the histories of pull requests, and
+// that a damaged branch does not prevent pushes to others.
 func TestPushDoesNotWalkPullRequests(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		r.git("config", "receive.fsckObjects", "false")
@@ -308,7 +309,7 @@ func TestPushDoesNotWalkPullRequests(t *testing.T) {
 		tree := r.git("rev-parse", main+"^{tree}")
 		bad := r.raw(tree, r.raw(tree, main, maxParents+1, "x"), 1, "x")
 		r.git("update-ref", "refs/heads/bad", bad)
-		// Its author has pushed another head meanwhile.
+		// The head of a pull request whose author pushes another head.
 		empty := r.tree()
 		for range 8 {
 			var lines []string
@@ -325,12 +326,12 @@ func TestPushDoesNotWalkPullRequests(t *testing.T) {
 			t.Fatal(m.Has(left))
 		}
 		r.commit("refs/pull/9/head", map[string]string{"models/b.yaml": "1"}, main)
-		for i := range 2 { // main's history is not known yet, and is
+		for i := range 2 { // first without main's history in the cache, then with it
 			for name, parents := range map[string][]string{
-				"on top of main":            {main},
-				"behind main":               {behind},
-				"of a pull request":         {main, r.git("rev-parse", "refs/pull/1/head")},
-				"of a head that is no more": {left},
+				"on top of main":    {main},
+				"behind main":       {behind},
+				"of a pull request": {main, r.git("rev-parse", "refs/pull/1/head")},
+				"of an old head":    {left},
 			} {
 				clear(m.commits)
 				next, err := m.Commit(parents, map[string][]byte{"models/a.yaml": []byte(name)}, committed, name)
@@ -346,7 +347,7 @@ func TestPushDoesNotWalkPullRequests(t *testing.T) {
 				if n := len(m.commits); n > 200 {
 					t.Errorf("%s: %d commits were read", name, n)
 				}
-				r.git("update-ref", "-d", ref) // a branch with the pull request's history would be walked
+				r.git("update-ref", "-d", ref) // else the next push would walk this branch
 				delete(m.observedRefs, ref)
 			}
 			if _, err := m.MergeBases(behind, main); err != nil {
@@ -357,13 +358,13 @@ func TestPushDoesNotWalkPullRequests(t *testing.T) {
 		observe(t, m)
 		next := must(m.Commit([]string{far}, map[string][]byte{"models/a.yaml": []byte("2")}, committed, "x"))
 		r.git("update-ref", "-d", "refs/heads/far")
-		m.observedRefs = nil // as an Observe that sees that
+		m.observedRefs = nil // as after an Observe without refs
 		wantBlocked(t, m.Push(t.Context(), next, "refs/heads/next", ""), next[:10], "on top of main")
 	})
 }
 
-// TestManyChangesFailAlone: a head whose commits change very many files again and again is refused.
-func TestManyChangesFailAlone(t *testing.T) {
+// TestManyChanges checks that a head whose commits change many files again and again is refused.
+func TestManyChanges(t *testing.T) {
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	var trees []string
@@ -386,6 +387,6 @@ func TestManyChangesFailAlone(t *testing.T) {
 	_, err := m.Ahead(commits[6], main)
 	wantRefused(t, err, commits[6])
 	if ahead, err := m.Ahead(commits[2], main); err != nil || len(ahead.Changes) != 2*(maxFiles/3)+1 {
-		t.Errorf("as many as there may be: got %d, %v", len(ahead.Changes), err)
+		t.Errorf("the maximum: got %d, %v", len(ahead.Changes), err)
 	}
 }

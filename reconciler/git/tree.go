@@ -16,31 +16,30 @@ import (
 const (
 	modeFile      = 0o100644
 	modeExec      = 0o100755
-	modeGroup     = 0o100664 // by git of before 2005
+	modeGroup     = 0o100664 // written by git before 2005
 	modeLink      = 0o120000
 	modeTree      = 0o040000
 	modeSubmodule = 0o160000
 )
 
-// An entry is one line of a tree. Its name is part of the tree's bytes.
+// An entry is one entry of a tree. Its name is a slice of the tree's bytes.
 type entry struct {
 	mode uint32
 	name []byte
 	hash plumbing.Hash
 }
 
-// folder says whether the entry is a tree to look into. A name that git itself
-// would refuse is never one.
+// folder reports whether the entry is a subtree with a name that git accepts.
 func (e entry) folder() bool { return e.mode == modeTree && e.proper() }
 
-// proper says whether git would take the name.
+// proper reports whether git accepts the name.
 func (e entry) proper() bool {
 	name := string(e.name)
 	return name != "." && name != ".." && !strings.EqualFold(name, ".git") &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r < ' ' || r == 0x7f })
 }
 
-// fileMode is the mode as people know it.
+// fileMode returns the mode as an fs.FileMode; see File.Mode.
 func (e entry) fileMode() fs.FileMode {
 	if !e.proper() {
 		return fs.ModeIrregular
@@ -81,7 +80,7 @@ func next(tree []byte) (entry, []byte, error) {
 	return e, tree[end+1+len(e.hash):], nil
 }
 
-// entries reads a whole tree.
+// entries parses a whole tree.
 func entries(tree []byte) ([]entry, error) {
 	list := make([]entry, 0, len(tree)/40)
 	for len(tree) > 0 {
@@ -95,7 +94,7 @@ func entries(tree []byte) ([]entry, error) {
 	return list, nil
 }
 
-// order compares entries as git sorts them: a folder's name ends in a slash.
+// order compares entries as git sorts them: as if a folder's name ended with a slash.
 func order(a, b entry) int {
 	n := min(len(a.name), len(b.name))
 	if c := bytes.Compare(a.name[:n], b.name[:n]); c != 0 {
@@ -113,17 +112,19 @@ func order(a, b entry) int {
 	return cmp.Compare(end(a), end(b))
 }
 
-// A sequence checks that the entries of one tree stand as git keeps them: ascending by order, and no name twice. Git's
-// merge walks trees in step and overlooks an entry that stands too early, so what such a tree shows is not what merging
-// it yields. Git itself refuses it in git fsck and with receive.fsckObjects.
+// A sequence checks that the entries of a tree are sorted as git requires, without duplicate names. git merge walks
+// trees in parallel and overlooks entries in the wrong position, so merging such a tree gives another result than its
+// diff shows. Git itself refuses such trees in git fsck and with receive.fsckObjects.
 type sequence struct {
-	last  entry
-	files [][]byte // files of which each one's name begins the next one's: a folder with such a name may still follow
+	last entry
+	// files is a stack of file names, each a prefix of the next one. A folder with one of these names may still follow,
+	// because it is sorted as if it ended with a slash.
+	files [][]byte
 }
 
 var errSequence = errors.New(
-	"its entries are not in the order that git keeps, or a name is there twice, so what merging " +
-		"it yields is not what it shows; write it with git")
+	"the entries of a folder are not sorted as git requires, or a name is listed twice, so a merge would give " +
+		"another result than the diff shows; create the commit with git")
 
 func (s *sequence) add(e entry) error {
 	if bytes.IndexByte(e.name, '/') >= 0 || s.last.name != nil && order(s.last, e) >= 0 {
@@ -142,7 +143,7 @@ func (s *sequence) add(e entry) error {
 	return nil
 }
 
-// encodeTree writes a tree of entries, which it sorts.
+// encodeTree sorts the entries and encodes a tree.
 func encodeTree(list []entry) []byte {
 	slices.SortFunc(list, order)
 	var b bytes.Buffer

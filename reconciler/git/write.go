@@ -16,23 +16,22 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Committer is who AOB's commits say has made them.
+// A Committer is the committer of AOB's commits.
 type Committer struct {
 	Name, Email string
-	// Sign signs a commit as git's gpg.format=ssh does. The same commit must give the same bytes, so that a commit that
-	// is made again is the same one. nil: commits are not signed.
+	// Sign returns a signature as git makes it with gpg.format=ssh. It must be deterministic, so that a commit with the
+	// same content has the same hash. nil: commits are not signed.
 	Sign func(commit []byte) (signature []byte, err error)
 }
 
-// CommitAs sets who makes the commits. Without it, that is delivery.CommitName, and no commit is signed.
+// CommitAs sets the committer. The default is delivery.CommitName without signatures.
 func (m *Mirror) CommitAs(c Committer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.committer = c
 }
 
-// Mine reports whether AOB is the author of a commit, by the e-mail address: its own, or the one that it has where none
-// is set.
+// Mine reports whether AOB is the author of a commit: the e-mail address is the committer's or the default one.
 func (m *Mirror) Mine(commit string) (bool, error) {
 	_, email, _, err := m.Author(commit)
 	m.mu.Lock()
@@ -40,10 +39,10 @@ func (m *Mirror) Mine(commit string) (bool, error) {
 	return err == nil && (email == m.committer.Email || email == delivery.CommitEmail), err
 }
 
-// Commit makes a commit of AOB's in the mirror and returns its hash; the remote does not
-// know of it before Push. Its tree is the first parent's with files changed: a
-// nil content removes the file, and a path that is a symbolic link becomes a
-// file. Equal input makes the same commit. when counts to the second.
+// Commit creates a commit by AOB in the mirror and returns its hash. It is not on the remote
+// before Push. Its tree is that of the first parent with files changed: nil content removes a
+// file, and a symbolic link is replaced by a file. Without parents, it is a root commit. The
+// same input gives the same commit. when is cut to seconds.
 func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,8 +70,9 @@ func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Tim
 	return m.write(&w, tree, list, m.committer.Name, m.committer.Email, when, message)
 }
 
-// Merge makes a merge commit of head into base, of which head must be a
-// descendant, and returns its hash. Its tree is head's. Its author is the person who merges, and its committer is AOB.
+// Merge creates a merge commit with the parents base and head and the tree of head, and
+// returns its hash. base must be an ancestor of head. The author is the person who merges,
+// the committer is AOB.
 func (m *Mirror) Merge(base, head, name, email string, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -85,7 +85,7 @@ func (m *Mirror) Merge(base, head, name, email string, when time.Time, message s
 		return "", err
 	}
 	if !on {
-		return "", delivery.Blockedf("rebase it first", "%.10s does not follow %.10s", head, base)
+		return "", delivery.Blockedf("rebase it first", "%.10s is not a descendant of %.10s", head, base)
 	}
 	return m.write(&writer{}, list[1].tree, list, name, email, when, message)
 }
@@ -106,7 +106,7 @@ func (m *Mirror) parents(hashes []string) ([]*commit, error) {
 	return list, nil
 }
 
-// write makes the commit object, signs it, and keeps it with what it needs.
+// write creates the commit object, signs it, and stores it with the other objects of w.
 func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit,
 	author, email string, when time.Time, message string) (string, error) {
 	var head, body bytes.Buffer
@@ -122,7 +122,7 @@ func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit,
 		if err != nil {
 			return "", fmt.Errorf("sign a commit: %w", err)
 		}
-		// A header's further lines begin with a space.
+		// Continuation lines of a header begin with a space.
 		fmt.Fprintf(&head, "gpgsig %s\n", bytes.ReplaceAll(bytes.TrimSpace(sig), []byte("\n"), []byte("\n ")))
 	}
 	h := w.object(plumbing.CommitObject, slices.Concat(head.Bytes(), body.Bytes()))
@@ -135,14 +135,14 @@ func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit,
 	return h.String(), nil
 }
 
-// signature names a person at a time as a commit does.
+// signature formats the value of an author or committer line.
 func signature(name, email string, when time.Time) string {
 	clean := strings.NewReplacer("<", "", ">", "", "\n", " ", "\x00", "")
 	name, email = strings.TrimSpace(clean.Replace(name)), strings.TrimSpace(clean.Replace(email))
 	return fmt.Sprintf("%s <%s> %d +0000", name, email, when.Unix())
 }
 
-// A node is a folder in which files change.
+// A node is a folder with changed files.
 type node struct {
 	files   map[string][]byte
 	folders map[string]*node
@@ -150,19 +150,19 @@ type node struct {
 
 func (n *node) put(name string, content []byte) error {
 	if !fs.ValidPath(name) || name == "." || path.Clean(name) != name {
-		return fmt.Errorf("commit: %q is not a path in a repository", name)
+		return fmt.Errorf("commit: %q is not a valid path in a repository", name)
 	}
 	parts := strings.Split(name, "/")
 	for i, part := range parts {
 		if !(entry{name: []byte(part)}).proper() {
-			return fmt.Errorf("commit: %q is not a path in a repository", name)
+			return fmt.Errorf("commit: %q is not a valid path in a repository", name)
 		}
 		if i == len(parts)-1 {
 			n.files[part] = content
 			break
 		}
 		if _, file := n.files[part]; file {
-			return fmt.Errorf("commit: %q lies in a file", name)
+			return fmt.Errorf("commit: the parent folder of %q is a file", name)
 		}
 		if n.folders[part] == nil {
 			n.folders[part] = &node{files: map[string][]byte{}, folders: map[string]*node{}}
@@ -172,18 +172,18 @@ func (n *node) put(name string, content []byte) error {
 	return nil
 }
 
-// A writer collects objects, each after what it needs.
+// A writer collects objects. Each object comes after the objects that it refers to.
 type writer struct {
 	objects []plumbing.EncodedObject
 	size    int64                  // bytes
-	done    map[plumbing.Hash]bool // trees that collect has gathered
+	added   map[plumbing.Hash]bool // trees in objects
 }
 
-// What one push may bring.
+// Limits of one push.
 const (
 	maxOutgoing      = 100_000   // objects
-	maxOutgoingBytes = 256 << 20 // of them
-	maxOutgoingDepth = 100       // folders in folders
+	maxOutgoingBytes = 256 << 20 // bytes of all objects
+	maxOutgoingDepth = 100       // depth of folders
 )
 
 func (w *writer) object(t plumbing.ObjectType, data []byte) plumbing.Hash {
@@ -195,7 +195,7 @@ func (w *writer) object(t plumbing.ObjectType, data []byte) plumbing.Hash {
 	return o.Hash()
 }
 
-// tree writes a tree with changes, and returns zero for one that has nothing.
+// tree writes the tree before with the changes of n. It returns the zero hash for an empty tree.
 func (w *writer) tree(m *Mirror, before plumbing.Hash, n *node) (plumbing.Hash, error) {
 	var list []entry
 	if !before.IsZero() {
@@ -220,7 +220,7 @@ func (w *writer) tree(m *Mirror, before plumbing.Hash, n *node) (plumbing.Hash, 
 	for _, name := range slices.Sorted(maps.Keys(n.folders)) {
 		e, found := take(name)
 		if found && e.mode != modeTree {
-			return before, delivery.Blockedf("remove it", "%s is not a folder", name)
+			return before, delivery.Blockedf("remove it", "%s is a file, and must be a folder", name)
 		}
 		h, err := w.tree(m, e.hash, n.folders[name])
 		if err != nil {
@@ -242,17 +242,17 @@ func (w *writer) tree(m *Mirror, before plumbing.Hash, n *node) (plumbing.Hash, 
 	return w.object(plumbing.TreeObject, encodeTree(list)), nil
 }
 
-// brings gathers the objects of a commit that none of its parents has.
-func (w *writer) brings(m *Mirror, c *commit) error {
-	var olds []plumbing.Hash
+// addCommit adds the objects of a commit that none of its parents has.
+func (w *writer) addCommit(m *Mirror, c *commit) error {
+	var parentTrees []plumbing.Hash
 	for _, h := range c.parents {
 		p, err := m.parent(h)
 		if err != nil {
 			return err
 		}
-		olds = append(olds, p.tree)
+		parentTrees = append(parentTrees, p.tree)
 	}
-	if err := w.collect(m, c.tree, olds, 0); err != nil {
+	if err := w.addTree(m, c.tree, parentTrees, 0); err != nil {
 		if t, ok := errors.AsType[TreeError](err); ok {
 			return t.at(c.hash)
 		}
@@ -266,15 +266,15 @@ func (w *writer) brings(m *Mirror, c *commit) error {
 	return nil
 }
 
-// collect gathers a tree and what lies in it, but for what lies at the same
-// place in one of the old trees. A tree is gathered once, however many folders name it.
-func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash, depth int) error {
-	if w.done[tree] || slices.Contains(olds, tree) {
+// addTree adds a tree and everything in it, except entries that one of the parents' trees has
+// at the same path. Each tree is added once.
+func (w *writer) addTree(m *Mirror, tree plumbing.Hash, parentTrees []plumbing.Hash, depth int) error {
+	if w.added[tree] || slices.Contains(parentTrees, tree) {
 		return nil
 	}
-	w.done[tree] = true
+	w.added[tree] = true
 	if depth > maxOutgoingDepth || len(w.objects) > maxOutgoing || w.size > maxOutgoingBytes {
-		return tooBig("it brings more than %d objects or %d MiB, or folders deeper than %d", maxOutgoing,
+		return tooBig("the push has more than %d objects or %d MiB, or folders deeper than %d", maxOutgoing,
 			maxOutgoingBytes>>20, maxOutgoingDepth)
 	}
 	data, err := m.read(plumbing.TreeObject, tree)
@@ -292,7 +292,7 @@ func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash, de
 	}
 	known := map[line]bool{}
 	folders := map[string][]plumbing.Hash{}
-	for _, old := range olds {
+	for _, old := range parentTrees {
 		data, err := m.read(plumbing.TreeObject, old)
 		if err != nil {
 			return err
@@ -312,13 +312,13 @@ func (w *writer) collect(m *Mirror, tree plumbing.Hash, olds []plumbing.Hash, de
 		switch {
 		case e.mode == modeSubmodule || known[line{string(e.name), e.mode, e.hash}]:
 		case e.mode == modeTree:
-			if err := w.collect(m, e.hash, folders[string(e.name)], depth+1); err != nil {
+			if err := w.addTree(m, e.hash, folders[string(e.name)], depth+1); err != nil {
 				return err
 			}
 		default:
 			content, err := m.own.read(plumbing.BlobObject, e.hash, maxObject)
 			if errors.Is(err, errMissing) {
-				continue // moved here from elsewhere in the repository: the remote has it
+				continue // the file was moved within the repository, so the remote has it
 			}
 			if err != nil {
 				return m.damaged(e.hash, err)

@@ -15,7 +15,7 @@ import (
 
 func mkdirs(objects string) error { return os.MkdirAll(filepath.Join(objects, "pack"), 0o700) }
 
-// committed is when AOB commits in these tests.
+// committed is the time of AOB's commits in these tests.
 var committed = time.Unix(1_800_000_000, 999)
 
 func TestCommit(t *testing.T) {
@@ -44,7 +44,7 @@ func TestCommit(t *testing.T) {
 			t.Errorf("the same again: got %s, %v; want %s", again, err, c)
 		}
 		if r.try("cat-file", "-t", c) != "" {
-			t.Error("the remote knows it before Push")
+			t.Error("the commit is on the remote before Push")
 		}
 		if err := m.Push(t.Context(), c, "refs/heads/main", main); err != nil {
 			t.Fatal(err)
@@ -70,7 +70,7 @@ func TestCommit(t *testing.T) {
 		for _, bad := range []string{"", "/etc/passwd", "../x", "models/../x", "models//x", ".git/config",
 			"models/.GIT/x", "a\nb", "models/"} {
 			if _, err := m.Commit([]string{main}, map[string][]byte{bad: []byte("x")}, committed, "x"); err == nil {
-				t.Errorf("%q was taken for a path", bad)
+				t.Errorf("the path %q is accepted", bad)
 			}
 		}
 		if _, err := m.Commit([]string{main}, map[string][]byte{"models.txt/x": []byte("x")}, committed,
@@ -78,7 +78,7 @@ func TestCommit(t *testing.T) {
 			t.Errorf("a file in a file: got %v, want Blocked", err)
 		}
 		if _, err := m.Commit([]string{strings.Repeat("1", 40)}, nil, committed, "x"); err == nil {
-			t.Error("a parent that is not there: no error")
+			t.Error("an unknown parent: no error")
 		}
 		m.CommitAs(Committer{Name: "a\nparent x <", Email: "<b>\n"})
 		evil, err := m.Commit([]string{c}, nil, time.Unix(1, 0), "x\x00y")
@@ -134,9 +134,9 @@ func TestMerge(t *testing.T) {
 		r.git("fsck", "--strict", "--no-dangling")
 		if _, err := m.Merge(c, other, "Ada", "ada@example.com", time.Unix(1_800_000_000, 0), "Merge #2"); !isBlocked(
 			err) {
-			t.Errorf("what does not follow main: got %v, want Blocked", err)
+			t.Errorf("not a descendant of main: got %v, want Blocked", err)
 		}
-		// A release commit on the branch: what docs/ holds stays on the remote.
+		// A release commit on the branch. The large file in docs/ stays on the remote.
 		c, err = m.Commit([]string{head}, map[string][]byte{"models/a.release.yaml": []byte("1")}, committed, "release")
 		if err != nil {
 			t.Fatal(err)
@@ -175,7 +175,7 @@ func TestPush(t *testing.T) {
 		push(three, "refs/heads/main", "", ErrMoved)
 		push(three, "refs/heads/new", one, ErrMoved)
 		push(three, "refs/heads/new", "", nil)
-		push(two, "refs/heads/new", three, nil) // not a fast-forward, and asked for
+		push(two, "refs/heads/new", three, nil) // not a fast-forward
 		push("", "refs/heads/new", three, ErrMoved)
 		push("", "refs/heads/new", two, nil)
 		push("", "refs/heads/new", two, nil) // again
@@ -195,12 +195,12 @@ func TestPush(t *testing.T) {
 		err := m.Push(t.Context(), make(two, "4"), "refs/heads/main", two)
 		if !isBlocked(err) || !strings.Contains(err.Error(), "protected") ||
 			!strings.Contains(err.Error(), "hook declined") || strings.Contains(err.Error(), "\x1b") {
-			t.Errorf("a hook that declines: got %q, want Blocked with its words", err)
+			t.Errorf("a hook that declines: got %q, want Blocked with its message", err)
 		}
 	})
 }
 
-// TestPushRace has several mirrors move one branch from the same place at once.
+// TestPushRace has several mirrors push to the same branch at the same time.
 func TestPushRace(t *testing.T) {
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		at := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "0"})
@@ -226,11 +226,11 @@ func TestPushRace(t *testing.T) {
 			now := r.git("rev-parse", "main")
 			for i, err := range errs {
 				if won := commits[i] == now; won && err != nil || !won && !errors.Is(err, ErrMoved) {
-					t.Errorf("%d: main is at it: %v; error %v", i, won, err)
+					t.Errorf("%d: main is at its commit: %v; error %v", i, won, err)
 				}
 			}
 			if now == at {
-				t.Fatal("nobody won")
+				t.Fatal("no push succeeded")
 			}
 			at = now
 			for _, m := range mirrors {
