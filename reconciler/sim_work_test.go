@@ -188,45 +188,52 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		r.sim.infer(spec.Eval.Detect)
 		set := delivery.ScoreSet{Detections: delivery.DigestOf("detections", spec.Eval.Detect),
 			Protocol: spec.Eval.Protocol, Images: 50,
-			Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{},
-			Resamples: map[string]delivery.Samples{}}
+			Values: map[string]float64{}, Truths: map[string]int{}, Classes: []string{}}
 		ap := r.sim.measured(*spec.Eval)
-		put := func(metric string, v float64) { set.Values[metric], set.Resamples[metric] = v, spread(v) }
 		for _, c := range slices.Sorted(maps.Keys(ap)) {
 			set.Classes, set.Truths[c] = append(set.Classes, c), 100
-			put("AP/"+c, ap[c])
-			set.Values["AP50/"+c] = ap[c]
 		}
 		for _, m := range []string{"mAP", "AP50"} {
-			put(m, mean(ap))
+			set.Values[m] = mean(ap)
 		}
-		if spec.Eval.Thresholds != nil {
-			for _, m := range []string{"recall", "precision", "falsePositivesPerImage"} {
-				put(m, mean(ap))
-				for c, v := range ap {
-					put(m+"/"+c, v)
-				}
-			}
-		}
+		set.Table = simTable(ap, spec.Eval.Thresholds != nil)
 		return set
 	}
 	a, b := r.sim.measured(spec.Compare.Candidate), r.sim.measured(spec.Compare.Baseline)
 	maps.DeleteFunc(a, func(class string, _ float64) bool { _, shared := b[class]; return !shared })
 	maps.DeleteFunc(b, func(class string, _ float64) bool { _, shared := a[class]; return !shared })
-	c := delivery.CompareResult{Images: 50, Classes: slices.Sorted(maps.Keys(a)),
-		Metrics: map[string]delivery.Difference{}}
-	put := func(metric string, a, b float64) {
-		c.Metrics[metric] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: spread(a - b)}
-	}
+	of := simTable(a, spec.Compare.Candidate.Thresholds != nil)
+	with := simTable(b, spec.Compare.Baseline.Thresholds != nil)
+	c := delivery.CompareResult{Images: 50, Classes: slices.Sorted(maps.Keys(a)), Truths: map[string]int{},
+		Candidate: of.Values(), Baseline: with.Values(), Difference: of.Minus(with)}
 	for _, class := range c.Classes {
-		put("AP/"+class, a[class], b[class])
-		put("AP50/"+class, a[class], b[class])
-	}
-	if len(c.Classes) > 0 {
-		put("mAP", mean(a), mean(b))
-		put("AP50", mean(a), mean(b))
+		c.Truths[class] = 100
+		for _, column := range []string{"AP", "AP50"} { // a little doubt is left
+			for i, r := range c.Difference.Columns[column] {
+				c.Difference.Columns[column][i].Resamples = spread(r.Value)
+			}
+		}
 	}
 	return c
+}
+
+// simTable is a table of classes that have an AP each, and with thresholds are found as well as that.
+func simTable(ap map[string]float64, thresholds bool) delivery.Table {
+	t := delivery.Table{Images: delivery.Row{Value: 50}, Columns: map[string][]delivery.Row{},
+		Classes: slices.Sorted(maps.Keys(ap))}
+	put := func(column string, v float64) {
+		t.Columns[column] = append(t.Columns[column], delivery.Row{Value: v, Resamples: spread(v)})
+	}
+	for _, class := range t.Classes {
+		put("AP", ap[class])
+		put("AP50", ap[class])
+		if thresholds {
+			put("truths", 100)
+			put("found", 100*ap[class])
+			put("false", 50*ap[class]/float64(len(ap)))
+		}
+	}
+	return t
 }
 
 // simLabels are those of every dataset. What is labelled easy is found by whatever
@@ -308,8 +315,8 @@ func mean(values map[string]float64) float64 {
 func (s *sim) infer(detect delivery.Digest) { s.inferred[detect] = true }
 
 // spread is a narrow bootstrap around a value.
-func spread(v float64) delivery.Samples {
-	s := make(delivery.Samples, 201)
+func spread(v float64) []float64 {
+	s := make([]float64, 201)
 	for i := range s {
 		s[i] = v + float64(i-100)*0.00005
 	}

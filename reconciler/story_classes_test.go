@@ -58,64 +58,6 @@ func (s *sim) push(branch, file string) {
 	s.settle()
 }
 
-func TestChangedClasses(t *testing.T) {
-	for name, c := range map[string]struct {
-		gate  string // more of it
-		list  string
-		was   string
-		state delivery.CheckState
-		words string
-	}{
-		"another order": {"", "[square, circle]", "", delivery.CheckSuccess, "version 2"},
-		"one more":      {"", "[circle, square, triangle]", "", delivery.CheckSuccess, "version 2"},
-		"the labels that are trained on": {"", "{circle: [circle], square: [square, label2]}", "",
-			delivery.CheckSuccess, "version 2"},
-		"an easier label": {square, "{circle: [circle], square: [easy]}", "", delivery.CheckFailure,
-			"models/shapes.yaml takes label easy for class square, and gate production, whose eval set has it, does " +
-				"not; say so in gates/production.yaml in an earlier pull request: labels: {square: [square, easy]}"},
-		"a label more": {square, "{circle: [circle], square: [square, easy]}", "",
-			delivery.CheckFailure, "takes label easy for class square"},
-		"the gate says so": {"labels: {square: [square, easy]}",
-			"{circle: [circle], square: [square, easy]}", "", delivery.CheckSuccess, "version 2"},
-		"a label that is no one's": {square, "{circle: [circle], square: [label2]}", "", delivery.CheckFailure,
-			"mAP 0.3500, release 0.6000: -0.2500"},
-		"removed": {"", "[square]", "", delivery.CheckFailure,
-			"class circle is removed, and gate production holds the model to it"},
-		"one into another": {"", "[square]", "was: {square: circle}", delivery.CheckFailure,
-			"was: {square: circle}, and version 1 has both; a class that goes into another is removed"},
-		"a former name that no class has": {"", "[circle, square]", "was: {circle: hexagon}", delivery.CheckFailure,
-			"was: {circle: hexagon}, and version 1 has no such class; it is for classes of the release that get " +
-				"another name"},
-		"a former name of what is new": {"", "[circle, square, easy]", "was: {easy: triangle}",
-			delivery.CheckFailure, "was: {easy: triangle}, and version 1 has no such class"},
-		"renamed": {square, "[circle, box]", "was: {box: square}", delivery.CheckSuccess,
-			"version 2"},
-		"renamed, with labels": {square, "{circle: [circle], box: [square]}", "was: {box: square}",
-			delivery.CheckSuccess, "version 2"},
-		"renamed, and trained on others": {square, "{circle: [circle], box: [label2]}", "was: {box: square}",
-			delivery.CheckFailure, "mAP 0.3500, release 0.6000: -0.2500"},
-		"renamed, and easier": {square, "{circle: [circle], box: [easy]}", "was: {box: square}",
-			delivery.CheckFailure, "takes label easy for class box"},
-		"two that are swapped": {"", "{circle: [square], square: [circle]}", "", delivery.CheckFailure,
-			"models/shapes.yaml takes label square for class circle, and gate production for class square; call " +
-				"classes what they were, or rename them with was:"},
-		"renamed to a label that is there": {square, "[circle, easy]", "was: {easy: square}", delivery.CheckFailure,
-			"truths of gate production that are labelled square count as class square, and here easy and square " +
-				"would; a model does not change what truths are. Leave was: as it is, or say what easy is: labels: " +
-				"{easy: [square]} in gates/production.yaml in an earlier pull request, and the model's own labels in " +
-				"its classes:"},
-		"no class of the gate's": {"", "{round: [label2]}", "was: {round: circle}", delivery.CheckFailure,
-			"class square is removed"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := shipped(t, c.gate)
-			s.push("second", classes(model("shapes", 14), c.list, c.was))
-			s.want("second", c.state, c.words)
-			s.quiet()
-		})
-	}
-}
-
 // A class of which a gate has no truths goes on as none that it has truths of.
 func TestClassWithoutTruths(t *testing.T) {
 	s, _ := begun(t)
@@ -129,63 +71,6 @@ func TestClassWithoutTruths(t *testing.T) {
 	s.want("second", delivery.CheckSuccess, "version 2")
 }
 
-// Classes may be replaced, all of them, where the gate lets them go.
-func TestAllClassesReplaced(t *testing.T) {
-	s, _ := begun(t)
-	s.push("first", classes(model("shapes", 8), "[square]"))
-	s.ships("first")
-	s.push("split", classes(model("shapes", 14), "[circle, triangle]"))
-	s.want("split", delivery.CheckFailure, "class square is removed", "except: [square]")
-	gate := lets("square")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gate}) // as it says
-	s.settle()
-	s.wantContext("split", delivery.ContextGate+"production", delivery.CheckPending,
-		"mAP: model, release and eval set do not share it")
-	if v := s.verdict(); v.Checks[0].Outcome != delivery.Pass {
-		t.Errorf("%+v", v.Checks[0])
-	}
-}
-
-// An easy class lifts a mean over classes, and no model.
-func TestAddedClassLiftsNoFloor(t *testing.T) {
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
-		0.65)})
-	s.propose("first", 14)
-	s.ships("first")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": strings.Replace(
-		gateFile("production", "shapes", 0.65), "  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)})
-	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
-	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy, which the gate has not asked "+
-		"for (at most 0.6068, 95% sure, 50 images)")
-	s.push("hard", classes(model("shapes", 20), "[circle, square, easy]"))
-	s.want("hard", delivery.CheckSuccess, "version 2")
-	// Nor once it is one of the release's: the gate is what it was.
-	s.ships("hard")
-	s.push("next", classes(model("shapes", 8), "[circle, square, easy]"))
-	s.want("next", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy")
-	// Until it changes, or names it.
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
-		0.64)})
-	s.settle()
-	s.want("next", delivery.CheckFailure, "mAP 0.7167, release 0.7967: -0.0800")
-	if v := s.verdict(); v.Checks[0].Outcome != delivery.Pass {
-		t.Errorf("a gate that changed since asks for what there is: %+v", v.Checks[0])
-	}
-}
-
-// The classes of a release that is in quarantine are the model's all the same.
-func TestClassesOutliveTheRelease(t *testing.T) {
-	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
-	s.forbid()
-	s.push("second", classes(model("shapes", 14), "[square]"))
-	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
-		0.65)})
-	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]")) // of other weights: the seed is another
-	s.want("easy", delivery.CheckFailure, "mAP 0.7167, but 0.6000 < 0.65 without easy")
-}
-
 // A class that main's model file lost, which main did not accept, is one of the
 // release's all the same.
 func TestClassIsTheReleases(t *testing.T) {
@@ -196,25 +81,6 @@ func TestClassIsTheReleases(t *testing.T) {
 	s.want("main", delivery.CheckFailure, "is not the spec that version 1 was made from")
 	s.push("second", classes(model("shapes", 20), "[square]"))
 	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it")
-}
-
-// A gate that main got after a pull request's verdicts holds it to all classes, too.
-func TestGateRaisedOverRemovedClass(t *testing.T) {
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": lets("circle")})
-	s.propose("first", 8)
-	s.ships("first")
-	s.push("second", classes(model("shapes", 14), "[square]"))
-	s.want("second", delivery.CheckSuccess, "version 2")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
-		0.31)})
-	s.merge("second")
-	s.settle()
-	s.want("main", delivery.CheckFailure, "version 2 refused",
-		"class circle is removed, and gate production holds the model to it")
-	if got := s.serving(); got != "1 1 1" {
-		t.Errorf("devices serve %s", got)
-	}
 }
 
 // A gate of the pull request's own holds it to all classes as main's would: main may
@@ -250,7 +116,7 @@ func TestLooksCountImages(t *testing.T) {
 		s.push(branch, classes(model("shapes", 14), list))
 		s.want(branch, delivery.CheckSuccess, "version 2")
 	}
-	s.push("c", classes(model("shapes", 14), "[circle, box]", "was: {box: square}"))
+	s.push("c", classes(model("shapes", 14), "[circle, square, easy]"))
 	s.want("c", delivery.CheckPending, "this is model 3 that the eval set judges against this release")
 }
 
@@ -470,8 +336,7 @@ func TestBrokenGateOnMain(t *testing.T) {
 	s.want("mend", delivery.CheckSuccess, "no model change")
 }
 
-// A model that gets a former name back goes on from what it was last, and its classes
-// with it.
+// A model that gets a former name back goes on from what it was last.
 func TestNameComesBack(t *testing.T) {
 	s := shipped(t)
 	move := func(branch, from, to, file string) {
@@ -481,15 +346,13 @@ func TestNameComesBack(t *testing.T) {
 		s.forge.open(branch, "dev")
 		s.settle()
 	}
-	move("away", "shapes", "forms", classes(model("shapes", 20), "[circle, box]", "was: {box: square}"))
+	move("away", "shapes", "forms", model("shapes", 20))
 	s.ships("away")
 	s.quality[9] = 0.61
 	move("worse", "forms", "shapes", model("shapes", 9))
-	s.want("worse", delivery.CheckFailure, "class square is what class box of version 2 was called")
-	move("worse", "forms", "shapes", withLines(model("shapes", 9), "was: {square: box}"))
 	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7200")
 	s.quality[21] = 0.74
-	move("back", "forms", "shapes", withLines(model("shapes", 21), "was: {square: box}"))
+	move("back", "forms", "shapes", model("shapes", 21))
 	s.want("back", delivery.CheckSuccess, "shapes: version 3")
 	s.ships("back")
 	if got := s.serving(); got != "3 3 3" {
@@ -599,25 +462,6 @@ func TestReleaseFigures(t *testing.T) {
 	s.repo.commit("main", s.main(), s.now, map[string]string{path: now})
 	s.settle()
 	s.want("main", delivery.CheckSuccess, "shapes version 1")
-}
-
-// A gate that is raised at the moment of a merge asks for the classes of the release,
-// too.
-func TestGateRaisedOverAddedClass(t *testing.T) {
-	floor := func(v float64) map[string]string {
-		return map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", v),
-			"  - {metric: mAP, maxDrop: 0.02, against: release}\n", "", 1)}
-	}
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, floor(0.5))
-	s.propose("first", 14)
-	s.ships("first")
-	s.push("easy", classes(model("shapes", 8), "[circle, square, easy]"))
-	s.want("easy", delivery.CheckSuccess, "version 2")
-	s.repo.commit("main", s.main(), s.now, floor(0.65))
-	s.merge("easy")
-	s.settle()
-	s.want("main", delivery.CheckFailure, "version 2 refused", "0.6000 < 0.65 without easy")
 }
 
 // A version is one bundle: a statement that was made for a number that is taken by now

@@ -83,7 +83,8 @@ func TestFleetCarriesItsBarInOnePullRequest(t *testing.T) {
 		"and a pin":       with(other(2), demoRuns("other", "version: 1\n")),
 		"as a paused one": with(other(2), demoRuns("other", "paused: true\n")),
 		"a class less": with(other(8), demoRuns("other", ""),
-			map[string]string{"models/other.yaml": classes(model("other", 8), "[circle]", "")}),
+			map[string]string{"models/other.yaml": classes(model("other", 8), "[circle]", ""),
+				"gates/easy.yaml": strings.Replace(gateFile("easy", "other", 0.1), "[circle, square]", "[circle]", 1)}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := barred(t)

@@ -234,36 +234,6 @@ func (s *sim) evaluated(split string) int {
 	return n
 }
 
-// A class that gets another name goes on: it is judged by the gate that names it by
-// the old one, and compared with what the release called so.
-func TestRenamedClass(t *testing.T) {
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": withLines(gateFile("production",
-		"shapes", 0.3), "  - {metric: AP, classes: [square], min: 0.3}")})
-	s.propose("first", 8)
-	s.ships("first")
-	gone := strings.Replace(model("shapes", 14), "square", "box", 1)
-	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": gone})
-	s.forge.open("renamed", "dev")
-	s.settle()
-	s.want("renamed", delivery.CheckFailure, "class square is removed, and gate production holds the model to it",
-		"was: {NEW: square}")
-	s.repo.commit("removed", s.main(), s.now, map[string]string{"models/shapes.yaml": strings.Replace(model("shapes",
-		14), "circle, square", "square", 1)})
-	s.forge.open("removed", "dev")
-	s.settle()
-	s.want("removed", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it",
-		"was: {NEW: circle}")
-	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.yaml": withLines(gone,
-		"was: {box: square}")})
-	s.settle()
-	s.want("renamed", delivery.CheckSuccess, "version 2")
-	s.ships("renamed")
-	if got := s.serving(); got != "2 2 2" {
-		t.Errorf("devices serve %s", got)
-	}
-}
-
 // try asks for an experiment, as aob try does, and returns its ID.
 func (s *sim) try(by string, epochs ...int) string {
 	s.helper()

@@ -100,9 +100,9 @@ func TestReleaseFileOfAnotherBundle(t *testing.T) {
 func TestTwoModels(t *testing.T) {
 	s, _ := begun(t)
 	s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1),
-		"gates/signs.yaml": gateFile("signs", "signs", 0.5)})
+		"gates/signs.yaml": strings.Replace(gateFile("signs", "signs", 0.5), "square", "triangle", 1)})
 	s.repo.commit("both", s.main(), s.now, map[string]string{"models/shapes.yaml": model("shapes", 8),
-		"models/signs.yaml": strings.Replace(model("signs", 2), "square", "arrow", 1)})
+		"models/signs.yaml": strings.Replace(model("signs", 2), "square", "triangle", 1)})
 	s.forge.open("both", "dev")
 	pushed := s.head("both")
 	s.settle()
@@ -115,7 +115,7 @@ func TestTwoModels(t *testing.T) {
 		t.Errorf("aob/eval says %q, want both models' figures", c.Description)
 	}
 	s.repo.commit("both", pushed, s.now, map[string]string{"models/signs.yaml": strings.Replace(model("signs", 14),
-		"square", "arrow", 1)})
+		"square", "triangle", 1)})
 	again := s.head("both")
 	s.settle()
 	s.want("both", delivery.CheckSuccess, "shapes: version 1", "signs: version 1")

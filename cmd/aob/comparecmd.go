@@ -62,7 +62,7 @@ func (t *terminal) comparison(c web.Comparison) {
 		over += fmt.Sprintf(", %d left out as a gate judges on them or one of the two was trained on them", c.LeftOut)
 	}
 	t.printf("%s\n", over)
-	rows := [][]cell{heading("METRIC", "A", "B", "A - B", "95% INTERVAL", "A IS")}
+	rows := [][]cell{heading("METRIC", "A", "B", "A - B", "AT LEAST", "AT MOST", "A IS")}
 	for _, r := range c.Rows {
 		name := r.Metric
 		if r.Class != "" {
@@ -79,9 +79,9 @@ func (t *terminal) comparison(c web.Comparison) {
 		}
 		rows = append(rows, []cell{{text: name}, {text: fmt.Sprintf("%.4f", r.A)}, {text: fmt.Sprintf("%.4f", r.B)},
 			{text: fmt.Sprintf("%+.4f", r.Diff)},
-			{text: fmt.Sprintf("%+.4f to %+.4f", r.Low, r.High)}, answer})
+			{text: fmt.Sprintf("%+.4f", r.Low)}, {text: fmt.Sprintf("%+.4f", r.High)}, answer})
 	}
 	t.table("  ", rows)
-	t.paragraph("", "Intervals cover the choice of images, not the noise of training; answers over classes are "+
-		"adjusted for their number.")
+	t.paragraph("", "Each bound is one-sided and 95 % sure. Bounds cover the choice of images, not the noise of "+
+		"training; answers over classes are adjusted for their number.")
 }

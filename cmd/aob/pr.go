@@ -323,18 +323,18 @@ func (t *terminal) change(m web.Change) {
 
 // measured prints what an eval set showed, beside the release's figures.
 func (t *terminal) measured(e delivery.Measured) {
-	head := []string{"METRIC", "VALUE", "95% INTERVAL"}
+	head := []string{"METRIC", "VALUE", "AT LEAST", "AT MOST"}
 	if e.Baseline != nil {
 		head = append(head, fmt.Sprintf("VERSION %d", e.Baseline.Version), "CHANGE")
 	}
 	rows := [][]cell{heading(head...)}
 	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), delivery.CompareFigures) {
 		f := e.Metrics[name]
-		interval := ""
+		low, high := "", ""
 		if f.Low != nil && f.High != nil {
-			interval = fmt.Sprintf("%.4f to %.4f", *f.Low, *f.High)
+			low, high = fmt.Sprintf("%.4f", *f.Low), fmt.Sprintf("%.4f", *f.High)
 		}
-		row := cells(name, fmt.Sprintf("%.4f", f.Value), interval)
+		row := cells(name, fmt.Sprintf("%.4f", f.Value), low, high)
 		if e.Baseline != nil {
 			base, ok := e.Baseline.Metrics[name]
 			if ok {
@@ -343,7 +343,7 @@ func (t *terminal) measured(e delivery.Measured) {
 		}
 		rows = append(rows, row)
 	}
-	t.printf("\ngate %s, %d images\n", e.Gate, e.Images)
+	t.printf("\ngate %s, %d images; each bound is one-sided and 95%% sure\n", e.Gate, e.Images)
 	t.table("  ", rows)
 }
 
@@ -359,7 +359,8 @@ func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), check)
 			text := c.Reason
 			if c.Outcome == delivery.Pass && c.Diff == nil && c.Low != nil && c.High != nil {
-				text += fmt.Sprintf(" (%.4f to %.4f, %.4g%% sure)", *c.Low, *c.High, c.Confidence*100)
+				text += fmt.Sprintf(" (at least %.4f, at most %.4f, each %.4g%% sure)", *c.Low, *c.High,
+					c.Confidence*100)
 			}
 			t.paragraph("                 ", text)
 		}
@@ -388,15 +389,6 @@ func aboutVerdict(v delivery.Verdict) string {
 			look += fmt.Sprintf(" of %d", v.Looks)
 		}
 		words = append(words, look)
-	}
-	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
-		words = append(words, fmt.Sprintf("%s was %s", name, v.Renamed[name]))
-	}
-	if len(v.Added) > 0 {
-		words = append(words, "new: "+strings.Join(v.Added, ", "))
-	}
-	if len(v.Removed) > 0 {
-		words = append(words, "no longer detected: "+strings.Join(v.Removed, ", "))
 	}
 	return strings.Join(words, "; ")
 }

@@ -43,7 +43,7 @@ func newShop() *shop {
 	verdict := delivery.Verdict{Gate: "production", Model: "shapes", Outcome: delivery.Fail,
 		Reason: "mAP 0.1000 < 0.30 on 72 images", Checks: []delivery.CheckVerdict{
 			{Check: "mAP >= 0.30", Outcome: delivery.Fail,
-				Reason: "0.1000 on 72 images; the whole interval (0.0700 to 0.1300) lies below the floor"},
+				Reason: "mAP 0.1000 < 0.3 (at most 0.1300, 95% sure, 72 images)"},
 			{Check: "AP >= 0.20", Class: "circle", Outcome: delivery.Ignored, Reason: "12 truths, want 20"}}}
 	return &shop{commit: strings.Repeat("4d5e6f7a", 5), log: "epoch 11/30\nepoch 12/30\n", prs: []web.PR{
 		{PullRequest: delivery.PullRequest{Number: 3, Title: "Train for much longer than anybody would",

@@ -372,7 +372,7 @@ func TestTrialFits(t *testing.T) {
 			Seeds: []web.Seed{{Seed: 1, MAP: &v}, {Seed: 2, MAP: &v}}})
 	}
 	text := drawn(t, 80, false, func(s *terminal) { s.trial(trial, time.Time{}) })
-	for _, want := range []string{"0.5000 ±0.030", "-0.1250 ±0.030",
+	for _, want := range []string{"0.5000, at least 0.4700", "-0.1250, at least -0.1550",
 		"  77d0c1e2f3  channels=12 lr=2e-3 weightDecay=2e-4\n", "all with train.epochs=4\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("want %q in\n%s", want, text)

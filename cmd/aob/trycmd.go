@@ -262,14 +262,14 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 				[]cell{{text: set + ": " + v.Text, style: stateStyle(v.State)}})...))
 			continue
 		}
-		row = append(row, cell{text: plusMinus("%.4f", *v.MAP)})
+		row = append(row, cell{text: atLeast("%.4f", *v.MAP)})
 		if seeds {
 			row = append(row, cell{text: seedSpread(v.Seeds)})
 		}
 		if diffs {
 			text := ""
 			if v.Diff != nil {
-				text = plusMinus("%+.4f", *v.Diff)
+				text = atLeast("%+.4f", *v.Diff)
 			}
 			row = append(row, cell{text: text})
 		}
@@ -302,8 +302,8 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 			t.paragraph("", v.ID+": "+v.Text)
 		}
 	}
-	t.paragraph("", "On the validation split; ± is half of the 95 % interval, which covers the choice of images and "+
-		"not the noise of training. The best of many looks better than it is.")
+	t.paragraph("", "On the validation split. Each bound is one-sided and 95 % sure; it covers the choice of images "+
+		"and not the noise of training. The best of many looks better than it is.")
 	best, ok := bestVariant(trial)
 	if !ok {
 		return
@@ -372,11 +372,11 @@ func seedSpread(seeds []web.Seed) string {
 	return fmt.Sprintf("%.3f-%.3f", slices.Min(values), slices.Max(values))
 }
 
-// plusMinus prints a figure with half of its interval.
-func plusMinus(format string, f delivery.Figure) string {
+// atLeast prints a figure with its lower bound.
+func atLeast(format string, f delivery.Figure) string {
 	text := fmt.Sprintf(format, f.Value)
-	if f.Low != nil && f.High != nil {
-		text += fmt.Sprintf(" ±%.3f", (*f.High-*f.Low)/2)
+	if f.Low != nil {
+		text += fmt.Sprintf(", at least "+format, *f.Low)
 	}
 	return text
 }

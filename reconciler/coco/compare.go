@@ -23,6 +23,8 @@ type CompareParams struct {
 	// ByGroup resamples whole groups of images (Image.Group), as frames of one
 	// video are not independent of each other.
 	ByGroup bool
+	// Columns are the columns of [delivery.Table] to compute besides the usual ones.
+	Columns []string
 }
 
 const maxResamples = 100_000
@@ -118,6 +120,9 @@ type Comparison struct {
 	Sampling Sampling `json:"sampling"`
 	Protocol Protocol `json:"protocol"`
 	Digest   string   `json:"protocol_digest"`
+	// TableA and TableB hold the resamples of both models, the same draws in both.
+	TableA delivery.Table `json:"-"`
+	TableB delivery.Table `json:"-"`
 }
 
 // Intervals is what resampling says of one model.
@@ -130,6 +135,8 @@ type Intervals struct {
 	Sampling   Sampling   `json:"sampling"`
 	Protocol   Protocol   `json:"protocol"`
 	Digest     string     `json:"protocol_digest"`
+
+	Table delivery.Table `json:"-"` // the resamples
 }
 
 // ErrNoTruth says that the images and classes to look at hold no truth that
@@ -148,20 +155,18 @@ func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	figures := r.run(a, b)
-	of, with := figures[0], figures[1]
-	confidence := r.params.Confidence
-	c := &Comparison{
-		MAP:      difference(r.all("mAP"), of.mAP, with.mAP, confidence),
-		AP50:     difference(r.all("AP50"), of.ap50, with.ap50, confidence),
-		AP75:     difference(r.all("AP75"), of.ap75, with.ap75, confidence),
-		A:        estimate(r.all("mAP"), of.mAP, confidence),
-		B:        estimate(r.all("mAP"), with.mAP, confidence),
-		Classes:  []Difference{},
+	tables := r.run(a, b)
+	of, with := tables[0], tables[1]
+	c := &Comparison{TableA: of, TableB: with, Classes: []Difference{},
+		MAP:      r.difference(r.all(delivery.MetricMAP), r.classes, of, with),
+		AP50:     r.difference(r.all(delivery.MetricAP50), r.classes, of, with),
+		AP75:     r.difference(r.all(delivery.MetricAP75), r.classes, of, with),
+		A:        r.estimate(r.all(delivery.MetricMAP), r.classes, of),
+		B:        r.estimate(r.all(delivery.MetricMAP), r.classes, with),
 		Sampling: r.sampling(), Protocol: a.protocol, Digest: a.protocol.Digest(),
 	}
-	for i, k := range r.classes {
-		d := difference(r.class(k), of.classes[i], with.classes[i], confidence)
+	for _, k := range r.classes {
+		d := r.difference(r.class(k), []int{k}, of, with)
 		if len(d.Samples) == 0 {
 			c.Unmeasured = append(c.Unmeasured, d.Subject)
 			continue
@@ -181,17 +186,15 @@ func Interval(m *Matched, params CompareParams) (*Intervals, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := r.run(m)[0]
-	confidence := r.params.Confidence
-	v := &Intervals{
-		MAP:      estimate(r.all("mAP"), f.mAP, confidence),
-		AP50:     estimate(r.all("AP50"), f.ap50, confidence),
-		AP75:     estimate(r.all("AP75"), f.ap75, confidence),
-		Classes:  []Estimate{},
+	t := r.run(m)[0]
+	v := &Intervals{Table: t, Classes: []Estimate{},
+		MAP:      r.estimate(r.all(delivery.MetricMAP), r.classes, t),
+		AP50:     r.estimate(r.all(delivery.MetricAP50), r.classes, t),
+		AP75:     r.estimate(r.all(delivery.MetricAP75), r.classes, t),
 		Sampling: r.sampling(), Protocol: m.protocol, Digest: m.protocol.Digest(),
 	}
-	for i, k := range r.classes {
-		e := estimate(r.class(k), f.classes[i], confidence)
+	for _, k := range r.classes {
+		e := r.estimate(r.class(k), []int{k}, t)
 		if len(e.Samples) == 0 {
 			v.Unmeasured = append(v.Unmeasured, e.Subject)
 			continue
@@ -215,48 +218,29 @@ func byCategory(a, b Subject) int {
 	return 0
 }
 
-// difference pairs the figures of two models, resample by resample.
-func difference(s Subject, a, b figure, confidence float64) Difference {
-	d := Difference{Subject: s, A: a.value, B: b.value, Diff: a.value - b.value}
-	samples := make([]float64, 0, len(a.samples))
-	for i, v := range a.samples {
-		if v >= 0 { // b has the same truths, so the same gaps
-			samples = append(samples, v-b.samples[i])
-		}
-	}
-	d.Spread = spread(d.Diff, samples, confidence)
+// difference is a figure over some classes of two models, resample by resample.
+func (r *resampling) difference(s Subject, classes []int, a, b delivery.Table) Difference {
+	of, with := a.Over(s.Metric, classes), b.Over(s.Metric, classes)
+	d := Difference{Subject: s, A: of.Value, B: with.Value, Diff: of.Value - with.Value}
+	d.Spread = spread(of.Minus(with), r.params.Confidence)
 	return d
 }
 
-func estimate(s Subject, f figure, confidence float64) Estimate {
-	samples := make([]float64, 0, len(f.samples))
-	for _, v := range f.samples {
-		if v >= 0 {
-			samples = append(samples, v)
-		}
-	}
-	return Estimate{Subject: s, Value: f.value, Spread: spread(f.value, samples, confidence)}
+func (r *resampling) estimate(s Subject, classes []int, t delivery.Table) Estimate {
+	row := t.Over(s.Metric, classes)
+	return Estimate{Subject: s, Value: row.Value, Spread: spread(row, r.params.Confidence)}
 }
 
-// spread centres the samples on the value, and sorts them.
-func spread(value float64, samples []float64, confidence float64) Spread {
-	s := Spread{Samples: samples}
-	if len(samples) == 0 {
+// spread says how far a figure may be off.
+func spread(row delivery.Row, confidence float64) Spread {
+	s := Spread{Samples: row.Samples()}
+	n := float64(len(s.Samples))
+	if n == 0 {
 		return s
 	}
-	n := float64(len(samples))
-	average := numpySum(samples) / n
-	shift := value - average
-	squares := 0.0
-	for i, v := range samples {
-		off := v - average
-		squares += float64(off * off)
-		samples[i] = v + shift
-	}
 	if n > 1 {
-		s.StdErr = math.Sqrt(squares / (n - 1))
+		s.StdErr = math.Sqrt(row.Variance())
 	}
-	slices.Sort(samples)
 	s.Lower, s.Upper = s.Bounds(confidence)
 	s.HalfWidth = (s.Upper - s.Lower) / 2
 	return s

@@ -1,6 +1,6 @@
 package coco
 
-import "slices"
+import "github.com/autonomos/aob/reconciler/delivery"
 
 // Result holds the scores of one model on one ground truth.
 type Result struct {
@@ -187,45 +187,5 @@ func mean(values []float64) float64 {
 	if len(kept) == 0 {
 		return -1
 	}
-	return numpySum(kept) / float64(len(kept))
-}
-
-// numpySum adds in numpy's order: one buffer of 8192 after the other, each of
-// them pairwise.
-func numpySum(v []float64) float64 {
-	sum := 0.0
-	for part := range slices.Chunk(v, 8192) {
-		sum += pairwiseSum(part)
-	}
-	return sum
-}
-
-// pairwiseSum keeps eight interleaved sums within blocks of up to 128, and adds
-// longer ones as two halves of whole eights.
-func pairwiseSum(v []float64) float64 {
-	n := len(v)
-	switch {
-	case n < 8:
-		sum := 0.0
-		for _, x := range v {
-			sum += x
-		}
-		return sum
-	case n <= 128:
-		r := [8]float64(v[:8])
-		i := 8
-		for ; i < n-n%8; i += 8 {
-			for j := range r {
-				r[j] += v[i+j]
-			}
-		}
-		sum := ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
-		for ; i < n; i++ {
-			sum += v[i]
-		}
-		return sum
-	}
-	half := n / 2
-	half -= half % 8
-	return pairwiseSum(v[:half]) + pairwiseSum(v[half:])
+	return delivery.PairwiseSum(kept) / float64(len(kept))
 }

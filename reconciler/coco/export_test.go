@@ -3,6 +3,8 @@ package coco
 import (
 	"fmt"
 	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A Pool is what two models found on many images, from which tests draw test sets.
@@ -20,7 +22,7 @@ func NewPool(a, b *Matched) *Pool {
 	}
 	for k := range a.classes {
 		for _, at := range a.classes[k].places {
-			p.truths[at.image][k] = at.truths
+			p.truths[at.image][k] = at.truths[0]
 		}
 	}
 	for m, model := range p.models {
@@ -86,7 +88,9 @@ func (p *Pool) Draw(images []int, groups []int, swap func(i int) bool) (a, b *Ma
 	return out[0], out[1]
 }
 
-func place32(image int, truths int32) place { return place{image: int32(image), truths: truths} }
+func place32(image int, truths int32) place {
+	return place{image: int32(image), truths: [areas]int32{truths}}
+}
 
 // MeanAP is a model's mAP.
 func (m *Matched) MeanAP() float64 {
@@ -94,6 +98,5 @@ func (m *Matched) MeanAP() float64 {
 	if err != nil {
 		return -1
 	}
-	f := r.point(m, make([]path, len(r.classes)))
-	return f.mAP.value
+	return r.point(m, make([][areas]path, len(r.classes))).Overall[delivery.MetricAP]
 }

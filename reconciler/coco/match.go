@@ -61,14 +61,14 @@ func (m *Matched) Protocol() Protocol { return m.protocol }
 // class is one category's matching.
 type class struct {
 	truths [areas]int // that count: neither crowd nor outside the size class
-	places []place    // of the truths that count in size class "all", by image
+	places []place    // by image, of those that have truths that count
 	dets   []verdict  // falling score; of equals, the one of the lower image id first
 }
 
 // place says how many truths of one class one image has.
 type place struct {
-	image  int32 // index into Matched.images
-	truths int32
+	image  int32        // index into Matched.images
+	truths [areas]int32 // that count, by size class
 }
 
 // verdict is what became of one detection. The masks have a bit for each size
@@ -277,7 +277,7 @@ func sortKeys(keys []sortKey) {
 // targets prepares the truths of one image and counts them.
 func (w *matcher) targets(c *class, cells []cell, image int32) {
 	w.gts = w.gts[:0]
-	counted := int32(0)
+	var counted [areas]int32
 	for _, v := range cells {
 		a := &w.truth.Annotations[v.item]
 		t := target{box: a.Box, area: float64(a.Box.W * a.Box.H), crowd: a.Crowd, zero: a.ID == 0 &&
@@ -286,14 +286,12 @@ func (w *matcher) targets(c *class, cells []cell, image int32) {
 			t.aside[k] = a.Crowd || a.Area < r[0] || a.Area > r[1]
 			if !t.aside[k] {
 				c.truths[k]++
+				counted[k]++
 			}
-		}
-		if !t.aside[0] {
-			counted++
 		}
 		w.gts = append(w.gts, t)
 	}
-	if counted > 0 {
+	if counted[0] > 0 {
 		c.places = append(c.places, place{image, counted})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -147,141 +148,63 @@ func (c cut) threshold() float64 {
 	return half
 }
 
-// The metrics at thresholds.
-const (
-	metricRecall    = "recall"
-	metricPrecision = "precision"
-	metricFalse     = "falsePositivesPerImage"
-	metricF1        = "F1"
-)
-
-var operating = [...]string{metricRecall, metricPrecision, metricFalse, metricF1}
-
-// IntervalAt measures recall, precision, false positives per image and F1 at a model's
-// thresholds: over all classes, every truth and detection counting alike, and for
-// each class. What there is none of is left out: recall without truths, precision
-// without detections.
-func IntervalAt(a AtThresholds, params CompareParams) ([]Estimate, error) {
-	r, err := newResampling(a.Matched, params)
-	if err != nil {
-		return nil, err
-	}
-	var out []Estimate
-	for _, f := range r.operate(a) {
-		if f.figure.value < 0 {
-			continue
-		}
-		if e := estimate(f.Subject, f.figure, r.params.Confidence); len(e.Samples) > 0 {
-			out = append(out, e)
-		}
-	}
-	return out, nil
-}
-
-// CompareAt does so for two models on the same images, each at its own thresholds.
-func CompareAt(a, b AtThresholds, params CompareParams) ([]Difference, error) {
-	if a.protocol != b.protocol {
-		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol,
-			b.protocol)
-	}
-	r, err := newResampling(a.Matched, params)
-	if err != nil {
-		return nil, err
-	}
-	of, with := r.operate(a), r.operate(b)
-	var out []Difference
-	for i := range of {
-		fa, fb := of[i].figure, with[i].figure
-		if fa.value < 0 || fb.value < 0 {
-			continue
-		}
-		for s := range fa.samples { // one may have no detection where the other has
-			if fb.samples[s] < 0 {
-				fa.samples[s] = -1
-			}
-		}
-		if d := difference(of[i].Subject, fa, fb, r.params.Confidence); len(d.Samples) > 0 {
-			out = append(out, d)
-		}
-	}
-	return out, nil
-}
-
-// An operated is one figure at thresholds.
-type operated struct {
-	Subject
-	figure
-}
-
 // tally is what one class has in one image.
 type tally struct{ image, truths, tp, fp int32 }
 
-// operate measures the chosen images and every resample of them.
-func (r *resampling) operate(a AtThresholds) []operated {
-	classes := append(append([]int(nil), r.classes...), r.empty...) // a class without truths has false positives too
-	tallies := make([][]tally, len(classes))
-	out := make([]operated, 0, len(operating)*(len(classes)+1))
-	for _, metric := range operating {
-		s := r.all(metric)
-		out = append(out, operated{Subject: s})
+// Counts counts what is found, what is wrong and what there is to find at a model's thresholds, for each class of the
+// chosen images and every resample of them. The draws are those of [Interval] and [Compare] by the same parameters.
+func (a AtThresholds) Counts(params CompareParams) (delivery.Table, error) {
+	r, err := newResampling(a.Matched, params)
+	if err != nil {
+		return delivery.Table{}, err
 	}
+	n := r.params.Resamples
+	out := delivery.Table{Columns: map[string][]delivery.Row{}}
+	names := []string{delivery.ColumnTruths, delivery.ColumnFound, delivery.ColumnFalse}
+	for _, name := range names {
+		out.Columns[name] = make([]delivery.Row, len(a.category))
+	}
+	for _, c := range a.category {
+		out.Classes = append(out.Classes, c.Name)
+	}
+	// a class without truths has false positives too
+	classes := slices.Sorted(slices.Values(slices.Concat(r.classes, r.empty)))
+	tallies := make([][]tally, len(classes))
 	for i, k := range classes {
 		tallies[i] = a.tallies(k, r.chosen)
-		for _, metric := range operating {
-			s := r.class(k)
-			s.Metric = metric
-			out = append(out, operated{Subject: s})
+		for _, name := range names {
+			out.Columns[name][k].Resamples = make([]float64, n)
 		}
 	}
-	record := func(put func(f *figure, v float64), weights []int32, images int64) {
-		var truths, tp, fp int64
+	count := func(put func(row *delivery.Row, v float64), weights []int32) {
 		for i, list := range tallies {
-			var t, found, wrong int64
+			var sums [3]int64
 			for _, v := range list {
 				w := int64(weights[v.image])
-				t, found, wrong = t+w*int64(v.truths), found+w*int64(v.tp), wrong+w*int64(v.fp)
+				sums[0], sums[1], sums[2] = sums[0]+w*int64(v.truths), sums[1]+w*int64(v.tp), sums[2]+w*int64(v.fp)
 			}
-			truths, tp, fp = truths+t, tp+found, fp+wrong
-			at := len(operating) * (i + 1)
-			for j, v := range rates(t, found, wrong, images) {
-				put(&out[at+j].figure, v)
+			for j, name := range names {
+				put(&out.Columns[name][classes[i]], float64(sums[j]))
 			}
-		}
-		for j, v := range rates(truths, tp, fp, images) {
-			put(&out[j].figure, v)
 		}
 	}
-	record(func(f *figure, v float64) { f.value = v }, r.chosen, int64(r.images))
+	count(func(row *delivery.Row, v float64) { row.Value = v }, r.chosen)
+	out.Images = delivery.Row{Value: float64(r.images)}
+	if r.params.ByGroup {
+		out.Images.Resamples = make([]float64, n)
+	}
 	source := rand.NewPCG(r.params.Seed, drawStream)
 	weights := make([]int32, len(r.m.images))
-	for range r.params.Resamples {
+	for i := range n {
 		r.draw(source, weights)
-		images := int64(0)
-		for _, w := range weights {
-			images += int64(w)
+		if r.params.ByGroup {
+			for _, w := range weights {
+				out.Images.Resamples[i] += float64(w)
+			}
 		}
-		record(func(f *figure, v float64) { f.samples = append(f.samples, v) }, weights, images)
+		count(func(row *delivery.Row, v float64) { row.Resamples[i] = v }, weights)
 	}
-	return out
-}
-
-// rates are the metrics of counts, in the order of operating; -1 where there is
-// nothing to measure.
-func rates(truths, tp, fp, images int64) [len(operating)]float64 {
-	out := [len(operating)]float64{-1, -1, -1, -1}
-	if truths > 0 {
-		out[0] = float64(tp) / float64(truths)
-	}
-	if tp+fp > 0 {
-		out[1] = float64(tp) / float64(tp+fp)
-	}
-	if images > 0 {
-		out[2] = float64(fp) / float64(images)
-	}
-	if all := tp + fp + truths; all > 0 { // the harmonic mean of the first two, and 0 where nothing is right
-		out[3] = 2 * float64(tp) / float64(all)
-	}
-	return out
+	return out, nil
 }
 
 // tallies counts a class by image, in the order of images.
@@ -290,7 +213,7 @@ func (a AtThresholds) tallies(k int, chosen []int32) []tally {
 	score, ok := a.Scores[a.category[k].Name]
 	counts := make([]tally, len(chosen))
 	for _, p := range c.places {
-		counts[p.image].truths += p.truths
+		counts[p.image].truths += p.truths[0]
 	}
 	for i := range c.dets {
 		d := &c.dets[i]

@@ -125,15 +125,12 @@ func TestOperateEqualsCounting(t *testing.T) {
 		for i, c := range truth.Categories {
 			scores[c.Name] = 0.2 + 0.2*float64(i)
 		}
-		estimates, err := IntervalAt(AtThresholds{m, scores}, CompareParams{Resamples: 200})
-		if err != nil {
-			t.Fatal(err)
-		}
+		estimates := estimatesAt(t, AtThresholds{m, scores}, CompareParams{Resamples: 200})
 		seen := 0
 		for _, e := range estimates {
 			truths, tp, fp := counted(t, truth, detections, scores, e.Class)
 			for j, v := range rates(truths, tp, fp, 25) {
-				if operating[j] == e.Metric {
+				if atThresholds[j] == e.Metric {
 					seen++
 					if v != e.Value {
 						t.Errorf("seed %d: %s of %q is %v, want %v", seed, e.Metric, e.Class, e.Value, v)
@@ -147,11 +144,8 @@ func TestOperateEqualsCounting(t *testing.T) {
 		if seen < 9 {
 			t.Errorf("seed %d: only %d figures", seed, seen)
 		}
-		differences, err := CompareAt(AtThresholds{m, scores}, AtThresholds{m, scores}, CompareParams{Resamples: 50})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range differences {
+		for _, d := range differencesAt(t, AtThresholds{m, scores}, AtThresholds{m, scores},
+			CompareParams{Resamples: 50}) {
 			if d.Diff != 0 || d.Lower != 0 || d.Upper != 0 {
 				t.Errorf("the same model twice: %+v", d)
 			}
@@ -159,15 +153,20 @@ func TestOperateEqualsCounting(t *testing.T) {
 	}
 }
 
-// F1 is the harmonic mean of recall and precision, 0 where nothing is right, and nothing where there is nothing to find
-// and nothing is found.
-func TestF1(t *testing.T) {
-	for _, c := range []struct {
-		truths, tp, fp int64
-		want           float64
-	}{{10, 8, 2, 0.8}, {10, 5, 0, 2. / 3}, {4, 4, 4, 2. / 3}, {10, 0, 0, 0}, {0, 0, 3, 0}, {0, 0, 0, -1}} {
-		if got := rates(c.truths, c.tp, c.fp, 5)[3]; got != c.want {
-			t.Errorf("%d truths, %d right, %d wrong: F1 %v, want %v", c.truths, c.tp, c.fp, got, c.want)
-		}
+// rates are the metrics of counts, in the order of atThresholds; -1 where there is nothing to measure.
+func rates(truths, tp, fp, images int64) [4]float64 {
+	out := [4]float64{-1, -1, -1, -1}
+	if truths > 0 {
+		out[0] = float64(tp) / float64(truths)
 	}
+	if tp+fp > 0 {
+		out[1] = float64(tp) / float64(tp+fp)
+	}
+	if images > 0 {
+		out[2] = float64(fp) / float64(images)
+	}
+	if all := tp + fp + truths; all > 0 {
+		out[3] = 2 * float64(tp) / float64(all)
+	}
+	return out
 }

@@ -2,9 +2,12 @@ package coco
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // blockSize is how many resamples are held at once: memory does not grow with
@@ -14,22 +17,26 @@ const blockSize = 64
 // drawStream is the other half of the seed of what is drawn; it never changes.
 const drawStream = 0x616f622f636f636f
 
-// figure is a metric's value and, for each resample, what it was there; -1
-// where it had nothing to measure.
-type figure struct {
-	value   float64
-	samples []float64
+// A column is a value of one class that resampling computes; means over classes are formed from it.
+type column struct {
+	name string // of a column of [delivery.Table]
+	area int    // size class of the truths
+	of   func(outcome) float64
 }
 
-// figures are those of one model.
-type figures struct {
-	mAP, ap50, ap75 figure
-	classes         []figure // AP, as resampling.classes
+// columns lists those that there are. The first ones are always computed, the others where they are asked for.
+var columns = []column{
+	{delivery.MetricAP, 0, func(o outcome) float64 { return o.ap }},
+	{delivery.MetricAP50, 0, func(o outcome) float64 { return o.ap50 }},
+	{delivery.MetricAP75, 0, func(o outcome) float64 { return o.ap75 }},
 }
+
+const usual = 3 // columns that are always computed
 
 // resampling draws images and scores models on what it drew.
 type resampling struct {
 	params  CompareParams
+	columns []column
 	m       *Matched
 	chosen  []int32   // 1 for each image to look at, else 0
 	images  int       // that are looked at
@@ -44,6 +51,11 @@ func newResampling(m *Matched, params CompareParams) (*resampling, error) {
 		return nil, err
 	}
 	r := &resampling{params: params, m: m, chosen: make([]int32, len(m.images))}
+	for i, c := range columns {
+		if i < usual || slices.Contains(params.Columns, c.name) {
+			r.columns = append(r.columns, c)
+		}
+	}
 	if err := r.choose(); err != nil {
 		return nil, err
 	}
@@ -123,11 +135,19 @@ func (r *resampling) choose() error {
 func (c *class) support(weights []int32) (truths, images int) {
 	for _, p := range c.places {
 		if w := weights[p.image]; w > 0 {
-			truths += int(w) * int(p.truths)
+			truths += int(w) * int(p.truths[0])
 			images++
 		}
 	}
 	return truths, images
+}
+
+// weight counts a class's truths of one size class.
+func (c *class) weight(area int, weights []int32) (truths int) {
+	for i := range c.places {
+		truths += int(weights[c.places[i].image]) * int(c.places[i].truths[area])
+	}
+	return truths
 }
 
 func (r *resampling) sampling() Sampling {
@@ -152,7 +172,7 @@ func (r *resampling) all(metric string) Subject {
 			if r.chosen[p.image] == 0 {
 				continue
 			}
-			s.Truths += int(p.truths)
+			s.Truths += int(p.truths[0])
 			if !with[p.image] {
 				with[p.image] = true
 				s.Images++
@@ -181,15 +201,21 @@ func (r *resampling) draw(source *rand.PCG, weights []int32) {
 
 // run scores models on the chosen images and on each resample of them, the
 // same for all models.
-func (r *resampling) run(models ...*Matched) []figures {
-	scores := make([][]outcome, len(models)) // by model, then class and resample
-	paths := make([][]path, len(models))
-	out := make([]figures, len(models))
+func (r *resampling) run(models ...*Matched) []delivery.Table {
+	paths := make([][][areas]path, len(models)) // by model and class
+	out := make([]delivery.Table, len(models))
 	n := r.params.Resamples
 	for i, m := range models {
-		paths[i] = make([]path, len(r.classes))
-		scores[i] = make([]outcome, len(r.classes)*n)
+		paths[i] = make([][areas]path, len(r.classes))
 		out[i] = r.point(m, paths[i])
+		for _, c := range r.columns {
+			rows := out[i].Columns[c.name]
+			for k := range rows {
+				if !math.IsNaN(rows[k].Value) {
+					rows[k].Resamples = make([]float64, n)
+				}
+			}
+		}
 	}
 	source := rand.NewPCG(r.params.Seed, drawStream)
 	block := make([][]int32, blockSize)
@@ -204,88 +230,107 @@ func (r *resampling) run(models ...*Matched) []figures {
 		inParallel(len(r.classes), func() func(int) {
 			var w weighing
 			return func(c int) {
-				places := &r.m.classes[r.classes[c]]
+				k := r.classes[c]
 				for i, weights := range drawn {
-					truths, _ := places.support(weights)
-					if truths > 0 {
-						recallCounts(truths, &w.need)
-					}
-					for k := range models {
-						at := &scores[k][c*n+from+i]
-						*at = outcome{-1, -1, -1}
+					for a := range areas {
+						if !r.has(a) {
+							continue
+						}
+						truths := r.m.classes[k].weight(a, weights)
 						if truths > 0 {
-							*at = w.score(&paths[k][c], weights)
+							recallCounts(truths, &w.need)
+						}
+						for model := range models {
+							o := absent
+							if truths > 0 {
+								o = w.score(&paths[model][c][a], weights, truths)
+							}
+							for _, col := range r.columns {
+								if list := out[model].Columns[col.name][k].Resamples; col.area == a && list != nil {
+									list[from+i] = col.of(o)
+								}
+							}
 						}
 					}
 				}
 			}
 		})
 	}
-	for i := range out {
-		out[i].collect(scores[i], n)
+	return out
+}
+
+// has reports whether a column of a size class is computed.
+func (r *resampling) has(area int) bool {
+	return slices.ContainsFunc(r.columns, func(c column) bool { return c.area == area })
+}
+
+// point computes the values of the chosen images themselves, adding up in
+// the order of Matched.Result, and prepares the paths.
+func (r *resampling) point(m *Matched, paths [][areas]path) delivery.Table {
+	out := delivery.Table{Columns: map[string][]delivery.Row{}, Overall: map[string]float64{}}
+	out.Images.Value = float64(r.images)
+	for _, c := range m.category {
+		out.Classes = append(out.Classes, c.Name)
+	}
+	for _, c := range r.columns {
+		out.Columns[c.name] = make([]delivery.Row, len(m.category))
+		for k := range m.category {
+			out.Columns[c.name][k].Value = math.NaN()
+		}
+	}
+	for a := range areas {
+		if r.has(a) {
+			r.pointOf(m, a, paths, out)
+		}
 	}
 	return out
 }
 
-// collect turns outcomes by class into figures, the means over classes
-// included.
-func (f *figures) collect(scores []outcome, n int) {
-	f.mAP.samples, f.ap50.samples, f.ap75.samples = make([]float64, n), make([]float64, n), make([]float64, n)
-	for c := range f.classes {
-		f.classes[c].samples = make([]float64, n)
-		for i := range n {
-			f.classes[c].samples[i] = scores[c*n+i].ap
-		}
-	}
-	for i := range n {
-		var sum outcome
-		measured := 0
-		for c := range f.classes {
-			if v := scores[c*n+i]; v.ap >= 0 {
-				sum.ap += v.ap
-				sum.ap50 += v.ap50
-				sum.ap75 += v.ap75
-				measured++
-			}
-		}
-		f.mAP.samples[i], f.ap50.samples[i], f.ap75.samples[i] = -1, -1, -1
-		if measured > 0 {
-			f.mAP.samples[i] = sum.ap / float64(measured)
-			f.ap50.samples[i] = sum.ap50 / float64(measured)
-			f.ap75.samples[i] = sum.ap75 / float64(measured)
-		}
-	}
-}
-
-// point computes the figures of the chosen images themselves, adding up in
-// the order of Matched.Result, and prepares the paths.
-func (r *resampling) point(m *Matched, paths []path) figures {
-	f := figures{classes: make([]figure, len(r.classes))}
-	t := newTable(recalls, len(r.classes))
+// pointOf is point for truths of one size class.
+func (r *resampling) pointOf(m *Matched, area int, paths [][areas]path, out delivery.Table) {
+	precision, recall := newTable(recalls, len(r.classes)), newTable(1, len(r.classes))
 	inParallel(len(r.classes), func() func(int) {
 		var w weighing
 		return func(c int) {
 			k := r.classes[c]
-			paths[c] = newPath(m.classes[k].dets, r.chosen)
-			truths, _ := m.classes[k].support(r.chosen)
-			recallCounts(truths, &w.need)
-			w.add(&paths[c], r.chosen)
-			for threshold := range thresholds {
-				w.curve.weigh(&paths[c], threshold, r.chosen, w.total)
-				w.curve.interpolate(&w.need, &w.q)
-				for i, v := range w.q {
-					t.set(threshold, i, c, v)
-				}
+			truths := m.classes[k].weight(area, r.chosen)
+			if truths == 0 {
+				return
 			}
-			f.classes[c].value = t.class(c, 0, thresholds)
+			p := newPath(m.classes[k].dets, r.chosen, area)
+			paths[c][area] = p
+			recallCounts(truths, &w.need)
+			w.add(&p, r.chosen)
+			for threshold := range thresholds {
+				w.curve.weigh(&p, threshold, r.chosen, w.total)
+				w.curve.interpolate(&w.need, &w.q)
+				precision.setAll(threshold, c, &w.q)
+				recall.set(threshold, 0, c, float64(w.curve.total())/float64(truths))
+			}
 		}
 	})
-	f.mAP.value, f.ap50.value, f.ap75.value = t.mean(0, thresholds), t.mean(at50, at50+1), t.mean(at75, at75+1)
-	return f
+	value := func(of func(t *table, from, to int) float64) outcome {
+		return outcome{of(&precision, 0, thresholds), of(&precision, at50, at50+1), of(&precision, at75, at75+1),
+			of(&recall, 0, thresholds)}
+	}
+	whole := value((*table).mean)
+	for _, col := range r.columns {
+		if v := col.of(whole); col.area == area && v >= 0 {
+			out.Overall[col.name] = v
+		}
+	}
+	for c, k := range r.classes {
+		o := value(func(t *table, from, to int) float64 { return t.class(c, from, to) })
+		for _, col := range r.columns {
+			if v := col.of(o); col.area == area && v >= 0 {
+				out.Columns[col.name][k].Value = v
+			}
+		}
+	}
 }
 
-// path is what resampling needs of one class: the detections by falling score,
-// of size class "all", and which of them are not simply false.
+// path is what resampling needs of one class and size class: the detections by
+// falling score, and which of them are not simply false.
 type path struct {
 	images []int32             // of each detection
 	truths [thresholds][]int32 // indexes of the detections that are true
@@ -294,7 +339,7 @@ type path struct {
 
 // newPath leaves out detections in images that are never drawn, and those past
 // the last true one, which change nothing.
-func newPath(dets []verdict, chosen []int32) path {
+func newPath(dets []verdict, chosen []int32, area int) path {
 	var p path
 	last := 0
 	for i := range dets {
@@ -305,7 +350,7 @@ func newPath(dets []verdict, chosen []int32) path {
 		at := int32(len(p.images))
 		p.images = append(p.images, d.image)
 		for t := range thresholds {
-			switch b := bit(0, t); {
+			switch b := bit(area, t); {
 			case d.aside&b != 0:
 				p.aside[t] = append(p.aside[t], at)
 			case d.found&b != 0:
@@ -318,8 +363,11 @@ func newPath(dets []verdict, chosen []int32) path {
 	return p
 }
 
-// outcome is one class in one resample; -1 without truths.
-type outcome struct{ ap, ap50, ap75 float64 }
+// outcome is one class in one resample.
+type outcome struct{ ap, ap50, ap75, ar float64 }
+
+// absent is that of a class without truths.
+var absent = outcome{math.NaN(), math.NaN(), math.NaN(), math.NaN()}
 
 // weighing scores paths under weights; it keeps its working memory.
 type weighing struct {
@@ -337,11 +385,11 @@ func (w *weighing) add(p *path, weights []int32) {
 	}
 }
 
-// score computes AP, AP50 and AP75; w.need is that of the weighted truths.
-func (w *weighing) score(p *path, weights []int32) outcome {
+// score computes an outcome; w.need is that of the weighted truths.
+func (w *weighing) score(p *path, weights []int32, truths int) outcome {
 	w.add(p, weights)
 	var o outcome
-	sum := 0.0
+	sum, recall := 0.0, 0.0
 	for t := range thresholds {
 		w.curve.weigh(p, t, weights, w.total)
 		w.curve.interpolate(&w.need, &w.q)
@@ -350,6 +398,7 @@ func (w *weighing) score(p *path, weights []int32) outcome {
 			of += v
 		}
 		sum += of
+		recall += float64(w.curve.total()) / float64(truths)
 		switch t {
 		case at50:
 			o.ap50 = of / recalls
@@ -357,7 +406,7 @@ func (w *weighing) score(p *path, weights []int32) outcome {
 			o.ap75 = of / recalls
 		}
 	}
-	o.ap = sum / (thresholds * recalls)
+	o.ap, o.ar = sum/(thresholds*recalls), recall/thresholds
 	return o
 }
 

@@ -242,22 +242,27 @@ func equal(t testing.TB, size, sets, resamples int) (failed int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		result := &delivery.CompareResult{Images: size, Truths: map[string]int{},
-			Metrics: map[string]delivery.Difference{
-				"mAP": {Candidate: c.MAP.A, Baseline: c.MAP.B, Value: c.MAP.Diff, Resamples: c.MAP.Samples}}}
-		for _, d := range c.Classes {
-			result.Classes = append(result.Classes, d.Class)
-			result.Truths[d.Class] = d.Truths
-			result.Metrics["AP/"+d.Class] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff,
-				Resamples: d.Samples}
-		}
+		result := compared(c)
+		g.Classes = result.Candidate.Classes
 		v := gate.Judge("g", g, gate.Input{Candidate: gate.Measured{Scores: delivery.ScoreSet{Images: size}},
-			Baseline: &gate.Measured{}, Compare: result})
+			Classes: g.Classes, Baseline: &gate.Measured{Scores: delivery.ScoreSet{Truths: result.Truths}},
+			Compare: result})
 		if v.Outcome == delivery.Fail {
 			failed++
 		}
 	}
 	return failed
+}
+
+// compared is a comparison as gates read it.
+func compared(c *coco.Comparison) *delivery.CompareResult {
+	result := &delivery.CompareResult{Images: c.Sampling.Images, Truths: map[string]int{},
+		Candidate: c.TableA.Values(), Baseline: c.TableB.Values(), Difference: c.TableA.Minus(c.TableB)}
+	for _, d := range c.Classes {
+		result.Classes = append(result.Classes, d.Class)
+		result.Truths[d.Class] = d.Truths
+	}
+	return result
 }
 
 // narrowed and unpaired are intervals that promise too much, and too little.

@@ -42,7 +42,7 @@ func ScoreKey(r EvalRun) Digest {
 	if len(r.Measures) > 0 { // scores without them keep their keys
 		parts["measures"] = r.Measures
 	}
-	return DigestOf("score", parts)
+	return DigestOf("score/2", parts) // 2: resamples stay paired, class by class
 }
 
 // CompareKey is the key of a compare run.
@@ -58,9 +58,7 @@ func ThresholdKey(r ThresholdRun) Digest {
 	return DigestOf("thresholds", map[string]any{"bundle": r.Valid.Bundle, "valid": ScoreKey(r.Valid), "ask": r.Ask})
 }
 
-// VerdictKey is the key of a gate's answer: the gate and everything it read, which
-// former names of classes it takes for which (new to old), and the classes that it has
-// not asked for.
-func VerdictKey(gate Digest, inputs []Digest, was map[string]string, unasked []string) Digest {
-	return DigestOf("verdict", map[string]any{"gate": gate, "inputs": inputs, "was": was, "unasked": unasked})
+// VerdictKey is the key of a gate's answer: the gate and everything that it read.
+func VerdictKey(gate Digest, inputs []Digest) Digest {
+	return DigestOf("verdict", map[string]any{"gate": gate, "inputs": inputs})
 }

@@ -25,6 +25,8 @@ type Metric struct {
 	Headline bool
 	// Mean is, of a metric of single classes, the name of its mean over them; it may be empty.
 	Mean string
+	// Column is, of a metric that is a mean over classes or the value of one, its column in a [Table].
+	Column string
 	// Undefined says why a model may have no value although the eval set has truths; it may be empty.
 	Undefined string
 }
@@ -64,11 +66,11 @@ const (
 )
 
 var metrics = []Metric{
-	{Name: MetricMAP, Of: OfClasses, Unit: UnitShare, Headline: true,
+	{Name: MetricMAP, Of: OfClasses, Unit: UnitShare, Headline: true, Column: MetricAP,
 		Doc: "the mean of AP over all classes, at IoU 0.50 to 0.95"},
-	{Name: MetricAP50, Of: OfClasses, Unit: UnitShare, Headline: true, Doc: "the same at IoU 0.50"},
-	{Name: MetricAP75, Of: OfClasses, Unit: UnitShare, Headline: true, Doc: "the same at IoU 0.75"},
-	{Name: MetricAP, Of: OfClass, Unit: UnitShare, Mean: MetricMAP, Doc: "the AP of each class"},
+	{Name: MetricAP50, Of: OfClasses, Unit: UnitShare, Headline: true, Column: MetricAP50, Doc: "the same at IoU 0.50"},
+	{Name: MetricAP75, Of: OfClasses, Unit: UnitShare, Headline: true, Column: MetricAP75, Doc: "the same at IoU 0.75"},
+	{Name: MetricAP, Of: OfClass, Unit: UnitShare, Mean: MetricMAP, Column: MetricAP, Doc: "the AP of each class"},
 	{Name: MetricRecall, Of: OfEither, Unit: UnitShare, AtThreshold: true,
 		Doc: "the share of truths that are found at the model's thresholds"},
 	{Name: MetricPrecision, Of: OfEither, Unit: UnitShare, AtThreshold: true,
@@ -111,6 +113,16 @@ func (m Metric) Bounds() []string {
 		return []string{"max"}
 	}
 	return []string{"min", "maxDrop"}
+}
+
+// Bound gives the one-sided bounds of a value, each at a confidence, within what the metric can be: no AP is below 0 or
+// above 1.
+func (m Metric) Bound(s Samples, confidence float64) (low, high float64) {
+	low, high = s.Bounds(confidence)
+	if m.Unit == UnitShare {
+		high = min(high, 1)
+	}
+	return max(low, 0), high
 }
 
 // Example is a bound as people write it.

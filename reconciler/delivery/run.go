@@ -182,8 +182,7 @@ type EvalRun struct {
 	Seen []Digest `json:"seen,omitempty"`
 }
 
-// A ScoreSet is what one bundle scored on one eval set. All metrics lie in
-// 0..1; a class without truths has none (absent from the maps).
+// A ScoreSet is what one bundle scored on one eval set.
 type ScoreSet struct {
 	Detections Digest `json:"detections"` // of the stored detections
 	Protocol   Digest `json:"protocol"`
@@ -191,16 +190,15 @@ type ScoreSet struct {
 	LeftOut    int    `json:"leftOut,omitempty"` // that do not, as the bundle was trained on them
 	// of images, where the eval set names a group: what the bootstrap draws
 	Groups int `json:"groups,omitempty"`
-	// mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, and AP/CLASS, AP50/CLASS, AP75/CLASS; with thresholds recall,
-	// precision, falsePositivesPerImage, and each /CLASS
-	Values    map[string]float64 `json:"values"`
-	Truths    map[string]int     `json:"truths"`    // by class
-	Classes   []string           `json:"classes"`   // that both the model and the eval set have, in the model's order
-	Resamples map[string]Samples `json:"resamples"` // by metric: what its bounds are read from
+	// COCO's numbers over all classes that were scored, to be shown: mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100
+	Values  map[string]float64 `json:"values"`
+	Truths  map[string]int     `json:"truths"`  // by class
+	Classes []string           `json:"classes"` // that both the model and the eval set have, in the model's order
+	Table   Table              `json:"table"`   // what every figure over any classes is computed from
 }
 
 // AtThreshold reports whether the model has thresholds, and was measured at them.
-func (s ScoreSet) AtThreshold() bool { _, ok := s.Values[MetricFalsePositives]; return ok }
+func (s ScoreSet) AtThreshold() bool { return len(s.Table.Columns[ColumnFound]) > 0 }
 
 // CompareRun asks for the paired bootstrap of two scores on one eval set.
 type CompareRun struct {
@@ -210,16 +208,18 @@ type CompareRun struct {
 	Seed      uint64  `json:"seed"`
 }
 
-// A CompareResult holds candidate minus baseline, by metric.
+// A CompareResult holds two models beside each other, and candidate minus baseline.
 type CompareResult struct {
 	Images  int            `json:"images"`            // that count
 	LeftOut int            `json:"leftOut,omitempty"` // that do not, as one of the two was trained on them
 	Groups  int            `json:"groups,omitempty"`  // as ScoreSet.Groups
 	Classes []string       `json:"classes"`           // that both models and the eval set have
 	Truths  map[string]int `json:"truths,omitempty"`  // by class, in the images that count
-	// mAP, AP50 and AP75 over Classes, AP/CLASS, AP50/CLASS and AP75/CLASS, and what [ScoreSet] has at thresholds where
-	// both have some
-	Metrics map[string]Difference `json:"metrics"`
+	// Candidate and Baseline have the values of both, and the counts of their resamples where both have thresholds.
+	// Difference has the resamples of the candidate's values minus the baseline's.
+	Candidate  Table `json:"candidate"`
+	Baseline   Table `json:"baseline"`
+	Difference Table `json:"difference"`
 	// Shifts say by class, and under "" for all, why AP50 moved: by TIDE's error
 	// types, what the candidate loses to each more than the baseline does, worst first.
 	Shifts map[string][]ErrorShift `json:"shifts,omitempty"`
@@ -262,7 +262,18 @@ type Difference struct {
 	Candidate float64 `json:"candidate"`
 	Baseline  float64 `json:"baseline"`
 	Value     float64 `json:"value"`
-	Resamples Samples `json:"resamples"` // of Value, sorted
+	Samples   Samples `json:"-"` // of Value
+}
+
+// Compared computes the difference of a metric over a list of classes; ok is false where there is nothing to compare.
+func (c CompareResult) Compared(metric string, classes []string) (d Difference, ok bool) {
+	a, b := c.Candidate.Figure(metric, classes), c.Baseline.Figure(metric, classes)
+	of := a.Minus(b)
+	if of.Resamples == nil {
+		of.Resamples = c.Difference.Figure(metric, classes).Resamples
+	}
+	d = Difference{Candidate: a.Value, Baseline: b.Value, Value: of.Value, Samples: of.Samples()}
+	return d, d.Value == d.Value // not NaN
 }
 
 // RunPhase is where a run stands, as the outside sees it.

@@ -27,7 +27,7 @@ const (
 	StatementPayload = "application/vnd.in-toto+json"
 
 	TrainingType   = "https://aob.dev/training/v1"
-	ScoresType     = "https://aob.dev/scores/v1"
+	ScoresType     = "https://aob.dev/scores/v2" // 2: resamples by class, as a Table
 	VerdictType    = "https://aob.dev/verdict/v1"
 	ReleaseType    = "https://aob.dev/release/v1"
 	AcceptanceType = "https://aob.dev/acceptance/v1"

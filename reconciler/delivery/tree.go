@@ -180,7 +180,20 @@ func (Loss) Docs() map[string]string {
 	}
 }
 
-// A Figure is a value with its two-sided interval at 95 %, over test images.
+// SureOfFigures is the confidence of each of a Figure's bounds.
+const SureOfFigures = 0.95
+
+// FigureOf is the value of a metric with its bounds.
+func FigureOf(metric string, r Row) Figure {
+	f := Figure{Value: r.Value}
+	if s := r.Samples(); len(s) > 1 {
+		low, high := MetricOfFigure(metric).Bound(s, SureOfFigures)
+		f.Low, f.High = &low, &high
+	}
+	return f
+}
+
+// A Figure is a value with one-sided bounds over test images, each 95 % sure.
 type Figure struct {
 	Value float64  `json:"value"`
 	Low   *float64 `json:"low,omitempty" check:"optional"`
@@ -191,8 +204,8 @@ type Figure struct {
 func (Figure) Docs() map[string]string {
 	return map[string]string{
 		"value": "The value.",
-		"low":   "The low end of its 95% interval, over test images.",
-		"high":  "The high end of its 95% interval, over test images.",
+		"low":   "It is at least this, 95% sure, over test images.",
+		"high":  "It is at most this, 95% sure, over test images.",
 	}
 }
 

@@ -24,7 +24,7 @@ type Verdict struct {
 	Reason   string         `json:"reason"`         // one line, for a status
 	Fact     *Fact          `json:"fact,omitempty"` // in place of Reason, where no gate could judge
 	Checks   []CheckVerdict `json:"checks"`
-	Classes  []string       `json:"classes"` // that comparisons ran over
+	Classes  []string       `json:"classes"` // of the gate that were measured
 	Inputs   []Digest       `json:"inputs"`  // the score and compare keys that were read
 	Key      Digest         `json:"key"`
 
@@ -38,11 +38,6 @@ type Verdict struct {
 	// Look is no part of the key: the same content keeps the number it had first.
 	Look  int `json:"look,omitempty"`
 	Looks int `json:"looks,omitempty"`
-	// What became of the release's classes: Added has no baseline, Removed is not
-	// judged any more, Renamed goes on under the new name (new to old).
-	Added   []string          `json:"added,omitempty"`
-	Removed []string          `json:"removed,omitempty"`
-	Renamed map[string]string `json:"renamed,omitempty"`
 	// Lost is what the candidate is worse at than the release beyond chance,
 	// whether a check is about it or not.
 	Lost []Loss `json:"lost,omitempty"`

@@ -54,15 +54,20 @@ func BenchmarkLoad(b *testing.B) {
 	})
 }
 
-// bigScores returns scores with 1000 samples of each of twenty metrics.
+// bigScores returns scores with 1000 resamples of each of twenty classes.
 func bigScores(bundle delivery.Digest) delivery.Scores {
 	s := scoresOf(bundle, "big")
+	s.Scores.Table = delivery.Table{Columns: map[string][]delivery.Row{}}
 	for m := range 20 {
-		samples := make(delivery.Samples, 1000)
-		for i := range samples {
-			samples[i] = float64(i*1000+m) / 1234567
+		s.Scores.Table.Classes = append(s.Scores.Table.Classes, fmt.Sprint(m))
+		for _, column := range []string{"AP", "AP50", "AP75"} {
+			samples := make([]float64, 1000)
+			for i := range samples {
+				samples[i] = float64(i*1000%997+m) / 1234
+			}
+			s.Scores.Table.Columns[column] = append(s.Scores.Table.Columns[column], delivery.Row{Value: 0.5,
+				Resamples: samples})
 		}
-		s.Scores.Resamples[fmt.Sprintf("AP/%d", m)] = samples
 	}
 	return s
 }

@@ -72,7 +72,8 @@ func training(bundle delivery.Digest, run string) delivery.Training {
 func scoresOf(bundle delivery.Digest, k string) delivery.Scores {
 	return delivery.Scores{Key: digest(k), Input: delivery.EvalRun{Bundle: bundle},
 		Scores: delivery.ScoreSet{Values: map[string]float64{"mAP": 0.44},
-			Resamples: map[string]delivery.Samples{"mAP": {0.4, 0.44, 0.5}}}}
+			Table: delivery.Table{Classes: []string{"a"}, Columns: map[string][]delivery.Row{
+				"AP": {{Value: 0.44, Resamples: []float64{0.4, 0.44, 0.5}}}}}}}
 }
 
 func resolvedOf(bundle delivery.Digest, k string) delivery.Resolved {
@@ -252,7 +253,7 @@ func TestKeysAreReplaced(t *testing.T) {
 
 func TestInvalidStatementsAreSkipped(t *testing.T) {
 	k, stranger := key(t), key(t)
-	const trainingType, scoresType = "application/vnd.aob.training.v1+json", "application/vnd.aob.scores.v1+json"
+	const trainingType, scoresType = "application/vnd.aob.training.v1+json", "application/vnd.aob.scores.v2+json"
 	statement := func(bundle delivery.Digest, predicateType string, predicate any) []byte {
 		return delivery.Canonical(delivery.Statement{Type: delivery.StatementType, PredicateType: predicateType,
 			Predicate: delivery.Canonical(predicate),
@@ -375,7 +376,7 @@ func TestNewerStatementsAreCounted(t *testing.T) {
 	attach(b[0], "application/vnd.example.sbom.v7+json") // another program's
 	want := []delivery.NewerStatements{{Kind: "acceptance", Format: 2, Known: 1, Count: 2}, {Kind: "licence", Format: 1,
 		Count: 1},
-		{Kind: "scores", Format: 3, Known: 1, Count: 1}}
+		{Kind: "scores", Format: 3, Known: 2, Count: 1}}
 	for name, s := range map[string]*evidence.Store{"the same store": store, "another": evidence.New(blobs, nil,
 		public(k))} {
 		got := load(t, s)

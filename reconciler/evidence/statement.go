@@ -23,7 +23,7 @@ var (
 		decode(func(t delivery.Training) (delivery.Digest, error) {
 			return t.Result.Bundle, required("run", t.Run, "spec", t.Spec, "result.bundle", t.Result.Bundle)
 		})}
-	scores = kind{delivery.ScoresType, "application/vnd.aob.scores.v1+json",
+	scores = kind{delivery.ScoresType, "application/vnd.aob.scores.v2+json",
 		decode(func(s delivery.Scores) (delivery.Digest, error) {
 			return s.Input.Bundle, required("key", s.Key, "input.bundle", s.Input.Bundle)
 		})}

@@ -203,15 +203,6 @@ func about(v delivery.Verdict) []string {
 		lines = append(lines, line+
 			": how many models were judged on this eval set against that release, this one included")
 	}
-	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
-		lines = append(lines, fmt.Sprintf("class %s is what was %s", name, v.Renamed[name]))
-	}
-	if len(v.Added) > 0 {
-		lines = append(lines, "new classes, without a baseline: "+strings.Join(v.Added, ", "))
-	}
-	if len(v.Removed) > 0 {
-		lines = append(lines, "classes that are detected no more: "+strings.Join(v.Removed, ", "))
-	}
 	for _, l := range v.Lost {
 		lines = append(lines, "worse than that release: "+l.String())
 	}
@@ -232,7 +223,7 @@ func (c *chain) measured(v delivery.Verdict, m delivery.Measured) {
 		fig := m.Metrics[name]
 		line := fmt.Sprintf("%s %.4f", name, fig.Value)
 		if fig.Low != nil && fig.High != nil {
-			line += fmt.Sprintf(" (%.4f to %.4f)", *fig.Low, *fig.High)
+			line += fmt.Sprintf(" (at least %.4f, at most %.4f, each 95%% sure)", *fig.Low, *fig.High)
 		}
 		if b := m.Baseline; b != nil {
 			if base, ok := b.Metrics[name]; ok {

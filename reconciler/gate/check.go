@@ -6,8 +6,8 @@ package gate
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
-	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -25,14 +25,24 @@ func ofModel(c delivery.GateCheck) bool {
 
 // A figure is one thing that a check is about, and what is said of it.
 type figure struct {
-	class   string // empty is over all classes
-	metric  string // as scores name it: mAP, AP/person
+	class   string   // empty where it is over several classes
+	classes []string // that it is over
 	samples delivery.Samples
 	value   float64 // what the samples are about: the value, or its difference
 	verdict delivery.CheckVerdict
 }
 
-func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
+// covered lists the classes of a gate that a check is about.
+func covered(g delivery.Gate, c delivery.GateCheck) []string {
+	if len(c.Classes.Names) > 0 {
+		return slices.Clone(c.Classes.Names)
+	}
+	return slices.DeleteFunc(slices.Clone(g.Classes), func(class string) bool {
+		return slices.Contains(c.Except, class)
+	})
+}
+
+func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerdict {
 	if ofModel(c) {
 		return []delivery.CheckVerdict{size(c, in)}
 	}
@@ -44,7 +54,8 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 		verdict.Outcome, verdict.Reason = outcome, fmt.Sprintf(format, args...)
 		return []delivery.CheckVerdict{verdict}
 	}
-	if delivery.MetricOfFigure(c.Metric).AtThreshold && !in.Candidate.Scores.AtThreshold() {
+	metric := delivery.MetricOfFigure(c.Metric)
+	if metric.AtThreshold && !in.Candidate.Scores.AtThreshold() {
 		return one(delivery.Fail, "%s: the model has no thresholds; add thresholds: {default: bestF1} to it", c.Metric)
 	}
 	var base baseline
@@ -55,27 +66,39 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 			return one(outcome, "%s: %s", c.Metric, why)
 		}
 	}
+	classes := slices.DeleteFunc(covered(g, c), func(class string) bool {
+		// Judge fails those that the model lacks. To one that the baseline lacks only floors apply.
+		return !slices.Contains(in.Classes, class) || len(c.Classes.Names) == 0 && base.lacks(class)
+	})
 	var figures []figure
-	if !perClass(c) {
-		figures = []figure{{metric: c.Metric}}
+	truths := in.truths(base)
+	if perClass(c) {
+		for _, class := range classes {
+			figures = append(figures, figure{class: class, classes: []string{class}})
+		}
+	} else {
+		base.over = base.shared(covered(g, c))
+		figures = []figure{{classes: classes}}
+		for _, class := range classes {
+			if truths[class] == 0 && metric.Unit == delivery.UnitShare {
+				figures = append(figures, figure{class: class})
+			}
+		}
 	}
-	for _, class := range classesOf(c, in, base) {
-		figures = append(figures, figure{class: class, metric: c.Metric + "/" + class})
-	}
-	if len(figures) == 0 {
-		return one(delivery.Unsure, "%s: model and eval set share no class to judge", c.Metric)
+	if len(classes) == 0 {
+		return one(delivery.Unsure, "%s: there is no class to judge", c.Metric)
 	}
 	var known []int // of which enough is known
 	for i := range figures {
 		f := &figures[i]
 		f.verdict = verdict
 		f.verdict.Class = f.class
-		if f.class != "" && len(in.Classes) > 0 && !slices.Contains(in.Classes, f.class) {
-			f.verdict.Outcome, f.verdict.Reason = delivery.Fail, label(c.Metric, f.class)+
-				": the model does not detect it; its classes are "+strings.Join(in.Classes, ", ")
+		if f.classes == nil {
+			f.verdict.Outcome = delivery.Unsure
+			f.verdict.Reason = fmt.Sprintf("%s: the eval set has no truth of class %s that counts", c.Metric, f.class)
 			continue
 		}
-		if why := look(c, in, base, f); why != "" {
+		if why := measure(c, in, base, truths, f); why != "" {
 			f.verdict.Outcome, f.verdict.Reason = delivery.Unsure, label(c.Metric, f.class)+": "+why
 			continue
 		}
@@ -87,7 +110,7 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 	case c.Max != nil:
 		ceilings(c, in, figures, known)
 	default:
-		drops(c, in, base, figures, known)
+		drops(c, base, figures, known)
 	}
 	verdicts := make([]delivery.CheckVerdict, len(figures))
 	for i, f := range figures {
@@ -96,36 +119,42 @@ func check(c delivery.GateCheck, in Input) []delivery.CheckVerdict {
 	return verdicts
 }
 
-// look finds a figure's value and samples, or says why too little is known of it.
-func look(c delivery.GateCheck, in Input, base baseline, f *figure) (why string) {
-	scores := in.Candidate.Scores
-	value, measured := scores.Values[f.metric]
-	if measured {
-		f.verdict.Value = &value
-	}
-	truths, units, groups := scores.Truths, scores.Images, scores.Groups
+// truths counts them by class, in the images that a check looks at.
+func (in Input) truths(base baseline) map[string]int {
 	if base.compare != nil {
-		if units, groups = base.compare.Images, base.compare.Groups; base.compare.Truths != nil {
-			truths = base.compare.Truths
-		}
+		return base.compare.Truths
+	}
+	return in.Candidate.Scores.Truths
+}
+
+// measure computes a figure and its samples, or says why too little is known of it.
+func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]int, f *figure) (why string) {
+	scores := in.Candidate.Scores
+	row := scores.Table.Figure(c.Metric, f.classes)
+	measured := !math.IsNaN(row.Value)
+	if measured {
+		f.verdict.Value = &row.Value
+	}
+	units, groups := scores.Images, scores.Groups
+	if base.compare != nil {
+		units, groups = base.compare.Images, base.compare.Groups
 	}
 	if f.class != "" && truths[f.class] < c.Support {
 		return fmt.Sprintf("%s, the check asks for %d", count(truths[f.class], "truth"), c.Support)
 	}
 	if base.compare != nil {
-		d, ok := base.compare.Metrics[f.metric]
-		if !ok || len(d.Resamples) == 0 {
+		d, ok := base.compare.Compared(c.Metric, f.classes)
+		if !ok || len(d.Samples) == 0 {
 			return fmt.Sprintf("model, %s and eval set do not share it", base.name)
 		}
-		candidate, with, diff := d.Candidate, d.Baseline, d.Value
-		f.verdict.Value, f.verdict.Baseline, f.verdict.Diff = &candidate, &with, &diff
-		f.value, f.samples = d.Value, d.Resamples
+		f.verdict.Value, f.verdict.Baseline, f.verdict.Diff = &d.Candidate, &d.Baseline, &d.Value
+		f.value, f.samples = d.Value, d.Samples
 		f.verdict.Limit = c.MaxDrop
 	} else {
 		if !measured {
 			return cmp.Or(delivery.MetricOfFigure(c.Metric).Undefined, "the eval set has no truths for it")
 		}
-		f.value, f.samples = value, scores.Resamples[f.metric]
+		f.value, f.samples = row.Value, row.Samples()
 		f.verdict.Limit = c.Min
 	}
 	if groups > 0 && groups < coco.MinUnits {
@@ -136,32 +165,6 @@ func look(c delivery.GateCheck, in Input, base baseline, f *figure) (why string)
 		return fmt.Sprintf("the eval set has %s, and an interval needs %d", count(units, "image"), coco.MinUnits)
 	}
 	return ""
-}
-
-// classesOf lists the classes that a check holds to its bound, by the candidate's
-// names.
-func classesOf(c delivery.GateCheck, in Input, base baseline) []string {
-	if !perClass(c) {
-		return nil
-	}
-	var names []string
-	if !c.Classes.All {
-		for _, class := range c.Classes.Names {
-			names = append(names, in.now(class))
-		}
-		return names
-	}
-	shared := in.Candidate.Scores.Classes
-	if base.compare != nil {
-		shared = base.compare.Classes
-	}
-	for _, class := range shared {
-		// A class that gets an excepted name was not excepted.
-		if !slices.Contains(c.Except, in.then(class)) {
-			names = append(names, class)
-		}
-	}
-	return names
 }
 
 func size(c delivery.GateCheck, in Input) delivery.CheckVerdict {

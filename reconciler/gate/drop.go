@@ -5,6 +5,7 @@ package gate
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
@@ -14,8 +15,9 @@ import (
 // A baseline is what a check compares the candidate with.
 type baseline struct {
 	name    string // release, or pallets@12
-	over    string // which classes both have, where the candidate has more
+	over    string // which classes both have, where the check is about more
 	compare *delivery.CompareResult
+	scores  *delivery.ScoreSet // its own
 }
 
 func orRelease(against string) string {
@@ -67,18 +69,35 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 	case delivery.MetricOfFigure(c.Metric).AtThreshold && !with.AtThreshold():
 		return b, delivery.NotApplicable, the(b.name) + " has no thresholds to compare with"
 	}
-	if shared := b.compare.Classes; len(shared) < len(in.Candidate.Scores.Classes) {
-		b.over = " over " + strings.Join(shared[:min(len(shared), 4)], ", ")
-		if more := len(shared) - 4; more > 0 {
-			b.over += fmt.Sprintf(" and %d more", more)
-		}
-	}
+	b.scores = with
 	return b, "", ""
+}
+
+// lacks reports whether the baseline, if there is one, does not have a class.
+func (b baseline) lacks(class string) bool {
+	if b.scores == nil {
+		return false
+	}
+	_, has := b.scores.Truths[class]
+	return !has
+}
+
+// shared says which of some classes both models have, where that is not all of them.
+func (b baseline) shared(classes []string) string {
+	both := slices.DeleteFunc(slices.Clone(classes), b.lacks)
+	if len(both) == len(classes) {
+		return ""
+	}
+	text := " over " + strings.Join(both[:min(len(both), 4)], ", ")
+	if more := len(both) - 4; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // drops judges differences against maxDrop. The two sides are two families of
 // hypotheses: that a class has dropped too far, and that it has not.
-func drops(c delivery.GateCheck, in Input, base baseline, figures []figure, known []int) {
+func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
 	limit := 0 - *c.MaxDrop // 0, not -0
 	alpha := 1 - float64(c.Confidence)
 	lowAt := make([]float64, len(figures))
@@ -91,45 +110,8 @@ func drops(c delivery.GateCheck, in Input, base baseline, figures []figure, know
 	coco.Holm(alpha, known, func(i int) float64 { return below(figures[i].samples, limit) },
 		func(i int, confidence float64) bool {
 			drop(c, base, &figures[i], limit, lowAt[i], confidence)
-			in.dropKept(base, &figures[i], limit)
 			return figures[i].verdict.Outcome == delivery.Fail
 		})
-}
-
-// dropKept holds the difference of a mean or a share to its bound over the classes that
-// the gate has asked for, too: what one of the others gains makes up for nothing.
-func (in Input) dropKept(base baseline, f *figure, limit float64) {
-	c, v := base.compare, &f.verdict
-	added := in.unasked(c.Classes)
-	if !overClasses(f.metric) || len(added) == 0 || v.Outcome == delivery.Fail {
-		return
-	}
-	truths := c.Truths
-	if truths == nil {
-		truths = in.Candidate.Scores.Truths
-	}
-	candidate := func(metric string) (float64, bool) { d, ok := c.Metrics[metric]; return d.Candidate, ok }
-	with := func(metric string) (float64, bool) { d, ok := c.Metrics[metric]; return d.Baseline, ok }
-	of := without(c.Classes, added)
-	is, weight := over(f.metric, of, candidate, truths, c.Images)
-	was, weighed := over(f.metric, of, with, truths, c.Images)
-	_, all := over(f.metric, c.Classes, candidate, truths, c.Images)
-	_, allWas := over(f.metric, c.Classes, with, truths, c.Images)
-	if weight == 0 || weighed == 0 {
-		return
-	}
-	kept, scale := is-was, max(all/weight, allWas/weighed)
-	low, high := kept+(*v.Low-f.value)*scale, kept+(*v.High-f.value)*scale
-	text := fmt.Sprintf("%s %+.4f without %s, which the gate has not asked for", f.metric, kept,
-		strings.Join(added, ", "))
-	switch {
-	case high < limit && f.samples.Resolves(v.Confidence):
-		v.Outcome, v.Reason = delivery.Fail, fmt.Sprintf("%s, at best %+.4f < %g", text, high, limit)
-	case low < limit && v.Outcome == delivery.Pass:
-		v.Outcome, v.Reason = delivery.Unsure,
-			fmt.Sprintf("%s, at worst %+.4f, at best %+.4f: too wide to tell a drop of %s", text, low, high,
-				num(-limit))
-	}
 }
 
 // drop decides one difference with a lower bound at one confidence and an upper
@@ -165,55 +147,56 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 		v.Reason += text
 	}
 	if f.value < 0 {
-		if v.Loss = loss(base.compare, f.class); v.Loss != "" {
+		if v.Loss = loss(base.compare, f.classes); v.Loss != "" {
 			v.Reason += "; " + v.Loss
 		}
 	}
 }
 
-// lost lists what the candidate is worse at than the release, each figure surely
-// so: over all classes, and class by class, adjusted for their number.
-func lost(c *delivery.CompareResult) []delivery.Loss {
-	var figures []figure
+// lost lists what the candidate is worse at than the release, each figure surely so: over all classes of the gate, and
+// class by class, adjusted for their number.
+func lost(c *delivery.CompareResult, classes []string) []delivery.Loss {
+	var whole, each []figure
 	for _, m := range delivery.Metrics() {
 		if m.Name == delivery.MetricMAP || m.AtThreshold && !m.OnDemand {
-			figures = append(figures, figure{metric: m.Name})
+			whole = append(whole, figure{verdict: delivery.CheckVerdict{Metric: m.Name}, classes: classes})
 		}
 	}
-	all := len(figures)
-	for _, class := range c.Classes {
-		figures = append(figures, figure{class: class, metric: delivery.MetricAP + "/" + class})
+	for _, class := range classes {
+		each = append(each, figure{verdict: delivery.CheckVerdict{Metric: delivery.MetricAP}, class: class,
+			classes: []string{class}})
 	}
 	var list []delivery.Loss
-	for _, family := range [][2]int{{0, all}, {all, len(figures)}} {
+	for _, family := range [][]figure{whole, each} {
 		var known []int
-		for i := family[0]; i < family[1]; i++ {
-			f := &figures[i]
-			if d, ok := c.Metrics[f.metric]; ok && len(d.Resamples) > 0 {
-				f.samples = d.Resamples
-				if delivery.MetricOfFigure(f.metric).LessIsBetter {
-					f.samples = negated(d.Resamples)
-				}
-				known = append(known, i)
+		differences := make([]delivery.Difference, len(family))
+		for i := range family {
+			f := &family[i]
+			d, ok := c.Compared(f.verdict.Metric, f.classes)
+			if !ok || len(d.Samples) == 0 {
+				continue
 			}
+			differences[i], f.samples = d, d.Samples
+			if delivery.MetricOfFigure(f.verdict.Metric).LessIsBetter {
+				f.samples = negated(d.Samples)
+			}
+			known = append(known, i)
 		}
-		coco.Holm(0.05, known, func(i int) float64 { return below(figures[i].samples, 0) },
+		coco.Holm(0.05, known, func(i int) float64 { return below(family[i].samples, 0) },
 			func(i int, confidence float64) bool {
-				f := figures[i]
+				f, d := family[i], differences[i]
 				_, best := f.samples.Bounds(confidence)
 				if best >= 0 || !f.samples.Resolves(confidence) {
 					return false
 				}
-				d := c.Metrics[f.metric]
-				l := delivery.Loss{Metric: f.metric, Class: f.class, Value: d.Candidate, Baseline: d.Baseline,
+				l := delivery.Loss{Metric: f.verdict.Metric, Class: f.class, Value: d.Candidate, Baseline: d.Baseline,
 					Diff: d.Value, AtBest: best}
-				switch {
-				case f.class != "":
-					l.Metric, l.Why = delivery.MetricAP, loss(c, f.class)
-				case delivery.MetricOfFigure(f.metric).LessIsBetter:
+				m := delivery.MetricOfFigure(l.Metric)
+				if m.LessIsBetter {
 					l.AtBest = -best
-				case f.metric == delivery.MetricMAP:
-					l.Why = loss(c, "")
+				}
+				if m.Column == delivery.MetricAP {
+					l.Why = loss(c, f.classes)
 				}
 				list = append(list, l)
 				return true
@@ -230,18 +213,10 @@ func negated(s delivery.Samples) delivery.Samples {
 	return out
 }
 
-// loss says in TIDE's words why AP50 fell: over all classes, or of one.
-func loss(c *delivery.CompareResult, class string) string {
-	metric := delivery.MetricAP50
-	if class != "" {
-		metric += "/" + class
-	}
-	d, ok := c.Metrics[metric]
-	worst, why := delivery.ErrorShift{}, ""
-	of, classes := class, []string{class}
-	if class == "" { // the class that it is worst in, and why there
-		classes = c.Classes
-	}
+// loss says in TIDE's words why AP50 over some classes fell: of which class it is most, and why there.
+func loss(c *delivery.CompareResult, classes []string) string {
+	d, ok := c.Compared(delivery.MetricAP50, classes)
+	worst, of, why := delivery.ErrorShift{}, "", ""
 	for _, name := range classes {
 		for _, s := range c.Shifts[name] {
 			if s.AP50 > worst.AP50 {

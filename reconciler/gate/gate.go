@@ -26,11 +26,11 @@
 // Recall, precision and falsePositivesPerImage are taken at the model's own
 // thresholds; a model without any fails what asks for them.
 //
-// Comparisons run over the classes that both models and the eval set have, which
-// the verdict lists, renamed ones under their new name, and over images that
-// neither model was trained on. A class that only the candidate has is held to
-// floors alone; one that the gate has not asked for lifts no mean over a bound. That
-// no class gets lost is seen to before a gate is asked: see [Requires].
+// A gate names its classes, and every mean, share, count and difference is over those, computed resample by resample:
+// other classes of a model never count. A model that lacks one of them fails. A class without a truth that counts has
+// a line of its own, which is unsure. Comparisons run over those of the classes that both models and the eval set have,
+// which the verdict lists, and over images that neither model was trained on: a class that only the candidate has is
+// held to floors alone.
 //
 // What is unsure is left to an owner of the gate (review), counts as a fail, or is
 // ignored, as the check says. Left to an owner, whatever the checks say unless one
@@ -58,7 +58,7 @@ type Measured struct {
 // Input is all that a gate reads.
 type Input struct {
 	Model      string
-	Classes    []string // the model's, in order
+	Classes    []string // the model's, by the gate's names
 	Size       int64    // of the largest variant, bytes
 	Bundle     delivery.Digest
 	EvalSet    delivery.Digest // of its content
@@ -68,12 +68,9 @@ type Input struct {
 	CompareKey delivery.Digest
 	SameBundle bool // the candidate is the release: nothing can have dropped
 
-	BaselineBundle  delivery.Digest
-	BaselineClasses []string          // the release's, by its own names
-	Was             map[string]string // renamed classes, new name to old
-	Asked           []string          // the classes that the gate has asked for since it is what it is; nil is all
-	Look            int               // which model the eval set judges against this baseline, from 1; 0 is not counted
-	Anchors         map[string]Anchor // by what a check is against, as pallets@12
+	BaselineBundle delivery.Digest
+	Look           int               // which model the eval set judges against this baseline, from 1; 0 is not counted
+	Anchors        map[string]Anchor // by what a check is against, as pallets@12
 }
 
 // An Anchor is a fixed version that checks compare with, on the same eval set.
@@ -112,30 +109,17 @@ func Measures(checks []delivery.GateCheck) []string {
 	return slices.Compact(names)
 }
 
-// Requires reports whether a gate holds a model to having a class: whether a check
-// is about it, by name, among all classes, or in a mean over them.
-func Requires(g delivery.Gate, class string) bool {
-	return slices.ContainsFunc(g.Checks, func(c delivery.GateCheck) bool {
-		switch {
-		case ofModel(c) || slices.Contains(c.Except, class):
-			return false
-		case c.Classes.IsZero() || c.Classes.All:
-			return true
-		}
-		return slices.Contains(c.Classes.Names, class)
-	})
-}
-
 // Judge lets a gate answer under a name.
 func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 	v := delivery.Verdict{Gate: name, GateSpec: g.Digest(), Model: in.Model, Bundle: in.Bundle,
 		Baseline: in.BaselineBundle, EvalSet: in.EvalSet,
-		Inputs: []delivery.Digest{in.Candidate.Key}, Classes: in.Candidate.Scores.Classes,
+		Inputs: []delivery.Digest{in.Candidate.Key}, Classes: among(g.Classes, in.Candidate.Scores.Classes),
 		Images: in.Candidate.Scores.Images, LeftOut: in.Candidate.Scores.LeftOut, Look: in.Look, Looks: g.Looks}
 	if in.Baseline != nil {
 		v.Inputs = append(v.Inputs, in.Baseline.Key, in.CompareKey)
 		if in.Compare != nil {
-			v.Classes, v.Images, v.LeftOut = in.Compare.Classes, in.Compare.Images, in.Compare.LeftOut
+			v.Classes = among(g.Classes, in.Compare.Classes)
+			v.Images, v.LeftOut = in.Compare.Images, in.Compare.LeftOut
 		}
 	}
 	for _, against := range slices.Sorted(maps.Keys(in.Anchors)) {
@@ -143,14 +127,19 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 			v.Inputs = append(v.Inputs, a.Measured.Key, a.CompareKey)
 		}
 	}
-	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs, in.Was, in.unasked(in.Candidate.Scores.Classes))
-	v.Added, v.Removed, v.Renamed = in.changed()
+	v.Key = delivery.VerdictKey(v.GateSpec, v.Inputs)
 	if in.Compare != nil && !in.SameBundle {
-		v.Lost = lost(in.Compare)
+		v.Lost = lost(in.Compare, v.Classes)
 	}
 	var outcomes []delivery.Outcome
+	for _, class := range g.Classes {
+		if !slices.Contains(in.Classes, class) {
+			v.Checks = append(v.Checks, lacking(name, in.Model, class))
+			outcomes = append(outcomes, delivery.Fail)
+		}
+	}
 	for _, c := range g.Checks {
-		for _, cv := range check(c, in) {
+		for _, cv := range check(c, g, in) {
 			cv.Check = describe(c)
 			if cv.Outcome == delivery.Unsure {
 				switch c.Unsure {
@@ -201,52 +190,19 @@ func orFirst(in Input) string {
 	return "this release"
 }
 
-// now is what a model calls a class that a gate, or another model, names.
-func (in Input) now(class string) string {
-	if slices.Contains(in.Classes, class) {
-		return class
-	}
-	for name, old := range in.Was {
-		if old == class {
-			return name
-		}
-	}
-	return class
+// among lists those of a gate's classes that were measured, in the gate's order.
+func among(classes, measured []string) []string {
+	return slices.DeleteFunc(slices.Clone(classes), func(class string) bool {
+		return !slices.Contains(measured, class)
+	})
 }
 
-// then is what a class was called when it last was called otherwise.
-func (in Input) then(class string) string {
-	if old := in.Was[class]; old != "" {
-		return old
-	}
-	return class
-}
-
-// changed says what became of the release's classes.
-func (in Input) changed() (added, removed []string, renamed map[string]string) {
-	if in.SameBundle || len(in.BaselineClasses) == 0 {
-		return nil, nil, nil
-	}
-	from := map[string]bool{}
-	for _, class := range in.BaselineClasses {
-		now := in.now(class)
-		from[now] = true
-		switch {
-		case !slices.Contains(in.Classes, now):
-			removed = append(removed, class)
-		case now != class:
-			if renamed == nil {
-				renamed = map[string]string{}
-			}
-			renamed[now] = class
-		}
-	}
-	for _, class := range in.Classes {
-		if !from[class] {
-			added = append(added, class)
-		}
-	}
-	return added, removed, renamed
+// lacking is the line of a class of the gate that the model does not have.
+func lacking(gate, model, class string) delivery.CheckVerdict {
+	return delivery.CheckVerdict{Check: "classes", Metric: "classes", Class: class, Outcome: delivery.Fail,
+		Reason: fmt.Sprintf("the model has no class %s, which gate %s holds it to; add %s to classes: in "+
+			"models/%s.yaml, or take it out of classes: in gates/%s.yaml in an earlier pull request", class, gate,
+			class, model, gate)}
 }
 
 // describe is a check as people wrote it.

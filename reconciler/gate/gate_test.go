@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -19,39 +20,72 @@ func around(value, width float64) delivery.Samples {
 	return s
 }
 
-// scored is a candidate with one width of doubt for everything.
+// row is one class in one column of a table.
+func row(value, width float64) delivery.Row {
+	return delivery.Row{Value: value, Resamples: around(value, width)}
+}
+
+// scored is a candidate with one width of doubt for everything. Its means are mAP, whatever the classes are.
 func scored(mAP, width float64, classes map[string]float64) Measured {
-	m := Measured{Key: delivery.DigestOf("score", []any{mAP, width, classes}), Scores: delivery.ScoreSet{Protocol: "p",
-		Images: 72,
-		Values: map[string]float64{"mAP": mAP, "AP50": mAP}, Truths: map[string]int{},
-		Resamples: map[string]delivery.Samples{"mAP": around(mAP, width), "AP50": around(mAP, width)}}}
-	for c, v := range classes {
-		m.Scores.Classes = append(m.Scores.Classes, c)
-		m.Scores.Values["AP/"+c], m.Scores.Truths[c], m.Scores.Resamples["AP/"+c] = v, 100, around(v, width)
+	s := delivery.ScoreSet{Protocol: "p", Images: 72, Truths: map[string]int{}, Table: delivery.Table{
+		Images: delivery.Row{Value: 72}, Overall: map[string]float64{"AP": mAP, "AP50": mAP}}}
+	s.Table.Columns = map[string][]delivery.Row{}
+	for _, c := range slices.Sorted(maps.Keys(classes)) {
+		s.Classes, s.Truths[c] = append(s.Classes, c), 100
+		for _, column := range []string{"AP", "AP50"} {
+			s.Table.Columns[column] = append(s.Table.Columns[column], row(classes[c], width))
+		}
 	}
-	slices.Sort(m.Scores.Classes)
-	return m
+	s.Table.Classes = s.Classes
+	return Measured{Key: delivery.DigestOf("score", []any{mAP, width, classes}), Scores: s}
 }
 
 // against compares a candidate with a baseline, with one width of doubt for
 // every difference.
 func against(in Input, baseline Measured, width float64) Input {
 	in.Baseline, in.CompareKey = &baseline, "compare"
-	c := delivery.CompareResult{Images: 72, Metrics: map[string]delivery.Difference{}}
-	put := func(metric string) {
-		a, b := in.Candidate.Scores.Values[metric], baseline.Scores.Values[metric]
-		c.Metrics[metric] = delivery.Difference{Candidate: a, Baseline: b, Value: a - b, Resamples: around(a-b, width)}
+	c := delivery.CompareResult{Images: 72, Truths: in.Candidate.Scores.Truths}
+	shared := func(t delivery.Table) delivery.Table {
+		out := delivery.Table{Images: t.Images, Overall: t.Overall, Columns: map[string][]delivery.Row{}}
+		for i, class := range t.Classes {
+			if !slices.Contains(in.Candidate.Scores.Classes, class) ||
+				!slices.Contains(baseline.Scores.Classes, class) {
+				continue
+			}
+			out.Classes = append(out.Classes, class)
+			for column, rows := range t.Columns {
+				out.Columns[column] = append(out.Columns[column], rows[i])
+			}
+		}
+		return out
 	}
-	put("mAP")
-	put("AP50")
-	for _, class := range in.Candidate.Scores.Classes {
-		if slices.Contains(baseline.Scores.Classes, class) {
-			c.Classes = append(c.Classes, class)
-			put("AP/" + class)
+	c.Candidate, c.Baseline = shared(in.Candidate.Scores.Table).Values(), shared(baseline.Scores.Table).Values()
+	c.Classes = c.Candidate.Classes
+	c.Difference = delivery.Table{Classes: c.Classes, Columns: map[string][]delivery.Row{}}
+	for _, column := range []string{"AP", "AP50"} {
+		for i := range c.Classes {
+			d := c.Candidate.Columns[column][i].Value - c.Baseline.Columns[column][i].Value
+			c.Difference.Columns[column] = append(c.Difference.Columns[column], row(d, width))
 		}
 	}
 	in.Compare = &c
 	return in
+}
+
+// judge lets a gate of some checks judge a model that has all of its classes, those that are scored.
+func judge(in Input, checks ...delivery.GateCheck) delivery.Verdict {
+	g := delivery.Gate{Checks: checks, Classes: in.Candidate.Scores.Classes}
+	for _, c := range checks {
+		for _, class := range c.Classes.Names {
+			if !slices.Contains(g.Classes, class) {
+				g.Classes = append(slices.Clone(g.Classes), class)
+			}
+		}
+	}
+	if in.Classes == nil {
+		in.Classes = g.Classes
+	}
+	return Judge("g", g, in)
 }
 
 func minimum(metric string, v float64) delivery.GateCheck {
@@ -156,7 +190,7 @@ func TestJudge(t *testing.T) {
 			"F7: the eval set has no truths for it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{c.check}}, c.in)
+			v := judge(c.in, c.check)
 			if v.Outcome != c.want || !strings.Contains(v.Reason, c.reason) {
 				t.Errorf("%s: %s\nwant %s with %q\nchecks: %+v", v.Outcome, v.Reason, c.want, c.reason, v.Checks)
 			}
@@ -179,19 +213,18 @@ func TestHolm(t *testing.T) {
 	// Each class is just sure at 95 % to be below the floor by itself.
 	in := Input{Candidate: scored(0.5, 0.1, classes)}
 	floor := 0.592 // the 96 % quantile of 0.5 +- 0.1
-	one := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor),
-		func(c *delivery.GateCheck) { c.Classes.Names = []string{"c00"} })}}, in)
+	one := judge(in, with(minimum("AP", floor), func(c *delivery.GateCheck) { c.Classes.Names = []string{"c00"} }))
 	if one.Outcome != delivery.Fail {
 		t.Errorf("one class alone: %s: %s, want fail", one.Outcome, one.Reason)
 	}
-	twenty := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), all)}}, in)
+	twenty := judge(in, with(minimum("AP", floor), all))
 	if twenty.Outcome != delivery.Unsure {
 		t.Errorf("twenty classes: %s: %s, want unsure", twenty.Outcome, twenty.Reason)
 	}
 	// A class that is far below fails among twenty too.
-	in.Candidate.Scores.Values["AP/c07"], in.Candidate.Scores.Resamples["AP/c07"] = 0.1, around(0.1, 0.1)
-	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{with(minimum("AP", floor), all)}},
-		in); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "c07") {
+	in.Candidate.Scores.Table.Columns["AP"][7] = row(0.1, 0.1)
+	if v := judge(in, with(minimum("AP", floor), all)); v.Outcome != delivery.Fail ||
+		!strings.Contains(v.Reason, "c07") {
 		t.Errorf("one of twenty far below: %s: %s", v.Outcome, v.Reason)
 	}
 }
@@ -199,18 +232,18 @@ func TestHolm(t *testing.T) {
 // A verdict never passes on nothing, and numbers of two protocols do not meet.
 func TestNeverVacuous(t *testing.T) {
 	in := Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5})}
-	if v := Judge("g", delivery.Gate{}, in); v.Outcome == delivery.Pass {
+	if v := judge(in); v.Outcome == delivery.Pass {
 		t.Errorf("a gate without checks passed: %s", v.Reason)
 	}
 	ignored := with(minimum("mAP", 0.6), func(c *delivery.GateCheck) { c.Unsure = "ignore" })
-	in.Candidate.Scores.Resamples["mAP"] = around(0.5, 0.2)
-	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{ignored}}, in); v.Outcome != delivery.NotApplicable {
+	in.Candidate.Scores.Table.Columns["AP"][0] = row(0.5, 0.2)
+	if v := judge(in, ignored); v.Outcome != delivery.NotApplicable {
 		t.Errorf("ignored alone: %s, want not-applicable", v.Outcome)
 	}
 	other := scored(0.5, 0, map[string]float64{"a": 0.5})
 	other.Scores.Protocol = "q"
-	if v := Judge("g", delivery.Gate{Checks: []delivery.GateCheck{maxDrop("mAP", 0.5)}},
-		against(in, other, 0)); v.Outcome != delivery.Fail || !strings.Contains(v.Reason, "protocols") {
+	if v := judge(against(in, other, 0), maxDrop("mAP", 0.5)); v.Outcome != delivery.Fail ||
+		!strings.Contains(v.Reason, "protocols") {
 		t.Errorf("two protocols: %s: %s", v.Outcome, v.Reason)
 	}
 }

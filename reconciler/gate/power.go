@@ -75,20 +75,20 @@ func Powers(g delivery.Gate, release delivery.ScoreSet, verdicts []delivery.Verd
 		}
 		classes := []string{""}
 		if perClass(c) {
-			classes = classesOf(c, Input{Candidate: Measured{Scores: release}}, baseline{})
+			classes = among(covered(g, c), release.Classes)
 		}
 		for _, class := range classes {
 			if class != "" && release.Truths[class] < c.Support {
 				continue
 			}
-			metric := c.Metric
-			if class != "" {
-				metric += "/" + class
+			over := []string{class}
+			if class == "" {
+				over = covered(g, c)
 			}
 			p := Power{Check: describe(c), Class: class, MaxDrop: *c.MaxDrop, Images: release.Images}
 			var known bool
 			if p.StdErr, known = paired(verdicts, c.Metric, class); !known {
-				if p.StdErr, known = spreadOf(release.Resamples[metric]); !known {
+				if p.StdErr, known = spreadOf(release.Table.Figure(c.Metric, over)); !known {
 					continue
 				}
 				p.AtMost = true
@@ -136,19 +136,11 @@ func paired(verdicts []delivery.Verdict, metric, class string) (float64, bool) {
 }
 
 // spreadOf is what two independent models of one's spread would differ by.
-func spreadOf(s delivery.Samples) (float64, bool) {
-	if len(s) < coco.MinUnits {
+func spreadOf(r delivery.Row) (float64, bool) {
+	if len(r.Samples()) < coco.MinUnits {
 		return 0, false
 	}
-	mean, squares := 0.0, 0.0
-	for _, v := range s {
-		mean += v
-	}
-	mean /= float64(len(s))
-	for _, v := range s {
-		squares += float64((v - mean) * (v - mean))
-	}
-	return math.Sqrt(2 * squares / float64(len(s)-1)), true
+	return math.Sqrt(2 * r.Variance()), true
 }
 
 // quantile and normal are the standard normal distribution's.

@@ -10,8 +10,9 @@ import (
 
 func TestPowers(t *testing.T) {
 	release := scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5}).Scores
-	g := delivery.Gate{Checks: []delivery.GateCheck{minimum("mAP", 0.4), maxDrop("mAP", 0.01), with(maxDrop("AP", 0.2),
-		all), with(maxDrop("AP50", 0.5), func(c *delivery.GateCheck) { c.Confidence = 0.8 })}}
+	g := delivery.Gate{Classes: []string{"a", "b"}, Checks: []delivery.GateCheck{minimum("mAP", 0.4),
+		maxDrop("mAP", 0.01), with(maxDrop("AP", 0.2), all),
+		with(maxDrop("AP50", 0.5), func(c *delivery.GateCheck) { c.Confidence = 0.8 })}}
 	list := Powers(g, release, nil)
 	if len(list) != 4 {
 		t.Fatalf("%+v", list)
@@ -34,7 +35,8 @@ func TestPowers(t *testing.T) {
 		t.Errorf("%s", s)
 	}
 	// What was compared there says it better: the same models on the same images.
-	v := Judge("g", g, against(Input{Candidate: scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5})},
+	v := Judge("g", g, against(Input{Classes: g.Classes,
+		Candidate: scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5})},
 		scored(0.5, 0.1, map[string]float64{"a": 0.5, "b": 0.5}), 0.02))
 	p = Powers(g, release, []delivery.Verdict{v})[0]
 	if p.AtMost || math.Abs(p.StdErr-0.018/1.6449) > 1e-3 {

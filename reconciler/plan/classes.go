@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // released is what a release was judged with: its classes, and what it calls them
@@ -225,6 +224,19 @@ func namedClasses(mdl delivery.Model, gates []judged) string {
 	return ""
 }
 
+// requires reports whether a gate holds a model to having a class.
+func requires(g delivery.Gate, class string) bool {
+	return slices.ContainsFunc(g.Checks, func(c delivery.GateCheck) bool {
+		switch {
+		case delivery.MetricOfFigure(c.Metric).Of == delivery.OfModel || slices.Contains(c.Except, class):
+			return false
+		case c.Classes.IsZero() || c.Classes.All:
+			return true
+		}
+		return slices.Contains(c.Classes.Names, class)
+	})
+}
+
 func (m *maker) goneClasses(mdl delivery.Model, release delivery.Release, gates []judged) string {
 	classes, was := m.released(release)
 	for _, class := range classes.Names() {
@@ -235,7 +247,7 @@ func (m *maker) goneClasses(mdl delivery.Model, release delivery.Release, gates 
 			var by []string
 			for _, c := range j.gate.Checks {
 				one := delivery.Gate{Checks: []delivery.GateCheck{c}}
-				if gate.Requires(one, class) || was[class] != "" && gate.Requires(one, was[class]) {
+				if requires(one, class) || was[class] != "" && requires(one, was[class]) {
 					by = append(by, c.Metric)
 				}
 			}

@@ -621,18 +621,36 @@ func (s *scene) bundle(letter string) {
 				s.Server.Numerics, "cpu")}
 		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c,
 			Scores: delivery.ScoreSet{Protocol: in.Protocol, Images: c.Count, Classes: m.Classes.Names(),
-				Values: map[string]float64{"mAP": q}, Resamples: map[string]delivery.Samples{"mAP": around(q)}}}
+				Values: map[string]float64{"mAP": q}, Truths: truths(m), Table: tableOf(m, q)}}
 		s.Evidence.Scores[score.Key], s.made[letter].scores[g.Evaluate] = score, score
 	}
 }
 
 // around is a bootstrap that leaves little doubt.
-func around(v float64) delivery.Samples {
-	s := make(delivery.Samples, 1000)
+func around(v float64) []float64 {
+	s := make([]float64, 1000)
 	for i := range s {
 		s[i] = v + 0.01*float64(2*i-999)/999
 	}
 	return s
+}
+
+// tableOf has one AP for every class of a model.
+func tableOf(m delivery.Model, ap float64) delivery.Table {
+	t := delivery.Table{Images: delivery.Row{Value: 50}, Columns: map[string][]delivery.Row{},
+		Classes: m.Classes.Names()}
+	for range m.Classes {
+		t.Columns["AP"] = append(t.Columns["AP"], delivery.Row{Value: ap, Resamples: around(ap)})
+	}
+	return t
+}
+
+func truths(m delivery.Model) map[string]int {
+	n := map[string]int{}
+	for _, class := range m.Classes.Names() {
+		n[class] = 100
+	}
+	return n
 }
 
 // comparison is the paired bootstrap of two bundles on an eval set.
@@ -640,8 +658,9 @@ func (s *scene) comparison(candidate, baseline string, e delivery.EvalSet) (deli
 	delivery.CompareResult) {
 	a, b := s.made[candidate], s.made[baseline]
 	return delivery.CompareRun{Candidate: a.scores[e].Input, Baseline: b.scores[e].Input, Resamples: 1000, Seed: 1},
-		delivery.CompareResult{Images: 50, Classes: a.model.Classes.Names(), Metrics: map[string]delivery.Difference{
-			"mAP": {Candidate: a.mAP, Baseline: b.mAP, Value: a.mAP - b.mAP, Resamples: around(a.mAP - b.mAP)}}}
+		delivery.CompareResult{Images: 50, Classes: a.model.Classes.Names(), Truths: truths(a.model),
+			Candidate: tableOf(a.model, a.mAP).Values(), Baseline: tableOf(a.model, b.mAP).Values(),
+			Difference: tableOf(a.model, a.mAP-b.mAP)}
 }
 
 // statement signs what a release file says, and the verdicts behind it.

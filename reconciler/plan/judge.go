@@ -4,6 +4,7 @@ package plan
 // often an eval set has been looked at.
 
 import (
+	"math"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -102,10 +103,10 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		first := list[0]
 		var baseline *float64
 		if first.base != nil {
-			v := first.base.Scores.Values[delivery.MetricMAP]
+			v := mapOver(*first.base, first.gate.Classes)
 			baseline = &v
 		}
-		eval.Fact = evaluated(first.score.Scores.Values[delivery.MetricMAP], first.score.Scores.Images, baseline)
+		eval.Fact = evaluated(mapOver(first.score, first.gate.Classes), first.score.Scores.Images, baseline)
 	}
 	r.stage(delivery.ContextEval, eval.State, eval.Fact)
 	judgedAll := eval.State == delivery.CheckSuccess && len(list) == len(gates)
@@ -175,6 +176,14 @@ func verdictState(o delivery.Outcome) delivery.CheckState {
 	return delivery.CheckFailure
 }
 
+// mapOver is a model's mAP over some classes; 0 where none of them has a truth that counts.
+func mapOver(s delivery.Scores, classes []string) float64 {
+	if v := s.Scores.Table.Figure(delivery.MetricMAP, classes).Value; !math.IsNaN(v) {
+		return v
+	}
+	return 0
+}
+
 // evaluated says what a bundle's mAP is, and the release's where there is one.
 func evaluated(mAP float64, images int, baseline *float64) delivery.Fact {
 	if baseline == nil {
@@ -239,9 +248,6 @@ func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
 // verdict lets one gate answer.
 func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.Verdict {
 	in := m.gateInput(mdl, r.Bundle, j.score)
-	if latest := m.latest(r.names); latest != nil {
-		in.BaselineClasses = m.w.Evidence.Bundles[latest.Bundle].Classes
-	}
 	if r.Baseline != nil {
 		in.BaselineBundle = r.Baseline.Bundle
 		in.SameBundle = r.Baseline.Bundle == r.Bundle
@@ -253,7 +259,7 @@ func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.V
 	if !in.SameBundle {
 		in.Look = m.lookOf(r.Bundle, in.BaselineBundle, in.EvalSet)
 	}
-	in.Anchors, in.Asked = j.anchors, m.asked(r.names, mdl, j.gate)
+	in.Anchors = j.anchors
 	return gate.Judge(j.label, j.gate, in)
 }
 
@@ -261,5 +267,5 @@ func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.V
 func (m *maker) gateInput(mdl delivery.Model, bundle delivery.Digest, score delivery.Scores) gate.Input {
 	return gate.Input{Model: mdl.Name, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
 		Bundle:  bundle,
-		EvalSet: score.Content.Digest(), Was: mdl.Was, Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
+		EvalSet: score.Content.Digest(), Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }

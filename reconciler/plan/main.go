@@ -232,7 +232,7 @@ func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle
 	}
 	in := m.gateInput(mdl, bundle, score)
 	in.SameBundle = bundle == baseline
-	in.BaselineBundle, in.BaselineClasses = baseline, m.w.Evidence.Bundles[baseline].Classes
+	in.BaselineBundle = baseline
 	run := func(s delivery.RunSpec) (delivery.RunState, Stage) {
 		s.Note = mdl.Name + " on main"
 		return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
@@ -251,7 +251,6 @@ func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle
 	if !in.SameBundle {
 		in.Look = m.lookOf(bundle, baseline, in.EvalSet)
 	}
-	in.Asked = m.asked(names, mdl, g)
 	var stage Stage
 	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score},
 		func(b delivery.Digest) (delivery.Scores, Stage) {

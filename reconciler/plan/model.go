@@ -334,9 +334,9 @@ func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data deli
 		f = fact(code.DraftValidated, values{Value: score.Scores.Values[delivery.MetricMAP],
 			Images: score.Scores.Images})
 		if compare != nil {
-			d := compare.Metrics[delivery.MetricMAP]
+			d, _ := compare.Compared(delivery.MetricMAP, compare.Classes)
 			f.Code, f.Diff, f.Baseline = code.DraftCompared, d.Value, d.Baseline
-			f.Low, f.High = d.Resamples.Bounds(0.975)
+			f.Low, f.High = d.Samples.Bounds(delivery.SureOfFigures)
 		}
 	}
 	f = f.In(code.OfDraft, values{})

@@ -6,7 +6,6 @@ import (
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/gate"
 )
 
 // accepted returns the releases of a model that main has named together with
@@ -238,10 +237,6 @@ func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Releas
 }
 
 func measured(j judgement, baseline *delivery.Release) delivery.Measured {
-	names := delivery.MetricNames(func(m delivery.Metric) bool { return m.Headline || m.AtThreshold })
-	for _, class := range j.score.Scores.Classes {
-		names = append(names, delivery.MetricAP+"/"+class)
-	}
 	out := delivery.Measured{Gate: j.label, EvalSet: j.set.Digest(), Images: j.score.Scores.Images,
 		Metrics: map[string]delivery.Figure{},
 		Verdict: j.verdict.Outcome, LeftOut: j.verdict.LeftOut, Look: j.verdict.Look}
@@ -257,25 +252,28 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		l.Value, l.Baseline, l.Diff, l.AtBest = round(l.Value), round(l.Baseline), round(l.Diff), round(l.AtBest)
 		out.Lost = append(out.Lost, l)
 	}
-	for _, name := range names {
-		if v, ok := j.score.Scores.Values[name]; ok {
-			f := delivery.Figure{Value: round(v)}
-			if s := j.score.Scores.Resamples[name]; len(s) > 1 {
-				low, high := gate.Range(name, s, 0.975)
-				low, high = round(low), round(high)
-				f.Low, f.High = &low, &high
-			}
-			out.Metrics[name] = f
-		}
-	}
 	if j.base != nil {
 		out.Baseline = &delivery.BaselineMeasured{Version: baseline.Version, Bundle: baseline.Bundle,
 			Metrics: map[string]float64{}}
-		for _, name := range names {
-			if v, ok := j.base.Scores.Values[name]; ok {
-				out.Baseline.Metrics[name] = round(v)
+	}
+	show := func(name, metric string, classes []string) {
+		if row := j.score.Scores.Table.Figure(metric, classes); !math.IsNaN(row.Value) {
+			f := delivery.FigureOf(metric, row)
+			out.Metrics[name] = delivery.Figure{Value: round(f.Value), Low: rounded(f.Low), High: rounded(f.High)}
+		}
+		if j.base != nil {
+			if row := j.base.Scores.Table.Figure(metric, classes); !math.IsNaN(row.Value) {
+				out.Baseline.Metrics[name] = round(row.Value)
 			}
 		}
+	}
+	for _, m := range delivery.Metrics() {
+		if m.Headline || m.AtThreshold {
+			show(m.Name, m.Name, j.gate.Classes)
+		}
+	}
+	for _, class := range j.score.Scores.Classes { // of others than the gate's, too: they are shown and never counted
+		show(delivery.MetricAP+"/"+class, delivery.MetricAP, []string{class})
 	}
 	return out
 }

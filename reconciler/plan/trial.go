@@ -169,7 +169,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 	}
 	out.State, out.Bundle, out.Score = delivery.CheckSuccess, bundle, score
 	if compare != nil {
-		if d, ok := compare.Metrics["mAP"]; ok {
+		if d, ok := compare.Compared(delivery.MetricMAP, compare.Classes); ok {
 			out.Diff = &d
 		}
 	}

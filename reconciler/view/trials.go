@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -124,7 +125,7 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 			Bundle: v.Bundle, Seeds: []web.Seed{}}
 		w.MAP = measuredMAP(v.Score)
 		if d := v.Diff; d != nil {
-			low, high := d.Resamples.Bounds(0.975)
+			low, high := d.Samples.Bounds(delivery.SureOfFigures)
 			w.Diff = &delivery.Figure{Value: d.Value, Low: &low, High: &high}
 		}
 		for _, seed := range v.Seeds {
@@ -147,12 +148,12 @@ func measuredMAP(s *delivery.Scores) *delivery.Figure {
 	if s == nil {
 		return nil
 	}
-	f := &delivery.Figure{Value: s.Scores.Values["mAP"]}
-	if samples := s.Scores.Resamples["mAP"]; len(samples) > 0 {
-		low, high := samples.Bounds(0.975)
-		f.Low, f.High = &low, &high
+	row := s.Scores.Table.Figure(delivery.MetricMAP, s.Scores.Classes)
+	if math.IsNaN(row.Value) { // no truth that counts
+		row.Value = 0
 	}
-	return f
+	f := delivery.FigureOf(delivery.MetricMAP, row)
+	return &f
 }
 
 // A side is one of two that are compared.
@@ -311,60 +312,54 @@ func (s *Snapshot) side(name, model string) ([]side, error) {
 // compared says of every figure which model is better, over classes after Holm's
 // adjustment.
 func compared(c delivery.CompareResult) []web.Compared {
-	const confidence = 0.975 // of each bound: 95 % between them
 	var rows []web.Compared
-	row := func(metric, class string) int {
-		key := metric
-		if class != "" {
-			key += "/" + class
+	var samples []delivery.Samples // of each row
+	row := func(metric, class string, classes []string) {
+		d, ok := c.Compared(metric, classes)
+		if !ok || len(d.Samples) == 0 {
+			return
 		}
-		d, ok := c.Metrics[key]
-		if !ok || len(d.Resamples) == 0 {
-			return -1
-		}
-		low, high := d.Resamples.Bounds(confidence)
+		low, high := d.Samples.Bounds(delivery.SureOfFigures)
 		rows = append(rows, web.Compared{Metric: metric, Class: class, A: d.Candidate, B: d.Baseline, Diff: d.Value,
 			Low: low, High: high, Truths: c.Truths[class], Answer: coco.Unsure})
-		return len(rows) - 1
+		samples = append(samples, d.Samples)
 	}
-	answer := func(i int, confidence float64) {
-		key := strings.TrimSuffix(rows[i].Metric+"/"+rows[i].Class, "/")
-		samples := c.Metrics[key].Resamples
-		low, high := samples.Bounds(confidence)
+	answer := func(i int, confidence float64) bool {
+		low, high := samples[i].Bounds(confidence)
 		if delivery.MetricOfFigure(rows[i].Metric).LessIsBetter {
 			low, high = -high, -low
 		}
 		switch {
 		case cmp.Or(c.Groups, c.Images) < coco.MinUnits:
 			rows[i].Answer = coco.TooFew
-		case !samples.Resolves(confidence):
+		case !samples[i].Resolves(confidence):
 		case low > 0:
 			rows[i].Answer = coco.Better
 		case high < 0:
 			rows[i].Answer = coco.Worse
 		}
+		return rows[i].Answer == coco.Better || rows[i].Answer == coco.Worse
 	}
 	overAll := func(m delivery.Metric) bool { return m.Of == delivery.OfClasses || m.Of == delivery.OfEither }
 	for _, metric := range delivery.MetricNames(overAll) {
-		if i := row(metric, ""); i >= 0 {
-			answer(i, confidence)
-		}
+		row(metric, "", c.Classes)
+	}
+	whole := len(rows)
+	for i := range whole {
+		answer(i, delivery.SureOfFigures)
+	}
+	for _, class := range c.Classes {
+		row(delivery.MetricAP, class, []string{class})
 	}
 	var classes []int
-	for _, class := range c.Classes {
-		if i := row(delivery.MetricAP, class); i >= 0 {
-			classes = append(classes, i)
-		}
+	for i := whole; i < len(rows); i++ {
+		classes = append(classes, i)
 	}
 	share := func(i int) float64 { // of samples on the side that the difference is on
-		samples := c.Metrics[delivery.MetricAP+"/"+rows[i].Class].Resamples
-		below, _ := slices.BinarySearch(samples, 0)
-		return max(float64(below), float64(len(samples)-below)) / float64(len(samples))
+		below, _ := slices.BinarySearch(samples[i], 0)
+		return max(float64(below), float64(len(samples[i])-below)) / float64(len(samples[i]))
 	}
-	coco.Holm(1-confidence, classes, share, func(i int, at float64) bool {
-		answer(i, at)
-		return rows[i].Answer == coco.Better || rows[i].Answer == coco.Worse
-	})
+	coco.Holm(1-delivery.SureOfFigures, classes, share, answer)
 	return rows
 }
 

@@ -112,7 +112,7 @@ type Variant struct {
 	State delivery.CheckState `json:"state"`
 	Said
 	Bundle delivery.Digest  `json:"bundle,omitempty"` // the best seed's
-	MAP    *delivery.Figure `json:"mAP,omitempty"`    // of that, on validation, with its interval over images
+	MAP    *delivery.Figure `json:"mAP,omitempty"`    // of that, on validation, with bounds over images
 	Diff   *delivery.Figure `json:"diff,omitempty"`   // to main's release there
 	Seeds  []Seed           `json:"seeds"`
 }
@@ -146,7 +146,7 @@ type Compared struct {
 	A      float64     `json:"a"`
 	B      float64     `json:"b"`
 	Diff   float64     `json:"diff"` // a minus b
-	Low    float64     `json:"low"`  // of the 95 % interval over images
+	Low    float64     `json:"low"`  // one-sided bounds of the difference over images, each 95 % sure
 	High   float64     `json:"high"`
 	Answer coco.Answer `json:"answer"`
 }

@@ -388,26 +388,22 @@ func were(n int, noun string) string {
 
 // commentTried tells what a draft does on its validation split.
 func commentTried(b *strings.Builder, m plan.ModelReport) {
-	fmt.Fprintf(b, "On %s, compared with version %d:\n\n| | value | was | change (95 %% sure) |\n| --- | --- | --- | "+
-		"--- |\n", Count(m.Tried.Images, "validation image"), m.Baseline.Version)
-	for _, metric := range append([]string{"mAP", "AP50"}, prefixedClasses(m.Tried.Classes)...) {
-		d, ok := m.Tried.Metrics[metric]
-		if !ok {
-			continue
+	fmt.Fprintf(b, "On %s, compared with version %d:\n\n| | value | was | change | at worst | at best |\n"+
+		"| --- | --- | --- | --- | --- | --- |\n", Count(m.Tried.Images, "validation image"), m.Baseline.Version)
+	row := func(name, metric string, classes []string) {
+		if d, ok := m.Tried.Compared(metric, classes); ok {
+			low, high := d.Samples.Bounds(delivery.SureOfFigures)
+			fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f | %+.4f | %+.4f |\n", delivery.Markdown(name), d.Candidate,
+				d.Baseline, d.Value, low, high)
 		}
-		low, high := d.Resamples.Bounds(0.975)
-		fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f (%+.4f to %+.4f) |\n", delivery.Markdown(metric), d.Candidate,
-			d.Baseline, d.Value, low, high)
 	}
-	b.WriteString("\nNo gate has judged it: an eval set is opened when the pull request is ready for review.\n\n")
-}
-
-func prefixedClasses(classes []string) []string {
-	names := make([]string, len(classes))
-	for i, c := range classes {
-		names[i] = "AP/" + c
+	row(delivery.MetricMAP, delivery.MetricMAP, m.Tried.Classes)
+	row(delivery.MetricAP50, delivery.MetricAP50, m.Tried.Classes)
+	for _, class := range m.Tried.Classes {
+		row(delivery.MetricAP+"/"+class, delivery.MetricAP, []string{class})
 	}
-	return names
+	b.WriteString("\nEach bound is one-sided and 95 % sure. No gate has judged it: an eval set is opened when the " +
+		"pull request is ready for review.\n\n")
 }
 
 // commentSeeds tells how far the seeds of a spec lie apart.
@@ -438,15 +434,15 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 	if e.Baseline != nil {
 		version, line = fmt.Sprintf(" | version %d", e.Baseline.Version), " | ---"
 	}
-	fmt.Fprintf(b, "| %s | value | 95 %% interval%s |\n| --- | --- | ---%s |\n", Count(e.Images, "test image"), version,
-		line)
+	fmt.Fprintf(b, "| %s | value | at least | at most%s |\n| --- | --- | --- | ---%s |\n",
+		Count(e.Images, "test image"), version, line)
 	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), delivery.CompareFigures) {
 		f := e.Metrics[name]
-		interval := ""
+		bounds := " | "
 		if f.Low != nil && f.High != nil {
-			interval = fmt.Sprintf("%.4f to %.4f", *f.Low, *f.High)
+			bounds = fmt.Sprintf("%.4f | %.4f", *f.Low, *f.High)
 		}
-		fmt.Fprintf(b, "| %s | %.4f | %s", delivery.Markdown(name), f.Value, interval)
+		fmt.Fprintf(b, "| %s | %.4f | %s", delivery.Markdown(name), f.Value, bounds)
 		if e.Baseline != nil {
 			b.WriteString(" | ")
 			if base, ok := e.Baseline.Metrics[name]; ok {
@@ -455,7 +451,7 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 		}
 		b.WriteString(" |\n")
 	}
-	b.WriteString("\n")
+	b.WriteString("\nEach bound is one-sided and 95 % sure.\n\n")
 }
 
 // AdoptCommand is the command that adopts what AOB has seen of a fork's pull request.

@@ -93,12 +93,12 @@ func TestComments(t *testing.T) {
 			Unsure: "ignore"},
 	}
 	classes := []string{"Platelets", "RBC", "WBC"}
-	around := func(v, half float64) delivery.Samples {
-		s := make(delivery.Samples, 1001)
-		for i := range s {
-			s[i] = v + half*float64(i-500)/450
+	row := func(v, half float64) delivery.Row {
+		r := delivery.Row{Value: v, Resamples: make([]float64, 1001)}
+		for i := range r.Resamples {
+			r.Resamples[i] = v + half*float64(i-500)/450
 		}
-		return s
+		return r
 	}
 	for name, c := range map[string]struct {
 		state   delivery.CheckState
@@ -119,38 +119,53 @@ func TestComments(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			was := map[string]float64{"mAP": 0.2, "Platelets": 0.1, "RBC": 0.3, "WBC": 0.2,
 				"falsePositivesPerImage": 0.3, "precision": 0.8}
-			score := delivery.ScoreSet{Protocol: "p", Images: 72, Classes: classes, Values: map[string]float64{},
-				Truths: map[string]int{}, Resamples: map[string]delivery.Samples{}}
-			compare := delivery.CompareResult{Images: 72, Classes: classes, Metrics: map[string]delivery.Difference{},
-				Shifts: map[string][]delivery.ErrorShift{}}
-			for metric, now := range c.now {
-				before := was[metric]
-				for _, class := range classes {
-					if metric == class {
-						metric = "AP/" + class
-						score.Truths[class] = 100
-						compare.Metrics["AP50/"+class] = delivery.Difference{Value: now - before}
-						compare.Shifts[class] = []delivery.ErrorShift{{Type: "Miss", AP50: before - now,
-							Count: int(1000 * (before - now))}}
+			table := func(of map[string]float64) delivery.Table {
+				t := delivery.Table{Classes: classes, Images: delivery.Row{Value: 72},
+					Overall: map[string]float64{"AP": of["mAP"], "AP50": of["mAP"]},
+					Columns: map[string][]delivery.Row{}}
+				wrong := of["falsePositivesPerImage"] * 72
+				counts := map[string]float64{"truths": 1000, "found": wrong * of["precision"] / (1 - of["precision"]),
+					"false": wrong}
+				for i, class := range classes {
+					for _, column := range []string{"AP", "AP50"} {
+						t.Columns[column] = append(t.Columns[column], row(of[class], c.half))
+					}
+					for column, v := range counts {
+						if i > 0 {
+							v = 0
+						}
+						t.Columns[column] = append(t.Columns[column], row(v, 0))
 					}
 				}
-				score.Values[metric], score.Resamples[metric] = now, around(now, c.half)
-				compare.Metrics[metric] = delivery.Difference{Candidate: now, Baseline: before, Value: now - before,
-					Resamples: around(now-before, c.half)}
+				return t
 			}
-			compare.Metrics["AP50"] = delivery.Difference{Value: c.now["mAP"] - was["mAP"]}
+			now, before := table(c.now), table(was)
+			score := delivery.ScoreSet{Protocol: "p", Images: 72, Classes: classes, Table: now,
+				Truths: map[string]int{"Platelets": 100, "RBC": 100, "WBC": 100}}
+			compare := delivery.CompareResult{Images: 72, Classes: classes, Truths: score.Truths,
+				Candidate: now.Values(), Baseline: before.Values(), Difference: now.Minus(before),
+				Shifts: map[string][]delivery.ErrorShift{}}
+			for _, column := range []string{"AP", "AP50"} {
+				for i, r := range compare.Difference.Columns[column] {
+					compare.Difference.Columns[column][i] = row(r.Value, c.half)
+				}
+			}
+			for _, class := range classes {
+				compare.Shifts[class] = []delivery.ErrorShift{{Type: "Miss", AP50: was[class] - c.now[class],
+					Count: int(1000 * (was[class] - c.now[class]))}}
+			}
 			in := gate.Input{Model: "cells", Classes: classes, Bundle: "b2", BaselineBundle: "b1", EvalSet: "e",
 				Look:      2,
 				Candidate: gate.Measured{Key: "s2", Scores: score}, Baseline: &gate.Measured{Key: "s1",
-					Scores: delivery.ScoreSet{Protocol: "p"}}, Compare: &compare, CompareKey: "c"}
-			v := gate.Judge("cells", delivery.Gate{Looks: 10, Checks: checks}, in)
+					Scores: delivery.ScoreSet{Protocol: "p", Truths: score.Truths}}, Compare: &compare, CompareKey: "c"}
+			v := gate.Judge("cells", delivery.Gate{Looks: 10, Classes: classes, Checks: checks}, in)
 			m := plan.ModelReport{Model: "cells", Bundle: "sha256:75fd845c6c2c0000",
 				Baseline: &delivery.Release{Version: 2}, Verdicts: []delivery.Verdict{v},
 				Fleets: []delivery.Fact{plain("line (waves 1, 10%, 100%; soak 24h)")},
 				Links:  []plan.Link{{Gate: "cells", URL: "https://aob.example.org/pictures/9c87/"}},
 				Measured: []delivery.Measured{{Gate: "cells", Images: 72,
 					Baseline: &delivery.BaselineMeasured{Version: 2, Metrics: map[string]float64{"mAP": was["mAP"]}},
-					Metrics:  map[string]delivery.Figure{"mAP": {Value: c.now["mAP"]}}}},
+					Metrics:  map[string]delivery.Figure{"mAP": delivery.FigureOf("mAP", now.Figure("mAP", classes))}}},
 				Points: map[string]delivery.OperatingPoint{"RBC": {Score: 0.131, Precision: 0.9, Recall: 0.5},
 					"WBC": {Score: 0.04, Precision: 0.7, Recall: 0.8, Note: "no threshold reaches precision 0.9"}}}
 			text := plain("cells: version 3, bundle 75fd845c6c2c, mAP 0.3000 (version 2: 0.2000)")

@@ -4,7 +4,6 @@ package words
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -38,7 +37,6 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 		}
 	}
 	commentLost(b, v, baseline)
-	commentClasses(b, v)
 	b.WriteString("\n")
 	var shown, rest []delivery.CheckVerdict
 	classes := map[string]int{}
@@ -102,19 +100,6 @@ func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Rele
 	}
 }
 
-// commentClasses says what became of the release's classes.
-func commentClasses(b *strings.Builder, v delivery.Verdict) {
-	for _, name := range slices.Sorted(maps.Keys(v.Renamed)) {
-		fmt.Fprintf(b, "- class %s is what was %s\n", delivery.Markdown(name), delivery.Markdown(v.Renamed[name]))
-	}
-	if len(v.Added) > 0 {
-		fmt.Fprintf(b, "- new, so without a baseline: %s\n", delivery.Markdown(strings.Join(v.Added, ", ")))
-	}
-	if len(v.Removed) > 0 {
-		fmt.Fprintf(b, "- no longer detected: %s\n", delivery.Markdown(strings.Join(v.Removed, ", ")))
-	}
-}
-
 // commentChecks writes a row for each check, in four columns that a phone shows. Of
 // what is compared the bounds are those of the change, else of the value.
 func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict) {
@@ -127,7 +112,7 @@ func commentChecks(b *strings.Builder, checks []delivery.CheckVerdict) {
 		value, change := figureText(c), ""
 		if c.Diff != nil {
 			value += fmt.Sprintf("<br>was %.4f", *c.Baseline)
-			change = signed(*c.Diff) + bounds(c, signed)
+			change = signed(*c.Diff) + bounds(c, "at worst", "at best", signed)
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", outcomeSign(c.Outcome), delivery.Markdown(name), value, change)
 	}
@@ -144,16 +129,25 @@ func figureText(c delivery.CheckVerdict) string {
 	case c.Metric == "looks":
 		return fmt.Sprintf("%.0f", *c.Value)
 	case c.Diff == nil:
-		return fmt.Sprintf("%.4f", *c.Value) + bounds(c, func(v float64) string { return fmt.Sprintf("%.4f", v) })
+		return fmt.Sprintf("%.4f", *c.Value) + bounds(c, "at least", "at most",
+			func(v float64) string { return fmt.Sprintf("%.4f", v) })
 	}
 	return fmt.Sprintf("%.4f", *c.Value)
 }
 
-func bounds(c delivery.CheckVerdict, text func(float64) string) string {
+// bounds says the one-sided bound that decided, or both where the check cannot tell.
+func bounds(c delivery.CheckVerdict, low, high string, text func(float64) string) string {
 	if c.Low == nil || c.High == nil {
 		return ""
 	}
-	return "<br>" + text(*c.Low) + " to " + text(*c.High)
+	low, high = "<br>"+low+" "+text(*c.Low), "<br>"+high+" "+text(*c.High)
+	switch {
+	case c.Outcome == delivery.Unsure || c.Outcome == delivery.Ignored:
+		return low + high
+	case (c.Outcome == delivery.Fail) == delivery.MetricOfFigure(c.Metric).LessIsBetter:
+		return low
+	}
+	return high
 }
 
 // signed is a change; what rounds to none has no sign.

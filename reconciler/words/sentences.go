@@ -211,10 +211,9 @@ var training = map[delivery.Code]sentence{
 			v.Value, v.Images)
 	},
 	code.DraftCompared: func(v delivery.Values) string {
-		return fmt.Sprintf("mAP %.4f on %d validation images, %+.4f to the release's %.4f (95%% sure: %+.4f to "+
-			"%+.4f); gates judge it when the pull request is ready for review", v.Value, v.Images, v.Diff, v.Baseline,
-			v.Low,
-			v.High)
+		return fmt.Sprintf("mAP %.4f on %d validation images, %+.4f to the release's %.4f (at worst %+.4f, at best "+
+			"%+.4f, each 95%% sure); gates judge it when the pull request is ready for review",
+			v.Value, v.Images, v.Diff, v.Baseline, v.Low, v.High)
 	},
 	code.DraftGateWaits: fixed("draft: it judges when the pull request is ready for review"),
 	code.TrialProgress: func(v delivery.Values) string {

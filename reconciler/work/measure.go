@@ -205,8 +205,7 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	result := m.Result()
 	out := delivery.ScoreSet{Detections: o.digest, Protocol: protocol(result.Protocol), Images: result.Images,
 		LeftOut: len(o.seen),
-		Values:  map[string]float64{}, Truths: map[string]int{}, Classes: []string{},
-		Resamples: map[string]delivery.Samples{}}
+		Values:  map[string]float64{}, Truths: map[string]int{}, Classes: []string{}}
 	for name, v := range map[string]float64{"mAP": result.Stats.AP, "AP50": result.Stats.AP50,
 		"AP75": result.Stats.AP75,
 		"APs":  result.Stats.APs, "APm": result.Stats.APm, "APl": result.Stats.APl,
@@ -219,10 +218,10 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 		out.Truths[c.Name] = c.Truths
 		if c.AP >= 0 {
 			out.Classes = append(out.Classes, c.Name)
-			out.Values["AP/"+c.Name], out.Values["AP50/"+c.Name], out.Values["AP75/"+c.Name] = c.AP, c.AP50, c.AP75
 		}
 	}
 	params := o.resampling(e.Resamples, out.Classes)
+	params.Columns = e.Measures
 	intervals, err := coco.Interval(m, params)
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
@@ -233,34 +232,20 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	if intervals.Sampling.ByGroup {
 		out.Groups = intervals.Sampling.Units
 	}
-	estimates := append([]coco.Estimate{intervals.MAP, intervals.AP50, intervals.AP75}, intervals.Classes...)
-	if len(e.Thresholds) > 0 {
-		at, err := coco.IntervalAt(o.at(m), params)
-		if err != nil {
-			return nil, err
-		}
-		estimates = append(estimates, at...)
-	}
-	for _, v := range estimates {
-		if isAsked(e, metric(v.Subject)) {
-			out.Values[metric(v.Subject)], out.Resamples[metric(v.Subject)] = v.Value, v.Samples
-		}
-	}
-	return out, nil
+	out.Table, err = o.counted(intervals.Table, m, params)
+	return out, err
 }
 
-// isAsked reports whether a figure is one that an eval run is to measure.
-func isAsked(e delivery.EvalRun, figure string) bool {
-	m := delivery.MetricOfFigure(figure)
-	return !m.OnDemand || slices.Contains(e.Measures, m.Name)
-}
-
-// metric names a figure as gates do: mAP, or AP/CLASS.
-func metric(s coco.Subject) string {
-	if s.Class == "" {
-		return s.Metric
+// counted adds to a table what is counted at the bundle's thresholds, if it has some.
+func (o *opened) counted(t delivery.Table, m *coco.Matched, params coco.CompareParams) (delivery.Table, error) {
+	if len(o.ask.Thresholds) == 0 {
+		return t, nil
 	}
-	return s.Metric + "/" + s.Class
+	counts, err := o.at(m).Counts(params)
+	if err != nil {
+		return t, err
+	}
+	return t.Add(counts)
 }
 
 func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRun) (any, error) {
@@ -280,7 +265,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	classes := slices.DeleteFunc(a.classes(), func(c string) bool { return !slices.Contains(b.classes(), c) })
 	truth := a.truth(classes, without)
 	out := delivery.CompareResult{Images: len(truth.Images), LeftOut: len(without), Classes: []string{},
-		Truths: map[string]int{}, Metrics: map[string]delivery.Difference{}}
+		Truths: map[string]int{}}
 	if len(classes) == 0 {
 		return out, nil
 	}
@@ -293,7 +278,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 		return nil, err
 	}
 	params := a.resampling(ask.Resamples, classes)
-	params.Seed = ask.Seed
+	params.Seed, params.Columns = ask.Seed, ask.Candidate.Measures
 	c, err := coco.Compare(ma, mb, params)
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
@@ -304,32 +289,18 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	if c.Sampling.ByGroup {
 		out.Groups = c.Sampling.Units
 	}
-	differences := append([]coco.Difference{c.MAP, c.AP50, c.AP75}, c.Classes...)
-	if len(ask.Candidate.Thresholds) > 0 && len(ask.Baseline.Thresholds) > 0 {
-		at, err := coco.CompareAt(a.at(ma), b.at(mb), params)
-		if err != nil {
-			return nil, err
-		}
-		differences = append(differences, at...)
-	}
-	for _, d := range differences {
-		if !isAsked(ask.Candidate, metric(d.Subject)) {
-			continue
-		}
-		out.Metrics[metric(d.Subject)] = delivery.Difference{Candidate: d.A, Baseline: d.B, Value: d.Diff,
-			Resamples: d.Samples}
-	}
 	for _, d := range c.Classes {
 		out.Classes = append(out.Classes, d.Class)
 		out.Truths[d.Class] = d.Truths
 	}
-	ra, rb := ma.Result(), mb.Result()
-	for i, of := range ra.PerClass { // without bounds: to say what became of a class
-		if with := rb.PerClass[i]; of.AP50 >= 0 && with.AP50 >= 0 {
-			out.Metrics["AP50/"+of.Name] = delivery.Difference{Candidate: of.AP50, Baseline: with.AP50,
-				Value: of.AP50 - with.AP50}
-			out.Metrics["AP75/"+of.Name] = delivery.Difference{Candidate: of.AP75, Baseline: with.AP75,
-				Value: of.AP75 - with.AP75}
+	out.Candidate, out.Baseline = c.TableA.Values(), c.TableB.Values()
+	out.Difference = c.TableA.Minus(c.TableB)
+	if len(ask.Candidate.Thresholds) > 0 && len(ask.Baseline.Thresholds) > 0 {
+		if out.Candidate, err = a.counted(out.Candidate, ma, params); err != nil {
+			return nil, err
+		}
+		if out.Baseline, err = b.counted(out.Baseline, mb, params); err != nil {
+			return nil, err
 		}
 	}
 	if out.Shifts, err = coco.Shifts(truth, a.found(truth), b.found(truth), scoring); err != nil {

@@ -196,22 +196,27 @@ func always(int) bool { return true }
 
 func byVideo(e *delivery.EvalRun) { e.EvalSet.Group = "video" }
 
+func apOf(s delivery.ScoreSet, class string) float64 {
+	return s.Table.Figure("AP", []string{class}).Value
+}
+
 func TestEvalStage(t *testing.T) {
 	b := newBench(t)
 	half := b.bundle("box", func(i int) bool { return i%2 == 0 })
 	all := b.eval(b.ask(half, "box", nil))
 	if !slices.Equal(all.Classes, []string{"circle", "box"}) || all.Images != benchImages || all.Groups != 0 ||
-		all.Values["AP/circle"] != 1 || all.Values["AP/box"] > 0.6 || all.Truths["box"] != benchImages {
+		apOf(all, "circle") != 1 || apOf(all, "box") > 0.6 || all.Truths["box"] != benchImages {
 		t.Errorf("%+v", all)
 	}
-	for _, metric := range []string{"mAP", "AP50", "AP75", "AP/box"} { // whatever a gate may bound has bounds
-		if n := len(all.Resamples[metric]); n != 1000 {
+	for _, metric := range []string{"mAP", "AP50", "AP75"} { // whatever a gate may bound has bounds
+		row := all.Table.Figure(metric, all.Classes)
+		if n := len(row.Samples()); n != 1000 || row.Value != all.Values[metric] {
 			t.Errorf("%d resamples of %s where nobody asks for more", n, metric)
 		}
 	}
 	if n := len(b.eval(b.ask(half, "box", func(e *delivery.EvalRun) {
 		e.Resamples = 3000
-	})).Resamples["AP/box"]); n != 3000 {
+	})).Table.Figure("AP", []string{"box"}).Resamples); n != 3000 {
 		t.Errorf("%d resamples, and 3000 were asked for", n)
 	}
 	if grouped := b.eval(b.ask(half, "box", byVideo)); grouped.Groups != benchImages/2 ||
@@ -221,7 +226,7 @@ func TestEvalStage(t *testing.T) {
 	// A class is found by the name that the bundle has for it, and by no other.
 	if renamed := b.eval(b.ask(half, "crate", func(e *delivery.EvalRun) {
 		e.Was = map[string]string{"crate": "box"}
-	})); renamed.Values["AP/crate"] != all.Values["AP/box"] {
+	})); apOf(renamed, "crate") != apOf(all, "box") {
 		t.Errorf("renamed: %v", renamed.Values)
 	}
 	if lost := b.eval(b.ask(half, "crate", nil)); !slices.Equal(lost.Classes, []string{"circle"}) {
@@ -243,15 +248,16 @@ func TestCompareStage(t *testing.T) {
 	half, all := b.bundle("box", func(i int) bool { return i%2 == 0 }), b.bundle("square", always)
 	was := func(e *delivery.EvalRun) { e.Was = map[string]string{"box": "square"} }
 	r := b.compare(b.ask(half, "box", nil), b.ask(all, "box", was), 1000)
-	d := r.Metrics["AP/box"]
+	d, _ := r.Compared("AP", []string{"box"})
 	if !slices.Equal(r.Classes, []string{"circle", "box"}) || r.Images != benchImages || d.Baseline != 1 ||
-		d.Candidate > 0.6 || len(d.Resamples) != 1000 || len(r.Pictures) == 0 {
+		d.Candidate > 0.6 || len(d.Samples) != 1000 || len(r.Pictures) == 0 {
 		t.Errorf("%+v, %v, %v", d, r.Classes, r.Pictures)
 	}
 	for _, metric := range []string{"AP50", "AP75"} {
-		if d := r.Metrics[metric]; len(d.Resamples) != 1000 || d.Value >= 0 || r.Metrics[metric+"/box"].Value >= 0 {
-			t.Errorf("%s: %d resamples, %+.4f, of box %+.4f", metric, len(d.Resamples), d.Value,
-				r.Metrics[metric+"/box"].Value)
+		d, _ := r.Compared(metric, r.Classes)
+		box, _ := r.Compared(metric, []string{"box"})
+		if len(d.Samples) != 1000 || d.Value >= 0 || box.Value >= 0 {
+			t.Errorf("%s: %d resamples, %+.4f, of box %+.4f", metric, len(d.Samples), d.Value, box.Value)
 		}
 	}
 	// Of what only one knows nothing is compared.
@@ -265,9 +271,9 @@ func TestCompareStage(t *testing.T) {
 		b.ask(all, "box", func(e *delivery.EvalRun) { was(e); e.Seen = []delivery.Digest{b.saw(1, 2), b.saw(3)} }),
 		2500)
 	if seen.Images != benchImages-4 || seen.LeftOut != 4 || seen.Truths["box"] != benchImages-4 ||
-		len(seen.Metrics["mAP"].Resamples) != 2500 {
+		len(seen.Difference.Figure("mAP", seen.Classes).Resamples) != 2500 {
 		t.Errorf("four images seen: %d, %d left out, %v, %d resamples", seen.Images, seen.LeftOut, seen.Truths,
-			len(seen.Metrics["mAP"].Resamples))
+			len(seen.Difference.Figure("mAP", seen.Classes).Resamples))
 	}
 	grouped := b.compare(b.ask(half, "box", byVideo), b.ask(all, "box", func(e *delivery.EvalRun) {
 		byVideo(e)
