@@ -54,9 +54,9 @@ the other's model.`,
 // comparison prints two models side by side.
 func (t *terminal) comparison(c web.Comparison) {
 	t.printf("A  %s\nB  %s\n", c.A, c.B)
-	over := plural(c.Images, "validation image")
+	over := delivery.Count(c.Images, "validation image")
 	if c.Groups > 0 {
-		over += " in " + plural(c.Groups, "group")
+		over += " in " + delivery.Count(c.Groups, "group")
 	}
 	if c.LeftOut > 0 {
 		over += fmt.Sprintf(", %d left out as a gate judges on them or one of the two was trained on them", c.LeftOut)

@@ -342,7 +342,8 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 		out.Trouble = err.Error()
 	}
 	if len(list) > 0 && len(entries) == 0 {
-		return nil, hinted{fmt.Errorf("--pictures: none of %s could be drawn: %w", plural(len(list), "image"), err),
+		return nil, hinted{fmt.Errorf("--pictures: none of %s could be drawn: %w", delivery.Count(len(list), "image"),
+			err),
 			"--images names the folder that they are in; now it is " + folder}
 	}
 	out.Files = entries

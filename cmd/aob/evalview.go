@@ -34,7 +34,8 @@ func (t *terminal) evaluation(v *evaluation) {
 		t.paragraph("", s.note)
 	}
 	if p := v.Pictures; p != nil {
-		t.printf("\n%s of %s drawn into %s\n", count(len(p.Files), "picture"), count(p.Worse, "worse image"), p.Dir)
+		t.printf("\n%s of %s drawn into %s\n", delivery.Count(len(p.Files), "picture"), delivery.Count(p.Worse,
+			"worse image"), p.Dir)
 		for _, f := range p.Files {
 			t.paragraph("  ", f.File+": "+f.Why)
 		}
@@ -86,7 +87,7 @@ func (v *evaluation) protocol() []string {
 		mode = "strict: as pycocotools, which never finds the truth with annotation id 0"
 	}
 	return []string{
-		fmt.Sprintf("%s, %s", count(v.Images, "image"), count(v.Detections, "detection")),
+		fmt.Sprintf("%s, %s", delivery.Count(v.Images, "image"), delivery.Count(v.Detections, "detection")),
 		"mode " + mode,
 		"protocol " + v.Digest,
 	}
@@ -194,7 +195,7 @@ func (a *against) section() section {
 	}
 	s.note = fmt.Sprintf("%s of %s, seed %d; each bound is one-sided at %g %%, over classes by Holm's method. It "+
 		"covers the choice of test images, not the noise of training.",
-		count(a.Sampling.Resamples, "resample"), count(a.Sampling.Units, what), a.Sampling.Seed,
+		delivery.Count(a.Sampling.Resamples, "resample"), delivery.Count(a.Sampling.Units, what), a.Sampling.Seed,
 		a.Sampling.Confidence*100)
 	if a.MaxDets != 100 {
 		s.note += fmt.Sprintf(" All of it at %d detections an image and class.", a.MaxDets)
@@ -225,7 +226,7 @@ func confusions(list []coco.Confusion) section {
 	}
 	s.note = "Detections from each class's score of best F1 up."
 	if more := len(list) - most; more > 0 {
-		s.note += fmt.Sprintf(" And %s; -o json has all.", count(more, "rarer pair"))
+		s.note += fmt.Sprintf(" And %s; -o json has all.", delivery.Count(more, "rarer pair"))
 	}
 	return s
 }

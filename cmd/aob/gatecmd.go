@@ -210,9 +210,9 @@ checks:
 }
 
 func (t *terminal) frozen(path string, f dataset.Frozen, changed bool) {
-	t.printf("%s: %s", f.EvalSet, plural(f.Images, "image"))
+	t.printf("%s: %s", f.EvalSet, delivery.Count(f.Images, "image"))
 	if f.EvalSet.Group != "" {
-		t.printf(" in %s", plural(f.Groups, "group"))
+		t.printf(" in %s", delivery.Count(f.Groups, "group"))
 	}
 	t.printf("\n")
 	rows := [][]cell{heading("CATEGORY", "TRUTHS")}
@@ -240,10 +240,10 @@ func frozenWarnings(f dataset.Frozen) []string {
 	switch {
 	case f.EvalSet.Group != "" && f.Groups < coco.MinUnits:
 		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure",
-			plural(f.Groups, "group"), coco.MinUnits))
+			delivery.Count(f.Groups, "group"), coco.MinUnits))
 	case f.Images < coco.MinUnits:
 		list = append(list, fmt.Sprintf("%s are too few for an interval, which needs %d: every check on it is unsure",
-			plural(f.Images, "image"), coco.MinUnits))
+			delivery.Count(f.Images, "image"), coco.MinUnits))
 	}
 	var few []string
 	for _, name := range slices.Sorted(maps.Keys(f.Truths)) {
@@ -299,9 +299,9 @@ func (t *terminal) powers(list []gate.ModelPower) {
 		if i > 0 {
 			t.printf("\n")
 		}
-		about := plural(m.Images, "image")
+		about := delivery.Count(m.Images, "image")
 		if m.Groups > 0 {
-			about += " in " + plural(m.Groups, "group")
+			about += " in " + delivery.Count(m.Groups, "group")
 		}
 		t.printf("%s\n", t.styled(bold, fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about)))
 		for _, c := range m.Checks {

@@ -378,7 +378,7 @@ func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 func aboutVerdict(v delivery.Verdict) string {
 	var words []string
 	if v.Images > 0 {
-		words = append(words, plural(v.Images, "image"))
+		words = append(words, delivery.Count(v.Images, "image"))
 	}
 	if v.LeftOut > 0 {
 		words = append(words, fmt.Sprintf("%d left out, a model was trained on them", v.LeftOut))

@@ -119,11 +119,11 @@ func quote(t web.Trial) string {
 	for _, v := range t.Variants {
 		seeds = max(seeds, len(v.Seeds))
 	}
-	words := []string{fmt.Sprintf("experiment %s: %s", t.ID, plural(len(t.Variants), "variant"))}
+	words := []string{fmt.Sprintf("experiment %s: %s", t.ID, delivery.Count(len(t.Variants), "variant"))}
 	if seeds > 1 {
 		words[0] += fmt.Sprintf(" x %d seeds", seeds)
 	}
-	words[0] += " = " + plural(t.Total, "training")
+	words[0] += " = " + delivery.Count(t.Total, "training")
 	if t.Known > 0 {
 		words = append(words, fmt.Sprintf("%d of them done before", t.Known))
 	}
@@ -134,13 +134,6 @@ func quote(t web.Trial) string {
 		words = append(words, "about "+span(time.Duration(t.SecondsLeft*float64(time.Second))))
 	}
 	return strings.Join(words, "; ")
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // follow shows an experiment's progress until it has ended: on a terminal a table

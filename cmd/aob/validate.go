@@ -44,7 +44,7 @@ name that the configuration allows, and models against the server's own trainers
 				return err
 			}
 			if n := len(v.Complaints); n > 0 {
-				return fmt.Errorf("%s in %s", count(n, "complaint"), dir)
+				return fmt.Errorf("%s in %s", delivery.Count(n, "complaint"), dir)
 			}
 			return nil
 		},
@@ -165,16 +165,9 @@ func (t *terminal) validation(v validation) {
 		t.printf("%s\n", c.String())
 	}
 	if len(v.Complaints) == 0 {
-		t.printf("%s, %s, %s: no complaint\n", count(v.Models, "model"), count(v.Gates, "gate"),
-			count(v.Fleets, "fleet"))
+		t.printf("%s, %s, %s: no complaint\n", delivery.Count(v.Models, "model"), delivery.Count(v.Gates, "gate"),
+			delivery.Count(v.Fleets, "fleet"))
 	}
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func newSchemaCommand() *cobra.Command {

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -31,3 +32,18 @@ type Wait struct {
 }
 
 func (w Wait) Error() string { return fmt.Sprintf("%s; again in %s", w.What, w.For) }
+
+// RetryAfter reads the header of this name of an HTTP answer, seconds or a date. It is between a second and ten
+// minutes, and ten seconds where the header says nothing.
+func RetryAfter(header string, now time.Time) time.Duration {
+	wait := 10 * time.Second
+	if n, err := strconv.Atoi(header); err == nil && n < 1e6 {
+		wait = time.Duration(n) * time.Second
+	}
+	for _, layout := range []string{"Mon, 02 Jan 2006 15:04:05 GMT", time.RFC850, time.ANSIC} {
+		if t, err := time.Parse(layout, header); err == nil {
+			wait = t.Sub(now).Round(time.Second)
+		}
+	}
+	return min(max(wait, time.Second), 10*time.Minute)
+}

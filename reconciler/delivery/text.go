@@ -216,3 +216,14 @@ func CommitText(s string) string {
 	s = breakAfter(breakAfter(separate(s), commitCI), commitNoCI)
 	return breakAfter(s, trailer)
 }
+
+// Count says how many things there are: 1 class, 2 classes.
+func Count(n int, noun string) string {
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case strings.HasSuffix(noun, "ss"):
+		return fmt.Sprintf("%d %ses", n, noun)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

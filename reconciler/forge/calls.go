@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -53,8 +52,9 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	return nil, &statusError{code: resp.StatusCode, text: message(text, token), after: retryAfter(resp.Header,
-		time.Now())}
+	return nil, &statusError{code: resp.StatusCode, text: message(text, token),
+		after: delivery.RetryAfter(resp.Header.Get("Retry-After"),
+			time.Now())}
 }
 
 // bounded fails where more is read than may be.
@@ -100,17 +100,4 @@ func message(data []byte, token string) string {
 		text = strings.ReplaceAll(text, token, "…")
 	}
 	return Cut(delivery.Terminal(text), 200)
-}
-
-// retryAfter reads the header's seconds or date, between a second and ten minutes.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	wait := 10 * time.Second
-	if s := h.Get("Retry-After"); s != "" {
-		if n, err := strconv.Atoi(s); err == nil && n < 1e6 {
-			wait = time.Duration(n) * time.Second
-		} else if t, err := http.ParseTime(s); err == nil {
-			wait = t.Sub(now).Round(time.Second)
-		}
-	}
-	return min(max(wait, time.Second), 10*time.Minute)
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -211,7 +210,7 @@ func statusError(resp *http.Response) error {
 		return delivery.Blockedf("check the address, and that the token's user may see it",
 			"the server knows no such repository (%d)", code)
 	case code == http.StatusTooManyRequests, code >= 500:
-		return delivery.Wait{For: retryAfter(resp.Header, time.Now()),
+		return delivery.Wait{For: delivery.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 			What: fmt.Sprintf("the server is overloaded or down (%d)", code)}
 	default:
 		return fmt.Errorf("the server returned the status %d", code)
@@ -238,20 +237,6 @@ func redirectError(resp *http.Response) error {
 	return delivery.Blockedf(fmt.Sprintf(
 		"write `repository: %s` into the server's configuration, and its new name under `forge`, if there is one",
 		address), "%s: the repository is at %s now", what, address)
-}
-
-// retryAfter returns the wait of a Retry-After header (seconds or date), limited to one
-// second to ten minutes. Without the header it returns ten seconds.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	wait := 10 * time.Second
-	if s := h.Get("Retry-After"); s != "" {
-		if n, err := strconv.Atoi(s); err == nil && n < 1e6 {
-			wait = time.Duration(n) * time.Second
-		} else if t, err := http.ParseTime(s); err == nil {
-			wait = t.Sub(now).Round(time.Second)
-		}
-	}
-	return min(max(wait, time.Second), 10*time.Minute)
 }
 
 // A body is a response body with a maximum size. Close reads a short rest, so that the

@@ -415,14 +415,14 @@ func (c Count) out(in *turn) string {
 }
 
 func (c Count) healthyOf() string {
-	return fmt.Sprintf("%d of %s healthy", c.Healthy, devices(c.Devices))
+	return fmt.Sprintf("%d of %s healthy", c.Healthy, delivery.Count(c.Devices, "device"))
 }
 
 // missing is the sentence about the devices of the wave that are not healthy.
 func (c Count) missing() string {
 	var parts []string
 	if c.Waiting > 0 {
-		parts = append(parts, "waiting for "+devices(c.Waiting))
+		parts = append(parts, "waiting for "+delivery.Count(c.Waiting, "device"))
 	}
 	if c.Held > 0 {
 		parts = append(parts, c.heldText())
@@ -435,7 +435,7 @@ func (c Count) missing() string {
 
 // heldText names the held devices and their reasons.
 func (c Count) heldText() string {
-	s := fmt.Sprintf("%s held (%s", devices(c.Held), strings.Join(c.HeldWhy, "; "))
+	s := fmt.Sprintf("%s held (%s", delivery.Count(c.Held, "device"), strings.Join(c.HeldWhy, "; "))
 	if n := c.Held - len(c.HeldWhy); n > 0 {
 		s += fmt.Sprintf("; and %d more", n)
 	}
@@ -444,22 +444,15 @@ func (c Count) heldText() string {
 
 // whys names the failed and silent devices and their reasons.
 func (c Count) whys() string {
-	s := fmt.Sprintf("%s failed", devices(c.Failed+c.Silent))
+	s := fmt.Sprintf("%s failed", delivery.Count(c.Failed+c.Silent, "device"))
 	if c.Failed == 0 {
-		s = fmt.Sprintf("%s silent", devices(c.Silent))
+		s = fmt.Sprintf("%s silent", delivery.Count(c.Silent, "device"))
 	}
 	s += " (" + strings.Join(c.Why, "; ")
 	if n := c.Failed + c.Silent - len(c.Why); n > 0 {
 		s += fmt.Sprintf("; and %d more", n)
 	}
 	return s + ")"
-}
-
-func devices(n int) string {
-	if n == 1 {
-		return "1 device"
-	}
-	return fmt.Sprintf("%d devices", n)
 }
 
 // clean makes a device's text printable on one line, and cuts it to 200 characters.

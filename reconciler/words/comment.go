@@ -157,7 +157,8 @@ func headline(pr plan.ProposalReport, check plan.Check) string {
 			if v.Outcome == delivery.Fail && len(v.Checks) > 0 && m.Fact.Contains(plan.ReasonOf(v)) {
 				failed := outcomes(v)[delivery.Fail]
 				lines = append(lines, fmt.Sprintf("**%s** does not pass gate %s: %d of %s failed.",
-					delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, Count(len(v.Checks), "check")))
+					delivery.Markdown(m.Model), delivery.Markdown(v.Gate), failed, delivery.Count(len(v.Checks),
+						"check")))
 			}
 		}
 	}
@@ -383,13 +384,14 @@ func were(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun + " was"
 	}
-	return Count(n, noun) + " were"
+	return delivery.Count(n, noun) + " were"
 }
 
 // commentTried tells what a draft does on its validation split.
 func commentTried(b *strings.Builder, m plan.ModelReport) {
 	fmt.Fprintf(b, "On %s, compared with version %d:\n\n| | value | was | change | at worst | at best |\n"+
-		"| --- | --- | --- | --- | --- | --- |\n", Count(m.Tried.Images, "validation image"), m.Baseline.Version)
+		"| --- | --- | --- | --- | --- | --- |\n", delivery.Count(m.Tried.Images, "validation image"),
+		m.Baseline.Version)
 	row := func(name, metric string, classes []string) {
 		if d, ok := m.Tried.Compared(metric, classes); ok {
 			low, high := d.Samples.Bounds(delivery.SureOfFigures)
@@ -435,7 +437,7 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 		version, line = fmt.Sprintf(" | version %d", e.Baseline.Version), " | ---"
 	}
 	fmt.Fprintf(b, "| %s | value | at least | at most%s |\n| --- | --- | --- | ---%s |\n",
-		Count(e.Images, "test image"), version, line)
+		delivery.Count(e.Images, "test image"), version, line)
 	for _, name := range slices.SortedFunc(maps.Keys(e.Metrics), delivery.CompareFigures) {
 		f := e.Metrics[name]
 		bounds := " | "

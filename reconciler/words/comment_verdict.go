@@ -20,7 +20,7 @@ const shownClasses = 4
 func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
 	fmt.Fprintf(b, "**Gate %s: %s**", delivery.Markdown(v.Gate), outcomeLabel(v.Outcome))
 	if v.Images > 0 {
-		fmt.Fprintf(b, ", on %s", Count(v.Images, "test image"))
+		fmt.Fprintf(b, ", on %s", delivery.Count(v.Images, "test image"))
 	}
 	if v.LeftOut > 0 {
 		fmt.Fprintf(b, " (%d left out, a model was trained on them)", v.LeftOut)
@@ -53,7 +53,7 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 		commentChecks(b, shown)
 	}
 	if len(rest) > 0 {
-		fold(b, fmt.Sprintf("%s more that pass", Count(len(rest), "class")), func() { commentChecks(b, rest) })
+		fold(b, fmt.Sprintf("%s more that pass", delivery.Count(len(rest), "class")), func() { commentChecks(b, rest) })
 	}
 	if v.Look > 0 {
 		against := ", with no release to compare with yet"

@@ -82,12 +82,13 @@ var runs = map[delivery.Code]sentence{
 	},
 	code.TrainingQueued: func(v delivery.Values) string {
 		return fmt.Sprintf("in the queue: place %d of %d; this server trains %s at once", v.Count, v.Total,
-			Count(v.Limit, "model"))
+			delivery.Count(v.Limit, "model"))
 	},
 	code.RunCost: func(v delivery.Values) string {
 		return fmt.Sprintf("the checks of dataset %s, the training of %s with %s (%s at %d pixels, %s, by %s, at most "+
-			"%s), and its evaluation by the gates", v.Dataset, v.Model, v.Text, Count(v.Counts["epochs"], "epoch"),
-			v.Counts["pixels"], Count(v.Counts["seeds"], "seed"), v.By, v.Lasts)
+			"%s), and its evaluation by the gates", v.Dataset, v.Model, v.Text, delivery.Count(v.Counts["epochs"],
+			"epoch"),
+			v.Counts["pixels"], delivery.Count(v.Counts["seeds"], "seed"), v.By, v.Lasts)
 	},
 	code.ApprovalByComment: func(v delivery.Values) string {
 		return "waits for approval: somebody with write permission comments " + v.Ask
@@ -136,7 +137,7 @@ var training = map[delivery.Code]sentence{
 	code.Finding: func(v delivery.Values) string {
 		text := v.File + ": " + v.Text
 		if v.Count > 0 {
-			text += fmt.Sprintf(" (and %s)", Count(v.Count, "more finding"))
+			text += fmt.Sprintf(" (and %s)", delivery.Count(v.Count, "more finding"))
 		}
 		return text
 	},
@@ -217,9 +218,9 @@ var training = map[delivery.Code]sentence{
 	},
 	code.DraftGateWaits: fixed("draft: it judges when the pull request is ready for review"),
 	code.TrialProgress: func(v delivery.Values) string {
-		text := fmt.Sprintf("%d of %s trained", v.Counts["trained"], Count(v.Counts["total"], "model"))
+		text := fmt.Sprintf("%d of %s trained", v.Counts["trained"], delivery.Count(v.Counts["total"], "model"))
 		if n := v.Counts["failed"]; n > 0 {
-			text += fmt.Sprintf(", %s failed", Count(n, "variant"))
+			text += fmt.Sprintf(", %s failed", delivery.Count(n, "variant"))
 		}
 		return text
 	},
@@ -425,8 +426,9 @@ var mains = map[delivery.Code]sentence{
 	},
 
 	code.IntentSummary: func(v delivery.Values) string {
-		return fmt.Sprintf("%s, %s, %s", Count(v.Counts["models"], "model"), Count(v.Counts["gates"], "gate"),
-			Count(v.Counts["fleets"], "fleet"))
+		return fmt.Sprintf("%s, %s, %s", delivery.Count(v.Counts["models"], "model"),
+			delivery.Count(v.Counts["gates"], "gate"),
+			delivery.Count(v.Counts["fleets"], "fleet"))
 	},
 	code.IntentInvalid:  andMore,
 	code.FleetsStay:     func(v delivery.Values) string { return "fleets stay as they are: " + inner(v) },

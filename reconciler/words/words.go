@@ -89,17 +89,6 @@ func Proposed(s plan.Propose) (title, description, message string) {
 	return Text(s.Title), escaped(delivery.Markdown), escaped(delivery.CommitText)
 }
 
-// Count says how many things there are.
-func Count(n int, noun string) string {
-	switch {
-	case n == 1:
-		return "1 " + noun
-	case strings.HasSuffix(noun, "ss"):
-		return fmt.Sprintf("%d %ses", n, noun)
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // PRs are pull requests as people write them; 0 is none.
 func PRs(numbers []int) string {
 	var list []string
