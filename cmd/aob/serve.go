@@ -201,8 +201,9 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		return nil, err
 	}
 	metrics := web.NewMetrics()
-	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(s),
-		Transport: metrics.CountGit(git.Transport()), Main: s.Main})
+	kind, settings := s.Forge.Kind()
+	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(kind, settings),
+		Transport: metrics.CountGit(git.Transport()), Main: s.Main, Pulls: forge.Kinds[kind].Pulls})
 	if err != nil {
 		return nil, err
 	}
@@ -233,8 +234,8 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 			DataTime: delivery.Duration(2 * time.Hour),
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 			Trainings: s.Trainings,
-			Runs:      cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)), Socket: s.Forge.Gitea == nil,
-			URL: strings.TrimRight(s.Listen.URL, "/")},
+			Runs:      cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
+			URL:       strings.TrimRight(s.Listen.URL, "/")},
 		Log: log, Now: time.Now,
 	}
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID,
@@ -265,14 +266,16 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	source := &view.Source{Loop: r, Requests: requests, Fleet: devices, Parser: r.Parser, Main: s.Main, Now: time.Now,
 		RunFolder: st.runs(), Commits: mirror}
 	metrics.Watch(source)
+	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: signed, Address: s.Repository, Git: mirror,
+		Rows: book}, log)
+	if err != nil {
+		return nil, err
+	}
+	r.Forge, source.Merger, source.Asker = connection.Forge, connection.Merge, connection.Ask
+	r.Server.Socket = connection.Ask != nil
 	var webhook http.Handler
-	if g := s.Forge.Gitea; g != nil {
-		if r.Forge, webhook, err = giteaForge(g, s.Listen.URL, signed, r, metrics, log); err != nil {
-			return nil, err
-		}
-	} else {
-		local := forge.NewLocal(mirror, book, s.Repository, s.Main)
-		r.Forge, source.Merger, source.Asker = local, local, book
+	if connection.Webhook != nil {
+		webhook = webhookOf(connection, r, metrics, log)
 	}
 
 	p.loop, p.source, p.web = r, source, web.Server{Source: source, Metrics: metrics, Log: log,
@@ -384,81 +387,6 @@ func runnerEnv() []string {
 func knownZone(name string) error {
 	_, err := time.LoadLocation(name)
 	return err
-}
-
-func gitAuth(s intent.Server) func() (user, token string) {
-	g := s.Forge.Gitea
-	if g == nil {
-		return nil
-	}
-	return func() (string, string) {
-		token, err := secret(g.TokenEnv, g.TokenFile)
-		if err != nil {
-			return "", ""
-		}
-		return "", token
-	}
-}
-
-// checkToken says why the configuration gives no token for Gitea.
-func checkToken(g *intent.ServerGitea) error {
-	const do = "make an access token for AOB's user in Gitea, and write it there; docs/gitea.md lists its scopes"
-	token, err := secret(g.TokenEnv, g.TokenFile)
-	switch {
-	case err == nil && token != "":
-		return nil
-	case g.TokenEnv != "":
-		return delivery.Blockedf(do, "forge.gitea.tokenEnv: the environment variable %s is empty", g.TokenEnv)
-	case err == nil && g.TokenFile != "":
-		return delivery.Blockedf(do, "forge.gitea.tokenFile: %s is empty", g.TokenFile)
-	case err == nil:
-		return delivery.Blockedf(do, "forge.gitea names no token")
-	}
-	return delivery.Blockedf(do, "forge.gitea.tokenFile: %s", err)
-}
-
-func giteaForge(g *intent.ServerGitea, address string, signed forge.Signed, r *reconciler.Reconciler,
-	metrics *web.Metrics, log *slog.Logger) (reconciler.Forge, http.Handler, error) {
-	if err := checkToken(g); err != nil {
-		return nil, nil, err
-	}
-	hooks := ""
-	if address != "" && (g.WebhookSecretEnv != "" || g.WebhookSecretFile != "") {
-		hooks = strings.TrimRight(address, "/") + "/webhook"
-	}
-	owner, name, _ := strings.Cut(g.Repo, "/")
-	f, err := forge.NewGitea(forge.Server{URL: g.URL, Owner: owner, Repo: name, Token: func() string {
-		token, err := secret(g.TokenEnv, g.TokenFile)
-		if err != nil {
-			log.Error("the forge's token cannot be read", "error", err.Error())
-		}
-		return token
-	}, Hooks: hooks, Branch: r.Main, Signed: signed})
-	if err != nil {
-		return nil, nil, err
-	}
-	hookSecret, err := secret(g.WebhookSecretEnv, g.WebhookSecretFile)
-	if err != nil || hookSecret == "" {
-		return f, nil, err
-	}
-	read, err := forge.Webhook(hookSecret)
-	if err != nil {
-		return nil, nil, err
-	}
-	return f, web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log,
-		Read: func(req *http.Request) (string, error) {
-			event, err := read(req)
-			switch {
-			case err == nil:
-				f.Heard()
-			case errors.Is(err, forge.ErrSignature):
-				f.Misheard()
-			}
-			if err == nil && event.Kind == "status" {
-				r.Look(event.Commit)
-			}
-			return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err
-		}}, nil
 }
 
 // redacted shows an address without the user in it.

@@ -19,9 +19,6 @@ func datasets(s intent.Server) dataset.Catalog {
 	return dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets")}
 }
 
-// sourceNames are the sources' names, sorted.
-func sourceNames() []string { return slices.Sorted(maps.Keys(sources)) }
-
 // datasetNames are the names that a server's configuration has for each source.
 func datasetNames(s intent.Server) map[string][]string {
 	names := map[string][]string{}

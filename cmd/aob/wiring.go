@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/forge"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/terraform"
 	"github.com/autonomos/aob/reconciler/trust"
@@ -70,7 +73,8 @@ func loadServer(path string) (intent.Server, error) {
 	if err != nil {
 		return intent.Server{}, err
 	}
-	s, complaints := intent.ParseServer(path, data, sourceNames()...)
+	s, complaints := intent.ParseServer(path, data, slices.Sorted(maps.Keys(sources)),
+		slices.Sorted(maps.Keys(forge.Kinds)))
 	if len(complaints) > 0 {
 		return s, configComplaints(complaints)
 	}

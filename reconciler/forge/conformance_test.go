@@ -1,7 +1,6 @@
 package forge
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,23 +16,7 @@ import (
 
 // A stage is a forge with what a test needs to see and do beside it.
 type stage struct {
-	forge interface {
-		PullRequests(ctx context.Context) ([]delivery.PullRequest, error)
-		Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error)
-		SetStatus(ctx context.Context, commit string, c delivery.Check) error
-		Comment(ctx context.Context, pr int, marker, body string) error
-		Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
-		Address() string
-		Statuses(ctx context.Context, commit string) ([]delivery.Status, error)
-		CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error)
-		Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error)
-		Check(ctx context.Context) (delivery.Setup, error)
-		Permission(ctx context.Context, user string) (delivery.Permission, error)
-		Teams(ctx context.Context, user string) (map[string]bool, error)
-		Owner(ctx context.Context, name string) (string, error)
-		OpenPR(ctx context.Context, head, base, title, body string) (number int, err error)
-		Knows(ctx context.Context, number int, branch string) (bool, error)
-	}
+	forge    Forge
 	work     *work
 	propose  func(branch, title string) int        // opens a pull request as a person
 	remove   func(branch string)                   // removes the branch

@@ -29,6 +29,7 @@
 // [delivery.Blocked] where a person must act (401, 403, 404), and plain where
 // it cannot be reached. No error holds the token.
 //
-// [Webhook] checks a webhook's signature. A webhook only wakes the loop:
+// A kind of forge is a constructor in [Kinds], which returns a [Connection]: the forge,
+// and how it proves that a webhook is its own. A webhook only wakes the loop:
 // nothing that it says is believed.
 package forge

@@ -92,6 +92,26 @@ func NewGitea(s Server) (*Gitea, error) {
 	}, nil
 }
 
+func connectGitea(s Settings) (Connection, error) {
+	owner, name, _ := strings.Cut(s.Repo, "/")
+	f, err := NewGitea(Server{URL: s.URL, Owner: owner, Repo: name, Token: s.Token, Hooks: s.Hooks, Branch: s.Main,
+		Signed: s.Signed})
+	if err != nil || s.HookSecret == "" {
+		return Connection{Forge: f}, err
+	}
+	read, err := Webhook(s.HookSecret)
+	return Connection{Forge: f, Webhook: func(req *http.Request) (Event, error) {
+		event, err := read(req)
+		switch {
+		case err == nil:
+			f.Heard()
+		case errors.Is(err, ErrSignature):
+			f.Misheard()
+		}
+		return event, err
+	}}, err
+}
+
 // sameHost lets a server send a request elsewhere on itself, as Gitea does for
 // a repository with a new name, and nowhere else: the token would go along.
 func sameHost(req *http.Request, via []*http.Request) error {

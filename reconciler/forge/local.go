@@ -79,6 +79,11 @@ func NewLocal(git Git, rows Rows, address, target string) *Local {
 	return &Local{git: git, rows: rows, address: address, target: target}
 }
 
+func connectLocal(s Settings) (Connection, error) {
+	f := NewLocal(s.Git, s.Rows, s.Address, s.Main)
+	return Connection{Forge: f, Merge: f, Ask: s.Rows}, nil
+}
+
 // Address names the folder.
 func (f *Local) Address() string { return f.address }
 

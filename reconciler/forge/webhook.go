@@ -27,13 +27,15 @@ var ErrWebhookTooLarge = errors.New("the webhook is larger than 1 MiB")
 // An Event says that something happened on the forge. It wakes the loop, which
 // then looks for itself: the fields are for the log alone, cut and printable.
 type Event struct {
-	Kind   string // as push or pull_request
+	Kind   string // as push or pull_request; a changed commit status is status on every forge
 	Ref    string
 	Commit string
 }
 
 // Webhook returns a function that checks a request's signature and reads its
-// event. It refuses to be made without a secret. The function's errors are
+// event. It is for the forges that sign with HMAC-SHA256, as Gitea, Forgejo and GitHub
+// do; a forge that proves itself otherwise has a function of its own in its
+// [Connection]. It refuses to be made without a secret. The function's errors are
 // ErrSignature, which should be answered with 401, ErrWebhookTooLarge, with
 // 413, or another, with 400. A signed request whose content it does not
 // understand is an event all the same.
@@ -66,8 +68,8 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	}, nil
 }
 
-// signature returns the first signature that a request has. All forges sign
-// with HMAC-SHA256 and differ in the header.
+// signature returns the first signature that a request has. The forges differ in
+// the header.
 func signature(h http.Header) []byte {
 	for _, name := range []string{"X-Gitea-Signature", "X-Forgejo-Signature", "X-Hub-Signature-256"} {
 		if text := strings.TrimPrefix(h.Get(name), "sha256="); text != "" {

@@ -21,8 +21,8 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 )
 
-// Branch is the prefix of a branch's ref, and Pull that of a pull request's,
-// which ends in /head.
+// Branch is the prefix of a branch's ref, and Pull that of a pull request's, which
+// ends in /head. A remote that calls those otherwise says so in [Remote].Pulls.
 const (
 	Branch = "refs/heads/"
 	Pull   = "refs/pull/"

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"errors"
@@ -27,6 +28,7 @@ type Remote struct {
 	Auth      func() (user, token string) // called before each request; nil: no credentials; empty user: "aob"
 	Transport http.RoundTripper           // nil: a transport of its own
 	Main      string                      // the branch that is fetched before all others; empty: the target of HEAD
+	Pulls     string                      // prefix of the remote's refs of pull requests; empty: [Pull]
 }
 
 // Maximum sizes of responses in bytes.
@@ -40,6 +42,7 @@ type remote struct {
 	url      string // without secrets
 	folder   string // path of a local repository, else empty
 	main     string // Remote.Main
+	pulls    string // Remote.Pulls
 	auth     func() (user, token string)
 	endpoint *transport.Endpoint
 	client   transport.Transport
@@ -66,7 +69,8 @@ func newRemote(r Remote) (*remote, error) {
 		return nil, delivery.Blockedf("use http, https or a folder",
 			"the repository's address %s: aob does not support %s", r.URL, u.Scheme)
 	}
-	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth}
+	rem := &remote{url: strings.TrimSuffix(u.String(), "/"), main: r.Main, auth: r.Auth,
+		pulls: cmp.Or(r.Pulls, Pull)}
 	if rem.endpoint, err = transport.NewEndpoint(rem.url); err != nil {
 		return nil, delivery.Blockedf("write it as https://host/owner/name", "the repository's address is not a URL")
 	}
@@ -137,7 +141,24 @@ func (r *remote) advertised(ctx context.Context) (transport.UploadPackSession, *
 	if err != nil {
 		return nil, nil, r.explain("read", err)
 	}
+	if r.pulls != "" && r.pulls != Pull {
+		adv.References = renamedPulls(adv.References, r.pulls)
+	}
 	return session, adv, nil
+}
+
+// renamedPulls gives the refs of pull requests the names that they have in AOB, and
+// leaves out any other ref of such a name.
+func renamedPulls(refs map[string]plumbing.Hash, prefix string) map[string]plumbing.Hash {
+	renamed := make(map[string]plumbing.Hash, len(refs))
+	for name, hash := range refs {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			renamed[Pull+rest] = hash
+		} else if !strings.HasPrefix(name, Pull) {
+			renamed[name] = hash
+		}
+	}
+	return renamed
 }
 
 // explain adds what was done and the remote's address to an error, removes go-git's wrapping,

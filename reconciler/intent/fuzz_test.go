@@ -97,7 +97,7 @@ func FuzzServer(f *testing.F) {
 	f.Add([]byte("repository: x\n? [a]\n: {token: t}\ndetector: {memory: 3GB}\n"))
 	schema := compiled(f)["Server"]
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, complaints := intent.ParseServer("aob.yaml", data)
+		s, complaints := intent.ParseServer("aob.yaml", data, nil, nil)
 		if len(complaints) > 0 {
 			return
 		}

@@ -111,8 +111,6 @@ func between(t reflect.Type) object {
 		return object{{"properties", o}}
 	}
 	switch t {
-	case reflect.TypeFor[ServerForge]():
-		return object{{"minProperties", 1}, {"maxProperties", 1}}
 	case reflect.TypeFor[delivery.GateCheck]():
 		metrics := delivery.MetricNames
 		return object{

@@ -20,7 +20,7 @@ import (
 type Server struct {
 	Repository string            `json:"repository" check:"path"`
 	Main       string            `json:"main" default:"main" check:"branch"`
-	Forge      ServerForge       `json:"forge" default:"{local: {}}"`
+	Forge      ServerForge       `json:"forge" default:"{local: {}}" check:"keys=name"`
 	State      string            `json:"state" default:"state" check:"path"`
 	Listen     ServerListen      `json:"listen"`
 	Socket     string            `json:"socket,omitempty" check:"optional,path"`
@@ -45,16 +45,17 @@ func (Server) Docs() map[string]string {
 	return map[string]string{
 		"repository": "The intent repository: an address, or the folder of a bare repository.",
 		"main":       "The branch that says what must run.",
-		"forge":      "Where pull requests live.",
-		"state":      "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
-		"listen":     "Where devices, webhooks and browsers reach the server.",
-		"socket":     "The Unix socket of aob status and the other commands; aob.sock in state by default.",
-		"datasets":   "The names that dataset references may use, and what they stand for.",
-		"autoGo":     "Which runs that cost money start without being asked for. Local runs cost none.",
-		"poll":       "How often the world is looked at where nothing wakes the loop.",
-		"fleets":     "How devices and the server keep in touch.",
-		"detector":   "The process that runs ONNX models, to evaluate them.",
-		"trainings":  "How many models are trained at once; those of pull requests go first.",
+		"forge": "Where pull requests live: one kind of forge and its settings. local: {} is the bare folder alone, " +
+			"where every branch but main is a proposal; gitea is a Gitea or Forgejo server.",
+		"state":     "The folder of all that the server keeps: mirror, runs, bundles, ledger, keys.",
+		"listen":    "Where devices, webhooks and browsers reach the server.",
+		"socket":    "The Unix socket of aob status and the other commands; aob.sock in state by default.",
+		"datasets":  "The names that dataset references may use, and what they stand for.",
+		"autoGo":    "Which runs that cost money start without being asked for. Local runs cost none.",
+		"poll":      "How often the world is looked at where nothing wakes the loop.",
+		"fleets":    "How devices and the server keep in touch.",
+		"detector":  "The process that runs ONNX models, to evaluate them.",
+		"trainings": "How many models are trained at once; those of pull requests go first.",
 		"runs": "How many checks of data, evaluations and comparisons run at once; twice the number of " +
 			"processors by default.",
 		"trainers":  "A folder of trainers to use in place of the built-in ones: see docs/trainers.md.",
@@ -70,27 +71,21 @@ func (Server) Docs() map[string]string {
 // ServerDatasets says by source and name where datasets are.
 type ServerDatasets map[string]map[string]string
 
-// ServerForge is where pull requests live: exactly one of its fields.
-type ServerForge struct {
-	Local *ServerLocal `json:"local,omitempty" check:"optional"`
-	Gitea *ServerGitea `json:"gitea,omitempty" check:"optional"`
-}
+// ServerForge is where pull requests live: one kind of forge and its settings.
+type ServerForge map[string]ServerForgeSettings
 
-// Docs says what each key is for.
-func (ServerForge) Docs() map[string]string {
-	return map[string]string{
-		"local": "The bare folder alone: every branch but main is a proposal. Write {}.",
-		"gitea": "A Gitea or Forgejo server.",
+// Kind returns the kind of forge, and its settings.
+func (f ServerForge) Kind() (string, ServerForgeSettings) {
+	for kind, settings := range f {
+		return kind, settings
 	}
+	return "", ServerForgeSettings{}
 }
 
-// ServerLocal has no settings.
-type ServerLocal struct{}
-
-// ServerGitea says how to talk to a Gitea server.
-type ServerGitea struct {
-	URL               string `json:"url" check:"url"`
-	Repo              string `json:"repo" check:"repo"`
+// ServerForgeSettings say how to talk to a forge. The local one has none.
+type ServerForgeSettings struct {
+	URL               string `json:"url,omitempty" check:"optional,url"`
+	Repo              string `json:"repo,omitempty" check:"optional,repo"`
 	TokenEnv          string `json:"tokenEnv,omitempty" check:"optional,variable"`
 	TokenFile         string `json:"tokenFile,omitempty" check:"optional,path"`
 	WebhookSecretEnv  string `json:"webhookSecretEnv,omitempty" check:"optional,variable"`
@@ -98,7 +93,7 @@ type ServerGitea struct {
 }
 
 // Docs says what each key is for.
-func (ServerGitea) Docs() map[string]string {
+func (ServerForgeSettings) Docs() map[string]string {
 	return map[string]string{
 		"url":       "The server's address, as https://gitea.example.com.",
 		"repo":      "The repository there: owner/name.",
@@ -231,15 +226,15 @@ func (ServerDevices) Docs() map[string]string {
 }
 
 // ParseServer reads the server's configuration as strictly as intent is read.
-// Complaints never repeat what may be a secret. sources are the sources of datasets
-// that there are; none stands for any.
-func ParseServer(file string, data []byte, sources ...string) (Server, []delivery.Complaint) {
+// Complaints never repeat what may be a secret. sources are the sources of datasets that
+// there are, and forges the kinds of forge; nil stands for any.
+func ParseServer(file string, data []byte, sources, forges []string) (Server, []delivery.Complaint) {
 	d := &document{file: file}
 	var s Server
 	if d.open(File{Path: file, Size: int64(len(data)), Data: data}) {
 		d.secrets(d.top, "")
 		d.decode(&s)
-		d.server(s)
+		d.server(s, forges)
 		d.sources(s.Datasets, sources)
 	}
 	list := d.complaints()
@@ -288,25 +283,43 @@ func (d *document) secrets(n *yaml.Node, path string) {
 }
 
 // server checks the rules between the configuration's fields.
-func (d *document) server(s Server) {
+func (d *document) server(s Server, forges []string) {
 	if d.sound("repository") && hasPassword(s.Repository) {
 		d.complain("repository",
 			"a secret does not belong in an address; want it without name and password, and the token in forge")
 	}
 	if d.sound("forge") {
-		switch {
-		case s.Forge.Local == nil && s.Forge.Gitea == nil, s.Forge.Local != nil && s.Forge.Gitea != nil:
-			d.complain("forge", "want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}")
-		case s.Forge.Gitea != nil:
-			g := s.Forge.Gitea
-			d.oneOf("forge.gitea", "tokenEnv", g.TokenEnv, "tokenFile", g.TokenFile, true)
-			d.oneOf("forge.gitea", "webhookSecretEnv", g.WebhookSecretEnv, "webhookSecretFile", g.WebhookSecretFile,
-				false)
-		}
+		d.forge(s.Forge, forges)
 	}
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
 	if d.sound("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
 		d.complain("listen", "want certificate and key together, or neither")
+	}
+}
+
+// forge checks that there is one kind of forge, and what it needs.
+func (d *document) forge(f ServerForge, known []string) {
+	kind, settings := f.Kind()
+	at := member("forge", kind)
+	switch {
+	case len(f) != 1:
+		d.complain("forge", "want exactly one forge: local: {} or gitea: {url: …, repo: …, tokenEnv: …}")
+	case known != nil && !slices.Contains(known, kind):
+		d.complain(at, "%s", unknown("kind of forge", kind, known))
+	case kind == "local":
+		if settings != (ServerForgeSettings{}) {
+			d.complain(at, "has no settings; want local: {}")
+		}
+	default:
+		if settings.URL == "" {
+			d.complain(member(at, "url"), "missing: the server's address, as https://gitea.example.com")
+		}
+		if settings.Repo == "" {
+			d.complain(member(at, "repo"), "missing: the repository there: owner/name")
+		}
+		d.oneOf(at, "tokenEnv", settings.TokenEnv, "tokenFile", settings.TokenFile, true)
+		d.oneOf(at, "webhookSecretEnv", settings.WebhookSecretEnv, "webhookSecretFile", settings.WebhookSecretFile,
+			false)
 	}
 }
 
@@ -387,10 +400,11 @@ func (s Server) Resolve(folder string) Server {
 		trusted[i] = join(folder, name)
 	}
 	s.Keys.Trusted = trusted
-	if g := s.Forge.Gitea; g != nil {
-		c := *g
-		c.TokenFile, c.WebhookSecretFile = join(folder, g.TokenFile), join(folder, g.WebhookSecretFile)
-		s.Forge.Gitea = &c
+	forge := ServerForge{}
+	for kind, f := range s.Forge {
+		f.TokenFile, f.WebhookSecretFile = join(folder, f.TokenFile), join(folder, f.WebhookSecretFile)
+		forge[kind] = f
 	}
+	s.Forge = forge
 	return s
 }

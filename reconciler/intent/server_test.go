@@ -11,7 +11,7 @@ import (
 )
 
 func TestServerDefaults(t *testing.T) {
-	got, complaints := intent.ParseServer("aob.yaml", []byte("repository: intent.git\n"))
+	got, complaints := intent.ParseServer("aob.yaml", []byte("repository: intent.git\n"), nil, nil)
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
 	}
@@ -19,7 +19,7 @@ func TestServerDefaults(t *testing.T) {
 	want := intent.Server{
 		Repository: "/srv/aob/intent.git",
 		Main:       "main",
-		Forge:      intent.ServerForge{Local: &intent.ServerLocal{}},
+		Forge:      intent.ServerForge{"local": {}},
 		State:      "/srv/aob/state",
 		Listen:     intent.ServerListen{Address: "127.0.0.1:8370"},
 		Socket:     "/srv/aob/state/aob.sock",
@@ -62,7 +62,7 @@ keys: {evidence: e.key, desired: /k/d.key, trusted: [old.pub]}
 heartbeat: 30s
 devices: {secretEnv: FLEET_SECRET}
 commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
-`))
+`), nil, nil)
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
 	}
@@ -70,7 +70,7 @@ commits: {name: AOB of Acme, email: aob@acme.example, signingKey: commits.key}
 	want := intent.Server{
 		Repository: "https://gitea.example.com/acme/intent.git",
 		Main:       "release/2026",
-		Forge: intent.ServerForge{Gitea: &intent.ServerGitea{URL: "https://gitea.example.com/", Repo: "acme/intent",
+		Forge: intent.ServerForge{"gitea": {URL: "https://gitea.example.com/", Repo: "acme/intent",
 			TokenEnv: "AOB_TOKEN", WebhookSecretFile: "/etc/aob/hook.secret"}},
 		State: "/var/lib/aob",
 		Listen: intent.ServerListen{Address: "[::]:8370", Certificate: "/etc/aob/tls/cert.pem",
@@ -134,7 +134,7 @@ func TestServerComplaints(t *testing.T) {
 		{"branch", "repository: x\nmain: -f\n", `aob.yaml:2:7: main: want the name of a branch, got "-f"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, complaints := intent.ParseServer("aob.yaml", []byte(c.text))
+			_, complaints := intent.ParseServer("aob.yaml", []byte(c.text), nil, nil)
 			var got []string
 			for _, c := range complaints {
 				got = append(got, c.String())
@@ -168,7 +168,7 @@ func TestServerSecrets(t *testing.T) {
 		"commits: {signingKey: |\n  -----BEGIN OPENSSH PRIVATE KEY-----\n  " + secret + "\n}",
 		"commits:\n  signingKey: |\n    " + secret + "\n    more",
 	} {
-		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: x\n"+text+"\n"))
+		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: x\n"+text+"\n"), nil, nil)
 		if len(complaints) == 0 {
 			t.Errorf("accepted: %s", text)
 		}
@@ -180,14 +180,14 @@ func TestServerSecrets(t *testing.T) {
 	}
 	for _, repository := range []string{"https://me:" + secret + "@g.example.com/a/b", "https://" + secret +
 		"@g.example.com/a/b"} {
-		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n"))
+		_, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n"), nil, nil)
 		if len(complaints) != 1 || strings.Contains(complaints[0].String(), "0123456789abcdef") {
 			t.Errorf("%s: %v", repository, complaints)
 		}
 	}
 	for _, repository := range []string{"ssh://git@g.example.com/a/b.git", "git@g.example.com:a/b.git",
 		"https://g.example.com/a@b"} {
-		if _, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n")); len(
+		if _, complaints := intent.ParseServer("aob.yaml", []byte("repository: "+repository+"\n"), nil, nil); len(
 			complaints) > 0 {
 			t.Errorf("%s: %v", repository, complaints)
 		}
@@ -198,13 +198,13 @@ func TestServerSecrets(t *testing.T) {
 func TestRunsAtOnceAreConfigured(t *testing.T) {
 	const rest = "repository: intent.git\ndatasets: {}\n"
 	for text, want := range map[string]int{"": 0, "runs: 3\n": 3, "runs: 1000\n": 1000} {
-		s, complaints := intent.ParseServer("aob.yaml", []byte(rest+text))
+		s, complaints := intent.ParseServer("aob.yaml", []byte(rest+text), nil, nil)
 		if len(complaints) > 0 || s.Runs != want {
 			t.Errorf("%q: %d runs, %v", text, s.Runs, complaints)
 		}
 	}
 	for _, text := range []string{"runs: 0\n", "runs: -1\n", "runs: 1001\n", "runs: many\n"} {
-		if _, complaints := intent.ParseServer("aob.yaml", []byte(rest+text)); len(complaints) != 1 ||
+		if _, complaints := intent.ParseServer("aob.yaml", []byte(rest+text), nil, nil); len(complaints) != 1 ||
 			complaints[0].Path != "runs" {
 			t.Errorf("%q: %v", text, complaints)
 		}

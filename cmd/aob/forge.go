@@ -1,0 +1,80 @@
+package main
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler"
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/forge"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/web"
+)
+
+// gitAuth returns who reads the repository; nil where nobody has to log in.
+func gitAuth(kind string, f intent.ServerForgeSettings) func() (user, token string) {
+	if forge.Kinds[kind].TokenHelp == "" {
+		return nil
+	}
+	return func() (string, string) {
+		token, err := secret(f.TokenEnv, f.TokenFile)
+		if err != nil {
+			return "", ""
+		}
+		return forge.Kinds[kind].GitUser, token
+	}
+}
+
+// checkToken says why the configuration gives no token for the forge.
+func checkToken(kind string, f intent.ServerForgeSettings) error {
+	do := forge.Kinds[kind].TokenHelp
+	token, err := secret(f.TokenEnv, f.TokenFile)
+	switch {
+	case do == "" || err == nil && token != "":
+		return nil
+	case f.TokenEnv != "":
+		return delivery.Blockedf(do, "forge.%s.tokenEnv: the environment variable %s is empty", kind, f.TokenEnv)
+	case err == nil && f.TokenFile != "":
+		return delivery.Blockedf(do, "forge.%s.tokenFile: %s is empty", kind, f.TokenFile)
+	case err == nil:
+		return delivery.Blockedf(do, "forge.%s names no token", kind)
+	}
+	return delivery.Blockedf(do, "forge.%s.tokenFile: %s", kind, err)
+}
+
+// connect connects to the server's forge.
+func connect(s intent.Server, settings forge.Settings, log *slog.Logger) (forge.Connection, error) {
+	kind, f := s.Forge.Kind()
+	if err := checkToken(kind, f); err != nil {
+		return forge.Connection{}, err
+	}
+	hookSecret, err := secret(f.WebhookSecretEnv, f.WebhookSecretFile)
+	if err != nil {
+		return forge.Connection{}, err
+	}
+	if s.Listen.URL != "" && (f.WebhookSecretEnv != "" || f.WebhookSecretFile != "") {
+		settings.Hooks = strings.TrimRight(s.Listen.URL, "/") + "/webhook"
+	}
+	settings.URL, settings.Repo, settings.HookSecret = f.URL, f.Repo, hookSecret
+	settings.Token = func() string {
+		token, err := secret(f.TokenEnv, f.TokenFile)
+		if err != nil {
+			log.Error("the forge's token cannot be read", "error", err.Error())
+		}
+		return token
+	}
+	return forge.Kinds[kind].Connect(settings)
+}
+
+// webhookOf wakes the loop where the forge says that something happened.
+func webhookOf(c forge.Connection, r *reconciler.Reconciler, metrics *web.Metrics, log *slog.Logger) http.Handler {
+	return web.Webhook{Unsigned: forge.ErrSignature, Wake: func() { r.Look("") }, Metrics: metrics, Log: log,
+		Read: func(req *http.Request) (string, error) {
+			event, err := c.Webhook(req)
+			if err == nil && event.Kind == "status" {
+				r.Look(event.Commit)
+			}
+			return strings.Join([]string{event.Kind, event.Ref, event.Commit}, " "), err
+		}}
+}
