@@ -387,7 +387,7 @@ func (s *story) fork(t *testing.T) {
 	})
 	s.commented(t, number, asks[0])
 
-	s.gitea.Say(t, s.eve, s.repo, number, asks[0])
+	s.gitea.PostComment(t, s.eve, s.repo, number, asks[0])
 	s.edited(t, number, "I will look at it.", asks[0])
 	asked := s.asked(t, number, asks[1])
 	s.agree(t, s.eve, asked)
@@ -436,7 +436,7 @@ func (s *story) fork(t *testing.T) {
 // the forge knows no shorter time.
 func (s *story) edited(t *testing.T, number int, from, to string) {
 	t.Helper()
-	said := s.gitea.Say(t, s.ada, s.repo, number, from)
+	said := s.gitea.PostComment(t, s.ada, s.repo, number, from)
 	for i := 0; ; i++ {
 		var now giteatest.Comment
 		s.call(t, s.ada, "PATCH", fmt.Sprintf("/issues/comments/%d", said.ID), map[string]string{"body": from +

@@ -350,7 +350,7 @@ func hostileComments(t *testing.T) measured {
 			for i := range code {
 				code[i] = byte(rand.Uint32())
 			}
-			m.gitea.Say(t, m.eve, m.repo, number, "/aob run "+hex.EncodeToString(code[:]))
+			m.gitea.PostComment(t, m.eve, m.repo, number, "/aob run "+hex.EncodeToString(code[:]))
 		}
 		return func() {}
 	})

@@ -189,7 +189,7 @@ func (p *place) review(files map[string]string) int {
 
 func readerBar(p *place) {
 	number, accept := p.unsure()
-	p.m.gitea.Say(p.T, p.m.eve, p.m.repo, number, accept)
+	p.m.gitea.PostComment(p.T, p.m.eve, p.m.repo, number, accept)
 	if err := p.m.gitea.Merge(p.m.eve, p.m.repo, number); err == nil {
 		p.Error("a reader merged")
 	}
@@ -211,7 +211,7 @@ func readerSpend(p *place) {
 	before := p.runs()
 	number := p.review(map[string]string{"models/shapes.yaml": shapesModel("shapes", 300)})
 	line := p.asks(number)
-	p.m.gitea.Say(p.T, p.m.eve, p.m.repo, number, line)
+	p.m.gitea.PostComment(p.T, p.m.eve, p.m.repo, number, line)
 	if pr := p.show(number); !pr.Fork {
 		p.Errorf("a head that is no branch counts as a branch: %+v", pr.PullRequest)
 	}
@@ -237,7 +237,7 @@ func readerStop(p *place) {
 	before := lookups()
 	const many = 100
 	for range many {
-		p.m.gitea.Say(p.T, p.m.eve, p.m.repo, number, "/aob run "+strings.ToLower(rand.Text()))
+		p.m.gitea.PostComment(p.T, p.m.eve, p.m.repo, number, "/aob run "+strings.ToLower(rand.Text()))
 	}
 	p.looked()
 	p.works()
@@ -261,7 +261,7 @@ func readerSpeak(p *place) {
 	before := p.runs()
 	number := p.review(map[string]string{"models/shapes.yaml": shapesModel("shapes", 302)})
 	line := p.asks(number)
-	said := p.m.gitea.Say(p.T, p.m.ada, p.m.repo, number,
+	said := p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number,
 		"Let me think. I could write:\n\n```\n"+line+"\n```\n\n> "+line+"\n\n<!-- "+line+" -->")
 	p.looked()
 	for _, c := range p.m.comments(p.T, number) {
@@ -272,7 +272,7 @@ func readerSpeak(p *place) {
 	if err := p.edit(p.m.eve, said, line); err == nil {
 		p.Error("a reader edited another's comment")
 	}
-	p.m.gitea.Say(p.T, p.m.ada, p.m.repo, number, line)
+	p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number, line)
 	question := p.asked(number, strings.Fields(line)[2])
 	if err := p.edit(p.m.eve, question, "Lunch?"); err == nil {
 		p.Error("a reader edited AOB's comment")
@@ -280,7 +280,8 @@ func readerSpeak(p *place) {
 	if err := p.react(p.m.eve, question, ""); err != nil {
 		p.Logf("a reader's reaction: %v", err)
 	}
-	copied := p.m.gitea.Say(p.T, p.m.eve, p.m.repo, number, question.Body) // ada agrees to what is not AOB's question
+	// ada agrees to what is not AOB's question
+	copied := p.m.gitea.PostComment(p.T, p.m.eve, p.m.repo, number, question.Body)
 	if err := p.react(p.m.ada, copied, ""); err != nil {
 		p.Fatal(err)
 	}
@@ -394,12 +395,12 @@ func forkSpend(p *place) {
 	c.commit(p.T, "longer", map[string]string{"models/shapes.yaml": shapesModel("shapes", 303)})
 	number := p.forked(c, p.m.ben) // a writer opens it, and the fork is not his
 	line := p.asks(number)
-	p.m.gitea.Say(p.T, p.m.eve, p.m.repo, number, line)
+	p.m.gitea.PostComment(p.T, p.m.eve, p.m.repo, number, line)
 	p.stays(number)
 	if after := p.runs(); after != before {
 		p.Errorf("%v runs were started before a go", after-before)
 	}
-	p.m.gitea.Say(p.T, p.m.ada, p.m.repo, number, line)
+	p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number, line)
 	if err := p.react(p.m.ada, p.asked(number, strings.Fields(line)[2]), ""); err != nil {
 		p.Fatal(err)
 	}
@@ -691,7 +692,7 @@ func writerSpeak(p *place) {
 		return // there is no comment that others could edit
 	}
 	number, accept := p.unsure()
-	said := p.m.gitea.Say(p.T, p.m.ada, p.m.repo, number, "Looks nice, I will look tomorrow.")
+	said := p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number, "Looks nice, I will look tomorrow.")
 	if err := p.edit(p.m.ben, said, accept); err != nil { // in the same second, where the forge shows no edit
 		p.Fatal(err)
 	}
@@ -742,7 +743,7 @@ func (p *place) accept(number int, line string) {
 		}
 		return
 	}
-	p.m.gitea.Say(p.T, p.m.ada, p.m.repo, number, line)
+	p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number, line)
 	if err := p.react(p.m.ada, p.asked(number, "@ada, is this your word?"), ""); err != nil {
 		p.Fatal(err)
 	}
@@ -769,7 +770,7 @@ func ownerBar(p *place) {
 			if p.w != nil {
 				_ = p.api.Ask(p.Context(), number, "", line) // it may be refused
 			} else {
-				p.m.gitea.Say(p.T, p.m.ada, p.m.repo, number, line)
+				p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number, line)
 			}
 		}
 	}

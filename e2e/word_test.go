@@ -70,7 +70,7 @@ func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
 		return nil
 	})
 
-	said := m.gitea.Say(t, m.ada, m.repo, number, "Looks nice, I will look at it tomorrow.")
+	said := m.gitea.PostComment(t, m.ada, m.repo, number, "Looks nice, I will look at it tomorrow.")
 	edits, stop := m.attack(t, mal, number, said.ID, "/aob accept "+code+" because the set is small")
 	// AOB asks Ada, as the comment is hers by the forge's word.
 	until(t, func() error {
@@ -99,7 +99,7 @@ func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
 	m.refused(t, number)
 
 	const because = "the field test of May was good"
-	m.gitea.Say(t, m.ada, m.repo, number, "/aob accept "+code+" because "+because)
+	m.gitea.PostComment(t, m.ada, m.repo, number, "/aob accept "+code+" because "+because)
 	m.agree(t, m.ada, m.asked(t, number, because))
 	m.settled(t, number, "success")
 	accepts := m.accepts(t)
@@ -118,12 +118,12 @@ func TestAWordIsItsAuthorsOwnOnGitea(t *testing.T) {
 	if asks == nil {
 		t.Fatalf("nobody is asked for a go:%s", words(statuses))
 	}
-	m.gitea.Say(t, m.eve, m.repo, fork, asks[0])
+	m.gitea.PostComment(t, m.eve, m.repo, fork, asks[0])
 	m.looked(t)
 	if asked := m.questions(t, fork); len(asked) > 0 {
 		t.Errorf("a reader made AOB ask: %v", asked)
 	}
-	m.gitea.Say(t, m.ada, m.repo, fork, asks[0])
+	m.gitea.PostComment(t, m.ada, m.repo, fork, asks[0])
 	question := m.asked(t, fork, asks[1])
 	m.agree(t, m.eve, question)
 	m.looked(t)

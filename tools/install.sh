@@ -1,11 +1,11 @@
 #!/bin/sh
-# Finds or installs what training and evaluation need on this machine:
-# PyTorch with onnx (Debian's packages), ONNX Runtime's library, Terraform.
-# It changes nothing that is already there, and says what it does.
+# Installs what training and evaluation need on this machine: PyTorch and onnx
+# (Debian's packages), a C compiler, ONNX Runtime's library, and Terraform.
+# It does not change what is installed already. Progress goes to standard error.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
-say() { printf 'install: %s\n' "$*" >&2; }
+log() { printf 'install: %s\n' "$*" >&2; }
 fail() { printf 'install: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
 
 as_root() {
@@ -17,7 +17,7 @@ as_root() {
 
 packages() {
 	command -v apt-get >/dev/null 2>&1 || fail "missing: $*" "install them with this system's package manager"
-	say "installing $*"
+	log "installing $*"
 	as_root apt-get update -qq >&2
 	DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends "$@" >&2
 }
@@ -35,7 +35,7 @@ command -v cc >/dev/null 2>&1 || packages gcc libc6-dev
 if ! command -v terraform >/dev/null 2>&1; then
 	bin=${XDG_CACHE_HOME:-$HOME/.cache}/aob/bin
 	if [ ! -x "$bin/terraform" ]; then
-		say "installing Terraform 1.11.4 into $bin"
+		log "installing Terraform 1.11.4 into $bin"
 		mkdir -p "$bin"
 		go run github.com/hashicorp/hc-install/cmd/hc-install@v0.9.2 install -version 1.11.4 -path "$bin" terraform >&2 ||
 			fail "Terraform cannot be installed" "install it by hand and put it on PATH"

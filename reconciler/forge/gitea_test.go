@@ -56,7 +56,7 @@ func TestGitea(t *testing.T) {
 			return ada.Name
 		}
 		s.owner = ada.Name
-		s.say = func(pr int, user, text string) { server.Say(t, users[user], repo, pr, text) }
+		s.say = func(pr int, user, text string) { server.PostComment(t, users[user], repo, pr, text) }
 		s.may = map[string]delivery.Permission{
 			"ada": delivery.PermissionWrite, "aob": delivery.PermissionWrite, "bob": delivery.PermissionRead,
 			"eve": delivery.PermissionNone, "nobody-of-that-name": delivery.PermissionNone, "": delivery.PermissionNone,
@@ -477,7 +477,7 @@ func TestGitea(t *testing.T) {
 			t.Errorf("edited and put back: got %q", by)
 		}
 		// mal writes the question himself, and ada agrees to that.
-		fake := server.Say(t, mal, repo, number, comment("question", "run mine?"))
+		fake := server.PostComment(t, mal, repo, number, comment("question", "run mine?"))
 		react(ada, fake)
 		if by := ask(number, "run mine?"); len(by) != 0 {
 			t.Errorf("a question that AOB did not ask: got %q", by)

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds Gitea from source, once, for the tests that want a real forge, and
-# prints the folder that holds it: the program, and the templates, locales and
-# public files that it reads when it runs. Needs Go, a C compiler (for SQLite)
-# and git. The first build takes some minutes; later calls answer at once.
+# Builds Gitea from source for the tests with a real forge, and prints the folder
+# with the program and the templates, locales and public files that it needs.
+# Requires Go, a C compiler (for SQLite) and git. The first build takes some
+# minutes; later calls only print the folder.
 set -eu
 
 version=1.25.5
@@ -18,8 +18,8 @@ mkdir -p "$(dirname "$folder")"
 new=$(mktemp -d "$folder.XXXXXX")
 trap '[ ! -d "$new" ] || { chmod -R u+w "$new" && rm -rf "$new"; }' EXIT
 cd "$here/build"
-# This module says what is built and with what: no workspace or flag of the
-# caller's may change it, and the build may not change the module.
+# Only this module's go.mod and go.sum decide what is built: ignore workspaces and
+# flags of the caller, and do not change the module.
 export GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=1
 nice -n 10 go build -p 2 -o "$new/gitea" -trimpath \
 	-tags 'sqlite sqlite_unlock_notify' -ldflags "-s -w -X main.Version=$version" code.gitea.io/gitea
@@ -29,6 +29,6 @@ for part in options public templates; do
 done
 chmod -R u+w "$new"
 "$new/gitea" --version >&2
-# Renaming the whole folder last means that a build that was cut short is never found.
+# The folder is renamed last, so that an interrupted build is never used.
 mv -T "$new" "$folder" 2>/dev/null || [ -x "$folder/gitea" ]
 echo "$folder"

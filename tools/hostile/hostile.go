@@ -1,5 +1,4 @@
-// Package hostile has text from outside that is meant to do harm, and checks that it does none where AOB repeats it.
-// Only tests use it.
+// Package hostile contains malicious text, and checks that it is harmless where AOB shows it. Only tests use it.
 package hostile
 
 import (
@@ -17,8 +16,8 @@ import (
 	renderer "github.com/yuin/goldmark/renderer/html"
 )
 
-// Texts are what people and programs have written to make a forge, a terminal or git do something. Each stands for a
-// kind.
+// Texts are attempts to make a forge, a terminal or git do something: mentions, references, links, Markdown, HTML,
+// control characters, trailers and commands. Each text is an example of one kind.
 var Texts = []string{
 	"", "plain words, 50% of 3/4; it's (ok) \"so\"?", "mAP drop <= 0.01", "AP50 at IoU 0.5:0.95",
 	"ok). Closes #1. @all please merge [the fix](http://evil.example/x) ![x](http://evil.example/t.png) <b>now</b>",
@@ -36,8 +35,9 @@ var Texts = []string{
 	":+1:", ":a:b:", "a:b:c:d", ":100:", "/aob accept 0123 because", "/close", "{#id}", "{.class}", "^up^",
 	"==mark==", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "a\bb", "\x00", "\x7f", "\u202eevil\u202c",
 	"\u2066x\u2069", "a\u200bb", "\ufeffx", "\xff\xfe", "\ufffd", "\u2028x\u2029y", "\u00a0x\u00a0", "\u3164\u3164",
-	"e" + strings.Repeat("\u0301", 50), "日本語", "café", "👍", "naïve_name*2", "Signed-off-by: ann <ann@x.example>",
-	"Co-authored-by: a", "reviewed-by : b", "Change-Id: I1", "Closes: x", "fix: y", "Signed-off-by:z", "[skip ci]",
+	"e" + strings.Repeat("\u0301", 50), "日本語", "café", "👍", "naïve_name*2",
+	"Signed-off-by: ann <ann@x.example>", "Co-authored-by: a", "reviewed-by : b", "Change-Id: I1", "Closes: x",
+	"fix: y", "Signed-off-by:z", "[skip ci]",
 	"[ci skip]", "[no ci]", "[CI SKIP]", "[skip actions]", "[x [skip ci]]", "***NO_CI***", "skip-checks: true",
 	"x\n\nSigned-off-by: a", "@everyone", "closes #1, fixes #2", "x\n/aob run 0123456789abcdef\n",
 	"/aob run 0123456789abcdef", "\r/aob run 0123456789abcdef", "\x1b]8;;http://evil.example\x1b\\text\x1b]8;;\x1b\\",
@@ -47,12 +47,10 @@ var Texts = []string{
 	"[skip ci]\n\nskip-checks: true",
 }
 
-// Harmless is text that does nothing anywhere. What holds it and what holds one of [Texts] in its place differ in words
-// alone.
+// Harmless is text without any effect. Output with one of [Texts] in place of Harmless must differ in its words only.
 const Harmless = "harmless words"
 
-// Lots returns all texts in n lots, so that each need not be tried by itself where only the question is whether a field
-// is made safe at all.
+// Lots returns all texts joined into n texts, for tests that only check whether a field is escaped at all.
 func Lots(n int) []string {
 	lots := make([]string, n)
 	for i := range lots {
@@ -64,21 +62,21 @@ func Lots(n int) []string {
 	return lots
 }
 
-// What forges and git look for. The bounds before and after a match are left out, which finds more.
+// Patterns of what forges and git recognize. They have no word boundaries, so they match more than forges and git do.
 var (
-	// References are what Gitea 1.25 and GitHub look for in the text of a comment and of a commit message.
+	// References are recognized by Gitea 1.25 and GitHub in comments and commit messages.
 	References = map[string]*regexp.Regexp{
 		"mention":   regexp.MustCompile(`@[-\w]`),
 		"reference": regexp.MustCompile(`[#!][0-9]`),
 		"issue":     regexp.MustCompile(`\b(?:[A-Z]{1,10}|[Gg][Hh])-[1-9]`),
 		"link":      regexp.MustCompile(`(?i)[a-z]://|www\.|mailto:`),
 	}
-	// Signs are what forges make of plain text in Markdown.
+	// Signs are recognized by forges in Markdown text.
 	Signs = map[string]*regexp.Regexp{
 		"emoji":     regexp.MustCompile(`:[-+\w]+:`),
 		"wiki link": regexp.MustCompile(`\[\[`),
 	}
-	// Marks are what git and CI read in a commit message.
+	// Marks are recognized by git and CI in commit messages.
 	Marks = map[string]*regexp.Regexp{
 		"trailer": regexp.MustCompile(`(?im)^(?:[a-z0-9]+-[a-z0-9-]+|closes|fixes|resolves|cc)[ \t]*:`),
 		"skip CI": regexp.MustCompile(`(?i)\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]|\*\*\*NO_CI\*\*\*`),
@@ -88,9 +86,9 @@ var (
 	code = regexp.MustCompile(`(?s)<code[^>]*>.*?</code>`)
 )
 
-// Fill puts a text into everything of v that is text, at any depth: fields, elements and keys. Types of text with a
-// name of their own, as digests and states, are left alone: they are checked when they are read. Numbers become 2, and
-// one half, so that what depends on them is shown. A field that is added later is filled too.
+// Fill sets all values of type string in v to text, at any depth: fields, elements and keys. It does not change defined
+// string types such as digests and states, which are checked when they are parsed. It sets integers to 2 and floats to
+// one half, so that output that depends on them is produced. v must be a pointer.
 func Fill(v any, text string) { fill(reflect.ValueOf(v).Elem(), text, 0) }
 
 func fill(v reflect.Value, text string, depth int) {
@@ -127,8 +125,8 @@ func fill(v reflect.Value, text string, depth int) {
 	}
 }
 
-// Screen returns an error where text for a terminal holds a character that moves the cursor, hides text or changes its
-// direction. Line ends are allowed.
+// Screen returns an error if text for a terminal contains a character that moves the cursor, hides text or changes its
+// direction. Newlines are allowed.
 func Screen(text string) error {
 	for i, r := range text {
 		if r != '\n' && (r == utf8.RuneError || !unicode.IsPrint(r)) {
@@ -138,8 +136,8 @@ func Screen(text string) error {
 	return nil
 }
 
-// Markdown returns an error where text from outside changed what Markdown is but for its words: another structure, or
-// more mentions, references and links. harmless is what was written with [Harmless] in the text's place.
+// Markdown returns an error if text, which was made with one of [Texts], differs from harmless, which was made with
+// [Harmless] instead, in more than words: in its structure, or by more mentions, references and links.
 func Markdown(harmless, text string) error {
 	want, wantWords, err := render(harmless)
 	if err != nil {
@@ -151,25 +149,25 @@ func Markdown(harmless, text string) error {
 	}
 	for i := range max(len(want), len(got)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {
-			return fmt.Errorf("its structure changed at %q, where it was %q", rest(got, i), rest(want, i))
+			return fmt.Errorf("the structure changed: %q instead of %q", rest(got, i), rest(want, i))
 		}
 	}
-	// An emoji of a text's end and of AOB's own colon does no harm: digests, which people copy, end so too.
+	// Emoji are not checked: the end of a text with a colon by AOB can look like one, as digests do.
 	return more(wantWords, words, References, map[string]*regexp.Regexp{"wiki link": Signs["wiki link"]})
 }
 
-// Commit is [Markdown] for a commit message, and for a title that becomes one.
+// Commit is like [Markdown] for commit messages and for titles that become commit messages.
 func Commit(harmless, text string) error {
 	if err := Screen(strings.ReplaceAll(text, "\u200b", "")); err != nil {
 		return err
 	}
 	if got, want := strings.Count(text, "\n"), strings.Count(harmless, "\n"); got != want {
-		return fmt.Errorf("it has %d lines, where it had %d", got, want)
+		return fmt.Errorf("%d newlines instead of %d", got, want)
 	}
 	return more(harmless, text, References, Marks)
 }
 
-// render returns a page's tags, and its words without those in code.
+// render returns the tags of rendered Markdown, and its text without code.
 func render(text string) (tags []string, words string, err error) {
 	var b strings.Builder
 	md := goldmark.New(goldmark.WithExtensions(extension.GFM, extension.Footnote),
@@ -186,17 +184,17 @@ func render(text string) (tags []string, words string, err error) {
 
 func rest(list []string, i int) []string { return list[min(i, len(list)):min(i+5, len(list))] }
 
-// more returns an error where a text has more of what patterns find than another.
+// more returns an error if text has a match of a pattern that harmless does not have.
 func more(harmless, text string, patterns ...map[string]*regexp.Regexp) error {
 	for _, list := range patterns {
-		for what, re := range list {
-			had := re.FindAllString(harmless, -1)
+		for name, re := range list {
+			allowed := re.FindAllString(harmless, -1)
 			for _, found := range re.FindAllString(text, -1) {
-				i := slices.Index(had, found)
+				i := slices.Index(allowed, found)
 				if i < 0 {
-					return fmt.Errorf("it has a %s, %q, in %q", what, found, text)
+					return fmt.Errorf("there is a %s, %q, in %q", name, found, text)
 				}
-				had = slices.Delete(had, i, i+1)
+				allowed = slices.Delete(allowed, i, i+1)
 			}
 		}
 	}

@@ -1,9 +1,8 @@
 // Package giteatest runs a real Gitea server for tests.
 //
-// The program is built once by ../install.sh and found in the user's cache
-// folder; a test that calls [Start] where it is missing is skipped. Each server
-// has a folder, a SQLite database and a loopback port of its own, and ends with
-// the test.
+// ../install.sh builds the program once, in the user's cache folder. If it is missing,
+// [Start] skips the test. Each server has its own folder, SQLite database and loopback
+// port, and is stopped at the end of the test.
 //
 //	server := giteatest.Start(t)
 //	ada := server.User(t, "ada")
@@ -40,7 +39,7 @@ const Version = "1.25.5"
 
 // A Server is a running Gitea.
 type Server struct {
-	URL   string // as http://127.0.0.1:40123, without a slash at the end
+	URL   string // for example http://127.0.0.1:40123, without a slash at the end
 	Admin User
 
 	dir string
@@ -51,7 +50,7 @@ type Server struct {
 type User struct {
 	Name     string
 	Password string
-	Token    string // may do everything that the user may
+	Token    string // has all permissions of the user
 }
 
 // A Repo is a repository on the server.
@@ -60,7 +59,7 @@ type Repo struct {
 	CloneURL    string // without user and token
 }
 
-// Folder returns where install.sh puts Gitea, and whether it is there.
+// Folder returns the folder into which install.sh installs Gitea, and whether it is installed.
 func Folder() (dir string, installed bool) {
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" {
@@ -75,9 +74,8 @@ func Folder() (dir string, installed bool) {
 	return dir, err == nil && info.Mode().IsRegular()
 }
 
-// Start starts a server, waits until it answers, and stops it when the test
-// ends. The test is skipped where Gitea is not installed. settings are added to
-// its app.ini.
+// Start starts a server, waits until it responds, and stops it when the test ends. It skips
+// the test if Gitea is not installed. settings are appended to app.ini.
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	install, ok := Folder()
@@ -174,15 +172,15 @@ func (s *Server) wait(ended <-chan error) error {
 		}
 		select {
 		case err := <-ended:
-			return fmt.Errorf("gitea ended: %v", err)
+			return fmt.Errorf("gitea exited: %v", err)
 		case <-ctx.Done():
-			return errors.New("gitea did not answer within a minute")
+			return errors.New("gitea did not respond within a minute")
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// Dir is where the server keeps all that it has.
+// Dir returns the folder with all data of the server.
 func (s *Server) Dir() string { return s.dir }
 
 func freePort() (int, error) {
@@ -199,7 +197,7 @@ func tail(path string) string {
 	return string(data[max(0, len(data)-8<<10):])
 }
 
-// Everything that a test does not need is off.
+// appINI disables everything that tests do not need.
 const appINI = `
 RUN_USER = {user}
 RUN_MODE = prod
@@ -254,9 +252,9 @@ ENABLED = false
 ENABLE_SITEMAP = false
 `
 
-// SSHKey makes an SSH key of type ed25519 without a passphrase, and returns the
-// private key's file; the public one has .pub behind its name. The test is
-// skipped where there is no ssh-keygen.
+// SSHKey generates an ed25519 SSH key without a passphrase, and returns the path of the
+// private key; the public key is in the same path with .pub appended. It skips the test if
+// there is no ssh-keygen.
 func SSHKey(t testing.TB) string {
 	t.Helper()
 	if _, err := exec.LookPath("ssh-keygen"); err != nil {
@@ -270,8 +268,8 @@ func SSHKey(t testing.TB) string {
 	return path
 }
 
-// SignsMerges are the settings of a server that signs all its merge commits
-// itself, with a key from [SSHKey].
+// SignsMerges returns settings with which the server signs all its merge commits, with a key
+// from [SSHKey].
 func SignsMerges(key string) string {
 	return "[repository.signing]\nSIGNING_FORMAT = ssh\nSIGNING_KEY = " + key +
 		".pub\nSIGNING_NAME = Gitea\nSIGNING_EMAIL = gitea@example.com\nMERGES = always\n"
@@ -288,8 +286,8 @@ func (s *Server) AddKey(t testing.TB, as User, key string) {
 		"key": string(public)}, nil)
 }
 
-// VerifyKey proves that a user has a key, as the user's settings ask it: Gitea
-// offers it to browsers alone.
+// VerifyKey verifies a user's key through the web pages of the user's settings. Gitea has no
+// API for it.
 func (s *Server) VerifyKey(t testing.TB, as User, key string) {
 	t.Helper()
 	public, err := os.ReadFile(key + ".pub")
@@ -347,13 +345,13 @@ func (s *Server) VerifyKey(t testing.TB, as User, key string) {
 	text = form("/user/settings/keys", url.Values{"type": {"verify_ssh"}, "title": {"none"},
 		"content": {string(public)}, "fingerprint": {fingerprint}, "signature": {string(signature)}})
 	if !strings.Contains(text, "has been verified") {
-		t.Fatal("Gitea does not say that it has verified the key")
+		t.Fatal("Gitea did not verify the key")
 	}
 }
 
-// Call calls the API, as "POST", "/repos/ada/intent/forks", in the name of a
-// user. in is sent as JSON unless it is nil; the answer is read into out unless
-// that is nil. A status of 300 or more is an error that holds the answer.
+// Call calls the API as a user, for example with "POST", "/repos/ada/intent/forks". in is
+// sent as JSON unless it is nil; the response is decoded into out unless that is nil. A
+// status of 300 or more is an error that contains the response.
 func (s *Server) Call(as User, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -398,7 +396,7 @@ func (s *Server) must(t testing.TB, as User, method, path string, in, out any) {
 	}
 }
 
-// User makes a user.
+// User creates a user with a token.
 func (s *Server) User(t testing.TB, name string) User {
 	t.Helper()
 	u := User{Name: name, Password: name + "-password"}
@@ -413,14 +411,14 @@ func (s *Server) User(t testing.TB, name string) User {
 	return u
 }
 
-// Repo makes an empty private repository whose default branch is main.
+// Repo creates an empty private repository with the default branch main.
 func (s *Server) Repo(t testing.TB, owner User, name string) Repo {
 	t.Helper()
 	return s.repo(t, owner, "POST", "/user/repos", map[string]any{"name": name, "private": true,
 		"default_branch": "main"})
 }
 
-// Fork makes a fork of a repository that the user may read.
+// Fork creates a fork of a repository that the user can read.
 func (s *Server) Fork(t testing.TB, as User, of Repo) Repo {
 	t.Helper()
 	return s.repo(t, as, "POST", "/repos/"+of.Owner+"/"+of.Name+"/forks", map[string]any{})
@@ -446,8 +444,8 @@ func (s *Server) Allow(t testing.TB, r Repo, u User, permission string) {
 		map[string]any{"permission": permission}, nil)
 }
 
-// Protect protects a branch: nobody may push to it, and a pull request is
-// merged only when the status checks have passed.
+// Protect protects a branch: nobody can push to it, and pull requests can only be merged
+// after the status checks have passed.
 func (s *Server) Protect(t testing.TB, r Repo, branch string, checks ...string) {
 	t.Helper()
 	s.must(t, s.Admin, "POST", "/repos/"+r.Owner+"/"+r.Name+"/branch_protections", map[string]any{
@@ -457,7 +455,7 @@ func (s *Server) Protect(t testing.TB, r Repo, branch string, checks ...string) 
 	}, nil)
 }
 
-// Hook makes a webhook for pushes, pull requests and comments.
+// Hook creates a webhook for pushes, pull requests and comments.
 func (s *Server) Hook(t testing.TB, r Repo, target, secret string) {
 	t.Helper()
 	s.must(t, s.Admin, "POST", "/repos/"+r.Owner+"/"+r.Name+"/hooks", map[string]any{
@@ -467,8 +465,8 @@ func (s *Server) Hook(t testing.TB, r Repo, target, secret string) {
 	}, nil)
 }
 
-// PullRequest opens a pull request in the name of a user; head is a branch, or
-// user:branch for one of a fork. It returns its number.
+// PullRequest opens a pull request as a user and returns its number. head is a branch, or
+// user:branch for a branch of a fork.
 func (s *Server) PullRequest(t testing.TB, as User, r Repo, head, base, title string) int {
 	t.Helper()
 	var made struct {
@@ -479,13 +477,13 @@ func (s *Server) PullRequest(t testing.TB, as User, r Repo, head, base, title st
 	return made.Number
 }
 
-// Merge asks the server to merge a pull request; the error is its refusal.
+// Merge merges a pull request. The error contains the server's reason for a refusal.
 func (s *Server) Merge(as User, r Repo, number int) error {
 	return s.Call(as, "POST", fmt.Sprintf("/repos/%s/%s/pulls/%d/merge", r.Owner, r.Name, number),
 		map[string]any{"Do": "merge"}, nil)
 }
 
-// A Status is a commit status, as the server shows it.
+// A Status is a commit status.
 type Status struct {
 	Context     string `json:"context"`
 	State       string `json:"status"`
@@ -526,8 +524,8 @@ func (s *Server) Comments(t testing.TB, r Repo, number int) []Comment {
 	return list
 }
 
-// Say comments on a pull request.
-func (s *Server) Say(t testing.TB, as User, r Repo, number int, text string) Comment {
+// PostComment adds a comment to a pull request.
+func (s *Server) PostComment(t testing.TB, as User, r Repo, number int, text string) Comment {
 	t.Helper()
 	var made Comment
 	s.must(t, as, "POST", fmt.Sprintf("/repos/%s/%s/issues/%d/comments", r.Owner, r.Name, number),
@@ -535,8 +533,7 @@ func (s *Server) Say(t testing.TB, as User, r Repo, number int, text string) Com
 	return made
 }
 
-// PushURL returns the repository's address with a user's token in it, for the
-// git command of a test.
+// PushURL returns the repository's address with a user's token, for git commands of tests.
 func (s *Server) PushURL(r Repo, as User) string {
 	u, err := url.Parse(r.CloneURL)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestServer goes once through what the other tests build on.
+// TestServer checks the functions that other tests use.
 func TestServer(t *testing.T) {
 	s := Start(t)
 	ada, bob := s.User(t, "ada"), s.User(t, "bob")
@@ -31,7 +31,7 @@ func TestServer(t *testing.T) {
 	s.Protect(t, r, "main", "aob/release")
 	git("commit", "-q", "--allow-empty", "-m", "second")
 	if out, err := exec.Command("git", "-C", work, "push", s.PushURL(r, ada), "main").CombinedOutput(); err == nil {
-		t.Errorf("a push to a protected branch went through: %s", out)
+		t.Errorf("a push to a protected branch succeeded: %s", out)
 	}
 	git("push", "-q", s.PushURL(r, ada), "HEAD:refs/heads/side")
 	pr := s.PullRequest(t, ada, r, "side", "main", "Second")
@@ -52,7 +52,7 @@ func TestServer(t *testing.T) {
 	if f := s.Fork(t, bob, r); f.Owner != "bob" || filepath.Base(f.CloneURL) != "intent.git" {
 		t.Errorf("the fork is %v", f)
 	}
-	s.Say(t, bob, r, pr, "nice")
+	s.PostComment(t, bob, r, pr, "nice")
 	if list := s.Comments(t, r, pr); len(list) != 1 || list[0].Body != "nice" || list[0].User.Login != "bob" {
 		t.Errorf("the comments are %v", list)
 	}
