@@ -195,7 +195,7 @@ func (m *Mirror) Moved(base, removed, changed string) ([]string, error) {
 		if withinBudget() {
 			return nil
 		}
-		return TreeError{delivery.Blockedf("make a new branch from main, and bring the changes there",
+		return TreeError{delivery.Blockedf("make a new branch from main with the same changes",
 			"the folders of %.10s take more than %d MiB to compare", changed, maxWork>>20), true}
 	})
 	return list, err

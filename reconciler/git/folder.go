@@ -482,7 +482,7 @@ func (s *folderState) equal(other *folderState) bool {
 // alternates returns the object folders of a repository's alternates, recursively and in
 // git's order. lost describes those that do not exist.
 func alternates(objects string) (dirs, lost []string, err error) {
-	seen := map[string]bool{}
+	visited := map[string]bool{}
 	var add func(objects string, depth int) error
 	add = func(objects string, depth int) error {
 		path := filepath.Join(objects, "info", "alternates")
@@ -502,10 +502,10 @@ func alternates(objects string) (dirs, lost []string, err error) {
 				lost = append(lost, fmt.Sprintf("%s names the folder %q, which does not exist", path, to))
 				continue
 			}
-			if seen[real] {
+			if visited[real] {
 				continue
 			}
-			seen[real] = true
+			visited[real] = true
 			if len(dirs) >= 64 || depth >= maxSymbolic {
 				return delivery.Blockedf("repack it with `git repack -a -d`, and remove the file",
 					"%s leads to too many other repositories", path)
@@ -518,7 +518,7 @@ func alternates(objects string) (dirs, lost []string, err error) {
 		return nil
 	}
 	if real, err := filepath.EvalSymlinks(objects); err == nil {
-		seen[real] = true
+		visited[real] = true
 	}
 	err = add(objects, 0)
 	return dirs, lost, err

@@ -114,7 +114,7 @@ func private(path string) error {
 // Close closes the file.
 func (l *Ledger) Close() error { return l.db.Close() }
 
-const freeSpace = "free some space; aob goes on by itself"
+const freeSpace = "free some space; aob then continues by itself"
 
 // explain turns errors that only a person can resolve into [delivery.Blocked].
 func (l *Ledger) explain(err error) error {

@@ -179,7 +179,7 @@ func TestFullDisk(t *testing.T) {
 				for i := 0; i < 1000 && err == nil; i++ {
 					err = l.PutRecord(t.Context(), fmt.Sprint("status/", i), strings.Repeat("x", 1000), time.Unix(0, 0))
 				}
-				if want := "is full; free some space; aob goes on by itself"; err == nil ||
+				if want := "is full; free some space; aob then continues by itself"; err == nil ||
 					!strings.HasSuffix(err.Error(), want) {
 					t.Errorf("%d KiB free, writing: %v", free, err)
 				}

@@ -1,7 +1,7 @@
-"""Mean average precision as COCO defines it, to about 1e-3: enough to choose an epoch, never evidence.
+"""Mean average precision as COCO defines it, accurate to about 1e-3: for choosing an epoch, not as evidence.
 
-Boxes are (x1, y1, x2, y2). Area ranges, crowds' special IoU and recall figures are left out: a crowd is a region in
-which unmatched detections are not counted.
+Boxes are (x1, y1, x2, y2). Area ranges and recall are not implemented. Unmatched detections in a crowd region are
+ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST_DETECTIONS = 100
 
 
 class Truth(NamedTuple):
-    """What is in one image: boxes [G,4], labels [G], and which of them are crowds [G]."""
+    """The ground truth of one image: boxes [G,4], labels [G], and which of them are crowds [G]."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -24,7 +24,7 @@ class Truth(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was detected in one image: boxes [D,4], labels [D], scores [D]."""
+    """The detections in one image: boxes [D,4], labels [D], scores [D]."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 
 class Score(NamedTuple):
-    """mAP over the thresholds .50 to .95 and at .50, and AP per class; None where there is no truth to find."""
+    """mAP over the thresholds .50 to .95 and at .50, and AP per class; None if there is no ground truth."""
 
     map: float | None
     map50: float | None
@@ -40,7 +40,7 @@ class Score(NamedTuple):
 
 
 def overlaps(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """IoU of each detection with each truth, [D,G]; with a crowd, the share of the detection that lies in it."""
+    """IoU of each detection with each truth, [D,G]; for a crowd, the share of the detection inside it."""
     low = np.maximum(found[:, None, :2], truth[None, :, :2])
     high = np.minimum(found[:, None, 2:], truth[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(2)
@@ -50,7 +50,8 @@ def overlaps(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndar
 
 
 def match(iou: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Matches detections, best first, to truths: for each threshold and detection, whether it hit, and is ignored."""
+    """Matches detections, best first, to truths; returns for each threshold and detection whether it is a true
+    positive, and whether it is ignored."""
     detections, truths = iou.shape
     hit = np.zeros((len(THRESHOLDS), detections), bool)
     ignored = np.zeros_like(hit)
@@ -85,7 +86,7 @@ def average_precision(scores: np.ndarray, hit: np.ndarray, ignored: np.ndarray, 
 
 
 def evaluate(truths: Sequence[Truth], found: Sequence[Found], classes: int) -> Score:
-    """Scores the detections of all images; both sequences are in the same order of images."""
+    """Scores the detections of all images. Both sequences have the same order of images."""
     per_class: list[np.ndarray | None] = []
     for c in range(classes):
         scores, hits, ignores, total = [np.zeros(0)], [], [], 0

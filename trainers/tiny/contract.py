@@ -1,7 +1,7 @@
-"""The run contract: what run.json may say, and the files through which a run is watched.
+"""The run contract: the fields of run.json, and the files that report the progress of a run.
 
-A run is one call of the trainer with one `run.json`. All that it knows about the world is in that file, and all that
-the world learns about it is in the output folder. Files are replaced whole, so that a reader never sees half of one.
+A run is one call of the trainer with one `run.json`. That file is its only input besides the dataset, and the output
+folder is its only output. Files are replaced atomically.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ HEARTBEAT_SECONDS = 1.0
 
 
 class BadRun(Exception):
-    """run.json, or what it points at, cannot be used; the message says which part and why."""
+    """run.json, or a file or folder that it names, cannot be used; the message says which part and why."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images per change of the weights, and images at a time in memory."""
+    """Images per optimizer step (effective), and images per forward pass (step)."""
 
     effective: int
     step: int
@@ -45,7 +45,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Args:
-    """The trainer's own knobs; schema.json says what each means."""
+    """The trainer's own settings, described in schema.json."""
 
     shortSide: int | None
     channels: int
@@ -78,14 +78,14 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """A digest of what decides the result; where the files lie does not."""
+        """A digest of everything that affects the result. Paths do not."""
         parts = asdict(self)
         del parts["dataset"], parts["output"]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class _Fields:
-    """Takes fields out of a JSON object one by one; what is left at the end is unknown."""
+    """Takes fields out of a JSON object one by one. Fields that are left at the end are unknown."""
 
     def __init__(self, where: str, value: Any) -> None:
         if not isinstance(value, dict):
@@ -96,7 +96,7 @@ class _Fields:
         return f"{self._where}.{name}" if self._where else name
 
     def take(self, name: str, check: Callable[[Any], Any], *default: Any) -> Any:
-        """The field's checked value; without a default it must be there."""
+        """Returns the field's checked value. Without a default, the field is required."""
         self._known.append(name)
         if name not in self._left:
             if default:
@@ -170,7 +170,7 @@ def _classes(value: Any) -> list[str]:
 
 
 def read_run(file: Path) -> Run:
-    """Reads run.json and fills in the defaults; raises BadRun on the first thing that is wrong."""
+    """Reads run.json and adds the defaults. Raises BadRun with the first error."""
     try:
         document = json.loads(file.read_bytes())
     except OSError as e:
@@ -238,7 +238,7 @@ def _read(document: Any) -> Run:
 
 
 def replace(file: Path, content: bytes) -> None:
-    """Puts content in the file's place so that neither a reader nor a crash sees less than a whole file."""
+    """Replaces a file atomically and durably."""
     part = file.with_name(f".{file.name}.part")
     with open(part, "wb") as f:
         f.write(content)
@@ -254,24 +254,24 @@ def replace(file: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Holds the output folder for this process alone; the lock goes with the process, however it ends."""
+    """Holds an exclusive lock on the output folder. The kernel releases it when the process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
         raise BadRun(f"{folder}: {e.strerror}") from None
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BadRun(f"{folder}: another trainer is at work there") from None
+            raise BadRun(f"{folder}: another trainer is running there") from None
         yield
     finally:
-        os.close(held)
+        os.close(lock)
 
 
 class Log:
-    """Lines to log.txt and to standard output; a closed standard output stops no training."""
+    """Writes lines to log.txt and to standard output. Training continues if standard output is closed."""
 
     def __init__(self, file: Path) -> None:
         self._file = open(file, "a", encoding="utf-8")
@@ -290,14 +290,14 @@ class Log:
             sys.stdout.write(stamped)
             sys.stdout.flush()
         except OSError:
-            # Whoever listened is gone; without this, the flush at exit would fail again and change the exit status.
+            # Standard output is closed. Without this, the flush at exit would fail again and change the exit status.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Status:
-    """status.json: where the run is, rewritten every second with a new heartbeat.
+    """status.json: the progress of the run, rewritten every second with a new heartbeat.
 
-    The heartbeat says that the process lives; `batch` moves only when the training does.
+    The heartbeat shows that the process is alive. `batch` shows that the training makes progress.
     """
 
     def __init__(self, file: Path, epochs: int) -> None:
@@ -319,18 +319,18 @@ class Status:
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
-    def note(self, **fields: Any) -> None:
-        """Changes fields; the next heartbeat carries them."""
+    def update(self, **fields: Any) -> None:
+        """Changes fields. They are written with the next heartbeat."""
         with self._lock:
             self._fields.update(fields)
 
     def enter(self, phase: str, message: str = "") -> None:
-        """Changes the phase, at once."""
-        self.note(phase=phase, message=message)
+        """Changes the phase and writes the file at once."""
+        self.update(phase=phase, message=message)
         self._write()
 
     def close(self) -> None:
-        """Ends the heartbeat; status.json keeps what it says."""
+        """Ends the heartbeat. status.json keeps its content."""
         self._stop.set()
         self._thread.join()
 
@@ -343,7 +343,7 @@ class Status:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
                 self._write()
-            except OSError as e:  # a full disk is the main loop's to report
+            except OSError as e:  # the main loop reports a full disk
                 print(f"status.json: {e}", file=sys.stderr)
 
 

@@ -1,7 +1,7 @@
-"""Datasets in COCO layout, as the tiny trainer sees them: checked, resized once, augmented a batch at a time.
+"""Reads datasets in COCO layout: checks and resizes them once, and augments one batch at a time.
 
-A split is a folder with `_annotations.coco.json` and the images beside it. Boxes are kept as (x1, y1, x2, y2) in 0..1
-of the image. Everything random comes from the generator that the caller hands in.
+A split is a folder with `_annotations.coco.json` and the images. Boxes are (x1, y1, x2, y2) in 0..1 of the image. All
+random numbers come from the generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ ANNOTATIONS = "_annotations.coco.json"
 MOST_ANNOTATION_BYTES = 1 << 30
 MOST_PIXELS = 100_000_000
 
-# An object of which less than this share is left in view is neither an example nor background.
+# An object with a smaller visible share than this is ignored: it is neither an example nor background.
 LEAST_VISIBLE = 0.35
-# How much of an object's width and height the Gaussian of its centre spans (TTFNet's alpha).
+# Share of an object's width and height that the Gaussian of its centre covers (TTFNet's alpha).
 MIDDLE = 0.54
 
 
 class BadData(Exception):
-    """The dataset cannot be trained on; the message says what and where."""
+    """The dataset cannot be used for training; the message says what is wrong and where."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a split and what is in it."""
+    """One image of a split with its ground truth."""
 
     path: Path
     width: int
@@ -48,24 +48,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class Split:
-    """All images of a split, in the order of their ids, and how many unusable boxes were left out."""
+    """All images of a split, in the order of their ids, and the number of boxes without area that were left out."""
 
     pictures: list[Picture]
     dropped: int
 
     def objects(self, classes: int) -> list[int]:
-        """How many objects of each class there are, crowds not counted."""
+        """The number of objects of each class, without crowds."""
         labels = [p.truth.labels[~p.truth.crowd] for p in self.pictures]
         return np.bincount(np.concatenate(labels), minlength=classes).tolist()
 
 
 def read_split(folder: Path, classes: Sequence[str]) -> Split:
-    """Reads and checks one split; raises BadData with the file and the entry at fault."""
+    """Reads and checks one split. Raises BadData with the file and the wrong entry."""
     file = folder / ANNOTATIONS
     try:
         size = file.stat().st_size
         if size > MOST_ANNOTATION_BYTES:
-            raise BadData(f"{file}: {size} bytes are more than the {MOST_ANNOTATION_BYTES} that are read")
+            raise BadData(f"{file}: {size} bytes, the maximum is {MOST_ANNOTATION_BYTES}")
         document = json.loads(file.read_bytes())
     except OSError as e:
         raise BadData(f"{file}: {e.strerror}") from None
@@ -142,9 +142,9 @@ def _finite(value: object) -> bool:
 
 
 def input_size(pictures: Sequence[Picture], long_side: int, short_side: int | None) -> tuple[int, int]:
-    """Height and width of the model's input: the long side as given, the short one from the images' median shape.
+    """Height and width of the model's input, both multiples of 32.
 
-    Both are multiples of 32; without a short side, it is the nearest that keeps the median aspect ratio.
+    Without a short side, it is the one that is nearest to the median aspect ratio of the images.
     """
     ratio = float(np.median([p.width / p.height for p in pictures]))
     if short_side is None:
@@ -154,7 +154,7 @@ def input_size(pictures: Sequence[Picture], long_side: int, short_side: int | No
 
 
 def load(picture: Picture, height: int, width: int) -> Tensor:
-    """Decodes one image and stretches it to uint8 [3,height,width], by the resize that the exported model names."""
+    """Decodes and resizes one image to uint8 [3,height,width], with the algorithm in the exported model's metadata."""
     try:
         with Image.open(picture.path) as image:
             if image.size != (picture.width, picture.height):
@@ -166,7 +166,7 @@ def load(picture: Picture, height: int, width: int) -> Tensor:
             pixels = np.array(image.convert("RGB"))
     except BadData:
         raise
-    except Exception as e:  # PIL's decoders raise whatever the broken file makes them raise
+    except Exception as e:  # PIL's decoders raise many types of exceptions on damaged files
         raise BadData(f"{picture.path}: cannot be read as an image: {e}") from None
     exact = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     exact = F.interpolate(exact, (height, width), mode="bilinear", align_corners=False, antialias=False)
@@ -174,7 +174,7 @@ def load(picture: Picture, height: int, width: int) -> Tensor:
 
 
 class Images:
-    """The resized images of a split: the first ones in memory up to a bound, the rest decoded again when asked for."""
+    """The resized images of a split. The first ones are kept in memory, up to a limit; others are decoded each time."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class Images:
         threads: int,
         between: Callable[[], None],
     ) -> None:
-        """Decodes what fits on several threads, and calls between() now and then, which may raise to end it."""
+        """Decodes the images that fit, on several threads. Calls between() regularly, which may raise to stop it."""
         self.pictures = pictures
         self._size = (height, width)
         self._pool = ThreadPoolExecutor(threads)
@@ -219,7 +219,7 @@ class Images:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 or float 0..255 [N,3,H,W] to the network's input."""
+    """Converts uint8 or float 0..255 [N,3,H,W] to the network's input."""
     mean = torch.tensor(MEAN).mul(255)[:, None, None]
     std = torch.tensor(STD).mul(255)[:, None, None]
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -227,7 +227,7 @@ def normalised(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training images are changed: chances of flips, largest zoom factor, strength of colour changes."""
+    """Probabilities of flips, maximum zoom factor, and strength of colour changes."""
 
     hflip: float
     vflip: float
@@ -238,9 +238,9 @@ class Augmentation:
 def augment(
     images: Tensor, truths: Sequence[Truth], how: Augmentation, random: np.random.Generator
 ) -> tuple[Tensor, list[Truth]]:
-    """Flips, zooms in or out, moves and recolours a batch; returns the network's input and the boxes that go with it.
+    """Flips, zooms, moves and recolours a batch. Returns the network's input and the transformed ground truth.
 
-    Boxes that leave the view, or mostly so, become crowds: nothing is learnt there.
+    Boxes that are mostly outside the image become crowds, so that they are ignored.
     """
     n = len(images)
     flip = np.where(random.random((n, 2)) < (how.hflip, how.vflip), -1.0, 1.0)
@@ -264,7 +264,7 @@ def augment(
         x = mean + (x - mean) * contrast
         grey = x.mean(1, keepdim=True)
         x = grey + (x - grey) * saturation
-    # Outside the image the grid gives 0, which after normalisation is the mean colour.
+    # Outside the image, grid_sample returns 0, which is the mean colour after normalisation.
     x = normalised(x.clamp_(0, 255))
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -282,7 +282,7 @@ def augment(
 
 @dataclass(frozen=True)
 class Targets:
-    """What the network should say about a batch; see model.heat_loss and model.box_loss for the shapes."""
+    """The targets of a batch; see model.heat_loss and model.box_loss for the shapes."""
 
     heat: Tensor
     heat_weight: Tensor
@@ -292,7 +292,7 @@ class Targets:
 
 
 def targets(truths: Sequence[Truth], classes: int, height: int, width: int) -> Targets:
-    """Draws the targets of a batch for images of the given size."""
+    """Computes the targets of a batch for images of the given size."""
     n, h, w = len(truths), height // STRIDE, width // STRIDE
     heat = np.zeros((n, classes, h, w), np.float32)
     heat_weight = np.ones((n, classes, h, w), np.float32)
@@ -311,7 +311,7 @@ def targets(truths: Sequence[Truth], classes: int, height: int, width: int) -> T
         if not len(cells):
             continue
         size = cells[:, 2:] - cells[:, :2]
-        order = np.argsort(-size.prod(1), kind="stable")  # the smaller object owns a contested cell
+        order = np.argsort(-size.prod(1), kind="stable")  # a cell in several objects belongs to the smallest
         cells, labels, size = cells[order], labels[order], size[order]
         middle = ((cells[:, :2] + cells[:, 2:]) / 2).astype(int).clip(0, (w - 1, h - 1))
         reach = (size / 2 * MIDDLE).astype(int)
@@ -330,14 +330,14 @@ def targets(truths: Sequence[Truth], classes: int, height: int, width: int) -> T
 
 
 def _bell(cells: np.ndarray, middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """A Gaussian of height 1 around each middle, cut off at its reach: [objects, cells]."""
+    """A Gaussian with maximum 1 around each middle, cut off at its reach: [objects, cells]."""
     away = np.abs(cells[None] - middle[:, None])
     sigma = (2 * reach[:, None] + 1) / 6
     return np.where(away <= reach[:, None], np.exp(-((away / sigma) ** 2) / 2), 0).astype(np.float32)
 
 
 def typical_log_sides(pictures: Sequence[Picture], height: int, width: int) -> Tensor:
-    """Where box learning starts: the log of half the median object's width and height in cells, for the four sides."""
+    """Initial values for the four sides: the log of half the median object's width and height in cells."""
     half = np.concatenate([(p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[~p.truth.crowd] for p in pictures])
     cells = np.median(half, 0) / 2 * (width / STRIDE, height / STRIDE)
     return torch.tensor(np.log(np.maximum(np.tile(cells, 2), 0.5)), dtype=torch.float32)

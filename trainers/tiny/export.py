@@ -1,4 +1,4 @@
-"""The trained detector as an ONNX file that says in its metadata how to feed and read it."""
+"""Exports the trained detector as an ONNX file whose metadata describes its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def metadata(model: Deployed, height: int, width: int, classes: list[str]) -> di
 
 
 def to_onnx(model: Deployed, height: int, width: int, classes: list[str]) -> bytes:
-    """The ONNX file's bytes; the same weights give the same bytes."""
+    """Returns the ONNX file's bytes. The same weights give the same bytes."""
     model.eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -57,7 +57,7 @@ def to_onnx(model: Deployed, height: int, width: int, classes: list[str]) -> byt
             dynamic_axes={name: {0: "batch"} for name in (INPUT, BOXES, LOGITS)},
         )
     graph = onnx.load_model_from_string(buffer.getvalue())
-    # The exporter leaves the outputs' fixed sizes open.
+    # The exporter does not set the outputs' fixed sizes.
     for output, last in zip(graph.graph.output, (4, len(classes) + 1)):
         for dimension, size in zip(output.type.tensor_type.shape.dim[1:], (model.queries, last)):
             dimension.dim_value = size

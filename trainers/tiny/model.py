@@ -1,12 +1,12 @@
 """The tiny detector: a small convolutional network that finds the centres of objects.
 
-The body halves the image five times and climbs back to stride 4, where every cell says, per class, how much it looks
-like the centre of an object, and how far the four sides of that object are from the cell. The targets follow TTFNet
-(Liu et al., 2020): Gaussians that grow with the object, and a box loss over the middle of it, which learns far faster
-than one cell an object, and speed of learning is what a CPU needs.
+The backbone halves the image five times, and a top-down path returns to stride 4. There, every cell predicts a score
+per class for being the centre of an object, and the distances to the four sides of that object. The targets follow
+TTFNet (Liu et al., 2020): Gaussians that grow with the object, and a box loss over the middle of it. This learns much
+faster than one cell per object, which matters on a CPU.
 
-`Detector` gives the raw maps. `Deployed` wraps it with everything that follows up to RF-DETR's outputs, so that the
-exported graph needs nothing after it but a sigmoid and a top-k.
+`Detector` returns the raw maps. `Deployed` adds everything up to RF-DETR's outputs, so that the exported graph only
+needs a sigmoid and a top-k after it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ COARSEST = 32
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# How steeply logits fall beside a peak, and how low at most; the background is below all of them.
+# Slope and minimum of the logits beside a peak. The background logit is below all of them.
 STEEPNESS, LOWEST, BACKGROUND = 50.0, -30.0, -50.0
 
-# A box reaches at most e^7 cells from its centre: enough for any image, and small enough to keep exp() finite.
+# A side is at most e^7 cells from the centre: enough for any image, and small enough to keep exp() finite.
 LARGEST_LOG_SIDE = 7.0
 
 
@@ -81,12 +81,12 @@ class Detector(nn.Module):
                     nn.init.zeros_(module.bias)
         for head in (self.heat, self.sides):
             nn.init.normal_(head.weight, std=0.01)
-        nn.init.constant_(self.heat.bias, -math.log(99))  # every cell starts as "1 % an object"
+        nn.init.constant_(self.heat.bias, -math.log(99))  # a score of 1 % in every cell
         nn.init.zeros_(self.context.weight)
         nn.init.zeros_(self.context.bias)
 
     def start_sides(self, log_sides: Tensor) -> None:
-        """Starts all boxes at a typical object's size: the four log distances, in cells."""
+        """Sets the initial boxes to a typical object's size: the four log distances, in cells."""
         with torch.no_grad():
             self.sides.bias.copy_(log_sides)
 
@@ -96,7 +96,7 @@ class Detector(nn.Module):
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        x = x + self.context(x.mean((2, 3)))[:, :, None, None]  # what the whole image looks like
+        x = x + self.context(x.mean((2, 3)))[:, :, None, None]  # global context
         x = self.laterals[-1](x)
         for i in (2, 1, 0):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -116,14 +116,14 @@ def boxes(log_sides: Tensor, h: int, w: int) -> Tensor:
 class Deployed(nn.Module):
     """The detector with RF-DETR's outputs: `dets` [N,Q,4] (cx,cy,w,h in 0..1) and `labels` [N,Q,C+1] raw logits.
 
-    The queries are the cells with the highest logits, in the order of the grid, after every cell that is no local
-    maximum of a class has had that class's logit lowered, the more the further it is below its highest neighbour. There
-    is no threshold in this and no order by score: two engines that differ in the last bits of a sum differ in the last
-    bits of the outputs, and hardly ever in which query is which.
+    First, every cell that is not a local maximum of a class gets a lower logit for that class, in proportion to the
+    difference from its highest neighbour. The queries are then the cells with the highest logits, in the order of the
+    grid. There is no threshold and no sorting by score, so two engines whose sums differ in the last bits return
+    outputs that differ in the last bits, and almost always the same queries in the same order.
     """
 
     def __init__(self, detector: Detector, queries: int, height: int, width: int) -> None:
-        """For images of one size only: the graph holds the grid as a constant."""
+        """For images of one size only, because the grid is a constant in the graph."""
         super().__init__()
         self.detector = detector
         self.h, self.w = height // STRIDE, width // STRIDE
@@ -147,9 +147,9 @@ class Deployed(nn.Module):
 
 
 def heat_loss(heat: Tensor, target: Tensor, weight: Tensor, objects: float) -> Tensor:
-    """CenterNet's focal loss: cells with target 1 are objects, others count the less the nearer they are to one.
+    """CenterNet's focal loss: cells with target 1 are objects; the weight of others falls with their target.
 
-    weight is 0 where nothing is known (crowds, objects mostly cut off), else 1.
+    weight is 0 in regions to ignore (crowds, objects mostly cut off), else 1.
     """
     probability = heat.sigmoid()
     centre = target.eq(1).to(heat.dtype)

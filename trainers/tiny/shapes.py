@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Draws a small detection dataset: `python3 shapes.py OUTDIR --seed 1 --train 160 --valid 48 --test 96 --size 160x120`.
 
-Filled circles, squares and triangles of many sizes and contrasts on a noisy background, overlapping here and there, and
-among them rings, crosses and outlines that are none of the three. The same arguments give the same bytes. OUTDIR gets
-{train,valid,test}/_annotations.coco.json with the images beside it; it appears when it is complete.
+The images contain filled circles, squares and triangles of many sizes and contrasts on a noisy background, some of them
+overlapping, and as distractors rings, crosses and outlines. The same arguments give the same bytes. OUTDIR contains
+{train,valid,test}/_annotations.coco.json with the images in the same folders. It is created atomically.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from PIL import Image
 
 CLASSES = ("circle", "square", "triangle")
 SPLITS = ("train", "valid", "test")
-LEAST_VISIBLE = 0.6  # how much of an object stays in sight when others are drawn over it
+LEAST_VISIBLE = 0.6  # minimum share of an object that stays visible when others are drawn over it
 
 
 def half_planes(points: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """How far each pixel is inside a convex polygon given clockwise in image coordinates; negative outside."""
+    """Distance of each pixel inside a convex polygon, given clockwise in image coordinates; negative outside."""
     inside = np.full(xs.shape, np.inf)
     for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, 0)):
         length = np.hypot(x2 - x1, y2 - y1)
@@ -36,7 +36,7 @@ def half_planes(points: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarra
 def shape(
     kind: str, x: float, y: float, radius: float, turn: float, xs: np.ndarray, ys: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How far each pixel is inside a shape, and the two corners of the box around it."""
+    """Distance of each pixel inside a shape (negative outside), and two corners of its bounding box."""
     if kind == "circle":
         return radius - np.hypot(xs - x, ys - y), np.array((x - radius, y - radius)), np.array((x + radius, y + radius))
     corners, first = {"square": (4, np.pi / 4), "triangle": (3, -np.pi / 2)}[kind]
@@ -46,7 +46,7 @@ def shape(
 
 
 def background(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A greyish slope with soft blotches, [height,width,3] in 0..255."""
+    """A grey gradient with soft spots, [height,width,3] in 0..255."""
     ys, xs = np.mgrid[0:height, 0:width]
     slope = random.uniform(-20, 20, 2)
     grey = random.uniform(90, 165) + slope[0] * (2 * xs / width - 1) + slope[1] * (2 * ys / height - 1)
@@ -57,18 +57,18 @@ def background(random: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def color(random: np.random.Generator, image: np.ndarray, mask: np.ndarray, contrast: float) -> np.ndarray:
-    """A colour about that many grey levels lighter or darker than what the mask covers."""
+    """A colour that is about `contrast` grey levels lighter or darker than the image under the mask."""
     under = (image * mask[:, :, None]).sum((0, 1)) / max(mask.sum(), 1)
     sign = 1 if under.mean() < random.uniform(60, 200) else -1
     return (under + sign * contrast + random.uniform(-25, 25, 3)).clip(0, 255)
 
 
 def draw(random: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, list[tuple[int, list[float]]]]:
-    """One image, uint8 [height,width,3], and its objects: class index and bbox (x, y, w, h) in pixels."""
+    """Draws one image, uint8 [height,width,3], with its objects: class index and bbox (x, y, w, h) in pixels."""
     ys, xs = np.mgrid[0:height, 0:width] + 0.5
     image = background(random, height, width)
     objects: list[tuple[int, list[float]]] = []
-    visible: list[np.ndarray] = []  # what the objects drawn so far still show
+    visible: list[np.ndarray] = []  # masks of the visible parts of the objects drawn so far
     areas: list[float] = []
     unit = min(height, width)
     wanted = 0 if random.random() < 0.05 else int(random.integers(2, 9))
@@ -88,10 +88,10 @@ def draw(random: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
                 aside = np.abs((xs - x) * np.sin(turn) - (ys - y) * np.cos(turn))
                 inside = np.minimum(line - np.minimum(along, aside), radius - np.maximum(along, aside))
         mask = (inside + 0.5).clip(0, 1)
-        left = [seen * (1 - mask) for seen in visible]
+        left = [part * (1 - mask) for part in visible]
         contrast = float(np.exp(random.uniform(np.log(35), np.log(110))))
         fill = color(random, image, mask, contrast)
-        if any(seen.sum() < LEAST_VISIBLE * area for seen, area in zip(left, areas)):
+        if any(part.sum() < LEAST_VISIBLE * area for part, area in zip(left, areas)):
             continue
         visible = left
         image = image + mask[:, :, None] * (fill - image)
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> int:
             for split in SPLITS:
                 write_split(part / split, split, options.seed, getattr(options, split), height, width)
             part.chmod(0o755)
-            os.rename(part, target)  # fails if someone filled the target meanwhile
+            os.rename(part, target)  # fails if the target is not empty any more
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise

@@ -30,7 +30,7 @@ class DatasetTest(WithShapes):
     """Reading, resizing and augmenting images."""
 
     def coco(self, **changes: Any) -> Path:
-        """A split's folder with two small images' annotations, changed as told."""
+        """A split's folder with the annotations of two small images, with changed fields."""
         document = {
             "categories": [{"id": 5, "name": "b"}, {"id": 9, "name": "a"}],
             "images": [{"id": i, "file_name": f"{i}.png", "width": 10, "height": 20} for i in (1, 0)],
@@ -40,7 +40,7 @@ class DatasetTest(WithShapes):
         (self.folder / data.ANNOTATIONS).write_text(json.dumps(document))
         return self.folder
 
-    def test_categories_go_by_name(self) -> None:
+    def test_categories_are_matched_by_name(self) -> None:
         split = data.read_split(self.coco(), ["a", "b"])
         self.assertEqual([p.path.name for p in split.pictures], ["0.png", "1.png"])
         self.assertEqual(split.objects(2), [0, 1])
@@ -95,12 +95,12 @@ class DatasetTest(WithShapes):
         some = [data.Images(pictures, 32, 64, 3 * 32 * 64 * n, 2, lambda: None).take([9, 0, 4]) for n in (0, 5, 12)]
         self.assertTrue(torch.equal(some[0], some[1]) and torch.equal(some[0], some[2]))
 
-    def test_without_augmentation_training_sees_what_the_deployed_model_sees(self) -> None:
+    def test_without_augmentation_the_input_is_that_of_the_deployed_model(self) -> None:
         pictures = data.read_split(self.dataset / "train", CLASSES).pictures[:4]
         raw = torch.stack([data.load(p, 64, 64) for p in pictures])
         still = data.Augmentation(hflip=0, vflip=0, zoom=1, color=0)
-        seen, truths = data.augment(raw, [p.truth for p in pictures], still, np.random.default_rng(1))
-        torch.testing.assert_close(seen, data.normalised(raw), rtol=0, atol=1e-4)
+        images, truths = data.augment(raw, [p.truth for p in pictures], still, np.random.default_rng(1))
+        torch.testing.assert_close(images, data.normalised(raw), rtol=0, atol=1e-4)
         for picture, truth in zip(pictures, truths):
             np.testing.assert_allclose(truth.boxes, picture.truth.boxes, atol=1e-9)
 
@@ -109,13 +109,13 @@ class DatasetTest(WithShapes):
         raw[:, :, 36:60, 48:80] = 255
         truth = Truth(np.array([[48 / 128, 36 / 96, 80 / 128, 60 / 96]]), np.array([0]), np.array([False]))
         how = data.Augmentation(hflip=0.5, vflip=0.5, zoom=1.5, color=0)
-        seen, truths = data.augment(raw, [truth] * 64, how, np.random.default_rng(3))
-        for image, moved in zip(seen, truths):
+        images, truths = data.augment(raw, [truth] * 64, how, np.random.default_rng(3))
+        for image, moved in zip(images, truths):
             ys, xs = np.nonzero(image[0].numpy() > 1)
             bright = [xs.min() / 128, ys.min() / 96, (xs.max() + 1) / 128, (ys.max() + 1) / 96]
             np.testing.assert_allclose(moved.boxes[0], bright, atol=1.5 / 96)
 
-    def test_objects_mostly_out_of_view_teach_nothing(self) -> None:
+    def test_objects_mostly_out_of_view_are_ignored(self) -> None:
         left = Truth(np.array([[0, 0, 0.1, 0.1]]), np.array([0]), np.array([False]))
         raw = torch.zeros(200, 3, 64, 64, dtype=torch.uint8)
         how = data.Augmentation(0, 0, zoom=4, color=0)
@@ -135,34 +135,34 @@ class DatasetTest(WithShapes):
         self.assertEqual(drawn.heat_weight[0, 0, :4, :2].abs().max(), 0)
         self.assertEqual(drawn.heat_weight.eq(0).sum(), 8)
         np.testing.assert_allclose(drawn.box_weight[0].sum(), 2, rtol=1e-5)
-        np.testing.assert_allclose(drawn.boxes[0, :, 8, 8], [8, 8, 9, 9])  # the smaller one owns its cell
+        np.testing.assert_allclose(drawn.boxes[0, :, 8, 8], [8, 8, 9, 9])  # the cell belongs to the smaller object
         np.testing.assert_allclose(drawn.boxes[0, :, 8, 10], [4, 4, 12, 12])
 
 
 class Maps(nn.Module):
-    """Stands in for a trained detector: the same maps for any image."""
+    """Replaces a trained detector: returns the same maps for any image."""
 
     def __init__(self, heat: torch.Tensor, sides: torch.Tensor) -> None:
         super().__init__()
-        self.answer = heat, sides
+        self.maps = heat, sides
         self.heat = nn.Conv2d(1, heat.shape[1], 1)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return tuple(a.expand(len(images), -1, -1, -1) for a in self.answer)
+        return tuple(a.expand(len(images), -1, -1, -1) for a in self.maps)
 
 
 class ModelTest(unittest.TestCase):
-    """The graph that is deployed."""
+    """The exported graph."""
 
     def test_peaks_become_queries(self) -> None:
         heat = torch.full((1, 2, 8, 16), -6.0)
-        heat[0, 1, 2, 5], heat[0, 1, 2, 6], heat[0, 0, 7, 15] = 3.0, 2.0, 1.0  # the second is on the first's slope
+        heat[0, 1, 2, 5], heat[0, 1, 2, 6], heat[0, 0, 7, 15] = 3.0, 2.0, 1.0  # the second is next to the first
         sides = torch.zeros(1, 4, 8, 16)
         sides[0, 2, 2, 5] = math.log(3)
         deployed = model.Deployed(Maps(heat, sides), 300, 32, 64)
         dets, labels = deployed(torch.zeros(2, 3, 32, 64))
         self.assertEqual((dets.shape, labels.shape), ((2, 128, 4), (2, 128, 3)))
-        first, last = 2 * 16 + 5, 7 * 16 + 15  # as many queries as cells: each is its own
+        first, last = 2 * 16 + 5, 7 * 16 + 15  # there are as many queries as cells
         np.testing.assert_allclose(labels[1, first], [-6, 3, model.BACKGROUND])
         np.testing.assert_allclose(dets[1, first], [6.5 / 16, 2.5 / 8, 4 / 16, 2 / 8])
         self.assertEqual(labels[1, last, 0], 1)
@@ -202,14 +202,14 @@ class ModelTest(unittest.TestCase):
             [shape(v) for v in graph.graph.output], [("dets", ["batch", 300, 4]), ("labels", ["batch", 300, 4])]
         )
         self.assertEqual([p.key for p in graph.metadata_props], ["rfdetr_inference"])
-        said = json.loads(graph.metadata_props[0].value)
-        self.assertEqual(said["input_shape"], [-1, 3, 64, 96])
-        self.assertEqual(said["outputs"], {"pred_boxes": "dets", "pred_logits": "labels"})
-        self.assertEqual(said["class_id_to_name"], {"0": "circle", "1": "square", "2": "triangle"})
-        self.assertEqual((said["num_classes"], said["num_select"], said["resize_antialias"]), (3, 300, False))
+        meta = json.loads(graph.metadata_props[0].value)
+        self.assertEqual(meta["input_shape"], [-1, 3, 64, 96])
+        self.assertEqual(meta["outputs"], {"pred_boxes": "dets", "pred_logits": "labels"})
+        self.assertEqual(meta["class_id_to_name"], {"0": "circle", "1": "square", "2": "triangle"})
+        self.assertEqual((meta["num_classes"], meta["num_select"], meta["resize_antialias"]), (3, 300, False))
         self.assertNotIn(str(HERE).encode(), content)
 
-    def test_losses_are_least_where_they_should_be(self) -> None:
+    def test_losses_are_lowest_for_correct_outputs(self) -> None:
         target = data.targets([Truth(np.array([[0.25, 0.25, 0.5, 0.75]]), np.array([0]), np.array([False]))], 1, 64, 64)
         good = torch.where(target.heat == 1, 9.0, -9.0)
         maps = (good, torch.zeros_like(good), -good)
@@ -225,7 +225,7 @@ class ModelTest(unittest.TestCase):
 
 
 class CocoMapTest(unittest.TestCase):
-    """Small cases worked out by hand."""
+    """Small cases computed by hand."""
 
     SQUARE = [0, 0, 10, 10]
     AWAY = [50, 50, 60, 60]
@@ -246,11 +246,11 @@ class CocoMapTest(unittest.TestCase):
             ("nothing found", [square], [], 0, 0),
             ("nothing to find", [], [(square, 0.9)], None, None),
             ("half of two", [square, away], [(square, 0.9)], 51 / 101, 51 / 101),
-            ("a false one first", [square], [(away, 0.9), (square, 0.8)], 0.5, 0.5),
-            ("a false one last", [square], [(square, 0.9), (away, 0.8)], 1, 1),
+            ("a false positive first", [square], [(away, 0.9), (square, 0.8)], 0.5, 0.5),
+            ("a false positive last", [square], [(square, 0.9), (away, 0.8)], 1, 1),
             ("found twice, then the other", [square, away], [(square, 0.9), (square, 0.8), (away, 0.7)],
              (51 + 50 * 2 / 3) / 101, (51 + 50 * 2 / 3) / 101),
-            ("IoU .62 is good for three thresholds", [square], [([0, 0, 10, 6.2], 0.9)], 0.3, 1),
+            ("IoU .62 passes three thresholds", [square], [([0, 0, 10, 6.2], 0.9)], 0.3, 1),
         ):  # fmt: skip
             with self.subTest(name):
                 score = self.score(truth, found)
@@ -260,12 +260,12 @@ class CocoMapTest(unittest.TestCase):
                     self.assertAlmostEqual(score.map, wanted)
                     self.assertAlmostEqual(score.map50, wanted50)
 
-    def test_what_is_found_in_a_crowd_does_not_count(self) -> None:
+    def test_detections_in_a_crowd_are_ignored(self) -> None:
         inside = [52, 52, 54, 54]
         score = self.score([self.SQUARE, self.AWAY], [(inside, 0.9), (inside, 0.8), (self.SQUARE, 0.7)], [False, True])
         self.assertEqual(score.map, 1)
 
-    def test_classes_without_truth_do_not_count(self) -> None:
+    def test_classes_without_truth_are_not_in_the_mean(self) -> None:
         truth = Truth(np.array([self.SQUARE], float), np.array([1]), np.array([False]))
         found = Found(np.array([self.SQUARE, self.SQUARE], float), np.array([0, 1]), np.array([0.9, 0.8]))
         self.assertEqual(coco_map.evaluate([truth], [found], 3), (1, 1, [None, 1, None]))
@@ -292,7 +292,7 @@ class ShapesTest(WithShapes):
             x, y, w, h = annotation["bbox"]
             self.assertTrue(0 <= x and 0 <= y and x + w <= 64.01 and y + h <= 48.01 and w > 0 and h > 0)
 
-    def test_it_refuses_a_folder_with_something_in_it(self) -> None:
+    def test_a_folder_that_is_not_empty_is_refused(self) -> None:
         (self.folder / "mine").write_text("keep")
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors):

@@ -8,7 +8,7 @@ sys.dont_write_bytecode = True
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # for what is so small, more threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # the models are so small that more threads are slower
 
 import contextlib
 import io
@@ -39,7 +39,7 @@ EPOCHS = 8
 
 
 class WithShapes(unittest.TestCase):
-    """Gives each test a folder, and all tests of a class one small dataset."""
+    """Creates a folder for each test, and one small dataset for all tests of a class."""
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -51,7 +51,7 @@ class WithShapes(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def document(self, output: str = "out", **train_fields: Any) -> dict[str, Any]:
-        """What run.json says for a run of seconds."""
+        """The content of run.json for a run of some seconds."""
         fields = {"resolution": 64, "epochs": EPOCHS, "batch": {"effective": 4, "step": 2}, "args": {"channels": 4}}
         fields.update(train_fields)
         return {
@@ -88,7 +88,7 @@ class WithShapes(unittest.TestCase):
         return status, errors.getvalue()
 
     def read(self, name: str, output: str = "out") -> Any:
-        """A JSON file of the output folder."""
+        """Reads a JSON file of the output folder."""
         return json.loads((self.folder / output / name).read_text())
 
     def metrics(self, output: str = "out") -> list[dict[str, Any]]:
@@ -96,9 +96,9 @@ class WithShapes(unittest.TestCase):
 
 
 class RunTest(WithShapes):
-    """Whole runs."""
+    """Complete runs."""
 
-    def test_a_run_leaves_what_the_contract_names(self) -> None:
+    def test_output_files(self) -> None:
         self.assertEqual(self.finish(self.document()), (0, ""))
         names = {f.name for f in (self.folder / "out").iterdir()}
         self.assertEqual(
@@ -125,7 +125,7 @@ class RunTest(WithShapes):
         after = {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in (self.folder / "out").iterdir()}
         self.assertEqual(after, before, "a second start after the end must change nothing")
 
-    def test_stopped_or_killed_and_resumed_it_ends_as_if_nothing_had_happened(self) -> None:
+    def test_a_resumed_run_gives_the_same_result(self) -> None:
         whole = self.start(self.document("whole"))
         self.assertEqual((whole.communicate()[1], whole.returncode), ("", 0))
         for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
@@ -147,7 +147,7 @@ class RunTest(WithShapes):
                 models = [(self.folder / name / "model.onnx").read_bytes() for name in ("whole", number.name)]
                 self.assertEqual(models[0], models[1])
 
-    def test_a_checkpoint_in_the_middle_of_an_accumulated_step_loses_nothing(self) -> None:
+    def test_a_checkpoint_between_accumulated_batches(self) -> None:
         run = contract.read_run(self.write(self.document()))
         split = data.read_split(self.dataset / "train", CLASSES)
         truths = [p.truth for p in split.pictures[:2]]
@@ -172,7 +172,7 @@ class RunTest(WithShapes):
         summary = self.read("train.json")
         self.assertEqual((summary["epochs"], summary["bestEpoch"], summary["bestValMap"]), (4, 2, 1.0))
 
-    def test_failures_say_so_in_status_and_on_standard_error(self) -> None:
+    def test_failures_are_reported_in_status_and_on_standard_error(self) -> None:
         bad = torch.tensor(math.nan)
         with mock.patch.object(training, "heat_loss", return_value=bad):
             status, errors = self.finish(self.document())
@@ -180,10 +180,10 @@ class RunTest(WithShapes):
         self.assertRegex(errors, r"^error: the loss is nan in epoch 1, batch 1: .*\n$")
         self.assertEqual(self.read("status.json")["phase"], "failed")
         self.assertEqual(f"error: {self.read('status.json')['message']}\n", errors)
-        # What failed may be started again.
+        # A failed run can be started again.
         self.assertEqual(self.finish(self.document()), (0, ""))
 
-    def test_a_broken_image_is_named(self) -> None:
+    def test_a_damaged_image(self) -> None:
         self.dataset = self.folder / "broken"
         shapes.main([str(self.dataset), "--train", "3", "--valid", "1", "--test", "1", "--size", "64x48"])
         victim = self.dataset / "train" / "shapes-1-train-00002.png"
@@ -193,13 +193,13 @@ class RunTest(WithShapes):
         self.assertIn("shapes-1-train-00002.png: cannot be read as an image", errors)
         self.assertEqual(self.read("status.json")["phase"], "failed")
 
-    def test_a_folder_of_another_run_is_left_alone(self) -> None:
+    def test_a_folder_of_another_run_is_not_changed(self) -> None:
         self.assertEqual(self.finish(self.document(epochs=1)), (0, ""))
         before = {f: f.read_bytes() for f in (self.folder / "out").iterdir()}
         for change in ({"seed": 8}, {"key": "sha256:1"}):
             status, errors = self.finish({**self.document(epochs=1), **change})
             self.assertEqual(status, 1)
-            self.assertRegex(errors, r"^error: .*/out: holds another run .*\n$")
+            self.assertRegex(errors, r"^error: .*/out: contains another run .*\n$")
         self.assertEqual({f: f.read_bytes() for f in (self.folder / "out").iterdir()}, before)
 
         (self.folder / "out" / "checkpoint").write_bytes(b"no checkpoint")
@@ -211,12 +211,12 @@ class RunTest(WithShapes):
         with contract.claim(self.folder / "out"):
             status, errors = self.finish(self.document())
         self.assertEqual(status, 1)
-        self.assertIn("another trainer is at work there", errors)
+        self.assertIn("another trainer is running there", errors)
         self.assertEqual(list((self.folder / "out").iterdir()), [])
 
 
 class RunFileTest(WithShapes):
-    """What run.json may say."""
+    """Errors in run.json."""
 
     def test_refusals(self) -> None:
         def train_field(**fields: Any) -> Any:

@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 """Trains the tiny detector: `python3 train.py RUN.JSON`.
 
-Keeps the run contract (see README.md): everything it needs is in run.json, everything it has to say is in the output
-folder, and it may be killed at any moment and started again. Exit status: 0 done, 1 failed with one line `error: …` on
-standard error, 128 + the signal when asked to stop.
+Implements the run contract (see README.md): run.json is the input, the output folder gets all results, and the process
+may be killed at any moment and started again. Exit status: 0 done, 1 failed with one line `error: …` on standard
+error, 128 + the signal's number if it was stopped by a signal.
 """
 
 from __future__ import annotations
 
 import sys
 
-sys.dont_write_bytecode = True  # this folder's files are digested: running must not add to them
+sys.dont_write_bytecode = True  # AOB takes a digest of this folder, so no files may be added
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other down on a busy machine
 
 import json
 import platform
@@ -47,36 +47,36 @@ class Stopped(Exception):
     """A signal asked the run to stop."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the next start goes on from here")
+        super().__init__(f"stopped by {signal.Signals(number).name}; the next start continues from the checkpoint")
         self.number = number
 
 
 class Signals:
-    """Notes SIGTERM and SIGINT until the training comes to a point where it can stop."""
+    """Records SIGTERM and SIGINT until the training reaches a point where it can stop."""
 
     def __init__(self) -> None:
         self._number: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+            signal.signal(number, self._record)
 
-    def _note(self, number: int, _: Any) -> None:
+    def _record(self, number: int, _: Any) -> None:
         self._number = number
 
     def check(self) -> None:
-        """Raises Stopped if a signal came."""
+        """Raises Stopped if a signal was received."""
         if self._number is not None:
             raise Stopped(self._number)
 
 
 def threads() -> int:
-    """As many as this process may use cores."""
+    """The number of cores that this process may use, or OMP_NUM_THREADS if that is less."""
     cores = len(os.sched_getaffinity(0))
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores
 
 
 def detect(model: Deployed, images: torch.Tensor) -> list[Found]:
-    """What a deployed model reports for a batch: the best pairs of query and class, boxes in 0..1."""
+    """Returns a deployed model's detections for a batch: the best pairs of query and class, boxes in 0..1."""
     with torch.inference_mode():
         dets, labels = model(data.normalised(images))
     found = []
@@ -90,7 +90,7 @@ def detect(model: Deployed, images: torch.Tensor) -> list[Found]:
 
 
 def validate(model: Deployed, images: Images, step: int, check: Callable[[], None]) -> Score:
-    """Scores the model on images, step at a time."""
+    """Scores the model on images, `step` images at a time."""
     pictures, found = images.pictures, []
     for start in range(0, len(pictures), step):
         check()
@@ -102,12 +102,12 @@ def validate(model: Deployed, images: Images, step: int, check: Callable[[], Non
 
 
 def load_checkpoint(run: Run) -> dict[str, Any] | None:
-    """The checkpoint in the output folder, or None; refuses one of another run."""
+    """Returns the checkpoint in the output folder, or None. Raises BadRun if it is of another run."""
     file = run.output / "checkpoint"
     if not file.exists():
-        for name in ("model.onnx", "train.json"):  # what only a run with a checkpoint leaves
+        for name in ("model.onnx", "train.json"):  # written only after a checkpoint
             if (run.output / name).exists():
-                raise BadRun(f"{run.output}: holds {name} but no checkpoint; give the run a folder of its own")
+                raise BadRun(f"{run.output}: contains {name} but no checkpoint; use another output folder")
         return None
     try:
         # Only tensors and plain values are unpickled, never code.
@@ -117,12 +117,12 @@ def load_checkpoint(run: Run) -> dict[str, Any] | None:
         line = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise BadRun(f"{file}: not a checkpoint of this trainer ({line}); remove it to start over") from None
     if identity != run.identity:
-        raise BadRun(f"{run.output}: holds another run (key, seed or spec differ); give this one a folder of its own")
+        raise BadRun(f"{run.output}: contains another run (key, seed or spec differ); use another output folder")
     return state
 
 
 def read_dataset(run: Run, log: Log) -> tuple[Split, Split]:
-    """The splits to learn from and to validate on; the log gets what is in them."""
+    """Reads the splits for training and validation, and logs their content."""
     splits = []
     for name in ("train", "valid"):
         split = data.read_split(run.dataset / name, run.classes)
@@ -135,7 +135,7 @@ def read_dataset(run: Run, log: Log) -> tuple[Split, Split]:
 
 
 def teach(training: Training, images: Images, status: Status, check: Callable[[], None]) -> None:
-    """What is left of the next epoch's batches."""
+    """Trains on the remaining batches of the next epoch."""
     run, pictures = training.run, images.pictures
     how = data.Augmentation(run.args.hflip, run.args.vflip, run.args.zoom, run.args.color)
     order = np.random.default_rng((run.seed, training.epoch)).permutation(len(pictures))
@@ -150,11 +150,11 @@ def teach(training: Training, images: Images, status: Status, check: Callable[[]
         training.learn(*data.augment(images.take(chosen), [pictures[i].truth for i in chosen], how, random))
         done = training.epoch + training.batch / training.batches
         left = training.seconds * (run.epochs / done - 1)
-        status.note(batch=training.batch, secondsLeft=round(left, 1))
+        status.update(batch=training.batch, secondsLeft=round(left, 1))
 
 
 def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str, Any] | None) -> None:
-    """The whole run, from reading the dataset to the last file."""
+    """Runs the whole training, from reading the dataset to the last output file."""
     torch.set_num_threads(threads())
     torch.use_deterministic_algorithms(True)
     learn, valid = read_dataset(run, log)
@@ -170,7 +170,7 @@ def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str,
         log(f"resumed after epoch {training.epoch}, batch {training.batch}")
     write_metrics(training)
     deployed = Deployed(training.average, run.args.queries, height, width).eval()
-    status.note(batches=training.batches, epoch=training.epoch, map=training.best_map)
+    status.update(batches=training.batches, epoch=training.epoch, map=training.best_map)
     status.enter("training")
     try:
         while not training.finished:
@@ -178,7 +178,7 @@ def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str,
             training.finish_epoch(validate(deployed, validated, run.batch.step, signals.check))
             training.save(run.output / "checkpoint")
             write_metrics(training)
-            status.note(epoch=training.epoch, batch=0, map=training.best_map)
+            status.update(epoch=training.epoch, batch=0, map=training.best_map)
             row = training.history[-1]
             shown = "no truths" if row["val_map"] is None else f"mAP {row['val_map']:.4f}, mAP50 {row['val_map50']:.4f}"
             log(f"epoch {training.epoch}/{run.epochs}: loss {row['loss']:.4f}, {shown}, {row['seconds']:.1f} s")
@@ -186,7 +186,7 @@ def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str,
         training.save(run.output / "checkpoint")
         raise
 
-    status.note(secondsLeft=0.0)
+    status.update(secondsLeft=0.0)
     status.enter("exporting")
     training.average.load_state_dict(training.best_weights)
     contract.replace(run.output / "model.onnx", to_onnx(deployed, height, width, run.classes))
@@ -196,13 +196,13 @@ def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str,
 
 
 def write_metrics(training: Training) -> None:
-    """metrics.jsonl from the checkpoint's own history, so that the two never disagree."""
+    """Writes metrics.jsonl from the checkpoint's history, so that they are always consistent."""
     lines = "".join(json.dumps(row) + "\n" for row in training.history)
     contract.replace(training.run.output / "metrics.jsonl", lines.encode())
 
 
 def summary(training: Training) -> dict[str, Any]:
-    """What train.json says."""
+    """The content of train.json."""
     return {
         "trainer": contract.TRAINER,
         "seed": training.run.seed,
@@ -234,7 +234,7 @@ def cpu() -> str:
 
 
 def is_done(run: Run, state: dict[str, Any] | None) -> bool:
-    """Whether this very run has ended well before."""
+    """Whether this run has already been completed."""
     try:
         phase = json.loads((run.output / "status.json").read_bytes())["phase"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -244,7 +244,7 @@ def is_done(run: Run, state: dict[str, Any] | None) -> bool:
 
 
 def attempt(run: Run, log: Log, signals: Signals, state: dict[str, Any] | None) -> int:
-    """Trains, and turns every way it can end into a status, a line and an exit status."""
+    """Trains, and reports every outcome in status.json, in the log and as the exit status."""
     status = Status(run.output / "status.json", run.epochs)
     try:
         train(run, status, log, signals, state)
@@ -263,7 +263,7 @@ def attempt(run: Run, log: Log, signals: Signals, state: dict[str, Any] | None) 
             status.enter("failed", line)
             log(f"error: {line}" if expected else traceback.format_exc())
         except OSError:
-            pass  # the disk may be what failed; standard error still hears of it
+            pass  # the disk may have failed; the error goes to standard error in any case
         print(f"error: {line}", file=sys.stderr)
         return 1
 
@@ -282,7 +282,7 @@ def main(arguments: list[str]) -> int:
                 return 0
             with Log(run.output / "log.txt") as log:
                 return attempt(run, log, signals, state)
-    except (BadRun, OSError) as e:  # the output folder is unknown, another run's, or not to be written: left alone
+    except (BadRun, OSError) as e:  # the output folder is unknown, of another run, or not writable: do not change it
         print(f"error: {e}", file=sys.stderr)
         return 1
 

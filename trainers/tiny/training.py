@@ -1,4 +1,4 @@
-"""A training run's state: what a step changes, and what a checkpoint holds."""
+"""The state of a training run, which a checkpoint stores, and the training step."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LAST_RATE = 0.01  # where the cosine ends, as a share of lr
 
 
 class Training:
-    """The state of a run that a checkpoint holds, and how it moves on.
+    """The state of a run.
 
-    All randomness after the first weights comes from (seed, epoch, batch), so a run that was stopped anywhere and
-    resumed gives the weights of one that was not.
+    All random numbers after the initial weights depend only on (seed, epoch, batch), so a run that was stopped at any
+    point and resumed gives the same weights as an uninterrupted one.
     """
 
     def __init__(self, run: Run, split: Split, height: int, width: int) -> None:
@@ -50,8 +50,8 @@ class Training:
         self.epoch = 0  # epochs finished
         self.batch = 0  # batches of the next epoch finished
         self.steps = 0
-        self.loss = 0.0  # summed over those batches
-        self.rate = 0.0  # the learning rate of the last step
+        self.loss = 0.0  # sum over those batches
+        self.rate = 0.0  # learning rate of the last step
         self.epoch_seconds = 0.0
         self._seconds = 0.0
         self._since = time.monotonic()
@@ -69,7 +69,7 @@ class Training:
     def save(self, file: Path) -> None:
         """Writes the checkpoint."""
         self._book()
-        # All but tensors goes in as JSON text: what torch unpickles without trusting the file is hardly more.
+        # Everything except tensors is stored as JSON text, because torch.load(weights_only=True) supports few types.
         plain = {name: getattr(self, name) for name in self._PLAIN}
         state = {
             "identity": self.run.identity,
@@ -85,7 +85,7 @@ class Training:
         contract.replace(file, buffer.getvalue())
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes back to where a checkpoint was written."""
+        """Restores the state of a checkpoint."""
         for name, value in json.loads(state["plain"]).items():
             setattr(self, name, value)
         self.model.load_state_dict(state["model"])
@@ -105,7 +105,7 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """Time spent on this run so far, that before a resume included."""
+        """Time spent on this run, including the time before it was resumed."""
         return self._seconds + time.monotonic() - self._since
 
     def _next_rate(self) -> float:
@@ -118,7 +118,7 @@ class Training:
         return rate
 
     def learn(self, images: torch.Tensor, truths: list[Truth]) -> None:
-        """One batch: its gradients, and a step when enough have come together."""
+        """Computes the gradients of one batch, and makes an optimizer step when enough batches are accumulated."""
         run = self.run
         target = data.targets(truths, len(run.classes), *self.size)
         self.model.train()
@@ -146,7 +146,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        # A young average forgets its random start quickly.
+        # In the first steps, a lower decay removes the influence of the random initial weights.
         keep = min(self.run.args.ema, self.steps / (self.steps + 9))
         with torch.no_grad():
             for ours, theirs in zip(self.average.state_dict().values(), self.model.state_dict().values()):
@@ -156,7 +156,7 @@ class Training:
                     ours.copy_(theirs)
 
     def finish_epoch(self, score: Score) -> None:
-        """Books a finished epoch and keeps its weights if they are the best so far."""
+        """Records a finished epoch and keeps its weights if they are the best so far."""
         self._book()
         self.epoch += 1
         if score.map is None or self.best_map is None or score.map >= self.best_map:
@@ -176,7 +176,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or enough of them without getting better."""
+        """Whether all epochs are done, or the patience of early stopping is used up."""
         patience = self.run.patience
         early = patience > 0 and self.epoch - self.best_epoch >= patience
         return self.epoch >= self.run.epochs or (self.epoch > 0 and early)
