@@ -268,7 +268,8 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		}
 	}
 	for _, m := range delivery.Metrics() {
-		if m.Headline || m.AtThreshold {
+		usual := (m.Headline || m.AtThreshold) && !m.OnDemand
+		if usual || slices.Contains(j.score.Input.Measures, m.Name) {
 			show(m.Name, m.Name, j.gate.Classes)
 		}
 	}
