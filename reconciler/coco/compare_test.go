@@ -74,16 +74,27 @@ func TestCompareValuesAreThoseOfEvaluate(t *testing.T) {
 	}
 }
 
+// numbersOf are COCO's own numbers, by the names of metrics.
+func numbersOf(r *Result) map[string]float64 {
+	s := r.Stats
+	return map[string]float64{"mAP": s.AP, "AP50": s.AP50, "AP75": s.AP75, "AR100": s.AR100}
+}
+
 // A resample is worth what an evaluation is on a set that has each image as
 // often as it was drawn.
 func TestResampleEqualsEvaluation(t *testing.T) {
 	truth, detections := random(5, 12, 3, true)
 	m := match(t, truth, detections)
-	r, err := newResampling(m, CompareParams{Resamples: 8})
+	r, err := newResampling(m, CompareParams{Resamples: 8, Columns: delivery.MetricNames(nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := r.run(m)[0]
+	for metric, want := range numbersOf(m.Result()) {
+		if v := got.Figure(metric, got.Classes).Value; v != want {
+			t.Errorf("%s is %v, want COCO's %v", metric, v, want)
+		}
+	}
 	source := rand.NewPCG(1, 0x616f622f636f636f)
 	weights := make([]int32, len(truth.Images))
 	for i := range 8 {
@@ -108,8 +119,8 @@ func TestResampleEqualsEvaluation(t *testing.T) {
 				}
 			}
 		}
-		want := evaluate(t, large, found, Params{}).Stats
-		for metric, want := range map[string]float64{"mAP": want.AP, "AP50": want.AP50} {
+		want := evaluate(t, large, found, Params{})
+		for metric, want := range numbersOf(want) {
 			if v := got.Figure(metric, got.Classes).Resamples[i]; math.Abs(v-want) > 1e-12 {
 				t.Errorf("resample %d: %s is %v, want %v", i, metric, v, want)
 			}

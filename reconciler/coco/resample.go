@@ -29,6 +29,7 @@ var columns = []column{
 	{delivery.MetricAP, 0, func(o outcome) float64 { return o.ap }},
 	{delivery.MetricAP50, 0, func(o outcome) float64 { return o.ap50 }},
 	{delivery.MetricAP75, 0, func(o outcome) float64 { return o.ap75 }},
+	{delivery.MetricAR100, 0, func(o outcome) float64 { return o.ar }},
 }
 
 const usual = 3 // columns that are always computed

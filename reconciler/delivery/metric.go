@@ -62,6 +62,7 @@ const (
 	MetricPrecision      = "precision"
 	MetricFalsePositives = "falsePositivesPerImage"
 	MetricF1             = "F1"
+	MetricAR100          = "AR100"
 	MetricSize           = "size"
 )
 
@@ -80,6 +81,8 @@ var metrics = []Metric{
 		LessIsBetter: true, AtThreshold: true, Doc: "detections that are wrong at the model's thresholds, per image"},
 	{Name: MetricF1, Of: OfEither, Unit: UnitShare, AtThreshold: true, OnDemand: true,
 		Doc: "the harmonic mean of recall and precision at the model's thresholds"},
+	{Name: MetricAR100, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAR100,
+		Doc: "COCO's average recall: at most 100 detections of a class and image, at IoU 0.50 to 0.95"},
 	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the largest variant"},
 }
 
