@@ -30,6 +30,9 @@ var columns = []column{
 	{delivery.MetricAP50, 0, func(o outcome) float64 { return o.ap50 }},
 	{delivery.MetricAP75, 0, func(o outcome) float64 { return o.ap75 }},
 	{delivery.MetricAR100, 0, func(o outcome) float64 { return o.ar }},
+	{delivery.MetricAPSmall, 1, func(o outcome) float64 { return o.ap }},
+	{delivery.MetricAPMedium, 2, func(o outcome) float64 { return o.ap }},
+	{delivery.MetricAPLarge, 3, func(o outcome) float64 { return o.ap }},
 }
 
 const usual = 3 // columns that are always computed

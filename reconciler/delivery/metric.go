@@ -63,6 +63,9 @@ const (
 	MetricFalsePositives = "falsePositivesPerImage"
 	MetricF1             = "F1"
 	MetricAR100          = "AR100"
+	MetricAPSmall        = "APsmall" // "AP/small" would be the AP of a class that is called small
+	MetricAPMedium       = "APmedium"
+	MetricAPLarge        = "APlarge"
 	MetricSize           = "size"
 )
 
@@ -83,6 +86,15 @@ var metrics = []Metric{
 		Doc: "the harmonic mean of recall and precision at the model's thresholds"},
 	{Name: MetricAR100, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAR100,
 		Doc: "COCO's average recall: at most 100 detections of a class and image, at IoU 0.50 to 0.95"},
+	{Name: MetricAPSmall, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAPSmall,
+		Doc:       "the mean of AP over all classes, of objects of up to 32 x 32 pixels",
+		Undefined: "the eval set has no such small object"},
+	{Name: MetricAPMedium, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAPMedium,
+		Doc:       "the same of objects of 32 x 32 to 96 x 96 pixels",
+		Undefined: "the eval set has no object of that size"},
+	{Name: MetricAPLarge, Of: OfEither, Unit: UnitShare, OnDemand: true, Column: MetricAPLarge,
+		Doc:       "the same of objects of 96 x 96 pixels and more",
+		Undefined: "the eval set has no such large object"},
 	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the largest variant"},
 }
 
