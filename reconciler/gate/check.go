@@ -80,7 +80,7 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		base.over = base.shared(covered(g, c))
 		figures = []figure{{classes: classes}}
 		for _, class := range classes {
-			if truths[class] == 0 && metric.Unit == delivery.UnitShare {
+			if metric.Unit == delivery.UnitShare && (truths[class] == 0 || in.unmeasured(metric, base, class)) {
 				figures = append(figures, figure{class: class})
 			}
 		}
@@ -117,6 +117,15 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		verdicts[i] = f.verdict
 	}
 	return verdicts
+}
+
+// unmeasured reports whether the eval set has no truth of a class that a metric counts, as of one size.
+func (in Input) unmeasured(m delivery.Metric, base baseline, class string) bool {
+	table := in.Candidate.Scores.Table
+	if base.compare != nil {
+		table = base.compare.Candidate
+	}
+	return m.Column != "" && math.IsNaN(table.Figure(m.Name, []string{class}).Value)
 }
 
 // truths counts them by class, in the images that a check looks at.

@@ -5,6 +5,7 @@ package gate
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
@@ -218,6 +219,13 @@ func TestHowACheckDecides(t *testing.T) {
 				return in
 			}(), delivery.Pass,
 			"mAP 0.5000 >= 0.1; passed 1 of 2 checks, 1 ignored"},
+		{"and one without a truth of a size in figures of that size",
+			minimum("APsmall", 0.1), func() Input {
+				in := candidate(0.5, 0)
+				in.Candidate.Scores.Table.Columns["APsmall"] = []delivery.Row{row(0.5, 0), {Value: math.NaN()}}
+				return in
+			}(), delivery.Unsure,
+			"APsmall: the eval set has no truth of class b that counts"},
 		{"unless the check leaves the class out",
 			with(minimum("mAP", 0.1), func(c *delivery.GateCheck) { c.Except = []string{"b"} }), func() Input {
 				in := candidate(0.5, 0)
