@@ -194,9 +194,9 @@ func moved(err error) error {
 // pushedKey and a branch are where the ledger keeps the commit that AOB pushed there.
 const pushedKey = "pushed/"
 
-// propose opens a pull request of AOB's own. Its commit is a function of its content and of main's, so a repeat is
-// identical, and the pull request is opened only where the branch is at that commit: on a branch that somebody else
-// prepared AOB would speak for what others wrote.
+// propose opens a pull request of AOB's own. Its commit depends on its content and on main's commit alone, so a repeat
+// makes the same commit. The pull request is opened only where the branch is at that commit: otherwise AOB would vouch
+// for what somebody else has written.
 func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	commit, err := r.proposed(s, s.Base)
 	if err != nil {
@@ -205,7 +205,10 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	if !r.pulls.KnowsOpened() { // a pull request that people have closed is not opened again
 		return delivery.Wait{For: time.Second, What: "the ledger cannot say which pull requests were opened"}
 	}
-	branch, old, err := r.ownBranch(ctx, s, commit)
+	branch, old, err := r.freeBranch(ctx, s.Branch, func(at string) bool { return at == commit || r.made(s, at) })
+	if err == nil && old == "" {
+		err = r.Ledger.PutRecord(ctx, pushedKey+branch, commit, r.Now())
+	}
 	if err != nil {
 		return err
 	}
@@ -241,29 +244,27 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 	return nil
 }
 
-// ownBranch returns the branch for a pull request of AOB's own, and the commit that AOB pushed there before, if any. It
-// is the one that the plan names, or else with a number behind it.
-func (r *Reconciler) ownBranch(ctx context.Context, s plan.Propose, commit string) (branch, pushed string, err error) {
-	said, err := r.Ledger.Records(ctx, pushedKey)
+// freeBranch returns a branch for what AOB pushes: name, or name with a number behind it where that branch is somebody
+// else's. pushed is where the branch is if it is AOB's already; "" where it does not exist. ours reports whether a
+// commit is AOB's.
+func (r *Reconciler) freeBranch(ctx context.Context, name string, ours func(commit string) bool) (branch, pushed string,
+	err error) {
+	last, err := r.Ledger.Records(ctx, pushedKey)
 	if err != nil {
 		return "", "", err
 	}
 	for n := 1; n < 100; n++ {
-		branch = s.Branch
+		branch = name
 		if n > 1 {
-			branch = fmt.Sprintf("%s-%d", s.Branch, n)
+			branch = fmt.Sprintf("%s-%d", name, n)
 		}
 		at, there := r.observed.refs[git.Branch+branch]
-		switch {
-		case !there:
-			return branch, "", r.Ledger.PutRecord(ctx, pushedKey+branch, commit, r.Now())
-		case at == commit || at == said[pushedKey+branch].Content || r.made(s, at):
+		if !there || at == last[pushedKey+branch].Content || ours(at) {
 			return branch, at, nil
 		}
-		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "title",
-			words.Text(s.Title))
+		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at)
 	}
-	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with %s", s.Branch)
+	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with %s", name)
 }
 
 // made reports whether a commit is the one that AOB would make for a proposal from an earlier commit of main.
@@ -272,7 +273,7 @@ func (r *Reconciler) made(s plan.Propose, commit string) bool {
 	if err != nil || len(line) < 2 {
 		return false
 	}
-	// Only what main has had is a beginning of AOB's.
+	// AOB begins only at commits that main has had.
 	if bases, err := r.commits.MergeBases(line[1], s.Base); err != nil || len(bases) != 1 || bases[0] != line[1] {
 		return false
 	}
@@ -302,9 +303,9 @@ func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err e
 }
 
 // Adopt brings a fork's pull request into the repository itself, on a branch of AOB's, so that the release can be
-// committed to it. Nobody is asked for a go there, so it is done only while the head is the commit that somebody looked
-// at. It may be called from any goroutine: only the look at what is known is done between turns.
-func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adopted int, err error) {
+// committed to it. Runs need no approval there, so it is done only while the head is the commit that somebody reviewed.
+// It may be called from any goroutine: only what is known is read between turns.
+func (r *Reconciler) Adopt(ctx context.Context, number int, reviewed string) (adopted int, err error) {
 	var pr delivery.PullRequest
 	var branch, old string
 	err = r.ask(ctx, func() error {
@@ -319,12 +320,15 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adop
 			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's",
 				number)
 		}
-		if len(looked) < 7 || !strings.HasPrefix(pr.Head, looked) {
+		if len(reviewed) < 7 || !strings.HasPrefix(pr.Head, reviewed) {
 			return delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number),
-				"pull request %d is at %.10s by now, and what was looked at is %.10s", number, pr.Head, looked)
+				"pull request %d is at %.10s by now, and what was looked at is %.10s", number, pr.Head, reviewed)
 		}
-		branch, old, err = r.adoptBranch(ctx, pr)
-		return err
+		name := fmt.Sprintf("aob/adopt-%d", number)
+		if branch, old, err = r.freeBranch(ctx, name, func(at string) bool { return at == pr.Head }); err != nil {
+			return err
+		}
+		return r.Ledger.PutRecord(ctx, pushedKey+branch, pr.Head, r.Now())
 	})
 	if err != nil {
 		return 0, err
@@ -346,26 +350,4 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, looked string) (adop
 	defer r.Look("")
 	title, body := words.AdoptedText(pr)
 	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
-}
-
-// adoptBranch returns the branch that a fork's head is brought to, and the commit that AOB brought there before, if
-// any.
-func (r *Reconciler) adoptBranch(ctx context.Context, pr delivery.PullRequest) (branch, old string, err error) {
-	said, err := r.Ledger.Records(ctx, pushedKey)
-	if err != nil {
-		return "", "", err
-	}
-	for n := 1; n < 100; n++ {
-		branch = fmt.Sprintf("aob/adopt-%d", pr.Number)
-		if n > 1 {
-			branch += fmt.Sprintf("-%d", n)
-		}
-		at, there := r.observed.refs[git.Branch+branch]
-		if !there || at == pr.Head || at == said[pushedKey+branch].Content {
-			return branch, at, r.Ledger.PutRecord(ctx, pushedKey+branch, pr.Head, r.Now())
-		}
-		r.Log.Warn("a branch is not AOB's; taking another name", "branch", branch, "at", at, "pr", pr.Number)
-	}
-	return "", "", delivery.Blockedf("remove them", "there are too many branches that begin with aob/adopt-%d",
-		pr.Number)
 }

@@ -130,7 +130,7 @@ func benchLoop(b *testing.B, url string) (*Reconciler, *atomic.Int64) {
 	s := &sim{}
 	r := &Reconciler{Repo: mirror, Forge: noForge{}, Runs: &simRuns{sim: s},
 		Evidence: &archive.Archive{Bundles: bundles,
-			Statements: evidence.New(bundles, nil, nil)},
+			Statements: evidence.New(bundles, nil, nil), Log: slog.New(slog.DiscardHandler)},
 		Fleet: &simFleet{sim: s}, Ledger: book, Metrics: noMetrics{}, Parser: intent.NewCache(intent.Options{}),
 		Main: "main", GitPoll: time.Hour, Poll: time.Hour,
 		Server: plan.Server{Expiry: delivery.Duration(time.Hour)}, Log: slog.New(slog.DiscardHandler), Now: time.Now,

@@ -398,7 +398,7 @@ func (e *simEvidence) Sign(_ context.Context, bundle delivery.Digest, kind strin
 	return nil
 }
 
-func (e *simEvidence) Evidence(context.Context, plan.World) (plan.Evidence, error) {
+func (e *simEvidence) Evidence(_ context.Context, w plan.World) (plan.Evidence, error) {
 	if e.down {
 		return plan.Evidence{}, errors.New("the registry is down")
 	}
@@ -418,6 +418,13 @@ func (e *simEvidence) Evidence(context.Context, plan.World) (plan.Evidence, erro
 				func(a delivery.Abort) bool { return a.Bundle == u.Bundle })
 		}
 	}
+	// As the archive does: scores that a plan does not ask for are not there.
+	w.Evidence = index
+	needed := plan.NeedsScores(w)
+	index.Scores = maps.Clone(index.Scores)
+	maps.DeleteFunc(index.Scores, func(_ delivery.Digest, s delivery.Scores) bool {
+		return !slices.Contains(needed, s.Input.Bundle)
+	})
 	return index, nil
 }
 

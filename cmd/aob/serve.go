@@ -241,9 +241,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID,
 		Env: runnerEnv(), Wake: r.Wake}
 	r.Evidence = &archive.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted),
-		Tell: func(what delivery.Digest, why string) {
-			log.Warn("a bundle or statement does not count", "digest", what.Short(), "why", why)
-		}}
+		Log: log}
 	least := int64(0)
 	if folder.From != "" { // the original may have published since it was copied
 		least = fleet.LeastVersion(folder.Since)
