@@ -1,13 +1,12 @@
-// Demo tells AOB's story on one machine: a model is trained in a pull request,
-// evaluated, gated and released to a fleet of three, a better one follows, a
-// worse one is refused, and git revert rolls back.
+// Demo runs AOB on one machine, from a first model to a rollback: a model is trained in a pull
+// request, evaluated, gated and released to a fleet of three devices. A better model follows, a worse
+// one is refused, and git revert rolls back.
 //
 //	make demo
 //
-// Everything is real: a git repository, Terraform launching a PyTorch training,
-// ONNX Runtime evaluating the file that ships, three agents with two slots each.
-// It drives the same commands that a user would type, and leaves the folder
-// behind to look at.
+// Everything is real: a git repository, Terraform that launches a PyTorch training, ONNX Runtime that
+// evaluates the released file, and three agents with two slots each. The demo uses the commands that a
+// user would type, and keeps its folder.
 package main
 
 import (
@@ -22,9 +21,9 @@ import (
 )
 
 func main() {
-	bin := flag.String("bin", "bin", "the folder of aob, aob-agent and aob-detect")
-	dir := flag.String("dir", ".demo", "the folder to work in; an earlier demo's is replaced")
-	keep := flag.Bool("keep-running", false, "leave the server and the agents running at the end")
+	bin := flag.String("bin", "bin", "the folder with aob, aob-agent and aob-detect")
+	dir := flag.String("dir", ".demo", "the work folder; it is deleted first")
+	keep := flag.Bool("keep-running", false, "keep the server and the agents running at the end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, *bin, *dir, *keep)
@@ -51,5 +50,5 @@ func run(ctx context.Context, bin, dir string, keep bool) (err error) {
 		}
 		err = errors.Join(err, s.end())
 	}()
-	return s.tell(ctx)
+	return s.run(ctx)
 }

@@ -1,7 +1,5 @@
 package main
 
-// This file prints the story: one line a step, with its duration.
-
 import (
 	"fmt"
 	"os"
@@ -17,11 +15,12 @@ func (s *story) color(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
+// chapter prints a heading.
 func (s *story) chapter(title string) {
 	fmt.Fprintf(s.out, "\n%s\n", s.color("1", title))
 }
 
-// say prints a finished step.
+// say prints a completed step with its duration.
 func (s *story) say(what, text string, took time.Duration) {
 	s.clear()
 	duration := ""
@@ -31,8 +30,7 @@ func (s *story) say(what, text string, took time.Duration) {
 	fmt.Fprintf(s.out, "  %7s  %-18s %s\n", duration, what, text)
 }
 
-// progress shows a line that the next one replaces; without a terminal it is
-// not shown.
+// progress prints a line that the next output replaces. It prints nothing if the output is not a terminal.
 func (s *story) progress(what, text string) {
 	if s.terminal {
 		fmt.Fprintf(s.out, "\r\x1b[K  %7s  %-18s %s", "…", what, s.color("2", text))
@@ -45,7 +43,7 @@ func (s *story) clear() {
 	}
 }
 
-// step does one thing and prints what came of it.
+// step runs one step and prints its result and duration.
 func (s *story) step(what string, do func() (string, error)) error {
 	start := time.Now()
 	s.progress(what, "")
@@ -58,7 +56,7 @@ func (s *story) step(what string, do func() (string, error)) error {
 	return nil
 }
 
-// quote shows at most n lines of something.
+// quote prints at most n lines of a text.
 func (s *story) quote(title string, lines []string, n int) {
 	s.say("", title+":", 0)
 	for i, l := range lines {
@@ -77,7 +75,7 @@ func (s *story) quote(title string, lines []string, n int) {
 	}
 }
 
-// short shows a path as the reader would type it.
+// short returns a path relative to the working directory, if it is below it.
 func short(path string) string {
 	wd, err := os.Getwd()
 	if err != nil {

@@ -10,25 +10,25 @@ import (
 	"time"
 )
 
-// The trainings of the story. The first is ended long before it is good, the
-// second is not, and the third learns next to nothing, so that what the gates
-// say does not hang on a lucky seed.
+// Changes of the model's file. The first training is too short for a good model, the second is long
+// enough, and the third hardly learns anything, so the verdicts of the gates do not depend on the
+// seed.
 const (
-	written = "epochs: 12" // as aob init writes it
-	briefly = "epochs: 5"
-	longer  = "epochs: 24"
-	rate    = "lr: 4e-3"
-	hardly  = "lr: 1e-6"
+	initialEpochs = "epochs: 12" // as written by aob init
+	fewEpochs     = "epochs: 5"
+	manyEpochs    = "epochs: 24"
+	initialRate   = "lr: 4e-3"
+	tinyRate      = "lr: 1e-6"
 )
 
-// tell tells the story.
-func (s *story) tell(ctx context.Context) error {
+// run runs all chapters.
+func (s *story) run(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 
 	s.chapter("PR 1: a first model, trained briefly")
-	first, err := s.propose(ctx, "first-model", "shapes: a first model", replace(written, briefly))
+	first, err := s.propose(ctx, "first-model", "shapes: a first model", replace(initialEpochs, fewEpochs))
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 
 	s.chapter("PR 2: the same model, trained longer")
-	second, err := s.propose(ctx, "train-longer", "shapes: train longer", replace(briefly, longer))
+	second, err := s.propose(ctx, "train-longer", "shapes: train longer", replace(fewEpochs, manyEpochs))
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,8 @@ func (s *story) tell(ctx context.Context) error {
 	}
 
 	s.chapter("PR 3: a model made worse")
-	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", both(replace(longer, briefly),
-		replace(rate, hardly)))
+	third, err := s.propose(ctx, "worse", "shapes: a much lower learning rate", chain(replace(manyEpochs, fewEpochs),
+		replace(initialRate, tinyRate)))
 	if err != nil {
 		return err
 	}
@@ -77,9 +77,9 @@ func (s *story) tell(ctx context.Context) error {
 	return s.ending(ctx)
 }
 
-// prepare checks the tools, writes the world and starts everything.
+// prepare checks the tools, creates the repository and the dataset, and starts the server and the agents.
 func (s *story) prepare(ctx context.Context) error {
-	s.chapter("A world of one machine")
+	s.chapter("Setup on one machine")
 	if err := s.step("tools", func() (string, error) { return s.tools(ctx) }); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (s *story) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := s.step("aob serve", func() (string, error) {
-		return "with the local forge", s.startServer(ctx)
+		return "running with the local forge", s.startServer(ctx)
 	}); err != nil {
 		return err
 	}
@@ -103,11 +103,11 @@ func (s *story) prepare(ctx context.Context) error {
 				return "", err
 			}
 		}
-		return "three devices in the fleet", nil
+		return "running for three devices of one fleet", nil
 	})
 }
 
-// An edit changes the model's file.
+// An edit changes the text of the model's file.
 type edit func(text string) (string, error)
 
 func replace(old, new string) edit {
@@ -119,7 +119,7 @@ func replace(old, new string) edit {
 	}
 }
 
-func both(a, b edit) edit {
+func chain(a, b edit) edit {
 	return func(text string) (string, error) {
 		text, err := a(text)
 		if err != nil {
@@ -129,13 +129,13 @@ func both(a, b edit) edit {
 	}
 }
 
-// A proposal is a pull request of the story.
+// A proposal is a pull request.
 type proposal struct {
 	branch string
 	number int
 }
 
-// propose pushes a branch that edits the model.
+// propose pushes a branch with a change of the model's file.
 func (s *story) propose(ctx context.Context, branch, subject string, change edit) (proposal, error) {
 	p := proposal{branch: branch}
 	err := s.step("git push "+branch, func() (string, error) {
@@ -175,7 +175,7 @@ func (s *story) propose(ctx context.Context, branch, subject string, change edit
 
 var changed = regexp.MustCompile(`(?m)^[-+] .*$`)
 
-// oneLine says what a diff changes.
+// oneLine returns the changed lines of a diff on one line.
 func oneLine(diff string) string {
 	lines := changed.FindAllString(diff, -1)
 	for i, l := range lines {
@@ -189,7 +189,7 @@ func (s *story) green(ctx context.Context, p proposal) error {
 	return s.watch(ctx, p, "success")
 }
 
-// red waits until a pull request is refused, and checks that nothing ships.
+// red waits until a pull request is refused, and checks that it cannot be merged.
 func (s *story) red(ctx context.Context, p proposal) error {
 	if err := s.watch(ctx, p, "failure"); err != nil {
 		return err
@@ -199,18 +199,18 @@ func (s *story) red(ctx context.Context, p proposal) error {
 		if err == nil {
 			return "", fmt.Errorf("the refused PR #%d was merged: %s", p.number, out)
 		}
-		return "refused, as it must be; the fleet stays on version 2", nil
+		return "refused, as expected; the fleet stays on version 2", nil
 	})
 }
 
 func (s *story) merge(ctx context.Context, p proposal) error {
 	return s.step(fmt.Sprintf("aob pr merge %d", p.number), func() (string, error) {
 		_, err := s.aob(ctx, "pr", "merge", fmt.Sprint(p.number))
-		return "main moves", err
+		return "merged into main", err
 	})
 }
 
-// showDiff shows the reviewer's view: the release file's figures move.
+// showDiff prints the diff of the release file, which a reviewer sees.
 func (s *story) showDiff(ctx context.Context, branch string) error {
 	if _, err := s.git(ctx, "fetch", "--quiet"); err != nil {
 		return err
@@ -219,12 +219,12 @@ func (s *story) showDiff(ctx context.Context, branch string) error {
 	if err != nil {
 		return err
 	}
-	s.quote("what the reviewer sees in models/shapes.release.yaml", strings.Split(strings.TrimSpace(diff), "\n")[4:],
+	s.quote("diff of models/shapes.release.yaml for the reviewer", strings.Split(strings.TrimSpace(diff), "\n")[4:],
 		48)
 	return nil
 }
 
-// revert rolls back with git alone, and shows what it did not cost.
+// revert rolls back with git revert, and checks that nothing is trained or downloaded for that.
 func (s *story) revert(ctx context.Context, version int) error {
 	before, err := s.costs(ctx)
 	if err != nil {
@@ -239,7 +239,7 @@ func (s *story) revert(ctx context.Context, version int) error {
 			}
 		}
 		start = time.Now()
-		return "of the merge of PR 2, pushed to main", nil
+		return "the merge of PR 2 is reverted on main", nil
 	}); err != nil {
 		return err
 	}
@@ -252,9 +252,9 @@ func (s *story) revert(ctx context.Context, version int) error {
 		return err
 	}
 	if after != before {
-		return fmt.Errorf("the rollback was not free: before %+v, after %+v", before, after)
+		return fmt.Errorf("the rollback trained or downloaded something: before %+v, after %+v", before, after)
 	}
-	s.say("", fmt.Sprintf("%.1fs after the push every device serves version %d: nothing trained, 0 bytes of model "+
-		"downloaded", took.Seconds(), version), 0)
+	s.say("", fmt.Sprintf("%.1fs after the push all devices serve version %d: nothing was trained, 0 bytes of bundles "+
+		"were downloaded", took.Seconds(), version), 0)
 	return nil
 }

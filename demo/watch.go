@@ -1,7 +1,5 @@
 package main
 
-// This file waits for what happens, and shows it while it does.
-
 import (
 	"context"
 	"fmt"
@@ -13,13 +11,13 @@ import (
 	"github.com/autonomos/aob/reconciler/web"
 )
 
-// waitForPR waits until AOB has seen a branch, and returns its number.
+// waitForPR waits until AOB has opened a pull request for a branch, and returns its number.
 func (s *story) waitForPR(ctx context.Context, branch string) (int, error) {
 	number := 0
-	err := s.until(ctx, 30*time.Second, "AOB sees branch "+branch, func() (bool, error) {
+	err := s.until(ctx, 30*time.Second, "AOB opens a pull request for branch "+branch, func() (bool, error) {
 		var prs []web.PR
-		if err := s.ask(ctx, &prs, "pr", "list"); err != nil {
-			return false, nil // it is just restarting, or has not looked yet
+		if err := s.query(ctx, &prs, "pr", "list"); err != nil {
+			return false, nil // the server is starting, or has not read the branch yet
 		}
 		for _, p := range prs {
 			if p.HeadRef == branch {
@@ -31,14 +29,13 @@ func (s *story) waitForPR(ctx context.Context, branch string) (int, error) {
 	return number, err
 }
 
-// watch follows a pull request until aob/release has answered, and prints each
-// check once, when it is settled.
+// watch waits until aob/release of a pull request has a result, and prints each check once when it has one.
 func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState) error {
 	last := time.Now()
 	shown := map[string]bool{}
 	var pr web.PR
-	err := s.until(ctx, 10*time.Minute, fmt.Sprintf("PR #%d is settled", p.number), func() (bool, error) {
-		if err := s.ask(ctx, &pr, "pr", "show", fmt.Sprint(p.number)); err != nil {
+	err := s.until(ctx, 10*time.Minute, fmt.Sprintf("PR #%d has a result", p.number), func() (bool, error) {
+		if err := s.query(ctx, &pr, "pr", "show", fmt.Sprint(p.number)); err != nil {
 			return false, nil
 		}
 		for _, c := range pr.Checks {
@@ -58,7 +55,7 @@ func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState)
 	}
 	s.say(s.mark(pr.State)+" "+delivery.ContextRelease, cut(pr.Text, 220), 0)
 	if pr.State != want {
-		return fmt.Errorf("PR #%d: %s is %s, the story wants %s: %s", p.number, delivery.ContextRelease, pr.State, want,
+		return fmt.Errorf("PR #%d: %s is %s, want %s: %s", p.number, delivery.ContextRelease, pr.State, want,
 			pr.Text)
 	}
 	s.rows = append(s.rows, row{fmt.Sprintf("PR #%d %s", p.number, pr.Title), string(pr.State) + ": " +
@@ -73,7 +70,7 @@ func (s *story) mark(state delivery.CheckState) string {
 	return s.color("31", "✗")
 }
 
-// progress draws what runs just now.
+// progress describes the running run of a pull request.
 func progress(pr web.PR) string {
 	for _, r := range pr.Runs {
 		if r.Phase != delivery.RunRunning {
@@ -101,14 +98,13 @@ func cut(text string, n int) string {
 	return text
 }
 
-// fleet waits until every device serves a version, healthy through its soak,
-// and tells of each as it arrives.
+// fleet waits until all devices serve a version healthily, and prints each device when it does.
 func (s *story) fleet(ctx context.Context, version int) error {
 	start := time.Now()
 	var order []string
 	err := s.until(ctx, 2*time.Minute, fmt.Sprintf("the fleet runs version %d", version), func() (bool, error) {
 		var status web.Status
-		if err := s.ask(ctx, &status, "status"); err != nil {
+		if err := s.query(ctx, &status, "status"); err != nil {
 			return false, nil
 		}
 		if len(status.Fleets) != 1 {
@@ -132,7 +128,7 @@ func (s *story) fleet(ctx context.Context, version int) error {
 	return err
 }
 
-// cost is what a rollback must not change.
+// cost is what a rollback must not increase.
 type cost struct {
 	trainings  string
 	downloaded int64
@@ -140,7 +136,7 @@ type cost struct {
 
 func (s *story) costs(ctx context.Context) (cost, error) {
 	var status web.Status
-	if err := s.ask(ctx, &status, "status"); err != nil {
+	if err := s.query(ctx, &status, "status"); err != nil {
 		return cost{}, err
 	}
 	var c cost
@@ -161,15 +157,15 @@ func (s *story) costs(ctx context.Context) (cost, error) {
 	return c, nil
 }
 
-// ending prints what happened and where to look.
+// ending prints a summary and commands to continue with.
 func (s *story) ending(ctx context.Context) error {
-	s.chapter("What happened")
+	s.chapter("Summary")
 	for _, r := range s.rows {
 		fmt.Fprintf(s.out, "  %-44s %s\n", r.what, r.result)
 	}
-	fmt.Fprintf(s.out, "\n  %.0fs in all. Look at it:\n\n", time.Since(s.began).Seconds())
+	fmt.Fprintf(s.out, "\n  %.0fs in total. To continue:\n\n", time.Since(s.began).Seconds())
 	fmt.Fprintf(s.out, "    git -C %s log --oneline --graph --all\n", short(s.clone()))
-	fmt.Fprintf(s.out, "    bin/aob serve --config %s &      # start it again, then:\n", short(s.config()))
+	fmt.Fprintf(s.out, "    bin/aob serve --config %s &      # start the server again, then:\n", short(s.config()))
 	fmt.Fprintf(s.out, "    export AOB_SOCKET=%s\n    bin/aob status\n    bin/aob explain model shapes\n    bin/aob "+
 		"explain device robot-1\n", short(s.socket()))
 	return nil

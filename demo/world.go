@@ -1,8 +1,5 @@
 package main
 
-// This file starts and ends the programs of the story, and asks them questions
-// with the commands that a user has.
-
 import (
 	"bytes"
 	"context"
@@ -21,17 +18,17 @@ import (
 )
 
 type story struct {
-	out       io.Writer
-	bin, dir  string
-	terminal  bool
-	began     time.Time
-	processes []*process
-	rows      []row
-	address   string // of the server
-	counters  string // of its metrics
+	out            io.Writer
+	bin, dir       string
+	terminal       bool
+	began          time.Time
+	processes      []*process
+	rows           []row
+	address        string // address of the server
+	metricsAddress string // address of its metrics
 }
 
-// A row of the table at the end.
+// A row is one line of the summary.
 type row struct{ what, result string }
 
 type process struct {
@@ -51,7 +48,7 @@ func (s *story) clone() string  { return filepath.Join(s.world(), "intent") }
 func (s *story) config() string { return filepath.Join(s.world(), "aob.yaml") }
 func (s *story) socket() string { return filepath.Join(s.world(), "state", "aob.sock") }
 
-// aob runs a command of aob's and returns what it printed.
+// aob runs an aob command and returns its output.
 func (s *story) aob(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "aob"), args...)
 	cmd.Env = append(os.Environ(), "AOB_SOCKET="+s.socket(), "NO_COLOR=1")
@@ -74,7 +71,7 @@ func output(cmd *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
-// tools checks that everything is there, before a minute has been spent.
+// tools checks that all tools are installed, before the demo spends minutes.
 func (s *story) tools(ctx context.Context) (string, error) {
 	var missing []string
 	for _, name := range []string{"aob", "aob-agent", "aob-detect"} {
@@ -88,17 +85,18 @@ func (s *story) tools(ctx context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", fmt.Errorf("missing: %s; run: make demo", strings.Join(missing, ", "))
+		return "", fmt.Errorf("missing programs: %s; run make demo, which builds or installs them",
+			strings.Join(missing, ", "))
 	}
 	if out, err := output(exec.CommandContext(ctx, "/usr/bin/python3", "-c",
 		"import torch, onnx; print(torch.__version__)")); err != nil {
-		return "", fmt.Errorf("PyTorch is missing: %w", err)
+		return "", fmt.Errorf("PyTorch or onnx is missing for /usr/bin/python3: %w", err)
 	} else {
 		return "git, Terraform, ONNX Runtime, PyTorch " + strings.TrimSpace(out), nil
 	}
 }
 
-// start starts a program that goes on beside the story, with a log of its own.
+// start starts a program in the background, with its own log file.
 func (s *story) start(name string, args ...string) error {
 	log, err := os.Create(filepath.Join(s.dir, name+".log"))
 	if err != nil {
@@ -117,9 +115,9 @@ func (s *story) start(name string, args ...string) error {
 	return nil
 }
 
-// startServer starts aob serve on a free port and waits until it answers.
+// startServer starts aob serve on a free port and waits until it is ready.
 func (s *story) startServer(ctx context.Context) error {
-	for _, address := range []*string{&s.address, &s.counters} {
+	for _, address := range []*string{&s.address, &s.metricsAddress} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return err
@@ -132,14 +130,14 @@ func (s *story) startServer(ctx context.Context) error {
 		return err
 	}
 	config = bytes.Replace(config, []byte("127.0.0.1:8370"), []byte(s.address), 1)
-	config = bytes.Replace(config, []byte("127.0.0.1:8371"), []byte(s.counters), 1)
+	config = bytes.Replace(config, []byte("127.0.0.1:8371"), []byte(s.metricsAddress), 1)
 	if err := os.WriteFile(s.config(), config, 0o644); err != nil {
 		return err
 	}
 	if err := s.start("serve", filepath.Join(s.bin, "aob"), "serve", "--config", s.config()); err != nil {
 		return err
 	}
-	return s.until(ctx, 30*time.Second, "aob serve answers", func() (bool, error) {
+	return s.until(ctx, 30*time.Second, "aob serve is ready", func() (bool, error) {
 		_, err := s.aob(ctx, "status", "-o", "json")
 		return err == nil, nil
 	})
@@ -163,7 +161,7 @@ func (s *story) startAgent(name string) error {
 		"--token-file", token)
 }
 
-// end ends everything that was started, the agents first.
+// end ends all started programs, the last one first.
 func (s *story) end() error {
 	var errs []error
 	for i := len(s.processes) - 1; i >= 0; i-- {
@@ -172,13 +170,13 @@ func (s *story) end() error {
 		select {
 		case <-p.done:
 		case <-time.After(20 * time.Second):
-			errs = append(errs, fmt.Errorf("%s did not end when asked", p.name), p.cmd.Process.Kill())
+			errs = append(errs, fmt.Errorf("%s did not end within 20 s after SIGTERM", p.name), p.cmd.Process.Kill())
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// until asks again and again, until it is so.
+// until calls ok every 200 ms until it returns true or an error, for at most limit.
 func (s *story) until(ctx context.Context, limit time.Duration, what string, ok func() (bool, error)) error {
 	late := time.NewTimer(limit)
 	defer late.Stop()
@@ -199,14 +197,15 @@ func (s *story) until(ctx context.Context, limit time.Duration, what string, ok 
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late.C:
-			return fmt.Errorf("waited %s in vain until %s; see %s", limit, what, filepath.Join(s.dir, "serve.log"))
+			return fmt.Errorf("timeout after %s waiting until %s; see %s", limit, what,
+				filepath.Join(s.dir, "serve.log"))
 		case <-tick.C:
 		}
 	}
 }
 
-// ask runs an aob command with -o json and reads its answer.
-func (s *story) ask(ctx context.Context, into any, args ...string) error {
+// query runs an aob command with -o json and decodes its output.
+func (s *story) query(ctx context.Context, into any, args ...string) error {
 	out, err := s.aob(ctx, append(args, "-o", "json")...)
 	if err != nil {
 		return err
@@ -214,9 +213,9 @@ func (s *story) ask(ctx context.Context, into any, args ...string) error {
 	return json.Unmarshal([]byte(out), into)
 }
 
-// metrics reads the server's counters.
+// metrics returns the server's metrics.
 func (s *story) metrics(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.counters+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.metricsAddress+"/metrics", nil)
 	if err != nil {
 		return "", err
 	}

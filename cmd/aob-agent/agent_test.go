@@ -16,7 +16,7 @@ import (
 	"github.com/autonomos/aob/reconciler/rollout"
 )
 
-// The fleet's whole story, with everything real but the detector.
+// Releases, aborts and a rollback of a fleet, with a scripted detector and real parts otherwise.
 func TestFleet(t *testing.T) {
 	s := newSite(t, delivery.Wave{Devices: 1}, delivery.Wave{Share: 1})
 	v1, v2 := s.push(t, script{Version: 1}), s.push(t, script{Version: 2})
@@ -40,7 +40,7 @@ func TestFleet(t *testing.T) {
 	s.done(t, v1)
 	decided := s.until(t, "decisions", func(all []rollout.Decision) bool { return true })
 	if first := decided[0]; first.Wave.Devices != 1 || first.State.Wave != 0 {
-		t.Errorf("it does not begin with one canary: %s", first)
+		t.Errorf("the first decision is not a wave of one: %s", first)
 	}
 	everywhere(1)
 
@@ -48,8 +48,7 @@ func TestFleet(t *testing.T) {
 	s.done(t, v2)
 	everywhere(2)
 
-	// Two releases that are no good: the canary falls back by itself, and nobody
-	// else gets them.
+	// Two broken releases: the canary falls back, and no other device gets them.
 	for _, broken := range []delivery.Target{bad, worse} {
 		before := s.served.Load()
 		s.release(broken)
@@ -68,15 +67,14 @@ func TestFleet(t *testing.T) {
 			}
 		}
 		if canaries != 1 {
-			t.Errorf("version %d was tried on %d devices", broken.Version, canaries)
+			t.Errorf("version %d was started on %d devices", broken.Version, canaries)
 		}
 		if n := s.served.Load() - before; n == 0 || n > 20_000 {
 			t.Errorf("version %d cost %d bytes of downloads", broken.Version, n)
 		}
 	}
 
-	// The canary's other slot held the broken release; the others go back with
-	// what they have.
+	// The canary's other slot had the broken release. The other devices roll back without a download.
 	v5 := s.push(t, script{Version: 5})
 	s.release(v5)
 	s.done(t, v5)
@@ -85,10 +83,10 @@ func TestFleet(t *testing.T) {
 	before, began := s.served.Load(), time.Now()
 	s.release(v2)
 	s.done(t, v2)
-	t.Logf("from the decision to go back until three devices had it: %v", time.Since(began).Round(time.Millisecond))
+	t.Logf("from the decision to roll back until three devices ran it: %v", time.Since(began).Round(time.Millisecond))
 	everywhere(2)
 	if n := s.served.Load() - before; n != 0 {
-		t.Errorf("going back downloaded %d bytes", n)
+		t.Errorf("the rollback downloaded %d bytes", n)
 	}
 
 	var status edge.Status
@@ -111,19 +109,19 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, extra := range map[string][]string{
-		"--server: want https":      {"--server", "http://aob.example"},
-		"--server: want https://HO": {"--server", "https://user:secret@aob.example"},
-		"without user, path":        {"--server", "https://aob.example/fleets"},
-		"--label: want name=value":  {"--label", "site"},
-		"--label: site is given tw": {"--label", "site=south"},
-		"--trust: read public":      {"--trust", empty + "x"},
-		"holds no token":            {"--token-file", empty},
-		"token of device dock-9":    {"--device", "dock-9"},
-		"holds no certificate":      {"--ca", empty},
-		"--memory: want a size":     {"--memory", "much"},
-		"--heartbeat: want":         {"--heartbeat", "1ms"},
-		"the device's name":         {"--device", "D 1"},
-		"--metrics: listen":         {"--metrics", "256.0.0.1:1"},
+		"--server: want https":        {"--server", "http://aob.example"},
+		"--server: want https://HO":   {"--server", "https://user:secret@aob.example"},
+		"without user, path":          {"--server", "https://aob.example/fleets"},
+		"--label: want name=value":    {"--label", "site"},
+		"--label: site is given tw":   {"--label", "site=south"},
+		"--trust: read public":        {"--trust", empty + "x"},
+		"contains no token":           {"--token-file", empty},
+		"token of device dock-9":      {"--device", "dock-9"},
+		"contains no PEM certificate": {"--ca", empty},
+		"--memory: want a size":       {"--memory", "much"},
+		"--heartbeat: want":           {"--heartbeat", "1ms"},
+		"the device name":             {"--device", "D 1"},
+		"--metrics: listen":           {"--metrics", "256.0.0.1:1"},
 	} {
 		cmd := newCommand()
 		cmd.SetArgs(append(s.arguments(t, "d1", shortDir(t)), extra...))
@@ -134,9 +132,9 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// Whatever stands between a device and its server, no release is taken back for
-// it: the wave waits, with the reason, and goes on by itself.
-func TestFaultsOfTheNetworkBlameNoRelease(t *testing.T) {
+// A fault of the network between a device and its server never aborts a release: the wave waits, with the reason, and
+// continues after the fault.
+func TestNetworkFaultsAbortNothing(t *testing.T) {
 	status := func(code int) func(http.ResponseWriter) {
 		return func(w http.ResponseWriter) { w.WriteHeader(code) }
 	}
@@ -148,9 +146,9 @@ func TestFaultsOfTheNetworkBlameNoRelease(t *testing.T) {
 			w.Header().Set("Content-Type", "text/html")
 			w.Write([]byte("<html>please log in</html>"))
 		}, "cannot download: "},
-		"403": {status(403), "answers 403"},
-		"404": {status(404), "answers 404"},
-		"407": {status(407), "the proxy answers 407"},
+		"403": {status(403), "answered 403"},
+		"404": {status(404), "answered 404"},
+		"407": {status(407), "the proxy answered 407"},
 		"502": {status(502), "502"},
 	} {
 		t.Run(name, func(t *testing.T) {

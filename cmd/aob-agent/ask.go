@@ -16,7 +16,7 @@ func statusCommand() *cobra.Command {
 	var state, output string
 	cmd := &cobra.Command{
 		Use:   "status --state DIR",
-		Short: "Print what this device serves, and how it came to",
+		Short: "Print what this device serves, and the state of its agent",
 		Example: `  aob-agent status --state /var/lib/aob
   aob-agent status --state /var/lib/aob -o json | jq .release`,
 		Args: cobra.NoArgs,
@@ -47,15 +47,15 @@ func statusCommand() *cobra.Command {
 			}
 			last := ""
 			if !s.Serving {
-				last = ", as it was reported last"
+				last = " (last report)"
 			}
-			row("phase", "%s, by document %d%s", s.Phase, s.Desired, last)
+			row("phase", "%s, document version %d%s", s.Phase, s.Desired, last)
 			if s.Failed != "" {
 				row("failed", "bundle %s: %s", s.Failed.Short(), s.Why)
 			}
 			row("downloaded", "%d bytes", s.Downloaded)
 			if s.Unsent > 0 {
-				row("reports", "%d wait for the network", s.Unsent)
+				row("reports", "%d not sent yet", s.Unsent)
 			}
 			if s.Serving {
 				row("socket", "%s", s.Socket)
@@ -63,7 +63,7 @@ func statusCommand() *cobra.Command {
 			return w.Flush()
 		},
 	}
-	cmd.Flags().StringVar(&state, "state", "", "the agent's folder")
+	cmd.Flags().StringVar(&state, "state", "", "the agent's state folder")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	cmd.MarkFlagRequired("state")
 	return cmd
@@ -74,10 +74,10 @@ func inferCommand() *cobra.Command {
 	var score float64
 	cmd := &cobra.Command{
 		Use:   "infer --state DIR IMAGE",
-		Short: "Ask the detector that serves what is on an image",
-		Long: `Infer asks the detector that serves now, and prints the image's size and its
-boxes, best first, as JSON. x and y are the upper left corner; all are pixels of
-the image.`,
+		Short: "Run the serving detector on an image",
+		Long: `Infer sends an image to the serving detector and prints the image's size and the
+detections as JSON, highest score first. x and y are the upper left corner. All
+numbers are pixels of the image.`,
 		Example: `  aob-agent infer --state /var/lib/aob image.jpg
   aob-agent infer --state /var/lib/aob --score 0.5 image.jpg | jq '.boxes | length'`,
 		Args: cobra.ExactArgs(1),
@@ -98,8 +98,8 @@ the image.`,
 			return json.NewEncoder(delivery.LogWriter{W: cmd.OutOrStdout()}).Encode(found)
 		},
 	}
-	cmd.Flags().StringVar(&state, "state", "", "the agent's folder")
-	cmd.Flags().Float64Var(&score, "score", 0, "leave out boxes that score less, 0 to 1")
+	cmd.Flags().StringVar(&state, "state", "", "the agent's state folder")
+	cmd.Flags().Float64Var(&score, "score", 0, "lowest score of a printed box, 0 to 1")
 	cmd.MarkFlagRequired("state")
 	return cmd
 }

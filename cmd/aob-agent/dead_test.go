@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// pipes is a network in memory, on which connections can die without a word: what is sent is lost, and nothing comes.
+// pipes is a network in memory whose connections can die silently: what is sent is lost, and nothing is received.
 type pipes struct {
 	accept chan net.Conn
 	mu     sync.Mutex
@@ -77,8 +77,8 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
-// A connection that died without a word is left soon, though a held request waits on it: all requests share it.
-func TestDeadConnectionIsLeft(t *testing.T) {
+// A connection that died silently is closed soon, although a long poll waits on it: all requests share it.
+func TestDeadConnectionIsClosed(t *testing.T) {
 	certificate := httptest.NewTLSServer(nil)
 	defer certificate.Close()
 	synctest.Test(t, func(t *testing.T) {
@@ -135,10 +135,10 @@ func TestDeadConnectionIsLeft(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		if took := time.Since(began); took > time.Minute {
-			t.Errorf("it took %s to leave the dead connection", took)
+			t.Errorf("it took %s to close the dead connection", took)
 		}
 		if <-held == nil {
-			t.Error("the request on the dead connection was answered")
+			t.Error("the request on the dead connection got a response")
 		}
 		transport.CloseIdleConnections()
 		close(network.accept)

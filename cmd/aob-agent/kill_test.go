@@ -22,10 +22,9 @@ import (
 	"github.com/autonomos/aob/reconciler/edge"
 )
 
-// An agent that is killed at any moment leaves a pointer at a complete bundle
-// and no detector, and the next one goes on from there. The document changes
-// all the time, so that it is always killed at work.
-func TestKilledAtAnyMoment(t *testing.T) {
+// An agent that is killed at any moment leaves a pointer to a complete bundle and no detector, and the next agent
+// continues from there. The document changes all the time, so that the agent is always killed during work.
+func TestKill(t *testing.T) {
 	kills := 120
 	if testing.Short() {
 		kills = 25
@@ -66,9 +65,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Fatalf("after kill %d, seed %d", i+1, seed)
 		}
 	}
-	t.Logf("killed %d times, %d times with something to serve; last words before: %v", kills, served, at)
+	t.Logf("killed %d times, %d times with a bundle to serve; last log lines: %v", kills, served, at)
 
-	// Left alone, it comes to where the document points.
+	// Without more kills it converges to the document.
 	s.release(good[0])
 	agent := launch(t, s.arguments(t, "d1", dir))
 	s.done(t, good[0])
@@ -79,18 +78,18 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := agent.cmd.Wait(); err != nil {
-		t.Errorf("asked to end: %v; %s", err, agent.log.String())
+		t.Errorf("after SIGTERM: %v; %s", err, agent.log.String())
 	}
 	noDetector(t, dir)
 }
 
-// A process is an agent of its own.
+// A process is an agent in its own process.
 type process struct {
 	cmd *exec.Cmd
 	log *words
 }
 
-// words are what a process logs.
+// words are a process's log.
 type words struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -128,7 +127,7 @@ func launch(t *testing.T, args []string) *process {
 	return p
 }
 
-// started waits for the first words.
+// started waits for the first log line.
 func (p *process) started(t *testing.T) {
 	t.Helper()
 	select {
@@ -138,7 +137,7 @@ func (p *process) started(t *testing.T) {
 	}
 }
 
-// kill kills the agent alone, not its children, and says what it did last.
+// kill kills the agent but not its children, and returns its last log message.
 func (p *process) kill(t *testing.T) (last string) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil {
@@ -148,13 +147,13 @@ func (p *process) kill(t *testing.T) (last string) {
 	lines := strings.Split(strings.TrimSpace(p.log.String()), "\n")
 	var line struct{ Msg string }
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &line); err != nil {
-		t.Errorf("its last words are not JSON: %q", lines[len(lines)-1])
+		t.Errorf("its last log line is not JSON: %q", lines[len(lines)-1])
 	}
 	return line.Msg
 }
 
-// checkFolder checks what a killed agent left: every bundle in a slot is whole,
-// to the byte, and the pointer names one. It reports whether it names any.
+// checkFolder checks the folder of a killed agent: every bundle in a slot is complete, and the pointer names one of
+// them or none. It reports whether it names one.
 func checkFolder(t *testing.T, store *artifact.Store, dir string) bool {
 	t.Helper()
 	noDetector(t, dir)
@@ -190,7 +189,7 @@ func checkFolder(t *testing.T, store *artifact.Store, dir string) bool {
 	return pointer.Slot != ""
 }
 
-// whole compares a bundle's folder with what the server's store holds.
+// whole compares a bundle's folder with the server's store.
 func whole(t *testing.T, store *artifact.Store, digest delivery.Digest, dir string) {
 	t.Helper()
 	want := filepath.Join(t.TempDir(), "want")
@@ -204,13 +203,13 @@ func whole(t *testing.T, store *artifact.Store, digest delivery.Digest, dir stri
 			t.Fatal(err)
 		}
 		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(a, b) {
-			t.Errorf("%s is not whole: %v", filepath.Join(dir, name), err)
+			t.Errorf("%s is not complete: %v", filepath.Join(dir, name), err)
 		}
 	}
 }
 
-// noDetector waits until no process works for a folder and nothing answers: the
-// kernel ends an agent's detector right after it.
+// noDetector waits until no process uses a folder and no detector accepts connections: the kernel ends an agent's
+// detector right after the agent.
 func noDetector(t *testing.T, dir string) {
 	t.Helper()
 	timeout := time.After(30 * time.Second)

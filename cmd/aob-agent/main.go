@@ -1,6 +1,5 @@
-// Command aob-agent runs on a device: it keeps the release that the device's
-// fleet must run, serves it, and falls back by itself where it fails. See
-// package edge for what it keeps and what it believes.
+// Command aob-agent runs on a device: it installs the release of the device's fleet, serves it, and
+// falls back if it fails. See package edge for its files and for what it trusts.
 package main
 
 import (
@@ -28,10 +27,10 @@ func main() {
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "aob-agent",
-		Short: "Keep the release that this device's fleet must run, and serve it",
-		Long: `aob-agent runs on a device. It reads what its fleet must run, fetches that
-bundle, checks it, starts a detector on it beside the one that serves, switches,
-and falls back by itself where the new one fails. It needs no network to serve.`,
+		Short: "Install and serve the release of this device's fleet",
+		Long: `aob-agent runs on a device. It reads the desired state of its fleet, downloads
+and checks the bundle, starts a detector on it beside the serving one, and
+switches to it. If the new bundle fails, it falls back. It serves without a network.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},

@@ -68,7 +68,7 @@ func TestRealDetector(t *testing.T) {
 	s.release(v2)
 	s.done(t, v2)
 
-	// A bundle whose golden does not come out right never serves.
+	// A bundle whose golden is not reproduced never serves.
 	s.release(wrong)
 	s.until(t, "an abort", func(all []rollout.Decision) bool {
 		return last(all, func(d rollout.Decision) bool { return strings.Contains(d.Text, "golden") && d.Abort != nil })

@@ -34,20 +34,20 @@ type runOptions struct {
 	heartbeat                               time.Duration
 }
 
-// maxConnections is how many readers of the metrics are served at one time.
+// maxConnections is the largest number of connections to the metrics.
 const maxConnections = 32
 
 func runCommand() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
 		Use:   "run --server URL --ring NAME --device ID --state DIR --trust FILE --token-file FILE",
-		Short: "Work for this device until it is stopped",
-		Long: `Run works until SIGTERM or SIGINT, and then ends its detector. It logs lines of
-JSON to standard error. Clients find the detector at DIR/serving.sock: see
+		Short: "Run the agent until it is stopped",
+		Long: `Run works until SIGTERM or SIGINT, and then ends its detector. It logs JSON lines
+to standard error. Clients reach the detector at DIR/serving.sock: see
 aob-agent infer.
 
-The environment needs nothing; AOB_ONNXRUNTIME names ONNX Runtime's library
-where --library does not.`,
+No environment variable is required. AOB_ONNXRUNTIME is the path of ONNX
+Runtime's library if --library is not set.`,
 		Example: `  aob-agent run --server https://aob.example:8443 --ring warehouse-north --device dock-7 \
     --label site=north --label board=orin-nano --state /var/lib/aob \
     --trust /etc/aob/desired.pub --token-file /etc/aob/token --ca /etc/aob/ca.pem`,
@@ -58,24 +58,25 @@ where --library does not.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.server, "server", "", "where aob serve listens: https, or http on this machine")
-	f.StringVar(&o.bundles, "bundles", "", "the OCI repository that bundles come from (default: SERVER/bundles)")
+	f.StringVar(&o.server, "server", "", "URL of aob serve: https, or http on this machine")
+	f.StringVar(&o.bundles, "bundles", "", "the OCI repository of the bundles (default: SERVER/bundles)")
 	f.StringVar(&o.ring, "ring", "", "the fleet that this device belongs to")
 	f.StringVar(&o.device, "device", "", "this device's id: lower-case letters, digits and dashes")
-	f.StringArrayVar(&o.labels, "label", nil, "a label that fleets match on, as site=north; may be given often")
-	f.StringVar(&o.state, "state", "", "the folder that this agent works in")
-	f.StringVar(&o.trust, "trust", "", "the public keys that desired state is believed from, as PEM")
+	f.StringArrayVar(&o.labels, "label", nil,
+		"a label by which fleets select devices, such as site=north; can be repeated")
+	f.StringVar(&o.state, "state", "", "the agent's state folder")
+	f.StringVar(&o.trust, "trust", "", "PEM file of the public keys that may sign desired state")
 	f.StringVar(&o.tokenFile, "token-file", "",
 		"a file with this device's token; aob device token FLEET DEVICE prints it on the server")
-	f.StringVar(&o.ca, "ca", "", "certificates that the server's is checked against, as PEM (default: the system's)")
-	f.StringVar(&o.detector, "detector", "", "aob-detect (default: beside this program, or on PATH)")
+	f.StringVar(&o.ca, "ca", "", "PEM file of the CAs of the server's certificate (default: the system's)")
+	f.StringVar(&o.detector, "detector", "", "path of aob-detect (default: beside this program, or on PATH)")
 	f.StringVar(&o.library, "library", "",
-		"ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
-	f.IntVar(&o.threads, "threads", 0, "cores that the detector uses (default: all)")
-	f.StringVar(&o.memory, "memory", "4GiB", "limit on the detector's memory")
-	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, as 127.0.0.1:9102")
+		"path of ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
+	f.IntVar(&o.threads, "threads", 0, "CPU cores of the detector (default: all)")
+	f.StringVar(&o.memory, "memory", "4GiB", "memory limit of the detector")
+	f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus on this address, such as 127.0.0.1:9102")
 	f.DurationVar(&o.heartbeat, "heartbeat", 5*time.Minute,
-		"how often to report when nothing changes; the server may ask for more")
+		"time between reports if nothing changes; the server may ask for a shorter one")
 	for _, name := range []string{"server", "ring", "device", "state", "trust", "token-file"} {
 		cmd.MarkFlagRequired(name)
 	}
@@ -93,7 +94,7 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	}
 	if whose, _, _ := strings.Cut(c.Token, ":"); whose != o.ring+"/"+o.device {
 		return errors.Join(delivery.Blockedf("on the server, print it with: aob device token "+o.ring+" "+o.device,
-			"--token-file: %s does not hold the token of device %s in ring %s", o.tokenFile, o.device, o.ring),
+			"--token-file: %s does not contain the token of device %s in ring %s", o.tokenFile, o.device, o.ring),
 			agent.Close())
 	}
 	if o.metrics == "" {
@@ -105,7 +106,7 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", c.Metrics.Handler())
-	listener = netutil.LimitListener(listener, maxConnections) // the agent's files are for its work
+	listener = netutil.LimitListener(listener, maxConnections) // keep file descriptors for the agent
 	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		MaxHeaderBytes: 16 << 10}
 	ended := make(chan error, 1)
@@ -117,7 +118,7 @@ func run(ctx context.Context, o runOptions, log *slog.Logger) (err error) {
 	return err
 }
 
-// config makes of flags what the agent works with.
+// config converts the flags to the agent's configuration.
 func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
 	var none edge.Config
 	labels, err := parseLabels(o.labels)
@@ -153,7 +154,7 @@ func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
 	}
 	from := artifact.Source{URL: bundles, Client: client}
 	if o.bundles == "" {
-		from.Token = token // it is the server's, and nobody else's
+		from.Token = token // the token is only for the server
 	}
 	return edge.Config{
 		Device: o.device, Ring: o.ring, Labels: labels, Dir: o.state,
@@ -163,7 +164,7 @@ func (o runOptions) config(log *slog.Logger) (edge.Config, error) {
 	}, nil
 }
 
-// detect finds the detector.
+// detect returns the detector to start.
 func (o runOptions) detect() (detect.Detector, error) {
 	d := detect.Detector{Binary: o.detector, Library: o.library, Threads: o.threads}
 	if err := d.MemoryLimit.UnmarshalText([]byte(o.memory)); err != nil {
@@ -173,7 +174,7 @@ func (o runOptions) detect() (detect.Detector, error) {
 		return d, nil
 	}
 	found, err := detect.Find()
-	if o.detector != "" { // only the library is to be found
+	if o.detector != "" { // only the library is missing
 		found.Library, err = detect.FindLibrary()
 	}
 	if err != nil {
@@ -197,8 +198,9 @@ func parseServer(text string) (string, error) {
 	ip := net.ParseIP(u.Hostname())
 	local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 	if u.Scheme != "https" && (u.Scheme != "http" || !local) {
-		return "", fmt.Errorf("--server: want https; http is for this machine alone, and the token would be read on "+
-			"the way to %s", u.Host)
+		return "",
+			fmt.Errorf("--server: want https; http is allowed only for this machine, because the token would be "+
+				"readable on the way to %s", u.Host)
 	}
 	return strings.TrimRight(text, "/"), nil
 }
@@ -229,13 +231,13 @@ func readToken(path string) (string, error) {
 	token := strings.TrimSpace(string(data))
 	if token == "" || strings.ContainsAny(token, "\r\n") {
 		return "", delivery.Blockedf("write this device's token into it, on one line; on the server, aob device "+
-			"token prints it", "--token-file: %s holds no token", path)
+			"token prints it", "--token-file: %s contains no token", path)
 	}
 	return token, nil
 }
 
-// client makes requests to the server. Answers may be held back for a minute,
-// so only what comes before them has a short deadline.
+// client returns the HTTP client for the server. The server may hold a long poll for a minute, so only
+// the steps before the response have short timeouts.
 func (o runOptions) client() (*http.Client, error) {
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -244,8 +246,9 @@ func (o runOptions) client() (*http.Client, error) {
 		ResponseHeaderTimeout: 90 * time.Second,
 		IdleConnTimeout:       2 * time.Minute,
 		ForceAttemptHTTP2:     true,
-		// A connection that died without a word, as behind a router that forgot it, is left after 30 s. All requests
-		// share one connection under HTTP/2, so they would fail until the kernel gives up, for a quarter of an hour.
+		// A dead connection, such as behind a router that lost its state, is closed after 30 s. Under HTTP/2
+		// all requests share one connection, so without this they would fail until the kernel gives up, after
+		// about 15 minutes.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
 	if o.ca != "" {
@@ -255,7 +258,7 @@ func (o runOptions) client() (*http.Client, error) {
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--ca: %s holds no certificate in PEM", o.ca)
+			return nil, fmt.Errorf("--ca: %s contains no PEM certificate", o.ca)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}

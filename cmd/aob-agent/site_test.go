@@ -30,8 +30,8 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// This program is three in one: the tests, the agent that some of them kill,
-// and the detector that agents start in place of aob-detect.
+// This binary is three programs: the tests, the agent that some of them kill, and the detector that agents start
+// instead of aob-detect.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
@@ -49,15 +49,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A script is what stands in a test's model.onnx: how the detector behaves.
+// A script is the content of a test's model.onnx. It says how the detector behaves.
 type script struct {
 	Version    int
-	Start      string        // "": it serves; "fail": it says why not; "crash"
+	Start      string        // "": it serves; "fail": it reports an error; "crash"
 	CrashAfter time.Duration // 0: never
 	Padding    []byte        // makes the file large
 }
 
-// scriptedDetector speaks aob-detect's protocol.
+// scriptedDetector implements aob-detect's protocol.
 func scriptedDetector(args []string) error {
 	flags := map[string]string{}
 	for i := 0; i+1 < len(args); i += 2 {
@@ -106,13 +106,13 @@ func scriptedDetector(args []string) error {
 	return nil
 }
 
-// A site is the server's side as aob serve has it: signed documents, reports,
-// bundles over HTTP, and the loop that decides rollouts.
+// A site is the server's side as in aob serve: signed documents, reports, bundles over HTTP, and the loop that decides
+// rollouts.
 type site struct {
 	*fleet.Server
 	store  *artifact.Store
 	served atomic.Int64 // bytes of bundles
-	// fault is a proxy before the server: it answers in its place, or not.
+	// fault is a proxy before the server that can respond in its place.
 	fault atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 	url   string
 	files string // holds desired.pub and token
@@ -146,7 +146,7 @@ func newSite(t *testing.T, waves ...delivery.Wave) *site {
 		t.Fatal(err)
 	}
 	s.Server, err = fleet.Open(t.Context(), fleet.Config{Dir: t.TempDir(), Key: key, Secret: secret,
-		Registry: forgetful{}, Wake: s.poke, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		Registry: discardStore{}, Wake: s.poke, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,12 +178,12 @@ func newSite(t *testing.T, waves ...delivery.Wave) *site {
 	return s
 }
 
-// forgetful keeps no devices: the server's memory is enough here.
-type forgetful struct{}
+// discardStore is a registry that stores nothing: the server's memory is enough here.
+type discardStore struct{}
 
-func (forgetful) SaveDevice(context.Context, string, delivery.Device) error { return nil }
-func (forgetful) DropDevice(context.Context, string, string) error          { return nil }
-func (forgetful) Devices(context.Context) ([]delivery.Device, error)        { return nil, nil }
+func (discardStore) SaveDevice(context.Context, string, delivery.Device) error { return nil }
+func (discardStore) DropDevice(context.Context, string, string) error          { return nil }
+func (discardStore) Devices(context.Context) ([]delivery.Device, error)        { return nil, nil }
 
 func (s *site) poke() {
 	select {
@@ -192,7 +192,7 @@ func (s *site) poke() {
 	}
 }
 
-// turn decides the rollout once, and acts.
+// turn decides the rollout once, and publishes.
 func (s *site) turn(ctx context.Context, t *testing.T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -321,7 +321,7 @@ func (s *site) arguments(t *testing.T, device, dir string) []string {
 		"--trust", filepath.Join(s.files, "desired.pub"), "--token-file", token, "--detector", self, "--library", self}
 }
 
-// shortDir is a folder with a name that is short enough for sockets.
+// shortDir creates a folder with a path that is short enough for sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "aob")
@@ -364,7 +364,7 @@ func command(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-// serving says which version each device's detector answers for.
+// serving returns the version that each device's detector serves.
 func serving(t *testing.T, dirs map[string]string) map[string]int {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "image.jpg")

@@ -17,10 +17,10 @@ func inspectCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect MODEL.onnx",
 		Short: "Check a model against the contract and print its signature and golden",
-		Long: `Inspect opens a model, checks its inputs and outputs by name, type and shape,
-makes the signature from its rfdetr_inference metadata, runs the golden input,
-and prints both as lines of JSON.`,
-		Example: `  # the signature of a model, for people
+		Long: `Inspect opens a model, checks the names, types and shapes of its inputs and
+outputs, makes the signature from its rfdetr_inference metadata, runs the golden
+input, and prints both as JSON lines.`,
+		Example: `  # the signature of a model
   aob-detect inspect model.onnx | jq 'select(.inspected).inspected.signature'
 
   # a bundle's folder out of a model
@@ -31,7 +31,7 @@ and prints both as lines of JSON.`,
   cp model.onnx bundle/`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.answer(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
 				found, err := w.Inspect(args[0])
 				if err != nil {
 					return err
@@ -45,16 +45,16 @@ and prints both as lines of JSON.`,
 func evaluateCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "evaluate",
-		Short: "Run a model over the images that standard input lists",
+		Short: "Run a model over the images listed on standard input",
 		Long: `Evaluate reads a request from standard input: one line of JSON with the model's
-path, its signature and the number of images, then a line for each image. It
-prints a line for each image, in order: slot, score, x, y, width and height of
-each box, in pixels of the image. All paths are absolute.`,
+path, its signature and the number of images, then one line per image. It prints
+one line per image, in order, with slot, score, x, y, width and height of each
+box, in pixels of the image. All paths are absolute.`,
 		Example: `  (jq -c '{model: "/models/model.onnx", signature: ., images: 1}' bundle/signature.json
    echo '{"id": 1, "path": "/images/1.jpg"}') | aob-detect evaluate`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.answer(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
 				return w.Evaluate(cmd.Context(), cmd.InOrStdin(), out)
 			})
 		},
@@ -67,14 +67,14 @@ func serveCommand(o *options) *cobra.Command {
 		Use:   "serve --bundle DIR --socket PATH",
 		Short: "Serve a bundle over HTTP on a Unix socket",
 		Long: `Serve loads the bundle in a folder (model.onnx, signature.json, golden.bin,
-labels.json), replays its golden, and answers on a Unix socket: POST /infer,
-GET /health and GET /metrics. It ends on SIGTERM, after the calls in work.`,
+labels.json), replays its golden, and serves on a Unix socket: POST /infer,
+GET /health and GET /metrics. On SIGTERM it finishes its requests and ends.`,
 		Example: `  aob-detect serve --bundle bundle --socket /run/aob/detect.sock
   curl --unix-socket /run/aob/detect.sock --data-binary @image.jpg http://aob-detect/infer
   curl --unix-socket /run/aob/detect.sock http://aob-detect/health`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.answer(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
+			return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {
 				return serve(cmd.Context(), w, bundle, socket, func() error { return detect.Ready(out) })
 			})
 		},
@@ -86,9 +86,8 @@ GET /health and GET /metrics. It ends on SIGTERM, after the calls in work.`,
 	return cmd
 }
 
-// answer lets do write what a program asked for, between a hello and, where it
-// goes wrong, a failure. The error is returned too, for people.
-func (o options) answer(out io.Writer, do func(detect.Worker, io.Writer) error) error {
+// respond writes a hello, then the output of do, and after an error a failure. The error is also returned.
+func (o options) respond(out io.Writer, do func(detect.Worker, io.Writer) error) error {
 	if err := detect.Hello(out); err != nil {
 		return err
 	}
@@ -107,10 +106,10 @@ func inferCommand(o *options) *cobra.Command {
 	var score float64
 	cmd := &cobra.Command{
 		Use:   "infer --bundle DIR IMAGE...",
-		Short: "Print the boxes on images as JSON",
+		Short: "Print the detections on images as JSON",
 		Long: `Infer loads the bundle in a folder, replays its golden, and prints one JSON
-object for each image: its path, size and boxes, best first. x and y are the
-upper left corner; all are pixels of the image.`,
+object per image: its path, its size and the detections, highest score first. x
+and y are the upper left corner. All numbers are pixels of the image.`,
 		Example: `  aob-detect infer --bundle bundle image.jpg
   aob-detect infer --bundle bundle --score 0.5 images/*.jpg | jq '.boxes | length'`,
 		Args: cobra.MinimumNArgs(1),
@@ -123,7 +122,7 @@ upper left corner; all are pixels of the image.`,
 		},
 	}
 	cmd.Flags().StringVar(&bundle, "bundle", "", "the bundle's folder")
-	cmd.Flags().Float64Var(&score, "score", 0, "leave out boxes that score less, 0 to 1")
+	cmd.Flags().Float64Var(&score, "score", 0, "lowest score of a printed box, 0 to 1")
 	cmd.MarkFlagRequired("bundle")
 	return cmd
 }
@@ -133,7 +132,7 @@ func infer(ctx context.Context, w detect.Worker, out io.Writer, bundle string, s
 	if err != nil {
 		return err
 	}
-	enc := json.NewEncoder(delivery.LogWriter{W: out}) // paths, and classes of the model
+	enc := json.NewEncoder(delivery.LogWriter{W: out}) // paths and class names are untrusted
 	for _, path := range images {
 		data, err := os.ReadFile(path)
 		if err != nil {

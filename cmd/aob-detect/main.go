@@ -1,9 +1,9 @@
-// Command aob-detect runs detector models with ONNX Runtime, for programs that
-// do not want it in their own process.
+// Command aob-detect runs detector models with ONNX Runtime, for programs that must not load it into
+// their own process.
 //
-// inspect, evaluate and serve are spoken to by package detect: standard output
-// carries lines of JSON, standard error is for people. infer is for people
-// alone. See package detect for what a model, a bundle and a box are.
+// Package detect uses the subcommands inspect, evaluate and serve: their standard output has lines of
+// JSON, and their standard error is for users. infer is for users only. See package detect for the
+// contract of models and bundles.
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 	}
 }
 
-// options are what every subcommand takes.
+// options are the flags of all subcommands.
 type options struct {
 	library string
 	threads int
@@ -37,25 +37,25 @@ func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "aob-detect",
 		Short: "Run detector models with ONNX Runtime",
-		Long: `aob-detect runs detector models with ONNX Runtime, in a process of its own: a
-model that crashes the runtime, hangs or eats memory takes nothing else down.
+		Long: `aob-detect runs detector models with ONNX Runtime in its own process. A model that
+crashes the runtime, hangs, or uses too much memory cannot harm other programs.
 
-The library is found through AOB_ONNXRUNTIME, or where
-tools/onnxruntime/install.sh puts it.`,
+The path of ONNX Runtime's library is AOB_ONNXRUNTIME, or else where
+tools/onnxruntime/install.sh installs it.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.library, "library", "",
-		"ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
-	flags.IntVar(&o.threads, "threads", 0, "cores to use (default: all)")
-	flags.StringVar(&o.memory, "memory", "", "limit on this process's private memory, as 4GiB (default: none)")
+		"path of ONNX Runtime's shared library (default: AOB_ONNXRUNTIME, else the installed one)")
+	flags.IntVar(&o.threads, "threads", 0, "CPU cores to use (default: all)")
+	flags.StringVar(&o.memory, "memory", "", "limit of this process's private memory, such as 4GiB (default: none)")
 	root.AddCommand(inspectCommand(&o), evaluateCommand(&o), serveCommand(&o), inferCommand(&o))
 	return root
 }
 
-// worker confines the process and loads the library.
+// worker limits the process and loads the library.
 func (o options) worker() (detect.Worker, error) {
 	var memory delivery.Bytes
 	if o.memory != "" {

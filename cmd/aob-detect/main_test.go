@@ -37,7 +37,7 @@ func TestHelp(t *testing.T) {
 			continue
 		}
 		if cmd.Short == "" || cmd.Long == "" || !strings.Contains(cmd.Example, "aob-detect "+cmd.Name()) {
-			t.Errorf("%s: its help lacks a sentence, a page or an example", cmd.Name())
+			t.Errorf("%s: its help has no Short, Long or Example", cmd.Name())
 		}
 	}
 }
@@ -48,7 +48,7 @@ func TestCommands(t *testing.T) {
 	}
 	run := aobDetect(t)
 
-	// As the example of inspect: a bundle's folder out of a model.
+	// Makes a bundle's folder from a model, as in the example of inspect.
 	stdout, stderr, err := run("inspect", testdata+"detector.onnx")
 	if err != nil || stderr != "" {
 		t.Fatalf("inspect: %v\n%s", err, stderr)

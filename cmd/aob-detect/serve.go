@@ -20,8 +20,8 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 )
 
-// serve answers on the socket until SIGTERM or an interrupt, and then lets the
-// calls in work end. It calls ready once it answers.
+// serve serves the socket until SIGTERM or an interrupt, and then finishes its requests. It calls
+// ready when it accepts requests.
 func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready func() error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -56,22 +56,22 @@ func serve(ctx context.Context, w detect.Worker, bundle, socket string, ready fu
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := h.Shutdown(grace); err != nil {
-		return errors.Join(fmt.Errorf("calls were cut off: %w", err), h.Close())
+		return errors.Join(fmt.Errorf("requests were cut off: %w", err), h.Close())
 	}
 	return server.Close()
 }
 
-// maxConnections is how many callers are served at one time; more of them wait.
+// maxConnections is the largest number of connections; further ones wait.
 const maxConnections = 64
 
-// longestSocket is what the kernel takes as a Unix socket's path.
-const longestSocket = 107
+// maxSocketPath is the kernel's limit for a socket's path in bytes.
+const maxSocketPath = 107
 
-// listen makes the socket, in place of one that an earlier server left.
+// listen creates the socket and replaces a stale one.
 func listen(path string) (net.Listener, error) {
-	if len(path) > longestSocket {
-		return nil, fmt.Errorf("socket %s: the path has %d bytes, and a Unix socket's at most %d; use a shorter folder",
-			path, len(path), longestSocket)
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("socket %s: the path has %d bytes, and the limit is %d; use a shorter folder",
+			path, len(path), maxSocketPath)
 	}
 	info, err := os.Lstat(path)
 	switch {
@@ -79,11 +79,11 @@ func listen(path string) (net.Listener, error) {
 	case err != nil:
 		return nil, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return nil, fmt.Errorf("socket %s: there is something else in its place", path)
+		return nil, fmt.Errorf("socket %s: the path exists and is not a socket", path)
 	default:
 		if conn, err := net.Dial("unix", path); err == nil {
 			conn.Close()
-			return nil, fmt.Errorf("socket %s: another server answers there", path)
+			return nil, fmt.Errorf("socket %s: another server is running on it", path)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, err
@@ -92,25 +92,25 @@ func listen(path string) (net.Listener, error) {
 	return net.Listen("unix", path)
 }
 
-// observe makes the metrics and the function that counts.
+// observe registers the metrics and returns the function that updates them.
 func observe(registry *prometheus.Registry) func(detect.Inference) {
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "aob_detect_inferences_total",
-		Help: "Calls of /infer by outcome: ok, image (it cannot be used), model (it failed), gone (the caller left).",
+		Help: "Calls of /infer by outcome: ok, image (it is invalid), model (it failed), gone (the caller has left).",
 	}, []string{"outcome"})
 	boxes := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "aob_detect_boxes_total",
-		Help: "Boxes returned, of any score.",
+		Help: "Boxes returned.",
 	})
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "aob_detect_stage_seconds",
-		Help: "Time of each stage of a call that succeeded: decode (file to tensor), queue (for the model), run " +
-			"(the model and its boxes).",
+		Help: "Time of each stage of a successful call: decode (file to tensor), queue (waiting for the model), run " +
+			"(the model and decoding its outputs).",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15), // 0.5 ms to 8 s
 	}, []string{"stage"})
 	registry.MustRegister(calls, boxes, seconds)
 	for _, outcome := range []string{"ok", "image", "model", "gone"} {
-		calls.WithLabelValues(outcome) // a rate needs its zero
+		calls.WithLabelValues(outcome) // so that the series exist from the start
 	}
 	return func(i detect.Inference) {
 		calls.WithLabelValues(i.Outcome).Inc()

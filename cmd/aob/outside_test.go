@@ -191,7 +191,7 @@ func TestCommandsPrintSafely(t *testing.T) {
 		`out := c.OutOrStdout()`,                                       // of aob logs, which wraps it
 		`w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)`, // what goes in is made safe
 		// Another program reads it.
-		`return o.answer(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {`,
+		`return o.respond(cmd.OutOrStdout(), func(w detect.Worker, out io.Writer) error {`,
 	}
 	stream := regexp.MustCompile(`os\.Std(out|err)|(Out|Err)OrStd(out|err)\(\)|\bslog\.New|` +
 		`log\.(Print|Fatal)|fmt\.Print`)

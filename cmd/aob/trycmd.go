@@ -177,7 +177,7 @@ func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web
 		case <-tick.C:
 		}
 		next, err := api.Trial(ctx, t.ID)
-		if e, ok := errors.AsType[*web.Error](err); ok && (e.Again > 0 || e.Code == 502) {
+		if e, ok := errors.AsType[*web.Error](err); ok && (e.RetryAfter > 0 || e.Code == 502) {
 			continue // the server is being started again
 		}
 		if err != nil {

@@ -89,7 +89,7 @@ func TestServe(t *testing.T) {
 	}
 
 	if _, err := d.Serve(t.Context(), dir, socket); err == nil ||
-		!strings.Contains(err.Error(), "another server answers") {
+		!strings.Contains(err.Error(), "another server is running") {
 		t.Errorf("a second server on the socket: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -169,7 +169,7 @@ func TestServeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := d.Serve(t.Context(), dir, occupied); err == nil ||
-		!strings.Contains(err.Error(), "something else in its place") {
+		!strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("a file for a socket: %v", err)
 	}
 

@@ -20,30 +20,30 @@ import (
 	"github.com/autonomos/aob/reconciler/explain"
 )
 
-// Bounds of what a request may bring.
+// Limits of requests.
 const (
 	MaxBody = 64 << 10 // bytes of a request's body
-	MaxText = 4 << 10  // bytes of what is asked on a pull request
-	// MaxTrial is how many bytes an experiment may have, and MaxVariants how many
+	MaxText = 4 << 10  // bytes of a comment for a pull request
+	// MaxTrial is the largest size of an experiment in bytes, and MaxVariants the largest number of its
 	// variants.
 	MaxTrial    = 16 << 20
 	MaxVariants = 256
 )
 
-// An Error is what the API answers when it cannot do what was asked.
+// An Error is an error response of the API.
 type Error struct {
-	Code  int           `json:"-"` // HTTP status
-	What  string        `json:"error"`
-	Do    string        `json:"hint,omitempty"`
-	Again time.Duration `json:"-"` // when to ask again; zero is no matter when
+	Code       int           `json:"-"` // HTTP status
+	What       string        `json:"error"`
+	Do         string        `json:"hint,omitempty"`
+	RetryAfter time.Duration `json:"-"` // Retry-After; zero: none
 }
 
 func (e *Error) Error() string { return e.What }
 
-// Hint returns what to do about it.
+// Hint returns what to do about the error.
 func (e *Error) Hint() string { return e.Do }
 
-// errorOf says how an error is answered.
+// errorOf returns the response for an error.
 func errorOf(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
@@ -56,7 +56,7 @@ func errorOf(err error) *Error {
 	}
 	if w, ok := errors.AsType[delivery.Wait](err); ok {
 		return &Error{Code: http.StatusServiceUnavailable, What: w.What, Do: "ask again in " + w.For.String(),
-			Again: w.For}
+			RetryAfter: w.For}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{Code: http.StatusNotFound, What: err.Error()}
@@ -68,18 +68,18 @@ func errorOf(err error) *Error {
 type API struct {
 	Source Source
 	Log    *slog.Logger
-	Refuse error // the answer to every request that would change something; nil: they are done
+	Refuse error // if not nil, the response to every request that would change something
 }
 
-// Handler returns the API.
+// Handler returns the API's handler. The package comment lists its routes.
 func (a API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, answer func(r *http.Request) (any, error)) {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, answer) })
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { a.respond(w, r, answer) })
 	}
 	post := func(path string, answer func(r *http.Request, number int, ask postBody) (any, error)) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-			a.answer(w, r, func(r *http.Request) (any, error) {
+			a.respond(w, r, func(r *http.Request) (any, error) {
 				number, err := numberOf(r)
 				if err != nil {
 					return nil, err
@@ -89,7 +89,7 @@ func (a API) Handler() http.Handler {
 					return nil, err
 				}
 				user, _ := peerOf(r)
-				a.Log.Info("asked for", "path", r.URL.Path, "user", user)
+				a.Log.Info("request", "path", r.URL.Path, "user", user)
 				return answer(r, number, ask)
 			})
 		})
@@ -166,58 +166,58 @@ func (a API) Handler() http.Handler {
 		return a.Source.Compare(r.Context(), r.URL.Query().Get("a"), r.URL.Query().Get("b"))
 	})
 	mux.HandleFunc("POST /v1/trials", func(w http.ResponseWriter, r *http.Request) {
-		a.answer(w, r, func(r *http.Request) (any, error) {
+		a.respond(w, r, func(r *http.Request) (any, error) {
 			ask, err := readTrial(w, r)
 			if err != nil {
 				return nil, err
 			}
-			a.Log.Info("asked for", "path", r.URL.Path, "user", ask.User, "variants", len(ask.Variants))
+			a.Log.Info("request", "path", r.URL.Path, "user", ask.User, "variants", len(ask.Variants))
 			return a.Source.Try(r.Context(), ask)
 		})
 	})
 	mux.HandleFunc("DELETE /v1/trials/{id}", func(w http.ResponseWriter, r *http.Request) {
-		a.answer(w, r, func(r *http.Request) (any, error) {
+		a.respond(w, r, func(r *http.Request) (any, error) {
 			return struct{}{}, a.Source.EndTrial(r.Context(), r.PathValue("id"))
 		})
 	})
 	mux.HandleFunc("DELETE /v1/devices/{fleet}/{device}", func(w http.ResponseWriter, r *http.Request) {
-		a.answer(w, r, func(r *http.Request) (any, error) {
+		a.respond(w, r, func(r *http.Request) (any, error) {
 			return struct{}{}, a.Source.ForgetDevice(r.Context(), r.PathValue("fleet"), r.PathValue("device"))
 		})
 	})
 	mux.HandleFunc("GET /v1/runs/{run}/log", a.serveLog)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		a.answer(w, r, func(r *http.Request) (any, error) {
+		a.respond(w, r, func(r *http.Request) (any, error) {
 			return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method,
 				clip(r.URL.Path)), Do: "use an aob of the same version as the server's"}
 		})
 	})
 	if a.Refuse != nil {
 		refuse := func(w http.ResponseWriter, r *http.Request) { a.refuse(w, r, a.Refuse) }
-		only := http.NewServeMux()
-		only.Handle("GET /", mux)
-		only.HandleFunc("/", refuse)
-		only.HandleFunc("GET /v1/compare", refuse) // it begins a run
-		return only
+		readOnly := http.NewServeMux()
+		readOnly.Handle("GET /", mux)
+		readOnly.HandleFunc("/", refuse)
+		readOnly.HandleFunc("GET /v1/compare", refuse) // it starts a run
+		return readOnly
 	}
 	return mux
 }
 
-// checkHead refuses what names no commit.
+// checkHead rejects a head that cannot be an abbreviated commit.
 func checkHead(head string) error {
 	if len(head) < 7 || len(head) > 64 {
-		return badRequest("", "head: want 7 to 64 digits of the commit that was looked at, got %q", clip(head))
+		return badRequest("", "head: want 7 to 64 digits of the reviewed commit, got %q", clip(head))
 	}
 	return nil
 }
 
-// postBody is the body of every POST.
+// postBody is the body of a POST for a pull request.
 type postBody struct {
 	Head string `json:"head,omitempty"`
 	Text string `json:"text,omitempty"`
 }
 
-// The answers to POSTs.
+// Responses to POSTs.
 type (
 	merged struct {
 		Commit string `json:"commit"`
@@ -227,8 +227,7 @@ type (
 	}
 )
 
-// list makes an empty list an empty list in JSON, and not null, which programs
-// would have to look for.
+// list turns a nil list into an empty one, which JSON shows as [] and not as null.
 func list[T any](v []T) []T {
 	if v == nil {
 		return []T{}
@@ -242,7 +241,7 @@ func (p PR) listed() PR {
 }
 
 func listedPRs(prs []PR) []PR {
-	out := make([]PR, len(prs)) // a copy: the source's own is not to be changed
+	out := make([]PR, len(prs)) // a copy: the source's list must not be changed
 	for i, p := range prs {
 		out[i] = p.listed()
 	}
@@ -273,7 +272,7 @@ func readPost(w http.ResponseWriter, r *http.Request) (a postBody, err error) {
 	return a, readBody(w, r, MaxBody, &a)
 }
 
-// readTrial reads and checks what is to be tried.
+// readTrial decodes and checks a request for an experiment.
 func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialRequest, err error) {
 	if err := readBody(w, r, MaxTrial, &ask); err != nil {
 		return ask, err
@@ -287,7 +286,7 @@ func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialRequest, err er
 	return ask, nil
 }
 
-// readBody decodes a request's body; without one v stays as it is.
+// readBody decodes a request's body of at most limit bytes into v. An empty body leaves v unchanged.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -303,7 +302,8 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return badRequest("use an aob of the same version as the server's", "the body is not what is asked for: %s",
+		return badRequest("use an aob of the same version as the server's",
+			"the body is not valid for this request: %s",
 			err)
 	}
 	return nil
@@ -315,8 +315,8 @@ func badRequest(do, format string, args ...any) *Error {
 
 func clip(s string) string { return s[:min(len(s), 200)] }
 
-// answer writes what a handler returns.
-func (a API) answer(w http.ResponseWriter, r *http.Request, do func(r *http.Request) (any, error)) {
+// respond writes the result of do, or its error.
+func (a API) respond(w http.ResponseWriter, r *http.Request, do func(r *http.Request) (any, error)) {
 	v, err := do(r)
 	if err == nil {
 		err = writeJSON(w, http.StatusOK, v)
@@ -328,28 +328,27 @@ func (a API) answer(w http.ResponseWriter, r *http.Request, do func(r *http.Requ
 
 func (a API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		return // nobody is there to read it
+		return // the client has left
 	}
 	e := errorOf(err)
-	if e.Code >= http.StatusInternalServerError && e.Again == 0 {
+	if e.Code >= http.StatusInternalServerError && e.RetryAfter == 0 {
 		a.Log.Error("API", "path", clip(r.URL.Path), "error", err.Error())
 	}
-	if e.Again > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.Again.Seconds()))))
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
 	}
 	if err := writeJSON(w, e.Code, e); err != nil {
 		a.Log.Error("API", "path", clip(r.URL.Path), "error", err.Error())
 	}
 }
 
-// writeJSON encodes before it answers, so that what cannot be encoded is an
-// error and not half an answer.
+// writeJSON encodes v before it writes the response, so that an encoding error never leaves half a response.
 func writeJSON(w http.ResponseWriter, code int, v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
+		return fmt.Errorf("encode the response: %w", err)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -357,11 +356,11 @@ func writeJSON(w http.ResponseWriter, code int, v any) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
 	w.WriteHeader(code)
-	w.Write(b.Bytes()) // an error is the reader's going away
+	w.Write(b.Bytes()) // an error means that the client has left
 	return nil
 }
 
-// The headers of a log.
+// Headers of a log.
 const (
 	headerOffset = "Aob-Log-Offset"
 	headerName   = "Aob-Log-Name"
@@ -391,5 +390,5 @@ func (a API) serveLog(w http.ResponseWriter, r *http.Request) {
 	h.Set(headerOffset, strconv.FormatInt(log.Offset, 10))
 	h.Set(headerName, log.Name)
 	h.Set(headerEnded, strconv.FormatBool(log.Ended))
-	io.Copy(w, log) // an error is the reader's going away, or shows as a log cut short
+	io.Copy(w, log) // an error means that the client has left, or the log ends early
 }

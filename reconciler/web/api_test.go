@@ -25,10 +25,10 @@ import (
 	"github.com/autonomos/aob/reconciler/web"
 )
 
-// logger writes to the test's log, or to a buffer that the test looks at.
+// logger returns a logger that writes to w.
 func logger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
-// serve answers for a source on a socket, and returns a client of it.
+// serve serves a source on a socket, and returns a client of it.
 func serve(t *testing.T, source web.Source) *web.Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "aob.sock")
@@ -59,9 +59,9 @@ var me = func() string {
 	return u.Username
 }()
 
-// Who asks is whom the system names, and not whom the request names.
-func TestTheSocketsUserIsTheOneThatAsks(t *testing.T) {
-	handler := web.API{Source: newShop(), Log: logger(t.Output())}.Handler()
+// The user of a request is the one that the operating system reports, not the one in the request.
+func TestUserIsFromTheSocket(t *testing.T) {
+	handler := web.API{Source: newMemorySource(), Log: logger(t.Output())}.Handler()
 	for path, body := range map[string]string{
 		"/v1/prs/3/ask":   `{"text": "/aob run 1"}`,
 		"/v1/prs/3/merge": `{"head": "5d79a5e"}`,
@@ -73,7 +73,7 @@ func TestTheSocketsUserIsTheOneThatAsks(t *testing.T) {
 			t.Errorf("%s by nobody: %d, %s", path, w.Code, w.Body)
 		}
 	}
-	source := newShop()
+	source := newMemorySource()
 	client := serve(t, source)
 	if err := client.Ask(t.Context(), 3, "ann", "/aob accept 1 because I am ann"); err != nil {
 		t.Fatal(err)
@@ -83,9 +83,9 @@ func TestTheSocketsUserIsTheOneThatAsks(t *testing.T) {
 	}
 }
 
-// A client says what the source behind the server says.
-func TestClientIsItsSource(t *testing.T) {
-	source := newShop()
+// A client returns what the server's source returns.
+func TestClient(t *testing.T) {
+	source := newMemorySource()
 	client := serve(t, source)
 	ctx := t.Context()
 	same := func(what string, want, got any, wantErr, err error) {
@@ -156,9 +156,9 @@ func TestClientIsItsSource(t *testing.T) {
 	}
 }
 
-// Every kind of error arrives with its code, what is wrong, and what to do.
+// Every kind of error reaches the client with its status, text and hint.
 func TestErrors(t *testing.T) {
-	source := newShop()
+	source := newMemorySource()
 	client := serve(t, source)
 	for _, c := range []struct {
 		err  error
@@ -170,7 +170,7 @@ func TestErrors(t *testing.T) {
 			web.Error{Code: 409, What: "main has moved", Do: "rebase first"}},
 		{delivery.Wait{For: 1500 * time.Millisecond, What: "aob serve has only just started"},
 			web.Error{Code: 503, What: "aob serve has only just started", Do: "ask again in 1.5s",
-				Again: 2 * time.Second}},
+				RetryAfter: 2 * time.Second}},
 		{explain.Unknown{Kind: explain.PR, ID: "9", Do: "aob pr list"},
 			web.Error{Code: 404, What: "nothing is known of pr 9", Do: "aob pr list"}},
 		{errors.New("something broke"), web.Error{Code: 500, What: "something broke"}},
@@ -189,9 +189,9 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What cannot be encoded is an error, never half an answer.
-func TestAnswerThatHasNoJSON(t *testing.T) {
-	source := newShop()
+// A value that cannot be encoded gives an error response, never half a response.
+func TestUnencodableResponse(t *testing.T) {
+	source := newMemorySource()
 	client := serve(t, source)
 	nan := math.NaN()
 	source.prs[0].Runs[0].MAP = &nan
@@ -202,7 +202,7 @@ func TestAnswerThatHasNoJSON(t *testing.T) {
 }
 
 func TestRequestsRefused(t *testing.T) {
-	handler := web.API{Source: newShop(), Log: logger(t.Output())}.Handler()
+	handler := web.API{Source: newMemorySource(), Log: logger(t.Output())}.Handler()
 	for _, c := range []struct {
 		method, path, body string
 		code               int
@@ -218,7 +218,7 @@ func TestRequestsRefused(t *testing.T) {
 		{"POST", "/v1/prs/3/merge", "{}", 400, "head"},
 		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5"}`, 400, "head"},
 		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5e", "user": "ann"}`, 400, "user"},
-		{"POST", "/v1/prs/3/merge", "not json", 400, "not what is asked for"},
+		{"POST", "/v1/prs/3/merge", "not json", 400, "not valid for this request"},
 		{"POST", "/v1/prs/3/merge", `{"head": "5d79a5e", "force": true}`, 400, "force"},
 		{"POST", "/v1/prs/3/ask", `{"text": " "}`, 400, "text"},
 		{"POST", "/v1/prs/3/ask", `{"text": "` + strings.Repeat("x", web.MaxText+1) + `"}`, 400, "text"},
@@ -240,9 +240,9 @@ func TestRequestsRefused(t *testing.T) {
 	}
 }
 
-// Nothing is an empty list, so that programs may go through it.
+// Missing lists are [] in JSON, not null.
 func TestEmptyIsNotNull(t *testing.T) {
-	handler := web.API{Source: empty{newShop()}, Log: logger(t.Output())}.Handler()
+	handler := web.API{Source: empty{newMemorySource()}, Log: logger(t.Output())}.Handler()
 	for path, want := range map[string]string{
 		"/v1/status":               `"checks":[]},"models":[],"prs":[],"runs":[],"fleets":[{"name":"demo"`,
 		"/v1/prs":                  `[]`,
@@ -258,8 +258,8 @@ func TestEmptyIsNotNull(t *testing.T) {
 	}
 }
 
-// empty is a source that has next to nothing.
-type empty struct{ *shop }
+// empty is a source whose lists are nil.
+type empty struct{ *memorySource }
 
 func (empty) Status(context.Context) (web.Status, error) {
 	return web.Status{Fleets: []web.Fleet{{Name: "demo"}}}, nil
@@ -275,7 +275,7 @@ func TestNoServer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "aob.sock")
 	_, err := web.NewClient(path).Status(t.Context())
 	e, ok := errors.AsType[*web.Error](err)
-	if !ok || e.What != "no aob serve answers on "+path || !strings.Contains(e.Do, "aob serve --config") {
+	if !ok || e.What != "no aob serve is running on "+path || !strings.Contains(e.Do, "aob serve --config") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -285,11 +285,10 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
-// What the server does for people is logged, with who asked; what goes wrong in
-// it too.
-func TestLogged(t *testing.T) {
+// Changes are logged with their user, and errors too.
+func TestLog(t *testing.T) {
 	var log bytes.Buffer
-	source := newShop()
+	source := newMemorySource()
 	handler := web.API{Source: source, Log: logger(&log)}.Handler()
 	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/prs/3/recheck", nil).WithContext(
 		web.WithPeer(t.Context(), "maria")))
@@ -306,7 +305,7 @@ func FuzzAPI(f *testing.F) {
 	f.Add("POST", "/v1/prs/3/ask", `{"text": "/aob run 1"}`)
 	f.Add("GET", "/v1/explain/commit/..%2f", "")
 	f.Add("GET", "/v1/runs/a/log?offset=9223372036854775807", "")
-	handler := web.API{Source: newShop(), Log: slog.New(slog.DiscardHandler)}.Handler()
+	handler := web.API{Source: newMemorySource(), Log: slog.New(slog.DiscardHandler)}.Handler()
 	f.Fuzz(func(t *testing.T, method, path, body string) {
 		r, err := http.NewRequest(method, "http://aob/", strings.NewReader(body))
 		if err != nil {

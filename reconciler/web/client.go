@@ -19,14 +19,15 @@ import (
 	"github.com/autonomos/aob/reconciler/gate"
 )
 
-// maxAnswer is the size in bytes from which an answer is refused.
-const maxAnswer = 256 << 20
+// maxResponse is the largest response in bytes.
+const maxResponse = 256 << 20
 
-// answerTime is how long an answer may take to begin. What is done between two
-// turns of the loop waits for the turn to end.
-const answerTime = 2 * time.Minute
+// responseTimeout is the timeout for the start of a response. Some requests wait for the current turn of
+// the loop to end.
+const responseTimeout = 2 * time.Minute
 
-// A Client asks a server over its socket. Errors are [*Error].
+// A Client calls a server over its socket. Its errors are [*Error] or the context's. It is safe for
+// concurrent use.
 type Client struct {
 	socket string
 	http   *http.Client
@@ -34,17 +35,16 @@ type Client struct {
 
 var _ Source = (*Client)(nil)
 
-// NewClient returns a client of the server that listens on a socket. It does not
-// connect.
+// NewClient returns a client of the server on a socket. It does not connect.
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
 	}
 	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
-		DialContext: dial, ResponseHeaderTimeout: answerTime, MaxIdleConns: 2, IdleConnTimeout: time.Minute}}}
+		DialContext: dial, ResponseHeaderTimeout: responseTimeout, MaxIdleConns: 2, IdleConnTimeout: time.Minute}}}
 }
 
-// Status says how everything stands.
+// Status returns the state of everything.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return get[Status](ctx, c, "/v1/status")
 }
@@ -57,40 +57,40 @@ func (c *Client) PR(ctx context.Context, number int) (PR, error) {
 	return get[PR](ctx, c, fmt.Sprintf("/v1/prs/%d", number))
 }
 
-// Explain tells how a thing came to be.
+// Explain returns the chain of causes of a thing.
 func (c *Client) Explain(ctx context.Context, kind explain.Kind, id string) (explain.Chain, error) {
 	return get[explain.Chain](ctx, c, "/v1/explain/"+url.PathEscape(string(kind))+"/"+url.PathEscape(id))
 }
 
-// Plan returns what the server would do.
+// Plan returns the server's current plan.
 func (c *Client) Plan(ctx context.Context) (Plan, error) { return get[Plan](ctx, c, "/v1/plan") }
 
-// Merge merges a pull request of a local forge, if its head is the one that was
-// looked at. The server knows which user asks.
+// Merge merges a pull request of a local forge if its head is still the reviewed one. The server takes
+// the user from the socket.
 func (c *Client) Merge(ctx context.Context, number int, head, _ string) (string, error) {
 	m, err := post[merged](ctx, c, number, "merge", postBody{Head: head})
 	return m.Commit, err
 }
 
-// Adopt brings a fork's pull request into the repository, if its head is the one that was looked at.
+// Adopt copies a fork's pull request into the repository if its head is still the reviewed one.
 func (c *Client) Adopt(ctx context.Context, number int, head string) (int, error) {
 	a, err := post[adoption](ctx, c, number, "adopt", postBody{Head: head})
 	return a.Number, err
 }
 
-// Ask writes what this user asks on a pull request. The server knows which user asks.
+// Ask posts a command of this user on a pull request. The server takes the user from the socket.
 func (c *Client) Ask(ctx context.Context, number int, _, text string) error {
 	_, err := post[struct{}](ctx, c, number, "ask", postBody{Text: text})
 	return err
 }
 
-// Recheck looks at a pull request anew.
+// Recheck evaluates a pull request again and retries what has failed.
 func (c *Client) Recheck(ctx context.Context, number int) error {
 	_, err := post[struct{}](ctx, c, number, "recheck", postBody{})
 	return err
 }
 
-// Try begins an experiment.
+// Try starts an experiment.
 func (c *Client) Try(ctx context.Context, ask TrialRequest) (Trial, error) {
 	body, err := json.Marshal(ask)
 	if err != nil {
@@ -99,7 +99,7 @@ func (c *Client) Try(ctx context.Context, ask TrialRequest) (Trial, error) {
 	return exchange[Trial](ctx, c, http.MethodPost, "/v1/trials", body)
 }
 
-// Trials returns the experiments.
+// Trials returns all experiments.
 func (c *Client) Trials(ctx context.Context) ([]Trial, error) {
 	return get[[]Trial](ctx, c, "/v1/trials")
 }
@@ -109,7 +109,7 @@ func (c *Client) Trial(ctx context.Context, id string) (Trial, error) {
 	return get[Trial](ctx, c, "/v1/trials/"+url.PathEscape(id))
 }
 
-// EndTrial forgets an experiment.
+// EndTrial removes an experiment.
 func (c *Client) EndTrial(ctx context.Context, id string) error {
 	_, err := exchange[struct{}](ctx, c, http.MethodDelete, "/v1/trials/"+url.PathEscape(id), nil)
 	return err
@@ -127,12 +127,12 @@ func (c *Client) Compare(ctx context.Context, a, b string) (Comparison, error) {
 	return get[Comparison](ctx, c, "/v1/compare?a="+url.QueryEscape(a)+"&b="+url.QueryEscape(b))
 }
 
-// Power says how small a drop a gate can show.
+// Power returns the smallest drops that a gate can detect.
 func (c *Client) Power(ctx context.Context, name string) ([]gate.ModelPower, error) {
 	return get[[]gate.ModelPower](ctx, c, "/v1/gates/"+url.PathEscape(name)+"/power")
 }
 
-// Log opens a run's log.
+// Log opens a run's log at an offset in bytes. The caller must close it.
 func (c *Client) Log(ctx context.Context, run string, offset int64) (Log, error) {
 	path := "/v1/runs/" + url.PathEscape(run) + "/log?offset=" + strconv.FormatInt(offset, 10)
 	resp, err := c.send(ctx, http.MethodGet, path, nil)
@@ -143,7 +143,7 @@ func (c *Client) Log(ctx context.Context, run string, offset int64) (Log, error)
 	at, err := strconv.ParseInt(h.Get(headerOffset), 10, 64)
 	if err != nil {
 		resp.Body.Close()
-		return Log{}, &Error{Code: http.StatusBadGateway, What: "the server does not say where the log begins",
+		return Log{}, &Error{Code: http.StatusBadGateway, What: "the server's response has no log offset",
 			Do: "use an aob of the same version as the server's"}
 	}
 	return Log{ReadCloser: resp.Body, Name: h.Get(headerName), Offset: at, Ended: h.Get(headerEnded) == "true"}, nil
@@ -168,14 +168,14 @@ func exchange[T any](ctx context.Context, c *Client, method, path string, body [
 		return v, err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&v); err != nil {
-		return v, &Error{Code: http.StatusBadGateway, What: "the answer on " + c.socket +
-			" is not what was asked for: " + err.Error(), Do: "use an aob of the same version as the server's"}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxResponse)).Decode(&v); err != nil {
+		return v, &Error{Code: http.StatusBadGateway, What: "the response on " + c.socket +
+			" cannot be decoded: " + err.Error(), Do: "use an aob of the same version as the server's"}
 	}
 	return v, nil
 }
 
-// send sends a request and returns the answer if it is a good one.
+// send sends a request and returns the response if its status is 200.
 func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://aob"+path, bytes.NewReader(body))
 	if err != nil {
@@ -191,15 +191,15 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 	defer resp.Body.Close()
 	e := &Error{Code: resp.StatusCode}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(e); err != nil || e.What == "" {
-		e.What = "the answer on " + c.socket + " is " + resp.Status
+		e.What = "the response on " + c.socket + " is " + resp.Status
 	}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
-		e.Again = time.Duration(s) * time.Second
+		e.RetryAfter = time.Duration(s) * time.Second
 	}
 	return nil, e
 }
 
-// unreachable says why there is no answer.
+// unreachable returns the error of a request without a response.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -209,13 +209,13 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		e.What, e.Do = "no permission to open "+c.socket, "run this as the user that runs aob serve"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		e.What, e.Do = "no aob serve answers on "+c.socket,
+		e.What, e.Do = "no aob serve is running on "+c.socket,
 			"start it with aob serve --config aob.yaml, or name its socket with --socket or AOB_SOCKET"
 	default:
 		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err // the address in it is made up
+			err = u.Err // its URL is not a real one
 		}
-		e.What = "aob serve does not answer on " + c.socket + ": " + err.Error()
+		e.What = "aob serve does not respond on " + c.socket + ": " + err.Error()
 	}
 	return e
 }

@@ -1,52 +1,57 @@
-// Package web is how people and machines reach aob serve over HTTP: the API of
-// the aob commands on a Unix socket, and the site that devices, forges and
-// Prometheus reach.
+// Package web serves aob serve over HTTP: the API for the aob commands on a Unix socket, and the site
+// for devices, forges and Prometheus.
 //
 // # The API
 //
-// [API] answers on a socket that only its owner may open ([ListenSocket]).
-// Everything is JSON, but for logs:
+// [API] serves a socket that only its owner can open ([ListenSocket]). Everything is JSON except logs:
 //
-//	GET  /v1/status
-//	GET  /v1/prs
-//	GET  /v1/prs/NUMBER
-//	POST /v1/prs/NUMBER/merge     {"head": "4f1c09d2a3"}
-//	POST /v1/prs/NUMBER/adopt     {"head": "4f1c09d2a3"}
-//	POST /v1/prs/NUMBER/ask       {"text": "/aob run 3f9c2a10"}
-//	POST /v1/prs/NUMBER/recheck
-//	GET  /v1/explain/KIND/ID      KIND is pr, commit, model or device
-//	GET  /v1/plan
-//	GET  /v1/runs/RUN/log?offset=BYTES
-//	GET  /healthz
+//	GET    /v1/status
+//	GET    /v1/prs
+//	GET    /v1/prs/NUMBER
+//	POST   /v1/prs/NUMBER/merge           {"head": "4f1c09d2a3"}
+//	POST   /v1/prs/NUMBER/adopt           {"head": "4f1c09d2a3"}
+//	POST   /v1/prs/NUMBER/ask             {"text": "/aob run 3f9c2a10"}
+//	POST   /v1/prs/NUMBER/recheck
+//	GET    /v1/explain/KIND/ID            KIND is pr, commit, model or device
+//	GET    /v1/plan
+//	GET    /v1/runs/RUN/log?offset=BYTES  text
+//	GET    /v1/trials
+//	POST   /v1/trials                     a [TrialRequest]
+//	GET    /v1/trials/ID
+//	DELETE /v1/trials/ID
+//	GET    /v1/compare?a=MODEL&b=MODEL
+//	GET    /v1/gates/GATE/power
+//	DELETE /v1/devices/FLEET/DEVICE
+//	GET    /healthz
 //
-// An error is {"error": what is wrong, "hint": what to do}. 404 is something
-// that there is not, 409 something that a person must settle, 503 something to
-// ask again after Retry-After seconds.
+// An error response is {"error": what is wrong, "hint": what to do}. Status 404 means that there is no
+// such thing, 409 that a person must act first, and 503 that the request can be repeated after
+// Retry-After seconds.
 //
-// What the API shows and does is a [Source]; a [Client] is the same interface at
-// the other end.
+// The data and actions behind the API are a [Source]. A [Client] implements the same interface on the
+// other end of the socket.
 //
 // # The site
 //
-// [Site] puts together what is reached from other machines, over TLS or on a
-// loopback address ([Listen]):
+// [Site] combines what other machines reach, over TLS or on a loopback address ([Listen]):
 //
-//	/fleet/v1/…   what devices read and report
-//	/v2/…         bundles, as an OCI registry
-//	/webhook      a forge says that something happened; see [Webhook]
-//	/healthz      200 as long as the process answers
-//	/readyz       200 once the loop has seen the world, else 503
+//	/fleet/v1/   desired state and reports of devices; see package fleet
+//	/v2/         bundles, as an OCI registry
+//	/pictures/   pages of pictures; see [Pictures]
+//	/webhook     notifications of a forge; see [Webhook]
+//	/healthz     200 as long as the process responds
+//	/readyz      200 once the loop has observed everything, else 503
 //
 // # Limits
 //
-// Every listener has [Limits]: how long a request and an answer may take, how
-// large they may be, and how many connections there are. When there are too
-// many, the connection that has sent or read nothing for longest is closed. The
-// socket has limits of its own, and half of the files that the process may open
-// are left to the loop, so that both go on while the site is full.
+// Every listener has [Limits]: how long a request and a response may take, how large they may be, and
+// how many connections may be open. If there are too many, the connection that has sent or read
+// nothing for the longest time is closed. The socket has its own limits, and half of the file
+// descriptors of the process are reserved for the loop, so that both keep working while the site is
+// overloaded.
 //
 // # Metrics
 //
-// [Metrics] counts what the loop and the handlers tell it, in a registry of its
-// own. /metrics is on an address of its own, not on the site: it is for operators.
+// [Metrics] counts events of the loop and the handlers in its own registry. /metrics has its own
+// address and is not part of the site, because it is for operators only.
 package web

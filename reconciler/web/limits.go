@@ -16,33 +16,33 @@ import (
 	"time"
 )
 
-// Limits bound what strangers can take of a server by being slow or many.
+// Limits bound the resources that clients can take from a server by being slow or many.
 type Limits struct {
-	// Connections is how many are open at one time. When there are more, the one
-	// that has kept the server waiting for longest is closed.
+	// Connections is the largest number of open connections. If there are more, the one that has kept the
+	// server waiting for the longest time is closed.
 	Connections int
-	// PerAddress is how many of them one address may have. Addresses of this
-	// machine are not counted: a proxy there speaks for everybody.
+	// PerAddress is the largest number of connections of one address. Addresses of this machine are not
+	// limited, because a local proxy forwards all clients.
 	PerAddress int
-	// Request is how long a client may take to send a request with its body.
+	// Request is the time limit for sending a request with its body.
 	Request time.Duration
 	// Idle is how long a connection may stay open between requests.
 	Idle time.Duration
-	// Progress is how long a client may take to read 128 KiB of an answer.
+	// Progress is the time limit for reading 128 KiB of a response.
 	Progress time.Duration
-	// Header and Body are how many bytes of a request are read.
+	// Header and Body are the largest sizes of a request's parts in bytes.
 	Header int
 	Body   int64
 }
 
-// The most connections of the site, and of the socket.
+// Largest numbers of connections of the site and of the socket.
 const (
 	maxConnections       = 8192
 	maxSocketConnections = 256
 )
 
-// SiteLimits are the limits of what other machines reach. Half of the files that
-// the process may open are left to the loop, the socket and the runs.
+// SiteLimits are the limits of addresses that other machines reach. Half of the file descriptors of
+// the process are reserved for the loop, the socket and the runs.
 func SiteLimits() Limits {
 	connections := maxConnections
 	var files syscall.Rlimit
@@ -54,16 +54,15 @@ func SiteLimits() Limits {
 		Progress: time.Minute, Header: 16 << 10, Body: MaxWebhook}
 }
 
-// SocketLimits are the limits of the socket, which only AOB's own user reaches.
+// SocketLimits are the limits of the socket, which only the server's own user can open.
 func SocketLimits() Limits {
 	return Limits{Connections: maxSocketConnections, PerAddress: maxSocketConnections, Request: time.Minute,
 		Idle:     2 * time.Minute,
 		Progress: time.Minute, Header: 16 << 10, Body: MaxTrial}
 }
 
-// Serve answers on a listener until ctx ends, and returns nil then. Requests get
-// a context that ends with ctx, so held ones let go; what still goes on 5 s
-// later is cut off.
+// Serve serves a listener until ctx is done, and then returns nil. The context of each request is
+// cancelled with ctx, which ends long polls. Requests that are still running 1.5 s later are cut off.
 func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler, log *slog.Logger) error {
 	open := &connections{limits: l, log: log, byConn: map[net.Conn]*connection{}, byAddress: map[netip.Addr]*address{}}
 	srv := &http.Server{
@@ -72,14 +71,15 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler
 		ReadTimeout:       l.Request,
 		IdleTimeout:       l.Idle,
 		MaxHeaderBytes:    l.Header,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // strangers' broken handshakes, mostly
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		// mostly failed TLS handshakes of strangers
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return open.begin(withPeer(ctx, c), c)
+			return open.add(withPeer(ctx, c), c)
 		},
 		ConnState: func(c net.Conn, s http.ConnState) {
 			if s == http.StateClosed || s == http.StateHijacked {
-				open.end(c)
+				open.remove(c)
 			}
 		},
 	}
@@ -90,7 +90,7 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
-	open.closeUnasked()
+	open.closeUnused()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 1500*time.Millisecond)
 	defer cancel()
 	err := srv.Shutdown(stop)
@@ -101,12 +101,12 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler
 	return err
 }
 
-// Serve is Serve of [SiteLimits].
+// Serve serves with [SiteLimits].
 func Serve(ctx context.Context, listener net.Listener, h http.Handler, log *slog.Logger) error {
 	return SiteLimits().Serve(ctx, listener, h, log)
 }
 
-// connections are those that are open.
+// connections are the open connections of a listener.
 type connections struct {
 	limits Limits
 	log    *slog.Logger
@@ -115,34 +115,33 @@ type connections struct {
 	byConn    map[net.Conn]*connection
 	byAddress map[netip.Addr]*address
 	waiting   linked.List // of *connection: those that keep the server waiting, the longest first
-	closed    int         // for the limits, since the last line in the log
+	closed    int         // because of the limits, since the last log line
 	logged    time.Time
 }
 
-// An address is where connections come from.
+// An address counts the connections from one client address.
 type address struct {
 	open    int
-	waiting linked.List // as above
+	waiting linked.List // like connections.waiting
 }
 
-// A connection waits for its client from its start to the end of a request's
-// body, and while an answer is written. It does not while a handler works or
-// holds the request.
+// A connection keeps the server waiting from its start to the end of a request's body, and while a
+// response is written. It does not while a handler runs or holds a long poll.
 type connection struct {
 	conn     net.Conn
-	from     netip.Addr // not valid where addresses do not count
-	used     bool       // a handler has had a request
-	requests int        // requests that a handler has; HTTP/2 has several at one time
-	working  int        // those of them for which the client is not waited for
+	from     netip.Addr // not valid if the address is not limited
+	used     bool       // a handler has received a request
+	requests int        // requests in handlers; HTTP/2 has several at the same time
+	working  int        // those of them that do not wait for the client
 	closing  bool
 
-	inAll, inAddress *linked.Element // nil while it does not wait
+	inAll, inAddress *linked.Element // nil if it is not in the lists of waiting connections
 }
 
 type connectionKey struct{}
 
-// begin counts a connection, and closes what is too many.
-func (cs *connections) begin(ctx context.Context, conn net.Conn) context.Context {
+// add counts a new connection, and closes connections above the limits.
+func (cs *connections) add(ctx context.Context, conn net.Conn) context.Context {
 	c := &connection{conn: conn, from: origin(conn.RemoteAddr())}
 	cs.mu.Lock()
 	var close []*connection
@@ -163,19 +162,19 @@ func (cs *connections) begin(ctx context.Context, conn net.Conn) context.Context
 	cs.wait(c)
 	for _, c := range close {
 		c.closing = true
-		cs.unwait(c) // it is not chosen again before it is gone
+		cs.unwait(c) // so that it is not chosen again before it is removed
 	}
-	cs.tell(len(close))
+	cs.logClosed(len(close))
 	cs.mu.Unlock()
 	for _, c := range close {
-		cs.end(c.conn)
+		cs.remove(c.conn)
 		abort(c.conn)
 	}
 	return context.WithValue(ctx, connectionKey{}, c)
 }
 
-// oldest is the connection that has kept the server waiting for longest, or c,
-// the new one, where all others are served.
+// oldest returns the connection that has kept the server waiting for the longest time, or the new
+// connection c if none does.
 func oldest(waiting *linked.List, c *connection) *connection {
 	if e := waiting.Front(); e != nil {
 		return e.Value.(*connection)
@@ -183,8 +182,8 @@ func oldest(waiting *linked.List, c *connection) *connection {
 	return c
 }
 
-// tell logs that connections were closed, now and then.
-func (cs *connections) tell(n int) {
+// logClosed logs how many connections were closed, at most once a minute.
+func (cs *connections) logClosed(n int) {
 	if cs.closed += n; cs.closed > 0 && time.Since(cs.logged) > time.Minute {
 		cs.log.Warn("too many connections: those that send or read nothing are closed first", "open", len(cs.byConn),
 			"closed", cs.closed)
@@ -192,7 +191,7 @@ func (cs *connections) tell(n int) {
 	}
 }
 
-// abort closes a connection without a word, as a farewell could block.
+// abort closes a connection without a TLS close message, which could block.
 func abort(conn net.Conn) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
@@ -200,7 +199,7 @@ func abort(conn net.Conn) {
 	conn.Close()
 }
 
-func (cs *connections) end(conn net.Conn) {
+func (cs *connections) remove(conn net.Conn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c := cs.byConn[conn]
@@ -216,7 +215,7 @@ func (cs *connections) end(conn net.Conn) {
 	}
 }
 
-// wait puts a connection behind those that wait already.
+// wait appends a connection to the lists of waiting ones.
 func (cs *connections) wait(c *connection) {
 	cs.unwait(c)
 	if c.closing {
@@ -238,9 +237,9 @@ func (cs *connections) unwait(c *connection) {
 	c.inAll, c.inAddress = nil, nil
 }
 
-// closeUnasked closes the connections on which no request has begun. An answer that
-// is being written is not cut: Shutdown closes a connection after its answer.
-func (cs *connections) closeUnasked() {
+// closeUnused closes the connections on which no request has begun. Responses in progress are not
+// cut: Shutdown closes their connections afterwards.
+func (cs *connections) closeUnused() {
 	cs.mu.Lock()
 	var close []net.Conn
 	for conn, c := range cs.byConn {
@@ -254,8 +253,8 @@ func (cs *connections) closeUnasked() {
 	}
 }
 
-// ask says that a handler has n more requests of a connection.
-func (cs *connections) ask(c *connection, n int) {
+// addRequests adds n to the requests that handlers have of a connection.
+func (cs *connections) addRequests(c *connection, n int) {
 	if c != nil {
 		cs.mu.Lock()
 		c.used = true
@@ -264,8 +263,8 @@ func (cs *connections) ask(c *connection, n int) {
 	}
 }
 
-// work says that n more requests of a connection are worked on.
-func (cs *connections) work(c *connection, n int) {
+// addWorking adds n to the requests of a connection that do not wait for the client.
+func (cs *connections) addWorking(c *connection, n int) {
 	if c == nil {
 		return
 	}
@@ -281,8 +280,8 @@ func (cs *connections) work(c *connection, n int) {
 	}
 }
 
-// origin is the address that a connection counts for: of IPv6 the network, as
-// one machine has many addresses.
+// origin returns the address that a connection is counted for. For IPv6 it is the /64 network, because
+// one machine has many addresses. It is not valid for loopback addresses.
 func origin(a net.Addr) netip.Addr {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -300,48 +299,48 @@ func origin(a net.Addr) netip.Addr {
 	return addr
 }
 
-// limit puts a handler behind the limits.
+// limit wraps a handler with the limits.
 func (cs *connections) limit(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := r.Context().Value(connectionKey{}).(*connection)
 		answer := &limitedWriter{ResponseWriter: w, controller: http.NewResponseController(w), all: cs, conn: c}
 		answer.renew()
-		cs.ask(c, 1)
-		defer cs.ask(c, -1)
+		cs.addRequests(c, 1)
+		defer cs.addRequests(c, -1)
 		if r.ContentLength > cs.limits.Body {
 			w.Header().Set("Connection", "close")
 			writeJSON(answer, http.StatusRequestEntityTooLarge,
 				&Error{What: fmt.Sprintf("the body is too large; want at most %d bytes", cs.limits.Body)})
 			return
 		}
-		body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, cs.limits.Body), arrived: func() {
-			// A read deadline that ends while a handler holds the request would end
-			// the request. Where none can be set there is none.
+		body := &limitedBody{ReadCloser: http.MaxBytesReader(w, r.Body, cs.limits.Body), complete: func() {
+			// A read deadline that passes while a handler holds the request would end the request. An error
+			// means that there is no deadline.
 			_ = answer.controller.SetReadDeadline(time.Time{})
-			answer.work(1)
+			answer.addWorking(1)
 		}}
 		if r.Body == nil || r.Body == http.NoBody {
-			body.once.Do(body.arrived)
+			body.once.Do(body.complete)
 		} else {
 			r.Body = body
 		}
-		defer func() { answer.work(-answer.working) }()
+		defer func() { answer.addWorking(-answer.working) }()
 		h.ServeHTTP(answer, r)
 	})
 }
 
-// A limitedBody says when a request has arrived whole.
+// A limitedBody calls complete when a request's body was read completely.
 type limitedBody struct {
 	io.ReadCloser
-	arrived func()
-	once    sync.Once
+	complete func()
+	once     sync.Once
 }
 
 // Read implements io.Reader.
 func (b *limitedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		b.once.Do(b.arrived)
+		b.once.Do(b.complete)
 	}
 	return n, err
 }
@@ -349,30 +348,30 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 // progress is how many bytes a client must read within Limits.Progress.
 const progress = 128 << 10
 
-// A limitedWriter moves the deadline of an answer as long as its client reads.
+// A limitedWriter extends the write deadline of a response as long as the client reads.
 type limitedWriter struct {
 	http.ResponseWriter
 	controller *http.ResponseController
 	all        *connections
 	conn       *connection
-	working    int // 1 once the request is there
+	working    int // 1 after the request was read completely
 }
 
-func (w *limitedWriter) work(n int) {
+func (w *limitedWriter) addWorking(n int) {
 	w.working += n
-	w.all.work(w.conn, n)
+	w.all.addWorking(w.conn, n)
 }
 
 func (w *limitedWriter) renew() {
-	// Where deadlines cannot be set there are none.
+	// An error means that there is no deadline.
 	_ = w.controller.SetWriteDeadline(time.Now().Add(w.all.limits.Progress))
 }
 
-// send writes a part of the answer, for which the client is waited for.
+// send writes a part of the response. Meanwhile the connection counts as waiting for its client.
 func (w *limitedWriter) send(part func() (int64, error)) (int64, error) {
 	w.renew()
-	w.all.work(w.conn, -w.working)
-	defer w.all.work(w.conn, w.working)
+	w.all.addWorking(w.conn, -w.working)
+	defer w.all.addWorking(w.conn, w.working)
 	return part()
 }
 
@@ -396,12 +395,11 @@ func (w *limitedWriter) Write(p []byte) (written int, err error) {
 	return written, err
 }
 
-// ReadFrom implements io.ReaderFrom, so that a file goes to the socket without
-// passing here.
+// ReadFrom implements io.ReaderFrom, so that a file is copied to the socket by the kernel.
 func (w *limitedWriter) ReadFrom(r io.Reader) (written int64, err error) {
-	left := int64(-1) // without end
+	left := int64(-1) // no limit
 	if l, ok := r.(*io.LimitedReader); ok {
-		r, left = l.R, l.N // below one limit the file is still found
+		r, left = l.R, l.N // the kernel can copy a file below one LimitedReader
 		defer func() { l.N -= written }()
 	}
 	for left != 0 {
@@ -424,5 +422,5 @@ func (w *limitedWriter) ReadFrom(r io.Reader) (written int64, err error) {
 	return written, nil
 }
 
-// Unwrap lets http.ResponseController reach the writer below.
+// Unwrap gives http.ResponseController access to the inner writer.
 func (w *limitedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -21,11 +21,11 @@ import (
 	"github.com/autonomos/aob/reconciler/web"
 )
 
-// patient limits end nothing while a test runs.
-var patient = web.Limits{Connections: 40, PerAddress: 20, Request: time.Hour, Idle: time.Hour, Progress: time.Hour,
+// generous limits end nothing while a test runs.
+var generous = web.Limits{Connections: 40, PerAddress: 20, Request: time.Hour, Idle: time.Hour, Progress: time.Hour,
 	Header: 16 << 10, Body: 1 << 20}
 
-// serveOn answers on a listener until the test ends.
+// serveOn serves a listener until the test ends.
 func serveOn(t *testing.T, l web.Limits, listener net.Listener, h http.Handler) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -61,14 +61,14 @@ func dial(t *testing.T, address, say string) net.Conn {
 	return c
 }
 
-// What a client may say and then say nothing more.
+// What a client may send before it falls silent.
 var slow = []string{
 	"",
 	"P",
 	"POST /fleet/v1/reports HTTP/1.1\r\nHost: a\r\n",
 	"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx",
 	"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx",
-	"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", // and does not go away
+	"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", // and stays connected
 	strings.Repeat("GET /large HTTP/1.1\r\nHost: a\r\n\r\n", 20),
 }
 
@@ -110,11 +110,10 @@ func get(t *testing.T, client *http.Client, url string) string {
 	return strings.TrimSpace(string(body))
 }
 
-// An attack of many connections closes those that say nothing, and neither a
-// request that is held nor one that comes.
-func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
+// In an attack with many connections the silent ones are closed, but neither a held request nor a new one.
+func TestSlowConnectionsAreClosedFirst(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
-	address := serveOn(t, patient, listen(t), handler(held, release))
+	address := serveOn(t, generous, listen(t), handler(held, release))
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	answer := make(chan string)
 	go func() { answer <- get(t, client, "http://"+address+"/hold") }()
@@ -140,12 +139,12 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// The socket has limits of its own, so that it answers whatever happens on the site.
-func TestSocketAnswersWhileTheSiteIsFull(t *testing.T) {
+// The socket has its own limits, so that it works while the site is overloaded.
+func TestSocketWorksWhileSiteIsFull(t *testing.T) {
 	dir := t.TempDir()
 	listening := make(chan string, 1)
-	server := web.Server{Source: newShop(), Metrics: web.NewMetrics(), Socket: filepath.Join(dir, "aob.sock"),
-		Address: "127.0.0.1:0", Limits: patient}
+	server := web.Server{Source: newMemorySource(), Metrics: web.NewMetrics(), Socket: filepath.Join(dir, "aob.sock"),
+		Address: "127.0.0.1:0", Limits: generous}
 	server.Log = logger(writerFunc(func(p []byte) (int, error) {
 		if _, rest, ok := strings.Cut(string(p), "site="); ok {
 			site, _, _ := strings.Cut(rest, " ")
@@ -197,12 +196,12 @@ type remoteConn struct {
 
 func (c remoteConn) RemoteAddr() net.Addr { return c.from }
 
-// One address cannot take all connections; what it has too many of are its own.
-func TestOneAddressCannotTakeAllConnections(t *testing.T) {
-	limits := patient
+// One address cannot take all connections: only its own are closed.
+func TestLimitPerAddress(t *testing.T) {
+	limits := generous
 	limits.PerAddress = 5
 	l := &remote{Listener: listen(t), next: []string{"192.0.2.9:1", "192.0.2.9:2"}}
-	for i := range 30 { // one machine, many addresses
+	for i := range 30 { // one machine with many addresses
 		l.next = append(l.next, fmt.Sprintf("[2001:db8::%d]:1", i+1))
 	}
 	address := serveOn(t, limits, l, handler(nil, nil))
@@ -229,10 +228,10 @@ func TestOneAddressCannotTakeAllConnections(t *testing.T) {
 	}
 }
 
-// A request that does not arrive within its time ends; one that is held by the
-// server for longer than that does not.
-func TestSlowRequestsEndAndHeldOnesDoNot(t *testing.T) {
-	limits := patient
+// A request that is not complete within the time limit is ended. A complete request that the server holds longer is
+// not.
+func TestSlowRequestsEnd(t *testing.T) {
+	limits := generous
 	limits.Request = 50 * time.Millisecond
 	held, release := make(chan struct{}), make(chan struct{})
 	address := serveOn(t, limits, listen(t), handler(held, release))
@@ -255,7 +254,7 @@ func TestSlowRequestsEndAndHeldOnesDoNot(t *testing.T) {
 			continue // a whole request; what follows it is Idle's
 		}
 		if all, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || bytes.Contains(all, []byte("2 bytes")) {
-			t.Errorf("%.50q was waited for: %s, %v", say, all, err)
+			t.Errorf("%.50q was not ended: %s, %v", say, all, err)
 		}
 	}
 	close(release)
@@ -266,9 +265,9 @@ func TestSlowRequestsEndAndHeldOnesDoNot(t *testing.T) {
 	}
 }
 
-// A client that does not read does not keep an answer open.
-func TestAnswersThatNobodyReadsEnd(t *testing.T) {
-	limits := patient
+// A response to a client that does not read is ended.
+func TestUnreadResponsesEnd(t *testing.T) {
+	limits := generous
 	limits.Progress = 50 * time.Millisecond
 	file := filepath.Join(t.TempDir(), "blob")
 	if err := os.WriteFile(file, make([]byte, 64<<20), 0o600); err != nil {
@@ -298,8 +297,8 @@ func TestAnswersThatNobodyReadsEnd(t *testing.T) {
 	}
 }
 
-// Limits change nothing of what is sent.
-func TestLimitedAnswersAreWhole(t *testing.T) {
+// Limits do not change the content of responses.
+func TestLimitedResponsesAreComplete(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "blob")
 	content := bytes.Repeat([]byte("0123456789abcdef!"), 100_000)
 	if err := os.WriteFile(file, content, 0o600); err != nil {
@@ -322,7 +321,7 @@ func TestLimitedAnswersAreWhole(t *testing.T) {
 			l := &io.LimitedReader{R: bytes.NewReader(content), N: int64(len(content)) + 5}
 			io.Copy(w, l)
 			if l.N != 5 {
-				t.Errorf("%d of the limit are left", l.N)
+				t.Errorf("%d bytes below the limit are left", l.N)
 			}
 		case "/echo":
 			body, err := io.ReadAll(r.Body)
@@ -357,8 +356,8 @@ func TestLimitedAnswersAreWhole(t *testing.T) {
 }
 
 // A body that is too large is refused before it is sent.
-func TestLargeBodiesAreNotRead(t *testing.T) {
-	address := serveOn(t, patient, listen(t), handler(nil, nil))
+func TestLargeBodiesAreRefused(t *testing.T) {
+	address := serveOn(t, generous, listen(t), handler(nil, nil))
 	for say, want := range map[string]string{
 		"Content-Length: 99999999\r\n\r\n": "HTTP/1.1 413 ",
 		// the handler sees the error
@@ -372,8 +371,8 @@ func TestLargeBodiesAreNotRead(t *testing.T) {
 	}
 }
 
-// Half of the files that may be open are left to the loop.
-func TestLimitsLeaveFilesToTheLoop(t *testing.T) {
+// Half of the file descriptors are reserved for the loop.
+func TestLimitsReserveFiles(t *testing.T) {
 	if l := web.SiteLimits(); l.Connections < 16 || l.Connections > 8192 || l.Request <= 0 || l.Idle <= 0 ||
 		l.Progress <= 0 || l.Body <= 0 {
 		t.Errorf("%+v", l)

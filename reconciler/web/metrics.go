@@ -13,22 +13,22 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Metrics counts. Its methods may be called from any goroutine.
+// Metrics are the server's Prometheus metrics. It is safe for concurrent use.
 //
 //	aob_turns_total{result}              turns of the loop; result is ok or error
-//	aob_turn_seconds                     how long a turn takes
-//	aob_steps_total{kind,result}         steps taken; result is ok, wait, blocked or error
-//	aob_forge_call_seconds{what,result}  how long the forge takes to answer
-//	aob_git_observe_seconds              how long a look at git takes
+//	aob_turn_seconds                     duration of a turn
+//	aob_steps_total{kind,result}         executed steps; result is ok, wait, blocked or error
+//	aob_forge_call_seconds{what,result}  duration of calls of the forge
+//	aob_git_observe_seconds              duration of reading the git remote
 //	aob_git_bytes_read_total             bytes read from the git remote
-//	aob_runs{kind,phase}                 runs there are
-//	aob_runs_started_total{kind}         runs started, again after a death included
-//	aob_trainings_total                  trainings started, again after a death included
-//	aob_devices{fleet,phase}             devices there are; phase is silent for those not heard within the deadline,
-//	                                     held for strange ones
-//	aob_store_lost_bundles               bundles of which the server's store has lost something
+//	aob_runs{kind,phase}                 current runs
+//	aob_runs_started_total{kind}         started runs, including restarts after a crash
+//	aob_trainings_total                  started trainings; a resumed training is not counted again
+//	aob_devices{fleet,phase}             current devices; phase is silent if not heard within the deadline, held if
+//	                                     the device reports and does not install, or has another anomaly
+//	aob_store_lost_bundles               bundles with missing or damaged files in the server's store
 //	aob_model_bytes_served_total         bytes of bundles sent to devices
-//	aob_webhooks_total{result}           webhooks; result is taken, unsigned or refused
+//	aob_webhooks_total{result}           received webhooks; result is taken, unsigned or refused
 type Metrics struct {
 	registry *prometheus.Registry
 
@@ -56,19 +56,19 @@ func NewMetrics() *Metrics {
 		registry: prometheus.NewRegistry(),
 		turns:    vec("aob_turns_total", "Turns of the loop.", "result"),
 		turn: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_turn_seconds",
-			Help:    "How long a turn of the loop takes.",
+			Help:    "Duration of a turn of the loop.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
-		steps: vec("aob_steps_total", "Steps taken, by kind and how they ended.", "kind", "result"),
+		steps: vec("aob_steps_total", "Executed steps, by kind and result.", "kind", "result"),
 		forge: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "aob_forge_call_seconds",
-			Help:    "How long the forge takes to answer.",
+			Help:    "Duration of calls of the forge.",
 			Buckets: []float64{.003, .01, .03, .1, .3, 1, 3, 10, 30}}, []string{"what", "result"}),
 		git: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "aob_git_observe_seconds",
-			Help:    "How long a look at the git remote takes.",
+			Help:    "Duration of reading the git remote.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}}),
 		gitBytes: counter("aob_git_bytes_read_total", "Bytes read from the git remote."),
-		started:  vec("aob_runs_started_total", "Runs started, again after a death included.", "kind"),
+		started:  vec("aob_runs_started_total", "Started runs, including restarts after a crash.", "kind"),
 		trainings: counter("aob_trainings_total",
-			"Trainings started; one that goes on where it was stopped or died is not counted again."),
+			"Started trainings; a resumed training is not counted again."),
 		modelBytes: counter("aob_model_bytes_served_total", "Bytes of bundles sent to devices."),
 		webhooks:   vec("aob_webhooks_total", "Webhooks received.", "result"),
 	}
@@ -76,7 +76,7 @@ func NewMetrics() *Metrics {
 		m.webhooks,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector())
-	// Series that a dashboard divides by are there from the start.
+	// Series that dashboards use as divisors exist from the start.
 	for _, result := range []string{"ok", "error"} {
 		m.turns.WithLabelValues(result)
 	}
@@ -87,14 +87,13 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// A Counter knows what there is at the moment of asking.
+// A Counter returns current counts. It is called whenever the metrics are read.
 type Counter interface{ Counts() Counts }
 
-// Watch adds aob_runs and aob_devices, which c is asked for whenever the metrics
-// are read. It is called once.
+// Watch adds the gauges of Counts, which are read from c. It must be called at most once.
 func (m *Metrics) Watch(c Counter) { m.registry.MustRegister(gauges{c}) }
 
-// Handler answers GET /metrics.
+// Handler serves GET /metrics.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second})
 }
@@ -117,11 +116,10 @@ func (m *Metrics) ForgeCall(what string, took time.Duration, err error) {
 // Step counts one step.
 func (m *Metrics) Step(kind string, err error) { m.steps.WithLabelValues(kind, result(err)).Inc() }
 
-// GitObserve counts one look at git.
+// GitObserve counts one reading of the git remote.
 func (m *Metrics) GitObserve(took time.Duration) { m.git.Observe(took.Seconds()) }
 
-// CountGit returns a transport that counts the bytes of next's answers as read
-// from the git remote.
+// CountGit returns a transport that counts the bytes of next's responses as read from the git remote.
 func (m *Metrics) CountGit(next http.RoundTripper) http.RoundTripper {
 	return countedTransport{next, m.gitBytes}
 }
@@ -152,7 +150,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// RunStarted counts a run that was started for the first time.
+// RunStarted counts the first start of a run.
 func (m *Metrics) RunStarted(kind delivery.RunKind) {
 	m.started.WithLabelValues(string(kind)).Inc()
 	if kind == delivery.RunTrain {
@@ -160,13 +158,13 @@ func (m *Metrics) RunStarted(kind delivery.RunKind) {
 	}
 }
 
-// BytesServed counts bytes of bundles that were sent.
+// BytesServed counts bytes of bundles sent to devices.
 func (m *Metrics) BytesServed(n int64) { m.modelBytes.Add(float64(max(0, n))) }
 
-// Webhook counts one webhook; see the list for the results.
+// Webhook counts one webhook; see Metrics for the results.
 func (m *Metrics) Webhook(result string) { m.webhooks.WithLabelValues(result).Inc() }
 
-// result names how something ended.
+// result returns the label of an error.
 func result(err error) string {
 	if err == nil {
 		return "ok"
@@ -180,15 +178,14 @@ func result(err error) string {
 	return "error"
 }
 
-// gauges reads what there is at the moment of asking, so that nothing that is
-// gone goes on being shown.
+// gauges reads the current counts at each scrape, so that removed things disappear from the metrics.
 type gauges struct{ Counter }
 
 var (
-	runsDesc = prometheus.NewDesc("aob_runs", "Runs there are, by kind and phase.", []string{"kind", "phase"}, nil)
+	runsDesc = prometheus.NewDesc("aob_runs", "Current runs, by kind and phase.", []string{"kind", "phase"}, nil)
 	lostDesc = prometheus.NewDesc("aob_store_lost_bundles",
-		"Bundles of which the server's store has lost something.", nil, nil)
-	devicesDesc = prometheus.NewDesc("aob_devices", "Devices there are, by fleet and phase.",
+		"Bundles with missing or damaged files in the server's store.", nil, nil)
+	devicesDesc = prometheus.NewDesc("aob_devices", "Current devices, by fleet and phase.",
 		[]string{"fleet", "phase"}, nil)
 )
 
@@ -203,7 +200,8 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	c := g.Counts()
 	gauge := func(desc *prometheus.Desc, n int, labels ...string) {
-		// Not the Must form: names of fleets and phases come from outside. They are checked where they are read, too.
+		// Not MustNewConstMetric: names of fleets and phases are untrusted input. They are also checked where
+		// they are parsed.
 		for i := range labels {
 			labels[i] = delivery.Terminal(labels[i])
 		}

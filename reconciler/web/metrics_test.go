@@ -20,7 +20,7 @@ type counts web.Counts
 
 func (c counts) Counts() web.Counts { return web.Counts(c) }
 
-// used returns metrics of which every one has a value.
+// used returns metrics that all have a value.
 func used(t *testing.T) *web.Metrics {
 	t.Helper()
 	m := web.NewMetrics()
@@ -65,8 +65,8 @@ func scrape(t *testing.T, m *web.Metrics) string {
 	return w.Body.String()
 }
 
-// Whatever a fleet is called, its figures have one line, and others are still there.
-func TestOutsideTextIsTextInMetrics(t *testing.T) {
+// Whatever the name of a fleet is, its metric has one line, and no other metric is lost.
+func TestUntrustedLabels(t *testing.T) {
 	for _, text := range hostile.Texts {
 		m := web.NewMetrics()
 		m.Watch(counts{Devices: map[web.DeviceCount]int{{Fleet: text, Phase: delivery.DevicePhase(text)}: 3},

@@ -11,8 +11,8 @@ import (
 
 type peerKey struct{}
 
-// withPeer remembers who opened a connection to the socket, by the word of the
-// system. A connection to the site has nobody.
+// withPeer stores the user of a socket's connection, as reported by the operating system, in ctx. A
+// connection of the site has no user.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	if c, ok := conn.(*net.UnixConn); ok {
 		if uid, err := peer(c); err == nil {
@@ -22,21 +22,21 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// WithPeer makes a context of a request that comes from a user.
+// WithPeer returns the context of a request from a user.
 func WithPeer(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, peerKey{}, name)
 }
 
-// peerOf returns the user that a request comes from.
+// peerOf returns the user of a request.
 func peerOf(r *http.Request) (string, error) {
 	if name, _ := r.Context().Value(peerKey{}).(string); name != "" {
 		return name, nil
 	}
-	return "", &Error{Code: http.StatusForbidden, What: "the system does not say which user asks",
+	return "", &Error{Code: http.StatusForbidden, What: "the user of this connection is not known",
 		Do: "use the aob command on the server's socket"}
 }
 
-// userOf names a user.
+// userOf returns the name of a user id.
 func userOf(uid uint32) string {
 	if u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil && u.Username != "" {
 		return u.Username

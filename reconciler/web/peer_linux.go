@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// peer returns the user of the process at the other end of a connection.
+// peer returns the user id of the process at the other end of a connection.
 func peer(c *net.UnixConn) (uid uint32, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

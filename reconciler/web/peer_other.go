@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// peer returns the server's own user: nobody else may open the socket.
+// peer returns the server's own user id: no other user can open the socket.
 func peer(*net.UnixConn) (uid uint32, err error) { return uint32(os.Getuid()), nil }

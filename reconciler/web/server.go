@@ -11,21 +11,21 @@ import (
 	"sync"
 )
 
-// A Server is the API on a socket, and the site on an address.
+// A Server serves the API on a socket, and the site on an address.
 type Server struct {
 	Source  Source
 	Metrics *Metrics
 	Log     *slog.Logger
 
 	Socket string // path
-	Refuse error  // see [API]; nothing but the socket is listened on then
+	Refuse error  // see [API]; if not nil, only the socket is served
 
 	Address     string // of the site; see [Address] for this and the next three
 	Certificate string
 	Key         string
 	Plain       bool
 
-	MetricsAddress string // of /metrics, which is plain HTTP; empty: there is none
+	MetricsAddress string // for /metrics over plain HTTP; empty: no metrics
 
 	Fleet    http.Handler // of the site; see [Site] for this and the next four
 	Bundles  http.Handler
@@ -33,14 +33,14 @@ type Server struct {
 	Webhook  http.Handler
 	Ready    func() error
 
-	// Listens is called once the site is listened on, with a context that ends when it no longer is. May be nil.
+	// Listens is called after the site's listener is open, with a context that is done when it closes. It
+	// may be nil.
 	Listens func(context.Context)
 
-	Limits Limits // of the site; SiteLimits where empty
+	Limits Limits // of the site; zero: SiteLimits
 }
 
-// Run answers until ctx ends, and returns nil then. Nothing is answered before
-// both addresses are listened on.
+// Run serves until ctx is done, and then returns nil. It serves nothing before all listeners are open.
 func (s Server) Run(ctx context.Context) error {
 	if s.Refuse != nil {
 		return s.runSocket(ctx)
@@ -75,17 +75,17 @@ func (s Server) Run(ctx context.Context) error {
 	s.Log.Info("listening", "site", site.Addr().String(), "socket", s.Socket)
 
 	ctx, cancel := context.WithCancel(ctx)
-	var beside sync.WaitGroup
-	defer beside.Wait()
+	var background sync.WaitGroup
+	defer background.Wait()
 	defer cancel()
 	if s.Listens != nil {
-		beside.Go(func() { s.Listens(ctx) })
+		background.Go(func() { s.Listens(ctx) })
 	}
 	done := make(chan error, len(handlers))
 	for l, h := range handlers {
 		go func() {
 			done <- limits[l].Serve(ctx, l, h, s.Log)
-			cancel() // one without the other is no server
+			cancel() // the others must not run alone
 		}()
 	}
 	for range cap(done) {
@@ -94,7 +94,7 @@ func (s Server) Run(ctx context.Context) error {
 	return err
 }
 
-// runSocket answers on the socket alone, until ctx ends.
+// runSocket serves only the socket, until ctx is done.
 func (s Server) runSocket(ctx context.Context) error {
 	socket, err := ListenSocket(s.Socket)
 	if err != nil {

@@ -13,16 +13,16 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Site is what other machines reach. A handler that is nil is not there.
+// Site combines the handlers that other machines reach. A nil handler has no route.
 type Site struct {
 	Fleet    http.Handler // below /fleet/v1/
 	Bundles  http.Handler // below /v2/
 	Pictures http.Handler // below /pictures/
 	Webhook  http.Handler
-	Ready    func() error // its answer is nil once the loop has seen the world
+	Ready    func() error // returns nil once the loop has observed everything
 }
 
-// Handler returns the site.
+// Handler returns the site's handler. The package comment lists its routes.
 func (s Site) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mount := func(path string, h http.Handler) {
@@ -38,7 +38,7 @@ func (s Site) Handler() http.Handler {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		// Why it is not ready is for the log: strangers may read this.
+		// The reason is only logged, because anybody may read this.
 		if s.Ready != nil && s.Ready() != nil {
 			writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready"})
 			return
@@ -51,25 +51,24 @@ func (s Site) Handler() http.Handler {
 // An Address is where a site listens.
 type Address struct {
 	Address     string // host and port
-	Certificate string // file, PEM; with Key. Without both it is plain HTTP
-	Key         string // file, PEM
-	Plain       bool   // plain HTTP is taken on any address, as behind a proxy that ends TLS
+	Certificate string // PEM file, used with Key; without both it is plain HTTP
+	Key         string // PEM file
+	Plain       bool   // allow plain HTTP on any address, such as behind a proxy that ends TLS
 }
 
-// Listen listens for a site. Plain HTTP is refused on an address that other
-// machines reach, unless a.Plain. A certificate that is renewed in its file is
-// taken up without a restart.
+// Listen opens the listener of a site. Plain HTTP on an address that other machines reach is refused
+// unless a.Plain is set. A certificate that is renewed in its file is used without a restart.
 func Listen(a Address) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(a.Address)
 	if err != nil {
-		return nil, delivery.Blockedf("write host and port, as 127.0.0.1:8370", "listen.address %q cannot be read",
+		return nil, delivery.Blockedf("write host and port, such as 127.0.0.1:8370", "listen.address %q is not valid",
 			a.Address)
 	}
 	secure := a.Certificate != "" || a.Key != ""
 	if !secure && !a.Plain && !loopback(host) {
-		return nil, delivery.Blockedf("name listen.certificate and listen.key, or listen on 127.0.0.1 behind a proxy "+
-			"that speaks TLS",
-			"listen.address %s can be reached from other machines, and plain HTTP would show them the devices' token",
+		return nil, delivery.Blockedf("set listen.certificate and listen.key, or listen on 127.0.0.1 behind a proxy "+
+			"that ends TLS",
+			"listen.address %s can be reached from other machines, and plain HTTP would expose the devices' tokens",
 			a.Address)
 	}
 	var config *tls.Config
@@ -92,7 +91,7 @@ func Listen(a Address) (net.Listener, error) {
 	return l, nil
 }
 
-// loopback reports whether a host can be reached from this machine alone.
+// loopback reports whether a host can be reached only from this machine.
 func loopback(host string) bool {
 	if host == "localhost" {
 		return true
@@ -101,7 +100,7 @@ func loopback(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// A certificate is read again when its file changes.
+// A certificate is loaded again when its file changes.
 type certificate struct {
 	cert, key string
 
@@ -122,7 +121,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		pair, err = tls.LoadX509KeyPair(c.cert, c.key)
 	}
 	if err != nil {
-		// Half of a renewal is no reason to stop: the old one goes on.
+		// The files may be renewed one after the other; the old certificate is used until both are valid.
 		if c.loaded != nil {
 			return c.loaded, nil
 		}

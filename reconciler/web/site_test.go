@@ -27,7 +27,7 @@ import (
 	"github.com/autonomos/aob/reconciler/web"
 )
 
-func TestSocketIsForItsOwnerAlone(t *testing.T) {
+func TestSocketMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "aob.sock")
 	l, err := web.ListenSocket(path)
 	if err != nil {
@@ -37,7 +37,7 @@ func TestSocketIsForItsOwnerAlone(t *testing.T) {
 	if err != nil || info.Mode()&fs.ModeSocket == 0 || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v; want a socket with mode 0600", info, err)
 	}
-	if _, err := web.ListenSocket(path); !blocked(err, "another aob serve answers on "+path) {
+	if _, err := web.ListenSocket(path); !blocked(err, "another aob serve is running on "+path) {
 		t.Errorf("a second server: %v", err)
 	}
 	if err := l.Close(); err != nil {
@@ -47,7 +47,7 @@ func TestSocketIsForItsOwnerAlone(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(entries) != 1 { // the lock's file stays
+	if err != nil || len(entries) != 1 { // the lock file remains
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	if l, err = web.ListenSocket(path); err != nil {
@@ -73,7 +73,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestSocketOfAKilledServerIsReplaced(t *testing.T) {
+func TestStaleSocketIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "aob.sock")
 	self, err := os.Executable()
 	if err != nil {
@@ -93,14 +93,14 @@ func TestSocketOfAKilledServerIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := web.ListenSocket(path); !blocked(err, "another aob serve") {
-		t.Errorf("while it lives: %v", err)
+		t.Errorf("while the server runs: %v", err)
 	}
 	if err := server.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	server.Wait()
 	if _, err := os.Lstat(path); err != nil {
-		t.Fatalf("it should leave its socket behind: %v", err)
+		t.Fatalf("the socket of the killed server is missing: %v", err)
 	}
 	l, err := web.ListenSocket(path)
 	if err != nil {
@@ -115,7 +115,7 @@ func TestSocketRefused(t *testing.T) {
 	if err := os.WriteFile(file, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := web.ListenSocket(file); !blocked(err, "is no socket") {
+	if _, err := web.ListenSocket(file); !blocked(err, "is not a socket") {
 		t.Errorf("a file: %v", err)
 	}
 	if data, err := os.ReadFile(file); string(data) != "mine" {
@@ -135,7 +135,7 @@ func TestSocketRefused(t *testing.T) {
 	}
 }
 
-func TestPlainHTTPStaysOnThisMachine(t *testing.T) {
+func TestPlainHTTPNeedsLoopback(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"127.0.0.1:0": true, "localhost:0": true, "127.1.2.3:0": true,
 		"0.0.0.0:0": false, ":0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false,
@@ -230,11 +230,11 @@ func TestTLS(t *testing.T) {
 	if resp, err := http.Get("http://" + l.Addr().String() + "/healthz"); err == nil {
 		resp.Body.Close()
 		if resp.StatusCode == 200 {
-			t.Error("it answers plain HTTP too")
+			t.Error("plain HTTP works too")
 		}
 	}
 
-	// A renewed certificate is served; half a renewal changes nothing.
+	// A renewed certificate is used. While only one of the two files is renewed, the old one is used.
 	before := time.Now().Add(-time.Minute)
 	os.Chtimes(cert, before, before)
 	if resp, err = ask(pool); err != nil {
@@ -297,7 +297,7 @@ func TestSite(t *testing.T) {
 	}
 }
 
-// Requests that are held let go when the server ends.
+// Held requests end when the server ends.
 func TestServeEnds(t *testing.T) {
 	l, err := web.Listen(web.Address{Address: "127.0.0.1:0"})
 	if err != nil {
@@ -336,8 +336,9 @@ func TestServeEnds(t *testing.T) {
 func TestServerRuns(t *testing.T) {
 	dir := t.TempDir()
 	metrics := web.NewMetrics()
-	server := web.Server{Source: newShop(), Metrics: metrics, Log: logger(t.Output()), Socket: filepath.Join(dir,
-		"aob.sock"), Address: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0"}
+	server := web.Server{Source: newMemorySource(), Metrics: metrics, Log: logger(t.Output()),
+		Socket: filepath.Join(dir,
+			"aob.sock"), Address: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0"}
 	ctx, cancel := context.WithCancel(t.Context())
 	metricsAt := ""
 	listening := make(chan struct{})
@@ -356,11 +357,11 @@ func TestServerRuns(t *testing.T) {
 	go func() { done <- server.Run(ctx) }()
 	<-listening
 	<-reached
-	server.Listens = func(context.Context) { t.Error("a server that cannot listen says that it listens") }
+	server.Listens = func(context.Context) { t.Error("Listens was called although listening failed") }
 	if s, err := web.NewClient(server.Socket).Status(t.Context()); err != nil || s.Main.Branch != "main" {
 		t.Errorf("%+v, %v", s.Main, err)
 	}
-	// Metrics are on an address of their own.
+	// The metrics have their own address.
 	resp, err := http.Get("http://" + metricsAt + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -374,7 +375,7 @@ func TestServerRuns(t *testing.T) {
 	}
 	taken := server
 	if taken.Address, _, _ = strings.Cut(metricsAt, " "); taken.Run(t.Context()) == nil {
-		t.Error("a server runs on an address that is taken")
+		t.Error("no error for an address that is in use")
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -382,7 +383,7 @@ func TestServerRuns(t *testing.T) {
 	}
 	<-left
 	if _, err := os.Lstat(server.Socket); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the socket stays behind: %v", err)
+		t.Errorf("the socket still exists: %v", err)
 	}
 }
 

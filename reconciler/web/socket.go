@@ -14,22 +14,21 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// maxSocketPath is the longest path that every Unix takes for a socket.
+// maxSocketPath is the longest path of a socket that all Unix systems accept.
 const maxSocketPath = 103
 
-// ListenSocket listens on a Unix socket that only this user may open. The socket
-// of a server that is gone is replaced; one that a server still answers on is
-// not, and the error is a Blocked one. Closing the listener removes the socket.
+// ListenSocket listens on a Unix socket that only this user can open. The stale socket of a server
+// that has ended is replaced. If another server is running on it, the error is a [delivery.Blocked].
+// Closing the listener removes the socket.
 func ListenSocket(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
-		return nil, delivery.Blockedf("name a shorter one in the configuration: socket: /run/aob.sock",
-			"the socket's path has %d bytes, %d are allowed: %s", len(path), maxSocketPath, path)
+		return nil, delivery.Blockedf("set a shorter path in the configuration, such as socket: /run/aob.sock",
+			"the socket's path has %d bytes, and the limit is %d: %s", len(path), maxSocketPath, path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	// The lock, not the socket, says whether a server is alive: a socket stays
-	// behind when its server is killed.
+	// The lock tells whether a server is running: the socket of a killed server remains.
 	lock, err := durable.TryLock(path + ".lock")
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, inUse(path)
@@ -46,21 +45,20 @@ func ListenSocket(path string) (net.Listener, error) {
 }
 
 func inUse(path string) error {
-	return delivery.Blockedf("end the other one first, or give this one a state and a socket of its own",
-		"another aob serve answers on %s", path)
+	return delivery.Blockedf("stop the other server first, or set another state folder and socket for this one",
+		"another aob serve is running on %s", path)
 }
 
-// bind makes the socket under another name, closes it to others, and only then
-// puts it in its place: there is no moment at which somebody else may open it,
-// and none without a socket where there was one.
+// bind creates the socket under another name, restricts its mode, and renames it. So no other user can
+// open it at any moment, and an old socket is replaced atomically.
 func bind(path string) (net.Listener, error) {
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	case info.Mode()&fs.ModeSocket == 0:
-		return nil, delivery.Blockedf("move it away, or name another socket in the configuration",
-			"%s is there and is no socket", path)
+		return nil, delivery.Blockedf("move it away, or set another socket in the configuration",
+			"%s exists and is not a socket", path)
 	default:
 		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 			c.Close()
@@ -74,14 +72,14 @@ func bind(path string) (net.Listener, error) {
 	defer os.RemoveAll(folder)
 	temporary := filepath.Join(folder, "s")
 	if len(temporary) > maxSocketPath {
-		return nil, delivery.Blockedf("name a socket in a folder with a shorter path",
+		return nil, delivery.Blockedf("set a socket in a folder with a shorter path",
 			"the path %s is too long for a socket", path)
 	}
 	l, err := net.Listen("unix", temporary)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // it will not be there
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it will have been renamed
 	if err := errors.Join(os.Chmod(temporary, 0o600), os.Rename(temporary, path)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -89,7 +87,7 @@ func bind(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// A socket is a listener that removes what it leaves behind.
+// A socket is a listener that removes its socket file and unlocks on Close.
 type socket struct {
 	net.Listener
 	path string

@@ -17,23 +17,23 @@ import (
 	"github.com/autonomos/aob/reconciler/web"
 )
 
-// shop is a small Source that does what it is asked in memory.
-type shop struct {
+// memorySource is a Source in memory.
+type memorySource struct {
 	mu     sync.Mutex
 	prs    []web.PR
 	said   []string
 	main   string
 	logs   map[string]string // by run
 	ended  map[string]bool   // by run
-	broken error             // what everything answers, where not nil
+	broken error             // if not nil, the error of all methods
 }
 
-func newShop() *shop {
+func newMemorySource() *memorySource {
 	left, mAP := 95.0, 0.412
 	train := web.Run{Key: delivery.Sum([]byte("train")), Kind: delivery.RunTrain, Note: "shapes, #3", PRs: []int{3},
 		Phase: delivery.RunRunning, Stage: "training", Attempt: 2,
 		Epoch: 12, Epochs: 30, Batch: 4, Batches: 15, MAP: &mAP, SecondsLeft: &left, Started: noon}
-	return &shop{main: "4d5e6f7a8b9c", logs: map[string]string{string(train.Key): "epoch 1\nepoch 2\n"},
+	return &memorySource{main: "4d5e6f7a8b9c", logs: map[string]string{string(train.Key): "epoch 1\nepoch 2\n"},
 		ended: map[string]bool{}, prs: []web.PR{
 			{PullRequest: delivery.PullRequest{Number: 3, Title: "Train longer", Author: "maria", Head: "c0ffee",
 				HeadRef: "longer", Base: "main", Updated: noon},
@@ -46,7 +46,7 @@ func newShop() *shop {
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func (s *shop) Status(context.Context) (web.Status, error) {
+func (s *memorySource) Status(context.Context) (web.Status, error) {
 	prs, err := s.PRs(context.Background())
 	return web.Status{At: noon, Main: web.Main{Branch: "main", Commit: s.main}, PRs: prs, Runs: prs[0].Runs,
 		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2,
@@ -54,13 +54,13 @@ func (s *shop) Status(context.Context) (web.Status, error) {
 			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Seen: noon}}}}}, err
 }
 
-func (s *shop) PRs(context.Context) ([]web.PR, error) {
+func (s *memorySource) PRs(context.Context) ([]web.PR, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.prs), s.broken
 }
 
-func (s *shop) find(number int) (int, error) {
+func (s *memorySource) find(number int) (int, error) {
 	i := slices.IndexFunc(s.prs, func(p web.PR) bool { return p.Number == number })
 	if i < 0 {
 		return i, explain.Unknown{Kind: explain.PR, ID: fmt.Sprint(number), Do: "aob pr list shows the open ones"}
@@ -68,7 +68,7 @@ func (s *shop) find(number int) (int, error) {
 	return i, s.broken
 }
 
-func (s *shop) PR(_ context.Context, number int) (web.PR, error) {
+func (s *memorySource) PR(_ context.Context, number int) (web.PR, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, err := s.find(number)
@@ -78,7 +78,7 @@ func (s *shop) PR(_ context.Context, number int) (web.PR, error) {
 	return s.prs[i], nil
 }
 
-func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
+func (s *memorySource) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
 	if kind != explain.Model || (id != "shapes" && id != "a/b c") {
 		return explain.Chain{}, explain.Unknown{Kind: kind, ID: id, Do: "look elsewhere"}
 	}
@@ -87,11 +87,11 @@ func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain
 			Inputs: []delivery.Digest{delivery.Sum(nil)}, At: noon}}}, s.broken
 }
 
-func (s *shop) Plan(context.Context) (web.Plan, error) {
+func (s *memorySource) Plan(context.Context) (web.Plan, error) {
 	return web.Plan{At: noon, Text: "nothing to do\n", Steps: []web.Step{{Key: "run/1", Text: "+ run train"}}}, s.broken
 }
 
-func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error) {
+func (s *memorySource) Log(_ context.Context, run string, offset int64) (web.Log, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text, ok := s.logs[run]
@@ -103,7 +103,7 @@ func (s *shop) Log(_ context.Context, run string, offset int64) (web.Log, error)
 		Ended: s.ended[run]}, nil
 }
 
-func (s *shop) Merge(_ context.Context, number int, _, user string) (string, error) {
+func (s *memorySource) Merge(_ context.Context, number int, _, user string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, err := s.find(number)
@@ -118,12 +118,12 @@ func (s *shop) Merge(_ context.Context, number int, _, user string) (string, err
 	return s.main, nil
 }
 
-func (s *shop) Adopt(_ context.Context, number int, _ string) (int, error) {
+func (s *memorySource) Adopt(_ context.Context, number int, _ string) (int, error) {
 	_, err := s.find(number)
 	return number + 1, err
 }
 
-func (s *shop) Ask(_ context.Context, number int, user, text string) error {
+func (s *memorySource) Ask(_ context.Context, number int, user, text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, err := s.find(number)
@@ -133,12 +133,12 @@ func (s *shop) Ask(_ context.Context, number int, user, text string) error {
 	return err
 }
 
-func (s *shop) Recheck(_ context.Context, number int) error {
+func (s *memorySource) Recheck(_ context.Context, number int) error {
 	_, err := s.find(number)
 	return err
 }
 
-func (s *shop) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
+func (s *memorySource) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
 	t := web.Trial{ID: "0123456789", Model: ask.File, By: ask.User, At: noon, State: delivery.CheckPending}
 	for _, v := range ask.Variants {
 		t.Variants = append(t.Variants, web.Variant{ID: v.Text, Set: v.Set, Seeds: []web.Seed{}})
@@ -146,21 +146,21 @@ func (s *shop) Try(_ context.Context, ask web.TrialRequest) (web.Trial, error) {
 	return t, s.broken
 }
 
-func (s *shop) Trials(context.Context) ([]web.Trial, error) { return nil, s.broken }
+func (s *memorySource) Trials(context.Context) ([]web.Trial, error) { return nil, s.broken }
 
-func (s *shop) Trial(_ context.Context, id string) (web.Trial, error) {
+func (s *memorySource) Trial(_ context.Context, id string) (web.Trial, error) {
 	if id != "0123" {
 		return web.Trial{}, explain.Unknown{Kind: "experiment", ID: id, Do: "aob runs lists them"}
 	}
 	return web.Trial{ID: "0123456789", At: noon, Variants: []web.Variant{}}, s.broken
 }
 
-func (s *shop) EndTrial(ctx context.Context, id string) error {
+func (s *memorySource) EndTrial(ctx context.Context, id string) error {
 	_, err := s.Trial(ctx, id)
 	return err
 }
 
-func (s *shop) ForgetDevice(_ context.Context, fleet, device string) error {
+func (s *memorySource) ForgetDevice(_ context.Context, fleet, device string) error {
 	if fleet != "demo" || device != "dock-1" {
 		return delivery.Blockedf("aob device list shows those that are known", "there is no device %s in fleet %s",
 			device, fleet)
@@ -168,7 +168,7 @@ func (s *shop) ForgetDevice(_ context.Context, fleet, device string) error {
 	return nil
 }
 
-func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
+func (s *memorySource) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 	if a == b {
 		return web.Comparison{}, delivery.Blockedf("name two that differ", "%s and %s are the same model", a, b)
 	}
@@ -178,7 +178,7 @@ func (s *shop) Compare(_ context.Context, a, b string) (web.Comparison, error) {
 		s.broken
 }
 
-func (s *shop) Power(_ context.Context, name string) ([]gate.ModelPower, error) {
+func (s *memorySource) Power(_ context.Context, name string) ([]gate.ModelPower, error) {
 	if name != "production" {
 		return nil, explain.Unknown{Kind: "gate", ID: name, Do: "gates are files under gates/ on main"}
 	}
