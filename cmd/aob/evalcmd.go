@@ -317,7 +317,7 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 	}
 	out := &worstImages{Dir: a.pictures, Worse: len(worse), Files: []picture.Entry{}}
 	var list []picture.Picture
-	for _, r := range worse[:min(len(worse), picture.Most)] {
+	for _, r := range worse[:min(len(worse), picture.MaxPictures)] {
 		name := names[r.Image]
 		if name == "" {
 			list = append(list, picture.Picture{Name: fmt.Sprintf("image %d", r.Image)})

@@ -136,7 +136,7 @@ func (s *folderState) walk(dir, under string, depth int, loose map[string]looseR
 	}
 	for _, e := range entries {
 		name := under + "/" + e.Name()
-		if !properRef(name) {
+		if !validRef(name) {
 			continue // not a ref, for example a lock file; git ignores it too
 		}
 		var info fs.FileInfo // nil if it is a symbolic link or cannot be read
@@ -220,7 +220,7 @@ func readLoose(dir, name string) (looseRef, error) {
 	}
 	if info.Mode()&fs.ModeSymlink != 0 {
 		// Old versions of git wrote symbolic refs as symbolic links.
-		if to, err := os.Readlink(path); err == nil && strings.HasPrefix(to, "refs/") && properRef(to) {
+		if to, err := os.Readlink(path); err == nil && strings.HasPrefix(to, "refs/") && validRef(to) {
 			return looseRef{target: to}, nil
 		}
 		if info, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -271,7 +271,7 @@ func parseLoose(data []byte) (looseRef, error) {
 	text := bytes.TrimRight(data, " \t\n\v\f\r")
 	if target, ok := bytes.CutPrefix(text, []byte("ref:")); ok {
 		name := string(bytes.TrimLeft(target, " \t\n\v\f\r"))
-		if !strings.HasPrefix(name, "refs/") || !properRef(name) {
+		if !strings.HasPrefix(name, "refs/") || !validRef(name) {
 			return looseRef{}, errors.New("is a symbolic ref to an invalid ref name")
 		}
 		return looseRef{target: name}, nil
@@ -342,7 +342,7 @@ func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 			peels = false
 			hash, name, _ := strings.Cut(string(line), " ")
 			h, ok := parseHash(strings.ToLower(hash))
-			proper := strings.HasPrefix(name, "refs/") && properRef(name)
+			proper := strings.HasPrefix(name, "refs/") && validRef(name)
 			switch {
 			case !ok && len(hash) == 64:
 				report(n, "contains a SHA-256 hash, but aob only reads repositories with SHA-1")
@@ -359,9 +359,9 @@ func parsePacked(data []byte) (map[string]plumbing.Hash, error) {
 	return refs, damage
 }
 
-// properRef reports whether a name is a valid ref name, by the rules of `git
+// validRef reports whether a name is a valid ref name, by the rules of `git
 // check-ref-format`.
-func properRef(name string) bool {
+func validRef(name string) bool {
 	if name == "" || strings.HasSuffix(name, ".") || strings.Contains(name, "..") || strings.Contains(name, "@{") ||
 		strings.ContainsFunc(name, func(r rune) bool {
 			return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r)

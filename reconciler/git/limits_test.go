@@ -234,7 +234,7 @@ func TestPullRequestsPackIsLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fetch{m: m, session: session, adv: adv, tries: maxFetches}
-	f.bringOthers(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(fine))},
+	f.fetchOthers(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(fine))},
 		bounds{objects: 1000, pack: 1 << 20, unpacked: 1 << 30, commit: maxCommit}, time.Minute)
 	if _, ok := errors.AsType[TreeError](m.Has(head)); !ok || !errors.Is(m.Has(head), ErrTooBig) {
 		t.Errorf("got %v", m.Has(head))

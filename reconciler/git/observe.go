@@ -156,14 +156,14 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	others := branches
 	f := &fetch{m: m, session: session, adv: adv, haves: haves, tries: maxFetches}
 	if i := slices.Index(branches, now[first]); i >= 0 {
-		if err := f.bring(ctx, branches[i:i+1], branchBounds); err != nil {
+		if err := f.fetchAll(ctx, branches[i:i+1], branchBounds); err != nil {
 			return nil, false, err
 		}
 		others = slices.Delete(slices.Clone(branches), i, i+1)
 	}
-	f.bringOthers(ctx, others, branchBounds, branchesTime)
+	f.fetchOthers(ctx, others, branchBounds, branchesTime)
 	f.tries = maxFetches
-	f.bringOthers(ctx, pulls, pullBounds, pullsTime)
+	f.fetchOthers(ctx, pulls, pullBounds, pullsTime)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return nil, false, m.remote.explain("fetch", ctx.Err())
 	}
@@ -199,7 +199,7 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 // symbolicHead returns the target of the remote's HEAD, or "" if the remote does not tell it.
 func symbolicHead(adv *packp.AdvRefs) string {
 	for _, pair := range adv.Capabilities.Get(capability.SymRef) {
-		if name, ok := strings.CutPrefix(pair, "HEAD:"); ok && properRef(name) {
+		if name, ok := strings.CutPrefix(pair, "HEAD:"); ok && validRef(name) {
 			return name
 		}
 	}
@@ -210,7 +210,7 @@ func symbolicHead(adv *packp.AdvRefs) string {
 func trackedRefs(refs map[string]plumbing.Hash) map[string]plumbing.Hash {
 	tracked := make(map[string]plumbing.Hash, len(refs))
 	for name, h := range refs {
-		if isTracked(name) && properRef(name) {
+		if isTracked(name) && validRef(name) {
 			tracked[name] = h
 		}
 	}
@@ -321,10 +321,10 @@ type fetch struct {
 	tries   int // requests left
 }
 
-// bringOthers fetches the commits of refs other than main. One of them cannot prevent the others from being fetched: if
+// fetchOthers fetches the commits of refs other than main. One of them cannot prevent the others from being fetched: if
 // they take too long together, or a request fails, each is fetched alone; one that takes too long alone is tried again
 // after a pause. Errors are recorded by commit in Mirror.failed.
-func (f *fetch) bringOthers(ctx context.Context, wants []plumbing.Hash, limits bounds, timeout time.Duration) {
+func (f *fetch) fetchOthers(ctx context.Context, wants []plumbing.Hash, limits bounds, timeout time.Duration) {
 	if len(wants) == 0 {
 		return
 	}
@@ -333,10 +333,10 @@ func (f *fetch) bringOthers(ctx context.Context, wants []plumbing.Hash, limits b
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	bringWithin := func(wants []plumbing.Hash) error {
+	fetchWithin := func(wants []plumbing.Hash) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout/2)
 		defer cancel()
-		err := f.bring(ctx, wants, limits)
+		err := f.fetchAll(ctx, wants, limits)
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("it takes longer than %s", (timeout / 2).Round(time.Second/10))
 		}
@@ -353,7 +353,7 @@ func (f *fetch) bringOthers(ctx context.Context, wants []plumbing.Hash, limits b
 		}
 	}
 	m.mu.Unlock()
-	if err := bringWithin(together); err != nil && len(together) > 1 {
+	if err := fetchWithin(together); err != nil && len(together) > 1 {
 		m.mu.Lock()
 		for _, h := range together {
 			if p, _ := m.own.find(h); p == nil && m.refused[h] == "" {
@@ -374,7 +374,7 @@ func (f *fetch) bringOthers(ctx context.Context, wants []plumbing.Hash, limits b
 		if ctx.Err() != nil {
 			return
 		}
-		if err := bringWithin([]plumbing.Hash{h}); err != nil && ctx.Err() != context.Canceled {
+		if err := fetchWithin([]plumbing.Hash{h}); err != nil && ctx.Err() != context.Canceled {
 			f.fail(h, err)
 		}
 	}
@@ -389,11 +389,11 @@ func (f *fetch) fail(h plumbing.Hash, err error) {
 	m.failed[h] = failure{m.remote.explain("fetch", err).Error(), pause, time.Now().Add(pause)}
 }
 
-// bring fetches commits and the objects they need. If that fails because of the data, it fetches them in halves, until
-// the commits that exceed a limit (recorded in Mirror.refused) or that the remote does not send (Mirror.failed) are
-// found. So a branch that is damaged on the remote does not prevent others from being fetched. Errors of the network,
-// of permission and of this machine are returned.
-func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, limits bounds) error {
+// fetchAll fetches commits and the objects they need. If that fails because of the data, it fetches them in halves,
+// until the commits that exceed a limit (recorded in Mirror.refused) or that the remote does not send (Mirror.failed)
+// are found. So a branch that is damaged on the remote does not prevent others from being fetched. Errors of the
+// network, of permission and of this machine are returned.
+func (f *fetch) fetchAll(ctx context.Context, wants []plumbing.Hash, limits bounds) error {
 	if len(wants) == 0 {
 		return nil
 	}
@@ -410,7 +410,7 @@ func (f *fetch) bring(ctx context.Context, wants []plumbing.Hash, limits bounds)
 		return m.remote.explain("fetch", err)
 	case len(wants) > 1:
 		for half := range slices.Chunk(wants, (len(wants)+1)/2) {
-			if err := f.bring(ctx, half, limits); err != nil {
+			if err := f.fetchAll(ctx, half, limits); err != nil {
 				return err
 			}
 		}

@@ -25,7 +25,7 @@ import (
 // hash already, so it can be repeated.
 func (m *Mirror) Push(ctx context.Context, hash, ref, old string) error {
 	cmd := &packp.Command{Name: plumbing.ReferenceName(ref)}
-	if !strings.HasPrefix(ref, "refs/") || !properRef(ref) {
+	if !strings.HasPrefix(ref, "refs/") || !validRef(ref) {
 		return fmt.Errorf("push: %q is not a ref", ref)
 	}
 	for _, c := range []struct {

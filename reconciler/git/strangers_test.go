@@ -227,7 +227,7 @@ func TestPackBomb(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := &fetch{m: m, session: session, adv: adv, haves: []plumbing.Hash{must(hash(main))}, tries: maxFetches}
-			f.bringOthers(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(other))}, most, time.Hour)
+			f.fetchOthers(t.Context(), []plumbing.Hash{must(hash(head)), must(hash(other))}, most, time.Hour)
 			wantRefused(t, m.Has(head), head)
 			if m.Has(main) != nil || m.Has(other) != nil {
 				t.Errorf("main: %v, another pull request: %v", m.Has(main), m.Has(other))

@@ -30,10 +30,10 @@ type entry struct {
 }
 
 // folder reports whether the entry is a subtree with a name that git accepts.
-func (e entry) folder() bool { return e.mode == modeTree && e.proper() }
+func (e entry) folder() bool { return e.mode == modeTree && e.validName() }
 
-// proper reports whether git accepts the name.
-func (e entry) proper() bool {
+// validName reports whether git accepts the name.
+func (e entry) validName() bool {
 	name := string(e.name)
 	return name != "." && name != ".." && !strings.EqualFold(name, ".git") &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r < ' ' || r == 0x7f })
@@ -41,7 +41,7 @@ func (e entry) proper() bool {
 
 // fileMode returns the mode as an fs.FileMode; see File.Mode.
 func (e entry) fileMode() fs.FileMode {
-	if !e.proper() {
+	if !e.validName() {
 		return fs.ModeIrregular
 	}
 	switch e.mode {

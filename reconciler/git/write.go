@@ -154,7 +154,7 @@ func (n *node) put(name string, content []byte) error {
 	}
 	parts := strings.Split(name, "/")
 	for i, part := range parts {
-		if !(entry{name: []byte(part)}).proper() {
+		if !(entry{name: []byte(part)}).validName() {
 			return fmt.Errorf("commit: %q is not a valid path in a repository", name)
 		}
 		if i == len(parts)-1 {

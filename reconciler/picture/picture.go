@@ -38,8 +38,8 @@ import (
 )
 
 const (
-	// Most is the largest number of pictures in one folder.
-	Most = 12
+	// MaxPictures is the maximum number of pictures in one folder.
+	MaxPictures = 12
 
 	maxBytes  = 64 << 20 // of an image file
 	maxPixels = 64 << 20
@@ -70,7 +70,7 @@ const IndexFile = "index.json"
 // BestSpeed takes a quarter of the default level's time and makes files a quarter larger.
 var encoder = png.Encoder{CompressionLevel: png.BestSpeed}
 
-// Write draws the first [Most] pictures of list into dir, which must not exist. A picture
+// Write draws the first [MaxPictures] pictures of list into dir, which must not exist. A picture
 // that cannot be drawn is left out: the entries of the others are returned with an error
 // that names it. If the folder cannot be written, entries is nil and dir does not exist.
 func Write(dir string, list []Picture) ([]Entry, error) {
@@ -80,7 +80,7 @@ func Write(dir string, list []Picture) ([]Entry, error) {
 	}
 	entries := []Entry{}
 	var failed []error
-	for _, p := range list[:min(len(list), Most)] {
+	for _, p := range list[:min(len(list), MaxPictures)] {
 		drawn, err := Draw(p)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", p.Name, err))

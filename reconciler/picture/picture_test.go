@@ -91,7 +91,7 @@ func TestWrite(t *testing.T) {
 		strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}
-	if len(entries) != Most-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg",
+	if len(entries) != MaxPictures-1 || entries[0] != (Entry{"01-b-c.png", "a/b c.jpg",
 		"misses 1 cat that the baseline finds; 1 more false d?g"}) {
 		t.Errorf("%+v", entries)
 	}

@@ -134,7 +134,7 @@ def read_dataset(run: Run, log: Log) -> tuple[Split, Split]:
     return splits[0], splits[1]
 
 
-def teach(training: Training, images: Images, status: Status, check: Callable[[], None]) -> None:
+def train_epoch(training: Training, images: Images, status: Status, check: Callable[[], None]) -> None:
     """Trains on the remaining batches of the next epoch."""
     run, pictures = training.run, images.pictures
     how = data.Augmentation(run.args.hflip, run.args.vflip, run.args.zoom, run.args.color)
@@ -174,7 +174,7 @@ def train(run: Run, status: Status, log: Log, signals: Signals, state: dict[str,
     status.enter("training")
     try:
         while not training.finished:
-            teach(training, learnt, status, signals.check)
+            train_epoch(training, learnt, status, signals.check)
             training.finish_epoch(validate(deployed, validated, run.batch.step, signals.check))
             training.save(run.output / "checkpoint")
             write_metrics(training)
