@@ -95,7 +95,11 @@ func (t Table) mean(column string, classes []int) Row {
 	if overall, ok := t.Overall[column]; ok && values == t.measured(column) {
 		out.Value = overall
 	}
-	if len(kept) == 0 {
+	switch len(kept) {
+	case 0:
+		return out
+	case 1:
+		out.Resamples = kept[0]
 		return out
 	}
 	out.Resamples = make([]float64, len(kept[0]))
@@ -237,12 +241,13 @@ func (t Table) Add(o Table) (Table, error) {
 // Samples centres a row's resamples on its value, and sorts them: a resample has images twice, which lifts every AP a
 // little.
 func (r Row) Samples() Samples {
-	s, average := r.measured()
-	if len(s) == 0 || math.IsNaN(r.Value) {
+	list, average := r.measured()
+	if len(list) == 0 || math.IsNaN(r.Value) {
 		return nil
 	}
+	s := make(Samples, len(list))
 	shift := r.Value - average
-	for i, v := range s {
+	for i, v := range list {
 		s[i] = v + shift
 	}
 	slices.Sort(s)
@@ -251,24 +256,21 @@ func (r Row) Samples() Samples {
 
 // Variance is that of the resamples.
 func (r Row) Variance() float64 {
-	s, average := r.measured()
+	list, average := r.measured()
 	squares := 0.0
-	for _, v := range s {
+	for _, v := range list {
 		off := v - average
 		squares += float64(off * off)
 	}
-	return squares / float64(len(s)-1)
+	return squares / float64(len(list)-1)
 }
 
 // measured lists the resamples that have a value, and their average.
-func (r Row) measured() (s []float64, average float64) {
-	s = make([]float64, 0, len(r.Resamples))
-	for _, v := range r.Resamples {
-		if v == v { // not NaN
-			s = append(s, v)
-		}
+func (r Row) measured() (list []float64, average float64) {
+	if list = r.Resamples; slices.ContainsFunc(list, math.IsNaN) {
+		list = slices.DeleteFunc(slices.Clone(list), math.IsNaN)
 	}
-	return s, PairwiseSum(s) / float64(len(s))
+	return list, PairwiseSum(list) / float64(len(list))
 }
 
 // PairwiseSum adds in numpy's order: one buffer of 8192 after the other, each of them pairwise.
