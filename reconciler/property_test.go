@@ -254,7 +254,7 @@ func (s *sim) checkOwed() {
 			continue // stories know
 		}
 		if !named || main.Models[f.Runs].SpecDigest() != release.Spec || !s.accepted(f.Runs, release) ||
-			s.quarantined(f.Runs, release.Bundle) {
+			s.quarantined(release.Bundle) {
 			continue
 		}
 		if !free(name, release) || f.After != nil && (!free(f.After.Fleet, release) ||
@@ -381,13 +381,15 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 			slices.ContainsFunc(main.Covering(name), func(g string) bool {
 				return !slices.Contains(base.Gates[g].Covers, name)
 			})
-		held := slices.ContainsFunc(s.bundlesOf(mdl), func(b delivery.Digest) bool { return s.quarantined(name, b) })
+		held := slices.ContainsFunc(slices.Collect(maps.Values(s.heldOn(s.main()))),
+			func(h simHeld) bool { return h.held })
 		if _, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || held || len(main.Covering(name)) == 0 || !stays {
 			return ""
 		}
 		for _, in := range []delivery.Intent{main, head} {
 			for _, g := range in.Covering(name) {
 				if gate := in.Gates[g]; gate.Looks > 0 || len(gate.Labels) > 0 || len(gate.Checks) > 2 ||
+					len(gate.Classes) != 2 ||
 					q < *gate.Checks[0].Min {
 					return ""
 				}
@@ -404,7 +406,7 @@ func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
 
 // plain reports whether a spec has the classes that models begin with.
 func plain(spec delivery.Spec) bool {
-	return len(spec.Was) == 0 && slices.Equal(spec.Classes.Names(), []string{"circle", "square"}) &&
+	return slices.Equal(spec.Classes.Names(), []string{"circle", "square"}) &&
 		slices.Equal(spec.Classes[1].Labels, []string{"square"})
 }
 
@@ -781,11 +783,23 @@ var happenings = map[string]happening{
 		if old := s.repo.read(from, "models/signs.yaml"); old != "" && b%2 == 0 {
 			third = strings.Replace(old, "name: signs", "name: third", 1)
 		}
+		if b%5 > 0 {
+			third = withLines(third, "was: signs")
+		}
 		s.repo.commit(branch, from, s.now, map[string]string{"models/signs.yaml": "", "models/signs.release.yaml": "",
 			"models/third.yaml": third,
 			"gates/signs.yaml":  gateFile("signs", "third", of([]float64{0.01, 0.3}, b/2)),
 			"fleets/east.yaml":  fleet("east", "third", "")})
 		s.forge.open(branch, "dev")
+	}},
+	"forget a former name": {2, func(s *sim, a, b int) {
+		if third := s.repo.read(s.main(), "models/third.yaml"); strings.Contains(third, "was: signs\n") {
+			branch := fmt.Sprint("forget", len(s.repo.commits))
+			s.change(branch, "dev", map[string]string{"models/third.yaml": strings.Replace(third, "was: signs\n", "",
+				1)})
+			s.rest()
+			s.mergeOne(s.forge.prs[s.forge.open(branch, "dev")], a, false)
+		}
 	}},
 	"break a file": {1, func(s *sim, a, b int) {
 		s.change(s.someBranch(a), "dev", map[string]string{"models/bad.yaml": "kind: Oops\n"})
@@ -1217,7 +1231,10 @@ func otherGate(n int) string {
 	case 10:
 		return withLines(gate, "labels: {square: [square, easy]}")
 	case 11:
-		return withLines(gate, "  - {metric: AP, classes: all, min: 0.3}", "labels: {box: [square]}")
+		return withLines(gate, "  - {metric: AP, classes: all, min: 0.3}", "labels: {square: [square, box]}")
+	case 12:
+		return strings.Replace(gate, "[circle, square]", of([]string{"[circle]", "[square, circle]",
+			"[circle, square, easy]", "[square]"}, n/13), 1)
 	}
 	return gate
 }
@@ -1226,11 +1243,11 @@ func otherGate(n int) string {
 func otherClasses(n int) string {
 	return classes(model("shapes", of([]int{8, 14, 20}, n/17)), of([]string{
 		"[square, circle]", "[circle, square, triangle]", "[circle, box]", "[square]", "[circle, easy]",
-		"[circle, square]",
+		"[circle, square]", "[circle, square, easy]",
 		"{circle: [circle], square: [easy]}", "{circle: [circle], square: [square, easy]}",
 		"{circle: [circle], box: [easy]}", "{circle: [circle], box: [square]}",
-	}, n), of([]string{"", "was: {box: square}", "was: {square: circle}", "was: {easy: square}", "was: {square: box}"},
-		n/10))
+		"{circle: [circle], square: [square], box: [square]}",
+	}, n))
 }
 
 // revertMain makes main's tree what it was before its head.

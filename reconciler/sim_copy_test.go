@@ -59,7 +59,6 @@ func (s *sim) takeOver() {
 	s.trained, s.copy = c.trained, nil
 	s.fleet.published, s.fleet.least = c.fleet.published, s.now.Unix()
 	s.server.Least = s.now.Unix()
-	s.asOf = len(s.signed.statements)
 	s.restart()
 }
 

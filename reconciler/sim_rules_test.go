@@ -43,29 +43,6 @@ func (s *sim) accepted(model string, r delivery.Release) bool {
 	})
 }
 
-// lastAccepted is what main has named last, with its spec, of what it had accepted
-// by the n-th statement and does not hold in quarantine.
-func (s *sim) lastAccepted(model string, n int) (delivery.Release, bool) {
-	accepted := func(r delivery.Release) bool {
-		return slices.ContainsFunc(s.signed.statements[:n], func(st simStatement) bool {
-			a, ok := st.predicate.(delivery.Acceptance)
-			return ok && a.Model == model && a.Bundle == r.Bundle && a.Spec == r.Spec && a.Version == r.Version
-		})
-	}
-	for commit := s.main(); commit != ""; {
-		c := s.repo.commits[commit]
-		tree, _ := s.tree(commit)
-		if r, ok := tree.Releases[model]; ok && tree.Models[model].Spec().Digest() == r.Spec && accepted(r) &&
-			!s.quarantined(model, r.Bundle) {
-			return r, true
-		}
-		if commit = ""; len(c.parents) > 0 {
-			commit = c.parents[0]
-		}
-	}
-	return delivery.Release{}, false
-}
-
 // A simHeld is what main's quarantine files have said of a bundle.
 type simHeld struct {
 	held  bool
@@ -119,30 +96,8 @@ func (s *sim) heldOn(commit string) map[delivery.Digest]simHeld {
 	return fold
 }
 
-// quarantined reports whether main forbids a bundle, under whatever name, or one that
-// was trained in the same run: of those the model's releases stay, and what was
-// lifted by its own name.
-func (s *sim) quarantined(model string, bundle delivery.Digest) bool {
-	lifted, kin := false, false
-	for other, h := range s.heldOn(s.main()) {
-		if h.held && other == bundle {
-			return true
-		}
-		lifted = lifted || other == bundle && h.lifts > 0
-		from, known := s.signed.bundles[other]
-		kin = kin || h.held && known && delivery.TrainKey(from) == delivery.TrainKey(s.signed.bundles[bundle])
-	}
-	before := model
-	for before != "" && !lifted {
-		accepted := s.signed.index.Accepted[before]
-		before = ""
-		for _, a := range accepted {
-			lifted = lifted || a.Bundle == bundle
-			before = a.Was
-		}
-	}
-	return kin && !lifted
-}
+// quarantined reports whether main forbids a bundle.
+func (s *sim) quarantined(bundle delivery.Digest) bool { return s.heldOn(s.main())[bundle].held }
 
 // asKnown lets main be where the loop can know that it is, for a rule about what the loop
 // does: it has read nothing since git went down.
@@ -193,7 +148,7 @@ func (s *sim) checkGreen(commit string) {
 			s.fail("green on %.8s, which changes %s and holds no release file", commit, name)
 		case release.Spec != mdl.Spec().Digest():
 			s.fail("green on %.8s, whose release file of %s names another spec than the tree's", commit, name)
-		case s.quarantined(name, release.Bundle):
+		case s.quarantined(release.Bundle):
 			s.fail("green on %.8s, whose release of %s is quarantined", commit, name)
 		case s.accepted(name, release):
 			continue // a rollback
@@ -254,18 +209,8 @@ func (s *sim) checkEvidence(what, name string, release delivery.Release, tree de
 	if len(gates)+len(tree.Covering(name)) == 0 {
 		s.fail("%s: no gate covers %s", what, name)
 	}
-	if _, there := main.Models[name]; !there && name == "third" {
-		// The only name that another model may get: the old name's bar stays.
-		_, had := main.Models["signs"]
-		if _, kept := tree.Models["signs"]; had && !kept {
-			gates = append(gates, main.Covering("signs")...)
-			last, ok := s.lastAccepted("signs", s.asOf)
-			if ok && !slices.ContainsFunc(said, func(r delivery.ReleaseStatement) bool {
-				return r.Baseline == last.Bundle
-			}) {
-				s.fail("%s: renamed, and not judged against the release of the old name", what)
-			}
-		}
+	if _, there := main.Models[name]; !there && tree.Models[name].Was != "" {
+		gates = append(gates, main.Covering(tree.Models[name].Was)...) // renaming leaves no gate behind
 	}
 	for _, g := range gates {
 		s.checkSettled(what, main.Gates[g], said)
@@ -316,60 +261,44 @@ func seedSpecs(mdl delivery.Model) []delivery.Spec {
 // learns is what a training of a spec learns: other words for the same labels are no
 // other training.
 func learns(spec delivery.Spec) delivery.Digest {
-	spec.Classes, spec.Was = labelled(spec.Classes.Renamed(spec.Was)), nil
+	spec.Classes = labelled(spec.Classes)
 	return spec.Digest()
 }
 
-// checkPasses fails unless a bundle has signed scores on a gate's eval set, and is
-// in truth as good as all its bounds ask, class by class as the gate's labels say,
-// or an owner has settled what nobody can tell.
+// checkPasses fails unless a bundle has signed scores on a gate's eval set, and has in truth all of the gate's classes
+// and reaches its bounds over them, or an owner has settled what nobody can tell.
 func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline delivery.Digest) {
-	scores, ok := s.scores(bundle, g.Evaluate)
-	if !ok {
+	if _, ok := s.scores(bundle, g.Evaluate); !ok {
 		s.fail("%s: no signed scores of bundle %s on the eval set of gate %s", what, bundle.Short(), g.Name)
 	}
-	if n := s.looked(bundle, baseline, scores.Content.Digest()); g.Looks > 0 && n > g.Looks && bundle != baseline &&
-		!s.excused(g, bundle, true) {
-		s.fail("%s: bundle %s is model %d that was judged on one eval set against %s, and gate %s allows %d", what,
-			bundle.Short(), n, baseline.Short(), g.Name, g.Looks)
+	now, all := s.truly(g, bundle)
+	if !all && bundle != baseline {
+		s.fail("%s: bundle %s lacks a class of gate %s", what, bundle.Short(), g.Name)
 	}
-	now, before := s.truly(g, bundle), map[string]truth{}
+	before, whole := map[string]float64{}, false
 	if baseline != "" && baseline != bundle {
-		before = s.truly(g, baseline)
-	}
-	if bundle != baseline {
-		s.checkKeepsClasses(what, g, now, before)
-	}
-	reaches := func(v, bound float64, what2 string) {
-		if v < bound && !s.excused(g, bundle, v+0.005 >= bound) {
-			s.fail("%s: %s %.4f is below %g of gate %s", what, what2, v, bound, g.Name)
-		}
+		before, whole = s.truly(g, baseline)
 	}
 	for _, c := range g.Checks {
+		of := func(ap map[string]float64) float64 {
+			return mean(without(ap, c.Except))
+		}
 		switch {
-		case strings.Contains(c.Against, "@"):
+		case c.At != "" || strings.Contains(c.Against, "@") || len(now) == 0:
 			// Stories look at these.
 		case c.Min != nil && c.Metric == "AP":
-			for _, labels := range slices.Sorted(maps.Keys(now)) {
-				if class := now[labels].class; c.Classes.All && !slices.Contains(c.Except, class) ||
-					slices.Contains(c.Classes.Names, class) {
-					reaches(now[labels].ap, *c.Min, "AP of "+class)
+			for class, ap := range without(now, c.Except) {
+				if (c.Classes.All || slices.Contains(c.Classes.Names, class)) && ap < *c.Min &&
+					!s.excused(g, bundle, ap+0.005 >= *c.Min) {
+					s.fail("%s: AP of %s %.4f is below %g of gate %s", what, class, ap, *c.Min, g.Name)
 				}
 			}
 		case c.Min != nil:
-			reaches(meanOf(now, now), *c.Min, c.Metric)
-			asked := maps.Clone(before)
-			for labels, t := range now {
-				if _, named := g.Labels[t.class]; named {
-					asked[labels] = t
-				}
+			if v := of(now); v < *c.Min && !s.excused(g, bundle, v+0.005 >= *c.Min) {
+				s.fail("%s: %s %.4f is below %g of gate %s", what, c.Metric, v, *c.Min, g.Name)
 			}
-			if kept := meanOf(now, asked); len(before) > 0 && kept < *c.Min && !s.excused(g, bundle, true) {
-				s.fail("%s: %s %.4f over the release's classes is below %g of gate %s", what, c.Metric, kept, *c.Min,
-					g.Name)
-			}
-		case c.MaxDrop != nil && len(before) > 0:
-			if is, was := meanOf(now, before), meanOf(before, now); is < was-*c.MaxDrop {
+		case c.MaxDrop != nil && whole && len(now) == len(before):
+			if is, was := of(now), of(before); is < was-*c.MaxDrop {
 				s.fail("%s: %s %.4f has dropped from %.4f, more than %g of gate %s", what, c.Metric, is, was,
 					*c.MaxDrop, g.Name)
 			}
@@ -377,81 +306,33 @@ func (s *sim) checkPasses(what string, g delivery.Gate, bundle, baseline deliver
 	}
 }
 
-// A truth is how well a class finds what its labels mark.
-type truth struct {
-	class string
-	ap    float64
+func without(ap map[string]float64, classes []string) map[string]float64 {
+	ap = maps.Clone(ap)
+	maps.DeleteFunc(ap, func(class string, _ float64) bool { return slices.Contains(classes, class) })
+	return ap
 }
 
-// truly is what a bundle is worth on a gate's eval set: by the labels that its
-// classes stand for, which are the gate's, or those of their name, or else those that
-// a class with a name of its own was trained on.
-func (s *sim) truly(g delivery.Gate, bundle delivery.Digest) map[string]truth {
-	spec := s.signed.bundles[bundle].Spec
-	var given []string // what the gate says of other models' classes is about those
-	for _, c := range spec.Classes {
-		given = append(given, g.Labels[c.Name]...)
-	}
-	worth := map[string]truth{}
-	for _, c := range labelled(spec.Classes.Renamed(spec.Was)) {
-		labels, ok := g.Labels[c.Name]
-		switch {
-		case ok:
-		case slices.Contains(simLabels, c.Name):
-			labels = []string{c.Name}
-		default:
-			labels = c.Labels
+// truly is what a bundle is worth on a gate's eval set, by the gate's classes, and whether it has all of them.
+func (s *sim) truly(g delivery.Gate, bundle delivery.Digest) (ap map[string]float64, all bool) {
+	ap, all = map[string]float64{}, true
+	names := s.signed.bundles[bundle].Spec.Classes.Names()
+	for _, class := range g.Classes {
+		labels := []string{class}
+		if of, ok := g.Labels[class]; ok {
+			labels = of
 		}
-		labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool {
-			return !ok && slices.Contains(given, l)
-		})
-		if ap, found := s.finds(bundle, c.Name, labels); found {
-			worth[strings.Join(labels, "+")] = truth{c.Name, ap}
-		}
-	}
-	return worth
-}
-
-// meanOf is the mean over what both have.
-func meanOf(of, with map[string]truth) float64 {
-	values := map[string]float64{}
-	for labels, t := range of {
-		if _, shared := with[labels]; shared {
-			values[labels] = t.ap
-		}
-	}
-	return mean(values)
-}
-
-// checkKeepsClasses fails where a gate asks for a class of the release that a bundle
-// has under no name.
-func (s *sim) checkKeepsClasses(what string, g delivery.Gate, now, before map[string]truth) {
-	for labels, t := range before {
-		if _, kept := now[labels]; kept {
-			continue
-		}
-		for _, c := range g.Checks {
-			if c.Metric != "size" && !slices.Contains(c.Except, t.class) && (c.Classes.IsZero() || c.Classes.All ||
-				slices.Contains(c.Classes.Names, t.class)) {
-				s.fail("%s: class %s (labelled %s) of the release is gone, and gate %s asks for it", what, t.class,
-					labels, g.Name)
+		called := class
+		for _, label := range labels {
+			if !slices.Contains(names, called) {
+				called = label
 			}
 		}
-	}
-}
-
-// looked says which model a bundle was, of those that were judged on an eval set
-// against a baseline, in the order of their signed verdicts.
-func (s *sim) looked(bundle, baseline, evalSet delivery.Digest) int {
-	var order []delivery.Digest
-	for _, st := range s.signed.statements {
-		v, ok := st.predicate.(delivery.Verdict)
-		if ok && v.Baseline == baseline && v.EvalSet == evalSet && st.bundle != baseline &&
-			!slices.Contains(order, st.bundle) {
-			order = append(order, st.bundle)
+		all = all && slices.Contains(names, called)
+		if v, ok := s.finds(bundle, called, labels); ok {
+			ap[class] = v
 		}
 	}
-	return slices.Index(order, bundle) + 1
+	return ap, all
 }
 
 // excused reports whether an owner of a gate has said in words that an unsure
@@ -512,7 +393,7 @@ func (s *sim) checkMainGreen(commit string) {
 		case !named:
 		case release.Spec != mdl.Spec().Digest():
 			s.fail("main is green, and the release of %s has another spec than the tree's", name)
-		case s.quarantined(name, release.Bundle):
+		case s.quarantined(release.Bundle):
 			s.fail("main is green, and its release of %s is quarantined", name)
 		case !s.accepted(name, release):
 			s.fail("main is green, and its release of %s was never accepted", name)
@@ -532,7 +413,7 @@ func (s *sim) checkAcceptance(a delivery.Acceptance) {
 		s.fail("%s, which main does not name", what)
 	case main.Models[a.Model].Spec().Digest() != a.Spec:
 		s.fail("%s, and main holds another spec", what)
-	case s.quarantined(a.Model, a.Bundle):
+	case s.quarantined(a.Bundle):
 		s.fail("%s, and it is quarantined", what)
 	case a.Commit != s.main():
 		s.fail("%s on %.8s, and main is at %.8s", what, a.Commit, s.main())
@@ -566,7 +447,7 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 		}) {
 			s.fail("fleet %s: version %d was never accepted, and is published to %s", d.Ring, t.Version, to)
 		}
-		if s.quarantined(d.Model, t.Bundle) {
+		if s.quarantined(t.Bundle) {
 			s.fail("fleet %s: version %d is quarantined, and is published to %s", d.Ring, t.Version, to)
 		}
 		if s.aborted(d.Ring, t.Bundle) {
@@ -576,13 +457,6 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 	s.checkCarries(d, old)
 	if d.Share > 0 {
 		check(d.Release, "the wave")
-		main, _ := s.tree(s.main())
-		last, ok := s.lastAccepted(d.Model, s.asOf)
-		if f := main.Fleets[d.Ring]; f.Version == 0 && !f.Paused && ok && !s.aborted(d.Ring, last.Bundle) &&
-			last.Bundle != d.Release.Bundle && d.Release.Bundle != old.Release.Bundle {
-			s.fail("fleet %s: version %d is published, and main's last accepted release is version %d", d.Ring,
-				d.Release.Version, last.Version)
-		}
 	}
 	if d.Previous != nil && d.Share < 1 {
 		check(*d.Previous, "devices outside the wave")

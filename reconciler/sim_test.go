@@ -52,7 +52,6 @@ type sim struct {
 	watching bool            // this is one
 	did      map[string]bool // mutations that happened
 
-	asOf    int       // statements that there were when the turn began
 	effects int       // what the loop did to the world so far
 	crashIn int       // begins and ends of effects until the process is killed; 0 is never
 	again   time.Time // when the loop wants its next turn
@@ -154,7 +153,6 @@ func (s *sim) turn() {
 			panic(r)
 		}
 	}()
-	s.asOf = len(s.signed.statements)
 	ctx := context.Background()
 	s.loop.look(ctx)
 	s.again, s.failed = s.loop.Reconcile(ctx)

@@ -267,13 +267,12 @@ func labelled(classes delivery.Classes) delivery.Classes {
 // it knows.
 func (s *sim) measured(ask delivery.EvalRun) map[string]float64 {
 	ap := map[string]float64{}
+	names := s.signed.bundles[ask.Bundle].Spec.Classes.Names()
 	for _, c := range ask.Classes {
-		name := c.Name
-		if was, ok := ask.Was[name]; ok {
-			name = was
-		}
-		if v, ok := s.finds(ask.Bundle, name, c.Labels); ok {
-			ap[c.Name] = v
+		if called := ask.Classes.Called(c.Name, names); len(called) == 1 {
+			if v, ok := s.finds(ask.Bundle, called[0], c.Labels); ok {
+				ap[c.Name] = v
+			}
 		}
 	}
 	return ap
@@ -282,8 +281,7 @@ func (s *sim) measured(ask delivery.EvalRun) map[string]float64 {
 // finds is how well what a bundle calls a class finds truths of some labels: those
 // that it was trained on.
 func (s *sim) finds(bundle delivery.Digest, class string, labels []string) (ap float64, ok bool) {
-	spec := s.signed.bundles[bundle].Spec
-	classes := spec.Classes.Renamed(spec.Was)
+	classes := s.signed.bundles[bundle].Spec.Classes
 	i := slices.IndexFunc(classes, func(c delivery.Class) bool { return c.Name == class })
 	var values []float64
 	for _, label := range labels {

@@ -339,13 +339,9 @@ func TestOldBranchIsToldThatMainRenamedItsModel(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"renamed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
-			"models/figures.yaml": model("figures", 8), "gates/production.yaml": gateFile("production", "figures", 0.3),
-			"fleets/demo.yaml": fleet("demo", "figures", "")}, "main renamed shapes to figures (commit "},
-		"renamed and trained otherwise": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
-			"models/figures.yaml": model("figures", 20), "gates/production.yaml": gateFile("production", "figures",
-				0.3),
-			"fleets/demo.yaml": fleet("demo", "figures", "")}, "main renamed shapes to figures (commit "},
+		"renamed": {renamedTo("shapes", "figures", model("shapes", 8)), "main renamed shapes to figures (commit "},
+		"renamed and trained otherwise": {renamedTo("shapes", "figures", model("shapes", 20)),
+			"main renamed shapes to figures (commit "},
 		"removed": {map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
 			"gates/production.yaml": "", "fleets/demo.yaml": ""}, "main removed models/shapes.yaml (commit "},
 	} {

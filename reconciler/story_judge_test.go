@@ -181,8 +181,7 @@ func TestAnchorOfRenamedModel(t *testing.T) {
 	s.propose("first", 8)
 	s.ships("first")
 	s.repo.commit("renamed", s.main(), s.now, map[string]string{"models/shapes.yaml": "",
-		"models/shapes.release.yaml": "", "models/forms.yaml": strings.Replace(model("shapes", 14), "name: shapes",
-			"name: forms", 1),
+		"models/shapes.release.yaml": "", "models/forms.yaml": withLines(model("forms", 14), "was: shapes"),
 		"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms", "")})
 	s.forge.open("renamed", "dev")
 	s.settle()
@@ -232,6 +231,34 @@ func (s *sim) evaluated(split string) int {
 		}
 	}
 	return n
+}
+
+// A class is renamed in two pull requests: the gate's labels first, under which the release still counts.
+func TestRenamedClass(t *testing.T) {
+	s, _ := begun(t)
+	s.propose("first", 8)
+	s.ships("first")
+	renamed := strings.Replace(model("shapes", 14), "[circle, square]", "{circle: [circle], box: [square]}", 1)
+	s.proposes("renamed", map[string]string{"models/shapes.yaml": renamed})
+	s.want("renamed", delivery.CheckFailure, "models/shapes.yaml has no class square, which gate production holds "+
+		"models to", "labels: {square: [square, box]}")
+	gate := strings.Replace(gateFile("production", "shapes", 0.3), "[circle, square]",
+		"[circle, box]\nlabels: {box: [square, box]}", 1)
+	both := map[string]string{"models/shapes.yaml": renamed, "gates/production.yaml": gate}
+	s.proposes("both", both)
+	s.want("both", delivery.CheckFailure, "models/shapes.yaml has no class square")
+	s.proposes("gate", map[string]string{"gates/production.yaml": gate})
+	s.want("gate", delivery.CheckSuccess, "no model change; gates: production")
+	s.merge("gate")
+	s.settle()
+	s.want("renamed", delivery.CheckSuccess, "version 2")
+	s.wantContext("renamed", delivery.ContextGate+"production", delivery.CheckSuccess,
+		"mAP 0.7000 >= 0.3; passed 2 of 2")
+	s.ships("renamed")
+	if got := s.serving(); got != "2 2 2" {
+		t.Errorf("devices serve %s", got)
+	}
+	s.quiet()
 }
 
 // try asks for an experiment, as aob try does, and returns its ID.

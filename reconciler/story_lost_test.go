@@ -176,3 +176,69 @@ func TestClosedPullRequestShowsNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestGatesFromBefore: gates had no classes once. Main cannot be read until one pull request adds them, which is green
+// although main's own gate cannot be read; nothing runs worse meanwhile, and no lower bar slips in with it unseen.
+func TestGatesFromBefore(t *testing.T) {
+	before := func(floor float64) map[string]string {
+		return map[string]string{"gates/production.yaml": strings.Replace(gateFile("production", "shapes", floor),
+			"classes: [circle, square]\n", "", 1)}
+	}
+	with := map[string]string{"gates/production.yaml": gateFile("production", "shapes", 0.3)}
+	t.Run("nothing was released", func(t *testing.T) {
+		s := newSim(t)
+		main := s.repo.commit("main", "", s.now, map[string]string{"models/shapes.yaml": model("shapes", 1),
+			"gates/production.yaml": before(0.3)["gates/production.yaml"], "fleets/demo.yaml": fleetFile})
+		s.fleet.add("demo", "a")
+		s.settle()
+		if c := s.check(main, delivery.ContextIntent); !strings.Contains(c.Description, "gates/production.yaml:1:1: "+
+			"classes: missing; a gate names the classes that it holds models to: add \"classes: [circle, square]\"") {
+			t.Errorf("main says %s", c.Description)
+		}
+		s.proposes("upgrade", with)
+		s.want("upgrade", delivery.CheckSuccess, "no model change; gates: production")
+		s.merge("upgrade")
+		s.settle()
+		s.released("first", 8)
+		s.quiet()
+	})
+	t.Run("a fleet runs", func(t *testing.T) {
+		s, _ := begun(t)
+		s.released("first", 8)
+		s.repo.commit("main", s.main(), s.now, before(0.3))
+		s.propose("second", 14)
+		s.settle()
+		s.want("second", delivery.CheckFailure, "gates/production.yaml:1:1: classes: missing")
+		s.proposes("upgrade", with)
+		s.want("upgrade", delivery.CheckSuccess, "no model change; gates: production")
+		s.merge("upgrade")
+		s.settle()
+		s.want("main", delivery.CheckSuccess, "shapes version 1")
+		if c := s.check(s.main(), delivery.ContextIntent); c.State != delivery.CheckSuccess {
+			t.Errorf("main says %s", c.Description)
+		}
+		s.want("second", delivery.CheckSuccess, "version 2")
+		if got := s.serving(); got != "1 1 1" {
+			t.Errorf("devices serve %s", got)
+		}
+		s.quiet()
+	})
+	t.Run("by a push that lowers the bar", func(t *testing.T) {
+		s := newSim(t)
+		s.repo.commit("main", "", s.now, map[string]string{"models/shapes.yaml": model("shapes", 1),
+			"gates/production.yaml": before(0.5)["gates/production.yaml"], "fleets/demo.yaml": fleetFile})
+		s.settle()
+		s.repo.commit("main", s.main(), s.now, with)
+		s.settle()
+		if c := s.check(s.main(), delivery.ContextIntent); c.State != delivery.CheckFailure ||
+			!strings.Contains(c.Description, "weakened gate production") {
+			t.Errorf("main says %s", c.Description)
+		}
+		s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
+			"shapes", 0.5)})
+		s.settle()
+		if c := s.check(s.main(), delivery.ContextIntent); c.State != delivery.CheckSuccess {
+			t.Errorf("main says %s", c.Description)
+		}
+	})
+}

@@ -163,12 +163,8 @@ func TestModelRenamed(t *testing.T) {
 	s.released("second", 14)
 	trained, downloads := len(s.trained), s.fleet.downloads
 	rename := func(branch string, epochs int, bar float64) {
-		s.repo.commit(branch, s.main(), s.now, map[string]string{
-			"models/shapes.yaml": "", "models/shapes.release.yaml": "", "models/figures.yaml": model("figures", epochs),
-			"gates/production.yaml": gateFile("production", "figures", bar), "fleets/demo.yaml": strings.Replace(
-				fleetFile, "runs: shapes", "runs: figures", 1)})
-		s.forge.open(branch, "dev")
-		s.settle()
+		s.proposes(branch, with(renamedTo("shapes", "figures", model("shapes", epochs)),
+			map[string]string{"gates/production.yaml": gateFile("production", "figures", bar)}))
 	}
 	rename("lower", 1, 0.01)
 	s.want("lower", delivery.CheckFailure, "figures: gate/production: mAP 0.1000 < 0.3")

@@ -1,31 +1,9 @@
 package delivery
 
 import (
-	"reflect"
+	"slices"
 	"testing"
 )
-
-func TestRenamed(t *testing.T) {
-	plain := Classes{{"lorry", []string{"lorry"}}, {"van", []string{"van"}}, {"car", []string{"auto", "car"}}}
-	for _, c := range []struct {
-		name string
-		was  map[string]string
-		want Classes
-	}{
-		{"nothing", nil, plain},
-		{"the old name counts", map[string]string{"lorry": "truck"}, Classes{{"lorry", []string{"lorry", "truck"}},
-			plain[1], plain[2]}},
-		{"another class has the label", map[string]string{"lorry": "auto"}, plain},
-		{"it says itself what it takes", map[string]string{"car": "vehicle"}, plain},
-	} {
-		if got := plain.Renamed(c.was); !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
-	}
-	if !reflect.DeepEqual(plain[0].Labels, []string{"lorry"}) {
-		t.Error("the model's own classes were changed")
-	}
-}
 
 func TestThresholdForms(t *testing.T) {
 	for _, text := range []string{`"bestF1"`, `0.4`, `{"precision":0.95}`, `{"recall":0.9}`} {
@@ -47,32 +25,54 @@ func TestThresholdForms(t *testing.T) {
 	}
 }
 
-// A gate reads its eval set's labels itself, and a renamed class as what it was.
+// A gate says which names mean its classes, of the eval set's labels and of models' classes.
 func TestReads(t *testing.T) {
-	classes := Classes{{"lorry", []string{"big"}}, {"van", []string{"van", "truck"}}}
+	model := Classes{{"lorry", []string{"big"}}, {"van", []string{"van", "truck"}}}
 	for _, c := range []struct {
-		name   string
-		labels Labels
-		was    map[string]string
-		want   string
+		name    string
+		classes []string
+		labels  Labels
+		want    string
 	}{
-		{"a class by its name", nil, nil, "{lorry: [lorry], van: [van]}"},
-		{"the gate's labels", Labels{"lorry": {"hgv", "truck"}}, nil, "{lorry: [hgv, truck], van: [van]}"},
-		{"a label is one class's", Labels{"lorry": {"van"}}, nil, "{lorry: [van], van: []}"},
-		{"by its former name", nil, map[string]string{"lorry": "truck"}, "{lorry: [lorry, truck], van: [van]}"},
-		{"by the labels of its former name", Labels{"truck": {"hgv"}}, map[string]string{"lorry": "truck"},
-			"{lorry: [hgv, lorry], van: [van]}"},
-		{"the gate has renamed it", Labels{"lorry": {"truck"}}, map[string]string{"lorry": "truck"},
-			"{lorry: [truck], van: [van]}"},
-		{"words that YAML would misread", Labels{"lorry": {"no", "a b", "x: y", "7"}}, nil,
-			`{lorry: ["7", a b, "no", "x: y"], van: [van]}`},
+		{"classes by their names", []string{"lorry", "van"}, nil, "{lorry: [lorry], van: [van]}"},
+		{"labels of a class", []string{"lorry", "van"}, Labels{"lorry": {"hgv", "truck"}},
+			"{lorry: [hgv, truck], van: [van]}"},
+		{"a class that the gate does not hold to", []string{"lorry"}, nil, "{lorry: [lorry], van: [van]}"},
+		{"a class that the gate calls otherwise", []string{"lorry", "car"}, Labels{"car": {"car", "van"}},
+			"{car: [car, van], lorry: [lorry]}"},
+		{"a class that the model lacks", []string{"bus"}, nil, "{bus: [bus], lorry: [lorry], van: [van]}"},
+		{"words that YAML would misread", []string{"lorry", "van"}, Labels{"lorry": {"no", "a b", "x: y", "7"}},
+			`{lorry: ["no", a b, "x: y", "7"], van: [van]}`},
 	} {
 		got := Labels{}
-		for _, class := range (Gate{Labels: c.labels}).Reads(classes, c.was) {
+		for _, class := range (Gate{Classes: c.classes, Labels: c.labels}).Reads(model) {
 			got[class.Name] = class.Labels
 		}
 		if got.String() != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
+	}
+}
+
+func TestCalled(t *testing.T) {
+	classes := Classes{{"carton", []string{"box", "carton", "crate"}}, {"crate", []string{"crate"}}}
+	for _, c := range []struct {
+		class string
+		names []string
+		want  []string
+	}{
+		{"carton", []string{"carton", "box"}, []string{"carton"}}, // by its own name
+		{"carton", []string{"box", "crate"}, []string{"box"}},     // crate is a class
+		{"carton", []string{"lorry"}, nil},
+		{"lorry", []string{"lorry"}, []string{"lorry"}},
+		{"van", []string{"lorry"}, nil},
+	} {
+		if got := classes.Called(c.class, c.names); !slices.Equal(got, c.want) {
+			t.Errorf("%s of %v is called %v, want %v", c.class, c.names, got, c.want)
+		}
+	}
+	two := Classes{{"carton", []string{"box", "pack"}}}
+	if got := two.Called("carton", []string{"box", "pack"}); len(got) != 2 {
+		t.Errorf("two classes that mean one: %v", got)
 	}
 }

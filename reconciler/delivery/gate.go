@@ -95,29 +95,27 @@ func flowWord(s string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*$`)
 
-// Reads says which of the eval set's labels count as which of a model's classes:
-// those that the gate gives to the class, or else the label of its name. A renamed
-// class is what its former name is, too (was, new name to old). A model's own
-// labels have no say, as a pull request would replace the truths with them.
-func (g Gate) Reads(classes Classes, was map[string]string) Classes {
-	given := map[string]bool{}
-	for _, c := range classes { // what the gate says of other models' classes is about those
-		for _, label := range g.Labels[c.Name] {
-			given[label] = true
+// Reads says which labels of the eval set, and which classes of models, mean a class: for each class of the gate those
+// that it lists, or else its own name. A model's other classes follow, by their own names, so that they can be shown. A
+// model's own labels have no say, as a pull request would replace the truths with them.
+func (g Gate) Reads(model Classes) Classes {
+	out := make(Classes, 0, len(g.Classes)+len(model))
+	means := map[string]bool{}
+	for _, class := range g.Classes {
+		labels, ok := g.Labels[class]
+		if !ok {
+			labels = []string{class}
+		}
+		out = append(out, Class{Name: class, Labels: labels})
+		means[class] = true
+		for _, label := range labels {
+			means[label] = true
 		}
 	}
-	out := make(Classes, len(classes))
-	for i, c := range classes {
-		out[i].Name = c.Name
-		for _, name := range []string{c.Name, was[c.Name]} {
-			if labels, ok := g.Labels[name]; ok {
-				out[i].Labels = append(out[i].Labels, labels...)
-			} else if name != "" && !given[name] {
-				out[i].Labels = append(out[i].Labels, name)
-			}
+	for _, c := range model {
+		if !means[c.Name] {
+			out = append(out, Class{Name: c.Name, Labels: []string{c.Name}})
 		}
-		slices.Sort(out[i].Labels)
-		out[i].Labels = slices.Compact(out[i].Labels)
 	}
 	return out
 }

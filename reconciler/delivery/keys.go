@@ -14,7 +14,6 @@ func TrainKey(r TrainRun) Digest {
 	spec.Thresholds, spec.Variants = nil, nil
 	spec.Train.Seeds = nil
 	spec.Dataset = "" // its content counts, not its name
-	spec.Was = nil    // what becomes of the dataset's labels is in the training content
 	spec.Classes = make(Classes, len(r.Spec.Classes))
 	for i, c := range r.Spec.Classes {
 		spec.Classes[i].Name = c.Name
@@ -37,7 +36,7 @@ func DetectKey(model, signature, images Digest, numerics, provider string) Diges
 func ScoreKey(r EvalRun) Digest {
 	parts := map[string]any{
 		"detect": r.Detect, "truths": r.Truths, "classes": r.Classes, "protocol": r.Protocol,
-		"was": r.Was, "thresholds": r.Thresholds, "seen": r.Seen, "resamples": r.Resamples,
+		"thresholds": r.Thresholds, "seen": r.Seen, "resamples": r.Resamples,
 	}
 	if len(r.Measures) > 0 { // scores without them keep their keys
 		parts["measures"] = r.Measures

@@ -31,16 +31,16 @@ const APIVersion = "aob/v1"
 // A Model says which model to deliver and how it is trained:
 // models/NAME.yaml.
 type Model struct {
-	APIVersion string            `json:"apiVersion" check:"oneof=aob/v1"`
-	Kind       string            `json:"kind" check:"oneof=Model"`
-	Name       string            `json:"name" check:"name"`
-	Dataset    Dataset           `json:"dataset" check:"required"`
-	Classes    Classes           `json:"classes"`
-	Was        map[string]string `json:"was,omitempty" check:"optional,nonempty,keys=class,class"`
-	Train      Train             `json:"train"`
-	Thresholds Thresholds        `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
-	Variants   []string          `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
-	Track      *Track            `json:"track,omitempty" check:"optional,later"`
+	APIVersion string     `json:"apiVersion" check:"oneof=aob/v1"`
+	Kind       string     `json:"kind" check:"oneof=Model"`
+	Name       string     `json:"name" check:"name"`
+	Was        string     `json:"was,omitempty" check:"optional,name"`
+	Dataset    Dataset    `json:"dataset" check:"required"`
+	Classes    Classes    `json:"classes"`
+	Train      Train      `json:"train"`
+	Thresholds Thresholds `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
+	Variants   []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
+	Track      *Track     `json:"track,omitempty" check:"optional,later"`
 
 	sealed      Digest   // see Sealed
 	sealedSeeds []Digest // of SeedSpec, for each seed
@@ -55,8 +55,8 @@ func (Model) Docs() map[string]string {
 		"dataset": "What it is trained on: a frozen version of COCO-format images, by a name that the server's " +
 			"configuration allows.",
 		"classes": "The classes to detect, in order; or a map of class to the dataset's labels that become it.",
-		"was": "Renamed classes, new name to old name: the old name's truths and detections count as the new " +
-			"one's.",
+		"was": "The model's former name, in the pull request that renames it: its gates, releases and quarantine go " +
+			"on under the new name. It trains nothing, and may go once a release of the new name is on main.",
 		"train": "How it is trained.",
 		"thresholds": "The score from which a detection of a class counts, by class and default for the rest; " +
 			"resolved on the validation split. Changing one trains nothing.",
@@ -84,26 +84,19 @@ func (c Classes) Names() []string {
 	return names
 }
 
-// Renamed returns the classes with their former names as labels: truths that
-// still have the old name count as the new class. A class with labels of its own
-// says itself what it takes.
-func (c Classes) Renamed(was map[string]string) Classes {
-	if len(was) == 0 {
-		return c
+// Called lists what a model calls a class, out of the names of the model's classes: the class's own name, or else all
+// of its labels that no other class has for a name.
+func (c Classes) Called(class string, names []string) []string {
+	if slices.Contains(names, class) {
+		return []string{class}
 	}
-	taken := map[string]bool{}
-	for _, class := range c {
-		for _, label := range class.Labels {
-			taken[label] = true
-		}
+	i := slices.IndexFunc(c, func(o Class) bool { return o.Name == class })
+	if i < 0 {
+		return nil
 	}
-	out := slices.Clone(c)
-	for i, class := range c {
-		if old := was[class.Name]; old != "" && !taken[old] && slices.Equal(class.Labels, []string{class.Name}) {
-			out[i].Labels = []string{class.Name, old}
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(c[i].Labels), func(label string) bool {
+		return !slices.Contains(names, label) || slices.Contains(c.Names(), label)
+	})
 }
 
 // Train says how a model is trained. What is optional and has no default here
@@ -224,12 +217,11 @@ func (Track) Docs() map[string]string {
 // dataset, classes, training and what is shipped. Two files with the same spec
 // are the same model, however they are written.
 type Spec struct {
-	Dataset    string            `json:"dataset"`
-	Classes    Classes           `json:"classes"`
-	Was        map[string]string `json:"was,omitempty"`
-	Train      SpecTrain         `json:"train"`
-	Thresholds Thresholds        `json:"thresholds,omitempty"`
-	Variants   []string          `json:"variants"`
+	Dataset    string     `json:"dataset"`
+	Classes    Classes    `json:"classes"`
+	Train      SpecTrain  `json:"train"`
+	Thresholds Thresholds `json:"thresholds,omitempty"`
+	Variants   []string   `json:"variants"`
 }
 
 // SpecTrain is [Train] without the machine.
@@ -253,7 +245,6 @@ func (m Model) Spec() Spec {
 	return Spec{
 		Dataset: m.Dataset.String(),
 		Classes: m.Classes,
-		Was:     m.Was,
 		Train: SpecTrain{With: t.With, Architecture: t.Architecture, From: t.From, Resolution: t.Resolution,
 			Epochs: t.Epochs,
 			Batch:  t.Batch, Optimizer: t.Optimizer, Precision: t.Precision, EarlyStopping: t.EarlyStopping,

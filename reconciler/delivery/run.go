@@ -158,7 +158,7 @@ type EvalRun struct {
 	Model     Digest  `json:"model"`     // of the variant's ONNX file
 	Signature Digest  `json:"signature"` // of the bundle's signature
 	EvalSet   EvalSet `json:"evalSet"`
-	Classes   Classes `json:"classes"` // which of its labels count, and as what
+	Classes   Classes `json:"classes"` // which of its labels, and of the bundle's classes, count, and as what
 	Images    Digest  `json:"images"`
 	Truths    Digest  `json:"truths"`   // before Classes are applied
 	Protocol  Digest  `json:"protocol"` // of the evaluator's protocol
@@ -167,9 +167,6 @@ type EvalRun struct {
 	// Resamples is how many the figures' bounds need at least; 0 is what a bound over
 	// all classes at 95 % takes.
 	Resamples int `json:"resamples,omitempty"`
-	// Was tells by which other name the bundle knows a class: new name to old; empty
-	// where it knows none by that name, but another.
-	Was map[string]string `json:"was,omitempty"`
 	// Thresholds are the bundle's own, by class; recall, precision and
 	// falsePositivesPerImage are measured where it has some.
 	Thresholds map[string]float64 `json:"thresholds,omitempty"`

@@ -13,6 +13,7 @@ import (
 	"github.com/autonomos/aob/reconciler/commits"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
+	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
@@ -40,7 +41,13 @@ type lostFile struct {
 
 // gate parses what the file said.
 func (l lostFile) gate() (delivery.Gate, bool) {
-	return commits.Document("gates/"+l.File, []byte(l.Was)).Gate()
+	if g, ok := commits.Document("gates/"+l.File, []byte(l.Was)).Gate(); ok {
+		return g, true
+	}
+	g, complaints := intent.Draft(intent.File{Path: "gates/" + l.File, Size: int64(len(l.Was)), Data: []byte(l.Was)})
+	// Gates had no classes before.
+	return g, len(complaints) == 0 && len(g.Checks) > 0 && len(g.Classes) == 0 &&
+		g.Evaluate.Dataset != (delivery.Dataset{})
 }
 
 // readLost reads what the process before this one knew to be lost.

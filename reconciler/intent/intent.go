@@ -88,6 +88,7 @@ const (
 	refRuns                // a fleet's model
 	refAfter               // a fleet's fleet
 	refAgainst             // a model with a version
+	refWas                 // a model's former name
 )
 
 // Complaints returns what is wrong with the file by itself, sorted.
@@ -292,7 +293,7 @@ func (d *document) parse(doc *Doc) any {
 	case "Model":
 		var m delivery.Model
 		d.decode(&m)
-		d.model(&m)
+		d.model(&m, doc)
 		return m
 	case "Gate":
 		var g delivery.Gate

@@ -30,6 +30,7 @@ func Join(docs []*Doc) (delivery.Intent, []delivery.Complaint) {
 		j.check(doc)
 		j.classes(doc)
 	}
+	j.formerNames()
 	j.cycles()
 	delivery.SortComplaints(j.files)
 	delivery.SortComplaints(j.list)
@@ -150,6 +151,29 @@ func (j *joiner) check(doc *Doc) {
 			if j.named["Model"][r.name] == nil {
 				j.complain(doc, r, "%s", j.unknown("Model", r.name))
 			}
+		}
+	}
+}
+
+// formerNames checks that a former name is no model's name now, and that one model alone claims it.
+func (j *joiner) formerNames() {
+	claimed := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(j.named["Model"])) {
+		doc := j.named["Model"][name]
+		for _, r := range doc.refs {
+			if r.role != refWas || r.name == name { // of its own name the file's complaints say enough
+				continue
+			}
+			if j.named["Model"][r.name] != nil {
+				j.complain(doc, r, "models/%s.yaml is still there, so it was not renamed to this one; remove it, or "+
+					"remove was:", r.name)
+			}
+			if other := claimed[r.name]; other != "" {
+				j.complain(doc, r, "%s says so, too, and one model goes on under one name; remove was: in one of them",
+					other)
+				continue
+			}
+			claimed[r.name] = doc.file
 		}
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"maps"
 	"slices"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // model checks the rules between a model's fields.
-func (d *document) model(m *delivery.Model) {
+func (d *document) model(m *delivery.Model, doc *Doc) {
+	d.was(m, doc)
 	t := &m.Train
 	d.train(t)
 	if !d.has("train.batch.step") {
@@ -27,6 +30,20 @@ func (d *document) model(m *delivery.Model) {
 	unique(d, m.Variants, "variants")
 }
 
+// was checks the former name.
+func (d *document) was(m *delivery.Model, doc *Doc) {
+	if at, ok := d.spots["was"]; ok && at.value.Kind == yaml.MappingNode { // as it renamed classes before
+		d.list = slices.DeleteFunc(d.list, func(c delivery.Complaint) bool { return within(c.Path, "was") })
+		d.complain("was", "is the model's former name, as in was: forms, and renames no classes; remove it, and write "+
+			"the old labels where they mean a class: those of the dataset as in classes: {box: [box, crate]}, and "+
+			"those of the eval set under labels: in the gate")
+	}
+	if d.sound("was", "name") && m.Was != "" && m.Was == m.Name {
+		d.complain("was", "is the model's own name; want the one that it had before, or leave it out")
+	}
+	doc.refer(d, refWas, m.Was, "was")
+}
+
 // maxSeeds is how many trainings one spec may ask for.
 const maxSeeds = 16
 
@@ -36,21 +53,6 @@ func (d *document) classes(m *delivery.Model) {
 		return
 	}
 	names := m.Classes.Names()
-	old := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(m.Was)) {
-		at := member("was", name)
-		switch was := m.Was[name]; {
-		case !d.sound(at):
-		case !slices.Contains(names, name):
-			d.complain(at, "%s", unknown("class", name, names))
-		case slices.Contains(names, was):
-			d.complain(at, "%s is a class of this model too; a class is renamed or kept", quote(was))
-		case old[was] != "":
-			d.complain(at, "%s was renamed to %s already", quote(was), quote(old[was]))
-		default:
-			old[was] = name
-		}
-	}
 	for _, name := range slices.Sorted(maps.Keys(m.Thresholds)) {
 		if at := member("thresholds", name); d.sound(at) && name != delivery.DefaultThreshold &&
 			!slices.Contains(names, name) {

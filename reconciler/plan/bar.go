@@ -219,10 +219,8 @@ func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery
 		}
 		return nil, true
 	}
-	if why := m.missesBar(b, mdl, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) {
-		return contentOf(data, e)
-	}); why != "" {
-		r.stage(delivery.ContextGate+b.gates[0].as, delivery.CheckFailure, plain(why).In(code.OfFleet,
+	if why := m.wrongClasses(mdl, b.gates); !why.IsZero() {
+		r.stage(delivery.ContextGate+b.gates[0].as, delivery.CheckFailure, why.In(code.OfFleet,
 			values{Fleet: b.fleet.Name}))
 		return nil, false
 	}
@@ -244,21 +242,6 @@ func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery
 	r.Links, r.Measured = append(r.Links, c.Links...), append(r.Measured, c.Measured...)
 	r.Verdicts, r.Doubts = append(r.Verdicts, c.Verdicts...), append(r.Doubts, c.Doubts...)
 	return list, ok
-}
-
-// missesBar says where a model lacks a class that a fleet's gates hold it to, or would
-// make other truths of their eval sets than what the fleet runs was judged by.
-func (m *maker) missesBar(b bar, mdl delivery.Model, content func(delivery.EvalSet) (delivery.EvalSetContent,
-	bool)) string {
-	if b.runs != nil {
-		if why := m.goneClasses(mdl, *b.runs, b.gates); why != "" {
-			return why
-		}
-	}
-	if why := namedClasses(mdl, b.gates); why != "" {
-		return why
-	}
-	return m.changedTruths(mdl, b.runs, b.gates, content)
 }
 
 // repoint reports about a model that a proposal does not change, and that it lets
@@ -383,11 +366,7 @@ func (m *maker) barred(b bar, target delivery.Release) Stage {
 		}) {
 			continue
 		}
-		v, stage := m.judgeStored(mdl, m.w.names(b.from), j, target.Bundle, baseline,
-			func(content delivery.EvalSetContent) string {
-				return m.missesBar(bar{runs: b.runs, gates: []judged{j}}, mdl,
-					func(delivery.EvalSet) (delivery.EvalSetContent, bool) { return content, true })
-			})
+		v, stage := m.judgeStored(mdl, j, target.Bundle, baseline)
 		switch {
 		case stage.State == delivery.CheckPending:
 			return pending(stage.Fact.In(code.OfGate, values{Gate: j.name}))

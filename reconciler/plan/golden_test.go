@@ -348,7 +348,7 @@ func (s *scene) history(model string) []plan.Past {
 //	lost a                             the registry has the bundle no more
 //	compared b with=a                  the bootstrap that compares them is done
 //	statement FILE baseline=a gates=…  a release file is signed, as judged by main's gates or by those of another tree
-//	accepted a version=1               main has accepted the bundle
+//	accepted a version=1 was=old       main has accepted the bundle, of a model that was called so before
 //	fleet demo runs=b version=2 before=a devices=x y
 //	                                   all devices are healthy on b, as they were on a before
 //	… model=shapes                     it was told to run another model than main's file names
@@ -471,7 +471,7 @@ func (s *scene) line(line string) {
 	case "accepted":
 		m := s.made[what].model
 		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name,
-			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what)})
+			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what), Was: s.value("was")})
 	case "fleet":
 		s.fleet(what)
 	case "abort":
@@ -616,7 +616,7 @@ func (s *scene) bundle(letter string) {
 	for _, g := range gates {
 		c := content(m, g.Evaluate)
 		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate,
-			Classes: g.Reads(m.Classes, m.Was), Images: c.Images, Truths: c.Truths,
+			Classes: g.Reads(m.Classes), Images: c.Images, Truths: c.Truths,
 			Protocol: s.Server.Protocol, Detect: delivery.DetectKey(info.Model, info.Signature, c.Images,
 				s.Server.Numerics, "cpu")}
 		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c,

@@ -53,15 +53,15 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			wait(pending(fact(code.EvalSetUnread, values{Gate: jt.label})))
 			continue
 		}
-		jt.set = gateSet(r.names, mdl, j.gate, content)
-		score, stage := m.score(mdl, r.Bundle, jt.set, run)
+		jt.set = gateSet(mdl, j.gate, content)
+		score, stage := m.score(r.Bundle, jt.set, run)
 		wait(stage)
 		if stage.State != delivery.CheckSuccess {
 			continue
 		}
 		jt.score = score
 		if baseline != nil {
-			base, stage := m.score(mdl, baseline.Bundle, jt.set, run)
+			base, stage := m.score(baseline.Bundle, jt.set, run)
 			stage.Fact = stage.Fact.In(code.OfBaseline, values{})
 			wait(stage)
 			if stage.State != delivery.CheckSuccess {
@@ -74,7 +74,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 			}
 		}
 		if jt.anchors, stage = m.anchors(jt, func(bundle delivery.Digest) (delivery.Scores, Stage) {
-			return m.score(mdl, bundle, jt.set, run)
+			return m.score(bundle, jt.set, run)
 		}, run); stage.State != delivery.CheckSuccess {
 			wait(stage)
 			continue
@@ -83,7 +83,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		list = append(list, jt)
 	}
 	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok && r.fleet == "" {
-		score, stage := m.score(mdl, r.Bundle, ownSet(r.names, mdl, own), run)
+		score, stage := m.score(r.Bundle, ownSet(mdl, own), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Own = &score
 		} else {
@@ -91,7 +91,7 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		}
 	}
 	if data.Valid.Count > 0 && r.fleet == "" { // so that its detections are there when thresholds change
-		score, stage := m.score(mdl, r.Bundle, ownSet(r.names, mdl, data.Valid), run)
+		score, stage := m.score(r.Bundle, ownSet(mdl, data.Valid), run)
 		if stage.State == delivery.CheckSuccess {
 			r.Valid = &score
 		} else {
@@ -247,7 +247,7 @@ func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
 
 // verdict lets one gate answer.
 func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.Verdict {
-	in := m.gateInput(mdl, r.Bundle, j.score)
+	in := m.gateInput(mdl, j.gate, r.Bundle, j.score)
 	if r.Baseline != nil {
 		in.BaselineBundle = r.Baseline.Bundle
 		in.SameBundle = r.Baseline.Bundle == r.Bundle
@@ -264,8 +264,9 @@ func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.V
 }
 
 // gateInput is what a gate judges a bundle by, without a baseline.
-func (m *maker) gateInput(mdl delivery.Model, bundle delivery.Digest, score delivery.Scores) gate.Input {
-	return gate.Input{Model: mdl.Name, Classes: mdl.Classes.Names(), Size: m.w.Evidence.Bundles[bundle].Size,
-		Bundle:  bundle,
-		EvalSet: score.Content.Digest(), Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
+func (m *maker) gateInput(mdl delivery.Model, g delivery.Gate, bundle delivery.Digest,
+	score delivery.Scores) gate.Input {
+	return gate.Input{Model: mdl.Name, Classes: classesOf(mdl, g), Size: m.w.Evidence.Bundles[bundle].Size,
+		Bundle: bundle, EvalSet: score.Content.Digest(),
+		Candidate: gate.Measured{Key: score.Key, Scores: score.Scores}}
 }

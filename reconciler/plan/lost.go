@@ -5,6 +5,7 @@ package plan
 // one unseen.
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -37,7 +38,9 @@ func (m *maker) lostGates() []delivery.Fact {
 func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 	for _, model := range was.Covers {
 		if _, there := tree.Models[model]; !there {
-			continue
+			if model = renamedTo(model, tree); model == "" {
+				continue
+			}
 		}
 		if !slices.ContainsFunc(tree.Covering(model), func(name string) bool {
 			return asksAtLeast(tree.Gates[name], was)
@@ -48,11 +51,25 @@ func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 	return false
 }
 
+// renamedTo is what a tree says that a model is called now; empty where it does not say so.
+func renamedTo(was string, tree delivery.Intent) string {
+	for _, name := range slices.Sorted(maps.Keys(tree.Models)) {
+		if tree.Models[name].Was == was {
+			return name
+		}
+	}
+	return ""
+}
+
 // asksAtLeast reports whether whatever passes a gate would pass another.
 func asksAtLeast(g, other delivery.Gate) bool {
 	if g.Evaluate != other.Evaluate || g.Looks != other.Looks && (g.Looks == 0 || other.Looks != 0 &&
 		g.Looks > other.Looks) ||
 		delivery.DigestOf("labels", g.Labels) != delivery.DigestOf("labels", other.Labels) {
+		return false
+	}
+	if len(other.Classes) > 0 && !slices.Equal(slices.Sorted(slices.Values(g.Classes)),
+		slices.Sorted(slices.Values(other.Classes))) { // a gate from before named none
 		return false
 	}
 	for _, owner := range g.Owners { // who may settle a doubt

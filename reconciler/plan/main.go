@@ -173,7 +173,7 @@ func (m *maker) todaysGates(name string, named delivery.Release) []delivery.Fact
 	for _, g := range m.w.Main.Intent.Covering(name) {
 		if score, ok := m.storedScore(m.w.Main.Intent.Models[name], named.Bundle, m.w.Main.Intent.Gates[g]); ok {
 			verdicts = append(verdicts, gate.Judge(g, m.w.Main.Intent.Gates[g],
-				m.gateInput(m.w.Main.Intent.Models[name], named.Bundle, score)))
+				m.gateInput(m.w.Main.Intent.Models[name], m.w.Main.Intent.Gates[g], named.Bundle, score)))
 		}
 	}
 	return failing(verdicts)
@@ -194,11 +194,7 @@ func (m *maker) judged(model string, s delivery.ReleaseStatement) Stage {
 		}) {
 			continue
 		}
-		mdl := m.w.Main.Intent.Models[model]
-		v, stage := m.judgeStored(mdl, m.w.names(model), judged{name: name, gate: g}, s.Bundle, s.Baseline,
-			func(content delivery.EvalSetContent) string {
-				return m.lostClasses(mdl, m.latest(m.w.names(model)), judged{name: name, gate: g}, content)
-			})
+		v, stage := m.judgeStored(m.w.Main.Intent.Models[model], judged{name: name, gate: g}, s.Bundle, s.Baseline)
 		switch {
 		case stage.State == delivery.CheckPending:
 			stage.Fact = stage.Fact.In(code.OfGate, values{Gate: name})
@@ -219,18 +215,17 @@ func says(gate string, v delivery.Verdict) delivery.Fact {
 
 // judgeStored lets a gate answer from signed scores alone. Comparing them may
 // take a run.
-func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle, baseline delivery.Digest,
-	lost func(delivery.EvalSetContent) string) (delivery.Verdict, Stage) {
+func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline delivery.Digest) (delivery.Verdict, Stage) {
 	name, g := j.name, j.gate
+	if why := m.wrongClasses(mdl, []judged{j}); !why.IsZero() {
+		return delivery.Verdict{}, failed(why)
+	}
 	unknown := failed(fact(code.GateNotJudged, values{Gate: name}))
-	score, ok := m.storedScoreOf(names, mdl, bundle, g)
+	score, ok := m.storedScore(mdl, bundle, g)
 	if !ok {
 		return delivery.Verdict{}, unknown
 	}
-	if why := lost(score.Content); why != "" {
-		return delivery.Verdict{}, failed(plain(why))
-	}
-	in := m.gateInput(mdl, bundle, score)
+	in := m.gateInput(mdl, g, bundle, score)
 	in.SameBundle = bundle == baseline
 	in.BaselineBundle = baseline
 	run := func(s delivery.RunSpec) (delivery.RunState, Stage) {
@@ -238,7 +233,7 @@ func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle
 		return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
 	}
 	if baseline != "" && baseline != bundle {
-		base, ok := m.storedScoreOf(names, mdl, baseline, g)
+		base, ok := m.storedScore(mdl, baseline, g)
 		if !ok || base.Content.Digest() != score.Content.Digest() {
 			return delivery.Verdict{}, unknown
 		}
@@ -254,7 +249,7 @@ func (m *maker) judgeStored(mdl delivery.Model, names []string, j judged, bundle
 	var stage Stage
 	if in.Anchors, stage = m.anchors(judgement{judged: judged{gate: g}, score: score},
 		func(b delivery.Digest) (delivery.Scores, Stage) {
-			if base, ok := m.storedScoreOf(names, mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
+			if base, ok := m.storedScore(mdl, b, g); ok && base.Content.Digest() == score.Content.Digest() {
 				return base, Stage{State: delivery.CheckSuccess}
 			}
 			return delivery.Scores{}, unknown
@@ -294,11 +289,10 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			}
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}
-			if data, ok := m.data(r, mdl, list, run); ok {
-				if why := m.changedTruths(mdl, nil, []judged{{name: name, gate: g, proposed: true}},
-					func(e delivery.EvalSet) (delivery.EvalSetContent, bool) { return contentOf(data, e) }); why != "" {
-					v.Outcome, v.Reason = delivery.Fail, why
-				} else if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
+			if why := m.wrongClasses(mdl, []judged{{name: name, gate: g, proposed: true}}); !why.IsZero() {
+				v.Outcome, v.Fact = delivery.Fail, &why
+			} else if data, ok := m.data(r, mdl, list, run); ok {
+				if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
 					v = r.Verdicts[0]
 					powers = append(powers, m.power(name, model, g, judged[0].score))
 				}

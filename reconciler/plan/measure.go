@@ -31,26 +31,25 @@ type evalSet struct {
 	classes   delivery.Classes // which of its labels count, and as what
 	resamples int
 	measures  []string // metrics besides the usual ones
-	names     []string // of the model that it is scored for
 }
 
 // gateSet is a gate's eval set, whose labels the gate reads.
-func gateSet(names []string, mdl delivery.Model, g delivery.Gate, content delivery.EvalSetContent) evalSet {
-	n := gate.Resamples(g.Checks, len(mdl.Classes))
-	if n == gate.Resamples(nil, len(mdl.Classes)) {
+func gateSet(mdl delivery.Model, g delivery.Gate, content delivery.EvalSetContent) evalSet {
+	classes := g.Reads(mdl.Classes)
+	n := gate.Resamples(g.Checks, len(classes))
+	if n == gate.Resamples(nil, len(classes)) {
 		n = 0 // as on any other set, so that one score serves both
 	}
-	return evalSet{content, g.Reads(mdl.Classes, mdl.Was), n, gate.Measures(g.Checks), names}
+	return evalSet{content, classes, n, gate.Measures(g.Checks)}
 }
 
 // ownSet is a split of a model's own dataset, whose labels the model reads.
-func ownSet(names []string, mdl delivery.Model, content delivery.EvalSetContent) evalSet {
-	return evalSet{content, mdl.Classes.Renamed(mdl.Was), 0, nil, names}
+func ownSet(mdl delivery.Model, content delivery.EvalSetContent) evalSet {
+	return evalSet{content, mdl.Classes, 0, nil}
 }
 
-// evalRun says how a bundle is scored on an eval set for a model that it is, or
-// is compared with.
-func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) (delivery.EvalRun, Stage) {
+// evalRun says how a bundle is scored on an eval set.
+func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, Stage) {
 	info, ok := m.w.Evidence.Bundles[bundle]
 	if !ok {
 		return delivery.EvalRun{}, failed(fact(code.BundleGone, values{Bundle: bundle}))
@@ -65,14 +64,14 @@ func (m *maker) evalRun(mdl delivery.Model, bundle delivery.Digest, on evalSet) 
 		Images:  on.Images, Truths: on.Truths, Protocol: m.w.Server.Protocol,
 		Detect: delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics,
 			m.w.Server.Provider),
-		Measures: on.measures, Resamples: on.resamples, Was: m.lineage(on.names, mdl).wasOf(bundle),
+		Measures: on.measures, Resamples: on.resamples,
 		Thresholds: info.Thresholds,
 		Seen:       without}, Stage{State: delivery.CheckSuccess}
 }
 
 // score finds what a bundle scored on an eval set, or plans the run for it.
-func (m *maker) score(mdl delivery.Model, bundle delivery.Digest, on evalSet, run runner) (delivery.Scores, Stage) {
-	ask, stage := m.evalRun(mdl, bundle, on)
+func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.Scores, Stage) {
+	ask, stage := m.evalRun(bundle, on)
 	if stage.State != delivery.CheckSuccess {
 		return delivery.Scores{}, stage
 	}
@@ -168,18 +167,12 @@ func (m *maker) version(model, version string) (bundle delivery.Digest, why stri
 // corrected there may be several; the highest key is as good as any and the same
 // for every reader.
 func (m *maker) storedScore(mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (delivery.Scores, bool) {
-	return m.storedScoreOf(m.w.names(mdl.Name), mdl, bundle, g)
-}
-
-// storedScoreOf is that for a model that is judged as the next one under some names.
-func (m *maker) storedScoreOf(names []string, mdl delivery.Model, bundle delivery.Digest, g delivery.Gate) (
-	delivery.Scores, bool) {
 	var found delivery.Scores
 	for _, s := range m.w.Evidence.Scores {
 		if s.Input.Bundle != bundle || s.Input.EvalSet != g.Evaluate || s.Key <= found.Key {
 			continue
 		}
-		ask, _ := m.evalRun(mdl, bundle, gateSet(names, mdl, g, s.Content))
+		ask, _ := m.evalRun(bundle, gateSet(mdl, g, s.Content))
 		ask.Detect = s.Input.Detect // by whichever version of the detector
 		ask.Resamples = max(ask.Resamples, s.Input.Resamples)
 		if delivery.ScoreKey(ask) == s.Key {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -168,14 +169,15 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		if p.Landed {
 			return m.merged(r)
 		}
-		return r.end(delivery.CheckSuccess, fact(code.ModelRemoved, values{}))
+		removed := fact(code.ModelRemoved, values{Model: name})
+		if added := newModels(p); len(added) > 0 && !m.renamedAway(p, name) {
+			removed.Names = added
+		}
+		return r.end(delivery.CheckSuccess, removed)
 	}
 	if why := m.w.Evidence.newer(); !why.IsZero() {
 		m.isStuck(p)
 		return r.end(delivery.CheckPending, why)
-	}
-	if why := m.goneFromMain(p, name); !why.IsZero() {
-		return r.end(delivery.CheckFailure, why)
 	}
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
 	if why := m.unsureOf(p, name); !why.IsZero() {
@@ -201,16 +203,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 		}
 		return r.end(delivery.CheckSuccess, fact(code.ReleaseFileRemoved, values{}))
 	}
-	former, onMain := formerly(m.w, p, name), name
-	switch r.names = m.w.names(name); len(former) {
-	case 0:
-	case 1:
-		r.Was, onMain = former[0], former[0]
-		r.names = append([]string{name}, m.w.names(r.Was)...)
-	default:
-		return r.end(delivery.CheckFailure, fact(code.ModelAmbiguous, values{Names: former}))
-	}
-	gates := m.gatesFor(p, name, onMain)
+	r.Was, r.names = m.w.renames(p, name)
+	gates := m.gatesFor(p, name, cmp.Or(r.Was, name))
 	if len(gates) > 0 && !m.staysCovered(p, name) {
 		return r.end(delivery.CheckFailure, fact(code.NoGateLeft, values{Model: name}))
 	}
@@ -229,9 +223,8 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	for _, b := range bars {
 		judges = append(judges, b.gates...)
 	}
-	before := m.latest(r.names)
-	if why := m.removedClasses(mdl, before, gates); why != "" && !isRollback {
-		return r.end(delivery.CheckFailure, plain(why))
+	if why := m.wrongClasses(mdl, gates); !why.IsZero() && !isRollback {
+		return r.end(delivery.CheckFailure, why)
 	}
 	if isRollback {
 		if h, held := m.held(r.names, rollback.Bundle); held {
@@ -253,11 +246,6 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if !ok && !isRollback {
 		m.keepTrainings(p, mdl)
 		return r.end(blockedBy(r.Stages))
-	}
-	if why := m.changedTruths(mdl, before, gates, func(e delivery.EvalSet) (delivery.EvalSetContent, bool) {
-		return contentOf(data, e)
-	}); why != "" && !isRollback {
-		return r.end(delivery.CheckFailure, plain(why))
 	}
 	if isRollback {
 		r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.TrainedBefore,
@@ -466,7 +454,7 @@ type runner func(delivery.RunSpec) (delivery.RunState, Stage)
 
 // data takes the aob/data stage: the dataset's digest, checks and eval sets.
 func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner) (delivery.DataResult, bool) {
-	ask := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes.Renamed(mdl.Was)}
+	ask := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes}
 	for _, j := range gates {
 		ask.EvalSets = append(ask.EvalSets, j.gate.Evaluate)
 	}

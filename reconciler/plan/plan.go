@@ -16,7 +16,7 @@
 //   - merged.go: what main has already.
 //   - train.go: how a model is trained: its seeds, and its thresholds.
 //   - measure.go: what a bundle scored, and how two of them compare.
-//   - classes.go: what becomes of classes and of an eval set's truths.
+//   - classes.go: the classes that gates hold a model to.
 //   - judge.go, accept.go: what gates say of it, and what their owners settle.
 //   - trial.go: experiments, which no gate judges.
 //   - release.go: the release file and the statement behind it.
@@ -110,10 +110,9 @@ type maker struct {
 	trains  *queue                           // of trainings
 	models  map[string]MainModel
 
-	lineages map[string]lineage                           // of models' classes, by spec and names
-	weighed  map[delivery.Digest]delivery.Digest          // weights by bundle
-	looks    map[look]map[delivery.Digest]int             // which look each bundle was, or will be
-	probes   map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
+	weighed map[delivery.Digest]delivery.Digest          // weights by bundle
+	looks   map[look]map[delivery.Digest]int             // which look each bundle was, or will be
+	probes  map[delivery.Digest]map[delivery.Digest]bool // by eval set: bundles of models that main does not have
 }
 
 func (m *maker) step(s Step) {

@@ -109,6 +109,13 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		m.isStuck(p)
 		return r
 	}
+	for _, name := range changedModels(p) {
+		if why := m.goneFromMain(p, name); !why.IsZero() {
+			r.Checks = notIntent(why)
+			m.isStuck(p)
+			return r
+		}
+	}
 	if len(p.Complaints) > 0 {
 		r.Checks = notIntent(complaints(p.Complaints))
 		m.isStuck(p)
@@ -116,6 +123,11 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	}
 	if broken := m.shortenedQuarantine(p); !broken.IsZero() {
 		r.Checks = notIntent(broken)
+		m.isStuck(p)
+		return r
+	}
+	if wrong := m.wrongNames(p); !wrong.IsZero() {
+		r.Checks = notIntent(wrong)
 		m.isStuck(p)
 		return r
 	}

@@ -27,15 +27,6 @@ func (m *maker) baseline(names []string) *delivery.Release {
 	return first(m.acceptedAs(names))
 }
 
-// latest is the release that a model's classes follow: the baseline, or where all are
-// in quarantine the last one; nil for a first model.
-func (m *maker) latest(names []string) *delivery.Release {
-	if r := m.baseline(names); r != nil {
-		return r
-	}
-	return first(m.everAccepted(names))
-}
-
 func first(list []delivery.Release) *delivery.Release {
 	if len(list) == 0 {
 		return nil
@@ -127,7 +118,10 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	want := m.releaseFile(r, judgements)
 	r.Release = &want
 	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle,
-		Was: r.Was, File: want, TargetCommit: m.w.Main.Commit}
+		File: want, TargetCommit: m.w.Main.Commit}
+	if was := p.Merged.Models[r.Model].Was; !m.w.Evidence.remembers(r.Model, was) {
+		statement.Was = was
+	}
 	if r.Baseline != nil {
 		statement.Baseline = r.Baseline.Bundle
 	}

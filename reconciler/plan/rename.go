@@ -1,8 +1,8 @@
 package plan
 
-// This file follows a model from one name to the next. A rename sheds nothing:
-// the gates of the old name judge the new one, its release is the baseline, its
-// quarantine holds, and the versions go on.
+// This file follows a model from one name to the next. Its file says so: was: NAME. The gates of the former name judge
+// it, its release is the baseline, its quarantine holds, and the versions go on. A release statement remembers the
+// former name, so the line may go once a release of the new name is on main.
 
 import (
 	"maps"
@@ -12,8 +12,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// names returns a model's name and those that it had before, newest first. A name
-// that main has given to a model again is that model's.
+// names returns a model's name and its former ones, newest first. A former name that main has given to a model again is
+// that model's.
 func (w World) names(model string) []string {
 	names := []string{model}
 	for {
@@ -25,87 +25,127 @@ func (w World) names(model string) []string {
 	}
 }
 
-// former is what a model of main was called before, by what main accepted, or by
-// the statement of what it has still to accept.
-func (w World) former(model string) string {
+// former is what a model was called before: by main's file, by the newest release that main accepted, or by the
+// statement of the release that it has still to accept.
+func (w World) former(model string) (was string) {
+	if was = w.Main.Intent.Models[model].Was; was != "" {
+		return was
+	}
+	version := 0
 	for _, a := range w.Evidence.Accepted[model] {
-		if a.Was != "" {
-			return a.Was
+		if a.Was != "" && a.Version > version {
+			was, version = a.Was, a.Version
 		}
 	}
-	if r, ok := w.Main.Intent.Releases[model]; ok && !w.Evidence.accepted(r) {
+	if r, ok := w.Main.Intent.Releases[model]; ok && was == "" && !w.Evidence.accepted(r) {
 		if s, ok := w.Evidence.statement(r, ""); ok {
 			return s.Was
+		}
+	}
+	return was
+}
+
+// called finds the model of main that has a name now, or had it before; empty where there is none.
+func (w World) called(name string) string {
+	for _, model := range slices.Sorted(maps.Keys(w.Main.Intent.Models)) {
+		if slices.Contains(w.names(model), name) {
+			return model
 		}
 	}
 	return ""
 }
 
-// formerly is what a proposal renames to name; empty for a model that is new, or
-// was there before. It is a model of main's that the proposal removes: the one
-// with the same spec, or whose fleet or gate now names this one, or else the only
-// one that goes while only this one comes. Where people mean to replace a model
-// by an unrelated one, they take two pull requests. Of several that it may be, one
-// may have an easier bar than another: which it is, nobody can say.
-func formerly(w World, p Proposal, name string) []string {
-	if _, there := p.Base.Models[name]; there {
-		return nil
+// renames returns the model of main that a proposal renames to a name, empty for none, and all names of the renamed
+// model, newest first.
+func (w World) renames(p Proposal, name string) (from string, names []string) {
+	was := p.Merged.Models[name].Was
+	if _, there := w.Main.Intent.Models[name]; there || was == "" {
+		return "", w.names(name)
 	}
-	if _, there := w.Main.Intent.Models[name]; there {
-		return nil
+	if from = w.called(was); from != "" {
+		was = from
 	}
-	var gone, was []string
-	for _, old := range slices.Sorted(maps.Keys(p.Base.Models)) {
-		_, kept := p.Intent.Models[old]
-		if _, onMain := w.Main.Intent.Models[old]; !onMain || kept {
+	names = slices.DeleteFunc(w.names(was), func(n string) bool { return n == name })
+	return from, append([]string{name}, names...)
+}
+
+// renamedAway reports whether a proposal renames a model of main.
+func (m *maker) renamedAway(p Proposal, model string) bool {
+	for name := range p.Merged.Models {
+		if from, _ := m.w.renames(p, name); from == model {
+			return true
+		}
+	}
+	return false
+}
+
+// newModels names the models that a proposal adds without a former name.
+func newModels(p Proposal) []string {
+	var names []string
+	for name, mdl := range p.Intent.Models {
+		if _, there := p.Base.Models[name]; !there && mdl.Was == "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// remembers reports whether a release that main accepted says what a model was called before.
+func (e Evidence) remembers(model, was string) bool {
+	return slices.ContainsFunc(e.Accepted[model], func(a delivery.Acceptance) bool { return a.Was == was })
+}
+
+// wrongNames says where a proposal's was: names no model that it renames, or removes a former name that AOB does not
+// remember yet.
+func (m *maker) wrongNames(p Proposal) delivery.Fact {
+	if p.Landed || m.w.Evidence.Unknown || !m.w.Blind().IsZero() {
+		return delivery.Fact{} // nobody can tell which models main has had
+	}
+	main := m.w.Main.Intent.Models
+	claimed := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(p.Merged.Models)) {
+		was := p.Merged.Models[name].Was
+		v := values{Model: name, FromModel: was, Branch: m.w.Main.Branch}
+		before, there := main[name]
+		if there && before.Was != "" && before.Was != was && !m.w.Evidence.remembers(name, before.Was) {
+			v.FromModel = before.Was
+			return fact(code.WasForgotten, v)
+		}
+		if was == "" || there && slices.Contains(m.w.names(name), was) {
 			continue
 		}
-		gone = append(gone, old)
-		if p.Base.Models[old].SpecDigest() == p.Intent.Models[name].SpecDigest() || runsInstead(p, old, name) ||
-			coversInstead(p, old, name) {
-			was = append(was, old)
+		from := m.w.called(was)
+		_, stays := p.Merged.Models[from]
+		switch {
+		case there:
+			return fact(code.WasOfOldModel, v)
+		case from == "" && len(m.w.Evidence.Accepted[was]) == 0:
+			v.Names = slices.Sorted(maps.Keys(main))
+			return fact(code.WasUnknown, v)
+		case from != "" && stays:
+			v.Names = []string{from}
+			return fact(code.WasStays, v)
+		case from != "" && claimed[from] != "":
+			v.Names = []string{claimed[from]}
+			return fact(code.WasClaimed, v)
+		case from != "" && from == was && main[from].Was != "" && len(m.w.Evidence.Accepted[from]) == 0:
+			v.Names = []string{main[from].Was}
+			return fact(code.WasUnreleased, v)
+		}
+		if from != "" {
+			claimed[from] = name
 		}
 	}
-	if len(was) == 0 && len(gone) == 1 && added(p) == 1 {
-		return gone
-	}
-	return was
-}
-
-func runsInstead(p Proposal, old, name string) bool {
-	for fleet, f := range p.Base.Fleets {
-		if f.Runs == old && p.Intent.Fleets[fleet].Runs == name {
-			return true
-		}
-	}
-	return false
-}
-
-func coversInstead(p Proposal, old, name string) bool {
-	for gate, g := range p.Base.Gates {
-		if slices.Contains(g.Covers, old) && slices.Contains(p.Intent.Gates[gate].Covers, name) &&
-			!slices.Contains(g.Covers, name) {
-			return true
-		}
-	}
-	return false
-}
-
-func added(p Proposal) int {
-	n := 0
-	for name := range p.Intent.Models {
-		if _, there := p.Base.Models[name]; !there {
-			n++
-		}
-	}
-	return n
+	return delivery.Fact{}
 }
 
 // goneFromMain says that main has renamed or removed a model since a proposal that
 // changes it left main. To add a gate for it would bring the old model back.
 func (m *maker) goneFromMain(p Proposal, name string) delivery.Fact {
-	was, before := p.Base.Models[name]
-	if _, there := m.w.Main.Intent.Models[name]; there || !before {
+	_, before := p.Base.Models[name]
+	_, kept := p.Intent.Models[name]
+	if _, there := m.w.Main.Intent.Models[name]; there || !before || !kept || p.Landed {
 		return delivery.Fact{}
 	}
 	var commit string
@@ -117,8 +157,7 @@ func (m *maker) goneFromMain(p Proposal, name string) delivery.Fact {
 	branch := m.w.Main.Branch
 	for _, now := range slices.Sorted(maps.Keys(m.w.Main.Intent.Models)) {
 		_, old := p.Base.Models[now]
-		if !old && (slices.Contains(m.w.names(now), name) ||
-			m.w.Main.Intent.Models[now].SpecDigest() == was.SpecDigest()) {
+		if !old && slices.Contains(m.w.names(now), name) {
 			return fact(code.ModelRenamedOnMain, values{Branch: branch, FromModel: name, Model: now, Commit: commit})
 		}
 	}

@@ -56,7 +56,7 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 		s := &r.Seeds[i]
 		if s.State == delivery.CheckSuccess {
 			trained++
-			score, stage := m.score(mdl, s.Bundle, ownSet(r.names, mdl, data.Valid), run)
+			score, stage := m.score(s.Bundle, ownSet(mdl, data.Valid), run)
 			if stage.State == delivery.CheckSuccess {
 				s.Score = &score
 				continue
@@ -174,7 +174,7 @@ func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Diges
 	if data.Valid.Count == 0 {
 		return "", failed(fact(code.ThresholdsNoValidation, values{}))
 	}
-	valid, stage := m.evalRun(mdl, trained, ownSet(r.names, mdl, data.Valid))
+	valid, stage := m.evalRun(trained, ownSet(mdl, data.Valid))
 	if stage.State != delivery.CheckSuccess {
 		return "", stage
 	}

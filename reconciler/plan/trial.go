@@ -151,7 +151,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 		if s.Run == "" {
 			t.Known++
 		}
-		if score, stage := m.score(mdl, s.Bundle, ownSet(p.names, mdl, data.Valid),
+		if score, stage := m.score(s.Bundle, ownSet(mdl, data.Valid),
 			run); stage.State == delivery.CheckSuccess {
 			s.Score = &score
 		} else {
@@ -184,11 +184,11 @@ func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Diges
 	if data.Valid.Count == 0 {
 		return nil, nil, failed(fact(code.NoValidation, values{}))
 	}
-	score, stage := m.score(mdl, bundle, ownSet(r.names, mdl, data.Valid), run)
+	score, stage := m.score(bundle, ownSet(mdl, data.Valid), run)
 	if stage.State != delivery.CheckSuccess || r.Baseline == nil || r.Baseline.Bundle == bundle {
 		return &score, nil, stage
 	}
-	base, stage := m.score(mdl, r.Baseline.Bundle, ownSet(r.names, mdl, data.Valid), run)
+	base, stage := m.score(r.Baseline.Bundle, ownSet(mdl, data.Valid), run)
 	if stage.State == delivery.CheckFailure {
 		return &score, nil, Stage{State: delivery.CheckSuccess} // the release is gone; what is tried stands without it
 	}

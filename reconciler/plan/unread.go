@@ -28,10 +28,8 @@ func (m *maker) unsure(names []string) delivery.Fact {
 
 // unsureOf says why nobody can tell what a model of a proposal has to be compared with.
 func (m *maker) unsureOf(p Proposal, name string) delivery.Fact {
-	list := [][]string{m.w.names(name)}
-	for _, was := range formerly(m.w, p, name) {
-		list = append(list, m.w.names(was))
-	}
+	_, names := m.w.renames(p, name)
+	list := [][]string{names}
 	for _, b := range m.bars(p, name) {
 		if why := m.w.Main.UnreadFleets[b.fleet.Name]; why != "" {
 			return fact(code.FleetGatesUnread, values{Fleet: b.fleet.Name, Text: why})

@@ -294,7 +294,7 @@ func NeedsHistory(w World) []string {
 			continue
 		}
 		for _, name := range changedModels(p) {
-			need[name] = true
+			need[name], need[p.Merged.Models[name].Was] = true, true
 		}
 	}
 	for _, t := range w.Trials {

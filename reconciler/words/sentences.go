@@ -287,7 +287,13 @@ var gates = map[delivery.Code]sentence{
 
 // A model in a pull request.
 var models = map[delivery.Code]sentence{
-	code.ModelRemoved: fixed("removed; nothing to train"),
+	code.ModelRemoved: func(v delivery.Values) string {
+		text := "removed; nothing to train"
+		if len(v.Names) > 0 {
+			text += fmt.Sprintf(" (if it goes on as %s, say so there: was: %s)", either(v.Names), v.Model)
+		}
+		return text
+	},
 	code.ModelRenamedOnMain: func(v delivery.Values) string {
 		return fmt.Sprintf("%[1]s renamed %[2]s to %[3]s%[4]s; rebase onto %[1]s, and change models/%[3]s.yaml instead",
 			v.Branch, v.FromModel, v.Model, inCommit(v))
@@ -300,9 +306,44 @@ var models = map[delivery.Code]sentence{
 		return fmt.Sprintf("%[2]s changed models/%[1]s.yaml after this branch was made, and the branch has a release "+
 			"file for the older version of it; rebase onto %[2]s", v.Model, v.Branch)
 	},
-	code.ModelAmbiguous: func(v delivery.Values) string {
-		return fmt.Sprintf("it may be %s under another name; rename or replace one model in a pull request",
-			either(v.Names))
+	code.ClassMissing: func(v delivery.Values) string {
+		called := "NAME" // what the model may call it
+		if len(v.Names) > 0 {
+			called = v.Names[0]
+		}
+		return fmt.Sprintf("models/%s.yaml has no class %s, which gate %s holds models to; add it, or %s: take %s out "+
+			"of classes:, or list what this model calls it under labels:, as in labels: %s", v.Model, v.Class, v.Gate,
+			changeGateFirst(v), v.Class, delivery.Labels{v.Class: append(slices.Clone(v.Labels), called)})
+	},
+	code.ClassTwice: func(v delivery.Values) string {
+		return fmt.Sprintf("models/%s.yaml has classes %s, and gate %s takes each of them for class %s, which can be "+
+			"only one; call one of them %s, or %s: change its labels:", v.Model, strings.Join(v.Names, " and "), v.Gate,
+			v.Class, v.Class, changeGateFirst(v))
+	},
+	code.WasForgotten: func(v delivery.Values) string {
+		return fmt.Sprintf("models/%s.yaml: keep was: %s until %s has accepted a release of %s; AOB remembers the "+
+			"former name from then on", v.Model, v.FromModel, v.Branch, v.Model)
+	},
+	code.WasOfOldModel: func(v delivery.Values) string {
+		return fmt.Sprintf("models/%s.yaml: was: %s, but %s has a model %s already, so nothing is renamed to it; "+
+			"remove was:", v.Model, v.FromModel, v.Branch, v.Model)
+	},
+	code.WasUnknown: func(v delivery.Values) string {
+		return fmt.Sprintf("models/%s.yaml: was: %s, but %s has no such model, and never had a release of one; its "+
+			"models are %s. Write the name that the model has there, or remove was:", v.Model, v.FromModel, v.Branch,
+			firstNames(v.Names))
+	},
+	code.WasStays: func(v delivery.Values) string {
+		return fmt.Sprintf("models/%s.yaml: was: %s, but that is what models/%s.yaml was called before, and it stays; "+
+			"remove was:, or remove models/%s.yaml with its release file", v.Model, v.FromModel, v.Names[0], v.Names[0])
+	},
+	code.WasClaimed: func(v delivery.Values) string {
+		return fmt.Sprintf("models/%s.yaml: was: %s, but models/%s.yaml says that it was the same model; remove was: "+
+			"in one of them", v.Model, v.FromModel, v.Names[0])
+	},
+	code.WasUnreleased: func(v delivery.Values) string {
+		return fmt.Sprintf("models/%s.yaml: %s has had no release since it was renamed, so AOB would forget what it "+
+			"was; write was: %s, its name before that", v.Model, v.FromModel, v.Names[0])
 	},
 	code.ReleaseFileRemoved: fixed("its release file is removed and its spec stays; nothing to train"),
 	code.ReleaseFileGone: func(v delivery.Values) string {
@@ -320,6 +361,23 @@ var models = map[delivery.Code]sentence{
 		return fmt.Sprintf("merged: version %d", v.Version)
 	},
 	code.MergedBut: func(v delivery.Values) string { return "merged; on the target branch: " + inner(v) },
+}
+
+// changeGateFirst says when a gate has to be changed: main's before the model.
+func changeGateFirst(v delivery.Values) string {
+	if v.Branch == "" {
+		return fmt.Sprintf("change gates/%s.yaml", v.Gate)
+	}
+	return fmt.Sprintf("first change gates/%s.yaml on %s in a pull request of its own", v.Gate, v.Branch)
+}
+
+// firstNames lists the first of some names, and says how many more there are.
+func firstNames(names []string) string {
+	const most = 8
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 func inCommit(v delivery.Values) string {

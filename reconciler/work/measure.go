@@ -98,12 +98,8 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 
 // name returns what the bundle calls a class; empty where it does not know it.
 func (o *opened) name(class string) string {
-	name := class
-	if was, ok := o.ask.Was[class]; ok {
-		name = was
-	}
-	if name != "" && slices.Contains(o.slots, name) {
-		return name
+	if names := o.ask.Classes.Called(class, o.slots); len(names) == 1 {
+		return names[0]
 	}
 	return ""
 }

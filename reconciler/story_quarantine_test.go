@@ -1,7 +1,7 @@
 package reconciler
 
-// Stories of class lists that change, and of bundles that may not run: what a pull
-// request does to names and labels takes nothing from its gates.
+// Stories of bundles that may not run, and of models under other names. How classes are judged is told by the cases
+// 21-*.txtar of package plan.
 
 import (
 	"strings"
@@ -14,16 +14,6 @@ import (
 // classes gives a model file another class list.
 func classes(file, list string, more ...string) string {
 	return withLines(strings.Replace(file, "[circle, square]", list, 1), more...)
-}
-
-// square is a check that a gate of circles and squares may have.
-const square = "  - {metric: AP, classes: [square], min: 0.3}"
-
-// lets is the gate as it is where it lets classes go.
-func lets(classes string) string {
-	except := ", except: [" + classes + "]}"
-	return strings.NewReplacer("min: 0.3}", "min: 0.3"+except, "against: release}", "against: release"+except).Replace(
-		gateFile("production", "shapes", 0.3))
 }
 
 // shapes is what a commit holds of the model: its files, as a rollback names them.
@@ -56,57 +46,6 @@ func (s *sim) push(branch, file string) {
 	s.repo.commit(branch, from, s.now, map[string]string{"models/shapes.yaml": file})
 	s.forge.open(branch, "dev")
 	s.settle()
-}
-
-// A class of which a gate has no truths goes on as none that it has truths of.
-func TestClassWithoutTruths(t *testing.T) {
-	s, _ := begun(t)
-	s.push("first", classes(model("shapes", 8), "[circle, square, hexagon]"))
-	s.ships("first")
-	s.push("second", classes(model("shapes", 14), "[circle, square, easy]", "was: {easy: hexagon}"))
-	s.want("second", delivery.CheckFailure, "gate production has no truths of class hexagon, and of easy, which is "+
-		"said to be the same, it has what is labelled easy; say what hexagon is: labels: {hexagon: [easy]} in "+
-		"gates/production.yaml in an earlier pull request, or add easy as a class of its own, without was:")
-	s.push("second", classes(model("shapes", 14), "[circle, square, six]", "was: {six: hexagon}"))
-	s.want("second", delivery.CheckSuccess, "version 2")
-}
-
-// A class that main's model file lost, which main did not accept, is one of the
-// release's all the same.
-func TestClassIsTheReleases(t *testing.T) {
-	s := shipped(t, "  - {metric: AP, classes: all, min: 0.3}")
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/shapes.yaml": classes(model("shapes", 14),
-		"[square]")})
-	s.settle()
-	s.want("main", delivery.CheckFailure, "is not the spec that version 1 was made from")
-	s.push("second", classes(model("shapes", 20), "[square]"))
-	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it")
-}
-
-// A gate of the pull request's own holds it to all classes as main's would: main may
-// take its word later.
-func TestOwnGateOverRemovedClass(t *testing.T) {
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": lets("circle")})
-	s.propose("first", 8)
-	s.ships("first")
-	s.repo.commit("second", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
-		0.3)})
-	s.push("second", classes(model("shapes", 14), "[square]"))
-	s.want("second", delivery.CheckFailure, "class circle is removed, and gate production holds the model to it by "+
-		"mAP, mAP; drop it from each of these checks, out of classes:")
-}
-
-// The first model of a gate is judged by the gate's truths, too.
-func TestFirstModelsLabels(t *testing.T) {
-	s, _ := begun(t)
-	s.push("first", classes(model("shapes", 14), "{circle: [circle], square: [easy]}"))
-	s.want("first", delivery.CheckFailure, "takes label easy for class square")
-	s.push("first", classes(model("shapes", 14), "[circle, easy]", "was: {easy: square}"))
-	s.want("first", delivery.CheckFailure, "was: {easy: square}, and there is no release")
-	s.push("first", classes(model("shapes", 14), "[label2]"))
-	s.want("first", delivery.CheckFailure, "the eval set of gate production has no truth of the model's classes; its "+
-		"labels are circle, easy, square, triangle")
 }
 
 // Names and order are no other eval set: its looks go on.
@@ -240,7 +179,7 @@ func TestQuarantineOutlivesItsModel(t *testing.T) {
 	s.forge.open("renamed", "dev")
 	s.settle()
 	s.want("renamed", delivery.CheckFailure,
-		"is quarantined: it smoked; lift it in models/shapes.quarantine.yaml in a PR of its own")
+		"is quarantined: it smoked; lift it in models/shapes.quarantine.yaml")
 	s.repo.commit("renamed", s.head("renamed"), s.now, map[string]string{"models/shapes.quarantine.yaml": ""})
 	s.settle()
 	s.want("renamed", delivery.CheckFailure, "models/shapes.quarantine.yaml: entry 1, bundle", "was removed or changed")
@@ -288,10 +227,10 @@ func TestQuarantineIsTold(t *testing.T) {
 		"}\nnonsense: 1\n")})
 	s.settle()
 	s.want("again", delivery.CheckFailure, "main cannot be read: models/shapes.quarantine.yaml:6:1: nonsense",
-		"mend it there")
+		"correct it there")
 	propose("mend", "")
 	s.want("mend", delivery.CheckSuccess,
-		"models/shapes.quarantine.yaml could not be read before; look by hand what it held")
+		"models/shapes.quarantine.yaml: the old version of this file did not parse")
 }
 
 // An abort is lifted in the model's own quarantine file, and in no other.
@@ -328,7 +267,7 @@ func TestBrokenGateOnMain(t *testing.T) {
 		0.3) + "nonsense: 1\n",
 		"gates/easy.yaml": gateFile("easy", "shapes", 0.01)})
 	s.settle()
-	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:11:1: nonsense", "mend it there")
+	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:11:1: nonsense", "correct it there")
 	s.repo.commit("mend", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
 		0.3)})
 	s.forge.open("mend", "dev")
@@ -336,28 +275,72 @@ func TestBrokenGateOnMain(t *testing.T) {
 	s.want("mend", delivery.CheckSuccess, "no model change")
 }
 
+// renamedTo is a commit that renames the model that fleet demo runs, and its gate.
+func renamedTo(from, to, file string) map[string]string {
+	return map[string]string{"models/" + from + ".yaml": "", "models/" + from + ".release.yaml": "",
+		"models/" + to + ".yaml": withLines(strings.Replace(file, "name: shapes", "name: "+to, 1), "was: "+from),
+		"gates/production.yaml":  gateFile("production", to, 0.3), "fleets/demo.yaml": fleet("demo", to, "")}
+}
+
 // A model that gets a former name back goes on from what it was last.
 func TestNameComesBack(t *testing.T) {
 	s := shipped(t)
-	move := func(branch, from, to, file string) {
-		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/" + from + ".yaml": "", "models/" + from +
-			".release.yaml": "", "models/" + to + ".yaml": strings.Replace(file, "name: shapes", "name: "+to, 1),
-			"gates/production.yaml": gateFile("production", to, 0.3), "fleets/demo.yaml": fleet("demo", to, "")})
-		s.forge.open(branch, "dev")
-		s.settle()
-	}
-	move("away", "shapes", "forms", model("shapes", 20))
+	s.proposes("away", renamedTo("shapes", "forms", model("shapes", 20)))
 	s.ships("away")
 	s.quality[9] = 0.61
-	move("worse", "forms", "shapes", model("shapes", 9))
+	s.proposes("worse", renamedTo("forms", "shapes", model("shapes", 9)))
 	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7200")
 	s.quality[21] = 0.74
-	move("back", "forms", "shapes", model("shapes", 21))
+	s.proposes("back", renamedTo("forms", "shapes", model("shapes", 21)))
 	s.want("back", delivery.CheckSuccess, "shapes: version 3")
 	s.ships("back")
 	if got := s.serving(); got != "3 3 3" {
 		t.Fatalf("devices serve %s", got)
 	}
+}
+
+// A former name may be left out once a release of the new name is on main. The release remembers it: what the model was
+// is its baseline, also where the new release is in quarantine, and what is in quarantine stays there.
+func TestFormerNameIsRemembered(t *testing.T) {
+	s := shipped(t)
+	bad := s.forbid() // under the first name
+	s.push("first", model("shapes", 14))
+	s.ships("first")
+	s.quality[9], s.quality[21] = 0.61, 0.74
+	s.proposes("renamed", renamedTo("shapes", "forms", model("shapes", 9)))
+	s.want("renamed", delivery.CheckFailure, "mAP 0.6100, release 0.7000")
+	s.mergeOne(s.forge.prs[s.forge.open("renamed", "dev")], 0, true) // all the same
+	s.settle()
+	next := func(branch, name string, epochs int, lines ...string) {
+		s.proposes(branch, map[string]string{"models/" + name + ".yaml": withLines(model(name, epochs), lines...)})
+	}
+	next("early", "forms", 9)
+	s.want("early", delivery.CheckFailure, "keep was: shapes until main has accepted a release of forms")
+	s.proposes("elsewhere", renamedTo("forms", "figures", model("shapes", 21)))
+	s.want("elsewhere", delivery.CheckFailure, "forms has had no release since it was renamed", "write was: shapes")
+	next("better", "forms", 21, "was: shapes")
+	s.want("better", delivery.CheckSuccess, "forms: version 3")
+	s.ships("better")
+	next("forget", "forms", 21)
+	s.want("forget", delivery.CheckSuccess, "no model change")
+	s.merge("forget")
+	s.settle()
+	next("worse", "forms", 9)
+	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7400")
+	main, _ := s.tree(s.main())
+	s.quarantine("forms", func(q *delivery.Quarantine) {
+		q.Entries = append(q.Entries, delivery.Quarantined{Digest: main.Releases["forms"].Bundle, Why: "it smoked"})
+	})
+	s.settle()
+	s.want("worse", delivery.CheckFailure, "mAP 0.6100, release 0.7000") // of shapes
+	next("again", "forms", 8)
+	s.want("again", delivery.CheckFailure, "bundle "+bad.Short()+" is quarantined: it smoked; lift it in "+
+		"models/shapes.quarantine.yaml")
+	// Renamed once more, it is the same model still.
+	s.proposes("third", renamedTo("forms", "figures", model("shapes", 9)))
+	s.want("third", delivery.CheckFailure, "mAP 0.6100, release 0.7000")
+	s.proposes("fourth", renamedTo("forms", "figures", model("shapes", 8)))
+	s.want("fourth", delivery.CheckFailure, "bundle "+bad.Short()+" is quarantined: it smoked")
 }
 
 // A name may have been another model's: that one's releases are older, whatever their
@@ -378,7 +361,7 @@ func TestNameOfAnotherModel(t *testing.T) {
 	s.ships("first")
 	rename := func(branch string, epochs int) {
 		s.repo.commit(branch, s.main(), s.now, map[string]string{"models/shapes.yaml": "",
-			"models/shapes.release.yaml": "", "models/forms.yaml": model("forms", epochs),
+			"models/shapes.release.yaml": "", "models/forms.yaml": withLines(model("forms", epochs), "was: shapes"),
 			"gates/production.yaml": gateFile("production", "forms", 0.3), "fleets/demo.yaml": fleet("demo", "forms",
 				"")})
 		s.forge.open(branch, "dev")
@@ -399,23 +382,6 @@ func TestNameOfAnotherModel(t *testing.T) {
 	s.want("next", delivery.CheckFailure, "mAP 0.6600, release 0.7400")
 }
 
-// Of two models that go, one may have an easier gate: which was renamed, people say.
-func TestRenameOfTwo(t *testing.T) {
-	s, _ := begun(t)
-	s.repo.commit("main", s.main(), s.now, map[string]string{"models/aaa.yaml": model("aaa", 1),
-		"gates/easy.yaml": gateFile("easy", "aaa", 0.01)})
-	s.propose("first", 8)
-	s.ships("first")
-	s.repo.commit("both", s.main(), s.now, map[string]string{"models/shapes.yaml": "", "models/shapes.release.yaml": "",
-		"models/aaa.yaml": "", "gates/production.yaml": "",
-		"gates/easy.yaml": gateFile("easy", "forms", 0.01), "models/forms.yaml": model("forms", 2),
-		"fleets/demo.yaml": fleet("demo", "forms", "")})
-	s.forge.open("both", "dev")
-	s.settle()
-	s.want("both", delivery.CheckFailure,
-		"forms: it may be aaa or shapes under another name; rename or replace one model in a pull request")
-}
-
 // What a branch was on its way is no word of main's: merging it ships nothing that its
 // last commit does not say.
 func TestBranchIsNotHistory(t *testing.T) {
@@ -429,8 +395,7 @@ func TestBranchIsNotHistory(t *testing.T) {
 	s.repo.commit("cheat", back, s.now, map[string]string{"models/shapes.yaml": two, "models/shapes.release.yaml": ""})
 	s.forge.open("cheat", "dev")
 	s.settle()
-	s.want("cheat", delivery.CheckFailure, "its release file is removed, and version 2 would go on; name the version "+
-		"that is to run (aob rollback shapes VERSION), or remove the model")
+	s.want("cheat", delivery.CheckFailure, "its release file is removed", "name the version that is to run")
 	s.mergeOne(s.forge.prs[s.forge.open("cheat", "dev")], 0, true) // all the same
 	s.settle()
 	if got := s.serving(); got != "2 2 2" {
@@ -451,11 +416,11 @@ func TestReleaseFigures(t *testing.T) {
 	s.repo.commit("better", s.main(), s.now, better)
 	s.forge.open("better", "dev")
 	s.settle()
-	s.want("better", delivery.CheckFailure, "with other figures than its release statement has")
+	s.want("better", delivery.CheckFailure, "differ from the signed release statement")
 	s.repo.commit("main", s.main(), s.now, better)
 	s.settle()
 	s.want("main", delivery.CheckFailure,
-		"models/shapes.release.yaml has other figures than its release statement; put back what AOB wrote")
+		"its figures differ from the signed release statement; put back what AOB wrote")
 	if got := s.serving(); got != "1 1 1" {
 		t.Errorf("devices serve %s", got)
 	}
