@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,8 @@ from pathlib import Path
 run = json.loads(Path(sys.argv[1]).read_bytes())
 train, output = run["spec"]["train"], Path(run["output"])
 assert train["with"] == "mine@1.2" and train["architecture"] == "yolo-s" and train["resolution"] == 640, train
+assert os.environ["TRAIN_KEY"].startswith("canary-") and "OTHER_KEY" not in os.environ, "secrets"
+assert not any(name.startswith("AOB_SECRET_") for name in os.environ), "secrets under another name"
 shutil.copy(Path(__file__).parent / "detector.onnx", output / "model.onnx")
 (output / "train.json").write_text(json.dumps({"learned": "nothing"}))
 status = {"phase": "done", "epoch": 1, "epochs": 1, "heartbeat": datetime.now(timezone.utc).isoformat()}
@@ -36,6 +39,7 @@ name: mine
 versions: ["1.2"]
 architectures: [yolo-n, yolo-s]
 defaults: {resolution: 640, epochs: 1, batch: {effective: 1}, optimizer: {lr: 0.01}}
+secrets: [TRAIN_KEY]
 `
 
 // A server's own trainer trains the models that name it.
@@ -48,9 +52,13 @@ func TestOwnTrainer(t *testing.T) {
 	writeFiles(t, w.path("trainers", "mine"), map[string][]byte{"train.py": []byte(ownTrainer),
 		"trainer.yaml": []byte(ownDescription), "detector.onnx": fixture})
 	writeFiles(t, w.path("shapes"), colors(t))
+	const canary = "canary-5b1f0c"
+	writeFiles(t, w.path("secrets"), map[string][]byte{"train": []byte(canary + "\n"),
+		"other": []byte("other-" + canary + "\n")})
 	w.start(t, func() string {
 		return fmt.Sprintf(workshopConfiguration, w.address, w.counters, w.path("shapes"),
-			filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python) + "trainers: trainers\n"
+			filepath.Join(w.bin, "aob-detect"), w.library, w.terraform, python) + "trainers: trainers\n" +
+			"secrets: {TRAIN_KEY: {file: secrets/train}, OTHER_KEY: {file: secrets/other}}\n"
 	})
 	w.clone.push(t, "first", "colors: a first model", map[string]string{"models/colors.yaml": `apiVersion: aob/v1
 kind: Model
@@ -62,6 +70,7 @@ train: {with: mine@1.2, architecture: yolo-s}
 kind: Gate
 name: any
 covers: [colors]
+classes: [red, blue]
 evaluate: {dataset: {dir: shapes}, split: test}
 checks:
   - {metric: size, max: 20MB}
@@ -69,6 +78,10 @@ checks:
 	pr := w.green(t, "first")
 	if len(pr.Models) != 1 || pr.Models[0].Bundle == "" {
 		t.Errorf("no bundle on the pull request: %+v", pr.Models)
+	}
+	status, err := w.api.Status(t.Context())
+	if err != nil {
+		t.Error(err)
 	}
 	runs := 0
 	for _, r := range pr.Runs {
@@ -80,6 +93,26 @@ checks:
 		t.Errorf("%d trainings, want 1", runs)
 	}
 	w.close(t)
+	for _, dir := range []string{w.dir, w.logs} {
+		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() || path == w.path("secrets", e.Name()) {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if bytes.Contains(data, []byte(canary)) || strings.Contains(path, canary) {
+				t.Errorf("%s holds a secret", path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for kind, text := range map[string]any{"pull request": pr, "status": status} {
+		if data, err := json.Marshal(text); err != nil || bytes.Contains(data, []byte(canary)) {
+			t.Errorf("what is said of the %s holds a secret: %v", kind, err)
+		}
+	}
 }
 
 // colors is a dataset of images, each with one red and one blue square.

@@ -196,6 +196,9 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
+	if err := checkSecrets(s, trainers); err != nil {
+		return nil, err
+	}
 	protocol, err := work.Protocol()
 	if err != nil {
 		return nil, err
@@ -239,7 +242,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		Log: log, Now: time.Now,
 	}
 	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID,
-		Env: runnerEnv(), Wake: r.Wake}
+		Env: runnerEnv(s, trainers), Wake: r.Wake}
 	r.Evidence = &archive.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted),
 		Log: log}
 	least := int64(0)
@@ -369,17 +372,6 @@ func fleetSecret(s intent.Server, st state) (string, error) {
 	}
 	have = hex.EncodeToString(raw)
 	return have, durable.WriteFile(path, []byte(have+"\n"), 0o600)
-}
-
-// runnerEnv is the whole environment of runners: nothing of the server's secrets.
-func runnerEnv() []string {
-	var env []string
-	for _, name := range []string{"PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "AOB_ONNXRUNTIME"} {
-		if v, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+v)
-		}
-	}
-	return env
 }
 
 func knownZone(name string) error {

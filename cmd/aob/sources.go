@@ -16,7 +16,13 @@ var sources = map[string]dataset.Source{
 
 // datasets are those that a server may use.
 func datasets(s intent.Server) dataset.Catalog {
-	return dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets")}
+	return dataset.Catalog{Sources: sources, Locations: s.Datasets, Cache: state(s.State).path("datasets"),
+		Secret: func(name string) (string, error) {
+			if value, ok := runSecrets()[name]; ok {
+				return value, nil
+			}
+			return readSecret(s, name)
+		}}
 }
 
 // datasetNames are the names that a server's configuration has for each source.

@@ -131,7 +131,11 @@ func newStages(s intent.Server) (*work.Stages, error) {
 	return &work.Stages{
 		Datasets: datasets(s), Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(),
 		Trainers: st.trainers(), Python: s.Python,
-		Trainer:  &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self},
+		Secrets: runSecrets(),
+		Machines: map[string]work.Trainer{
+			"train-local": &terraform.Trainer{Terraform: tf, Module: trainlocal.Files, AOB: self,
+				Machine: terraform.Local{AOB: self}},
+		},
 		Detector: detector, Bundles: bundles, Heartbeat: time.Duration(s.Heartbeat), Log: newLog(),
 	}, nil
 }

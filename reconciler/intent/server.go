@@ -38,6 +38,8 @@ type Server struct {
 	Commits    ServerCommits     `json:"commits"`
 	Heartbeat  delivery.Duration `json:"heartbeat" default:"60s" check:"min=5s,max=1h"`
 	Devices    ServerDevices     `json:"devices"`
+
+	Secrets map[string]ServerSecret `json:"secrets,omitempty" check:"optional,keys=variable"`
 }
 
 // Docs says what each key is for.
@@ -65,6 +67,8 @@ func (Server) Docs() map[string]string {
 		"commits":   "Who AOB's commits are by, and how they are signed.",
 		"heartbeat": "How long a run may be silent before it counts as dead.",
 		"devices":   "How devices prove that they may talk to the server.",
+		"secrets": "The secrets that trainers and sources of datasets ask for by name, and where each is: {env: " +
+			"VARIABLE} or {file: PATH}. A run gets those that its trainer or its source names, and no others.",
 	}
 }
 
@@ -210,6 +214,20 @@ func (ServerCommits) Docs() map[string]string {
 	}
 }
 
+// ServerSecret says where a secret is: exactly one of its fields.
+type ServerSecret struct {
+	Env  string `json:"env,omitempty" check:"optional,variable"`
+	File string `json:"file,omitempty" check:"optional,path"`
+}
+
+// Docs says what each key is for.
+func (ServerSecret) Docs() map[string]string {
+	return map[string]string{
+		"env":  "The environment variable of aob serve that holds it.",
+		"file": "The file that holds it.",
+	}
+}
+
 // ServerDevices says how devices prove who they are.
 type ServerDevices struct {
 	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable"`
@@ -260,7 +278,12 @@ func (d *document) secrets(n *yaml.Node, path string) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		at := member(path, key.Value)
-		if at == signingKey {
+		if path == "" && key.Value == "secrets" && value.Kind == yaml.MappingNode || path == "secrets" {
+			if value.Kind != yaml.MappingNode {
+				d.fault(placeOf(key), at, "a secret does not belong in this file; want {env: VARIABLE} or {file: PATH}")
+				continue
+			}
+		} else if at == signingKey {
 			if strings.Contains(value.Value, "PRIVATE KEY") {
 				d.fault(placeOf(key), at,
 					"a private key does not belong in this file; want the path of the file that holds it")
@@ -290,6 +313,9 @@ func (d *document) server(s Server, forges []string) {
 	}
 	if d.sound("forge") {
 		d.forge(s.Forge, forges)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
+		d.oneOf(member("secrets", name), "env", s.Secrets[name].Env, "file", s.Secrets[name].File, true)
 	}
 	d.oneOf("devices", "secretEnv", s.Devices.SecretEnv, "secretFile", s.Devices.SecretFile, false)
 	if d.sound("listen") && (s.Listen.Certificate == "") != (s.Listen.Key == "") {
@@ -406,5 +432,10 @@ func (s Server) Resolve(folder string) Server {
 		forge[kind] = f
 	}
 	s.Forge = forge
+	s.Secrets = maps.Clone(s.Secrets)
+	for name, at := range s.Secrets {
+		at.File = join(folder, at.File)
+		s.Secrets[name] = at
+	}
 	return s
 }

@@ -151,6 +151,9 @@ func TestServerSecrets(t *testing.T) {
 	const secret = "ghp_0123456789abcdef"
 	for _, text := range []string{
 		"forge: {gitea: {url: https://g.example.com, repo: a/b, token: " + secret + "}}",
+		"secrets: {HF_TOKEN: " + secret + "}", "secrets: " + secret, "secrets: [" + secret + "]",
+		"secrets: {HF_TOKEN: {env: " + secret + "}}", "secrets: {HF_TOKEN: {value: " + secret + "}}",
+		"secrets: {HF_TOKEN: {token: " + secret + "}}",
 		"forge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: " + secret + "}}",
 		"forge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: T, webhookSecret: " + secret + "}}",
 		"forge: {gitea: {url: https://g.example.com, repo: a/b, tokenEnv: [" + secret + "]}}",

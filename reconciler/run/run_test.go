@@ -133,7 +133,8 @@ func newBench(t *testing.T) *bench {
 		close(b.news)
 	}()
 	b.Store = &Store{
-		Dir: filepath.Join(t.TempDir(), "runs"), Command: []string{exe, "runner"}, Env: []string{"NEWS=" + pipe},
+		Dir: filepath.Join(t.TempDir(), "runs"), Command: []string{exe, "runner"},
+		Env:  func(delivery.RunSpec) ([]string, error) { return []string{"NEWS=" + pipe}, nil },
 		Wake: func() { b.wake <- struct{}{} },
 	}
 	return b

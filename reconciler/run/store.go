@@ -27,8 +27,8 @@ type Store struct {
 	Dir     string   // made if missing
 	Command []string // starts a runner; the run's folder is appended
 	StateID string   // of the state folder; runners that another one's server started are not signalled
-	Env     []string // the runner's whole environment, as KEY=value
-	Wake    func()   // if not nil, called when a runner that this Store launched is gone
+	Env     Environment
+	Wake    func() // if not nil, called when a runner that this Store launched is gone
 
 	mu       sync.Mutex
 	runs     map[delivery.Digest]*observed
@@ -38,6 +38,17 @@ type Store struct {
 	unread   map[string]error    // by the folder's name: why a run cannot be read
 	results  map[delivery.Digest]json.RawMessage
 	resident int // bytes of results
+}
+
+// An Environment returns the whole environment of a run's runner, as KEY=value. Secrets
+// reach a run through it and no other way: it is never stored.
+type Environment func(delivery.RunSpec) ([]string, error)
+
+func (e Environment) of(spec delivery.RunSpec) ([]string, error) {
+	if e == nil {
+		return nil, nil
+	}
+	return e(spec)
 }
 
 // maxResident is how many bytes of results are kept in memory. Scores carry
@@ -454,7 +465,11 @@ func (s *Store) launch(o *observed) error {
 	defer log.Close()
 	cmd := exec.Command(s.Command[0], append(slices.Clone(s.Command[1:]), o.dir)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.dir, log, log
-	cmd.Env = append([]string{}, s.Env...) // nil would hand over all of ours
+	env, err := s.Env.of(o.state.Spec)
+	if err != nil {
+		return err
+	}
+	cmd.Env = append([]string{}, env...) // nil would hand over all of ours
 	if s.StateID != "" {
 		cmd.Env = append(cmd.Env, stateVariable+"="+s.StateID)
 	}

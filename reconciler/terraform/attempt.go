@@ -137,7 +137,7 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	if a.settled {
 		return nil
 	}
-	ran := a.ran(run)
+	ran := t.ran(run, a)
 	if err := fence(a.dir); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	if !copied(a.dir) { // what runs is the original's, and so is what Terraform's state names
 		err = t.destroy(ctx, a)
 	}
-	if err := errors.Join(err, stopTrainer(a.dir)); err != nil {
+	if err := errors.Join(err, t.Machine.Stop(a.dir)); err != nil {
 		return fmt.Errorf("clean up attempt %d: %w", a.number, err)
 	}
 	data, err := json.Marshal(settlement{At: time.Now().UTC(), Spent: delivery.Duration(ran)})
@@ -161,12 +161,12 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 
 // ran returns how long the attempt's trainer ran: until now if it still does,
 // else as far as is known.
-func (a *attempt) ran(run string) time.Duration {
+func (t *Trainer) ran(run string, a *attempt) time.Duration {
 	if a.begun.IsZero() {
 		return 0
 	}
 	end := time.Now()
-	if alive, err := trainerAlive(a.dir); err == nil && !alive {
+	if alive, err := t.Machine.Alive(a.dir); err == nil && !alive {
 		end = a.begun
 		if s, err := readStatus(run); err == nil && s.Heartbeat.Before(time.Now()) {
 			end = s.Heartbeat
@@ -179,7 +179,7 @@ func (t *Trainer) destroy(ctx context.Context, a *attempt) error {
 	if !exists(a.stackDir()) {
 		return nil
 	}
-	s, err := t.module().Reopen(a.stackDir(), Policy{}, t.env())
+	s, err := t.module().Reopen(a.stackDir(), Policy{}, t.env(nil))
 	if err != nil {
 		return err
 	}

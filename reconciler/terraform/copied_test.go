@@ -37,7 +37,7 @@ func TestCopiedAttemptLeavesTheOriginalsTrainerAlone(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
-	if err := (&Trainer{}).settle(t.Context(), copyDir, list[0]); err != nil {
+	if err := (&Trainer{Machine: Local{}}).settle(t.Context(), copyDir, list[0]); err != nil {
 		t.Fatal(err)
 	}
 	if !process.Alive() {
@@ -50,7 +50,7 @@ func TestCopiedAttemptLeavesTheOriginalsTrainerAlone(t *testing.T) {
 	if list, err = attempts(moved); err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
-	if err := (&Trainer{}).settle(t.Context(), moved, list[0]); err != nil {
+	if err := (&Trainer{Machine: Local{}}).settle(t.Context(), moved, list[0]); err != nil {
 		t.Fatal(err)
 	}
 	<-ended

@@ -6,7 +6,7 @@
 // nothing that the module does not name, and is interrupted, not killed, when a
 // context ends. A stack belongs to one goroutine.
 //
-// A [Trainer] is what the reconciler wants of it: [Trainer.Train] launches a
+// A [Trainer] trains through a module, on a [Machine]: [Trainer.Train] launches a
 // training, watches it, and leaves nothing running, whatever happened before. It
 // expects to be the only one at work in the run's folder; the run's lock says so.
 //

@@ -29,13 +29,19 @@ const (
 // the attempt's folder, so that none is overlooked.
 const markVariable = "AOB_TRAINING"
 
+// secretPrefix stands before the name of a secret in the environment of whoever launches
+// a trainer: the values are in no file.
+const secretPrefix = "AOB_SECRET_"
+
 // A launch is launch.json.
 type launch struct {
-	Argv  []string          `json:"argv"`
-	Env   []string          `json:"env"` // all of it
-	Dir   string            `json:"dir"`
-	Mark  string            `json:"mark"`
-	Grace delivery.Duration `json:"grace"` // between SIGTERM and SIGKILL
+	Argv []string `json:"argv"`
+	Env  []string `json:"env"` // all of it, but for secrets
+
+	Secrets []string          `json:"secrets,omitempty"` // names of more variables; see secretPrefix
+	Dir     string            `json:"dir"`
+	Mark    string            `json:"mark"`
+	Grace   delivery.Duration `json:"grace"` // between SIGTERM and SIGKILL
 }
 
 func readLaunch(dir string) (launch, error) {
@@ -104,7 +110,15 @@ func startTrainer(dir string) error {
 		return err
 	}
 	defer report.Close()
-	cmd := self(dir, "wait", append(l.Env, markVariable+"="+l.Mark), log, w)
+	env := append(l.Env, markVariable+"="+l.Mark)
+	for _, name := range l.Secrets {
+		value, ok := os.LookupEnv(secretPrefix + name)
+		if !ok {
+			return fmt.Errorf("launch the trainer: secret %s did not reach it", name)
+		}
+		env = append(env, name+"="+value)
+	}
+	cmd := self(dir, "wait", env, log, w)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,37 +16,16 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/trainer"
 )
 
-// A Trainer trains on this machine, through the module train-local.
+// A Trainer trains through a Terraform module, which launches and ends trainers on a
+// machine.
 type Trainer struct {
-	Terraform string // absolute path of the terraform program
-	Module    fs.FS  // infra/terraform/train-local
-	AOB       string // absolute path of the aob program, whose "launch VERB" calls Launch(VERB)
-}
-
-// A TrainRequest asks for one training, in the folder of its run.
-type TrainRequest struct {
-	Dir     string // the run's folder, absolute; the trainer's output is in Dir/output
-	RunJSON any    // what the trainer is to do; becomes Dir/run.json, the trainer's one argument
-
-	Python string   // absolute path of the interpreter itself, not of a shim
-	Script string   // absolute path of the trainer's train.py
-	Env    []string // added to the trainer's environment, which else is PATH, HOME and LANG
-
-	Heartbeat time.Duration // a trainer that is silent for longer is dead
-	Limit     time.Duration // how long all attempts may train together; 0 is no limit
-	Grace     time.Duration // between asking the trainer to end and killing it; 0 is 30 s
-
-	Stage    func(string) error             // told: clean, plan, apply, training, destroy; may be nil
-	Progress func(delivery.RunStatus) error // told each change of status.json; may be nil
-}
-
-// Trained is a training that came to its end.
-type Trained struct {
-	Output   string // holds model.onnx, train.json and what else the trainer left
-	Attempts int    // how many launches it took, those before a restart included
-	Status   delivery.RunStatus
+	Terraform string  // absolute path of the terraform program
+	Module    fs.FS   // the module's files
+	AOB       string  // absolute path of the aob program, which modules call as $AOB
+	Machine   Machine // that the module launches on
 }
 
 // The files of a run that the trainer and this package share.
@@ -73,23 +53,20 @@ const (
 // was applied is watched on, anything else is destroyed. The new attempt resumes
 // from the checkpoint in Dir/output.
 //
-// A delivery.Blocked error says that another attempt would end as this one did:
-// a program is missing, the trainer refused its task, the limit is passed. The
-// context's error, wrapped, says that the training was interrupted and can go on.
-// After any other error the next attempt may do better.
-func (t *Trainer) Train(ctx context.Context, req TrainRequest) (Trained, error) {
+// Its errors are those of [trainer.Request].
+func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Trained, error) {
 	if req.Grace == 0 {
 		req.Grace = 30 * time.Second
 	}
 	list, err := attempts(req.Dir)
 	if err != nil {
-		return Trained{}, err
+		return trainer.Trained{}, err
 	}
 	a, err := t.takeOver(ctx, req, list)
 	if err != nil {
-		return Trained{}, err
+		return trainer.Trained{}, err
 	}
-	done := Trained{Output: filepath.Join(req.Dir, outputDir), Attempts: len(list)}
+	done := trainer.Trained{Output: filepath.Join(req.Dir, outputDir), Attempts: len(list)}
 	spent := time.Duration(0)
 	for _, old := range list {
 		spent += old.spent
@@ -100,7 +77,7 @@ func (t *Trainer) Train(ctx context.Context, req TrainRequest) (Trained, error) 
 			return done, nil
 		}
 		if err := context.Cause(ctx); err != nil {
-			return Trained{}, interrupted(ctx)
+			return trainer.Trained{}, interrupted(ctx)
 		}
 		next := 1
 		if len(list) > 0 {
@@ -108,12 +85,12 @@ func (t *Trainer) Train(ctx context.Context, req TrainRequest) (Trained, error) 
 		}
 		done.Attempts++
 		if a, err = t.launch(ctx, req, next); err != nil {
-			return Trained{}, t.end(ctx, req, a, err)
+			return trainer.Trained{}, t.end(ctx, req, a, err)
 		}
 	}
 	status, err := t.watch(ctx, req, a, spent)
 	if err := t.end(ctx, req, a, err); err != nil {
-		return Trained{}, err
+		return trainer.Trained{}, err
 	}
 	done.Status = status
 	return done, complete(done.Output)
@@ -121,13 +98,13 @@ func (t *Trainer) Train(ctx context.Context, req TrainRequest) (Trained, error) 
 
 // takeOver settles all former attempts but one that can be watched on: the last,
 // if it was applied and its trainer is alive.
-func (t *Trainer) takeOver(ctx context.Context, req TrainRequest, list []*attempt) (*attempt, error) {
+func (t *Trainer) takeOver(ctx context.Context, req trainer.Request, list []*attempt) (*attempt, error) {
 	for i, a := range list {
 		if a.settled {
 			continue
 		}
 		if i == len(list)-1 && !a.applied.IsZero() && !exists(filepath.Join(a.dir, fenceFile)) && ctx.Err() == nil {
-			alive, err := trainerAlive(a.dir)
+			alive, err := t.Machine.Alive(a.dir)
 			if err != nil {
 				return nil, err
 			}
@@ -135,7 +112,7 @@ func (t *Trainer) takeOver(ctx context.Context, req TrainRequest, list []*attemp
 				return a, nil
 			}
 		}
-		if err := req.stage("clean"); err != nil {
+		if err := stage(req, "clean"); err != nil {
 			return nil, err
 		}
 		if err := t.settleAnyway(ctx, req, a); err != nil {
@@ -147,8 +124,12 @@ func (t *Trainer) takeOver(ctx context.Context, req TrainRequest, list []*attemp
 
 // launch begins an attempt and applies the module. The attempt it returns, if
 // any, must be settled, also beside an error.
-func (t *Trainer) launch(ctx context.Context, req TrainRequest, number int) (*attempt, error) {
+func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (*attempt, error) {
 	if err := t.check(req); err != nil {
+		return nil, err
+	}
+	how, err := t.Machine.Prepare(req)
+	if err != nil {
 		return nil, err
 	}
 	output := filepath.Join(req.Dir, outputDir)
@@ -166,26 +147,21 @@ func (t *Trainer) launch(ctx context.Context, req TrainRequest, number int) (*at
 	if err := os.Remove(filepath.Join(output, statusFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	a, err := begin(req.Dir, number, launch{
-		Argv:  []string{req.Python, req.Script, filepath.Join(req.Dir, runFile)},
-		Env:   req.Env,
-		Dir:   output,
-		Grace: delivery.Duration(req.Grace),
-	})
+	a, err := begin(req.Dir, number, how.Launch)
 	if err != nil {
 		return a, err
 	}
-	if err := req.stage("plan"); err != nil {
+	if err := stage(req, "plan"); err != nil {
 		return a, err
 	}
-	s, err := t.module().Create(a.stackDir(), map[string]string{"folder": a.dir}, trainLocal(a.dir), t.env())
+	s, err := t.module().Create(a.stackDir(), map[string]string{"folder": a.dir}, how.Policy(a.dir), t.env(how.Env))
 	if err != nil {
 		return a, err
 	}
 	if err := s.Plan(ctx); err != nil {
 		return a, err
 	}
-	if err := req.stage("apply"); err != nil {
+	if err := stage(req, "apply"); err != nil {
 		return a, err
 	}
 	if err := s.Apply(ctx); err != nil {
@@ -202,35 +178,19 @@ func (t *Trainer) launch(ctx context.Context, req TrainRequest, number int) (*at
 	return a, writeMoment(filepath.Join(a.dir, appliedFile), a.applied)
 }
 
-// trainLocal is all that the module may do: launch and end one process.
-func trainLocal(folder string) Policy {
-	shell := []string{"/bin/sh", "-c"}
-	return Policy{Resources: []Resource{{
-		Address:  "terraform_data.trainer",
-		Provider: "terraform.io/builtin/terraform",
-		Values:   map[string]any{"input": folder},
-		Commands: []Command{
-			{Interpreter: shell, Command: `exec "$AOB" launch start`, Folder: "self.input"},
-			{Interpreter: shell, Command: `exec "$AOB" launch stop`, Folder: "self.output"},
-		},
-	}}}
+func (t *Trainer) module() Module { return Module{Exec: t.Terraform, Files: t.Module} }
+
+// env is the environment of Terraform, with what a machine adds.
+func (t *Trainer) env(more map[string]string) map[string]string {
+	env := map[string]string{"AOB": t.AOB}
+	maps.Copy(env, more)
+	return env
 }
 
-func (t *Trainer) module() Module         { return Module{Exec: t.Terraform, Files: t.Module} }
-func (t *Trainer) env() map[string]string { return map[string]string{"AOB": t.AOB} }
-
 // check looks for all that a launch needs, before there is anything to clean up.
-func (t *Trainer) check(req TrainRequest) error {
+func (t *Trainer) check(req trainer.Request) error {
 	if err := t.module().check(); err != nil {
 		return err
-	}
-	for _, p := range []struct{ what, path string }{{"python", req.Python}, {"trainer", req.Script},
-		{"aob program", t.AOB}} {
-		info, err := os.Stat(p.path)
-		if err != nil || !filepath.IsAbs(p.path) || !info.Mode().IsRegular() {
-			return delivery.Blockedf("give its absolute path in the server's configuration", "no %s at %q", p.what,
-				p.path)
-		}
 	}
 	if req.Heartbeat <= 0 {
 		return delivery.Blockedf("give one in the server's configuration", "a training needs a heartbeat allowance")
@@ -239,9 +199,9 @@ func (t *Trainer) check(req TrainRequest) error {
 }
 
 // watch follows the attempt's trainer until it has ended or must be ended.
-func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent time.Duration) (delivery.RunStatus,
+func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, spent time.Duration) (delivery.RunStatus,
 	error) {
-	if err := req.stage("training"); err != nil {
+	if err := stage(req, "training"); err != nil {
 		return delivery.RunStatus{}, err
 	}
 	tick := time.NewTicker(look)
@@ -250,7 +210,7 @@ func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent
 	var ending time.Time // when it said that it is at its end
 	for {
 		// First the lock, then the file: what a trainer wrote last is then read.
-		alive, err := trainerAlive(a.dir)
+		alive, err := t.Machine.Alive(a.dir)
 		if err != nil {
 			return told, err
 		}
@@ -302,11 +262,11 @@ func (t *Trainer) watch(ctx context.Context, req TrainRequest, a *attempt, spent
 
 // end settles the attempt after err, the outcome so far, and returns what counts:
 // an attempt that cannot be settled is neither done nor failed nor interrupted.
-func (t *Trainer) end(ctx context.Context, req TrainRequest, a *attempt, err error) error {
+func (t *Trainer) end(ctx context.Context, req trainer.Request, a *attempt, err error) error {
 	if a == nil {
 		return err
 	}
-	stageErr := req.stage("destroy")
+	stageErr := stage(req, "destroy")
 	if bad := errors.Join(t.settleAnyway(ctx, req, a), stageErr); bad != nil {
 		if err != nil {
 			return fmt.Errorf("%w (after: %v)", bad, err)
@@ -317,14 +277,14 @@ func (t *Trainer) end(ctx context.Context, req TrainRequest, a *attempt, err err
 }
 
 // settleAnyway settles an attempt also when the context has ended.
-func (t *Trainer) settleAnyway(ctx context.Context, req TrainRequest, a *attempt) error {
+func (t *Trainer) settleAnyway(ctx context.Context, req trainer.Request, a *attempt) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup+req.Grace)
 	defer cancel()
 	return t.settle(ctx, req.Dir, a)
 }
 
 // refused is the error of a trainer that ended by its own decision.
-func refused(req TrainRequest, a *attempt, message string) error {
+func refused(req trainer.Request, a *attempt, message string) error {
 	if message == "" {
 		message = lastLine(filepath.Join(a.dir, trainerLog))
 	}
@@ -334,7 +294,7 @@ func refused(req TrainRequest, a *attempt, message string) error {
 
 // vanished is the error of a trainer that is gone and said neither done nor
 // failed.
-func vanished(ctx context.Context, req TrainRequest, a *attempt, status delivery.RunStatus) error {
+func vanished(ctx context.Context, req trainer.Request, a *attempt, status delivery.RunStatus) error {
 	var exit exitStatus
 	known := false
 	// It is recorded by another process, an instant after the lock is free.
@@ -429,9 +389,10 @@ func lastLine(path string) string {
 	return last
 }
 
-func (r TrainRequest) stage(name string) error {
-	if r.Stage == nil {
+// stage tells what is done now.
+func stage(req trainer.Request, name string) error {
+	if req.Stage == nil {
 		return nil
 	}
-	return r.Stage(name)
+	return req.Stage(name)
 }

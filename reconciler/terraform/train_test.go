@@ -21,6 +21,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/durable"
+	"github.com/autonomos/aob/reconciler/trainer"
 )
 
 // The test binary is also the aob program that the module calls, and the runner
@@ -61,10 +62,10 @@ func trainAsRunner(file string) error {
 	if err != nil {
 		return err
 	}
-	t := &Trainer{Terraform: j.Terraform, Module: os.DirFS(moduleDir), AOB: aob}
+	t := &Trainer{Terraform: j.Terraform, Module: os.DirFS(moduleDir), AOB: aob, Machine: Local{AOB: aob}}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	trained, err := t.Train(ctx, TrainRequest{
+	trained, err := t.Train(ctx, trainer.Request{
 		Dir: j.Dir, Python: j.Python, Script: j.Script, Heartbeat: 30 * time.Second, Grace: 10 * time.Second,
 		RunJSON: map[string]any{"output": filepath.Join(j.Dir, outputDir), "epochs": j.Epochs, "seconds": j.Seconds},
 		Stage:   func(s string) error { _, err := fmt.Println(s); return err },
@@ -79,7 +80,7 @@ const moduleDir = "../../infra/terraform/train-local"
 
 // setup returns a trainer with the real terraform, and a request for the trainer
 // of testdata in a new folder.
-func setup(t *testing.T, run map[string]any) (*Trainer, TrainRequest) {
+func setup(t *testing.T, run map[string]any) (*Trainer, trainer.Request) {
 	t.Helper()
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
@@ -103,7 +104,8 @@ func setup(t *testing.T, run map[string]any) (*Trainer, TrainRequest) {
 		run["epochs"] = 5
 	}
 	t.Cleanup(func() { noStrays(t, dir) })
-	return &Trainer{Terraform: terraform, Module: os.DirFS(moduleDir), AOB: aob}, TrainRequest{
+	local := &Trainer{Terraform: terraform, Module: os.DirFS(moduleDir), AOB: aob, Machine: Local{AOB: aob}}
+	return local, trainer.Request{
 		Dir: dir, RunJSON: run, Python: strings.TrimSpace(string(python)), Script: script,
 		Heartbeat: 20 * time.Second, Grace: 10 * time.Second,
 	}
@@ -135,7 +137,7 @@ func noStrays(t *testing.T, dir string) {
 // endless is more epochs than any test waits for; enough ends them.
 const endless = 1_000_000
 
-func enough(req TrainRequest) error {
+func enough(req trainer.Request) error {
 	return os.WriteFile(filepath.Join(req.Dir, outputDir, "enough"), nil, 0o600)
 }
 
@@ -380,14 +382,14 @@ func TestUnwritableFolder(t *testing.T) {
 func TestMissingPrograms(t *testing.T) {
 	tests := []struct {
 		name string
-		edit func(*Trainer, *TrainRequest)
+		edit func(*Trainer, *trainer.Request)
 		want string
 	}{
-		{"terraform", func(t *Trainer, r *TrainRequest) { t.Terraform = "/nonexistent/terraform" },
+		{"terraform", func(t *Trainer, r *trainer.Request) { t.Terraform = "/nonexistent/terraform" },
 			"no terraform program"},
-		{"python", func(t *Trainer, r *TrainRequest) { r.Python = "python3" }, `no python at "python3"`},
-		{"script", func(t *Trainer, r *TrainRequest) { r.Script = "/nonexistent/train.py" }, "no trainer at"},
-		{"aob", func(t *Trainer, r *TrainRequest) { t.AOB = "" }, "no aob program at"},
+		{"python", func(t *Trainer, r *trainer.Request) { r.Python = "python3" }, `no python at "python3"`},
+		{"script", func(t *Trainer, r *trainer.Request) { r.Script = "/nonexistent/train.py" }, "no trainer at"},
+		{"aob", func(t *Trainer, r *trainer.Request) { t.Machine = Local{} }, "no aob program at"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -412,7 +414,7 @@ type runner struct {
 	errs   *bytes.Buffer
 }
 
-func startRunner(t *testing.T, trainer *Trainer, req TrainRequest, epochs int) *runner {
+func startRunner(t *testing.T, trainer *Trainer, req trainer.Request, epochs int) *runner {
 	t.Helper()
 	data, err := json.Marshal(job{Terraform: trainer.Terraform, Dir: req.Dir, Python: req.Python, Script: req.Script,
 		Epochs: epochs, Seconds: 0.03})

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +27,6 @@ import (
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/run"
-	"github.com/autonomos/aob/reconciler/terraform"
 	"github.com/autonomos/aob/reconciler/trainer"
 )
 
@@ -39,11 +39,17 @@ type Stages struct {
 	Pictures   string // the folder of pictures, by compare key
 	Trainers   string // the folder of trainers: DIGEST/NAME/train.py
 	Python     string
-	Trainer    *terraform.Trainer
+	Secrets    map[string]string  // of this run, by name
+	Machines   map[string]Trainer // by the names that train.machine may have
 	Detector   detect.Detector
 	Bundles    *artifact.Store
 	Heartbeat  time.Duration
 	Log        *slog.Logger
+}
+
+// A Trainer trains on one kind of machine; [trainer.Request] says what it promises.
+type Trainer interface {
+	Train(ctx context.Context, req trainer.Request) (trainer.Trained, error)
 }
 
 // Protocol names how AOB scores, the ground truth aside. It is part of every
@@ -148,11 +154,16 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 	if spec["args"] == nil {
 		spec["args"] = map[string]any{}
 	}
-	trained, err := s.Trainer.Train(ctx, terraform.TrainRequest{
+	machine, ok := s.Machines[ask.Machine]
+	if !ok {
+		return nil, delivery.Blockedf("use one of: "+strings.Join(slices.Sorted(maps.Keys(s.Machines)), ", "),
+			"train.machine: this server has no %q", ask.Machine)
+	}
+	trained, err := machine.Train(ctx, trainer.Request{
 		Dir: r.Dir,
 		RunJSON: trainerRun{Key: r.Spec.Key, Seed: ask.Seed, Dataset: prepared, Output: output,
 			Spec: trainerSpec{ask.Spec.Classes.Names(), spec}},
-		Python: s.Python, Script: script,
+		Python: s.Python, Script: script, Secrets: s.Secrets,
 		Heartbeat: s.Heartbeat, Limit: time.Duration(ask.Limit),
 		Stage: r.Stage, Progress: r.Progress,
 	})

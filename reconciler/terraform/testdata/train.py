@@ -38,7 +38,8 @@ def checkpoint(number, frame):
 
 epoch = int((output / "checkpoint").read_text()) if (output / "checkpoint").exists() else 0
 signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else checkpoint)
-print("environment", json.dumps(dict(os.environ)), flush=True)
+said = {k: f"a secret of {len(v)}" if k == "TRAIN_KEY" else v for k, v in os.environ.items()}
+print("environment", json.dumps(said), flush=True)
 tell(phase="training", epoch=epoch)
 
 if mode == "child":  # one that keeps the lock, one that leaves the session and drops it
@@ -54,6 +55,11 @@ if mode == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "corrupt":
     replace("status.json", '{"phase": "tra\x00')
+if mode == "link":
+    os.symlink("/etc/passwd", output / "model.onnx")
+    replace("train.json", "{}")
+    tell(phase="done")
+    sys.exit(0)
 if mode == "empty":
     tell(phase="done")
     sys.exit(0)

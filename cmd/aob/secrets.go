@@ -1,0 +1,118 @@
+package main
+
+// This file is how secrets reach runs: by name, in the environment of the runner, and
+// only those that the run's trainer or its datasets' sources ask for.
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/run"
+)
+
+// secretPrefix stands before the name of a secret in a runner's environment.
+const secretPrefix = "AOB_SECRET_"
+
+// runnerEnv returns the environment of runners: a few variables of the server's, and the
+// secrets that a run asks for.
+func runnerEnv(s intent.Server, trainers intent.Trainers) run.Environment {
+	var base []string
+	for _, name := range []string{"PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "AOB_ONNXRUNTIME"} {
+		if v, ok := os.LookupEnv(name); ok {
+			base = append(base, name+"="+v)
+		}
+	}
+	return func(spec delivery.RunSpec) ([]string, error) {
+		env := slices.Clone(base)
+		for _, name := range secretsOf(spec, trainers) {
+			value, err := readSecret(s, name)
+			if err != nil {
+				return nil, err
+			}
+			env = append(env, secretPrefix+name+"="+value)
+		}
+		return env, nil
+	}
+}
+
+// secretsOf names the secrets that a run asks for, each once.
+func secretsOf(spec delivery.RunSpec, trainers intent.Trainers) []string {
+	var names []string
+	from := func(d delivery.Dataset) {
+		if source := sources[d.Source]; source != nil {
+			names = append(names, source.Secrets()...)
+		}
+	}
+	switch {
+	case spec.Data != nil:
+		from(spec.Data.Dataset)
+		for _, e := range spec.Data.EvalSets {
+			from(e.Dataset)
+		}
+	case spec.Train != nil:
+		names = append(names, trainers[spec.Train.Spec.Train.With].Secrets...)
+	case spec.Eval != nil:
+		from(spec.Eval.EvalSet.Dataset)
+	case spec.Compare != nil:
+		from(spec.Compare.Candidate.EvalSet.Dataset)
+		from(spec.Compare.Baseline.EvalSet.Dataset)
+	case spec.Thresholds != nil:
+		from(spec.Thresholds.Valid.EvalSet.Dataset)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// readSecret reads a secret that the configuration names.
+func readSecret(s intent.Server, name string) (string, error) {
+	at, ok := s.Secrets[name]
+	if !ok {
+		return "", delivery.Blockedf(fmt.Sprintf("add secrets: {%s: {file: PATH}} to the server's configuration", name),
+			"secret %s is asked for, and the server's configuration does not have it", name)
+	}
+	value, err := secret(at.Env, at.File)
+	if err == nil && value == "" {
+		err = fmt.Errorf("the file is empty")
+	}
+	if err != nil {
+		return "", fmt.Errorf("secrets.%s: %w", name, err)
+	}
+	return value, nil
+}
+
+// checkSecrets looks for the secrets that the server's trainers and its datasets' sources
+// ask for.
+func checkSecrets(s intent.Server, trainers intent.Trainers) error {
+	var names []string
+	for _, t := range trainers {
+		names = append(names, t.Secrets...)
+	}
+	for source, list := range s.Datasets {
+		if len(list) > 0 {
+			names = append(names, sources[source].Secrets()...)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if _, err := readSecret(s, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runSecrets are the secrets that this process got as a runner.
+func runSecrets() map[string]string {
+	secrets := map[string]string{}
+	for _, v := range os.Environ() {
+		if rest, ok := strings.CutPrefix(v, secretPrefix); ok {
+			name, value, _ := strings.Cut(rest, "=")
+			secrets[name] = value
+		}
+	}
+	return secrets
+}

@@ -1,0 +1,79 @@
+package terraform
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/trainer"
+)
+
+// A Machine is where the attempts of a training run. It is what differs between a
+// process on this machine and an instance in a cloud; attempts, limits, heartbeats and
+// cleaning up are the same for all and belong to [Trainer].
+type Machine interface {
+	// Prepare looks for all that a launch needs, and says how the module is applied.
+	Prepare(req trainer.Request) (Launching, error)
+	// Alive reports whether the trainer of an attempt's folder runs.
+	Alive(attempt string) (bool, error)
+	// Stop ends what runs in an attempt's folder, and returns nil when nothing is left.
+	// It is called after the stack was destroyed, and may be repeated.
+	Stop(attempt string) error
+}
+
+// A Launching is how a module is applied for one attempt.
+type Launching struct {
+	Launch launch                  // what is written into the attempt's folder
+	Policy func(dir string) Policy // all that the module may do
+	Env    map[string]string       // of Terraform, when it applies the module; never stored
+}
+
+// Local is this machine, through the module train-local.
+type Local struct {
+	AOB string // absolute path of the aob program, whose "launch VERB" calls Launch(VERB)
+}
+
+// Prepare implements [Machine].
+func (l Local) Prepare(req trainer.Request) (Launching, error) {
+	for _, p := range []struct{ what, path string }{{"python", req.Python}, {"trainer", req.Script},
+		{"aob program", l.AOB}} {
+		info, err := os.Stat(p.path)
+		if err != nil || !filepath.IsAbs(p.path) || !info.Mode().IsRegular() {
+			return Launching{}, delivery.Blockedf("give its absolute path in the server's configuration",
+				"no %s at %q", p.what, p.path)
+		}
+	}
+	env := map[string]string{}
+	for name, value := range req.Secrets {
+		env[secretPrefix+name] = value
+	}
+	return Launching{Policy: trainLocal, Env: env, Launch: launch{
+		Argv:    []string{req.Python, req.Script, filepath.Join(req.Dir, runFile)},
+		Env:     req.Env,
+		Secrets: slices.Sorted(maps.Keys(req.Secrets)),
+		Dir:     filepath.Join(req.Dir, outputDir),
+		Grace:   delivery.Duration(req.Grace),
+	}}, nil
+}
+
+// Alive implements [Machine].
+func (Local) Alive(attempt string) (bool, error) { return trainerAlive(attempt) }
+
+// Stop implements [Machine].
+func (Local) Stop(attempt string) error { return stopTrainer(attempt) }
+
+// trainLocal is all that the module may do: launch and end one process.
+func trainLocal(folder string) Policy {
+	shell := []string{"/bin/sh", "-c"}
+	return Policy{Resources: []Resource{{
+		Address:  "terraform_data.trainer",
+		Provider: "terraform.io/builtin/terraform",
+		Values:   map[string]any{"input": folder},
+		Commands: []Command{
+			{Interpreter: shell, Command: `exec "$AOB" launch start`, Folder: "self.input"},
+			{Interpreter: shell, Command: `exec "$AOB" launch stop`, Folder: "self.output"},
+		},
+	}}}
+}
