@@ -56,9 +56,13 @@ func (t Table) resamples() int {
 // Figure computes a metric over a list of classes: a mean over those that have a truth, or a share of all that is
 // there or found. Its Resamples are in the order of the draws. Value is NaN where there is nothing to measure.
 func (t Table) Figure(metric string, classes []string) Row {
+	wanted := make(map[string]bool, len(classes))
+	for _, class := range classes {
+		wanted[class] = true
+	}
 	var rows []int
 	for i, class := range t.Classes {
-		if slices.Contains(classes, class) {
+		if wanted[class] {
 			rows = append(rows, i)
 		}
 	}
