@@ -14,12 +14,12 @@ import (
 	"github.com/autonomos/aob/reconciler/gate"
 )
 
-// A kind is a class of a world: how many truths an image has, or has on average if that is below one, how often the release and the candidate find one in
-// images of two kinds, and how many detections an image has that are wrong.
+// A kind is a class of a world: how many truths an image has, or has on average if that is below one, how often the
+// candidate and the release find one, in images of two sorts, and how many wrong detections an image has.
 type kind struct {
 	name  string
 	often float64
-	finds [2][2]float64 // by model, the candidate first, and by kind of image
+	finds [2][2]float64 // by model, the candidate first, and by sort of image
 	wrong float64
 }
 

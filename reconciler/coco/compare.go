@@ -67,10 +67,10 @@ type Subject struct {
 	Images     int    `json:"images_with_truths"` // of the images looked at
 }
 
-// Spread says how far a figure may be off. Samples are the figures of the
-// resamples, rising, moved so that their mean is the figure itself: a resample
-// has images twice, which lifts every AP a little. Those in which a class had
-// no truth are left out.
+// Spread says how far a figure may be off. Samples are the values of the figure in
+// the resamples, sorted, and shifted so that their mean is the figure itself: a
+// resample contains some images twice, which raises every AP a little. Resamples
+// in which no class had a truth are left out.
 //
 // The figure is that of test sets of this size. The mAP of a small set with
 // many rare classes is higher than that of a large one, which no resampling

@@ -29,6 +29,18 @@
 // covers the choice of test images and nothing else: training the same model
 // twice may differ by more.
 //
+// Both keep what each class measured in each resample, as a [delivery.Table].
+// Every mean, share and difference over any list of classes is computed from
+// it, resample by resample. [AtThresholds.Counts] adds what a model finds at its
+// score thresholds, in the same resamples.
+//
+// # Adding a metric
+//
+// A metric that is a mean over classes is a row of [delivery.Metrics] and a row
+// of columns, in resample.go. One that is computed from what is found, what is
+// wrong and what there is to find is a row and a case of rate, in
+// delivery/table.go.
+//
 // # Protocols
 //
 // Two figures may be compared only if they were made in the same way. Every
