@@ -267,7 +267,8 @@ func TestBrokenGateOnMain(t *testing.T) {
 		0.3) + "nonsense: 1\n",
 		"gates/easy.yaml": gateFile("easy", "shapes", 0.01)})
 	s.settle()
-	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:11:1: nonsense", "correct it there")
+	s.want("bad", delivery.CheckFailure, "main cannot be read: gates/production.yaml:11:1: nonsense",
+		"correct it there")
 	s.repo.commit("mend", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production", "shapes",
 		0.3)})
 	s.forge.open("mend", "dev")

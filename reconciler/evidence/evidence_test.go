@@ -2,6 +2,7 @@ package evidence_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -389,6 +390,43 @@ func TestNewerStatementsAreCounted(t *testing.T) {
 		if load(t, s) != got {
 			t.Errorf("%s: a new snapshot although nothing changed", name)
 		}
+	}
+}
+
+// Scores of format 1 sorted the resamples of each figure. They are neither read nor complained of: what is needed of them
+// is scored again under another key.
+func TestScoresOfFormerFormatsAreLeftAlone(t *testing.T) {
+	blobs, b := bundlesIn(t, t.TempDir(), 1)
+	k := key(t)
+	store := evidence.New(blobs, k, nil)
+	statement, err := json.Marshal(delivery.Statement{Type: delivery.StatementType,
+		Subject:       []delivery.Subject{{Name: "bundle", Digest: map[string]string{"sha256": b[0].Hex()}}},
+		PredicateType: "https://aob.dev/scores/v1",
+		Predicate: []byte(`{"key":"k","input":{"bundle":"` + string(b[0]) + `"},"scores":{"values":{"mAP":0.4},` +
+			`"resamples":{"mAP":"gAE="}}}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope, err := trust.Sign(k, delivery.StatementPayload, statement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blobs.Attach(t.Context(), b[0], "application/vnd.aob.scores.v1+json", envelope); err != nil {
+		t.Fatal(err)
+	}
+	scores, skipped, err := store.Scores(t.Context(), b)
+	if len(scores) != 0 || len(skipped) != 0 || err != nil {
+		t.Errorf("scores %v, skipped %v, %v", scores, skipped, err)
+	}
+	if got := load(t, store); len(got.Newer) != 0 || len(got.Skipped) != 0 {
+		t.Errorf("newer %v, skipped %v", got.Newer, got.Skipped)
+	}
+	// As format 2 it would not be misread either.
+	if _, err := blobs.Attach(t.Context(), b[0], "application/vnd.aob.scores.v2+json", envelope); err != nil {
+		t.Fatal(err)
+	}
+	if scores, skipped, err = store.Scores(t.Context(), b); len(scores) != 0 || len(skipped) != 1 || err != nil {
+		t.Errorf("under the new artifact type: scores %v, skipped %v, %v", scores, skipped, err)
 	}
 }
 
