@@ -20,8 +20,8 @@ func (s *story) chapter(title string) {
 	fmt.Fprintf(s.out, "\n%s\n", s.color("1", title))
 }
 
-// say prints a completed step with its duration.
-func (s *story) say(what, text string, took time.Duration) {
+// printStep prints a completed step with its duration.
+func (s *story) printStep(what, text string, took time.Duration) {
 	s.clear()
 	duration := ""
 	if took > 0 {
@@ -52,13 +52,13 @@ func (s *story) step(what string, do func() (string, error)) error {
 		s.clear()
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	s.say(what, text, time.Since(start))
+	s.printStep(what, text, time.Since(start))
 	return nil
 }
 
-// quote prints at most n lines of a text.
-func (s *story) quote(title string, lines []string, n int) {
-	s.say("", title+":", 0)
+// printLines prints at most n lines of a text.
+func (s *story) printLines(title string, lines []string, n int) {
+	s.printStep("", title+":", 0)
 	for i, l := range lines {
 		if i == n {
 			fmt.Fprintf(s.out, "           … %d more lines\n", len(lines)-n)

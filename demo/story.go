@@ -32,7 +32,7 @@ func (s *story) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.green(ctx, first); err != nil {
+	if err := s.waitAccepted(ctx, first); err != nil {
 		return err
 	}
 	if err := s.merge(ctx, first); err != nil {
@@ -47,7 +47,7 @@ func (s *story) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.green(ctx, second); err != nil {
+	if err := s.waitAccepted(ctx, second); err != nil {
 		return err
 	}
 	if err := s.showDiff(ctx, second.branch); err != nil {
@@ -66,7 +66,7 @@ func (s *story) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.red(ctx, third); err != nil {
+	if err := s.waitRefused(ctx, third); err != nil {
 		return err
 	}
 
@@ -87,8 +87,8 @@ func (s *story) prepare(ctx context.Context) error {
 		if err := os.RemoveAll(s.dir); err != nil {
 			return "", err
 		}
-		_, err := s.aob(ctx, "init", s.world())
-		return "an intent repository and a dataset of shapes in " + short(s.world()), err
+		_, err := s.aob(ctx, "init", s.worldDir())
+		return "an intent repository and a dataset of shapes in " + short(s.worldDir()), err
 	}); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (s *story) propose(ctx context.Context, branch, subject string, change edit
 				return "", err
 			}
 		}
-		path := filepath.Join(s.clone(), "models", "shapes.yaml")
+		path := filepath.Join(s.cloneDir(), "models", "shapes.yaml")
 		before, err := os.ReadFile(path)
 		if err != nil {
 			return "", err
@@ -184,13 +184,13 @@ func oneLine(diff string) string {
 	return strings.Join(lines, "  ")
 }
 
-// green waits until a pull request may be merged.
-func (s *story) green(ctx context.Context, p proposal) error {
+// waitAccepted waits until a pull request may be merged.
+func (s *story) waitAccepted(ctx context.Context, p proposal) error {
 	return s.watch(ctx, p, "success")
 }
 
-// red waits until a pull request is refused, and checks that it cannot be merged.
-func (s *story) red(ctx context.Context, p proposal) error {
+// waitRefused waits until a pull request is refused, and checks that it cannot be merged.
+func (s *story) waitRefused(ctx context.Context, p proposal) error {
 	if err := s.watch(ctx, p, "failure"); err != nil {
 		return err
 	}
@@ -219,7 +219,8 @@ func (s *story) showDiff(ctx context.Context, branch string) error {
 	if err != nil {
 		return err
 	}
-	s.quote("diff of models/shapes.release.yaml for the reviewer", strings.Split(strings.TrimSpace(diff), "\n")[4:],
+	s.printLines("diff of models/shapes.release.yaml for the reviewer", strings.Split(strings.TrimSpace(diff),
+		"\n")[4:],
 		48)
 	return nil
 }
@@ -254,7 +255,8 @@ func (s *story) revert(ctx context.Context, version int) error {
 	if after != before {
 		return fmt.Errorf("the rollback trained or downloaded something: before %+v, after %+v", before, after)
 	}
-	s.say("", fmt.Sprintf("%.1fs after the push all devices serve version %d: nothing was trained, 0 bytes of bundles "+
+	s.printStep("", fmt.Sprintf("%.1fs after the push all devices serve version %d: nothing was trained, 0 bytes of "+
+		"bundles "+
 		"were downloaded", took.Seconds(), version), 0)
 	return nil
 }

@@ -43,7 +43,7 @@ func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState)
 				continue
 			}
 			shown[c.Context] = true
-			s.say(s.mark(c.State)+" "+c.Context, cut(c.Description, 150), time.Since(last))
+			s.printStep(s.mark(c.State)+" "+c.Context, cut(c.Description, 150), time.Since(last))
 			last = time.Now()
 		}
 		s.progress("…", progress(pr))
@@ -53,7 +53,7 @@ func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState)
 	if err != nil {
 		return err
 	}
-	s.say(s.mark(pr.State)+" "+delivery.ContextRelease, cut(pr.Text, 220), 0)
+	s.printStep(s.mark(pr.State)+" "+delivery.ContextRelease, cut(pr.Text, 220), 0)
 	if pr.State != want {
 		return fmt.Errorf("PR #%d: %s is %s, want %s: %s", p.number, delivery.ContextRelease, pr.State, want,
 			pr.Text)
@@ -115,7 +115,7 @@ func (s *story) fleet(ctx context.Context, version int) error {
 		for _, d := range f.Devices {
 			if d.Version == version && d.Phase == delivery.DeviceHealthy && !slices.Contains(order, d.ID) {
 				order = append(order, d.ID)
-				s.say("fleet "+f.Name, fmt.Sprintf("%s serves version %d, slot %s", d.ID, d.Version, d.Slot),
+				s.printStep("fleet "+f.Name, fmt.Sprintf("%s serves version %d, slot %s", d.ID, d.Version, d.Slot),
 					time.Since(start))
 			}
 		}
@@ -164,7 +164,7 @@ func (s *story) ending(ctx context.Context) error {
 		fmt.Fprintf(s.out, "  %-44s %s\n", r.what, r.result)
 	}
 	fmt.Fprintf(s.out, "\n  %.0fs in total. To continue:\n\n", time.Since(s.began).Seconds())
-	fmt.Fprintf(s.out, "    git -C %s log --oneline --graph --all\n", short(s.clone()))
+	fmt.Fprintf(s.out, "    git -C %s log --oneline --graph --all\n", short(s.cloneDir()))
 	fmt.Fprintf(s.out, "    bin/aob serve --config %s &      # start the server again, then:\n", short(s.config()))
 	fmt.Fprintf(s.out, "    export AOB_SOCKET=%s\n    bin/aob status\n    bin/aob explain model shapes\n    bin/aob "+
 		"explain device robot-1\n", short(s.socket()))

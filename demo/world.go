@@ -43,10 +43,10 @@ func newStory(out *os.File, bin, dir string) *story {
 		info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""}
 }
 
-func (s *story) world() string  { return filepath.Join(s.dir, "world") }
-func (s *story) clone() string  { return filepath.Join(s.world(), "intent") }
-func (s *story) config() string { return filepath.Join(s.world(), "aob.yaml") }
-func (s *story) socket() string { return filepath.Join(s.world(), "state", "aob.sock") }
+func (s *story) worldDir() string { return filepath.Join(s.dir, "world") }
+func (s *story) cloneDir() string { return filepath.Join(s.worldDir(), "intent") }
+func (s *story) config() string   { return filepath.Join(s.worldDir(), "aob.yaml") }
+func (s *story) socket() string   { return filepath.Join(s.worldDir(), "state", "aob.sock") }
 
 // aob runs an aob command and returns its output.
 func (s *story) aob(ctx context.Context, args ...string) (string, error) {
@@ -56,7 +56,7 @@ func (s *story) aob(ctx context.Context, args ...string) (string, error) {
 }
 
 func (s *story) git(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", s.clone(), "-c", "user.name=demo", "-c",
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", s.cloneDir(), "-c", "user.name=demo", "-c",
 		"user.email=demo@localhost"}, args...)...)
 	return output(cmd)
 }
@@ -144,7 +144,7 @@ func (s *story) startServer(ctx context.Context) error {
 }
 
 func (s *story) startAgent(name string) error {
-	state := filepath.Join(s.world(), "state")
+	state := filepath.Join(s.worldDir(), "state")
 	token := filepath.Join(s.dir, name+".token")
 	text, err := exec.Command(filepath.Join(s.bin, "aob"), "device", "token", "demo", name, "--config",
 		s.config()).Output()

@@ -105,8 +105,8 @@ func (c *child) kill() {
 	}
 }
 
-// release kills the child if it is still running, waits for it and closes the pipes.
-func (c *child) release() {
+// cleanup kills the child if it is still running, waits for it and closes the pipes.
+func (c *child) cleanup() {
 	c.kill()
 	<-c.done
 	c.stdin.Close()
@@ -114,7 +114,7 @@ func (c *child) release() {
 }
 
 // readMessage reads the child's next message. A failure that the child reports is returned as the error that
-// it describes. Missing or invalid output is an error for explain.
+// it describes. Missing or invalid output is an error for rootCause.
 func (c *child) readMessage() (message, error) {
 	if !c.lines.Scan() {
 		if err := c.lines.Err(); err != nil {
@@ -166,12 +166,12 @@ func (e timeoutError) Error() string {
 	return fmt.Sprintf("it gave no result for %s and was killed", e.Duration)
 }
 
-// explain waits for the child's end and returns the cause of the error: the end of ctx, a crash, or err itself.
-func (c *child) explain(ctx context.Context, err error) error {
+// rootCause waits for the child's end and returns the cause of the error: the end of ctx, a crash, or err itself.
+func (c *child) rootCause(ctx context.Context, err error) error {
 	crash := func(why string) error {
 		return &CrashError{Command: c.name, Why: printable(why, maxWhy), Stderr: c.stderr.String()}
 	}
-	c.release()
+	c.cleanup()
 	var odd invalidOutput
 	var late timeoutError
 	cause := context.Cause(ctx)
@@ -183,13 +183,13 @@ func (c *child) explain(ctx context.Context, err error) error {
 	case errors.As(err, &odd):
 		return crash(fmt.Sprintf("its output is invalid: %v", odd.error))
 	case errors.Is(err, errNoResult):
-		return crash(c.ending())
+		return crash(c.exitReason())
 	}
 	return err
 }
 
-// ending describes how the child ended.
-func (c *child) ending() string {
+// exitReason describes how the child ended.
+func (c *child) exitReason() string {
 	state := c.cmd.ProcessState
 	status, ok := state.Sys().(syscall.WaitStatus)
 	switch {

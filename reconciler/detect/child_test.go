@@ -161,14 +161,14 @@ func TestTimeoutIsPerImage(t *testing.T) {
 	for i := range 40 {
 		request.Images = append(request.Images, ImageFile{int64(i + 1), "/x"})
 	}
-	told := 0
+	reported := 0
 	found, err := d.Evaluate(t.Context(), request, func(done, total int) {
-		if told++; done != told || total != 40 {
-			t.Errorf("%d of %d, want %d of 40", done, total, told)
+		if reported++; done != reported || total != 40 {
+			t.Errorf("%d of %d, want %d of 40", done, total, reported)
 		}
 	})
-	if err != nil || len(found) != 40 || told != 40 {
-		t.Errorf("%d images, %d told, %v", len(found), told, err)
+	if err != nil || len(found) != 40 || reported != 40 {
+		t.Errorf("%d images, %d told, %v", len(found), reported, err)
 	}
 }
 

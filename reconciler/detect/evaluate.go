@@ -53,7 +53,7 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 	if err != nil {
 		return nil, err
 	}
-	defer c.release()
+	defer c.cleanup()
 	go func() {
 		// A write error means that the child has ended or is about to report why, which is handled below.
 		_ = r.write(c.stdin)
@@ -63,7 +63,7 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 	defer timer.Stop()
 
 	if err := c.readHello(); err != nil {
-		return nil, c.explain(ctx, err)
+		return nil, c.rootCause(ctx, err)
 	}
 	found := make([]ImageDetections, 0, len(r.Images))
 	for {
@@ -87,7 +87,7 @@ func (d Detector) Evaluate(ctx context.Context, r Request, progress func(done, t
 		default:
 			err = invalidOutput{errors.New("unexpected message")}
 		}
-		return nil, c.explain(ctx, err)
+		return nil, c.rootCause(ctx, err)
 	}
 }
 

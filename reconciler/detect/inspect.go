@@ -30,16 +30,16 @@ func (d Detector) Inspect(ctx context.Context, modelPath string) (delivery.Signa
 	if err != nil {
 		return fail(err)
 	}
-	defer c.release()
+	defer c.cleanup()
 	if err := c.readHello(); err != nil {
-		return fail(c.explain(ctx, err))
+		return fail(c.rootCause(ctx, err))
 	}
 	m, err := c.readMessage()
 	if err == nil && m.Inspected == nil {
 		err = invalidOutput{errors.New("unexpected message")}
 	}
 	if err != nil {
-		return fail(c.explain(ctx, err))
+		return fail(c.rootCause(ctx, err))
 	}
 	// The child has run an untrusted model, so its result is checked again here.
 	sig := m.Inspected.Signature
@@ -51,7 +51,7 @@ func (d Detector) Inspect(ctx context.Context, modelPath string) (delivery.Signa
 		err = golden.check(sig, golden.Boxes, golden.Logits)
 	}
 	if err != nil {
-		return fail(c.explain(ctx, invalidOutput{err}))
+		return fail(c.rootCause(ctx, invalidOutput{err}))
 	}
 	return sig, golden, nil
 }

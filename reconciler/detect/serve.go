@@ -58,7 +58,7 @@ func (d Detector) Serve(ctx context.Context, bundleDir, socket string) (*Served,
 		err = errNoResult
 	}
 	if err != nil {
-		return nil, c.explain(ctx, err)
+		return nil, c.rootCause(ctx, err)
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -100,7 +100,7 @@ func (s *Served) call(req *http.Request, v any) error {
 	if err != nil {
 		select {
 		case <-s.child.done:
-			return s.ended()
+			return s.exitError()
 		default:
 		}
 		return fmt.Errorf("aob-detect serve: %w", err)
@@ -136,14 +136,14 @@ func (s *Served) Done() <-chan struct{} { return s.child.done }
 // it ended.
 func (s *Served) Wait() error {
 	<-s.child.done
-	return s.ended()
+	return s.exitError()
 }
 
-func (s *Served) ended() error {
+func (s *Served) exitError() error {
 	if s.closing.Load() {
 		return nil
 	}
-	return &CrashError{Command: "serve", Why: s.child.ending(), Stderr: s.child.stderr.String()}
+	return &CrashError{Command: "serve", Why: s.child.exitReason(), Stderr: s.child.stderr.String()}
 }
 
 // closeAfter is how long Close waits for the server to finish its requests.
@@ -158,6 +158,6 @@ func (s *Served) Close() error {
 	case <-s.child.done:
 	case <-time.After(closeAfter):
 	}
-	s.child.release()
+	s.child.cleanup()
 	return nil
 }

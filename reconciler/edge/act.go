@@ -24,10 +24,10 @@ func (a *Agent) act(ctx context.Context, p Plan) bool {
 	}
 	a.logPlan(p)
 	switch p.Do {
-	case Rest:
+	case Idle:
 		return false
 	case Start:
-		if !a.observe().proven() {
+		if !a.observe().servingIsGood() {
 			// Saved before the start, because the detector may take the whole device down.
 			a.state.Tries++
 			a.saveState()
@@ -38,7 +38,7 @@ func (a *Agent) act(ctx context.Context, p Plan) bool {
 	case Fetch:
 		a.startJob(ctx, p, a.runDownload)
 	case GiveUp:
-		a.failed(a.state.Bundle, p.Why)
+		a.bundleFailed(a.state.Bundle, p.Why)
 		a.state.Slot, a.state.Bundle, a.state.Release, a.state.Tries = "", "", 0, 0
 		a.saveState()
 		return true
@@ -46,8 +46,8 @@ func (a *Agent) act(ctx context.Context, p Plan) bool {
 		a.state.Slot, a.state.Bundle, a.state.Release, a.state.Tries = "", "", 0, 0
 		a.saveState()
 		return true
-	case Prove:
-		a.state.prove()
+	case MarkGood:
+		a.state.markGood()
 		a.startBackoff.reset()
 		a.saveState()
 		a.serving.stop()
@@ -62,11 +62,11 @@ func (a *Agent) act(ctx context.Context, p Plan) bool {
 	return false
 }
 
-// logPlan logs a plan; a reason for resting is logged once.
+// logPlan logs a plan; a reason for being idle is logged once.
 func (a *Agent) logPlan(p Plan) {
-	if p.Do == Rest {
+	if p.Do == Idle {
 		if p.Why != "" && p.Why != a.loggedReason {
-			a.Log.Info("rest", "why", p.Why)
+			a.Log.Info("idle", "why", p.Why)
 		}
 		a.loggedReason = p.Why
 		return
@@ -111,8 +111,8 @@ func (a *Agent) runStart(ctx context.Context, j *job) {
 	j.instance, j.err = a.start(ctx, j.plan.Slot, j.plan.Target, j.socket)
 }
 
-// postpone delays the next start of a slot after a start that failed because of the device.
-func (a *Agent) postpone(slot string, err error) {
+// delayStart delays the next start of a slot after a start that failed because of the device.
+func (a *Agent) delayStart(slot string, err error) {
 	s := a.slots[slot]
 	pause := a.startBackoff.next(0)
 	s.Held, s.NotBefore = shorten("cannot start the detector on this device: "+err.Error()), a.Now().Add(pause)
@@ -121,8 +121,8 @@ func (a *Agent) postpone(slot string, err error) {
 		pause)
 }
 
-// damage empties a slot whose files do not match the bundle's digests. Its bundle is then downloaded again.
-func (a *Agent) damage(slot string, b delivery.Digest, err error) {
+// handleDamage empties a slot whose files do not match the bundle's digests. Its bundle is then downloaded again.
+func (a *Agent) handleDamage(slot string, b delivery.Digest, err error) {
 	pause := a.startBackoff.next(0)
 	why := shorten(fmt.Sprintf("slot %s was damaged on this device (%s); its bundle is downloaded again", slot, err))
 	a.Metrics.damaged.Inc()
@@ -134,17 +134,17 @@ func (a *Agent) damage(slot string, b delivery.Digest, err error) {
 	}
 }
 
-// notStarted handles a start that failed for a reason other than the bundle, and reports whether it was one.
-func (a *Agent) notStarted(p Plan, err error) bool {
+// handleStartError handles a start that failed for a reason other than the bundle, and reports whether it was one.
+func (a *Agent) handleStartError(p Plan, err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err != nil
 	}
 	var bad *artifact.Damaged
 	switch {
 	case errors.As(err, &bad):
-		a.damage(p.Slot, p.Target.Bundle, err)
+		a.handleDamage(p.Slot, p.Target.Bundle, err)
 	case deviceFault(err):
-		a.postpone(p.Slot, err)
+		a.delayStart(p.Slot, err)
 	default:
 		return false
 	}
@@ -170,9 +170,9 @@ func deviceFault(err error) bool {
 	if _, mixed := errors.AsType[*detect.VersionError](err); mixed {
 		return true
 	}
-	var notKept *stateWriteError
+	var stateErr *stateWriteError
 	var path *fs.PathError
-	return errors.As(err, &notKept) || errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) &&
+	return errors.As(err, &stateErr) || errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) &&
 		path.Op == "fork/exec"
 }
 
@@ -194,7 +194,7 @@ func (a *Agent) endJob() {
 		a.close(j.instance)
 	}
 	if j.plan.Do == Fetch {
-		a.fetched(j)
+		a.countDownload(j)
 	}
 }
 
@@ -206,15 +206,15 @@ func (a *Agent) finish(ctx context.Context) {
 	p := j.plan
 	switch p.Do {
 	case Fetch:
-		a.fetched(j)
+		a.countDownload(j)
 		if j.err != nil {
-			a.notFetched(p.Target.Bundle, j.err)
+			a.handleFetchError(p.Target.Bundle, j.err)
 			return
 		}
 		a.fetching = Fetching{}
 		a.downloadBackoff.reset()
 	case Start:
-		if a.notStarted(p, j.err) {
+		if a.handleStartError(p, j.err) {
 			return
 		}
 		if j.err != nil {
@@ -228,20 +228,20 @@ func (a *Agent) finish(ctx context.Context) {
 		if j.err == nil {
 			j.err = a.switchTo(ctx, j, a.state.clone())
 		}
-		if a.notStarted(p, j.err) {
+		if a.handleStartError(p, j.err) {
 			return
 		}
 		if j.err != nil {
-			a.failed(p.Target.Bundle, "the detector did not start: "+j.err.Error())
+			a.bundleFailed(p.Target.Bundle, "the detector did not start: "+j.err.Error())
 			a.saveState()
 		}
 	case FallBack:
 		next := a.state.clone()
-		next.fail(a.state.Bundle, a.version(), p.Why)
+		next.recordFailure(a.state.Bundle, a.version(), p.Why)
 		if j.err == nil {
 			j.err = a.switchTo(ctx, j, next)
 		}
-		if a.notStarted(p, j.err) {
+		if a.handleStartError(p, j.err) {
 			return
 		}
 		if j.err != nil {
@@ -279,15 +279,15 @@ func (a *Agent) switchTo(ctx context.Context, j *job, next State) error {
 
 func (a *Agent) version() int64 { return a.observe().version() }
 
-// failed records that a bundle failed.
-func (a *Agent) failed(b delivery.Digest, why string) {
-	a.state.fail(b, a.version(), why)
+// bundleFailed records that a bundle failed.
+func (a *Agent) bundleFailed(b delivery.Digest, why string) {
+	a.state.recordFailure(b, a.version(), why)
 	a.Metrics.failures.Inc()
 	a.Log.Error("bundle failed", "bundle", b, "why", why)
 }
 
-// fetched counts the downloaded bytes, also of a failed download, and scans the slot again.
-func (a *Agent) fetched(j *job) {
+// countDownload counts the downloaded bytes, also of a failed download, and scans the slot again.
+func (a *Agent) countDownload(j *job) {
 	a.Metrics.downloaded.Add(float64(j.downloaded))
 	a.state.Downloaded += j.downloaded
 	if j.downloaded > 0 {
@@ -300,9 +300,9 @@ func (a *Agent) fetched(j *job) {
 	a.slots[j.plan.Slot] = Slot{Bundle: b}
 }
 
-// notFetched delays the next download. A malformed bundle whose bytes match their digests has failed;
+// handleFetchError delays the next download. A malformed bundle whose bytes match their digests has failed;
 // all other errors are retried without limit.
-func (a *Agent) notFetched(b delivery.Digest, err error) {
+func (a *Agent) handleFetchError(b delivery.Digest, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
@@ -313,7 +313,7 @@ func (a *Agent) notFetched(b delivery.Digest, err error) {
 	var wrong *artifact.ContentError
 	if errors.As(err, &wrong) {
 		a.fetching = Fetching{}
-		a.failed(b, "the bundle is malformed: "+wrong.Error())
+		a.bundleFailed(b, "the bundle is malformed: "+wrong.Error())
 		a.saveState()
 		return
 	}

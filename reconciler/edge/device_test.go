@@ -34,7 +34,7 @@ type lab struct {
 	changed  chan struct{}
 	down     bool // the server answers 503 to everything
 	highest  int64
-	heard    chan delivery.Report
+	reports  chan delivery.Report
 	read     chan delivery.Digest // of envelopes that were served
 	bundles  map[delivery.Digest]*bundle
 	fetched  []delivery.Digest
@@ -57,7 +57,7 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, key: key, changed: make(chan struct{}), heard: make(chan delivery.Report, 1000),
+	l := &lab{t: t, key: key, changed: make(chan struct{}), reports: make(chan delivery.Report, 1000),
 		read:    make(chan delivery.Digest, 1000),
 		bundles: map[delivery.Digest]*bundle{}, running: map[*detector]bool{}}
 	mux := http.NewServeMux()
@@ -114,7 +114,7 @@ func (l *lab) serveReport(w http.ResponseWriter, r *http.Request) {
 	highest := l.highest
 	l.mu.Unlock()
 	if news {
-		l.heard <- report
+		l.reports <- report
 	}
 	fmt.Fprintf(w, `{"highest":%d}`, highest)
 }
@@ -380,17 +380,17 @@ func (l *lab) boot(dir string, change ...func(*edge.Config)) *device {
 // until returns all reports up to the first for which ok is true.
 func (l *lab) until(what string, ok func(delivery.Report) bool) []delivery.Report {
 	l.t.Helper()
-	var heard []delivery.Report
+	var reports []delivery.Report
 	timeout := time.After(20 * time.Second)
 	for {
 		select {
-		case r := <-l.heard:
-			heard = append(heard, r)
+		case r := <-l.reports:
+			reports = append(reports, r)
 			if ok(r) {
-				return heard
+				return reports
 			}
 		case <-timeout:
-			l.t.Fatalf("no such report: %s; got %+v", what, heard)
+			l.t.Fatalf("no such report: %s; got %+v", what, reports)
 		}
 	}
 }
@@ -398,11 +398,11 @@ func (l *lab) until(what string, ok func(delivery.Report) bool) []delivery.Repor
 // phase waits until the device reports a phase under a document's version.
 func (l *lab) phase(version int64, phase delivery.DevicePhase, runs delivery.Target) delivery.Report {
 	l.t.Helper()
-	heard := l.until(fmt.Sprintf("%s on release %d under document %d", phase, runs.Version, version),
+	reports := l.until(fmt.Sprintf("%s on release %d under document %d", phase, runs.Version, version),
 		func(r delivery.Report) bool {
 			return r.Desired == version && r.Phase == phase && r.Bundle == runs.Bundle
 		})
-	return heard[len(heard)-1]
+	return reports[len(reports)-1]
 }
 
 // until waits until the device's folder says that it serves, in the given phase if it is not empty.

@@ -78,7 +78,7 @@ type Agent struct {
 	socketCount     int // number of socket paths used so far
 	sent            delivery.Report
 	nextReport      time.Time // when to report again if nothing changes
-	loggedReason    string    // the last reason for resting that was logged
+	loggedReason    string    // the last reason for being idle that was logged
 }
 
 // A job is slow work that runs beside the loop: a download, or the start of a detector.
@@ -180,7 +180,7 @@ func (a *Agent) load() error {
 	if newer, ok := errors.AsType[delivery.Blocked](err); ok {
 		return newer
 	}
-	if err := sweep(a.Dir); err != nil {
+	if err := removeLeftovers(a.Dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(a.Dir, socketDir), 0o700); err != nil {
@@ -277,7 +277,7 @@ func (a *Agent) loop(ctx context.Context) {
 func (a *Agent) observe() World {
 	w := World{At: a.Now(), Device: a.Device, Labels: a.Labels, Desired: a.desired, State: a.state, Slots: a.slots,
 		Serving: a.serving != nil, Starting: a.job != nil && a.job.plan.Do == Start, Trouble: a.trouble,
-		Fetch: a.fetching, Refused: a.refused, PollError: a.pollErrors.trouble()}
+		Fetch: a.fetching, Refused: a.refused, PollError: a.pollErrors.reportable()}
 	if a.serving != nil {
 		w.Soaked = time.Duration(a.serving.healthyFor.Load())
 	}
@@ -365,7 +365,7 @@ func (a *Agent) instanceFailed(s unexpectedEnd) {
 		a.startBackoff.reset()
 	}
 	if s.damaged != nil {
-		a.damage(s.slot, s.target.Bundle, s.damaged)
+		a.handleDamage(s.slot, s.target.Bundle, s.damaged)
 		return
 	}
 	a.crashed(s.slot, slot)

@@ -32,9 +32,9 @@ func TestInstallUpdateRollBack(t *testing.T) {
 	first := document(1, v1.target)
 	first.Soak = delivery.Duration(500 * time.Millisecond)
 	l.serve(l.sign(l.key, first))
-	heard := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
+	reports := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
 	var phases []delivery.DevicePhase
-	for i, r := range heard {
+	for i, r := range reports {
 		phases = append(phases, r.Phase)
 		if r.Device != "d1" || r.Ring != "north" || r.Labels["site"] != "north" || r.Sequence != int64(i+1) ||
 			r.At.IsZero() {
@@ -307,16 +307,16 @@ func TestServesWithoutNetwork(t *testing.T) {
 	d = l.boot(d.dir)
 	d.until(delivery.DeviceHealthy)
 	d.serves(v1.target)
-	if len(l.heard) > 0 {
+	if len(l.reports) > 0 {
 		t.Error("a report was received although the network is down")
 	}
 
 	// Back on the network it sends its stored reports in order, and follows the next document.
 	l.setDown(false)
-	heard := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
-	for i := 1; i < len(heard); i++ {
-		if heard[i].Sequence != heard[i-1].Sequence+1 {
-			t.Errorf("report %d follows %d", heard[i].Sequence, heard[i-1].Sequence)
+	reports := l.until("healthy", func(r delivery.Report) bool { return r.Phase == delivery.DeviceHealthy })
+	for i := 1; i < len(reports); i++ {
+		if reports[i].Sequence != reports[i-1].Sequence+1 {
+			t.Errorf("report %d follows %d", reports[i].Sequence, reports[i-1].Sequence)
 		}
 	}
 	l.publish(2, v2.target)
@@ -427,8 +427,8 @@ func TestFailedDownloadIsNoFailureOfTheBundle(t *testing.T) {
 	})
 	l.publish(2, v2.target)
 	for _, why := range whys {
-		heard := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
-		if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle ||
+		reports := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
+		if r := reports[len(reports)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle ||
 			!strings.HasPrefix(r.Held, "cannot download: ") {
 			t.Errorf("%s: reports %+v", why, r)
 		}
@@ -449,8 +449,8 @@ func TestBundleOfLaterVersionIsHeld(t *testing.T) {
 	l.set(v2, func(b *bundle) { b.signature = `{"schemaVersion": 2, "more": true}` })
 	l.publish(2, v2.target)
 	const why = "signature.json has schemaVersion 2, and this aob-agent reads up to 1; update aob-agent and aob-detect"
-	heard := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
-	if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
+	reports := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
+	if r := reports[len(reports)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
 		t.Errorf("reports %+v", r)
 	}
 	d.serves(v1.target)
@@ -480,10 +480,10 @@ func TestOutdatedProgramsHoldDevice(t *testing.T) {
 			l.phase(1, delivery.DeviceHealthy, v1.target)
 			l.set(v2, c.break_)
 			l.publish(2, v2.target)
-			heard := l.until(c.why, func(r delivery.Report) bool {
+			reports := l.until(c.why, func(r delivery.Report) bool {
 				return r.Failed != "" || strings.Contains(r.Held, c.why)
 			})
-			if r := heard[len(heard)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
+			if r := reports[len(reports)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
 				t.Errorf("reports %+v", r)
 			}
 			d.serves(v1.target)

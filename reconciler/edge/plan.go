@@ -48,14 +48,14 @@ type Action string
 
 // Actions.
 const (
-	Rest     Action = "rest"      // nothing to do before Until
+	Idle     Action = "idle"      // nothing to do before Until
 	Start    Action = "start"     // start a detector on the slot that the pointer names
 	Fetch    Action = "fetch"     // download Target into Slot, which does not serve
 	Switch   Action = "switch"    // start Target in Slot, move the pointer to it, stop the old detector
 	FallBack Action = "fall back" // switch to Target in Slot because the serving bundle failed
 	GiveUp   Action = "give up"   // the serving bundle failed and no good bundle is left to fall back to
 	Forget   Action = "forget"    // the bundle that the pointer names is not in its slot any more
-	Prove    Action = "prove"     // the soak is over: the serving bundle is good
+	MarkGood Action = "mark good" // the soak is over: the serving bundle is good
 	Relabel  Action = "relabel"   // the serving bundle is Target under another version number
 )
 
@@ -82,8 +82,8 @@ const (
 
 // Make decides the next step. It is pure.
 func Make(w World) Plan {
-	p, busy := w.keepServing()
-	if !busy {
+	p, planned := w.keepServing()
+	if !planned {
 		p = w.followDocument()
 	}
 	if p.Phase == "" {
@@ -121,7 +121,7 @@ func (w World) phase() delivery.DevicePhase {
 		return delivery.DeviceFailed // it runs another bundle than the one that failed
 	case w.State.Slot == "" || !w.Serving:
 		return delivery.DeviceIdle
-	case !w.proven():
+	case !w.servingIsGood():
 		return delivery.DeviceSoaking
 	}
 	return delivery.DeviceHealthy
@@ -134,8 +134,8 @@ func (w World) version() int64 {
 	return w.Desired.Version
 }
 
-// proven reports whether the bundle that the pointer names has passed a soak on this device.
-func (w World) proven() bool { return w.good(w.State.Bundle) }
+// servingIsGood reports whether the bundle that the pointer names has passed a soak on this device.
+func (w World) servingIsGood() bool { return w.good(w.State.Bundle) }
 
 // failed reports whether a bundle failed on this device under the current document.
 func (w World) failed(b delivery.Digest) bool {
@@ -151,9 +151,9 @@ func other(slot string) string {
 	return "a"
 }
 
-// keepServing plans how to keep a detector running on the slot that the pointer names. busy is false if one
+// keepServing plans how to keep a detector running on the slot that the pointer names. planned is false if one
 // runs, or if the pointer names no slot.
-func (w World) keepServing() (p Plan, busy bool) {
+func (w World) keepServing() (p Plan, planned bool) {
 	slot := w.State.Slot
 	if slot == "" || w.Serving {
 		return p, false
@@ -169,17 +169,17 @@ func (w World) keepServing() (p Plan, busy bool) {
 	case here.Bundle != w.State.Bundle && canFallBack: // damaged or removed: not the bundle's fault
 		back := Plan{Step: Step{Switch, there, fallback.Target}, Why: "the bundle in slot " + slot +
 			" was damaged or is missing", Phase: delivery.DeviceStarting}
-		return w.after(back, w.Slots[there].NotBefore), true
+		return w.delayUntil(back, w.Slots[there].NotBefore), true
 	case here.Bundle != w.State.Bundle:
 		return Plan{Step: Step{Do: Forget}, Why: "its files are missing from slot " + slot}, true
-	case !w.proven() && here.Crashes == 0 && (w.Starting || w.State.Tries < maxTries):
-		return w.after(start, here.NotBefore), true
-	case !w.proven():
+	case !w.servingIsGood() && here.Crashes == 0 && (w.Starting || w.State.Tries < maxTries):
+		return w.delayUntil(start, here.NotBefore), true
+	case !w.servingIsGood():
 		if w.Trouble == "" {
 			fallback.Why = "the device went down each time this bundle was started"
 		}
 		if canFallBack {
-			return w.after(fallback, w.Slots[there].NotBefore), true
+			return w.delayUntil(fallback, w.Slots[there].NotBefore), true
 		}
 		return Plan{Step: Step{Do: GiveUp}, Why: fallback.Why}, true
 	case here.Crashes <= maxCrashes && here.Held == "":
@@ -187,13 +187,13 @@ func (w World) keepServing() (p Plan, busy bool) {
 	case canFallBack && w.Slots[there].Crashes <= maxCrashes:
 		return fallback, true
 	}
-	return w.after(start, here.NotBefore), true
+	return w.delayUntil(start, here.NotBefore), true
 }
 
-// after returns p, or a plan to rest until t if t is in the future.
-func (w World) after(p Plan, t time.Time) Plan {
+// delayUntil returns p, or a plan to be idle until t if t is in the future.
+func (w World) delayUntil(p Plan, t time.Time) Plan {
 	if w.At.Before(t) {
-		return Plan{Step: Step{Do: Rest}, Why: p.Why, Phase: p.Phase, Until: t}
+		return Plan{Step: Step{Do: Idle}, Why: p.Why, Phase: p.Phase, Until: t}
 	}
 	return p
 }
@@ -214,32 +214,32 @@ func (w World) release(b delivery.Digest) int {
 // followDocument plans how to get to what the document says.
 func (w World) followDocument() Plan {
 	want, why := w.wanted()
-	rest := Plan{Step: Step{Do: Rest}, Why: why}
+	idle := Plan{Step: Step{Do: Idle}, Why: why}
 	if want.Bundle == "" {
 		if w.Desired != nil && why != notYet {
-			rest.Held = why
+			idle.Held = why
 		}
-		return w.soak(rest)
+		return w.soak(idle)
 	}
 	if want.Bundle == w.State.Bundle && w.State.Slot != "" {
 		if want.Version != w.State.Release {
 			return Plan{Step: Step{Do: Relabel, Target: want}}
 		}
-		return w.soak(rest)
+		return w.soak(idle)
 	}
 	if w.failed(want.Bundle) {
-		rest.Why = "bundle " + want.Bundle.Short() +
+		idle.Why = "bundle " + want.Bundle.Short() +
 			" failed on this device and is not tried again until the document changes"
 		if back := w.lastGood(); back.Bundle != "" {
 			return w.install(back)
 		}
-		return w.soak(rest)
+		return w.soak(idle)
 	}
 	if !w.At.Before(w.Desired.Expires) {
-		rest.Why = "the document has expired: nothing is installed"
-		rest.Held = fmt.Sprintf("the document expired at %s, and this device's clock says %s: nothing is installed",
+		idle.Why = "the document has expired: nothing is installed"
+		idle.Held = fmt.Sprintf("the document expired at %s, and this device's clock says %s: nothing is installed",
 			w.Desired.Expires.UTC().Format(time.RFC3339), w.At.UTC().Format("2006-01-02T15Z"))
-		return w.soak(rest)
+		return w.soak(idle)
 	}
 	return w.install(want)
 }
@@ -262,20 +262,20 @@ func (w World) lastGood() (t delivery.Target) {
 func (w World) install(want delivery.Target) Plan {
 	for _, slot := range []string{"a", "b"} {
 		if slot != w.State.Slot && w.Slots[slot].Bundle == want.Bundle {
-			return w.after(Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting},
+			return w.delayUntil(Plan{Step: Step{Switch, slot, want}, Phase: delivery.DeviceStarting},
 				w.Slots[slot].NotBefore)
 		}
 	}
-	free := w.free()
-	if back := w.Slots[free].Bundle; w.State.Slot != "" && !w.proven() && w.good(back) {
+	downloadSlot := w.downloadSlot()
+	if back := w.Slots[downloadSlot].Bundle; w.State.Slot != "" && !w.servingIsGood() && w.good(back) {
 		// The only good bundle is in the slot that the download would overwrite. It serves again first, and
 		// the slot of the bundle that has not passed its soak is overwritten.
-		return Plan{Step: Step{Switch, free, delivery.Target{Version: w.release(back), Bundle: back}},
+		return Plan{Step: Step{Switch, downloadSlot, delivery.Target{Version: w.release(back), Bundle: back}},
 			Phase: delivery.DeviceDownloading}
 	}
-	fetch := Plan{Step: Step{Fetch, free, want}, Phase: delivery.DeviceDownloading}
+	fetch := Plan{Step: Step{Fetch, downloadSlot, want}, Phase: delivery.DeviceDownloading}
 	if w.Fetch.Bundle == want.Bundle {
-		return w.after(fetch, w.Fetch.NotBefore)
+		return w.delayUntil(fetch, w.Fetch.NotBefore)
 	}
 	return fetch
 }
@@ -306,19 +306,19 @@ const notYet = "not in the wave yet"
 
 // soak plans to mark the serving bundle as good after it has served for the soak time. A health check
 // after the soak decides this, not the clock: a detector that has just died must not count as good.
-func (w World) soak(rest Plan) Plan {
-	if !w.Serving || w.proven() || w.Desired == nil {
-		return rest
+func (w World) soak(idle Plan) Plan {
+	if !w.Serving || w.servingIsGood() || w.Desired == nil {
+		return idle
 	}
 	if w.Soaked < time.Duration(w.Desired.Soak) {
-		return rest // until a later health check succeeds
+		return idle // until a later health check succeeds
 	}
-	return Plan{Step: Step{Do: Prove}}
+	return Plan{Step: Step{Do: MarkGood}}
 }
 
-// free returns the slot for the next download: never the serving one, and if none serves, the one
+// downloadSlot returns the slot for the next download: never the serving one, and if none serves, the one
 // without a good bundle.
-func (w World) free() string {
+func (w World) downloadSlot() string {
 	if w.State.Slot != "" {
 		return other(w.State.Slot)
 	}

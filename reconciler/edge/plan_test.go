@@ -40,36 +40,36 @@ func TestMake(t *testing.T) {
 		phase delivery.DevicePhase
 		until time.Time
 	}{
-		{"a new device", World{}, Step{Do: Rest}, delivery.DeviceIdle, time.Time{}},
+		{"a new device", World{}, Step{Do: Idle}, delivery.DeviceIdle, time.Time{}},
 		{"a first document", World{Desired: doc(1, one, nil, 1)}, Step{Fetch, "a", one}, delivery.DeviceDownloading,
 			time.Time{}},
-		{"not in the wave, no previous release", World{Desired: doc(1, one, nil, 0)}, Step{Do: Rest},
+		{"not in the wave, no previous release", World{Desired: doc(1, one, nil, 0)}, Step{Do: Idle},
 			delivery.DeviceIdle, time.Time{}},
 		{"not in the wave", World{Desired: doc(1, two, &one, 0)}, Step{Fetch, "a", one}, delivery.DeviceDownloading,
 			time.Time{}},
 		{"for other devices", World{Desired: &delivery.Desired{Release: one, Share: 1,
 			Match: map[string]string{"site": "south"}, Expires: noon.Add(1)},
 			Labels: map[string]string{"site": "north"}},
-			Step{Do: Rest}, delivery.DeviceIdle, time.Time{}},
+			Step{Do: Idle}, delivery.DeviceIdle, time.Time{}},
 		{"downloaded", World{Desired: doc(1, one, nil, 1), Slots: map[string]Slot{"a": {Bundle: one.Bundle}}},
 			Step{Switch, "a", one}, delivery.DeviceStarting, time.Time{}},
 		{"the download is delayed after a failure", World{Desired: doc(1, one, nil, 1),
 			Fetch: Fetching{Bundle: one.Bundle,
-				NotBefore: noon.Add(time.Minute)}}, Step{Do: Rest}, delivery.DeviceDownloading, noon.Add(time.Minute)},
+				NotBefore: noon.Add(time.Minute)}}, Step{Do: Idle}, delivery.DeviceDownloading, noon.Add(time.Minute)},
 		{"a failed download of another bundle delays nothing", World{Desired: doc(1, one, nil, 1),
 			Fetch: Fetching{Bundle: two.Bundle,
 				NotBefore: noon.Add(time.Minute)}}, Step{Fetch, "a", one}, delivery.DeviceDownloading, time.Time{}},
 		{"offline start", World{State: onOne, Slots: both}, Step{Start, "a", one}, delivery.DeviceStarting,
 			time.Time{}},
 		{"the wanted bundle serves", World{State: onOne, Slots: both, Serving: true, Desired: doc(1, one, nil, 1)},
-			Step{Do: Rest},
+			Step{Do: Idle},
 			delivery.DeviceHealthy, time.Time{}},
 		{"a release that a slot has", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, two, &one, 1)},
 			Step{Switch, "b", two}, delivery.DeviceStarting, time.Time{}},
 		{"a release that no slot has", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, tri, &one, 1)},
 			Step{Fetch, "b", tri}, delivery.DeviceDownloading, time.Time{}},
 		{"expired", World{State: onOne, Slots: both, Serving: true, Desired: doc(2, two, &one, 1),
-			At: noon.Add(time.Hour)}, Step{Do: Rest}, delivery.DeviceHealthy, time.Time{}},
+			At: noon.Add(time.Hour)}, Step{Do: Idle}, delivery.DeviceHealthy, time.Time{}},
 		{"expired, and the detector is to be started", World{State: onOne, Slots: both, Desired: doc(2, one, nil, 1),
 			At: noon.Add(time.Hour)}, Step{Start, "a", one}, delivery.DeviceStarting, time.Time{}},
 		{"the same bundle under another version", World{State: onOne, Slots: both, Serving: true,
@@ -77,9 +77,9 @@ func TestMake(t *testing.T) {
 			Step{Do: Relabel, Target: delivery.Target{Version: 9, Bundle: one.Bundle}}, delivery.DeviceHealthy,
 			time.Time{}},
 		{"soaking", World{State: onTwo, Slots: both, Serving: true, Desired: doc(2, two, nil, 1),
-			Soaked: 20 * time.Second}, Step{Do: Rest}, delivery.DeviceSoaking, time.Time{}},
+			Soaked: 20 * time.Second}, Step{Do: Idle}, delivery.DeviceSoaking, time.Time{}},
 		{"soaked", World{State: onTwo, Slots: both, Serving: true, Desired: doc(2, two, nil, 1), Soaked: time.Minute},
-			Step{Do: Prove}, delivery.DeviceSoaking, time.Time{}},
+			Step{Do: MarkGood}, delivery.DeviceSoaking, time.Time{}},
 		{"rollback during the soak", World{State: onTwo, Slots: both, Serving: true, Desired: doc(3, one, nil, 1)},
 			Step{Switch, "a", one}, delivery.DeviceStarting, time.Time{}},
 		{"next release during the soak: the good bundle is kept", World{State: onTwo, Slots: both, Serving: true,
@@ -102,18 +102,20 @@ func TestMake(t *testing.T) {
 				1)}, Step{FallBack, "a", delivery.Target{Bundle: one.Bundle}}, delivery.DeviceStarting, time.Time{}},
 		{"the third start is in progress", World{State: with(onTwo, func(s *State) { s.Tries = 3 }), Slots: both,
 			Desired: doc(2, two, nil, 1), Starting: true}, Step{Start, "b", two}, delivery.DeviceStarting, time.Time{}},
-		{"it failed under this document", World{State: with(onOne, func(s *State) { s.fail(two.Bundle, 2, "x") }),
+		{"it failed under this document", World{State: with(onOne, func(s *State) {
+			s.recordFailure(two.Bundle, 2, "x")
+		}),
 			Slots:   both,
-			Serving: true, Desired: doc(2, two, nil, 1)}, Step{Do: Rest}, delivery.DeviceFailed, time.Time{}},
+			Serving: true, Desired: doc(2, two, nil, 1)}, Step{Do: Idle}, delivery.DeviceFailed, time.Time{}},
 		{"it failed under an earlier document", World{State: with(onOne, func(s *State) {
-			s.fail(two.Bundle, 2, "x")
+			s.recordFailure(two.Bundle, 2, "x")
 		}), Slots: both, Serving: true, Desired: doc(3, two, nil, 1)}, Step{Switch, "b", two}, delivery.DeviceStarting,
 			time.Time{}},
 		{"first crash of a good bundle", World{State: onOne, Slots: map[string]Slot{"a": {Bundle: one.Bundle,
 			Crashes:   1,
 			NotBefore: noon.Add(1)}}}, Step{Start, "a", one}, delivery.DeviceStarting, time.Time{}},
 		{"second crash of the only good bundle", World{State: onOne, Slots: map[string]Slot{"a": {Bundle: one.Bundle,
-			Crashes: 2, NotBefore: noon.Add(time.Second)}}}, Step{Do: Rest}, delivery.DeviceStarting,
+			Crashes: 2, NotBefore: noon.Add(time.Second)}}}, Step{Do: Idle}, delivery.DeviceStarting,
 			noon.Add(time.Second)},
 		{"second crash of a good bundle, another one is good", World{State: with(onOne, func(s *State) {
 			s.Good = good(two, one)
@@ -126,7 +128,7 @@ func TestMake(t *testing.T) {
 					NotBefore: noon.Add(time.Second)}}},
 			Step{Start, "a", one}, delivery.DeviceStarting, time.Time{}},
 		{"the fallback does not start", World{State: onTwo, Slots: map[string]Slot{"a": {Bundle: one.Bundle, Crashes: 1,
-			NotBefore: noon.Add(time.Second)}, "b": {Bundle: two.Bundle, Crashes: 1}}, Trouble: "x"}, Step{Do: Rest},
+			NotBefore: noon.Add(time.Second)}, "b": {Bundle: two.Bundle, Crashes: 1}}, Trouble: "x"}, Step{Do: Idle},
 			delivery.DeviceStarting, noon.Add(time.Second)},
 		{"its files are missing", World{State: onOne, Slots: map[string]Slot{"b": both["b"]}, Desired: doc(1, one, nil,
 			1)}, Step{Do: Forget}, delivery.DeviceIdle, time.Time{}},
@@ -189,7 +191,7 @@ func TestPlanInvariants(t *testing.T) {
 			switch {
 			case p.Slot != "" && p.Slot == w.State.Slot && p.Do != Start:
 				fail("writes the serving slot")
-			case p.Do == Fetch && w.Serving && !w.proven() && w.good(w.Slots[p.Slot].Bundle):
+			case p.Do == Fetch && w.Serving && !w.servingIsGood() && w.good(w.Slots[p.Slot].Bundle):
 				fail("overwrites the only good bundle")
 			case installs && !w.At.Before(w.Desired.Expires):
 				fail("installs although the document has expired")
@@ -199,11 +201,11 @@ func TestPlanInvariants(t *testing.T) {
 				fail("switches to a bundle that the slot does not have")
 			case p.Do == FallBack && !w.good(p.Target.Bundle):
 				fail("falls back to a bundle that was never good")
-			case p.Do == Prove && (!w.Serving || w.Soaked < time.Minute):
+			case p.Do == MarkGood && (!w.Serving || w.Soaked < time.Minute):
 				fail("marks a bundle as good before the end of its soak")
-			case p.Do == Rest && !p.Until.IsZero() && !p.Until.After(w.At):
-				fail("rests until a time that has passed")
-			case p.Phase == delivery.DeviceHealthy && (!w.Serving || !w.proven()):
+			case p.Do == Idle && !p.Until.IsZero() && !p.Until.After(w.At):
+				fail("idle until a time that has passed")
+			case p.Phase == delivery.DeviceHealthy && (!w.Serving || !w.servingIsGood()):
 				fail("phase is healthy, but no good bundle serves")
 			case p.Phase == delivery.DeviceFailed && len(w.State.Failures) == 0:
 				fail("phase is failed, but no failure is recorded")
@@ -221,13 +223,13 @@ func apply(rng *rand.Rand, w *World, p Plan, bad map[delivery.Digest]bool) {
 	case Fetch:
 		w.Slots[p.Slot] = Slot{}
 		if broken {
-			s.fail(p.Target.Bundle, w.version(), "download")
+			s.recordFailure(p.Target.Bundle, w.version(), "download")
 			bad[p.Target.Bundle] = true
 		} else {
 			w.Slots[p.Slot] = Slot{Bundle: p.Target.Bundle}
 		}
 	case Start:
-		if !w.proven() {
+		if !w.servingIsGood() {
 			s.Tries++
 		}
 		if broken {
@@ -240,7 +242,7 @@ func apply(rng *rand.Rand, w *World, p Plan, bad map[delivery.Digest]bool) {
 		}
 	case Switch:
 		if broken {
-			s.fail(p.Target.Bundle, w.version(), "start")
+			s.recordFailure(p.Target.Bundle, w.version(), "start")
 			bad[p.Target.Bundle] = true
 		} else {
 			s.serve(p.Slot, p.Target)
@@ -254,20 +256,20 @@ func apply(rng *rand.Rand, w *World, p Plan, bad map[delivery.Digest]bool) {
 			slot.NotBefore = w.At.Add(time.Second)
 			w.Slots[p.Slot] = slot
 		} else {
-			s.fail(s.Bundle, w.version(), p.Why)
+			s.recordFailure(s.Bundle, w.version(), p.Why)
 			bad[s.failure("").Bundle] = true
 			s.serve(p.Slot, p.Target)
 			w.Serving, w.Soaked = true, 0
 			w.Slots[p.Slot] = Slot{Bundle: p.Target.Bundle}
 		}
 	case GiveUp:
-		s.fail(s.Bundle, w.version(), p.Why)
+		s.recordFailure(s.Bundle, w.version(), p.Why)
 		bad[s.failure("").Bundle] = true
 		s.Slot, s.Bundle, s.Release, s.Tries = "", "", 0, 0
 	case Forget:
 		s.Slot, s.Bundle, s.Release, s.Tries = "", "", 0, 0
-	case Prove:
-		s.prove()
+	case MarkGood:
+		s.markGood()
 	case Relabel:
 		s.Release = p.Target.Version
 	}

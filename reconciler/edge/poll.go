@@ -155,8 +155,8 @@ func (u *failureCount) reset() {
 	u.n, u.why = 0, ""
 }
 
-// trouble returns the error to report. The first two failures are not reported: the server may be restarting.
-func (u *failureCount) trouble() string {
+// reportable returns the error to report. The first two failures are not reported: the server may be restarting.
+func (u *failureCount) reportable() string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.n < 3 {

@@ -70,14 +70,14 @@ func TestPollBackoff(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				told := make(pauseLog)
+				pauses := make(pauseLog)
 				a := &Agent{Config: Config{Server: "http://aob", Ring: "north",
 					Client: &http.Client{Transport: tt.server},
-					Retry:  time.Second, Metrics: NewMetrics(), Log: slog.New(told)}}
+					Retry:  time.Second, Metrics: NewMetrics(), Log: slog.New(pauses)}}
 				go a.poll(ctx)
 				var last time.Duration
 				for range 10 {
-					last = <-told
+					last = <-pauses
 				}
 				if last < tt.want || last > 2*tt.want {
 					t.Errorf("after ten failures the pause is %s, want %s to %s", last, tt.want, 2*tt.want)

@@ -118,10 +118,10 @@ func (s *spool) receipt() string {
 	return s.content.Receipt
 }
 
-// sent removes a report and all before it. If the server has received a higher sequence number than
+// markSent removes a report and all before it. If the server has received a higher sequence number than
 // the spool's, this device has lost its count: it continues above that number, and sends the last
 // report again, which the server took for a repetition.
-func (s *spool) sent(sequence int64, a response) error {
+func (s *spool) markSent(sequence int64, a response) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.Receipt != "" {
@@ -183,7 +183,7 @@ func (a *Agent) send(ctx context.Context) {
 			continue
 		}
 		wait.reset()
-		if err := a.spool.sent(r.Sequence, got); err != nil {
+		if err := a.spool.markSent(r.Sequence, got); err != nil {
 			a.Log.Warn("reports not stored", "err", err)
 		}
 	}

@@ -60,7 +60,7 @@ func TestMovedDeviceReports(t *testing.T) {
 				}
 			}))
 			t.Cleanup(web.Close)
-			heard := func(ring, device string) {
+			awaitDevice := func(ring, device string) {
 				t.Helper()
 				late := time.After(20 * time.Second)
 				for {
@@ -84,7 +84,7 @@ func TestMovedDeviceReports(t *testing.T) {
 				}
 			}
 			d := l.boot(dir, as("north", "d1", nil))
-			heard("north", "d1")
+			awaitDevice("north", "d1")
 			d.stop()
 			reach(false) // the network is down while the device is moved
 			d = l.boot(dir, as("north", "d1", map[string]string{"site": "moved"}))
@@ -92,7 +92,7 @@ func TestMovedDeviceReports(t *testing.T) {
 			d.stop()
 			reach(true)
 			d = l.boot(dir, as(to[0], to[1], nil))
-			heard(to[0], to[1])
+			awaitDevice(to[0], to[1])
 			d.stop()
 			for _, x := range f.Devices() {
 				if x.TwoPlaces(time.Now(), time.Hour) {

@@ -146,7 +146,7 @@ func (a *Agent) setServing(ctx context.Context, i *instance) {
 
 // checkEvery returns the time between health checks: at least four during a soak, and fewer for a good bundle.
 func (a *Agent) checkEvery() time.Duration {
-	if a.observe().proven() || a.desired == nil {
+	if a.observe().servingIsGood() || a.desired == nil {
 		return 10 * a.Health
 	}
 	return min(a.Health, time.Duration(a.desired.Soak)/4+time.Millisecond)

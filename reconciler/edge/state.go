@@ -117,8 +117,8 @@ func (s State) clone() State {
 	return c
 }
 
-// prove records that the serving bundle is good.
-func (s *State) prove() {
+// markGood records that the serving bundle is good.
+func (s *State) markGood() {
 	s.Good = slices.DeleteFunc(s.Good, func(b delivery.Digest) bool { return b == s.Bundle })
 	s.Good = append(s.Good, s.Bundle)
 	s.Good = s.Good[max(0, len(s.Good)-maxGood):]
@@ -152,8 +152,8 @@ func (s State) failure(b delivery.Digest) Failure {
 	return last
 }
 
-// fail records that a bundle failed under a document's version.
-func (s *State) fail(b delivery.Digest, version int64, why string) {
+// recordFailure records that a bundle failed under a document's version.
+func (s *State) recordFailure(b delivery.Digest, version int64, why string) {
 	if s.FailedAt != version {
 		s.FailedAt, s.Failures = version, nil
 	}
@@ -237,8 +237,9 @@ func clearSlot(dir, slot string, keep delivery.Digest) error {
 	return nil
 }
 
-// sweep removes what an agent that was killed left: temporary files and sockets. The caller must hold the lock.
-func sweep(dir string) error {
+// removeLeftovers removes what an agent that was killed left: temporary files and sockets. The caller must hold the
+// lock.
+func removeLeftovers(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

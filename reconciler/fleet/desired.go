@@ -74,7 +74,7 @@ func (s *Server) Published(ring string) (delivery.Desired, bool) {
 // changed nothing is written, except that the document is signed again when half of its lifetime is
 // over. After Publish has returned nil the document is on disk, and waiting requests are answered.
 func (s *Server) Publish(ctx context.Context, d delivery.Desired) error {
-	err := check(d)
+	err := checkDesired(d)
 	if err == nil {
 		err = s.publish(ctx, d.Ring, func(delivery.Desired) delivery.Desired { return d })
 	}
@@ -98,7 +98,7 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 	}
 	old, ok := s.rings[ring]
 	offered := s.offered[ring]
-	least := max(offered.Version, s.Least, s.ahead(ring, max(old.desired.Version, offered.Version)))
+	least := max(offered.Version, s.Least, s.acceptedVersion(ring, max(old.desired.Version, offered.Version)))
 	now := s.Now()
 	if !ok && offered.Version <= 0 && s.everPublished(ring) {
 		least = max(least, LeastVersion(now))
@@ -108,7 +108,7 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 	d := edit(old.desired)
 	d.Version = max(old.desired.Version, least)
 	switch {
-	case !ok || old.foreign || least > old.desired.Version || !same(old.desired, d):
+	case !ok || old.foreign || least > old.desired.Version || !sameContent(old.desired, d):
 		d.Version++
 	case old.desired.Expires.Sub(now) > s.Expiry/2:
 		return nil
@@ -123,7 +123,7 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 		return err
 	}
 	// The offer is stored first: a device may act on the document as soon as it is published.
-	offered = offered.with(d)
+	offered = offered.withDocument(d)
 	if err := s.saveOffer(ring, offered); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
 	// Reports alone can raise the version, so such lines are limited.
-	write := !same(old.desired, d)
+	write := !sameContent(old.desired, d)
 	if !write {
 		_, write = s.allowLog(deviceKey{ring: ring})
 	}
@@ -152,10 +152,10 @@ func (s *Server) publish(ctx context.Context, ring string, edit func(delivery.De
 // a restored backup is ever behind. Versions up to LeastVersion are always possible.
 const maxAhead = 1 << 20
 
-// ahead returns the version that more than half of a ring's devices have accepted, which is above the
+// acceptedVersion returns the version that more than half of a ring's devices have accepted, which is above the
 // published one only if the server's files were lost or are an old copy. A single device cannot raise
 // it. Only devices that were heard from within the deadline count. The caller holds s.mu.
-func (s *Server) ahead(ring string, published int64) int64 {
+func (s *Server) acceptedVersion(ring string, published int64) int64 {
 	var versions []int64
 	now := s.Now()
 	most := max(published, LeastVersion(now)) + maxAhead
@@ -184,7 +184,7 @@ func (s *Server) everPublished(ring string) bool {
 			return true
 		}
 	}
-	for key := range s.unread {
+	for key := range s.unreadable {
 		if key.ring == ring {
 			return true
 		}
@@ -192,14 +192,14 @@ func (s *Server) everPublished(ring string) bool {
 	return false
 }
 
-// same compares two documents without version and expiry.
-func same(a, b delivery.Desired) bool {
+// sameContent compares two documents without version and expiry.
+func sameContent(a, b delivery.Desired) bool {
 	a.Version, a.Expires = b.Version, b.Expires
 	return string(delivery.Canonical(a)) == string(delivery.Canonical(b))
 }
 
-// check rejects a document that devices would refuse.
-func check(d delivery.Desired) error {
+// checkDesired rejects a document that devices would refuse.
+func checkDesired(d delivery.Desired) error {
 	if err := checkName("ring", d.Ring); err != nil {
 		return err
 	}

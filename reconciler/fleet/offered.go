@@ -24,8 +24,8 @@ const (
 	offeredFile = ".offered"
 )
 
-// with returns o with the bundles of a document added.
-func (o offer) with(d delivery.Desired) offer {
+// withDocument returns o with the bundles of a document added.
+func (o offer) withDocument(d delivery.Desired) offer {
 	named := []delivery.Digest{}
 	if d.Previous != nil {
 		named = append(named, d.Previous.Bundle)
@@ -75,9 +75,9 @@ func (s *Server) loadOffers() error {
 	return nil
 }
 
-// ignored returns why a report's statement about a bundle does not count; empty if it does. The caller
+// ignoredReason returns why a report's statement about a bundle does not count; empty if it does. The caller
 // holds s.mu.
-func (s *Server) ignored(r delivery.Report) string {
+func (s *Server) ignoredReason(r delivery.Report) string {
 	o := s.offered[r.Ring]
 	switch {
 	case r.Phase == delivery.DeviceHealthy && !o.contains(r.Bundle):

@@ -92,10 +92,10 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	now := s.Now().UTC()
 	s.mu.Lock()
 	old, known := s.devices[key]
-	full := s.full(key.ring, known)
+	checkCapacity := s.checkCapacity(key.ring, known)
 	s.mu.Unlock()
-	if full != nil {
-		return Receipt{}, full
+	if checkCapacity != nil {
+		return Receipt{}, checkCapacity
 	}
 	if known && r.Sequence <= old.Report.Sequence {
 		return s.repeat(ctx, key, old, r, now)
@@ -108,9 +108,9 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	if !r.Sent.IsZero() {
 		d.Skew = r.Sent.Sub(now).Round(time.Second)
 	}
-	receipt := place(&d, r, now)
+	receipt := recordPlace(&d, r, now)
 	s.mu.Lock()
-	d.Ignored = s.ignored(r)
+	d.Ignored = s.ignoredReason(r)
 	s.mu.Unlock()
 	if r.Phase == delivery.DeviceHealthy && d.Ignored == "" {
 		d.Healthy = slices.DeleteFunc(slices.Clone(d.Healthy), func(b delivery.Digest) bool { return b == r.Bundle })
@@ -123,14 +123,14 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	s.mu.Lock()
 	before, gap := s.listening.lastReport[r.Ring], s.listening.record(r.Ring, now)
 	s.devices[key] = d
-	delete(s.unread, key)
+	delete(s.unreadable, key)
 	if !known {
 		s.count[key.ring]++
 	}
 	published, ok := s.rings[r.Ring]
 	// Only a report with such a version can raise the ring's version.
 	ahead := ok && r.Desired > published.desired.Version &&
-		s.ahead(r.Ring, published.desired.Version) > published.desired.Version
+		s.acceptedVersion(r.Ring, published.desired.Version) > published.desired.Version
 	// The device is new, its state has changed, or it was silent.
 	news := !known || hasChanged(old, d) || now.Sub(old.Seen) > s.Deadline || gap
 	if news {
@@ -167,8 +167,8 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	return Receipt{Highest: r.Sequence, Receipt: receipt}, nil
 }
 
-// full returns an error if there is no room for a new device. The caller holds s.mu.
-func (s *Server) full(ring string, known bool) error {
+// checkCapacity returns an error if there is no room for a new device. The caller holds s.mu.
+func (s *Server) checkCapacity(ring string, known bool) error {
 	if known {
 		return nil
 	}
@@ -196,7 +196,7 @@ func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device,
 		return answer, nil
 	}
 	d := old
-	if answer.Receipt = place(&d, r, now); answer.Receipt == "" {
+	if answer.Receipt = recordPlace(&d, r, now); answer.Receipt == "" {
 		answer.Duplicate = false // an old agent does not know the field
 		return answer, nil
 	}

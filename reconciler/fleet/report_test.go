@@ -25,7 +25,7 @@ func TestRepeatedReports(t *testing.T) {
 	s := newSite(t, nil)
 	r := report("d1", 5)
 	s.report(t, r)
-	seen := s.now
+	before := s.now
 	s.now = s.now.Add(time.Minute)
 	r.Labels["site"] = "elsewhere"
 	for _, sequence := range []int64{5, 3} {
@@ -36,7 +36,7 @@ func TestRepeatedReports(t *testing.T) {
 		}
 	}
 	devices := s.Devices()
-	if len(devices) != 1 || devices[0].Report.Labels["site"] != "north" || !devices[0].Seen.Equal(seen) {
+	if len(devices) != 1 || devices[0].Report.Labels["site"] != "north" || !devices[0].Seen.Equal(before) {
 		t.Errorf("a repeat changed something: %+v", devices)
 	}
 	if st := s.Stats(); st.Reports != 1 || st.Repeats != 2 {

@@ -54,7 +54,7 @@ type Config struct {
 	MaxWaiters int              // requests waiting at the same time; 4096 if zero
 	MaxDevices int              // in all rings; 200,000 if zero
 	MaxRing    int              // devices in one ring; 100,000 if zero
-	Deadline   time.Duration    // devices not heard from for longer do not count in ahead; 15m if zero
+	Deadline   time.Duration    // devices not heard from for longer do not count in acceptedVersion; 15m if zero
 	Now        func() time.Time // time.Now if nil
 	// called after reports with changes, at most once per WakeEvery; must not block; may be nil
 	Wake      func()
@@ -69,17 +69,17 @@ type Server struct {
 	publishing sync.Mutex // serializes reading, raising and writing a version
 	reporting  sync.Mutex // serializes writes, so that the registry gets a device's reports in order
 
-	mu        sync.Mutex
-	rings     map[string]published
-	changed   chan struct{} // closed and replaced when a ring's document changes
-	devices   map[deviceKey]delivery.Device
-	unread    map[deviceKey]string // why a device's record cannot be read; until it reports again
-	damaged   map[string]error     // by ring: why its document cannot be read
-	count     map[string]int       // number of devices by ring
-	offered   map[string]offer     // by ring
-	wakeAt    time.Time            // time of the last call of Wake, or of the scheduled one
-	listening listening
-	logLimits map[deviceKey]logLimit // limits of log lines, by device and by ring
+	mu         sync.Mutex
+	rings      map[string]published
+	changed    chan struct{} // closed and replaced when a ring's document changes
+	devices    map[deviceKey]delivery.Device
+	unreadable map[deviceKey]string // why a device's record cannot be read; until it reports again
+	damaged    map[string]error     // by ring: why its document cannot be read
+	count      map[string]int       // number of devices by ring
+	offered    map[string]offer     // by ring
+	wakeAt     time.Time            // time of the last call of Wake, or of the scheduled one
+	listening  listening
+	logLimits  map[deviceKey]logLimit // limits of log lines, by device and by ring
 
 	waiting, reports, repeats, refused, reads atomic.Int64
 }
@@ -129,9 +129,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		lastReport: map[string]time.Time{}, resumed: map[string]time.Time{}},
 		rings:   map[string]published{},
 		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offered: map[string]offer{},
-		count:     map[string]int{},
-		logLimits: map[deviceKey]logLimit{},
-		unread:    map[deviceKey]string{}, damaged: map[string]error{}}
+		count:      map[string]int{},
+		logLimits:  map[deviceKey]logLimit{},
+		unreadable: map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
@@ -157,16 +157,16 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		return nil, fmt.Errorf("open fleet: %w", err)
 	}
 	for ring, p := range s.rings {
-		s.offered[ring] = s.offered[ring].with(p.desired)
+		s.offered[ring] = s.offered[ring].withDocument(p.desired)
 	}
 	devices, err := c.Registry.Devices(ctx)
-	unread, some := errors.AsType[delivery.Unreadable](err)
+	unreadable, some := errors.AsType[delivery.Unreadable](err)
 	if err != nil && !some {
 		return nil, fmt.Errorf("open fleet: read devices: %w", err)
 	}
-	for _, u := range unread {
+	for _, u := range unreadable {
 		ring, device, _ := strings.Cut(u.What, "/")
-		s.unread[deviceKey{ring, device}] = u.Why
+		s.unreadable[deviceKey{ring, device}] = u.Why
 		c.Log.Error("the stored record of a device cannot be read; the device counts again after its next report",
 			"device", device, "ring", ring, "err", u.Why)
 	}
@@ -197,7 +197,7 @@ func (s *Server) Unreadable() []string {
 		}
 		list = append(list, fmt.Sprintf("fleet %s gets no new document: %s", ring, err))
 	}
-	keys := slices.SortedFunc(maps.Keys(s.unread), func(a, b deviceKey) int {
+	keys := slices.SortedFunc(maps.Keys(s.unreadable), func(a, b deviceKey) int {
 		return cmp.Or(cmp.Compare(a.ring, b.ring), cmp.Compare(a.device, b.device))
 	})
 	for i, key := range keys {
@@ -209,7 +209,7 @@ func (s *Server) Unreadable() []string {
 		list = append(list, fmt.Sprintf(
 			"the stored record of device %s of fleet %s cannot be read; the device does not "+
 				"count until it reports again (aob device forget %s %s removes the record): %s",
-			key.device, key.ring, key.ring, key.device, s.unread[key]))
+			key.device, key.ring, key.ring, key.device, s.unreadable[key]))
 	}
 	return list
 }
@@ -249,8 +249,8 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	key := deviceKey{ring, device}
 	s.mu.Lock()
 	_, read := s.devices[key]
-	_, unread := s.unread[key]
-	known := read || unread
+	_, unreadable := s.unreadable[key]
+	known := read || unreadable
 	s.mu.Unlock()
 	if !known {
 		return delivery.Blockedf("list the known devices with: aob device list",
@@ -261,7 +261,7 @@ func (s *Server) Forget(ctx context.Context, ring, device string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if delete(s.unread, key); read {
+	if delete(s.unreadable, key); read {
 		delete(s.devices, key)
 		delete(s.logLimits, key)
 		s.count[ring]--

@@ -583,9 +583,9 @@ func TestLongPoll(t *testing.T) {
 func TestRestoredBackup(t *testing.T) {
 	s := newSite(t, nil)
 	s.publish(t, desired(1))
-	for i, seen := range []int64{1, 1, 57} { // only one device is ahead
+	for i, accepted := range []int64{1, 1, 57} { // only one device is ahead
 		r := report(fmt.Sprintf("d%d", i+1), 1)
-		r.Desired = seen
+		r.Desired = accepted
 		s.report(t, r)
 	}
 	version := func(ring string) int64 {

@@ -60,19 +60,19 @@ func (in *turn) members(s State) members {
 func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 	r := &d.Report
 	lastHeard := in.lastHeard(d)
-	heard := in.At.Sub(lastHeard) <= in.Deadline
+	recent := in.At.Sub(lastHeard) <= in.Deadline
 	begun := later(s.Started, in.Listening) // silence before this says nothing about the target
 	onTarget := r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle
 	switch {
 	case d.TwoPlaces(in.At, in.Deadline):
 		return held, "it reports from two places: two installations have this name"
-	case d.Ignored != "" && heard:
+	case d.Ignored != "" && recent:
 		return held, "its report does not count: " + clean(d.Ignored)
-	case onTarget && heard:
+	case onTarget && recent:
 		return healthy, ""
 	case onTarget && !s.Done && in.justListening():
 		return waiting, "" // it was healthy when last heard, and may still be
-	case onTarget, s.Done && !heard:
+	case onTarget, s.Done && !recent:
 		return away, "" // it was healthy when last heard
 	// A failure that was reported to an earlier rollout of the same bundle does not count: the device has
 	// not tried again yet.
@@ -83,7 +83,7 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 		return failed, ""
 	case lastHeard.Before(s.Started.Add(-in.Deadline)):
 		return away, ""
-	case in.heard().Sub(later(lastHeard, begun)) > in.Deadline:
+	case in.silenceUntil().Sub(later(lastHeard, begun)) > in.Deadline:
 		switch {
 		case r.Held != "":
 			return held, Anomalies(d, in.At, in.Deadline)
@@ -103,8 +103,8 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 // silence may be the server's fault.
 func (in *turn) justListening() bool { return in.At.Sub(in.Listening) <= in.Deadline }
 
-// heard returns the time up to which silence counts: the last report of any device of the fleet.
-func (in *turn) heard() time.Time {
+// silenceUntil returns the time up to which silence counts: the last report of any device of the fleet.
+func (in *turn) silenceUntil() time.Time {
 	if in.Heard.IsZero() || in.Heard.After(in.At) {
 		return in.At
 	}
@@ -119,13 +119,13 @@ func (in *turn) absence() string {
 	case in.allSilent():
 		return fmt.Sprintf(
 			"; no device of the fleet was heard since %s, so their network or this server's may be cut: "+
-				"nothing is concluded from the silence before one is heard", clock(in.heard()))
+				"nothing is concluded from the silence before one is heard", clock(in.silenceUntil()))
 	}
 	return ""
 }
 
 // allSilent reports whether no device of the fleet was heard from for the deadline.
-func (in *turn) allSilent() bool { return in.At.Sub(in.heard()) > in.Deadline }
+func (in *turn) allSilent() bool { return in.At.Sub(in.silenceUntil()) > in.Deadline }
 
 // lastHeard returns when a device was last heard from. A time in the future comes from a server clock
 // that was set back since; then the device was heard some time before Listening.

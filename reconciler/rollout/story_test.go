@@ -22,7 +22,7 @@ func TestStory(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("1", "25%", "100%"), Target: v2, Previous: &v1, At: noon}
 	in.Fleet.Window = &delivery.Window{Days: []string{"tue", "wed"}, From: "11:00", To: "13:00", Zone: "UTC"}
 	published := int64(0)
-	tell := func(what string) rollout.Decision {
+	decide := func(what string) rollout.Decision {
 		d := rollout.Next(in)
 		fmt.Fprintf(&b, "%s: %s\n%s\n\n", in.At.Format("Mon 15:04"), what, d)
 		published++
@@ -42,34 +42,34 @@ func TestStory(t *testing.T) {
 		}
 	}
 
-	tell("nobody is there")
+	decide("nobody is there")
 	in.Devices = all(8, delivery.DeviceHealthy, v1)
-	tell("eight devices on version 1")
+	decide("eight devices on version 1")
 	follow(8, delivery.DeviceSoaking)
 	in.At = in.At.Add(10 * time.Minute)
-	tell("the canary soaks")
+	decide("the canary soaks")
 	in.At = in.At.Add(21 * time.Minute)
 	follow(8, delivery.DeviceHealthy)
 	in.Fleet.Paused = true
-	tell("the canary is healthy, and the fleet is paused")
+	decide("the canary is healthy, and the fleet is paused")
 	in.Fleet.Paused = false
-	tell("no longer paused")
+	decide("no longer paused")
 	in.At = in.At.Add(35 * time.Minute)
 	follow(8, delivery.DeviceHealthy)
-	tell("the second wave is healthy, too late")
+	decide("the second wave is healthy, too late")
 	in.At = in.At.Add(22 * time.Hour)
 	follow(0, "")
 	in.Devices[7].Seen = noon
-	tell("the next day, and d07 has been off since")
+	decide("the next day, and d07 has been off since")
 	in.At = in.At.Add(time.Minute)
 	follow(5, delivery.DeviceHealthy)
 	in.Devices[7].Seen = noon
-	tell("most are healthy")
+	decide("most are healthy")
 	follow(8, delivery.DeviceHealthy)
-	tell("all are")
+	decide("all are")
 
 	in.Target, in.Previous = v3, &v2
-	tell("the next release")
+	decide("the next release")
 	for i := range in.Devices {
 		if in.Published.InWave(in.Devices[i].Report.Device) {
 			in.Devices[i].Report.Phase, in.Devices[i].Report.Bundle = delivery.DeviceFailed, v2.Bundle
@@ -78,13 +78,13 @@ func TestStory(t *testing.T) {
 			in.Devices[i].Report.Desired = in.Published.Version
 		}
 	}
-	d := tell("its canary fails")
+	d := decide("its canary fails")
 	in.Aborted = append(in.Aborted, d.Abort.Bundle)
-	tell("the abort is recorded")
+	decide("the abort is recorded")
 	in.Target = v2
-	tell("people merge the revert")
+	decide("people merge the revert")
 	in.Target, in.Rollback = v1, true
-	tell("and go back further")
+	decide("and go back further")
 
 	const path = "testdata/story.txt"
 	if *update {

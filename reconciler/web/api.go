@@ -77,30 +77,30 @@ func (a API) Handler() http.Handler {
 	get := func(path string, answer func(r *http.Request) (any, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { a.respond(w, r, answer) })
 	}
-	post := func(path string, answer func(r *http.Request, number int, ask postBody) (any, error)) {
+	post := func(path string, answer func(r *http.Request, number int, body postBody) (any, error)) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			a.respond(w, r, func(r *http.Request) (any, error) {
 				number, err := numberOf(r)
 				if err != nil {
 					return nil, err
 				}
-				ask, err := readPost(w, r)
+				body, err := readPost(w, r)
 				if err != nil {
 					return nil, err
 				}
 				user, _ := peerOf(r)
 				a.Log.Info("request", "path", r.URL.Path, "user", user)
-				return answer(r, number, ask)
+				return answer(r, number, body)
 			})
 		})
 	}
 	get("/v1/status", func(r *http.Request) (any, error) {
 		s, err := a.Source.Status(r.Context())
-		return s.listed(), err
+		return s.withLists(), err
 	})
 	get("/v1/prs", func(r *http.Request) (any, error) {
 		prs, err := a.Source.PRs(r.Context())
-		return listedPRs(prs), err
+		return prsWithLists(prs), err
 	})
 	get("/v1/prs/{number}", func(r *http.Request) (any, error) {
 		number, err := numberOf(r)
@@ -108,7 +108,7 @@ func (a API) Handler() http.Handler {
 			return nil, err
 		}
 		pr, err := a.Source.PR(r.Context(), number)
-		return pr.listed(), err
+		return pr.withLists(), err
 	})
 	get("/v1/explain/{kind}/{id}", func(r *http.Request) (any, error) {
 		c, err := a.Source.Explain(r.Context(), explain.Kind(r.PathValue("kind")), r.PathValue("id"))
@@ -121,34 +121,34 @@ func (a API) Handler() http.Handler {
 		return p, err
 	})
 	get("/healthz", func(*http.Request) (any, error) { return map[string]string{"status": "ok"}, nil })
-	post("/v1/prs/{number}/merge", func(r *http.Request, number int, ask postBody) (any, error) {
+	post("/v1/prs/{number}/merge", func(r *http.Request, number int, body postBody) (any, error) {
 		user, err := peerOf(r)
 		if err != nil {
 			return nil, err
 		}
-		if err := checkHead(ask.Head); err != nil {
+		if err := checkHead(body.Head); err != nil {
 			return nil, err
 		}
-		commit, err := a.Source.Merge(r.Context(), number, ask.Head, user)
+		commit, err := a.Source.Merge(r.Context(), number, body.Head, user)
 		return merged{commit}, err
 	})
-	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, ask postBody) (any, error) {
-		if err := checkHead(ask.Head); err != nil {
+	post("/v1/prs/{number}/adopt", func(r *http.Request, number int, body postBody) (any, error) {
+		if err := checkHead(body.Head); err != nil {
 			return nil, err
 		}
-		adopted, err := a.Source.Adopt(r.Context(), number, ask.Head)
+		adopted, err := a.Source.Adopt(r.Context(), number, body.Head)
 		return adoption{adopted}, err
 	})
-	post("/v1/prs/{number}/ask", func(r *http.Request, number int, ask postBody) (any, error) {
+	post("/v1/prs/{number}/ask", func(r *http.Request, number int, body postBody) (any, error) {
 		user, err := peerOf(r)
 		if err != nil {
 			return nil, err
 		}
-		if ask.Text = strings.TrimSpace(ask.Text); ask.Text == "" || len(ask.Text) > MaxText ||
-			!utf8.ValidString(ask.Text) {
-			return nil, badRequest("", "text: want 1 to %d bytes of UTF-8, got %d bytes", MaxText, len(ask.Text))
+		if body.Text = strings.TrimSpace(body.Text); body.Text == "" || len(body.Text) > MaxText ||
+			!utf8.ValidString(body.Text) {
+			return nil, badRequest("", "text: want 1 to %d bytes of UTF-8, got %d bytes", MaxText, len(body.Text))
 		}
-		return struct{}{}, a.Source.Ask(r.Context(), number, user, ask.Text)
+		return struct{}{}, a.Source.Ask(r.Context(), number, user, body.Text)
 	})
 	post("/v1/prs/{number}/recheck", func(r *http.Request, number int, _ postBody) (any, error) {
 		return struct{}{}, a.Source.Recheck(r.Context(), number)
@@ -167,12 +167,12 @@ func (a API) Handler() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/trials", func(w http.ResponseWriter, r *http.Request) {
 		a.respond(w, r, func(r *http.Request) (any, error) {
-			ask, err := readTrial(w, r)
+			body, err := readTrial(w, r)
 			if err != nil {
 				return nil, err
 			}
-			a.Log.Info("request", "path", r.URL.Path, "user", ask.User, "variants", len(ask.Variants))
-			return a.Source.Try(r.Context(), ask)
+			a.Log.Info("request", "path", r.URL.Path, "user", body.User, "variants", len(body.Variants))
+			return a.Source.Try(r.Context(), body)
 		})
 	})
 	mux.HandleFunc("DELETE /v1/trials/{id}", func(w http.ResponseWriter, r *http.Request) {
@@ -189,11 +189,11 @@ func (a API) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.respond(w, r, func(r *http.Request) (any, error) {
 			return nil, &Error{Code: http.StatusNotFound, What: fmt.Sprintf("the API has no %s %s", r.Method,
-				clip(r.URL.Path)), Do: "use an aob of the same version as the server's"}
+				truncate(r.URL.Path)), Do: "use an aob of the same version as the server's"}
 		})
 	})
 	if a.Refuse != nil {
-		refuse := func(w http.ResponseWriter, r *http.Request) { a.refuse(w, r, a.Refuse) }
+		refuse := func(w http.ResponseWriter, r *http.Request) { a.respondError(w, r, a.Refuse) }
 		readOnly := http.NewServeMux()
 		readOnly.Handle("GET /", mux)
 		readOnly.HandleFunc("/", refuse)
@@ -206,7 +206,7 @@ func (a API) Handler() http.Handler {
 // checkHead rejects a head that cannot be an abbreviated commit.
 func checkHead(head string) error {
 	if len(head) < 7 || len(head) > 64 {
-		return badRequest("", "head: want 7 to 64 digits of the reviewed commit, got %q", clip(head))
+		return badRequest("", "head: want 7 to 64 digits of the reviewed commit, got %q", truncate(head))
 	}
 	return nil
 }
@@ -235,21 +235,21 @@ func list[T any](v []T) []T {
 	return v
 }
 
-func (p PR) listed() PR {
+func (p PR) withLists() PR {
 	p.Checks, p.Runs = list(p.Checks), list(p.Runs)
 	return p
 }
 
-func listedPRs(prs []PR) []PR {
+func prsWithLists(prs []PR) []PR {
 	out := make([]PR, len(prs)) // a copy: the source's list must not be changed
 	for i, p := range prs {
-		out[i] = p.listed()
+		out[i] = p.withLists()
 	}
 	return out
 }
 
-func (s Status) listed() Status {
-	s.Main.Checks, s.Models, s.PRs, s.Runs, s.Notices = list(s.Main.Checks), list(s.Models), listedPRs(s.PRs),
+func (s Status) withLists() Status {
+	s.Main.Checks, s.Models, s.PRs, s.Runs, s.Notices = list(s.Main.Checks), list(s.Models), prsWithLists(s.PRs),
 		list(s.Runs), list(s.Notices)
 	fleets := make([]Fleet, len(s.Fleets))
 	for i, f := range s.Fleets {
@@ -263,7 +263,7 @@ func (s Status) listed() Status {
 func numberOf(r *http.Request) (int, error) {
 	n, err := strconv.Atoi(r.PathValue("number"))
 	if err != nil || n < 1 || n > math.MaxInt32 {
-		return 0, badRequest("", "want a pull request's number, got %q", clip(r.PathValue("number")))
+		return 0, badRequest("", "want a pull request's number, got %q", truncate(r.PathValue("number")))
 	}
 	return n, nil
 }
@@ -273,17 +273,17 @@ func readPost(w http.ResponseWriter, r *http.Request) (a postBody, err error) {
 }
 
 // readTrial decodes and checks a request for an experiment.
-func readTrial(w http.ResponseWriter, r *http.Request) (ask TrialRequest, err error) {
-	if err := readBody(w, r, MaxTrial, &ask); err != nil {
-		return ask, err
+func readTrial(w http.ResponseWriter, r *http.Request) (body TrialRequest, err error) {
+	if err := readBody(w, r, MaxTrial, &body); err != nil {
+		return body, err
 	}
-	if ask.User, err = peerOf(r); err != nil {
-		return ask, err
+	if body.User, err = peerOf(r); err != nil {
+		return body, err
 	}
-	if n := len(ask.Variants); n == 0 || n > MaxVariants {
-		return ask, badRequest("", "want 1 to %d variants, got %d", MaxVariants, n)
+	if n := len(body.Variants); n == 0 || n > MaxVariants {
+		return body, badRequest("", "want 1 to %d variants, got %d", MaxVariants, n)
 	}
-	return ask, nil
+	return body, nil
 }
 
 // readBody decodes a request's body of at most limit bytes into v. An empty body leaves v unchanged.
@@ -313,7 +313,7 @@ func badRequest(do, format string, args ...any) *Error {
 	return &Error{Code: http.StatusBadRequest, What: fmt.Sprintf(format, args...), Do: do}
 }
 
-func clip(s string) string { return s[:min(len(s), 200)] }
+func truncate(s string) string { return s[:min(len(s), 200)] }
 
 // respond writes the result of do, or its error.
 func (a API) respond(w http.ResponseWriter, r *http.Request, do func(r *http.Request) (any, error)) {
@@ -322,23 +322,23 @@ func (a API) respond(w http.ResponseWriter, r *http.Request, do func(r *http.Req
 		err = writeJSON(w, http.StatusOK, v)
 	}
 	if err != nil {
-		a.refuse(w, r, err)
+		a.respondError(w, r, err)
 	}
 }
 
-func (a API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (a API) respondError(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		return // the client has left
 	}
 	e := errorOf(err)
 	if e.Code >= http.StatusInternalServerError && e.RetryAfter == 0 {
-		a.Log.Error("API", "path", clip(r.URL.Path), "error", err.Error())
+		a.Log.Error("API", "path", truncate(r.URL.Path), "error", err.Error())
 	}
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
 	}
 	if err := writeJSON(w, e.Code, e); err != nil {
-		a.Log.Error("API", "path", clip(r.URL.Path), "error", err.Error())
+		a.Log.Error("API", "path", truncate(r.URL.Path), "error", err.Error())
 	}
 }
 
@@ -372,14 +372,14 @@ func (a API) serveLog(w http.ResponseWriter, r *http.Request) {
 	if s := r.URL.Query().Get("offset"); s != "" {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < 0 {
-			a.refuse(w, r, badRequest("", "offset: want a number of bytes, got %q", clip(s)))
+			a.respondError(w, r, badRequest("", "offset: want a number of bytes, got %q", truncate(s)))
 			return
 		}
 		offset = n
 	}
 	log, err := a.Source.Log(r.Context(), r.PathValue("run"), offset)
 	if err != nil {
-		a.refuse(w, r, err)
+		a.respondError(w, r, err)
 		return
 	}
 	defer log.Close()

@@ -91,8 +91,8 @@ func (c *Client) Recheck(ctx context.Context, number int) error {
 }
 
 // Try starts an experiment.
-func (c *Client) Try(ctx context.Context, ask TrialRequest) (Trial, error) {
-	body, err := json.Marshal(ask)
+func (c *Client) Try(ctx context.Context, request TrialRequest) (Trial, error) {
+	body, err := json.Marshal(request)
 	if err != nil {
 		return Trial{}, err
 	}
@@ -153,8 +153,8 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	return exchange[T](ctx, c, http.MethodGet, path, nil)
 }
 
-func post[T any](ctx context.Context, c *Client, number int, what string, ask postBody) (T, error) {
-	body, err := json.Marshal(ask)
+func post[T any](ctx context.Context, c *Client, number int, what string, request postBody) (T, error) {
+	body, err := json.Marshal(request)
 	if err != nil {
 		var none T
 		return none, err
