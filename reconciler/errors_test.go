@@ -27,6 +27,7 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/ledger"
+	"github.com/autonomos/aob/reconciler/store"
 	"github.com/autonomos/aob/reconciler/web"
 )
 
@@ -263,7 +264,7 @@ func dataError(t *testing.T, dir string) string {
 	result, err := dataset.Catalog{Sources: map[string]dataset.Source{"dir": dataset.Dir{}},
 		Locations: map[string]map[string]string{"dir": {"shapes": dir}}}.Check(t.Context(), ask,
 		filepath.Join(t.TempDir(), "prepared"),
-		t.TempDir(), nil)
+		store.Folder(t.TempDir()), nil)
 	if err != nil {
 		return err.Error()
 	}

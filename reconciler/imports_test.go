@@ -20,7 +20,7 @@ var (
 		"words"}
 	leaves   = []string{"durable", "trust"}
 	adapters = []string{"git", "forge", "dataset", "run", "terraform", "cloud", "artifact", "evidence", "detect",
-		"fleet", "ledger", "track", "web", "picture", "trainer"}
+		"fleet", "ledger", "track", "web", "picture", "trainer", "store"}
 
 	allowed = map[string][]string{
 		"delivery": {},

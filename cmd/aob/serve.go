@@ -36,6 +36,7 @@ import (
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/store"
 	"github.com/autonomos/aob/reconciler/trainer"
 	"github.com/autonomos/aob/reconciler/trust"
 	"github.com/autonomos/aob/reconciler/view"
@@ -259,13 +260,13 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	}
 	r.Fleet = devices
 	r.Server.Seed, r.Server.Least = fleet.Seed(fleetKey), least
-	store := archive.NewCheck(bundles, r.Wake, log, time.Now)
-	r.Blobs, p.store = store, store
+	check := archive.NewCheck(bundles, r.Wake, log, time.Now)
+	r.Blobs, p.store = check, check
 
 	requests := view.NewRequests(book, log)
 	r.Requests = requests
 	source := &view.Source{Loop: r, Requests: requests, Fleet: devices, Parser: r.Parser, Main: s.Main, Now: time.Now,
-		RunFolder: st.runs(), Commits: mirror}
+		Files: store.Folder(st), Commits: mirror}
 	metrics.Watch(source)
 	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: signed, Address: s.Repository, Git: mirror,
 		Rows: book}, log)
@@ -283,7 +284,7 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 		Socket:  orDefault(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
 		Listens: devices.Listen, Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)),
-		MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(st.pictures()),
+		MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(store.Folder(st)),
 		Ready: source.Ready,
 	}
 	if watches != nil {

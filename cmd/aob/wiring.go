@@ -24,6 +24,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/forge"
 	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/store"
 	"github.com/autonomos/aob/reconciler/terraform"
 	"github.com/autonomos/aob/reconciler/trust"
 	"github.com/autonomos/aob/reconciler/work"
@@ -36,14 +37,11 @@ func (s state) path(parts ...string) string {
 	return filepath.Join(append([]string{string(s)}, parts...)...)
 }
 
-func (s state) mirror() string     { return s.path("mirror") }
-func (s state) runs() string       { return s.path("runs") }
-func (s state) bundles() string    { return s.path("bundles") }
-func (s state) detections() string { return s.path("detections") }
-func (s state) seen() string       { return s.path("seen") }
-func (s state) pictures() string   { return s.path("pictures") }
-func (s state) trainers() string   { return s.path("trainers") }
-func (s state) ledger() string     { return s.path("ledger.db") }
+func (s state) mirror() string   { return s.path("mirror") }
+func (s state) runs() string     { return s.path("runs") }
+func (s state) bundles() string  { return s.path("bundles") }
+func (s state) trainers() string { return s.path("trainers") }
+func (s state) ledger() string   { return s.path("ledger.db") }
 
 // configComplaints is what aob serve says of a configuration that it refuses.
 type configComplaints []delivery.Complaint
@@ -129,7 +127,7 @@ func newStages(s intent.Server) (*work.Stages, error) {
 		return nil, err
 	}
 	return &work.Stages{
-		Datasets: datasets(s), Runs: st.runs(), Detections: st.detections(), Seen: st.seen(), Pictures: st.pictures(),
+		Datasets: datasets(s), Runs: st.runs(), Files: store.Folder(st),
 		Trainers: st.trainers(), Python: s.Python,
 		Secrets: runSecrets(),
 		Machines: map[string]work.Trainer{

@@ -30,8 +30,8 @@ const maxLeak = 0.05
 // nothing may be trained on it; then nothing is prepared. The error is for what
 // is not the dataset's fault, or keeps it from being looked at.
 //
-// The list of images that the trainer gets is written to the folder seen.
-func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out, seen string,
+// The list of images that the trainer gets is put into the store seen.
+func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out string, seen Store,
 	progress func(done, total int)) (delivery.DataResult, error) {
 	c := &checker{classes: ask.Classes, findings: map[string]int{}}
 	c.result = delivery.DataResult{Images: map[string]int{}, Truths: map[string]int{}}

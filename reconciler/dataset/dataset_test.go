@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/store"
 )
 
 // testSeed is the seed of the first test image.
@@ -99,7 +100,7 @@ var classes = delivery.Classes{{Name: "circle", Labels: []string{"circle"}},
 func (b *builder) check(classes delivery.Classes, sets ...delivery.EvalSet) (delivery.DataResult, error) {
 	out := filepath.Join(b.t.TempDir(), "prepared")
 	return folders("d", b.dir).Check(b.t.Context(), delivery.DataRun{Dataset: inDir("d"),
-		Classes: classes, EvalSets: sets}, out, b.t.TempDir(), nil)
+		Classes: classes, EvalSets: sets}, out, store.Folder(b.t.TempDir()), nil)
 }
 
 func (b *builder) must() delivery.DataResult {
@@ -271,7 +272,7 @@ func TestRefused(t *testing.T) {
 		"d":          "link is a symbolic link or no file",
 	} {
 		_, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: inDir(ref),
-			Classes: classes}, filepath.Join(t.TempDir(), "p"), t.TempDir(), nil)
+			Classes: classes}, filepath.Join(t.TempDir(), "p"), store.Folder(t.TempDir()), nil)
 		if _, ok := errors.AsType[delivery.Blocked](err); !ok || !strings.Contains(err.Error(), want) ||
 			strings.Contains(err.Error(), b.dir) {
 			t.Errorf("%s: got %v, want Blocked with %q and without the server's path", ref, err, want)
@@ -374,7 +375,8 @@ func TestBCCD(t *testing.T) {
 	for _, c := range []string{"Platelets", "RBC", "WBC"} {
 		ask.Classes = append(ask.Classes, delivery.Class{Name: c, Labels: []string{c}})
 	}
-	r, err := folders("data", dir).Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"), t.TempDir(), nil)
+	r, err := folders("data", dir).Check(t.Context(), ask, filepath.Join(t.TempDir(), "prepared"),
+		store.Folder(t.TempDir()), nil)
 	if err != nil || r.Failed() || r.Images["test"] != 72 || len(r.EvalSets) != 1 {
 		t.Errorf("%v, %+v", err, r)
 	}

@@ -10,17 +10,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // Roboflow's names: the source's stem and extension, and what made this version.
@@ -64,15 +62,15 @@ func matches(file, sum string) []string {
 
 // seenImages lists the images that the trainer gets and keeps the list under its
 // digest.
-func (c *checker) seenImages(v *version, splits map[string]*split, dir string) (delivery.Digest, error) {
-	return keepSeen(dir, delivery.SeenImages{Train: c.known(v, splits["train"], false),
+func (c *checker) seenImages(v *version, splits map[string]*split, to Store) (delivery.Digest, error) {
+	return keepSeen(to, delivery.SeenImages{Train: c.known(v, splits["train"], false),
 		Valid: c.known(v, splits["valid"], false)})
 }
 
 // withheld keeps the list of validation images that stand in an eval set: no
 // experiment is to be scored on them.
-func (c *checker) withheld(v *version, valid *split, dir string) (delivery.Digest, error) {
-	return keepSeen(dir, delivery.SeenImages{Train: c.known(v, valid, true), Valid: []string{}})
+func (c *checker) withheld(v *version, valid *split, to Store) (delivery.Digest, error) {
+	return keepSeen(to, delivery.SeenImages{Train: c.known(v, valid, true), Valid: []string{}})
 }
 
 // known lists the names by which a split's images are known, of those that are
@@ -88,42 +86,44 @@ func (c *checker) known(v *version, s *split, leftOut bool) []string {
 	return slices.Compact(ids)
 }
 
-func keepSeen(dir string, list delivery.SeenImages) (delivery.Digest, error) {
-	data := delivery.Canonical(list)
-	digest := delivery.Sum(data)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
-	return digest, durable.WriteFile(seenFile(dir, digest), data, 0o600)
+// A Store keeps the lists of images that trainings saw.
+type Store interface {
+	Open(name string) (io.ReadSeekCloser, error)
+	Put(name string, data []byte) error
 }
 
-func seenFile(dir string, digest delivery.Digest) string {
-	return filepath.Join(dir, digest.Hex()+".json")
+func keepSeen(to Store, list delivery.SeenImages) (delivery.Digest, error) {
+	data := delivery.Canonical(list)
+	digest := delivery.Sum(data)
+	return digest, to.Put(seenFile(digest), data)
 }
+
+func seenFile(digest delivery.Digest) string { return "seen/" + digest.Hex() + ".json" }
 
 // maxSeen is the most bytes of one list of images: two names each of twenty
 // million.
 const maxSeen = 4 << 30
 
 // ReadSeen reads a list of the images that a training has seen.
-func ReadSeen(dir string, digest delivery.Digest) (delivery.SeenImages, error) {
+func ReadSeen(from Store, digest delivery.Digest) (delivery.SeenImages, error) {
 	var seen delivery.SeenImages
 	if _, err := delivery.ParseDigest(string(digest)); err != nil {
 		return seen, err
 	}
-	info, err := os.Stat(seenFile(dir, digest))
+	f, err := from.Open(seenFile(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return seen, delivery.Blockedf("restore the file from a backup of the server's state",
 			"the list %s of images that a model was trained on is gone, so nobody can say which of them stand in the "+
 				"eval set", digest.Short())
 	}
-	if err == nil && info.Size() > maxSeen {
-		err = fmt.Errorf("%d bytes, want at most %d", info.Size(), int64(maxSeen))
-	}
 	if err != nil {
 		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
 	}
-	data, err := os.ReadFile(seenFile(dir, digest))
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSeen+1))
+	if err == nil && len(data) > maxSeen {
+		err = fmt.Errorf("more than %d bytes", int64(maxSeen))
+	}
 	if err != nil {
 		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
 	}

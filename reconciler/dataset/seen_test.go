@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/store"
 )
 
 // sharedBCCD is the real dataset of blood cells, or the test is skipped.
@@ -105,7 +106,7 @@ func leaking(t *testing.T, n int, name func(stem string) string) (root string, l
 // checked is a data run of a copy, with the list of what the trainer gets.
 func checked(t *testing.T, root string) (delivery.DataResult, delivery.SeenImages) {
 	t.Helper()
-	seen := t.TempDir()
+	seen := store.Folder(t.TempDir())
 	r, err := folders("data", root).Check(t.Context(), delivery.DataRun{Dataset: inDir("data/bccd"),
 		Classes: bloodCells}, filepath.Join(t.TempDir(), "prepared"), seen, nil)
 	if err != nil {
@@ -218,7 +219,7 @@ func TestSameImage(t *testing.T) {
 // source; on a validation split it was trained on alone counts.
 func TestSeenBy(t *testing.T) {
 	b := newDataset(t)
-	seen := t.TempDir()
+	seen := store.Folder(t.TempDir())
 	check := func() delivery.DataResult {
 		r, err := folders("d", b.dir).Check(t.Context(), delivery.DataRun{Dataset: inDir("d"),
 			Classes: classes}, filepath.Join(t.TempDir(), "p"), seen, nil)
@@ -246,14 +247,13 @@ func TestSeenBy(t *testing.T) {
 			t.Errorf("%s: seen %v, want %d", split, got, want)
 		}
 	}
-	file := seenFile(seen, digest)
-	if err := os.WriteFile(file, []byte("{}"), 0o644); err != nil {
+	if err := seen.Put(seenFile(digest), []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ReadSeen(seen, digest); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("damaged: %v", err)
 	}
-	if _, err := ReadSeen(t.TempDir(), digest); err == nil || strings.Contains(err.Error(), "/") {
+	if _, err := ReadSeen(store.Folder(t.TempDir()), digest); err == nil || strings.Contains(err.Error(), "/") {
 		t.Errorf("gone: %v", err)
 	}
 }
@@ -301,7 +301,7 @@ func TestWithheld(t *testing.T) {
 	}
 	b.image("valid", "copy-of-a-test-image.png", testSeed) // the bytes of test-0.png
 	b.annotate("valid", nil)
-	seen := t.TempDir()
+	seen := store.Folder(t.TempDir())
 	roots := folders("d", b.dir)
 	r, err := roots.Check(t.Context(), delivery.DataRun{Dataset: inDir("d"), Classes: classes},
 		filepath.Join(t.TempDir(), "p"), seen, nil)

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,8 +55,10 @@ type Source struct {
 	Parser   *intent.Cache
 	Main     string // the target branch
 	Now      func() time.Time
-	// RunFolder is the folder of all runs.
-	RunFolder string
+	// Files opens the logs of runs, which are below runs/.
+	Files interface {
+		Open(name string) (io.ReadSeekCloser, error)
+	}
 	// Commits tells explain of main's past, as git.Mirror does; nil: only what the last turn saw.
 	Commits Commits
 	// Merger merges a proposal of a local forge; nil where people merge on the forge.
@@ -128,10 +128,10 @@ func (s *Source) Log(_ context.Context, name string, offset int64) (web.Log, err
 	case len(found) > 1:
 		return web.Log{}, delivery.Blockedf("give more of its key", "%d runs begin with %s", len(found), name)
 	}
-	dir := run.Folder(s.RunFolder, found[0].Spec.Kind, found[0].Spec.Key)
-	for _, file := range []string{filepath.Join("output", "log.txt"), "runner.log"} {
-		f, err := os.Open(filepath.Join(dir, file))
-		if errors.Is(err, os.ErrNotExist) {
+	dir := run.Folder("runs", found[0].Spec.Kind, found[0].Spec.Key)
+	for _, file := range []string{"output/log.txt", "runner.log"} {
+		f, err := s.Files.Open(dir + "/" + file)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {

@@ -3,9 +3,8 @@ package web
 import (
 	"encoding/json"
 	"html/template"
+	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -47,10 +46,20 @@ detected and is not there.</p>
 {{end}}</html>
 `))
 
-// Pictures serves the folders of pictures below dir: /pictures/KEY/ is a page of one,
+// Pictures serves what a store has below pictures/: /pictures/KEY/ is a page of one,
 // and /pictures/KEY/NAME.png a picture. Who knows a key may look, as with bundles:
 // it is a digest of what was compared, and no list of keys is served.
-func Pictures(dir string) http.Handler {
+func Pictures(files interface {
+	Open(name string) (io.ReadSeekCloser, error)
+}) http.Handler {
+	read := func(key, name string) ([]byte, error) {
+		f, err := files.Open("pictures/" + key + "/" + name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(f)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rest, ok := strings.CutPrefix(r.URL.Path, "/pictures/")
 		key, name, slash := strings.Cut(rest, "/")
@@ -64,7 +73,7 @@ func Pictures(dir string) http.Handler {
 		case !slash:
 			http.Redirect(w, r, "/pictures/"+key+"/", http.StatusMovedPermanently)
 		case name == "":
-			data, err := os.ReadFile(filepath.Join(dir, key, pictureIndex))
+			data, err := read(key, pictureIndex)
 			var entries []struct{ File, Name, Why string }
 			if err != nil || json.Unmarshal(data, &entries) != nil {
 				http.NotFound(w, r)
@@ -73,7 +82,7 @@ func Pictures(dir string) http.Handler {
 			h.Set("Content-Type", "text/html; charset=utf-8")
 			picturePage.Execute(w, entries) // an error is the reader's going away
 		case pictureFile.MatchString(name):
-			data, err := os.ReadFile(filepath.Join(dir, key, name))
+			data, err := read(key, name)
 			if err != nil {
 				http.NotFound(w, r)
 				return

@@ -10,12 +10,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/store"
 	"github.com/autonomos/aob/reconciler/web"
 	"github.com/autonomos/aob/tools/hostile"
 )
 
 func TestPictures(t *testing.T) {
-	dir, key := t.TempDir(), strings.Repeat("0a", 32)
+	root, key := t.TempDir(), strings.Repeat("0a", 32)
+	dir := filepath.Join(root, "pictures")
 	for path, text := range map[string]string{
 		key + "/index.json":                     `[{"file": "01-a.png", "name": "<b>.jpg", "why": "misses 1 cat"}]`,
 		key + "/01-a.png":                       "png",
@@ -32,7 +34,7 @@ func TestPictures(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h := web.Site{Pictures: web.Pictures(dir)}.Handler()
+	h := web.Site{Pictures: web.Pictures(store.Folder(root))}.Handler()
 	page := func(text string) string {
 		data, err := json.Marshal([]map[string]string{{"file": "01-a.png", "name": text, "why": text}})
 		if err == nil {

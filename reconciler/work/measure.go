@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -20,7 +21,6 @@ import (
 	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
-	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/picture"
 	"github.com/autonomos/aob/reconciler/run"
 )
@@ -53,13 +53,13 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	o := &opened{ask: e, data: data, slots: info.Signature.Slots}
 	lists := make([]delivery.SeenImages, len(e.Seen))
 	for i, digest := range e.Seen {
-		if lists[i], err = dataset.ReadSeen(s.Seen, digest); err != nil {
+		if lists[i], err = dataset.ReadSeen(s.Files, digest); err != nil {
 			return nil, err
 		}
 	}
 	o.seen = data.SeenBy(lists...)
-	path := filepath.Join(s.Detections, e.Detect.Hex()+".json")
-	if stored, err := os.ReadFile(path); err == nil && json.Unmarshal(stored, &o.detections) == nil &&
+	name := "detections/" + e.Detect.Hex() + ".json"
+	if stored, err := s.read(name); err == nil && json.Unmarshal(stored, &o.detections) == nil &&
 		len(o.detections) == len(data.Images) {
 		o.digest = delivery.Sum(stored)
 		return o, nil
@@ -89,11 +89,17 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(s.Detections, 0o700); err != nil {
+	o.digest = delivery.Sum(stored)
+	return o, s.Files.Put(name, stored)
+}
+
+func (s *Stages) read(name string) ([]byte, error) {
+	f, err := s.Files.Open(name)
+	if err != nil {
 		return nil, err
 	}
-	o.digest = delivery.Sum(stored)
-	return o, durable.WriteFile(path, stored, 0o600)
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 // name returns what the bundle calls a class; empty where it does not know it.
@@ -338,10 +344,12 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 		list = append(list, picture.Picture{Path: files[r.Image].Path, Name: names[r.Image], Baseline: "release",
 			Regression: r})
 	}
-	dir := filepath.Join(s.Pictures, key.Hex())
-	if err := errors.Join(os.MkdirAll(s.Pictures, 0o700), os.RemoveAll(dir)); err != nil {
+	tmp, err := os.MkdirTemp("", "aob-pictures-")
+	if err != nil {
 		return nil, err
 	}
+	defer os.RemoveAll(tmp)
+	dir := filepath.Join(tmp, "drawn")
 	entries, err := picture.Write(dir, list)
 	if err != nil && entries == nil {
 		return nil, err
@@ -352,6 +360,15 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 	var drawn []string
 	for _, e := range entries {
 		drawn = append(drawn, e.File)
+	}
+	for _, file := range append(slices.Clone(drawn), picture.IndexFile) { // the index last: it makes them one page
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if err == nil {
+			err = s.Files.Put("pictures/"+key.Hex()+"/"+file, data)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	return drawn, nil
 }

@@ -21,10 +21,12 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/detect"
 	"github.com/autonomos/aob/reconciler/run"
+	"github.com/autonomos/aob/reconciler/store"
 )
 
 // A bench measures on forty images, of twenty videos, each with a circle and a square.
 type bench struct {
+	dir string
 	*testing.T
 	stages *Stages
 	runs   int
@@ -40,15 +42,15 @@ var (
 
 func newBench(t *testing.T) *bench {
 	dir := t.TempDir()
-	store, err := artifact.Open(filepath.Join(dir, "bundles"))
+	bundles, err := artifact.Open(filepath.Join(dir, "bundles"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{T: t, stages: &Stages{Datasets: dataset.Catalog{
+	files := store.Folder(dir)
+	b := &bench{T: t, dir: dir, stages: &Stages{Datasets: dataset.Catalog{
 		Sources:   map[string]dataset.Source{"dir": dataset.Dir{}},
 		Locations: map[string]map[string]string{"dir": {"d": filepath.Join(dir, "d")}}}, Runs: filepath.Join(dir,
-		"runs"), Detections: filepath.Join(dir, "detections"),
-		Seen: filepath.Join(dir, "seen"), Pictures: filepath.Join(dir, "pictures"), Bundles: store,
+		"runs"), Files: files, Bundles: bundles,
 		Log: slog.New(slog.DiscardHandler)}}
 	var images, annotations []map[string]any
 	for i := range benchImages {
@@ -120,7 +122,7 @@ func (b *bench) bundle(second string, finds func(i int) bool) delivery.Digest {
 		}
 		found = append(found, im)
 	}
-	b.write(filepath.Join(b.stages.Detections, detectKey(digest).Hex()+".json"), found)
+	b.write(filepath.Join(b.dir, "detections", detectKey(digest).Hex()+".json"), found)
 	return digest
 }
 
@@ -185,8 +187,7 @@ func (b *bench) saw(images ...int) delivery.Digest {
 		list.Train = append(list.Train, fmt.Sprintf("source:%02d_png", i))
 	}
 	data := delivery.Canonical(list)
-	path := filepath.Join(b.stages.Seen, delivery.Sum(data).Hex()+".json")
-	if err := errors.Join(os.MkdirAll(b.stages.Seen, 0o755), os.WriteFile(path, data, 0o644)); err != nil {
+	if err := b.stages.Files.Put("seen/"+delivery.Sum(data).Hex()+".json", data); err != nil {
 		b.Fatal(err)
 	}
 	return delivery.Sum(data)

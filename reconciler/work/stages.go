@@ -32,19 +32,17 @@ import (
 
 // Stages does the work of runs.
 type Stages struct {
-	Datasets   dataset.Catalog
-	Runs       string // the folder of runs
-	Detections string // the folder of stored detections
-	Seen       string // the folder of lists of the images that trainings saw
-	Pictures   string // the folder of pictures, by compare key
-	Trainers   string // the folder of trainers: DIGEST/NAME/train.py
-	Python     string
-	Secrets    map[string]string  // of this run, by name
-	Machines   map[string]Trainer // by the names that train.machine may have
-	Detector   detect.Detector
-	Bundles    *artifact.Store
-	Heartbeat  time.Duration
-	Log        *slog.Logger
+	Datasets  dataset.Catalog
+	Runs      string        // the folder of runs
+	Files     dataset.Store // detections, pictures, and lists of the images that trainings saw
+	Trainers  string        // the folder of trainers: DIGEST/NAME/train.py
+	Python    string
+	Secrets   map[string]string  // of this run, by name
+	Machines  map[string]Trainer // by the names that train.machine may have
+	Detector  detect.Detector
+	Bundles   *artifact.Store
+	Heartbeat time.Duration
+	Log       *slog.Logger
 }
 
 // A Trainer trains on one kind of machine; [trainer.Request] says what it promises.
@@ -90,7 +88,7 @@ func (s *Stages) data(ctx context.Context, r *run.Run, ask delivery.DataRun) (an
 	if err := r.Stage("check"); err != nil {
 		return nil, err
 	}
-	return s.Datasets.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.Seen, s.progress(r, "checking images"))
+	return s.Datasets.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.Files, s.progress(r, "checking images"))
 }
 
 // progress writes status.json as a trainer does, now and then.
