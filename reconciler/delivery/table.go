@@ -33,13 +33,12 @@ const (
 // nothing stands for nothing to measure.
 var nothing = math.NaN()
 
-// row is one class's row of a column, and whether it has any content.
-func (t Table) row(column string, class int) (Row, bool) {
-	rows := t.Columns[column]
-	if class < 0 || class >= len(rows) {
-		return Row{Value: nothing}, false
+// row is one class's row of a column, which may be missing.
+func (t Table) row(column string, class int) Row {
+	if rows := t.Columns[column]; class < len(rows) {
+		return rows[class]
 	}
-	return rows[class], true
+	return Row{Value: nothing}
 }
 
 // resamples is how many there are.
@@ -85,7 +84,7 @@ func (t Table) mean(column string, classes []int) Row {
 	var kept [][]float64
 	values := 0
 	for _, class := range classes {
-		r, _ := t.row(column, class)
+		r := t.row(column, class)
 		if !math.IsNaN(r.Value) {
 			sum, values = sum+r.Value, values+1
 		}
@@ -143,7 +142,7 @@ func (t Table) rate(metric string, classes []int) Row {
 	var whole [3]float64
 	for i, column := range []string{ColumnTruths, ColumnFound, ColumnFalse} {
 		for _, class := range classes {
-			r, _ := t.row(column, class)
+			r := t.row(column, class)
 			whole[i] += r.Value
 			for j, v := range r.Resamples {
 				sums[i][j] += v
@@ -191,17 +190,17 @@ func (t Table) Minus(o Table) Table {
 		}
 		list := make([]Row, len(rows))
 		for i, r := range rows {
-			list[i] = r.Minus(o.Columns[column][i])
+			list[i] = r.Minus(o.row(column, i))
 		}
 		d.Columns[column] = list
 	}
 	return d
 }
 
-// Minus subtracts a row of the same draws.
+// Minus subtracts a row of the same draws. Without resamples of both the result has none.
 func (r Row) Minus(o Row) Row {
 	d := Row{Value: r.Value - o.Value}
-	if r.Resamples == nil || o.Resamples == nil {
+	if r.Resamples == nil || len(r.Resamples) != len(o.Resamples) {
 		return d
 	}
 	d.Resamples = make([]float64, len(r.Resamples))

@@ -234,6 +234,10 @@ func TestFigure(t *testing.T) {
 	if got := (Row{0.5, []float64{0.2, none, 0.6}}).Samples(); fmt.Sprintf("%.2f", got) != "[0.30 0.70]" {
 		t.Errorf("centred: %.2f", got)
 	}
+	short := Row{0.1, []float64{0.1}}
+	if got := (Row{0.5, []float64{0.2, none, 0.6}}).Minus(short); got.Resamples != nil || got.Value != 0.4 {
+		t.Errorf("rows of different draws: %v", got)
+	}
 	compared := CompareResult{Candidate: table.Values(), Baseline: table.Values(), Difference: table.Minus(table)}
 	for _, m := range Metrics() {
 		d, ok := compared.Compared(m.Name, table.Classes)

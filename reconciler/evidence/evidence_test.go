@@ -393,8 +393,8 @@ func TestNewerStatementsAreCounted(t *testing.T) {
 	}
 }
 
-// Scores of format 1 sorted the resamples of each figure. They are neither read nor complained of: what is needed of them
-// is scored again under another key.
+// Scores of format 1 sorted the resamples of each figure. They are neither read nor complained of: what is needed of
+// them is scored again under another key.
 func TestScoresOfFormerFormatsAreLeftAlone(t *testing.T) {
 	blobs, b := bundlesIn(t, t.TempDir(), 1)
 	k := key(t)
