@@ -22,12 +22,6 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// A taken is a step that succeeded.
-type taken struct {
-	next  time.Time // when it may be taken again, if it is still planned
-	pause time.Duration
-}
-
 // maxTakenPause is the longest pause between two times that one step is taken while nothing comes of it.
 const maxTakenPause = time.Minute
 
@@ -79,7 +73,7 @@ func (r *Reconciler) stillFailing(key string, failed map[string]error) {
 func (r *Reconciler) stepEnded(s plan.Step, took time.Duration, err error) {
 	key, now := s.Key(), r.Now()
 	r.retry.Note(key, now, took, err)
-	r.Metrics.Step(kind(key), err)
+	r.Metrics.Step(stepKind(key), err)
 	if err != nil {
 		delete(r.taken, key)
 		r.Log.Warn("step failed", "step", words.Step(s), "error", err.Error(), "again", r.retry[key].Next)
@@ -89,16 +83,10 @@ func (r *Reconciler) stepEnded(s plan.Step, took time.Duration, err error) {
 	r.taken[key] = taken{now.Add(pause), pause}
 }
 
-// A push is a step that moves a branch, which is done beside the loop.
-type push struct {
-	step  plan.Step
-	ended func(error) error // called by the loop; may be nil
-}
-
 // push puts a step that moves a branch into the queue.
 func (r *Reconciler) push(s plan.Step, branch string, do func(context.Context) error, ended func(error) error) {
 	key := s.Key()
-	r.pushing[key] = push{s, ended}
+	r.pushing[key] = pendingPush{s, ended}
 	r.pushes.Put(queue.Job{Key: key, Lane: branch, Do: do, Took: r.retry[key].Took})
 }
 
@@ -116,7 +104,8 @@ func (r *Reconciler) pushed() {
 	}
 }
 
-func kind(key string) string {
+// stepKind is the kind of a step, by its key.
+func stepKind(key string) string {
 	k, _, _ := strings.Cut(key, "/")
 	return k
 }
@@ -300,54 +289,4 @@ func (r *Reconciler) proposed(s plan.Propose, base string) (commit string, err e
 	}
 	title, _, message := words.Proposed(s)
 	return r.Repo.Commit([]string{base}, files, when, title+"\n\n"+message+"\n")
-}
-
-// Adopt brings a fork's pull request into the repository itself, on a branch of AOB's, so that the release can be
-// committed to it. Runs need no approval there, so it is done only while the head is the commit that somebody reviewed.
-// It may be called from any goroutine: only what is known is read between turns.
-func (r *Reconciler) Adopt(ctx context.Context, number int, reviewed string) (adopted int, err error) {
-	var pr delivery.PullRequest
-	var branch, old string
-	err = r.ask(ctx, func() error {
-		open := r.answers.List().Open
-		i := slices.IndexFunc(open, func(pr delivery.PullRequest) bool { return pr.Number == number })
-		if i < 0 {
-			return delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
-		}
-		pr = open[i]
-		pr.Head = poll.Head(pr, r.observed.refs)
-		if !pr.Fork {
-			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's",
-				number)
-		}
-		if len(reviewed) < 7 || !strings.HasPrefix(pr.Head, reviewed) {
-			return delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number),
-				"pull request %d is at %.10s by now, and what was looked at is %.10s", number, pr.Head, reviewed)
-		}
-		name := fmt.Sprintf("aob/adopt-%d", number)
-		if branch, old, err = r.freeBranch(ctx, name, func(at string) bool { return at == pr.Head }); err != nil {
-			return err
-		}
-		return r.Ledger.PutRecord(ctx, pushedKey+branch, pr.Head, r.Now())
-	})
-	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, pushDeadline)
-	defer cancel()
-	if old != pr.Head {
-		if err := r.Repo.Push(ctx, pr.Head, git.Branch+branch, old); err != nil {
-			return 0, err
-		}
-	}
-	at, err := r.Repo.At(ctx, git.Branch+branch)
-	if err != nil {
-		return 0, err
-	}
-	if at != pr.Head {
-		return 0, delivery.Blockedf("run it again", "somebody pushed to %s meanwhile", branch)
-	}
-	defer r.Look("")
-	title, body := words.AdoptedText(pr)
-	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/history"
-	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/poll"
 	"github.com/autonomos/aob/reconciler/pulls"
@@ -22,25 +21,8 @@ import (
 	"github.com/autonomos/aob/reconciler/turn"
 )
 
-// observed is what the last turns have observed, where it is not kept by one of the parts.
-type observed struct {
-	at       time.Time         // when the last turn began
-	why      string            // why it was due
-	refs     map[string]string // of the repository
-	asOf     int               // the version of refs
-	answers  int               // the version of the forge's answers that were used
-	mainAsOf int               // the version of refs when main moved last
-	main     string            // main's commit
-
-	running   bool                                // a run was running
-	results   map[delivery.Digest]json.RawMessage // of runs
-	approvals []ledger.Approval                   // as the ledger had them last
-	clocks    map[string]rollout.State            // as the ledger had them last
-	evidence  *plan.Evidence                      // as read last; nil until read
-
-	plan  plan.Plan
-	world plan.World
-}
+// activePoll is how often runs are looked at while one is running.
+const activePoll = 500 * time.Millisecond
 
 // errNotRead is what a turn ends with before anything is known.
 var errNotRead = delivery.Wait{For: time.Second, What: "the repository has not been read yet"}

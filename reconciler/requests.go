@@ -5,10 +5,30 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/poll"
+	"github.com/autonomos/aob/reconciler/view"
+	"github.com/autonomos/aob/reconciler/words"
 )
+
+// ask does something between turns, where the loop's state may be used.
+func (r *Reconciler) ask(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case r.asks <- func() { done <- do() }:
+	}
+	return <-done
+}
+
+// Last returns what the last turn observed and decided; nil before the first turn is over.
+func (r *Reconciler) Last() *view.Snapshot { return r.last.Load() }
 
 // CheckOrder says why an order in a comment on a pull request would not count; nil where it would.
 func (r *Reconciler) CheckOrder(ctx context.Context, number int, user, text string) error {
@@ -75,4 +95,54 @@ func (r *Reconciler) reads(data delivery.Digest) bool {
 		}
 	}
 	return false
+}
+
+// Adopt brings a fork's pull request into the repository itself, on a branch of AOB's, so that the release can be
+// committed to it. Runs need no approval there, so it is done only while the head is the commit that somebody reviewed.
+// It may be called from any goroutine: only what is known is read between turns.
+func (r *Reconciler) Adopt(ctx context.Context, number int, reviewed string) (adopted int, err error) {
+	var pr delivery.PullRequest
+	var branch, old string
+	err = r.ask(ctx, func() error {
+		open := r.answers.List().Open
+		i := slices.IndexFunc(open, func(pr delivery.PullRequest) bool { return pr.Number == number })
+		if i < 0 {
+			return delivery.Blockedf("aob pr list shows the open ones", "there is no open pull request %d", number)
+		}
+		pr = open[i]
+		pr.Head = poll.Head(pr, r.observed.refs)
+		if !pr.Fork {
+			return delivery.Blockedf("nothing is to be done: aob pushes to its branch", "pull request %d is no fork's",
+				number)
+		}
+		if len(reviewed) < 7 || !strings.HasPrefix(pr.Head, reviewed) {
+			return delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number),
+				"pull request %d is at %.10s by now, and what was looked at is %.10s", number, pr.Head, reviewed)
+		}
+		name := fmt.Sprintf("aob/adopt-%d", number)
+		if branch, old, err = r.freeBranch(ctx, name, func(at string) bool { return at == pr.Head }); err != nil {
+			return err
+		}
+		return r.Ledger.PutRecord(ctx, pushedKey+branch, pr.Head, r.Now())
+	})
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushDeadline)
+	defer cancel()
+	if old != pr.Head {
+		if err := r.Repo.Push(ctx, pr.Head, git.Branch+branch, old); err != nil {
+			return 0, err
+		}
+	}
+	at, err := r.Repo.At(ctx, git.Branch+branch)
+	if err != nil {
+		return 0, err
+	}
+	if at != pr.Head {
+		return 0, delivery.Blockedf("run it again", "somebody pushed to %s meanwhile", branch)
+	}
+	defer r.Look("")
+	title, body := words.AdoptedText(pr)
+	return r.Forge.OpenPR(ctx, branch, r.Main, title, body)
 }

@@ -1,0 +1,187 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/poll"
+	"github.com/autonomos/aob/reconciler/view"
+)
+
+// Run turns the loop until ctx ends, and beside it what reads git and the forge and what sends. An error of one turn is
+// noted, and the next turn observes everything again: the loop is level-triggered, so a failed turn loses nothing.
+func (r *Reconciler) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { r.git.Run(ctx) })
+	beside.Go(func() { r.answers.Run(ctx) })
+	beside.Go(func() { r.board.Run(ctx) })
+	beside.Go(func() { r.pushes.Run(ctx) })
+	for {
+		again, err := r.Reconcile(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		wait := r.GitPoll
+		if !again.IsZero() {
+			wait = max(0, min(wait, again.Sub(r.Now())))
+		}
+		if err != nil {
+			wait = max(wait, activePoll)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-r.wake:
+		case ask := <-r.asks:
+			ask()
+			r.turn.Soon("a command asked for something")
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// Reconcile takes one turn: observe, plan, act, report. Calling it again is
+// always safe. It returns when the next turn is due at the latest; zero is
+// whenever something happens.
+func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error) {
+	start := r.Now()
+	world, changed, err := r.observe(ctx)
+	r.retry.Note("observe", r.Now(), 0, err)
+	if !errors.Is(err, errNotRead) {
+		r.turn.Note(turnTrouble, err)
+	}
+	if err != nil {
+		r.Metrics.Turn(r.Now().Sub(start), 0, err)
+		return r.retry["observe"].Next, fmt.Errorf("observe: %w", err)
+	}
+	if !changed {
+		r.Metrics.Turn(r.Now().Sub(start), 0, nil)
+		return r.nextTurn(), nil
+	}
+	p := r.plan(world)
+	if r.Blobs != nil && len(p.Doubted) > 0 {
+		r.Blobs.Ask(p.Doubted...)
+	}
+	done, shown := 0, p
+	if r.watches == nil {
+		var failed map[string]error
+		done, failed = r.act(ctx, p.Steps)
+		err = errors.Join(r.report(ctx, p, failed), stepErrors(failed), r.history.KeepQuarantine(ctx))
+		shown.Proposals = withAllFailures(p, failed)
+	}
+	r.turn.Note(stepTrouble, err)
+	r.settle(p, done, err, start)
+	r.last.Store(&view.Snapshot{World: world, Plan: shown, At: start})
+	r.Metrics.Turn(r.Now().Sub(start), len(p.Steps), err)
+	return r.nextTurn(), err
+}
+
+// look reads git and the forge at once, for tests that drive the loop themselves.
+func (r *Reconciler) look(ctx context.Context) {
+	r.git.Step(ctx)
+	r.answers.Step(ctx)
+	r.answers.Drain(ctx)
+}
+
+// send sends what waits to be sent, for those who drive the loop themselves.
+func (r *Reconciler) send(ctx context.Context) {
+	r.board.Drain(ctx)
+	r.pushes.Drain(ctx)
+}
+
+// Plan observes and decides, and does nothing: the dry run. notices says what could not be read.
+func (r *Reconciler) Plan(ctx context.Context) (p plan.Plan, notices []string, err error) {
+	defer func() {
+		for _, t := range r.turn.Troubles() {
+			notices = append(notices, t.String())
+		}
+	}()
+	for range 2 { // the first plan says which comments have to be read
+		r.turn.Soon("a dry run")
+		r.look(ctx)
+		world, _, err := r.observe(ctx)
+		if err != nil {
+			if gitErr := r.turn.Trouble(poll.GitTrouble); gitErr != nil {
+				err = gitErr // why nothing is known
+			}
+			return plan.Plan{}, nil, fmt.Errorf("observe: %w", err)
+		}
+		p = r.plan(world)
+		r.observed.plan = p
+		r.wants(p)
+	}
+	return p, nil, nil
+}
+
+// plan makes the plan, reading the results of runs as it asks for them.
+func (r *Reconciler) plan(w plan.World) plan.Plan {
+	for {
+		p := plan.Make(w)
+		if r.readResults(w, p.Unread) {
+			continue
+		}
+		r.asBefore(&p)
+		return p
+	}
+}
+
+// asBefore keeps the last report of pull requests about which nothing is known now.
+func (r *Reconciler) asBefore(p *plan.Plan) {
+	for i, now := range p.Proposals {
+		if !now.Stale {
+			continue
+		}
+		for _, before := range r.observed.plan.Proposals {
+			if before.PR.Number == now.PR.Number {
+				p.Proposals[i] = before
+				p.Proposals[i].PR, p.Proposals[i].Stale = now.PR, true
+			}
+		}
+	}
+}
+
+// wants says which comments and statuses are to be read.
+func (r *Reconciler) wants(p plan.Plan) {
+	r.answers.Want(p, r.board.RolloutCommits(p), owners(r.observed.world), r.pulls.Doubted(p))
+}
+
+// settle remembers what the turn that began at start leaves to do, after it has done some steps.
+func (r *Reconciler) settle(p plan.Plan, done int, err error, start time.Time) {
+	r.observed.plan = p
+	r.wants(p)
+	r.turn.At(p.Wake, "the plan waits for this time")
+	r.board.Settle(start)
+	r.retry.Forget(start, r.pushes.Has)
+	r.turn.At(r.retry.Earliest(r.pushes.Has), "a step that failed is tried again")
+	if done > 0 {
+		r.turn.Soon("the steps that were taken change the world")
+	}
+	if err != nil && r.turn.Due().IsZero() {
+		r.turn.In(time.Second, "the last turn failed")
+	}
+}
+
+// stepErrors joins the errors of steps. Wait and Blocked errors are not returned: they are already shown on the pull
+// request.
+func stepErrors(failed map[string]error) error {
+	var errs []error
+	for key, err := range failed {
+		_, waits := errors.AsType[delivery.Wait](err)
+		_, blocked := errors.AsType[delivery.Blocked](err)
+		if !waits && !blocked {
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	return errors.Join(errs...)
+}
