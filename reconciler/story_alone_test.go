@@ -78,7 +78,7 @@ func TestModelWhoseHistoryCannotBeReadWaitsAlone(t *testing.T) {
 			s.repo.commit("more", s.head("main"), s.now, map[string]string{"models/other.yaml": model("other", 20)})
 			s.forge.open("more", "dev")
 			s.settle()
-			s.want("third", delivery.CheckPending, "what main has said of shapes cannot be read",
+			s.want("third", delivery.CheckPending, "the history of shapes on main cannot be read",
 				"object 1234 is damaged")
 			s.want("more", delivery.CheckSuccess, "version 2")
 			s.wantStatus(t, "the history of a model on main cannot be read", "since", "shapes: ")
@@ -442,9 +442,9 @@ func TestABrokenFileOfMainStopsOnlyTheFleetsThatItIsAbout(t *testing.T) {
 		return "apiVersion: aob/v1\nkind: " + kind + "\nname: " + name + "\nnonsense: 1\n"
 	}
 	for file, c := range map[string]struct{ text, serving, says string }{
-		"models/other.yaml":             {broken("Model", "other"), "1 1 1", "it is about no fleet's model"},
-		"gates/other.yaml":              {broken("Gate", "other"), "1 1 1", "it is about no fleet's model"},
-		"fleets/other.yaml":             {broken("Fleet", "other"), "1 1 1", "it is about no fleet's model"},
+		"models/other.yaml":             {broken("Model", "other"), "1 1 1", "no fleet runs a model that it is about"},
+		"gates/other.yaml":              {broken("Gate", "other"), "1 1 1", "no fleet runs a model that it is about"},
+		"fleets/other.yaml":             {broken("Fleet", "other"), "1 1 1", "no fleet runs a model that it is about"},
 		"models/shapes.quarantine.yaml": {broken("Quarantine", "shapes"), "2 2 2", "fleets stay as they are"},
 		"models/other.quarantine.yaml":  {broken("Quarantine", "other"), "2 2 2", "fleets stay as they are"},
 		"fleets/demo.yaml":              {broken("Fleet", "demo"), "2 2 2", "fleets stay as they are"},

@@ -100,7 +100,7 @@ func TestALocalPullRequestBehindMainSaysSo(t *testing.T) {
 	s.repo.commit("main", s.head("main"), s.now, map[string]string{"gates/lax.yaml": strings.Replace(strict,
 		"production", "lax", 1)})
 	s.settle()
-	s.want("first", delivery.CheckSuccess, "main has moved on, so rebase onto it before you merge")
+	s.want("first", delivery.CheckSuccess, "main has new commits, so rebase onto it before you merge")
 }
 
 // A quarantine of what main runs says in its pull request what merging does.

@@ -68,8 +68,8 @@ func TestCrossedHistoryFailsIntent(t *testing.T) {
 			s, before, branch := raised(t)
 			cross(s, before, branch)
 			s.settle()
-			s.wantIntent("evil", delivery.CheckFailure, "crosses main's", "rebase onto main")
-			s.want("evil", delivery.CheckFailure, "crosses main's", "rebase onto main")
+			s.wantIntent("evil", delivery.CheckFailure, "crosses that of main", "rebase onto main")
+			s.want("evil", delivery.CheckFailure, "crosses that of main", "rebase onto main")
 			s.quiet()
 		})
 	}
@@ -97,7 +97,7 @@ func TestUnrelatedHistoryFailsIntent(t *testing.T) {
 		s.repo.with(s.main(), map[string]string{"models/shapes.yaml": model("shapes", 14)}), s.now, "alien")
 	s.forge.open("alien", "dev")
 	s.settle()
-	s.wantIntent("alien", delivery.CheckFailure, "nothing in common with main's", "new branch from main")
+	s.wantIntent("alien", delivery.CheckFailure, "nothing in common with that of main", "new branch from main")
 	s.want("alien", delivery.CheckFailure, "nothing in common")
 }
 
@@ -248,27 +248,27 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 	}{
 		"removed by a push": {func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/second.yaml": ""})
-		}, "main lost gate second in commit"},
+		}, "removed gate second on main"},
 		"lowered by a push": {func(s *sim) { s.repo.commit("main", s.main(), s.now, lowered) },
-			"main weakened gate production in commit"},
+			"weakened gate production on main"},
 		"covers another model": {func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, map[string]string{"models/signs.yaml": model("signs", 1),
 				"gates/second.yaml": gateFile("second", "signs", 0.5)})
-		}, "main weakened gate second in commit"},
+		}, "weakened gate second on main"},
 		"another owner": {func(s *sim) {
 			s.repo.commit("main", s.main(), s.now,
 				map[string]string{"gates/second.yaml": strings.Replace(second["gates/second.yaml"], "[lead]",
 					"[lead, mallory]", 1)})
-		}, "main weakened gate second in commit"},
+		}, "weakened gate second on main"},
 		"two commits in a push": {func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, lowered)
 			s.repo.commit("main", s.main(), s.now, s.note("x"))
-		}, "main weakened gate production in commit"},
+		}, "weakened gate production on main"},
 		"a merge that does more than its branch": {func(s *sim) {
 			side := s.repo.write([]string{s.main()}, s.repo.with(s.main(), s.note("x")), s.now, "side")
 			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), side}, s.repo.with(side, lowered), s.now,
 				"evil merge")
-		}, "main weakened gate production in commit"},
+		}, "weakened gate production on main"},
 		"a crossed merge": {func(s *sim) {
 			base := s.main()
 			raise := s.repo.write([]string{s.repo.commits[base].parents[0]},
@@ -281,7 +281,7 @@ func TestGateLostUnseenIsNamed(t *testing.T) {
 			evil := s.repo.write([]string{base, raise}, s.repo.with(base, s.note("x")), s.now, "evil")
 			s.repo.refs[git.Branch+"main"] = s.repo.write([]string{s.main(), evil}, s.repo.commits[evil].files, s.now,
 				"merge evil")
-		}, "main weakened gate production in commit"},
+		}, "weakened gate production on main"},
 		"raised by a push": {func(s *sim) {
 			s.repo.commit("main", s.main(), s.now, map[string]string{"gates/production.yaml": gateFile("production",
 				"shapes", 0.55)})
@@ -380,7 +380,7 @@ func TestAFileThatMainChangedTooAsksForARebase(t *testing.T) {
 			s.forge.open("change", "dev")
 			s.settle()
 			s.want("change", delivery.CheckFailure, "rebase onto main (git rebase main): main has changed ",
-				" since, too")
+				" too, and nobody can see")
 
 			// The same change on top of main is judged.
 			s.repo.commit("rebased", s.main(), s.now, files[1])

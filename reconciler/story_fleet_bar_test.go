@@ -91,7 +91,7 @@ func TestFleetCarriesItsBarInOnePullRequest(t *testing.T) {
 			s.proposes("sidestep", files)
 			s.want("sidestep", delivery.CheckFailure, "production")
 			if c := s.forge.comments[s.forge.open("sidestep", "dev")]; !strings.Contains(c,
-				"runs shapes version 1 and brings gate production of shapes") {
+				"runs shapes version 1, so gate production of shapes judges other as well") {
 				t.Errorf("the comment does not say which gates the fleet brings:\n%s", c)
 			}
 			s.quiet()
@@ -201,7 +201,7 @@ func TestTheCommentSaysWhichGatesStopAsking(t *testing.T) {
 	s.want("one", delivery.CheckSuccess)
 	comment := func() string { return s.forge.comments[s.forge.open("one", "dev")] }
 	for _, want := range []string{"gate production does not cover other",
-		"so its later versions are judged by gate easy alone", "add other to covers: in gates/production.yaml"} {
+		"later versions of other are judged by gate easy alone", "add other to covers: in gates/production.yaml"} {
 		if got := strings.ReplaceAll(comment(), "&#95;", "_"); !strings.Contains(got, want) {
 			t.Errorf("the comment does not say %q:\n%s", want, got)
 		}
