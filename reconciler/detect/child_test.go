@@ -168,7 +168,7 @@ func TestTimeoutIsPerImage(t *testing.T) {
 		}
 	})
 	if err != nil || len(found) != 40 || reported != 40 {
-		t.Errorf("%d images, %d told, %v", len(found), reported, err)
+		t.Errorf("%d images, progress %d, %v", len(found), reported, err)
 	}
 }
 

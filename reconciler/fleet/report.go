@@ -79,7 +79,7 @@ func (s *Server) serveReport(w http.ResponseWriter, r *http.Request) {
 type Receipt struct {
 	Highest int64  `json:"highest"`           // highest sequence number received from the device in its ring
 	Receipt string `json:"receipt,omitempty"` // to be sent with the next report
-	// Again is true if another report had the same sequence number: the device then continues above
+	// Duplicate is true if another report had the same sequence number: the device then continues above
 	// Highest, and sends its last report again.
 	Duplicate bool `json:"again,omitempty"`
 }

@@ -70,7 +70,7 @@ func TestUserIsFromTheSocket(t *testing.T) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader(body)))
 		if w.Code != http.StatusForbidden {
-			t.Errorf("%s by nobody: %d, %s", path, w.Code, w.Body)
+			t.Errorf("%s without a user: %d, %s", path, w.Code, w.Body)
 		}
 	}
 	source := newMemorySource()
@@ -78,7 +78,7 @@ func TestUserIsFromTheSocket(t *testing.T) {
 	if err := client.Ask(t.Context(), 3, "ann", "/aob accept 1 because I am ann"); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := source.said[0], "#3 "+me+": /aob accept 1 because I am ann"; got != want {
+	if got, want := source.comments[0], "#3 "+me+": /aob accept 1 because I am ann"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -144,8 +144,9 @@ func TestClient(t *testing.T) {
 		got, err := ask(client)
 		same(what, want, got, wantErr, err)
 	}
-	if len(source.said) != 2 || source.said[0] != "#3 "+me+": /aob run 3f9c2a10" || source.said[0] != source.said[1] {
-		t.Errorf("said %q", source.said)
+	if len(source.comments) != 2 || source.comments[0] != "#3 "+me+": /aob run 3f9c2a10" ||
+		source.comments[0] != source.comments[1] {
+		t.Errorf("comments %q", source.comments)
 	}
 	source.prs[0].State = delivery.CheckSuccess
 	if commit, err := client.Merge(ctx, 3, "5d79a5e", "mallory"); err != nil || commit != "merged by "+me {

@@ -49,7 +49,7 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-func dial(t *testing.T, address, say string) net.Conn {
+func dial(t *testing.T, address, sent string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
@@ -57,7 +57,7 @@ func dial(t *testing.T, address, say string) net.Conn {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(time.Minute))
-	io.WriteString(c, say)
+	io.WriteString(c, sent)
 	return c
 }
 
@@ -134,7 +134,7 @@ func TestSlowConnectionsAreClosedFirst(t *testing.T) {
 	// All but the last forty were closed: reading from them ends.
 	for i, c := range conns[:200] {
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("connection %d, which said %.20q, is still open", i, slow[i%len(slow)])
+			t.Fatalf("connection %d, which sent %.20q, is still open", i, slow[i%len(slow)])
 		}
 	}
 }
@@ -248,13 +248,13 @@ func TestSlowRequestsEnd(t *testing.T) {
 			answer <- fmt.Sprint(strings.Trim(body, "8\r\n0"), err)
 		}()
 	}
-	for _, say := range slow[:6] {
-		c := dial(t, address, say)
-		if say == slow[5] {
+	for _, sent := range slow[:6] {
+		c := dial(t, address, sent)
+		if sent == slow[5] {
 			continue // a whole request; what follows it is Idle's
 		}
 		if all, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || bytes.Contains(all, []byte("2 bytes")) {
-			t.Errorf("%.50q was not ended: %s, %v", say, all, err)
+			t.Errorf("%.50q was not ended: %s, %v", sent, all, err)
 		}
 	}
 	close(release)
@@ -358,15 +358,15 @@ func TestLimitedResponsesAreComplete(t *testing.T) {
 // A body that is too large is refused before it is sent.
 func TestLargeBodiesAreRefused(t *testing.T) {
 	address := serveOn(t, generous, listen(t), handler(nil, nil))
-	for say, want := range map[string]string{
+	for sent, want := range map[string]string{
 		"Content-Length: 99999999\r\n\r\n": "HTTP/1.1 413 ",
 		// the handler sees the error
 		"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + strings.Repeat("x", 1<<20+1): "HTTP/1.1 200 ",
 	} {
-		c := dial(t, address, "POST /body HTTP/1.1\r\nHost: a\r\n"+say)
+		c := dial(t, address, "POST /body HTTP/1.1\r\nHost: a\r\n"+sent)
 		line, err := bufio.NewReader(c).ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, want) {
-			t.Errorf("%.40q: %q, %v", say, line, err)
+			t.Errorf("%.40q: %q, %v", sent, line, err)
 		}
 	}
 }

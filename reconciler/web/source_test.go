@@ -19,13 +19,13 @@ import (
 
 // memorySource is a Source in memory.
 type memorySource struct {
-	mu     sync.Mutex
-	prs    []web.PR
-	said   []string
-	main   string
-	logs   map[string]string // by run
-	ended  map[string]bool   // by run
-	broken error             // if not nil, the error of all methods
+	mu       sync.Mutex
+	prs      []web.PR
+	comments []string
+	main     string
+	logs     map[string]string // by run
+	ended    map[string]bool   // by run
+	broken   error             // if not nil, the error of all methods
 }
 
 func newMemorySource() *memorySource {
@@ -128,7 +128,7 @@ func (s *memorySource) Ask(_ context.Context, number int, user, text string) err
 	defer s.mu.Unlock()
 	_, err := s.find(number)
 	if err == nil {
-		s.said = append(s.said, fmt.Sprintf("#%d %s: %s", number, user, text))
+		s.comments = append(s.comments, fmt.Sprintf("#%d %s: %s", number, user, text))
 	}
 	return err
 }

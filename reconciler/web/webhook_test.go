@@ -11,12 +11,12 @@ func TestRefusedWebhooksGetOneLineAMinute(t *testing.T) {
 	lines, counted := 0, 0
 	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	for range 200 {
-		if n, say := r.add(at); say {
+		if n, log := r.add(at); log {
 			lines, counted = lines+1, counted+n
 		}
 		at = at.Add(time.Second)
 	}
-	if n, say := r.add(at.Add(time.Minute)); say {
+	if n, log := r.add(at.Add(time.Minute)); log {
 		lines, counted = lines+1, counted+n
 	}
 	if lines != 5 || counted != 201 {
