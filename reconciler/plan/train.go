@@ -5,6 +5,7 @@ package plan
 // nothing.
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -234,6 +235,7 @@ func (m *maker) underWay(ask delivery.TrainRun) (delivery.Digest, delivery.Train
 // does, and a higher rank is better.
 func (m *maker) goesOnAs(r delivery.RunState, key delivery.Digest, ask delivery.TrainRun) int {
 	begun := *r.Spec.Train
+	begun.Accelerator = cmp.Or(begun.Accelerator, ask.Accelerator) // an older server did not say it
 	if begun.Seed != ask.Seed {
 		return 0
 	}
