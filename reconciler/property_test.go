@@ -207,8 +207,8 @@ func (s *sim) heal() {
 	s.wake()
 }
 
-// checkOwed fails unless a world at rest has what people are owed: pull requests
-// that are good are green, and fleets run what main has accepted.
+// checkOwed fails unless a world at rest has what people are owed: every pull request has an answer, and fleets run what
+// main has accepted.
 func (s *sim) checkOwed() {
 	main, complaints := s.tree(s.main())
 	if len(complaints) > 0 {
@@ -234,11 +234,6 @@ func (s *sim) checkOwed() {
 		}
 		if s.forge.comments[pr.Number] == "" {
 			s.fail("#%d has no comment", pr.Number)
-		}
-		// On a commit that main is or was at main has the word, and there is nothing to merge.
-		landed := slices.Contains(s.repo.ancestors(s.main()), pr.Head)
-		if why := s.good(pr, main); why != "" && !landed && state.State != delivery.CheckSuccess {
-			s.fail("#%d is not green (%s: %s), and should be: %s", pr.Number, state.State, state.Description, why)
 		}
 	}
 	free := func(name string, release delivery.Release) bool {
@@ -305,109 +300,6 @@ func (s *sim) bundlesOf(mdl delivery.Model) []delivery.Digest {
 		}
 	}
 	return list
-}
-
-// good says why a pull request must be green, where that is beyond doubt.
-func (s *sim) good(pr delivery.PullRequest, main delivery.Intent) string {
-	head, complaints := s.tree(pr.Head)
-	if len(complaints) > 0 || pr.Fork || pr.Draft || s.forge.may(pr.Author) != delivery.PermissionWrite {
-		return ""
-	}
-	bases, _ := s.repo.MergeBases(pr.Head, s.main())
-	if len(bases) != 1 {
-		return ""
-	}
-	base, _ := s.tree(bases[0])
-	merged, complaints := s.treeOf(s.merged(s.main(), pr.Head))
-	if len(complaints) > 0 {
-		return ""
-	}
-	for path, was := range s.repo.commits[bases[0]].files {
-		ours, theirs := s.repo.commits[s.main()].files[path], s.repo.commits[pr.Head].files[path]
-		signed := strings.HasPrefix(path, "models/") && !strings.HasSuffix(path, ".quarantine.yaml")
-		if !signed && ours != was && theirs != was && ours != theirs {
-			return "" // nobody can see what merging makes of both
-		}
-	}
-	if pr.Author == "aob" && !strings.HasPrefix(pr.HeadRef, "aob/adopt-") && !s.repo.made[pr.Head] {
-		return "" // somebody pushed that to AOB's own branch
-	}
-	for name, f := range merged.Fleets {
-		if ran := s.fleet.published[name].Model; f.Runs != main.Fleets[name].Runs || ran != "" && f.Runs != ran {
-			return "" // its gates judge it as well; stories know
-		}
-	}
-	for name, mdl := range head.Models {
-		if merged.Models[name].SpecDigest() != mdl.SpecDigest() ||
-			!delivery.SameRelease(merged.Releases[name], head.Releases[name]) {
-			return "" // main has another one by now
-		}
-	}
-	for path := range s.repo.commits[pr.Head].files {
-		if strings.HasSuffix(path, ".quarantine.yaml") && s.bothChanged(s.main(), pr.Head, path) {
-			return "" // nobody can see what merging makes of both changes
-		}
-	}
-	if s.rebaseGoesBack(pr.Head, bases[0]) {
-		return ""
-	}
-	for name, q := range base.Quarantines {
-		if now := head.Quarantines[name].Entries; len(now) < len(q.Entries) ||
-			delivery.DigestOf("q", now[:len(q.Entries)]) != delivery.DigestOf("q", q.Entries) {
-			return "" // AOB's own, when main has quarantined the same in other words
-		}
-	}
-	for name, mdl := range head.Models {
-		was := base.Models[name]
-		release, named := head.Releases[name]
-		if was.SpecDigest() == mdl.SpecDigest() && delivery.SameRelease(release, base.Releases[name]) {
-			continue
-		}
-		if _, had := base.Releases[name]; had && !named && was.SpecDigest() == mdl.SpecDigest() {
-			// it only removes the release file, as AOB's own does for what was quarantined and is lifted by now
-			return ""
-		}
-		if named && !slices.ContainsFunc(s.signed.index.Releases, func(r delivery.ReleaseStatement) bool {
-			return delivery.SameRelease(r.File, release)
-		}) {
-			return "" // written by hand
-		}
-		if !plain(mdl.Spec()) || slices.ContainsFunc(s.signed.index.Accepted[name],
-			func(a delivery.Acceptance) bool { return !plain(s.signed.bundles[a.Bundle].Spec) }) {
-			return "" // stories know
-		}
-		q := s.quality[mdl.Train.Epochs]
-		stays := len(head.Covering(name)) > 0 ||
-			slices.ContainsFunc(main.Covering(name), func(g string) bool {
-				return !slices.Contains(base.Gates[g].Covers, name)
-			})
-		held := slices.ContainsFunc(slices.Collect(maps.Values(s.heldOn(s.main()))),
-			func(h simHeld) bool { return h.held })
-		if _, ok := s.signed.index.BySpec[mdl.SpecDigest()]; !ok || held || len(main.Covering(name)) == 0 || !stays {
-			return ""
-		}
-		for _, in := range []delivery.Intent{main, head} {
-			for _, g := range in.Covering(name) {
-				if gate := in.Gates[g]; gate.Looks > 0 || len(gate.Labels) > 0 || len(gate.Checks) > 2 ||
-					len(gate.Classes) != 2 ||
-					q < *gate.Checks[0].Min {
-					return ""
-				}
-			}
-		}
-		for _, a := range s.signed.index.Accepted[name] {
-			if s.qualityOf(a.Bundle) > q {
-				return ""
-			}
-		}
-	}
-	return "every changed model passes every gate"
-}
-
-// plain reports whether a spec has the classes that models begin with.
-func plain(spec delivery.Spec) bool {
-	return slices.Equal(spec.Classes.Names(), []string{"circle", "square"}) &&
-		slices.Equal(spec.Classes[1].Labels, []string{"square"})
 }
 
 // fleet is a fleet file.

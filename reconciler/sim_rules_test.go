@@ -157,31 +157,6 @@ func (s *sim) checkGreen(commit string) {
 	}
 }
 
-// rebaseGoesBack reports whether a branch has commits of its own that change a file and are not what it has by now, so
-// that a forge which merges by rebase may make something else of it: it holds merges, which are not made anew, or main
-// has changed the file meanwhile.
-func (s *sim) rebaseGoesBack(head, base string) bool {
-	main, now := s.repo.ancestors(s.main()), s.repo.commits[s.main()].files
-	merges, back, moved := false, false, false
-	for _, commit := range s.repo.ancestors(head) {
-		c := s.repo.commits[commit]
-		if slices.Contains(main, commit) || len(c.parents) == 0 {
-			continue
-		}
-		merges = merges || len(c.parents) > 1
-		before := s.repo.commits[c.parents[0]].files
-		for _, files := range []map[string]string{before, c.files} {
-			for path := range files {
-				if before[path] != c.files[path] && c.files[path] != s.repo.commits[head].files[path] {
-					back = true
-					moved = moved || now[path] != s.repo.commits[base].files[path]
-				}
-			}
-		}
-	}
-	return back && (merges || moved)
-}
-
 // bothChanged reports whether two commits have each changed a file since they parted.
 func (s *sim) bothChanged(a, b, path string) bool {
 	from := s.repo.commits[s.repo.mergeBase(a, b)].files[path]

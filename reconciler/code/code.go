@@ -129,7 +129,6 @@ const (
 	WasOfOldModel      delivery.Code = "model.wasOfOldModel"
 	WasUnknown         delivery.Code = "model.wasUnknown"
 	WasStays           delivery.Code = "model.wasStays"
-	WasClaimed         delivery.Code = "model.wasClaimed"
 	WasUnreleased      delivery.Code = "model.wasUnreleased"
 	ReleaseFileRemoved delivery.Code = "model.releaseFileRemoved"
 	ReleaseFileGone    delivery.Code = "model.releaseFileGone"

@@ -103,7 +103,6 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 		return delivery.Fact{} // nobody can tell which models main has had
 	}
 	main := m.w.Main.Intent.Models
-	claimed := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Models)) {
 		was := p.Merged.Models[name].Was
 		v := values{Model: name, FromModel: was, Branch: m.w.Main.Branch}
@@ -126,15 +125,9 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 		case from != "" && stays:
 			v.Names = []string{from}
 			return fact(code.WasStays, v)
-		case from != "" && claimed[from] != "":
-			v.Names = []string{claimed[from]}
-			return fact(code.WasClaimed, v)
 		case from != "" && from == was && main[from].Was != "" && len(m.w.Evidence.Accepted[from]) == 0:
 			v.Names = []string{main[from].Was}
 			return fact(code.WasUnreleased, v)
-		}
-		if from != "" {
-			claimed[from] = name
 		}
 	}
 	return delivery.Fact{}

@@ -337,10 +337,6 @@ var models = map[delivery.Code]sentence{
 		return fmt.Sprintf("models/%s.yaml: was: %s, but that is what models/%s.yaml was called before, and it stays; "+
 			"remove was:, or remove models/%s.yaml with its release file", v.Model, v.FromModel, v.Names[0], v.Names[0])
 	},
-	code.WasClaimed: func(v delivery.Values) string {
-		return fmt.Sprintf("models/%s.yaml: was: %s, but models/%s.yaml says that it was the same model; remove was: "+
-			"in one of them", v.Model, v.FromModel, v.Names[0])
-	},
 	code.WasUnreleased: func(v delivery.Values) string {
 		return fmt.Sprintf("models/%s.yaml: %s has had no release since it was renamed, so AOB would forget what it "+
 			"was; write was: %s, its name before that", v.Model, v.FromModel, v.Names[0])
