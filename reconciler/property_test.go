@@ -207,8 +207,8 @@ func (s *sim) heal() {
 	s.wake()
 }
 
-// checkOwed fails unless a world at rest has what people are owed: every pull request has an answer, and fleets run what
-// main has accepted.
+// checkOwed fails unless a world at rest has what people are owed: every pull request has an answer, and fleets run
+// what main has accepted.
 func (s *sim) checkOwed() {
 	main, complaints := s.tree(s.main())
 	if len(complaints) > 0 {
