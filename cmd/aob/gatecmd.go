@@ -19,6 +19,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/intent"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 func newGateCommand() *cobra.Command {
@@ -305,7 +306,7 @@ func (t *terminal) powers(list []gate.ModelPower) {
 		}
 		t.printf("%s\n", t.styled(bold, fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about)))
 		for _, c := range m.Checks {
-			t.paragraph("  ", c.String())
+			t.paragraph("  ", words.Power(c))
 		}
 		if len(m.Checks) == 0 {
 			t.paragraph("  ", "no check bounds a drop of what was measured")

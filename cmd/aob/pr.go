@@ -12,6 +12,7 @@ import (
 
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 func newPRCommand() *cobra.Command {
@@ -350,47 +351,20 @@ func (t *terminal) measured(e delivery.Measured) {
 func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 	for _, v := range verdicts {
 		t.printf("\ngate %s, %s: %s\n", v.Gate, v.Model, t.styled(outcomeStyle(v.Outcome), string(v.Outcome)))
-		t.paragraph("  ", aboutVerdict(v))
+		t.paragraph("  ", strings.Join(words.About(v), "; "))
 		for _, c := range v.Checks {
-			check := c.Check
-			if c.Class != "" {
-				check += ", " + c.Class
-			}
-			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)), check)
-			text := c.Reason
-			if c.Outcome == delivery.Pass && c.Diff == nil && c.Low != nil && c.High != nil {
-				text += fmt.Sprintf(" (at least %.4f, at most %.4f, each %.4g%% sure)", *c.Low, *c.High,
-					c.Confidence*100)
-			}
-			t.paragraph("                 ", text)
+			t.printf("  %s %s\n", t.styled(outcomeStyle(c.Outcome), fmt.Sprintf("%-14s", c.Outcome)),
+				words.CheckName(c))
+			t.paragraph("                 ", words.CheckText(c))
 		}
 		if len(v.Checks) == 0 {
-			t.paragraph("  ", v.Reason)
+			t.paragraph("  ", words.VerdictReason(v))
 		}
 		for _, l := range v.Lost {
 			t.printf("  %s\n", t.styled(yellow, "worse than the release"))
-			t.paragraph("                 ", l.String())
+			t.paragraph("                 ", words.Loss(l))
 		}
 	}
-}
-
-// aboutVerdict says what a gate's answer is about.
-func aboutVerdict(v delivery.Verdict) string {
-	var words []string
-	if v.Images > 0 {
-		words = append(words, delivery.Count(v.Images, "image"))
-	}
-	if v.LeftOut > 0 {
-		words = append(words, fmt.Sprintf("%d left out, a model was trained on them", v.LeftOut))
-	}
-	if v.Look > 0 {
-		look := fmt.Sprintf("look %d", v.Look)
-		if v.Looks > 0 {
-			look += fmt.Sprintf(" of %d", v.Looks)
-		}
-		words = append(words, look)
-	}
-	return strings.Join(words, "; ")
 }
 
 func outcomeStyle(o delivery.Outcome) style {

@@ -53,20 +53,23 @@ type Values struct {
 	Text   string   `json:"text,omitempty"` // of people, devices, trainers or the system, as it came
 	Ask    string   `json:"ask,omitempty"`  // a command to run or to comment
 
-	Count    int                `json:"count,omitempty"` // of what the code is about
-	Total    int                `json:"total,omitempty"` // out of so many
-	Limit    int                `json:"limit,omitempty"`
-	Counts   map[string]int     `json:"counts,omitempty"` // where there are several
-	Scores   map[string]float64 `json:"scores,omitempty"` // by class
-	Paused   bool               `json:"paused,omitempty"`
-	Bytes    int64              `json:"bytes,omitempty"`
-	Images   int                `json:"images,omitempty"`
-	Attempt  int                `json:"attempt,omitempty"`
-	Value    float64            `json:"value,omitempty"`
-	Baseline float64            `json:"baseline,omitempty"`
-	Diff     float64            `json:"diff,omitempty"`
-	Low      float64            `json:"low,omitempty"`
-	High     float64            `json:"high,omitempty"`
+	Count      int                `json:"count,omitempty"` // of what the code is about
+	Total      int                `json:"total,omitempty"` // out of so many
+	Limit      int                `json:"limit,omitempty"`
+	Counts     map[string]int     `json:"counts,omitempty"` // where there are several
+	Scores     map[string]float64 `json:"scores,omitempty"` // by class
+	Paused     bool               `json:"paused,omitempty"`
+	Bytes      int64              `json:"bytes,omitempty"`
+	Images     int                `json:"images,omitempty"`
+	Bound      float64            `json:"bound,omitempty"` // of a gate's check
+	Confidence float64            `json:"confidence,omitempty"`
+	Error      string             `json:"error,omitempty"` // of detections, by TIDE's types
+	Attempt    int                `json:"attempt,omitempty"`
+	Value      float64            `json:"value,omitempty"`
+	Baseline   float64            `json:"baseline,omitempty"`
+	Diff       float64            `json:"diff,omitempty"`
+	Low        float64            `json:"low,omitempty"`
+	High       float64            `json:"high,omitempty"`
 
 	At    time.Time `json:"at,omitzero"`
 	Lasts Duration  `json:"lasts,omitempty"`

@@ -136,6 +136,7 @@ type CheckMeasured struct {
 	Diff     *float64 `json:"diff,omitempty" check:"optional"`
 	Low      *float64 `json:"low,omitempty" check:"optional"`
 	High     *float64 `json:"high,omitempty" check:"optional"`
+	Code     Code     `json:"code,omitempty" check:"optional,text"`
 	Reason   string   `json:"reason,omitempty" check:"optional,text"`
 }
 
@@ -150,6 +151,7 @@ func (CheckMeasured) Docs() map[string]string {
 		"diff":     "The value minus that.",
 		"low":      "The lower bound of the difference, or else of the value, at the check's confidence.",
 		"high":     "The upper bound.",
+		"code":     "What decided it, as drop.unsure.",
 		"reason":   "Why, where it did not simply pass.",
 	}
 }
@@ -162,7 +164,12 @@ type Loss struct {
 	Baseline float64 `json:"baseline"`
 	Diff     float64 `json:"diff"`
 	AtBest   float64 `json:"atBest"`
-	Why      string  `json:"why,omitempty" check:"optional,text"`
+	// Error is the type of detection errors that explains most of it, of ErrorClass, by AP50 lost.
+	Error      string  `json:"error,omitempty" check:"optional,text"`
+	ErrorClass string  `json:"errorClass,omitempty" check:"optional,class"`
+	ErrorAP50  float64 `json:"errorAP50,omitempty" check:"optional"`
+	Errors     int     `json:"errors,omitempty" check:"optional"`   // how many more of them there are
+	Why        string  `json:"why,omitempty" check:"optional,text"` // that in words, of older versions of AOB
 }
 
 // Docs says what each key is for.
@@ -176,7 +183,11 @@ func (Loss) Docs() map[string]string {
 		"diff":     "The value minus that.",
 		"atBest": "The bound of the difference that lies nearest to none, 95% sure, adjusted for the number of " +
 			"classes.",
-		"why": "Which kind of error it is most of, as TIDE calls them.",
+		"error":      "The type of detection errors that explains most of it, as TIDE calls them: Miss, Loc, Cls, ...",
+		"errorClass": "The class that has these errors.",
+		"errorAP50":  "How much AP50 was lost.",
+		"errors":     "How many more such errors there are.",
+		"why":        "Which kind of error it is most of, in words; older versions of AOB wrote it.",
 	}
 }
 

@@ -1,7 +1,5 @@
 package delivery
 
-import "fmt"
-
 // Outcome is how a check ended. There is no boolean: too little evidence is an
 // answer of its own.
 type Outcome string
@@ -21,8 +19,8 @@ type Verdict struct {
 	GateSpec Digest         `json:"gateSpec"` // Gate.Digest
 	Model    string         `json:"model"`
 	Outcome  Outcome        `json:"outcome"`
-	Reason   string         `json:"reason"`         // one line, for a status
-	Fact     *Fact          `json:"fact,omitempty"` // in place of Reason, where no gate could judge
+	Because  []Fact         `json:"because,omitempty"` // what decided it
+	Reason   string         `json:"reason,omitempty"`  // that in words, as older versions of AOB signed it
 	Checks   []CheckVerdict `json:"checks"`
 	Classes  []string       `json:"classes"` // of the gate that were measured
 	Inputs   []Digest       `json:"inputs"`  // the score and compare keys that were read
@@ -51,7 +49,8 @@ type CheckVerdict struct {
 	Class    string   `json:"class,omitempty"`   // for AP, and for recall and the like where the check names classes
 	Against  string   `json:"against,omitempty"` // of a drop: release, or NAME@VERSION
 	Outcome  Outcome  `json:"outcome"`
-	Reason   string   `json:"reason"` // a sentence with the numbers
+	Because  []Fact   `json:"because,omitempty"`
+	Reason   string   `json:"reason,omitempty"` // that in words, as older versions of AOB signed it
 	Value    *float64 `json:"value,omitempty"`
 	Baseline *float64 `json:"baseline,omitempty"`
 	Diff     *float64 `json:"diff,omitempty"`
@@ -61,17 +60,7 @@ type CheckVerdict struct {
 
 	Confidence float64 `json:"confidence,omitempty"` // of the bound that decided, after adjustment
 	// of an unsure one: about how many images would settle it; 0 for unknown
-	Settle int    `json:"settle,omitempty"`
-	Loss   string `json:"loss,omitempty"` // of what dropped: why, in TIDE's words
-}
-
-// String says what got worse: AP of WBC 0.1244, was 0.2285: -0.1040, at best -0.0461.
-func (l Loss) String() string {
-	text := fmt.Sprintf("%s %.4f, was %.4f: %+.4f, at best %+.4f", l.Subject(), l.Value, l.Baseline, l.Diff, l.AtBest)
-	if l.Why != "" {
-		text += "; " + l.Why
-	}
-	return text
+	Settle int `json:"settle,omitempty"`
 }
 
 // Subject says what a loss is about: AP of WBC.

@@ -463,7 +463,7 @@ func TestThresholdsSeedsAndLooks(t *testing.T) {
 		"seed 1: mAP 0.4100 on validation, bundle " + from.Short() + ", the best, which is the model",
 		"found on dir:shapes valid, which trains nothing, and added to bundle " + from.Short(),
 		"circle: from score 0.42, asked for {precision: 0.9}; precision 0.9100, recall 0.7000",
-		"look 3 of 10", "2 images of 72 left out",
+		"look 3 of 10", "without 2 that a model was trained on",
 	} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("the chain does not say %q:\n%s", want, data)

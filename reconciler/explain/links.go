@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // This file makes single links.
@@ -165,48 +166,19 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 		}
 		l := Link{What: "verdict", ID: string(v.Key), Text: fmt.Sprintf("gate %s: %s", v.Gate, v.Outcome),
 			Inputs: append(inputs(v.GateSpec), v.Inputs...)}
-		if v.Reason != "" {
-			l.Text += ": " + v.Reason
+		if why := words.VerdictReason(v); why != "" {
+			l.Text += ": " + why
 		}
-		l.Lines = append(l.Lines, about(v)...)
+		l.Lines = append(l.Lines, words.About(v)...)
+		for _, loss := range v.Lost {
+			l.Lines = append(l.Lines, "worse than that release: "+words.Loss(loss))
+		}
 		for _, check := range v.Checks {
-			line := fmt.Sprintf("%s: %s", check.Outcome, check.Check)
-			if check.Class != "" {
-				line += ", " + check.Class
-			}
-			line += ": " + check.Reason
-			if check.Low != nil && check.High != nil && check.Outcome == delivery.Pass {
-				line += fmt.Sprintf(" (%.4f to %.4f, %.4g%% sure)", *check.Low, *check.High, check.Confidence*100)
-			}
-			l.Lines = append(l.Lines, line)
+			l.Lines = append(l.Lines, fmt.Sprintf("%s: %s: %s", check.Outcome, words.CheckName(check),
+				words.CheckText(check)))
 		}
 		c.add(l)
 	}
-}
-
-// about says what a verdict is about besides its checks.
-func about(v delivery.Verdict) []string {
-	var lines []string
-	if v.Baseline != "" {
-		lines = append(lines, fmt.Sprintf("compared with bundle %s over the classes %s", v.Baseline.Short(),
-			strings.Join(v.Classes, ", ")))
-	}
-	if v.LeftOut > 0 {
-		lines = append(lines, fmt.Sprintf("%d images of %d left out: a model was trained on them", v.LeftOut, v.Images+
-			v.LeftOut))
-	}
-	if v.Look > 0 {
-		line := fmt.Sprintf("look %d", v.Look)
-		if v.Looks > 0 {
-			line += fmt.Sprintf(" of %d", v.Looks)
-		}
-		lines = append(lines, line+
-			": how many models were judged on this eval set against that release, this one included")
-	}
-	for _, l := range v.Lost {
-		lines = append(lines, "worse than that release: "+l.String())
-	}
-	return lines
 }
 
 // measured tells what a release file says that an eval set showed.

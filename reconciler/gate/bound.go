@@ -3,10 +3,10 @@ package gate
 // This file holds values to bounds: floors and ceilings of one model.
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -18,20 +18,15 @@ func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 			f := &figures[i]
 			bound(c, f, confidence)
 			high := f.verdict.High
-			name := label(c.Metric, f.class)
+			says := f.says(c, limit, in.Candidate.Scores.Images)
 			switch {
 			case f.value >= limit:
-				f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f >= %s", name, f.value,
-					num(limit))
+				f.decide(delivery.Pass, code.CheckReached, says)
 			case high != nil && *high < limit && f.samples.Resolves(confidence):
-				f.verdict.Outcome = delivery.Fail
-				f.verdict.Reason = fmt.Sprintf("%s %.4f < %s (at most %.4f, %s, %d images)", name, f.value, num(limit),
-					*high, sure(confidence), in.Candidate.Scores.Images)
+				f.decide(delivery.Fail, code.CheckBelow, says)
 			default:
-				f.verdict.Outcome = delivery.Unsure
-				f.verdict.Reason = fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", name,
-					f.value, num(limit), in.Candidate.Scores.Images)
-				f.doubt("at most", high, limit, in.Candidate.Scores.Images, confidence)
+				says.Facts = f.doubt(high, limit, in.Candidate.Scores.Images, confidence)
+				f.decide(delivery.Unsure, code.CheckMaybeReached, says)
 			}
 			return f.verdict.Outcome == delivery.Fail
 		})
@@ -42,7 +37,7 @@ func ceilings(c delivery.GateCheck, in Input, figures []figure, known []int) {
 	limit, err := c.Max.Number()
 	if err != nil { // the parser lets none through
 		for i := range figures {
-			figures[i].verdict.Outcome, figures[i].verdict.Reason = delivery.Fail, err.Error()
+			figures[i].decide(delivery.Fail, code.BoundInvalid, delivery.Values{Text: err.Error()})
 		}
 		return
 	}
@@ -52,20 +47,15 @@ func ceilings(c delivery.GateCheck, in Input, figures []figure, known []int) {
 			bound(c, f, confidence)
 			f.verdict.Limit = &limit
 			low := f.verdict.Low
-			name := label(c.Metric, f.class)
+			says := f.says(c, limit, in.Candidate.Scores.Images)
 			switch {
 			case f.value <= limit:
-				f.verdict.Outcome, f.verdict.Reason = delivery.Pass, fmt.Sprintf("%s %.4f <= %s", name, f.value,
-					num(limit))
+				f.decide(delivery.Pass, code.CheckWithin, says)
 			case low != nil && *low > limit && f.samples.Resolves(confidence):
-				f.verdict.Outcome = delivery.Fail
-				f.verdict.Reason = fmt.Sprintf("%s %.4f > %s (at least %.4f, %s, %d images)", name, f.value, num(limit),
-					*low, sure(confidence), in.Candidate.Scores.Images)
+				f.decide(delivery.Fail, code.CheckAbove, says)
 			default:
-				f.verdict.Outcome = delivery.Unsure
-				f.verdict.Reason = fmt.Sprintf("%s %.4f > %s, but %d images cannot rule out that it is as low", name,
-					f.value, num(limit), in.Candidate.Scores.Images)
-				f.doubt("at least", low, limit, in.Candidate.Scores.Images, confidence)
+				says.Facts = f.doubt(low, limit, in.Candidate.Scores.Images, confidence)
+				f.decide(delivery.Unsure, code.CheckMaybeWithin, says)
 			}
 			return f.verdict.Outcome == delivery.Fail
 		})
@@ -79,32 +69,47 @@ func bound(c delivery.GateCheck, f *figure, confidence float64) {
 	}
 }
 
-// doubt adds to an unsure figure's reason the bound that leaves it open, and what
-// would settle it.
-func (f *figure) doubt(side string, end *float64, limit float64, images int, confidence float64) {
+// says are the values of a figure that is held to a bound.
+func (f *figure) says(c delivery.GateCheck, limit float64, images int) delivery.Values {
+	v := delivery.Values{Metric: c.Metric, Class: f.class, Value: f.value, Bound: limit, Images: images,
+		Confidence: f.verdict.Confidence}
+	if f.verdict.Low != nil && f.verdict.High != nil {
+		v.Low, v.High = *f.verdict.Low, *f.verdict.High
+	}
+	return v
+}
+
+// decide notes the answer about a figure, and why.
+func (f *figure) decide(outcome delivery.Outcome, c delivery.Code, v delivery.Values) {
+	f.verdict.Outcome, f.verdict.Because = outcome, []delivery.Fact{{Code: c, Values: v}}
+}
+
+// doubt is the bound that leaves a figure open, and what would settle it.
+func (f *figure) doubt(end *float64, limit float64, images int, confidence float64) []delivery.Fact {
 	if end == nil {
-		return
+		return nil
 	}
-	f.verdict.Reason += fmt.Sprintf(": %s %.4f, %s", side, *end, sure(confidence))
 	if !f.samples.Resolves(confidence) {
-		f.verdict.Reason += " (" + unresolved(f.samples, confidence) + ")"
-		return
+		return []delivery.Fact{unresolved(f.samples, confidence)}
 	}
-	var text string
-	text, f.verdict.Settle = settle(math.Abs(*end-f.value), math.Abs(f.value-limit), images)
-	f.verdict.Reason += text
+	var fact delivery.Fact
+	fact, f.verdict.Settle = settle(math.Abs(*end-f.value), math.Abs(f.value-limit), images)
+	return []delivery.Fact{fact}
 }
 
 // settle says how many images would decide, as the half-width of an interval
 // falls with the square root of their number.
-func settle(half, distance float64, images int) (text string, need int) {
+func settle(half, distance float64, images int) (fact delivery.Fact, need int) {
+	fact = delivery.Fact{Code: code.HalfWidth, Values: delivery.Values{Diff: half}}
 	if distance <= 0 || half <= distance {
-		return fmt.Sprintf(" (±%.4f)", half), 0
+		return fact, 0
 	}
 	n := float64(images) * (half / distance) * (half / distance)
 	if n > 1e6 {
-		return fmt.Sprintf(" (±%.4f; more images would hardly settle it)", half), 0
+		fact.Code = code.HardlySettles
+		return fact, 0
 	}
 	need = int(math.Ceil(n))
-	return fmt.Sprintf(" (±%.4f; about %d images in all would settle it)", half, need), need
+	fact.Code, fact.Count = code.Settles, need
+	return fact, need
 }

@@ -4,12 +4,11 @@ package gate
 // of each.
 
 import (
-	"cmp"
-	"fmt"
 	"math"
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -50,20 +49,20 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 	if c.MaxDrop != nil {
 		verdict.Against = orRelease(c.Against)
 	}
-	one := func(outcome delivery.Outcome, format string, args ...any) []delivery.CheckVerdict {
-		verdict.Outcome, verdict.Reason = outcome, fmt.Sprintf(format, args...)
+	one := func(outcome delivery.Outcome, why delivery.Fact) []delivery.CheckVerdict {
+		verdict.Outcome, verdict.Because = outcome, of(c.Metric, "", why)
 		return []delivery.CheckVerdict{verdict}
 	}
 	metric := delivery.MetricOfFigure(c.Metric)
 	if metric.AtThreshold && !in.Candidate.Scores.AtThreshold() {
-		return one(delivery.Fail, "%s: the model has no thresholds; add thresholds: {default: bestF1} to it", c.Metric)
+		return one(delivery.Fail, delivery.Fact{Code: code.NoThresholds})
 	}
 	var base baseline
 	if c.MaxDrop != nil {
 		var outcome delivery.Outcome
-		var why string
+		var why delivery.Fact
 		if base, outcome, why = in.baseline(c); outcome != "" {
-			return one(outcome, "%s: %s", c.Metric, why)
+			return one(outcome, why)
 		}
 	}
 	classes := slices.DeleteFunc(covered(g, c), func(class string) bool {
@@ -86,7 +85,7 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		}
 	}
 	if len(classes) == 0 {
-		return one(delivery.Unsure, "%s: there is no class to judge", c.Metric)
+		return one(delivery.Unsure, delivery.Fact{Code: code.NoClassToJudge})
 	}
 	var known []int // of which enough is known
 	for i := range figures {
@@ -95,11 +94,11 @@ func check(c delivery.GateCheck, g delivery.Gate, in Input) []delivery.CheckVerd
 		f.verdict.Class = f.class
 		if f.classes == nil {
 			f.verdict.Outcome = delivery.Unsure
-			f.verdict.Reason = fmt.Sprintf("%s: the eval set has no truth of class %s that counts", c.Metric, f.class)
+			f.verdict.Because = of(c.Metric, "", fact(code.NoTruthOfClass, delivery.Values{Class: f.class}))
 			continue
 		}
-		if why := measure(c, in, base, truths, f); why != "" {
-			f.verdict.Outcome, f.verdict.Reason = delivery.Unsure, label(c.Metric, f.class)+": "+why
+		if why := measure(c, in, base, truths, f); !why.IsZero() {
+			f.verdict.Outcome, f.verdict.Because = delivery.Unsure, of(c.Metric, f.class, why)
 			continue
 		}
 		known = append(known, i)
@@ -137,7 +136,7 @@ func (in Input) truths(base baseline) map[string]int {
 }
 
 // measure computes a figure and its samples, or says why too little is known of it.
-func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]int, f *figure) (why string) {
+func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]int, f *figure) (why delivery.Fact) {
 	scores := in.Candidate.Scores
 	row := scores.Table.Figure(c.Metric, f.classes)
 	measured := !math.IsNaN(row.Value)
@@ -149,63 +148,55 @@ func measure(c delivery.GateCheck, in Input, base baseline, truths map[string]in
 		units, groups = base.compare.Images, base.compare.Groups
 	}
 	if f.class != "" && truths[f.class] < c.Support {
-		return fmt.Sprintf("%s, the check asks for %d", count(truths[f.class], "truth"), c.Support)
+		return fact(code.FewTruths, delivery.Values{Count: truths[f.class], Limit: c.Support})
 	}
 	if base.compare != nil {
 		d, ok := base.compare.Compared(c.Metric, f.classes)
 		if !ok || len(d.Samples) == 0 {
-			return fmt.Sprintf("model, %s and eval set do not share it", base.name)
+			return fact(code.NotShared, delivery.Values{FromModel: base.name})
 		}
 		f.verdict.Value, f.verdict.Baseline, f.verdict.Diff = &d.Candidate, &d.Baseline, &d.Value
 		f.value, f.samples = d.Value, d.Samples
 		f.verdict.Limit = c.MaxDrop
 	} else {
 		if !measured {
-			return cmp.Or(delivery.MetricOfFigure(c.Metric).Undefined, "the eval set has no truths for it")
+			if text := delivery.MetricOfFigure(c.Metric).Undefined; text != "" {
+				return fact(code.Undefined, delivery.Values{Text: text})
+			}
+			return fact(code.NoTruths, delivery.Values{})
 		}
 		f.value, f.samples = row.Value, row.Samples()
 		f.verdict.Limit = c.Min
 	}
 	if groups > 0 && groups < coco.MinUnits {
-		return fmt.Sprintf("the eval set has %s of images, and an interval needs %d", count(groups, "group"),
-			coco.MinUnits)
+		return fact(code.FewGroups, delivery.Values{Count: groups, Limit: coco.MinUnits})
 	}
 	if groups == 0 && units < coco.MinUnits {
-		return fmt.Sprintf("the eval set has %s, and an interval needs %d", count(units, "image"), coco.MinUnits)
+		return fact(code.FewImages, delivery.Values{Count: units, Limit: coco.MinUnits})
 	}
-	return ""
+	return delivery.Fact{}
 }
 
 func size(c delivery.GateCheck, in Input) delivery.CheckVerdict {
 	limit, err := c.Max.Bytes()
 	if err != nil {
-		return delivery.CheckVerdict{Metric: c.Metric, Outcome: delivery.Fail, Reason: err.Error()}
+		return delivery.CheckVerdict{Metric: c.Metric, Outcome: delivery.Fail,
+			Because: []delivery.Fact{fact(code.BoundInvalid, delivery.Values{Text: err.Error()})}}
 	}
 	value, bound := float64(in.Size), float64(limit)
 	v := delivery.CheckVerdict{Metric: c.Metric, Value: &value, Limit: &bound, Outcome: delivery.Pass,
-		Reason: fmt.Sprintf("size %s <= %s", megabytes(in.Size), limit)}
+		Because: []delivery.Fact{fact(code.SizeWithin, delivery.Values{Bytes: in.Size, Bound: bound})}}
 	if in.Size > int64(limit) {
-		v.Outcome, v.Reason = delivery.Fail, fmt.Sprintf("size %s > %s", megabytes(in.Size), limit)
+		v.Outcome, v.Because[0].Code = delivery.Fail, code.SizeAbove
 	}
 	return v
 }
 
-func megabytes(n int64) string { return fmt.Sprintf("%.1fMB", float64(n)/1e6) }
+func fact(c delivery.Code, v delivery.Values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
 
-func sure(confidence float64) string { return fmt.Sprintf("%.4g%% sure", confidence*100) }
-
-func label(metric, class string) string {
-	if class == "" {
-		return metric
-	}
-	return metric + " of " + class
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+// of says which figure a fact is about.
+func of(metric, class string, why delivery.Fact) []delivery.Fact {
+	return []delivery.Fact{why.In(code.OfMetric, delivery.Values{Metric: metric, Class: class})}
 }
 
 // below returns the part of samples that lies below a bound.
@@ -218,7 +209,7 @@ func below(s delivery.Samples, bound float64) float64 {
 }
 
 // unresolved says that a bound takes more resamples than there are.
-func unresolved(s delivery.Samples, confidence float64) string {
-	return fmt.Sprintf("a bound that is %s takes %d resamples, and there are %d", sure(confidence),
-		coco.ResamplesFor(1, confidence), len(s))
+func unresolved(s delivery.Samples, confidence float64) delivery.Fact {
+	return fact(code.Unresolved, delivery.Values{Confidence: confidence, Limit: coco.ResamplesFor(1, confidence),
+		Count: len(s)})
 }

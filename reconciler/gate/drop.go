@@ -3,19 +3,19 @@ package gate
 // This file holds a candidate to a baseline: the release, or a fixed version.
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // A baseline is what a check compares the candidate with.
 type baseline struct {
-	name    string // release, or pallets@12
-	over    string // which classes both have, where the check is about more
+	name    string   // release, or pallets@12
+	over    []string // the classes that both have, where the check is about more
 	compare *delivery.CompareResult
 	scores  *delivery.ScoreSet // its own
 }
@@ -27,16 +27,9 @@ func orRelease(against string) string {
 	return against
 }
 
-func the(baseline string) string {
-	if baseline == "release" {
-		return "the release"
-	}
-	return baseline
-}
-
 // baseline finds what a check compares with, or the answer where nothing is to be
 // compared.
-func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Outcome, why string) {
+func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Outcome, why delivery.Fact) {
 	scores := func(m *Measured) *delivery.ScoreSet {
 		if m == nil {
 			return nil
@@ -50,27 +43,31 @@ func (in Input) baseline(c delivery.GateCheck) (b baseline, outcome delivery.Out
 		a, known := in.Anchors[c.Against]
 		switch {
 		case !known:
-			return b, delivery.Unsure, "not compared with " + c.Against
-		case a.Missing != "":
+			return b, delivery.Unsure, b.is(code.NotCompared)
+		case !a.Missing.IsZero():
 			return b, delivery.Fail, a.Missing
 		}
 		same, with, b.compare = a.SameBundle, &a.Measured.Scores, a.Compare
 	}
 	switch {
 	case same:
-		return b, delivery.Pass, "it is " + the(b.name) + " itself"
+		return b, delivery.Pass, b.is(code.IsBaseline)
 	case with == nil:
-		return b, delivery.NotApplicable, "no release to compare with"
+		return b, delivery.NotApplicable, b.is(code.NoBaseline)
 	case with.Protocol != in.Candidate.Scores.Protocol:
-		return b, delivery.Fail, "it and " + b.name +
-			" were scored by different protocols; their numbers cannot be compared"
+		return b, delivery.Fail, b.is(code.OtherProtocol)
 	case b.compare == nil:
-		return b, delivery.Unsure, "not compared with " + the(b.name)
+		return b, delivery.Unsure, b.is(code.NotCompared)
 	case delivery.MetricOfFigure(c.Metric).AtThreshold && !with.AtThreshold():
-		return b, delivery.NotApplicable, the(b.name) + " has no thresholds to compare with"
+		return b, delivery.NotApplicable, b.is(code.BaselineNoThresholds)
 	}
 	b.scores = with
-	return b, "", ""
+	return b, "", delivery.Fact{}
+}
+
+// is a fact about the baseline.
+func (b baseline) is(c delivery.Code) delivery.Fact {
+	return fact(c, delivery.Values{FromModel: b.name})
 }
 
 // lacks reports whether the baseline, if there is one, does not have a class.
@@ -83,16 +80,12 @@ func (b baseline) lacks(class string) bool {
 }
 
 // shared says which of some classes both models have, where that is not all of them.
-func (b baseline) shared(classes []string) string {
+func (b baseline) shared(classes []string) []string {
 	both := slices.DeleteFunc(slices.Clone(classes), b.lacks)
 	if len(both) == len(classes) {
-		return ""
+		return nil
 	}
-	text := " over " + strings.Join(both[:min(len(both), 4)], ", ")
-	if more := len(both) - 4; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
+	return both
 }
 
 // drops judges differences against maxDrop. The two sides are two families of
@@ -122,33 +115,33 @@ func drop(c delivery.GateCheck, base baseline, f *figure, limit, lowAt, highAt f
 	v := &f.verdict
 	v.Low, v.High = &low, &high
 	v.Confidence = lowAt
-	name := fmt.Sprintf("%s %.4f, %s %.4f", label(c.Metric, f.class), *v.Value, base.name, *v.Baseline)
+	says := delivery.Values{Metric: c.Metric, Class: f.class, Value: *v.Value, Baseline: *v.Baseline, Diff: f.value,
+		FromModel: base.name, Low: low, High: high, Bound: limit, Confidence: lowAt}
 	if f.class == "" {
-		name += base.over
+		says.Names = base.over
 	}
 	resolved := f.samples.Resolves(lowAt)
 	switch {
 	case low >= limit && resolved:
-		v.Outcome, v.Reason = delivery.Pass, fmt.Sprintf("%s: %+.4f, at worst %+.4f >= %g", name, f.value, low, limit)
+		f.decide(delivery.Pass, code.DropAllowed, says)
 		return
 	case high < limit && f.samples.Resolves(highAt):
-		v.Outcome, v.Confidence = delivery.Fail, highAt
-		v.Reason = fmt.Sprintf("%s: %+.4f, at best %+.4f < %g (%s)", name, f.value, high, limit, sure(highAt))
+		says.Confidence, v.Confidence = highAt, highAt
+		f.decide(delivery.Fail, code.DropFound, says)
 	default:
-		v.Outcome = delivery.Unsure
-		v.Reason = fmt.Sprintf("%s: %+.4f, at worst %+.4f, at best %+.4f (each %s), too wide to tell a drop of %s",
-			name, f.value, low, high, sure(min(lowAt, highAt)), num(*c.MaxDrop))
+		says.Confidence = min(lowAt, highAt)
 		if !resolved || !f.samples.Resolves(highAt) {
-			v.Reason += " (" + unresolved(f.samples, max(lowAt, highAt)) + ")"
-			break
+			says.Facts = []delivery.Fact{unresolved(f.samples, max(lowAt, highAt))}
+		} else {
+			var why delivery.Fact
+			why, v.Settle = settle((high-low)/2, math.Abs(f.value-limit), base.compare.Images)
+			says.Facts = []delivery.Fact{why}
 		}
-		var text string
-		text, v.Settle = settle((high-low)/2, math.Abs(f.value-limit), base.compare.Images)
-		v.Reason += text
+		f.decide(delivery.Unsure, code.DropUnsure, says)
 	}
 	if f.value < 0 {
-		if v.Loss = loss(base.compare, f.classes); v.Loss != "" {
-			v.Reason += "; " + v.Loss
+		if e := errorOf(base.compare, f.classes); e.Error != "" {
+			v.Because = append(v.Because, fact(code.ErrorShare, e))
 		}
 	}
 }
@@ -196,7 +189,8 @@ func lost(c *delivery.CompareResult, classes []string) []delivery.Loss {
 					l.AtBest = -best
 				}
 				if m.Column == delivery.MetricAP {
-					l.Why = loss(c, f.classes)
+					e := errorOf(c, f.classes)
+					l.Error, l.ErrorClass, l.ErrorAP50, l.Errors = e.Error, e.Class, e.Diff, e.Count
 				}
 				list = append(list, l)
 				return true
@@ -213,10 +207,12 @@ func negated(s delivery.Samples) delivery.Samples {
 	return out
 }
 
-// loss says in TIDE's words why AP50 over some classes fell: of which class it is most, and why there.
-func loss(c *delivery.CompareResult, classes []string) string {
+// errorOf says which type of detection errors explains most of a drop of AP50, of which class, and how many more of
+// them
+// there are. TIDE defines the types.
+func errorOf(c *delivery.CompareResult, classes []string) delivery.Values {
 	d, ok := c.Compared(delivery.MetricAP50, classes)
-	worst, of, why := delivery.ErrorShift{}, "", ""
+	worst, of := delivery.ErrorShift{}, ""
 	for _, name := range classes {
 		for _, s := range c.Shifts[name] {
 			if s.AP50 > worst.AP50 {
@@ -224,26 +220,12 @@ func loss(c *delivery.CompareResult, classes []string) string {
 			}
 		}
 	}
-	switch worst.Type {
-	case "Miss":
-		why = "missed " + of
-	case "Loc":
-		why = of + " in the wrong place"
-	case "Cls":
-		why = "others taken for " + of
-	case "Both":
-		why = of + " of wrong class and place"
-	case "Dupe":
-		why = of + " found twice"
-	case "Bkg":
-		why = "false " + of
+	if !ok || d.Value >= 0 || worst.Type == "" {
+		return delivery.Values{}
 	}
-	if !ok || d.Value >= 0 || why == "" {
-		return ""
-	}
-	text := fmt.Sprintf("%+.1f AP50, mostly %s", d.Value*100, why)
+	v := delivery.Values{Error: worst.Type, Class: of, Diff: d.Value}
 	if worst.Type == "Miss" && worst.Count > 0 {
-		text += fmt.Sprintf(" (%d more)", worst.Count)
+		v.Count = worst.Count
 	}
-	return text
+	return v
 }

@@ -46,6 +46,7 @@ import (
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -75,7 +76,7 @@ type Input struct {
 
 // An Anchor is a fixed version that checks compare with, on the same eval set.
 type Anchor struct {
-	Missing    string // why there is none to compare with, as "pallets@12 is no version that main accepted"
+	Missing    delivery.Fact // why there is none to compare with
 	SameBundle bool
 	Measured   Measured
 	Compare    *delivery.CompareResult
@@ -145,7 +146,7 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 				switch c.Unsure {
 				case "fail":
 					cv.Outcome = delivery.Fail
-					cv.Reason += "; the gate takes that for a fail"
+					cv.Because = append(cv.Because, delivery.Fact{Code: code.TakenAsFail})
 				case "ignore":
 					cv.Outcome = delivery.Ignored
 				}
@@ -159,9 +160,8 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 		limit := float64(g.Looks)
 		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("looks <= %d", g.Looks), Metric: "looks",
 			Value: &looked, Limit: &limit, Outcome: delivery.Unsure,
-			Reason: fmt.Sprintf("this is model %d that the eval set judges against %s, and the gate allows %d: the "+
-				"best of many looks better than it is; freeze a new eval set (aob gate freeze)", in.Look, orFirst(in),
-				g.Looks)})
+			Because: []delivery.Fact{fact(code.TooManyLooks, delivery.Values{Count: in.Look, Limit: g.Looks,
+				FromBundle: in.BaselineBundle})}})
 		outcomes = append(outcomes, delivery.Unsure)
 	}
 	// Whoever chooses what a model is trained on must not choose what it is judged on.
@@ -169,26 +169,18 @@ func Judge(name string, g delivery.Gate, in Input) delivery.Verdict {
 		share, limit := float64(s.LeftOut)/float64(s.Images+s.LeftOut), maxLeftOut
 		v.Checks = append(v.Checks, delivery.CheckVerdict{Check: fmt.Sprintf("left out <= %g%%", limit*100),
 			Metric: "leftOut", Value: &share, Limit: &limit, Outcome: delivery.Unsure,
-			Reason: fmt.Sprintf("the model was trained on %d of the %d images of the eval set (%.1f%%), and at most "+
-				"%g%% may be left out of it; train it anew, without them", s.LeftOut, s.Images+s.LeftOut, share*100,
-				limit*100)})
+			Because: []delivery.Fact{fact(code.TrainedOnEvalSet, delivery.Values{Count: s.LeftOut,
+				Total: s.Images + s.LeftOut, Value: share, Bound: limit})}})
 		outcomes = append(outcomes, delivery.Unsure)
 	}
 	v.Outcome = delivery.Overall(outcomes)
-	v.Reason = reason(v)
+	v.Because = because(v)
 	return v
 }
 
 // maxLeftOut is the greatest share of an eval set that a model may have been trained
 // on, or what it was fine-tuned from.
 const maxLeftOut = 0.05
-
-func orFirst(in Input) string {
-	if in.BaselineBundle == "" {
-		return "no release"
-	}
-	return "this release"
-}
 
 // among lists those of a gate's classes that were measured, in the gate's order.
 func among(classes, measured []string) []string {
@@ -200,9 +192,7 @@ func among(classes, measured []string) []string {
 // lacking is the line of a class of the gate that the model does not have.
 func lacking(gate, model, class string) delivery.CheckVerdict {
 	return delivery.CheckVerdict{Check: "classes", Metric: "classes", Class: class, Outcome: delivery.Fail,
-		Reason: fmt.Sprintf("the model has no class %s, which gate %s holds it to; add %s to classes: in "+
-			"models/%s.yaml, or take it out of classes: in gates/%s.yaml in an earlier pull request", class, gate,
-			class, model, gate)}
+		Because: []delivery.Fact{fact(code.ClassMissing, delivery.Values{Class: class, Gate: gate, Model: model})}}
 }
 
 // describe is a check as people wrote it.
@@ -225,54 +215,31 @@ func describe(c delivery.GateCheck) string {
 // num prints a bound as people wrote it.
 func num(v float64) string { return fmt.Sprintf("%g", v) }
 
-// reason sums a verdict up in a line: what decided it, and how much else.
-func reason(v delivery.Verdict) string {
+// because sums a verdict up: what decided it, and how much else.
+func because(v delivery.Verdict) []delivery.Fact {
 	var decisive []delivery.CheckVerdict
+	outcomes := map[string]int{}
 	for _, c := range v.Checks {
+		outcomes[string(c.Outcome)]++
 		if c.Outcome == v.Outcome {
 			decisive = append(decisive, c)
 		}
 	}
-	text := ""
+	list := []delivery.Fact{{Code: code.NothingApplies}}
+	if len(decisive) > 0 {
+		list = slices.Clone(decisive[0].Because)
+	}
 	switch {
 	case len(decisive) == 0:
-		text = "nothing to judge: every check is ignored or does not apply"
-	case v.Outcome == delivery.Pass:
-		text = decisive[0].Reason + others(v)
-	case len(decisive) > 1:
-		text = fmt.Sprintf("%s (and %d more)", decisive[0].Reason, len(decisive)-1)
-	default:
-		text = decisive[0].Reason
+	case v.Outcome == delivery.Pass && len(v.Checks) > 1:
+		// What did not apply is counted, so that nobody looks for what failed.
+		list = append(list, fact(code.PassedChecks, delivery.Values{Counts: outcomes, Total: len(v.Checks)}))
+	case v.Outcome != delivery.Pass && len(decisive) > 1:
+		list = append(list, fact(code.MoreChecks, delivery.Values{Count: len(decisive) - 1, Outcome: v.Outcome}))
 	}
 	if v.LeftOut > 0 {
-		text += fmt.Sprintf("; over %d of %d images, as %s", v.Images, v.Images+v.LeftOut, trainedOn(v.LeftOut))
+		list = append(list, fact(code.ImagesLeftOut, delivery.Values{Images: v.Images, Total: v.Images + v.LeftOut,
+			Count: v.LeftOut}))
 	}
-	return text
-}
-
-func trainedOn(n int) string {
-	if n == 1 {
-		return "a model was trained on the other one"
-	}
-	return fmt.Sprintf("a model was trained on the other %d", n)
-}
-
-// others counts a passing verdict's checks, where there is more than one. What
-// did not apply is named, so that nobody looks for what failed.
-func others(v delivery.Verdict) string {
-	if len(v.Checks) < 2 {
-		return ""
-	}
-	n := map[delivery.Outcome]int{}
-	for _, c := range v.Checks {
-		n[c.Outcome]++
-	}
-	text := fmt.Sprintf("; passed %d of %d checks", n[delivery.Pass], len(v.Checks))
-	if n[delivery.NotApplicable] > 0 {
-		text += fmt.Sprintf(", %d not applicable", n[delivery.NotApplicable])
-	}
-	if n[delivery.Ignored] > 0 {
-		text += fmt.Sprintf(", %d ignored", n[delivery.Ignored])
-	}
-	return text
+	return list
 }

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -123,79 +123,100 @@ func TestJudge(t *testing.T) {
 		check  delivery.GateCheck
 		in     Input
 		want   delivery.Outcome
-		reason string
+		reason string // a fact
 	}{
-		{"min: pass at the bound", minimum("mAP", 0.5), candidate(0.5, 0.1), delivery.Pass, "mAP 0.5000 >= 0.5"},
-		{"min: pass above it, whatever the doubt", minimum("mAP", 0.4), candidate(0.5, 0.4), delivery.Pass, ">= 0.4"},
+		{"min: pass at the bound", minimum("mAP", 0.5), candidate(0.5, 0.1), delivery.Pass,
+			"check.reached{metric=mAP images=72 bound=0.5000 confidence=0.9500 value=0.5000 low=0.4098 high=0.5902}"},
+		{"min: pass above it, whatever the doubt", minimum("mAP", 0.4), candidate(0.5, 0.4), delivery.Pass,
+			"check.reached{metric=mAP images=72 bound=0.4000 confidence=0.9500 value=0.5000 low=0.1392 high=0.8608}"},
 		{"min: fail where the upper bound is below", minimum("mAP", 0.6), candidate(0.5, 0.05), delivery.Fail,
-			"mAP 0.5000 < 0.6 (at most 0.5451, 95% sure, 72 images)"},
-		{"min: else unsure", minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure, "cannot rule out"},
+			"check.below{metric=mAP images=72 bound=0.6000 confidence=0.9500 value=0.5000 low=0.4549 high=0.5451}"},
+		{"min: else unsure", minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure,
+			"check.maybeReached{metric=mAP images=72 bound=0.5200 confidence=0.9500 value=0.5000 low=0.4549 " +
+				"high=0.5451 [bound.settles{count=367 diff=0.0451}]}"},
 		{"unsure: fail", with(minimum("mAP", 0.52), func(c *delivery.GateCheck) { c.Unsure = "fail" }),
-			candidate(0.5, 0.05), delivery.Fail, "cannot rule out"},
-		{"min: nothing measured is unsure", minimum("AP75", 0.1), candidate(0.5, 0.05), delivery.Unsure, "no truths"},
+			candidate(0.5, 0.05), delivery.Fail, "check.maybeReached{metric=mAP images=72 bound=0.5200 " +
+				"confidence=0.9500 value=0.5000 low=0.4549 high=0.5451 [bound.settles{count=367 diff=0.0451}]}"},
+		{"min: nothing measured is unsure", minimum("AP75", 0.1), candidate(0.5, 0.05), delivery.Unsure,
+			"check.of{metric=AP75 [check.noTruths]}"},
 		{"size: pass", delivery.GateCheck{Metric: "size", Max: &size}, candidate(0.5, 0), delivery.Pass,
-			"size 1.5MB <= 2MB"},
+			"check.sizeWithin{bytes=1500000 bound=2000000.0000}"},
 		{"size: fail", delivery.GateCheck{Metric: "size", Max: &size}, Input{Candidate: scored(0.5, 0, half),
-			Size: 2_000_001}, delivery.Fail, "> 2MB"},
+			Size: 2_000_001}, delivery.Fail, "check.sizeAbove{bytes=2000001 bound=2000000.0000}"},
 
 		{"maxDrop: a first model", maxDrop("mAP", 0.01), candidate(0.5, 0.05), delivery.NotApplicable,
-			"no release to compare with"},
+			"check.of{metric=mAP [baseline.none{fromModel=release}]}"},
 		{"maxDrop: the release itself", maxDrop("mAP", 0.01), Input{Candidate: scored(0.5, 0.1, half),
-			SameBundle: true}, delivery.Pass, "it is the release itself"},
+			SameBundle: true}, delivery.Pass, "check.of{metric=mAP [baseline.same{fromModel=release}]}"},
 		{"maxDrop: pass where the lower bound holds", maxDrop("mAP", 0.01), against(candidate(0.6, 0),
-			scored(0.5, 0, half), 0.05), delivery.Pass, "at worst +0.0549 >= -0.01"},
+			scored(0.5, 0, half), 0.05), delivery.Pass, "drop.allowed{fromModel=release metric=mAP bound=-0.0100 " +
+			"confidence=0.9500 value=0.6000 baseline=0.5000 diff=0.1000 low=0.0549 high=0.1451}"},
 		{"maxDrop: equal and certain", maxDrop("mAP", 0.01), against(candidate(0.5, 0), scored(0.5, 0, half), 0.005),
-			delivery.Pass, "mAP"},
+			delivery.Pass, "drop.allowed{fromModel=release metric=mAP bound=-0.0100 confidence=0.9500 value=0.5000 " +
+				"baseline=0.5000 low=-0.0045 high=0.0045}"},
 		{"maxDrop: fail where the upper bound is below", maxDrop("mAP", 0.01), against(candidate(0.4, 0),
-			scored(0.5, 0, half), 0.05), delivery.Fail, "at best -0.0549 < -0.01"},
+			scored(0.5, 0, half), 0.05), delivery.Fail, "drop.found{fromModel=release metric=mAP bound=-0.0100 " +
+			"confidence=0.9500 value=0.4000 baseline=0.5000 diff=-0.1000 low=-0.1451 high=-0.0549}"},
 		{"maxDrop: else unsure, with what would settle it", maxDrop("mAP", 0.01), against(candidate(0.5, 0),
-			scored(0.5, 0, half), 0.05), delivery.Unsure, "images in all would settle it"},
+			scored(0.5, 0, half), 0.05), delivery.Unsure, "drop.unsure{fromModel=release metric=mAP bound=-0.0100 " +
+			"confidence=0.9500 value=0.5000 baseline=0.5000 low=-0.0451 high=0.0451 [bound.settles{count=1465 " +
+			"diff=0.0451}]}"},
 
-		{"class: all pass", with(minimum("AP", 0.5), all), candidate(0.5, 0.1), delivery.Pass, "AP of a 0.5000 >= 0.5"},
+		{"class: all pass", with(minimum("AP", 0.5), all), candidate(0.5, 0.1), delivery.Pass,
+			"check.reached{class=a metric=AP images=72 bound=0.5000 confidence=0.9750 value=0.5000 low=0.4048 " +
+				"high=0.5952}"},
 		{"class: one fails", with(minimum("AP", 0.45), all),
 			Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Fail,
-			"AP of b 0.4000 < 0.45"},
+			"check.below{class=b metric=AP images=72 bound=0.4500 confidence=0.9750 value=0.4000 low=0.3905 " +
+				"high=0.4095}"},
 		{"class: an exception", with(minimum("AP", 0.45), func(c *delivery.GateCheck) {
 			all(c)
 			c.Except = []string{"b"}
-		}), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Pass, "AP of a"},
+		}), Input{Candidate: scored(0.5, 0.01, map[string]float64{"a": 0.6, "b": 0.4})}, delivery.Pass,
+			"check.reached{class=a metric=AP images=72 bound=0.4500 confidence=0.9500 value=0.6000 low=0.5910 " +
+				"high=0.6090}"},
 		{"class: below support is unsure", with(minimum("AP", 0.1), func(c *delivery.GateCheck) {
 			all(c)
 			c.Support = 101
-		}), candidate(0.5, 0.1), delivery.Unsure, "100 truths, the check asks for 101"},
+		}), candidate(0.5, 0.1), delivery.Unsure, "check.of{class=a metric=AP [check.fewTruths{count=100 limit=101}]}"},
 		{"class: one that the eval set lacks", with(minimum("AP", 0.1), func(c *delivery.GateCheck) {
 			c.Classes.Names = []string{"z"}
-		}), candidate(0.5, 0.1), delivery.Unsure, "AP of z: 0 truths"},
+		}), candidate(0.5, 0.1), delivery.Unsure, "check.of{class=z metric=AP [check.fewTruths{limit=1}]}"},
 		{"class: a first model", with(maxDrop("AP", 0.05), all), candidate(0.5, 0.1), delivery.NotApplicable,
-			"no release"},
+			"check.of{metric=AP [baseline.none{fromModel=release}]}"},
 		{"class: drops over shared classes only", with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0),
-			scored(0.5, 0, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass, "AP of a"},
+			scored(0.5, 0, map[string]float64{"a": 0.5, "z": 0.9}), 0.01), delivery.Pass,
+			"drop.allowed{fromModel=release class=a metric=AP bound=-0.0500 confidence=0.9500 value=0.5000 " +
+				"baseline=0.5000 low=-0.0090 high=0.0090}"},
 		{"class: one drops", with(maxDrop("AP", 0.05), all),
 			against(Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5, "b": 0.3})}, scored(0.5, 0, half),
-				0.05), delivery.Fail, "AP of b 0.3000, release 0.5000"},
+				0.05), delivery.Fail, "drop.found{fromModel=release class=b metric=AP bound=-0.0500 " +
+				"confidence=0.9750 value=0.3000 baseline=0.5000 diff=-0.2000 low=-0.2451 high=-0.1524}"},
 		{"groups: fewer than 20 are unsure, also above a floor", minimum("mAP", 0.4), grouped(candidate(0.5, 0), 19),
-			delivery.Unsure, "mAP: the eval set has 19 groups of images, and an interval needs 20"},
+			delivery.Unsure, "check.of{metric=mAP [check.fewGroups{count=19 limit=20}]}"},
 		{"groups: fewer than 20 are unsure, also where nothing dropped", maxDrop("mAP", 0.01),
-			grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure, "19 groups"},
+			grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure,
+			"check.of{metric=mAP [check.fewGroups{count=19 limit=20}]}"},
 		{"groups: fewer than 20 are unsure, class by class", with(maxDrop("AP", 0.01), all),
 			grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0), 19), delivery.Unsure,
-			"AP of a: the eval set has 19 groups"},
+			"check.of{class=a metric=AP [check.fewGroups{count=19 limit=20}]}"},
 		{"groups: 20 are enough", maxDrop("mAP", 0.01), grouped(against(candidate(0.6, 0), scored(0.5, 0, half), 0.05),
-			20), delivery.Pass, "at worst +0.0549"},
+			20), delivery.Pass, "drop.allowed{fromModel=release metric=mAP bound=-0.0100 confidence=0.9500 " +
+			"value=0.6000 baseline=0.5000 diff=0.1000 low=0.0549 high=0.1451}"},
 		{"groups: of the release itself nothing is asked", maxDrop("mAP", 0.01),
 			grouped(Input{Candidate: scored(0.5, 0.1, half), SameBundle: true}, 3), delivery.Pass,
-			"it is the release itself"},
+			"check.of{metric=mAP [baseline.same{fromModel=release}]}"},
 
 		{"an unknown metric never passes", minimum("F7", 0.1), candidate(0.5, 0), delivery.Unsure,
-			"F7: the eval set has no truths for it"},
+			"check.of{metric=F7 [check.noTruths]}"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := judge(c.in, c.check)
-			if v.Outcome != c.want || !strings.Contains(v.Reason, c.reason) {
-				t.Errorf("%s: %s\nwant %s with %q\nchecks: %+v", v.Outcome, v.Reason, c.want, c.reason, v.Checks)
+			if v.Outcome != c.want || v.Because[0].String() != c.reason {
+				t.Errorf("%s: %s\nwant %s with %q\nchecks: %+v", v.Outcome, v.Because[0], c.want, c.reason, v.Checks)
 			}
 			for _, cv := range v.Checks {
-				if cv.Reason == "" {
+				if len(cv.Because) == 0 {
 					t.Error("a check without a reason")
 				}
 			}
@@ -215,17 +236,17 @@ func TestHolm(t *testing.T) {
 	floor := 0.592 // the 96 % quantile of 0.5 +- 0.1
 	one := judge(in, with(minimum("AP", floor), func(c *delivery.GateCheck) { c.Classes.Names = []string{"c00"} }))
 	if one.Outcome != delivery.Fail {
-		t.Errorf("one class alone: %s: %s, want fail", one.Outcome, one.Reason)
+		t.Errorf("one class alone: %s: %s, want fail", one.Outcome, facts(one))
 	}
 	twenty := judge(in, with(minimum("AP", floor), all))
 	if twenty.Outcome != delivery.Unsure {
-		t.Errorf("twenty classes: %s: %s, want unsure", twenty.Outcome, twenty.Reason)
+		t.Errorf("twenty classes: %s: %s, want unsure", twenty.Outcome, facts(twenty))
 	}
 	// A class that is far below fails among twenty too.
 	in.Candidate.Scores.Table.Columns["AP"][7] = row(0.1, 0.1)
 	if v := judge(in, with(minimum("AP", floor), all)); v.Outcome != delivery.Fail ||
-		!strings.Contains(v.Reason, "c07") {
-		t.Errorf("one of twenty far below: %s: %s", v.Outcome, v.Reason)
+		v.Because[0].Class != "c07" {
+		t.Errorf("one of twenty far below: %s: %s", v.Outcome, facts(v))
 	}
 }
 
@@ -233,7 +254,7 @@ func TestHolm(t *testing.T) {
 func TestNeverVacuous(t *testing.T) {
 	in := Input{Candidate: scored(0.5, 0, map[string]float64{"a": 0.5})}
 	if v := judge(in); v.Outcome == delivery.Pass {
-		t.Errorf("a gate without checks passed: %s", v.Reason)
+		t.Errorf("a gate without checks passed: %s", facts(v))
 	}
 	ignored := with(minimum("mAP", 0.6), func(c *delivery.GateCheck) { c.Unsure = "ignore" })
 	in.Candidate.Scores.Table.Columns["AP"][0] = row(0.5, 0.2)
@@ -243,8 +264,8 @@ func TestNeverVacuous(t *testing.T) {
 	other := scored(0.5, 0, map[string]float64{"a": 0.5})
 	other.Scores.Protocol = "q"
 	if v := judge(against(in, other, 0), maxDrop("mAP", 0.5)); v.Outcome != delivery.Fail ||
-		!strings.Contains(v.Reason, "protocols") {
-		t.Errorf("two protocols: %s: %s", v.Outcome, v.Reason)
+		!v.Because[0].Has(code.OtherProtocol) {
+		t.Errorf("two protocols: %s: %s", v.Outcome, facts(v))
 	}
 }
 

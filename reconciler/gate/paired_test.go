@@ -65,10 +65,10 @@ func TestClassesThatTradePlaces(t *testing.T) {
 		return Judge("g", delivery.Gate{Classes: classes, Checks: []delivery.GateCheck{check}}, in)
 	}
 	drop := judge(maxDrop("mAP", 0.02), "a")
-	if drop.Outcome != delivery.Unsure || drop.Reason != "mAP 0.7525, release 0.7525: +0.0000, at worst -0.1099, at "+
-		"best +0.1079 (each 95% sure), too wide to tell a drop of 0.02 (±0.1089; about 1780 images in all would "+
-		"settle it)" {
-		t.Errorf("%s: %s", drop.Outcome, drop.Reason)
+	if drop.Outcome != delivery.Unsure || facts(drop) != "drop.unsure{fromModel=release metric=mAP bound=-0.0200 "+
+		"confidence=0.9500 value=0.7525 baseline=0.7525 low=-0.1099 high=0.1079 "+
+		"[bound.settles{count=1780 diff=0.1089}]}" {
+		t.Errorf("%s: %s", drop.Outcome, facts(drop))
 	}
 	// It is what a check of the class alone says.
 	one := judge(with(maxDrop("AP", 0.02), all), "a").Checks[0]
@@ -77,7 +77,7 @@ func TestClassesThatTradePlaces(t *testing.T) {
 			*drop.Checks[0].Low, *drop.Checks[0].High)
 	}
 	if both := judge(maxDrop("mAP", 0.02), "a", "b"); both.Outcome != delivery.Pass {
-		t.Errorf("over both classes nothing varies: %s: %s", both.Outcome, both.Reason)
+		t.Errorf("over both classes nothing varies: %s: %s", both.Outcome, facts(both))
 	}
 }
 
@@ -93,8 +93,8 @@ func TestFloorOfTheGatesClasses(t *testing.T) {
 	in := Input{Model: "m", Classes: []string{"a", "b"}, Candidate: Measured{Scores: delivery.ScoreSet{Images: 60,
 		Truths: map[string]int{"a": 120, "b": 120}, Classes: []string{"a", "b"}, Table: intervals.Table}}}
 	v := Judge("g", delivery.Gate{Classes: []string{"a"}, Checks: []delivery.GateCheck{minimum("mAP", 0.28)}}, in)
-	if v.Outcome != delivery.Unsure || v.Reason != "mAP 0.2574 < 0.28, but 60 images cannot rule out that it reaches "+
-		"it: at most 0.3115, 95% sure (±0.0541; about 345 images in all would settle it)" {
-		t.Errorf("%s: %s", v.Outcome, v.Reason)
+	if v.Outcome != delivery.Unsure || facts(v) != "check.maybeReached{metric=mAP images=60 bound=0.2800 "+
+		"confidence=0.9500 value=0.2574 low=0.2125 high=0.3115 [bound.settles{count=345 diff=0.0541}]}" {
+		t.Errorf("%s: %s", v.Outcome, facts(v))
 	}
 }

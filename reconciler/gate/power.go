@@ -4,7 +4,6 @@ package gate
 // answer that it cannot give.
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -39,30 +38,6 @@ type ModelPower struct {
 	Images int     `json:"images"`
 	Groups int     `json:"groups,omitempty"`
 	Checks []Power `json:"checks"`
-}
-
-// String is a line for people.
-func (p Power) String() string {
-	name := p.Check
-	if p.Class != "" {
-		name += ", " + p.Class
-	}
-	about := ""
-	if p.AtMost {
-		about = "at most "
-	}
-	if p.StdErr == 0 {
-		return name + ": nothing varies between images, so any drop shows"
-	}
-	text := fmt.Sprintf("%s: the smallest drop that %s can show is %s%.4f", name, count(p.Images, "image"), about,
-		p.Smallest)
-	if p.Smallest > p.MaxDrop {
-		text += fmt.Sprintf("; a model as good as the release passes %.0f%% of the time and is unsure else; for a "+
-			"drop of %s it takes about %d images", 100*p.EqualPasses, num(p.MaxDrop), p.Need)
-	} else {
-		text += fmt.Sprintf("; a model as good as the release passes %.0f%% of the time", 100*p.EqualPasses)
-	}
-	return text
 }
 
 // Powers says what a gate's checks on drops can show, by what is known of models on

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -47,6 +49,9 @@ func missing(in Input) Input {
 	}
 	return in
 }
+
+// facts are what decided a verdict.
+func facts(v delivery.Verdict) string { return strings.Trim(fmt.Sprint(v.Because), "[]") }
 
 func TestHowACheckDecides(t *testing.T) {
 	half := map[string]float64{"a": 0.5, "b": 0.5}
@@ -94,75 +99,84 @@ func TestHowACheckDecides(t *testing.T) {
 	}{
 		{"Intervals come from a paired bootstrap over images",
 			maxDrop("mAP", 0.02), against(candidate(0.5, 0.3), release(0.5), 0.01), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.02"},
+			"drop.allowed{fromModel=release metric=mAP bound=-0.0200 confidence=0.9500 value=0.5000 baseline=0.5000 " +
+				"low=-0.0090 high=0.0090}"},
 		{"or over groups where given; fewer than 20 groups is unsure",
 			maxDrop("mAP", 0.02), groups(against(candidate(0.5, 0.3), release(0.5), 0.01), 19), delivery.Unsure,
-			"mAP: the eval set has 19 groups of images, and an interval needs 20"},
+			"check.of{metric=mAP [check.fewGroups{count=19 limit=20}]}"},
 		{"an image without a group is one",
 			maxDrop("mAP", 0.02), images(against(candidate(0.5, 0.3), release(0.5), 0.01), 19), delivery.Unsure,
-			"mAP: the eval set has 19 images, and an interval needs 20"},
+			"check.of{metric=mAP [check.fewImages{count=19 limit=20}]}"},
 		{"and 20 are enough",
 			maxDrop("mAP", 0.02), images(against(candidate(0.5, 0.3), release(0.5), 0.01), 20), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.02"},
+			"drop.allowed{fromModel=release metric=mAP bound=-0.0200 confidence=0.9500 value=0.5000 baseline=0.5000 " +
+				"low=-0.0090 high=0.0090}"},
 		{"bounds are one-sided at confidence",
 			with(maxDrop("mAP", 0.008), func(c *delivery.GateCheck) { c.Confidence = 0.8 }), against(candidate(0.5, 0),
 				release(0.5), 0.01), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0060 >= -0.008"},
+			"drop.allowed{fromModel=release metric=mAP bound=-0.0080 confidence=0.8000 value=0.5000 baseline=0.5000 " +
+				"low=-0.0060 high=0.0060}"},
 		{"maxDrop: pass if the lower bound of the difference >= -maxDrop",
 			maxDrop("mAP", 0.05), against(candidate(0.48, 0), release(0.5), 0.03), delivery.Pass,
-			"mAP 0.4800, release 0.5000: -0.0200, at worst -0.0471 >= -0.05"},
+			"drop.allowed{fromModel=release metric=mAP bound=-0.0500 confidence=0.9500 value=0.4800 baseline=0.5000 " +
+				"diff=-0.0200 low=-0.0471 high=0.0071}"},
 		{"fail if its upper bound < -maxDrop",
 			maxDrop("mAP", 0.05), against(candidate(0.4, 0), release(0.5), 0.03), delivery.Fail,
-			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure)"},
+			"drop.found{fromModel=release metric=mAP bound=-0.0500 confidence=0.9500 value=0.4000 baseline=0.5000 " +
+				"diff=-0.1000 low=-0.1271 high=-0.0729}"},
 		{"a bound on the line is within it",
 			maxDrop("mAP", 0), against(candidate(0.5, 0), release(0.5), 0), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst +0.0000 >= 0"},
+			"drop.allowed{fromModel=release metric=mAP confidence=0.9500 value=0.5000 baseline=0.5000}"},
 		{"else unsure, with the ±and how many images in all would settle it",
 			maxDrop("mAP", 0.02), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
-			"mAP 0.4900, release 0.5000: -0.0100, at worst -0.0551, at best +0.0351 (each 95% sure), too wide to " +
-				"tell a drop of 0.02 (±0.0451; about 1465 images in all would settle it)"},
+			"drop.unsure{fromModel=release metric=mAP bound=-0.0200 confidence=0.9500 value=0.4900 baseline=0.5000 " +
+				"diff=-0.0100 low=-0.0551 high=0.0351 [bound.settles{count=1465 diff=0.0451}]}"},
 		{"or that no number of images would",
 			maxDrop("mAP", 0.01), against(candidate(0.49, 0), release(0.5), 0.05), delivery.Unsure,
-			"mAP 0.4900, release 0.5000: -0.0100, at worst -0.0551, at best +0.0351 (each 95% sure), too wide to " +
-				"tell a drop of 0.01 (±0.0451; more images would hardly settle it)"},
+			"drop.unsure{fromModel=release metric=mAP bound=-0.0100 confidence=0.9500 value=0.4900 baseline=0.5000 " +
+				"diff=-0.0100 low=-0.0551 high=0.0351 [bound.hardlySettles{diff=0.0451}]}"},
 		{"min: pass if the value is at or above it",
 			minimum("mAP", 0.5), candidate(0.5, 0.2), delivery.Pass,
-			"mAP 0.5000 >= 0.5"},
+			"check.reached{metric=mAP images=72 bound=0.5000 confidence=0.9500 value=0.5000 low=0.3196 high=0.6804}"},
 		{"fail if its upper bound is below",
 			minimum("mAP", 0.6), candidate(0.5, 0.05), delivery.Fail,
-			"mAP 0.5000 < 0.6 (at most 0.5451, 95% sure, 72 images)"},
+			"check.below{metric=mAP images=72 bound=0.6000 confidence=0.9500 value=0.5000 low=0.4549 high=0.5451}"},
 		{"else unsure",
 			minimum("mAP", 0.52), candidate(0.5, 0.05), delivery.Unsure,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; " +
-				"about 367 images in all would settle it)"},
+			"check.maybeReached{metric=mAP images=72 bound=0.5200 confidence=0.9500 value=0.5000 low=0.4549 " +
+				"high=0.5451 [bound.settles{count=367 diff=0.0451}]}"},
 		{"Over several classes the bounds are Holm-adjusted",
 			with(maxDrop("AP", 0.047), all), against(candidate(0.5, 0), release(0.5), 0.05), delivery.Unsure,
-			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0476, at best +0.0476 (each 97.5% sure), too wide " +
-				"to tell a drop of 0.047 (±0.0476; about 74 images in all would settle it) (and 1 more)"},
+			"drop.unsure{fromModel=release class=a metric=AP bound=-0.0470 confidence=0.9750 value=0.5000 " +
+				"baseline=0.5000 low=-0.0476 high=0.0476 [bound.settles{count=74 diff=0.0476}]} " +
+				"verdict.moreChecks{outcome=unsure count=1}"},
 		{"as one of them alone would pass",
 			with(maxDrop("AP", 0.047), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }),
 			against(candidate(0.5, 0), release(0.5), 0.05), delivery.Pass,
-			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0451 >= -0.047"},
+			"drop.allowed{fromModel=release class=a metric=AP bound=-0.0470 confidence=0.9500 value=0.5000 " +
+				"baseline=0.5000 low=-0.0451 high=0.0451}"},
 		{"and so for those that fail",
 			with(maxDrop("AP", 0.054), all),
 			against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4, "b": 0.4})}, release(0.5), 0.05),
 			delivery.Unsure,
-			"AP of a 0.4000, release 0.5000: -0.1000, at worst -0.1476, at best -0.0524 (each 97.5% sure), too wide " +
-				"to tell a drop of 0.054 (±0.0476; about 78 images in all would settle it) (and 1 more)"},
+			"drop.unsure{fromModel=release class=a metric=AP bound=-0.0540 confidence=0.9750 value=0.4000 " +
+				"baseline=0.5000 diff=-0.1000 low=-0.1476 high=-0.0524 [bound.settles{count=78 diff=0.0476}]} " +
+				"verdict.moreChecks{outcome=unsure count=1}"},
 		{"as one of them alone would fail",
 			with(maxDrop("AP", 0.054), func(c *delivery.GateCheck) { c.Classes.Names = []string{"a"} }),
 			against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.4})}, release(0.5), 0.05), delivery.Fail,
-			"AP of a 0.4000, release 0.5000: -0.1000, at best -0.0549 < -0.054 (95% sure)"},
+			"drop.found{fromModel=release class=a metric=AP bound=-0.0540 confidence=0.9500 value=0.4000 " +
+				"baseline=0.5000 diff=-0.1000 low=-0.1451 high=-0.0549}"},
 		{"a bound that takes more resamples than there are decides nothing",
 			with(maxDrop("AP", 0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
-			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0000, at best +0.0000 (each 97.5% sure), too " +
-				"wide to tell a drop of 0.5 (a " +
-				"bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+			"drop.unsure{fromModel=release class=a metric=AP bound=-0.5000 confidence=0.9750 value=0.5000 " +
+				"baseline=0.5000 low=-0.0000 high=0.0000 [bound.unresolved{count=30 limit=1000 confidence=0.9750}]} " +
+				"verdict.moreChecks{outcome=unsure count=1}"},
 		{"nor the other way",
 			with(maxDrop("AP", -0.5), all), few(against(candidate(0.5, 0), release(0.5), 0.05), 30), delivery.Unsure,
-			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0000, at best +0.0000 (each 97.5% sure), too " +
-				"wide to tell a drop of -0.5 (a " +
-				"bound that is 97.5% sure takes 1000 resamples, and there are 30) (and 1 more)"},
+			"drop.unsure{fromModel=release class=a metric=AP bound=0.5000 confidence=0.9750 value=0.5000 " +
+				"baseline=0.5000 low=-0.0000 high=0.0000 [bound.unresolved{count=30 limit=1000 confidence=0.9750}]} " +
+				"verdict.moreChecks{outcome=unsure count=1}"},
 		{"nor of a floor",
 			minimum("mAP", 0.6), func() Input {
 				in := candidate(0.5, 0)
@@ -171,146 +185,154 @@ func TestHowACheckDecides(t *testing.T) {
 				}
 				return in
 			}(), delivery.Unsure,
-			"mAP 0.5000 < 0.6, but 72 images cannot rule out that it reaches it: at most 0.5000, 95% sure (a bound " +
-				"that is 95% sure takes 1000 resamples, and there are 9)"},
+			"check.maybeReached{metric=mAP images=72 bound=0.6000 confidence=0.9500 value=0.5000 low=0.5000 " +
+				"high=0.5000 [bound.unresolved{count=9 limit=1000 confidence=0.9500}]}"},
 		{"below support truths is unsure",
 			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 101 }), candidate(0.5, 0.1),
 			delivery.Unsure,
-			"AP of a: 100 truths, the check asks for 101 (and 1 more)"},
+			"check.of{class=a metric=AP [check.fewTruths{count=100 limit=101}]} verdict.moreChecks{outcome=unsure " +
+				"count=1}"},
 		{"as many are enough",
 			with(minimum("AP", 0.1), func(c *delivery.GateCheck) { all(c); c.Support = 100 }), candidate(0.5, 0.1),
 			delivery.Pass,
-			"AP of a 0.5000 >= 0.1; passed 2 of 2 checks"},
+			"check.reached{class=a metric=AP images=72 bound=0.1000 confidence=0.9750 value=0.5000 low=0.4048 " +
+				"high=0.5952} verdict.passedChecks{total=2 counts=map[pass:2]}"},
 		{"of a comparison, those on the images that are compared",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { all(c); c.Support = 100 }), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
 				in.Compare.Truths = map[string]int{"a": 99, "b": 100}
 				return in
 			}(), delivery.Unsure,
-			"AP of a: 99 truths, the check asks for 100"},
+			"check.of{class=a metric=AP [check.fewTruths{count=99 limit=100}]}"},
 		{"Comparisons run over the classes that both models and the eval set have",
 			with(maxDrop("AP", 0.05), all), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5,
 				"z": 0.9}), 0.01), delivery.Pass,
-			"AP of a 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05"},
+			"drop.allowed{fromModel=release class=a metric=AP bound=-0.0500 confidence=0.9500 value=0.5000 " +
+				"baseline=0.5000 low=-0.0090 high=0.0090}"},
 		{"and say over which, where the model has more",
 			maxDrop("mAP", 0.05), against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01),
 			delivery.Pass,
-			"mAP 0.5000, release 0.5000 over a: +0.0000, at worst -0.0090 >= -0.05"},
+			"drop.allowed{fromModel=release metric=mAP names=[\"a\"] bound=-0.0500 confidence=0.9500 value=0.5000 " +
+				"baseline=0.5000 low=-0.0090 high=0.0090}"},
 		{"a class by name that they do not share",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
 			against(candidate(0.5, 0), scored(0.5, 0.05, map[string]float64{"a": 0.5}), 0.01), delivery.Unsure,
-			"AP of b: model, release and eval set do not share it"},
+			"check.of{class=b metric=AP [check.notShared{fromModel=release}]}"},
 		{"a class that the model does not have",
 			with(minimum("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"z"} }),
 			candidate(0.5, 0), delivery.Fail,
-			"the model has no class z, which gate g holds it to; add z to classes: in models/m.yaml, or take it out " +
-				"of classes: in gates/g.yaml in an earlier pull request"},
+			"check.classMissing{model=m gate=g class=z}"},
 		{"a class without a truth has its own line",
 			minimum("mAP", 0.1), func() Input {
 				in := candidate(0.5, 0)
 				in.Candidate.Scores.Truths["b"] = 0
 				return in
 			}(), delivery.Unsure,
-			"mAP: the eval set has no truth of class b that counts"},
+			"check.of{metric=mAP [check.noTruthOfClass{class=b}]}"},
 		{"which unsure: may ignore",
 			with(minimum("mAP", 0.1), func(c *delivery.GateCheck) { c.Unsure = "ignore" }), func() Input {
 				in := candidate(0.5, 0)
 				in.Candidate.Scores.Truths["b"] = 0
 				return in
 			}(), delivery.Pass,
-			"mAP 0.5000 >= 0.1; passed 1 of 2 checks, 1 ignored"},
+			"check.reached{metric=mAP images=72 bound=0.1000 confidence=0.9500 value=0.5000 low=0.5000 high=0.5000} " +
+				"verdict.passedChecks{total=2 counts=map[ignored:1 pass:1]}"},
 		{"and one without a truth of a size in figures of that size",
 			minimum("APsmall", 0.1), func() Input {
 				in := candidate(0.5, 0)
 				in.Candidate.Scores.Table.Columns["APsmall"] = []delivery.Row{row(0.5, 0), {Value: math.NaN()}}
 				return in
 			}(), delivery.Unsure,
-			"APsmall: the eval set has no truth of class b that counts"},
+			"check.of{metric=APsmall [check.noTruthOfClass{class=b}]}"},
 		{"unless the check leaves the class out",
 			with(minimum("mAP", 0.1), func(c *delivery.GateCheck) { c.Except = []string{"b"} }), func() Input {
 				in := candidate(0.5, 0)
 				in.Candidate.Scores.Truths["b"] = 0
 				return in
 			}(), delivery.Pass,
-			"mAP 0.5000 >= 0.1"},
+			"check.reached{metric=mAP images=72 bound=0.1000 confidence=0.9500 value=0.5000 low=0.5000 high=0.5000}"},
 		{"and over images that neither model trained on",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
 				in.Compare.Images, in.Compare.LeftOut = 70, 2
 				return in
 			}(), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 70 of 72 images, as a model was " +
-				"trained on the other 2"},
+			"drop.allowed{fromModel=release metric=mAP bound=-0.0500 confidence=0.9500 value=0.5000 baseline=0.5000 " +
+				"low=-0.0090 high=0.0090} verdict.imagesLeftOut{count=2 total=72 images=70}"},
 		{"or than the other one",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
 				in.Compare.Images, in.Compare.LeftOut = 71, 1
 				return in
 			}(), delivery.Pass,
-			"mAP 0.5000, release 0.5000: +0.0000, at worst -0.0090 >= -0.05; over 71 of 72 images, as a model was " +
-				"trained on the other one"},
+			"drop.allowed{fromModel=release metric=mAP bound=-0.0500 confidence=0.9500 value=0.5000 baseline=0.5000 " +
+				"low=-0.0090 high=0.0090} verdict.imagesLeftOut{count=1 total=72 images=71}"},
 		{"of which fewer than 20 are left, whatever the model's own",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
 				in.Compare.Images, in.Compare.LeftOut = 19, 53
 				return in
 			}(), delivery.Unsure,
-			"mAP: the eval set has 19 images, and an interval needs 20; over 19 of 72 images, as a model was trained " +
-				"on the other 53"},
+			"check.of{metric=mAP [check.fewImages{count=19 limit=20}]} verdict.imagesLeftOut{count=53 total=72 " +
+				"images=19}"},
 		{"what was not compared is no answer",
 			maxDrop("mAP", 0.05), func() Input {
 				in := against(candidate(0.5, 0), release(0.5), 0.01)
 				in.Compare = nil
 				return in
 			}(), delivery.Unsure,
-			"mAP: not compared with the release"},
+			"check.of{metric=mAP [baseline.notCompared{fromModel=release}]}"},
 		{"unsure: fail",
 			unsure("fail"), candidate(0.5, 0.05), delivery.Fail,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; " +
-				"about 367 images in all would settle it); the gate takes that for a fail"},
+			"check.maybeReached{metric=mAP images=72 bound=0.5200 confidence=0.9500 value=0.5000 low=0.4549 " +
+				"high=0.5451 [bound.settles{count=367 diff=0.0451}]} check.takenAsFail"},
 		{"unsure: review",
 			unsure("review"), candidate(0.5, 0.05), delivery.Unsure,
-			"mAP 0.5000 < 0.52, but 72 images cannot rule out that it reaches it: at most 0.5451, 95% sure (±0.0451; " +
-				"about 367 images in all would settle it)"},
+			"check.maybeReached{metric=mAP images=72 bound=0.5200 confidence=0.9500 value=0.5000 low=0.4549 " +
+				"high=0.5451 [bound.settles{count=367 diff=0.0451}]}"},
 		{"unsure: ignore, which is no pass",
 			unsure("ignore"), candidate(0.5, 0.05), delivery.NotApplicable,
-			"nothing to judge: every check is ignored or does not apply"},
+			"verdict.nothingApplies"},
 		{"a first model: no baseline, so no-regression is not-applicable",
 			maxDrop("mAP", 0.05), candidate(0.5, 0.05), delivery.NotApplicable,
-			"mAP: no release to compare with"},
+			"check.of{metric=mAP [baseline.none{fromModel=release}]}"},
 		{"what was lost, in TIDE's words",
 			maxDrop("mAP", 0.05), missing(against(candidate(0.4, 0), release(0.5), 0.03)), delivery.Fail,
-			"mAP 0.4000, release 0.5000: -0.1000, at best -0.0729 < -0.05 (95% sure); -10.0 AP50, mostly missed b " +
-				"(4 more)"},
+			"drop.found{fromModel=release metric=mAP bound=-0.0500 confidence=0.9500 value=0.4000 baseline=0.5000 " +
+				"diff=-0.1000 low=-0.1271 high=-0.0729} loss.error{class=b count=4 error=Miss diff=-0.1000}"},
 		{"and by a class",
 			with(maxDrop("AP", 0.05), func(c *delivery.GateCheck) { c.Classes.Names = []string{"b"} }),
 			missing(against(Input{Candidate: scored(0.4, 0, map[string]float64{"a": 0.5, "b": 0.3})}, release(0.5),
 				0.03)), delivery.Fail,
-			"AP of b 0.3000, release 0.5000: -0.2000, at best -0.1729 < -0.05 (95% sure); -20.0 AP50, mostly missed " +
-				"b (4 more)"},
+			"drop.found{fromModel=release class=b metric=AP bound=-0.0500 confidence=0.9500 value=0.3000 " +
+				"baseline=0.5000 diff=-0.2000 low=-0.2271 high=-0.1729} loss.error{class=b count=4 error=Miss " +
+				"diff=-0.2000}"},
 
 		{"F1 at threshold: a floor",
 			with(minimum("F1", 0.9), threshold), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
-			"F1 0.8471 < 0.9 (at most 0.8492, 95% sure, 72 images)"},
+			"check.below{metric=F1 images=72 bound=0.9000 confidence=0.9500 value=0.8471 low=0.8449 high=0.8492}"},
 		{"recall at threshold: a floor",
 			with(minimum("recall", 0.92), threshold), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
-			"recall 0.9000 < 0.92 (at most 0.9090, 95% sure, 72 images)"},
+			"check.below{metric=recall images=72 bound=0.9200 confidence=0.9500 value=0.9000 low=0.8910 high=0.9090}"},
 		{"by class",
 			with(minimum("precision", 0.75), func(c *delivery.GateCheck) {
 				threshold(c)
 				c.Classes.Names = []string{"b"}
 			}), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Pass,
-			"precision of b 0.8000 >= 0.75"},
+			"check.reached{class=b metric=precision images=72 bound=0.7500 confidence=0.9500 value=0.8000 low=0.7968 " +
+				"high=0.8032}"},
 		{"max: pass at or below it",
 			maximum("0.3"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Pass,
-			"falsePositivesPerImage 0.3000 <= 0.3"},
+			"check.within{metric=falsePositivesPerImage images=72 bound=0.3000 confidence=0.9500 value=0.3000 " +
+				"low=0.2910 high=0.3090}"},
 		{"fail where its lower bound is above",
 			maximum("0.2"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Fail,
-			"falsePositivesPerImage 0.3000 > 0.2 (at least 0.2910, 95% sure, 72 images)"},
+			"check.above{metric=falsePositivesPerImage images=72 bound=0.2000 confidence=0.9500 value=0.3000 " +
+				"low=0.2910 high=0.3090}"},
 		{"else unsure",
 			maximum("0.295"), at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), delivery.Unsure,
-			"falsePositivesPerImage 0.3000 > 0.295, but 72 images cannot rule out that it is as low: at least " +
-				"0.2910, 95% sure (±0.0090; about 235 images in all would settle it)"},
+			"check.maybeWithin{metric=falsePositivesPerImage images=72 bound=0.2950 confidence=0.9500 value=0.3000 " +
+				"low=0.2910 high=0.3090 [bound.settles{count=235 diff=0.0090}]}"},
 		{"a bound of a ceiling that takes more resamples than there are decides nothing",
 			maximum("0.2"), func() Input {
 				in := at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0)
@@ -321,46 +343,48 @@ func TestHowACheckDecides(t *testing.T) {
 				}
 				return in
 			}(), delivery.Unsure,
-			"falsePositivesPerImage 0.3000 > 0.2, but 72 images cannot rule out that it is as low: at least 0.3000, " +
-				"95% sure (a bound that is 95% sure takes 1000 resamples, and there are 9)"},
+			"check.maybeWithin{metric=falsePositivesPerImage images=72 bound=0.2000 confidence=0.9500 value=0.3000 " +
+				"low=0.3000 high=0.3000 [bound.unresolved{count=9 limit=1000 confidence=0.9500}]}"},
 		{"a model without thresholds fails",
 			with(minimum("recall", 0.92), threshold), candidate(0.5, 0), delivery.Fail,
-			"recall: the model has no thresholds; add thresholds: {default: bestF1} to it"},
+			"check.of{metric=recall [check.noThresholds]}"},
 		{"a release without thresholds is nothing to compare with",
 			with(maxDrop("recall", 0.02), threshold), against(at(candidate(0.5, 0), 0.9, 0.8, 0.3, 0.01), release(0.5),
 				0.01), delivery.NotApplicable,
-			"recall: the release has no thresholds to compare with"},
+			"check.of{metric=recall [baseline.noThresholds{fromModel=release}]}"},
 
 		{"against: a version that stays the measure",
 			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: old, Compare: &drift, CompareKey: "k"}),
 			delivery.Fail,
-			"mAP 0.5000, m@3 0.6000: -0.1000, at best -0.0820 < -0.05 (95% sure)"},
+			"drop.found{fromModel=m@3 metric=mAP bound=-0.0500 confidence=0.9500 value=0.5000 baseline=0.6000 " +
+				"diff=-0.1000 low=-0.1180 high=-0.0820}"},
 		{"which was not compared yet",
 			toAnchor, candidate(0.5, 0), delivery.Unsure,
-			"mAP: not compared with m@3"},
+			"check.of{metric=mAP [baseline.notCompared{fromModel=m@3}]}"},
 		{"which was never accepted",
-			toAnchor, anchored(candidate(0.5, 0), Anchor{Missing: "m@3 is no version that main accepted"}),
+			toAnchor, anchored(candidate(0.5, 0), Anchor{Missing: fact(code.VersionUnknown,
+				delivery.Values{Text: "m@3"})}),
 			delivery.Fail,
-			"mAP: m@3 is no version that main accepted"},
+			"check.of{metric=mAP [baseline.versionUnknown{text=m@3}]}"},
 		{"which it is itself",
 			toAnchor, anchored(candidate(0.5, 0), Anchor{SameBundle: true}), delivery.Pass,
-			"mAP: it is m@3 itself"},
+			"check.of{metric=mAP [baseline.same{fromModel=m@3}]}"},
 		{"which was scored by another protocol",
 			toAnchor, anchored(candidate(0.5, 0), Anchor{Measured: func() Measured {
 				m := old
 				m.Scores.Protocol = "q"
 				return m
 			}(), Compare: &drift, CompareKey: "k"}), delivery.Fail,
-			"mAP: it and m@3 were scored by different protocols; their numbers cannot be compared"},
+			"check.of{metric=mAP [baseline.otherProtocol{fromModel=m@3}]}"},
 		{"size: at most",
 			delivery.GateCheck{Metric: "size", Max: &limit}, Input{Candidate: scored(0.5, 0, half), Size: 2_000_000},
 			delivery.Pass,
-			"size 2.0MB <= 2MB"},
+			"check.sizeWithin{bytes=2000000 bound=2000000.0000}"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
 			v := judge(c.in, c.check)
-			if v.Outcome != c.want || v.Reason != c.text {
-				t.Errorf("%s: %s\nwant %s: %s", v.Outcome, v.Reason, c.want, c.text)
+			if v.Outcome != c.want || facts(v) != c.text {
+				t.Errorf("%s: %s\nwant %s: %s", v.Outcome, facts(v), c.want, c.text)
 			}
 		})
 	}
@@ -463,10 +487,9 @@ func TestLooks(t *testing.T) {
 	if tenth.Outcome != delivery.Pass || tenth.Look != 10 || tenth.Looks != 10 {
 		t.Errorf("the tenth: %+v", tenth)
 	}
-	const want = "this is model 11 that the eval set judges against this release, and the gate allows 10: the best " +
-		"of many looks better than it is; freeze a new eval set (aob gate freeze)"
-	if eleventh.Outcome != delivery.Unsure || eleventh.Reason != want {
-		t.Errorf("the eleventh: %s: %s", eleventh.Outcome, eleventh.Reason)
+	if f := eleventh.Because[0]; eleventh.Outcome != delivery.Unsure || f.Code != code.TooManyLooks || f.Count != 11 ||
+		f.Limit != 10 {
+		t.Errorf("the eleventh: %s: %s", eleventh.Outcome, f)
 	}
 	if tenth.Key != eleventh.Key {
 		t.Error("the number of looks is part of the key")
@@ -515,36 +538,41 @@ func TestOtherClassesNeverCount(t *testing.T) {
 		text  string
 	}{
 		{"a mean", minimum("mAP", 0.65), in(0.01), delivery.Fail,
-			"mAP 0.6000 < 0.65 (at most 0.6090, 95% sure, 72 images)"},
+			"check.below{metric=mAP images=72 bound=0.6500 confidence=0.9500 value=0.6000 low=0.5910 high=0.6090}"},
 		{"which may be below", minimum("mAP", 0.65), in(0.1), delivery.Unsure,
-			"mAP 0.6000 < 0.65, but 72 images cannot rule out that it reaches it: at most 0.6902, 95% sure (±0.0902; " +
-				"about 235 images in all would settle it)"},
-		{"and is not", minimum("mAP", 0.6), in(0.01), delivery.Pass, "mAP 0.6000 >= 0.6"},
+			"check.maybeReached{metric=mAP images=72 bound=0.6500 confidence=0.9500 value=0.6000 low=0.5098 " +
+				"high=0.6902 [bound.settles{count=235 diff=0.0902}]}"},
+		{"and is not", minimum("mAP", 0.6), in(0.01), delivery.Pass, "check.reached{metric=mAP images=72 " +
+			"bound=0.6000 confidence=0.9500 value=0.6000 low=0.5910 high=0.6090}"},
 		{"AP50 too", minimum("AP50", 0.65), in(0.01), delivery.Fail,
-			"AP50 0.6000 < 0.65 (at most 0.6090, 95% sure, 72 images)"},
+			"check.below{metric=AP50 images=72 bound=0.6500 confidence=0.9500 value=0.6000 low=0.5910 high=0.6090}"},
 		{"a share of truths", with(minimum("recall", 0.6), threshold), in(0.01), delivery.Fail,
-			"recall 0.5500 < 0.6 (at most 0.5590, 95% sure, 72 images)"},
+			"check.below{metric=recall images=72 bound=0.6000 confidence=0.9500 value=0.5500 low=0.5410 high=0.5590}"},
 		{"a share of what is found", with(minimum("precision", 0.8), threshold), in(0.01), delivery.Fail,
-			"precision 0.6044 < 0.8 (at most 0.6083, 95% sure, 72 images)"},
-		{"false positives", maximum("1"), in(0.01), delivery.Pass, "falsePositivesPerImage 1.0000 <= 1"},
+			"check.below{metric=precision images=72 bound=0.8000 confidence=0.9500 value=0.6044 low=0.6005 " +
+				"high=0.6083}"},
+		{"false positives", maximum("1"), in(0.01), delivery.Pass, "check.within{metric=falsePositivesPerImage " +
+			"images=72 bound=1.0000 confidence=0.9500 value=1.0000 low=1.0000 high=1.0000}"},
 		{"a drop", maxDrop("mAP", 0.02), in(0.01), delivery.Fail,
-			"mAP 0.6000, release 0.6600: -0.0600, at best -0.0510 < -0.02 (95% sure)"},
+			"drop.found{fromModel=release metric=mAP bound=-0.0200 confidence=0.9500 value=0.6000 baseline=0.6600 " +
+				"diff=-0.0600 low=-0.0690 high=-0.0510}"},
 		{"a drop of a share", with(maxDrop("recall", 0.02), threshold), in(0.01), delivery.Fail,
-			"recall 0.5500, release 0.6500: -0.1000, at best -0.0820 < -0.02 (95% sure)"},
+			"drop.found{fromModel=release metric=recall bound=-0.0200 confidence=0.9500 value=0.5500 baseline=0.6500 " +
+				"diff=-0.1000 low=-0.1180 high=-0.0820}"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.in.Classes = c.in.Candidate.Scores.Classes
 			g := delivery.Gate{Checks: []delivery.GateCheck{c.check}, Classes: []string{"a", "b"}}
 			v := Judge("g", g, c.in)
-			if v.Outcome != c.want || v.Reason != c.text {
-				t.Errorf("%s: %s\nwant %s: %s", v.Outcome, v.Reason, c.want, c.text)
+			if v.Outcome != c.want || facts(v) != c.text {
+				t.Errorf("%s: %s\nwant %s: %s", v.Outcome, facts(v), c.want, c.text)
 			}
 			if !slices.Equal(v.Classes, []string{"a", "b"}) {
 				t.Errorf("judged over %v", v.Classes)
 			}
 			for _, l := range v.Lost {
 				if l.Class == "c" {
-					t.Errorf("a loss of another class: %s", l)
+					t.Errorf("a loss of another class: %v", l)
 				}
 			}
 		})
@@ -562,14 +590,13 @@ func TestTrainedOnTheEvalSet(t *testing.T) {
 		}
 		return judge(in, minimum("mAP", 0.4))
 	}
-	if v := trained(5, nil); v.Outcome != delivery.Pass ||
-		v.Reason != "mAP 0.5000 >= 0.4; over 95 of 100 images, as a model was trained on the other 5" {
-		t.Errorf("5 of 100: %s: %s", v.Outcome, v.Reason)
+	if v := trained(5, nil); v.Outcome != delivery.Pass || len(v.Because) != 2 ||
+		v.Because[1].Code != code.ImagesLeftOut || v.Because[1].Images != 95 || v.Because[1].Total != 100 {
+		t.Errorf("5 of 100: %s: %s", v.Outcome, facts(v))
 	}
-	const want = "the model was trained on 6 of the 100 images of the eval set (6.0%), and at most 5% may be left " +
-		"out of it; train it anew, without them; over 94 of 100 images, as a model was trained on the other 6"
-	if v := trained(6, nil); v.Outcome != delivery.Unsure || v.Reason != want {
-		t.Errorf("6 of 100: %s: %s", v.Outcome, v.Reason)
+	if v := trained(6, nil); v.Outcome != delivery.Unsure || v.Because[0].Code != code.TrainedOnEvalSet ||
+		v.Because[0].Count != 6 || v.Because[0].Total != 100 {
+		t.Errorf("6 of 100: %s: %s", v.Outcome, facts(v))
 	}
 	if v := trained(6, func(in *Input) {
 		in.Candidate.Scores.Table = scored(0.1, 0, map[string]float64{"a": 0.1}).Scores.Table
@@ -577,7 +604,7 @@ func TestTrainedOnTheEvalSet(t *testing.T) {
 		t.Errorf("a fail is one, however much is left out: %s", v.Outcome)
 	}
 	if v := trained(6, func(in *Input) { in.SameBundle = true }); v.Outcome != delivery.Pass {
-		t.Errorf("the release itself: %s: %s", v.Outcome, v.Reason)
+		t.Errorf("the release itself: %s: %s", v.Outcome, facts(v))
 	}
 }
 
@@ -601,15 +628,16 @@ func TestLost(t *testing.T) {
 	lost := func(in Input) []string {
 		var list []string
 		for _, l := range judge(in, minimum("mAP", 0.1)).Lost {
-			list = append(list, fmt.Sprintf("%s %s %.2f, was %.2f: %+.4f, at best %+.4f: %s", l.Metric, l.Class,
-				l.Value, l.Baseline, l.Diff, l.AtBest, l.Why))
+			list = append(list, fmt.Sprintf("%s %s %.2f, was %.2f: %+.4f, at best %+.4f: %s %s %.3f %d", l.Metric,
+				l.Class,
+				l.Value, l.Baseline, l.Diff, l.AtBest, l.Error, l.ErrorClass, l.ErrorAP50, l.Errors))
 		}
 		return list
 	}
 	// c is 0.0095 worse and 0.009 is what one class alone would show.
 	want := []string{
-		"falsePositivesPerImage  3.00, was 0.50: +2.5000, at best +2.4902: ",
-		"AP b 0.30, was 0.50: -0.2000, at best -0.1903: -20.0 AP50, mostly missed b (4 more)",
+		"falsePositivesPerImage  3.00, was 0.50: +2.5000, at best +2.4902:   0.000 0",
+		"AP b 0.30, was 0.50: -0.2000, at best -0.1903: Miss b -0.200 4",
 	}
 	if got := lost(in); !slices.Equal(got, want) {
 		t.Errorf("lost\n%q, want\n%q", got, want)

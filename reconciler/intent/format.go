@@ -87,6 +87,9 @@ func checkFlow(c delivery.CheckMeasured) string {
 			parts = append(parts, f.key+": "+figure(*f.value))
 		}
 	}
+	if c.Code != "" {
+		parts = append(parts, "code: "+text(string(c.Code)))
+	}
 	if c.Reason != "" {
 		parts = append(parts, "reason: "+text(c.Reason))
 	}
@@ -99,7 +102,15 @@ func lossFlow(l delivery.Loss) string {
 	if l.Class != "" {
 		parts = append(parts, "class: "+text(l.Class))
 	}
-	parts = append(parts, "diff: "+figure(l.Diff), "metric: "+text(l.Metric), "value: "+figure(l.Value))
+	parts = append(parts, "diff: "+figure(l.Diff))
+	if l.Error != "" {
+		parts = append(parts, "error: "+text(l.Error), "errorAP50: "+figure(l.ErrorAP50),
+			"errorClass: "+text(l.ErrorClass))
+	}
+	if l.Errors > 0 {
+		parts = append(parts, fmt.Sprintf("errors: %d", l.Errors))
+	}
+	parts = append(parts, "metric: "+text(l.Metric), "value: "+figure(l.Value))
 	if l.Why != "" {
 		parts = append(parts, "why: "+text(l.Why))
 	}

@@ -126,15 +126,19 @@ func randomRelease(r *rand.Rand) delivery.Release {
 				Value: maybeFigure(r), Baseline: maybeFigure(r), Diff: maybeFigure(r), Low: maybeFigure(r),
 				High: maybeFigure(r)}
 			if r.IntN(2) == 0 {
-				c.Class, c.Reason = "", "AP of \"a\" 0.1, release 0.2: -0.1 (95% sure) # {x}, ±0.1"
+				c.Code, c.Class, c.Reason = "drop.found", "", "AP of \"a\" 0.1, release 0.2: -0.1 (95% sure) # {x}, "+
+					"±0.1"
 			}
 			m.Checks = append(m.Checks, c)
 		}
 		for range r.IntN(3) {
 			l := delivery.Loss{Metric: "AP", Class: "no", Value: randomFigure(r), Baseline: randomFigure(r),
 				Diff: randomFigure(r), AtBest: randomFigure(r), Why: "-2.1 AP50, mostly missed a: b (3 more)"}
-			if r.IntN(2) == 0 {
+			switch r.IntN(3) {
+			case 0:
 				l.Metric, l.Class, l.Why = "falsePositivesPerImage", "", ""
+			case 1:
+				l.Why, l.Error, l.ErrorClass, l.ErrorAP50, l.Errors = "", "Miss", "a: b", randomFigure(r), r.IntN(3)
 			}
 			m.Lost = append(m.Lost, l)
 		}

@@ -300,7 +300,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			if v.Outcome == "" {
 				for _, s := range r.Stages { // a failed stage is an answer too
 					if s.State == delivery.CheckFailure {
-						v.Outcome, v.Fact = delivery.Fail, &s.Fact
+						v.Outcome, v.Because = delivery.Fail, []delivery.Fact{s.Fact}
 					}
 				}
 			}

@@ -6,7 +6,6 @@ package plan
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,7 +127,7 @@ func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Score
 		}
 		bundle, why := m.version(name, version)
 		a := gate.Anchor{Missing: why, SameBundle: bundle == j.score.Input.Bundle}
-		if why == "" && !a.SameBundle {
+		if why.IsZero() && !a.SameBundle {
 			base, stage := score(bundle)
 			if stage.State == delivery.CheckSuccess {
 				a.Measured = gate.Measured{Key: base.Key, Scores: base.Scores}
@@ -146,20 +145,19 @@ func (m *maker) anchors(j judgement, score func(delivery.Digest) (delivery.Score
 
 // version finds the bundle of a version that main accepted, or says why there is
 // none to compare with.
-func (m *maker) version(model, version string) (bundle delivery.Digest, why string) {
+func (m *maker) version(model, version string) (bundle delivery.Digest, why delivery.Fact) {
 	for _, name := range m.w.names(model) {
 		for _, a := range m.w.Evidence.Accepted[name] {
 			if strconv.Itoa(a.Version) != version {
 				continue
 			}
 			if _, there := m.w.Evidence.Bundles[a.Bundle]; !there {
-				return "", fmt.Sprintf("bundle %s of %s@%s is gone from the registry; restore it", a.Bundle.Short(),
-					model, version)
+				return "", fact(code.VersionBundleGone, values{Bundle: a.Bundle, Model: model, Version: a.Version})
 			}
-			return a.Bundle, ""
+			return a.Bundle, delivery.Fact{}
 		}
 	}
-	return "", fmt.Sprintf("%s@%s is no version that main accepted; name one that it did in the gate", model, version)
+	return "", fact(code.VersionUnknown, values{Text: model + "@" + version})
 }
 
 // storedScore finds a bundle's signed score on a gate's eval set by today's

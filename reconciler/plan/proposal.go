@@ -465,8 +465,8 @@ func failing(verdicts []delivery.Verdict) []delivery.Fact {
 
 // ReasonOf says why a gate answers as it does.
 func ReasonOf(v delivery.Verdict) delivery.Fact {
-	if v.Fact != nil {
-		return *v.Fact
+	if len(v.Because) > 0 {
+		return several(v.Because...)
 	}
 	return plain(v.Reason)
 }

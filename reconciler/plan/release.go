@@ -238,12 +238,13 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		m := delivery.CheckMeasured{Check: c.Check, Class: c.Class, Outcome: c.Outcome, Value: rounded(c.Value),
 			Baseline: rounded(c.Baseline), Diff: rounded(c.Diff), Low: rounded(c.Low), High: rounded(c.High)}
 		if c.Outcome != delivery.Pass {
-			m.Reason = c.Reason
+			m.Code = decidedBy(c)
 		}
 		out.Checks = append(out.Checks, m)
 	}
 	for _, l := range j.verdict.Lost {
 		l.Value, l.Baseline, l.Diff, l.AtBest = round(l.Value), round(l.Baseline), round(l.Diff), round(l.AtBest)
+		l.ErrorAP50 = round(l.ErrorAP50)
 		out.Lost = append(out.Lost, l)
 	}
 	if j.base != nil {
@@ -271,6 +272,18 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 		show(delivery.MetricAP+"/"+class, delivery.MetricAP, []string{class})
 	}
 	return out
+}
+
+// decidedBy is the code of what decided a check; empty for one that an older version of AOB has signed.
+func decidedBy(c delivery.CheckVerdict) delivery.Code {
+	if len(c.Because) == 0 {
+		return ""
+	}
+	f := c.Because[0]
+	if f.Code == code.OfMetric {
+		f = f.Facts[0]
+	}
+	return f.Code
 }
 
 func rounded(v *float64) *float64 {

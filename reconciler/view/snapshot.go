@@ -74,6 +74,15 @@ func (s *Snapshot) models() []web.Model {
 // said writes facts, and keeps them for programs.
 func said(facts ...delivery.Fact) web.Said { return web.Said{Text: words.Join(facts), Facts: facts} }
 
+// told writes verdicts beside their facts.
+func told(list []delivery.Verdict) []delivery.Verdict {
+	list = slices.Clone(list)
+	for i, v := range list {
+		list[i] = words.Told(v)
+	}
+	return list
+}
+
 func shownChecks(list []plan.Check) []web.Check {
 	checks := make([]web.Check, len(list))
 	for i, c := range list {
@@ -101,13 +110,13 @@ func (s *Snapshot) PR(number int) (web.PR, error) {
 			continue
 		}
 		pr := s.pr(p)
-		pr.Gates, pr.Powers, pr.Complaints = p.Gates, p.Powers, p.Problem
+		pr.Gates, pr.Powers, pr.Complaints = told(p.Gates), p.Powers, p.Problem
 		for _, f := range p.Fleets {
 			pr.Fleets = append(pr.Fleets, said(f))
 		}
 		for _, m := range p.Models {
 			c := web.Change{Model: m.Model, Spec: m.Spec, State: m.State, Said: said(m.Said()), Bundle: m.Bundle,
-				Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release, Measured: m.Measured}
+				Baseline: m.Baseline, Verdicts: told(m.Verdicts), Release: m.Release, Measured: m.Measured}
 			if m.Data != nil {
 				c.Findings = m.Data.Findings
 			}

@@ -128,7 +128,7 @@ func Comment(pr plan.ProposalReport, checks []plan.Check) string {
 		fmt.Fprintf(&b, "**What gate %s can show of %s** (a drop that it finds four times in five)\n\n",
 			delivery.Markdown(m.Gate), delivery.Markdown(m.Model))
 		for _, c := range m.Checks {
-			fmt.Fprintf(&b, "- %s\n", delivery.Markdown(c.String()))
+			fmt.Fprintf(&b, "- %s\n", delivery.Markdown(Power(c)))
 		}
 		b.WriteString("\n")
 	}

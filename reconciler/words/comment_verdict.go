@@ -32,7 +32,7 @@ func commentVerdict(b *strings.Builder, v delivery.Verdict, baseline *delivery.R
 	for _, outcome := range []delivery.Outcome{delivery.Fail, delivery.Unsure, delivery.Ignored} {
 		for _, c := range v.Checks {
 			if c.Outcome == outcome {
-				fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(outcome), delivery.Markdown(c.Reason))
+				fmt.Fprintf(b, "- **%s**: %s\n", outcomeLabel(outcome), delivery.Markdown(Reason(c)))
 			}
 		}
 	}
@@ -92,7 +92,7 @@ func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Rele
 		if told++; told > shownLosses {
 			continue
 		}
-		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, delivery.Markdown(l.String()),
+		fmt.Fprintf(b, "- **⚠️ worse than version %d**: %s (%s)\n", baseline.Version, delivery.Markdown(Loss(l)),
 			held)
 	}
 	if told > shownLosses {

@@ -28,7 +28,8 @@ var sentences map[delivery.Code]sentence
 
 func init() { // as sentences write the facts inside of facts
 	sentences = map[delivery.Code]sentence{}
-	for _, part := range []map[delivery.Code]sentence{parts, runs, training, gates, models, releases, mains, pulls,
+	for _, part := range []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains,
+		pulls,
 		fleets,
 		steps, proposals} {
 		maps.Copy(sentences, part)

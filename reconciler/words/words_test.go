@@ -54,7 +54,8 @@ func TestEveryCodeHasASentence(t *testing.T) {
 		}
 	}
 	n := 0
-	for _, part := range []map[delivery.Code]sentence{parts, runs, training, gates, models, releases, mains, pulls,
+	for _, part := range []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains,
+		pulls,
 		fleets, steps, proposals} {
 		n += len(part)
 	}
@@ -76,7 +77,8 @@ func example(c delivery.Code) delivery.Fact {
 		Text: "what somebody wrote", Ask: "3f9c2a10", Count: 2, Total: 5, Limit: 1, Counts: map[string]int{"models": 2,
 			"gates": 1, "fleets": 0, "train": 100, "valid": 30, "leftOut": 3, "epochs": 8, "pixels": 640, "seeds": 1,
 			"trained": 2, "total": 5, "failed": 1}, Scores: map[string]float64{"box": 0.25, "person": 0.5}, Bytes: 7e6,
-		Images: 72, Attempt: 2, Value: 0.5, Baseline: 0.48, Diff: 0.02, Low: 0.01, High: 0.03,
+		Images: 72, Attempt: 2, Value: 0.5, Baseline: 0.48, Diff: 0.02, Low: 0.01, High: 0.03, Bound: 0.51,
+		Confidence: 0.95, Error: "Miss",
 		At: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC), Lasts: delivery.Duration(30 * time.Minute),
 		Facts: []delivery.Fact{{Code: "run.starting"}}}}
 }

@@ -1,0 +1,63 @@
+package words
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
+)
+
+// VerdictReason says what decided a verdict.
+func VerdictReason(v delivery.Verdict) string { return Text(plan.ReasonOf(v)) }
+
+// Told returns a verdict with its facts written beside them, for people who read JSON.
+func Told(v delivery.Verdict) delivery.Verdict {
+	v.Reason, v.Checks = VerdictReason(v), slices.Clone(v.Checks)
+	for i, c := range v.Checks {
+		v.Checks[i].Reason = Reason(c)
+	}
+	return v
+}
+
+// About says what a verdict is about besides its checks.
+func About(v delivery.Verdict) []string {
+	var lines []string
+	if v.Images > 0 {
+		line := "on " + delivery.Count(v.Images, "image")
+		if v.LeftOut > 0 {
+			line += fmt.Sprintf(", without %d that a model was trained on", v.LeftOut)
+		}
+		lines = append(lines, line)
+	}
+	if v.Baseline != "" {
+		lines = append(lines, fmt.Sprintf("compared with bundle %s over the classes %s", v.Baseline.Short(),
+			strings.Join(v.Classes, ", ")))
+	}
+	if v.Look > 0 {
+		line := fmt.Sprintf("look %d", v.Look)
+		if v.Looks > 0 {
+			line += fmt.Sprintf(" of %d", v.Looks)
+		}
+		lines = append(lines, line+": how many models were judged on this eval set against that release, with this one")
+	}
+	return lines
+}
+
+// CheckName names a check, and the class that it is about.
+func CheckName(c delivery.CheckVerdict) string {
+	if c.Class == "" {
+		return c.Check
+	}
+	return c.Check + ", " + c.Class
+}
+
+// CheckText says what decided a check, and the bounds of what passed.
+func CheckText(c delivery.CheckVerdict) string {
+	if c.Outcome == delivery.Pass && c.Diff == nil && c.Low != nil && c.High != nil {
+		return Reason(c) + fmt.Sprintf(" (at least %.4f, at most %.4f, each %.4g%% sure)", *c.Low, *c.High,
+			c.Confidence*100)
+	}
+	return Reason(c)
+}
