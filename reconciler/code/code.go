@@ -302,7 +302,7 @@ const (
 	BaselineNoThresholds delivery.Code = "baseline.noThresholds"
 	VersionUnknown       delivery.Code = "baseline.versionUnknown"
 	VersionBundleGone    delivery.Code = "baseline.versionBundleGone"
-	ClassMissing         delivery.Code = "check.classMissing"
+	CheckClassMissing    delivery.Code = "check.classMissing"
 	TooManyLooks         delivery.Code = "check.tooManyLooks"
 	TrainedOnEvalSet     delivery.Code = "check.trainedOnEvalSet"
 	TakenAsFail          delivery.Code = "check.takenAsFail"

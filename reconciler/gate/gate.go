@@ -192,7 +192,7 @@ func among(classes, measured []string) []string {
 // lacking is the line of a class of the gate that the model does not have.
 func lacking(gate, model, class string) delivery.CheckVerdict {
 	return delivery.CheckVerdict{Check: "classes", Metric: "classes", Class: class, Outcome: delivery.Fail,
-		Because: []delivery.Fact{fact(code.ClassMissing, delivery.Values{Class: class, Gate: gate, Model: model})}}
+		Because: []delivery.Fact{fact(code.CheckClassMissing, delivery.Values{Class: class, Gate: gate, Model: model})}}
 }
 
 // describe is a check as people wrote it.

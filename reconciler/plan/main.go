@@ -290,7 +290,7 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}
 			if why := m.wrongClasses(mdl, []judged{{name: name, gate: g, proposed: true}}); !why.IsZero() {
-				v.Outcome, v.Fact = delivery.Fail, &why
+				v.Outcome, v.Because = delivery.Fail, []delivery.Fact{why}
 			} else if data, ok := m.data(r, mdl, list, run); ok {
 				if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
 					v = r.Verdicts[0]

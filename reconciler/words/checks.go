@@ -111,7 +111,7 @@ var checks = map[delivery.Code]sentence{
 		return fmt.Sprintf("bundle %s of %s@%d is gone from the registry; restore it", v.Bundle.Short(), v.Model,
 			v.Version)
 	},
-	code.ClassMissing: func(v delivery.Values) string {
+	code.CheckClassMissing: func(v delivery.Values) string {
 		return fmt.Sprintf("the model has no class %[1]s, which gate %[2]s holds it to; add %[1]s to classes: in "+
 			"models/%[3]s.yaml, or take it out of classes: in gates/%[2]s.yaml in an earlier pull request", v.Class,
 			v.Gate,
