@@ -27,9 +27,11 @@
 //
 //	intent     YAML to nouns, with every complaint at its place
 //	coco       COCO detection metrics and the paired bootstrap
-//	gate       measurements to verdicts, with a reason for every check
+//	code       the codes of facts: what plan and gate decide, without words
+//	gate       measurements to verdicts, with facts for every check
 //	rollout    how far a fleet goes with a release
 //	plan       all decisions
+//	words      every sentence about a fact, and the comment on a pull request
 //	explain    the chain from a commit to a device, in words
 //
 //	durable    files that survive a crash, and locks

@@ -13,6 +13,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // with adds lines to a model's or a gate's file.
@@ -196,7 +197,7 @@ func TestAnchorOfRenamedModel(t *testing.T) {
 	s.settle()
 	s.want("third", delivery.CheckSuccess, "version 3")
 	if v := s.verdict(); len(v.Checks) != 3 ||
-		!strings.Contains(v.Checks[2].Reason, "AP50 0.6900, forms@1 0.6000: +0.0900") {
+		!strings.Contains(words.Reason(v.Checks[2]), "AP50 0.6900, forms@1 0.6000: +0.0900") {
 		t.Errorf("%+v", v.Checks)
 	}
 }

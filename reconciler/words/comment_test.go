@@ -43,7 +43,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 		not    string
 	}{
 		{plan.ProposalReport{}, release(delivery.CheckPending, "epoch 3/8"), []string{"AOB: working on it"}, "epoch"},
-		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"1. Comment `/aob run 3f9c2a10`",
+		{asking, release(delivery.CheckPending, "train: waits for approval"), []string{"1. Comment `/aob run 3f9c2a10`",
 			"react to that comment with 👍"}, "approve"},
 		{plan.ProposalReport{Models: []plan.ModelReport{{Model: "shapes"}}}, release(delivery.CheckPending,
 			"epoch 3/8"), []string{"Approve after that commit"}, "epoch"},
@@ -64,7 +64,7 @@ func TestCommentSaysWhatIsWaitedFor(t *testing.T) {
 			[]string{"nobody can accept that"}, "/aob accept"},
 		{doubtful(plan.Doubt{Accept: &delivery.Accept{By: "lead", Because: "seen <it>"}}),
 			release(delivery.CheckSuccess, "version 2"), []string{"lead accepts that: seen &lt;it>"}, "may comment"},
-		{asking, release(delivery.CheckPending, "train: waits for a go"), []string{"AOB: waits for a go",
+		{asking, release(delivery.CheckPending, "train: waits for approval"), []string{"AOB: waits for approval",
 			"`/aob run 3f9c2a10`, and `/aob run 77aa00ff`"}, "working"},
 	} {
 		got := Comment(c.pr, c.checks)

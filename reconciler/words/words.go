@@ -2,10 +2,11 @@
 // codes
 // and values. Here each code has one function that writes it, and each medium one writer:
 //
-//   - sentences.go: the sentence of each code.
-//   - terminal.go: aob plan, and lines of the other commands.
-//   - comment.go: Markdown, for the comment on a pull request.
-//   - json.go: a fact with its text.
+//   - sentences.go, checks.go: the sentence of each code.
+//   - terminal.go: aob plan. verdict.go: a verdict, line by line, as aob pr and aob explain show it.
+//   - comment.go, comment_verdict.go: Markdown, for the comment on a pull request.
+//
+// The API's JSON holds each text with its facts, see web.Said.
 //
 // A sentence puts values in as they are. The writer of a medium escapes the whole text, so that nothing that people,
 // devices or trainers wrote is an order to a forge, a terminal or git.
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/plan"
 )
@@ -82,7 +84,7 @@ func Proposed(s plan.Propose) (title, description, message string) {
 		f := s.Body
 		f.Text = escape(f.Text)
 		if len(f.Facts) > 0 {
-			f.Facts = []delivery.Fact{{Code: "plain", Values: delivery.Values{Text: escape(Join(f.Facts))}}}
+			f.Facts = []delivery.Fact{{Code: code.Plain, Values: delivery.Values{Text: escape(Join(f.Facts))}}}
 		}
 		return Text(f)
 	}

@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/tools/hostile"
 )
 
@@ -131,6 +133,17 @@ func TestValuesAreText(t *testing.T) {
 			if err := hostile.Markdown(harmless, Markdown(filled(c, text))); err != nil {
 				t.Errorf("%s, %.40q: %v", c, text, err)
 			}
+		}
+	}
+}
+
+// BenchmarkStatuses writes what a turn with 3,000 pull requests of 30 statuses each says.
+func BenchmarkStatuses(b *testing.B) {
+	check := plan.Check{Context: delivery.ContextData, State: delivery.CheckPending, Facts: []delivery.Fact{
+		example(code.TrainingQueued).In(code.OfModel, delivery.Values{Model: "pallets"})}}
+	for b.Loop() {
+		for range 3000 * 30 {
+			Check(check)
 		}
 	}
 }
