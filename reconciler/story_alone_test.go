@@ -358,7 +358,7 @@ func TestManyHeadsOfStrangersTakeNoTurnLong(t *testing.T) {
 	pending := func() (n int) {
 		for i := range many {
 			if c := s.check(s.head(fmt.Sprintf("strange-%d", i)), delivery.ContextRelease); !strings.Contains(
-				c.Description, "waits for a go") && !strings.Contains(c.Description, "no gate covers") {
+				c.Description, "waits for approval") && !strings.Contains(c.Description, "no gate covers") {
 				n++
 			}
 		}

@@ -71,9 +71,9 @@ func Comment(pr plan.ProposalReport, checks []plan.Check) string {
 				b.WriteString(".\n\n")
 			case len(pr.Asks) > 0:
 				fmt.Fprintf(&b, "### AOB: waits for approval\n\nIts author has no write permission here, so nothing "+
-					"runs before somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB asks back in a comment of its "+
-					"own, react to that comment with 👍. It asks wherever others can edit comments: the reaction is "+
-					"what counts then, as nobody else can make it.\n\n",
+					"runs before somebody with write permission allows it:\n\n1. Comment `%s`.\n2. If AOB asks back "+
+					"in a comment of its own, react to that comment with 👍. It asks wherever others can edit "+
+					"comments: the reaction is what counts then, as nobody else can make it.\n\n",
 					strings.Join(pr.Asks, "`, and `"))
 				for _, who := range pr.Refused {
 					fmt.Fprintf(&b, "- %s has no write permission here, so that comment does not count.\n",
