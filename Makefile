@@ -1,4 +1,5 @@
 # make demo         the whole story on this machine, after installing what it needs
+# make check        what a change needs: formatting, vet, staticcheck, the fast tests (under a minute)
 # make test         everything that passes in CI
 # make bench        the figures of BENCHMARKS.md
 # make bench-coco   aob eval beside other evaluators, where Python can import them
@@ -7,14 +8,13 @@
 # make test-security  every cell of docs/security.md, on a real Gitea and on the local forge
 # make test-faults  a fleet behind faulty proxies, for ten minutes
 # make bench-intervals  whether intervals hold what they promise, by simulation (an hour of a core)
-# make lint         formatting, vet, staticcheck
 # make build        bin/aob, bin/aob-agent, bin/aob-detect
 
 SHELL := /bin/sh
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aob
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: demo test test-seeds test-faults test-security bench bench-hostile bench-coco bench-intervals lint build tools test-tools schemas
+.PHONY: demo check test test-seeds test-faults test-security bench bench-hostile bench-coco bench-intervals build tools test-tools schemas
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/aob ./cmd/aob
@@ -30,6 +30,13 @@ test-tools: tools
 
 demo: tools build
 	go run ./demo
+
+# Everything is cached by what it reads, so a change costs what depends on it. The slow tests skip with -short.
+check:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	go test -short -timeout 5m ./...
 
 test: test-tools build
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
@@ -65,10 +72,5 @@ test-faults: tools
 bench-intervals:
 	go test ./reconciler/coco -run 'TestIntervals$$' -v -timeout 0 -intervals
 
-lint:
-	gofmt -l $$(git ls-files '*.go')
-	go vet ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
-
 schemas: build
-	for kind in model gate fleet release quarantine server; do bin/aob schema $$kind > schemas/$$kind.json; done
+	for kind in model gate fleet release quarantine server trainer; do bin/aob schema $$kind > schemas/$$kind.json; done
