@@ -2,7 +2,6 @@ package trust
 
 import (
 	"bytes"
-	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -58,8 +57,6 @@ func LoadSSH(path string) (*SSHKey, error) {
 		kind = "an RSA key"
 	case *ecdsa.PrivateKey:
 		kind = "an ECDSA key"
-	case *dsa.PrivateKey:
-		kind = "a DSA key"
 	}
 	switch {
 	case kind != "":

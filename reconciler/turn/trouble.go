@@ -112,11 +112,12 @@ func Meanwhile(err error, what string) error {
 
 // First returns the first of some errors, with their number where there are several. what names them all.
 func First(errs map[string]error, what string) error {
-	for _, key := range slices.Sorted(maps.Keys(errs)) {
-		if len(errs) == 1 {
-			return errs[key]
-		}
-		return Meanwhile(errs[key], fmt.Sprintf("%d %s wait", len(errs), what))
+	keys := slices.Sorted(maps.Keys(errs))
+	switch len(keys) {
+	case 0:
+		return nil
+	case 1:
+		return errs[keys[0]]
 	}
-	return nil
+	return Meanwhile(errs[keys[0]], fmt.Sprintf("%d %s wait", len(errs), what))
 }
