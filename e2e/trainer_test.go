@@ -72,7 +72,6 @@ name: any
 covers: [colors]
 classes: [red, blue]
 evaluate: {dataset: {dir: shapes}, split: test}
-classes: [red, blue]
 checks:
   - {metric: size, max: 20MB}
 `})
