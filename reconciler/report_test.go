@@ -63,8 +63,8 @@ func TestDevicesWordsAreSaidNowAndThen(t *testing.T) {
 	s.loop.board.Progress = 5 * time.Second
 	device := &s.fleet.devices[0]
 	for i := range 200 {
-		device.Report.Phase, device.Report.Held = delivery.DeviceDownloading, fmt.Sprintf("word %d", i)
-		device.Seen = s.now
+		device.Report.Phase, device.Report.Blocked = delivery.DeviceDownloading, fmt.Sprintf("word %d", i)
+		device.LastHeard = s.now
 		s.wake()
 		s.turn()
 		said[s.check(s.main(), context).Description] = true

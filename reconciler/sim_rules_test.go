@@ -184,8 +184,8 @@ func (s *sim) checkEvidence(what, name string, release delivery.Release, tree de
 	if len(gates)+len(tree.Covering(name)) == 0 {
 		s.fail("%s: no gate covers %s", what, name)
 	}
-	if _, there := main.Models[name]; !there && tree.Models[name].Was != "" {
-		gates = append(gates, main.Covering(tree.Models[name].Was)...) // renaming leaves no gate behind
+	if _, there := main.Models[name]; !there && tree.Models[name].RenamedFrom != "" {
+		gates = append(gates, main.Covering(tree.Models[name].RenamedFrom)...) // renaming leaves no gate behind
 	}
 	for _, g := range gates {
 		s.checkSettled(what, main.Gates[g], said)
@@ -410,7 +410,7 @@ func (s *sim) checkPublish(d, old delivery.Desired) {
 	check := func(t delivery.Target, to string) {
 		named := slices.Clone(s.signed.index.Accepted[d.Model])
 		for _, a := range s.signed.index.Accepted[d.Model] { // under its former name too
-			named = append(named, s.signed.index.Accepted[a.Was]...)
+			named = append(named, s.signed.index.Accepted[a.RenamedFrom]...)
 		}
 		if d.Previous != nil && t == *d.Previous { // the fleet may have run another model
 			for _, list := range s.signed.index.Accepted {

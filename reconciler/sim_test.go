@@ -794,7 +794,7 @@ func (f *simForge) Commands(_ context.Context, pr int) ([]delivery.Comment, erro
 	for _, c := range f.commands {
 		if c.pr == 0 || c.pr == pr {
 			if !f.unvouched && !c.edited {
-				c.Vouched = "in a world where nobody edits comments"
+				c.VerifiedBy = "in a world where nobody edits comments"
 			}
 			list = append(list, c.Comment)
 		}

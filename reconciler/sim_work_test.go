@@ -154,8 +154,8 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 			d.EvalSets = append(d.EvalSets, simContent(e))
 		}
 		d.Valid = simContent(delivery.EvalSet{Dataset: spec.Data.Dataset, Split: "valid"})
-		d.Valid.Without = withheld
-		d.Seen = simSeen(spec.Data.Dataset.String())
+		d.Valid.LeaveOut = withheld
+		d.TrainingImages = simSeen(spec.Data.Dataset.String())
 		return d
 	case delivery.RunTrain:
 		if r.sim.trained[key]++; r.sim.trained[key] > 1 {
@@ -179,10 +179,11 @@ func (r *simRuns) result(key delivery.Digest, spec delivery.RunSpec) any {
 		r.sim.signed.index.Bundles[bundle] = info
 		return delivery.ThresholdResult{Bundle: bundle, Size: 1_000_000, Points: points}
 	case delivery.RunEval:
-		if spec.Eval.EvalSet.Split == "valid" && !slices.Contains(spec.Eval.Seen, withheld) {
+		if spec.Eval.EvalSet.Split == "valid" && !slices.Contains(spec.Eval.TrainingImages, withheld) {
 			r.sim.fail("validation is scored on images of an eval set")
 		}
-		if saw := simSeen(r.sim.signed.bundles[spec.Eval.Bundle].Spec.Dataset); !slices.Contains(spec.Eval.Seen, saw) {
+		if saw := simSeen(r.sim.signed.bundles[spec.Eval.Bundle].Spec.Dataset); !slices.Contains(
+			spec.Eval.TrainingImages, saw) {
 			r.sim.fail("bundle %s is scored on images that it was trained on", spec.Eval.Bundle.Short())
 		}
 		r.sim.infer(spec.Eval.Detect)
@@ -444,7 +445,7 @@ type simFleet struct {
 func (f *simFleet) add(ring string, ids ...string) {
 	for _, id := range ids {
 		f.devices = append(f.devices, delivery.Device{Report: delivery.Report{Device: id, Ring: ring,
-			Labels: map[string]string{"site": "demo"}, Phase: delivery.DeviceIdle}, Seen: f.sim.now})
+			Labels: map[string]string{"site": "demo"}, Phase: delivery.DeviceIdle}, LastHeard: f.sim.now})
 	}
 }
 
@@ -477,14 +478,14 @@ func (f *simFleet) Listening(string) time.Time { return f.listening }
 func (f *simFleet) hears(i int) {
 	var last time.Time
 	for _, d := range f.devices {
-		if d.Seen.After(last) {
-			last = d.Seen
+		if d.LastHeard.After(last) {
+			last = d.LastHeard
 		}
 	}
 	if f.sim.now.Sub(last) > time.Duration(f.sim.server.Deadline)/2 {
 		f.listening = f.sim.now
 	}
-	f.devices[i].Seen = f.sim.now
+	f.devices[i].LastHeard = f.sim.now
 }
 
 func (f *simFleet) Forget(context.Context, string, string) error { return nil }

@@ -24,7 +24,7 @@ func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
 		canary := -1
 		for i := range s.fleet.devices { // all report; the first wave soaks
 			x := &s.fleet.devices[i]
-			x.Seen, x.Report.Desired = s.now, d.Version
+			x.LastHeard, x.Report.Desired = s.now, d.Version
 			if d.InWave(x.Report.Device) {
 				canary = i
 				x.Report.Phase, x.Report.Bundle, x.Report.Release = delivery.DeviceSoaking, d.Release.Bundle,
@@ -58,11 +58,11 @@ func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
 		if heard != back {
 			s.now = s.now.Add(deadline)
 			elsewhere := s.fleet.devices[canary] // of another fleet: it says nothing about this one's network
-			elsewhere.Report.Ring, elsewhere.Report.Device, elsewhere.Seen = "elsewhere", "far", s.now
+			elsewhere.Report.Ring, elsewhere.Report.Device, elsewhere.LastHeard = "elsewhere", "far", s.now
 			s.fleet.devices = append(s.fleet.devices, elsewhere)
 			for i := range s.fleet.devices {
 				if heard == others && i != canary {
-					s.fleet.devices[i].Seen = s.now
+					s.fleet.devices[i].LastHeard = s.now
 				}
 			}
 			s.wake()
@@ -74,7 +74,7 @@ func TestAbsenceOfTheServerBlamesNoDevice(t *testing.T) {
 			}
 			continue
 		}
-		s.fleet.devices[canary].Report.Phase, s.fleet.devices[canary].Seen = delivery.DeviceHealthy, s.now
+		s.fleet.devices[canary].Report.Phase, s.fleet.devices[canary].LastHeard = delivery.DeviceHealthy, s.now
 		s.wake() // as its report does
 		s.settle()
 		if got := s.serving(); got != "3 3 3" || aborted() {

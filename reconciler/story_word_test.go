@@ -206,7 +206,7 @@ func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
 		}
 		return false
 	}
-	set := func(wrong ...string) { s.forge.setup.Wrong = wrong }
+	set := func(wrong ...string) { s.forge.setup.Problems = wrong }
 	set("ada/intent has no webhook")
 	if s.now = s.now.Add(poll.SetupLasts); !wrong() {
 		t.Fatal("it is not said")
@@ -229,7 +229,7 @@ func TestSettingsThatArePutRightAreSeenSoon(t *testing.T) {
 // What is wrong with the forge's settings is among the troubles that the status shows.
 func TestTheForgesSettingsAreChecked(t *testing.T) {
 	s, _ := begun(t)
-	s.forge.setup.Wrong = []string{"ada/intent is archived: take it out of the archive"}
+	s.forge.setup.Problems = []string{"ada/intent is archived: take it out of the archive"}
 	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	found := false
@@ -239,7 +239,7 @@ func TestTheForgesSettingsAreChecked(t *testing.T) {
 	if !found {
 		t.Errorf("the troubles are %v", s.loop.turn.Troubles())
 	}
-	s.forge.setup.Wrong = nil
+	s.forge.setup.Problems = nil
 	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	if all := s.loop.turn.Troubles(); len(all) > 0 {
@@ -251,8 +251,8 @@ func TestTheForgesSettingsAreChecked(t *testing.T) {
 func TestACommitThatTheForgeRefusesIsSaidOnThePullRequest(t *testing.T) {
 	s, _ := begun(t)
 	s.propose("first", 8)
-	s.forge.setup = delivery.Setup{Wrong: []string{"x"},
-		Refuses: "ada/intent takes only signed commits on main; set commits.signingKey"}
+	s.forge.setup = delivery.Setup{Problems: []string{"x"},
+		MergeRefused: "ada/intent takes only signed commits on main; set commits.signingKey"}
 	s.now = s.now.Add(poll.SetupLasts)
 	s.settle()
 	const want = "**This cannot be merged:** ada/intent takes only signed commits on main; set commits.signingKey"

@@ -157,7 +157,7 @@ func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain
 	f := explain.Facts{Branch: "main", Head: s.commit,
 		Models: []explain.Main{{Name: "shapes", Text: "shapes version 2"}},
 		Devices: []delivery.Device{{Report: delivery.Report{Device: "dock-1", Ring: "demo",
-			Phase: delivery.DeviceHealthy, Bundle: sum("bundle 2"), Release: 2}, Seen: noon}},
+			Phase: delivery.DeviceHealthy, Bundle: sum("bundle 2"), Release: 2}, LastHeard: noon}},
 		Acceptances: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 2, Bundle: sum("bundle 2"),
 			Spec: sum("spec"), Commit: s.commit}}}}
 	for _, p := range s.prs {

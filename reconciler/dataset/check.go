@@ -107,12 +107,12 @@ func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out stri
 		return c.done(), nil
 	}
 	if len(c.leftOut["valid"]) > 0 {
-		if c.result.Valid.Without, err = c.withheld(v, splits["valid"], seen); err != nil {
+		if c.result.Valid.LeaveOut, err = c.withheld(v, splits["valid"], seen); err != nil {
 			return c.result, err
 		}
 	}
 	c.result.Prepared = filepath.Base(out)
-	if c.result.Seen, err = c.seenImages(v, splits, seen); err != nil {
+	if c.result.TrainingImages, err = c.seenImages(v, splits, seen); err != nil {
 		return c.result, err
 	}
 	if c.result.Training, err = c.prepare(v, splits, out); err != nil {
@@ -150,7 +150,7 @@ func (c *checker) finding(level, code, where, text string) {
 	key := level + "/" + code
 	if i, ok := c.findings[key]; ok {
 		f := &c.result.Findings[i]
-		if f.Count++; len(f.More) < delivery.MostMore {
+		if f.Count++; len(f.More) < delivery.MaxMore {
 			f.More = append(f.More, where+": "+text)
 		}
 		return

@@ -28,10 +28,10 @@
 //
 // # What a model has seen
 //
-// A data run lists the images that the trainer gets ([delivery.SeenImages]), in a
+// A data run lists the images that the trainer gets ([delivery.TrainingImages]), in a
 // file that is named by its digest and kept as long as the model. Whoever scores
 // the model on an eval set of another day leaves those images out:
-// [EvalData.SeenBy].
+// [EvalData.UsedInTraining].
 //
 // # Frozen eval sets
 //

@@ -63,14 +63,14 @@ func matches(file, sum string) []string {
 // seenImages lists the images that the trainer gets and keeps the list under its
 // digest.
 func (c *checker) seenImages(v *version, splits map[string]*split, to Store) (delivery.Digest, error) {
-	return keepSeen(to, delivery.SeenImages{Train: c.known(v, splits["train"], false),
+	return putTrainingImages(to, delivery.TrainingImages{Train: c.known(v, splits["train"], false),
 		Valid: c.known(v, splits["valid"], false)})
 }
 
 // withheld keeps the list of validation images that stand in an eval set: no
 // experiment is to be scored on them.
 func (c *checker) withheld(v *version, valid *split, to Store) (delivery.Digest, error) {
-	return keepSeen(to, delivery.SeenImages{Train: c.known(v, valid, true), Valid: []string{}})
+	return putTrainingImages(to, delivery.TrainingImages{Train: c.known(v, valid, true), Valid: []string{}})
 }
 
 // known lists the names by which a split's images are known, of those that are
@@ -92,7 +92,7 @@ type Store interface {
 	Put(name string, data []byte) error
 }
 
-func keepSeen(to Store, list delivery.SeenImages) (delivery.Digest, error) {
+func putTrainingImages(to Store, list delivery.TrainingImages) (delivery.Digest, error) {
 	data := delivery.Canonical(list)
 	digest := delivery.Sum(data)
 	return digest, to.Put(seenFile(digest), data)
@@ -104,9 +104,9 @@ func seenFile(digest delivery.Digest) string { return "seen/" + digest.Hex() + "
 // million.
 const maxSeen = 4 << 30
 
-// ReadSeen reads a list of the images that a training has seen.
-func ReadSeen(from Store, digest delivery.Digest) (delivery.SeenImages, error) {
-	var seen delivery.SeenImages
+// ReadTrainingImages reads a list of the images that a training has seen.
+func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingImages, error) {
+	var seen delivery.TrainingImages
 	if _, err := delivery.ParseDigest(string(digest)); err != nil {
 		return seen, err
 	}
@@ -137,10 +137,10 @@ func ReadSeen(from Store, digest delivery.Digest) (delivery.SeenImages, error) {
 	return seen, nil
 }
 
-// SeenBy returns the ids of images that a training has seen, by lists of what it
+// UsedInTraining returns the ids of images that a training has seen, by lists of what it
 // saw. On a validation split only what was trained on counts: a model is chosen
 // on its own, and compared there.
-func (d *EvalData) SeenBy(lists ...delivery.SeenImages) map[int64]bool {
+func (d *EvalData) UsedInTraining(lists ...delivery.TrainingImages) map[int64]bool {
 	known := map[string]bool{}
 	for _, l := range lists {
 		for _, id := range l.Train {

@@ -104,7 +104,7 @@ func leaking(t *testing.T, n int, name func(stem string) string) (root string, l
 }
 
 // checked is a data run of a copy, with the list of what the trainer gets.
-func checked(t *testing.T, root string) (delivery.DataResult, delivery.SeenImages) {
+func checked(t *testing.T, root string) (delivery.DataResult, delivery.TrainingImages) {
 	t.Helper()
 	seen := store.Folder(t.TempDir())
 	r, err := folders("data", root).Check(t.Context(), delivery.DataRun{Dataset: inDir("data/bccd"),
@@ -112,9 +112,9 @@ func checked(t *testing.T, root string) (delivery.DataResult, delivery.SeenImage
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list delivery.SeenImages
+	var list delivery.TrainingImages
 	if !r.Failed() {
-		if list, err = ReadSeen(seen, r.Seen); err != nil {
+		if list, err = ReadTrainingImages(seen, r.TrainingImages); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -217,7 +217,7 @@ func TestSameImage(t *testing.T) {
 
 // What a model has seen of an eval set that came later is found by content and by
 // source; on a validation split it was trained on alone counts.
-func TestSeenBy(t *testing.T) {
+func TestUsedInTraining(t *testing.T) {
 	b := newDataset(t)
 	seen := store.Folder(t.TempDir())
 	check := func() delivery.DataResult {
@@ -228,8 +228,8 @@ func TestSeenBy(t *testing.T) {
 		}
 		return r
 	}
-	digest := check().Seen
-	list, err := ReadSeen(seen, digest)
+	digest := check().TrainingImages
+	list, err := ReadTrainingImages(seen, digest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,17 +243,18 @@ func TestSeenBy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := data.SeenBy(list); len(got) != want {
+		if got := data.UsedInTraining(list); len(got) != want {
 			t.Errorf("%s: seen %v, want %d", split, got, want)
 		}
 	}
 	if err := seen.Put(seenFile(digest), []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadSeen(seen, digest); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, err := ReadTrainingImages(seen, digest); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("damaged: %v", err)
 	}
-	if _, err := ReadSeen(store.Folder(t.TempDir()), digest); err == nil || strings.Contains(err.Error(), "/") {
+	if _, err := ReadTrainingImages(store.Folder(t.TempDir()), digest); err == nil ||
+		strings.Contains(err.Error(), "/") {
 		t.Errorf("gone: %v", err)
 	}
 }
@@ -308,7 +309,7 @@ func TestWithheld(t *testing.T) {
 	if err != nil || r.Failed() || r.LeftOut != 1 || r.Images["valid"] != 34 || r.Valid.Count != 35 {
 		t.Fatalf("%v, %+v", err, r)
 	}
-	list, err := ReadSeen(seen, r.Valid.Without)
+	list, err := ReadTrainingImages(seen, r.Valid.LeaveOut)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +317,7 @@ func TestWithheld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := data.SeenBy(list); len(got) != 1 {
+	if got := data.UsedInTraining(list); len(got) != 1 {
 		t.Errorf("withheld %v", got)
 	}
 }

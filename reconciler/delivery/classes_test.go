@@ -45,7 +45,7 @@ func TestReads(t *testing.T) {
 			`{lorry: ["no", a b, "x: y", "7"], van: [van]}`},
 	} {
 		got := Labels{}
-		for _, class := range (Gate{Classes: c.classes, Labels: c.labels}).Reads(model) {
+		for _, class := range (Gate{Classes: c.classes, Labels: c.labels}).LabelMap(model) {
 			got[class.Name] = class.Labels
 		}
 		if got.String() != c.want {

@@ -87,7 +87,7 @@ type Report struct {
 	Failed   Digest            `json:"failed,omitempty"` // the last bundle that failed here
 	Why      string            `json:"why,omitempty"`
 	// why the device does not do what the document says, where that is no fault of a bundle
-	Held       string    `json:"held,omitempty"`
+	Blocked    string    `json:"held,omitempty"`
 	Downloaded int64     `json:"downloaded"` // bytes of model fetched since the agent was installed
 	At         time.Time `json:"at"`         // the device's clock when the report was made: information only
 
@@ -100,18 +100,18 @@ type Report struct {
 
 // A Device is what the registry knows of one device.
 type Device struct {
-	Report  Report    `json:"report"`
-	Seen    time.Time `json:"seen"`           // when the server last heard from it
-	First   time.Time `json:"first,omitzero"` // when the server first heard from it
-	Healthy []Digest  `json:"healthy"`        // bundles it has run through a healthy soak, newest last, at most 16
+	Report     Report    `json:"report"`
+	LastHeard  time.Time `json:"seen"`           // when the server last heard from it
+	FirstHeard time.Time `json:"first,omitzero"` // when the server first heard from it
+	Healthy    []Digest  `json:"healthy"`        // bundles it has run through a healthy soak, newest last, at most 16
 
 	// why what the report says of a bundle does not count; empty: it counts
 	Ignored string `json:"ignored,omitempty"`
 	// how far the device's clock is ahead of the server's; negative: behind
 	Skew time.Duration `json:"skew,omitempty"`
 	// installations that report under this name, the last one first, at most 4
-	Places []Place   `json:"places,omitempty"`
-	Twice  time.Time `json:"twice,omitzero"` // when two of them were last seen to take turns; zero: never
+	Places      []Place   `json:"places,omitempty"`
+	TwoPlacesAt time.Time `json:"twice,omitzero"` // when two of them were last seen to take turns; zero: never
 }
 
 // A Place is one installation that reports as a device. The server gives each
@@ -122,11 +122,11 @@ type Place struct {
 	Installation string    `json:"installation,omitempty"`
 	Boot         string    `json:"boot,omitempty"`
 	Receipt      string    `json:"receipt"` // the last one that it was given
-	Seen         time.Time `json:"seen"`
+	LastHeard    time.Time `json:"seen"`
 }
 
 // TwoPlaces reports whether a device was seen to report from two installations
 // within some time before now.
 func (d Device) TwoPlaces(now time.Time, within time.Duration) bool {
-	return !d.Twice.IsZero() && now.Sub(d.Twice) <= within
+	return !d.TwoPlacesAt.IsZero() && now.Sub(d.TwoPlacesAt) <= within
 }

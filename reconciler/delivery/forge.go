@@ -29,10 +29,10 @@ type PullRequest struct {
 	Unreadable string `json:"unreadable,omitempty"`
 }
 
-// May returns what a pull request's author may cause, given what the author may
+// LimitPermission returns what a pull request's author may cause, given what the author may
 // do in the repository. Whoever owns a fork may push to its head at any time, so
 // an author who does not own it counts for nothing.
-func (p PullRequest) May(author Permission) Permission {
+func (p PullRequest) LimitPermission(author Permission) Permission {
 	if p.Fork && (p.ForkOwner == "" || !strings.EqualFold(p.ForkOwner, p.Author)) {
 		return PermissionNone
 	}
@@ -46,9 +46,9 @@ type Comment struct {
 	Body   string    `json:"body"`
 	At     time.Time `json:"at,omitzero"`
 
-	// Vouched says how the forge knows that the author wrote exactly this, as "over
+	// VerifiedBy says how the forge knows that the author wrote exactly this, as "over
 	// the server's socket". It is empty where others may have changed the text.
-	Vouched string `json:"vouched,omitempty"`
+	VerifiedBy string `json:"vouched,omitempty"`
 }
 
 // CommandLine returns the line of a comment that is for AOB, or "": the first line
@@ -89,10 +89,10 @@ const (
 
 // A Setup is what is wrong with how a forge is set up for AOB.
 type Setup struct {
-	Wrong []string // each a sentence that says what to do
+	Problems []string // each a sentence that says what to do
 	// Refuses says why the forge refuses to merge a pull request with a commit of AOB's, and what to do; empty where it
 	// does not, or where AOB may not see it.
-	Refuses string
+	MergeRefused string
 }
 
 // The author of AOB's own commits, where the configuration names no other.

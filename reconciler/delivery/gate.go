@@ -70,7 +70,7 @@ type Labels map[string][]string
 func (l Labels) String() string {
 	var classes []string
 	for _, class := range slices.Sorted(maps.Keys(l)) {
-		classes = append(classes, flowWord(class)+": "+FlowList(l[class]))
+		classes = append(classes, yamlScalar(class)+": "+FlowList(l[class]))
 	}
 	return "{" + strings.Join(classes, ", ") + "}"
 }
@@ -79,13 +79,13 @@ func (l Labels) String() string {
 func FlowList(names []string) string {
 	words := make([]string, len(names))
 	for i, name := range names {
-		words[i] = flowWord(name)
+		words[i] = yamlScalar(name)
 	}
 	return "[" + strings.Join(words, ", ") + "]"
 }
 
-// flowWord quotes what YAML would not read as the same text inside brackets.
-func flowWord(s string) string {
+// yamlScalar quotes what YAML would not read as the same text inside brackets.
+func yamlScalar(s string) string {
 	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y",
 		"n"}, strings.ToLower(s)) {
 		return s
@@ -95,10 +95,10 @@ func flowWord(s string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*$`)
 
-// Reads says which labels of the eval set, and which classes of models, mean a class: for each class of the gate those
+// LabelMap says which labels of the eval set, and which classes of models, mean a class: for each class of the gate those
 // that it lists, or else its own name. A model's other classes follow, by their own names, so that they can be shown. A
 // model's own labels have no say, as a pull request would replace the truths with them.
-func (g Gate) Reads(model Classes) Classes {
+func (g Gate) LabelMap(model Classes) Classes {
 	out := make(Classes, 0, len(g.Classes)+len(model))
 	means := map[string]bool{}
 	for _, class := range g.Classes {

@@ -36,7 +36,7 @@ func DetectKey(model, signature, images Digest, numerics, provider string) Diges
 func ScoreKey(r EvalRun) Digest {
 	parts := map[string]any{
 		"detect": r.Detect, "truths": r.Truths, "classes": r.Classes, "protocol": r.Protocol,
-		"thresholds": r.Thresholds, "seen": r.Seen, "resamples": r.Resamples,
+		"thresholds": r.Thresholds, "seen": r.TrainingImages, "resamples": r.Resamples,
 	}
 	if len(r.Measures) > 0 { // scores without them keep their keys
 		parts["measures"] = r.Measures

@@ -31,16 +31,16 @@ const APIVersion = "aob/v1"
 // A Model says which model to deliver and how it is trained:
 // models/NAME.yaml.
 type Model struct {
-	APIVersion string     `json:"apiVersion" check:"oneof=aob/v1"`
-	Kind       string     `json:"kind" check:"oneof=Model"`
-	Name       string     `json:"name" check:"name"`
-	Was        string     `json:"was,omitempty" check:"optional,name"`
-	Dataset    Dataset    `json:"dataset" check:"required"`
-	Classes    Classes    `json:"classes"`
-	Train      Train      `json:"train"`
-	Thresholds Thresholds `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
-	Variants   []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
-	Track      *Track     `json:"track,omitempty" check:"optional,later"`
+	APIVersion  string     `json:"apiVersion" check:"oneof=aob/v1"`
+	Kind        string     `json:"kind" check:"oneof=Model"`
+	Name        string     `json:"name" check:"name"`
+	RenamedFrom string     `json:"was,omitempty" check:"optional,name"`
+	Dataset     Dataset    `json:"dataset" check:"required"`
+	Classes     Classes    `json:"classes"`
+	Train       Train      `json:"train"`
+	Thresholds  Thresholds `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
+	Variants    []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
+	Track       *Track     `json:"track,omitempty" check:"optional,later"`
 
 	sealed      Digest   // see Sealed
 	sealedSeeds []Digest // of SeedSpec, for each seed
@@ -384,7 +384,7 @@ func (t *Threshold) UnmarshalJSON(data []byte) error {
 	var share float64
 	if json.Unmarshal(data, &share) == nil {
 		t.Score = &share
-		return inUnit(share)
+		return checkShare(share)
 	}
 	var of map[string]float64
 	if err := json.Unmarshal(data, &of); err != nil || len(of) != 1 {
@@ -399,12 +399,12 @@ func (t *Threshold) UnmarshalJSON(data []byte) error {
 		default:
 			return fmt.Errorf("want precision or recall, got %q", key)
 		}
-		return inUnit(share)
+		return checkShare(share)
 	}
 	return nil
 }
 
-func inUnit(v float64) error {
+func checkShare(v float64) error {
 	if v < 0 || v > 1 {
 		return fmt.Errorf("want 0 to 1, got %g", v)
 	}

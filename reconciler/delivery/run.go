@@ -56,9 +56,9 @@ type DataResult struct {
 	LeftOut  int              `json:"leftOut"`  // training images that stand in an eval set
 	EvalSets []EvalSetContent `json:"evalSets"` // in the order asked, then the dataset's own test split if it has one
 	// the dataset's validation split, on which seeds, thresholds and experiments are judged
-	Valid    EvalSetContent `json:"valid"`
-	Seen     Digest         `json:"seen"` // of the list of images that the trainer gets; see SeenImages
-	Findings []Finding      `json:"findings"`
+	Valid          EvalSetContent `json:"valid"`
+	TrainingImages Digest         `json:"seen"` // of the list of images that the trainer gets; see TrainingImages
+	Findings       []Finding      `json:"findings"`
 }
 
 // Failed reports whether a finding is an error.
@@ -80,8 +80,8 @@ type EvalSetContent struct {
 	Count   int      `json:"count"`
 
 	// Without names a list of images that are left out of it, as the train part of
-	// [SeenImages]: of a validation split those that stand in an eval set.
-	Without Digest `json:"without,omitempty"`
+	// [TrainingImages]: of a validation split those that stand in an eval set.
+	LeaveOut Digest `json:"without,omitempty"`
 }
 
 // Digest names images and truths together.
@@ -103,12 +103,12 @@ type Finding struct {
 	Text  string `json:"text"`
 	Count int    `json:"count"` // how many of this code; Where and Text show the first
 
-	// More are the next of this code, at most [MostMore], each as WHERE: TEXT.
+	// More are the next of this code, at most [MaxMore], each as WHERE: TEXT.
 	More []string `json:"more,omitempty"`
 }
 
-// MostMore is how many a finding lists after its first.
-const MostMore = 19
+// MaxMore is how many a finding lists after its first.
+const MaxMore = 19
 
 // Lines are the finding in words: its first, those after it, and how many are not
 // listed.
@@ -120,11 +120,11 @@ func (f Finding) Lines() []string {
 	return lines
 }
 
-// SeenImages lists the images that a trainer got, by what makes two files the
+// TrainingImages lists the images that a trainer got, by what makes two files the
 // same image: sha256:HEX of their bytes, or source:NAME of Roboflow's. It is kept
 // under its digest for as long as the model is, since a later eval set may hold
 // what an earlier training saw.
-type SeenImages struct {
+type TrainingImages struct {
 	Train []string `json:"train"` // sorted, each once
 	Valid []string `json:"valid"`
 }
@@ -173,10 +173,10 @@ type EvalRun struct {
 	// Measures are the metrics that are measured besides the usual ones: those of Metric.OnDemand that a gate asks for,
 	// sorted.
 	Measures []string `json:"measures,omitempty"`
-	// Seen are digests of [SeenImages]: of what the bundle, and all that it was
+	// TrainingImages are digests of [TrainingImages]: of what the bundle, and all that it was
 	// fine-tuned from, was trained on, and EvalSetContent.Without. Those images are
 	// left out.
-	Seen []Digest `json:"seen,omitempty"`
+	TrainingImages []Digest `json:"seen,omitempty"`
 }
 
 // A ScoreSet is what one bundle scored on one eval set.
@@ -319,9 +319,9 @@ type RunState struct {
 	Error   string          `json:"error,omitempty"`
 	Result  json.RawMessage `json:"result,omitempty"`
 
-	Need   RunNeed   `json:"need,omitzero"`
-	Ending string    `json:"ending,omitempty"` // why the run was asked to end, while it has not ended
-	Asked  time.Time `json:"asked,omitzero"`   // when it was last asked to end
+	Need         RunNeed   `json:"need,omitzero"`
+	EndReason    string    `json:"ending,omitempty"` // why the run was asked to end, while it has not ended
+	EndRequested time.Time `json:"asked,omitzero"`   // when it was last asked to end
 }
 
 // Tries is which attempt this is, those not counted that were asked to end: they

@@ -75,7 +75,7 @@ type ReleaseStatement struct {
 	Version      int          `json:"version"`
 	Spec         Digest       `json:"spec"`
 	Bundle       Digest       `json:"bundle"`
-	Was          string       `json:"was,omitempty"`      // the model's former name, where its pull request renames it
+	RenamedFrom  string       `json:"was,omitempty"`      // the model's former name, where its pull request renames it
 	Baseline     Digest       `json:"baseline,omitempty"` // the release it was judged against; empty for a first
 	Gates        []GateJudged `json:"gates"`
 	File         Release      `json:"file"`         // what the release file must say
@@ -119,12 +119,12 @@ func (j GateJudged) Settled(owners []string) bool {
 // Acceptance says that main took a release. It is signed once, and no later
 // gate, edit or key takes it back.
 type Acceptance struct {
-	Model   string `json:"model"`
-	Version int    `json:"version"`
-	Spec    Digest `json:"spec"`
-	Bundle  Digest `json:"bundle"`
-	Commit  string `json:"commit"`        // of main, when it was accepted
-	Was     string `json:"was,omitempty"` // the model's name before this version, if another
+	Model       string `json:"model"`
+	Version     int    `json:"version"`
+	Spec        Digest `json:"spec"`
+	Bundle      Digest `json:"bundle"`
+	Commit      string `json:"commit"`        // of main, when it was accepted
+	RenamedFrom string `json:"was,omitempty"` // the model's name before this version, if another
 }
 
 // Abort says that a fleet fell back from a release.

@@ -95,7 +95,7 @@ func TestTableJSON(t *testing.T) {
 		if err := json.Unmarshal(data, &back); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		equal(t, name, back, table, 0.5/perValue+1e-9)
+		equal(t, name, back, table, 0.5/valueScale+1e-9)
 		if len(back.Images.Resamples) != len(table.Images.Resamples) || back.Images.Value != table.Images.Value {
 			t.Errorf("%s: images %v, want %v", name, back.Images, table.Images)
 		}

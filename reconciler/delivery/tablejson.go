@@ -16,7 +16,7 @@ import (
 // A resample takes at least one bit, so that a short text cannot ask for much memory.
 
 const (
-	perValue     = 100_000
+	valueScale   = 100_000
 	maxResamples = 1 << 20
 	maxCode      = 1 << 48
 )
@@ -84,7 +84,7 @@ func (c *columnJSON) pack(rows []Row, n int) error {
 		}
 		for _, v := range r.Resamples {
 			if v == v && v != math.Trunc(v) {
-				c.Per = perValue
+				c.Per = valueScale
 			}
 		}
 	}
@@ -188,8 +188,8 @@ func (c columnJSON) unpack(rows []Row, n int) error {
 	if c.Per == 0 && len(c.Data) == 0 {
 		return nil
 	}
-	if c.Per != 1 && c.Per != perValue {
-		return fmt.Errorf("values are per %d, want 1 or %d", c.Per, perValue)
+	if c.Per != 1 && c.Per != valueScale {
+		return fmt.Errorf("values are per %d, want 1 or %d", c.Per, valueScale)
 	}
 	data := c.Data
 	for i := range rows {

@@ -191,14 +191,14 @@ func (Loss) Docs() map[string]string {
 	}
 }
 
-// SureOfFigures is the confidence of each of a Figure's bounds.
-const SureOfFigures = 0.95
+// FigureConfidence is the confidence of each of a Figure's bounds.
+const FigureConfidence = 0.95
 
 // FigureOf is the value of a metric with its bounds.
 func FigureOf(metric string, r Row) Figure {
 	f := Figure{Value: r.Value}
 	if s := r.Samples(); len(s) > 1 {
-		low, high := MetricOfFigure(metric).Bound(s, SureOfFigures)
+		low, high := MetricOfFigure(metric).Bound(s, FigureConfidence)
 		f.Low, f.High = &low, &high
 	}
 	return f
@@ -273,9 +273,9 @@ func (Quarantined) Docs() map[string]string {
 	}
 }
 
-// Holds reports whether the bundle is quarantined, and why: by an entry that is not
+// Forbids reports whether the bundle is quarantined, and why: by an entry that is not
 // lifted, whatever stands below it.
-func (q Quarantine) Holds(bundle Digest) (why string, held bool) {
+func (q Quarantine) Forbids(bundle Digest) (why string, held bool) {
 	for _, e := range q.Entries {
 		if e.Digest == bundle && e.Lifted == "" {
 			return e.Why, true

@@ -403,7 +403,7 @@ func (a *Agent) heartbeat() time.Duration {
 func (a *Agent) report(p Plan) {
 	r := delivery.Report{
 		Device: a.Device, Ring: a.Ring, Labels: a.Labels, Desired: a.state.Versions[a.Ring], Phase: p.Phase,
-		Held:       shorten(p.Held),
+		Blocked:    shorten(p.Held),
 		Downloaded: a.state.Downloaded, Installation: a.state.Installation, Boot: a.boot,
 	}
 	want, _ := a.observe().wanted()

@@ -386,13 +386,13 @@ func TestUnwritablePointerHoldsDevice(t *testing.T) {
 	l.publish(2, v2.target)
 	l.until("held", func(r delivery.Report) bool {
 		return r.Desired == 2 && r.Bundle == v1.target.Bundle && r.Failed == "" &&
-			strings.Contains(r.Held, "agent.json cannot be written")
+			strings.Contains(r.Blocked, "agent.json cannot be written")
 	})
 	d.serves(v1.target)
 	if err := errors.Join(os.RemoveAll(pointer), os.WriteFile(pointer, kept, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Blocked != "" || r.Failed != "" {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -427,13 +427,13 @@ func TestFailedDownloadIsNoFailureOfTheBundle(t *testing.T) {
 	})
 	l.publish(2, v2.target)
 	for _, why := range whys {
-		reports := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
+		reports := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Blocked, why) })
 		if r := reports[len(reports)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle ||
-			!strings.HasPrefix(r.Held, "cannot download: ") {
+			!strings.HasPrefix(r.Blocked, "cannot download: ") {
 			t.Errorf("%s: reports %+v", why, r)
 		}
 	}
-	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Blocked != "" || r.Failed != "" {
 		t.Errorf("reports %+v", r)
 	}
 	d.serves(v2.target)
@@ -449,7 +449,7 @@ func TestBundleOfLaterVersionIsHeld(t *testing.T) {
 	l.set(v2, func(b *bundle) { b.signature = `{"schemaVersion": 2, "more": true}` })
 	l.publish(2, v2.target)
 	const why = "signature.json has schemaVersion 2, and this aob-agent reads up to 1; update aob-agent and aob-detect"
-	reports := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Held, why) })
+	reports := l.until(why, func(r delivery.Report) bool { return strings.Contains(r.Blocked, why) })
 	if r := reports[len(reports)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
 		t.Errorf("reports %+v", r)
 	}
@@ -481,14 +481,14 @@ func TestOutdatedProgramsHoldDevice(t *testing.T) {
 			l.set(v2, c.break_)
 			l.publish(2, v2.target)
 			reports := l.until(c.why, func(r delivery.Report) bool {
-				return r.Failed != "" || strings.Contains(r.Held, c.why)
+				return r.Failed != "" || strings.Contains(r.Blocked, c.why)
 			})
 			if r := reports[len(reports)-1]; r.Failed != "" || r.Bundle != v1.target.Bundle {
 				t.Errorf("reports %+v", r)
 			}
 			d.serves(v1.target)
 			l.set(v2, func(b *bundle) { b.download, b.start = nil, nil })
-			if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+			if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Blocked != "" || r.Failed != "" {
 				t.Errorf("after the update it reports %+v", r)
 			}
 		})
@@ -526,10 +526,10 @@ func TestDamagedSlotIsDownloadedAgain(t *testing.T) {
 			}
 		}
 	}
-	reportsDamage := func(r delivery.Report) bool { return strings.Contains(r.Held, "damaged on this device") }
+	reportsDamage := func(r delivery.Report) bool { return strings.Contains(r.Blocked, "damaged on this device") }
 	healthy := func(b *bundle) func(delivery.Report) bool {
 		return func(r delivery.Report) bool {
-			return r.Phase == delivery.DeviceHealthy && r.Bundle == b.target.Bundle && r.Held == ""
+			return r.Phase == delivery.DeviceHealthy && r.Bundle == b.target.Bundle && r.Blocked == ""
 		}
 	}
 
@@ -613,7 +613,7 @@ func TestDamagedSlotIsDownloadedAgain(t *testing.T) {
 		l.crash(v3)
 		untilNoFailure(l, "damage reported", reportsDamage)
 		untilNoFailure(l, "it soaks again", func(r delivery.Report) bool {
-			return r.Phase == delivery.DeviceSoaking && r.Bundle == v3.target.Bundle && r.Held == ""
+			return r.Phase == delivery.DeviceSoaking && r.Bundle == v3.target.Bundle && r.Blocked == ""
 		})
 	})
 	t.Run("agent.json emptied too", func(t *testing.T) {
@@ -641,11 +641,11 @@ func TestMissingDetectorHoldsDevice(t *testing.T) {
 	})
 	l.publish(2, v2.target)
 	l.until("held", func(r delivery.Report) bool {
-		return r.Failed == "" && strings.Contains(r.Held, "aob-detect: no such file")
+		return r.Failed == "" && strings.Contains(r.Blocked, "aob-detect: no such file")
 	})
 	d.serves(v1.target)
 	l.set(v2, func(b *bundle) { b.start = nil })
-	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Held != "" || r.Failed != "" {
+	if r := l.phase(2, delivery.DeviceHealthy, v2.target); r.Blocked != "" || r.Failed != "" {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -673,7 +673,7 @@ func TestHeldReasonIsReported(t *testing.T) {
 			doc := document(1, v1.target)
 			c.doc(&doc)
 			l.serve(l.sign(l.key, doc))
-			l.until(c.why, func(r delivery.Report) bool { return r.Desired == 1 && strings.Contains(r.Held, c.why) })
+			l.until(c.why, func(r delivery.Report) bool { return r.Desired == 1 && strings.Contains(r.Blocked, c.why) })
 		})
 	}
 	t.Run("an older document", func(t *testing.T) {
@@ -684,10 +684,10 @@ func TestHeldReasonIsReported(t *testing.T) {
 		l.phase(7, delivery.DeviceHealthy, v1.target)
 		l.publish(6, v1.target)
 		l.until("refused", func(r delivery.Report) bool {
-			return strings.Contains(r.Held, "accepted version 7 before")
+			return strings.Contains(r.Blocked, "accepted version 7 before")
 		})
 		l.publish(8, v1.target)
-		l.until("followed", func(r delivery.Report) bool { return r.Desired == 8 && r.Held == "" })
+		l.until("followed", func(r delivery.Report) bool { return r.Desired == 8 && r.Blocked == "" })
 	})
 }
 

@@ -160,8 +160,9 @@ func verdict(bundle delivery.Digest, o delivery.Outcome) delivery.Verdict {
 }
 
 func device(id string, version int, phase delivery.DevicePhase) delivery.Device {
-	d := delivery.Device{Seen: noon.Add(3 * time.Hour), Report: delivery.Report{Device: id, Ring: "demo", Desired: 7,
-		Slot: "b", Phase: phase, Release: version, Bundle: sum("bundle " + string(rune('0'+version)))}}
+	d := delivery.Device{LastHeard: noon.Add(3 * time.Hour), Report: delivery.Report{Device: id, Ring: "demo",
+		Desired: 7,
+		Slot:    "b", Phase: phase, Release: version, Bundle: sum("bundle " + string(rune('0'+version)))}}
 	if phase == delivery.DeviceFailed {
 		d.Report.Failed, d.Report.Why = sum("bundle 2"), "the golden inference differs"
 	}
@@ -410,7 +411,7 @@ func FuzzExplain(f *testing.F) {
 func TestAcceptedAndRenamed(t *testing.T) {
 	f := world()
 	s := &f.Statements[1]
-	s.Was = "forms"
+	s.RenamedFrom = "forms"
 	s.Gates[0].Verdict.Outcome = delivery.Unsure
 	s.Gates[0].Accept = &delivery.Accept{Verdict: s.Gates[0].Verdict.Key, By: "lead", Because: "the set is small",
 		At: noon}

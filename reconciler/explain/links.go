@@ -76,7 +76,7 @@ func (c *chain) run(t delivery.Training) {
 		}
 		l.Lines = append(l.Lines, line)
 	}
-	l.Inputs = inputs(t.Spec, t.Input.Training, t.Input.Trainer, t.Input.Parent, t.Data.Seen)
+	l.Inputs = inputs(t.Spec, t.Input.Training, t.Input.Trainer, t.Input.Parent, t.Data.TrainingImages)
 	for _, s := range t.Seeds {
 		l.Inputs = append(l.Inputs, s.Score)
 	}
@@ -238,8 +238,8 @@ func (c *chain) release(s delivery.ReleaseStatement) {
 	if l.Text = "signed: " + how + "; the first release"; s.Baseline != "" {
 		l.Text = "signed: " + how + ", against bundle " + s.Baseline.Short()
 	}
-	if s.Was != "" {
-		l.Text += "; until then it was " + s.Was
+	if s.RenamedFrom != "" {
+		l.Text += "; until then it was " + s.RenamedFrom
 	}
 	if s.TargetCommit != "" {
 		l.Text += fmt.Sprintf("; gates as of %s %s", c.Branch, ShortID(s.TargetCommit))
@@ -306,7 +306,7 @@ func (c *chain) withdrawn(model string, bundle delivery.Digest) {
 // standing tells how a device stands, by its own last report.
 func (f Facts) standing(d delivery.Device) Link {
 	r := d.Report
-	l := Link{What: "device", ID: r.Device, At: d.Seen, Inputs: inputs(r.Bundle)}
+	l := Link{What: "device", ID: r.Device, At: d.LastHeard, Inputs: inputs(r.Bundle)}
 	switch {
 	case r.Bundle == "":
 		l.Text = "runs nothing yet"

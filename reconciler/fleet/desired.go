@@ -160,7 +160,7 @@ func (s *Server) acceptedVersion(ring string, published int64) int64 {
 	now := s.Now()
 	most := max(published, LeastVersion(now)) + maxAhead
 	for key, d := range s.devices {
-		if key.ring == ring && now.Sub(d.Seen) <= s.Deadline {
+		if key.ring == ring && now.Sub(d.LastHeard) <= s.Deadline {
 			v := d.Report.Desired
 			if v > most {
 				v = 0

@@ -83,7 +83,7 @@ func TestGapEndsWithFirstReport(t *testing.T) {
 				began := time.Now()
 				var kept loadedRegistry
 				for len(c.heard) > 0 && c.heard[0] < 0 {
-					kept.devices = append(kept.devices, delivery.Device{Seen: began.Add(c.heard[0]),
+					kept.devices = append(kept.devices, delivery.Device{LastHeard: began.Add(c.heard[0]),
 						Report: delivery.Report{Ring: "north", Device: "d1"}})
 					c.heard = c.heard[1:]
 				}

@@ -20,13 +20,13 @@ func recordPlace(d *delivery.Device, r delivery.Report, now time.Time) (receipt 
 		return "" // an old agent that sends no receipts
 	}
 	receipt = rand.Text()
-	mine := delivery.Place{Installation: r.Installation, Boot: r.Boot, Receipt: receipt, Seen: now}
+	mine := delivery.Place{Installation: r.Installation, Boot: r.Boot, Receipt: receipt, LastHeard: now}
 	places := slices.Clone(d.Places)
 	at := slices.IndexFunc(places, func(p delivery.Place) bool {
 		return r.Receipt != "" && p.Receipt == r.Receipt && p.Installation == r.Installation
 	})
 	if at > 0 { // another installation has reported since
-		d.Twice = now
+		d.TwoPlacesAt = now
 	}
 	if at >= 0 {
 		places = slices.Delete(places, at, at+1)

@@ -100,10 +100,11 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	if known && r.Sequence <= old.Report.Sequence {
 		return s.repeat(ctx, key, old, r, now)
 	}
-	d := delivery.Device{Report: r, Seen: now, First: old.First, Healthy: old.Healthy, Places: old.Places,
-		Twice: old.Twice}
+	d := delivery.Device{Report: r, LastHeard: now, FirstHeard: old.FirstHeard, Healthy: old.Healthy,
+		Places:      old.Places,
+		TwoPlacesAt: old.TwoPlacesAt}
 	if !known {
-		d.First = now
+		d.FirstHeard = now
 	}
 	if !r.Sent.IsZero() {
 		d.Skew = r.Sent.Sub(now).Round(time.Second)
@@ -132,7 +133,7 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	ahead := ok && r.Desired > published.desired.Version &&
 		s.acceptedVersion(r.Ring, published.desired.Version) > published.desired.Version
 	// The device is new, its state has changed, or it was silent.
-	news := !known || hasChanged(old, d) || now.Sub(old.Seen) > s.Deadline || gap
+	news := !known || hasChanged(old, d) || now.Sub(old.LastHeard) > s.Deadline || gap
 	if news {
 		s.wake()
 	}
@@ -159,7 +160,7 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 	if news {
 		if dropped, ok := s.allowLog(key); ok {
 			s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle",
-				r.Bundle, "failed", r.Failed, "why", truncate(r.Why), "held", truncate(r.Held), "ignored",
+				r.Bundle, "failed", r.Failed, "why", truncate(r.Why), "held", truncate(r.Blocked), "ignored",
 				truncate(d.Ignored),
 				"skew", d.Skew, "leftOut", dropped)
 		}
@@ -215,13 +216,15 @@ func (s *Server) repeat(ctx context.Context, key deviceKey, old delivery.Device,
 }
 
 // startsTwoPlaces reports whether a device has begun to report from two places.
-func startsTwoPlaces(old, d delivery.Device) bool { return d.Twice.Sub(old.Twice) > time.Minute }
+func startsTwoPlaces(old, d delivery.Device) bool {
+	return d.TwoPlacesAt.Sub(old.TwoPlacesAt) > time.Minute
+}
 
 // hasChanged reports whether a report contains a change.
 func hasChanged(old, d delivery.Device) bool {
 	a, b := old.Report, d.Report
 	return a.Phase != b.Phase || a.Bundle != b.Bundle || a.Failed != b.Failed || a.Desired != b.Desired ||
-		a.Held != b.Held ||
+		a.Blocked != b.Blocked ||
 		old.Ignored != d.Ignored || startsTwoPlaces(old, d) || !maps.Equal(a.Labels, b.Labels)
 }
 
@@ -288,7 +291,7 @@ func checkReport(r delivery.Report) error {
 		return fmt.Errorf("slot: want a or b, got %.40q", r.Slot)
 	case len(r.Why) > 1024 || !utf8.ValidString(r.Why):
 		return errors.New("why: want at most 1024 bytes of text")
-	case len(r.Held) > 1024 || !utf8.ValidString(r.Held):
+	case len(r.Blocked) > 1024 || !utf8.ValidString(r.Blocked):
 		return errors.New("held: want at most 1024 bytes of text")
 	case !shortName(r.Installation) || !shortName(r.Boot) || !shortName(r.Receipt):
 		return errors.New("installation, boot and receipt: want at most 64 letters, digits and dashes")

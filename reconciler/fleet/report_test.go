@@ -36,7 +36,7 @@ func TestRepeatedReports(t *testing.T) {
 		}
 	}
 	devices := s.Devices()
-	if len(devices) != 1 || devices[0].Report.Labels["site"] != "north" || !devices[0].Seen.Equal(before) {
+	if len(devices) != 1 || devices[0].Report.Labels["site"] != "north" || !devices[0].LastHeard.Equal(before) {
 		t.Errorf("a repeat changed something: %+v", devices)
 	}
 	if st := s.Stats(); st.Reports != 1 || st.Repeats != 2 {
@@ -128,7 +128,7 @@ func TestReportsRefused(t *testing.T) {
 		{"the name of another device with this token's code", "north/d1:" + strings.TrimPrefix(fleet.DeviceToken(secret,
 			"north",
 			"d2"), "north/d2:"), good, 401, "the token is wrong"},
-		{"held", token, with(func(r *delivery.Report) { r.Held = strings.Repeat("y", 1025) }), 400,
+		{"held", token, with(func(r *delivery.Report) { r.Blocked = strings.Repeat("y", 1025) }), 400,
 			"held: want at most"},
 		{"installation", token, with(func(r *delivery.Report) { r.Installation = "a b" }), 400,
 			"installation, boot and receipt"},
@@ -304,7 +304,7 @@ func TestTwoInstallationsUnderOneName(t *testing.T) {
 		t.Helper()
 		a.sequence++
 		r := report("d1", a.sequence)
-		r.Installation, r.Boot, r.Receipt, r.Held = a.installation, "boot", a.receipt, says
+		r.Installation, r.Boot, r.Receipt, r.Blocked = a.installation, "boot", a.receipt, says
 		status, text := s.post(t, token, encode(t, r))
 		var got fleet.Receipt
 		if err := json.Unmarshal([]byte(text), &got); status != 200 || err != nil || got.Receipt == "" {
@@ -423,7 +423,7 @@ func TestForget(t *testing.T) {
 	}
 	s.restart(t)
 	s.report(t, report("d1", 1)) // a lower sequence number is not a repeat of a new device
-	if d := s.Devices(); len(d) != 1 || d[0].Report.Sequence != 1 || !d[0].First.Equal(s.now) {
+	if d := s.Devices(); len(d) != 1 || d[0].Report.Sequence != 1 || !d[0].FirstHeard.Equal(s.now) {
 		t.Errorf("got %+v", d)
 	}
 }
@@ -485,7 +485,7 @@ func TestManyDevicesWakeOnce(t *testing.T) {
 // The log lines that one device can cause are limited.
 func TestLogOfOneDeviceIsBounded(t *testing.T) {
 	for name, change := range map[string]func(r *delivery.Report, i int){
-		"held": func(r *delivery.Report, i int) { r.Held = fmt.Sprint(i, strings.Repeat("\x1b", 1000)) },
+		"held": func(r *delivery.Report, i int) { r.Blocked = fmt.Sprint(i, strings.Repeat("\x1b", 1000)) },
 		"why": func(r *delivery.Report, i int) {
 			r.Phase = []delivery.DevicePhase{delivery.DeviceIdle, delivery.DeviceSoaking}[i%2]
 			r.Why = strings.Repeat("w", 1000)
@@ -513,7 +513,7 @@ func TestLogOfOneDeviceIsBounded(t *testing.T) {
 			log.Reset()
 			s.now = s.now.Add(time.Hour)
 			r := report("d1", 1000)
-			r.Held = "cannot download: 403"
+			r.Blocked = "cannot download: 403"
 			s.report(t, r)
 			if got := log.String(); !strings.Contains(got, "cannot download: 403") {
 				t.Errorf("an hour later the log says %q", got)

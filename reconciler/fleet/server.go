@@ -173,8 +173,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	for _, d := range devices {
 		s.devices[deviceKey{d.Report.Ring, d.Report.Device}] = d
 		s.count[d.Report.Ring]++
-		if d.Seen.After(s.listening.lastReport[d.Report.Ring]) {
-			s.listening.lastReport[d.Report.Ring] = wall(d.Seen)
+		if d.LastHeard.After(s.listening.lastReport[d.Report.Ring]) {
+			s.listening.lastReport[d.Report.Ring] = wall(d.LastHeard)
 		}
 	}
 	return s, nil

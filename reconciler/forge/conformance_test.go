@@ -144,7 +144,7 @@ func conform(t *testing.T, s *stage) {
 	if s.forge.Address() == "" {
 		t.Error("it has no address")
 	}
-	if setup, err := s.forge.Check(ctx); err != nil || len(setup.Wrong) > 0 || setup.Refuses != "" {
+	if setup, err := s.forge.Check(ctx); err != nil || len(setup.Problems) > 0 || setup.MergeRefused != "" {
 		t.Errorf("a forge that is set up well: got %+v, %v", setup, err)
 	}
 

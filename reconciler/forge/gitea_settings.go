@@ -53,10 +53,12 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	if missing, err := f.missingScopes(ctx); err != nil {
 		return setup, f.explain(doing, err)
 	} else if len(missing) > 0 {
-		setup.Wrong = append(setup.Wrong, fmt.Sprintf("aob's token has no scope %s; %s",
+		setup.Problems = append(setup.Problems, fmt.Sprintf("aob's token has no scope %s; %s",
 			strings.Join(missing, " and no scope "), makeToken))
 	}
-	say := func(format string, args ...any) { setup.Wrong = append(setup.Wrong, fmt.Sprintf(format, args...)) }
+	say := func(format string, args ...any) {
+		setup.Problems = append(setup.Problems, fmt.Sprintf(format, args...))
+	}
 	if repo.FullName != "" && !strings.EqualFold(repo.FullName, called) {
 		say("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again",
 			called, delivery.Terminal(Cut(repo.FullName, 200)))
@@ -90,14 +92,14 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 		if err != nil {
 			return setup, f.explain(doing, err)
 		}
-		setup.Wrong = append(setup.Wrong, more...)
+		setup.Problems = append(setup.Problems, more...)
 	}
 	if f.hooks != "" {
 		more, err := f.checkHooks(c, repo, admin)
 		if err != nil {
 			return setup, f.explain(doing, err)
 		}
-		setup.Wrong = append(setup.Wrong, more...)
+		setup.Problems = append(setup.Problems, more...)
 	}
 	if repo.Empty || repo.Archived || !repo.HasPullRequests {
 		return setup, nil
@@ -116,13 +118,13 @@ func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
 	}
 	switch {
 	case required && f.signed.Key == "":
-		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and aob does not sign its own; "+
+		setup.MergeRefused = fmt.Sprintf("%s takes only signed commits on %s, and aob does not sign its own; "+
 			"whoever runs aob sets commits.signingKey in its configuration (docs/gitea.md, Required signatures)",
 			called, f.branch)
 	case required && wrong != "":
-		setup.Refuses = fmt.Sprintf("%s takes only signed commits on %s, and %s", called, f.branch, wrong)
+		setup.MergeRefused = fmt.Sprintf("%s takes only signed commits on %s, and %s", called, f.branch, wrong)
 	}
-	if wrong = cmp.Or(setup.Refuses, wrong, unsigned); wrong != "" {
+	if wrong = cmp.Or(setup.MergeRefused, wrong, unsigned); wrong != "" {
 		say("%s", wrong)
 	}
 	return setup, nil

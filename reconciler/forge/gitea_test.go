@@ -163,7 +163,7 @@ func TestGitea(t *testing.T) {
 			if err != nil {
 				return err.Error()
 			}
-			return strings.Join(setup.Wrong, "; ")
+			return strings.Join(setup.Problems, "; ")
 		}
 		if got := wrong(f); !strings.Contains(got, "aob cannot see who is in the teams secret of vision") {
 			t.Errorf("a team that AOB's user is not in: %s", got)
@@ -321,13 +321,13 @@ func TestGitea(t *testing.T) {
 		}
 		eventually(t, "nothing is wrong with the settings", func() bool { // Gitea takes it for empty for a moment
 			setup, err := f.Check(t.Context())
-			return err == nil && len(setup.Wrong) == 0
+			return err == nil && len(setup.Problems) == 0
 		})
 		// Gitea shows webhooks to administrators alone, so a missing one shows by its silence.
 		f.hooks, f.started = "http://127.0.0.1:1/webhook", time.Unix(0, 0)
 		if setup, err := f.Check(t.Context()); err != nil ||
-			!strings.Contains(strings.Join(setup.Wrong, "; "), "Gitea shows webhooks to administrators") {
-			t.Errorf("a webhook that nobody made: %q, %v", setup.Wrong, err)
+			!strings.Contains(strings.Join(setup.Problems, "; "), "Gitea shows webhooks to administrators") {
+			t.Errorf("a webhook that nobody made: %q, %v", setup.Problems, err)
 		}
 	})
 
@@ -337,8 +337,8 @@ func TestGitea(t *testing.T) {
 		check := func(f *Gitea, want string) {
 			t.Helper()
 			setup, err := f.Check(t.Context())
-			if err != nil || !strings.Contains(strings.Join(setup.Wrong, "; "), want) {
-				t.Errorf("got %q, %v; want %q", setup.Wrong, err, want)
+			if err != nil || !strings.Contains(strings.Join(setup.Problems, "; "), want) {
+				t.Errorf("got %q, %v; want %q", setup.Problems, err, want)
 			}
 		}
 		check(f, "is empty; push a branch main")
@@ -360,7 +360,7 @@ func TestGitea(t *testing.T) {
 		f.Heard()
 		eventually(t, "after a webhook all is well", func() bool {
 			setup, err := f.Check(t.Context()) // Gitea takes a repository for empty for a moment after the first push
-			return err == nil && len(setup.Wrong) == 0
+			return err == nil && len(setup.Problems) == 0
 		})
 		path := fmt.Sprintf("/repos/%s/%s", repo.Owner, repo.Name)
 		edit := func(path string, change map[string]any) {
@@ -387,7 +387,7 @@ func TestGitea(t *testing.T) {
 		stranger.git("push", "-q", "-o", "topic=review", stranger.remote, "HEAD:refs/for/main")
 		list, err := f.PullRequests(t.Context())
 		if err != nil || len(list) != 1 || !list[0].Fork || list[0].ForkOwner != "" ||
-			list[0].May(delivery.PermissionWrite) != delivery.PermissionNone {
+			list[0].LimitPermission(delivery.PermissionWrite) != delivery.PermissionNone {
 			t.Errorf("got %+v, %v", list, err)
 		}
 	})
@@ -769,9 +769,9 @@ func TestSettingsThatStopAOBAreNamed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.want == "" && len(setup.Wrong) > 0 || c.want != "" && (len(setup.Wrong) != 1 ||
-				!strings.Contains(setup.Wrong[0], c.want)) {
-				t.Errorf("got %q, want %q", setup.Wrong, c.want)
+			if c.want == "" && len(setup.Problems) > 0 || c.want != "" && (len(setup.Problems) != 1 ||
+				!strings.Contains(setup.Problems[0], c.want)) {
+				t.Errorf("got %q, want %q", setup.Problems, c.want)
 			}
 		})
 	}

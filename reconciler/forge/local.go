@@ -285,7 +285,7 @@ func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error
 	list, err := f.rows.Commands(ctx, pr)
 	list = newest(slices.DeleteFunc(list, func(c delivery.Comment) bool { return !command(c.Body) }))
 	for i := range list {
-		list[i].Vouched = "over the server's socket"
+		list[i].VerifiedBy = "over the server's socket"
 	}
 	return list, err
 }

@@ -97,10 +97,10 @@ func TestRequiredSignatures(t *testing.T) {
 		switch {
 		case err != nil:
 			t.Error(err)
-		case want == "" && (len(setup.Wrong) > 0 || setup.Refuses != ""):
+		case want == "" && (len(setup.Problems) > 0 || setup.MergeRefused != ""):
 			t.Errorf("it says %+v", setup)
-		case !strings.Contains(setup.Refuses, want) || want != "" && (len(setup.Wrong) != 1 ||
-			setup.Wrong[0] != setup.Refuses):
+		case !strings.Contains(setup.MergeRefused, want) || want != "" && (len(setup.Problems) != 1 ||
+			setup.Problems[0] != setup.MergeRefused):
 			t.Errorf("it says %+v; want %q", setup, want)
 		}
 	}
@@ -123,8 +123,8 @@ func TestRequiredSignatures(t *testing.T) {
 		// Anybody may have made it, so it is no word on other pull requests.
 		setup, err := open(Signed{Email: "aob@example.com", Key: key.Public()}).Check(t.Context())
 		if want := fmt.Sprintf("commit %.10s of pull request %d has the address of aob's commits and no signature",
-			commit, number); err != nil || setup.Refuses != "" || len(setup.Wrong) != 1 ||
-			!strings.HasPrefix(setup.Wrong[0], want) {
+			commit, number); err != nil || setup.MergeRefused != "" || len(setup.Problems) != 1 ||
+			!strings.HasPrefix(setup.Problems[0], want) {
 			t.Errorf("it says %+v, %v; want %q", setup, err, want)
 		}
 		call("PATCH", fmt.Sprintf("/pulls/%d", number), map[string]string{"state": "closed"}, nil)

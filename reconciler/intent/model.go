@@ -38,10 +38,10 @@ func (d *document) was(m *delivery.Model, doc *Doc) {
 			"the old labels where they mean a class: those of the dataset as in classes: {box: [box, crate]}, and "+
 			"those of the eval set under labels: in the gate")
 	}
-	if d.sound("was", "name") && m.Was != "" && m.Was == m.Name {
+	if d.sound("was", "name") && m.RenamedFrom != "" && m.RenamedFrom == m.Name {
 		d.complain("was", "is the model's own name; want the one that it had before, or leave it out")
 	}
-	doc.refer(d, refWas, m.Was, "was")
+	doc.refer(d, refWas, m.RenamedFrom, "was")
 }
 
 // maxSeeds is how many trainings one spec may ask for.

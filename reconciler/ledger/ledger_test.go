@@ -51,7 +51,7 @@ func TestRowsAreDurable(t *testing.T) {
 	must(t, l.PutRecord(ctx, "status/abc/aob/train", "pending one", at))
 	must(t, l.PutRecord(ctx, "status/abc/aob/train", "success two", at.Add(time.Second)))
 	must(t, l.PutRecord(ctx, "status/abd/aob/train", "other", at))
-	device := delivery.Device{Report: delivery.Report{Device: "robot-1", Ring: "north", Sequence: 7}, Seen: at,
+	device := delivery.Device{Report: delivery.Report{Device: "robot-1", Ring: "north", Sequence: 7}, LastHeard: at,
 		Healthy: []delivery.Digest{delivery.Sum(nil)}}
 	must(t, l.SaveDevice(ctx, "north", device))
 	must(t, l.SaveDevice(ctx, "north", device))
@@ -227,7 +227,7 @@ func TestDamagedRowsAreSkipped(t *testing.T) {
 	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
 		must(t, l.SaveDevice(ctx, "north", delivery.Device{Report: delivery.Report{Device: name, Ring: "north",
-			Sequence: 7}, Seen: at}))
+			Sequence: 7}, LastHeard: at}))
 	}
 	for device, state := range map[string]any{"b": `{"report": {"device": "b", "ri`, "c": nil, "d": 3.5, "e": `[]`,
 		"f": string(delivery.Canonical(delivery.Device{Report: delivery.Report{Device: "a", Ring: "north"}}))} {

@@ -12,7 +12,7 @@ import (
 // wrongClasses says where a model lacks a class of a gate, or has two that mean the same one.
 func (m *maker) wrongClasses(mdl delivery.Model, gates []judged) delivery.Fact {
 	for _, j := range gates {
-		reads := j.gate.Reads(nil)
+		reads := j.gate.LabelMap(nil)
 		for i, class := range j.gate.Classes {
 			v := values{Model: mdl.Name, Gate: j.name, Class: class, Names: reads.Called(class, mdl.Classes.Names())}
 			if !j.proposed {
@@ -33,7 +33,7 @@ func (m *maker) wrongClasses(mdl delivery.Model, gates []judged) delivery.Fact {
 
 // classesOf lists the classes of a gate that a model has, by the gate's names.
 func classesOf(mdl delivery.Model, g delivery.Gate) []string {
-	reads := g.Reads(nil)
+	reads := g.LabelMap(nil)
 	return slices.DeleteFunc(slices.Clone(g.Classes), func(class string) bool {
 		return len(reads.Called(class, mdl.Classes.Names())) == 0
 	})

@@ -248,8 +248,8 @@ func (m *maker) doubt(f delivery.Fleet, devices []delivery.Device, bundle delive
 	}
 	var since time.Time // when the last of them said so
 	for _, d := range devices {
-		if d.Report.Phase == delivery.DeviceFailed && d.Report.Failed == bundle && d.Seen.After(since) {
-			since = d.Seen
+		if d.Report.Phase == delivery.DeviceFailed && d.Report.Failed == bundle && d.LastHeard.After(since) {
+			since = d.LastHeard
 		}
 	}
 	found := m.w.Stored[bundle]

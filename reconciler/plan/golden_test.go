@@ -452,8 +452,8 @@ func (s *scene) line(line string) {
 		} else if r.Need.PRs == nil {
 			r.Need.PRs = []int{3}
 		}
-		if r.Ending = s.value("ending"); r.Ending != "" {
-			r.Asked = s.At
+		if r.EndReason = s.value("ending"); r.EndReason != "" {
+			r.EndRequested = s.At
 		}
 		s.Runs[r.Spec.Key] = r
 	case "bundle":
@@ -471,7 +471,8 @@ func (s *scene) line(line string) {
 	case "accepted":
 		m := s.made[what].model
 		s.Evidence.Accepted[m.Name] = append(s.Evidence.Accepted[m.Name], delivery.Acceptance{Model: m.Name,
-			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what), Was: s.value("was")})
+			Version: s.number(s.value("version")), Spec: m.SpecDigest(), Bundle: bundle(what),
+			RenamedFrom: s.value("was")})
 	case "fleet":
 		s.fleet(what)
 	case "abort":
@@ -616,7 +617,7 @@ func (s *scene) bundle(letter string) {
 	for _, g := range gates {
 		c := content(m, g.Evaluate)
 		in := delivery.EvalRun{Bundle: b, Model: info.Model, Signature: info.Signature, EvalSet: g.Evaluate,
-			Classes: g.Reads(m.Classes), Images: c.Images, Truths: c.Truths,
+			Classes: g.LabelMap(m.Classes), Images: c.Images, Truths: c.Truths,
 			Protocol: s.Server.Protocol, Detect: delivery.DetectKey(info.Model, info.Signature, c.Images,
 				s.Server.Numerics, "cpu")}
 		score := delivery.Scores{Key: delivery.ScoreKey(in), Input: in, Content: c,
@@ -710,7 +711,7 @@ func (s *scene) fleet(name string) {
 	s.Published[name] = delivery.Desired{Ring: name, Version: 1, Match: f.Match, Model: model, Release: to, Share: 1,
 		Salt: rollout.Salt(name, to.Bundle), Soak: f.Soak, Expires: s.At.Add(24 * time.Hour)}
 	for id := range strings.FieldsSeq(s.value("devices")) {
-		s.Devices[name] = append(s.Devices[name], delivery.Device{Seen: s.At, Healthy: healthy,
+		s.Devices[name] = append(s.Devices[name], delivery.Device{LastHeard: s.At, Healthy: healthy,
 			Report: delivery.Report{Device: id, Ring: name, Labels: f.Match, Desired: 1, Bundle: to.Bundle,
 				Release: to.Version, Phase: delivery.DeviceHealthy}})
 	}

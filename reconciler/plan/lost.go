@@ -54,7 +54,7 @@ func Weaker(was delivery.Gate, tree delivery.Intent) bool {
 // renamedTo is what a tree says that a model is called now; empty where it does not say so.
 func renamedTo(was string, tree delivery.Intent) string {
 	for _, name := range slices.Sorted(maps.Keys(tree.Models)) {
-		if tree.Models[name].Was == was {
+		if tree.Models[name].RenamedFrom == was {
 			return name
 		}
 	}

@@ -26,9 +26,9 @@ func TestWeaker(t *testing.T) {
 		"a lower floor":     {delivery.Model{Name: "shapes"}, func(g *delivery.Gate) { g.Checks = floor(0.4) }, true},
 		"a higher floor":    {delivery.Model{Name: "shapes"}, func(g *delivery.Gate) { g.Checks = floor(0.6) }, false},
 		"the model is gone": {delivery.Model{Name: "other"}, func(g *delivery.Gate) { g.Covers = nil }, false},
-		"the model is renamed, with its gate": {delivery.Model{Name: "forms", Was: "shapes"},
+		"the model is renamed, with its gate": {delivery.Model{Name: "forms", RenamedFrom: "shapes"},
 			func(g *delivery.Gate) { g.Covers = []string{"forms"} }, false},
-		"the model is renamed, and its gate is lower": {delivery.Model{Name: "forms", Was: "shapes"},
+		"the model is renamed, and its gate is lower": {delivery.Model{Name: "forms", RenamedFrom: "shapes"},
 			func(g *delivery.Gate) { g.Covers, g.Checks = []string{"forms"}, floor(0.4) }, true},
 	} {
 		g := was

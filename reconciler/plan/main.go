@@ -155,7 +155,7 @@ func (m *maker) mainModel(name string) MainModel {
 	}
 	m.step(Sign{Bundle: named.Bundle, Type: delivery.AcceptanceType, Of: name,
 		Predicate: delivery.Acceptance{Model: name, Version: named.Version, Spec: named.Spec, Bundle: named.Bundle,
-			Commit: m.w.Main.Commit, Was: statement.Was}})
+			Commit: m.w.Main.Commit, RenamedFrom: statement.RenamedFrom}})
 	return is(delivery.CheckPending, code.MainAccepting)
 }
 

@@ -34,7 +34,7 @@ type evalSet struct {
 
 // gateSet is a gate's eval set, whose labels the gate reads.
 func gateSet(mdl delivery.Model, g delivery.Gate, content delivery.EvalSetContent) evalSet {
-	classes := g.Reads(mdl.Classes)
+	classes := g.LabelMap(mdl.Classes)
 	n := gate.Resamples(g.Checks, len(classes))
 	if n == gate.Resamples(nil, len(classes)) {
 		n = 0 // as on any other set, so that one score serves both
@@ -54,8 +54,8 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 		return delivery.EvalRun{}, failed(fact(code.BundleGone, values{Bundle: bundle}))
 	}
 	without := m.w.Evidence.seen(bundle)
-	if on.Without != "" {
-		without = append(without, on.Without)
+	if on.LeaveOut != "" {
+		without = append(without, on.LeaveOut)
 		slices.Sort(without)
 	}
 	return delivery.EvalRun{Bundle: bundle, Model: info.Model, Signature: info.Signature, EvalSet: on.EvalSet,
@@ -64,8 +64,8 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 		Detect: delivery.DetectKey(info.Model, info.Signature, on.Images, m.w.Server.Numerics,
 			m.w.Server.Provider),
 		Measures: on.measures, Resamples: on.resamples,
-		Thresholds: info.Thresholds,
-		Seen:       without}, Stage{State: delivery.CheckSuccess}
+		Thresholds:     info.Thresholds,
+		TrainingImages: without}, Stage{State: delivery.CheckSuccess}
 }
 
 // score finds what a bundle scored on an eval set, or plans the run for it.

@@ -324,7 +324,7 @@ func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data deli
 		if compare != nil {
 			d, _ := compare.Compared(delivery.MetricMAP, compare.Classes)
 			f.Code, f.Diff, f.Baseline = code.DraftCompared, d.Value, d.Baseline
-			f.Low, f.High = d.Samples.Bounds(delivery.SureOfFigures)
+			f.Low, f.High = d.Samples.Bounds(delivery.FigureConfidence)
 		}
 	}
 	f = f.In(code.OfDraft, values{})
@@ -375,8 +375,8 @@ func (m *maker) run(spec delivery.RunSpec, p Proposal, approval string) (deliver
 	case delivery.RunFailed:
 		return state, failed(fact(code.RunFailed, values{Text: state.Error}))
 	case delivery.RunRunning:
-		if state.Ending != "" {
-			return state, pending(fact(code.RunEnding, values{Text: state.Ending}))
+		if state.EndReason != "" {
+			return state, pending(fact(code.RunEnding, values{Text: state.EndReason}))
 		}
 		return state, pending(runs(state))
 	}

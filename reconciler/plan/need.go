@@ -84,7 +84,7 @@ func (m *maker) endUnneeded() {
 				why = fact(code.PullsClosed, values{PRs: gone, Branch: m.w.Main.Branch})
 			}
 		}
-		if again := r.Asked.Add(askAgain); r.Ending != "" && m.w.At.Before(again) {
+		if again := r.EndRequested.Add(askAgain); r.EndReason != "" && m.w.At.Before(again) {
 			m.wake(again) // it is ending; an EC2 machine takes minutes for that
 			continue
 		}

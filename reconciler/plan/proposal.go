@@ -237,8 +237,8 @@ func changedQuarantines(p Proposal) []delivery.Fact {
 				continue
 			}
 			seen = append(seen, e.Digest)
-			_, before := base.Holds(e.Digest)
-			why, after := head.Holds(e.Digest)
+			_, before := base.Forbids(e.Digest)
+			why, after := head.Forbids(e.Digest)
 			switch {
 			case after && !before:
 				v := values{Bundle: e.Digest, Model: name, Text: why}

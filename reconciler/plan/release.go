@@ -119,8 +119,8 @@ func (m *maker) release(r *progress, p Proposal, judgements, ofFleets []judgemen
 	r.Release = &want
 	statement := delivery.ReleaseStatement{Model: r.Model, Version: want.Version, Spec: r.Spec, Bundle: r.Bundle,
 		File: want, TargetCommit: m.w.Main.Commit}
-	if was := p.Merged.Models[r.Model].Was; !m.w.Evidence.remembers(r.Model, was) {
-		statement.Was = was
+	if was := p.Merged.Models[r.Model].RenamedFrom; !m.w.Evidence.remembers(r.Model, was) {
+		statement.RenamedFrom = was
 	}
 	if r.Baseline != nil {
 		statement.Baseline = r.Baseline.Bundle

@@ -28,18 +28,18 @@ func (w World) names(model string) []string {
 // former is what a model was called before: by main's file, by the newest release that main accepted, or by the
 // statement of the release that it has still to accept.
 func (w World) former(model string) (was string) {
-	if was = w.Main.Intent.Models[model].Was; was != "" {
+	if was = w.Main.Intent.Models[model].RenamedFrom; was != "" {
 		return was
 	}
 	version := 0
 	for _, a := range w.Evidence.Accepted[model] {
-		if a.Was != "" && a.Version > version {
-			was, version = a.Was, a.Version
+		if a.RenamedFrom != "" && a.Version > version {
+			was, version = a.RenamedFrom, a.Version
 		}
 	}
 	if r, ok := w.Main.Intent.Releases[model]; ok && was == "" && !w.Evidence.accepted(r) {
 		if s, ok := w.Evidence.statement(r, ""); ok {
-			return s.Was
+			return s.RenamedFrom
 		}
 	}
 	return was
@@ -58,7 +58,7 @@ func (w World) called(name string) string {
 // renames returns the model of main that a proposal renames to a name, empty for none, and all names of the renamed
 // model, newest first.
 func (w World) renames(p Proposal, name string) (from string, names []string) {
-	was := p.Merged.Models[name].Was
+	was := p.Merged.Models[name].RenamedFrom
 	if _, there := w.Main.Intent.Models[name]; there || was == "" {
 		return "", w.names(name)
 	}
@@ -83,7 +83,7 @@ func (m *maker) renamedAway(p Proposal, model string) bool {
 func newModels(p Proposal) []string {
 	var names []string
 	for name, mdl := range p.Intent.Models {
-		if _, there := p.Base.Models[name]; !there && mdl.Was == "" {
+		if _, there := p.Base.Models[name]; !there && mdl.RenamedFrom == "" {
 			names = append(names, name)
 		}
 	}
@@ -93,7 +93,7 @@ func newModels(p Proposal) []string {
 
 // remembers reports whether a release that main accepted says what a model was called before.
 func (e Evidence) remembers(model, was string) bool {
-	return slices.ContainsFunc(e.Accepted[model], func(a delivery.Acceptance) bool { return a.Was == was })
+	return slices.ContainsFunc(e.Accepted[model], func(a delivery.Acceptance) bool { return a.RenamedFrom == was })
 }
 
 // wrongNames says where a proposal's was: names no model that it renames, or removes a former name that AOB does not
@@ -104,11 +104,12 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 	}
 	main := m.w.Main.Intent.Models
 	for _, name := range slices.Sorted(maps.Keys(p.Merged.Models)) {
-		was := p.Merged.Models[name].Was
+		was := p.Merged.Models[name].RenamedFrom
 		v := values{Model: name, FromModel: was, Branch: m.w.Main.Branch}
 		before, there := main[name]
-		if there && before.Was != "" && before.Was != was && !m.w.Evidence.remembers(name, before.Was) {
-			v.FromModel = before.Was
+		if there && before.RenamedFrom != "" && before.RenamedFrom != was &&
+			!m.w.Evidence.remembers(name, before.RenamedFrom) {
+			v.FromModel = before.RenamedFrom
 			return fact(code.WasForgotten, v)
 		}
 		if was == "" || there && slices.Contains(m.w.names(name), was) {
@@ -125,8 +126,8 @@ func (m *maker) wrongNames(p Proposal) delivery.Fact {
 		case from != "" && stays:
 			v.Names = []string{from}
 			return fact(code.WasStays, v)
-		case from != "" && from == was && main[from].Was != "" && len(m.w.Evidence.Accepted[from]) == 0:
-			v.Names = []string{main[from].Was}
+		case from != "" && from == was && main[from].RenamedFrom != "" && len(m.w.Evidence.Accepted[from]) == 0:
+			v.Names = []string{main[from].RenamedFrom}
 			return fact(code.WasUnreleased, v)
 		}
 	}

@@ -164,8 +164,8 @@ func (w World) Blind() delivery.Fact {
 // heard is when any device of a ring was heard last; zero where there is none.
 func (w World) heard(ring string) (last time.Time) {
 	for _, d := range w.Devices[ring] {
-		if d.Seen.After(last) {
-			last = d.Seen
+		if d.LastHeard.After(last) {
+			last = d.LastHeard
 		}
 	}
 	return last
@@ -206,8 +206,8 @@ func (e Evidence) seen(bundle delivery.Digest) []delivery.Digest {
 		if !ok {
 			break
 		}
-		if t.Training.Data.Seen != "" {
-			list = append(list, t.Training.Data.Seen)
+		if t.Training.Data.TrainingImages != "" {
+			list = append(list, t.Training.Data.TrainingImages)
 		}
 		if bundle = t.Training.Input.Parent; bundle == "" {
 			break
@@ -294,7 +294,7 @@ func NeedsHistory(w World) []string {
 			continue
 		}
 		for _, name := range changedModels(p) {
-			need[name], need[p.Merged.Models[name].Was] = true, true
+			need[name], need[p.Merged.Models[name].RenamedFrom] = true, true
 		}
 	}
 	for _, t := range w.Trials {

@@ -10,7 +10,7 @@ import (
 // trainedOn is the evidence of a bundle and its training.
 func trainedOn(bundle, seen, parent delivery.Digest) Trained {
 	return Trained{Bundle: bundle, Training: delivery.Training{Run: "run-" + bundle,
-		Input: delivery.TrainRun{Parent: parent}, Data: delivery.DataResult{Seen: seen},
+		Input: delivery.TrainRun{Parent: parent}, Data: delivery.DataResult{TrainingImages: seen},
 		Result: delivery.TrainResult{Bundle: bundle, Model: "model-" + bundle}}}
 }
 

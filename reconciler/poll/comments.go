@@ -128,7 +128,7 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 			continue
 		}
 		consents := []delivery.Consent{{By: c.Author, At: c.At}}
-		if c.Vouched == "" {
+		if c.VerifiedBy == "" {
 			if consents, err = f.askBack(ctx, pr, runQuestion(pr, code, what)); err != nil {
 				errs = append(errs, err)
 				continue
@@ -176,7 +176,7 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 	refused, strangers := 0, map[string]bool{}
 	for _, c := range list {
 		a, ok := acceptCommand(c)
-		if !ok || c.Vouched == "" && newest[key(a)] != c.ID {
+		if !ok || c.VerifiedBy == "" && newest[key(a)] != c.ID {
 			continue
 		}
 		doubt, waits := w.doubts[a.Code]
@@ -204,11 +204,11 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 			}
 			continue
 		}
-		a.How = c.Vouched
-		if c.Vouched == "" && !login.MatchString(a.By) {
+		a.How = c.VerifiedBy
+		if c.VerifiedBy == "" && !login.MatchString(a.By) {
 			continue // it would be written into a comment of AOB's, with an @ before it
 		}
-		if waits && a.Owns(doubt.Owners) && c.Vouched == "" {
+		if waits && a.Owns(doubt.Owners) && c.VerifiedBy == "" {
 			consents, err := f.askBack(ctx, pr, acceptQuestion(doubt, a))
 			i := slices.IndexFunc(consents, func(by delivery.Consent) bool { return strings.EqualFold(by.By, a.By) })
 			if err != nil || i < 0 {

@@ -174,16 +174,16 @@ func (f *Forge) readSetup(now time.Time) {
 			return fmt.Errorf("the settings of the repository: %w", err)
 		}
 		var wrong error
-		if len(setup.Wrong) > 0 {
-			wrong = errors.New(strings.Join(setup.Wrong, "; "))
+		if len(setup.Problems) > 0 {
+			wrong = errors.New(strings.Join(setup.Problems, "; "))
 		}
 		f.Turn.Note(SetupTrouble, wrong)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.refuses != setup.Refuses {
+		if f.refuses != setup.MergeRefused {
 			f.news()
 		}
-		f.refuses, f.wrong, f.setupAt = setup.Refuses, wrong != nil, at
+		f.refuses, f.wrong, f.setupAt = setup.MergeRefused, wrong != nil, at
 		return nil
 	})
 }

@@ -126,7 +126,7 @@ func (r *Reader) inTime() bool { return !r.turn.Now().After(r.until) }
 // the others, which are read after them. One that took the time of a turn comes after the others.
 func (r *Reader) inTurns(prs []delivery.PullRequest) (writers, strangers []int) {
 	for i, pr := range prs {
-		if may, _ := r.answers.Author(pr.Author); pr.May(may) == delivery.PermissionWrite {
+		if may, _ := r.answers.Author(pr.Author); pr.LimitPermission(may) == delivery.PermissionWrite {
 			writers = append(writers, i)
 		} else {
 			strangers = append(strangers, i)
@@ -254,7 +254,7 @@ func (r *Reader) Read(ctx context.Context, now Now, prs []delivery.PullRequest) 
 // not known yet makes it wait. It is late where there was no time left to read it.
 func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 	permission, known := r.answers.Author(p.Author)
-	p.Permission = p.May(permission)
+	p.Permission = p.LimitPermission(permission)
 	if p.Unreadable == "" {
 		err := r.readProposal(p, left)
 		_, waits := errors.AsType[delivery.Wait](err)

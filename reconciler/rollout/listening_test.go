@@ -16,7 +16,7 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 	last := begun
 	last.Wave, last.Share = 1, 1
 	back := noon.Add(20 * time.Minute)
-	heardAt := func(d delivery.Device, at time.Time) delivery.Device { d.Seen = at; return d }
+	heardAt := func(d delivery.Device, at time.Time) delivery.Device { d.LastHeard = at; return d }
 	soaking := device("x", delivery.DeviceSoaking, v2)
 	x, y := device("x", delivery.DeviceHealthy, v2), device("y", delivery.DeviceHealthy, v2)
 	only := []delivery.Device{soaking}
@@ -105,7 +105,7 @@ func TestOutageKeepsHealthySince(t *testing.T) {
 func TestFutureTimesCountAsNow(t *testing.T) {
 	ahead := noon.Add(365 * 24 * time.Hour)
 	devices := []delivery.Device{device("x", delivery.DeviceSoaking, v2)}
-	devices[0].Seen = ahead
+	devices[0].LastHeard = ahead
 	in := rollout.Input{Fleet: fleet("100%"), Target: v2, Devices: devices, At: noon, Listening: noon,
 		State: rollout.State{Target: v2, Base: &v1, Share: 1, Began: ahead, Started: ahead}}
 	d := rollout.Next(in)

@@ -85,13 +85,13 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 		return away, ""
 	case in.silenceUntil().Sub(later(lastHeard, begun)) > in.Deadline:
 		switch {
-		case r.Held != "":
+		case r.Blocked != "":
 			return held, Anomalies(d, in.At, in.Deadline)
 		case r.Desired <= s.Since:
 			return away, "" // it never received the document
 		}
 		return silent, ""
-	case r.Held != "":
+	case r.Blocked != "":
 		return held, Anomalies(d, in.At, in.Deadline)
 	case in.At.Sub(begun) > in.Deadline+time.Duration(in.Fleet.Soak):
 		return held, fmt.Sprintf("it reports, and has been %s since the wave began", r.Phase)
@@ -130,10 +130,10 @@ func (in *turn) allSilent() bool { return in.At.Sub(in.silenceUntil()) > in.Dead
 // lastHeard returns when a device was last heard from. A time in the future comes from a server clock
 // that was set back since; then the device was heard some time before Listening.
 func (in *turn) lastHeard(d *delivery.Device) time.Time {
-	if d.Seen.After(in.At.Add(maxSkew)) && !in.Listening.IsZero() {
+	if d.LastHeard.After(in.At.Add(maxSkew)) && !in.Listening.IsZero() {
 		return in.Listening
 	}
-	return d.Seen
+	return d.LastHeard
 }
 
 // notInFuture returns t, or now if t is in the future. A stored time in the future comes from a server clock
@@ -151,7 +151,7 @@ func Heard(devices []delivery.Device, at time.Time, deadline time.Duration) bool
 	if deadline <= 0 {
 		deadline = DefaultDeadline
 	}
-	return slices.ContainsFunc(devices, func(d delivery.Device) bool { return at.Sub(d.Seen) <= deadline })
+	return slices.ContainsFunc(devices, func(d delivery.Device) bool { return at.Sub(d.LastHeard) <= deadline })
 }
 
 // maxSkew is the clock difference from which a device's clock is reported.
@@ -164,8 +164,8 @@ func Anomalies(d *delivery.Device, now time.Time, deadline time.Duration) string
 	if d.TwoPlaces(now, deadline) {
 		parts = append(parts, "it reports from two places: two installations have this name")
 	}
-	if d.Report.Held != "" {
-		parts = append(parts, clean(d.Report.Held))
+	if d.Report.Blocked != "" {
+		parts = append(parts, clean(d.Report.Blocked))
 	}
 	switch {
 	case d.Skew >= maxSkew:
@@ -342,7 +342,7 @@ func (m members) count() Count {
 	}
 	slices.SortFunc(bad, byDevice)
 	for _, x := range bad[:min(5, len(bad))] {
-		why := "silent since " + clock(x.device.Seen)
+		why := "silent since " + clock(x.device.LastHeard)
 		if x.standing == failed {
 			why = clean(x.device.Report.Why)
 		}

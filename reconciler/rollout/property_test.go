@@ -60,7 +60,7 @@ func TestInvariants(t *testing.T) {
 					began[id] = true
 					reached[x.Report.Labels["board"]] = true
 				}
-				if in.At.Sub(x.Seen) <= rollout.DefaultDeadline {
+				if in.At.Sub(x.LastHeard) <= rollout.DefaultDeadline {
 					present++
 					profiles[x.Report.Labels["board"]] = true
 				}
@@ -117,7 +117,7 @@ func happen(rng *rand.Rand, in *rollout.Input) error {
 		if rng.IntN(20) == 0 {
 			continue // does not report in this turn
 		}
-		d.Seen = in.At
+		d.LastHeard = in.At
 		if in.Published == nil || !in.Published.InWave(d.Report.Device) || in.Published.Release.Bundle != v2.Bundle {
 			continue
 		}

@@ -39,7 +39,7 @@ func device(id string, phase delivery.DevicePhase, bundle delivery.Target) deliv
 	return delivery.Device{
 		Report: delivery.Report{Device: id, Ring: "north", Phase: phase, Bundle: bundle.Bundle, Release: bundle.Version,
 			Desired: 100},
-		Seen: noon,
+		LastHeard: noon,
 	}
 }
 
@@ -72,7 +72,7 @@ func inWave(d rollout.Decision, devices []delivery.Device) int {
 func obey(doc delivery.Desired, devices []delivery.Device, at time.Time) {
 	for i := range devices {
 		r := &devices[i].Report
-		devices[i].Seen = at
+		devices[i].LastHeard = at
 		switch want := doc.Release; {
 		case doc.InWave(r.Device):
 			r.Phase, r.Bundle = delivery.DeviceHealthy, want.Bundle
@@ -125,11 +125,11 @@ func TestNext(t *testing.T) {
 		f.After = &delivery.After{Fleet: "staging", Healthy: delivery.Duration(24 * time.Hour)}
 		return f
 	}
-	heardAgo := func(d delivery.Device, ago time.Duration) delivery.Device { d.Seen = noon.Add(-ago); return d }
+	heardAgo := func(d delivery.Device, ago time.Duration) delivery.Device { d.LastHeard = noon.Add(-ago); return d }
 	since := func(s rollout.State, version int64) rollout.State { s.Since = version; return s }
-	held := func(d delivery.Device, why string) delivery.Device { d.Report.Held = why; return d }
+	held := func(d delivery.Device, why string) delivery.Device { d.Report.Blocked = why; return d }
 	skewed := func(d delivery.Device, skew time.Duration) delivery.Device { d.Skew = skew; return d }
-	twice := func(d delivery.Device) delivery.Device { d.Twice = noon; return d }
+	twice := func(d delivery.Device) delivery.Device { d.TwoPlacesAt = noon; return d }
 	ignored := func(d delivery.Device) delivery.Device { d.Ignored = "never offered"; return d }
 	begun := rollout.State{Target: v2, Base: &v1, Began: noon, Started: noon}
 	last := begun
@@ -168,7 +168,7 @@ func TestNext(t *testing.T) {
 			Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
 		{name: "devices of another ring are ignored", in: rollout.Input{Fleet: fleet("100%"), Target: v1,
-			Devices: []delivery.Device{{Report: delivery.Report{Device: "x", Ring: "south"}, Seen: noon}}},
+			Devices: []delivery.Device{{Report: delivery.Report{Device: "x", Ring: "south"}, LastHeard: noon}}},
 			release: 1, devices: 1, hold: "no device has reported yet"},
 		{name: "all healthy in the first decision is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
 			Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v2)},
@@ -574,13 +574,13 @@ func TestFirstWaveLeavesAwayDevicesOut(t *testing.T) {
 	for n := 2; n <= 24; n += 2 {
 		devices := all(n, delivery.DeviceHealthy, v1)
 		for i := range n / 2 {
-			devices[i].Seen = noon.Add(-24 * time.Hour)
+			devices[i].LastHeard = noon.Add(-24 * time.Hour)
 		}
 		in := rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1, Devices: devices, At: noon}
 		begun := rollout.Next(in)
 		in.State, in.Published = begun.State, begun.Desired
 		for i := range devices {
-			devices[i].Seen = noon.Add(time.Minute) // all are back
+			devices[i].LastHeard = noon.Add(time.Minute) // all are back
 		}
 		in.At = noon.Add(time.Minute)
 		d := rollout.Next(in)
@@ -629,7 +629,7 @@ func TestSilentFleetIsNotHealthy(t *testing.T) {
 		!d.State.Standing().HealthySince.IsZero() {
 		t.Errorf("got %+v: %s", d.Wave, d)
 	}
-	in.Devices[1].Seen = in.At
+	in.Devices[1].LastHeard = in.At
 	if d = rollout.Next(in); d.Wave.Healthy != 1 ||
 		!strings.Contains(d.Text, "1 of 1 device healthy, of 1 seen in the last 2m") ||
 		!strings.Contains(d.Text, "away: d00, d02") {
@@ -639,7 +639,7 @@ func TestSilentFleetIsNotHealthy(t *testing.T) {
 		t.Errorf("wake is %v, want %v, when that device would be silent too", d.Wake, want)
 	}
 	in.State.Rollback = true
-	in.Devices[1].Seen = noon
+	in.Devices[1].LastHeard = noon
 	if d = rollout.Next(in); !strings.Contains(d.Text, "back on version 2: 0 of 3 seen in the last 2m") {
 		t.Errorf("got %s", d)
 	}

@@ -33,7 +33,7 @@ func TestStory(t *testing.T) {
 	// follow lets the first n devices of the wave, by name, run what they are given.
 	follow := func(n int, phase delivery.DevicePhase) {
 		for i := range in.Devices {
-			in.Devices[i].Seen = in.At
+			in.Devices[i].LastHeard = in.At
 			r := &in.Devices[i].Report
 			if n > 0 && in.Published.InWave(r.Device) {
 				r.Phase, r.Bundle = phase, in.Published.Release.Bundle
@@ -59,11 +59,11 @@ func TestStory(t *testing.T) {
 	decide("the second wave is healthy, too late")
 	in.At = in.At.Add(22 * time.Hour)
 	follow(0, "")
-	in.Devices[7].Seen = noon
+	in.Devices[7].LastHeard = noon
 	decide("the next day, and d07 has been off since")
 	in.At = in.At.Add(time.Minute)
 	follow(5, delivery.DeviceHealthy)
-	in.Devices[7].Seen = noon
+	in.Devices[7].LastHeard = noon
 	decide("most are healthy")
 	follow(8, delivery.DeviceHealthy)
 	decide("all are")

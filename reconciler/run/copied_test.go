@@ -69,7 +69,7 @@ func TestRunnerOfAnotherStateFolderIsNotSignalled(t *testing.T) {
 				t.Error("another state folder's runner was signalled")
 			}
 			if state, err := store.State(s.Key); err != nil || state.Phase != delivery.RunRunning ||
-				state.Ending == "" {
+				state.EndReason == "" {
 				t.Errorf("%+v, %v", state, err)
 			}
 		})

@@ -23,8 +23,8 @@ func TestStateSaysThatRunIsEnding(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await(t, "work")
-	if state := b.state(t, s); state.Ending != "" || !state.Asked.IsZero() {
-		t.Errorf("before: ending %q, asked at %v", state.Ending, state.Asked)
+	if state := b.state(t, s); state.EndReason != "" || !state.EndRequested.IsZero() {
+		t.Errorf("before: ending %q, asked at %v", state.EndReason, state.EndRequested)
 	}
 	before := time.Now()
 	if err := b.End(t.Context(), s.Key, "#3 is closed"); err != nil {
@@ -39,13 +39,13 @@ func TestStateSaysThatRunIsEnding(t *testing.T) {
 		if state.Phase != delivery.RunRunning { // it has ended already
 			continue
 		}
-		if state.Ending != "#3 is closed" || state.Asked.Before(before.Truncate(time.Microsecond)) {
-			t.Errorf("%s: ending %q, asked at %v", name, state.Ending, state.Asked)
+		if state.EndReason != "#3 is closed" || state.EndRequested.Before(before.Truncate(time.Microsecond)) {
+			t.Errorf("%s: ending %q, asked at %v", name, state.EndReason, state.EndRequested)
 		}
 	}
 	<-b.wake
-	if state := b.state(t, s); state.Ending != "" || state.Phase != delivery.RunStopped {
-		t.Errorf("afterwards: %s, ending %q", state.Phase, state.Ending)
+	if state := b.state(t, s); state.EndReason != "" || state.Phase != delivery.RunStopped {
+		t.Errorf("afterwards: %s, ending %q", state.Phase, state.EndReason)
 	}
 }
 

@@ -90,10 +90,10 @@ func (o *observed) refresh() error {
 	default:
 		st.Phase, st.Error = delivery.RunDied, h.now().fail
 	}
-	st.Ending, st.Asked = "", time.Time{}
+	st.EndReason, st.EndRequested = "", time.Time{}
 	if st.Phase == delivery.RunRunning || st.Phase == delivery.RunDied {
 		if e, ok := readEnd(o.dir); ok {
-			st.Ending, st.Asked = e.Why, e.At
+			st.EndReason, st.EndRequested = e.Why, e.At
 		}
 	}
 	o.readStatus()

@@ -121,7 +121,7 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 	if err := durable.WriteFile(filepath.Join(o.dir, endFile), data, 0o600); err != nil {
 		return fmt.Errorf("end run %s: %w", key.Short(), err)
 	}
-	o.state.Ending, o.state.Asked = end.Why, end.At
+	o.state.EndReason, o.state.EndRequested = end.Why, end.At
 	switch o.state.Phase {
 	case delivery.RunRunning:
 		if o.history.state != "" && o.history.state != s.StateID {

@@ -187,7 +187,7 @@ func sortRuns(runs []web.Run) {
 func (s *Snapshot) run(r delivery.RunState) web.Run {
 	st := r.Status
 	run := web.Run{Key: r.Spec.Key, Kind: r.Spec.Kind, Note: r.Spec.Note, Phase: r.Phase, Stage: r.Stage,
-		Attempt: r.Tries(), Ending: r.Ending,
+		Attempt: r.Tries(), Ending: r.EndReason,
 		Epoch: st.Epoch, Epochs: st.Epochs, Batch: st.Batch, Batches: st.Batches, MAP: st.MAP,
 		SecondsLeft: st.SecondsLeft,
 		Heartbeat:   st.Heartbeat, Started: r.Started, Ended: r.Ended, Message: st.Message, Error: r.Error}
@@ -238,7 +238,7 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 			fleet.InWave++
 		}
 		strange := rollout.Anomalies(&d, s.At, deadline)
-		silent := s.At.Sub(d.Seen) > deadline
+		silent := s.At.Sub(d.LastHeard) > deadline
 		switch {
 		case silent: // what it said is old
 		case strange != "":
@@ -257,7 +257,8 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		}
 		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Silent: silent, Notes: notes,
 			Installed: r.Installation, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
-			Seen: d.Seen, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels, Downloaded: r.Downloaded})
+			Seen: d.LastHeard, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels,
+			Downloaded: r.Downloaded})
 	}
 	byID := func(a, b web.Device) int { return cmp.Compare(a.ID, b.ID) }
 	if n := len(fleet.Devices); n > maxDevices {
@@ -342,7 +343,7 @@ func (s *Snapshot) Counts() web.Counts {
 		for _, d := range devices {
 			phase := d.Report.Phase
 			switch {
-			case s.At.Sub(d.Seen) > s.deadline():
+			case s.At.Sub(d.LastHeard) > s.deadline():
 				phase = web.PhaseSilent
 			case rollout.Anomalies(&d, s.At, s.deadline()) != "":
 				phase = web.PhaseHeld
@@ -408,7 +409,7 @@ func (s *Snapshot) unknown(err error) error {
 // facts gathers what the snapshot itself holds.
 func (s *Snapshot) facts() explain.Facts {
 	w, e := s.World, s.World.Evidence
-	silent := func(d delivery.Device) bool { return s.At.Sub(d.Seen) > s.deadline() }
+	silent := func(d delivery.Device) bool { return s.At.Sub(d.LastHeard) > s.deadline() }
 	f := explain.Facts{Silent: silent, Unread: words.Text(w.Blind()), Branch: w.Main.Branch, Head: w.Main.Commit,
 		Published: w.Published, Statements: e.Releases,
 		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: quarantines(w.Main), Runs: w.Runs, Scores: e.Scores,

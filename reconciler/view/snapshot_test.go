@@ -54,7 +54,7 @@ func viewed(t *testing.T) *Snapshot {
 		Spec: release.Spec, Input: delivery.TrainRun{Spec: now.Spec(), Seed: 1, Machine: "train-local"},
 		Result: delivery.TrainResult{Bundle: release.Bundle, Model: digestOf("onnx")}}}
 	device := func(id string, phase delivery.DevicePhase, bundle delivery.Digest) delivery.Device {
-		return delivery.Device{Seen: viewTime, Report: delivery.Report{Device: id, Ring: "demo", Phase: phase,
+		return delivery.Device{LastHeard: viewTime, Report: delivery.Report{Device: id, Ring: "demo", Phase: phase,
 			Bundle: bundle, Release: 1, Slot: "a"}}
 	}
 	w := plan.World{At: viewTime, ProposalsKnown: true,
@@ -78,7 +78,8 @@ func viewed(t *testing.T) *Snapshot {
 		Devices: map[string][]delivery.Device{
 			"demo": {device("dock-2", delivery.DeviceFailed, ""), device("dock-1", delivery.DeviceHealthy,
 				release.Bundle), device("dock-3", delivery.DeviceHealthy, digestOf("other"))},
-			"old": {{Seen: viewTime, Report: delivery.Report{Device: "cart", Ring: "old", Phase: delivery.DeviceIdle}}},
+			"old": {{LastHeard: viewTime, Report: delivery.Report{Device: "cart", Ring: "old",
+				Phase: delivery.DeviceIdle}}},
 		},
 		Server: plan.Server{Trainers: map[string]delivery.Trainer{
 			"tiny@1": {Files: digestOf("trainer"), Accelerator: "cpu"}}},
@@ -384,7 +385,7 @@ func TestDeadFleetIsNotShownAsHealthy(t *testing.T) {
 	}
 	// One that speaks again counts again, without a turn of the loop.
 	devices := s.World.Devices["demo"]
-	devices[1].Seen = s.At
+	devices[1].LastHeard = s.At
 	if demo = s.now(devices, s.At).Status().Fleets[0]; demo.Count != (web.Count{Devices: 3, Heard: 1, Healthy: 1}) {
 		t.Errorf("got %+v", demo.Count)
 	}
@@ -395,8 +396,8 @@ func TestStrangeDevicesSayWhy(t *testing.T) {
 	s := viewed(t)
 	d := &s.World.Devices["demo"][1] // dock-1
 	d.Skew = 72 * time.Hour
-	d.Report.Held = "the document expired"
-	d.Twice = s.At
+	d.Report.Blocked = "the document expired"
+	d.TwoPlacesAt = s.At
 	demo := s.Status().Fleets[0]
 	if got := strings.Join(demo.Devices[0].Notes, ""); !strings.Contains(got, "its clock is 72h ahead") ||
 		!strings.Contains(got, "the document expired") || !strings.Contains(got, "two places") {

@@ -125,7 +125,7 @@ func (s *Snapshot) trial(t plan.TrialReport) web.Trial {
 			Bundle: v.Bundle, Seeds: []web.Seed{}}
 		w.MAP = measuredMAP(v.Score)
 		if d := v.Diff; d != nil {
-			low, high := d.Samples.Bounds(delivery.SureOfFigures)
+			low, high := d.Samples.Bounds(delivery.FigureConfidence)
 			w.Diff = &delivery.Figure{Value: d.Value, Low: &low, High: &high}
 		}
 		for _, seed := range v.Seeds {
@@ -227,7 +227,7 @@ func (s *Snapshot) sides(a, b string) (of, with side, err error) {
 			x, y := of.score.Content, with.score.Content
 			same := delivery.DigestOf("classes", of.score.Input.Classes) == delivery.DigestOf("classes",
 				with.score.Input.Classes)
-			if x.Digest() == y.Digest() && x.Without == y.Without && same {
+			if x.Digest() == y.Digest() && x.LeaveOut == y.LeaveOut && same {
 				return of, with, nil
 			}
 		}
@@ -319,7 +319,7 @@ func compared(c delivery.CompareResult) []web.Compared {
 		if !ok || len(d.Samples) == 0 {
 			return
 		}
-		low, high := d.Samples.Bounds(delivery.SureOfFigures)
+		low, high := d.Samples.Bounds(delivery.FigureConfidence)
 		rows = append(rows, web.Compared{Metric: metric, Class: class, A: d.Candidate, B: d.Baseline, Diff: d.Value,
 			Low: low, High: high, Truths: c.Truths[class], Answer: coco.Unsure})
 		samples = append(samples, d.Samples)
@@ -346,7 +346,7 @@ func compared(c delivery.CompareResult) []web.Compared {
 	}
 	whole := len(rows)
 	for i := range whole {
-		answer(i, delivery.SureOfFigures)
+		answer(i, delivery.FigureConfidence)
 	}
 	for _, class := range c.Classes {
 		row(delivery.MetricAP, class, []string{class})
@@ -359,7 +359,7 @@ func compared(c delivery.CompareResult) []web.Compared {
 		below, _ := slices.BinarySearch(samples[i], 0)
 		return max(float64(below), float64(len(samples[i])-below)) / float64(len(samples[i]))
 	}
-	coco.Holm(1-delivery.SureOfFigures, classes, share, answer)
+	coco.Holm(1-delivery.FigureConfidence, classes, share, answer)
 	return rows
 }
 

@@ -394,7 +394,7 @@ func commentTried(b *strings.Builder, m plan.ModelReport) {
 		m.Baseline.Version)
 	row := func(name, metric string, classes []string) {
 		if d, ok := m.Tried.Compared(metric, classes); ok {
-			low, high := d.Samples.Bounds(delivery.SureOfFigures)
+			low, high := d.Samples.Bounds(delivery.FigureConfidence)
 			fmt.Fprintf(b, "| %s | %.4f | %.4f | %+.4f | %+.4f | %+.4f |\n", delivery.Markdown(name), d.Candidate,
 				d.Baseline, d.Value, low, high)
 		}

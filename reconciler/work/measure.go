@@ -51,13 +51,13 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 		return nil, fmt.Errorf("bundle %s: %w", e.Bundle.Short(), err)
 	}
 	o := &opened{ask: e, data: data, slots: info.Signature.Slots}
-	lists := make([]delivery.SeenImages, len(e.Seen))
-	for i, digest := range e.Seen {
-		if lists[i], err = dataset.ReadSeen(s.Files, digest); err != nil {
+	lists := make([]delivery.TrainingImages, len(e.TrainingImages))
+	for i, digest := range e.TrainingImages {
+		if lists[i], err = dataset.ReadTrainingImages(s.Files, digest); err != nil {
 			return nil, err
 		}
 	}
-	o.seen = data.SeenBy(lists...)
+	o.seen = data.UsedInTraining(lists...)
 	name := "detections/" + e.Detect.Hex() + ".json"
 	if stored, err := s.read(name); err == nil && json.Unmarshal(stored, &o.detections) == nil &&
 		len(o.detections) == len(data.Images) {

@@ -182,7 +182,7 @@ func (b *bench) compare(candidate, baseline delivery.EvalRun, resamples int) del
 // saw keeps a list of images that a model was trained on.
 func (b *bench) saw(images ...int) delivery.Digest {
 	b.Helper()
-	list := delivery.SeenImages{Train: []string{}, Valid: []string{}}
+	list := delivery.TrainingImages{Train: []string{}, Valid: []string{}}
 	for _, i := range images {
 		list.Train = append(list.Train, fmt.Sprintf("source:%02d_png", i))
 	}
@@ -238,7 +238,9 @@ func TestEvalStage(t *testing.T) {
 	})); len(two.Classes) > 0 {
 		t.Errorf("of a class that two names of the bundle mean: %v", two.Classes)
 	}
-	seen := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(1, 3, 5)} }))
+	seen := b.eval(b.ask(half, "box", func(e *delivery.EvalRun) {
+		e.TrainingImages = []delivery.Digest{b.saw(1, 3, 5)}
+	}))
 	if seen.Images != benchImages-3 || seen.LeftOut != 3 || seen.Truths["box"] != benchImages-3 {
 		t.Errorf("three images seen: %d, %d left out, %v", seen.Images, seen.LeftOut, seen.Truths)
 	}
@@ -268,8 +270,8 @@ func TestCompareStage(t *testing.T) {
 	}
 	// What either was trained on counts for neither.
 	seen := b.compare(
-		b.ask(half, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(0, 1)} }),
-		b.ask(all, "box", func(e *delivery.EvalRun) { e.Seen = []delivery.Digest{b.saw(1, 2), b.saw(3)} }),
+		b.ask(half, "box", func(e *delivery.EvalRun) { e.TrainingImages = []delivery.Digest{b.saw(0, 1)} }),
+		b.ask(all, "box", func(e *delivery.EvalRun) { e.TrainingImages = []delivery.Digest{b.saw(1, 2), b.saw(3)} }),
 		2500)
 	if seen.Images != benchImages-4 || seen.LeftOut != 4 || seen.Truths["box"] != benchImages-4 ||
 		len(seen.Difference.Figure("mAP", seen.Classes).Resamples) != 2500 {
