@@ -95,9 +95,10 @@ func yamlScalar(s string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*$`)
 
-// LabelMap says which labels of the eval set, and which classes of models, mean a class: for each class of the gate those
-// that it lists, or else its own name. A model's other classes follow, by their own names, so that they can be shown. A
-// model's own labels have no say, as a pull request would replace the truths with them.
+// LabelMap returns which labels of the eval set, and which classes of models, count as which class. The gate's classes
+// come first, each with the names that Labels lists for it, or its own name. A model's other classes follow under their
+// own names, so that they can be shown. The labels in a model's file are not used: a pull request could change the
+// ground truth with them.
 func (g Gate) LabelMap(model Classes) Classes {
 	out := make(Classes, 0, len(g.Classes)+len(model))
 	means := map[string]bool{}
