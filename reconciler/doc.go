@@ -31,8 +31,8 @@
 //	gate       measurements to verdicts, with facts for every check
 //	rollout    how far a fleet goes with a release
 //	plan       all decisions
+//	explain    the chain from a commit to a device, of facts
 //	words      every sentence about a fact, and the comment on a pull request
-//	explain    the chain from a commit to a device, in words
 //
 //	durable    files that survive a crash, and locks
 //	trust      ed25519 keys and signed envelopes

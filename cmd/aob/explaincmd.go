@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 func newExplainCommand() *cobra.Command {
@@ -46,7 +47,7 @@ them in full.`,
 					return err
 				}
 				return o.print(c.OutOrStdout(), chain, func(t *terminal) {
-					t.printf("%s", shown(chain.Format(t.width)))
+					t.printf("%s", shown(words.ChainText(chain, t.width)))
 				})
 			},
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
 	"github.com/autonomos/aob/tools/hostile"
 )
 
@@ -63,7 +64,7 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 	},
 	"aob explain": func(text string) (any, func(*terminal)) {
 		v := filled[explain.Chain](text)
-		return v, func(t *terminal) { t.printf("%s", shown(v.Format(t.width))) }
+		return v, func(t *terminal) { t.printf("%s", shown(words.ChainText(v, t.width))) }
 	},
 	"aob gate power": func(text string) (any, func(*terminal)) {
 		v := filled[[]gate.ModelPower](text)

@@ -12,10 +12,13 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/coco"
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/gate"
+	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // shop is a small server in memory: one model on version 2, one pull request in
@@ -154,20 +157,22 @@ func (s *shop) PR(_ context.Context, number int) (web.PR, error) {
 }
 
 func (s *shop) Explain(_ context.Context, kind explain.Kind, id string) (explain.Chain, error) {
-	f := explain.Facts{Branch: "main", Head: s.commit,
-		Models: []explain.Main{{Name: "shapes", Text: "shapes version 2"}},
-		Devices: []delivery.Device{{Report: delivery.Report{Device: "dock-1", Ring: "demo",
-			Phase: delivery.DeviceHealthy, Bundle: sum("bundle 2"), Release: 2}, LastHeard: noon}},
-		Acceptances: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 2, Bundle: sum("bundle 2"),
-			Spec: sum("spec"), Commit: s.commit}}}}
+	r := explain.Report{World: plan.World{Main: plan.Main{Branch: "main", Commit: s.commit},
+		Evidence: plan.Evidence{Accepted: map[string][]delivery.Acceptance{"shapes": {{Model: "shapes", Version: 2,
+			Bundle: sum("bundle 2"), Spec: sum("spec"), Commit: s.commit}}}},
+		Devices: map[string][]delivery.Device{"demo": {{Report: delivery.Report{Device: "dock-1", Ring: "demo",
+			Phase: delivery.DeviceHealthy, Bundle: sum("bundle 2"), Release: 2}, LastHeard: noon}}}},
+		Plan: plan.Plan{Main: plan.MainReport{Models: []plan.MainModel{{Model: "shapes",
+			Fact: delivery.Fact{Code: code.MainAccepted, Values: delivery.Values{Model: "shapes", Version: 2}}}}}}}
 	for _, p := range s.prs {
-		var checks []delivery.Check
+		report := plan.ProposalReport{PR: p.PullRequest}
 		for _, c := range p.Checks {
-			checks = append(checks, c.Check)
+			report.Checks = append(report.Checks, plan.Check{Context: c.Context, State: c.State, Facts: c.Facts})
 		}
-		f.Proposals = append(f.Proposals, explain.Proposal{PR: p.PullRequest, Checks: checks})
+		r.Plan.Proposals = append(r.Plan.Proposals, report)
 	}
-	return f.Explain(kind, id)
+	c, err := r.Explain(kind, id)
+	return words.Chain(c), err
 }
 
 func (s *shop) Plan(context.Context) (web.Plan, error) {

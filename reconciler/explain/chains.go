@@ -9,23 +9,33 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // maxDevices is how many devices a chain names; the rest are counted.
 const maxDevices = 20
 
+// A chain is a chain that is being put together.
+type chain struct {
+	Report
+	Chain
+}
+
+func (c *chain) add(l Link) { c.Links = append(c.Links, l) }
+
 // pr explains a pull request: an open one by what the plan says of it, a merged
 // one by the releases that it brought to main.
-func (f Facts) pr(number int) (Chain, error) {
-	for _, p := range f.Proposals {
+func (r Report) pr(number int) (Chain, error) {
+	for _, p := range r.Plan.Proposals {
 		if p.PR.Number == number {
-			return f.proposal(PR, strconv.Itoa(number), p), nil
+			return r.proposal(PR, strconv.Itoa(number), p), nil
 		}
 	}
 	var found []namedVersion
-	for _, v := range f.versions() {
-		if v.Commit == f.Heads[number] || (mentions(v.Subject, number) && v.Release != nil) {
+	for _, v := range r.allVersions() {
+		if v.Commit == r.Heads[number] || (mentions(v.Subject, number) && v.Release != nil) {
 			found = append(found, v)
 		}
 	}
@@ -33,10 +43,10 @@ func (f Facts) pr(number int) (Chain, error) {
 		return Chain{}, Unknown{PR, strconv.Itoa(number), "aob pr list shows the open ones; what a merged one " +
 			"released, aob explain commit SHA tells by its commit on main"}
 	}
-	c := f.released(found)
+	c := r.releases(found)
 	c.Kind, c.ID = PR, strconv.Itoa(number)
-	c.Title = fmt.Sprintf("#%d, no longer open: %s", number, c.Title)
-	return c.Chain, nil
+	c.Facts = facts(fact(code.ChainPullClosed, values{PRs: []int{number}, Facts: c.Facts}))
+	return c, nil
 }
 
 // mentions reports whether a commit's subject names a pull request, as the merge
@@ -59,11 +69,13 @@ type namedVersion struct {
 	Version
 }
 
-// versions lists all versions, by model, newest first.
-func (f Facts) versions() []namedVersion {
+// allVersions lists all versions, by model, newest first.
+func (r Report) allVersions() []namedVersion {
+	models := slices.AppendSeq(slices.Collect(maps.Keys(r.Versions)), maps.Keys(r.World.Main.History))
+	slices.Sort(models)
 	var list []namedVersion
-	for _, model := range slices.Sorted(maps.Keys(f.Versions)) {
-		for _, v := range f.Versions[model] {
+	for _, model := range slices.Compact(models) {
+		for _, v := range r.versions(model) {
 			list = append(list, namedVersion{model, v})
 		}
 	}
@@ -72,120 +84,113 @@ func (f Facts) versions() []namedVersion {
 
 // commit explains a commit: the head of a pull request, or one that changed
 // what main releases.
-func (f Facts) commit(id string) (Chain, error) {
+func (r Report) commit(id string) (Chain, error) {
 	if !isHash(id) || len(id) < 4 || len(id) > 64 {
 		return Chain{}, Unknown{Commit, id, "want a commit's hash, or at least its first four digits"}
 	}
-	full := map[string]bool{}
-	look := func(commit string) bool {
+	matches := map[string]bool{}
+	match := func(commit string) bool {
 		if !strings.HasPrefix(commit, id) {
 			return false
 		}
-		full[commit] = true
+		matches[commit] = true
 		return true
 	}
-	var proposal *Proposal
-	for i, p := range f.Proposals {
-		if look(p.PR.Head) {
-			proposal = &f.Proposals[i]
+	var proposal *plan.ProposalReport
+	for i, p := range r.Plan.Proposals {
+		if match(p.PR.Head) {
+			proposal = &r.Plan.Proposals[i]
 		}
 	}
 	var changed []namedVersion
-	for _, v := range f.versions() {
-		if look(v.Commit) {
+	for _, v := range r.allVersions() {
+		if match(v.Commit) {
 			changed = append(changed, v)
 		}
 	}
-	for _, model := range slices.Sorted(maps.Keys(f.Acceptances)) {
-		for _, a := range f.Acceptances[model] {
+	for _, model := range r.accepted() {
+		for _, a := range r.World.Evidence.Accepted[model] {
 			known := func(v namedVersion) bool { return v.Commit == a.Commit && v.model == model }
-			if look(a.Commit) && !slices.ContainsFunc(changed, known) {
-				r := delivery.Release{Name: model, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}
-				changed = append(changed, namedVersion{model, Version{Commit: a.Commit, Release: &r}})
+			if match(a.Commit) && !slices.ContainsFunc(changed, known) {
+				release := released(model, a)
+				changed = append(changed, namedVersion{model, Version{Commit: a.Commit, Release: &release}})
 			}
 		}
 	}
-	isHead := f.Head != "" && look(f.Head)
-	if len(full) > 1 {
-		list := slices.Sorted(maps.Keys(full))
+	head := r.World.Main.Commit
+	isHead := head != "" && match(head)
+	if len(matches) > 1 {
+		list := slices.Sorted(maps.Keys(matches))
 		return Chain{}, Unknown{Commit, id, "several commits begin so: " + strings.Join(list[:min(5, len(list))], ", ")}
 	}
 	switch {
 	case proposal != nil:
-		return f.proposal(Commit, proposal.PR.Head, *proposal), nil
+		return r.proposal(Commit, proposal.PR.Head, *proposal), nil
 	case len(changed) > 0:
-		c := f.released(changed)
+		c := r.releases(changed)
 		c.Kind, c.ID = Commit, changed[0].Commit
-		return c.Chain, nil
+		return c, nil
 	case isHead:
-		return f.main(), nil
+		return r.main(), nil
 	}
 	return Chain{}, Unknown{Commit, id, "known are the heads of open pull requests, and the commits of " +
-		cmp.Or(f.Branch, "main") + " that changed a release"}
+		cmp.Or(r.branch(), "main") + " that changed a release"}
 }
 
 // main explains main's head where it changed no release itself.
-func (f Facts) main() Chain {
-	c := &chain{Facts: f, Chain: Chain{Kind: Commit, ID: f.Head, Title: fmt.Sprintf("head of %s; it changed no release",
-		f.Branch)}}
-	if f.Unread != "" {
-		c.Title = fmt.Sprintf("head of %s: %s", f.Branch, f.Unread)
-	}
-	for _, m := range f.Models {
-		l := Link{What: "model", ID: m.Name, Text: m.Text}
+func (r Report) main() Chain {
+	c := &chain{Report: r, Chain: Chain{Kind: Commit, ID: r.World.Main.Commit,
+		Facts: facts(fact(code.ChainHead, values{Branch: r.branch(), Facts: facts(r.World.Blind())}))}}
+	for _, m := range r.Plan.Main.Models {
+		l := Link{What: "model", ID: m.Model, Facts: facts(m.Fact)}
 		if m.Accepted != nil {
-			l.Inputs = []delivery.Digest{m.Accepted.Spec, m.Accepted.Bundle}
+			l.Inputs = inputs(m.Accepted.Spec, m.Accepted.Bundle)
 		}
 		c.add(l)
 	}
 	return c.Chain
 }
 
-// chain is a chain that is being put together.
-type chain struct {
-	Facts
-	Chain
-}
-
-func (c *chain) add(l Link) { c.Links = append(c.Links, l) }
-
 // proposal explains an open pull request.
-func (f Facts) proposal(kind Kind, id string, p Proposal) Chain {
-	c := &chain{Facts: f, Chain: Chain{Kind: kind, ID: id, Title: fmt.Sprintf("#%d %s, by %s", p.PR.Number, p.PR.Title,
-		p.PR.Author)}}
-	l := Link{What: "commit", ID: p.PR.Head, Text: fmt.Sprintf("head of %s, for %s", p.PR.HeadRef, p.PR.Base)}
+func (r Report) proposal(kind Kind, id string, p plan.ProposalReport) Chain {
+	c := &chain{Report: r, Chain: Chain{Kind: kind, ID: id, Facts: facts(fact(code.ChainPull,
+		values{PRs: []int{p.PR.Number}, Text: p.PR.Title, By: p.PR.Author}))}}
+	l := Link{What: "commit", ID: p.PR.Head, Facts: facts(fact(code.ChainPullHead, values{Branch: p.PR.Base,
+		Text: p.PR.HeadRef}))}
 	for _, check := range p.Checks {
-		l.Lines = append(l.Lines, fmt.Sprintf("%s %s: %s", check.State, check.Context, check.Description))
+		l.Details = append(l.Details, fact(code.ChainCheck, values{Stage: check.Context,
+			Outcome: delivery.Outcome(check.State), Facts: check.Facts}))
 	}
-	for _, complaint := range p.Complaints {
-		l.Lines = append(l.Lines, complaint.String())
+	for _, complaint := range p.Problem {
+		l.Details = append(l.Details, fact(code.Plain, values{Text: complaint.String()}))
 	}
 	c.add(l)
 	for _, m := range p.Models {
-		c.change(m)
+		c.change(p.PR.Number, m)
 	}
 	return c.Chain
 }
 
 // change explains one model that a proposal changes, as far as it has come.
-func (c *chain) change(m Change) {
-	if m.Spec == nil {
-		c.add(Link{What: "content", ID: m.Model, Text: "models/" + m.Model + ".yaml is removed"})
+func (c *chain) change(number int, m plan.ModelReport) {
+	asked, ok := c.asks(number, m.Model)
+	if !ok {
+		c.add(Link{What: "content", ID: m.Model, Facts: facts(fact(code.ChainContentRemoved, values{Model: m.Model}))})
 		return
 	}
-	spec := m.Spec.Digest()
-	c.content(m.Model, spec, *m.Spec)
+	spec := asked.Digest()
+	c.content(m.Model, spec, asked)
 	training, trained := c.origin(spec, m.Bundle)
 	switch {
 	case m.Data != nil:
-		c.data(m.Spec.Dataset, *m.Data)
+		c.data(asked.Dataset, *m.Data)
 	case trained:
-		c.data(m.Spec.Dataset, training.Data)
+		c.data(asked.Dataset, training.Data)
 	}
 	if trained {
 		c.run(training)
 	} else {
-		c.training(*m.Spec)
+		c.training(asked)
 	}
 	if m.Bundle != "" {
 		c.bundle(m.Bundle)
@@ -198,50 +203,47 @@ func (c *chain) change(m Change) {
 	if m.Release != nil {
 		if s, ok := c.statement(*m.Release); ok {
 			c.release(s)
-			c.accepted(m.Model, *m.Release)
+			c.acceptedBy(m.Model, *m.Release)
 			return
 		}
 	}
-	c.add(Link{What: "release", Text: m.Text})
+	c.add(Link{What: "release", Facts: facts(m.Said())})
 }
 
-// released explains releases that main's commits named.
-func (f Facts) released(list []namedVersion) *chain {
-	c := &chain{Facts: f}
-	var titles []string
-	said := map[string]bool{}
+// releases explains what main's commits released.
+func (r Report) releases(list []namedVersion) Chain {
+	c := &chain{Report: r}
+	told := map[string]bool{}
 	for _, v := range list {
-		if !said[v.Commit] {
-			said[v.Commit] = true
-			c.add(Link{What: "commit", ID: v.Commit, Text: c.authored(v.Version), At: v.At})
+		if !told[v.Commit] {
+			told[v.Commit] = true
+			c.add(Link{What: "commit", ID: v.Commit, Facts: facts(c.authored(v.Version)), At: v.At})
 		}
 		if v.Release == nil {
-			c.add(Link{What: "release", ID: v.model, Text: "models/" + v.model + ".release.yaml was removed"})
-			titles = append(titles, v.model+" without release")
+			removed := values{Model: v.model, File: "models/" + v.model + ".release.yaml"}
+			c.add(Link{What: "release", ID: v.model, Facts: facts(fact(code.ChainFileRemoved, removed))})
+			c.Facts = append(c.Facts, fact(code.ChainNoRelease, removed))
 			continue
 		}
-		title := fmt.Sprintf("%s version %d", v.model, v.Release.Version)
-		if said[title+string(v.Release.Bundle)] {
+		title := fact(code.ChainVersion, values{Model: v.model, Version: v.Release.Version})
+		key := fmt.Sprint(v.model, v.Release.Version, v.Release.Bundle)
+		if told[key] {
 			continue // by the pull request's own commit too, besides its merge
 		}
-		said[title+string(v.Release.Bundle)] = true
-		titles = append(titles, title)
+		told[key] = true
+		c.Facts = append(c.Facts, title)
 		c.whole(v.model, *v.Release)
 		c.fleets(v.Release.Bundle)
 	}
-	c.Title = strings.Join(titles, ", ")
-	return c
+	return c.Chain
 }
 
 // authored says who wrote a commit.
-func (c *chain) authored(v Version) string {
-	switch {
-	case v.Subject != "" && v.Author != "":
-		return v.Subject + ", by " + v.Author
-	case v.Subject != "":
-		return v.Subject
+func (r Report) authored(v Version) delivery.Fact {
+	if v.Subject == "" {
+		return fact(code.ChainOnBranch, values{Branch: r.branch()})
 	}
-	return "on " + c.Branch
+	return fact(code.ChainAuthored, values{Text: v.Subject, By: v.Author})
 }
 
 // whole explains a release from its content to its acceptance.
@@ -252,59 +254,41 @@ func (c *chain) whole(model string, r delivery.Release) {
 		c.data(training.Input.Spec.Dataset, training.Data)
 		c.run(training)
 	} else {
-		c.add(Link{What: "content", ID: string(r.Spec), Text: "models/" + model +
-			".yaml; no training statement says how bundle " + r.Bundle.Short() + " was made"})
+		c.add(Link{What: "content", ID: string(r.Spec), Facts: facts(fact(code.ChainNoTraining, values{Model: model,
+			Bundle: r.Bundle}))})
 	}
 	c.bundle(r.Bundle)
 	s, ok := c.statement(r)
-	if !ok {
-		c.add(Link{What: "release", ID: at(model, r.Version),
-			Text: "no release statement names this bundle with this spec", Inputs: []delivery.Digest{r.Spec, r.Bundle}})
-		c.accepted(model, r)
-		return
+	if ok {
+		verdicts := make([]delivery.Verdict, len(s.Gates))
+		for i, g := range s.Gates {
+			verdicts[i] = g.Verdict
+		}
+		c.judged(verdicts, s.File.Measured)
+		c.release(s)
+	} else {
+		c.add(Link{What: "release", ID: at(model, r.Version), Facts: facts(fact(code.ChainUnsigned, values{})),
+			Inputs: inputs(r.Spec, r.Bundle)})
 	}
-	verdicts := make([]delivery.Verdict, len(s.Gates))
-	for i, g := range s.Gates {
-		verdicts[i] = g.Verdict
-	}
-	c.judged(verdicts, s.File.Measured)
-	c.release(s)
-	c.accepted(model, r)
+	c.acceptedBy(model, r)
 }
 
 // at names a version of a model as intent does.
 func at(model string, version int) string { return fmt.Sprintf("%s@%d", model, version) }
 
-// statement finds what was signed for a release.
-func (f Facts) statement(r delivery.Release) (delivery.ReleaseStatement, bool) {
-	for _, s := range f.Statements {
-		if s.Model == r.Name && s.Version == r.Version && s.Spec == r.Spec && s.Bundle == r.Bundle {
-			return s, true
-		}
-	}
-	return delivery.ReleaseStatement{}, false
-}
-
-func (f Facts) acceptance(model string, r delivery.Release) (delivery.Acceptance, bool) {
-	for _, a := range f.Acceptances[model] {
-		if a.Version == r.Version && a.Spec == r.Spec && a.Bundle == r.Bundle {
-			return a, true
-		}
-	}
-	return delivery.Acceptance{}, false
-}
-
 // fleets says which fleets and devices run a bundle, or are told to.
 func (c *chain) fleets(bundle delivery.Digest) {
-	for _, fleet := range c.Facts.Fleets {
+	for _, fleet := range c.Plan.Fleets {
 		if fleet.Target.Bundle == bundle {
-			c.add(Link{What: "fleet", ID: fleet.Name, Text: fleet.Text, Inputs: []delivery.Digest{bundle}})
+			c.add(Link{What: "fleet", ID: fleet.Fleet, Facts: fleet.Facts, Inputs: inputs(bundle)})
 		}
 	}
 	var running []delivery.Device
-	for _, d := range c.Facts.Devices {
-		if d.Report.Bundle == bundle {
-			running = append(running, d)
+	for _, ring := range slices.Sorted(maps.Keys(c.World.Devices)) {
+		for _, d := range c.World.Devices[ring] {
+			if d.Report.Bundle == bundle {
+				running = append(running, d)
+			}
 		}
 	}
 	slices.SortStableFunc(running, func(a, b delivery.Device) int {
@@ -312,9 +296,9 @@ func (c *chain) fleets(bundle delivery.Digest) {
 	})
 	for i, d := range running {
 		if i == maxDevices {
-			c.add(Link{What: "device", Text: fmt.Sprintf("and %d more", len(running)-i)})
+			c.add(Link{What: "device", Facts: facts(fact(code.ChainMoreDevices, values{Count: len(running) - i}))})
 			break
 		}
-		c.add(c.standing(d))
+		c.add(c.stands(d))
 	}
 }

@@ -15,32 +15,47 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
+	"github.com/autonomos/aob/reconciler/plan"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 var update = flag.Bool("update", false, "write the golden files as they come out now")
 
 // world is two releases on main, a fleet on the second, a pull request in
 // training and one that fails.
-func world() explain.Facts {
-	spec := func(epochs int) delivery.Spec {
-		return delivery.Spec{Dataset: "dir:shapes", Classes: delivery.Classes{{Name: "circle"}, {Name: "square"}},
-			Train: delivery.SpecTrain{With: "tiny@1", Resolution: 256, Epochs: epochs,
-				Optimizer: delivery.Optimizer{LR: 0.002}, Seeds: []int64{1}}, Variants: []string{"fp32"}}
-	}
+func world() explain.Report {
+	spec := func(epochs int) delivery.Spec { return model(epochs).Spec() }
 	v1, v2 := release(1, spec(2), 0.31, nil), release(2, spec(8), 0.44, &delivery.BaselineMeasured{Version: 1,
 		Bundle: sum("bundle 1"), Metrics: map[string]float64{"mAP": 0.31}})
-	f := explain.Facts{
-		Branch: "main", Head: commit("b"),
-		Models: []explain.Main{{Name: "shapes", Spec: spec(8), Named: &v2, Accepted: &v2, Text: "shapes version 2"}},
-		Fleets: []explain.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle},
-			Share: 1, Text: "version 2 is out: 2 of 2 devices healthy"}},
-		Devices: []delivery.Device{device("dock-2", 2, delivery.DeviceHealthy),
-			device("dock-1", 2, delivery.DeviceHealthy), device("dock-3", 1, delivery.DeviceFailed)},
-		Published: map[string]delivery.Desired{"demo": {Ring: "demo", Version: 7, Model: "shapes", Share: 1,
-			Release: delivery.Target{Version: 2, Bundle: v2.Bundle}, Previous: &delivery.Target{Version: 1,
-				Bundle: v1.Bundle}}},
+	e := plan.Evidence{
+		ByRun:    map[delivery.Digest]plan.Trained{},
+		BySpec:   map[delivery.Digest]plan.Trained{},
+		Accepted: map[string][]delivery.Acceptance{},
+		Scores:   map[delivery.Digest]delivery.Scores{},
+		Bundles: map[delivery.Digest]plan.Bundle{v1.Bundle: {Size: 4_100_000}, v2.Bundle: {Size: 4_100_000},
+			sum("bundle 4"): {Size: 4_100_000}},
+	}
+	runs := map[delivery.Digest]delivery.RunState{}
+	r := explain.Report{
+		World: plan.World{
+			Main: plan.Main{Branch: "main", Commit: commit("b"), Intent: delivery.Intent{
+				Models: map[string]delivery.Model{"shapes": model(8)}}},
+			Devices: map[string][]delivery.Device{"demo": {device("dock-2", 2, delivery.DeviceHealthy),
+				device("dock-1", 2, delivery.DeviceHealthy), device("dock-3", 1, delivery.DeviceFailed)}},
+			Published: map[string]delivery.Desired{"demo": {Ring: "demo", Version: 7, Model: "shapes", Share: 1,
+				Release: delivery.Target{Version: 2, Bundle: v2.Bundle}, Previous: &delivery.Target{Version: 1,
+					Bundle: v1.Bundle}}},
+			Runs: runs,
+		},
+		Plan: plan.Plan{
+			Main: plan.MainReport{Models: []plan.MainModel{{Model: "shapes", Named: &v2, Accepted: &v2,
+				Fact: delivery.Fact{Code: code.MainAccepted, Values: delivery.Values{Model: "shapes", Version: 2}}}}},
+			Fleets: []plan.FleetReport{{Fleet: "demo", Model: "shapes", Target: delivery.Target{Version: 2,
+				Bundle: v2.Bundle}, Facts: plain("version 2 is out: 2 of 2 devices healthy")}},
+		},
 		Versions: map[string][]explain.Version{"shapes": {
 			{Commit: commit("b"), Subject: "Merge pull request #2: train for longer", Author: "maria",
 				At: noon.Add(time.Hour), Release: &v2},
@@ -50,70 +65,97 @@ func world() explain.Facts {
 			{Commit: commit("a1"), Subject: "Release shapes version 1", Author: "aob", At: noon.Add(-time.Minute),
 				Release: &v1},
 		}},
-		Heads:       map[int]string{1: commit("a1"), 2: commit("b1")},
-		Trainings:   map[delivery.Digest]delivery.Training{},
-		Acceptances: map[string][]delivery.Acceptance{},
-		Runs:        map[delivery.Digest]delivery.RunState{},
-		Sizes:       map[delivery.Digest]int64{v1.Bundle: 4_100_000, v2.Bundle: 4_100_000, sum("bundle 4"): 4_100_000},
-		Scores:      map[delivery.Digest]delivery.Scores{},
+		Heads: map[int]string{1: commit("a1"), 2: commit("b1")},
 	}
-	for i, r := range []delivery.Release{v1, v2} {
+	for i, release := range []delivery.Release{v1, v2} {
 		s := spec([]int{2, 8}[i])
-		f.Trainings[r.Bundle] = training(r.Bundle, s)
-		statement := delivery.ReleaseStatement{Model: "shapes", Version: r.Version, Spec: r.Spec, Bundle: r.Bundle,
-			File: r, TargetCommit: commit("9")}
+		t := training(release.Bundle, s)
+		e.ByRun[t.Run] = plan.Trained{Bundle: release.Bundle, Training: t}
+		statement := delivery.ReleaseStatement{Model: "shapes", Version: release.Version, Spec: release.Spec,
+			Bundle: release.Bundle, File: release, TargetCommit: commit("9")}
 		if i == 1 {
 			statement.Baseline = v1.Bundle
 		}
-		statement.Gates = []delivery.GateJudged{{Name: "production", Spec: sum("gate"), Verdict: verdict(r.Bundle,
-			delivery.Pass)}}
-		f.Statements = append(f.Statements, statement)
-		f.Acceptances["shapes"] = append(f.Acceptances["shapes"], delivery.Acceptance{Model: "shapes",
-			Version: r.Version, Spec: r.Spec, Bundle: r.Bundle, Commit: commit([]string{"a", "b"}[i])})
+		statement.Gates = []delivery.GateJudged{{Name: "production", Spec: sum("gate"),
+			Verdict: verdict(release.Bundle, delivery.Pass)}}
+		e.Releases = append(e.Releases, statement)
+		e.Accepted["shapes"] = append(e.Accepted["shapes"], delivery.Acceptance{Model: "shapes",
+			Version: release.Version, Spec: release.Spec, Bundle: release.Bundle,
+			Commit: commit([]string{"a", "b"}[i])})
 	}
-	run := f.Trainings[v2.Bundle].Run
-	f.Runs[run] = delivery.RunState{Spec: delivery.RunSpec{Key: run, Kind: delivery.RunTrain, Note: "shapes, #2"},
+	run := sum("run of " + string(v2.Bundle))
+	runs[run] = delivery.RunState{Spec: delivery.RunSpec{Key: run, Kind: delivery.RunTrain, Note: "shapes, #2"},
 		Phase: delivery.RunDone, Started: noon.Add(30 * time.Minute), Ended: noon.Add(31*time.Minute + 22*time.Second)}
 	active := sum("active run")
-	f.Runs[active] = delivery.RunState{Spec: delivery.RunSpec{Key: active, Kind: delivery.RunTrain,
+	runs[active] = delivery.RunState{Spec: delivery.RunSpec{Key: active, Kind: delivery.RunTrain,
 		Train: &delivery.TrainRun{Spec: spec(30), Training: sum("training input"), Trainer: sum("trainer")}},
 		Phase: delivery.RunRunning, Attempt: 2, Started: noon.Add(2 * time.Hour),
 		Status: delivery.RunStatus{Phase: "training", Epoch: 12, Epochs: 30}}
 
-	training, failing := spec(30), spec(1)
+	failing := spec(1)
 	data := dataResult()
-	f.Proposals = []explain.Proposal{
-		{PR: delivery.PullRequest{Number: 3, Title: "Train much longer", Author: "maria", Head: commit("c"),
-			HeadRef: "longer", Base: "main"},
-			Checks: []delivery.Check{{Context: "aob/train", State: delivery.CheckPending, Description: "epoch 12/30"},
-				{Context: "aob/release", State: delivery.CheckPending, Description: "shapes: train: epoch 12/30"}},
-			Models: []explain.Change{{Model: "shapes", Spec: &training, State: delivery.CheckPending,
-				Text: "shapes: train: epoch 12/30", Data: &data}}},
-		{PR: delivery.PullRequest{Number: 4, Title: "Make it worse", Author: "jonas", Head: commit("d"),
-			HeadRef: "worse", Base: "main"},
-			Checks: []delivery.Check{{Context: "aob/release", State: delivery.CheckFailure,
-				Description: "shapes: gate/production: mAP 0.1000 < 0.30"}},
-			Models: []explain.Change{{Model: "shapes", Spec: &failing, State: delivery.CheckFailure,
-				Text: "shapes: gate/production: mAP 0.1000 < 0.30", Data: &data,
-				Bundle: sum("bundle 4"), Baseline: &v2, Verdicts: []delivery.Verdict{verdict(sum("bundle 4"),
-					delivery.Fail)}}}},
-		{PR: delivery.PullRequest{Number: 5, Title: "A typo", Author: "jonas", Head: commit("e"), HeadRef: "typo",
-			Base: "main"},
-			Complaints: []delivery.Complaint{{File: "models/shapes.yaml", Line: 3, Column: 1, Path: "epoch",
-				Text: "unknown key; did you mean epochs?"}}},
+	propose := func(epochs int, p plan.ProposalReport) {
+		p.PR.Base = "main"
+		r.Plan.Proposals = append(r.Plan.Proposals, p)
+		proposal := plan.Proposal{PullRequest: p.PR}
+		if epochs > 0 {
+			proposal.Intent.Models = map[string]delivery.Model{"shapes": model(epochs)}
+		}
+		r.World.Proposals = append(r.World.Proposals, proposal)
 	}
-	f.Trainings[sum("bundle 4")] = delivery.Training{Run: sum("run 4"), Spec: failing.Digest(),
+	propose(30, plan.ProposalReport{
+		PR: delivery.PullRequest{Number: 3, Title: "Train much longer", Author: "maria", Head: commit("c"),
+			HeadRef: "longer"},
+		Checks: []plan.Check{{Context: "aob/train", State: delivery.CheckPending, Facts: plain("epoch 12/30")},
+			{Context: "aob/release", State: delivery.CheckPending, Facts: plain("shapes: train: epoch 12/30")}},
+		Models: []plan.ModelReport{{Model: "shapes", State: delivery.CheckPending,
+			Fact: plain("train: epoch 12/30")[0], Data: &data}}})
+	propose(1, plan.ProposalReport{
+		PR: delivery.PullRequest{Number: 4, Title: "Make it worse", Author: "jonas", Head: commit("d"),
+			HeadRef: "worse"},
+		Checks: []plan.Check{{Context: "aob/release", State: delivery.CheckFailure,
+			Facts: plain("shapes: gate/production: mAP 0.1000 < 0.30")}},
+		Models: []plan.ModelReport{{Model: "shapes", State: delivery.CheckFailure,
+			Fact: plain("gate/production: mAP 0.1000 < 0.30")[0], Data: &data,
+			Bundle: sum("bundle 4"), Baseline: &v2, Verdicts: []delivery.Verdict{verdict(sum("bundle 4"),
+				delivery.Fail)}}}})
+	propose(0, plan.ProposalReport{
+		PR: delivery.PullRequest{Number: 5, Title: "A typo", Author: "jonas", Head: commit("e"), HeadRef: "typo"},
+		Problem: []delivery.Complaint{{File: "models/shapes.yaml", Line: 3, Column: 1, Path: "epoch",
+			Text: "unknown key; did you mean epochs?"}}})
+	e.ByRun[sum("run 4")] = plan.Trained{Bundle: sum("bundle 4"), Training: delivery.Training{Run: sum("run 4"),
+		Spec: failing.Digest(),
 		Input: delivery.TrainRun{Spec: failing, Seed: 1, Machine: "train-local", Training: sum("training input"),
 			Trainer: sum("trainer")}, Data: data,
-		Result: delivery.TrainResult{Bundle: sum("bundle 4"), Model: sum("onnx 4"), Attempts: 1}}
-	f.Scores[sum("score of "+string(sum("bundle 4")))] = delivery.Scores{Key: sum("score of " +
+		Result: delivery.TrainResult{Bundle: sum("bundle 4"), Model: sum("onnx 4"), Attempts: 1}}}
+	e.Scores[sum("score of "+string(sum("bundle 4")))] = delivery.Scores{Key: sum("score of " +
 		string(sum("bundle 4"))),
 		Input: delivery.EvalRun{Bundle: sum("bundle 4"),
 			EvalSet:  delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"}, Split: "test"},
 			Protocol: sum("protocol")},
 		Scores: delivery.ScoreSet{Detections: sum("detections"), Images: 40, Values: map[string]float64{"mAP": 0.1}}}
-	return f
+	r.World.Evidence = e
+	return r
 }
+
+func model(epochs int) delivery.Model {
+	return delivery.Model{Name: "shapes", Dataset: delivery.Dataset{Source: "dir", Path: "shapes"},
+		Classes: delivery.Classes{{Name: "circle"}, {Name: "square"}},
+		Train: delivery.Train{With: "tiny@1", Resolution: 256, Epochs: epochs,
+			Optimizer: delivery.Optimizer{LR: 0.002}, Seeds: []int64{1}}, Variants: []string{"fp32"}}
+}
+
+func plain(text string) []delivery.Fact {
+	return []delivery.Fact{{Code: code.Plain, Values: delivery.Values{Text: text}}}
+}
+
+// told explains, and writes the sentences.
+func told(r explain.Report, kind explain.Kind, id string) (explain.Chain, error) {
+	c, err := r.Explain(kind, id)
+	return words.Chain(c), err
+}
+
+func shown(c explain.Chain) string { return words.ChainText(c, 80) }
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
@@ -187,14 +229,14 @@ func TestChains(t *testing.T) {
 		{"device_failed", explain.Device, "dock-3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			chain, err := f.Explain(c.kind, c.id)
+			chain, err := told(f, c.kind, c.id)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if chain.Kind != c.kind {
 				t.Errorf("kind %s, want %s", chain.Kind, c.kind)
 			}
-			golden(t, c.name+".txt", chain.String())
+			golden(t, c.name+".txt", shown(chain))
 		})
 	}
 }
@@ -225,11 +267,11 @@ func TestTextIsShortAndJSONIsFull(t *testing.T) {
 		id   string
 	}{{explain.PR, "3"}, {explain.PR, "4"}, {explain.Model, "shapes"}, {explain.Device, "dock-1"},
 		{explain.Commit, commit("a")}} {
-		chain, err := f.Explain(c.kind, c.id)
+		chain, err := told(f, c.kind, c.id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := chain.String()
+		text := shown(chain)
 		if s := long.FindString(text); s != "" {
 			t.Errorf("%s %s: %s in the text", c.kind, c.id, s)
 		}
@@ -256,10 +298,35 @@ func TestTextIsShortAndJSONIsFull(t *testing.T) {
 				}
 			}
 		}
-		again, _ := f.Explain(c.kind, c.id)
+		again, _ := told(f, c.kind, c.id)
 		if diff := cmp.Diff(chain, again); diff != "" {
 			t.Errorf("the same facts gave another chain:\n%s", diff)
 		}
+	}
+}
+
+// Programs read codes and values beside the text: those of the plan, of gates' checks and of the chain itself.
+func TestChainsHaveCodes(t *testing.T) {
+	chain, err := told(world(), explain.PR, "4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var codes []delivery.Code
+	for _, l := range chain.Links {
+		if len(l.Facts) == 0 || l.Text == "" {
+			t.Errorf("%s has %d facts and the text %q", l.What, len(l.Facts), l.Text)
+		}
+		if l.Verdict != nil && len(l.Lines) < len(l.Verdict.Checks) {
+			t.Errorf("%d checks in %q", len(l.Verdict.Checks), l.Lines)
+		}
+		for _, f := range l.Facts {
+			codes = append(codes, f.Code)
+		}
+	}
+	want := []delivery.Code{code.ChainPullHead, code.ChainContent, code.ChainTrain, code.ChainData, code.ChainTrained,
+		code.ChainBundle, code.ChainScores, code.GateSays, code.OfModel}
+	if diff := cmp.Diff(want, codes); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -274,13 +341,13 @@ func TestMergedIsFound(t *testing.T) {
 		f := world()
 		f.Heads = nil
 		f.Versions["shapes"][0].Subject = subject
-		if _, err := f.Explain(explain.PR, "2"); (err == nil) != found {
+		if _, err := told(f, explain.PR, "2"); (err == nil) != found {
 			t.Errorf("%q: %v", subject, err)
 		}
 	}
 	f := world()
 	f.Versions["shapes"][0].Subject = "Train for longer"
-	if _, err := f.Explain(explain.PR, "2"); err != nil {
+	if _, err := told(f, explain.PR, "2"); err != nil {
 		t.Errorf("by its head: %v", err)
 	}
 }
@@ -302,7 +369,7 @@ func TestUnknown(t *testing.T) {
 		{explain.Device, "dock-9", "aob status"},
 		{"fleet", "demo", "pr, a commit"},
 	} {
-		_, err := f.Explain(c.kind, c.id)
+		_, err := told(f, c.kind, c.id)
 		unknown, ok := errors.AsType[explain.Unknown](err)
 		if !ok || !strings.Contains(unknown.Hint(), c.hint) {
 			t.Errorf("%s %s: %v, hint %q, want one with %q", c.kind, c.id, err, unknown.Hint(), c.hint)
@@ -312,10 +379,10 @@ func TestUnknown(t *testing.T) {
 
 func TestSeveralCommitsBeginAlike(t *testing.T) {
 	f := world()
-	f.Proposals[0].PR.Head = "b000" + strings.Repeat("1", 36)
-	_, err := f.Explain(explain.Commit, "b000")
+	f.Plan.Proposals[0].PR.Head = "b000" + strings.Repeat("1", 36)
+	_, err := told(f, explain.Commit, "b000")
 	unknown, ok := errors.AsType[explain.Unknown](err)
-	if !ok || !strings.Contains(unknown.Do, commit("b")) || !strings.Contains(unknown.Do, f.Proposals[0].PR.Head) {
+	if !ok || !strings.Contains(unknown.Do, commit("b")) || !strings.Contains(unknown.Do, f.Plan.Proposals[0].PR.Head) {
 		t.Errorf("%v: %s", err, unknown.Do)
 	}
 }
@@ -323,17 +390,18 @@ func TestSeveralCommitsBeginAlike(t *testing.T) {
 // A release that was withdrawn says so wherever it is told.
 func TestWithdrawn(t *testing.T) {
 	f := world()
-	f.Aborts = []delivery.Abort{{Fleet: "demo", Model: "shapes", Bundle: sum("bundle 2"), Why: "2 of 3 devices failed",
+	const why = "2 of 3 devices failed"
+	f.World.Evidence.Aborts = []delivery.Abort{{Fleet: "demo", Model: "shapes", Bundle: sum("bundle 2"), Why: why,
 		At: noon}}
-	f.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: []delivery.Quarantined{{Digest: sum("bundle 2"),
-		Why: "2 of 3 devices failed"}}}}
+	f.World.Main.Intent.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: []delivery.Quarantined{
+		{Digest: sum("bundle 2"), Why: why}}}}
 	for kind, id := range map[explain.Kind]string{explain.Model: "shapes", explain.Device: "dock-1",
 		explain.Commit: commit("b")} {
-		chain, err := f.Explain(kind, id)
+		chain, err := told(f, kind, id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := chain.String(); !strings.Contains(s, "fell back from it") || !strings.Contains(s, "must not run") {
+		if s := shown(chain); !strings.Contains(s, "fell back from it") || !strings.Contains(s, "must not run") {
 			t.Errorf("%s says nothing of it:\n%s", kind, s)
 		}
 	}
@@ -342,12 +410,12 @@ func TestWithdrawn(t *testing.T) {
 // A model that runs without evidence is told as that, never passed over.
 func TestBundleThatMainNeverAccepted(t *testing.T) {
 	f := world()
-	f.Devices[0].Report.Bundle, f.Devices[0].Report.Release = sum("from elsewhere"), 0
-	chain, err := f.Explain(explain.Device, "dock-2")
+	f.World.Devices["demo"][0].Report.Bundle, f.World.Devices["demo"][0].Report.Release = sum("from elsewhere"), 0
+	chain, err := told(f, explain.Device, "dock-2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := chain.String(); !strings.Contains(s, "main never accepted this bundle") ||
+	if s := shown(chain); !strings.Contains(s, "main never accepted this bundle") ||
 		!strings.Contains(s, "no longer holds it") {
 		t.Error(s)
 	}
@@ -356,14 +424,14 @@ func TestBundleThatMainNeverAccepted(t *testing.T) {
 func TestManyDevices(t *testing.T) {
 	f := world()
 	for range 100 {
-		f.Devices = append(f.Devices, device("more", 2, delivery.DeviceHealthy))
+		f.World.Devices["demo"] = append(f.World.Devices["demo"], device("more", 2, delivery.DeviceHealthy))
 	}
-	chain, err := f.Explain(explain.Commit, commit("b"))
+	chain, err := told(f, explain.Commit, commit("b"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(chain.String(), "\ndevice "); n != 21 || !strings.Contains(chain.String(), "and 82 more") {
-		t.Errorf("%d devices told:\n%s", n, chain)
+	if n := strings.Count(shown(chain), "\ndevice "); n != 21 || !strings.Contains(shown(chain), "and 82 more") {
+		t.Errorf("%d devices told:\n%s", n, shown(chain))
 	}
 }
 
@@ -373,13 +441,13 @@ func FuzzPlain(f *testing.F) {
 	f.Add("\u202eevil", string([]byte{0xff, 0xfe}), "#2")
 	f.Fuzz(func(t *testing.T, title, why, id string) {
 		facts := world()
-		facts.Proposals[0].PR.Title, facts.Proposals[0].PR.Author = title, id
-		facts.Devices[2].Report.Why, facts.Devices[2].Report.Slot = why, title
+		facts.Plan.Proposals[0].PR.Title, facts.Plan.Proposals[0].PR.Author = title, id
+		facts.World.Devices["demo"][2].Report.Why, facts.World.Devices["demo"][2].Report.Slot = why, title
 		facts.Versions["shapes"][0].Subject = why
 		for kind, id := range map[explain.Kind]string{explain.PR: "3", explain.Device: "dock-3",
 			explain.Model: "shapes", explain.Commit: id} {
-			chain, err := facts.Explain(kind, id)
-			text := chain.String()
+			chain, err := told(facts, kind, id)
+			text := shown(chain)
 			if err != nil {
 				text = err.Error()
 			}
@@ -398,7 +466,7 @@ func FuzzExplain(f *testing.F) {
 	f.Add("device", "dock-1")
 	facts := world()
 	f.Fuzz(func(t *testing.T, kind, id string) {
-		if _, err := facts.Explain(explain.Kind(kind), id); err != nil {
+		if _, err := told(facts, explain.Kind(kind), id); err != nil {
 			if _, ok := errors.AsType[explain.Unknown](err); !ok {
 				t.Fatal(err)
 			}
@@ -410,19 +478,19 @@ func FuzzExplain(f *testing.F) {
 // so does a former name.
 func TestAcceptedAndRenamed(t *testing.T) {
 	f := world()
-	s := &f.Statements[1]
+	s := &f.World.Evidence.Releases[1]
 	s.RenamedFrom = "forms"
 	s.Gates[0].Verdict.Outcome = delivery.Unsure
 	s.Gates[0].Accept = &delivery.Accept{Verdict: s.Gates[0].Verdict.Key, By: "lead", Because: "the set is small",
 		At: noon}
-	c, err := f.Explain(explain.Device, "dock-1")
+	c, err := told(f, explain.Device, "dock-1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"every gate passed or was accepted", "until then it was forms",
 		"gate production was unsure, and lead accepted it", "the set is small"} {
-		if text := strings.Join(strings.Fields(c.String()), " "); !strings.Contains(text, want) {
-			t.Errorf("the chain does not say %q:\n%s", want, c)
+		if text := strings.Join(strings.Fields(shown(c)), " "); !strings.Contains(text, want) {
+			t.Errorf("the chain does not say %q:\n%s", want, shown(c))
 		}
 	}
 }
@@ -431,28 +499,30 @@ func TestAcceptedAndRenamed(t *testing.T) {
 // seeds to all of them; a verdict says how often one looked, and at what.
 func TestThresholdsSeedsAndLooks(t *testing.T) {
 	f := world()
-	release := *f.Models[0].Accepted
-	trained := f.Trainings[release.Bundle]
-	delete(f.Trainings, release.Bundle)
+	release := *f.Plan.Main.Models[0].Accepted
+	e := &f.World.Evidence
+	run := sum("run of " + string(release.Bundle))
+	trained := e.ByRun[run].Training
+	delete(e.ByRun, run)
 	from := sum("trained")
 	trained.Result.Bundle = from
 	trained.Seeds = []delivery.SeedScore{{Seed: 1, Bundle: from, Score: sum("s1"), MAP: 0.41},
 		{Seed: 2, Bundle: sum("other"), Score: sum("s2"), MAP: 0.39}}
-	f.Specs = map[delivery.Digest]delivery.Training{release.Spec: trained}
+	e.BySpec[release.Spec] = plan.Trained{Bundle: from, Training: trained}
 	precision := 0.9
-	f.Resolved = map[delivery.Digest]delivery.Resolved{release.Bundle: {Key: sum("thresholds"),
+	e.Resolved = map[delivery.Digest]delivery.Resolved{sum("thresholds"): {Key: sum("thresholds"),
 		Input: delivery.ThresholdRun{Valid: delivery.EvalRun{Bundle: from,
 			EvalSet: delivery.EvalSet{Dataset: delivery.Dataset{Source: "dir", Path: "shapes"}, Split: "valid"}},
 			Ask: delivery.Thresholds{"default": {Precision: &precision}}},
 		Result: delivery.ThresholdResult{Bundle: release.Bundle,
 			Points: map[string]delivery.OperatingPoint{"circle": {Score: 0.42, Precision: 0.91, Recall: 0.7}}}}}
-	for i, s := range f.Statements {
+	for i, s := range f.World.Evidence.Releases {
 		if s.Bundle == release.Bundle {
-			v := &f.Statements[i].Gates[0].Verdict
+			v := &f.World.Evidence.Releases[i].Gates[0].Verdict
 			v.Look, v.Looks, v.Images, v.LeftOut, v.Baseline = 3, 10, 70, 2, sum("bundle 1")
 		}
 	}
-	c, err := f.Explain(explain.Commit, commit("b"))
+	c, err := told(f, explain.Commit, commit("b"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -494,7 +564,7 @@ func TestAReleaseThatWasWrittenTwiceIsOneVersion(t *testing.T) {
 			"shapes@1"}},
 	} {
 		f.Versions["shapes"] = c.versions
-		chain, err := f.Explain(explain.Model, "shapes")
+		chain, err := told(f, explain.Model, "shapes")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -524,23 +594,26 @@ func TestSecondQuarantineEntryIsToldRight(t *testing.T) {
 		{[]delivery.Quarantined{old}, nil, []string{"was quarantined (it failed), and lifted: a camera was broken"},
 			"must not run"},
 		{[]delivery.Quarantined{old, again}, nil,
-			[]string{"and lifted: a camera was broken; another entry still holds it", "must not run: it failed again"},
+			[]string{"and lifted: a camera was broken; another entry still quarantines it",
+				"must not run: it failed again"},
 			""},
 		{[]delivery.Quarantined{again, old}, nil,
-			[]string{"and lifted: a camera was broken; another entry still holds it", "must not run: it failed again"},
+			[]string{"and lifted: a camera was broken; another entry still quarantines it",
+				"must not run: it failed again"},
 			""},
 		{[]delivery.Quarantined{again, more}, nil, []string{"must not run: it failed again",
 			"another entry says that it must not run: it is slow"}, "lifted"},
-		{[]delivery.Quarantined{old}, []delivery.Quarantined{more}, []string{"another entry still holds it",
+		{[]delivery.Quarantined{old}, []delivery.Quarantined{more}, []string{"another entry still quarantines it",
 			"must not run: it is slow (in models/other.quarantine.yaml)"}, ""},
 	} {
 		f := world()
-		f.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: c.entries}, "other": {Entries: c.elsewhere}}
-		chain, err := f.Explain(explain.Model, "shapes")
+		f.World.Main.Intent.Quarantines = map[string]delivery.Quarantine{"shapes": {Entries: c.entries},
+			"other": {Entries: c.elsewhere}}
+		chain, err := told(f, explain.Model, "shapes")
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := strings.Join(strings.Fields(chain.String()), " ")
+		s := strings.Join(strings.Fields(shown(chain)), " ")
 		at := 0
 		for _, want := range c.want {
 			i := strings.Index(s[at:], want)
@@ -558,13 +631,14 @@ func TestSecondQuarantineEntryIsToldRight(t *testing.T) {
 
 // Of a device that is silent, what it said last is said as such.
 func TestSilentDevice(t *testing.T) {
-	f := explain.Facts{Devices: []delivery.Device{device("dock-1", 2, delivery.DeviceHealthy)}}
+	f := explain.Report{World: plan.World{Devices: map[string][]delivery.Device{"demo": {device("dock-1", 2,
+		delivery.DeviceHealthy)}}}}
 	for silent, want := range map[bool]string{
 		false: "runs version 2 in fleet demo, healthy, slot b",
-		true:  "runs version 2 in fleet demo, healthy, slot b; it has been silent since it said so",
+		true:  "runs version 2 in fleet demo, healthy, slot b; it has been silent since this report",
 	} {
 		f.Silent = func(delivery.Device) bool { return silent }
-		c, err := f.Explain(explain.Device, "dock-1")
+		c, err := told(f, explain.Device, "dock-1")
 		if err != nil || c.Links[0].Text != want {
 			t.Errorf("silent %v: %+v, error %v; want %q", silent, c.Links, err, want)
 		}

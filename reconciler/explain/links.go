@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/words"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // This file makes single links.
@@ -19,33 +18,20 @@ func (c *chain) content(model string, digest delivery.Digest, s delivery.Spec) {
 	for i, seed := range t.Seeds {
 		seeds[i] = fmt.Sprint(seed)
 	}
-	c.add(Link{What: "content", ID: string(digest),
-		Text: fmt.Sprintf("models/%s.yaml: dataset %s; classes %s; %s, resolution %d, epochs %d, lr %g, seed %s",
-			model, s.Dataset, strings.Join(s.Classes.Names(), ", "), t.With, t.Resolution, t.Epochs, t.Optimizer.LR,
-			strings.Join(seeds, ", "))})
+	c.add(Link{What: "content", ID: string(digest), Facts: facts(
+		fact(code.ChainContent, values{Model: model, Dataset: s.Dataset, Names: s.Classes.Names()}),
+		fact(code.ChainTrain, values{Text: t.With, Counts: map[string]int{"pixels": t.Resolution, "epochs": t.Epochs},
+			Value: t.Optimizer.LR, Names: seeds}))})
 }
 
 func (c *chain) data(dataset string, d delivery.DataResult) {
-	l := Link{What: "data", ID: string(d.Content), Text: dataset}
-	var splits []string
-	for _, split := range []string{"train", "valid", "test"} {
-		if n, ok := d.Images[split]; ok {
-			splits = append(splits, fmt.Sprintf("%s %d images", split, n))
-		}
-	}
-	if len(splits) > 0 {
-		l.Text += ": " + strings.Join(splits, ", ")
-	}
-	if d.LeftOut > 0 {
-		l.Text += fmt.Sprintf("; %d left out of training, they stand in an eval set", d.LeftOut)
-	}
+	l := Link{What: "data", ID: string(d.Content), Facts: facts(fact(code.ChainData, values{Dataset: dataset,
+		Counts: d.Images, Count: d.LeftOut})), Inputs: inputs(d.Training)}
 	for _, f := range d.Findings {
 		for _, line := range f.Lines() {
-			l.Lines = append(l.Lines, fmt.Sprintf("%s %s: %s", f.Level, f.Code, line))
+			l.Details = append(l.Details, fact(code.ChainFinding, values{Stage: string(f.Level), Error: f.Code,
+				Text: line}))
 		}
-	}
-	if d.Training != "" {
-		l.Inputs = append(l.Inputs, d.Training)
 	}
 	for _, e := range d.EvalSets {
 		l.Inputs = append(l.Inputs, e.Digest())
@@ -55,29 +41,26 @@ func (c *chain) data(dataset string, d delivery.DataResult) {
 
 // run tells how a bundle was trained.
 func (c *chain) run(t delivery.Training) {
-	l := Link{What: "run", ID: string(t.Run), Text: fmt.Sprintf("trained with %s, seed %d, by %s",
-		t.Input.Spec.Train.With, t.Input.Seed, t.Input.Machine)}
-	if t.Result.Attempts > 1 {
-		l.Text += fmt.Sprintf(", %d attempts", t.Result.Attempts)
-	}
-	if r, ok := c.Runs[t.Run]; ok {
+	v := values{Text: t.Input.Spec.Train.With, Seed: t.Input.Seed, By: t.Input.Machine, Attempt: t.Result.Attempts}
+	var asked delivery.Fact
+	l := Link{What: "run", ID: string(t.Run)}
+	if r, ok := c.World.Runs[t.Run]; ok {
 		l.At = r.Started
-		if took := r.Ended.Sub(r.Started); !r.Started.IsZero() && took > 0 {
-			l.Text += ", in " + took.Round(time.Second).String()
+		if !r.Started.IsZero() {
+			v.Lasts = delivery.Duration(max(0, r.Ended.Sub(r.Started)))
 		}
 		if r.Spec.Note != "" {
-			l.Text += "; first asked for by " + r.Spec.Note
+			asked = fact(code.ChainAskedBy, values{Text: r.Spec.Note})
 		}
 	}
-	for _, s := range t.Seeds {
-		line := fmt.Sprintf("seed %d: mAP %.4f on validation, bundle %s", s.Seed, s.MAP, s.Bundle.Short())
-		if s.Bundle == t.Result.Bundle {
-			line += ", the best, which is the model"
-		}
-		l.Lines = append(l.Lines, line)
-	}
+	l.Facts = facts(fact(code.ChainTrained, v), asked)
 	l.Inputs = inputs(t.Spec, t.Input.Training, t.Input.Trainer, t.Input.Parent, t.Data.TrainingImages)
 	for _, s := range t.Seeds {
+		which := code.ChainSeed
+		if s.Bundle == t.Result.Bundle {
+			which = code.ChainSeedBest
+		}
+		l.Details = append(l.Details, fact(which, values{Seed: s.Seed, Value: s.MAP, Bundle: s.Bundle}))
 		l.Inputs = append(l.Inputs, s.Score)
 	}
 	c.add(l)
@@ -85,29 +68,28 @@ func (c *chain) run(t delivery.Training) {
 
 // training tells how far the training of a spec is that has no bundle yet.
 func (c *chain) training(spec delivery.Spec) {
-	for _, key := range slices.Sorted(maps.Keys(c.Runs)) {
-		r := c.Runs[key]
-		if r.Spec.Train == nil || !SameTraining(r.Spec.Train.Spec, spec) {
+	for _, key := range slices.Sorted(maps.Keys(c.World.Runs)) {
+		r := c.World.Runs[key]
+		if r.Spec.Train == nil || !sameTraining(r.Spec.Train.Spec, spec) {
 			continue
 		}
-		l := Link{What: "run", ID: string(key), Text: "training: " + r.Phase.String(), At: r.Started}
-		if s := r.Status; r.Phase == delivery.RunRunning && s.Epochs > 0 {
-			l.Text += fmt.Sprintf(", epoch %d of %d", s.Epoch, s.Epochs)
+		v := values{Stage: r.Phase.String(), Attempt: r.Tries()}
+		if r.Phase == delivery.RunRunning {
+			v.Count, v.Total = r.Status.Epoch, r.Status.Epochs
 		}
-		if r.Tries() > 1 {
-			l.Text += fmt.Sprintf(", attempt %d", r.Tries())
-		}
+		l := Link{What: "run", ID: string(key), Facts: facts(fact(code.ChainTraining, v)), At: r.Started,
+			Inputs: inputs(r.Spec.Train.Spec.Digest(), r.Spec.Train.Training, r.Spec.Train.Trainer,
+				r.Spec.Train.Parent)}
 		if r.Error != "" {
-			l.Lines = append(l.Lines, r.Error)
+			l.Details = facts(fact(code.Plain, values{Text: r.Error}))
 		}
-		l.Inputs = inputs(r.Spec.Train.Spec.Digest(), r.Spec.Train.Training, r.Spec.Train.Trainer, r.Spec.Train.Parent)
 		c.add(l)
 	}
 }
 
-// SameTraining reports whether two specs ask for the same training, dataset by
+// sameTraining reports whether two specs ask for the same training, dataset by
 // name: what is resolved after training is left out.
-func SameTraining(a, b delivery.Spec) bool {
+func sameTraining(a, b delivery.Spec) bool {
 	a.Thresholds, a.Variants = nil, nil
 	b.Thresholds, b.Variants = nil, nil
 	return a.Digest() == b.Digest()
@@ -115,41 +97,33 @@ func SameTraining(a, b delivery.Spec) bool {
 
 // thresholds tells where a bundle's score thresholds come from.
 func (c *chain) thresholds(r delivery.Resolved) {
-	l := Link{What: "thresholds", ID: string(r.Key),
-		Text: fmt.Sprintf("found on %s, which trains nothing, and added to bundle %s", r.Input.Valid.EvalSet,
-			r.Input.Valid.Bundle.Short()),
+	l := Link{What: "thresholds", ID: string(r.Key), Facts: facts(fact(code.ChainThresholds,
+		values{EvalSet: r.Input.Valid.EvalSet.String(), Bundle: r.Input.Valid.Bundle})),
 		Inputs: inputs(r.Input.Valid.Bundle, delivery.ScoreKey(r.Input.Valid))}
 	for _, class := range slices.Sorted(maps.Keys(r.Result.Points)) {
 		p := r.Result.Points[class]
-		asked := ""
+		v := values{Class: class, Text: p.Note, Scores: map[string]float64{"score": p.Score, "precision": p.Precision,
+			"recall": p.Recall}}
 		if t, ok := r.Input.Ask.For(class); ok {
-			asked = ", asked for " + t.String()
+			v.Ask = t.String()
 		}
-		line := fmt.Sprintf("%s: from score %.4g%s; precision %.4f, recall %.4f", class, p.Score, asked, p.Precision,
-			p.Recall)
-		if p.Note != "" {
-			line += "; " + p.Note
-		}
-		l.Lines = append(l.Lines, line)
+		l.Details = append(l.Details, fact(code.ChainThreshold, v))
 	}
 	c.add(l)
 }
 
 func (c *chain) bundle(d delivery.Digest) {
-	if r, ok := c.Resolved[d]; ok {
+	r, ok := c.resolved(d)
+	if ok {
 		c.thresholds(r)
 	}
-	l := Link{What: "bundle", ID: string(d), Text: "the packaged model"}
-	if r, ok := c.Resolved[d]; ok {
-		l.Inputs = inputs(r.Key, r.Input.Valid.Model)
-	}
-	if t, ok := c.Trainings[d]; ok {
+	l := Link{What: "bundle", ID: string(d), Inputs: inputs(r.Key, r.Input.Valid.Model),
+		Facts: facts(fact(code.ChainBundleGone, values{}))}
+	if t, ok := c.trained(d); ok {
 		l.Inputs = inputs(t.Run, t.Result.Model)
 	}
-	if size, ok := c.Sizes[d]; ok {
-		l.Text += fmt.Sprintf(", %.1f MB", float64(size)/1e6)
-	} else {
-		l.Text += "; the registry no longer holds it"
+	if b, ok := c.World.Evidence.Bundles[d]; ok {
+		l.Facts = facts(fact(code.ChainBundle, values{Bytes: b.Size}))
 	}
 	c.add(l)
 }
@@ -162,63 +136,59 @@ func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured
 		case i >= 0:
 			c.measured(v, measured[i])
 		case len(v.Inputs) > 0:
-			c.scores(v)
+			c.scores(v.Inputs[0])
 		}
-		l := Link{What: "verdict", ID: string(v.Key), Text: fmt.Sprintf("gate %s: %s", v.Gate, v.Outcome),
-			Inputs: append(inputs(v.GateSpec), v.Inputs...)}
-		if why := words.VerdictReason(v); why != "" {
-			l.Text += ": " + why
-		}
-		l.Lines = append(l.Lines, words.About(v)...)
-		for _, loss := range v.Lost {
-			l.Lines = append(l.Lines, "worse than that release: "+words.Loss(loss))
-		}
-		for _, check := range v.Checks {
-			l.Lines = append(l.Lines, fmt.Sprintf("%s: %s: %s", check.Outcome, words.CheckName(check),
-				words.CheckText(check)))
-		}
-		c.add(l)
+		c.add(Link{What: "verdict", ID: string(v.Key), Facts: facts(fact(code.GateSays, values{Gate: v.Gate,
+			Outcome: v.Outcome, Facts: facts(plan.ReasonOf(v))})), Verdict: &v,
+			Inputs: append(inputs(v.GateSpec), v.Inputs...)})
 	}
 }
 
 // measured tells what a release file says that an eval set showed.
 func (c *chain) measured(v delivery.Verdict, m delivery.Measured) {
-	l := Link{What: "scores", Text: fmt.Sprintf("on %d images", m.Images), Inputs: inputs(m.EvalSet)}
+	l := Link{What: "scores", Inputs: inputs(m.EvalSet)}
 	if len(v.Inputs) > 0 {
 		l.ID = string(v.Inputs[0]) // a verdict's first input is the candidate's score key
 	}
-	if s, ok := c.Scores[delivery.Digest(l.ID)]; ok {
-		l.Text = fmt.Sprintf("on %s, %d images", s.Input.EvalSet, m.Images)
+	on := values{Images: m.Images}
+	if s, ok := c.World.Evidence.Scores[delivery.Digest(l.ID)]; ok {
+		on.EvalSet = s.Input.EvalSet.String()
 		l.Inputs = inputs(s.Input.Bundle, m.EvalSet, s.Scores.Detections, s.Input.Protocol)
 	}
+	l.Facts = facts(fact(code.ChainScores, on))
 	for _, name := range slices.SortedFunc(maps.Keys(m.Metrics), delivery.CompareFigures) {
-		fig := m.Metrics[name]
-		line := fmt.Sprintf("%s %.4f", name, fig.Value)
-		if fig.Low != nil && fig.High != nil {
-			line += fmt.Sprintf(" (at least %.4f, at most %.4f, each 95%% sure)", *fig.Low, *fig.High)
-		}
-		if b := m.Baseline; b != nil {
-			if base, ok := b.Metrics[name]; ok {
-				line += fmt.Sprintf("; version %d: %.4f", b.Version, base)
-			}
-		}
-		l.Lines = append(l.Lines, line)
+		l.Details = append(l.Details, figure(m, name))
 	}
 	c.add(l)
 }
 
+// figure is one metric that a gate's eval set showed, with its bounds and the baseline's, where there are any.
+func figure(m delivery.Measured, name string) delivery.Fact {
+	f := m.Metrics[name]
+	v := values{Metric: name, Value: f.Value}
+	if f.Low != nil && f.High != nil {
+		v.Low, v.High, v.Confidence = *f.Low, *f.High, delivery.FigureConfidence
+	}
+	if b := m.Baseline; b != nil {
+		if base, ok := b.Metrics[name]; ok {
+			v.Baseline, v.FromVersion = base, b.Version
+		}
+	}
+	return fact(code.ChainFigure, v)
+}
+
 // scores tells what was measured where no release file says it yet.
-func (c *chain) scores(v delivery.Verdict) {
-	s, ok := c.Scores[v.Inputs[0]]
+func (c *chain) scores(key delivery.Digest) {
+	s, ok := c.World.Evidence.Scores[key]
 	if !ok {
 		return
 	}
-	l := Link{What: "scores", ID: string(s.Key), Text: fmt.Sprintf("on %s, %d images", s.Input.EvalSet,
-		s.Scores.Images),
+	l := Link{What: "scores", ID: string(s.Key), Facts: facts(fact(code.ChainScores,
+		values{EvalSet: s.Input.EvalSet.String(), Images: s.Scores.Images})),
 		Inputs: inputs(s.Input.Bundle, s.Content.Digest(), s.Scores.Detections, s.Input.Protocol)}
 	for _, name := range delivery.MetricNames(func(m delivery.Metric) bool { return m.Headline }) {
 		if value, ok := s.Scores.Values[name]; ok {
-			l.Lines = append(l.Lines, fmt.Sprintf("%s %.4f", name, value))
+			l.Details = append(l.Details, fact(code.ChainFigure, values{Metric: name, Value: value}))
 		}
 	}
 	c.add(l)
@@ -226,111 +196,80 @@ func (c *chain) scores(v delivery.Verdict) {
 
 func (c *chain) release(s delivery.ReleaseStatement) {
 	l := Link{What: "release", ID: at(s.Model, s.Version), Inputs: inputs(s.Spec, s.Bundle, s.Baseline)}
-	how := "every gate passed"
+	how := code.ChainSigned
 	for _, g := range s.Gates {
 		l.Inputs = append(l.Inputs, g.Spec)
 		if a := g.Accept; a != nil {
-			how = "every gate passed or was accepted"
-			l.Lines = append(l.Lines, fmt.Sprintf("gate %s was unsure, and %s accepted it (%s): %s", g.Name, a.By,
-				a.At.UTC().Format("2006-01-02 15:04 MST"), a.Because))
+			how = code.ChainSignedAccepted
+			l.Details = append(l.Details, fact(code.ChainGateAccepted, values{Gate: g.Name, By: a.By, At: a.At,
+				Text: a.Because}))
 		}
 	}
-	if l.Text = "signed: " + how + "; the first release"; s.Baseline != "" {
-		l.Text = "signed: " + how + ", against bundle " + s.Baseline.Short()
-	}
+	l.Facts = facts(fact(how, values{}), fact(code.ChainBaseline, values{Bundle: s.Baseline}))
 	if s.RenamedFrom != "" {
-		l.Text += "; until then it was " + s.RenamedFrom
+		l.Facts = append(l.Facts, fact(code.ChainWas, values{FromModel: s.RenamedFrom}))
 	}
 	if s.TargetCommit != "" {
-		l.Text += fmt.Sprintf("; gates as of %s %s", c.Branch, ShortID(s.TargetCommit))
+		l.Facts = append(l.Facts, fact(code.ChainGatesAsOf, values{Branch: c.branch(), Commit: s.TargetCommit}))
 	}
 	c.add(l)
 }
 
-// accepted tells whether and where main took a release.
-func (c *chain) accepted(model string, r delivery.Release) {
+// acceptedBy tells whether and where main took a release.
+func (c *chain) acceptedBy(model string, r delivery.Release) {
 	a, ok := c.acceptance(model, r)
 	if !ok {
-		c.add(Link{What: "acceptance", Text: fmt.Sprintf("%s has not accepted it", c.Branch)})
+		c.add(Link{What: "acceptance", Facts: facts(fact(code.ChainNotAccepted, values{Branch: c.branch()}))})
 		return
 	}
-	l := Link{What: "acceptance", ID: a.Commit, Text: fmt.Sprintf("%s accepted version %d", c.Branch, a.Version),
-		Inputs: inputs(a.Spec, a.Bundle)}
-	for _, v := range c.Versions[model] {
-		if v.Commit == a.Commit {
-			l.Text += ": " + c.authored(v)
-			l.At = v.At
-			break
-		}
+	v := values{Branch: c.branch(), Version: a.Version}
+	l := Link{What: "acceptance", ID: a.Commit, Inputs: inputs(a.Spec, a.Bundle)}
+	versions := c.versions(model)
+	if i := slices.IndexFunc(versions, func(v Version) bool { return v.Commit == a.Commit }); i >= 0 {
+		v.Facts, l.At = facts(c.authored(versions[i])), versions[i].At
 	}
+	l.Facts = facts(fact(code.ChainAccepted, v))
 	c.add(l)
 	c.withdrawn(model, r.Bundle)
 }
 
 // withdrawn tells what speaks against a bundle since.
 func (c *chain) withdrawn(model string, bundle delivery.Digest) {
-	for _, abort := range c.Aborts {
+	for _, abort := range c.World.Evidence.Aborts {
 		if abort.Model == model && abort.Bundle == bundle {
-			c.add(Link{What: "abort", ID: abort.Fleet, Text: "fleet " + abort.Fleet + " fell back from it: " +
-				abort.Why, Inputs: inputs(bundle), At: abort.At})
+			c.add(Link{What: "abort", ID: abort.Fleet, Facts: facts(fact(code.ChainFellBack, values{Fleet: abort.Fleet,
+				Text: abort.Why})), Inputs: inputs(bundle), At: abort.At})
 		}
 	}
-	// A bundle is held by its digest, in whichever model's file an entry stands, for as long as one of them is not
-	// lifted.
-	var lifted, holds []string
-	for _, name := range slices.Sorted(maps.Keys(c.Quarantines)) {
-		where := ""
+	// A bundle is quarantined by its digest, in whichever model's file an entry stands, for as long as one of them is
+	// not lifted.
+	var lifted, holds []Link
+	all := c.quarantined()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		file := ""
 		if name != model {
-			where = " (in models/" + name + ".quarantine.yaml)"
+			file = "models/" + name + ".quarantine.yaml"
 		}
-		for _, q := range c.Quarantines[name].Entries {
+		for _, q := range all[name] {
+			link := func(which delivery.Code) Link {
+				return Link{What: "quarantine", ID: string(bundle), Facts: facts(fact(which, values{Text: q.Why,
+					Ask: q.Lifted, File: file}))}
+			}
 			switch {
 			case q.Digest != bundle:
 			case q.Lifted != "":
-				lifted = append(lifted, "was quarantined ("+q.Why+"), and lifted: "+q.Lifted+where)
+				lifted = append(lifted, link(code.ChainLifted))
 			case len(holds) == 0:
-				holds = append(holds, "must not run: "+q.Why+where)
+				holds = append(holds, link(code.ChainMustNotRun))
 			default:
-				holds = append(holds, "another entry says that it must not run: "+q.Why+where)
+				holds = append(holds, link(code.ChainAlsoMustNotRun))
 			}
 		}
 	}
-	for i, text := range slices.Concat(lifted, holds) {
-		if i < len(lifted) && len(holds) > 0 {
-			text += "; another entry still holds it"
+	for i := range lifted {
+		if len(holds) > 0 {
+			lifted[i].Facts = append(lifted[i].Facts, fact(code.ChainOtherEntry, values{}))
 		}
-		c.add(Link{What: "quarantine", ID: string(bundle), Text: text})
 	}
-}
-
-// standing tells how a device stands, by its own last report.
-func (f Facts) standing(d delivery.Device) Link {
-	r := d.Report
-	l := Link{What: "device", ID: r.Device, At: d.LastHeard, Inputs: inputs(r.Bundle)}
-	switch {
-	case r.Bundle == "":
-		l.Text = "runs nothing yet"
-	case r.Release > 0:
-		l.Text = fmt.Sprintf("runs version %d", r.Release)
-	default:
-		l.Text = "runs bundle " + r.Bundle.Short()
-	}
-	l.Text += fmt.Sprintf(" in fleet %s, %s", r.Ring, r.Phase)
-	if r.Slot != "" {
-		l.Text += ", slot " + r.Slot
-	}
-	if f.Silent != nil && f.Silent(d) {
-		l.Text += "; it has been silent since it said so"
-	}
-	if r.Failed != "" {
-		l.Lines = append(l.Lines, strings.TrimSuffix(fmt.Sprintf("bundle %s failed here: %s", r.Failed.Short(), r.Why),
-			": "))
-		l.Inputs = append(l.Inputs, r.Failed)
-	}
-	return l
-}
-
-// inputs are the digests that name something.
-func inputs(list ...delivery.Digest) []delivery.Digest {
-	return slices.DeleteFunc(list, func(d delivery.Digest) bool { return d == "" })
+	c.Links = slices.Concat(c.Links, lifted, holds)
 }

@@ -2,43 +2,46 @@ package explain
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/plan"
 )
 
 // model explains a model: every version it has had, who asked for it, and where
 // it runs.
-func (f Facts) model(name string) (Chain, error) {
-	c := &chain{Facts: f, Chain: Chain{Kind: Model, ID: name}}
-	i := slices.IndexFunc(f.Models, func(m Main) bool { return m.Name == name })
-	versions, accepted := f.Versions[name], f.Acceptances[name]
-	if i < 0 && len(versions) == 0 && len(accepted) == 0 && !f.proposed(name) {
-		return Chain{}, Unknown{Model, name, "the models are the files under models/; aob status lists them"}
-	}
-	c.Title = fmt.Sprintf("%s: not on %s", name, f.Branch)
-	if f.Unread != "" {
-		c.Title = fmt.Sprintf("%s: nobody can say how it stands: %s", name, f.Unread)
-	}
+func (r Report) model(name string) (Chain, error) {
+	c := &chain{Report: r, Chain: Chain{Kind: Model, ID: name}}
+	i := slices.IndexFunc(r.Plan.Main.Models, func(m plan.MainModel) bool { return m.Model == name })
+	versions, accepted := r.versions(name), r.World.Evidence.Accepted[name]
 	if i >= 0 {
-		m := f.Models[i]
-		c.Title = m.Text
-		c.content(name, m.Spec.Digest(), m.Spec)
+		c.Facts = facts(r.Plan.Main.Models[i].Fact)
+		spec := r.World.Main.Intent.Models[name].Spec()
+		c.content(name, spec.Digest(), spec)
+	} else {
+		c.Facts = facts(fact(code.ChainNotOnMain, values{Model: name, Branch: r.branch(),
+			Facts: facts(r.World.Blind())}))
 	}
-	for _, p := range f.Proposals {
+	proposed := false
+	for _, p := range r.Plan.Proposals {
 		for _, m := range p.Models {
 			if m.Model == name {
-				c.add(Link{What: "pr", ID: fmt.Sprintf("#%d", p.PR.Number), Text: fmt.Sprintf("%s, by %s: %s",
-					p.PR.Title, p.PR.Author, m.Text)})
+				proposed = true
+				c.add(Link{What: "pr", ID: fmt.Sprintf("#%d", p.PR.Number), Facts: facts(
+					fact(code.ChainAuthored, values{Text: p.PR.Title, By: p.PR.Author}), m.Said())})
 			}
 		}
+	}
+	if i < 0 && len(versions) == 0 && len(accepted) == 0 && !proposed {
+		return Chain{}, Unknown{Model, name, "the models are the files under models/; aob status lists them"}
 	}
 	told := map[delivery.Acceptance]bool{}
 	var last *delivery.Release
 	for _, v := range versions {
 		if v.Release == nil {
-			c.add(Link{What: "version", Text: "the release file was removed, or could not be read: " + c.authored(v),
-				At: v.At})
+			c.add(Link{What: "version", Facts: facts(fact(code.ChainVersionGone, values{}), c.authored(v)), At: v.At})
 			last = nil
 			continue
 		}
@@ -48,7 +51,7 @@ func (f Facts) model(name string) (Chain, error) {
 			continue
 		}
 		last = v.Release
-		a, ok := f.acceptance(name, *v.Release)
+		a, ok := r.acceptance(name, *v.Release)
 		told[a] = told[a] || ok
 		c.version(name, *v.Release, c.authored(v), ok)
 		c.Links[len(c.Links)-1].At = v.At
@@ -57,66 +60,52 @@ func (f Facts) model(name string) (Chain, error) {
 		}
 	}
 	// Where main's history was not read, the acceptances say what there was.
-	for i := len(accepted) - 1; i >= 0; i-- {
-		if a := accepted[i]; !told[a] {
-			r := delivery.Release{Name: name, Version: a.Version, Bundle: a.Bundle, Spec: a.Spec}
-			c.version(name, r, "at "+ShortID(a.Commit), true)
+	for _, a := range slices.Backward(accepted) {
+		if !told[a] {
+			c.version(name, released(name, a), fact(code.ChainAtCommit, values{Commit: a.Commit}), true)
 			c.withdrawn(name, a.Bundle)
 		}
 	}
-	for _, fleet := range f.Fleets {
+	for _, fleet := range r.Plan.Fleets {
 		if fleet.Model == name {
-			c.add(Link{What: "fleet", ID: fleet.Name, Text: fleet.Text, Inputs: inputs(fleet.Target.Bundle)})
+			c.add(Link{What: "fleet", ID: fleet.Fleet, Facts: fleet.Facts, Inputs: inputs(fleet.Target.Bundle)})
 		}
 	}
 	return c.Chain, nil
 }
 
-func (f Facts) proposed(model string) bool {
-	for _, p := range f.Proposals {
-		for _, m := range p.Models {
-			if m.Model == model {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // version tells one version of a model in one link.
-func (c *chain) version(model string, r delivery.Release, who string, accepted bool) {
-	l := Link{What: "version", ID: at(model, r.Version), Text: who, Inputs: inputs(r.Spec, r.Bundle)}
+func (c *chain) version(model string, r delivery.Release, who delivery.Fact, accepted bool) {
+	l := Link{What: "version", ID: at(model, r.Version), Facts: facts(who), Inputs: inputs(r.Spec, r.Bundle)}
 	if !accepted {
-		l.Text += "; not accepted"
+		l.Facts = append(l.Facts, fact(code.ChainVersionRefused, values{}))
 	}
-	if s, ok := c.statement(r); ok {
-		for _, m := range s.File.Measured {
-			line := fmt.Sprintf("gate %s: mAP %.4f on %d images", m.Gate, m.Metrics["mAP"].Value, m.Images)
-			if b := m.Baseline; b != nil {
-				line += fmt.Sprintf("; version %d: %.4f", b.Version, b.Metrics["mAP"])
-			}
-			l.Lines = append(l.Lines, line)
-		}
+	s, _ := c.statement(r)
+	for _, m := range s.File.Measured {
+		l.Details = append(l.Details, figure(m, delivery.MetricMAP).In(code.OfGate, values{Gate: m.Gate}))
+		l.Details[len(l.Details)-1].Facts[0].Images = m.Images
 	}
 	c.add(l)
 }
 
 // device explains a device: what it runs, who told it to, and how that came to
 // be.
-func (f Facts) device(id string) (Chain, error) {
-	c := &chain{Facts: f, Chain: Chain{Kind: Device, ID: id, Title: id}}
-	bundles := map[delivery.Digest]bool{}
-	for _, d := range f.Devices {
-		if d.Report.Device != id {
-			continue
-		}
-		c.add(c.standing(d))
-		if doc, ok := f.Published[d.Report.Ring]; ok {
-			c.desired(d, doc)
-		}
-		if b := d.Report.Bundle; b != "" && !bundles[b] {
-			bundles[b] = true
-			c.bundleOnDevice(b)
+func (r Report) device(id string) (Chain, error) {
+	c := &chain{Report: r, Chain: Chain{Kind: Device, ID: id, Facts: facts(fact(code.Plain, values{Text: id}))}}
+	told := map[delivery.Digest]bool{}
+	for _, ring := range slices.Sorted(maps.Keys(r.World.Devices)) {
+		for _, d := range r.World.Devices[ring] {
+			if d.Report.Device != id {
+				continue
+			}
+			c.add(c.stands(d))
+			if doc, ok := r.World.Published[d.Report.Ring]; ok {
+				c.desired(d, doc)
+			}
+			if b := d.Report.Bundle; b != "" && !told[b] {
+				told[b] = true
+				c.bundleOnDevice(b)
+			}
 		}
 	}
 	if len(c.Links) == 0 {
@@ -125,26 +114,39 @@ func (f Facts) device(id string) (Chain, error) {
 	return c.Chain, nil
 }
 
+// stands tells how a device stands, by its own last report.
+func (r Report) stands(d delivery.Device) Link {
+	at := d.Report
+	l := Link{What: "device", ID: at.Device, At: d.LastHeard, Inputs: inputs(at.Bundle, at.Failed),
+		Facts: facts(fact(code.ChainDevice, values{Version: at.Release, Bundle: at.Bundle, Fleet: at.Ring,
+			Stage: string(at.Phase), Text: at.Slot}))}
+	if r.Silent != nil && r.Silent(d) {
+		l.Facts = append(l.Facts, fact(code.ChainDeviceSilent, values{}))
+	}
+	if at.Failed != "" {
+		l.Details = facts(fact(code.ChainBundleFailed, values{Bundle: at.Failed, Text: at.Why}))
+	}
+	return l
+}
+
 // desired tells what a device was told to run.
 func (c *chain) desired(d delivery.Device, doc delivery.Desired) {
-	told, share := doc.Release, "the wave"
+	target, v := doc.Release, values{Count: int(doc.Version), Model: doc.Model}
+	which := code.ChainDesiredWave
 	switch {
+	case doc.InWave(d.Report.Device) && doc.Share >= 1:
+		which = code.ChainDesiredAll
 	case doc.InWave(d.Report.Device):
-		if doc.Share >= 1 {
-			share = "every device"
-		}
 	case doc.Previous != nil:
-		told, share = *doc.Previous, "devices outside the wave"
+		which, target = code.ChainDesiredOthers, *doc.Previous
 	default:
-		c.add(Link{What: "desired", ID: doc.Ring,
-			Text: fmt.Sprintf("document %d tells devices outside the wave nothing; they keep what they run",
-				doc.Version)})
+		c.add(Link{What: "desired", ID: doc.Ring, Facts: facts(fact(code.ChainDesiredNothing, v))})
 		return
 	}
-	l := Link{What: "desired", ID: doc.Ring, Text: fmt.Sprintf("document %d says version %d of %s for %s", doc.Version,
-		told.Version, doc.Model, share), Inputs: inputs(told.Bundle)}
+	v.Version, v.Bundle = target.Version, target.Bundle
+	l := Link{What: "desired", ID: doc.Ring, Facts: facts(fact(which, v)), Inputs: inputs(target.Bundle)}
 	if d.Report.Desired != doc.Version {
-		l.Text += fmt.Sprintf("; the device acts on document %d", d.Report.Desired)
+		l.Facts = append(l.Facts, fact(code.ChainDesiredOther, values{Count: int(d.Report.Desired)}))
 	}
 	c.add(l)
 }
@@ -152,21 +154,21 @@ func (c *chain) desired(d delivery.Device, doc delivery.Desired) {
 // bundleOnDevice tells how the bundle that a device runs came to be.
 func (c *chain) bundleOnDevice(bundle delivery.Digest) {
 	found := false
-	for _, model := range c.models() {
-		list := c.Acceptances[model]
-		for i := len(list) - 1; i >= 0; i-- {
-			if a := list[i]; a.Bundle == bundle {
-				if !found {
-					c.Title = fmt.Sprintf("%s runs %s version %d", c.ID, model, a.Version)
-				}
-				found = true
-				c.whole(model, delivery.Release{Name: model, Version: a.Version, Bundle: bundle, Spec: a.Spec})
-				break
+	for _, model := range c.accepted() {
+		for _, a := range slices.Backward(c.World.Evidence.Accepted[model]) {
+			if a.Bundle != bundle {
+				continue
 			}
+			if !found {
+				c.Facts = facts(fact(code.ChainDeviceRuns, values{Text: c.ID, Model: model, Version: a.Version}))
+			}
+			found = true
+			c.whole(model, released(model, a))
+			break
 		}
 	}
 	if !found {
 		c.bundle(bundle)
-		c.add(Link{What: "acceptance", Text: fmt.Sprintf("%s never accepted this bundle", c.Branch)})
+		c.add(Link{What: "acceptance", Facts: facts(fact(code.ChainNeverAccepted, values{Branch: c.branch()}))})
 	}
 }

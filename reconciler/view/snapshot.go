@@ -386,14 +386,15 @@ type Commits interface {
 // Explain tells how a thing came to be. Without commits it knows of main's past
 // what signed statements say, and not who asked for it.
 func (s *Snapshot) Explain(kind explain.Kind, id string, commits Commits) (explain.Chain, error) {
-	f := s.facts()
+	r := explain.Report{World: s.World, Plan: s.Plan,
+		Silent: func(d delivery.Device) bool { return s.At.Sub(d.LastHeard) > s.deadline() }}
 	if commits != nil {
-		if err := s.past(&f, kind, id, commits); err != nil {
-			return explain.Chain{}, fmt.Errorf("read the history of %s: %w", f.Branch, err)
+		if err := s.past(&r, kind, id, commits); err != nil {
+			return explain.Chain{}, fmt.Errorf("read the history of %s: %w", s.World.Main.Branch, err)
 		}
 	}
-	c, err := f.Explain(kind, id)
-	return c, s.unknown(err)
+	c, err := r.Explain(kind, id)
+	return words.Chain(c), s.unknown(err)
 }
 
 // unknown keeps from concluding that a model or gate is not there from a main that cannot be read.
@@ -406,77 +407,9 @@ func (s *Snapshot) unknown(err error) error {
 	return err
 }
 
-// facts gathers what the snapshot itself holds.
-func (s *Snapshot) facts() explain.Facts {
-	w, e := s.World, s.World.Evidence
-	silent := func(d delivery.Device) bool { return s.At.Sub(d.LastHeard) > s.deadline() }
-	f := explain.Facts{Silent: silent, Unread: words.Text(w.Blind()), Branch: w.Main.Branch, Head: w.Main.Commit,
-		Published: w.Published, Statements: e.Releases,
-		Acceptances: e.Accepted, Aborts: e.Aborts, Quarantines: quarantines(w.Main), Runs: w.Runs, Scores: e.Scores,
-		Versions: map[string][]explain.Version{}, Trainings: map[delivery.Digest]delivery.Training{},
-		Sizes: map[delivery.Digest]int64{}}
-	for _, key := range slices.Sorted(maps.Keys(e.ByRun)) {
-		t := e.ByRun[key]
-		f.Trainings[t.Bundle] = t.Training
-	}
-	f.Specs, f.Resolved = map[delivery.Digest]delivery.Training{}, map[delivery.Digest]delivery.Resolved{}
-	for spec, t := range e.BySpec {
-		f.Specs[spec] = t.Training
-	}
-	for _, r := range e.Resolved {
-		f.Resolved[r.Result.Bundle] = r
-	}
-	for d, b := range e.Bundles {
-		f.Sizes[d] = b.Size
-	}
-	for _, ring := range slices.Sorted(maps.Keys(w.Devices)) {
-		f.Devices = append(f.Devices, w.Devices[ring]...)
-	}
-	for _, m := range s.Plan.Main.Models {
-		f.Models = append(f.Models, explain.Main{Name: m.Model, Spec: w.Main.Intent.Models[m.Model].Spec(),
-			Named: m.Named, Accepted: m.Accepted, Text: words.Text(m.Fact)})
-	}
-	for _, d := range s.Plan.Fleets {
-		fleet := explain.Fleet{Name: d.Fleet, Model: d.Model, Target: d.Target, Text: words.Join(d.Facts)}
-		if doc := d.Decision.Desired; doc != nil {
-			fleet.Share = doc.Share
-		}
-		f.Fleets = append(f.Fleets, fleet)
-	}
-	for _, p := range s.Plan.Proposals {
-		f.Proposals = append(f.Proposals, s.proposed(p))
-	}
-	for model, list := range w.Main.History {
-		for _, past := range list {
-			f.Versions[model] = append(f.Versions[model], explain.Version{Commit: past.Commit, Release: past.Release})
-		}
-	}
-	return f
-}
-
-func (s *Snapshot) proposed(p plan.ProposalReport) explain.Proposal {
-	out := explain.Proposal{PR: p.PR, Checks: words.Checks(p.Checks), Complaints: p.Problem}
-	var head delivery.Intent
-	for _, w := range s.World.Proposals {
-		if w.Number == p.PR.Number {
-			head = w.Intent
-		}
-	}
-	for _, m := range p.Models {
-		c := explain.Change{Model: m.Model, State: m.State, Text: words.Text(m.Said()), Data: m.Data, Bundle: m.Bundle,
-			Baseline: m.Baseline, Verdicts: m.Verdicts, Release: m.Release}
-		if mdl, ok := head.Models[m.Model]; ok {
-			spec := mdl.Spec()
-			c.Spec = &spec
-		}
-		out.Models = append(out.Models, c)
-	}
-	return out
-}
-
 // past reads what main's release files have said, and who changed them: of one
 // model where that is asked for, else of all that main has accepted.
-func (s *Snapshot) past(f *explain.Facts, kind explain.Kind, id string, commits Commits) error {
+func (s *Snapshot) past(r *explain.Report, kind explain.Kind, id string, commits Commits) error {
 	var models []string
 	switch {
 	case s.World.Main.Commit == "" || strings.Contains(id, "/"):
@@ -484,14 +417,14 @@ func (s *Snapshot) past(f *explain.Facts, kind explain.Kind, id string, commits 
 	case kind == explain.Model:
 		models = []string{id}
 	default:
-		models = slices.Sorted(maps.Keys(f.Acceptances))
+		models = slices.Sorted(maps.Keys(s.World.Evidence.Accepted))
 	}
-	f.Heads = map[int]string{}
+	r.Heads, r.Versions = map[int]string{}, map[string][]explain.Version{}
 	for ref, commit := range commits.Refs() {
 		var n int
 		if rest, ok := strings.CutPrefix(ref, git.Pull); ok {
 			if _, err := fmt.Sscanf(rest, "%d/head", &n); err == nil {
-				f.Heads[n] = commit
+				r.Heads[n] = commit
 			}
 		}
 	}
@@ -520,23 +453,7 @@ func (s *Snapshot) past(f *explain.Facts, kind explain.Kind, id string, commits 
 			}
 			versions = append(versions, version)
 		}
-		f.Versions[model] = versions
+		r.Versions[model] = versions
 	}
 	return nil
-}
-
-// quarantines is all that main's quarantine files have held, also what its tree lost.
-func quarantines(main plan.Main) map[string]delivery.Quarantine {
-	if main.Held == nil {
-		return main.Intent.Quarantines
-	}
-	list := map[string]delivery.Quarantine{}
-	for model, held := range main.Held {
-		q := delivery.Quarantine{Name: model}
-		for _, e := range held {
-			q.Entries = append(q.Entries, e.Quarantined)
-		}
-		list[model] = q
-	}
-	return list
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/web"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 var viewTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -351,8 +352,8 @@ func TestViewExplains(t *testing.T) {
 			continue
 		}
 		for _, want := range c.want {
-			if !strings.Contains(chain.String(), want) {
-				t.Errorf("%s %s lacks %q:\n%s", c.kind, c.id, want, chain)
+			if !strings.Contains(words.ChainText(chain, 80), want) {
+				t.Errorf("%s %s lacks %q:\n%s", c.kind, c.id, want, words.ChainText(chain, 80))
 			}
 		}
 	}
@@ -364,8 +365,8 @@ func TestViewExplains(t *testing.T) {
 	}
 	// Without the repository: what signed statements say.
 	chain, err := snap.Explain(explain.Model, "shapes", nil)
-	if err != nil || !strings.Contains(chain.String(), "shapes@1") {
-		t.Errorf("without commits: %v\n%s", err, chain)
+	if err != nil || !strings.Contains(words.ChainText(chain, 80), "shapes@1") {
+		t.Errorf("without commits: %v\n%s", err, words.ChainText(chain, 80))
 	}
 }
 

@@ -30,8 +30,7 @@ func init() { // as sentences write the facts inside of facts
 	sentences = map[delivery.Code]sentence{}
 	for _, part := range []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains,
 		pulls,
-		fleets,
-		steps, proposals} {
+		fleets, steps, proposals, chains} {
 		maps.Copy(sentences, part)
 	}
 }

@@ -61,3 +61,15 @@ func CheckText(c delivery.CheckVerdict) string {
 	}
 	return Reason(c)
 }
+
+// verdictLines says what a verdict is about, and what its checks and comparisons found.
+func verdictLines(v delivery.Verdict) []string {
+	lines := About(v)
+	for _, l := range v.Lost {
+		lines = append(lines, "worse than that release: "+Loss(l))
+	}
+	for _, c := range v.Checks {
+		lines = append(lines, fmt.Sprintf("%s: %s: %s", c.Outcome, CheckName(c), CheckText(c)))
+	}
+	return lines
+}

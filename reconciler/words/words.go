@@ -3,7 +3,8 @@
 // and values. Here each code has one function that writes it, and each medium one writer:
 //
 //   - sentences.go, checks.go: the sentence of each code.
-//   - terminal.go: aob plan. verdict.go: a verdict, line by line, as aob pr and aob explain show it.
+//   - terminal.go: aob plan. chain.go: aob explain, and its sentences.
+//   - verdict.go: a verdict, line by line, as aob pr and aob explain show it.
 //   - comment.go, comment_verdict.go: Markdown, for the comment on a pull request.
 //
 // The API's JSON holds each text with its facts, see web.Said.

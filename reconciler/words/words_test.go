@@ -58,7 +58,7 @@ func TestEveryCodeHasASentence(t *testing.T) {
 	n := 0
 	for _, part := range []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains,
 		pulls,
-		fleets, steps, proposals} {
+		fleets, steps, proposals, chains} {
 		n += len(part)
 	}
 	if n != len(sentences) {
