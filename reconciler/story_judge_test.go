@@ -348,7 +348,7 @@ func TestTry(t *testing.T) {
 		{"shapes@1", best.ID[:6], "shapes@1", best.ID, ""},
 		{"shapes@1", "release", "shapes@1", "release, shapes@1", "same model"},
 		{"release", "#1", "", "", "pull request"},
-		{"release", "release", "", "", "both are release"},
+		{"release", "release", "", "", "both sides are `release`"},
 		{"release", "nothing", "", "", "variant"},
 	} {
 		shown, err := s.source().Compare(t.Context(), c.a, c.b)

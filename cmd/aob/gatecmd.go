@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +27,7 @@ import (
 func newGateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gate",
-		Short: "Freeze what a gate judges on, and ask what it can show",
+		Short: "Freeze a gate's eval set, or show the smallest drop it can detect",
 		Example: "  aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2\n  aob gate power " +
 			"production",
 	}
@@ -34,134 +36,168 @@ func newGateCommand() *cobra.Command {
 	return c
 }
 
+// A freezeRequest holds the argument and flags of aob gate freeze.
+type freezeRequest struct {
+	name, config, dir string
+	dataset, split    string   // empty keeps the file's
+	group             *string  // nil keeps the file's
+	covers            []string // for a new gate
+	check             bool     // write nothing
+}
+
+// A freezeResult is what aob gate freeze prints.
+type freezeResult struct {
+	File    string         `json:"file"`
+	Changed bool           `json:"changed"`
+	Frozen  dataset.Frozen `json:"frozen"`
+}
+
 func newGateFreezeCommand() *cobra.Command {
 	var o output
-	var config, dir, from, split, by string
-	var covers []string
-	var check bool
+	var r freezeRequest
+	var group string
 	c := &cobra.Command{
 		Use:   "freeze NAME",
-		Short: "Write into gates/NAME.yaml exactly what it judges on",
-		Long: `Freeze reads the images and truths of an eval set and writes them, by digest, into
-the gate's file in this folder: evaluate: {…, content: sha256:…}. Anything else
-under that name is refused from then on, so that an eval set is replaced only by a
-merged change of the gate. A gate without classes: gets the classes that the models
-have which it covers, and labels: where their files map labels of the eval set to
-these classes. The rest stays as it is.
+		Short: "Write the digest of a gate's eval set into gates/NAME.yaml",
+		Long: `Freeze reads the images and truths of an eval set and writes their digest into the
+gate's file in this folder: evaluate: {…, content: sha256:…}. From then on the server
+refuses other content under that name. To replace an eval set, merge a change of the
+gate. If the gate has no classes:, freeze also writes the classes that all models it
+covers have in common, and labels: where a model maps other labels of the eval set to
+these classes. Everything else in the file stays as it is.
 
-Without --dataset it freezes what the file names already. Where there is no such
-file, --covers makes one.`,
+Without --dataset, freeze uses the dataset that the file names. If there is no file,
+--covers creates one.`,
 		Example: `  aob gate freeze production --config aob.yaml
   aob gate freeze production --config aob.yaml --dataset dir:shapes/gold-2 --group video
   aob gate freeze night --config aob.yaml --dataset dir:night --covers shapes
   aob gate freeze production --config aob.yaml --check      # in CI: fails if it is out of date`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			server, err := loadServer(config)
-			if err != nil {
-				return err
-			}
-			path := filepath.Join(dir, "gates", args[0]+".yaml")
-			data, err := os.ReadFile(path)
-			if err == nil && len(covers) > 0 {
-				return hinted{fmt.Errorf("%s is there already, and --covers is for a new gate", path),
-					"edit its covers: by hand"}
-			}
-			if errors.Is(err, fs.ErrNotExist) && len(covers) > 0 {
-				data, err = newGate(args[0], covers), nil
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return hinted{fmt.Errorf("there is no %s here", path), "name the intent repository's folder with " +
-					"--dir, or make one with --covers MODEL --dataset dir:NAME"}
-			}
-			if err != nil {
-				return err
-			}
-			g, complaints := intent.Draft(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(data)),
-				Data: data})
-			if len(complaints) > 0 {
-				return configComplaints(complaints)
-			}
-			e := g.Evaluate
-			if from != "" {
-				source, name, _ := strings.Cut(from, ":")
-				if sources[source] == nil || name == "" {
-					return hinted{fmt.Errorf("--dataset: want SOURCE:NAME or SOURCE:NAME/folder, got %q", from),
-						"as dir:NAME, where NAME stands under datasets.dir in " + config}
-				}
-				e = delivery.EvalSet{Dataset: delivery.Dataset{Source: source, Path: name}, Split: "test"}
-			}
-			if e.Split == "" {
-				e.Split = "test"
-			}
-			if split != "" {
-				e.Split = split
-			}
+			r.name = args[0]
 			if c.Flags().Changed("group") {
-				e.Group = by
+				r.group = &group
 			}
-			frozen, err := datasets(server).Freeze(c.Context(), e)
+			result, err := freeze(c.Context(), r)
 			if err != nil {
 				return err
 			}
-			text, err := intent.SetEvaluate(data, frozen.EvalSet)
-			if err != nil {
-				return err
-			}
-			if text, err = withClasses(args[0], text, g, dir, frozen); err != nil {
-				return err
-			}
-			doc := intent.ParseFile(intent.File{Path: "gates/" + args[0] + ".yaml", Size: int64(len(text)), Data: text},
-				intent.Options{})
-			if list := doc.Complaints(); len(list) > 0 {
-				return configComplaints(list)
-			}
-			have, _ := os.ReadFile(path) // none is other content
-			changed := !bytes.Equal(have, text)
-			if changed && check {
-				return hinted{fmt.Errorf("%s does not say what %s holds: %s", path, frozen.EvalSet,
-					frozen.EvalSet.Content), "aob gate freeze " + args[0] + " --config " + config + " writes it"}
-			}
-			if changed {
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					return err
-				}
-				if err := durable.WriteFile(path, text, 0o644); err != nil {
-					return err
-				}
-			}
-			return o.print(c.OutOrStdout(), map[string]any{"file": path, "changed": changed, "frozen": frozen},
-				func(t *terminal) { t.frozen(path, frozen, changed) })
+			return o.print(c.OutOrStdout(), result, func(t *terminal) { t.frozen(result) })
 		},
 	}
 	o.register(c)
-	c.Flags().StringVar(&config, "config", "aob.yaml",
-		"the server's configuration `file`, which says where datasets are")
-	c.Flags().StringVar(&dir, "dir", ".", "the `folder` of the intent repository")
-	c.Flags().StringVar(&from, "dataset", "",
-		"the `dataset` to judge on, as dir:shapes/gold-2; what the file names by default")
-	c.Flags().StringVar(&split, "split", "", "which split of it: train, valid or test")
-	c.Flags().StringVar(&by, "group", "", "the `field` of images whose equal values are not independent, as video")
-	c.Flags().StringArrayVar(&covers, "covers", nil, "make a new gate that covers this `model`")
-	c.Flags().BoolVar(&check, "check", false, "write nothing, and fail where the file is out of date")
+	f := c.Flags()
+	f.StringVar(&r.config, "config", "aob.yaml",
+		"the server's configuration `file`, which has the locations of datasets")
+	f.StringVar(&r.dir, "dir", ".", "the `folder` of the intent repository")
+	f.StringVar(&r.dataset, "dataset", "", "the `dataset` to judge on, as dir:shapes/gold-2; default: the file's")
+	f.StringVar(&r.split, "split", "", "the split to judge on: train, valid or test")
+	f.StringVar(&group, "group", "", "the image `field` that marks dependent images, as video")
+	f.StringArrayVar(&r.covers, "covers", nil, "create a new gate that covers this `model`")
+	f.BoolVar(&r.check, "check", false, "write nothing, and fail if the file is out of date")
 	return c
 }
 
-// withClasses adds classes, and labels, to a gate that has none.
+// freeze reads the eval set of a gate and writes its digest into the gate's file. With
+// check set it writes nothing and fails if the file would change.
+func freeze(ctx context.Context, r freezeRequest) (freezeResult, error) {
+	result := freezeResult{File: filepath.Join(r.dir, "gates", r.name+".yaml")}
+	server, err := loadServer(r.config)
+	if err != nil {
+		return result, err
+	}
+	data, err := r.read(result.File)
+	if err != nil {
+		return result, err
+	}
+	file := intent.File{Path: "gates/" + r.name + ".yaml", Size: int64(len(data)), Data: data}
+	g, complaints := intent.Draft(file)
+	if len(complaints) > 0 {
+		return result, configComplaints(complaints)
+	}
+	e, err := r.evalSet(g.Evaluate)
+	if err != nil {
+		return result, err
+	}
+	if result.Frozen, err = datasets(server).Freeze(ctx, e); err != nil {
+		return result, err
+	}
+	text, err := intent.SetEvaluate(data, result.Frozen.EvalSet)
+	if err != nil {
+		return result, err
+	}
+	if text, err = withClasses(r.name, text, g, r.dir, result.Frozen); err != nil {
+		return result, err
+	}
+	file.Size, file.Data = int64(len(text)), text
+	if list := intent.ParseFile(file, intent.Options{}).Complaints(); len(list) > 0 {
+		return result, configComplaints(list)
+	}
+	old, _ := os.ReadFile(result.File) // a missing file counts as changed
+	result.Changed = !bytes.Equal(old, text)
+	switch {
+	case !result.Changed:
+		return result, nil
+	case r.check:
+		frozen := result.Frozen.EvalSet
+		return result, hinted{fmt.Errorf("%s is out of date: %s now has content %s", result.File, frozen,
+			frozen.Content),
+			"aob gate freeze " + r.name + " --config " + r.config + " updates it"}
+	}
+	if err := os.MkdirAll(filepath.Dir(result.File), 0o755); err != nil {
+		return result, err
+	}
+	return result, durable.WriteFile(result.File, text, 0o644)
+}
+
+// read returns the gate's file, or the text of a new gate.
+func (r freezeRequest) read(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case err == nil && len(r.covers) > 0:
+		return nil, hinted{fmt.Errorf("%s exists, and --covers is only for a new gate", path),
+			"edit covers: in the file"}
+	case missing && len(r.covers) > 0:
+		return newGate(r.name, r.covers), nil
+	case missing:
+		return nil, hinted{fmt.Errorf("there is no %s here", path), "name the intent repository's folder with " +
+			"--dir, or create the gate with --covers MODEL --dataset dir:NAME"}
+	}
+	return data, err
+}
+
+// evalSet returns the eval set of the gate's file with the flags applied.
+func (r freezeRequest) evalSet(e delivery.EvalSet) (delivery.EvalSet, error) {
+	if r.dataset != "" {
+		source, name, _ := strings.Cut(r.dataset, ":")
+		if sources[source] == nil || name == "" {
+			return e, hinted{fmt.Errorf("--dataset: want SOURCE:NAME or SOURCE:NAME/folder, got %q", r.dataset),
+				"as dir:NAME, where NAME stands under datasets.dir in " + r.config}
+		}
+		e = delivery.EvalSet{Dataset: delivery.Dataset{Source: source, Path: name}}
+	}
+	e.Split = cmp.Or(r.split, e.Split, "test")
+	if r.group != nil {
+		e.Group = *r.group
+	}
+	return e, nil
+}
+
+// withClasses adds classes: and labels: to a gate that has no classes:.
 func withClasses(name string, text []byte, g delivery.Gate, dir string, f dataset.Frozen) ([]byte, error) {
 	if len(g.Classes) > 0 {
 		return text, nil
 	}
 	classes, labels := classesOf(dir, g.Covers, f)
 	if len(classes) == 0 {
-		return nil, hinted{fmt.Errorf("the models that gate %s covers have no class in common, so it holds them to "+
-			"nothing", name), "give each of them a gate of its own, or write classes: by hand"}
+		return nil, hinted{fmt.Errorf("the models that gate %s covers have no class in common, so it would check "+
+			"nothing", name), "give each model its own gate, or write classes: by hand"}
 	}
 	return intent.SetClasses(text, classes, labels)
 }
 
-// classesOf reads the models that a gate covers: the classes that all of them have, and, of the labels that the eval
-// set has, those that a model takes for one of these classes.
+// classesOf returns the classes that all covered models have in common, and the
+// labels of the eval set that a model maps to one of these classes.
 func classesOf(dir string, covers []string, f dataset.Frozen) ([]string, delivery.Labels) {
 	var classes []string
 	labels := delivery.Labels{}
@@ -170,7 +206,7 @@ func classesOf(dir string, covers []string, f dataset.Frozen) ([]string, deliver
 		path := "models/" + covered + ".yaml"
 		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(path)))
 		if err != nil {
-			continue // the server complains of it
+			continue // the server reports the missing model
 		}
 		mdl, ok := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data},
 			intent.Options{}).Model()
@@ -184,9 +220,11 @@ func classesOf(dir string, covers []string, f dataset.Frozen) ([]string, deliver
 			return !slices.Contains(mdl.Classes.Names(), class)
 		})
 		for _, c := range mdl.Classes {
-			there := slices.DeleteFunc(slices.Clone(c.Labels), func(label string) bool { return f.Truths[label] == 0 })
-			if len(there) > 0 && !slices.Equal(there, []string{c.Name}) {
-				labels[c.Name] = there
+			present := slices.DeleteFunc(slices.Clone(c.Labels), func(label string) bool {
+				return f.Truths[label] == 0
+			})
+			if len(present) > 0 && !slices.Equal(present, []string{c.Name}) {
+				labels[c.Name] = present
 			}
 		}
 	}
@@ -194,13 +232,13 @@ func classesOf(dir string, covers []string, f dataset.Frozen) ([]string, deliver
 	return classes, labels
 }
 
-// newGate is a gate to begin with.
+// newGate returns the text of a new gate.
 func newGate(name string, covers []string) []byte {
 	return fmt.Appendf(nil, `apiVersion: aob/v1
 kind: Gate
 name: %s
 covers: [%s]
-# owners: [vision-leads]         # who may settle a check that is unsure
+# owners: [vision-leads]         # who may accept an unsure check
 evaluate: {}
 looks: 20                        # models judged on it against one release
 checks:
@@ -210,7 +248,8 @@ checks:
 `, name, strings.Join(covers, ", "))
 }
 
-func (t *terminal) frozen(path string, f dataset.Frozen, changed bool) {
+func (t *terminal) frozen(r freezeResult) {
+	f := r.Frozen
 	t.printf("%s: %s", f.EvalSet, delivery.Count(f.Images, "image"))
 	if f.EvalSet.Group != "" {
 		t.printf(" in %s", delivery.Count(f.Groups, "group"))
@@ -224,19 +263,19 @@ func (t *terminal) frozen(path string, f dataset.Frozen, changed bool) {
 	for _, w := range frozenWarnings(f) {
 		t.paragraph("", "warning: "+w)
 	}
-	if changed {
-		t.printf("wrote %s; what it judges on is %s\n", path, f.EvalSet.Content)
+	if r.Changed {
+		t.printf("wrote %s; the eval set has content %s\n", r.File, f.EvalSet.Content)
 		return
 	}
-	t.printf("%s says so already\n", path)
+	t.printf("%s is up to date\n", r.File)
 }
 
-// frozenWarnings says what an eval set is too small for.
+// frozenWarnings lists the problems of an eval set, such as too few images.
 func frozenWarnings(f dataset.Frozen) []string {
 	var list []string
 	if f.EvalSet.Split != "test" {
-		list = append(list, fmt.Sprintf("this is split %s, which the dataset's own models are trained and chosen on: "+
-			"what stands in an eval set is left out of that, and more than 5%% of it is an error", f.EvalSet.Split))
+		list = append(list, fmt.Sprintf("split %s is also used for training. Images of an eval set are left out of "+
+			"training; if that is more than 5%% of a split, training is refused", f.EvalSet.Split))
 	}
 	switch {
 	case f.EvalSet.Group != "" && f.Groups < coco.MinUnits:
@@ -253,8 +292,8 @@ func frozenWarnings(f dataset.Frozen) []string {
 		}
 	}
 	if len(few) > 0 {
-		list = append(list, "few truths, of which little can be said: "+strings.Join(few, ", ")+
-			"; give checks by class a support:")
+		list = append(list, "classes with few truths, so their figures are uncertain: "+strings.Join(few, ", ")+
+			"; set support: in the checks by class")
 	}
 	for i, p := range f.Problems {
 		if i == 5 {
@@ -270,10 +309,10 @@ func newGatePowerCommand() *cobra.Command {
 	var o client
 	c := &cobra.Command{
 		Use:   "power NAME",
-		Short: "Say how small a drop a gate can show",
-		Long: `Power says, for each check of a gate on main that bounds a drop, the smallest drop
-that its eval set can show: one that it finds four times in five. It comes from
-what was compared there, or else from how much the release's own figures vary.`,
+		Short: "Show the smallest drop that a gate can detect",
+		Long: `Power shows the smallest drop that each maxDrop check of a gate on main detects with
+80 % probability. The estimate comes from comparisons on the gate's eval set, or, if
+there are none, from the variance of the release's own figures.`,
 		Example: "  aob gate power production\n  aob gate power production -o json | jq '.[].checks[].smallest'",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -283,8 +322,9 @@ what was compared there, or else from how much the release's own figures vary.`,
 			}
 			return o.print(c.OutOrStdout(), list, func(t *terminal) {
 				if len(list) == 0 {
-					t.paragraph("", "gate "+args[0]+" has judged no release yet, so nobody knows how much figures "+
-						"vary on its eval set; ask again when it has")
+					t.paragraph("", "gate "+args[0]+
+						" has judged no release yet, so the variance on its eval set is not "+
+						"known; try again after the first release")
 				}
 				t.powers(list)
 			})
@@ -294,7 +334,7 @@ what was compared there, or else from how much the release's own figures vary.`,
 	return c
 }
 
-// powers prints what gates can show.
+// powers prints the smallest drop that each check can detect.
 func (t *terminal) powers(list []gate.ModelPower) {
 	for i, m := range list {
 		if i > 0 {
@@ -304,12 +344,12 @@ func (t *terminal) powers(list []gate.ModelPower) {
 		if m.Groups > 0 {
 			about += " in " + delivery.Count(m.Groups, "group")
 		}
-		t.printf("%s\n", t.styled(bold, fmt.Sprintf("what gate %s can show of %s, on %s", m.Gate, m.Model, about)))
+		t.printf("%s\n", t.styled(bold, fmt.Sprintf("what gate %s can detect for %s, on %s", m.Gate, m.Model, about)))
 		for _, c := range m.Checks {
 			t.paragraph("  ", words.Power(c))
 		}
 		if len(m.Checks) == 0 {
-			t.paragraph("  ", "no check bounds a drop of what was measured")
+			t.paragraph("  ", "no maxDrop check on a measured metric")
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/autonomos/aob/reconciler/coco"
-	"github.com/autonomos/aob/reconciler/dataset"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/explain"
 	"github.com/autonomos/aob/reconciler/gate"
@@ -71,8 +70,8 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 		return v, func(t *terminal) { t.powers(v) }
 	},
 	"aob gate freeze": func(text string) (any, func(*terminal)) {
-		v := filled[dataset.Frozen](text)
-		return v, func(t *terminal) { t.frozen(text, v, true); t.frozen(text, v, false) }
+		v := filled[freezeResult](text)
+		return v, func(t *terminal) { v.Changed = true; t.frozen(v); v.Changed = false; t.frozen(v) }
 	},
 	"aob validate": func(text string) (any, func(*terminal)) {
 		v := filled[validation](text)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -44,30 +43,31 @@ import (
 	"github.com/autonomos/aob/reconciler/work"
 )
 
-// newServeCommand is the server: the loop, the API and what devices read.
+// newServeCommand returns the command that runs the server.
 func newServeCommand() *cobra.Command {
 	var config string
 	var adopt bool
 	c := &cobra.Command{
 		Use:   "serve --config FILE",
-		Short: "Run the loop: train, judge and release what the repository asks for",
-		Long: `Serve watches the intent repository and makes the world follow it. It keeps
-everything in the folder that state: names, and may be killed and started again
-at any time: runs go on without it.
+		Short: "Run the server: train, judge and release what the repository asks for",
+		Long: `Serve watches the intent repository. It trains, judges and releases what the
+repository asks for. All data is in the folder that state: names. The server can be
+killed and restarted at any time; runs continue without it.
 
-A state folder that was copied, as for a rehearsal or from a backup, belongs to the
-server that it was copied from. Serve recognises a copy and only watches: it starts,
-ends, pushes and publishes nothing. Where the original is lost, or was ended for
-good, --adopt-state takes the copy over.`,
+A copied state folder (a backup, or a copy for a test) still belongs to the original
+server. Serve detects a copy and only watches: it starts no run, ends none, pushes
+nothing and publishes nothing. If the original server is lost or will not run again,
+--adopt-state takes the copy over.`,
 		Example: "  aob init world\n  aob serve --config world/aob.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return serve(c.Context(), config, adopt)
 		},
 	}
-	c.Flags().StringVar(&config, "config", "aob.yaml", "the server's configuration; its fields: aob schema server")
+	c.Flags().StringVar(&config, "config", "aob.yaml",
+		"the server's configuration `file`; aob schema server lists its fields")
 	c.Flags().BoolVar(&adopt, "adopt-state", false,
-		"take over a state folder that is a copy; the original must not run any more")
+		"take over a copied state folder; the original server must not run any more")
 	return c
 }
 
@@ -91,28 +91,44 @@ func serve(ctx context.Context, config string, adopt bool) (err error) {
 	failed := make(chan error, 2)
 	go func() { failed <- p.web.Run(ctx); cancel() }()
 	go func() { failed <- p.loop.Run(ctx); cancel() }()
-	log.Info("serving", "repository", redacted(p.repository), "state", string(p.state))
+	log.Info("serving", "repository", redacted(p.settings.Repository), "state", string(p.state))
 	for range cap(failed) {
-		if part := <-failed; !errors.Is(part, context.Canceled) { // asked to end; runs go on by themselves
+		if part := <-failed; !errors.Is(part, context.Canceled) { // canceled: a normal end
 			err = errors.Join(err, part)
 		}
 	}
 	return err
 }
 
-// A server is the loop and what people, devices and the forge reach it by, both
-// at rest: aob serve runs them, aob plan --config asks the loop once.
+// A server is the loop with the API for people, devices and the forge. It is
+// opened without being started: aob serve runs it, aob plan --config plans once.
 type server struct {
-	loop       *reconciler.Reconciler
-	source     *view.Source
-	web        web.Server
-	store      *archive.Check
-	state      state
-	repository string
-	closers    []func() error
+	settings intent.Server
+	config   string // absolute path of the configuration
+	state    state
+	log      *slog.Logger
+	metrics  *web.Metrics
+
+	folder    durable.Folder
+	evidence  *trust.Key
+	desired   *trust.Key
+	trusted   []trust.PublicKey
+	secret    string // device tokens are derived from it
+	ledger    *ledger.Ledger
+	bundles   *artifact.Store
+	trainers  intent.Trainers
+	mirror    *git.Mirror
+	signed    forge.Signed
+	devices   *fleet.Server
+	loop      *reconciler.Reconciler
+	store     *archive.Check
+	source    *view.Source
+	web       web.Server
+	watchOnly *delivery.Blocked // why the server may only watch; nil when it may act
+	closers   []func() error
 }
 
-// close gives back what the server holds, in the opposite order.
+// close releases what the server opened, last opened first.
 func (p *server) close() error {
 	var err error
 	for _, c := range slices.Backward(p.closers) {
@@ -121,8 +137,8 @@ func (p *server) close() error {
 	return err
 }
 
-// openServer puts a server together from its configuration. Its state folder is
-// locked until it is closed. One that is a copy is only watched, or adopted.
+// openServer opens a server from its configuration. The state folder is locked
+// until close. A copied state folder is only watched, unless adopt is set.
 func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger) (_ *server, err error) {
 	s, err := loadServer(config)
 	if err != nil {
@@ -131,175 +147,204 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	if config, err = filepath.Abs(config); err != nil {
 		return nil, err
 	}
-	st := state(s.State)
-	// as a volume that another user owns
-	if err := durable.PrivateFolder(string(st)); errors.Is(err, durable.ErrNotPrivate) {
-		log.Warn("other users of this machine may read the state folder: give it to the user of aob serve, and set "+
-			"its mode to 0700", "error", err.Error())
-	} else if err != nil {
-		return nil, err
-	}
-	p := &server{state: st, repository: s.Repository}
+	p := &server{settings: s, config: config, state: state(s.State), log: log, metrics: web.NewMetrics()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	lock, err := durable.TryLock(st.path("serve.lock"))
+	if err := p.openState(adopt); err != nil {
+		return nil, err
+	}
+	if err := p.openKeys(); err != nil {
+		return nil, err
+	}
+	if err := p.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.openLoop(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.openSite(); err != nil {
+		return nil, err
+	}
+	p.loop.Init()
+	return p, nil
+}
+
+// openState locks the state folder and reads its identity.
+func (p *server) openState(adopt bool) error {
+	if err := durable.PrivateFolder(string(p.state)); errors.Is(err, durable.ErrNotPrivate) {
+		p.log.Warn("other users of this machine may read the state folder: give it to the user of aob serve, and set "+
+			"its mode to 0700", "error", err.Error())
+	} else if err != nil {
+		return err
+	}
+	lock, err := durable.TryLock(p.state.path("serve.lock"))
 	if errors.Is(err, durable.ErrLocked) {
-		return nil, delivery.Blockedf("use that one (aob plan without --config asks it), or give this one another "+
-			"state folder", "an aob serve works in %s", st)
+		return delivery.Blockedf("use the running server (aob plan without --config), or set another state folder",
+			"an aob serve works in %s", p.state)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p.closers = append(p.closers, lock.Unlock)
-	folder, watches, err := openState(st, config, adopt)
-	if err != nil {
-		return nil, err
+	if p.folder, p.watchOnly, err = identify(p.state, p.config, adopt); err != nil {
+		return err
 	}
-	if watches != nil {
-		log.Warn("this server only watches", "why", watches.What, "hint", watches.Do)
+	if p.watchOnly != nil {
+		p.log.Warn("this server only watches", "why", p.watchOnly.What, "hint", p.watchOnly.Do)
 	}
+	return nil
+}
 
-	evidenceKey, err := loadKey(orDefault(s.Keys.Evidence, st.path("keys", "evidence.key")))
+// openKeys reads the signing keys and the fleet secret. Missing ones are created.
+func (p *server) openKeys() (err error) {
+	keys := p.settings.Keys
+	if p.evidence, err = loadKey(cmp.Or(keys.Evidence, p.state.path("keys", "evidence.key"))); err != nil {
+		return err
+	}
+	if p.desired, err = loadKey(cmp.Or(keys.Desired, p.state.path("keys", "desired.key"))); err != nil {
+		return err
+	}
+	if p.trusted, err = loadTrusted(keys.Trusted); err != nil {
+		return err
+	}
+	p.secret, err = fleetSecret(p.settings, p.state)
+	return err
+}
+
+// openStores opens the ledger, the bundles, the trainers and the git mirror.
+func (p *server) openStores(ctx context.Context) (err error) {
+	if p.ledger, err = ledger.Open(ctx, p.state.ledger()); err != nil {
+		return err
+	}
+	p.closers = append(p.closers, p.ledger.Close)
+	// A store that cannot be read is not an error here: fleets keep what is
+	// published, and aob status shows the error.
+	if p.bundles, err = artifact.At(p.state.bundles()); err != nil {
+		return err
+	}
+	p.bundles.LockWait = time.Second // the loop waits for this lock when it signs
+	files, err := trainerFiles(p.settings.Trainers)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	desiredKey, err := loadKey(orDefault(s.Keys.Desired, st.path("keys", "desired.key")))
+	if p.trainers, err = trainer.Install(files, p.state.trainers()); err != nil {
+		return err
+	}
+	if err := checkSecrets(p.settings, p.trainers); err != nil {
+		return err
+	}
+	kind, settings := p.settings.Forge.Kind()
+	p.mirror, err = git.Open(p.state.mirror(), git.Remote{URL: p.settings.Repository, Auth: gitAuth(kind, settings),
+		Transport: p.metrics.CountGit(git.Transport()), Main: p.settings.Main, Pulls: forge.Kinds[kind].Pulls})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	trusted, err := loadTrusted(s.Keys.Trusted)
-	if err != nil {
-		return nil, err
-	}
-	fleetKey, err := fleetSecret(s, st)
-	if err != nil {
-		return nil, err
-	}
-	book, err := ledger.Open(ctx, st.ledger())
-	if err != nil {
-		return nil, err
-	}
-	p.closers = append(p.closers, book.Close)
-	// Where it cannot be opened, fleets go on with what is published, and aob status says why.
-	bundles, err := artifact.At(st.bundles())
-	if err != nil {
-		return nil, err
-	}
-	bundles.LockWait = time.Second // the loop signs with it
-	files, err := trainerFiles(s.Trainers)
-	if err != nil {
-		return nil, err
-	}
-	trainers, err := trainer.Install(files, st.trainers())
-	if err != nil {
-		return nil, err
-	}
-	if err := checkSecrets(s, trainers); err != nil {
-		return nil, err
-	}
-	protocol, err := work.Protocol()
-	if err != nil {
-		return nil, err
-	}
-	metrics := web.NewMetrics()
-	kind, settings := s.Forge.Kind()
-	mirror, err := git.Open(st.mirror(), git.Remote{URL: s.Repository, Auth: gitAuth(kind, settings),
-		Transport: metrics.CountGit(git.Transport()), Main: s.Main, Pulls: forge.Kinds[kind].Pulls})
-	if err != nil {
-		return nil, err
-	}
-	p.closers = append(p.closers, mirror.Close)
-	committer := git.Committer{Name: s.Commits.Name, Email: s.Commits.Email}
-	var signed forge.Signed
-	if s.Commits.SigningKey != "" {
-		key, err := trust.LoadSSH(s.Commits.SigningKey)
+	p.closers = append(p.closers, p.mirror.Close)
+	commits := p.settings.Commits
+	committer := git.Committer{Name: commits.Name, Email: commits.Email}
+	if commits.SigningKey != "" {
+		key, err := trust.LoadSSH(commits.SigningKey)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		committer.Sign = func(commit []byte) ([]byte, error) { return key.Sign("git", commit) }
-		signed = forge.Signed{Email: s.Commits.Email, Key: key.Public()}
+		p.signed = forge.Signed{Email: commits.Email, Key: key.Public()}
 	}
-	mirror.CommitAs(committer)
+	p.mirror.CommitAs(committer)
+	return nil
+}
+
+// openLoop builds the loop with its runs, evidence and fleets.
+func (p *server) openLoop(ctx context.Context) error {
+	s, st := p.settings, p.state
+	protocol, err := work.Protocol()
+	if err != nil {
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
-
 	r := &reconciler.Reconciler{
-		Repo: mirror, Ledger: book, Metrics: metrics,
-		Parser: intent.NewCache(intent.Options{Trainers: trainers, Datasets: datasetNames(s), Zone: knownZone}),
+		Repo: p.mirror, Ledger: p.ledger, Metrics: p.metrics,
+		Parser: intent.NewCache(intent.Options{Trainers: p.trainers, Datasets: datasetNames(s), Zone: knownZone}),
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge),
 		Progress: 5 * time.Second,
-		Server: plan.Server{Trainers: trainers.Descriptions(), Protocol: protocol,
+		Server: plan.Server{Trainers: p.trainers.Descriptions(), Protocol: protocol,
 			Numerics: detect.Numerics, Provider: detect.Provider,
 			DataTime: delivery.Duration(2 * time.Hour),
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
 			Trainings: s.Trainings,
 			Runs:      cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
 			URL:       strings.TrimRight(s.Listen.URL, "/")},
-		Log: log, Now: time.Now,
+		Log: p.log, Now: time.Now,
 	}
-	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", config}, StateID: folder.ID,
-		Env: runnerEnv(s, trainers), Wake: r.Wake}
-	r.Evidence = &archive.Archive{Bundles: bundles, Statements: evidence.New(bundles, evidenceKey, trusted),
-		Log: log}
-	least := int64(0)
-	if folder.From != "" { // the original may have published since it was copied
-		least = fleet.LeastVersion(folder.Since)
+	p.loop = r
+	r.Runs = &run.Store{Dir: st.runs(), Command: []string{self, "runner", "--config", p.config}, StateID: p.folder.ID,
+		Env: runnerEnv(s, p.trainers), Wake: r.Wake}
+	r.Evidence = &archive.Archive{Bundles: p.bundles, Statements: evidence.New(p.bundles, p.evidence, p.trusted),
+		Log: p.log}
+	if p.folder.From != "" { // the original may have published versions after it was copied
+		r.Server.Least = fleet.LeastVersion(p.folder.Since)
 	}
-	devices, err := fleet.Open(ctx, fleet.Config{Dir: string(st), Key: desiredKey, Secret: fleetKey, Registry: book,
-		Least:  least,
+	r.Server.Seed = fleet.Seed(p.secret)
+	p.devices, err = fleet.Open(ctx, fleet.Config{Dir: string(st), Key: p.desired, Secret: p.secret, Registry: p.ledger,
+		Least:  r.Server.Least,
 		Expiry: time.Duration(s.Fleets.Expiry), Deadline: time.Duration(s.Fleets.Deadline),
 		MaxWaiters: web.SiteLimits().Connections / 2,
-		Wake:       r.Wake, Log: log})
+		Wake:       r.Wake, Log: p.log})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r.Fleet = devices
-	r.Server.Seed, r.Server.Least = fleet.Seed(fleetKey), least
-	check := archive.NewCheck(bundles, r.Wake, log, time.Now)
-	r.Blobs, p.store = check, check
-
-	requests := view.NewRequests(book, log)
-	r.Requests = requests
-	source := &view.Source{Loop: r, Requests: requests, Fleet: devices, Parser: r.Parser, Main: s.Main, Now: time.Now,
-		Files: store.Folder(st), Commits: mirror}
-	metrics.Watch(source)
-	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: signed, Address: s.Repository, Git: mirror,
-		Rows: book}, log)
-	if err != nil {
-		return nil, err
-	}
-	r.Forge, source.Merger, source.Asker = connection.Forge, connection.Merge, connection.Ask
-	r.Server.Socket = connection.Ask != nil
-	var webhook http.Handler
-	if connection.Webhook != nil {
-		webhook = webhookOf(connection, r, metrics, log)
-	}
-
-	p.loop, p.source, p.web = r, source, web.Server{Source: source, Metrics: metrics, Log: log,
-		Socket:  orDefault(s.Socket, st.path("aob.sock")),
-		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
-		Listens: devices.Listen, Fleet: devices.Handler(), Bundles: devices.Guard(bundles.Handler(metrics.BytesServed)),
-		MetricsAddress: s.Listen.Metrics, Webhook: webhook, Pictures: web.Pictures(store.Folder(st)),
-		Ready: source.Ready,
-	}
-	if watches != nil {
-		r.Watch(*watches)
-		source.Fleet = r.Fleet
-		p.web.Refuse, p.web.Socket = *watches, st.path("aob.sock") // the configured one may be the original's
-	}
-	r.Init()
-	return p, nil
+	r.Fleet = p.devices
+	p.store = archive.NewCheck(p.bundles, r.Wake, p.log, time.Now)
+	r.Blobs = p.store
+	return nil
 }
 
-// openState returns the identity of a state folder, and why a server may only watch
-// it: it is a copy. To adopt it gives it an identity of its own, unless the original
-// is at work.
-func openState(st state, config string, adopt bool) (f durable.Folder, watches *delivery.Blocked, err error) {
+// openSite connects to the forge and builds the HTTP server.
+func (p *server) openSite() error {
+	s, st, r := p.settings, p.state, p.loop
+	requests := view.NewRequests(p.ledger, p.log)
+	r.Requests = requests
+	p.source = &view.Source{Loop: r, Requests: requests, Fleet: p.devices, Parser: r.Parser, Main: s.Main,
+		Now:   time.Now,
+		Files: store.Folder(st), Commits: p.mirror}
+	p.metrics.Watch(p.source)
+	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository, Git: p.mirror,
+		Rows: p.ledger}, p.log)
+	if err != nil {
+		return err
+	}
+	r.Forge, p.source.Merger, p.source.Asker = connection.Forge, connection.Merge, connection.Ask
+	r.Server.Socket = connection.Ask != nil
+	p.web = web.Server{Source: p.source, Metrics: p.metrics, Log: p.log,
+		Socket:  cmp.Or(s.Socket, st.path("aob.sock")),
+		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,
+		Listens: p.devices.Listen, Fleet: p.devices.Handler(),
+		Bundles:        p.devices.Guard(p.bundles.Handler(p.metrics.BytesServed)),
+		MetricsAddress: s.Listen.Metrics, Pictures: web.Pictures(store.Folder(st)),
+		Ready: p.source.Ready,
+	}
+	if connection.Webhook != nil {
+		p.web.Webhook = webhookOf(connection, r, p.metrics, p.log)
+	}
+	if p.watchOnly != nil {
+		r.Watch(*p.watchOnly)
+		p.source.Fleet = r.Fleet
+		// A configured socket path may be the original server's.
+		p.web.Refuse, p.web.Socket = *p.watchOnly, st.path("aob.sock")
+	}
+	return nil
+}
+
+// identify returns the identity of a state folder. If the folder is a copy, it also
+// returns why the server may only watch. With adopt set, a copy gets an identity of its
+// own; that fails while a server works in the original.
+func identify(st state, config string, adopt bool) (f durable.Folder, watchOnly *delivery.Blocked, err error) {
 	f, err = durable.OpenFolder(string(st))
 	c, ok := errors.AsType[*durable.Copied](err)
 	_, newer := errors.AsType[delivery.Blocked](err)
@@ -309,18 +354,18 @@ func openState(st state, config string, adopt bool) (f durable.Folder, watches *
 	case !ok:
 		return f, nil, delivery.Blockedf(
 			"restore that file from a backup; or remove it, if no other server works with this folder or a copy of it",
-			"the identity of the state folder cannot be read: %s", err)
+			"cannot read the identity of the state folder: %s", err)
 	case !adopt:
 		return f, &delivery.Blocked{What: c.Error() +
-			". So this server only watches: it starts, ends, pushes, publishes and says nothing",
-			Do: fmt.Sprintf("if the original is lost or was ended for good, as after a move or from a backup, end "+
-				"this server and take the folder over: aob serve --config %s --adopt-state", config)}, nil
+			". This server only watches: it starts, ends, pushes, publishes and comments nothing",
+			Do: fmt.Sprintf("if the original server is lost or will not run again, stop this server and take the "+
+				"folder over: aob serve --config %s --adopt-state", config)}, nil
 	}
 	original := state(c.Of.Path)
 	if other, err := durable.ReadFolder(string(original)); err == nil && other.ID == c.Of.ID && c.Of.Path != c.Path {
 		lock, err := durable.TryLock(original.path("serve.lock"))
 		if errors.Is(err, durable.ErrLocked) {
-			return f, nil, delivery.Blockedf("end that one first",
+			return f, nil, delivery.Blockedf("stop that server first",
 				"%s cannot be taken over: an aob serve works in the original, %s", st, original)
 		}
 		if err == nil {
@@ -332,13 +377,6 @@ func openState(st state, config string, adopt bool) (f durable.Folder, watches *
 	}
 	f, err = durable.AdoptFolder(string(st))
 	return f, nil, err
-}
-
-func orDefault(value, other string) string {
-	if value != "" {
-		return value
-	}
-	return other
 }
 
 func loadTrusted(files []string) ([]trust.PublicKey, error) {
@@ -353,13 +391,13 @@ func loadTrusted(files []string) ([]trust.PublicKey, error) {
 	return keys, nil
 }
 
-// fleetSecret is what devices' tokens are derived from. Its file is made at the
-// first start.
+// fleetSecret returns the secret that device tokens are derived from. The first
+// start creates its file.
 func fleetSecret(s intent.Server, st state) (string, error) {
 	if s.Devices.SecretEnv != "" {
 		return secret(s.Devices.SecretEnv, "")
 	}
-	path := orDefault(s.Devices.SecretFile, st.path("fleet.secret"))
+	path := cmp.Or(s.Devices.SecretFile, st.path("fleet.secret"))
 	have, err := secret("", path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return have, err
@@ -380,7 +418,7 @@ func knownZone(name string) error {
 	return err
 }
 
-// redacted shows an address without the user in it.
+// redacted returns an address without its user and password.
 func redacted(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {

@@ -157,7 +157,7 @@ func TestServerSignsItsCommits(t *testing.T) {
 	if err := mirror.Push(t.Context(), commit, "refs/heads/side", ""); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("git", "-C", s.repository, "cat-file", "commit", commit).Output()
+	out, err := exec.Command("git", "-C", s.settings.Repository, "cat-file", "commit", commit).Output()
 	const who = "AOB of Acme <aob@acme.example> 1800000000 +0000\n"
 	if err != nil || !strings.Contains(string(out), "author "+who+"committer "+who+
 		"gpgsig -----BEGIN SSH SIGNATURE-----\n ") {

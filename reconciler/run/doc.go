@@ -1,15 +1,15 @@
-// Package run does slow work outside the loop: each run is a detached process
-// with a folder of its own, started by one side and observed by reading files.
+// Package run does slow work outside the loop. Each run is a detached process with
+// its own folder. The loop starts it and reads its files.
 //
-// The loop's side is a [Store]:
+// The loop uses a [Store]:
 //
 //	runs := &run.Store{Dir: "/var/lib/aob/runs", Command: []string{"/usr/bin/aob", "runner"}}
-//	err := runs.Start(ctx, spec)      // at once; harmless when repeated
-//	states, err := runs.Observe()     // every turn; next to nothing when nothing runs
+//	err := runs.Start(ctx, spec)      // returns at once; may be repeated
+//	states, err := runs.Observe()     // called every turn; cheap when nothing runs
 //	state, err := runs.State(key)     // one run, with its result
 //	err = runs.End(ctx, key, "the pull request was closed")
 //
-// The process that Start launches is the other side:
+// The process that Start launches uses a [Run]:
 //
 //	r, err := run.Open(folder)
 //	defer r.Close()
@@ -24,30 +24,31 @@
 // A run lives in DIR/KIND-KEY, KEY being the first 32 hex digits of its key:
 //
 //	spec.json      delivery.RunSpec, written before anything else
-//	lock           held by the runner as long as it lives
-//	journal.jsonl  what happened: one entry a line, each fsynced, only appended to
-//	end.json       somebody asked the run to end, when and why
+//	lock           locked while the runner lives
+//	journal.jsonl  the run's events: one entry a line, each fsynced, append-only
+//	end.json       a request to end the run: time and reason
 //	need.json      delivery.RunNeed: who needs the run
-//	result.json    durable before the journal says done
-//	runner.log     the runner's own output; at each start one of over 1 MiB becomes runner.log.1
-//	output/        what the work makes; output/status.json says how far it is
+//	result.json    durable before the journal has the event done
+//	runner.log     the runner's output; at a start, a log over 1 MiB is renamed runner.log.1
+//	output/        the files that the work makes; output/status.json has its progress
 //
-// Lock and journal together are the truth. Lock held: running. Lock free and
-// the journal's last word is done, failed or stopped: that. Lock free and any
-// other last word: the runner died, whatever killed it. No process id is ever
-// asked whether a run is alive.
+// The lock and the journal decide a run's phase. If the lock is held, the run is
+// running. If it is free and the last event is done, failed or stopped, that is the
+// phase. If it is free and the last event is another one, the runner died. Process ids
+// are never used to decide whether a run is alive.
 //
-// # Trying again
+// # Retries
 //
-// Each opening of a run counts a new attempt. An attempt ends in one of four
-// ways. It is done. It failed with a delivery.Blocked error: a person must act,
-// and the run has ended. It failed with any other error, which may pass: the
-// run counts as died, and starts again after a pause. Or its process died: the
-// same, but a process that dies ten times without getting further than an
-// earlier attempt will die of the eleventh too, so the run then fails.
+// Each Open of a run begins a new attempt. An attempt ends in one of four ways:
 //
-// Getting further means a stage or an epoch that no attempt reached before. The
-// pause after an attempt that did is nothing; then it grows from 0.25 s, doubling,
+//   - It is done.
+//   - It fails with a delivery.Blocked error. A person must act; the run has ended.
+//   - It fails with another error. The run counts as died and starts again after a pause.
+//   - Its process dies. The run starts again as well. After ten such deaths in a row
+//     without progress the run fails.
+//
+// Progress is a stage or an epoch that no attempt reached before. After an attempt with
+// progress there is no pause. Without progress the pause starts at 0.25 s and doubles up
 // to 5 min.
 package run
 
@@ -57,8 +58,8 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Folder returns the folder of a run among runs: a function of kind and key, so
-// that one run finds what another made.
+// Folder returns a run's folder below runs. It depends only on kind and key, so one
+// run can find the output of another.
 func Folder(runs string, kind delivery.RunKind, key delivery.Digest) string {
 	hex := key.Hex()
 	return filepath.Join(runs, string(kind)+"-"+hex[:min(32, len(hex))])

@@ -18,11 +18,11 @@ const (
 	eventStart    = "start"    // an attempt begins; Process is the runner
 	eventStage    = "stage"    // the attempt enters Stage
 	eventProgress = "progress" // an epoch that no attempt reached before
-	eventDone     = "done"     // the end: result.json holds what Result names
-	eventFailed   = "failed"   // the end: a person must act
-	eventError    = "error"    // the attempt ended; the next may do better
-	eventStopped  = "stopped"  // the attempt was asked to end, and cleaned up
-	eventRetry    = "retry"    // a person wants a failed run tried again
+	eventDone     = "done"     // the run ended; Result is the digest of result.json
+	eventFailed   = "failed"   // the run ended; a person must act
+	eventError    = "error"    // the attempt failed; another may succeed
+	eventStopped  = "stopped"  // the attempt ended on request, and cleaned up
+	eventRetry    = "retry"    // a person asked for another attempt of a failed run
 )
 
 // An entry is one line of the journal.
@@ -40,36 +40,36 @@ type entry struct {
 	State   string           `json:"state,omitempty"` // id of the state folder whose server started Process
 }
 
-// How often a run is tried that gets no further, and how the pauses grow.
+// The limits of attempts without progress.
 const (
 	maxDeaths  = 10
 	firstPause = 250 * time.Millisecond
 	maxPause   = 5 * time.Minute
 )
 
-// A history is what a journal says, read so far.
+// A history is the state of a run that follows from the journal's entries read so far.
 type history struct {
 	offset int64 // of the first byte not read yet: always the start of a line
 
 	attempt int
-	stops   int       // attempts that ended because they were asked to
+	stops   int       // attempts that ended on request
 	started time.Time // the first attempt
 	process durable.Process
 	state   string          // id of the state folder whose server started process
-	last    entry           // the last entry that is no progress
+	last    entry           // the last entry other than progress
 	at      time.Time       // of the last entry
-	stage   string          // of the present attempt
+	stage   string          // of the current attempt
 	stages  map[string]bool // reached by any attempt
-	epoch   int             // the furthest
+	epoch   int             // the highest of any attempt
 	fail    string          // the last attempt's error
-	idle    int             // attempts in a row that got no further, errors included
-	deaths  int             // those of them that ended without a word
-	further bool            // the present attempt got further
+	idle    int             // attempts in a row without progress, errors included
+	deaths  int             // how many of them ended without an event
+	further bool            // the current attempt made progress
 }
 
-// read takes in what was appended since the last call. A line that is not
-// complete is left for later; one that is no entry is passed over, which at
-// worst makes an attempt be made again.
+// read reads the entries appended since the last call. An incomplete last line is
+// left for the next call. A line that is not an entry is skipped; at worst this causes
+// another attempt.
 func (h *history) read(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -94,12 +94,12 @@ func (h *history) read(path string) error {
 	if err != nil {
 		return err
 	}
-	h.take(data)
+	h.parse(data)
 	return nil
 }
 
-// take takes in what stands at the offset.
-func (h *history) take(data []byte) {
+// parse reads the entries in data, which begins at h.offset.
+func (h *history) parse(data []byte) {
 	for {
 		line, rest, ok := bytes.Cut(data, []byte("\n"))
 		if !ok {
@@ -121,7 +121,7 @@ func (h *history) add(e entry) {
 	h.at = e.At
 	switch e.Event {
 	case eventStart:
-		if h.open() { // the attempt before it died without a word
+		if h.open() { // the previous attempt died
 			h.close()
 			h.deaths++
 		}
@@ -154,7 +154,7 @@ func (h *history) add(e entry) {
 	h.last = e
 }
 
-// close counts the end of an attempt that reached none of its ends.
+// close counts an attempt that ended without a result.
 func (h *history) close() {
 	if h.further {
 		h.idle, h.deaths = 0, 0
@@ -163,7 +163,7 @@ func (h *history) close() {
 	h.idle++
 }
 
-// open reports whether an attempt began and nothing tells of its end.
+// open reports whether the last attempt has no end event.
 func (h *history) open() bool {
 	return h.last.Event == eventStart || h.last.Event == eventStage
 }
@@ -173,8 +173,7 @@ func (h *history) ended() bool {
 	return h.last.Event == eventDone || h.last.Event == eventFailed
 }
 
-// now returns the history as it stands when nobody holds the lock: an attempt
-// that is still open has died.
+// now returns the history for a free lock: an attempt without an end event has died.
 func (h history) now() history {
 	if h.open() {
 		h.close()
@@ -195,13 +194,13 @@ func (h history) pause() time.Duration {
 	return min(firstPause<<min(h.idle-2, 20), maxPause)
 }
 
-// A journal is appended to by the one process that holds the run's lock.
+// A journal is written only by the process that holds the run's lock.
 type journal struct {
 	f *os.File
 	history
 }
 
-// openJournal reads the journal and cuts off a last line that a crash tore.
+// openJournal reads the journal and removes an incomplete last line, which a crash leaves.
 func openJournal(path string) (*journal, error) {
 	var j journal
 	if err := j.read(path); err != nil {
@@ -218,12 +217,13 @@ func openJournal(path string) (*journal, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("mend %s: %w", path, err)
+		return nil, fmt.Errorf("repair %s: %w", path, err)
 	}
 	return &j, nil
 }
 
-// append makes an entry durable.
+// append writes an entry and syncs it to disk. After an error the file ends with the
+// last complete entry.
 func (j *journal) append(e entry) error {
 	e.At, e.Attempt = time.Now().UTC(), j.attempt
 	if e.Event == eventStart {
@@ -239,7 +239,6 @@ func (j *journal) append(e entry) error {
 		err = j.f.Sync()
 	}
 	if err != nil {
-		// What stands behind the last good line must not become part of the next.
 		_ = j.f.Truncate(j.offset)
 		_, _ = j.f.Seek(j.offset, io.SeekStart)
 		return fmt.Errorf("write the run's journal: %w", err)

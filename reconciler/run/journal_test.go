@@ -107,7 +107,7 @@ func TestDeathsAreCounted(t *testing.T) {
 	journalOf(t, dir, strings.Repeat("start stage:work ", maxDeaths+1), time.Now().Add(-time.Hour))
 	state := b.run(t, s)
 	want(t, state, delivery.RunFailed, maxDeaths+2, "its process died 11 times without getting further; "+
-		"look at runner.log in the run's folder, mend the cause and try the run again")
+		"read runner.log in the run's folder, fix the cause, then run aob pr recheck NUMBER")
 	b.await(t, "clean")
 	if err := b.Retry(s.Key); err != nil {
 		t.Fatal(err)
@@ -260,9 +260,9 @@ func FuzzJournal(f *testing.F) {
 		uint(20))
 	f.Fuzz(func(t *testing.T, data []byte, cut uint) {
 		var pieces, whole history
-		pieces.take(data[:min(uint(len(data)), cut)])
-		pieces.take(data[pieces.offset:])
-		whole.take(data)
+		pieces.parse(data[:min(uint(len(data)), cut)])
+		pieces.parse(data[pieces.offset:])
+		whole.parse(data)
 		if !reflect.DeepEqual(pieces, whole) {
 			t.Errorf("in pieces %+v\nat once %+v", pieces, whole)
 		}

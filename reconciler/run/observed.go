@@ -15,12 +15,12 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// An observed run is what the Store knows of one folder.
+// An observed run is the Store's state of one folder.
 type observed struct {
 	dir     string
 	state   delivery.RunState // without the result
 	history history
-	closed  bool // ended or stopped: not looked at again until Start or Retry
+	closed  bool // ended or stopped: not read again until Start or Retry
 	index   int  // in the Store's states
 	child   *child
 
@@ -28,15 +28,15 @@ type observed struct {
 	statusTime time.Time
 }
 
-// A child is a runner that this process launched and waits for.
+// A child is a runner that this process launched.
 type child struct {
 	gone     bool
-	attempt  int // the run's attempts when it was launched
+	attempt  int // the run's attempts at the launch
 	ended    time.Time
-	failures int // in a row that ended before they began an attempt
+	failures int // runners in a row that ended before they began an attempt
 }
 
-// refresh looks at the folder and brings the state up to date.
+// refresh reads the folder and updates the state.
 func (o *observed) refresh() error {
 	if o.closed {
 		return nil
@@ -57,7 +57,7 @@ func (o *observed) refresh() error {
 			return err
 		}
 	}
-	// Once more after the lock: a run that ended in between would look dead.
+	// Read again after the lock: the run may have ended since the first read.
 	if err := h.read(filepath.Join(o.dir, journalFile)); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (o *observed) refresh() error {
 	}
 	st := &o.state
 	st.Attempt, st.Stage, st.Started, st.Stops = h.attempt, h.stage, h.started, h.stops
-	if h.last.Event == eventStopped { // it is still the present attempt
+	if h.last.Event == eventStopped { // still the current attempt
 		st.Stops--
 	}
 	st.Ended, st.Error = time.Time{}, ""
@@ -100,8 +100,8 @@ func (o *observed) refresh() error {
 	return nil
 }
 
-// readNeed reads who needs the run. What cannot be read is as if nobody had
-// recorded it: the next turn records it again.
+// readNeed reads need.json. An unreadable file counts as missing; the next turn writes
+// it again.
 func readNeed(dir string) delivery.RunNeed {
 	var need delivery.RunNeed
 	if data, err := os.ReadFile(filepath.Join(dir, needFile)); err != nil || json.Unmarshal(data, &need) != nil {
@@ -110,9 +110,8 @@ func readNeed(dir string) delivery.RunNeed {
 	return need
 }
 
-// readStatus takes in output/status.json where it changed. A file that cannot
-// be read or understood leaves the last good one in place: the heartbeat in it
-// grows old, which is what tells.
+// readStatus reads output/status.json if it changed. On an error the last valid status
+// stays, and its heartbeat gets old.
 func (o *observed) readStatus() {
 	f, err := os.OpenFile(filepath.Join(o.dir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -136,7 +135,7 @@ func (o *observed) readStatus() {
 	}
 }
 
-// tooSoon answers a Wait while a run that keeps failing must rest.
+// tooSoon returns a delivery.Wait while the pause after a failed attempt lasts.
 func (o *observed) tooSoon(now time.Time) error {
 	h := o.history.now()
 	until, why := h.at.Add(h.pause()), h.fail
@@ -152,10 +151,10 @@ func (o *observed) tooSoon(now time.Time) error {
 	return nil
 }
 
-// neverBegan tells of a runner that ended before it began an attempt, in the
-// last words of its log: a wrong configuration, or a full disk.
+// neverBegan returns the error of a runner that ended before it began an attempt, with
+// the last line of its log. Causes are a wrong configuration or a full disk.
 func (o *observed) neverBegan() string {
-	text := "the runner ended before it began"
+	text := "the runner ended before it began an attempt"
 	f, err := os.Open(filepath.Join(o.dir, logFile))
 	if err != nil {
 		return text

@@ -320,7 +320,7 @@ func TestEndByFileAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-b.wake
-	want(t, b.state(t, s), delivery.RunStopped, 1, "asked to end")
+	want(t, b.state(t, s), delivery.RunStopped, 1, "a request to end")
 }
 
 func TestSignalStops(t *testing.T) {
@@ -413,7 +413,8 @@ func TestLimit(t *testing.T) {
 	b := newBench(t)
 	s := spec("wait")
 	s.Limit = delivery.Duration(50 * time.Millisecond)
-	want(t, b.run(t, s), delivery.RunFailed, 1, "it took longer than its limit of 50ms; allow more, or ask for less")
+	want(t, b.run(t, s), delivery.RunFailed, 1,
+		"it took longer than its limit of 50ms; raise the limit, or reduce the work")
 }
 
 func TestRunnerThatNeverBegins(t *testing.T) {
@@ -423,7 +424,7 @@ func TestRunnerThatNeverBegins(t *testing.T) {
 	b.Command = []string{"/bin/sh", "-c", "echo aob: config.yaml:3: unknown key >&2; exit 1"}
 	for range 2 {
 		want(t, b.run(t, s), delivery.RunUnknown, 0,
-			"the runner ended before it began: aob: config.yaml:3: unknown key")
+			"the runner ended before it began an attempt: aob: config.yaml:3: unknown key")
 	}
 	err := b.Start(t.Context(), s)
 	if wait, ok := errors.AsType[delivery.Wait](err); !ok || !strings.Contains(wait.What, "unknown key") {
@@ -535,7 +536,7 @@ func TestResultIsVerified(t *testing.T) {
 	if err := os.WriteFile(path, []byte(`{"did":"nothing"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&Store{Dir: b.Dir}).State(s.Key); err == nil || !strings.Contains(err.Error(), "the journal says") {
+	if _, err := (&Store{Dir: b.Dir}).State(s.Key); err == nil || !strings.Contains(err.Error(), "the journal has") {
 		t.Errorf("error %v, want the digests", err)
 	}
 }

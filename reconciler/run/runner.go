@@ -20,11 +20,11 @@ import (
 var (
 	// ErrLocked means that another process is running this run.
 	ErrLocked = errors.New("another process runs this run")
-	// ErrEnded means that the run has its result, or has failed for good.
+	// ErrEnded means that the run is done or failed.
 	ErrEnded = errors.New("the run has ended")
 )
 
-// A Run is the runner's side: the one process that works on a run.
+// A Run is the state of the one process that works on a run.
 type Run struct {
 	Dir     string // the run's folder, absolute
 	Spec    delivery.RunSpec
@@ -37,9 +37,9 @@ type Run struct {
 	journal *journal
 }
 
-// Open takes the run's lock, mends its journal and begins an attempt. It
-// answers ErrLocked where another process has the run, and ErrEnded where
-// nothing is left to do. From here on SIGTERM and SIGINT end the context of Do.
+// Open locks the run, repairs its journal and begins an attempt. It returns ErrLocked
+// if another process has the run, and ErrEnded if the run is done or failed. From here
+// on SIGTERM and SIGINT cancel the context of Do.
 func Open(dir string) (*Run, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -53,7 +53,7 @@ func Open(dir string) (*Run, error) {
 	if r.lock, err = takeLock(filepath.Join(dir, lockFile)); err != nil {
 		return nil, err
 	}
-	// Before the journal names this process as one to signal.
+	// Before the journal records this process, which others may then signal.
 	signal.Notify(r.signals, syscall.SIGTERM, os.Interrupt)
 	if err := r.begin(); err != nil {
 		r.Close()
@@ -62,7 +62,7 @@ func Open(dir string) (*Run, error) {
 	return r, nil
 }
 
-// stateVariable tells a runner the id of the state folder whose server started it.
+// stateVariable has the id of the state folder whose server started the runner.
 const stateVariable = "AOB_STATE_ID"
 
 func (r *Run) begin() (err error) {
@@ -83,8 +83,8 @@ func (r *Run) begin() (err error) {
 	return durable.SyncDir(r.Dir) // the journal may be new
 }
 
-// takeLock takes a run's lock. Who observes a run takes its lock for an instant
-// to see whether it is free, so one refusal means nothing yet.
+// takeLock locks a run. A Store that observes the run holds the lock for an instant,
+// so takeLock retries for 2 s.
 func takeLock(path string) (*durable.Lock, error) {
 	for end := time.Now().Add(2 * time.Second); ; {
 		lock, err := durable.TryLock(path)
@@ -99,7 +99,7 @@ func takeLock(path string) (*durable.Lock, error) {
 	}
 }
 
-// Close gives the run back. An attempt that was not ended by Do counts as died.
+// Close unlocks the run. An attempt that Do did not end counts as died.
 func (r *Run) Close() error {
 	signal.Stop(r.signals)
 	var err error
@@ -109,15 +109,14 @@ func (r *Run) Close() error {
 	return errors.Join(err, r.lock.Unlock())
 }
 
-// Stage says what the attempt does from here on.
+// Stage records the stage that the attempt enters.
 func (r *Run) Stage(name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.journal.append(entry{Event: eventStage, Stage: name})
 }
 
-// Progress says how far the work is. Only an epoch that no attempt reached
-// before is written, so calling it often costs nothing.
+// Progress records the epoch if no attempt reached it before. It may be called often.
 func (r *Run) Progress(s delivery.RunStatus) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -127,7 +126,7 @@ func (r *Run) Progress(s delivery.RunStatus) error {
 	return r.journal.append(entry{Event: eventProgress, Epoch: s.Epoch, Epochs: s.Epochs})
 }
 
-// The causes for which Do ends the context of work.
+// The causes with which Do cancels the context of work.
 type (
 	stopped   struct{ why string }
 	exhausted struct{ deaths int }
@@ -140,19 +139,17 @@ func (e exhausted) Error() string {
 }
 func (t tooLong) Error() string { return fmt.Sprintf("it took longer than its limit of %s", t.limit) }
 
-// Do performs the attempt's work and journals how it ended: done with the
-// result as JSON, failed where the error is a delivery.Blocked, or to be tried
-// again for any other error.
+// Do calls work and records how the attempt ended: done, with the result as JSON;
+// failed, for a delivery.Blocked error; or to be retried, for any other error.
 //
-// The context ends on SIGTERM, on SIGINT, when someone asked the run to end, and
-// past the spec's limit. It has ended before work is called where a former
-// attempt left something to clean up and nothing is to be done any more: work
-// that launches what outlives it must clean up first and look at its context
-// then. Work that returns the context's error, wrapped or not, says by it that
-// nothing of the run is left behind; if something is, it returns another error.
+// The context is canceled on SIGTERM, on SIGINT, by end.json, and after the spec's
+// limit. It may be canceled before work is called: then work must only clean up what
+// an earlier attempt left. So work that launches processes must clean up first and
+// check its context afterwards. If work returns the context's error, wrapped or not,
+// nothing of the run may be left running; otherwise it must return another error.
 func (r *Run) Do(ctx context.Context, work func(context.Context) (any, error)) error {
-	// Who calls may end its context on the same signal as watch, and be first. That
-	// is a request to end, too.
+	// The caller may cancel its context on the same signal before watch does. That
+	// counts as a request to end as well.
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	defer cancel(nil)
@@ -186,7 +183,7 @@ func (r *Run) Do(ctx context.Context, work func(context.Context) (any, error)) e
 	return errors.Join(err, r.journal.append(e))
 }
 
-// ending returns the entry with which an attempt that brought no result ends.
+// ending returns the journal entry of an attempt that ended without a result.
 func (r *Run) ending(ctx context.Context, err error) entry {
 	cause := context.Cause(ctx)
 	if errors.Is(err, context.Canceled) || cause != nil && errors.Is(err, cause) {
@@ -197,10 +194,10 @@ func (r *Run) ending(ctx context.Context, err error) entry {
 		case isStop:
 			return entry{Event: eventStopped, Error: stop.why}
 		case isDead:
-			return entry{Event: eventFailed, Error: dead.Error(), Do: "look at " + logFile +
-				" in the run's folder, mend the cause and try the run again"}
+			return entry{Event: eventFailed, Error: dead.Error(), Do: "read " + logFile +
+				" in the run's folder, fix the cause, then run aob pr recheck NUMBER"}
 		case isLate:
-			return entry{Event: eventFailed, Error: late.Error(), Do: "allow more, or ask for less"}
+			return entry{Event: eventFailed, Error: late.Error(), Do: "raise the limit, or reduce the work"}
 		}
 	}
 	if blocked, ok := errors.AsType[delivery.Blocked](err); ok {
@@ -209,13 +206,13 @@ func (r *Run) ending(ctx context.Context, err error) entry {
 	return entry{Event: eventError, Error: r.public(err.Error())}
 }
 
-// public is an error without the run's folder in it: it is shown on pull
-// requests, where the server's paths say nothing to anybody.
+// public removes the path of the run's folder from an error, which is shown on pull
+// requests.
 func (r *Run) public(text string) string {
 	return strings.ReplaceAll(text, r.Dir+string(filepath.Separator), "")
 }
 
-// done makes the result durable, and then the word that it is there.
+// done writes the result, then the journal entry.
 func (r *Run) done(result any) error {
 	data, err := json.Marshal(result)
 	if err != nil {
@@ -229,8 +226,8 @@ func (r *Run) done(result any) error {
 	return r.journal.append(entry{Event: eventDone, Result: delivery.Sum(data)})
 }
 
-// watch ends the attempt's context on a signal, and when end.json appears: the
-// signal comes at once, the file holds where the signal was lost.
+// watch cancels the attempt's context on a signal, or when end.json appears, in case
+// the signal was lost.
 func (r *Run) watch(cancel context.CancelCauseFunc, over <-chan struct{}) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -248,7 +245,7 @@ func (r *Run) watch(cancel context.CancelCauseFunc, over <-chan struct{}) {
 	}
 }
 
-// stopped is why the attempt ends on a signal: what stands in end.json, or else why.
+// stopped returns the reason to end: that of end.json, or else why.
 func (r *Run) stopped(why string) stopped {
 	if e, ok := readEnd(r.Dir); ok {
 		why = e.Why
@@ -262,14 +259,14 @@ type ending struct {
 	Why string    `json:"why"`
 }
 
-// readEnd returns when and why someone asked the run to end, if anyone did.
+// readEnd returns the request to end the run, if there is one.
 func readEnd(dir string) (e ending, ok bool) {
 	data, err := os.ReadFile(filepath.Join(dir, endFile))
 	if err != nil {
 		return e, false
 	}
 	if json.Unmarshal(data, &e) != nil || e.Why == "" {
-		e.Why = "asked to end"
+		e.Why = "a request to end"
 	}
 	return e, true
 }
@@ -279,7 +276,7 @@ func readSpec(dir string) (delivery.RunSpec, error) {
 	path := filepath.Join(dir, specFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return spec, fmt.Errorf("not a run's folder: %w", err)
+		return spec, fmt.Errorf("not the folder of a run: %w", err)
 	}
 	var form struct {
 		Format int `json:"format"`
@@ -295,7 +292,8 @@ func readSpec(dir string) (delivery.RunSpec, error) {
 	return spec, checkSpec(spec)
 }
 
-// checkSpec refuses a spec that names no folder, or that no runner understands.
+// checkSpec returns an error for an invalid key, or if not exactly the part of the
+// spec's kind is set.
 func checkSpec(spec delivery.RunSpec) error {
 	if _, err := delivery.ParseDigest(string(spec.Key)); err != nil {
 		return fmt.Errorf("run spec: key: %w", err)
@@ -311,7 +309,7 @@ func checkSpec(spec delivery.RunSpec) error {
 		}
 	}
 	if !fits || parts != 1 {
-		return fmt.Errorf("run spec %s: kind %q wants that part and no other", spec.Key.Short(), spec.Kind)
+		return fmt.Errorf("run spec %s: kind %q needs that part and no other", spec.Key.Short(), spec.Kind)
 	}
 	return nil
 }

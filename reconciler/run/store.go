@@ -20,28 +20,28 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// A Store is the loop's side: it starts runs and reads how they stand. One
-// process starts and ends runs in a folder; any number may read. The zero value
-// but for Dir and Command works, also from several goroutines.
+// A Store starts and ends runs and reads their states. Only one process may start and
+// end runs in a folder; any number may read. Only Dir and Command are required. Its
+// methods may be called from several goroutines.
 type Store struct {
 	Dir     string   // made if missing
 	Command []string // starts a runner; the run's folder is appended
-	StateID string   // of the state folder; runners that another one's server started are not signalled
+	StateID string   // of the state folder; runners of another state folder are not signalled
 	Env     Environment
-	Wake    func() // if not nil, called when a runner that this Store launched is gone
+	Wake    func() // if not nil, called when a runner that this Store launched has ended
 
 	mu       sync.Mutex
 	runs     map[delivery.Digest]*observed
-	active   map[*observed]bool  // those of runs that are looked at every turn
-	states   []delivery.RunState // what Observe answers, by key; nil after a run came or went
-	listed   time.Time           // the folder's time of change when it was last listed
-	unread   map[string]error    // by the folder's name: why a run cannot be read
+	active   map[*observed]bool  // the runs that Observe reads
+	states   []delivery.RunState // the result of Observe, by key; nil after a run was added or removed
+	listed   time.Time           // the folder's modification time at the last listing
+	unread   map[string]error    // by folder name: why a run cannot be read
 	results  map[delivery.Digest]json.RawMessage
 	resident int // bytes of results
 }
 
 // An Environment returns the whole environment of a run's runner, as KEY=value. Secrets
-// reach a run through it and no other way: it is never stored.
+// reach a run only this way. It is never stored.
 type Environment func(delivery.RunSpec) ([]string, error)
 
 func (e Environment) of(spec delivery.RunSpec) ([]string, error) {
@@ -51,17 +51,17 @@ func (e Environment) of(spec delivery.RunSpec) ([]string, error) {
 	return e(spec)
 }
 
-// maxResident is how many bytes of results are kept in memory. Scores carry
-// their resamples, so ten thousand runs' results would not fit.
+// maxResident is how many bytes of results are kept in memory. Scores include their
+// resamples, so the results of thousands of runs are large.
 const maxResident = 64 << 20
 
-// maxLog is the size in bytes from which a runner's log is set aside.
+// maxLog is the size in bytes above which a runner's log is renamed.
 const maxLog = 1 << 20
 
-// Start makes the run's folder and launches its runner, which outlives this
-// process. It does nothing where the run is running, done or failed, so a repeat
-// is harmless. It answers a delivery.Wait while the pause after a failed attempt
-// lasts. A request to end an earlier attempt is void from here on.
+// Start creates the run's folder and launches its runner, which outlives this process.
+// It does nothing if the run is running, done or failed, so it may be repeated. It
+// returns a delivery.Wait while the pause after a failed attempt lasts. It cancels an
+// earlier request to end.
 func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -96,10 +96,10 @@ func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
 	return s.launch(o)
 }
 
-// End asks the run to end, and says why. It does not wait for it: until the run
-// has ended its state says when it was asked, so that nobody asks without a pause.
-// Where the runner died, another is launched to clean up what it left. It does
-// nothing for a run that has ended, was stopped, or is not known.
+// End requests that a run ends, and returns without waiting. Until the run has ended,
+// its state has the reason and the time of the request. If the runner died, another is
+// launched to clean up. End does nothing for a run that has ended, was stopped, or is
+// not known.
 func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -125,11 +125,11 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 	switch o.state.Phase {
 	case delivery.RunRunning:
 		if o.history.state != "" && o.history.state != s.StateID {
-			return nil // its own runner has not begun, and will see end.json; this one is another folder's
+			return nil // the recorded process belongs to another state folder; our runner reads end.json
 		}
 		err := o.history.process.Signal(syscall.SIGTERM)
 		if errors.Is(err, os.ErrProcessDone) {
-			return nil // it has just ended, or has not begun; end.json is there
+			return nil // it has just ended, or has not begun and will read end.json
 		}
 		return err
 	case delivery.RunDied:
@@ -141,7 +141,7 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 	return nil
 }
 
-// Keep records who needs a run. It does nothing for a run that is not known.
+// Keep records who needs a run. It does nothing for an unknown run.
 func (s *Store) Keep(key delivery.Digest, need delivery.RunNeed) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,14 +154,14 @@ func (s *Store) Keep(key delivery.Digest, need delivery.RunNeed) error {
 		return err
 	}
 	if err := durable.WriteFile(filepath.Join(o.dir, needFile), data, 0o600); err != nil {
-		return fmt.Errorf("keep who needs run %s: %w", key.Short(), err)
+		return fmt.Errorf("record who needs run %s: %w", key.Short(), err)
 	}
 	o.state.Need, s.states = need, nil
 	return nil
 }
 
-// Retry opens a failed run again, its earlier attempts forgiven; Start goes on
-// from where it was. It does nothing for a run that has not failed.
+// Retry resets a failed run, so that Start can launch it again. Failed attempts no longer
+// count. Retry does nothing for a run that has not failed.
 func (s *Store) Retry(key delivery.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,8 +183,8 @@ func (s *Store) Retry(key delivery.Digest) error {
 	return errors.Join(err, j.f.Close())
 }
 
-// Remove deletes a run with all it made. A run that is running, or that died
-// and may have left something running, is refused with a delivery.Wait: End it.
+// Remove deletes a run and its files. It returns a delivery.Wait for a run that is
+// running, or that died and may have left processes; call End first.
 func (s *Store) Remove(key delivery.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,13 +207,12 @@ func (s *Store) Remove(key delivery.Digest) error {
 	return os.RemoveAll(gone)
 }
 
-// Observe returns how all runs stand, ordered by key and without their results.
-// The slice is shared: it must not be changed. Folders that cannot be read are
-// left out, and are the error beside the rest.
+// Observe returns the states of all runs, ordered by key and without results. The
+// caller must not change the slice. Folders that cannot be read are left out and
+// reported in the error; the slice is valid in that case too.
 //
-// A first call reads the spec and the journal of every run. Later ones read
-// what was appended to those that have not ended, and cost one stat of Dir
-// where there are none.
+// The first call reads the spec and the journal of every run. Later calls read only
+// new journal entries of runs that have not ended.
 func (s *Store) Observe() ([]delivery.RunState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,7 +234,7 @@ func (s *Store) Observe() ([]delivery.RunState, error) {
 	shared := true
 	for o := range s.active {
 		if !reflect.DeepEqual(s.states[o.index], o.state) {
-			if shared { // the slice that was answered before stays as it was
+			if shared { // a slice that was returned does not change
 				s.states, shared = slices.Clone(s.states), false
 			}
 			s.states[o.index] = o.state
@@ -247,8 +246,8 @@ func (s *Store) Observe() ([]delivery.RunState, error) {
 	return s.states, err
 }
 
-// State returns how one run stands, with its result if it is done. A run that
-// was never started has phase RunUnknown.
+// State returns the state of one run, with its result if it is done. A run that was
+// never started has phase RunUnknown.
 func (s *Store) State(key delivery.Digest) (delivery.RunState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,7 +270,7 @@ func (s *Store) Folder(kind delivery.RunKind, key delivery.Digest) string {
 	return Folder(s.Dir, kind, key)
 }
 
-// create returns the run of a spec, its folder made if it is not there.
+// create returns the run of a spec, and creates its folder if it does not exist.
 func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 	if o, err := s.find(spec.Key); o != nil || err != nil {
 		return o, err
@@ -283,7 +282,7 @@ func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	// Under its name the folder always has its spec.
+	// The rename makes the folder appear together with its spec.
 	tmp, err := os.MkdirTemp(s.Dir, ".new-*")
 	if err != nil {
 		return nil, err
@@ -301,7 +300,7 @@ func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 	return o, nil
 }
 
-// find returns what is known of a run, nil for nothing. Other runs that cannot be read are no error.
+// find returns a run, or nil if it is not known. Other runs that cannot be read are no error.
 func (s *Store) find(key delivery.Digest) (*observed, error) {
 	if o := s.runs[key]; o != nil {
 		return o, nil
@@ -319,7 +318,7 @@ func (s *Store) find(key delivery.Digest) (*observed, error) {
 	return nil, nil
 }
 
-// list brings s.runs in line with the folder where that has changed.
+// list updates s.runs if the folder has changed.
 func (s *Store) list() error {
 	if s.runs == nil {
 		s.runs, s.active = map[delivery.Digest]*observed{}, map[*observed]bool{}
@@ -331,15 +330,15 @@ func (s *Store) list() error {
 	if err != nil {
 		return err
 	}
-	if info.ModTime().Equal(s.listed) && len(s.unread) == 0 { // those are tried again each time
+	if info.ModTime().Equal(s.listed) && len(s.unread) == 0 { // unreadable runs are read again each time
 		return nil
 	}
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
 		return err
 	}
-	// The file system's clock is coarse: a folder made right after this listing
-	// may leave the same time, so a fresh time is not relied on.
+	// The file system's clock is coarse: a folder created right after this listing
+	// may not change the modification time, so a recent time is not used.
 	if s.listed = info.ModTime(); time.Since(s.listed) < time.Second {
 		s.listed = time.Time{}
 	}
@@ -394,8 +393,7 @@ func (s *Store) forget(key delivery.Digest) {
 	delete(s.results, key)
 }
 
-// load reads folders seen for the first time, a few at once: with thousands of
-// them it is the disk that takes the time.
+// load reads new folders in parallel: with thousands of them the disk is the bottleneck.
 func (s *Store) load(names []string) (loaded []*observed, errs []error) {
 	loaded, errs = make([]*observed, len(names)), make([]error, len(names))
 	var work sync.WaitGroup
@@ -424,7 +422,7 @@ func (s *Store) open(name string) (*observed, error) {
 	return o, o.refresh()
 }
 
-// result returns a done run's result, checked against the journal's word.
+// result returns a done run's result. Its digest must be the one in the journal.
 func (s *Store) result(o *observed) (json.RawMessage, error) {
 	key := o.state.Spec.Key
 	if data, ok := s.results[key]; ok {
@@ -436,8 +434,8 @@ func (s *Store) result(o *observed) (json.RawMessage, error) {
 		return nil, err
 	}
 	if got := delivery.Sum(data); got != o.history.last.Result {
-		return nil, fmt.Errorf("%s: is %s, the journal says %s: remove the run and it is made again", path, got,
-			o.history.last.Result)
+		return nil, fmt.Errorf("%s: content is %s, the journal has %s: remove the run's folder, and it runs again",
+			path, got, o.history.last.Result)
 	}
 	if s.results == nil || s.resident+len(data) > maxResident {
 		s.results, s.resident = map[delivery.Digest]json.RawMessage{}, 0
@@ -447,7 +445,7 @@ func (s *Store) result(o *observed) (json.RawMessage, error) {
 	return data, nil
 }
 
-// launch starts a runner in a session of its own.
+// launch starts a runner in its own session.
 func (s *Store) launch(o *observed) error {
 	if len(s.Command) == 0 {
 		return errors.New("no command to start a runner with")
@@ -469,7 +467,7 @@ func (s *Store) launch(o *observed) error {
 	if err != nil {
 		return err
 	}
-	cmd.Env = append([]string{}, env...) // nil would hand over all of ours
+	cmd.Env = append([]string{}, env...) // nil would inherit this process's environment
 	if s.StateID != "" {
 		cmd.Env = append(cmd.Env, stateVariable+"="+s.StateID)
 	}

@@ -1,9 +1,9 @@
-// Package store keeps the files that outlive the run that made them: detections,
-// pictures, lists of images that trainings saw, and the logs of runs.
+// Package store keeps files that outlive the run that made them: detections, pictures,
+// lists of training images, and the logs of runs.
 //
-// Who needs a store declares what it needs of it, Open or Put. A store passes the suite
-// in conformance_test.go; a new one is a file here and a line in cmd. [Folder] is a
-// folder of this machine.
+// Users of a store declare an interface with the methods that they need, Open or Put.
+// conformance_test.go tests every store. A new store is a file here and a line in cmd.
+// [Folder] is a folder of this machine.
 package store
 
 import (
@@ -20,9 +20,9 @@ import (
 // A Folder keeps files below a folder of this machine.
 type Folder string
 
-// Open opens a file by its name, a path with slashes. One that is not there is
-// fs.ErrNotExist. Links and devices are refused, and so are names that leave the store.
-// A file that is replaced stays for its readers as it was.
+// Open opens a file by its name, a path with slashes. A missing file is fs.ErrNotExist.
+// Links, devices and names outside the store are errors. An open file keeps its content
+// when Put replaces it.
 func (f Folder) Open(name string) (io.ReadSeekCloser, error) {
 	if !fs.ValidPath(name) {
 		return nil, fmt.Errorf("store: %q is no name of a file", name)
@@ -42,7 +42,7 @@ func (f Folder) Open(name string) (io.ReadSeekCloser, error) {
 	return root.Open(filepath.FromSlash(name))
 }
 
-// Put writes a file, whole or not at all, and replaces the one that has its name.
+// Put writes a file atomically. It replaces an existing file of that name.
 func (f Folder) Put(name string, data []byte) error {
 	if !fs.ValidPath(name) || name == "." {
 		return fmt.Errorf("store: %q is no name of a file", name)
@@ -56,7 +56,7 @@ func (f Folder) Put(name string, data []byte) error {
 	}
 	defer root.Close()
 	name = filepath.FromSlash(name)
-	// The root refuses parts that lead out of it.
+	// os.Root refuses names that lead out of it.
 	if err := root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// The other files of an attempt's folder.
+// More files of an attempt's folder.
 const (
 	attemptFile = "begun.json"
 	appliedFile = "applied.json"
@@ -28,8 +28,8 @@ type attempt struct {
 	dir     string
 	number  int
 	begun   time.Time
-	applied time.Time // when Terraform had launched it; zero if that was not seen
-	settled bool      // nothing of it is left
+	applied time.Time // when apply returned; zero if it did not
+	settled bool      // no process or resource is left
 	spent   time.Duration
 }
 
@@ -39,7 +39,7 @@ type settlement struct {
 	Spent delivery.Duration `json:"spent"` // how long the trainer ran, for the limit
 }
 
-// attempts returns those of a run, the oldest first.
+// attempts returns a run's attempts, oldest first.
 func attempts(run string) ([]*attempt, error) {
 	dir := filepath.Join(run, "attempts")
 	entries, err := os.ReadDir(dir)
@@ -53,7 +53,7 @@ func attempts(run string) ([]*attempt, error) {
 			continue
 		}
 		a := &attempt{dir: filepath.Join(dir, e.Name()), number: n}
-		// A folder that a crash left without its first file launched nothing.
+		// A crash may leave a folder without begun.json: nothing was launched in it.
 		if a.begun, err = readMoment(filepath.Join(a.dir, attemptFile)); err != nil {
 			return nil, err
 		}
@@ -73,7 +73,7 @@ func attempts(run string) ([]*attempt, error) {
 	return list, nil
 }
 
-// begin makes the next attempt's folder.
+// begin creates the next attempt's folder.
 func begin(run string, number int, l launch) (*attempt, error) {
 	a := &attempt{dir: filepath.Join(run, "attempts", strconv.Itoa(number)), number: number, begun: time.Now().UTC()}
 	if err := os.MkdirAll(a.dir, 0o700); err != nil {
@@ -91,7 +91,7 @@ func begin(run string, number int, l launch) (*attempt, error) {
 	return a, writeMoment(filepath.Join(a.dir, attemptFile), a.begun)
 }
 
-// A moment is a file that says when something had happened.
+// A moment is a file that records a time.
 type moment struct {
 	At time.Time `json:"at"`
 }
@@ -104,7 +104,7 @@ func writeMoment(path string, at time.Time) error {
 	return durable.WriteFile(path, data, 0o600)
 }
 
-// readMoment returns the zero time where the file is not there.
+// readMoment returns the zero time if the file is missing.
 func readMoment(path string) (time.Time, error) {
 	var m moment
 	if err := readJSON(path, &m); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -113,9 +113,8 @@ func readMoment(path string) (time.Time, error) {
 	return m.At, nil
 }
 
-// copied reports whether an attempt's folder is a copy, as of a restored backup or a
-// rehearsal beside the running server, and the folder that launched is still there.
-// The records in a copy name the original's processes.
+// copied reports whether an attempt's folder is a copy whose original still exists. The
+// files of a copy name the original's processes.
 func copied(dir string) bool {
 	l, err := readLaunch(dir)
 	if err != nil || l.Mark == dir {
@@ -131,8 +130,8 @@ func copied(dir string) bool {
 
 func (a *attempt) stackDir() string { return filepath.Join(a.dir, stackFolder) }
 
-// settle ends the attempt: fenced, destroyed, nothing left running, recorded. It
-// does all of that it can before it returns an error.
+// settle ends the attempt: it fences the folder, destroys the stack, ends all processes
+// and records the end. After an error in one step it still tries to end all processes.
 func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	if a.settled {
 		return nil
@@ -142,7 +141,7 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 		return err
 	}
 	var err error
-	if !copied(a.dir) { // what runs is the original's, and so is what Terraform's state names
+	if !copied(a.dir) { // a copy's Terraform state names the original's resources
 		err = t.destroy(ctx, a)
 	}
 	if err := errors.Join(err, t.Machine.Stop(a.dir)); err != nil {
@@ -159,8 +158,8 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	return nil
 }
 
-// ran returns how long the attempt's trainer ran: until now if it still does,
-// else as far as is known.
+// ran returns how long the attempt's trainer has run: until now if it is alive, else
+// until its last heartbeat.
 func (t *Trainer) ran(run string, a *attempt) time.Duration {
 	if a.begun.IsZero() {
 		return 0

@@ -1,29 +1,33 @@
 // Package terraform applies AOB's Terraform modules, and trains with them.
 //
-// A [Module] is applied in a folder of its own, once, as a [Stack]: init, plan to
-// a file, a check of that plan against the module's [Policy], apply of that very
-// file, and destroy at the end. Terraform gets an explicit environment, downloads
-// nothing that the module does not name, and is interrupted, not killed, when a
-// context ends. A stack belongs to one goroutine.
+// A [Module] is applied once in its own folder, as a [Stack]: init, plan to a file, a
+// check of the plan against the module's [Policy], apply of that file, and destroy at
+// the end. Terraform gets an explicit environment and downloads no providers. When a
+// context ends, Terraform is interrupted, not killed. A stack belongs to one goroutine.
 //
-// A [Trainer] trains through a module, on a [Machine]: [Trainer.Train] launches a
-// training, watches it, and leaves nothing running, whatever happened before. It
-// expects to be the only one at work in the run's folder; the run's lock says so.
+// A [Trainer] trains through a module, on a [Machine]. [Trainer.Train] launches a
+// training, watches it, and leaves no process running. Only one process may train in a
+// run's folder; the run's lock ensures it.
 //
 // # The trainer's process
 //
-// Terraform only launches and ends it, so that applying takes a second. The
-// module's two commands are "aob launch start" and "aob launch stop", which call
-// [Launch] in the attempt's folder. Launched, the trainer is detached: in its own
-// session, with the environment of launch.json and no other. It holds the lock on
-// trainer.lock from before its first instruction until it and all processes that
-// inherited the lock are gone, so the kernel answers whether it is alive.
+// Terraform only launches and ends the trainer, so apply takes a second. The module's
+// commands are "aob launch start" and "aob launch stop", which call [Launch] in the
+// attempt's folder. The trainer is detached: it has its own session and only the
+// environment of launch.json. It holds the lock on trainer.lock from before its first
+// instruction until it and all processes that inherited the lock have ended. So the
+// lock shows whether it is alive.
 //
-// Anything here can be killed at any moment. Terraform dies with its runner; the
-// launcher may live on a little and the trainer for hours. Therefore an attempt
-// is ended in this order: its folder is fenced by ended.json, after which no
-// late launcher starts anything in it; the stack is destroyed; every process that
-// carries the attempt's mark in its environment is ended, until the lock is free;
-// and settled.json says so. A process is only ever signalled after its start time
-// was compared, so that one which got a freed process id is safe.
+// Any process here can be killed at any time. Terraform dies with its runner; the
+// launcher may live a little longer and the trainer for hours. Therefore an attempt is
+// ended in this order:
+//
+//  1. ended.json fences its folder: a late launcher starts nothing in it any more.
+//  2. The stack is destroyed.
+//  3. Every process with the attempt's mark in its environment is killed, until the lock
+//     is free.
+//  4. settled.json records the end.
+//
+// Before a process is signalled, its start time is compared with the recorded one, so a
+// process that reuses the pid is never signalled.
 package terraform

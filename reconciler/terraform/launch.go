@@ -25,18 +25,18 @@ const (
 	fenceFile   = "ended.json"
 )
 
-// markVariable marks the trainer and all its children in their environment with
-// the attempt's folder, so that none is overlooked.
+// markVariable has the attempt's folder in the environment of the trainer and all its
+// children, so that all of them can be found.
 const markVariable = "AOB_TRAINING"
 
-// secretPrefix stands before the name of a secret in the environment of whoever launches
-// a trainer: the values are in no file.
+// secretPrefix is the prefix of a secret's name in the launcher's environment. Values of
+// secrets are never written to a file.
 const secretPrefix = "AOB_SECRET_"
 
 // A launch is launch.json.
 type launch struct {
 	Argv []string `json:"argv"`
-	Env  []string `json:"env"` // all of it, but for secrets
+	Env  []string `json:"env"` // the whole environment except secrets
 
 	Secrets []string          `json:"secrets,omitempty"` // names of more variables; see secretPrefix
 	Dir     string            `json:"dir"`
@@ -61,14 +61,12 @@ func readLaunch(dir string) (launch, error) {
 
 // Launch is "aob launch VERB", run by the module in the attempt's folder.
 //
-// start launches what launch.json says, detached, and returns when it runs. It
-// does nothing where the folder's process was launched before, and fails where
-// the folder is fenced. stop fences the folder and returns when nothing of it is
-// left running.
+// start launches the command of launch.json, detached, and returns when it runs. It does
+// nothing if the command was launched before, and fails if the folder is fenced. stop
+// fences the folder and returns when no process of it is left.
 //
-// Behind start there are two more processes: wait, which stays to record how the
-// trainer ended, and exec, its child, which becomes the trainer. Only the trainer
-// counts: wait may be killed, and then nobody knows the exit status.
+// start uses two more verbs: wait, which records how the trainer ended, and exec, its
+// child, which becomes the trainer. If wait is killed, the exit status is lost.
 func Launch(verb string) error {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -91,8 +89,8 @@ func Launch(verb string) error {
 	return fmt.Errorf("launch: want start or stop, got %q", verb)
 }
 
-// reportFD is the pipe through which wait and exec tell start what went wrong.
-// It closes when the trainer's program takes over.
+// reportFD is the pipe through which wait and exec send their error to start. It closes
+// when the trainer's program is executed.
 const reportFD = 3
 
 func startTrainer(dir string) error {
@@ -114,7 +112,7 @@ func startTrainer(dir string) error {
 	for _, name := range l.Secrets {
 		value, ok := os.LookupEnv(secretPrefix + name)
 		if !ok {
-			return fmt.Errorf("launch the trainer: secret %s did not reach it", name)
+			return fmt.Errorf("launch the trainer: secret %s is not in the environment", name)
 		}
 		env = append(env, name+"="+value)
 	}
@@ -133,7 +131,7 @@ func startTrainer(dir string) error {
 	return errors.Join(fmt.Errorf("launch the trainer: %s", text), err)
 }
 
-// waitTrainer starts exec and records how what becomes of it ends.
+// waitTrainer starts exec and records the trainer's exit status.
 func waitTrainer(dir string) error {
 	syscall.CloseOnExec(reportFD)
 	report := os.NewFile(reportFD, "report")
@@ -142,12 +140,12 @@ func waitTrainer(dir string) error {
 		fmt.Fprint(report, err.Error())
 		return err
 	}
-	report.Close() // from here on the child reports
+	report.Close() // the child has its own copy
 	state, err := cmd.Process.Wait()
 	if err != nil {
 		return err
 	}
-	// Where an earlier start had launched it, the child did nothing.
+	// If an earlier start had launched the trainer, the child did nothing.
 	if trainer, err := readProcess(dir); err != nil || trainer.PID != cmd.Process.Pid {
 		return err
 	}
@@ -163,7 +161,7 @@ func waitTrainer(dir string) error {
 	return durable.WriteFile(filepath.Join(dir, exitFile), data, 0o600)
 }
 
-// self runs this very program again, even where it was replaced on disk.
+// self returns a command that runs this program again, even if its file was replaced.
 func self(dir, verb string, env []string, log, report *os.File) *exec.Cmd {
 	return &exec.Cmd{
 		Path:       "/proc/self/exe",
@@ -182,20 +180,20 @@ type exitStatus struct {
 	Signal string `json:"signal,omitempty"` // its name
 }
 
-// execTrainer takes the trainer's lock, records the process, and becomes the
-// trainer. The order is what makes it safe to be killed anywhere in between:
-// whoever holds the lock has seen no fence, and a trainer is always on record.
+// execTrainer takes the trainer's lock, checks the fence, records the process, and
+// executes the trainer. Because of this order it may be killed at any point: no trainer
+// starts in a fenced folder, and a running trainer is always recorded.
 func execTrainer(dir string) error {
 	syscall.CloseOnExec(reportFD)
 	l, err := readLaunch(dir)
 	if err != nil {
 		return err
 	}
-	// One look at the lock takes it for an instant, so one refusal means little.
+	// trainerAlive holds the lock for an instant, so retry for a second.
 	lock, err := durable.TryLock(filepath.Join(dir, trainerLock))
 	for end := time.Now().Add(time.Second); errors.Is(err, durable.ErrLocked); {
 		if time.Now().After(end) {
-			return nil // it runs
+			return nil // the trainer runs
 		}
 		time.Sleep(5 * time.Millisecond)
 		lock, err = durable.TryLock(filepath.Join(dir, trainerLock))
@@ -207,7 +205,7 @@ func execTrainer(dir string) error {
 		return errors.New("the attempt has ended")
 	}
 	if exists(filepath.Join(dir, processFile)) {
-		return nil // it ran
+		return nil // the trainer ran
 	}
 	self, err := durable.FindProcess(os.Getpid())
 	if err != nil {
@@ -229,7 +227,7 @@ func execTrainer(dir string) error {
 	return fmt.Errorf("execute %s: %w", l.Argv[0], syscall.Exec(l.Argv[0], l.Argv, os.Environ()))
 }
 
-// readProcess returns the trainer's process, the zero one before it is recorded.
+// readProcess returns the trainer's process, or the zero value before it is recorded.
 func readProcess(dir string) (durable.Process, error) {
 	var p durable.Process
 	path := filepath.Join(dir, processFile)
@@ -246,8 +244,8 @@ func readProcess(dir string) (durable.Process, error) {
 	return p, nil
 }
 
-// trainerAlive reports whether the attempt's trainer, or a child that inherited
-// its lock, runs.
+// trainerAlive reports whether the attempt's trainer, or a child that inherited its
+// lock, is running.
 func trainerAlive(dir string) (bool, error) {
 	lock, err := durable.TryLock(filepath.Join(dir, trainerLock))
 	if errors.Is(err, durable.ErrLocked) {
@@ -259,9 +257,9 @@ func trainerAlive(dir string) (bool, error) {
 	return false, lock.Unlock()
 }
 
-// stopTrainer fences the attempt's folder and ends what runs in it: the trainer
-// by SIGTERM first, so that it writes its checkpoint, then by SIGKILL with all
-// its children. It returns nil when nothing is left.
+// stopTrainer fences the attempt's folder and ends its processes. The trainer gets
+// SIGTERM first, so that it writes its checkpoint. After the grace period it gets SIGKILL
+// with all its children. stopTrainer returns nil when no process is left.
 func stopTrainer(dir string) error {
 	if err := fence(dir); err != nil {
 		return err
@@ -277,26 +275,26 @@ func stopTrainer(dir string) error {
 		return nil // nothing was launched here
 	}
 	var trainer durable.Process
-	asked := false
-	patience := time.Now().Add(time.Duration(l.Grace))
+	signalled := false
+	deadline := time.Now().Add(time.Duration(l.Grace))
 	for {
 		alive, err := trainerAlive(dir)
 		if err != nil {
 			return err
 		}
-		if !asked {
-			// The record comes after the lock: it may appear only now.
+		if !signalled {
+			// The process is recorded after the lock is taken, so read it in each round.
 			if trainer, err = readProcess(dir); err != nil {
 				return err
 			}
 			if trainer.PID != 0 {
-				asked = true
+				signalled = true
 				if err := trainer.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 					return err
 				}
 			}
 		}
-		if !alive || asked && !trainer.Alive() || time.Now().After(patience) {
+		if !alive || signalled && !trainer.Alive() || time.Now().After(deadline) {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -304,8 +302,7 @@ func stopTrainer(dir string) error {
 	return killMarked(dir, l.Mark)
 }
 
-// killMarked kills every process that carries the mark, until none is left and
-// the lock is free.
+// killMarked kills every process with the mark until none is left and the lock is free.
 func killMarked(dir, mark string) error {
 	for end := time.Now().Add(30 * time.Second); ; {
 		left, err := marked(mark)
@@ -323,14 +320,14 @@ func killMarked(dir, mark string) error {
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf(
-				"the trainer in %s does not end: %d processes carry its mark after SIGKILL, lock held: %t", dir,
+				"the trainer in %s does not end: %d of its processes are left after SIGKILL, lock held: %t", dir,
 				len(left), alive)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// fence makes sure that nothing is launched in the folder from here on.
+// fence writes ended.json: nothing is launched in the folder from here on.
 func fence(dir string) error {
 	path := filepath.Join(dir, fenceFile)
 	if exists(path) {

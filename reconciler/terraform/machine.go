@@ -10,24 +10,24 @@ import (
 	"github.com/autonomos/aob/reconciler/trainer"
 )
 
-// A Machine is where the attempts of a training run. It is what differs between a
-// process on this machine and an instance in a cloud; attempts, limits, heartbeats and
-// cleaning up are the same for all and belong to [Trainer].
+// A Machine is where the attempts of a training run: this machine, or an instance in a
+// cloud. Attempts, limits, heartbeats and cleanup are the same for all and are in
+// [Trainer].
 type Machine interface {
-	// Prepare looks for all that a launch needs, and says how the module is applied.
+	// Prepare checks what a launch needs, and returns how the module is applied.
 	Prepare(req trainer.Request) (Launching, error)
 	// Alive reports whether the trainer of an attempt's folder runs.
 	Alive(attempt string) (bool, error)
-	// Stop ends what runs in an attempt's folder, and returns nil when nothing is left.
+	// Stop ends the processes of an attempt's folder, and returns nil when none is left.
 	// It is called after the stack was destroyed, and may be repeated.
 	Stop(attempt string) error
 }
 
 // A Launching is how a module is applied for one attempt.
 type Launching struct {
-	Launch launch                  // what is written into the attempt's folder
-	Policy func(dir string) Policy // all that the module may do
-	Env    map[string]string       // of Terraform, when it applies the module; never stored
+	Launch launch                  // written into the attempt's folder
+	Policy func(dir string) Policy // what the module may do
+	Env    map[string]string       // Terraform's environment for apply; never stored
 }
 
 // Local is this machine, through the module train-local.
@@ -64,7 +64,7 @@ func (Local) Alive(attempt string) (bool, error) { return trainerAlive(attempt) 
 // Stop implements [Machine].
 func (Local) Stop(attempt string) error { return stopTrainer(attempt) }
 
-// trainLocal is all that the module may do: launch and end one process.
+// trainLocal is the policy of train-local: the module may launch and end one process.
 func trainLocal(folder string) Policy {
 	shell := []string{"/bin/sh", "-c"}
 	return Policy{Resources: []Resource{{

@@ -24,8 +24,8 @@ type Module struct {
 	Files fs.FS  // the module's files, at the root
 }
 
-// A Stack is a module in a folder, to be applied once and destroyed. It must
-// not be shared between goroutines.
+// A Stack is a module in a folder, which is applied once and then destroyed. It must not
+// be shared between goroutines.
 type Stack struct {
 	dir    string
 	exec   string
@@ -44,8 +44,8 @@ const (
 	terraformLog  = "terraform.log"
 )
 
-// cliConfig takes the place of the user's: nothing is downloaded, not even
-// Terraform's own news.
+// cliConfig replaces the user's configuration. Terraform downloads no providers and does
+// not check for updates.
 const cliConfig = `disable_checkpoint = true
 provider_installation {
   direct {
@@ -54,19 +54,18 @@ provider_installation {
 }
 `
 
-// interruptWait is how long Terraform may take to end after it was interrupted,
-// before it is killed: killed, it forgets what it was making.
+// interruptWait is the time between interrupting Terraform and killing it. A killed
+// Terraform loses its record of resources that it was creating.
 const interruptWait = 10 * time.Minute
 
-// maxTerraformLog is the size in bytes at which terraform.log ends.
+// maxTerraformLog is the largest size of terraform.log, in bytes.
 const maxTerraformLog = 1 << 20
 
-// path is the PATH of everything that is started here.
+// path is the PATH of all processes that this package starts.
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Create copies the module into dir, which it makes, with its variables. The
-// plan is held against policy. env is added to Terraform's environment, which
-// else has PATH and what Terraform needs to stay in the folder.
+// Create copies the module and its variables into dir, which it creates. Plan checks the
+// plan against policy. env is added to Terraform's environment.
 func (m Module) Create(dir string, vars any, policy Policy, env map[string]string) (*Stack, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -100,7 +99,7 @@ func (m Module) Create(dir string, vars any, policy Policy, env map[string]strin
 	return m.Reopen(dir, policy, env)
 }
 
-// Reopen returns the stack that an earlier process made in dir, to destroy it.
+// Reopen returns the stack that an earlier process created in dir.
 func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack, error) {
 	s := &Stack{dir: dir, exec: m.Exec, policy: policy, log: &boundedLog{path: filepath.Join(dir, terraformLog),
 		limit: maxTerraformLog}}
@@ -129,8 +128,8 @@ func (m Module) check() error {
 	return nil
 }
 
-// Plan initialises the folder, plans to a file, and checks that plan. A plan
-// that the policy refuses is a delivery.Blocked error.
+// Plan initialises the folder, plans to a file, and checks the plan. If the policy
+// refuses the plan, the error is a delivery.Blocked.
 func (s *Stack) Plan(ctx context.Context) error {
 	tf, err := s.terraform()
 	if err != nil {
@@ -145,13 +144,13 @@ func (s *Stack) Plan(ctx context.Context) error {
 	if tf, err = s.terraform(); err != nil {
 		return err
 	}
-	tf.SetStdout(nil) // the plan as JSON is large and repeats what is there
+	tf.SetStdout(nil) // keep the large plan JSON out of the log
 	plan, err := tf.ShowPlanFile(ctx, planFile)
 	if err != nil {
 		return s.failed(ctx, "show", err)
 	}
 	if err := s.policy.check(plan); err != nil {
-		return delivery.Blockedf("report it: the module and its allow-list come with AOB and must fit",
+		return delivery.Blockedf("report this bug: AOB's module does not match AOB's policy for it",
 			"terraform's plan is refused: %v", err)
 	}
 	return nil
@@ -189,17 +188,17 @@ func (s *Stack) Output(ctx context.Context, name string, into any) error {
 	return nil
 }
 
-// Destroy destroys what was applied; again, where that was done before, is
-// harmless. It first waits for what is still at work in the folder.
+// Destroy destroys what was applied. It may be repeated. It first waits for earlier
+// Terraform processes of the folder.
 func (s *Stack) Destroy(ctx context.Context) error {
 	if err := s.idle(ctx); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(s.dir, stateFile)); errors.Is(err, os.ErrNotExist) {
-		return nil // nothing was ever made
+		return nil // nothing was applied
 	}
-	// A terraform that was killed leaves its note that the state is in use. The
-	// kernel's lock on the state, which is the one that counts, went with it.
+	// A killed terraform leaves its lock info file. The kernel's lock on the state, which
+	// decides, is gone with the process.
 	if err := os.Remove(filepath.Join(s.dir, stateLockFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -216,9 +215,9 @@ func (s *Stack) Destroy(ctx context.Context) error {
 	return nil
 }
 
-// idle waits until no terraform of the folder is left, nor a command that one
-// started: terraform-exec may return while an interrupted one is still ending,
-// and the commands of one that was killed go on for a little.
+// idle waits until no terraform of the folder and no command of one is left.
+// terraform-exec may return while an interrupted terraform is still ending, and the
+// commands of a killed one may run a little longer.
 func (s *Stack) idle(ctx context.Context) error {
 	for {
 		left, err := carrying("TF_DATA_DIR=" + s.env["TF_DATA_DIR"])
@@ -234,8 +233,7 @@ func (s *Stack) idle(ctx context.Context) error {
 	}
 }
 
-// terraform returns a handle for one step: what is set on one stays set, so each
-// step gets its own.
+// terraform returns a new handle for each step, since settings of a handle are kept.
 func (s *Stack) terraform() (*tfexec.Terraform, error) {
 	tf, err := tfexec.NewTerraform(s.dir, s.exec)
 	if err != nil {
@@ -250,11 +248,11 @@ func (s *Stack) terraform() (*tfexec.Terraform, error) {
 	return tf, nil
 }
 
-// failed cuts Terraform's error to what fits a status; terraform.log has it all.
+// failed shortens Terraform's error for a status; terraform.log has all of it.
 func (s *Stack) failed(ctx context.Context, step string, err error) error {
 	if ctx.Err() != nil {
-		// Not the error itself: terraform-exec 0.26 makes one that panics when it is
-		// printed, where the program ended well and the context at the same moment.
+		// err is not printed: terraform-exec 0.26 returns an error whose Error method
+		// panics if the program succeeded just as the context ended.
 		return fmt.Errorf("terraform %s was interrupted: %w", step, context.Cause(ctx))
 	}
 	text := strings.Join(strings.Fields(strings.Map(func(r rune) rune {
@@ -266,7 +264,7 @@ func (s *Stack) failed(ctx context.Context, step string, err error) error {
 	if len(text) > 600 {
 		text = strings.ToValidUTF8(text[:600], "") + "…"
 	}
-	return stepError{fmt.Sprintf("terraform %s: %s (all of it is in %s)", step, text, s.log.path), err}
+	return stepError{fmt.Sprintf("terraform %s: %s (full log: %s)", step, text, s.log.path), err}
 }
 
 // A stepError shows short text and keeps the whole error for errors.Is.
@@ -278,7 +276,7 @@ type stepError struct {
 func (e stepError) Error() string { return e.text }
 func (e stepError) Unwrap() error { return e.err }
 
-// A boundedLog appends to a file until that has its size, and then swallows.
+// A boundedLog appends to a file up to a size, and discards the rest.
 type boundedLog struct {
 	path  string
 	limit int64

@@ -9,10 +9,10 @@ import (
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// A Policy is all that a plan may hold. What it does not name is refused, be it
-// a resource, a provider, a module, a data source or a command.
+// A Policy lists everything that a plan may contain. Any other resource, provider,
+// module, data source or command is refused.
 type Policy struct {
-	Resources []Resource // each is created, exactly once
+	Resources []Resource // the plan must create each exactly once
 }
 
 // A Resource is one that the plan must create.
@@ -23,8 +23,8 @@ type Resource struct {
 	Commands []Command      // its local-exec provisioners, in the order of the file
 }
 
-// A Command is a local-exec provisioner. Its words are constants: a command that
-// is put together from values is refused.
+// A Command is a local-exec provisioner with constant arguments. A command with
+// interpolated values is refused.
 type Command struct {
 	Interpreter []string
 	Command     string
@@ -107,8 +107,8 @@ func (p Policy) resource(address string) (Resource, bool) {
 	return p.Resources[i], true
 }
 
-// commands reads provisioners. Anything that a Command cannot say makes it one
-// that equals no allowed command.
+// commands converts provisioners. A provisioner that a Command cannot represent becomes
+// one that equals no allowed command.
 func commands(provisioners []*tfjson.ConfigProvisioner) []Command {
 	var list []Command
 	for _, p := range provisioners {

@@ -14,8 +14,8 @@ func marked(mark string) ([]durable.Process, error) {
 	return carrying(markVariable + "=" + mark)
 }
 
-// carrying returns the processes that were started with this variable in their
-// environment. Those of other users cannot be read, and are not ours.
+// carrying returns this user's processes that were started with the variable in their
+// environment.
 func carrying(variable string) ([]durable.Process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -27,8 +27,8 @@ func carrying(variable string) ([]durable.Process, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		// Named before its environment is read: a process that takes over the id
-		// in between has another name.
+		// Read the start time before the environment: a process that reuses the pid in
+		// between has another start time.
 		p, err := durable.FindProcess(pid)
 		if errors.Is(err, os.ErrProcessDone) {
 			continue

@@ -35,23 +35,19 @@ const (
 	statusFile = "status.json"
 )
 
-// wanted is what a trainer that says "done" must have left.
+// wanted lists the files that a trainer must have written when its phase is "done".
 var wanted = []string{"model.onnx", "train.json"}
 
 const (
-	// look is how often status.json and the trainer's lock are looked at.
-	look = 200 * time.Millisecond
-	// cleanup is how long ending an attempt may take, on top of the grace.
-	cleanup = 3 * time.Minute
-	// finish is how long a trainer may go on after it said done or failed.
-	finish = 30 * time.Second
+	pollInterval = 200 * time.Millisecond // of status.json and the trainer's lock
+	cleanup      = 3 * time.Minute        // to end an attempt, in addition to the grace period
+	finish       = 30 * time.Second       // for a trainer to exit after phase done or failed
 )
 
-// Train trains, and returns when that is done or has failed, with nothing left
-// running. It first settles what former attempts in the folder left: a trainer
-// that they completed is not trained again, one that is alive in an attempt which
-// was applied is watched on, anything else is destroyed. The new attempt resumes
-// from the checkpoint in Dir/output.
+// Train trains, and returns when the training is done or has failed. No process is left
+// running. It first handles earlier attempts in the folder: a completed training is not
+// repeated, a trainer that is alive in an applied attempt is watched, and everything else
+// is destroyed. A new attempt resumes from the checkpoint in Dir/output.
 //
 // Its errors are those of [trainer.Request].
 func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Trained, error) {
@@ -96,8 +92,8 @@ func (t *Trainer) Train(ctx context.Context, req trainer.Request) (trainer.Train
 	return done, complete(done.Output)
 }
 
-// takeOver settles all former attempts but one that can be watched on: the last,
-// if it was applied and its trainer is alive.
+// takeOver returns the last attempt if it was applied and its trainer is alive. It
+// settles all others.
 func (t *Trainer) takeOver(ctx context.Context, req trainer.Request, list []*attempt) (*attempt, error) {
 	for i, a := range list {
 		if a.settled {
@@ -122,8 +118,8 @@ func (t *Trainer) takeOver(ctx context.Context, req trainer.Request, list []*att
 	return nil, nil
 }
 
-// launch begins an attempt and applies the module. The attempt it returns, if
-// any, must be settled, also beside an error.
+// launch begins an attempt and applies the module. The caller must settle the returned
+// attempt, if any, also after an error.
 func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (*attempt, error) {
 	if err := t.check(req); err != nil {
 		return nil, err
@@ -143,7 +139,7 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (
 	if err := durable.WriteFile(filepath.Join(req.Dir, runFile), data, 0o600); err != nil {
 		return nil, err
 	}
-	// What a former attempt said must not be taken for this one's word.
+	// The status of an earlier attempt must not count for this one.
 	if err := os.Remove(filepath.Join(output, statusFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -180,20 +176,20 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (
 
 func (t *Trainer) module() Module { return Module{Exec: t.Terraform, Files: t.Module} }
 
-// env is the environment of Terraform, with what a machine adds.
+// env returns Terraform's environment with the machine's variables.
 func (t *Trainer) env(more map[string]string) map[string]string {
 	env := map[string]string{"AOB": t.AOB}
 	maps.Copy(env, more)
 	return env
 }
 
-// check looks for all that a launch needs, before there is anything to clean up.
+// check checks what a launch needs, before there is anything to clean up.
 func (t *Trainer) check(req trainer.Request) error {
 	if err := t.module().check(); err != nil {
 		return err
 	}
 	if req.Heartbeat <= 0 {
-		return delivery.Blockedf("give one in the server's configuration", "a training needs a heartbeat allowance")
+		return delivery.Blockedf("set heartbeat: in the server's configuration", "a training needs a heartbeat limit")
 	}
 	return nil
 }
@@ -204,24 +200,24 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 	if err := stage(req, "training"); err != nil {
 		return delivery.RunStatus{}, err
 	}
-	tick := time.NewTicker(look)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	var told delivery.RunStatus
-	var ending time.Time // when it said that it is at its end
+	var reported delivery.RunStatus
+	var ending time.Time // when the phase became done or failed
 	for {
-		// First the lock, then the file: what a trainer wrote last is then read.
+		// Check the lock before the file, so that the last status of an ended trainer is read.
 		alive, err := t.Machine.Alive(a.dir)
 		if err != nil {
-			return told, err
+			return reported, err
 		}
 		status, unreadable := readStatus(req.Dir)
-		if unreadable == nil && changed(told, status) {
+		if unreadable == nil && changed(reported, status) {
 			if req.Progress != nil {
 				if err := req.Progress(status); err != nil {
-					return told, err
+					return reported, err
 				}
 			}
-			told = status
+			reported = status
 		}
 		now := time.Now()
 		final := status.Phase == "done" || status.Phase == "failed"
@@ -243,7 +239,7 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 		if !final {
 			if total := spent + now.Sub(a.begun); req.Limit > 0 && total > req.Limit {
 				return status, delivery.Blockedf(
-					"raise the limit, or ask for fewer epochs; what is trained so far is kept",
+					"raise the limit, or train fewer epochs; the checkpoint is kept",
 					"the training took longer than its limit of %s%s", delivery.Duration(req.Limit), at(status))
 			}
 			if err := delivery.Heartbeat(status, a.applied, now, req.Heartbeat); err != nil {
@@ -260,8 +256,8 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 	}
 }
 
-// end settles the attempt after err, the outcome so far, and returns what counts:
-// an attempt that cannot be settled is neither done nor failed nor interrupted.
+// end settles the attempt and returns err, the outcome so far. If the attempt cannot be
+// settled, it returns that error instead, with err in its text.
 func (t *Trainer) end(ctx context.Context, req trainer.Request, a *attempt, err error) error {
 	if a == nil {
 		return err
@@ -276,28 +272,27 @@ func (t *Trainer) end(ctx context.Context, req trainer.Request, a *attempt, err 
 	return err
 }
 
-// settleAnyway settles an attempt also when the context has ended.
+// settleAnyway settles an attempt even if the context has ended.
 func (t *Trainer) settleAnyway(ctx context.Context, req trainer.Request, a *attempt) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup+req.Grace)
 	defer cancel()
 	return t.settle(ctx, req.Dir, a)
 }
 
-// refused is the error of a trainer that ended by its own decision.
+// refused returns the error of a trainer that reported a failure.
 func refused(req trainer.Request, a *attempt, message string) error {
 	if message == "" {
 		message = lastLine(filepath.Join(a.dir, trainerLog))
 	}
-	return delivery.Blockedf("mend what it complains about; its log is "+filepath.Join(req.Dir, outputDir, "log.txt"),
+	return delivery.Blockedf("fix the cause; the log is "+filepath.Join(req.Dir, outputDir, "log.txt"),
 		"the trainer failed: %s", message)
 }
 
-// vanished is the error of a trainer that is gone and said neither done nor
-// failed.
+// vanished returns the error of a trainer that ended without phase done or failed.
 func vanished(ctx context.Context, req trainer.Request, a *attempt, status delivery.RunStatus) error {
 	var exit exitStatus
 	known := false
-	// It is recorded by another process, an instant after the lock is free.
+	// Another process records the exit status, shortly after the lock is free.
 	for end := time.Now().Add(time.Second); !known && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		known = readJSON(filepath.Join(a.dir, exitFile), &exit) == nil
 	}
@@ -306,7 +301,7 @@ func vanished(ctx context.Context, req trainer.Request, a *attempt, status deliv
 	case ctx.Err() != nil:
 		return interrupted(ctx)
 	case known && exit.Code == 1:
-		// It refused its task before it could write a status.
+		// The trainer refused its task before it wrote a status.
 		return refused(req, a, "")
 	case known && exit.Signal == syscall.SIGKILL.String():
 		return fmt.Errorf("the trainer was killed%s; the machine may be short of memory", at(status))
@@ -315,20 +310,20 @@ func vanished(ctx context.Context, req trainer.Request, a *attempt, status deliv
 	case known:
 		return fmt.Errorf("the trainer ended unfinished with exit status %d%s: %s", exit.Code, at(status), last)
 	}
-	return fmt.Errorf("the trainer is gone%s: %s", at(status), last)
+	return fmt.Errorf("the trainer ended%s, with unknown exit status: %s", at(status), last)
 }
 
 func interrupted(ctx context.Context) error {
 	return fmt.Errorf("the training was interrupted: %w", context.Cause(ctx))
 }
 
-// complete looks for the files of a trainer that said it is done.
+// complete returns an error if a file of a completed training is missing or empty.
 func complete(output string) error {
 	for _, name := range wanted {
 		info, err := os.Lstat(filepath.Join(output, name))
 		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-			return delivery.Blockedf("mend the trainer: it breaks the run contract",
-				"the trainer says it is done and left no %s", name)
+			return delivery.Blockedf("fix the trainer: it must write this file before phase done",
+				"the trainer is done but wrote no %s", name)
 		}
 	}
 	return nil
@@ -336,7 +331,7 @@ func complete(output string) error {
 
 // readStatus reads the trainer's status.json.
 func readStatus(run string) (delivery.RunStatus, error) {
-	// Neither a link nor a pipe in the file's place may lead or hold us up.
+	// A symbolic link must not be followed, and a pipe must not block.
 	f, err := os.OpenFile(filepath.Join(run, outputDir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK,
 		0)
 	if err != nil {
@@ -350,13 +345,13 @@ func readStatus(run string) (delivery.RunStatus, error) {
 	return delivery.ParseRunStatus(data)
 }
 
-// changed reports whether a status says more than that the trainer is alive.
+// changed reports whether anything but the heartbeat differs.
 func changed(old, now delivery.RunStatus) bool {
 	return old.Phase != now.Phase || old.Epoch != now.Epoch || old.Epochs != now.Epochs ||
 		old.Batch != now.Batch || old.Batches != now.Batches || old.Message != now.Message
 }
 
-// at says how far a training was.
+// at returns the epoch of a status as text, or "".
 func at(s delivery.RunStatus) string {
 	if s.Epochs == 0 {
 		return ""
@@ -364,7 +359,7 @@ func at(s delivery.RunStatus) string {
 	return fmt.Sprintf(" at epoch %d of %d", s.Epoch, s.Epochs)
 }
 
-// lastLine returns the end of a log, for an error.
+// lastLine returns the last line of a log, for an error.
 func lastLine(path string) string {
 	const nothing = "it printed nothing"
 	f, err := os.Open(path)
@@ -389,7 +384,7 @@ func lastLine(path string) string {
 	return last
 }
 
-// stage tells what is done now.
+// stage reports the current stage to the request's Stage function.
 func stage(req trainer.Request, name string) error {
 	if req.Stage == nil {
 		return nil

@@ -218,11 +218,11 @@ func TestTrainerMisbehaves(t *testing.T) {
 		want      string
 	}{
 		{mode: "fail", blocked: true,
-			want: "the trainer failed: loss is NaN[2J at epoch 1; mend what it complains about"},
+			want: "the trainer failed: loss is NaN[2J at epoch 1; fix the cause"},
 		{mode: "refuse", blocked: true, want: "the trainer failed: error: run.json: seed: must be a whole number"},
 		{mode: "crash", want: "ended unfinished with exit status 3 at epoch 0 of 5: Traceback: no module named torch"},
 		{mode: "killed", want: "the trainer was killed at epoch 0 of 5; the machine may be short of memory"},
-		{mode: "empty", blocked: true, want: "the trainer says it is done and left no model.onnx"},
+		{mode: "empty", blocked: true, want: "the trainer is done but wrote no model.onnx"},
 		{mode: "hang", heartbeat: time.Second, want: "the trainer hangs: no heartbeat for"},
 		{mode: "child", heartbeat: time.Second, want: "the trainer hangs: no heartbeat for"},
 		{mode: "stubborn", heartbeat: time.Second, want: "the trainer hangs: no heartbeat for"},

@@ -6,16 +6,16 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A Request asks for one training, in the folder of its run. Whoever trains answers
-// with [Trained], or with an error:
+// A Request describes one training, in the folder of its run. The result is [Trained] or
+// an error:
 //
-//   - a delivery.Blocked says that another attempt would end as this one did: a program
-//     is missing, the trainer refused its task, the limit is passed;
-//   - the context's error, wrapped, says that the training was interrupted and can go on;
-//   - after any other error the next attempt may do better.
+//   - delivery.Blocked: another attempt would fail too. A program is missing, the trainer
+//     refused its task, or the limit is exceeded.
+//   - the context's error, wrapped: the training was interrupted and can be resumed.
+//   - any other error: another attempt may succeed.
 //
-// In every case nothing is left running. Asked again in the same folder, a completed
-// training is not trained again, and any other goes on from its checkpoint.
+// In every case no process is left running. A repeated request in the same folder does
+// not repeat a completed training, and resumes any other from its checkpoint.
 type Request struct {
 	Dir     string // the run's folder, absolute; the trainer's output is in Dir/output
 	RunJSON any    // what the trainer is to do; becomes run.json, the trainer's one argument
@@ -23,19 +23,19 @@ type Request struct {
 	Python  string            // absolute path of the interpreter itself, not of a shim
 	Script  string            // absolute path of the trainer's train.py
 	Env     []string          // added to the trainer's environment, which else is PATH, HOME and LANG
-	Secrets map[string]string // variables of its environment that no file may hold
+	Secrets map[string]string // more variables of its environment, which are never written to a file
 
-	Heartbeat time.Duration // a trainer that is silent for longer is dead
-	Limit     time.Duration // how long all attempts may train together; 0 is no limit
-	Grace     time.Duration // between asking the trainer to end and killing it; 0 is 30 s
+	Heartbeat time.Duration // a trainer without a heartbeat for longer counts as hung
+	Limit     time.Duration // for all attempts together; 0 is no limit
+	Grace     time.Duration // between SIGTERM and SIGKILL; 0 is 30 s
 
-	Stage    func(string) error             // told: clean, plan, apply, training, destroy; may be nil
-	Progress func(delivery.RunStatus) error // told each change of status.json; may be nil
+	Stage    func(string) error             // called with clean, plan, apply, training, destroy; may be nil
+	Progress func(delivery.RunStatus) error // called with each change of status.json; may be nil
 }
 
-// Trained is a training that came to its end.
+// Trained is the result of a completed training.
 type Trained struct {
-	Output   string // holds model.onnx, train.json and what else the trainer left
-	Attempts int    // how many launches it took, those before a restart included
+	Output   string // the folder with model.onnx, train.json and other files of the trainer
+	Attempts int    // launches, those before a restart included
 	Status   delivery.RunStatus
 }

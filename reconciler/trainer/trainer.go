@@ -1,12 +1,12 @@
 // Package trainer installs the trainers of a server.
 //
 // A trainer is a folder: trainer.yaml describes it ([delivery.Trainer]), schema.json
-// says which arguments it takes, and train.py is what a run starts. Everything else in
-// the folder is its own, but for README.md, tests (test_*), and names that begin with a
-// dot or an underscore; those are not part of what trains.
+// is the schema of its arguments, and train.py is the program that a run starts. The
+// folder may have any other files. README.md, tests (test_*), names that begin with a
+// dot and folders that begin with an underscore are not installed.
 //
-// Files are installed under the digest of all of them, so that a run which is under
-// way goes on with the files that its key names, also after an upgrade.
+// Files are installed under the digest of all of them, so a run that began before an
+// upgrade continues with the files that its key names.
 package trainer
 
 import (
@@ -27,7 +27,7 @@ import (
 	"github.com/autonomos/aob/reconciler/intent"
 )
 
-// program is what a run starts.
+// program is the file that a run starts.
 const program = "train.py"
 
 // The bounds of one trainer.
@@ -41,14 +41,14 @@ func Folder(in string, files delivery.Digest, name string) string {
 	return filepath.Join(in, files.Hex(), name)
 }
 
-// Script returns the program of an installed trainer, which models name NAME@VERSION.
+// Script returns the program of an installed trainer. with is NAME@VERSION, as in a model.
 func Script(in string, files delivery.Digest, with string) string {
 	name, _, _ := strings.Cut(with, "@")
 	return filepath.Join(Folder(in, files, name), program)
 }
 
-// Install reads the trainers in files, a folder for each, and copies those that are
-// not there yet below a folder.
+// Install reads the trainers in files, one folder each, and copies those that are
+// missing below the folder to.
 func Install(files fs.FS, to string) (intent.Trainers, error) {
 	trainers, err := intent.LoadTrainers(files)
 	if err != nil {
@@ -75,7 +75,7 @@ func install(files fs.FS, name, to string) (delivery.Digest, error) {
 		return "", err
 	}
 	if !slices.Contains(list, program) {
-		return "", fmt.Errorf("%s is missing; it is what a run starts", program)
+		return "", fmt.Errorf("%s is missing; it is the program that a run starts", program)
 	}
 	all := sha256.New()
 	for _, file := range list {
@@ -122,7 +122,7 @@ func list(files fs.FS, name string) ([]string, error) {
 			return nil
 		}
 		if !e.Type().IsRegular() {
-			return fmt.Errorf("%s is a symbolic link or no file; put the file itself there", at)
+			return fmt.Errorf("%s is a symbolic link or not a regular file; put the file itself there", at)
 		}
 		info, err := e.Info()
 		if err != nil {

@@ -207,8 +207,8 @@ func (s *Source) Compare(ctx context.Context, a, b string) (web.Comparison, erro
 // scored on several.
 func (s *Snapshot) sides(a, b string) (of, with side, err error) {
 	if a == "release" && b == "release" {
-		return of, with, delivery.Blockedf("aob runs lists what can be compared",
-			"release is the release of the other's model, and both are release")
+		return of, with, delivery.Blockedf("name a variant, a PR (#12) or a version (pallets@12) for one",
+			"nothing to compare: both sides are `release`")
 	}
 	var left, right []side
 	if a != "release" {

@@ -11,7 +11,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// What a folder of pictures holds, as package picture writes it.
+// The files of a folder of pictures, as package picture writes them.
 const pictureIndex = "index.json"
 
 var (
@@ -19,7 +19,7 @@ var (
 	pictureFile = regexp.MustCompile(`^[0-9]{2}-[A-Za-z0-9-]{1,60}\.png$`)
 )
 
-// The template makes markup of text harmless, and text takes out what would hide or turn other text.
+// The template escapes markup. text removes control and invisible characters.
 var picturePage = template.Must(template.New("pictures").Funcs(template.FuncMap{
 	"text": delivery.Terminal,
 }).Parse(`<!doctype html>
@@ -46,9 +46,9 @@ detected and is not there.</p>
 {{end}}</html>
 `))
 
-// Pictures serves what a store has below pictures/: /pictures/KEY/ is a page of one,
-// and /pictures/KEY/NAME.png a picture. Who knows a key may look, as with bundles:
-// it is a digest of what was compared, and no list of keys is served.
+// Pictures serves a store's files below pictures/: /pictures/KEY/ is the page of one
+// comparison, and /pictures/KEY/NAME.png a picture. Anybody who knows a key may read it,
+// as with bundles. A key is the digest of a comparison, and keys are never listed.
 func Pictures(files interface {
 	Open(name string) (io.ReadSeekCloser, error)
 }) http.Handler {
@@ -80,7 +80,7 @@ func Pictures(files interface {
 				return
 			}
 			h.Set("Content-Type", "text/html; charset=utf-8")
-			picturePage.Execute(w, entries) // an error is the reader's going away
+			picturePage.Execute(w, entries) // it fails only if the client is gone
 		case pictureFile.MatchString(name):
 			data, err := read(key, name)
 			if err != nil {

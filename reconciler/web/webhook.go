@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// maxHooks is how many webhooks are read at one time. A signature can be checked
-// only when the body is there, so anybody can make AOB read one.
+// maxHooks is how many webhooks are read at one time. The body is read before its
+// signature is checked, so anybody can make AOB read one.
 const maxHooks = 16
 
 var hooks = make(chan struct{}, maxHooks)
@@ -18,10 +18,10 @@ var hooks = make(chan struct{}, maxHooks)
 // MaxWebhook is how many bytes of a webhook are read.
 const MaxWebhook = 1 << 20
 
-// A Webhook is where a forge says that something happened. It wakes the loop and
-// does nothing else: what happened, the loop looks up itself.
+// A Webhook serves a forge's webhooks. A valid request wakes the loop, which then reads
+// the forge; the request's content is only logged.
 type Webhook struct {
-	// Read checks a request's signature and says what it tells, for the log.
+	// Read checks a request's signature and returns its event for the log.
 	Read     func(*http.Request) (event string, err error)
 	Unsigned error // Read's error, by errors.Is, for a wrong signature
 	Wake     func()
@@ -33,7 +33,7 @@ type Webhook struct {
 func (h Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		h.refuse(w, http.StatusMethodNotAllowed, "a webhook is a POST")
+		h.refuse(w, http.StatusMethodNotAllowed, "a webhook must be a POST")
 		return
 	}
 	select {
@@ -59,7 +59,7 @@ func (h Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, http.StatusRequestEntityTooLarge, "at most "+strconv.Itoa(MaxWebhook)+" bytes are read")
 	case errors.Is(err, h.Unsigned):
 		h.count("unsigned")
-		if n, due := unsigned.add(time.Now()); due { // anybody can send them
+		if n, due := unsigned.add(time.Now()); due {
 			h.Log.Warn("webhook refused", "error", err.Error(), "refused", n)
 		}
 		h.refuse(w, http.StatusUnauthorized, "the signature is missing or wrong")
@@ -80,16 +80,17 @@ func (h Webhook) count(result string) {
 	}
 }
 
-// unsigned counts the refused webhooks for the log, which gets a line a minute.
+// unsigned counts webhooks with a wrong signature. Anybody can send them, so the log
+// gets at most one line a minute.
 var unsigned refusals
 
 type refusals struct {
 	mu sync.Mutex
-	n  int // since the last line
+	n  int // since the last log line
 	at time.Time
 }
 
-// add counts one, and returns how many there were since the last line if it is time for another.
+// add counts one. If a log line is due, it returns the number since the last line.
 func (r *refusals) add(now time.Time) (n int, due bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

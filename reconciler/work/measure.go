@@ -1,8 +1,8 @@
 package work
 
-// This file is the runs that measure: a bundle on an eval set, two bundles beside each
-// other, and the thresholds of one. Detections are stored under their key, so that
-// only what was never run over those images is inferred.
+// This file has the runs that measure: score a bundle on an eval set, compare two bundles,
+// and find a bundle's thresholds. Detections are stored by key, so inference runs once for
+// each bundle and eval set.
 
 import (
 	"context"
@@ -25,7 +25,7 @@ import (
 	"github.com/autonomos/aob/reconciler/run"
 )
 
-// opened is an eval set with one bundle's detections on it.
+// opened is an eval set with one bundle's detections.
 type opened struct {
 	ask        delivery.EvalRun
 	data       *dataset.EvalData
@@ -35,16 +35,16 @@ type opened struct {
 	seen       map[int64]bool // images that the bundle was trained on
 }
 
-// open reads an eval run's images and truths, and finds or makes the detections.
+// open reads an eval run's images and truths. It reads the stored detections, or runs
+// the detector and stores them.
 func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*opened, error) {
 	data, err := s.Datasets.EvalSet(ctx, e.EvalSet, e.Classes)
 	if err != nil {
 		return nil, err
 	}
 	if data.Content.Images != e.Images || data.Content.Truths != e.Truths {
-		return nil, delivery.Blockedf("put the files back, or give the new content a folder of its own and name that "+
-			"in the gate",
-			"eval set %s has changed since it was read: a dataset's version must stay what it is", e.EvalSet)
+		return nil, delivery.Blockedf("restore the files, or put the new content into a new folder and name that in "+
+			"the gate", "eval set %s has changed since it was first read", e.EvalSet)
 	}
 	info, err := s.Bundles.Describe(ctx, e.Bundle)
 	if err != nil {
@@ -83,7 +83,7 @@ func (s *Stages) open(ctx context.Context, r *run.Run, e delivery.EvalRun) (*ope
 		Signature: info.Signature, Images: images},
 		s.progress(r, "detecting"))
 	if err != nil {
-		return nil, blocked(err, "train the model anew")
+		return nil, blocked(err, "train the model again")
 	}
 	stored, err := json.Marshal(o.detections)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *Stages) read(name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// name returns what the bundle calls a class; empty where it does not know it.
+// name returns the bundle's name of a class, or "" if the bundle lacks the class.
 func (o *opened) name(class string) string {
 	if names := o.ask.Classes.Called(class, o.slots); len(names) == 1 {
 		return names[0]
@@ -110,7 +110,7 @@ func (o *opened) name(class string) string {
 	return ""
 }
 
-// classes lists what both the model and the eval set know, in the truth's order.
+// classes lists the classes that both the model and the eval set have, in the truth's order.
 func (o *opened) classes() []string {
 	var names []string
 	for _, c := range o.data.Truth.Categories {
@@ -121,7 +121,7 @@ func (o *opened) classes() []string {
 	return names
 }
 
-// truth returns the truths of some classes, in the images that nobody left out.
+// truth returns the truths of some classes, without some images.
 func (o *opened) truth(classes []string, without map[int64]bool) *coco.Truth {
 	t := &coco.Truth{}
 	for _, im := range o.data.Truth.Images {
@@ -144,8 +144,8 @@ func (o *opened) truth(classes []string, without map[int64]bool) *coco.Truth {
 	return t
 }
 
-// found lists the detections on the images of a truth, of its classes. They are
-// matched to categories by name; those of other names do not count.
+// found lists the detections on the images of a truth, of its classes. Categories are
+// matched by name; detections of other classes are left out.
 func (o *opened) found(t *coco.Truth) []coco.Detection {
 	category, there := map[string]int64{}, map[int64]bool{}
 	for _, c := range t.Categories {
@@ -184,8 +184,8 @@ func (o *opened) at(m *coco.Matched) coco.AtThresholds {
 	return coco.AtThresholds{Matched: m, Scores: scores}
 }
 
-// resampling says how an eval set is resampled: often enough for a check at 95 %
-// over all classes.
+// resampling returns the parameters of the resampling, with enough resamples for a check
+// at 95 % over all classes.
 func (o *opened) resampling(atLeast int, classes []string) coco.CompareParams {
 	return coco.CompareParams{Resamples: max(atLeast, coco.ResamplesFor(len(classes), 0.95)),
 		ByGroup: o.ask.EvalSet.Group != ""}
@@ -238,7 +238,7 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	return out, err
 }
 
-// counted adds to a table what is counted at the bundle's thresholds, if it has some.
+// counted adds the counts at the bundle's thresholds to a table, if the bundle has thresholds.
 func (o *opened) counted(t delivery.Table, m *coco.Matched, params coco.CompareParams) (delivery.Table, error) {
 	if len(o.ask.Thresholds) == 0 {
 		return t, nil
@@ -315,7 +315,7 @@ func (s *Stages) compare(ctx context.Context, r *run.Run, ask delivery.CompareRu
 	return out, err
 }
 
-// shownPictures is how many pictures a comparison gets.
+// shownPictures is the most pictures of a comparison.
 const shownPictures = 8
 
 // pictures draws the images on which a got worse than b.
@@ -355,13 +355,13 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 		return nil, err
 	}
 	if err != nil {
-		s.Log.Warn("not every picture could be drawn", "error", err.Error())
+		s.Log.Warn("some pictures could not be drawn", "error", err.Error())
 	}
 	var drawn []string
 	for _, e := range entries {
 		drawn = append(drawn, e.File)
 	}
-	for _, file := range append(slices.Clone(drawn), picture.IndexFile) { // the index last: it makes them one page
+	for _, file := range append(slices.Clone(drawn), picture.IndexFile) { // the index last: it refers to the pictures
 		data, err := os.ReadFile(filepath.Join(dir, file))
 		if err == nil {
 			err = s.Files.Put("pictures/"+key.Hex()+"/"+file, data)
@@ -373,8 +373,8 @@ func (s *Stages) pictures(key delivery.Digest, truth *coco.Truth, a, b *opened) 
 	return drawn, nil
 }
 
-// thresholds finds a bundle's score thresholds on its dataset's validation split,
-// and packs the same model with them.
+// thresholds finds a bundle's score thresholds on the validation split, and pushes a
+// bundle of the same model with them.
 func (s *Stages) thresholds(ctx context.Context, r *run.Run, ask delivery.ThresholdRun) (any, error) {
 	o, err := s.open(ctx, r, ask.Valid)
 	if err != nil {

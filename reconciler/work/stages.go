@@ -2,8 +2,8 @@
 // evaluates a model, compares two models and finds score thresholds.
 //
 // It runs in the process of aob runner, not in the loop. Each kind of run is one
-// method of [Stages] that turns a spec into a result. A run may be killed at any
-// moment; doing its work again gives the same result.
+// method of [Stages]. A run may be killed at any time; repeating it gives the same
+// result.
 package work
 
 import (
@@ -34,34 +34,33 @@ import (
 type Stages struct {
 	Datasets  dataset.Catalog
 	Runs      string        // the folder of runs
-	Files     dataset.Store // detections, pictures, and lists of the images that trainings saw
+	Files     dataset.Store // detections, pictures, and lists of training images
 	Trainers  string        // the folder of trainers: DIGEST/NAME/train.py
 	Python    string
 	Secrets   map[string]string  // of this run, by name
-	Machines  map[string]Trainer // by the names that train.machine may have
+	Machines  map[string]Trainer // by the value of train.machine
 	Detector  detect.Detector
 	Bundles   *artifact.Store
 	Heartbeat time.Duration
 	Log       *slog.Logger
 }
 
-// A Trainer trains on one kind of machine; [trainer.Request] says what it promises.
+// A Trainer trains on one kind of machine, as [trainer.Request] describes.
 type Trainer interface {
 	Train(ctx context.Context, req trainer.Request) (trainer.Trained, error)
 }
 
-// Protocol names how AOB scores, the ground truth aside. It is part of every
-// score key.
+// Protocol returns the digest of the scoring parameters, without the ground truth. It is
+// part of every score key.
 func Protocol() (delivery.Digest, error) {
 	p, err := scoring.Protocol()
 	return protocol(p), err
 }
 
-// scoring is how AOB scores.
 var scoring = coco.Params{Mode: coco.Fixed}
 
 func protocol(p coco.Protocol) delivery.Digest {
-	p.Truth = "" // the score key has the truths beside it
+	p.Truth = "" // the score key has the truths separately
 	return delivery.Digest(p.Digest())
 }
 
@@ -79,7 +78,8 @@ func (s *Stages) Work(ctx context.Context, r *run.Run) (any, error) {
 	case delivery.RunThresholds:
 		return s.thresholds(ctx, r, *r.Spec.Thresholds)
 	}
-	return nil, delivery.Blockedf("run it with the aob that asked for it", "there is no run of kind %q", r.Spec.Kind)
+	return nil, delivery.Blockedf("use the version of aob that started the run", "there is no run of kind %q",
+		r.Spec.Kind)
 }
 
 const preparedFolder = "prepared"
@@ -91,7 +91,7 @@ func (s *Stages) data(ctx context.Context, r *run.Run, ask delivery.DataRun) (an
 	return s.Datasets.Check(ctx, ask, filepath.Join(r.Dir, preparedFolder), s.Files, s.progress(r, "checking images"))
 }
 
-// progress writes status.json as a trainer does, now and then.
+// progress returns a function that writes status.json, at most every 500 ms.
 func (s *Stages) progress(r *run.Run, what string) func(done, total int) {
 	began := time.Now()
 	var last time.Time
@@ -116,7 +116,7 @@ func (s *Stages) progress(r *run.Run, what string) func(done, total int) {
 	}
 }
 
-// A trainer is told what to do by this, and nothing else.
+// A trainerRun is run.json, the trainer's only input.
 type trainerRun struct {
 	Key     delivery.Digest `json:"key"`
 	Seed    int64           `json:"seed"`
@@ -133,14 +133,13 @@ type trainerSpec struct {
 func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (any, error) {
 	prepared := filepath.Join(run.Folder(s.Runs, delivery.RunData, ask.Data), preparedFolder)
 	if _, err := os.Stat(prepared); err != nil {
-		// Not for a person: where the data run is gone too it is made again, and the
-		// training after it.
-		return nil, fmt.Errorf("the training input of data run %s is not there; aob pr recheck NUMBER makes it "+
+		// Not Blocked: if the data run is gone too, the loop repeats it and then the training.
+		return nil, fmt.Errorf("the training input of data run %s is missing; aob pr recheck NUMBER makes it "+
 			"again: %w", ask.Data.Short(), err)
 	}
 	script := trainer.Script(s.Trainers, ask.Trainer, ask.Spec.Train.With)
 	if _, err := os.Stat(script); err != nil {
-		return nil, delivery.Blockedf("push again, so that the server's present trainer is used",
+		return nil, delivery.Blockedf("push again, so that the server's current trainer is used",
 			"trainer %s of files %s is not on this server", ask.Spec.Train.With, ask.Trainer.Short())
 	}
 	output := filepath.Join(r.Dir, "output")
@@ -174,7 +173,7 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 	model := filepath.Join(trained.Output, "model.onnx")
 	signature, golden, err := s.Detector.Inspect(ctx, model)
 	if err != nil {
-		return nil, blocked(err, "mend the trainer")
+		return nil, blocked(err, "fix the trainer")
 	}
 	if err := sameClasses(signature, ask.Spec.Classes.Names()); err != nil {
 		return nil, err
@@ -196,12 +195,12 @@ func (s *Stages) train(ctx context.Context, r *run.Run, ask delivery.TrainRun) (
 		return nil, err
 	}
 	return delivery.TrainResult{Bundle: bundle, Model: info.Model, Size: info.Size, Attempts: trained.Attempts,
-		Trainer: trainerWord(filepath.Join(trained.Output, "train.json"))}, nil
+		Trainer: trainerInfo(filepath.Join(trained.Output, "train.json"))}, nil
 }
 
-// trainerWord reads what a trainer says about itself; it is information only,
-// and its absence is no failure.
-func trainerWord(path string) json.RawMessage {
+// trainerInfo returns the trainer's train.json, which is only shown, or nil if it cannot
+// be read.
+func trainerInfo(path string) json.RawMessage {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil
@@ -214,25 +213,25 @@ func trainerWord(path string) json.RawMessage {
 	return data
 }
 
-// sameClasses refuses a model that does not know the classes asked for.
+// sameClasses returns an error if the model lacks one of the classes.
 func sameClasses(s delivery.Signature, classes []string) error {
 	for _, c := range classes {
 		if !slices.Contains(s.Slots, c) {
-			return delivery.Blockedf("mend the trainer", "the trained model has no class %s; it has %s", c,
+			return delivery.Blockedf("fix the trainer", "the trained model has no class %s; it has %s", c,
 				strings.Join(s.Slots, ", "))
 		}
 	}
 	return nil
 }
 
-// blocked turns a detector's word that model or image is at fault into one for
-// a person: trying again does not help.
+// blocked makes a delivery.Blocked of a detector's error about the model or an image:
+// another attempt would fail too.
 func blocked(err error, do string) error {
 	if _, ok := errors.AsType[*detect.ModelError](err); ok {
 		return delivery.Blocked{What: err.Error(), Do: do}
 	}
 	if _, ok := errors.AsType[*detect.ImageError](err); ok {
-		return delivery.Blocked{What: err.Error(), Do: "mend the image in the dataset"}
+		return delivery.Blocked{What: err.Error(), Do: "repair the image in the dataset"}
 	}
 	return err
 }
