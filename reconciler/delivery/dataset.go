@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// A Dataset refers to a dataset, in YAML and JSON as {SOURCE: PATH}. It is never an
-// address: a source is a kind of storage that the server knows, as dir, and the first
-// part of the path is a name in the server's configuration.
+// A Dataset is a reference to a dataset, written in YAML and JSON as {SOURCE: PATH}.
+// SOURCE is a kind of storage that the server supports, such as dir. The first part of
+// PATH is a name in the server's configuration. A reference is never a URL.
 type Dataset struct {
 	Source string
 	Path   string // NAME, or NAME/sub/folder

@@ -9,28 +9,29 @@ import (
 // DesiredPayload is the DSSE payload type of a Desired document.
 const DesiredPayload = "application/vnd.aob.desired.v1+json"
 
-// Desired is what one ring of devices must run now. AOB signs it; a device
-// decides alone whether it is in the wave. Rolling back makes a higher Version
-// that names an older bundle.
+// Desired tells the devices of one ring which release to run. AOB signs it. Each
+// device computes for itself whether it is in the wave; see InWave. A rollback is a
+// document with a higher Version and an older bundle.
 type Desired struct {
 	Ring     string            `json:"ring"`    // the fleet's name
-	Version  int64             `json:"version"` // only ever grows; a device refuses a lower one
+	Version  int64             `json:"version"` // devices refuse a lower version than they have accepted
 	Match    map[string]string `json:"match,omitempty"`
 	Model    string            `json:"model"`
 	Release  Target            `json:"release"`            // for devices in the wave
-	Previous *Target           `json:"previous,omitempty"` // for the others; nil: they keep what they run
-	Share    float64           `json:"share"`              // of the hash space, 0..1; 1 is every device
+	Previous *Target           `json:"previous,omitempty"` // for the other devices; nil: they keep what they run
+	Share    float64           `json:"share"`              // of the devices in the wave, 0 to 1; see WavePosition
 	Salt     string            `json:"salt"`
-	// places of devices that are in the wave too, so that no document names other devices; not read where Share is 0
+	// Also lists the positions of further devices in the wave. Positions stand in for ids, so that a document does not
+	// disclose the names of other devices. It is not used where Share is 0.
 	Also     []float64 `json:"also,omitempty"`
 	Soak     Duration  `json:"soak"`
 	NextPoll Duration  `json:"nextPoll"`
-	// how often to report when nothing changes, at least; 0: as the device likes
+	// the longest time between two reports; 0: the device decides
 	Report  Duration  `json:"report,omitempty"`
-	Expires time.Time `json:"expires"` // later installs are refused, inference goes on
+	Expires time.Time `json:"expires"` // devices refuse to install it afterwards; what runs goes on
 }
 
-// A Target is a release as a device needs it.
+// A Target names a release to devices.
 type Target struct {
 	Version int    `json:"version"`
 	Bundle  Digest `json:"bundle"`
@@ -48,8 +49,9 @@ func (d Desired) InWave(device string) bool {
 	return place < d.Share || slices.Contains(d.Also, place)
 }
 
-// WavePosition is a device's place in a rollout, in [0, 1): the first 53 bits
-// of SHA-256(salt + id). Another salt shuffles the fleet.
+// WavePosition returns a device's position in a rollout, in [0, 1): the first 53 bits
+// of SHA-256(salt + id). A device is in the wave if its position is below the share.
+// Another salt gives another order of devices.
 func WavePosition(salt, device string) float64 {
 	sum := sha256.Sum256([]byte(salt + device))
 	var n uint64
@@ -59,74 +61,75 @@ func WavePosition(salt, device string) float64 {
 	return float64(n>>11) / (1 << 53)
 }
 
-// DevicePhase is where a device stands with its bundle.
+// DevicePhase is the state of a device's installation.
 type DevicePhase string
 
 // The phases of a device.
 const (
-	DeviceIdle        DevicePhase = "idle"        // runs nothing yet
-	DeviceDownloading DevicePhase = "downloading" // the old release serves
-	DeviceStarting    DevicePhase = "starting"    // the new detector is checked; the old release serves
-	DeviceSoaking     DevicePhase = "soaking"     // the new release serves, not yet called a success
-	DeviceHealthy     DevicePhase = "healthy"     // served through its soak time
-	DeviceFailed      DevicePhase = "failed"      // fell back; Report.Failed names the bundle that failed
+	DeviceIdle        DevicePhase = "idle"        // has no release yet
+	DeviceDownloading DevicePhase = "downloading" // the old release still runs
+	DeviceStarting    DevicePhase = "starting"    // the new detector is being checked; the old release still runs
+	DeviceSoaking     DevicePhase = "soaking"     // the new release runs; its soak time has not passed
+	DeviceHealthy     DevicePhase = "healthy"     // the new release ran through its soak time
+	// the device went back to the old release; Report.Failed names the new one
+	DeviceFailed DevicePhase = "failed"
 )
 
-// A Report is what a device says about itself. It never drives the device's own
-// state, and a repeat changes nothing: reports count by (device, sequence).
+// A Report is what a device tells the server about itself. Reports are identified by
+// device and sequence, so a repeated report has no effect.
 type Report struct {
 	Device   string            `json:"device"`
 	Ring     string            `json:"ring"`
 	Sequence int64             `json:"sequence"`
 	Labels   map[string]string `json:"labels,omitempty"`
-	Desired  int64             `json:"desired"`          // version of the document it acts on
-	Bundle   Digest            `json:"bundle,omitempty"` // that serves now
+	Desired  int64             `json:"desired"`          // version of the Desired document that the device follows
+	Bundle   Digest            `json:"bundle,omitempty"` // the bundle that runs now
 	Release  int               `json:"release,omitempty"`
 	Slot     string            `json:"slot,omitempty"` // a or b
 	Phase    DevicePhase       `json:"phase"`
-	Failed   Digest            `json:"failed,omitempty"` // the last bundle that failed here
+	Failed   Digest            `json:"failed,omitempty"` // the last bundle that failed on the device
 	Why      string            `json:"why,omitempty"`
-	// why the device does not do what the document says, where that is no fault of a bundle
+	// Blocked says why the device does not follow the document, where no bundle is the cause.
 	Blocked    string    `json:"held,omitempty"`
-	Downloaded int64     `json:"downloaded"` // bytes of model fetched since the agent was installed
-	At         time.Time `json:"at"`         // the device's clock when the report was made: information only
+	Downloaded int64     `json:"downloaded"` // bytes of models downloaded since the agent was installed
+	At         time.Time `json:"at"`         // when the report was made, by the device's clock; for display only
 
-	Installation string `json:"installation,omitempty"` // random, made once for the agent's state folder
-	Boot         string `json:"boot,omitempty"`         // changes with the machine and with each of its starts
-	Receipt      string `json:"receipt,omitempty"`      // from the server's answer to the report before this one
-	// the device's clock when the report was sent; a repeat has another one
+	Installation string `json:"installation,omitempty"` // a random id, made once for each state folder of the agent
+	Boot         string `json:"boot,omitempty"`         // an id of the machine and its last boot
+	Receipt      string `json:"receipt,omitempty"`      // from the server's response to the report before this one
+	// when the report was sent, by the device's clock; a repeated report has a later time
 	Sent time.Time `json:"sent,omitzero"`
 }
 
-// A Device is what the registry knows of one device.
+// A Device is what the server knows about one device.
 type Device struct {
 	Report     Report    `json:"report"`
 	LastHeard  time.Time `json:"seen"`           // when the server last heard from it
 	FirstHeard time.Time `json:"first,omitzero"` // when the server first heard from it
-	Healthy    []Digest  `json:"healthy"`        // bundles it has run through a healthy soak, newest last, at most 16
+	Healthy    []Digest  `json:"healthy"`        // bundles that passed their soak time on it, newest last, at most 16
 
-	// why what the report says of a bundle does not count; empty: it counts
+	// Ignored says why the report's result for a bundle is not used; empty if it is.
 	Ignored string `json:"ignored,omitempty"`
-	// how far the device's clock is ahead of the server's; negative: behind
+	// the device's clock minus the server's
 	Skew time.Duration `json:"skew,omitempty"`
-	// installations that report under this name, the last one first, at most 4
+	// installations that report under this name, the most recent first, at most 4
 	Places      []Place   `json:"places,omitempty"`
-	TwoPlacesAt time.Time `json:"twice,omitzero"` // when two of them were last seen to take turns; zero: never
+	TwoPlacesAt time.Time `json:"twice,omitzero"` // when two of them last reported in turn; zero: never
 }
 
-// A Place is one installation that reports as a device. The server gives each
-// report a receipt, and the installation returns it with its next report. A copy
-// of a state folder returns a receipt that the original has used already, so the
-// two are two places from then on.
+// A Place is one installation that reports as a device. The server answers each
+// report with a receipt, which the installation sends with its next report. A copy of
+// a state folder sends a receipt that the original has already used. From then on the
+// two are separate places.
 type Place struct {
 	Installation string    `json:"installation,omitempty"`
 	Boot         string    `json:"boot,omitempty"`
-	Receipt      string    `json:"receipt"` // the last one that it was given
+	Receipt      string    `json:"receipt"` // the last one that the server gave it
 	LastHeard    time.Time `json:"seen"`
 }
 
-// TwoPlaces reports whether a device was seen to report from two installations
-// within some time before now.
+// TwoPlaces reports whether two installations reported as this device within the
+// given time before now.
 func (d Device) TwoPlaces(now time.Time, within time.Duration) bool {
 	return !d.TwoPlacesAt.IsZero() && now.Sub(d.TwoPlacesAt) <= within
 }

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A Digest names content: "sha256:" and 64 lower-case hex digits.
-// The zero value names nothing.
+// A Digest identifies content: "sha256:" and 64 lower-case hex digits.
+// The zero value stands for no content.
 type Digest string
 
 // Sum returns the digest of data.
@@ -19,7 +19,7 @@ func Sum(data []byte) Digest {
 	return Digest("sha256:" + hex.EncodeToString(sum[:]))
 }
 
-// ParseDigest checks that s is a digest in the one form that AOB writes.
+// ParseDigest returns s as a digest, or an error if it is not one.
 func ParseDigest(s string) (Digest, error) {
 	hexa, ok := strings.CutPrefix(s, "sha256:")
 	if !ok || len(hexa) != 64 || strings.Trim(hexa, "0123456789abcdef") != "" {
@@ -28,18 +28,17 @@ func ParseDigest(s string) (Digest, error) {
 	return Digest(s), nil
 }
 
-// Hex returns the digits without the algorithm's name.
+// Hex returns the 64 digits.
 func (d Digest) Hex() string { return strings.TrimPrefix(string(d), "sha256:") }
 
-// Short returns the first 12 digits, for people.
+// Short returns the first 12 digits, for display.
 func (d Digest) Short() string {
 	h := d.Hex()
 	return h[:min(12, len(h))]
 }
 
-// Canonical returns the one JSON form of v that digests are taken of: object
-// keys sorted, no white space, no HTML escapes. It panics where v cannot be
-// JSON (a channel, a NaN), which is a mistake in the calling code.
+// Canonical returns the JSON form of v that digests are computed from: sorted object
+// keys, no white space, no HTML escapes. It panics if v has no JSON form, such as a NaN.
 func Canonical(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -47,8 +46,8 @@ func Canonical(v any) []byte {
 	if err := enc.Encode(v); err != nil {
 		panic(fmt.Sprintf("delivery: %T has no JSON form: %v", v, err))
 	}
-	// Structs encode in field order. Decoding into maps and encoding again sorts
-	// all keys, so that the order of fields in Go can change and no key does.
+	// Structs are encoded in the order of their fields. Decoding into maps and encoding again sorts the keys, so that
+	// the order of fields in Go does not affect digests.
 	dec := json.NewDecoder(&b)
 	dec.UseNumber()
 	var plain any
@@ -64,8 +63,8 @@ func Canonical(v any) []byte {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
-// DigestOf returns the digest of v's canonical form under a kind, so that two
-// values of different kinds with the same fields never share a key.
+// DigestOf returns the digest of {kind: v} in its canonical form. Values of different
+// kinds have different digests even if their fields are equal.
 func DigestOf(kind string, v any) Digest {
 	return Sum(Canonical(map[string]any{kind: v}))
 }

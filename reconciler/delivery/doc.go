@@ -1,18 +1,18 @@
-// Package delivery holds AOB's nouns: what people ask for, what runs, what was
-// measured, what was decided, and the documents that cross a wire or a disk.
+// Package delivery defines the data types that the other packages share, and how
+// they are encoded.
 //
-// Everything here is plain data with an encoding. The package imports the
-// standard library only, and knows no clock, file, logger or context, so every
-// other package may import it and nothing can go wrong in it but a wrong value.
+// The package imports the standard library only. It uses no clock, file, logger or
+// context, so every other package may import it.
 //
-//   - intent: [Model], [Gate], [Fleet], and what AOB writes beside them,
-//     [Release] and [Quarantine]; [Intent] is one whole tree of them.
-//   - identity: [Digest], [Spec], and the keys in keys.go. A key is made of
-//     content: never of a commit, branch, pull request, model name or version
-//     of AOB, so a result counts for every commit with its content.
-//   - slow work: [RunSpec], [RunState], [RunStatus] and the result of each kind.
-//   - decisions: [Verdict], and the signed statements in statement.go.
-//   - the fleet's wire: [Desired] and [Report].
-//   - the forge's words: [PullRequest], [Check], [Permission].
-//   - errors that say what to do next: [Blocked] and [Wait].
+//   - Files of the repository: [Model], [Gate], [Fleet], and the files that AOB
+//     writes, [Release] and [Quarantine]. [Intent] is one tree of them.
+//   - Identity: [Digest], [Spec], and the keys in keys.go. A key is a digest of
+//     content. It never depends on a commit, branch, pull request, model name or
+//     version of AOB, so a result is reused for every commit with that content.
+//   - Runs: [RunSpec], [RunState], [RunStatus] and the result of each kind of run.
+//   - Metrics: [Metric], and [Table], which holds the bootstrap's resamples.
+//   - Decisions: [Verdict], [Fact], and the signed statements in statement.go.
+//   - Messages between server and devices: [Desired] and [Report].
+//   - Forges: [PullRequest], [Check], [Permission].
+//   - Errors that say what to do next: [Blocked] and [Wait].
 package delivery

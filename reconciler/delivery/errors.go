@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Blocked is an error that a person must settle: it is shown where the person
-// looks, and is not retried until something that it depends on changes.
+// Blocked is an error that a person must resolve. It is shown on the pull request, and
+// the work is not retried until something that it depends on changes.
 type Blocked struct {
 	What string // what is wrong, and where
 	Do   string // what to do about it
@@ -25,7 +25,7 @@ func Blockedf(do, format string, args ...any) Blocked {
 	return Blocked{What: fmt.Sprintf(format, args...), Do: do}
 }
 
-// Wait is an error that time settles: come back after For.
+// Wait is an error that goes away with time: try again after For.
 type Wait struct {
 	For  time.Duration
 	What string
@@ -33,8 +33,8 @@ type Wait struct {
 
 func (w Wait) Error() string { return fmt.Sprintf("%s; again in %s", w.What, w.For) }
 
-// RetryAfter reads the header of this name of an HTTP answer, seconds or a date. It is between a second and ten
-// minutes, and ten seconds where the header says nothing.
+// RetryAfter parses the Retry-After header of an HTTP response: seconds, or a date. The result is between one second
+// and ten minutes. It is ten seconds if there is no such header.
 func RetryAfter(header string, now time.Time) time.Duration {
 	wait := 10 * time.Second
 	if n, err := strconv.Atoi(header); err == nil && n < 1e6 {

@@ -8,24 +8,23 @@ import (
 	"time"
 )
 
-// A Code says which fact it is. All codes are in package code; package words has one sentence for each.
+// A Code identifies a kind of fact. Package code lists all codes, and package words has one sentence for each.
 type Code string
 
-// A Fact is a decision, a reason or a state, without words: a code, and the values that its sentence needs. Deciders
-// return facts. Package words writes them for people, and JSON shows the code and the values beside the text.
+// A Fact is a decision, a reason or a state: a code, and the values that its sentence needs. Package words turns it
+// into text. JSON has the code, the values and the text.
 type Fact struct {
 	Code   Code `json:"code"`
 	Values `json:"values,omitzero"`
 }
 
-// Values are all values that a fact may have. A fact uses a few of them; the others are zero. Text from outside, such
-// as
-// names, titles and error messages, is a value as it came: the writer of each medium escapes it.
+// Values are the values of a fact. Each code uses a few of them; the others are zero. Text from outside, such as names,
+// titles and error messages, is not escaped here: each writer escapes it for its own output.
 type Values struct {
 	Model   string `json:"model,omitempty"`
 	Version int    `json:"version,omitempty"`
 	Bundle  Digest `json:"bundle,omitempty"`
-	// FromModel, FromVersion and FromBundle are what was there before, or what it is compared with.
+	// FromModel, FromVersion and FromBundle are the predecessor, or what it is compared with.
 	FromModel   string `json:"fromModel,omitempty"`
 	FromVersion int    `json:"fromVersion,omitempty"`
 	FromBundle  Digest `json:"fromBundle,omitempty"`
@@ -40,7 +39,7 @@ type Values struct {
 	Dataset string   `json:"dataset,omitempty"`
 	EvalSet string   `json:"evalSet,omitempty"`
 	Seed    int64    `json:"seed,omitempty"`
-	Names   []string `json:"names,omitempty"`  // classes, owners, fleets or models, as the code says
+	Names   []string `json:"names,omitempty"`  // classes, owners, fleets or models, depending on the code
 	Labels  []string `json:"labels,omitempty"` // of datasets
 
 	Branch string   `json:"branch,omitempty"`
@@ -50,20 +49,20 @@ type Values struct {
 	File   string   `json:"file,omitempty"`
 	Files  []string `json:"files,omitempty"`
 	By     string   `json:"by,omitempty"`   // a person
-	Text   string   `json:"text,omitempty"` // of people, devices, trainers or the system, as it came
+	Text   string   `json:"text,omitempty"` // from people, devices, trainers or the system, not escaped
 	Ask    string   `json:"ask,omitempty"`  // a command to run or to comment
 
-	Count      int                `json:"count,omitempty"` // of what the code is about
-	Total      int                `json:"total,omitempty"` // out of so many
+	Count      int                `json:"count,omitempty"` // of what the code describes
+	Total      int                `json:"total,omitempty"` // Count is out of this many
 	Limit      int                `json:"limit,omitempty"`
-	Counts     map[string]int     `json:"counts,omitempty"` // where there are several
+	Counts     map[string]int     `json:"counts,omitempty"` // where there is more than one count
 	Scores     map[string]float64 `json:"scores,omitempty"` // by class
 	Paused     bool               `json:"paused,omitempty"`
 	Bytes      int64              `json:"bytes,omitempty"`
 	Images     int                `json:"images,omitempty"`
 	Bound      float64            `json:"bound,omitempty"` // of a gate's check
 	Confidence float64            `json:"confidence,omitempty"`
-	Error      string             `json:"error,omitempty"` // of detections, by TIDE's types
+	Error      string             `json:"error,omitempty"` // TIDE's type of detection error
 	Attempt    int                `json:"attempt,omitempty"`
 	Value      float64            `json:"value,omitempty"`
 	Baseline   float64            `json:"baseline,omitempty"`
@@ -73,7 +72,7 @@ type Values struct {
 
 	At    time.Time `json:"at,omitzero"`
 	Lasts Duration  `json:"lasts,omitempty"`
-	Facts []Fact    `json:"facts,omitempty"` // that this one is about, or follows from
+	Facts []Fact    `json:"facts,omitempty"` // the facts that this one describes, or follows from
 }
 
 // IsZero reports whether there is no fact.
@@ -82,7 +81,7 @@ func (f Fact) IsZero() bool { return f.Code == "" }
 // Is reports whether two facts are the same.
 func (f Fact) Is(other Fact) bool { return reflect.DeepEqual(f, other) }
 
-// In returns what a fact is about: what code says, of this fact. It is no fact where this is none.
+// In returns a fact with the given code and values that contains f. It is zero if f is.
 func (f Fact) In(code Code, v Values) Fact {
 	if f.IsZero() {
 		return f
@@ -91,7 +90,7 @@ func (f Fact) In(code Code, v Values) Fact {
 	return Fact{code, v}
 }
 
-// Has reports whether a fact, or one inside it, has a code.
+// Has reports whether f or a fact inside it has the code.
 func (f Fact) Has(code Code) bool {
 	if f.Code == code {
 		return true
@@ -104,12 +103,12 @@ func (f Fact) Has(code Code) bool {
 	return false
 }
 
-// Contains reports whether a fact is another one, or holds it.
+// Contains reports whether f equals other or contains it.
 func (f Fact) Contains(other Fact) bool {
 	return f.Is(other) || slices.ContainsFunc(f.Facts, func(inner Fact) bool { return inner.Contains(other) })
 }
 
-// String shows a fact's code and values for tests and logs, as run.queued{count=1 limit=2}. It is no sentence.
+// String returns the code and values for tests and logs, as in run.queued{count=1 limit=2}.
 func (f Fact) String() string {
 	var b strings.Builder
 	b.WriteString(string(f.Code))
@@ -136,7 +135,7 @@ func (f Fact) String() string {
 		case time.Time:
 			value = x.UTC().Format(time.RFC3339)
 		}
-		if name == "facts" { // the code says what they are
+		if name == "facts" { // the code makes clear what they are
 			fmt.Fprintf(&b, "%s%v", sep, value)
 		} else {
 			fmt.Fprintf(&b, "%s%s=%v", sep, name, value)

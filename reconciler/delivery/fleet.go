@@ -1,7 +1,7 @@
 package delivery
 
-// A Fleet says which devices run which model, and how they are brought to a
-// new release: fleets/NAME.yaml.
+// A Fleet is a file fleets/NAME.yaml: which devices run which model, and how a new
+// release is rolled out to them.
 type Fleet struct {
 	APIVersion string             `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind       string             `json:"kind" check:"oneof=Fleet"`
@@ -27,29 +27,29 @@ type Fleet struct {
 // Docs says what each key is for.
 func (Fleet) Docs() map[string]string {
 	return map[string]string{
-		"apiVersion": "The form of this file.",
+		"apiVersion": "The version of this file's format.",
 		"kind":       "What this file describes.",
 		"name":       "The fleet's name, the same as the file's.",
 		"runs":       "The model. The fleet follows its accepted release.",
 		"version":    "Pins the fleet to this version of the model.",
 		"target":     "What the devices are.",
 		"profiles":   "Hardware profiles; the first wave takes at least one device of each.",
-		"match":      "Labels that a device must have to belong.",
+		"match":      "Labels that a device must have to be in the fleet.",
 		"bench":      "Devices that candidates are measured on.",
 		"after":      "A fleet that must run the release healthily before this one starts.",
-		"shadow":     "Running the candidate beside the release, unseen.",
-		"waves":      "How far each step of a rollout goes: devices (1) or shares (25%), growing; the last is 100%.",
+		"shadow":     "Runs the candidate beside the release without showing its results.",
+		"waves":      "The size of each step of a rollout: devices (1) or shares (25%), increasing; the last is 100%.",
 		"soak":       "How long a wave must be healthy before the next.",
 		"advance":    "What ends a wave: every device of it healthy after soak. Statistics (auto) come later.",
 		"budget":     "What a release may do to a device.",
-		"window":     "When a rollout may move on.",
-		"paused":     "Whether rollouts hold where they are.",
+		"window":     "When a rollout may advance.",
+		"paused":     "Whether rollouts stop where they are.",
 		"mine":       "Which frames are sent back for labelling.",
 		"drift":      "When a change of the scene is reported.",
 	}
 }
 
-// A Profile is one kind of hardware in a fleet.
+// A Profile is a kind of hardware in a fleet.
 type Profile struct {
 	Board string `json:"board" check:"name"`
 }
@@ -61,7 +61,7 @@ func (Profile) Docs() map[string]string {
 	}
 }
 
-// Bench picks the devices that candidates are measured on.
+// Bench selects the devices that candidates are measured on.
 type Bench struct {
 	Match map[string]string `json:"match" check:"nonempty,keys=label,label"`
 }
@@ -87,7 +87,7 @@ func (After) Docs() map[string]string {
 	}
 }
 
-// Shadow runs a candidate unseen.
+// Shadow runs a candidate beside the release without showing its results.
 type Shadow struct {
 	Traffic       Share    `json:"traffic" default:"10%"`
 	Duration      Duration `json:"duration" default:"2h"`
@@ -97,7 +97,7 @@ type Shadow struct {
 // Docs says what each key is for.
 func (Shadow) Docs() map[string]string {
 	return map[string]string{
-		"traffic":       "Part of the frames.",
+		"traffic":       "The share of frames.",
 		"duration":      "For how long.",
 		"agreementDrop": "How far agreement may fall below the eval set's.",
 	}
@@ -113,13 +113,13 @@ type Budget struct {
 // Docs says what each key is for.
 func (Budget) Docs() map[string]string {
 	return map[string]string{
-		"failures":    "Which share of failed devices a rollout stands; none is the default.",
-		"latency.p95": "The slowest that 95 of 100 frames may be.",
-		"temperature": "The hottest that a device may get.",
+		"failures":    "The share of failed devices at which a rollout still continues; 0% by default.",
+		"latency.p95": "The highest 95th percentile of the time for a frame.",
+		"temperature": "The highest temperature of a device.",
 	}
 }
 
-// Failures are the two failure rates that a rollout tells apart.
+// Failures are the failure rates of an acceptable and of an unacceptable release.
 type Failures struct {
 	Tolerable    Share `json:"tolerable" default:"0%"`
 	Unacceptable Share `json:"unacceptable" check:"optional,later"`
@@ -133,8 +133,8 @@ func (Failures) Docs() map[string]string {
 	}
 }
 
-// A Window is when a rollout may move on. From and To are wall-clock times in
-// Zone; a window may cross midnight.
+// A Window says when a rollout may advance. From and To are local times in Zone; a
+// window may cross midnight.
 type Window struct {
 	Days []string `json:"days" default:"[mon, tue, wed, thu, fri, sat, sun]" check:"nonempty,weekday"`
 	From string   `json:"from" check:"time"`

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A PullRequest is an open proposal on a forge.
+// A PullRequest is an open pull request on a forge.
 type PullRequest struct {
 	Number  int       `json:"number"`
 	Title   string    `json:"title"`
@@ -13,25 +13,25 @@ type PullRequest struct {
 	Head    string    `json:"head"`    // commit
 	HeadRef string    `json:"headRef"` // branch, without refs/heads/
 	Base    string    `json:"base"`    // target branch
-	Fork    bool      `json:"fork"`    // AOB cannot push to the head: another repository's branch, or no branch
+	Fork    bool      `json:"fork"`    // AOB cannot push to the head: it is in another repository, or is no branch
 	Draft   bool      `json:"draft"`
-	Merged  bool      `json:"merged,omitempty"` // the forge says so
+	Merged  bool      `json:"merged,omitempty"` // by the forge's account
 	URL     string    `json:"url,omitempty"`
-	Created time.Time `json:"created,omitzero"` // tells two of one number apart: a restored forge gives numbers again
+	Created time.Time `json:"created,omitzero"` // a restored forge may reuse numbers; this tells two apart
 	Updated time.Time `json:"updated,omitzero"`
 
-	// Ref is the ref that the forge itself keeps at the head; empty where it keeps none, and anybody may push one.
+	// Ref is the ref at the head that only the forge can write; empty if there is none.
 	Ref string `json:"ref,omitempty"`
-	// ForkOwner is the user or organization that owns the repository of a fork's
-	// head. It is empty where that repository is gone, or the head is no branch.
+	// ForkOwner is the user or organization that owns the head's repository, for a fork. It is empty if that repository
+	// is deleted or the head is no branch.
 	ForkOwner string `json:"forkOwner,omitempty"`
-	// Unreadable says why the head cannot be read, where the forge knows.
+	// Unreadable says why the head cannot be read; empty if it can, or if the forge does not say.
 	Unreadable string `json:"unreadable,omitempty"`
 }
 
-// LimitPermission returns what a pull request's author may cause, given what the author may
-// do in the repository. Whoever owns a fork may push to its head at any time, so
-// an author who does not own it counts for nothing.
+// LimitPermission returns the permission that applies to the pull request, given the
+// author's permission in the repository. It is none for a fork that the author does not
+// own, since the fork's owner may push to its head at any time.
 func (p PullRequest) LimitPermission(author Permission) Permission {
 	if p.Fork && (p.ForkOwner == "" || !strings.EqualFold(p.ForkOwner, p.Author)) {
 		return PermissionNone
@@ -46,15 +46,14 @@ type Comment struct {
 	Body   string    `json:"body"`
 	At     time.Time `json:"at,omitzero"`
 
-	// VerifiedBy says how the forge knows that the author wrote exactly this, as "over
-	// the server's socket". It is empty where others may have changed the text.
+	// VerifiedBy says how it is known that the author wrote exactly this text, as in "over the server's socket". It is
+	// empty if others may have edited it.
 	VerifiedBy string `json:"vouched,omitempty"`
 }
 
-// CommandLine returns the line of a comment that is for AOB, or "": the first line
-// that is not empty, if it begins with /aob and is not indented as code. Only the
-// first line counts, so that nothing that is quoted, shown in a block of code or hidden
-// in an HTML comment is an order.
+// CommandLine returns the command to AOB in a comment, or "". The command is the first
+// line that is not blank, if it begins with /aob and is not indented as code. Later lines
+// are ignored, so that quotations, code blocks and HTML comments are never commands.
 func CommandLine(body string) string {
 	for line := range strings.Lines(body) {
 		line = strings.TrimRight(line, " \t\r\n")
@@ -70,14 +69,14 @@ func CommandLine(body string) string {
 	return ""
 }
 
-// A Consent is a person's agreement to a question that AOB asked in a comment.
+// A Consent is a person's approval of a question that AOB posted as a comment.
 type Consent struct {
 	By      string    `json:"by"`
 	Comment int64     `json:"comment"` // the id of AOB's comment
 	At      time.Time `json:"at"`
 }
 
-// Permission is what a user may do, by the forge's own word.
+// Permission is a user's permission in the repository, as the forge reports it.
 type Permission string
 
 // The permissions.
@@ -87,29 +86,29 @@ const (
 	PermissionWrite Permission = "write" // write, maintain, admin, owner
 )
 
-// A Setup is what is wrong with how a forge is set up for AOB.
+// A Setup lists what is wrong with the forge's settings for AOB.
 type Setup struct {
-	Problems []string // each a sentence that says what to do
-	// Refuses says why the forge refuses to merge a pull request with a commit of AOB's, and what to do; empty where it
-	// does not, or where AOB may not see it.
+	Problems []string // sentences that say what to do
+	// MergeRefused says why the forge refuses to merge pull requests with AOB's commits, and what to do. It is empty if
+	// the forge does not refuse, or if AOB may not read that setting.
 	MergeRefused string
 }
 
-// The author of AOB's own commits, where the configuration names no other.
+// The default author of AOB's commits.
 const (
 	CommitName  = "aob"
 	CommitEmail = "aob@users.noreply.localhost"
 )
 
-// CheckState is a commit status's state.
+// CheckState is the state of a commit status.
 type CheckState string
 
-// The states of a check. Forges without Error show failure.
+// The states of a check. Forges that have no error state show failure.
 const (
 	CheckPending CheckState = "pending"
 	CheckSuccess CheckState = "success"
 	CheckFailure CheckState = "failure"
-	CheckError   CheckState = "error" // AOB itself could not answer
+	CheckError   CheckState = "error" // AOB could not determine the result
 )
 
 // A Check is one commit status.
@@ -120,20 +119,20 @@ type Check struct {
 	URL         string     `json:"url,omitempty"`
 }
 
-// A Status is a check as it stands on the forge.
+// A Status is a check as the forge shows it.
 type Status struct {
-	Check        // the description may be cut
-	By    string // the user who set it; empty where the forge does not say
-	Mine  bool   // AOB's own user set it
+	Check        // the description may be shortened
+	By    string // the user who set it; empty if the forge does not say
+	Mine  bool   // AOB's user set it
 }
 
-// The contexts. A gate's is ContextGate + its name.
+// The contexts. A gate's is ContextGate + its name; a fleet's is ContextRollout + its name.
 const (
 	ContextIntent  = "aob/intent"
 	ContextData    = "aob/data"
 	ContextTrain   = "aob/train"
 	ContextEval    = "aob/eval"
 	ContextGate    = "aob/gate/"
-	ContextRelease = "aob/release"  // the one that branch protection requires
-	ContextRollout = "aob/rollout/" // on main's commits, one a fleet
+	ContextRelease = "aob/release"  // required by branch protection
+	ContextRollout = "aob/rollout/" // on commits of main
 )

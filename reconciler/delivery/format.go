@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// Formats of what AOB keeps. One rises when an older aob would read the new form wrongly or not at all. A document
-// without a format has format 1, which is not written. docs/upgrades.md lists all documents and where their format is.
+// Format versions of stored documents. A version is raised when an older aob could not read the new documents
+// correctly. A document that states no version has version 1. docs/upgrades.md lists all documents and where their
+// version stands.
 const (
 	// RunFormat is the format of a run's folder: spec.json and journal.jsonl.
 	RunFormat = 1
@@ -16,11 +17,12 @@ const (
 	IntentFormat = 1
 )
 
-// StartNewer is what to do about what a newer aob wrote.
+// StartNewer is the hint of complaints about documents of a newer aob.
 const StartNewer = "start that aob, or a newer one; docs/upgrades.md says which versions can go back"
 
-// CheckFormat refuses what a newer aob wrote. Anything else about such a file, as an
-// unknown field, is no fault of its author and must not be called one.
+// CheckFormat returns an error if format is above known, the highest version that this
+// aob reads. It is called before other checks: an unknown field in a newer document is
+// not a mistake.
 func CheckFormat(what string, format, known int) error {
 	if format <= known {
 		return nil
@@ -33,7 +35,7 @@ var versioned = regexp.MustCompile(
 	`^(?:https://aob\.dev/([a-z][a-z-]{0,40})/v|application/vnd\.aob\.([a-z][a-z-]{0,40})\.v|aob/v)` +
 		`([1-9][0-9]{0,8})(?:\+json)?$`)
 
-// FormatOf takes a versioned name apart: a predicate type https://aob.dev/KIND/vN, a media type
+// FormatOf returns the kind and the version in a name: a predicate type https://aob.dev/KIND/vN, a media type
 // application/vnd.aob.KIND.vN+json, or an apiVersion aob/vN, whose kind is empty. ok is false for any other text.
 func FormatOf(name string) (kind string, format int, ok bool) {
 	m := versioned.FindStringSubmatch(name)
@@ -44,8 +46,7 @@ func FormatOf(name string) (kind string, format int, ok bool) {
 	return m[1] + m[2], format, err == nil
 }
 
-// CheckNewer refuses a versioned name of the same kind as a known one, and of a higher format. It is nil for all
-// others.
+// CheckNewer returns an error if name has the kind of known and a higher version.
 func CheckNewer(what, name, known string) error {
 	kind, format, ok := FormatOf(name)
 	knownKind, most, knownOK := FormatOf(known)
@@ -55,7 +56,7 @@ func CheckNewer(what, name, known string) error {
 	return CheckFormat(what, format, most)
 }
 
-// NewerStatements counts signed statements that this aob cannot read, because a newer one signed them.
+// NewerStatements counts signed statements of a newer format version, which this aob cannot read.
 type NewerStatements struct {
 	Kind   string // as release
 	Format int
@@ -75,7 +76,7 @@ func (u NewerStatements) String() string {
 		u.Count, u.Kind, noun, u.Format, u.Known)
 }
 
-// NewerSigned says in a sentence what a newer aob has signed; empty where that is nothing.
+// NewerSigned describes statements in a sentence; empty if there are none.
 func NewerSigned(list []NewerStatements) string {
 	if len(list) == 0 {
 		return ""

@@ -10,8 +10,7 @@ import (
 	"strings"
 )
 
-// A Gate says what a model must reach before it is released:
-// gates/NAME.yaml.
+// A Gate is a file gates/NAME.yaml: what a model must reach before it is released.
 type Gate struct {
 	APIVersion string      `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind       string      `json:"kind" check:"oneof=Gate"`
@@ -30,25 +29,25 @@ type Gate struct {
 // Docs says what each key is for.
 func (Gate) Docs() map[string]string {
 	return map[string]string{
-		"apiVersion": "The form of this file.",
+		"apiVersion": "The version of this file's format.",
 		"kind":       "What this file describes.",
 		"name":       "The gate's name, the same as the file's.",
 		"covers":     "The models that must pass this gate.",
-		"owners": "Who may settle an unsure check: users of the forge, or teams of the repository; a name that " +
-			"is both is the team.",
-		"evaluate": "The images and truths that the gate judges on.",
-		"classes": "The classes that the gate holds models to. A model that lacks one of them fails; other classes " +
-			"of a model are shown and never counted. aob gate freeze writes it.",
-		"labels": "For a class of the gate, the names that mean it, where that is not its own name alone: labels " +
-			"of the eval set, and classes of models. A model's own label map is for its own dataset.",
-		"looks": "How many models may be judged on one eval set against one baseline; beyond it the verdict is " +
-			"unsure, as the best of many looks better than it is. Left out, any number.",
-		"checks": "What must hold; all of them.",
+		"owners": "Who may accept an unsure check: users of the forge, or teams of the repository. A name that " +
+			"is both means the team.",
+		"evaluate": "The images and ground truth that models are measured on.",
+		"classes": "The classes that the gate measures. A model without one of them fails. Other classes of a model " +
+			"are shown and not counted. aob gate freeze writes it.",
+		"labels": "The names that count as a class of the gate, where they are not just its own name: labels of the " +
+			"eval set, and classes of models. The labels in a model's file are for the model's dataset only.",
+		"looks": "How many models may be judged on one eval set against one baseline. Further verdicts are unsure, " +
+			"since the best result of many is too optimistic. Without it there is no limit.",
+		"checks": "The conditions; all of them must hold.",
 	}
 }
 
-// Digest returns the digest of what the gate asks for. Owners are left out:
-// who may settle a doubt changes no measurement.
+// Digest returns the digest of the gate without its owners, who do not affect
+// measurements.
 func (g Gate) Digest() Digest {
 	if g.sealed != "" {
 		return g.sealed
@@ -57,16 +56,16 @@ func (g Gate) Digest() Digest {
 	return DigestOf("gate", g)
 }
 
-// Sealed returns the gate with its digest computed once; see [Model.Sealed].
+// Sealed returns the gate with its digest stored; see [Model.Sealed].
 func (g Gate) Sealed() Gate {
 	g.sealed = g.Digest()
 	return g
 }
 
-// Labels are the names that mean a class, by class: labels of an eval set, and classes of models.
+// Labels are, by class, the names that count as it: labels of an eval set, and classes of models.
 type Labels map[string][]string
 
-// String writes labels as YAML does on one line.
+// String returns the labels as YAML on one line.
 func (l Labels) String() string {
 	var classes []string
 	for _, class := range slices.Sorted(maps.Keys(l)) {
@@ -75,7 +74,7 @@ func (l Labels) String() string {
 	return "{" + strings.Join(classes, ", ") + "}"
 }
 
-// FlowList writes names as a YAML list on one line.
+// FlowList returns names as a YAML sequence on one line.
 func FlowList(names []string) string {
 	words := make([]string, len(names))
 	for i, name := range names {
@@ -84,7 +83,7 @@ func FlowList(names []string) string {
 	return "[" + strings.Join(words, ", ") + "]"
 }
 
-// yamlScalar quotes what YAML would not read as the same text inside brackets.
+// yamlScalar returns s for a YAML flow sequence or mapping, quoted if needed.
 func yamlScalar(s string) string {
 	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y",
 		"n"}, strings.ToLower(s)) {
@@ -101,27 +100,27 @@ var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*$`
 // ground truth with them.
 func (g Gate) LabelMap(model Classes) Classes {
 	out := make(Classes, 0, len(g.Classes)+len(model))
-	means := map[string]bool{}
+	used := map[string]bool{}
 	for _, class := range g.Classes {
 		labels, ok := g.Labels[class]
 		if !ok {
 			labels = []string{class}
 		}
 		out = append(out, Class{Name: class, Labels: labels})
-		means[class] = true
+		used[class] = true
 		for _, label := range labels {
-			means[label] = true
+			used[label] = true
 		}
 	}
 	for _, c := range model {
-		if !means[c.Name] {
+		if !used[c.Name] {
 			out = append(out, Class{Name: c.Name, Labels: []string{c.Name}})
 		}
 	}
 	return out
 }
 
-// An EvalSet is the images and truths that a gate judges on.
+// An EvalSet names the images and ground truth that models are measured on.
 type EvalSet struct {
 	Dataset Dataset `json:"dataset" check:"required"`
 	Split   string  `json:"split" default:"test" check:"oneof=train|valid|test"`
@@ -134,10 +133,10 @@ func (EvalSet) Docs() map[string]string {
 	return map[string]string{
 		"dataset": "The dataset, by a name that the server's configuration allows.",
 		"split":   "Which split of it.",
-		"content": "What the split holds, images and truths, by digest; aob gate freeze writes it, and anything else " +
-			"under the name is refused.",
-		"group": "The field of images, in the annotation file, whose equal values are not independent, as video: " +
-			"intervals then come from drawing whole groups.",
+		"content": "The digest of the split's images and annotations. aob gate freeze writes it; other content under " +
+			"the name is an error.",
+		"group": "The field of the annotation file's images by which they are grouped, such as video. Images of one " +
+			"group are not independent, so the bootstrap draws whole groups.",
 	}
 }
 
@@ -148,8 +147,7 @@ func (e EvalSet) String() string {
 	return e.Dataset.String() + " " + e.Split
 }
 
-// A GateCheck is one thing that must hold. Exactly one of Min, Max and MaxDrop
-// is given.
+// A GateCheck is one condition of a gate. Exactly one of Min, Max and MaxDrop is set.
 type GateCheck struct {
 	Metric     string      `json:"metric" check:"metricName,later=latency.*"`
 	Classes    ClassSelect `json:"classes,omitzero" check:"optional"`
@@ -169,33 +167,34 @@ type GateCheck struct {
 func (GateCheck) Docs() map[string]string {
 	return map[string]string{
 		"metric": "What is measured. " + metricDocs() + ". Latency comes later.",
-		"classes": "For " + strings.Join(MetricNames(Metric.ByClass), ", ") + ": all, which is every class of the " +
-			"gate, or a list of them; each is held to the bound.",
-		"except":  "The gate's classes that this check leaves out.",
+		"classes": "For " + strings.Join(MetricNames(Metric.ByClass), ", ") +
+			": all, for every class of the gate, or " +
+			"a list of them. Each class must meet the bound.",
+		"except":  "Classes of the gate that this check leaves out.",
 		"min":     "The lowest value that passes.",
-		"max":     "The highest value that passes, with its unit: 120MB; of falsePositivesPerImage a number.",
+		"max":     "The highest value that passes, with its unit, as in 120MB; for falsePositivesPerImage a number.",
 		"maxDrop": "How much lower than the baseline the value may be.",
-		"against": "With maxDrop: the baseline. release is the target branch's, pallets@12 a version that stays " +
-			"the measure however many small losses follow it.",
-		"confidence": "Of the one-sided bounds.",
-		"support":    "Truths that a class needs; below it the check is unsure.",
-		"unsure":     "What too little evidence means: fail, review (pending until an owner settles it), or ignore.",
+		"against": "With maxDrop: the baseline. release is the release on the target branch. A version, as in " +
+			"pallets@12, is a fixed baseline, so that many small losses cannot add up.",
+		"confidence": "The confidence of the one-sided bounds.",
+		"support":    "The number of annotations that a class needs; with fewer the check is unsure.",
+		"unsure":     "What an unsure check means: fail, review (pending until an owner accepts it), or ignore.",
 		"at": "With " + strings.Join(MetricNames(func(m Metric) bool { return m.AtThreshold }), ", ") +
-			": threshold, the model's own of each class.",
-		"profiles": "Which hardware profiles are held to the bound.",
+			": threshold, which is the score threshold that the model has for each class.",
+		"profiles": "The hardware profiles that must meet the bound.",
 	}
 }
 
-// ClassSelect picks classes: all of them, or the ones named.
+// ClassSelect selects classes: all of them, or those in Names.
 type ClassSelect struct {
 	All   bool
 	Names []string
 }
 
-// IsZero reports whether nothing is picked.
+// IsZero reports whether no class is selected.
 func (c ClassSelect) IsZero() bool { return !c.All && len(c.Names) == 0 }
 
-// MarshalJSON writes "all" or the list.
+// MarshalJSON implements json.Marshaler: "all", or a list of names.
 func (c ClassSelect) MarshalJSON() ([]byte, error) {
 	if c.All {
 		return json.Marshal("all")
@@ -203,7 +202,7 @@ func (c ClassSelect) MarshalJSON() ([]byte, error) {
 	return json.Marshal(c.Names)
 }
 
-// UnmarshalJSON reads "all" or a list of names.
+// UnmarshalJSON implements json.Unmarshaler.
 func (c *ClassSelect) UnmarshalJSON(data []byte) error {
 	var word string
 	if json.Unmarshal(data, &word) == nil {
@@ -217,12 +216,11 @@ func (c *ClassSelect) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, &c.Names)
 }
 
-// A Quantity is a bound with a unit that depends on the metric: a size for
-// size, a duration for latency, none for a count.
+// A Quantity is an upper bound in the metric's unit: a size for size, a duration for
+// latency, a plain number for a count.
 type Quantity string
 
-// UnmarshalText implements encoding.TextUnmarshaler: a size, a duration or a
-// plain number.
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (q *Quantity) UnmarshalText(text []byte) error {
 	var b Bytes
 	var d Duration
@@ -235,7 +233,7 @@ func (q *Quantity) UnmarshalText(text []byte) error {
 
 var plainNumber = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9})?$`)
 
-// Number returns the quantity as a plain number.
+// Number returns the quantity as a number, or an error if it has a unit.
 func (q Quantity) Number() (float64, error) {
 	if !plainNumber.MatchString(string(q)) {
 		return 0, fmt.Errorf("want a number as in 0.5, got %q", string(q))
@@ -243,7 +241,7 @@ func (q Quantity) Number() (float64, error) {
 	return strconv.ParseFloat(string(q), 64)
 }
 
-// Bytes returns the quantity as a size.
+// Bytes returns the quantity as a size, or an error if it is none.
 func (q Quantity) Bytes() (Bytes, error) {
 	var b Bytes
 	err := b.UnmarshalText([]byte(q))

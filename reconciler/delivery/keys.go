@@ -1,19 +1,19 @@
 package delivery
 
-// The keys. Each is a function of the content that decides the result, so a
-// rebase, a squash, a revert, a restart or an upgrade finds what was computed,
-// and nothing else does.
+// A key is a digest of all the content that affects a result. After a rebase, a squash,
+// a revert, a restart or an upgrade the same content has the same key, and the result is
+// reused.
 
 // DataKey is the key of a data run.
-func DataKey(r DataRun) Digest { return DigestOf("data/4", r) } // 4: an eval set's truths are named by their own labels
+func DataKey(r DataRun) Digest { return DigestOf("data/4", r) } // 4: annotations of an eval set keep their own labels
 
-// TrainKey is the run key of one training: the spec without what is resolved
-// after training, the seed, and the digests of all that goes in.
+// TrainKey is the key of one training run. It leaves out thresholds and variants, which
+// are added after training, and the dataset's name, whose content counts instead.
 func TrainKey(r TrainRun) Digest {
 	spec := r.Spec
 	spec.Thresholds, spec.Variants = nil, nil
 	spec.Train.Seeds = nil
-	spec.Dataset = "" // its content counts, not its name
+	spec.Dataset = ""
 	spec.Classes = make(Classes, len(r.Spec.Classes))
 	for i, c := range r.Spec.Classes {
 		spec.Classes[i].Name = c.Name
@@ -24,21 +24,21 @@ func TrainKey(r TrainRun) Digest {
 	})
 }
 
-// DetectKey is the key of stored detections.
+// DetectKey is the key of a model's detections on a set of images.
 func DetectKey(model, signature, images Digest, numerics, provider string) Digest {
 	return DigestOf("detect", map[string]any{
 		"model": model, "signature": signature, "images": images, "numerics": numerics, "provider": provider,
 	})
 }
 
-// ScoreKey is the key of an eval run: a corrected label or another evaluator
-// scores stored detections again and infers nothing.
+// ScoreKey is the key of an eval run. It is separate from DetectKey, so that corrected
+// annotations or a new evaluator reuse the stored detections.
 func ScoreKey(r EvalRun) Digest {
 	parts := map[string]any{
 		"detect": r.Detect, "truths": r.Truths, "classes": r.Classes, "protocol": r.Protocol,
 		"thresholds": r.Thresholds, "seen": r.TrainingImages, "resamples": r.Resamples,
 	}
-	if len(r.Measures) > 0 { // scores without them keep their keys
+	if len(r.Measures) > 0 { // so that scores without them keep their keys
 		parts["measures"] = r.Measures
 	}
 	return DigestOf("score/2", parts) // 2: resamples stay paired, class by class
@@ -51,13 +51,12 @@ func CompareKey(r CompareRun) Digest {
 	})
 }
 
-// ThresholdKey is the key of a thresholds run: what is asked, of which bundle, by
-// which detections and truths.
+// ThresholdKey is the key of a thresholds run.
 func ThresholdKey(r ThresholdRun) Digest {
 	return DigestOf("thresholds", map[string]any{"bundle": r.Valid.Bundle, "valid": ScoreKey(r.Valid), "ask": r.Ask})
 }
 
-// VerdictKey is the key of a gate's answer: the gate and everything that it read.
+// VerdictKey is the key of a gate's verdict. inputs are the keys of the scores and comparisons that it used.
 func VerdictKey(gate Digest, inputs []Digest) Digest {
 	return DigestOf("verdict", map[string]any{"gate": gate, "inputs": inputs})
 }

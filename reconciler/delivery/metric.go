@@ -7,52 +7,52 @@ import (
 	"strings"
 )
 
-// A Metric is something that a gate can hold a model to. All that AOB knows of a metric stands in the table of
-// [Metrics]; where it is computed is the other place that a new one touches.
+// A Metric is a quantity that gates can bound. To add one, add a row to the table of [Metrics], and code that computes
+// it; see package coco.
 type Metric struct {
-	Name  string // as gates and scores name it
-	Label string // as people read it in a sentence, where that is not Name
-	Doc   string // what it is, in a few words
+	Name  string // in gates and scores
+	Label string // in sentences; empty if it is Name
+	Doc   string // a short definition
 	Of    MetricOf
 	Unit  MetricUnit
-	// LessIsBetter makes max the bound of a check. Of others it is min or maxDrop.
+	// LessIsBetter metrics have the bound max in checks, others min or maxDrop.
 	LessIsBetter bool
-	// AtThreshold is of what a model does at its score thresholds: it is measured where the model has some.
+	// AtThreshold metrics are measured at the model's score thresholds, if it has any.
 	AtThreshold bool
-	// OnDemand is of what is measured only where a gate asks for it, so that the scores of others stay what they are.
+	// OnDemand metrics are measured only if a gate has a check for them, so that other scores keep their keys.
 	OnDemand bool
-	// Headline metrics come first wherever several are listed, and stand in release files.
+	// Headline metrics are listed first, and are written into release files.
 	Headline bool
-	// Mean is, of a metric of single classes, the name of its mean over them; it may be empty.
+	// Mean is the name of the mean over classes of a metric of single classes; it may be empty.
 	Mean string
-	// Column is, of a metric that is a mean over classes or the value of one, its column in a [Table].
+	// Column is the column in a [Table] that holds the values of classes; empty if it is computed from counts.
 	Column string
-	// Undefined says why a model may have no value although the eval set has truths; it may be empty.
+	// Undefined says why there may be no value although the classes have annotations; it may be empty.
 	Undefined string
 }
 
-// MetricOf says what a metric is a figure of.
+// MetricOf says what a metric describes.
 type MetricOf string
 
-// What there are figures of.
+// What metrics describe.
 const (
-	OfClasses MetricOf = "all classes" // a mean, or another figure over all of them
-	OfClass   MetricOf = "each class"  // of each class by itself
-	OfEither  MetricOf = "either"      // of all classes, and of each where a check names classes
-	OfModel   MetricOf = "the model"   // of its files: it has no classes, and is never in doubt
+	OfClasses MetricOf = "all classes" // a mean or another value over all of them
+	OfClass   MetricOf = "each class"  // each class separately
+	OfEither  MetricOf = "either"      // each class if a check selects classes, else all of them
+	OfModel   MetricOf = "the model"   // its files; there are no classes and no uncertainty
 )
 
-// MetricUnit is what a value counts.
+// MetricUnit is the unit of a metric's values.
 type MetricUnit string
 
 // The units of metrics.
 const (
 	UnitShare MetricUnit = "share" // from 0 to 1
-	UnitCount MetricUnit = "count" // from 0 on
+	UnitCount MetricUnit = "count" // from 0 up
 	UnitBytes MetricUnit = "bytes"
 )
 
-// The names of metrics that code asks for.
+// The names of metrics.
 const (
 	MetricMAP            = "mAP"
 	MetricAP50           = "AP50"
@@ -63,7 +63,7 @@ const (
 	MetricFalsePositives = "falsePositivesPerImage"
 	MetricF1             = "F1"
 	MetricAR100          = "AR100"
-	MetricAPSmall        = "APsmall" // "AP/small" would be the AP of a class that is called small
+	MetricAPSmall        = "APsmall" // "AP/small" would be the AP of a class named small
 	MetricAPMedium       = "APmedium"
 	MetricAPLarge        = "APlarge"
 	MetricSize           = "size"
@@ -98,11 +98,11 @@ var metrics = []Metric{
 	{Name: MetricSize, Of: OfModel, Unit: UnitBytes, LessIsBetter: true, Doc: "the size of the largest variant"},
 }
 
-// Metrics lists all metrics, in the order in which people see them.
+// Metrics lists all metrics in the order of display.
 func Metrics() []Metric { return slices.Clone(metrics) }
 
-// MetricOfFigure returns the metric of a figure as scores name it: mAP, or AP/person. It is the zero Metric where there
-// is none.
+// MetricOfFigure returns the metric of a figure's name in scores, as in mAP or AP/person. It is the zero Metric if
+// there is none.
 func MetricOfFigure(figure string) Metric {
 	name, _, _ := strings.Cut(figure, "/")
 	if i := slices.IndexFunc(metrics, func(m Metric) bool { return m.Name == name }); i >= 0 {
@@ -111,18 +111,18 @@ func MetricOfFigure(figure string) Metric {
 	return Metric{}
 }
 
-// MetricNames lists the metrics of which is is true, in order; all of them where it is nil.
-func MetricNames(is func(Metric) bool) []string {
+// MetricNames lists the names of the metrics that match, in order. A nil function matches all.
+func MetricNames(match func(Metric) bool) []string {
 	var names []string
 	for _, m := range metrics {
-		if is == nil || is(m) {
+		if match == nil || match(m) {
 			names = append(names, m.Name)
 		}
 	}
 	return names
 }
 
-// Bounds are the keys by which a check can bound the metric.
+// Bounds lists the keys of a check that can bound the metric.
 func (m Metric) Bounds() []string {
 	if m.LessIsBetter {
 		return []string{"max"}
@@ -130,8 +130,7 @@ func (m Metric) Bounds() []string {
 	return []string{"min", "maxDrop"}
 }
 
-// Bound gives the one-sided bounds of a value, each at a confidence, within what the metric can be: no AP is below 0 or
-// above 1.
+// Bound returns the one-sided bounds of a value, each at the given confidence, clipped to the metric's range.
 func (m Metric) Bound(s Samples, confidence float64) (low, high float64) {
 	low, high = s.Bounds(confidence)
 	if m.Unit == UnitShare {
@@ -140,7 +139,7 @@ func (m Metric) Bound(s Samples, confidence float64) (low, high float64) {
 	return max(low, 0), high
 }
 
-// Example is a bound as people write it.
+// Example returns a bound in the YAML of a check.
 func (m Metric) Example() string {
 	switch {
 	case m.Unit == UnitBytes:
@@ -151,14 +150,13 @@ func (m Metric) Example() string {
 	return "min: 0.5"
 }
 
-// ByClass reports whether a check may name classes.
+// ByClass reports whether a check may select classes.
 func (m Metric) ByClass() bool { return m.Of == OfClass || m.Of == OfEither }
 
-// String is the name that people read in a sentence.
+// String returns the name in sentences.
 func (m Metric) String() string { return cmp.Or(m.Label, m.Name) }
 
-// CompareFigures orders figures as scores name them: headline metrics first, then the others, and those of classes, by
-// name.
+// CompareFigures orders names of figures: headline metrics first, then all others by name.
 func CompareFigures(a, b string) int {
 	rank := func(figure string) int {
 		i := slices.IndexFunc(metrics, func(m Metric) bool { return m.Name == figure && m.Headline })
@@ -170,7 +168,7 @@ func CompareFigures(a, b string) int {
 	return cmp.Or(rank(a)-rank(b), strings.Compare(a, b))
 }
 
-// metricDocs says of each metric what it is.
+// metricDocs lists the definitions of all metrics.
 func metricDocs() string {
 	var list []string
 	for _, m := range metrics {

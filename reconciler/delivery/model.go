@@ -6,30 +6,28 @@ import (
 	"slices"
 )
 
-// Intent's types carry their own manual in struct tags, read by package intent
-// for checking and for the JSON Schema:
+// The types of the repository's files have their rules in struct tags. Package intent
+// reads them to check files and to write the JSON Schema. Docs describes each key.
 //
 //	json     the YAML key
-//	doc      what it means, for the schema and the reference
-//	default  the value where the key is left out; without it and without
+//	default  the value if the key is left out; without it and without
 //	         "optional" in check, the key is required
-//	check    comma-separated rules; on a list or a map they hold for each entry:
+//	check    comma-separated rules; on a list or a map they apply to each entry:
 //	         optional       may be left out, and has no default
-//	         required       may not be left out, although nothing in it must be there
+//	         required       may not be left out, although all keys in it may
 //	         nonempty       a list or map with at least one entry
-//	         min=N, max=N   the range, written as the values are: 1, 10%, 720h
-//	         oneof=a|b      the words
-//	         later          AOB knows the field and refuses it with "not yet"
-//	         later=a*|b     the same, for these words
+//	         min=N, max=N   the range, written like the values: 1, 10%, 720h
+//	         oneof=a|b      the allowed values
+//	         later          not supported yet; a complaint says so
+//	         later=a*|b     the same for these values
 //	         keys=FORM      the form of a map's keys
 //	         FORM           the form of the text: name (lower-case letters, digits,
 //	                        dashes), label, digest, dataset, time, zone, text, …
 
-// APIVersion is what every intent file states.
+// APIVersion is the apiVersion of all files.
 const APIVersion = "aob/v1"
 
-// A Model says which model to deliver and how it is trained:
-// models/NAME.yaml.
+// A Model is a file models/NAME.yaml: which model to deliver and how it is trained.
 type Model struct {
 	APIVersion  string     `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind        string     `json:"kind" check:"oneof=Model"`
@@ -49,30 +47,30 @@ type Model struct {
 // Docs says what each key is for.
 func (Model) Docs() map[string]string {
 	return map[string]string{
-		"apiVersion": "The form of this file.",
+		"apiVersion": "The version of this file's format.",
 		"kind":       "What this file describes.",
 		"name":       "The model's name, the same as the file's.",
 		"dataset": "What it is trained on: a frozen version of COCO-format images, by a name that the server's " +
 			"configuration allows.",
-		"classes": "The classes to detect, in order; or a map of class to the dataset's labels that become it.",
-		"was": "The model's former name, in the pull request that renames it: its gates, releases and quarantine go " +
-			"on under the new name. It trains nothing, and may go once a release of the new name is on main.",
+		"classes": "The classes to detect, in order; or a map from each class to the dataset's labels for it.",
+		"was": "The model's former name, in the pull request that renames it. Its gates, releases and quarantine " +
+			"continue under the new name, without training. Remove it once main has a release of the new name.",
 		"train": "How it is trained.",
-		"thresholds": "The score from which a detection of a class counts, by class and default for the rest; " +
-			"resolved on the validation split. Changing one trains nothing.",
-		"variants": "The forms that are shipped.",
-		"track":    "Where the run is mirrored, by a name in the server's configuration.",
+		"thresholds": "The score from which a detection of a class counts, by class, and default for the others; " +
+			"determined on the validation split. Changing one does not train the model again.",
+		"variants": "The variants that are delivered.",
+		"track":    "The experiment tracker that the run is copied to, by a name in the server's configuration.",
 	}
 }
 
-// A Class is one thing the model detects, and the dataset labels that mean it.
+// A Class is a class that the model detects, and the labels of the dataset that count as it.
 type Class struct {
 	Name   string   `json:"name"`
 	Labels []string `json:"labels"`
 }
 
-// Classes are a model's classes in order. In YAML they are a list of names, or
-// a map of name to labels; both orders are the file's.
+// Classes are a model's classes, in the order of the file. In YAML they are a list of
+// names, or a map from name to labels.
 type Classes []Class
 
 // Names returns the classes' names in order.
@@ -84,8 +82,8 @@ func (c Classes) Names() []string {
 	return names
 }
 
-// Called lists what a model calls a class, out of the names of the model's classes: the class's own name, or else all
-// of its labels that no other class has for a name.
+// Called lists which of names, a model's classes, count as a class of c: its own name if it is among them, or else its
+// labels that are not the name of another class.
 func (c Classes) Called(class string, names []string) []string {
 	if slices.Contains(names, class) {
 		return []string{class}
@@ -99,8 +97,8 @@ func (c Classes) Called(class string, names []string) []string {
 	})
 }
 
-// Train says how a model is trained. What is optional and has no default here
-// has one by the [Trainer], which is filled in when the file is read.
+// Train says how a model is trained. Optional fields without a default here get the
+// [Trainer]'s default when the file is read.
 type Train struct {
 	With          string         `json:"with" check:"trainer,later=import"`
 	Architecture  string         `json:"architecture" check:"optional,label"`
@@ -120,24 +118,24 @@ type Train struct {
 // Docs says what each key is for.
 func (Train) Docs() map[string]string {
 	return map[string]string{
-		"with":          "The trainer and its version: NAME@VERSION, of a folder in the server's trainers.",
-		"architecture":  "The network, one of the trainer's; its first by default.",
+		"with":          "The trainer and its version: NAME@VERSION, where NAME is a folder of the server's trainers.",
+		"architecture":  "The network architecture, one of the trainer's; the first by default.",
 		"from":          "The weights to start from: none, coco, release, or MODEL@VERSION.",
 		"resolution":    "Input size in pixels; the trainer has the default.",
 		"epochs":        "Passes over the training split; the trainer has the default.",
 		"batch":         "Images per step.",
-		"optimizer":     "How weights are moved.",
-		"precision":     "Arithmetic while training.",
+		"optimizer":     "How weights are updated.",
+		"precision":     "The number format during training.",
 		"earlyStopping": "When to stop before the last epoch, by mAP@[.50:.95] on the validation split.",
-		"seeds": "Random seeds. Of several each is trained, the best on the validation split is the model, " +
-			"and the spread is reported.",
-		"args":    "Anything else, checked against trainers/NAME/schema.json.",
-		"machine": "Where it is trained. Not part of the model's identity.",
-		"import":  "An existing ONNX file instead of training.",
+		"seeds": "Random seeds. A model is trained for each; the best on the validation split is released, and the " +
+			"spread is reported.",
+		"args":    "Further arguments, checked against trainers/NAME/schema.json.",
+		"machine": "Where it is trained. It is not part of the spec.",
+		"import":  "An existing ONNX file to use instead of training.",
 	}
 }
 
-// Batch is images per step of the optimizer.
+// Batch is the batch size.
 type Batch struct {
 	Effective int `json:"effective" check:"optional,min=1,max=4096"`
 	Step      int `json:"step" check:"optional,min=1,max=4096"`
@@ -147,11 +145,11 @@ type Batch struct {
 func (Batch) Docs() map[string]string {
 	return map[string]string{
 		"effective": "Images per step of the optimizer; the trainer has the default.",
-		"step":      "Images that go through the network at once; divides effective, and is all of it by default.",
+		"step":      "Images in one pass through the network; a divisor of effective, and equal to it by default.",
 	}
 }
 
-// Optimizer says how weights are moved.
+// Optimizer says how weights are updated.
 type Optimizer struct {
 	Name     string  `json:"name" default:"adamw" check:"oneof=adamw"`
 	LR       float64 `json:"lr" check:"optional,min=1e-9,max=10"`
@@ -181,7 +179,7 @@ func (EarlyStopping) Docs() map[string]string {
 	}
 }
 
-// Machine says where a run happens. It is not part of the spec.
+// Machine says where a run takes place. It is not part of the spec.
 type Machine struct {
 	Terraform string   `json:"terraform" default:"train-local" check:"oneof=train-local,later=aws-ec2|train-aws-ec2"`
 	Instance  string   `json:"instance,omitempty" check:"optional,later"`
@@ -195,9 +193,9 @@ func (Machine) Docs() map[string]string {
 	return map[string]string{
 		"terraform": "The Terraform module: infra/terraform/NAME.",
 		"instance":  "The machine type.",
-		"spot":      "Whether to take spot capacity.",
-		"limit":     "The longest a run may take.",
-		"maxCost":   "The most a run may cost.",
+		"spot":      "Whether to use spot capacity.",
+		"limit":     "The time limit of a run.",
+		"maxCost":   "The cost limit of a run.",
 	}
 }
 
@@ -213,9 +211,8 @@ func (Track) Docs() map[string]string {
 	}
 }
 
-// A Spec is what a model is, without what it costs or where it is made: the
-// dataset, classes, training and what is shipped. Two files with the same spec
-// are the same model, however they are written.
+// A Spec is the identity of a model: dataset, classes, training, thresholds and variants,
+// without the machine. Files with the same spec describe the same model.
 type Spec struct {
 	Dataset    string     `json:"dataset"`
 	Classes    Classes    `json:"classes"`
@@ -239,7 +236,7 @@ type SpecTrain struct {
 	Args          map[string]any `json:"args,omitempty"`
 }
 
-// Spec returns the model's spec. Defaults must have been filled.
+// Spec returns the model's spec. Its defaults must be filled in.
 func (m Model) Spec() Spec {
 	t := m.Train
 	return Spec{
@@ -265,9 +262,8 @@ func (m Model) SpecDigest() Digest {
 	return m.Spec().Digest()
 }
 
-// Sealed returns the model with its spec digest computed once, for a reader of
-// hundreds of models that asks again every turn. Only a value that will not
-// change any more may be sealed.
+// Sealed returns the model with its digests stored, so that they are computed once. A
+// sealed model must not be changed.
 func (m Model) Sealed() Model {
 	m.sealed = m.Spec().Digest()
 	m.sealedSeeds = nil
@@ -277,15 +273,15 @@ func (m Model) Sealed() Model {
 	return m
 }
 
-// SeedSpec is what one seed of the model is trained as: without what is resolved afterwards, so that its training
-// serves every spec that it is part of.
+// SeedSpec returns the spec of training one seed. It has no thresholds, so that specs which differ in them share the
+// training.
 func (m Model) SeedSpec(seed int64) Spec {
 	spec := m.Spec()
 	spec.Train.Seeds, spec.Thresholds = []int64{seed}, nil
 	return spec
 }
 
-// SeedDigests returns the digests of the model's seeds as they are trained, in the order of its seeds.
+// SeedDigests returns the digests of SeedSpec of all seeds, in the order of Train.Seeds.
 func (m Model) SeedDigests() []Digest {
 	if m.sealed != "" {
 		return m.sealedSeeds
@@ -315,24 +311,21 @@ func (c *Classes) UnmarshalJSON(data []byte) error {
 // DefaultThreshold is the key of [Thresholds] for the classes not named.
 const DefaultThreshold = "default"
 
-// Thresholds say by class how its score threshold is found; [DefaultThreshold]
-// is for the classes not named.
+// Thresholds say how the score threshold of each class is determined.
 type Thresholds map[string]Threshold
 
-// For returns what holds for a class.
-func (t Thresholds) For(class string) (Threshold, bool) {
-	if v, ok := t[class]; ok {
-		return v, true
+// For returns the threshold of a class, or the default; ok is false if there is neither.
+func (t Thresholds) For(class string) (v Threshold, ok bool) {
+	if v, ok = t[class]; !ok {
+		v, ok = t[DefaultThreshold]
 	}
-	v, ok := t[DefaultThreshold]
 	return v, ok
 }
 
-// A Threshold says how a class's score threshold is found on the validation
-// split. Exactly one field is set. In YAML it is bestF1, a score, {precision: p}
-// or {recall: r}.
+// A Threshold says how a class's score threshold is determined on the validation split.
+// Exactly one field is set. In YAML it is bestF1, a score, {precision: p} or {recall: r}.
 type Threshold struct {
-	BestF1    bool     // the score of the highest F1
+	BestF1    bool     // the score with the highest F1
 	Score     *float64 // this score
 	Precision *float64 // the lowest score with at least this precision
 	Recall    *float64 // the highest score with at least this recall
@@ -341,7 +334,7 @@ type Threshold struct {
 // bestF1 is how YAML and JSON write Threshold.BestF1.
 const bestF1 = "bestF1"
 
-// String is the form in YAML.
+// String returns the threshold as YAML.
 func (t Threshold) String() string {
 	switch {
 	case t.BestF1:
@@ -356,7 +349,7 @@ func (t Threshold) String() string {
 	return "none"
 }
 
-// MarshalJSON writes the form that YAML has.
+// MarshalJSON implements json.Marshaler, in the form of the YAML.
 func (t Threshold) MarshalJSON() ([]byte, error) {
 	switch {
 	case t.BestF1:
@@ -368,10 +361,10 @@ func (t Threshold) MarshalJSON() ([]byte, error) {
 	case t.Recall != nil:
 		return json.Marshal(map[string]float64{"recall": *t.Recall})
 	}
-	return nil, fmt.Errorf("a threshold that says nothing")
+	return nil, fmt.Errorf("the threshold has no field set")
 }
 
-// UnmarshalJSON reads the form that YAML has.
+// UnmarshalJSON implements json.Unmarshaler.
 func (t *Threshold) UnmarshalJSON(data []byte) error {
 	*t = Threshold{}
 	var word string

@@ -7,26 +7,25 @@ import (
 	"time"
 )
 
-// RunKind is what a run does.
+// RunKind is a kind of run.
 type RunKind string
 
 // The kinds of runs.
 const (
-	RunData    RunKind = "data"    // digest and check a dataset, prepare what the trainer gets
-	RunTrain   RunKind = "train"   // train, inspect the ONNX file, pack the bundle
+	RunData    RunKind = "data"    // check a dataset, compute its digest, prepare the trainer's input
+	RunTrain   RunKind = "train"   // train, check the ONNX file, pack the bundle
 	RunEval    RunKind = "eval"    // run a bundle over an eval set and score it
-	RunCompare RunKind = "compare" // paired bootstrap of two scored bundles
-	// RunThresholds finds a bundle's score thresholds on the validation split and
-	// packs the same model with them. It trains nothing.
+	RunCompare RunKind = "compare" // compare two bundles by a paired bootstrap
+	// RunThresholds determines a bundle's score thresholds on the validation split and packs the same model with them.
 	RunThresholds RunKind = "thresholds"
 )
 
-// A RunSpec is one piece of slow work, complete: a runner needs nothing else
-// but the server's configuration. Exactly one of the parts is set, by Kind.
+// A RunSpec is all that a runner needs besides the server's configuration. Exactly one of
+// the parts is set, depending on Kind.
 type RunSpec struct {
-	Key   Digest   `json:"key"` // of the content; see keys.go
+	Key   Digest   `json:"key"` // see keys.go
 	Kind  RunKind  `json:"kind"`
-	Note  string   `json:"note"` // for people: what asked first; not part of the key
+	Note  string   `json:"note"` // for display: what first needed the run; not part of the key
 	Limit Duration `json:"limit"`
 
 	Data    *DataRun    `json:"data,omitempty"`
@@ -37,27 +36,28 @@ type RunSpec struct {
 	Thresholds *ThresholdRun `json:"thresholds,omitempty"`
 }
 
-// DataRun asks for a dataset's digest, its checks against the eval sets it will
-// be judged on, and the training input made of it.
+// A DataRun computes a dataset's digest, checks it, also against the eval sets that its
+// models are measured on, and prepares the training input.
 type DataRun struct {
 	Dataset  Dataset   `json:"dataset"`
 	Classes  Classes   `json:"classes"`
-	EvalSets []EvalSet `json:"evalSets"` // sorted by String, no doubles
+	EvalSets []EvalSet `json:"evalSets"` // sorted by String, without duplicates
 }
 
-// DataResult is what a data run found.
+// DataResult is the result of a data run.
 type DataResult struct {
-	Content Digest `json:"content"` // sorted file list with per-file SHA-256
-	// what the trainer gets: images and truths of train and valid, classes mapped, leaks left out
-	Training Digest           `json:"training"`
-	Prepared string           `json:"prepared"` // folder of the training input, relative to the run's folder
-	Images   map[string]int   `json:"images"`   // by split, those left out not counted
-	Truths   map[string]int   `json:"truths"`   // by class, of the train split
-	LeftOut  int              `json:"leftOut"`  // training images that stand in an eval set
-	EvalSets []EvalSetContent `json:"evalSets"` // in the order asked, then the dataset's own test split if it has one
-	// the dataset's validation split, on which seeds, thresholds and experiments are judged
+	Content Digest `json:"content"` // of the sorted list of files with their SHA-256
+	// of the training input: images and annotations of train and valid, with the model's classes, without leaks
+	Training Digest         `json:"training"`
+	Prepared string         `json:"prepared"` // folder of the training input, relative to the run's folder
+	Images   map[string]int `json:"images"`   // number by split, without those left out
+	Truths   map[string]int `json:"truths"`   // annotations by class, of the train split
+	LeftOut  int            `json:"leftOut"`  // training images that are also in an eval set
+	// in the order of DataRun, then the dataset's test split if there is one
+	EvalSets []EvalSetContent `json:"evalSets"`
+	// the dataset's validation split, on which seeds, thresholds and experiments are measured
 	Valid          EvalSetContent `json:"valid"`
-	TrainingImages Digest         `json:"seen"` // of the list of images that the trainer gets; see TrainingImages
+	TrainingImages Digest         `json:"seen"` // of the list of images that the trainer gets, a TrainingImages
 	Findings       []Finding      `json:"findings"`
 }
 
@@ -71,20 +71,20 @@ func (r DataResult) Failed() bool {
 	return false
 }
 
-// EvalSetContent is what an eval set holds, by digest.
+// EvalSetContent is the content of an eval set, by digest.
 type EvalSetContent struct {
 	EvalSet EvalSet  `json:"evalSet"`
 	Images  Digest   `json:"images"` // of the images' bytes, in id order
-	Truths  Digest   `json:"truths"` // of all annotations and categories, by their own labels
-	Labels  []string `json:"labels"` // that its truths have, sorted
+	Truths  Digest   `json:"truths"` // of all annotations and categories, with their own labels
+	Labels  []string `json:"labels"` // of its annotations, sorted
 	Count   int      `json:"count"`
 
-	// Without names a list of images that are left out of it, as the train part of
-	// [TrainingImages]: of a validation split those that stand in an eval set.
+	// LeaveOut is the digest of a list of images that are not measured: for a validation split those that are also in
+	// an eval set. The list is the Train part of a [TrainingImages].
 	LeaveOut Digest `json:"without,omitempty"`
 }
 
-// Digest names images and truths together.
+// Digest returns one digest of images and annotations.
 func (e EvalSetContent) Digest() Digest {
 	return DigestOf("evalset", []Digest{e.Images, e.Truths})
 }
@@ -95,23 +95,23 @@ const (
 	LevelWarning = "warning"
 )
 
-// A Finding is something wrong in a dataset.
+// A Finding is a problem of a dataset.
 type Finding struct {
 	Level string `json:"level"`
-	Code  string `json:"code"`  // as missing-file, unknown-category, leak
-	Where string `json:"where"` // as train/_annotations.coco.json: annotations[12]
+	Code  string `json:"code"`  // as in missing-file, unknown-category, leak
+	Where string `json:"where"` // as in train/_annotations.coco.json: annotations[12]
 	Text  string `json:"text"`
-	Count int    `json:"count"` // how many of this code; Where and Text show the first
+	Count int    `json:"count"` // how many have this code; Where and Text are of the first
 
-	// More are the next of this code, at most [MaxMore], each as WHERE: TEXT.
+	// More lists the next ones of this code as WHERE: TEXT, at most [MaxMore].
 	More []string `json:"more,omitempty"`
 }
 
-// MaxMore is how many a finding lists after its first.
+// MaxMore is the maximal length of Finding.More.
 const MaxMore = 19
 
-// Lines are the finding in words: its first, those after it, and how many are not
-// listed.
+// Lines returns the finding as lines of text: the first, those in More, and how many are
+// not listed.
 func (f Finding) Lines() []string {
 	lines := append([]string{f.Where + ": " + f.Text}, f.More...)
 	if rest := f.Count - len(lines); rest > 0 {
@@ -120,84 +120,80 @@ func (f Finding) Lines() []string {
 	return lines
 }
 
-// TrainingImages lists the images that a trainer got, by what makes two files the
-// same image: sha256:HEX of their bytes, or source:NAME of Roboflow's. It is kept
-// under its digest for as long as the model is, since a later eval set may hold
-// what an earlier training saw.
+// TrainingImages lists the images that a training used, each as sha256:HEX of its bytes,
+// or as source:NAME for images of Roboflow. The list is stored under its digest as long
+// as the model is, since later eval sets may contain these images.
 type TrainingImages struct {
-	Train []string `json:"train"` // sorted, each once
+	Train []string `json:"train"` // sorted, without duplicates
 	Valid []string `json:"valid"`
 }
 
-// TrainRun asks for one training.
+// A TrainRun trains one seed of a spec.
 type TrainRun struct {
 	Spec     Spec   `json:"spec"`
 	Seed     int64  `json:"seed"`
-	Data     Digest `json:"data"`     // key of the data run whose prepared folder is used
+	Data     Digest `json:"data"`     // key of the data run that prepared the training input
 	Training Digest `json:"training"` // DataResult.Training
 	Trainer  Digest `json:"trainer"`  // of the trainer's files
 
-	Accelerator string   `json:"accelerator"` // what the trainer computes on
+	Accelerator string   `json:"accelerator"` // as Trainer.Accelerator
 	Parent      Digest   `json:"parent,omitempty"`
 	Machine     string   `json:"machine"` // the Terraform module
 	Limit       Duration `json:"limit"`
 }
 
-// TrainResult is what a training made.
+// TrainResult is the result of a training.
 type TrainResult struct {
 	Bundle   Digest          `json:"bundle"`
 	Model    Digest          `json:"model"` // of model.onnx
 	Size     int64           `json:"size"`  // of the largest variant, bytes
 	Attempts int             `json:"attempts"`
-	Trainer  json.RawMessage `json:"trainer"` // train.json, information and never evidence
+	Trainer  json.RawMessage `json:"trainer"` // train.json, for display only
 }
 
-// EvalRun asks for a bundle's score on an eval set.
+// An EvalRun computes a bundle's scores on an eval set.
 type EvalRun struct {
 	Bundle    Digest  `json:"bundle"`
 	Model     Digest  `json:"model"`     // of the variant's ONNX file
 	Signature Digest  `json:"signature"` // of the bundle's signature
 	EvalSet   EvalSet `json:"evalSet"`
-	Classes   Classes `json:"classes"` // which of its labels, and of the bundle's classes, count, and as what
+	Classes   Classes `json:"classes"` // which labels and classes of the bundle count as which class; see Gate.LabelMap
 	Images    Digest  `json:"images"`
-	Truths    Digest  `json:"truths"`   // before Classes are applied
-	Protocol  Digest  `json:"protocol"` // of the evaluator's protocol
-	Detect    Digest  `json:"detect"`   // the detect key: stored detections are reused
+	Truths    Digest  `json:"truths"`   // with their own labels, before Classes is applied
+	Protocol  Digest  `json:"protocol"` // of the coco.Protocol
+	Detect    Digest  `json:"detect"`   // the detect key, by which stored detections are found
 
-	// Resamples is how many the figures' bounds need at least; 0 is what a bound over
-	// all classes at 95 % takes.
+	// Resamples is the least number of resamples; 0 is the number for bounds at 95 % over all classes.
 	Resamples int `json:"resamples,omitempty"`
-	// Thresholds are the bundle's own, by class; recall, precision and
-	// falsePositivesPerImage are measured where it has some.
+	// Thresholds are the bundle's score thresholds by class. Without them recall, precision and
+	// falsePositivesPerImage are not measured.
 	Thresholds map[string]float64 `json:"thresholds,omitempty"`
-	// Measures are the metrics that are measured besides the usual ones: those of Metric.OnDemand that a gate asks for,
-	// sorted.
+	// Measures lists the Metric.OnDemand metrics that gates need, sorted.
 	Measures []string `json:"measures,omitempty"`
-	// TrainingImages are digests of [TrainingImages]: of what the bundle, and all that it was
-	// fine-tuned from, was trained on, and EvalSetContent.Without. Those images are
-	// left out.
+	// TrainingImages are digests of lists of images that are not measured: the [TrainingImages] of the bundle and of
+	// all bundles that it was fine-tuned from, and EvalSetContent.LeaveOut.
 	TrainingImages []Digest `json:"seen,omitempty"`
 }
 
-// A ScoreSet is what one bundle scored on one eval set.
+// A ScoreSet holds the scores of one bundle on one eval set.
 type ScoreSet struct {
 	Detections Digest `json:"detections"` // of the stored detections
 	Protocol   Digest `json:"protocol"`
-	Images     int    `json:"images"`            // that count
-	LeftOut    int    `json:"leftOut,omitempty"` // that do not, as the bundle was trained on them
-	// of images, where the eval set names a group: what the bootstrap draws
+	Images     int    `json:"images"`            // that were measured
+	LeftOut    int    `json:"leftOut,omitempty"` // images that were not, because the bundle was trained on them
+	// number of groups that the bootstrap draws; 0 if the eval set has no groups
 	Groups int `json:"groups,omitempty"`
-	// COCO's numbers over all classes that were scored, to be shown: mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100
+	// COCO's metrics over all measured classes, for display: mAP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100
 	Values  map[string]float64 `json:"values"`
-	Truths  map[string]int     `json:"truths"`  // by class
+	Truths  map[string]int     `json:"truths"`  // number of annotations by class
 	Classes []string           `json:"classes"` // that both the model and the eval set have, in the model's order
-	Table   Table              `json:"table"`   // what every figure over any classes is computed from
+	Table   Table              `json:"table"`   // all figures are computed from it
 }
 
-// AtThreshold reports whether the model has thresholds, and was measured at them.
+// AtThreshold reports whether the model was measured at score thresholds.
 func (s ScoreSet) AtThreshold() bool { return len(s.Table.Columns[ColumnFound]) > 0 }
 
-// CompareRun asks for the paired bootstrap of two scores on one eval set.
+// A CompareRun compares two bundles on one eval set by a paired bootstrap.
 type CompareRun struct {
 	Candidate EvalRun `json:"candidate"`
 	Baseline  EvalRun `json:"baseline"`
@@ -205,53 +201,52 @@ type CompareRun struct {
 	Seed      uint64  `json:"seed"`
 }
 
-// A CompareResult holds two models beside each other, and candidate minus baseline.
+// A CompareResult holds the scores of two models and their differences.
 type CompareResult struct {
-	Images  int            `json:"images"`            // that count
-	LeftOut int            `json:"leftOut,omitempty"` // that do not, as one of the two was trained on them
+	Images  int            `json:"images"`            // that were measured
+	LeftOut int            `json:"leftOut,omitempty"` // images that were not, because a model was trained on them
 	Groups  int            `json:"groups,omitempty"`  // as ScoreSet.Groups
 	Classes []string       `json:"classes"`           // that both models and the eval set have
-	Truths  map[string]int `json:"truths,omitempty"`  // by class, in the images that count
-	// Candidate and Baseline have the values of both, and the counts of their resamples where both have thresholds.
+	Truths  map[string]int `json:"truths,omitempty"`  // number of annotations by class, in the measured images
+	// Candidate and Baseline have the values of both models, and the resamples of counts if both have thresholds.
 	// Difference has the resamples of the candidate's values minus the baseline's.
 	Candidate  Table `json:"candidate"`
 	Baseline   Table `json:"baseline"`
 	Difference Table `json:"difference"`
-	// Shifts say by class, and under "" for all, why AP50 moved: by TIDE's error
-	// types, what the candidate loses to each more than the baseline does, worst first.
+	// Shifts explains the change of AP50 by TIDE's error types, by class, and under "" for all classes; worst first.
 	Shifts map[string][]ErrorShift `json:"shifts,omitempty"`
-	// Pictures lists what was drawn of the worst regressions, in order; empty for none.
+	// Pictures lists the pictures of the worst regressions, in order.
 	Pictures []string `json:"pictures,omitempty"`
 }
 
-// An ErrorShift is how one of TIDE's error types weighs on two models.
+// An ErrorShift is the difference between two models in one of TIDE's error types.
 type ErrorShift struct {
 	Type  string  `json:"type"`  // Cls, Loc, Both, Dupe, Bkg, Miss
-	AP50  float64 `json:"AP50"`  // what it costs the candidate minus what it costs the baseline; above 0 is worse
-	Count int     `json:"count"` // how many more of them the candidate has
+	AP50  float64 `json:"AP50"`  // loss of AP50 by this type, candidate minus baseline; above 0 is worse
+	Count int     `json:"count"` // number of these errors, candidate minus baseline
 }
 
-// A ThresholdRun asks for a bundle's score thresholds.
+// A ThresholdRun determines a bundle's score thresholds.
 type ThresholdRun struct {
 	Valid EvalRun    `json:"valid"` // the trained bundle on its dataset's validation split
 	Ask   Thresholds `json:"ask"`
 }
 
-// A ThresholdResult is what a thresholds run found and packed.
+// A ThresholdResult is the result of a ThresholdRun.
 type ThresholdResult struct {
 	Bundle Digest                    `json:"bundle"` // the same model with the thresholds
 	Size   int64                     `json:"size"`   // of the largest variant, bytes
 	Points map[string]OperatingPoint `json:"points"` // by class
 }
 
-// An OperatingPoint is a class's score threshold and what it gives on the
+// An OperatingPoint is a class's score threshold, and its precision and recall on the
 // validation split.
 type OperatingPoint struct {
 	Score     float64 `json:"score"` // a detection counts from this score on
 	Precision float64 `json:"precision"`
 	Recall    float64 `json:"recall"`
 	Truths    int     `json:"truths"`
-	Note      string  `json:"note,omitempty"` // what could not be had, as a precision that no score reaches
+	Note      string  `json:"note,omitempty"` // what was not possible, such as a precision that no score reaches
 }
 
 // A Difference is candidate minus baseline on the same images.
@@ -262,7 +257,7 @@ type Difference struct {
 	Samples   Samples `json:"-"` // of Value
 }
 
-// Compared computes the difference of a metric over a list of classes; ok is false where there is nothing to compare.
+// Compared returns the difference of a metric over a list of classes; ok is false if one of the models has no value.
 func (c CompareResult) Compared(metric string, classes []string) (d Difference, ok bool) {
 	a, b := c.Candidate.Figure(metric, classes), c.Baseline.Figure(metric, classes)
 	of := a.Minus(b)
@@ -273,17 +268,17 @@ func (c CompareResult) Compared(metric string, classes []string) (d Difference, 
 	return d, d.Value == d.Value // not NaN
 }
 
-// RunPhase is where a run stands, as the outside sees it.
+// RunPhase is the state of a run.
 type RunPhase int
 
 // The phases of a run.
 const (
-	RunUnknown RunPhase = iota // never started
-	RunRunning                 // its lock is held
-	RunDied                    // its lock is free and its journal has no end
+	RunUnknown RunPhase = iota // not started
+	RunRunning                 // its lock is taken
+	RunDied                    // its lock is free and its journal has no end record
 	RunDone                    // ended with a result
-	RunFailed                  // ended with an error that a retry will not mend
-	// ended on request, nothing of it is left running; started again, it goes on where it was
+	RunFailed                  // ended with an error that a retry will not resolve
+	// ended on request, with no process left; it can be continued
 	RunStopped
 )
 
@@ -306,13 +301,13 @@ func (p *RunPhase) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A RunState is what reading a run's folder shows.
+// A RunState is the content of a run's folder.
 type RunState struct {
 	Spec    RunSpec         `json:"spec"`
 	Phase   RunPhase        `json:"phase"`
 	Attempt int             `json:"attempt"`         // from 1
-	Stops   int             `json:"stops,omitempty"` // attempts before this one that were asked to end; see Tries
-	Stage   string          `json:"stage"`           // as apply, training, detect, score
+	Stops   int             `json:"stops,omitempty"` // earlier attempts that ended on request; see Tries
+	Stage   string          `json:"stage"`           // as in apply, training, detect, score
 	Status  RunStatus       `json:"status"`
 	Started time.Time       `json:"started,omitzero"`
 	Ended   time.Time       `json:"ended,omitzero"`
@@ -320,29 +315,28 @@ type RunState struct {
 	Result  json.RawMessage `json:"result,omitempty"`
 
 	Need         RunNeed   `json:"need,omitzero"`
-	EndReason    string    `json:"ending,omitempty"` // why the run was asked to end, while it has not ended
-	EndRequested time.Time `json:"asked,omitzero"`   // when it was last asked to end
+	EndReason    string    `json:"ending,omitempty"` // why the run was requested to end, until it has ended
+	EndRequested time.Time `json:"asked,omitzero"`   // when that was last requested
 }
 
-// Tries is which attempt this is, those not counted that were asked to end: they
-// say nothing against the work.
+// Tries counts the attempts up to this one, without those that ended on request.
 func (r RunState) Tries() int { return r.Attempt - r.Stops }
 
-// A RunNeed says who needs a run. It is kept with the run, so that a run whose
-// pull request cannot be seen for a while is not taken for one that nobody needs.
+// A RunNeed says who needs a run. It is stored with the run, so that a run is not stopped
+// while its pull request cannot be read.
 type RunNeed struct {
-	// PRs are the pull requests that need it, sorted; 0 stands for all others who do:
-	// main, experiments and comparisons. Empty where nobody has recorded it yet.
+	// PRs are the pull requests that need it, sorted. 0 stands for everything else: main, experiments and comparisons.
+	// It is empty if nothing has been recorded yet.
 	PRs []int `json:"prs"`
-	// Since is when none of them needed it any more; zero while one does.
+	// Since is when the last of them stopped needing it; zero while one does.
 	Since time.Time `json:"since,omitzero"`
 }
 
-// Equal reports whether both say the same.
+// Equal reports whether n and o are equal.
 func (n RunNeed) Equal(o RunNeed) bool { return slices.Equal(n.PRs, o.PRs) && n.Since.Equal(o.Since) }
 
-// RunStatus is status.json: how far a trainer is, by its own word. The file is
-// replaced atomically, and is hostile input.
+// RunStatus is a status.json, in which a trainer reports its progress. The trainer replaces
+// the file atomically. Its content is not trusted; see ParseRunStatus.
 type RunStatus struct {
 	Phase       string    `json:"phase"` // starting, training, exporting, done, failed
 	Epoch       int       `json:"epoch"`
@@ -351,6 +345,6 @@ type RunStatus struct {
 	Batches     int       `json:"batches"`
 	Heartbeat   time.Time `json:"heartbeat"`
 	Message     string    `json:"message,omitempty"`
-	MAP         *float64  `json:"map,omitempty"` // best on validation so far
+	MAP         *float64  `json:"map,omitempty"` // the best on the validation split so far
 	SecondsLeft *float64  `json:"secondsLeft,omitempty"`
 }

@@ -1,11 +1,11 @@
 package delivery
 
-// SignatureVersion is the newest Signature.SchemaVersion that this version of AOB knows.
+// SignatureVersion is the newest Signature.SchemaVersion that this version of AOB reads.
 const SignatureVersion = 1
 
-// A Signature is the contract between a bundle's ONNX file and whoever runs it:
-// a superset of RF-DETR's own rfdetr_inference metadata. Outputs are matched by
-// name and classes by name, never by position or shape.
+// A Signature describes the inputs and outputs of a bundle's ONNX file. It is a superset
+// of RF-DETR's rfdetr_inference metadata. Outputs and classes are matched by name, never
+// by position or shape.
 type Signature struct {
 	SchemaVersion int       `json:"schemaVersion"` // SignatureVersion
 	Input         string    `json:"input"`         // input
@@ -16,23 +16,23 @@ type Signature struct {
 	Resize        Resize    `json:"resize"`
 	Means         []float64 `json:"means"` // after division by 255, RGB
 	Stds          []float64 `json:"stds"`
-	Slots         []string  `json:"slots"`      // class name by slot; "" is a slot that is never a class
-	Background    int       `json:"background"` // the no-object slot, -1 for none
-	Select        int       `json:"select"`     // top K of Q*slots
+	Slots         []string  `json:"slots"`      // class names by slot; "" is a slot without a class
+	Background    int       `json:"background"` // the slot for no object, -1 if there is none
+	Select        int       `json:"select"`     // how many of the Q*slots scores are kept, highest first
 }
 
-// Digest names the signature.
+// Digest returns the signature's digest.
 func (s Signature) Digest() Digest { return DigestOf("signature", s) }
 
-// Resize says exactly how an image becomes the input's size.
+// Resize says how an image is resized to the input's size.
 type Resize struct {
 	Algorithm string `json:"algorithm"` // bilinear: half-pixel centres, as torch with align_corners=False
 	Antialias bool   `json:"antialias"`
-	Padding   string `json:"padding"` // none: a plain stretch
-	DType     string `json:"dtype"`   // float32: no rounding between resize and normalise
+	Padding   string `json:"padding"` // none: the aspect ratio is not kept
+	DType     string `json:"dtype"`   // float32: values are not rounded between resize and normalisation
 }
 
-// A Box is one detection on an image, in pixels of the original image.
+// A Box is a detection, in pixels of the original image.
 type Box struct {
 	Class string  `json:"class"`
 	Score float64 `json:"score"`

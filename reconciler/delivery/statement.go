@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A Statement is an in-toto Statement v1: something said about a bundle. It
-// travels in a signed DSSE envelope, attached to the bundle as a referrer.
+// A Statement is an in-toto Statement v1 about a bundle. It is signed in a DSSE envelope
+// and attached to the bundle as an OCI referrer.
 type Statement struct {
 	Type          string          `json:"_type"` // StatementType
 	Subject       []Subject       `json:"subject"`
@@ -21,13 +21,13 @@ type Subject struct {
 	Digest map[string]string `json:"digest"` // {"sha256": hex}
 }
 
-// The types that in-toto, DSSE and OCI want.
+// The types of statements and payloads.
 const (
 	StatementType    = "https://in-toto.io/Statement/v1"
 	StatementPayload = "application/vnd.in-toto+json"
 
 	TrainingType   = "https://aob.dev/training/v1"
-	ScoresType     = "https://aob.dev/scores/v2" // 2: resamples by class, as a Table
+	ScoresType     = "https://aob.dev/scores/v2" // 2: has the resamples of each class, as a Table
 	VerdictType    = "https://aob.dev/verdict/v1"
 	ReleaseType    = "https://aob.dev/release/v1"
 	AcceptanceType = "https://aob.dev/acceptance/v1"
@@ -35,18 +35,18 @@ const (
 	ThresholdsType = "https://aob.dev/thresholds/v1"
 )
 
-// Training says how a bundle came to be.
+// Training says how a bundle was trained.
 type Training struct {
 	Run    Digest      `json:"run"`  // the run key
 	Spec   Digest      `json:"spec"` // the spec digest it was resolved for
 	Input  TrainRun    `json:"input"`
 	Data   DataResult  `json:"data"`
 	Result TrainResult `json:"result"`
-	// of a spec with several: all of them, the best on validation being Result
+	// Seeds lists all seeds of a spec with several. Result is that of the best one on the validation split.
 	Seeds []SeedScore `json:"seeds,omitempty"`
 }
 
-// A SeedScore is what one seed of a spec gave on the validation split.
+// A SeedScore is the score of one seed of a spec on the validation split.
 type SeedScore struct {
 	Seed   int64   `json:"seed"`
 	Bundle Digest  `json:"bundle"`
@@ -54,14 +54,14 @@ type SeedScore struct {
 	MAP    float64 `json:"mAP"`
 }
 
-// Resolved says which thresholds a bundle has, and where they come from.
+// Resolved states the thresholds of a bundle, and the run that determined them.
 type Resolved struct {
 	Key    Digest          `json:"key"` // of the thresholds run
 	Input  ThresholdRun    `json:"input"`
 	Result ThresholdResult `json:"result"`
 }
 
-// Scores says what a bundle measured on one eval set.
+// Scores are the scores of a bundle on one eval set.
 type Scores struct {
 	Key     Digest         `json:"key"` // the score key
 	Input   EvalRun        `json:"input"`
@@ -69,43 +69,41 @@ type Scores struct {
 	Scores  ScoreSet       `json:"scores"`
 }
 
-// ReleaseStatement is signed when aob/release turns green for a spec and bundle.
+// A ReleaseStatement is signed when the status aob/release becomes success for a spec and bundle.
 type ReleaseStatement struct {
 	Model        string       `json:"model"`
 	Version      int          `json:"version"`
 	Spec         Digest       `json:"spec"`
 	Bundle       Digest       `json:"bundle"`
-	RenamedFrom  string       `json:"was,omitempty"`      // the model's former name, where its pull request renames it
-	Baseline     Digest       `json:"baseline,omitempty"` // the release it was judged against; empty for a first
+	RenamedFrom  string       `json:"was,omitempty"`      // the model's former name, if its pull request renames it
+	Baseline     Digest       `json:"baseline,omitempty"` // the release that it was compared with; empty for the first
 	Gates        []GateJudged `json:"gates"`
-	File         Release      `json:"file"`         // what the release file must say
-	TargetCommit string       `json:"targetCommit"` // whose gates and baseline these were
+	File         Release      `json:"file"`         // what the release file must contain
+	TargetCommit string       `json:"targetCommit"` // the commit of the gates and the baseline
 }
 
-// Release content is compared by value: see SameRelease.
-
-// GateJudged is one gate's answer in a release statement.
+// GateJudged is one gate's verdict in a release statement.
 type GateJudged struct {
 	Name    string  `json:"name"`
 	Spec    Digest  `json:"spec"`
 	Verdict Verdict `json:"verdict"`
-	Accept  *Accept `json:"accept,omitempty"` // of an unsure verdict
+	Accept  *Accept `json:"accept,omitempty"` // if the verdict is unsure
 }
 
-// Accept is an owner's word that an unsure verdict is good enough. It is bound
-// to the verdict's key, and so to all that the verdict read.
+// Accept is an owner's acceptance of an unsure verdict. It applies to the verdict's key,
+// and so only to the content that the verdict was computed from.
 type Accept struct {
 	Verdict Digest    `json:"verdict"` // Verdict.Key
 	By      string    `json:"by"`
-	As      string    `json:"as"` // the owner that By is or belongs to, as the gate names it
+	As      string    `json:"as"` // the owner in the gate: By, or a team that By is in
 	Because string    `json:"because"`
 	At      time.Time `json:"at"`
-	How     string    `json:"how,omitempty"` // how it is known to be By's own word, as "over the server's socket"
+	How     string    `json:"how,omitempty"` // Comment.VerifiedBy of the comment
 }
 
-// Settled reports whether the gate is in nobody's way: it passed, does not
-// apply, or is unsure and was accepted by one of these owners. Who owns a gate is
-// no part of its digest, so it is asked anew. A fail is never settled.
+// Settled reports whether the gate allows the release: it passed, does not apply, or is
+// unsure and was accepted by one of owners. owners are the gate's owners now; a gate's
+// digest does not cover them.
 func (j GateJudged) Settled(owners []string) bool {
 	switch j.Verdict.Outcome {
 	case Pass, NotApplicable:
@@ -116,29 +114,29 @@ func (j GateJudged) Settled(owners []string) bool {
 	return false
 }
 
-// Acceptance says that main took a release. It is signed once, and no later
-// gate, edit or key takes it back.
+// An Acceptance states that main has accepted a release. It is signed once. Later changes
+// of gates, files or keys do not revoke it.
 type Acceptance struct {
 	Model       string `json:"model"`
 	Version     int    `json:"version"`
 	Spec        Digest `json:"spec"`
 	Bundle      Digest `json:"bundle"`
-	Commit      string `json:"commit"`        // of main, when it was accepted
-	RenamedFrom string `json:"was,omitempty"` // the model's name before this version, if another
+	Commit      string `json:"commit"`        // the commit of main at that time
+	RenamedFrom string `json:"was,omitempty"` // the model's name before this version, if it was another
 }
 
-// Abort says that a fleet fell back from a release.
+// An Abort states that a fleet went back from a release to the one before.
 type Abort struct {
 	Fleet  string    `json:"fleet"`
 	Model  string    `json:"model"`
 	Bundle Digest    `json:"bundle"`
 	Why    string    `json:"why"`
 	At     time.Time `json:"at"`
-	Lifts  int       `json:"lifts,omitempty"` // Quarantine.Lifts on main then: only a later lift ends it
+	Lifts  int       `json:"lifts,omitempty"` // Quarantine.Lifts on main at that time; only a later lift ends the abort
 }
 
-// SameRelease reports whether two release files say the same. Files are
-// compared as values, so that another way of writing YAML re-commits nothing.
+// SameRelease reports whether two release files have the same content. The formatting of
+// the YAML does not count.
 func SameRelease(a, b Release) bool {
 	return string(Canonical(a)) == string(Canonical(b))
 }

@@ -7,13 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// MaxRunStatus is the size in bytes from which a status.json is refused.
+// MaxRunStatus is the largest accepted size of a status.json, in bytes.
 const MaxRunStatus = 64 << 10
 
-// ParseRunStatus reads a status.json. Nothing in the file is trusted: numbers
-// are brought into their range, text is cut and loses its control characters,
-// an unknown phase reads as none, and unknown keys are passed over, so that an
-// old server reads what a newer trainer writes.
+// ParseRunStatus parses a status.json, which is not trusted. Numbers are clamped to their
+// range, text is shortened and loses its control characters, and an unknown phase is read
+// as empty. Unknown keys are ignored, so that newer trainers may add some.
 func ParseRunStatus(data []byte) (RunStatus, error) {
 	if len(data) > MaxRunStatus {
 		return RunStatus{}, fmt.Errorf("status.json: %d bytes, want at most %d", len(data), MaxRunStatus)
@@ -31,7 +30,7 @@ func ParseRunStatus(data []byte) (RunStatus, error) {
 	s.Epochs, s.Batches = min(max(s.Epochs, 0), many), min(max(s.Batches, 0), many)
 	s.Epoch, s.Batch = min(max(s.Epoch, 0), s.Epochs), min(max(s.Batch, 0), s.Batches)
 	s.Message = plainText(s.Message, 500)
-	// A year that JSON cannot hold would make the whole state unwritable.
+	// time.Time has no JSON form for years above 9999.
 	if y := s.Heartbeat.Year(); y < 1970 || y > 9998 {
 		s.Heartbeat = time.Time{}
 	}
@@ -45,12 +44,11 @@ func ParseRunStatus(data []byte) (RunStatus, error) {
 	return s, nil
 }
 
-// Heartbeat reports as an error that a run must be taken for dead: that it gave
-// no sign of life for its allowance, counted from its last heartbeat or from
-// since, the moment from which one was due, whichever is later.
+// Heartbeat returns an error if a run counts as dead: if its last heartbeat and since,
+// the time from which heartbeats are expected, are both longer ago than allowance.
 func Heartbeat(s RunStatus, since, now time.Time, allowance time.Duration) error {
 	last := since
-	// A heartbeat from the future would keep a dead run alive until then.
+	// Heartbeats in the future are ignored: they would keep a dead run alive until then.
 	if s.Heartbeat.After(last) && !s.Heartbeat.After(now.Add(allowance)) {
 		last = s.Heartbeat
 	}
@@ -61,7 +59,7 @@ func Heartbeat(s RunStatus, since, now time.Time, allowance time.Duration) error
 	return fmt.Errorf("no heartbeat for %s, allowed are %s", silent.Round(time.Second), allowance)
 }
 
-// plainText returns at most n bytes of s on one line, fit for a terminal.
+// plainText returns at most n bytes of Terminal(s).
 func plainText(s string, n int) string {
 	s = Terminal(s)
 	if len(s) <= n {

@@ -6,34 +6,35 @@ import (
 	"slices"
 )
 
-// A Table holds what a bootstrap measured: for each class, on the eval set itself and in each resample of it, the
-// values and counts that figures are computed from. Resample i is the same draw of images in every row and column, so
-// a mean, a share or a difference over any list of classes is computed resample by resample, and its bounds are exact.
+// A Table holds the results of a bootstrap: the values and counts of each class, on the eval set and in each resample.
+// Resample i is the same draw of images in every row and column. A mean, a ratio or a difference over any list of
+// classes is therefore computed resample by resample, and its bounds are exact.
 type Table struct {
-	Classes []string         // the rows, in the order in which means add them up
-	Images  Row              // how many images were drawn; it has no Resamples where it is always the same
-	Columns map[string][]Row // by the names below and in [Metric.Column]; each has a row for every class
-	// Overall is, by column, the value over all rows as COCO computes it. It adds up in another order than Figure does.
+	Classes []string         // the rows, in the order of summation in means
+	Images  Row              // number of images; without Resamples if it is the same in all of them
+	Columns map[string][]Row // by Metric.Column or a name below; each has a row for every class
+	// Overall holds, by column, the mean over all rows in the summation order of pycocotools, which differs in the last
+	// bits from a mean of Columns.
 	Overall map[string]float64
 }
 
-// A Row is one class in one column. NaN stands for nothing to measure, as in a resample without a truth of the class.
+// A Row is one class in one column. NaN stands for no value, for example in a resample without annotations of the
+// class.
 type Row struct {
 	Value     float64   // on the eval set itself
-	Resamples []float64 // nil where there is nothing to measure in any
+	Resamples []float64 // nil if none has a value
 }
 
-// The columns of counts at the model's score thresholds. Columns of values are named by [Metric.Column].
+// The columns of counts at the model's score thresholds.
 const (
-	ColumnTruths = "truths" // what there is to find
-	ColumnFound  = "found"  // truths that are found
-	ColumnFalse  = "false"  // detections that are wrong
+	ColumnTruths = "truths" // annotations
+	ColumnFound  = "found"  // true positives
+	ColumnFalse  = "false"  // false positives
 )
 
-// nothing stands for nothing to measure.
 var nothing = math.NaN()
 
-// row is one class's row of a column, which may be missing.
+// row returns a class's row of a column, without a value if the column is missing.
 func (t Table) row(column string, class int) Row {
 	if rows := t.Columns[column]; class < len(rows) {
 		return rows[class]
@@ -41,7 +42,7 @@ func (t Table) row(column string, class int) Row {
 	return Row{Value: nothing}
 }
 
-// resamples is how many there are.
+// resamples returns the number of resamples.
 func (t Table) resamples() int {
 	n := len(t.Images.Resamples)
 	for _, rows := range t.Columns {
@@ -52,8 +53,8 @@ func (t Table) resamples() int {
 	return n
 }
 
-// Figure computes a metric over a list of classes: a mean over those that have a truth, or a share of all that is
-// there or found. Its Resamples are in the order of the draws. Value is NaN where there is nothing to measure.
+// Figure computes a metric over a list of classes: the mean over those that have a value, or a ratio of their summed
+// counts. Its Resamples are in the order of the draws. Value is NaN if no class has a value.
 func (t Table) Figure(metric string, classes []string) Row {
 	wanted := make(map[string]bool, len(classes))
 	for _, class := range classes {
@@ -68,7 +69,7 @@ func (t Table) Figure(metric string, classes []string) Row {
 	return t.Over(metric, rows)
 }
 
-// Over is Figure for classes by their place.
+// Over is Figure for classes given by their index.
 func (t Table) Over(metric string, rows []int) Row {
 	m := MetricOfFigure(metric)
 	if m.AtThreshold {
@@ -77,7 +78,7 @@ func (t Table) Over(metric string, rows []int) Row {
 	return t.mean(m.Column, rows)
 }
 
-// mean averages a column over those rows that have a value, in each resample anew.
+// mean averages a column over the rows that have a value, in each resample separately.
 func (t Table) mean(column string, classes []int) Row {
 	out := Row{Value: nothing}
 	var sum float64
@@ -131,7 +132,7 @@ func (t Table) measured(column string) (n int) {
 	return n
 }
 
-// rate computes a metric at thresholds from counts that are added up over classes.
+// rate computes a metric at score thresholds from the summed counts of classes.
 func (t Table) rate(metric string, classes []int) Row {
 	out := Row{Value: nothing}
 	if len(classes) == 0 || len(t.Columns[ColumnFound]) == 0 {
@@ -161,7 +162,7 @@ func (t Table) rate(metric string, classes []int) Row {
 	return out
 }
 
-// rate is a metric of counts; NaN where there is nothing to measure.
+// rate computes a metric from counts; NaN if its denominator is 0.
 func rate(metric string, truths, found, wrong, images float64) float64 {
 	of, all := nothing, 0.0
 	switch metric {
@@ -171,7 +172,7 @@ func rate(metric string, truths, found, wrong, images float64) float64 {
 		of, all = found, found+wrong
 	case MetricFalsePositives:
 		of, all = wrong, images
-	case MetricF1: // the harmonic mean of the first two, and 0 where nothing is right
+	case MetricF1: // the harmonic mean of recall and precision
 		of, all = 2*found, found+wrong+truths
 	}
 	if all == 0 {
@@ -180,8 +181,8 @@ func rate(metric string, truths, found, wrong, images float64) float64 {
 	return of / all
 }
 
-// Minus subtracts another table of the same draws from this one, resample by resample. Counts are left out: what is
-// computed from them is subtracted afterwards.
+// Minus returns t - o, resample by resample. Both must have the same draws. Columns of counts are left out, because the
+// difference of a ratio cannot be computed from differences of counts.
 func (t Table) Minus(o Table) Table {
 	d := Table{Classes: t.Classes, Columns: map[string][]Row{}, Overall: map[string]float64{}}
 	for column, rows := range t.Columns {
@@ -197,7 +198,7 @@ func (t Table) Minus(o Table) Table {
 	return d
 }
 
-// Minus subtracts a row of the same draws. Without resamples of both the result has none.
+// Minus returns r - o. The result has resamples if both have the same number of them.
 func (r Row) Minus(o Row) Row {
 	d := Row{Value: r.Value - o.Value}
 	if r.Resamples == nil || len(r.Resamples) != len(o.Resamples) {
@@ -210,8 +211,8 @@ func (r Row) Minus(o Row) Row {
 	return d
 }
 
-// Values is the table without resamples of the columns of values: what a comparison keeps of each of its models beside
-// their differences.
+// Values returns the table without the resamples of values. Those of counts stay. A comparison stores this for each
+// model, beside the resamples of their differences.
 func (t Table) Values() Table {
 	v := Table{Classes: t.Classes, Images: t.Images, Columns: map[string][]Row{}, Overall: t.Overall}
 	for column, rows := range t.Columns {
@@ -226,7 +227,7 @@ func (t Table) Values() Table {
 	return v
 }
 
-// Add returns the table with the columns of another one of the same draws and classes.
+// Add returns t with the columns of o. Both must have the same draws; other classes are an error.
 func (t Table) Add(o Table) (Table, error) {
 	if !slices.Equal(t.Classes, o.Classes) {
 		return t, fmt.Errorf("tables of different classes: %v and %v", t.Classes, o.Classes)
@@ -241,8 +242,8 @@ func (t Table) Add(o Table) (Table, error) {
 	return t, nil
 }
 
-// Samples centres a row's resamples on its value, and sorts them: a resample has images twice, which lifts every AP a
-// little.
+// Samples returns the row's resamples, sorted, and shifted so that their mean is its value. Unshifted they are biased:
+// a resample contains some images twice, which raises AP a little.
 func (r Row) Samples() Samples {
 	list, average := r.measured()
 	if len(list) == 0 || math.IsNaN(r.Value) {
@@ -257,7 +258,7 @@ func (r Row) Samples() Samples {
 	return s
 }
 
-// Variance is that of the resamples.
+// Variance returns the variance of the resamples.
 func (r Row) Variance() float64 {
 	list, average := r.measured()
 	squares := 0.0
@@ -268,7 +269,7 @@ func (r Row) Variance() float64 {
 	return squares / float64(len(list)-1)
 }
 
-// measured lists the resamples that have a value, and their average.
+// measured returns the resamples that have a value, and their average.
 func (r Row) measured() (list []float64, average float64) {
 	if list = r.Resamples; slices.ContainsFunc(list, math.IsNaN) {
 		list = slices.DeleteFunc(slices.Clone(list), math.IsNaN)
@@ -276,7 +277,7 @@ func (r Row) measured() (list []float64, average float64) {
 	return list, PairwiseSum(list) / float64(len(list))
 }
 
-// PairwiseSum adds in numpy's order: one buffer of 8192 after the other, each of them pairwise.
+// PairwiseSum adds numbers in the order of numpy's sum: buffers of 8192 one after the other, each of them pairwise.
 func PairwiseSum(v []float64) float64 {
 	sum := 0.0
 	for part := range slices.Chunk(v, 8192) {
@@ -285,8 +286,8 @@ func PairwiseSum(v []float64) float64 {
 	return sum
 }
 
-// pairwiseSum keeps eight interleaved sums within blocks of up to 128, and adds longer ones as two halves of whole
-// eights.
+// pairwiseSum is numpy's pairwise summation. Up to 128 numbers are added in eight interleaved sums. More are added as
+// two halves, the first of which is a multiple of eight long.
 func pairwiseSum(v []float64) float64 {
 	n := len(v)
 	switch {

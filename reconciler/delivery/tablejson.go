@@ -8,12 +8,12 @@ import (
 	"math/bits"
 )
 
-// In JSON the resamples of a column are one text, base64 of a row after the other: a byte with the number of bits of a
-// code (0: the row has no resamples), the least value as a varint, and a code for each resample, the lowest bit first.
-// Code 0 is nothing to measure, and code 1+k the least value plus k. Counts are whole; other values are rounded to
-// 1/100000, a tenth of the last digit that people see. Eighty classes of 3,200 resamples take two megabytes.
+// In JSON the resamples of a column are one base64 string, row after row. A row is one byte with the number of bits of
+// a code (0: the row has no resamples), the least value as a varint, and a code for each resample, lowest bit first.
+// Code 0 stands for no value, and code 1+k for the least value plus k. Counts are exact. Other values are rounded to
+// 1/100000, a tenth of the last digit that is displayed. Eighty classes with 3,200 resamples take two megabytes.
 //
-// A resample takes at least one bit, so that a short text cannot ask for much memory.
+// Each resample takes at least one bit, so the memory needed to decode a string is bounded by its length.
 
 const (
 	valueScale   = 100_000
@@ -30,7 +30,7 @@ type tableJSON struct {
 
 type columnJSON struct {
 	Overall *float64   `json:"overall,omitempty"`
-	Values  []*float64 `json:"values"` // by class; null is nothing to measure
+	Values  []*float64 `json:"values"` // by class; null is no value
 	Per     int        `json:"per,omitempty"`
 	Data    []byte     `json:"data,omitempty"`
 }
@@ -73,7 +73,7 @@ func (t Table) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// pack writes the resamples of rows.
+// pack encodes the resamples of rows into Per and Data.
 func (c *columnJSON) pack(rows []Row, n int) error {
 	c.Per = 1
 	any := false
@@ -134,7 +134,7 @@ func (c *columnJSON) pack(rows []Row, n int) error {
 	return nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It refuses a table whose columns do not fit together.
+// UnmarshalJSON implements json.Unmarshaler. Columns of different lengths are an error.
 func (t *Table) UnmarshalJSON(text []byte) error {
 	var in tableJSON
 	if err := json.Unmarshal(text, &in); err != nil {
@@ -183,7 +183,7 @@ func (t *Table) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// unpack reads the resamples of rows.
+// unpack decodes the resamples of rows.
 func (c columnJSON) unpack(rows []Row, n int) error {
 	if c.Per == 0 && len(c.Data) == 0 {
 		return nil

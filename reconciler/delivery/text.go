@@ -1,9 +1,9 @@
 package delivery
 
-// This file is the only place where text from outside is made safe to show.
-// Devices, trainers, authors of pull requests and datasets write text that AOB
-// repeats in its own name. Each function is for one target. Call it where the
-// text is put in, and call it once: escaped text is not escaped again.
+// This file is the only place where text from outside is escaped for display. Such text
+// comes from devices, trainers, authors of pull requests and datasets. Each function is
+// for one kind of output. Call it once, where the text is inserted: escaping is not
+// idempotent.
 
 import (
 	"fmt"
@@ -16,18 +16,16 @@ import (
 	"unicode/utf8"
 )
 
-// zeroWidthSpace is invisible. It keeps forges from seeing a mention, a
-// reference or a link in a word, while people see the same word. A forge looks
-// for those in the text that Markdown yields, so that an HTML entity is not
-// enough.
+// zeroWidthSpace is invisible. Inside a word it keeps forges from recognizing a mention, a
+// reference or a link. HTML entities do not: forges search the rendered text.
 const zeroWidthSpace = "\u200b"
 
-// maxMarks is how many combining marks one letter may carry. More of them draw
-// over the lines above and below.
+// maxMarks is how many combining marks one letter may have. More of them would cover the
+// lines above and below.
 const maxMarks = 4
 
-// Terminal returns s on one line, without characters that move the cursor,
-// change colours, turn the direction of writing or hide other text.
+// Terminal returns s on one line, without characters that move the cursor, change
+// colours, change the writing direction or hide text.
 func Terminal(s string) string {
 	marks := 0
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
@@ -63,11 +61,11 @@ func TerminalLines(s string) string {
 	}, s)
 }
 
-// hidden reports whether a character is no text: a control character, a change
-// of the direction of writing, an invisible one, or not UTF-8.
+// hidden reports whether r is not visible text: a control character, a change of the
+// writing direction, an invisible character, or invalid UTF-8.
 func hidden(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// blank reports whether a letter shows as a space.
+// blank reports whether a letter is displayed as a space.
 func blank(r rune) bool {
 	switch r {
 	case '\u115f', '\u1160', '\u2800', '\u3164', '\uffa0':
@@ -76,9 +74,8 @@ func blank(r rune) bool {
 	return false
 }
 
-// LogText returns s for a log. Characters that a terminal would obey or that
-// hide other text are written as JSON writes them, \u and four digits, so that
-// the log still shows what was said. Line ends and tabs are left as they are.
+// LogText returns s for a log. Characters that control a terminal or hide text are
+// escaped as in JSON, as \u and four digits. Line ends and tabs are kept.
 func LogText(s string) string {
 	clean := func(r rune) bool { return r == '\n' || r == '\t' || r == ' ' || !hidden(r) }
 	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
@@ -97,8 +94,8 @@ func LogText(s string) string {
 	return b.String()
 }
 
-// A LogWriter writes a log's records with [LogText]. A record in JSON keeps its
-// meaning. Each call of Write must hold whole records.
+// A LogWriter writes log records with [LogText]. JSON records stay equivalent. Each call of
+// Write must contain whole records.
 type LogWriter struct{ W io.Writer }
 
 // Write implements io.Writer.
@@ -109,8 +106,8 @@ func (l LogWriter) Write(record []byte) (int, error) {
 	return len(record), nil
 }
 
-// What forges read in plain text: mentions, references and links. Each match is
-// broken after its first group.
+// Mentions, references and links that forges recognize in plain text. A zero-width space
+// is inserted after the first group of each match.
 var references = []*regexp.Regexp{
 	regexp.MustCompile(`(@)[\pL\pN_-]`),                 // @name, name@example.org, owner/repo@commit
 	regexp.MustCompile(`([#!])[0-9]`),                   // #12, owner/repo#12; !12 on Gitea
@@ -121,7 +118,7 @@ var references = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)(mailto|xmpp|javascript):`), // links without slashes
 }
 
-// separate puts an invisible space into all that a forge would act on.
+// separate breaks all references in s.
 func separate(s string) string {
 	for _, re := range references {
 		s = breakAfter(s, re)
@@ -129,8 +126,8 @@ func separate(s string) string {
 	return s
 }
 
-// breakAfter puts an invisible space after the first group of each match, until
-// nothing matches: matches may overlap.
+// breakAfter inserts a zero-width space after the first group of each match, until
+// nothing matches. It repeats because matches may overlap.
 func breakAfter(s string, re *regexp.Regexp) string {
 	for {
 		found := re.FindAllStringSubmatchIndex(s, -1)
@@ -154,23 +151,20 @@ var (
 	markup     = regexp.MustCompile("[\\\\`*_~#&<|$^{}\\[\\]]")
 	commitCI   = regexp.MustCompile(`(?i)(\[)[^\[\]\x{200b}]*(?:\bci\b|skip)[^\[\]\x{200b}]*\]`)
 	commitNoCI = regexp.MustCompile(`(?i)(\*\*\*)no_ci`)
-	// A line "Key: value" at the end of a commit message says who signed off,
-	// reviewed or wrote it, or closes something.
+	// Trailers at the end of a commit message, such as Signed-off-by: or Closes:.
 	trailer = regexp.MustCompile(`(?i)^([a-z0-9]+(?:-[a-z0-9]+)+|bug|cc|closes|fixes|link|resolves|see)\s*:`)
 )
 
-// Markdown returns s on one line for Markdown on a forge: in a comment, in the
-// description of a pull request, in a cell of a table. It shows the characters
-// of s and is no markup, link, picture, mention, reference or command, wherever
-// in a line it stands.
+// Markdown returns s on one line, escaped for Markdown on a forge: in comments,
+// descriptions of pull requests and cells of tables. It is displayed as s, at any
+// position in a line, and never as markup, link, picture, mention, reference or command.
 func Markdown(s string) string {
 	s = strings.Join(strings.Fields(Terminal(s)), " ")
 	s = breakAfter(breakAfter(separate(s), emoji), wikiLink)
-	// A character written as a number is text and never markup, by the rules of
-	// CommonMark; a backslash means different things on different forges.
+	// In CommonMark a numeric character reference is always text. Forges differ in backslash escapes.
 	escape := func(s string) string { return markup.ReplaceAllStringFunc(s, entity) }
 	if m := lineStart.FindStringSubmatchIndex(s); m != nil {
-		sign := max(m[2], m[4], m[6]) // the one that is there
+		sign := max(m[2], m[4], m[6]) // the group that matched
 		return s[:sign] + entity(s[sign:sign+1]) + escape(s[sign+1:])
 	}
 	return escape(s)
@@ -188,8 +182,7 @@ func entity(char string) string {
 	return fmt.Sprintf("&#%d;", char[0])
 }
 
-// MarkdownCode returns lines as a block of code, in which nothing is markup, a
-// mention or a reference.
+// MarkdownCode returns lines as a fenced code block.
 func MarkdownCode(lines ...string) string {
 	lines = slices.Clone(lines)
 	longest, run := 2, 0
@@ -208,16 +201,16 @@ func MarkdownCode(lines ...string) string {
 	return fence + "\n" + strings.Join(lines, "\n") + "\n" + fence + "\n"
 }
 
-// CommitText returns s on one line for a commit message, and for the title of a
-// pull request, which becomes one. It mentions nobody, refers to and closes
-// nothing, is no trailer such as Signed-off-by, and keeps no CI from running.
+// CommitText returns s on one line, escaped for commit messages and for titles of pull
+// requests, which become commit messages. It contains no mentions, references, closing
+// keywords, trailers such as Signed-off-by, or instructions to skip CI.
 func CommitText(s string) string {
 	s = strings.Join(strings.Fields(Terminal(s)), " ")
 	s = breakAfter(breakAfter(separate(s), commitCI), commitNoCI)
 	return breakAfter(s, trailer)
 }
 
-// Count says how many things there are: 1 class, 2 classes.
+// Count returns a number with a noun: 1 class, 2 classes.
 func Count(n int, noun string) string {
 	switch {
 	case n == 1:

@@ -1,7 +1,7 @@
 package delivery
 
-// A Trainer describes a program that trains models: trainers/NAME/trainer.yaml,
-// beside its train.py.
+// A Trainer is a file trainers/NAME/trainer.yaml: the description of a program that trains
+// models.
 type Trainer struct {
 	APIVersion    string            `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind          string            `json:"kind" check:"oneof=Trainer"`
@@ -13,27 +13,27 @@ type Trainer struct {
 	Resolution    TrainerResolution `json:"resolution"`
 	Secrets       []string          `json:"secrets,omitempty" check:"optional,nonempty,variable"`
 
-	Files Digest `json:"-"` // of the trainer's files, as they are installed
+	Files Digest `json:"-"` // the digest of the trainer's installed files
 }
 
 // Docs says what each key is for.
 func (Trainer) Docs() map[string]string {
 	return map[string]string{
-		"apiVersion": "The form of this file.",
+		"apiVersion": "The version of this file's format.",
 		"kind":       "What this file describes.",
 		"name":       "The trainer's name, the same as the folder's.",
-		"versions": "The versions that models may ask for, as in train.with: NAME@VERSION. Make a new version when " +
-			"the same settings would give another model.",
-		"architectures": "The networks that it trains; the first is the default.",
-		"accelerator":   "What it computes on. A training on another accelerator is another training.",
-		"defaults":      "What holds where a model's train: leaves a key out. A key without a default must be given.",
-		"resolution":    "Which input sizes it takes.",
-		"secrets": "The names of secrets that a training gets as environment variables. The server's configuration " +
-			"says in secrets: where their values are.",
+		"versions": "The versions that models may use, as in train.with: NAME@VERSION. Make a new version when the " +
+			"same settings would give another model.",
+		"architectures": "The network architectures that it trains; the first is the default.",
+		"accelerator":   "The processor that it uses. Results of another accelerator are not reused.",
+		"defaults":      "The values of keys that a model's train: leaves out. A key without a default is required.",
+		"resolution":    "The input sizes that it supports.",
+		"secrets": "The names of the secrets that a training gets as environment variables. Their values are " +
+			"configured under secrets: in the server's configuration.",
 	}
 }
 
-// TrainerDefaults are the keys of [Train] for which a trainer may have a default.
+// TrainerDefaults are a trainer's defaults for keys of [Train].
 type TrainerDefaults struct {
 	Resolution int                     `json:"resolution,omitempty" check:"optional,min=32,max=2048"`
 	Epochs     int                     `json:"epochs,omitempty" check:"optional,min=1,max=1000"`
@@ -44,7 +44,7 @@ type TrainerDefaults struct {
 // Docs says what each key is for.
 func (TrainerDefaults) Docs() map[string]string { return Train{}.Docs() }
 
-// TrainerBatchDefaults are those of [Batch].
+// TrainerBatchDefaults are a trainer's defaults for keys of [Batch].
 type TrainerBatchDefaults struct {
 	Effective int `json:"effective,omitempty" check:"optional,min=1,max=4096"`
 }
@@ -52,7 +52,7 @@ type TrainerBatchDefaults struct {
 // Docs says what each key is for.
 func (TrainerBatchDefaults) Docs() map[string]string { return Batch{}.Docs() }
 
-// TrainerOptimizerDefault are those of [Optimizer].
+// TrainerOptimizerDefault are a trainer's defaults for keys of [Optimizer].
 type TrainerOptimizerDefault struct {
 	LR     float64 `json:"lr,omitempty" check:"optional,min=1e-9,max=10"`
 	Warmup int     `json:"warmup" default:"0" check:"min=0,max=1000"`
@@ -61,7 +61,7 @@ type TrainerOptimizerDefault struct {
 // Docs says what each key is for.
 func (TrainerOptimizerDefault) Docs() map[string]string { return Optimizer{}.Docs() }
 
-// TrainerResolution bounds the input size.
+// TrainerResolution is the range of a trainer's input sizes.
 type TrainerResolution struct {
 	Min        int `json:"min" default:"32" check:"min=32,max=2048"`
 	Max        int `json:"max" default:"2048" check:"min=32,max=2048"`

@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// An Intent is what one tree of a repository asks for, defaults filled.
+// An Intent is the content of the files in one tree of a repository, with defaults filled in.
 type Intent struct {
 	Models      map[string]Model
 	Gates       map[string]Gate
@@ -17,8 +17,7 @@ type Intent struct {
 	Releases    map[string]Release    // by model
 	Quarantines map[string]Quarantine // by model
 
-	// Files holds the content hash of every file by path, so that two trees are
-	// compared without looking at what did not change. It may be nil.
+	// Files holds the content hash of every file by path, by which trees are compared. It may be nil.
 	Files map[string]string
 }
 
@@ -34,17 +33,17 @@ func (i Intent) Covering(model string) []string {
 	return names
 }
 
-// A Complaint says what is wrong with a file, where, and what would be right.
+// A Complaint says what is wrong in a file, where, and what would be right.
 type Complaint struct {
 	File   string `json:"file"`
-	Line   int    `json:"line,omitempty"` // from 1; 0 is the whole file
+	Line   int    `json:"line,omitempty"` // from 1; 0 for the whole file
 	Column int    `json:"column,omitempty"`
-	Path   string `json:"path,omitempty"` // as checks[0].min
+	Path   string `json:"path,omitempty"` // as in checks[0].min
 	Text   string `json:"text"`
 }
 
-// String is the form that editors jump to. A file's name with control
-// characters, which a stranger may commit, is quoted to stay on its line.
+// String returns FILE:LINE:COLUMN: PATH: TEXT, which editors can jump to. A file name with
+// control characters is quoted.
 func (c Complaint) String() string {
 	s := c.File
 	if strings.ContainsFunc(s, unicode.IsControl) {
@@ -56,13 +55,13 @@ func (c Complaint) String() string {
 	if c.Path != "" {
 		s += ": " + c.Path
 	}
-	if s == "" { // it is about no file
+	if s == "" { // it is not about a file
 		return c.Text
 	}
 	return s + ": " + c.Text
 }
 
-// SortComplaints sorts by place.
+// SortComplaints sorts by file, line, column, path and text.
 func SortComplaints(list []Complaint) {
 	slices.SortStableFunc(list, func(a, b Complaint) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
@@ -70,9 +69,8 @@ func SortComplaints(list []Complaint) {
 	})
 }
 
-// A Release is what models/NAME.release.yaml says: which bundle is the model,
-// and what it measured. AOB writes it; people read it in the diff. It is a
-// function of evidence alone, and holds no clock.
+// A Release is a file models/NAME.release.yaml: the bundle that is released, and its
+// scores. AOB writes it from signed evidence alone; it contains no time.
 type Release struct {
 	APIVersion string     `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind       string     `json:"kind" check:"oneof=Release"`
@@ -86,17 +84,17 @@ type Release struct {
 // Docs says what each key is for.
 func (Release) Docs() map[string]string {
 	return map[string]string{
-		"apiVersion": "The form of this file.",
+		"apiVersion": "The version of this file's format.",
 		"kind":       "What this file describes.",
 		"name":       "The model's name.",
-		"version":    "1 + the highest ever on main.",
-		"bundle":     "The packaged model.",
-		"spec":       "The model's spec that the bundle was made of.",
-		"measured":   "What each gate's eval set showed, sorted by the gate's name.",
+		"version":    "One more than the highest version that main has had.",
+		"bundle":     "The digest of the packaged model.",
+		"spec":       "The digest of the spec that the bundle was trained for.",
+		"measured":   "The scores on each gate's eval set, sorted by the gate's name.",
 	}
 }
 
-// Measured is what one gate's eval set showed, rounded to four decimals.
+// Measured holds the scores on one gate's eval set, rounded to four decimals.
 type Measured struct {
 	Gate     string            `json:"gate" check:"label"`
 	EvalSet  Digest            `json:"evalSet" check:"digest"`
@@ -114,19 +112,20 @@ type Measured struct {
 func (Measured) Docs() map[string]string {
 	return map[string]string{
 		"gate":     "The gate.",
-		"evalSet":  "Its images and truths.",
-		"images":   "How many images.",
-		"metrics":  "What was measured: mAP, AP50, AP75 and AP/CLASS.",
-		"baseline": "The target branch's release, scored again on the same images. A first model has none.",
-		"verdict":  "What the gate says. An unsure one was accepted by an owner.",
-		"leftOut":  "Images of the eval set that a model was trained on, which do not count.",
-		"look":     "Which model this was that the eval set judged against the baseline.",
-		"checks":   "What the gate's checks say, in its order, and class by class.",
-		"lost":     "What the model is worse at than the release beyond chance, whether a check is about it or not.",
+		"evalSet":  "The digest of its images and annotations.",
+		"images":   "The number of images.",
+		"metrics":  "The scores: mAP, AP50, AP75 and AP/CLASS.",
+		"baseline": "The release on the target branch, measured on the same images. A first model has none.",
+		"verdict":  "The gate's verdict. If it is unsure, an owner accepted it.",
+		"leftOut":  "The number of images of the eval set that are not measured, since a model was trained on them.",
+		"look":     "How many models had been judged on the eval set against the baseline, this one included.",
+		"checks":   "The results of the gate's checks, in its order, and by class.",
+		"lost": "Figures in which the model is significantly worse than the release, whether a check covers them " +
+			"or not.",
 	}
 }
 
-// A CheckMeasured is one check of a gate in a release file.
+// A CheckMeasured is the result of one check of a gate in a release file.
 type CheckMeasured struct {
 	Check    string   `json:"check" check:"text"`
 	Class    string   `json:"class,omitempty" check:"optional,class"`
@@ -143,20 +142,20 @@ type CheckMeasured struct {
 // Docs says what each key is for.
 func (CheckMeasured) Docs() map[string]string {
 	return map[string]string{
-		"check":    "The check, as mAP drop <= 0.01.",
-		"class":    "The class that it is about.",
-		"outcome":  "Its answer.",
-		"value":    "What was measured.",
-		"baseline": "What the baseline has, on the same images.",
+		"check":    "The check, as in mAP drop <= 0.01.",
+		"class":    "The class that was checked.",
+		"outcome":  "The result.",
+		"value":    "The measured value.",
+		"baseline": "The baseline's value on the same images.",
 		"diff":     "The value minus that.",
 		"low":      "The lower bound of the difference, or else of the value, at the check's confidence.",
 		"high":     "The upper bound.",
-		"code":     "What decided it, as drop.unsure.",
-		"reason":   "Why, where it did not simply pass.",
+		"code":     "The reason as a code, as in drop.unsure.",
+		"reason":   "The reason as text, unless it passed.",
 	}
 }
 
-// A Loss is a figure in which a candidate is worse than the release beyond chance.
+// A Loss is a figure in which a candidate is significantly worse than the release.
 type Loss struct {
 	Metric   string  `json:"metric" check:"metric"`
 	Class    string  `json:"class,omitempty" check:"optional,class"`
@@ -164,37 +163,38 @@ type Loss struct {
 	Baseline float64 `json:"baseline"`
 	Diff     float64 `json:"diff"`
 	AtBest   float64 `json:"atBest"`
-	// Error is the type of detection errors that explains most of it, of ErrorClass, by AP50 lost.
+	// Error is the type of detection error, of ErrorClass, that explains most of it.
 	Error      string  `json:"error,omitempty" check:"optional,text"`
 	ErrorClass string  `json:"errorClass,omitempty" check:"optional,class"`
 	ErrorAP50  float64 `json:"errorAP50,omitempty" check:"optional"`
-	Errors     int     `json:"errors,omitempty" check:"optional"`   // how many more of them there are
-	Why        string  `json:"why,omitempty" check:"optional,text"` // that in words, of older versions of AOB
+	Errors     int     `json:"errors,omitempty" check:"optional"` // how many more of them there are
+	// the explanation as text, in files of older versions of AOB
+	Why string `json:"why,omitempty" check:"optional,text"`
 }
 
 // Docs says what each key is for.
 func (Loss) Docs() map[string]string {
 	return map[string]string{
 		"metric": "What got worse: mAP, AP, or recall, precision and falsePositivesPerImage at the model's " +
-			"thresholds.",
+			"score thresholds.",
 		"class":    "The class, for AP.",
-		"value":    "What the model has.",
-		"baseline": "What the release has, on the same images.",
+		"value":    "The model's value.",
+		"baseline": "The release's value on the same images.",
 		"diff":     "The value minus that.",
-		"atBest": "The bound of the difference that lies nearest to none, 95% sure, adjusted for the number of " +
+		"atBest": "The one-sided bound of the difference nearest to 0, at 95% confidence, adjusted for the number of " +
 			"classes.",
-		"error":      "The type of detection errors that explains most of it, as TIDE calls them: Miss, Loc, Cls, ...",
+		"error":      "The type of detection error that explains most of it, by TIDE's names: Miss, Loc, Cls, ...",
 		"errorClass": "The class that has these errors.",
-		"errorAP50":  "How much AP50 was lost.",
+		"errorAP50":  "The loss of AP50 by these errors.",
 		"errors":     "How many more such errors there are.",
-		"why":        "Which kind of error it is most of, in words; older versions of AOB wrote it.",
+		"why":        "The explanation as text, written by older versions of AOB.",
 	}
 }
 
 // FigureConfidence is the confidence of each of a Figure's bounds.
 const FigureConfidence = 0.95
 
-// FigureOf is the value of a metric with its bounds.
+// FigureOf returns the value of a metric with its bounds.
 func FigureOf(metric string, r Row) Figure {
 	f := Figure{Value: r.Value}
 	if s := r.Samples(); len(s) > 1 {
@@ -204,7 +204,7 @@ func FigureOf(metric string, r Row) Figure {
 	return f
 }
 
-// A Figure is a value with one-sided bounds over test images, each 95 % sure.
+// A Figure is a value with one-sided bounds over the choice of test images, each at 95 % confidence.
 type Figure struct {
 	Value float64  `json:"value"`
 	Low   *float64 `json:"low,omitempty" check:"optional"`
@@ -215,12 +215,12 @@ type Figure struct {
 func (Figure) Docs() map[string]string {
 	return map[string]string{
 		"value": "The value.",
-		"low":   "It is at least this, 95% sure, over test images.",
-		"high":  "It is at most this, 95% sure, over test images.",
+		"low":   "The lower bound at 95% confidence, over the choice of test images.",
+		"high":  "The upper bound at 95% confidence, over the choice of test images.",
 	}
 }
 
-// BaselineMeasured is the target branch's release, scored again on the same set.
+// BaselineMeasured is the release on the target branch, measured on the same images.
 type BaselineMeasured struct {
 	Version int                `json:"version" check:"min=1,max=1000000"`
 	Bundle  Digest             `json:"bundle" check:"digest"`
@@ -231,13 +231,13 @@ type BaselineMeasured struct {
 func (BaselineMeasured) Docs() map[string]string {
 	return map[string]string{
 		"version": "Its version.",
-		"bundle":  "Its packaged model.",
-		"metrics": "What it measured.",
+		"bundle":  "The digest of its packaged model.",
+		"metrics": "Its scores.",
 	}
 }
 
-// A Quarantine is models/NAME.quarantine.yaml: bundles that must not run.
-// Entries are only ever added, or lifted.
+// A Quarantine is a file models/NAME.quarantine.yaml: bundles that must not run. Entries
+// are added or lifted, and never removed.
 type Quarantine struct {
 	APIVersion string        `json:"apiVersion" check:"oneof=aob/v1"`
 	Kind       string        `json:"kind" check:"oneof=Quarantine"`
@@ -248,14 +248,14 @@ type Quarantine struct {
 // Docs says what each key is for.
 func (Quarantine) Docs() map[string]string {
 	return map[string]string{
-		"apiVersion": "The form of this file.",
+		"apiVersion": "The version of this file's format.",
 		"kind":       "What this file describes.",
 		"name":       "The model's name.",
-		"entries":    "Bundles that must not run; entries are only ever added, or lifted.",
+		"entries":    "Bundles that must not run. Entries are added or lifted, and never removed.",
 	}
 }
 
-// Quarantined is one bundle that must not run, until it is lifted.
+// Quarantined is an entry of a quarantine.
 type Quarantined struct {
 	Digest Digest `json:"digest" check:"digest"`
 	Why    string `json:"why" check:"text"`
@@ -269,13 +269,13 @@ func (Quarantined) Docs() map[string]string {
 		"digest": "The bundle.",
 		"why":    "Why it must not run.",
 		"fleet":  "The fleet on which it failed.",
-		"lifted": "Why it may run again; without it, it may not.",
+		"lifted": "Why it may run again. Without it the bundle must not run.",
 	}
 }
 
-// Forbids reports whether the bundle is quarantined, and why: by an entry that is not
-// lifted, whatever stands below it.
-func (q Quarantine) Forbids(bundle Digest) (why string, held bool) {
+// Forbids reports whether any entry of the bundle is not lifted, and why the first such
+// entry forbids it.
+func (q Quarantine) Forbids(bundle Digest) (why string, forbidden bool) {
 	for _, e := range q.Entries {
 		if e.Digest == bundle && e.Lifted == "" {
 			return e.Why, true
@@ -284,7 +284,7 @@ func (q Quarantine) Forbids(bundle Digest) (why string, held bool) {
 	return "", false
 }
 
-// Lifts counts how often the bundle was lifted.
+// Lifts counts the bundle's lifted entries.
 func (q Quarantine) Lifts(bundle Digest) int {
 	n := 0
 	for _, e := range q.Entries {

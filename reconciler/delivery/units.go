@@ -9,16 +9,15 @@ import (
 	"time"
 )
 
-// Values in intent carry their unit (24h, 10%, 120MB). Each type here reads and
-// writes that text form, and its error says what form it wants.
+// Values in files have units, as in 24h, 10% and 120MB. The types here parse and format
+// them.
 
 // A Duration is a span of time, written as in 90s, 30m, 1h30m or 30d.
 type Duration time.Duration
 
 var (
 	dayPattern = regexp.MustCompile(`^([0-9]+)d$`)
-	// What time.ParseDuration reads beyond it, as .5h or 1.s, the JSON Schemas of
-	// the files do not know.
+	// time.ParseDuration also accepts .5h and 1.s, which the JSON Schemas do not.
 	durationPattern = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(h|ms|m|s|us|µs|ns))+$`)
 )
 
@@ -41,8 +40,8 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText implements encoding.TextMarshaler. Whole hours, minutes and
-// seconds are written without the zero parts: 24h, not 24h0m0s.
+// MarshalText implements encoding.TextMarshaler. Zero parts at the end are left out: 24h,
+// not 24h0m0s.
 func (d Duration) MarshalText() ([]byte, error) {
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
@@ -58,8 +57,8 @@ func (d Duration) String() string { b, _ := d.MarshalText(); return string(b) }
 
 var decimalPattern = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?$`)
 
-// parseDecimal reads a number as people write one: no exponent, hexadecimal,
-// underscore, infinity or NaN. It never returns a negative zero.
+// parseDecimal parses a plain decimal number, without exponent, hexadecimal digits,
+// underscores, infinity or NaN. It never returns a negative zero.
 func parseDecimal(s string) (float64, error) {
 	if !decimalPattern.MatchString(s) {
 		return 0, strconv.ErrSyntax
@@ -89,8 +88,8 @@ func (p Share) MarshalText() ([]byte, error) {
 
 func (p Share) String() string { b, _ := p.MarshalText(); return string(b) }
 
-// A Wave is how far one step of a rollout goes: a number of devices (1) or a
-// share of the fleet (25%). Exactly one of the two is not zero.
+// A Wave is the size of one step of a rollout: a number of devices (1) or a share of the
+// fleet (25%). Exactly one of the two is not zero.
 type Wave struct {
 	Devices int
 	Share   Share
@@ -150,8 +149,8 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return fmt.Errorf("want a size with its unit, as in 120MB or 64MiB, got %q", text)
 }
 
-// MarshalText implements encoding.TextMarshaler, with the first unit that says
-// the size exactly: a decimal one with at most three decimals, or a binary one.
+// MarshalText implements encoding.TextMarshaler. It uses the first unit that represents
+// the size exactly: a decimal unit with at most three decimals, or a binary unit.
 func (b Bytes) MarshalText() ([]byte, error) {
 	for _, u := range []struct {
 		name  string

@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// Unreadable is the error of a list of which some could not be read. The others are returned beside it, and are good.
+// Unreadable is the error of reading a list of which some items could not be read. The others are returned with it.
 type Unreadable []Unread
 
-// Usable reports whether a list can be used that came with err: all of it was read, or all but what err names.
+// Usable reports whether a list returned with err can be used: err is nil or Unreadable.
 func Usable(err error) bool {
 	_, some := errors.AsType[Unreadable](err)
 	return err == nil || some
 }
 
-// Unread is one that could not be read.
+// Unread is an item that could not be read.
 type Unread struct {
-	What string // which one
+	What string // the item
 	Why  string
 }
 
-// maxUnread is how many are named in one message.
+// maxUnread is how many items one message lists.
 const maxUnread = 5
 
 func (u Unreadable) Error() string {

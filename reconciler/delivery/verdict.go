@@ -1,56 +1,54 @@
 package delivery
 
-// Outcome is how a check ended. There is no boolean: too little evidence is an
-// answer of its own.
+// Outcome is the result of a check or a gate.
 type Outcome string
 
 // The outcomes.
 const (
 	Pass          Outcome = "pass"
 	Fail          Outcome = "fail"
-	Unsure        Outcome = "unsure"         // too little evidence; a person settles it
-	Ignored       Outcome = "ignored"        // unsure, and the gate says that does not matter
-	NotApplicable Outcome = "not-applicable" // nothing to judge, as no baseline
+	Unsure        Outcome = "unsure"         // too little evidence; an owner may accept it
+	Ignored       Outcome = "ignored"        // unsure, with unsure: ignore in the gate
+	NotApplicable Outcome = "not-applicable" // nothing to check, for example no baseline
 )
 
-// A Verdict is a gate's answer about one model, with a reason for every check.
+// A Verdict is a gate's result for one model, with the result of each check.
 type Verdict struct {
 	Gate     string         `json:"gate"`
 	GateSpec Digest         `json:"gateSpec"` // Gate.Digest
 	Model    string         `json:"model"`
 	Outcome  Outcome        `json:"outcome"`
-	Because  []Fact         `json:"because,omitempty"` // what decided it
-	Reason   string         `json:"reason,omitempty"`  // that in words, as older versions of AOB signed it
+	Because  []Fact         `json:"because,omitempty"` // the reasons
+	Reason   string         `json:"reason,omitempty"`  // the reasons as text, in statements of older versions of AOB
 	Checks   []CheckVerdict `json:"checks"`
-	Classes  []string       `json:"classes"` // of the gate that were measured
-	Inputs   []Digest       `json:"inputs"`  // the score and compare keys that were read
+	Classes  []string       `json:"classes"` // classes of the gate that were measured
+	Inputs   []Digest       `json:"inputs"`  // the score and compare keys that were used
 	Key      Digest         `json:"key"`
 
 	Bundle   Digest `json:"bundle,omitempty"`
 	Baseline Digest `json:"baseline,omitempty"` // the release's bundle; empty for a first model
 	EvalSet  Digest `json:"evalSet,omitempty"`
-	Images   int    `json:"images,omitempty"`  // that the figures are over
-	LeftOut  int    `json:"leftOut,omitempty"` // of the eval set, as a model was trained on them
-	// Look is which model this was that the eval set judged against the baseline,
-	// from 1, and Looks how many the gate allows; 0 is not counted, or any number.
-	// Look is no part of the key: the same content keeps the number it had first.
+	Images   int    `json:"images,omitempty"`  // number of images that were measured
+	LeftOut  int    `json:"leftOut,omitempty"` // images of the eval set left out because a model was trained on them
+	// Look counts the models that were judged on the eval set against the baseline, this one included. Looks is how
+	// many the gate allows. Look is 0 if it is not counted, Looks if there is no limit. Look is not part of the key:
+	// the same content keeps its first number.
 	Look  int `json:"look,omitempty"`
 	Looks int `json:"looks,omitempty"`
-	// Lost is what the candidate is worse at than the release beyond chance,
-	// whether a check is about it or not.
+	// Lost lists the figures in which the candidate is significantly worse than the release, including those that no
+	// check covers.
 	Lost []Loss `json:"lost,omitempty"`
 }
 
-// A CheckVerdict is the answer to one check, or to one class of it.
+// A CheckVerdict is the result of one check, or of one class of it.
 type CheckVerdict struct {
-	Check string `json:"check"` // as "mAP >= 0.48" or "mAP drop <= 0.01"
-	// mAP, AP50, AP75, AP, recall, precision, falsePositivesPerImage, size, looks
-	Metric   string   `json:"metric"`
-	Class    string   `json:"class,omitempty"`   // for AP, and for recall and the like where the check names classes
+	Check    string   `json:"check"`             // as "mAP >= 0.48" or "mAP drop <= 0.01"
+	Metric   string   `json:"metric"`            // the name of a Metric, or looks
+	Class    string   `json:"class,omitempty"`   // if the check selects classes
 	Against  string   `json:"against,omitempty"` // of a drop: release, or NAME@VERSION
 	Outcome  Outcome  `json:"outcome"`
 	Because  []Fact   `json:"because,omitempty"`
-	Reason   string   `json:"reason,omitempty"` // that in words, as older versions of AOB signed it
+	Reason   string   `json:"reason,omitempty"` // as Verdict.Reason
 	Value    *float64 `json:"value,omitempty"`
 	Baseline *float64 `json:"baseline,omitempty"`
 	Diff     *float64 `json:"diff,omitempty"`
@@ -58,12 +56,12 @@ type CheckVerdict struct {
 	High     *float64 `json:"high,omitempty"`
 	Limit    *float64 `json:"limit,omitempty"`
 
-	Confidence float64 `json:"confidence,omitempty"` // of the bound that decided, after adjustment
-	// of an unsure one: about how many images would settle it; 0 for unknown
+	Confidence float64 `json:"confidence,omitempty"` // of the bound that was used, after adjustment for several classes
+	// Settle estimates how many images would make an unsure result definite; 0 if unknown.
 	Settle int `json:"settle,omitempty"`
 }
 
-// Subject says what a loss is about: AP of WBC.
+// Subject returns what got worse, as in "AP of WBC".
 func (l Loss) Subject() string {
 	if l.Class != "" {
 		return l.Metric + " of " + l.Class
@@ -71,8 +69,8 @@ func (l Loss) Subject() string {
 	return MetricOfFigure(l.Metric).String()
 }
 
-// Overall sums outcomes up: a fail outweighs an unsure, which outweighs a pass;
-// without a single pass there is nothing to be green about.
+// Overall combines outcomes: Fail if any is Fail, else Unsure if any is Unsure, else Pass
+// if any is Pass, else NotApplicable.
 func Overall(outcomes []Outcome) Outcome {
 	passed := false
 	result := NotApplicable
