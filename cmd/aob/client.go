@@ -74,7 +74,7 @@ func (o *client) registerSocket(c *cobra.Command) {
 
 func (o *client) dial() *web.Client { return web.NewClient(o.socket) }
 
-// numberOf reads a pull request's number, as 12 or #12.
+// numberOf parses a pull request's number, as 12 or #12.
 func numberOf(word string) (int, error) {
 	n, err := strconv.Atoi(strings.TrimPrefix(word, "#"))
 	if err != nil || n < 1 {

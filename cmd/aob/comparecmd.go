@@ -17,10 +17,10 @@ func newCompareCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compare A B",
 		Short: "Compare two models on their validation split",
-		Long: `Compare says whether A is better than B, figure by figure, with intervals: a paired
-bootstrap over the images of the validation split. A and B are variants of
-experiments, pull requests as #12, versions as shapes@3, or release, the release of
-the other's model.`,
+		Long: `Compare shows for each figure whether A is better than B, with bounds from a paired
+bootstrap over the images of the validation split. A and B are variants of experiments,
+pull requests as #12, or versions as shapes@3. One of them may be release: the current
+release of the other's model.`,
 		Example: "  aob compare 3f9c2a10ab 77d0c1e2f3\n  aob compare 3f9c2a10ab release\n  aob compare '#12' release " +
 			"-o json",
 		Args: arguments(cobra.ExactArgs(2)),
@@ -59,7 +59,7 @@ func (t *terminal) comparison(c web.Comparison) {
 		over += " in " + delivery.Count(c.Groups, "group")
 	}
 	if c.LeftOut > 0 {
-		over += fmt.Sprintf(", %d left out as a gate judges on them or one of the two was trained on them", c.LeftOut)
+		over += fmt.Sprintf(", %d left out: in a gate's eval set or in the training images of A or B", c.LeftOut)
 	}
 	t.printf("%s\n", over)
 	rows := [][]cell{heading("METRIC", "A", "B", "A - B", "AT LEAST", "AT MOST", "A IS")}

@@ -22,9 +22,9 @@ func newPlanCommand() *cobra.Command {
 		Long: `Plan shows what the server's last turn decided: what it says about each pull
 request and the main branch, and the steps that it takes. It does nothing.
 
-With --config, and no server at work, it is a dry run: it looks at the world as
-aob serve would, decides by the same code, prints, and stops there. Nothing is
-started, signed, committed, published or said.`,
+With --config, and if no server is running, it is a dry run: it reads the same state as
+aob serve, decides with the same code, prints the plan and ends. Nothing is started,
+signed, committed, published or commented.`,
 		Example: "  aob plan\n  aob plan --config world/aob.yaml       # before the first aob serve\n  aob plan -o " +
 			"json | jq '.steps[].text'",
 		Args: arguments(cobra.NoArgs),

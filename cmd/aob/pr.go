@@ -73,8 +73,8 @@ func newPRShowCommand() *cobra.Command {
 	return c
 }
 
-// looked returns the commit that somebody looked at: what the flag head names, or else what the server shows now.
-func looked(c *cobra.Command, o *client, number int, head string) (string, error) {
+// reviewedHead returns the commit of the flag head, or else the pull request's current head.
+func reviewedHead(c *cobra.Command, o *client, number int, head string) (string, error) {
 	if !c.Flags().Changed("head") {
 		pr, err := o.dial().PR(c.Context(), number)
 		return pr.Head, err
@@ -86,7 +86,7 @@ func looked(c *cobra.Command, o *client, number int, head string) (string, error
 	return head, nil
 }
 
-// commitDigits is what names a commit.
+// commitDigits matches a commit's hash or at least 7 digits of it.
 var commitDigits = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
 
 func newPRMergeCommand() *cobra.Command {
@@ -99,13 +99,13 @@ func newPRMergeCommand() *cobra.Command {
 on its head and nothing was merged since it began. On a forge such as Gitea,
 merge there: aob/release is the check that branch protection requires.
 
-What is merged is the head that the server shows when the command begins, or the
-one that --head names; a head that came since is refused. The server takes who
-merges from the system: it is the user that runs the command.`,
+Merge merges the commit that --head names, or else the current head. If the head
+changes meanwhile, the merge is refused. The merge is in the name of the user that
+runs the command.`,
 		Example: "  aob pr merge 12\n  aob pr merge 12 --head 4f1c09d2a3",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: onPR(func(c *cobra.Command, number int) error {
-			head, err := looked(c, &o, number, head)
+			head, err := reviewedHead(c, &o, number, head)
 			if err != nil {
 				return err
 			}
@@ -120,7 +120,7 @@ merges from the system: it is the user that runs the command.`,
 		}),
 	}
 	o.register(c)
-	c.Flags().StringVar(&head, "head", "", "the `commit` that was looked at, at least 7 digits of it")
+	c.Flags().StringVar(&head, "head", "", "the reviewed `commit`, at least 7 digits of it")
 	return c
 }
 
@@ -131,16 +131,16 @@ func newPRAdoptCommand() *cobra.Command {
 		Use:   "adopt N",
 		Short: "Bring a fork's pull request into the repository",
 		Long: `Adopt opens a pull request with the same commits on a branch of the repository
-itself, so that the release can be committed to it. A fork's branch is not AOB's
-to write. Trainings start there without a go, so look at the commits first.
+itself. AOB cannot push the release commit to a fork's branch. Trainings start there
+without further approval, so review the commits first.
 
-What is adopted is the head that the server shows when the command begins, or the
-one that --head names; a head that came since is refused. The author can push
-between your look and the command, so name the commit that you looked at.`,
+Adopt uses the commit that --head names, or else the current head. If the head changes
+meanwhile, adopt is refused. The author can push between your review and the command,
+so name the commit that you reviewed.`,
 		Example: "  aob pr adopt 12 --head 4f1c09d2a3",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: onPR(func(c *cobra.Command, number int) error {
-			head, err := looked(c, &o, number, head)
+			head, err := reviewedHead(c, &o, number, head)
 			if err != nil {
 				return err
 			}
@@ -154,7 +154,7 @@ between your look and the command, so name the commit that you looked at.`,
 		}),
 	}
 	o.register(c)
-	c.Flags().StringVar(&head, "head", "", "the `commit` that was looked at, at least 7 digits of it")
+	c.Flags().StringVar(&head, "head", "", "the reviewed `commit`, at least 7 digits of it")
 	return c
 }
 
@@ -162,12 +162,12 @@ func newPRAskCommand() *cobra.Command {
 	var o client
 	c := &cobra.Command{
 		Use:   "ask N TEXT",
-		Short: "Give an order on a pull request of the local forge: /aob run CODE or /aob accept CODE because …",
-		Long: `Ask gives an order on a pull request of the local forge, as a comment does on
-others. The pull request's checks say what may be asked. An order that cannot
-count is refused, with the reason. Who asks is the user that runs the command, by the word of the
-system; the user's groups count as teams. So it counts at once. On Gitea, others
-can edit a comment: there AOB asks back, and a 👍 to its question is what counts.`,
+		Short: "Send a command on a pull request of the local forge: /aob run CODE or /aob accept CODE because …",
+		Long: `Ask sends a command on a pull request of the local forge, as a comment does on other
+forges. The pull request's checks show the possible commands. An invalid command is
+refused with the reason. Its author is the user that runs aob; the user's groups count
+as teams. It takes effect at once. On Gitea others can edit a comment, so there AOB
+posts a question, and the author confirms the command with a 👍 on it.`,
 		Example: "  aob pr ask 12 '/aob run 3f9c2a10'\n  aob pr ask 12 '/aob accept 0a1b2c3d4e5f60718293a4b5c6d7e8f9 " +
 			"because the test set is small'",
 		Args: arguments(cobra.MinimumNArgs(2)),
@@ -194,8 +194,8 @@ func newPRRecheckCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "recheck N",
 		Short: "Try again what has failed for a pull request",
-		Long: `Recheck opens the failed runs of a pull request again and looks at its dataset
-anew. What succeeded is not done again.`,
+		Long: `Recheck repeats the failed runs of a pull request and checks its dataset again.
+Successful runs are not repeated.`,
 		Example: "  aob pr recheck 12",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: onPR(func(c *cobra.Command, number int) error {
@@ -211,7 +211,7 @@ anew. What succeeded is not done again.`,
 	return c
 }
 
-// onPR is a command whose one argument is a pull request's number.
+// onPR returns a RunE function for a command whose only argument is a pull request's number.
 func onPR(do func(c *cobra.Command, number int) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
 		number, err := numberOf(args[0])
@@ -269,7 +269,7 @@ func (t *terminal) pr(p web.PR, now time.Time) {
 	t.runs(p.Runs, now)
 }
 
-// change prints what is known of one changed model.
+// change prints one changed model.
 func (t *terminal) change(m web.Change) {
 	t.printf("\n%s", t.styled(bold, m.Model))
 	if m.Bundle != "" {
@@ -322,7 +322,7 @@ func (t *terminal) change(m web.Change) {
 	}
 }
 
-// measured prints what an eval set showed, beside the release's figures.
+// measured prints the figures on an eval set beside the release's.
 func (t *terminal) measured(e delivery.Measured) {
 	head := []string{"METRIC", "VALUE", "AT LEAST", "AT MOST"}
 	if e.Baseline != nil {

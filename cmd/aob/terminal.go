@@ -18,19 +18,17 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// A terminal is where text for people goes: a terminal, or a file or pipe that
-// takes the same text without colour and movement.
+// A terminal writes text for people to a terminal, or without colour to a file or pipe.
 type terminal struct {
 	out   *bufio.Writer
-	tty   bool // a person looks at it now
+	tty   bool
 	color bool
 	width int  // columns
-	whole bool // tables are as wide as what stands in them
-	lines int  // of the screen; 0 is without end
+	whole bool // tables are not cut to width
+	lines int  // of the screen; 0 is no limit
 }
 
-// newTerminal finds out what w is. Colour is for terminals, and NO_COLOR turns
-// it off.
+// newTerminal returns a terminal on w. Colour is for terminals; NO_COLOR turns it off.
 func newTerminal(w io.Writer) *terminal {
 	t := &terminal{out: bufio.NewWriter(w), width: 80}
 	f, ok := w.(*os.File)
@@ -50,8 +48,8 @@ func (t *terminal) flush() error { return t.out.Flush() }
 // shown is text that may go to a terminal as it is: it was made safe before, or is the program's own.
 type shown string
 
-// printf prints what its arguments say. Text in them may come from outside, so each argument that is text is printed
-// as [delivery.Terminal] returns it, but for shown text.
+// printf prints like fmt.Printf. Text arguments may come from outside, so they are
+// filtered by [delivery.Terminal], except for shown text.
 func (t *terminal) printf(format string, args ...any) {
 	safe := make([]any, len(args))
 	for i, a := range args {
@@ -81,7 +79,7 @@ func safely(a any) any {
 	return printable(fmt.Sprint(a))
 }
 
-// printable is [delivery.Terminal], and keeps the spaces before and after the text.
+// printable is [delivery.Terminal] that keeps leading and trailing spaces.
 func printable(s string) string {
 	text := strings.Trim(s, " ")
 	before := strings.Index(s, text)

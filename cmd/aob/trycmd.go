@@ -104,7 +104,7 @@ how far it is and finishes only the rest. aob runs stop ID ends it.`,
 	return c
 }
 
-// interrupted says that nothing is lost by leaving.
+// interrupted turns a canceled context into an error that says how to resume.
 func interrupted(err error, t web.Trial, again string) error {
 	if !errors.Is(err, context.Canceled) {
 		return err
@@ -113,7 +113,7 @@ func interrupted(err error, t web.Trial, again string) error {
 		" looks at it again; aob runs stop " + t.ID + " ends it"}
 }
 
-// quote says what an experiment takes, in a line.
+// quote returns the number of trainings and the estimated time of an experiment.
 func quote(t web.Trial) string {
 	seeds := 0
 	for _, v := range t.Variants {
@@ -187,7 +187,7 @@ func follow(ctx context.Context, api *web.Client, t web.Trial, w io.Writer) (web
 	}
 }
 
-// settledText is what a line is worth: that a training began, or ended.
+// settledText returns the text of a training that has begun or ended, else "".
 func settledText(s web.Seed) string {
 	switch {
 	case s.MAP != nil:
@@ -202,7 +202,7 @@ func settledText(s web.Seed) string {
 	return s.Text
 }
 
-// tried draws how far an experiment is and returns how many lines that took.
+// tried draws an experiment's progress and returns the number of lines.
 func (t *terminal) tried(trial web.Trial) int {
 	rows := [][]cell{}
 	_, own := shared(trial.Variants)
@@ -312,8 +312,9 @@ func (t *terminal) trial(trial web.Trial, now time.Time) {
 	t.printf("aob runs write %s FILE         its values into the file; its PR trains nothing\n", best.ID)
 }
 
-// shared parts what all variants set from what is a variant's own, which is given by
-// the last word of its path where that says which it is: channels=12.
+// shared returns the settings of all variants, and a function that returns the other
+// settings of a variant. Those are shortened to the last part of their path if that is
+// unambiguous: channels=12.
 func shared(variants []web.Variant) (all []string, own func(web.Variant) string) {
 	if len(variants) > 1 {
 		for _, set := range variants[0].Set {
@@ -351,7 +352,7 @@ func shared(variants []web.Variant) (all []string, own func(web.Variant) string)
 	}
 }
 
-// seedSpread says how far the seeds of a variant lie apart.
+// seedSpread returns the range of the mAP of a variant's seeds.
 func seedSpread(seeds []web.Seed) string {
 	var values []float64
 	for _, s := range seeds {

@@ -21,16 +21,15 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// The greatest share of a split's images that may stand in an eval set.
+// maxLeak is the largest share of a split's images that may also be in an eval set.
 const maxLeak = 0.05
 
-// Check is a data run: it names the dataset by its content, looks for all that
-// is wrong with it and with the eval sets it will be judged on, and prepares in
-// the folder out what the trainer gets. Findings of level error mean that
-// nothing may be trained on it; then nothing is prepared. The error is for what
-// is not the dataset's fault, or keeps it from being looked at.
+// Check does a data run: it computes the dataset's digest, reports findings about the
+// dataset and its eval sets, and writes the trainer's input into the folder out. If there
+// is a finding of level error, it writes nothing and nothing may be trained. It returns
+// an error only if the dataset could not be checked.
 //
-// The list of images that the trainer gets is put into the store seen.
+// The list of training images is put into the store seen.
 func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out string, seen Store,
 	progress func(done, total int)) (delivery.DataResult, error) {
 	c := &checker{classes: ask.Classes, findings: map[string]int{}}
@@ -78,7 +77,7 @@ func (catalog Catalog) Check(ctx context.Context, ask delivery.DataRun, out stri
 	}
 	c.labels(splits)
 
-	// The eval sets asked for, then the dataset's own test split.
+	// The eval sets of the gates, then the dataset's own test split.
 	heldOut := map[string]string{} // identity -> where it is held out
 	sets := slices.Clone(ask.EvalSets)
 	if own := (delivery.EvalSet{Dataset: ask.Dataset, Split: "test"}); splits["test"] != nil &&
@@ -127,10 +126,10 @@ type checker struct {
 	findings map[string]int // finding by level and code
 	decodes  []imageFile
 	leftOut  map[string]map[int64]bool // by split: images that must not be trained on
-	sets     map[string]string         // by path: the eval set that an image stands in
+	sets     map[string]string         // by path: the eval set that has the image
 }
 
-// inSet notes that an image stands in an eval set.
+// inSet records that an image is in an eval set.
 func (c *checker) inSet(path, set string) {
 	if c.sets == nil {
 		c.sets = map[string]string{}
@@ -145,7 +144,7 @@ type imageFile struct {
 	hash  imageHash
 }
 
-// finding adds a finding, or counts one more of its code.
+// finding adds a finding, or increments the count of one with the same level and code.
 func (c *checker) finding(level, code, where, text string) {
 	key := level + "/" + code
 	if i, ok := c.findings[key]; ok {
@@ -160,7 +159,7 @@ func (c *checker) finding(level, code, where, text string) {
 		Count: 1})
 }
 
-// done puts errors first, what somebody may well mean last, and gives the result.
+// done returns the result with its findings sorted: errors first, unused categories last.
 func (c *checker) done() delivery.DataResult {
 	rank := func(f delivery.Finding) string {
 		if f.Code == "unused-category" {
@@ -174,7 +173,7 @@ func (c *checker) done() delivery.DataResult {
 	return c.result
 }
 
-// level says whether a problem of an annotation file keeps it from use.
+// level returns the level of a problem of an annotation file.
 func level(k coco.Kind) string {
 	switch k {
 	case coco.OutsideImage, coco.EmptyBox, coco.DegenerateBox, coco.DuplicateName, coco.DuplicateField:
@@ -183,8 +182,8 @@ func level(k coco.Kind) string {
 	return delivery.LevelError
 }
 
-// split reports what is wrong with a split's annotations and files, and notes
-// its images for decoding.
+// split reports problems of a split's annotations and files, and adds its images to those
+// that are decoded.
 func (c *checker) split(v *version, s *split, prefix string) {
 	for _, p := range s.problems {
 		c.finding(level(p.Kind), string(p.Kind), fmt.Sprintf("%s%s:%d: %s", prefix, AnnotationsFile, p.Line, p.Path),
@@ -212,7 +211,7 @@ func (c *checker) split(v *version, s *split, prefix string) {
 	}
 }
 
-// labels compares the classes asked for with the train split's categories.
+// labels compares the model's classes with the train split's categories.
 func (c *checker) labels(splits map[string]*split) {
 	train := splits["train"]
 	if train == nil {
@@ -257,7 +256,7 @@ func (c *checker) labels(splits map[string]*split) {
 	}
 }
 
-// evalSet checks one eval set, notes its content, and holds its images out.
+// evalSet checks one eval set, records its content, and adds its images to heldOut.
 func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, splits map[string]*split,
 	e delivery.EvalSet, heldOut map[string]string) error {
 	ev, s := v, splits[e.Split]
@@ -283,7 +282,7 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 		c.finding(delivery.LevelError, "eval-set", e.String(), fmt.Sprintf("there is no %s/%s", e.Split,
 			AnnotationsFile))
 		return nil
-	} else if e.Group != "" { // the split again, with what groups its images
+	} else if e.Group != "" { // read the split again, with the images' groups
 		grouped, _, err := ev.split(e.Split, e.Group)
 		if err != nil {
 			return err
@@ -306,7 +305,7 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 	}
 	c.result.EvalSets = append(c.result.EvalSets, data.Content)
 	if e.Dataset == v.ref && e.Split != "test" {
-		return nil // judged on what it is trained on: leaks says so below
+		return nil // an eval set of training images is reported by leaks
 	}
 	for _, file := range s.files() {
 		for _, id := range identities(file, ev.files[file].sum) {
@@ -317,8 +316,8 @@ func (c *checker) evalSet(ctx context.Context, catalog Catalog, v *version, spli
 	return nil
 }
 
-// leaks leaves training images out that stand in an eval set, or, of train, in
-// valid, and says how many.
+// leaks leaves out training images that are also in an eval set, and images of train that
+// are also in valid, and reports them.
 func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string]string) {
 	c.leftOut = map[string]map[int64]bool{"train": {}, "valid": {}}
 	mark := func(s *split, code string, others map[string]string) {
@@ -362,8 +361,7 @@ func (c *checker) leaks(v *version, splits map[string]*split, heldOut map[string
 	mark(train, "split-leak", inValid)
 }
 
-// decode opens every image, so that a truncated one is found before a training
-// has been paid for.
+// decode decodes every image, so that a damaged one is found before the training.
 func (c *checker) decode(ctx context.Context, progress func(done, total int)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(2)
@@ -401,7 +399,7 @@ func (c *checker) decode(ctx context.Context, progress func(done, total int)) er
 	return nil
 }
 
-// pointer reports whether a file is what Git LFS leaves in place of a large one.
+// pointer reports whether a file is a Git LFS pointer.
 func pointer(f *os.File) bool {
 	const start = "version https://git-lfs.github.com/spec/"
 	head := make([]byte, len(start))
@@ -409,7 +407,8 @@ func pointer(f *os.File) bool {
 	return err == nil && string(head[:n]) == start
 }
 
-// decodeImage says what is wrong with an image. The error is the context's.
+// decodeImage returns the code and text of a finding about an image, and the image's
+// hash. Its error is the context's.
 func decodeImage(ctx context.Context, im imageFile, shared budget) (code, text string, hash imageHash, err error) {
 	f, err := os.Open(im.path)
 	if err != nil {

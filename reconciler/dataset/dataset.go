@@ -1,43 +1,40 @@
-// Package dataset reads datasets in COCO layout, names them by their content,
-// checks them before anything is trained, and makes what a trainer gets.
+// Package dataset reads datasets in COCO layout, computes their digests, checks them
+// before a training, and writes the trainer's input.
 //
-// A dataset is a folder with a folder for each split, train, valid and
-// optionally test, that holds _annotations.coco.json and the images it names.
-// It comes from a [Source]: a folder of this machine ([Dir]), or a storage from
-// which it is fetched. Intent never holds an address: the first part of a reference
-// is a name in the server's configuration ([Catalog]), and the rest may only go
-// down from there. Symbolic links are refused wherever they stand.
+// A dataset is a folder with one folder for each split: train, valid and optionally test.
+// Each holds _annotations.coco.json and the images that it lists. A dataset comes from a
+// [Source]: a folder of this machine ([Dir]), or a storage from which it is fetched.
+// Intent has no addresses: the first part of a reference is a name in the server's
+// configuration ([Catalog]), and the rest is a path below it. Symbolic links are refused.
 //
-// Everything in a dataset is hostile input: sizes are bounded, images are
-// decoded here before anybody else meets them, and what is wrong is reported as
-// findings with a place, all of them, rather than as the first error.
+// Datasets are hostile input. Sizes are bounded, and images are decoded here before any
+// other program reads them. All problems are reported as findings with their place.
 //
-//   - [Catalog.Check] is a data run: digest, findings, the prepared folder.
+//   - [Catalog.Check] does a data run: digest, findings, the prepared folder.
 //   - [Catalog.EvalSet] opens one split to judge a model on.
 //
 // # Image identity
 //
-// Two files are the same image if their bytes are equal, or if Roboflow made one
-// of them from the other or both from one source: cells_jpg.rf.HASH.jpg names its
-// source, cells.jpg, before ".rf.". Of two files without ".rf." equal names say
-// nothing: every camera has a frame_1.jpg. Training images that stand in an eval
-// set are left out of training and counted; above 5 % that is an error.
+// Two files are the same image if their bytes are equal, or if Roboflow made one of them
+// from the other or both from one source: cells_jpg.rf.HASH.jpg has the source cells.jpg.
+// Equal names of two files without ".rf." do not count: every camera has a frame_1.jpg.
+// Training images that are in an eval set are left out of training and counted; more than
+// 5 % is an error.
 //
-// An image that merely looks like one of an eval set, by a hash of its brightness
-// ([twins.go]), is a warning with the pair, and stays.
+// An image that only looks like one of an eval set, by a hash of its brightness
+// ([twins.go]), is a warning with the pair, and is not left out.
 //
-// # What a model has seen
+// # Training images
 //
-// A data run lists the images that the trainer gets ([delivery.TrainingImages]), in a
-// file that is named by its digest and kept as long as the model. Whoever scores
-// the model on an eval set of another day leaves those images out:
-// [EvalData.UsedInTraining].
+// A data run lists the training images ([delivery.TrainingImages]) in a file named by its
+// digest, which is kept as long as the model. When the model is scored on another eval
+// set, those images are left out: [EvalData.UsedInTraining].
 //
 // # Frozen eval sets
 //
-// An eval set may say what it holds ([delivery.EvalSet].Content, written by aob gate
-// freeze after [Catalog.Freeze]): every byte of its images and all its truths,
-// whatever a model's classes. Anything else under its name is refused.
+// An eval set may have the digest of its content ([delivery.EvalSet].Content, written by
+// aob gate freeze after [Catalog.Freeze]): all bytes of its images and all its truths, of
+// all classes. Other content under its name is refused.
 package dataset
 
 import (
@@ -64,7 +61,7 @@ import (
 // AnnotationsFile is the name of a split's truths.
 const AnnotationsFile = "_annotations.coco.json"
 
-// What is refused unread.
+// The limits of a dataset. Larger files are refused without reading them.
 const (
 	maxAnnotations = 1 << 30  // bytes of one annotation file
 	maxImage       = 64 << 20 // bytes of one image
@@ -72,7 +69,7 @@ const (
 	maxFiles       = 2_000_000
 )
 
-// pathless takes the server's paths out of an error that people on a forge read.
+// pathless removes the server's paths from an error that is shown on a forge.
 func pathless(err error) error {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("%s: %w", filepath.Base(pe.Path), pe.Err)
@@ -80,7 +77,7 @@ func pathless(err error) error {
 	return err
 }
 
-// A version is one dataset folder, listed.
+// A version is a dataset's folder and its list of files.
 type version struct {
 	ref   delivery.Dataset
 	dir   string
@@ -119,7 +116,7 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 		}
 		v.files[rel] = &file{size: info.Size()}
 		if len(v.files) > maxFiles {
-			return delivery.Blockedf("split it", "dataset %s has more than %d files", d, maxFiles)
+			return delivery.Blockedf("split the dataset", "dataset %s has more than %d files", d, maxFiles)
 		}
 		return nil
 	})
@@ -132,7 +129,7 @@ func (c Catalog) open(ctx context.Context, d delivery.Dataset) (*version, error)
 	return v, nil
 }
 
-// hash fills the files' digests, in parallel.
+// hash computes the files' digests, in parallel.
 func (v *version) hash(ctx context.Context, names []string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -163,7 +160,7 @@ func (v *version) hash(ctx context.Context, names []string) error {
 
 func (v *version) path(name string) string { return filepath.Join(v.dir, filepath.FromSlash(name)) }
 
-// content is the dataset's digest: the sorted file list with per-file SHA-256.
+// content returns the dataset's digest: SHA-256 of the sorted files and their SHA-256.
 func (v *version) content() delivery.Digest {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(v.files)) {
@@ -172,17 +169,17 @@ func (v *version) content() delivery.Digest {
 	return delivery.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 }
 
-// A split is one split, parsed, with the files of its images.
+// A split is a parsed split with the files of its images.
 type split struct {
 	name     string
 	truth    *coco.Truth
 	problems []coco.Problem
-	images   map[int64]string // file below the version, of those that are there
+	images   map[int64]string // existing files, by slash path below the version
 	missing  []coco.Image
 }
 
-// split reads a split's annotations, and of images the field that group names, if
-// it does. It reports false where there is none.
+// split reads a split's annotations, with the images' field group if that is not empty.
+// It reports false if the split does not exist.
 func (v *version) split(name, group string) (*split, bool, error) {
 	annotations := name + "/" + AnnotationsFile
 	f, ok := v.files[annotations]
@@ -213,7 +210,7 @@ func (v *version) split(name, group string) (*split, bool, error) {
 	return s, true, nil
 }
 
-// ungrouped matches the problem of an image that says nothing of its group.
+// ungrouped returns a function that matches the problem of an image without a group.
 func ungrouped(group string) func(coco.Problem) bool {
 	return func(p coco.Problem) bool {
 		return strings.HasPrefix(p.Path, "images[") && strings.HasSuffix(p.Path, "."+group)
@@ -225,7 +222,7 @@ func (s *split) files() []string {
 	return slices.Compact(slices.Sorted(maps.Values(s.images)))
 }
 
-// labels lists the categories that the split has truths of, sorted.
+// labels lists the categories with truths in the split, sorted.
 func (s *split) labels() []string {
 	used := map[int64]bool{}
 	for _, a := range s.truth.Annotations {
@@ -241,9 +238,9 @@ func (s *split) labels() []string {
 	return slices.Compact(labels)
 }
 
-// mapped returns the truths of the classes asked for, under the classes' names,
-// categories numbered from 1 in the classes' order. Images stay, all of them: an
-// image without objects is a truth too.
+// mapped returns the truths of the model's classes, under the classes' names. Categories
+// are numbered from 1 in the classes' order. All images are kept, also those without
+// truths.
 func mapped(t *coco.Truth, classes delivery.Classes) *coco.Truth {
 	out := &coco.Truth{Images: slices.Clone(t.Images)}
 	slices.SortFunc(out.Images, func(a, b coco.Image) int { return int(min(max(a.ID-b.ID, -1), 1)) })
@@ -273,7 +270,7 @@ func mapped(t *coco.Truth, classes delivery.Classes) *coco.Truth {
 type EvalImage struct {
 	ID   int64
 	Path string
-	asks []string // under which names a training may have seen it
+	ids  []string // the identities under which it may be a training image
 }
 
 // EvalData is an opened eval set.
@@ -291,7 +288,7 @@ func (c Catalog) EvalSet(ctx context.Context, e delivery.EvalSet, classes delive
 	}
 	s, ok, err := v.split(e.Split, e.Group)
 	if err != nil {
-		return nil, delivery.Blockedf("mend the file", "eval set %s: %v", e, err)
+		return nil, delivery.Blockedf("correct the file", "eval set %s: %v", e, err)
 	}
 	if !ok {
 		return nil, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
@@ -322,11 +319,11 @@ func (v *version) evalData(e delivery.EvalSet, s *split, classes delivery.Classe
 		if !ok {
 			continue
 		}
-		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file), asks: matches(file, v.files[file].sum)})
+		d.Images = append(d.Images, EvalImage{ID: im.ID, Path: v.path(file), ids: matches(file, v.files[file].sum)})
 		fmt.Fprintf(h, "%d %s\n", im.ID, v.files[file].sum)
 	}
 	truths := delivery.Digest(s.truth.Digest())
-	if e.Group != "" { // which images go together decides intervals
+	if e.Group != "" { // groups change the intervals
 		groups := make([]string, len(d.Truth.Images))
 		for i, im := range d.Truth.Images {
 			groups[i] = im.Group

@@ -266,7 +266,7 @@ func TestRefused(t *testing.T) {
 	for ref, want := range map[string]string{
 		"other":      `datasets.dir of the server's configuration has no "other"`,
 		"d/gone":     "no such folder",
-		"d/../..":    "leaves its root",
+		"d/../..":    "leads out of its root",
 		"d/link":     "is a symbolic link",
 		"d/link/ssl": "is a symbolic link",
 		"d":          "link is a symbolic link or no file",

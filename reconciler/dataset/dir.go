@@ -22,9 +22,9 @@ func (Dir) Secrets() []string { return nil }
 func (Dir) Open(_ context.Context, ref Reference) (Version, error) {
 	if !filepath.IsAbs(ref.Location) {
 		return Version{}, delivery.Blockedf("give an absolute path in the server's configuration",
-			"its location is no absolute path")
+			"its location is not an absolute path")
 	}
-	// Each part is checked: a link in the middle is as much a way out as one at the end.
+	// Check each part: a symbolic link in the middle may lead out of the location too.
 	at := ref.Location
 	for part := range strings.SplitSeq(cmp.Or(ref.Path, "."), "/") {
 		at = filepath.Join(at, part)

@@ -12,16 +12,12 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// A small file can become a large image: what an image takes when it is decoded
-// is bounded for one, and for all that are decoded at one time.
+// A small file can decode to a large image. So the memory of one decoded image, and of
+// all images that are decoded at one time, is bounded.
 const (
-	maxMemory = 512 << 20 // bytes of one image
-	// memory is what all workers may take together. It lets the largest image be
-	// decoded alone.
-	memory = maxMemory
-	// largeImage is an image whose memory is given back before the next one is
-	// decoded, and not only when the collector comes by.
-	largeImage = 64 << 20
+	maxMemory  = 512 << 20 // bytes of one image
+	memory     = maxMemory // of all workers together; enough for the largest image alone
+	largeImage = 64 << 20  // memory of a larger image is returned to the system at once
 )
 
 // A budget is memory that workers share.
@@ -29,7 +25,7 @@ type budget struct{ free *semaphore.Weighted }
 
 func newBudget() budget { return budget{semaphore.NewWeighted(memory)} }
 
-// spend calls work while need bytes are set aside for it.
+// spend reserves need bytes while work runs. It waits until they are free.
 func (b budget) spend(ctx context.Context, need int64, work func()) error {
 	if err := b.free.Acquire(ctx, need); err != nil {
 		return err
@@ -42,8 +38,8 @@ func (b budget) spend(ctx context.Context, need int64, work func()) error {
 	return nil
 }
 
-// decoded is how many bytes decoding an image takes at its height, by what its
-// first bytes say. The size must be bounded already.
+// decoded returns the peak memory of decoding an image, in bytes, from its header. The
+// caller must have checked the image's size.
 func decoded(config image.Config, format string, file io.Reader) int64 {
 	pixels := int64(config.Width) * int64(config.Height)
 	channels := int64(3)

@@ -14,8 +14,8 @@ import (
 	"github.com/autonomos/aob/reconciler/durable"
 )
 
-// The annotation file that a trainer gets. Field order is fixed, so equal truths
-// are equal bytes.
+// The annotation file for the trainer. The order of fields is fixed, so equal truths give
+// equal bytes.
 type (
 	preparedFile struct {
 		Images      []preparedImage      `json:"images"`
@@ -42,10 +42,10 @@ type (
 	}
 )
 
-// prepare writes what the trainer gets: train and valid with the model's classes
-// and no other, every image under the name of its content, leaks, crowds and
-// empty boxes left out, boxes cut to their image. The trainer never sees a test
-// split, an eval set, or a name from outside. Its digest is the training input's.
+// prepare writes the trainer's input: train and valid with only the model's classes. An
+// image's name is its digest. Leaked images, crowds and empty boxes are left out, and
+// boxes are clipped to their image. The input has no test split, no eval set and no
+// original file names. prepare returns the input's digest.
 func (c *checker) prepare(v *version, splits map[string]*split, out string) (delivery.Digest, error) {
 	tmp := out + ".part"
 	if err := os.RemoveAll(tmp); err != nil {
@@ -59,8 +59,8 @@ func (c *checker) prepare(v *version, splits map[string]*split, out string) (del
 		}
 		file, sources := c.prepared(v, splits[name])
 		if len(file.Images) == 0 {
-			return "", delivery.Blockedf("check what is left out, and why", "nothing is left of split %s to train on",
-				name)
+			return "", delivery.Blockedf("see the findings for the images that are left out",
+				"split %s has no image left to train on", name)
 		}
 		data, err := json.Marshal(file)
 		if err != nil {
@@ -88,7 +88,7 @@ func (c *checker) prepare(v *version, splits map[string]*split, out string) (del
 	return delivery.DigestOf("training", parts), nil
 }
 
-// prepared makes a split's annotation file, and says which file each image is.
+// prepared returns a split's annotation file, and the source file of each image.
 func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]string) {
 	truth := mapped(s.truth, c.classes)
 	out := preparedFile{Images: []preparedImage{}, Annotations: []preparedAnnotation{}}
@@ -105,7 +105,7 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 		}
 		name := v.files[file].sum[:32] + strings.ToLower(path.Ext(file))
 		if _, twice := sources[name]; twice {
-			continue // the same bytes under two names teach nothing new
+			continue // the same image under another name
 		}
 		sources[name] = v.path(file)
 		number[im.ID] = len(out.Images) + 1
@@ -132,8 +132,8 @@ func (c *checker) prepared(v *version, s *split) (preparedFile, map[string]strin
 	return out, sources
 }
 
-// link makes a file at target with source's content: a hard link where the file
-// system allows one, a copy elsewhere.
+// link creates target as a hard link to source, or as a copy if the file system allows
+// no link.
 func link(source, target string) error {
 	if os.Link(source, target) == nil {
 		return nil

@@ -1,7 +1,7 @@
 package dataset
 
-// This file says which files are the same image, which images a training has
-// seen, and what an eval set held when it was frozen.
+// This file has the identities of images, the lists of training images, and the digests of
+// frozen eval sets.
 
 import (
 	"context"
@@ -21,11 +21,11 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Roboflow's names: the source's stem and extension, and what made this version.
+// roboflow matches Roboflow's file names: STEM_EXT.rf.HASH.EXT.
 var roboflow = regexp.MustCompile(`^(.+)\.rf\.[A-Za-z0-9]+\.[A-Za-z]+$`)
 
-// source is what an image file was made from, and whether its name says so; a
-// name without ".rf." may be a source itself.
+// source returns the name of the image from which a file was made. made is true if the
+// file has a Roboflow name; other files may be sources themselves.
 func source(file string) (name string, made bool) {
 	name = path.Base(file)
 	if m := roboflow.FindStringSubmatch(name); m != nil {
@@ -41,7 +41,7 @@ func source(file string) (name string, made bool) {
 	return name, made
 }
 
-// identities are the names that an image is known by.
+// identities returns the identities of an image.
 func identities(file, sum string) []string {
 	name, made := source(file)
 	if made {
@@ -50,8 +50,8 @@ func identities(file, sum string) []string {
 	return []string{"sha256:" + sum, "plain:" + name}
 }
 
-// asksFor are the names that another image has if it is the same: where neither
-// is Roboflow's, equal names say nothing.
+// matches returns identities of which the same image has at least one. Equal names of two
+// files without ".rf." do not match.
 func matches(file, sum string) []string {
 	name, made := source(file)
 	if made {
@@ -60,21 +60,20 @@ func matches(file, sum string) []string {
 	return []string{"sha256:" + sum, "source:" + name}
 }
 
-// seenImages lists the images that the trainer gets and keeps the list under its
-// digest.
+// seenImages stores the list of training images and returns its digest.
 func (c *checker) seenImages(v *version, splits map[string]*split, to Store) (delivery.Digest, error) {
 	return putTrainingImages(to, delivery.TrainingImages{Train: c.known(v, splits["train"], false),
 		Valid: c.known(v, splits["valid"], false)})
 }
 
-// withheld keeps the list of validation images that stand in an eval set: no
-// experiment is to be scored on them.
+// withheld stores the list of validation images that are in an eval set. Experiments are
+// not scored on them.
 func (c *checker) withheld(v *version, valid *split, to Store) (delivery.Digest, error) {
 	return putTrainingImages(to, delivery.TrainingImages{Train: c.known(v, valid, true), Valid: []string{}})
 }
 
-// known lists the names by which a split's images are known, of those that are
-// left out or of the others.
+// known lists the identities of a split's images: of those that are left out, or of the
+// others.
 func (c *checker) known(v *version, s *split, leftOut bool) []string {
 	ids := []string{}
 	for id, file := range s.images {
@@ -86,7 +85,7 @@ func (c *checker) known(v *version, s *split, leftOut bool) []string {
 	return slices.Compact(ids)
 }
 
-// A Store keeps the lists of images that trainings saw.
+// A Store keeps the lists of training images.
 type Store interface {
 	Open(name string) (io.ReadSeekCloser, error)
 	Put(name string, data []byte) error
@@ -100,11 +99,11 @@ func putTrainingImages(to Store, list delivery.TrainingImages) (delivery.Digest,
 
 func seenFile(digest delivery.Digest) string { return "seen/" + digest.Hex() + ".json" }
 
-// maxSeen is the most bytes of one list of images: two names each of twenty
-// million.
+// maxSeen is the largest size of one list, in bytes: two identities of 20 million images.
 const maxSeen = 4 << 30
 
-// ReadTrainingImages reads a list of the images that a training has seen.
+// ReadTrainingImages reads a list of training images. A missing or damaged list is a
+// delivery.Blocked error.
 func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingImages, error) {
 	var seen delivery.TrainingImages
 	if _, err := delivery.ParseDigest(string(digest)); err != nil {
@@ -113,8 +112,8 @@ func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingIm
 	f, err := from.Open(seenFile(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return seen, delivery.Blockedf("restore the file from a backup of the server's state",
-			"the list %s of images that a model was trained on is gone, so nobody can say which of them stand in the "+
-				"eval set", digest.Short())
+			"the list %s of a model's training images is missing, so they cannot be left out of the eval set",
+			digest.Short())
 	}
 	if err != nil {
 		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), pathless(err))
@@ -129,7 +128,7 @@ func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingIm
 	}
 	if delivery.Sum(data) != digest {
 		return seen, delivery.Blockedf("restore the file from a backup of the server's state",
-			"the list %s of images that a model was trained on is damaged", digest.Short())
+			"the list %s of a model's training images is damaged", digest.Short())
 	}
 	if err := json.Unmarshal(data, &seen); err != nil {
 		return seen, fmt.Errorf("list of images %s: %w", digest.Short(), err)
@@ -137,9 +136,8 @@ func ReadTrainingImages(from Store, digest delivery.Digest) (delivery.TrainingIm
 	return seen, nil
 }
 
-// UsedInTraining returns the ids of images that a training has seen, by lists of what it
-// saw. On a validation split only what was trained on counts: a model is chosen
-// on its own, and compared there.
+// UsedInTraining returns the ids of images that are in the lists. On a validation split
+// the lists' validation images do not count: models are chosen and compared on them.
 func (d *EvalData) UsedInTraining(lists ...delivery.TrainingImages) map[int64]bool {
 	known := map[string]bool{}
 	for _, l := range lists {
@@ -154,14 +152,14 @@ func (d *EvalData) UsedInTraining(lists ...delivery.TrainingImages) map[int64]bo
 	}
 	seen := map[int64]bool{}
 	for _, im := range d.Images {
-		if slices.ContainsFunc(im.asks, func(id string) bool { return known[id] }) {
+		if slices.ContainsFunc(im.ids, func(id string) bool { return known[id] }) {
 			seen[im.ID] = true
 		}
 	}
 	return seen
 }
 
-// Frozen is what an eval set holds at one moment.
+// Frozen describes the content of an eval set.
 type Frozen struct {
 	EvalSet  delivery.EvalSet `json:"evalSet"` // with its content
 	Images   int              `json:"images"`
@@ -170,7 +168,7 @@ type Frozen struct {
 	Problems []string         `json:"problems,omitempty"`
 }
 
-// Freeze reads an eval set and names what it holds.
+// Freeze reads an eval set and computes the digest of its content.
 func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error) {
 	e.Content = ""
 	out := Frozen{EvalSet: e, Truths: map[string]int{}}
@@ -180,7 +178,7 @@ func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error)
 	}
 	s, ok, err := v.split(e.Split, e.Group)
 	if err != nil {
-		return out, delivery.Blockedf("mend the file", "eval set %s: %v", e, err)
+		return out, delivery.Blockedf("correct the file", "eval set %s: %v", e, err)
 	}
 	if !ok {
 		return out, delivery.Blockedf("check the name of the split", "eval set %s: there is no %s/%s", e, e.Split,
@@ -220,8 +218,8 @@ func (c Catalog) Freeze(ctx context.Context, e delivery.EvalSet) (Frozen, error)
 	return out, nil
 }
 
-// frozen names all that an eval set holds: its images' bytes in id order, every
-// truth of every category, and what groups the images.
+// frozen returns the digest of an eval set's content: its images' bytes in id order, all
+// truths of all categories, and the images' groups.
 func (v *version) frozen(e delivery.EvalSet, s *split) delivery.Digest {
 	images := slices.Clone(s.truth.Images)
 	slices.SortFunc(images, func(a, b coco.Image) int { return int(min(max(a.ID-b.ID, -1), 1)) })
@@ -236,15 +234,15 @@ func (v *version) frozen(e delivery.EvalSet, s *split) delivery.Digest {
 	return delivery.DigestOf("frozen", []any{hex.EncodeToString(h.Sum(nil)), s.truth.Digest()})
 }
 
-const refreeze = "put the files back, or freeze what is there now in a pull request: aob gate freeze"
+const refreeze = "restore the files, or freeze the new content in a pull request: aob gate freeze"
 
-// thawed says that an eval set holds something else than when it was frozen.
+// thawed returns how an eval set differs from its frozen content, or "".
 func (v *version) thawed(e delivery.EvalSet, s *split) string {
 	if e.Content == "" {
 		return ""
 	}
 	if now := v.frozen(e, s); now != e.Content {
-		return fmt.Sprintf("holds %s, and the gate froze %s", now.Short(), e.Content.Short())
+		return fmt.Sprintf("has content %s, but the gate froze %s", now.Short(), e.Content.Short())
 	}
 	return ""
 }

@@ -281,7 +281,7 @@ func TestFreeze(t *testing.T) {
 	b.annotate("test", func(file object) {
 		file["annotations"].([]object)[3]["bbox"] = []float64{2, 3, 10, 9}
 	})
-	if err := open(); err == nil || !strings.Contains(err.Error(), "and the gate froze") ||
+	if err := open(); err == nil || !strings.Contains(err.Error(), "but the gate froze") ||
 		!strings.Contains(err.Error(), "aob gate freeze") {
 		t.Errorf("%v", err)
 	}

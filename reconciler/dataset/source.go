@@ -19,31 +19,30 @@ import (
 // A Source is a kind of storage that datasets come from. A new one is a file in this
 // package, its line in cmd/aob/sources.go, and its entry in TestSources.
 type Source interface {
-	// Secrets names the secrets that Open asks for. A run gets those, and no others.
+	// Secrets names the secrets that Open needs. A run gets only those.
 	Secrets() []string
 
-	// Open finds a dataset as it is now. What a person can mend, as a wrong name, is a
-	// [delivery.Blocked] error that says what to do; the dataset's name is put before it.
+	// Open finds the current version of a dataset. An error that a person can correct, as
+	// a wrong name, is a [delivery.Blocked]; the caller adds the dataset's name.
 	Open(ctx context.Context, at Reference) (Version, error)
 }
 
-// A Reference is what a source has to find.
+// A Reference names a dataset within a source.
 type Reference struct {
-	Location string // what the server's configuration has for the name: a path or an address
+	Location string // from the server's configuration: a path or an address
 	Path     string // below it, with slashes and without . and ..; "" for the location itself
 
 	Secret func(name string) (string, error) // the value of one of the source's secrets
 }
 
-// A Version is a dataset as it is at one time: a folder, or what has to be fetched.
+// A Version is a dataset at one time: a folder, or files to fetch.
 type Version struct {
-	Folder string // holds the files; "" where they have to be fetched
+	Folder string // has the files; "" if they must be fetched
 
-	// ID names the content that Fetch would write: other content has another ID. What
-	// was fetched under an ID is not fetched again.
+	// ID identifies the content that Fetch writes. Content with the same ID is fetched
+	// once.
 	ID string
-	// Fetch writes all files of the dataset, or returns an error. What it wrote beside an
-	// error is removed.
+	// Fetch writes all files of the dataset. After an error its files are removed.
 	Fetch func(ctx context.Context, to *Writer) error
 }
 
@@ -51,12 +50,12 @@ type Version struct {
 type Catalog struct {
 	Sources   map[string]Source            // by the name that references begin with
 	Locations map[string]map[string]string // by source and name: the server's configuration
-	Cache     string                       // the folder of what was fetched
-	MaxBytes  int64                        // of one dataset that is fetched; 0 is 1 TiB
+	Cache     string                       // the folder of fetched datasets
+	MaxBytes  int64                        // of one fetched dataset; 0 is 1 TiB
 	Secret    func(name string) (string, error)
 }
 
-// folder returns the folder that holds a dataset's files, fetched if they have to be.
+// folder returns the folder with a dataset's files. It fetches them if necessary.
 func (c Catalog) folder(ctx context.Context, d delivery.Dataset) (string, error) {
 	source, ok := c.Sources[d.Source]
 	if !ok {
@@ -73,7 +72,7 @@ func (c Catalog) folder(ctx context.Context, d delivery.Dataset) (string, error)
 	}
 	if rest != "" && !fs.ValidPath(rest) {
 		return "", delivery.Blockedf("name a folder below the root, without . or .. in it",
-			"dataset %s leaves its root", d)
+			"the path of dataset %s leads out of its root", d)
 	}
 	version, err := source.Open(ctx, Reference{Location: location, Path: rest, Secret: c.secrets(source)})
 	if err == nil && version.Folder == "" {
@@ -89,7 +88,7 @@ func (c Catalog) folder(ctx context.Context, d delivery.Dataset) (string, error)
 	return version.Folder, nil
 }
 
-// secrets returns what a source may read: the secrets that it names.
+// secrets returns a function that reads the secrets that a source names, and no others.
 func (c Catalog) secrets(source Source) func(string) (string, error) {
 	return func(name string) (string, error) {
 		if c.Secret == nil || !slices.Contains(source.Secrets(), name) {
@@ -99,7 +98,8 @@ func (c Catalog) secrets(source Source) func(string) (string, error) {
 	}
 }
 
-// fetched returns the folder of a version in the cache, fetched if it is not there.
+// fetched returns the folder of a version in the cache. It fetches the version if it is
+// missing. A crash leaves at most a folder .part-*.
 func (c Catalog) fetched(ctx context.Context, d delivery.Dataset, location string, v Version) (string, error) {
 	if v.ID == "" || v.Fetch == nil || c.Cache == "" {
 		return "", errors.New("the source gives neither a folder nor a version to fetch")
@@ -141,28 +141,28 @@ func (c Catalog) fetched(ctx context.Context, d delivery.Dataset, location strin
 	return final, nil
 }
 
-// A Writer takes the files of a dataset that is fetched, and bounds them.
+// A Writer writes the files of a fetched dataset, with limits on their number and size.
 type Writer struct {
 	root  *os.Root
-	bytes int64 // that may still come
+	bytes int64 // that may still be written
 	files int
 }
 
-// Add writes one file. Its name is a path below the dataset, with slashes. A name that
-// leaves the dataset or comes twice is refused, and so is a file too many.
+// Add writes one file. Its name is a path below the dataset, with slashes. It refuses a
+// name outside the dataset, a name that was added before, and files above the limits.
 func (w *Writer) Add(name string, content io.Reader) error {
 	if !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\\\x00") {
-		return delivery.Blockedf("rename it", "%q is no path below the dataset", name)
+		return delivery.Blockedf("rename it", "%q is not a path below the dataset", name)
 	}
 	if w.files--; w.files < 0 {
-		return delivery.Blockedf("split it", "it has more than %d files", maxFiles)
+		return delivery.Blockedf("split the dataset", "it has more than %d files", maxFiles)
 	}
 	if err := w.root.MkdirAll(filepath.Dir(filepath.FromSlash(name)), 0o700); err != nil {
 		return err
 	}
 	out, err := w.root.OpenFile(filepath.FromSlash(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return delivery.Blockedf("remove one of them", "it holds %s twice", name)
+		return delivery.Blockedf("remove one of them", "it has file %s twice", name)
 	}
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func (w *Writer) Add(name string, content io.Reader) error {
 		return err
 	}
 	if w.bytes -= n; w.bytes < 0 {
-		return delivery.Blockedf("split it", "it is larger than this server takes")
+		return delivery.Blockedf("split the dataset", "it is larger than this server's limit")
 	}
 	return nil
 }

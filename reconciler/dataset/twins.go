@@ -1,7 +1,7 @@
 package dataset
 
-// This file finds training images that look like an image of an eval set but have another name. They are a warning:
-// two frames of one camera may look alike and be two pictures.
+// This file finds training images that look like an image of an eval set but have another
+// identity. They are only warnings: two different frames of one camera may look alike.
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 )
 
 // An imageHash is a difference hash: one bit for each cell of a grid of 16 x 16, set where the image gets brighter from
-// left to right ("dHash"; Krawetz, "Kind of like that", 2013).
-// It says nothing about an image without texture.
+// left to right ("dHash"; Krawetz, "Kind of like that", 2013). Hashes of images without
+// texture are not compared.
 type imageHash struct {
 	bits    [4]uint64
 	texture bool
@@ -24,11 +24,11 @@ const (
 	grid       = 16
 	samples    = 8  // of each cell and direction, at most
 	minTexture = 12 // of 255: the least difference between the brightest and the darkest cell
-	// maxApart is how many of the 256 places may differ between an image and its
-	// copy that was encoded anew or scaled: of BCCD, at JPEG quality 50, at most 11;
-	// its images differ from one another in 77 and more, but for one pair in 23.
+	// maxApart is how many of the 256 bits may differ between an image and a re-encoded or
+	// scaled copy. Measured on BCCD: at most 11 at JPEG quality 50. Different images of BCCD
+	// differ in 77 bits or more, except for one pair with 23.
 	maxApart = 15
-	// maxBand is how many images may share sixteen places before those say nothing.
+	// maxBand is the most images with equal bits in a band; a more common band is ignored.
 	maxBand = 64
 )
 
@@ -57,7 +57,7 @@ func hashImage(m image.Image) imageHash {
 	return out
 }
 
-// brightness is the mean of a part of an image, 0 to 65535.
+// brightness returns the mean brightness of a part of an image, 0 to 65535.
 func brightness(m image.Image, r image.Rectangle) int {
 	if r.Dx() < 1 {
 		r.Max.X = r.Min.X + 1
@@ -95,8 +95,8 @@ func (l imageHash) apart(o imageHash) int {
 	return n
 }
 
-// bands are sixteen bits each: of two hashes that differ in fewer than sixteen,
-// one is equal.
+// bands returns the hash in 16 bands of 16 bits. Two hashes that differ in fewer than 16
+// bits have at least one equal band.
 func (l imageHash) bands() [16]uint32 {
 	var out [16]uint32
 	for i := range out {
@@ -105,8 +105,8 @@ func (l imageHash) bands() [16]uint32 {
 	return out
 }
 
-// twins warns of training images whose hash is close to that of an eval set's image, and that are not known to be the
-// same image.
+// twins reports training images whose hash is close to that of an eval set's image, and
+// whose identities differ.
 func (c *checker) twins(v *version, splits map[string]*split) {
 	byBand := map[uint32][]int{}
 	for i, im := range c.decodes {

@@ -11,19 +11,18 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// maxResponse is the largest answer that is read, in bytes.
+// maxResponse is the largest response that is read, in bytes.
 const maxResponse = 32 << 20
 
 // maxComments is the largest list of comments that is read, in bytes. It is read
 // one comment at a time.
 const maxComments = 512 << 20
 
-// responseLimit is the key under which a request's context has another limit than
-// maxResponse, an int64.
+// responseLimit is the context key of another limit than maxResponse, an int64.
 type responseLimit struct{}
 
-// calls sends requests with the token, bounds the answers, and makes an error
-// of every status from 400 up.
+// calls is a transport that adds the token, limits the size of responses, and returns an
+// error for every status of 400 or more.
 type calls struct {
 	next  http.RoundTripper
 	token func() string
@@ -57,7 +56,7 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 			time.Now())}
 }
 
-// bounded fails where more is read than may be.
+// bounded is a reader that fails after limit bytes.
 type bounded struct {
 	r           io.Reader
 	left, limit int64
@@ -65,17 +64,17 @@ type bounded struct {
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, fmt.Errorf("the server's answer has more than %d MiB", b.limit>>20)
+		return 0, fmt.Errorf("the server's response has more than %d MiB", b.limit>>20)
 	}
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
 	return n, err
 }
 
-// A statusError is a server's refusal.
+// A statusError is a response with a status of 400 or more.
 type statusError struct {
 	code  int
-	text  string // the server's words, cut
+	text  string // the server's message, shortened
 	after time.Duration
 }
 
@@ -86,8 +85,7 @@ func (s *statusError) Error() string {
 	return fmt.Sprintf("status %d: %s", s.code, s.text)
 }
 
-// message takes the message out of an answer. What the server may have
-// repeated of the request does not come along.
+// message returns the message of an error response, shortened and without the token.
 func message(data []byte, token string) string {
 	text := string(data)
 	var m struct {

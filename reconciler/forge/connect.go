@@ -20,22 +20,22 @@ var Kinds = map[string]Kind{
 type Kind struct {
 	Connect func(Settings) (Connection, error)
 
-	// Pulls is how the forge names the refs of pull requests, before NUMBER/head. Inside
-	// AOB, and in [delivery.PullRequest].Ref, they are called refs/pull/NUMBER/head.
+	// Pulls is the forge's prefix of the refs of pull requests, before NUMBER/head. In AOB,
+	// as in [delivery.PullRequest].Ref, they are refs/pull/NUMBER/head.
 	Pulls string
-	// GitUser is who reads the repository with the token; empty where it does not matter.
+	// GitUser is the user name for git fetch with the token; empty if any will do.
 	GitUser string
-	// TokenHelp says what to do where there is no token.
+	// TokenHelp is the hint for a missing token.
 	TokenHelp string
 }
 
-// Settings are what the server's configuration says of its forge.
+// Settings are the forge's settings from the server's configuration.
 type Settings struct {
 	URL        string        // as https://git.example.com
 	Repo       string        // owner/name
-	Token      func() string // asked before each request
-	Hooks      string        // the address that webhooks must be sent to; empty where none are expected
-	HookSecret string        // empty where no webhooks are taken
+	Token      func() string // called before each request
+	Hooks      string        // the URL of AOB's webhook; empty if no webhooks are expected
+	HookSecret string        // empty if webhooks are not accepted
 
 	Main    string // the target branch
 	Signed  Signed // how AOB signs its commits
@@ -43,21 +43,20 @@ type Settings struct {
 	Git     Git
 	Rows    interface {
 		Rows
-		// Ask keeps what a person asks on a proposal.
+		// Ask stores a person's command on a proposal.
 		Ask(ctx context.Context, pr int, author, body string) error
 	}
 }
 
-// A Connection is a forge with all that AOB needs of it.
+// A Connection is a forge and its optional features.
 type Connection struct {
 	Forge Forge
 
-	// Webhook checks that a request comes from the forge, by whatever the forge offers,
-	// and reads what it tells. Its errors are those of [Webhook]. It is nil where no
-	// webhooks are taken.
+	// Webhook authenticates a request and reads its event. Its errors are those of
+	// [Webhook]. It is nil if webhooks are not accepted.
 	Webhook func(*http.Request) (Event, error)
 
-	// Merge and Ask do what people do on the pages of other forges; nil there.
+	// Merge and Ask are for forges without web pages; nil on others.
 	Merge interface {
 		Merge(ctx context.Context, number int, head, user string) (commit string, err error)
 	}
@@ -66,8 +65,8 @@ type Connection struct {
 	}
 }
 
-// A Forge is where pull requests live; the package comment says what each method
-// does, and the conformance suite holds every forge to it.
+// A Forge hosts pull requests. The package comment describes the methods, and the
+// conformance suite tests every forge.
 type Forge interface {
 	Address() string
 	PullRequests(ctx context.Context) ([]delivery.PullRequest, error)

@@ -1,8 +1,7 @@
-// Package forge speaks to where pull requests live.
+// Package forge connects to Git forges.
 //
-// [Gitea] speaks to a Gitea or Forgejo server, [Local] to a bare git folder of
-// this machine, where every branch but main is a proposal. Both have the same
-// methods:
+// [Gitea] is a repository on a Gitea or Forgejo server. [Local] is a bare repository on
+// this machine, where every branch but main is a proposal. Both have the same methods:
 //
 //	Address()                               names the forge and the repository
 //	PullRequests(ctx)                       the open ones, sorted by number
@@ -10,26 +9,26 @@
 //	Statuses(ctx, commit)                   the newest of each context under aob/, and who set it
 //	Comment(ctx, pr, marker, body)          one comment of AOB's own, edited in place
 //	CommentBody(ctx, pr, marker)            that comment as it is now
-//	Commands(ctx, pr)                       what people asked of AOB in comments
-//	Ask(ctx, pr, question)                  asks back in a comment, and who has agreed to it
-//	Check(ctx)                              what is wrong with how the forge is set up
-//	Permission(ctx, user)                   what a user may do, by the forge's own word
+//	Commands(ctx, pr)                       the commands to AOB in comments
+//	Ask(ctx, pr, question)                  posts a question, and returns who has agreed to it
+//	Check(ctx)                              the problems of the forge's settings
+//	Permission(ctx, user)                   a user's permission on the repository
 //	Teams(ctx, user)                        the teams of the repository, and whether a user is in each
-//	OpenPR(ctx, head, base, title, body)    a pull request for a branch, made once
-//	Knows(ctx, number, branch)              whether a pull request that AOB opened is there, open or not
+//	OpenPR(ctx, head, base, title, body)    a pull request for a branch, opened once
+//	Knows(ctx, number, branch)              whether a pull request that AOB opened exists, open or not
 //
-// Each write may be repeated: the same call leaves the forge as it is.
+// Each write is idempotent.
 //
-// Comments are edited by others. So what a person writes is that person's word only
-// where Commands vouches for it, as a local folder can: its users come over the
-// server's socket, and the system says who they are. On Gitea a person's word is a
-// reaction to a question of AOB's, which Ask reads.
+// Other users can edit comments. So a comment proves its author only if Commands sets
+// Vouched. Local does: its users send commands over the server's socket, and the system
+// identifies them. On Gitea the proof is a reaction to a question of AOB's, which Ask
+// reads.
 //
-// Errors are [delivery.Wait] where the forge asks for time (429, 5xx),
-// [delivery.Blocked] where a person must act (401, 403, 404), and plain where
-// it cannot be reached. No error holds the token.
+// Errors are [delivery.Wait] if the forge is overloaded (429, 5xx), [delivery.Blocked] if
+// a person must act (401, 403, 404), and others if the forge cannot be reached. No error
+// contains the token.
 //
-// A kind of forge is a constructor in [Kinds], which returns a [Connection]: the forge,
-// and how it proves that a webhook is its own. A webhook only wakes the loop:
-// nothing that it says is believed.
+// A kind of forge is a constructor in [Kinds], which returns a [Connection]: the forge, and
+// a function that authenticates its webhooks. A webhook only wakes the loop; its content is
+// not used.
 package forge

@@ -24,14 +24,14 @@ type Server struct {
 	URL       string            // as https://git.example.com, without user
 	Owner     string            // user or organisation
 	Repo      string            // name
-	Token     func() string     // asked before each request
-	Hooks     string            // the address that webhooks must be sent to; empty where none are expected
+	Token     func() string     // called before each request
+	Hooks     string            // the URL of AOB's webhook; empty if no webhooks are expected
 	Branch    string            // the target branch, as main
 	Signed    Signed            // how AOB signs its commits
-	Transport http.RoundTripper // nil is one of its own
+	Transport http.RoundTripper // nil for a default one
 }
 
-// Signed says by what a forge can verify AOB's commits. The zero value is for commits without a signature.
+// Signed identifies the key of AOB's commits. The zero value is for commits without a signature.
 type Signed struct {
 	Email string // of the committer
 	Key   string // the public SSH key, as in an authorized_keys file
@@ -59,24 +59,25 @@ type Gitea struct {
 	misheard bool // a webhook with a wrong signature has arrived
 }
 
-// NewGitea makes a Gitea. It asks the server nothing.
+// NewGitea returns a Gitea. It sends no request.
 func NewGitea(s Server) (*Gitea, error) {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, delivery.Blockedf("write it as https://git.example.com", "the Gitea address is not one")
+		return nil, delivery.Blockedf("write it as https://git.example.com",
+			"the Gitea address is not an http or https URL")
 	}
 	if u.User != nil {
-		return nil, delivery.Blockedf("give the token by itself; what is in an address ends up in logs",
-			"the Gitea address https://…@%s holds a user or a token", u.Host)
+		return nil, delivery.Blockedf("configure the token separately; addresses are logged",
+			"the Gitea address https://…@%s contains a user or a token", u.Host)
 	}
 	if s.Owner == "" || s.Repo == "" || s.Token == nil {
-		return nil, delivery.Blockedf("give all three", "the Gitea repository needs an owner, a name and a token")
+		return nil, delivery.Blockedf("configure all three", "the Gitea repository needs an owner, a name and a token")
 	}
 	next := s.Transport
 	if next == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
 		t.ResponseHeaderTimeout = time.Minute
-		// A connection that died without a word is left after 30 s, not when the kernel gives up.
+		// A dead connection is closed after 30 s.
 		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
 		next = t
 	}
@@ -112,21 +113,21 @@ func connectGitea(s Settings) (Connection, error) {
 	}}, err
 }
 
-// sameHost lets a server send a request elsewhere on itself, as Gitea does for
-// a repository with a new name, and nowhere else: the token would go along.
+// sameHost allows redirects to the same host, as Gitea's for a renamed repository. Others
+// would send the token to another host.
 func sameHost(req *http.Request, via []*http.Request) error {
 	if from := via[0].URL; req.URL.Host != from.Host || req.URL.Scheme != from.Scheme {
-		return delivery.Blockedf("give the new address", "the server sends aob to another host, and it does not follow")
+		return delivery.Blockedf("configure the new address", "the server redirects to another host, which aob refuses")
 	}
 	if len(via) >= 5 {
-		return errors.New("the server sends aob in circles")
+		return errors.New("the server redirects more than 5 times")
 	}
 	return nil
 }
 
-// client makes an SDK client for one call: the SDK keeps its context.
+// client returns an SDK client for one call, since the SDK keeps its context.
 func (f *Gitea) client(ctx context.Context) (*gitea.Client, error) {
-	// Without a version given the SDK would ask for it before anything else.
+	// Without a version the SDK would request it first.
 	return gitea.NewClient(f.url, gitea.SetGiteaVersion(""), gitea.SetHTTPClient(f.http), gitea.SetContext(ctx),
 		gitea.SetUserAgent("aob"))
 }
@@ -153,7 +154,7 @@ func (f *Gitea) myself(c *gitea.Client) (id int64, name string, err error) {
 	return user.ID, user.UserName, nil
 }
 
-// get reads one answer of the API, as the SDK does not offer it.
+// get sends a GET request that the SDK does not have.
 func (f *Gitea) get(ctx context.Context, path string, read func(*json.Decoder) error) error {
 	address := fmt.Sprintf("%s/api/v1/repos/%s/%s/%s", f.url, url.PathEscape(f.owner), url.PathEscape(f.repo), path)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
@@ -188,8 +189,8 @@ func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		return len(page), resp, err
 	})
 	if missing(err) {
-		// Gitea knows no pull requests in a repository that it takes for
-		// empty, which lasts for a moment after the first push.
+		// Gitea returns 404 for an empty repository. A repository counts as empty for a
+		// moment after the first push.
 		if repo, _, err := c.GetRepo(f.owner, f.repo); err == nil && repo.Empty {
 			return nil, nil
 		}
@@ -198,33 +199,33 @@ func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		return nil, f.explain(doing, err)
 	}
 	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
-	// One that was opened while the pages were read may be on two of them.
+	// A pull request opened meanwhile may shift others to a second page.
 	return slices.CompactFunc(prs, func(a, b delivery.PullRequest) bool { return a.Number == b.Number }), nil
 }
 
-// pages reads a list page by page. The Link header tells of a next page, and so does the number of all: a proxy may
-// take the header away. Without both it goes on to the first page that is nearly empty.
+// pages reads a list page by page. The Link header or the total count shows whether there is a next page; a proxy may
+// remove a header. Without both it stops at the first page with fewer than smallestPage entries.
 func pages(read func(gitea.ListOptions) (n int, resp *gitea.Response, err error)) error {
-	seen := 0
-	for page := 1; seen < maxPullRequests; page++ {
+	count := 0
+	for page := 1; count < maxPullRequests; page++ {
 		n, resp, err := read(gitea.ListOptions{Page: page, PageSize: 50})
 		if err != nil || n == 0 {
 			return err
 		}
-		seen += n
+		count += n
 		total, err := strconv.Atoi(resp.Header.Get("X-Total-Count"))
-		told := err == nil || resp.Header.Get("Link") != ""
-		if resp.NextPage <= page && seen >= total && (told || n < smallestPage) {
+		hasCount := err == nil || resp.Header.Get("Link") != ""
+		if resp.NextPage <= page && count >= total && (hasCount || n < smallestPage) {
 			return nil
 		}
 	}
 	return nil
 }
 
-// smallestPage is the fewest entries that a full page has: no server is known to be set up with fewer.
+// smallestPage is the smallest size of a full page. Servers may limit the page size, but not below this.
 const smallestPage = 10
 
-// Ended returns a pull request as it is now, and whether it is closed. One that Gitea does not know any more is closed.
+// Ended returns a pull request's current state, and whether it is closed. One that no longer exists is closed.
 func (f *Gitea) Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error) {
 	doing := fmt.Sprintf("read pull request %d", pr.Number)
 	c, err := f.client(ctx)
@@ -241,16 +242,16 @@ func (f *Gitea) Ended(ctx context.Context, pr delivery.PullRequest) (now deliver
 		return pr, false, f.explain(doing, err)
 	}
 	if p.Head == nil || p.Base == nil {
-		return pr, false, fmt.Errorf("%s: the answer names no commits", doing)
+		return pr, false, fmt.Errorf("%s: the response has no commits", doing)
 	}
 	now = pullRequest(p)
 	if !now.Created.Equal(pr.Created) {
-		return pr, true, nil // another one that was given the same number
+		return pr, true, nil // another pull request with the same number
 	}
 	return now, p.HasMerged || p.State == gitea.StateClosed, nil
 }
 
-// maxPullRequests is how many open pull requests are looked at.
+// maxPullRequests is how many open pull requests are read.
 const maxPullRequests = 10_000
 
 func pullRequest(p *gitea.PullRequest) delivery.PullRequest {
@@ -281,9 +282,8 @@ func pullRequest(p *gitea.PullRequest) delivery.PullRequest {
 	return pr
 }
 
-// noBranch reports whether a head's name is none of a branch: a head that was
-// pushed to refs/for/main is called refs/pull/N/head, and one whose branch is
-// gone as well.
+// noBranch reports whether a head has no branch: it was pushed to refs/for/main, or its
+// branch was deleted. Then its name is refs/pull/N/head.
 func noBranch(ref string) bool { return ref == "" || strings.HasPrefix(ref, "refs/") }
 
 // maxStatusPages is how many pages of a commit's statuses are read, newest first.
@@ -394,7 +394,7 @@ func (f *Gitea) Knows(ctx context.Context, number int, branch string) (bool, err
 		return false, f.explain(doing, err)
 	}
 	if p.Head == nil {
-		return false, fmt.Errorf("%s: the answer names no branch", doing)
+		return false, fmt.Errorf("%s: the response has no branch", doing)
 	}
 	// The label is the branch's name also where the branch is gone.
 	return p.Head.Name == branch && p.Poster != nil && p.Poster.ID == me, nil
@@ -414,7 +414,7 @@ func (f *Gitea) find(ctx context.Context, head, base string) (int, error) {
 	return 0, nil
 }
 
-// explain says what a person can do about an error.
+// explain converts an error to a delivery.Blocked with a hint, or a delivery.Wait, where possible.
 func (f *Gitea) explain(doing string, err error) error {
 	if err == nil {
 		return nil
@@ -430,7 +430,7 @@ func (f *Gitea) explain(doing string, err error) error {
 	}
 	switch s.code {
 	case http.StatusUnauthorized:
-		return delivery.Blockedf("check the token: it may have expired", "%s: %s does not know the token (%s)", doing,
+		return delivery.Blockedf("check the token: it may have expired", "%s: %s rejects the token (%s)", doing,
 			f.url, s)
 	case http.StatusForbidden:
 		if scope := missingScope(err); scope != "" {
@@ -440,12 +440,12 @@ func (f *Gitea) explain(doing string, err error) error {
 			"%s: %s denies access to %s (%s)", doing, f.url, repo, s)
 	case http.StatusNotFound, http.StatusGone:
 		return delivery.Blockedf("check owner and name, and that the token's user may see it",
-			"%s: %s knows no such thing in %s (%s)", doing, f.url, repo, s)
+			"%s: %s finds no such thing in %s (%s)", doing, f.url, repo, s)
 	case http.StatusTooManyRequests:
-		return delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s asks for time (%s)", doing, f.url, s)}
+		return delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s limits requests (%s)", doing, f.url, s)}
 	}
 	if s.code >= 500 {
-		return delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s is not well (%s)", doing, f.url, s)}
+		return delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s has a server error (%s)", doing, f.url, s)}
 	}
 	return fmt.Errorf("%s in %s: %s", doing, repo, s)
 }

@@ -637,7 +637,7 @@ func TestGiteaErrors(t *testing.T) {
 		}, "new address", delivery.Blocked{}},
 		{"in circles", func(w http.ResponseWriter, req *http.Request) {
 			http.Redirect(w, req, req.URL.Path, http.StatusTemporaryRedirect)
-		}, "circles", nil},
+		}, "redirects", nil},
 		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "", nil},
 		{"another JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `"hello"`) }, "", nil},
 		{"without end", func(w http.ResponseWriter, _ *http.Request) {

@@ -24,21 +24,19 @@ var ErrSignature = errors.New("the webhook's signature is wrong")
 // ErrWebhookTooLarge means that a webhook has more than 1 MiB.
 var ErrWebhookTooLarge = errors.New("the webhook is larger than 1 MiB")
 
-// An Event says that something happened on the forge. It wakes the loop, which
-// then looks for itself: the fields are for the log alone, cut and printable.
+// An Event is the content of a webhook, for the log. Its fields are shortened and
+// printable.
 type Event struct {
 	Kind   string // as push or pull_request; a changed commit status is status on every forge
 	Ref    string
 	Commit string
 }
 
-// Webhook returns a function that checks a request's signature and reads its
-// event. It is for the forges that sign with HMAC-SHA256, as Gitea, Forgejo and GitHub
-// do; a forge that proves itself otherwise has a function of its own in its
-// [Connection]. It refuses to be made without a secret. The function's errors are
-// ErrSignature, which should be answered with 401, ErrWebhookTooLarge, with
-// 413, or another, with 400. A signed request whose content it does not
-// understand is an event all the same.
+// Webhook returns a function that checks a request's signature and reads its event. It is
+// for forges that sign with HMAC-SHA256, as Gitea, Forgejo and GitHub; others have their
+// own function in their [Connection]. An empty secret is an error. The function's errors
+// are ErrSignature (respond with 401), ErrWebhookTooLarge (413), and others (400). A
+// signed request with unknown content is an event too.
 func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	if secret == "" {
 		return nil, delivery.Blockedf("give one, the same as in the forge's webhook settings", "webhooks need a secret")
@@ -46,11 +44,11 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	key := []byte(secret)
 	return func(req *http.Request) (Event, error) {
 		if req.Method != http.MethodPost {
-			return Event{}, fmt.Errorf("a webhook is a POST, not a %s", delivery.Terminal(Cut(req.Method, 20)))
+			return Event{}, fmt.Errorf("a webhook must be a POST, got %s", delivery.Terminal(Cut(req.Method, 20)))
 		}
 		given := signature(req.Header)
 		if given == nil {
-			return Event{}, ErrSignature // a body that nobody signed is not read
+			return Event{}, ErrSignature // without reading the body
 		}
 		body, err := io.ReadAll(io.LimitReader(req.Body, maxWebhook+1))
 		if err != nil {
@@ -68,8 +66,8 @@ func Webhook(secret string) (func(*http.Request) (Event, error), error) {
 	}, nil
 }
 
-// signature returns the first signature that a request has. The forges differ in
-// the header.
+// signature returns the first signature in a request's headers. Forges use different
+// headers.
 func signature(h http.Header) []byte {
 	for _, name := range []string{"X-Gitea-Signature", "X-Forgejo-Signature", "X-Hub-Signature-256"} {
 		if text := strings.TrimPrefix(h.Get(name), "sha256="); text != "" {
