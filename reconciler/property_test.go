@@ -495,7 +495,7 @@ func (s *sim) byHand(commit, name string, n int) map[string]string {
 			if r := doc.Release(); r != nil {
 				forged := *r
 				forged.Bundle = of(s.signed.order, n/7)
-				return map[string]string{path: string(intent.FormatRelease(forged))}
+				return map[string]string{path: string(intent.FormatRelease(forged, nil))}
 			}
 		}
 	case 5:

@@ -4,6 +4,7 @@ package reconciler
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -138,6 +139,10 @@ func TestAcceptIsBoundToContent(t *testing.T) {
 	if a := statement.Gates[0].Accept; a == nil || a.By != "lead" || a.As != "lead" ||
 		a.Because != "the set is small" || a.Verdict != statement.Gates[0].Verdict.Key {
 		t.Errorf("the release statement holds %+v", a)
+	}
+	file := s.repo.read(s.head("first"), "models/shapes.release.yaml")
+	if !regexp.MustCompile(`\n +# mAP .* cannot rule out .*\n +- {check: "?mAP .*outcome: unsure`).MatchString(file) {
+		t.Errorf("no comment says why the check is unsure:\n%s", file)
 	}
 	// Owners are no part of what was judged: whoever is none any more, or never was
 	// one on main, has accepted nothing.

@@ -17,7 +17,10 @@ import (
 // bytes: keys are sorted, figures have four decimals, and each metric is one
 // line, so that a review shows what moved. It panics on a figure that is no
 // number. Parsing gives the release back, figures rounded, empty lists as nil.
-func FormatRelease(r delivery.Release) []byte {
+//
+// notes returns a sentence for each check of a gate and for each loss, which becomes a comment above its line; an empty
+// sentence is left out. Comments are for reviewers and no part of the release. A nil notes writes none.
+func FormatRelease(r delivery.Release, notes func(m delivery.Measured) (checks, lost []string)) []byte {
 	w := &writer{}
 	w.line(0, "# AOB writes this file from signed evidence. An edit by hand turns aob/release red.")
 	w.line(0, "apiVersion: %s", text(r.APIVersion))
@@ -25,6 +28,10 @@ func FormatRelease(r delivery.Release) []byte {
 	w.line(0, "kind: %s", text(r.Kind))
 	w.list(0, "measured", len(r.Measured), func(i int) {
 		m := r.Measured[i]
+		var checks, lost []string
+		if notes != nil {
+			checks, lost = notes(m)
+		}
 		if b := m.Baseline; b != nil {
 			w.line(2, "baseline:")
 			w.line(3, "bundle: %s", text(string(b.Bundle)))
@@ -33,7 +40,8 @@ func FormatRelease(r delivery.Release) []byte {
 		}
 		if len(m.Checks) > 0 {
 			w.line(2, "checks:")
-			for _, c := range m.Checks {
+			for i, c := range m.Checks {
+				w.note(3, checks, i)
 				w.line(3, "- {%s}", checkFlow(c))
 			}
 		}
@@ -48,7 +56,8 @@ func FormatRelease(r delivery.Release) []byte {
 		}
 		if len(m.Lost) > 0 {
 			w.line(2, "lost:")
-			for _, l := range m.Lost {
+			for i, l := range m.Lost {
+				w.note(3, lost, i)
 				w.line(3, "- {%s}", lossFlow(l))
 			}
 		}
@@ -151,6 +160,13 @@ func (w *writer) line(level int, format string, args ...any) {
 		indent, w.dash = indent[2:]+"- ", false
 	}
 	fmt.Fprintf(w, indent+format+"\n", args...)
+}
+
+// note writes one of the notes as a comment, on one line whatever it contains.
+func (w *writer) note(level int, notes []string, i int) {
+	if i < len(notes) && notes[i] != "" {
+		w.line(level, "# %s", delivery.Terminal(notes[i]))
+	}
 }
 
 func (w *writer) list(level int, key string, n int, entry func(i int)) {

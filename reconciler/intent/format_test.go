@@ -29,7 +29,7 @@ func ExampleFormatRelease() {
 			Baseline: &delivery.BaselineMeasured{Version: 1, Bundle: delivery.Sum([]byte("before")),
 				Metrics: map[string]float64{"mAP": 0.4}},
 		}},
-	}))
+	}, nil))
 	// Output:
 	// # AOB writes this file from signed evidence. An edit by hand turns aob/release red.
 	// apiVersion: aob/v1
@@ -153,7 +153,7 @@ func TestReleaseRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 500 {
 		want := randomRelease(r)
-		data := intent.FormatRelease(want)
+		data := intent.FormatRelease(want, nil)
 		in, complaints := intent.Parse([]intent.File{file("models/m.yaml", model), file("models/m.release.yaml",
 			string(data))}, intent.Options{})
 		if len(complaints) > 0 {
@@ -162,8 +162,34 @@ func TestReleaseRoundTrip(t *testing.T) {
 		if diff := cmp.Diff(want, in.Releases["m"]); diff != "" {
 			t.Fatalf("(-written +read):\n%s\n%s", diff, data)
 		}
-		if again := intent.FormatRelease(in.Releases["m"]); !bytes.Equal(again, data) {
+		if again := intent.FormatRelease(in.Releases["m"], nil); !bytes.Equal(again, data) {
 			t.Fatalf("written again it is\n%s\nand not\n%s", again, data)
+		}
+	}
+}
+
+// A note is a comment on one line, whatever it contains: the release that is read back has nothing of it.
+func TestReleaseNotesAreComments(t *testing.T) {
+	for _, text := range append(nastyText, "a\n- {check: b}", "a\r\nversion: 9", "a\u2028version: 9") {
+		want := delivery.Release{APIVersion: "aob/v1", Kind: "Release", Name: "m", Version: 2,
+			Bundle: delivery.Sum([]byte("bundle")), Spec: delivery.Sum([]byte("spec")),
+			Measured: []delivery.Measured{{Gate: "g", EvalSet: delivery.Sum([]byte("set")), Images: 7,
+				Metrics: map[string]delivery.Figure{"mAP": {Value: 0.5}},
+				Checks:  []delivery.CheckMeasured{{Check: "mAP >= 0.6", Outcome: delivery.Unsure}},
+				Lost:    []delivery.Loss{{Metric: "mAP", Value: 0.5, Baseline: 0.7, Diff: -0.2, AtBest: -0.1}}}}}
+		data := string(intent.FormatRelease(want, func(delivery.Measured) (checks, lost []string) {
+			return []string{"check " + text}, []string{"lost " + text}
+		}))
+		in, complaints := intent.Parse([]intent.File{file("models/m.yaml", model), file("models/m.release.yaml",
+			data)}, intent.Options{})
+		if len(complaints) > 0 {
+			t.Fatalf("%q: %v in\n%s", text, complaints, data)
+		}
+		if diff := cmp.Diff(want, in.Releases["m"]); diff != "" {
+			t.Errorf("%q (-written +read):\n%s\n%s", text, diff, data)
+		}
+		if !strings.Contains(data, "\n      # check") || !strings.Contains(data, "\n      # lost") {
+			t.Errorf("%q: no note above a line:\n%s", text, data)
 		}
 	}
 }
@@ -201,7 +227,7 @@ func TestReleaseIsRounded(t *testing.T) {
 	tiny := -0.00001
 	data := string(intent.FormatRelease(delivery.Release{Measured: []delivery.Measured{{
 		Metrics: map[string]delivery.Figure{"mAP": {Value: 0.123456, Low: &tiny}},
-	}}}))
+	}}}, nil))
 	if !strings.Contains(data, "mAP: {low: 0.0000, value: 0.1235}") {
 		t.Errorf("figures are not rounded to four decimals:\n%s", data)
 	}

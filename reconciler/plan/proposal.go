@@ -414,6 +414,7 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 
 	var done, waiting, failed []delivery.Fact
 	var missing []delivery.Release
+	verdicts := map[string][]delivery.Verdict{}
 	for _, mr := range r.Models {
 		f := mr.Said()
 		switch mr.State {
@@ -426,6 +427,7 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 		}
 		if mr.Commit != nil {
 			missing = append(missing, *mr.Commit)
+			verdicts[mr.Model] = mr.Verdicts
 		}
 	}
 	c := check(delivery.ContextRelease, delivery.CheckSuccess, done...)
@@ -437,7 +439,7 @@ func (m *maker) releaseCheck(p Proposal, r *ProposalReport, gates []string) Chec
 	case len(missing) > 0:
 		// Every model is ready; one commit brings all files, so that no head in
 		// between holds half of them.
-		m.step(CommitRelease{PR: p.PullRequest, Releases: missing})
+		m.step(CommitRelease{PR: p.PullRequest, Releases: missing, Verdicts: verdicts})
 		c = check(delivery.ContextRelease, delivery.CheckPending, waiting...)
 	}
 	return m.behind(c, p)

@@ -54,6 +54,8 @@ func (s Sign) Key() string {
 type CommitRelease struct {
 	PR       delivery.PullRequest
 	Releases []delivery.Release // by model's name
+	// Verdicts are what the figures of a release come from, by model. They only explain the files to reviewers.
+	Verdicts map[string][]delivery.Verdict
 }
 
 func (s CommitRelease) Key() string {

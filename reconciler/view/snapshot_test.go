@@ -308,7 +308,7 @@ func (p past) Blob(hash string, _ int64) ([]byte, error) {
 	if hash == "large" {
 		return nil, fmt.Errorf("blob: %w", git.ErrTooBig)
 	}
-	return intent.FormatRelease(p.release), nil
+	return intent.FormatRelease(p.release, nil), nil
 }
 
 func (p past) Subject(commit string) (string, error) {

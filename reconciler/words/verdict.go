@@ -73,3 +73,25 @@ func verdictLines(v delivery.Verdict) []string {
 	}
 	return lines
 }
+
+// ReleaseNotes returns what the comments in a release file say of a gate's figures: why a check did not pass, and what
+// the model is worse at.
+func ReleaseNotes(verdicts []delivery.Verdict) func(m delivery.Measured) (checks, lost []string) {
+	return func(m delivery.Measured) (checks, lost []string) {
+		i := slices.IndexFunc(verdicts, func(v delivery.Verdict) bool { return v.Gate == m.Gate })
+		if i < 0 {
+			return nil, nil
+		}
+		for _, c := range verdicts[i].Checks {
+			note := ""
+			if c.Outcome != delivery.Pass {
+				note = Reason(c)
+			}
+			checks = append(checks, note)
+		}
+		for _, l := range m.Lost {
+			lost = append(lost, "worse than the release: "+Loss(l))
+		}
+		return checks, lost
+	}
+}

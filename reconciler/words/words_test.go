@@ -147,3 +147,22 @@ func BenchmarkStatuses(b *testing.B) {
 		}
 	}
 }
+
+// A release file says in comments why a check did not pass, and what got worse.
+func TestReleaseNotes(t *testing.T) {
+	notes := ReleaseNotes([]delivery.Verdict{{Gate: "night"}, {Gate: "production", Checks: []delivery.CheckVerdict{
+		{Check: "mAP >= 0.3", Outcome: delivery.Pass, Because: []delivery.Fact{example(code.CheckReached)}},
+		{Check: "AP >= 0.2", Outcome: delivery.NotApplicable, Because: []delivery.Fact{{Code: code.NoTruths}}}}}})
+	checks, lost := notes(delivery.Measured{Gate: "production", Lost: []delivery.Loss{{Metric: "AP", Class: "WBC",
+		Value: 0.1244, Baseline: 0.2285, Diff: -0.104, AtBest: -0.0461}}})
+	if want := []string{"", "the eval set has no truths for it"}; !slices.Equal(checks, want) {
+		t.Errorf("checks: %q, want %q", checks, want)
+	}
+	const worse = "worse than the release: AP of WBC 0.1244, was 0.2285: -0.1040, at best -0.0461"
+	if !slices.Equal(lost, []string{worse}) {
+		t.Errorf("lost: %q, want %q", lost, worse)
+	}
+	if checks, lost := notes(delivery.Measured{Gate: "other"}); checks != nil || lost != nil {
+		t.Errorf("a gate without a verdict has notes: %q, %q", checks, lost)
+	}
+}
