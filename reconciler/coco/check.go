@@ -7,12 +7,12 @@ import (
 	"slices"
 )
 
-// indexes gives the place of every image and category, sorted by id.
+// indexes maps ids of images and categories to their index in order of id.
 type indexes struct {
 	images, categories map[int64]int32
 }
 
-// indexes gives the places of images and categories.
+// indexes returns the indexes of images and categories.
 func (m *Matched) indexes() indexes {
 	ids := indexes{images: make(map[int64]int32, len(m.images)), categories: make(map[int64]int32, len(m.category))}
 	for i, v := range m.images {
@@ -24,7 +24,7 @@ func (m *Matched) indexes() indexes {
 	return ids
 }
 
-// check refuses a ground truth that no COCO file may hold.
+// check returns an error if the ground truth is not valid.
 func (t *Truth) check() (indexes, error) {
 	ids := indexes{
 		images:     make(map[int64]int32, len(t.Images)),
@@ -68,7 +68,7 @@ func (t *Truth) check() (indexes, error) {
 	return ids, nil
 }
 
-// rank gives each key its place in rising order.
+// rank sets each key's value to its index in ascending order.
 func rank(m map[int64]int32) {
 	keys := make([]int64, 0, len(m))
 	for k := range m {
@@ -80,7 +80,7 @@ func rank(m map[int64]int32) {
 	}
 }
 
-// fault says what is wrong with an annotation's numbers; "" if nothing is.
+// fault says which of the annotation's numbers is invalid; "" if none is.
 func (a *Annotation) fault() string {
 	if text := a.Box.fault(); text != "" {
 		return "bbox: " + text
@@ -91,7 +91,7 @@ func (a *Annotation) fault() string {
 	return ""
 }
 
-// fault says what is wrong with a detection's numbers; "" if nothing is.
+// fault says which of the detection's numbers is invalid; "" if none is.
 func (d *Detection) fault() string {
 	if !finite(d.Score) {
 		return fmt.Sprintf("score: want a finite number, got %v", d.Score)
@@ -102,9 +102,9 @@ func (d *Detection) fault() string {
 	return ""
 }
 
-// fault says what is wrong with a box; "" if nothing is.
+// fault says what is invalid about the box; "" if nothing is.
 func (b *Box) fault() string {
-	// The comparisons are such that NaN fails them.
+	// NaN fails these comparisons.
 	if b.W >= 0 && b.H >= 0 && b.W <= maxPixels && b.H <= maxPixels &&
 		b.X >= -maxPixels && b.X <= maxPixels && b.Y >= -maxPixels && b.Y <= maxPixels {
 		return ""

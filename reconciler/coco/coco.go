@@ -12,7 +12,7 @@ import (
 	"slices"
 )
 
-// Truth is what is really in the images: the ground truth of an evaluation.
+// Truth is a ground truth: the content of a COCO annotation file.
 type Truth struct {
 	Images      []Image
 	Categories  []Category
@@ -33,17 +33,17 @@ type Category struct {
 	Name string
 }
 
-// Annotation is one true object.
+// Annotation is one object of the ground truth.
 type Annotation struct {
 	ID       int64
 	Image    int64
 	Category int64
 	Box      Box
-	Area     float64 // of the object, which for outlined objects is less than the box's
-	Crowd    bool    // a region of many objects: detections in it count neither for nor against
+	Area     float64 // of the object; for a segmented object less than the box's
+	Crowd    bool    // a region of many objects; detections in it are ignored
 }
 
-// Detection is one object that a model claims to see.
+// Detection is one object that a model detected.
 type Detection struct {
 	Image    int64
 	Category int64
@@ -56,15 +56,15 @@ type Box struct {
 	X, Y, W, H float64
 }
 
-// Mode says whose arithmetic is followed. The zero value is Fixed.
+// Mode says how annotation id 0 is treated. The zero value is Fixed.
 type Mode int
 
 const (
-	// Fixed counts truths with annotation id 0 like any other.
+	// Fixed treats annotations with id 0 like any other.
 	Fixed Mode = iota
-	// Strict equals pycocotools to the last bit. There a detection that finds
-	// the truth with annotation id 0 counts as false, and stats[0] is -1 when
-	// 100 is not among the limits on detections.
+	// Strict equals pycocotools to the last bit. There a detection matched to
+	// the annotation with id 0 is a false positive, and stats[0] is -1 if 100
+	// is not among MaxDets.
 	Strict
 )
 
@@ -100,15 +100,15 @@ func (m *Mode) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Params says how to evaluate. The zero value is COCO's way in Fixed mode.
+// Params are the parameters of an evaluation. The zero value has COCO's defaults, in Fixed mode.
 type Params struct {
 	Mode Mode
-	// MaxDets are the three limits on detections an image and class, rising;
-	// AP uses the last. All zero means 1, 10, 100.
+	// MaxDets are three limits on the detections of a class in an image, in
+	// ascending order; AP uses the last. All zero means 1, 10, 100.
 	MaxDets [3]int
-	// ScoreFloor leaves out detections that score less. Zero leaves out none.
+	// ScoreFloor is the least score of detections that are used; zero uses all.
 	ScoreFloor float64
-	// ClipBoxes cuts detections to their image before anything else.
+	// ClipBoxes clips detections to their image before matching.
 	ClipBoxes bool
 }
 
@@ -131,15 +131,15 @@ func (p Params) withDefaults() (Params, error) {
 }
 
 const (
-	// evaluator names this implementation and the version of its numbers. It
-	// changes only when some input gives another number than before.
+	// evaluator names this implementation and its version. The version changes
+	// only when results change for some input.
 	evaluator = "aob/coco@1"
 
 	maxMaxDets = 1 << 20
 	maxPixels  = 1e9 // no coordinate or side is larger: products stay finite
 )
 
-// Protocol says how a number was made. Numbers of different protocols must not
+// Protocol says how scores were computed. Scores of different protocols must not
 // be compared.
 type Protocol struct {
 	Evaluator  string  `json:"evaluator"` // implementation and version
@@ -147,11 +147,11 @@ type Protocol struct {
 	MaxDets    [3]int  `json:"max_dets"`
 	ScoreFloor float64 `json:"score_floor"`
 	ClipBoxes  bool    `json:"clip_boxes"`
-	Area       string  `json:"area"`  // where the areas of truths come from: "field"
+	Area       string  `json:"area"`  // the source of annotations' areas: "field"
 	Truth      string  `json:"truth"` // Truth.Digest
 }
 
-// Digest names the protocol: "sha256:" and 64 hexadecimal digits.
+// Digest returns the protocol's digest: "sha256:" and 64 hexadecimal digits.
 func (p Protocol) Digest() string {
 	text, err := json.Marshal(p)
 	if err != nil { // an unknown mode: no evaluation makes one
@@ -161,10 +161,10 @@ func (p Protocol) Digest() string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Digest names the content of the ground truth: "sha256:" and 64 hexadecimal
-// digits. The order of images and categories does not matter to it. The order
-// of annotations does, as it decides between truths that overlap a detection
-// equally. Groups do not: they change no score.
+// Digest returns the digest of the ground truth: "sha256:" and 64 hexadecimal
+// digits. The order of images and categories and the groups have no effect on it.
+// The order of annotations has: it decides between annotations that have the same
+// IoU with a detection.
 func (t *Truth) Digest() string {
 	d := digester{Hash: sha256.New()}
 	images := slices.SortedFunc(slices.Values(t.Images), func(a, b Image) int { return cmp.Compare(a.ID, b.ID) })
@@ -229,8 +229,7 @@ func (d *digester) flush() {
 	d.buf = d.buf[:0]
 }
 
-// Protocol returns how numbers are made with these parameters, before there is
-// a ground truth: its Truth is empty.
+// Protocol returns the protocol of these parameters, with an empty Truth.
 func (p Params) Protocol() (Protocol, error) {
 	p, err := p.withDefaults()
 	return p.protocol(""), err

@@ -1,6 +1,7 @@
 package coco
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -9,21 +10,20 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// CompareParams says how to resample. The zero value takes 1000 resamples of
-// all images, with seed 1, for all classes, at a confidence of 95 %.
+// CompareParams are the parameters of the bootstrap. The zero value means 1000
+// resamples of all images, seed 1, all classes, and a confidence of 95 %.
 type CompareParams struct {
 	Resamples  int     // zero means 1000
 	Seed       uint64  // zero means 1
 	Confidence float64 // of each one-sided bound, from .5 to below 1; zero means .95
-	// Classes are the category ids to look at; nil means all. The mean over
-	// classes is over these.
+	// Classes are the category ids to measure; nil means all.
 	Classes []int64
-	// Images are the ids of the images to look at; nil means all.
+	// Images are the ids of the images to measure; nil means all.
 	Images []int64
-	// ByGroup resamples whole groups of images (Image.Group), as frames of one
-	// video are not independent of each other.
+	// ByGroup resamples whole groups of images (Image.Group), such as the frames
+	// of one video, which are not independent of each other.
 	ByGroup bool
-	// Columns are the columns of [delivery.Table] to compute besides the usual ones.
+	// Columns are additional columns of [delivery.Table] to compute.
 	Columns []string
 }
 
@@ -53,28 +53,27 @@ type Sampling struct {
 	Resamples  int     `json:"resamples"`
 	Seed       uint64  `json:"seed"`
 	Confidence float64 `json:"confidence"` // of Lower and of Upper, each
-	Images     int     `json:"images"`     // looked at
+	Images     int     `json:"images"`     // measured
 	Units      int     `json:"units"`      // drawn independently: images, or groups of them
 	ByGroup    bool    `json:"by_group"`
 }
 
-// Subject is what a figure is about.
+// Subject says what a figure measures.
 type Subject struct {
 	Metric     string `json:"metric"`             // mAP, AP50 or AP75 over all classes, or AP of one class
 	CategoryID int64  `json:"category_id"`        // of AP
 	Class      string `json:"class,omitempty"`    // of AP
-	Truths     int    `json:"truths"`             // that count, in the images looked at
-	Images     int    `json:"images_with_truths"` // of the images looked at
+	Truths     int    `json:"truths"`             // annotations without crowds, in the measured images
+	Images     int    `json:"images_with_truths"` // measured images with such annotations
 }
 
-// Spread says how far a figure may be off. Samples are the values of the figure in
-// the resamples, sorted, and shifted so that their mean is the figure itself: a
-// resample contains some images twice, which raises every AP a little. Resamples
-// in which no class had a truth are left out.
+// Spread is the sampling uncertainty of a figure. Samples are [delivery.Row.Samples]:
+// sorted, shifted so that their mean is the figure, without resamples that have no
+// annotation.
 //
-// The figure is that of test sets of this size. The mAP of a small set with
-// many rare classes is higher than that of a large one, which no resampling
-// shows; differences between models hardly suffer from it.
+// The bounds are for test sets of this size. The mAP of a small set with many rare
+// classes is biased upwards, which the bootstrap does not show. Differences between
+// models are hardly affected.
 type Spread struct {
 	Lower     float64   `json:"lower"` // one-sided bounds
 	Upper     float64   `json:"upper"`
@@ -83,13 +82,12 @@ type Spread struct {
 	Samples   []float64 `json:"samples"`
 }
 
-// Bounds gives the one-sided bounds, each at a confidence of its own choosing:
-// see [delivery.Samples.Bounds].
+// Bounds returns the one-sided bounds; see [delivery.Samples.Bounds].
 func (s *Spread) Bounds(confidence float64) (lower, upper float64) {
 	return delivery.Samples(s.Samples).Bounds(confidence)
 }
 
-// Difference is one figure of two models: a minus b.
+// Difference is the difference of a figure between two models, a minus b.
 type Difference struct {
 	Subject
 	A    float64 `json:"a"`
@@ -105,14 +103,14 @@ type Estimate struct {
 	Spread
 }
 
-// Comparison is what resampling says of two models on the same truths.
+// Comparison is the result of a paired bootstrap of two models.
 type Comparison struct {
 	MAP     Difference   `json:"mAP"`
 	AP50    Difference   `json:"AP50"`
 	AP75    Difference   `json:"AP75"`
 	Classes []Difference `json:"classes"` // AP, by category id
-	// Unmeasured are classes that were asked for and have no truth in the
-	// images looked at, or in none of the resamples.
+	// Unmeasured are selected classes that have no annotation in the measured
+	// images, or in any resample.
 	Unmeasured []Subject `json:"unmeasured,omitempty"`
 	// A and B are the models' own mAP.
 	A        Estimate `json:"A"`
@@ -120,12 +118,12 @@ type Comparison struct {
 	Sampling Sampling `json:"sampling"`
 	Protocol Protocol `json:"protocol"`
 	Digest   string   `json:"protocol_digest"`
-	// TableA and TableB hold the resamples of both models, the same draws in both.
+	// TableA and TableB hold the resamples of both models, of the same draws.
 	TableA delivery.Table `json:"-"`
 	TableB delivery.Table `json:"-"`
 }
 
-// Intervals is what resampling says of one model.
+// Intervals is the result of a bootstrap of one model.
 type Intervals struct {
 	MAP        Estimate   `json:"mAP"`
 	AP50       Estimate   `json:"AP50"`
@@ -139,13 +137,13 @@ type Intervals struct {
 	Table delivery.Table `json:"-"` // the resamples
 }
 
-// ErrNoTruth says that the images and classes to look at hold no truth that
-// counts, so that there is nothing to measure.
+// ErrNoTruth is returned if the selected images have no annotation, other than crowds, of
+// the selected classes.
 var ErrNoTruth = errors.New("coco: no truth that counts in the chosen images and classes")
 
-// Compare resamples two models together. Both must have been matched with the
-// same truth and parameters. Given the same model twice, every difference and
-// every bound is exactly 0.
+// Compare computes a paired bootstrap of two models, which must have been matched with
+// the same ground truth and parameters. For twice the same model all differences and
+// bounds are exactly 0.
 func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 	if a.protocol != b.protocol {
 		return nil, fmt.Errorf("coco: the two models were scored in different ways: %+v and %+v", a.protocol,
@@ -180,7 +178,7 @@ func Compare(a, b *Matched, params CompareParams) (*Comparison, error) {
 	return c, nil
 }
 
-// Interval resamples one model.
+// Interval computes a bootstrap of one model.
 func Interval(m *Matched, params CompareParams) (*Intervals, error) {
 	r, err := newResampling(m, params)
 	if err != nil {
@@ -208,17 +206,9 @@ func Interval(m *Matched, params CompareParams) (*Intervals, error) {
 	return v, nil
 }
 
-func byCategory(a, b Subject) int {
-	switch {
-	case a.CategoryID < b.CategoryID:
-		return -1
-	case a.CategoryID > b.CategoryID:
-		return 1
-	}
-	return 0
-}
+func byCategory(a, b Subject) int { return cmp.Compare(a.CategoryID, b.CategoryID) }
 
-// difference is a figure over some classes of two models, resample by resample.
+// difference computes a figure of two models over some classes.
 func (r *resampling) difference(s Subject, classes []int, a, b delivery.Table) Difference {
 	of, with := a.Over(s.Metric, classes), b.Over(s.Metric, classes)
 	d := Difference{Subject: s, A: of.Value, B: with.Value, Diff: of.Value - with.Value}
@@ -231,7 +221,7 @@ func (r *resampling) estimate(s Subject, classes []int, t delivery.Table) Estima
 	return Estimate{Subject: s, Value: row.Value, Spread: spread(row, r.params.Confidence)}
 }
 
-// spread says how far a figure may be off.
+// spread computes the uncertainty of a figure.
 func spread(row delivery.Row, confidence float64) Spread {
 	s := Spread{Samples: row.Samples()}
 	n := float64(len(s.Samples))

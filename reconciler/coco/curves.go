@@ -15,12 +15,12 @@ type ClassCurves struct {
 	Curves     []Curve `json:"curves"` // by IoU threshold, .50 to .95; none without truths
 }
 
-// Curve is what precision remains at each of the 101 recalls 0, .01, … 1.
+// Curve is a precision-recall curve at the 101 recalls 0, .01, … 1.
 type Curve struct {
 	IoU float64 `json:"iou"`
-	// the highest at that recall or beyond it; 0 where it is never reached
+	// the highest precision at that recall or a higher one; 0 if the recall is not reached
 	Precision [recalls]float64 `json:"precision"`
-	Scores    [recalls]float64 `json:"scores"` // of the detection that reaches the recall; 0 likewise
+	Scores    [recalls]float64 `json:"scores"` // of the detection that reaches the recall; 0 if none does
 }
 
 // Curves returns the precision–recall curves of every class, by category id.
@@ -49,8 +49,8 @@ func (m *Matched) Curves() []ClassCurves {
 	return out
 }
 
-// scores gives the score at which each recall is reached; need is recallCounts
-// of the truths.
+// scores sets q to the score at which each recall is reached; need is recallCounts
+// of the annotations.
 func (c *curve) scores(dets []verdict, need *[recalls]int32, q *[recalls]float64) {
 	clear(q[:])
 	if len(dets) == 0 {
@@ -72,16 +72,15 @@ func (c *curve) scores(dets []verdict, need *[recalls]int32, q *[recalls]float64
 	}
 }
 
-// OperatingPoint is what one class is worth when only detections from a score
-// up are kept.
+// OperatingPoint is the precision and recall of one class at a score threshold.
 type OperatingPoint struct {
 	CategoryID int64  `json:"category_id"`
 	Name       string `json:"name"`
-	// F1 is the harmonic mean of precision and recall; -1 for a class without
-	// truths, 0 for one of which nothing is found, and the fields below then
-	// mean nothing.
+	// F1 is the harmonic mean of precision and recall. It is -1 for a class
+	// without annotations and 0 for one without true positives; the fields below
+	// are then not used.
 	F1        float64 `json:"F1"`
-	Score     float64 `json:"score"` // keep detections that have it or more
+	Score     float64 `json:"score"` // the threshold; detections with this score are kept
 	Precision float64 `json:"precision"`
 	Recall    float64 `json:"recall"`
 	Found     int     `json:"found"` // true detections kept
@@ -89,10 +88,9 @@ type OperatingPoint struct {
 	Truths    int     `json:"truths"`
 }
 
-// BestF1 returns, for every class by category id, the score that gives the
-// best F1 at an IoU threshold, one of .50, .55, … .95. Of equally good scores
-// it is the highest. Detections of equal score are kept or dropped together,
-// as whoever uses the score will do.
+// BestF1 returns, for every class by category id, the score threshold with the
+// best F1 at an IoU threshold, one of .50, .55, … .95; the highest of equally good
+// ones. Detections of equal score are kept or dropped together.
 func (m *Matched) BestF1(iou float64) ([]OperatingPoint, error) {
 	t := slices.IndexFunc(iouThresholds[:], func(v float64) bool { return v-iou < 1e-9 && iou-v < 1e-9 })
 	if t < 0 {

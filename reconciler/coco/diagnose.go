@@ -8,23 +8,22 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Foreground is the IoU from which a detection is on a truth, Background the one
-// up to which it is on nothing.
+// Foreground is the least IoU of a detection that localizes an annotation, Background the
+// highest IoU of a detection in the background.
 const Foreground, Background = 0.5, 0.1
 
-// ErrorType is one of TIDE's six reasons why a model falls short.
+// ErrorType is one of TIDE's six types of detection errors.
 type ErrorType int
 
-// The error types. A false detection has the first of the types that fits, in
-// this order: Loc, Cls, Dupe, Bkg, Both. One that counts neither as true nor as
-// false, as in a crowd, is no error.
+// The error types. A false positive has the first type that fits, in the order Loc,
+// Cls, Dupe, Bkg, Both. Ignored detections, such as those in a crowd, are not errors.
 const (
-	Cls  ErrorType = iota // on a truth of another class, in foreground
-	Loc                   // on a truth of its class, between background and foreground
-	Both                  // neither class nor place are right
-	Dupe                  // on a truth that a surer detection has found already
-	Bkg                   // on no truth, not even in background
-	Miss                  // a truth that is not found, and that no Cls or Loc error would find
+	Cls  ErrorType = iota // localizes an annotation of another class
+	Loc                   // IoU between Background and Foreground with an annotation of its class
+	Both                  // wrong class and wrong localization
+	Dupe                  // on an annotation that a detection of higher score matched
+	Bkg                   // IoU of at most Background with all annotations
+	Miss                  // an annotation without a detection, and without a Cls or Loc error on it
 	errorTypes
 )
 
@@ -44,13 +43,13 @@ func (e ErrorType) MarshalText() ([]byte, error) {
 	return []byte(e.String()), nil
 }
 
-// Diagnosis says what keeps a model from a higher AP50.
+// Diagnosis lists a model's errors and their cost in AP50.
 type Diagnosis struct {
 	AP50     float64       `json:"AP50"`
 	Errors   []ErrorCost   `json:"errors"`    // by type
 	PerClass []ClassErrors `json:"per_class"` // by category id
-	// Confusions are the pairs of classes behind the Cls errors of detections
-	// that reach their class's score of best F1, the most frequent first.
+	// Confusions are the pairs of classes in the Cls errors of detections from
+	// their class's score of best F1 up, the most frequent first.
 	Confusions []Confusion `json:"confusions"`
 }
 
@@ -58,43 +57,43 @@ type Diagnosis struct {
 type ErrorCost struct {
 	Type  ErrorType `json:"type"`
 	Count int       `json:"count"`
-	// DAP is what AP50 gains if an oracle corrects these errors and no others:
-	// Cls and Loc errors become true, the surest one of each truth that is not
-	// found, and are left out otherwise; Both, Dupe and Bkg errors are left out;
-	// Miss errors are no longer asked for. The six do not add up to what is
-	// missing.
+	// DAP is the gain of AP50 if an oracle corrects these errors only. For each
+	// unmatched annotation its Cls or Loc error of the highest score becomes a
+	// true positive, and the others are removed. Both, Dupe and Bkg errors are
+	// removed. For Miss errors the annotation is removed. The six gains do not
+	// add up to 1 - AP50.
 	DAP float64 `json:"dAP"`
 }
 
-// ClassErrors are the errors of one class: of its detections and, for Miss, of
-// its truths. Correcting a Cls error changes the class of the truth too, so
-// that its gain may be in another class than its count.
+// ClassErrors are the errors of one class: of its detections and, for Miss, of its
+// annotations. A Cls error is counted in the class of the detection; correcting it
+// changes the AP of the annotation's class too.
 type ClassErrors struct {
 	CategoryID int64       `json:"category_id"`
 	Name       string      `json:"name"`
 	Truths     int         `json:"truths"`
-	AP50       float64     `json:"AP50"` // -1 without truths, and every DAP is then 0
+	AP50       float64     `json:"AP50"` // -1 without annotations; every DAP is then 0
 	Errors     []ErrorCost `json:"errors"`
 }
 
-// Confusion counts how often one class is taken for another.
+// Confusion counts how often one class is detected as another.
 type Confusion struct {
-	TruthID    int64  `json:"truth_id"` // category of the truths
+	TruthID    int64  `json:"truth_id"` // category of the annotations
 	Truth      string `json:"truth"`
 	DetectedID int64  `json:"detected_id"` // category of the detections on them
 	Detected   string `json:"detected"`
 	Count      int    `json:"count"`  // of detections
-	Truths     int    `json:"truths"` // of the truth's class that count, for comparison
+	Truths     int    `json:"truths"` // annotations of that class, without crowds
 }
 
-// Diagnose finds out why detections fall short, by the method of TIDE (Bolya,
+// Diagnose classifies the errors of detections by the method of TIDE (Bolya,
 // Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object
 // Detection Errors", ECCV 2020, section 2). The AP50 that it starts from is
 // that of [Evaluate], and so are matching, the limit on detections and the
-// treatment of crowds. It differs from the authors' program where that one
-// departs from COCO: detections of equal score keep their order when others
-// are corrected, classes without truths do not count, detections in crowds are
-// no errors, and the limit is one for an image and class.
+// treatment of crowds. It follows COCO where the authors' program does not:
+// detections of equal score keep their order when others are corrected, classes
+// without annotations do not count, detections in crowds are not errors, and the
+// limit on detections is for an image and class.
 func Diagnose(truth *Truth, detections []Detection, params Params) (*Diagnosis, error) {
 	m, err := Match(truth, detections, params)
 	if err != nil {
@@ -109,10 +108,9 @@ func Diagnose(truth *Truth, detections []Detection, params Params) (*Diagnosis, 
 	return d.diagnosis(points), nil
 }
 
-// Shifts says why one model's AP50 is another's no more, by class name and, under
-// the empty one, over all classes: what each type of error costs a minus what it
-// costs b, the one that a suffers most under first. Errors that weigh the same
-// are left out.
+// Shifts returns the differences between the error costs of two models, a minus b, by
+// class name, and under "" over all classes. The type with the highest cost for a comes
+// first. Types without a difference are left out.
 func Shifts(truth *Truth, a, b []Detection, params Params) (map[string][]delivery.ErrorShift, error) {
 	of, err := Diagnose(truth, a, params)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package coco scores object detectors as COCO does, and says how sure the
-// scores are.
+// Package coco computes COCO's metrics of object detectors, and confidence bounds for
+// them.
 //
 //	truth, err := coco.ReadTruth(gtFile)
 //	dets, err := coco.ReadDetections(dtFile, truth)
@@ -8,55 +8,50 @@
 //
 // The numbers are those of pycocotools' COCOeval for boxes. In [Strict] mode
 // they are equal to the last bit, its treatment of annotation id 0 included
-// (a truth with that id can never be found). [Fixed] mode, the default, counts
-// such truths rightly and is otherwise the same. -1 stands for "there is
-// nothing to measure": a class without truths, a size range without objects.
+// (a detection never matches an annotation with that id). [Fixed] mode, the default,
+// matches such annotations too and is otherwise the same. -1 stands for no value: a
+// class without annotations, an area range without objects.
 //
 // # Two models on the same truths
 //
-// [Compare] answers whether one model is better than another or whether the
-// test set is too small to say: a paired bootstrap over images, or over groups
-// of images such as the frames of one video.
+// [Compare] computes bounds for the difference between two models by a paired
+// bootstrap over images, or over groups of images such as the frames of one video.
 //
 //	a, err := coco.Match(truth, candidate, coco.Params{})
 //	b, err := coco.Match(truth, baseline, coco.Params{})
 //	cmp, err := coco.Compare(a, b, coco.CompareParams{})
 //	fmt.Println(cmp.MAP.Diff, cmp.MAP.Lower, cmp.MAP.Upper) // of a minus b
 //
-// Which detection finds which truth does not depend on the resample, so
-// matching is done once and each resample is a weighted pass over detections
-// that are already sorted. [Interval] does the same for one model. The spread
-// covers the choice of test images and nothing else: training the same model
-// twice may differ by more.
+// Matching does not depend on the resample. It is done once, and each resample is a
+// weighted pass over the sorted detections. [Interval] does the same for one model. The
+// bounds cover the choice of test images only, not the variation between trainings.
 //
-// Both keep what each class measured in each resample, as a [delivery.Table].
-// Every mean, share and difference over any list of classes is computed from
-// it, resample by resample. [AtThresholds.Counts] adds what a model finds at its
-// score thresholds, in the same resamples.
+// Both return the value of each class in each resample as a [delivery.Table], from which
+// any mean, ratio or difference over classes is computed resample by resample.
+// [AtThresholds.Counts] adds the counts at score thresholds, in the same resamples.
 //
 // # Adding a metric
 //
-// A metric that is a mean over classes is a row of [delivery.Metrics] and a row
-// of columns, in resample.go. One that is computed from what is found, what is
-// wrong and what there is to find is a row and a case of rate, in
-// delivery/table.go.
+// Add a row to [delivery.Metrics]. For a mean over classes, add a row to columns in
+// resample.go. For a ratio of true positives, false positives and annotations, add a case
+// to rate in delivery/table.go.
 //
 // # Protocols
 //
-// Two figures may be compared only if they were made in the same way. Every
-// [Result] carries its [Protocol]: evaluator, mode, limits and the digest of
-// the ground truth. [Compare] refuses matches of different protocols.
+// Scores are comparable only if they were computed in the same way. Every [Result] has
+// its [Protocol]: evaluator, mode, limits and the digest of the ground truth. [Compare]
+// returns an error for matches with different protocols.
 //
 // # Determinism
 //
-// Results do not depend on the machine or the number of threads: products are
-// never fused into multiply-adds, sums have a fixed order, and the random
-// sequence of the bootstrap is fixed by its seed for ever.
+// Results do not depend on the machine or the number of threads: there are no fused
+// multiply-adds, sums have a fixed order, and the seed determines the random sequence of
+// the bootstrap.
 //
 // # Units
 //
 // Boxes are x, y, width, height in pixels from the top left corner of the
-// image. Areas are square pixels. Scores have any finite value; higher is
-// surer. All functions are safe to call from several goroutines at once on the
-// same values, which they never change.
+// image. Areas are square pixels. Scores are any finite numbers; higher means more
+// confident. All functions may be called concurrently with the same arguments, which
+// they do not change.
 package coco

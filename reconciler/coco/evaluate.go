@@ -1,20 +1,24 @@
 package coco
 
-import "github.com/autonomos/aob/reconciler/delivery"
+import (
+	"slices"
+
+	"github.com/autonomos/aob/reconciler/delivery"
+)
 
 // Result holds the scores of one model on one ground truth.
 type Result struct {
 	Stats      Stats         `json:"stats"`
 	PerClass   []ClassResult `json:"per_class"` // by category id, all of the ground truth's
 	Images     int           `json:"images"`
-	Detections int           `json:"detections"` // that reached the score floor
+	Detections int           `json:"detections"` // with at least the score floor
 	Protocol   Protocol      `json:"protocol"`
 	Digest     string        `json:"protocol_digest"` // of Protocol
 }
 
 // Stats are COCO's twelve numbers, from 0 to 1, or -1 where there is nothing to
-// measure. AP is the mean of the precisions at 101 recalls, over classes and
-// the IoU thresholds .50, .55, … .95. AR is the mean of the highest recalls.
+// measure. AP is the mean precision at 101 recalls, over classes and the IoU
+// thresholds .50, .55, … .95. AR is the mean of the highest recall.
 // Suffixes: 50 and 75 the IoU threshold; s, m, l objects of up to 32², up to
 // 96² and more square pixels; 1, 10, 100 the limit on detections an image and
 // class, that is Params.MaxDets, whatever they are.
@@ -41,7 +45,7 @@ type ClassResult struct {
 	AP50       float64 `json:"AP50"`
 	AP75       float64 `json:"AP75"`
 	AR100      float64 `json:"AR100"`
-	Truths     int     `json:"truths"` // that count, so without crowds
+	Truths     int     `json:"truths"` // annotations, without crowds
 }
 
 // Evaluate scores detections against the ground truth.
@@ -71,7 +75,7 @@ func (m *Matched) Result() *Result {
 	headline := &precision[0]
 	headlineAt := last
 	if m.params.Mode == Strict {
-		headlineAt = indexOf(m.params.MaxDets, 100)
+		headlineAt = slices.Index(m.params.MaxDets[:], 100)
 		if headlineAt >= 0 && headlineAt != last {
 			t := newTable(recalls, len(m.classes))
 			headline = &t
@@ -128,20 +132,11 @@ func (m *Matched) Result() *Result {
 	return r
 }
 
-func indexOf(limits [3]int, want int) int {
-	for i, v := range limits {
-		if v == want {
-			return i
-		}
-	}
-	return -1
-}
-
 // table holds a value for each threshold, recall and class, the class varying
-// fastest: the order in which the reference adds them up.
+// fastest, which is the summation order of pycocotools.
 type table struct {
 	recalls, classes int
-	cells            []float64 // -1: nothing to measure
+	cells            []float64 // -1: no value
 }
 
 func newTable(recalls, classes int) table {

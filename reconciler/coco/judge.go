@@ -10,22 +10,22 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Answer is what a comparison says of one figure.
+// Answer is the result of comparing one figure.
 type Answer string
 
 // The answers.
 const (
-	Better Answer = "better" // a's figure is higher, at the confidence asked for
+	Better Answer = "better" // a's figure is higher, at the given confidence
 	Worse  Answer = "worse"  // it is lower
-	Unsure Answer = "unsure" // the test set cannot tell
+	Unsure Answer = "unsure" // neither is significant on this test set
 	TooFew Answer = "too-few-truths"
 )
 
-// MinUnits is how many images or groups it takes to say anything: the bounds
-// of a bootstrap over fewer are too narrow.
+// MinUnits is the least number of images or groups for an answer. Bounds of a
+// bootstrap over fewer are too narrow.
 const MinUnits = 20
 
-// Finding is one figure of two models, judged.
+// Finding is the answer for one figure of two models.
 type Finding struct {
 	Subject
 	A     float64 `json:"a"`
@@ -38,23 +38,22 @@ type Finding struct {
 	LowerAt float64 `json:"lower_confidence"`
 	UpperAt float64 `json:"upper_confidence"`
 	Answer  Answer  `json:"verdict"`
-	Reason  string  `json:"reason,omitempty"` // of TooFew, and of Unsure where it is not the bounds
+	Reason  string  `json:"reason,omitempty"` // for TooFew, and for Unsure unless the bounds are the reason
 }
 
-// Findings are a comparison, judged.
+// Findings are the answers for the figures of a comparison.
 type Findings struct {
 	MAP     Finding   `json:"mAP"`
 	AP50    Finding   `json:"AP50"`
-	Classes []Finding `json:"classes"` // AP, by category id, those that were not measured too
+	Classes []Finding `json:"classes"` // AP, by category id, including unmeasured classes
 }
 
-// Judge says of mAP, AP50 and every class whether a is better or worse than b:
-// better where the lower bound of the difference is above zero, worse where
-// the upper bound is below it. Over classes the bounds are adjusted by Holm's
-// method, better and worse being two families of hypotheses, so that among
-// many equal classes one is called better, or one worse, no more often than
-// the confidence allows. Classes of fewer truths than support are not judged,
-// and not adjusted for.
+// Judge answers for mAP, AP50 and every class whether a is better or worse than b. It
+// is better if the lower bound of the difference is above zero, and worse if the upper
+// bound is below zero. The bounds of classes are adjusted by Holm's method, with better
+// and worse as two families of hypotheses, which bounds the rate of any false answer in
+// each family. Classes with fewer annotations than support are TooFew, and do not count
+// in the adjustment.
 func (c *Comparison) Judge(support int) *Findings {
 	confidence := c.Sampling.Confidence
 	f := &Findings{Classes: make([]Finding, 0, len(c.Classes)+len(c.Unmeasured))}
@@ -135,13 +134,13 @@ func fewTruths(n, want int) string {
 	return fmt.Sprintf("%d truths, want %d", n, want)
 }
 
-// Resolves says whether there are enough samples for [Spread.Bounds] at a
+// Resolves reports whether there are enough samples for [Spread.Bounds] at the given
 // confidence.
 func (s *Spread) Resolves(confidence float64) bool {
 	return delivery.Samples(s.Samples).Resolves(confidence)
 }
 
-// ResamplesFor says how many resamples Holm's adjustment over a number of
+// ResamplesFor returns how many resamples Holm's adjustment over a number of
 // classes needs at a confidence, at least 1000.
 func ResamplesFor(classes int, confidence float64) int {
 	n := math.Ceil(float64(max(classes, 1))/(1-confidence) - 1e-6)
@@ -160,11 +159,10 @@ func (s *Spread) below() float64 {
 }
 
 // Holm tests a family of hypotheses by Holm's step-down method (Holm, "A
-// simple sequentially rejective multiple test procedure", 1979): in the order
-// of their evidence, strongest first, each at the level that is left to it,
-// alpha divided by the number not yet rejected. From the first that is not
-// rejected on, all that follow are tested at that one's level. reject tests
-// the hypothesis at a place with a confidence, and is called once for each.
+// simple sequentially rejective multiple test procedure", 1979). They are tested
+// in descending order of evidence, each at the level alpha divided by the number not
+// yet rejected. After the first that is not rejected, all others are tested at its
+// level. reject tests one hypothesis at a confidence, and is called once for each.
 func Holm(alpha float64, places []int, evidence func(place int) float64, reject func(place int,
 	confidence float64) bool) {
 	order := slices.Clone(places)

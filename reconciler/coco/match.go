@@ -16,7 +16,7 @@ const (
 	recalls    = 101
 )
 
-// areaRanges are COCO's size classes in square pixels, both ends included: an
+// areaRanges are COCO's area ranges in square pixels, both ends included: an
 // object of exactly 32² is small and medium.
 var areaRanges = [areas][2]float64{{0, 1e10}, {0, 32 * 32}, {32 * 32, 96 * 96}, {96 * 96, 1e10}}
 
@@ -37,53 +37,52 @@ var iouThresholds, recallThresholds = func() (iou [thresholds]float64, recall [r
 	return iou, recall
 }()
 
-// bit is the place of an area and a threshold in the masks of a verdict.
+// bit returns the bit of an area range and an IoU threshold in the masks of a verdict.
 func bit(area, threshold int) uint64 { return 1 << (area*thresholds + threshold) }
 
-// areaMask has the bits of all thresholds of one area.
+// areaMask has the bits of all thresholds of one area range.
 func areaMask(area int) uint64 { return (1<<thresholds - 1) << (area * thresholds) }
 
-// Matched says which detection found which truth, for every size class and IoU
-// threshold: all that any of the metrics needs. It grows with the number of
-// detections alone.
+// Matched is the assignment of detections to annotations, for every area range and IoU
+// threshold. All metrics are computed from it. Its size depends on the number of
+// detections only.
 type Matched struct {
 	params   Params
 	protocol Protocol
 	images   []Image    // by id
 	category []Category // by id
 	classes  []class    // as category
-	used     int        // detections that took part
+	used     int        // detections with at least the score floor
 }
 
-// Protocol says how the matching was done.
+// Protocol returns the protocol of the matching.
 func (m *Matched) Protocol() Protocol { return m.protocol }
 
-// class is one category's matching.
+// class is the matching of one category.
 type class struct {
-	truths [areas]int // that count: neither crowd nor outside the size class
-	places []place    // by image, of those that have truths that count
-	dets   []verdict  // falling score; of equals, the one of the lower image id first
+	truths [areas]int // annotations in the area range, without crowds
+	places []place    // by image, of images with such annotations
+	dets   []verdict  // by descending score, then by image id
 }
 
-// place says how many truths of one class one image has.
+// place is the number of annotations of one class in one image.
 type place struct {
 	image  int32        // index into Matched.images
-	truths [areas]int32 // that count, by size class
+	truths [areas]int32 // without crowds, by area range
 }
 
-// verdict is what became of one detection. The masks have a bit for each size
-// class and threshold.
+// verdict is the result for one detection. The masks have a bit for each area range
+// and threshold.
 type verdict struct {
 	score float64
-	found uint64 // a truth, counted or not
-	aside uint64 // counts neither as true nor as false
+	found uint64 // matched to an annotation, ignored or not
+	aside uint64 // ignored: neither a true nor a false positive
 	image int32  // index into Matched.images
 	rank  int32  // by score within image and class, from 0
 }
 
-// Match assigns detections to truths. It refuses values that no COCO file may
-// hold: repeated ids, unknown images or categories, numbers that are not
-// finite, negative sizes.
+// Match assigns detections to annotations. Invalid values are an error: repeated ids,
+// unknown images or categories, numbers that are not finite, negative sizes.
 func Match(truth *Truth, detections []Detection, params Params) (*Matched, error) {
 	params, err := params.withDefaults()
 	if err != nil {
@@ -147,7 +146,7 @@ func Match(truth *Truth, detections []Detection, params Params) (*Matched, error
 	return m, nil
 }
 
-// cells sorts items by category and, within, by image, keeping their order.
+// cells sorts items by category, then by image. The sort is stable.
 type cells struct {
 	items []cell
 	ends  []int32 // of each category
@@ -193,7 +192,7 @@ func distribute(from, to []cell, keys int, key func(cell) int32) []int32 {
 	return next[:keys]
 }
 
-// matcher matches one class at a time and keeps its working memory.
+// matcher matches one class at a time. It reuses its buffers.
 type matcher struct {
 	m          *Matched
 	truth      *Truth
@@ -205,14 +204,14 @@ type matcher struct {
 	raw  []verdict
 }
 
-// target is a truth within one image and class.
+// target is an annotation of one image and class.
 type target struct {
 	box   Box
 	area  float64     // of the box
-	aside [areas]bool // ignored in that size class
-	taken uint64      // by a detection, for size class and threshold
-	crowd bool        // may be taken again and again
-	zero  bool        // found, it reads as not found: annotation id 0 in Strict mode
+	aside [areas]bool // ignored in that area range
+	taken uint64      // matched to a detection, by area range and threshold
+	crowd bool        // may be matched more than once
+	zero  bool        // a match counts as none: annotation id 0 in Strict mode
 }
 
 type candidate struct {
@@ -225,7 +224,7 @@ type sortKey struct {
 	index int32
 }
 
-// class matches the images of one class, both lists being sorted by image.
+// class matches the images of one class. Both lists are sorted by image.
 func (w *matcher) class(c *class, truths, dets []cell) {
 	w.raw = slices.Grow(w.raw[:0], len(dets))
 	for len(truths) > 0 || len(dets) > 0 {
@@ -261,7 +260,7 @@ func run(cells []cell, image int32) int {
 	return n
 }
 
-// sortKeys sorts by falling score and keeps the order of equals.
+// sortKeys sorts by descending score. The sort is stable.
 func sortKeys(keys []sortKey) {
 	slices.SortFunc(keys, func(a, b sortKey) int {
 		switch {
@@ -274,7 +273,7 @@ func sortKeys(keys []sortKey) {
 	})
 }
 
-// targets prepares the truths of one image and counts them.
+// targets prepares and counts the annotations of one image.
 func (w *matcher) targets(c *class, cells []cell, image int32) {
 	w.gts = w.gts[:0]
 	var counted [areas]int32
@@ -296,7 +295,7 @@ func (w *matcher) targets(c *class, cells []cell, image int32) {
 	}
 }
 
-// image gives the verdicts on the detections of one image, in order of score.
+// image appends the verdicts of one image's detections, by descending score.
 func (w *matcher) image(cells []cell, image int32) {
 	w.keys = w.keys[:0]
 	for i, v := range cells {
@@ -331,9 +330,9 @@ func (w *matcher) image(cells []cell, image int32) {
 	}
 }
 
-// assign takes for one detection, in each size class and at each threshold,
-// the best truth that is free: one that counts before one that is set aside,
-// and of equally good ones the last in the file.
+// assign matches one detection, for each area range and threshold, to the unmatched
+// annotation of the highest IoU. Annotations that are not ignored come first, and the
+// last in the file of those with equal IoU.
 func assign(near []candidate) (found, aside uint64) {
 	for a := range areas {
 		for t := range thresholds {

@@ -1,6 +1,7 @@
 package coco
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
@@ -10,21 +11,20 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// blockSize is how many resamples are held at once: memory does not grow with
-// their number times the images.
+// blockSize is how many resamples are kept in memory at once.
 const blockSize = 64
 
-// drawStream is the other half of the seed of what is drawn; it never changes.
+// drawStream is the second half of the random generator's seed. It never changes.
 const drawStream = 0x616f622f636f636f
 
-// A column is a value of one class that resampling computes; means over classes are formed from it.
+// A column is a value that is computed for each class in each resample.
 type column struct {
-	name string // of a column of [delivery.Table]
-	area int    // size class of the truths
+	name string // in [delivery.Table]
+	area int    // index of the area range
 	of   func(outcome) float64
 }
 
-// columns lists those that there are. The first ones are always computed, the others where they are asked for.
+// columns lists all columns. The first ones are always computed, the others only if CompareParams.Columns has them.
 var columns = []column{
 	{delivery.MetricAP, 0, func(o outcome) float64 { return o.ap }},
 	{delivery.MetricAP50, 0, func(o outcome) float64 { return o.ap50 }},
@@ -37,15 +37,15 @@ var columns = []column{
 
 const usual = 3 // columns that are always computed
 
-// resampling draws images and scores models on what it drew.
+// resampling draws resamples of images and computes the scores of models on them.
 type resampling struct {
 	params  CompareParams
 	columns []column
 	m       *Matched
-	chosen  []int32   // 1 for each image to look at, else 0
-	images  int       // that are looked at
+	chosen  []int32   // 1 for each image that is measured, else 0
+	images  int       // number of measured images
 	units   [][]int32 // images that are drawn together
-	classes []int     // indexes of the classes with truths in the chosen images
+	classes []int     // indexes of the classes with annotations in the chosen images
 	empty   []int     // and of those without
 }
 
@@ -89,7 +89,7 @@ func newResampling(m *Matched, params CompareParams) (*resampling, error) {
 	return r, nil
 }
 
-// choose finds the images to look at and what is drawn together.
+// choose sets the measured images and the units that are drawn.
 func (r *resampling) choose() error {
 	if r.params.Images == nil {
 		for i := range r.chosen {
@@ -98,13 +98,7 @@ func (r *resampling) choose() error {
 	}
 	for _, id := range r.params.Images {
 		i, ok := slices.BinarySearchFunc(r.m.images, id, func(v Image, id int64) int {
-			switch {
-			case v.ID < id:
-				return -1
-			case v.ID > id:
-				return 1
-			}
-			return 0
+			return cmp.Compare(v.ID, id)
 		})
 		if !ok {
 			return fmt.Errorf("coco: image to look at: %d is not in the ground truth", id)
@@ -135,7 +129,7 @@ func (r *resampling) choose() error {
 	return nil
 }
 
-// support counts a class's truths, and the images that have any.
+// support counts a class's annotations, and the images that have any.
 func (c *class) support(weights []int32) (truths, images int) {
 	for _, p := range c.places {
 		if w := weights[p.image]; w > 0 {
@@ -146,7 +140,7 @@ func (c *class) support(weights []int32) (truths, images int) {
 	return truths, images
 }
 
-// weight counts a class's truths of one size class.
+// weight counts a class's annotations in one area range, each as often as its image was drawn.
 func (c *class) weight(area int, weights []int32) (truths int) {
 	for i := range c.places {
 		truths += int(weights[c.places[i].image]) * int(c.places[i].truths[area])
@@ -167,7 +161,7 @@ func (r *resampling) class(k int) Subject {
 	return s
 }
 
-// all is the subject of a metric over all classes.
+// all returns the subject of a metric over all classes.
 func (r *resampling) all(metric string) Subject {
 	s := Subject{Metric: metric}
 	with := make([]bool, len(r.m.images))
@@ -186,12 +180,12 @@ func (r *resampling) all(metric string) Subject {
 	return s
 }
 
-// draw makes one resample: how often each image is in it. The sequence is part
-// of the meaning of a seed and never changes.
+// draw draws one resample: it sets weights to how often each image is in it. The sequence
+// for a seed must never change, since stored scores depend on it.
 func (r *resampling) draw(source *rand.PCG, weights []int32) {
 	clear(weights)
 	n := uint64(len(r.units))
-	floor := -n % n // 2^64 mod n: below it numbers would be drawn unevenly
+	floor := -n % n // 2^64 mod n: smaller remainders are rejected, so that the draw is uniform
 	for range r.units {
 		pick, low := bits.Mul64(source.Uint64(), n)
 		for low < floor {
@@ -203,8 +197,8 @@ func (r *resampling) draw(source *rand.PCG, weights []int32) {
 	}
 }
 
-// run scores models on the chosen images and on each resample of them, the
-// same for all models.
+// run computes the scores of models on the chosen images and on each resample of them.
+// The resamples are the same for all models.
 func (r *resampling) run(models ...*Matched) []delivery.Table {
 	paths := make([][][areas]path, len(models)) // by model and class
 	out := make([]delivery.Table, len(models))
@@ -263,13 +257,13 @@ func (r *resampling) run(models ...*Matched) []delivery.Table {
 	return out
 }
 
-// has reports whether a column of a size class is computed.
+// has reports whether a column of an area range is computed.
 func (r *resampling) has(area int) bool {
 	return slices.ContainsFunc(r.columns, func(c column) bool { return c.area == area })
 }
 
-// point computes the values of the chosen images themselves, adding up in
-// the order of Matched.Result, and prepares the paths.
+// point computes the values on the chosen images, with the summation order of
+// Matched.Result, and prepares the paths.
 func (r *resampling) point(m *Matched, paths [][areas]path) delivery.Table {
 	out := delivery.Table{Columns: map[string][]delivery.Row{}, Overall: map[string]float64{}}
 	out.Images.Value = float64(r.images)
@@ -290,7 +284,7 @@ func (r *resampling) point(m *Matched, paths [][areas]path) delivery.Table {
 	return out
 }
 
-// pointOf is point for truths of one size class.
+// pointOf is point for one area range.
 func (r *resampling) pointOf(m *Matched, area int, paths [][areas]path, out delivery.Table) {
 	precision, recall := newTable(recalls, len(r.classes)), newTable(1, len(r.classes))
 	inParallel(len(r.classes), func() func(int) {
@@ -333,16 +327,16 @@ func (r *resampling) pointOf(m *Matched, area int, paths [][areas]path, out deli
 	}
 }
 
-// path is what resampling needs of one class and size class: the detections by
-// falling score, and which of them are not simply false.
+// path is what resampling needs of one class and area range: the detections by
+// descending score, and which of them are true positives or ignored.
 type path struct {
 	images []int32             // of each detection
-	truths [thresholds][]int32 // indexes of the detections that are true
-	aside  [thresholds][]int32 // and of those that do not count
+	truths [thresholds][]int32 // indexes of true positives
+	aside  [thresholds][]int32 // indexes of ignored detections
 }
 
-// newPath leaves out detections in images that are never drawn, and those past
-// the last true one, which change nothing.
+// newPath leaves out detections in images that are never drawn, and those after the
+// last true positive, which have no effect.
 func newPath(dets []verdict, chosen []int32, area int) path {
 	var p path
 	last := 0
@@ -367,19 +361,19 @@ func newPath(dets []verdict, chosen []int32, area int) path {
 	return p
 }
 
-// outcome is one class in one resample.
+// outcome holds the values of one class in one resample.
 type outcome struct{ ap, ap50, ap75, ar float64 }
 
-// absent is that of a class without truths.
+// absent is the outcome of a class without annotations.
 var absent = outcome{math.NaN(), math.NaN(), math.NaN(), math.NaN()}
 
-// weighing scores paths under weights; it keeps its working memory.
+// weighing computes outcomes of paths. It reuses its buffers.
 type weighing struct {
 	sweep
 	total []int32
 }
 
-// add sums up the weights of the detections so far.
+// add computes the cumulative weights of the detections.
 func (w *weighing) add(p *path, weights []int32) {
 	w.total = slices.Grow(w.total[:0], len(p.images))[:len(p.images)]
 	sum := int32(0)
@@ -389,7 +383,7 @@ func (w *weighing) add(p *path, weights []int32) {
 	}
 }
 
-// score computes an outcome; w.need is that of the weighted truths.
+// score computes an outcome; w.need is recallCounts of truths.
 func (w *weighing) score(p *path, weights []int32, truths int) outcome {
 	w.add(p, weights)
 	var o outcome
@@ -414,8 +408,7 @@ func (w *weighing) score(p *path, weights []int32, truths int) outcome {
 	return o
 }
 
-// weigh makes the curve of one threshold, each image counting as often as its
-// weight says.
+// weigh computes the curve at one threshold, with each image counted by its weight.
 func (c *curve) weigh(p *path, threshold int, weights, total []int32) {
 	c.tp, c.n = c.tp[:0], c.n[:0]
 	var tp, left int32
