@@ -113,7 +113,7 @@ func wrongNumber(c *cobra.Command, args []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("%s takes no arguments, got %q", command, args)
 	}
-	return fmt.Errorf("%s wants %s, got %s", command, strings.Join(names, " "), counted(len(args), "argument"))
+	return fmt.Errorf("%s wants %s, got %s", command, strings.Join(names, " "), delivery.Count(len(args), "argument"))
 }
 
 // hinted is an error with what to do about it.

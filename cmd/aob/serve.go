@@ -156,17 +156,10 @@ func openServer(ctx context.Context, config string, adopt bool, log *slog.Logger
 	if err := p.openState(adopt); err != nil {
 		return nil, err
 	}
-	if err := p.openKeys(); err != nil {
-		return nil, err
-	}
-	if err := p.openStores(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.openLoop(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.openSite(); err != nil {
-		return nil, err
+	for _, open := range []func(context.Context) error{p.openKeys, p.openStores, p.openLoop, p.openSite} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
 	}
 	p.loop.Init()
 	return p, nil
@@ -199,7 +192,7 @@ func (p *server) openState(adopt bool) error {
 }
 
 // openKeys reads the signing keys and the fleet secret. Missing ones are created.
-func (p *server) openKeys() (err error) {
+func (p *server) openKeys(context.Context) (err error) {
 	keys := p.settings.Keys
 	if p.evidence, err = loadKey(cmp.Or(keys.Evidence, p.state.path("keys", "evidence.key"))); err != nil {
 		return err
@@ -306,7 +299,7 @@ func (p *server) openLoop(ctx context.Context) error {
 }
 
 // openSite connects to the forge and builds the HTTP server.
-func (p *server) openSite() error {
+func (p *server) openSite(context.Context) error {
 	s, st, r := p.settings, p.state, p.loop
 	requests := view.NewRequests(p.ledger, p.log)
 	r.Requests = requests

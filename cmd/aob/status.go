@@ -291,7 +291,7 @@ func (t *terminal) fleets(fleets []web.Fleet, now time.Time) {
 			runs = fmt.Sprintf("%s@%d", f.Model, f.Target.Version)
 		}
 		if f.Wave > 0 {
-			wave = fmt.Sprintf("%d/%d, %d of %s", f.Wave, f.Waves, f.InWave, counted(f.Count.Devices, "device"))
+			wave = fmt.Sprintf("%d/%d, %d of %s", f.Wave, f.Waves, f.InWave, delivery.Count(f.Count.Devices, "device"))
 		}
 		switch {
 		case f.Back && f.Done:
@@ -330,14 +330,6 @@ func healthyOf(c web.Count) string {
 		s += fmt.Sprintf(", %d silent", silent)
 	}
 	return s
-}
-
-// counted is a number with its noun.
-func counted(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // phaseOf is the phase in which a device last reported, where it still reports.
