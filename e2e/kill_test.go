@@ -73,13 +73,10 @@ const shapesEpochs = 12
 // moments of one promotion, and wants it to come out as one that nobody disturbs.
 // Then it takes the ledger away, and wants nothing worse than things said again.
 //
-//	AOB_KILLS      how often (50; with -short 5)
+//	AOB_KILLS      how often (50)
 //	AOB_KILL_SEED  when and whom
 func TestKilled(t *testing.T) {
 	kills, seed := 50, uint64(time.Now().UnixNano())
-	if testing.Short() {
-		kills = 5
-	}
 	settings := map[string]func(int){
 		"AOB_KILLS":     func(n int) { kills = n },
 		"AOB_KILL_SEED": func(n int) { seed = uint64(n) },

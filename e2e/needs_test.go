@@ -25,9 +25,6 @@ type needs struct {
 // missing, before anything slow has begun.
 func find(t *testing.T) needs {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("it takes minutes")
-	}
 	shared := os.Getenv("AOB_SHARED")
 	if shared == "" {
 		shared = filepath.Join("..", "..", "shared")
@@ -47,6 +44,9 @@ func find(t *testing.T) needs {
 // findPrograms finds the programs that a story needs, and no data.
 func findPrograms(t *testing.T) needs {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("takes minutes: run it without -short")
+	}
 	var n needs
 	var err error
 	if out, err := exec.Command(python, "-c", "import torch, onnx, PIL").CombinedOutput(); err != nil {

@@ -26,6 +26,9 @@ func many(from, n int) map[string]string {
 // What a turn reads and judges of a stranger's pull request is bounded, whatever it holds. Its author is told, and
 // others go on.
 func TestAStrangersLargePullRequestFailsAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	for name, change := range map[string]func(s *sim) map[string]string{
 		"many models": func(s *sim) map[string]string { return many(1000, 500) },
 		"large files": func(s *sim) map[string]string {
@@ -88,6 +91,9 @@ func TestAStrangersLargePullRequestFailsAlone(t *testing.T) {
 // Many pull requests of strangers share one bound. An ordinary one is judged beside them, and those that came too late
 // are once the others are closed.
 func TestStrangersPullRequestsShareABound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	s, main := begun(t)
 	var heads []string
 	for i := range 10 {

@@ -220,6 +220,9 @@ func TestForgeInTrouble(t *testing.T) {
 // Case 13: what is full or gone in the middle stops what needs it, and nothing
 // else; afterwards the end is the same.
 func TestDownInTheMiddle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	parts := map[string]func(s *sim, down bool){
 		"git":           func(s *sim, down bool) { s.repo.down = down },
 		"registry":      func(s *sim, down bool) { s.signed.down = down },

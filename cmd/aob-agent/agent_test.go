@@ -18,6 +18,9 @@ import (
 
 // Releases, aborts and a rollback of a fleet, with a scripted detector and real parts otherwise.
 func TestFleet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	s := newSite(t, delivery.Wave{Devices: 1}, delivery.Wave{Share: 1})
 	v1, v2 := s.push(t, script{Version: 1}), s.push(t, script{Version: 2})
 	bad := s.push(t, script{Version: 3, CrashAfter: 10 * time.Millisecond})

@@ -25,10 +25,10 @@ import (
 // An agent that is killed at any moment leaves a pointer to a complete bundle and no detector, and the next agent
 // continues from there. The document changes all the time, so that the agent is always killed during work.
 func TestKill(t *testing.T) {
-	kills := 120
 	if testing.Short() {
-		kills = 25
+		t.Skip("takes seconds: run it without -short")
 	}
+	const kills = 120
 	const seed = 1
 	rng := rand.New(rand.NewPCG(seed, seed))
 	s := newSite(t, delivery.Wave{Share: 1})

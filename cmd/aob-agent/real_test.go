@@ -18,6 +18,9 @@ import (
 
 // The agent with the real detector: ONNX Runtime, real models, a real picture.
 func TestRealDetector(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	library, err := detect.FindLibrary()
 	if err != nil {
 		t.Skipf("this test runs real models: %v", err)

@@ -43,6 +43,9 @@ func TestHelp(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	if _, err := detect.FindLibrary(); err != nil {
 		t.Skipf("this test runs real models: %v", err)
 	}

@@ -87,6 +87,9 @@ var printed = map[string]func(text string) (v any, print func(*terminal)){
 // Whatever stands in a result, a command prints text that moves no cursor and hides nothing, with as many lines as
 // harmless text has where lines are not wrapped. As JSON it keeps its meaning.
 func TestOutsideTextIsTextOnATerminal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	for command, result := range printed {
 		for _, text := range hostile.Lots(10) {
 			if text == "" {

@@ -40,6 +40,9 @@ func layout(t *testing.T) (dir string, one, two delivery.Digest) {
 // The test flips one bit at a time in every file of a layout. Every read must then return
 // the original content or an error, and nothing may be missing without an error.
 func TestFlippedBitsAreDetected(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	dir, one, two := layout(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	for name, good := range tree(t, dir) {

@@ -360,6 +360,9 @@ func TestGroups(t *testing.T) {
 
 // The real dataset of blood cells, where it is.
 func TestBCCD(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	shared := os.Getenv("AOB_SHARED")
 	if shared == "" {
 		shared = filepath.Join("..", "..", "..", "shared")

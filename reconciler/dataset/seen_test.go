@@ -131,6 +131,9 @@ func find(r delivery.DataResult, code string) delivery.Finding {
 }
 
 func TestLeaksUnderRoboflowNames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	robo := func(stem string) string {
 		return strings.TrimSuffix(stem, "_jpg") + "_jpg.rf." + strings.Repeat("0a", 16) + ".jpg"
 	}
@@ -159,6 +162,9 @@ func TestLeaksUnderRoboflowNames(t *testing.T) {
 }
 
 func TestTwinsUnderOtherNames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	n := 0
 	root, leaked := leaking(t, 3, func(string) string { n++; return fmt.Sprintf("upload-%d.jpg", n) })
 	r, _ := checked(t, root)
@@ -175,6 +181,9 @@ func TestTwinsUnderOtherNames(t *testing.T) {
 
 // BCCD's own images are of one kind, and none is another's twin.
 func TestNoTwinsInBCCD(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	dir := sharedBCCD(t)
 	r, seen := checked(t, filepath.Dir(dir))
 	if len(r.Findings) > 0 && find(r, "perceptual-twin").Count != 0 {

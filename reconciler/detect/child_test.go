@@ -148,6 +148,9 @@ func TestHangingChildren(t *testing.T) {
 
 // The timeout is for each image, not for all of them.
 func TestTimeoutIsPerImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	d := script(t, sayHello+`
 		i=0
 		while [ $i -lt 40 ]; do

@@ -61,6 +61,9 @@ func withLibrary(t testing.TB) Detector {
 }
 
 func TestInspect(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	d := withLibrary(t)
 	var first Golden
 	for _, name := range []string{"detector.onnx", "static.onnx"} {
@@ -112,6 +115,9 @@ func TestInspectRefuses(t *testing.T) {
 
 // Models with bytes changed at random load, fail, or crash the child. This process survives and gets an error.
 func TestInspectMutated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	d := withLibrary(t)
 	d.MemoryLimit, d.Timeout = 1<<30, 30*time.Second
 	original := read(t, "detector.onnx")
@@ -139,6 +145,9 @@ func TestInspectMutated(t *testing.T) {
 }
 
 func TestInspectEndless(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	d := withLibrary(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()

@@ -55,6 +55,9 @@ func TestDamagedStatementIsReadAgainAfterRepair(t *testing.T) {
 // The test flips one bit at a time in every file. Each statement must then be unchanged or
 // skipped, or reading must fail. No statement may have another content.
 func TestFlippedBitsAreDetected(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	dir := t.TempDir()
 	blobs, b := bundlesIn(t, dir, 1)
 	k := key(t)

@@ -253,6 +253,9 @@ func TestKeysAreReplaced(t *testing.T) {
 }
 
 func TestInvalidStatementsAreSkipped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	k, stranger := key(t), key(t)
 	const trainingType, scoresType = "application/vnd.aob.training.v1+json", "application/vnd.aob.scores.v2+json"
 	statement := func(bundle delivery.Digest, predicateType string, predicate any) []byte {

@@ -16,6 +16,9 @@ import (
 
 // TestGitea runs against a real server.
 func TestGitea(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	server := giteatest.Start(t)
 	ada, bob, eve, robot := server.User(t, "ada"), server.User(t, "bob"), server.User(t, "eve"), server.User(t, "aob")
 	users := map[string]giteatest.User{"ada": ada, "bob": bob, "eve": eve}

@@ -22,6 +22,9 @@ import (
 // A branch that takes only signed commits takes AOB's release commit where AOB signs it. Where it does not, or where
 // Gitea cannot verify the signature, that is said, with what to do.
 func TestRequiredSignatures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	instance, mine := giteatest.SSHKey(t), giteatest.SSHKey(t)
 	server := giteatest.Start(t, giteatest.SignsMerges(instance))
 	ada, robot := server.User(t, "ada"), server.User(t, "aob")

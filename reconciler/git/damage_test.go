@@ -505,6 +505,9 @@ func TestMalformedCommits(t *testing.T) {
 
 // TestLargeCommit has a branch with a commit message of 36 MiB. Other branches must be read.
 func TestLargeCommit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		tree := r.git("rev-parse", main+"^{tree}")
@@ -552,6 +555,9 @@ func TestSubjectAndAuthorInLatin1(t *testing.T) {
 
 // TestTooManyFiles checks that the limits of files give a TreeError.
 func TestTooManyFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	many := func(n int, text string) string {

@@ -14,6 +14,9 @@ import (
 
 // TestGitea reads from and writes to a real Gitea.
 func TestGitea(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	server := giteatest.Start(t)
 	ada, bob := server.User(t, "ada"), server.User(t, "bob")
 	repo := server.Repo(t, ada, "intent")

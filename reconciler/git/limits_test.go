@@ -138,6 +138,9 @@ func junk(r *repo, ref, parent string, files, size int) string {
 // TestClosedPullRequestIsRemoved checks that the objects of a pull request are removed after
 // it is closed, whether the server removes its ref or not.
 func TestClosedPullRequestIsRemoved(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	for _, removed := range []bool{true, false} {
 		t.Run(fmt.Sprint("ref removed: ", removed), func(t *testing.T) {
 			r := newRepo(t)
@@ -185,6 +188,9 @@ func TestClosedPullRequestIsRemoved(t *testing.T) {
 // TestClosedPullRequestOfALargeRepository checks that the limit for closed pull requests does not grow with the
 // repository.
 func TestClosedPullRequestOfALargeRepository(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	r := newRepo(t)
 	r.git("config", "uploadpack.allowFilter", "false")
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -220,6 +226,9 @@ func TestLargeFilesStayOnTheServer(t *testing.T) {
 
 // TestPullRequestsPackIsLimited checks that only the commit whose pack exceeds the limit is refused.
 func TestPullRequestsPackIsLimited(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	r := newRepo(t)
 	r.git("config", "uploadpack.allowFilter", "false")
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
@@ -326,6 +335,9 @@ func long(r *repo, branch, parent string, commits int) string {
 // TestLongHistory checks that a head with more than maxAhead commits of its own is refused after a limited number of
 // reads, and that a long history of main is allowed.
 func TestLongHistory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	r := newRepo(t)
 	root := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	main := long(r, "main", root, maxAhead+10)
@@ -362,6 +374,9 @@ func TestLongHistory(t *testing.T) {
 
 // TestCommitCacheIsLimited checks that the cache of commits is limited, and that all heads can be read.
 func TestCommitCacheIsLimited(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	r := newRepo(t)
 	main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 	for i := range 10 {

@@ -144,6 +144,9 @@ func TestReopen(t *testing.T) {
 
 // TestDamage damages a mirror as crashes and disk errors do. It must be cloned again.
 func TestDamage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	pack := func(dir, ext string) string { return must(filepath.Glob(filepath.Join(dir, "objects/pack/*."+ext)))[0] }
 	rewrite := func(path string, change func([]byte) []byte) {
 		data := must(os.ReadFile(path))
@@ -239,6 +242,9 @@ func TestDamageWhileOpen(t *testing.T) {
 
 // TestReadWhileFetching reads in several goroutines during fetches and merges of packs.
 func TestReadWhileFetching(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		m := open(t, t.TempDir(), remote)
 		files := map[string]string{}
@@ -344,6 +350,9 @@ func TestPacks(t *testing.T) {
 }
 
 func TestTooLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	zeros := strings.Repeat("\x00", 40<<20)
 	for _, filter := range []string{"true", "false"} {
 		t.Run("filter="+filter, func(t *testing.T) {

@@ -76,6 +76,9 @@ func TestFiles(t *testing.T) {
 
 // TestHostileTrees reads trees that git would not create.
 func TestHostileTrees(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	both(t, testHostileTrees)
 }
 

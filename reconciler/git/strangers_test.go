@@ -47,6 +47,9 @@ func wantRefused(t *testing.T, err error, commit string) {
 
 // TestManyFolders checks that folders count like files, because each is read.
 func TestManyFolders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		blob := r.git("rev-parse", main+":models/a.yaml")
@@ -162,6 +165,9 @@ func (r *repo) raw(tree, parent string, parents int, message string) string {
 
 // TestLargeCommits checks the limits of a commit's size and number of parents.
 func TestLargeCommits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		main := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})
 		m := open(t, t.TempDir(), remote)
@@ -203,6 +209,9 @@ func TestLargeCommits(t *testing.T) {
 // TestPackBomb checks that a small pack of a pull request that unpacks to many bytes or objects is refused and not
 // fetched again, and that other pull requests are fetched.
 func TestPackBomb(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	zeros := strings.Repeat("0", 2<<20)
 	for name, most := range map[string]bounds{
 		"bytes":   {objects: 1000, pack: 1 << 20, unpacked: 10 << 20, commit: maxCommit},
@@ -243,6 +252,9 @@ func TestPackBomb(t *testing.T) {
 // TestPullRequestThatServerCannotSend has a server that fails or hangs if one pull request is fetched. Main, other
 // branches and other pull requests must be read.
 func TestPullRequestThatServerCannotSend(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	for name, answer := range map[string]func(w http.ResponseWriter, req *http.Request){
 		"hangs":         func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
 		"is overloaded": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
@@ -299,6 +311,9 @@ func TestPullRequestThatServerCannotSend(t *testing.T) {
 // TestPushDoesNotWalkPullRequests checks that the cost of a push does not depend on the histories of pull requests, and
 // that a damaged branch does not prevent pushes to others.
 func TestPushDoesNotWalkPullRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	both(t, func(t *testing.T, r *repo, remote Remote) {
 		r.git("config", "receive.fsckObjects", "false")
 		root := r.commit("refs/heads/main", map[string]string{"models/a.yaml": "1"})

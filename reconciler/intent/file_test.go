@@ -205,6 +205,9 @@ func TestTreesAreBounded(t *testing.T) {
 
 // Trees that are made to be slow are read like others, and what is wrong with them is not said a million times.
 func TestHostileTreesAreReadLikeOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	tree := func(n int, file func(i int) (path, text string)) []intent.File {
 		var list []intent.File
 		for i := range n {

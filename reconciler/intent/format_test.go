@@ -150,6 +150,9 @@ func randomRelease(r *rand.Rand) delivery.Release {
 
 // What AOB writes it reads back, and writes again to the same bytes.
 func TestReleaseRoundTrip(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 500 {
 		want := randomRelease(r)

@@ -136,6 +136,9 @@ func shown(p plan.Plan) string {
 
 // The words of every case stand in one file of package words.
 func TestWordsOfGoldenCases(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	paths, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no golden cases", err)

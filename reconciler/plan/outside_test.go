@@ -202,6 +202,9 @@ func TestEveryTextOfAWorldIsKnown(t *testing.T) {
 // Whatever people, devices and trainers write, a plan prints as many lines, and what AOB proposes says the same in
 // Markdown and in git.
 func TestOutsideTextIsNoOrderInAPlan(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	paths, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no golden cases", err)

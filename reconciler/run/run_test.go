@@ -437,6 +437,9 @@ func TestRunnerThatNeverBegins(t *testing.T) {
 }
 
 func TestOpenIsExclusive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	b := newBench(t)
 	s := spec("wait")
 	if err := b.Start(t.Context(), s); err != nil {

@@ -30,6 +30,9 @@ type bench struct {
 
 // Every machine keeps the promises of trainer.Request. A new one has its entry here.
 func TestMachines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	for name, machine := range map[string]func(t *testing.T, run map[string]any) bench{
 		"train-local": localBench,
 	} {

@@ -54,6 +54,9 @@ func alive(t *testing.T, a *attempt) bool {
 }
 
 func TestLaunchOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	a := sleeper(t, "/bin/sleep", "1000")
 	var first durable.Process
 	for i := range 3 {
@@ -143,6 +146,9 @@ func TestStopSparesOthers(t *testing.T) {
 // A launcher may be killed at any moment, or come late: after stop nothing runs,
 // and nothing begins any more.
 func TestLauncherKilledAtAnyMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 30 {
 		a := sleeper(t, "/bin/sleep", "1000")
@@ -185,6 +191,9 @@ func TestLauncherKilledAtAnyMoment(t *testing.T) {
 // A trainer whose runner died is watched on: it is launched once and loses
 // nothing.
 func TestAdoption(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	trainer, req := setup(t, map[string]any{"epochs": endless})
 	r := startRunner(t, trainer, req, endless)
 	r.await(t, "training")
@@ -208,6 +217,9 @@ func TestAdoption(t *testing.T) {
 
 // An attempt whose apply was not seen to end is destroyed, never planned on.
 func TestDeathDuringApply(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	trainer, req := setup(t, map[string]any{})
 	r := startRunner(t, trainer, req, endless)
 	r.await(t, "training")

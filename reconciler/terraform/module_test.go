@@ -18,6 +18,9 @@ import (
 // Whatever is changed about the module, the plan is refused, with the reason,
 // before anything is applied.
 func TestPolicyRefuses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
 		t.Skip("no terraform on PATH: install Terraform 1.5 or newer to run this test")

@@ -154,6 +154,9 @@ func lines(t *testing.T, path string) []string {
 }
 
 func TestTrain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	trainer, req := setup(t, map[string]any{})
 	t.Setenv("AOB_SECRET", "hunter2")
 	req.Env = []string{"OMP_NUM_THREADS=1"}

@@ -119,6 +119,9 @@ func TestLoadSSHFormats(t *testing.T) {
 
 // The error says what is wrong with a key and does not quote the file.
 func TestLoadSSHRefuses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: run it without -short")
+	}
 	open := sshKeygen(t, "-t", "ed25519", "-N", "")
 	if err := os.Chmod(open, 0o640); err != nil {
 		t.Fatal(err)
