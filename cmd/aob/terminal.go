@@ -48,7 +48,7 @@ func (t *terminal) flush() error { return t.out.Flush() }
 // shown is text that may go to a terminal as it is: it was made safe before, or is the program's own.
 type shown string
 
-// printf prints like fmt.Printf. Text arguments may come from outside, so they are
+// printf formats as package fmt does. Text arguments may come from outside, so they are
 // filtered by [delivery.Terminal], except for shown text.
 func (t *terminal) printf(format string, args ...any) {
 	safe := make([]any, len(args))
