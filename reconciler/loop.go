@@ -87,17 +87,11 @@ func (r *Reconciler) Reconcile(ctx context.Context) (again time.Time, err error)
 	return r.nextTurn(), err
 }
 
-// look reads git and the forge at once, for tests that drive the loop themselves.
+// look reads git and the forge once. A dry run does that; otherwise package poll reads them beside the loop.
 func (r *Reconciler) look(ctx context.Context) {
 	r.git.Step(ctx)
 	r.answers.Step(ctx)
 	r.answers.Drain(ctx)
-}
-
-// send sends what waits to be sent, for those who drive the loop themselves.
-func (r *Reconciler) send(ctx context.Context) {
-	r.board.Drain(ctx)
-	r.pushes.Drain(ctx)
 }
 
 // Plan observes and decides, and does nothing: the dry run. notices says what could not be read.

@@ -160,6 +160,12 @@ func (s *sim) turn() {
 	s.loop.send(ctx)
 }
 
+// send sends all that waits in the queues.
+func (r *Reconciler) send(ctx context.Context) {
+	r.board.Drain(ctx)
+	r.pushes.Drain(ctx)
+}
+
 // wake does what a webhook, and Run after it, do.
 func (s *sim) wake() {
 	s.loop.Look("")

@@ -343,8 +343,7 @@ func (a *evalAsk) draw(truth *coco.Truth, detections, base []coco.Detection, par
 	}
 	if len(list) > 0 && len(entries) == 0 {
 		return nil, hinted{fmt.Errorf("--pictures: none of %s could be drawn: %w", delivery.Count(len(list), "image"),
-			err),
-			"--images names the folder that they are in; now it is " + folder}
+			err), "--images names the folder that they are in; now it is " + folder}
 	}
 	out.Files = entries
 	return out, nil

@@ -46,7 +46,7 @@ func TestScripts(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			log := slog.New(slog.NewTextHandler(io.Discard, nil))
-			go func() { done <- web.Serve(ctx, l, web.API{Source: s, Log: log}.Handler(), log) }()
+			go func() { done <- web.SiteLimits().Serve(ctx, l, web.API{Source: s, Log: log}.Handler(), log) }()
 			env.Values["shop"] = s
 			env.Values["stop"] = func() error { cancel(); return <-done }
 			env.Defer(cancel)

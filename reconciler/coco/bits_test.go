@@ -77,39 +77,46 @@ var bitDigests = []string{
 var atThresholds = []string{delivery.MetricRecall, delivery.MetricPrecision, delivery.MetricFalsePositives,
 	delivery.MetricF1}
 
-// differencesAt compares two models at their thresholds: over all classes, and each class.
-func differencesAt(t *testing.T, a, b AtThresholds, params CompareParams) []Difference {
-	r, err := newResampling(a.Matched, params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	of, err := a.Counts(params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	with, err := b.Counts(params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []Difference
+// figuresAt calls visit with each figure at thresholds: over all classes, and of each class.
+func (r *resampling) figuresAt(visit func(s Subject, over []int)) {
 	classes := append(append([]int(nil), r.classes...), r.empty...)
-	for i := range append([]int{-1}, classes...) {
+	for i := range len(classes) + 1 {
 		for _, metric := range atThresholds {
 			s, over := r.all(metric), classes
 			if i > 0 {
 				s, over = r.class(classes[i-1]), classes[i-1:i]
 				s.Metric = metric
 			}
-			if d := r.difference(s, over, of, with); len(d.Samples) > 0 {
-				list = append(list, d)
-			}
+			visit(s, over)
 		}
 	}
+}
+
+// differencesAt compares two models at their thresholds.
+func differencesAt(t *testing.T, a, b AtThresholds, params CompareParams) (list []Difference) {
+	r, of := countsAt(t, a, params)
+	_, with := countsAt(t, b, params)
+	r.figuresAt(func(s Subject, over []int) {
+		if d := r.difference(s, over, of, with); len(d.Samples) > 0 {
+			list = append(list, d)
+		}
+	})
 	return list
 }
 
-// estimatesAt measures one model so.
-func estimatesAt(t *testing.T, a AtThresholds, params CompareParams) []Estimate {
+// estimatesAt measures one model at its thresholds.
+func estimatesAt(t *testing.T, a AtThresholds, params CompareParams) (list []Estimate) {
+	r, table := countsAt(t, a, params)
+	r.figuresAt(func(s Subject, over []int) {
+		if e := r.estimate(s, over, table); len(e.Samples) > 0 {
+			list = append(list, e)
+		}
+	})
+	return list
+}
+
+func countsAt(t *testing.T, a AtThresholds, params CompareParams) (*resampling, delivery.Table) {
+	t.Helper()
 	r, err := newResampling(a.Matched, params)
 	if err != nil {
 		t.Fatal(err)
@@ -118,19 +125,5 @@ func estimatesAt(t *testing.T, a AtThresholds, params CompareParams) []Estimate 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list []Estimate
-	classes := append(append([]int(nil), r.classes...), r.empty...)
-	for i := range append([]int{-1}, classes...) {
-		for _, metric := range atThresholds {
-			s, over := r.all(metric), classes
-			if i > 0 {
-				s, over = r.class(classes[i-1]), classes[i-1:i]
-				s.Metric = metric
-			}
-			if e := r.estimate(s, over, table); len(e.Samples) > 0 {
-				list = append(list, e)
-			}
-		}
-	}
-	return list
+	return r, table
 }

@@ -106,7 +106,7 @@ func (f *Gitea) Commands(ctx context.Context, pr int) ([]delivery.Comment, error
 	}
 	var asked []delivery.Comment
 	err = f.comments(ctx, pr, func(said *gitea.Comment) {
-		if said.Poster.ID == me || !command(said.Body) {
+		if said.Poster.ID == me || delivery.CommandLine(said.Body) == "" {
 			return
 		}
 		asked = append(asked, delivery.Comment{ID: said.ID, Author: said.Poster.UserName, Body: said.Body,

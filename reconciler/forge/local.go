@@ -283,7 +283,7 @@ func (f *Local) CommentBody(ctx context.Context, pr int, marker string) (body st
 // change what they wrote.
 func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
 	list, err := f.rows.Commands(ctx, pr)
-	list = newest(slices.DeleteFunc(list, func(c delivery.Comment) bool { return !command(c.Body) }))
+	list = newest(slices.DeleteFunc(list, func(c delivery.Comment) bool { return delivery.CommandLine(c.Body) == "" }))
 	for i := range list {
 		list[i].VerifiedBy = "over the server's socket"
 	}

@@ -107,13 +107,6 @@ func newest(list []delivery.Comment) []delivery.Comment {
 	return kept
 }
 
-// command reports whether a comment asks something of AOB: its first line that is
-// not empty begins with /aob. What follows is not looked at, so nothing that is
-// quoted, shown in a block of code or hidden in a comment is an order.
-func command(body string) bool {
-	return delivery.CommandLine(body) != ""
-}
-
 // draft says whether a title marks a draft, as Gitea's own prefixes do.
 func draft(title string) bool {
 	title = strings.ToUpper(strings.TrimSpace(title))

@@ -64,7 +64,7 @@ func TestWhatIsShownIsNoOrder(t *testing.T) {
 		"    /aob run 1": false, "\t/aob run 1": false, "<!--\n/aob run 1\n-->": false, "<!-- x -->/aob run 1": false,
 		"- /aob run 1": false, "`/aob run 1`": false, "<pre>\n/aob run 1": false, "\ufeff/aob run 1": false,
 	} {
-		if command(body) != want {
+		if (delivery.CommandLine(body) != "") != want {
 			t.Errorf("%q: got %v", body, !want)
 		}
 	}

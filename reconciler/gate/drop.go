@@ -208,8 +208,7 @@ func negated(s delivery.Samples) delivery.Samples {
 }
 
 // errorOf says which type of detection errors explains most of a drop of AP50, of which class, and how many more of
-// them
-// there are. TIDE defines the types.
+// them there are. TIDE defines the types.
 func errorOf(c *delivery.CompareResult, classes []string) delivery.Values {
 	d, ok := c.Compared(delivery.MetricAP50, classes)
 	worst, of := delivery.ErrorShift{}, ""

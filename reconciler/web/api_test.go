@@ -39,7 +39,8 @@ func serve(t *testing.T, source web.Source) *web.Client {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		done <- web.Serve(ctx, l, web.API{Source: source, Log: logger(t.Output())}.Handler(), logger(t.Output()))
+		done <- web.SiteLimits().Serve(ctx, l, web.API{Source: source, Log: logger(t.Output())}.Handler(),
+			logger(t.Output()))
 	}()
 	t.Cleanup(func() {
 		cancel()

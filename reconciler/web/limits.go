@@ -101,11 +101,6 @@ func (l Limits) Serve(ctx context.Context, listener net.Listener, h http.Handler
 	return err
 }
 
-// Serve serves with [SiteLimits].
-func Serve(ctx context.Context, listener net.Listener, h http.Handler, log *slog.Logger) error {
-	return SiteLimits().Serve(ctx, listener, h, log)
-}
-
 // connections are the open connections of a listener.
 type connections struct {
 	limits Limits

@@ -73,9 +73,8 @@ func NewMetrics() *Metrics {
 		webhooks:   vec("aob_webhooks_total", "Webhooks received.", "result"),
 	}
 	m.registry.MustRegister(m.turns, m.turn, m.steps, m.forge, m.git, m.gitBytes, m.started, m.trainings, m.modelBytes,
-		m.webhooks,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		collectors.NewBuildInfoCollector())
+		m.webhooks, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	// Series that dashboards use as divisors exist from the start.
 	for _, result := range []string{"ok", "error"} {
 		m.turns.WithLabelValues(result)

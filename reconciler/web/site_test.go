@@ -215,7 +215,7 @@ func TestTLS(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- web.Serve(ctx, l, web.Site{}.Handler(), logger(t.Output())) }()
+	go func() { done <- web.SiteLimits().Serve(ctx, l, web.Site{}.Handler(), logger(t.Output())) }()
 	ask := func(pool *x509.CertPool) (*http.Response, error) {
 		return trusting(pool).Get("https://" + l.Addr().String() + "/healthz")
 	}
@@ -311,7 +311,7 @@ func TestServeEnds(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- web.Serve(ctx, l, hold, logger(t.Output())) }()
+	go func() { done <- web.SiteLimits().Serve(ctx, l, hold, logger(t.Output())) }()
 	answer := make(chan string)
 	go func() {
 		resp, err := http.Get("http://" + l.Addr().String())

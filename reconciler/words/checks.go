@@ -17,8 +17,7 @@ var checks = map[delivery.Code]sentence{
 	},
 	code.CheckBelow: func(v delivery.Values) string {
 		return fmt.Sprintf("%s %.4f < %s (at most %.4f, %s, %d images)", subject(v), v.Value, num(v.Bound), v.High,
-			sure(v),
-			v.Images)
+			sure(v), v.Images)
 	},
 	code.CheckMaybeReached: func(v delivery.Values) string {
 		return fmt.Sprintf("%s %.4f < %s, but %d images cannot rule out that it reaches it", subject(v), v.Value,
@@ -29,8 +28,7 @@ var checks = map[delivery.Code]sentence{
 	},
 	code.CheckAbove: func(v delivery.Values) string {
 		return fmt.Sprintf("%s %.4f > %s (at least %.4f, %s, %d images)", subject(v), v.Value, num(v.Bound), v.Low,
-			sure(v),
-			v.Images)
+			sure(v), v.Images)
 	},
 	code.CheckMaybeWithin: func(v delivery.Values) string {
 		return fmt.Sprintf("%s %.4f > %s, but %d images cannot rule out that it is as low", subject(v), v.Value,
@@ -52,8 +50,7 @@ var checks = map[delivery.Code]sentence{
 	},
 	code.DropUnsure: func(v delivery.Values) string {
 		return fmt.Sprintf("%s, at worst %+.4f, at best %+.4f (each %s), too wide to tell a drop of %s", compared(v),
-			v.Low,
-			v.High, sure(v), num(math.Abs(v.Bound))) + bracketed(v)
+			v.Low, v.High, sure(v), num(math.Abs(v.Bound))) + bracketed(v)
 	},
 	code.Unresolved: func(v delivery.Values) string {
 		return fmt.Sprintf("a bound that is %s takes %d resamples, and there are %d", sure(v), v.Limit, v.Count)
@@ -114,8 +111,7 @@ var checks = map[delivery.Code]sentence{
 	code.CheckClassMissing: func(v delivery.Values) string {
 		return fmt.Sprintf("the model has no class %[1]s, which gate %[2]s holds it to; add %[1]s to classes: in "+
 			"models/%[3]s.yaml, or take it out of classes: in gates/%[2]s.yaml in an earlier pull request", v.Class,
-			v.Gate,
-			v.Model)
+			v.Gate, v.Model)
 	},
 	code.TooManyLooks: func(v delivery.Values) string {
 		against := "this release"

@@ -173,17 +173,13 @@ func outcomeSign(o delivery.Outcome) string {
 	return "–"
 }
 
-// outcomeLabel is an answer in a word that is seen at a glance.
+// outcomeLabel is an answer as a sign and a word.
 func outcomeLabel(o delivery.Outcome) string {
 	switch o {
-	case delivery.Pass:
-		return "✅ pass"
-	case delivery.Fail:
-		return "❌ fail"
-	case delivery.Unsure:
-		return "❔ unsure"
+	case delivery.Pass, delivery.Fail, delivery.Unsure:
+		return outcomeSign(o) + " " + string(o)
 	case delivery.Ignored:
-		return "⚠️ unsure, does not block"
+		return outcomeSign(o) + " unsure, does not block"
 	case delivery.NotApplicable:
 		return "does not apply"
 	}

@@ -28,11 +28,15 @@ var sentences map[delivery.Code]sentence
 
 func init() { // as sentences write the facts inside of facts
 	sentences = map[delivery.Code]sentence{}
-	for _, part := range []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains,
-		pulls,
-		fleets, steps, proposals, chains} {
+	for _, part := range areas() {
 		maps.Copy(sentences, part)
 	}
+}
+
+// areas are the sentences by what they are about.
+func areas() []map[delivery.Code]sentence {
+	return []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains, pulls, fleets,
+		steps, proposals, chains}
 }
 
 // What the facts inside are about.
@@ -675,8 +679,7 @@ var fleets = map[delivery.Code]sentence{
 	},
 	code.FleetKeeps: func(v delivery.Values) string {
 		return fmt.Sprintf("fleet %s keeps %s until %s has a release, which %s will judge", v.Fleet, fleetRuns(v),
-			v.Model,
-			fleetGates(v))
+			v.Model, fleetGates(v))
 	},
 	code.FleetGoes: func(v delivery.Values) string {
 		return fmt.Sprintf("fleet %s goes from %s to %s version %d, which passes %s", v.Fleet, fleetRuns(v), v.Model,
@@ -704,8 +707,7 @@ var fleets = map[delivery.Code]sentence{
 	},
 	code.FleetBundleGone: func(v delivery.Values) string {
 		return fmt.Sprintf("bundle %s of %s version %d is gone from the registry; restore it", v.Bundle.Short(),
-			v.Model,
-			v.Version)
+			v.Model, v.Version)
 	},
 	code.RingOfNoFleet: func(v delivery.Values) string { return fmt.Sprintf("no fleet on %s has this name", v.Branch) },
 	code.DevicesKeep:   fixed("the devices keep what they run"),

@@ -1,6 +1,5 @@
-// Package words owns every sentence that AOB says about its decisions. Package plan and package gate return facts:
-// codes
-// and values. Here each code has one function that writes it, and each medium one writer:
+// Package words owns the sentences that AOB says about its decisions. Packages plan, gate and explain return facts:
+// codes and values. Here each code has one function that writes it, and each medium one writer:
 //
 //   - sentences.go, checks.go: the sentence of each code.
 //   - terminal.go: aob plan. chain.go: aob explain, and its sentences.

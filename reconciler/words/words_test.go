@@ -56,9 +56,7 @@ func TestEveryCodeHasASentence(t *testing.T) {
 		}
 	}
 	n := 0
-	for _, part := range []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains,
-		pulls,
-		fleets, steps, proposals, chains} {
+	for _, part := range areas() {
 		n += len(part)
 	}
 	if n != len(sentences) {
