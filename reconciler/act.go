@@ -126,6 +126,9 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	case plan.EndRun:
 		return r.Runs.End(ctx, s.Run, words.Text(s.Why))
 	case plan.Sign:
+		if a, ok := s.Predicate.(delivery.Abort); ok {
+			s.Predicate = words.Abort(a, s.Why)
+		}
 		return r.Evidence.Sign(ctx, s.Bundle, s.Type, s.Predicate)
 	case plan.CommitRelease:
 		return r.commitRelease(ctx, s)
@@ -134,6 +137,10 @@ func (r *Reconciler) do(ctx context.Context, s plan.Step) error {
 	case plan.Publish:
 		return r.Fleet.Publish(ctx, s.Desired)
 	case plan.KeepClock:
+		if a := s.State.Abort; a != nil {
+			written := words.Abort(*a, s.Why)
+			s.State.Abort = &written
+		}
 		state, err := json.Marshal(s.State)
 		if err != nil {
 			return err

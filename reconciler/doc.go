@@ -27,7 +27,7 @@
 //
 //	intent     YAML to nouns, with every complaint at its place
 //	coco       COCO detection metrics and the paired bootstrap
-//	code       the codes of facts: what plan and gate decide, without words
+//	code       the codes of facts: what plan, gate and rollout decide, without words
 //	gate       measurements to verdicts, with facts for every check
 //	rollout    how far a fleet goes with a release
 //	plan       all decisions

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/history"
 	"github.com/autonomos/aob/reconciler/poll"
+	"github.com/autonomos/aob/reconciler/words"
 )
 
 // Notices says what does not work, since when, and what to do about it.
@@ -18,7 +20,7 @@ func (r *Reconciler) Notices() []string {
 	pulls := r.answers.List()
 	seen := r.last.Load() != nil
 	if !seen {
-		list = append(list, "the repository has not been read yet; what follows is not known yet")
+		list = append(list, words.Text(delivery.Fact{Code: code.ServerReading}))
 	}
 	if slow := r.git.Slow(); slow != "" {
 		list = append(list, slow)
@@ -40,9 +42,8 @@ func (r *Reconciler) Notices() []string {
 		since = pushedAt
 	}
 	if n := posts + pushes; n > 0 && r.Now().Sub(since) > sendSlow {
-		list = append(list, fmt.Sprintf("%d statuses, comments or pushes wait to be sent, the first since %s: the "+
-			"forge or git takes long to answer",
-			n, since.UTC().Format("2006-01-02 15:04:05 UTC")))
+		list = append(list, words.Text(delivery.Fact{Code: code.SendingSlow,
+			Values: delivery.Values{Count: n, At: since}}))
 	}
 	return list
 }

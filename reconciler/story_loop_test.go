@@ -347,7 +347,7 @@ func TestUnknownPermissionHoldsNobodyUp(t *testing.T) {
 	s.propose("first", 8)
 	s.settle()
 	s.want("first", delivery.CheckSuccess)
-	s.want("theirs", delivery.CheckPending, "asks the forge what newcomer may do")
+	s.want("theirs", delivery.CheckPending, "waiting for the forge to say what newcomer may do")
 	s.forge.mute = nil
 	s.settle()
 	s.want("theirs", delivery.CheckSuccess)

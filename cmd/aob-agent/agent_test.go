@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -172,7 +173,7 @@ func TestNetworkFaultsAbortNothing(t *testing.T) {
 			v2 := s.push(t, script{Version: 2})
 			s.release(v2)
 			s.until(t, c.why, func(all []rollout.Decision) bool {
-				return last(all, func(d rollout.Decision) bool { return strings.Contains(d.Hold, c.why) })
+				return last(all, func(d rollout.Decision) bool { return strings.Contains(fmt.Sprint(d.Hold), c.why) })
 			})
 			s.fault.Store(nil)
 			s.done(t, v2)

@@ -74,7 +74,9 @@ func TestRealDetector(t *testing.T) {
 	// A bundle whose golden is not reproduced never serves.
 	s.release(wrong)
 	s.until(t, "an abort", func(all []rollout.Decision) bool {
-		return last(all, func(d rollout.Decision) bool { return strings.Contains(d.Text, "golden") && d.Abort != nil })
+		return last(all, func(d rollout.Decision) bool {
+			return strings.Contains(d.Because.String(), "golden") && d.Abort != nil
+		})
 	})
 	if again := infer(); again != first { // v2 has the weights of v1
 		t.Errorf("after the failure: %s, before: %s", again, first)

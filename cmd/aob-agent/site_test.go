@@ -214,8 +214,8 @@ func (s *site) turn(ctx context.Context, t *testing.T) {
 		in.Published = &d
 	}
 	d := rollout.Next(in)
-	if n := len(s.decided); n == 0 || s.decided[n-1].Text != d.Text {
-		t.Log(d.Text)
+	if n := len(s.decided); n == 0 || fmt.Sprint(s.decided[n-1].Facts) != fmt.Sprint(d.Facts) {
+		t.Log(d.Facts)
 	}
 	if d.Abort != nil {
 		s.aborted = append(s.aborted, *d.Abort)

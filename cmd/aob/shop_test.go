@@ -129,7 +129,7 @@ func (s *shop) Status(ctx context.Context) (web.Status, error) {
 		PRs: prs, Runs: prs[0].Runs,
 		Fleets: []web.Fleet{{Name: "demo", Model: "shapes", Target: delivery.Target{Version: 2, Bundle: v2.Bundle},
 			State: delivery.CheckPending, Share: 0.5, Wave: 1, Waves: 2,
-			Said: web.Said{Text: "version 2, wave 1 of 2 (1): 1 of 1 devices healthy; " +
+			Said: web.Said{Text: "version 2, wave 1 of 2 (1): 1 of 1 device healthy; " +
 				"the soak lasts until 2026-03-01 12:01 UTC at least"},
 			InWave: 1, Count: web.Count{Devices: 3, Heard: 2, Healthy: 1, Failed: 1},
 			Devices: []web.Device{{ID: "dock-1", Phase: delivery.DeviceHealthy, Version: 2, Slot: "b",

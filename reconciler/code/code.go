@@ -6,7 +6,7 @@ import "github.com/autonomos/aob/reconciler/delivery"
 
 // Of what the facts inside are.
 const (
-	Plain        delivery.Code = "plain"   // a text from outside, or a sentence of a part that has no codes yet
+	Plain        delivery.Code = "plain"   // a text from outside
 	Several      delivery.Code = "several" // facts that hold together
 	OfModel      delivery.Code = "of.model"
 	OfStage      delivery.Code = "of.stage"
@@ -226,6 +226,7 @@ const (
 	FleetsChanged       delivery.Code = "pull.fleets"
 	QuarantineChanged   delivery.Code = "pull.quarantine"
 	MainMoved           delivery.Code = "pull.mainMoved"
+	PermissionAwaited   delivery.Code = "pull.permissionAwaited"
 )
 
 // Fleets.
@@ -254,6 +255,58 @@ const (
 	PushBlocked         delivery.Code = "step.pushBlocked"
 	DevicesKeep         delivery.Code = "fleet.devicesKeep"
 	StoreLost           delivery.Code = "fleet.storeLost"
+)
+
+// Rollouts.
+const (
+	RolloutNotBegun   delivery.Code = "rollout.notBegun"
+	RolloutWave       delivery.Code = "rollout.wave"
+	RolloutDone       delivery.Code = "rollout.done"
+	RollingBack       delivery.Code = "rollout.goingBack"
+	RolledBack        delivery.Code = "rollout.back"
+	RolloutAborted    delivery.Code = "rollout.aborted"
+	DevicesGoBack     delivery.Code = "rollout.devicesGoBack"
+	NothingBefore     delivery.Code = "rollout.nothingBefore"
+	RolloutPaused     delivery.Code = "rollout.paused"
+	WindowClosed      delivery.Code = "rollout.windowClosed"
+	WindowUnreadable  delivery.Code = "rollout.windowUnreadable"
+	FleetAwaited      delivery.Code = "rollout.fleetAwaited"
+	FleetAwaitedUntil delivery.Code = "rollout.fleetAwaitedUntil"
+	FleetUnheard      delivery.Code = "rollout.fleetUnheard"
+	SoakUntil         delivery.Code = "rollout.soakUntil"
+	FailureRate       delivery.Code = "rollout.failureRate"
+	NoDevice          delivery.Code = "devices.none"
+	NoneHeard         delivery.Code = "devices.noneHeard"
+	NoneHealthy       delivery.Code = "devices.noneHealthy"
+	DevicesHealthy    delivery.Code = "devices.healthy"
+	DevicesSeen       delivery.Code = "devices.seen"
+	DevicesAwaited    delivery.Code = "devices.awaited"
+	DevicesHeld       delivery.Code = "devices.held"
+	DevicesFailed     delivery.Code = "devices.failed"
+	DevicesSilent     delivery.Code = "devices.silent"
+	DevicesAway       delivery.Code = "devices.away"
+	ServerWasAway     delivery.Code = "devices.serverWasAway"
+	FleetSilent       delivery.Code = "devices.allSilent"
+	OfDevice          delivery.Code = "of.device"
+	DeviceSays        delivery.Code = "device.says"
+	DeviceSilent      delivery.Code = "device.silent"
+	DeviceStuck       delivery.Code = "device.stuck"
+	DeviceTwice       delivery.Code = "device.twice"
+	ReportIgnored     delivery.Code = "device.ignored"
+	ClockAhead        delivery.Code = "device.clockAhead"
+	ClockBehind       delivery.Code = "device.clockBehind"
+	FailureDoubted    delivery.Code = "device.doubted"
+	FailureChecked    delivery.Code = "device.checked"
+)
+
+// Notices about the server.
+const (
+	ServerReading    delivery.Code = "notice.reading"
+	ListMayBeOld     delivery.Code = "notice.listOld"
+	SendingSlow      delivery.Code = "notice.sendingSlow"
+	StoreFilesLost   delivery.Code = "notice.storeLost"
+	NothingAccepted  delivery.Code = "notice.nothingAccepted"
+	NothingJudgedNow delivery.Code = "notice.nothingJudged"
 )
 
 // AOB's own pull requests: titles, and why.

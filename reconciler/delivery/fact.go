@@ -62,6 +62,7 @@ type Values struct {
 	Images     int                `json:"images,omitempty"`
 	Bound      float64            `json:"bound,omitempty"` // of a gate's check
 	Confidence float64            `json:"confidence,omitempty"`
+	Device     string             `json:"device,omitempty"`
 	Error      string             `json:"error,omitempty"` // TIDE's type of detection error
 	Attempt    int                `json:"attempt,omitempty"`
 	Value      float64            `json:"value,omitempty"`

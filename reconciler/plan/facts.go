@@ -11,7 +11,7 @@ type values = delivery.Values
 
 func fact(c delivery.Code, v values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
 
-// plain is a text from outside, or of a part that gives no facts yet. "" is no fact.
+// plain is a text from outside. "" is no fact.
 func plain(text string) delivery.Fact {
 	if text == "" {
 		return delivery.Fact{}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/code"
@@ -160,8 +159,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		Rollback: rollout.HasRun(f, devices, target.Bundle), Aborted: m.aborted(f),
 		Deadline: time.Duration(m.w.Server.Deadline),
 		Seed:     m.w.Server.Seed, Listening: m.w.Listening[f.Name], Heard: m.w.heard(f.Name),
-		Doubt: m.doubt(f, devices,
-			target.Bundle)}
+		Doubt: m.doubt(devices, target.Bundle)}
 	for _, before := range releases {
 		if before.Bundle != target.Bundle {
 			in.Previous = &delivery.Target{Version: before.Version, Bundle: before.Bundle}
@@ -176,7 +174,7 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 		in.After.Unheard = !rollout.Heard(m.w.Devices[f.After.Fleet], m.w.At, time.Duration(m.w.Server.Deadline))
 	}
 	d := rollout.Next(in)
-	r.Decision, r.Facts = d, []delivery.Fact{plain(d.Text)}
+	r.Facts = d.Facts
 	if lost := m.w.Stored[target.Bundle].Lost; len(lost) > 0 {
 		r.Facts = append(r.Facts, fact(code.StoreLost, values{Files: lost}))
 	}
@@ -191,10 +189,10 @@ func (m *maker) rollOut(r FleetReport, f delivery.Fleet, releases []delivery.Rel
 	}
 	r.Decision = d
 	if a := d.State.Abort; a != nil {
-		m.step(Sign{Bundle: a.Bundle, Type: delivery.AbortType, Predicate: *a, Of: f.Name})
+		m.step(Sign{Bundle: a.Bundle, Type: delivery.AbortType, Predicate: *a, Of: f.Name, Why: d.Because})
 	}
 	if delivery.DigestOf("clock", d.State) != delivery.DigestOf("clock", in.State) {
-		m.step(KeepClock{Fleet: f.Name, State: d.State})
+		m.step(KeepClock{Fleet: f.Name, State: d.State, Why: d.Because})
 	}
 	if d.Desired != nil {
 		d.Desired.Model = m.modelOf(f, d.Desired.Release)
@@ -240,11 +238,11 @@ func (m *maker) modelOf(f delivery.Fleet, t delivery.Target) string {
 	return f.Runs
 }
 
-// doubt says why devices that say that a bundle failed are not believed yet: the
-// server looks first whether its own store still holds the bundle's bytes.
-func (m *maker) doubt(f delivery.Fleet, devices []delivery.Device, bundle delivery.Digest) string {
+// doubt says why reports that a bundle failed do not count yet: the server first checks whether its own store still
+// holds the bundle's bytes.
+func (m *maker) doubt(devices []delivery.Device, bundle delivery.Digest) delivery.Fact {
 	if m.w.Stored == nil {
-		return ""
+		return delivery.Fact{}
 	}
 	var since time.Time // when the last of them said so
 	for _, d := range devices {
@@ -255,14 +253,13 @@ func (m *maker) doubt(f delivery.Fleet, devices []delivery.Device, bundle delive
 	found := m.w.Stored[bundle]
 	switch {
 	case since.IsZero():
-		return ""
 	case len(found.Lost) > 0:
-		return "not believed, as the server's own store has lost " + strings.Join(found.Lost, ", ")
+		return fact(code.FailureDoubted, values{Files: found.Lost})
 	case found.At.Before(since) && m.w.At.Sub(found.At) > storeCheckLasts:
 		m.plan.Doubted = append(m.plan.Doubted, bundle)
-		return "the server checks its own store before it believes that"
+		return fact(code.FailureChecked, values{})
 	}
-	return ""
+	return delivery.Fact{}
 }
 
 // storeCheckLasts is how long a check of the store is good for.

@@ -31,6 +31,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/gate"
 	"github.com/autonomos/aob/reconciler/intent"
@@ -386,7 +387,8 @@ func (s *scene) line(line string) {
 	case "targets":
 		s.proposal(what).PullRequest.Base = s.value("base")
 	case "unseen":
-		s.Proposals = append(s.Proposals, plan.Proposal{Pending: "its commit is not here yet",
+		s.Proposals = append(s.Proposals, plan.Proposal{
+			Pending: delivery.Fact{Code: code.PermissionAwaited, Values: delivery.Values{By: "dev"}},
 			PullRequest: delivery.PullRequest{Number: s.number(what), Title: "by dev", Author: "dev", Head: "pr/" +
 				what, Base: "main"}})
 	case "crossed":

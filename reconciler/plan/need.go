@@ -126,7 +126,7 @@ func (m *maker) unreadable() map[int]bool {
 
 // isStuck records that nobody can say which runs a pull request needs.
 func (m *maker) isStuck(p Proposal) {
-	if p.Permission == delivery.PermissionWrite || p.Pending != "" { // or it is not known yet
+	if p.Permission == delivery.PermissionWrite || !p.Pending.IsZero() { // or it is not known yet
 		m.stuck[p.Number] = true
 	}
 }

@@ -26,7 +26,7 @@ var fromOutside = []string{
 	"Finding.More", "Finding.Text", "Finding.Where",
 	"Report.Blocked", "Report.Labels", "Report.Why",
 	"RunState.Error", "RunState.EndReason", "RunStatus.Message", "RunStatus.Phase",
-	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Foreign", "Proposal.Moved", "Proposal.Pending",
+	"CheckVerdict.Reason", "Verdict.Reason", "Proposal.Foreign", "Proposal.Moved",
 	"Proposal.Refused", "Trial.By", "Variant.Set",
 	"Evidence.Stale", "Main.Unread", "Main.UnreadFleets", "UnreadStatement.Why",
 }

@@ -94,8 +94,8 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 			fact(code.TargetsOther, values{From: p.PullRequest.Base, Branch: m.w.Main.Branch}))}
 		return r
 	}
-	if p.Pending != "" && len(p.Complaints) == 0 {
-		r.Checks = []Check{check(delivery.ContextRelease, delivery.CheckPending, plain(p.Pending))}
+	if !p.Pending.IsZero() && len(p.Complaints) == 0 {
+		r.Checks = []Check{check(delivery.ContextRelease, delivery.CheckPending, p.Pending)}
 		m.stuck[p.Number] = true // nobody can say yet which runs it needs
 		return r
 	}

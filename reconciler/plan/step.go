@@ -42,7 +42,8 @@ type Sign struct {
 	Bundle    delivery.Digest
 	Type      string // predicate type
 	Predicate any
-	Of        string // what it is about: a model, a gate, a fleet or an eval set, as its type says
+	Of        string        // what it is about: a model, a gate, a fleet or an eval set, as its type says
+	Why       delivery.Fact // of an abort that says no reason yet
 }
 
 func (s Sign) Key() string {
@@ -89,6 +90,7 @@ func (s Publish) Key() string { return "publish/" + string(delivery.DigestOf("de
 type KeepClock struct {
 	Fleet string
 	State rollout.State
+	Why   delivery.Fact // of State.Abort, where that says no reason yet
 }
 
 func (s KeepClock) Key() string {

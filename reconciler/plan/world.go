@@ -113,8 +113,8 @@ type Proposal struct {
 	// other one has changed, where intent files were added.
 	Moved      []string
 	Complaints []delivery.Complaint // about what merging it would yield
-	// Pending says what must be known before it is judged; empty where all is known.
-	Pending string
+	// Pending says what must be known before it is judged; zero where all is known.
+	Pending delivery.Fact
 	// Stale: the list of pull requests is older than main's last move, so nothing is concluded about this one.
 	Stale  bool
 	Landed bool // main contains the head, or the forge says that it was merged

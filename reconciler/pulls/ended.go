@@ -55,7 +55,7 @@ func (r *Reader) ReadOpen(ctx context.Context) error {
 
 // wasOpen keeps an open pull request and where it left main.
 func (r *Reader) wasOpen(ctx context.Context, p plan.Proposal) {
-	if p.Landed || p.Pending != "" || p.Unreadable != "" || len(p.Bases) != 1 || p.PullRequest.Base != r.branch {
+	if p.Landed || !p.Pending.IsZero() || p.Unreadable != "" || len(p.Bases) != 1 || p.PullRequest.Base != r.branch {
 		return
 	}
 	o := openPull{PR: p.PullRequest, Base: p.Bases[0]}

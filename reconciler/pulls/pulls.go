@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/commits"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/git"
@@ -218,7 +219,7 @@ func (r *Reader) Read(ctx context.Context, now Now, prs []delivery.PullRequest) 
 		if r.open != nil {
 			r.wasOpen(ctx, p)
 		}
-		if p.Pending != "" && p.Unreadable == "" {
+		if !p.Pending.IsZero() && p.Unreadable == "" {
 			r.turn.In(time.Second, "a pull request waits for an answer")
 		}
 		if p.Unreadable != "" {
@@ -250,6 +251,11 @@ func (r *Reader) Read(ctx context.Context, now Now, prs []delivery.PullRequest) 
 	return proposals
 }
 
+// plain is the text of an error.
+func plain(text string) delivery.Fact {
+	return delivery.Fact{Code: code.Plain, Values: delivery.Values{Text: text}}
+}
+
 // proposal reads one pull request's trees and what its author may do. What cannot be read becomes a complaint; what is
 // not known yet makes it wait. It is late where there was no time left to read it.
 func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
@@ -266,7 +272,7 @@ func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 			p.Complaints = []delivery.Complaint{{Text: large.Error()}}
 		case tooLarge: // it is read once its author is known to have write permission
 		case waits || !isSettled(err):
-			p.Pending = err.Error()
+			p.Pending = plain(err.Error())
 		default:
 			p.Unreadable = err.Error()
 		}
@@ -277,12 +283,12 @@ func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 			what = fmt.Sprintf("commit %.10s cannot be read: %s", p.Head, what)
 		}
 		if p.Head == "" { // its ref is damaged: nobody knows whose it is, so its runs go on
-			what, p.Pending = p.Unreadable, p.Unreadable
+			what, p.Pending = p.Unreadable, plain(p.Unreadable)
 		}
 		p.Complaints = []delivery.Complaint{{Text: what}}
 	}
-	if !known && p.Pending == "" && !p.Landed {
-		p.Pending = fmt.Sprintf("asks the forge what %s may do", p.Author)
+	if !known && p.Pending.IsZero() && !p.Landed {
+		p.Pending = delivery.Fact{Code: code.PermissionAwaited, Values: delivery.Values{By: p.Author}}
 	}
 	for _, g := range r.now.Approvals {
 		if g.PR == p.Number {

@@ -2,7 +2,7 @@
 //
 // [Next] is the only decision. Its input is the fleet's configuration, the reports of its devices and
 // the state kept from the last decision. It returns the document to publish for the fleet's ring, the
-// reason why the rollout goes no further, and the time to decide again. It is pure: the time is
+// reasons why the rollout goes no further, as facts, and the time to decide again. It is pure: the time is
 // [Input].At, and the same input gives the same decision, so a decision can be replayed.
 //
 // # Waves
@@ -45,7 +45,7 @@
 // # Statistical limits
 //
 // A small wave is weak evidence: if a release fails on every second device, a wave of 3 devices shows
-// no failure one time in eight. Decisions print the failure rate that cannot be ruled out
+// no failure one time in eight. Decisions give the failure rate that cannot be ruled out
 // ([NotRuledOut]).
 //
 // # Rollbacks

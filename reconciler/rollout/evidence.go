@@ -1,8 +1,10 @@
 package rollout
 
 import (
-	"fmt"
 	"math"
+
+	"github.com/autonomos/aob/reconciler/code"
+	"github.com/autonomos/aob/reconciler/delivery"
 )
 
 // NotRuledOut returns the highest failure rate that is still possible, with 95 % confidence, after so
@@ -37,19 +39,10 @@ func atMost(k, n int, p float64) float64 {
 	return sum
 }
 
-// evidence is the sentence about the failures among n devices and the failure rate not ruled out.
-func evidence(failures, n int) string {
-	s := "failures"
-	if failures == 1 {
-		s = "failure"
+// failureRate is about the failures among n devices and the failure rate not ruled out.
+func failureRate(failures, n int) []delivery.Fact {
+	if n == 0 {
+		return nil
 	}
-	return fmt.Sprintf("%d %s of %d: a failure rate up to %s is not ruled out", failures, s, n,
-		percent(NotRuledOut(failures, n)))
-}
-
-func percent(p float64) string {
-	if p >= 0.1 {
-		return fmt.Sprintf("%.0f %%", 100*p)
-	}
-	return fmt.Sprintf("%.2g %%", 100*p)
+	return one(code.FailureRate, values{Count: failures, Total: n, High: NotRuledOut(failures, n)})
 }

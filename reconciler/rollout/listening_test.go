@@ -1,6 +1,7 @@
 package rollout_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -34,25 +35,25 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 		{name: "a server that was always listening", state: begun, at: back, devices: only, abort: true},
 		{name: "the first decision after a restart", state: begun, listening: back, at: back,
 			devices: []delivery.Device{soaking},
-			hold:    "waiting for 1 device", wake: noon.Add(30 * time.Minute)}, // the end of the soak
+			hold:    "devices.awaited{count=1}", wake: noon.Add(30 * time.Minute)}, // the end of the soak
 		{name: "not listening yet", state: begun, listening: back.Add(time.Second), at: back, devices: only,
-			hold: "waiting for 1 device"},
+			hold: "devices.awaited{count=1}"},
 		{name: "at the deadline after the restart", state: begun, listening: back, at: back.Add(deadline),
 			devices: only,
-			hold:    "waiting for 1 device", wake: back.Add(deadline + time.Second)},
+			hold:    "devices.awaited{count=1}", wake: back.Add(deadline + time.Second)},
 		{name: "after that deadline", state: begun, listening: back, at: back.Add(deadline + 2*time.Second),
 			devices: []delivery.Device{soaking}, abort: true},
 		{name: "a failure counts at once", state: begun, listening: back, at: back,
 			devices: []delivery.Device{broken("x", v2, v1, "golden differs")}, abort: true},
 		{name: "heard again", state: begun, listening: back, at: back.Add(time.Minute),
-			devices: []delivery.Device{heardAt(soaking, back.Add(time.Minute))}, hold: "waiting for 1 device"},
+			devices: []delivery.Device{heardAt(soaking, back.Add(time.Minute))}, hold: "devices.awaited{count=1}"},
 		{name: "a long outage of the server holds no device", state: begun,
 			listening: noon.Add(3 * time.Hour), at: noon.Add(3 * time.Hour),
-			devices: []delivery.Device{heardAt(soaking, noon.Add(3*time.Hour))}, hold: "waiting for 1 device"},
+			devices: []delivery.Device{heardAt(soaking, noon.Add(3*time.Hour))}, hold: "devices.awaited{count=1}"},
 		{name: "a healthy report of one device does not settle the others", state: last,
 			listening: back, at: back.Add(time.Minute), devices: []delivery.Device{x,
 				heardAt(y, back.Add(time.Minute))},
-			hold: "waiting for 1 device"},
+			hold: "devices.awaited{count=1}"},
 		{name: "the others are away after the deadline", state: last, listening: back, at: back.Add(deadline +
 			time.Minute),
 			devices: []delivery.Device{x, heardAt(y, back.Add(deadline))},
@@ -61,8 +62,8 @@ func TestSilenceCountsFromWhenTheServerListens(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			d := rollout.Next(rollout.Input{Fleet: fleet("1", "100%"), Target: v2, State: c.state, Devices: c.devices,
 				At: c.at, Listening: c.listening})
-			if (d.Abort != nil) != c.abort || d.Done != c.done || !strings.Contains(d.Hold, c.hold) {
-				t.Errorf("abort %v, done %v, hold %q; want %v, %v, %q",
+			if (d.Abort != nil) != c.abort || d.Done != c.done || !strings.Contains(fmt.Sprint(d.Hold), c.hold) {
+				t.Errorf("abort %v, done %v, hold %s; want %v, %v, %s",
 					d.Abort != nil, d.Done, d.Hold, c.abort, c.done, c.hold)
 			}
 			if !c.wake.IsZero() && !d.Wake.Equal(c.wake) {
@@ -79,7 +80,7 @@ func TestOutageKeepsHealthySince(t *testing.T) {
 		State:   rollout.State{Target: v2, Base: &v1, Share: 1, Done: true, Healthy: noon},
 		Devices: all(3, delivery.DeviceHealthy, v2)}
 	d := rollout.Next(in)
-	said := strings.Contains(d.Text, "this server heard none of them before 2026-11-24 13:00 UTC")
+	said := strings.Contains(d.String(), "devices.serverWasAway{at=2026-11-24T13:00:00Z}")
 	if !d.State.Healthy.Equal(noon) || !said {
 		t.Errorf("healthy since %v: %s", d.State.Healthy, d)
 	}
@@ -94,8 +95,8 @@ func TestOutageKeepsHealthySince(t *testing.T) {
 		Published: &delivery.Desired{Version: 7, Release: v1, Share: 1},
 		After:     rollout.AfterState{Bundle: v2.Bundle, HealthySince: noon.Add(-48 * time.Hour), Unheard: true}}
 	follower.Fleet.After = &delivery.After{Fleet: "staging", Healthy: delivery.Duration(24 * time.Hour)}
-	const unheard = "fleet staging: none of its devices was heard from for 15m"
-	if d := rollout.Next(follower); !strings.Contains(d.Hold, unheard) {
+	const unheard = "rollout.fleetUnheard{fleet=staging lasts=15m}"
+	if d := rollout.Next(follower); !strings.Contains(fmt.Sprint(d.Hold), unheard) {
 		t.Errorf("the rollout began although no device of the fleet before it was heard from: %s", d)
 	}
 }
@@ -130,7 +131,7 @@ func TestSilenceOfAllIsNoEvidence(t *testing.T) {
 	in := rollout.Input{Fleet: fleet("100%"), Target: v2, Devices: devices, At: noon.Add(10 * rollout.DefaultDeadline),
 		Heard: noon, State: rollout.State{Target: v2, Base: &v1, Share: 1, Began: noon, Started: noon}}
 	d := rollout.Next(in)
-	if d.Abort != nil || !strings.Contains(d.Hold, "no device of the fleet was heard since 2026-11-24 12:00 UTC") {
+	if d.Abort != nil || !strings.Contains(fmt.Sprint(d.Hold), "devices.allSilent{at=2026-11-24T12:00:00Z}") {
 		t.Errorf("no device is heard from: %s", d)
 	}
 	if !d.Wake.IsZero() && !d.Wake.After(in.At) {
@@ -138,7 +139,7 @@ func TestSilenceOfAllIsNoEvidence(t *testing.T) {
 	}
 	// A device outside the wave reports again. The two others have not had time to report.
 	in.Heard, in.Listening = in.At, in.At
-	if d = rollout.Next(in); d.Abort != nil || !strings.Contains(d.Hold, "waiting for 2 devices") {
+	if d = rollout.Next(in); d.Abort != nil || !strings.Contains(fmt.Sprint(d.Hold), "devices.awaited{count=2}") {
 		t.Errorf("the first report after an outage counts against the others: %s", d)
 	}
 	in.At = in.At.Add(rollout.DefaultDeadline + time.Second)

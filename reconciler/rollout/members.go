@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
@@ -32,8 +31,8 @@ type member struct {
 	position float64
 	profile  string // name of the hardware profile; empty if none
 	standing standing
-	why      string // reason, if held
-	inWave   bool   // is in the wave; set by markWave
+	why      []delivery.Fact // reasons, if failed, silent or held
+	inWave   bool            // is in the wave; set by markWave
 }
 
 // members are the fleet's devices, sorted by position.
@@ -54,10 +53,10 @@ func (in *turn) members(s State) members {
 	return m
 }
 
-// judge returns a device's standing, and the reason if it is held. Only what a device did with the
-// target is evidence against the target: a device that never received the document, or reported that
-// it could not follow it, shows nothing.
-func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
+// judge returns a device's standing, and the reasons if it failed, is silent or is held. Only what a
+// device did with the target is evidence against the target: a device that never received the document,
+// or reported that it could not follow it, shows nothing.
+func (in *turn) judge(s State, d *delivery.Device) (standing, []delivery.Fact) {
 	r := &d.Report
 	lastHeard := in.lastHeard(d)
 	recent := in.At.Sub(lastHeard) <= in.Deadline
@@ -65,38 +64,38 @@ func (in *turn) judge(s State, d *delivery.Device) (standing, string) {
 	onTarget := r.Phase == delivery.DeviceHealthy && r.Bundle == s.Target.Bundle
 	switch {
 	case d.TwoPlaces(in.At, in.Deadline):
-		return held, "it reports from two places: two installations have this name"
+		return held, Anomalies(d, in.At, in.Deadline)
 	case d.Ignored != "" && recent:
-		return held, "its report does not count: " + clean(d.Ignored)
+		return held, Anomalies(d, in.At, in.Deadline)
 	case onTarget && recent:
-		return healthy, ""
+		return healthy, nil
 	case onTarget && !s.Done && in.justListening():
-		return waiting, "" // it was healthy when last heard, and may still be
+		return waiting, nil // it was healthy when last heard, and may still be
 	case onTarget, s.Done && !recent:
-		return away, "" // it was healthy when last heard
+		return away, nil // it was healthy when last heard
 	// A failure that was reported to an earlier rollout of the same bundle does not count: the device has
 	// not tried again yet.
 	case r.Phase == delivery.DeviceFailed && r.Failed == s.Target.Bundle && r.Desired > s.Since && d.Ignored == "":
-		if in.Doubt != "" {
-			return held, clean(r.Why) + "; " + in.Doubt
+		if !in.Doubt.IsZero() {
+			return held, []delivery.Fact{reason(r.Why), in.Doubt}
 		}
-		return failed, ""
+		return failed, []delivery.Fact{reason(r.Why)}
 	case lastHeard.Before(s.Started.Add(-in.Deadline)):
-		return away, ""
+		return away, nil
 	case in.silenceUntil().Sub(later(lastHeard, begun)) > in.Deadline:
 		switch {
 		case r.Blocked != "":
 			return held, Anomalies(d, in.At, in.Deadline)
 		case r.Desired <= s.Since:
-			return away, "" // it never received the document
+			return away, nil // it never received the document
 		}
-		return silent, ""
+		return silent, []delivery.Fact{fact(code.DeviceSilent, values{At: d.LastHeard})}
 	case r.Blocked != "":
 		return held, Anomalies(d, in.At, in.Deadline)
 	case in.At.Sub(begun) > in.Deadline+time.Duration(in.Fleet.Soak):
-		return held, fmt.Sprintf("it reports, and has been %s since the wave began", r.Phase)
+		return held, []delivery.Fact{fact(code.DeviceStuck, values{Stage: string(r.Phase), At: begun})}
 	}
-	return waiting, ""
+	return waiting, nil
 }
 
 // justListening reports whether the server has been listening for less than the deadline, so that a device's
@@ -111,17 +110,15 @@ func (in *turn) silenceUntil() time.Time {
 	return in.Heard
 }
 
-// absence explains that the silence may be the server's or the network's fault. It is empty if it is not.
-func (in *turn) absence() string {
+// absence explains that the silence may be the server's or the network's fault. It is no fact if it is not.
+func (in *turn) absence() []delivery.Fact {
 	switch {
 	case in.justListening():
-		return "; this server heard none of them before " + clock(in.Listening)
+		return []delivery.Fact{fact(code.ServerWasAway, values{At: in.Listening})}
 	case in.allSilent():
-		return fmt.Sprintf(
-			"; no device of the fleet was heard since %s, so their network or this server's may be cut: "+
-				"nothing is concluded from the silence before one is heard", clock(in.silenceUntil()))
+		return []delivery.Fact{fact(code.FleetSilent, values{At: in.silenceUntil()})}
 	}
-	return ""
+	return nil
 }
 
 // allSilent reports whether no device of the fleet was heard from for the deadline.
@@ -157,26 +154,31 @@ func Heard(devices []delivery.Device, at time.Time, deadline time.Duration) bool
 // maxSkew is the clock difference from which a device's clock is reported.
 const maxSkew = time.Minute
 
-// Anomalies describes what is wrong with a device, from its last report and from what the server
-// observed. It is empty if nothing is.
-func Anomalies(d *delivery.Device, now time.Time, deadline time.Duration) string {
-	var parts []string
+// Anomalies returns what is wrong with a device, from its last report and from what the server observed.
+func Anomalies(d *delivery.Device, now time.Time, deadline time.Duration) (list []delivery.Fact) {
 	if d.TwoPlaces(now, deadline) {
-		parts = append(parts, "it reports from two places: two installations have this name")
+		list = append(list, fact(code.DeviceTwice, values{}))
 	}
 	if d.Report.Blocked != "" {
-		parts = append(parts, clean(d.Report.Blocked))
+		list = append(list, reason(d.Report.Blocked))
 	}
-	switch {
-	case d.Skew >= maxSkew:
-		parts = append(parts, fmt.Sprintf("its clock is %s ahead", delivery.Duration(d.Skew.Round(time.Second))))
-	case d.Skew <= -maxSkew:
-		parts = append(parts, fmt.Sprintf("its clock is %s behind", delivery.Duration(-d.Skew.Round(time.Second))))
+	if skew := delivery.Duration(d.Skew.Round(time.Second)); d.Skew >= maxSkew {
+		list = append(list, fact(code.ClockAhead, values{Lasts: skew}))
+	} else if d.Skew <= -maxSkew {
+		list = append(list, fact(code.ClockBehind, values{Lasts: -skew}))
 	}
 	if d.Ignored != "" {
-		parts = append(parts, "its report does not count: "+clean(d.Ignored))
+		list = append(list, fact(code.ReportIgnored, values{Text: d.Ignored}))
 	}
-	return strings.Join(parts, "; ")
+	return list
+}
+
+// reason is what a device says, at most 200 characters of it.
+func reason(why string) delivery.Fact {
+	if r := []rune(why); len(r) > 200 {
+		why = string(r[:199]) + "…"
+	}
+	return fact(code.DeviceSays, values{Text: why})
 }
 
 func later(a, b time.Time) time.Time {
@@ -336,19 +338,24 @@ func (m members) count() Count {
 			c.Waiting++
 		}
 	}
-	slices.SortFunc(stuck, byDevice)
-	for _, x := range stuck[:min(5, len(stuck))] {
-		c.HeldWhy = append(c.HeldWhy, x.device.Report.Device+": "+x.why)
-	}
-	slices.SortFunc(bad, byDevice)
-	for _, x := range bad[:min(5, len(bad))] {
-		why := "silent since " + clock(x.device.LastHeard)
-		if x.standing == failed {
-			why = clean(x.device.Report.Why)
-		}
-		c.Why = append(c.Why, x.device.Report.Device+": "+why)
+	c.Stuck = stuck.named(code.DevicesHeld)
+	if c.Bad = bad.named(code.DevicesFailed); c.Failed == 0 {
+		c.Bad = bad.named(code.DevicesSilent)
 	}
 	return c
+}
+
+// named is the facts about some devices, by name. At most five give their reasons. It is empty if there are none.
+func (m members) named(of delivery.Code) []delivery.Fact {
+	if len(m) == 0 {
+		return nil
+	}
+	slices.SortFunc(m, func(a, b member) int { return cmp.Compare(a.device.Report.Device, b.device.Report.Device) })
+	v := values{Count: len(m)}
+	for _, x := range m[:min(5, len(m))] {
+		v.Facts = append(v.Facts, fact(code.OfDevice, values{Device: x.device.Report.Device, Facts: x.why}))
+	}
+	return []delivery.Fact{fact(of, v)}
 }
 
 // deadline returns when the next waiting device of the wave would count as silent or as held.
@@ -383,91 +390,41 @@ func (m members) nextSilence(in *turn) time.Time {
 }
 
 // away names the devices that are not counted, at most five.
-func (m members) away(c Count) string {
-	if c.Away == 0 {
-		return ""
-	}
+func (m members) away(c Count) []delivery.Fact {
 	var names []string
 	for _, x := range m {
 		if x.standing == away {
 			names = append(names, x.device.Report.Device)
 		}
 	}
+	if names == nil {
+		return nil
+	}
 	slices.Sort(names)
-	more := ""
-	if len(names) > 5 {
-		names, more = names[:5], ", …"
-	}
-	return fmt.Sprintf("; away: %s%s", strings.Join(names, ", "), more)
+	return []delivery.Fact{fact(code.DevicesAway, values{Count: c.Away, Names: names[:min(5, len(names))]})}
 }
 
-// out is the sentence about a fleet whose rollout is done.
-func (c Count) out(in *turn) string {
-	last := fmt.Sprintf("seen in the last %s%s", delivery.Duration(in.Deadline), in.absence())
-	if c.Devices == 0 && c.Away > 0 {
-		return fmt.Sprintf("0 of %d %s", c.Away, last)
+// out is the facts about a fleet whose rollout is done.
+func (c Count) out(in *turn) (list []delivery.Fact) {
+	if c.Devices > 0 || c.Away == 0 {
+		list = c.healthy()
 	}
-	s := c.healthyOf()
 	if c.Away > 0 {
-		s += fmt.Sprintf(", of %d %s", c.Devices, last)
+		list = append(list, fact(code.DevicesSeen, values{Count: c.Devices, Total: c.Devices + c.Away,
+			Lasts: delivery.Duration(in.Deadline)}))
+		list = append(list, in.absence()...)
 	}
-	return s
+	return list
 }
 
-func (c Count) healthyOf() string {
-	return fmt.Sprintf("%d of %s healthy", c.Healthy, delivery.Count(c.Devices, "device"))
+func (c Count) healthy() []delivery.Fact {
+	return one(code.DevicesHealthy, values{Count: c.Healthy, Total: c.Devices})
 }
 
-// missing is the sentence about the devices of the wave that are not healthy.
-func (c Count) missing() string {
-	var parts []string
+// missing is the facts about the devices of the wave that are not healthy.
+func (c Count) missing() (list []delivery.Fact) {
 	if c.Waiting > 0 {
-		parts = append(parts, "waiting for "+delivery.Count(c.Waiting, "device"))
+		list = append(list, fact(code.DevicesAwaited, values{Count: c.Waiting}))
 	}
-	if c.Held > 0 {
-		parts = append(parts, c.heldText())
-	}
-	if c.Failed+c.Silent > 0 {
-		parts = append(parts, c.whys())
-	}
-	return strings.Join(parts, "; ")
-}
-
-// heldText names the held devices and their reasons.
-func (c Count) heldText() string {
-	s := fmt.Sprintf("%s held (%s", delivery.Count(c.Held, "device"), strings.Join(c.HeldWhy, "; "))
-	if n := c.Held - len(c.HeldWhy); n > 0 {
-		s += fmt.Sprintf("; and %d more", n)
-	}
-	return s + ")"
-}
-
-// whys names the failed and silent devices and their reasons.
-func (c Count) whys() string {
-	s := fmt.Sprintf("%s failed", delivery.Count(c.Failed+c.Silent, "device"))
-	if c.Failed == 0 {
-		s = fmt.Sprintf("%s silent", delivery.Count(c.Silent, "device"))
-	}
-	s += " (" + strings.Join(c.Why, "; ")
-	if n := c.Failed + c.Silent - len(c.Why); n > 0 {
-		s += fmt.Sprintf("; and %d more", n)
-	}
-	return s + ")"
-}
-
-// clean makes a device's text printable on one line, and cuts it to 200 characters.
-func clean(why string) string {
-	why = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, why)
-	if r := []rune(why); len(r) > 200 {
-		why = string(r[:199]) + "…"
-	}
-	if strings.TrimSpace(why) == "" {
-		return "no reason given"
-	}
-	return why
+	return slices.Concat(list, c.Stuck, c.Bad)
 }

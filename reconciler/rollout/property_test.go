@@ -74,7 +74,7 @@ func TestInvariants(t *testing.T) {
 			if d.Done && d.Wave.Healthy == 0 && !done {
 				fail("done without a healthy device")
 			}
-			if !d.Done && d.Hold == "" {
+			if !d.Done && d.Hold == nil {
 				fail("neither done nor a reason why not")
 			}
 			if !d.Wake.IsZero() && !d.Wake.After(in.At) {

@@ -1,15 +1,19 @@
 package rollout
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 )
+
+type values = delivery.Values
+
+func fact(c delivery.Code, v values) delivery.Fact { return delivery.Fact{Code: c, Values: v} }
 
 // The poll interval of devices whose long poll is not answered with a new document.
 const (
@@ -47,8 +51,8 @@ type Input struct {
 	// the network of the site or of the server. Zero: At.
 	Heard time.Time
 
-	Seed  string // a secret of the server, from which salts are derived
-	Doubt string // why reports that Target failed are not trusted now; empty if they are
+	Seed  string        // a secret of the server, from which salts are derived
+	Doubt delivery.Fact // why reports that Target failed are not trusted now; zero if they are
 }
 
 // AfterState is the state of another fleet that this one follows; see State.Standing.
@@ -97,11 +101,14 @@ type Decision struct {
 	Desired *delivery.Desired
 	State   State
 
-	Done  bool            // all devices that are not away run Target healthily
-	Abort *delivery.Abort // a new abort; must be recorded before Desired is published, so that a crash does not lose it
-	Hold  string          // why the rollout does not proceed now; empty if Done or aborted
-	Text  string          // the state of the rollout in one line
-	Wake  time.Time       // when time alone may change the decision; zero if never
+	Done bool // all devices that are not away run Target healthily
+	// Abort is a new abort, without Why: that is Because in words. It must be recorded before Desired is published,
+	// so that a crash does not lose it.
+	Abort   *delivery.Abort
+	Because delivery.Fact
+	Hold    []delivery.Fact // why the rollout does not proceed now; empty if Done or aborted
+	Facts   []delivery.Fact // the state of the rollout
+	Wake    time.Time       // when time alone may change the decision; zero if never
 
 	Wave  Count // the current wave; the whole fleet after the last one
 	Waves int
@@ -115,10 +122,10 @@ type Count struct {
 	Failed  int
 	Silent  int
 	Waiting int
-	Held    int      // reports and does not install; not the target's fault
-	HeldWhy []string // why, sorted by device, at most five
-	Away    int      // in the fleet, and in no other count
-	Why     []string // why devices failed or since when they are silent, sorted by device, at most five
+	Held    int             // reports and does not install; not the target's fault
+	Stuck   []delivery.Fact // which are held, and why
+	Away    int             // in the fleet, and in no other count
+	Bad     []delivery.Fact // which failed and why, or since when they are silent
 }
 
 // HasRun reports whether a fleet has run a bundle before: more than half of its devices have run it
@@ -170,18 +177,16 @@ func Next(input Input) Decision {
 	}
 	base := in.base()
 	if slices.Contains(in.Aborted, in.Target.Bundle) {
-		d := in.aborted(base, "")
+		d := in.aborted(base, delivery.Fact{})
 		d.Abort = nil
 		return d
 	}
 	s := in.State
 	if s.Target.Bundle != in.Target.Bundle {
 		next, hold, wake := in.begin(base)
-		if hold != "" {
-			return Decision{
-				Desired: in.unchanged(), State: in.State, Hold: hold, Wake: wake, Waves: len(in.Fleet.Waves),
-				Text: fmt.Sprintf("version %d has not begun: %s", in.Target.Version, hold),
-			}
+		if hold != nil {
+			return Decision{Desired: in.unchanged(), State: in.State, Hold: hold, Wake: wake,
+				Waves: len(in.Fleet.Waves), Facts: in.about(code.RolloutNotBegun, hold)}
 		}
 		s = next
 	} else {
@@ -226,7 +231,7 @@ func (in *turn) base() *delivery.Target {
 }
 
 // begin returns the state of a new rollout, or why it must wait, and until when.
-func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Time) {
+func (in *turn) begin(base *delivery.Target) (s State, hold []delivery.Fact, wake time.Time) {
 	s = State{Target: in.Target, Base: base, Model: in.Fleet.Runs, Began: in.At, Started: in.At}
 	p := in.Published
 	resumes := p != nil && p.Release.Bundle == in.Target.Bundle && p.Share > 0
@@ -243,52 +248,58 @@ func (in *turn) begin(base *delivery.Target) (s State, hold string, wake time.Ti
 		if p.Share >= 1 {
 			s.Wave = max(0, len(in.Fleet.Waves)-1)
 		}
-		return s, "", time.Time{}
+		return s, nil, time.Time{}
 	case p != nil:
 		s.Since = p.Version
 	}
-	if hold, wake := in.closed(); hold != "" {
+	if hold, wake := in.closed(); hold != nil {
 		return s, hold, wake
 	}
 	if a := in.Fleet.After; a != nil {
 		since := in.After.HealthySince
 		if in.After.Bundle != in.Target.Bundle || since.IsZero() {
-			return s, fmt.Sprintf("waiting for fleet %s to run version %d healthily for %s", a.Fleet, in.Target.Version,
-				a.Healthy), time.Time{}
+			return s, one(code.FleetAwaited, values{Fleet: a.Fleet, Version: in.Target.Version, Lasts: a.Healthy}),
+				time.Time{}
 		}
 		if until := since.Add(time.Duration(a.Healthy)); in.At.Before(until) {
-			return s, fmt.Sprintf("waiting for fleet %s, which must be healthy for %s, until %s", a.Fleet, a.Healthy,
-				clock(until)), until
+			return s, one(code.FleetAwaitedUntil, values{Fleet: a.Fleet, Lasts: a.Healthy, At: until}), until
 		}
 		if in.After.Unheard {
-			return s, fmt.Sprintf("waiting for fleet %s: none of its devices was heard from for %s", a.Fleet,
-				delivery.Duration(in.Deadline)), time.Time{}
+			return s, one(code.FleetUnheard, values{Fleet: a.Fleet, Lasts: delivery.Duration(in.Deadline)}),
+				time.Time{}
 		}
 	}
 	s.Salt = in.chooseSalt(s)
-	return s, "", time.Time{}
+	return s, nil, time.Time{}
 }
 
 // closed returns why no new wave may begin now: the fleet is paused, or its window is closed. wake is
 // when the window opens.
-func (in *turn) closed() (hold string, wake time.Time) {
+func (in *turn) closed() (hold []delivery.Fact, wake time.Time) {
 	if in.Fleet.Paused {
 		return in.paused(), time.Time{}
 	}
 	if w := in.Fleet.Window; w != nil {
 		open, next, err := opens(*w, in.At)
 		if err != nil {
-			return "the window cannot be read: " + err.Error(), time.Time{}
+			return one(code.WindowUnreadable, values{Fleet: in.Fleet.Name, Text: err.Error()}), time.Time{}
 		}
 		if !open {
-			return fmt.Sprintf("the window is closed; it opens %s", clock(next)), next
+			return one(code.WindowClosed, values{At: next}), next
 		}
 	}
-	return "", time.Time{}
+	return nil, time.Time{}
 }
 
-func (in *turn) paused() string {
-	return fmt.Sprintf("paused: true in fleets/%s.yaml", in.Fleet.Name)
+func (in *turn) paused() []delivery.Fact {
+	return one(code.RolloutPaused, values{Fleet: in.Fleet.Name})
+}
+
+func one(c delivery.Code, v values) []delivery.Fact { return []delivery.Fact{fact(c, v)} }
+
+// about returns facts of the rollout of the target version, and those that follow.
+func (in *turn) about(c delivery.Code, of []delivery.Fact, more ...[]delivery.Fact) []delivery.Fact {
+	return append(one(c, values{Version: in.Target.Version, Facts: of}), slices.Concat(more...)...)
 }
 
 // rollBack publishes a release that the fleet has run before to all devices.
@@ -302,17 +313,14 @@ func (in *turn) rollBack(s State) Decision {
 	d.Desired.Soak = 0
 	switch {
 	case s.Done:
-		d.Text = fmt.Sprintf("back on version %d: %s%s", in.Target.Version, c.out(in), m.away(c))
-		if c.Held > 0 {
-			d.Text += "; " + c.heldText()
-		}
+		d.Facts = in.about(code.RolledBack, c.out(in), c.Stuck, m.away(c))
 		d.Wake = m.nextSilence(in)
 	case c.Devices == 0:
 		d.Hold = in.nobody()
-		d.Text = fmt.Sprintf("going back to version %d: %s", in.Target.Version, d.Hold)
+		d.Facts = in.about(code.RollingBack, d.Hold)
 	default:
 		d.Hold = c.missing()
-		d.Text = fmt.Sprintf("going back to version %d: %s; %s", in.Target.Version, c.healthyOf(), d.Hold)
+		d.Facts = in.about(code.RollingBack, c.healthy(), d.Hold)
 	}
 	return d
 }
@@ -337,29 +345,22 @@ func (in *turn) advance(s State) Decision {
 			m.markWave(s)
 		}
 		c := m.count()
-		at := fmt.Sprintf("wave %d of %d (%s)", s.Wave+1, len(waves), waves[s.Wave])
+		wave := func(of ...delivery.Fact) delivery.Fact {
+			return fact(code.RolloutWave, values{Version: in.Target.Version, Count: s.Wave + 1, Total: len(waves),
+				Text: waves[s.Wave].String(), Facts: of})
+		}
 
 		if s.Done {
 			s = in.settle(s, c)
 			d := in.decision(s, c, pollSettled)
-			d.Text = fmt.Sprintf("version %d is out: %s", in.Target.Version, c.out(in))
-			if c.Failed > 0 {
-				d.Text += "; " + c.whys()
-			}
-			if c.Held > 0 {
-				d.Text += "; " + c.heldText()
-			}
-			if c.Healthy+c.Failed > 0 {
-				d.Text += "; " + evidence(c.Failed, c.Healthy+c.Failed)
-			}
-			d.Text += m.away(c)
+			d.Facts = in.about(code.RolloutDone, c.out(in), c.Bad, c.Stuck, failureRate(c.Failed, c.Healthy+c.Failed),
+				m.away(c))
 			d.Wake = m.nextSilence(in)
 			return d
 		}
 		bad := c.Failed + c.Silent
 		if bad > in.tolerated(n) {
-			why := fmt.Sprintf("%s of version %d: %s", at, in.Target.Version, c.whys())
-			d := in.aborted(s.Base, why)
+			d := in.aborted(s.Base, wave(c.Bad...))
 			d.Wave = c
 			return d
 		}
@@ -369,25 +370,22 @@ func (in *turn) advance(s State) Decision {
 			continue
 		}
 		hold, wake := in.closed()
-		if passed && hold == "" {
+		if passed && hold == nil {
 			s.Wave, s.Started = s.Wave+1, in.At
 			continue
 		}
 		d := in.decision(s, c, pollMoving)
 		d.Hold, d.Wake = hold, wake
 		switch {
-		case hold != "":
+		case hold != nil:
 			d.Wake = earliest(wake, m.deadline(in, s))
 		case c.Devices == 0:
 			d.Hold = in.nobody()
 		default:
 			d.Hold, d.Wake = in.waiting(s, c, m)
 		}
-		d.Text = fmt.Sprintf("version %d, %s: %s; %s", in.Target.Version, at, c.healthyOf(), d.Hold)
-		if c.Healthy+bad > 0 {
-			d.Text += "; " + evidence(bad, c.Healthy+bad)
-		}
-		d.Text += m.away(c)
+		d.Facts = slices.Concat([]delivery.Fact{wave(c.healthy()...)}, d.Hold, failureRate(bad, c.Healthy+bad),
+			m.away(c))
 		return d
 	}
 }
@@ -403,27 +401,26 @@ func (in *turn) tolerated(n int) int {
 }
 
 // waiting returns what the wave waits for, and when to decide again.
-func (in *turn) waiting(s State, c Count, m members) (hold string, wake time.Time) {
+func (in *turn) waiting(s State, c Count, m members) (hold []delivery.Fact, wake time.Time) {
 	wake = m.deadline(in, s)
 	if c.Waiting+c.Held == 0 {
-		return "no device is healthy", wake
+		return one(code.NoneHealthy, values{}), wake
 	}
 	if hold = c.missing(); in.allSilent() {
-		hold += in.absence()
+		hold = append(hold, in.absence()...)
 	}
 	if until := s.Started.Add(time.Duration(in.Fleet.Soak)); in.Fleet.Soak > 0 && until.After(in.At) {
-		hold += fmt.Sprintf("; the soak lasts until %s at least", clock(until))
+		hold = append(hold, fact(code.SoakUntil, values{At: until}))
 		wake = earliest(wake, until)
 	}
 	return hold, wake
 }
 
-func (in *turn) nobody() string {
+func (in *turn) nobody() []delivery.Fact {
 	if n := len(in.fleet); n > 0 {
-		return fmt.Sprintf("waiting for a device: none of %d was heard from for %s%s", n,
-			delivery.Duration(in.Deadline), in.absence())
+		return append(one(code.NoneHeard, values{Total: n, Lasts: delivery.Duration(in.Deadline)}), in.absence()...)
 	}
-	return "no device has reported yet"
+	return one(code.NoDevice, values{})
 }
 
 // settle marks a completed rollout as done, and updates since when the fleet is healthy.
@@ -469,26 +466,26 @@ func (in *turn) previous(s State) *delivery.Target {
 }
 
 // aborted returns all devices to base.
-func (in *turn) aborted(base *delivery.Target, why string) Decision {
+func (in *turn) aborted(base *delivery.Target, why delivery.Fact) Decision {
 	d := Decision{
 		State: State{Base: base}, Waves: len(in.Fleet.Waves),
 		Desired: &delivery.Desired{
 			Ring: in.Fleet.Name, Match: in.Fleet.Match, Model: in.Fleet.Runs,
 			Release: in.Target, Share: 0, Salt: Salt(in.Fleet.Name, in.Target.Bundle), NextPoll: pollSettled,
 		},
-		Wave: Count{All: len(in.fleet)},
-		Abort: &delivery.Abort{Fleet: in.Fleet.Name, Model: in.Fleet.Runs, Bundle: in.Target.Bundle, Why: why,
-			At: in.At},
+		Wave:    Count{All: len(in.fleet)},
+		Abort:   &delivery.Abort{Fleet: in.Fleet.Name, Model: in.Fleet.Runs, Bundle: in.Target.Bundle, At: in.At},
+		Because: why,
 	}
-	d.Text = fmt.Sprintf("version %d is aborted", in.Target.Version)
-	if why != "" {
-		d.Text += ": " + why
+	d.Facts = one(code.RolloutAborted, values{Version: in.Target.Version})
+	if !why.IsZero() {
+		d.Facts[0].Facts = []delivery.Fact{why}
 	}
 	if base == nil {
-		d.Text += "; there is no release to fall back to, devices keep what they run"
+		d.Facts = append(d.Facts, fact(code.NothingBefore, values{}))
 		return d
 	}
-	d.Text += fmt.Sprintf("; devices go back to version %d", base.Version)
+	d.Facts = append(d.Facts, fact(code.DevicesGoBack, values{Version: base.Version}))
 	d.Desired.Release, d.Desired.Share, d.Desired.Salt = *base, 1, Salt(in.Fleet.Name, base.Bundle)
 	return d
 }
@@ -522,12 +519,12 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
-
-// String returns the decision as text, with what is published and when to decide again.
+// String returns the facts, what is published and when to decide again, for tests.
 func (d Decision) String() string {
 	var b strings.Builder
-	b.WriteString(d.Text)
+	for i, f := range d.Facts {
+		fmt.Fprintf(&b, "%s%s", strings.Repeat("\n", min(i, 1)), f)
+	}
 	if p := d.Desired; p != nil {
 		fmt.Fprintf(&b, "\n  publish: version %d to %.4g of %s", p.Release.Version, p.Share, p.Ring)
 		if p.Previous != nil {
@@ -535,9 +532,7 @@ func (d Decision) String() string {
 		}
 	}
 	if !d.Wake.IsZero() {
-		b.WriteString("\n  look again: " + clock(d.Wake))
+		b.WriteString("\n  decide again: " + d.Wake.UTC().Format(time.RFC3339))
 	}
 	return b.String()
 }
-
-func byDevice(a, b member) int { return cmp.Compare(a.device.Report.Device, b.device.Report.Device) }

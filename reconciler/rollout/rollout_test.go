@@ -11,6 +11,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/rollout"
 )
@@ -155,53 +156,54 @@ func TestNext(t *testing.T) {
 		wake     time.Time
 	}{
 		{name: "no device", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1},
-			release: 1, hold: "no device has reported yet"},
+			release: 1, hold: "devices.none"},
 		{name: "no device known: a lost registry takes the release from no device",
 			in: rollout.Input{Fleet: fleet("1", "100%"),
 				Target: v2, Previous: &v1},
-			release: 2, previous: 0, hold: "no device has reported yet"},
+			release: 2, previous: 0, hold: "devices.none"},
 		{name: "first release", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
 			Devices: all(3, delivery.DeviceIdle, delivery.Target{})},
-			release: 1, devices: 1, hold: "waiting for 1 device", wake: noon.Add(rollout.DefaultDeadline +
+			release: 1, devices: 1, hold: "devices.awaited{count=1}", wake: noon.Add(rollout.DefaultDeadline +
 				time.Second)},
 		{name: "fewer devices than the wave", in: rollout.Input{Fleet: fleet("5", "100%"), Target: v2, Previous: &v1,
 			Devices: all(3, delivery.DeviceHealthy, v1)},
-			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
+			release: 2, previous: 1, devices: 3, hold: "devices.awaited{count=3}"},
 		{name: "devices of another ring are ignored", in: rollout.Input{Fleet: fleet("100%"), Target: v1,
 			Devices: []delivery.Device{{Report: delivery.Report{Device: "x", Ring: "south"}, LastHeard: noon}}},
-			release: 1, devices: 1, hold: "no device has reported yet"},
+			release: 1, devices: 1, hold: "devices.none"},
 		{name: "all healthy in the first decision is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
 			Previous: &v1, Devices: all(3, delivery.DeviceHealthy, v2)},
 			release: 2, previous: 1, devices: 3, done: true},
 		{name: "a failure aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			Devices: append(all(2, delivery.DeviceHealthy, v2), broken("x", v2, v1, "golden differs"))},
-			release: 1, devices: 3, abort: "x: golden differs"},
+			release: 1, devices: 3, abort: `{device=x [device.says{text="golden differs"}]}`},
 		{name: "a failure of the first release: devices keep what they run", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v1, Devices: []delivery.Device{broken("x", v1, delivery.Target{}, "no")}},
-			release: 1, devices: 0, abort: "x: no"},
+			release: 1, devices: 0, abort: "{device=x [device.says{text=no}]}"},
 		{name: "a failure of another bundle does not count", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
 			State:   begun,
 			Devices: []delivery.Device{broken("x", v3, v1, "no")}},
-			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+			release: 2, previous: 1, devices: 1, hold: "devices.awaited{count=1}"},
 		{name: "a failure from before the abort was lifted does not count", in: rollout.Input{Fleet: fleet("100%"),
 			Target:    v2,
 			Published: &delivery.Desired{Version: 100, Release: v1, Share: 1},
 			Devices:   []delivery.Device{broken("x", v2, v1, "no")}},
-			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+			release: 2, previous: 1, devices: 1, hold: "devices.awaited{count=1}"},
 		{name: "tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.25), Target: v2, State: begun,
 			Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
 			release: 2, previous: 1, devices: 4, done: true},
 		{name: "one more than tolerated", in: rollout.Input{Fleet: tolerant(fleet("100%"), 0.24), Target: v2,
 			State: begun, Devices: append(all(3, delivery.DeviceHealthy, v2), broken("x", v2, v1, "no"))},
-			release: 1, devices: 4, abort: "1 device failed"},
+			release: 1, devices: 4, abort: "devices.failed{count=1 "},
 		{name: "a wave without a healthy device never passes", in: rollout.Input{Fleet: tolerant(fleet("100%"), 1),
 			Target: v2,
 			State:  begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
-			release: 2, previous: 1, devices: 1, hold: "no device is healthy"},
+			release: 2, previous: 1, devices: 1, hold: "devices.noneHealthy"},
 		{name: "silence aborts", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
 				device("x", delivery.DeviceSoaking, v2)}},
-			release: 1, devices: 1, abort: "1 device silent (x: silent since 2026-11-24 12:00 UTC)"},
+			release: 1, devices: 1,
+			abort: "devices.silent{count=1 [of.device{device=x [device.silent{at=2026-11-24T12:00:00Z}]}]}"},
 		{name: "silence since before the wave does not abort", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
 			State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
 				heardAgo(device("gone", delivery.DeviceHealthy, v1), time.Hour),
@@ -213,90 +215,98 @@ func TestNext(t *testing.T) {
 				Target: v2, State: since(begun, 100), At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
 					device("ghost", delivery.DeviceHealthy, v1), heardAgo(device("x", delivery.DeviceHealthy, v1),
 						-16*time.Minute)}},
-			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+			release: 2, previous: 1, devices: 1, hold: "devices.awaited{count=1}"},
 		{name: "silence of a device that could not download does not abort",
 			in: rollout.Input{Fleet: fleet("1", "100%"),
 				Target: v2, State: begun, At: noon.Add(16 * time.Minute), Devices: []delivery.Device{
 					held(device("x", delivery.DeviceDownloading, v1),
 						"cannot download: the answer is another content")}},
 			release: 2, previous: 1, devices: 1,
-			hold: "1 device held (x: cannot download: the answer is another content)"},
+			hold: `devices.held{count=1` +
+				` [of.device{device=x [device.says{text="cannot download: the answer is another content"}]}]}`},
 		{name: "a device that cannot download holds the wave without limit", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v2, State: begun, At: noon.Add(48 * time.Hour), Devices: []delivery.Device{
 				heardAgo(held(device("x", delivery.DeviceDownloading, v1), "cannot download: 403"), -48*time.Hour),
 				heardAgo(device("y", delivery.DeviceHealthy, v2), -48*time.Hour)}},
-			release: 2, previous: 1, devices: 2, hold: "1 device held (x: cannot download: 403)"},
+			release: 2, previous: 1, devices: 2,
+			hold: `devices.held{count=1 [of.device{device=x [device.says{text="cannot download: 403"}]}]}`},
 		{name: "a clock that is ahead holds the wave", in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 			Devices: []delivery.Device{
 				skewed(held(device("x", delivery.DeviceHealthy, v1), "the document expired"), 72*time.Hour)}},
-			release: 2, previous: 1, devices: 1, hold: "x: the document expired; its clock is 72h ahead"},
+			release: 2, previous: 1, devices: 1,
+			hold: `{device=x [device.says{text="the document expired"} device.clockAhead{lasts=72h}]}`},
 		{name: "a device that reports and does not install is held, not failed", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v2, State: begun, At: noon.Add(46 * time.Minute), Devices: []delivery.Device{
 				heardAgo(device("x", delivery.DeviceDownloading, v1), -46*time.Minute)}},
-			release: 2, previous: 1, devices: 1, hold: "x: it reports, and has been downloading since the wave began"},
+			release: 2, previous: 1, devices: 1,
+			hold: "{device=x [device.stuck{stage=downloading at=2026-11-24T12:00:00Z}]}"},
 		{name: "two installations under one name are not healthy", in: rollout.Input{Fleet: fleet("100%"), Target: v2,
 			State: begun, Devices: []delivery.Device{
 				twice(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
-			release: 2, previous: 1, devices: 2, hold: "x: it reports from two places"},
+			release: 2, previous: 1, devices: 2, hold: "{device=x [device.twice]}"},
 		{name: "a bundle that the ring was never offered is not healthy", in: rollout.Input{Fleet: fleet("100%"),
 			Target: v2, State: begun, Devices: []delivery.Device{
 				ignored(device("x", delivery.DeviceHealthy, v2)), device("y", delivery.DeviceHealthy, v2)}},
-			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
+			release: 2, previous: 1, devices: 2, hold: `{device=x [device.ignored{text="never offered"}]}`},
 		{name: "a failure of a bundle that the ring was never offered does not count",
 			in: rollout.Input{Fleet: fleet("100%"), Target: v2, State: begun,
 				Devices: []delivery.Device{
 					ignored(broken("x", v2, v1, "no")), device("y", delivery.DeviceHealthy, v2)}},
-			release: 2, previous: 1, devices: 2, hold: "x: its report does not count: never offered"},
+			release: 2, previous: 1, devices: 2, hold: `{device=x [device.ignored{text="never offered"}]}`},
 		{name: "a failure while the server's store is damaged does not count", in: rollout.Input{Fleet: fleet("100%"),
-			Target: v2, State: begun, Doubt: "the server's store has lost model.onnx", Devices: []delivery.Device{
+			Target: v2, State: begun, Doubt: delivery.Fact{Code: code.FailureChecked}, Devices: []delivery.Device{
 				broken("x", v2, v1, "not an ONNX file"), device("y", delivery.DeviceHealthy, v2)}},
-			release: 2, previous: 1, devices: 2, hold: "x: not an ONNX file; the server's store has lost model.onnx"},
+			release: 2, previous: 1, devices: 2,
+			hold: `{device=x [device.says{text="not an ONNX file"} device.checked]}`},
 		{name: "all away", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1,
 			Devices: []delivery.Device{heardAgo(device("x", delivery.DeviceHealthy, v1), time.Hour)}},
-			release: 2, previous: 1, hold: "none of 1 was heard from for 15m"},
+			release: 2, previous: 1, hold: "devices.noneHeard{total=1 lasts=15m}"},
 		{name: "paused before it began", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v2,
 			Published: doc(v1, nil, 1), Devices: all(3, delivery.DeviceHealthy, v1)},
-			release: 1, devices: 3, hold: "paused: true in fleets/north.yaml"},
+			release: 1, devices: 3, hold: "rollout.paused{fleet=north}"},
 		{name: "paused before the first release", in: rollout.Input{Fleet: paused(fleet("100%")), Target: v1},
-			hold: "paused"},
+			hold: "rollout.paused"},
 		{name: "paused between waves", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2, State: begun,
 			Devices: all(3, delivery.DeviceHealthy, v2)},
-			release: 2, previous: 1, devices: 3, hold: "paused"},
+			release: 2, previous: 1, devices: 3, hold: "rollout.paused"},
 		{name: "paused, and a device fails", in: rollout.Input{Fleet: paused(fleet("3", "100%")), Target: v2,
 			State: begun, Devices: []delivery.Device{broken("x", v2, v1, "no")}},
-			release: 1, devices: 1, abort: "x: no"},
+			release: 1, devices: 1, abort: "{device=x [device.says{text=no}]}"},
 		{name: "window closed", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, Published: doc(v1, nil, 1),
 			Devices: all(1, delivery.DeviceHealthy, v1)},
-			release: 1, devices: 1, hold: "opens 2026-11-25 00:00 UTC", wake: time.Date(2026, 11, 25, 0, 0, 0, 0,
+			release: 1, devices: 1,
+			hold: "rollout.windowClosed{at=2026-11-25T00:00:00Z}", wake: time.Date(2026, 11, 25, 0, 0, 0, 0,
 				time.UTC)},
 		{name: "window open", in: rollout.Input{Fleet: night(fleet("100%")), Target: v2, At: time.Date(2026, 11, 24, 3,
 			59, 0, 0, time.UTC), Published: doc(v1, nil, 1), Devices: all(1, delivery.DeviceHealthy, v1)},
-			release: 2, previous: 1, devices: 1, hold: "waiting for 1 device"},
+			release: 2, previous: 1, devices: 1, hold: "devices.awaited{count=1}"},
 		{name: "another fleet goes first", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2,
 			Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v1.Bundle,
 				HealthySince: noon.Add(-48 * time.Hour)}},
-			release: 1, hold: "waiting for fleet staging to run version 2 healthily for 24h"},
+			release: 1, hold: "rollout.fleetAwaited{version=2 fleet=staging lasts=24h}"},
 		{name: "another fleet is not done soaking", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2,
 			Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle,
 				HealthySince: noon.Add(-time.Hour)}},
-			release: 1, hold: "until 2026-11-25 11:00 UTC", wake: noon.Add(23 * time.Hour)},
+			release: 1,
+			hold:    "rollout.fleetAwaitedUntil{fleet=staging at=2026-11-25T11:00:00Z lasts=24h}",
+			wake:    noon.Add(23 * time.Hour)},
 		{name: "another fleet is done", in: rollout.Input{Fleet: after(fleet("100%")), Target: v2,
 			Published: doc(v1, nil, 1), After: rollout.AfterState{Bundle: v2.Bundle,
 				HealthySince: noon.Add(-24 * time.Hour)}, Devices: all(2, delivery.DeviceHealthy, v1)},
-			release: 2, previous: 1, devices: 2, hold: "waiting for 2 devices"},
+			release: 2, previous: 1, devices: 2, hold: "devices.awaited{count=2}"},
 		{name: "rollback", in: rollout.Input{Fleet: after(night(fleet("1", "100%"))), Target: v1, Rollback: true,
 			State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
-			release: 1, devices: 3, hold: "waiting for 3 devices"},
+			release: 1, devices: 3, hold: "devices.awaited{count=3}"},
 		{name: "rollback is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
 			State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: all(3, delivery.DeviceHealthy, v1)},
 			release: 1, devices: 3, done: true},
 		{name: "a failing rollback is not aborted", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v1,
 			State: rollout.State{Target: v1, Rollback: true, Share: 1}, Devices: append(all(2, delivery.DeviceHealthy,
 				v1), broken("x", v1, v2, "disk"))},
-			release: 1, devices: 3, hold: "x: disk"},
+			release: 1, devices: 3, hold: "{device=x [device.says{text=disk}]}"},
 		{name: "paused holds a rollback too", in: rollout.Input{Fleet: paused(fleet("1", "100%")), Target: v1,
 			Rollback: true, State: done, Published: doc(v2, &v1, 1), Devices: all(3, delivery.DeviceHealthy, v2)},
-			release: 2, previous: 1, devices: 3, hold: "paused"},
+			release: 2, previous: 1, devices: 3, hold: "rollout.paused"},
 		{name: "back to the completed release in the middle of a rollout",
 			in: rollout.Input{Fleet: night(fleet("1", "100%")), Target: v1, State: begun, Published: doc(v2, &v1,
 				0.1), Devices: all(3, delivery.DeviceHealthy, v1)},
@@ -304,20 +314,20 @@ func TestNext(t *testing.T) {
 		{name: "a rollout stays a rollout when its canary has run the bundle",
 			in: rollout.Input{Fleet: fleet("3", "100%"), Target: v2, Rollback: true, State: begun,
 				Devices: all(4, delivery.DeviceHealthy, v1)},
-			release: 2, previous: 1, devices: 3, hold: "waiting for 3 devices"},
+			release: 2, previous: 1, devices: 3, hold: "devices.awaited{count=3}"},
 		{name: "superseded in the middle: the others stay on the completed release",
 			in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2, State: begun,
 				Published: doc(v2, &v1, 0.1), Devices: all(4, delivery.DeviceHealthy, v1)},
-			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
+			release: 3, previous: 1, devices: 1, hold: "devices.awaited{count=1}"},
 		{name: "after a completed rollout", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2,
 			State: done, Published: doc(v2, &v1, 1), Devices: all(4, delivery.DeviceHealthy, v2)},
-			release: 3, previous: 2, devices: 1, hold: "waiting for 1 device"},
+			release: 3, previous: 2, devices: 1, hold: "devices.awaited{count=1}"},
 		{name: "state lost in the middle", in: rollout.Input{Fleet: fleet("1", "50%", "100%"), Target: v2,
 			Previous: &v1, Published: doc(v2, &v1, 0.9999), Devices: all(4, delivery.DeviceHealthy, v1)},
-			release: 2, previous: 1, devices: 4, hold: "waiting for 4 devices"},
+			release: 2, previous: 1, devices: 4, hold: "devices.awaited{count=4}"},
 		{name: "state and registry lost at the end", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
 			Previous: &v1, Published: doc(v2, &v1, 1)},
-			release: 2, previous: 1, hold: "no device has reported yet"},
+			release: 2, previous: 1, hold: "devices.none"},
 		{name: "aborted before", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2, Previous: &v1,
 			Aborted: []delivery.Digest{v2.Bundle}, State: begun, Devices: all(4, delivery.DeviceHealthy, v2)},
 			release: 1, devices: 4},
@@ -327,7 +337,7 @@ func TestNext(t *testing.T) {
 		{name: "a new digest after an abort", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v3, Previous: &v2,
 			Aborted: []delivery.Digest{v2.Bundle}, State: rollout.State{Base: &v1}, Published: doc(v1, nil, 1),
 			Devices: all(4, delivery.DeviceHealthy, v1)},
-			release: 3, previous: 1, devices: 1, hold: "waiting for 1 device"},
+			release: 3, previous: 1, devices: 1, hold: "devices.awaited{count=1}"},
 		{name: "a device fails after the rollout is done", in: rollout.Input{Fleet: fleet("1", "100%"), Target: v2,
 			State:   done,
 			Devices: []delivery.Device{broken("x", v2, v1, "crash loop")}},
@@ -363,12 +373,12 @@ func TestNext(t *testing.T) {
 			if d.Done != c.done {
 				t.Errorf("done is %v", d.Done)
 			}
-			if (d.Abort != nil) != (c.abort != "") || d.Abort != nil && (!strings.Contains(d.Abort.Why, c.abort) ||
-				d.Abort.Bundle != c.in.Target.Bundle) {
-				t.Errorf("abort is %+v, want %q", d.Abort, c.abort)
+			if (d.Abort != nil) != (c.abort != "") || !strings.Contains(d.Because.String(), c.abort) ||
+				d.Abort != nil && d.Abort.Bundle != c.in.Target.Bundle {
+				t.Errorf("abort is %+v, as %s, want %s", d.Abort, d.Because, c.abort)
 			}
-			if (d.Hold != "") != (c.hold != "") || !strings.Contains(d.Hold, c.hold) {
-				t.Errorf("hold is %q, want %q", d.Hold, c.hold)
+			if hold := fmt.Sprint(d.Hold); (d.Hold != nil) != (c.hold != "") || !strings.Contains(hold, c.hold) {
+				t.Errorf("hold is %s, want %s", hold, c.hold)
 			}
 			if !c.wake.IsZero() && !d.Wake.Equal(c.wake) {
 				t.Errorf("wake is %v, want %v", d.Wake, c.wake)
@@ -625,14 +635,14 @@ func TestSilentFleetIsNotHealthy(t *testing.T) {
 		Devices: all(3, delivery.DeviceHealthy, v2)}
 	d := rollout.Next(in)
 	if d.Wave.Healthy != 0 || d.Abort != nil ||
-		!strings.Contains(d.Text, "version 2 is out: 0 of 3 seen in the last 2m") ||
+		!strings.Contains(d.String(), "rollout.done{version=2 [devices.seen{total=3 lasts=2m}]}") ||
 		!d.State.Standing().HealthySince.IsZero() {
 		t.Errorf("got %+v: %s", d.Wave, d)
 	}
 	in.Devices[1].LastHeard = in.At
 	if d = rollout.Next(in); d.Wave.Healthy != 1 ||
-		!strings.Contains(d.Text, "1 of 1 device healthy, of 1 seen in the last 2m") ||
-		!strings.Contains(d.Text, "away: d00, d02") {
+		!strings.Contains(d.String(), "[devices.healthy{count=1 total=1} devices.seen{count=1 total=3 lasts=2m}]") ||
+		!strings.Contains(d.String(), `devices.away{names=["d00" "d02"] count=2}`) {
 		t.Errorf("got %+v: %s", d.Wave, d)
 	}
 	if want := in.At.Add(2*time.Minute + time.Second); !d.Wake.Equal(want) {
@@ -640,7 +650,7 @@ func TestSilentFleetIsNotHealthy(t *testing.T) {
 	}
 	in.State.Rollback = true
 	in.Devices[1].LastHeard = noon
-	if d = rollout.Next(in); !strings.Contains(d.Text, "back on version 2: 0 of 3 seen in the last 2m") {
+	if d = rollout.Next(in); !strings.Contains(d.String(), "rollout.back{version=2 [devices.seen{total=3 lasts=2m}]}") {
 		t.Errorf("got %s", d)
 	}
 }
@@ -681,7 +691,7 @@ func TestRenamedModelIsNotRolledBack(t *testing.T) {
 		State: rollout.State{Target: v2, Model: "raccoon", Rollback: true, Share: 1, Done: true, Healthy: noon}}
 	in.Fleet.Runs = "coon"
 	d := rollout.Next(in)
-	if !strings.Contains(d.Text, "version 2 is out: 3 of 3 devices healthy") || d.State.Rollback {
+	if !strings.Contains(d.String(), "rollout.done{version=2 [devices.healthy{count=3 total=3}]}") || d.State.Rollback {
 		t.Errorf("got %s", d)
 	}
 }

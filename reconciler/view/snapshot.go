@@ -40,24 +40,26 @@ func (s *Snapshot) Status() web.Status {
 		}
 	}
 	sortRuns(status.Runs)
+	notice := func(facts ...delivery.Fact) { status.Notices = append(status.Notices, words.Join(facts)) }
 	for _, back := range s.World.Main.Rewound {
-		status.Notices = append(status.Notices, words.Text(back.Fact()))
+		notice(back.Fact())
 	}
 	if !s.World.ProposalsKnown {
-		status.Notices = append(status.Notices, "the list of pull requests may be old: the forge has not answered "+
-			"since main moved, or at all; no run is ended for it")
+		notice(delivery.Fact{Code: code.ListMayBeOld})
 	}
-	status.Notices = append(status.Notices, s.lost()...)
-	if n := len(s.World.Main.Complaints); n > 0 {
-		about := "; nothing new is accepted, and the fleets that it is about stay as they are"
-		status.Notices = append(status.Notices, fmt.Sprintf("%s cannot be read: %s%s", s.World.Main.Branch,
-			s.World.Main.Complaints[0], about))
+	for _, lost := range s.lost() {
+		notice(lost)
+	}
+	blind := s.World.Blind()
+	if len(s.World.Main.Complaints) > 0 {
+		notice(blind, delivery.Fact{Code: code.NothingAccepted})
 	}
 	if newer := delivery.NewerSigned(s.World.Evidence.Newer); newer != "" {
-		if !s.World.Blind().IsZero() {
-			newer += ". Nothing is judged, and fleets stay as they are"
+		facts := []delivery.Fact{{Code: code.NewerSigned, Values: delivery.Values{Text: newer}}}
+		if !blind.IsZero() {
+			facts = append(facts, delivery.Fact{Code: code.NothingJudgedNow})
 		}
-		status.Notices = append(status.Notices, newer+"; "+delivery.StartNewer)
+		notice(facts...)
 	}
 	return status
 }
@@ -241,7 +243,7 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		silent := s.At.Sub(d.LastHeard) > deadline
 		switch {
 		case silent: // what it said is old
-		case strange != "":
+		case len(strange) > 0:
 			fleet.Count.Held++
 		case r.Phase == delivery.DeviceFailed:
 			fleet.Count.Failed++
@@ -251,11 +253,7 @@ func (s *Snapshot) fleet(f plan.FleetReport) web.Fleet {
 		if !silent {
 			fleet.Count.Heard++
 		}
-		var notes []string
-		if strange != "" {
-			notes = append(notes, strange)
-		}
-		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Silent: silent, Notes: notes,
+		fleet.Devices = append(fleet.Devices, web.Device{ID: r.Device, Silent: silent, Notes: words.Lines(strange),
 			Installed: r.Installation, Phase: r.Phase, Version: r.Release, Bundle: r.Bundle, Slot: r.Slot,
 			Seen: d.LastHeard, Desired: r.Desired, Failed: r.Failed, Why: r.Why, Labels: r.Labels,
 			Downloaded: r.Downloaded})
@@ -289,30 +287,27 @@ func (s *Snapshot) now(devices []delivery.Device, at time.Time) *Snapshot {
 }
 
 // lost says what the server's store has lost, and how to bring it back.
-func (s *Snapshot) lost() []string {
-	var list []string
+func (s *Snapshot) lost() (list []delivery.Fact) {
 	for _, b := range slices.Sorted(maps.Keys(s.World.Stored)) {
 		if files := s.World.Stored[b].Lost; len(files) > 0 {
-			list = append(list, fmt.Sprintf("the store has lost or damaged %s of bundle %s%s: copy the file from a "+
-				"backup, or from a device that holds the bundle (STATE/a/%s or STATE/b/%s); the file's name in the "+
-				"store is its SHA-256. Until then devices cannot download it, and no device is believed that says "+
-				"that it failed",
-				strings.Join(files, ", "), b.Short(), s.known(b), b.Hex(), b.Hex()))
+			v := delivery.Values{Files: files, Bundle: b}
+			v.Model, v.Version = s.known(b)
+			list = append(list, delivery.Fact{Code: code.StoreFilesLost, Values: v})
 		}
 	}
 	return list
 }
 
 // known names the release that a bundle is.
-func (s *Snapshot) known(b delivery.Digest) string {
+func (s *Snapshot) known(b delivery.Digest) (model string, version int) {
 	for _, name := range slices.Sorted(maps.Keys(s.World.Evidence.Accepted)) {
 		for _, a := range s.World.Evidence.Accepted[name] {
 			if a.Bundle == b {
-				return fmt.Sprintf(" (%s version %d)", name, a.Version)
+				return name, a.Version
 			}
 		}
 	}
-	return ""
+	return "", 0
 }
 
 // maxDevices is how many devices of one fleet a status lists; all are counted.
@@ -345,7 +340,7 @@ func (s *Snapshot) Counts() web.Counts {
 			switch {
 			case s.At.Sub(d.LastHeard) > s.deadline():
 				phase = web.PhaseSilent
-			case rollout.Anomalies(&d, s.At, s.deadline()) != "":
+			case len(rollout.Anomalies(&d, s.At, s.deadline())) > 0:
 				phase = web.PhaseHeld
 			}
 			c.Devices[web.DeviceCount{Fleet: ring, Phase: phase}]++

@@ -36,21 +36,19 @@ func init() { // as sentences write the facts inside of facts
 // areas are the sentences by what they are about.
 func areas() []map[delivery.Code]sentence {
 	return []map[delivery.Code]sentence{parts, checks, runs, training, gates, models, releases, mains, pulls, fleets,
-		steps, proposals, chains}
+		rollouts, steps, notices, proposals, chains}
 }
 
 // What the facts inside are about.
 var parts = map[delivery.Code]sentence{
-	code.Plain:   func(v delivery.Values) string { return v.Text },
-	code.Several: inner,
-	code.OfModel: about("%s", func(v delivery.Values) []any { return []any{v.Model} }),
-	code.OfStage: about("%s", func(v delivery.Values) []any { return []any{v.Stage} }),
-	code.OfSeed:  about("seed %d", func(v delivery.Values) []any { return []any{v.Seed} }),
-	code.OfFleet: about("fleet %s", func(v delivery.Values) []any { return []any{v.Fleet} }),
-	code.OfGate:  about("gate %s", func(v delivery.Values) []any { return []any{v.Gate} }),
-	code.OfVersion: about("version %d", func(v delivery.Values) []any {
-		return []any{v.Version}
-	}),
+	code.Plain:        func(v delivery.Values) string { return v.Text },
+	code.Several:      inner,
+	code.OfModel:      about("%s", func(v delivery.Values) []any { return []any{v.Model} }),
+	code.OfStage:      about("%s", func(v delivery.Values) []any { return []any{v.Stage} }),
+	code.OfSeed:       about("seed %d", func(v delivery.Values) []any { return []any{v.Seed} }),
+	code.OfFleet:      about("fleet %s", func(v delivery.Values) []any { return []any{v.Fleet} }),
+	code.OfGate:       about("gate %s", func(v delivery.Values) []any { return []any{v.Gate} }),
+	code.OfVersion:    about("version %d", ofVersion),
 	code.OfBaseline:   func(v delivery.Values) string { return "release: " + inner(v) },
 	code.OfValidation: func(v delivery.Values) string { return "validation: " + inner(v) },
 	code.OfComparison: func(v delivery.Values) string { return "comparing: " + inner(v) },
@@ -621,6 +619,9 @@ var pulls = map[delivery.Code]sentence{
 	code.QuarantineChanged: func(v delivery.Values) string {
 		return "quarantine: " + inner(v)
 	},
+	code.PermissionAwaited: func(v delivery.Values) string {
+		return fmt.Sprintf("waiting for the forge to say what %s may do", v.By)
+	},
 	code.MainMoved: func(v delivery.Values) string {
 		return v.Branch + " has new commits, so rebase onto it before you merge"
 	},
@@ -754,6 +755,29 @@ var steps = map[delivery.Code]sentence{
 	code.PushBlocked: func(v delivery.Values) string {
 		return fmt.Sprintf("the release file cannot be pushed: %s (%s)", v.Ask, v.Text)
 	},
+}
+
+// Notices about the server.
+var notices = map[delivery.Code]sentence{
+	code.ServerReading: fixed("the repository has not been read yet; what follows is not known yet"),
+	code.ListMayBeOld: fixed("the list of pull requests may be old: the forge has not answered since main moved, " +
+		"or at all; no run is ended for it"),
+	code.SendingSlow: func(v delivery.Values) string {
+		return fmt.Sprintf("%d statuses, comments or pushes wait to be sent, the first since %s: the forge or git "+
+			"takes long to answer", v.Count, v.At.UTC().Format("2006-01-02 15:04:05 UTC"))
+	},
+	code.StoreFilesLost: func(v delivery.Values) string {
+		release := ""
+		if v.Model != "" {
+			release = fmt.Sprintf(" (%s)", version(v))
+		}
+		return fmt.Sprintf("the store has lost or damaged %[1]s of bundle %[2]s%[3]s: copy the file from a backup, or "+
+			"from a device that holds the bundle (STATE/a/%[4]s or STATE/b/%[4]s); the file's name in the store is "+
+			"its SHA-256. Until then devices cannot download it, and no device is believed that says that it failed",
+			strings.Join(v.Files, ", "), v.Bundle.Short(), release, v.Bundle.Hex())
+	},
+	code.NothingAccepted:  fixed("nothing new is accepted, and the fleets that it is about stay as they are"),
+	code.NothingJudgedNow: fixed("until then nothing is judged, and fleets stay as they are"),
 }
 
 // AOB's own pull requests.

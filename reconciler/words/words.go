@@ -1,7 +1,7 @@
 // Package words owns the sentences that AOB says about its decisions. Packages plan, gate and explain return facts:
 // codes and values. Here each code has one function that writes it, and each medium one writer:
 //
-//   - sentences.go, checks.go: the sentence of each code.
+//   - sentences.go, checks.go, rollouts.go: the sentence of each code.
 //   - terminal.go: aob plan. chain.go: aob explain, and its sentences.
 //   - verdict.go: a verdict, line by line, as aob pr and aob explain show it.
 //   - comment.go, comment_verdict.go: Markdown, for the comment on a pull request.
