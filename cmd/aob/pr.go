@@ -276,7 +276,7 @@ func (t *terminal) change(m web.Change) {
 		t.printf("  bundle %s", m.Bundle.Short())
 	}
 	t.printf("\n")
-	for _, e := range m.Measured {
+	for _, e := range delivery.OneInterval(m.Measured, m.Verdicts) {
 		t.measured(e)
 	}
 	t.verdicts(m.Verdicts)
@@ -344,7 +344,8 @@ func (t *terminal) measured(e delivery.Measured) {
 		}
 		rows = append(rows, row)
 	}
-	t.printf("\ngate %s, %d images; each bound is one-sided and 95%% sure\n", e.Gate, e.Images)
+	t.printf("\ngate %s, %d images; each bound is one-sided and 95%% sure; a check's own bounds stand below\n", e.Gate,
+		e.Images)
 	t.table("  ", rows)
 }
 
@@ -360,7 +361,7 @@ func (t *terminal) verdicts(verdicts []delivery.Verdict) {
 		if len(v.Checks) == 0 {
 			t.paragraph("  ", words.VerdictReason(v))
 		}
-		for _, l := range v.Lost {
+		for _, l := range v.OtherLosses() {
 			t.printf("  %s\n", t.styled(yellow, "worse than the release"))
 			t.paragraph("                 ", words.Loss(l))
 		}

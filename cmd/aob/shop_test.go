@@ -43,9 +43,10 @@ func newShop() *shop {
 	bad := shapes(3, 0.10)
 	bad.Measured[0].Baseline = &delivery.BaselineMeasured{Version: 2, Bundle: v2.Bundle,
 		Metrics: map[string]float64{"mAP": 0.44, "AP/circle": 0.41}}
+	mAP10, low, high := 0.10, 0.06, 0.13
 	verdict := delivery.Verdict{Gate: "production", Model: "shapes", Outcome: delivery.Fail,
 		Reason: "mAP 0.1000 < 0.30 on 72 images", Checks: []delivery.CheckVerdict{
-			{Check: "mAP >= 0.30", Outcome: delivery.Fail,
+			{Check: "mAP >= 0.30", Metric: "mAP", Outcome: delivery.Fail, Value: &mAP10, Low: &low, High: &high,
 				Reason: "mAP 0.1000 < 0.3 (at most 0.1300, 95% sure, 72 images)"},
 			{Check: "AP >= 0.20", Class: "circle", Outcome: delivery.Ignored, Reason: "12 truths, want 20"}}}
 	return &shop{commit: strings.Repeat("4d5e6f7a", 5), log: "epoch 11/30\nepoch 12/30\n", prs: []web.PR{

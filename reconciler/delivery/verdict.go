@@ -1,5 +1,11 @@
 package delivery
 
+import (
+	"maps"
+	"math"
+	"slices"
+)
+
 // Outcome is the result of a check or a gate.
 type Outcome string
 
@@ -59,6 +65,48 @@ type CheckVerdict struct {
 	Confidence float64 `json:"confidence,omitempty"` // of the bound that was used, after adjustment for several classes
 	// Settle estimates how many images would make an unsure result definite; 0 if unknown.
 	Settle int `json:"settle,omitempty"`
+}
+
+// OneInterval returns figures for a page that shows verdicts too. It leaves out the bounds of each figure that a check
+// bounds, because the check's bounds of the same value are adjusted for its classes and differ.
+func OneInterval(list []Measured, verdicts []Verdict) []Measured {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Metrics = maps.Clone(list[i].Metrics)
+		for _, v := range verdicts {
+			for _, c := range v.Checks {
+				name := c.Metric
+				if c.Class != "" {
+					name += "/" + c.Class
+				}
+				f, ok := list[i].Metrics[name]
+				if ok && c.Diff == nil && c.Low != nil && math.Abs(*c.Value-f.Value) < 1e-4 { // figures are rounded
+					list[i].Metrics[name] = Figure{Value: f.Value}
+				}
+			}
+		}
+	}
+	return list
+}
+
+// CheckOf returns the check of the difference that a loss is about.
+func (v Verdict) CheckOf(l Loss) (c CheckVerdict, ok bool) {
+	i := slices.IndexFunc(v.Checks, func(c CheckVerdict) bool {
+		return c.Metric == l.Metric && c.Class == l.Class && c.Diff != nil && c.Outcome != NotApplicable
+	})
+	if i < 0 {
+		return c, false
+	}
+	return v.Checks[i], true
+}
+
+// OtherLosses lists the losses that no check reports. A check that did not pass reports the same difference with its
+// own bounds.
+func (v Verdict) OtherLosses() []Loss {
+	return slices.DeleteFunc(slices.Clone(v.Lost), func(l Loss) bool {
+		c, ok := v.CheckOf(l)
+		return ok && c.Outcome != Pass
+	})
 }
 
 // Subject returns what got worse, as in "AP of WBC".

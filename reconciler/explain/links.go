@@ -130,6 +130,7 @@ func (c *chain) bundle(d delivery.Digest) {
 
 // judged tells what was measured and what the gates said of it.
 func (c *chain) judged(verdicts []delivery.Verdict, measured []delivery.Measured) {
+	measured = delivery.OneInterval(measured, verdicts)
 	for _, v := range verdicts {
 		i := slices.IndexFunc(measured, func(m delivery.Measured) bool { return m.Gate == v.Gate })
 		switch {

@@ -3,6 +3,7 @@ package plan
 import (
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/autonomos/aob/reconciler/code"
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -221,12 +222,12 @@ func (m *maker) releaseFile(r *progress, judgements []judgement) delivery.Releas
 			file.Measured = append(file.Measured, measured(j, r.Baseline))
 		}
 	}
-	slices.SortFunc(file.Measured, func(a, b delivery.Measured) int {
-		if a.Gate < b.Gate {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(file.Measured, func(a, b delivery.Measured) int { return strings.Compare(a.Gate, b.Gate) })
+	verdicts := make([]delivery.Verdict, len(judgements))
+	for i, j := range judgements {
+		verdicts[i] = j.verdict
+	}
+	file.Measured = delivery.OneInterval(file.Measured, verdicts)
 	return file
 }
 
@@ -239,10 +240,15 @@ func measured(j judgement, baseline *delivery.Release) delivery.Measured {
 			Baseline: rounded(c.Baseline), Diff: rounded(c.Diff), Low: rounded(c.Low), High: rounded(c.High)}
 		if c.Outcome != delivery.Pass {
 			m.Code = decidedBy(c)
+		} else if slices.ContainsFunc(j.verdict.Lost, func(l delivery.Loss) bool {
+			allowed, ok := j.verdict.CheckOf(l)
+			return ok && allowed.Check == c.Check && allowed.Class == c.Class
+		}) {
+			m.High = nil // the loss has an upper bound of the same difference
 		}
 		out.Checks = append(out.Checks, m)
 	}
-	for _, l := range j.verdict.Lost {
+	for _, l := range j.verdict.OtherLosses() {
 		l.Value, l.Baseline, l.Diff, l.AtBest = round(l.Value), round(l.Baseline), round(l.Diff), round(l.AtBest)
 		l.ErrorAP50 = round(l.ErrorAP50)
 		out.Lost = append(out.Lost, l)

@@ -342,7 +342,7 @@ func commentModel(b *strings.Builder, m plan.ModelReport) {
 		commentTried(b, m)
 	}
 	commentSeeds(b, m)
-	for _, e := range m.Measured {
+	for _, e := range delivery.OneInterval(m.Measured, m.Verdicts) {
 		fold(b, fmt.Sprintf("all figures of gate %s", e.Gate), func() { commentMeasured(b, e) })
 	}
 	if len(m.Points) > 0 {
@@ -453,7 +453,7 @@ func commentMeasured(b *strings.Builder, e delivery.Measured) {
 		}
 		b.WriteString(" |\n")
 	}
-	b.WriteString("\nEach bound is one-sided and 95 % sure.\n\n")
+	b.WriteString("\nEach bound is one-sided and 95 % sure. A figure that a check bounds has its bounds there.\n\n")
 }
 
 // AdoptCommand is the command that adopts what AOB has seen of a fork's pull request.

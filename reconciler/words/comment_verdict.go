@@ -5,7 +5,6 @@ package words
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -78,15 +77,9 @@ const shownLosses = 5
 // did not pass: people should not have to look for it.
 func commentLost(b *strings.Builder, v delivery.Verdict, baseline *delivery.Release) {
 	told := 0
-	for _, l := range v.Lost {
-		i := slices.IndexFunc(v.Checks, func(c delivery.CheckVerdict) bool {
-			return c.Metric == l.Metric && c.Class == l.Class && c.Diff != nil && c.Outcome != delivery.NotApplicable
-		})
+	for _, l := range v.OtherLosses() {
 		held := "no check is about it"
-		if i >= 0 {
-			if v.Checks[i].Outcome != delivery.Pass {
-				continue
-			}
+		if _, ok := v.CheckOf(l); ok {
 			held = "which the gate allows"
 		}
 		if told++; told > shownLosses {

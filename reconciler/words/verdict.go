@@ -65,7 +65,7 @@ func CheckText(c delivery.CheckVerdict) string {
 // verdictLines says what a verdict is about, and what its checks and comparisons found.
 func verdictLines(v delivery.Verdict) []string {
 	lines := About(v)
-	for _, l := range v.Lost {
+	for _, l := range v.OtherLosses() {
 		lines = append(lines, "worse than that release: "+Loss(l))
 	}
 	for _, c := range v.Checks {
