@@ -220,8 +220,7 @@ func (s *story) showDiff(ctx context.Context, branch string) error {
 		return err
 	}
 	s.printLines("diff of models/shapes.release.yaml for the reviewer", strings.Split(strings.TrimSpace(diff),
-		"\n")[4:],
-		48)
+		"\n")[4:], 48)
 	return nil
 }
 

@@ -55,8 +55,7 @@ func (s *story) watch(ctx context.Context, p proposal, want delivery.CheckState)
 	}
 	s.printStep(s.mark(pr.State)+" "+delivery.ContextRelease, cut(pr.Text, 220), 0)
 	if pr.State != want {
-		return fmt.Errorf("PR #%d: %s is %s, want %s: %s", p.number, delivery.ContextRelease, pr.State, want,
-			pr.Text)
+		return fmt.Errorf("PR #%d: %s is %s, want %s: %s", p.number, delivery.ContextRelease, pr.State, want, pr.Text)
 	}
 	s.rows = append(s.rows, row{fmt.Sprintf("PR #%d %s", p.number, pr.Title), string(pr.State) + ": " +
 		cut(pr.Text, 90)})

@@ -155,10 +155,8 @@ func (s *story) startAgent(name string) error {
 		return fmt.Errorf("token of device %s: %w", name, err)
 	}
 	return s.start(name, filepath.Join(s.bin, "aob-agent"), "run", "--server", "http://"+s.address, "--ring", "demo",
-		"--device", name,
-		"--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust",
-		filepath.Join(state, "keys", "desired.key.pub"),
-		"--token-file", token)
+		"--device", name, "--label", "site=demo", "--state", filepath.Join(s.dir, "devices", name), "--trust",
+		filepath.Join(state, "keys", "desired.key.pub"), "--token-file", token)
 }
 
 // end ends all started programs, the last one first.

@@ -62,8 +62,7 @@ func (t *terminal) trials(trials []web.Trial, now time.Time) {
 			best = fmt.Sprintf("%.4f", v.MAP.Value)
 		}
 		rows = append(rows, []cell{{text: trial.ID}, {text: trial.Model}, {text: ago(trial.At, now)}, {text: trial.By},
-			{text: fmt.Sprint(len(trial.Variants))}, {text: best},
-			{text: trial.Text, style: stateStyle(trial.State)}})
+			{text: fmt.Sprint(len(trial.Variants))}, {text: best}, {text: trial.Text, style: stateStyle(trial.State)}})
 	}
 	t.table("", rows)
 }

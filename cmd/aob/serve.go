@@ -267,12 +267,10 @@ func (p *server) openLoop(ctx context.Context) error {
 		Main:   s.Main, GitPoll: time.Duration(s.Poll.Git), Poll: time.Duration(s.Poll.Forge),
 		Progress: 5 * time.Second,
 		Server: plan.Server{Trainers: p.trainers.Descriptions(), Protocol: protocol,
-			Numerics: detect.Numerics, Provider: detect.Provider,
-			DataTime: delivery.Duration(2 * time.Hour),
+			Numerics: detect.Numerics, Provider: detect.Provider, DataTime: delivery.Duration(2 * time.Hour),
 			EvalTime: s.Detector.Limit, NextPoll: s.Fleets.Poll, Expiry: s.Fleets.Expiry, Deadline: s.Fleets.Deadline,
-			Trainings: s.Trainings,
-			Runs:      cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
-			URL:       strings.TrimRight(s.Listen.URL, "/")},
+			Trainings: s.Trainings, Runs: cmp.Or(s.Runs, max(1, runtime.NumCPU()-1)),
+			URL: strings.TrimRight(s.Listen.URL, "/")},
 		Log: p.log, Now: time.Now,
 	}
 	p.loop = r
@@ -285,10 +283,8 @@ func (p *server) openLoop(ctx context.Context) error {
 	}
 	r.Server.Seed = fleet.Seed(p.secret)
 	p.devices, err = fleet.Open(ctx, fleet.Config{Dir: string(st), Key: p.desired, Secret: p.secret, Registry: p.ledger,
-		Least:  r.Server.Least,
-		Expiry: time.Duration(s.Fleets.Expiry), Deadline: time.Duration(s.Fleets.Deadline),
-		MaxWaiters: web.SiteLimits().Connections / 2,
-		Wake:       r.Wake, Log: p.log})
+		Least: r.Server.Least, Expiry: time.Duration(s.Fleets.Expiry), Deadline: time.Duration(s.Fleets.Deadline),
+		MaxWaiters: web.SiteLimits().Connections / 2, Wake: r.Wake, Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -304,8 +300,7 @@ func (p *server) openSite(context.Context) error {
 	requests := view.NewRequests(p.ledger, p.log)
 	r.Requests = requests
 	p.source = &view.Source{Loop: r, Requests: requests, Fleet: p.devices, Parser: r.Parser, Main: s.Main,
-		Now:   time.Now,
-		Files: store.Folder(st), Commits: p.mirror}
+		Now: time.Now, Files: store.Folder(st), Commits: p.mirror}
 	p.metrics.Watch(p.source)
 	connection, err := connect(s, forge.Settings{Main: s.Main, Signed: p.signed, Address: s.Repository, Git: p.mirror,
 		Rows: p.ledger}, p.log)

@@ -16,8 +16,7 @@ import (
 )
 
 // errDamaged means that the content of a stored blob does not match its digest.
-var errDamaged = errors.New(
-	"damaged: the content does not match the digest; restore it from a copy, or push it again")
+var errDamaged = errors.New("damaged: the content does not match the digest; restore it from a copy, or push it again")
 
 var errTooLong = errors.New("longer")
 

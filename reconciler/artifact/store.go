@@ -37,8 +37,7 @@ type Store struct {
 }
 
 // ErrBusy means that another process has held the store's lock for longer than LockWait.
-var ErrBusy = errors.New(
-	"another process holds the lock of the bundles; find it with fuser, and end or continue it")
+var ErrBusy = errors.New("another process holds the lock of the bundles; find it with fuser, and end or continue it")
 
 // Open opens the layout in dir. If dir is missing or empty, it creates a layout. It removes
 // the files that dead writers left in ingest, and rebuilds index.json from the blobs if it

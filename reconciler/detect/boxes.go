@@ -21,8 +21,7 @@ type detection struct {
 func decode(sig delivery.Signature, boxes, logits []float32, width, height int) ([]detection, error) {
 	slots := len(sig.Slots)
 	if slots == 0 || len(logits)%slots != 0 || len(boxes) != len(logits)/slots*4 {
-		return nil, fmt.Errorf("%d box numbers and %d logits do not fit %d slots", len(boxes), len(logits),
-			slots)
+		return nil, fmt.Errorf("%d box numbers and %d logits do not fit %d slots", len(boxes), len(logits), slots)
 	}
 	for i, v := range boxes {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {

@@ -59,8 +59,7 @@ func signatureOf(entry string, inputs, outputs []Port) (delivery.Signature, erro
 			"RF-DETR 1.10 or later, or with one of AOB's trainers", MetadataKey)
 	}
 	if len(entry) > maxMetadata {
-		return none, fmt.Errorf("its %s metadata has %d bytes; want at most %d", MetadataKey,
-			len(entry), maxMetadata)
+		return none, fmt.Errorf("its %s metadata has %d bytes; want at most %d", MetadataKey, len(entry), maxMetadata)
 	}
 	var m metadata
 	if err := json.Unmarshal([]byte(entry), &m); err != nil {
@@ -214,8 +213,7 @@ func portNames(ports []Port) string {
 func (m metadata) nameSlots(sig *delivery.Signature, slots int) error {
 	if m.NumClasses != slots && m.NumClasses != slots-1 {
 		return fmt.Errorf("num_classes is %d, but output %s has %d slots; want the same number or one more",
-			m.NumClasses,
-			sig.Logits, slots)
+			m.NumClasses, sig.Logits, slots)
 	}
 	names := make([]string, slots)
 	switch {

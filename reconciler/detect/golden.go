@@ -55,8 +55,7 @@ func (g Golden) check(sig delivery.Signature, boxes, logits []float32) error {
 	if g.Width != sig.Width || g.Height != sig.Height || g.Slots != len(sig.Slots) {
 		return fmt.Errorf(
 			"golden is for %dx%d pixels and %d slots, but the signature says %dx%d and %d: they belong to "+
-				"different models",
-			g.Width, g.Height, g.Slots, sig.Width, sig.Height, len(sig.Slots))
+				"different models", g.Width, g.Height, g.Slots, sig.Width, sig.Height, len(sig.Slots))
 	}
 	if err := compareOutputs(sig.Boxes, boxes, g.Boxes); err != nil {
 		return err

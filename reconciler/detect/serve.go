@@ -80,8 +80,7 @@ func (s *Served) Health(ctx context.Context) error {
 // If the image is invalid the error is an *ImageError.
 func (s *Served) Infer(ctx context.Context, image []byte) ([]delivery.Box, error) {
 	if len(image) > MaxImageBytes {
-		return nil, &ImageError{Why: fmt.Sprintf("%d bytes, want at most %d", len(image),
-			MaxImageBytes)}
+		return nil, &ImageError{Why: fmt.Sprintf("%d bytes, want at most %d", len(image), MaxImageBytes)}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://aob-detect/infer", bytes.NewReader(image))
 	if err != nil {

@@ -101,8 +101,7 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 		return s.repeat(ctx, key, old, r, now)
 	}
 	d := delivery.Device{Report: r, LastHeard: now, FirstHeard: old.FirstHeard, Healthy: old.Healthy,
-		Places:      old.Places,
-		TwoPlacesAt: old.TwoPlacesAt}
+		Places: old.Places, TwoPlacesAt: old.TwoPlacesAt}
 	if !known {
 		d.FirstHeard = now
 	}
@@ -161,8 +160,7 @@ func (s *Server) store(ctx context.Context, r delivery.Report) (Receipt, error) 
 		if dropped, ok := s.allowLog(key); ok {
 			s.Log.Info("device", "device", r.Device, "ring", r.Ring, "phase", r.Phase, "release", r.Release, "bundle",
 				r.Bundle, "failed", r.Failed, "why", truncate(r.Why), "held", truncate(r.Blocked), "ignored",
-				truncate(d.Ignored),
-				"skew", d.Skew, "leftOut", dropped)
+				truncate(d.Ignored), "skew", d.Skew, "leftOut", dropped)
 		}
 	}
 	return Receipt{Highest: r.Sequence, Receipt: receipt}, nil

@@ -126,11 +126,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		c.Wake = func() {}
 	}
 	s := &Server{Config: c, listening: listening{gap: max(c.Deadline/4, time.Second), maxSilence: c.Deadline / 2,
-		lastReport: map[string]time.Time{}, resumed: map[string]time.Time{}},
-		rings:   map[string]published{},
+		lastReport: map[string]time.Time{}, resumed: map[string]time.Time{}}, rings: map[string]published{},
 		changed: make(chan struct{}), devices: map[deviceKey]delivery.Device{}, offered: map[string]offer{},
-		count:      map[string]int{},
-		logLimits:  map[deviceKey]logLimit{},
+		count: map[string]int{}, logLimits: map[deviceKey]logLimit{},
 		unreadable: map[deviceKey]string{}, damaged: map[string]error{}}
 	if err := os.MkdirAll(s.desiredDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open fleet: %w", err)

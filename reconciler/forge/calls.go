@@ -52,8 +52,7 @@ func (c *calls) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	return nil, &statusError{code: resp.StatusCode, text: message(text, token),
-		after: delivery.RetryAfter(resp.Header.Get("Retry-After"),
-			time.Now())}
+		after: delivery.RetryAfter(resp.Header.Get("Retry-After"), time.Now())}
 }
 
 // bounded is a reader that fails after limit bytes.

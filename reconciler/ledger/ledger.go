@@ -356,8 +356,7 @@ func (l *Ledger) PutRecord(ctx context.Context, key, content string, at time.Tim
 // SaveDevice replaces the last report of a device of a ring.
 func (l *Ledger) SaveDevice(ctx context.Context, ring string, d delivery.Device) error {
 	return l.exec(ctx, "INSERT INTO devices VALUES (?, ?, ?) ON CONFLICT (ring, device) DO UPDATE SET state = "+
-		"excluded.state",
-		ring, d.Report.Device, string(delivery.Canonical(d)))
+		"excluded.state", ring, d.Report.Device, string(delivery.Canonical(d)))
 }
 
 // DropDevice deletes a device of a ring. It is no error if the device does not exist.

@@ -37,8 +37,7 @@ func (l *Ledger) Number(ctx context.Context, branch string, used func() (int, er
 // PutCheck replaces the check with c's context on a commit.
 func (l *Ledger) PutCheck(ctx context.Context, commit string, c delivery.Check) error {
 	return l.exec(ctx, "INSERT INTO checks VALUES (?, ?, ?) ON CONFLICT (head, context) DO UPDATE SET state = "+
-		"excluded.state",
-		commit, c.Context, string(delivery.Canonical(c)))
+		"excluded.state", commit, c.Context, string(delivery.Canonical(c)))
 }
 
 // Checks returns a commit's checks, sorted by context. Checks that cannot be read are left out.

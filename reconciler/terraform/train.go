@@ -238,8 +238,7 @@ func (t *Trainer) watch(ctx context.Context, req trainer.Request, a *attempt, sp
 		}
 		if !final {
 			if total := spent + now.Sub(a.begun); req.Limit > 0 && total > req.Limit {
-				return status, delivery.Blockedf(
-					"raise the limit, or train fewer epochs; the checkpoint is kept",
+				return status, delivery.Blockedf("raise the limit, or train fewer epochs; the checkpoint is kept",
 					"the training took longer than its limit of %s%s", delivery.Duration(req.Limit), at(status))
 			}
 			if err := delivery.Heartbeat(status, a.applied, now, req.Heartbeat); err != nil {

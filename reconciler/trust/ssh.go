@@ -43,8 +43,7 @@ func LoadSSH(path string) (*SSHKey, error) {
 	}
 	raw, err := ssh.ParseRawPrivateKey(data)
 	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
-		return nil, fmt.Errorf("private key %s: it has a passphrase, which a server cannot enter; %s", path,
-			makeSSHKey)
+		return nil, fmt.Errorf("private key %s: it has a passphrase, which a server cannot enter; %s", path, makeSSHKey)
 	}
 	var private ed25519.PrivateKey
 	kind := ""
