@@ -56,20 +56,13 @@ func (c configComplaints) Error() string {
 
 // loadServer reads the server's configuration.
 func loadServer(path string) (intent.Server, error) {
-	info, err := os.Stat(path)
+	data, err := durable.ReadFile(path, intent.MaxFileSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return intent.Server{}, hinted{fmt.Errorf("%s: no such file", path),
 			"--config names the server's configuration"}
 	}
 	if err != nil {
-		return intent.Server{}, err
-	}
-	if info.Size() > intent.MaxFileSize {
-		return intent.Server{}, fmt.Errorf("%s: %d bytes, want at most %d", path, info.Size(), intent.MaxFileSize)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return intent.Server{}, err
+		return intent.Server{}, fmt.Errorf("%s: %w", path, err)
 	}
 	s, complaints := intent.ParseServer(path, data, slices.Sorted(maps.Keys(sources)),
 		slices.Sorted(maps.Keys(forge.Kinds)))

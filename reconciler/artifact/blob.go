@@ -116,7 +116,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 
 // readBlob reads a blob of at most limit bytes into memory and verifies it.
 func (s *Store) readBlob(d delivery.Digest, limit int64) ([]byte, error) {
-	data, err := readFile(s.blobPath(d), limit)
+	data, err := durable.ReadFile(s.blobPath(d), limit)
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", d, err)
 	}
@@ -160,33 +160,4 @@ func (s *Store) hasBlob(want blob) (bool, error) {
 		return false, err
 	}
 	return info.Mode().IsRegular() && info.Size() == want.size, nil
-}
-
-// readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%s: %d bytes, the maximum is %d", path, info.Size(), limit)
-	}
-	data := make([]byte, 0, info.Size()+1)
-	buf := bytes.NewBuffer(data)
-	n, err := buf.ReadFrom(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if n > limit {
-		return nil, fmt.Errorf("%s: longer than %d bytes", path, limit)
-	}
-	return buf.Bytes(), nil
 }

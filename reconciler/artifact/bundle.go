@@ -337,27 +337,16 @@ func (s *Store) unpack(ctx context.Context, m bundleManifest, bundle delivery.Di
 	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: it must not exist, or be an empty folder: %w", dir, err)
 	}
-	partial := dir + ".partial" // a fixed name, so that the next call removes the rest of a crash
-	if err := os.RemoveAll(partial); err != nil {
-		return err
-	}
-	if err := os.Mkdir(partial, 0o700); err != nil {
-		return err
-	}
-	err := s.layOut(ctx, m, partial)
-	if err == nil {
-		err = s.layOutManifest(bundle, partial)
-	}
-	if err == nil {
-		err = durable.SyncTree(partial)
-	}
-	if err == nil {
-		err = durable.Rename(partial, dir)
-	}
-	if err != nil {
-		os.RemoveAll(partial)
-	}
-	return err
+	return durable.WriteFolder(dir, func(partial string) error {
+		if err := s.layOut(ctx, m, partial); err != nil {
+			return err
+		}
+		manifest, err := s.readBlob(bundle, maxManifest) // its digest is the digest of the bundle
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(partial, ManifestFile), manifest, 0o444)
+	})
 }
 
 func (s *Store) layOut(ctx context.Context, m bundleManifest, dir string) error {
@@ -375,15 +364,6 @@ func (s *Store) layOut(ctx context.Context, m bundleManifest, dir string) error 
 		}
 	}
 	return nil
-}
-
-// layOutManifest writes the manifest, whose digest is the digest of the bundle.
-func (s *Store) layOutManifest(bundle delivery.Digest, dir string) error {
-	data, err := s.readBlob(bundle, maxManifest)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, ManifestFile), data, 0o444)
 }
 
 // copyBlob copies a blob to a new file and verifies it while copying.

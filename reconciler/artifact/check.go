@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // Damaged is the error if files of a bundle are changed, truncated or missing.
@@ -32,7 +33,7 @@ var ErrUnchecked = errors.New("there is no " + ManifestFile + ", so its files ca
 // It reads every byte. The error is a *[Damaged] if a file differs or is missing, and
 // [ErrUnchecked] if there is no manifest. Other errors say nothing about the files.
 func CheckUnpacked(ctx context.Context, bundle delivery.Digest, dir string) error {
-	data, err := readFile(filepath.Join(dir, ManifestFile), maxManifest)
+	data, err := durable.ReadFile(filepath.Join(dir, ManifestFile), maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrUnchecked
 	}

@@ -98,7 +98,7 @@ func (ix *index) same(info fs.FileInfo) bool {
 }
 
 func (s *Store) readIndex() (*index, error) {
-	data, err := readFile(s.path(ocispec.ImageIndexFile), maxIndex)
+	data, err := durable.ReadFile(s.path(ocispec.ImageIndexFile), maxIndex)
 	if err != nil {
 		return nil, err
 	}

@@ -108,7 +108,7 @@ func (s *Store) open() error {
 // openLayoutFile checks oci-layout, and creates it if it is missing. The caller must hold the lock.
 func (s *Store) openLayoutFile() error {
 	path := s.path(ocispec.ImageLayoutFile)
-	data, err := readFile(path, maxSmall)
+	data, err := durable.ReadFile(path, maxSmall)
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 		if err != nil {

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -29,6 +30,18 @@ func CheckFormat(what string, format, known int) error {
 	}
 	return Blockedf(StartNewer, "%s was written by a newer aob: it has format %d, and this aob reads formats up to %d",
 		what, format, known)
+}
+
+// CheckFormatOf is CheckFormat for a JSON document with a field format. The other fields of a
+// newer document may not decode, so it is called before the document is decoded.
+func CheckFormatOf(what string, document []byte, known int) error {
+	var v struct {
+		Format int `json:"format"`
+	}
+	if json.Unmarshal(document, &v) != nil {
+		return nil
+	}
+	return CheckFormat(what, v.Format, known)
 }
 
 var versioned = regexp.MustCompile(

@@ -9,36 +9,9 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
-	"os"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
-
-// readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path) // before Open, which would block on a pipe
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a file")
-	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%d bytes, want at most %d", info.Size(), limit)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var b bytes.Buffer
-	b.Grow(int(info.Size()) + bytes.MinRead)
-	n, err := b.ReadFrom(io.LimitReader(f, limit+1))
-	if err == nil && n > limit {
-		err = fmt.Errorf("more than %d bytes: it grew while it was read", limit)
-	}
-	return b.Bytes(), err
-}
 
 // decodeImage decodes a JPEG or PNG file after checking its size in pixels.
 func decodeImage(data []byte) (image.Image, error) {

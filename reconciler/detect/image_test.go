@@ -175,26 +175,6 @@ func FuzzDecodeImage(f *testing.F) {
 	})
 }
 
-func TestReadFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "f")
-	if err := os.WriteFile(path, []byte("12345"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if data, err := readFile(path, 5); err != nil || string(data) != "12345" {
-		t.Errorf("got %q, %v", data, err)
-	}
-	if _, err := readFile(path, 4); err == nil || !strings.Contains(err.Error(), "want at most 4") {
-		t.Errorf("too large: %v", err)
-	}
-	if _, err := readFile(dir, 5); err == nil || err.Error() != "not a file" {
-		t.Errorf("folder: %v", err)
-	}
-	if _, err := readFile("/dev/zero", 5); err == nil || err.Error() != "not a file" {
-		t.Errorf("device: %v", err)
-	}
-}
-
 func BenchmarkImage(b *testing.B) {
 	img := image.NewYCbCr(image.Rect(0, 0, 1920, 1080), image.YCbCrSubsampleRatio420)
 	for i := range img.Y {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // A Server serves one bundle inside aob-detect. It is an http.Handler:
@@ -44,7 +45,7 @@ type Inference struct {
 // Open loads the bundle in a folder and replays its golden.
 func (w Worker) Open(bundleDir string) (*Server, error) {
 	read := func(name string, limit int64) ([]byte, error) {
-		data, err := readFile(filepath.Join(bundleDir, name), limit)
+		data, err := durable.ReadFile(filepath.Join(bundleDir, name), limit)
 		if err != nil {
 			return nil, fmt.Errorf("bundle %s: %s: %s", bundleDir, name, fileReason(err))
 		}
@@ -78,7 +79,7 @@ func (w Worker) Open(bundleDir string) (*Server, error) {
 		}
 	}
 	var scores map[string]float64
-	thresholds, err := readFile(filepath.Join(bundleDir, ThresholdsFile), maxJSON)
+	thresholds, err := durable.ReadFile(filepath.Join(bundleDir, ThresholdsFile), maxJSON)
 	if err == nil {
 		err = parseLine(thresholds, &scores)
 	}

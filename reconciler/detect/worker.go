@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // A Tensor has its numbers in row-major order.
@@ -126,7 +127,7 @@ func (l *loaded) replay(g Golden) error {
 
 // Inspect opens the model at path, checks it against the contract, and runs the golden input.
 func (w Worker) Inspect(path string) (Inspection, error) {
-	data, err := readFile(path, MaxModelBytes)
+	data, err := durable.ReadFile(path, MaxModelBytes)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("model %s: %w", path, err)
 	}
@@ -175,7 +176,7 @@ func (w Worker) Evaluate(ctx context.Context, in io.Reader, out io.Writer) error
 	if err := checkSignature(h.Signature); err != nil {
 		return &ModelError{h.Model, err.Error()}
 	}
-	data, err := readFile(h.Model, MaxModelBytes)
+	data, err := durable.ReadFile(h.Model, MaxModelBytes)
 	if err != nil {
 		return fmt.Errorf("model %s: %w", h.Model, err)
 	}
@@ -249,7 +250,7 @@ func nextLine(lines *bufio.Scanner, v any) error {
 
 // detect returns the detections on one image.
 func (l *loaded) detect(request imageRequest) (*imageLine, error) {
-	data, err := readFile(request.Path, MaxImageBytes)
+	data, err := durable.ReadFile(request.Path, MaxImageBytes)
 	if err != nil {
 		return nil, &ImageError{request.Path, fileReason(err)}
 	}

@@ -163,11 +163,7 @@ func (f Folder) create(dir string) (Folder, error) {
 }
 
 func (f Folder) write(dir string) error {
-	data, err := json.MarshalIndent(f, "", "  ")
-	if err != nil {
-		return err
-	}
-	return WriteFile(filepath.Join(dir, FolderFile), append(data, '\n'), 0o600)
+	return WriteJSON(filepath.Join(dir, FolderFile), f)
 }
 
 // ReadFolder returns the identity that a folder holds, whether it is a copy or not.
@@ -177,13 +173,8 @@ func ReadFolder(dir string) (f Folder, err error) {
 	if err != nil {
 		return f, err
 	}
-	var form struct {
-		Format int `json:"format"`
-	}
-	if json.Unmarshal(data, &form) == nil { // the rest of a newer form may not decode
-		if err := delivery.CheckFormat("the state folder "+dir, form.Format, folderFormat); err != nil {
-			return f, err
-		}
+	if err := delivery.CheckFormatOf("the state folder "+dir, data, folderFormat); err != nil {
+		return f, err
 	}
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, fmt.Errorf("%s: %w", path, err)

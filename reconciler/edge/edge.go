@@ -212,7 +212,7 @@ func (a *Agent) load() error {
 			a.state.Slot, a.state.Bundle = slot, b // serve something until there is a document
 		}
 	}
-	envelope, err := readFile(filepath.Join(a.Dir, docFile), maxDocument)
+	envelope, err := durable.ReadFile(filepath.Join(a.Dir, docFile), maxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -139,13 +138,8 @@ func overloaded(resp *http.Response) error {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
 		return nil
 	}
-	b := &retryLater{status: resp.Status}
-	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
-		b.after = min(time.Duration(n)*time.Second, time.Hour)
-	} else if t, err := http.ParseTime(resp.Header.Get("Retry-After")); err == nil {
-		b.after = min(max(0, time.Until(t)), time.Hour)
-	}
-	return b
+	after := delivery.RetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	return &retryLater{status: resp.Status, after: min(after, time.Hour)}
 }
 
 // downloadReason explains a failed download to the operators of the device.

@@ -45,7 +45,7 @@ type spoolContent struct {
 // not valid for them.
 func openSpool(dir, ring, device string) *spool {
 	s := &spool{path: filepath.Join(dir, spoolFile), pending: make(chan struct{}, 1)}
-	if data, err := readFile(s.path, maxSpoolFile); err == nil {
+	if data, err := durable.ReadFile(s.path, maxSpoolFile); err == nil {
 		if json.Unmarshal(data, &s.content) != nil {
 			s.content = spoolContent{}
 		}

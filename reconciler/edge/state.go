@@ -65,17 +65,12 @@ const (
 // readState reads the pointer file. The error is fs.ErrNotExist on a new device.
 func readState(dir string) (State, error) {
 	var s State
-	data, err := readFile(filepath.Join(dir, stateFile), maxState)
+	data, err := durable.ReadFile(filepath.Join(dir, stateFile), maxState)
 	if err != nil {
-		return s, err
+		return s, fmt.Errorf("%s: %w", stateFile, err)
 	}
-	var form struct {
-		Format int `json:"format"`
-	}
-	if json.Unmarshal(data, &form) == nil { // the other fields of a newer format may not decode
-		if err := delivery.CheckFormat("the agent's folder "+dir, form.Format, stateFormat); err != nil {
-			return State{}, err
-		}
+	if err := delivery.CheckFormatOf("the agent's folder "+dir, data, stateFormat); err != nil {
+		return State{}, err
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
 		return State{}, fmt.Errorf("%s: %w", stateFile, err)
@@ -95,25 +90,15 @@ func readState(dir string) (State, error) {
 }
 
 // save replaces the pointer file durably.
-func (s State) save(dir string) error {
-	data, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o600)
-}
+func (s State) save(dir string) error { return durable.WriteJSON(filepath.Join(dir, stateFile), s) }
 
 // clone returns a deep copy.
 func (s State) clone() State {
 	c := s
 	c.Good, c.Failures = slices.Clone(s.Good), slices.Clone(s.Failures)
-	c.Versions, c.Releases = map[string]int64{}, map[delivery.Digest]int{}
-	for k, v := range s.Versions {
-		c.Versions[k] = v
-	}
-	for k, v := range s.Releases {
-		c.Releases[k] = v
-	}
+	c.Versions, c.Releases = map[string]int64{}, map[delivery.Digest]int{} // not nil, as in a new State
+	maps.Copy(c.Versions, s.Versions)
+	maps.Copy(c.Releases, s.Releases)
 	return c
 }
 
@@ -254,16 +239,4 @@ func removeLeftovers(dir string) error {
 		}
 	}
 	return os.RemoveAll(filepath.Join(dir, socketDir))
-}
-
-// readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > limit {
-		return nil, fmt.Errorf("%s: want a file of at most %d bytes", path, limit)
-	}
-	return os.ReadFile(path)
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // Status is read from a device's folder, whether or not an agent runs.
@@ -43,7 +44,7 @@ func ReadStatus(dir string) (Status, error) {
 		return Status{}, fmt.Errorf("status of %s: %w", dir, err)
 	}
 	var content spoolContent
-	if data, err := readFile(filepath.Join(dir, spoolFile), maxSpoolFile); err == nil {
+	if data, err := durable.ReadFile(filepath.Join(dir, spoolFile), maxSpoolFile); err == nil {
 		_ = json.Unmarshal(data, &content) // an unreadable spool counts as empty
 	}
 	status := Status{

@@ -1,9 +1,7 @@
 package fleet
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,11 +43,7 @@ func (o offer) withDocument(d delivery.Desired) offer {
 func (o offer) contains(b delivery.Digest) bool { return slices.Contains(o.Bundles, b) }
 
 func (s *Server) saveOffer(ring string, o offer) error {
-	data, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(s.desiredDir(), ring+offeredFile), append(data, '\n'), 0o600)
+	return durable.WriteJSON(filepath.Join(s.desiredDir(), ring+offeredFile), o)
 }
 
 // loadOffers reads the stored offers. A file that cannot be read is skipped: the bundles of the
@@ -61,11 +55,7 @@ func (s *Server) loadOffers() error {
 	}
 	for _, path := range files {
 		var o offer
-		data, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(data, &o)
-		}
-		if err != nil {
+		if err := durable.ReadJSON(path, &o); err != nil {
 			s.Log.Warn("stored offers of a ring cannot be read; only its current document counts", "file", path, "err",
 				err)
 			continue

@@ -1,14 +1,9 @@
 package run
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
@@ -104,7 +99,7 @@ func (o *observed) refresh() error {
 // it again.
 func readNeed(dir string) delivery.RunNeed {
 	var need delivery.RunNeed
-	if data, err := os.ReadFile(filepath.Join(dir, needFile)); err != nil || json.Unmarshal(data, &need) != nil {
+	if durable.ReadJSON(filepath.Join(dir, needFile), &need) != nil {
 		return delivery.RunNeed{}
 	}
 	return need
@@ -113,19 +108,12 @@ func readNeed(dir string) delivery.RunNeed {
 // readStatus reads output/status.json if it changed. On an error the last valid status
 // stays, and its heartbeat gets old.
 func (o *observed) readStatus() {
-	f, err := os.OpenFile(filepath.Join(o.dir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
+	path := filepath.Join(o.dir, statusFile)
+	info, err := os.Lstat(path)
+	if err != nil || info.Size() == o.statusSize && info.ModTime().Equal(o.statusTime) {
 		return
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return
-	}
-	if info.Size() == o.statusSize && info.ModTime().Equal(o.statusTime) {
-		return
-	}
-	data, err := io.ReadAll(io.LimitReader(f, delivery.MaxRunStatus+1))
+	data, err := durable.ReadNoFollow(path, delivery.MaxRunStatus)
 	if err != nil {
 		return
 	}
@@ -155,18 +143,8 @@ func (o *observed) tooSoon(now time.Time) error {
 // the last line of its log. Causes are a wrong configuration or a full disk.
 func (o *observed) neverBegan() string {
 	text := "the runner ended before it began an attempt"
-	f, err := os.Open(filepath.Join(o.dir, logFile))
-	if err != nil {
-		return text
-	}
-	defer f.Close()
-	tail := make([]byte, 500)
-	if info, err := f.Stat(); err == nil {
-		n, _ := f.ReadAt(tail, max(0, info.Size()-int64(len(tail))))
-		lines := bytes.Split(bytes.TrimSpace(tail[:n]), []byte("\n"))
-		if last := lines[len(lines)-1]; len(last) > 0 {
-			text += ": " + strings.ToValidUTF8(string(last), "")
-		}
+	if last := durable.LastLine(filepath.Join(o.dir, logFile)); last != "" {
+		text += ": " + last
 	}
 	return text
 }

@@ -86,17 +86,13 @@ func (r *Run) begin() (err error) {
 // takeLock locks a run. A Store that observes the run holds the lock for an instant,
 // so takeLock retries for 2 s.
 func takeLock(path string) (*durable.Lock, error) {
-	for end := time.Now().Add(2 * time.Second); ; {
-		lock, err := durable.TryLock(path)
-		if errors.Is(err, durable.ErrLocked) {
-			if time.Now().Before(end) {
-				time.Sleep(10 * time.Millisecond)
-				continue
-			}
-			return nil, fmt.Errorf("%s: %w", filepath.Dir(path), ErrLocked)
-		}
-		return lock, err
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	lock, err := durable.WaitLock(ctx, path)
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("%s: %w", filepath.Dir(path), ErrLocked)
 	}
+	return lock, err
 }
 
 // Close unlocks the run. An attempt that Do did not end counts as died.
@@ -278,13 +274,8 @@ func readSpec(dir string) (delivery.RunSpec, error) {
 	if err != nil {
 		return spec, fmt.Errorf("not the folder of a run: %w", err)
 	}
-	var form struct {
-		Format int `json:"format"`
-	}
-	if json.Unmarshal(data, &form) == nil {
-		if err := delivery.CheckFormat("run "+filepath.Base(dir), form.Format, delivery.RunFormat); err != nil {
-			return spec, err
-		}
+	if err := delivery.CheckFormatOf("run "+filepath.Base(dir), data, delivery.RunFormat); err != nil {
+		return spec, err
 	}
 	if err := json.Unmarshal(data, &spec); err != nil {
 		return spec, fmt.Errorf("%s: %w", path, err)

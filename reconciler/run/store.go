@@ -85,12 +85,11 @@ func (s *Store) Start(ctx context.Context, spec delivery.RunSpec) error {
 	if err := o.tooSoon(time.Now()); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(o.dir, endFile)); err == nil {
+	err = os.Remove(filepath.Join(o.dir, endFile))
+	if err == nil {
 		err = durable.SyncDir(o.dir)
-		if err != nil {
-			return err
-		}
-	} else if !errors.Is(err, os.ErrNotExist) {
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return s.launch(o)
@@ -114,11 +113,7 @@ func (s *Store) End(ctx context.Context, key delivery.Digest, why string) error 
 		return err
 	}
 	end := ending{At: time.Now().UTC(), Why: why}
-	data, err := json.Marshal(end)
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(filepath.Join(o.dir, endFile), data, 0o600); err != nil {
+	if err := durable.WriteJSON(filepath.Join(o.dir, endFile), end); err != nil {
 		return fmt.Errorf("end run %s: %w", key.Short(), err)
 	}
 	o.state.EndReason, o.state.EndRequested = end.Why, end.At
@@ -149,11 +144,7 @@ func (s *Store) Keep(key delivery.Digest, need delivery.RunNeed) error {
 	if o == nil || err != nil || o.state.Need.Equal(need) {
 		return err
 	}
-	data, err := json.Marshal(need)
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(filepath.Join(o.dir, needFile), data, 0o600); err != nil {
+	if err := durable.WriteJSON(filepath.Join(o.dir, needFile), need); err != nil {
 		return fmt.Errorf("record who needs run %s: %w", key.Short(), err)
 	}
 	o.state.Need, s.states = need, nil
@@ -275,10 +266,6 @@ func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 	if o, err := s.find(spec.Key); o != nil || err != nil {
 		return o, err
 	}
-	data, err := json.MarshalIndent(spec, "", "  ")
-	if err != nil {
-		return nil, err
-	}
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -287,7 +274,7 @@ func (s *Store) create(spec delivery.RunSpec) (*observed, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = durable.WriteFile(filepath.Join(tmp, specFile), append(data, '\n'), 0o600)
+	err = durable.WriteJSON(filepath.Join(tmp, specFile), spec)
 	if err == nil {
 		err = durable.Rename(tmp, s.Folder(spec.Kind, spec.Key))
 	}

@@ -2,7 +2,6 @@ package terraform
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -61,7 +60,7 @@ func attempts(run string) ([]*attempt, error) {
 			return nil, err
 		}
 		var s settlement
-		switch err := readJSON(filepath.Join(a.dir, settledFile), &s); {
+		switch err := durable.ReadJSON(filepath.Join(a.dir, settledFile), &s); {
 		case err == nil:
 			a.settled, a.spent = true, time.Duration(s.Spent)
 		case !errors.Is(err, os.ErrNotExist):
@@ -81,11 +80,7 @@ func begin(run string, number int, l launch) (*attempt, error) {
 	}
 	l.Mark = a.dir
 	l.Env = append([]string{"PATH=" + path, "HOME=" + a.dir, "LANG=C.UTF-8"}, l.Env...)
-	data, err := json.MarshalIndent(l, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	if err := durable.WriteFile(filepath.Join(a.dir, launchFile), data, 0o600); err != nil {
+	if err := durable.WriteJSON(filepath.Join(a.dir, launchFile), l); err != nil {
 		return nil, err
 	}
 	return a, writeMoment(filepath.Join(a.dir, attemptFile), a.begun)
@@ -97,17 +92,13 @@ type moment struct {
 }
 
 func writeMoment(path string, at time.Time) error {
-	data, err := json.Marshal(moment{at})
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(path, data, 0o600)
+	return durable.WriteJSON(path, moment{at})
 }
 
 // readMoment returns the zero time if the file is missing.
 func readMoment(path string) (time.Time, error) {
 	var m moment
-	if err := readJSON(path, &m); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := durable.ReadJSON(path, &m); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return time.Time{}, err
 	}
 	return m.At, nil
@@ -147,11 +138,8 @@ func (t *Trainer) settle(ctx context.Context, run string, a *attempt) error {
 	if err := errors.Join(err, t.Machine.Stop(a.dir)); err != nil {
 		return fmt.Errorf("clean up attempt %d: %w", a.number, err)
 	}
-	data, err := json.Marshal(settlement{At: time.Now().UTC(), Spent: delivery.Duration(ran)})
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(filepath.Join(a.dir, settledFile), data, 0o600); err != nil {
+	s := settlement{At: time.Now().UTC(), Spent: delivery.Duration(ran)}
+	if err := durable.WriteJSON(filepath.Join(a.dir, settledFile), s); err != nil {
 		return err
 	}
 	a.settled, a.spent = true, ran
@@ -183,15 +171,4 @@ func (t *Trainer) destroy(ctx context.Context, a *attempt) error {
 		return err
 	}
 	return s.Destroy(ctx)
-}
-
-func readJSON(path string, into any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
 }

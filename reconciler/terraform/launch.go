@@ -1,7 +1,7 @@
 package terraform
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,12 +46,8 @@ type launch struct {
 
 func readLaunch(dir string) (launch, error) {
 	var l launch
-	data, err := os.ReadFile(filepath.Join(dir, launchFile))
-	if err != nil {
+	if err := durable.ReadJSON(filepath.Join(dir, launchFile), &l); err != nil {
 		return l, err
-	}
-	if err := json.Unmarshal(data, &l); err != nil {
-		return l, fmt.Errorf("%s: %w", filepath.Join(dir, launchFile), err)
 	}
 	if len(l.Argv) == 0 || l.Mark == "" {
 		return l, fmt.Errorf("%s: want argv and mark", filepath.Join(dir, launchFile))
@@ -154,11 +150,7 @@ func waitTrainer(dir string) error {
 	if status.Signaled() {
 		e.Signal = status.Signal().String()
 	}
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dir, exitFile), data, 0o600)
+	return durable.WriteJSON(filepath.Join(dir, exitFile), e)
 }
 
 // self returns a command that runs this program again, even if its file was replaced.
@@ -190,13 +182,11 @@ func execTrainer(dir string) error {
 		return err
 	}
 	// trainerAlive holds the lock for an instant, so retry for a second.
-	lock, err := durable.TryLock(filepath.Join(dir, trainerLock))
-	for end := time.Now().Add(time.Second); errors.Is(err, durable.ErrLocked); {
-		if time.Now().After(end) {
-			return nil // the trainer runs
-		}
-		time.Sleep(5 * time.Millisecond)
-		lock, err = durable.TryLock(filepath.Join(dir, trainerLock))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	lock, err := durable.WaitLock(ctx, filepath.Join(dir, trainerLock))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil // the trainer runs
 	}
 	if err != nil {
 		return err
@@ -211,11 +201,7 @@ func execTrainer(dir string) error {
 	if err != nil {
 		return err
 	}
-	record, err := json.Marshal(self)
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(filepath.Join(dir, processFile), record, 0o600); err != nil {
+	if err := durable.WriteJSON(filepath.Join(dir, processFile), self); err != nil {
 		return err
 	}
 	if err := os.Chdir(l.Dir); err != nil {
@@ -230,18 +216,11 @@ func execTrainer(dir string) error {
 // readProcess returns the trainer's process, or the zero value before it is recorded.
 func readProcess(dir string) (durable.Process, error) {
 	var p durable.Process
-	path := filepath.Join(dir, processFile)
-	data, err := os.ReadFile(path)
+	err := durable.ReadJSON(filepath.Join(dir, processFile), &p)
 	if errors.Is(err, os.ErrNotExist) {
 		return p, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &p)
-	}
-	if err != nil {
-		return p, fmt.Errorf("%s: %w", path, err)
-	}
-	return p, nil
+	return p, err
 }
 
 // trainerAlive reports whether the attempt's trainer, or a child that inherited its

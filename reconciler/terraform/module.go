@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/hashicorp/terraform-exec/tfexec"
 
 	"github.com/autonomos/aob/reconciler/delivery"
+	"github.com/autonomos/aob/reconciler/durable"
 )
 
 // A Module is a Terraform module that comes with AOB.
@@ -89,11 +91,7 @@ func (m Module) Create(dir string, vars any, policy Policy, env map[string]strin
 	if err != nil {
 		return nil, fmt.Errorf("copy the terraform module: %w", err)
 	}
-	data, err := json.Marshal(vars)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, varsFile), data, 0o600); err != nil {
+	if err := durable.WriteJSON(filepath.Join(dir, varsFile), vars); err != nil {
 		return nil, err
 	}
 	return m.Reopen(dir, policy, env)
@@ -110,9 +108,7 @@ func (m Module) Reopen(dir string, policy Policy, env map[string]string) (*Stack
 		"TF_CLI_CONFIG_FILE": filepath.Join(dir, configFile),
 		"CHECKPOINT_DISABLE": "1",
 	}
-	for k, v := range env {
-		s.env[k] = v
-	}
+	maps.Copy(s.env, env)
 	if err := os.WriteFile(filepath.Join(dir, configFile), []byte(cliConfig), 0o600); err != nil {
 		return nil, err
 	}

@@ -1,16 +1,14 @@
 package terraform
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -132,11 +130,7 @@ func (t *Trainer) launch(ctx context.Context, req trainer.Request, number int) (
 	if err := os.MkdirAll(output, 0o700); err != nil {
 		return nil, err
 	}
-	data, err := json.MarshalIndent(req.RunJSON, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("run.json: %w", err)
-	}
-	if err := durable.WriteFile(filepath.Join(req.Dir, runFile), data, 0o600); err != nil {
+	if err := durable.WriteJSON(filepath.Join(req.Dir, runFile), req.RunJSON); err != nil {
 		return nil, err
 	}
 	// The status of an earlier attempt must not count for this one.
@@ -281,7 +275,7 @@ func (t *Trainer) settleAnyway(ctx context.Context, req trainer.Request, a *atte
 // refused returns the error of a trainer that reported a failure.
 func refused(req trainer.Request, a *attempt, message string) error {
 	if message == "" {
-		message = lastLine(filepath.Join(a.dir, trainerLog))
+		message = lastLine(a)
 	}
 	return delivery.Blockedf("fix the cause; the log is "+filepath.Join(req.Dir, outputDir, "log.txt"),
 		"the trainer failed: %s", message)
@@ -293,9 +287,9 @@ func vanished(ctx context.Context, req trainer.Request, a *attempt, status deliv
 	known := false
 	// Another process records the exit status, shortly after the lock is free.
 	for end := time.Now().Add(time.Second); !known && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		known = readJSON(filepath.Join(a.dir, exitFile), &exit) == nil
+		known = durable.ReadJSON(filepath.Join(a.dir, exitFile), &exit) == nil
 	}
-	last := lastLine(filepath.Join(a.dir, trainerLog))
+	last := lastLine(a)
 	switch {
 	case ctx.Err() != nil:
 		return interrupted(ctx)
@@ -330,14 +324,7 @@ func complete(output string) error {
 
 // readStatus reads the trainer's status.json.
 func readStatus(run string) (delivery.RunStatus, error) {
-	// A symbolic link must not be followed, and a pipe must not block.
-	f, err := os.OpenFile(filepath.Join(run, outputDir, statusFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK,
-		0)
-	if err != nil {
-		return delivery.RunStatus{}, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, delivery.MaxRunStatus+1))
+	data, err := durable.ReadNoFollow(filepath.Join(run, outputDir, statusFile), delivery.MaxRunStatus)
 	if err != nil {
 		return delivery.RunStatus{}, err
 	}
@@ -358,29 +345,9 @@ func at(s delivery.RunStatus) string {
 	return fmt.Sprintf(" at epoch %d of %d", s.Epoch, s.Epochs)
 }
 
-// lastLine returns the last line of a log, for an error.
-func lastLine(path string) string {
-	const nothing = "it printed nothing"
-	f, err := os.Open(path)
-	if err != nil {
-		return nothing
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nothing
-	}
-	tail := make([]byte, 2000)
-	n, _ := f.ReadAt(tail, max(0, info.Size()-int64(len(tail))))
-	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(tail[:n]), "")), "\n")
-	last := strings.TrimSpace(lines[len(lines)-1])
-	if last == "" {
-		return nothing
-	}
-	if len(last) > 300 {
-		last = strings.ToValidUTF8(last[:300], "") + "…"
-	}
-	return last
+// lastLine returns the last line of the trainer's log, for an error.
+func lastLine(a *attempt) string {
+	return cmp.Or(durable.LastLine(filepath.Join(a.dir, trainerLog)), "it printed nothing")
 }
 
 // stage reports the current stage to the request's Stage function.

@@ -55,7 +55,7 @@ type job struct {
 
 func trainAsRunner(file string) error {
 	var j job
-	if err := readJSON(file, &j); err != nil {
+	if err := durable.ReadJSON(file, &j); err != nil {
 		return err
 	}
 	aob, err := os.Executable()

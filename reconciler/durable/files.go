@@ -1,0 +1,112 @@
+package durable
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// ReadFile reads a regular file of at most limit bytes. It never blocks, as opening a pipe
+// would. The path is not in its own errors, but in those of the system.
+func ReadFile(path string, limit int64) ([]byte, error) { return readFile(path, limit, 0) }
+
+// ReadNoFollow is like ReadFile, but a symbolic link is an error. It is for files in
+// folders that others write.
+func ReadNoFollow(path string, limit int64) ([]byte, error) {
+	return readFile(path, limit, syscall.O_NOFOLLOW)
+}
+
+func readFile(path string, limit int64, flag int) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("not a file")
+	case info.Size() > limit:
+		return nil, fmt.Errorf("%d bytes, want at most %d", info.Size(), limit)
+	}
+	data := make([]byte, info.Size())
+	n, err := io.ReadFull(f, data)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) { // the file was cut meanwhile
+		err = nil
+	}
+	return data[:n], err
+}
+
+// WriteJSON replaces the file at path with v as indented JSON, as [WriteFile] does. Only
+// the owner may access the file.
+func WriteJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// ReadJSON decodes the file at path into v.
+func ReadJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// WriteFolder creates a folder whose content fill writes. The folder appears atomically and
+// durably: fill gets the path of another folder, which is renamed to dir. Only one process
+// at a time may write the same folder.
+func WriteFolder(dir string, fill func(partial string) error) error {
+	partial := dir + ".partial" // a fixed name, so that the next call removes the rest of a crash
+	err := os.RemoveAll(partial)
+	if err == nil {
+		err = os.MkdirAll(partial, 0o700)
+	}
+	if err == nil {
+		err = fill(partial)
+	}
+	if err == nil {
+		err = SyncTree(partial)
+	}
+	if err == nil {
+		err = Rename(partial, dir)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(partial))
+	}
+	return nil
+}
+
+// LastLine returns the last line of a log, at most 300 bytes of it, for an error. It is ""
+// if the log is empty or cannot be read.
+func LastLine(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return ""
+	}
+	tail := make([]byte, 2000)
+	n, _ := f.ReadAt(tail, max(0, end-int64(len(tail))))
+	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(tail[:n]), "")), "\n")
+	last := strings.TrimSpace(lines[len(lines)-1])
+	if len(last) > 300 {
+		last = strings.ToValidUTF8(last[:300], "") + "…"
+	}
+	return last
+}
