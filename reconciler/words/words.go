@@ -1,7 +1,7 @@
 // Package words owns the sentences that AOB says about its decisions. Packages plan, gate and explain return facts:
-// codes and values. Here each code has one function that writes it, and each medium one writer:
+// codes and values. Here each code has one sentence, and each medium one writer:
 //
-//   - sentences.go, checks.go, rollouts.go: the sentence of each code.
+//   - sentences.go, checks.go, rollouts.go: the template of each sentence; template.go: what templates may name.
 //   - terminal.go: aob plan. chain.go: aob explain, and its sentences.
 //   - verdict.go: a verdict, line by line, as aob pr and aob explain show it.
 //   - comment.go, comment_verdict.go: Markdown, for the comment on a pull request.
@@ -22,30 +22,27 @@ import (
 )
 
 // Text writes a fact without escaping it.
-func Text(f delivery.Fact) string {
-	if f.IsZero() {
-		return ""
-	}
-	if write, ok := sentences[f.Code]; ok {
-		return write(f.Values)
-	}
-	return f.String() // of a newer server
-}
+func Text(f delivery.Fact) string { return Join([]delivery.Fact{f}) }
 
 // Join writes facts that hold together.
 func Join(facts []delivery.Fact) string {
-	if len(facts) == 1 {
-		return Text(facts[0])
-	}
-	var b strings.Builder
-	for _, f := range facts {
-		text := Text(f)
-		if b.Len() > 0 && text != "" {
-			b.WriteString("; ")
+	var texts []string
+	for i := range facts {
+		if text := write(&facts[i]); text != "" {
+			texts = append(texts, text)
 		}
-		b.WriteString(text)
 	}
-	return b.String()
+	return strings.Join(texts, "; ")
+}
+
+func write(f *delivery.Fact) string {
+	if write, ok := sentences[f.Code]; ok {
+		return write(&f.Values)
+	}
+	if f.IsZero() {
+		return ""
+	}
+	return f.String() // of a newer server
 }
 
 // Lines writes each fact by itself.
