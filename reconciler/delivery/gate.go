@@ -69,7 +69,7 @@ type Labels map[string][]string
 func (l Labels) String() string {
 	var classes []string
 	for _, class := range slices.Sorted(maps.Keys(l)) {
-		classes = append(classes, yamlScalar(class)+": "+FlowList(l[class]))
+		classes = append(classes, YAMLScalar(class)+": "+FlowList(l[class]))
 	}
 	return "{" + strings.Join(classes, ", ") + "}"
 }
@@ -78,21 +78,25 @@ func (l Labels) String() string {
 func FlowList(names []string) string {
 	words := make([]string, len(names))
 	for i, name := range names {
-		words[i] = yamlScalar(name)
+		words[i] = YAMLScalar(name)
 	}
 	return "[" + strings.Join(words, ", ") + "]"
 }
 
-// yamlScalar returns s for a YAML flow sequence or mapping, quoted if needed.
-func yamlScalar(s string) string {
-	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y",
-		"n"}, strings.ToLower(s)) {
+// YAMLScalar returns s as a YAML scalar, also for a flow sequence or mapping. It is in double quotes where YAML of any
+// version might read it as something else than text.
+func YAMLScalar(s string) string {
+	if plainYAML.MatchString(s) && !notText.MatchString(s) {
 		return s
 	}
-	return strconv.Quote(s)
+	return strconv.Quote(s) // YAML has all escapes of Go
 }
 
-var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*$`)
+var (
+	plainYAML = regexp.MustCompile(
+		`^[A-Za-z_](?:[A-Za-z0-9_./:-]*[A-Za-z0-9_-])?(?: [A-Za-z0-9_-](?:[A-Za-z0-9_./:-]*[A-Za-z0-9_-])?)*$`)
+	notText = regexp.MustCompile(`^(?i:true|false|null|yes|no|on|off|y|n)$`)
+)
 
 // LabelMap returns which labels of the eval set, and which classes of models, count as which class. The gate's classes
 // come first, each with the names that Labels lists for it, or its own name. A model's other classes follow under their

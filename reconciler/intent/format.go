@@ -1,238 +1,143 @@
 package intent
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"math"
-	"regexp"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// FormatRelease writes models/NAME.release.yaml. Equal releases give equal
-// bytes: keys are sorted, figures have four decimals, and each metric is one
-// line, so that a review shows what moved. It panics on a figure that is no
-// number. Parsing gives the release back, figures rounded, empty lists as nil.
+// FormatRelease writes models/NAME.release.yaml. Equal releases give equal bytes: keys are sorted, figures have four
+// decimals, and each metric, check and loss is one line, so that a review shows what changed. It panics on a figure that
+// is not a number. Parsing returns the same release, with rounded figures and empty lists as nil.
 //
 // notes returns a sentence for each check of a gate and for each loss, which becomes a comment above its line; an empty
-// sentence is left out. Comments are for reviewers and no part of the release. A nil notes writes none.
+// sentence is left out. Comments are for reviewers and not part of the release. A nil notes writes none.
 func FormatRelease(r delivery.Release, notes func(m delivery.Measured) (checks, lost []string)) []byte {
-	w := &writer{}
-	w.line(0, "# AOB writes this file from signed evidence. An edit by hand turns aob/release red.")
-	w.line(0, "apiVersion: %s", text(r.APIVersion))
-	w.line(0, "bundle: %s", text(string(r.Bundle)))
-	w.line(0, "kind: %s", text(r.Kind))
-	w.list(0, "measured", len(r.Measured), func(i int) {
-		m := r.Measured[i]
-		var checks, lost []string
-		if notes != nil {
-			checks, lost = notes(m)
-		}
-		if b := m.Baseline; b != nil {
-			w.line(2, "baseline:")
-			w.line(3, "bundle: %s", text(string(b.Bundle)))
-			table(w, 3, "metrics", b.Metrics, figure)
-			w.line(3, "version: %d", b.Version)
-		}
-		if len(m.Checks) > 0 {
-			w.line(2, "checks:")
-			for i, c := range m.Checks {
-				w.note(3, checks, i)
-				w.line(3, "- {%s}", checkFlow(c))
-			}
-		}
-		w.line(2, "evalSet: %s", text(string(m.EvalSet)))
-		w.line(2, "gate: %s", text(m.Gate))
-		w.line(2, "images: %d", m.Images)
-		if m.LeftOut > 0 {
-			w.line(2, "leftOut: %d", m.LeftOut)
-		}
-		if m.Look > 0 {
-			w.line(2, "look: %d", m.Look)
-		}
-		if len(m.Lost) > 0 {
-			w.line(2, "lost:")
-			for i, l := range m.Lost {
-				w.note(3, lost, i)
-				w.line(3, "- {%s}", lossFlow(l))
-			}
-		}
-		table(w, 2, "metrics", m.Metrics, func(f delivery.Figure) string {
-			var parts []string
-			if f.High != nil {
-				parts = append(parts, "high: "+figure(*f.High))
-			}
-			if f.Low != nil {
-				parts = append(parts, "low: "+figure(*f.Low))
-			}
-			return "{" + strings.Join(append(parts, "value: "+figure(f.Value)), ", ") + "}"
-		})
-		if m.Verdict != "" {
-			w.line(2, "verdict: %s", text(string(m.Verdict)))
-		}
-	})
-	w.line(0, "name: %s", text(r.Name))
-	w.line(0, "spec: %s", text(string(r.Spec)))
-	w.line(0, "version: %d", r.Version)
-	return []byte(w.String())
-}
-
-// checkFlow writes a check on one line, so that a review shows which moved.
-func checkFlow(c delivery.CheckMeasured) string {
-	parts := []string{"check: " + text(c.Check)}
-	if c.Class != "" {
-		parts = append(parts, "class: "+text(c.Class))
-	}
-	parts = append(parts, "outcome: "+text(string(c.Outcome)))
-	for _, f := range []struct {
-		key   string
-		value *float64
-	}{{"value", c.Value}, {"baseline", c.Baseline}, {"diff", c.Diff}, {"low", c.Low}, {"high", c.High}} {
-		if f.value != nil {
-			parts = append(parts, f.key+": "+figure(*f.value))
-		}
-	}
-	if c.Code != "" {
-		parts = append(parts, "code: "+text(string(c.Code)))
-	}
-	if c.Reason != "" {
-		parts = append(parts, "reason: "+text(c.Reason))
-	}
-	return strings.Join(parts, ", ")
-}
-
-// lossFlow writes what got worse on one line.
-func lossFlow(l delivery.Loss) string {
-	parts := []string{"atBest: " + figure(l.AtBest), "baseline: " + figure(l.Baseline)}
-	if l.Class != "" {
-		parts = append(parts, "class: "+text(l.Class))
-	}
-	parts = append(parts, "diff: "+figure(l.Diff))
-	if l.Error != "" {
-		parts = append(parts, "error: "+text(l.Error), "errorAP50: "+figure(l.ErrorAP50),
-			"errorClass: "+text(l.ErrorClass))
-	}
-	if l.Errors > 0 {
-		parts = append(parts, fmt.Sprintf("errors: %d", l.Errors))
-	}
-	parts = append(parts, "metric: "+text(l.Metric), "value: "+figure(l.Value))
-	if l.Why != "" {
-		parts = append(parts, "why: "+text(l.Why))
-	}
-	return strings.Join(parts, ", ")
+	return []byte("# AOB writes this file from signed evidence. An edit by hand turns aob/release red.\n" +
+		writer{notes}.block(reflect.ValueOf(r), "", nil))
 }
 
 // FormatQuarantine writes models/NAME.quarantine.yaml, entries in their order.
 func FormatQuarantine(q delivery.Quarantine) []byte {
-	w := &writer{}
-	w.line(0, "# AOB adds the bundles that must not run. To lift one, add to its entry, in a pull request of its own:")
-	w.line(0, "#   lifted: why it may run again")
-	w.line(0, "apiVersion: %s", text(q.APIVersion))
-	w.list(0, "entries", len(q.Entries), func(i int) {
-		e := q.Entries[i]
-		w.line(2, "digest: %s", text(string(e.Digest)))
-		if e.Fleet != "" {
-			w.line(2, "fleet: %s", text(e.Fleet))
-		}
-		if e.Lifted != "" {
-			w.line(2, "lifted: %s", text(e.Lifted))
-		}
-		w.line(2, "why: %s", text(e.Why))
-	})
-	w.line(0, "kind: %s", text(q.Kind))
-	w.line(0, "name: %s", text(q.Name))
-	return []byte(w.String())
+	return []byte("# AOB adds the bundles that must not run. To lift one, add to its entry, in a pull request of its " +
+		"own:\n#   lifted: why it may run again\n" + writer{}.block(reflect.ValueOf(q), "", nil))
 }
 
-// A writer writes block YAML, two spaces a level.
+// A writer writes structs as YAML by the same tags that the decoder reads.
 type writer struct {
-	strings.Builder
-	dash bool // the next line begins an entry of a list
+	notes func(m delivery.Measured) (checks, lost []string)
 }
 
-func (w *writer) line(level int, format string, args ...any) {
-	indent := strings.Repeat("  ", level)
-	if w.dash {
-		indent, w.dash = indent[2:]+"- ", false
+// block writes the entries of a struct or map as lines. comments has sentences for the entries of its lists, by key.
+func (w writer) block(v reflect.Value, indent string, comments map[string][]string) string {
+	var b strings.Builder
+	for _, e := range entriesOf(v) {
+		key := indent + delivery.YAMLScalar(e.key)
+		if inOneLine(e.value) {
+			b.WriteString(key + ": " + flow(e.value) + "\n")
+			continue
+		}
+		b.WriteString(key + ":\n")
+		if e.value.Kind() != reflect.Slice {
+			b.WriteString(w.block(e.value, indent+"  ", nil))
+			continue
+		}
+		for i := range e.value.Len() {
+			if list := comments[e.key]; i < len(list) && list[i] != "" {
+				b.WriteString(indent + "  # " + delivery.Terminal(list[i]) + "\n")
+			}
+			b.WriteString(indent + "  - " + w.item(e.value.Index(i), indent+"    "))
+		}
 	}
-	fmt.Fprintf(w, indent+format+"\n", args...)
+	return b.String()
 }
 
-// note writes one of the notes as a comment, on one line whatever it contains.
-func (w *writer) note(level int, notes []string, i int) {
-	if i < len(notes) && notes[i] != "" {
-		w.line(level, "# %s", delivery.Terminal(notes[i]))
+// item writes an entry of a list, without the indentation of its first line.
+func (w writer) item(v reflect.Value, indent string) string {
+	if inOneLine(v) {
+		return flow(v) + "\n"
 	}
+	comments := map[string][]string{}
+	if m, ok := v.Interface().(delivery.Measured); ok && w.notes != nil {
+		comments["checks"], comments["lost"] = w.notes(m)
+	}
+	return strings.TrimPrefix(w.block(v, indent, comments), indent)
 }
 
-func (w *writer) list(level int, key string, n int, entry func(i int)) {
-	if n == 0 {
-		w.line(level, "%s: []", key)
-		return
-	}
-	w.line(level, "%s:", key)
-	for i := range n {
-		w.dash = true
-		entry(i)
-	}
+type entry struct {
+	key   string
+	value reflect.Value // no pointer
 }
 
-// table writes a map, sorted by key.
-func table[V any](w *writer, level int, key string, m map[string]V, show func(V) string) {
-	if len(m) == 0 {
-		w.line(level, "%s: {}", key)
-		return
+// entriesOf returns the entries of a struct or map, sorted by key. A check's keep the order of the type, in which it
+// reads best. Optional keys without a value are left out.
+func entriesOf(v reflect.Value) []entry {
+	var list []entry
+	if v.Kind() == reflect.Map {
+		for key, value := range v.Seq2() {
+			list = append(list, entry{key.String(), value})
+		}
+	} else {
+		for _, f := range fieldsOf(v.Type()) {
+			if value := v.Field(f.index); !f.optional || !value.IsZero() {
+				list = append(list, entry{f.key, reflect.Indirect(value)})
+			}
+		}
 	}
-	w.line(level, "%s:", key)
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		w.line(level+1, "%s: %s", text(k), show(m[k]))
+	if v.Type() != reflect.TypeFor[delivery.CheckMeasured]() {
+		slices.SortFunc(list, func(a, b entry) int { return cmp.Compare(a.key, b.key) })
 	}
+	return list
+}
+
+// inOneLine reports whether a value is written in one line.
+func inOneLine(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice, reflect.Map:
+		return v.Len() == 0
+	case reflect.Struct:
+		switch v.Interface().(type) {
+		case delivery.CheckMeasured, delivery.Loss, delivery.Figure:
+			return true
+		}
+		return false
+	}
+	return true
+}
+
+// flow writes a value in one line.
+func flow(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.String:
+		return delivery.YAMLScalar(v.String())
+	case reflect.Int:
+		return strconv.FormatInt(v.Int(), 10)
+	case reflect.Float64:
+		return figure(v.Float())
+	case reflect.Slice:
+		return "[]"
+	}
+	var parts []string
+	for _, e := range entriesOf(v) {
+		parts = append(parts, delivery.YAMLScalar(e.key)+": "+flow(e.value))
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 // figure writes a number with four decimals.
 func figure(f float64) string {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
-		panic(fmt.Sprintf("intent: a release cannot say %v", f))
+		panic(fmt.Sprintf("intent: a release cannot contain %v", f))
 	}
 	s := strconv.FormatFloat(f, 'f', 4, 64)
 	if s == "-0.0000" {
 		return "0.0000"
 	}
 	return s
-}
-
-var (
-	plainText = regexp.MustCompile(`^[A-Za-z](?:[A-Za-z0-9._/:-]*[A-Za-z0-9])?$`)
-	notText   = regexp.MustCompile(`^(?i:true|false|null|yes|no|on|off|y|n)$`)
-)
-
-// text writes a string, in double quotes where YAML, of any version, might take
-// it for something else.
-func text(s string) string {
-	if plainText.MatchString(s) && !notText.MatchString(s) {
-		return s
-	}
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r == '\n':
-			b.WriteString(`\n`)
-		case r == ' ' || unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }

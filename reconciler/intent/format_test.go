@@ -45,7 +45,7 @@ func ExampleFormatRelease() {
 	//     gate: production
 	//     images: 72
 	//     metrics:
-	//       "AP/no entry": {value: 0.4000}
+	//       AP/no entry: {value: 0.4000}
 	//       mAP: {high: 0.5000, low: 0.4115, value: 0.4523}
 	// name: shapes
 	// spec: sha256:d4f02eaafd1a9e9de7d10972ca8e47fa7a985825c3c9c1e249c72683cb3e4f19
