@@ -492,8 +492,7 @@ func (s *sim) byHand(commit, name string, n int) map[string]string {
 	case 4:
 		if len(s.signed.order) > 0 && now != "" {
 			doc := intent.ParseFile(intent.File{Path: path, Size: int64(len(now)), Data: []byte(now)}, intent.Options{})
-			if r := doc.Release(); r != nil {
-				forged := *r
+			if forged, ok := doc.Value.(delivery.Release); ok {
 				forged.Bundle = of(s.signed.order, n/7)
 				return map[string]string{path: string(intent.FormatRelease(forged, nil))}
 			}

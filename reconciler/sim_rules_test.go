@@ -72,8 +72,7 @@ func (s *sim) heldOn(commit string) map[delivery.Digest]simHeld {
 				continue
 			}
 			data := s.repo.blobs[blob]
-			q, _ := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data},
-				intent.Options{}).Quarantine()
+			q, _ := intent.ParseFile(intent.File{Path: path, Data: data}, intent.Options{}).Value.(delivery.Quarantine)
 			for _, e := range q.Entries {
 				h := now[e.Digest]
 				if e.Lifted == "" {

@@ -208,8 +208,7 @@ func classesOf(dir string, covers []string, f dataset.Frozen) ([]string, deliver
 		if err != nil {
 			continue // the server reports the missing model
 		}
-		mdl, ok := intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data},
-			intent.Options{}).Model()
+		mdl, ok := intent.ParseFile(intent.File{Path: path, Data: data}, intent.Options{}).Value.(delivery.Model)
 		if !ok {
 			continue
 		}

@@ -173,7 +173,7 @@ func (r *Reader) File(commit, path string) ([]byte, error) {
 
 // Document parses one file.
 func Document(path string, data []byte) *intent.Doc {
-	return intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data}, intent.Options{})
+	return intent.ParseFile(intent.File{Path: path, Data: data}, intent.Options{})
 }
 
 // MergeBases returns all best common ancestors of two commits, newest first.

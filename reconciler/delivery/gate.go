@@ -26,26 +26,6 @@ type Gate struct {
 	sealed Digest // see Sealed
 }
 
-// Docs says what each key is for.
-func (Gate) Docs() map[string]string {
-	return map[string]string{
-		"apiVersion": "The version of this file's format.",
-		"kind":       "What this file describes.",
-		"name":       "The gate's name, the same as the file's.",
-		"covers":     "The models that must pass this gate.",
-		"owners": "Who may accept an unsure check: users of the forge, or teams of the repository. A name that " +
-			"is both means the team.",
-		"evaluate": "The images and ground truth that models are measured on.",
-		"classes": "The classes that the gate measures. A model without one of them fails. Other classes of a model " +
-			"are shown and not counted. aob gate freeze writes it.",
-		"labels": "The names that count as a class of the gate, where they are not just its own name: labels of the " +
-			"eval set, and classes of models. The labels in a model's file are for the model's dataset only.",
-		"looks": "How many models may be judged on one eval set against one baseline. Further verdicts are unsure, " +
-			"since the best result of many is too optimistic. Without it there is no limit.",
-		"checks": "The conditions; all of them must hold.",
-	}
-}
-
 // Digest returns the digest of the gate without its owners, who do not affect
 // measurements.
 func (g Gate) Digest() Digest {
@@ -132,18 +112,6 @@ type EvalSet struct {
 	Group   string  `json:"group,omitempty" check:"optional,argument"`
 }
 
-// Docs says what each key is for.
-func (EvalSet) Docs() map[string]string {
-	return map[string]string{
-		"dataset": "The dataset, by a name that the server's configuration allows.",
-		"split":   "Which split of it.",
-		"content": "The digest of the split's images and annotations. aob gate freeze writes it; other content under " +
-			"the name is an error.",
-		"group": "The field of the annotation file's images by which they are grouped, such as video. Images of one " +
-			"group are not independent, so the bootstrap draws whole groups.",
-	}
-}
-
 func (e EvalSet) String() string {
 	if e.Group != "" {
 		return e.Dataset.String() + " " + e.Split + " by " + e.Group
@@ -165,28 +133,6 @@ type GateCheck struct {
 	Unsure     string      `json:"unsure" default:"review" check:"oneof=fail|review|ignore"`
 	At         string      `json:"at,omitempty" check:"optional,oneof=threshold"`
 	Profiles   string      `json:"profiles,omitempty" check:"optional,later"`
-}
-
-// Docs says what each key is for.
-func (GateCheck) Docs() map[string]string {
-	return map[string]string{
-		"metric": "What is measured. " + metricDocs() + ". Latency comes later.",
-		"classes": "For " + strings.Join(MetricNames(Metric.ByClass), ", ") +
-			": all, for every class of the gate, or " +
-			"a list of them. Each class must meet the bound.",
-		"except":  "Classes of the gate that this check leaves out.",
-		"min":     "The lowest value that passes.",
-		"max":     "The highest value that passes, with its unit, as in 120MB; for falsePositivesPerImage a number.",
-		"maxDrop": "How much lower than the baseline the value may be.",
-		"against": "With maxDrop: the baseline. release is the release on the target branch. A version, as in " +
-			"pallets@12, is a fixed baseline, so that many small losses cannot add up.",
-		"confidence": "The confidence of the one-sided bounds.",
-		"support":    "The number of annotations that a class needs; with fewer the check is unsure.",
-		"unsure":     "What an unsure check means: fail, review (pending until an owner accepts it), or ignore.",
-		"at": "With " + strings.Join(MetricNames(func(m Metric) bool { return m.AtThreshold }), ", ") +
-			": threshold, which is the score threshold that the model has for each class.",
-		"profiles": "The hardware profiles that must meet the bound.",
-	}
 }
 
 // ClassSelect selects classes: all of them, or those in Names.

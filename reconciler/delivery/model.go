@@ -38,29 +38,10 @@ type Model struct {
 	Train       Train      `json:"train"`
 	Thresholds  Thresholds `json:"thresholds,omitempty" check:"optional,nonempty,keys=class"`
 	Variants    []string   `json:"variants" default:"[fp32]" check:"nonempty,oneof=fp32,later=fp16|int8"`
-	Track       *Track     `json:"track,omitempty" check:"optional,later"`
+	Track       string     `json:"track,omitempty" check:"optional,later"`
 
 	sealed      Digest   // see Sealed
 	sealedSeeds []Digest // of SeedSpec, for each seed
-}
-
-// Docs says what each key is for.
-func (Model) Docs() map[string]string {
-	return map[string]string{
-		"apiVersion": "The version of this file's format.",
-		"kind":       "What this file describes.",
-		"name":       "The model's name, the same as the file's.",
-		"dataset": "What it is trained on: a frozen version of COCO-format images, by a name that the server's " +
-			"configuration allows.",
-		"classes": "The classes to detect, in order; or a map from each class to the dataset's labels for it.",
-		"was": "The model's former name, in the pull request that renames it. Its gates, releases and quarantine " +
-			"continue under the new name, without training. Remove it once main has a release of the new name.",
-		"train": "How it is trained.",
-		"thresholds": "The score from which a detection of a class counts, by class, and default for the others; " +
-			"determined on the validation split. Changing one does not train the model again.",
-		"variants": "The variants that are delivered.",
-		"track":    "The experiment tracker that the run is copied to, by a name in the server's configuration.",
-	}
 }
 
 // A Class is a class that the model detects, and the labels of the dataset that count as it.
@@ -111,42 +92,14 @@ type Train struct {
 	EarlyStopping EarlyStopping  `json:"earlyStopping"`
 	Seeds         []int64        `json:"seeds" default:"[1]" check:"nonempty,min=0,max=9007199254740991"`
 	Args          map[string]any `json:"args,omitempty" check:"optional"`
-	Machine       Machine        `json:"machine" check:"later=*"`
+	Machine       Machine        `json:"machine,omitzero" check:"later=*"`
 	Import        *Dataset       `json:"import,omitempty" check:"optional,later"`
-}
-
-// Docs says what each key is for.
-func (Train) Docs() map[string]string {
-	return map[string]string{
-		"with":          "The trainer and its version: NAME@VERSION, where NAME is a folder of the server's trainers.",
-		"architecture":  "The network architecture, one of the trainer's; the first by default.",
-		"from":          "The weights to start from: none, coco, release, or MODEL@VERSION.",
-		"resolution":    "Input size in pixels; the trainer has the default.",
-		"epochs":        "Passes over the training split; the trainer has the default.",
-		"batch":         "Images per step.",
-		"optimizer":     "How weights are updated.",
-		"precision":     "The number format during training.",
-		"earlyStopping": "When to stop before the last epoch, by mAP@[.50:.95] on the validation split.",
-		"seeds": "Random seeds. A model is trained for each; the best on the validation split is released, and the " +
-			"spread is reported.",
-		"args":    "Further arguments, checked against trainers/NAME/schema.json.",
-		"machine": "Where it is trained. It is not part of the spec.",
-		"import":  "An existing ONNX file to use instead of training.",
-	}
 }
 
 // Batch is the batch size.
 type Batch struct {
 	Effective int `json:"effective" check:"optional,min=1,max=4096"`
 	Step      int `json:"step" check:"optional,min=1,max=4096"`
-}
-
-// Docs says what each key is for.
-func (Batch) Docs() map[string]string {
-	return map[string]string{
-		"effective": "Images per step of the optimizer; the trainer has the default.",
-		"step":      "Images in one pass through the network; a divisor of effective, and equal to it by default.",
-	}
 }
 
 // Optimizer says how weights are updated.
@@ -157,26 +110,9 @@ type Optimizer struct {
 	Schedule string  `json:"schedule" default:"cosine" check:"oneof=cosine"`
 }
 
-// Docs says what each key is for.
-func (Optimizer) Docs() map[string]string {
-	return map[string]string{
-		"name":     "The optimizer.",
-		"lr":       "The highest learning rate; the trainer has the default.",
-		"warmup":   "Epochs of linear warm-up; the trainer has the default.",
-		"schedule": "How the rate falls after warm-up.",
-	}
-}
-
 // EarlyStopping says when to stop before the last epoch.
 type EarlyStopping struct {
 	Patience int `json:"patience" default:"0" check:"min=0,max=1000"`
-}
-
-// Docs says what each key is for.
-func (EarlyStopping) Docs() map[string]string {
-	return map[string]string{
-		"patience": "Epochs without a better model before it stops; 0 never stops early.",
-	}
 }
 
 // Machine says where a run takes place. It is not part of the spec.
@@ -185,30 +121,7 @@ type Machine struct {
 	Instance  string   `json:"instance,omitempty" check:"optional,later"`
 	Spot      string   `json:"spot,omitempty" check:"optional,later"`
 	Limit     Duration `json:"limit" default:"8h" check:"min=1m,max=168h"`
-	MaxCost   Money    `json:"maxCost,omitempty" check:"optional,later"`
-}
-
-// Docs says what each key is for.
-func (Machine) Docs() map[string]string {
-	return map[string]string{
-		"terraform": "The Terraform module: infra/terraform/NAME.",
-		"instance":  "The machine type.",
-		"spot":      "Whether to use spot capacity.",
-		"limit":     "The time limit of a run.",
-		"maxCost":   "The cost limit of a run.",
-	}
-}
-
-// Track names a tracker in the server's configuration.
-type Track struct {
-	MLflow string `json:"mlflow" check:"name"`
-}
-
-// Docs says what each key is for.
-func (Track) Docs() map[string]string {
-	return map[string]string{
-		"mlflow": "The MLflow server's name in the server's configuration.",
-	}
+	MaxCost   string   `json:"maxCost,omitempty" check:"optional,later"`
 }
 
 // A Spec is the identity of a model: dataset, classes, training, thresholds and variants,
@@ -216,39 +129,17 @@ func (Track) Docs() map[string]string {
 type Spec struct {
 	Dataset    string     `json:"dataset"`
 	Classes    Classes    `json:"classes"`
-	Train      SpecTrain  `json:"train"`
+	Train      Train      `json:"train"` // without the machine
 	Thresholds Thresholds `json:"thresholds,omitempty"`
 	Variants   []string   `json:"variants"`
 }
 
-// SpecTrain is [Train] without the machine.
-type SpecTrain struct {
-	With          string         `json:"with"`
-	Architecture  string         `json:"architecture"`
-	From          string         `json:"from"`
-	Resolution    int            `json:"resolution"`
-	Epochs        int            `json:"epochs"`
-	Batch         Batch          `json:"batch"`
-	Optimizer     Optimizer      `json:"optimizer"`
-	Precision     string         `json:"precision"`
-	EarlyStopping EarlyStopping  `json:"earlyStopping"`
-	Seeds         []int64        `json:"seeds"`
-	Args          map[string]any `json:"args,omitempty"`
-}
-
 // Spec returns the model's spec. Its defaults must be filled in.
 func (m Model) Spec() Spec {
-	t := m.Train
-	return Spec{
-		Dataset: m.Dataset.String(),
-		Classes: m.Classes,
-		Train: SpecTrain{With: t.With, Architecture: t.Architecture, From: t.From, Resolution: t.Resolution,
-			Epochs: t.Epochs,
-			Batch:  t.Batch, Optimizer: t.Optimizer, Precision: t.Precision, EarlyStopping: t.EarlyStopping,
-			Seeds: t.Seeds, Args: t.Args},
-		Thresholds: m.Thresholds,
-		Variants:   m.Variants,
-	}
+	train := m.Train
+	train.Machine, train.Import = Machine{}, nil
+	return Spec{Dataset: m.Dataset.String(), Classes: m.Classes, Train: train, Thresholds: m.Thresholds,
+		Variants: m.Variants}
 }
 
 // Digest returns the spec digest.

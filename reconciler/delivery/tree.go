@@ -81,19 +81,6 @@ type Release struct {
 	Measured   []Measured `json:"measured"`
 }
 
-// Docs says what each key is for.
-func (Release) Docs() map[string]string {
-	return map[string]string{
-		"apiVersion": "The version of this file's format.",
-		"kind":       "What this file describes.",
-		"name":       "The model's name.",
-		"version":    "One more than the highest version that main has had.",
-		"bundle":     "The digest of the packaged model.",
-		"spec":       "The digest of the spec that the bundle was trained for.",
-		"measured":   "The scores on each gate's eval set, sorted by the gate's name.",
-	}
-}
-
 // Measured holds the scores on one gate's eval set, rounded to four decimals.
 type Measured struct {
 	Gate     string            `json:"gate" check:"label"`
@@ -108,23 +95,6 @@ type Measured struct {
 	Lost     []Loss            `json:"lost,omitempty" check:"optional"`
 }
 
-// Docs says what each key is for.
-func (Measured) Docs() map[string]string {
-	return map[string]string{
-		"gate":     "The gate.",
-		"evalSet":  "The digest of its images and annotations.",
-		"images":   "The number of images.",
-		"metrics":  "The scores: mAP, AP50, AP75 and AP/CLASS.",
-		"baseline": "The release on the target branch, measured on the same images. A first model has none.",
-		"verdict":  "The gate's verdict. If it is unsure, an owner accepted it.",
-		"leftOut":  "The number of images of the eval set that are not measured, since a model was trained on them.",
-		"look":     "How many models had been judged on the eval set against the baseline, this one included.",
-		"checks":   "The results of the gate's checks, in its order, and by class.",
-		"lost": "Figures in which the model is significantly worse than the release, whether a check covers them " +
-			"or not.",
-	}
-}
-
 // A CheckMeasured is the result of one check of a gate in a release file.
 type CheckMeasured struct {
 	Check    string   `json:"check" check:"text"`
@@ -137,22 +107,6 @@ type CheckMeasured struct {
 	High     *float64 `json:"high,omitempty" check:"optional"`
 	Code     Code     `json:"code,omitempty" check:"optional,text"`
 	Reason   string   `json:"reason,omitempty" check:"optional,text"`
-}
-
-// Docs says what each key is for.
-func (CheckMeasured) Docs() map[string]string {
-	return map[string]string{
-		"check":    "The check, as in mAP drop <= 0.01.",
-		"class":    "The class that was checked.",
-		"outcome":  "The result.",
-		"value":    "The measured value.",
-		"baseline": "The baseline's value on the same images.",
-		"diff":     "The value minus that.",
-		"low":      "The lower bound of the difference, or else of the value, at the check's confidence.",
-		"high":     "The upper bound.",
-		"code":     "The reason as a code, as in drop.unsure.",
-		"reason":   "The reason as text, unless it passed.",
-	}
 }
 
 // A Loss is a figure in which a candidate is significantly worse than the release.
@@ -170,25 +124,6 @@ type Loss struct {
 	Errors     int     `json:"errors,omitempty" check:"optional"` // how many more of them there are
 	// the explanation as text, in files of older versions of AOB
 	Why string `json:"why,omitempty" check:"optional,text"`
-}
-
-// Docs says what each key is for.
-func (Loss) Docs() map[string]string {
-	return map[string]string{
-		"metric": "What got worse: mAP, AP, or recall, precision and falsePositivesPerImage at the model's " +
-			"score thresholds.",
-		"class":    "The class, for AP.",
-		"value":    "The model's value.",
-		"baseline": "The release's value on the same images.",
-		"diff":     "The value minus that.",
-		"atBest": "The one-sided bound of the difference nearest to 0, at 95% confidence, adjusted for the number of " +
-			"classes.",
-		"error":      "The type of detection error that explains most of it, by TIDE's names: Miss, Loc, Cls, ...",
-		"errorClass": "The class that has these errors.",
-		"errorAP50":  "The loss of AP50 by these errors.",
-		"errors":     "How many more such errors there are.",
-		"why":        "The explanation as text, written by older versions of AOB.",
-	}
 }
 
 // FigureConfidence is the confidence of each of a Figure's bounds.
@@ -211,29 +146,11 @@ type Figure struct {
 	High  *float64 `json:"high,omitempty" check:"optional"`
 }
 
-// Docs says what each key is for.
-func (Figure) Docs() map[string]string {
-	return map[string]string{
-		"value": "The value.",
-		"low":   "The lower bound at 95% confidence, over the choice of test images.",
-		"high":  "The upper bound at 95% confidence, over the choice of test images.",
-	}
-}
-
 // BaselineMeasured is the release on the target branch, measured on the same images.
 type BaselineMeasured struct {
 	Version int                `json:"version" check:"min=1,max=1000000"`
 	Bundle  Digest             `json:"bundle" check:"digest"`
 	Metrics map[string]float64 `json:"metrics" check:"keys=metric"`
-}
-
-// Docs says what each key is for.
-func (BaselineMeasured) Docs() map[string]string {
-	return map[string]string{
-		"version": "Its version.",
-		"bundle":  "The digest of its packaged model.",
-		"metrics": "Its scores.",
-	}
 }
 
 // A Quarantine is a file models/NAME.quarantine.yaml: bundles that must not run. Entries
@@ -245,32 +162,12 @@ type Quarantine struct {
 	Entries    []Quarantined `json:"entries"`
 }
 
-// Docs says what each key is for.
-func (Quarantine) Docs() map[string]string {
-	return map[string]string{
-		"apiVersion": "The version of this file's format.",
-		"kind":       "What this file describes.",
-		"name":       "The model's name.",
-		"entries":    "Bundles that must not run. Entries are added or lifted, and never removed.",
-	}
-}
-
 // Quarantined is an entry of a quarantine.
 type Quarantined struct {
 	Digest Digest `json:"digest" check:"digest"`
 	Why    string `json:"why" check:"text"`
 	Fleet  string `json:"fleet,omitempty" check:"optional,name"`
 	Lifted string `json:"lifted,omitempty" check:"optional,text"`
-}
-
-// Docs says what each key is for.
-func (Quarantined) Docs() map[string]string {
-	return map[string]string{
-		"digest": "The bundle.",
-		"why":    "Why it must not run.",
-		"fleet":  "The fleet on which it failed.",
-		"lifted": "Why it may run again. Without it the bundle must not run.",
-	}
 }
 
 // Forbids reports whether any entry of the bundle is not lifted, and why the first such

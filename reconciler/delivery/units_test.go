@@ -32,10 +32,6 @@ func TestUnits(t *testing.T) {
 		{"1.5GB", Bytes(15e8), ""},
 		{"0B", Bytes(0), ""},
 		{"1234567B", Bytes(1234567), "1234.567KB"},
-		{"$12", Money(12), ""},
-		{"$0.90", Money(0.9), "$0.9"},
-		{"85C", Celsius(85), ""},
-		{"-5.5C", Celsius(-5.5), ""},
 	} {
 		v := reflect.New(reflect.TypeOf(c.want))
 		if err := v.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(c.text)); err != nil {
@@ -70,10 +66,8 @@ func TestUnitsRefuse(t *testing.T) {
 			"1.h", "1h.5m", "5\u03bcs"},
 		reflect.TypeFor[Share](): {"", "10", "0.1", "101%", "-1%", "-0.1%", "nan%", "inf%", "0x1p3%", "1_0%", "1e1%",
 			"+5%", "%", " 5%"},
-		reflect.TypeFor[Wave]():    {"", "0", "-1", "1.5", "0%", "101%", "all", "9999999", "+x"},
-		reflect.TypeFor[Bytes]():   {"", "120", "MB", "-1MB", "nanMB", "1e9B", "1 MB", "9999999GiB", "0x1MB"},
-		reflect.TypeFor[Money]():   {"", "12", "12$", "$-1", "$nan", "$1e3", "$1000001", "$ 1"},
-		reflect.TypeFor[Celsius](): {"", "85", "85F", "999C", "nanC", "-51C"},
+		reflect.TypeFor[Wave]():  {"", "0", "-1", "1.5", "0%", "101%", "all", "9999999", "+x"},
+		reflect.TypeFor[Bytes](): {"", "120", "MB", "-1MB", "nanMB", "1e9B", "1 MB", "9999999GiB", "0x1MB"},
 	} {
 		for _, text := range texts {
 			v := reflect.New(typ)

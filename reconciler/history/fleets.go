@@ -52,7 +52,7 @@ func (h *History) movesOf(main, fleet, model string) ([]plan.Repoint, error) {
 		if err != nil || data == nil {
 			return "", err
 		}
-		f, _ := commits.Document(path, data).Fleet()
+		f, _ := commits.Document(path, data).Value.(delivery.Fleet)
 		return f.Runs, nil
 	}
 	var list []plan.Repoint

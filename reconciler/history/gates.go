@@ -41,10 +41,10 @@ type lostFile struct {
 
 // gate parses what the file said.
 func (l lostFile) gate() (delivery.Gate, bool) {
-	if g, ok := commits.Document("gates/"+l.File, []byte(l.Was)).Gate(); ok {
+	if g, ok := commits.Document("gates/"+l.File, []byte(l.Was)).Value.(delivery.Gate); ok {
 		return g, true
 	}
-	g, complaints := intent.Draft(intent.File{Path: "gates/" + l.File, Size: int64(len(l.Was)), Data: []byte(l.Was)})
+	g, complaints := intent.Draft(intent.File{Path: "gates/" + l.File, Data: []byte(l.Was)})
 	// Gates had no classes before.
 	return g, len(complaints) == 0 && len(g.Checks) > 0 && len(g.Classes) == 0 &&
 		g.Evaluate.Dataset != (delivery.Dataset{})

@@ -141,7 +141,7 @@ func (h *History) follow(entries map[string][]plan.Held, c git.LineChange) (bad 
 					c.Commit, err)})
 				continue
 			}
-			if q, ok = commits.Document("models/"+name, data).Quarantine(); !ok {
+			if q, ok = commits.Document("models/"+name, data).Value.(delivery.Quarantine); !ok {
 				continue // it cannot be read, so it neither adds nor lifts anything
 			}
 		}

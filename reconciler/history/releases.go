@@ -58,7 +58,8 @@ func (h *History) releasesOf(main, model string) ([]plan.Past, error) {
 			if err != nil && !errors.Is(err, git.ErrTooBig) {
 				return nil, err
 			}
-			if p.Release = commits.Document(path, data).Release(); p.Release != nil {
+			if r, ok := commits.Document(path, data).Value.(delivery.Release); ok {
+				p.Release = &r
 				if p.Spec, err = h.specAt(v.Commit, model); err != nil {
 					return nil, err
 				}
@@ -82,7 +83,9 @@ func (h *History) specAt(commit, model string) (delivery.Digest, error) {
 	}
 	var spec delivery.Digest
 	if data != nil {
-		spec = h.commits.Parser.ParseAccepted(intent.File{Path: path, Size: int64(len(data)), Data: data}).Spec()
+		if m, ok := h.commits.Parser.ParseAccepted(intent.File{Path: path, Data: data}).Value.(delivery.Model); ok {
+			spec = m.SpecDigest()
+		}
 	}
 	if len(h.specs) > maxSpecs {
 		clear(h.specs)

@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"reflect"
@@ -67,17 +68,14 @@ func fieldsOf(t reflect.Type) []*field {
 	if list, ok := fieldCache.Load(t); ok {
 		return list.([]*field)
 	}
-	var docs map[string]string
-	if described, ok := reflect.Zero(t).Interface().(interface{ Docs() map[string]string }); ok {
-		docs = described.Docs()
-	}
 	var list []*field
 	for sf := range t.Fields() {
 		key, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
 		if key == "" || key == "-" {
 			continue
 		}
-		f := &field{key: key, doc: docs[key], index: sf.Index[0], typ: sf.Type}
+		f := &field{key: key, index: sf.Index[0], typ: sf.Type}
+		f.doc = cmp.Or(delivery.Docs[t.Name()][key], serverDocs[t.Name()][key], delivery.Docs[""][key])
 		f.rules = parseRules(sf.Type, sf.Tag.Get("check"), t.Name()+"."+sf.Name)
 		if def, ok := sf.Tag.Lookup("default"); ok {
 			f.deft = def

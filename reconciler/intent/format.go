@@ -13,8 +13,8 @@ import (
 )
 
 // FormatRelease writes models/NAME.release.yaml. Equal releases give equal bytes: keys are sorted, figures have four
-// decimals, and each metric, check and loss is one line, so that a review shows what changed. It panics on a figure that
-// is not a number. Parsing returns the same release, with rounded figures and empty lists as nil.
+// decimals, and each metric, check and loss is one line, so that a review shows what changed. It panics on a figure
+// that is not a number. Parsing returns the same release, with rounded figures and empty lists as nil.
 //
 // notes returns a sentence for each check of a gate and for each loss, which becomes a comment above its line; an empty
 // sentence is left out. Comments are for reviewers and not part of the release. A nil notes writes none.

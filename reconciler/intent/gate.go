@@ -151,3 +151,16 @@ func (d *document) check(c *delivery.GateCheck, path string) {
 	unique(d, c.Classes.Names, path+".classes")
 	unique(d, c.Except, path+".except")
 }
+
+// Draft reads a gate's file that may lack what aob gate freeze writes: evaluate and classes.
+func Draft(f File) (delivery.Gate, []delivery.Complaint) {
+	d, doc := &document{file: f.Path}, &Doc{file: f.Path}
+	var g delivery.Gate
+	if doc.kind, doc.name = d.identify(f); doc.kind == "Gate" && d.open(f) && d.header(doc) {
+		d.decode(&g)
+		d.gate(&g, doc)
+	}
+	return g, slices.DeleteFunc(d.complaints(), func(c delivery.Complaint) bool {
+		return strings.HasPrefix(c.Path, "evaluate") || c.Path == "classes" && len(g.Classes) == 0
+	})
+}

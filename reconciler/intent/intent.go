@@ -8,9 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-
-	"gopkg.in/yaml.v3"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -63,11 +60,12 @@ type Options struct {
 // A Doc is one file, parsed by itself. It is never changed, so it may be kept
 // and joined again.
 type Doc struct {
+	Value any // delivery.Model, Gate, Fleet, Release or Quarantine; nil if there is a complaint
+
 	file       string
 	hash       string // of the content, where known
 	kind       string // Model, Gate, Fleet, Release, Quarantine; "" is no file of intent
 	name       string // from the file's name; "" where that is wrong
-	value      any    // delivery.Model, …; nil where there is a complaint
 	refs       []ref
 	complaints []delivery.Complaint
 }
@@ -106,21 +104,10 @@ func Parse(files []File, o Options) (delivery.Intent, []delivery.Complaint) {
 func parseAll(files []File, o Options) []*Doc {
 	docs := make([]*Doc, len(files))
 	workers := min(runtime.GOMAXPROCS(0), 1+len(files)/16)
-	if workers == 1 {
-		for i, f := range files {
-			docs[i] = ParseFile(f, o)
-		}
-		return docs
-	}
-	var next atomic.Int64
 	var wait sync.WaitGroup
-	for range workers {
+	for first := range workers {
 		wait.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(files) {
-					return
-				}
+			for i := first; i < len(files); i += workers {
 				docs[i] = ParseFile(files[i], o)
 			}
 		})
@@ -144,17 +131,17 @@ func Folders() []string { return []string{"fleets", "gates", "models"} }
 func ParseFile(f File, o Options) *Doc {
 	doc := &Doc{file: f.Path, hash: f.Hash}
 	d := &document{file: f.Path, options: o}
+	var value any
 	if doc.kind, doc.name = d.identify(f); doc.kind != "" && d.open(f) && d.header(doc) {
-		doc.value = d.parse(doc)
+		value = d.parse(doc)
 	}
-	if doc.complaints = d.complaints(); len(doc.complaints) > 0 {
-		doc.value = nil
+	if doc.complaints = d.complaints(); len(doc.complaints) == 0 {
+		doc.Value = sealed(value)
 	}
-	doc.value = sealed(doc.value)
 	return doc
 }
 
-// sealed computes once what readers ask of a value every turn.
+// sealed returns a model or gate with its digests, which are needed in every turn.
 func sealed(value any) any {
 	switch v := value.(type) {
 	case delivery.Model:
@@ -242,38 +229,27 @@ func (d *document) open(f File) bool {
 	return false
 }
 
-// header compares kind and name with the file's path, and reports whether the
-// rest is worth reading: a gate among the models would be wrong in every line, and so would a file of a newer format.
+// header compares kind and name with the file's path. It reports whether to read the rest: in a file of another kind or
+// of a newer format every line would be wrong.
 func (d *document) header(doc *Doc) bool {
-	for i := 0; i+1 < len(d.top.Content); i += 2 {
-		key, value := d.top.Content[i], d.top.Content[i+1]
-		_, format, ok := delivery.FormatOf(value.Value)
-		if key.Value != "apiVersion" || value.Kind != yaml.ScalarNode || !ok ||
-			!strings.HasPrefix(value.Value, "aob/") {
-			continue
-		}
-		if format > delivery.IntentFormat {
-			d.fault(placeOf(value), "apiVersion",
+	if v := valueOf(d.top, "apiVersion"); v != nil && strings.HasPrefix(v.Value, "aob/") {
+		if _, format, ok := delivery.FormatOf(v.Value); ok && format > delivery.IntentFormat {
+			d.fault(placeOf(v), "apiVersion",
 				"this file is for a newer aob: it has format %d, and this aob reads formats up to %d; %s",
 				format, delivery.IntentFormat, delivery.StartNewer)
 			return false
 		}
 	}
-	for i := 0; i+1 < len(d.top.Content); i += 2 {
-		key, value := d.top.Content[i], d.top.Content[i+1]
-		switch {
-		case key.Value == "kind" && value.Value != doc.kind && isKind(value.Value):
-			d.fault(placeOf(value), "kind", "want %s, by the file's place, got %s; move it to %s", doc.kind,
-				value.Value, home(value.Value))
-			return false
-		case key.Value == "name" && doc.name != "" && value.Value != doc.name && forms["name"].holds(value.Value):
-			d.fault(placeOf(value), "name", "want %s, the file's name, got %s", quote(doc.name), quote(value.Value))
-		}
+	if v := valueOf(d.top, "kind"); v != nil && v.Value != doc.kind && home(v.Value) != "" {
+		d.fault(placeOf(v), "kind", "want %s, by the file's place, got %s; move it to %s", doc.kind, v.Value,
+			home(v.Value))
+		return false
+	}
+	if v := valueOf(d.top, "name"); v != nil && doc.name != "" && v.Value != doc.name && forms["name"].holds(v.Value) {
+		d.fault(placeOf(v), "name", "want %s, the file's name, got %s", quote(doc.name), quote(v.Value))
 	}
 	return true
 }
-
-func isKind(word string) bool { return home(word) != "" }
 
 // home returns the path pattern of a kind's files.
 func home(kind string) string {
@@ -289,33 +265,19 @@ func home(kind string) string {
 
 // parse decodes a file by its kind and checks the rules between its fields.
 func (d *document) parse(doc *Doc) any {
-	switch doc.kind {
-	case "Model":
-		var m delivery.Model
-		d.decode(&m)
-		d.model(&m, doc)
-		return m
-	case "Gate":
-		var g delivery.Gate
-		d.decode(&g)
-		d.gate(&g, doc)
-		return g
-	case "Fleet":
-		var f delivery.Fleet
-		d.decode(&f)
-		d.fleet(&f, doc)
-		return f
-	case "Release":
-		var r delivery.Release
-		d.decode(&r)
-		d.release(&r)
-		return r
-	case "Quarantine":
-		var q delivery.Quarantine
-		d.decode(&q)
-		return q
+	v := reflect.New(kindTypes[doc.kind])
+	d.decode(v.Interface())
+	switch v := v.Interface().(type) {
+	case *delivery.Model:
+		d.model(v, doc)
+	case *delivery.Gate:
+		d.gate(v, doc)
+	case *delivery.Fleet:
+		d.fleet(v, doc)
+	case *delivery.Release:
+		d.release(v)
 	}
-	panic("intent: unknown kind " + doc.kind)
+	return v.Elem().Interface()
 }
 
 // refer notes that another file must define a name.

@@ -81,7 +81,7 @@ func (j *joiner) add(doc *Doc) {
 	if named := j.named[doc.kind]; named != nil && doc.name != "" {
 		named[doc.name] = doc
 	}
-	switch v := doc.value.(type) {
+	switch v := doc.Value.(type) {
 	case delivery.Model:
 		j.intent.Models[doc.name] = v
 	case delivery.Gate:

@@ -42,9 +42,9 @@ type Server struct {
 	Secrets map[string]ServerSecret `json:"secrets,omitempty" check:"optional,keys=variable"`
 }
 
-// Docs says what each key is for.
-func (Server) Docs() map[string]string {
-	return map[string]string{
+// serverDocs describes each key of the server's configuration, by type and key.
+var serverDocs = map[string]map[string]string{
+	"Server": {
 		"repository": "The intent repository: an address, or the folder of a bare repository.",
 		"main":       "The branch that says what must run.",
 		"forge": "Where pull requests live: one kind of forge and its settings. local: {} is the bare folder alone, " +
@@ -69,7 +69,61 @@ func (Server) Docs() map[string]string {
 		"devices":   "How devices prove that they may talk to the server.",
 		"secrets": "The secrets that trainers and sources of datasets ask for by name, and where each is: {env: " +
 			"VARIABLE} or {file: PATH}. A run gets those that its trainer or its source names, and no others.",
-	}
+	},
+	"ServerForgeSettings": {
+		"url":       "The server's address, as https://gitea.example.com.",
+		"repo":      "The repository there: owner/name.",
+		"tokenEnv":  "The environment variable that holds the access token.",
+		"tokenFile": "The file that holds the access token.",
+		"webhookSecretEnv": "The environment variable that holds the webhook's secret. Without a secret no webhook " +
+			"is taken, and polling finds changes.",
+		"webhookSecretFile": "The file that holds the webhook's secret.",
+	},
+	"ServerListen": {
+		"url": "The address by which people reach this server, as https://aob.example.com: pull requests " +
+			"link to it. Without it they link to nothing.",
+		"address": "Address and port.",
+		"metrics": "Address and port of /metrics for Prometheus, as 127.0.0.1:8371: plain HTTP, for this machine " +
+			"or a network of operators. Without it there are none.",
+		"certificate": "The TLS certificate's file, PEM; with key.",
+		"key":         "The file of the certificate's private key, PEM.",
+	},
+	"ServerPoll": {
+		"git":   "Between looks at the repository's branches.",
+		"forge": "Between looks at the forge's pull requests.",
+	},
+	"ServerFleets": {
+		"poll":     "Between a device's looks at what it must run.",
+		"expiry":   "How long a signed desired state may be installed.",
+		"deadline": "How long a device in a wave may be silent before it counts as failed.",
+	},
+	"ServerDetector": {
+		"binary":  "The file of aob-detect; beside aob by default.",
+		"library": "The file of the ONNX Runtime library; looked for by default.",
+		"memory":  "The most memory that it may take.",
+		"limit":   "The longest that one evaluation may take.",
+	},
+	"ServerKeys": {
+		"evidence": "The private key that signs evidence.",
+		"desired":  "The private key that signs what fleets run.",
+		"trusted":  "Public keys whose evidence counts beside the server's own, as after a change of keys.",
+	},
+	"ServerCommits": {
+		"name": "The name of the author and committer.",
+		"email": "The e-mail address of the author and committer. A forge finds the account by it whose keys " +
+			"verify signatures.",
+		"signingKey": "The file of the SSH private key, ed25519 and without a passphrase, that signs the commits. " +
+			"Without it they are not signed.",
+	},
+	"ServerSecret": {
+		"env":  "The environment variable of aob serve that holds it.",
+		"file": "The file that holds it.",
+	},
+	"ServerDevices": {
+		"secretEnv": "The environment variable that holds the fleet's secret, which devices' tokens are derived from.",
+		"secretFile": "The file that holds the fleet's secret; fleet.secret in state by default, made at the first " +
+			"start. Devices never get it: aob device token prints a device's own token.",
+	},
 }
 
 // ServerDatasets says by source and name where datasets are.
@@ -96,19 +150,6 @@ type ServerForgeSettings struct {
 	WebhookSecretFile string `json:"webhookSecretFile,omitempty" check:"optional,path"`
 }
 
-// Docs says what each key is for.
-func (ServerForgeSettings) Docs() map[string]string {
-	return map[string]string{
-		"url":       "The server's address, as https://gitea.example.com.",
-		"repo":      "The repository there: owner/name.",
-		"tokenEnv":  "The environment variable that holds the access token.",
-		"tokenFile": "The file that holds the access token.",
-		"webhookSecretEnv": "The environment variable that holds the webhook's secret. Without a secret no webhook " +
-			"is taken, and polling finds changes.",
-		"webhookSecretFile": "The file that holds the webhook's secret.",
-	}
-}
-
 // ServerListen is where the server is reached.
 type ServerListen struct {
 	URL         string `json:"url,omitempty" check:"optional,url"`
@@ -118,31 +159,10 @@ type ServerListen struct {
 	Key         string `json:"key,omitempty" check:"optional,path"`
 }
 
-// Docs says what each key is for.
-func (ServerListen) Docs() map[string]string {
-	return map[string]string{
-		"url": "The address by which people reach this server, as https://aob.example.com: pull requests " +
-			"link to it. Without it they link to nothing.",
-		"address": "Address and port.",
-		"metrics": "Address and port of /metrics for Prometheus, as 127.0.0.1:8371: plain HTTP, for this machine " +
-			"or a network of operators. Without it there are none.",
-		"certificate": "The TLS certificate's file, PEM; with key.",
-		"key":         "The file of the certificate's private key, PEM.",
-	}
-}
-
 // ServerPoll says how often the world is looked at.
 type ServerPoll struct {
 	Git   delivery.Duration `json:"git" default:"5s" check:"min=100ms,max=1h"`
 	Forge delivery.Duration `json:"forge" default:"15s" check:"min=100ms,max=1h"`
-}
-
-// Docs says what each key is for.
-func (ServerPoll) Docs() map[string]string {
-	return map[string]string{
-		"git":   "Between looks at the repository's branches.",
-		"forge": "Between looks at the forge's pull requests.",
-	}
 }
 
 // ServerFleets says how devices and the server keep in touch.
@@ -150,15 +170,6 @@ type ServerFleets struct {
 	Poll     delivery.Duration `json:"poll" default:"2s" check:"min=100ms,max=24h"`
 	Expiry   delivery.Duration `json:"expiry" default:"24h" check:"min=1m,max=8760h"`
 	Deadline delivery.Duration `json:"deadline" default:"15m" check:"min=1s,max=720h"`
-}
-
-// Docs says what each key is for.
-func (ServerFleets) Docs() map[string]string {
-	return map[string]string{
-		"poll":     "Between a device's looks at what it must run.",
-		"expiry":   "How long a signed desired state may be installed.",
-		"deadline": "How long a device in a wave may be silent before it counts as failed.",
-	}
 }
 
 // ServerDetector is the process that runs ONNX models.
@@ -169,31 +180,12 @@ type ServerDetector struct {
 	Limit   delivery.Duration `json:"limit" default:"30m" check:"min=1s,max=24h"`
 }
 
-// Docs says what each key is for.
-func (ServerDetector) Docs() map[string]string {
-	return map[string]string{
-		"binary":  "The file of aob-detect; beside aob by default.",
-		"library": "The file of the ONNX Runtime library; looked for by default.",
-		"memory":  "The most memory that it may take.",
-		"limit":   "The longest that one evaluation may take.",
-	}
-}
-
 // ServerKeys are the files of signing keys. Those left out are in the folder
 // keys in state, and made at the first start.
 type ServerKeys struct {
 	Evidence string   `json:"evidence,omitempty" check:"optional,path"`
 	Desired  string   `json:"desired,omitempty" check:"optional,path"`
 	Trusted  []string `json:"trusted,omitempty" check:"optional,nonempty,path"`
-}
-
-// Docs says what each key is for.
-func (ServerKeys) Docs() map[string]string {
-	return map[string]string{
-		"evidence": "The private key that signs evidence.",
-		"desired":  "The private key that signs what fleets run.",
-		"trusted":  "Public keys whose evidence counts beside the server's own, as after a change of keys.",
-	}
 }
 
 // ServerCommits says who AOB's commits are by: the release commits, and those of pull requests that AOB opens.
@@ -203,44 +195,16 @@ type ServerCommits struct {
 	SigningKey string `json:"signingKey,omitempty" check:"optional,path"`
 }
 
-// Docs says what each key is for.
-func (ServerCommits) Docs() map[string]string {
-	return map[string]string{
-		"name": "The name of the author and committer.",
-		"email": "The e-mail address of the author and committer. A forge finds the account by it whose keys " +
-			"verify signatures.",
-		"signingKey": "The file of the SSH private key, ed25519 and without a passphrase, that signs the commits. " +
-			"Without it they are not signed.",
-	}
-}
-
 // ServerSecret says where a secret is: exactly one of its fields.
 type ServerSecret struct {
 	Env  string `json:"env,omitempty" check:"optional,variable"`
 	File string `json:"file,omitempty" check:"optional,path"`
 }
 
-// Docs says what each key is for.
-func (ServerSecret) Docs() map[string]string {
-	return map[string]string{
-		"env":  "The environment variable of aob serve that holds it.",
-		"file": "The file that holds it.",
-	}
-}
-
 // ServerDevices says how devices prove who they are.
 type ServerDevices struct {
 	SecretEnv  string `json:"secretEnv,omitempty" check:"optional,variable"`
 	SecretFile string `json:"secretFile,omitempty" check:"optional,path"`
-}
-
-// Docs says what each key is for.
-func (ServerDevices) Docs() map[string]string {
-	return map[string]string{
-		"secretEnv": "The environment variable that holds the fleet's secret, which devices' tokens are derived from.",
-		"secretFile": "The file that holds the fleet's secret; fleet.secret in state by default, made at the first " +
-			"start. Devices never get it: aob device token prints a device's own token.",
-	}
 }
 
 // ParseServer reads the server's configuration as strictly as intent is read.

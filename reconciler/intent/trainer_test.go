@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/autonomos/aob/reconciler/delivery"
 	"github.com/autonomos/aob/reconciler/intent"
 )
 
@@ -75,12 +76,12 @@ func TestParseAccepted(t *testing.T) {
 	if len(complaints) > 0 {
 		t.Fatal(complaints)
 	}
-	if got := cache.ParseAccepted(f).Spec(); got != now.Models["m"].SpecDigest() {
+	if got := cache.ParseAccepted(f).Value.(delivery.Model).SpecDigest(); got != now.Models["m"].SpecDigest() {
 		t.Errorf("the spec of an accepted file is %s, want that of today, %s", got, now.Models["m"].SpecDigest())
 	}
 	gone := cache.ParseAccepted(file("models/m.yaml", strings.Replace(text, "%", "y@1", 1)))
-	if len(gone.Complaints()) > 0 || gone.Spec() == "" {
-		t.Errorf("of a trainer that is gone: %v, spec %q", gone.Complaints(), gone.Spec())
+	if m, ok := gone.Value.(delivery.Model); !ok || m.SpecDigest() == "" {
+		t.Errorf("of a trainer that is gone: %v, %v", gone.Complaints(), gone.Value)
 	}
 }
 

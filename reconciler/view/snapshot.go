@@ -443,8 +443,10 @@ func (s *Snapshot) past(r *explain.Report, kind explain.Kind, id string, commits
 				if err != nil && !errors.Is(err, git.ErrTooBig) {
 					return err
 				}
-				version.Release = intent.ParseFile(intent.File{Path: path, Size: int64(len(data)), Data: data},
-					intent.Options{}).Release()
+				doc := intent.ParseFile(intent.File{Path: path, Data: data}, intent.Options{})
+				if r, ok := doc.Value.(delivery.Release); ok {
+					version.Release = &r
+				}
 			}
 			versions = append(versions, version)
 		}
