@@ -99,7 +99,7 @@ func (m *maker) acceptOf(r *progress, j judged, v delivery.Verdict) (accept *del
 			}
 		}
 	}
-	for _, a := range r.asked.Accepts { // oldest first: the first word stands
+	for _, a := range r.proposal.Accepts { // oldest first: the first word stands
 		as := a.owner(owners)
 		if as >= 0 && a.Code == AcceptCode(v) && a.Because != "" && a.How != "" && !a.Reader {
 			return &delivery.Accept{Verdict: v.Key, By: a.By, As: owners[as], Because: a.Because, At: a.At, How: a.How},

@@ -209,9 +209,18 @@ func (r *ModelReport) carry(p Proposal, bars []bar) {
 	}
 }
 
+// judgeBars lets the gates of all bars judge a model in a pull request, and reports whether they pass it.
+func (m *maker) judgeBars(r *progress, bars []bar) (list []judgement, pass bool) {
+	pass = true
+	for _, b := range bars {
+		answers, passed := m.judgeBar(r, b, r.Bundle)
+		list, pass = append(list, answers...), pass && passed
+	}
+	return list, pass
+}
+
 // judgeBar lets a fleet's gates judge a model in a pull request.
-func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult,
-	run runner) ([]judgement, bool) {
+func (m *maker) judgeBar(r *progress, b bar, bundle delivery.Digest) ([]judgement, bool) {
 	if m.free(b, bundle) {
 		for _, j := range b.gates {
 			r.stage(delivery.ContextGate+j.as, delivery.CheckSuccess, fact(code.FleetRanBefore,
@@ -219,14 +228,14 @@ func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery
 		}
 		return nil, true
 	}
-	if why := m.wrongClasses(mdl, b.gates); !why.IsZero() {
+	if why := m.wrongClasses(r.model, b.gates); !why.IsZero() {
 		r.stage(delivery.ContextGate+b.gates[0].as, delivery.CheckFailure, why.In(code.OfFleet,
 			values{Fleet: b.fleet.Name}))
 		return nil, false
 	}
 	c := &progress{ModelReport: ModelReport{Model: r.Model, Spec: r.Spec, Bundle: bundle, Baseline: b.runs},
-		names: m.w.names(b.from), asked: r.asked, fleet: b.fleet.Name}
-	list, ok := m.judge(c, mdl, b.gates, data, run)
+		names: m.w.names(b.from), proposal: r.proposal, fleet: b.fleet.Name, model: r.model, data: r.data, run: r.run}
+	list, ok := m.judge(c, b.gates)
 	for _, s := range c.Stages {
 		if s.Context == delivery.ContextEval {
 			s.Fact = s.Fact.In(code.OfFleet, values{Fleet: b.fleet.Name})
@@ -247,8 +256,9 @@ func (m *maker) judgeBar(r *progress, b bar, mdl delivery.Model, bundle delivery
 // repoint reports about a model that a proposal does not change, and that it lets
 // fleets run which run another one.
 func (m *maker) repoint(p Proposal, name string) ModelReport {
-	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), asked: p}
 	mdl := p.Merged.Models[name]
+	r := &progress{ModelReport: ModelReport{Model: name}, names: m.w.names(name), proposal: p, model: mdl,
+		run: m.runner(p, GoCode(mdl), fmt.Sprintf("%s, #%d", name, p.Number))}
 	if why := m.unsureOf(p, name); !why.IsZero() {
 		m.isStuck(p)
 		return r.end(delivery.CheckPending, why.In(code.Waits, values{}))
@@ -256,18 +266,9 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 	bars := m.bars(p, name)
 	r.Spec, r.Fleets = mdl.SpecDigest(), fleetsOf(p, name)
 	r.carry(p, bars)
-	var gates []judged
-	for _, b := range bars {
-		gates = append(gates, b.gates...)
-	}
-	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
-		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
-		return m.run(spec, p, GoCode(mdl))
-	}
 	var list []delivery.Fact
 	all := true
 	judged := map[delivery.Digest][]judgement{}
-	var data delivery.DataResult
 	for _, b := range bars {
 		target, ok := m.target(b.fleet)
 		switch {
@@ -280,12 +281,10 @@ func (m *maker) repoint(p Proposal, name string) ModelReport {
 			list = append(list, fact(code.FleetKeeps, keeps))
 			continue
 		}
-		if r.Bundle = target.Bundle; r.Data == nil && !m.free(b, target.Bundle) {
-			if data, ok = m.data(r, mdl, gates, run); !ok {
-				return r.end(blockedBy(r.Stages))
-			}
+		if r.Bundle = target.Bundle; r.Data == nil && !m.free(b, target.Bundle) && !m.readData(r, nil, bars...) {
+			return r.end(blockedBy(r.Stages))
 		}
-		answers, ok := m.judgeBar(r, b, mdl, target.Bundle, data, run)
+		answers, ok := m.judgeBar(r, b, target.Bundle)
 		judged[target.Bundle] = append(judged[target.Bundle], answers...)
 		goes := b.values()
 		goes.Model, goes.Version = name, target.Version

@@ -32,74 +32,57 @@ func (j judgement) settled() bool {
 	return verdictState(j.verdict.Outcome) == delivery.CheckSuccess || j.accept != nil
 }
 
-// judge takes the aob/eval stage and every aob/gate/NAME stage.
-func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult, run runner) (
-	[]judgement, bool) {
-	var list []judgement
+// judge takes the aob/eval stage and every aob/gate/NAME stage. It reports whether every gate is settled.
+func (m *maker) judge(r *progress, gates []judged) ([]judgement, bool) {
+	list, done := m.measure(r, gates)
+	for _, j := range gates {
+		label := j.label(gates)
+		i := slices.IndexFunc(list, func(jt judgement) bool { return jt.label == label })
+		if i < 0 {
+			r.stage(delivery.ContextGate+label, delivery.CheckPending, fact(code.EvalAwaited, values{}))
+			continue
+		}
+		m.answer(r, &list[i])
+		done = done && list[i].settled()
+	}
+	return list, done
+}
+
+// measure takes the aob/eval stage: what the candidate, its baseline and the anchors score on every gate's eval set. It
+// returns the gates that can answer, and reports whether all is measured.
+func (m *maker) measure(r *progress, gates []judged) (list []judgement, all bool) {
 	eval := Stage{State: delivery.CheckSuccess}
 	wait := func(s Stage) {
 		if severity(s.State) > severity(eval.State) {
 			eval = s
 		}
 	}
-	baseline := r.Baseline
-	if baseline != nil && baseline.Bundle == r.Bundle {
-		baseline = nil // the same bytes; nothing can have got worse
-	}
 	for _, j := range gates {
 		jt := judgement{judged: j, label: j.label(gates)}
-		content, ok := contentOf(data, j.gate.Evaluate)
-		if !ok {
-			wait(pending(fact(code.EvalSetUnread, values{Gate: jt.label})))
-			continue
-		}
-		jt.set = gateSet(mdl, j.gate, content)
-		score, stage := m.score(r.Bundle, jt.set, run)
-		wait(stage)
-		if stage.State != delivery.CheckSuccess {
-			continue
-		}
-		jt.score = score
-		if baseline != nil {
-			base, stage := m.score(baseline.Bundle, jt.set, run)
-			stage.Fact = stage.Fact.In(code.OfBaseline, values{})
-			wait(stage)
-			if stage.State != delivery.CheckSuccess {
-				continue
-			}
-			jt.base = &base
-			if jt.compare, jt.key, stage = m.compare(score, base, j.gate, run); stage.State != delivery.CheckSuccess {
-				wait(stage)
-				continue
-			}
-		}
-		if jt.anchors, stage = m.anchors(jt, func(bundle delivery.Digest) (delivery.Scores, Stage) {
-			return m.score(bundle, jt.set, run)
-		}, run); stage.State != delivery.CheckSuccess {
-			wait(stage)
-			continue
-		}
-		jt.verdict = m.verdict(r, jt, mdl)
-		list = append(list, jt)
-	}
-	if own, ok := contentOf(data, delivery.EvalSet{Dataset: mdl.Dataset, Split: "test"}); ok && r.fleet == "" {
-		score, stage := m.score(r.Bundle, ownSet(mdl, own), run)
-		if stage.State == delivery.CheckSuccess {
-			r.Own = &score
-		} else {
-			wait(stage)
+		stage := m.measureFor(r, &jt)
+		if wait(stage); stage.State == delivery.CheckSuccess {
+			jt.verdict = m.verdict(r, jt)
+			list = append(list, jt)
 		}
 	}
-	if data.Valid.Count > 0 && r.fleet == "" { // so that its detections are there when thresholds change
-		score, stage := m.score(r.Bundle, ownSet(mdl, data.Valid), run)
+	own := func(content delivery.EvalSetContent) *delivery.Scores {
+		score, stage := m.scoreOnOwn(r, r.Bundle, content)
 		if stage.State == delivery.CheckSuccess {
-			r.Valid = &score
-		} else {
+			return &score
+		}
+		if content.EvalSet == r.data.Valid.EvalSet {
 			stage.Fact = stage.Fact.In(code.OfValidation, values{})
-			wait(stage)
 		}
+		wait(stage)
+		return nil
 	}
-	if eval.State == delivery.CheckSuccess && len(list) == len(gates) {
+	if test, ok := contentOf(r.data, delivery.EvalSet{Dataset: r.model.Dataset, Split: "test"}); ok && r.fleet == "" {
+		r.Own = own(test)
+	}
+	if r.data.Valid.Count > 0 && r.fleet == "" { // so that its detections are there when thresholds change
+		r.Valid = own(r.data.Valid)
+	}
+	if all = eval.State == delivery.CheckSuccess && len(list) == len(gates); all {
 		first := list[0]
 		var baseline *float64
 		if first.base != nil {
@@ -109,53 +92,79 @@ func (m *maker) judge(r *progress, mdl delivery.Model, gates []judged, data deli
 		eval.Fact = evaluated(mapOver(first.score, first.gate.Classes), first.score.Scores.Images, baseline)
 	}
 	r.stage(delivery.ContextEval, eval.State, eval.Fact)
-	judgedAll := eval.State == delivery.CheckSuccess && len(list) == len(gates)
-	for _, j := range gates {
-		label := j.label(gates)
-		i := slices.IndexFunc(list, func(jt judgement) bool { return jt.label == label })
-		if i < 0 {
-			r.stage(delivery.ContextGate+label, delivery.CheckPending, fact(code.EvalAwaited, values{}))
-			continue
+	return list, all
+}
+
+// measureFor measures what one gate judges by.
+func (m *maker) measureFor(r *progress, j *judgement) (stage Stage) {
+	content, ok := contentOf(r.data, j.gate.Evaluate)
+	if !ok {
+		return pending(fact(code.EvalSetUnread, values{Gate: j.label}))
+	}
+	j.set = gateSet(r.model, j.gate, content)
+	if j.score, stage = m.score(r.Bundle, j.set, r.run); stage.State != delivery.CheckSuccess {
+		return stage
+	}
+	if r.Baseline != nil && r.Baseline.Bundle != r.Bundle { // of the same bytes nothing can have got worse
+		base, stage := m.score(r.Baseline.Bundle, j.set, r.run)
+		if stage.State != delivery.CheckSuccess {
+			stage.Fact = stage.Fact.In(code.OfBaseline, values{})
+			return stage
 		}
-		v := list[i].verdict
-		if c := list[i].compare; c != nil && len(c.Pictures) > 0 {
-			link := Link{Gate: label, Path: "/pictures/" + list[i].key.Hex() + "/"}
-			if m.w.Server.URL != "" {
-				link.URL = m.w.Server.URL + link.Path
-			}
-			r.Links = append(r.Links, link)
-		}
-		r.Measured, r.Verdicts = append(r.Measured, measured(list[i], r.Baseline)), append(r.Verdicts, v)
-		if _, signed := m.w.Evidence.Verdicts[v.Key]; !signed {
-			m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, Of: label})
-		}
-		state, why := verdictState(v.Outcome), ReasonOf(v)
-		if v.Outcome == delivery.Unsure {
-			accept, signed := m.acceptOf(r, j, v)
-			list[i].accept = accept
-			doubt := Doubt{Gate: label, Owners: m.owners(j), Code: AcceptCode(v), Reason: why, Accept: accept,
-				Signed: signed}
-			doubt.Ask = m.toAccept(doubt, r.asked)
-			if doubt.Accept == nil {
-				doubt.Refused = m.refused(r.asked.Accepts, doubt.Owners, v)
-			}
-			for _, o := range doubt.Owners {
-				if why := m.w.Nobodies[o]; accept == nil && why != "" {
-					doubt.Refused = append(doubt.Refused, fact(code.OwnerInvalid, values{By: o, Text: why}))
-				}
-			}
-			r.Doubts = append(r.Doubts, doubt)
-			why = doubt.Fact()
-			if list[i].settled() {
-				state = delivery.CheckSuccess
-			}
-		}
-		r.stage(delivery.ContextGate+label, state, why)
-		if !list[i].settled() {
-			judgedAll = false
+		j.base = &base
+		if j.compare, j.key, stage = m.compare(j.score, base, j.gate, r.run); stage.State != delivery.CheckSuccess {
+			return stage
 		}
 	}
-	return list, judgedAll
+	j.anchors, stage = m.anchors(*j, func(bundle delivery.Digest) (delivery.Scores, Stage) {
+		return m.score(bundle, j.set, r.run)
+	}, r.run)
+	return stage
+}
+
+// answer takes the stage of a gate that has measured: its verdict is signed, and an owner may settle it where it is
+// unsure.
+func (m *maker) answer(r *progress, j *judgement) {
+	v := j.verdict
+	if j.compare != nil && len(j.compare.Pictures) > 0 {
+		link := Link{Gate: j.label, Path: "/pictures/" + j.key.Hex() + "/"}
+		if m.w.Server.URL != "" {
+			link.URL = m.w.Server.URL + link.Path
+		}
+		r.Links = append(r.Links, link)
+	}
+	r.Measured, r.Verdicts = append(r.Measured, measured(*j, r.Baseline)), append(r.Verdicts, v)
+	if _, signed := m.w.Evidence.Verdicts[v.Key]; !signed {
+		m.step(Sign{Bundle: r.Bundle, Type: delivery.VerdictType, Predicate: v, Of: j.label})
+	}
+	state, why := verdictState(v.Outcome), ReasonOf(v)
+	if v.Outcome == delivery.Unsure {
+		doubt := m.doubtOf(r, j.judged, v)
+		doubt.Gate = j.label
+		j.accept = doubt.Accept
+		r.Doubts = append(r.Doubts, doubt)
+		if why = doubt.Fact(); j.settled() {
+			state = delivery.CheckSuccess
+		}
+	}
+	r.stage(delivery.ContextGate+j.label, state, why)
+}
+
+// doubtOf says who may settle an unsure verdict, how, and whether somebody has.
+func (m *maker) doubtOf(r *progress, j judged, v delivery.Verdict) Doubt {
+	d := Doubt{Owners: m.owners(j), Code: AcceptCode(v), Reason: ReasonOf(v)}
+	d.Accept, d.Signed = m.acceptOf(r, j, v)
+	d.Ask = m.toAccept(d, r.proposal)
+	if d.Accept != nil {
+		return d
+	}
+	d.Refused = m.refused(r.proposal.Accepts, d.Owners, v)
+	for _, o := range d.Owners {
+		if why := m.w.Nobodies[o]; why != "" {
+			d.Refused = append(d.Refused, fact(code.OwnerInvalid, values{By: o, Text: why}))
+		}
+	}
+	return d
 }
 
 // anyPassed reports whether a check of a verdict passed: what is only unsure,
@@ -246,8 +255,8 @@ func (m *maker) lookOf(bundle, baseline, evalSet delivery.Digest) int {
 }
 
 // verdict lets one gate answer.
-func (m *maker) verdict(r *progress, j judgement, mdl delivery.Model) delivery.Verdict {
-	in := m.gateInput(mdl, j.gate, r.Bundle, j.score)
+func (m *maker) verdict(r *progress, j judgement) delivery.Verdict {
+	in := m.gateInput(r.model, j.gate, r.Bundle, j.score)
 	if r.Baseline != nil {
 		in.BaselineBundle = r.Baseline.Bundle
 		in.SameBundle = r.Baseline.Bundle == r.Bundle

@@ -228,10 +228,7 @@ func (m *maker) judgeStored(mdl delivery.Model, j judged, bundle, baseline deliv
 	in := m.gateInput(mdl, g, bundle, score)
 	in.SameBundle = bundle == baseline
 	in.BaselineBundle = baseline
-	run := func(s delivery.RunSpec) (delivery.RunState, Stage) {
-		s.Note = mdl.Name + " on main"
-		return m.run(s, Proposal{Permission: delivery.PermissionWrite}, "")
-	}
+	run := m.runner(Proposal{Permission: delivery.PermissionWrite}, "", mdl.Name+" on main")
 	if baseline != "" && baseline != bundle {
 		base, ok := m.storedScore(mdl, baseline, g)
 		if !ok || base.Content.Digest() != score.Content.Digest() {
@@ -282,17 +279,14 @@ func (m *maker) judgeCurrent(p Proposal, gates []string) ([]delivery.Verdict, []
 				continue
 			}
 			r := &progress{ModelReport: ModelReport{Model: model, Spec: mdl.SpecDigest(), Bundle: release.Bundle,
-				Baseline: release}, names: names}
-			run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
-				spec.Note = fmt.Sprintf("gate %s, #%d", name, p.Number)
-				return m.run(spec, p, GoCode(mdl, g))
-			}
+				Baseline: release}, names: names, model: mdl,
+				run: m.runner(p, GoCode(mdl, g), fmt.Sprintf("gate %s, #%d", name, p.Number))}
 			list := []judged{{name: name, gate: g}}
 			v := delivery.Verdict{Gate: name, Model: model}
 			if why := m.wrongClasses(mdl, []judged{{name: name, gate: g, proposed: true}}); !why.IsZero() {
 				v.Outcome, v.Because = delivery.Fail, []delivery.Fact{why}
-			} else if data, ok := m.data(r, mdl, list, run); ok {
-				if judged, _ := m.judge(r, mdl, list, data, run); len(r.Verdicts) > 0 {
+			} else if m.readData(r, list) {
+				if judged, _ := m.judge(r, list); len(r.Verdicts) > 0 {
 					v = r.Verdicts[0]
 					powers = append(powers, m.power(name, model, g, judged[0].score))
 				}

@@ -68,6 +68,12 @@ func (m *maker) evalRun(bundle delivery.Digest, on evalSet) (delivery.EvalRun, S
 		TrainingImages: without}, Stage{State: delivery.CheckSuccess}
 }
 
+// scoreOnOwn finds what a bundle scored on a split of the model's own dataset, or plans the run for it.
+func (m *maker) scoreOnOwn(r *progress, bundle delivery.Digest, content delivery.EvalSetContent) (delivery.Scores,
+	Stage) {
+	return m.score(bundle, ownSet(r.model, content), r.run)
+}
+
 // score finds what a bundle scored on an eval set, or plans the run for it.
 func (m *maker) score(bundle delivery.Digest, on evalSet, run runner) (delivery.Scores, Stage) {
 	ask, stage := m.evalRun(bundle, on)

@@ -85,10 +85,6 @@ func (m *maker) gatesFor(p Proposal, model, onMain string) []judged {
 	return list
 }
 
-// staysCovered reports whether a gate will cover a model once a proposal is
-// merged: main would refuse it otherwise.
-func (m *maker) staysCovered(p Proposal, model string) bool { return len(p.Merged.Covering(model)) > 0 }
-
 // label is the gate's name in checks and files.
 func (j judged) label(list []judged) string {
 	if j.as != "" {
@@ -103,10 +99,13 @@ func (j judged) label(list []judged) string {
 // progress collects the stages of one model.
 type progress struct {
 	ModelReport
-	names   []string // the model's, and those that it had before
-	asked   Proposal // whose comments may settle what is unsure
-	fleet   string   // whose gates judge it, as it is to run another model; mostly empty
-	dataKey delivery.Digest
+	names    []string // the model's, and those that it had before
+	proposal Proposal // whose comments may settle what is unsure
+	fleet    string   // whose gates judge it, as it is to run another model; mostly empty
+	model    delivery.Model
+	run      runner              // looks its runs up, and starts them
+	data     delivery.DataResult // once its dataset is read
+	dataKey  delivery.Digest     // of the run that reads it
 }
 
 func (p *progress) stage(context string, state delivery.CheckState, f delivery.Fact) {
@@ -163,17 +162,10 @@ func (m *maker) cost(p Proposal, approval string, mdl delivery.Model) {
 
 // model takes one changed model as far as what was seen allows.
 func (m *maker) model(p Proposal, name string) ModelReport {
-	r := &progress{ModelReport: ModelReport{Model: name}, asked: p}
 	mdl, ok := p.Merged.Models[name]
+	r := &progress{ModelReport: ModelReport{Model: name}, proposal: p, model: mdl}
 	if !ok {
-		if p.Landed {
-			return m.merged(r)
-		}
-		removed := fact(code.ModelRemoved, values{Model: name})
-		if added := newModels(p); len(added) > 0 && !m.renamedAway(p, name) {
-			removed.Names = added
-		}
-		return r.end(delivery.CheckSuccess, removed)
+		return m.removed(r)
 	}
 	if why := m.w.Evidence.newer(); !why.IsZero() {
 		m.isStuck(p)
@@ -192,24 +184,22 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	if p.Landed {
 		return m.merged(r)
 	}
-	was, inBase := p.Base.Models[name]
-	if head := p.Intent.Models[name].SpecDigest(); inBase && head == was.SpecDigest() && head != r.Spec {
-		return r.end(delivery.CheckFailure, fact(code.ModelChangedOnMain, values{Model: name, Branch: m.w.Main.Branch}))
-	}
-	if _, named := p.Merged.Releases[name]; !named && inBase && was.SpecDigest() == r.Spec {
-		if left := m.baseline(m.w.names(name)); left != nil &&
-			!slices.Contains(forbidden(m.heldAfter(p)), left.Bundle) {
-			return r.end(delivery.CheckFailure, fact(code.ReleaseFileGone, values{Version: left.Version, Model: name}))
+	if base, inBase := p.Base.Models[name]; inBase {
+		if head := p.Intent.Models[name].SpecDigest(); head == base.SpecDigest() && head != r.Spec {
+			return r.end(delivery.CheckFailure, fact(code.ModelChangedOnMain,
+				values{Model: name, Branch: m.w.Main.Branch}))
 		}
-		return r.end(delivery.CheckSuccess, fact(code.ReleaseFileRemoved, values{}))
+		if _, named := p.Merged.Releases[name]; !named && base.SpecDigest() == r.Spec {
+			return m.fileRemoved(r)
+		}
 	}
 	r.Was, r.names = m.w.renames(p, name)
 	gates := m.gatesFor(p, name, cmp.Or(r.Was, name))
-	if len(gates) > 0 && !m.staysCovered(p, name) {
-		return r.end(delivery.CheckFailure, fact(code.NoGateLeft, values{Model: name}))
-	}
-	if len(gates) == 0 {
+	switch {
+	case len(gates) == 0:
 		return r.end(delivery.CheckFailure, fact(code.NoGate, values{Model: name}))
+	case len(p.Merged.Covering(name)) == 0: // main would refuse it once it is merged
+		return r.end(delivery.CheckFailure, fact(code.NoGateLeft, values{Model: name}))
 	}
 	r.Baseline = m.baseline(r.names)
 	rollback, isRollback := m.rollsBackTo(p, name)
@@ -219,103 +209,126 @@ func (m *maker) model(p Proposal, name string) ModelReport {
 	}
 	bars := slices.DeleteFunc(m.bars(p, name), func(b bar) bool { return slices.Contains(r.names, b.from) })
 	r.carry(p, bars)
-	judges := slices.Clone(gates)
-	for _, b := range bars {
-		judges = append(judges, b.gates...)
-	}
-	if why := m.wrongClasses(mdl, gates); !why.IsZero() && !isRollback {
-		return r.end(delivery.CheckFailure, why)
-	}
-	if isRollback {
-		if h, held := m.held(r.names, rollback.Bundle); held {
-			return r.end(delivery.CheckFailure, h.blocks().In(code.OfVersion, values{Version: rollback.Version}))
-		}
-		if _, there := m.w.Evidence.Bundles[rollback.Bundle]; !there {
-			return r.end(delivery.CheckFailure, fact(code.ReleaseBundleGone,
-				values{Bundle: rollback.Bundle, Version: rollback.Version}))
-		}
-	}
 	approval := GoCode(mdl, proposedOf(gates)...)
 	m.cost(p, approval, mdl)
-
-	run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
-		spec.Note = fmt.Sprintf("%s, #%d", name, p.Number)
-		return m.run(spec, p, approval)
+	r.run = m.runner(p, approval, fmt.Sprintf("%s, #%d", name, p.Number))
+	if isRollback {
+		return m.rollback(r, rollback, gates, bars)
 	}
-	data, ok := m.data(r, mdl, judges, run)
-	if !ok && !isRollback {
-		m.keepTrainings(p, mdl)
+	return m.promote(r, gates, bars)
+}
+
+// removed reports a model that a proposal removes.
+func (m *maker) removed(r *progress) ModelReport {
+	if r.proposal.Landed {
+		return m.merged(r)
+	}
+	removed := fact(code.ModelRemoved, values{Model: r.Model})
+	if added := newModels(r.proposal); len(added) > 0 && !m.renamedAway(r.proposal, r.Model) {
+		removed.Names = added
+	}
+	return r.end(delivery.CheckSuccess, removed)
+}
+
+// fileRemoved reports a model whose release file a proposal removes, and whose spec stays.
+func (m *maker) fileRemoved(r *progress) ModelReport {
+	left := m.baseline(m.w.names(r.Model))
+	if left != nil && !slices.Contains(forbidden(m.heldAfter(r.proposal)), left.Bundle) {
+		return r.end(delivery.CheckFailure, fact(code.ReleaseFileGone, values{Version: left.Version, Model: r.Model}))
+	}
+	return r.end(delivery.CheckSuccess, fact(code.ReleaseFileRemoved, values{}))
+}
+
+// promote takes a model through data, training, gates and release. Each stage begins once the one before has succeeded.
+func (m *maker) promote(r *progress, gates []judged, bars []bar) ModelReport {
+	p := r.proposal
+	if why := m.wrongClasses(r.model, gates); !why.IsZero() {
+		return r.end(delivery.CheckFailure, why)
+	}
+	if !m.readData(r, gates, bars...) {
+		m.keepTrainings(p, r.model)
 		return r.end(blockedBy(r.Stages))
 	}
-	if isRollback {
-		r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.TrainedBefore,
-			values{Version: rollback.Version, Bundle: rollback.Bundle}))
-		r.Bundle = rollback.Bundle
-	} else if r.Bundle, ok = m.trained(r, mdl, data, run); !ok {
+	var ok bool
+	if r.Bundle, ok = m.trained(r); !ok {
 		return r.end(blockedBy(r.Stages))
 	}
 	if h, held := m.held(r.names, r.Bundle); held {
 		return r.end(delivery.CheckFailure, h.blocks())
 	}
 	if p.Draft {
-		return m.draft(r, mdl, gates, data, run)
+		return m.draft(r, gates)
 	}
-	if file, before := m.acceptedBefore(name, r.Spec, r.Bundle); before && !isRollback {
-		if have, in := p.Intent.Releases[name]; in && !sameFile(p.Base.Releases, p.Intent.Releases, name) &&
+	if file, before := m.acceptedBefore(r.Model, r.Spec, r.Bundle); before {
+		if have, in := p.Intent.Releases[r.Model]; in && !sameFile(p.Base.Releases, p.Intent.Releases, r.Model) &&
 			!m.wrote(have) {
 			return m.byHand(r, have)
 		}
 		r.Release = &file
 		return m.commit(r, p, file, fact(code.ReleasedBefore, values{Version: file.Version}))
 	}
-	judgements, ok := m.judge(r, mdl, gates, data, run)
-	own := len(r.Stages)
-	var ofFleets []judgement
-	fleetsPass := true
-	for _, b := range bars {
-		list, passed := m.judgeBar(r, b, mdl, r.Bundle, data, run)
-		ofFleets, fleetsPass = append(ofFleets, list...), fleetsPass && passed
-	}
-	if isRollback && !fleetsPass {
-		return r.end(blockedBy(r.Stages[own:]))
-	}
-	if isRollback && !m.signBar(name, r.Bundle, ofFleets) {
-		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
-	}
-	if isRollback {
-		back := fact(code.RollsBack, values{Version: rollback.Version})
-		if named, ok := m.w.Main.Intent.Releases[name]; ok && delivery.SameRelease(named, rollback) &&
-			m.ships(name, named) {
-			back.Code = code.AlreadyReleased
-		}
-		if failing := failing(r.Verdicts); len(failing) > 0 {
-			back = several(back, fact(code.TodayFails, values{Facts: failing}))
-		}
-		r.Release = &rollback
-		for i := range r.Stages[:own] { // shown, and never in the way
-			if r.Stages[i].State != delivery.CheckSuccess {
-				r.Stages[i].State = delivery.CheckSuccess
-				r.Stages[i].Fact = r.Stages[i].Fact.In(code.OfRollback, values{})
-			}
-		}
-		return r.end(delivery.CheckSuccess, back)
-	}
+	judgements, ok := m.judge(r, gates)
+	ofFleets, fleetsPass := m.judgeBars(r, bars)
 	if !ok || !fleetsPass {
 		return r.end(blockedBy(r.Stages))
 	}
 	// A gate of the pull request's own says nothing where main has one.
-	asked := slices.ContainsFunc(judgements, func(j judgement) bool { return !j.proposed })
-	if !slices.ContainsFunc(judgements, func(j judgement) bool { return j.proposed != asked && anyPassed(j.verdict) }) {
+	onMain := slices.ContainsFunc(judgements, func(j judgement) bool { return !j.proposed })
+	if !slices.ContainsFunc(judgements, func(j judgement) bool {
+		return j.proposed != onMain && anyPassed(j.verdict)
+	}) {
 		return r.end(delivery.CheckFailure, fact(code.NothingJudged, values{}))
 	}
 	return m.release(r, p, judgements, ofFleets)
 }
 
+// rollback takes a model back to a release that main accepted before. Gates show what they say of it today and do not
+// block it. Those that fleets bring to it from another model do.
+func (m *maker) rollback(r *progress, to delivery.Release, gates []judged, bars []bar) ModelReport {
+	if h, held := m.held(r.names, to.Bundle); held {
+		return r.end(delivery.CheckFailure, h.blocks().In(code.OfVersion, values{Version: to.Version}))
+	}
+	if _, there := m.w.Evidence.Bundles[to.Bundle]; !there {
+		return r.end(delivery.CheckFailure, fact(code.ReleaseBundleGone,
+			values{Bundle: to.Bundle, Version: to.Version}))
+	}
+	m.readData(r, gates, bars...)
+	r.stage(delivery.ContextTrain, delivery.CheckSuccess, fact(code.TrainedBefore,
+		values{Version: to.Version, Bundle: to.Bundle}))
+	r.Bundle = to.Bundle
+	if r.proposal.Draft {
+		return m.draft(r, gates)
+	}
+	m.judge(r, gates)
+	own := len(r.Stages)
+	ofFleets, pass := m.judgeBars(r, bars)
+	switch {
+	case !pass:
+		return r.end(blockedBy(r.Stages[own:]))
+	case !m.signBar(r.Model, r.Bundle, ofFleets):
+		return r.end(delivery.CheckPending, fact(code.FleetGatesSigning, values{}))
+	}
+	back := fact(code.RollsBack, values{Version: to.Version})
+	if named, ok := m.w.Main.Intent.Releases[r.Model]; ok && delivery.SameRelease(named, to) &&
+		m.ships(r.Model, named) {
+		back.Code = code.AlreadyReleased
+	}
+	if failing := failing(r.Verdicts); len(failing) > 0 {
+		back = several(back, fact(code.TodayFails, values{Facts: failing}))
+	}
+	r.Release = &to
+	for i, s := range r.Stages[:own] { // shown, and blocks nothing
+		if s.State != delivery.CheckSuccess {
+			r.Stages[i].State, r.Stages[i].Fact = delivery.CheckSuccess, s.Fact.In(code.OfRollback, values{})
+		}
+	}
+	return r.end(delivery.CheckSuccess, back)
+}
+
 // draft shows what a draft's model does on its validation split. The gates' eval
 // sets are opened when the pull request is ready for review.
-func (m *maker) draft(r *progress, mdl delivery.Model, gates []judged, data delivery.DataResult,
-	run runner) ModelReport {
-	score, compare, stage := m.validated(r, mdl, r.Bundle, data, run)
+func (m *maker) draft(r *progress, gates []judged) ModelReport {
+	score, compare, stage := m.validated(r, r.Bundle)
 	f := stage.Fact
 	if stage.State == delivery.CheckSuccess {
 		r.Valid, r.Tried = score, compare
@@ -450,36 +463,44 @@ func runs(r delivery.RunState) delivery.Fact {
 	return f
 }
 
+// A runner looks a run up, plans its start where it is allowed, and says where it stands.
 type runner func(delivery.RunSpec) (delivery.RunState, Stage)
 
-// data takes the aob/data stage: the dataset's digest, checks and eval sets.
-func (m *maker) data(r *progress, mdl delivery.Model, gates []judged, run runner) (delivery.DataResult, bool) {
-	ask := delivery.DataRun{Dataset: mdl.Dataset, Classes: mdl.Classes}
+// runner is for the runs of a proposal, which need approval where its author may not start them. note says on each run
+// what it is for.
+func (m *maker) runner(p Proposal, approval, note string) runner {
+	return func(spec delivery.RunSpec) (delivery.RunState, Stage) {
+		spec.Note = note
+		return m.run(spec, p, approval)
+	}
+}
+
+// readData takes the aob/data stage: the dataset's digest, checks, and the eval sets of the gates and bars. It reports
+// whether the data can be used.
+func (m *maker) readData(r *progress, gates []judged, bars ...bar) bool {
+	for _, b := range bars {
+		gates = slices.Concat(gates, b.gates)
+	}
+	ask := delivery.DataRun{Dataset: r.model.Dataset, Classes: r.model.Classes}
 	for _, j := range gates {
 		ask.EvalSets = append(ask.EvalSets, j.gate.Evaluate)
 	}
 	slices.SortFunc(ask.EvalSets, func(a, b delivery.EvalSet) int { return strings.Compare(a.String(), b.String()) })
 	ask.EvalSets = slices.Compact(ask.EvalSets)
 	r.dataKey = delivery.DataKey(ask)
-	state, stage := run(delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData, Limit: m.w.Server.DataTime,
+	state, stage := r.run(delivery.RunSpec{Key: r.dataKey, Kind: delivery.RunData, Limit: m.w.Server.DataTime,
 		Data: &ask})
-	var result delivery.DataResult
 	if stage.State == delivery.CheckSuccess {
-		if err := json.Unmarshal(state.Result, &result); err != nil {
+		if err := json.Unmarshal(state.Result, &r.data); err != nil {
 			stage = Stage{State: delivery.CheckError, Fact: fact(code.DataUnreadable, values{Text: err.Error()})}
+		} else if r.Data = &r.data; r.data.Failed() {
+			stage = failed(findings(r.data.Findings, delivery.LevelError))
+		} else {
+			stage.Fact = dataFact(r.model, r.data)
 		}
 	}
-	if stage.State != delivery.CheckSuccess {
-		r.stage(delivery.ContextData, stage.State, stage.Fact)
-		return result, false
-	}
-	r.Data = &result
-	if result.Failed() {
-		r.stage(delivery.ContextData, delivery.CheckFailure, findings(result.Findings, delivery.LevelError))
-		return result, false
-	}
-	r.stage(delivery.ContextData, delivery.CheckSuccess, dataFact(mdl, result))
-	return result, true
+	r.stage(delivery.ContextData, stage.State, stage.Fact)
+	return stage.State == delivery.CheckSuccess
 }
 
 // dataFact says what a data run found.

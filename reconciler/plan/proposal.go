@@ -99,35 +99,11 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 		m.stuck[p.Number] = true // nobody can say yet which runs it needs
 		return r
 	}
-	if why := foreign(p); !why.IsZero() {
-		r.Checks = notIntent(why)
-		m.isStuck(p)
-		return r
-	}
-	if why := m.crossed(p); !why.IsZero() && p.Unreadable == "" {
-		r.Checks = notIntent(why)
-		m.isStuck(p)
-		return r
-	}
-	for _, name := range changedModels(p) {
-		if why := m.goneFromMain(p, name); !why.IsZero() {
-			r.Checks = notIntent(why)
-			m.isStuck(p)
-			return r
+	if why := m.notJudged(p); !why.IsZero() {
+		r.Checks = []Check{
+			check(delivery.ContextIntent, delivery.CheckFailure, why),
+			check(delivery.ContextRelease, delivery.CheckFailure, why.In(code.OfStage, values{Stage: "intent"})),
 		}
-	}
-	if len(p.Complaints) > 0 {
-		r.Checks = notIntent(complaints(p.Complaints))
-		m.isStuck(p)
-		return r
-	}
-	if broken := m.shortenedQuarantine(p); !broken.IsZero() {
-		r.Checks = notIntent(broken)
-		m.isStuck(p)
-		return r
-	}
-	if wrong := m.wrongNames(p); !wrong.IsZero() {
-		r.Checks = notIntent(wrong)
 		m.isStuck(p)
 		return r
 	}
@@ -164,12 +140,26 @@ func (m *maker) proposal(p Proposal) ProposalReport {
 	return r
 }
 
-// notIntent is what a pull request gets that nothing can be judged of.
-func notIntent(why delivery.Fact) []Check {
-	return []Check{
-		check(delivery.ContextIntent, delivery.CheckFailure, why),
-		check(delivery.ContextRelease, delivery.CheckFailure, why.In(code.OfStage, values{Stage: "intent"})),
+// notJudged says why nothing of a proposal can be judged.
+func (m *maker) notJudged(p Proposal) (why delivery.Fact) {
+	if why = foreign(p); why.IsZero() && p.Unreadable == "" {
+		why = m.crossed(p)
 	}
+	for _, name := range changedModels(p) {
+		if why.IsZero() {
+			why = m.goneFromMain(p, name)
+		}
+	}
+	switch {
+	case !why.IsZero():
+		return why
+	case len(p.Complaints) > 0:
+		return complaints(p.Complaints)
+	}
+	if why = m.shortenedQuarantine(p); why.IsZero() {
+		why = m.wrongNames(p)
+	}
+	return why
 }
 
 // complaints says the first of them, and how many more there are.

@@ -16,11 +16,11 @@ import (
 // trained takes the aob/train stage and returns the bundle. What a spec was
 // resolved to once is what it stays: new content under an old name trains
 // nothing by itself.
-func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResult, run runner) (delivery.Digest, bool) {
-	bundle, stage := m.chosen(r, mdl, data, run)
-	if stage.State == delivery.CheckSuccess && len(mdl.Thresholds) > 0 {
+func (m *maker) trained(r *progress) (delivery.Digest, bool) {
+	bundle, stage := m.chosen(r)
+	if stage.State == delivery.CheckSuccess && len(r.model.Thresholds) > 0 {
 		var resolved Stage
-		bundle, resolved = m.resolved(r, mdl, bundle, data, run)
+		bundle, resolved = m.resolved(r, bundle)
 		if resolved.State != delivery.CheckSuccess {
 			stage = resolved
 		} else {
@@ -33,10 +33,10 @@ func (m *maker) trained(r *progress, mdl delivery.Model, data delivery.DataResul
 
 // chosen returns what a spec was resolved to: the bundle of its seed, or of the
 // best of them.
-func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult, run runner) (delivery.Digest, Stage) {
-	digests := mdl.SeedDigests()
-	for i, seed := range mdl.Train.Seeds {
-		r.Seeds = append(r.Seeds, m.seed(r, mdl, seed, digests[i], data, run))
+func (m *maker) chosen(r *progress) (delivery.Digest, Stage) {
+	digests := r.model.SeedDigests()
+	for i, seed := range r.model.Train.Seeds {
+		r.Seeds = append(r.Seeds, m.seed(r, seed, digests[i]))
 	}
 	if t, ok := m.w.Evidence.BySpec[r.Spec]; ok {
 		for i, s := range t.Training.Seeds {
@@ -49,7 +49,7 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 	if len(r.Seeds) == 1 {
 		// Its training is not signed for this spec yet, which may differ from the
 		// seed's in thresholds.
-		return "", m.adopt(r, mdl, 0)
+		return "", m.adopt(r, 0)
 	}
 	slowest := Stage{State: delivery.CheckSuccess}
 	trained := 0
@@ -57,7 +57,7 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 		s := &r.Seeds[i]
 		if s.State == delivery.CheckSuccess {
 			trained++
-			score, stage := m.score(s.Bundle, ownSet(mdl, data.Valid), run)
+			score, stage := m.scoreOnOwn(r, s.Bundle, r.data.Valid)
 			if stage.State == delivery.CheckSuccess {
 				s.Score = &score
 				continue
@@ -72,7 +72,7 @@ func (m *maker) chosen(r *progress, mdl delivery.Model, data delivery.DataResult
 		slowest.Fact = several(fact(code.SeedsTrained, values{Count: trained, Total: len(r.Seeds)}), slowest.Fact)
 		return "", slowest
 	}
-	return "", m.adopt(r, mdl, best(r.Seeds))
+	return "", m.adopt(r, best(r.Seeds))
 }
 
 // known describes what a spec was resolved to.
@@ -95,7 +95,7 @@ func (m *maker) known(t Trained) Stage {
 }
 
 // adopt signs that a spec was resolved to what one of its seeds gave.
-func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
+func (m *maker) adopt(r *progress, i int) Stage {
 	s := r.Seeds[i]
 	if s.State != delivery.CheckSuccess {
 		return Stage{State: s.State, Fact: s.Fact}
@@ -106,7 +106,7 @@ func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 	}
 	signed := t.Training
 	signed.Spec, signed.Seeds = r.Spec, nil
-	signed.Input.Spec = mdl.SeedSpec(s.Seed) // another one may have asked for the same work
+	signed.Input.Spec = r.model.SeedSpec(s.Seed) // another one may have asked for the same work
 	signing := fact(code.TrainedSame, values{Bundle: t.Bundle})
 	if len(r.Seeds) > 1 {
 		for _, o := range r.Seeds {
@@ -120,8 +120,7 @@ func (m *maker) adopt(r *progress, mdl delivery.Model, i int) Stage {
 }
 
 // seed trains a model with one of its seeds, whose spec has the digest.
-func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest delivery.Digest, data delivery.DataResult,
-	run runner) SeedReport {
+func (m *maker) seed(r *progress, seed int64, digest delivery.Digest) SeedReport {
 	s := SeedReport{Seed: seed}
 	is := func(state delivery.CheckState, f delivery.Fact) SeedReport {
 		s.State, s.Fact = state, f
@@ -132,21 +131,22 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest deliver
 		stage := m.known(t)
 		return is(stage.State, stage.Fact)
 	}
-	trainer, ok := m.w.Server.Trainers[mdl.Train.With]
+	train := r.model.Train
+	trainer, ok := m.w.Server.Trainers[train.With]
 	if !ok {
-		return is(delivery.CheckFailure, fact(code.TrainerUnknown, values{Text: mdl.Train.With}))
+		return is(delivery.CheckFailure, fact(code.TrainerUnknown, values{Text: train.With}))
 	}
-	ask := delivery.TrainRun{Spec: mdl.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: data.Training,
-		Trainer: trainer.Files, Accelerator: trainer.Accelerator,
-		Machine: mdl.Train.Machine.Terraform, Limit: mdl.Train.Machine.Limit}
+	ask := delivery.TrainRun{Spec: r.model.SeedSpec(seed), Seed: seed, Data: r.dataKey, Training: r.data.Training,
+		Trainer: trainer.Files, Accelerator: trainer.Accelerator, Machine: train.Machine.Terraform,
+		Limit: train.Machine.Limit}
 	s.key, ask = m.underWay(ask)
 	if t, ok := m.w.Evidence.ByRun[s.key]; ok {
 		// Another spec asked for the same work, as of a dataset with another name.
-		m.signTraining(r, s.key, digest, ask, data, t.Training.Result)
+		m.signTraining(r, s.key, digest, ask, r.data, t.Training.Result)
 		return is(delivery.CheckPending, fact(code.TrainedSame, values{Bundle: t.Bundle}))
 	}
 	s.Run = s.key
-	state, stage := run(delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain, Limit: ask.Limit, Train: &ask})
+	state, stage := r.run(delivery.RunSpec{Key: s.key, Kind: delivery.RunTrain, Limit: ask.Limit, Train: &ask})
 	if stage.State != delivery.CheckSuccess {
 		return is(stage.State, stage.Fact)
 	}
@@ -154,7 +154,8 @@ func (m *maker) seed(r *progress, mdl delivery.Model, seed int64, digest deliver
 	if err := json.Unmarshal(state.Result, &result); err != nil {
 		return is(delivery.CheckError, fact(code.TrainResultUnreadable, values{Text: err.Error()}))
 	}
-	if data, ok = m.readBy(ask, data); !ok {
+	data, ok := m.readBy(ask, r.data)
+	if !ok {
 		return is(delivery.CheckPending, fact(code.TrainDataReading, values{}))
 	}
 	m.signTraining(r, s.key, digest, ask, data, result)
@@ -170,16 +171,15 @@ func (m *maker) signTraining(r *progress, key, spec delivery.Digest, ask deliver
 // resolved finds a bundle's thresholds on the validation split, and returns the
 // bundle that holds them. Where the split's detections are stored nothing is
 // inferred.
-func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Digest, data delivery.DataResult,
-	run runner) (delivery.Digest, Stage) {
-	if data.Valid.Count == 0 {
+func (m *maker) resolved(r *progress, trained delivery.Digest) (delivery.Digest, Stage) {
+	if r.data.Valid.Count == 0 {
 		return "", failed(fact(code.ThresholdsNoValidation, values{}))
 	}
-	valid, stage := m.evalRun(trained, ownSet(mdl, data.Valid))
+	valid, stage := m.evalRun(trained, ownSet(r.model, r.data.Valid))
 	if stage.State != delivery.CheckSuccess {
 		return "", stage
 	}
-	ask := delivery.ThresholdRun{Valid: valid, Ask: mdl.Thresholds}
+	ask := delivery.ThresholdRun{Valid: valid, Ask: r.model.Thresholds}
 	key := delivery.ThresholdKey(ask)
 	if t, ok := m.w.Evidence.Resolved[key]; ok {
 		if _, there := m.w.Evidence.Bundles[t.Result.Bundle]; !there {
@@ -192,7 +192,7 @@ func (m *maker) resolved(r *progress, mdl delivery.Model, trained delivery.Diges
 		}
 		return t.Result.Bundle, Stage{State: delivery.CheckSuccess, Fact: fact(code.Thresholds, found)}
 	}
-	state, stage := run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime,
+	state, stage := r.run(delivery.RunSpec{Key: key, Kind: delivery.RunThresholds, Limit: m.w.Server.EvalTime,
 		Thresholds: &ask})
 	if stage.State != delivery.CheckSuccess {
 		stage.Fact = stage.Fact.In(code.OfThresholds, values{})

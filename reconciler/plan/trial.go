@@ -92,11 +92,7 @@ func (m *maker) trial(t Trial) TrialReport {
 	}
 	r.Release = m.baseline(m.w.names(t.Model))
 	for _, v := range t.Variants {
-		run := func(spec delivery.RunSpec) (delivery.RunState, Stage) {
-			spec.Note = fmt.Sprintf("%s, trial %s", t.Model, t.ID)
-			return m.run(spec, asker, "")
-		}
-		r.Variants = append(r.Variants, m.variant(&r, asker, v, gates, run))
+		r.Variants = append(r.Variants, m.variant(&r, asker, v, gates))
 	}
 	broken := 0
 	for _, v := range r.Variants {
@@ -119,10 +115,11 @@ func (m *maker) trial(t Trial) TrialReport {
 }
 
 // variant takes one variant of an experiment: data, trainings, validation.
-func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judged, run runner) VariantReport {
+func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judged) VariantReport {
 	mdl := v.Model
 	p := &progress{ModelReport: ModelReport{Model: mdl.Name, Spec: mdl.SpecDigest(), Baseline: t.Release},
-		names: m.w.names(mdl.Name)}
+		names: m.w.names(mdl.Name), model: mdl,
+		run: m.runner(asker, "", fmt.Sprintf("%s, trial %s", mdl.Name, t.Trial.ID))}
 	out := VariantReport{ID: VariantID(p.Spec), Spec: p.Spec}
 	for _, seed := range mdl.Train.Seeds {
 		out.Seeds = append(out.Seeds, SeedReport{Seed: seed, State: delivery.CheckPending})
@@ -135,13 +132,12 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 		}
 		return out
 	}
-	data, ok := m.data(p, mdl, gates, run)
-	if !ok {
+	if !m.readData(p, gates) {
 		m.keepTrainings(asker, mdl)
 		return wait()
 	}
 	// Every seed is validated, also where there is one: that is what is asked for.
-	bundle, ok := m.trained(p, mdl, data, run)
+	bundle, ok := m.trained(p)
 	for i := range p.Seeds {
 		s := &p.Seeds[i]
 		if s.Bundle == "" {
@@ -151,8 +147,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 		if s.Run == "" {
 			t.Known++
 		}
-		if score, stage := m.score(s.Bundle, ownSet(mdl, data.Valid),
-			run); stage.State == delivery.CheckSuccess {
+		if score, stage := m.scoreOnOwn(p, s.Bundle, p.data.Valid); stage.State == delivery.CheckSuccess {
 			s.Score = &score
 		} else {
 			s.State, s.Fact = stage.State, stage.Fact.In(code.OfValidation, values{})
@@ -162,7 +157,7 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 	if !ok {
 		return wait()
 	}
-	score, compare, stage := m.validated(p, mdl, bundle, data, run)
+	score, compare, stage := m.validated(p, bundle)
 	if stage.State != delivery.CheckSuccess {
 		p.stage(delivery.ContextEval, stage.State, stage.Fact)
 		return wait()
@@ -179,16 +174,15 @@ func (m *maker) variant(t *TrialReport, asker Proposal, v Variant, gates []judge
 
 // validated scores a bundle, and main's release beside it, on the validation
 // split of the bundle's own dataset, and compares the two there.
-func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Digest, data delivery.DataResult,
-	run runner) (*delivery.Scores, *delivery.CompareResult, Stage) {
-	if data.Valid.Count == 0 {
+func (m *maker) validated(r *progress, bundle delivery.Digest) (*delivery.Scores, *delivery.CompareResult, Stage) {
+	if r.data.Valid.Count == 0 {
 		return nil, nil, failed(fact(code.NoValidation, values{}))
 	}
-	score, stage := m.score(bundle, ownSet(mdl, data.Valid), run)
+	score, stage := m.scoreOnOwn(r, bundle, r.data.Valid)
 	if stage.State != delivery.CheckSuccess || r.Baseline == nil || r.Baseline.Bundle == bundle {
 		return &score, nil, stage
 	}
-	base, stage := m.score(r.Baseline.Bundle, ownSet(mdl, data.Valid), run)
+	base, stage := m.scoreOnOwn(r, r.Baseline.Bundle, r.data.Valid)
 	if stage.State == delivery.CheckFailure {
 		return &score, nil, Stage{State: delivery.CheckSuccess} // the release is gone; what is tried stands without it
 	}
@@ -196,7 +190,7 @@ func (m *maker) validated(r *progress, mdl delivery.Model, bundle delivery.Diges
 		stage.Fact = stage.Fact.In(code.OfBaseline, values{})
 		return &score, nil, stage
 	}
-	compare, _, stage := m.compare(score, base, delivery.Gate{}, run)
+	compare, _, stage := m.compare(score, base, delivery.Gate{}, r.run)
 	return &score, compare, stage
 }
 
