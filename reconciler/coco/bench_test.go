@@ -30,11 +30,11 @@ func BenchmarkRead(b *testing.B) {
 	b.SetBytes(int64(len(gt) + len(dt)))
 	b.ReportAllocs()
 	for b.Loop() {
-		truth, err := ParseTruth(gt)
+		truth, err := parseTruth(gt)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := ParseDetections(dt, truth); err != nil {
+		if _, err := parseDetections(dt, truth); err != nil {
 			b.Fatal(err)
 		}
 	}

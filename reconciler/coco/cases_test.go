@@ -36,12 +36,12 @@ func sharedDir(t testing.TB) string {
 
 func readCase(t testing.TB, dir string) (*Truth, []Detection) {
 	t.Helper()
-	truth, err := readFile(filepath.Join(dir, "gt.json"), func(f *os.File) (*Truth, error) { return ReadTruth(f) })
+	truth, err := readFile(filepath.Join(dir, "gt.json"), func(f *os.File) (*Truth, error) { return readTruth(f) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	detections, err := readFile(filepath.Join(dir, "dt.json"), func(f *os.File) ([]Detection, error) {
-		return ReadDetections(f, truth)
+		return readDetections(f, truth)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -187,7 +187,7 @@ func writeCase(t *testing.T, dir string, truth *Truth, detections []Detection) {
 	writeJSON(t, filepath.Join(dir, "gt.json"), map[string]any{"images": images, "annotations": annotations,
 		"categories": categories})
 	var file bytes.Buffer
-	if err := WriteDetections(&file, detections); err != nil {
+	if err := writeDetections(&file, detections); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "dt.json"), file.Bytes(), 0o644); err != nil {

@@ -46,7 +46,7 @@ func TestHalves(t *testing.T) {
 	truth := &Truth{Images: []Image{{ID: 1}}, Categories: []Category{{ID: 1}}}
 	for name, text := range tests {
 		t.Run(name, func(t *testing.T) {
-			want, wantErr := Loader{}.readDetections(alone{strings.NewReader(text)}, nil, truth, 0)
+			want, wantErr := Loader{}.readDetections(alone{strings.NewReader(text)}, truth, 0)
 			readers := map[string]func() io.Reader{
 				"strings.Reader": func() io.Reader { return strings.NewReader(text) },
 				"file": func() io.Reader {
@@ -63,22 +63,17 @@ func TestHalves(t *testing.T) {
 					}
 					return f
 				},
-				"memory": func() io.Reader { return nil },
+				"memory": func() io.Reader { return bytes.NewReader([]byte(text)) },
 			}
 			for kind, open := range readers {
-				r := open()
-				var data []byte
-				if r == nil {
-					data = append([]byte{}, text...)
-				}
-				got, err := Loader{}.readDetections(r, data, truth, 0)
+				got, err := Loader{}.readDetections(open(), truth, 0)
 				if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(err, wantErr) {
 					t.Errorf("%s: got %v, %v, want %v, %v", kind, got, err, want, wantErr)
 				}
 			}
 			limited := Loader{MaxItems: 3}
-			want, wantErr = limited.readDetections(alone{strings.NewReader(text)}, nil, truth, 0)
-			got, err := limited.readDetections(strings.NewReader(text), nil, truth, 0)
+			want, wantErr = limited.readDetections(alone{strings.NewReader(text)}, truth, 0)
+			got, err := limited.readDetections(strings.NewReader(text), truth, 0)
 			if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(err, wantErr) {
 				t.Errorf("at most 3: got %v, %v, want %v, %v", got, err, want, wantErr)
 			}
@@ -89,11 +84,11 @@ func TestHalves(t *testing.T) {
 func TestHalvesAreUsed(t *testing.T) {
 	_, detections := random(1, 400, 3, false)
 	var file bytes.Buffer
-	if err := WriteDetections(&file, detections); err != nil {
+	if err := writeDetections(&file, detections); err != nil {
 		t.Fatal(err)
 	}
-	p := &detectionParser{parser: newParser(Loader{}, nil, file.Bytes())}
-	h := p.split(nil, file.Bytes(), 0)
+	p := &detectionParser{parser: newParser(Loader{}, bytes.NewReader(file.Bytes()))}
+	h := p.split(bytes.NewReader(file.Bytes()), 0)
 	if h == nil {
 		t.Fatal("a plain file is not read in halves")
 	}
@@ -104,8 +99,8 @@ func TestHalvesAreUsed(t *testing.T) {
 	}
 	for name, r := range map[string]io.Reader{"cannot seek": alone{bytes.NewReader(file.Bytes())},
 		"one byte at a time": iotest.OneByteReader(bytes.NewReader(file.Bytes()))} {
-		p := &detectionParser{parser: newParser(Loader{}, r, nil)}
-		if p.split(r, nil, 0) != nil {
+		p := &detectionParser{parser: newParser(Loader{}, r)}
+		if p.split(r, 0) != nil {
 			t.Errorf("%s: read in halves", name)
 		}
 	}
@@ -116,11 +111,11 @@ func TestHalvesAreUsed(t *testing.T) {
 func TestSizeIsAHint(t *testing.T) {
 	_, detections := random(1, 900, 3, false)
 	var file bytes.Buffer
-	if err := WriteDetections(&file, detections); err != nil {
+	if err := writeDetections(&file, detections); err != nil {
 		t.Fatal(err)
 	}
 	for _, size := range []int64{-1, 0, 10, 1 << 40} {
-		got, err := ReadDetections(&liar{bytes.NewReader(file.Bytes()), size}, nil)
+		got, err := readDetections(&liar{bytes.NewReader(file.Bytes()), size}, nil)
 		if err != nil || !reflect.DeepEqual(got, detections) {
 			t.Errorf("size %d: got %d detections, %v", size, len(got), err)
 		}

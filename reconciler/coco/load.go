@@ -6,22 +6,14 @@ import (
 	"math"
 )
 
-// Loader reads COCO files. The zero value reads any of them; fields narrow what
-// is accepted or widen what is kept. Fields that COCO has and AOB does not use,
-// such as segmentation, are passed over.
-//
-// What a file says wrongly is a *ParseError with the place. Errors of the
-// reader are wrapped.
+// A Loader reads COCO files. The zero value reads all of them. Fields that AOB does not use, such as segmentation, are
+// skipped. What is wrong in a file is a *ParseError with the place; errors of the reader are wrapped.
 type Loader struct {
-	// Group names the image field, a text or a whole number, whose value is
-	// kept as Image.Group, for instance "video". Images without the field are
-	// then an error. Empty keeps none.
-	Group string
-	// MaxBytes bounds the file. Zero means 4 GiB.
-	MaxBytes int64
-	// MaxItems bounds the images, the categories, the annotations and the
-	// detections of a file, each. Zero means 20 million.
-	MaxItems int
+	// Group names the field of images, a text or a whole number, that becomes Image.Group, such as "video". An image
+	// without it is then an error. If Group is empty, images have no group.
+	Group    string
+	MaxBytes int64 // of a file; zero means 4 GiB
+	MaxItems int   // of images, categories, annotations or detections in a file; zero means 20 million
 }
 
 func (l Loader) withDefaults() Loader {
@@ -36,74 +28,49 @@ func (l Loader) withDefaults() Loader {
 
 const maxItems = 20_000_000 // indexes are 32 bits wide
 
-// ReadTruth reads a COCO annotation file: an object with images, categories and
-// annotations. Images need an id, categories an id and a name, annotations an
-// id, image_id, category_id, bbox and area. Ids are whole numbers, each used
-// once. The truth that it returns is sound: [Match] accepts it.
-func ReadTruth(r io.Reader) (*Truth, error) { return Loader{}.ReadTruth(r) }
-
-// ParseTruth is ReadTruth for a file in memory.
-func ParseTruth(data []byte) (*Truth, error) { return Loader{}.ParseTruth(data) }
-
-// ReadTruth is the function ReadTruth with the loader's settings.
+// ReadTruth reads a COCO annotation file: an object with images, categories and annotations. Images need an id,
+// categories an id and a name, annotations an id, image_id, category_id, bbox and area. Ids are whole numbers without
+// duplicates. [Match] accepts the truth that it returns.
 func (l Loader) ReadTruth(r io.Reader) (*Truth, error) {
-	t, _, err := l.readTruth(r, nil, false)
+	t, _, err := l.readTruth(r, false)
 	return t, err
 }
 
-// ParseTruth is the function ParseTruth with the loader's settings.
-func (l Loader) ParseTruth(data []byte) (*Truth, error) {
-	t, _, err := l.readTruth(nil, data, false)
-	return t, err
-}
+// ReadTruthLenient reads an annotation file and returns what is wrong in it, in the order of the file and at most
+// 10,000 problems, with a truth of the items that are valid. It returns an error if the file is not JSON, or has not
+// the shape of an annotation file.
+func (l Loader) ReadTruthLenient(r io.Reader) (*Truth, []Problem, error) { return l.readTruth(r, true) }
 
-// ReadDetections reads COCO results: an array of objects with image_id,
-// category_id, bbox and score. Ids that are not in truth are errors; a nil
-// truth leaves that to Match.
-func ReadDetections(r io.Reader, truth *Truth) ([]Detection, error) {
-	return Loader{}.ReadDetections(r, truth)
-}
-
-// ParseDetections is ReadDetections for a file in memory.
-func ParseDetections(data []byte, truth *Truth) ([]Detection, error) {
-	return Loader{}.ParseDetections(data, truth)
-}
-
-// ReadDetections is the function ReadDetections with the loader's settings.
+// ReadDetections reads COCO results: an array of objects with image_id, category_id, bbox and score. An id that is not
+// in truth is an error, unless truth is nil.
 func (l Loader) ReadDetections(r io.Reader, truth *Truth) ([]Detection, error) {
-	return l.readDetections(r, nil, truth, splitFrom)
+	return l.readDetections(r, truth, splitFrom)
 }
 
-// ParseDetections is the function ParseDetections with the loader's settings.
-func (l Loader) ParseDetections(data []byte, truth *Truth) ([]Detection, error) {
-	return l.readDetections(nil, data, truth, splitFrom)
-}
-
-// parser reads the values that COCO files are made of. Where it is lenient, it
-// notes what is wrong with an item and goes on; else the first is the error.
+// A parser reads the values in COCO files. If it is lenient, it records what is wrong with an item and goes on;
+// otherwise the first problem is its error.
 type parser struct {
 	scanner
 	loader   Loader
 	lenient  bool
 	problems []Problem
 	unlisted int                    // problems beyond maxProblems
-	size     int64                  // bytes of the file; 0 where it cannot be known
-	origin   int64                  // where the file begins in a reader that can seek
-	stop     func(at position) bool // asked before each element of an array; nil goes on
-	seen     uint32                 // fields of the current object
+	size     int64                  // of the file in bytes; 0 if unknown
+	origin   int64                  // offset of the file in a reader that can seek
+	stop     func(at position) bool // called before each element of an array; true ends the array
+	fields   uint32                 // a bit for each field of the current object that was read
 }
 
-func newParser(l Loader, r io.Reader, data []byte) *parser {
+func newParser(l Loader, r io.Reader) *parser {
 	l = l.withDefaults()
-	p := &parser{loader: l, scanner: newScanner(r, data, l.MaxBytes), size: int64(len(data))}
+	p := &parser{loader: l, scanner: newScanner(r, l.MaxBytes)}
 	if s, ok := r.(io.Seeker); ok {
 		p.origin, p.size = extent(s)
 	}
 	return p
 }
 
-// extent is where a reader stands and how many bytes it has before its end; 0
-// where it cannot tell, as a pipe.
+// extent returns the reader's offset and the number of bytes from there to its end; 0 if it cannot seek, like a pipe.
 func extent(s io.Seeker) (at, size int64) {
 	at, err := s.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -119,9 +86,8 @@ func extent(s io.Seeker) (at, size int64) {
 	return at, end - at
 }
 
-// expect says how many items a list will have, from the bytes that the n read
-// so far took, so that memory is taken once. It is a guess, at least n+1, and not beyond what n
-// can vouch for.
+// expect estimates how many items a list will have, from the size of the first n, so that memory is allocated once. The
+// estimate is at least n+1, and at most 1024 n because the size of a file may be wrong.
 func (p *parser) expect(n int) int {
 	if n < 1000 {
 		return 1000
@@ -134,7 +100,7 @@ func (p *parser) expect(n int) int {
 	return max(min(guess, n<<10, p.loader.MaxItems), n+1)
 }
 
-// complain notes a problem with an item.
+// complain records a problem with an item.
 func (p *parser) complain(at position, kind Kind, format string, args ...any) {
 	switch {
 	case p.err != nil:
@@ -150,7 +116,7 @@ func (p *parser) complain(at position, kind Kind, format string, args ...any) {
 	}
 }
 
-// array calls item for each element of an array, with the place of its start.
+// array calls item with the position of each element of an array.
 func (p *parser) array(list string, item func(at position)) {
 	p.list, p.field, p.item = "", list, 0
 	if p.take('[', "an array") {
@@ -158,7 +124,7 @@ func (p *parser) array(list string, item func(at position)) {
 	}
 }
 
-// elements is array from the first element on.
+// elements does what array does, after the opening bracket.
 func (p *parser) elements(list string, item func(at position)) {
 	for first := true; p.next(first, ']'); first = false {
 		if p.item == p.loader.MaxItems {
@@ -181,14 +147,14 @@ func (p *parser) elements(list string, item func(at position)) {
 	p.list, p.field = "", ""
 }
 
-// object calls field for each field of an object; field takes the value. It
-// returns false, and complains, if the next value is no object.
+// object calls field for each field of an object; field reads the value. If the next value is not an object, it
+// complains and returns false.
 func (p *parser) object(field func(name []byte)) bool {
 	if p.peek() != '{' {
 		p.mismatch("an object")
 		return false
 	}
-	p.seen = 0
+	p.fields = 0
 	p.pos++
 	for first := true; p.next(first, '}'); first = false {
 		name, ok := p.key()
@@ -204,24 +170,24 @@ func (p *parser) object(field func(name []byte)) bool {
 	return p.err == nil
 }
 
-// enter begins a field that may be there once; n tells it from the others of
-// its object. It returns false, having passed over the value, at the second.
+// enter begins to read field n of an object, counted from 0. If the object had the field before, it complains, skips the
+// value and returns false.
 func (p *parser) enter(n int, name string) bool {
 	p.field = name
 	p.peek()
-	if p.seen&(1<<n) != 0 {
+	if p.fields&(1<<n) != 0 {
 		p.complain(p.here(), DuplicateField, "a second field of this name")
 		p.skip()
 		return false
 	}
-	p.seen |= 1 << n
+	p.fields |= 1 << n
 	return p.err == nil
 }
 
-// need complains of fields that the object at a place did not have.
+// need complains about each of the fields that the object at a position lacks.
 func (p *parser) need(at position, names ...string) {
 	for n, name := range names {
-		if p.seen&(1<<n) != 0 {
+		if p.fields&(1<<n) != 0 {
 			continue
 		}
 		kind := MissingField
@@ -234,7 +200,7 @@ func (p *parser) need(at position, names ...string) {
 	}
 }
 
-// mismatch complains of the next value, and passes over it if it is one.
+// mismatch complains about the next value and skips it.
 func (p *parser) mismatch(want string) {
 	c := p.peek()
 	if p.err != nil {
@@ -250,8 +216,7 @@ func (p *parser) mismatch(want string) {
 	}
 }
 
-// whole reads a whole number between two bounds; 2.0 and 2e0 are whole too, as
-// tools that know only one kind of number write them.
+// whole reads a whole number between two bounds. 2.0 and 2e0 are whole too, since some programs write them.
 func (p *parser) whole(low, high int64) (int64, bool) {
 	if !startsNumber(p.peek()) {
 		p.mismatch("a whole number")
@@ -279,7 +244,7 @@ func (p *parser) whole(low, high int64) (int64, bool) {
 	return n, true
 }
 
-// finite reads a number.
+// finite reads a finite number.
 func (p *parser) finite() (float64, bool) {
 	if !startsNumber(p.peek()) {
 		p.mismatch("a number")
@@ -306,39 +271,34 @@ func (p *parser) box() (Box, bool) {
 	at := p.here()
 	p.pos++
 	var v [4]float64
-	n, sound := 0, true
+	n, valid := 0, true
 	for first := true; p.next(first, ']'); first = false {
 		if n >= len(v) {
 			p.skip()
 		} else if x, ok := p.finite(); ok {
 			v[n] = x
 		} else {
-			sound = false
+			valid = false
 		}
 		n++
 	}
 	b := Box{v[0], v[1], v[2], v[3]}
-	switch {
+	switch text := b.fault(); {
 	case p.err != nil:
-		return Box{}, false
 	case n != len(v):
 		p.complain(at, WrongType, "want 4 numbers, got %d", n)
-		return Box{}, false
-	case !sound:
-		return Box{}, false
-	}
-	if b.W < 0 || b.H < 0 {
+	case !valid:
+	case b.W < 0 || b.H < 0:
 		p.complain(at, EmptyBox, "want width and height from 0 up, got %v x %v", b.W, b.H)
-		return Box{}, false
-	}
-	if text := b.fault(); text != "" {
+	case text != "":
 		p.complain(at, OutOfRange, "%s", text)
-		return Box{}, false
+	default:
+		return b, true
 	}
-	return b, true
+	return Box{}, false
 }
 
-// name reads a text.
+// name reads a string.
 func (p *parser) name() (string, bool) {
 	if p.peek() != '"' {
 		p.mismatch("a text")
@@ -348,7 +308,7 @@ func (p *parser) name() (string, bool) {
 	return string(b), ok
 }
 
-// flag reads a truth value: true, false, or a number of which 0 is false.
+// flag reads true, false, 0 or 1.
 func (p *parser) flag() (value, ok bool) {
 	switch c := p.peek(); {
 	case c == 't' || c == 'f':
@@ -356,7 +316,7 @@ func (p *parser) flag() (value, ok bool) {
 	case startsNumber(c):
 		at := p.here()
 		v, ok := p.finite()
-		if ok && v != 0 && v != 1 { // tools make of others what their arithmetic makes of them
+		if ok && v != 0 && v != 1 { // programs disagree about other numbers
 			p.complain(at, WrongType, "want 0 or 1, got %v", v)
 			return false, false
 		}
@@ -366,7 +326,7 @@ func (p *parser) flag() (value, ok bool) {
 	return false, false
 }
 
-// end refuses anything after the value.
+// end fails unless the file ends here.
 func (p *parser) end() {
 	p.list, p.field = "", ""
 	if !p.ended() && p.err == nil {
@@ -374,7 +334,7 @@ func (p *parser) end() {
 	}
 }
 
-// begin refuses a file without any content.
+// begin fails unless the file begins with the opening byte.
 func (p *parser) begin(want string, opening byte) {
 	if p.ended() {
 		p.fail("empty file: want %s", want)

@@ -1,15 +1,12 @@
 package coco
 
 import (
-	"bufio"
-	"fmt"
 	"io"
 	"math"
 	"slices"
-	"strconv"
 )
 
-// detectionParser reads results.
+// A detectionParser reads COCO results.
 type detectionParser struct {
 	*parser
 	known               *idSet
@@ -18,12 +15,11 @@ type detectionParser struct {
 	atImage, atCategory position
 }
 
-// readDetections reads a large file with two parsers at once, if it can be
-// read from the middle.
-func (l Loader) readDetections(r io.Reader, data []byte, truth *Truth, splitFrom int64) ([]Detection, error) {
-	p := &detectionParser{parser: newParser(l, r, data), known: truth.ids(), list: []Detection{}}
+// readDetections reads a large file with two parsers at once, if the reader can read from the middle.
+func (l Loader) readDetections(r io.Reader, truth *Truth, splitFrom int64) ([]Detection, error) {
+	p := &detectionParser{parser: newParser(l, r), known: truth.ids(), list: []Detection{}}
 	p.begin("an array of detections", '[')
-	second := p.split(r, data, splitFrom)
+	second := p.split(r, splitFrom)
 	joined := false
 	if second != nil {
 		p.stop = func(at position) bool {
@@ -55,7 +51,7 @@ func (p *detectionParser) detection(at position) {
 	if !p.object(p.member) {
 		return
 	}
-	if p.seen != 1<<4-1 {
+	if p.fields != 1<<4-1 {
 		p.need(at, "image_id", "category_id", "bbox", "score")
 		return
 	}
@@ -102,10 +98,10 @@ func (p *detectionParser) member(name []byte) {
 	}
 }
 
-// idSet tells which ids a ground truth has.
+// An idSet has the ids of a ground truth.
 type idSet struct{ images, categories map[int64]bool }
 
-// ids is nil for a nil truth.
+// ids returns nil for a nil truth.
 func (t *Truth) ids() *idSet {
 	if t == nil {
 		return nil
@@ -118,46 +114,4 @@ func (t *Truth) ids() *idSet {
 		s.categories[c.ID] = true
 	}
 	return s
-}
-
-// WriteDetections writes COCO results, one detection a line, such that reading
-// them gives the same values. The same detections give the same bytes.
-func WriteDetections(w io.Writer, detections []Detection) error {
-	out := bufio.NewWriter(w)
-	var line []byte
-	for i := range detections {
-		d := &detections[i]
-		if text := d.fault(); text != "" {
-			return fmt.Errorf("coco: detections[%d]: %s", i, text)
-		}
-		line = append(line[:0], ",\n"...)
-		if i == 0 {
-			line = append(line[:0], '[')
-		}
-		line = append(line, `{"image_id":`...)
-		line = strconv.AppendInt(line, d.Image, 10)
-		line = append(line, `,"category_id":`...)
-		line = strconv.AppendInt(line, d.Category, 10)
-		line = append(line, `,"bbox":[`...)
-		for k, v := range [4]float64{d.Box.X, d.Box.Y, d.Box.W, d.Box.H} {
-			if k > 0 {
-				line = append(line, ',')
-			}
-			line = strconv.AppendFloat(line, v, 'g', -1, 64)
-		}
-		line = append(line, `],"score":`...)
-		line = strconv.AppendFloat(line, d.Score, 'g', -1, 64)
-		line = append(line, '}')
-		if _, err := out.Write(line); err != nil {
-			return err
-		}
-	}
-	tail := "]\n"
-	if len(detections) == 0 {
-		tail = "[]\n"
-	}
-	if _, err := out.WriteString(tail); err != nil {
-		return err
-	}
-	return out.Flush()
 }

@@ -1,33 +1,23 @@
 package coco
 
-import (
-	"bytes"
-	"io"
-)
+import "io"
 
-// splitFrom is the size of a file from which two parsers are faster than one.
+// splitFrom is the least size of a file, in bytes, for which two parsers are faster than one.
 const splitFrom = 1 << 20
 
-// half is the second half of a file, which is being read beside the first. That
-// it begins where an element of the array does is only a guess until the first
-// half has been read; where the guess is wrong, or anything in it is, the first
-// parser goes on to the end, and finds what there is to find at its place.
+// A half is the second half of a file, which is read at the same time as the first. It begins at a guess of where an
+// element of the array begins. If the guess is wrong or the half has an error, the first parser reads on to the end and
+// reports the error at its place.
 type half struct {
 	*detectionParser
-	at   int64         // where it begins in the file
-	done chan struct{} // closed when it has been read
+	at   int64         // its offset in the file
+	done chan struct{} // closed when all of it is read
 }
 
-// split begins to read the second half of a file, if there is a way to.
-func (p *detectionParser) split(r io.Reader, data []byte, from int64) *half {
-	if p.err != nil || p.size < from || p.size > p.loader.MaxBytes {
-		return nil
-	}
+// split begins to read the second half of a file. It returns nil if that is not possible, or the file is too small.
+func (p *detectionParser) split(r io.Reader, from int64) *half {
 	file, ok := r.(io.ReaderAt)
-	switch {
-	case data != nil:
-		file = bytes.NewReader(data)
-	case !ok:
+	if !ok || p.err != nil || p.size < from || p.size > p.loader.MaxBytes {
 		return nil
 	}
 	at := p.size/2 + betweenObjects(io.NewSectionReader(file, p.origin+p.size/2, 1<<16))
@@ -36,7 +26,7 @@ func (p *detectionParser) split(r io.Reader, data []byte, from int64) *half {
 	}
 	h := &half{at: at, done: make(chan struct{})}
 	rest := io.NewSectionReader(file, p.origin+at, p.size-at)
-	h.detectionParser = &detectionParser{parser: newParser(p.loader, rest, nil), known: p.known}
+	h.detectionParser = &detectionParser{parser: newParser(p.loader, rest), known: p.known}
 	go func() {
 		defer close(h.done)
 		h.elements("detections", h.detection)
@@ -45,8 +35,8 @@ func (p *detectionParser) split(r io.Reader, data []byte, from int64) *half {
 	return h
 }
 
-// continues waits for the second half and says whether it follows on a place
-// where the first parser expects an element.
+// continues waits for the second half, and reports whether it begins at an element that the first parser would read
+// next, and is valid.
 func (h *half) continues(at position, first *parser) bool {
 	if at.offset != h.at {
 		return false
@@ -55,7 +45,7 @@ func (h *half) continues(at position, first *parser) bool {
 	return h.err == nil && first.err == nil && first.item+h.item <= first.loader.MaxItems
 }
 
-// betweenObjects finds the brace that opens an object after another, or 0.
+// betweenObjects returns the offset of the first object that follows another one, or 0.
 func betweenObjects(r io.Reader) int64 {
 	text, err := io.ReadAll(r)
 	if err != nil {

@@ -31,14 +31,14 @@ func TestParseTruth(t *testing.T) {
 			{ID: -3, Image: 4, Category: 2, Crowd: true},
 		},
 	}
-	got, err := ParseTruth([]byte(tinyTruth))
+	got, err := parseTruth([]byte(tinyTruth))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	grouped, err := Loader{Group: "video"}.ParseTruth([]byte(tinyTruth))
+	grouped, err := (Loader{Group: "video"}).ReadTruth(bytes.NewReader([]byte(tinyTruth)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,12 +46,12 @@ func TestParseTruth(t *testing.T) {
 		t.Errorf("got group %q, want 12", grouped.Images[0].Group)
 	}
 	for field, want := range map[string]string{"id": "4", "width": "640", "height": "480", "file_name": "aé.jpg"} {
-		grouped, err := Loader{Group: field}.ParseTruth([]byte(tinyTruth))
+		grouped, err := (Loader{Group: field}).ReadTruth(bytes.NewReader([]byte(tinyTruth)))
 		if err != nil || grouped.Images[0].Group != want {
 			t.Errorf("by %s: got %+v, %v, want group %q", field, grouped, err, want)
 		}
 	}
-	if _, err := (Loader{Group: "scene"}).ParseTruth([]byte(tinyTruth)); err == nil ||
+	if _, err := (Loader{Group: "scene"}).ReadTruth(bytes.NewReader([]byte(tinyTruth))); err == nil ||
 		!strings.Contains(err.Error(), "images[0].scene: missing") {
 		t.Errorf("missing group: got %v", err)
 	}
@@ -134,12 +134,12 @@ func TestParseTruthRefuses(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := ParseTruth([]byte(test.text))
+			_, err := parseTruth([]byte(test.text))
 			var parse *ParseError
 			if !errors.As(err, &parse) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
-			_, streamed := ReadTruth(iotest.OneByteReader(strings.NewReader(test.text)))
+			_, streamed := readTruth(iotest.OneByteReader(strings.NewReader(test.text)))
 			if streamed == nil || streamed.Error() != err.Error() {
 				t.Errorf("streamed: got %v, want %v", streamed, err)
 			}
@@ -167,21 +167,21 @@ func TestParseDetectionsRefuses(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := ParseDetections([]byte(test.text), truth)
+			_, err := parseDetections([]byte(test.text), truth)
 			var parse *ParseError
 			if !errors.As(err, &parse) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
 	}
-	if _, err := ParseDetections([]byte("["+strings.Replace(ok, `"image_id":1`, `"image_id":8`, 1)+"]"),
+	if _, err := parseDetections([]byte("["+strings.Replace(ok, `"image_id":1`, `"image_id":8`, 1)+"]"),
 		nil); err != nil {
 		t.Errorf("without a truth: got %v", err)
 	}
 }
 
 func TestLoaderBounds(t *testing.T) {
-	if _, err := (Loader{MaxBytes: 100}).ParseTruth([]byte(tinyTruth)); err == nil ||
+	if _, err := (Loader{MaxBytes: 100}).ReadTruth(bytes.NewReader([]byte(tinyTruth))); err == nil ||
 		!strings.Contains(err.Error(), "want at most 100 bytes") {
 		t.Errorf("bytes: got %v", err)
 	}
@@ -189,12 +189,12 @@ func TestLoaderBounds(t *testing.T) {
 		!strings.Contains(err.Error(), "want at most 100 bytes") {
 		t.Errorf("streamed bytes: got %v", err)
 	}
-	if _, err := (Loader{MaxItems: 1}).ParseTruth([]byte(tinyTruth)); err == nil ||
+	if _, err := (Loader{MaxItems: 1}).ReadTruth(bytes.NewReader([]byte(tinyTruth))); err == nil ||
 		!strings.Contains(err.Error(), "want at most 1 annotations") {
 		t.Errorf("items: got %v", err)
 	}
 	broken := errors.New("disk on fire")
-	if _, err := ReadTruth(io.MultiReader(strings.NewReader(tinyTruth[:50]), iotest.ErrReader(broken))); !errors.Is(err,
+	if _, err := readTruth(io.MultiReader(strings.NewReader(tinyTruth[:50]), iotest.ErrReader(broken))); !errors.Is(err,
 		broken) {
 		t.Errorf("reader: got %v", err)
 	}
@@ -209,7 +209,7 @@ func TestReadInPieces(t *testing.T) {
 		fmt.Fprintf(&file, "\n  {\"id\": %d, \"file_name\": \"%d \\u00e9.jpg\"},", i, i)
 	}
 	fmt.Fprintf(&file, ` {"id":-1}],"annotations":[],"categories":[]}`)
-	want, err := ParseTruth(file.Bytes())
+	want, err := parseTruth(file.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestReadInPieces(t *testing.T) {
 		"bytes":         iotest.OneByteReader(bytes.NewReader(file.Bytes())),
 		"end with data": iotest.DataErrReader(bytes.NewReader(file.Bytes())),
 	} {
-		got, err := ReadTruth(r)
+		got, err := readTruth(r)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if !reflect.DeepEqual(got, want) {
@@ -269,7 +269,7 @@ func TestParseTruthLenient(t *testing.T) {
  {"id": 11, "image_id": 1, "category_id": 1, "bbox": "no", "area": Infinity},
  {"id": 12, "image_id": 2, "category_id": 2, "bbox": [999, 10, 5, 20], "area": 5, "area": 6}
 ]}`
-	truth, problems, err := ParseTruthLenient([]byte(text))
+	truth, problems, err := parseTruthLenient([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +313,7 @@ func TestParseTruthLenient(t *testing.T) {
 		t.Errorf("what is kept is not sound: %v", err)
 	}
 	for _, text := range []string{"", "[]", "{}", `{"images":[]`, `{"images":3,"categories":[],"annotations":[]}`} {
-		if _, _, err := ParseTruthLenient([]byte(text)); err == nil {
+		if _, _, err := parseTruthLenient([]byte(text)); err == nil {
 			t.Errorf("%q: got no error", text)
 		}
 	}
@@ -321,7 +321,7 @@ func TestParseTruthLenient(t *testing.T) {
 
 func TestParseTruthLenientBoundsProblems(t *testing.T) {
 	text := `{"categories":[],"annotations":[],"images":[0` + strings.Repeat(",0", 12_000) + "]}"
-	_, problems, err := ParseTruthLenient([]byte(text))
+	_, problems, err := parseTruthLenient([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,13 +336,13 @@ func TestWriteDetections(t *testing.T) {
 	want[0].Box = Box{-0.1, 1e-300, 123456789.125, 1e6}
 	for _, list := range [][]Detection{want, {}} {
 		var file bytes.Buffer
-		if err := WriteDetections(&file, list); err != nil {
+		if err := writeDetections(&file, list); err != nil {
 			t.Fatal(err)
 		}
 		if !json.Valid(file.Bytes()) {
 			t.Errorf("not JSON: %s", file.Bytes())
 		}
-		got, err := ReadDetections(&file, nil)
+		got, err := readDetections(&file, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -363,7 +363,7 @@ func TestRealDataset(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		truth, problems, err := ParseTruthLenient(data)
+		truth, problems, err := parseTruthLenient(data)
 		if err != nil {
 			t.Fatal(err)
 		}

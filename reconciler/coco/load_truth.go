@@ -42,37 +42,8 @@ type Problem struct {
 	Column int    `json:"column"` // in bytes, from 1
 }
 
-// String reads "3:14: annotations[12].bbox: …".
-func (p Problem) String() string {
-	return strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column) + ": " + p.Path + ": " + p.Text
-}
-
-// ParseTruthLenient reads an annotation file for all that is wrong with it, in
-// the order of the file, 10,000 problems at most. It returns what is sound: the
-// truth is one that [Match] accepts. The error is for files that are no JSON or
-// lack the shape of an annotation file.
-func ParseTruthLenient(data []byte) (*Truth, []Problem, error) {
-	return Loader{}.ParseTruthLenient(data)
-}
-
-// ReadTruthLenient is ParseTruthLenient for a stream.
-func ReadTruthLenient(r io.Reader) (*Truth, []Problem, error) {
-	return Loader{}.ReadTruthLenient(r)
-}
-
-// ParseTruthLenient is the function ParseTruthLenient with the loader's
-// settings.
-func (l Loader) ParseTruthLenient(data []byte) (*Truth, []Problem, error) {
-	return l.readTruth(nil, data, true)
-}
-
-// ReadTruthLenient is the function ReadTruthLenient with the loader's settings.
-func (l Loader) ReadTruthLenient(r io.Reader) (*Truth, []Problem, error) {
-	return l.readTruth(r, nil, true)
-}
-
-// truthParser reads an annotation file. Annotations may come before the images
-// and categories they name, so references are checked at the end.
+// A truthParser reads an annotation file. Annotations may come before the images and categories that they name, so
+// references are checked at the end.
 type truthParser struct {
 	*parser
 	truth       *Truth
@@ -81,18 +52,18 @@ type truthParser struct {
 	names       map[string]int64
 	annotations map[int64]struct{}
 	starts      []start // of truth.Annotations
-	first       int     // problem of the current item
+	first       int     // index of the current item's first problem
 }
 
-// start is where an annotation was in the file.
+// A start is the position of an annotation in the file.
 type start struct {
 	position
 	item int
 }
 
-func (l Loader) readTruth(r io.Reader, data []byte, lenient bool) (*Truth, []Problem, error) {
+func (l Loader) readTruth(r io.Reader, lenient bool) (*Truth, []Problem, error) {
 	p := &truthParser{
-		parser: newParser(l, r, data), truth: &Truth{},
+		parser: newParser(l, r), truth: &Truth{},
 		images: map[int64]int32{}, categories: map[int64]string{}, names: map[string]int64{},
 		annotations: map[int64]struct{}{},
 	}
@@ -118,41 +89,39 @@ func (p *truthParser) file() {
 	if p.err != nil {
 		return
 	}
-	var images, categories, annotations bool
-	list := func(name string, there *bool, item func(position)) {
-		if *there {
-			p.field = name
-			p.fail("a second field of this name")
+	lists := []struct {
+		name string
+		item func(position)
+		read bool
+	}{{name: "images", item: p.image}, {name: "categories", item: p.category},
+		{name: "annotations", item: p.annotation}}
+	p.object(func(name []byte) {
+		for i := range lists {
+			l := &lists[i]
+			switch {
+			case l.name != string(name):
+				continue
+			case l.read:
+				p.field = l.name
+				p.fail("a second field of this name")
+			default:
+				l.read = true
+				p.array(l.name, l.item)
+			}
 			return
 		}
-		*there = true
-		p.array(name, item)
-	}
-	p.object(func(name []byte) {
-		switch string(name) {
-		case "images":
-			list("images", &images, p.image)
-		case "categories":
-			list("categories", &categories, p.category)
-		case "annotations":
-			list("annotations", &annotations, p.annotation)
-		default:
-			p.skip()
-		}
+		p.skip()
 	})
 	p.end()
-	for _, v := range []struct {
-		name  string
-		there bool
-	}{{"images", images}, {"categories", categories}, {"annotations", annotations}} {
-		if !v.there {
-			p.field = v.name
+	for _, l := range lists {
+		if !l.read {
+			p.field = l.name
 			p.fail("missing: want an object with images, categories and annotations")
 		}
 	}
 }
 
-// named completes the problems of the item that has just been read.
+// named adds the id to the problems of the item that has just been read.
 func (p *truthParser) named(id int64) {
 	for i := p.first; i < len(p.problems); i++ {
 		p.problems[i].ID = id
@@ -193,7 +162,7 @@ func (p *truthParser) image(at position) {
 	}) {
 		return
 	}
-	if p.loader.Group != "" && p.seen&(1<<4) == 0 {
+	if p.loader.Group != "" && p.fields&(1<<4) == 0 {
 		v.Group, hasGroup = p.ownGroup(v)
 	}
 	if p.lenient {
@@ -201,7 +170,7 @@ func (p *truthParser) image(at position) {
 	} else {
 		p.need(at, "id")
 	}
-	if p.loader.Group != "" && p.seen&(1<<4) == 0 && !hasGroup {
+	if p.loader.Group != "" && p.fields&(1<<4) == 0 && !hasGroup {
 		p.field = p.loader.Group
 		p.complain(at, MissingField, "missing: images are to be grouped by it")
 		p.field = ""
@@ -218,7 +187,7 @@ func (p *truthParser) image(at position) {
 	p.truth.Images = append(p.truth.Images, v)
 }
 
-// group reads a text or a whole number as a text.
+// group reads a text, or a whole number as a text.
 func (p *truthParser) group() (string, bool) {
 	if startsNumber(p.peek()) {
 		n, ok := p.whole(math.MinInt64, math.MaxInt64)
@@ -232,11 +201,10 @@ func (p *truthParser) group() (string, bool) {
 	return text, ok && text != ""
 }
 
-// ownGroup is the group of images that are grouped by a field which every image
-// has anyway.
+// ownGroup returns the group of an image if images are grouped by a field that is read anyway.
 func (p *truthParser) ownGroup(v Image) (string, bool) {
 	for i, field := range []string{"id", "width", "height", "file_name"} {
-		if p.loader.Group == field && p.seen&(1<<i) != 0 {
+		if p.loader.Group == field && p.fields&(1<<i) != 0 {
 			group := []string{strconv.FormatInt(v.ID, 10), strconv.Itoa(v.Width), strconv.Itoa(v.Height), v.FileName}[i]
 			return group, group != ""
 		}
@@ -294,7 +262,7 @@ func (p *truthParser) annotation(at position) {
 	p.first = len(p.problems)
 	var v Annotation
 	var hasID, hasImage, hasCategory, hasBox, hasArea bool
-	crowd := true // unless there is a field that is wrong
+	crowd := true // false if iscrowd is invalid
 	if !p.object(func(name []byte) {
 		switch string(name) {
 		case "id":
@@ -348,7 +316,7 @@ func (p *truthParser) annotation(at position) {
 	p.starts = append(p.starts, start{at, p.item})
 }
 
-// area reads the size of an object.
+// area reads the area of an object.
 func (p *truthParser) area() (float64, bool) {
 	p.peek()
 	at := p.here()
@@ -360,8 +328,7 @@ func (p *truthParser) area() (float64, bool) {
 	return v, ok
 }
 
-// references checks what annotations say of images and categories, and leaves
-// out those that name none.
+// references leaves out annotations whose image or category does not exist.
 func (p *truthParser) references() {
 	kept := p.truth.Annotations[:0]
 	for i, a := range p.truth.Annotations {
@@ -391,8 +358,8 @@ func (p *truthParser) references() {
 	p.truth.Annotations = kept
 }
 
-// inside complains of boxes that hold nothing or leave their image. Half a
-// pixel too much is how labelling tools round.
+// inside complains about an empty box, and about one that is outside its image by more than a pixel: less is how
+// labelling tools round.
 func (p *truthParser) inside(at position, b Box, in Image) {
 	p.field = "bbox"
 	switch {

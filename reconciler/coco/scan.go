@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// ParseError says what is wrong with a file, and where.
+// A ParseError is what is wrong in a file, with the place.
 type ParseError struct {
 	Offset int64  // bytes from the start
 	Line   int    // from 1
@@ -18,7 +18,7 @@ type ParseError struct {
 	Text   string
 }
 
-// Error reads "3:14 (byte 210): annotations[12].bbox: want 4 numbers, got 3".
+// Error returns, for example, "3:14 (byte 210): annotations[12].bbox: want 4 numbers, got 3".
 func (e *ParseError) Error() string {
 	where := fmt.Sprintf("%d:%d (byte %d): ", e.Line, e.Column, e.Offset)
 	if e.Path != "" {
@@ -28,22 +28,22 @@ func (e *ParseError) Error() string {
 }
 
 const (
-	maxDepth   = 64      // of values that are passed over
-	maxText    = 4096    // bytes of one name, as written
-	bufferSize = 1 << 18 // bytes read at once; more than any token that is kept
+	maxDepth   = 64      // of nested values that are skipped
+	maxText    = 4096    // bytes of one name, with escapes
+	bufferSize = 1 << 18 // bytes; larger than any token except a skipped string
 )
 
-// position is a place in the file.
+// A position is a place in a file.
 type position struct {
 	offset int64
 	line   int
 	column int
 }
 
-// scanner reads JSON from a stream, one token at a time. After an error, which
-// it keeps, all methods return zero values and false.
+// A scanner reads JSON from a stream, one token at a time. It keeps the first error; after it all methods return zero
+// values and false.
 type scanner struct {
-	from  io.Reader // nil when all is in buf
+	from  io.Reader // nil after its end
 	buf   []byte
 	pos   int   // of the next byte in buf
 	base  int64 // offset of buf[0]
@@ -53,19 +53,13 @@ type scanner struct {
 	err   error
 	text  []byte // an unescaped string
 
-	// Where the scanner is, for errors: list[item].field.
+	// The place in errors is list[item].field.
 	list, field string
 	item        int
 }
 
-func newScanner(from io.Reader, all []byte, limit int64) scanner {
-	s := scanner{from: from, buf: all, limit: limit, line: 1}
-	if from != nil {
-		s.buf = make([]byte, 0, bufferSize)
-	} else if int64(len(all)) > limit {
-		s.fail("want at most %d bytes, got %d", limit, len(all))
-	}
-	return s
+func newScanner(from io.Reader, limit int64) scanner {
+	return scanner{from: from, buf: make([]byte, 0, bufferSize), limit: limit, line: 1}
 }
 
 func (s *scanner) here() position {
@@ -73,7 +67,7 @@ func (s *scanner) here() position {
 	return position{offset, s.line, int(offset-s.start) + 1}
 }
 
-// path is like annotations[12].bbox.
+// path returns, for example, annotations[12].bbox.
 func (s *scanner) path() string {
 	switch {
 	case s.list == "":
@@ -84,7 +78,7 @@ func (s *scanner) path() string {
 	return fmt.Sprintf("%s[%d].%s", s.list, s.item, s.field)
 }
 
-// fail records an error at the current place, unless there is one already.
+// fail sets the error at the current position, unless there is one already.
 func (s *scanner) fail(format string, args ...any) { s.failAt(s.here(), format, args...) }
 
 func (s *scanner) failAt(at position, format string, args ...any) {
@@ -94,8 +88,8 @@ func (s *scanner) failAt(at position, format string, args ...any) {
 	}
 }
 
-// more reads on, keeping the bytes from keep on, and returns how far they
-// moved to the front; false at the end of the stream or after an error.
+// more reads more bytes. It keeps the buffer from index keep on, and returns by how much those bytes moved to the front.
+// ok is false at the end of the stream and after an error.
 func (s *scanner) more(keep int) (moved int, ok bool) {
 	if s.from == nil || s.err != nil {
 		return 0, false
@@ -131,7 +125,7 @@ func (s *scanner) more(keep int) (moved int, ok bool) {
 	return keep, false
 }
 
-// peek passes over white space and returns the next byte; 0 at the end.
+// peek skips white space and returns the next byte; 0 at the end.
 func (s *scanner) peek() byte {
 	if s.err != nil {
 		return 0
@@ -158,10 +152,10 @@ func (s *scanner) peek() byte {
 	}
 }
 
-// ended says whether nothing is left.
+// ended reports whether the file has ended.
 func (s *scanner) ended() bool { return s.peek() == 0 && s.err == nil && s.pos == len(s.buf) }
 
-// unexpected fails with what is there in place of what is wanted.
+// unexpected fails with what is wanted and what the file has.
 func (s *scanner) unexpected(want string) {
 	c := s.peek()
 	switch {
@@ -173,7 +167,7 @@ func (s *scanner) unexpected(want string) {
 	}
 }
 
-// describe names the value that starts with a byte.
+// describe returns the kind of value that begins with a byte.
 func describe(c byte) string {
 	switch {
 	case c == '{':
@@ -192,7 +186,7 @@ func describe(c byte) string {
 	return strconv.QuoteRune(rune(c))
 }
 
-// take passes over one byte, which must be there.
+// take skips one byte. It fails if the next byte is another one.
 func (s *scanner) take(c byte, want string) bool {
 	if s.peek() != c || s.err != nil {
 		s.unexpected(want)
@@ -202,9 +196,8 @@ func (s *scanner) take(c byte, want string) bool {
 	return true
 }
 
-// next moves to the next element of an array or object whose opening byte was
-// taken, first being true before the first one. It returns false, and takes
-// the closing byte, when there is none.
+// next moves to the next element of an array or object, after the opening byte; first is true for the first element. If
+// there is no more element, it skips the closing byte and returns false.
 func (s *scanner) next(first bool, closing byte) bool {
 	c := s.peek()
 	if s.err != nil {
@@ -215,7 +208,7 @@ func (s *scanner) next(first bool, closing byte) bool {
 		return false
 	}
 	if first {
-		return true // what is there is the element's matter
+		return true // the element's parser checks what it is
 	}
 	if c != ',' {
 		s.unexpected("a comma or " + strconv.QuoteRune(rune(closing)))
@@ -229,8 +222,7 @@ func (s *scanner) next(first bool, closing byte) bool {
 	return s.err == nil
 }
 
-// key reads a field's name and the colon. The bytes are good until the next
-// call.
+// key reads a field's name and the colon. The bytes are valid until the next call.
 func (s *scanner) key() ([]byte, bool) {
 	if s.peek() != '"' {
 		s.unexpected("a field's name in quotes")
@@ -240,7 +232,7 @@ func (s *scanner) key() ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	// The name may lie in the buffer, which looking for the colon may move.
+	// The name may be in the buffer, and reading up to the colon may move the buffer.
 	if s.pos < len(s.buf) && s.buf[s.pos] == ':' {
 		s.pos++
 		return name, true
@@ -249,8 +241,7 @@ func (s *scanner) key() ([]byte, bool) {
 	return s.text, s.take(':', "a colon")
 }
 
-// string reads a text whose quote is next. The bytes are good until the next
-// call.
+// string reads a string, whose opening quote is next. The bytes are valid until the next call.
 func (s *scanner) string(limit int) ([]byte, bool) {
 	at := s.here()
 	from := s.pos
@@ -306,7 +297,7 @@ func (s *scanner) boolean() (value, ok bool) {
 	return false, s.word("false")
 }
 
-// word takes a literal whose first byte is next.
+// word skips a literal.
 func (s *scanner) word(word string) bool {
 	for s.pos+len(word) > len(s.buf) {
 		if _, ok := s.more(s.pos); !ok {
@@ -324,7 +315,7 @@ func (s *scanner) word(word string) bool {
 	return true
 }
 
-// skip passes over one value of any kind, checking its form.
+// skip skips one value of any kind. It fails if the value is not JSON.
 func (s *scanner) skip() bool { return s.skipNested(0) }
 
 func (s *scanner) skipNested(depth int) bool {
@@ -369,7 +360,7 @@ func (s *scanner) skipNested(depth int) bool {
 	return s.err == nil
 }
 
-// skipString passes over a text of any length.
+// skipString skips a string of any length.
 func (s *scanner) skipString() bool {
 	at := s.here()
 	s.pos++
@@ -378,7 +369,7 @@ func (s *scanner) skipString() bool {
 			c := s.buf[s.pos]
 			if c == '\\' {
 				if s.pos+1 == len(s.buf) {
-					break // its second half is not here yet
+					break // the escaped byte is not read yet
 				}
 				if !strings.ContainsRune(`"\/bfnrtu`, rune(s.buf[s.pos+1])) {
 					s.fail("an escape that JSON does not have")
