@@ -34,21 +34,18 @@ func TestFiguresAreBitEqual(t *testing.T) {
 				binary.Write(h, binary.LittleEndian, math.Float64bits(v))
 			}
 		}
-		c, err := Compare(a, b, params)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := whole(a, compare(t, a, b, params))
 		for _, d := range append([]Difference{c.MAP, c.AP50, c.AP75}, c.Classes...) {
 			put(d.Metric+"/"+d.Class, d.Samples, d.A, d.B, d.Diff, d.Lower, d.Upper, d.StdErr)
 		}
 		for _, e := range []Estimate{c.A, c.B} {
 			put(e.Metric, e.Samples, e.Value, e.Lower, e.Upper)
 		}
-		v, err := Interval(a, params)
+		table, sampling, err := Interval(a, params)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range append([]Estimate{v.MAP, v.AP50, v.AP75}, v.Classes...) {
+		for _, e := range estimates(a, table, sampling) {
 			put(e.Metric+"/"+e.Class, e.Samples, e.Value, e.Lower, e.Upper, e.StdErr)
 		}
 		for _, e := range estimatesAt(t, AtThresholds{a, scores}, params) {

@@ -112,21 +112,11 @@ func (c *class) bestF1(b uint64) OperatingPoint {
 		return best
 	}
 	best.F1 = 0
-	var tp, n, bestTP, bestN int64
-	for i := range c.dets {
-		d := &c.dets[i]
-		if d.aside&b == 0 {
-			n++
-			if d.found&b != 0 {
-				tp++
-			}
-		}
-		if i+1 < len(c.dets) && c.dets[i+1].score == d.score {
-			continue
-		}
+	var bestTP, bestN int64
+	for at := range c.cuts(b) {
 		// F1 is 2 tp / (n + truths); as fractions the comparison is exact.
-		if tp*(bestN+truths) > bestTP*(n+truths) {
-			bestTP, bestN, best.Score = tp, n, d.score
+		if at.tp*(bestN+truths) > bestTP*(at.n+truths) {
+			bestTP, bestN, best.Score = at.tp, at.n, at.score
 		}
 	}
 	if bestTP > 0 {

@@ -89,7 +89,7 @@ type Confusion struct {
 // Diagnose classifies the errors of detections by the method of TIDE (Bolya,
 // Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object
 // Detection Errors", ECCV 2020, section 2). The AP50 that it starts from is
-// that of [Evaluate], and so are matching, the limit on detections and the
+// that of [Matched.Result], and so are matching, the limit on detections and the
 // treatment of crowds. It follows COCO where the authors' program does not:
 // detections of equal score keep their order when others are corrected, classes
 // without annotations do not count, detections in crowds are not errors, and the

@@ -1,10 +1,10 @@
 // Package coco computes COCO's metrics of object detectors, and confidence bounds for
 // them.
 //
-//	truth, err := coco.ReadTruth(gtFile)
-//	dets, err := coco.ReadDetections(dtFile, truth)
-//	result, err := coco.Evaluate(truth, dets, coco.Params{})
-//	fmt.Println(result.Stats.AP, result.Protocol.Digest())
+//	truth, err := coco.Loader{}.ReadTruth(gtFile)
+//	dets, err := coco.Loader{}.ReadDetections(dtFile, truth)
+//	m, err := coco.Match(truth, dets, coco.Params{})
+//	fmt.Println(m.Result().Stats.AP)
 //
 // The numbers are those of pycocotools' COCOeval for boxes. In [Strict] mode
 // they are equal to the last bit, its treatment of annotation id 0 included

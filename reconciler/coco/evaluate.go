@@ -48,15 +48,6 @@ type ClassResult struct {
 	Truths     int     `json:"truths"` // annotations, without crowds
 }
 
-// Evaluate scores detections against the ground truth.
-func Evaluate(truth *Truth, detections []Detection, params Params) (*Result, error) {
-	m, err := Match(truth, detections, params)
-	if err != nil {
-		return nil, err
-	}
-	return m.Result(), nil
-}
-
 const at50, at75 = 0, 5 // indexes of the IoU thresholds .50 and .75
 
 // Result computes the scores.

@@ -274,11 +274,11 @@ func scored(t *testing.T, truth *Truth, detections []Detection, threads int) any
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Interval(m, CompareParams{Resamples: 100})
+	table, sampling, err := Interval(m, CompareParams{Resamples: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return []any{m.Result(), v}
+	return []any{m.Result(), sampling, estimates(m, table, sampling)}
 }
 
 func TestProtocolDigest(t *testing.T) {

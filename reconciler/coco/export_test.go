@@ -100,3 +100,66 @@ func (m *Matched) MeanAP() float64 {
 	}
 	return r.point(m, make([][areas]path, len(r.classes))).Overall[delivery.MetricAP]
 }
+
+// An Estimate is one figure of one model.
+type Estimate struct {
+	Subject
+	Value float64 `json:"value"`
+	Spread
+}
+
+// MeanEstimate is mAP with the resamples of a table that [Compare] or [Interval] computed with the given confidence.
+func MeanEstimate(m *Matched, t delivery.Table, s Sampling) Estimate {
+	r := resamplingOf(m, s)
+	return r.estimate(r.all(delivery.MetricMAP), r.classes, t)
+}
+
+// A Whole has every figure of a comparison, in the form that tests pin.
+type Whole struct {
+	MAP        Difference   `json:"mAP"`
+	AP50       Difference   `json:"AP50"`
+	AP75       Difference   `json:"AP75"`
+	Classes    []Difference `json:"classes"`
+	Unmeasured []Subject    `json:"unmeasured,omitempty"`
+	A          Estimate     `json:"A"`
+	B          Estimate     `json:"B"`
+	Sampling   Sampling     `json:"sampling"`
+	Protocol   Protocol     `json:"protocol"`
+	Digest     string       `json:"protocol_digest"`
+}
+
+func whole(m *Matched, c *Comparison) *Whole {
+	r := resamplingOf(m, c.Sampling)
+	return &Whole{MAP: c.MAP, AP50: c.AP50, Classes: c.Classes, Unmeasured: c.Unmeasured, Sampling: c.Sampling,
+		AP75: r.difference(r.all(delivery.MetricAP75), r.classes, c.TableA, c.TableB),
+		A:    MeanEstimate(m, c.TableA, c.Sampling), B: MeanEstimate(m, c.TableB, c.Sampling),
+		Protocol: m.protocol, Digest: m.protocol.Digest()}
+}
+
+// estimates are mAP, AP50, AP75 and the AP of each class, of one model.
+func estimates(m *Matched, t delivery.Table, s Sampling) (list []Estimate) {
+	r := resamplingOf(m, s)
+	for _, metric := range []string{delivery.MetricMAP, delivery.MetricAP50, delivery.MetricAP75} {
+		list = append(list, r.estimate(r.all(metric), r.classes, t))
+	}
+	for _, k := range r.classes {
+		if e := r.estimate(r.class(k), []int{k}, t); len(e.Samples) > 0 {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+func resamplingOf(m *Matched, s Sampling) *resampling {
+	r, err := newResampling(m, CompareParams{Resamples: s.Resamples, Seed: s.Seed, Confidence: s.Confidence,
+		ByGroup: s.ByGroup})
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+func (r *resampling) estimate(s Subject, classes []int, t delivery.Table) Estimate {
+	row := t.Over(s.Metric, classes)
+	return Estimate{Subject: s, Value: row.Value, Spread: spread(row, r.params.Confidence)}
+}

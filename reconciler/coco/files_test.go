@@ -8,7 +8,16 @@ import (
 	"strconv"
 )
 
-// This file has shorter forms of the loader's methods, and writes results.
+// This file has shorter forms of the package's functions, and writes results.
+
+// Evaluate matches and scores.
+func Evaluate(truth *Truth, detections []Detection, params Params) (*Result, error) {
+	m, err := Match(truth, detections, params)
+	if err != nil {
+		return nil, err
+	}
+	return m.Result(), nil
+}
 
 func readTruth(r io.Reader) (*Truth, error) { return Loader{}.ReadTruth(r) }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sort"
 
 	"github.com/autonomos/aob/reconciler/delivery"
 )
@@ -77,12 +76,14 @@ func (c *Comparison) Judge(support int) *Findings {
 		f.Classes = append(f.Classes, v)
 	}
 	lowerAt, upperAt := make([]float64, len(c.Classes)), make([]float64, len(c.Classes))
-	Holm(1-confidence, enough, func(i int) float64 { return c.Classes[i].above() }, func(i int, at float64) bool {
+	above := func(i int) float64 { return 1 - c.Classes[i].Below(math.SmallestNonzeroFloat64) }
+	Holm(1-confidence, enough, above, func(i int, at float64) bool {
 		lowerAt[i] = at
 		lower, _ := c.Classes[i].Bounds(at)
 		return lower > 0 && c.Classes[i].Resolves(at)
 	})
-	Holm(1-confidence, enough, func(i int) float64 { return c.Classes[i].below() }, func(i int, at float64) bool {
+	below := func(i int) float64 { return c.Classes[i].Below(0) }
+	Holm(1-confidence, enough, below, func(i int, at float64) bool {
 		upperAt[i] = at
 		_, upper := c.Classes[i].Bounds(at)
 		return upper < 0 && c.Classes[i].Resolves(at)
@@ -128,16 +129,7 @@ func (c *Comparison) find(d *Difference, lowerAt, upperAt float64) Finding {
 const noTruthDrawn = "no resample had a truth"
 
 func fewTruths(n, want int) string {
-	if n == 1 {
-		return fmt.Sprintf("1 truth, want %d", want)
-	}
-	return fmt.Sprintf("%d truths, want %d", n, want)
-}
-
-// Resolves reports whether there are enough samples for [Spread.Bounds] at the given
-// confidence.
-func (s *Spread) Resolves(confidence float64) bool {
-	return delivery.Samples(s.Samples).Resolves(confidence)
+	return fmt.Sprintf("%s, want %d", delivery.Count(n, "truth"), want)
 }
 
 // ResamplesFor returns how many resamples Holm's adjustment over a number of
@@ -145,17 +137,6 @@ func (s *Spread) Resolves(confidence float64) bool {
 func ResamplesFor(classes int, confidence float64) int {
 	n := math.Ceil(float64(max(classes, 1))/(1-confidence) - 1e-6)
 	return int(min(max(n, 1000), maxResamples))
-}
-
-// above is the share of samples above zero; below, of those below it.
-func (s *Spread) above() float64 {
-	n := len(s.Samples) - sort.Search(len(s.Samples), func(i int) bool { return s.Samples[i] > 0 })
-	return float64(n) / float64(max(len(s.Samples), 1))
-}
-
-func (s *Spread) below() float64 {
-	n := sort.SearchFloat64s(s.Samples, 0)
-	return float64(n) / float64(max(len(s.Samples), 1))
 }
 
 // Holm tests a family of hypotheses by Holm's step-down method (Holm, "A

@@ -170,8 +170,8 @@ func (p *parser) object(field func(name []byte)) bool {
 	return p.err == nil
 }
 
-// enter begins to read field n of an object, counted from 0. If the object had the field before, it complains, skips the
-// value and returns false.
+// enter begins to read field n of an object, counted from 0. If the object had the field before, it complains, skips
+// the value and returns false.
 func (p *parser) enter(n int, name string) bool {
 	p.field = name
 	p.peek()

@@ -146,8 +146,9 @@ func goamd64(t *testing.T) string {
 // the last bit; it changes with evaluator's version alone.
 func TestNumbersAreFixed(t *testing.T) {
 	truth, detections := readCase(t, filepath.Join("testdata", "tide"))
-	c := compare(t, match(t, truth, detections), match(t, truth, worse(detections)), CompareParams{Resamples: 200})
-	text, err := json.Marshal([]any{c, c.Judge(10), diagnose(t, truth, detections),
+	m := match(t, truth, detections)
+	c := compare(t, m, match(t, truth, worse(detections)), CompareParams{Resamples: 200})
+	text, err := json.Marshal([]any{whole(m, c), c.Judge(10), diagnose(t, truth, detections),
 		match(t, truth, detections).Curves()})
 	if err != nil {
 		t.Fatal(err)

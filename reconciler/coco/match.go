@@ -55,9 +55,6 @@ type Matched struct {
 	used     int        // detections with at least the score floor
 }
 
-// Protocol returns the protocol of the matching.
-func (m *Matched) Protocol() Protocol { return m.protocol }
-
 // class is the matching of one category.
 type class struct {
 	truths [areas]int // annotations in the area range, without crowds

@@ -1,10 +1,10 @@
 package coco
 
-// This file measures what a model does where it is used: with a score threshold
-// for each class, at an IoU of .5.
+// This file measures a model with a score threshold for each class, at an IoU of .5.
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -12,24 +12,21 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// An AtThresholds is a model with score thresholds by class name: a detection
-// counts from its class's score on. A class without one has no detections.
+// AtThresholds is a model with score thresholds by class name. A detection counts if its score is at least its class's
+// threshold. A class without a threshold has no detections.
 type AtThresholds struct {
 	*Matched
 	Scores map[string]float64
 }
 
-// unknownScore is the threshold of a class of which the split says nothing.
+// unknownScore is the threshold of a class without annotations or detections.
 const unknownScore = 0.5
 
-// Points finds the thresholds that are asked for, by class name. Of a class that
-// nothing is asked for there is none. Where what is asked for cannot be had, a
-// point says so and is on the safe side: of precisions the highest, of recalls
-// the highest.
+// Points finds the thresholds that are asked for, by class name. If a precision or a recall cannot be reached, the
+// point has the highest one and a note.
 //
-// Detections of a class are kept from a score on, those of equal score together.
-// The threshold lies halfway to the next lower score, so that the same ones are
-// kept where a machine computes a little differently.
+// Detections of equal score are kept or dropped together. A threshold lies halfway to the next lower score, so that the
+// same detections are kept on a machine with slightly different scores.
 func (m *Matched) Points(ask delivery.Thresholds) map[string]delivery.OperatingPoint {
 	points := map[string]delivery.OperatingPoint{}
 	for k := range m.classes {
@@ -41,44 +38,45 @@ func (m *Matched) Points(ask delivery.Thresholds) map[string]delivery.OperatingP
 	return points
 }
 
-// A cut keeps some detections of a class, the surest ones.
+// A cut keeps the detections of a class with the highest scores.
 type cut struct {
 	tp, n int64
-	score float64 // of the last that is kept
-	next  float64 // of the first that is not; below it nothing
+	score float64 // of the last one that is kept
+	next  float64 // of the first one that is dropped; 0 if none is
 }
 
-// cuts goes through the ways to cut a class's detections, the strictest first.
-func (c *class) cuts(yield func(cut) bool) {
-	b := bit(0, at50)
-	var at cut
-	for i := range c.dets {
-		d := &c.dets[i]
-		if d.aside&b == 0 {
-			at.n++
-			if d.found&b != 0 {
-				at.tp++
+// cuts returns the ways to cut a class's detections, from the fewest to the most. b is the bit of the IoU threshold.
+func (c *class) cuts(b uint64) iter.Seq[cut] {
+	return func(yield func(cut) bool) {
+		var at cut
+		for i := range c.dets {
+			d := &c.dets[i]
+			if d.aside&b == 0 {
+				at.n++
+				if d.found&b != 0 {
+					at.tp++
+				}
 			}
-		}
-		at.score, at.next = d.score, 0
-		if i+1 < len(c.dets) {
-			if at.next = c.dets[i+1].score; at.next == at.score {
-				continue
+			at.score, at.next = d.score, 0
+			if i+1 < len(c.dets) {
+				if at.next = c.dets[i+1].score; at.next == at.score {
+					continue
+				}
 			}
-		}
-		if at.n > 0 && !yield(at) {
-			return
+			if at.n > 0 && !yield(at) {
+				return
+			}
 		}
 	}
 }
 
 func (c *class) point(t delivery.Threshold) delivery.OperatingPoint {
-	truths := int64(c.truths[0])
+	truths, cuts := int64(c.truths[0]), c.cuts(bit(0, at50))
 	var best cut
 	found := false
 	note := ""
 	better := func(with func(a, b cut) bool) {
-		for at := range c.cuts {
+		for at := range cuts {
 			if !found || with(at, best) {
 				best, found = at, true
 			}
@@ -86,14 +84,14 @@ func (c *class) point(t delivery.Threshold) delivery.OperatingPoint {
 	}
 	switch {
 	case t.Score != nil:
-		for at := range c.cuts {
+		for at := range cuts {
 			if at.score >= *t.Score {
 				best, found = at, true
 			}
 		}
 	case truths == 0 && t.Precision == nil:
 	case t.Precision != nil:
-		for at := range c.cuts {
+		for at := range cuts {
 			if float64(at.tp) >= float64(*t.Precision*float64(at.n)) {
 				best, found = at, true
 			}
@@ -104,7 +102,7 @@ func (c *class) point(t delivery.Threshold) delivery.OperatingPoint {
 			note = fmt.Sprintf("no score reaches a precision of %g", *t.Precision)
 		}
 	case t.Recall != nil:
-		for at := range c.cuts {
+		for at := range cuts {
 			if float64(at.tp) >= float64(*t.Recall*float64(truths)) {
 				best, found = at, true
 				break
@@ -135,8 +133,8 @@ func (c *class) point(t delivery.Threshold) delivery.OperatingPoint {
 	return p
 }
 
-// threshold is a score that makes this cut: six digits where those tell the two
-// detections apart.
+// threshold returns a score between the last detection that is kept and the first that is dropped, with six digits if
+// that is precise enough.
 func (c cut) threshold() float64 {
 	half := c.next + float64((c.score-c.next)/2)
 	if short := math.Floor(half*1e6) / 1e6; short > c.next {
@@ -148,11 +146,11 @@ func (c cut) threshold() float64 {
 	return half
 }
 
-// tally is what one class has in one image.
+// A tally has the counts of one class in one image.
 type tally struct{ image, truths, tp, fp int32 }
 
-// Counts counts what is found, what is wrong and what there is to find at a model's thresholds, for each class of the
-// chosen images and every resample of them. The draws are those of [Interval] and [Compare] by the same parameters.
+// Counts counts annotations, true positives and false positives at a model's thresholds, for each class, on the images
+// and on each resample of them. The draws are those of [Interval] and [Compare] with the same parameters.
 func (a AtThresholds) Counts(params CompareParams) (delivery.Table, error) {
 	r, err := newResampling(a.Matched, params)
 	if err != nil {
@@ -167,11 +165,11 @@ func (a AtThresholds) Counts(params CompareParams) (delivery.Table, error) {
 	for _, c := range a.category {
 		out.Classes = append(out.Classes, c.Name)
 	}
-	// a class without truths has false positives too
+	// A class without annotations may have false positives.
 	classes := slices.Sorted(slices.Values(slices.Concat(r.classes, r.empty)))
 	tallies := make([][]tally, len(classes))
 	for i, k := range classes {
-		tallies[i] = a.tallies(k, r.chosen)
+		tallies[i] = a.tallies(k)
 		for _, name := range names {
 			out.Columns[name][k].Resamples = make([]float64, n)
 		}
@@ -188,8 +186,8 @@ func (a AtThresholds) Counts(params CompareParams) (delivery.Table, error) {
 			}
 		}
 	}
-	count(func(row *delivery.Row, v float64) { row.Value = v }, r.chosen)
-	out.Images = delivery.Row{Value: float64(r.images)}
+	count(func(row *delivery.Row, v float64) { row.Value = v }, r.once)
+	out.Images = delivery.Row{Value: float64(len(a.images))}
 	if r.params.ByGroup {
 		out.Images.Resamples = make([]float64, n)
 	}
@@ -208,17 +206,17 @@ func (a AtThresholds) Counts(params CompareParams) (delivery.Table, error) {
 }
 
 // tallies counts a class by image, in the order of images.
-func (a AtThresholds) tallies(k int, chosen []int32) []tally {
+func (a AtThresholds) tallies(k int) []tally {
 	c, b := &a.classes[k], bit(0, at50)
 	score, ok := a.Scores[a.category[k].Name]
-	counts := make([]tally, len(chosen))
+	counts := make([]tally, len(a.images))
 	for _, p := range c.places {
 		counts[p.image].truths += p.truths[0]
 	}
 	for i := range c.dets {
 		d := &c.dets[i]
 		if !ok || d.score < score {
-			break // the rest is less sure
+			break // scores are descending
 		}
 		switch {
 		case d.aside&b != 0:
@@ -230,7 +228,7 @@ func (a AtThresholds) tallies(k int, chosen []int32) []tally {
 	}
 	var out []tally
 	for i, t := range counts {
-		if chosen[i] > 0 && t != (tally{}) {
+		if t != (tally{}) {
 			t.image = int32(i)
 			out = append(out, t)
 		}

@@ -193,10 +193,14 @@ func sides(truth *Truth, detections []Detection, scores map[string]float64, name
 		if score, ok := scores[class]; s == nil || !ok || d.Score < score {
 			continue
 		}
+		iou := func(t Annotation) float64 {
+			return overlap(d.Box, float64(d.Box.W*d.Box.H), &target{box: t.Box, area: float64(t.Box.W * t.Box.H),
+				crowd: t.Crowd})
+		}
 		best, at := Foreground, -1
 		for i, t := range s.truths {
 			if t.Category == d.Category && !s.found[i] {
-				if v := boxIoU(d.Box, t.Box); v >= best {
+				if v := iou(t); v >= best {
 					best, at = v, i
 				}
 			}
@@ -206,7 +210,7 @@ func sides(truth *Truth, detections []Detection, scores map[string]float64, name
 		case at >= 0:
 			s.found[at] = true
 		case slices.ContainsFunc(crowds[d.Image], func(c Annotation) bool {
-			return c.Category == d.Category && inside(d.Box, c.Box) >= Foreground
+			return c.Category == d.Category && iou(c) >= Foreground
 		}):
 			continue // counts neither for nor against
 		default:
@@ -216,30 +220,4 @@ func sides(truth *Truth, detections []Detection, scores map[string]float64, name
 		s.dets, s.marks = append(s.dets, d), append(s.marks, mark)
 	}
 	return out, nil
-}
-
-func intersection(a, b Box) float64 {
-	w := min(a.X+a.W, b.X+b.W) - max(a.X, b.X)
-	h := min(a.Y+a.H, b.Y+b.H) - max(a.Y, b.Y)
-	if w <= 0 || h <= 0 {
-		return 0
-	}
-	return float64(w * h)
-}
-
-// boxIoU is the overlap of two boxes, 0 to 1.
-func boxIoU(a, b Box) float64 {
-	both := intersection(a, b)
-	if all := float64(a.W*a.H) + float64(b.W*b.H) - both; all > 0 {
-		return both / all
-	}
-	return 0
-}
-
-// inside is how much of a lies in b.
-func inside(a, b Box) float64 {
-	if area := float64(a.W * a.H); area > 0 {
-		return intersection(a, b) / area
-	}
-	return 0
 }

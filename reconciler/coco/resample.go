@@ -1,7 +1,6 @@
 package coco
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
@@ -42,11 +41,10 @@ type resampling struct {
 	params  CompareParams
 	columns []column
 	m       *Matched
-	chosen  []int32   // 1 for each image that is measured, else 0
-	images  int       // number of measured images
+	once    []int32   // 1 for each image: the weights of the eval set itself
 	units   [][]int32 // images that are drawn together
-	classes []int     // indexes of the classes with annotations in the chosen images
-	empty   []int     // and of those without
+	classes []int     // indexes of the classes with annotations
+	empty   []int     // indexes of the classes without
 }
 
 func newResampling(m *Matched, params CompareParams) (*resampling, error) {
@@ -54,33 +52,20 @@ func newResampling(m *Matched, params CompareParams) (*resampling, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &resampling{params: params, m: m, chosen: make([]int32, len(m.images))}
+	r := &resampling{params: params, m: m, once: slices.Repeat([]int32{1}, len(m.images))}
 	for i, c := range columns {
 		if i < usual || slices.Contains(params.Columns, c.name) {
 			r.columns = append(r.columns, c)
 		}
 	}
-	if err := r.choose(); err != nil {
+	if err := r.group(); err != nil {
 		return nil, err
 	}
-	wanted := make(map[int64]bool, len(params.Classes))
-	for _, id := range params.Classes {
-		wanted[id] = true
-	}
-	for k, c := range m.category {
-		if params.Classes != nil && !wanted[c.ID] {
-			continue
-		}
-		delete(wanted, c.ID)
-		if truths, _ := m.classes[k].support(r.chosen); truths > 0 {
+	for k := range m.classes {
+		if m.classes[k].truths[0] > 0 {
 			r.classes = append(r.classes, k)
 		} else {
 			r.empty = append(r.empty, k)
-		}
-	}
-	for _, id := range params.Classes {
-		if wanted[id] {
-			return nil, fmt.Errorf("coco: class to look at: category %d is not in the ground truth", id)
 		}
 	}
 	if len(r.classes) == 0 {
@@ -89,55 +74,26 @@ func newResampling(m *Matched, params CompareParams) (*resampling, error) {
 	return r, nil
 }
 
-// choose sets the measured images and the units that are drawn.
-func (r *resampling) choose() error {
-	if r.params.Images == nil {
-		for i := range r.chosen {
-			r.chosen[i] = 1
-		}
-	}
-	for _, id := range r.params.Images {
-		i, ok := slices.BinarySearchFunc(r.m.images, id, func(v Image, id int64) int {
-			return cmp.Compare(v.ID, id)
-		})
-		if !ok {
-			return fmt.Errorf("coco: image to look at: %d is not in the ground truth", id)
-		}
-		r.chosen[i] = 1
-	}
+// group sets the units that are drawn: images, or groups of them.
+func (r *resampling) group() error {
 	groups := map[string]int{}
 	for i, v := range r.m.images {
-		if r.chosen[i] == 0 {
-			continue
+		g, ok := len(r.units), false
+		if r.params.ByGroup {
+			if v.Group == "" {
+				return fmt.Errorf("coco: image %d has no group; read the truth with Loader.Group", v.ID)
+			}
+			if g, ok = groups[v.Group]; !ok {
+				g = len(r.units)
+				groups[v.Group] = g
+			}
 		}
-		r.images++
-		if !r.params.ByGroup {
-			r.units = append(r.units, []int32{int32(i)})
-			continue
-		}
-		if v.Group == "" {
-			return fmt.Errorf("coco: image %d has no group; read the truth with Loader.Group", v.ID)
-		}
-		g, ok := groups[v.Group]
 		if !ok {
-			g = len(r.units)
-			groups[v.Group] = g
 			r.units = append(r.units, nil)
 		}
 		r.units[g] = append(r.units[g], int32(i))
 	}
 	return nil
-}
-
-// support counts a class's annotations, and the images that have any.
-func (c *class) support(weights []int32) (truths, images int) {
-	for _, p := range c.places {
-		if w := weights[p.image]; w > 0 {
-			truths += int(w) * int(p.truths[0])
-			images++
-		}
-	}
-	return truths, images
 }
 
 // weight counts a class's annotations in one area range, each as often as its image was drawn.
@@ -151,32 +107,27 @@ func (c *class) weight(area int, weights []int32) (truths int) {
 func (r *resampling) sampling() Sampling {
 	return Sampling{
 		Resamples: r.params.Resamples, Seed: r.params.Seed, Confidence: r.params.Confidence,
-		Images: r.images, Units: len(r.units), ByGroup: r.params.ByGroup,
+		Images: len(r.m.images), Units: len(r.units), ByGroup: r.params.ByGroup,
 	}
 }
 
 func (r *resampling) class(k int) Subject {
-	s := Subject{Metric: "AP", CategoryID: r.m.category[k].ID, Class: r.m.category[k].Name}
-	s.Truths, s.Images = r.m.classes[k].support(r.chosen)
-	return s
+	c := &r.m.classes[k]
+	return Subject{Metric: delivery.MetricAP, CategoryID: r.m.category[k].ID, Class: r.m.category[k].Name,
+		Truths: c.truths[0], Images: len(c.places)}
 }
 
 // all returns the subject of a metric over all classes.
 func (r *resampling) all(metric string) Subject {
 	s := Subject{Metric: metric}
-	with := make([]bool, len(r.m.images))
+	images := map[int32]bool{}
 	for _, k := range r.classes {
+		s.Truths += r.m.classes[k].truths[0]
 		for _, p := range r.m.classes[k].places {
-			if r.chosen[p.image] == 0 {
-				continue
-			}
-			s.Truths += int(p.truths[0])
-			if !with[p.image] {
-				with[p.image] = true
-				s.Images++
-			}
+			images[p.image] = true
 		}
 	}
+	s.Images = len(images)
 	return s
 }
 
@@ -197,7 +148,7 @@ func (r *resampling) draw(source *rand.PCG, weights []int32) {
 	}
 }
 
-// run computes the scores of models on the chosen images and on each resample of them.
+// run computes the scores of models on the images and on each resample of them.
 // The resamples are the same for all models.
 func (r *resampling) run(models ...*Matched) []delivery.Table {
 	paths := make([][][areas]path, len(models)) // by model and class
@@ -262,11 +213,11 @@ func (r *resampling) has(area int) bool {
 	return slices.ContainsFunc(r.columns, func(c column) bool { return c.area == area })
 }
 
-// point computes the values on the chosen images, with the summation order of
+// point computes the values on the images themselves, with the summation order of
 // Matched.Result, and prepares the paths.
 func (r *resampling) point(m *Matched, paths [][areas]path) delivery.Table {
 	out := delivery.Table{Columns: map[string][]delivery.Row{}, Overall: map[string]float64{}}
-	out.Images.Value = float64(r.images)
+	out.Images.Value = float64(len(m.images))
 	for _, c := range m.category {
 		out.Classes = append(out.Classes, c.Name)
 	}
@@ -291,16 +242,16 @@ func (r *resampling) pointOf(m *Matched, area int, paths [][areas]path, out deli
 		var w weighing
 		return func(c int) {
 			k := r.classes[c]
-			truths := m.classes[k].weight(area, r.chosen)
+			truths := m.classes[k].truths[area]
 			if truths == 0 {
 				return
 			}
-			p := newPath(m.classes[k].dets, r.chosen, area)
+			p := newPath(m.classes[k].dets, area)
 			paths[c][area] = p
 			recallCounts(truths, &w.need)
-			w.add(&p, r.chosen)
+			w.add(&p, r.once)
 			for threshold := range thresholds {
-				w.curve.weigh(&p, threshold, r.chosen, w.total)
+				w.curve.weigh(&p, threshold, r.once, w.total)
 				w.curve.interpolate(&w.need, &w.q)
 				precision.setAll(threshold, c, &w.q)
 				recall.set(threshold, 0, c, float64(w.curve.total())/float64(truths))
@@ -335,29 +286,24 @@ type path struct {
 	aside  [thresholds][]int32 // indexes of ignored detections
 }
 
-// newPath leaves out detections in images that are never drawn, and those after the
-// last true positive, which have no effect.
-func newPath(dets []verdict, chosen []int32, area int) path {
-	var p path
+// newPath leaves out detections after the last true positive, which have no effect.
+func newPath(dets []verdict, area int) path {
+	p := path{images: make([]int32, len(dets))}
 	last := 0
 	for i := range dets {
-		d := &dets[i]
-		if chosen[d.image] == 0 {
-			continue
-		}
-		at := int32(len(p.images))
-		p.images = append(p.images, d.image)
+		d, at := &dets[i], int32(i)
+		p.images[i] = d.image
 		for t := range thresholds {
 			switch b := bit(area, t); {
 			case d.aside&b != 0:
 				p.aside[t] = append(p.aside[t], at)
 			case d.found&b != 0:
 				p.truths[t] = append(p.truths[t], at)
-				last = int(at) + 1
+				last = i + 1
 			}
 		}
 	}
-	p.images = slices.Clip(p.images[:last])
+	p.images = slices.Clone(p.images[:last])
 	return p
 }
 

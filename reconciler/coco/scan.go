@@ -88,8 +88,8 @@ func (s *scanner) failAt(at position, format string, args ...any) {
 	}
 }
 
-// more reads more bytes. It keeps the buffer from index keep on, and returns by how much those bytes moved to the front.
-// ok is false at the end of the stream and after an error.
+// more reads more bytes. It keeps the buffer from index keep on, and returns by how much those bytes moved to the
+// front. ok is false at the end of the stream and after an error.
 func (s *scanner) more(keep int) (moved int, ok bool) {
 	if s.from == nil || s.err != nil {
 		return 0, false

@@ -167,7 +167,8 @@ func simulate(t testing.TB, populations []population, size, sets, truthDraws, re
 			}
 			for i, h := range how {
 				v := &tallies[i]
-				low, high, lower := h(c.MAP, c.A, c.B)
+				low, high, lower := h(c.MAP, coco.MeanEstimate(a, c.TableA, c.Sampling),
+					coco.MeanEstimate(b, c.TableB, c.Sampling))
 				v.sets++
 				v.width += high - low
 				switch {

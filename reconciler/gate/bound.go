@@ -13,7 +13,7 @@ import (
 // floors judges values against min.
 func floors(c delivery.GateCheck, in Input, figures []figure, known []int) {
 	limit := *c.Min
-	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return below(figures[i].samples, limit) },
+	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return figures[i].samples.Below(limit) },
 		func(i int, confidence float64) bool {
 			f := &figures[i]
 			bound(c, f, confidence)
@@ -41,7 +41,7 @@ func ceilings(c delivery.GateCheck, in Input, figures []figure, known []int) {
 		}
 		return
 	}
-	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return 1 - below(figures[i].samples, limit) },
+	coco.Holm(1-float64(c.Confidence), known, func(i int) float64 { return 1 - figures[i].samples.Below(limit) },
 		func(i int, confidence float64) bool {
 			f := &figures[i]
 			bound(c, f, confidence)

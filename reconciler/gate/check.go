@@ -199,15 +199,6 @@ func of(metric, class string, why delivery.Fact) []delivery.Fact {
 	return []delivery.Fact{why.In(code.OfMetric, delivery.Values{Metric: metric, Class: class})}
 }
 
-// below returns the part of samples that lies below a bound.
-func below(s delivery.Samples, bound float64) float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	n, _ := slices.BinarySearch(s, bound)
-	return float64(n) / float64(len(s))
-}
-
 // unresolved says that a bound takes more resamples than there are.
 func unresolved(s delivery.Samples, confidence float64) delivery.Fact {
 	return fact(code.Unresolved, delivery.Values{Confidence: confidence, Limit: coco.ResamplesFor(1, confidence),

@@ -94,13 +94,13 @@ func drops(c delivery.GateCheck, base baseline, figures []figure, known []int) {
 	limit := 0 - *c.MaxDrop // 0, not -0
 	alpha := 1 - float64(c.Confidence)
 	lowAt := make([]float64, len(figures))
-	coco.Holm(alpha, known, func(i int) float64 { return 1 - below(figures[i].samples, limit) },
+	coco.Holm(alpha, known, func(i int) float64 { return 1 - figures[i].samples.Below(limit) },
 		func(i int, confidence float64) bool {
 			lowAt[i] = confidence
 			low, _ := figures[i].samples.Bounds(confidence)
 			return low >= limit && figures[i].samples.Resolves(confidence)
 		})
-	coco.Holm(alpha, known, func(i int) float64 { return below(figures[i].samples, limit) },
+	coco.Holm(alpha, known, func(i int) float64 { return figures[i].samples.Below(limit) },
 		func(i int, confidence float64) bool {
 			drop(c, base, &figures[i], limit, lowAt[i], confidence)
 			return figures[i].verdict.Outcome == delivery.Fail
@@ -175,7 +175,7 @@ func lost(c *delivery.CompareResult, classes []string) []delivery.Loss {
 			}
 			known = append(known, i)
 		}
-		coco.Holm(0.05, known, func(i int) float64 { return below(family[i].samples, 0) },
+		coco.Holm(0.05, known, func(i int) float64 { return family[i].samples.Below(0) },
 			func(i int, confidence float64) bool {
 				f, d := family[i], differences[i]
 				_, best := f.samples.Bounds(confidence)

@@ -52,11 +52,11 @@ func TestClassesThatTradePlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	intervals, err := coco.Interval(candidate, coco.CompareParams{})
+	table, _, err := coco.Interval(candidate, coco.CompareParams{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	scores := delivery.ScoreSet{Images: 60, Truths: truths, Classes: []string{"a", "b"}, Table: intervals.Table}
+	scores := delivery.ScoreSet{Images: 60, Truths: truths, Classes: []string{"a", "b"}, Table: table}
 	in := Input{Model: "m", Classes: scores.Classes, Candidate: Measured{Scores: scores}, BaselineBundle: "b1",
 		Baseline: &Measured{Scores: delivery.ScoreSet{Truths: truths}},
 		Compare: &delivery.CompareResult{Images: 60, Classes: scores.Classes, Truths: truths,
@@ -86,12 +86,12 @@ func TestFloorOfTheGatesClasses(t *testing.T) {
 	truth := world()
 	// One truth of a is found in even images, and of b all but one in each of them.
 	m := matched(t, truth, func(image, place int) bool { return (image%2 == 0 && place%2 == 0) == (place < 2) })
-	intervals, err := coco.Interval(m, coco.CompareParams{})
+	table, _, err := coco.Interval(m, coco.CompareParams{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	in := Input{Model: "m", Classes: []string{"a", "b"}, Candidate: Measured{Scores: delivery.ScoreSet{Images: 60,
-		Truths: map[string]int{"a": 120, "b": 120}, Classes: []string{"a", "b"}, Table: intervals.Table}}}
+		Truths: map[string]int{"a": 120, "b": 120}, Classes: []string{"a", "b"}, Table: table}}}
 	v := Judge("g", delivery.Gate{Classes: []string{"a"}, Checks: []delivery.GateCheck{minimum("mAP", 0.28)}}, in)
 	if v.Outcome != delivery.Unsure || facts(v) != "check.maybeReached{metric=mAP images=60 bound=0.2800 "+
 		"confidence=0.9500 value=0.2574 low=0.2125 high=0.3115 [bound.settles{count=345 diff=0.0541}]}" {

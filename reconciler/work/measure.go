@@ -224,17 +224,17 @@ func (s *Stages) eval(ctx context.Context, r *run.Run, e delivery.EvalRun) (any,
 	}
 	params := o.resampling(e.Resamples, out.Classes)
 	params.Columns = e.Measures
-	intervals, err := coco.Interval(m, params)
+	table, sampling, err := coco.Interval(m, params)
 	if errors.Is(err, coco.ErrNoTruth) {
 		return out, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if intervals.Sampling.ByGroup {
-		out.Groups = intervals.Sampling.Units
+	if sampling.ByGroup {
+		out.Groups = sampling.Units
 	}
-	out.Table, err = o.counted(intervals.Table, m, params)
+	out.Table, err = o.counted(table, m, params)
 	return out, err
 }
 
