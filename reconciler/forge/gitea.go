@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -47,16 +48,18 @@ type Gitea struct {
 	started          time.Time
 	http             *http.Client
 
-	mu sync.Mutex
-	me struct { // the token's user
-		token string
-		id    int64
-		name  string
-	}
-	asks  map[string]asks // by pull request and question
-	heard bool            // a webhook has arrived
+	mu              sync.Mutex
+	me              account         // the token's user
+	meToken         string          // the token that me belongs to
+	asks            map[string]asks // by pull request and question
+	hookArrived     bool            // a webhook with a right signature has arrived
+	hookWrongSecret bool            // a webhook with a wrong signature has arrived
+}
 
-	misheard bool // a webhook with a wrong signature has arrived
+// An account is a user of the server.
+type account struct {
+	id   int64
+	name string
 }
 
 // NewGitea returns a Gitea. It sends no request.
@@ -103,12 +106,7 @@ func connectGitea(s Settings) (Connection, error) {
 	read, err := Webhook(s.HookSecret)
 	return Connection{Forge: f, Webhook: func(req *http.Request) (Event, error) {
 		event, err := read(req)
-		switch {
-		case err == nil:
-			f.Heard()
-		case errors.Is(err, ErrSignature):
-			f.Misheard()
-		}
+		f.noteWebhook(err)
 		return event, err
 	}}, err
 }
@@ -126,41 +124,49 @@ func sameHost(req *http.Request, via []*http.Request) error {
 }
 
 // client returns an SDK client for one call, since the SDK keeps its context.
-func (f *Gitea) client(ctx context.Context) (*gitea.Client, error) {
+func (f *Gitea) client(ctx context.Context) *gitea.Client {
 	// Without a version the SDK would request it first.
-	return gitea.NewClient(f.url, gitea.SetGiteaVersion(""), gitea.SetHTTPClient(f.http), gitea.SetContext(ctx),
+	c, err := gitea.NewClient(f.url, gitea.SetGiteaVersion(""), gitea.SetHTTPClient(f.http), gitea.SetContext(ctx),
 		gitea.SetUserAgent("aob"))
+	if err != nil {
+		panic(err) // only wrong options are an error, and these are constant
+	}
+	return c
 }
 
-// Address names the repository.
-func (f *Gitea) Address() string { return f.url + "/" + f.owner + "/" + f.repo }
-
-// myself returns the id and the name of the token's user.
-func (f *Gitea) myself(c *gitea.Client) (id int64, name string, err error) {
-	token := f.token()
+// session returns an SDK client for one call, and the token's user.
+func (f *Gitea) session(ctx context.Context) (*gitea.Client, account, error) {
+	c, token := f.client(ctx), f.token()
 	f.mu.Lock()
-	me := f.me
+	me, known := f.me, f.me.id != 0 && f.meToken == token
 	f.mu.Unlock()
-	if me.id != 0 && me.token == token {
-		return me.id, me.name, nil
+	if known {
+		return c, me, nil
 	}
 	user, _, err := c.GetMyUserInfo()
 	if err != nil {
-		return 0, "", err
+		return nil, account{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.me.token, f.me.id, f.me.name = token, user.ID, user.UserName
-	return user.ID, user.UserName, nil
+	f.me, f.meToken = account{user.ID, user.UserName}, token
+	return c, f.me, nil
 }
 
-// get sends a GET request that the SDK does not have.
-func (f *Gitea) get(ctx context.Context, path string, read func(*json.Decoder) error) error {
+// name returns owner/repo, for messages.
+func (f *Gitea) name() string { return f.owner + "/" + f.repo }
+
+// Address names the repository.
+func (f *Gitea) Address() string { return f.url + "/" + f.name() }
+
+// send sends a request about the repository that the SDK does not have, and passes the response to read.
+func (f *Gitea) send(ctx context.Context, method, path string, body io.Reader, read func(*json.Decoder) error) error {
 	address := fmt.Sprintf("%s/api/v1/repos/%s/%s/%s", f.url, url.PathEscape(f.owner), url.PathEscape(f.repo), path)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
 	if err != nil {
 		return err
 	}
+	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "aob")
 	resp, err := f.http.Do(req)
 	if err != nil {
@@ -170,23 +176,18 @@ func (f *Gitea) get(ctx context.Context, path string, read func(*json.Decoder) e
 	return read(json.NewDecoder(resp.Body))
 }
 
+// get sends a GET request that the SDK does not have, and decodes the response into v.
+func (f *Gitea) get(ctx context.Context, path string, v any) error {
+	return f.send(ctx, http.MethodGet, path, nil, func(d *json.Decoder) error { return d.Decode(v) })
+}
+
 // PullRequests returns the open pull requests, sorted by number.
-func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
-	const doing = "list pull requests"
-	c, err := f.client(ctx)
-	if err != nil {
-		return nil, f.explain(doing, err)
-	}
-	var prs []delivery.PullRequest
-	err = pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
-		page, resp, err := c.ListRepoPullRequests(f.owner, f.repo, gitea.ListPullRequestsOptions{State: gitea.StateOpen,
+func (f *Gitea) PullRequests(ctx context.Context) (prs []delivery.PullRequest, err error) {
+	defer f.explain(&err, "list pull requests")
+	c := f.client(ctx)
+	list, err := all(func(opt gitea.ListOptions) ([]*gitea.PullRequest, *gitea.Response, error) {
+		return c.ListRepoPullRequests(f.owner, f.repo, gitea.ListPullRequestsOptions{State: gitea.StateOpen,
 			Sort: "oldest", ListOptions: opt})
-		for _, p := range page {
-			if p != nil && p.Head != nil && p.Base != nil {
-				prs = append(prs, pullRequest(p))
-			}
-		}
-		return len(page), resp, err
 	})
 	if missing(err) {
 		// Gitea returns 404 for an empty repository. A repository counts as empty for a
@@ -196,30 +197,34 @@ func (f *Gitea) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		}
 	}
 	if err != nil {
-		return nil, f.explain(doing, err)
+		return nil, err
+	}
+	for _, p := range list {
+		if p != nil && p.Head != nil && p.Base != nil {
+			prs = append(prs, pullRequest(p))
+		}
 	}
 	slices.SortFunc(prs, func(a, b delivery.PullRequest) int { return cmp.Compare(a.Number, b.Number) })
 	// A pull request opened meanwhile may shift others to a second page.
 	return slices.CompactFunc(prs, func(a, b delivery.PullRequest) bool { return a.Number == b.Number }), nil
 }
 
-// pages reads a list page by page. The Link header or the total count shows whether there is a next page; a proxy may
+// all reads a list page by page. The Link header or the total count shows whether there is a next page; a proxy may
 // remove a header. Without both it stops at the first page with fewer than smallestPage entries.
-func pages(read func(gitea.ListOptions) (n int, resp *gitea.Response, err error)) error {
-	count := 0
-	for page := 1; count < maxPullRequests; page++ {
-		n, resp, err := read(gitea.ListOptions{Page: page, PageSize: 50})
-		if err != nil || n == 0 {
-			return err
+func all[T any](read func(gitea.ListOptions) ([]T, *gitea.Response, error)) (list []T, err error) {
+	for page := 1; len(list) < maxPullRequests; page++ {
+		entries, resp, err := read(gitea.ListOptions{Page: page, PageSize: 50})
+		if err != nil || len(entries) == 0 {
+			return list, err
 		}
-		count += n
+		list = append(list, entries...)
 		total, err := strconv.Atoi(resp.Header.Get("X-Total-Count"))
 		hasCount := err == nil || resp.Header.Get("Link") != ""
-		if resp.NextPage <= page && count >= total && (hasCount || n < smallestPage) {
-			return nil
+		if resp.NextPage <= page && len(list) >= total && (hasCount || len(entries) < smallestPage) {
+			break
 		}
 	}
-	return nil
+	return list, nil
 }
 
 // smallestPage is the smallest size of a full page. Servers may limit the page size, but not below this.
@@ -227,28 +232,31 @@ const smallestPage = 10
 
 // Ended returns a pull request's current state, and whether it is closed. One that no longer exists is closed.
 func (f *Gitea) Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error) {
-	doing := fmt.Sprintf("read pull request %d", pr.Number)
-	c, err := f.client(ctx)
-	if err != nil {
-		return pr, false, f.explain(doing, err)
-	}
-	p, _, err := c.GetPullRequest(f.owner, f.repo, int64(pr.Number))
-	if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusNotFound {
-		if _, _, err := c.GetRepo(f.owner, f.repo); err == nil {
-			return pr, true, nil // it was deleted, or the forge was restored
-		}
-	}
-	if err != nil {
-		return pr, false, f.explain(doing, err)
+	defer f.explain(&err, "read pull request %d", pr.Number)
+	p, err := f.pullRequest(ctx, pr.Number)
+	if err != nil || p == nil {
+		return pr, err == nil, err
 	}
 	if p.Head == nil || p.Base == nil {
-		return pr, false, fmt.Errorf("%s: the response has no commits", doing)
+		return pr, false, errors.New("the response has no commits")
 	}
 	now = pullRequest(p)
 	if !now.Created.Equal(pr.Created) {
 		return pr, true, nil // another pull request with the same number
 	}
 	return now, p.HasMerged || p.State == gitea.StateClosed, nil
+}
+
+// pullRequest reads a pull request. It is nil if there is none, because it was deleted or the forge was restored.
+func (f *Gitea) pullRequest(ctx context.Context, number int) (*gitea.PullRequest, error) {
+	c := f.client(ctx)
+	p, _, err := c.GetPullRequest(f.owner, f.repo, int64(number))
+	if missing(err) {
+		if _, _, err := c.GetRepo(f.owner, f.repo); err == nil {
+			return nil, nil
+		}
+	}
+	return p, err
 }
 
 // maxPullRequests is how many open pull requests are read.
@@ -291,15 +299,11 @@ const maxStatusPages = 20
 
 // Statuses returns the newest status of each context under aob/ that a commit
 // has, sorted by context, whoever set it.
-func (f *Gitea) Statuses(ctx context.Context, commit string) ([]delivery.Status, error) {
-	doing := fmt.Sprintf("read the statuses of %.10s", commit)
-	c, err := f.client(ctx)
+func (f *Gitea) Statuses(ctx context.Context, commit string) (_ []delivery.Status, err error) {
+	defer f.explain(&err, "read the statuses of %.10s", commit)
+	_, me, err := f.session(ctx)
 	if err != nil {
-		return nil, f.explain(doing, err)
-	}
-	me, _, err := f.myself(c)
-	if err != nil {
-		return nil, f.explain(doing, err)
+		return nil, err
 	}
 	list := []delivery.Status{}
 	seen := map[string]bool{}
@@ -308,8 +312,8 @@ func (f *Gitea) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 			Statuses []*gitea.Status `json:"statuses"`
 		}
 		path := fmt.Sprintf("commits/%s/status?page=%d&limit=50", url.PathEscape(commit), page)
-		if err := f.get(ctx, path, func(d *json.Decoder) error { return d.Decode(&got) }); err != nil {
-			return nil, f.explain(doing, err)
+		if err := f.get(ctx, path, &got); err != nil {
+			return nil, err
 		}
 		for _, s := range got.Statuses {
 			if s == nil || !strings.HasPrefix(s.Context, "aob/") || seen[s.Context] {
@@ -319,7 +323,7 @@ func (f *Gitea) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 			status := delivery.Status{Check: delivery.Check{Context: s.Context, State: delivery.CheckState(s.State),
 				Description: s.Description, URL: s.TargetURL}}
 			if s.Creator != nil {
-				status.By, status.Mine = s.Creator.UserName, s.Creator.ID == me
+				status.By, status.Mine = s.Creator.UserName, s.Creator.ID == me.id
 			}
 			list = append(list, status)
 		}
@@ -332,72 +336,51 @@ func (f *Gitea) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 }
 
 // SetStatus sets one status check on a commit.
-func (f *Gitea) SetStatus(ctx context.Context, commit string, check delivery.Check) error {
-	doing := fmt.Sprintf("set %s on %.10s", check.Context, commit)
-	c, err := f.client(ctx)
-	if err != nil {
-		return f.explain(doing, err)
-	}
-	_, _, err = c.CreateStatus(f.owner, f.repo, commit, gitea.CreateStatusOption{
-		State:       gitea.StatusState(check.State),
-		Context:     check.Context,
-		Description: Describe(check.Description),
-		TargetURL:   check.URL,
-	})
-	return f.explain(doing, err)
+func (f *Gitea) SetStatus(ctx context.Context, commit string, check delivery.Check) (err error) {
+	defer f.explain(&err, "set %s on %.10s", check.Context, commit)
+	_, _, err = f.client(ctx).CreateStatus(f.owner, f.repo, commit, gitea.CreateStatusOption{
+		State: gitea.StatusState(check.State), Context: check.Context, Description: Describe(check.Description),
+		TargetURL: check.URL})
+	return err
 }
 
 // OpenPR opens a pull request of a branch, and returns its number. One that is
 // open already is returned as it is.
-func (f *Gitea) OpenPR(ctx context.Context, head, base, title, body string) (int, error) {
-	doing := fmt.Sprintf("open a pull request of %s", head)
-	number, err := f.find(ctx, head, base)
-	if err != nil || number > 0 {
+func (f *Gitea) OpenPR(ctx context.Context, head, base, title, body string) (number int, err error) {
+	if number, err = f.find(ctx, head, base); err != nil || number > 0 {
 		return number, err
 	}
-	c, err := f.client(ctx)
-	if err != nil {
-		return 0, f.explain(doing, err)
-	}
-	made, _, err := c.CreatePullRequest(f.owner, f.repo, gitea.CreatePullRequestOption{Head: head, Base: base,
-		Title: title, Body: CutComment(body)})
-	if s, ok := errors.AsType[*statusError](err); ok && s.code == http.StatusConflict {
+	defer f.explain(&err, "open a pull request of %s", head)
+	made, _, err := f.client(ctx).CreatePullRequest(f.owner, f.repo, gitea.CreatePullRequestOption{Head: head,
+		Base: base, Title: title, Body: CutComment(body)})
+	if hasStatus(err, http.StatusConflict) {
 		if number, again := f.find(ctx, head, base); again == nil && number > 0 {
 			return number, nil
 		}
 	}
 	if err != nil {
-		return 0, f.explain(doing, err)
+		return 0, err
 	}
 	return int(made.Index), nil
 }
 
-// Knows reports whether Gitea has a pull request of that number that AOB opened from that branch, open or not. It does
-// not where it was restored from an older backup, or where the repository was moved to it without its pull requests.
-func (f *Gitea) Knows(ctx context.Context, number int, branch string) (bool, error) {
-	doing := fmt.Sprintf("read pull request %d", number)
-	c, err := f.client(ctx)
+// Knows reports whether Gitea has a pull request of that number that AOB opened from that branch, open or closed. It
+// has none if it was restored from an older backup, or if the repository was moved to it without its pull requests.
+func (f *Gitea) Knows(ctx context.Context, number int, branch string) (_ bool, err error) {
+	defer f.explain(&err, "read pull request %d", number)
+	_, me, err := f.session(ctx)
 	if err != nil {
-		return false, f.explain(doing, err)
+		return false, err
 	}
-	me, _, err := f.myself(c)
-	if err != nil {
-		return false, f.explain(doing, err)
-	}
-	p, _, err := c.GetPullRequest(f.owner, f.repo, int64(number))
-	if missing(err) {
-		if _, _, err := c.GetRepo(f.owner, f.repo); err == nil {
-			return false, nil
-		}
-	}
-	if err != nil {
-		return false, f.explain(doing, err)
+	p, err := f.pullRequest(ctx, number)
+	if err != nil || p == nil {
+		return false, err
 	}
 	if p.Head == nil {
-		return false, fmt.Errorf("%s: the response has no branch", doing)
+		return false, errors.New("the response has no branch")
 	}
-	// The label is the branch's name also where the branch is gone.
-	return p.Head.Name == branch && p.Poster != nil && p.Poster.ID == me, nil
+	// The label stays the branch's name after the branch was deleted.
+	return p.Head.Name == branch && p.Poster != nil && p.Poster.ID == me.id, nil
 }
 
 // find returns the number of a branch's open pull request, or 0.
@@ -414,38 +397,49 @@ func (f *Gitea) find(ctx context.Context, head, base string) (int, error) {
 	return 0, nil
 }
 
-// explain converts an error to a delivery.Blocked with a hint, or a delivery.Wait, where possible.
-func (f *Gitea) explain(doing string, err error) error {
-	if err == nil {
-		return nil
-	}
-	repo := f.owner + "/" + f.repo
-	if b, ok := errors.AsType[delivery.Blocked](err); ok {
-		b.What = doing + ": " + b.What
-		return b
-	}
+// hasStatus reports whether an error is a response with one of the statuses.
+func hasStatus(err error, codes ...int) bool {
 	s, ok := errors.AsType[*statusError](err)
-	if !ok {
-		return fmt.Errorf("%s in %s: %w", doing, repo, err)
+	return ok && slices.Contains(codes, s.code)
+}
+
+func missing(err error) bool { return hasStatus(err, http.StatusNotFound) }
+
+// explain says in *err, unless it is nil, what was being done. Where possible it makes a delivery.Blocked with a hint
+// of it, or a delivery.Wait. Methods that ask the server defer it.
+func (f *Gitea) explain(err *error, format string, args ...any) {
+	if *err == nil {
+		return
 	}
-	switch s.code {
-	case http.StatusUnauthorized:
-		return delivery.Blockedf("check the token: it may have expired", "%s: %s rejects the token (%s)", doing,
+	if _, wait := errors.AsType[delivery.Wait](*err); wait {
+		return
+	}
+	doing := fmt.Sprintf(format, args...)
+	if b, ok := errors.AsType[delivery.Blocked](*err); ok {
+		b.What = doing + ": " + b.What
+		*err = b
+		return
+	}
+	s, ok := errors.AsType[*statusError](*err)
+	switch {
+	case !ok:
+		*err = fmt.Errorf("%s in %s: %w", doing, f.name(), *err)
+	case s.code == http.StatusUnauthorized:
+		*err = delivery.Blockedf("check the token: it may have expired", "%s: %s rejects the token (%s)", doing,
 			f.url, s)
-	case http.StatusForbidden:
-		if scope := missingScope(err); scope != "" {
-			return delivery.Blockedf(makeToken, "%s: aob's token has no scope %s (%s)", doing, scope, f.url)
-		}
-		return delivery.Blockedf("give the token's user write permission in the repository",
-			"%s: %s denies access to %s (%s)", doing, f.url, repo, s)
-	case http.StatusNotFound, http.StatusGone:
-		return delivery.Blockedf("check owner and name, and that the token's user may see it",
-			"%s: %s finds no such thing in %s (%s)", doing, f.url, repo, s)
-	case http.StatusTooManyRequests:
-		return delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s limits requests (%s)", doing, f.url, s)}
+	case missingScope(s) != "":
+		*err = delivery.Blockedf(makeToken, "%s: aob's token has no scope %s (%s)", doing, missingScope(s), f.url)
+	case s.code == http.StatusForbidden:
+		*err = delivery.Blockedf("give the token's user write permission in the repository",
+			"%s: %s denies access to %s (%s)", doing, f.url, f.name(), s)
+	case s.code == http.StatusNotFound || s.code == http.StatusGone:
+		*err = delivery.Blockedf("check owner and name, and that the token's user may see it",
+			"%s: %s finds no such thing in %s (%s)", doing, f.url, f.name(), s)
+	case s.code == http.StatusTooManyRequests:
+		*err = delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s limits requests (%s)", doing, f.url, s)}
+	case s.code >= 500:
+		*err = delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s has a server error (%s)", doing, f.url, s)}
+	default:
+		*err = fmt.Errorf("%s in %s: %s", doing, f.name(), s)
 	}
-	if s.code >= 500 {
-		return delivery.Wait{For: s.after, What: fmt.Sprintf("%s: %s has a server error (%s)", doing, f.url, s)}
-	}
-	return fmt.Errorf("%s in %s: %s", doing, repo, s)
 }

@@ -1,11 +1,13 @@
 package forge
 
-// This file reads and writes comments, and asks people in comments of AOB's own.
+// This file reads and writes comments, and asks people questions in comments.
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,66 +18,67 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Comment makes the comment with the marker, or changes it to the body. The
-// marker is hidden in it. A comment of another user is never taken for ours.
-func (f *Gitea) Comment(ctx context.Context, pr int, marker, body string) error {
-	doing := fmt.Sprintf("comment on pull request %d", pr)
-	c, err := f.client(ctx)
+// Comment creates the comment with the marker, or replaces its text. The marker is a line
+// of the comment that is not shown. Comments of other users are ignored.
+func (f *Gitea) Comment(ctx context.Context, pr int, marker, body string) (err error) {
+	defer f.explain(&err, "comment on pull request %d", pr)
+	c, me, err := f.session(ctx)
 	if err != nil {
-		return f.explain(doing, err)
+		return err
 	}
 	text := comment(marker, body)
-	old, err := f.marked(ctx, c, pr, marker)
+	old, err := f.marked(ctx, me, pr, marker)
 	switch {
-	case err != nil:
-		return f.explain(doing, err)
-	case old != nil && old.Body == text:
-		return nil
+	case err != nil || old != nil && old.Body == text:
+		return err
 	case old != nil:
-		_, _, err := c.EditIssueComment(f.owner, f.repo, old.ID, gitea.EditIssueCommentOption{Body: text})
-		return f.explain(doing, err)
+		_, _, err = c.EditIssueComment(f.owner, f.repo, old.ID, gitea.EditIssueCommentOption{Body: text})
+	default:
+		_, _, err = c.CreateIssueComment(f.owner, f.repo, int64(pr), gitea.CreateIssueCommentOption{Body: text})
 	}
-	_, _, err = c.CreateIssueComment(f.owner, f.repo, int64(pr), gitea.CreateIssueCommentOption{Body: text})
-	return f.explain(doing, err)
+	return err
 }
 
-// CommentBody returns the text of the comment with the marker as it is now, cut as
-// Comment cuts it. A comment of another user is never taken for ours.
+// CommentBody returns the current text of the comment with the marker, cut as Comment cuts
+// it. Comments of other users are ignored.
 func (f *Gitea) CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error) {
-	doing := fmt.Sprintf("read aob's comment on pull request %d", pr)
-	c, err := f.client(ctx)
+	defer f.explain(&err, "read aob's comment on pull request %d", pr)
+	_, me, err := f.session(ctx)
 	if err != nil {
-		return "", false, f.explain(doing, err)
+		return "", false, err
 	}
-	old, err := f.marked(ctx, c, pr, marker)
+	old, err := f.marked(ctx, me, pr, marker)
 	if err != nil || old == nil {
-		return "", false, f.explain(doing, err)
+		return "", false, err
 	}
 	return strings.TrimPrefix(old.Body, hidden(marker)), true, nil
 }
 
-// marked returns the first comment of AOB's own that begins with the marker, or nil.
-func (f *Gitea) marked(ctx context.Context, c *gitea.Client, pr int, marker string) (*gitea.Comment, error) {
-	me, _, err := f.myself(c)
-	if err != nil {
-		return nil, err
-	}
-	var first *gitea.Comment
+// marked returns the first of AOB's own comments that begins with the marker, or nil.
+func (f *Gitea) marked(ctx context.Context, me account, pr int, marker string) (*gitea.Comment, error) {
+	return f.first(ctx, pr, func(c *gitea.Comment) bool {
+		return c.Poster.ID == me.id && strings.HasPrefix(c.Body, hidden(marker))
+	})
+}
+
+// first returns the oldest comment on a pull request for which ok returns true, or nil.
+func (f *Gitea) first(ctx context.Context, pr int, ok func(*gitea.Comment) bool) (first *gitea.Comment, err error) {
 	err = f.comments(ctx, pr, func(c *gitea.Comment) {
-		if c.Poster.ID == me && strings.HasPrefix(c.Body, hidden(marker)) && (first == nil || c.ID < first.ID) {
+		if ok(c) && (first == nil || c.ID < first.ID) {
 			first = c
 		}
 	})
 	return first, err
 }
 
-// comments calls each with the comments on a pull request. They are read one after
-// another, since anybody may write thousands of long ones.
+// comments calls each with every comment on a pull request. It decodes one comment at a
+// time, since anybody may write thousands of long ones.
 func (f *Gitea) comments(ctx context.Context, pr int, each func(*gitea.Comment)) error {
 	ctx = context.WithValue(ctx, responseLimit{}, int64(maxComments))
-	return f.get(ctx, fmt.Sprintf("issues/%d/comments", pr), func(d *json.Decoder) error {
+	path := fmt.Sprintf("issues/%d/comments", pr)
+	return f.send(ctx, http.MethodGet, path, nil, func(d *json.Decoder) error {
 		if t, err := d.Token(); err != nil || t != json.Delim('[') {
-			return fmt.Errorf("the server's answer is no list of comments")
+			return errors.New("the response is not a list of comments")
 		}
 		for d.More() {
 			var c *gitea.Comment
@@ -91,111 +94,96 @@ func (f *Gitea) comments(ctx context.Context, pr int, each func(*gitea.Comment))
 	})
 }
 
-// Commands returns the comments on a pull request that ask something of AOB,
-// oldest first: those whose first line begins with /aob, and not AOB's own. Other
-// writers may have edited them, and nothing shows it: none is vouched for.
-func (f *Gitea) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
-	doing := fmt.Sprintf("read the comments on pull request %d", pr)
-	c, err := f.client(ctx)
+// Commands returns the comments on a pull request with a command to AOB, oldest first:
+// comments of other users whose first line begins with /aob. Other writers may have edited
+// them without a trace, so none is verified.
+func (f *Gitea) Commands(ctx context.Context, pr int) (commands []delivery.Comment, err error) {
+	defer f.explain(&err, "read the comments on pull request %d", pr)
+	_, me, err := f.session(ctx)
 	if err != nil {
-		return nil, f.explain(doing, err)
+		return nil, err
 	}
-	me, _, err := f.myself(c)
-	if err != nil {
-		return nil, f.explain(doing, err)
-	}
-	var asked []delivery.Comment
-	err = f.comments(ctx, pr, func(said *gitea.Comment) {
-		if said.Poster.ID == me || delivery.CommandLine(said.Body) == "" {
+	err = f.comments(ctx, pr, func(c *gitea.Comment) {
+		if c.Poster.ID == me.id || delivery.CommandLine(c.Body) == "" {
 			return
 		}
-		asked = append(asked, delivery.Comment{ID: said.ID, Author: said.Poster.UserName, Body: said.Body,
-			At: said.Created.UTC()})
-		if len(asked) >= 2*MaxCommands {
-			asked = newest(asked)
+		commands = append(commands, delivery.Comment{ID: c.ID, Author: c.Poster.UserName, Body: c.Body,
+			At: c.Created.UTC()})
+		if len(commands) >= 2*MaxCommands {
+			commands = newest(commands)
 		}
 	})
-	return newest(asked), f.explain(doing, err)
+	return newest(commands), err
 }
 
-// Ask makes sure that AOB's question stands on a pull request as a comment of its
-// own, and returns who has agreed to it: those who reacted to that comment with 👍.
+// Ask makes sure that a comment of AOB on a pull request asks the question, and returns
+// who has agreed: the users who reacted to that comment with 👍.
 //
 // Every writer may edit AOB's comments, and Gitea's times are whole seconds. So a
-// comment counts only if its text is the question, letter by letter, and it was not
-// changed after the second in which it was made; and a reaction counts only if it
-// is younger than that second. Whoever reacted has then seen the question as it
-// stands. Only the user who reacts can make that reaction.
+// comment counts only if its text is exactly the question, and if it was not changed
+// after the second in which it was created. A reaction counts only if it is younger
+// than that second: then the user has seen the question as it is now. Nobody can react
+// in another user's name.
 //
-// Where no such comment is there, it is made. One that is edited or deleted again
-// and again is made again with growing pauses, and then no more.
-func (f *Gitea) Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error) {
-	doing := fmt.Sprintf("ask back on pull request %d", pr)
-	c, err := f.client(ctx)
-	if err != nil {
-		return nil, f.explain(doing, err)
-	}
-	me, _, err := f.myself(c)
-	if err != nil {
-		return nil, f.explain(doing, err)
-	}
+// A question that is edited or deleted is asked again after growing pauses, at most
+// maxAsks times.
+func (f *Gitea) Ask(ctx context.Context, pr int, question string) (_ []delivery.Consent, err error) {
 	text := comment("question", question)
-	intact := func(c *gitea.Comment) bool {
-		return c != nil && c.Poster != nil && c.Poster.ID == me && c.Body == text && c.Updated.Equal(c.Created)
-	}
-	var stands *gitea.Comment
-	err = f.comments(ctx, pr, func(c *gitea.Comment) {
-		if intact(c) && (stands == nil || c.ID < stands.ID) {
-			stands = c
-		}
-	})
+	defer f.explain(&err, "ask a question on pull request %d", pr)
+	c, me, err := f.session(ctx)
 	if err != nil {
-		return nil, f.explain(doing, err)
+		return nil, err
 	}
-	if stands == nil {
+	intact := func(c *gitea.Comment) bool {
+		return c != nil && c.Poster != nil && c.Poster.ID == me.id && c.Body == text && c.Updated.Equal(c.Created)
+	}
+	asked, err := f.first(ctx, pr, intact)
+	if err != nil {
+		return nil, err
+	}
+	if asked == nil {
 		if err := f.mayAsk(pr, question, time.Now()); err != nil {
 			return nil, err
 		}
 		_, _, err := c.CreateIssueComment(f.owner, f.repo, int64(pr), gitea.CreateIssueCommentOption{Body: text})
-		return nil, f.explain(doing, err)
+		return nil, err
 	}
-	reactions, _, err := c.GetIssueCommentReactions(f.owner, f.repo, stands.ID)
+	reactions, _, err := c.GetIssueCommentReactions(f.owner, f.repo, asked.ID)
 	if err != nil {
-		return nil, f.explain(doing, err)
+		return nil, err
 	}
 	var list []delivery.Consent
 	for _, r := range reactions {
-		if r != nil && r.User != nil && r.Reaction == "+1" && r.Created.After(stands.Created) {
-			list = append(list, delivery.Consent{By: r.User.UserName, Comment: stands.ID, At: r.Created.UTC()})
+		if r != nil && r.User != nil && r.Reaction == "+1" && r.Created.After(asked.Created) {
+			list = append(list, delivery.Consent{By: r.User.UserName, Comment: asked.ID, At: r.Created.UTC()})
 		}
 	}
 	if len(list) == 0 {
 		return nil, nil
 	}
-	// It may have been edited between the first look and the reactions.
-	again, _, err := c.GetIssueComment(f.owner, f.repo, stands.ID)
-	if err != nil {
-		return nil, f.explain(doing, err)
-	}
-	if !intact(again) {
-		return nil, nil
+	// The question may have been edited before the reactions were read.
+	again, _, err := c.GetIssueComment(f.owner, f.repo, asked.ID)
+	if err != nil || !intact(again) {
+		return nil, err
 	}
 	slices.SortStableFunc(list, func(a, b delivery.Consent) int { return a.At.Compare(b.At) })
 	return list, nil
 }
 
 const (
-	// maxAsks is how often one question is asked as long as a server runs.
+	// maxAsks is how often one question is asked while a server runs.
 	maxAsks = 5
-	// maxQuestions is how many questions a pull request gets without a pause. After
-	// them it gets one each questionPause, so that a writer who puts orders into
-	// other people's comments fills no pull request, and silences no owner for good.
+	// maxQuestions is how many questions a pull request gets without a pause, and
+	// questionPause is the pause between further ones. So nobody who writes commands
+	// into other people's comments can fill a pull request with questions, or prevent
+	// an owner's question for good.
 	maxQuestions  = 20
 	questionPause = 10 * time.Minute
 )
 
-// mayAsk counts how often a question was asked, and the questions of a pull request.
-// The pause after each time that the same one is asked grows.
+// mayAsk counts the questions of a pull request, and how often each was asked. It returns
+// an error if the question must not be asked now. The pause before the same question is
+// asked again grows.
 func (f *Gitea) mayAsk(pr int, question string, now time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -225,7 +213,7 @@ func (f *Gitea) mayAsk(pr int, question string, now time.Time) error {
 	return nil
 }
 
-// asks is how often a question was asked, and when it may be asked again.
+// asks counts how often a question was asked. next is when it may be asked again.
 type asks struct {
 	count int
 	next  time.Time

@@ -1,14 +1,12 @@
 package forge
 
-// This file looks at how Gitea is set up for AOB: the repository, the webhook, and signatures of commits.
+// This file checks how Gitea is set up for AOB: the repository, the webhook, and the signatures of commits.
 
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,167 +17,156 @@ import (
 	"github.com/autonomos/aob/reconciler/trust"
 )
 
-// Heard is told that a webhook has arrived.
-func (f *Gitea) Heard() {
+// noteWebhook records whether the webhook that arrived was read, or why not.
+func (f *Gitea) noteWebhook(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.heard = true
+	f.hookArrived = f.hookArrived || err == nil
+	f.hookWrongSecret = f.hookWrongSecret || errors.Is(err, ErrSignature)
 }
 
-// Misheard is told that a webhook has arrived whose signature is wrong.
-func (f *Gitea) Misheard() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.misheard = true
-}
-
-// Check returns what is wrong with how the server and the repository are set up.
-func (f *Gitea) Check(ctx context.Context) (delivery.Setup, error) {
-	const doing = "look at the repository's settings"
-	c, err := f.client(ctx)
+// Check returns the problems in the settings of the server and the repository.
+func (f *Gitea) Check(ctx context.Context) (setup delivery.Setup, err error) {
+	defer f.explain(&err, "read the repository's settings")
+	c, me, err := f.session(ctx)
 	if err != nil {
-		return delivery.Setup{}, f.explain(doing, err)
-	}
-	_, name, err := f.myself(c)
-	if err != nil {
-		return delivery.Setup{}, f.explain(doing, err)
+		return setup, err
 	}
 	repo, _, err := c.GetRepo(f.owner, f.repo)
 	if err != nil {
-		return delivery.Setup{}, f.explain(doing, err)
+		return setup, err
 	}
-	called := f.owner + "/" + f.repo
-	var setup delivery.Setup
-	if missing, err := f.missingScopes(ctx); err != nil {
-		return setup, f.explain(doing, err)
-	} else if len(missing) > 0 {
-		setup.Problems = append(setup.Problems, fmt.Sprintf("aob's token has no scope %s; %s",
-			strings.Join(missing, " and no scope "), makeToken))
-	}
-	say := func(format string, args ...any) {
+	add := func(format string, args ...any) {
 		setup.Problems = append(setup.Problems, fmt.Sprintf(format, args...))
 	}
-	if repo.FullName != "" && !strings.EqualFold(repo.FullName, called) {
-		say("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again",
-			called, delivery.Terminal(Cut(repo.FullName, 200)))
+	scopes, err := f.missingScopes(ctx)
+	if err != nil {
+		return setup, err
+	}
+	if len(scopes) > 0 {
+		add("aob's token has no scope %s; %s", strings.Join(scopes, " and no scope "), makeToken)
+	}
+	if repo.FullName != "" && !strings.EqualFold(repo.FullName, f.name()) {
+		add("%s is called %s now; write the new name in forge.gitea.repo and in repository, and start aob serve again",
+			f.name(), delivery.Terminal(Cut(repo.FullName, 200)))
 	}
 	switch {
 	case repo.Archived:
-		say("%s is archived: aob cannot say or push anything there; take it out of the archive", called)
+		add("%s is archived, so aob can write nothing there; unarchive it in its settings", f.name())
 	case repo.Mirror:
-		say("%s is a mirror, and a mirror has no pull requests; name the repository that it mirrors", called)
+		add("%s is a mirror, and a mirror has no pull requests; name the repository that it mirrors", f.name())
 	case repo.Empty:
-		say("%s is empty; push a branch main with models, gates and fleets", called)
+		add("%s is empty; push a branch main with models, gates and fleets", f.name())
 	case !repo.HasPullRequests:
-		say("pull requests are switched off in %s; switch them on in its settings", called)
+		add("pull requests are switched off in %s; switch them on in its settings", f.name())
 	}
 	teams, organization, err := f.repoTeams(c)
 	if err != nil {
-		return setup, f.explain(doing, err)
+		return setup, err
 	}
 	admin := repo.Permissions != nil && repo.Permissions.Admin
 	switch p := repo.Permissions; {
-	case p == nil: // an old server; what is missing shows where it is needed
+	case p == nil: // an old server; a missing permission shows where it is needed
 	case organization && !admin:
-		say("%s belongs to an organization, where Gitea tells administrators of the repository alone what people may "+
-			"do; make aob's user %s an administrator of it", called, name)
+		add("%s belongs to an organization, where Gitea tells administrators of the repository alone what people may "+
+			"do; make aob's user %s an administrator of it", f.name(), me.name)
 	case !p.Pull || !p.Push:
-		say("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write",
-			name, called)
+		add("aob's user %s may not write to %s, so it can set no status and push no release; give it the role Write",
+			me.name, f.name())
 	}
 	if organization && admin {
-		more, err := f.checkTeams(c, teams, name)
+		problem, err := f.checkTeams(c, teams, me)
 		if err != nil {
-			return setup, f.explain(doing, err)
+			return setup, err
 		}
-		setup.Problems = append(setup.Problems, more...)
+		if problem != "" {
+			add("%s", problem)
+		}
 	}
 	if f.hooks != "" {
-		more, err := f.checkHooks(c, repo, admin)
+		problem, err := f.checkHooks(c, repo, admin)
 		if err != nil {
-			return setup, f.explain(doing, err)
+			return setup, err
 		}
-		setup.Problems = append(setup.Problems, more...)
+		if problem != "" {
+			add("%s", problem)
+		}
 	}
 	if repo.Empty || repo.Archived || !repo.HasPullRequests {
 		return setup, nil
 	}
 	required, err := f.requiresSigned(c, admin)
 	if err != nil {
-		return setup, f.explain(doing, err)
+		return setup, err
 	}
-	wrong, err := f.checkSigned(c, name)
-	var unsigned string
+	wrong, err := f.checkSigned(c, me)
+	unsigned := ""
 	if err == nil && wrong == "" && f.signed.Key != "" {
-		wrong, unsigned, err = f.checkHeads(ctx, name)
+		wrong, unsigned, err = f.checkHeads(ctx, me)
 	}
 	if err != nil {
-		return setup, f.explain(doing, err)
+		return setup, err
 	}
 	switch {
 	case required && f.signed.Key == "":
 		setup.MergeRefused = fmt.Sprintf("%s takes only signed commits on %s, and aob does not sign its own; "+
 			"whoever runs aob sets commits.signingKey in its configuration (docs/gitea.md, Required signatures)",
-			called, f.branch)
+			f.name(), f.branch)
 	case required && wrong != "":
-		setup.MergeRefused = fmt.Sprintf("%s takes only signed commits on %s, and %s", called, f.branch, wrong)
+		setup.MergeRefused = fmt.Sprintf("%s takes only signed commits on %s, and %s", f.name(), f.branch, wrong)
 	}
-	if wrong = cmp.Or(setup.MergeRefused, wrong, unsigned); wrong != "" {
-		say("%s", wrong)
+	if problem := cmp.Or(setup.MergeRefused, wrong, unsigned); problem != "" {
+		add("%s", problem)
 	}
 	return setup, nil
 }
 
-// checkHooks says whether a webhook is there that points to AOB, and works. Gitea shows webhooks to administrators of
-// the repository alone.
-func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) ([]string, error) {
+// checkHooks returns the problem with AOB's webhook, or "". Gitea shows webhooks only to administrators of the
+// repository.
+func (f *Gitea) checkHooks(c *gitea.Client, repo *gitea.Repository, admin bool) (problem string, err error) {
 	f.mu.Lock()
-	heard, misheard := f.heard, f.misheard
+	arrived, wrongSecret := f.hookArrived, f.hookWrongSecret
 	f.mu.Unlock()
-	if heard {
-		return nil, nil // by whichever way it comes
+	if arrived {
+		return "", nil // also if the list of webhooks names another URL
 	}
-	called := f.owner + "/" + f.repo
 	if admin {
-		var hooks []*gitea.Hook
-		err := pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
-			page, resp, err := c.ListRepoHooks(f.owner, f.repo, gitea.ListHooksOptions{ListOptions: opt})
-			hooks = append(hooks, page...)
-			return len(page), resp, err
+		hooks, err := all(func(opt gitea.ListOptions) ([]*gitea.Hook, *gitea.Response, error) {
+			return c.ListRepoHooks(f.owner, f.repo, gitea.ListHooksOptions{ListOptions: opt})
 		})
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		i := slices.IndexFunc(hooks, func(h *gitea.Hook) bool {
 			return h != nil && strings.TrimRight(cmp.Or(h.Config["url"], h.URL), "/") == strings.TrimRight(f.hooks, "/")
 		})
 		switch {
 		case i < 0:
-			return []string{fmt.Sprintf("%s has no webhook to %s, so aob sees what happens only when it looks; add "+
-				"one, with the secret of the configuration", called, f.hooks)}, nil
+			return fmt.Sprintf("%s has no webhook to %s, so aob notices changes only when it polls; add one, with the "+
+				"secret of the configuration", f.name(), f.hooks), nil
 		case !hooks[i].Active:
-			return []string{fmt.Sprintf("the webhook of %s to %s is switched off; switch it on", called, f.hooks)}, nil
+			return fmt.Sprintf("the webhook of %s to %s is switched off; switch it on", f.name(), f.hooks), nil
 		}
 	}
 	switch {
-	case !repo.Updated.After(f.started): // nothing has happened that a webhook would tell
-		return nil, nil
-	case misheard:
-		return []string{fmt.Sprintf("webhooks arrive at %s with a wrong signature, and none with the right one; give "+
+	case !repo.Updated.After(f.started): // nothing has happened that a webhook would report
+		return "", nil
+	case wrongSecret:
+		return fmt.Sprintf("webhooks arrive at %s with a wrong signature, and none with the right one; give "+
 			"the webhook of %s in Gitea the secret that forge.gitea.webhookSecretFile or webhookSecretEnv holds",
-			f.hooks, called)}, nil
+			f.hooks, f.name()), nil
 	case !admin:
-		return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; Gitea "+
-			"shows webhooks to administrators of the repository alone, so look whether %s has one to %s, and at its "+
-			"recent deliveries: ALLOWED_HOST_LIST may forbid the address", called, called, f.hooks)}, nil
+		return fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; Gitea "+
+			"shows webhooks to administrators of the repository alone, so check whether %s has one to %s, and its "+
+			"recent deliveries: ALLOWED_HOST_LIST may forbid the address", f.name(), f.name(), f.hooks), nil
 	}
-	return []string{fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; look at its "+
+	return fmt.Sprintf("%s has changed since aob serve was started, and no webhook has arrived; check its "+
 		"recent deliveries in the repository's settings: Gitea may not reach %s, or ALLOWED_HOST_LIST forbids it",
-		called, f.hooks)}, nil
+		f.name(), f.hooks), nil
 }
 
-// requiresSigned reports whether the protection of the target branch asks for signed commits. Gitea shows it to
-// administrators of the repository alone.
+// requiresSigned reports whether the protection of the target branch requires signed commits. Gitea shows it only to
+// administrators of the repository.
 func (f *Gitea) requiresSigned(c *gitea.Client, admin bool) (bool, error) {
 	if !admin || f.branch == "" {
 		return false, nil
@@ -198,66 +185,55 @@ func (f *Gitea) requiresSigned(c *gitea.Client, admin bool) (bool, error) {
 	return err == nil && rule.RequireSignedCommits, err
 }
 
-func missing(err error) bool {
-	s, ok := errors.AsType[*statusError](err)
-	return ok && s.code == http.StatusNotFound
-}
-
-// maxVerified is how many pull requests are looked at for commits that Gitea does not take for signed.
+// maxVerified is how many pull requests are checked for commits whose signature Gitea does not verify.
 const maxVerified = 20
 
-// checkSigned says why Gitea does not take AOB's commits for signed, and what to do; empty where nothing is known to be
-// wrong, or where they are not signed. Gitea verifies a signature if the committer's e-mail address is a confirmed one
-// of an account, and the key one that this account has proved to own.
-func (f *Gitea) checkSigned(c *gitea.Client, name string) (string, error) {
+// checkSigned returns why Gitea cannot verify the signatures of AOB's commits, and what to do. It returns "" if nothing
+// is known to be wrong, or if AOB does not sign. Gitea verifies a signature if the committer's e-mail address is a
+// confirmed one of an account, and the key is one that this account has verified.
+func (f *Gitea) checkSigned(c *gitea.Client, me account) (string, error) {
 	if f.signed.Key == "" {
 		return "", nil
 	}
-	var keys []*gitea.PublicKey
-	err := pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
-		page, resp, err := c.ListMyPublicKeys(gitea.ListPublicKeysOptions{ListOptions: opt})
-		keys = append(keys, page...)
-		return len(page), resp, err
+	keys, err := all(func(opt gitea.ListOptions) ([]*gitea.PublicKey, *gitea.Response, error) {
+		return c.ListMyPublicKeys(gitea.ListPublicKeysOptions{ListOptions: opt})
 	})
 	if err != nil {
 		return "", err
 	}
 	if !slices.ContainsFunc(keys, func(k *gitea.PublicKey) bool { return k != nil && sameKey(k.Key, f.signed.Key) }) {
 		return fmt.Sprintf("the key that signs aob's commits is not among the SSH keys of the user %s: "+
-			"add it in that user's settings, and verify it there: %s", name, f.signed.Key), nil
+			"add it in that user's settings, and verify it there: %s", me.name, f.signed.Key), nil
 	}
-	var emails []*gitea.Email
-	err = pages(func(opt gitea.ListOptions) (int, *gitea.Response, error) {
-		page, resp, err := c.ListEmails(gitea.ListEmailsOptions{ListOptions: opt})
-		emails = append(emails, page...)
-		return len(page), resp, err
+	emails, err := all(func(opt gitea.ListOptions) ([]*gitea.Email, *gitea.Response, error) {
+		return c.ListEmails(gitea.ListEmailsOptions{ListOptions: opt})
 	})
 	if err != nil {
 		return "", err
 	}
-	known := slices.ContainsFunc(emails, func(e *gitea.Email) bool {
+	confirmed := slices.ContainsFunc(emails, func(e *gitea.Email) bool {
 		return e != nil && e.Verified && strings.EqualFold(e.Email, f.signed.Email)
 	})
-	// An address that Gitea makes of the user's name counts too, and is not in the list.
-	made, _, _ := strings.Cut(f.signed.Email, "@")
-	if !known && (f.signed.Email == delivery.CommitEmail || !strings.EqualFold(made, name)) {
+	// An address that Gitea derives from the user's name counts too, and is not in the list.
+	user, _, _ := strings.Cut(f.signed.Email, "@")
+	if !confirmed && (f.signed.Email == delivery.CommitEmail || !strings.EqualFold(user, me.name)) {
 		return fmt.Sprintf("the address %s of aob's commits is no confirmed e-mail address of the user %s: "+
-			"set commits.email to one that is", f.signed.Email, name), nil
+			"set commits.email to one that is", f.signed.Email, me.name), nil
 	}
 	return "", nil
 }
 
-// checkHeads looks for heads of AOB's own branches that Gitea does not take for signed. Everybody can write AOB's
-// address into a commit. So wrong, which is said of all pull requests, is only of a commit that AOB's key has signed.
-// unsigned names one that has no signature: AOB may have made it before it had a key, or somebody else did.
-func (f *Gitea) checkHeads(ctx context.Context, name string) (wrong, unsigned string, err error) {
+// checkHeads checks whether Gitea verifies the heads of AOB's own branches. Everybody can write AOB's address into a
+// commit, so wrong, which concerns all pull requests, is only about a commit that AOB's key has signed. unsigned names a
+// commit without signature: AOB may have made it before it had a key, or somebody else did.
+func (f *Gitea) checkHeads(ctx context.Context, me account) (wrong, unsigned string, err error) {
 	prs, err := f.PullRequests(ctx)
 	if err != nil {
 		return "", "", err
 	}
-	prs = slices.DeleteFunc(slices.Clone(prs), func(pr delivery.PullRequest) bool { return pr.Fork })
+	prs = slices.DeleteFunc(prs, func(pr delivery.PullRequest) bool { return pr.Fork })
 	for _, pr := range prs[max(0, len(prs)-maxVerified):] {
-		wrong, one, err := f.unverified(ctx, pr, name)
+		wrong, one, err := f.unverified(ctx, pr, me)
 		if wrong != "" || err != nil {
 			return wrong, "", err
 		}
@@ -266,17 +242,15 @@ func (f *Gitea) checkHeads(ctx context.Context, name string) (wrong, unsigned st
 	return "", unsigned, nil
 }
 
-// unverified says why Gitea does not take a pull request's head for signed, where it has AOB's address; see checkHeads.
-func (f *Gitea) unverified(ctx context.Context, pr delivery.PullRequest, name string) (wrong, unsigned string,
+// unverified returns why Gitea does not verify a pull request's head that has AOB's address; see checkHeads.
+func (f *Gitea) unverified(ctx context.Context, pr delivery.PullRequest, me account) (wrong, unsigned string,
 	err error) {
 	var got gitea.Commit
-	path := fmt.Sprintf("git/commits/%s?stat=false&files=false", url.PathEscape(pr.Head))
-	err = f.get(ctx, path, func(d *json.Decoder) error { return d.Decode(&got) })
+	err = f.get(ctx, fmt.Sprintf("git/commits/%s?stat=false&files=false", url.PathEscape(pr.Head)), &got)
 	v := got.RepoCommit
-	if missing(err) || err == nil && (v == nil || v.Committer == nil || v.Verification == nil) {
-		return "", "", nil // the head has moved, or the server is an old one
-	}
 	switch {
+	case missing(err) || err == nil && (v == nil || v.Committer == nil || v.Verification == nil):
+		return "", "", nil // the head has moved, or the server is an old one
 	case err != nil:
 		return "", "", err
 	case !strings.EqualFold(v.Committer.Email, f.signed.Email) || v.Verification.Verified:
@@ -289,7 +263,7 @@ func (f *Gitea) unverified(ctx context.Context, pr delivery.PullRequest, name st
 		return "", "", nil // somebody else signed it
 	}
 	return fmt.Sprintf("Gitea does not take aob's signature on %.10s of pull request %d for verified: "+
-		"press Verify beside the key in the settings of the user %s", pr.Head, pr.Number, name), "", nil
+		"press Verify beside the key in the settings of the user %s", pr.Head, pr.Number, me.name), "", nil
 }
 
 // sameKey compares two lines of authorized_keys files without their comments.

@@ -307,7 +307,7 @@ func TestAddressInACommitIsNotTakenForAOBs(t *testing.T) {
 			if err != nil || len(prs) != 1 || prs[0].Fork != c.fork {
 				t.Fatalf("pull requests: %+v, %v", prs, err)
 			}
-			wrong, unsigned, err := f.checkHeads(t.Context(), "aob")
+			wrong, unsigned, err := f.checkHeads(t.Context(), account{name: "aob"})
 			if err != nil || (wrong != "") != c.wantWrong || (unsigned != "") != c.unsigned {
 				t.Errorf("it says %q and %q, %v", wrong, unsigned, err)
 			}
