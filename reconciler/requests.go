@@ -116,8 +116,8 @@ func (r *Reconciler) Adopt(ctx context.Context, number int, reviewed string) (ad
 				number)
 		}
 		if len(reviewed) < 7 || !strings.HasPrefix(pr.Head, reviewed) {
-			return delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number),
-				"pull request %d is at %.10s by now, and what was looked at is %.10s", number, pr.Head, reviewed)
+			return delivery.Blockedf(fmt.Sprintf("review it again: aob pr show %d", number),
+				"pull request %d is at commit %.10s now, and %.10s was reviewed", number, pr.Head, reviewed)
 		}
 		name := fmt.Sprintf("aob/adopt-%d", number)
 		if branch, old, err = r.freeBranch(ctx, name, func(at string) bool { return at == pr.Head }); err != nil {

@@ -543,7 +543,7 @@ func TestOnlyWhatWasLookedAtIsAdopted(t *testing.T) {
 		t.Fatal("the head is the same")
 	}
 	for _, head := range []string{looked, looked[:10], "", now[:6], strings.ToUpper(now)} {
-		if _, err := s.adoptAt(n, head); err == nil || !strings.Contains(err.Error(), "by now") {
+		if _, err := s.adoptAt(n, head); err == nil || !strings.Contains(err.Error(), "was reviewed") {
 			t.Errorf("adopted what was looked at as %q: %v", head, err)
 		}
 	}

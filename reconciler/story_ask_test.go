@@ -14,7 +14,7 @@ import (
 // An asker keeps what was asked.
 type asker struct{ said []string }
 
-func (a *asker) Ask(_ context.Context, _ int, author, body string) error {
+func (a *asker) AddUserComment(_ context.Context, _ int, author, body string) error {
 	a.said = append(a.said, author+": "+body)
 	return nil
 }
@@ -25,7 +25,7 @@ func TestOrdersThatCannotCountAreRefused(t *testing.T) {
 	code := plan.AcceptCode(s.verdict())
 	said := &asker{}
 	source := s.source()
-	source.Asker = said
+	source.UserComments = said
 	ask := func(user, text string) error {
 		done := make(chan error)
 		go func() { done <- source.Ask(t.Context(), 1, user, text) }()

@@ -307,8 +307,8 @@ func (p *server) openSite(context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.Forge, p.source.Merger, p.source.Asker = connection.Forge, connection.Merge, connection.Ask
-	r.Server.Socket = connection.Ask != nil
+	r.Forge, p.source.Merger, p.source.UserComments = connection.Forge, connection.Merge, connection.UserComments
+	r.Server.Socket = connection.UserComments != nil
 	p.web = web.Server{Source: p.source, Metrics: p.metrics, Log: p.log,
 		Socket:  cmp.Or(s.Socket, st.path("aob.sock")),
 		Address: s.Listen.Address, Certificate: s.Listen.Certificate, Key: s.Listen.Key,

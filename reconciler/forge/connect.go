@@ -43,8 +43,8 @@ type Settings struct {
 	Git     Git
 	Rows    interface {
 		Rows
-		// Ask stores a person's command on a proposal.
-		Ask(ctx context.Context, pr int, author, body string) error
+		// AddUserComment stores a person's comment on a pull request.
+		AddUserComment(ctx context.Context, pr int, author, body string) error
 	}
 }
 
@@ -56,12 +56,12 @@ type Connection struct {
 	// [Webhook]. It is nil if webhooks are not accepted.
 	Webhook func(*http.Request) (Event, error)
 
-	// Merge and Ask are for forges without web pages; nil on others.
+	// Merge and UserComments are for forges without web pages; nil on others.
 	Merge interface {
 		Merge(ctx context.Context, number int, head, user string) (commit string, err error)
 	}
-	Ask interface {
-		Ask(ctx context.Context, pr int, author, body string) error
+	UserComments interface {
+		AddUserComment(ctx context.Context, pr int, author, body string) error
 	}
 }
 

@@ -29,8 +29,8 @@ var scopes = map[string]string{
 
 var requiredScope = regexp.MustCompile(`required=\[(?:read|write):([a-z]+)`)
 
-// missingScope returns the scope that AOB's token lacks if that is why Gitea refuses a request, else "". Gitea names the
-// scope that the one request needs, which may be for reading although AOB also has to write.
+// missingScope returns the scope that AOB's token lacks if that is why Gitea refuses a request, else "". Gitea names
+// the scope that the one request needs, which may be for reading although AOB also has to write.
 func missingScope(err error) string {
 	s, ok := errors.AsType[*statusError](err)
 	if !ok || s.code != http.StatusForbidden {
@@ -43,8 +43,8 @@ func missingScope(err error) string {
 	return cmp.Or(scopes[m[1]], "read:"+m[1])
 }
 
-// missingScopes returns the scopes for writing that AOB's token lacks. It sends requests that Gitea refuses in any case,
-// a pull request and a comment without content, because Gitea checks the scopes first.
+// missingScopes returns the scopes for writing that AOB's token lacks. It sends requests that Gitea refuses in any
+// case, a pull request and a comment without content, because Gitea checks the scopes first.
 func (f *Gitea) missingScopes(ctx context.Context) ([]string, error) {
 	var list []string
 	for _, path := range []string{"pulls", "issues/0/comments"} {
@@ -253,7 +253,8 @@ func (f *Gitea) checkTeams(c *gitea.Client, teams []*gitea.Team, me account) (pr
 	for _, t := range teams {
 		visible, err := f.seesMembers(c, t)
 		if scope := missingScope(err); scope != "" {
-			return fmt.Sprintf("aob's token has no scope %s, so it cannot see who is in a team; %s", scope, makeToken), nil
+			return fmt.Sprintf("aob's token has no scope %s, so it cannot see who is in a team; %s", scope,
+				makeToken), nil
 		}
 		if err != nil {
 			return "", err

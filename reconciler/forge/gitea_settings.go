@@ -224,8 +224,8 @@ func (f *Gitea) checkSigned(c *gitea.Client, me account) (string, error) {
 }
 
 // checkHeads checks whether Gitea verifies the heads of AOB's own branches. Everybody can write AOB's address into a
-// commit, so wrong, which concerns all pull requests, is only about a commit that AOB's key has signed. unsigned names a
-// commit without signature: AOB may have made it before it had a key, or somebody else did.
+// commit, so wrong, which concerns all pull requests, is only about a commit that AOB's key has signed. unsigned names
+// a commit without signature: AOB may have made it before it had a key, or somebody else did.
 func (f *Gitea) checkHeads(ctx context.Context, me account) (wrong, unsigned string, err error) {
 	prs, err := f.PullRequests(ctx)
 	if err != nil {

@@ -626,9 +626,8 @@ func TestGiteaErrors(t *testing.T) {
 		{"403", status(403), "write permission", delivery.Blocked{}},
 		{"403, a scope", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(403)
-			fmt.Fprint(w,
-				`{"message": "token does not have at least one of required scope(s), required=[read:issue], `+
-					`token scope=read:user"}`)
+			fmt.Fprint(w, `{"message": "token does not have at least one of required scope(s), required=[read:issue], `+
+				`token scope=read:user"}`)
 		}, "no scope write:issue", delivery.Blocked{}},
 		{"404", status(404), "check owner and name", delivery.Blocked{}},
 		{"429", status(429, "Retry-After", "90"), "again in 1m30s", delivery.Wait{}},

@@ -16,7 +16,7 @@ import (
 	"github.com/autonomos/aob/reconciler/delivery"
 )
 
-// Git is what a local forge needs of the repository; git.Mirror has it.
+// Git is the repository of a local forge, as git.Mirror is one.
 type Git interface {
 	Refs() map[string]string
 	// Unreadable returns the refs that are damaged, and why.
@@ -32,11 +32,10 @@ type Git interface {
 	Push(ctx context.Context, hash, ref, old string) error
 }
 
-// Rows is where a local forge keeps what another forge would keep: numbers,
-// checks and comments. The ledger has it.
+// Rows stores the numbers, checks and comments of a local forge, as the ledger does.
 type Rows interface {
-	// Number returns the number of a branch's proposal: the next free one above
-	// the number that used returns when the branch is new, and the same ever after.
+	// Number returns the number of a branch's pull request. A new branch gets the next
+	// free number above the one that used returns. Later calls return the same number.
 	Number(ctx context.Context, branch string, used func() (int, error)) (int, error)
 	// PutCheck replaces the check of its context on a commit.
 	PutCheck(ctx context.Context, commit string, c delivery.Check) error
@@ -46,13 +45,13 @@ type Rows interface {
 	PutComment(ctx context.Context, pr int, marker, body string) error
 	// CommentBody returns the comment with the marker, or "".
 	CommentBody(ctx context.Context, pr int, marker string) (string, error)
-	// Commands returns what people asked on a proposal, oldest first.
-	Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
+	// UserComments returns the comments of people on a pull request, oldest first.
+	UserComments(ctx context.Context, pr int) ([]delivery.Comment, error)
 }
 
-// Local is a bare git folder whose branches are proposals: every branch but the
-// target, unless the target has all of it. Whoever can write to the folder may
-// propose and merge; the folder's permissions are the only ones there are.
+// Local is a bare git repository in a folder of this machine. Each branch is a pull
+// request, except the target and branches whose commits are all in the target. Everybody
+// who can write to the folder may propose and merge; there are no other permissions.
 type Local struct {
 	git     Git
 	rows    Rows
@@ -60,36 +59,35 @@ type Local struct {
 	target  string // branch
 
 	mu sync.Mutex
-	// known is what the branches were as they were last read, guarded by mu: an old branch costs nothing again.
+	// known are the branches as they were last read, guarded by mu. A branch that has not changed is not read again.
 	known map[string]proposal
 }
 
-// A proposal is a branch as it was at a commit, with the target at another.
+// A proposal is the pull request of a branch.
 type proposal struct {
-	target string
+	target string // the target's commit when the branch was read
 	pr     delivery.PullRequest
 	merged bool
 }
 
 const branches = "refs/heads/"
 
-// NewLocal makes a Local of the folder at an address, whose target branch is main,
-// or another.
+// NewLocal returns the local forge of a folder. target is its target branch, such as main.
 func NewLocal(git Git, rows Rows, address, target string) *Local {
 	return &Local{git: git, rows: rows, address: address, target: target}
 }
 
 func connectLocal(s Settings) (Connection, error) {
 	f := NewLocal(s.Git, s.Rows, s.Address, s.Main)
-	return Connection{Forge: f, Merge: f, Ask: s.Rows}, nil
+	return Connection{Forge: f, Merge: f, UserComments: s.Rows}, nil
 }
 
 // Address names the folder.
 func (f *Local) Address() string { return f.address }
 
-// PullRequests returns the open proposals as of the last Observe, sorted by
-// number. A proposal's title and author are those of the last commit that people
-// made on the branch. A branch that cannot be read is one whose Unreadable says why.
+// PullRequests returns the open pull requests, sorted by number. Title and author are those
+// of the last commit that a person made on the branch. If a branch cannot be read,
+// Unreadable of its pull request says why.
 func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error) {
 	refs, damaged := f.git.Refs(), f.git.Unreadable()
 	if why, ok := damaged["packed-refs"]; ok {
@@ -125,7 +123,7 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 		}
 		number, err := f.rows.Number(ctx, branch, f.merged)
 		if err != nil {
-			return nil, fmt.Errorf("proposal %s: %w", branch, err)
+			return nil, fmt.Errorf("pull request of %s: %w", branch, err)
 		}
 		prs = append(prs, delivery.PullRequest{
 			Number: number, Title: branch, HeadRef: branch, Base: f.target, Unreadable: why.Error(),
@@ -135,7 +133,7 @@ func (f *Local) PullRequests(ctx context.Context) ([]delivery.PullRequest, error
 	return prs, nil
 }
 
-// read reads the proposal of a branch that is at a commit.
+// read reads the pull request of a branch.
 func (f *Local) read(ctx context.Context, branch, head, target string) (proposal, error) {
 	p := proposal{target: target, pr: delivery.PullRequest{Title: branch, Head: head, HeadRef: branch, Base: f.target}}
 	var unreadable, err error
@@ -143,19 +141,19 @@ func (f *Local) read(ctx context.Context, branch, head, target string) (proposal
 		return p, nil
 	}
 	if p.pr.Number, err = f.rows.Number(ctx, branch, f.merged); err != nil {
-		return p, fmt.Errorf("proposal %s: %w", branch, err)
+		return p, fmt.Errorf("pull request of %s: %w", branch, err)
 	}
 	if unreadable == nil {
 		unreadable = f.describe(&p.pr)
 	}
-	if unreadable != nil { // the other branches go on, and this one is read again: its commits may come back
+	if unreadable != nil { // no error: the other branches are read, and this one is tried again
 		p.pr.Unreadable = unreadable.Error()
 	}
 	return p, nil
 }
 
-// Ended returns a proposal whose branch is gone, or that the target has. The target has every commit of one that was
-// merged.
+// Ended returns a pull request's current state, and whether it has ended: its branch was deleted, or was merged, so
+// that all its commits are in the target.
 func (f *Local) Ended(_ context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error) {
 	refs := f.git.Refs()
 	target := refs[branches+f.target]
@@ -168,14 +166,14 @@ func (f *Local) Ended(_ context.Context, pr delivery.PullRequest) (now delivery.
 	pr.Merged, err = f.git.IsAncestor(pr.Head, target)
 	_, open := refs[branches+pr.HeadRef]
 	if err != nil && !open {
-		return pr, true, nil // its commits are gone with its branch, so the target does not have them
+		return pr, true, nil // its commits were deleted with its branch, so they are not in the target
 	}
 	return pr, err == nil && (pr.Merged || !open), err
 }
 
-// describe fills in what the commits of a proposal say.
+// describe sets title, author and time of a pull request from its commits.
 func (f *Local) describe(pr *delivery.PullRequest) error {
-	last, err := f.byPeople(pr.Head)
+	last, err := f.lastByPerson(pr.Head)
 	if err != nil {
 		return err
 	}
@@ -194,8 +192,8 @@ func (f *Local) describe(pr *delivery.PullRequest) error {
 // maxMerges is how many commits of the target are searched for numbers.
 const maxMerges = 2000
 
-// merged returns the highest number of a proposal that the target's history names,
-// so that no number is given twice when the rows are lost.
+// merged returns the highest number of a pull request in the messages of the target's merge
+// commits, so that no number is used twice after the rows were lost.
 func (f *Local) merged() (int, error) {
 	commits, err := f.git.FirstParents(f.git.Refs()[branches+f.target], maxMerges)
 	if err != nil {
@@ -215,10 +213,9 @@ func (f *Local) merged() (int, error) {
 	return highest, nil
 }
 
-// byPeople returns the last commit of a branch that AOB has not made itself: the
-// release commit says nothing of who proposed what. Where all are AOB's, it is
-// the head.
-func (f *Local) byPeople(head string) (string, error) {
+// lastByPerson returns the last commit of a branch that a person made. If AOB made all of
+// them, it returns the head.
+func (f *Local) lastByPerson(head string) (string, error) {
 	commits, err := f.git.FirstParents(head, 20)
 	if err != nil {
 		return "", err
@@ -230,7 +227,7 @@ func (f *Local) byPeople(head string) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			if landed { // from here on it is the target's history, wherever the target has gone since
+			if landed { // the earlier commits belong to the target
 				break
 			}
 		}
@@ -248,13 +245,13 @@ func (f *Local) byPeople(head string) (string, error) {
 // SetStatus sets one status check on a commit.
 func (f *Local) SetStatus(ctx context.Context, commit string, check delivery.Check) error {
 	if commit == "" {
-		return nil // of a branch that cannot be read: nobody knows its commit
+		return nil // the branch cannot be read, so its commit is not known
 	}
 	check.Description = Describe(check.Description)
 	return f.rows.PutCheck(ctx, commit, check)
 }
 
-// Statuses returns a commit's checks, sorted by context. Nobody but AOB sets any.
+// Statuses returns a commit's checks, sorted by context. Only AOB can set them.
 func (f *Local) Statuses(ctx context.Context, commit string) ([]delivery.Status, error) {
 	checks, err := f.rows.Checks(ctx, commit)
 	if err != nil {
@@ -267,7 +264,7 @@ func (f *Local) Statuses(ctx context.Context, commit string) ([]delivery.Status,
 	return list, nil
 }
 
-// Comment makes the comment with the marker, or changes it to the body.
+// Comment creates the comment with the marker, or replaces its text.
 func (f *Local) Comment(ctx context.Context, pr int, marker, body string) error {
 	return f.rows.PutComment(ctx, pr, marker, CutComment(body))
 }
@@ -278,11 +275,11 @@ func (f *Local) CommentBody(ctx context.Context, pr int, marker string) (body st
 	return body, body != "", err
 }
 
-// Commands returns what people asked on a proposal, oldest first. Who they are is
-// what the system says of those who opened the server's socket, and nobody can
-// change what they wrote.
+// Commands returns the comments with a command to AOB, oldest first. They are verified:
+// they were sent over the server's socket, where the system identifies the user, and
+// nobody can change them.
 func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
-	list, err := f.rows.Commands(ctx, pr)
+	list, err := f.rows.UserComments(ctx, pr)
 	list = newest(slices.DeleteFunc(list, func(c delivery.Comment) bool { return delivery.CommandLine(c.Body) == "" }))
 	for i := range list {
 		list[i].VerifiedBy = "over the server's socket"
@@ -290,14 +287,14 @@ func (f *Local) Commands(ctx context.Context, pr int) ([]delivery.Comment, error
 	return list, err
 }
 
-// Ask asks nobody: the socket's users are known already when they ask.
+// Ask does nothing: the authors of commands are verified, so nobody has to confirm one.
 func (f *Local) Ask(context.Context, int, string) ([]delivery.Consent, error) { return nil, nil }
 
-// Check finds nothing: a folder has no settings.
+// Check returns no problems: a folder has no settings.
 func (f *Local) Check(context.Context) (delivery.Setup, error) { return delivery.Setup{}, nil }
 
-// Permission is write for everybody: who can write to the folder can do
-// anything to it.
+// Permission returns write for everybody, because who can write to the folder can do
+// everything.
 func (f *Local) Permission(_ context.Context, user string) (delivery.Permission, error) {
 	if user == "" {
 		return delivery.PermissionNone, nil
@@ -305,8 +302,8 @@ func (f *Local) Permission(_ context.Context, user string) (delivery.Permission,
 	return delivery.PermissionWrite, nil
 }
 
-// Teams returns the groups of a user of this machine. A group that has the user's
-// name is listed too where the user does not belong to it.
+// Teams returns the groups of a user of this machine. A group with the user's name is
+// listed too, also if the user is not in it.
 func (f *Local) Teams(_ context.Context, name string) (map[string]bool, error) {
 	in := map[string]bool{}
 	if _, err := user.LookupGroup(name); err == nil {
@@ -331,7 +328,7 @@ func (f *Local) Teams(_ context.Context, name string) (map[string]bool, error) {
 	return in, nil
 }
 
-// Owner returns why a name can own no gate, or "" where it is a user or a group of this machine.
+// Owner returns why a name cannot own a gate, or "" if it is a user or a group of this machine.
 func (f *Local) Owner(_ context.Context, name string) (problem string, err error) {
 	_, err = user.Lookup(name)
 	if err == nil || !errors.As(err, new(user.UnknownUserError)) {
@@ -344,19 +341,18 @@ func (f *Local) Owner(_ context.Context, name string) (problem string, err error
 	return "", err
 }
 
-// OpenPR returns the number of a branch's proposal, which is there as soon as
-// the branch is. The title is the branch's last commit's; the body is kept as a
-// comment.
+// OpenPR returns the number of a branch's pull request, which exists as soon as the branch
+// does. Its title is that of the branch's last commit. The body is stored as a comment.
 func (f *Local) OpenPR(ctx context.Context, head, base, _, body string) (int, error) {
 	if base != f.target {
-		return 0, fmt.Errorf("open a proposal of %s: proposals go to %s, not %s", head, f.target, base)
+		return 0, fmt.Errorf("open a pull request of %s: its target must be %s, not %s", head, f.target, base)
 	}
 	at, err := f.git.At(ctx, branches+head)
 	if err != nil {
 		return 0, err
 	}
 	if at == "" {
-		return 0, fmt.Errorf("open a proposal of %s: there is no such branch", head)
+		return 0, fmt.Errorf("open a pull request of %s: there is no such branch", head)
 	}
 	number, err := f.rows.Number(ctx, head, f.merged)
 	if err != nil {
@@ -365,25 +361,25 @@ func (f *Local) OpenPR(ctx context.Context, head, base, _, body string) (int, er
 	return number, f.Comment(ctx, number, "description", body)
 }
 
-// Knows is always true: people close a proposal by removing its branch, and its number is kept where AOB remembers it.
+// Knows returns true: the numbers of pull requests are in the same file as what AOB remembers about them.
 func (f *Local) Knows(context.Context, int, string) (bool, error) { return true, nil }
 
-// Merge merges a proposal in the name of a user who has looked at a commit, and
-// returns the merge commit. It is Blocked unless the branch is at that commit, which
-// may be shortened, aob/release has passed on the commit that the branch is
-// at now, and the target lies in its history. The branch is removed afterwards.
-func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commit string, err error) {
+// Merge merges a pull request in the name of a user, deletes its branch and returns the
+// merge commit. reviewed is the commit that the user has reviewed; it may be shortened. The
+// error is Blocked unless the branch is at that commit, aob/release is success on it, and
+// the target's head is in its history.
+func (f *Local) Merge(ctx context.Context, number int, reviewed, by string) (commit string, err error) {
 	prs, err := f.PullRequests(ctx)
 	if err != nil {
 		return "", err
 	}
 	i := slices.IndexFunc(prs, func(pr delivery.PullRequest) bool { return pr.Number == number })
 	if i < 0 {
-		return "", delivery.Blockedf("aob pr list shows those that are open", "there is no open pull request %d",
-			number)
+		return "", delivery.Blockedf("list the open ones with: aob pr list", "there is no open pull request %d", number)
 	}
 	if why := prs[i].Unreadable; why != "" {
-		return "", delivery.Blockedf("mend the branch, or remove it", "pull request %d cannot be read: %s", number, why)
+		return "", delivery.Blockedf("repair the branch, or delete it", "pull request %d cannot be read: %s", number,
+			why)
 	}
 	branch := prs[i].HeadRef
 	head, err := f.git.At(ctx, branches+branch)
@@ -395,14 +391,14 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 		return "", err
 	}
 	if head == "" || target == "" {
-		return "", delivery.Blockedf("aob pr list shows those that are open", "pull request %d was removed meanwhile",
+		return "", delivery.Blockedf("list the open ones with: aob pr list", "pull request %d was removed meanwhile",
 			number)
 	}
-	if len(looked) < 7 || !strings.HasPrefix(head, looked) {
-		return "", delivery.Blockedf(fmt.Sprintf("look at it again: aob pr show %d", number),
-			"pull request %d is at %.10s by now, and what was looked at is %.10s", number, head, looked)
+	if len(reviewed) < 7 || !strings.HasPrefix(head, reviewed) {
+		return "", delivery.Blockedf(fmt.Sprintf("review it again: aob pr show %d", number),
+			"pull request %d is at commit %.10s now, and %.10s was reviewed", number, head, reviewed)
 	}
-	last, err := f.byPeople(head)
+	last, err := f.lastByPerson(head)
 	if err != nil {
 		return "", err
 	}
@@ -411,8 +407,8 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 		return "", err
 	}
 	if draft(title) {
-		return "", delivery.Blockedf("take the mark out of the last commit's subject", "pull request %d is a draft",
-			number)
+		return "", delivery.Blockedf("remove the mark (WIP or draft) from the last commit's subject",
+			"pull request %d is a draft", number)
 	}
 	if err := f.passed(ctx, number, head); err != nil {
 		return "", err
@@ -424,7 +420,7 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 	if !follows {
 		return "", delivery.Blockedf(fmt.Sprintf("rebase your branch and replace the one here, with the release "+
 			"commit that AOB pushed: git fetch; git rebase origin/%s; git push --force-with-lease origin %s; AOB "+
-			"commits the release again", f.target, branch), "%s has moved on since pull request %d (%s) left it",
+			"commits the release again", f.target, branch), "%s has commits that pull request %d (%s) does not have",
 			f.target, number, branch)
 	}
 	commit, err = f.git.Merge(target, head, by, "", time.Now(), fmt.Sprintf("Merge %d: %s", number, title))
@@ -435,7 +431,8 @@ func (f *Local) Merge(ctx context.Context, number int, looked, by string) (commi
 		return "", fmt.Errorf("merge pull request %d: %w", number, err)
 	}
 	if err := f.git.Push(ctx, "", branches+branch, head); err != nil {
-		return commit, fmt.Errorf("pull request %d is merged as %.10s, and its branch stays: %w", number, commit, err)
+		return commit, fmt.Errorf("pull request %d is merged as %.10s, but its branch was not deleted: %w", number,
+			commit, err)
 	}
 	return commit, nil
 }
@@ -448,8 +445,8 @@ func (f *Local) passed(ctx context.Context, number int, head string) error {
 	}
 	i := slices.IndexFunc(checks, func(c delivery.Check) bool { return c.Context == delivery.ContextRelease })
 	if i < 0 {
-		return delivery.Blockedf(fmt.Sprintf("wait for it; aob pr show %d says how far it is", number),
-			"pull request %d: %s has not been judged on %.10s yet", number, delivery.ContextRelease, head)
+		return delivery.Blockedf(fmt.Sprintf("wait for it; aob pr show %d shows its progress", number),
+			"pull request %d: %s has no result on %.10s yet", number, delivery.ContextRelease, head)
 	}
 	if c := checks[i]; c.State != delivery.CheckSuccess {
 		return delivery.Blockedf(fmt.Sprintf("aob pr show %d says why", number),

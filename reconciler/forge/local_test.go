@@ -125,14 +125,14 @@ func TestLocalMerge(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	refuse("not judged", "has not been judged")
+	refuse("not judged", "has no result")
 	check(main, delivery.CheckSuccess, "of another commit")
-	refuse("another commit is", "has not been judged")
+	refuse("another commit is", "has no result")
 	if err := f.SetStatus(ctx, head, delivery.Check{Context: delivery.ContextGate + "g",
 		State: delivery.CheckSuccess}); err != nil {
 		t.Fatal(err)
 	}
-	refuse("another check is", "has not been judged")
+	refuse("another check is", "has no result")
 	check(head, delivery.CheckPending, "epoch 3 of 9")
 	refuse("pending", "pending")
 	check(head, delivery.CheckFailure, "mAP 0.41 < 0.48")
@@ -147,7 +147,7 @@ func TestLocalMerge(t *testing.T) {
 	s.work.push("side", map[string]string{"models/a.yaml": "3"}, "WIP: Third")
 	refuse("a newer commit, a draft", "draft")
 	newer := s.work.push("side", map[string]string{"models/a.yaml": "4"}, "Fourth")
-	refuse("a newer commit", "has not been judged")
+	refuse("a newer commit", "has no result")
 	s.work.pushed = pushed
 	check(newer, delivery.CheckSuccess, "mAP 0.53")
 	git.observe()
@@ -161,7 +161,7 @@ func TestLocalMerge(t *testing.T) {
 	s.work.git("push", "-q", "-f", s.work.remote, "side")
 	rebased := s.work.git("rev-parse", "side")
 	git.observe()
-	refuse("rebased, another commit", "has not been judged")
+	refuse("rebased, another commit", "has no result")
 	check(rebased, delivery.CheckSuccess, "mAP 0.53")
 	commit, err := f.Merge(ctx, number, git.run("rev-parse", "side"), "Ada")
 	if err != nil {
@@ -530,7 +530,7 @@ func (m *memory) CommentBody(_ context.Context, pr int, marker string) (string, 
 	return "", nil
 }
 
-func (m *memory) Commands(_ context.Context, pr int) ([]delivery.Comment, error) {
+func (m *memory) UserComments(_ context.Context, pr int) ([]delivery.Comment, error) {
 	return slices.Clone(m.said[pr]), nil
 }
 

@@ -43,9 +43,8 @@ func TestAllPullRequestsAreListedWithoutHeaders(t *testing.T) {
 					if i > from+1 {
 						fmt.Fprint(w, ",")
 					}
-					fmt.Fprintf(w,
-						`{"number":%d,"state":"open","head":{"ref":"b%d","sha":"%040d","repo_id":1},`+
-							`"base":{"ref":"main","repo_id":1},"user":{"login":"ada"}}`, i, i, i)
+					fmt.Fprintf(w, `{"number":%d,"state":"open","head":{"ref":"b%d","sha":"%040d","repo_id":1},`+
+						`"base":{"ref":"main","repo_id":1},"user":{"login":"ada"}}`, i, i, i)
 				}
 				fmt.Fprint(w, "]")
 			}))

@@ -112,10 +112,10 @@ func TestLocalForge(t *testing.T) {
 	if body, err := l.CommentBody(ctx, 2, "<!-- m -->"); err != nil || body != "" {
 		t.Errorf("no comment was posted, got %q, %v", body, err)
 	}
-	must(t, l.Ask(ctx, 1, "ada", "/aob run 1"))
-	must(t, l.Ask(ctx, 2, "bob", "/aob run 2"))
-	must(t, l.Ask(ctx, 1, "ada", "/aob run 3"))
-	commands, err := l.Commands(ctx, 1)
+	must(t, l.AddUserComment(ctx, 1, "ada", "/aob run 1"))
+	must(t, l.AddUserComment(ctx, 2, "bob", "/aob run 2"))
+	must(t, l.AddUserComment(ctx, 1, "ada", "/aob run 3"))
+	commands, err := l.UserComments(ctx, 1)
 	must(t, err)
 	if diff := cmp.Diff([]delivery.Comment{{ID: 1, Author: "ada", Body: "/aob run 1"}, {ID: 2, Author: "ada",
 		Body: "/aob run 3"}}, commands); diff != "" {

@@ -69,15 +69,15 @@ func (l *Ledger) CommentBody(ctx context.Context, pr int, marker string) (string
 	return body, l.explain(err)
 }
 
-// Ask adds a person's comment to a pull request.
-func (l *Ledger) Ask(ctx context.Context, pr int, author, body string) error {
+// AddUserComment adds a person's comment to a pull request.
+func (l *Ledger) AddUserComment(ctx context.Context, pr int, author, body string) error {
 	return l.exec(ctx, "INSERT INTO asked SELECT ?, COALESCE(MAX(id), 0) + 1, ?, ? FROM asked WHERE pr = ?", pr, author,
 		body, pr)
 }
 
-// Commands returns the comments of people on a pull request, oldest first. With a [delivery.Unreadable] error it
+// UserComments returns the comments of people on a pull request, oldest first. With a [delivery.Unreadable] error it
 // returns those that could be read.
-func (l *Ledger) Commands(ctx context.Context, pr int) ([]delivery.Comment, error) {
+func (l *Ledger) UserComments(ctx context.Context, pr int) ([]delivery.Comment, error) {
 	var comments []delivery.Comment
 	name := func(r row) string { return fmt.Sprintf("comment %.20s on pull request %d", r.text(0), pr) }
 	err := l.each(ctx, name, func(r row) error {

@@ -65,9 +65,9 @@ type Source struct {
 	Merger interface {
 		Merge(ctx context.Context, number int, head, user string) (commit string, err error)
 	}
-	// Asker keeps what is asked on a local forge; nil where people comment on the forge.
-	Asker interface {
-		Ask(ctx context.Context, pr int, author, body string) error
+	// UserComments stores comments on pull requests of a local forge; nil where people comment on the forge.
+	UserComments interface {
+		AddUserComment(ctx context.Context, pr int, author, body string) error
 	}
 }
 
@@ -167,14 +167,14 @@ func (s *Source) Adopt(ctx context.Context, number int, head string) (adopted in
 
 // Ask keeps what a user asks on a proposal of a local forge. An order that cannot count is refused.
 func (s *Source) Ask(ctx context.Context, number int, user, text string) error {
-	if s.Asker == nil {
+	if s.UserComments == nil {
 		return delivery.Blockedf("comment there", "pull requests of this server live on a forge")
 	}
 	defer s.Loop.Look("")
 	if err := s.Loop.CheckOrder(ctx, number, user, text); err != nil {
 		return err
 	}
-	return s.Asker.Ask(ctx, number, user, text)
+	return s.UserComments.AddUserComment(ctx, number, user, text)
 }
 
 // Recheck tries again what has failed for a pull request: its failed runs, and
