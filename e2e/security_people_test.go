@@ -200,7 +200,7 @@ func readerBar(p *place) {
 	}
 	p.stays(number)
 	for _, c := range p.m.comments(p.T, number) {
-		if strings.Contains(c, "is this your word") {
+		if strings.Contains(c, "did you write this") {
 			p.Errorf("AOB asks back: %s", c)
 		}
 	}
@@ -696,7 +696,7 @@ func writerSpeak(p *place) {
 	if err := p.edit(p.m.ben, said, accept); err != nil { // in the same second, where the forge shows no edit
 		p.Fatal(err)
 	}
-	question := p.asked(number, "@ada, is this your word?")
+	question := p.asked(number, "@ada, did you write this?")
 	if err := p.react(p.m.ben, question, ""); err != nil {
 		p.Fatal(err)
 	}
@@ -744,7 +744,7 @@ func (p *place) accept(number int, line string) {
 		return
 	}
 	p.m.gitea.PostComment(p.T, p.m.ada, p.m.repo, number, line)
-	if err := p.react(p.m.ada, p.asked(number, "@ada, is this your word?"), ""); err != nil {
+	if err := p.react(p.m.ada, p.asked(number, "@ada, did you write this?"), ""); err != nil {
 		p.Fatal(err)
 	}
 }
@@ -832,7 +832,7 @@ func adminSpeak(p *place) {
 		p.m.repo.Owner, p.m.repo.Name, number), map[string]string{"body": line}, nil); err != nil {
 		p.Fatal(err)
 	}
-	if err := p.react(p.m.gitea.Admin, p.asked(number, "@ada, is this your word?"), "?sudo=ada"); err != nil {
+	if err := p.react(p.m.gitea.Admin, p.asked(number, "@ada, did you write this?"), "?sudo=ada"); err != nil {
 		p.Fatal(err)
 	}
 	p.green(number)

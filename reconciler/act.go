@@ -100,7 +100,7 @@ func (r *Reconciler) pushed() {
 		}
 		r.stepEnded(p.step, res.Took, err)
 		r.turn.Soon("a push has ended")
-		r.git.Look.Send()
+		r.git.Poll.Send()
 	}
 }
 
@@ -235,7 +235,7 @@ func (r *Reconciler) propose(ctx context.Context, s plan.Propose) error {
 		}
 		r.Log.Info("opened a pull request", "pr", number, "branch", branch, "commit", commit, "title",
 			words.Text(s.Title))
-		r.answers.Look.Send()
+		r.answers.Poll.Send()
 		return r.pulls.HasOpened(ctx, s.Branch, poll.Own{Branch: branch, Commit: commit, Number: number})
 	})
 	return nil

@@ -189,8 +189,8 @@ func (r *Reconciler) Wake() {
 // Look has git and the forge read at once, and a turn taken if something is new there. A webhook does no more than
 // this: nothing that it says is believed. commit is where a status was set; empty for none.
 func (r *Reconciler) Look(commit string) {
-	r.git.Look.Send()
-	r.answers.LookAt(commit)
+	r.git.Poll.Send()
+	r.answers.EventOn(commit)
 }
 
 // Init makes the reconciler ready once its fields are set; Run and Reconcile come after.

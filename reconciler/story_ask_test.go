@@ -49,10 +49,10 @@ func TestOrdersThatCannotCountAreRefused(t *testing.T) {
 			" because no": "no verdict of pull request 1 waits for an accept of code 0000",
 		"/aob accept abc because no": "its codes are " + code,
 		"/aob run " + code:           "nothing there waits for one",
-		"/aob run":                   "wants one code",
-		"/aob":                       "is no order to AOB",
-		"hello":                      "is no order to AOB",
-		"> /aob accept " + code + " because it is quoted": "is no order to AOB",
+		"/aob run":                   "needs one code",
+		"/aob":                       "does not begin with an order to AOB",
+		"hello":                      "does not begin with an order to AOB",
+		"> /aob accept " + code + " because it is quoted": "does not begin with an order to AOB",
 	} {
 		err := ask("lead", text)
 		if b, ok := err.(delivery.Blocked); !ok || !strings.Contains(err.Error(), want) || b.Do == "" {

@@ -34,7 +34,7 @@ func TestAnAcceptIsTheOwnersOwnWord(t *testing.T) {
 		t.Fatalf("AOB asked back %d times: %q", n, s.forge.questions[1])
 	}
 	question := s.forge.questions[1][0]
-	if !strings.Contains(question, "@lead, is this your word?") ||
+	if !strings.Contains(question, "@lead, did you write this?") ||
 		!strings.Contains(question, plan.AcceptCode(s.verdict())) || !strings.Contains(question, "the set is small") {
 		t.Errorf("AOB asked:\n%s", question)
 	}

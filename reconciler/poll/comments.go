@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,33 +18,34 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// maxBecause bounds a reason, which is signed and shown.
-const maxBecause = 300
+const (
+	// ApprovalLasts is how long the approval of a run is valid.
+	ApprovalLasts = 7 * 24 * time.Hour
 
-// login is what a user's name looks like on a forge.
+	maxReason    = 300 // characters of a reason, which is signed and shown
+	maxRefused   = 5   // answered accepts with unknown codes, and answered approvals without write permission
+	maxStrangers = 20  // people without write permission whose accepts have unknown codes; further ones are ignored
+)
+
+// login matches a user's name on a forge.
 var login = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
-// maxRefused is how many accepts of another code, and how many people's runs without permission, are answered on a pull
-// request.
-const maxRefused = 5
-
-// maxStrangers is how many people who accept another code are found to be no writers. Of more, nobody asks.
-const maxStrangers = 20
-
-// ApprovalLasts is how long the approval of a run is valid.
-const ApprovalLasts = 7 * 24 * time.Hour
-
-// Orders are what the comments of a pull request ask for.
+// Orders is what the comments of a pull request ask for.
 type Orders struct {
-	codes    []string // that they were read for
+	codes    []string // for which the comments were read
 	Approved []string // codes of runs
-	Refused  []string // who named a code of a run and may not write, at most maxRefused
+	Refused  []string // who approved a run without write permission, at most maxRefused
 	Accepts  []plan.Asked
-	// by code: whose agreement to AOB's question is missing; "" is anybody's with write permission
+	// by code: who has not reacted to AOB's question yet; "" is anybody with write permission
 	Waits map[string][]string
 }
 
-// waitFor notes that AOB has asked somebody to confirm, and that they have not yet.
+// digest identifies the content, without codes.
+func (o *Orders) digest() delivery.Digest {
+	return delivery.DigestOf("orders", []any{o.Approved, o.Refused, o.Accepts, o.Waits})
+}
+
+// waitFor records that AOB has asked somebody to confirm and that they have not answered.
 func (o *Orders) waitFor(code, who string) {
 	if o.Waits == nil {
 		o.Waits = map[string][]string{}
@@ -53,11 +55,10 @@ func (o *Orders) waitFor(code, who string) {
 	}
 }
 
-// A waiting is what a pull request waits for people to say. The keys are the codes
-// that they must name.
+// A waiting is what a pull request waits for. The keys are the codes that a comment must contain.
 type waiting struct {
-	runs   map[string]string    // what an approval lets run
-	doubts map[string]openDoubt // unsure verdicts whose accept is not signed
+	runs   map[string]string    // descriptions of the runs to approve
+	doubts map[string]openDoubt // unsure verdicts without a signed accept
 }
 
 type openDoubt struct {
@@ -65,7 +66,7 @@ type openDoubt struct {
 	plan.Doubt
 }
 
-// waits returns what a pull request waits for, by what a plan says of it.
+// waits returns what a pull request waits for, according to a plan.
 func waits(p plan.ProposalReport) waiting {
 	w := waiting{runs: map[string]string{}, doubts: map[string]openDoubt{}}
 	for _, ask := range p.Asks {
@@ -83,16 +84,13 @@ func waits(p plan.ProposalReport) waiting {
 	return w
 }
 
-// codes are those that people may name, sorted.
+// codes returns all codes, in a fixed order.
 func (w waiting) codes() []string {
-	codes := slices.AppendSeq(slices.Collect(maps.Keys(w.runs)), maps.Keys(w.doubts))
-	slices.Sort(codes)
-	return codes
+	return slices.Concat(slices.Sorted(maps.Keys(w.runs)), slices.Sorted(maps.Keys(w.doubts)))
 }
 
-// comments reads what the comments of a pull request ask for, of what it waits for. New approvals are kept in the
-// ledger. incomplete says why something is not known yet: other questions failed, and each of them is asked again by
-// itself.
+// comments reads the comments of a pull request and returns those orders that it waits for. It stores new approvals in
+// the ledger. incomplete is the errors of questions about the authors; they are asked again later.
 func (f *Forge) comments(ctx context.Context, pr int, w waiting) (found Orders, incomplete, err error) {
 	list, err := call(ctx, f, "comments", askDeadline, func(ctx context.Context) ([]delivery.Comment, error) {
 		return f.API.Commands(ctx, pr)
@@ -109,7 +107,7 @@ func (f *Forge) comments(ctx context.Context, pr int, w waiting) (found Orders, 
 	return found, incomplete, nil
 }
 
-// approvals finds who has approved runs.
+// approvals finds the approved runs.
 func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []delivery.Comment, found *Orders) error {
 	var errs []error
 	for _, c := range list {
@@ -118,13 +116,12 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 		if !waits || slices.Contains(found.Approved, code) || f.Turn.Now().Sub(c.At) >= ApprovalLasts {
 			continue
 		}
-		may, err := f.may(ctx, c.Author)
-		if err == nil && may != delivery.PermissionWrite && len(found.Refused) < maxRefused &&
-			!slices.Contains(found.Refused, c.Author) {
-			found.Refused = append(found.Refused, c.Author)
-		}
-		if err != nil || may != delivery.PermissionWrite {
+		permission, err := f.permission(ctx, c.Author)
+		if err != nil || permission != delivery.PermissionWrite {
 			errs = append(errs, err)
+			if err == nil && len(found.Refused) < maxRefused && !slices.Contains(found.Refused, c.Author) {
+				found.Refused = append(found.Refused, c.Author)
+			}
 			continue
 		}
 		consents := []delivery.Consent{{By: c.Author, At: c.At}}
@@ -138,8 +135,8 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 			if slices.Contains(found.Approved, code) || f.Turn.Now().Sub(by.At) >= ApprovalLasts {
 				continue
 			}
-			may, err := f.permissionNow(ctx, by.By) // asked again: a run costs money
-			if err != nil || may != delivery.PermissionWrite {
+			permission, err := f.permissionNow(ctx, by.By) // asked again, because a run costs money
+			if err != nil || permission != delivery.PermissionWrite {
 				errs = append(errs, err)
 				continue
 			}
@@ -147,7 +144,7 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 			errs = append(errs, f.try(fmt.Sprintf("go/%d/%s", pr, code), func() error {
 				err := f.Ledger.PutApproval(ctx, ledger.Approval{PR: pr, Code: code, Author: by.By, At: by.At})
 				if err != nil {
-					err = fmt.Errorf("a go on pull request %d is not kept for the next start: %w", pr, err)
+					err = fmt.Errorf("an approval on pull request %d is lost when aob restarts: %w", pr, err)
 				}
 				return err
 			}))
@@ -159,8 +156,8 @@ func (f *Forge) approvals(ctx context.Context, pr int, w waiting, list []deliver
 	return errors.Join(errs...)
 }
 
-// accepts finds who accepts an unsure verdict. Of what a person writes about one
-// verdict where comments can be edited, the newest comment counts.
+// accepts finds who accepts an unsure verdict. If comments can be edited by others, only the newest accept of each
+// person and code counts.
 func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.Comment, found *Orders) error {
 	if len(w.doubts) == 0 {
 		return nil
@@ -183,8 +180,8 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 		if !waits && (refused >= maxRefused || strangers[a.By] || len(strangers) >= maxStrangers) {
 			continue
 		}
-		may, err := f.may(ctx, a.By)
-		if a.Reader = may != delivery.PermissionWrite; err != nil || a.Reader && !waits {
+		permission, err := f.permission(ctx, a.By)
+		if a.Reader = permission != delivery.PermissionWrite; err != nil || a.Reader && !waits {
 			strangers[a.By] = true
 			errs = append(errs, err)
 			continue
@@ -193,20 +190,20 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 			refused++
 		}
 		if a.Teams, err = f.teamsOf(ctx, a.By); err != nil {
-			// Who is named as an owner needs no team.
+			// A user who is named as an owner needs no team.
 			if errs = append(errs, err); a.Teams == nil || !a.Owns(doubt.Owners) {
 				continue
 			}
 		}
 		if a.Reader {
 			if a.Owns(doubt.Owners) {
-				found.Accepts = append(found.Accepts, a) // the comment says why that does not count
+				found.Accepts = append(found.Accepts, a) // AOB's comment explains why it does not count
 			}
 			continue
 		}
 		a.How = c.VerifiedBy
 		if c.VerifiedBy == "" && !login.MatchString(a.By) {
-			continue // it would be written into a comment of AOB's, with an @ before it
+			continue // the name would be in a comment of AOB, with an @ before it
 		}
 		if waits && a.Owns(doubt.Owners) && c.VerifiedBy == "" {
 			consents, err := f.askBack(ctx, pr, acceptQuestion(doubt, a))
@@ -224,24 +221,18 @@ func (f *Forge) accepts(ctx context.Context, pr int, w waiting, list []delivery.
 	return errors.Join(errs...)
 }
 
-// askBack asks in a comment of AOB's own and returns who has agreed.
+// askBack asks a question in a comment of AOB and returns who has agreed.
 func (f *Forge) askBack(ctx context.Context, pr int, question string) (consents []delivery.Consent, err error) {
 	key := fmt.Sprintf("ask/%d/%s", pr, delivery.Sum([]byte(question)).Short())
 	err = f.try(key, func() (err error) {
-		consents, err = call(ctx, f, "ask", askDeadline, func(ctx context.Context) ([]delivery.Consent,
-			error) {
-			return f.API.Ask(ctx, pr, question)
-		})
-		if err != nil {
-			err = fmt.Errorf("a question on pull request %d: %w", pr, err)
-		}
-		return err
+		return get(ctx, f, "ask", fmt.Sprintf("a question on pull request %d", pr),
+			func(ctx context.Context) ([]delivery.Consent, error) { return f.API.Ask(ctx, pr, question) },
+			func(a answer[[]delivery.Consent]) { consents = a.value })
 	})
 	return consents, err
 }
 
-// runQuestion asks whether something may run. Its text depends on nothing but what
-// is asked, so that the same question is asked once.
+// runQuestion asks whether something may run. The same run gives the same text, so it is asked once.
 func runQuestion(pr int, code, what string) string {
 	if what == "" {
 		what = "the runs of this pull request"
@@ -249,24 +240,22 @@ func runQuestion(pr int, code, what string) string {
 	return fmt.Sprintf("### AOB: may this run?\n\nThe author of #%d has no write permission here. Code `%s` lets AOB "+
 		"start:\n\n- %s\n\n"+
 		"**To allow it, react to this comment with 👍.** That counts from people with write permission, if the "+
-		"reaction comes "+
-		"after the second in which this was posted. Once somebody has edited this comment, it counts for nothing, "+
-		"and AOB asks again.",
+		"reaction comes after the second in which this was posted. Once somebody has edited this comment, it counts "+
+		"for nothing, and AOB asks again.",
 		pr, code, delivery.Markdown(what))
 }
 
 // acceptQuestion asks an owner of a gate to confirm an accept.
 func acceptQuestion(d openDoubt, a plan.Asked) string {
-	return fmt.Sprintf("### AOB: @%s, is this your word?\n\nA comment of yours accepts what gate %s could not decide "+
+	return fmt.Sprintf("### AOB: @%s, did you write this?\n\nA comment of yours accepts what gate %s could not decide "+
 		"about %s (verdict `%s`), because:\n\n> %s\n\n"+
-		"**If it is, react to this comment with 👍.** Only the reaction of @%s counts, if it comes after the second "+
-		"in which this "+
-		"was posted. It is signed into the release, with the reason. Once somebody has edited this comment, it "+
-		"counts for nothing.",
+		"**If you wrote it, react to this comment with 👍.** Only the reaction of @%s counts, if it comes after the "+
+		"second in which this was posted. It is signed into the release, with the reason. Once somebody has edited "+
+		"this comment, it counts for nothing.",
 		a.By, delivery.Markdown(d.Gate), delivery.Markdown(d.model), a.Code, delivery.Markdown(a.Because), a.By)
 }
 
-// runCommand returns the code of a comment that says /aob run CODE, or "".
+// runCommand returns the code of a comment "/aob run CODE", or "".
 func runCommand(c delivery.Comment) string {
 	words := strings.Fields(delivery.CommandLine(c.Body))
 	if len(words) == 3 && words[1] == "run" && len(words[2]) <= 64 {
@@ -275,44 +264,38 @@ func runCommand(c delivery.Comment) string {
 	return ""
 }
 
-// CheckOrder says why an order that somebody gave with aob pr ask cannot count.
+// CheckOrder returns an error if an order that somebody gives with `aob pr ask` cannot have an effect.
 func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, text string) error {
-	pr, w := p.PR.Number, waits(p)
+	w := waits(p)
 	const orders = "write '/aob accept CODE because REASON' or '/aob run CODE'"
-	show := fmt.Sprintf("aob pr show %d shows what may be asked", pr)
-	words := strings.Fields(delivery.CommandLine(text))
-	if len(words) < 2 {
-		return delivery.Blockedf(orders, "the text is no order to AOB, and nobody else reads it")
-	}
-	codes := func(of []string, none string) string {
-		if len(of) == 0 {
+	show := fmt.Sprintf("`aob pr show %d` shows the codes", p.PR.Number)
+	codesOr := func(codes []string, none string) string {
+		if len(codes) == 0 {
 			return none
 		}
-		return "its codes are " + strings.Join(of, ", ")
+		return "its codes are " + strings.Join(codes, ", ")
 	}
-	switch words[1] {
-	case "run":
-		if len(words) != 3 {
-			return delivery.Blockedf("write '/aob run CODE'", "the order wants one code")
-		}
+	words := strings.Fields(delivery.CommandLine(text))
+	switch {
+	case len(words) < 2:
+		return delivery.Blockedf(orders, "the text does not begin with an order to AOB")
+	case words[1] == "run" && len(words) != 3:
+		return delivery.Blockedf("write '/aob run CODE'", "the order needs one code")
+	case words[1] == "run":
 		if _, waits := w.runs[words[2]]; !waits {
-			return delivery.Blockedf(show, "nothing of pull request %d waits for a go of code %s; %s", pr,
-				delivery.Terminal(words[2]),
-				codes(slices.Sorted(maps.Keys(w.runs)), "nothing there waits for one"))
+			return delivery.Blockedf(show, "no run of pull request %d waits for approval with code %s; %s", p.PR.Number,
+				delivery.Terminal(words[2]), codesOr(slices.Sorted(maps.Keys(w.runs)), "no run waits for approval"))
 		}
 		return nil
-	case "accept":
-	default:
+	case words[1] != "accept":
 		return delivery.Blockedf(orders, "AOB knows no order %q", "/aob "+delivery.Terminal(words[1]))
-	}
-	if len(words) < 3 {
+	case len(words) < 3:
 		return delivery.Blockedf("write '/aob accept CODE because REASON'", "the code of the verdict is missing")
 	}
 	doubt, waits := w.doubts[words[2]]
 	if !waits {
-		return delivery.Blockedf(show, "no verdict of pull request %d waits for an accept of code %s; %s", pr,
-			delivery.Terminal(words[2]),
-			codes(slices.Sorted(maps.Keys(w.doubts)), "no verdict there is unsure"))
+		return delivery.Blockedf(show, "no verdict of pull request %d waits for an accept of code %s; %s", p.PR.Number,
+			delivery.Terminal(words[2]), codesOr(slices.Sorted(maps.Keys(w.doubts)), "no verdict there is unsure"))
 	}
 	a, ok := acceptCommand(delivery.Comment{Author: user, Body: text})
 	if !ok {
@@ -324,28 +307,25 @@ func (f *Forge) CheckOrder(ctx context.Context, p plan.ProposalReport, user, tex
 		return err
 	}
 	if a.Teams = teams; !a.Owns(doubt.Owners) {
-		owners := strings.Join(doubt.Owners, ", ")
-		if owners == "" {
-			owners = "nobody"
-		}
 		return delivery.Blockedf("an owner asks it; gates/ on main names them",
-			"%s is no owner of gate %s; its owners are %s", user, doubt.Gate, owners)
+			"%s is no owner of gate %s; its owners are %s", user, doubt.Gate,
+			cmp.Or(strings.Join(doubt.Owners, ", "), "nobody"))
 	}
 	return nil
 }
 
-// acceptCommand reads a comment that says /aob accept CODE because REASON.
+// acceptCommand parses a comment "/aob accept CODE because REASON".
 func acceptCommand(c delivery.Comment) (plan.Asked, bool) {
 	words := strings.Fields(delivery.CommandLine(c.Body))
 	if len(words) <= 4 || words[1] != "accept" || words[3] != "because" || len(words[2]) > 64 {
 		return plan.Asked{}, false
 	}
-	because := strings.ToValidUTF8(strings.Join(words[4:], " "), "?")
-	if !strings.ContainsFunc(because, unicode.IsLetter) { // the line as it was shown, without a reason
+	reason := strings.ToValidUTF8(strings.Join(words[4:], " "), "?")
+	if !strings.ContainsFunc(reason, unicode.IsLetter) { // such as the "…" of the example in AOB's comment
 		return plan.Asked{}, false
 	}
-	if runes := []rune(because); len(runes) > maxBecause {
-		because = string(runes[:maxBecause]) + "…"
+	if runes := []rune(reason); len(runes) > maxReason {
+		reason = string(runes[:maxReason]) + "…"
 	}
-	return plan.Asked{Code: words[2], By: c.Author, Because: because, At: c.At.UTC()}, true
+	return plan.Asked{Code: words[2], By: c.Author, Because: reason, At: c.At.UTC()}, true
 }

@@ -16,108 +16,95 @@ import (
 	"github.com/autonomos/aob/reconciler/turn"
 )
 
-// How often the forge is asked, and how long its answers are believed.
+// Limits of calls.
 const (
-	listDeadline     = 30 * time.Second
-	askDeadline      = 10 * time.Second
-	questionDeadline = 3 * time.Minute // of all calls that one question takes
-
-	permissionLasts  = time.Minute      // then it is asked again
-	PermissionStands = 5 * time.Minute  // what is older is not believed
-	StatusLasts      = time.Minute      // then a commit's statuses are read back again
-	WrongLasts       = time.Minute      // the same, of what is wrong with the settings or an owner
-	SetupLasts       = 10 * time.Minute // then the settings and the owners of gates are asked for again
-	BodyLasts        = 2 * time.Minute  // then AOB's comment is read back again
-	maxReadBacks     = 50               // that wait in the queue, so that nothing else waits long behind them
+	listDeadline     = 30 * time.Second // of the list of pull requests
+	askDeadline      = 10 * time.Second // of all other calls
+	questionDeadline = 3 * time.Minute  // of all calls of one question
 )
 
-// Marker finds AOB's one comment on a pull request again. Forges hide it.
+// How long answers are used before the forge is asked again.
+const (
+	permissionLasts  = time.Minute
+	PermissionStands = 5 * time.Minute  // older permissions are not used, even if the forge does not answer
+	StatusLasts      = time.Minute      // the statuses of a commit
+	BodyLasts        = 2 * time.Minute  // AOB's comment
+	SetupLasts       = 10 * time.Minute // the settings, and the owners of gates
+	WrongLasts       = time.Minute      // the same, if something is wrong with them
+	OwnLasts         = 5 * time.Minute  // that the forge has a pull request of AOB
+)
+
+const (
+	maxReadBacks = 50     // queued reads of statuses and comments, so that other questions do not wait long behind them
+	maxOwners    = 10_000 // remembered owners of gates
+)
+
+// Marker identifies AOB's comment on a pull request. Forges hide it.
 const Marker = "report"
 
-// Troubles of what is asked.
+// Names of troubles.
 const (
 	ListTrouble  = "the list of pull requests cannot be read"
 	SetupTrouble = "the forge is not set up as AOB needs it"
 	AskTrouble   = "the forge does not answer all questions"
 )
 
-type permitted struct {
-	permission delivery.Permission
-	at         time.Time
-}
-
-type teamsOf struct {
-	in map[string]bool
-	at time.Time
-}
-
-// An ownerRead is whether a name can own a gate.
-type ownerRead struct {
-	problem string // why it cannot; empty where it can
-	at      time.Time
-}
-
 // A StatusRead is the statuses of a commit.
 type StatusRead struct {
 	List []delivery.Status
 	At   time.Time // when they were asked for
-	new  bool      // the loop has not seen them
 }
 
-// A BodyRead is what AOB's comment on a pull request says on the forge.
+// A BodyRead is the text of AOB's comment on a pull request.
 type BodyRead struct {
-	Body    string
-	At      time.Time // when it was asked for
-	found   bool
-	updated time.Time // of the pull request
-	new     bool      // the loop has not seen it
+	Body string
+	At   time.Time // when it was asked for
 }
 
-// An API is what is asked of the forge.
+// An API is the part of the forge that is read.
 type API interface {
 	PullRequests(ctx context.Context) ([]delivery.PullRequest, error)
-	// Ended says how a pull request stands that is not in the list of open ones any more; ended is false where it
-	// is open all the same.
+	// Ended returns the present state of a pull request that is not in the list of open ones any more. ended is false
+	// if it is open nevertheless.
 	Ended(ctx context.Context, pr delivery.PullRequest) (now delivery.PullRequest, ended bool, err error)
 	// Statuses returns the newest status of each context under "aob/" on a commit.
 	Statuses(ctx context.Context, commit string) ([]delivery.Status, error)
-	// CommentBody returns AOB's own comment with a marker as it stands now, without the marker.
+	// CommentBody returns the present text of AOB's comment with a marker, without the marker.
 	CommentBody(ctx context.Context, pr int, marker string) (body string, found bool, err error)
 	Commands(ctx context.Context, pr int) ([]delivery.Comment, error)
-	// Ask makes sure that a question of AOB's stands on a pull request, in a comment that nobody has changed, and
-	// returns who has agreed to it by a sign that only they can give.
+	// Ask posts a question as a comment of AOB, unless it was posted already and nobody has edited it. It returns who
+	// has agreed to it with a reaction.
 	Ask(ctx context.Context, pr int, question string) ([]delivery.Consent, error)
 	// Check returns what is wrong with how the forge is set up.
 	Check(ctx context.Context) (delivery.Setup, error)
 	Permission(ctx context.Context, user string) (delivery.Permission, error)
 	Teams(ctx context.Context, user string) (map[string]bool, error)
-	// Owner returns why a name can own no gate, as "no team of the repository and no user who may write here", or
-	// "" where it can.
+	// Owner returns why a name cannot own a gate, such as "no team of the repository and no user who may write here",
+	// or "" if it can.
 	Owner(ctx context.Context, name string) (problem string, err error)
-	// Knows reports whether the forge has a pull request of that number that AOB opened from that branch, open or
-	// not.
+	// Knows reports whether the forge has a pull request, open or closed, with this number and head branch.
 	Knows(ctx context.Context, number int, branch string) (bool, error)
 }
 
-// A Ledger keeps who has let something run.
+// A Ledger stores who has approved runs.
 type Ledger interface {
 	PutApproval(ctx context.Context, g ledger.Approval) error
 }
 
-// Metrics counts. See package web for the names.
+// Metrics counts calls. See package web for the names.
 type Metrics interface {
 	ForgeCall(what string, took time.Duration, err error)
 	GitObserve(took time.Duration)
 }
 
-// A Config is what git and the forge are read with.
+// A Config is the configuration of Git and Forge.
 type Config struct {
 	API     API
 	Repo    Repo
 	Ledger  Ledger
 	Metrics Metrics
 	Turn    *turn.Turn
-	Wake    turn.Signal // sent when there is news for the loop
+	Wake    turn.Signal // sent when an answer has changed
 
 	Main    string        // the target branch
 	GitPoll time.Duration // the longest time between two reads of git
@@ -126,67 +113,70 @@ type Config struct {
 
 // New returns what reads git and the forge.
 func New(c Config) (*Git, *Forge) {
-	g := &Git{Config: c, Look: turn.NewSignal()}
-	f := newForge(c, g)
-	g.changed = []turn.Signal{c.Wake, f.Look} // a list of pull requests that is older than main says less
+	g := &Git{Config: c, Poll: turn.NewSignal()}
+	f := &Forge{Config: c, git: g, Poll: turn.NewSignal(), answered: turn.NewSignal(), listDue: true,
+		listRetry: queue.Backoff{}, retry: queue.Backoff{},
+		permissions: map[string]answer[delivery.Permission]{}, teams: map[string]answer[map[string]bool]{},
+		orders: map[int]Orders{}, ends: map[int]delivery.PullRequest{}, changed: map[string]bool{},
+		ownExists: map[Own]answer[bool]{}, ownerProblems: map[string]answer[string]{},
+		statusesAt: map[string]time.Time{}, bodiesAt: map[int]bodyAt{},
+		newStatuses: map[string]StatusRead{}, newBodies: map[int]BodyRead{}}
+	f.asking = queue.New(queue.Workers{First: 4, Again: 2, Limit: questionDeadline}, c.Turn.Now, f.answered)
+	g.changed = []turn.Signal{c.Wake, f.Poll} // the list of pull requests is older than main now
 	return g, f
 }
 
-// A Forge is what was read of the forge. The loop reads it, and one goroutine fills it; tests fill it themselves.
+// A Forge reads the forge. One goroutine calls Run (tests call Step and Drain), and the loop uses the answers.
 type Forge struct {
 	Config
-	Look turn.Signal // send it to have what is due asked at once
+	Poll turn.Signal // send it to ask at once what is due
 	git  *Git
 
 	mu       sync.Mutex
 	prs      []delivery.PullRequest
-	listed   bool      // the last try to list them succeeded
-	ever     bool      // one did
-	listAt   time.Time // when the last list that came was asked for
+	listed   bool      // the last attempt to list them has succeeded
+	ever     bool      // an attempt has succeeded
+	listAt   time.Time // when the last successful attempt began
 	listAsOf int       // the number of [Git.Known] at that time
-	tried    time.Time // when the list was last asked for
-	due      bool      // the list is to be read at the next step
-	next     time.Time // nothing is asked before, after the list could not be read
-	pause    time.Duration
+	tried    time.Time // when the last attempt began
+	listDue  bool      // the next Step reads the list
 
-	asking   *queue.Queue  // the questions that are being asked
-	answered turn.Signal   // a question was asked
-	retry    queue.Backoff // of the questions that failed
-	more     bool          // there is more to ask than the queue takes
+	listRetry queue.Backoff // of the list; nothing else is asked before it is tried again
+	retry     queue.Backoff // of the questions that failed, by their keys
+	asking    *queue.Queue  // the questions that are being asked
+	answered  turn.Signal   // a question has ended
+	more      bool          // more questions are due than the queue takes
 
-	permission map[string]permitted
-	teams      map[string]teamsOf
-	asks       map[int]waiting // by pull request: what its comments may say, as the last plan asks
-	orders     map[int]Orders  // by pull request: what its comments say
-	heads      []string        // commits besides the heads of pull requests whose statuses are read back
-	own        []Own           // pull requests of AOB's own that the forge may have lost
-	owns       map[string]ownRead
-	owners     []string // of gates, on main and in pull requests
-	known      map[string]ownerRead
-	setupAt    time.Time // when the settings were asked for
-	wrong      bool      // something is wrong with them
-	woken      bool      // somebody said that there is something new
-	refuses    string    // why the forge refuses to merge AOB's commits
-	statuses   map[string]StatusRead
-	again      map[string]bool // commits whose statuses have to be read at once
-	bodies     map[int]BodyRead
-	gone       map[int]delivery.PullRequest // that were open and are not in the list
-	ends       map[int]delivery.PullRequest // those of them that are known to be closed, as they are now
-	fresh      bool                         // something was read back that the loop has not seen
-	version    int                          // grows with each answer that is news
+	// What is to be asked; see Want, Ends and EventOn.
+	waiting map[int]waiting              // by pull request: the codes that a comment may name
+	heads   []string                     // commits besides heads of pull requests whose statuses are read
+	own     []Own                        // pull requests of AOB that the forge may have lost
+	owners  []string                     // of gates, on main and in pull requests
+	missing map[int]delivery.PullRequest // that were open and are not in the list
+	changed map[string]bool              // commits whose statuses have to be read at once
+	event   bool                         // something has happened on the forge since the settings were read
+
+	// The answers.
+	permissions    map[string]answer[delivery.Permission] // by user
+	teams          map[string]answer[map[string]bool]     // by user
+	orders         map[int]Orders                         // by pull request: what its comments ask for
+	ends           map[int]delivery.PullRequest           // closed ones of missing, as they are now
+	ownExists      map[Own]answer[bool]
+	ownerProblems  map[string]answer[string] // why a name cannot own a gate, or ""
+	setupAt        time.Time                 // when the settings were asked for
+	setupWrong     bool                      // something is wrong with them
+	refusesCommits string                    // why the forge refuses to merge AOB's commits, or ""
+	statusesAt     map[string]time.Time      // when the statuses of commits were last read
+	bodiesAt       map[int]bodyAt            // when AOB's comments were last read
+	newStatuses    map[string]StatusRead     // that News has not returned yet
+	newBodies      map[int]BodyRead
+	version        int // grows with each answer that has changed
 }
 
-func newForge(c Config, git *Git) *Forge {
-	f := &Forge{Config: c, git: git, Look: turn.NewSignal(), due: true, retry: queue.Backoff{},
-		permission: map[string]permitted{}, teams: map[string]teamsOf{},
-		asks: map[int]waiting{}, orders: map[int]Orders{}, statuses: map[string]StatusRead{}, again: map[string]bool{},
-		bodies: map[int]BodyRead{}, owns: map[string]ownRead{}}
-	f.answered = turn.NewSignal()
-	f.asking = queue.New(queue.Workers{First: 4, Again: 2, Limit: questionDeadline}, c.Turn.Now, f.answered)
-	return f
-}
+// A bodyAt is when a comment was read, and the time of the pull request's last update as it was known then.
+type bodyAt struct{ at, updated time.Time }
 
-// news counts an answer that is new, and wakes the loop; f.mu is held.
+// news counts an answer that has changed, and wakes the loop. f.mu must be held.
 func (f *Forge) news() {
 	f.version++
 	f.Wake.Send()
@@ -195,30 +185,27 @@ func (f *Forge) news() {
 // Step reads the list of pull requests, and puts all other questions that are due into the queue.
 func (f *Forge) Step(ctx context.Context) {
 	now := f.Turn.Now()
-	f.asking.Results() // each question has kept its answer itself
+	f.asking.Results() // the questions have stored their answers themselves
 	f.mu.Lock()
-	wait := now.Before(f.next)
+	pauses := f.listRetry.Due("", now) != nil
 	_, asOf := f.git.Known()
-	due := f.due || !f.listed || asOf != f.listAsOf || now.Sub(f.tried) >= f.Every
+	due := f.listDue || !f.listed || asOf != f.listAsOf || now.Sub(f.tried) >= f.Every
 	f.mu.Unlock()
-	if wait {
-		return
-	}
-	if due && !f.readList(ctx, now, asOf) {
+	if pauses || due && !f.readList(ctx, now, asOf) {
 		return
 	}
 	f.forget(now)
-	f.readEnds()
-	f.readOwn(now)
-	f.readPermissions(now)
-	f.readComments(due)
-	f.readBack(now)
-	f.readOwners(now)
-	f.readSetup(now)
+	f.askEnds()
+	f.askOwn(now)
+	f.askPermissions(now)
+	f.askComments(due)
+	f.askPosted(now)
+	f.askOwners(now)
+	f.askSetup(now)
 }
 
-// put puts a question into the queue, unless it waits there already or has failed lately. A key names the question, as
-// permission/ann. It reports whether the question is in the queue now.
+// put puts a question into the queue, unless it has failed lately. It replaces a question with the same key that
+// has not begun. It reports whether the question is in the queue now.
 func (f *Forge) put(key string, ask func(context.Context) error) bool {
 	f.mu.Lock()
 	failed, again := f.retry[key]
@@ -227,20 +214,19 @@ func (f *Forge) put(key string, ask func(context.Context) error) bool {
 	if pauses {
 		return false
 	}
-	f.asking.Put(queue.Job{Key: key, Lane: key, Again: again, Took: failed.Took,
-		Do: func(ctx context.Context) error {
-			return f.try(key, func() error { return ask(ctx) })
-		}})
+	f.asking.Put(queue.Job{Key: key, Lane: key, Again: again, Took: failed.Took, Do: func(ctx context.Context) error {
+		return f.try(key, func() error { return ask(ctx) })
+	}})
 	return true
 }
 
-// isAsked reports whether a question is in the queue or being asked.
-func (f *Forge) isAsked(key string) bool {
+// isQueued reports whether a question is in the queue or being asked.
+func (f *Forge) isQueued(key string) bool {
 	_, _, ok := f.asking.Waiting(key)
 	return ok
 }
 
-// try asks a question at once, unless it has failed lately: then that error is the answer.
+// try asks a question at once. If it has failed lately, try returns that error and does not ask.
 func (f *Forge) try(key string, ask func() error) error {
 	f.mu.Lock()
 	err := f.retry.Due(key, f.Turn.Now())
@@ -256,72 +242,74 @@ func (f *Forge) try(key string, ask func() error) error {
 	_, failed := f.retry[key]
 	f.retry.Note(key, now, now.Sub(start), err)
 	if err != nil || failed {
-		f.Turn.Note(AskTrouble, turn.First(f.retry.Errors(), "questions"))
+		f.noteFailed()
 	}
 	return err
 }
 
-// forget drops the questions that failed and that nobody asks any more, such as those about a closed pull request.
+// forget drops failed questions that nobody asks any more, such as those about a closed pull request.
 func (f *Forge) forget(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before := len(f.retry)
-	f.retry.Forget(now.Add(-f.Every-askDeadline), f.isAsked)
+	f.retry.Forget(now.Add(-f.Every-askDeadline), f.isQueued)
 	if len(f.retry) < before {
-		f.Turn.Note(AskTrouble, turn.First(f.retry.Errors(), "questions"))
+		f.noteFailed()
 	}
 }
 
-// goesOn reports whether there is more to ask and the queue can take it now.
-func (f *Forge) goesOn() bool {
+func (f *Forge) noteFailed() { f.Turn.Note(AskTrouble, turn.First(f.retry.Errors(), "questions")) }
+
+// hasRoom reports whether more questions are due and the queue can take them now.
+func (f *Forge) hasRoom() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	goesOn := f.more && f.asking.Fresh() < maxReadBacks/2
-	f.more = f.more && !goesOn
-	return goesOn
+	room := f.more && f.asking.Fresh() < maxReadBacks/2
+	f.more = f.more && !room
+	return room
 }
 
-// wait returns how long the forge need not be asked anything.
-func (f *Forge) wait() time.Duration {
+// Again returns when the first failed question is asked again; zero if none has failed.
+func (f *Forge) Again() time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.Turn.Now()
-	if now.Before(f.next) {
-		return f.next.Sub(now)
-	}
-	wait := f.Every - now.Sub(f.tried)
+	again := f.listRetry[""].Next
 	for _, e := range f.retry {
-		if now.Before(e.Next) {
-			wait = min(wait, e.Next.Sub(now))
+		if e.Next.After(now) && (again.IsZero() || e.Next.Before(again)) {
+			again = e.Next
 		}
 	}
-	return max(0, wait)
+	return again
 }
 
-// failed sets when the list is asked for again.
-func (f *Forge) failed(now time.Time, err error) {
+// pause returns how long until the next Step is due.
+func (f *Forge) pause() time.Duration {
+	again := f.Again()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pause = min(max(2*f.pause, time.Second), queue.MaxPause)
-	wait := f.pause
-	if w, ok := errors.AsType[delivery.Wait](err); ok {
-		wait = w.For
+	now := f.Turn.Now()
+	pause := f.Every - now.Sub(f.tried)
+	if next := f.listRetry[""].Next; now.Before(next) {
+		pause = next.Sub(now)
+	} else if !again.IsZero() {
+		pause = min(pause, again.Sub(now))
 	}
-	f.next = now.Add(wait)
+	return max(pause, 50*time.Millisecond)
 }
 
-// call asks the forge one thing, within a time.
-func call[T any](ctx context.Context, f *Forge, what string, limit time.Duration, ask func(context.Context) (T,
-	error)) (T, error) {
+// call makes one call to the forge, with a deadline.
+func call[T any](ctx context.Context, f *Forge, kind string, limit time.Duration,
+	do func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	start := f.Turn.Now()
-	answer, err := ask(ctx)
-	f.Metrics.ForgeCall(what, f.Turn.Now().Sub(start), err)
+	value, err := do(ctx)
+	f.Metrics.ForgeCall(kind, f.Turn.Now().Sub(start), err)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %s: %w", limit, err)
 	}
-	return answer, err
+	return value, err
 }
 
 // readList reads the open pull requests, and reports whether it could.
@@ -329,25 +317,22 @@ func (f *Forge) readList(ctx context.Context, now time.Time, asOf int) bool {
 	prs, err := call(ctx, f, "pull requests", listDeadline, f.API.PullRequests)
 	f.Turn.Note(ListTrouble, err)
 	f.mu.Lock()
-	f.tried, f.due = now, false
+	defer f.mu.Unlock()
+	f.tried, f.listDue = now, false
+	f.listRetry.Note("", now, 0, err)
 	if err != nil {
 		if f.listed {
 			f.news()
 		}
 		f.listed = false
-		f.mu.Unlock()
-		f.failed(now, err)
 		return false
 	}
-	f.mu.Unlock()
 	open := map[int]bool{}
 	for _, pr := range prs {
 		open[pr.Number] = true
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	keep := maps.Clone(open) // the final status of those that are gone needs their heads
-	for n := range f.gone {
+	keep := maps.Clone(open) // the final status of those that are missing needs their heads
+	for n := range f.missing {
 		keep[n] = true
 	}
 	f.Repo.KeepPulls(slices.Sorted(maps.Keys(keep)))
@@ -355,68 +340,50 @@ func (f *Forge) readList(ctx context.Context, now time.Time, asOf int) bool {
 		f.news()
 	}
 	f.prs, f.listed, f.ever, f.listAt, f.listAsOf = prs, true, true, now, asOf
-	f.pause, f.next = 0, time.Time{}
 	maps.DeleteFunc(f.orders, func(n int, _ Orders) bool { return !open[n] })
-	maps.DeleteFunc(f.bodies, func(n int, _ BodyRead) bool { return !open[n] })
+	maps.DeleteFunc(f.bodiesAt, func(n int, _ bodyAt) bool { return !open[n] })
 	return true
 }
 
-// Want says what is to be asked: comments that the last plan waits for, the statuses of commits besides the heads of
-// pull requests, the owners of gates, and the pull requests of AOB's own that the forge may have lost.
+// Want sets what is to be asked: the comments that the last plan waits for, the statuses of commits besides the heads
+// of pull requests, the owners of gates, and the pull requests of AOB that the forge may have lost.
 func (f *Forge) Want(p plan.Plan, heads, owners []string, own []Own) {
-	asks := map[int]waiting{}
+	waiting := map[int]waiting{}
 	for _, pr := range p.Proposals {
 		if w := waits(pr); len(w.codes()) > 0 {
-			asks[pr.PR.Number] = w
+			waiting[pr.PR.Number] = w
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for n, w := range asks {
-		if !slices.Equal(f.asks[n].codes(), w.codes()) {
-			f.Look.Send() // the comment may be there already
+	for n, w := range waiting {
+		if !slices.Equal(f.waiting[n].codes(), w.codes()) {
+			f.Poll.Send() // the comment may have been written already
 		}
 	}
 	if !slices.Equal(f.own, own) {
-		f.Look.Send()
+		f.Poll.Send()
 	}
-	f.asks, f.heads, f.owners, f.own = asks, heads, owners, own
+	f.waiting, f.heads, f.owners, f.own = waiting, heads, owners, own
 }
 
-// News returns what was read back and not taken before.
+// News returns the statuses and comments that were read since the last call.
 func (f *Forge) News() (statuses map[string]StatusRead, bodies map[int]BodyRead) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.fresh {
-		return nil, nil
-	}
-	f.fresh = false
-	statuses, bodies = map[string]StatusRead{}, map[int]BodyRead{}
-	for commit, s := range f.statuses {
-		if s.new {
-			statuses[commit] = s
-			s.new = false
-			f.statuses[commit] = s
-		}
-	}
-	for n, b := range f.bodies {
-		if b.new {
-			bodies[n] = b
-			b.new = false
-			f.bodies[n] = b
-		}
-	}
+	statuses, bodies = f.newStatuses, f.newBodies
+	f.newStatuses, f.newBodies = map[string]StatusRead{}, map[int]BodyRead{}
 	return statuses, bodies
 }
 
-// Pulls is the open pull requests as they were read last.
+// Pulls is the open pull requests as they were last read.
 type Pulls struct {
 	Open    []delivery.PullRequest
-	Known   bool      // the last try to read the list succeeded
-	Ever    bool      // it was read at all
+	Known   bool      // the last attempt to read the list has succeeded
+	Ever    bool      // an attempt has succeeded
 	AsOf    int       // the number of [Git.Known] when it was asked for
 	At      time.Time // when it was asked for
-	Version int       // grows with each answer of the forge that is news
+	Version int       // grows with each answer of the forge that has changed
 }
 
 // List returns the open pull requests.
@@ -426,12 +393,11 @@ func (f *Forge) List() Pulls {
 	return Pulls{f.prs, f.listed, f.ever, f.listAsOf, f.listAt, f.version}
 }
 
-// Author returns what a user may do, where that is known.
+// Author returns what a user may do, if that is known.
 func (f *Forge) Author(user string) (delivery.Permission, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p, ok := f.permission[user]
-	return p.permission, ok && f.Turn.Now().Sub(p.at) < PermissionStands
+	return f.permissions[user].value, !older(f.permissions, user, f.Turn.Now(), PermissionStands)
 }
 
 // Orders returns what the comments of a pull request ask for.
@@ -441,7 +407,7 @@ func (f *Forge) Orders(pr int) Orders {
 	return f.orders[pr]
 }
 
-// Head returns a pull request's head: the ref is newer than the list, where the forge keeps one.
+// Head returns a pull request's head. The ref in the mirror is newer than the list, if the forge has such refs.
 func Head(pr delivery.PullRequest, refs map[string]string) string {
 	if head, ok := refs[pr.Ref]; ok && pr.Ref != "" {
 		return head
@@ -449,35 +415,15 @@ func Head(pr delivery.PullRequest, refs map[string]string) string {
 	return pr.Head
 }
 
-// LookAt asks for the list, and for the statuses of a commit, at once.
-func (f *Forge) LookAt(commit string) {
+// EventOn asks at once for the list and for the statuses of a commit ("" is none), because something has happened.
+func (f *Forge) EventOn(commit string) {
 	f.mu.Lock()
-	f.due, f.woken = true, true
+	f.listDue, f.event = true, true
 	if commit != "" {
-		f.again[commit] = true
+		f.changed[commit] = true
 	}
 	f.mu.Unlock()
-	f.Look.Send()
-}
-
-// rest waits until the next step is due.
-func (f *Forge) rest(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-f.Look:
-			return
-		case <-timer.C:
-			return
-		case <-f.answered:
-			if f.goesOn() {
-				return
-			}
-		}
-	}
+	f.Poll.Send()
 }
 
 // Run asks until ctx ends.
@@ -487,22 +433,29 @@ func (f *Forge) Run(ctx context.Context) {
 	workers.Go(func() { f.asking.Run(ctx) })
 	for ctx.Err() == nil {
 		f.Step(ctx)
-		f.rest(ctx, max(f.wait(), 50*time.Millisecond))
+		f.rest(ctx)
 	}
 }
 
-// Drain asks all questions that are due, for those who drive the loop themselves.
-func (f *Forge) Drain(ctx context.Context) { f.asking.Drain(ctx) }
-
-// Again returns when the first question that failed is asked again; zero where none has failed.
-func (f *Forge) Again() time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	again := f.next
-	for _, e := range f.retry {
-		if e.Next.After(f.Turn.Now()) && (again.IsZero() || e.Next.Before(again)) {
-			again = e.Next
+// rest waits until the next Step is due.
+func (f *Forge) rest(ctx context.Context) {
+	timer := time.NewTimer(f.pause())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.Poll:
+			return
+		case <-timer.C:
+			return
+		case <-f.answered:
+			if f.hasRoom() {
+				return
+			}
 		}
 	}
-	return again
 }
+
+// Drain asks all questions in the queue. Tests use it instead of Run.
+func (f *Forge) Drain(ctx context.Context) { f.asking.Drain(ctx) }

@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,22 +26,22 @@ const GitTrouble = "git cannot be read"
 type Repo interface {
 	// Observe reads the refs of the repository.
 	Observe(ctx context.Context) (refs map[string]string, changed bool, err error)
-	// Refs returns what the last Observe returned, also of the process before this one.
+	// Refs returns what the last Observe has returned, also one of the previous process.
 	Refs() map[string]string
-	// KeepPulls says which pull requests are open. What was fetched for others may be dropped.
+	// KeepPulls sets which pull requests are open. What was fetched for others may be dropped.
 	KeepPulls(open []int)
 }
 
-// Git is what was read of git. The loop reads it, and one goroutine fills it; tests fill it themselves.
+// Git reads git. One goroutine calls Run (tests call Step), and the loop uses the refs.
 type Git struct {
 	Config
-	Look    turn.Signal   // send it to have git read at once
+	Poll    turn.Signal   // send it to read git at once
 	changed []turn.Signal // sent when a ref has moved
 
 	mu    sync.Mutex
 	refs  map[string]string // nil until read
 	asOf  int               // grows with each change of refs
-	since time.Time         // when the present read began; zero for none
+	since time.Time         // when the present read began; zero if there is none
 	first bool              // a read has succeeded
 	pause time.Duration     // after failures in a row
 }
@@ -79,8 +80,8 @@ func (g *Git) Step(ctx context.Context) {
 	}
 }
 
-// Known returns the refs as they were read last, and a number that grows with each change. Where nothing was read yet,
-// the refs are those that the last process left, and the number is 0.
+// Known returns the refs as they were last read, and a number that grows with each change. Before the first read, the
+// refs are those that the previous process has read, and the number is 0.
 func (g *Git) Known() (refs map[string]string, asOf int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -90,14 +91,14 @@ func (g *Git) Known() (refs map[string]string, asOf int) {
 	return g.refs, g.asOf
 }
 
-// Slow says that the present read takes long; "" where it does not.
+// Slow returns a sentence if the present read takes long, otherwise "".
 func (g *Git) Slow() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.since.IsZero() || g.Turn.Now().Sub(g.since) < gitSlow {
 		return ""
 	}
-	return fmt.Sprintf("git has not answered since %s; what is shown is what it said last",
+	return fmt.Sprintf("git has not answered since %s; its last answer is shown",
 		g.since.UTC().Format("2006-01-02 15:04:05 UTC"))
 }
 
@@ -106,11 +107,8 @@ func (g *Git) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		g.Step(ctx)
 		g.mu.Lock()
-		wait := g.GitPoll
-		if g.pause > 0 {
-			wait = g.pause
-		}
+		pause := cmp.Or(g.pause, g.GitPoll)
 		g.mu.Unlock()
-		g.Look.Wait(ctx, wait)
+		g.Poll.Wait(ctx, pause)
 	}
 }
