@@ -9,8 +9,8 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// Moves reads the commits that made fleets run another model than before, back to the commit that named
-// that model, and which gates covered what they ran until then.
+// Moves returns the commits of main that changed which model a fleet runs, back to the commit that introduced the
+// model of plan.NeedsRepoints, with the gates of the model that the fleet ran before.
 func (h *History) Moves(w plan.World) map[string][]plan.Repoint {
 	if h.movesAt != w.Main.Commit {
 		h.moves, h.movesAt = map[string][]plan.Repoint{}, w.Main.Commit
@@ -32,12 +32,9 @@ func (h *History) Moves(w plan.World) map[string][]plan.Repoint {
 		}
 		all[fleet] = list
 	}
-	if len(bad) == 0 {
-		h.turn.Note(fleetsTrouble, nil)
-		return all
+	if h.noteUnread(fleetsTrouble, bad); len(bad) > 0 {
+		h.turn.In(retryAfter, "the history of a fleet is read again")
 	}
-	h.turn.Note(fleetsTrouble, bad)
-	h.turn.In(retryAfter, "the history of a fleet is read again")
 	return all
 }
 

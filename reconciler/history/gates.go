@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,70 +16,49 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// What is read when AOB sees a repository for the first time, or main was moved to another line.
+// What is read if AOB sees a repository for the first time, or main was moved to another line of commits.
 const (
 	FirstCommits = 50  // commits of main
-	firstPulls   = 200 // of the newest pull requests
+	firstPulls   = 200 // newest pull requests
 )
 
-// lostKey is where the ledger keeps which gates main has lost.
+// lostKey is the ledger's key of the lostGates.
 func (h *History) lostKey() string { return "lost/" + h.branch }
 
-// lostGates is what main had lost by a commit.
+// lostGates contains the gates that main has lost up to a commit.
 type lostGates struct {
 	Commit string     `json:"commit"`
 	Gates  []lostFile `json:"gates,omitempty"` // newest first
 }
 
-// A lostFile is a gate that a commit of main removed or weakened.
+// A lostFile is a gate that a commit of main has removed or weakened.
 type lostFile struct {
 	git.LineChange        // the commit; its Files are left out
 	File           string `json:"file"` // below gates/
-	Was            string `json:"was"`  // what the file said before
+	Before         string `json:"was"`  // the content of the file before the commit
 }
 
-// gate parses what the file said.
+// gate parses the content before the commit. Gates of earlier versions had no classes.
 func (l lostFile) gate() (delivery.Gate, bool) {
-	if g, ok := commits.Document("gates/"+l.File, []byte(l.Was)).Value.(delivery.Gate); ok {
+	path := "gates/" + l.File
+	if g, ok := commits.Document(path, []byte(l.Before)).Value.(delivery.Gate); ok {
 		return g, true
 	}
-	g, complaints := intent.Draft(intent.File{Path: "gates/" + l.File, Data: []byte(l.Was)})
-	// Gates had no classes before.
+	g, complaints := intent.Draft(intent.File{Path: path, Data: []byte(l.Before)})
 	return g, len(complaints) == 0 && len(g.Checks) > 0 && len(g.Classes) == 0 &&
 		g.Evaluate.Dataset != (delivery.Dataset{})
 }
 
-// readLost reads what the process before this one knew to be lost.
-func (h *History) readLost(ctx context.Context) error {
-	if h.lost != nil {
-		return nil
-	}
-	kept, err := h.ledger.Records(ctx, h.lostKey())
-	if err != nil {
-		return err
-	}
-	var known lostGates
-	if text := kept[h.lostKey()].Content; text != "" {
-		if err := json.Unmarshal([]byte(text), &known); err != nil {
-			h.turn.Log.Warn("the gates that main has lost cannot be read from the ledger; reading main's history",
-				"error", err.Error())
-			known = lostGates{}
-		}
-	}
-	h.lost = &known
-	return nil
-}
-
-// Shown is the pull requests that may have shown what main has lost, by their heads.
+// Shown contains the heads of the pull requests that may have shown that a gate was removed or weakened.
 type Shown struct {
-	Merged []string          // the forge says that they were merged
-	Maybe  []string          // the forge has not said yet what became of them
-	Refs   map[string]string // of the repository, among them the heads of all pull requests
+	Merged []string          // of merged pull requests
+	Maybe  []string          // of pull requests that may have been merged; the forge has not answered yet
+	Refs   map[string]string // of the repository, including the heads of all pull requests
 }
 
-// LostGates finds the gates that main asks less of than it did, where no pull request showed that. A lost gate stays
-// lost until main asks as much again, or a pull request that changes the gate is merged. With an error it returns the
-// gates that were known before.
+// LostGates returns the gates that main has removed or weakened without a pull request that showed it. Such a gate is
+// lost until main requires as much again, or a pull request that changes the gate is merged. With an error, it returns
+// the gates that were known before.
 func (h *History) LostGates(ctx context.Context, main string, prs Shown) ([]plan.LostGate, error) {
 	list, err := h.findLost(ctx, main, prs)
 	if err != nil && list == nil {
@@ -89,7 +67,7 @@ func (h *History) LostGates(ctx context.Context, main string, prs Shown) ([]plan
 	return list, err
 }
 
-// KnownLostGates returns the gates that were known to be lost when main was last read.
+// KnownLostGates returns the lost gates as main was last read.
 func (h *History) KnownLostGates() []plan.LostGate {
 	if h.lost == nil {
 		return nil
@@ -97,7 +75,7 @@ func (h *History) KnownLostGates() []plan.LostGate {
 	return h.lost.list()
 }
 
-// list returns the gates that were lost.
+// list returns the gates that can be parsed.
 func (m lostGates) list() (list []plan.LostGate) {
 	for _, l := range m.Gates {
 		if g, ok := l.gate(); ok {
@@ -111,8 +89,12 @@ func (h *History) findLost(ctx context.Context, main string, prs Shown) ([]plan.
 	if main == "" {
 		return nil, nil
 	}
-	if err := h.readLost(ctx); err != nil {
-		return nil, err
+	if h.lost == nil {
+		stored, _, err := readRecord[lostGates](ctx, h, h.lostKey())
+		if err != nil {
+			return nil, err
+		}
+		h.lost = &stored
 	}
 	key := delivery.DigestOf("lost", []any{main, prs.Merged, prs.Maybe})
 	if h.lostFor == key {
@@ -136,30 +118,30 @@ func (h *History) findLost(ctx context.Context, main string, prs Shown) ([]plan.
 		return nil, err
 	}
 	s := lostSearch{h: h, head: head.Intent, merged: slices.Concat(prs.Merged, pulls), maybe: prs.Maybe,
-		settled: map[string]bool{}}
+		shown: map[string]bool{}}
 	now := lostGates{Commit: main}
 	for _, c := range changes {
-		found, err := s.by(c)
+		lost, err := s.lostIn(c)
 		if err != nil {
 			return nil, err
 		}
-		now.Gates = append(now.Gates, found...)
+		now.Gates = append(now.Gates, lost...)
 	}
 	for _, l := range before.Gates {
-		stays, err := s.stays(l)
+		still, err := s.isLost(l)
 		if err != nil {
 			return nil, err
 		}
 		known := slices.ContainsFunc(now.Gates, func(n lostFile) bool {
 			return n.Commit == l.Commit && n.File == l.File
 		})
-		if stays && !known {
+		if still && !known {
 			now.Gates = append(now.Gates, l)
 		}
 	}
 	list := now.list()
-	if !s.unsure { // else the same commits are looked at again once it is known what was merged
-		if err := h.keepLost(ctx, now); err != nil {
+	if !s.unsure { // else the same commits are searched again when the forge has answered
+		if err := h.storeLost(ctx, now); err != nil {
 			return list, err
 		}
 	}
@@ -167,94 +149,90 @@ func (h *History) findLost(ctx context.Context, main string, prs Shown) ([]plan.
 	return list, nil
 }
 
-// keepLost writes down what main has lost, where that changed. How far main was read is written with it.
-func (h *History) keepLost(ctx context.Context, now lostGates) error {
+// storeLost writes the lost gates to the ledger if they have changed.
+func (h *History) storeLost(ctx context.Context, now lostGates) error {
 	first := h.lost.Commit == ""
 	same := delivery.DigestOf("lost", now.Gates) == delivery.DigestOf("lost", h.lost.Gates)
 	h.lost = &now
-	if same && !first && h.lostKept == now.Commit {
+	if same && !first && h.lostStored == now.Commit {
 		return nil
 	}
-	text, err := json.Marshal(now)
+	err := h.writeRecord(ctx, h.lostKey(), now)
 	if err == nil {
-		err = h.ledger.PutRecord(ctx, h.lostKey(), string(text), h.turn.Now())
+		h.lostStored = now.Commit
 	}
-	if err != nil {
-		return fmt.Errorf("remember which gates main has lost: %w", err)
-	}
-	h.lostKept = now.Commit
-	return nil
+	return err
 }
 
-// A lostSearch goes through main's commits, newest first.
+// A lostSearch searches main's commits for lost gates, newest first.
 type lostSearch struct {
-	h       *History
-	head    delivery.Intent
-	merged  []string        // heads of pull requests that were merged
-	maybe   []string        // heads of those of which the forge has not said yet what became of them
-	settled map[string]bool // by file: a newer pull request showed it
-	unsure  bool            // it depends on maybe
+	h      *History
+	head   delivery.Intent
+	merged []string        // heads of merged pull requests
+	maybe  []string        // heads of pull requests that may have been merged
+	shown  map[string]bool // files that a newer merged pull request has changed
+	unsure bool            // the result depends on maybe
 }
 
-// by finds what one commit lost.
-func (s *lostSearch) by(c git.LineChange) (list []lostFile, err error) {
+// lostIn returns the gates that one commit has removed or weakened.
+func (s *lostSearch) lostIn(c git.LineChange) (list []lostFile, err error) {
 	if c.Parent == "" {
 		return nil, nil
 	}
 	for _, file := range slices.Sorted(maps.Keys(c.Files)) {
-		if s.settled[file] {
+		if s.shown[file] {
 			continue
 		}
 		data, err := s.h.commits.File(c.Parent, "gates/"+file)
-		if err != nil && !errors.Is(err, git.ErrTooBig) { // what is too big was no gate
+		if err != nil && !errors.Is(err, git.ErrTooBig) { // a file that is too large was not a gate
 			return nil, err
 		}
 		l := lostFile{LineChange: git.LineChange{Commit: c.Commit, Parent: c.Parent, Others: c.Others}, File: file,
-			Was: string(data)}
-		was, ok := l.gate()
-		if !ok || !plan.Weaker(was, s.head) {
+			Before: string(data)}
+		before, ok := l.gate()
+		if !ok || !plan.Weaker(before, s.head) {
 			continue
 		}
-		if shown, err := s.shown(l); err != nil || shown {
-			s.settled[file] = shown
-			if err != nil {
-				return nil, err
-			}
+		if s.shown[file], err = s.isShown(l); err != nil {
+			return nil, err
+		}
+		if s.shown[file] {
 			continue
 		}
 		after, err := s.h.commits.Tree(c.Commit)
 		if err != nil {
 			return nil, err
 		}
-		if plan.Weaker(was, after.Intent) {
+		if plan.Weaker(before, after.Intent) {
 			list = append(list, l)
 		}
 	}
 	return list, nil
 }
 
-// stays reports whether a loss that was found before is one still.
-func (s *lostSearch) stays(l lostFile) (bool, error) {
-	was, ok := l.gate()
-	if !ok || s.settled[l.File] || !plan.Weaker(was, s.head) {
+// isLost reports whether a gate that was lost before is still lost.
+func (s *lostSearch) isLost(l lostFile) (bool, error) {
+	before, ok := l.gate()
+	if !ok || s.shown[l.File] || !plan.Weaker(before, s.head) {
 		return false, nil
 	}
-	shown, err := s.shown(l)
+	shown, err := s.isShown(l)
 	return !shown, err
 }
 
-// shown reports whether a pull request showed a loss.
-func (s *lostSearch) shown(l lostFile) (bool, error) {
-	shown, err := s.h.shown(l.LineChange, "gates/"+l.File, slices.Concat(l.Others, s.merged))
+// isShown reports whether a pull request has shown the change.
+func (s *lostSearch) isShown(l lostFile) (bool, error) {
+	path := "gates/" + l.File
+	shown, err := s.h.isShown(l.LineChange, path, slices.Concat(l.Others, s.merged))
 	if err != nil || shown {
 		return shown, err
 	}
-	shown, err = s.h.shown(l.LineChange, "gates/"+l.File, s.maybe)
+	shown, err = s.h.isShown(l.LineChange, path, s.maybe)
 	s.unsure = s.unsure || shown
 	return shown, err
 }
 
-// newestPulls returns the heads of the newest pull requests that a forge keeps refs of.
+// newestPulls returns the heads of the newest pull requests.
 func newestPulls(refs map[string]string) []string {
 	byNumber := map[int]string{}
 	for ref, commit := range refs {
@@ -273,9 +251,9 @@ func newestPulls(refs map[string]string) []string {
 	return heads
 }
 
-// shown reports whether the diff of one of some heads contained what a commit of main did to a file. The commit may
-// have merged that head, or the head may have been squashed or rebased into it.
-func (h *History) shown(c git.LineChange, path string, heads []string) (bool, error) {
+// isShown reports whether the diff of one of some heads contains the change of a file in a commit of main. The commit
+// may be a merge of that head, or the head may have been squashed or rebased.
+func (h *History) isShown(c git.LineChange, path string, heads []string) (bool, error) {
 	now, err := h.commits.Hash(c.Commit, path)
 	if err != nil {
 		return false, err

@@ -1,16 +1,16 @@
-// Package history reads what main has held, whatever its tree says by now: the releases
-// of models, the entries of quarantine files, gates that were removed or weakened where no
-// pull request showed it, fleets that were made to run another model, and moves of main
-// back to an older commit.
+// Package history reads the history of main: the releases of models, the entries of quarantine
+// files, gates that were removed or weakened without a pull request that showed it, fleets
+// that were changed to run another model, and moves of main back to an older commit.
 //
-// All of it is read from main's commits, and each commit once. The ledger keeps what the
-// history may not show any more, for example after main was moved to another line of
-// commits. What cannot be read is named in the world: what was known before stands for
-// it, and it is read again after a pause.
+// Each commit is read once. The ledger stores what the history may not contain any more,
+// for example after main was moved to another line of commits. If something cannot be
+// read, the world says so and contains what was known before, and it is read again
+// after a pause.
 package history
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -26,35 +26,34 @@ import (
 // A Repo is the mirror of the intent repository.
 type Repo interface {
 	commits.Repo
-	// Missing says why a ref was not found; nil if it was, or if the repository is empty.
+	// Missing returns why a ref was not found. It returns nil if it was found, or if the repository is empty.
 	Missing(ref string) error
 	Has(commit string) error
 	History(head, path string) ([]git.FileVersion, error)
 	Line(head, stop, folder string, limit int) (changes []git.LineChange, reached bool, err error)
 }
 
-// A Ledger keeps what main's history may not show any more.
+// A Ledger stores what main's history may not contain any more.
 type Ledger interface {
 	Records(ctx context.Context, prefix string) (map[string]ledger.Record, error)
 	PutRecord(ctx context.Context, key, content string, at time.Time) error
 }
 
-// Troubles of what is read.
+// Names of troubles.
 const (
 	MainTrouble       = "main cannot be read"
 	quarantineTrouble = "what main holds in quarantine cannot be read; nothing new is accepted meanwhile"
+	fleetsTrouble     = "the history of a fleet on main cannot be read; the fleet keeps what it runs"
 	releasesTrouble   = "the history of a model on main cannot be read; the model waits, and its fleets keep what " +
 		"they run"
-	fleetsTrouble = "the history of a fleet on main cannot be read; the fleet keeps what it runs"
 )
 
-// retryAfter is how long a history that cannot be read is not read again.
-const retryAfter = 10 * time.Second
+const (
+	retryAfter = 10 * time.Second // pause before something that cannot be read is read again
+	maxSpecs   = 10_000           // cached specs of old commits
+)
 
-// maxSpecs is how many specs of main's past are kept.
-const maxSpecs = 10_000
-
-// A History is what main has held. It belongs to the loop's goroutine.
+// A History reads the history of main. Only the loop's goroutine may use it.
 type History struct {
 	repo    Repo
 	ledger  Ledger
@@ -63,19 +62,19 @@ type History struct {
 	branch  string // main
 
 	good        string          // the last commit of main that could be read
-	rewound     []plan.Rewound  // when main went back, where that has to be shown
+	rewound     []plan.Rewound  // moves of main back that are shown
 	rewoundRead bool            // rewound was read from the ledger
 	quarantine  *quarantineLog  // nil until read
-	quarantined delivery.Digest // of the entries that the ledger has
-	lost        *lostGates      // nil until the ledger was read
-	lostKept    string          // main's commit that the ledger has with the lost gates
-	lostList    []plan.LostGate // as found for lostFor
+	quarantined delivery.Digest // of the entries in the ledger
+	lost        *lostGates      // nil until read from the ledger
+	lostStored  string          // main's commit in the ledger's record of lost gates
+	lostList    []plan.LostGate // the result for lostFor
 	lostFor     delivery.Digest
 	moves       map[string][]plan.Repoint     // of movesAt, by fleet and model
 	movesAt     string                        // a commit of main
-	releases    map[string][]plan.Past        // of models, as read last
-	failed      map[string]failure            // of models whose history cannot be read
-	specs       map[[2]string]delivery.Digest // of models in main's past, by commit and name
+	releases    map[string][]plan.Past        // as last read, by model
+	failed      map[string]failure            // models whose history cannot be read
+	specs       map[[2]string]delivery.Digest // of models at old commits, by commit and name
 }
 
 // A failure is why something could not be read, and when.
@@ -90,19 +89,18 @@ func New(repo Repo, book Ledger, t *turn.Turn, reader *commits.Reader, branch st
 		releases: map[string][]plan.Past{}, failed: map[string]failure{}, specs: map[[2]string]delivery.Digest{}}
 }
 
-// lastGoodKey is where the ledger keeps the last commit of main that could be read.
+// lastGoodKey is the ledger's key of the last commit of main that could be read, without the branch.
 const lastGoodKey = "main/"
 
-// Main reads main's tree at a commit. While main cannot be read, or is gone (no commit), the last commit that could be
-// read stands for it, and stale is true.
+// Main reads main's tree at a commit. If main cannot be read or does not exist (no commit), Main returns the last
+// commit that could be read, and stale is true.
 func (h *History) Main(ctx context.Context, commit string) (main plan.Main, stale bool, err error) {
 	main = plan.Main{Branch: h.branch, History: map[string][]plan.Past{}, Unread: map[string]string{},
 		UnreadFleets: map[string]string{}}
 	if h.good == "" {
-		if kept, err := h.ledger.Records(ctx, lastGoodKey+h.branch); err == nil {
-			if good := kept[lastGoodKey+h.branch].Content; !strings.HasPrefix(good, "{") { // see oldQuarantineKey
-				h.good = good
-			}
+		records, err := h.ledger.Records(ctx, lastGoodKey+h.branch)
+		if good := records[lastGoodKey+h.branch].Content; err == nil && !isJSON(good) { // see oldQuarantineKey
+			h.good = good
 		}
 	}
 	var tree commits.Tree
@@ -145,7 +143,47 @@ func (h *History) Main(ctx context.Context, commit string) (main plan.Main, stal
 	return main, true, nil
 }
 
-// keep writes to the ledger. Failing to is shown and stops nothing.
+// isJSON reports whether a record is a JSON object, and not a commit.
+func isJSON(content string) bool { return strings.HasPrefix(content, "{") }
+
+// readRecord reads a JSON object from the ledger. A damaged one is logged and treated as missing, so that main's
+// history is read instead.
+func readRecord[T any](ctx context.Context, h *History, key string) (value T, found bool, err error) {
+	records, err := h.ledger.Records(ctx, key)
+	content := records[key].Content
+	if err != nil || content == "" || strings.HasPrefix(key, lastGoodKey) && !isJSON(content) { // see oldQuarantineKey
+		return value, false, err
+	}
+	if err := json.Unmarshal([]byte(content), &value); err != nil {
+		h.turn.Log.Warn("a record of the ledger is damaged; reading main's history instead", "key", key, "error",
+			err.Error())
+		return *new(T), false, nil
+	}
+	return value, true, nil
+}
+
+// writeRecord writes a JSON object to the ledger.
+func (h *History) writeRecord(ctx context.Context, key string, value any) error {
+	content, err := json.Marshal(value)
+	if err == nil {
+		err = h.ledger.PutRecord(ctx, key, string(content), h.turn.Now())
+	}
+	if err != nil {
+		return fmt.Errorf("store %s in the ledger: %w", key, err)
+	}
+	return nil
+}
+
+// noteUnread begins the trouble that some histories cannot be read, or ends it.
+func (h *History) noteUnread(trouble string, bad delivery.Unreadable) {
+	if len(bad) == 0 {
+		h.turn.Note(trouble, nil)
+		return
+	}
+	h.turn.Note(trouble, bad)
+}
+
+// keep writes to the ledger. An error becomes a trouble.
 func (h *History) keep(ctx context.Context, key, content string) {
 	h.turn.Note(turn.LedgerWrites, h.ledger.PutRecord(ctx, key, content, h.turn.Now()))
 }

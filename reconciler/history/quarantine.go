@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,83 +16,68 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// quarantineKey is where the ledger keeps what main has quarantined. An earlier version of AOB kept it under
-// oldQuarantineKey, which is also the key of the last good commit of a target branch called held.
+// quarantineKey is the ledger's key of the quarantineLog. An earlier version of AOB used oldQuarantineKey, which is also
+// the key of the last good commit of a target branch called held.
 const (
 	quarantineKey    = "quarantine/held"
 	oldQuarantineKey = lastGoodKey + "held"
 )
 
-// A quarantineLog is what main's quarantine files have contained, up to a commit.
+// A quarantineLog contains all entries that main's quarantine files have had, up to a commit.
 type quarantineLog struct {
 	Commit  string                 `json:"commit"`
 	Entries map[string][]plan.Held `json:"entries"`
 }
 
-// Quarantined returns what main has quarantined, from its line of first parents: so a file that was removed, a merge
-// that took the wrong side and several commits in one push are all found. The ledger keeps the entries too: where main
-// was moved back, or to a line that does not show them, they hold all the same. What a line that AOB never saw has
-// quarantined is not known.
+// Quarantined returns what main has quarantined, from its line of first parents, so that entries are also found if a
+// file was removed, a merge took the wrong side, or one push had several commits. The ledger stores the entries: they
+// remain if main is moved back, or to a line that does not contain them.
 //
-// What cannot be read is named in main: what was known before, and what main's tree says, hold meanwhile.
+// If something cannot be read, main says so, and the entries that were known before and those in main's tree are
+// returned.
 func (h *History) Quarantined(ctx context.Context, main plan.Main) map[string][]plan.Held {
 	if main.Commit == "" {
 		return nil
 	}
 	entries, bad, err := h.readQuarantine(ctx, main.Commit)
-	switch {
-	case err != nil:
+	if err != nil {
 		main.Unread[""] = err.Error()
-		known := map[string][]plan.Held{}
+		entries = map[string][]plan.Held{}
 		if h.quarantine != nil {
-			known = maps.Clone(h.quarantine.Entries)
+			entries = maps.Clone(h.quarantine.Entries)
 		}
 		for model, q := range main.Intent.Quarantines {
-			known[model] = plan.Hold(known[model], main.Commit, q)
+			entries[model] = plan.Hold(entries[model], main.Commit, q)
 		}
-		entries = known
 		h.turn.Note(quarantineTrouble, err)
-	case len(bad) > 0:
+	} else {
 		for _, one := range bad {
 			main.Unread[one.What] = one.Why
 		}
-		h.turn.Note(quarantineTrouble, bad)
-	default:
-		h.turn.Note(quarantineTrouble, nil)
-		return entries
+		h.noteUnread(quarantineTrouble, bad)
 	}
-	h.turn.In(retryAfter, "main's quarantine is read again")
+	if err != nil || len(bad) > 0 {
+		h.turn.In(retryAfter, "main's quarantine is read again")
+	}
 	return entries
 }
 
-// readQuarantine follows main's quarantine files to its newest commit. What was followed
-// before is not read again. Models of which a file cannot be read are named; they are read again the next time.
-func (h *History) readQuarantine(ctx context.Context, main string) (map[string][]plan.Held, delivery.Unreadable,
-	error) {
+// readQuarantine reads the commits of main that were not read before. bad contains the models with a file that cannot
+// be read; the next call reads them again.
+func (h *History) readQuarantine(ctx context.Context, main string) (entries map[string][]plan.Held,
+	bad delivery.Unreadable, err error) {
 	if h.quarantine == nil {
-		kept, err := h.ledger.Records(ctx, quarantineKey)
+		stored, found, err := readRecord[quarantineLog](ctx, h, quarantineKey)
+		old := false
+		if err == nil && !found {
+			stored, old, err = readRecord[quarantineLog](ctx, h, oldQuarantineKey)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
-		text, old := kept[quarantineKey].Content, ""
-		if text == "" {
-			if kept, err = h.ledger.Records(ctx, oldQuarantineKey); err != nil {
-				return nil, nil, err
-			}
-			if old = kept[oldQuarantineKey].Content; strings.HasPrefix(old, "{") {
-				text = old
-			}
-		}
-		h.quarantine = &quarantineLog{}
-		if text != "" {
-			if err := json.Unmarshal([]byte(text), h.quarantine); err != nil {
-				h.turn.Log.Warn("what main has quarantined cannot be read from the ledger; reading main's history",
-					"error", err.Error())
-				h.quarantine = &quarantineLog{}
-			}
-		}
-		if old == "" { // else it is written to the new place
-			h.quarantined = delivery.DigestOf("held", h.quarantine.Entries)
+		h.quarantine = &stored
+		if !old { // else KeepQuarantine writes it to the new key
+			h.quarantined = delivery.DigestOf("held", stored.Entries)
 		}
 	}
 	before := h.quarantine
@@ -108,7 +92,6 @@ func (h *History) readQuarantine(ctx context.Context, main string) (map[string][
 	if reached {
 		now.Entries = maps.Clone(before.Entries)
 	}
-	var bad delivery.Unreadable
 	for _, c := range slices.Backward(changes) {
 		bad = append(bad, h.follow(now.Entries, c)...)
 	}
@@ -123,7 +106,7 @@ func (h *History) readQuarantine(ctx context.Context, main string) (map[string][
 	return now.Entries, bad, nil
 }
 
-// follow takes in what one commit did to the quarantine files, and names the models of which it cannot be read.
+// follow adds the changes of one commit to entries. bad contains the models with a file that cannot be read.
 func (h *History) follow(entries map[string][]plan.Held, c git.LineChange) (bad delivery.Unreadable) {
 	for name, blob := range c.Files {
 		model, ok := strings.CutSuffix(name, ".quarantine.yaml")
@@ -142,7 +125,7 @@ func (h *History) follow(entries map[string][]plan.Held, c git.LineChange) (bad 
 				continue
 			}
 			if q, ok = commits.Document("models/"+name, data).Value.(delivery.Quarantine); !ok {
-				continue // it cannot be read, so it neither adds nor lifts anything
+				continue // an invalid file neither adds nor removes entries
 			}
 		}
 		entries[model] = plan.Hold(entries[model], c.Commit, q)
@@ -150,8 +133,7 @@ func (h *History) follow(entries map[string][]plan.Held, c git.LineChange) (bad 
 	return bad
 }
 
-// rejoin adds what main had quarantined before it was moved to a line that does not go on from
-// there.
+// rejoin adds the entries that main had before it was moved to a line of commits that does not contain the old one.
 func (h *History) rejoin(now *quarantineLog, before map[string][]plan.Held) error {
 	t, err := h.commits.Tree(now.Commit)
 	if err != nil {
@@ -168,7 +150,7 @@ func (h *History) rejoin(now *quarantineLog, before map[string][]plan.Held) erro
 	return nil
 }
 
-// KeepQuarantine writes what main has quarantined to the ledger, where that changed.
+// KeepQuarantine writes the entries to the ledger if they have changed.
 func (h *History) KeepQuarantine(ctx context.Context) error {
 	if h.quarantine == nil {
 		return nil
@@ -177,13 +159,9 @@ func (h *History) KeepQuarantine(ctx context.Context) error {
 	if digest == h.quarantined || len(h.quarantine.Entries) == 0 {
 		return nil
 	}
-	text, err := json.Marshal(h.quarantine)
-	if err != nil {
-		return err
+	err := h.writeRecord(ctx, quarantineKey, h.quarantine)
+	if err == nil {
+		h.quarantined = digest
 	}
-	if err := h.ledger.PutRecord(ctx, quarantineKey, string(text), h.turn.Now()); err != nil {
-		return fmt.Errorf("remember what main has quarantined: %w", err)
-	}
-	h.quarantined = digest
-	return nil
+	return err
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// Releases fills in the releases of the models that a plan asks for.
+// Releases adds the releases of the models that a plan needs to a world.
 func (h *History) Releases(w *plan.World) {
 	models := plan.NeedsHistory(*w)
 	var bad delivery.Unreadable
@@ -36,14 +36,10 @@ func (h *History) Releases(w *plan.World) {
 	needed := func(model string) bool { _, ok := slices.BinarySearch(models, model); return ok }
 	maps.DeleteFunc(h.releases, func(model string, _ []plan.Past) bool { return !needed(model) })
 	maps.DeleteFunc(h.failed, func(model string, _ failure) bool { return !needed(model) })
-	if len(bad) == 0 {
-		h.turn.Note(releasesTrouble, nil)
-		return
-	}
-	h.turn.Note(releasesTrouble, bad)
+	h.noteUnread(releasesTrouble, bad)
 }
 
-// releasesOf reads all that main's release file of a model has said.
+// releasesOf reads all versions of a model's release file.
 func (h *History) releasesOf(main, model string) ([]plan.Past, error) {
 	path := "models/" + model + ".release.yaml"
 	versions, err := h.repo.History(main, path)
@@ -70,7 +66,7 @@ func (h *History) releasesOf(main, model string) ([]plan.Past, error) {
 	return past, nil
 }
 
-// specAt returns the spec digest of a model at a commit; empty for none.
+// specAt returns the spec digest of a model at a commit, or "" if there is no such model.
 func (h *History) specAt(commit, model string) (delivery.Digest, error) {
 	key := [2]string{commit, model}
 	if spec, ok := h.specs[key]; ok {

@@ -11,15 +11,13 @@ import (
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// rewoundKey is where the ledger keeps when main went back.
-const rewoundKey = "rewound/"
+const (
+	rewoundKey = "rewound/" // the ledger's key of moves back, without the branch
+	maxRewound = 5          // stored and shown moves back, the newest ones
+)
 
-// maxRewound is how many moves back are kept and shown, the newest ones.
-const maxRewound = 5
-
-// wentBack returns when main went back, newest first, where that has to be shown. Main goes back where it moves to a
-// commit that does not contain the one it was at. before is the commit that main was at when it was last read, and now
-// is where it is.
+// wentBack returns the moves of main back that are shown, newest first: main moved to a commit that does not contain
+// the one before. before is main's commit when it was last read, now is the present one.
 func (h *History) wentBack(ctx context.Context, before, now string) []plan.Rewound {
 	key := rewoundKey + h.branch
 	if !h.rewoundRead {
@@ -33,7 +31,7 @@ func (h *History) wentBack(ctx context.Context, before, now string) []plan.Rewou
 	list, changed := slices.Clone(h.rewound), false
 	if before != "" && before != now && h.lacks(now, before) {
 		back := plan.Rewound{From: before, To: now, At: h.turn.Now()}
-		// Where it was before another move back holds more than where it was now: that is what is missing.
+		// An older move back from a commit that contains before says more: join the two.
 		for i, older := range list {
 			if h.contains(older.From, before) {
 				back.From = older.From
@@ -63,7 +61,7 @@ func (h *History) wentBack(ctx context.Context, before, now string) []plan.Rewou
 	return list
 }
 
-// readRewound reads what the ledger keeps. An earlier version of AOB kept one move and no list.
+// readRewound parses the ledger's record. An earlier version of AOB stored one move and no list.
 func readRewound(content string) []plan.Rewound {
 	var list []plan.Rewound
 	if json.Unmarshal([]byte(content), &list) != nil {
@@ -75,14 +73,14 @@ func readRewound(content string) []plan.Rewound {
 	return slices.DeleteFunc(list, func(back plan.Rewound) bool { return back.From == "" })
 }
 
-// contains reports whether a commit has another one in its history. Where that cannot be read it is false.
+// contains reports whether a commit has another one in its history. It is false if that cannot be read.
 func (h *History) contains(commit, other string) bool {
 	yes, err := h.commits.Contains(commit, other)
 	return err == nil && yes
 }
 
-// lacks reports whether a commit does not have another one in its history. Where that cannot be read it is false:
-// damage is shown elsewhere, and does not mean that main went back.
+// lacks reports whether a commit does not have another one in its history. It is false if that cannot be read: damage
+// is shown elsewhere, and does not mean that main went back.
 func (h *History) lacks(commit, other string) bool {
 	yes, err := h.commits.Contains(commit, other)
 	return err == nil && !yes
