@@ -26,17 +26,14 @@ type FileChange struct{ Path, From, To string }
 // Ahead returns the changes of the commits that head has and branch does not have. The error is a TreeError if there
 // are more than maxAhead commits.
 func (m *Mirror) Ahead(head, branch string) (Ahead, error) {
-	ha, err := hash(head)
-	if err != nil {
-		return Ahead{}, err
-	}
-	hb, err := hash(branch)
-	if err != nil {
-		return Ahead{}, err
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, err := m.mergeBases(ha, hb); err != nil { // sets m.reached
+	list, err := m.commitsOf(head, branch)
+	if err != nil {
+		return Ahead{}, err
+	}
+	ha := list[0].hash
+	if _, err := m.mergeBases(ha, list[1].hash); err != nil { // sets m.reached
 		return Ahead{}, err
 	}
 	var commits []*commit // newest first if there are no merges
@@ -96,12 +93,9 @@ func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 	}
 	var before map[string]entry
 	if len(c.parents) > 0 {
-		p, err := m.parent(c.parents[0])
-		if err == nil {
-			err = m.readTops(p)
-		}
-		if err == nil && p.top[folder].mode == modeTree {
-			before, err = m.entriesByName(p.top[folder].hash)
+		t, err := m.topOf(c.parents[0], folder)
+		if err == nil && t.mode == modeTree {
+			before, err = m.entriesByName(t.hash)
 		}
 		if err != nil {
 			return nil, err
@@ -109,12 +103,9 @@ func (m *Mirror) fileChanges(c *commit, folder int) ([]FileChange, error) {
 	}
 	var changes []FileChange
 	for _, ch := range list {
-		f := FileChange{Path: folders[folder] + "/" + ch.name}
+		f := FileChange{Path: folders[folder] + "/" + ch.name, To: hexOrEmpty(ch.blob)}
 		if e, there := before[ch.name]; there && e.mode != modeTree {
 			f.From = e.hash.String()
-		}
-		if !ch.blob.IsZero() {
-			f.To = ch.blob.String()
 		}
 		changes = append(changes, f)
 	}
@@ -131,22 +122,16 @@ func (m *Mirror) changedFromAll(c *commit, folder int) ([]string, error) {
 	for i, ch := range first {
 		names[i] = ch.name
 	}
-	if len(c.parents) < 2 {
-		return names, nil
-	}
 	after, err := m.topTree(c.top[folder])
 	if err != nil {
 		return nil, err
 	}
 	for _, h := range c.parents[1:] {
-		p, err := m.parent(h)
-		if err == nil {
-			err = m.readTops(p)
-		}
+		t, err := m.topOf(h, folder)
 		if err != nil {
 			return nil, err
 		}
-		before, err := m.topTree(p.top[folder])
+		before, err := m.topTree(t)
 		if err != nil {
 			return nil, err
 		}
@@ -175,72 +160,58 @@ const maxMoved = 20
 // Moved returns files, anywhere in the repository, that one commit has removed since base and another one has changed.
 // git merge may treat such a file as renamed, if a new file is similar, and apply the change to the new file.
 func (m *Mirror) Moved(base, removed, changed string) ([]string, error) {
-	var trees [3]plumbing.Hash
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, name := range []string{base, removed, changed} {
-		h, err := hash(name)
-		if err != nil {
-			return nil, err
-		}
-		c, err := m.commit(h)
-		if err != nil {
-			return nil, err
-		}
-		trees[i] = c.tree
+	commits, err := m.commitsOf(base, removed, changed)
+	if err != nil {
+		return nil, err
 	}
-	var list []string
-	withinBudget := m.budget()
-	err := m.movedIn("", trees[0], trees[1], trees[2], &list, func() error {
-		if withinBudget() {
-			return nil
-		}
-		return TreeError{delivery.Blockedf("make a new branch from main with the same changes",
+	s := movedSearch{m: m, withinBudget: m.budget()}
+	if err := s.search("", commits[0].tree, commits[1].tree, commits[2].tree); err != nil {
+		return nil, err
+	}
+	if !s.withinBudget() {
+		return nil, TreeError{delivery.Blockedf("make a new branch from main with the same changes",
 			"the folders of %.10s take more than %d MiB to compare", changed, maxWork>>20), true}
-	})
-	return list, err
+	}
+	return s.moved, nil
 }
 
-// movedIn adds the moved files of three trees to list. A zero hash means that there is no tree. check returns an error
-// when the budget is used up.
-func (m *Mirror) movedIn(folder string, base, removed, changed plumbing.Hash, list *[]string,
-	check func() error) error {
-	if base == removed || base == changed || changed.IsZero() || len(*list) >= maxMoved {
+// A movedSearch compares three trees. It stops early when the budget is used up.
+type movedSearch struct {
+	m            *Mirror
+	withinBudget func() bool
+	moved        []string
+}
+
+// search adds the moved files of a folder. A zero hash means that there is no tree.
+func (s *movedSearch) search(folder string, base, removed, changed plumbing.Hash) error {
+	if base == removed || base == changed || changed.IsZero() || len(s.moved) >= maxMoved || !s.withinBudget() {
 		return nil
 	}
-	if err := check(); err != nil {
-		return err
+	var trees [3]map[string]entry
+	for i, tree := range []plumbing.Hash{base, removed, changed} {
+		var err error
+		if trees[i], err = s.m.entriesByName(tree); err != nil {
+			return err
+		}
 	}
-	before, err := m.entriesByName(base)
-	if err != nil {
-		return err
+	subtree := func(e entry) plumbing.Hash {
+		if e.mode == modeTree {
+			return e.hash
+		}
+		return plumbing.ZeroHash
 	}
-	ours, err := m.entriesByName(removed)
-	if err != nil {
-		return err
-	}
-	theirs, err := m.entriesByName(changed)
-	if err != nil {
-		return err
-	}
-	for _, name := range slices.Sorted(maps.Keys(before)) {
-		before, our, their := before[name], ours[name], theirs[name]
+	for _, name := range slices.Sorted(maps.Keys(trees[0])) {
+		before, our, their := trees[0][name], trees[1][name], trees[2][name]
 		switch {
 		case before.mode == modeTree:
-			var a, b plumbing.Hash
-			if our.mode == modeTree {
-				a = our.hash
-			}
-			if their.mode == modeTree {
-				b = their.hash
-			}
-			if err := m.movedIn(folder+name+"/", before.hash, a, b, list, check); err != nil {
+			if err := s.search(folder+name+"/", before.hash, subtree(our), subtree(their)); err != nil {
 				return err
 			}
-		case our.mode == 0 && their.mode != 0 && their.mode != modeTree && their.hash != before.hash:
-			if len(*list) < maxMoved {
-				*list = append(*list, strings.ToValidUTF8(clip(folder+name), "\uFFFD"))
-			}
+		case our.mode == 0 && their.mode != 0 && their.mode != modeTree && their.hash != before.hash &&
+			len(s.moved) < maxMoved:
+			s.moved = append(s.moved, strings.ToValidUTF8(clip(folder+name), "\uFFFD"))
 		}
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -28,10 +27,8 @@ const (
 )
 
 const (
-	// maxListed is how many files are kept in cached lists.
-	maxListed = 400_000
-	// maxUnread is how many errors of commits are cached.
-	maxUnread = 10_000
+	maxListed = 400_000 // cached files
+	maxUnread = 10_000  // cached errors of commits
 )
 
 // A File is an entry of one of the intent folders.
@@ -79,7 +76,7 @@ func (m *Mirror) filesOf(h plumbing.Hash) ([]File, error) {
 	if err := m.readTops(c); err != nil {
 		return nil, err
 	}
-	all := make([]File, 0, m.latestFiles())
+	var all []File
 	var used extent
 	for i, top := range c.top {
 		l, err := m.folderFiles(i, top, used)
@@ -95,16 +92,6 @@ func (m *Mirror) filesOf(h plumbing.Hash) ([]File, error) {
 	}
 	m.files[c.tree] = all
 	return all, nil
-}
-
-// latestFiles returns how many files the last listed commit has.
-func (m *Mirror) latestFiles() (n int) {
-	for _, l := range m.latest {
-		if l != nil {
-			n += len(l.files)
-		}
-	}
-	return n
 }
 
 // An extent is the size of intent folders, for comparison with the limits.
@@ -152,21 +139,13 @@ func (m *Mirror) readTops(c *commit) error {
 	if err != nil {
 		return err
 	}
-	var seq sequence
-	for len(data) > 0 {
-		e, rest, err := next(data)
-		if err == nil {
-			err = seq.add(e)
-		}
+	for e, err := range sorted(data) {
 		if err != nil {
 			return malformed(c.tree, err)
 		}
-		for i, name := range folders {
-			if string(e.name) == name {
-				c.top[i] = top{mode: e.mode, hash: e.hash}
-			}
+		if i := slices.Index(folders[:], string(e.name)); i >= 0 {
+			c.top[i] = top{mode: e.mode, hash: e.hash}
 		}
-		data = rest
 	}
 	c.topsRead = true
 	return nil
@@ -179,70 +158,41 @@ type listKey struct {
 
 // A list is one intent folder's files, sorted by path.
 type list struct {
-	files   []File
-	origins []origin // of the file with the same index
+	files []File
 	extent
 }
 
-// An origin is the tree entry of a File.
-type origin struct {
-	mode uint32
-	hash plumbing.Hash
-}
-
-// folderFiles lists one intent folder. It takes unchanged files from the last returned list.
-// used is the extent of the other folders of the commit.
-func (m *Mirror) folderFiles(i int, t top, used extent) (*list, error) {
+// folderFiles lists one intent folder. used is the extent of the other folders of the commit.
+func (m *Mirror) folderFiles(i int, t top, used extent) (list, error) {
 	if t.mode == 0 {
-		return &list{}, nil
+		return list{}, nil
 	}
 	key := listKey{i, t}
-	l := m.lists[key]
-	if l != nil {
+	if l, ok := m.lists[key]; ok {
 		used.add(l.extent)
-		if err := used.check(); err != nil {
-			return nil, err
-		}
-	} else {
-		w := walker{m: m, known: m.latest[i], used: used, trees: map[plumbing.Hash][]byte{}, withinBudget: m.budget()}
-		if w.known == nil {
-			w.known = &list{}
-		}
-		w.files = make([]File, 0, len(w.known.files)+8)
-		w.origins = make([]origin, 0, len(w.known.files)+8)
-		if err := w.add(entry{mode: t.mode, name: []byte(folders[i]), hash: t.hash}, 0); err != nil {
-			return nil, err
-		}
-		l = &w.list
-		if !sort.IsSorted(l) {
-			sort.Stable(l) // git sorts folder-1.yaml before folder/a.yaml, unlike the order of paths
-		}
-		if m.listed += len(l.files); len(m.lists) >= 64 || m.listed > maxListed {
-			clear(m.lists)
-			m.listed = len(l.files)
-		}
-		m.lists[key] = l
+		return l, used.check()
 	}
-	m.latest[i] = l
-	return l, nil
+	w := walker{m: m, used: used, trees: map[plumbing.Hash][]byte{}, withinBudget: m.budget()}
+	if err := w.add(entry{mode: t.mode, name: []byte(folders[i]), hash: t.hash}, 0); err != nil {
+		return list{}, err
+	}
+	// Git sorts folder-1.yaml before folder/a.yaml, unlike the order of paths.
+	slices.SortStableFunc(w.files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	if m.listed += len(w.files); len(m.lists) >= 64 || m.listed > maxListed {
+		clear(m.lists)
+		m.listed = len(w.files)
+	}
+	m.lists[key] = w.list
+	return w.list, nil
 }
 
-func (l *list) Len() int           { return len(l.files) }
-func (l *list) Less(i, j int) bool { return l.files[i].Path < l.files[j].Path }
-func (l *list) Swap(i, j int) {
-	l.files[i], l.files[j] = l.files[j], l.files[i]
-	l.origins[i], l.origins[j] = l.origins[j], l.origins[i]
-}
-
-// A walker makes a list, and takes unchanged files from a known list.
+// A walker makes a list.
 type walker struct {
 	list
 	m            *Mirror
-	known        *list
 	used         extent // of the other folders, and of what was walked in this one
 	trees        map[plumbing.Hash][]byte
 	withinBudget func() bool
-	at           int    // probable index in known of the next file
 	path         []byte // of the present folder, with a slash
 }
 
@@ -253,8 +203,7 @@ func (w *walker) count(more extent) error {
 	return w.used.check()
 }
 
-// add adds an entry, and if it is a folder, everything in it. A file that is in known with
-// the same path, mode and hash is taken from there without reading.
+// add adds an entry, and if it is a folder, everything in it.
 func (w *walker) add(e entry, depth int) error {
 	if depth > maxDepth {
 		return tooMuchIntent("folders deeper than %d", maxDepth)
@@ -286,57 +235,46 @@ func (w *walker) add(e entry, depth int) error {
 	if err := w.count(extent{trees: len(data)}); err != nil {
 		return err
 	}
-	var seq sequence
-	for len(data) > 0 {
-		in, rest, err := next(data)
-		if err == nil {
-			err = seq.add(in)
-		}
+	for in, err := range sorted(data) {
 		if err != nil {
 			return malformed(e.hash, err)
 		}
 		if err := w.add(in, depth+1); err != nil {
 			return err
 		}
-		data = rest
 	}
 	return nil
 }
 
-func (w *walker) file(e entry) error {
-	o := origin{e.mode, e.hash}
-	var f File
-	if i := w.find(); i >= 0 && w.known.origins[i] == o {
-		f = w.known.files[i]
-	} else {
-		f = File{Path: string(w.path), Mode: e.fileMode(), Hash: e.hash.String()}
-		if f.Mode.IsRegular() {
-			size, err := w.m.size(e.hash)
-			if err != nil {
-				return err
-			}
-			f.Size = size
-		}
-	}
-	w.files, w.origins = append(w.files, f), append(w.origins, o)
-	return w.count(extent{bytes: max(f.Size, 0)})
+// A knownFile is a listed file with the mode in its tree.
+type knownFile struct {
+	File
+	mode uint32
 }
 
-// find returns the index in known of the file with the present path, or -1.
-func (w *walker) find() int {
-	known := w.known.files
-	i := w.at
-	if i >= len(known) || known[i].Path != string(w.path) {
-		var found bool
-		i, found = slices.BinarySearchFunc(known, w.path, func(f File, path []byte) int {
-			return strings.Compare(f.Path, string(path))
-		})
-		if !found {
-			return -1
+// file adds a file. One that was listed before is not read again.
+func (w *walker) file(e entry) error {
+	known, ok := w.m.known[e.hash]
+	if !ok || known.mode != e.mode || known.Path != string(w.path) {
+		f := File{Path: string(w.path), Mode: e.fileMode(), Hash: e.hash.String()}
+		switch {
+		case !f.Mode.IsRegular():
+		case ok && known.Mode.IsRegular():
+			f.Size = known.Size
+		default:
+			var err error
+			if f.Size, err = w.m.size(e.hash); err != nil {
+				return err
+			}
 		}
+		if len(w.m.known) >= maxListed {
+			clear(w.m.known)
+		}
+		known = knownFile{f, e.mode}
+		w.m.known[e.hash] = known
 	}
-	w.at = i + 1
-	return i
+	w.files = append(w.files, known.File)
+	return w.count(extent{bytes: max(known.Size, 0)})
 }
 
 // size returns a blob's size, or -1 if it was not fetched.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +66,21 @@ func (m *Mirror) commit(h plumbing.Hash) (*commit, error) {
 	}
 	m.commits[h] = c
 	return c, nil
+}
+
+// commitsOf returns commits by the hashes that a caller has given.
+func (m *Mirror) commitsOf(hashes ...string) ([]*commit, error) {
+	list := make([]*commit, len(hashes))
+	for i, s := range hashes {
+		h, err := hash(s)
+		if err != nil {
+			return nil, err
+		}
+		if list[i], err = m.commit(h); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // parent returns a parent of another commit. If it is missing, the mirror is damaged.
@@ -218,61 +234,42 @@ func decoder(encoding string) func([]byte) string {
 // FirstParents returns head, its first parent, that one's first parent, and so on: at most
 // limit commits.
 func (m *Mirror) FirstParents(head string, limit int) ([]string, error) {
-	h, err := hash(head)
-	if err != nil {
-		return nil, err
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	line, err := m.firstParents(h, limit)
+	heads, err := m.commitsOf(head)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(line))
-	for i, h := range line {
-		names[i] = h.String()
-	}
-	return names, nil
-}
-
-func (m *Mirror) firstParents(h plumbing.Hash, limit int) ([]plumbing.Hash, error) {
-	var line []plumbing.Hash
-	for len(line) < limit {
-		c, err := m.commit(h)
-		if len(line) > 0 {
-			c, err = m.parent(h)
-		}
+	var line []string
+	for c, err := range m.firstParents(heads[0]) {
 		if err != nil {
 			return nil, err
 		}
-		line = append(line, h)
-		if len(c.parents) == 0 {
+		if line = append(line, c.hash.String()); len(line) >= limit {
 			break
 		}
-		h = c.parents[0]
 	}
 	return line, nil
 }
 
+// firstParents returns a commit, its first parent, and so on. It ends with an error if a parent cannot be read.
+func (m *Mirror) firstParents(c *commit) iter.Seq2[*commit, error] {
+	return func(yield func(*commit, error) bool) {
+		for err := error(nil); yield(c, err) && err == nil && len(c.parents) > 0; {
+			c, err = m.parent(c.parents[0])
+		}
+	}
+}
+
 // IsAncestor reports whether a is b or an ancestor of b.
 func (m *Mirror) IsAncestor(a, b string) (bool, error) {
-	ha, err := hash(a)
-	if err != nil {
-		return false, err
-	}
-	hb, err := hash(b)
-	if err != nil {
-		return false, err
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, err := m.commit(ha); err != nil {
+	list, err := m.commitsOf(a, b)
+	if err != nil {
 		return false, err
 	}
-	if _, err := m.commit(hb); err != nil {
-		return false, err
-	}
-	return m.isAncestor(ha, hb)
+	return m.isAncestor(list[0].hash, list[1].hash)
 }
 
 func (m *Mirror) isAncestor(a, b plumbing.Hash) (bool, error) {
@@ -331,27 +328,28 @@ func (m *Mirror) walkAtMost(limit int, visit func(*commit) bool, heads ...plumbi
 	return nil
 }
 
+// ancestors returns heads and their ancestors.
+func (m *Mirror) ancestors(heads ...plumbing.Hash) (map[plumbing.Hash]bool, error) {
+	all := map[plumbing.Hash]bool{}
+	err := m.walk(func(c *commit) bool {
+		all[c.hash] = true
+		return true
+	}, heads...)
+	return all, err
+}
+
 // MergeBases returns all merge bases (best common ancestors) of a head and a branch such as
 // main, newest first: the commits that `git merge-base --all` prints. The list is empty if
 // the histories have no common commit. The error is a TreeError if the head has more than
 // maxAhead commits that the branch does not have.
 func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
-	ha, err := hash(head)
-	if err != nil {
-		return nil, err
-	}
-	hb, err := hash(branch)
-	if err != nil {
-		return nil, err
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, h := range []plumbing.Hash{ha, hb} {
-		if _, err := m.commit(h); err != nil {
-			return nil, err
-		}
+	list, err := m.commitsOf(head, branch)
+	if err != nil {
+		return nil, err
 	}
-	bases, err := m.mergeBases(ha, hb)
+	bases, err := m.mergeBases(list[0].hash, list[1].hash)
 	if err != nil {
 		return nil, err
 	}
@@ -366,15 +364,11 @@ func (m *Mirror) MergeBases(head, branch string) ([]string, error) {
 // find them, because dates can be forged.
 func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
 	if m.reached == nil || m.reachedFrom != branch { // usually main, which is compared with every head
-		reachable := map[plumbing.Hash]bool{}
-		err := m.walk(func(c *commit) bool {
-			reachable[c.hash] = true
-			return true
-		}, branch)
+		reached, err := m.ancestors(branch)
 		if err != nil {
 			return nil, err
 		}
-		m.reached, m.reachedFrom = reachable, branch
+		m.reached, m.reachedFrom = reached, branch
 	}
 	// Every merge base is the first common commit on some path from the head.
 	var bases []*commit
@@ -395,11 +389,7 @@ func (m *Mirror) mergeBases(head, branch plumbing.Hash) ([]*commit, error) {
 	for _, c := range bases {
 		parents = append(parents, c.parents...)
 	}
-	ancestors := map[plumbing.Hash]bool{}
-	err = m.walk(func(c *commit) bool {
-		ancestors[c.hash] = true
-		return true
-	}, parents...)
+	ancestors, err := m.ancestors(parents...)
 	if err != nil {
 		return nil, err
 	}

@@ -39,50 +39,51 @@ func (m *Mirror) Line(head, stop, folder string, limit int) (changes []LineChang
 	if i < 0 {
 		return nil, false, fmt.Errorf("line of %s: not an intent folder", folder)
 	}
-	h, err := hash(head)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	heads, err := m.commitsOf(head)
 	if err != nil {
 		return nil, false, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for n := 0; n < limit; n++ {
-		if h.String() == stop {
-			return changes, true, nil
-		}
-		c, err := m.commit(h)
-		if n > 0 {
-			c, err = m.parent(h)
+	for c, err := range m.firstParents(heads[0]) {
+		if limit--; limit < 0 {
+			break
 		}
 		if err != nil {
 			return nil, false, err
+		}
+		if c.hash.String() == stop {
+			return changes, true, nil
 		}
 		list, err := m.changed(c, i)
 		if err != nil {
 			return nil, false, err
 		}
-		if len(list) > 0 {
-			l := LineChange{Commit: h.String(), Files: map[string]string{}}
-			for j, p := range c.parents {
-				if j == 0 {
-					l.Parent = p.String()
-				} else {
-					l.Others = append(l.Others, p.String())
-				}
-			}
-			for _, ch := range list {
-				l.Files[ch.name] = ""
-				if !ch.blob.IsZero() {
-					l.Files[ch.name] = ch.blob.String()
-				}
-			}
-			changes = append(changes, l)
+		if len(list) == 0 {
+			continue
 		}
-		if len(c.parents) == 0 {
-			break
+		l := LineChange{Commit: c.hash.String(), Files: map[string]string{}}
+		for j, p := range c.parents {
+			if j == 0 {
+				l.Parent = p.String()
+			} else {
+				l.Others = append(l.Others, p.String())
+			}
 		}
-		h = c.parents[0]
+		for _, ch := range list {
+			l.Files[ch.name] = hexOrEmpty(ch.blob)
+		}
+		changes = append(changes, l)
 	}
 	return changes, false, nil
+}
+
+// hexOrEmpty returns a hash as text, or "" for the zero hash.
+func hexOrEmpty(h plumbing.Hash) string {
+	if h.IsZero() {
+		return ""
+	}
+	return h.String()
 }
 
 // A change is the change of one entry of an intent folder in a commit.
@@ -102,10 +103,6 @@ type historyKey struct {
 // parent; for a merge, that is the change which the merge brought to its branch. The caller
 // must not change the slice.
 func (m *Mirror) History(head, path string) ([]FileVersion, error) {
-	h, err := hash(head)
-	if err != nil {
-		return nil, err
-	}
 	folder, name, _ := strings.Cut(path, "/")
 	i := slices.Index(folders[:], folder)
 	if i < 0 || name == "" || strings.Contains(name, "/") {
@@ -113,13 +110,14 @@ func (m *Mirror) History(head, path string) ([]FileVersion, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, err := m.commit(h); err != nil {
+	heads, err := m.commitsOf(head)
+	if err != nil {
 		return nil, err
 	}
-	key := historyKey{h, i}
+	key := historyKey{heads[0].hash, i}
 	byName, ok := m.histories[key]
 	if !ok {
-		if byName, err = m.history(h, i); err != nil {
+		if byName, err = m.history(key.head, i); err != nil {
 			return nil, err
 		}
 		if len(m.histories) >= 2*len(folders) {
@@ -148,12 +146,10 @@ func (m *Mirror) history(head plumbing.Hash, folder int) (map[string][]FileVersi
 			return nil, err
 		}
 		for _, ch := range changes {
-			v := FileVersion{Commit: c.hash.String(), When: time.Unix(c.when, 0).UTC(), Side: side, Order: i}
+			v := FileVersion{Commit: c.hash.String(), Blob: hexOrEmpty(ch.blob), When: time.Unix(c.when, 0).UTC(),
+				Side: side, Order: i}
 			if len(c.parents) > 0 {
 				v.Parent = c.parents[0].String()
-			}
-			if !ch.blob.IsZero() {
-				v.Blob = ch.blob.String()
 			}
 			versions[ch.name] = append(versions[ch.name], v)
 		}
@@ -209,14 +205,10 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 	}
 	var before top
 	if len(c.parents) > 0 {
-		p, err := m.parent(c.parents[0])
-		if err != nil {
+		var err error
+		if before, err = m.topOf(c.parents[0], folder); err != nil {
 			return nil, err
 		}
-		if err := m.readTops(p); err != nil {
-			return nil, err
-		}
-		before = p.top[folder]
 	}
 	if err := m.readTops(c); err != nil {
 		return nil, err
@@ -243,6 +235,18 @@ func (m *Mirror) changed(c *commit, folder int) ([]change, error) {
 	}
 	m.changes[folder][c.hash] = changes
 	return changes, nil
+}
+
+// topOf returns the entry of an intent folder at a parent of another commit.
+func (m *Mirror) topOf(parent plumbing.Hash, folder int) (top, error) {
+	p, err := m.parent(parent)
+	if err != nil {
+		return top{}, err
+	}
+	if err := m.readTops(p); err != nil {
+		return top{}, err
+	}
+	return p.top[folder], nil
 }
 
 // topTree returns the tree of an intent folder. It is empty if the entry is not a tree.

@@ -94,10 +94,10 @@ type Mirror struct {
 	baseSize     int64                      // bytes of packs after the last clone, without pullPacks
 
 	commits     map[plumbing.Hash]*commit
-	maxKept     int // limit of commitsKept
-	commitsKept int // commits and parent hashes in commits
-	lists       map[listKey]*list
-	latest      [len(folders)]*list      // the last returned list of each folder
+	maxKept     int                         // limit of commitsKept
+	commitsKept int                         // commits and parent hashes in commits
+	known       map[plumbing.Hash]knownFile // the last listed file of each blob
+	lists       map[listKey]list
 	listed      int                      // files in lists
 	files       map[plumbing.Hash][]File // by root tree
 	filesKept   int                      // files in files
@@ -204,7 +204,7 @@ func (m *Mirror) load() error {
 		return err
 	}
 	for name, h := range refs {
-		if p, _ := m.own.find(h); p == nil && strings.HasPrefix(name, Branch) {
+		if !m.own.has(h) && strings.HasPrefix(name, Branch) {
 			return fmt.Errorf("%s: %w", name, errMissing)
 		}
 	}
@@ -262,8 +262,7 @@ func (m *Mirror) reset() {
 	m.pullPacks, m.baseSize = map[string][]plumbing.Hash{}, 0
 	m.commits, m.maxKept, m.commitsKept = map[plumbing.Hash]*commit{}, 2*maxCommits, 0
 	m.reached = nil
-	m.lists = map[listKey]*list{}
-	m.latest = [len(folders)]*list{}
+	m.lists, m.known = map[listKey]list{}, map[plumbing.Hash]knownFile{}
 	m.files = map[plumbing.Hash][]File{}
 	m.listed, m.filesKept = 0, 0
 	m.treeErrors = map[plumbing.Hash]error{}
@@ -338,13 +337,9 @@ func (m *Mirror) Missing(ref string) error {
 // Has returns nil if the mirror has the commit. Otherwise the error is Wait (it was not
 // fetched yet) or Blocked (it exceeds a limit).
 func (m *Mirror) Has(commit string) error {
-	h, err := hash(commit)
-	if err != nil {
-		return err
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, err = m.commit(h)
+	_, err := m.commitsOf(commit)
 	return err
 }
 

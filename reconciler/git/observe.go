@@ -172,7 +172,7 @@ func (m *Mirror) observeRemote(ctx context.Context) (map[string]string, bool, er
 	bad := map[string]delivery.Blocked{}
 	readable := maps.Clone(now)
 	for name, h := range now {
-		if p, _ := m.own.find(h); p == nil && strings.HasPrefix(name, Branch) && m.refused[h] == "" {
+		if !m.own.has(h) && strings.HasPrefix(name, Branch) && m.refused[h] == "" {
 			bad[name] = delivery.Blockedf("nothing to do: aob fetches it next", "%s was not fetched yet, "+
 				"because fetching other branches took too long", name)
 			delete(readable, name)
@@ -242,7 +242,7 @@ func (m *Mirror) missing(refs map[string]plumbing.Hash) (branches, pulls []plumb
 		if !m.wanted(name, h) || m.refused[h] != "" || time.Now().Before(m.failed[h].next) {
 			continue
 		}
-		if p, _ := m.own.find(h); p != nil {
+		if m.own.has(h) {
 			continue
 		}
 		if strings.HasPrefix(name, Branch) {
@@ -283,15 +283,22 @@ func (m *Mirror) haves(now map[string]plumbing.Hash) []plumbing.Hash {
 	tips = tips[:min(len(tips), most)]
 	haves := slices.Clone(tips)
 	for _, tip := range tips[:min(len(tips), 4)] {
-		line, err := m.firstParents(tip, 1<<10)
-		for back := 1; err == nil && back < len(line); back *= 2 {
-			haves = append(haves, line[back])
+		c, err := m.commit(tip)
+		if err != nil {
+			continue
+		}
+		back := 0 // commits before the tip: 1, 2, 4, ... 512
+		for c, err := range m.firstParents(c) {
+			if err != nil || back >= 1<<10 {
+				break
+			}
+			if back&(back-1) == 0 && back > 0 {
+				haves = append(haves, c.hash)
+			}
+			back++
 		}
 	}
-	return slices.DeleteFunc(haves, func(h plumbing.Hash) bool {
-		p, _ := m.own.find(h)
-		return p == nil
-	})
+	return slices.DeleteFunc(haves, func(h plumbing.Hash) bool { return !m.own.has(h) })
 }
 
 // A failure is a commit that the remote lists but does not send.
@@ -356,7 +363,7 @@ func (f *fetch) fetchOthers(ctx context.Context, wants []plumbing.Hash, limits b
 	if err := fetchWithin(together); err != nil && len(together) > 1 {
 		m.mu.Lock()
 		for _, h := range together {
-			if p, _ := m.own.find(h); p == nil && m.refused[h] == "" {
+			if !m.own.has(h) && m.refused[h] == "" {
 				m.fetchAlone[h] = true
 				alone = append(alone, h)
 			}
@@ -453,7 +460,7 @@ func (f *fetch) try(ctx context.Context, wants []plumbing.Hash, limits bounds) e
 		return fmt.Errorf("write to the mirror %s: %w", m.dir, err)
 	}
 	for _, h := range wants {
-		if p, _ := m.own.find(h); p == nil {
+		if !m.own.has(h) {
 			return fmt.Errorf("the server listed commit %.10s but did not send it", h)
 		}
 		delete(m.failed, h)

@@ -183,6 +183,12 @@ func (s *store) find(h plumbing.Hash) (*pack, int64) {
 	return nil, 0
 }
 
+// has reports whether an object is in a pack.
+func (s *store) has(h plumbing.Hash) bool {
+	p, _ := s.find(h)
+	return p != nil
+}
+
 // size returns the size of an object in bytes without reading it.
 func (s *store) size(h plumbing.Hash) (size int64, err error) {
 	err = s.retry(func() error {

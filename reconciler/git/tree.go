@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 
@@ -141,6 +142,23 @@ func (s *sequence) add(e entry) error {
 		s.files = append(s.files, e.name)
 	}
 	return nil
+}
+
+// sorted returns the entries of a tree. It ends with an error if the tree is malformed, or not sorted as git requires.
+func sorted(tree []byte) iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		var seq sequence
+		for len(tree) > 0 {
+			e, rest, err := next(tree)
+			if err == nil {
+				err = seq.add(e)
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+			tree = rest
+		}
+	}
 }
 
 // encodeTree sorts the entries and encodes a tree.

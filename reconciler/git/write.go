@@ -46,7 +46,7 @@ func (m *Mirror) Mine(commit string) (bool, error) {
 func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list, err := m.parents(parents)
+	list, err := m.commitsOf(parents...)
 	if err != nil {
 		return "", err
 	}
@@ -76,7 +76,7 @@ func (m *Mirror) Commit(parents []string, files map[string][]byte, when time.Tim
 func (m *Mirror) Merge(base, head, name, email string, when time.Time, message string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list, err := m.parents([]string{base, head})
+	list, err := m.commitsOf(base, head)
 	if err != nil {
 		return "", err
 	}
@@ -88,22 +88,6 @@ func (m *Mirror) Merge(base, head, name, email string, when time.Time, message s
 		return "", delivery.Blockedf("rebase it first", "%.10s is not a descendant of %.10s", head, base)
 	}
 	return m.write(&writer{}, list[1].tree, list, name, email, when, message)
-}
-
-func (m *Mirror) parents(hashes []string) ([]*commit, error) {
-	var list []*commit
-	for _, s := range hashes {
-		h, err := hash(s)
-		if err != nil {
-			return nil, err
-		}
-		c, err := m.commit(h)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, c)
-	}
-	return list, nil
 }
 
 // write creates the commit object, signs it, and stores it with the other objects of w.
@@ -126,7 +110,7 @@ func (m *Mirror) write(w *writer, tree plumbing.Hash, parents []*commit,
 		fmt.Fprintf(&head, "gpgsig %s\n", bytes.ReplaceAll(bytes.TrimSpace(sig), []byte("\n"), []byte("\n ")))
 	}
 	h := w.object(plumbing.CommitObject, slices.Concat(head.Bytes(), body.Bytes()))
-	if p, _ := m.own.find(h); p != nil {
+	if m.own.has(h) {
 		return h.String(), nil
 	}
 	if err := m.own.put(w.objects); err != nil {
