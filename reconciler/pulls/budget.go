@@ -10,32 +10,30 @@ import (
 	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
-	"github.com/autonomos/aob/reconciler/poll"
 	"github.com/autonomos/aob/reconciler/words"
 )
 
-// How many bytes of intent files people without write permission may change, in one pull request and in all that are
-// open. A small file costs as much as one of fileCosts bytes. Pull requests of at most smallTree bytes have a budget of
-// their own besides, so that large ones, of however many people, leave room for them.
+// How many bytes of intent files people without write permission may change. Small pull requests have a budget of their
+// own, so that large ones cannot use it up.
 const (
-	strangerTree  int64 = 256 << 10
-	strangersTree int64 = 1 << 20
-	smallTree     int64 = 32 << 10
-	smallsTree    int64 = 512 << 10
-	fileCosts     int64 = 2 << 10
+	strangerTree  int64 = 256 << 10 // in one pull request
+	strangersTree int64 = 1 << 20   // in all open pull requests together, without small ones
+	smallTree     int64 = 32 << 10  // a small pull request changes at most this much
+	smallsTree    int64 = 512 << 10 // in all small pull requests together
+	fileCosts     int64 = 2 << 10   // smaller files count as much as this
 )
 
-// A budget is what is left of what people without write permission may change.
+// A budget is what people without write permission may still change, in bytes.
 type budget struct {
-	small, large int64 // bytes, of small pull requests and of the others
+	small, large int64 // in small pull requests and in the others
 }
 
-// A tooLarge is a pull request that changes more than its author may make a turn read.
+// A tooLarge error means that a pull request changes more than the budget of its author allows.
 type tooLarge struct {
 	pr    delivery.PullRequest
-	files int   // that it changes
+	files int   // changed files
 	most  int64 // bytes
-	all   bool  // most is of all pull requests together
+	all   bool  // most is the limit of all pull requests together
 }
 
 func (t tooLarge) Error() string {
@@ -48,18 +46,15 @@ func (t tooLarge) Error() string {
 		t.files, t.most/fileCosts, t.most>>10, adopt)
 }
 
-// within takes what a pull request changes from the budget of people without write permission.
-func (r *Reader) within(p *plan.Proposal, left *budget) error {
-	main := r.now.Main
-	if main == "" {
+// within subtracts the changes of a pull request from the budget of people without write permission.
+func (r *Reader) within(p *plan.Proposal, left *budget) (err error) {
+	if r.now.Main == "" {
 		return delivery.Wait{What: "what it changes is not known before main can be read"}
 	}
-	bases, err := r.headBases(p.Head, main)
-	if err != nil {
+	if p.Bases, err = r.headBases(p.Head, r.now.Main); err != nil {
 		return err
 	}
-	p.Bases = bases
-	changed, err := r.changes(p.Head, main, bases)
+	changed, err := r.changes(p.Head, p.Bases)
 	if err != nil {
 		return err
 	}
@@ -76,31 +71,26 @@ func (r *Reader) within(p *plan.Proposal, left *budget) error {
 	return nil
 }
 
-// smallestFirst sorts pull requests of people without write permission for the budget that they share. Those with an
-// approved run come first. Then comes one of each author before two of anybody, the smallest first, so that nobody uses
-// the budget up for the rest. What cannot be measured comes last: it says why when it is read.
+// smallestFirst sorts pull requests of people without write permission, who share a budget. Those with an approved run
+// come first, then the first of each author, then the second of each author, and so on, small ones before large ones.
+// Pull requests whose size is not known come last.
 func (r *Reader) smallestFirst(order []int, prs []delivery.PullRequest) {
-	main := r.now.Main
 	type place struct {
-		rank int // 0: a run of it was approved; else which of its author's pull requests it is
+		rank int // 0: a run was approved; otherwise the number among its author's pull requests
 		size int64
 	}
-	places, of := map[int]place{}, map[string]int{}
+	places, byAuthor := map[int]place{}, map[string]int{}
 	for _, i := range order {
 		pr := prs[i]
 		at := place{size: math.MaxInt64}
-		if pr.Base == r.branch && main != "" {
-			commit := pr.Head
-			if !pr.Merged {
-				commit = poll.Head(pr, r.now.Refs)
-			}
-			if e, err := r.measure(commit, main); err == nil {
+		if pr.Base == r.branch && r.now.Main != "" {
+			if e, err := r.measure(r.headOf(pr)); err == nil {
 				at.size = e.bytes
 			}
 		}
 		if !r.isApproved(pr.Number) {
-			of[pr.Author]++
-			at.rank = of[pr.Author]
+			byAuthor[pr.Author]++
+			at.rank = byAuthor[pr.Author]
 		}
 		places[i] = at
 	}
@@ -110,24 +100,24 @@ func (r *Reader) smallestFirst(order []int, prs []delivery.PullRequest) {
 }
 
 // measure returns how much a head changes, if there is time.
-func (r *Reader) measure(commit, main string) (extent, error) {
-	if e, ok := r.extents[[2]string{commit, main}]; ok {
+func (r *Reader) measure(head string) (extent, error) {
+	if e, ok := r.extents[[2]string{head, r.now.Main}]; ok {
 		return e, nil
 	}
-	if bad, ok := r.bad[commit]; ok {
+	if bad, ok := r.bad[head]; ok {
 		return extent{}, bad.err
 	}
-	if err := r.repo.Has(commit); err != nil {
+	if err := r.repo.Has(head); err != nil {
 		return extent{}, err
 	}
-	bases, err := r.headBases(commit, main)
+	bases, err := r.headBases(head, r.now.Main)
 	if err != nil {
 		return extent{}, err
 	}
-	return r.changes(commit, main, bases)
+	return r.changes(head, bases)
 }
 
-// isApproved reports whether somebody with write permission approved a run of a pull request, now or before.
+// isApproved reports whether somebody with write permission has ever approved a run of a pull request.
 func (r *Reader) isApproved(number int) bool {
 	return len(r.answers.Orders(number).Approved) > 0 ||
 		slices.ContainsFunc(r.now.Approvals, func(g ledger.Approval) bool { return g.PR == number })
@@ -139,47 +129,34 @@ type extent struct {
 	bytes int64
 }
 
-// changes counts the intent files that a head has otherwise than main and its merge bases, or has no more. It reads no
-// file.
-func (r *Reader) changes(head, main string, bases []string) (extent, error) {
-	key := [2]string{head, main}
+// changes counts the files of a head that differ from main and from all merge bases, and the files that it has removed.
+// It reads no file.
+func (r *Reader) changes(head string, bases []string) (extent, error) {
+	key := [2]string{head, r.now.Main}
 	if e, ok := r.extents[key]; ok {
 		return e, nil
 	}
 	if !r.inTime() {
 		return extent{}, errLate
 	}
-	theirs, err := r.repo.Files(head)
+	trees, err := r.files(slices.Concat([]string{head, r.now.Main}, bases)...)
 	if err != nil {
 		return extent{}, err
 	}
-	known := map[[2]string]bool{} // paths with contents that main has, or had
-	gone := map[string]bool{}     // paths that main and the merge bases have
-	for i, commit := range slices.Concat([]string{main}, bases) {
-		files, err := r.repo.Files(commit)
-		if err != nil {
-			return extent{}, err
-		}
-		there := map[string]bool{}
-		for _, f := range files {
-			known[[2]string{f.Path, f.Hash}] = true
-			there[f.Path] = i == 0 || gone[f.Path]
-		}
-		gone = there
-	}
+	theirs, main, others := trees[0], trees[1], trees[1:]
 	var e extent
 	count := func(f git.File) {
 		e.files++
 		e.bytes += max(f.Size, fileCosts)
 	}
-	for _, f := range theirs {
-		delete(gone, f.Path)
-		if !known[[2]string{f.Path, f.Hash}] {
+	for path, f := range theirs {
+		if !slices.ContainsFunc(others, func(tree files) bool { return tree[path].Hash == f.Hash }) {
 			count(f)
 		}
 	}
-	for _, there := range gone {
-		if there {
+	for path := range main {
+		isNew := func(tree files) bool { return tree[path].Hash == "" }
+		if theirs[path].Hash == "" && !slices.ContainsFunc(others, isNew) {
 			count(git.File{})
 		}
 	}

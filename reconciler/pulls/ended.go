@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -12,49 +11,62 @@ import (
 	"time"
 
 	"github.com/autonomos/aob/reconciler/delivery"
-	"github.com/autonomos/aob/reconciler/git"
 	"github.com/autonomos/aob/reconciler/ledger"
 	"github.com/autonomos/aob/reconciler/plan"
 	"github.com/autonomos/aob/reconciler/turn"
 )
 
-// finalTries is how long the final status of a merged pull request is tried.
+// finalTries is how long AOB tries to post the final status of a merged pull request.
 const finalTries = 24 * time.Hour
 
 // An openPull is a pull request that was open when it was last read.
 type openPull struct {
 	PR    delivery.PullRequest `json:"pr"`
-	Base  string               `json:"base"` // the commit where its head left main
+	Base  string               `json:"base"` // the merge base of its head and main
 	ended time.Time            // when it was first found to be merged
 }
 
-// pullKey is where the ledger keeps a pull request that was open.
-func (r *Reader) pullKey(number int) string {
-	return fmt.Sprintf("pull/%s/%d", ledger.OfForge(r.forge.Address()), number)
+// The ledger's keys of open pull requests, and of the heads of merged pull requests that changed gates, are these
+// prefixes and the number.
+func (r *Reader) openPrefix() string   { return "pull/" + ledger.OfForge(r.forge.Address()) + "/" }
+func (r *Reader) mergedPrefix() string { return "shown/" + ledger.OfForge(r.forge.Address()) + "/" }
+
+// records reads the ledger's records with a prefix, by the rest of their keys, without empty ones.
+func (r *Reader) records(ctx context.Context, prefix string) (map[string]string, error) {
+	list, err := r.ledger.Records(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	contents := map[string]string{}
+	for key, record := range list {
+		if record.Content != "" {
+			contents[strings.TrimPrefix(key, prefix)] = record.Content
+		}
+	}
+	return contents, nil
 }
 
-// ReadOpen reads the pull requests that were open when the last process ended.
+// ReadOpen reads which pull requests were open when the previous process ended.
 func (r *Reader) ReadOpen(ctx context.Context) error {
 	if r.open != nil {
 		return nil
 	}
-	prefix := strings.TrimSuffix(r.pullKey(0), "0")
-	list, err := r.ledger.Records(ctx, prefix)
+	records, err := r.records(ctx, r.openPrefix())
 	if err != nil {
 		return err
 	}
 	r.open = map[int]openPull{}
-	for _, kept := range list {
+	for _, content := range records {
 		var o openPull
-		if json.Unmarshal([]byte(kept.Content), &o) == nil && o.PR.Number > 0 {
+		if json.Unmarshal([]byte(content), &o) == nil && o.PR.Number > 0 {
 			r.open[o.PR.Number] = o
 		}
 	}
 	return nil
 }
 
-// wasOpen keeps an open pull request and where it left main.
-func (r *Reader) wasOpen(ctx context.Context, p plan.Proposal) {
+// storeOpen stores that a pull request is open, and its merge base.
+func (r *Reader) storeOpen(ctx context.Context, p plan.Proposal) {
 	if p.Landed || !p.Pending.IsZero() || p.Unreadable != "" || len(p.Bases) != 1 || p.PullRequest.Base != r.branch {
 		return
 	}
@@ -64,36 +76,35 @@ func (r *Reader) wasOpen(ctx context.Context, p plan.Proposal) {
 		return
 	}
 	r.open[p.Number] = o
-	r.keep(ctx, r.pullKey(p.Number), string(delivery.Canonical(o)))
+	r.store(ctx, r.openPrefix()+strconv.Itoa(p.Number), string(delivery.Canonical(o)))
 }
 
 // Forget drops a pull request that is not open any more.
 func (r *Reader) Forget(ctx context.Context, number int) {
 	if _, ok := r.open[number]; ok {
 		delete(r.open, number)
-		r.keep(ctx, r.pullKey(number), "")
+		r.store(ctx, r.openPrefix()+strconv.Itoa(number), "")
 	}
 }
 
-// Merged returns the pull requests that were merged and whose final status was not posted. prs are the open ones.
-func (r *Reader) Merged(ctx context.Context, prs []delivery.PullRequest, main string) []delivery.PullRequest {
-	gone := map[int]delivery.PullRequest{}
+// Merged returns the merged pull requests whose final status was not posted yet. open are the open ones.
+func (r *Reader) Merged(ctx context.Context, open []delivery.PullRequest, main string) []delivery.PullRequest {
+	missing := map[int]delivery.PullRequest{}
 	for n, o := range r.open {
-		gone[n] = o.PR
+		missing[n] = o.PR
 	}
-	for _, pr := range prs {
-		delete(gone, pr.Number)
+	for _, pr := range open {
+		delete(missing, pr.Number)
 	}
 	var merged []delivery.PullRequest
-	ends := r.answers.Ends(gone)
+	ends := r.answers.Ends(missing)
 	for _, n := range slices.Sorted(maps.Keys(ends)) {
 		pr, o := ends[n], r.open[n]
 		pr.Head = cmp.Or(pr.Head, o.PR.Head)
 		if pr.Merged {
-			r.wasMerged(ctx, pr, o.Base)
-		}
-		if !pr.Merged {
-			pr.Merged = pr.Head == o.PR.Head && r.has(main, o)
+			r.storeMerged(ctx, pr, o.Base)
+		} else {
+			pr.Merged = pr.Head == o.PR.Head && r.contains(main, o)
 		}
 		if o.ended.IsZero() {
 			o.ended = r.turn.Now()
@@ -108,35 +119,19 @@ func (r *Reader) Merged(ctx context.Context, prs []delivery.PullRequest, main st
 	return merged
 }
 
-// has reports whether main has every file as a pull request wanted it: it was squashed or rebased by hand.
-func (r *Reader) has(main string, o openPull) bool {
-	trees := make([]map[string]git.File, 3)
-	for i, commit := range []string{o.Base, o.PR.Head, main} {
-		files, err := r.repo.Files(commit)
-		if err != nil {
-			return false
-		}
-		trees[i] = map[string]git.File{}
-		for _, f := range files {
-			trees[i][f.Path] = f
-		}
+// contains reports whether main has every change of a pull request: it was squashed or rebased by hand.
+func (r *Reader) contains(main string, o openPull) bool {
+	trees, err := r.files(o.Base, o.PR.Head, main)
+	if err != nil {
+		return false
 	}
-	base, head, now := trees[0], trees[1], trees[2]
-	changes := 0
-	for _, tree := range trees[:2] {
-		for path := range tree {
-			if base[path] == head[path] {
-				continue
-			}
-			if changes++; now[path] != head[path] {
-				return false
-			}
-		}
-	}
-	return changes > 0
+	changes := changed(trees[0], trees[1])
+	return len(changes) > 0 && !slices.ContainsFunc(changes, func(path string) bool {
+		return trees[2][path] != trees[1][path]
+	})
 }
 
-// landed fills in what a pull request that main has changed, and that main's tree is what merging it has yielded.
+// landed sets the base and the result of a pull request that main already contains. The result is main's tree.
 func (r *Reader) landed(p *plan.Proposal, bases []string) error {
 	if o := r.open[p.Number]; o.Base != "" {
 		bases = []string{o.Base}
@@ -163,22 +158,17 @@ func (r *Reader) landed(p *plan.Proposal, bases []string) error {
 	return nil
 }
 
-// mergedPrefix is where the ledger keeps the heads of pull requests that changed gates and were merged, by number.
-func (r *Reader) mergedPrefix() string {
-	return fmt.Sprintf("shown/%s/", ledger.OfForge(r.forge.Address()))
-}
-
-// MergedHeads returns the heads of pull requests that changed gates and that the forge says were merged.
+// MergedHeads returns the heads of merged pull requests that changed gates, according to the forge.
 func (r *Reader) MergedHeads(ctx context.Context) ([]string, error) {
 	if r.heads == nil {
-		list, err := r.ledger.Records(ctx, r.mergedPrefix())
+		records, err := r.records(ctx, r.mergedPrefix())
 		if err != nil {
 			return nil, err
 		}
 		r.heads = map[int]string{}
-		for key, kept := range list {
-			if n, err := strconv.Atoi(strings.TrimPrefix(key, r.mergedPrefix())); err == nil && kept.Content != "" {
-				r.heads[n] = kept.Content
+		for number, head := range records {
+			if n, err := strconv.Atoi(number); err == nil {
+				r.heads[n] = head
 			}
 		}
 	}
@@ -189,32 +179,25 @@ func (r *Reader) MergedHeads(ctx context.Context) ([]string, error) {
 	return heads, nil
 }
 
-// wasMerged keeps the head of a pull request that the forge says was merged, if it changed gates.
-func (r *Reader) wasMerged(ctx context.Context, pr delivery.PullRequest, base string) {
+// storeMerged stores the head of a merged pull request, if it changed gates.
+func (r *Reader) storeMerged(ctx context.Context, pr delivery.PullRequest, base string) {
 	if _, err := r.MergedHeads(ctx); err != nil || r.heads[pr.Number] == pr.Head {
 		return
 	}
-	gates := func(commit string) delivery.Digest {
-		files, err := r.repo.Files(commit)
-		if err != nil {
-			return ""
-		}
-		return delivery.DigestOf("gates", slices.DeleteFunc(slices.Clone(files), func(f git.File) bool {
-			return !strings.HasPrefix(f.Path, "gates/")
-		}))
-	}
-	if gates(base) == gates(pr.Head) {
+	trees, err := r.files(base, pr.Head)
+	isGate := func(path string) bool { return strings.HasPrefix(path, "gates/") }
+	if err == nil && !slices.ContainsFunc(changed(trees[0], trees[1]), isGate) {
 		return
 	}
 	r.heads[pr.Number] = pr.Head
-	r.keep(ctx, r.mergedPrefix()+strconv.Itoa(pr.Number), pr.Head)
+	r.store(ctx, r.mergedPrefix()+strconv.Itoa(pr.Number), pr.Head)
 }
 
-// MaybeMerged returns the heads of pull requests that were open and are not in the list of open ones, and of which the
-// forge has not said yet how they ended.
-func (r *Reader) MaybeMerged(prs []delivery.PullRequest) []string {
+// MaybeMerged returns the heads of pull requests that were open and are not in the list of open ones, if the forge has
+// not answered yet how they ended.
+func (r *Reader) MaybeMerged(list []delivery.PullRequest) []string {
 	open := map[int]bool{}
-	for _, pr := range prs {
+	for _, pr := range list {
 		open[pr.Number] = true
 	}
 	var heads []string
@@ -226,7 +209,7 @@ func (r *Reader) MaybeMerged(prs []delivery.PullRequest) []string {
 	return heads
 }
 
-// keep writes to the ledger. Failing to is shown and stops nothing.
-func (r *Reader) keep(ctx context.Context, key, content string) {
+// store writes to the ledger. An error becomes a trouble.
+func (r *Reader) store(ctx context.Context, key, content string) {
 	r.turn.Note(turn.LedgerWrites, r.ledger.PutRecord(ctx, key, content, r.turn.Now()))
 }

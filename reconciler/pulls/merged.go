@@ -11,15 +11,16 @@ import (
 	"github.com/autonomos/aob/reconciler/plan"
 )
 
-// A merge is what merging a head yields. The plan judges that tree, because the head's own tree may be older than main.
+// A merge is the result of merging a head into main. The plan judges that tree, because the head's own tree may be
+// older than main.
 type merge struct {
 	commits.Tree
-	both   []string // files that main and the head both changed
-	undone []string // files that commits of the head change, and whose change merging may undo
-	moved  []string // files that one side moved and the other one changed
+	both   []string // files that main and the head have both changed
+	undone []string // files that commits of the head change, and whose change a rebase may undo
+	moved  []string // files that one side has moved and the other one has changed
 }
 
-// merge fills in where a pull request left main, and what merging it into main would yield.
+// merge sets the merge bases of a pull request and the result of merging it into main.
 func (r *Reader) merge(p *plan.Proposal, head commits.Tree) error {
 	main := r.now.Main
 	p.Merged, p.Complaints = head.Intent, head.Complaints
@@ -44,7 +45,7 @@ func (r *Reader) merge(p *plan.Proposal, head commits.Tree) error {
 	}
 	p.Base = base.Intent
 	if len(bases) > 1 {
-		return nil // the plan refuses it unread
+		return nil // the plan refuses it
 	}
 	target, err := r.commits.Tree(main)
 	if err != nil {
@@ -65,14 +66,14 @@ func (r *Reader) merge(p *plan.Proposal, head commits.Tree) error {
 		r.merges[key] = merged
 	}
 	p.BothChanged, p.Undone, p.Moved = merged.both, merged.undone, merged.moved
-	if bases[0] != main { // else merging yields the head's tree
+	if bases[0] != main { // otherwise the result is the head's tree
 		p.Merged = merged.Intent
 		p.Complaints = afterMerge(head.Complaints, target.Complaints, merged.Complaints)
 	}
 	return nil
 }
 
-// mergeWith finds out what merging yields. key is main, the merge base and the head.
+// mergeWith computes a merge. key is main, the merge base and the head.
 func (r *Reader) mergeWith(key [3]string, main, base, head commits.Tree) (m merge, err error) {
 	ahead, err := r.repo.Ahead(key[2], key[0])
 	if err != nil {
@@ -89,7 +90,7 @@ func (r *Reader) mergeWith(key [3]string, main, base, head commits.Tree) (m merg
 	if m.Tree, err = r.commits.Parse(files); err != nil {
 		return m, err
 	}
-	m.Files = nil // a merge is kept for each pull request, and nobody asks for its files
+	m.Files = nil // not used, and a merge is cached for each pull request
 	m.both = bothChanged(main.Files, base.Files, head.Files)
 	m.undone = undone(ahead, main.Files, files)
 	if adds(base.Files, main.Files) {
@@ -107,19 +108,18 @@ func (r *Reader) mergeWith(key [3]string, main, base, head commits.Tree) (m merg
 	return m, nil
 }
 
-// isSpec reports whether a file is a model's own. Main takes no spec that AOB has not signed, so nothing slips into
-// one.
+// isSpec reports whether a file is a model's spec. AOB accepts only specs that it has signed.
 func isSpec(path string) bool {
 	return strings.HasPrefix(path, "models/") && !strings.HasSuffix(path, ".quarantine.yaml") &&
 		!strings.HasSuffix(path, ".release.yaml")
 }
 
-// undone lists files that a merge by rebase may leave otherwise than what is judged. A forge that merges so makes each
-// commit anew: it leaves out merges and what main has already, and what took the others back may be one of these.
-// Where main and the head have different texts it joins them or gives up. Of release files nothing else can come of it
-// than one of the texts as they are: main takes none that AOB has not signed.
-func undone(ahead git.Ahead, main, yields []git.File) []string {
-	ours, judged := byPath(main), byPath(yields)
+// undone lists files for which a merge by rebase may have another result than the judged one. Such a forge applies each
+// commit again, without merges and without changes that main already has; a commit that reverts others may be left out.
+// If main and the head have different contents, the forge combines them or reports a conflict. Release files cannot be
+// combined, because AOB accepts only those that it has signed.
+func undone(ahead git.Ahead, main, result []git.File) []string {
+	ours, judged := byPath(main), byPath(result)
 	changes := map[string][]git.FileChange{}
 	for _, c := range ahead.Changes {
 		changes[c.Path] = append(changes[c.Path], c)
@@ -132,46 +132,47 @@ func undone(ahead git.Ahead, main, yields []git.File) []string {
 		if isSpec(path) {
 			continue
 		}
-		is, seen := ours[path].Hash, judged[path].Hash
+		now, want := ours[path].Hash, judged[path].Hash
 		signed := strings.HasSuffix(path, ".release.yaml")
+		var undoes bool
 		switch {
 		case !ahead.Merges:
-			end, known := rebased(is, changes[path])
-			if known && end != seen || !known && !signed && seen == is {
-				list = append(list, path)
-			}
+			end, known := rebased(now, changes[path])
+			undoes = known && end != want || !known && !signed && want == now
 		case signed:
-			if slices.ContainsFunc(ends(is, changes[path]), func(end string) bool { return end != is && end != seen }) {
-				list = append(list, path)
-			}
+			undoes = slices.ContainsFunc(ends(now, changes[path]), func(end string) bool {
+				return end != now && end != want
+			})
 		case slices.Contains(ahead.Resolved, path):
+			undoes = true
+		case want == now:
+			undoes = slices.ContainsFunc(changes[path], func(c git.FileChange) bool { return c.To != now })
+		}
+		if undoes {
 			list = append(list, path)
-		case seen == is:
-			if slices.ContainsFunc(changes[path], func(c git.FileChange) bool { return c.To != is }) {
-				list = append(list, path)
-			}
 		}
 	}
 	return list
 }
 
-// rebased is what a file is after changes were made anew, in their order; known is false where texts would be joined.
-func rebased(is string, changes []git.FileChange) (end string, known bool) {
+// rebased returns the content of a file after changes were applied in their order. known is false if contents would be
+// combined.
+func rebased(now string, changes []git.FileChange) (end string, known bool) {
 	for _, c := range changes {
-		switch is {
+		switch now {
 		case c.From:
-			is = c.To
-		case c.To: // it is there already
+			now = c.To
+		case c.To: // it was applied already
 		default:
 			return "", false
 		}
 	}
-	return is, true
+	return now, true
 }
 
-// ends are all that a file can be after changes were made anew in some order, if texts are not joined.
-func ends(is string, changes []git.FileChange) []string {
-	list := []string{is}
+// ends returns all possible contents of a file after changes were applied in any order, if contents are not combined.
+func ends(now string, changes []git.FileChange) []string {
+	list := []string{now}
 	for i := 0; i < len(list); i++ {
 		for _, c := range changes {
 			if c.From == list[i] && c != (git.FileChange{}) && !slices.Contains(list, c.To) {
@@ -182,8 +183,7 @@ func ends(is string, changes []git.FileChange) []string {
 	return list
 }
 
-// adds reports whether a tree has an intent file that base does not have, so that git may take it for one that was
-// moved there.
+// adds reports whether a tree has an intent file that base does not have. Git may treat it as a file that was moved.
 func adds(base, now []git.File) bool {
 	from := byPath(base)
 	return slices.ContainsFunc(now, func(f git.File) bool {
@@ -192,69 +192,83 @@ func adds(base, now []git.File) bool {
 	})
 }
 
-// bothChanged lists the files of gates, fleets and quarantines that main and the head have changed since their base,
-// each in its own way. Git reports a conflict there, or joins their lines to a file that neither has; where one of them
-// renamed the file, it puts the other's lines into the new one. Models and releases are left out: main takes no spec
-// and no release file that AOB has not signed, so lines that were joined there are refused.
+// bothChanged lists the files of gates, fleets and quarantines that main and the head have changed since their merge
+// base in different ways. Git reports a conflict, or combines their lines into a file that neither has. Specs and
+// release files are left out: AOB accepts only those that it has signed, so combined ones are refused.
 func bothChanged(main, base, head []git.File) []string {
-	ours, from, theirs := byPath(main), byPath(base), byPath(head)
-	var list []string
-	for path, was := range from {
-		if ours[path] != was && theirs[path] != was && ours[path] != theirs[path] {
-			list = append(list, path)
-		}
-	}
-	for path, f := range theirs {
-		if _, there := from[path]; !there && ours[path] != (git.File{}) && ours[path] != f {
-			list = append(list, path) // both added it
-		}
-	}
-	list = slices.DeleteFunc(list, func(path string) bool {
-		return strings.HasPrefix(path, "models/") && !strings.HasSuffix(path, ".quarantine.yaml")
+	ours, old, theirs := byPath(main), byPath(base), byPath(head)
+	return slices.DeleteFunc(changed(old, theirs), func(path string) bool {
+		return ours[path] == old[path] || ours[path] == theirs[path] ||
+			strings.HasPrefix(path, "models/") && !strings.HasSuffix(path, ".quarantine.yaml")
 	})
-	slices.Sort(list)
-	return list
 }
 
-func byPath(list []git.File) map[string]git.File {
-	files := make(map[string]git.File, len(list))
+// files is the intent files of a tree by path.
+type files map[string]git.File
+
+func byPath(list []git.File) files {
+	tree := make(files, len(list))
 	for _, f := range list {
-		files[f.Path] = f
+		tree[f.Path] = f
 	}
-	return files
+	return tree
 }
 
-// threeWay merges three lists of files, path by path: what the head left as it was
-// is main's, and what it changed is the head's. Where both changed a file the head's
-// stands for both, and [bothChanged] names it.
-func threeWay(main, base, head []git.File) []git.File {
-	ours, from, theirs := byPath(main), byPath(base), byPath(head)
-	merged := make(map[string]git.File, len(theirs))
-	for path := range theirs {
-		if f, changed := theirs[path], theirs[path] != from[path]; changed {
-			merged[path] = f
+// files lists the intent files of commits.
+func (r *Reader) files(commits ...string) ([]files, error) {
+	trees := make([]files, len(commits))
+	for i, commit := range commits {
+		list, err := r.repo.Files(commit)
+		if err != nil {
+			return nil, err
+		}
+		trees[i] = byPath(list)
+	}
+	return trees, nil
+}
+
+// changed returns the paths at which two trees differ, sorted.
+func changed(a, b files) []string {
+	var paths []string
+	for path, f := range a {
+		if b[path] != f {
+			paths = append(paths, path)
 		}
 	}
-	for path, f := range ours {
-		if theirs[path] == from[path] {
+	for path := range b {
+		if _, both := a[path]; !both {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// threeWay merges three lists of files by path: files that the head has changed are the head's, all others main's. If
+// both have changed a file, the head's is taken; see [bothChanged].
+func threeWay(main, base, head []git.File) []git.File {
+	merged, theirs := byPath(main), byPath(head)
+	for _, path := range changed(byPath(base), theirs) {
+		if f, there := theirs[path]; there {
 			merged[path] = f
+		} else {
+			delete(merged, path)
 		}
 	}
 	return slices.SortedFunc(maps.Values(merged), func(a, b git.File) int { return strings.Compare(a.Path, b.Path) })
 }
 
-// afterMerge returns the complaints that a pull request has to answer for: those
-// about its own tree, unless merging mends them, and those that only the merge
-// brings about, such as a fleet that runs a model which main has removed.
+// afterMerge returns the complaints that a pull request is responsible for: those about its own tree, unless the merge
+// corrects them, and those that the merge causes, such as a fleet that runs a model which main has removed.
 func afterMerge(head, main, merged []delivery.Complaint) []delivery.Complaint {
-	of := func(list []delivery.Complaint) map[delivery.Complaint]bool {
+	set := func(list []delivery.Complaint) map[delivery.Complaint]bool {
 		set := make(map[delivery.Complaint]bool, len(list))
 		for _, c := range list {
 			set[c] = true
 		}
 		return set
 	}
-	ofHead, ofMain := of(head), of(main)
+	ofHead, ofMain := set(head), set(main)
 	var list []delivery.Complaint
 	for _, c := range merged {
 		switch {

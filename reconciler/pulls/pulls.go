@@ -1,14 +1,14 @@
-// Package pulls reads the open pull requests: what their heads ask for, what merging them
-// would yield, what their authors may do, and what became of those that are not open any
-// more.
+// Package pulls reads the open pull requests: the intent of their heads, the result of
+// merging them, the permissions of their authors, and how those ended that are not open
+// any more.
 //
-// A turn reads for a bounded time, and the next turns go on. What people without write
-// permission make it read has a budget. A pull request that cannot be read keeps no
-// other from being read, and is itself named as unreadable.
+// A turn reads for a limited time, and the next turns continue. There is a budget for
+// changes by people without write permission. A pull request that cannot be read is
+// reported as unreadable, and others are read nevertheless.
 //
-// The ledger keeps which pull requests were open, because a merge takes one out of the
-// forge's list before AOB could say what became of it, and which ones AOB has opened
-// itself, because one that people have closed is not opened again.
+// The ledger stores which pull requests were open, because a merged one is not in the
+// forge's list any more when AOB posts its final status. It also stores which ones AOB
+// has opened, because AOB does not open one again that people have closed.
 package pulls
 
 import (
@@ -37,19 +37,19 @@ type Repo interface {
 	Has(commit string) error
 	// FirstParents returns a commit, its first parent, and so on, at most limit.
 	FirstParents(commit string, limit int) ([]string, error)
-	// Ahead says what the commits do that a head has and a branch does not have.
+	// Ahead returns the changes of the commits that a head has and a branch does not have.
 	Ahead(head, branch string) (git.Ahead, error)
-	// Moved names files that a commit has removed since base, and another one has changed.
+	// Moved returns files that one commit has removed since base and another one has changed.
 	Moved(base, removed, changed string) ([]string, error)
 }
 
-// A Ledger keeps which pull requests were open and which ones are AOB's own.
+// A Ledger stores which pull requests were open and which ones AOB has opened.
 type Ledger interface {
 	Records(ctx context.Context, prefix string) (map[string]ledger.Record, error)
 	PutRecord(ctx context.Context, key, content string, at time.Time) error
 }
 
-// Answers is what the forge has answered about pull requests, as [poll.Forge] keeps it.
+// Answers are the forge's answers about pull requests; see [poll.Forge].
 type Answers interface {
 	List() poll.Pulls
 	Author(user string) (may delivery.Permission, known bool)
@@ -58,28 +58,27 @@ type Answers interface {
 	Lost(own poll.Own) bool
 }
 
-// A Forge has an address: the numbers of pull requests mean nothing at another one.
+// A Forge has an address, because each forge has its own numbers of pull requests.
 type Forge interface{ Address() string }
 
-// Trouble is the trouble that a pull request cannot be read.
+// Trouble is the name of the trouble that a pull request cannot be read.
 const Trouble = "pull request %d cannot be read"
 
-// badLasts is how long a head that cannot be read is not read again.
-const badLasts = 5 * time.Minute
-
-// maxKept is how many merges, and how many measured heads, are kept.
-const maxKept = 10_000
+const (
+	badLasts = 5 * time.Minute // pause before a head that cannot be read is read again
+	maxKept  = 10_000          // cached merges, and cached sizes of heads
+)
 
 // Now is what a turn knows when it reads pull requests.
 type Now struct {
 	Main      string            // main's commit
 	Refs      map[string]string // of the repository
 	Approvals []ledger.Approval
-	Last      plan.Plan // of the turn before
+	Last      plan.Plan // of the previous turn
 	Stale     bool      // main or the list of pull requests is old: nothing is read
 }
 
-// A Reader reads pull requests. It belongs to the loop's goroutine.
+// A Reader reads pull requests. Only the loop's goroutine may use it.
 type Reader struct {
 	repo    Repo
 	ledger  Ledger
@@ -90,17 +89,17 @@ type Reader struct {
 	branch  string // main
 
 	now     Now
-	until   time.Time            // what was not read before is read until then
-	late    map[int]int          // by pull request: turns whose time it took and that did not read it whole
+	until   time.Time            // end of the time for reading
+	late    map[int]int          // by pull request: how many turns did not have enough time for it
 	bad     map[string]failure   // heads that cannot be read
 	extents map[[2]string]extent // how much a head changes, by head and main
-	merges  map[[3]string]merge  // what merging yields, by main, merge base and head
+	merges  map[[3]string]merge  // by main, merge base and head
 	open    map[int]openPull     // pull requests whose final status was not posted; nil until read
-	opened  map[string]poll.Own  // AOB's own pull requests, by the branch that plans name; nil until read
-	heads   map[int]string       // of pull requests that changed gates and were merged; nil until read
+	opened  map[string]poll.Own  // AOB's pull requests, by the branch that plans name; nil until read
+	heads   map[int]string       // of merged pull requests that changed gates; nil until read
 }
 
-// A failure is why a head cannot be read, and when that was found.
+// A failure is why a head cannot be read, and since when.
 type failure struct {
 	err error
 	at  time.Time
@@ -113,19 +112,19 @@ func New(repo Repo, book Ledger, forge Forge, answers Answers, t *turn.Turn, rea
 		late: map[int]int{}, bad: map[string]failure{}, extents: map[[2]string]extent{}, merges: map[[3]string]merge{}}
 }
 
-// ReadTime is how much of a turn goes into reading heads that were not read before. What is left is read by the next
-// turns, so that no pull request, and no number of them, keeps fleets waiting.
+// ReadTime is how much time of a turn is used to read new heads. The next turns read the rest, so that fleets do not
+// wait for large or many pull requests.
 const ReadTime = 150 * time.Millisecond
 
-// errLate is what reading a head ends with when the turn's time for that is over.
+// errLate means that the turn's time for reading is over.
 var errLate = delivery.Wait{For: time.Second, What: "reads the files of this pull request; others are read too"}
 
-// inTime reports whether there is time left for what was not read before.
+// inTime reports whether there is time left to read something new.
 func (r *Reader) inTime() bool { return !r.turn.Now().After(r.until) }
 
-// inTurns returns the pull requests of people who may write, in the order in which their heads are read, and those of
-// the others, which are read after them. One that took the time of a turn comes after the others.
-func (r *Reader) inTurns(prs []delivery.PullRequest) (writers, strangers []int) {
+// byPermission returns the indexes of pull requests of people with write permission, those that needed fewest turns
+// first, and the indexes of the others.
+func (r *Reader) byPermission(prs []delivery.PullRequest) (writers, strangers []int) {
 	for i, pr := range prs {
 		if may, _ := r.answers.Author(pr.Author); pr.LimitPermission(may) == delivery.PermissionWrite {
 			writers = append(writers, i)
@@ -139,7 +138,15 @@ func (r *Reader) inTurns(prs []delivery.PullRequest) (writers, strangers []int) 
 	return writers, strangers
 }
 
-// isReported reports whether a pull request was judged at its head before: that stands while it is read again.
+// headOf returns the head of a pull request.
+func (r *Reader) headOf(pr delivery.PullRequest) string {
+	if pr.Merged {
+		return pr.Head
+	}
+	return poll.Head(pr, r.now.Refs)
+}
+
+// isReported reports whether the last plan has judged a pull request at its present head.
 func (r *Reader) isReported(pr delivery.PullRequest) bool {
 	return slices.ContainsFunc(r.now.Last.Proposals, func(p plan.ProposalReport) bool {
 		return p.PR.Number == pr.Number && p.PR.Head == pr.Head && len(p.Checks) > 0
@@ -181,8 +188,7 @@ func (r *Reader) warm(files []git.File) error {
 	return err
 }
 
-// Read reads the open pull requests, those whose authors may write first. One that cannot be read keeps no other from
-// being read.
+// Read reads the open pull requests, those of people with write permission first.
 func (r *Reader) Read(ctx context.Context, now Now, prs []delivery.PullRequest) []plan.Proposal {
 	var bad []string
 	left := budget{small: smallsTree, large: strangersTree}
@@ -193,9 +199,7 @@ func (r *Reader) Read(ctx context.Context, now Now, prs []delivery.PullRequest) 
 	read := func(i int) {
 		pr := prs[i]
 		open[pr.Number] = true
-		if !pr.Merged {
-			pr.Head = poll.Head(pr, now.Refs)
-		}
+		pr.Head = r.headOf(pr)
 		p := plan.Proposal{PullRequest: pr, Stale: now.Stale}
 		heads[pr.Head] = true
 		if now.Stale {
@@ -204,20 +208,19 @@ func (r *Reader) Read(ctx context.Context, now Now, prs []delivery.PullRequest) 
 			return
 		}
 		if pr.Base == r.branch {
-			began := r.inTime()
-			switch late := r.proposal(&p, &left); {
-			case !late:
-				delete(r.late, pr.Number)
-			default:
-				if began { // it took the rest of the time
+			hadTime := r.inTime()
+			if late := r.proposal(&p, &left); late {
+				if hadTime { // it took the rest of the time
 					r.late[pr.Number]++
 				}
 				r.turn.Soon("pull requests are still to be read")
 				p.Stale = r.isReported(pr)
+			} else {
+				delete(r.late, pr.Number)
 			}
 		}
 		if r.open != nil {
-			r.wasOpen(ctx, p)
+			r.storeOpen(ctx, p)
 		}
 		if !p.Pending.IsZero() && p.Unreadable == "" {
 			r.turn.In(time.Second, "a pull request waits for an answer")
@@ -229,7 +232,7 @@ func (r *Reader) Read(ctx context.Context, now Now, prs []delivery.PullRequest) 
 		}
 		proposals[i] = p
 	}
-	writers, strangers := r.inTurns(prs)
+	writers, strangers := r.byPermission(prs)
 	for _, i := range writers {
 		read(i)
 	}
@@ -256,8 +259,8 @@ func plain(text string) delivery.Fact {
 	return delivery.Fact{Code: code.Plain, Values: delivery.Values{Text: text}}
 }
 
-// proposal reads one pull request's trees and what its author may do. What cannot be read becomes a complaint; what is
-// not known yet makes it wait. It is late where there was no time left to read it.
+// proposal reads the trees of one pull request, the permission of its author and the orders in its comments. An error
+// becomes a complaint, and a missing answer makes the pull request wait. late means that there was not enough time.
 func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 	permission, known := r.answers.Author(p.Author)
 	p.Permission = p.LimitPermission(permission)
@@ -270,7 +273,7 @@ func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 		case err == nil:
 		case tooLarge && known:
 			p.Complaints = []delivery.Complaint{{Text: large.Error()}}
-		case tooLarge: // it is read once its author is known to have write permission
+		case tooLarge: // it waits for the author's permission, see below
 		case waits || !isSettled(err):
 			p.Pending = plain(err.Error())
 		default:
@@ -282,7 +285,7 @@ func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 		if !strings.Contains(what, fmt.Sprintf("%.10s", p.Head)) { // a status shows some 140 characters
 			what = fmt.Sprintf("commit %.10s cannot be read: %s", p.Head, what)
 		}
-		if p.Head == "" { // its ref is damaged: nobody knows whose it is, so its runs go on
+		if p.Head == "" { // its ref is damaged; its runs must not be ended
 			what, p.Pending = p.Unreadable, plain(p.Unreadable)
 		}
 		p.Complaints = []delivery.Complaint{{Text: what}}
@@ -305,7 +308,7 @@ func (r *Reader) proposal(p *plan.Proposal, left *budget) (late bool) {
 	return late
 }
 
-// isSettled reports whether an error stays until the commit is another.
+// isSettled reports whether an error remains until the head changes.
 func isSettled(err error) bool {
 	_, blocked := errors.AsType[delivery.Blocked](err)
 	return blocked
